@@ -1,7 +1,5 @@
 """The commands in Python, each once: from a cohort to tables, pages and pictures."""
 
-import inspect
-import pydoc
 import re
 from pathlib import Path
 from types import SimpleNamespace
@@ -40,7 +38,6 @@ def test_every_step_returns_a_result_that_shows_itself(results, tmp_path):
     assert results.plan.tables["train"]["seed"] == 1
     assert nib.load(tmp_path / "MEAN" / results.mean.cases[0] / "t2.nii.gz").shape == (20, 24, 6)
     assert (tmp_path / "SAMPLES" / results.samples.cases[0] / "t2_std_uncalibrated.nii.gz").exists()
-    assert results.one.to_nifti().shape == (20, 24, 6)
     assert results.one.std["t2"].data.shape == (1, 6, 24, 20)
     for name, word in (("plan", "data.patch"), ("scores", "MAE"), ("table", "MEAN")):
         assert word in getattr(results, name)._repr_html_()
@@ -67,23 +64,6 @@ def test_a_function_stays_one_when_its_folder_is_imported(name):
     assert callable(getattr(package, name))
 
 
-@every_row("name", sorted({*package.__all__} - {"__version__", "Volume", "BadInput"}))
-def test_the_help_of_a_function_is_plain_and_has_a_line_for_each_parameter(name):
-    function = getattr(package, name)
-    text = pydoc.render_doc(function, renderer=pydoc.plaintext)
-    signature = inspect.signature(function)
-    assert "Option(" not in str(signature)
-    if inspect.isclass(function):
-        for parameter in signature.parameters:
-            assert re.search(rf"^ [| ]+{parameter}: ", text, re.M), parameter
-        return
-    for parameter in signature.parameters.values():
-        if parameter.kind is parameter.VAR_KEYWORD:
-            assert name.startswith("synthesi"), "it alone takes keys of a recipe"
-        else:
-            assert re.search(rf"^ +{parameter.name}: ", text, re.M), parameter
-
-
 def test_progress_goes_to_stderr_to_a_function_or_nowhere(cohort, tmp_path, capfd, monkeypatch):
     monkeypatch.setattr(
         "voxlate.commands.api.progress.SECONDS", 0.0
@@ -101,10 +81,7 @@ def test_progress_goes_to_stderr_to_a_function_or_nowhere(cohort, tmp_path, capf
     assert seen[-1] == ("prepare", 6, 6, {})
 
 
-def test_facts_recipes_and_reports_are_plain_values(run, cohort, prepared, tmp_path):
-    assert package.info(run)["source"] == ["t1"]
-    assert "t1_to_t2_brain" in {one["name"] for one in package.recipes()}
-    assert package.recipes("t1_to_t2_brain")["data"]["target"] == ["t2"]
+def test_recipes_of_a_cohort_and_reports_are_plain_values(run, prepared, tmp_path):
     assert {one["name"] for one in package.recipes(cohort=prepared)} >= {"t1_to_t2_brain"}
     assert package.report(run).read_text().startswith("<!doctype html>")
     assert package.report(prepared, tmp_path / "cohort.html") == tmp_path / "cohort.html"
@@ -113,16 +90,13 @@ def test_facts_recipes_and_reports_are_plain_values(run, cohort, prepared, tmp_p
 def test_a_run_shows_its_history_and_its_losses(run):
     from voxlate.training.run import Run
 
-    history = Run(run).history
-    assert {"stage", "step", "validation mae"} <= set(history.columns)
-    assert len(Run(run).figure().axes) == len(set(history["stage"]))
+    assert len(Run(run).figure().axes) == len(set(Run(run).history["stage"]))
 
 
 def test_changes_may_be_numbers_and_truths(prepared, tiny, tmp_path):
     changes = {"train.steps": 2, "synth.exact": True}
     run = package.train(tiny, prepared, tmp_path / "run", changes=changes, progress=False)
     assert package.info(run.folder)["steps"] == 2
-    assert package.info(package.train(run.folder, steps="+1").folder)["steps"] == 3
     with pytest.raises(BadInput, match=r"expected a known key, found 'train\.stps'"):
         package.train(tiny, prepared, tmp_path / "other", changes={"train.stps": 5}, progress=False)
 

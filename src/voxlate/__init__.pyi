@@ -55,8 +55,23 @@ def info(
 ) -> dict[str, Any]:
     """Describe a scan (grid, unit, range), a cohort or a model.
 
-    path: Scan, DICOM folder, FOLDER#series, zip, cohort, output of synth, run or weights.
-    max_volume: Largest scan that is read. Default: 4GB.
+    Args:
+        path: Scan, DICOM folder, FOLDER#series, zip, cohort, output of synth, run or weights.
+        max_volume: Largest scan that is read. Default: 4GB.
+
+    Returns:
+        dict[str, Any]: Facts by name. Of a scan: grid, unit and range; of a cohort: cases, splits and modalities; of a run:
+            source, target, network, steps and calibrations.
+
+    Raises:
+        BadInput: an argument, an option or a file is wrong; the message states what was expected, found, and what to do.
+        BadInput: the path is no scan, cohort, output or model; or a volume is larger than max_volume.
+
+    Example:
+        >>> import voxlate
+        >>> facts = voxlate.info("RUN")
+        >>> facts["source"], facts["target"]
+        (['t1'], ['t2'])
     """
 
 
@@ -77,18 +92,32 @@ def manifest(
 ) -> CohortFiles:
     """Write the table of cases, patients, splits and scans that prepare would read, for corrections.
 
-    root: Folder of scans.
-    out: Table to write. Default: COHORT/cases.csv.
-    options: Layout, whose fields may also be given by name:
-      pattern: Path of scans, with {patient}, {case}, {modality}.
-      manifest: Table (CSV, TSV): cases, patients and paths.
-      preset: Public data set (bids, brats, brats2019, brats2023, gold_atlas, isles18, isles24, ixi, lyu_wang, mrdpm, msd_brain_tumour, open_ms, rire, rire_rectified, synthrad, synthrad2025, topcow, unitobrain, xmodality) or a TOML file.
-      patients: 'CASE PATIENT' a line, or each (a patient a case).
-      allow_outside: Allow a manifest's paths to leave its folder. Default: False.
-      prefer: File to take if a case has several of a modality, such as '*_run-2_*'. One or a list.
-      exclude: Case or patient to leave out (*, ?). One or a list.
-      exclude_file: Name, path or series description of files to leave out: '*_defaced*'. One or a list.
-      max_volume: Largest scan that is read. Default: 4GB.
+    Args:
+        root: Folder of scans.
+        out: Table to write. Default: COHORT/cases.csv.
+        options: Layout, whose fields, listed below, may also be given by name.
+        pattern: Path of scans, with {patient}, {case}, {modality}.
+        manifest: Table (CSV, TSV): cases, patients and paths.
+        preset: Public data set (bids, brats, brats2019, brats2023, gold_atlas, isles18, isles24, ixi, lyu_wang, mrdpm, msd_brain_tumour, open_ms, rire, rire_rectified, synthrad, synthrad2025, topcow, unitobrain, xmodality) or a TOML file.
+        patients: 'CASE PATIENT' a line, or each (a patient a case).
+        allow_outside: Allow a manifest's paths to leave its folder. Default: False.
+        prefer: File to take if a case has several of a modality, such as '*_run-2_*'. One or a list.
+        exclude: Case or patient to leave out (*, ?). One or a list.
+        exclude_file: Name, path or series description of files to leave out: '*_defaced*'. One or a list.
+        max_volume: Largest scan that is read. Default: 4GB.
+
+    Returns:
+        CohortFiles: The cases with their files, and sentences on files that belong to no case or cannot be read.
+
+    Raises:
+        BadInput: an argument, an option or a file is wrong; the message states what was expected, found, and what to do.
+        BadInput: no case is found, or the table exists.
+
+    Example:
+        >>> import voxlate
+        >>> found = voxlate.manifest("COHORT", "cases.csv")
+        >>> len(found.cases), sorted(found.cases[0].files)
+        (6, ['t1', 't2'])
     """
 
 
@@ -112,23 +141,35 @@ def phantom(
 ) -> list[Path]:
     """Write a cohort of synthetic heads, or of bodies from label maps, in MR, CT, CTA, TOF, SWI and perfusion.
 
-    The folders of its cases are returned.
+    Args:
+        out: Output folder.
+        progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
+        options: PhantomOptions, whose fields, listed below, may also be given by name.
+        cases: Number of cases. Default: 24, of ct one of each CT.
+        size: Number of voxels in x, y and z. Default: 96 96 48. Not with labels.
+        ct: Real CT, or folder of CTs, whose MR is drawn in place of simulated heads.
+        labels: Label map, or folder of label maps, whose anatomy is varied and drawn in place of simulated heads. With ct: the organs of the CTs of the same names.
+        tissues: Tissues of the labels: brats, charm, synthseg, totalsegmentator, or a TOML file.
+        lesions: Label map, or folder of label maps, whose lesions take the place of drawn tumours.
+        lesion_tissues: Tissues of the labels of lesions, as for tissues. Default: 'brats'.
+        spacing_mm: Voxel size in mm with labels or ct. Default: that of the label map or CT.
+        modalities: Modality that is written, such as t1, ct, a map of a tissue parameter such as t1_map, or maps for all of these. One or a list. Default: all images and no map.
+        lesion: Lesion of the heads: none, tumour, stroke or mixed. Default: 'mixed'.
+        stripped: Write the brain alone, as after skull stripping. Default: False.
+        seed: Random seed of the heads. Default: 0.
 
-    out: Output folder.
-    progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
-    options: PhantomOptions, whose fields may also be given by name:
-      cases: Number of cases. Default: 24, of ct one of each CT.
-      size: Number of voxels in x, y and z. Default: 96 96 48. Not with labels.
-      ct: Real CT, or folder of CTs, whose MR is drawn in place of simulated heads.
-      labels: Label map, or folder of label maps, whose anatomy is varied and drawn in place of simulated heads. With ct: the organs of the CTs of the same names.
-      tissues: Tissues of the labels: brats, charm, synthseg, totalsegmentator, or a TOML file.
-      lesions: Label map, or folder of label maps, whose lesions take the place of drawn tumours.
-      lesion_tissues: Tissues of the labels of lesions, as for tissues. Default: 'brats'.
-      spacing_mm: Voxel size in mm with labels or ct. Default: that of the label map or CT.
-      modalities: Modality that is written, such as t1, ct, a map of a tissue parameter such as t1_map, or maps for all of these. One or a list. Default: all images and no map.
-      lesion: Lesion of the heads: none, tumour, stroke or mixed. Default: 'mixed'.
-      stripped: Write the brain alone, as after skull stripping. Default: False.
-      seed: Random seed of the heads. Default: 0.
+    Returns:
+        list[Path]: The folder of each case, with a NIfTI file for each modality.
+
+    Raises:
+        BadInput: an argument, an option or a file is wrong; the message states what was expected, found, and what to do.
+        BadInput: the folder has a phantom cohort of other settings; or a modality or label map is unknown.
+
+    Example:
+        >>> import voxlate
+        >>> (case,) = voxlate.phantom("HEADS", cases=1, size=(24, 32, 24), modalities=["t1", "ct"], progress=False)
+        >>> (case / "t1.nii.gz").is_file(), (case / "ct.nii.gz").is_file()
+        (True, True)
     """
 
 
@@ -166,35 +207,50 @@ def prepare(
 ) -> Cohort:
     """Check a cohort, split it by patient, and convert it for training; the same call resumes.
 
-    root: Folder with one folder per case, or a manifest (CSV).
-    out: Output folder.
-    progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
-    options: PrepareOptions, whose fields may also be given by name:
-      executor: Workers: local (processes) or ray.
-      workers: Number of workers.
-      address: Ray cluster: HOST:PORT or auto.
-      pattern: Path of scans, with {patient}, {case}, {modality}.
-      manifest: Table (CSV, TSV): cases, patients and paths.
-      preset: Public data set (bids, brats, brats2019, brats2023, gold_atlas, isles18, isles24, ixi, lyu_wang, mrdpm, msd_brain_tumour, open_ms, rire, rire_rectified, synthrad, synthrad2025, topcow, unitobrain, xmodality) or a TOML file.
-      patients: 'CASE PATIENT' a line, or each (a patient a case).
-      allow_outside: Allow a manifest's paths to leave its folder. Default: False.
-      prefer: File to take if a case has several of a modality, such as '*_run-2_*'. One or a list.
-      exclude: Case or patient to leave out (*, ?). One or a list.
-      exclude_file: Name, path or series description of files to leave out: '*_defaced*'. One or a list.
-      max_volume: Largest scan that is read. Default: 4GB.
-      modalities: Modality to keep; every case must have it. One or a list. Default: all.
-      resample: Resample the scans of a case to the grid with the thinnest slices. Default: False.
-      register: Register the scans of a case: rigid, affine, smooth, bspline or ants.
-      spacing_mm: Voxel size in mm to which all scans are resampled. In the order z, y, x.
-      matrix: Columns, rows and slices to which every scan is resized, instead of spacing_mm. In the order z, y, x.
-      fixed: Modality whose grid the other scans are resampled to.
-      align: Align heads: midline turns and shifts them until left and right mirror each other.
-      mask: Mask of a case that has no mask file: body or brain. Default: 'body'.
-      mask_from: Modality in which the brain is segmented. Default: plain CT if there is one.
-      shares: Shares or numbers of patients for train, val and test. Default: 0.7 0.15 0.15, and no test patients if there are fewer than 10. The splits of a manifest take precedence.
-      seed: Random seed of the split by patient. Default: 0.
-      audit: Estimate how far the scans of a case are misaligned. Default: True.
-      audit_cases: Number of cases whose alignment is estimated. Default: all of a small cohort, a tenth of a large one.
+    Args:
+        root: Folder with one folder per case, or a manifest (CSV).
+        out: Output folder.
+        progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
+        options: PrepareOptions, whose fields, listed below, may also be given by name.
+        executor: Workers: local (processes) or ray.
+        workers: Number of workers.
+        address: Ray cluster: HOST:PORT or auto.
+        pattern: Path of scans, with {patient}, {case}, {modality}.
+        manifest: Table (CSV, TSV): cases, patients and paths.
+        preset: Public data set (bids, brats, brats2019, brats2023, gold_atlas, isles18, isles24, ixi, lyu_wang, mrdpm, msd_brain_tumour, open_ms, rire, rire_rectified, synthrad, synthrad2025, topcow, unitobrain, xmodality) or a TOML file.
+        patients: 'CASE PATIENT' a line, or each (a patient a case).
+        allow_outside: Allow a manifest's paths to leave its folder. Default: False.
+        prefer: File to take if a case has several of a modality, such as '*_run-2_*'. One or a list.
+        exclude: Case or patient to leave out (*, ?). One or a list.
+        exclude_file: Name, path or series description of files to leave out: '*_defaced*'. One or a list.
+        max_volume: Largest scan that is read. Default: 4GB.
+        modalities: Modality to keep; every case must have it. One or a list. Default: all.
+        resample: Resample the scans of a case to the grid with the thinnest slices. Default: False.
+        register: Register the scans of a case: rigid, affine, smooth, bspline or ants.
+        spacing_mm: Voxel size in mm to which all scans are resampled. In the order z, y, x.
+        matrix: Columns, rows and slices to which every scan is resized, instead of spacing_mm. In the order z, y, x.
+        fixed: Modality whose grid the other scans are resampled to.
+        align: Align heads: midline turns and shifts them until left and right mirror each other.
+        mask: Mask of a case that has no mask file: body or brain. Default: 'body'.
+        mask_from: Modality in which the brain is segmented. Default: plain CT if there is one.
+        shares: Shares or numbers of patients for train, val and test. Default: 0.7 0.15 0.15, and no test patients if there are fewer than 10. The splits of a manifest take precedence.
+        seed: Random seed of the split by patient. Default: 0.
+        audit: Estimate how far the scans of a case are misaligned. Default: True.
+        audit_cases: Number of cases whose alignment is estimated. Default: all of a small cohort, a tenth of a large one.
+
+    Returns:
+        Cohort: The prepared cohort: `cases`, `splits` (names of cases by split), `modalities`, `units` and `warnings`.
+
+    Raises:
+        BadInput: an argument, an option or a file is wrong; the message states what was expected, found, and what to do.
+        BadInput: no case is found; a patient would be in two splits; the folder has another cohort; or the scans of a case have
+            different grids, and neither resample nor register is set.
+
+    Example:
+        >>> import voxlate
+        >>> cohort = voxlate.prepare("COHORT", "READY", audit=False, progress=False)
+        >>> cohort.modalities, {split: len(cases) for split, cases in cohort.splits.items()}
+        (('t1', 't2'), {'train': 5, 'val': 1, 'test': 0})
     """
 
 
@@ -205,8 +261,24 @@ def pseudonym_key(
 ) -> dict[str, str]:
     """Write a new random key for pseudonymise, or print the pseudonyms of patients by an existing key.
 
-    file: Key file, outside all output folders.
-    of: Patient whose pseudonym is printed; FILE must exist. One or a list.
+    Args:
+        file: Key file, outside all output folders.
+        of: Patient whose pseudonym is printed; FILE must exist. One or a list.
+
+    Returns:
+        dict[str, str]: The pseudonym of each patient in `of`, by name; empty where a key is written.
+
+    Raises:
+        BadInput: an argument, an option or a file is wrong; the message states what was expected, found, and what to do.
+        BadInput: without `of`, the file exists; with it, the file is absent or no key.
+
+    Example:
+        >>> import voxlate
+        >>> voxlate.pseudonym_key("KEY")
+        {}
+        >>> pseudonyms = voxlate.pseudonym_key("KEY", of=["anna", "ben"])
+        >>> list(pseudonyms)
+        ['anna', 'ben']
     """
 
 
@@ -220,9 +292,25 @@ def pseudonymise(
 
     Patient ids and UIDs are keyed hashes; dates are shifted by a number of days of the patient.
 
-    folder: Folder with DICOM files.
-    out: Output folder.
-    key: Key file of pseudonym-key.
+    Args:
+        folder: Folder with DICOM files.
+        out: Output folder.
+        key: Key file of pseudonym-key.
+
+    Returns:
+        Deidentified: The written `files`, and the files that were `left_out` because they have texts and no pixels.
+
+    Raises:
+        BadInput: an argument, an option or a file is wrong; the message states what was expected, found, and what to do.
+        BadInput: the key is absent or inside `out`; the folder has no DICOM files; names may be burned into the pixels; a file
+            has no SOPInstanceUID or no patient; or the package dicom-anonymizer is not installed.
+
+    Example:
+        >>> import voxlate
+        >>> _ = voxlate.pseudonym_key("KEY")
+        >>> done = voxlate.pseudonymise("SERIES", "ANONYMOUS", key="KEY")
+        >>> len(done.files), done.left_out
+        (6, ())
     """
 
 
@@ -259,34 +347,49 @@ def survey(
 ) -> Survey:
     """Check units and grids of all scans as `prepare` would, and write nothing; outliers and copies are not looked for.
 
-    root: Folder with one folder per case, or a manifest (CSV).
-    progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
-    options: PrepareOptions, whose fields may also be given by name:
-      executor: Workers: local (processes) or ray.
-      workers: Number of workers.
-      address: Ray cluster: HOST:PORT or auto.
-      pattern: Path of scans, with {patient}, {case}, {modality}.
-      manifest: Table (CSV, TSV): cases, patients and paths.
-      preset: Public data set (bids, brats, brats2019, brats2023, gold_atlas, isles18, isles24, ixi, lyu_wang, mrdpm, msd_brain_tumour, open_ms, rire, rire_rectified, synthrad, synthrad2025, topcow, unitobrain, xmodality) or a TOML file.
-      patients: 'CASE PATIENT' a line, or each (a patient a case).
-      allow_outside: Allow a manifest's paths to leave its folder. Default: False.
-      prefer: File to take if a case has several of a modality, such as '*_run-2_*'. One or a list.
-      exclude: Case or patient to leave out (*, ?). One or a list.
-      exclude_file: Name, path or series description of files to leave out: '*_defaced*'. One or a list.
-      max_volume: Largest scan that is read. Default: 4GB.
-      modalities: Modality to keep; every case must have it. One or a list. Default: all.
-      resample: Resample the scans of a case to the grid with the thinnest slices. Default: False.
-      register: Register the scans of a case: rigid, affine, smooth, bspline or ants.
-      spacing_mm: Voxel size in mm to which all scans are resampled. In the order z, y, x.
-      matrix: Columns, rows and slices to which every scan is resized, instead of spacing_mm. In the order z, y, x.
-      fixed: Modality whose grid the other scans are resampled to.
-      align: Align heads: midline turns and shifts them until left and right mirror each other.
-      mask: Mask of a case that has no mask file: body or brain. Default: 'body'.
-      mask_from: Modality in which the brain is segmented. Default: plain CT if there is one.
-      shares: Shares or numbers of patients for train, val and test. Default: 0.7 0.15 0.15, and no test patients if there are fewer than 10. The splits of a manifest take precedence.
-      seed: Random seed of the split by patient. Default: 0.
-      audit: Estimate how far the scans of a case are misaligned. Default: True.
-      audit_cases: Number of cases whose alignment is estimated. Default: all of a small cohort, a tenth of a large one.
+    Args:
+        root: Folder with one folder per case, or a manifest (CSV).
+        progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
+        options: PrepareOptions, whose fields, listed below, may also be given by name.
+        executor: Workers: local (processes) or ray.
+        workers: Number of workers.
+        address: Ray cluster: HOST:PORT or auto.
+        pattern: Path of scans, with {patient}, {case}, {modality}.
+        manifest: Table (CSV, TSV): cases, patients and paths.
+        preset: Public data set (bids, brats, brats2019, brats2023, gold_atlas, isles18, isles24, ixi, lyu_wang, mrdpm, msd_brain_tumour, open_ms, rire, rire_rectified, synthrad, synthrad2025, topcow, unitobrain, xmodality) or a TOML file.
+        patients: 'CASE PATIENT' a line, or each (a patient a case).
+        allow_outside: Allow a manifest's paths to leave its folder. Default: False.
+        prefer: File to take if a case has several of a modality, such as '*_run-2_*'. One or a list.
+        exclude: Case or patient to leave out (*, ?). One or a list.
+        exclude_file: Name, path or series description of files to leave out: '*_defaced*'. One or a list.
+        max_volume: Largest scan that is read. Default: 4GB.
+        modalities: Modality to keep; every case must have it. One or a list. Default: all.
+        resample: Resample the scans of a case to the grid with the thinnest slices. Default: False.
+        register: Register the scans of a case: rigid, affine, smooth, bspline or ants.
+        spacing_mm: Voxel size in mm to which all scans are resampled. In the order z, y, x.
+        matrix: Columns, rows and slices to which every scan is resized, instead of spacing_mm. In the order z, y, x.
+        fixed: Modality whose grid the other scans are resampled to.
+        align: Align heads: midline turns and shifts them until left and right mirror each other.
+        mask: Mask of a case that has no mask file: body or brain. Default: 'body'.
+        mask_from: Modality in which the brain is segmented. Default: plain CT if there is one.
+        shares: Shares or numbers of patients for train, val and test. Default: 0.7 0.15 0.15, and no test patients if there are fewer than 10. The splits of a manifest take precedence.
+        seed: Random seed of the split by patient. Default: 0.
+        audit: Estimate how far the scans of a case are misaligned. Default: True.
+        audit_cases: Number of cases whose alignment is estimated. Default: all of a small cohort, a tenth of a large one.
+
+    Returns:
+        Survey: `files` (each with its grid and unit), `splits` (by patient), `problems` (a sentence for each case that `prepare`
+            would refuse) and `facts` (all of it as plain values).
+
+    Raises:
+        BadInput: an argument, an option or a file is wrong; the message states what was expected, found, and what to do.
+        BadInput: no case is found, or cases lack a modality. What is wrong in one case is listed in `problems`.
+
+    Example:
+        >>> import voxlate
+        >>> survey = voxlate.survey("COHORT", progress=False)
+        >>> survey.files[0].grid, survey.problems
+        ('20×24×6, 2.00×2.00×3.00 mm', [])
     """
 
 
@@ -299,10 +402,25 @@ def demo(
 ) -> Demo | RealDemo:
     """Run every step on a phantom cohort (a few minutes on a CPU), or a starter on a scan of your own.
 
-    out: Output folder. Default: 'demo'.
-    real: Scan of your own: a starter's synthesis of it as a picture, in seconds.
-    starter: Starter for real, as starter:NAME. Default: by the scan's name.
-    progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
+    Args:
+        out: Output folder. Default: 'demo'.
+        real: Scan of your own: a starter's synthesis of it as a picture, in seconds.
+        starter: Starter for real, as starter:NAME. Default: by the scan's name.
+        progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
+
+    Returns:
+        Demo | RealDemo: Of the phantom cohort: the `compared` scores, the report `pages`, a `picture`, and a `sentence` that
+            sums them up. Of a scan: the `starter`, the `folder` of its images, and a `picture`.
+
+    Raises:
+        BadInput: an argument, an option or a file is wrong; the message states what was expected, found, and what to do.
+        BadInput: a starter without a scan, a scan that it does not take, or no installed starter.
+
+    Example:
+        >>> import voxlate
+        >>> demo = voxlate.demo("demo")  # doctest: +SKIP
+        >>> demo.picture  # doctest: +SKIP
+        PosixPath('demo/picture.png')
     """
 
 
@@ -318,13 +436,29 @@ def export(
 ) -> Exported:
     """Write synthesised images as derived DICOM series in the study of their source (research use only).
 
-    out: Folder that synth wrote, or one case's folder in it; or a CT in HU.
-    dicom: New folder for the DICOM series.
-    progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
-    options: ExportOptions, whose fields may also be given by name:
-      like: DICOM series of the source, for one case (default: as the provenance states it); with for pet an image on the PET's grid.
-      enhanced: One enhanced object of many frames for each CT or MR image. Default: False.
-      accept_untrusted: Hand on untrusted images. Default: False.
+    Args:
+        out: Folder that synth wrote, or one case's folder in it; or a CT in HU.
+        dicom: New folder for the DICOM series.
+        progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
+        options: ExportOptions, whose fields, listed below, may also be given by name.
+        like: DICOM series of the source, for one case (default: as the provenance states it); with for pet an image on the PET's grid.
+        enhanced: One enhanced object of many frames for each CT or MR image. Default: False.
+        accept_untrusted: Hand on untrusted images. Default: False.
+
+    Returns:
+        Exported: The folders of the new series (`series`, `maps`, `masks`, `reports`), all `files`, and `messages`.
+
+    Raises:
+        BadInput: an argument, an option or a file is wrong; the message states what was expected, found, and what to do.
+        BadInput: the folder has no images of synth; the source is no DICOM series and `like` names none; or a series is of
+            another patient, frame of reference or grid.
+
+    Example:
+        >>> import voxlate
+        >>> _ = voxlate.synthesise("RUN", {"t1": "SERIES"}, "NEW", anyway=True, progress=False)
+        >>> exported = voxlate.export("NEW", "DICOM", accept_untrusted=True, progress=False)
+        >>> exported.series[0].name, len(exported.files)
+        ('t2', 7)
     """
 
 
@@ -348,21 +482,36 @@ def export_for(
 ) -> Converted:
     """Write CTs in HU for planning, protons, ultrasound or PET, in the unit of each, with the ends of their intervals.
 
-    out: Folder that synth wrote, or one case's folder in it; or a CT in HU.
-    to: New folder of the images or of the model.
-    progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
-    options: ConsumerOptions, whose fields may also be given by name:
-      consumer: User of a CT, in whose units it is written to out: planning, proton, ultrasound, pet.
-      beam: Direction of protons or of a transducer: gantry angle, or x,y,z (RAS). Default: 0, from the front; ultrasound: 0,0,-1, from the vertex.
-      table: CSV of your scanner, hu,rsp (proton) or hu,electron_density (planning). Default: Schneider 1996.
-      kvp: Tube voltage of the CT whose HU are synthesised (pet). Default: 120.
-      couch: Attenuation of the table in 1/cm, which is added (pet).
-      conversion: Published conversion of HU in the skull (ultrasound). Default: 'kplan'.
-      aperture: Diameter in mm of the rays through the skull (ultrasound). From 2 to 400. Default: 60.0.
-      plane: Plane of the slices (planning). Default: 'axial'.
-      clear_outside: Set HU outside the body to -1000 (planning). Default: False.
-      like: of the function in Python alone.
-      accept_untrusted: Default: False.
+    Args:
+        out: Folder that synth wrote, or one case's folder in it; or a CT in HU.
+        to: New folder of the images or of the model.
+        progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
+        options: ConsumerOptions, whose fields, listed below, may also be given by name.
+        consumer: User of a CT, in whose units it is written to out: planning, proton, ultrasound, pet.
+        beam: Direction of protons or of a transducer: gantry angle, or x,y,z (RAS). Default: 0, from the front; ultrasound: 0,0,-1, from the vertex.
+        table: CSV of your scanner, hu,rsp (proton) or hu,electron_density (planning). Default: Schneider 1996.
+        kvp: Tube voltage of the CT whose HU are synthesised (pet). Default: 120.
+        couch: Attenuation of the table in 1/cm, which is added (pet).
+        conversion: Published conversion of HU in the skull (ultrasound). Default: 'kplan'.
+        aperture: Diameter in mm of the rays through the skull (ultrasound). From 2 to 400. Default: 60.0.
+        plane: Plane of the slices (planning). Default: 'axial'.
+        clear_outside: Set HU outside the body to -1000 (planning). Default: False.
+        like: of the function in Python alone.
+        accept_untrusted: Default: False.
+
+    Returns:
+        Converted: The `folders` and `files` of the cases, with `facts` on each map and its unit, and the cases `left_out`.
+
+    Raises:
+        BadInput: an argument, an option or a file is wrong; the message states what was expected, found, and what to do.
+        BadInput: `consumer` is not named; an option belongs to another consumer; no CT in HU is found; or the folder has files
+            of something else.
+
+    Example:
+        >>> import voxlate
+        >>> converted = voxlate.export_for("OTHERS/head0/ct.nii.gz", "PET", consumer="pet", progress=False)
+        >>> converted.facts["ct"]["units"]
+        {'mu': '1/cm'}
     """
 
 
@@ -382,17 +531,32 @@ def export_model(
 ) -> Description:
     """Write a trained model to a new folder that voxlate-run reads, and run its self-test there.
 
-    run: Run folder, weights file, starter:NAME or hf://NAME/REPO@COMMIT.
-    out: New folder of the images or of the model.
-    options: ModelOptions, whose fields may also be given by name:
-      weights: Numbers in which the weights are stored; the loss is measured. Default: 'float32'.
-      answer: Prediction: mean or sample (default: of the last stage).
-      steps: Steps of the sampler, which are fixed in the model.
-      samples: Images sampled for each case.
-      sharpness: Place between the mean prediction (0) and the sample (1).
-      intervals: Intervals of a calibrated run. Default: True.
-      licence: Licence of the model, as its users will read it; of a starter, Apache-2.0. Default: 'not stated'.
-      allow_code: Import and run the model's own Python code. Default: False.
+    Args:
+        run: Run folder, weights file, starter:NAME or hf://NAME/REPO@COMMIT.
+        out: New folder of the images or of the model.
+        options: ModelOptions, whose fields, listed below, may also be given by name.
+        weights: Numbers in which the weights are stored; the loss is measured. Default: 'float32'.
+        answer: Prediction: mean or sample (default: of the last stage).
+        steps: Steps of the sampler, which are fixed in the model.
+        samples: Images sampled for each case.
+        sharpness: Place between the mean prediction (0) and the sample (1).
+        intervals: Intervals of a calibrated run. Default: True.
+        licence: Licence of the model, as its users will read it; of a starter, Apache-2.0. Default: 'not stated'.
+        allow_code: Import and run the model's own Python code. Default: False.
+
+    Returns:
+        Description: The content of model.json: `facts` of the model, its `graph`, `calibration`, `licence`, and the SHA-256 of
+            each of its `files`.
+
+    Raises:
+        BadInput: an argument, an option or a file is wrong; the message states what was expected, found, and what to do.
+        BadInput: the folder exists; the run's preparation or network cannot be exported; or the package onnx is not installed.
+
+    Example:
+        >>> import voxlate
+        >>> description = voxlate.export_model("RUN", "MODEL")
+        >>> description.graph.largest_loss < 1e-3  # network units
+        True
     """
 
 
@@ -416,19 +580,32 @@ def listen(
 
     The queue survives a killed process: the same command goes on, and sends no image twice.
 
-    run: Run folder, weights file, starter:NAME or hf://NAME/REPO@COMMIT.
-    out: Folder of the queue, on a disk of its own.
-    progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
-    options: ListenOptions, whose fields may also be given by name:
-      allow: AE title of a sender that is allowed. One or a list.
-      to: Node that takes the images.
-      port: Port to listen on. From 1 to 65535. Default: 11112.
-      title: Own AE title. Default: 'VOXLATE'.
-      host: Own address to listen on, which the senders reach; 0.0.0.0: all. Default: '127.0.0.1'.
-      idle: Seconds without a new image or an open association, after which a study is complete. Default: 10.0.
-      anyway: Also cases graded "do not trust". Default: False.
-      accept_untrusted: Hand on untrusted images. Default: False.
-      device: Device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps or xpu. Default: 'auto'.
+    Args:
+        run: Run folder, weights file, starter:NAME or hf://NAME/REPO@COMMIT.
+        out: Folder of the queue, on a disk of its own.
+        progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
+        options: ListenOptions, whose fields, listed below, may also be given by name.
+        allow: AE title of a sender that is allowed. One or a list.
+        to: Node that takes the images.
+        port: Port to listen on. From 1 to 65535. Default: 11112.
+        title: Own AE title. Default: 'VOXLATE'.
+        host: Own address to listen on, which the senders reach; 0.0.0.0: all. Default: '127.0.0.1'.
+        idle: Seconds without a new image or an open association, after which a study is complete. Default: 10.0.
+        anyway: Also cases graded "do not trust". Default: False.
+        accept_untrusted: Hand on untrusted images. Default: False.
+        device: Device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps or xpu. Default: 'auto'.
+
+    Returns:
+        None: After an interruption (Ctrl-C).
+
+    Raises:
+        BadInput: an argument, an option or a file is wrong; the message states what was expected, found, and what to do.
+        BadInput: an application entity or address is not stated as it must be; the port is taken; or the package pynetdicom is
+            not installed.
+
+    Example:
+        >>> import voxlate
+        >>> voxlate.listen("RUN", "QUEUE", allow=["SCANNER"], to="PACS@10.0.0.5:104")  # doctest: +SKIP
     """
 
 
@@ -448,15 +625,30 @@ def push(
 
     dry-run writes the same files into a folder: look at them first.
 
-    run: Run folder, weights file, starter:NAME or hf://NAME/REPO@COMMIT.
-    repo: Repository, which is created if it is absent.
-    options: PushOptions, whose fields may also be given by name:
-      dry_run: New folder that is written in place of the upload.
-      scores: Scored folder of the run's images, for the card.
-      licence: Licence of the model, as its users will read it; of a starter, Apache-2.0. Default: 'not stated'.
-      private: A new repository is private. Default: False.
-      onnx: The model that voxlate-run reads, too, if the run can be exported. Default: True.
-      allow_code: Import and run the model's own Python code. Default: False.
+    Args:
+        run: Run folder, weights file, starter:NAME or hf://NAME/REPO@COMMIT.
+        repo: Repository, which is created if it is absent.
+        options: PushOptions, whose fields, listed below, may also be given by name.
+        dry_run: New folder that is written in place of the upload.
+        scores: Scored folder of the run's images, for the card.
+        licence: Licence of the model, as its users will read it; of a starter, Apache-2.0. Default: 'not stated'.
+        private: A new repository is private. Default: False.
+        onnx: The model that voxlate-run reads, too, if the run can be exported. Default: True.
+        allow_code: Import and run the model's own Python code. Default: False.
+
+    Returns:
+        Pushed: The bytes of each of the `files`, the `commit`, `messages`, and the `address`, which is a RUN.
+
+    Raises:
+        BadInput: an argument, an option or a file is wrong; the message states what was expected, found, and what to do.
+        BadInput: the name of the repository has another form; the run names code without allow_code; the folder of a dry run
+            exists; or the hub refuses the upload.
+
+    Example:
+        >>> import voxlate
+        >>> pushed = voxlate.push("RUN", "name/model", dry_run="FOLDER", onnx=False)
+        >>> pushed.address, "weights.safetensors" in pushed.files
+        ('hf://name/model@COMMIT', True)
     """
 
 
@@ -486,25 +678,40 @@ def check(
 
     The exit code is 3 where a case is graded "do not trust": synth leaves it out unless anyway.
 
-    run: Run folder, weights file, starter:NAME or hf://NAME/REPO@COMMIT.
-    inputs: Cohort, case, DICOM series, file or modality=path pairs; several runs give their mean.
-    progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
-    options: CheckOptions, whose fields may also be given by name:
-      pattern: Path of scans, with {patient}, {case}, {modality}.
-      manifest: Table (CSV, TSV): cases, patients and paths.
-      preset: Public data set (bids, brats, brats2019, brats2023, gold_atlas, isles18, isles24, ixi, lyu_wang, mrdpm, msd_brain_tumour, open_ms, rire, rire_rectified, synthrad, synthrad2025, topcow, unitobrain, xmodality) or a TOML file.
-      patients: 'CASE PATIENT' a line, or each (a patient a case).
-      allow_outside: Allow a manifest's paths to leave its folder. Default: False.
-      prefer: File to take if a case has several of a modality, such as '*_run-2_*'. One or a list.
-      exclude: Case or patient to leave out (*, ?). One or a list.
-      exclude_file: Name, path or series description of files to leave out: '*_defaced*'. One or a list.
-      max_volume: Largest scan that is read. Default: 4GB.
-      split: Split to synthesise: train, val or test.
-      answer: Model of two stages: mean (least error) or sample (sharp). Default: sample.
-      missing: Modality to leave out of the input and synthesise. One or a list.
-      series: Series of a DICOM study: t1=NUMBER or UID.
-      device: Device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps or xpu. Default: 'auto'.
-      allow_code: Import and run the model's own Python code. Default: False.
+    Args:
+        run: Run folder, weights file, starter:NAME or hf://NAME/REPO@COMMIT.
+        inputs: Cohort, case, DICOM series, file or modality=path pairs; several runs give their mean.
+        progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
+        options: CheckOptions, whose fields, listed below, may also be given by name.
+        pattern: Path of scans, with {patient}, {case}, {modality}.
+        manifest: Table (CSV, TSV): cases, patients and paths.
+        preset: Public data set (bids, brats, brats2019, brats2023, gold_atlas, isles18, isles24, ixi, lyu_wang, mrdpm, msd_brain_tumour, open_ms, rire, rire_rectified, synthrad, synthrad2025, topcow, unitobrain, xmodality) or a TOML file.
+        patients: 'CASE PATIENT' a line, or each (a patient a case).
+        allow_outside: Allow a manifest's paths to leave its folder. Default: False.
+        prefer: File to take if a case has several of a modality, such as '*_run-2_*'. One or a list.
+        exclude: Case or patient to leave out (*, ?). One or a list.
+        exclude_file: Name, path or series description of files to leave out: '*_defaced*'. One or a list.
+        max_volume: Largest scan that is read. Default: 4GB.
+        split: Split to synthesise: train, val or test.
+        answer: Model of two stages: mean (least error) or sample (sharp). Default: sample.
+        missing: Modality to leave out of the input and synthesise. One or a list.
+        series: Series of a DICOM study: t1=NUMBER or UID.
+        device: Device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps or xpu. Default: 'auto'.
+        allow_code: Import and run the model's own Python code. Default: False.
+
+    Returns:
+        Checks: For each of the `cases` its verdict ("fits", "caution" or "do not trust"), scans and messages; and a sentence
+            for each case in `left_out`, which cannot be used.
+
+    Raises:
+        BadInput: an argument, an option or a file is wrong; the message states what was expected, found, and what to do.
+        BadInput: no case is found, or a single case cannot be used.
+
+    Example:
+        >>> import voxlate
+        >>> checks = voxlate.check("RUN", "COHORT", split="val", progress=False)
+        >>> [case.verdict for case in checks.cases]
+        ['fits']
     """
 
 
@@ -516,10 +723,25 @@ def load(
 ) -> Model:
     """Open a run for synthesis in memory.
 
-    run: Run folder, weights file, starter:NAME or hf://NAME/REPO@COMMIT.
-    device: Device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps or xpu. Default: 'auto'.
-    allow_code: Import and run the model's own Python code. Default: False.
-    answer: Model of two stages: mean (least error) or sample (sharp). Default: sample.
+    Args:
+        run: Run folder, weights file, starter:NAME or hf://NAME/REPO@COMMIT.
+        device: Device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps or xpu. Default: 'auto'.
+        allow_code: Import and run the model's own Python code. Default: False.
+        answer: Model of two stages: mean (least error) or sample (sharp). Default: sample.
+
+    Returns:
+        Model: A model, whose method `synthesise` takes scans in memory and returns a `Synthesised`.
+
+    Raises:
+        BadInput: an argument, an option or a file is wrong; the message states what was expected, found, and what to do.
+        BadInput: the path is no model; the model cannot give the answer; or it names code without allow_code.
+
+    Example:
+        >>> import voxlate
+        >>> model = voxlate.load("RUN", device="cpu")
+        >>> image = model.synthesise({"t1": "COHORT/case0/t1.nii.gz"}).volume
+        >>> image.data.shape, image.unit  # [C, D, H, W]
+        ((1, 6, 24, 20), 'a.u.')
     """
 
 
@@ -595,57 +817,77 @@ def synthesise(
 
     The images are in physical units on the grid of the input.
 
-    Scans may be paths, Volumes, nibabel images, or pairs of
-    an array (NumPy, torch) [x, y, z] and its affine, by modality. Keywords may be other keys of the recipe's synth table.
+    Args:
+        run: Run folder, weights file, starter:NAME or hf://NAME/REPO@COMMIT.
+        inputs: Cohort, case, DICOM series, file or modality=path pairs; several runs give their mean.
+        out: Output folder.
+        progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
+        options: SynthOptions, whose fields, listed below, may also be given by name.
+        executor: Workers: local (processes) or ray.
+        workers: Number of workers.
+        address: Ray cluster: HOST:PORT or auto.
+        pattern: Path of scans, with {patient}, {case}, {modality}.
+        manifest: Table (CSV, TSV): cases, patients and paths.
+        preset: Public data set (bids, brats, brats2019, brats2023, gold_atlas, isles18, isles24, ixi, lyu_wang, mrdpm, msd_brain_tumour, open_ms, rire, rire_rectified, synthrad, synthrad2025, topcow, unitobrain, xmodality) or a TOML file.
+        patients: 'CASE PATIENT' a line, or each (a patient a case).
+        allow_outside: Allow a manifest's paths to leave its folder. Default: False.
+        prefer: File to take if a case has several of a modality, such as '*_run-2_*'. One or a list.
+        exclude: Case or patient to leave out (*, ?). One or a list.
+        exclude_file: Name, path or series description of files to leave out: '*_defaced*'. One or a list.
+        max_volume: Largest scan that is read. Default: 4GB.
+        split: Split to synthesise: train, val or test.
+        answer: Model of two stages: mean (least error) or sample (sharp). Default: sample.
+        missing: Modality to leave out of the input and synthesise. One or a list.
+        series: Series of a DICOM study: t1=NUMBER or UID.
+        device: Device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps or xpu. Default: 'auto'.
+        allow_code: Import and run the model's own Python code. Default: False.
+        samples: Number of samples a case, of which mean and standard deviation are written.
+        steps: Number of steps (evaluations of the network).
+        noise: Noise of slices: independent, shared, correlated.
+        synth: Change of a key of the recipe's synth table, such as overlap=0.25. A dict.
+        sharpness: Mean at 0, sample at 1. From 0 to 1.
+        sampler: Sampler, instead of the recipe's.
+        eta: DDIM noise: 0 none, 1 as DDPM. From 0 to 1.
+        schedule: Noise schedule (cosine, …).
+        slices: Input of each slice: whole, tiled or resized.
+        crop: Voxels around the mask that are synthesised too.
+        keep_states: States of sampling to write.
+        batch: Number of slices at a time: changes memory, and rounding unless exact.
+        exact: Compute in float32, one slice at a time: bit-identical for every batch, slower.
+        anyway: Also cases graded "do not trust". Default: False.
+        contrast_of: MR scan of the same site, whose contrast the image gets (TARGET=SCAN). One or a list.
+        part: Every N-th case from the I-th on, for N jobs.
+        like: Recipe whose synth table replaces the model's.
+        seed: Random seed. Default: 0.
+        intervals: Write calibrated bounds. Default: True.
+        format: Format. Default: 'nii.gz'.
+        bids: Copy as BIDS (voxlate). Default: False.
+        dicom: Folder for DICOM series.
+        pseudonymise: Key file of the pseudonyms.
+        store: Store in INPUT's study. Default: False.
+        accept_untrusted: Hand on untrusted images. Default: False.
 
-    run: Run folder, weights file, starter:NAME or hf://NAME/REPO@COMMIT.
-    inputs: Cohort, case, DICOM series, file or modality=path pairs; several runs give their mean.
-    out: Output folder.
-    progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
-    options: SynthOptions, whose fields may also be given by name:
-      executor: Workers: local (processes) or ray.
-      workers: Number of workers.
-      address: Ray cluster: HOST:PORT or auto.
-      pattern: Path of scans, with {patient}, {case}, {modality}.
-      manifest: Table (CSV, TSV): cases, patients and paths.
-      preset: Public data set (bids, brats, brats2019, brats2023, gold_atlas, isles18, isles24, ixi, lyu_wang, mrdpm, msd_brain_tumour, open_ms, rire, rire_rectified, synthrad, synthrad2025, topcow, unitobrain, xmodality) or a TOML file.
-      patients: 'CASE PATIENT' a line, or each (a patient a case).
-      allow_outside: Allow a manifest's paths to leave its folder. Default: False.
-      prefer: File to take if a case has several of a modality, such as '*_run-2_*'. One or a list.
-      exclude: Case or patient to leave out (*, ?). One or a list.
-      exclude_file: Name, path or series description of files to leave out: '*_defaced*'. One or a list.
-      max_volume: Largest scan that is read. Default: 4GB.
-      split: Split to synthesise: train, val or test.
-      answer: Model of two stages: mean (least error) or sample (sharp). Default: sample.
-      missing: Modality to leave out of the input and synthesise. One or a list.
-      series: Series of a DICOM study: t1=NUMBER or UID.
-      device: Device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps or xpu. Default: 'auto'.
-      allow_code: Import and run the model's own Python code. Default: False.
-      samples: Number of samples a case, of which mean and standard deviation are written.
-      steps: Number of steps (evaluations of the network).
-      noise: Noise of slices: independent, shared, correlated.
-      synth: Change of a key of the recipe's synth table, such as overlap=0.25. A dict.
-      sharpness: Mean at 0, sample at 1. From 0 to 1.
-      sampler: Sampler, instead of the recipe's.
-      eta: DDIM noise: 0 none, 1 as DDPM. From 0 to 1.
-      schedule: Noise schedule (cosine, …).
-      slices: Input of each slice: whole, tiled or resized.
-      crop: Voxels around the mask that are synthesised too.
-      keep_states: States of sampling to write.
-      batch: Number of slices at a time: changes memory, and rounding unless exact.
-      exact: Compute in float32, one slice at a time: bit-identical for every batch, slower.
-      anyway: Also cases graded "do not trust". Default: False.
-      contrast_of: MR scan of the same site, whose contrast the image gets (TARGET=SCAN). One or a list.
-      part: Every N-th case from the I-th on, for N jobs.
-      like: Recipe whose synth table replaces the model's.
-      seed: Random seed. Default: 0.
-      intervals: Write calibrated bounds. Default: True.
-      format: Format. Default: 'nii.gz'.
-      bids: Copy as BIDS (voxlate). Default: False.
-      dicom: Folder for DICOM series.
-      pseudonymise: Key file of the pseudonyms.
-      store: Store in INPUT's study. Default: False.
-      accept_untrusted: Hand on untrusted images. Default: False.
+    Scans may be paths, Volumes, nibabel images, or pairs of an array (NumPy, torch) [x, y, z] and its affine (to RAS
+    millimetres), by modality. Keywords may be other keys of the recipe's synth table.
+
+    Returns:
+        Syntheses: The `cases` that were synthesised, their `folders`, the reason of each case that was `left_out`, and
+            `warnings` and error `bounds` by case. The images are NIfTI files OUT/CASE/MODALITY.nii.gz.
+
+    Raises:
+        BadInput: an argument, an option or a file is wrong; the message states what was expected, found, and what to do.
+        BadInput: no case is found; a single case lacks a scan; an option does not fit the model; or the folder has other images.
+        DoNotTrust: the scans of a single case are graded "do not trust", and `anyway` is not set.
+
+    Example:
+        >>> import nibabel, voxlate
+        >>> done = voxlate.synthesise("RUN", "COHORT", "NEW", split="val", progress=False)
+        >>> len(done.cases), (done.folders[0] / "t2.nii.gz").is_file()
+        (1, True)
+        >>> scan = nibabel.load("COHORT/case0/t1.nii.gz")
+        >>> array = scan.get_fdata()  # [x, y, z]
+        >>> voxlate.synthesise("RUN", {"t1": (array, scan.affine)}, "ARRAYS", progress=False).cases
+        ('case',)
     """
 
 
@@ -721,57 +963,77 @@ def synthesize(
 
     The images are in physical units on the grid of the input.
 
-    Scans may be paths, Volumes, nibabel images, or pairs of
-    an array (NumPy, torch) [x, y, z] and its affine, by modality. Keywords may be other keys of the recipe's synth table.
+    Args:
+        run: Run folder, weights file, starter:NAME or hf://NAME/REPO@COMMIT.
+        inputs: Cohort, case, DICOM series, file or modality=path pairs; several runs give their mean.
+        out: Output folder.
+        progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
+        options: SynthOptions, whose fields, listed below, may also be given by name.
+        executor: Workers: local (processes) or ray.
+        workers: Number of workers.
+        address: Ray cluster: HOST:PORT or auto.
+        pattern: Path of scans, with {patient}, {case}, {modality}.
+        manifest: Table (CSV, TSV): cases, patients and paths.
+        preset: Public data set (bids, brats, brats2019, brats2023, gold_atlas, isles18, isles24, ixi, lyu_wang, mrdpm, msd_brain_tumour, open_ms, rire, rire_rectified, synthrad, synthrad2025, topcow, unitobrain, xmodality) or a TOML file.
+        patients: 'CASE PATIENT' a line, or each (a patient a case).
+        allow_outside: Allow a manifest's paths to leave its folder. Default: False.
+        prefer: File to take if a case has several of a modality, such as '*_run-2_*'. One or a list.
+        exclude: Case or patient to leave out (*, ?). One or a list.
+        exclude_file: Name, path or series description of files to leave out: '*_defaced*'. One or a list.
+        max_volume: Largest scan that is read. Default: 4GB.
+        split: Split to synthesise: train, val or test.
+        answer: Model of two stages: mean (least error) or sample (sharp). Default: sample.
+        missing: Modality to leave out of the input and synthesise. One or a list.
+        series: Series of a DICOM study: t1=NUMBER or UID.
+        device: Device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps or xpu. Default: 'auto'.
+        allow_code: Import and run the model's own Python code. Default: False.
+        samples: Number of samples a case, of which mean and standard deviation are written.
+        steps: Number of steps (evaluations of the network).
+        noise: Noise of slices: independent, shared, correlated.
+        synth: Change of a key of the recipe's synth table, such as overlap=0.25. A dict.
+        sharpness: Mean at 0, sample at 1. From 0 to 1.
+        sampler: Sampler, instead of the recipe's.
+        eta: DDIM noise: 0 none, 1 as DDPM. From 0 to 1.
+        schedule: Noise schedule (cosine, …).
+        slices: Input of each slice: whole, tiled or resized.
+        crop: Voxels around the mask that are synthesised too.
+        keep_states: States of sampling to write.
+        batch: Number of slices at a time: changes memory, and rounding unless exact.
+        exact: Compute in float32, one slice at a time: bit-identical for every batch, slower.
+        anyway: Also cases graded "do not trust". Default: False.
+        contrast_of: MR scan of the same site, whose contrast the image gets (TARGET=SCAN). One or a list.
+        part: Every N-th case from the I-th on, for N jobs.
+        like: Recipe whose synth table replaces the model's.
+        seed: Random seed. Default: 0.
+        intervals: Write calibrated bounds. Default: True.
+        format: Format. Default: 'nii.gz'.
+        bids: Copy as BIDS (voxlate). Default: False.
+        dicom: Folder for DICOM series.
+        pseudonymise: Key file of the pseudonyms.
+        store: Store in INPUT's study. Default: False.
+        accept_untrusted: Hand on untrusted images. Default: False.
 
-    run: Run folder, weights file, starter:NAME or hf://NAME/REPO@COMMIT.
-    inputs: Cohort, case, DICOM series, file or modality=path pairs; several runs give their mean.
-    out: Output folder.
-    progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
-    options: SynthOptions, whose fields may also be given by name:
-      executor: Workers: local (processes) or ray.
-      workers: Number of workers.
-      address: Ray cluster: HOST:PORT or auto.
-      pattern: Path of scans, with {patient}, {case}, {modality}.
-      manifest: Table (CSV, TSV): cases, patients and paths.
-      preset: Public data set (bids, brats, brats2019, brats2023, gold_atlas, isles18, isles24, ixi, lyu_wang, mrdpm, msd_brain_tumour, open_ms, rire, rire_rectified, synthrad, synthrad2025, topcow, unitobrain, xmodality) or a TOML file.
-      patients: 'CASE PATIENT' a line, or each (a patient a case).
-      allow_outside: Allow a manifest's paths to leave its folder. Default: False.
-      prefer: File to take if a case has several of a modality, such as '*_run-2_*'. One or a list.
-      exclude: Case or patient to leave out (*, ?). One or a list.
-      exclude_file: Name, path or series description of files to leave out: '*_defaced*'. One or a list.
-      max_volume: Largest scan that is read. Default: 4GB.
-      split: Split to synthesise: train, val or test.
-      answer: Model of two stages: mean (least error) or sample (sharp). Default: sample.
-      missing: Modality to leave out of the input and synthesise. One or a list.
-      series: Series of a DICOM study: t1=NUMBER or UID.
-      device: Device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps or xpu. Default: 'auto'.
-      allow_code: Import and run the model's own Python code. Default: False.
-      samples: Number of samples a case, of which mean and standard deviation are written.
-      steps: Number of steps (evaluations of the network).
-      noise: Noise of slices: independent, shared, correlated.
-      synth: Change of a key of the recipe's synth table, such as overlap=0.25. A dict.
-      sharpness: Mean at 0, sample at 1. From 0 to 1.
-      sampler: Sampler, instead of the recipe's.
-      eta: DDIM noise: 0 none, 1 as DDPM. From 0 to 1.
-      schedule: Noise schedule (cosine, …).
-      slices: Input of each slice: whole, tiled or resized.
-      crop: Voxels around the mask that are synthesised too.
-      keep_states: States of sampling to write.
-      batch: Number of slices at a time: changes memory, and rounding unless exact.
-      exact: Compute in float32, one slice at a time: bit-identical for every batch, slower.
-      anyway: Also cases graded "do not trust". Default: False.
-      contrast_of: MR scan of the same site, whose contrast the image gets (TARGET=SCAN). One or a list.
-      part: Every N-th case from the I-th on, for N jobs.
-      like: Recipe whose synth table replaces the model's.
-      seed: Random seed. Default: 0.
-      intervals: Write calibrated bounds. Default: True.
-      format: Format. Default: 'nii.gz'.
-      bids: Copy as BIDS (voxlate). Default: False.
-      dicom: Folder for DICOM series.
-      pseudonymise: Key file of the pseudonyms.
-      store: Store in INPUT's study. Default: False.
-      accept_untrusted: Hand on untrusted images. Default: False.
+    Scans may be paths, Volumes, nibabel images, or pairs of an array (NumPy, torch) [x, y, z] and its affine (to RAS
+    millimetres), by modality. Keywords may be other keys of the recipe's synth table.
+
+    Returns:
+        Syntheses: The `cases` that were synthesised, their `folders`, the reason of each case that was `left_out`, and
+            `warnings` and error `bounds` by case. The images are NIfTI files OUT/CASE/MODALITY.nii.gz.
+
+    Raises:
+        BadInput: an argument, an option or a file is wrong; the message states what was expected, found, and what to do.
+        BadInput: no case is found; a single case lacks a scan; an option does not fit the model; or the folder has other images.
+        DoNotTrust: the scans of a single case are graded "do not trust", and `anyway` is not set.
+
+    Example:
+        >>> import nibabel, voxlate
+        >>> done = voxlate.synthesise("RUN", "COHORT", "NEW", split="val", progress=False)
+        >>> len(done.cases), (done.folders[0] / "t2.nii.gz").is_file()
+        (1, True)
+        >>> scan = nibabel.load("COHORT/case0/t1.nii.gz")
+        >>> array = scan.get_fdata()  # [x, y, z]
+        >>> voxlate.synthesise("RUN", {"t1": (array, scan.affine)}, "ARRAYS", progress=False).cases
+        ('case',)
     """
 
 
@@ -786,12 +1048,27 @@ def compare(
 ) -> Comparison:
     """Compare scored methods by paired tests.
 
-    folders: Scored folders of the same cases.
-    options: CompareOptions, whose fields may also be given by name:
-      reference: Folder against which the others are tested. Default: the best one.
-      report: HTML page with the table and pictures.
-      answer: Naive baseline that is compared instead of the synthesised images. Default: 'synthesis'.
-      out: JSON file of the table.
+    Args:
+        folders: Scored folders of the same cases.
+        options: CompareOptions, whose fields, listed below, may also be given by name.
+        reference: Folder against which the others are tested. Default: the best one.
+        report: HTML page with the table and pictures.
+        answer: Naive baseline that is compared instead of the synthesised images. Default: 'synthesis'.
+        out: JSON file of the table.
+
+    Returns:
+        Comparison: Means, standard deviations and paired tests by modality, metric and method, in `document` or `to_frame()`.
+
+    Raises:
+        BadInput: an argument, an option or a file is wrong; the message states what was expected, found, and what to do.
+        BadInput: fewer than two folders are given; one is not scored; or they are scored on different cases, voxels or options.
+
+    Example:
+        >>> import shutil, voxlate
+        >>> _ = shutil.copytree("OUT", "AGAIN")  # both were scored
+        >>> comparison = voxlate.compare(["OUT", "AGAIN"])
+        >>> sorted(set(comparison.to_frame()["method"]))
+        ['AGAIN', 'OUT']
     """
 
 
@@ -848,51 +1125,66 @@ def evaluate(
     The scores are written into scores.csv and metrics.json.
     The last line states whether the images are better than the best baseline.
 
-    out: Folder of images; with run, a new one.
-    truth: Cohort with the true scans.
-    cases: Cases to score, instead of those of the split. Not with run.
-    progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
-    options: EvaluateOptions, whose fields may also be given by name:
-      executor: Workers: local (processes) or ray.
-      workers: Number of workers.
-      address: Ray cluster: HOST:PORT or auto.
-      samples: Number of samples a case, of which mean and standard deviation are written.
-      steps: Number of steps (evaluations of the network).
-      noise: Noise of slices: independent, shared, correlated.
-      synth: Change of a key of the recipe's synth table, such as overlap=0.25. A dict.
-      pattern: Path of scans, with {patient}, {case}, {modality}.
-      manifest: Table (CSV, TSV): cases, patients and paths.
-      preset: Public data set (bids, brats, brats2019, brats2023, gold_atlas, isles18, isles24, ixi, lyu_wang, mrdpm, msd_brain_tumour, open_ms, rire, rire_rectified, synthrad, synthrad2025, topcow, unitobrain, xmodality) or a TOML file.
-      patients: 'CASE PATIENT' a line, or each (a patient a case).
-      allow_outside: Allow a manifest's paths to leave its folder. Default: False.
-      prefer: File to take if a case has several of a modality, such as '*_run-2_*'. One or a list.
-      exclude: Case or patient to leave out (*, ?). One or a list.
-      exclude_file: Name, path or series description of files to leave out: '*_defaced*'. One or a list.
-      max_volume: Largest scan that is read. Default: 4GB.
-      mask: Voxels to score: body (the default in HU and for perfusion), whole (else), brain, cohort or a mask file.
-      regions: Region to score: 'lesion=tmax>6', 'core=cbf<30%', core=seg=1, vessels=MASK_FILE, ratio=lesion/core or tissues=ct. A dict.
-      split: Split to score: train, val or test.
-      value_range: Range of PSNR and SSIM.
-      any_truth: Count wrong truths, too. Default: False.
-      align: Also score images moved onto the truth. Default: False.
-      window: HU range of PNG truths. Default: 0 80.
-      scopes: Scope: whole, slices, crops, both_masked, synthrad2025, … One or a list.
-      consumers: Also score in units of users of CTs: proton,pet,ultrasound.
-      slices: Slices that count: 'above={cta=0}, pixels=200'.
-      crop: Side length of crops in pixels. Default: 256.
-      features: Features: texture, vit or a ViT's folder.
-      metrics: Score of your own, MODULE:FUNCTION, with allow_code. One or a list.
-      lpips: AlexNet weights (safetensors) for LPIPS.
-      units: Unit of MR: own (of its peak) or network (0 to 255). Default: 'own'.
-      ssim_from: Zero of SSIM: low (of the range) or zero. Default: 'low'.
-      seed: Seed of crops and run. Default: 0.
-      prepared: Prepared cohort: transforms of scans, and without a run the cases of baselines. Default: that of the run.
-      naive: Run or naive.safetensors. Default: that of OUT.
-      run: Run that synthesises the scored images, each modality from the others. One or a list.
-      missing: Modalities missing at a time: one (default) or all.
-      anyway: Also cases graded "do not trust". Default: False.
-      device: Device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps or xpu. Default: 'auto'.
-      allow_code: Import and run the model's own Python code. Default: False.
+    Args:
+        out: Folder of images; with run, a new one.
+        truth: Cohort with the true scans.
+        cases: Cases to score, instead of those of the split. Not with run.
+        progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
+        options: EvaluateOptions, whose fields, listed below, may also be given by name.
+        executor: Workers: local (processes) or ray.
+        workers: Number of workers.
+        address: Ray cluster: HOST:PORT or auto.
+        samples: Number of samples a case, of which mean and standard deviation are written.
+        steps: Number of steps (evaluations of the network).
+        noise: Noise of slices: independent, shared, correlated.
+        synth: Change of a key of the recipe's synth table, such as overlap=0.25. A dict.
+        pattern: Path of scans, with {patient}, {case}, {modality}.
+        manifest: Table (CSV, TSV): cases, patients and paths.
+        preset: Public data set (bids, brats, brats2019, brats2023, gold_atlas, isles18, isles24, ixi, lyu_wang, mrdpm, msd_brain_tumour, open_ms, rire, rire_rectified, synthrad, synthrad2025, topcow, unitobrain, xmodality) or a TOML file.
+        patients: 'CASE PATIENT' a line, or each (a patient a case).
+        allow_outside: Allow a manifest's paths to leave its folder. Default: False.
+        prefer: File to take if a case has several of a modality, such as '*_run-2_*'. One or a list.
+        exclude: Case or patient to leave out (*, ?). One or a list.
+        exclude_file: Name, path or series description of files to leave out: '*_defaced*'. One or a list.
+        max_volume: Largest scan that is read. Default: 4GB.
+        mask: Voxels to score: body (the default in HU and for perfusion), whole (else), brain, cohort or a mask file.
+        regions: Region to score: 'lesion=tmax>6', 'core=cbf<30%', core=seg=1, vessels=MASK_FILE, ratio=lesion/core or tissues=ct. A dict.
+        split: Split to score: train, val or test.
+        value_range: Range of PSNR and SSIM.
+        any_truth: Count wrong truths, too. Default: False.
+        align: Also score images moved onto the truth. Default: False.
+        window: HU range of PNG truths. Default: 0 80.
+        scopes: Scope: whole, slices, crops, both_masked, synthrad2025, … One or a list.
+        consumers: Also score in units of users of CTs: proton,pet,ultrasound.
+        slices: Slices that count: 'above={cta=0}, pixels=200'.
+        crop: Side length of crops in pixels. Default: 256.
+        features: Features: texture, vit or a ViT's folder.
+        metrics: Score of your own, MODULE:FUNCTION, with allow_code. One or a list.
+        lpips: AlexNet weights (safetensors) for LPIPS.
+        units: Unit of MR: own (of its peak) or network (0 to 255). Default: 'own'.
+        ssim_from: Zero of SSIM: low (of the range) or zero. Default: 'low'.
+        seed: Seed of crops and run. Default: 0.
+        prepared: Prepared cohort: transforms of scans, and without a run the cases of baselines. Default: that of the run.
+        naive: Run or naive.safetensors. Default: that of OUT.
+        run: Run that synthesises the scored images, each modality from the others. One or a list.
+        missing: Modalities missing at a time: one (default) or all.
+        anyway: Also cases graded "do not trust". Default: False.
+        device: Device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps or xpu. Default: 'auto'.
+        allow_code: Import and run the model's own Python code. Default: False.
+
+    Returns:
+        Scores: The scores as a long table (`frame`), with `verdicts` for each modality, and means in `document()`.
+
+    Raises:
+        BadInput: an argument, an option or a file is wrong; the message states what was expected, found, and what to do.
+        BadInput: the folder has no images; an image and its true scan do not overlap, or cannot be of one patient; or an option
+            does not fit the unit.
+
+    Example:
+        >>> import voxlate
+        >>> scores = voxlate.evaluate("OUT", "COHORT", progress=False)
+        >>> set(scores.frame["modality"]), "mae" in set(scores.frame["metric"])
+        ({'t2'}, True)
     """
 
 
@@ -902,8 +1194,21 @@ def report(
 ) -> Path:
     """Write an offline HTML page with pictures, curves and tables, and return its path.
 
-    path: Run, folder that synth wrote, or prepared cohort.
-    out: HTML file. Default: PATH/report.html.
+    Args:
+        path: Run, folder that synth wrote, or prepared cohort.
+        out: HTML file. Default: PATH/report.html.
+
+    Returns:
+        Path: The HTML file, which needs no network.
+
+    Raises:
+        BadInput: an argument, an option or a file is wrong; the message states what was expected, found, and what to do.
+        BadInput: the folder is no run, output of synth or prepared cohort.
+
+    Example:
+        >>> import voxlate
+        >>> voxlate.report("RUN").name
+        'report.html'
     """
 
 
@@ -926,17 +1231,33 @@ def adapt(
     The learning rate is lower, and the weights with the least error on held-out cases are kept.
     Calibrate the new run again before its intervals are used.
 
-    run: Run folder, weights file, starter:NAME or hf://NAME/REPO@COMMIT.
-    data: Prepared cohort of the other site, with a held-out case.
-    out: Output folder.
-    progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
-    options: AdaptOptions, whose fields may also be given by name:
-      minutes: Training time on this machine. Default: 5.
-      steps: Number of steps instead of minutes.
-      replay: Prepared cohort of the old site, which is replayed. Default: that of the run.
-      share: Share of the items that is of the old site; 0: none. From 0 to 0.9. Default: 0.25.
-      device: Device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps or xpu. Default: 'auto'.
-      allow_code: Import and run the model's own Python code. Default: False.
+    Args:
+        run: Run folder, weights file, starter:NAME or hf://NAME/REPO@COMMIT.
+        data: Prepared cohort of the other site, with a held-out case.
+        out: Output folder.
+        progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
+        options: AdaptOptions, whose fields, listed below, may also be given by name.
+        minutes: Training time on this machine. Default: 5.
+        steps: Number of steps instead of minutes.
+        replay: Prepared cohort of the old site, which is replayed. Default: that of the run.
+        share: Share of the items that is of the old site; 0: none. From 0 to 0.9. Default: 0.25.
+        device: Device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps or xpu. Default: 'auto'.
+        allow_code: Import and run the model's own Python code. Default: False.
+
+    Returns:
+        Run: The folder of the adapted run, as `train` returns it.
+
+    Raises:
+        BadInput: an argument, an option or a file is wrong; the message states what was expected, found, and what to do.
+        BadInput: the cohort has no held-out case or lacks a modality; the model has an autoencoder; or the folder has another
+            run.
+        Stopped: the training was interrupted, and its state was saved: the same call resumes it.
+
+    Example:
+        >>> import voxlate
+        >>> adapted = voxlate.adapt("RUN", "PREPARED", "ADAPTED", steps=2, device="cpu", progress=False)
+        >>> adapted.weights().name
+        'weights.safetensors'
     """
 
 
@@ -980,38 +1301,53 @@ def calibrate(
     The calibration is written into RUN (of a starter into out); synth then writes interval bounds.
     The same command resumes a stopped calibration.
 
-    run: Run folder, weights file, starter:NAME or hf://NAME/REPO@COMMIT.
-    cohort: Cases with true scans that training did not use.
-    progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
-    options: CalibrateOptions, whose fields may also be given by name:
-      executor: Workers: local (processes) or ray.
-      workers: Number of workers.
-      address: Ray cluster: HOST:PORT or auto.
-      pattern: Path of scans, with {patient}, {case}, {modality}.
-      manifest: Table (CSV, TSV): cases, patients and paths.
-      preset: Public data set (bids, brats, brats2019, brats2023, gold_atlas, isles18, isles24, ixi, lyu_wang, mrdpm, msd_brain_tumour, open_ms, rire, rire_rectified, synthrad, synthrad2025, topcow, unitobrain, xmodality) or a TOML file.
-      patients: 'CASE PATIENT' a line, or each (a patient a case).
-      allow_outside: Allow a manifest's paths to leave its folder. Default: False.
-      prefer: File to take if a case has several of a modality, such as '*_run-2_*'. One or a list.
-      exclude: Case or patient to leave out (*, ?). One or a list.
-      exclude_file: Name, path or series description of files to leave out: '*_defaced*'. One or a list.
-      max_volume: Largest scan that is read. Default: 4GB.
-      out: Folder for a copy of a starter with the new calibration.
-      split: Split that calibrates: train, val or test.
-      out_of_fold: Another fold of the run's cross-validation: each patient is synthesised by a fold that did not train on them; test patients are left out. One or a list.
-      answer: Model of two stages: mean (least error) or sample (sharp). Default: sample.
-      samples: Number of samples a case, of which mean and standard deviation are written.
-      coverage: Share of a new patient's voxels that the intervals contain. Default: 0.9.
-      confidence: Confidence in the coverage, on average over patients. Default: 0.9.
-      bound: Margin for a limited number of patients: normal (Student's t; the default from 10 patients on), any (no assumption; needs 22 patients for 90 %) or none (the default below 10).
-      method: Type of intervals: learned (quantiles of the error, from six patients on, similar coverage in all regions), difficulty (mean size of the error) or constant; the default is the narrower one of the first two.
-      regions: Region that is calibrated in addition to bone, soft tissue and labels: vessels='cta>150'. A dict.
-      seed: Random seed of the synthesis. Default: 0.
-      synth: Change of a key of the recipe's synth table, such as overlap=0.25. A dict.
-      any_truth: Calibrate on truths that cannot be those of their images, too (see evaluate). Default: False.
-      anyway: Also cases graded "do not trust". Default: False.
-      device: Device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps or xpu. Default: 'auto'.
-      allow_code: Import and run the model's own Python code. Default: False.
+    Args:
+        run: Run folder, weights file, starter:NAME or hf://NAME/REPO@COMMIT.
+        cohort: Cases with true scans that training did not use.
+        progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
+        options: CalibrateOptions, whose fields, listed below, may also be given by name.
+        executor: Workers: local (processes) or ray.
+        workers: Number of workers.
+        address: Ray cluster: HOST:PORT or auto.
+        pattern: Path of scans, with {patient}, {case}, {modality}.
+        manifest: Table (CSV, TSV): cases, patients and paths.
+        preset: Public data set (bids, brats, brats2019, brats2023, gold_atlas, isles18, isles24, ixi, lyu_wang, mrdpm, msd_brain_tumour, open_ms, rire, rire_rectified, synthrad, synthrad2025, topcow, unitobrain, xmodality) or a TOML file.
+        patients: 'CASE PATIENT' a line, or each (a patient a case).
+        allow_outside: Allow a manifest's paths to leave its folder. Default: False.
+        prefer: File to take if a case has several of a modality, such as '*_run-2_*'. One or a list.
+        exclude: Case or patient to leave out (*, ?). One or a list.
+        exclude_file: Name, path or series description of files to leave out: '*_defaced*'. One or a list.
+        max_volume: Largest scan that is read. Default: 4GB.
+        out: Folder for a copy of a starter with the new calibration.
+        split: Split that calibrates: train, val or test.
+        out_of_fold: Another fold of the run's cross-validation: each patient is synthesised by a fold that did not train on them; test patients are left out. One or a list.
+        answer: Model of two stages: mean (least error) or sample (sharp). Default: sample.
+        samples: Number of samples a case, of which mean and standard deviation are written.
+        coverage: Share of a new patient's voxels that the intervals contain. Default: 0.9.
+        confidence: Confidence in the coverage, on average over patients. Default: 0.9.
+        bound: Margin for a limited number of patients: normal (Student's t; the default from 10 patients on), any (no assumption; needs 22 patients for 90 %) or none (the default below 10).
+        method: Type of intervals: learned (quantiles of the error, from six patients on, similar coverage in all regions), difficulty (mean size of the error) or constant; the default is the narrower one of the first two.
+        regions: Region that is calibrated in addition to bone, soft tissue and labels: vessels='cta>150'. A dict.
+        seed: Random seed of the synthesis. Default: 0.
+        synth: Change of a key of the recipe's synth table, such as overlap=0.25. A dict.
+        any_truth: Calibrate on truths that cannot be those of their images, too (see evaluate). Default: False.
+        anyway: Also cases graded "do not trust". Default: False.
+        device: Device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps or xpu. Default: 'auto'.
+        allow_code: Import and run the model's own Python code. Default: False.
+
+    Returns:
+        list[str]: Sentences on the coverage, the error bounds and the warnings of the calibration, which is in the run's folder.
+
+    Raises:
+        BadInput: an argument, an option or a file is wrong; the message states what was expected, found, and what to do.
+        BadInput: the run is an autoencoder; cases were in its training, or too few patients are left; coverage is no whole percent; or a
+            starter is calibrated without `out`.
+
+    Example:
+        >>> import voxlate
+        >>> sentences = voxlate.calibrate("RUN", "OTHERS", device="cpu", progress=False)
+        >>> voxlate.load("RUN").calibration() is None
+        False
     """
 
 
@@ -1030,14 +1366,27 @@ def import_weights(
 
     The run is a network that synth accepts, or an autoencoder for `train reuse`.
 
-    source: Origin of the weights: xmodality; kl-f4 or kl-f8 for an autoencoder of latent diffusion; or a package: diffusers, monai, nnunet, konfai, pix2pix.
-    weights: Published file (safetensors), or a package's own file or folder.
-    out: Output folder.
-    options: ImportOptions, whose fields may also be given by name:
-      changes: Change of a key of the recipe, such as train.steps=500. A dict.
-      recipe: Recipe that states the inputs and the preprocessing of another package's model.
-      spacing_mm: Voxel size in mm of another package's model, to which scans are resampled. In the order z, y, x.
-      any_spacing: Take scans as they are: the model was trained on several voxel sizes. Default: False.
+    Args:
+        source: Origin of the weights: xmodality; kl-f4 or kl-f8 for an autoencoder of latent diffusion; or a package: diffusers, monai, nnunet, konfai, pix2pix.
+        weights: Published file (safetensors), or a package's own file or folder.
+        out: Output folder.
+        options: ImportOptions, whose fields, listed below, may also be given by name.
+        changes: Change of a key of the recipe, such as train.steps=500. A dict.
+        recipe: Recipe that states the inputs and the preprocessing of another package's model.
+        spacing_mm: Voxel size in mm of another package's model, to which scans are resampled. In the order z, y, x.
+        any_spacing: Take scans as they are: the model was trained on several voxel sizes. Default: False.
+
+    Returns:
+        Run: The folder of the imported run, as `train` returns it, without a history.
+
+    Raises:
+        BadInput: an argument, an option or a file is wrong; the message states what was expected, found, and what to do.
+        BadInput: the file has weights of another structure; an option does not fit the source; or the recipe does not state what
+            the package's own files leave open.
+
+    Example:
+        >>> import voxlate
+        >>> run = voxlate.import_weights("xmodality", "adm.safetensors", "RUN")  # doctest: +SKIP
     """
 
 
@@ -1046,7 +1395,20 @@ def list_starters(
 ) -> list[dict[str, Any]]:
     """List the weights that come with voxlate, with what was measured.
 
-    check: Check the weights of each starter by its hash and self-test. Default: False.
+    Args:
+        check: Check the weights of each starter by its hash and self-test. Default: False.
+
+    Returns:
+        list[dict[str, Any]]: A table for each starter: name, title, source, target, bytes, parameters and card.
+
+    Raises:
+        BadInput: an argument, an option or a file is wrong; the message states what was expected, found, and what to do.
+        BadInput: with `check`, a starter whose weights or output differ from its card, or no installed starter.
+
+    Example:
+        >>> import voxlate
+        >>> "starter:head-mr-to-ct" in [starter["name"] for starter in voxlate.list_starters()]
+        True
     """
 
 
@@ -1070,18 +1432,33 @@ def plan(
     The plan depends on the cohort, the training time and the memory.
     A few training steps are timed on this machine.
 
-    data: Prepared cohort.
-    out: TOML file of the recipe.
-    progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
-    options: PlanOptions, whose fields may also be given by name:
-      minutes: Training time on this machine. Default: 60.
-      memory_bytes: Memory of the training, such as 8GB. Default: most of the free memory.
-      mode: Prediction of the model: mean (a regression), both (also a sharp image), or samples (also samples, which show what is uncertain).
-      source: Input modality. One or a list.
-      target: Modality to synthesise. One or a list.
-      any_source: MR contrast that may be the input, in place of source: the model takes any one of them. One or a list, or with commas.
-      from_scratch: Begin from random weights even where a starter fits. Default: False.
-      device: Device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps or xpu. Default: 'auto'.
+    Args:
+        data: Prepared cohort.
+        out: TOML file of the recipe.
+        progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
+        options: PlanOptions, whose fields, listed below, may also be given by name.
+        minutes: Training time on this machine. Default: 60.
+        memory_bytes: Memory of the training, such as 8GB. Default: most of the free memory.
+        mode: Prediction of the model: mean (a regression), both (also a sharp image), or samples (also samples, which show what is uncertain).
+        source: Input modality. One or a list.
+        target: Modality to synthesise. One or a list.
+        any_source: MR contrast that may be the input, in place of source: the model takes any one of them. One or a list, or with commas.
+        from_scratch: Begin from random weights even where a starter fits. Default: False.
+        device: Device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps or xpu. Default: 'auto'.
+
+    Returns:
+        Plan: The recipe as `tables`, the reason of each key (`why`), the predicted `seconds` and `memory` (bytes), and
+            `change` and `save`.
+
+    Raises:
+        BadInput: an argument, an option or a file is wrong; the message states what was expected, found, and what to do.
+        BadInput: the cohort is not prepared or has no such modality; minutes or memory do not suffice; or `out` exists.
+
+    Example:
+        >>> import voxlate
+        >>> plan = voxlate.plan("PREPARED", minutes=1, mode="mean", from_scratch=True, progress=False)
+        >>> plan.tables["data"]["source"], "net.width" in plan.why
+        (['t1'], True)
     """
 
 
@@ -1093,9 +1470,26 @@ def recipes(
 ) -> Any:
     """List the shipped recipes by source and target, or print one.
 
-    name: Recipe to print, with the default and the meaning of every key.
-    cohort: Prepared cohort for which recipes are ranked, or refused with a reason.
-    allow_code: Import and run the model's own Python code. Default: False.
+    Args:
+        name: Recipe to print, with the default and the meaning of every key.
+        cohort: Prepared cohort for which recipes are ranked, or refused with a reason.
+        allow_code: Import and run the model's own Python code. Default: False.
+
+    Returns:
+        Any: Without arguments a list of tables with the name, title, source and target of each recipe; of a `name` the recipe
+            with all its keys; for a `cohort` a list of tables, the fitting recipes first, whose `against` states why others do
+            not fit.
+
+    Raises:
+        BadInput: an argument, an option or a file is wrong; the message states what was expected, found, and what to do.
+        BadInput: the recipe is unknown; it names code without allow_code; or the cohort is not prepared.
+
+    Example:
+        >>> import voxlate
+        >>> voxlate.recipes("t1_to_t2_brain")["data"]["target"]
+        ['t2']
+        >>> "phantom_t1_to_ct" in {recipe["name"] for recipe in voxlate.recipes()}
+        True
     """
 
 
@@ -1128,28 +1522,46 @@ def train(
 
     The same command resumes a stopped training and ends with the same weights.
 
-    recipe: auto (planned for the cohort), the name of a shipped recipe, a TOML file, or a run to continue.
-    data: Prepared cohort. For a run only needed if the cohort was moved.
-    out: Output folder. Not needed when continuing a run.
-    progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
-    options: TrainOptions, whose fields may also be given by name:
-      minutes: Training time of auto (default: 60), or additional time of a finished run (+30).
-      memory_bytes: Memory of the training, such as 8GB. Default: most of the free memory.
-      mode: Prediction of the model: mean (a regression), both (also a sharp image), or samples (also samples, which show what is uncertain).
-      source: Input modality. One or a list.
-      target: Modality to synthesise. One or a list.
-      any_source: MR contrast that may be the input, in place of source: the model takes any one of them. One or a list, or with commas.
-      from_scratch: Begin from random weights even where a starter fits. Default: False.
-      device: Device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps or xpu. Default: 'auto'.
-      steps: Additional steps of a finished run (+2000).
-      changes: Change of a key of the recipe, such as train.steps=500. A dict.
-      small: Train the small variant of the recipe, which its table [small] states. Default: False.
-      start: Run, weights, starter:NAME or hf://NAME/REPO from which the network is initialised.
-      reuse: Run whose earlier stages are reused if they are identical. One or a list.
-      fold: Fifth of the patients that validates; the others train, except the test patients. From 0 to 4.
-      folds: Train so many of the five folds one after another, into OUT/fold0, OUT/fold1, … (cross-validation). From 2 to 5.
-      track: Also send losses and validation scores to MLflow or Weights & Biases.
-      allow_code: Import and run the model's own Python code. Default: False.
+    Args:
+        recipe: auto (planned for the cohort), the name of a shipped recipe, a TOML file, or a run to continue.
+        data: Prepared cohort. For a run only needed if the cohort was moved.
+        out: Output folder. Not needed when continuing a run.
+        progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
+        options: TrainOptions, whose fields, listed below, may also be given by name.
+        minutes: Training time of auto (default: 60), or additional time of a finished run (+30).
+        memory_bytes: Memory of the training, such as 8GB. Default: most of the free memory.
+        mode: Prediction of the model: mean (a regression), both (also a sharp image), or samples (also samples, which show what is uncertain).
+        source: Input modality. One or a list.
+        target: Modality to synthesise. One or a list.
+        any_source: MR contrast that may be the input, in place of source: the model takes any one of them. One or a list, or with commas.
+        from_scratch: Begin from random weights even where a starter fits. Default: False.
+        device: Device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps or xpu. Default: 'auto'.
+        steps: Additional steps of a finished run (+2000).
+        changes: Change of a key of the recipe, such as train.steps=500. A dict.
+        small: Train the small variant of the recipe, which its table [small] states. Default: False.
+        start: Run, weights, starter:NAME or hf://NAME/REPO from which the network is initialised.
+        reuse: Run whose earlier stages are reused if they are identical. One or a list.
+        fold: Fifth of the patients that validates; the others train, except the test patients. From 0 to 4.
+        folds: Train so many of the five folds one after another, into OUT/fold0, OUT/fold1, … (cross-validation). From 2 to 5.
+        track: Also send losses and validation scores to MLflow or Weights & Biases.
+        allow_code: Import and run the model's own Python code. Default: False.
+
+    Returns:
+        Run: The folder of the run: its `weights()`, `history` (a pandas DataFrame of losses and validation scores by step),
+            `figure()` and `verdicts`.
+
+    Raises:
+        BadInput: an argument, an option or a file is wrong; the message states what was expected, found, and what to do.
+        BadInput: the recipe has an unknown key or does not fit the cohort; or the folder has a run of another recipe or cohort.
+        Stopped: the training was interrupted, and its state was saved: the same call resumes it.
+
+    Example:
+        >>> import voxlate
+        >>> changes = {"train.steps": 2}
+        >>> run = voxlate.train("recipe.toml", "PREPARED", "NEW", changes=changes, progress=False)
+        >>> run = voxlate.train("NEW", "PREPARED", steps="+2", progress=False)  # continues it
+        >>> voxlate.info("NEW")["steps"]
+        4
     """
 
 
@@ -1173,20 +1585,32 @@ def serve(
 ) -> None:
     """Serve a page on this machine: choose a scan, see which model fits, synthesise, view, download; until interrupted.
 
-    runs: run folders, weights files, starter:NAME or hf://NAME/REPO; without any, the installed starters.
+    Args:
+        runs: Run folders, weights files, starter:NAME or hf://NAME/REPO; without any, the installed starters.
+        progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
+        options: ServeOptions, whose fields, listed below, may also be given by name.
+        data: Folder of uploads, queue and results (default: in the user's cache).
+        root: Folder below which the page may read scans, and write prepared cohorts and runs.
+        port: Port of the page. From 1 to 65535. Default: 8765.
+        host: Address to listen on; one that others reach needs token_file. Default: '127.0.0.1'.
+        name: Further host name by which browsers reach the page. One or a list.
+        token: of the function in Python alone.
+        token_file: File with an own token of at least 16 characters, for several browsers.
+        browser: Folder with the built page that computes in the browser (make browser).
+        keep: Hours after which uploads and results are removed. At least 0.1. Default: 24.0.
+        max_upload: Size of the largest upload. Default: '2GB'.
+        max_disk: Size of all uploads and results. Default: '20GB'.
+        device: Device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps or xpu. Default: 'auto'.
 
-    progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
-    options: ServeOptions, whose fields may also be given by name:
-      data: Folder of uploads, queue and results (default: in the user's cache).
-      root: Folder below which the page may read scans, and write prepared cohorts and runs.
-      port: Port of the page. From 1 to 65535. Default: 8765.
-      host: Address to listen on; one that others reach needs token_file. Default: '127.0.0.1'.
-      name: Further host name by which browsers reach the page. One or a list.
-      token: of the function in Python alone.
-      token_file: File with an own token of at least 16 characters, for several browsers.
-      browser: Folder with the built page that computes in the browser (make browser).
-      keep: Hours after which uploads and results are removed. At least 0.1. Default: 24.0.
-      max_upload: Size of the largest upload. Default: '2GB'.
-      max_disk: Size of all uploads and results. Default: '20GB'.
-      device: Device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps or xpu. Default: 'auto'.
+    Returns:
+        None: After an interruption (Ctrl-C).
+
+    Raises:
+        BadInput: an argument, an option or a file is wrong; the message states what was expected, found, and what to do.
+        BadInput: a run is absent; the address is open to other machines without a token; the port is taken; or the packages of the
+            extra serve are not installed.
+
+    Example:
+        >>> import voxlate
+        >>> voxlate.serve("RUN", port=8765)  # doctest: +SKIP
     """

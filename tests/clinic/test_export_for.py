@@ -1,6 +1,5 @@
 """The command `export --for`: what it writes for each user, and what it refuses."""
 
-import doctest
 import json
 
 import nibabel as nib
@@ -13,7 +12,6 @@ from rows import every_row
 from scans import turn_about_z
 from voxlate.base.errors import BadInput
 from voxlate.clinic.consumers.planning import transverse
-from voxlate.clinic.export_for import Converted
 from voxlate.scans.formats.io import content_hash, read_volume
 from voxlate.scans.images.grid import Volume, canonical, same_grid
 from voxlate.synthesis.result import Synthesised
@@ -363,13 +361,6 @@ def test_the_ends_of_an_acoustic_map_are_below_and_above_it(conversion, out, exp
         )
         assert (low <= middle).all()
         assert (middle <= high).all()
-
-
-@pytest.mark.slow
-def test_the_example_of_an_export_gives_what_it_shows(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (example,) = doctest.DocTestFinder(recurse=False).find(Converted)
-    assert doctest.DocTestRunner().run(example).failed == 0
 
 
 def test_ends_of_an_interval_on_the_wrong_side_are_refused(out, export):

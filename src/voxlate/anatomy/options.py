@@ -17,7 +17,14 @@ def tables() -> list[str]:
 
 @options
 class PhantomOptions:
-    """Options of `voxlate phantom` and voxlate.phantom."""
+    """Options of `voxlate phantom` and voxlate.phantom.
+    \f
+    Example:
+        >>> import voxlate
+        >>> options = voxlate.PhantomOptions(cases=1, size=(24, 32, 24), modalities=["t1", "ct"])
+        >>> options.seed
+        0
+    """
 
     cases: Annotated[
         int | None,

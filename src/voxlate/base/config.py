@@ -51,6 +51,23 @@ def settings(cls: type[T]) -> type[T]:
     """Make a class a frozen, keyword-only dataclass that refuses unknown keys when filled from a recipe.
 
     Give each key its meaning with `Annotated[type, setting("…", gt=0)]`.
+
+    Args:
+        cls: a class with a default, or none, for each annotated key.
+
+    Returns:
+        type[T]: The same class as a dataclass.
+
+    Raises:
+        ValueError: a default is mutable, such as a list.
+
+    Example:
+        >>> from voxlate.base.config import settings
+        >>> @settings
+        ... class Small:
+        ...     width: int = 16
+        >>> Small(width=8)
+        Small(width=8)
     """
     cls.__pydantic_config__ = STRICT  # type: ignore[attr-defined]
     return dataclasses.dataclass(frozen=True, kw_only=True)(cls)

@@ -29,6 +29,14 @@ class BadInput(ValueError):
 
     The sentence stands where it is raised, as the command line says it; its parts are read from it, so that another
     door can word the fix for its own user.
+
+    Example:
+        >>> import voxlate
+        >>> try:
+        ...     voxlate.prepare("NOWHERE", "READY", progress=False)
+        ... except voxlate.BadInput as error:
+        ...     error.parts["where"], error.fix
+        ('NOWHERE', 'Check the path.')
     """
 
     @property
@@ -49,7 +57,14 @@ class BadInput(ValueError):
 
 
 class DoNotTrust(BadInput):
-    """A case is not synthesised, because its image could not be trusted (exit code 3)."""
+    """A case is not synthesised, because its image could not be trusted (exit code 3).
+
+    Example:
+        >>> import voxlate
+        >>> from voxlate.base.errors import DoNotTrust
+        >>> issubclass(DoNotTrust, voxlate.BadInput)
+        True
+    """
 
 
 class CannotWrite(BadInput):
@@ -93,7 +108,7 @@ def first_of(names: Sequence[object], most: int = MOST_NAMED, separator: str = "
 
 def plural(number: int, name: str) -> str:
     """A number with a noun, such as "1 case" or "2 cases"."""
-    return f"{number} {name}" + ("" if number == 1 else "s")
+    return f"{number} {name}{'' if number == 1 else 's'}"
 
 
 def did_you_mean(name: str, known: Iterable[str], most: int = 3) -> str:

@@ -31,7 +31,21 @@ class OwnWarning(FutureWarning):
 
 @dataclass(frozen=True)
 class Message:
-    """One message; case: "" where it is on a whole cohort or run; numbers: what was measured, by name."""
+    """One message of a command, on a scan, an image or a whole cohort.
+
+    Args:
+        code: what it is about; the page of messages lists all codes.
+        grade: "note", "caution" or "do not trust".
+        text: a sentence for people, whose wording may change.
+        case: name of the case, "" where it is on a whole cohort or run.
+        numbers: what was measured, by name.
+
+    Example:
+        >>> import voxlate
+        >>> (case,) = voxlate.check("RUN", "COHORT/case0", progress=False).cases
+        >>> [message.text for message in case.messages if message.grade == "do not trust"]
+        []
+    """
 
     code: str
     grade: Grade

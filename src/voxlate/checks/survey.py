@@ -66,10 +66,25 @@ class CheckedFile:
 
 @dataclass(frozen=True)
 class Survey(Inputs):
-    """A cohort whose scans were read and checked as `prepare` does.
+    """A cohort whose scans were read and checked as `prepare` does, as `voxlate.survey` returns it.
 
-    problems: a sentence on each case that `prepare` would refuse; lost: messages on what resampling loses; table: see
-    overview.
+    Args:
+        root: folder of the cohort.
+        manifest: table of the cases, None without one.
+        found: the cases with their files (CohortFiles).
+        splits: "train", "val" or "test" by patient.
+        preparation: the options by which `prepare` would change scans, with those that were chosen.
+        small: messages on too few patients.
+        files: each file with its case, name, grid and unit.
+        problems: a sentence on each case that `prepare` would refuse.
+        lost: messages on what resampling loses.
+        table: cases, patients, modalities, units and grids (see overview).
+
+    Example:
+        >>> import voxlate
+        >>> survey = voxlate.survey("COHORT", progress=False)
+        >>> sorted(survey.splits.values()).count("train"), len(survey.files)
+        (5, 12)
     """
 
     files: list[CheckedFile]

@@ -77,7 +77,18 @@ PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 
 @dataclass(frozen=True)
 class Deidentified:
-    """The written files, and files that were left out, because they hold texts and no pixels."""
+    """DICOM images under pseudonyms, as `voxlate.pseudonymise` returns them.
+
+    Args:
+        files: the written files.
+        left_out: files that were left out, because they hold texts and no pixels.
+
+    Example:
+        >>> import voxlate
+        >>> _ = voxlate.pseudonym_key("KEY")
+        >>> voxlate.pseudonymise("SERIES", "ANONYMOUS", key="KEY").files[0].suffix
+        '.dcm'
+    """
 
     files: tuple[Path, ...]
     left_out: tuple[Path, ...]

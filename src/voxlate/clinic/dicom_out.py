@@ -54,10 +54,21 @@ IN_HEADER = ("model", "seed", "synth", "units", "warnings", "notice")
 
 @dataclass
 class Exported:
-    """The folders of written series by their kind, and messages.
+    """The folders of written series by their kind, as `voxlate.export` returns them.
 
-    series: CT and MR; maps, masks and reports: Parametric Maps, Segmentations and summaries of trust. messages: why
-    images have no object, and what was taken on the user's word.
+    Args:
+        series: CT and MR images.
+        maps: Parametric Maps.
+        masks: Segmentations.
+        reports: summaries of trust.
+        messages: why images have no object, and what was taken on the user's word.
+
+    Example:
+        >>> import voxlate
+        >>> _ = voxlate.synthesise("RUN", {"t1": "SERIES"}, "NEW", anyway=True, progress=False)
+        >>> exported = voxlate.export("NEW", "DICOM", accept_untrusted=True, progress=False)
+        >>> [folder.name for folder in exported.folders], len(exported.reports)
+        (['t2'], 1)
     """
 
     series: list[Path] = field(default_factory=list)

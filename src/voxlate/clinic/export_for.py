@@ -69,10 +69,9 @@ class Converted:
 
     Example:
         >>> import voxlate
-        >>> (case,) = voxlate.phantom("COHORT", cases=1, size=(24, 32, 24), progress=False)
-        >>> converted = voxlate.export_for(case / "ct.nii.gz", "PET", consumer="pet", progress=False)
-        >>> converted.facts["ct"]["units"]
-        {'mu': '1/cm'}
+        >>> converted = voxlate.export_for("OTHERS/head0/ct.nii.gz", "PET", consumer="pet", progress=False)
+        >>> converted.consumer, converted.left_out
+        ('pet', {})
     """
 
     consumer: str

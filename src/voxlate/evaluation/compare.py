@@ -69,14 +69,11 @@ class Comparison:
 
     Example:
         >>> import shutil, voxlate
-        >>> cases = voxlate.phantom("COHORT", cases=1, size=(24, 32, 24), progress=False)
-        >>> for method in ("UNET", "DDPM"):
-        ...     _ = shutil.copytree("COHORT", method)
-        ...     _ = voxlate.evaluate(method, "COHORT", mask="body", progress=False)
-        >>> comparison = voxlate.compare(["UNET", "DDPM"])
-        >>> mae = comparison.document["modalities"]["ct"]["metrics"]["mae"]
-        >>> {name: result["mean"] for name, result in mae["methods"].items()}
-        {'UNET': 0.0, 'DDPM': 0.0}
+        >>> _ = shutil.copytree("OUT", "AGAIN")  # both were scored
+        >>> comparison = voxlate.compare(["OUT", "AGAIN"])
+        >>> mae = comparison.document["modalities"]["t2"]["metrics"]["mae"]
+        >>> mae["methods"]["OUT"]["mean"] == mae["methods"]["AGAIN"]["mean"]
+        True
     """
 
     document: Document

@@ -63,9 +63,25 @@ class CarriedCalibration:
 
 @dataclass(frozen=True)
 class Description:
-    """The content of model.json.
+    """The content of model.json, as `voxlate.export_model` returns it.
 
-    anatomy: of the training patients; card: what a person should know; files: SHA-256 by name.
+    Args:
+        format: version of the format.
+        made_by: versions of voxlate and of the packages.
+        notice: that this is research software.
+        licence: of the model.
+        facts: sources, targets, units and synthesis options.
+        graph: inputs and outputs of the network, and its largest difference from torch on the self-test, in network units.
+        anatomy: of the training patients.
+        calibration: of the intervals, None without one.
+        card: what a person should know.
+        files: SHA-256 by name.
+
+    Example:
+        >>> import voxlate
+        >>> description = voxlate.export_model("RUN", "MODEL", licence="apache-2.0")
+        >>> description.licence, "network.onnx" in description.files
+        ('apache-2.0', True)
     """
 
     format: int

@@ -5,6 +5,7 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 from voxlate.base.errors import BadInput, plural
 from voxlate.base.hub import download, is_on_hub
@@ -14,7 +15,7 @@ from voxlate.base.optional import optional_package
 from voxlate.base.options.option import bytes_of
 from voxlate.clinic.options.share import SHORTEST_TOKEN, ServeOptions
 from voxlate.commands.api.console import say
-from voxlate.commands.api.entry import function
+from voxlate.commands.api.entry import RUNS, Place, function
 from voxlate.commands.api.progress import Reporter
 from voxlate.page.settings import LOOPBACK, WILDCARDS, Limits, Sessions, Settings, label_runs
 from voxlate.training.starters.names import PREFIX, folder_of, is_starter, starter_names
@@ -32,7 +33,7 @@ class Server:
     address: str
 
 
-def check_server(runs: Sequence[Path | str], options: ServeOptions) -> Server:
+def check_server(runs: Sequence[Place], options: ServeOptions) -> Server:
     """Check the options of a server; raises BadInput where a run is absent, or where others could get in."""
     if options.token is not None and options.token_file is not None:
         raise BadInput("token: expected a token or a file with one, found both. Drop one.")
@@ -42,20 +43,19 @@ def check_server(runs: Sequence[Path | str], options: ServeOptions) -> Server:
     host = options.host
     names = options.name
     _check_host(host, names, token)
-    limits = Limits(
-        upload_bytes=int(bytes_of(options.max_upload, "--max-upload")),
-        disk_bytes=int(bytes_of(options.max_disk, "--max-disk")),
-        keep_hours=options.keep,
-    )
     settings = Settings(
-        label_runs(_check_runs([str(run) for run in runs])),
+        label_runs(_check_runs(runs)),
         Path(options.data or cache_folder() / "serve").absolute(),
         None if options.root is None else _check_root(Path(options.root)),
         options.device,
         host,
         options.port,
         tuple(names),
-        limits,
+        Limits(
+            upload_bytes=int(bytes_of(options.max_upload, "--max-upload")),
+            disk_bytes=int(bytes_of(options.max_disk, "--max-disk")),
+            keep_hours=options.keep,
+        ),
         None if options.browser is None else _check_page(Path(options.browser)),
     )
     sessions = Sessions(token or secrets.token_urlsafe(32), reusable=token is not None)
@@ -75,11 +75,23 @@ def read_token(file: Path) -> str:
 
 @function
 def serve(
-    runs: Sequence[Path | str] | Path | str = (), *, options: ServeOptions, progress: Reporter
+    runs: Annotated[Sequence[Place] | Place, RUNS] = (),
+    *,
+    options: ServeOptions,
+    progress: Reporter,
 ) -> None:
     """Serve a page on this machine: choose a scan, see which model fits, synthesise, view, download; until interrupted.
+    \f
+    Returns:
+        None: After an interruption (Ctrl-C).
 
-    runs: run folders, weights files, starter:NAME or hf://NAME/REPO; without any, the installed starters.
+    Raises:
+        BadInput: a run is absent; the address is open to other machines without a token; the port is taken; or the packages of the
+            extra serve are not installed.
+
+    Example:
+        >>> import voxlate
+        >>> voxlate.serve("RUN", port=8765)  # doctest: +SKIP
     """
     server = check_server([runs] if isinstance(runs, Path | str) else runs, options)
     for package in PACKAGES:
@@ -90,7 +102,7 @@ def serve(
     if settings.host not in LOOPBACK:
         progress.say(message("not-encrypted", "The connection is not encrypted."))
     say(f"{plural(len(settings.runs), 'model')}: {', '.join(settings.runs)}.")
-    before, _, _ = server.address.rpartition("=")
+    before = server.address.rpartition("=")[0]
 
     def show(token: str) -> None:
         say(f"Open this page in a browser; Ctrl-C ends the server:  {before}={token}")
@@ -100,9 +112,9 @@ def serve(
     run_server(settings, server.sessions)
 
 
-def _check_runs(runs: Sequence[str]) -> list[str]:
+def _check_runs(runs: Sequence[Place]) -> list[str]:
     """The runs, or else the installed starters; raises BadInput for one that is not there, and where there is none."""
-    chosen = list(runs) or [f"{PREFIX}{name}" for name in starter_names()]
+    chosen = [*map(str, runs)] or [f"{PREFIX}{name}" for name in starter_names()]
     if not chosen:
         raise BadInput(
             "RUN: expected a run to serve, found none: no starter is installed with this copy of voxlate. Name a run."

@@ -13,13 +13,28 @@ from voxlate.base.devices import may_not_wait
 class Batch:
     """Items in network units ([-1, 1] unless the recipe's intensity map says otherwise).
 
-    source: [B, S, D, H, W], one channel for each name in source_names; present: [B, S] bool, whether they exist;
-    target: [B, T, D, H, W], None at inference; target_present: [B, T] bool, whether they exist (None: all do);
-    mask: [B, 1, D, H, W], 1 inside the body or brain; target_mask: the mask of targets of other patients (None: that of
-    the sources); labels: [B, K, D, H, W] whole numbers, -1 if an item has no such label map; weight: [B, 1, D, H, W],
-    the weight of a voxel in the loss (None: 1);
-    source_moments, target_moments: [B, S or T, 2 L, D, h, w], mean and log variance of cached latents;
-    item: [B, D] int64, a stable id for each slice of each item, the key of its noise stream (see items.stable_id).
+    Args:
+        source: [B, S, D, H, W], one channel for each name in source_names.
+        mask: [B, 1, D, H, W], 1 inside the body or brain.
+        present: [B, S] bool, whether the sources exist.
+        item: [B, D] int64, a stable id for each slice of each item, the key of its noise stream (see items.stable_id).
+        target: [B, T, D, H, W], None at inference.
+        target_mask: the mask of targets of other patients (None: that of the sources).
+        target_present: [B, T] bool, whether they exist (None: all do).
+        labels: [B, K, D, H, W] whole numbers, -1 if an item has no such label map.
+        weight: [B, 1, D, H, W], the weight of a voxel in the loss (None: 1).
+        source_moments: [B, S, 2 L, D, h, w], mean and log variance of cached latents.
+        target_moments: [B, T, 2 L, D, h, w], as source_moments.
+        source_names: names of the channels of source.
+        target_names: names of the channels of target.
+
+    Example:
+        >>> import torch
+        >>> from voxlate.science.batch import Batch
+        >>> image = torch.zeros(2, 1, 1, 24, 20)
+        >>> batch = Batch(image, torch.ones_like(image), torch.ones(2, 1, dtype=bool), torch.zeros(2, 1, dtype=int))
+        >>> len(batch)
+        2
     """
 
     source: Tensor

@@ -87,11 +87,25 @@ COST = (
 
 @dataclass(frozen=True)
 class Model:
-    """A trained model, which synthesises images in physical units from scans.
+    """A trained model, which synthesises images in physical units from scans, as `voxlate.load` returns it.
 
-    origin: the run folder, the weights file or the exported model; anatomy: of the training patients, None where scans
-    are not compared with it; calibrations: None disables intervals; only: of a completion, the modalities that are
-    synthesised where they are missing, () for all; models: of an ensemble, its members.
+    Args:
+        facts: sources, targets, units, intensity maps and synthesis options.
+        network: the network on its device.
+        origin: the run folder, the weights file or the exported model.
+        anatomy: of the training patients, None where scans are not compared with it.
+        calibrations: None disables intervals.
+        only: of a completion, the modalities that are synthesised where they are missing, () for all.
+        models: of an ensemble, its members.
+
+    Example:
+        >>> import voxlate
+        >>> model = voxlate.load("RUN", device="cpu")
+        >>> model
+        Model('tiny', t1 → t2, 6 steps, cpu)
+        >>> result = model.synthesise("COHORT/case0/t1.nii.gz", seed=1)
+        >>> result.volume.data.shape  # [C, D, H, W]
+        (1, 6, 24, 20)
     """
 
     facts: Facts
@@ -173,17 +187,28 @@ class Model:
         anyway: bool = False,
         **options: Any,
     ) -> Synthesised:
-        """Synthesise the target modalities from scans {modality: scan}, or from one scan if the model has one source.
+        """Synthesise the target modalities of a case.
 
-        A scan is a path, a Volume, a nibabel image, or a pair of an array (NumPy, torch) [x, y, z] and its affine (to RAS
-        mm). A scan with another name that the model accepts is taken, with a message. A scan named "mask" replaces the
-        mask that would be computed. The scans are resampled, registered, aligned and masked as in training; the images are
-        on the grid of the first source's own file. case: name in messages and
-        provenance; the noise depends on the seed and the scans' voxels. progress: is called with the number of finished
-        slices or patches and their total; True and False report nothing. warn: is called with each warning; by default
-        Python warns of all that are more than notes. turn: is entered while the network computes. anyway: also a
-        case that `check` grades "do not trust". options: as in the recipe's [synth] (samples, steps, ...). Raises DoNotTrust
-        for such a case, and BadInput where a scan is missing, or scans do not fit together.
+        The scans are resampled, registered, aligned and masked as in training. The noise depends on the seed and the scans' voxels.
+
+        Args:
+            scans: {modality: scan}, or one scan if the model has one source. A scan is a path, a Volume, a nibabel image, or a pair
+                of an array (NumPy, torch) [x, y, z] and its affine (to RAS millimetres). A scan with another name that the model
+                accepts is taken, with a message. A scan named "mask" replaces the mask that would be computed.
+            case: name in messages and provenance.
+            seed: random seed.
+            progress: is called with the number of finished slices or patches and their total; True and False report nothing.
+            warn: is called with each warning; by default Python warns of all that are more than notes.
+            turn: is entered while the network computes.
+            anyway: also a case that `check` grades "do not trust".
+            options: as in the recipe's [synth] (samples, steps, ...).
+
+        Returns:
+            Synthesised: Its images in physical units, on the grid of the first source's own file.
+
+        Raises:
+            BadInput: a scan is missing, or scans do not fit together.
+            DoNotTrust: the case is graded so, and `anyway` is not set.
         """
         check_call(seed, anyway)
         model = self.with_options(**options) if options else self
@@ -199,7 +224,15 @@ class Model:
     def check(self, scans: Mapping[str, Scan] | Scan, case: str = "case") -> Checked:
         """The scans of a case as inputs of the network, with the verdict on them; nothing is synthesised.
 
-        Raises BadInput where they cannot be used.
+        Args:
+            scans: as for `synthesise`.
+            case: name in messages.
+
+        Returns:
+            Checked: Its `grade` (None, "note", "caution" or "do not trust"), `messages` and `targets`.
+
+        Raises:
+            BadInput: the scans cannot be used.
         """
         facts = self.facts
         own, notes = by_accepted_names(by_name(scans, facts.data.source), facts.accepts)

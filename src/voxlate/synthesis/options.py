@@ -167,7 +167,14 @@ class SynthKeys(Sampling):
 
 @options
 class CheckOptions(Layout):
-    """Options of `voxlate check` and voxlate.check."""
+    """Options of `voxlate check` and voxlate.check.
+    \f
+    Example:
+        >>> import voxlate
+        >>> options = voxlate.CheckOptions(split="val", device="cpu")
+        >>> len(voxlate.check("RUN", "COHORT", options, progress=False).cases)
+        1
+    """
 
     split: Annotated[Literal["train", "val", "test"] | None, SPLIT] = None
     answer: Annotated[Literal["mean", "sample"] | None, ANSWER] = None
@@ -195,7 +202,15 @@ class CheckOptions(Layout):
 
 @options
 class SynthOptions(SynthKeys, CheckOptions, ExecutorOptions):
-    """Options of `voxlate synth` and voxlate.synthesise."""
+    """Options of `voxlate synth` and voxlate.synthesise.
+    \f
+    Example:
+        >>> import voxlate
+        >>> options = voxlate.SynthOptions(split="val", seed=1, format="nii", device="cpu")
+        >>> done = voxlate.synthesise("RUN", "COHORT", "NEW", options, progress=False)
+        >>> (done.folders[0] / "t2.nii").is_file()
+        True
+    """
 
     samples: Annotated[int | None, replace(SAMPLES, panel=MAIN)] = None
     anyway: Annotated[bool, ANYWAY] = False

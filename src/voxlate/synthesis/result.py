@@ -59,11 +59,25 @@ TILE = 320  # pixels along each side of a slice in a picture
 
 @dataclass(frozen=True)
 class Synthesised:
-    """Images of a case by modality: means of the samples, their standard deviation if there are several, provenance.
+    """The images of a case by modality with their maps and provenance, as `Model.synthesise` returns them.
 
-    mark: the beginning of file names, where scans may have the same names. Where the run is calibrated: low and high
-    are the ends of the prediction intervals; unfamiliar maps how far the input scans are out of the distribution of the
-    calibration's scans (1: as the farthest of those). states: of the last sample, numbered from noise to image.
+    Args:
+        volumes: the images [1, D, H, W], means of the samples, in physical units on the grid of the scan.
+        std: standard deviation of several samples; empty for one.
+        provenance: model, options, seed, inputs, warnings and error bounds.
+        mark: the beginning of file names, where scans may have the same names.
+        low: lower ends of the prediction intervals, where the run is calibrated.
+        high: upper ends of the prediction intervals, where the run is calibrated.
+        unfamiliar: how far the input scans are out of the distribution of the calibration's scans (1: as the farthest of those).
+        states: of the last sample, numbered from noise to image.
+
+    Example:
+        >>> import voxlate
+        >>> result = voxlate.load("RUN").synthesise({"t1": "COHORT/case0/t1.nii.gz"})
+        >>> result.volume.unit, result.to_nifti().shape  # [x, y, z]
+        ('a.u.', (20, 24, 6))
+        >>> [path.name for path in result.save("NEW")]
+        ['t2.nii.gz']
     """
 
     volumes: dict[str, Volume]

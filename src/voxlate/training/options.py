@@ -29,7 +29,14 @@ MODALITY = Option("Input modality. Repeatable.", panel=PLAN, metavar="NAME", tak
 
 @options
 class PlanOptions:
-    """Options of `voxlate plan` and voxlate.plan; None leaves the choice to the plan."""
+    """Options of `voxlate plan` and voxlate.plan; None leaves the choice to the plan.
+    \f
+    Example:
+        >>> import voxlate
+        >>> options = voxlate.PlanOptions(minutes=20, source=["t1"], target="ct", memory_bytes=8e9)
+        >>> options.mode is None
+        True
+    """
 
     minutes: Annotated[
         float | None,
@@ -71,7 +78,14 @@ class PlanOptions:
 
 @options
 class TrainOptions(PlanOptions):
-    """Options of `voxlate train` and voxlate.train; those of a plan hold for the recipe auto."""
+    """Options of `voxlate train` and voxlate.train; those of a plan hold for the recipe auto.
+    \f
+    Example:
+        >>> import voxlate
+        >>> options = voxlate.TrainOptions(changes={"train.steps": 2}, device="cpu")
+        >>> options.changes
+        {'train.steps': 2}
+    """
 
     minutes: Annotated[
         float | str | None,
@@ -138,7 +152,14 @@ class TrainOptions(PlanOptions):
 
 @options
 class AdaptOptions:
-    """Options of `voxlate adapt` and voxlate.adapt."""
+    """Options of `voxlate adapt` and voxlate.adapt.
+    \f
+    Example:
+        >>> import voxlate
+        >>> options = voxlate.AdaptOptions(minutes=5, device="cpu")
+        >>> options.minutes
+        5
+    """
 
     minutes: Annotated[float, Option("Training time on this machine.", panel=MAIN)] = 5
     steps: Annotated[
@@ -167,7 +188,14 @@ class AdaptOptions:
 
 @options
 class ImportOptions:
-    """Options of `voxlate import` and voxlate.import_weights."""
+    """Options of `voxlate import` and voxlate.import_weights.
+    \f
+    Example:
+        >>> import voxlate
+        >>> options = voxlate.ImportOptions(recipe="stated.toml", spacing_mm=(1, 1, 1))
+        >>> options.spacing_mm
+        (1, 1, 1)
+    """
 
     changes: Annotated[Mapping[str, Value] | None, CHANGES] = None
     recipe: Annotated[

@@ -33,7 +33,20 @@ PACKAGES = ("torch", "numpy", "nibabel", "safetensors")
 
 @dataclass(frozen=True)
 class Run:
-    """RUN/{recipe.toml, plan.json, provenance.json, log.jsonl, state.pt} and {weights, naive, anatomy}.safetensors."""
+    """The folder of a training, as `voxlate.train` returns it.
+
+    Args:
+        folder: RUN/{recipe.toml, plan.json, provenance.json, log.jsonl, state.pt} and {weights, naive, anatomy}.safetensors.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from voxlate.training.run import Run
+        >>> run = Run(Path("RUN"))
+        >>> {"step", "validation mae"} <= set(run.history.columns)
+        True
+        >>> [verdict.modality for verdict in run.verdicts]
+        ['t2']
+    """
 
     folder: Path
 

@@ -67,8 +67,8 @@ def suggestions(option: Option, begun: str) -> list[str]:
 
 def shipped_tables(folder: Traversable) -> list[str]:
     """Names of the TOML files of a folder of the package."""
-    names = [path.name for path in folder.iterdir()]
-    return sorted(name.removesuffix(".toml") for name in names if name.endswith(".toml"))
+    files = folder.iterdir()
+    return sorted(file.name.removesuffix(".toml") for file in files if file.name.endswith(".toml"))
 
 
 def option_of(annotation: Any) -> Option | None:
@@ -81,11 +81,17 @@ def option_of(annotation: Any) -> Option | None:
 def options(cls: type[T]) -> type[T]:
     """Make a class a frozen, keyword-only dataclass of options, whose help has plain types and a line for each field."""
     made = dataclass(frozen=True, kw_only=True)(cls)
-    stated = parameters_of(made).values()
-    plain = [one.replace(annotation=without_notes(one.annotation)) for one in stated]
+    stated = parameters_of(made)
+    plain = [one.replace(annotation=without_notes(one.annotation)) for one in stated.values()]
     made.__signature__ = Signature(plain)  # type: ignore[attr-defined]
-    made.__doc__ = "\n".join([cleandoc(cls.__doc__ or ""), "", *describe_fields(made)])
+    made.__doc__ = with_args(f"{cls.__doc__}", describe(stated))
     return made
+
+
+def with_args(doc: str, parameters: Sequence[str]) -> str:
+    """A docstring with its parameters in Google's style, in place of the form feed, after which its other sections are."""
+    text, _, sections = cleandoc(doc).partition("\f\n")
+    return "\n    ".join([f"{text.rstrip()}\n\nArgs:", *parameters]) + f"\n\n{sections}"
 
 
 def parameters_of(table: Any) -> dict[str, Parameter]:
@@ -102,11 +108,6 @@ def without_notes(annotation: Any) -> Any:
 def flag_of(name: str, option: Option) -> str:
     """The option's name on the command line, without the one that negates it."""
     return option.flag.partition("/")[0].partition(" ")[0] or f"--{name.replace('_', '-')}"
-
-
-def describe_fields(table: Any) -> list[str]:
-    """A line for each field of an options dataclass."""
-    return [f"  {line}" for line in describe(parameters_of(table))]
 
 
 def describe(parameters: Mapping[str, Parameter]) -> list[str]:

@@ -8,7 +8,16 @@ from voxlate.base.options.option import MAIN, OUTPUT, Option, options
 
 @options
 class ConsumerOptions:
-    """Options of `voxlate export --for` and voxlate.export_for; like: a DICOM series of the source (planning), or the PET (pet); accept_untrusted: also of images that are graded "do not trust"."""
+    """Options of `voxlate export --for` and voxlate.export_for.
+
+    like: a DICOM series of the source (planning), or the PET (pet); accept_untrusted: also of images that are graded "do not trust".
+    \f
+    Example:
+        >>> import voxlate
+        >>> options = voxlate.ConsumerOptions(consumer="proton", beam="90")
+        >>> options.consumer
+        'proton'
+    """
 
     consumer: Annotated[
         Literal["planning", "proton", "ultrasound", "pet"] | None,

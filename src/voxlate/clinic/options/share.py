@@ -19,7 +19,13 @@ Licence = Annotated[
 
 @options
 class ExportOptions:
-    """Options of `voxlate export` and voxlate.export."""
+    """Options of `voxlate export` and voxlate.export.
+    \f
+    Example:
+        >>> import voxlate
+        >>> voxlate.ExportOptions(like="SERIES", enhanced=True).enhanced
+        True
+    """
 
     like: Annotated[
         Path | str | None,
@@ -38,7 +44,14 @@ class ExportOptions:
 
 @options
 class ModelOptions:
-    """Options of `voxlate export RUN` and voxlate.export_model."""
+    """Options of `voxlate export RUN` and voxlate.export_model.
+    \f
+    Example:
+        >>> import voxlate
+        >>> options = voxlate.ModelOptions(weights="float16", licence="apache-2.0")
+        >>> options.licence
+        'apache-2.0'
+    """
 
     weights: Annotated[
         Literal["float32", "float16", "int8"],
@@ -69,7 +82,14 @@ class ModelOptions:
 
 @options
 class PushOptions:
-    """Options of `voxlate push` and voxlate.push."""
+    """Options of `voxlate push` and voxlate.push.
+    \f
+    Example:
+        >>> import voxlate
+        >>> options = voxlate.PushOptions(dry_run="FOLDER", private=True)
+        >>> options.private
+        True
+    """
 
     dry_run: Annotated[
         Path | str | None,
@@ -94,7 +114,14 @@ class PushOptions:
 
 @options
 class ListenOptions:
-    """Options of `voxlate listen` and voxlate.listen."""
+    """Options of `voxlate listen` and voxlate.listen.
+    \f
+    Example:
+        >>> import voxlate
+        >>> options = voxlate.ListenOptions(allow=["SCANNER"], to="PACS@10.0.0.5:104")
+        >>> options.to
+        'PACS@10.0.0.5:104'
+    """
 
     allow: Annotated[
         Sequence[str],
@@ -121,7 +148,14 @@ class ListenOptions:
 
 @options
 class ServeOptions:
-    """Options of `voxlate serve` and voxlate.serve."""
+    """Options of `voxlate serve` and voxlate.serve.
+    \f
+    Example:
+        >>> import voxlate
+        >>> options = voxlate.ServeOptions(root="COHORT", port=8800)
+        >>> options.host  # of this machine alone
+        '127.0.0.1'
+    """
 
     data: Annotated[
         Path | str | None,

@@ -54,7 +54,17 @@ def _phantom_lines(done: list[Path], out: Path) -> Iterator[str]:
 def phantom(out: Out, *, options: PhantomOptions, progress: Reporter) -> list[Path]:
     """Write a cohort of synthetic heads, or of bodies from label maps, in MR, CT, CTA, TOF, SWI and perfusion.
     \f
-    The folders of its cases are returned.
+    Returns:
+        list[Path]: The folder of each case, with a NIfTI file for each modality.
+
+    Raises:
+        BadInput: the folder has a phantom cohort of other settings; or a modality or label map is unknown.
+
+    Example:
+        >>> import voxlate
+        >>> (case,) = voxlate.phantom("HEADS", cases=1, size=(24, 32, 24), modalities=["t1", "ct"], progress=False)
+        >>> (case / "t1.nii.gz").is_file(), (case / "ct.nii.gz").is_file()
+        (True, True)
     """
     from voxlate.anatomy.cohort import write_cohort
 
@@ -63,7 +73,21 @@ def phantom(out: Out, *, options: PhantomOptions, progress: Reporter) -> list[Pa
 
 @function
 def prepare(root: Root, out: Out, *, options: PrepareOptions, progress: Reporter) -> "Cohort":
-    """Check a cohort, split it by patient, and convert it for training; the same call resumes."""
+    """Check a cohort, split it by patient, and convert it for training; the same call resumes.
+    \f
+    Returns:
+        Cohort: The prepared cohort: `cases`, `splits` (names of cases by split), `modalities`, `units` and `warnings`.
+
+    Raises:
+        BadInput: no case is found; a patient would be in two splits; the folder has another cohort; or the scans of a case have
+            different grids, and neither resample nor register is set.
+
+    Example:
+        >>> import voxlate
+        >>> cohort = voxlate.prepare("COHORT", "READY", audit=False, progress=False)
+        >>> cohort.modalities, {split: len(cases) for split, cases in cohort.splits.items()}
+        (('t1', 't2'), {'train': 5, 'val': 1, 'test': 0})
+    """
     from voxlate.checks.prepare import prepare as prepare_cohort
 
     return prepare_cohort(root, out, options, progress=progress.count("prepare"), say=progress.say)
@@ -71,7 +95,21 @@ def prepare(root: Root, out: Out, *, options: PrepareOptions, progress: Reporter
 
 @function
 def survey(root: Root, *, options: PrepareOptions, progress: Reporter) -> "Survey":
-    """Check units and grids of all scans as `prepare` would, and write nothing; outliers and copies are not looked for."""
+    """Check units and grids of all scans as `prepare` would, and write nothing; outliers and copies are not looked for.
+    \f
+    Returns:
+        Survey: `files` (each with its grid and unit), `splits` (by patient), `problems` (a sentence for each case that `prepare`
+            would refuse) and `facts` (all of it as plain values).
+
+    Raises:
+        BadInput: no case is found, or cases lack a modality. What is wrong in one case is listed in `problems`.
+
+    Example:
+        >>> import voxlate
+        >>> survey = voxlate.survey("COHORT", progress=False)
+        >>> survey.files[0].grid, survey.problems
+        ('20×24×6, 2.00×2.00×3.00 mm', [])
+    """
     from voxlate.checks.survey import survey as survey_cohort
 
     return survey_cohort(Path(root), options, progress.count("check"))
@@ -234,7 +272,20 @@ def manifest(
     *,
     options: Layout,
 ) -> "CohortFiles":
-    """Write the table of cases, patients, splits and scans that prepare would read, for corrections."""
+    """Write the table of cases, patients, splits and scans that prepare would read, for corrections.
+    \f
+    Returns:
+        CohortFiles: The cases with their files, and sentences on files that belong to no case or cannot be read.
+
+    Raises:
+        BadInput: no case is found, or the table exists.
+
+    Example:
+        >>> import voxlate
+        >>> found = voxlate.manifest("COHORT", "cases.csv")
+        >>> len(found.cases), sorted(found.cases[0].files)
+        (6, ['t1', 't2'])
+    """
     from voxlate.scans.cohorts.find import find_cohort
     from voxlate.scans.cohorts.manifest import write_manifest
 
@@ -282,7 +333,21 @@ def info(
     *,
     max_volume: Annotated[str | None, MAX_VOLUME] = None,
 ) -> dict[str, Any]:
-    """Describe a scan (grid, unit, range), a cohort or a model."""
+    """Describe a scan (grid, unit, range), a cohort or a model.
+    \f
+    Returns:
+        dict[str, Any]: Facts by name. Of a scan: grid, unit and range; of a cohort: cases, splits and modalities; of a run:
+            source, target, network, steps and calibrations.
+
+    Raises:
+        BadInput: the path is no scan, cohort, output or model; or a volume is larger than max_volume.
+
+    Example:
+        >>> import voxlate
+        >>> facts = voxlate.info("RUN")
+        >>> facts["source"], facts["target"]
+        (['t1'], ['t2'])
+    """
     from voxlate.commands.api import facts
 
     if max_volume is not None:
@@ -317,7 +382,22 @@ def pseudonym_key(
         ),
     ] = None,
 ) -> dict[str, str]:
-    """Write a new random key for --pseudonymise, or print the pseudonyms of patients by an existing key."""
+    """Write a new random key for --pseudonymise, or print the pseudonyms of patients by an existing key.
+    \f
+    Returns:
+        dict[str, str]: The pseudonym of each patient in `of`, by name; empty where a key is written.
+
+    Raises:
+        BadInput: without `of`, the file exists; with it, the file is absent or no key.
+
+    Example:
+        >>> import voxlate
+        >>> voxlate.pseudonym_key("KEY")
+        {}
+        >>> pseudonyms = voxlate.pseudonym_key("KEY", of=["anna", "ben"])
+        >>> list(pseudonyms)
+        ['anna', 'ben']
+    """
     from voxlate.scans.cohorts.pseudonyms import read_key, write_key
 
     if of is None:
@@ -346,6 +426,20 @@ def pseudonymise(
     """Copy DICOM images under pseudonyms, by the basic profile of DICOM PS3.15.
 
     Patient ids and UIDs are keyed hashes; dates are shifted by a number of days of the patient.
+    \f
+    Returns:
+        Deidentified: The written `files`, and the files that were `left_out` because they have texts and no pixels.
+
+    Raises:
+        BadInput: the key is absent or inside `out`; the folder has no DICOM files; names may be burned into the pixels; a file
+            has no SOPInstanceUID or no patient; or the package dicom-anonymizer is not installed.
+
+    Example:
+        >>> import voxlate
+        >>> _ = voxlate.pseudonym_key("KEY")
+        >>> done = voxlate.pseudonymise("SERIES", "ANONYMOUS", key="KEY")
+        >>> len(done.files), done.left_out
+        (6, ())
     """
     from voxlate.clinic.deidentify import deidentify_folder
     from voxlate.scans.cohorts.pseudonyms import check_outside, read_key

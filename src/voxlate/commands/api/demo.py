@@ -31,7 +31,19 @@ ROWS = 2
 
 @dataclass(frozen=True)
 class Demo:
-    """The results of the demo: the comparison, its reports, a picture, and a sentence that sums them up."""
+    """The results of the demo, as `voxlate.demo` returns them.
+
+    Args:
+        compared: the comparison of three predictions.
+        pages: the HTML reports.
+        picture: the PNG file.
+        sentence: what sums them up.
+
+    Example:
+        >>> import voxlate
+        >>> demo = voxlate.demo("demo")  # doctest: +SKIP
+        >>> demo.compared.to_frame()  # doctest: +SKIP
+    """
 
     compared: "Comparison"
     pages: list[Path]
@@ -81,7 +93,21 @@ def demo(
     ] = None,
     progress: Reporter,
 ) -> "Demo | RealDemo":
-    """Run every step on a phantom cohort (a few minutes on a CPU), or a starter on a scan of your own."""
+    """Run every step on a phantom cohort (a few minutes on a CPU), or a starter on a scan of your own.
+    \f
+    Returns:
+        Demo | RealDemo: Of the phantom cohort: the `compared` scores, the report `pages`, a `picture`, and a `sentence` that
+            sums them up. Of a scan: the `starter`, the `folder` of its images, and a `picture`.
+
+    Raises:
+        BadInput: a starter without a scan, a scan that it does not take, or no installed starter.
+
+    Example:
+        >>> import voxlate
+        >>> demo = voxlate.demo("demo")  # doctest: +SKIP
+        >>> demo.picture  # doctest: +SKIP
+        PosixPath('demo/picture.png')
+    """
     if real is None and starter is not None:
         raise BadInput(f"--starter: expected --real SCAN with it, found {starter} alone. Add it.")
     if real is None:

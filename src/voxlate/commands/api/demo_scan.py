@@ -41,7 +41,19 @@ PLANES: tuple[Plane, ...] = ("axial", "coronal", "sagittal")
 
 @dataclass(frozen=True)
 class RealDemo:
-    """The starter that was used, the folder of its images, and the picture."""
+    """The results of a starter on a scan, as `voxlate.demo` returns them with `real`.
+
+    Args:
+        starter: the starter that was used.
+        folder: of its images.
+        picture: the PNG file.
+
+    Example:
+        >>> import voxlate
+        >>> demo = voxlate.demo("mine", real="scan.nii.gz")  # doctest: +SKIP
+        >>> demo.starter  # doctest: +SKIP
+        'starter:head-mr-to-ct'
+    """
 
     starter: str
     folder: Path

@@ -21,12 +21,16 @@ from voxlate.base.options.option import (
     PYTHON,
     Option,
     describe,
-    describe_fields,
     option_of,
+    with_args,
     without_notes,
 )
 from voxlate.base.options.table import field_types, text_type
 from voxlate.commands.api.progress import Feedback, Reporter, report_to
+
+# The error of every function in Python, which stands before those of its own docstring.
+RAISES = """Raises:
+    BadInput: an argument, an option or a file is wrong; the message states what was expected, found, and what to do."""
 
 Place = Path | str
 Parameters = dict[str, inspect.Parameter]
@@ -38,6 +42,12 @@ RUN = Argument(
     complete="voxlate.training.starters.names:starters_to_run",
 )
 Run = Annotated[Place, RUN]
+RUNS = Argument(
+    "Run folders, weights files, starter:NAME or hf://NAME/REPO; without any, the installed starters.",
+    metavar="[RUN...]",
+    takes=list[str],
+    complete=RUN.complete,
+)
 OUT = Option("Output folder.", panel=MAIN)
 Out = Annotated[Place, OUT]
 Everything = Annotated[
@@ -172,10 +182,9 @@ def function(described: Callable[..., Any], others: str = "") -> Callable[..., A
         except OSError as error:
             raise system_refusal(error) from error
 
-    text = inspect.cleandoc(described.__doc__ or "").replace("\f", "")  # typer shows what is before
-    text = FLAG.sub(lambda flag: flag[0][2:], text)
+    text = FLAG.sub(lambda flag: flag[0][2:], f"{described.__doc__}")
     run.__signature__ = _listed(signature, table, others)  # type: ignore[attr-defined]
-    run.__doc__ = "\n".join([text, "", *_help(parameters, table)])
+    run.__doc__ = with_args(text, _help(parameters, table)).replace("Raises:", RAISES)
     return run
 
 
@@ -213,8 +222,10 @@ def _help(own: Mapping[str, inspect.Parameter], table: Any) -> list[str]:
             "progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers)."
         )
     if table is not None:
-        lines.append(f"options: {table.__name__}, whose fields may also be given by name:")
-        lines += describe_fields(table)
+        lines.append(
+            f"options: {table.__name__}, whose fields, listed below, may also be given by name."
+        )
+        lines += describe(option.parameters_of(table))
     return lines
 
 

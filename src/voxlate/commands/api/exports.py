@@ -19,7 +19,7 @@ from voxlate.clinic.options.share import (
     PushOptions,
     ServeOptions,
 )
-from voxlate.commands.api.entry import Argument, Command, Left, Place, Run, function
+from voxlate.commands.api.entry import RUNS, Argument, Command, Left, Place, Run, function
 from voxlate.commands.api.progress import Reporter
 from voxlate.training.starters.names import is_starter
 
@@ -45,7 +45,22 @@ def export(
     options: ExportOptions,
     progress: Reporter,
 ) -> "Exported":
-    """Write synthesised images as derived DICOM series in the study of their source (research use only)."""
+    """Write synthesised images as derived DICOM series in the study of their source (research use only).
+    \f
+    Returns:
+        Exported: The folders of the new series (`series`, `maps`, `masks`, `reports`), all `files`, and `messages`.
+
+    Raises:
+        BadInput: the folder has no images of synth; the source is no DICOM series and `like` names none; or a series is of
+            another patient, frame of reference or grid.
+
+    Example:
+        >>> import voxlate
+        >>> _ = voxlate.synthesise("RUN", {"t1": "SERIES"}, "NEW", anyway=True, progress=False)
+        >>> exported = voxlate.export("NEW", "DICOM", accept_untrusted=True, progress=False)
+        >>> exported.series[0].name, len(exported.files)
+        ('t2', 7)
+    """
     from voxlate.clinic.dicom_images import write_derived, write_enhanced
     from voxlate.clinic.dicom_out import export_dicom
 
@@ -57,7 +72,21 @@ def export(
 
 @function
 def export_for(out: Images, to: To, *, options: ConsumerOptions, progress: Reporter) -> "Converted":
-    """Write CTs in HU for planning, protons, ultrasound or PET, in the unit of each, with the ends of their intervals."""
+    """Write CTs in HU for planning, protons, ultrasound or PET, in the unit of each, with the ends of their intervals.
+    \f
+    Returns:
+        Converted: The `folders` and `files` of the cases, with `facts` on each map and its unit, and the cases `left_out`.
+
+    Raises:
+        BadInput: `consumer` is not named; an option belongs to another consumer; no CT in HU is found; or the folder has files
+            of something else.
+
+    Example:
+        >>> import voxlate
+        >>> converted = voxlate.export_for("OTHERS/head0/ct.nii.gz", "PET", consumer="pet", progress=False)
+        >>> converted.facts["ct"]["units"]
+        {'mu': '1/cm'}
+    """
     from voxlate.clinic.export_for import export_for
 
     return export_for(Path(out), Path(to), options, progress.count("export"))
@@ -65,7 +94,21 @@ def export_for(out: Images, to: To, *, options: ConsumerOptions, progress: Repor
 
 @function
 def export_model(run: Run, out: To, *, options: ModelOptions) -> "Description":
-    """Write a trained model to a new folder that voxlate-run reads, and run its self-test there."""
+    """Write a trained model to a new folder that voxlate-run reads, and run its self-test there.
+    \f
+    Returns:
+        Description: The content of model.json: `facts` of the model, its `graph`, `calibration`, `licence`, and the SHA-256 of
+            each of its `files`.
+
+    Raises:
+        BadInput: the folder exists; the run's preparation or network cannot be exported; or the package onnx is not installed.
+
+    Example:
+        >>> import voxlate
+        >>> description = voxlate.export_model("RUN", "MODEL")
+        >>> description.graph.largest_loss < 1e-3  # network units
+        True
+    """
     from voxlate.exchange.export import export_model
     from voxlate.training.model import load
 
@@ -154,9 +197,18 @@ def _export_any(
 
 @dataclass(frozen=True)
 class Pushed:
-    """A model on a hub, or the folder of a dry run.
+    """A model on a hub, or the folder of a dry run, as `voxlate.push` returns it.
 
-    files: bytes of each file by its place; commit: hash of the commit, "" of a dry run; messages: on what is no part of it.
+    Args:
+        repo: NAME/REPO.
+        files: bytes of each file by its place.
+        commit: hash of the commit, "" of a dry run.
+        messages: on what is no part of it.
+
+    Example:
+        >>> from voxlate.commands.api.exports import Pushed
+        >>> Pushed("name/model", {}, "0123456789abcdef", ()).address
+        'hf://name/model@0123456789abcdef'
     """
 
     repo: str
@@ -201,6 +253,19 @@ def push(
     """Upload a trained model to a hub of Hugging Face, with a card and without anything on its patients.
 
     --dry-run writes the same files into a folder: look at them first.
+    \f
+    Returns:
+        Pushed: The bytes of each of the `files`, the `commit`, `messages`, and the `address`, which is a RUN.
+
+    Raises:
+        BadInput: the name of the repository has another form; the run names code without allow_code; the folder of a dry run
+            exists; or the hub refuses the upload.
+
+    Example:
+        >>> import voxlate
+        >>> pushed = voxlate.push("RUN", "name/model", dry_run="FOLDER", onnx=False)
+        >>> pushed.address, "weights.safetensors" in pushed.files
+        ('hf://name/model@COMMIT', True)
     """
     from voxlate.exchange.hub_card import scores_of
     from voxlate.exchange.hub_folder import build_folder
@@ -230,6 +295,17 @@ def listen(
     """Receive studies by C-STORE, synthesise one at a time, and send the images by C-STORE, until interrupted.
 
     The queue survives a killed process: the same command goes on, and sends no image twice.
+    \f
+    Returns:
+        None: After an interruption (Ctrl-C).
+
+    Raises:
+        BadInput: an application entity or address is not stated as it must be; the port is taken; or the package pynetdicom is
+            not installed.
+
+    Example:
+        >>> import voxlate
+        >>> voxlate.listen("RUN", "QUEUE", allow=["SCANNER"], to="PACS@10.0.0.5:104")  # doctest: +SKIP
     """
     from voxlate.clinic.archive import serve as answer_studies
 
@@ -245,15 +321,7 @@ def listen(
     name="serve",
 )
 def _serve(
-    runs: Annotated[
-        Sequence[Place],
-        Argument(
-            "Run folders, weights files, starter:NAME or hf://NAME/REPO; without any, the installed starters.",
-            metavar="[RUN...]",
-            takes=list[str],
-            complete="voxlate.training.starters.names:starters_to_run",
-        ),
-    ] = (),
+    runs: Annotated[Sequence[Place], RUNS] = (),
     *,
     options: ServeOptions,
 ) -> None:

@@ -43,7 +43,21 @@ def load(
     allow_code: AllowCode = False,
     answer: Annotated[Literal["mean", "sample"] | None, ANSWER] = None,
 ) -> "Model":
-    """Open a run for synthesis in memory."""
+    """Open a run for synthesis in memory.
+    \f
+    Returns:
+        Model: A model, whose method `synthesise` takes scans in memory and returns a `Synthesised`.
+
+    Raises:
+        BadInput: the path is no model; the model cannot give the answer; or it names code without allow_code.
+
+    Example:
+        >>> import voxlate
+        >>> model = voxlate.load("RUN", device="cpu")
+        >>> image = model.synthesise({"t1": "COHORT/case0/t1.nii.gz"}).volume
+        >>> image.data.shape, image.unit  # [C, D, H, W]
+        ((1, 6, 24, 20), 'a.u.')
+    """
     from voxlate.training.model import load
 
     return load(run, device, allow_code, answer)
@@ -51,11 +65,24 @@ def load(
 
 @dataclass(frozen=True)
 class Syntheses:
-    """A folder of synthesised images: its cases, a sentence for each that was left out, and each case's warnings.
+    """A folder of synthesised images, as `voxlate.synthesise` returns it.
 
-    targets: the modalities that the model synthesises; complete: cases that lack no modality, which a model that
-    completes cases leaves out; refused: those that were left out because their scans are graded "do not trust"; with_truth: cases whose true scans are among the inputs; others: the number of cases of
-    the other parts. inputs: those of the command, with folders in place of addresses.
+    Args:
+        folder: the output folder.
+        cases: names of the cases that were synthesised.
+        left_out: a sentence for each case that was left out.
+        targets: the modalities that the model synthesises.
+        complete: cases that lack no modality, which a model that completes cases leaves out.
+        refused: cases that were left out because their scans are graded "do not trust".
+        with_truth: cases whose true scans are among the inputs.
+        others: the number of cases of the other parts.
+        inputs: those of the command, with folders in place of addresses.
+
+    Example:
+        >>> import voxlate
+        >>> done = voxlate.synthesise("RUN", "COHORT", "NEW", split="val", progress=False)
+        >>> done.warnings, done.bounds  # by case; bounds need a calibration
+        ({}, {})
     """
 
     folder: Path
@@ -181,8 +208,26 @@ def synthesise(
 
     The images are in physical units on the grid of the input.
     \f
-    Scans may be paths, Volumes, nibabel images, or pairs of
-    an array (NumPy, torch) [x, y, z] and its affine, by modality. Keywords may be other keys of the recipe's synth table.
+    Scans may be paths, Volumes, nibabel images, or pairs of an array (NumPy, torch) [x, y, z] and its affine (to RAS
+    millimetres), by modality. Keywords may be other keys of the recipe's synth table.
+
+    Returns:
+        Syntheses: The `cases` that were synthesised, their `folders`, the reason of each case that was `left_out`, and
+            `warnings` and error `bounds` by case. The images are NIfTI files OUT/CASE/MODALITY.nii.gz.
+
+    Raises:
+        BadInput: no case is found; a single case lacks a scan; an option does not fit the model; or the folder has other images.
+        DoNotTrust: the scans of a single case are graded "do not trust", and `anyway` is not set.
+
+    Example:
+        >>> import nibabel, voxlate
+        >>> done = voxlate.synthesise("RUN", "COHORT", "NEW", split="val", progress=False)
+        >>> len(done.cases), (done.folders[0] / "t2.nii.gz").is_file()
+        (1, True)
+        >>> scan = nibabel.load("COHORT/case0/t1.nii.gz")
+        >>> array = scan.get_fdata()  # [x, y, z]
+        >>> voxlate.synthesise("RUN", {"t1": (array, scan.affine)}, "ARRAYS", progress=False).cases
+        ('case',)
     """
     from voxlate.clinic.address import is_dicomweb
     from voxlate.scans.cohorts.pseudonyms import check_outside
@@ -252,9 +297,20 @@ def open_model(run: Any, options: "CheckOptions | CalibrateOptions") -> "Model":
 
 @dataclass(frozen=True)
 class CheckedCase:
-    """A case as a model would take it: its verdict ("fits", "caution" or "do not trust"), and why.
+    """A case as a model would take it: the verdict, and why.
 
-    scans: file, grid and unit by modality; targets: the modalities to synthesise.
+    Args:
+        case: its name.
+        verdict: "fits", "caution" or "do not trust".
+        scans: file, grid and unit by modality.
+        targets: the modalities to synthesise.
+        messages: on the scans, each with its code and grade.
+
+    Example:
+        >>> import voxlate
+        >>> (case,) = voxlate.check("RUN", "COHORT/case0", progress=False).cases
+        >>> case.verdict, case.targets, case.scans["t1"]["grid"]
+        ('fits', ('t2',), '20×24×6, 2.00×2.00×3.00 mm')
     """
 
     case: str
@@ -274,7 +330,18 @@ class CheckedCase:
 
 @dataclass(frozen=True)
 class Checks:
-    """The cases of a command; left_out: a sentence for each case that cannot be used."""
+    """The cases of a cohort with their verdicts, as `voxlate.check` returns them.
+
+    Args:
+        cases: a CheckedCase each.
+        left_out: a sentence for each case that cannot be used.
+
+    Example:
+        >>> import voxlate
+        >>> checks = voxlate.check("RUN", "COHORT", progress=False)
+        >>> dict(checks.document["verdicts"]), checks.left_out
+        ({'fits': 6}, {})
+    """
 
     cases: Sequence[CheckedCase]
     left_out: Mapping[str, str]
@@ -309,6 +376,19 @@ def check(run: Runs, inputs: Inputs, *, options: CheckOptions, progress: Reporte
     """State whether a model fits scans, before anything is computed.
 
     The exit code is 3 where a case is graded "do not trust": synth leaves it out unless --anyway.
+    \f
+    Returns:
+        Checks: For each of the `cases` its verdict ("fits", "caution" or "do not trust"), scans and messages; and a sentence
+            for each case in `left_out`, which cannot be used.
+
+    Raises:
+        BadInput: no case is found, or a single case cannot be used.
+
+    Example:
+        >>> import voxlate
+        >>> checks = voxlate.check("RUN", "COHORT", split="val", progress=False)
+        >>> [case.verdict for case in checks.cases]
+        ['fits']
     """
     from voxlate.scans.formats.archive import apart
     from voxlate.synthesis.scans import Scans

@@ -93,6 +93,19 @@ def evaluate(
 
     The scores are written into scores.csv and metrics.json.
     The last line states whether the images are better than the best baseline.
+    \f
+    Returns:
+        Scores: The scores as a long table (`frame`), with `verdicts` for each modality, and means in `document()`.
+
+    Raises:
+        BadInput: the folder has no images; an image and its true scan do not overlap, or cannot be of one patient; or an option
+            does not fit the unit.
+
+    Example:
+        >>> import voxlate
+        >>> scores = voxlate.evaluate("OUT", "COHORT", progress=False)
+        >>> set(scores.frame["modality"]), "mae" in set(scores.frame["metric"])
+        ({'t2'}, True)
     """
     import voxlate.clinic.consumers.scores  # noqa: F401  adds the users of CTs to the scores
     from voxlate.evaluation.missing import score_run
@@ -127,7 +140,21 @@ def compare(
     *,
     options: CompareOptions,
 ) -> "Comparison":
-    """Compare scored methods by paired tests."""
+    """Compare scored methods by paired tests.
+    \f
+    Returns:
+        Comparison: Means, standard deviations and paired tests by modality, metric and method, in `document` or `to_frame()`.
+
+    Raises:
+        BadInput: fewer than two folders are given; one is not scored; or they are scored on different cases, voxels or options.
+
+    Example:
+        >>> import shutil, voxlate
+        >>> _ = shutil.copytree("OUT", "AGAIN")  # both were scored
+        >>> comparison = voxlate.compare(["OUT", "AGAIN"])
+        >>> sorted(set(comparison.to_frame()["method"]))
+        ['AGAIN', 'OUT']
+    """
     from voxlate.evaluation.compare import compare as compare_scores
     from voxlate.evaluation.reports.comparison import write_page
 
@@ -154,7 +181,19 @@ def report(
         Place | None, Option("HTML file. Default: PATH/report.html.", panel=MAIN)
     ] = None,
 ) -> Path:
-    """Write an offline HTML page with pictures, curves and tables, and return its path."""
+    """Write an offline HTML page with pictures, curves and tables, and return its path.
+    \f
+    Returns:
+        Path: The HTML file, which needs no network.
+
+    Raises:
+        BadInput: the folder is no run, output of synth or prepared cohort.
+
+    Example:
+        >>> import voxlate
+        >>> voxlate.report("RUN").name
+        'report.html'
+    """
     from voxlate.evaluation.reports.page import report as report_images
     from voxlate.evaluation.reports.prepared import report_prepared
 

@@ -81,7 +81,23 @@ def recipes(
     ] = None,
     allow_code: AllowCode = False,
 ) -> Any:
-    """List the shipped recipes by source and target, or print one."""
+    """List the shipped recipes by source and target, or print one.
+    \f
+    Returns:
+        Any: Without arguments a list of tables with the name, title, source and target of each recipe; of a `name` the recipe
+            with all its keys; for a `cohort` a list of tables, the fitting recipes first, whose `against` states why others do
+            not fit.
+
+    Raises:
+        BadInput: the recipe is unknown; it names code without allow_code; or the cohort is not prepared.
+
+    Example:
+        >>> import voxlate
+        >>> voxlate.recipes("t1_to_t2_brain")["data"]["target"]
+        ['t2']
+        >>> "phantom_t1_to_ct" in {recipe["name"] for recipe in voxlate.recipes()}
+        True
+    """
     if cohort is not None:
         from voxlate.training.planning.fit import fits
 
@@ -156,7 +172,19 @@ def list_starters(
         bool, Option("Check the weights of each starter by its hash and self-test.", panel=MAIN)
     ] = False,
 ) -> list[dict[str, Any]]:
-    """List the weights that come with voxlate, with what was measured."""
+    """List the weights that come with voxlate, with what was measured.
+    \f
+    Returns:
+        list[dict[str, Any]]: A table for each starter: name, title, source, target, bytes, parameters and card.
+
+    Raises:
+        BadInput: with `check`, a starter whose weights or output differ from its card, or no installed starter.
+
+    Example:
+        >>> import voxlate
+        >>> "starter:head-mr-to-ct" in [starter["name"] for starter in voxlate.list_starters()]
+        True
+    """
     from voxlate.training.starters.names import FOLDER, PREFIX, folder_of, starter_names
 
     names = starter_names()
@@ -214,6 +242,19 @@ def plan(
 
     The plan depends on the cohort, the training time and the memory.
     A few training steps are timed on this machine.
+    \f
+    Returns:
+        Plan: The recipe as `tables`, the reason of each key (`why`), the predicted `seconds` and `memory` (bytes), and
+            `change` and `save`.
+
+    Raises:
+        BadInput: the cohort is not prepared or has no such modality; minutes or memory do not suffice; or `out` exists.
+
+    Example:
+        >>> import voxlate
+        >>> plan = voxlate.plan("PREPARED", minutes=1, mode="mean", from_scratch=True, progress=False)
+        >>> plan.tables["data"]["source"], "net.width" in plan.why
+        (['t1'], True)
     """
     from voxlate.training.planning.planner import plan_training
 
@@ -301,6 +342,22 @@ def train(
     """Train a recipe, or resume or continue a run.
 
     The same command resumes a stopped training and ends with the same weights.
+    \f
+    Returns:
+        Run: The folder of the run: its `weights()`, `history` (a pandas DataFrame of losses and validation scores by step),
+            `figure()` and `verdicts`.
+
+    Raises:
+        BadInput: the recipe has an unknown key or does not fit the cohort; or the folder has a run of another recipe or cohort.
+        Stopped: the training was interrupted, and its state was saved: the same call resumes it.
+
+    Example:
+        >>> import voxlate
+        >>> changes = {"train.steps": 2}
+        >>> run = voxlate.train("recipe.toml", "PREPARED", "NEW", changes=changes, progress=False)
+        >>> run = voxlate.train("NEW", "PREPARED", steps="+2", progress=False)  # continues it
+        >>> voxlate.info("NEW")["steps"]
+        4
     """
     from voxlate.commands.api.trainings import train_or_continue
 
@@ -333,6 +390,20 @@ def adapt(
 
     The learning rate is lower, and the weights with the least error on held-out cases are kept.
     Calibrate the new run again before its intervals are used.
+    \f
+    Returns:
+        Run: The folder of the adapted run, as `train` returns it.
+
+    Raises:
+        BadInput: the cohort has no held-out case or lacks a modality; the model has an autoencoder; or the folder has another
+            run.
+        Stopped: the training was interrupted, and its state was saved: the same call resumes it.
+
+    Example:
+        >>> import voxlate
+        >>> adapted = voxlate.adapt("RUN", "PREPARED", "ADAPTED", steps=2, device="cpu", progress=False)
+        >>> adapted.weights().name
+        'weights.safetensors'
     """
     from voxlate.training.planning.adapt import adapt as adapt_run
 
@@ -382,6 +453,17 @@ def import_weights(
     """Convert published weights into a run.
 
     The run is a network that synth accepts, or an autoencoder for `train --reuse`.
+    \f
+    Returns:
+        Run: The folder of the imported run, as `train` returns it, without a history.
+
+    Raises:
+        BadInput: the file has weights of another structure; an option does not fit the source; or the recipe does not state what
+            the package's own files leave open.
+
+    Example:
+        >>> import voxlate
+        >>> run = voxlate.import_weights("xmodality", "adm.safetensors", "RUN")  # doctest: +SKIP
     """
     from voxlate.exchange.foreign import Preprocessing
     from voxlate.exchange.foreign_formats import READERS, import_model
@@ -458,6 +540,19 @@ def calibrate(
 
     The calibration is written into RUN (of a starter into --out); synth then writes interval bounds.
     The same command resumes a stopped calibration.
+    \f
+    Returns:
+        list[str]: Sentences on the coverage, the error bounds and the warnings of the calibration, which is in the run's folder.
+
+    Raises:
+        BadInput: the run is an autoencoder; cases were in its training, or too few patients are left; coverage is no whole percent; or a
+            starter is calibrated without `out`.
+
+    Example:
+        >>> import voxlate
+        >>> sentences = voxlate.calibrate("RUN", "OTHERS", device="cpu", progress=False)
+        >>> voxlate.load("RUN").calibration() is None
+        False
     """
     from voxlate.commands.api.images import open_model
     from voxlate.evaluation.calibrate import calibrate as fit_intervals

@@ -13,7 +13,14 @@ from voxlate.synthesis.options import ANSWER, ANYWAY, SAMPLES, SET_KEYS, Setting
 
 @options
 class CalibrateOptions(Layout, ExecutorOptions):
-    """Options of `voxlate calibrate` and voxlate.calibrate."""
+    """Options of `voxlate calibrate` and voxlate.calibrate.
+    \f
+    Example:
+        >>> import voxlate
+        >>> options = voxlate.CalibrateOptions(split="val", samples=8)
+        >>> options.samples
+        8
+    """
 
     out: Annotated[
         Path | str | None,

@@ -27,7 +27,14 @@ CROP = 256  # pixels a side: paper 001, table 1
 
 @options
 class EvaluateOptions(Layout, Sampling, ExecutorOptions):
-    """Options of `voxlate evaluate` and voxlate.evaluate; those of the sampling hold for images synthesised by `run`."""
+    """Options of `voxlate evaluate` and voxlate.evaluate; those of the sampling hold for images synthesised by `run`.
+    \f
+    Example:
+        >>> import voxlate
+        >>> options = voxlate.EvaluateOptions(mask="body", exclude=["case5"])
+        >>> options.mask
+        'body'
+    """
 
     mask: Annotated[
         Path | str | None,
@@ -207,7 +214,14 @@ class EvaluateOptions(Layout, Sampling, ExecutorOptions):
 
 @options
 class CompareOptions:
-    """Options of `voxlate compare` and voxlate.compare."""
+    """Options of `voxlate compare` and voxlate.compare.
+    \f
+    Example:
+        >>> import voxlate
+        >>> options = voxlate.CompareOptions(reference="UNET", report="methods.html")
+        >>> options.reference
+        'UNET'
+    """
 
     reference: Annotated[
         str | None,

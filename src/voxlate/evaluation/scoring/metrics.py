@@ -65,10 +65,24 @@ Score = Callable[[ImagePair], float]
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric: name, unit, direction, reduction of many voxels to one number, and function.
+    """A metric of the catalogue METRICS: name, unit, direction, reduction of many voxels to one number, and function.
 
-    scale: factor of printed values; compute: None if the score is not computed from a pair of images (samples, regions,
-    features); pooled: one value for all cases together, with a standard error; in_table: printed in tables.
+    Args:
+        key: name in tables and files, such as "mae".
+        label: name for people.
+        unit: unit of its values; "unit" stands for that of the voxels.
+        better: whether lower or higher values are better.
+        reduction: how many voxels become one number, in words.
+        digits: of printed values.
+        scale: factor of printed values.
+        compute: None if the score is not computed from a pair of images (samples, regions, features).
+        pooled: one value for all cases together, with a standard error.
+        in_table: printed in tables.
+
+    Example:
+        >>> from voxlate.evaluation.scoring.metrics import METRIC_OF
+        >>> METRIC_OF["mae"].better, METRIC_OF["psnr"].better
+        ('lower', 'higher')
     """
 
     key: str

@@ -54,15 +54,14 @@ class Scores(ScoreFrame):
         pictures: a DataFrame with a row for each slice or crop of the scopes, if there are any.
 
     Example:
-        >>> import shutil, voxlate
-        >>> cases = voxlate.phantom("COHORT", cases=1, size=(24, 32, 24), progress=False)
-        >>> _ = shutil.copytree("COHORT", "OUT")  # images without any error
-        >>> scores = voxlate.evaluate("OUT", "COHORT", mask="body", progress=False)
-        >>> frame = scores.frame
-        >>> set(frame.value[(frame.metric == "mae") & (frame.region == "")])
-        {0.0}
-        >>> scores.document()["modalities"]["ct"]["unit"]
-        'HU'
+        >>> from pathlib import Path
+        >>> from voxlate.evaluation.scoring.scores import read_scores
+        >>> scores = read_scores(Path("OUT/metrics.json"))  # as voxlate.evaluate returned them
+        >>> errors = scores.frame[scores.frame.metric == "mae"]
+        >>> {"synthesis", "copy of t1"} <= set(errors.method)
+        True
+        >>> scores.document()["modalities"]["t2"]["unit"]
+        'a.u.'
     """
 
     @property

@@ -109,8 +109,21 @@ class OneScan:
 class Cohort:
     """A prepared cohort: its cases with their splits, the modalities and units, and its provenance.
 
-    drawn: modalities that are computed from tissue-parameter maps when they are read; scans_of: cases of which one scan
-    stands for the source (see training/batches/any_source.py); neither is part of cohort.json.
+    Args:
+        folder: the folder that `prepare` wrote.
+        cases: an Entry for each case: its name, patient, split, modalities, shape (D, H, W) and spacing in millimetres.
+        modalities: names of all scans.
+        units: unit by modality, such as "HU" or "a.u.".
+        warnings: messages of `prepare`.
+        provenance: options, sources and versions.
+        drawn: modalities that are computed from tissue-parameter maps when they are read; no part of cohort.json.
+        scans_of: cases of which one scan stands for the source (see training/batches/any_source.py); no part of cohort.json.
+
+    Example:
+        >>> from voxlate.scans.cases.prepared import open_cohort
+        >>> cohort = open_cohort("PREPARED")
+        >>> cohort.units["t1"], cohort.cases[0].shape
+        ('a.u.', (6, 24, 20))
     """
 
     folder: Path

@@ -48,8 +48,19 @@ class CaseFiles:
 class CohortFiles:
     """The cases of a cohort, with sentences on files that belong to no case, cannot be read, or needed a guess.
 
-    without_scan: names of cases with label maps or a mask, and no scan; heads: whether slices are of heads, whose
-    proportions show a wrong orientation.
+    Args:
+        cases: each with its name, patient, split, and the files of its scans, mask and label maps.
+        unclaimed: sentences on files that belong to no case.
+        unread: sentences on files that cannot be read.
+        guessed: sentences on what was assumed.
+        without_scan: names of cases with label maps or a mask, and no scan.
+        heads: whether slices are of heads, whose proportions show a wrong orientation.
+
+    Example:
+        >>> import voxlate
+        >>> found = voxlate.manifest("COHORT")
+        >>> [case.case for case in found.cases][:2], found.unclaimed
+        (['case0', 'case1'], [])
     """
 
     cases: list[CaseFiles] = field(default_factory=list)

@@ -34,8 +34,16 @@ LPS_TO_RAS = directions("LPS")
 class Grid:
     """The positions of a volume's voxels.
 
-    shape: (D, H, W); affine: 4x4, maps voxel indices (x, y, z) = (W, H, D) to RAS millimetres, as in NIfTI; codes: which
-    space the affine leads to by a NIfTI file, (0, 0) where it states none, the scanner's for all other files.
+    Args:
+        shape: (D, H, W).
+        affine: 4x4, maps voxel indices (x, y, z) = (W, H, D) to RAS millimetres, as in NIfTI.
+        codes: which space the affine leads to by a NIfTI file, (0, 0) where it states none, the scanner's for all other files.
+
+    Example:
+        >>> import numpy as np
+        >>> from voxlate.scans.images.grid import Grid
+        >>> Grid((6, 24, 20), np.diag([2.0, 2.0, 3.0, 1.0])).spacing_mm
+        (3.0, 2.0, 2.0)
     """
 
     shape: tuple[int, int, int]
@@ -71,9 +79,22 @@ class Grid:
 class Volume:
     """Voxels in physical units, with their grid.
 
-    data: [C, D, H, W] float32; affine: as that of Grid; unit: a value of units.UNITS, or "grey" for 2-D pictures,
-    whose values stay as stored; origin: the file that was read, for messages; note: which part of the file was read
-    (a frame, say); guesses: a sentence on each assumption about what the file does not state; codes: as those of Grid.
+    Args:
+        data: [C, D, H, W] float32.
+        affine: 4x4, maps voxel indices (x, y, z) = (W, H, D) to RAS millimetres.
+        unit: a value of units.UNITS such as "HU", or "grey" for 2-D pictures, whose values stay as stored.
+        modality: name such as "t1" or "ct".
+        origin: the file that was read, for messages.
+        note: which part of the file was read (a frame, say).
+        guesses: a sentence on each assumption about what the file does not state.
+        codes: as those of Grid.
+
+    Example:
+        >>> import numpy as np, voxlate
+        >>> affine = np.diag([2.0, 2.0, 3.0, 1.0])
+        >>> volume = voxlate.Volume(np.zeros((1, 6, 24, 20), np.float32), affine, "HU", "ct")
+        >>> str(volume.grid)
+        '20×24×6, 2.00×2.00×3.00 mm'
     """
 
     data: np.ndarray

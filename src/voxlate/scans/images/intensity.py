@@ -19,7 +19,19 @@ NARROWEST = 1e-37  # a range below this is a constant: its inverse would overflo
 
 @dataclass(frozen=True)
 class Scale:
-    """The affine map that takes low to -1 and high to 1, in the volume's unit."""
+    """The affine map that takes low to -1 and high to 1, in the volume's unit.
+
+    Args:
+        low: value that becomes -1.
+        high: value that becomes 1.
+
+    Example:
+        >>> import numpy as np
+        >>> from voxlate.scans.images.intensity import Scale
+        >>> scale = Scale(-1000.0, 1000.0)
+        >>> scale.forward(np.array([500.0, 3000.0]))
+        array([0.5, 1. ])
+    """
 
     low: float
     high: float
@@ -57,7 +69,18 @@ def _as_floats(x: Array) -> Array:
 
 
 class IntensityMap(ABC):
-    """How the scale of a modality is chosen: the settings compute it, so that users may add maps of their own."""
+    """How the scale of a modality is chosen: the settings compute it, so that users may add maps of their own.
+
+    Example:
+        >>> from voxlate.base.config import settings
+        >>> from voxlate.scans.images.intensity import IntensityMap, Scale
+        >>> @settings
+        ... class ToMedian(IntensityMap):
+        ...     def scale(self, statistics, slice_index=None):
+        ...         return Scale(0.0, 2 * statistics.foreground.at(50))
+        >>> ToMedian().clips
+        1.0
+    """
 
     clips: float = 1.0
     """The largest share of a body's voxels that may be outside `window`."""

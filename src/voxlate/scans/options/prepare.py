@@ -17,7 +17,15 @@ from voxlate.scans.options.layout import Layout
 
 @options
 class PrepareOptions(Layout, ExecutorOptions):
-    """Options of `voxlate prepare` and voxlate.prepare."""
+    """Options of `voxlate prepare` and voxlate.prepare.
+    \f
+    Example:
+        >>> import voxlate
+        >>> options = voxlate.PrepareOptions(resample=True, shares=(4, 1, 1), seed=1)
+        >>> survey = voxlate.survey("COHORT", options, progress=False)
+        >>> sorted(survey.splits.values())
+        ['test', 'train', 'train', 'train', 'train', 'val']
+    """
 
     modalities: Annotated[
         Sequence[str] | None,

@@ -44,11 +44,18 @@ class Sampler(Protocol):
 class Traits:
     """The properties of a sampler that its settings depend on.
 
-    evaluations: network evaluations of a step, or a function of the options that returns them; infinite where the
-    sampler chooses its own steps. grid: spacing of the times. end: the last time. "image": 0.
-    "faint": little noise is left. "one_step_early": one step before the image, for explicit steps, which diverge where
-    the closing step is shorter than the others. options: the keys of SamplerSettings that
-    are arguments of the sampler; a sampler without "eta" refuses that key.
+    Args:
+        evaluations: network evaluations of a step, or a function of the options that returns them; infinite where the sampler
+            chooses its own steps.
+        grid: spacing of the times.
+        end: the last time. "image": 0. "faint": little noise is left. "one_step_early": one step before the image, for
+            explicit steps, which diverge where the closing step is shorter than the others.
+        options: the keys of SamplerSettings that are arguments of the sampler; a sampler without "eta" refuses that key.
+
+    Example:
+        >>> from voxlate.science.diffusion.samplers import Traits, ddim, traits_of
+        >>> traits_of(ddim) == Traits(end="image", options=("eta",))
+        True
     """
 
     evaluations: float | Callable[[Mapping[str, float]], float] = 1
@@ -58,7 +65,25 @@ class Traits:
 
 
 def with_traits(traits: Traits) -> Callable[[F], F]:
-    """A decorator that attaches traits to a sampler; a sampler without it has the default traits."""
+    """A decorator that attaches traits to a sampler; a sampler without it has the default traits.
+
+    Args:
+        traits: of the sampler.
+
+    Returns:
+        Callable[[F], F]: The decorator, which returns the sampler itself.
+
+    Raises:
+        TypeError: from the decorator, where the sampler takes no attributes.
+
+    Example:
+        >>> from voxlate.science.diffusion.samplers import Traits, traits_of, with_traits
+        >>> @with_traits(Traits(evaluations=2))
+        ... def mine(denoise, schedule, x, times, noise):
+        ...     return x
+        >>> traits_of(mine).evaluations
+        2
+    """
 
     def _mark(sampler: F) -> F:
         vars(sampler)["traits"] = traits
@@ -80,6 +105,30 @@ def ddim(
     """DDIM (Song, Meng & Ermon 2021, eq. 12 and 16); eta = 1 is ancestral sampling with the posterior variance.
 
     The step that ends at time 0 adds no noise. First order for eta = 0, and then DPM-Solver-1 as well (Lu et al. 2022).
+
+    Args:
+        denoise: gives the clean image x0 [B, ...] of x [B, ...] at times t [B] float64.
+        schedule: gives alpha and sigma of a time.
+        x: [B, ...], the state at times[0].
+        times: [N + 1], falling; the last may be 0.
+        noise: gives normal draws of the shape of x.
+        eta: noise that is put back, from 0 (deterministic) to 1.
+
+    Returns:
+        Tensor: [B, ...], the state at times[-1].
+
+    Raises:
+        ZeroDivisionError: where sigma of a time before the last is 0.
+
+    Example:
+        >>> import torch
+        >>> from voxlate.science.diffusion.samplers import ddim
+        >>> from voxlate.science.diffusion.schedules import Cosine
+        >>> truth = torch.full((1, 1, 1, 2, 2), 0.5)
+        >>> times = torch.linspace(1, 0, 5, dtype=torch.float64)
+        >>> image = ddim(lambda x, t: truth, Cosine(), torch.randn_like(truth), times, torch.randn_like)
+        >>> torch.allclose(image, truth, atol=0.01)
+        True
     """
     for (t, alpha, sigma), (s, alpha_s, sigma_s) in steps_of(schedule, times):
         x0 = denoise(x, at(t, x))

@@ -46,7 +46,15 @@ _PATHS = {"preserving": variance_preserving, "exploding": variance_exploding, "s
 
 
 class Schedule(ABC):
-    """What follows from a falling log-SNR and a path; t and log_snr of any shape, float64 out."""
+    """What follows from a falling log-SNR and a path; t and log_snr of any shape, float64 out.
+
+    Example:
+        >>> import torch
+        >>> from voxlate.science.diffusion.schedules import Cosine
+        >>> alpha, sigma = Cosine()(torch.tensor([0.5]))
+        >>> torch.allclose(alpha**2 + sigma**2, torch.ones(1).double())
+        True
+    """
 
     path: ClassVar[Path] = "preserving"
 

@@ -147,6 +147,13 @@ class Method(nn.Module, ABC):
 
     turns: the steps of each, in order; the last one trains the synthesis. pair_channels: of the images of `Pair` and of their
     context, for methods that take an opponent.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from voxlate.training.weights import load_method
+        >>> method, recipe, header = load_method(Path("RUN"))
+        >>> list(method.turns), recipe.method.kind
+        (['net'], 'regression')
     """
 
     turns: Mapping[str, int]
@@ -242,7 +249,16 @@ class StageSettings(Protocol):
 
 
 class TaskSettings:
-    """Settings of a task; a task without weights of its own is its own settings (`build` gives self)."""
+    """Settings of a task; a task without weights of its own is its own settings (`build` gives self).
+
+    Example:
+        >>> from voxlate.science.methods.method import TaskSettings
+        >>> class Mine(TaskSettings):
+        ...     completes = True
+        >>> task = Mine()
+        >>> task.build({}) is task, task.needs
+        (True, ())
+    """
 
     completes: ClassVar[bool] = False
     """Whether sources and targets are one list, of which the task synthesises what is missing."""
@@ -303,9 +319,14 @@ def networks_in(method: nn.Module) -> list[Any]:
 
 
 class MethodSettings(ABC):
-    """Settings of a method.
+    """Settings of a method: the base of classes that a recipe names as method.kind.
 
     turns: its steps of each kind, in order; needs_pairs: whether source and target must be of the same patient.
+
+    Example:
+        >>> from voxlate.science.methods.regression import RegressionSettings
+        >>> RegressionSettings().turns, RegressionSettings().is_stochastic
+        ({'net': 1}, False)
     """
 
     needs_pairs: ClassVar[bool] = True

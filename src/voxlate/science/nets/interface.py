@@ -16,9 +16,20 @@ from voxlate.base.errors import BadInput
 class NetworkInput:
     """The inputs of a network.
 
-    images: by modality, in the order of `Channels.images`, each [B, C, D, H, W]; state: the noisy or incomplete image
-    [B, C, D, H, W]; features: one [B, C_l, D, H_l, W_l] a level; code: [B, K], a configuration (which modalities to
-    synthesise, say); log_snr: [B], the noise level; extras: names of `Output.extras` that are asked for.
+    Args:
+        images: by modality, in the order of `Channels.images`, each [B, C, D, H, W].
+        state: the noisy or incomplete image [B, C, D, H, W].
+        features: one [B, C_l, D, H_l, W_l] a level.
+        code: [B, K], a configuration (which modalities to synthesise, say).
+        log_snr: [B], the noise level.
+        extras: names of `Output.extras` that are asked for.
+
+    Example:
+        >>> import torch
+        >>> from voxlate.science.nets.interface import NetworkInput
+        >>> images = {name: torch.zeros(2, 1, 1, 24, 20) for name in ("t1", "t2")}
+        >>> NetworkInput(images).joined.shape
+        torch.Size([2, 2, 1, 24, 20])
     """
 
     images: Mapping[str, Tensor] = field(default_factory=dict)
@@ -42,8 +53,16 @@ Extras = dict[str, Tensor | tuple[Tensor, ...]]
 class Output:
     """The outputs of a network.
 
-    image: [B, C, D, H, W]; extras: further results by name: "features" (a tuple of maps), and those of
-    methods.auxiliary_losses that the input asks for.
+    Args:
+        image: [B, C, D, H, W].
+        extras: further results by name: "features" (a tuple of maps), and those of methods.auxiliary_losses that the input
+            asks for.
+
+    Example:
+        >>> import torch
+        >>> from voxlate.science.nets.interface import Output
+        >>> Output(torch.zeros(2, 1, 1, 24, 20)).image.shape
+        torch.Size([2, 1, 1, 24, 20])
     """
 
     image: Tensor
@@ -54,9 +73,20 @@ class Output:
 class Channels:
     """The channels of a network's inputs and outputs.
 
-    images: of each image, by name and in order; state: 0 where there is none; out: of the image that it returns; code:
-    length of the configuration code; noisy: whether the noise level is an input; levels: the log-SNR of each index of a
-    discrete schedule; features: of each feature map; masked: whether all is background outside a mask, so that nothing is synthesised at an image's border.
+    Args:
+        images: of each image, by name and in order.
+        out: of the image that it returns.
+        state: 0 where there is none.
+        code: length of the configuration code.
+        noisy: whether the noise level is an input.
+        levels: the log-SNR of each index of a discrete schedule.
+        features: of each feature map.
+        masked: whether all is background outside a mask, so that nothing is synthesised at an image's border.
+
+    Example:
+        >>> from voxlate.science.nets.interface import Channels
+        >>> Channels({"t1": 1, "t2": 1}, out=1, state=1).joined
+        3
     """
 
     images: Mapping[str, int]
@@ -75,7 +105,26 @@ class Channels:
 
 
 class NetSettings(ABC):
-    """Settings of a network."""
+    """Settings of a network, whose `build` gives the network: the base of classes that a recipe names as net.kind.
+
+    Example:
+        >>> from torch import nn
+        >>> from voxlate.base.config import settings
+        >>> from voxlate.science.nets.interface import Channels, NetSettings, Output
+        >>> class Net(nn.Module):
+        ...     def __init__(self, channels):
+        ...         super().__init__()
+        ...         self.layer = nn.Conv3d(channels.joined, channels.out, 1)
+        ...     def forward(self, inputs):
+        ...         return Output(self.layer(inputs.joined))
+        >>> @settings
+        ... class Small(NetSettings):
+        ...     def build(self, channels):
+        ...         self.takes_only_images(channels)
+        ...         return Net(channels)
+        >>> Small().build(Channels({"t1": 1}, out=1)).layer.weight.shape
+        torch.Size([1, 1, 1, 1, 1])
+    """
 
     autoencodes: ClassVar[bool] = False
     """Whether the network has a latent: `encode`, `decode` and `scale` (see nets.autoencoder)."""

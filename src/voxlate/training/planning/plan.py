@@ -36,11 +36,30 @@ DECIDES_LENGTH = r"train$|train\.(steps|epochs|more|stop|ema|optimiser)|opponent
 
 @dataclass(frozen=True)
 class Plan:
-    """A recipe as plain tables, the reason for each of its keys, and its predicted seconds and bytes of memory.
+    """A recipe for a cohort with the reason for each of its keys, and its predicted cost, as `voxlate.plan` returns it.
 
-    pace: the speed by which the training corrects its steps, None if a length was set by hand; at_once: the command
-    by which a starter needs no training, "" without one; allow_code: import the code outside voxlate that changes of the
-    recipe name; state: of the first stage's training after a race, from which it goes on; cohort: on which it was planned.
+    Args:
+        tables: the recipe as plain tables.
+        why: the reason of each key.
+        seconds: predicted time of the training.
+        memory: predicted memory of the training, in bytes.
+        limits: minutes and bytes that were asked for.
+        where: the cohort and the machine, in words.
+        pace: the speed by which the training corrects its steps, None if a length was set by hand.
+        at_once: the command by which a starter needs no training, "" without one.
+        allow_code: import the code outside voxlate that changes of the recipe name.
+        state: of the first stage's training after a race, from which it goes on.
+        cohort: on which it was planned.
+
+    Example:
+        >>> import voxlate
+        >>> from voxlate.training.planning.plan import Plan
+        >>> from voxlate.training.planning.probe import Limits
+        >>> tables = voxlate.recipes("t1_to_t2_brain")
+        >>> del tables["name"]
+        >>> plan = Plan(tables, {"train.steps": "by hand"}, 600, 4e9, Limits(10, 8e9), "PREPARED")
+        >>> plan.change({"train.steps": 500}).recipe.train.steps
+        500
     """
 
     tables: Tables
