@@ -10,6 +10,7 @@ from voxlate.base.errors import BadInput
 from voxlate.base.messages import Message, message, worst_grade
 from voxlate.checks.anatomy import Anatomy, Body, body_of, check_body, check_content
 from voxlate.checks.head_checks import black_pools_ml, check_head
+from voxlate.checks.header_checks import check_guesses
 from voxlate.checks.intensity_checks import (
     check_brightness,
     check_floor,
@@ -85,7 +86,7 @@ def _check_scan(facts: Facts, prepared: PreparedCase, name: str) -> list[Message
     """Messages on the values of one scan of a prepared case."""
     header, spec = prepared.header, facts.intensity[name]
     statistics = header.statistics[name]
-    warnings = [message("guess", f"{name}: {guess}") for guess in header.origins[name].guesses]
+    warnings = [*check_guesses(name, header.origins[name].guesses)]
     warnings += check_kind(name, header.units[name], statistics)
     heads = facts.data.heads  # other trainings state the brightness of theirs
     if heads is not None and heads.sequences.get(name) == "tof":

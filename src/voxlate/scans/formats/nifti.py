@@ -26,7 +26,7 @@ from voxlate.scans.formats.format import (
     most_bytes,
     to_float32,
 )
-from voxlate.scans.images.grid import Grid, Volume, check_affine, same_grid
+from voxlate.scans.images.grid import SIDES_OPEN, Grid, Volume, check_affine, same_grid
 
 INTENTS = {
     **dict.fromkeys(range(2, 25), "statistics, not a scan"),
@@ -208,8 +208,17 @@ def _grid(image: Any, path: Path) -> tuple[Grid, str]:
     of_q, of_s = (_is_place(read, scale, grid) for read in (header.get_qform, header.get_sform))
     if not (q and s) or (of_q and of_s):
         return grid, ""
-    guess = f"its qform and sform give voxels different places; the {'sform' if of_s else 'qform'} was taken. Check its orientation, and write one of them into both."
+    apart = SIDES_OPEN if _are_turned(header) else "give voxels different places"
+    guess = f"its qform and sform {apart}; the {'sform' if of_s else 'qform'} was taken. Check its orientation, and write one of them into both."
     return Grid(shape, affine, (q * of_q, s * of_s)), guess
+
+
+def _are_turned(header: Any) -> bool:
+    """Whether the affines of a header are mirror images, or an axis points the other way, so that left may be right."""
+    with contextlib.suppress(ValueError, nib.spatialimages.HeaderDataError):  # of a qform that is no rotation
+        turn = header.get_qform()[:3, :3].T @ header.get_sform()[:3, :3]
+        return bool(np.linalg.det(turn) < 0 or (turn.diagonal() < 0).any())
+    return False
 
 
 def _size(shape: tuple[int, ...]) -> str:
