@@ -140,6 +140,8 @@ KINDS = {
     "ct cut": ("ct", lambda values: values.clip(-160, 240), "is cut to a window (-160 to 240)"),
     "65535": ("ct", padded(65535), "is padded with a value that no tissue has (65535 HU)"),
     "-3024": ("ct", padded(-3024), "is padded with a value that no tissue has (-3024 HU)"),
+    "tissue + 100": ("ct", lambda ct: np.where(ct > -500, ct + 100, ct), "at other HU"),
+    "tissue - 100": ("ct", lambda ct: np.where(ct > -500, ct - 100, ct), "at other HU"),
     "ct of 0 outside": ("ct", lambda values: np.where(values < -500, 0, values), "around the body"),
     "half ct": ("ct", half_empty(-1024), "ct of b (1 of 5 cases) holds air or one value in much"),
     "half ct of 0": ("ct", half_empty(0), "ct of b (1 of 5 cases) holds air or one value in much"),

@@ -19,6 +19,7 @@ from voxlate.checks.intensity_checks import (
     check_vessels,
 )
 from voxlate.checks.quality_checks import check_noise, check_quality, check_slices, quality_of
+from voxlate.checks.scan_numbers import check_tissue
 from voxlate.checks.sides import sides_of
 from voxlate.checks.table import ask
 from voxlate.scans.cases.case import PreparedCase
@@ -97,7 +98,7 @@ def _check_scan(facts: Facts, prepared: PreparedCase, name: str) -> list[Message
 def _check_quality(scan: Volume, name: str, anatomy: Anatomy) -> list[Message]:
     """Messages on noise, ghosts and slices of a canonical scan."""
     if scan.unit == "HU":
-        return check_slices(scan)
+        return check_tissue(scan) + check_slices(scan)
     trained = anatomy.quality.get(name)
     return [
         *check_noise(scan),
