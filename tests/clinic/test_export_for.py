@@ -353,6 +353,13 @@ def test_a_caution_of_the_synthesis_and_its_starter_are_repeated(export, tmp_pat
     assert [one["code"] in codes for one in stated] == [True, True, False]
 
 
+@every_row("shift", [120, -120])
+def test_a_ct_whose_tissue_alone_has_an_offset_is_written_with_a_caution(export, tmp_path, shift):
+    hu = np.where(head() > -500, head() + shift, head())
+    said = export(save(tmp_path / f"ct{shift}.nii.gz", hu), "proton").messages
+    assert ("tissue-hu", "caution") in {(one.code, one.grade) for one in said}
+
+
 @pytest.mark.slow
 @every_row("conversion", ["aubry2003", "mcdannold2020", "kplan"])
 def test_the_ends_of_an_acoustic_map_are_below_and_above_it(conversion, out, export):
