@@ -129,7 +129,7 @@ def test_a_run_whose_provenance_is_of_something_else_is_refused_by_that_files_na
     voxlate, run, cohort, out
 ):
     (run / "provenance.json").write_text('{"cases": ["case0"]}')
-    sentence = "run/provenance.json: expected the provenance of a training, with its recipe, found one without"
+    sentence = "run/provenance.json: expected the provenance of a training, with its recipe, found a provenance without a recipe"
     assert sentence in voxlate("synth", run, cohort / "case0", "--out", out).refusal
 
 
