@@ -227,6 +227,8 @@ def test_a_model_of_one_source_takes_a_scan_without_its_name(run, cohort):
         ),
         ((np.zeros((2, 2, 2), complex), np.eye(4)), "expected real numbers, found complex ones"),
         ((np.zeros((2, 2, 2)),), "expected a path, a Volume, a nibabel image, or a pair"),
+        (np.zeros((2, 2, 2)), "t1: expected a path, a Volume, a nibabel image, or a pair"),
+        ((np.full((2, 2, 2), "1"), np.eye(4)), "expected numbers for an array and its affine"),
         ({"T1": "scan.nii.gz"}, "Did you mean 't1'?"),
     ],
 )

@@ -57,6 +57,15 @@ WRITERS = 2  # files that are written at a time
 TILE = 320  # pixels along each side of a slice in a picture
 
 
+class Images(dict[str, Volume]):
+    """Images by modality, which state the known names where another one is asked for."""
+
+    def __missing__(self, name: object) -> Volume:
+        raise BadInput(
+            f"{name}: expected {' or '.join(self)}, found no such image. Take one of these."
+        )
+
+
 @dataclass(frozen=True)
 class Synthesised:
     """Images of a case by modality: means of the samples, their standard deviation if there are several, provenance.
@@ -74,6 +83,9 @@ class Synthesised:
     high: dict[str, Volume] = field(default_factory=dict)
     unfamiliar: dict[str, Volume] = field(default_factory=dict)
     states: dict[str, Volume] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "volumes", Images(self.volumes))
 
     def restored(self, frame: Frame, backgrounds: Mapping[str, float]) -> "Synthesised":
         """Images and maps of a frame on the whole grid; outside, images and ends of intervals are background."""
@@ -161,6 +173,8 @@ class Synthesised:
         samples or planes (_std_uncalibrated where the run is not calibrated). Raises BadInput where the folder has images
         of another model or of other scans.
         """
+        if not isinstance(folder, Path | str):
+            raise BadInput(f"folder: expected a path, found {folder!r}. Change it.")
         folder = Path(folder)
         check_earlier(folder, self.provenance)
         self.write(folder, (ending,))
