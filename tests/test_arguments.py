@@ -1,8 +1,9 @@
 """Wrong options: every one is refused in one sentence, which is the same in Python and on the command line."""
 
+import inspect
 from collections.abc import Iterator
 from dataclasses import MISSING, fields
-from typing import Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import nibabel as nib
 import numpy as np
@@ -12,7 +13,7 @@ import voxlate as package
 from rows import every_row
 from voxlate.base.errors import BadInput
 from voxlate.base.options.check import check_options, check_value, read_text
-from voxlate.base.options.option import Option, flag_of, option_of, without_notes
+from voxlate.base.options.option import Option, flag_of, in_python, option_of, without_notes
 from voxlate.base.options.table import field_types, text_type
 
 LINES = {  # what a command needs beside its options
@@ -237,6 +238,39 @@ def test_an_input_that_is_not_a_scan_is_refused_in_one_sentence(run, scan, said)
         package.load(run).synthesise(scan)
     assert said in str(error.value)
     assert str(error.value).count("expected") == 1
+
+
+@every_row("given", [{"warn": None}, {"progress": 3}])
+def test_what_cannot_be_called_is_no_report(run, given):
+    with pytest.raises(BadInput, match="expected a function"):
+        package.load(run).synthesise("t1.nii.gz", **given)
+
+
+@every_row(
+    ("text", "said"),
+    [
+        ("Pass --exact, or --out DIR.", "Pass exact=True, or to=DIR."),
+        (
+            "Take --samples 8; --no-audit --shares 2 1 0.",
+            "Take samples=8; audit=False shares 2 1 0.",
+        ),
+        ("voxlate synth RUN --exact", "voxlate synth RUN --exact"),
+        ("Add --token-file FILE (in Python: token=...).", "Add token=...."),
+    ],
+)
+def test_python_says_what_to_do_in_its_own_words(text, said):
+    def call(
+        to: Annotated[str, Option("", flag="--out")],
+        exact: Annotated[bool, Option("")],
+        audit: Annotated[bool, Option("", flag="--audit/--no-audit")],
+    ) -> None: ...
+
+    assert in_python(text, inspect.signature(call).parameters) == said
+
+
+def test_an_error_of_a_function_names_its_options_as_python_does(run, cohort, tmp_path):
+    with pytest.raises(BadInput, match=r"missing: .*, found x\."):
+        package.synthesise(run, cohort, tmp_path, missing=["x"])
 
 
 def test_a_model_of_several_sources_asks_for_their_names():

@@ -7,10 +7,11 @@ import functools
 import inspect
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, is_dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_origin
 
-from voxlate.base.errors import system_refusal
+from voxlate.base.errors import BadInput, system_refusal
 from voxlate.base.options import option
 from voxlate.base.options.option import (
     ARGUMENT,
@@ -22,6 +23,7 @@ from voxlate.base.options.option import (
     Option,
     describe,
     describe_fields,
+    in_python,
     option_of,
     without_notes,
 )
@@ -171,6 +173,11 @@ def function(described: Callable[..., Any], others: str = "") -> Callable[..., A
                 return described(**given, progress=report)
         except OSError as error:
             raise system_refusal(error) from error
+        except BadInput as error:  # which names options as the command line does
+            everywhere = (parameters_of(one.described) for one in COMMANDS.values())
+            known = dict(chain.from_iterable(map(dict.items, everywhere)))
+            error.args = (in_python(str(error), known | parameters_of(described)),)
+            raise
 
     text = inspect.cleandoc(described.__doc__ or "").replace("\f", "")  # typer shows what is before
     text = FLAG.sub(lambda flag: flag[0][2:], text)
