@@ -366,6 +366,11 @@ def test_links_to_a_parent_do_not_go_round_without_end(tmp_path):
     assert len(find_cohort(tmp_path).cases) == 4
 
 
+def test_a_modality_of_a_file_s_name_has_an_underscore_for_what_names_may_not_hold(tmp_path):
+    touch(tmp_path, "p1_T1+C.nii.gz", "p1_T1.nii.gz")
+    assert [{*case.files} for case in find_cohort(tmp_path).cases] == [{"t1_c", "t1"}]
+
+
 @every_row("name", ["a b", "x" * 101, "-a/.b", ".."])
 def test_names_that_could_leave_their_folder_are_refused(tmp_path, name):
     touch(tmp_path, "ok/t1.nii.gz")
