@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from voxlate.base.errors import BadInput
-from voxlate.base.files import whole_folder
+from voxlate.base.files import HIGH, LOW, STD, UNCALIBRATED, UNFAMILIAR, whole_folder
 from voxlate.base.optional import pydicom
 from voxlate.scans.formats.format import errors_as
 
@@ -27,7 +27,13 @@ SERIES_OFFSETS = {
     "mask": 9200,
     "report": 9300,
     "structure": 9400,
+    f"map{LOW}": 9500,
+    f"map{HIGH}": 9600,
+    f"map{STD}": 9700,
+    f"map{UNCALIBRATED}": 9700,
+    f"map{UNFAMILIAR}": 9800,
 }
+MOST_COMMENTS = 10240  # characters of a long text
 MOST_NUMBER = 2**31 - 1  # of an integer string
 UNKNOWN = "unknown"  # where a provenance states no model or version
 PRIVATE_GROUP = 0x0091
