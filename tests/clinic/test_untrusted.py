@@ -46,6 +46,14 @@ def cases(tmp_path):
     return tmp_path / "out"
 
 
+def test_the_headers_of_an_image_state_its_cautions(series, tmp_path):
+    case = synthesised(tmp_path / "ann", [message("slices", "Slices are missing.").table])
+    assert b"; 1 caution" in bytes(nib.load(case / "ct.nii.gz").header["descrip"])
+    export_dicom(case, tmp_path / "dicom", series)
+    first = pydicom.dcmread(tmp_path / "dicom" / "ann" / "ct" / "0001.dcm")
+    assert "Slices are missing." in first.ImageComments
+
+
 def test_its_own_file_says_not_to_trust_it(cases):
     marked = {
         name: b"DO NOT TRUST" in bytes(nib.load(cases / name / "ct.nii.gz").header["descrip"])

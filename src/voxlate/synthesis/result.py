@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import nibabel as nib
 
+from voxlate.base.codes import Grade
 from voxlate.base.errors import BadInput
 from voxlate.base.files import (
     HIGH,
@@ -137,6 +138,11 @@ class Synthesised:
         return tuple(read_messages(self.provenance.get("warnings", ())))
 
     @property
+    def grades(self) -> list[Grade]:
+        """The grades of the warnings."""
+        return [said.grade for said in self.warnings]
+
+    @property
     def distrusted(self) -> bool:
         """Whether an image is graded "do not trust"."""
         return is_distrusted(self.provenance)
@@ -162,7 +168,7 @@ class Synthesised:
         """An image of nibabel, indexed [x, y, z]; modality: may be left out where there is only one."""
         volume = self.volume if modality is None else self.volumes[modality]
         image = nib.nifti1.Nifti1Image(volume.data[0].T, volume.affine)
-        image.header["descrip"] = f"{DESCRIPTION}{description_of('', self.distrusted)}"
+        image.header["descrip"] = f"{DESCRIPTION}{description_of('', self.grades)}"
         return image
 
     def save(self, folder: Path | str, ending: str = ENDINGS[0]) -> list[Path]:
@@ -198,7 +204,7 @@ class Synthesised:
             for suffix in suffixes:
                 file = f"{name}{suffix}"
                 images[file] = partial(
-                    write_volume, volume=volume, description=description_of(file, self.distrusted)
+                    write_volume, volume=volume, description=description_of(file, self.grades)
                 )
         return write_images(folder, images, self.provenance)
 

@@ -103,13 +103,14 @@ OF_SOURCE = ("PatientID", "StudyDate", "StudyID", "SeriesInstanceUID")
 class Origin:
     """How an image was made, as its headers state it: a title of one line, sentences, and numbers as (name, value).
 
-    distrust: why it is graded "do not trust", "" where it is not.
+    distrust: why it is graded "do not trust", "" where it is not; cautions: the texts of its cautions.
     """
 
     title: str
     version: str
     facts: Sequence[tuple[str, str]] = field(default=())
     distrust: str = ""
+    cautions: str = ""
 
     @property
     def description(self) -> str:
@@ -120,7 +121,8 @@ class Origin:
     @property
     def comments(self) -> str:
         """What every image says of itself."""
-        return f"{DO_NOT_TRUST}. {self.distrust} {COMMENTS}" if self.distrust else COMMENTS
+        graded = f"{DO_NOT_TRUST}. {self.distrust} " if self.distrust else ""
+        return f"{graded}{COMMENTS}{self.cautions and f' Caution: {self.cautions}'}"[:MOST_COMMENTS]
 
 
 def fill(dataset: Any, **attributes: Any) -> Any:

@@ -6,14 +6,15 @@ import logging
 import math
 import struct
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import nibabel as nib
 import numpy as np
 
-from voxlate.base.errors import BadInput
+from voxlate.base.codes import Grade
+from voxlate.base.errors import BadInput, plural
 from voxlate.base.files import HIGH, LOW, STD, UNCALIBRATED, UNFAMILIAR
 from voxlate.base.slabs import least_and_most, map_slabs, release
 from voxlate.scans.formats.format import (
@@ -69,15 +70,16 @@ APART_MM = 0.1  # of a corner by two affines: float32 headers differ by less
 NiftiImage = nib.nifti1.Nifti1Pair
 
 
-def description_of(file: str, distrusted: bool = False) -> str:
-    """The description in the header of a synthesised file of this name, of at most 80 characters."""
-    if distrusted:
+def description_of(file: str, grades: Collection[Grade] = ()) -> str:
+    """The description in the header of a synthesised file of this name, of at most 80 characters; grades: of its messages."""
+    if "do not trust" in grades:
         return f"{SYNTHETIC}{DISTRUSTED}"
     name = file.partition(".")[0]
     for end, description in MAP_DESCRIPTIONS.items():
         if name.endswith(end):
             return f"{SYNTHETIC}: {description}"
-    return SYNTHETIC_SCAN
+    count = [*grades].count("caution")
+    return SYNTHETIC_SCAN + (f"; {plural(count, 'caution')}" if count else "")
 
 
 def _load(path: Path) -> tuple[Any, list[str]]:
