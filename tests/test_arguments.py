@@ -1,9 +1,8 @@
 """Wrong options: every one is refused in one sentence, which is the same in Python and on the command line."""
 
-import inspect
 from collections.abc import Iterator
 from dataclasses import MISSING, fields
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Any, Literal, get_args, get_origin
 
 import nibabel as nib
 import numpy as np
@@ -13,7 +12,14 @@ import voxlate as package
 from rows import every_row
 from voxlate.base.errors import BadInput
 from voxlate.base.options.check import check_options, check_value, read_text
-from voxlate.base.options.option import Option, flag_of, in_python, option_of, without_notes
+from voxlate.base.options.option import (
+    Option,
+    flag_of,
+    in_python,
+    option_of,
+    parameters_of,
+    without_notes,
+)
 from voxlate.base.options.table import field_types, text_type
 
 LINES = {  # what a command needs beside its options
@@ -174,6 +180,7 @@ def test_options_that_exclude_or_need_each_other_are_refused(
             lambda path: package.synthesise("run", (np.zeros((9, 9, 9)), np.eye(4)), path),
             "(array, affine)), found (ndarray of the shape (9, 9, 9), ndarray of the shape (4, 4)). Change it.",
         ),
+        (lambda path: package.export_for(path, path), "consumer: expected planning"),
         (lambda path: package.compare(3), "folders: expected a list (a path)"),
         (lambda path: package.prepare(path, path, path), "options: expected PrepareOptions"),
         (
@@ -249,28 +256,14 @@ def test_what_cannot_be_called_is_no_report(run, given):
 @every_row(
     ("text", "said"),
     [
-        ("Pass --exact, or --out DIR.", "Pass exact=True, or to=DIR."),
-        (
-            "Take --samples 8; --no-audit --shares 2 1 0.",
-            "Take samples=8; audit=False shares 2 1 0.",
-        ),
-        ("voxlate synth RUN --exact", "voxlate synth RUN --exact"),
+        ("Pass --resample, or --fixed T1.", "Pass resample=True, or fixed=T1."),
+        ("--no-audit --shares 2 1 0", "audit=False shares 2 1 0"),
+        ("voxlate prepare IN --resample", "voxlate prepare IN --resample"),
         ("Add --token-file FILE (in Python: token=...).", "Add token=...."),
     ],
 )
 def test_python_says_what_to_do_in_its_own_words(text, said):
-    def call(
-        to: Annotated[str, Option("", flag="--out")],
-        exact: Annotated[bool, Option("")],
-        audit: Annotated[bool, Option("", flag="--audit/--no-audit")],
-    ) -> None: ...
-
-    assert in_python(text, inspect.signature(call).parameters) == said
-
-
-def test_an_error_of_a_function_names_its_options_as_python_does(run, cohort, tmp_path):
-    with pytest.raises(BadInput, match=r"missing: .*, found x\."):
-        package.synthesise(run, cohort, tmp_path, missing=["x"])
+    assert in_python(text, parameters_of(package.PrepareOptions)) == said
 
 
 def test_a_model_of_several_sources_asks_for_their_names():

@@ -20,7 +20,7 @@ TABLE = default_table("rsp")
 def head(tissue=0.0, bone=1000.0, thickness=6.0):
     """A ball of water, radius 50 mm, around it a shell of bone and 8 mm of skin, in air: 2 mm voxels."""
     axis = (np.arange(80) - 39.5) * 2.0
-    radius = np.sqrt(sum(part**2 for part in np.meshgrid(axis, axis, axis, indexing="ij")))
+    radius = np.linalg.norm(np.meshgrid(axis, axis, axis), axis=0)
     hu = np.full(radius.shape, -1000.0, np.float32)
     hu[radius < 50 + thickness + 8] = tissue
     hu[radius < 50 + thickness] = bone

@@ -1,6 +1,5 @@
 """Plans that begin from a starter: which one fits, what changes, and how it is switched off."""
 
-import json
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -8,6 +7,7 @@ import pytest
 import torch
 
 from voxlate.base.errors import BadInput
+from voxlate.base.files import read_json
 from voxlate.base.items import BACKGROUND
 from voxlate.scans.cases.prepared import open_cohort
 from voxlate.scans.images.intensity import Window
@@ -282,7 +282,7 @@ def test_train_auto_begins_from_the_starter_unless_it_is_switched_off(
     head = (tmp_path / "auto" / "recipe.toml").read_text()
     assert "# starter: starter:tiny" in head
     assert "# start_from: starter:tiny" in head
-    stated = json.loads((tmp_path / "auto" / "provenance.json").read_text())
+    stated = read_json(tmp_path / "auto" / "provenance.json")
     assert stated["recipe"]["start_from"] == "starter:tiny"
     voxlate("train", "auto", *options, "--out", tmp_path / "auto").done()
     scratch = voxlate(
