@@ -144,7 +144,7 @@ def test_an_interval_without_a_stated_coverage_is_not_scored_and_that_is_said(sc
 
 @every_row("consumers", ["carbon", "proton,dose"])
 def test_other_users_are_refused_by_name(consumers, scored):
-    with pytest.raises(BadInput, match="--for"):
+    with pytest.raises(BadInput, match="consumer"):
         package.evaluate(*scored[:2], consumers=consumers, progress=False)
 
 
@@ -155,7 +155,7 @@ def test_images_of_another_unit_have_no_errors_of_these_users(tmp_path):
             draw.uniform(0, 900, (1, 12, 16, 16)).astype(np.float32), np.eye(4), "a.u.", "t1"
         )
         write_volume(tmp_path / folder / "ann" / "t1.nii.gz", scan)
-    with pytest.raises(BadInput, match="--for pet"):
+    with pytest.raises(BadInput, match="consumer pet"):
         package.evaluate(
             tmp_path / "OUT", tmp_path / "COHORT", consumers="pet", any_truth=True, progress=False
         )

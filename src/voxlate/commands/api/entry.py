@@ -166,14 +166,17 @@ def function(described: Callable[..., Any], others: str = "") -> Callable[..., A
                     options, **{others: {**(getattr(options, others) or {}), **further}}
                 )
             given["options"] = options
+        progress = given.pop("progress", True)
         try:
             if "progress" not in parameters:
                 return described(**given)
-            with report_to(given.pop("progress", True)) as report:
+            with report_to(progress) as report:
                 return described(**given, progress=report)
         except OSError as error:
             raise system_refusal(error) from error
         except BadInput as error:  # which names options as the command line does
+            if "progress" not in parameters or isinstance(progress, Reporter):  # of another door
+                raise
             everywhere = (parameters_of(one.described) for one in COMMANDS.values())
             known = dict(chain.from_iterable(map(dict.items, everywhere)))
             error.args = (in_python(str(error), known | parameters_of(described)),)

@@ -113,16 +113,21 @@ class Origin:
     cautions: str = ""
 
     @property
+    def graded(self) -> str:
+        """That and why it is not to be trusted, where it is not."""
+        return f"{DO_NOT_TRUST}. {self.distrust} " if self.distrust else ""
+
+    @property
     def description(self) -> str:
         """How an image was computed, as its headers state it."""
-        graded = f"{DO_NOT_TRUST}. {self.distrust} " if self.distrust else ""
-        return f"{graded}Synthesised by voxlate {self.version}: {self.title}"[:1024]
+        return f"{self.graded}Synthesised by voxlate {self.version}: {self.title}"[:1024]
 
     @property
     def comments(self) -> str:
         """What every image says of itself."""
-        graded = f"{DO_NOT_TRUST}. {self.distrust} " if self.distrust else ""
-        return f"{graded}{COMMENTS}{self.cautions and f' Caution: {self.cautions}'}"[:MOST_COMMENTS]
+        return f"{self.graded}{COMMENTS}{self.cautions and f' Caution: {self.cautions}'}"[
+            :MOST_COMMENTS
+        ]
 
 
 def fill(dataset: Any, **attributes: Any) -> Any:

@@ -207,32 +207,29 @@ def _grid(image: Any, path: Path) -> tuple[Grid, str]:
         guess = "its header states no orientation (the codes of qform and sform are 0), so rows were taken to run from right to left, columns to the front and slices to the top. Check left and right."
         return Grid(shape, affine, (0, 0)), guess
     grid = Grid(shape, affine, (q, s))
-    of_q, of_s = (_is_place(read, scale, grid) for read in (header.get_qform, header.get_sform))
+    affines = [_stated(read) for read in (header.get_qform, header.get_sform)]
+    of_q, of_s = (same_grid(Grid(shape, scale @ stated), grid, APART_MM) for stated in affines)
     if not (q and s) or (of_q and of_s):
         return grid, ""
-    apart = SIDES_OPEN if _are_turned(header) else "give voxels different places"
+    turn = affines[0][:3, :3].T @ affines[1][:3, :3]
+    is_turned = (
+        np.linalg.det(turn) < 0 or (turn.diagonal() < 0).any()
+    )  # an axis points the other way
+    apart = SIDES_OPEN if is_turned else "give voxels different places"
     guess = f"its qform and sform {apart}; the {'sform' if of_s else 'qform'} was taken. Check its orientation, and write one of them into both."
     return Grid(shape, affine, (q * of_q, s * of_s)), guess
-
-
-def _are_turned(header: Any) -> bool:
-    """Whether the affines of a header are mirror images, or an axis points the other way, so that left may be right."""
-    with contextlib.suppress(ValueError, nib.spatialimages.HeaderDataError):  # of a qform that is no rotation
-        turn = header.get_qform()[:3, :3].T @ header.get_sform()[:3, :3]
-        return bool(np.linalg.det(turn) < 0 or (turn.diagonal() < 0).any())
-    return False
 
 
 def _size(shape: tuple[int, ...]) -> str:
     return "×".join(map(str, shape)) or "nothing"
 
 
-def _is_place(read: Callable[[], np.ndarray], scale: np.ndarray, grid: Grid) -> bool:
-    """Whether an affine of a header leads to the places of a grid; some headers have a qform that is no rotation."""
+def _stated(read: Callable[[], np.ndarray]) -> np.ndarray:
+    """An affine of a header; zeros for a qform that is no rotation."""
     try:
-        return same_grid(Grid(grid.shape, scale @ read()), grid, APART_MM)
+        return read()
     except (ValueError, nib.spatialimages.HeaderDataError):
-        return False
+        return np.zeros((4, 4))
 
 
 def _units(image: Any) -> tuple[str, str]:
