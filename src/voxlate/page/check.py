@@ -70,8 +70,11 @@ def check(folder: Path, request: Mapping[str, Any], reporter: Reporter) -> dict[
             reporter.step("models", number, len(runs))
     fits.sort(key=lambda fit: (bool(fit.why_not), ORDER.index(fit.worst)))
     taken = {contrast_of(name) for fit in fits for name in fit.names}
-    known = [name for name in (*CONTRASTS, *sorted(taken)) if name in {*taken, MASK}]
-    names = {name: CONTRASTS.get(name, name) for name in known}
+    names = {
+        name: CONTRASTS.get(name, name)
+        for name in (*CONTRASTS, *sorted(taken))
+        if name in {*taken, MASK}
+    }
     return {
         "entries": entries,
         "patient": _patient(scans, entries) if request.get("is_local") else "",
@@ -228,9 +231,9 @@ def _fits(
         return
     if not choices:
         wanted = " or ".join(chain.from_iterable(described.card["accepts"].values()))
-        unread = [entry["why"] for entry in entries if entry["why"]]
-        why = f"It takes {wanted}, which none of the scans is."
-        yield replace(described, why_not=" ".join([why, *unread[:MOST_UNREAD]]))
+        unread = [entry["why"] for entry in entries if entry["why"]][:MOST_UNREAD]
+        why_not = [f"It takes {wanted}, which none of the scans is.", *unread]
+        yield replace(described, why_not=" ".join(why_not))
     for inputs in choices:
         fit = replace(described, inputs=inputs)
         try:

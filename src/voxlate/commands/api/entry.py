@@ -7,7 +7,6 @@ import functools
 import inspect
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, is_dataclass, replace
-from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_origin
 
@@ -177,9 +176,7 @@ def function(described: Callable[..., Any], others: str = "") -> Callable[..., A
         except BadInput as error:  # which names options as the command line does
             if "progress" not in parameters or isinstance(progress, Reporter):  # of another door
                 raise
-            everywhere = (parameters_of(one.described) for one in COMMANDS.values())
-            known = dict(chain.from_iterable(map(dict.items, everywhere)))
-            error.args = (in_python(str(error), known | parameters_of(described)),)
+            error.args = (in_python(str(error), parameters_of(described)),)
             raise
 
     text = inspect.cleandoc(described.__doc__ or "").replace("\f", "")  # typer shows what is before
