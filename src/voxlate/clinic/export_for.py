@@ -166,10 +166,9 @@ def _convert(files: CtFiles, to: Path, options: ConsumerOptions, done: Converted
     _check_folder(folder, done.consumer, _scans(files))
     with whole_folder(folder) as new:
         case = _Case(files, volumes, new, done)
-        for said in read_messages(files.provenance.get("warnings", ())):
-            if said.code == "starter" or said.grade != "note":
-                done.messages.append(said.on(files.case))
-        done.messages += [said.on(files.case) for said in check_tissue(case.ct)]
+        stated = read_messages(files.provenance.get("warnings", ()))
+        kept = [said for said in stated if said.code == "starter" or said.grade != "note"]
+        done.messages += [said.on(files.case) for said in kept + check_tissue(case.ct)]
         for sentence in unusual(case.ct, case.body, files.others):
             case.say(sentence)
         _CONVERT[options.consumer or ""](case, options)
