@@ -12,7 +12,14 @@ import voxlate as package
 from rows import every_row
 from voxlate.base.errors import BadInput
 from voxlate.base.options.check import check_options, check_value, read_text
-from voxlate.base.options.option import Option, flag_of, option_of, without_notes
+from voxlate.base.options.option import (
+    Option,
+    flag_of,
+    in_python,
+    option_of,
+    parameters_of,
+    without_notes,
+)
 from voxlate.base.options.table import field_types, text_type
 
 LINES = {  # what a command needs beside its options
@@ -173,6 +180,7 @@ def test_options_that_exclude_or_need_each_other_are_refused(
             lambda path: package.synthesise("run", (np.zeros((9, 9, 9)), np.eye(4)), path),
             "(array, affine)), found (ndarray of the shape (9, 9, 9), ndarray of the shape (4, 4)). Change it.",
         ),
+        (lambda path: package.export_for(path, path), "consumer: expected planning"),
         (lambda path: package.compare(3), "folders: expected a list (a path)"),
         (lambda path: package.prepare(path, path, path), "options: expected PrepareOptions"),
         (
@@ -227,6 +235,8 @@ def test_a_model_of_one_source_takes_a_scan_without_its_name(run, cohort):
         ),
         ((np.zeros((2, 2, 2), complex), np.eye(4)), "expected real numbers, found complex ones"),
         ((np.zeros((2, 2, 2)),), "expected a path, a Volume, a nibabel image, or a pair"),
+        (np.zeros((2, 2, 2)), "t1: expected a path, a Volume, a nibabel image, or a pair"),
+        ((np.full((2, 2, 2), "1"), np.eye(4)), "expected numbers for an array and its affine"),
         ({"T1": "scan.nii.gz"}, "Did you mean 't1'?"),
     ],
 )
@@ -235,6 +245,25 @@ def test_an_input_that_is_not_a_scan_is_refused_in_one_sentence(run, scan, said)
         package.load(run).synthesise(scan)
     assert said in str(error.value)
     assert str(error.value).count("expected") == 1
+
+
+@every_row("given", [{"warn": None}, {"progress": 3}])
+def test_what_cannot_be_called_is_no_report(run, given):
+    with pytest.raises(BadInput, match="expected a function"):
+        package.load(run).synthesise("t1.nii.gz", **given)
+
+
+@every_row(
+    ("text", "said"),
+    [
+        ("Pass --resample, or --fixed T1.", "Pass resample=True, or fixed=T1."),
+        ("--no-audit --shares 2 1 0", "audit=False shares 2 1 0"),
+        ("voxlate prepare IN --resample", "voxlate prepare IN --resample"),
+        ("Add --token-file FILE (in Python: token=...).", "Add token=...."),
+    ],
+)
+def test_python_says_what_to_do_in_its_own_words(text, said):
+    assert in_python(text, parameters_of(package.PrepareOptions)) == said
 
 
 def test_a_model_of_several_sources_asks_for_their_names():

@@ -1,7 +1,6 @@
 """A challenge from end to end: its metrics through `evaluate`, and its container's script on a phantom."""
 
 import importlib.util
-import json
 import socket
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import pytest
 
 from rows import every_row
 from voxlate.base.errors import BadInput
+from voxlate.base.files import read_json
 from voxlate.evaluation.challenges import brasyn, synthrad2023, synthrad2025
 from voxlate.evaluation.scoring.evaluate import evaluate
 from voxlate.scans.cohorts.find import find_cohort
@@ -42,10 +42,10 @@ def scored(tmp_path):
     image[5, 9, 9] = 3500
     mask = np.zeros(truth.shape)
     mask[2:16, 4:22, 3:19] = 1
-    case = tmp_path / "Task1" / "HN" / "1HNA001"
+    case = tmp_path / "Task1/HN" / "1HNA001"
     save(case / "ct.nii.gz", truth)
     save(case / "mask.nii.gz", mask, "mask", "")
-    save(tmp_path / "out" / "1HNA001" / "ct.nii.gz", image)
+    save(tmp_path / "out/1HNA001" / "ct.nii.gz", image)
     return tmp_path, (truth, image, mask > 0)
 
 
@@ -69,10 +69,10 @@ def test_evaluate_has_the_challenges_scores_of_the_arrays_as_they_are_stored(sco
 
 def test_brasyn_is_scored_in_tumour_and_rest(scored):
     folder, (truth, image, mask) = scored
-    case = folder / "brain" / "p0"
+    case = folder / "brain/p0"
     save(case / "t2.nii.gz", np.abs(truth), "t2", "a.u.")
     save(case / "seg.nii.gz", 2 * mask, "seg", "")
-    save(folder / "made" / "p0" / "t2.nii.gz", np.abs(image), "t2", "a.u.")
+    save(folder / "made/p0" / "t2.nii.gz", np.abs(image), "t2", "a.u.")
     row = evaluate(folder / "made", folder / "brain", scopes=["brasyn"], any_truth=True).rows[0]
     expected = brasyn(np.abs(truth), np.abs(image), mask)
     found = {key: row.scores[f"brasyn.{key}"] for key in expected}
@@ -88,7 +88,7 @@ def test_brasyn_is_scored_in_tumour_and_rest(scored):
 )
 def test_a_case_without_what_a_challenge_needs_is_refused(scored, name, lost, message):
     folder, _ = scored
-    (folder / "Task1" / "HN" / "1HNA001" / lost).unlink(missing_ok=True)
+    (folder / "Task1/HN" / "1HNA001" / lost).unlink(missing_ok=True)
     with pytest.raises(BadInput, match=message):
         evaluate(folder / "out", folder / "Task1", preset="synthrad", scopes=[name], any_truth=True)
 
@@ -99,18 +99,18 @@ def test_the_cohort_of_2025_is_found_in_each_region_and_in_one(tmp_path):
             path = tmp_path / "Task1" / region / f"1{region}A001" / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.touch()
-    (tmp_path / "Task1" / "AB" / "overviews").mkdir()
-    (tmp_path / "Task1" / "AB" / "overviews" / "ct.mha").touch()
+    (tmp_path / "Task1/AB" / "overviews").mkdir()
+    (tmp_path / "Task1/AB" / "overviews/ct.mha").touch()
     cases = find_cohort(tmp_path, preset="synthrad2025").cases
     assert [case.case for case in cases] == ["1ABA001", "1HNA001", "1THA001"]
     assert all(list(case.files) == ["ct", "mr"] and case.mask for case in cases)
-    one = find_cohort(tmp_path / "Task1" / "AB", preset="synthrad2025").cases
+    one = find_cohort(tmp_path / "Task1/AB", preset="synthrad2025").cases
     assert [case.case for case in one] == ["1ABA001"]
 
 
 @pytest.fixture
 def container():
-    path = ROOT / "release" / "challenge" / "synthrad.py"
+    path = ROOT / "release/challenge" / "synthrad.py"
     spec = importlib.util.spec_from_file_location("synthrad", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -155,23 +155,23 @@ def test_the_containers_script_writes_a_ct_for_each_scan_without_network(
     container, run, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(socket, "socket", None)
-    scan = read_volume(tmp_path / "heads" / "phantom_000" / "t1.nii.gz", "t1")
-    images = tmp_path / "input" / "images"
-    write_volume(images / "mri" / "1BA001.nii.gz", scan)
+    scan = read_volume(tmp_path / "heads/phantom_000" / "t1.nii.gz", "t1")
+    images = tmp_path / "input/images"
+    write_volume(images / "mri/1BA001.nii.gz", scan)
     mask = np.zeros(scan.data.shape, np.float32)
     mask[:, 2:6, 6:18, 5:15] = 1
-    write_volume(images / "body" / "1BA001.nii.gz", Volume(mask, scan.affine, "", "mask"))
-    (tmp_path / "input" / "region.json").write_text('"Head and Neck"')
+    write_volume(images / "body/1BA001.nii.gz", Volume(mask, scan.affine, "", "mask"))
+    (tmp_path / "input/region.json").write_text('"Head and Neck"')
     output = tmp_path / "output"
     assert (
         container.main([str(run), "--input", str(tmp_path / "input"), "--output", str(output)]) == 0
     )
-    made = output / "images" / "synthetic-ct" / "1BA001.nii.gz"
+    made = output / "images/synthetic-ct" / "1BA001.nii.gz"
     image = read_volume(made, "ct")
     assert image.grid == scan.grid
     assert (image.data[mask == 0] == -1024).all()
     assert (image.data[mask > 0] > -1024).all()
-    (result,) = json.loads((output / "results.json").read_text())
+    (result,) = read_json(output / "results.json")
     assert result["outputs"] == [{"type": "metaio_image", "filename": str(made)}]
     assert len(result["inputs"]) == 2
 
@@ -188,14 +188,14 @@ def test_the_containers_script_says_what_is_missing(container, tmp_path, capsys)
 def test_the_commands_of_the_guide_score_a_cohort_of_2025(voxlate, scored):
     pytest.importorskip("SimpleITK")
     folder, (truth, image, mask) = scored
-    case = folder / "cohort" / "HN" / "1HNA001"
+    case = folder / "cohort/HN" / "1HNA001"
     save(case / "ct.mha", truth)
     save(case / "mr.mha", np.abs(truth), "mr", "a.u.")
     save(case / "mask.mha", mask, "mask", "")
     out, cohort = folder / "out", folder / "cohort"
     asked = ("--preset", "synthrad2025", "--score", "synthrad2025", "--region", "tissues=ct")
     voxlate("evaluate", out, "--truth", cohort, *asked, "--any-truth").done()
-    document = json.loads((out / "metrics.json").read_text())
+    document = read_json(out / "metrics.json")
     found = document["modalities"]["ct"]["answers"]["synthesis"]["synthrad2025.ms_ssim"]["mean"]
     assert found == pytest.approx(synthrad2025(truth, image, mask)["ms_ssim"], abs=1e-6)
     assert "soft_tissue" in document["regions"]

@@ -1159,7 +1159,7 @@ def evaluate(
         slices: Slices that count: 'above={cta=0}, pixels=200'.
         crop: Side length of crops in pixels. Default: 256.
         features: Features: texture, vit or a ViT's folder.
-        metrics: Score of your own, MODULE:FUNCTION, with allow_code. One or a list.
+        metrics: Score of your own, MODULE:FUNCTION, with allow_code=True. One or a list.
         lpips: AlexNet weights (safetensors) for LPIPS.
         units: Unit of MR: own (of its peak) or network (0 to 255). Default: 'own'.
         ssim_from: Zero of SSIM: low (of the range) or zero. Default: 'low'.

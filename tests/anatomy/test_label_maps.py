@@ -255,7 +255,7 @@ def cohort(tmp_path_factory) -> Path:
 def test_a_cohort_names_cases_after_maps_and_keeps_variations_of_a_map_in_one_split(
     cohort,
 ):
-    rows = list(csv.DictReader((cohort / "scans" / "cases.csv").open()))
+    rows = list(csv.DictReader((cohort / "scans/cases.csv").open()))
     assert [row["case"] for row in rows] == ["a_000", "b_000", "a_001", "b_001"]
     assert [row["patient"] for row in rows] == ["a", "b", "a", "b"]
     prepared = prepare(cohort / "scans", cohort / "prepared", audit=False, shares=(1, 1, 0))
@@ -264,8 +264,8 @@ def test_a_cohort_names_cases_after_maps_and_keeps_variations_of_a_map_in_one_sp
 
 
 def test_the_ct_of_a_map_shows_its_bone_and_air(cohort):
-    ct = read_volume(cohort / "scans" / "a_000" / "ct.nii.gz", "ct")
-    seg = read_volume(cohort / "scans" / "a_000" / "seg.nii.gz", "seg").data[0]
+    ct = read_volume(cohort / "scans/a_000" / "ct.nii.gz", "ct")
+    seg = read_volume(cohort / "scans/a_000" / "seg.nii.gz", "seg").data[0]
     hu = ct.data[0]
     assert np.median(hu[seg == Label.BONE]) > 500
     assert np.median(hu[seg == Label.AIR]) < -900
@@ -303,7 +303,7 @@ def test_a_folder_that_holds_the_cohort_of_other_maps_is_refused(cohort):
             cohort / "scans",
             cases=1,
             lesion="none",
-            labels=cohort / "maps" / "a.nii.gz",
+            labels=cohort / "maps/a.nii.gz",
             tissues="synthseg",
         )
 
@@ -404,7 +404,7 @@ def options(cohort: Path, **changes: object) -> dict:
 
 
 def test_a_cohort_is_not_continued_with_a_changed_map_or_table(tmp_path):
-    write_map(tmp_path / "maps" / "a.nii.gz", ball_head())
+    write_map(tmp_path / "maps/a.nii.gz", ball_head())
     own = tmp_path / "own.toml"
     text = "title = 'x'\n[labels]\nwhite = [2]\nfluid = [24]\nbone = [515]\nsoft = [507]"
     own.write_text(text)
@@ -413,20 +413,20 @@ def test_a_cohort_is_not_continued_with_a_changed_map_or_table(tmp_path):
     with pytest.raises(BadInput, match="expected a cohort with table"):
         write_cohort(tmp_path / "out", **options(tmp_path, tissues=own))
     own.write_text(text)
-    write_map(tmp_path / "maps" / "a.nii.gz", ball_head(64))
+    write_map(tmp_path / "maps/a.nii.gz", ball_head(64))
     with pytest.raises(BadInput, match="expected a cohort with label_maps"):
         write_cohort(tmp_path / "out", **options(tmp_path, tissues=own))
 
 
 def test_the_table_of_cases_is_written_first_and_keeps_its_rows(tmp_path):
-    write_map(tmp_path / "maps" / "a.nii.gz", ball_head())
-    write_map(tmp_path / "maps" / "b.nii.gz", np.zeros((9, 9, 9), np.int16))
+    write_map(tmp_path / "maps/a.nii.gz", ball_head())
+    write_map(tmp_path / "maps/b.nii.gz", np.zeros((9, 9, 9), np.int16))
     with pytest.raises(BadInput):
         write_cohort(tmp_path / "out", **options(tmp_path, cases=4))
-    rows = (tmp_path / "out" / "cases.csv").read_text().splitlines()
+    rows = (tmp_path / "out/cases.csv").read_text().splitlines()
     assert rows == ["case,patient", "a_000,a", "b_000,b", "a_001,a", "b_001,b"]
     write_cohort(tmp_path / "out", **options(tmp_path, cases=1))
-    assert (tmp_path / "out" / "cases.csv").read_text().splitlines() == rows
+    assert (tmp_path / "out/cases.csv").read_text().splitlines() == rows
 
 
 def test_each_map_has_each_kind_of_lesion_in_turn_also_with_three_maps(tmp_path):
@@ -440,7 +440,7 @@ def test_each_map_has_each_kind_of_lesion_in_turn_also_with_three_maps(tmp_path)
 def test_maps_of_one_file_name_have_their_own_names_and_random_numbers(tmp_path):
     for folder in ("s1", "s2"):
         write_map(tmp_path / "maps" / folder / "seg.nii.gz", ball_head())
-    (tmp_path / "maps" / "._seg.nii.gz").write_bytes(b"hidden")
+    (tmp_path / "maps/._seg.nii.gz").write_bytes(b"hidden")
     first, second = write_cohort(tmp_path / "out", **options(tmp_path, cases=2))
     assert [first.name, second.name] == ["s1_seg_000", "s2_seg_000"]
     volumes = [read_volume(folder / "seg.nii.gz", "seg").data for folder in (first, second)]
@@ -448,8 +448,8 @@ def test_maps_of_one_file_name_have_their_own_names_and_random_numbers(tmp_path)
 
 
 def test_two_maps_that_would_share_a_name_are_refused(tmp_path):
-    write_map(tmp_path / "maps" / "a_b.nii.gz", ball_head(40))
-    write_map(tmp_path / "maps" / "a" / "b.nii.gz", ball_head(40))
+    write_map(tmp_path / "maps/a_b.nii.gz", ball_head(40))
+    write_map(tmp_path / "maps/a" / "b.nii.gz", ball_head(40))
     with pytest.raises(BadInput):
         write_cohort(tmp_path / "out", **options(tmp_path))
 
@@ -459,7 +459,7 @@ def test_a_body_without_a_brain_is_told_for_lesions_and_refused_for_stripping(
 ):
     labels = np.full((30, 30, 30), 80, np.int16)
     labels[10:20, 10:20, 10:20] = 5
-    write_map(tmp_path / "maps" / "a.nii.gz", labels)
+    write_map(tmp_path / "maps/a.nii.gz", labels)
     told = list[Message]()
     body = options(tmp_path, tissues="totalsegmentator", lesion="stroke")
     write_cohort(tmp_path / "out", **body, say=told.append)

@@ -1,7 +1,6 @@
 """The phantom against closed forms, symmetry and the laws that tie its pictures together."""
 
 import dataclasses
-import json
 from types import SimpleNamespace
 
 import nibabel
@@ -19,6 +18,7 @@ from voxlate.anatomy.shapes import Space, ellipsoid, noise
 from voxlate.anatomy.signal import MODALITIES, signal
 from voxlate.anatomy.tissue import Label, patient
 from voxlate.base.errors import BadInput
+from voxlate.base.files import read_json
 
 SIZE = (60, 72, 48)
 SMALL = (24, 24, 12)
@@ -209,7 +209,7 @@ def test_a_cohort_has_its_files_units_and_note_and_case_k_whatever_the_number_of
     assert nibabel.aff2axcodes(one.affine) == ("R", "A", "S")
     assert one.shape == SMALL
     assert one.header.get_zooms() == pytest.approx((200 / 24, 240 / 24, 168 / 12))
-    note = json.loads((tmp_path / "two" / "phantom.json").read_text())
+    note = read_json(tmp_path / "two" / "phantom.json")
     assert note["seed"] == 4
     assert note["seg"]["white"] == int(Label.WHITE)
 

@@ -1,7 +1,6 @@
 """Real CTs as the anatomy of phantoms: tissues by HU and place, drawn regions, and the cohort on disk."""
 
 import csv
-import json
 from pathlib import Path
 
 import nibabel
@@ -19,6 +18,7 @@ from voxlate.anatomy.options import PhantomOptions
 from voxlate.anatomy.real_ct import read_ct
 from voxlate.anatomy.tissue import Label
 from voxlate.base.errors import BadInput
+from voxlate.base.files import read_json
 from voxlate.scans.formats.io import read_volume
 
 STEP_MM = 2.0
@@ -141,7 +141,7 @@ def test_the_ct_itself_is_the_truth_on_its_own_grid(folder, tmp_path):
     assert read_volume(first / "t1.nii.gz", "t1").grid.shape == truth.grid.shape
     rows = list(csv.DictReader((tmp_path / "out" / "cases.csv").open()))
     assert [(row["case"], row["patient"]) for row in rows] == [("p1_000", "p1"), ("p2_000", "p2")]
-    note = json.loads((tmp_path / "out" / "phantom.json").read_text())
+    note = read_json(tmp_path / "out" / "phantom.json")
     assert set(note["ct"]) == {"p1", "p2"}
     assert note["seg"]["region_8"] == len(Label) + 9
     assert second.name == "p2_000"

@@ -22,7 +22,7 @@ def save(path, data, affine=GRID):
 def ball():
     """A ball of water with a shell of bone in air, HU."""
     axis = np.arange(32) - 15.5
-    radius = np.sqrt(sum(part**2 for part in np.meshgrid(axis, axis, axis, indexing="ij")))
+    radius = np.linalg.norm(np.meshgrid(axis, axis, axis), axis=0)
     return np.select([radius < 11, radius < 13], [30, 1100], -1000).astype(np.float32)
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from rows import every_row
 from voxlate.base.errors import BadInput
+from voxlate.base.files import read_json
 from voxlate.clinic.bids_names import case_entities, entities_of, image_name
 
 DERIVED = Path("derivatives", "voxlate")
@@ -50,11 +51,11 @@ def test_a_bids_dataset_gives_a_bids_derivative(voxlate, run, dataset, out):
     assert files_below(root) == sorted(
         [".bidsignore", "README", "dataset_description.json", *expected]
     )
-    description = json.loads((root / "dataset_description.json").read_text())
+    description = read_json(root / "dataset_description.json")
     assert description["DatasetType"] == "derivative"
     assert description["GeneratedBy"][0]["Name"] == "voxlate"
     assert (root / description["DatasetLinks"]["raw"]).resolve() == dataset.resolve()
-    sidecar = json.loads((root / f"{images[0]}.json").read_text())
+    sidecar = read_json(root / f"{images[0]}.json")
     assert sidecar["Sources"] == ["bids:raw:sub-01/anat/sub-01_acq-mprage_T1w.nii.gz"]
     assert sidecar["VoxlateProvenance"]["model"]["title"] == "tiny"
     assert json.loads(voxlate("info", out, "--json").out)["images"] == ["t2"]
@@ -72,7 +73,7 @@ def test_cases_of_other_names_are_subjects_and_a_second_run_removes_older_maps(
     prefix = "sub-case0_desc-synthetic"
     both = [f"{prefix}StdUncalibrated_T2w", f"{prefix}_T2w"]
     assert files_below(folder) == [f"{one}{end}" for one in both for end in (".json", ".nii.gz")]
-    sidecar = json.loads((folder / f"{both[0]}.json").read_text())
+    sidecar = read_json(folder / f"{both[0]}.json")
     assert sidecar["Description"].startswith("Standard deviation of the samples, not calibrated")
     assert "Sources" not in sidecar
     voxlate(*command, "--samples", 1).done()

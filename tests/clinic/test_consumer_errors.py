@@ -20,7 +20,7 @@ TABLE = default_table("rsp")
 def head(tissue=0.0, bone=1000.0, thickness=6.0):
     """A ball of water, radius 50 mm, around it a shell of bone and 8 mm of skin, in air: 2 mm voxels."""
     axis = (np.arange(80) - 39.5) * 2.0
-    radius = np.sqrt(sum(part**2 for part in np.meshgrid(axis, axis, axis, indexing="ij")))
+    radius = np.linalg.norm(np.meshgrid(axis, axis, axis), axis=0)
     hu = np.full(radius.shape, -1000.0, np.float32)
     hu[radius < 50 + thickness + 8] = tissue
     hu[radius < 50 + thickness] = bone
@@ -144,7 +144,7 @@ def test_an_interval_without_a_stated_coverage_is_not_scored_and_that_is_said(sc
 
 @every_row("consumers", ["carbon", "proton,dose"])
 def test_other_users_are_refused_by_name(consumers, scored):
-    with pytest.raises(BadInput, match="--for"):
+    with pytest.raises(BadInput, match="consumer"):
         package.evaluate(*scored[:2], consumers=consumers, progress=False)
 
 
@@ -155,7 +155,7 @@ def test_images_of_another_unit_have_no_errors_of_these_users(tmp_path):
             draw.uniform(0, 900, (1, 12, 16, 16)).astype(np.float32), np.eye(4), "a.u.", "t1"
         )
         write_volume(tmp_path / folder / "ann" / "t1.nii.gz", scan)
-    with pytest.raises(BadInput, match="--for pet"):
+    with pytest.raises(BadInput, match="consumer pet"):
         package.evaluate(
             tmp_path / "OUT", tmp_path / "COHORT", consumers="pet", any_truth=True, progress=False
         )

@@ -19,7 +19,7 @@ from voxlate.scans.formats.io import read_volume
 KEY = Pseudonyms(bytes(range(32)))
 SECRETS = (
     "MEIER",
-    "4711",
+    "X4711",
     "Lindenstr",
     "Charite",
     "Huber",
@@ -42,10 +42,10 @@ def ct_slice(number: int) -> Dataset:
     dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID = uid
     dataset.StudyInstanceUID, dataset.SeriesInstanceUID = STUDY, SERIES
     dataset.FrameOfReferenceUID = FRAME
-    dataset.PatientName, dataset.PatientID = "MEIER^ANNA", "4711"
+    dataset.PatientName, dataset.PatientID = "MEIER^ANNA", "X4711"
     dataset.PatientBirthDate, dataset.PatientSex, dataset.PatientAge = "19500101", "F", "070Y"
     dataset.PatientAddress = "Lindenstr. 1"
-    dataset.OtherPatientIDs = "4711-B"
+    dataset.OtherPatientIDs = "X4711-B"
     dataset.InstitutionName, dataset.ReferringPhysicianName = "Charite", "Huber^Karl"
     dataset.InstitutionalDepartmentName = "Radiologie"
     dataset.AccessionNumber, dataset.DeviceSerialNumber = "ACC-99", "SN-1"
@@ -58,11 +58,11 @@ def ct_slice(number: int) -> Dataset:
     source.ReferencedSOPClassUID, source.ReferencedSOPInstanceUID = CTImageStorage, STUDY
     dataset.SourceImageSequence = [source]
     block = dataset.private_block(0x0011, "OTHER VENDOR", create=True)
-    block.add_new(0x01, "LO", "private 4711")
+    block.add_new(0x01, "LO", "private X4711")
     own = dataset.private_block(0x0091, "VOXLATE", create=True)
     own.add_new(0x01, "LO", "run 0123abcd")
     forged = dataset.private_block(0x0013, "VOXLATE", create=True)
-    forged.add_new(0x01, "LO", "private 4711")
+    forged.add_new(0x01, "LO", "private X4711")
     dataset.add_new(0x00282222, "UN", b"MEIER")
     text = Dataset()
     text.TextValue = "Head of MEIER"
@@ -107,7 +107,7 @@ def test_no_attribute_names_the_patient_and_the_volume_stays(series, tmp_path):
         words = " ".join([*texts(dataset), str(dataset.file_meta), path.name])
         for secret in (*SECRETS, "19500101", "20200228", "20200301", STUDY, SERIES, FRAME):
             assert secret not in words, secret
-        assert str(dataset.PatientID) == str(dataset.PatientName) == KEY.patient("4711")
+        assert str(dataset.PatientID) == str(dataset.PatientName) == KEY.patient("X4711")
         assert dataset.SeriesDescription == SYNTHETIC
         assert dataset.private_block(0x0091, "VOXLATE")[0x01].value == "run 0123abcd"
         assert dataset.PatientIdentityRemoved == "YES"
@@ -160,7 +160,7 @@ def test_dates_keep_their_distance_and_births_are_removed(series, tmp_path):
     study, later = (
         datetime.date.fromisoformat(one) for one in (dataset.StudyDate, dataset.SeriesDate)
     )
-    assert datetime.date(2020, 2, 28) - study == datetime.timedelta(KEY.days("4711"))
+    assert datetime.date(2020, 2, 28) - study == datetime.timedelta(KEY.days("X4711"))
     assert later - study == datetime.timedelta(2)
     assert dataset.get("PatientBirthDate", "") in ("", None)
     assert "PatientAge" not in dataset

@@ -58,6 +58,7 @@ def test_codes_state_unit_quantity_and_statistic(tmp_path):
     quantity = quantity_of("tmax_high", "s")
     (file,) = write_map(flow_on(affine), quantity, tmp_path / "mr", tmp_path / "out", ORIGIN)
     one = pydicom.dcmread(file)
+    assert one.SeriesNumber == 9603  # maps of images have 9103
     (mapping,) = one.SharedFunctionalGroupsSequence[0].RealWorldValueMappingSequence
     (unit,) = mapping.MeasurementUnitsCodeSequence
     assert (unit.CodeValue, unit.CodingSchemeDesignator) == ("s", "UCUM")

@@ -1,7 +1,5 @@
 """The command `export --for`: what it writes for each user, and what it refuses."""
 
-import json
-
 import nibabel as nib
 import numpy as np
 import pytest
@@ -11,6 +9,7 @@ from dciodvfy import TOOL, errors_in
 from rows import every_row
 from scans import turn_about_z
 from voxlate.base.errors import BadInput
+from voxlate.base.files import read_json
 from voxlate.clinic.consumers.planning import transverse
 from voxlate.scans.formats.io import content_hash, read_volume
 from voxlate.scans.images.grid import Volume, canonical, same_grid
@@ -37,14 +36,14 @@ def voxels(path):
 def head():
     """Voxels [x, y, z] of a ball of brain in a skull of 8 mm, and skin; 2 mm."""
     axis = (np.arange(64) - 31.5) * 2.0
-    radius = np.sqrt(sum(part**2 for part in np.meshgrid(axis, axis, axis, indexing="ij")))
+    radius = np.linalg.norm(np.meshgrid(axis, axis, axis), axis=0)
     return np.select([radius < 40, radius < 48, radius < 54], [35, 1100, 30], -1000)
 
 
 @pytest.fixture
 def out(tmp_path):
     """A folder such as synth writes, with a CT and its interval."""
-    folder = tmp_path / "OUT" / "ann"
+    folder = tmp_path / "OUT/ann"
     hu = head()
     for name, shift in (("ct", 0), ("ct_low", -40), ("ct_high", 40)):
         save(folder / f"{name}.nii.gz", np.where(hu > -900, hu + shift, hu))
@@ -68,7 +67,7 @@ def texts(done):
 
 def test_protons_get_stopping_power_path_length_rays_and_the_table(out, export, tmp_path):
     done = export(out, "proton", beam="90")
-    folder = tmp_path / "TO" / "ann"
+    folder = tmp_path / "TO/ann"
     assert {path.name for path in folder.iterdir()} == {
         "rsp.nii.gz", "rsp_low.nii.gz", "rsp_high.nii.gz", "wepl.nii.gz", "wepl_low.nii.gz", "wepl_high.nii.gz",
         "rays.csv", "table.csv", "facts.json",
@@ -77,7 +76,7 @@ def test_protons_get_stopping_power_path_length_rays_and_the_table(out, export, 
         voxels(folder / f"wepl{end}.nii.gz").max() for end in ("_low", "", "_high")
     )
     assert low < middle < high
-    facts = json.loads((folder / "facts.json").read_text())
+    facts = read_json(folder / "facts.json")
     assert facts["beam_ras"] == pytest.approx([1, 0, 0], abs=1e-9)
     rsp = voxels(folder / "rsp.nii.gz")
     assert rsp[32, 32, 32] == pytest.approx(1.035, abs=0.005)
@@ -91,7 +90,7 @@ def test_protons_get_stopping_power_path_length_rays_and_the_table(out, export, 
 
 def test_ultrasound_gets_the_maps_of_k_wave_the_skull_and_its_rays(out, export, tmp_path):
     done = export(out, "ultrasound", aperture=20)
-    folder = tmp_path / "TO" / "ann"
+    folder = tmp_path / "TO/ann"
     assert {"ct.nii.gz", "skull.nii.gz"} <= {path.name for path in folder.iterdir()}
     assert done.facts["ann"]["skull"]["ct"]["thickness_mm"] == pytest.approx(8, abs=0.6)
     assert done.facts["ann"]["alpha_power"] == 1
@@ -104,7 +103,7 @@ def test_pet_gets_attenuation_on_its_own_grid_with_the_couch(out, export, tmp_pa
     pet = save(tmp_path / "pet.nii.gz", np.zeros((32, 32, 40)), affine)
     couch = save(tmp_path / "couch.nii.gz", np.full((32, 32, 40), 0.01), affine)
     done = export(out, "pet", like=pet, couch=couch, kvp=100)
-    mu = voxels(tmp_path / "TO" / "ann" / "mu.nii.gz")
+    mu = voxels(tmp_path / "TO/ann" / "mu.nii.gz")
     assert mu.shape == (32, 32, 40)
     assert mu[16, 16, 16] == pytest.approx(9.6e-5 * 1035 + 0.01, rel=1e-3)
     assert done.facts["ann"]["share_of_pet_in_ct"] < 1
@@ -117,7 +116,7 @@ def test_planning_gets_transverse_slices_of_a_sagittal_ct_and_air_around_the_bod
     sagittal = np.array([[0, 0, 2.0, 0], [2.0, 0, 0, 0], [0, 2.0, 0, 0], [0, 0, 0, 1]])
     path = save(tmp_path / "case.nii.gz", hu.transpose(1, 2, 0), sagittal)
     done = export(path, "planning", clear_outside=True)
-    folder = tmp_path / "TO" / "case"
+    folder = tmp_path / "TO/case"
     image = nib.load(folder / "ct.nii.gz")
     assert nib.aff2axcodes(image.affine) == ("L", "P", "S")
     assert not done.facts["case"]["resampled"]
@@ -134,7 +133,7 @@ def test_planning_gets_transverse_slices_of_a_sagittal_ct_and_air_around_the_bod
 def test_slices_are_square_and_those_where_the_scan_cuts_the_body_off_are_counted(export, tmp_path):
     path = save(tmp_path / "case.nii.gz", head()[20:])  # of a ball from voxel 5 to 58
     done = export(path, "planning")
-    facts, folder = done.facts["case"], tmp_path / "TO" / "case"
+    facts, folder = done.facts["case"], tmp_path / "TO/case"
     assert facts["grid"].startswith("64×64×64")
     (caution,) = (said for said in done.messages if said.code == "cut-outline")
     assert caution.grade == "caution"
@@ -172,7 +171,7 @@ def sagittal(tmp_path):
     series = write_series(source, tmp_path / "series", Modality="MR", BodyPartExamined="HEAD")
     inputs = {"mr": {"path": "../../series", "sha256": content_hash(series)}}
     Synthesised({"ct": source}, {}, {"model": {"title": "any"}, "inputs": inputs}).write(
-        tmp_path / "OUT" / "ann"
+        tmp_path / "OUT/ann"
     )
     return tmp_path / "OUT"
 
@@ -183,9 +182,9 @@ def test_a_sagittal_series_gives_a_transverse_ct_series_with_the_body_as_contour
 ):
     import pydicom
 
-    source = pydicom.dcmread(tmp_path / "series" / "0000.dcm")
+    source = pydicom.dcmread(tmp_path / "series/0000.dcm")
     assert "patient position" in texts(export(sagittal, "planning"))
-    folder = tmp_path / "TO" / "ann" / "dicom"
+    folder = tmp_path / "TO/ann" / "dicom"
     files = sorted((folder / "ct").glob("*.dcm"))
     slices = {one.SOPInstanceUID: one for one in map(pydicom.dcmread, files)}
     first = next(iter(slices.values()))
@@ -213,7 +212,7 @@ def test_a_sagittal_series_gives_a_transverse_ct_series_with_the_body_as_contour
         header.save_as(path)
     kept = export(sagittal, "planning", "KEPT", plane="source", like=tmp_path / "series")
     assert "patient position" not in texts(kept)
-    kept = pydicom.dcmread(tmp_path / "KEPT" / "ann" / "dicom" / "ct" / "0001.dcm")
+    kept = pydicom.dcmread(tmp_path / "KEPT/ann" / "dicom/ct" / "0001.dcm")
     assert list(kept.ImageType) == ["DERIVED", "SECONDARY", "AXIAL", "SAGITTAL"]
 
 
@@ -241,13 +240,13 @@ def test_pet_gets_attenuation_as_a_parametric_map_in_the_study_of_the_pet(
     couch = tmp_path / "couch.nii.gz"
     save(couch, np.full((32, 32, 32), 0.01), PET)
     done = export(sagittal, "pet", like=pet, couch=couch)
-    folder = tmp_path / "TO" / "ann"
-    found = read_volume(folder / "dicom" / "mu", "mu_511kev")
+    folder = tmp_path / "TO/ann"
+    found = read_volume(folder / "dicom/mu", "mu_511kev")
     wanted = read_volume(folder / "mu.nii.gz", "mu")
     np.testing.assert_array_equal(canonical(found).data, canonical(wanted).data)
     assert same_grid(found.grid, read_volume(pet).grid)
     assert found.data[0, 16, 16, 16] == pytest.approx(9.6e-5 * 1035 + 0.01, rel=1e-3)
-    (file,) = (folder / "dicom" / "mu").iterdir()
+    (file,) = (folder / "dicom/mu").iterdir()
     one = pydicom.dcmread(file)
     assert one.StudyInstanceUID == pydicom.dcmread(pet / "0000.dcm").StudyInstanceUID
     mapping = one.SharedFunctionalGroupsSequence[0].RealWorldValueMappingSequence[0]
@@ -266,8 +265,8 @@ def test_attenuation_without_a_pet_is_in_the_study_of_the_source(sagittal, expor
     import pydicom
 
     export(sagittal, "pet")
-    one = pydicom.dcmread(tmp_path / "TO" / "ann" / "dicom" / "mu" / "0001.dcm")
-    source = pydicom.dcmread(tmp_path / "series" / "0000.dcm")
+    one = pydicom.dcmread(tmp_path / "TO/ann" / "dicom/mu" / "0001.dcm")
+    source = pydicom.dcmread(tmp_path / "series/0000.dcm")
     assert one.FrameOfReferenceUID == source.FrameOfReferenceUID
     assert one.NumberOfFrames == 64
 
@@ -277,7 +276,7 @@ def test_a_pet_of_another_patient_is_refused(sagittal, export, tmp_path):
     pet = pet_series(tmp_path / "pet", PatientID="P2")
     with pytest.raises(BadInput, match="PatientID"):
         export(sagittal, "pet", like=pet)
-    assert not (tmp_path / "TO" / "ann").exists()
+    assert not (tmp_path / "TO/ann").exists()
 
 
 def test_what_no_table_was_made_for_is_said(export, tmp_path):
@@ -315,8 +314,8 @@ def test_padding_of_0_hu_a_patient_in_the_couch_and_a_lost_orientation_are_said(
     image.set_sform(None, 0)
     image.set_qform(None, 0)
     (tmp_path / "IN").mkdir()
-    nib.save(image, tmp_path / "IN" / "ct.nii.gz")
-    save(tmp_path / "IN" / "ncct.nii.gz", head())
+    nib.save(image, tmp_path / "IN/ct.nii.gz")
+    save(tmp_path / "IN/ncct.nii.gz", head())
     couch = save(tmp_path / "couch.nii.gz", np.full(head().shape, 0.09))
     said = texts(export(tmp_path / "IN", "pet", couch=couch))
     assert all(part in said for part in ("exactly 0 HU", "couch", "orientation", "ncct"))
@@ -325,12 +324,12 @@ def test_padding_of_0_hu_a_patient_in_the_couch_and_a_lost_orientation_are_said(
 def test_a_ray_that_runs_along_bone_at_an_end_has_no_number_there_and_none_is_out_of_order(
     export, tmp_path
 ):
-    folder = tmp_path / "OUT" / "ann"
+    folder = tmp_path / "OUT/ann"
     hu = head()
     for name, shift in (("ct", 0), ("ct_low", -900), ("ct_high", 300)):  # all is bone at one end
         save(folder / f"{name}.nii.gz", np.where(hu > -900, hu + shift, hu))
     facts = export(folder.parent, "ultrasound").facts["ann"]
-    rows = np.genfromtxt(tmp_path / "TO" / "ann" / "rays.csv", delimiter=",", names=True)
+    rows = np.genfromtxt(tmp_path / "TO/ann" / "rays.csv", delimiter=",", names=True)
     assert np.isnan(rows["thickness_high_mm"]).any()
     assert (rows["thickness_low_mm"] == 0).all()
     known = np.isfinite(rows["thickness_high_mm"])
@@ -346,9 +345,16 @@ def test_a_caution_of_the_synthesis_and_its_starter_are_repeated(export, tmp_pat
     ]
     ct = Volume(head()[None].astype(np.float32), np.diag([2.0, 2, 2, 1]), "HU", "ct")
     provenance = {"model": {"title": "any"}, "inputs": {}, "warnings": stated}
-    Synthesised({"ct": ct}, {}, provenance).write(tmp_path / "OUT" / "ann")
+    Synthesised({"ct": ct}, {}, provenance).write(tmp_path / "OUT/ann")
     codes = {message.code for message in export(tmp_path / "OUT", "pet").messages}
     assert [one["code"] in codes for one in stated] == [True, True, False]
+
+
+@every_row("shift", [120, -120])
+def test_a_ct_whose_tissue_alone_has_an_offset_is_written_with_a_caution(export, tmp_path, shift):
+    hu = np.where(head() > -500, head() + shift, head())
+    said = export(save(tmp_path / f"ct{shift}.nii.gz", hu), "proton").messages
+    assert ("tissue-hu", "caution") in {(one.code, one.grade) for one in said}
 
 
 @pytest.mark.slow

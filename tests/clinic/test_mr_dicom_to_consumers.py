@@ -1,11 +1,10 @@
 """The walk of docs/guides/consumers.md: a sagittal MR series of a phantom, its CT by a starter, and each of its five users."""
 
-import json
-
 import numpy as np
 import pytest
 
 from dciodvfy import TOOL, errors_in
+from voxlate.base.files import read_json
 from voxlate.clinic.consumers.tissues import default_table
 from voxlate.evaluation.challenges import synthrad2023
 from voxlate.scans.formats.io import read_volume
@@ -76,7 +75,7 @@ def test_an_mr_series_becomes_what_each_of_five_users_reads(
     assert np.abs(wepl - true_wepl)[true_wepl > 0].mean() < 5  # mm
 
     run("export", "OUT", "--for", "ultrasound", "--beam", "90", "--out", "SOUND")
-    facts = json.loads((tmp_path / "SOUND" / case.name / "facts.json").read_text())
+    facts = read_json(tmp_path / "SOUND" / case.name / "facts.json")
     assert 3 < facts["skull"]["ct"]["thickness_mm"] < 14
     assert 1500 < voxels(tmp_path / "SOUND" / case.name / "sound_speed.nii.gz").max() < 4200
 
@@ -90,7 +89,7 @@ def test_an_mr_series_becomes_what_each_of_five_users_reads(
 
     options = ("--score", "synthrad2023", "--mask", "body", "--any-truth")
     run("evaluate", "OUT", "--truth", "COHORT", *options)
-    scores = json.loads((tmp_path / "OUT" / "metrics.json").read_text())
+    scores = read_json(tmp_path / "OUT" / "metrics.json")
     found = scores["modalities"]["ct"]["answers"]["synthesis"]
     image = return_to(read_volume(tmp_path / "OUT" / case.name / "ct.nii.gz", "ct"), true_ct.grid)
     expected = synthrad2023(true_ct.data[0], image.data[0], foreground(true_ct))

@@ -15,6 +15,7 @@ from voxlate.evaluation.intervals.expected import expected_errors
 from voxlate.evaluation.reports.page import report as write_report
 from voxlate.page.views import _volumes
 from voxlate.scans.formats.io import read_volume
+from voxlate.scans.formats.nifti import description_of
 from voxlate.scans.images.grid import Volume
 from voxlate.synthesis.result import Synthesised
 
@@ -22,6 +23,7 @@ pydicom = pytest.importorskip("pydicom")
 
 REASON = "Only 22 mm of the head are in the scan."
 BAD = message("other-content", REASON, grade="do not trust").table
+CAUTION = message("slices", "Slices are missing.").table
 SHAPE = (6, 20, 24)
 
 
@@ -42,7 +44,7 @@ def cases(tmp_path):
     """A folder of a good case and one that is not to be trusted."""
     write_json(tmp_path / "out" / "provenance.json", {"cases": ["ann", "bob"]})
     synthesised(tmp_path / "out" / "ann", [])
-    synthesised(tmp_path / "out" / "bob", [BAD])
+    synthesised(tmp_path / "out" / "bob", [BAD, CAUTION])
     return tmp_path / "out"
 
 
@@ -52,6 +54,7 @@ def test_its_own_file_says_not_to_trust_it(cases):
         for name in ("ann", "bob")
     }
     assert marked == {"ann": False, "bob": True}
+    assert description_of("", ["caution"] * 2).endswith("; 2 cautions")
 
 
 def test_no_user_of_a_ct_gets_it_unless_it_is_accepted(cases, voxlate, tmp_path):
@@ -88,6 +91,7 @@ def test_no_study_gets_it_unless_it_is_accepted_and_then_its_headers_say_so(
     first = pydicom.dcmread(to / "bob" / "ct" / "0001.dcm")
     assert "DO NOT TRUST" in first.SeriesDescription
     assert REASON in first.ImageComments
+    assert CAUTION["text"] in first.ImageComments
     assert REASON in first.DerivationDescription
 
 

@@ -1,7 +1,5 @@
 """The command line: what its options reach."""
 
-import json
-
 import nibabel as nib
 import numpy as np
 import pytest
@@ -9,6 +7,7 @@ from rich.console import Console
 from rich.progress import Progress
 from safetensors.torch import save_file
 
+from voxlate.base.files import read_json
 from voxlate.commands.api.progress import Bars, progress_on
 from voxlate.exchange.published import layout
 from voxlate.science.nets.interface import Channels
@@ -42,7 +41,7 @@ def test_published_weights_become_a_run_that_draws(voxlate, published, tmp_path)
     voxlate("synth", run, f"tof={source}", "--out", out, *options).done()
     (folder,) = out.glob("*/")  # "tof" says nothing of the patient, so its folder's name is taken
     assert folder.name == tmp_path.name.lstrip(".")
-    made = json.loads((folder / "provenance.json").read_text())
+    made = read_json(folder / "provenance.json")
     assert made["synth"]["schedule"]["kind"] == "shifted_cosine"
     assert made["synth"]["slices"] == {"kind": "whole", "crop": None}
     assert made["synth"]["noise"] == {"kind": "shared"}
@@ -60,8 +59,7 @@ def test_an_option_of_synthesis_may_be_named_as_in_a_recipe(voxlate, run, cohort
             == 0
         )
     stated = [
-        json.loads(next((tmp_path / name).glob("*/*.json")).read_text())
-        for name in ("mirror", "synth.mirror")
+        read_json(next((tmp_path / name).glob("*/*.json"))) for name in ("mirror", "synth.mirror")
     ]
     assert stated[0]["synth"] == stated[1]["synth"]
     assert stated[0]["synth"]["mirror"] is True

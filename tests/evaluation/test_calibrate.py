@@ -76,7 +76,7 @@ def test_held_back_patients_give_a_regression_intervals_that_hold(voxlate, run, 
     assert (low <= image + 1e-3).all()
     assert (high >= image - 1e-3).all()
     assert low.min() >= 0 and high.max() <= 1400  # noqa: PT018 - the window
-    stated = read_json(out / "new0" / "provenance.json")
+    stated = read_json(out / "new0/provenance.json")
     assert stated["calibration"]["patients"] == 10
     assert stated["bounds"]["t2"]["mae"] > 0
     assert METRIC_OF["mae"].text(stated["bounds"]["t2"]["mae"]) in said.out
@@ -87,7 +87,7 @@ def test_held_back_patients_give_a_regression_intervals_that_hold(voxlate, run, 
     assert ours["mae_bound_held"].mean() >= 0.9
     row = ours.loc["new0"]
     assert row["coverage_50"] < row["coverage_90"] == pytest.approx(row["coverage"])
-    truth = read_volume(others / "new0" / "t2.nii.gz").data
+    truth = read_volume(others / "new0/t2.nii.gz").data
     inside, body = (truth >= low) & (truth <= high), truth > 0
     assert row["coverage"] == pytest.approx(np.mean(inside, where=body), abs=0.03)
     assert row["interval"] == pytest.approx((high - low)[body].mean(), rel=0.02)
@@ -106,12 +106,12 @@ def test_samples_without_calibration_say_so_in_name_and_header(
         return voxlate(*command, *options)
 
     synth(2).done()
-    spread = out / "new0" / "t2_std_uncalibrated.nii.gz"
+    spread = out / "new0/t2_std_uncalibrated.nii.gz"
     assert b"not calibrated" in nib.load(spread).header["descrip"].item()
     voxlate("calibrate", diffusion, others, "--samples", "2").done()
     synth(2).done()
     assert not spread.exists()
-    assert (out / "new0" / "t2_std.nii.gz").is_file()
+    assert (out / "new0/t2_std.nii.gz").is_file()
     assert "2 samples" in synth(3, to=tmp_path / "o3").refusal
     assert "2 samples" in synth(1, to=tmp_path / "o1").done().err
     synth(3, "--no-intervals", to=tmp_path / "o3").done()
@@ -124,7 +124,7 @@ def test_patients_of_the_training_are_refused_whatever_they_are_called(
     assert trained[0] in voxlate("calibrate", run, cohort).refusal
     shutil.copytree(cohort / trained[0], others / "stranger")
     assert "stranger" in voxlate("calibrate", run, others).refusal
-    change_scan(others / "stranger" / "t1.nii.gz", lambda data: data * 1.001)
+    change_scan(others / "stranger/t1.nii.gz", lambda data: data * 1.001)
     with pytest.raises(InTraining, match="stranger"):  # by its truth
         package.calibrate(run, others)
 
@@ -132,8 +132,8 @@ def test_patients_of_the_training_are_refused_whatever_they_are_called(
 def test_a_truth_that_cannot_be_that_of_its_image_is_left_out_of_a_calibration(
     voxlate, run, others
 ):
-    change_scan(others / "new3" / "t2.nii.gz", lambda data: np.full_like(data, 7))
-    path = others / "new5" / "t2.nii.gz"
+    change_scan(others / "new3/t2.nii.gz", lambda data: np.full_like(data, 7))
+    path = others / "new5/t2.nii.gz"
     scan = nib.load(path)
     shown = np.diag([1000, 1000, 1000, 1]) @ scan.affine
     nib.save(nib.Nifti1Image(scan.get_fdata(), shown), path)
@@ -215,8 +215,8 @@ def test_maps_that_were_changed_after_synthesis_are_not_scored_and_changed_image
 ):
     keep_cases(others, *(f"new{k}" for k in range(5)))
     voxlate("synth", calibrated, others, "--out", out).done()
-    shutil.copy(out / "new1" / "t2_low.nii.gz", out / "new2" / "t2_low.nii.gz")
-    shutil.copy(out / "new4" / "t2.nii.gz", out / "new3" / "t2.nii.gz")
+    shutil.copy(out / "new1/t2_low.nii.gz", out / "new2/t2_low.nii.gz")
+    shutil.copy(out / "new4/t2.nii.gz", out / "new3/t2.nii.gz")
     voxlate("evaluate", out, "--truth", others).done()
     assert read_json(out / "metrics.json")["moved"].keys() == {"new2/t2", "new3/t2"}
     coverage = scores_of(out)["coverage"]
@@ -252,8 +252,8 @@ def test_the_spread_of_three_planes_is_calibrated_as_that_of_samples_is(
     planes = ("--set", "data.planes=all", "--set", "data.stack=1")
     voxlate("train", tiny, "--data", prepared, "--out", run, *planes).done()
     voxlate("synth", run, others, "--out", out, "--no-intervals").done()
-    assert (out / "new0" / "t2_std_uncalibrated.nii.gz").is_file()
+    assert (out / "new0/t2_std_uncalibrated.nii.gz").is_file()
     voxlate("calibrate", run, others).done()
     voxlate("synth", run, others, "--out", tmp_path / "calibrated").done()
-    written = {file.name for file in (tmp_path / "calibrated" / "new0").iterdir()}
+    written = {file.name for file in (tmp_path / "calibrated/new0").iterdir()}
     assert {"t2_low.nii.gz", "t2_high.nii.gz", "t2_std.nii.gz"} <= written

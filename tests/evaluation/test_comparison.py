@@ -11,6 +11,7 @@ import pytest
 from scipy.ndimage import gaussian_filter
 from test_report import Page
 
+from voxlate.base.files import read_json
 from voxlate.base.messages import message
 from voxlate.evaluation.compare import compare
 from voxlate.evaluation.reports.comparison import MOST_CASES, plane_charts, write_page
@@ -89,9 +90,7 @@ def test_each_case_shows_source_truth_and_every_methods_image_error_and_spread_o
 
 def test_the_page_has_the_table_with_uncertainty_time_and_network_calls(page, outs):
     text = Page(page).text
-    scores = json.loads((outs[1] / "metrics.json").read_text())["modalities"]["ct"]["answers"][
-        "synthesis"
-    ]
+    scores = read_json(outs[1] / "metrics.json")["modalities"]["ct"]["answers"]["synthesis"]
     assert f"{scores['mae']['mean']:.1f} ± {scores['mae']['sd']:.1f}" in text
     assert "20.0 ± 0.0" in text, "the mean of the standard deviations inside the body, in HU"
     for part in (
@@ -142,7 +141,7 @@ def test_a_method_whose_images_have_gone_keeps_its_line_in_the_table(voxlate, ou
 def made_by(folder, run, **synth):
     """State that the images of a scored folder were synthesised by this run."""
     for path in folder.glob("*/provenance.json"):
-        stated = json.loads(path.read_text())
+        stated = read_json(path)
         stated |= {"run": str(run), "synth": {**stated["synth"], "samples": 1, **synth}}
         path.write_text(json.dumps(stated))
 

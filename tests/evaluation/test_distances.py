@@ -1,6 +1,5 @@
 """Distances of feature sets against closed forms, scipy's matrix root, published reference numbers and their biases."""
 
-import json
 import math
 
 import numpy as np
@@ -8,6 +7,7 @@ import pytest
 from safetensors.numpy import load_file
 from scipy.linalg import sqrtm
 
+from voxlate.base.files import read_json
 from voxlate.evaluation.scoring.distances import (
     distances,
     frechet,
@@ -43,7 +43,7 @@ def test_a_shift_is_its_squared_length_even_with_fewer_images_than_dimensions():
 def test_the_reference_sets_have_the_published_distance(shared):
     folder = shared / "reference" / "xmodality" / "dev"
     sets = load_file(folder / "pipeline_io.safetensors")
-    expected = json.loads((folder / "pipeline.json").read_text())["fd"]
+    expected = read_json(folder / "pipeline.json")["fd"]
     assert frechet(sets["fd_features_a"], sets["fd_features_b"]) == pytest.approx(
         expected, abs=1e-9
     )

@@ -81,22 +81,22 @@ def test_a_constant_shift_is_the_mean_error_in_the_unit_of_the_truth(cohort, shi
 
 
 def test_jumps_between_slices_show_in_mae_z_and_where_windows_meet_in_the_seam(cohort, tmp_path):
-    truth = read_volume(cohort / "p0" / "ct.nii.gz", "ct")
+    truth = read_volume(cohort / "p0/ct.nii.gz", "ct")
     jumps = np.array(
         [4, 4, 20, 4, 4, 20, 4, 4, 20, 4, 4]
     )  # windows of 6 that share 2 begin or end at 3, 6 and 9
     offsets = np.concatenate([[0], jumps.cumsum()]).astype(np.float32)[:, None, None]
-    write_volume(tmp_path / "out" / "p0" / "ct.nii.gz", volume(truth.data[0] + offsets))
+    write_volume(tmp_path / "out/p0" / "ct.nii.gz", volume(truth.data[0] + offsets))
     made = {
         "synth": {"windows": {"size": 6, "overlap": 2}},
         "prepared": {"spacing_mm": None, "resample": False},
     }
-    write_json(tmp_path / "out" / "p0" / "provenance.json", made)
+    write_json(tmp_path / "out/p0" / "provenance.json", made)
     scores = evaluate(tmp_path / "out", cohort, mask="whole")
     assert scores.rows[0].scores["mae_z"] == pytest.approx(jumps.mean(), abs=1e-3)
     assert scores.rows[0].scores["seam"] == pytest.approx(5, abs=1e-3)
     for changed in ({"synth": {"windows": None}}, {"prepared": {"spacing_mm": [1, 1, 1]}}):
-        write_json(tmp_path / "out" / "p0" / "provenance.json", made | changed)
+        write_json(tmp_path / "out/p0" / "provenance.json", made | changed)
         assert "seam" not in evaluate(tmp_path / "out", cohort).rows[0].scores
 
 
@@ -124,15 +124,13 @@ def test_means_stand_with_the_choices_that_made_them_and_the_table_is_read_as_it
 
 
 def test_a_perfect_synthesis_scores_perfectly_and_its_infinite_psnr_is_left_out(cohort, tmp_path):
-    write_volume(
-        tmp_path / "out" / "p0" / "ct.nii.gz", read_volume(cohort / "p0" / "ct.nii.gz", "ct")
-    )
+    write_volume(tmp_path / "out/p0" / "ct.nii.gz", read_volume(cohort / "p0/ct.nii.gz", "ct"))
     (row,) = evaluate(tmp_path / "out", cohort).rows
     assert row.scores["mae"] == 0
     assert row.scores["ssim_2d"] == pytest.approx(1, abs=1e-6)
     assert row.scores["ssim_3d"] == pytest.approx(1, abs=1e-6)
     assert row.scores["nmi"] == pytest.approx(2)
-    psnr = read_scores(tmp_path / "out" / "metrics.json").means["ct"]["synthesis"]["psnr"]
+    psnr = read_scores(tmp_path / "out/metrics.json").means["ct"]["synthesis"]["psnr"]
     assert (psnr["mean"], psnr["n"], psnr["not_finite"]) == (None, 0, 1)
 
 
@@ -142,7 +140,7 @@ def test_the_recipes_window_is_the_range_and_clips_both_images_unless_the_user_g
     (shifted / "provenance.json").write_text(json.dumps({"range": {"ct": [-1000, -990]}}))
     rows = evaluate(shifted, cohort, mask="whole").rows
     assert all(row.scores["mae"] < 10 for row in rows)
-    truth = read_volume(cohort / "p0" / "ct.nii.gz").data[0]
+    truth = read_volume(cohort / "p0/ct.nii.gz").data[0]
     assert rows[0].scores["mae"] == pytest.approx(10 * np.mean(truth == -1000), abs=1e-3)
     scores = evaluate(shifted, cohort, value_range=(-1024, 976))
     assert scores.rows[0].scores["mae_rel"] == pytest.approx(50 / 2000, rel=1e-4)
@@ -151,8 +149,8 @@ def test_the_recipes_window_is_the_range_and_clips_both_images_unless_the_user_g
 
 
 def test_arbitrary_units_are_scored_up_to_each_images_own_peak(cohort, tmp_path):
-    truth = read_volume(cohort / "p0" / "t1.nii.gz", "t1")
-    write_volume(tmp_path / "out" / "p0" / "t1.nii.gz", volume(truth.data[0] * 37, "t1", "a.u."))
+    truth = read_volume(cohort / "p0/t1.nii.gz", "t1")
+    write_volume(tmp_path / "out/p0" / "t1.nii.gz", volume(truth.data[0] * 37, "t1", "a.u."))
     scores = evaluate(tmp_path / "out", cohort)
     assert scores.rows[0].scores["mae"] == pytest.approx(0, abs=1e-5)
     assert "own 99.5 percentile" in scores.document()["modalities"]["t1"]["range_rule"]
@@ -176,10 +174,10 @@ def test_a_mask_file_decides_what_counts(cohort, shifted, tmp_path):
 
 def test_a_synthesis_stored_in_another_orientation_scores_the_same(cohort, shifted):
     before = evaluate(shifted, cohort).rows[0].scores
-    made = read_volume(shifted / "p0" / "ct.nii.gz")
+    made = read_volume(shifted / "p0/ct.nii.gz")
     flipped = made.affine @ np.diag([-1.0, 1, 1, 1])
     flipped[:3, 3] = made.affine[:3] @ [made.data.shape[3] - 1, 0, 0, 1]
-    write_volume(shifted / "p0" / "ct.nii.gz", volume(made.data[0][..., ::-1], affine=flipped))
+    write_volume(shifted / "p0/ct.nii.gz", volume(made.data[0][..., ::-1], affine=flipped))
     assert evaluate(shifted, cohort).rows[0].scores == before
 
 
@@ -194,11 +192,9 @@ def ramp(shape, affine):
 def test_an_image_on_another_grid_is_scored_on_the_truths_own_where_it_covers_it(tmp_path):
     fine, coarse = np.diag([1.0, 1, 1, 1]), np.diag([2.0, 2, 2, 1])
     coarse[:3, 3] = 0.5
-    write_volume(
-        tmp_path / "cohort" / "p0" / "ct.nii.gz", volume(ramp((8, 24, 20), fine), affine=fine)
-    )
+    write_volume(tmp_path / "cohort/p0" / "ct.nii.gz", volume(ramp((8, 24, 20), fine), affine=fine))
     image = ramp((4, 12, 8), coarse) + 50  # 16 of the 20 columns
-    write_volume(tmp_path / "out" / "p0" / "ct.nii.gz", volume(image, affine=coarse))
+    write_volume(tmp_path / "out/p0" / "ct.nii.gz", volume(image, affine=coarse))
     scores = evaluate(tmp_path / "out", tmp_path / "cohort")
     assert scores.rows[0].scores["mae"] == pytest.approx(
         50, abs=2
@@ -213,13 +209,13 @@ def test_a_registered_truth_is_scored_on_its_own_grid_by_the_stored_transform(tm
     grid, away = np.diag([1.0, 1, 1, 1]), np.diag([1.0, 1, 1, 1])
     away[0, 3] = 300  # the truth's header lies elsewhere: by headers nothing overlaps
     data = head(1, (12, 24, 20))
-    write_volume(tmp_path / "cohort" / "p0" / "ct.nii.gz", volume(data, affine=away))
-    write_volume(tmp_path / "out" / "p0" / "ct.nii.gz", volume(data, affine=grid))
-    (tmp_path / "out" / "p0" / "provenance.json").write_text('{"prepared": {"register": "rigid"}}')
-    write_volume(tmp_path / "prepared" / "x.nii.gz", volume(data))
+    write_volume(tmp_path / "cohort/p0" / "ct.nii.gz", volume(data, affine=away))
+    write_volume(tmp_path / "out/p0" / "ct.nii.gz", volume(data, affine=grid))
+    (tmp_path / "out/p0" / "provenance.json").write_text('{"prepared": {"register": "rigid"}}')
+    write_volume(tmp_path / "prepared/x.nii.gz", volume(data))
     to_moving = itk.TranslationTransform(3, (-300.0, 0.0, 0.0))  # ITK's points are LPS
-    (tmp_path / "prepared" / "transforms" / "p0").mkdir(parents=True)
-    itk.WriteTransform(to_moving, str(tmp_path / "prepared" / "transforms" / "p0" / "ct.tfm"))
+    (tmp_path / "prepared/transforms" / "p0").mkdir(parents=True)
+    itk.WriteTransform(to_moving, str(tmp_path / "prepared/transforms" / "p0/ct.tfm"))
     scores = evaluate(tmp_path / "out", tmp_path / "cohort", prepared=tmp_path / "prepared")
     assert scores.rows[0].scores["mae"] == pytest.approx(0, abs=1e-3)
     assert list(scores.document()["moved"]) == ["p0/ct"]
@@ -236,16 +232,16 @@ def test_an_image_in_the_frame_of_a_scan_that_was_registered_is_moved_to_its_tru
     away = np.diag([1.0, 1, 1, 1])
     away[0, 3] = 300
     data = head(1, (12, 24, 20))
-    write_volume(tmp_path / "cohort" / "p0" / "cta.nii.gz", volume(data, affine=away))
-    write_volume(tmp_path / "out" / "p0" / "cta.nii.gz", volume(data))
-    (tmp_path / "out" / "p0" / "provenance.json").write_text(
+    write_volume(tmp_path / "cohort/p0" / "cta.nii.gz", volume(data, affine=away))
+    write_volume(tmp_path / "out/p0" / "cta.nii.gz", volume(data))
+    (tmp_path / "out/p0" / "provenance.json").write_text(
         '{"prepared": {"register": "rigid", "fixed": "tof", "on_grid_of": "tof"}}'
     )
-    write_json(tmp_path / "prepared" / "cohort.json", {})
+    write_json(tmp_path / "prepared/cohort.json", {})
     left = SimpleNamespace(cases=[SimpleNamespace(case="p0", registered={"tof": None})])
     monkeypatch.setattr(alignment, "open_cohort", lambda _: left)
     for name, shift in shifts.items():  # from the cohort's frame, LPS
-        path = tmp_path / "prepared" / "transforms" / "p0" / f"{name}.tfm"
+        path = tmp_path / "prepared/transforms" / "p0" / f"{name}.tfm"
         path.parent.mkdir(parents=True, exist_ok=True)
         itk.WriteTransform(itk.TranslationTransform(3, (shift, 0.0, 0.0)), str(path))
     scores = evaluate(tmp_path / "out", tmp_path / "cohort", prepared=tmp_path / "prepared")
@@ -268,11 +264,11 @@ def test_cases_without_an_image_of_this_run_are_listed_with_the_reason(voxlate, 
 
 
 def test_a_modality_that_a_case_lacks_is_listed(cohort, shifted):
-    write_volume(shifted / "p0" / "t1.nii.gz", read_volume(cohort / "p0" / "t1.nii.gz", "t1"))
+    write_volume(shifted / "p0/t1.nii.gz", read_volume(cohort / "p0/t1.nii.gz", "t1"))
     assert list(evaluate(shifted, cohort).header["not_synthesised"]) == ["p1/t1", "p2/t1"]
     # a scan, so that no image of it can be
     given = {"inputs": {"t1": {"path": "../../cohort/p1/t1.nii.gz"}}}
-    (shifted / "p1" / "provenance.json").write_text(json.dumps(given))
+    (shifted / "p1/provenance.json").write_text(json.dumps(given))
     for name in ("p0", "p2"):
         (shifted / name / "provenance.json").write_text("{}")
     assert list(evaluate(shifted, cohort).header["not_synthesised"]) == ["p2/t1"]
@@ -297,16 +293,16 @@ def test_a_case_that_synth_was_writing_when_it_was_killed_is_not_scored(cohort, 
 
 @every_row("stated", [{"case": "p1"}, {"inputs": {"t1": {"path": "../../cohort/p1/t1.nii.gz"}}}])
 def test_a_folder_with_the_name_of_another_case_is_refused(cohort, shifted, stated):
-    (shifted / "p1" / "provenance.json").write_text("{}")
-    (shifted / "p2" / "provenance.json").write_text("{}")
-    (shifted / "p0" / "provenance.json").write_text(json.dumps(stated))
+    (shifted / "p1/provenance.json").write_text("{}")
+    (shifted / "p2/provenance.json").write_text("{}")
+    (shifted / "p0/provenance.json").write_text(json.dumps(stated))
     with pytest.raises(BadInput, match=r"p0.*p1"):
         evaluate(shifted, cohort)
 
 
 def test_a_case_that_cannot_be_scored_is_listed_and_the_others_are_scored(voxlate, cohort, shifted):
-    (shifted / "p0" / "ct.nii.gz").write_bytes(b"no image")
-    (cohort / "p2" / "ct.nii.gz").write_bytes(b"no image")
+    (shifted / "p0/ct.nii.gz").write_bytes(b"no image")
+    (cohort / "p2/ct.nii.gz").write_bytes(b"no image")
     assert voxlate("evaluate", shifted, "--truth", cohort).code == 3
     document = read_json(shifted / "metrics.json")
     assert document["not_synthesised"].keys() == {"p0/ct", "p2/ct"}
@@ -321,23 +317,23 @@ def test_scores_of_images_that_changed_since_are_neither_compared_nor_reported(
     for out in (shifted, tmp_path / "other"):
         evaluate(out, cohort)
     voxlate("compare", shifted, tmp_path / "other").done()
-    write_volume(shifted / "p1" / "ct.nii.gz", volume(head(7)))
+    write_volume(shifted / "p1/ct.nii.gz", volume(head(7)))
     for command in (["compare", shifted, tmp_path / "other"], ["report", shifted]):
         assert "p1/ct" in voxlate(*command).refusal
 
 
 @every_row("name", ["out", "nowhere"])
 def test_a_folder_without_matching_cases_is_refused(cohort, tmp_path, name):
-    write_volume(tmp_path / "out" / "stranger" / "ct.nii.gz", volume(head(0)))
+    write_volume(tmp_path / "out/stranger" / "ct.nii.gz", volume(head(0)))
     with pytest.raises(BadInput, match=name):
         evaluate(tmp_path / name, cohort)
 
 
 def test_the_spread_of_samples_is_compared_with_the_error(cohort, shifted):
-    truth = read_volume(cohort / "p0" / "ct.nii.gz").data[0]
+    truth = read_volume(cohort / "p0/ct.nii.gz").data[0]
     error = np.abs(np.random.default_rng(0).normal(0, 30, truth.shape)).astype(np.float32)
-    write_volume(shifted / "p0" / "ct.nii.gz", volume(np.where(truth > 0, truth + error, truth)))
-    write_volume(shifted / "p0" / "ct_std.nii.gz", volume(np.where(truth > 0, error / 2, 0)))
+    write_volume(shifted / "p0/ct.nii.gz", volume(np.where(truth > 0, truth + error, truth)))
+    write_volume(shifted / "p0/ct_std.nii.gz", volume(np.where(truth > 0, error / 2, 0)))
     row = evaluate(shifted, cohort).rows[0]
     assert row.scores["std_error_r"] == pytest.approx(1, abs=1e-4)
     assert row.scores["std"] == pytest.approx(row.scores["mae"] / 2, rel=1e-3)
@@ -369,7 +365,7 @@ def test_the_mean_image_lies_where_its_scans_lay_in_training(cohort, shifted, na
     wide[1, 3] = -4
     naive = replace(naive, fixed="t1")
     truth = np.pad(head(2), ((0, 0), (4, 0), (0, 0)), constant_values=-1000)
-    write_volume(cohort / "p2" / "ct.nii.gz", volume(truth, affine=wide))
+    write_volume(cohort / "p2/ct.nii.gz", volume(truth, affine=wide))
     shutil.rmtree(shifted / "p0")
     shutil.rmtree(shifted / "p1")
     expected = np.mean([head(0), head(1)], axis=0)
@@ -386,19 +382,19 @@ def test_the_copy_of_a_registered_source_is_moved_from_its_own_frame(tmp_path):
     for name, affine in (("t1", np.eye(4)), ("t2", away), ("ct", np.eye(4))):
         unit = "HU" if name == "ct" else "a.u."
         write_volume(
-            tmp_path / "cohort" / "p0" / f"{name}.nii.gz", volume(data + 1024, name, unit, affine)
+            tmp_path / "cohort/p0" / f"{name}.nii.gz", volume(data + 1024, name, unit, affine)
         )
-    write_volume(tmp_path / "out" / "p0" / "ct.nii.gz", volume(data + 1024))
+    write_volume(tmp_path / "out/p0" / "ct.nii.gz", volume(data + 1024))
     inputs = {name: {"path": f"../../cohort/p0/{name}.nii.gz"} for name in ("t1", "t2")}
     made = {"prepared": {"register": "rigid", "fixed": "t1", "on_grid_of": "t1"}, "inputs": inputs}
-    (tmp_path / "out" / "p0" / "provenance.json").write_text(json.dumps(made))
-    folder = tmp_path / "prepared" / "transforms" / "p0"
+    (tmp_path / "out/p0" / "provenance.json").write_text(json.dumps(made))
+    folder = tmp_path / "prepared/transforms" / "p0"
     folder.mkdir(parents=True)
     for name, shift in (("t1", 0.0), ("t2", -300.0), ("ct", 0.0)):  # ITK's points are LPS
         itk.WriteTransform(
             itk.TranslationTransform(3, (shift, 0.0, 0.0)), str(folder / f"{name}.tfm")
         )
-    case = case_of(tmp_path / "cohort" / "p0", ("t1", "t2", "ct"))
+    case = case_of(tmp_path / "cohort/p0", ("t1", "t2", "ct"))
     case["t2"] = replace(case["t2"], affine=case["t1"].affine)
     ranges = {"ct": range_for("HU"), "t1": range_for(""), "t2": range_for("")}
     naive = fit([(case, None)], ["t1", "t2"], ["ct"], ranges)
@@ -453,7 +449,7 @@ def test_evaluate_ends_with_the_verdict_after_the_main_and_requested_scores_or_a
     voxlate, cohort, shifted, naive, tmp_path
 ):
     """Images that are 50 to 150 HU too bright are worse than a table that is nearly right."""
-    naive.save(tmp_path / "run" / "naive.safetensors")
+    naive.save(tmp_path / "run/naive.safetensors")
     (shifted / "provenance.json").write_text(json.dumps({"run": str(tmp_path / "run")}))
     options = ("evaluate", shifted, "--truth", cohort, "--region", "bright=ct>40")
     short = voxlate(*options, "--score", "slices").out
@@ -470,7 +466,7 @@ def test_evaluate_ends_with_the_verdict_after_the_main_and_requested_scores_or_a
 
 @pytest.mark.slow
 def test_the_naive_baselines_on_the_slice_pairs_score_as_others_found(shared):
-    folder = shared / "data" / "harvard_ct_mr"
+    folder = shared / "data/harvard_ct_mr"
     with open(folder / "cases.csv", newline="") as file:
         splits = {row["case"]: row["split"] for row in csv.DictReader(file)}
 
@@ -563,7 +559,7 @@ def test_in_network_units_truth_and_image_are_what_the_network_was_given_and_gav
     for row in scores.rows:
         assert row.scores["mae"] == pytest.approx(25.5, abs=1e-3)
         assert row.scores["std"] == pytest.approx(25.5, abs=1e-3)
-    (tmp_path / "out" / "p1" / "provenance.json").write_text('{"case": "p1"}')
+    (tmp_path / "out/p1" / "provenance.json").write_text('{"case": "p1"}')
     scores = evaluate(tmp_path / "out", cohort, units="network")
     assert list(scores.header["not_synthesised"]) == ["p1/t1"]
 
@@ -606,7 +602,7 @@ def test_a_case_of_a_split_without_an_image_is_listed_by_the_splits_of_the_train
     with pytest.raises(BadInput, match="--split"):
         evaluate(shifted, cohort, split="val")
     splits = {"train": ["p0"], "val": ["p1", "p2"]}
-    write_json(tmp_path / "run" / "provenance.json", {"data": {"splits": splits}})
+    write_json(tmp_path / "run/provenance.json", {"data": {"splits": splits}})
     write_json(shifted / "provenance.json", {"run": "../run", "cases": ["p0", "p1", "p2"]})
     shutil.rmtree(shifted / "p2")
     scores = evaluate(shifted, cohort, split="val")

@@ -1,7 +1,5 @@
 """Regions scored by themselves, distances of pooled slices, and a paper's variants, all through `evaluate`."""
 
-import json
-
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
@@ -9,6 +7,7 @@ from scipy.ndimage import gaussian_filter
 
 from rows import every_row
 from voxlate.base.errors import BadInput
+from voxlate.base.files import read_json
 from voxlate.evaluation.reports.page import report
 from voxlate.evaluation.scoring.distances import frechet, with_error
 from voxlate.evaluation.scoring.evaluate import evaluate
@@ -267,7 +266,7 @@ def test_features_of_the_users_own_take_the_place(cohort, out):
 def test_volumes_score_as_the_paper_scores_them(shared, tmp_path):
     folder = shared / "reference" / "xmodality" / "dev"
     arrays = load_file(folder / "pipeline_io.safetensors")
-    expected = json.loads((folder / "pipeline.json").read_text())
+    expected = read_json(folder / "pipeline.json")
     for folder, key in (("truth", "vol3d_true"), ("out", "vol3d_pred")):
         write_volume(tmp_path / folder / "case" / "cta.nii.gz", volume(arrays[key]))
     options = {"value_range": (-50, 350), "ssim_from": "zero"}

@@ -1,7 +1,6 @@
 """Scopes of scores: whole, both masked, slice by slice, on crops, of filtered slices; all through `evaluate`."""
 
 import csv
-import json
 import math
 
 import numpy as np
@@ -9,6 +8,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from voxlate.base.errors import BadInput
+from voxlate.base.files import read_json
 from voxlate.evaluation.reports.page import report
 from voxlate.evaluation.scoring.evaluate import evaluate
 from voxlate.evaluation.scoring.metrics import psnr, ssim
@@ -161,7 +161,7 @@ def test_slices_score_as_paper_001_scores_its_images(shared, tmp_path):
     folder = shared / "reference" / "xmodality" / "dev"
     arrays, wanted = (
         load_file(folder / "pipeline_io.safetensors"),
-        json.loads((folder / "pipeline.json").read_text()),
+        read_json(folder / "pipeline.json"),
     )
     truth, made = (arrays[key][..., 0] for key in ("img2d_true", "img2d_pred"))
     out, cohort = pair(tmp_path, truth, made, modality="cta", unit="HU")
@@ -293,7 +293,7 @@ def test_scopes_stand_in_the_table_the_files_the_report_and_comparisons(voxlate,
         said = voxlate("evaluate", out, "--truth", out.with_name("cohort"), *options).done()
         assert "PSNR, both masked, slices" in said.out
         assert "MSE/range², crops" in said.out
-    document = json.loads((outs[0] / "metrics.json").read_text())
+    document = read_json(outs[0] / "metrics.json")
     assert all(part in document["scopes"]["crops"] for part in ("16×16", "seed 3"))
     assert ",both_masked.slices,,psnr,dB," in (outs[0] / "scores.csv").read_text()
     assert "SSIM 2-D, both masked, slices" in report(outs[0]).read_text()

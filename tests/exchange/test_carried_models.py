@@ -1,7 +1,6 @@
 """A model folder gives torch's images without torch, and is refused where anything in it differs."""
 
 import dataclasses
-import json
 import shutil
 from pathlib import Path
 
@@ -118,7 +117,7 @@ def test_the_command_writes_the_image_and_its_provenance(folder, tmp_path, capsy
     image = read_volume(tmp_path / "out" / "t2.nii.gz", "t2")
     assert image.grid.shape == (7, 26, 22)
     assert is_synthetic(tmp_path / "out" / "t2.nii.gz")
-    stated = json.loads((tmp_path / "out" / "provenance.json").read_text())
+    stated = read_json(tmp_path / "out" / "provenance.json")
     assert stated["model"]["title"] == "slices, their neighbours and the mirror image"
     assert "not a medical device" in stated["notice"]
 
@@ -240,7 +239,7 @@ def test_a_file_that_is_no_graph_is_refused(tmp_path):
 
 
 def test_a_folder_of_patients_names_none(folder):
-    stated = json.loads((folder / DESCRIPTION).read_text())
+    stated = read_json(folder / DESCRIPTION)
     assert stated["licence"] == "CC0"
     facts = stated["facts"]
     assert not any(facts[name] for name in ("seen_voxels", "seen_signatures", "splits"))

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from rows import every_row
 from voxlate.base.errors import BadInput
+from voxlate.base.files import read_json
 from voxlate.exchange.foreign import Preprocessing
 from voxlate.exchange.foreign_formats import READERS, import_model
 from voxlate.exchange.pretrained import net_changes
@@ -644,7 +645,7 @@ def test_weights_of_monai_alone_are_those_of_the_network_that_the_recipe_names(t
 
 
 def change(path: Path, **keys: Any) -> None:
-    path.write_text(json.dumps(json.loads(path.read_text()) | keys))
+    path.write_text(json.dumps(read_json(path) | keys))
 
 
 def test_keys_and_shapes_that_differ_from_the_configuration_are_named(tmp_path):
@@ -724,13 +725,13 @@ def test_files_of_another_structure_are_refused_in_one_sentence(tmp_path):
 def test_code_in_a_bundle_and_layers_by_other_names_are_refused(tmp_path):
     place, _ = basic_unet(tmp_path)
     config = place / "configs" / "inference.json"
-    network_def = json.loads(config.read_text())["network_def"]
+    network_def = read_json(config)["network_def"]
     change(config, network_def=network_def | {"dropout": "$__import__('os').getpid()"})
     assert "network_def.dropout: expected a plain value" in refusal("monai", place)
     change(config, network_def=network_def | {"_target_": "my.BasicUNet"})
     assert "found none. Name its weights file" in refusal("monai", place)
     place, _ = nnunet(tmp_path, "PlainConvUNet", 2)
-    plans = json.loads((place / "plans.json").read_text())
+    plans = read_json(place / "plans.json")
     arguments = plans["configurations"]["base"]["architecture"]["arch_kwargs"]
     arguments["nonlin"] = "os.system"
     (place / "plans.json").write_text(json.dumps(plans))

@@ -1,6 +1,5 @@
 """Published weights: the reference outputs of all four networks, and every way in which a file may be wrong."""
 
-import json
 import zlib
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 
 from rows import every_row
 from voxlate.base.errors import BadInput
+from voxlate.base.files import read_json
 from voxlate.exchange.published import detect, import_run, layout, read_weights
 from voxlate.scans.images.grid import Volume
 from voxlate.science.nets.interface import Channels, NetworkInput
@@ -99,7 +99,7 @@ def _from_recipe(shapes: dict[str, list[int]]) -> dict[str, Tensor]:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["unet", "adm", "uvit", "dit"])
 def test_networks_of_the_published_size_reproduce_the_reference_outputs(reference, name, tmp_path):
-    published = json.loads((reference / "default_params.json").read_text())[name]
+    published = read_json(reference / "default_params.json")[name]
     save_file(_from_recipe(published["params"]), tmp_path / "full.safetensors")
     io = load_file(reference / "dev" / f"full_{name}_io.safetensors")
     difference = _difference(tmp_path / "full.safetensors", io)
@@ -121,7 +121,7 @@ def test_bfloat16_of_the_reference_networks_is_within_a_hundredth(reference, nam
 
 @every_row("name", NETS)
 def test_the_published_keys_and_shapes_are_ours(reference, name):
-    published = json.loads((reference / "default_params.json").read_text())[name]["params"]
+    published = read_json(reference / "default_params.json")[name]["params"]
     others = {"adm": ADM(), "uvit": UViT(), "dit": DiT()}
     settings = others.get(name, PlainUNet())
     noisy = name != "unet"
@@ -212,7 +212,7 @@ def test_an_imported_file_is_a_run_that_synthesises(name, tmp_path):
     assert made.volume.data.shape == data.shape
     assert made.volume.unit == "HU"
     assert -50 <= made.volume.data.min() < made.volume.data.max() <= 350
-    noted = json.loads(run.provenance.read_text())["data"]["imported"]
+    noted = read_json(run.provenance)["data"]["imported"]
     assert noted["file"] == weights.name
     assert len(noted["sha256"]) == 64
 

@@ -176,6 +176,15 @@ def test_a_model_that_cannot_be_used_is_listed_with_its_sentence_and_the_others_
     assert text.count("<strong>Fits.</strong>") == 1
 
 
+def test_a_model_without_a_scan_states_why_a_damaged_one_is_none(page, run, cohort):
+    scan = cohort / "case1" / "t1.nii.gz"
+    scan.write_bytes(scan.read_bytes()[:-300])
+    made = page({"run": str(run)}, start=Here)
+    text = finished(made, made.upload(scan).headers["location"])
+    (why,) = re.findall(r"<strong>Does not fit.</strong> (.*?)</p>", text)
+    assert "damaged" in why
+
+
 @pytest.mark.parametrize(("widest", "top"), [(735.0, 800.0), (0.0042, 0.005), (0.0, 1.0)])
 def test_a_map_ends_at_a_round_value_and_a_ct_has_the_window_of_heads_or_trunks(widest, top):
     ball = sum(np.square(axis) for axis in np.ogrid[-1:1:20j, -1:1:20j, -1:1:20j]) < 0.5

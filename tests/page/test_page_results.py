@@ -45,7 +45,7 @@ def digest(path: Path) -> str:
 
 def test_an_upload_gives_the_bits_of_voxlate_synth(page, voxlate, diffusion, cohort, tmp_path):
     made = page({"run": str(diffusion)}, start=Here)
-    place = made.upload(cohort / "case1" / "t1.nii.gz").headers["location"]
+    place = made.upload(cohort / "case1/t1.nii.gz").headers["location"]
     text = finished(made, place)
     assert "<strong>Fits.</strong>" in text
     assert 'name="scan" value="t1.nii.gz"' in text
@@ -53,7 +53,7 @@ def test_an_upload_gives_the_bits_of_voxlate_synth(page, voxlate, diffusion, coh
     ours = made.client.get(f"{address}/images/t2.nii.gz").content
     spread = made.client.get(f"{address}/images/t2_std_uncalibrated.nii.gz").content
     options = ("--samples", 2, "--steps", 3, "--seed", 5, "--device", "cpu")
-    scan = cohort / "case1" / "t1.nii.gz"
+    scan = cohort / "case1/t1.nii.gz"
     assert voxlate("synth", diffusion, scan, "--out", tmp_path / "out", *options).code == 0
     (case,) = (path for path in (tmp_path / "out").iterdir() if path.is_dir())
     assert hashlib.sha256(ours).hexdigest() == digest(case / "t2.nii.gz")
@@ -107,7 +107,7 @@ def test_a_calibrated_run_shows_its_interval_and_its_bound(page, run, small_head
         small_head(tmp_path / "others" / f"new{number}", 100 + number)
     package.calibrate(run, tmp_path / "others", progress=False)
     made = page({"run": str(run)}, start=Here)
-    place = made.upload(tmp_path / "others" / "new3" / "t1.nii.gz").headers["location"]
+    place = made.upload(tmp_path / "others/new3" / "t1.nii.gz").headers["location"]
     assert "with prediction intervals" in finished(made, place)
     _, text = synthesised(made, place, "run")
     roles = re.findall(r'data-role="(\w+)"', text)
@@ -118,9 +118,7 @@ def test_a_calibrated_run_shows_its_interval_and_its_bound(page, run, small_head
 
 def test_models_that_do_not_fit_say_why_and_cannot_be_run(page, run, cohort, tmp_path):
     made = page({"run": str(run), "gone": str(tmp_path / "gone")}, start=Here)
-    place = made.upload(cohort / "case1" / "t1.nii.gz", cohort / "case1" / "t2.nii.gz").headers[
-        "location"
-    ]
+    place = made.upload(cohort / "case1/t1.nii.gz", cohort / "case1/t2.nii.gz").headers["location"]
     text = finished(made, place)
     assert text.count("<strong>Fits.</strong>") == 1
     assert text.count("<strong>Does not fit.</strong>") == 1
@@ -133,8 +131,8 @@ def test_models_that_do_not_fit_say_why_and_cannot_be_run(page, run, cohort, tmp
 def test_the_user_says_which_file_is_which_modality(page, run, cohort, tmp_path):
     first = tmp_path / "a.nii.gz"
     other = tmp_path / "b.nii.gz"
-    first.write_bytes((cohort / "case1" / "t2.nii.gz").read_bytes())
-    other.write_bytes((cohort / "case1" / "t1.nii.gz").read_bytes())
+    first.write_bytes((cohort / "case1/t2.nii.gz").read_bytes())
+    other.write_bytes((cohort / "case1/t1.nii.gz").read_bytes())
     made = page({"run": str(run)}, start=Here)
     place = made.upload(first, other).headers["location"]
     assert finished(made, place).count("the only one; its name") == 2
@@ -149,10 +147,10 @@ def test_the_user_says_which_file_is_which_modality(page, run, cohort, tmp_path)
 
 def test_a_lone_scan_of_another_name_is_taken_as_by_the_command_with_a_note(page, run, cohort):
     made = page({"run": str(run)}, start=Here)
-    text = finished(made, made.upload(cohort / "case1" / "t2.nii.gz").headers["location"])
+    text = finished(made, made.upload(cohort / "case1/t2.nii.gz").headers["location"])
     assert "The scan (t2.nii.gz) is taken as t1 because it is the only one" in text
-    named = cohort / "case1" / "slab_t1.nii.gz"
-    (cohort / "case1" / "t1.nii.gz").rename(named)
+    named = cohort / "case1/slab_t1.nii.gz"
+    (cohort / "case1/t1.nii.gz").rename(named)
     assert "the only one" not in finished(made, made.upload(named).headers["location"])
 
 
@@ -179,7 +177,7 @@ def test_each_fitting_series_of_a_study_is_a_choice_and_no_localiser_is(page, ru
             header = mr_slice(level, "1.2", f"1.2.{number}")
             header.SeriesDescription = text
             save(header, tmp_path / "study" / text / f"{level}.dcm")
-    (tmp_path / "study" / ".DS_Store").touch()
+    (tmp_path / "study/.DS_Store").touch()
     whole = tmp_path / "study.zip"
     shutil.make_archive(str(whole.with_suffix("")), "zip", tmp_path / "study")
     place = made.upload(whole).headers["location"]
@@ -188,7 +186,7 @@ def test_each_fitting_series_of_a_study_is_a_choice_and_no_localiser_is(page, ru
     synthesised(made, place, "run", scan="study/t1_tra", anyway=1)
     assert made.client.post(f"{place}/synthesise", data={"run": "run", "scan": "x"}).is_error
     assert unpacked(whole) == (tmp_path / "study", 1)  # which has the same files
-    slice_file = tmp_path / "study" / "t1_iso" / "0.dcm"
+    slice_file = tmp_path / "study/t1_iso" / "0.dcm"
     kept = slice_file.read_bytes()
     for others in (kept[:-1] + bytes([kept[-1] ^ 1]), None):  # another study of the same sizes
         slice_file.unlink()
@@ -197,9 +195,9 @@ def test_each_fitting_series_of_a_study_is_a_choice_and_no_localiser_is(page, ru
         with pytest.raises(BadInput):
             unpacked(whole)
     shutil.rmtree(tmp_path / "study")
-    assert (unpacked(whole)[0] / "t1_iso" / "0.dcm").is_file()
+    assert (unpacked(whole)[0] / "t1_iso/0.dcm").is_file()
     shutil.make_archive(str(tmp_path / "packed"), "zip", tmp_path, "study")
-    assert unpacked(tmp_path / "packed.zip")[0] == tmp_path / "packed" / "study"
+    assert unpacked(tmp_path / "packed.zip")[0] == tmp_path / "packed/study"
 
 
 def test_series_of_two_patients_are_refused_and_two_of_one_are_not(page, run, tmp_path):
@@ -255,7 +253,7 @@ def test_a_dicom_series_gives_a_derived_series(page, run, series):
 def test_the_page_synthesises_what_is_not_to_be_trusted_only_where_the_box_is_ticked(
     page, run, cohort
 ):
-    scan = change_scan(cohort / "case1" / "t1.nii.gz", lambda values: values - 1000)
+    scan = change_scan(cohort / "case1/t1.nii.gz", lambda values: values - 1000)
     made = page({"run": str(run)}, start=Here)
     place = made.upload(scan).headers["location"]
     assert 'name="anyway" value="1" required' in finished(made, place)

@@ -98,8 +98,8 @@ def test_a_folder_that_cannot_be_read_is_refused_with_one_sentence(tmp_path, mon
 def test_a_new_folder_is_below_the_root_and_outside_of_the_cohort(cohort, tmp_path):
     root = tmp_path.resolve()
     (root / "out").symlink_to("/usr")
-    (root / "there" / "file").mkdir(parents=True)
-    assert new_folder(root, "some/new") == root / "some" / "new"
+    (root / "there/file").mkdir(parents=True)
+    assert new_folder(root, "some/new") == root / "some/new"
     for text, why in (
         ("../new", "expected a name of letters"),
         ("out/new", "below the root folder"),
@@ -112,11 +112,9 @@ def test_a_new_folder_is_below_the_root_and_outside_of_the_cohort(cohort, tmp_pa
 
 
 def test_the_table_of_a_cohort_is_that_of_the_dry_run(page, voxlate, cohort, tmp_path):
-    (cohort / "case0" / "notes.txt").write_text("no scan")
-    (cohort / "case1" / "localizer.nii.gz").write_bytes(
-        (cohort / "case1" / "t1.nii.gz").read_bytes()
-    )
-    (cohort / "case2" / "t2.nii.gz").write_bytes(b"damaged")
+    (cohort / "case0/notes.txt").write_text("no scan")
+    (cohort / "case1/localizer.nii.gz").write_bytes((cohort / "case1/t1.nii.gz").read_bytes())
+    (cohort / "case2/t2.nii.gz").write_bytes(b"damaged")
     answer = voxlate("prepare", cohort, "--dry-run", "--json")
     told = json.loads(answer.out)
     made = page(root=tmp_path, start=Here)
@@ -144,9 +142,9 @@ def test_a_link_that_leads_out_of_the_root_is_not_read(page, cohort, tmp_path):
     root = tmp_path / "root"
     shutil.move(cohort, root / "cohort")
     outside = tmp_path / "outside"
-    shutil.copytree(root / "cohort" / "case0", outside)
-    (root / "cohort" / "case0" / "t1.nii.gz").unlink()
-    (root / "cohort" / "case0" / "t1.nii.gz").symlink_to(outside / "t1.nii.gz")
+    shutil.copytree(root / "cohort/case0", outside)
+    (root / "cohort/case0" / "t1.nii.gz").unlink()
+    (root / "cohort/case0" / "t1.nii.gz").symlink_to(outside / "t1.nii.gz")
     made = page(root=root.resolve(), start=Here)
     text = ended(made, made.client.post("/training/survey", data={"place": "cohort"}), "failed")
     assert "cohort/case0/t1.nii.gz: expected a link to a place below the root folder" in text
@@ -185,14 +183,14 @@ def test_a_training_from_the_page_has_the_weights_of_voxlate_train(
     assert (
         voxlate("train", tiny, "--data", prepared, "--out", tmp_path / "theirs", *options).code == 0
     )
-    ours = (tmp_path / "new" / "weights.safetensors").read_bytes()
-    theirs = (tmp_path / "theirs" / "weights.safetensors").read_bytes()
+    ours = (tmp_path / "new/weights.safetensors").read_bytes()
+    theirs = (tmp_path / "theirs/weights.safetensors").read_bytes()
     assert _tensors(ours) == _tensors(theirs)
     assert '<svg class="chart"' in text
     assert " style=" not in text
     name = re.search(r"name=(final_\d+)", text)[1]
     picture = made.client.get("/training/picture", params={"place": "new", "name": name})
-    assert picture.content == (tmp_path / "new" / "validation" / f"{name}.png").read_bytes()
+    assert picture.content == (tmp_path / "new/validation" / f"{name}.png").read_bytes()
     other = made.client.get("/training/picture", params={"place": "new", "name": "../../tiny"})
     assert other.status_code == 400
     assert str(tmp_path) not in text
@@ -233,10 +231,10 @@ def test_a_plan_is_that_of_plan_training_and_its_training_keeps_the_recipe(
     assert f"Predicted: {planned.seconds / 60:.1f} of 0.5 minutes" in text
     started = made.client.post(f"{answer.headers['location']}/start", data={"folder": "auto"})
     ended(made, started)
-    recipe = (tmp_path / "auto" / "recipe.toml").read_text()
+    recipe = (tmp_path / "auto/recipe.toml").read_text()
     assert recipe.startswith("# Planned by voxlate from")
-    assert to_dict(read(str(tmp_path / "auto" / "recipe.toml"))) == to_dict(planned.recipe)
-    assert (tmp_path / "auto" / "weights.safetensors").is_file()
+    assert to_dict(read(str(tmp_path / "auto/recipe.toml"))) == to_dict(planned.recipe)
+    assert (tmp_path / "auto/weights.safetensors").is_file()
     again = made.client.post(f"{answer.headers['location']}/start", data={"folder": "auto"})
     assert "which is there" in sentence(again)
 
@@ -301,7 +299,7 @@ def test_what_is_no_recipe_number_or_choice_is_refused(page, prepared, tiny, tmp
         made, made.client.post("/training/recipe", data=recipe | {"recipe": "evil.toml"}), "failed"
     )
     assert "found one that needs the code of evil:Net" in text
-    assert not (tmp_path / "new" / "recipe.toml").exists()
+    assert not (tmp_path / "new/recipe.toml").exists()
 
 
 def test_the_styles_of_a_chart_become_attributes():
@@ -313,11 +311,11 @@ def test_the_styles_of_a_chart_become_attributes():
 
 
 def test_runs_are_found_below_the_root_but_not_inside_of_links(run, tmp_path):
-    (tmp_path / "a" / "b").mkdir(parents=True)
-    shutil.copytree(run, tmp_path / "a" / "b" / "deep")
+    (tmp_path / "a/b").mkdir(parents=True)
+    shutil.copytree(run, tmp_path / "a/b" / "deep")
     (tmp_path / "again").symlink_to(run)
     (run / "weights.safetensors").rename(run / "other.safetensors")
-    assert find_runs(tmp_path) == {"a/b/deep": tmp_path / "a" / "b" / "deep"}
+    assert find_runs(tmp_path) == {"a/b/deep": tmp_path / "a/b" / "deep"}
     assert find_runs(None) == {}
 
 
@@ -332,15 +330,15 @@ def test_a_stopped_training_saves_resumes_and_ends_with_the_same_weights(
     name = address.rpartition("/")[2]
     _wait_for(lambda: (made.jobs.progress(name) or _NONE).done >= 5)
     made.client.post(f"{address}/stop")
-    _wait_for(lambda: (tmp_path / "new" / "state.pt").is_file())
+    _wait_for(lambda: (tmp_path / "new/state.pt").is_file())
     assert "Stopped; the state is saved." in made.client.get(address).text
-    assert not (tmp_path / "new" / "weights.safetensors").exists()
+    assert not (tmp_path / "new/weights.safetensors").exists()
     resumed = made.client.post(f"{address}/again")
     ended(made, resumed, seconds=500)
     options = [part for line in changes.split() for part in ("--set", line)]
     theirs = tmp_path / "theirs"
     assert voxlate("train", tiny, "--data", prepared, "--out", theirs, *options).code == 0
-    ours = (tmp_path / "new" / "weights.safetensors").read_bytes()
+    ours = (tmp_path / "new/weights.safetensors").read_bytes()
     assert _tensors(ours) == _tensors((theirs / "weights.safetensors").read_bytes())
 
 
@@ -362,4 +360,4 @@ def test_a_cohort_is_prepared_by_workers_of_a_process_of_its_own(page, cohort, t
     ended(made, answer, seconds=300)
     again = made.client.post(f"{answer.headers['location']}/prepare", data={"folder": "ours"})
     ended(made, again, seconds=300)
-    assert len(read_json(tmp_path / "ours" / "cohort.json")["cases"]) == 6
+    assert len(read_json(tmp_path / "ours/cohort.json")["cases"]) == 6

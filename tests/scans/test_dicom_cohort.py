@@ -9,6 +9,7 @@ import pytest
 
 from rows import every_row
 from voxlate.base.errors import BadInput
+from voxlate.base.files import read_json
 from voxlate.checks.prepare import prepare
 from voxlate.scans.cases.prepared import open_cohort
 from voxlate.scans.cohorts.find import find_cohort
@@ -201,7 +202,7 @@ def test_prepare_reads_a_cohort_of_mixed_folders_and_tells_nothing_of_their_pati
             cohort.case(entry.case).volume("ct").data[0], ct_values()[:, ::-1, ::-1]
         )
         assert cohort.header(entry.case).origins["t2"].file.startswith(f"{entry.case}#")
-    assert traces_of_patients((gold / "2_03_P" / "CTdef.1.dcm").read_bytes()) == [
+    assert traces_of_patients((gold / "2_03_P/CTdef.1.dcm").read_bytes()) == [
         PATIENT,
         "Bertil",
         RECORD,
@@ -216,12 +217,10 @@ def test_prepare_reads_a_cohort_of_mixed_folders_and_tells_nothing_of_their_pati
 def test_only_a_change_of_the_chosen_series_is_prepared_again(gold, tmp_path):
     def stamps() -> list[int]:
         prepare(gold, tmp_path / "prepared", preset="gold_atlas", workers=1, audit=False)
-        return [
-            path.stat().st_mtime_ns for path in sorted((tmp_path / "prepared" / "cases").iterdir())
-        ]
+        return [path.stat().st_mtime_ns for path in sorted((tmp_path / "prepared/cases").iterdir())]
 
     first = stamps()
-    (gold / "1_01_P" / "MRT1.1.dcm").unlink()
+    (gold / "1_01_P/MRT1.1.dcm").unlink()
     assert stamps() == first
     write_series(
         gold / "1_01_P",
@@ -244,8 +243,8 @@ def test_a_users_preset_tells_series_apart_in_folders_of_their_own(tmp_path):
     for number in (1, 2):
         folder = tmp_path / "scans" / f"p{number}" / "day1"
         write_series(folder / "301", "a", t2_values(), "MR", "dixon", uid=f"1.{number}.1")
-        write_series(folder / "302" / "DICOM", "b", ct_values(), "CT", "", uid=f"1.{number}.2")
-        (folder / "302" / "DICOM" / "AAA.txt").write_text("notes")
+        write_series(folder / "302/DICOM", "b", ct_values(), "CT", "", uid=f"1.{number}.2")
+        (folder / "302/DICOM" / "AAA.txt").write_text("notes")
         write_contours(folder / "303")
     text = """
         patterns = ["{patient}/{case}/**/*"]
@@ -263,7 +262,7 @@ def test_a_users_preset_tells_series_apart_in_folders_of_their_own(tmp_path):
 def test_a_modality_in_two_folders_of_a_case_is_refused(tmp_path):
     for number in (1, 2):
         write_series(
-            tmp_path / "scans" / "p1" / str(number), "a", t2_values(), "MR", "t2", uid=f"1.{number}"
+            tmp_path / "scans/p1" / str(number), "a", t2_values(), "MR", "t2", uid=f"1.{number}"
         )
     text = 'patterns = ["{case}/*"]\nseries.t2 = { modality = "MR" }'
     with pytest.raises(
@@ -303,7 +302,7 @@ def other_origin(gold: Path) -> None:
 
 
 def damaged(gold: Path) -> None:
-    file = gold / "1_01_P" / "MRT2.3.dcm"
+    file = gold / "1_01_P/MRT2.3.dcm"
     file.write_bytes(file.read_bytes()[:-20])
 
 
@@ -337,7 +336,7 @@ def test_what_is_wrong_with_a_mixed_folder_is_one_sentence(voxlate, gold, tmp_pa
     assert answer.code == 2
     assert sentence in answer.err
     assert traces_of_patients(answer.err) == []
-    assert not (tmp_path / "out" / "cohort.json").exists()
+    assert not (tmp_path / "out/cohort.json").exists()
 
 
 def test_a_patient_without_a_series_lacks_that_modality(gold):
@@ -385,7 +384,7 @@ def test_a_key_that_no_series_has_is_refused(gold):
 
 
 def test_a_folder_whose_own_name_ends_like_a_key_is_itself(tmp_path):
-    write_series(tmp_path / "p" / "x", "a", t2_values(), "MR", "t2", uid="1.2")
+    write_series(tmp_path / "p/x", "a", t2_values(), "MR", "t2", uid="1.2")
     write_series(tmp_path / "p" / "x#00000000", "a", t2_values()[:2], "MR", "t2", uid="1.3")
     assert read_volume(tmp_path / "p" / "x#00000000").data.shape[1] == 2
 
@@ -420,9 +419,9 @@ def test_synth_evaluate_and_info_read_the_same_series(voxlate, gold, run, tmp_pa
     out, ours = tmp_path / "out", ("--preset", "gold_atlas")
     said("synth", run, gold, *ours, "--out", out)
     t2 = find_cohort(gold, preset="gold_atlas").cases[1].files["t2"]
-    image = read_volume(out / "2_03_P" / "ct.nii.gz")
+    image = read_volume(out / "2_03_P/ct.nii.gz")
     assert image.grid == read_volume(t2).grid
-    assert json.loads((out / "2_03_P" / "provenance.json").read_text())["inputs"]["t2"] == {
+    assert read_json(out / "2_03_P/provenance.json")["inputs"]["t2"] == {
         "path": f"../../GOLD/{t2.name}",
         "sha256": content_hash(t2),
     }
@@ -438,7 +437,7 @@ def test_synth_evaluate_and_info_read_the_same_series(voxlate, gold, run, tmp_pa
         np.testing.assert_array_equal(read_volume(tmp_path / place / "ct.nii.gz").data, image.data)
 
     said("evaluate", out, "--truth", gold, *ours)
-    scores = json.loads((out / "metrics.json").read_text())
+    scores = read_json(out / "metrics.json")
     assert scores["source_files"]["2_03_P"] == {"t2": f"../GOLD/{t2.name}"}
     assert (
         "2_03_P,2_03_P,ct,intensity table" in (out / "scores.csv").read_text()
@@ -486,7 +485,7 @@ def test_prepare_says_what_it_guessed_of_a_series(gold, tmp_path):
     ]
 
 
-DOCUMENT = (Path(__file__).parents[2] / "docs" / "guides" / "dicom.md").read_text()
+DOCUMENT = (Path(__file__).parents[2] / "docs/guides" / "dicom.md").read_text()
 
 
 @pytest.fixture
@@ -554,7 +553,7 @@ PERSONS = [  # PatientID, name and date of birth of three folders, and which are
 def test_two_folders_of_one_person_are_one_patient(tmp_path, first, second, third, expected):
     for folder, (number, name, birth) in zip("abc", (first, second, third)):
         tags = {"PatientID": number, "PatientName": name, "PatientBirthDate": birth}
-        save(image(np.zeros((4, 4), np.int16), **tags), tmp_path / folder / "ct" / "1.dcm")
+        save(image(np.zeros((4, 4), np.int16), **tags), tmp_path / folder / "ct/1.dcm")
     found = find_cohort(tmp_path)
     assert "".join(case.patient for case in found.cases) == expected
     assert len(found.guessed) == (expected != "abc" or first == third)
@@ -573,8 +572,6 @@ def test_two_patients_in_one_folder_are_two_cases(tmp_path):
 
 def test_an_exported_series_is_no_scan_to_learn_from(tmp_path):
     title = "SYNTHETIC CT - NOT FOR DIAGNOSIS"
-    save(
-        image(np.zeros((4, 4), np.int16), SeriesDescription=title), tmp_path / "a" / "ct" / "1.dcm"
-    )
+    save(image(np.zeros((4, 4), np.int16), SeriesDescription=title), tmp_path / "a/ct" / "1.dcm")
     with pytest.raises(BadInput):
         prepare(tmp_path, tmp_path / "out")

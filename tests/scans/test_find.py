@@ -117,7 +117,7 @@ def test_masks_and_label_maps_are_no_modalities(tmp_path):
     (case,) = find_cohort(tmp_path).cases
     assert list(case.files) == ["t1"]
     assert sorted(case.labels) == ["labels", "lesion", "seg"]
-    assert case.mask == tmp_path / "a" / "mask.nii.gz"
+    assert case.mask == tmp_path / "a/mask.nii.gz"
 
 
 def test_a_folder_that_is_itself_a_case_is_one(tmp_path):
@@ -127,14 +127,14 @@ def test_a_folder_that_is_itself_a_case_is_one(tmp_path):
 
 def test_a_dicom_folder_is_a_modality(tmp_path):
     touch(tmp_path, "a/ct/0001.dcm", "a/ct/0002.dcm")
-    (tmp_path / "a" / "mr").mkdir()
-    (tmp_path / "a" / "mr" / "IM0001").write_bytes(bytes(128) + b"DICM")
-    (tmp_path / "a" / "notes").mkdir()
-    (tmp_path / "a" / "notes" / "text").write_text("no image")
+    (tmp_path / "a/mr").mkdir()
+    (tmp_path / "a/mr" / "IM0001").write_bytes(bytes(128) + b"DICM")
+    (tmp_path / "a/notes").mkdir()
+    (tmp_path / "a/notes" / "text").write_text("no image")
     report = item(SOPClassUID="1.2.3", SOPInstanceUID="1.2.4", Modality="SR")
-    save(report, tmp_path / "a" / "report" / "0001.dcm")
+    save(report, tmp_path / "a/report" / "0001.dcm")
     (case,) = find_cohort(tmp_path).cases
-    assert case.files == {"ct": tmp_path / "a" / "ct", "mr": tmp_path / "a" / "mr"}
+    assert case.files == {"ct": tmp_path / "a/ct", "mr": tmp_path / "a/mr"}
 
 
 def test_every_preset_loads_and_says_where_its_layout_is_from():
@@ -242,11 +242,11 @@ def test_a_file_in_place_of_a_folder_is_refused(tmp_path):
 
 
 def test_the_development_scans_are_found_without_an_option(shared):
-    pairs = find_cohort(shared / "data" / "harvard_ct_mr").cases
+    pairs = find_cohort(shared / "data/harvard_ct_mr").cases
     assert len(pairs) == 134
     assert sum(one.split == "train" for one in pairs) == 114
     assert {one.patient for one in pairs if one.split == "val"} == {"case41"}
-    tumours = find_cohort(shared / "data" / "brats_like").cases
+    tumours = find_cohort(shared / "data/brats_like").cases
     assert sum("t1" not in one.files for one in tumours) == 3
     assert all((one.mask is not None) == one.case.startswith("BraTS2013") for one in tumours)
 
@@ -349,8 +349,8 @@ def test_a_folder_that_may_not_be_read_is_listed(tmp_path, monkeypatch):
 
 def test_a_folder_that_is_a_link_to_nothing_is_listed(tmp_path):
     touch(tmp_path, "a/t1.nii.gz", "b/t1.nii.gz")
-    (tmp_path / "b" / "ct").symlink_to("/lost/ct")
-    (tmp_path / "b" / "notes.txt").symlink_to("/lost/notes.txt")
+    (tmp_path / "b/ct").symlink_to("/lost/ct")
+    (tmp_path / "b/notes.txt").symlink_to("/lost/notes.txt")
     found = find_cohort(tmp_path)
     assert names(found.cases) == {"a": ["t1"], "b": ["t1"]}
     assert found.unread == [
@@ -364,6 +364,11 @@ def test_links_to_a_parent_do_not_go_round_without_end(tmp_path):
         (tmp_path / f"c{k}" / "up").symlink_to(tmp_path)
         (tmp_path / f"c{k}" / "up2").symlink_to(tmp_path)
     assert len(find_cohort(tmp_path).cases) == 4
+
+
+def test_a_modality_of_a_file_s_name_has_an_underscore_for_what_names_may_not_hold(tmp_path):
+    touch(tmp_path, "p1_T1+C.nii.gz", "p1_T1.nii.gz")
+    assert [{*case.files} for case in find_cohort(tmp_path).cases] == [{"t1_c", "t1"}]
 
 
 @every_row("name", ["a b", "x" * 101, "-a/.b", ".."])

@@ -103,6 +103,10 @@ def padded(value: float) -> Callable[[np.ndarray], np.ndarray]:
     return pad
 
 
+def tissue_moved(hu: float) -> Callable[[np.ndarray], np.ndarray]:
+    return lambda ct: np.where(ct > -500, ct + hu, ct)
+
+
 def half_empty(air: float) -> Callable[[np.ndarray], np.ndarray]:
     def empty(values: np.ndarray) -> np.ndarray:
         values = values.copy()
@@ -140,6 +144,7 @@ KINDS = {
     "ct cut": ("ct", lambda values: values.clip(-160, 240), "is cut to a window (-160 to 240)"),
     "65535": ("ct", padded(65535), "is padded with a value that no tissue has (65535 HU)"),
     "-3024": ("ct", padded(-3024), "is padded with a value that no tissue has (-3024 HU)"),
+    **{f"tissue {by}": ("ct", tissue_moved(by), "at other HU") for by in (-100, 100)},
     "ct of 0 outside": ("ct", lambda values: np.where(values < -500, 0, values), "around the body"),
     "half ct": ("ct", half_empty(-1024), "ct of b (1 of 5 cases) holds air or one value in much"),
     "half ct of 0": ("ct", half_empty(0), "ct of b (1 of 5 cases) holds air or one value in much"),

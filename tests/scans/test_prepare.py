@@ -9,7 +9,7 @@ import pytest
 
 from rows import every_row
 from voxlate.base.errors import BadInput
-from voxlate.base.files import lock
+from voxlate.base.files import lock, read_json
 from voxlate.checks.prepare import prepare
 from voxlate.scans.cases.case import compact, open_case
 from voxlate.scans.cases.prepared import open_cohort, write_cohort
@@ -38,12 +38,12 @@ def copied(by_default, tmp_path) -> Path:
 
 
 def test_voxels_affine_labels_and_given_masks_come_through_unchanged(patients, six):
-    original = read_volume(patients / "case0" / "t1.nii.gz", "t1")
+    original = read_volume(patients / "case0/t1.nii.gz", "t1")
     volume = six.case("case0").volume("t1")
     assert np.array_equal(volume.data, original.data)
     assert np.array_equal(volume.affine, original.affine)
     assert (volume.unit, volume.modality) == ("a.u.", "t1")
-    seg = read_volume(patients / "case0" / "seg.nii.gz").data[0]
+    seg = read_volume(patients / "case0/seg.nii.gz").data[0]
     assert np.array_equal(six.case("case0").arrays["label.seg"][:], seg)
     assert six.modalities == ("t1", "t2")
     header = six.header("case1")
@@ -52,7 +52,7 @@ def test_voxels_affine_labels_and_given_masks_come_through_unchanged(patients, s
     assert header.mask_box == [(1, 4), (2, 5), (1, 7)]
     assert header.mask_ml == pytest.approx(0.054)
     # scaled by what it shows itself, mask or not
-    t1 = canonical(read_volume(patients / "case1" / "t1.nii.gz"))
+    t1 = canonical(read_volume(patients / "case1/t1.nii.gz"))
     mean = t1.data[0][foreground(t1)].mean()
     assert header.statistics["t1"].foreground.mean == pytest.approx(mean)
 
@@ -60,8 +60,8 @@ def test_voxels_affine_labels_and_given_masks_come_through_unchanged(patients, s
 def test_volumes_are_reoriented_to_ras_and_the_files_own_grid_is_remembered(tmp_path, save):
     values = np.arange(2 * 3 * 4).reshape(2, 3, 4)
     lps = np.diag([-2.0, -1.0, 3.0, 1.0])
-    save(tmp_path / "in" / "a" / "t1.nii.gz", values, affine=lps)
-    save(tmp_path / "in" / "a" / "mask.nii.gz", values > 3, affine=lps)
+    save(tmp_path / "in/a" / "t1.nii.gz", values, affine=lps)
+    save(tmp_path / "in/a" / "mask.nii.gz", values > 3, affine=lps)
     cohort = prepare(tmp_path / "in", tmp_path / "out", workers=1)
     assert np.array_equal(cohort.case("a").volume("t1").data[0], values[:, ::-1, ::-1])
     header = cohort.header("a")
@@ -87,8 +87,8 @@ def test_int16_is_used_only_where_it_loses_nothing(values, dtype):
 
 
 def test_a_mask_on_another_grid_is_refused(tmp_path, save):
-    save(tmp_path / "in" / "a" / "t1.nii.gz", np.mgrid[:4, :4, :4][0])
-    save(tmp_path / "in" / "a" / "mask.nii.gz", np.ones((4, 4, 5)))
+    save(tmp_path / "in/a" / "t1.nii.gz", np.mgrid[:4, :4, :4][0])
+    save(tmp_path / "in/a" / "mask.nii.gz", np.ones((4, 4, 5)))
     with pytest.raises(
         BadInput, match=r"mask\.nii\.gz: expected the grid of .*t1\.nii\.gz .*found 5×4×4"
     ):
@@ -100,7 +100,7 @@ def test_the_mask_says_which_modality_shows_what(tmp_path, save):
     disc = np.hypot(*np.mgrid[-16:16, -16:16]) < 10
     for k in range(9):
         part = disc & (np.mgrid[:32, :32][0] < 14 + k)
-        save(tmp_path / "in" / "a" / f"mr{k}.nii.gz", np.repeat(part[None], 8, axis=0) * 500.0)
+        save(tmp_path / "in/a" / f"mr{k}.nii.gz", np.repeat(part[None], 8, axis=0) * 500.0)
     case = prepare(tmp_path / "in", tmp_path / "out", workers=1).case("a")
     assert case.arrays["mask"][:].dtype == np.uint16
     for k in (0, 4, 8):
@@ -111,8 +111,7 @@ def test_the_mask_says_which_modality_shows_what(tmp_path, save):
 
 def change_record(out: Path, **changes: object) -> None:
     """Change values of cohort.json, which then has no checksum."""
-    value = json.loads((out / "cohort.json").read_text()) | changes
-    del value["checksum"]
+    value = read_json(out / "cohort.json") | changes
     (out / "cohort.json").write_text(json.dumps(value))
 
 
@@ -124,7 +123,7 @@ def test_a_cohort_of_another_version_is_refused_and_can_be_prepared_again(patien
 
 
 def test_a_patient_moved_by_hand_into_two_splits_is_refused(copied):
-    first, second, *others = json.loads((copied / "cohort.json").read_text())["cases"]
+    first, second, *others = read_json(copied / "cohort.json")["cases"]
     split = "val" if second["split"] == "train" else "train"
     first |= {"patient": second["patient"], "split": split}
     change_record(copied, cases=[first, second, *others])
@@ -134,16 +133,16 @@ def test_a_patient_moved_by_hand_into_two_splits_is_refused(copied):
 
 def test_unequal_grids_are_refused_unless_they_may_be_resampled(tmp_path, save):
     z, y, x = np.mgrid[:8, :8, :8].astype(float)
-    save(tmp_path / "in" / "a" / "ct.nii.gz", z + 10 * y + 100 * x)
+    save(tmp_path / "in/a" / "ct.nii.gz", z + 10 * y + 100 * x)
     # every second voxel of the same linear field, shifted by half of a fine voxel
     coarse = np.mgrid[:4, :4, :4] * 2 + 0.5
     save(
-        tmp_path / "in" / "a" / "t1.nii.gz",
+        tmp_path / "in/a" / "t1.nii.gz",
         coarse[0] + 10 * coarse[1] + 100 * coarse[2],
         spacing_mm=(2, 2, 2),
         origin_mm=(0.5, 0.5, 0.5),
     )
-    save(tmp_path / "in" / "a" / "mask.nii.gz", np.ones((8, 8, 8)))
+    save(tmp_path / "in/a" / "mask.nii.gz", np.ones((8, 8, 8)))
     with pytest.raises(BadInput) as error:
         prepare(tmp_path / "in", tmp_path / "out", workers=1)
     assert "found 4×4×4, 2.00×2.00×2.00 mm. Pass --resample" in str(error.value)
@@ -162,18 +161,16 @@ def test_unequal_grids_are_refused_unless_they_may_be_resampled(tmp_path, save):
     ],
 )
 def test_grids_in_different_places_are_refused(tmp_path, save, apart_mm, resample, sentence):
-    save(tmp_path / "in" / "a" / "ct.nii.gz", np.mgrid[:4, :4, :4][0])
-    save(tmp_path / "in" / "a" / "t1.nii.gz", np.mgrid[:4, :4, :4][1], origin_mm=(apart_mm, 0, 0))
+    save(tmp_path / "in/a" / "ct.nii.gz", np.mgrid[:4, :4, :4][0])
+    save(tmp_path / "in/a" / "t1.nii.gz", np.mgrid[:4, :4, :4][1], origin_mm=(apart_mm, 0, 0))
     with pytest.raises(BadInput, match=sentence):
         prepare(tmp_path / "in", tmp_path / "out", workers=1, resample=resample)
 
 
 def test_slices_of_every_case_are_resized_to_a_matrix(tmp_path, save):
+    save(tmp_path / "in/a" / "t1.nii.gz", np.ones((4, 8, 8)) * np.arange(8), spacing_mm=(4, 1, 1))
     save(
-        tmp_path / "in" / "a" / "t1.nii.gz", np.ones((4, 8, 8)) * np.arange(8), spacing_mm=(4, 1, 1)
-    )
-    save(
-        tmp_path / "in" / "b" / "t1.nii.gz",
+        tmp_path / "in/b" / "t1.nii.gz",
         np.ones((3, 6, 12)) * np.arange(12),
         spacing_mm=(2, 3, 1),
     )
@@ -198,8 +195,8 @@ def test_slices_of_every_case_are_resized_to_a_matrix(tmp_path, save):
 
 def test_all_cases_are_resampled_to_a_spacing(tmp_path, save):
     ramp = np.ones((4, 8, 8)) * np.arange(8)
-    save(tmp_path / "in" / "a" / "t1.nii.gz", ramp, spacing_mm=(4, 1, 1))
-    save(tmp_path / "in" / "a" / "mask.nii.gz", np.ones((4, 8, 8)), spacing_mm=(4, 1, 1))
+    save(tmp_path / "in/a" / "t1.nii.gz", ramp, spacing_mm=(4, 1, 1))
+    save(tmp_path / "in/a" / "mask.nii.gz", np.ones((4, 8, 8)), spacing_mm=(4, 1, 1))
     cohort = prepare(tmp_path / "in", tmp_path / "out", workers=1, spacing_mm=(2, 2, 2))
     assert cohort.cases[0].shape == (8, 4, 4)
     assert cohort.cases[0].spacing_mm == (2, 2, 2)
@@ -210,7 +207,7 @@ def test_all_cases_are_resampled_to_a_spacing(tmp_path, save):
 def test_nan_voxels_are_refused_and_leave_no_file(cohort_folder, tmp_path, save):
     nib.save(
         nib.Nifti1Image(np.full((8, 6, 4), np.nan), np.eye(4)),
-        cohort_folder / "case0" / "t1.nii.gz",
+        cohort_folder / "case0/t1.nii.gz",
     )
     with pytest.raises(BadInput, match="NaN"):
         prepare(cohort_folder, tmp_path / "out", modalities=["t1", "t2"], workers=1)
@@ -218,8 +215,8 @@ def test_nan_voxels_are_refused_and_leave_no_file(cohort_folder, tmp_path, save)
 
 
 def test_one_modality_in_two_units_is_refused(tmp_path, save):
-    save(tmp_path / "in" / "a" / "ct.nii.gz", np.mgrid[:1, :8, :8][1])
-    save(tmp_path / "in" / "b" / "ct.png", np.mgrid[:1, :8, :8][1])
+    save(tmp_path / "in/a" / "ct.nii.gz", np.mgrid[:1, :8, :8][1])
+    save(tmp_path / "in/b" / "ct.png", np.mgrid[:1, :8, :8][1])
     with pytest.raises(
         BadInput, match="ct: expected one unit in all cases, found HU in a and grey in b"
     ):
@@ -227,8 +224,8 @@ def test_one_modality_in_two_units_is_refused(tmp_path, save):
 
 
 def test_a_blank_image_is_warned_of(tmp_path, save):
-    save(tmp_path / "in" / "a" / "t1.nii.gz", np.full((2, 4, 4), 7))
-    save(tmp_path / "in" / "a" / "mask.nii.gz", np.ones((2, 4, 4)))
+    save(tmp_path / "in/a" / "t1.nii.gz", np.full((2, 4, 4), 7))
+    save(tmp_path / "in/a" / "mask.nii.gz", np.ones((2, 4, 4)))
     (blank,) = prepare(tmp_path / "in", tmp_path / "out", workers=1, audit=False).warnings
     assert "is blank, and counts as missing (every voxel is 7)" in blank.text
 
@@ -241,7 +238,7 @@ def test_prepared_again_nothing_is_rewritten_but_what_changed(cohort_folder, tmp
     assert prepare(cohort_folder, out, workers=1) == first
     assert stamps(out) == before
     assert (out / "cohort.json").read_text() == text
-    save(cohort_folder / "case2" / "t1.nii.gz", np.ones((4, 6, 8)) * 3)
+    save(cohort_folder / "case2/t1.nii.gz", np.ones((4, 6, 8)) * 3)
     cohort = prepare(cohort_folder, out, workers=1, say=messages.append)
     split, *_, again = messages
     assert split.text.startswith("6 patients: 5 for training, 1 for validation, none for test")
@@ -300,10 +297,10 @@ def test_a_manifest_changed_since_is_no_reason_to_lose_cases_or_splits(cohort_fo
 def test_a_manifest_named_from_another_folder_is_the_same(cohort_folder, tmp_path, monkeypatch):
     (tmp_path / "mine.csv").write_text("case\ncase1\ncase2\n")
     prepare(cohort_folder, tmp_path / "out", manifest=tmp_path / "mine.csv", workers=1)
-    text = (tmp_path / "out" / "cohort.json").read_text()
+    text = (tmp_path / "out/cohort.json").read_text()
     monkeypatch.chdir(tmp_path)
     prepare(cohort_folder, tmp_path / "out", manifest="mine.csv", workers=1)
-    assert (tmp_path / "out" / "cohort.json").read_text() == text
+    assert (tmp_path / "out/cohort.json").read_text() == text
 
 
 def test_an_unfinished_preparation_may_go_on_with_other_options(patients, copied):
@@ -314,7 +311,7 @@ def test_an_unfinished_preparation_may_go_on_with_other_options(patients, copied
 
 @pytest.mark.parametrize("what", ["notes.txt", "cohort.json", "cases/other.safetensors"])
 def test_a_folder_that_holds_something_else_is_refused(cohort_folder, tmp_path, what):
-    (tmp_path / "out" / "cases").mkdir(parents=True)
+    (tmp_path / "out/cases").mkdir(parents=True)
     (tmp_path / "out" / what).write_text('{"format": "other"}')
     with pytest.raises(BadInput):
         prepare(cohort_folder, tmp_path / "out", workers=1)
@@ -325,7 +322,7 @@ def test_what_is_not_prepared_or_damaged_is_refused(patients, copied):
     with pytest.raises(BadInput, match="Run voxlate prepare first"):
         open_cohort(patients)
     cohort = open_cohort(copied)
-    (copied / "cases" / "case0.safetensors").write_bytes(b"damaged")
+    (copied / "cases/case0.safetensors").write_bytes(b"damaged")
     with pytest.raises(BadInput, match="found something else or a part of one"):
         cohort.header("case0")
     with pytest.raises(BadInput, match="expected the modality ct, found t1, t2"):
@@ -336,7 +333,7 @@ def test_what_is_not_prepared_or_damaged_is_refused(patients, copied):
 
 def test_pictures_are_prepared_as_single_slices(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (1, 1, 20, 30)).astype(np.float32)
-    path = tmp_path / "in" / "a" / "mr.png"
+    path = tmp_path / "in/a" / "mr.png"
     write_volume(path, Volume(pixels, np.diag([-1.0, -1, 1, 1]), "grey", "mr", ""))
     write_volume(
         path.with_name("mask.png"),
@@ -348,7 +345,7 @@ def test_pictures_are_prepared_as_single_slices(tmp_path):
 
 
 def test_a_flipped_bit_in_a_prepared_case_is_refused(by_default, tmp_path):
-    path = shutil.copy(by_default / "cases" / "case0.safetensors", tmp_path)
+    path = shutil.copy(by_default / "cases/case0.safetensors", tmp_path)
     whole, draw = Path(path).read_bytes(), np.random.default_rng(0)
     for place in draw.integers(8, len(whole), 30):
         spoiled = bytearray(whole)

@@ -88,6 +88,8 @@ def test_nothing_is_said_of_slices_that_continue_each_other(cone, change):
 
 SIDED = 1 + 0.5 / (1 + np.exp((40 - np.arange(64)) / 1.5))
 FOLDS = 1 + 0.5 * np.sin(np.arange(80) / 3)[:, None]
+BALL = np.zeros((24, 80, 64), bool)
+BALL[8:11, 36:44, 28:36] = True
 POINTS = 2000.0 * (np.random.default_rng(0).random((24, 80, 64)) < 0.02)
 
 
@@ -111,6 +113,8 @@ POINTS = 2000.0 * (np.random.default_rng(0).random((24, 80, 64)) < 0.02)
         (lambda image: image / image.max((1, 2), keepdims=True), "same_peak", 0.8),
         (lambda image: image * ~np.isin(np.arange(80), range(40, 44))[:, None], "gap_mm", 4),
         (lambda image: image + POINTS, "salt", 0.012),
+        (lambda image: np.where(BALL, 0, image), "block_ml", 0.9),
+        (lambda image: np.where(BALL, 500, image), "block_ml", 0.9),
         (np.round, "flat", 0.5),
     ],
 )

@@ -16,6 +16,7 @@ from PIL import Image
 from rows import every_row
 from scans import SHEARED as AFFINE
 from voxlate.base.errors import BadInput
+from voxlate.checks.header_checks import check_guesses
 from voxlate.scans.formats.io import content_hash, read_volume, write_volume
 from voxlate.scans.images.grid import Volume, canonical, return_to
 from voxlate.scans.images.units import unit_of
@@ -338,6 +339,15 @@ def test_an_image_states_no_orientation_that_its_source_did_not(
     assert (int(written.header["qform_code"]), int(written.header["sform_code"])) == codes
     np.testing.assert_allclose(written.affine, nib.load(tmp_path / "t1.nii.gz").affine)
     np.testing.assert_array_equal(written.get_fdata(), nib.load(tmp_path / "t1.nii.gz").get_fdata())
+
+
+@every_row("side, grade", [(2.0, "note"), (-2.0, "caution")])
+def test_affines_that_may_exchange_left_and_right_are_a_caution(tmp_path, side, grade):
+    image = nib.load(nifti_with(tmp_path / "a.nii", (5, 1), (9, 1)))
+    image.set_sform(np.diag([side, 2, 2, 1]), 1)
+    nib.save(image, tmp_path / "t1.nii")
+    guesses = read_volume(tmp_path / "t1.nii", "t1").guesses
+    assert [said.grade for said in check_guesses("t1", guesses)] == [grade]
 
 
 def test_a_grid_that_a_header_without_codes_cannot_state_is_written_as_that_of_another_file(

@@ -1,6 +1,5 @@
 """LPIPS against the published network's values, against its formula written out, and through `evaluate`."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from voxlate.base.errors import BadInput
+from voxlate.base.files import read_json
 from voxlate.evaluation.scoring.evaluate import evaluate
 from voxlate.scans.formats.io import write_volume
 from voxlate.scans.images.grid import Volume
@@ -117,7 +117,7 @@ def test_evaluate_scores_lpips_slice_by_slice_and_says_by_which_weights(voxlate,
     said = voxlate(
         "evaluate", tmp_path / "out", "--truth", tmp_path / "truth", "--lpips", weights, "--all"
     ).done()
-    part = json.loads((tmp_path / "out" / "metrics.json").read_text())["modalities"]["cbf"]
+    part = read_json(tmp_path / "out" / "metrics.json")["modalities"]["cbf"]
     seen = [image[:, ::-1, ::-1] / 200 for image in (truth, made)]  # as radiologists look at it
     expected = load_lpips(weights)(*seen)
     assert expected[1] == 0

@@ -3,13 +3,12 @@
 What that code gets wrong is not looked at, but its corrected forms are.
 """
 
-import json
-
 import pytest
 import torch
 from torch import Tensor
 
 from rows import every_row
+from voxlate.base.files import read_json
 from voxlate.science.diffusion.higher_order import dpm2, dpm3, dpmpp_2s
 from voxlate.science.diffusion.objective import MinSnr, Snr, mean_in_mask
 from voxlate.science.diffusion.prediction import denoiser, diffuse, target, to_eps
@@ -26,7 +25,7 @@ from voxlate.science.diffusion.schedules import (
 
 @pytest.fixture(scope="module")
 def reference(shared):
-    return json.loads((shared / "reference/xmodality/dev/diffusion.json").read_text())
+    return read_json(shared / "reference/xmodality/dev/diffusion.json")
 
 
 def tensor(values) -> Tensor:

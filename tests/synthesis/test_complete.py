@@ -34,7 +34,7 @@ def test_a_modality_that_is_there_can_be_left_out_to_score_its_synthesis(
     voxlate(
         "synth", completing, cohort / "case1", "--out", out, "--missing", "t2", "--samples", "2"
     ).done()
-    assert (out / "case1" / "desc-synthetic_t2_std_uncalibrated.nii.gz").exists()
+    assert (out / "case1/desc-synthetic_t2_std_uncalibrated.nii.gz").exists()
     answer = voxlate("evaluate", out, "--truth", cohort, "--json").done()
     assert "t2" in json.loads(answer.out)["modalities"]
 
@@ -42,8 +42,8 @@ def test_a_modality_that_is_there_can_be_left_out_to_score_its_synthesis(
 def test_cases_with_mixed_gaps_are_completed_and_whole_ones_listed(
     voxlate, completing, cohort, out
 ):
-    (cohort / "case4" / "t1.nii.gz").unlink()
-    (cohort / "case2" / "t2.nii.gz").unlink()
+    (cohort / "case4/t1.nii.gz").unlink()
+    (cohort / "case2/t2.nii.gz").unlink()
     answer = voxlate("synth", completing, cohort, "--out", out).done()
     assert (
         "4 cases lack no modality and are not synthesised: case0, case1, case3, case5" in answer.out
@@ -83,7 +83,7 @@ def test_only_what_was_named_is_written_and_the_other_gaps_are_said(voxlate, of_
 def test_one_command_makes_and_scores_each_modality_without_itself(
     voxlate, completing, cohort, out
 ):
-    (cohort / "case4" / "t1.nii.gz").unlink()
+    (cohort / "case4/t1.nii.gz").unlink()
     answer = voxlate(
         "evaluate", out, "--truth", cohort, "--run", completing, "--missing", "all"
     ).done()  # a case that lacks a truth cannot be scored, and nobody asked for it by name
@@ -109,17 +109,17 @@ def test_nothing_missing_is_said_in_one_sentence(voxlate, completing, cohort, ou
 def test_a_scan_by_another_name_is_said_where_its_modality_is_made(
     voxlate, completing, cohort, out
 ):
-    (cohort / "case4" / "t1.nii.gz").rename(cohort / "case4" / "mprage.nii.gz")
+    (cohort / "case4/t1.nii.gz").rename(cohort / "case4/mprage.nii.gz")
     answer = voxlate("synth", completing, cohort, "--out", out)
     sentence = "case4: mprage was not used: no modality of this model has that name."
     assert sentence in answer.said
-    scans = {"T1": cohort / "case1" / "t1.nii.gz", "t2": cohort / "case1" / "t2.nii.gz"}
+    scans = {"T1": cohort / "case1/t1.nii.gz", "t2": cohort / "case1/t2.nii.gz"}
     with pytest.raises(BadInput, match="expected scans of t1, t2, mask, found 'T1'"):
         load(completing).synthesise(scans)
 
 
 def test_images_that_were_synthesised_are_no_scans_of_a_cohort(voxlate, completing, cohort):
-    (cohort / "case4" / "t1.nii.gz").unlink()
+    (cohort / "case4/t1.nii.gz").unlink()
     voxlate("synth", completing, cohort, "--out", cohort).done()
     found = find_cohort(cohort)
     assert {name for case in found.cases for name in case.files} == {"t1", "t2"}
@@ -131,9 +131,9 @@ def test_images_that_were_synthesised_are_no_scans_of_a_cohort(voxlate, completi
 def test_a_case_without_any_scan_is_listed_and_whole_cases_are_not_said_to_be_stopped(
     voxlate, completing, cohort, tmp_path
 ):
-    (cohort / "case4" / "t1.nii.gz").unlink()
-    (cohort / "case2" / "t1.nii.gz").rename(cohort / "case2" / "seg.nii.gz")
-    (cohort / "case2" / "t2.nii.gz").unlink()
+    (cohort / "case4/t1.nii.gz").unlink()
+    (cohort / "case2/t1.nii.gz").rename(cohort / "case2/seg.nii.gz")
+    (cohort / "case2/t2.nii.gz").unlink()
     answer = voxlate("synth", completing, cohort, "--out", cohort)
     assert "voxlate: left out case2: expected t1 and t2, found none of them." in answer.refusal
     said = " ".join(answer.out.split())
@@ -192,7 +192,7 @@ def test_a_target_whose_scale_varies_between_cases_is_said_to_be_a_guess(
 
 @pytest.mark.slow
 def test_a_blank_scan_counts_as_missing_in_training(voxlate, tiny, completing, cohort, tmp_path):
-    change_scan(cohort / "case0" / "t2.nii.gz", np.zeros_like)
+    change_scan(cohort / "case0/t2.nii.gz", np.zeros_like)
     hold_out_the_last(cohort)
     voxlate("prepare", cohort, "--out", tmp_path / "blank", "--no-audit").done()
     answer = voxlate("train", tiny, "--data", tmp_path / "blank", "--out", tmp_path / "new").done()

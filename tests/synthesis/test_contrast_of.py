@@ -30,7 +30,7 @@ SPACING = (4.0, 4.0, 4.0)
 @pytest.fixture
 def scan(tmp_path) -> Path:
     """A T1 of the brain."""
-    return write(tmp_path / "patient" / "t1.nii.gz", T1)
+    return write(tmp_path / "patient/t1.nii.gz", T1)
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def diffusion(diffusion) -> Path:
 @pytest.fixture
 def site(tmp_path) -> Path:
     """A T2 of the site."""
-    return write(tmp_path / "site" / "t2.nii.gz", OF_SITE)
+    return write(tmp_path / "site/t2.nii.gz", OF_SITE)
 
 
 def write(path: Path, levels, *, ventricle: float = 0.3, **changes) -> Path:
@@ -98,7 +98,7 @@ def test_the_levels_of_an_image_become_those_of_the_scan_of_the_site(run, scan, 
 
 def test_provenance_and_a_message_state_what_was_moved(voxlate, run, scan, site, out):
     said = voxlate("synth", run, f"t1={scan}", "--out", out, "--contrast-of", site, "-v").done()
-    made = read_json(out / "patient" / "provenance.json")
+    made = read_json(out / "patient/provenance.json")
     stated = made["contrast"]["t2"]
     assert [stated["from"][name] for name in ("fluid", "middle", "far")] == pytest.approx(
         MADE, abs=10
@@ -110,7 +110,7 @@ def test_provenance_and_a_message_state_what_was_moved(voxlate, run, scan, site,
     text = said.said
     assert "fluid and both tissues were moved" in text
     assert "contrast" not in read_json(out / "provenance.json")
-    image = read_volume(out / "patient" / "t2.nii.gz").data
+    image = read_volume(out / "patient/t2.nii.gz").data
     np.testing.assert_array_equal(image, made_by(run, scan, site).volume.data)
 
 
@@ -129,15 +129,15 @@ def test_python_takes_the_scans_as_the_command_does_and_another_scan_is_synthesi
 
     first = contents([site])
     assert first[0] == first[1]
-    written = (out / "a" / "t2.nii.gz").stat().st_mtime_ns
+    written = (out / "a/t2.nii.gz").stat().st_mtime_ns
     assert contents([f"t2={site}"]) == first
-    assert (out / "a" / "t2.nii.gz").stat().st_mtime_ns == written
-    other = write(tmp_path / "other" / "t2.nii.gz", (2000, 1200, 700))
+    assert (out / "a/t2.nii.gz").stat().st_mtime_ns == written
+    other = write(tmp_path / "other/t2.nii.gz", (2000, 1200, 700))
     assert contents([other])[0] != first[0]
 
 
 def test_several_scans_of_the_site_give_their_mean_whatever_their_gain(run, scan, site, tmp_path):
-    loud = write(tmp_path / "loud" / "t2.nii.gz", [10 * level for level in OF_SITE], noise=100)
+    loud = write(tmp_path / "loud/t2.nii.gz", [10 * level for level in OF_SITE], noise=100)
     one, both = (made_by(run, scan, *sites).volume.data for sites in ([site], [site, loud]))
     np.testing.assert_allclose(both, 5.5 * one, rtol=1e-3)
 
@@ -196,13 +196,13 @@ def test_scores_in_network_units_use_the_scale_of_the_moved_image(run, scan, sit
 
 
 def test_a_scan_of_another_contrast_is_refused(run, scan, tmp_path):
-    t1 = write(tmp_path / "site" / "mprage.nii.gz", T1)
+    t1 = write(tmp_path / "site/mprage.nii.gz", T1)
     with pytest.raises(BadInput, match=r"they are of another contrast. Give scans of t2"):
         made_by(run, scan, t1)
     for name in ("t1.nii.gz", "sub-02_ses-1_T1w.nii.gz", "scanA_t1.nii.gz"):
         with pytest.raises(BadInput, match=r"expected a scan of t2, found .*, whose name says t1"):
             made_by(run, scan, write(tmp_path / "site" / name, T1))
-    t2 = write(tmp_path / "site" / "t2.nii.gz", OF_SITE)
+    t2 = write(tmp_path / "site/t2.nii.gz", OF_SITE)
     with pytest.raises(BadInput, match="expected scans of one contrast for t2"):
         made_by(run, scan, t1, t2)
 
@@ -238,7 +238,7 @@ def test_a_whole_head_is_refused_as_the_scan_and_as_the_input(run, scan, site, t
     head = brain(*T1)
     wide = np.pad(head.data, ((0, 0), (4, 0), (8, 8), (8, 8)), mode="edge")
     wide[:, :4] = 600  # a neck that ends at the lower border
-    path = tmp_path / "head" / "scan.nii.gz"
+    path = tmp_path / "head/scan.nii.gz"
     path.parent.mkdir()
     noisy = wide + np.random.default_rng(0).normal(20, 5, wide.shape)
     write_volume(path, replace(head, data=noisy.astype(np.float32)))

@@ -116,20 +116,20 @@ def test_a_provenance_of_something_else_in_a_case_is_kept_and_in_another_case_pa
 ):
     for case in ("case0", "case1"):
         (cohort / case / "provenance.json").write_text('{"inputs": ["scanner"]}')
-    (cohort / "case0" / "t1.nii.gz").unlink()
-    (cohort / "case2" / "t1.nii.gz").unlink()
+    (cohort / "case0/t1.nii.gz").unlink()
+    (cohort / "case2/t1.nii.gz").unlink()
     answer = voxlate("synth", completing, cohort, "--out", cohort).refusal
     sentence = "case0: expected a new folder, one of scans, or one that voxlate synth wrote, found provenance"
     assert sentence in answer
-    assert (cohort / "case0" / "provenance.json").read_text() == '{"inputs": ["scanner"]}'
-    assert (cohort / "case2" / "desc-synthetic_t1.nii.gz").is_file()
+    assert (cohort / "case0/provenance.json").read_text() == '{"inputs": ["scanner"]}'
+    assert (cohort / "case2/desc-synthetic_t1.nii.gz").is_file()
 
 
 def test_a_run_whose_provenance_is_of_something_else_is_refused_by_that_files_name(
     voxlate, run, cohort, out
 ):
     (run / "provenance.json").write_text('{"cases": ["case0"]}')
-    sentence = "run/provenance.json: expected the provenance of a training, with its recipe, found one without"
+    sentence = "run/provenance.json: expected the provenance of a training, with its recipe, found a provenance without a recipe"
     assert sentence in voxlate("synth", run, cohort / "case0", "--out", out).refusal
 
 
@@ -176,7 +176,7 @@ def test_scores_of_images_that_are_gone_for_others_are_not_reported(
     voxlate("synth", completing, cohort, "--missing", "t1", "--out", out).done()
     score()
     voxlate("report", out).done()
-    copy = partial(shutil.copyfile, cohort / "case0" / "t2.nii.gz")
+    copy = partial(shutil.copyfile, cohort / "case0/t2.nii.gz")
     write_images(out / "case0", {"desc-synthetic_t2.nii.gz": copy}, {})
     assert "found case0/t1 changed since" in voxlate("report", out).refusal
 
@@ -217,7 +217,7 @@ def test_each_image_is_scored_by_the_run_that_made_it(voxlate, score, two_ways, 
     )
     assert first != other
     assert set(document["trained_on"]) == first | other
-    made = read_json(out / "case0" / "provenance.json")
+    made = read_json(out / "case0/provenance.json")
     assert "model" not in made
     assert "model" not in read_json(out / "provenance.json"), "several made what is here"
     without = made["made_without"]
@@ -252,7 +252,7 @@ def test_a_modality_that_a_run_could_not_make_of_a_case_is_listed(
     """t2 cannot be made of a scan that shows nothing."""
     keep_cases(cohort, "case0", "case1", "case2")
     score("--run", completing)
-    change_scan(cohort / "case2" / "t1.nii.gz", np.zeros_like)
+    change_scan(cohort / "case2/t1.nii.gz", np.zeros_like)
     answer = voxlate("evaluate", out, "--truth", cohort, "--run", completing, "--json")
     assert "not scored: case2/t2 (case2: expected t1 to show something" in answer.refusal
     # Neither the image of the scan that was there before is scored, nor one against a blank truth.
@@ -263,8 +263,8 @@ def test_a_modality_that_a_run_could_not_make_of_a_case_is_listed(
 def test_an_image_that_is_gone_or_changed_is_made_again(voxlate, run, cohort, out):
     voxlate("synth", run, cohort, "--out", out).done()
     before = {path: nib.load(path).get_fdata() for path in out.glob("*/t2.nii.gz")}
-    (out / "case1" / "t2.nii.gz").unlink()
-    shutil.copyfile(out / "case4" / "t2.nii.gz", out / "case3" / "t2.nii.gz")
+    (out / "case1/t2.nii.gz").unlink()
+    shutil.copyfile(out / "case4/t2.nii.gz", out / "case3/t2.nii.gz")
     answer = voxlate("synth", run, cohort, "--out", out, "-v").done()
     assert "note: 4 of 6 cases were synthesised before and are kept." in answer.err
     assert "2 cases are synthesised again: their images are gone, changed" in answer.err
@@ -282,7 +282,7 @@ def test_the_seed_of_an_evaluation_is_that_of_its_synthesis_and_its_intervals(
     )
     assert first["images"] != other["images"]
     assert other["seed"] == 7
-    assert read_json(tmp_path / "o7" / "case0" / "provenance.json")["seed"] == 7
+    assert read_json(tmp_path / "o7/case0" / "provenance.json")["seed"] == 7
     before = table_of(tmp_path / "o7")
     evaluate(tmp_path / "o7", cohort, seed=7)
     assert table_of(tmp_path / "o7") == before

@@ -1,6 +1,5 @@
 """How a model sees the slices of a volume: whole, in tiles, or on the network's own grid, and what comes back."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from safetensors.numpy import load_file
 
 from rows import every_row
 from voxlate.base.errors import BadInput
+from voxlate.base.files import read_json
 from voxlate.base.items import stable_id
 from voxlate.scans.images.grid import Volume
 from voxlate.scans.images.tiling import Tiled, Whole, range_of_varied_slices, resize_slices, zoom
@@ -72,7 +72,7 @@ def published(shared):
     if not (folder / "pipeline_io.safetensors").is_file():
         pytest.skip("the reference vectors of paper 001 are not here")
     arrays = load_file(folder / "pipeline_io.safetensors")
-    facts = json.loads((folder / "pipeline.json").read_text())["volume"]
+    facts = read_json(folder / "pipeline.json")["volume"]
     return {name: array.T for name, array in arrays.items() if array.ndim == 3}, facts
 
 

@@ -1,6 +1,5 @@
 """Plans that begin from a starter: which one fits, what changes, and how it is switched off."""
 
-import json
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -8,6 +7,7 @@ import pytest
 import torch
 
 from voxlate.base.errors import BadInput
+from voxlate.base.files import read_json
 from voxlate.base.items import BACKGROUND
 from voxlate.scans.cases.prepared import open_cohort
 from voxlate.scans.images.intensity import Window
@@ -210,7 +210,7 @@ def test_pictures_are_found_to_show_the_window_whose_levels_the_starters_images_
         def synthesise(self, batch, noise, sampling):
             return (100 + 700 * (batch.target + 1) / 2) / 700 - 1
 
-    monkeypatch.setattr(pictures, "load_method", lambda _: (Perfect(), recipe, header))
+    monkeypatch.setattr(pictures, "load_starter", lambda _: (Perfect(), recipe, header))
     monkeypatch.setattr(pictures, "WINDOWS_HU", ((0, 1400), (100, 800), (400, 600)))
     names = {"t1": "t1", "t2": "t2"}
     draft = first_stage(facts, roles_of(facts), Size(16, 1, 2), 10)
@@ -282,7 +282,7 @@ def test_train_auto_begins_from_the_starter_unless_it_is_switched_off(
     head = (tmp_path / "auto" / "recipe.toml").read_text()
     assert "# starter: starter:tiny" in head
     assert "# start_from: starter:tiny" in head
-    stated = json.loads((tmp_path / "auto" / "provenance.json").read_text())
+    stated = read_json(tmp_path / "auto" / "provenance.json")
     assert stated["recipe"]["start_from"] == "starter:tiny"
     voxlate("train", "auto", *options, "--out", tmp_path / "auto").done()
     scratch = voxlate(

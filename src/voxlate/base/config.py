@@ -217,7 +217,7 @@ def load_object(name: str) -> Any:
 
 def needs_code(names: Collection[str]) -> str:
     """The sentence by which settings are refused that need the code of these names."""
-    return f"expected a model of voxlate's own parts, found one that needs the code of {', '.join(names)}. If you trust it, pass --allow-code where the command has it (in Python: allow_code=True)."
+    return f"expected a model of voxlate's own parts, found one that needs the code of {', '.join(names)}. If you trust it, pass --allow-code (in Python: allow_code=True)."
 
 
 def look_up(name: str, known: Mapping[str, T]) -> T:

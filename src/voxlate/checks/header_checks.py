@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from voxlate.base.arrays import Float64
+from voxlate.base.codes import Grade
 from voxlate.base.errors import BadInput
 from voxlate.base.messages import Message, message
 from voxlate.scans.cases.align import Preparation
@@ -17,7 +18,7 @@ from voxlate.scans.cohorts.case_files import CaseFiles
 from voxlate.scans.formats.dicom import entries_in, folder_and_key, headers_of
 from voxlate.scans.formats.dicom_headers import text_of
 from voxlate.scans.formats.io import is_picture, is_synthetic
-from voxlate.scans.images.grid import Grid, share_inside
+from voxlate.scans.images.grid import SIDES_OPEN, Grid, share_inside
 
 COARSER = 1.2  # times: a smaller difference of voxels is not reported
 LEAST_KEPT = 0.5  # of a scan's box inside the case's grid: less is reported
@@ -29,14 +30,20 @@ def check_origins(headers: Sequence[CaseHeader]) -> Iterator[Message]:
     """Messages on what was assumed of scans, and on registrations that failed."""
     for header in headers:
         for name, origin in header.origins.items():
-            for guess in origin.guesses:
-                yield message("guess", f"{name}: {guess}", case=header.case)
+            yield from check_guesses(name, origin.guesses, header.case)
         for name, scan in header.registered.items():
             if scan.kept != scan.asked:
                 gain = f"{scan.before.mutual_information:.4f} before, {scan.after.mutual_information:.4f} after"
                 left = "resampled by its header" if scan.kept == "none" else f"kept {scan.kept}"
                 text = f"{name}: {scan.asked} registration did not make it more similar to {scan.to}, {left} (mutual information {gain})."
                 yield message("not-registered", text, case=header.case)
+
+
+def check_guesses(name: str, guesses: Sequence[str], case: str = "") -> Iterator[Message]:
+    """A message on each guess about a scan: a caution where it may exchange left and right."""
+    for guess in guesses:
+        grade: Grade = "caution" if SIDES_OPEN in guess else "note"
+        yield message("guess", f"{name}: {guess}", grade=grade, case=case)
 
 
 def refuse_synthetic(cases: Iterable[CaseFiles], names: Collection[str] | None = None) -> None:

@@ -167,11 +167,12 @@ class Pairs:
             for case, of_case in self.pairs.items()
             if (case, self.reference) not in alone
         }
-        findings = dict[str, list[Finding]]()
-        for name in sorted(set(chain.from_iterable(pairs.values()))):
-            of_name = {case: some[name] for case, some in pairs.items() if name in some}
-            for finding in self._of_scan(name, of_name):
-                findings.setdefault(finding.case, []).append(finding)
+        by_name_and_case = {
+            name: {case: some[name] for case, some in pairs.items() if name in some}
+            for name in sorted({*chain.from_iterable(pairs.values())})
+        }
+        found = chain.from_iterable(map(self._of_scan, by_name_and_case, by_name_and_case.values()))
+        findings = grouped((one.case, one) for one in found)
         for case, several in findings.items():
             exchanged = {finding.modality for finding in several} & {one.name for one in several}
             if len(several) == len(pairs[case]) > 1 and not exchanged:

@@ -156,7 +156,9 @@ def write_map(
         raise BadInput(
             f"{out}: expected finite values for DICOM, found NaN or infinity. Synthesise it again."
         )
-    series = new_series(placement.template, quantity.name, origin, values.data, "map")
+    series = new_series(
+        placement.template, quantity.name, origin, values.data, f"map{quantity.statistic}"
+    )
     low, high = (float(value) for value in np.percentile(values, (0.5, 99.5)))
     width = max(high - low, 1e-6)
     window = (float(f"{number:.6g}") for number in (low + width / 2, width))

@@ -369,4 +369,5 @@ def origin_of(provenance: Mapping[str, Any]) -> Origin:
         version=str(provenance.get("voxlate", "")),
         facts=tuple(facts),
         distrust=why_not(provenance),
+        cautions=why_not(provenance, "caution"),
     )

@@ -16,6 +16,7 @@ from voxlate.base.errors import BadInput, CannotWrite
 from voxlate.base.executors.job import Progress, no_report
 from voxlate.base.files import HIGH, LOW, lock, read_json, whole_folder, write_json, write_text
 from voxlate.base.messages import Message, message, read_messages
+from voxlate.checks.scan_numbers import check_tissue
 from voxlate.clinic.consumer_dicom import find_source, write_attenuation, write_plan
 from voxlate.clinic.consumers.beams import read_beam
 from voxlate.clinic.consumers.maps import with_data, within
@@ -164,9 +165,9 @@ def _convert(files: CtFiles, to: Path, options: ConsumerOptions, done: Converted
     _check_folder(folder, done.consumer, _scans(files))
     with whole_folder(folder) as new:
         case = _Case(files, volumes, new, done)
-        for said in read_messages(files.provenance.get("warnings", ())):
-            if said.code == "starter" or said.grade != "note":
-                done.messages.append(said.on(files.case))
+        stated = read_messages(files.provenance.get("warnings", ()))
+        kept = [said for said in stated if said.code == "starter" or said.grade != "note"]
+        done.messages += [said.on(files.case) for said in kept + check_tissue(case.ct)]
         for sentence in unusual(case.ct, case.body, files.others):
             case.say(sentence)
         _CONVERT[options.consumer or ""](case, options)

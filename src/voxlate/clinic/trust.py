@@ -3,14 +3,15 @@
 from collections.abc import Mapping
 from typing import Any
 
+from voxlate.base.codes import Grade
 from voxlate.base.errors import DoNotTrust
 from voxlate.base.messages import Message, message, read_messages
 
 
-def why_not(provenance: Mapping[str, Any]) -> str:
-    """Why the images of a provenance are not to be trusted; "" where nothing says so."""
+def why_not(provenance: Mapping[str, Any], grade: Grade = "do not trust") -> str:
+    """Why the images of a provenance are not to be trusted, or have another grade; "" where nothing says so."""
     said = read_messages(provenance.get("warnings", ()))
-    return " ".join(one.text for one in said if one.grade == "do not trust")
+    return " ".join(one.text for one in said if one.grade == grade)
 
 
 def refuse_untrusted(case: str, provenance: Mapping[str, Any], accepted: bool) -> None:

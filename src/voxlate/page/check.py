@@ -43,6 +43,7 @@ from voxlate.training.starters.names import name_of
 
 AT_ONCE = 2  # models that are compared with the scans, most of whose work is NumPy's
 MOST_ENTRIES = 200  # files and series that are listed
+MOST_UNREAD = 3  # scans whose fault is stated where a model finds none that it takes
 MOST_CHOICES = 6  # scans that are compared with one model, the best first
 ORDER = (None, "note", "caution", "do not trust")  # of the worst warning
 ITERATED = {"eta", "sampler", "schedule", "steps"}  # options of networks that compute several times
@@ -69,8 +70,11 @@ def check(folder: Path, request: Mapping[str, Any], reporter: Reporter) -> dict[
             reporter.step("models", number, len(runs))
     fits.sort(key=lambda fit: (bool(fit.why_not), ORDER.index(fit.worst)))
     taken = {contrast_of(name) for fit in fits for name in fit.names}
-    known = [name for name in (*CONTRASTS, *sorted(taken)) if name in {*taken, MASK}]
-    names = {name: CONTRASTS.get(name, name) for name in known}
+    names = {
+        name: CONTRASTS.get(name, name)
+        for name in (*CONTRASTS, *sorted(taken))
+        if name in {*taken, MASK}
+    }
     return {
         "entries": entries,
         "patient": _patient(scans, entries) if request.get("is_local") else "",
@@ -227,7 +231,9 @@ def _fits(
         return
     if not choices:
         wanted = " or ".join(chain.from_iterable(described.card["accepts"].values()))
-        yield replace(described, why_not=f"It takes {wanted}, which none of the scans is.")
+        unread = [entry["why"] for entry in entries if entry["why"]][:MOST_UNREAD]
+        why_not = [f"It takes {wanted}, which none of the scans is.", *unread]
+        yield replace(described, why_not=" ".join(why_not))
     for inputs in choices:
         fit = replace(described, inputs=inputs)
         try:

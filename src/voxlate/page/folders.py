@@ -44,7 +44,7 @@ def below_root(root: Path | None, text: str) -> Path:
     """
     if root is None:
         raise BadInput(
-            "folder: expected a server with a root folder, found one without. Ask who runs the server for one."
+            "folder: expected a server with a root folder, found a server without one. Ask who runs the server for one."
         )
     named = Path(text.strip().lstrip("/\\") or ".")
     if "\0" in text or named.is_absolute() or not inside(root, root / named):

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from voxlate.base.codes import Grade
+from voxlate.base.codes import Grade, codes
 from voxlate.base.errors import DoNotTrust
 from voxlate.base.messages import Message, Say, worst_grade
 from voxlate.checks.out_of_distribution import Verdict
@@ -36,7 +36,8 @@ class Checked:
         if self.grade == "do not trust":
             for said in self.messages:
                 say(said)
-            codes = dict.fromkeys(said.code for said in self.messages if said.grade == self.grade)
+            grave = dict.fromkeys(said.code for said in self.messages if said.grade == self.grade)
+            found = "; ".join(codes()[code].meaning for code in grave)
             raise DoNotTrust(
-                f"{self.inputs.prepared.header.case}: expected scans like those of the training, found others ({', '.join(codes)}). To synthesise an image all the same, choose --anyway (in Python: anyway=True)."
+                f"{self.inputs.prepared.header.case}: expected scans like those of the training, found that {found}. To synthesise an image all the same, choose --anyway (in Python: anyway=True)."
             )

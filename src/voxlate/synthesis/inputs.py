@@ -192,7 +192,8 @@ def by_name(scans: Any, sources: Sequence[str]) -> Mapping[str, Scan]:
                 f"scans: expected names of modalities ({', '.join(sources)}), found {wrong[0]!r}. Change it."
             )
         return scans
-    if not isinstance(scans, Volume | Path | str | nib.spatialimages.SpatialImage | tuple):
+    is_scan = isinstance(scans, Volume | Path | str | nib.spatialimages.SpatialImage | tuple)
+    if not is_scan and not hasattr(scans, "shape"):  # an array lacks its affine, and no name
         found = type(scans).__name__
         raise BadInput(
             f'scans: expected scans by modality, as {{"{sources[0]}": "scan.nii.gz"}}, found {found}. Give each a name.'
@@ -345,6 +346,9 @@ def as_volume(scan: Scan, modality: str) -> Volume:
     )  # of torch
     _check_plain(pair[0], modality)
     try:
+        kinds = [getattr(getattr(part, "dtype", None), "kind", "f") for part in pair]
+        if not {*kinds} <= {*"biuf"}:
+            raise TypeError("no numbers")
         values = np.asarray(pair[0], np.float32)
         affine = np.asarray(pair[1], np.float64)
     except (TypeError, ValueError) as error:

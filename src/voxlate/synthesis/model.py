@@ -210,7 +210,7 @@ class Model:
             BadInput: a scan is missing, or scans do not fit together.
             DoNotTrust: the case is graded so, and `anyway` is not set.
         """
-        check_call(seed, anyway)
+        check_call(seed, anyway, progress, warn)
         model = self.with_options(**options) if options else self
         said = list[Message]()
         try:
@@ -333,12 +333,15 @@ class Model:
         }
 
 
-def check_call(seed: Any, anyway: Any) -> None:
-    """Raise BadInput for a seed that is no whole number, and for a text in place of a truth."""
+def check_call(seed: Any, anyway: Any, progress: Any, warn: Any) -> None:
+    """Raise BadInput for a seed that is no whole number, a text in place of a truth, and what cannot be called."""
     if not isinstance(seed, Integral):
         raise BadInput(f"seed: expected a whole number, found {seed!r}. Change it.")
     if not isinstance(anyway, bool):
         raise BadInput(f"anyway: expected True or False, found {anyway!r}. Change it.")
+    for name, value in (("progress", progress), ("warn", warn)):
+        if not callable(value) and not (name == "progress" and isinstance(value, bool)):
+            raise BadInput(f"{name}: expected a function, found {value!r}. Change it.")
 
 
 def synthesise(

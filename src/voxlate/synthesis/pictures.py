@@ -42,9 +42,10 @@ def show_case(
             ends = (0.0, top_of(std[name], volume))
             text = f"{mark}{name}: standard deviation, 0 to {ends[1]:.4g} {volume.unit}"
             shown.append((text, std[name], ends, "inferno"))
-    rows = []
-    for text, volume, ends, colours in shown:
-        rows.append((text, [palette(colours)[grey] for grey in middle_slices(volume, *ends)]))
+    rows = [
+        (text, [palette(colours)[grey] for grey in middle_slices(volume, *ends)])
+        for text, volume, ends, colours in shown
+    ]
     sheet = sheet_with_labels(rows, PLANES, tile)
     return with_lines(sheet, [str(note) for note in warnings if note.grade != "note"])
 

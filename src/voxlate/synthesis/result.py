@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import nibabel as nib
 
+from voxlate.base.codes import Grade
 from voxlate.base.errors import BadInput
 from voxlate.base.files import (
     HIGH,
@@ -57,6 +58,15 @@ WRITERS = 2  # files that are written at a time
 TILE = 320  # pixels along each side of a slice in a picture
 
 
+class Images(dict[str, Volume]):
+    """Images by modality, which state the known names where another one is asked for."""
+
+    def __missing__(self, name: object) -> Volume:
+        raise BadInput(
+            f"{name}: expected {' or '.join(self)}, found no such image. Take one of these."
+        )
+
+
 @dataclass(frozen=True)
 class Synthesised:
     """The images of a case by modality with their maps and provenance, as `Model.synthesise` returns them.
@@ -88,6 +98,9 @@ class Synthesised:
     high: dict[str, Volume] = field(default_factory=dict)
     unfamiliar: dict[str, Volume] = field(default_factory=dict)
     states: dict[str, Volume] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "volumes", Images(self.volumes))
 
     def restored(self, frame: Frame, backgrounds: Mapping[str, float]) -> "Synthesised":
         """Images and maps of a frame on the whole grid; outside, images and ends of intervals are background."""
@@ -139,6 +152,11 @@ class Synthesised:
         return tuple(read_messages(self.provenance.get("warnings", ())))
 
     @property
+    def grades(self) -> list[Grade]:
+        """The grades of the warnings."""
+        return [said.grade for said in self.warnings]
+
+    @property
     def distrusted(self) -> bool:
         """Whether an image is graded "do not trust"."""
         return is_distrusted(self.provenance)
@@ -164,7 +182,7 @@ class Synthesised:
         """An image of nibabel, indexed [x, y, z]; modality: may be left out where there is only one."""
         volume = self.volume if modality is None else self.volumes[modality]
         image = nib.nifti1.Nifti1Image(volume.data[0].T, volume.affine)
-        image.header["descrip"] = f"{DESCRIPTION}{description_of('', self.distrusted)}"
+        image.header["descrip"] = f"{DESCRIPTION}{description_of('', self.grades)}"
         return image
 
     def save(self, folder: Path | str, ending: str = ENDINGS[0]) -> list[Path]:
@@ -175,6 +193,8 @@ class Synthesised:
         samples or planes (_std_uncalibrated where the run is not calibrated). Raises BadInput where the folder has images
         of another model or of other scans.
         """
+        if not isinstance(folder, Path | str):
+            raise BadInput(f"folder: expected a path, found {folder!r}. Change it.")
         folder = Path(folder)
         check_earlier(folder, self.provenance)
         self.write(folder, (ending,))
@@ -198,7 +218,7 @@ class Synthesised:
             for suffix in suffixes:
                 file = f"{name}{suffix}"
                 images[file] = partial(
-                    write_volume, volume=volume, description=description_of(file, self.distrusted)
+                    write_volume, volume=volume, description=description_of(file, self.grades)
                 )
         return write_images(folder, images, self.provenance)
 

@@ -10,6 +10,7 @@ from voxlate.base.errors import BadInput
 from voxlate.base.messages import Message, message, worst_grade
 from voxlate.checks.anatomy import Anatomy, Body, body_of, check_body, check_content
 from voxlate.checks.head_checks import black_pools_ml, check_head
+from voxlate.checks.header_checks import check_guesses
 from voxlate.checks.intensity_checks import (
     check_brightness,
     check_floor,
@@ -18,6 +19,7 @@ from voxlate.checks.intensity_checks import (
     check_vessels,
 )
 from voxlate.checks.quality_checks import check_noise, check_quality, check_slices, quality_of
+from voxlate.checks.scan_numbers import check_tissue
 from voxlate.checks.sides import sides_of
 from voxlate.checks.table import ask
 from voxlate.scans.cases.case import PreparedCase
@@ -85,7 +87,7 @@ def _check_scan(facts: Facts, prepared: PreparedCase, name: str) -> list[Message
     """Messages on the values of one scan of a prepared case."""
     header, spec = prepared.header, facts.intensity[name]
     statistics = header.statistics[name]
-    warnings = [message("guess", f"{name}: {guess}") for guess in header.origins[name].guesses]
+    warnings = [*check_guesses(name, header.origins[name].guesses)]
     warnings += check_kind(name, header.units[name], statistics)
     heads = facts.data.heads  # other trainings state the brightness of theirs
     if heads is not None and heads.sequences.get(name) == "tof":
@@ -96,7 +98,7 @@ def _check_scan(facts: Facts, prepared: PreparedCase, name: str) -> list[Message
 def _check_quality(scan: Volume, name: str, anatomy: Anatomy) -> list[Message]:
     """Messages on noise, ghosts and slices of a canonical scan."""
     if scan.unit == "HU":
-        return check_slices(scan)
+        return check_tissue(scan) + check_slices(scan)
     trained = anatomy.quality.get(name)
     return [
         *check_noise(scan),

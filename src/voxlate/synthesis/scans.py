@@ -161,7 +161,7 @@ def _one_scan(path: Path, model: Model) -> Scans:
     if len(sources) != 1:
         named = stem if stem in sources else "NAME"
         raise BadInput(
-            f"{path}: expected scans with their names ({', '.join(sources)}), found one without. Give each as a pair: {named}={path}."
+            f"{path}: expected scans with their names ({', '.join(sources)}), found one scan whose modality is not stated. Give each as a pair: {named}={path}."
         )
     if stem in TISSUE_MAPS and stem not in sources:
         return Scans(stem, {}, others=(stem,))

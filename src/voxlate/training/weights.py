@@ -226,7 +226,7 @@ def _check_provenance(run: Run, trained: Mapping[str, Any]) -> None:
     stated = read_run(run.provenance).get("recipe")
     if stated is None:
         raise BadInput(
-            f"{run.provenance}: expected the provenance of a training, with its recipe, found one without. Restore the file, or name weights.safetensors instead of the folder."
+            f"{run.provenance}: expected the provenance of a training, with its recipe, found a provenance without a recipe. Restore the file, or name weights.safetensors instead of the folder."
         )
     # The weights may lack additional steps.
     if change := first_change(_without_more(stated), _without_more(trained)):

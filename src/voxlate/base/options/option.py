@@ -28,6 +28,10 @@ ADVANCED = "Advanced"
 PANELS = (MAIN, INPUT, PREPARATION, TRAINING, PLAN, SAMPLING, SCORES, OUTPUT, ADVANCED)
 
 FLAG = re.compile(r"--[a-z][a-z-]*")
+# a command line, or an option with one value, if it has one, and its own words for Python
+IN_SENTENCE = re.compile(
+    rf"\bvoxlate [a-z-]+ [^.;()]*|({FLAG.pattern})(?: ([A-Z\d][\w.]*+)(?! \d))?(?: \(in Python: ([^)]*)\))?"
+)
 SIZES = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}  # bytes, by the letter before "B"
 
 
@@ -112,25 +116,46 @@ def flag_of(name: str, option: Option) -> str:
 
 def describe(parameters: Mapping[str, Parameter]) -> list[str]:
     """A line for each parameter: its name, what it does, its range and its default, in the words of Python."""
-    options = {name: option_of(parameter.annotation) for name, parameter in parameters.items()}
-    names = {flag_of(name, option): name for name, option in options.items() if option is not None}
     lines = []
-    for name, option in options.items():
-        default = parameters[name].default
-        text = "" if option is None else f" {in_python(option, names)}{range_of(option)}"
+    for name, parameter in parameters.items():
+        option, default = option_of(parameter.annotation), parameter.default
+        text = "" if option is None else f" {_help_of(option, parameters)}{range_of(option)}"
         if default not in (None, (), Parameter.empty):
             text += f" Default: {default!r}."
         lines.append(f"{name}:{text or ' of the function in Python alone.'}")
     return lines
 
 
-def in_python(option: Option, names: Mapping[str, str]) -> str:
-    """The help of an option in the words of Python. names: the fields by their options."""
+def _help_of(option: Option, parameters: Mapping[str, Parameter]) -> str:
+    """The help of an option in the words of Python. parameters: beside it."""
     several = "One or a list" if option.read is None else "A dict"
     text = option.help.replace("Repeatable", several)
     if option.read is in_array_order or option.metavar.endswith("[Z]"):
         text += " In the order z, y, x."
-    return FLAG.sub(lambda flag: names.get(flag[0], flag[0][2:].replace("-", "_")), text)
+    return in_python(text, parameters)
+
+
+def in_python(text: str, parameters: Mapping[str, Parameter]) -> str:
+    """A text in which options stand as in Python: exact=True for --exact, samples=8 for --samples 8.
+
+    What follows as "(in Python: …)" takes the place of an option, and command lines stay.
+    """
+    names = dict[str, str]()
+    for name, parameter in parameters.items():
+        if option := option_of(parameter.annotation):
+            is_switch = without_notes(parameter.annotation) is bool
+            names[flag_of(name, option)] = f"{name}=True" if is_switch else name
+            names[option.flag.partition("/")[2]] = f"{name}=False"
+
+    def given(found: re.Match[str]) -> str:
+        """An option as a keyword."""
+        flag, value, stated = found.groups()
+        if flag is None:
+            return found[0]
+        name = names.get(flag, flag[2:].replace("-", "_"))
+        return stated or (f"{name}={value}" if value else name)
+
+    return IN_SENTENCE.sub(given, text)
 
 
 def range_of(option: Option) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, is_dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_origin
 
-from voxlate.base.errors import system_refusal
+from voxlate.base.errors import BadInput, system_refusal
 from voxlate.base.options import option
 from voxlate.base.options.option import (
     ARGUMENT,
@@ -21,6 +21,7 @@ from voxlate.base.options.option import (
     PYTHON,
     Option,
     describe,
+    in_python,
     option_of,
     with_args,
     without_notes,
@@ -174,13 +175,19 @@ def function(described: Callable[..., Any], others: str = "") -> Callable[..., A
                     options, **{others: {**(getattr(options, others) or {}), **further}}
                 )
             given["options"] = options
+        progress = given.pop("progress", True)
         try:
             if "progress" not in parameters:
                 return described(**given)
-            with report_to(given.pop("progress", True)) as report:
+            with report_to(progress) as report:
                 return described(**given, progress=report)
         except OSError as error:
             raise system_refusal(error) from error
+        except BadInput as error:  # which names options as the command line does
+            if "progress" not in parameters or isinstance(progress, Reporter):  # of another door
+                raise
+            error.args = (in_python(str(error), parameters_of(described)),)
+            raise
 
     text = FLAG.sub(lambda flag: flag[0][2:], f"{described.__doc__}")
     run.__signature__ = _listed(signature, table, others)  # type: ignore[attr-defined]

@@ -343,14 +343,19 @@ def _cases_by_path(
         found.guessed.append(
             "modalities of DICOM series are named by their tags (--preset FILE.toml chooses others)"
         )
+    odd = {name for row in rows for name in (row.case, row.modality) if plain_name(name) != name}
+    rows = [replace(row, modality=plain_name(row.modality)) for row in rows]
     cases = cases_of(rows, choice, layout.patient)
     if not cases:
         expected = "' or '".join(pattern for _, pattern in layout.forms)
         raise BadInput(
             f"{root}: expected paths like '{expected}', found {len(paths)} of another form ({quote_some(paths)}). Pass --pattern with {{patient}}, {{case}} and {{modality}} where they stand in the path."
         )
-    odd = sorted({row.case for row in rows if plain_name(row.case) != row.case})
-    _note(found.guessed, odd, "names of cases have '_' for what not every system allows")
+    _note(
+        found.guessed,
+        sorted(odd),
+        "names of cases or modalities have '_' for what not every system allows",
+    )
     found.without_scan += [case.case for case in cases if not case.files]
     skipped = {*every} - {*images}
     _note(found.unclaimed, sorted(skipped), "images of names or folders that the layout skips")

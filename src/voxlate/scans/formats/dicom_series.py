@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from voxlate.base.errors import BadInput
-from voxlate.base.files import whole_folder
+from voxlate.base.files import HIGH, LOW, STD, UNCALIBRATED, UNFAMILIAR, whole_folder
 from voxlate.base.optional import pydicom
 from voxlate.scans.formats.format import errors_as
 
@@ -27,7 +27,13 @@ SERIES_OFFSETS = {
     "mask": 9200,
     "report": 9300,
     "structure": 9400,
+    f"map{LOW}": 9500,
+    f"map{HIGH}": 9600,
+    f"map{STD}": 9700,
+    f"map{UNCALIBRATED}": 9700,
+    f"map{UNFAMILIAR}": 9800,
 }
+MOST_COMMENTS = 10240  # characters of a long text
 MOST_NUMBER = 2**31 - 1  # of an integer string
 UNKNOWN = "unknown"  # where a provenance states no model or version
 PRIVATE_GROUP = 0x0091
@@ -97,24 +103,31 @@ OF_SOURCE = ("PatientID", "StudyDate", "StudyID", "SeriesInstanceUID")
 class Origin:
     """How an image was made, as its headers state it: a title of one line, sentences, and numbers as (name, value).
 
-    distrust: why it is graded "do not trust", "" where it is not.
+    distrust: why it is graded "do not trust", "" where it is not; cautions: the texts of its cautions.
     """
 
     title: str
     version: str
     facts: Sequence[tuple[str, str]] = field(default=())
     distrust: str = ""
+    cautions: str = ""
+
+    @property
+    def graded(self) -> str:
+        """That and why it is not to be trusted, where it is not."""
+        return f"{DO_NOT_TRUST}. {self.distrust} " if self.distrust else ""
 
     @property
     def description(self) -> str:
         """How an image was computed, as its headers state it."""
-        graded = f"{DO_NOT_TRUST}. {self.distrust} " if self.distrust else ""
-        return f"{graded}Synthesised by voxlate {self.version}: {self.title}"[:1024]
+        return f"{self.graded}Synthesised by voxlate {self.version}: {self.title}"[:1024]
 
     @property
     def comments(self) -> str:
         """What every image says of itself."""
-        return f"{DO_NOT_TRUST}. {self.distrust} {COMMENTS}" if self.distrust else COMMENTS
+        return f"{self.graded}{COMMENTS}{self.cautions and f' Caution: {self.cautions}'}"[
+            :MOST_COMMENTS
+        ]
 
 
 def fill(dataset: Any, **attributes: Any) -> Any:

@@ -6,14 +6,15 @@ import logging
 import math
 import struct
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import nibabel as nib
 import numpy as np
 
-from voxlate.base.errors import BadInput
+from voxlate.base.codes import Grade
+from voxlate.base.errors import BadInput, plural
 from voxlate.base.files import HIGH, LOW, STD, UNCALIBRATED, UNFAMILIAR
 from voxlate.base.slabs import least_and_most, map_slabs, release
 from voxlate.scans.formats.format import (
@@ -26,7 +27,7 @@ from voxlate.scans.formats.format import (
     most_bytes,
     to_float32,
 )
-from voxlate.scans.images.grid import Grid, Volume, check_affine, same_grid
+from voxlate.scans.images.grid import SIDES_OPEN, Grid, Volume, check_affine, same_grid
 
 INTENTS = {
     **dict.fromkeys(range(2, 25), "statistics, not a scan"),
@@ -69,15 +70,16 @@ APART_MM = 0.1  # of a corner by two affines: float32 headers differ by less
 NiftiImage = nib.nifti1.Nifti1Pair
 
 
-def description_of(file: str, distrusted: bool = False) -> str:
-    """The description in the header of a synthesised file of this name, of at most 80 characters."""
-    if distrusted:
+def description_of(file: str, grades: Collection[Grade] = ()) -> str:
+    """The description in the header of a synthesised file of this name, of at most 80 characters; grades: of its messages."""
+    if "do not trust" in grades:
         return f"{SYNTHETIC}{DISTRUSTED}"
     name = file.partition(".")[0]
     for end, description in MAP_DESCRIPTIONS.items():
         if name.endswith(end):
             return f"{SYNTHETIC}: {description}"
-    return SYNTHETIC_SCAN
+    count = [*grades].count("caution")
+    return SYNTHETIC_SCAN + (f"; {plural(count, 'caution')}" if count else "")
 
 
 def _load(path: Path) -> tuple[Any, list[str]]:
@@ -205,10 +207,16 @@ def _grid(image: Any, path: Path) -> tuple[Grid, str]:
         guess = "its header states no orientation (the codes of qform and sform are 0), so rows were taken to run from right to left, columns to the front and slices to the top. Check left and right."
         return Grid(shape, affine, (0, 0)), guess
     grid = Grid(shape, affine, (q, s))
-    of_q, of_s = (_is_place(read, scale, grid) for read in (header.get_qform, header.get_sform))
+    affines = [_stated(read) for read in (header.get_qform, header.get_sform)]
+    of_q, of_s = (same_grid(Grid(shape, scale @ stated), grid, APART_MM) for stated in affines)
     if not (q and s) or (of_q and of_s):
         return grid, ""
-    guess = f"its qform and sform give voxels different places; the {'sform' if of_s else 'qform'} was taken. Check its orientation, and write one of them into both."
+    turn = affines[0][:3, :3].T @ affines[1][:3, :3]
+    is_turned = (
+        np.linalg.det(turn) < 0 or (turn.diagonal() < 0).any()
+    )  # an axis points the other way
+    apart = SIDES_OPEN if is_turned else "give voxels different places"
+    guess = f"its qform and sform {apart}; the {'sform' if of_s else 'qform'} was taken. Check its orientation, and write one of them into both."
     return Grid(shape, affine, (q * of_q, s * of_s)), guess
 
 
@@ -216,12 +224,12 @@ def _size(shape: tuple[int, ...]) -> str:
     return "×".join(map(str, shape)) or "nothing"
 
 
-def _is_place(read: Callable[[], np.ndarray], scale: np.ndarray, grid: Grid) -> bool:
-    """Whether an affine of a header leads to the places of a grid; some headers have a qform that is no rotation."""
+def _stated(read: Callable[[], np.ndarray]) -> np.ndarray:
+    """An affine of a header; zeros for a qform that is no rotation."""
     try:
-        return same_grid(Grid(grid.shape, scale @ read()), grid, APART_MM)
+        return read()
     except (ValueError, nib.spatialimages.HeaderDataError):
-        return False
+        return np.zeros((4, 4))
 
 
 def _units(image: Any) -> tuple[str, str]:

@@ -16,6 +16,8 @@ Order = Literal[0, 1, 3]  # of an interpolating spline: 0 for labels, 1 is linea
 Spacing = tuple[float, float, float]  # along D, H, W
 Codes = tuple[int, int]  # of the qform and the sform of a NIfTI header
 STRAIGHT = 1e-4  # voxels that a point of a grid may lie aside where its axes are those of a volume
+# of a guess that is no detail, but may exchange left and right
+SIDES_OPEN = "disagree on the sides, so that left and right may be exchanged"
 Box = tuple[np.ndarray, np.ndarray]  # the least and the largest (x, y, z) in RAS mm
 
 
@@ -86,7 +88,8 @@ class Volume:
         modality: name such as "t1" or "ct".
         origin: the file that was read, for messages.
         note: which part of the file was read (a frame, say).
-        guesses: a sentence on each assumption about what the file does not state.
+        guesses: a sentence on each assumption about what the file does not state, with SIDES_OPEN where it
+            may exchange left and right.
         codes: as those of Grid.
 
     Example:
