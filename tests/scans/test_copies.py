@@ -29,7 +29,7 @@ def head(seed: int) -> np.ndarray:
     grid = np.meshgrid(*(np.linspace(-1.2, 1.2, n) for n in SHAPE), indexing="ij")
     inside = sum(axis**2 for axis in grid) < 1
     texture = ndimage.gaussian_filter(rng.normal(size=SHAPE), 1.6)
-    return np.where(inside, 100 + 300 * texture / texture.std() / 4, 0).clip(0).astype(np.float32)
+    return np.abs(np.where(inside, 100 + 75 * texture / texture.std(), 0)).astype(np.float32)
 
 
 def likeness(first: np.ndarray, second: np.ndarray, mm: tuple[float, ...] = MM) -> float:
@@ -97,6 +97,9 @@ def test_one_scan_in_two_splits_ends_prepare_with_code_3_and_in_one_split_with_0
 def test_two_scans_of_one_patient_may_be_alike(heads, tmp_path):
     (heads / "cases.csv").write_text("case,patient,split\na,x,train\nb,y,val\nc,x,train\n")
     assert prepare(heads, tmp_path / "out", workers=1, audit=False).warnings == ()
+    (heads / "c/t1.nii.gz").write_bytes((heads / "a/t1.nii.gz").read_bytes())
+    (said,) = prepare(heads, tmp_path / "same", workers=1, audit=False).warnings
+    assert (said.code, said.grade) == ("same-voxels", "note")
 
 
 def test_one_mask_in_the_folders_of_two_patients_is_named(heads, tmp_path):

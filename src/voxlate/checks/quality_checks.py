@@ -53,10 +53,6 @@ MOST_POINTS = 96  # along a side of a plane whose brightness is compared
 BESIDE, BESIDE_MM = 3, 8.0  # planes beside a step, at least; the fissure of a brain is narrower
 SURROUNDED = 2.3  # times as many bright voxels as dark ones beside a block; 1.3 beside cavities of a uint8 scan
 AIR_HU = -900.0  # clipped values below are air
-BESIDE_BLOCK = (
-    2.0,
-    (1.0, 1.0, 1.0),
-)  # voxels: the last ones of a block have no next one of its value
 STEP_MM = 3.0  # within which it is made, because resampled scans have no sharp one
 
 Value = Annotated[float, Field(ge=0, le=1e4)]
@@ -277,18 +273,18 @@ def _points(image: Float32) -> dict[str, float]:
 
 
 def _block_voxels(image: Float32, unit: str) -> float:
-    """The voxels of the largest block of one value, but air of a CT, that tissue surrounds, in an image [D, H, W]."""
+    """The voxels of the largest block of one value, but air of a CT and a clipped peak, that tissue surrounds, in an image [D, H, W]."""
     bright = image > image.mean()
     same = [
         _enclosed(bright, axis) & (np.diff(image, 1, axis, append=np.nan) == 0) for axis in range(3)
     ]
-    blocks = components_of(np.logical_and.reduce(same) & ((unit != "HU") | (image > AIR_HU)))
+    possible = (image < image.max()) & ((unit != "HU") | (image > AIR_HU))
+    blocks = components_of(np.logical_and.reduce(same) & possible)
     rims = np.zeros(2 * blocks.count + 2)  # dark and bright voxels beside each block
     for axis, way in product(range(3), (1, -1)):
         labels, tissue = (np.moveaxis(array, axis, 0)[::way] for array in (blocks.labels, bright))
-        at_end = (labels[:-2] > 0) & (
-            labels[1:-1] == 0
-        )  # where its last voxel may be, which has no next one
+        # where its last voxel may be, which has no next one
+        at_end = (labels[:-2] > 0) & (labels[1:-1] == 0)
         rims += np.bincount((2 * labels[:-2] + tissue[2:])[at_end], minlength=len(rims))
     return float((blocks.sizes() * (rims[1::2] > SURROUNDED * rims[::2])).max())
 
