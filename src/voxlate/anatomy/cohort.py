@@ -75,7 +75,7 @@ def write_cohort(
             _write_case(folder, head, missing, brain)
         return folder
 
-    folders = list[Path]()
+    folders = []
     without_brain = list[str]()
     with lock(out):
         own = {name: getattr(asked, name) for name in ("seed", "lesion", "stripped")}

@@ -121,7 +121,7 @@ def _write_case(folder: Path, root: Path, entities: Entities, sources: Sequence[
         if not _end_of_map(image, images)
     }
     written = set[Path]()
-    outside = set[str]()
+    outside = set()
     for image, file in images.items():
         end = _end_of_map(image, images)
         modality = image.removesuffix(end)

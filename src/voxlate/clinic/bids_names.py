@@ -115,7 +115,7 @@ def case_entities(case: str, scans: Collection[Path]) -> dict[str, str]:
 
 def entities_of(cases: Mapping[str, Collection[Path]]) -> dict[str, dict[str, str]]:
     """The entities of each case, given the paths of its scans; raises BadInput where two cases would have the same."""
-    by_case = dict[str, dict[str, str]]()
+    by_case = {}
     owners = dict[str, str]()
     for case, scans in cases.items():
         by_case[case] = case_entities(case, scans)

@@ -211,7 +211,7 @@ class CalibrationJob:
         labels = dict[str, NDArray[np.generic]]()
         for name, label in maps.items():
             labels[name] = place(label, prepared.arrays[LABEL + name][:], 0).data[0]
-        truths = dict[str, TrueImage]()
+        truths = {}
         for name in data.target:
             statistics = prepared.header.statistics[name]
             if statistics.blank:

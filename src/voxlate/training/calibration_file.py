@@ -202,7 +202,7 @@ def read_calibration(path: Path) -> Calibration:
 def _shapes(file: Tensors, header: Header) -> dict[str, dict[str, Shape]]:
     """The shapes of the tensors, by what they belong to: the reference patches, and each target with a learned method."""
     lengths = {name: shape for name, (shape, _) in file.shapes.items()}
-    shapes = dict[str, dict[str, Shape]]()
+    shapes = {}
     if header.widened is None:
         points = lengths.get(f"{MEMORY}.points", ())
         file.record.check(len(points) == 2, "no patches of known scans")

@@ -124,7 +124,7 @@ class Baselines(_Header):
         """
         if target not in self.ranges:
             return {}
-        result = dict[str, Float32]()
+        result = {}
         others = dict[str, Float32]()
         to = self.ranges[target]
         several = len([pair for pair in self.tables if pair[1] == target]) > 1

@@ -130,7 +130,7 @@ def attenuation_errors(
         "soft": inside & (hu >= BODY_HU) & (hu < BONE_HU),
         "bone": inside & (hu >= BONE_HU),
     }
-    scores = dict[str, float]()
+    scores = {}
     for name, voxels in tissues.items():
         if not voxels.any():
             continue

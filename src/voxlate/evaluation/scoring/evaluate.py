@@ -471,7 +471,7 @@ def _on_provenance(out: Path, items: Iterable[Item]) -> Table:
 
 def _find_changed(item: Item) -> dict[str, str]:
     """The content of each source scan of an image that differs from the scan of this name in the truth's case."""
-    changed = dict[str, str]()
+    changed = {}
     for name, entry in item.provenance.get("inputs", {}).items():
         path = item.case.files.get(name)
         content = entry.get("sha256")
