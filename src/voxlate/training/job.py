@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -50,11 +50,11 @@ class Session:
     stop: Sequence[int]
     progress: StepCallback
     say: Say
-    pace: Pace | None = None
-    track: str | None = None
-    pretrained: Sequence[Run] = ()
-    starts: Mapping[str, Path] = field(default_factory=dict)
-    notes: Mapping[str, Any] = field(default_factory=dict)
+    pace: Pace | None
+    track: str | None
+    pretrained: Sequence[Run]
+    starts: Mapping[str, Path]
+    notes: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -84,11 +84,6 @@ class Job:
         *_, batches = self.stage.turns.values()
         items = len(training_batches(self.cohort, self.stage.data, self.recipe.intensity).items)
         return math.ceil(items / (self.stage.train.batch * batches))
-
-    @property
-    def replays(self) -> bool:
-        """Whether some of the items are of an earlier cohort."""
-        return self.replay is not None and self.stage.train.replay is not None
 
     @property
     def alone(self) -> bool:
