@@ -198,8 +198,7 @@ def _write_dataset(root: Path, links: Mapping[str, str], outside: Collection[str
 
 def _read_json(path: Path) -> dict[str, Any]:
     """A JSON file as it is in BIDS, without the checksum of our own."""
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return content
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:

@@ -61,12 +61,12 @@ class Queue:
         with whole_file(self.path / INCOMING / study / f"{instance}.dcm") as temporary:
             dataset.save_as(temporary, enforce_file_format=True)
 
-    def next_study(self, now: float | None = None) -> str | None:
+    def next_study(self) -> str | None:
         """The next study to work on: one that was begun, else the complete one whose last image is the oldest."""
         begun = _folders(self.path / WORK)
         if begun:
             return begun[0].name
-        at = time.time() if now is None else now
+        at = time.time()
         complete = list[tuple[float, str]]()
         for folder in _folders(self.path / INCOMING):
             arrivals = [file.stat().st_mtime for file in folder.glob("*.dcm")]

@@ -157,7 +157,7 @@ class _Stamped(TypedDict):
 
 def write_calibration(path: Path, calibration: Calibration) -> None:
     """Write a calibration with a checksum of its whole content."""
-    tensors = dict[str, torch.Tensor]()
+    tensors = {}
     references = calibration.references
     for name, array in ({} if references is None else vars(references)).items():
         tensors[f"{MEMORY}.{name}"] = torch.from_numpy(np.ascontiguousarray(array))

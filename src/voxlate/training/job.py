@@ -103,21 +103,15 @@ class Job:
             )
         calls = options.accumulate * sum(self.stage.turns.values())
         size = options.batch // options.accumulate // world
-        rank = self.accelerator.process_index
+        shared = {"batch": size, "rank": self.accelerator.process_index, "world": world}
         batches: Dataset[Batch]
         if self.replay is not None and options.replay is not None:
             count = options.length * calls * size * world
-            batches = Mixed(
-                self._batches(self.cohort, count),
-                self._batches(self.replay, count),
-                share=options.replay,
-                batch=size,
-                rank=rank,
-                world=world,
-            )
+            new, replayed = (self._batches(one, count) for one in (self.cohort, self.replay))
+            batches = Mixed(new, replayed, share=options.replay, **shared)
         else:
-            shared = {"batch": size, "rank": rank, "world": world, "moments": moments}
-            batches = self._batches(self.cohort, options.length * calls, **shared)
+            steps = options.length * calls
+            batches = self._batches(self.cohort, steps, moments=moments, **shared)
         workers = _readers(self.device, world) if options.workers is None else options.workers
         return DataLoader(
             batches,

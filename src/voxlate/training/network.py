@@ -122,7 +122,7 @@ class TorchNetwork:
     ) -> "tuple[Facts, TorchNetwork]":
         """The model with other keys of synth (see `Model.with_options`); None keeps the recipe's value."""
         kinds = field_types(SynthKeys)
-        stated = dict[str, Any]()
+        stated = {}
         for name, value in changes.items():
             if value is not None:
                 stated[name] = check_value(name, value, kinds[name]) if name in kinds else value
@@ -204,11 +204,7 @@ def count_calls(*nets: nn.Module, report: Callable[[int], None] = no_report) -> 
     calls = Calls()
     lock = threading.Lock()
 
-    def _count(
-        _: nn.Module,
-        __: tuple[Any, ...],
-        output: Any,
-    ) -> None:
+    def _count(_: nn.Module, __: Any, output: Any) -> None:
         with lock:
             calls.count += len(output.image)
             report(calls.count)

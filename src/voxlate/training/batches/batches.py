@@ -282,11 +282,11 @@ def read_batch(
         pair = read_pair(cohort.case(case), data, intensity, start, seed=seed)
         if moments is not None:
             slices = slice(start[0], start[0] + data.patch[0])
-            pair = replace(
-                pair,
-                source_moments=read_moments(moments, case, slices, data.source)[None],
-                target_moments=read_moments(moments, case, slices, data.target)[None],
+            source, target = (
+                read_moments(moments, case, slices, names)[None]
+                for names in (data.source, data.target)
             )
+            pair = replace(pair, source_moments=source, target_moments=target)
         pairs.append(pair)
     return collate(pairs)
 
