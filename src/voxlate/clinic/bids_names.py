@@ -66,7 +66,7 @@ def prefix_of(entities: Entities) -> str:
     return "_".join(f"{key}-{entities[key]}" for key in SHARED if key in entities)
 
 
-def image_name(case: Entities, modality: str, end: str = "") -> BidsName:
+def image_name(case: Entities, modality: str, end: str) -> BidsName:
     """The BIDS name of an image of a case, or of a map of it, which the end of its name tells (such as _std)."""
     entities = {**case, "desc": MAP_LABELS.get(end, IMAGE_LABEL)}
     if modality in ENHANCED:

@@ -39,7 +39,7 @@ def build_folder(
     scores: Scored | None,
     licence: str,
     with_onnx: bool,
-    allow_code: bool = False,
+    allow_code: bool,
 ) -> list[Message]:
     """Write a model to a new folder for NAME/REPO on a hub; returns messages on what could not be part of it.
 

@@ -104,11 +104,6 @@ class Run:
         return read_verdicts(self.log).get("final", [])
 
     @property
-    def is_imported(self) -> bool:
-        """Whether the run holds imported weights, that of a pretrained autoencoder, say."""
-        return self.provenance.is_file() and "imported" in read_run(self.provenance).get("data", {})
-
-    @property
     def has_begun(self) -> bool:
         """Whether a state or weights have been saved."""
         return self.state.exists() or any(self.folder.glob("weights*.safetensors"))

@@ -38,7 +38,7 @@ class CaseData:
     voxels: dict[str, CalibrationVoxels]
     patches: list[Patches]
     truths: dict[str, SketchedTruth]
-    planes: int = 0
+    planes: int
 
 
 @dataclass(frozen=True)
