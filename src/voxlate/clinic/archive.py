@@ -51,7 +51,7 @@ def fetch_inputs(inputs: Sequence[str], out: Path, options: SynthOptions) -> Fet
             "--store: expected no --pseudonymise, found it: images in the study of a patient have the patient's ids. Drop one of the two."
         )
     studies = dict[Path, StudyAddress]()
-    named = list[str]()
+    named = []
     for text in inputs:
         if text not in addresses:
             named.append(text)

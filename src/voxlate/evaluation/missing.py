@@ -266,9 +266,9 @@ def _gather_case(folders: Mapping[str, Path], out: Path) -> None:
     """Copy a case's images of each modality, with a provenance of common entries and of entries by modality."""
     by_name = {name: _relocate(folder, out) for name, folder in folders.items()}
     common = _common(list(by_name.values()))
-    images = dict[str, Writer]()
+    images = {}
     inputs = dict[str, Any]()
-    differing = dict[str, dict[str, Any]]()
+    differing = {}
     for name, entries in by_name.items():
         for image in entries.pop("images"):
             images[image] = partial(_copy, folders[name] / image)

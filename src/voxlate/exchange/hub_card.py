@@ -242,7 +242,7 @@ def _table(name: str, scores: Scores) -> Iterator[str]:
 
 
 def _calibration(calibrations: Sequence[Calibration]) -> list[str]:
-    lines = list[str]()
+    lines = []
     for calibration in calibrations:
         header = calibration.header
         what = f"Images of {plural(header.synth['samples'], 'sample')}:"

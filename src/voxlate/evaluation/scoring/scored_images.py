@@ -210,7 +210,7 @@ def _check_own_scans(out: Path, scored: Collection[str], cases: Mapping[str, Cas
 def images_in(folder: Path) -> dict[str, Path]:
     """Image files by modality: those that the provenance lists, if it does, in the format with the least loss."""
     listed = provenance_of(folder).get("images")
-    images = dict[str, Path]()
+    images = {}
     for ending in reversed(scan_endings()):
         for path in sorted(folder.glob(f"*{ending}")):
             if listed is None or path.name in listed:
