@@ -25,7 +25,6 @@ from voxlate.synthesis.model import Model
 from voxlate.synthesis.output_folder import place_from
 from voxlate.synthesis.provenance import difference, provenance_of, source_paths
 from voxlate.synthesis.result import (
-    Writer,
     check_folder,
     read_synthesis,
     remove_images,

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 from voxlate.base.config import setting, settings
 from voxlate.science.nets.blocks import cut_far, pad_far, start_normal, to_slices, to_volumes
