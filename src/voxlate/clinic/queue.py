@@ -67,7 +67,7 @@ class Queue:
         if begun:
             return begun[0].name
         at = time.time()
-        complete = list[tuple[float, str]]()
+        complete = []
         for folder in _folders(self.path / INCOMING):
             arrivals = [file.stat().st_mtime for file in folder.glob("*.dcm")]
             if any(sender.is_established for sender in tuple(self.senders.get(folder.name, ()))):

@@ -157,7 +157,7 @@ def score_run(
         anyway=options.anyway,
         device=options.device,
     )
-    frames = list[DataFrame]()
+    frames = []
     incomplete = dict[str, str]()
     all_failed = dict[str, str]()
     single = dict[str, dict[str, str]]()

@@ -165,7 +165,7 @@ def not_scored(out: Path, images: ScoredImages, cases: Mapping[str, CaseFiles]) 
     scored = {item.case.case for item in images.items}
     targets = set(items_by_modality(images.items))
     reasons = provenance.get("failed", {}) | images.refused
-    absent = dict[str, str]()
+    absent = {}
     for case in provenance.get("cases") or cases:
         of_case = provenance_of(out, case)
         # Sources of all images of a case are no targets.
