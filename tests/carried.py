@@ -1,14 +1,13 @@
 """Models of random weights and a scan, small enough to export in a test."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from stand_ins import model_of
 from voxlate.scans.images.grid import Volume
 from voxlate.synthesis.model import Model
-from voxlate.training.model import model_of
 from voxlate.training.recipe import from_dict
 
 NET = {
@@ -95,15 +94,10 @@ def tiny_model(kind: str) -> Model:
     )
     torch.manual_seed(0)
     method = recipe.build().eval()
-    header = {
-        "target_scales": {name: [0.0, 1000.0] for name in data["target"]},
-        "units": {"t1": "a.u.", "t2": "a.u."},
-        "weights_hash": "0" * 16,
-        "steps": 0,
-    }
-    return model_of(method, recipe, header, torch.device("cpu"), Path("run")).with_options(
-        precision="float32"
-    )
+    scales = {name: [0.0, 1000.0] for name in data["target"]}
+    units = {"t1": "a.u.", "t2": "a.u."}
+    model = model_of(method, recipe, units, target_scales=scales, weights_hash="0" * 16)
+    return model.with_options(precision="float32")
 
 
 def head(axes: str = "RAS") -> Volume:

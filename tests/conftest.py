@@ -121,6 +121,12 @@ class Answer:
         return self.said
 
     @property
+    def sentence(self) -> str:
+        """The one line on stderr of a command that must have refused all."""
+        assert (self.code, self.err.count("\n")) == (2, 1), self
+        return self.err
+
+    @property
     def said(self) -> str:
         """What went to stderr, on one line."""
         return " ".join(self.err.split())

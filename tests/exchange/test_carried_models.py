@@ -61,9 +61,7 @@ def test_a_graph_takes_any_number_of_patches_where_enlargements_are_fused(tmp_pa
     monkeypatch.setattr(blocks, "FEWEST_PRODUCTS", 0)
     model = tiny_model("a completion").with_options(batch=4)
     export_model(model, tmp_path / "MODEL")
-    expected = model.synthesise({"t1": head()}).files["desc-synthetic_t2"].data
-    found = load(tmp_path / "MODEL").synthesise({"t1": head()}).files["desc-synthetic_t2"].data
-    np.testing.assert_allclose(found, expected, atol=1e-3 * np.ptp(expected))
+    assert_same_images(model, tmp_path / "MODEL", "desc-synthetic_t2")
 
 
 @pytest.mark.slow
@@ -74,8 +72,12 @@ def test_a_graph_whose_number_of_patches_was_traced_takes_one_at_a_time(tmp_path
         model.network.method.net, "forward", lambda given: _with_constant(once(given))
     )
     assert export_model(model, tmp_path / "MODEL").graph.single
-    expected = model.synthesise({"t1": head()}).files["t2"].data
-    found = load(tmp_path / "MODEL").synthesise({"t1": head()}).files["t2"].data
+    assert_same_images(model, tmp_path / "MODEL", "t2")
+
+
+def assert_same_images(model, exported, name):
+    expected = model.synthesise({"t1": head()}).files[name].data
+    found = load(exported).synthesise({"t1": head()}).files[name].data
     np.testing.assert_allclose(found, expected, atol=1e-3 * np.ptp(expected))
 
 

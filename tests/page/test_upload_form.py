@@ -70,9 +70,14 @@ def test_chosen_files_arrive_byte_by_byte_and_the_browser_goes_on(
     with open_page(browser, base) as watched:
         watched.page.goto(base + "form")
         watched.page.set_input_files("#files", [tmp_path / "t1.nii.gz", tmp_path / "t2.nii.gz"])
-        watched.page.get_by_role("button", name="Upload", exact=True).click()
+        upload(watched.page).click()
         watched.page.get_by_role("heading", name="Uploaded").wait_for()
     assert received == {"t1.nii.gz": bytes(range(256)) * 50, "t2.nii.gz": b"second"}
+
+
+def upload(page):
+    """The button that sends the chosen files."""
+    return page.get_by_role("button", name="Upload", exact=True)
 
 
 def _drop(page, *paths) -> None:
@@ -105,13 +110,13 @@ def test_an_upload_of_nothing_and_a_refused_one_show_a_sentence_and_can_be_repea
     (tmp_path / "brain.txt").write_bytes(b"text")
     with open_page(browser, base) as watched:
         watched.page.goto(base + "form")
-        watched.page.get_by_role("button", name="Upload", exact=True).click()
+        upload(watched.page).click()
         expect(watched.page.get_by_role("alert")).to_contain_text("No file is chosen")
         assert received == {}
         watched.page.set_input_files("#files", tmp_path / "brain.txt")
-        watched.page.get_by_role("button", name="Upload", exact=True).click()
+        upload(watched.page).click()
         expect(watched.page.get_by_role("alert")).to_have_text(REFUSAL)
-        expect(watched.page.get_by_role("button", name="Upload", exact=True)).to_be_enabled()
+        expect(upload(watched.page)).to_be_enabled()
         watched.errors.clear()  # the browser itself reports the status 400
 
 
@@ -120,7 +125,7 @@ def test_without_javascript_the_form_posts_by_itself(browser, base, received, tm
     with open_page(browser, base, java_script_enabled=False) as watched:
         watched.page.goto(base + "form")
         watched.page.set_input_files("#files", tmp_path / "t1.nii.gz")
-        watched.page.get_by_role("button", name="Upload", exact=True).click()
+        upload(watched.page).click()
         watched.page.get_by_role("heading", name="Uploaded").wait_for()
     assert received == {"t1.nii.gz": b"voxels"}
 
@@ -133,12 +138,12 @@ def test_a_broken_connection_is_said_and_a_cancelled_upload_too(browser, base, t
         held = []
         page.route("**/uploads", lambda route: held.append(route))
         page.set_input_files("#files", tmp_path / "t1.nii.gz")
-        page.get_by_role("button", name="Upload", exact=True).click()
-        expect(page.get_by_role("button", name="Upload", exact=True)).to_be_disabled()
+        upload(page).click()
+        expect(upload(page)).to_be_disabled()
         page.get_by_role("button", name="Cancel the upload").click()
         expect(page.get_by_role("alert")).to_have_text("The upload was cancelled.")
         page.unroute("**/uploads")
         page.route("**/uploads", lambda route: route.abort())
-        page.get_by_role("button", name="Upload", exact=True).click()
+        upload(page).click()
         expect(page.get_by_role("alert")).to_contain_text("The connection to voxlate broke")
         watched.errors.clear()  # the browser itself reports the broken connection

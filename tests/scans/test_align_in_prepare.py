@@ -1,11 +1,10 @@
 """Heads that lie askew: straight in the prepared cohort and before the network, and back where they were after it."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 
+from stand_ins import model_of, recipe_of
 from voxlate.anatomy.head import make_head
 from voxlate.anatomy.scanner import image
 from voxlate.base.errors import BadInput
@@ -14,8 +13,6 @@ from voxlate.scans.cases.align import Preparation, find_common_grid
 from voxlate.scans.formats.io import write_volume
 from voxlate.scans.images.grid import Grid, Volume, resample
 from voxlate.scans.images.midline import Midline, find_midline
-from voxlate.training.model import model_of
-from voxlate.training.recipe import from_dict
 
 SIZE = (50, 60, 42)  # x, y, z: 4 mm each
 
@@ -73,24 +70,10 @@ def test_synthesis_works_on_the_straight_head_and_gives_images_on_the_scans_own_
             return batch.source[:, -1:]
 
     window = {"kind": "window", "low": -100, "high": 300}
-    recipe = from_dict(
-        {
-            "title": "stand-in",
-            "data": {"source": ["cta1", "ncct"], "target": ["ct"], "patch": [1, 60, 50]},
-            "intensity": {"ncct": window, "cta1": window, "ct": window},
-            "method": {"kind": "regression"},
-            "train": {"precision": "float32"},
-        },
-        "stand-in",
-    )
-    header = {
-        "target_scales": {"ct": [-100, 300]},
-        "units": {"ct": "HU"},
-        "weights_hash": "",
-        "steps": 0,
-    }
-    aligned = {"preparation": {"align": "midline", "fixed": "ncct"}}
-    model = model_of(Method(), recipe, {**header, **aligned}, torch.device("cpu"), Path("run"))
+    data = {"source": ["cta1", "ncct"], "target": ["ct"], "patch": [1, 60, 50]}
+    recipe = recipe_of(data, {"ncct": window, "cta1": window, "ct": window})
+    aligned = {"align": "midline", "fixed": "ncct"}
+    model = model_of(Method(), recipe, {"ct": "HU"}, preparation=aligned)
     made = model.synthesise({"cta1": blank, "ncct": askew}).volume
     shown = np.concatenate([batch[:, 0, 0] for batch in seen])
     assert find_midline(Volume(shown[None] * 200 + 100, askew.affine, "HU", "ncct")).move_mm < 1.5

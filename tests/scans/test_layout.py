@@ -1,7 +1,6 @@
 """Slices in another layout: the same voxels, moved and flipped, in the network's input, and back on the scan's grid."""
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, get_args
 
 import nibabel as nib
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor
 
 from rows import every_row
+from stand_ins import model_of, recipe_of
 from voxlate.base.errors import BadInput
 from voxlate.checks.prepare import prepare
 from voxlate.scans.cases.align import Preparation
@@ -23,8 +23,7 @@ from voxlate.scans.images.intensity import MinMax
 from voxlate.science.batch import Batch
 from voxlate.training.batches.batches import Batches, batches_of
 from voxlate.training.batches.patches import DataSettings, read_pair
-from voxlate.training.model import model_of
-from voxlate.training.recipe import Recipe, from_dict
+from voxlate.training.recipe import Recipe
 
 SLICEWISE = MinMax(per="slice")
 
@@ -171,22 +170,9 @@ def test_an_unknown_layout_is_refused():
 
 def tiny_recipe(axes: str, flip_lr: float = 0.0, **more: Any) -> Recipe:
     window = {"kind": "window", "low": 0, "high": 1200}
-    return from_dict(
-        {
-            "title": "echo",
-            "data": {
-                "source": ["t1"],
-                "target": ["t2"],
-                "patch": [1, 24, 24],
-                "axes": axes,
-                "augment": {"flip_lr": flip_lr},
-            },
-            "intensity": {"t1": window, "t2": window},
-            "method": {"kind": "regression"},
-            **more,
-        },
-        "here",
-    )
+    data = {"source": ["t1"], "target": ["t2"], "patch": [1, 24, 24], "axes": axes}
+    data["augment"] = {"flip_lr": flip_lr}
+    return recipe_of(data, {"t1": window, "t2": window}, **more)
 
 
 class Echo(torch.nn.Module):
@@ -204,13 +190,7 @@ class Echo(torch.nn.Module):
 
 
 def synthesised(recipe: Recipe, scan: Volume) -> tuple[Volume, list[Tensor]]:
-    header = {
-        "units": {"t2": "a.u."},
-        "target_scales": {"t2": [0.0, 1200.0]},
-        "weights_hash": "",
-        "steps": 1,
-    }
     method = Echo()
     recipe = replace(recipe, synth=replace(recipe.synth, batch=6))
-    model = model_of(method, recipe, header, torch.device("cpu"), Path("run"))
+    model = model_of(method, recipe, {"t2": "a.u."})
     return model.synthesise({"t1": scan}).volume, method.seen

@@ -94,17 +94,18 @@ def test_the_exact_velocity_has_the_least_loss_which_is_its_conditional_variance
 
 @pytest.mark.parametrize("steps", [1, 2, 4, 8])
 def test_the_same_exact_network_carries_noise_to_the_same_image_in_any_number_of_steps(steps):
-    batch, noise = gaussian(4)
-    image = flow(shortcut).synthesise(batch, noise, SamplerSettings(steps=steps))
-    eps = Noise(0, batch.item).normal_like(batch.target)
-    torch.testing.assert_close(image.float(), MEAN + STD * eps, rtol=0, atol=1e-3)
+    assert_carries_noise(shortcut, steps, 1e-3)
 
 
 def test_many_steps_of_the_exact_velocity_follow_the_probability_flow():
+    assert_carries_noise(velocity, 256, 0.02)
+
+
+def assert_carries_noise(network, steps, atol):
     batch, noise = gaussian(4)
-    image = flow(velocity).synthesise(batch, noise, SamplerSettings(steps=256))
+    image = flow(network).synthesise(batch, noise, SamplerSettings(steps=steps))
     eps = Noise(0, batch.item).normal_like(batch.target)
-    torch.testing.assert_close(image.float(), MEAN + STD * eps, rtol=0, atol=0.02)
+    torch.testing.assert_close(image.float(), MEAN + STD * eps, rtol=0, atol=atol)
 
 
 def test_a_share_of_the_items_learns_larger_steps_which_begin_at_multiples_of_their_size():

@@ -45,8 +45,8 @@ class Slope(nn.Module):
         return self.factor * images[:, 1:].flatten(1).sum(1, keepdim=True)
 
 
-def opponents(factor: float = 0.5, grey: float = -0.25, **options) -> Opponent:
-    generator = Regression(RegressionSettings(loss="mse"), Constant(grey), Translate())
+def opponents(factor: float, **options) -> Opponent:
+    generator = Regression(RegressionSettings(loss="mse"), Constant(-0.25), Translate())
     return Opponent(OpponentSettings(**options), generator, Slope(factor))
 
 
@@ -57,10 +57,14 @@ def batch(items: int = 3) -> Batch:
     )
 
 
-def test_the_wasserstein_critic_loss_is_the_distance_and_a_penalty_of_its_slope():
+def loss_of(method: Opponent, turn: str) -> dict[str, torch.Tensor]:
     full = batch()
-    method = opponents(factor=0.5)
-    parts = method.loss("critic", full, Noise(0, full.item))
+    return method.loss(turn, full, Noise(0, full.item))
+
+
+def test_the_wasserstein_critic_loss_is_the_distance_and_a_penalty_of_its_slope():
+    method = opponents(0.5)
+    parts = loss_of(method, "critic")
     distance = 0.5 * 16 * (0.75 - -0.25)
     # the slope counts the condition too, whose gradient is 0: norm = 0.5 * sqrt(16 pixels)
     penalty = 10 * (0.5 * math.sqrt(16) - 1) ** 2
@@ -76,16 +80,13 @@ def test_the_wasserstein_critic_loss_is_the_distance_and_a_penalty_of_its_slope(
     ("game", "loss"), [("cross_entropy", math.log(2)), ("least_squares", 0.5), ("hinge", 1)]
 )
 def test_a_critic_that_always_gives_zero_has_the_known_loss(game, loss):
-    full = batch()
-    parts = opponents(factor=0.0, gan_loss=game, penalty=0).loss(
-        "critic", full, Noise(0, full.item)
-    )
+    parts = loss_of(opponents(0.0, gan_loss=game, penalty=0), "critic")
     assert parts["total"].item() == pytest.approx(loss)
 
 
 def test_the_generator_moves_towards_what_the_critic_likes_and_leaves_the_critic_alone():
-    full, method = batch(), opponents(factor=0.5, weight=0.1)
-    method.loss("generator", full, Noise(0, full.item))["total"].backward()
+    method = opponents(0.5, weight=0.1)
+    loss_of(method, "generator")["total"].backward()
     # d/dgrey of (grey - 0.75)^2 - 0.1 * 0.5 * 16 * grey
     assert method.generator.net.grey.grad.item() == pytest.approx(
         2 * (-0.25 - 0.75) - 0.1 * 0.5 * 16
@@ -94,22 +95,19 @@ def test_the_generator_moves_towards_what_the_critic_likes_and_leaves_the_critic
 
 
 def test_the_hinge_loss_has_a_margin_for_the_critic_and_none_for_the_generator():
-    full, method = batch(), opponents(factor=0.05, gan_loss="hinge", penalty=0, weight=0.1)
+    method = opponents(0.05, gan_loss="hinge", penalty=0, weight=0.1)
     true, made = 0.05 * 16 * 0.75, 0.05 * 16 * -0.25  # what the critic gives
-    critic = method.loss("critic", full, Noise(0, full.item))["total"]
+    critic = loss_of(method, "critic")["total"]
     assert critic.item() == pytest.approx(0.5 * ((1 - true) + (1 + made)))
-    assert method.loss("generator", full, Noise(0, full.item))["gan"].item() == pytest.approx(
-        -0.1 * made
-    )
+    assert loss_of(method, "generator")["gan"].item() == pytest.approx(-0.1 * made)
 
 
 def test_an_adaptive_weight_is_a_share_of_the_gradient_of_the_methods_own_loss():
     """Of d(grey - 0.75)^2 = -2 and d(0.5 * 16 * grey) = 8, whatever the critic's factor."""
-    full = batch()
     for factor in (0.5, 5.0):
-        method = opponents(factor=factor, gan_loss="hinge", penalty=0, weight=0.25, adaptive=True)
+        method = opponents(factor, gan_loss="hinge", penalty=0, weight=0.25, adaptive=True)
         method.generator.net.grey = nn.Parameter(torch.tensor([[-0.25]]))
-        method.loss("generator", full, Noise(0, full.item))["total"].backward()
+        loss_of(method, "generator")["total"].backward()
         assert method.generator.net.grey.grad.item() == pytest.approx(-2 - 0.25 * 2, rel=1e-3)
 
 

@@ -1,13 +1,13 @@
 """Paper 002's score model as published: data in [0, 1], noise of 25^t dw, and the ODE's state at 1e-3 as the image."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from stand_ins import model_of
 from voxlate.base.errors import BadInput
 from voxlate.scans.images.grid import Volume
 from voxlate.science.batch import Batch
@@ -18,7 +18,6 @@ from voxlate.science.methods.method import require
 from voxlate.science.methods.tasks import Translate
 from voxlate.science.nets.interface import NetworkInput, Output
 from voxlate.training import recipe as recipes
-from voxlate.training.model import model_of
 
 MEAN, STD = 0.4, 0.2  # of the images, which are Gaussian in [0, 1]
 
@@ -101,11 +100,9 @@ def test_the_ode_row_draws_in_float32(name, expected):
             return batch.source
 
     found: list[bool] = []
-    header = {"units": {"ct": "HU"}, "target_scales": {"ct": [0.0, 1.0]}}
-    header |= {"weights_hash": "", "steps": 1}
     keys = ("train.precision", "synth.precision") if expected else ("train.precision",)
     chosen = recipes.read(name, dict.fromkeys(keys, "bfloat16"))
-    model = model_of(Drawn(), chosen, header, torch.device("cpu"), Path("run"))  # type: ignore[arg-type]
+    model = model_of(Drawn(), chosen, {"ct": "HU"})
     values = np.random.default_rng(0).random((1, 1, 6, 6)).astype(np.float32)
     model.synthesise({"t2": Volume(values, np.eye(4), "a.u.", "t2")})
     assert found == [expected]

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from stand_ins import model_of, recipe_of
 from voxlate.base import slabs
 from voxlate.base.errors import BadInput
 from voxlate.base.slabs import scratch_in
@@ -17,8 +18,6 @@ from voxlate.scans.images import mask
 from voxlate.synthesis import memory
 from voxlate.synthesis.memory import check_memory
 from voxlate.synthesis.model import Model
-from voxlate.training.model import model_of
-from voxlate.training.recipe import from_dict
 
 SHAPE = (80, 90, 64)  # x, y, z
 VOXELS = 80 * 90 * 64
@@ -34,28 +33,13 @@ class Method(torch.nn.Module):
 
 
 def stand_in(**data) -> Model:
-    recipe = from_dict(
-        {
-            "title": "stand-in",
-            "data": {"source": ["t1"], "target": ["ct"], "patch": [1, 32, 32], **data},
-            "intensity": {
-                "t1": {"kind": "percentile"},
-                "ct": {"kind": "window", "low": -1000, "high": 2000},
-            },
-            "task": {"kind": "translate", "inside": True, "strip": True},
-            "method": {"kind": "regression"},
-            "train": {"precision": "float32"},
-        },
-        "here",
+    window = {"kind": "window", "low": -1000, "high": 2000}
+    recipe = recipe_of(
+        {"source": ["t1"], "target": ["ct"], "patch": [1, 32, 32], **data},
+        {"t1": {"kind": "percentile"}, "ct": window},
+        task={"kind": "translate", "inside": True, "strip": True},
     )
-    header = {
-        "target_scales": {"ct": [-1000, 2000]},
-        "units": {"ct": "HU"},
-        "weights_hash": "",
-        "steps": 0,
-        "training_voxels": ["0"],
-    }
-    return model_of(Method(), recipe, header, torch.device("cpu"), Path("nowhere"))
+    return model_of(Method(), recipe, {"ct": "HU"}, training_voxels=["0"])
 
 
 @pytest.fixture

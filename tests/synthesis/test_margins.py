@@ -1,7 +1,6 @@
 """The margins of whole slices: the mid-plane in the middle, and no more than the mask's box."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from rows import every_row
+from stand_ins import model_of
 from voxlate.base.errors import BadInput
 from voxlate.scans.images.grid import Volume
 from voxlate.scans.images.tiling import Whole, fit_to_mask
@@ -18,7 +18,6 @@ from voxlate.science.diffusion.noise import Noise
 from voxlate.synthesis import inputs
 from voxlate.synthesis.model import Model
 from voxlate.training import network
-from voxlate.training.model import model_of
 from voxlate.training.recipe import from_dict, stage_recipe
 
 INSIDE = {"inside": True, "strip": True}
@@ -71,13 +70,7 @@ def model(predictor_only: bool = False, symmetric: bool = True, **synth: object)
     method = shaken(recipe.build().eval(), symmetric)
     if predictor_only:
         recipe, method = stage_recipe(recipe, recipe.stages[0].name), method.task.predictor
-    header = {
-        "target_scales": {"tmax": [0, 30]},
-        "units": {"tmax": "s"},
-        "weights_hash": "",
-        "steps": 0,
-    }
-    return model_of(method, recipe, header, torch.device("cpu"), Path("nowhere"))
+    return model_of(method, recipe, {"tmax": "s"})
 
 
 def head(width: int, height: int = 56, symmetric: bool = False, half: int = 20) -> np.ndarray:

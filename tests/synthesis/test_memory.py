@@ -14,7 +14,9 @@ import torch
 from voxlate.base import machine
 from voxlate.scans.images.grid import Volume
 from voxlate.training.recipe import from_dict
-from voxlate.training.model import model_of
+from voxlate.synthesis.model import Model
+from voxlate.training.facts import facts_of
+from voxlate.training.network import TorchNetwork
 
 
 class Method(torch.nn.Module):
@@ -38,7 +40,8 @@ head = (x / 0.8) ** 2 + (y / 0.9) ** 2 + (z / 1.1) ** 2 < 1
 values = 3 * np.random.default_rng(0).random((1, 160, 512, 512), np.float32)
 values[0][head] += 500
 scan = Volume(values, np.diag([-0.4, -0.4, 1.0, 1.0]), "a.u.", "t1")
-made = model_of(Method(), recipe, header, torch.device("cpu"), Path("nowhere")).synthesise({"t1": scan})
+network = TorchNetwork(Method(), recipe, header, torch.device("cpu"), "cpu")
+made = Model(facts_of(recipe, header), network, Path("nowhere")).synthesise({"t1": scan})
 assert made.volume.data.shape == values.shape
 print(machine.peak_memory() / 2**30)
 """

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from stand_ins import model_of, recipe_of
 from voxlate.anatomy.cohort import write_cohort
 from voxlate.base.config import settings
 from voxlate.checks.prepare import prepare
@@ -19,8 +20,6 @@ from voxlate.scans.images.statistics import Statistics
 from voxlate.science.batch import Batch
 from voxlate.synthesis.model import Synthesised
 from voxlate.training.batches.batches import Batches, batches_of
-from voxlate.training.model import model_of
-from voxlate.training.recipe import from_dict
 from voxlate.training.weights import make_header
 
 SIZE = (48, 56, 20)  # x, y, z
@@ -75,27 +74,15 @@ def both_ways(heads, tmp_path) -> Callable[..., tuple[Batch, list[Batch], Synthe
         root=heads,
         **preparation,
     ):
-        recipe = from_dict(
-            {
-                "title": "recorder",
-                "data": {
-                    "source": ["ncct", "t1"],
-                    "target": ["t2"],
-                    "patch": [1, SIZE[1], SIZE[0]],
-                    **data,
-                },
-                "intensity": {"t2": WINDOW, **intensity},
-                "task": task or {"kind": "translate"},
-                "method": {"kind": "regression"},
-                "train": {"precision": "float32"},
-            },
-            "here",
-            allow_code=True,
+        recipe = recipe_of(
+            {"source": ["ncct", "t1"], "target": ["t2"], "patch": [1, SIZE[1], SIZE[0]], **data},
+            {"t2": WINDOW, **intensity},
+            task=task or {"kind": "translate"},
         )
         how = {"workers": 1, "audit": False, "shares": (1, 0, 0)}
         cohort = prepare(root, tmp_path / "out", **how, **preparation)
-        header = {**make_header(recipe, torch.nn.Identity(), cohort, 0, 0.0), "weights_hash": ""}
-        model = model_of(Recorder(), recipe, header, torch.device("cpu"), tmp_path)
+        header = make_header(recipe, torch.nn.Identity(), cohort, 0, 0.0)
+        model = model_of(Recorder(), recipe, header["units"], **header)
         (files,) = [one for one in find_cohort(root).cases if one.case == case]
         scans = {**files.files, **({"mask": files.mask} if files.mask else {})}
         made = model.synthesise(
@@ -254,15 +241,8 @@ def test_a_batch_of_training_holds_the_same_patches(heads, out):
     """Without augmentation, Batches gives what is read at its items' places."""
     how = {"workers": 1, "audit": False, "shares": (1, 0, 0)}
     cohort = prepare(heads, out, modalities=["ncct", "t2"], **how)
-    recipe = from_dict(
-        {
-            "title": "recorder",
-            "data": {"source": ["ncct"], "target": ["t2"], "patch": [1, SIZE[1], SIZE[0]]},
-            "intensity": {"ncct": WINDOW, "t2": PERCENTILE},
-            "method": {"kind": "regression"},
-        },
-        "here",
-    )
+    data = {"source": ["ncct"], "target": ["t2"], "patch": [1, SIZE[1], SIZE[0]]}
+    recipe = recipe_of(data, {"ncct": WINDOW, "t2": PERCENTILE})
     drawn = Batches(cohort, recipe.data, recipe.intensity, batch=3, steps=2)
     places = [(one.case, (z, 0, 0)) for one in cohort.cases for z in range(SIZE[2])]
     (every,) = batches_of(cohort, recipe.data, recipe.intensity, places, len(places))

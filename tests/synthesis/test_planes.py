@@ -1,6 +1,5 @@
 """One network for the slices of three planes: what it learns from, and the mean and spread of its three volumes."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,6 +7,7 @@ import pytest
 import torch
 
 from rows import every_row
+from stand_ins import model_of, recipe_of
 from voxlate.base.errors import BadInput
 from voxlate.checks.prepare import prepare
 from voxlate.scans.cases.layout import lay_out
@@ -16,7 +16,6 @@ from voxlate.scans.images.grid import Volume
 from voxlate.synthesis.model import Model
 from voxlate.training.batches.batches import Planes, training_batches
 from voxlate.training.batches.patches import DataSettings
-from voxlate.training.model import model_of
 from voxlate.training.recipe import Recipe, from_dict
 
 SHAPE = (5, 9, 7)  # from below to above, from back to front, from left to right
@@ -26,17 +25,7 @@ PLANES = ("SAR", "ASR", "RSA")
 def tiny_recipe(synth: dict[str, Any] | None = None, **data: Any) -> Recipe:
     window = {"kind": "window", "low": 0, "high": 1200}
     settings = {"source": ["t1"], "target": ["t2"], "patch": [1, 24, 24], "planes": "all"}
-    return from_dict(
-        {
-            "title": "stand-in",
-            "data": {**settings, **data},
-            "intensity": {"t1": window, "t2": window},
-            "method": {"kind": "regression"},
-            "train": {"precision": "float32"},
-            "synth": synth or {},
-        },
-        "here",
-    )
+    return recipe_of({**settings, **data}, {"t1": window, "t2": window}, synth=synth or {})
 
 
 def stand_in(function, recipe: Recipe) -> Model:
@@ -53,13 +42,7 @@ def stand_in(function, recipe: Recipe) -> Model:
             self.seen += [tuple(batch.source.shape[1:])] * len(batch.source)
             return function(batch.source, noise)
 
-    header = {
-        "target_scales": {"t2": [0, 1200]},
-        "units": {"t1": "a.u.", "t2": "a.u."},
-        "weights_hash": "",
-        "steps": 0,
-    }
-    return model_of(Method(), recipe, header, torch.device("cpu"), Path("run"))
+    return model_of(Method(), recipe, {"t1": "a.u.", "t2": "a.u."})
 
 
 def scan(affine=None) -> Volume:

@@ -1,7 +1,6 @@
 """How a model sees the slices of a volume: whole, in tiles, or on the network's own grid, and what comes back."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +11,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file
 
 from rows import every_row
+from stand_ins import model_of
 from voxlate.base.errors import BadInput
 from voxlate.base.files import read_json
 from voxlate.base.items import stable_id
@@ -20,7 +20,6 @@ from voxlate.scans.images.tiling import Tiled, Whole, range_of_varied_slices, re
 from voxlate.science.diffusion.noise import Noise
 from voxlate.synthesis.inputs import _voxels_key
 from voxlate.synthesis.model import Model
-from voxlate.training.model import model_of
 from voxlate.training.recipe import from_dict
 
 RECIPE = {
@@ -50,15 +49,9 @@ def stand_in(function, **synth) -> Model:
                 function(batch.source) if function is not None else noise.normal_like(batch.source)
             )
 
-    header = {
-        "target_scales": {"cta": [-50, 350]},
-        "units": {"cta": "HU"},
-        "weights_hash": "",
-        "steps": 0,
-    }
     recipe = from_dict({**RECIPE, "synth": synth}, "stand-in")
     recipe = replace(recipe, train=replace(recipe.train, precision="float32"))
-    return model_of(Method(), recipe, header, torch.device("cpu"), Path("run"))
+    return model_of(Method(), recipe, {"cta": "HU"})
 
 
 def scan_of(data, affine=AFFINE) -> dict[str, Volume]:

@@ -108,10 +108,9 @@ def _sinus(
     air = wall + _by_side(right, airways.mucosa_mm[name])
     canvas.paint(Label.SINUS, air, outside)
     if max(airways.level[name]) > 0:
-        depth = back_mm + 34 * _by_side(right, airways.level[name])
-        fluid = overlap(air, half.y - depth)
-        wet = outside & (_by_side(right, airways.level[name]) > 0)
-        canvas.paint(Label.SINUS_FLUID, fluid, wet)
+        level = _by_side(right, airways.level[name])
+        fluid = overlap(air, half.y - (back_mm + 34 * level))
+        canvas.paint(Label.SINUS_FLUID, fluid, outside & (level > 0))
 
 
 def _ellipsoid_of_size(half: Space, size: AnyArray, centre: Triple, axes: str) -> AnyArray:

@@ -12,11 +12,6 @@ from voxlate.anatomy.vessels import CEREBRUM_AXES, CEREBRUM_CENTRE
 from voxlate.base.arrays import AnyArray
 
 
-def _egg(points: Space) -> Space:
-    """Points whose posterior half is widened, because a head is broadest behind its middle."""
-    return points.at(x=points.half.x / (1 - 0.0008 * np.clip(points.y, -100, 100)))
-
-
 def tentorium(y: AnyArray) -> AnyArray:
     """Height of the tentorium, the membrane between cerebrum and cerebellum."""
     return np.clip(-6 + 0.14 * (y + 45), -8, 0)
@@ -24,7 +19,8 @@ def tentorium(y: AnyArray) -> AnyArray:
 
 def cerebrum(points: Space) -> AnyArray:
     """Distance to the surface of the cerebrum without its folds."""
-    egg = _egg(points)
+    # The posterior half is widened, because a head is broadest behind its middle.
+    egg = points.at(x=points.half.x / (1 - 0.0008 * np.clip(points.y, -100, 100)))
     _, y, z = egg
     vault = ellipsoid(egg, CEREBRUM_CENTRE, CEREBRUM_AXES)
     floor = np.where(y > 10, -15, tentorium(y)).astype(np.float32)

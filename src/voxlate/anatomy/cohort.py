@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from voxlate.anatomy.bodies import Bodies, ct_bodies, label_bodies, simulated
+from voxlate.anatomy.bodies import ct_bodies, label_bodies, simulated
 from voxlate.anatomy.head import Head
 from voxlate.anatomy.label_anatomy import LEAST_BRAIN_ML
 from voxlate.anatomy.maps import MAPS, tissue_map
@@ -59,7 +59,12 @@ def write_cohort(
     expanded = chain.from_iterable(MAPS if name == ALL_MAPS else [name] for name in named)
     wanted = tuple(dict.fromkeys(expanded))
     _check(wanted, images)
-    bodies = _bodies(asked)
+    if asked.ct is not None:
+        bodies = ct_bodies(asked)
+    elif asked.labels is not None:
+        bodies = label_bodies(asked)
+    else:
+        bodies = simulated(asked)
     cases = asked.cases or bodies.cases
 
     def _write(case: int) -> Path:
@@ -75,7 +80,7 @@ def write_cohort(
             _write_case(folder, head, missing, brain)
         return folder
 
-    folders = list[Path]()
+    folders = []
     without_brain = list[str]()
     with lock(out):
         own = {name: getattr(asked, name) for name in ("seed", "lesion", "stripped")}
@@ -101,13 +106,6 @@ def _list_cases(out: Path, patients: dict[str, str]) -> None:
         dict.fromkeys([*rows, *(f"{case},{patient}" for case, patient in patients.items())])
     )
     write_text(path, "\n".join(["case,patient", *rows, ""]))
-
-
-def _bodies(asked: PhantomOptions) -> Bodies:
-    """What the options name."""
-    if asked.ct is not None:
-        return ct_bodies(asked)
-    return simulated(asked) if asked.labels is None else label_bodies(asked)
 
 
 def _check(modalities: tuple[str, ...], images: tuple[str, ...]) -> None:

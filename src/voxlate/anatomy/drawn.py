@@ -251,7 +251,7 @@ class Drawn:
 
     def remainder(self, case: PreparedCase, item: Draw, place: Slab | Voxels) -> np.ndarray:
         """Where skull stripping and defacing leave the image; broadcasts against the part."""
-        inside: np.ndarray = np.ones((1, 1, 1), bool)
+        inside = np.ones((1, 1, 1), bool)
         if item.stripped:
             inside = inside & _brain(case, place, item.strip_mm)
         if item.face is not None:

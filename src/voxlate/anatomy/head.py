@@ -38,7 +38,7 @@ class Shape:
     centre_mm: Triple
 
 
-def draw_shape(rng: Rng, kind: LesionKind, lesion: LesionShape | None = None) -> Shape:
+def draw_shape(rng: Rng, kind: LesionKind, lesion: LesionShape | None) -> Shape:
     """Draw a head; lesion: of a label map, in place of one of this kind."""
     base_rng, pose_rng, face_rng, contents_rng, furniture_rng, lesion_rng = rng.spawn(6)
     base = body.anatomy(base_rng, kind if lesion is None else "none")

@@ -77,7 +77,9 @@ def draw_tissues(body: LabelMap, habitus: Habitus) -> AnyArray:
     out[fluid] = Label.CSF
     if brain is not None:
         _shrink(out, body, brain, habitus, lobes)
-        _draw_membranes(out, habitus, lobes, fluid)
+        # Dura is the fluid beside the skull, where it is thick enough to show.
+        skull = ndimage.binary_dilation(np.isin(out, SKULL), _CROSS)
+        out[fluid & skull & (lobes < habitus.dura)] = Label.DURA
         lowest = int(np.flatnonzero(brain.any((1, 2)))[0])
         below = max(lowest - round(_SPINE_MM / body.spacing_mm[0]), 0)
         spine = out[:below]
@@ -179,9 +181,3 @@ def _shrink(
     depth = body.distance_mm(~brain) - habitus.shrunk_mm * (1 + 0.5 * lobes)
     out[(out == Label.WHITE) & (depth < _CORTEX_MM)] = Label.GREY
     out[brain & (depth < 0)] = Label.CSF
-
-
-def _draw_membranes(out: AnyArray, habitus: Habitus, lobes: AnyArray, fluid: AnyArray) -> None:
-    """Dura: the fluid beside the skull, where it is thick enough to show."""
-    skull = ndimage.binary_dilation(np.isin(out, SKULL), _CROSS)
-    out[fluid & skull & (lobes < habitus.dura)] = Label.DURA

@@ -53,7 +53,7 @@ def make_mapped_head(
     body: LabelMap,
     seed: int,
     case: int,
-    spacing_mm: Triple | None = None,
+    spacing_mm: Triple | None,
     lesion: LesionKind = "none",
     carried: LesionShape | None = None,
 ) -> Head:

@@ -106,7 +106,7 @@ class Layers:
         kept = self.shares[4] * own["pd_map"]
         total = protons.sum(0) + kept
         weight = np.float32(1) / np.maximum(total, np.float32(1e-6))
-        out = dict[str, AnyArray]()
+        out = {}
         for name, values in maps.items():
             new = np.zeros_like(total)
             if name == "pd_map":

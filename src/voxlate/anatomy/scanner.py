@@ -33,8 +33,7 @@ def image(head: Head, modality: str) -> AnyArray:
     clean = ndimage.gaussian_filter(clean, _BLUR_VOXELS.get(modality, 0.45))
     clean *= _coil(head, rng)
     level = np.float32(_MR_NOISE * np.percentile(clean, 99))
-    real = level * rng.standard_normal(clean.shape, dtype=np.float32)
-    imaginary = level * rng.standard_normal(clean.shape, dtype=np.float32)
+    real, imaginary = level * rng.standard_normal((2, *clean.shape), dtype=np.float32)
     return np.rint(np.hypot(clean + real, imaginary))
 
 
@@ -58,10 +57,10 @@ def _coil(head: Head, rng: Rng) -> AnyArray:
     lengths = head.labels.shape
     axes = np.ogrid[tuple(map(slice, lengths))]
     places = [((at + 0.5) / n).astype(np.float32) for at, n in zip(axes, lengths)]
-    field: AnyArray = np.zeros((1, 1, 1), dtype=np.float32)
+    field = np.zeros((1, 1, 1), dtype=np.float32)
     for order in _ORDERS.split():
         powers = list(map(int, order))
-        wave: AnyArray = np.full((1, 1, 1), rng.standard_normal() / sum(powers), dtype=np.float32)
+        wave = np.full((1, 1, 1), rng.standard_normal() / sum(powers), dtype=np.float32)
         for k, at in zip(powers, places):
             wave = wave * np.cos(np.pi * k * at)
         field = field + wave

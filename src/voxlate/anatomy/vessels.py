@@ -58,7 +58,7 @@ class _Walk:
         return self.shared.standard_normal(size) + self.own.standard_normal(size)
 
 
-def on_cerebrum(azimuth: float, height: float, scale: float = 1.0) -> Triple:
+def on_cerebrum(azimuth: float, height: float, scale: float) -> Triple:
     """A point of the cerebrum's envelope; azimuth 0 is lateral and pi/2 anterior, height -pi/2..pi/2 (radians)."""
     y = CEREBRUM_AXES[1] * scale * np.cos(height) * np.sin(azimuth)
     x = CEREBRUM_AXES[0] * scale * np.cos(height) * np.cos(azimuth) * (1 - 0.0008 * y)

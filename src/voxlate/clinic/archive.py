@@ -50,8 +50,8 @@ def fetch_inputs(inputs: Sequence[str], out: Path, options: SynthOptions) -> Fet
         raise BadInput(
             "--store: expected no --pseudonymise, found it: images in the study of a patient have the patient's ids. Drop one of the two."
         )
-    studies = dict[Path, StudyAddress]()
-    named = list[str]()
+    studies = {}
+    named = []
     for text in inputs:
         if text not in addresses:
             named.append(text)

@@ -121,7 +121,7 @@ def _write_case(folder: Path, root: Path, entities: Entities, sources: Sequence[
         if not _end_of_map(image, images)
     }
     written = set[Path]()
-    outside = set[str]()
+    outside = set()
     for image, file in images.items():
         end = _end_of_map(image, images)
         modality = image.removesuffix(end)
@@ -198,8 +198,7 @@ def _write_dataset(root: Path, links: Mapping[str, str], outside: Collection[str
 
 def _read_json(path: Path) -> dict[str, Any]:
     """A JSON file as it is in BIDS, without the checksum of our own."""
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return content
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:

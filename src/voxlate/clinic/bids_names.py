@@ -66,7 +66,7 @@ def prefix_of(entities: Entities) -> str:
     return "_".join(f"{key}-{entities[key]}" for key in SHARED if key in entities)
 
 
-def image_name(case: Entities, modality: str, end: str = "") -> BidsName:
+def image_name(case: Entities, modality: str, end: str) -> BidsName:
     """The BIDS name of an image of a case, or of a map of it, which the end of its name tells (such as _std)."""
     entities = {**case, "desc": MAP_LABELS.get(end, IMAGE_LABEL)}
     if modality in ENHANCED:
@@ -115,7 +115,7 @@ def case_entities(case: str, scans: Collection[Path]) -> dict[str, str]:
 
 def entities_of(cases: Mapping[str, Collection[Path]]) -> dict[str, dict[str, str]]:
     """The entities of each case, given the paths of its scans; raises BadInput where two cases would have the same."""
-    by_case = dict[str, dict[str, str]]()
+    by_case = {}
     owners = dict[str, str]()
     for case, scans in cases.items():
         by_case[case] = case_entities(case, scans)

@@ -38,7 +38,7 @@ class CtFiles:
 
     case: str
     files: Mapping[str, Path]
-    folder: Path | None = None
+    folder: Path | None
     others: tuple[str, ...] = ()
 
     @cached_property

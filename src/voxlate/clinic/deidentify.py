@@ -120,7 +120,7 @@ def deidentify_folder(source: Path, target: Path, pseudonyms: Pseudonyms) -> Dei
     if not files:
         raise BadInput(f"{source}: expected a folder with DICOM files, found none. Check the path.")
     written = list[Path]()
-    left_out = list[Path]()
+    left_out = []
     with lock(target):
         for file in files:
             sentence = f"{file}: expected a DICOM file, found another one"

@@ -61,13 +61,13 @@ class Queue:
         with whole_file(self.path / INCOMING / study / f"{instance}.dcm") as temporary:
             dataset.save_as(temporary, enforce_file_format=True)
 
-    def next_study(self, now: float | None = None) -> str | None:
+    def next_study(self) -> str | None:
         """The next study to work on: one that was begun, else the complete one whose last image is the oldest."""
         begun = _folders(self.path / WORK)
         if begun:
             return begun[0].name
-        at = time.time() if now is None else now
-        complete = list[tuple[float, str]]()
+        at = time.time()
+        complete = []
         for folder in _folders(self.path / INCOMING):
             arrivals = [file.stat().st_mtime for file in folder.glob("*.dcm")]
             if any(sender.is_established for sender in tuple(self.senders.get(folder.name, ()))):

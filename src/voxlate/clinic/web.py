@@ -12,7 +12,7 @@ from voxlate.base.files import whole_file
 from voxlate.base.groups import grouped
 from voxlate.base.optional import optional_package
 from voxlate.clinic.address import StudyAddress, check_uid
-from voxlate.clinic.sending import ATTEMPTS, FIRST_WAIT_SECONDS, Lost, Refused, Sleep
+from voxlate.clinic.sending import ATTEMPTS, FIRST_WAIT_SECONDS, Lost, Refused
 from voxlate.scans.formats.format import first_line
 
 SERIES_UID, INSTANCE_UID, DESCRIPTION = "0020000E", "00080018", "0008103E"
@@ -106,9 +106,7 @@ class WebArchive:
             raise Lost(first_line(error)) from error
 
 
-def fetch_study(
-    archive: WebArchive, address: StudyAddress, folder: Path, sleep: Sleep = time.sleep
-) -> list[Path]:
+def fetch_study(archive: WebArchive, address: StudyAddress, folder: Path) -> list[Path]:
     """Write the images of a study or series to FOLDER/<instance>.dcm; images that are there already are not fetched.
 
     After a lost connection only the missing images are fetched. Raises BadInput where the study has no image, or the
@@ -132,7 +130,7 @@ def fetch_study(
                 raise BadInput(
                     f"{archive.url}: expected a DICOMweb server, found the connection lost {ATTEMPTS} times ({first_line(error)}). Check that it runs; the same command fetches the rest."
                 ) from error
-            sleep(FIRST_WAIT_SECONDS * 2**attempt)
+            time.sleep(FIRST_WAIT_SECONDS * 2**attempt)
     raise AssertionError("the last attempt returns or raises")
 
 

@@ -208,10 +208,10 @@ class CalibrationJob:
             same = not moved and same_grid(from_file.grid, from_prepared.grid)
             return from_file if same else from_prepared
 
-        labels = dict[str, NDArray[np.generic]]()
+        labels = {}
         for name, label in maps.items():
             labels[name] = place(label, prepared.arrays[LABEL + name][:], 0).data[0]
-        truths = dict[str, TrueImage]()
+        truths = {}
         for name in data.target:
             statistics = prepared.header.statistics[name]
             if statistics.blank:

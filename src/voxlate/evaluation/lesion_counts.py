@@ -32,7 +32,7 @@ def count_lesions(
     mask file) the contrast of a piece with its surroundings is compared with that in the truth; pieces that the truth
     does not show are `unseen`, and invented pieces are unknown.
     """
-    shares: list[float | None] = []
+    shares = []
     for box, piece in _pieces(inside):
         if predicted is None:
             shares.append(_share_of_contrast(piece, truth[box], image[box]))

@@ -25,7 +25,6 @@ from voxlate.synthesis.model import Model
 from voxlate.synthesis.output_folder import place_from
 from voxlate.synthesis.provenance import difference, provenance_of, source_paths
 from voxlate.synthesis.result import (
-    Writer,
     check_folder,
     read_synthesis,
     remove_images,
@@ -158,7 +157,7 @@ def score_run(
         anyway=options.anyway,
         device=options.device,
     )
-    frames = list[DataFrame]()
+    frames = []
     incomplete = dict[str, str]()
     all_failed = dict[str, str]()
     single = dict[str, dict[str, str]]()
@@ -266,9 +265,9 @@ def _gather_case(folders: Mapping[str, Path], out: Path) -> None:
     """Copy a case's images of each modality, with a provenance of common entries and of entries by modality."""
     by_name = {name: _relocate(folder, out) for name, folder in folders.items()}
     common = _common(list(by_name.values()))
-    images = dict[str, Writer]()
+    images = {}
     inputs = dict[str, Any]()
-    differing = dict[str, dict[str, Any]]()
+    differing = {}
     for name, entries in by_name.items():
         for image in entries.pop("images"):
             images[image] = partial(_copy, folders[name] / image)

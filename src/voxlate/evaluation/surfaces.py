@@ -30,11 +30,9 @@ def surface_distances(a: Bool, b: Bool, spacing_mm: Sequence[float]) -> tuple[fl
 
 
 def _surface(mask: Bool) -> Bool:
-    inner: Bool = ndimage.binary_erosion(mask, border_value=1)
-    return mask & ~inner
+    return mask & ~ndimage.binary_erosion(mask, border_value=1)
 
 
 def _distances(surface: Bool, other: Bool, spacing_mm: Sequence[float]) -> Float64:
     """The distance in mm of each voxel of a surface to the nearest one of another."""
-    nearest: Float64 = ndimage.distance_transform_edt(~other, sampling=spacing_mm)
-    return nearest[surface]
+    return ndimage.distance_transform_edt(~other, sampling=spacing_mm)[surface]

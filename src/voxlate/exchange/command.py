@@ -84,7 +84,7 @@ def _run(chosen: argparse.Namespace) -> set[str]:
 
 def _scans(given: Sequence[str], sources: Sequence[str]) -> dict[str, str]:
     """The paths by modality; raises BadInput for a name that is missing or stands twice."""
-    scans = dict[str, str]()
+    scans = {}
     for text in given:
         name, equals, path = text.partition("=")
         if not equals:

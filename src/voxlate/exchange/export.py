@@ -222,5 +222,4 @@ def _card(model: Model) -> dict[str, Any]:
 
         own = read_card(folder_of(header["starter"]["name"]))
         card |= {"trained_on": own.trained_on, "limits": list(own.limits)}
-    plain: dict[str, Any] = json.loads(json.dumps(card, default=str))
-    return plain
+    return json.loads(json.dumps(card, default=str))

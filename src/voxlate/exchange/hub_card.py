@@ -55,7 +55,7 @@ def scores_of(out: Path, model: Model) -> Scored:
     weights = weights_of(model.origin)
     files = (weights, *weights.parent.glob("weights.*.safetensors"))
     names = {file_hash(file): file.name for file in files}
-    images = set[str]()
+    images = set()
     for case in scores.patients:
         stated = provenance_of(out, case)
         made_by = stated.get("model")
@@ -242,7 +242,7 @@ def _table(name: str, scores: Scores) -> Iterator[str]:
 
 
 def _calibration(calibrations: Sequence[Calibration]) -> list[str]:
-    lines = list[str]()
+    lines = []
     for calibration in calibrations:
         header = calibration.header
         what = f"Images of {plural(header.synth['samples'], 'sample')}:"

@@ -39,7 +39,7 @@ def build_folder(
     scores: Scored | None,
     licence: str,
     with_onnx: bool,
-    allow_code: bool = False,
+    allow_code: bool,
 ) -> list[Message]:
     """Write a model to a new folder for NAME/REPO on a hub; returns messages on what could not be part of it.
 
@@ -73,7 +73,7 @@ def _copy(model: Model, folder: Path, calibrations: list[Calibration]) -> Iterat
     places = {weights: new.weights()}
     if stage is not None and old.weights(stage).is_file():
         places[old.weights(stage)] = new.weights(stage)
-    hashes = dict[str, str]()
+    hashes = {}
     for own, copy in places.items():
         header = read_header(own)
         kept = {key: header[key] for key in KEPT if key in header}

@@ -18,6 +18,7 @@ from torch import Tensor
 from voxlate.base.config import to_tables
 from voxlate.base.errors import BadInput
 from voxlate.base.records import Record
+from voxlate.exchange.foreign import OF_AUTOENCODER
 from voxlate.exchange.imported import write_imported, wrong_weights
 from voxlate.science.nets.autoencoder import AutoencoderNet, KLAutoencoder
 from voxlate.science.nets.interface import Channels
@@ -188,9 +189,7 @@ def _recipe(source: Source, net: KLAutoencoder) -> Recipe:
     """A recipe of the autoencoder alone, of images whose values are those of the network."""
     values = {
         "title": f"{source}, imported",
-        "data": {"source": ["image"], "target": ["image"], "patch": [1, 256, 256]},
-        "intensity": {"image": {"kind": "window", "low": -1, "high": 1}},
-        "method": {"kind": "autoencoding"},
+        **OF_AUTOENCODER,
         "net": {"kind": net.kind, **to_tables(net)},
         "train": {"precision": "float32"},
     }

@@ -157,7 +157,7 @@ class _Stamped(TypedDict):
 
 def write_calibration(path: Path, calibration: Calibration) -> None:
     """Write a calibration with a checksum of its whole content."""
-    tensors = dict[str, torch.Tensor]()
+    tensors = {}
     references = calibration.references
     for name, array in ({} if references is None else vars(references)).items():
         tensors[f"{MEMORY}.{name}"] = torch.from_numpy(np.ascontiguousarray(array))
@@ -202,7 +202,7 @@ def read_calibration(path: Path) -> Calibration:
 def _shapes(file: Tensors, header: Header) -> dict[str, dict[str, Shape]]:
     """The shapes of the tensors, by what they belong to: the reference patches, and each target with a learned method."""
     lengths = {name: shape for name, (shape, _) in file.shapes.items()}
-    shapes = dict[str, dict[str, Shape]]()
+    shapes = {}
     if header.widened is None:
         points = lengths.get(f"{MEMORY}.points", ())
         file.record.check(len(points) == 2, "no patches of known scans")

@@ -1,7 +1,6 @@
 """Continuing a run by its folder alone: more steps of a finished run, or resuming a stopped one."""
 
 import os
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +41,27 @@ def train_further(
     run = Run(Path(folder))
     accelerator, _ = processes(device)
 
-    begin = partial(_begin, run, steps, minutes, data, allow_code, say)
+    def begin() -> Recipe:
+        """The recipe by which the run continues, which is written to the run."""
+        if not run.provenance.is_file():
+            raise BadInput(
+                f"{run.folder}: expected a run to continue, found no provenance.json in it. To train a new one, give a recipe, --data PREPARED and --out RUN."
+            )
+        with lock(run.folder):
+            recipe = _open_recipe(run, data, allow_code)
+            asked = f"--steps +{steps}" if steps else f"--minutes +{minutes:g}" if minutes else ""
+            if not is_finished(run.weights(), recipe.train):
+                _check_resumable(run, asked)
+                text = f"resuming {run.folder}, which stopped before step {recipe.train.length}."
+                say(message("resumed", text))
+            elif asked:
+                recipe = _add_steps(run, recipe, asked, steps or _steps_in(run, minutes or 0, say))
+            else:
+                done = read_header(run.weights())["steps"]
+                text = f"{run.folder} is finished, with {done} steps; --steps +{recipe.train.steps} continues it."
+                say(message("finished", text))
+            return recipe
+
     recipe = by_main(accelerator, begin)
     stated = read_run(run.provenance)
     replay = None
@@ -58,35 +77,6 @@ def train_further(
         progress=progress,
         say=say,
     )
-
-
-def _begin(
-    run: Run,
-    steps: int | None,
-    minutes: float | None,
-    data: Path | None,
-    allow_code: bool,
-    say: Say,
-) -> Recipe:
-    """The recipe by which a run continues, which is written to the run; see `train_further`."""
-    if not run.provenance.is_file():
-        raise BadInput(
-            f"{run.folder}: expected a run to continue, found no provenance.json in it. To train a new one, give a recipe, --data PREPARED and --out RUN."
-        )
-    with lock(run.folder):
-        recipe = _open_recipe(run, data, allow_code)
-        asked = f"--steps +{steps}" if steps else f"--minutes +{minutes:g}" if minutes else ""
-        if not is_finished(run.weights(), recipe.train):
-            _check_resumable(run, asked)
-            text = f"resuming {run.folder}, which stopped before step {recipe.train.length}."
-            say(message("resumed", text))
-        elif asked:
-            recipe = _add_steps(run, recipe, asked, steps or _steps_in(run, minutes or 0, say))
-        else:
-            done = read_header(run.weights())["steps"]
-            text = f"{run.folder} is finished, with {done} steps; --steps +{recipe.train.steps} continues it."
-            say(message("finished", text))
-        return recipe
 
 
 def _open_recipe(run: Run, data: Path | None, allow_code: bool) -> Recipe:

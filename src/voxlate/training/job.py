@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -50,11 +50,11 @@ class Session:
     stop: Sequence[int]
     progress: StepCallback
     say: Say
-    pace: Pace | None = None
-    track: str | None = None
-    pretrained: Sequence[Run] = ()
-    starts: Mapping[str, Path] = field(default_factory=dict)
-    notes: Mapping[str, Any] = field(default_factory=dict)
+    pace: Pace | None
+    track: str | None
+    pretrained: Sequence[Run]
+    starts: Mapping[str, Path]
+    notes: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -86,11 +86,6 @@ class Job:
         return math.ceil(items / (self.stage.train.batch * batches))
 
     @property
-    def replays(self) -> bool:
-        """Whether some of the items are of an earlier cohort."""
-        return self.replay is not None and self.stage.train.replay is not None
-
-    @property
     def alone(self) -> bool:
         """Whether this is the only process of the training."""
         return self.accelerator.num_processes == 1
@@ -108,21 +103,15 @@ class Job:
             )
         calls = options.accumulate * sum(self.stage.turns.values())
         size = options.batch // options.accumulate // world
-        rank = self.accelerator.process_index
+        shared = {"batch": size, "rank": self.accelerator.process_index, "world": world}
         batches: Dataset[Batch]
         if self.replay is not None and options.replay is not None:
             count = options.length * calls * size * world
-            batches = Mixed(
-                self._batches(self.cohort, count),
-                self._batches(self.replay, count),
-                share=options.replay,
-                batch=size,
-                rank=rank,
-                world=world,
-            )
+            new, replayed = (self._batches(one, count) for one in (self.cohort, self.replay))
+            batches = Mixed(new, replayed, share=options.replay, **shared)
         else:
-            shared = {"batch": size, "rank": rank, "world": world, "moments": moments}
-            batches = self._batches(self.cohort, options.length * calls, **shared)
+            steps = options.length * calls
+            batches = self._batches(self.cohort, steps, moments=moments, **shared)
         workers = _readers(self.device, world) if options.workers is None else options.workers
         return DataLoader(
             batches,

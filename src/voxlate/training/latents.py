@@ -6,14 +6,11 @@ import torch
 from torch import Tensor
 
 from voxlate.base.errors import Stopped
-from voxlate.scans.cases.prepared import Cohort
 from voxlate.science.methods.method import Method
 from voxlate.science.nets.autoencoder import AutoencoderNet
 from voxlate.training.batches.latents import cache_moments, uncacheable
-from voxlate.training.batches.patches import usable_cases
 from voxlate.training.job import Job, Session
 from voxlate.training.processes import by_main
-from voxlate.training.recipe import FullStage
 from voxlate.training.validate import autocast
 from voxlate.training.weights import weights_checksum
 
@@ -22,16 +19,12 @@ FOLDER = "latents"  # folder inside a prepared cohort
 VERSION = 1
 
 
-def why_not_kept(stage: FullStage, cohort: Cohort) -> str:
-    """The reason against keeping latents, namely that they differ between epochs; "" if there is none."""
-    return uncacheable(cohort, stage.data, usable_cases(cohort, stage.data, "train"))
-
-
 def keep_moments(job: Job, method: Method, session: Session) -> Path | None:
     """The folder with the moments of the training cases' latents, encoded once; None if there are none to keep."""
     autoencoder = method.autoencoder
     stage, cohort = job.stage, job.cohort
-    if autoencoder is None or job.replays or why_not_kept(stage, cohort):
+    replays = job.replay is not None and stage.train.replay is not None
+    if autoencoder is None or replays or uncacheable(cohort, stage.data):
         return None
 
     def _report(done: int, total: int) -> None:

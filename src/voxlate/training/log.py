@@ -40,8 +40,11 @@ class Log:
 
             folder = self.log.parent / "tensorboard" / self.stage
             self.board = SummaryWriter(str(folder), purge_step=learner.step)
-            if session.track is not None:
-                self.tracker = _tracker(session.track, session.run.folder.name)
+            if (name := session.track) is not None:
+                # It gets numbers alone.
+                optional_package(name, "track", "--track", f"the package {name}")
+                self.tracker = LOGGER_TYPE_TO_CLASS[name](session.run.folder.name)
+                self.tracker.start()
 
     @property
     def seconds(self) -> float:
@@ -117,11 +120,3 @@ class Log:
             if line["stage"] != self.stage or 0 < step >= line["step"]
         ]
         write_text(self.log, "".join(kept))
-
-
-def _tracker(name: str, project: str) -> GeneralTracker:
-    """A tracker of accelerate that has begun, with numbers alone; raises BadInput where its package is absent."""
-    optional_package(name, "track", "--track", f"the package {name}")
-    tracker: GeneralTracker = LOGGER_TYPE_TO_CLASS[name](project)
-    tracker.start()
-    return tracker

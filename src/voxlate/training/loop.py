@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any, cast
 
@@ -328,7 +328,7 @@ def _log_verdicts(now: Now) -> None:
         now.log.add(sharpness={"place": chosen.place, "ratio": chosen.ratio})
     _log_validation(now, errors.add, chosen)
     verdicts = verdicts_on(errors, stage, cohort)
-    now.log.add(verdict={verdict.modality: verdict.document() for verdict in verdicts})
+    now.log.add(verdict={verdict.modality: asdict(verdict) for verdict in verdicts})
 
 
 def _log_validation(

@@ -11,6 +11,7 @@ from voxlate.checks.intensity_checks import check_scales
 from voxlate.scans.cases.case import LABEL, PreparedCase
 from voxlate.scans.cases.prepared import SPLITS, Cohort
 from voxlate.scans.cohorts.split import FOLDS
+from voxlate.training.batches.latents import uncacheable
 from voxlate.training.batches.patches import (
     NO_LABEL,
     DataSettings,
@@ -20,7 +21,6 @@ from voxlate.training.batches.patches import (
     training_cases,
 )
 from voxlate.training.batches.windows import check_windows
-from voxlate.training.latents import why_not_kept
 from voxlate.training.recipe import FullStage, Recipe, Synthesis
 from voxlate.training.validate import validation_split
 
@@ -56,7 +56,7 @@ def _of_stage(stage: FullStage, recipe: Recipe, cohort: Cohort) -> Iterator[Mess
         yield from check_scales(name, cohort.target_widths(recipe.intensity[name], name, teaching))
     if text := check_windows(cohort, data, recipe):
         yield message("window-clips", text)
-    reason = why_not_kept(stage, cohort) if stage.task.encodes else ""
+    reason = uncacheable(cohort, data) if stage.task.encodes else ""
     if reason:
         text = f"latents of stage '{stage.name}' are encoded again at every step, because there is {reason}."
         yield message("latents", text)

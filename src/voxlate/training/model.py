@@ -1,25 +1,22 @@
 """Trained models, as runs hold them: their facts, and their networks of torch."""
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, get_args
-
-import torch
+from typing import get_args
 
 from voxlate.base.devices import find_device
 from voxlate.base.errors import BadInput
 from voxlate.base.hub import is_on_hub
 from voxlate.checks.anatomy import read_anatomy
-from voxlate.science.methods.method import Method
 from voxlate.synthesis.calibration import Answer
 from voxlate.synthesis.ensemble import Ensemble
 from voxlate.synthesis.model import Model
 from voxlate.training.calibration_file import RunCalibrations
 from voxlate.training.facts import facts_of
 from voxlate.training.network import TorchNetwork
-from voxlate.training.recipe import Recipe, from_dict
+from voxlate.training.recipe import from_dict
 from voxlate.training.recipe.checks import HOW_TO_SAMPLE
 from voxlate.training.recipe.provenance import is_fold, splits_of_training
 from voxlate.training.run import Run, weights_of
@@ -58,14 +55,6 @@ def load(
     network = TorchNetwork(method.to(chosen), recipe, header, chosen, device)
     own_samples = (header["recipe"].get("synth") or {}).get("samples", 1)
     return Model(facts, network, origin, anatomy, RunCalibrations(folder, own_samples))
-
-
-def model_of(
-    method: Method, recipe: Recipe, header: Mapping[str, Any], device: torch.device, origin: Path
-) -> Model:
-    """A model in memory, without the anatomy and the calibrations of a folder."""
-    network = TorchNetwork(method, recipe, header, device, f"{device}")
-    return Model(facts_of(recipe, header), network, origin)
 
 
 def network_of(model: Model) -> TorchNetwork:

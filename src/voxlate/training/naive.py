@@ -93,8 +93,8 @@ class Baselines(_Header):
             stated = record.fill(_Header, {key: record.table(text) for key, text in texts.items()})
             tensors = file.read(_shapes(record, stated, list(file.shapes)))
         record.check_checksum(digest, baselines_checksum(texts, tensors))
-        means = dict[str, Float32]()
-        tables = dict[tuple[str, str], Float32]()
+        means = {}
+        tables = {}
         for key, values in tensors.items():
             kind, *names = key.split(":")
             if kind == "mean":
@@ -124,7 +124,7 @@ class Baselines(_Header):
         """
         if target not in self.ranges:
             return {}
-        result = dict[str, Float32]()
+        result = {}
         others = dict[str, Float32]()
         to = self.ranges[target]
         several = len([pair for pair in self.tables if pair[1] == target]) > 1
@@ -228,7 +228,7 @@ class Sums:
         """Add one case, whose foreground is found where none is given."""
         ranges = self.ranges
         self.cases += 1
-        values = dict[str, Float32]()
+        values = {}
         for name in ranges.keys() & volumes.keys():
             values[name] = _to_range(volumes[name], ranges[name], body)
         for name in values.keys() & {*self.targets}:
@@ -258,13 +258,13 @@ class Sums:
             for name in self.targets
             if name in self.totals
         }
-        tables = dict[tuple[str, str], Float32]()
+        tables = {}
         for pair, (sums, counts) in self.tables.items():
             filled = np.flatnonzero(counts)
             if filled.size:
                 values = np.interp(np.arange(BINS), filled, sums[filled] / counts[filled])
                 tables[pair] = values.astype(np.float32)
-        typical = dict[str, tuple[float, float]]()
+        typical = {}
         for name, ends in self.ends.items():
             low, high = np.median(ends, axis=0).tolist()
             typical[name] = low, high
@@ -294,7 +294,7 @@ def fit_cohort(
         case for case in cohort.cases if case.split == "train" and wanted & set(case.present)
     ]
     chosen = training[:: -(-len(training) // MOST_CASES) or 1]
-    ranges = dict[str, Range]()
+    ranges = {}
     for name in wanted & cohort.units.keys():
         having = [cohort.header(entry.case) for entry in cohort.cases if name in entry.present]
         largest = max(header.statistics[name].all.at(100) for header in having)

@@ -33,7 +33,7 @@ from voxlate.training.facts import facts_of, options_of, synth_facts
 from voxlate.training.precision import of_synthesis
 from voxlate.training.recipe import Recipe, Synthesis, check_synthesis, from_dict, stage_recipe
 from voxlate.training.recipe.checks import HOW_TO_SAMPLE
-from voxlate.training.recipe.text import table
+from voxlate.training.recipe.text import apply_changes
 from voxlate.training.recipe.training import Precision
 from voxlate.training.run import software
 from voxlate.training.validate import autocast
@@ -76,8 +76,7 @@ class TorchNetwork:
                 flipped = replace(batch, source=batch.source.flip(axis), mask=batch.mask.flip(axis))
                 mirrored = self.method.synthesise(flipped, drawn, recipe.synth).float()
                 image = (image + mirrored.flip(axis)) / 2
-        array: Float32 = image.cpu().numpy()
-        return array
+        return image.cpu().numpy()
 
     def count(self, report: Callable[[int], None]) -> AbstractContextManager[Calls]:
         """Counts the evaluations of the network inside the block."""
@@ -123,11 +122,11 @@ class TorchNetwork:
     ) -> "tuple[Facts, TorchNetwork]":
         """The model with other keys of synth (see `Model.with_options`); None keeps the recipe's value."""
         kinds = field_types(SynthKeys)
-        stated = dict[str, Any]()
+        stated = {}
         for name, value in changes.items():
             if value is not None:
                 stated[name] = check_value(name, value, kinds[name]) if name in kinds else value
-        stated = table(stated)
+        stated = apply_changes({}, stated)
         named = (name for name in TABLES if isinstance(stated.get(name), str))
         chosen = {**stated, **{name: {"kind": stated[name]} for name in named}}
         own = vars(self.recipe.synth)
@@ -205,11 +204,7 @@ def count_calls(*nets: nn.Module, report: Callable[[int], None] = no_report) -> 
     calls = Calls()
     lock = threading.Lock()
 
-    def _count(
-        _: nn.Module,
-        __: tuple[Any, ...],
-        output: Any,
-    ) -> None:
+    def _count(_: nn.Module, __: Any, output: Any) -> None:
         with lock:
             calls.count += len(output.image)
             report(calls.count)

@@ -48,8 +48,7 @@ def by_main(accelerator: Accelerator, do: Callable[[], T]) -> T:
         broadcast_object_list(outcome)
     if outcome[1] is not None:
         raise outcome[1]
-    result: T = outcome[0]
-    return result
+    return outcome[0]
 
 
 @dataclass

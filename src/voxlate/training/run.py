@@ -32,6 +32,16 @@ PACKAGES = ("torch", "numpy", "nibabel", "safetensors")
 
 
 @dataclass(frozen=True)
+class _File:
+    """The path of a file in the folder of a run."""
+
+    name: str
+
+    def __get__(self, run: "Run", _: type) -> Path:
+        return run.folder / self.name
+
+
+@dataclass(frozen=True)
 class Run:
     """The folder of a training, as `voxlate.train` returns it.
 
@@ -49,36 +59,16 @@ class Run:
     """
 
     folder: Path
-
-    @property
-    def recipe(self) -> Path:
-        """The recipe, with its head."""
-        return self.folder / "recipe.toml"
-
-    @property
-    def pace(self) -> Path:
-        """The numbers by which the run corrects the steps of its plan."""
-        return self.folder / "plan.json"
-
-    @property
-    def provenance(self) -> Path:
-        """Recipe, cohort and software, by which the run resumes."""
-        return self.folder / "provenance.json"
-
-    @property
-    def log(self) -> Path:
-        """The log of all stages."""
-        return self.folder / "log.jsonl"
-
-    @property
-    def state(self) -> Path:
-        """The state from which the training continues."""
-        return self.folder / "state.pt"
-
-    @property
-    def naive(self) -> Path:
-        """The naive baselines of the training cases."""
-        return self.folder / "naive.safetensors"
+    recipe = _File("recipe.toml")  # the recipe, with its head
+    pace = _File("plan.json")  # the numbers by which the run corrects the steps of its plan
+    # recipe, cohort and software, by which the run resumes
+    provenance = _File("provenance.json")
+    log = _File("log.jsonl")  # the log of all stages
+    state = _File("state.pt")  # the state from which the training continues
+    naive = _File("naive.safetensors")  # the naive baselines of the training cases
+    # the state of the winner of a plan's race, until the training begins with it
+    race = _File("race.pt")
+    anatomy = _File("anatomy.safetensors")  # the usual anatomy of the training cases
 
     @property
     def history(self) -> Any:
@@ -112,16 +102,6 @@ class Run:
         return figure
 
     @property
-    def race(self) -> Path:
-        """The state of the winner of a plan's race, until the training begins with it."""
-        return self.folder / "race.pt"
-
-    @property
-    def anatomy(self) -> Path:
-        """The usual anatomy of the training cases."""
-        return self.folder / "anatomy.safetensors"
-
-    @property
     def calibrations(self) -> list[Path]:
         """The calibrations, by the answer and the number of samples of their images."""
         return sorted(self.folder.glob("calibration.*.safetensors"))
@@ -135,11 +115,6 @@ class Run:
     def verdicts(self) -> list[Verdict]:
         """The verdicts on the validation items, compared with naive baselines; empty if unknown."""
         return read_verdicts(self.log).get("final", [])
-
-    @property
-    def is_imported(self) -> bool:
-        """Whether the run holds imported weights, that of a pretrained autoencoder, say."""
-        return self.provenance.is_file() and "imported" in read_run(self.provenance).get("data", {})
 
     @property
     def has_begun(self) -> bool:
@@ -199,15 +174,6 @@ def check_free(run: Run) -> None:
     raise BadInput(
         f"{folder}: expected an empty folder or a run, found other files. Choose another --out."
     )
-
-
-def stage_tables(run: Run) -> dict[str, dict[str, Any]]:
-    """The train table of each stage of a run that has begun; empty if there is no such run."""
-    if not run.has_begun or not run.provenance.is_file():
-        return {}
-    recipe = read_run(run.provenance).get("recipe", {})
-    tables = [*recipe.get("stages", ()), {**recipe, "name": "final"}]
-    return {table.get("name"): table.get("train", {}) for table in tables}
 
 
 def change_recipe(run: Run, recipe: Recipe, notes: Mapping[str, Any]) -> None:

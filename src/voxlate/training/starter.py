@@ -22,7 +22,7 @@ from voxlate.science.nets.narrow import narrow
 from voxlate.science.nets.unet import ResidualUNet
 from voxlate.training.recipe import FullStage, Recipe
 from voxlate.training.run import Run, weights_of
-from voxlate.training.starters.card import Card, read_card
+from voxlate.training.starters.card import read_card
 from voxlate.training.starters.names import PREFIX, folder_of, is_starter
 from voxlate.training.weights import file_hash, load_method, read_header
 
@@ -53,23 +53,23 @@ def starter_hash(run: Path | str) -> str:
     return read_card(folder_of(run)).sha256
 
 
-def check_starter(folder: Path) -> Card:
+def check_starter(folder: Path) -> None:
     """Raise BadInput unless weights and calibration are those of a starter's card, and its self-test gives its output."""
-    return _checked(folder)[0]
+    _checked(folder)
 
 
 def load_starter(folder: Path) -> Loaded:
     """The method of a starter, its recipe and its header, after its check; what the caller changes is its own."""
-    return copy.deepcopy(_checked(folder)[1])
+    return copy.deepcopy(_checked(folder))
 
 
-def _checked(folder: Path) -> tuple[Card, Loaded]:
+def _checked(folder: Path) -> Loaded:
     files = sorted(folder.glob("*.*"))
     return _check(folder, tuple((file.name, file.stat().st_mtime_ns) for file in files))
 
 
 @lru_cache(maxsize=8)
-def _check(folder: Path, mtimes_ns: tuple[tuple[str, int], ...]) -> tuple[Card, Loaded]:
+def _check(folder: Path, mtimes_ns: tuple[tuple[str, int], ...]) -> Loaded:
     """Load and check a starter once in each process."""
     name = f"{PREFIX}{folder.name}"
     card = read_card(folder)
@@ -94,7 +94,7 @@ def _check(folder: Path, mtimes_ns: tuple[tuple[str, int], ...]) -> tuple[Card, 
         raise BadInput(
             f"{name}: expected the output of its self-test within {TOLERANCE:g}, found a difference of {difference:.2g}: this installation computes other images. {AGAIN}"
         )
-    return card, (method, recipe, header)
+    return method, recipe, header
 
 
 def _list(calibrations: Mapping[str, str]) -> str:

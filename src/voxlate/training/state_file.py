@@ -79,11 +79,6 @@ def resume(learner: Learner, job: Job, run: Run) -> None:
         learner.load_state(state)
 
 
-def keep_race(run: Run, owner: str, state: Mapping[str, Any]) -> None:
-    """Write the state of a race's winner beside a plan; owner: digest of the training to which it belongs."""
-    save_state(run.race, {"owner": owner, "state": dict(state)})
-
-
 def take_race(run: Run, owner: str) -> bool:
     """Let a training go on from the state of a race if it is its own; returns whether one was dropped.
 

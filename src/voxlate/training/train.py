@@ -104,7 +104,10 @@ def train(
     jobs = _plan_jobs(_open_job(recipe, data, asked, beginning), run, say)
     _check_stages(jobs, starts)
     reused = runs_of(asked.reuse)
-    pretrained = [other for other in reused if other.is_imported]
+    # The weights of some are imported, those of a pretrained autoencoder, say.
+    pretrained = [
+        other for other in reused if "imported" in read_run(other.provenance).get("data", {})
+    ]
     others = [other for other in reused if other not in pretrained]
 
     with contextlib.ExitStack() as held:

@@ -85,14 +85,8 @@ def whole_slices(
         foreground=own.foreground,
         slices=own.slices,
     )
-    return validation_batches(
-        cohort,
-        data,
-        recipe.intensity,
-        split=split,
-        batch=recipe.synth.batch,
-        limit=-(-count // depth),
-    )
+    limit = -(-count // depth)
+    return validation_batches(cohort, data, recipe.intensity, split, recipe.synth.batch, limit)
 
 
 @torch.no_grad()

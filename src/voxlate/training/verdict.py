@@ -1,8 +1,8 @@
 """The verdict on syntheses: a sentence on whether their error is lower than that of the best naive baseline."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from rich.text import Text
@@ -57,10 +57,6 @@ class Verdict:
     def symbol(self) -> str:
         """The sign of the outcome, which needs no colour."""
         return SYMBOLS[self.outcome]
-
-    def document(self) -> dict[str, Any]:
-        """The verdict as JSON."""
-        return asdict(self)
 
     def __str__(self) -> str:
         return f"{self.symbol} {self.sentence}"

@@ -266,7 +266,7 @@ def reuse_weights(run: Run, others: Sequence[Run], recipe: Recipe, stage: str) -
     recipe: that of the run up to this stage. Returns a message for each other run: that its weights are used, or the
     reason against it.
     """
-    messages = list[Message]()
+    messages = []
     for other in others:
         change = _why_not_reused(run, other, recipe, stage)
         if not change:

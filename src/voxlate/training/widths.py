@@ -65,8 +65,7 @@ class Widths(nn.Sequential):
         flat = torch.from_numpy(features).flatten(0, -2)
         with torch.inference_mode():
             widths = torch.cat([self(part) for part in flat.split(AT_ONCE)])
-        both_sides: Array = widths.expand(-1, 2).T.reshape(2, *features.shape[:-1]).numpy()
-        return both_sides
+        return widths.expand(-1, 2).T.reshape(2, *features.shape[:-1]).numpy()
 
 
 def widths_shapes(method: str, features: int) -> dict[str, Shape]:

@@ -106,7 +106,7 @@ def _depths_of_target(
 
 def _body(ct: Volume, counted: Bool | None) -> Bool:
     """The body in a CT, as far as its voxels count."""
-    body: Bool = foreground(ct)
+    body = foreground(ct)
     return body if counted is None else body & counted
 
 
@@ -115,7 +115,6 @@ def attenuation_errors(
     image: Volume,
     ends: Mapping[str, Volume],
     counted: Bool | None = None,
-    kvp: float = 120,
 ) -> dict[str, float]:
     """Errors of attenuation at 511 keV by tissue, as shares: air, soft tissue and bone by the HU of the truth.
 
@@ -123,14 +122,14 @@ def attenuation_errors(
     to that of water. ends: "low" and "high", or none.
     """
     hu, inside = truth.data[0], _body(truth, counted)
-    true, mu = mu_511(hu, kvp), mu_511(image.data[0], kvp)
-    bounds = {name: mu_511(volume.data[0], kvp) for name, volume in ends.items()}
+    true, mu = mu_511(hu), mu_511(image.data[0])
+    bounds = {name: mu_511(volume.data[0]) for name, volume in ends.items()}
     tissues = {
         "air": inside & (hu < BODY_HU),
         "soft": inside & (hu >= BODY_HU) & (hu < BONE_HU),
         "bone": inside & (hu >= BONE_HU),
     }
-    scores = dict[str, float]()
+    scores = {}
     for name, voxels in tissues.items():
         if not voxels.any():
             continue

@@ -85,7 +85,7 @@ def wepl_map(rsp: np.ndarray, body: np.ndarray, grid: Grid, direction: np.ndarra
     to_beam = frame.axes.T @ grid.affine[:3, :3][:, ::-1] / apart[:, None]
     first = np.array([u[0], v[0], depth[0]])
     offset = (frame.place(grid.affine[None, :3, 3])[0] - first) / apart
-    wepl: np.ndarray = ndimage.affine_transform(
+    return ndimage.affine_transform(
         table.reshape(len(u), len(v), len(depth)),
         to_beam,
         offset,
@@ -95,4 +95,3 @@ def wepl_map(rsp: np.ndarray, body: np.ndarray, grid: Grid, direction: np.ndarra
         mode="nearest",
         prefilter=False,
     )
-    return wepl

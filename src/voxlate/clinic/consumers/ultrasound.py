@@ -134,7 +134,7 @@ def acoustic_maps(
         "sound_speed": (WATER_SPEED, conversion.speed),
         "alpha_coeff": (0.0, conversion.attenuation),
     }
-    maps = dict[str, np.ndarray]()
+    maps = {}
     for key, (outside, convert) in properties.items():
         if convert is not None:
             maps[key] = np.full(hu.shape, outside, np.float32)
@@ -151,7 +151,7 @@ def acoustic_ends(
     the ends of HU are not those of the map.
     """
     maps = {end: acoustic_maps(values, skull, name, most) for end, values in hu.items()}
-    by_key = dict[str, dict[str, np.ndarray]]()
+    by_key = {}
     for key, values in maps[""].items():
         by_key[key] = {"": values}
         if len(maps) > 1:

@@ -38,7 +38,7 @@ class CaseData:
     voxels: dict[str, CalibrationVoxels]
     patches: list[Patches]
     truths: dict[str, SketchedTruth]
-    planes: int = 0
+    planes: int
 
 
 @dataclass(frozen=True)
@@ -135,8 +135,8 @@ def read_case(
     tables = _nest(arrays)
     names = [name for name in tables if name.startswith(PATCHES)]
     patches = [Patches(**tables.pop(name)) for name in sorted(names)]
-    truths = dict[str, SketchedTruth]()
-    voxels = dict[str, CalibrationVoxels]()
+    truths = {}
+    voxels = {}
     for name, table in tables.items():
         sketch = Sketch(**table.pop("sketch"))
         truths[name] = SketchedTruth(patient, units[name], units[name], sketch)

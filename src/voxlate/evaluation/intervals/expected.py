@@ -19,7 +19,7 @@ UNKNOWN = "not known, because the intervals hold for scans like those of the cal
 def expected_errors(case: Path) -> dict[str, str]:
     """A sentence on the expected error of each image of a case that has intervals."""
     provenance, images = provenance_of(case), images_in(case)
-    sentences = dict[str, str]()
+    sentences = {}
     units = provenance.get("units", {})
     for name in filter(images.__contains__, units):
         interval = interval_of(images, name, provenance)

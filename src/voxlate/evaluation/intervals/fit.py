@@ -248,7 +248,7 @@ def _candidates(
     methods: list[IntervalMethod] = ["learned", "difficulty"]
     if len(patients) < QUANTILES_FROM:
         methods.remove("learned")
-    candidates = dict[IntervalMethod, _Candidate]()
+    candidates = {}
     for method in methods:
         networks = [
             learn(method, [case for case in cases if fold[case.patient] != number])

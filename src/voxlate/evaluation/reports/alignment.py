@@ -17,7 +17,7 @@ def registration_lines(cases: Sequence[Entry]) -> dict[str, str]:
     for case in cases:
         for name, registration in case.registered.items():
             by_name[name][case.case] = registration
-    lines = dict[str, str]()
+    lines = {}
     for name, by_case in sorted(by_name.items()):
         before = {case: scan.before.mutual_information for case, scan in by_case.items()}
         after = {case: scan.after.mutual_information for case, scan in by_case.items()}

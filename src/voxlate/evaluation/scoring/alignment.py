@@ -51,7 +51,7 @@ def find_alignment(
     provenance: Mapping[str, Any],
     cohort: Path | None,
     case: str,
-    frame: str | None = None,
+    frame: str | None,
 ) -> Alignment:
     """The alignment of images on the grid `image` with the truth.
 

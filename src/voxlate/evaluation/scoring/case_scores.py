@@ -513,7 +513,7 @@ def _naive_images(truth: Truth, left_out: list[str]) -> dict[str, Volume]:
         return {}
     files = {name: path for name, path in item.case.files.items() if name != target}
     inputs = item.inputs or files
-    images = dict[str, Volume]()
+    images = {}
     sources = dict[str, Volume]()
     if target in baselines.means:
         try:

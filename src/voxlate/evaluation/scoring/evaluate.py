@@ -192,7 +192,7 @@ def _in_split(split: str | None, cases: Iterable[CaseFiles], out: Path) -> set[s
 
     Raises BadInput if no split is known.
     """
-    splits = dict[str, str | None]()
+    splits = {}
     of_training = splits_of_training(run_folders(provenance_of(out)))
     for case in cases:
         in_training = [name for name, several in of_training.items() if case.case in several]
@@ -255,7 +255,7 @@ def _range(modality: str, items: Sequence[Item], given: Sequence[float] | None) 
     """The range of one modality by the first readable truth; pictures need the largest value of all truths."""
     unit = ""
     largest = 0.0
-    unread = list[BadInput]()
+    unread = []
     for item in items:
         try:
             truth = read_volume(item.case.files[modality], modality)
@@ -367,8 +367,8 @@ def _score_items(
     outcomes = run_cases(
         executor, job, numbers, lambda _, *counts: progress(*counts), no_report, ()
     )
-    scored = dict[Item, ScoredItem]()
-    failed = dict[str, str]()
+    scored = {}
+    failed = {}
     for item, outcome in zip(job.items, outcomes):
         if outcome.error is None:
             scored[item] = outcome.result
@@ -471,7 +471,7 @@ def _on_provenance(out: Path, items: Iterable[Item]) -> Table:
 
 def _find_changed(item: Item) -> dict[str, str]:
     """The content of each source scan of an image that differs from the scan of this name in the truth's case."""
-    changed = dict[str, str]()
+    changed = {}
     for name, entry in item.provenance.get("inputs", {}).items():
         path = item.case.files.get(name)
         content = entry.get("sha256")

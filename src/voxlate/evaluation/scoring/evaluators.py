@@ -95,8 +95,7 @@ class Evaluator:
             raise BadInput(
                 f"--score {self.name}: expected the label map seg of {case.case}, which separates tumour and the rest, found none. Add it to the cohort."
             )
-        tumour: Bool = on_grid_of(truth, case.labels["seg"], "seg").data[0] > 0
-        return tumour
+        return on_grid_of(truth, case.labels["seg"], "seg").data[0] > 0
 
 
 CONSUMERS = dict[str, Evaluator]()  # users of CTs by name

@@ -34,7 +34,7 @@ class Interval:
     coverage: float
     levels: Mapping[str, float]
     bound: float | None
-    changed: bool = False
+    changed: bool
 
 
 def interval_of(

@@ -20,7 +20,7 @@ BETTER: tuple[Direction, ...] = get_args(Direction)
 
 def functions_of(given: Sequence[str | Function], allow_code: bool) -> dict[str, Function]:
     """The functions by the keys of their scores; raises BadInput for names without --allow-code, or that are taken."""
-    functions = dict[str, Function]()
+    functions = {}
     for one in given:
         if isinstance(one, str):
             if not allow_code:

@@ -135,8 +135,8 @@ class CountedVoxels:
 def scopes_from(
     names: Iterable[str],
     mask: object,
-    regions: Collection[str] = (),
-    consumers: str | None = None,
+    regions: Collection[str],
+    consumers: str | None,
 ) -> tuple[Scope | Evaluator, ...]:
     """The scopes of these names, each once, and those of --for; raises BadInput for other names, or if a mask is absent."""
     scopes: list[Scope | Evaluator] = []

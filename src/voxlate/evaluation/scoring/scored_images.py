@@ -165,7 +165,7 @@ def not_scored(out: Path, images: ScoredImages, cases: Mapping[str, CaseFiles]) 
     scored = {item.case.case for item in images.items}
     targets = set(items_by_modality(images.items))
     reasons = provenance.get("failed", {}) | images.refused
-    absent = dict[str, str]()
+    absent = {}
     for case in provenance.get("cases") or cases:
         of_case = provenance_of(out, case)
         # Sources of all images of a case are no targets.
@@ -210,7 +210,7 @@ def _check_own_scans(out: Path, scored: Collection[str], cases: Mapping[str, Cas
 def images_in(folder: Path) -> dict[str, Path]:
     """Image files by modality: those that the provenance lists, if it does, in the format with the least loss."""
     listed = provenance_of(folder).get("images")
-    images = dict[str, Path]()
+    images = {}
     for ending in reversed(scan_endings()):
         for path in sorted(folder.glob(f"*{ending}")):
             if listed is None or path.name in listed:

@@ -3,7 +3,7 @@
 OUT/scores.csv holds the table, OUT/metrics.json the conventions and facts of the evaluation beside means and verdicts.
 """
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Literal, NotRequired
 
@@ -82,7 +82,7 @@ class Scores(ScoreFrame):
             "modalities": {
                 name: part | {"answers": self.means[name]} for name, part in self.parts.items()
             },
-            "verdict": {verdict.modality: verdict.document() for verdict in self.verdicts},
+            "verdict": {verdict.modality: asdict(verdict) for verdict in self.verdicts},
         }
 
     def table(self) -> Tables:

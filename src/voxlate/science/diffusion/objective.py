@@ -6,6 +6,7 @@ the kind of output, and gives the weight of its squared error, [B] float64.
 """
 
 import math
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 import torch
@@ -121,3 +122,10 @@ def mean_in_mask(
     mask = mask.to(error.dtype).expand_as(error).flatten(1)
     total = (error.flatten(1) * mask).sum(1)
     return total / (mask.sum(1).clamp(min=1) if reduction == "mask" else mask.shape[1])
+
+
+def means_in_mask(
+    errors: Mapping[str, Tensor], mask: Tensor | None, reduction: Reduction
+) -> dict[str, Tensor]:
+    """The mean over items of each error inside the mask (see mean_in_mask)."""
+    return {name: mean_in_mask(error, mask, reduction).mean() for name, error in errors.items()}

@@ -160,7 +160,7 @@ class Cycle(Method):
         )
 
     def _generators_loss(self, inputs: Mapping[str, Batch]) -> Losses:
-        parts: Losses = {}
+        parts = {}
         for here, other in zip(DIRECTIONS, reversed(DIRECTIONS)):
             problem, synthesised = self._make(here, inputs[here])
             again = self._make(other, replace(inputs[here], source=synthesised, source_names=()))[1]

@@ -12,7 +12,13 @@ from voxlate.base.config import setting, settings
 from voxlate.base.devices import move_like, with_doubles
 from voxlate.science.batch import Batch
 from voxlate.science.diffusion.noise import Noise
-from voxlate.science.diffusion.objective import AnyWeight, MinSnr, Reduction, mean_in_mask
+from voxlate.science.diffusion.objective import (
+    AnyWeight,
+    MinSnr,
+    Reduction,
+    mean_in_mask,
+    means_in_mask,
+)
 from voxlate.science.diffusion.prediction import Kind, denoiser, diffuse, per_item, target, to_x0
 from voxlate.science.diffusion.sample import SamplerSettings, check_sampler_fits, sample, with_known
 from voxlate.science.diffusion.samplers import Denoise
@@ -136,10 +142,7 @@ class Diffusion(Sampled):
             error = error.square() if self.options.loss == "l2" else error.abs()
             weight = move_like(self.options.weight(alpha, sigma, kind), x0)
             fit = (weight * mean_in_mask(error, problem.loss_mask, self.options.reduction)).mean()
-            extra = {
-                name: mean_in_mask(errors, problem.loss_mask, self.options.reduction).mean()
-                for name, errors in problem.errors.items()
-            }
+            extra = means_in_mask(problem.errors, problem.loss_mask, self.options.reduction)
             return {"total": fit + sum(extra.values()), "diffusion": fit, **extra}
 
         return Attempt(

@@ -96,7 +96,7 @@ def _on_the_way_down(maps: dict[str, Tensor]) -> list[str]:
     """The last map of each size, of maps in the order of their computation, until the smallest size."""
     sizes = {name: image.shape[2:].numel() for name, image in maps.items()}
     smallest = min(sizes.values())
-    last = dict[int, str]()
+    last = {}
     for name, size in sizes.items():
         if smallest in last and size > smallest:
             break

@@ -19,7 +19,7 @@ from voxlate.base.devices import move_like
 from voxlate.base.errors import BadInput
 from voxlate.science.batch import Batch
 from voxlate.science.diffusion.noise import Noise
-from voxlate.science.diffusion.objective import Reduction, mean_in_mask
+from voxlate.science.diffusion.objective import Reduction, means_in_mask
 from voxlate.science.diffusion.prediction import per_item
 from voxlate.science.diffusion.sample import SamplerSettings
 from voxlate.science.diffusion.samplers import Denoise
@@ -123,12 +123,7 @@ class Flow(Sampled):
             wanted[longer] = self._two_steps(problem.items(longer), *place)
         error = (velocity - wanted).square()
         errors = {"flow": error, **problem.errors}
-        return with_total(
-            {
-                name: mean_in_mask(error, problem.loss_mask, self.options.reduction).mean()
-                for name, error in errors.items()
-            }
-        )
+        return with_total(means_in_mask(errors, problem.loss_mask, self.options.reduction))
 
     def _draw_steps(self, noise: Noise) -> tuple[Tensor, Tensor]:
         """The size of an item's step and the time at which it begins, [B] float64.

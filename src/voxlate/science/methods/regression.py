@@ -11,7 +11,7 @@ from voxlate.base.config import Importable, kind_of, look_up, setting, settings
 from voxlate.base.errors import BadInput
 from voxlate.science.batch import Batch
 from voxlate.science.diffusion.noise import Noise
-from voxlate.science.diffusion.objective import Reduction, mean_in_mask
+from voxlate.science.diffusion.objective import Reduction, means_in_mask
 from voxlate.science.diffusion.sample import SamplerSettings
 from voxlate.science.methods.auxiliary_losses import LOSSES as EXTRA_LOSSES
 from voxlate.science.methods.feature_loss import FeatureLoss
@@ -163,10 +163,7 @@ class Regression(Method):
             errors[f"windows.{name}"] = self.error(
                 in_window(image, *window), in_window(x0, *window)
             )
-        terms = {
-            name: mean_in_mask(error, problem.loss_mask, self.options.reduction).mean()
-            for name, error in errors.items()
-        }
+        terms = means_in_mask(errors, problem.loss_mask, self.options.reduction)
         if self.options.ssim:
             terms["ssim"] = self.options.ssim * dissimilarity(present, x0).mean()
         for number, features in enumerate(self.options.features):

@@ -145,7 +145,7 @@ class BranNet(nn.Module):
         depth, height, width = image.shape[2:]
         padded, left = self._pad(image)
         h = to_slices(padded).contiguous(memory_format=torch.channels_last) if flat else padded
-        skips: list[Tensor] = []
+        skips = []
         for down in self.encoder:
             h = down(h)
             skips.append(h)

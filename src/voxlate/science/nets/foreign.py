@@ -343,8 +343,7 @@ def _from_range(x: Tensor, low: float, high: float) -> Tensor:
 
 def _tensor(found: Any) -> Tensor:
     """The image of a network's result: a tensor, or an object of diffusers that holds it."""
-    out: Tensor = found if isinstance(found, Tensor) else found.sample
-    return out
+    return found if isinstance(found, Tensor) else found.sample
 
 
 @settings

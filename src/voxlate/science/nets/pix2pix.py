@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 from voxlate.base.config import setting, settings
 from voxlate.science.nets.blocks import cut_far, pad_far, start_normal, to_slices, to_volumes
@@ -73,7 +73,7 @@ class Pix2PixUNetNet(nn.Module):
         """The image."""
         image = inputs.joined
         h = to_slices(pad_far(image, (1, self.net.multiple, self.net.multiple)))
-        maps = list[Tensor]()
+        maps = []
         for level, conv in enumerate(self.down):
             h = conv(F.leaky_relu(h, SLOPE) if level else h)
             h = self.down_norms[str(level)](h) if str(level) in self.down_norms else h

@@ -6,7 +6,6 @@ know these cases as any others. Which scan an item shows depends on its number a
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 from voxlate.base.errors import BadInput
 from voxlate.scans.cases.prepared import Cohort, Entry, OneScan
@@ -30,12 +29,14 @@ def with_any_source(cohort: Cohort, scans: Sequence[str], source: str) -> Cohort
         for name in having:
             one = OneScan(entry.case, name, source)
             scans_of[one.name] = one
-            tables: dict[str, Any] = {
-                "present": [*one.renamed(dict.fromkeys(entry.present))],
-                "registered": one.renamed(entry.registered),
-                "misaligned": one.renamed(entry.misaligned),
-            }
-            cases.append(replace(entry, case=one.name, **tables))
+            changed = replace(
+                entry,
+                case=one.name,
+                present=[*one.renamed(dict.fromkeys(entry.present))],
+                registered=one.renamed(entry.registered),
+                misaligned=one.renamed(entry.misaligned),
+            )
+            cases.append(changed)
     return replace(
         cohort,
         cases=tuple(cases),

@@ -239,7 +239,7 @@ def even_places(
 def whole_cases(cohort: Cohort, data: DataSettings, split: str) -> dict[str, list[Triple]]:
     """The starts of each case's patches in a split: end to end along D, centred in the plane."""
     cases = usable_cases(cohort, data, split)
-    places: dict[str, list[Triple]] = {}
+    places = {}
     for case, starts in _starts(cohort, data, cases).items():
         header = cohort.header(case, data.axes)
         _, height, width = header.shape
@@ -282,11 +282,11 @@ def read_batch(
         pair = read_pair(cohort.case(case), data, intensity, start, seed=seed)
         if moments is not None:
             slices = slice(start[0], start[0] + data.patch[0])
-            pair = replace(
-                pair,
-                source_moments=read_moments(moments, case, slices, data.source)[None],
-                target_moments=read_moments(moments, case, slices, data.target)[None],
+            source, target = (
+                read_moments(moments, case, slices, names)[None]
+                for names in (data.source, data.target)
             )
+            pair = replace(pair, source_moments=source, target_moments=target)
         pairs.append(pair)
     return collate(pairs)
 
@@ -305,7 +305,7 @@ def collate(batches: Sequence[Batch]) -> Batch:
 def _starts(cohort: Cohort, data: DataSettings, cases: list[str]) -> dict[str, list[int]]:
     """The starts of each case's patches along D; raises BadInput where no case has any."""
     kept = select_slices(cohort, data.slices, cases) if data.slices is not None else {}
-    starts = dict[str, list[int]]()
+    starts = {}
     for case in cases:
         along = starts_of(_header(cohort, case, data.axes), data, kept.get(case))
         if along:

@@ -21,7 +21,7 @@ Encode = Callable[
 ]  # [B, 1, D, H, W] in network units to [B, 2 L, D, h, w], mean and log variance
 
 
-def uncacheable(cohort: Cohort, data: DataSettings, cases: Sequence[str]) -> str:
+def uncacheable(cohort: Cohort, data: DataSettings) -> str:
     """Why an item's slices are not the same whole slices in every epoch; "" where they are."""
     if data.stack > 0:
         return f"data.stack = {data.stack}"
@@ -31,7 +31,7 @@ def uncacheable(cohort: Cohort, data: DataSettings, cases: Sequence[str]) -> str
         return "data.augment"
     if data.level:
         return "data.level"
-    for case in cases:
+    for case in usable_cases(cohort, data, "train"):
         depth, *plane = cohort.header(case, data.axes).shape
         if any(length > patch for length, patch in zip(plane, data.patch[1:])):
             return f"{case} larger than data.patch {data.patch}"

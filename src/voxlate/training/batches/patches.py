@@ -302,7 +302,7 @@ def _check_names(cohort: Cohort, data: DataSettings) -> None:
 
 def missing_modalities(cohort: Cohort, data: DataSettings, split: str) -> dict[str, list[str]]:
     """The cases of a split that the settings cannot use, with the modalities that each lacks."""
-    lacking = dict[str, list[str]]()
+    lacking = {}
     sides = [data.source] if data.apart else [data.source, data.target]
     for entry in cohort.cases:
         if entry.split != split:

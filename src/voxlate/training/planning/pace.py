@@ -52,9 +52,9 @@ class Paced:
     deadline: float
     step_seconds: Mapping[str, float]
     most: Mapping[str, int]
-    fewest: Mapping[str, int] = field(default_factory=dict)
-    say: Say = lambda _: None
-    now: Callable[[], float] = field(default=time.monotonic)
+    fewest: Mapping[str, int]
+    say: Say
+    now: Callable[[], float] = time.monotonic
 
     def __call__(self, recipe: Recipe, stage: str, step: int, seconds: float) -> Recipe | None:
         """The recipe with steps of this and later stages that fit; None if they stay as planned."""

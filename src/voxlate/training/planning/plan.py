@@ -27,7 +27,7 @@ from voxlate.training.recipe import Recipe, from_dict, head_of, header, read
 from voxlate.training.recipe import text as recipe_text
 from voxlate.training.recipe.provenance import read_run
 from voxlate.training.run import Run, check_free, repair_recipe_file
-from voxlate.training.state_file import keep_race
+from voxlate.training.state_file import save_state
 from voxlate.training.train import owner_of
 
 # After changes of these keys, steps were set by hand, or a step takes another time than the probed one.
@@ -84,7 +84,9 @@ class Plan:
         if self.state is None:
             Run(run).race.unlink(missing_ok=True)
         else:
-            keep_race(Run(run), owner_of(self.recipe, self.cohort), self.state)
+            # The owner is the training to which the state belongs.
+            owner = owner_of(self.recipe, self.cohort)
+            save_state(Run(run).race, {"owner": owner, "state": dict(self.state)})
 
     def write_run(self, run: Path) -> None:
         """Write the folder of a planned run, which `train auto` trains."""

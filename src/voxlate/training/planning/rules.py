@@ -163,7 +163,7 @@ class Draft:
     roles: Roles
     size: Size
     steps: int
-    mean_alone: bool = False
+    mean_alone: bool
     tables: Tables = field(init=False)
     why: dict[str, str] = field(default_factory=dict)
     step_seconds: dict[str, float] = field(default_factory=dict)
@@ -190,8 +190,7 @@ class Draft:
     @property
     def data(self) -> Tables:
         """The table `data`."""
-        data: Tables = self.tables["data"]
-        return data
+        return self.tables["data"]
 
     @property
     def passes(self) -> float:

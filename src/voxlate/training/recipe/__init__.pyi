@@ -16,6 +16,5 @@ from voxlate.training.recipe.settings import Synthesis as Synthesis
 from voxlate.training.recipe.text import head_of as head_of
 from voxlate.training.recipe.text import header as header
 from voxlate.training.recipe.text import names as names
-from voxlate.training.recipe.text import table as table
 from voxlate.training.recipe.text import text_of as text_of
 from voxlate.training.recipe.text import values_of as values_of

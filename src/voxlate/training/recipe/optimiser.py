@@ -58,23 +58,22 @@ class Optimiser:
 
     def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         """Norms, biases and embeddings' vectors are not decayed: pulling them to 0 has no reason."""
-        matrices = list[nn.Parameter]()
-        kernels = list[nn.Parameter]()
-        vectors = list[nn.Parameter]()
-        for parameter in parameters:
-            is_matrix = self.kind == "muon" and parameter.ndim > 1 and len(parameter) >= FEWEST
-            (matrices if is_matrix else kernels if parameter.ndim > 1 else vectors).append(
-                parameter
-            )
+        by_kind = grouped((self._kind_of(parameter), parameter) for parameter in parameters)
         groups = [
-            {"params": matrices, "weight_decay": self.weight_decay, "orthogonal": True},
-            {"params": kernels, "weight_decay": self.weight_decay, "orthogonal": False},
-            {"params": vectors, "weight_decay": 0.0, "orthogonal": False},
+            {
+                "params": by_kind[decays, orthogonal],
+                "weight_decay": self.weight_decay if decays else 0.0,
+                "orthogonal": orthogonal,
+            }
+            for decays, orthogonal in sorted(by_kind, reverse=True)
         ]
         cls = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "muon": Muon}[self.kind]
-        return cls(
-            [group for group in groups if group["params"]], lr=self.lr, betas=self.betas, fused=True
-        )
+        return cls(groups, lr=self.lr, betas=self.betas, fused=True)
+
+    def _kind_of(self, parameter: nn.Parameter) -> tuple[bool, bool]:
+        """Whether a parameter decays, and whether it moves along an orthogonal matrix."""
+        decays = parameter.ndim > 1
+        return decays, decays and self.kind == "muon" and len(parameter) >= FEWEST
 
     def factor(self, step: float, steps: int) -> float:
         """Share of the highest learning rate at a step, 0-based, of `steps`."""

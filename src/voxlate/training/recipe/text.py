@@ -86,7 +86,7 @@ def header(text: str) -> str:
 def values_of(
     recipe: str | Mapping[str, Any], changes: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """The tables of a recipe by shipped name, path or tables, over those of its base, with `changes` as in `table`."""
+    """The tables of a recipe by shipped name, path or tables, over those of its base, with `changes` as in `apply_changes`."""
     if isinstance(recipe, str):
         values = _values(recipe)
     else:
@@ -102,11 +102,6 @@ def apply_changes(values: dict[str, Any], changes: Mapping[str, Any]) -> dict[st
         if key == "train.steps":  # a new length, which is not one to which a run was corrected
             values["train"].pop("paced", None)
     return values
-
-
-def table(changes: Mapping[str, Any]) -> dict[str, Any]:
-    """`changes` such as {'slices.kind': 'tiled'} as a table of tables, texts as in TOML."""
-    return apply_changes({}, changes)
 
 
 def _values(name: str, before: tuple[str, ...] = ()) -> dict[str, Any]:

@@ -71,7 +71,7 @@ class PlainUNetNet(Backbone):
     def slices(self, h: Tensor, embedding: Tensor | None) -> Tensor:
         """See Backbone.slices."""
         start = h = self.stem(h)
-        skips: list[Tensor] = []
+        skips = []
         for block, down in zip(self.encoder, [*self.downs, nn.Identity()]):
             skips.append(block(h, embedding))
             h = down(skips[-1])
