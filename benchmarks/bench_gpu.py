@@ -30,8 +30,10 @@ from voxlate.scans.images.grid import Volume
 from voxlate.science.batch import Batch
 from voxlate.science.diffusion.noise import Noise
 from voxlate.science.methods.method import Method
+from voxlate.synthesis.model import Model
 from voxlate.training import recipe as recipes
-from voxlate.training.model import model_of
+from voxlate.training.facts import facts_of
+from voxlate.training.network import TorchNetwork
 from voxlate.training.precision import with_precision
 from voxlate.training.recipe import Recipe
 
@@ -251,7 +253,8 @@ def volume_seconds(
         name: Volume(data, np.diag([0.5, 0.5, 1.0, 1.0]), "a.u.", name)
         for name in recipe.data.source
     }
-    model = model_of(method, recipe, header, device, Path("benchmark"))
+    network = TorchNetwork(method, recipe, header, device, f"{device}")
+    model = Model(facts_of(recipe, header), network, Path("benchmark"))
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
     begun = time.perf_counter()

@@ -32,7 +32,9 @@ from voxlate.synthesis.model import Model
 from voxlate.synthesis.scans import Scans
 from voxlate.synthesis.selection import Selection
 from voxlate.training import model as model_of_run
-from voxlate.training.model import model_of, network_of
+from voxlate.training.facts import facts_of
+from voxlate.training.model import network_of
+from voxlate.training.network import TorchNetwork
 from voxlate.training.recipe import from_dict
 
 RECIPE = {
@@ -82,7 +84,8 @@ def model(net: dict | None = None, intensity: dict | None = None, **synth: objec
         "steps": 0,
     }
     method = recipe.build().eval().requires_grad_(False)
-    return model_of(method, recipe, header, torch.device("cpu"), Path("benchmark"))
+    network = TorchNetwork(method, recipe, header, torch.device("cpu"), "cpu")
+    return Model(facts_of(recipe, header), network, Path("benchmark"))
 
 
 def overhead(net: dict | None, steps: int = 8, repeats: int = 3) -> float:

@@ -185,7 +185,8 @@ def make(
             spacing_mm=spacing_range(wanted.spacing_mm[2]),
             limits=wanted.limits,
         )
-    card = check_starter(starter)
+    check_starter(starter)
+    card = read_card(starter)
     real = work / f"{wanted.widened_on}_scans"
     if card.intervals is None and wanted.widened_on is not None and real.is_dir():
         own = folder / "calibration"
