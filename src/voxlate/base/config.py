@@ -105,7 +105,7 @@ def fill(
 def converted(given: Any, taken: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
     """The keys of numbers and truths that were made of texts or of one another ("12" for 12), what they were, and became."""
     held = vars(taken) if dataclasses.is_dataclass(taken) else taken
-    inner = list[tuple[object, Any, Any]]()
+    inner = []
     if isinstance(held, Mapping) and isinstance(given, Mapping):
         inner = [(name, given[name], held[name]) for name in given if name in held]
     elif isinstance(held, list | tuple):

@@ -232,8 +232,8 @@ def anatomy_of(
     """The anatomy of a cohort's training cases; at most MOST_CASES of them, evenly chosen."""
     step = -(-len(cases) // MOST_CASES) or 1
     bodies: dict[str, dict[str, list[Body]]] = {name: {} for name in sources}
-    airs, beyond = defaultdict[str, list[float]](list), defaultdict[str, list[float]](list)
-    qualities = defaultdict[str, list[Quality]](list)
+    airs, beyond = defaultdict(list), defaultdict(list)
+    qualities = defaultdict(list)
     for case_name in cases[::step]:
         case = cohort.case(case_name)
         header = case.header
@@ -250,8 +250,8 @@ def anatomy_of(
             air = np.float32(background_value(volumes[name]))
             airs[name].append(float(scale.forward(air)))
             beyond[name].append(_beyond(volumes[name], [volumes[source] for source in shown]))
-    usual = dict[str, BodyDistribution]()
-    means = dict[str, Box]()
+    usual = {}
+    means = {}
     for name, patients in bodies.items():
         if len(patients) >= FEWEST:
             boxes = np.stack(
@@ -259,7 +259,7 @@ def anatomy_of(
             )
             means[name] = boxes.mean(axis=0).astype(np.float32)
             usual[name] = _usual(boxes, [*patients.values()])
-    backgrounds = dict[str, float]()
+    backgrounds = {}
     for name, values in airs.items():
         scale = cohort.target_scale(targets[name], name, cases)
         backgrounds[name] = float(scale.inverse(np.median(values)))
@@ -285,8 +285,8 @@ def _usual(boxes: Box, patients: Sequence[Sequence[Body]]) -> BodyDistribution:
 
     boxes: of each patient [P, SIDE, SIDE, SIDE].
     """
-    far, contrasts = list[float](), list[float]()
-    leans = list[Float64]()
+    far, contrasts = [], []
+    leans = []
     for own, cases in zip(boxes, patients):
         others = boxes.sum(axis=0) - own
         correlations = [_correlations(case.box, others) for case in cases]

@@ -103,8 +103,8 @@ def check_resampling(cases: Sequence[Resampled], preparation: Preparation) -> It
     """A message on each modality that resampling cuts or makes coarser, unless the user chose the voxels."""
     if preparation.changes_voxels or not (preparation.resample or preparation.register):
         return
-    cut = defaultdict[str, list[tuple[str, float]]](list)
-    lost = defaultdict[str, list[tuple[str, Grid, Grid]]](list)
+    cut = defaultdict(list)
+    lost = defaultdict(list)
     for case, grid, origins in cases:
         for name, origin in origins.items():
             kept = share_inside(origin, grid) if preparation.register is None else 1.0

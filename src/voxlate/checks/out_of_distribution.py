@@ -244,8 +244,8 @@ def fit_references(
     points = (whole - centre) / spread
     sizes = np.stack([case.size for case in cases])
     voxel_size = np.mean([case.voxel_size for case in cases], axis=0)
-    statistics = list[list[float]]()
-    distances = list[Array]()
+    statistics = []
+    distances = []
     for case, patient in zip(cases, patients):
         distances.append(_distances((case.features - centre) / spread, points[owners != patient]))
         others = _size_distribution(sizes[names != patient], voxel_size)

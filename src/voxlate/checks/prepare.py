@@ -65,7 +65,6 @@ from voxlate.scans.cohorts.choice import as_names
 from voxlate.scans.cohorts.patient_names import EACH
 from voxlate.scans.formats.io import content_hash, read_volume
 from voxlate.scans.images.grid import canonical_view
-from voxlate.scans.images.misalignment import Misalignment
 from voxlate.scans.images.register import write_transform
 from voxlate.scans.images.units import TISSUE_MAPS
 from voxlate.scans.options.prepare import PrepareOptions
@@ -116,7 +115,7 @@ def prepare(
     examined = choose_cases(patients, asked.audit_cases if asked.audit else 0)
     work = _Work(out, inputs.preparation, examined)
     run = partial(_each, executor=executor, workers=asked.workers)
-    again = list[str]()
+    again = []
     with lock(out):
         for done, (case, was_there) in enumerate(run(work, cases), start=1):
             again += [case] if was_there else []
@@ -147,7 +146,7 @@ def _cohort(out: Path, inputs: Inputs, headers: list[CaseHeader], made: dict[str
     found, preparation = inputs.found, inputs.preparation
     units = dict[str, str]()
     first = dict[str, tuple[str, str]]()
-    entries = list[Entry]()
+    entries = []
     for header, case in zip(headers, found.cases):
         units |= header.units
         for name, unit in header.units.items():
@@ -241,7 +240,7 @@ def _refuse_other(out: Path, provenance: dict[str, Any], inputs: Inputs) -> None
 def _differences(there: dict[str, Any], provenance: dict[str, Any], inputs: Inputs) -> list[str]:
     """The differences of a prepared cohort from the call, each in a few words."""
     old = there.get("provenance", {})
-    differences = list[str]()
+    differences = []
     for name, now in json.loads(json.dumps(provenance)).items():
         was = old.get(name)
         if name not in NO_OPTIONS and was != now:
@@ -286,7 +285,7 @@ def _each(
     Without an executor, processes of this machine work, or this process alone where it would be a single one. Raises the
     first error: at once, or with an executor after all other cases.
     """
-    failed = dict[str, Exception]()
+    failed = {}
     processes = min(workers or min(cores(), MOST_WORKERS), len(cases))
     by: Executor = executor or InProcess()
     if executor is None and processes > 1:
@@ -347,7 +346,7 @@ class _Work:
         mask = None if files.mask is None else scans.pop("mask")
         labels = {name: scans.pop(name) for name in files.labels}
         case = prepare_case(files.case, scans, self.preparation, mask=mask, labels=labels)
-        misaligned = dict[str, Misalignment]()
+        misaligned = {}
         if audit:
             misaligned = misalignments(case, self.preparation.fixed, self.resolution)
         header = replace(

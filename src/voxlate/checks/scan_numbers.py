@@ -115,7 +115,7 @@ def usual_numbers(scans: Sequence[ScanNumbers]) -> Typical:
     The deviation of fewer than FEWEST numbers is infinite.
     """
     by_name = grouped(pair for scan in scans for pair in scan.items())
-    usual = dict[str, tuple[float, float]]()
+    usual = {}
     for name, values in by_name.items():
         median = float(np.median(values))
         away = float(np.median(np.abs(np.array(values) - median)))

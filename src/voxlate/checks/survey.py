@@ -146,7 +146,7 @@ def _finest(cases: Sequence[CaseFiles], names: Sequence[str]) -> str | None:
 
     Only these names are compared, in the first, middle and last case. None where there are no names.
     """
-    losses = dict[str, tuple[float, float]]()
+    losses = {}
     compared = {case.case: case for case in (cases[0], cases[len(cases) // 2], cases[-1])}
     for name in names if len(names) > 1 else ():
         sides = [read_volume(case.files[name], name).grid.spacing_mm for case in compared.values()]
@@ -163,13 +163,13 @@ def survey(cohort: Path, options: PrepareOptions, progress: Progress) -> Survey:
     """
     inputs = read_inputs(cohort, options)
     cases = inputs.found.cases
-    files = list[CheckedFile]()
-    problems = list[str]()
-    resampled = list[Resampled]()
+    files = []
+    problems = []
+    resampled = []
     units = dict[str, tuple[str, str]]()
-    guesses = defaultdict[str, list[str]](list)
+    guesses = defaultdict(list)
     for done, case in enumerate(cases, start=1):
-        volumes = dict[str, Volume]()
+        volumes = {}
         for name, path in case.paths.items():
             grid, unit = UNREAD, ""
             try:

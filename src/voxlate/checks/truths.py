@@ -179,7 +179,7 @@ def judge(
     scans = {label: truth.sketch.thumbnails for label, truth in compared.items()}
     numbers = {label: _numbers(truth, scans[label]) for label, truth in compared.items()}
     usual = usual_numbers([*numbers.values()])
-    findings = list[Finding]()
+    findings = []
     for label, scan in numbers.items():
         said = oddity(scan, usual, len(numbers)) or first("truth", scan)
         if said and not first("image", {**scan, said[0]: 1.0}):
@@ -192,7 +192,7 @@ def judge(
         is_told = finding.case not in flat or finding.case in of_image
         if is_told and not _lies_so(scans[finding.case], finding):
             findings.append(finding)
-    odd = list[Finding]()
+    odd = []
     for finding in findings:
         kind = _kind_of(finding, compared[finding.case].unit, numbers[finding.case])
         if kind is None:
@@ -329,7 +329,7 @@ def _lies_so(scans: Scans, finding: Finding) -> bool:
 
 def check_scale(truths: Mapping[str, SketchedTruth]) -> list[Message]:
     """A message where images that are not in HU are on another scale than their truths by far."""
-    apart = dict[str, tuple[float, float]]()
+    apart = {}
     for label, truth in truths.items():
         if truth.unit == "HU" or not np.isfinite(truth.sketch.image).any():
             continue
@@ -348,7 +348,7 @@ def check_scale(truths: Mapping[str, SketchedTruth]) -> list[Message]:
 
 def fault_messages(faults: Mapping[str, Fault], of: int, then: str) -> list[Message]:
     """A message for each kind of fault, with its images; of: the number of all; then: a sentence on what follows."""
-    messages = list[Message]()
+    messages = []
     for kind, labels in grouped((fault.kind, label) for label, fault in faults.items()).items():
         code = f"truth-{kind}"
         said = (faults[label].found for label in labels)

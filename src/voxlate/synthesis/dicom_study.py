@@ -78,7 +78,7 @@ def why_excluded(series: SeriesInfo) -> str:
 
 def study_series(path: Path) -> list[SeriesInfo]:
     """The series of one study in a folder or in folders below it; [] where these are several studies or none."""
-    all_series = list[SeriesInfo]()
+    all_series = []
     for folder in [path, *sorted(candidate for candidate in path.rglob("*") if candidate.is_dir())]:
         if is_dicom_folder(folder):
             all_series += list_series(folder)
@@ -163,7 +163,7 @@ def _expect(name: str) -> tuple[str, str]:
 def _find_named(
     path: Path, series: Sequence[SeriesInfo], modalities: Sequence[str], named: Sequence[str]
 ) -> dict[str, SeriesInfo]:
-    chosen = dict[str, SeriesInfo]()
+    chosen = {}
     by_name = {name.lower(): name for name in modalities}
     for text in named:
         modality, mark, which = text.rpartition("=")

@@ -85,7 +85,7 @@ def prepare_inputs(
     trained, used = facts.preparation, preparation_for(facts, volumes)
     frame = _find_frame(facts, volumes, used.fixed)
     digests = frozenset[str]()
-    bodies, warnings = list[Volume](), list[Message]()
+    bodies, warnings = [], []
     if frame is not None:
         if facts.seen_voxels:
             wholes = (compact(canonical_view(volume).data[0]) for volume in volumes.values())
@@ -146,7 +146,7 @@ def _find_frame(facts: Facts, scans: Mapping[str, Volume], fixed: str | None) ->
 
 def contents_of(files: Mapping[str, Path | str]) -> dict[str, dict[str, str]]:
     """The hash of the content of each input file; nothing for inputs that are no files."""
-    contents = dict[str, dict[str, str]]()
+    contents = {}
     for name, file in sorted(files.items()):
         path = Path(file)
         # a scan in memory has no file, and "" would be the working directory

@@ -50,7 +50,7 @@ class OutputGrid:
 
     def images(self, values: Mapping[str, np.ndarray | None]) -> dict[str, Volume]:
         """The volumes of the modalities that have values, on the file's grid."""
-        volumes = dict[str, Volume]()
+        volumes = {}
         for name, array in values.items():
             if array is not None:
                 volumes[name] = self.write(array, name)

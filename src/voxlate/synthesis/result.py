@@ -213,7 +213,7 @@ class Synthesised:
 
             with whole_file(folder / STATES / "states.png") as path:
                 show_case(self.states, {}, "", (), TILE // 2).save(path)
-        images = dict[str, Writer]()
+        images = {}
         for name, volume in self.files.items():
             for suffix in suffixes:
                 file = f"{name}{suffix}"

@@ -68,7 +68,7 @@ def find_scans(
         )
     wanted = {name for name in model.scan_names if name.lower() not in ignored}
     known = {*model.scan_names, *data.source, *data.target, MASK}
-    found, hidden = list[Scans](), 0
+    found, hidden = [], 0
     if len(inputs) == 1 and is_archive(Path(inputs[0])):
         folder, hidden = unpacked(Path(inputs[0]), unpack_into)
         inputs = [str(folder)]
@@ -205,7 +205,7 @@ def in_split(model: Model, cases: Iterable[CaseFiles], split: str | None) -> lis
         return cases
     recorded = splits_of(model)
     in_fold = any(member.facts.of_fold for member in model.members)
-    splits = list[str | None]()
+    splits = []
     for case in cases:
         own, trained = case.split, recorded.get(case.case)
         splits.append(trained or own if in_fold else own or trained)
@@ -255,7 +255,7 @@ def _is_one_scan(path: Path, layout: Mapping[str, Any]) -> bool:
 
 def splits_of(model: Model) -> dict[str, str]:
     """The split of each case in the model's training; a training case of any member is not held out."""
-    splits: dict[str, str] = {}
+    splits = {}
     for member in model.members:
         for case, split in member.facts.splits.items():
             if split == "train" or case not in splits:
