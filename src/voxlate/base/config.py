@@ -38,6 +38,7 @@ T = TypeVar("T")
 Counts = tuple[Annotated[int, Field(gt=0)], ...]  # channels of levels, and the like
 STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 UNSET = ("none", "unset")
+UNIONS = (Union, types.UnionType)  # the origins of A | B
 IN_RECIPE = "Change it in the recipe or with --set KEY=VALUE."
 UNKNOWN_KEY = ("extra_forbidden", "unexpected_keyword_argument")  # types of pydantic's errors
 NO_KEY = ("missing", "missing_argument")
@@ -256,7 +257,7 @@ def meaning_of(hint: Any) -> str:
 def members(kind: Any) -> tuple[Any, ...]:
     """The settings classes that a type may stand for: itself, or the members of a union, or a list's elements."""
     origin = get_origin(kind)
-    if origin in (Annotated, Union, types.UnionType, list, tuple, dict):
+    if origin in (Annotated, *UNIONS, list, tuple, dict):
         parts = get_args(kind) if origin in (list, tuple, dict) else _options(kind)
         return tuple(chain.from_iterable(map(members, parts)))
     return (kind,) if dataclasses.is_dataclass(kind) else ()
@@ -292,7 +293,7 @@ def _options(kind: Any) -> list[Any]:
         inner, *notes = get_args(kind)
         provided = [note.load() for note in notes if isinstance(note, Provided)]
         return provided or _options(inner)
-    if get_origin(kind) in (Union, types.UnionType):
+    if get_origin(kind) in UNIONS:
         return list(chain.from_iterable(map(_options, get_args(kind))))
     return [kind]
 

@@ -91,14 +91,6 @@ def check_unit(name: str, unit: str, case: str, first: dict[str, tuple[str, str]
         )
 
 
-def grids_of(headers: Sequence[CaseHeader]) -> list[Resampled]:
-    """The grids of prepared cases, and those that their scans had in their files."""
-    return [
-        (header.case, header.grid, {name: one.grid for name, one in header.origins.items()})
-        for header in headers
-    ]
-
-
 def check_resampling(cases: Sequence[Resampled], preparation: Preparation) -> Iterator[Message]:
     """A message on each modality that resampling cuts or makes coarser, unless the user chose the voxels."""
     if preparation.changes_voxels or not (preparation.resample or preparation.register):

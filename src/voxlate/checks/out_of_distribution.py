@@ -144,8 +144,9 @@ class Verdict:
         count = self.patients
         if count < PROVING:
             text += f" (These were {plural(count, 'patient')}, so more than {FALSE_ALARMS:.0%} of ordinary scans may get this warning.)"
-        code = "calibration-distance"
-        return [message(code, text, grade=grade, score=self.score, patients=count)]
+        return [
+            message("calibration-distance", text, grade=grade, score=self.score, patients=count)
+        ]
 
     @property
     def entry(self) -> dict[str, object]:

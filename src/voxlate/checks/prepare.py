@@ -43,7 +43,6 @@ from voxlate.checks.header_checks import (
     check_resampling,
     check_unit,
     check_widths,
-    grids_of,
 )
 from voxlate.checks.quality_checks import check_stacks, slice_numbers
 from voxlate.checks.survey import Inputs, read_inputs
@@ -161,6 +160,10 @@ def _cohort(out: Path, inputs: Inputs, headers: list[CaseHeader], made: dict[str
             )
         )
     masks = {case.case: case.mask for case in found.cases if case.mask is not None}
+    grids = [
+        (header.case, header.grid, {name: one.grid for name, one in header.origins.items()})
+        for header in headers
+    ]
     return Cohort(
         folder=out,
         cases=tuple(entries),
@@ -175,7 +178,7 @@ def _cohort(out: Path, inputs: Inputs, headers: list[CaseHeader], made: dict[str
             *check_origins(headers),
             *check_stacks(headers),
             *check_outliers(headers, lambda case: map_arrays(case_path(out, case))),
-            *check_resampling(grids_of(headers), preparation),
+            *check_resampling(grids, preparation),
             *check_alignment(headers, preparation),
         ),
         provenance=made,
@@ -189,7 +192,7 @@ def _provenance(inputs: Inputs, asked: PrepareOptions) -> dict[str, Any]:
     if found.cases[0].split is not None:
         split_by = "manifest" if manifest else "lists"
     names = {
-        name: None if getattr(asked, name) is None else list(as_names(getattr(asked, name)))
+        name: None if (given := getattr(asked, name)) is None else [*as_names(given)]
         for name in ("prefer", "exclude", "exclude_file")
     }
     return {

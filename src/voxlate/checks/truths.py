@@ -91,7 +91,8 @@ class Sketch:
     def statistics(self) -> Statistics:
         """The statistics of the truth, with its own ends."""
         everything = distribution(self.truth)
-        percentiles = (float(self.ends[0]), *everything.percentiles[1:-1], float(self.ends[1]))
+        low, high = self.ends.tolist()
+        percentiles = (low, *everything.percentiles[1:-1], high)
         everything = replace(everything, percentiles=percentiles)
         return Statistics(everything, everything, (), ())
 
@@ -103,8 +104,7 @@ class Sketch:
         arrays = {
             name: np.where(np.isfinite(scan), scan, np.nanmin(scan)) for name, scan in known.items()
         }
-        depth, height, width = map(float, self.cell_mm)
-        return thumbnails(arrays, "truth", (depth, height, width))
+        return thumbnails(arrays, "truth", self.cell_mm.tolist())
 
 
 @dataclass(frozen=True)
@@ -146,9 +146,9 @@ def sketch_of(
         nothing if image is None else coarse(image)[0],
         nothing if source is None else coarse(source)[0],
         np.array(truth.grid.spacing_mm, np.float32),
-        (np.array(truth.grid.spacing_mm) * steps).astype(np.float32),
+        np.multiply(truth.grid.spacing_mm, steps).astype(np.float32),
         np.array([_relative_size(truth.grid, image_grid)], np.float32),
-        np.array([*least_and_most(values)], np.float32),
+        np.array(least_and_most(values), np.float32),
         np.array([stack.get(name, np.nan) for name in names_of("slices")], np.float32),
     )
 
@@ -265,8 +265,7 @@ def _numbers(truth: SketchedTruth, scans: Scans) -> ScanNumbers:
     truth is darkest, and nowhere else.
     """
     sketch = truth.sketch
-    depth, height, width = map(float, sketch.spacing_mm)
-    mm = (depth, height, width)
+    mm = sketch.spacing_mm.tolist()
     scan, image = scans.get("truth"), scans.get("image")
     source = scans.get("source", image)
     numbers = dict(numbers_of("", truth.unit, sketch.statistics, mm, scan, source))
@@ -323,8 +322,8 @@ def _lies_so(scans: Scans, finding: Finding) -> bool:
     """Whether a turned truth lies as its image does, because training had the same difference."""
     if finding.code != "turned-scan" or "image" not in scans:
         return False
-    own = pair_similarity(scans["image"], scans["truth"])
-    return own > AS_IT_LIES * best_flip(scans["image"], scans["truth"])[0]
+    pair = scans["image"], scans["truth"]
+    return pair_similarity(*pair) > AS_IT_LIES * best_flip(*pair)[0]
 
 
 def check_scale(truths: Mapping[str, SketchedTruth]) -> list[Message]:

@@ -203,5 +203,4 @@ def _describe(series: SeriesInfo) -> str:
 
 
 def _with_reason(series: SeriesInfo) -> str:
-    reason = why_excluded(series)
-    return f"{_describe(series)}, {reason}" if reason else _describe(series)
+    return ", ".join(filter(None, (_describe(series), why_excluded(series))))

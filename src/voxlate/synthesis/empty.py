@@ -163,8 +163,7 @@ def empty_slices(
     trained, beyond = ({}, {}) if anatomy is None else (anatomy.backgrounds, anatomy.beyond)
     if facts.imported:  # what the targets of a published training show is not known
         beyond = dict.fromkeys(images, 1.0)
-    voxels = {}
-    values = {}
+    voxels, values = {}, {}
     for name, scale in scales.items():
         voxels[name] = slices if beyond.get(name, 0) > MOST_BEYOND else air
         move, usual = images[name].move, trained.get(name)

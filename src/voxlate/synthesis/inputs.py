@@ -291,9 +291,7 @@ def preparation_for(facts: Facts, scans: Mapping[str, Volume]) -> Preparation:
         return trained
     moved = trained.resample or trained.register
     if trained.fixed is not None and moved and spacing and not trained.changes_voxels:
-        trained = replace(
-            trained, spacing_mm=(spacing[0], spacing[1], spacing[2])
-        )  # the fixed scan's, in training
+        trained = replace(trained, spacing_mm=spacing)  # the fixed scan's, in training
     return replace(trained, fixed=next(iter(scans)))
 
 
@@ -309,9 +307,10 @@ def _preparation_entries(
         entries["grid_of"] = (
             f"{used.fixed} in place of the training's {trained.fixed}, which is no scan of this case"
         )
-    entries["registered"] = registered = dict[str, Any]()
-    for name, scanned in prepared.header.registered.items():
-        registered[name] = asdict(replace(scanned, transform=""))
+    entries["registered"] = {
+        name: asdict(replace(scanned, transform=""))
+        for name, scanned in prepared.header.registered.items()
+    }
     return entries
 
 

@@ -75,14 +75,12 @@ def find_scans(
     for scans in _name_scans(inputs, model, split, series, layout):
         own, notes = by_accepted_names(scans.files, model.facts.accepts)
         used = {name: path for name, path in own.items() if name in wanted}
-        others = sorted({*own, *scans.others} - known)
-        truths = sorted(own.keys() & set(data.target) - wanted)
         found.append(
             replace(
                 scans,
                 files=used,
-                others=tuple(others),
-                truths=tuple(truths),
+                others=tuple(sorted({*own, *scans.others} - known)),
+                truths=tuple(sorted(own.keys() & set(data.target) - wanted)),
                 notes=(*scans.notes, *notes),
             )
         )
