@@ -15,12 +15,11 @@ from voxlate.base.messages import Message, message
 from voxlate.checks.same_scan import (
     LEAST,
     LEAST_FLAT,
-    OF_SIGNATURES,
     Field,
     as_text,
-    correlation,
     field_of,
     from_text,
+    likeness,
     signature_of,
     similar,
 )
@@ -166,7 +165,6 @@ def _find_changed(headers: Sequence[CaseHeader], cases: Path) -> list[tuple[_Sca
     pairs = []
     for like, *pair in candidates[:MOST_VERIFIED]:
         a, b = (fields(cases / f"{scan.header.case}.safetensors", scan.name) for scan in pair)
-        likeness = correlation(a, b) + OF_SIGNATURES * like
-        if first("copy", {"slices": len(a), "likeness": likeness}):
+        if first("copy", {"slices": len(a), "likeness": likeness(like, a, b)}):
             pairs.append((pair[0], pair[1]))
     return pairs

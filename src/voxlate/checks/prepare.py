@@ -290,10 +290,8 @@ def _each(
     """
     failed = {}
     processes = min(workers or min(cores(), MOST_WORKERS), len(cases))
-    by: Executor = executor or InProcess()
-    if executor is None and processes > 1:
-        by = LocalExecutor(processes)
-    with closing(by.run(work, cases)) as outcomes:
+    of_machine: Executor = LocalExecutor(processes) if processes > 1 else InProcess()
+    with closing((executor or of_machine).run(work, cases)) as outcomes:
         for number, outcome in outcomes:
             case = cases[number].case
             if outcome.error is None:

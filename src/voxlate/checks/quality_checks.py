@@ -139,6 +139,7 @@ def slice_numbers(scan: Volume) -> dict[str, float]:
         np.fill_diagonal(alike, -np.inf)
         away = np.abs(alike.argmax(axis=1) - np.arange(len(shown)))
         misplaced = (away > 1).mean()
+    steps = np.array([1, rows, columns]) * scan.grid.spacing_mm
     numbers = {
         "misplaced": misplaced,
         "empty": len(empty),
@@ -148,10 +149,9 @@ def slice_numbers(scan: Volume) -> dict[str, float]:
             len(_empty(image.std(axis=(0, 3 - axis)))) * step * scan.grid.spacing_mm[axis]
             for axis, step in enumerate((rows, columns), 1)
         ),
+        **_points(image[:: max(1, len(image) // MOST_ASKED)]),
+        "block_ml": _block_voxels(image, scan.unit) * steps.prod() / 1000,
     }
-    numbers |= _points(image[:: max(1, len(image) // MOST_ASKED)])
-    steps = np.array([1, rows, columns]) * scan.grid.spacing_mm
-    numbers["block_ml"] = _block_voxels(image, scan.unit) * steps.prod() / 1000
     if len(empty):
         numbers |= {"before": empty[0] - 1, "behind": empty[-1] + 1}
     numbers |= _continuity(slices, deviations) | _steps(scan)

@@ -166,3 +166,8 @@ def correlation(field: Field, other: Field) -> float:
         return 0.0
     norm = float(np.linalg.norm(a[shared]) * np.linalg.norm(b[shared]))
     return float(a[shared] @ b[shared]) / max(norm, 1e-6)
+
+
+def likeness(similarity: float, field: Field, other: Field) -> float:
+    """How much two scans are one; similarity: the correlation of their signatures."""
+    return correlation(field, other) + OF_SIGNATURES * similarity

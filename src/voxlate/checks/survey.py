@@ -1,5 +1,6 @@
 """A cohort before it is prepared: its cases, splits and preparation, and the use and the problems of each file."""
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -151,7 +152,7 @@ def _finest(cases: Sequence[CaseFiles], names: Sequence[str]) -> str | None:
     for name in names if len(names) > 1 else ():
         sides = [read_volume(case.files[name], name).grid.spacing_mm for case in compared.values()]
         widest = max(map(max, sides))
-        voxel = max(depth * height * width for depth, height, width in sides)
+        voxel = max(map(math.prod, sides))
         losses[name] = round(widest, 2), round(voxel, 2)
     return min(names, key=losses.__getitem__) if losses else next(iter(names), None)
 

@@ -100,9 +100,10 @@ class Sketch:
     def thumbnails(self) -> Scans:
         """The thumbnails of the truth, the image and the source that are there."""
         scans = {"truth": self.truth, "image": self.image, "source": self.source}
-        known = {name: scan for name, scan in scans.items() if np.isfinite(scan).any()}
         arrays = {
-            name: np.where(np.isfinite(scan), scan, np.nanmin(scan)) for name, scan in known.items()
+            name: np.where(np.isfinite(scan), scan, np.nanmin(scan))
+            for name, scan in scans.items()
+            if np.isfinite(scan).any()
         }
         return thumbnails(arrays, "truth", self.cell_mm.tolist())
 
