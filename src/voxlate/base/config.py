@@ -1,6 +1,5 @@
 """Strict settings: frozen dataclasses that a TOML table fills, where an unknown key is an error with a hint."""
 
-import dataclasses
 import functools
 import importlib
 import json
@@ -8,7 +7,7 @@ import re
 import types
 import typing
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from itertools import chain, count
 from numbers import Real
 from typing import (
@@ -71,7 +70,7 @@ def settings(cls: type[T]) -> type[T]:
         Small(width=8)
     """
     cls.__pydantic_config__ = STRICT  # type: ignore[attr-defined]
-    return dataclasses.dataclass(frozen=True, kw_only=True)(cls)
+    return dataclass(frozen=True, kw_only=True)(cls)
 
 
 def setting(description: str, **bounds: Any) -> Any:
@@ -105,7 +104,7 @@ def fill(
 
 def converted(given: Any, taken: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
     """The keys of numbers and truths that were made of texts or of one another ("12" for 12), what they were, and became."""
-    held = vars(taken) if dataclasses.is_dataclass(taken) else taken
+    held = vars(taken) if is_dataclass(taken) else taken
     inner = []
     if isinstance(held, Mapping) and isinstance(given, Mapping):
         inner = [(name, given[name], held[name]) for name in given if name in held]
@@ -171,7 +170,7 @@ def _fill_importable(
     value: Any, inner: Any, info: ValidationInfo, settings_of: Callable[[Any], type | None]
 ) -> Any:
     name = value.get("kind") if isinstance(value, dict) else value
-    if dataclasses.is_dataclass(value) and not _is_own(type(value)):
+    if is_dataclass(value) and not _is_own(type(value)):
         return value  # already filled
     if not isinstance(name, str) or not IMPORT.fullmatch(name):
         return inner(value)
@@ -181,7 +180,7 @@ def _fill_importable(
     loaded = load_object(name)
     if not isinstance(value, dict):
         return name
-    kind = loaded if dataclasses.is_dataclass(loaded) else settings_of(loaded)
+    kind = loaded if is_dataclass(loaded) else settings_of(loaded)
     if kind is None:
         raise BadInput(
             f"expected a class made with voxlate.base.config.settings, found {name}. Decorate it with @settings."
@@ -260,7 +259,7 @@ def members(kind: Any) -> tuple[Any, ...]:
     if origin in (Annotated, *UNIONS, list, tuple, dict):
         parts = get_args(kind) if origin in (list, tuple, dict) else _options(kind)
         return tuple(chain.from_iterable(map(members, parts)))
-    return (kind,) if dataclasses.is_dataclass(kind) else ()
+    return (kind,) if is_dataclass(kind) else ()
 
 
 def _without_unset(kind: Any, value: Any) -> Any:
@@ -277,7 +276,7 @@ def _without_unset(kind: Any, value: Any) -> Any:
         return value
     if dict in within:
         return {key: _without_unset(within[dict][1], entry) for key, entry in value.items()}
-    owners = [option for option in options if dataclasses.is_dataclass(option)]
+    owners = [option for option in options if is_dataclass(option)]
     if len(owners) > 1:
         owners = [owner for owner in owners if _tag(owner) == value.get("kind")]
     known = key_types(owners[0]) if owners else {}
@@ -375,7 +374,7 @@ def _meanings(kind: Any, table: str = "") -> dict[str, str]:
     """Every key below settings of a kind, as "train.optimiser.lr", with its meaning; lists and named tables apart."""
     meanings = dict[str, str]()
     for owner in _options(kind):
-        for name, hint in key_types(owner).items() if dataclasses.is_dataclass(owner) else ():
+        for name, hint in key_types(owner).items() if is_dataclass(owner) else ():
             meanings.setdefault(f"{table}{name}", meaning_of(hint))
             for path, inner in _meanings(hint, f"{table}{name}.").items():
                 meanings.setdefault(path, inner)

@@ -87,8 +87,8 @@ def _findings(headers: Sequence[CaseHeader], read: Read) -> Iterator[Finding]:
                 scans[others[0]] if others else None,
             )
         if MASK in scans and reference in scans:
-            numbers_of_mask = _mask_numbers(scans[MASK].values > 0, scans[reference].body)
-            if said := first("mask", numbers_of_mask):
+            of_mask = _mask_numbers(scans[MASK].values > 0, scans[reference].body)
+            if said := first("mask", of_mask):
                 masks.append(Finding(MASK, header.case, *said))
         pairs.measure(header.case, scans)
     odd = {}

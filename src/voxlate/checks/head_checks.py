@@ -218,7 +218,7 @@ def _waist(head: _Head) -> float:
     below, above = np.maximum.accumulate(areas), np.maximum.accumulate(areas[::-1])[::-1]
     shares = areas / np.minimum(below, above)
     at = head.box[0][0] + int(shares.argmin())
-    parts = (head.body[: at + 1], head.body[at:])
+    parts = head.body[: at + 1], head.body[at:]
     widths = [np.count_nonzero(part.any(axis=(0, 1))) for part in parts]
     return float(shares.min()) if max(widths) < SAME_WIDTH * min(widths) else 1.0
 

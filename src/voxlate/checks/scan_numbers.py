@@ -65,10 +65,13 @@ def numbers_of(
     if thumbnail is None:
         return numbers
     border = thumbnail.values[:, [0, -1]]
-    numbers["soft"] = _soft(thumbnail, border)
-    numbers["shift"] = abs(numbers["soft"])
-    numbers["background"] = float(np.percentile(border, 25))
-    numbers |= tissue_numbers(thumbnail.values)
+    soft = _soft(thumbnail, border)
+    numbers |= {
+        "soft": soft,
+        "shift": abs(soft),
+        "background": float(np.percentile(border, 25)),
+        **tissue_numbers(thumbnail.values),
+    }
     if not signed:
         numbers["floor"] = numbers["background"] / level
     if thumbnail.padding is not None:
@@ -136,9 +139,11 @@ def oddity(scan: ScanNumbers, usual: Typical, cases: int) -> tuple[str, str] | N
             f"{bare}_apart": apart,
             f"{bare}_deviations": apart / deviation if deviation else np.inf,
         }
-    numbers["empty_more"] = scan["empty"] - usual["empty"][0]
-    numbers["high_share"] = scan["high"] / max(usual["bright"][0], TINY)
-    numbers["usual_bright"] = 10 ** numbers["level_usual"]
-    # of a cohort of which only this scan has the sides that files state by default
-    numbers |= {f"{side}_usual": usual[side][0] for side in SIDES if side in usual}
+    numbers |= {
+        "empty_more": scan["empty"] - usual["empty"][0],
+        "high_share": scan["high"] / max(usual["bright"][0], TINY),
+        "usual_bright": 10 ** numbers["level_usual"],
+        # of a cohort of which only this scan has the sides that files state by default
+        **{f"{side}_usual": usual[side][0] for side in SIDES if side in usual},
+    }
     return first("of_cohort", numbers)

@@ -249,7 +249,7 @@ def _own_fault(truth: SketchedTruth) -> Fault | None:
     """The fault that a truth shows by its size, its image and its unit."""
     sketch = truth.sketch
     if sketch.has_other_size:
-        times = float(sketch.times[0])
+        times = sketch.times[0]
         return Fault("spacing", f"a field of view {times:.3g} times as long as that of its image")
     if truth.other:
         return Fault("patient", f"an image that was made of the scan of {truth.other}")

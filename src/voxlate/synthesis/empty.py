@@ -212,12 +212,12 @@ def _describe(
 
 def begins_above(facts: Facts, scales: Mapping[str, Scale]) -> dict[str, float]:
     """The beginning of each scale above 0, unless a window or a floor fixes it."""
-    above = {}
-    for name, scale in scales.items():
-        spec = facts.intensity[name]
-        if spec.window is None and spec.floor is None and scale.low > 0:
-            above[name] = scale.low
-    return above
+    specs = facts.intensity
+    return {
+        name: scale.low
+        for name, scale in scales.items()
+        if specs[name].window is None and specs[name].floor is None and scale.low > 0
+    }
 
 
 def _is_darkest(image: SynthesisedImage, where: Bool) -> bool:

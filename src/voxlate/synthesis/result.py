@@ -120,12 +120,10 @@ class Synthesised:
     @property
     def files(self) -> dict[str, Volume]:
         """All images and maps by the name of their file, without its suffix."""
-        spread = (
-            STD if self.low else UNCALIBRATED
-        )  # the name states whether there are intervals, too
         files = dict(self.volumes)
         maps = {
-            spread: self.std,
+            # the name states whether there are intervals, too
+            STD if self.low else UNCALIBRATED: self.std,
             LOW: self.low,
             HIGH: self.high,
             UNFAMILIAR: self.unfamiliar,
