@@ -1,6 +1,5 @@
 """Strict settings: frozen dataclasses that a TOML table fills, where an unknown key is an error with a hint."""
 
-import dataclasses
 import functools
 import importlib
 import json
@@ -8,7 +7,7 @@ import re
 import types
 import typing
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from itertools import chain, count
 from numbers import Real
 from typing import (
@@ -38,6 +37,7 @@ T = TypeVar("T")
 Counts = tuple[Annotated[int, Field(gt=0)], ...]  # channels of levels, and the like
 STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 UNSET = ("none", "unset")
+UNIONS = (Union, types.UnionType)  # the origins of A | B
 IN_RECIPE = "Change it in the recipe or with --set KEY=VALUE."
 UNKNOWN_KEY = ("extra_forbidden", "unexpected_keyword_argument")  # types of pydantic's errors
 NO_KEY = ("missing", "missing_argument")
@@ -70,7 +70,7 @@ def settings(cls: type[T]) -> type[T]:
         Small(width=8)
     """
     cls.__pydantic_config__ = STRICT  # type: ignore[attr-defined]
-    return dataclasses.dataclass(frozen=True, kw_only=True)(cls)
+    return dataclass(frozen=True, kw_only=True)(cls)
 
 
 def setting(description: str, **bounds: Any) -> Any:
@@ -104,8 +104,8 @@ def fill(
 
 def converted(given: Any, taken: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
     """The keys of numbers and truths that were made of texts or of one another ("12" for 12), what they were, and became."""
-    held = vars(taken) if dataclasses.is_dataclass(taken) else taken
-    inner = list[tuple[object, Any, Any]]()
+    held = vars(taken) if is_dataclass(taken) else taken
+    inner = []
     if isinstance(held, Mapping) and isinstance(given, Mapping):
         inner = [(name, given[name], held[name]) for name in given if name in held]
     elif isinstance(held, list | tuple):
@@ -170,7 +170,7 @@ def _fill_importable(
     value: Any, inner: Any, info: ValidationInfo, settings_of: Callable[[Any], type | None]
 ) -> Any:
     name = value.get("kind") if isinstance(value, dict) else value
-    if dataclasses.is_dataclass(value) and not _is_own(type(value)):
+    if is_dataclass(value) and not _is_own(type(value)):
         return value  # already filled
     if not isinstance(name, str) or not IMPORT.fullmatch(name):
         return inner(value)
@@ -180,7 +180,7 @@ def _fill_importable(
     loaded = load_object(name)
     if not isinstance(value, dict):
         return name
-    kind = loaded if dataclasses.is_dataclass(loaded) else settings_of(loaded)
+    kind = loaded if is_dataclass(loaded) else settings_of(loaded)
     if kind is None:
         raise BadInput(
             f"expected a class made with voxlate.base.config.settings, found {name}. Decorate it with @settings."
@@ -256,10 +256,10 @@ def meaning_of(hint: Any) -> str:
 def members(kind: Any) -> tuple[Any, ...]:
     """The settings classes that a type may stand for: itself, or the members of a union, or a list's elements."""
     origin = get_origin(kind)
-    if origin in (Annotated, Union, types.UnionType, list, tuple, dict):
+    if origin in (Annotated, *UNIONS, list, tuple, dict):
         parts = get_args(kind) if origin in (list, tuple, dict) else _options(kind)
         return tuple(chain.from_iterable(map(members, parts)))
-    return (kind,) if dataclasses.is_dataclass(kind) else ()
+    return (kind,) if is_dataclass(kind) else ()
 
 
 def _without_unset(kind: Any, value: Any) -> Any:
@@ -276,7 +276,7 @@ def _without_unset(kind: Any, value: Any) -> Any:
         return value
     if dict in within:
         return {key: _without_unset(within[dict][1], entry) for key, entry in value.items()}
-    owners = [option for option in options if dataclasses.is_dataclass(option)]
+    owners = [option for option in options if is_dataclass(option)]
     if len(owners) > 1:
         owners = [owner for owner in owners if _tag(owner) == value.get("kind")]
     known = key_types(owners[0]) if owners else {}
@@ -292,7 +292,7 @@ def _options(kind: Any) -> list[Any]:
         inner, *notes = get_args(kind)
         provided = [note.load() for note in notes if isinstance(note, Provided)]
         return provided or _options(inner)
-    if get_origin(kind) in (Union, types.UnionType):
+    if get_origin(kind) in UNIONS:
         return list(chain.from_iterable(map(_options, get_args(kind))))
     return [kind]
 
@@ -374,7 +374,7 @@ def _meanings(kind: Any, table: str = "") -> dict[str, str]:
     """Every key below settings of a kind, as "train.optimiser.lr", with its meaning; lists and named tables apart."""
     meanings = dict[str, str]()
     for owner in _options(kind):
-        for name, hint in key_types(owner).items() if dataclasses.is_dataclass(owner) else ():
+        for name, hint in key_types(owner).items() if is_dataclass(owner) else ():
             meanings.setdefault(f"{table}{name}", meaning_of(hint))
             for path, inner in _meanings(hint, f"{table}{name}.").items():
                 meanings.setdefault(path, inner)

@@ -131,7 +131,7 @@ def write_messages(folder: Path, command: str, messages: Iterable[Message]) -> M
     """
     own = [{"command": command, **said.table} for said in messages]
     cases = {line.get("case", "") for line in own}
-    path, kept, lost = folder / FILE, list[dict[str, Any]](), None
+    path, kept, lost = folder / FILE, [], None
     try:
         for text in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
             line = json.loads(text)

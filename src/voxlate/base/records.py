@@ -191,23 +191,20 @@ class Tensors:
 
     def text(self, key: str) -> str:
         """An entry of the header; raises BadInput where there is none."""
-        if key not in self.metadata:
-            raise self.record.wrong(f"no '{key}' in its header")
+        self.record.check(key in self.metadata, f"no '{key}' in its header")
         return self.metadata[key]
 
     def check(self, wanted: Mapping[str, Shape]) -> None:
         """Raise BadInput unless the file has these arrays, of these shapes and types, and no others."""
         shapes = self.shapes
         for name in sorted(wanted.keys() | shapes.keys()):
-            if name not in shapes:
-                raise self.record.wrong(f"no array '{name}'")
-            if name not in wanted:
-                raise self.record.wrong(f"an array '{name:.{LONGEST_SHOWN}}' that none has")
-            if not wanted[name].fits(*shapes[name]):
-                lengths, kind = shapes[name]
-                raise self.record.wrong(
-                    f"'{name}' of {'×'.join(map(str, lengths))} {kind}, not {wanted[name]}"
-                )
+            self.record.check(name in shapes, f"no array '{name}'")
+            self.record.check(name in wanted, f"an array '{name:.{LONGEST_SHOWN}}' that none has")
+            lengths, kind = shapes[name]
+            self.record.check(
+                wanted[name].fits(lengths, kind),
+                f"'{name}' of {'×'.join(map(str, lengths))} {kind}, not {wanted[name]}",
+            )
 
     def read(self, wanted: Mapping[str, Shape]) -> dict[str, Any]:
         """The arrays, finite and within their bounds; raises BadInput where they are not as wanted."""
@@ -269,8 +266,8 @@ def check_values(record: Record, name: str, values: np.ndarray, wanted: Shape) -
     if not values.size:
         return
     least, most = float(values.min()), float(values.max())  # of NaN both are NaN
-    if not wanted.low <= least <= most <= wanted.high:
-        raise record.wrong(f"values of '{name}' from {least:g} to {most:g}")
+    is_within = wanted.low <= least <= most <= wanted.high
+    record.check(is_within, f"values of '{name}' from {least:g} to {most:g}")
 
 
 def close(value: float, other: float, share: float = 1e-4) -> bool:

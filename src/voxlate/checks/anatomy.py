@@ -7,7 +7,7 @@ are compared with the mean box of the training patients: as they are, and mirror
 import json
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, astuple, dataclass, field
 from itertools import chain, permutations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -19,7 +19,7 @@ from voxlate.base.errors import BadInput
 from voxlate.base.messages import Message
 from voxlate.base.records import MOST, Name, Number, Record, Shape, checksum, write_tensors
 from voxlate.base.schema import Field
-from voxlate.checks.quality_checks import Quality, quality_of, worst_quality
+from voxlate.checks.quality_checks import Quality, quality_of
 from voxlate.checks.table import Measured, Numbers, ask
 from voxlate.scans.cases.case_header import CaseHeader
 from voxlate.scans.images.filters import ndimage
@@ -231,9 +231,9 @@ def anatomy_of(
 ) -> Anatomy:
     """The anatomy of a cohort's training cases; at most MOST_CASES of them, evenly chosen."""
     step = -(-len(cases) // MOST_CASES) or 1
-    bodies: dict[str, dict[str, list[Body]]] = {name: {} for name in sources}
-    airs, beyond = defaultdict[str, list[float]](list), defaultdict[str, list[float]](list)
-    qualities = defaultdict[str, list[Quality]](list)
+    bodies = {name: defaultdict[str, list[Body]](list) for name in sources}
+    airs, beyond = defaultdict(list), defaultdict(list)
+    qualities = defaultdict(list)
     for case_name in cases[::step]:
         case = cohort.case(case_name)
         header = case.header
@@ -241,8 +241,8 @@ def anatomy_of(
         volumes = {name: case.volume(name) for name in {*sources, *targets} & {*header.visible}}
         shown = [name for name in sources if name in volumes]
         for name in shown:
-            of_patient = bodies[name].setdefault(header.patient, [])
-            of_patient.append(body_of(header, volumes[name], sources[name]))
+            body = body_of(header, volumes[name], sources[name])
+            bodies[name][header.patient].append(body)
             if header.units[name] != "HU":
                 qualities[name].append(quality_of(volumes[name]))
         for name in targets.keys() & volumes.keys():
@@ -250,8 +250,8 @@ def anatomy_of(
             air = np.float32(background_value(volumes[name]))
             airs[name].append(float(scale.forward(air)))
             beyond[name].append(_beyond(volumes[name], [volumes[source] for source in shown]))
-    usual = dict[str, BodyDistribution]()
-    means = dict[str, Box]()
+    usual = {}
+    means = {}
     for name, patients in bodies.items():
         if len(patients) >= FEWEST:
             boxes = np.stack(
@@ -259,23 +259,25 @@ def anatomy_of(
             )
             means[name] = boxes.mean(axis=0).astype(np.float32)
             usual[name] = _usual(boxes, [*patients.values()])
-    backgrounds = dict[str, float]()
+    backgrounds = {}
     for name, values in airs.items():
         scale = cohort.target_scale(targets[name], name, cases)
         backgrounds[name] = float(scale.inverse(np.median(values)))
+    worst_qualities = {
+        name: np.max([*map(astuple, scans)], axis=0) for name, scans in qualities.items()
+    }
     return Anatomy(
         usual,
         backgrounds,
         {name: round(float(np.median(shares)), 4) for name, shares in beyond.items()},
-        {name: worst_quality(scans) for name, scans in qualities.items()},
+        {name: Quality(*worst.tolist()) for name, worst in worst_qualities.items()},
         means,
     )
 
 
 def _beyond(target: Volume, sources: Sequence[Volume]) -> float:
     """The share of a target's body that is a voxel of COARSE_MM or more away from the body that any source shows."""
-    bodies = [foreground(_coarse(volume)[0]) for volume in (target, *sources)]
-    body, *shown = bodies
+    body, *shown = (foreground(_coarse(volume)[0]) for volume in (target, *sources))
     near = dilate(np.logical_or.reduce(shown), 1, (1, 1, 1))
     return float((body & ~near).sum() / max(1, body.sum()))
 
@@ -285,8 +287,8 @@ def _usual(boxes: Box, patients: Sequence[Sequence[Body]]) -> BodyDistribution:
 
     boxes: of each patient [P, SIDE, SIDE, SIDE].
     """
-    far, contrasts = list[float](), list[float]()
-    leans = list[Float64]()
+    far, contrasts = [], []
+    leans = []
     for own, cases in zip(boxes, patients):
         others = boxes.sum(axis=0) - own
         correlations = [_correlations(case.box, others) for case in cases]

@@ -38,7 +38,7 @@ def choose_cases(patients: Mapping[str, str], count: int | None = None) -> froze
 
     wanted = ALL_OF + max(0, len(patients) - ALL_OF) // ONE_OF if count is None else count
     taken = Counter[str]()
-    turns = list[tuple[int, str, str]]()
+    turns = []
     for case in sorted(patients, key=place):
         turns.append((taken[patients[case]], place(patients[case]), case))
         taken[patients[case]] += 1

@@ -40,7 +40,7 @@ def finding_messages(
 ) -> list[Message]:
     """A message on each kind of finding, with up to three cases; of: the number of all cases by name."""
     groups = grouped(((one.name, one.code, one.partner), one) for one in findings)
-    messages = list[Message]()
+    messages = []
     for (name, code, partner), found in groups.items():
         names = first_of([finding.case for finding in found], 3)
         numbers = f" ({found[0].numbers})" if found[0].numbers else ""
@@ -72,7 +72,7 @@ def _findings(headers: Sequence[CaseHeader], read: Read) -> Iterator[Finding]:
     patients = {header.case: header.patient for header in headers}
     pairs = Pairs(patients, reference, thumbnails_of, unasked)
     numbers = dict[str, dict[str, ScanNumbers]]()  # by modality and case
-    masks = list[Finding]()
+    masks = []
     for header in headers:
         scans = pairs.thumbnails(header.case)
         for name, unit in header.units.items():
@@ -87,11 +87,11 @@ def _findings(headers: Sequence[CaseHeader], read: Read) -> Iterator[Finding]:
                 scans[others[0]] if others else None,
             )
         if MASK in scans and reference in scans:
-            numbers_of_mask = _mask_numbers(scans[MASK].values > 0, scans[reference].body)
-            if said := first("mask", numbers_of_mask):
+            of_mask = _mask_numbers(scans[MASK].values > 0, scans[reference].body)
+            if said := first("mask", of_mask):
                 masks.append(Finding(MASK, header.case, *said))
         pairs.measure(header.case, scans)
-    odd = dict[tuple[str, str], Finding]()
+    odd = {}
     for name, of_name in numbers.items():
         usual = usual_numbers([*of_name.values()])
         for case, scan in of_name.items():

@@ -150,7 +150,7 @@ def _find_changed(headers: Sequence[CaseHeader], cases: Path) -> list[tuple[_Sca
     ]
     groups = grouped((len(signature), (scan, signature)) for scan, signature in signed)
     groups.pop(0, None)
-    candidates = list[tuple[float, _Scan, _Scan]]()
+    candidates = []
     for group in groups.values():
         scans = [scan for scan, _ in group]
         rows = np.array([signature for _, signature in group])
@@ -162,7 +162,7 @@ def _find_changed(headers: Sequence[CaseHeader], cases: Path) -> list[tuple[_Sca
                 candidates.append((like, scan, other))
     candidates.sort(key=lambda pair: -pair[0])
     fields = lru_cache(KEPT_FIELDS)(lambda case, name: _field(open_case(case), name))
-    pairs = list[tuple[_Scan, _Scan]]()
+    pairs = []
     for like, *pair in candidates[:MOST_VERIFIED]:
         a, b = (fields(cases / f"{scan.header.case}.safetensors", scan.name) for scan in pair)
         if first("copy", {"slices": len(a), "likeness": likeness(like, a, b)}):

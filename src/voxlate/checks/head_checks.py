@@ -7,13 +7,12 @@ view cuts it, is more than half as large as its largest slice, that of a brain l
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
 from voxlate.base.arrays import Bool, Float32, Float64
 from voxlate.base.messages import Message
-from voxlate.checks.head_pose import CELL_MM, cells_of, likeness_of, pose_of
+from voxlate.checks.head_pose import CELL_MM, Kind, cells_of, likeness_of, pose_of
 from voxlate.checks.table import Measured, Numbers, ask
 from voxlate.scans.images.filters import ndimage
 from voxlate.scans.images.grid import Volume
@@ -91,9 +90,7 @@ class _Head:
         return len(self.areas) * self.spacing_mm[0]
 
 
-def check_head(
-    scan: Volume, trained: Literal["head", "brain"], values: Distribution | None = None
-) -> list[Message]:
+def check_head(scan: Volume, trained: Kind, values: Distribution | None = None) -> list[Message]:
     """Messages where a scan is not of the training's kind, or lies the wrong way round.
 
     scan: canonical; trained: whether the training saw whole heads, or brains without skull; values: of its voxels.
@@ -221,7 +218,7 @@ def _waist(head: _Head) -> float:
     below, above = np.maximum.accumulate(areas), np.maximum.accumulate(areas[::-1])[::-1]
     shares = areas / np.minimum(below, above)
     at = head.box[0][0] + int(shares.argmin())
-    parts = (head.body[: at + 1], head.body[at:])
+    parts = head.body[: at + 1], head.body[at:]
     widths = [np.count_nonzero(part.any(axis=(0, 1))) for part in parts]
     return float(shares.min()) if max(widths) < SAME_WIDTH * min(widths) else 1.0
 
@@ -282,8 +279,10 @@ def _even(head: _Head) -> Float32:
     most = head.background + BRIGHTEST * (np.median(inside) - head.background)
     values = np.where(body, head.values.clip(head.background, most) - head.background, 0)
     sigma = [SLOW_MM / mm for mm in head.spacing_mm]
-    slow = ndimage.gaussian_filter(values.astype(np.float32), sigma, mode="nearest")
-    share = ndimage.gaussian_filter(body.astype(np.float32), sigma, mode="nearest")
+    slow, share = (
+        ndimage.gaussian_filter(part.astype(np.float32), sigma, mode="nearest")
+        for part in (values, body)
+    )
     even = np.where(body, values * share / np.maximum(slow, TINY), 0)
     away = np.where(body, even - even[body].mean(), 0).astype(np.float32)
     fine = [FINE_MM / mm for mm in head.spacing_mm]

@@ -41,7 +41,7 @@ def pose_of(kind: Kind, tissue: Float32, body: Bool, spacing_mm: Float64) -> dic
 
     tissue: [D, H, W], 0 for air and 1 from the median of the body on, smoothed for cells.
     """
-    likeness = dict[str, float]()
+    likeness = {}
     for name, ways in POSES.items():
         cells = (
             cells_of(

@@ -91,20 +91,12 @@ def check_unit(name: str, unit: str, case: str, first: dict[str, tuple[str, str]
         )
 
 
-def grids_of(headers: Sequence[CaseHeader]) -> list[Resampled]:
-    """The grids of prepared cases, and those that their scans had in their files."""
-    return [
-        (header.case, header.grid, {name: one.grid for name, one in header.origins.items()})
-        for header in headers
-    ]
-
-
 def check_resampling(cases: Sequence[Resampled], preparation: Preparation) -> Iterator[Message]:
     """A message on each modality that resampling cuts or makes coarser, unless the user chose the voxels."""
     if preparation.changes_voxels or not (preparation.resample or preparation.register):
         return
-    cut = defaultdict[str, list[tuple[str, float]]](list)
-    lost = defaultdict[str, list[tuple[str, Grid, Grid]]](list)
+    cut = defaultdict(list)
+    lost = defaultdict(list)
     for case, grid, origins in cases:
         for name, origin in origins.items():
             kept = share_inside(origin, grid) if preparation.register is None else 1.0

@@ -144,8 +144,9 @@ class Verdict:
         count = self.patients
         if count < PROVING:
             text += f" (These were {plural(count, 'patient')}, so more than {FALSE_ALARMS:.0%} of ordinary scans may get this warning.)"
-        code = "calibration-distance"
-        return [message(code, text, grade=grade, score=self.score, patients=count)]
+        return [
+            message("calibration-distance", text, grade=grade, score=self.score, patients=count)
+        ]
 
     @property
     def entry(self) -> dict[str, object]:
@@ -244,8 +245,8 @@ def fit_references(
     points = (whole - centre) / spread
     sizes = np.stack([case.size for case in cases])
     voxel_size = np.mean([case.voxel_size for case in cases], axis=0)
-    statistics = list[list[float]]()
-    distances = list[Array]()
+    statistics = []
+    distances = []
     for case, patient in zip(cases, patients):
         distances.append(_distances((case.features - centre) / spread, points[owners != patient]))
         others = _size_distribution(sizes[names != patient], voxel_size)

@@ -43,7 +43,6 @@ from voxlate.checks.header_checks import (
     check_resampling,
     check_unit,
     check_widths,
-    grids_of,
 )
 from voxlate.checks.quality_checks import check_stacks, slice_numbers
 from voxlate.checks.survey import Inputs, read_inputs
@@ -65,7 +64,6 @@ from voxlate.scans.cohorts.choice import as_names
 from voxlate.scans.cohorts.patient_names import EACH
 from voxlate.scans.formats.io import content_hash, read_volume
 from voxlate.scans.images.grid import canonical_view
-from voxlate.scans.images.misalignment import Misalignment
 from voxlate.scans.images.register import write_transform
 from voxlate.scans.images.units import TISSUE_MAPS
 from voxlate.scans.options.prepare import PrepareOptions
@@ -116,7 +114,7 @@ def prepare(
     examined = choose_cases(patients, asked.audit_cases if asked.audit else 0)
     work = _Work(out, inputs.preparation, examined)
     run = partial(_each, executor=executor, workers=asked.workers)
-    again = list[str]()
+    again = []
     with lock(out):
         for done, (case, was_there) in enumerate(run(work, cases), start=1):
             again += [case] if was_there else []
@@ -147,7 +145,7 @@ def _cohort(out: Path, inputs: Inputs, headers: list[CaseHeader], made: dict[str
     found, preparation = inputs.found, inputs.preparation
     units = dict[str, str]()
     first = dict[str, tuple[str, str]]()
-    entries = list[Entry]()
+    entries = []
     for header, case in zip(headers, found.cases):
         units |= header.units
         for name, unit in header.units.items():
@@ -162,6 +160,10 @@ def _cohort(out: Path, inputs: Inputs, headers: list[CaseHeader], made: dict[str
             )
         )
     masks = {case.case: case.mask for case in found.cases if case.mask is not None}
+    grids = [
+        (header.case, header.grid, {name: one.grid for name, one in header.origins.items()})
+        for header in headers
+    ]
     return Cohort(
         folder=out,
         cases=tuple(entries),
@@ -176,7 +178,7 @@ def _cohort(out: Path, inputs: Inputs, headers: list[CaseHeader], made: dict[str
             *check_origins(headers),
             *check_stacks(headers),
             *check_outliers(headers, lambda case: map_arrays(case_path(out, case))),
-            *check_resampling(grids_of(headers), preparation),
+            *check_resampling(grids, preparation),
             *check_alignment(headers, preparation),
         ),
         provenance=made,
@@ -190,7 +192,7 @@ def _provenance(inputs: Inputs, asked: PrepareOptions) -> dict[str, Any]:
     if found.cases[0].split is not None:
         split_by = "manifest" if manifest else "lists"
     names = {
-        name: None if getattr(asked, name) is None else list(as_names(getattr(asked, name)))
+        name: None if (given := getattr(asked, name)) is None else [*as_names(given)]
         for name in ("prefer", "exclude", "exclude_file")
     }
     return {
@@ -241,7 +243,7 @@ def _refuse_other(out: Path, provenance: dict[str, Any], inputs: Inputs) -> None
 def _differences(there: dict[str, Any], provenance: dict[str, Any], inputs: Inputs) -> list[str]:
     """The differences of a prepared cohort from the call, each in a few words."""
     old = there.get("provenance", {})
-    differences = list[str]()
+    differences = []
     for name, now in json.loads(json.dumps(provenance)).items():
         was = old.get(name)
         if name not in NO_OPTIONS and was != now:
@@ -286,12 +288,10 @@ def _each(
     Without an executor, processes of this machine work, or this process alone where it would be a single one. Raises the
     first error: at once, or with an executor after all other cases.
     """
-    failed = dict[str, Exception]()
+    failed = {}
     processes = min(workers or min(cores(), MOST_WORKERS), len(cases))
-    by: Executor = executor or InProcess()
-    if executor is None and processes > 1:
-        by = LocalExecutor(processes)
-    with closing(by.run(work, cases)) as outcomes:
+    of_machine: Executor = LocalExecutor(processes) if processes > 1 else InProcess()
+    with closing((executor or of_machine).run(work, cases)) as outcomes:
         for number, outcome in outcomes:
             case = cases[number].case
             if outcome.error is None:
@@ -347,7 +347,7 @@ class _Work:
         mask = None if files.mask is None else scans.pop("mask")
         labels = {name: scans.pop(name) for name in files.labels}
         case = prepare_case(files.case, scans, self.preparation, mask=mask, labels=labels)
-        misaligned = dict[str, Misalignment]()
+        misaligned = {}
         if audit:
             misaligned = misalignments(case, self.preparation.fixed, self.resolution)
         header = replace(

@@ -4,7 +4,7 @@ The first three are measured on some slices. Limits are in limits.toml; a traini
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, astuple, dataclass
+from dataclasses import asdict, dataclass
 from itertools import product
 from typing import Annotated, Any
 
@@ -99,11 +99,6 @@ def check_noise(scan: Volume) -> list[Message]:
     return ask("noise", {"noise": share}, scan.modality)
 
 
-def worst_quality(scans: Sequence[Quality]) -> Quality:
-    """The worst of each value over scans."""
-    return Quality(*np.max([astuple(scan) for scan in scans], axis=0).tolist())
-
-
 def check_quality(name: str, found: Quality, trained: Quality | None) -> list[Message]:
     """Messages where a scan is worse than ordinary scans and than those of the training."""
     numbers, worst = asdict(found), asdict(trained or Quality(0.0, 0.0, 0.0))
@@ -144,6 +139,7 @@ def slice_numbers(scan: Volume) -> dict[str, float]:
         np.fill_diagonal(alike, -np.inf)
         away = np.abs(alike.argmax(axis=1) - np.arange(len(shown)))
         misplaced = (away > 1).mean()
+    steps = np.array([1, rows, columns]) * scan.grid.spacing_mm
     numbers = {
         "misplaced": misplaced,
         "empty": len(empty),
@@ -151,12 +147,11 @@ def slice_numbers(scan: Volume) -> dict[str, float]:
         "at_peak": np.median(at_peak[shown]),
         "gap_mm": max(  # rows or columns that show nothing
             len(_empty(image.std(axis=(0, 3 - axis)))) * step * scan.grid.spacing_mm[axis]
-            for axis, step in ((1, rows), (2, columns))
+            for axis, step in enumerate((rows, columns), 1)
         ),
+        **_points(image[:: max(1, len(image) // MOST_ASKED)]),
+        "block_ml": _block_voxels(image, scan.unit) * steps.prod() / 1000,
     }
-    numbers |= _points(image[:: max(1, len(image) // MOST_ASKED)])
-    steps = np.array([1, rows, columns]) * scan.grid.spacing_mm
-    numbers["block_ml"] = _block_voxels(image, scan.unit) * steps.prod() / 1000
     if len(empty):
         numbers |= {"before": empty[0] - 1, "behind": empty[-1] + 1}
     numbers |= _continuity(slices, deviations) | _steps(scan)
@@ -183,13 +178,14 @@ def _continuity(slices: Float32, deviations: Float32) -> dict[str, float]:
     odd = norm(s[1:-1] - middle, axis=1) / np.maximum(half, TINY)
     odd_times = odd / np.maximum(_around(odd), TINY)
     both = np.minimum(odd, odd_times)
+    at, is_copy = jumps.argmax(), apart < SAME
     return {
-        "copied": (apart < SAME).sum(),
-        "copied_share": (apart < SAME).mean(),
+        "copied": is_copy.sum(),
+        "copied_share": is_copy.mean(),
         "jump": jumps.max(),
-        "jump_at": first + jumps.argmax(),
-        "jump_to": first + jumps.argmax() + 1,
-        "jump_deep": min(jumps.argmax(), jumps[::-1].argmax()) / len(jumps),
+        "jump_at": first + at,
+        "jump_to": first + at + 1,
+        "jump_deep": min(at, jumps[::-1].argmax()) / len(jumps),
         "odd": both.max(),
         "odd_at": first + 1 + both.argmax(),
         "odd_share": (both > ODD).mean(),
@@ -319,7 +315,7 @@ def _ghosts(image: Float32, pixel_mm: Sequence[float]) -> float:
     """The largest correlation of the edges of slices [D, H, W] with themselves, shifted by AWAY_MM or more."""
     edges = image - ndimage.uniform_filter(image, (1, 5, 5))
     largest = 0.0
-    for axis, side in ((1, pixel_mm[0]), (2, pixel_mm[1])):
+    for axis, side in enumerate(pixel_mm, 1):
         length = image.shape[axis]
         power = np.abs(np.fft.rfft(edges, axis=axis)) ** 2
         alike = np.fft.irfft(power.sum(axis=(0, 3 - axis)), length)
@@ -332,9 +328,9 @@ def _ghosts(image: Float32, pixel_mm: Sequence[float]) -> float:
 def _dark_radius_mm(dark: Bool, bright: Bool, pixel_mm: Sequence[float]) -> float:
     """The radius of the largest disc of dark pixels [D, H, W] with bright ones on both sides along an axis."""
     inside = dark & (_enclosed(bright, 1) | _enclosed(bright, 2))
-    planes = (np.pad(plane, 1) for plane in inside)
     return max(
-        float(ndimage.distance_transform_edt(plane, sampling=pixel_mm).max()) for plane in planes
+        float(ndimage.distance_transform_edt(np.pad(plane, 1), sampling=pixel_mm).max())
+        for plane in inside
     )
 
 

@@ -110,7 +110,7 @@ def from_text(text: str) -> Signature:
 def similar(signatures: Signature, others: Signature, least: float) -> list[tuple[float, int, int]]:
     """The pairs (correlation, row, row of others) of similar signatures [N, K] and [M, K], the most similar first."""
     columns = _unit(others).T
-    alike = list[tuple[float, int, int]]()
+    alike = []
     for first in range(0, len(signatures), ROWS):
         rows = signatures[first : first + ROWS]
         like = np.maximum(

@@ -23,6 +23,7 @@ FEWEST = 3  # scans of a modality, from which on they are compared with each oth
 TO_SD = 1.4826  # of the median absolute deviation, for a normal law
 NOISE = 6.0  # standard deviations of the border that air reaches
 TINY = 1e-9
+SIDES = ("z_mm", "y_mm", "x_mm")  # of voxels
 
 
 def numbers_of(
@@ -60,14 +61,17 @@ def numbers_of(
         "empty": 0.0,
     }
     if not numbers["unspaced"]:
-        numbers |= zip(("z_mm", "y_mm", "x_mm"), spacing_mm)
+        numbers |= zip(SIDES, spacing_mm)
     if thumbnail is None:
         return numbers
     border = thumbnail.values[:, [0, -1]]
-    numbers["soft"] = _soft(thumbnail, border)
-    numbers["shift"] = abs(numbers["soft"])
-    numbers["background"] = float(np.percentile(border, 25))
-    numbers |= tissue_numbers(thumbnail.values)
+    soft = _soft(thumbnail, border)
+    numbers |= {
+        "soft": soft,
+        "shift": abs(soft),
+        "background": float(np.percentile(border, 25)),
+        **tissue_numbers(thumbnail.values),
+    }
     if not signed:
         numbers["floor"] = numbers["background"] / level
     if thumbnail.padding is not None:
@@ -115,7 +119,7 @@ def usual_numbers(scans: Sequence[ScanNumbers]) -> Typical:
     The deviation of fewer than FEWEST numbers is infinite.
     """
     by_name = grouped(pair for scan in scans for pair in scan.items())
-    usual = dict[str, tuple[float, float]]()
+    usual = {}
     for name, values in by_name.items():
         median = float(np.median(values))
         away = float(np.median(np.abs(np.array(values) - median)))
@@ -125,8 +129,7 @@ def usual_numbers(scans: Sequence[ScanNumbers]) -> Typical:
 
 def oddity(scan: ScanNumbers, usual: Typical, cases: int) -> tuple[str, str] | None:
     """The code of the first row that fits a scan, with numbers for brackets; cases: that are compared."""
-    numbers = dict(scan)
-    numbers["cases"] = cases
+    numbers = {**scan, "cases": cases}
     for name, value in scan.items():
         median, deviation = usual[name]
         apart = abs(value - median)
@@ -136,11 +139,11 @@ def oddity(scan: ScanNumbers, usual: Typical, cases: int) -> tuple[str, str] | N
             f"{bare}_apart": apart,
             f"{bare}_deviations": apart / deviation if deviation else np.inf,
         }
-    numbers["empty_more"] = scan["empty"] - usual["empty"][0]
-    numbers["high_share"] = scan["high"] / max(usual["bright"][0], TINY)
-    numbers["usual_bright"] = 10 ** numbers["level_usual"]
-    # of a cohort of which only this scan has the sides that files state by default
     numbers |= {
-        f"{side}_usual": usual[side][0] for side in ("z_mm", "y_mm", "x_mm") if side in usual
+        "empty_more": scan["empty"] - usual["empty"][0],
+        "high_share": scan["high"] / max(usual["bright"][0], TINY),
+        "usual_bright": 10 ** numbers["level_usual"],
+        # of a cohort of which only this scan has the sides that files state by default
+        **{f"{side}_usual": usual[side][0] for side in SIDES if side in usual},
     }
     return first("of_cohort", numbers)

@@ -1,5 +1,6 @@
 """A cohort before it is prepared: its cases, splits and preparation, and the use and the problems of each file."""
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -146,12 +147,12 @@ def _finest(cases: Sequence[CaseFiles], names: Sequence[str]) -> str | None:
 
     Only these names are compared, in the first, middle and last case. None where there are no names.
     """
-    losses = dict[str, tuple[float, float]]()
+    losses = {}
     compared = {case.case: case for case in (cases[0], cases[len(cases) // 2], cases[-1])}
     for name in names if len(names) > 1 else ():
         sides = [read_volume(case.files[name], name).grid.spacing_mm for case in compared.values()]
         widest = max(map(max, sides))
-        voxel = max(depth * height * width for depth, height, width in sides)
+        voxel = max(map(math.prod, sides))
         losses[name] = round(widest, 2), round(voxel, 2)
     return min(names, key=losses.__getitem__) if losses else next(iter(names), None)
 
@@ -163,13 +164,13 @@ def survey(cohort: Path, options: PrepareOptions, progress: Progress) -> Survey:
     """
     inputs = read_inputs(cohort, options)
     cases = inputs.found.cases
-    files = list[CheckedFile]()
-    problems = list[str]()
-    resampled = list[Resampled]()
+    files = []
+    problems = []
+    resampled = []
     units = dict[str, tuple[str, str]]()
-    guesses = defaultdict[str, list[str]](list)
+    guesses = defaultdict(list)
     for done, case in enumerate(cases, start=1):
-        volumes = dict[str, Volume]()
+        volumes = {}
         for name, path in case.paths.items():
             grid, unit = UNREAD, ""
             try:

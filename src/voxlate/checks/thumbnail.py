@@ -148,7 +148,7 @@ def resemblance(scan: Thumbnail, others: Sequence[Thumbnail]) -> float:
     sides = [np.linspace(-1, 1, n) if n > 1 else np.zeros(1) for n in scan.own.shape]
     height, y, x = np.meshgrid(*sides, indexing="ij")
     inside = height**2 + y**2 + x**2 < INSIDE**2
-    halves = list[float]()
+    halves = []
     for half in (inside & (height <= 0), inside & (height >= 0)):
         own = _unit(scan.own[half])
         halves.append(float(np.median([own @ _unit(other.own[half]) for other in others])))

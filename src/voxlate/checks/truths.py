@@ -91,7 +91,8 @@ class Sketch:
     def statistics(self) -> Statistics:
         """The statistics of the truth, with its own ends."""
         everything = distribution(self.truth)
-        percentiles = (float(self.ends[0]), *everything.percentiles[1:-1], float(self.ends[1]))
+        low, high = self.ends.tolist()
+        percentiles = (low, *everything.percentiles[1:-1], high)
         everything = replace(everything, percentiles=percentiles)
         return Statistics(everything, everything, (), ())
 
@@ -99,12 +100,12 @@ class Sketch:
     def thumbnails(self) -> Scans:
         """The thumbnails of the truth, the image and the source that are there."""
         scans = {"truth": self.truth, "image": self.image, "source": self.source}
-        known = {name: scan for name, scan in scans.items() if np.isfinite(scan).any()}
         arrays = {
-            name: np.where(np.isfinite(scan), scan, np.nanmin(scan)) for name, scan in known.items()
+            name: np.where(np.isfinite(scan), scan, np.nanmin(scan))
+            for name, scan in scans.items()
+            if np.isfinite(scan).any()
         }
-        depth, height, width = map(float, self.cell_mm)
-        return thumbnails(arrays, "truth", (depth, height, width))
+        return thumbnails(arrays, "truth", self.cell_mm.tolist())
 
 
 @dataclass(frozen=True)
@@ -146,9 +147,9 @@ def sketch_of(
         nothing if image is None else coarse(image)[0],
         nothing if source is None else coarse(source)[0],
         np.array(truth.grid.spacing_mm, np.float32),
-        (np.array(truth.grid.spacing_mm) * steps).astype(np.float32),
+        np.multiply(truth.grid.spacing_mm, steps).astype(np.float32),
         np.array([_relative_size(truth.grid, image_grid)], np.float32),
-        np.array([*least_and_most(values)], np.float32),
+        np.array(least_and_most(values), np.float32),
         np.array([stack.get(name, np.nan) for name in names_of("slices")], np.float32),
     )
 
@@ -179,7 +180,7 @@ def judge(
     scans = {label: truth.sketch.thumbnails for label, truth in compared.items()}
     numbers = {label: _numbers(truth, scans[label]) for label, truth in compared.items()}
     usual = usual_numbers([*numbers.values()])
-    findings = list[Finding]()
+    findings = []
     for label, scan in numbers.items():
         said = oddity(scan, usual, len(numbers)) or first("truth", scan)
         if said and not first("image", {**scan, said[0]: 1.0}):
@@ -192,7 +193,7 @@ def judge(
         is_told = finding.case not in flat or finding.case in of_image
         if is_told and not _lies_so(scans[finding.case], finding):
             findings.append(finding)
-    odd = list[Finding]()
+    odd = []
     for finding in findings:
         kind = _kind_of(finding, compared[finding.case].unit, numbers[finding.case])
         if kind is None:
@@ -248,7 +249,7 @@ def _own_fault(truth: SketchedTruth) -> Fault | None:
     """The fault that a truth shows by its size, its image and its unit."""
     sketch = truth.sketch
     if sketch.has_other_size:
-        times = float(sketch.times[0])
+        times = sketch.times[0]
         return Fault("spacing", f"a field of view {times:.3g} times as long as that of its image")
     if truth.other:
         return Fault("patient", f"an image that was made of the scan of {truth.other}")
@@ -265,8 +266,7 @@ def _numbers(truth: SketchedTruth, scans: Scans) -> ScanNumbers:
     truth is darkest, and nowhere else.
     """
     sketch = truth.sketch
-    depth, height, width = map(float, sketch.spacing_mm)
-    mm = (depth, height, width)
+    mm = sketch.spacing_mm.tolist()
     scan, image = scans.get("truth"), scans.get("image")
     source = scans.get("source", image)
     numbers = dict(numbers_of("", truth.unit, sketch.statistics, mm, scan, source))
@@ -323,13 +323,13 @@ def _lies_so(scans: Scans, finding: Finding) -> bool:
     """Whether a turned truth lies as its image does, because training had the same difference."""
     if finding.code != "turned-scan" or "image" not in scans:
         return False
-    own = pair_similarity(scans["image"], scans["truth"])
-    return own > AS_IT_LIES * best_flip(scans["image"], scans["truth"])[0]
+    pair = scans["image"], scans["truth"]
+    return pair_similarity(*pair) > AS_IT_LIES * best_flip(*pair)[0]
 
 
 def check_scale(truths: Mapping[str, SketchedTruth]) -> list[Message]:
     """A message where images that are not in HU are on another scale than their truths by far."""
-    apart = dict[str, tuple[float, float]]()
+    apart = {}
     for label, truth in truths.items():
         if truth.unit == "HU" or not np.isfinite(truth.sketch.image).any():
             continue
@@ -348,7 +348,7 @@ def check_scale(truths: Mapping[str, SketchedTruth]) -> list[Message]:
 
 def fault_messages(faults: Mapping[str, Fault], of: int, then: str) -> list[Message]:
     """A message for each kind of fault, with its images; of: the number of all; then: a sentence on what follows."""
-    messages = list[Message]()
+    messages = []
     for kind, labels in grouped((fault.kind, label) for label, fault in faults.items()).items():
         code = f"truth-{kind}"
         said = (faults[label].found for label in labels)

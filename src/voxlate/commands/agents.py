@@ -109,7 +109,7 @@ class Tools:
 
         called = self.commands[_known("tool", name, self.commands)]
         known = self.parameters(called)
-        values = dict[str, Any]()
+        values = {}
         for key, value in given.items():
             self.check_places(key, value)
             _check_numbers(key, value)

@@ -4,7 +4,7 @@ import math
 import socket
 import tempfile
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -60,7 +60,7 @@ def create_app(
     site = Site(settings, sessions, jobs, Space(settings.limits), templates)
     longest = {"check": settings.limits.check_minutes * 60}
     stop = threading.Event()
-    works = list[Callable[[], None]]()
+    works = []
     works.append(lambda: clean_regularly(jobs, settings.limits.keep_hours * 3600, stop))
     if start is not None:
         for kinds in KINDS:

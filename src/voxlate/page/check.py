@@ -59,7 +59,7 @@ def check(folder: Path, request: Mapping[str, Any], reporter: Reporter) -> dict[
     runs = request["runs"]
     entries = list_entries(scans)
     _check_patients(scans, entries)
-    fits = list[Fit]()
+    fits = []
     reporter.step("models", 0, len(runs))
     with single_threads(AT_ONCE) as pool:
         of_runs = pool.map(
@@ -130,7 +130,7 @@ def list_entries(scans: Path) -> list[Entry]:
     Each has its place below the upload's folder, a title, grid and unit; why: the reason where it cannot be read. Pictures
     beside DICOM series are those of a disc's viewer.
     """
-    entries = list[Entry]()
+    entries = []
     for folder in [scans, *sorted(path for path in scans.rglob("*") if path.is_dir())]:
         if is_dicom_folder(folder):
             entries += _series_in(folder, scans)
@@ -175,7 +175,7 @@ def _series_in(folder: Path, scans: Path) -> list[Entry]:
         series = list_series(folder)
     except BadInput as error:
         return [_entry(_place(folder, scans), "DICOM", why=str(error))]
-    entries = list[Entry]()
+    entries = []
     for found in series:
         place = _place(found.path if len(series) > 1 else folder, scans)
         title = f"{found.modality} {found.description}".strip()
@@ -309,7 +309,7 @@ def choices_of(
     own = {contrast_of(name): name for name in reversed(accepted)}
     own |= {name.lower(): name for name in accepted}
     # what each scan is by its place; a finer scan comes before a coarser one of the same contrast
-    known = dict[str, str]()
+    known = {}
     for entry in sorted(entries, key=lambda entry: -entry["slices"]):
         if entry["place"] in said or not (said or entry["why"]):
             known[entry["place"]] = said.get(entry["place"]) or _stated(entry, own)
@@ -336,7 +336,7 @@ def choices_of(
 
 def absolute_inputs(inputs: Sequence[str], scans: Path) -> list[str]:
     """Inputs with the upload's folder, as `voxlate synth` takes them."""
-    texts = list[str]()
+    texts = []
     for text in inputs:
         name, mark, place = ("", "", text) if is_there(scans / text) else text.partition("=")
         texts.append(f"{name}{mark}{scans / place}")
@@ -363,7 +363,7 @@ def _try(model: Model, inputs: Sequence[str], scans: Path) -> dict[str, Any]:
 def _settings(models: Mapping[Answer, Model]) -> dict[str, Any]:
     """The answers of a model, and the options of the form that have an effect where it draws noise."""
     drawn = models.get("sample")
-    settings = dict[str, Any]()
+    settings = {}
     if drawn is not None and (recipe := network_of(drawn).recipe) is not None:
         idle = {"answer", "anyway"}
         if not recipe.method.iterates:

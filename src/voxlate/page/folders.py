@@ -130,7 +130,7 @@ def new_folder(root: Path | None, text: str, apart_from: Path | None = None) -> 
 def check_links(root: Path, folder: Path) -> None:
     """Raise BadInput where a link below a folder leads out of the root: what it leads to may not be read."""
     waiting = [folder.resolve()]
-    seen = set[Path]()
+    seen = set()
     while waiting:
         here = waiting.pop()
         if here in seen:
@@ -150,7 +150,7 @@ def find_runs(root: Path | None) -> dict[str, Path]:
     """The runs below the root that have weights, by their place; see DEEPEST and MOST_SEARCHED."""
     if root is None:
         return {}
-    places = dict[str, Path]()
+    places = {}
     for number, path in enumerate(_folders(root, DEEPEST)):
         if number >= MOST_SEARCHED:
             break

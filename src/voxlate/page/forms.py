@@ -91,7 +91,7 @@ class Form:
     def read(self, form: FormData) -> dict[str, Any]:
         """The options that a form gives, checked as on the command line; empty fields and defaults are left out."""
         known = (*self.fields, *self.options)
-        values = dict[str, Any]()
+        values = {}
         for name in {*form} - {*known}:
             hint = did_you_mean(name, known) or "Leave it out."
             raise BadInput(f"form: expected {', '.join(known)}, found '{name}'. {hint}")

@@ -231,7 +231,7 @@ class Jobs:
 
     def remove_old(self, seconds: float, now: float) -> list[str]:
         """Remove the jobs that ended so long ago, and damaged ones; returns their names."""
-        removed = list[str]()
+        removed = []
         for folder in sorted(self.root.glob(f"[!{HIDDEN}]*")):
             job = self._jobs.get(folder.name)
             since = folder.stat().st_mtime if job is None else job.ended if job.has_ended else now

@@ -327,7 +327,7 @@ def check_again(site: OfSite, form: Form, name: str) -> Response:
     """Take which file is which modality, and check again with these names."""
     job = site.find_job(name, ("check",), ("done",))
     found = site.jobs.read_file(name, FOUND)
-    names = dict[str, str]()
+    names = {}
     for number, entry in enumerate(found["entries"]):
         chosen = text_in(form, f"name_{number}")
         if chosen not in ("", *found["names"]):
@@ -368,7 +368,7 @@ def synthesise(request: Request, site: OfSite, form: Form, name: str) -> Respons
         raise BadInput(
             f"form: expected settings that have an effect on this prediction ({', '.join(settings) or 'none'}), found {', '.join(idle)}. Leave them out."
         )
-    changed = dict[str, Any]()
+    changed = {}
     for option, value in options.items():
         own = settings.get(option, value)
         if value not in (own, {"kind": own}):  # a list of choices always gives one

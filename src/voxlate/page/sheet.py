@@ -24,7 +24,7 @@ def errors_by_region(width: Volume, image: Volume, interval: Interval) -> list[t
     half = canonical_view(width).data[0] / 2
     inside = foreground(upright)
     tissues = TISSUES if image.unit == "HU" else ("body",)
-    found = list[tuple[str, float]]()
+    found = []
     levels = np.array_split(np.flatnonzero(inside.any(axis=(1, 2))), len(HEIGHTS))
     for tissue in tissues if factor else ():
         low, high = TISSUES_HU.get(tissue, (-np.inf, np.inf))

@@ -212,7 +212,7 @@ def compare(site: OfSite, form: Form) -> Response:
     if not places:
         raise BadInput("runs: expected at least one run, found none. Choose the runs to compare.")
     root = _root(site)
-    runs = dict[str, str]()
+    runs = {}
     for place in places:
         path = _chosen(site, place, "run")
         runs[place_of(root, path).place.replace("/", "_")] = str(path)

@@ -88,7 +88,7 @@ def compare(folder: Path, request: Request, reporter: Reporter) -> Facts:
     """Synthesise and score the same held-out cases with each run, then compare them."""
     options, (runs, place) = request["options"], request["arguments"].values()
     cohort = Path(place)
-    folders = list[Path]()
+    folders = []
     for label, run in runs.items():
         out = folder / OUT / label
         layout = _layout(Path(run), cohort)

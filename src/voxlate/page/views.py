@@ -49,8 +49,8 @@ def write_views(case: Path, sources: Mapping[str, Path], folder: Path) -> list[d
     """
     target = folder / VIEWS
     target.mkdir(exist_ok=True)
-    views = list[dict[str, Any]]()
-    rows = list[dict[str, Any]]()
+    views = []
+    rows = []
     for number, (view, volume) in enumerate(_volumes(case, sources)):
         file = f"{number}_{view.role}{ENDINGS[0]}"
         write_volume(target / file, volume, f"voxlate: {view.role}")

@@ -36,11 +36,9 @@ class Move(Protocol):
 
     def scale_of(self, scale: Scale) -> Scale:
         """The scale from network units of the image after the change."""
-        ...
 
     def check(self, name: str) -> list[Message]:
         """Messages on the change of an image of this name."""
-        ...
 
 
 @dataclass(frozen=True)

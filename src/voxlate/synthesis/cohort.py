@@ -71,7 +71,7 @@ def synthesise_cases(
     plan, ending = model.plan({}, asked.seed), f".{asked.format}"
     output = OutputFolder(out, plan, model.origins, others, ending, selected.hidden, selected.parts)
     cases = [case.case for case in scans]
-    finished, failed, refused = dict[str, _CaseFolder](), dict[str, str](), set[str]()
+    finished, failed, refused = {}, {}, set()
     with lock(out) if others is None else nullcontext():
         _claim(output, cases, say)
         chosen = executor or choose_executor(asked, asked.device, say)
@@ -237,7 +237,7 @@ def _provenance_for(
     image: Synthesised, scans: Scans, folder: Path, output: OutputFolder
 ) -> dict[str, Any]:
     """The provenance of a case with the places of its model and scans; without names and places where these are hidden."""
-    inputs = dict[str, Any]()
+    inputs = {}
     for name, scan in image.provenance["inputs"].items():
         place = {} if output.hidden is not None else {"path": place_from(scans.files[name], folder)}
         inputs[name] = {**scan, **place}

@@ -41,8 +41,8 @@ class Contrast:
 
     def scale_of(self, scale: Scale) -> Scale:
         """The scale of the image, whose ends moved with its values."""
-        low, high = self.curve.map(np.array([scale.low, scale.high]))
-        return Scale(float(low), float(high))
+        ends = self.curve.map(np.array([scale.low, scale.high]))
+        return Scale(*ends.tolist())
 
     @property
     def entry(self) -> dict[str, Any]:

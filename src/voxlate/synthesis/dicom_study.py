@@ -78,7 +78,7 @@ def why_excluded(series: SeriesInfo) -> str:
 
 def study_series(path: Path) -> list[SeriesInfo]:
     """The series of one study in a folder or in folders below it; [] where these are several studies or none."""
-    all_series = list[SeriesInfo]()
+    all_series = []
     for folder in [path, *sorted(candidate for candidate in path.rglob("*") if candidate.is_dir())]:
         if is_dicom_folder(folder):
             all_series += list_series(folder)
@@ -117,7 +117,7 @@ def pick_series(
             continue
         fitting = _find_fitting([modality, *aliases], candidates)
         if len(fitting) > 1:
-            shown = first_of([_describe(candidate) for candidate in fitting], MOST_LISTED, "; ")
+            shown = first_of([*map(_describe, fitting)], MOST_LISTED, "; ")
             raise BadInput(
                 f"{path}: expected one series to be {modality}, found {len(fitting)} that fit ({shown}). Choose one by its number or UID: --series {modality}={fitting[0].number or fitting[0].key}."
             )
@@ -126,7 +126,7 @@ def pick_series(
             text = f"Of {len(series)} series, {_describe(candidate)} is taken as {modality} (left out: {aside})."
             notes.append(message("chosen-series", text))
     if not files:
-        shown = first_of([_with_reason(candidate) for candidate in series], MOST_LISTED, "; ")
+        shown = first_of([*map(_with_reason, series)], MOST_LISTED, "; ")
         raise BadInput(
             f"{path}: expected a series to be {' or '.join(modalities)}, found none that fits among its {len(series)} series ({shown}). Name one by its number or UID: --series {next(iter(modalities))}=NUMBER."
         )
@@ -163,7 +163,7 @@ def _expect(name: str) -> tuple[str, str]:
 def _find_named(
     path: Path, series: Sequence[SeriesInfo], modalities: Sequence[str], named: Sequence[str]
 ) -> dict[str, SeriesInfo]:
-    chosen = dict[str, SeriesInfo]()
+    chosen = {}
     by_name = {name.lower(): name for name in modalities}
     for text in named:
         modality, mark, which = text.rpartition("=")
@@ -182,9 +182,7 @@ def _find_named(
             if which in (candidate.number, candidate.uid, candidate.key)
         ]
         if len(fits) != 1:
-            shown = first_of(
-                [_describe(candidate) for candidate in fits or series], MOST_LISTED, "; "
-            )
+            shown = first_of([*map(_describe, fits or series)], MOST_LISTED, "; ")
             by_uid = (
                 f" (--series {' or '.join(f'{name}={candidate.uid}' for candidate in fits)})"
                 if fits
@@ -198,10 +196,8 @@ def _find_named(
 
 
 def _describe(series: SeriesInfo) -> str:
-    number = f"series {series.number}" if series.number else f"series {series.key}"
-    return f'{number} ({series.modality} "{series.description}", {series.images} images)'
+    return f'series {series.number or series.key} ({series.modality} "{series.description}", {series.images} images)'
 
 
 def _with_reason(series: SeriesInfo) -> str:
-    reason = why_excluded(series)
-    return f"{_describe(series)}, {reason}" if reason else _describe(series)
+    return ", ".join(filter(None, (_describe(series), why_excluded(series))))

@@ -60,7 +60,7 @@ class Empty:
         """The images with background in these voxels, and a standard deviation of 0."""
         if not self.entry:
             return images
-        filled = dict[str, SynthesisedImage]()
+        filled = {}
         for name, image in images.items():
             voxels, sd = self.voxels[name], image.prediction.sd
             if sd is not None:
@@ -163,8 +163,7 @@ def empty_slices(
     trained, beyond = ({}, {}) if anatomy is None else (anatomy.backgrounds, anatomy.beyond)
     if facts.imported:  # what the targets of a published training show is not known
         beyond = dict.fromkeys(images, 1.0)
-    voxels = dict[str, Bool]()
-    values = dict[str, float]()
+    voxels, values = {}, {}
     for name, scale in scales.items():
         voxels[name] = slices if beyond.get(name, 0) > MOST_BEYOND else air
         move, usual = images[name].move, trained.get(name)
@@ -213,12 +212,12 @@ def _describe(
 
 def begins_above(facts: Facts, scales: Mapping[str, Scale]) -> dict[str, float]:
     """The beginning of each scale above 0, unless a window or a floor fixes it."""
-    above = dict[str, float]()
-    for name, scale in scales.items():
-        spec = facts.intensity[name]
-        if spec.window is None and spec.floor is None and scale.low > 0:
-            above[name] = scale.low
-    return above
+    specs = facts.intensity
+    return {
+        name: scale.low
+        for name, scale in scales.items()
+        if specs[name].window is None and specs[name].floor is None and scale.low > 0
+    }
 
 
 def _is_darkest(image: SynthesisedImage, where: Bool) -> bool:

@@ -124,7 +124,7 @@ class Ensemble(Model):
         if not anyway:
             _joined(checks).refuse(warn)
         pool = _Pool()
-        stated = list[dict[str, Any]]()
+        stated = []
         warnings = dict[Message, None]()
         kept = ensemble.held_out(checks)
         count = len(kept)

@@ -85,7 +85,7 @@ def prepare_inputs(
     trained, used = facts.preparation, preparation_for(facts, volumes)
     frame = _find_frame(facts, volumes, used.fixed)
     digests = frozenset[str]()
-    bodies, warnings = list[Volume](), list[Message]()
+    bodies, warnings = [], []
     if frame is not None:
         if facts.seen_voxels:
             wholes = (compact(canonical_view(volume).data[0]) for volume in volumes.values())
@@ -146,7 +146,7 @@ def _find_frame(facts: Facts, scans: Mapping[str, Volume], fixed: str | None) ->
 
 def contents_of(files: Mapping[str, Path | str]) -> dict[str, dict[str, str]]:
     """The hash of the content of each input file; nothing for inputs that are no files."""
-    contents = dict[str, dict[str, str]]()
+    contents = {}
     for name, file in sorted(files.items()):
         path = Path(file)
         # a scan in memory has no file, and "" would be the working directory
@@ -291,9 +291,7 @@ def preparation_for(facts: Facts, scans: Mapping[str, Volume]) -> Preparation:
         return trained
     moved = trained.resample or trained.register
     if trained.fixed is not None and moved and spacing and not trained.changes_voxels:
-        trained = replace(
-            trained, spacing_mm=(spacing[0], spacing[1], spacing[2])
-        )  # the fixed scan's, in training
+        trained = replace(trained, spacing_mm=spacing)  # the fixed scan's, in training
     return replace(trained, fixed=next(iter(scans)))
 
 
@@ -309,9 +307,10 @@ def _preparation_entries(
         entries["grid_of"] = (
             f"{used.fixed} in place of the training's {trained.fixed}, which is no scan of this case"
         )
-    entries["registered"] = registered = dict[str, Any]()
-    for name, scanned in prepared.header.registered.items():
-        registered[name] = asdict(replace(scanned, transform=""))
+    entries["registered"] = {
+        name: asdict(replace(scanned, transform=""))
+        for name, scanned in prepared.header.registered.items()
+    }
     return entries
 
 

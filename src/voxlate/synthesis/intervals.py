@@ -50,7 +50,7 @@ class OutputGrid:
 
     def images(self, values: Mapping[str, np.ndarray | None]) -> dict[str, Volume]:
         """The volumes of the modalities that have values, on the file's grid."""
-        volumes = dict[str, Volume]()
+        volumes = {}
         for name, array in values.items():
             if array is not None:
                 volumes[name] = self.write(array, name)
@@ -153,7 +153,7 @@ class CaseIntervals:
         self, warnings: Sequence[Message]
     ) -> tuple[dict[str, dict[str, float]], list[Message]]:
         """The bounds, {} for scans that are very different by these warnings or the verdict, and the messages on both."""
-        messages = [] if self.verdict is None else list(self.verdict.messages)
+        messages = [] if self.verdict is None else self.verdict.messages
         bounds = self.bounds if any(self.bounds.values()) else {}
         if bounds and worst_grade([*warnings, *messages]) == "do not trust":
             text = "Bounds of the error are not stated, because they hold for scans like those of the calibration."
@@ -174,11 +174,11 @@ def case_intervals(
 
     verdict: whether its scans are in distribution; unused: slices [D] on the network's grid that have no interval.
     """
+    if calibration is None:
+        return CaseIntervals({}, {}, {})
     low = dict[str, Volume]()
     high = dict[str, Volume]()
-    bounds = dict[str, dict[str, float]]()
-    if calibration is None:
-        return CaseIntervals(low, high, bounds)
+    bounds = {}
     sources = sources_of(facts, prepared)
     resampled_sources = [output_grid.resample(source) for source in sources]
     for name, image in images.items():

@@ -323,13 +323,16 @@ class Model:
             plan["calibration"] = calibration.entry
         if files and facts.targets_for(files) != self.targets_of(files):
             plan["only"] = list(self.only)
-        windows = {name: facts.intensity[name].window for name in data.target}
         return {
             **plan,
             "inputs": contents_of(files),
             "units": facts.units,
             "axes": data.axes,
-            "range": {name: [*window] for name, window in windows.items() if window is not None},
+            "range": {
+                name: [*window]
+                for name in data.target
+                if (window := facts.intensity[name].window) is not None
+            },
         }
 
 

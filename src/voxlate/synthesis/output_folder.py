@@ -105,8 +105,7 @@ class OutputFolder:
             raise BadInput(
                 f"{path}: expected one of {stated['parts']} parts, as which this folder was begun, found one of {self.parts}, which holds other cases. Give all parts the same number, or choose another --out."
             )
-        change = _difference(stated, self.plan)
-        if change:
+        if change := _difference(stated, self.plan):
             raise BadInput(
                 f"{path}: expected the way in which this part is to be made, found one that differs in {change}. Give all parts the same options, choose another --out, or remove {self.path}."
             )

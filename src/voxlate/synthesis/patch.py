@@ -142,7 +142,7 @@ class Patch:
         numbers = _repeat_ends(depth.start + step, depth.stop + step, header.shape[0])
         deep, high, wide = (min(side, RIM_MM) for side in header.spacing_mm)
         sides = deep, high, wide
-        grown = list[slice]()
+        grown = []
         for place, side in zip((slice(numbers.min(), numbers.max() + 1), rows, columns), sides):
             reach = int(RIM_MM / side + 1e-6)
             grown.append(slice(max(0, place.start - reach), place.stop + reach))
@@ -195,8 +195,8 @@ def readable(header: CaseHeader, frame_mm: float | None) -> Sequence[tuple[int, 
 
 def overlap(start: Triple, size: Triple, ends: Sequence[tuple[int, int]]) -> tuple[Box, Box]:
     """The part of a patch between ends (along D, H, W) in the volume, in the patch's own indices and in the volume's."""
-    in_patch = list[slice]()
-    in_volume = list[slice]()
+    in_patch = []
+    in_volume = []
     for first, length, (least, most) in zip(start, size, ends):
         begin = min(max(0, least - first), length)
         end = max(begin, min(length, most - first))

@@ -120,12 +120,10 @@ class Synthesised:
     @property
     def files(self) -> dict[str, Volume]:
         """All images and maps by the name of their file, without its suffix."""
-        spread = (
-            STD if self.low else UNCALIBRATED
-        )  # the name states whether there are intervals, too
         files = dict(self.volumes)
         maps = {
-            spread: self.std,
+            # the name states whether there are intervals, too
+            STD if self.low else UNCALIBRATED: self.std,
             LOW: self.low,
             HIGH: self.high,
             UNFAMILIAR: self.unfamiliar,
@@ -213,7 +211,7 @@ class Synthesised:
 
             with whole_file(folder / STATES / "states.png") as path:
                 show_case(self.states, {}, "", (), TILE // 2).save(path)
-        images = dict[str, Writer]()
+        images = {}
         for name, volume in self.files.items():
             for suffix in suffixes:
                 file = f"{name}{suffix}"

@@ -160,11 +160,10 @@ def _noise_of(
 
 def _noise_tiles(plan: SlicePlan, starts: Sequence[Triple]) -> list[Tile] | None:
     """Which part of the slices' noise each tile has; None for whole slices, whatever their margins."""
-    (_, *plane), (_, *size) = plan.input_tiling.shape, plan.input_tiling.patch
+    plane, size = plan.input_tiling.shape[1:], plan.input_tiling.patch[1:]
     if all(length >= whole for length, whole in zip(size, plane)):
         return None
-    size_yx, plane_yx = (size[0], size[1]), (plane[0], plane[1])
-    return [Tile((y, x), size_yx, plane_yx) for _, y, x in starts]
+    return [Tile((y, x), size, plane) for _, y, x in starts]
 
 
 def _moments(

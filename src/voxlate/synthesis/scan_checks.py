@@ -51,7 +51,7 @@ def check_scans(
                 f"{case}: expected {name} to show something, found every voxel {statistics.all.at(0):g}. Check the scan."
             )
         check_floor(name, facts.intensity[name], header, case)
-    bodies = dict[str, Body]()
+    bodies = {}
     if anatomy is not None:
         for name in header.statistics:
             volume = prepared.volume(name)
@@ -63,7 +63,7 @@ def check_scans(
     # a scan of some slices is as good as one of the whole body for a starter of single slices
     of_slices = facts.starter is not None and facts.data.sees_single_slices
     height: Literal["any", "whole"] = "any" if of_slices else "whole"
-    of_scans = list[Message]()
+    of_scans = []
     for name in header.statistics:
         of_scans += _check_scan(facts, prepared, name)
         if compared is not None:

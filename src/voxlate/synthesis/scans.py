@@ -68,21 +68,19 @@ def find_scans(
         )
     wanted = {name for name in model.scan_names if name.lower() not in ignored}
     known = {*model.scan_names, *data.source, *data.target, MASK}
-    found, hidden = list[Scans](), 0
+    found, hidden = [], 0
     if len(inputs) == 1 and is_archive(Path(inputs[0])):
         folder, hidden = unpacked(Path(inputs[0]), unpack_into)
         inputs = [str(folder)]
     for scans in _name_scans(inputs, model, split, series, layout):
         own, notes = by_accepted_names(scans.files, model.facts.accepts)
         used = {name: path for name, path in own.items() if name in wanted}
-        others = sorted({*own, *scans.others} - known)
-        truths = sorted(own.keys() & set(data.target) - wanted)
         found.append(
             replace(
                 scans,
                 files=used,
-                others=tuple(others),
-                truths=tuple(truths),
+                others=tuple(sorted({*own, *scans.others} - known)),
+                truths=tuple(sorted(own.keys() & set(data.target) - wanted)),
                 notes=(*scans.notes, *notes),
             )
         )
@@ -205,7 +203,7 @@ def in_split(model: Model, cases: Iterable[CaseFiles], split: str | None) -> lis
         return cases
     recorded = splits_of(model)
     in_fold = any(member.facts.of_fold for member in model.members)
-    splits = list[str | None]()
+    splits = []
     for case in cases:
         own, trained = case.split, recorded.get(case.case)
         splits.append(trained or own if in_fold else own or trained)
@@ -255,7 +253,7 @@ def _is_one_scan(path: Path, layout: Mapping[str, Any]) -> bool:
 
 def splits_of(model: Model) -> dict[str, str]:
     """The split of each case in the model's training; a training case of any member is not held out."""
-    splits: dict[str, str] = {}
+    splits = {}
     for member in model.members:
         for case, split in member.facts.splits.items():
             if split == "train" or case not in splits:

@@ -113,12 +113,12 @@ def _use_pseudonyms(selected: Selection, pseudonyms: Pseudonyms) -> Selection:
     """The same cases under pseudonyms, which their folders and provenance have instead of names and paths."""
     patients = selected.patients
     names = {case: pseudonyms.case(case, patient) for case, patient in patients.items()}
-    hidden = dict[str, str]()
+    hidden = {}
     for case, patient in patients.items():
         hidden[case] = names[case]
         if patient:
             hidden[patient] = names[case].partition("_")[0]
-    scans = list[Scans]()
+    scans = []
     for scan in selected.scans:
         for modality, path in scan.files.items():
             places = (str(path), str(path.absolute()), str(path.resolve()), path.name)

@@ -135,7 +135,7 @@ def run_cases(
 
     progress: is called with "cases" or "slices", and the number of finished ones and of all.
     """
-    outcomes = dict[int, Outcome]()
+    outcomes = {}
     progress("cases", 0, len(cases))
     context = Context(progress=partial(progress, "slices"), warn=warn)
     with closing(executor.run(job, cases, context)) as running:

@@ -80,8 +80,8 @@ def _finish(
 ) -> Outcomes:
     """The outcomes of waiting cases; those that a worker had as it ended go to `lost`."""
     left, failed_starts = len(waiting), 0
-    places = dict[int, _Place]()
-    answers = dict[Future[Answer], _Place]()
+    places = {}
+    answers = {}
 
     def start(number: int) -> None:
         places[number] = place = _Place(number, hire(number))

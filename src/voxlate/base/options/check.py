@@ -4,7 +4,6 @@ The command line and the functions in Python both check here, so that they refus
 """
 
 import functools
-import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, fields
 from functools import partial
@@ -14,7 +13,7 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 from pydantic import ConfigDict, InstanceOf, TypeAdapter, ValidationError
 
-from voxlate.base.config import converted
+from voxlate.base.config import UNIONS, converted
 from voxlate.base.errors import BadInput, did_you_mean
 from voxlate.base.options.option import Option, option_of, without_notes
 from voxlate.base.options.table import field_types, text_type
@@ -51,8 +50,9 @@ def check_options(table: type[T], options: T | None, changes: Mapping[str, Any])
             raise BadInput(f"{name}: expected a known option, found another. {hint}")
     values |= changes
     for field in fields(table):  # type: ignore[arg-type]
-        if field.name in values and values[field.name] is not field.default:
-            values[field.name] = check_value(field.name, values[field.name], hints[field.name])
+        name = field.name
+        if name in values and values[name] is not field.default:
+            values[name] = check_value(name, values[name], hints[name])
     for field in fields(table):  # type: ignore[arg-type]
         if field.default is MISSING and field.name not in values:
             raise BadInput(f"{field.name}: expected a value, found none. Give it.")
@@ -91,7 +91,7 @@ def _check(name: str, value: Any, hint: Any, readers: Sequence[Reader]) -> Any:
 def _as_stated(value: Any, hint: Any, option: Option | None) -> Any:
     """The value as the annotation states it; Any stands for a text, a path, or an object of a class."""
     bare = without_notes(hint)
-    members = get_args(bare) if get_origin(bare) in (Union, types.UnionType) else (bare,)
+    members = get_args(bare) if get_origin(bare) in UNIONS else (bare,)
     if option is not None and Any in members and type(value).__module__ == "builtins":
         others = (member for member in members if member is not Any)
         bare = Union[(*others, Path, str)]
@@ -102,7 +102,7 @@ def _as_stated(value: Any, hint: Any, option: Option | None) -> Any:
 
 def _take(kind: Any, value: Any) -> Any:
     """A value as a type; raises TypeError where a number or a truth would be made of another type."""
-    taken = adapter(kind).validate_python(value)
+    taken = _take_text(kind, value)
     if any(converted(value, taken)):
         raise TypeError("another type")
     return taken
@@ -135,7 +135,7 @@ def _without_own(hint: Any) -> Any:
     """A type in which classes of voxlate stand for their objects, because pydantic would look inside of these."""
     if isinstance(hint, type) and hint.__module__.partition(".")[0] == "voxlate":
         return InstanceOf[hint]  # type: ignore[misc, valid-type]
-    if get_origin(hint) in (Union, types.UnionType):
+    if get_origin(hint) in UNIONS:
         return Union[tuple(_without_own(member) for member in get_args(hint))]  # noqa: UP007
     return hint
 
@@ -168,9 +168,9 @@ def _words(hint: Any) -> str:
         taken = None if option is None or option.takes is None else _words(option.takes)
         plain = option.objects if option is not None and option.objects else _words(inner[0])
         return plain if taken is None or taken in plain else f"{taken} or {plain}"
-    if origin in (Union, types.UnionType):
+    if origin in UNIONS:
         members = (member for member in inner if member is not type(None))
-        return " or ".join(dict.fromkeys(_words(member) for member in members))
+        return " or ".join(dict.fromkeys(map(_words, members)))
     if origin is Literal:
         return ", ".join(map(repr, inner))
     if origin is tuple:

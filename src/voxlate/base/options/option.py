@@ -140,7 +140,7 @@ def in_python(text: str, parameters: Mapping[str, Parameter]) -> str:
 
     What follows as "(in Python: …)" takes the place of an option, and command lines stay.
     """
-    names = dict[str, str]()
+    names = {}
     for name, parameter in parameters.items():
         if option := option_of(parameter.annotation):
             is_switch = without_notes(parameter.annotation) is bool

@@ -197,7 +197,7 @@ def function(described: Callable[..., Any], others: str = "") -> Callable[..., A
 
 def _in_python(own: inspect.Signature, table: Any) -> inspect.Signature:
     """The signature in Python: `progress` may be left out, and options are an object or keywords."""
-    parameters = list[inspect.Parameter]()
+    parameters = []
     for name, parameter in own.parameters.items():
         parameter = parameter.replace(annotation=without_notes(parameter.annotation))
         if name == "progress":
@@ -278,7 +278,7 @@ def schemas_of(parameters: Parameters) -> dict[str, dict[str, Any]]:
     from voxlate.base.options.check import adapter  # loads pydantic
 
     helps = dict(line.split(": ", 1) for line in describe(parameters))
-    schemas = dict[str, dict[str, Any]]()
+    schemas = {}
     for name, parameter in parameters.items():
         option = option_in(parameter)
         kind = text_type(parameter.annotation)

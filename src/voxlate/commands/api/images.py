@@ -406,7 +406,7 @@ def check(run: Runs, inputs: Inputs, *, options: CheckOptions, progress: Reporte
 
 def _checks(selected: "Selection", progress: Reporter) -> Checks:
     """The verdict on each case that was found."""
-    left_out, cases = dict[str, str](), list[CheckedCase]()
+    left_out, cases = {}, []
     for number, scans in enumerate(selected.scans):
         progress.step("cases", number, len(selected.scans))
         try:
@@ -430,7 +430,7 @@ def check_case(model: "Model", scans: "Scans") -> CheckedCase:
     grade = worst_grade(messages)
     verdict = "fits" if grade in (None, "note") else str(grade)
     inputs = checked.inputs
-    files = dict[str, dict[str, str]]()
+    files = {}
     for name, grid in inputs.grids.items():
         unit = inputs.prepared.header.units.get(name, "")
         files[name] = {"file": str(inputs.files[name]), "grid": f"{grid}", "unit": unit}

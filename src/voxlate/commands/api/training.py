@@ -201,7 +201,7 @@ def list_starters(
 
     keys = ("title", "source", "target", "accepts", "bytes", "parameters", "trained_on")
     cards = {name: read_card(folder_of(name)) for name in names}
-    rows = list[dict[str, Any]]()
+    rows = []
     for name, card in cards.items():
         stated = {key: getattr(card, key) for key in keys}
         rows.append({"name": f"{PREFIX}{name}", **stated, "card": card.lines})

@@ -45,7 +45,7 @@ def _is_in_import(frame: FrameType | None) -> bool:
 
 def main() -> None:
     """Run the command line: exit code 0 done, 2 bad use or bad input (one sentence), 3 a case was left out or is not to be trusted, 130 stopped, 1 else."""
-    started, pressed = os.getpid(), list[int]()
+    started, pressed = os.getpid(), []
 
     def stop(number: int, frame: FrameType | None) -> None:
         """End at Ctrl-C, in the middle of an import at once."""

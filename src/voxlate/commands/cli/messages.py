@@ -19,7 +19,7 @@ def keep_messages(
 
     verbose: print each message at once; wait: else print them together at the end, in MOST lines.
     """
-    kept = list[Message]()
+    kept = []
 
     def take(said: Message) -> None:
         """Keep a message, and print it where it does not wait."""

@@ -72,7 +72,7 @@ def _read(parameters: Mapping[str, inspect.Parameter], values: dict[str, Any]) -
     """The values of the command line, checked; those that are not given are the defaults."""
     from voxlate.base.options.check import read_text  # loads pydantic, which --help does not need
 
-    read = dict[str, Any]()
+    read = {}
     for name, parameter in parameters.items():
         value = values[name]
         option = option_in(parameter)

@@ -273,10 +273,10 @@ def _store_and_measure(
     Each scan has its own foreground because synthesis has no target and, as a rule, no mask file. Maps of tissue
     parameters have that of the proton density, since some of them show a few vessels and nothing else.
     """
-    arrays = dict[str, np.ndarray]()
-    statistics = dict[str, Statistics]()
-    outlines = list[np.ndarray]()
-    bodies = dict[str, np.ndarray]()
+    arrays = {}
+    statistics = {}
+    outlines = []
+    bodies = {}
     for name, volume in volumes.items():
         shown = PROTONS if name in TISSUE_MAPS and PROTONS in volumes else name
         if shown not in bodies:

@@ -107,7 +107,7 @@ def cases_of(
             for row in of_case
         )
         candidates = grouped((row.modality, row) for row in named)
-        files = dict[str, Path]()
+        files = {}
         for name, of_modality in candidates.items():
             chosen = choice.choose(of_modality)
             if chosen is None:

@@ -268,7 +268,7 @@ def _take_modalities(
 def _unify_spelling(cases: list[CaseFiles], found: CohortFiles) -> list[CaseFiles]:
     """The cases with t1 for T1w where some have the one and some the other, and none has both."""
     counts = Counter(chain.from_iterable(case.files for case in cases))
-    renamed = dict[str, str]()
+    renamed = {}
     for name, plain in sorted(load_preset("bids").aliases.items()):
         in_one_case = any({name, plain} <= case.files.keys() for case in cases)
         if {name, plain} <= counts.keys() and not in_one_case:
@@ -391,7 +391,7 @@ def _folders_without_images(
     paths = [*chain.from_iterable(case.paths.values() for case in cases)]
     levels = {path.parent.parent for path in paths if path.parent != root}
     with_cases = set(chain.from_iterable(path.parents for path in paths))
-    sentences = list[str]()
+    sentences = []
     for folder, files in folders:
         data = sorted(name for name in files if not name.lower().endswith(NOTES))
         has_images = any(name.lower().endswith(kinds) for name in data)
@@ -414,9 +414,9 @@ def _folders(root: Path, found: CohortFiles) -> Folders:
             f"{error.filename}: expected a folder that may be read, found '{error.strerror}'"
         )
 
-    visited = set[Path]()
+    visited = set()
     folders = Folders()
-    twice = list[str]()
+    twice = []
     starts = [root]
     for start in starts:  # grows by the links that are found
         for place, names, files in os.walk(start, onerror=note):
@@ -472,7 +472,7 @@ def _rows_of(
     tagged: the rows of a DICOM folder, which also names modalities where the pattern does not.
     """
     parts_of = defaultdict[str, list[tuple[str, str]]](list)  # of a place: names and parts
-    expressions = dict[str, re.Pattern[str]]()
+    expressions = {}
     for modality, pattern in layout.forms:
         place, part = split_part(pattern)
         expressions[place] = path_expression(place)

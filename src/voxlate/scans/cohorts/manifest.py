@@ -88,7 +88,7 @@ def read_manifest(
     names = Counter(map(_name, rows))
     _check_form(path, is_long, scans, names)
     if is_long or scans:
-        files = list[Row]()
+        files = []
         for row, column in product(rows, ["path"] if is_long else scans):
             name, cell = row["modality"] if is_long else column, row[column]
             if cell and choice.keep_file(cell):
@@ -263,7 +263,7 @@ def _is_typo(name: str, word: str) -> bool:
 def _holds_scans(path: Path, column: str, rows: Sequence[Cells], bases: Sequence[Path]) -> bool:
     """Whether a column of a manifest names scans; raises BadInput for a column of files that are not read."""
     values = [*filter(None, dict.fromkeys(row[column] for row in rows))]
-    unread = list[str]()
+    unread = []
     for value in values:
         files = [location_of(place) for place in _places(value, bases)]
         if value.lower().endswith(scan_endings()) or any(_is_scan(file, value) for file in files):
@@ -339,7 +339,7 @@ def _cases_of_notes(
 
     Raises BadInput for a name that has no case.
     """
-    by_name = defaultdict[str, list[CaseFiles]](list)
+    by_name = defaultdict(list)
     for case in cases:
         own = {case.case}
         if key == "patient":

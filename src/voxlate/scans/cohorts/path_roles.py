@@ -98,8 +98,8 @@ def _rows(root: Path, scans: Scans, found: CohortFiles) -> list[Row]:
     for (groups, patient, _), _ in scans:
         groups_of[patient].add(groups)
     twice = sorted(patient for patient, groups in groups_of.items() if len(groups) > 1)
-    rows = list[Row]()
-    owners = dict[str, str]()
+    rows = []
+    owners = {}
     for (groups, patient, study), row in scans:
         owner = ("_".join((*groups, patient)) if twice else patient) + row.case
         names = [name for _, name in study]
@@ -195,12 +195,12 @@ def _is_study(name: str) -> bool:
 
 def _named_by_siblings(roles: Sequence[Roles]) -> list[Roles]:
     """The roles, of which those without a modality are read as a scan beside them: p1_hbv is of p1 beside p1_t2w."""
-    siblings = dict[str, Roles]()
+    siblings = {}
     for role in roles:
         start = without_ending(role.path).removesuffix(role.modality)
         if role.modality and start.endswith(("-", "_")):
             siblings[start] = role
-    named = list[Roles]()
+    named = []
     for role in roles:
         bare = without_ending(role.path)
         marks = [] if role.modality else re.finditer("[-_]", bare)

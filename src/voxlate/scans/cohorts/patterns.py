@@ -54,8 +54,8 @@ def split_folders(paths: Iterable[str]) -> dict[str, tuple[str, str]]:
     A short word such as 'te' counts beside a folder of another split.
     """
     folders = {folder for path in paths for folder in PurePosixPath(path).parents}
-    stated = dict[PurePosixPath, tuple[str, str]]()
-    short = set[PurePosixPath]()
+    stated = {}
+    short = set()
     for folder in folders:
         match = SPLIT_FOLDER.fullmatch(folder.name)
         if match is None:

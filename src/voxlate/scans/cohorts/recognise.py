@@ -58,7 +58,7 @@ def _nnunet(root: Path) -> Preset:
     elif len(numbers) == len(channels):
         is_numbered = True
     aliases = load_preset("bids").aliases
-    files, frames = dict[str, list[str]](), dict[str, str]()
+    files, frames = {}, {}
     for number, channel in channels.items():
         name = modality_name(re.sub(r"[^\w-]+", "_", str(channel)).strip("_"), aliases)
         mark = f"_{int(number):04d}" if is_numbered else ""

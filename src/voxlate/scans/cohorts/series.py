@@ -39,7 +39,7 @@ def cases_by_series(
     BadInput where no folder has the form, several series fit one modality of a case, or none fits in any case.
     """
     skip = [path_expression(pattern) for pattern in layout.skip]
-    places = dict[str, Path]()  # by their paths below root
+    places = {}  # by their paths below root
     for folder in filter(is_dicom_folder, folders):
         name = folder.relative_to(root).as_posix() if folder != root else root.resolve().name
         if not fits_any(name, skip):
@@ -49,7 +49,7 @@ def cases_by_series(
         matches = {name: match for name in places if (match := expression.fullmatch(name))}
         if not matches:
             continue
-        listed, splits = list[Row](), split_folders(places)
+        listed, splits = [], split_folders(places)
         for name, match in matches.items():
             patient, study, split = study_of(match, root, splits)
             for series in list_series(places[name]):
@@ -75,7 +75,7 @@ def rows_by_tags(root: Path, choice: Choice, path: str) -> list[Row]:
 
     Where one modality is of several patients, the case of a row is the end of its name, such as "_2"; else "".
     """
-    rows = list[Row]()
+    rows = []
     for series in list_series(root / path):
         is_scout = SCOUT.search(f"{series.image_type} {series.description} {series.protocol}")
         if not is_scout and _is_kept(series, root, choice):

@@ -92,7 +92,7 @@ def take_patients(cases: list[CaseFiles], patients: Path | str) -> list[CaseFile
     if str(patients) == EACH:
         return [replace(case, patient=case.case) for case in cases]
     path = Path(patients)
-    rows = dict[int, list[str]]()
+    rows = {}
     for number, line in _lines(path).items():
         rows[number] = re.split(r"[\s,;]+", line)
         for word in rows[number]:
@@ -133,7 +133,7 @@ def refuse_unfit(cases: Sequence[CaseFiles], root: Path) -> None:
             raise BadInput(
                 f"{root}: expected {', '.join(sorted(paths))} and {lacking[0]} of {case.case}, found no {lacking[0]}. Add the file, take the case out, or name the modalities to prepare (--modality)."
             )
-        sizes = dict[Path, tuple[int, ...]]()
+        sizes = {}
         for path in paths.values():
             file, part = file_and_part(path)
             size = slice_size(file, part) if file.suffix.lower() in (".npy", ".npz") else None
@@ -156,7 +156,7 @@ def _refuse_unequal(shapes: Mapping[Path, tuple[int, ...]], what: str, why: str)
 
 def assumptions(cases: Sequence[CaseFiles]) -> list[str]:
     """Sentences where the spacing of slices in arrays, or spacing and orientation of pictures, are assumed."""
-    sentences = list[str]()
+    sentences = []
     if any(holds_slices(path) and ",mm=" not in f",{part}" for path, part in _parts(cases)):
         sentences.append(
             "spacing is 1 mm: nothing states it (a preset of your own may: a base, and [arrays] part = 'mm=0.6x0.6x5')"

@@ -41,7 +41,7 @@ def read_table(path: Path) -> dict[int, Cells]:
         raise BadInput(
             f"{path}: expected each column once, found '{most_frequent}' twice. Rename or remove one of them."
         )
-    rows = dict[int, Cells]()
+    rows = {}
     for number, cells in table.items():
         if len(cells) != len(names):
             raise BadInput(

@@ -201,7 +201,7 @@ def list_series(folder: Path) -> list[SeriesInfo]:
 
 def _group_by_series(headers: Iterable[tuple[Image, Any]]) -> list[SeriesInfo]:
     """The series that files belong to: files of one share its UID, number, modality and description, or are joined."""
-    by_key: dict[str, SeriesInfo] = {}
+    by_key = {}
     joins = Joins()
     for image, header in headers:
         file = image.file
@@ -248,7 +248,7 @@ def _read_headers(place: Path) -> Iterator[tuple[Image, Any]]:
     """
     optional_package("pydicom", "dicom", place, "pydicom to read DICOM files")
     suffixes = set(ENDINGS)
-    unreadable = dict[Path, BadInput]()
+    unreadable = {}
     for file in entries_in(place):
         try:
             header = _read_header(file)

@@ -77,7 +77,7 @@ def find_copies(headers: Headers) -> list[Image]:
 
     Where images at one place differ anywhere in a series, it holds several volumes, and none is a copy.
     """
-    copies = list[Image]()
+    copies = []
     for first, *others in _group_by_place(headers).values():
         for image in others:
             if not _same_values(first, image, headers):
@@ -218,7 +218,7 @@ def check_agreement(headers: Headers, path: Path) -> tuple[str, ...]:
     Raises BadInput where they are of two patients or scans, or show different things.
     """
     modality = next(iter(headers.values())).get("Modality")
-    said, varied = list[str](), list[str]()
+    said, varied = [], []
     for name in dict.fromkeys(AGREEING):
         images = _images_by_value(headers, name)
         listed = "; ".join(f"{value or 'nothing'} in {_first(images[value])}" for value in images)

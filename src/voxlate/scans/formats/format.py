@@ -107,7 +107,7 @@ def to_float32(planes: Iterable[np.ndarray], shape: tuple[int, ...], where: obje
     Raises BadInput where float32 rounds away what distinguishes the values.
     """
     data = empty(shape, np.float32)
-    ends, whole = list[float](), True
+    ends, whole = [], True
     with np.errstate(over="ignore", invalid="ignore"):
         for out, plane in zip(data, planes, strict=True):
             out[:] = plane

@@ -95,7 +95,7 @@ def _read_fields(path: Path) -> tuple[dict[str, str], Path]:
     Raises BadInput where that file is absent, and for an encoding that is not read.
     """
     last_key = "elementdatafile" if path.suffix.lower() in METAIMAGE else "\n"
-    fields = dict[str, str]()
+    fields = {}
     with path.open("rb") as file:
         for raw in file:
             line = raw.decode("latin-1").lower()

@@ -36,7 +36,7 @@ def read_picture(path: Path) -> Stored:
         pages = getattr(picture, "n_frames", 1)
         kind = picture.format
         white_is_zero = kind == "TIFF" and picture.getexif().get(PHOTOMETRIC) == 0
-        guesses = list[str]()
+        guesses = []
     with (
         errors_as(f"{path}: expected a whole picture, found damaged pixels", "Get the file again."),
         picture,

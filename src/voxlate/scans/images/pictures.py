@@ -164,7 +164,7 @@ def montage(
     rows: axial slices of canonical volumes, [H, W] scaled to [0, 1] or in colours [H, W, 3]; labels: a text above each
     row; tile: as that of `sheet_with_labels`.
     """
-    named = list[tuple[str, Sequence[Picture]]]()
+    named = []
     for label, row in zip_longest(labels, rows, fillvalue=""):
         turned = [np.asarray(image)[::-1, ::-1] for image in row]
         named.append(

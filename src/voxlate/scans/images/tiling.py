@@ -43,7 +43,7 @@ class Tiling:
 
     def weight(self) -> np.ndarray:
         """The blending weight of a tile: [D, H, W] float32, positive, falling off smoothly where tiles overlap."""
-        ramps = list[np.ndarray]()
+        ramps = []
         for patch, overlap in zip(self.patch, self.overlap):
             # sin² over the overlap at both ends, 1 between: opposite ramps add up to 1, and no weight is 0
             distance = np.minimum(np.arange(patch), np.arange(patch)[::-1]) + 0.5
@@ -266,7 +266,7 @@ def fit_to_frame(
     _, *sides = plan.input_tiling.shape
     if plan.input_tiling.patch != (1, *sides):
         return plan
-    reach = list[int]()
+    reach = []
     for ends, margin, length, side in zip(box, margins, sides, least):
         window = _up(max(side, ends[1] - ends[0] + 2 * margin), multiple)
         first = centre_on(ends, window)
