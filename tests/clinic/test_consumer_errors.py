@@ -155,7 +155,7 @@ def test_images_of_another_unit_have_no_errors_of_these_users(tmp_path):
             draw.uniform(0, 900, (1, 12, 16, 16)).astype(np.float32), np.eye(4), "a.u.", "t1"
         )
         write_volume(tmp_path / folder / "ann" / "t1.nii.gz", scan)
-    with pytest.raises(BadInput, match="consumer pet"):
+    with pytest.raises(BadInput, match="consumers pet"):
         package.evaluate(
             tmp_path / "OUT", tmp_path / "COHORT", consumers="pet", any_truth=True, progress=False
         )

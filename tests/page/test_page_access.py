@@ -180,10 +180,10 @@ def test_the_description_of_the_addresses_is_for_those_who_are_in(page):
 @pytest.mark.parametrize(
     ("options", "named"),
     [
-        ({"host": "10.0.0.5"}, "--token-file"),
-        ({"host": "0.0.0.0", "token": "x" * 16}, "--name"),
+        ({"host": "10.0.0.5"}, "token="),
+        ({"host": "0.0.0.0", "token": "x" * 16}, "name=NAME"),
         ({"token": "short"}, "at least 16"),
-        ({"root": "nowhere"}, "--root"),
+        ({"root": "nowhere"}, "root"),
         ({"runs": ["nowhere"]}, "nowhere"),
         ({"runs": []}, "no starter"),
     ],

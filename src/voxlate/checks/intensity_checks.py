@@ -5,10 +5,13 @@ from typing import Any
 
 import numpy as np
 
+from voxlate.base.arrays import Float32
 from voxlate.base.errors import BadInput, first_of
 from voxlate.base.messages import Message
 from voxlate.checks.table import Measured, Numbers, ask
+from voxlate.checks.thumbnail import coarse
 from voxlate.scans.cases.case_header import CaseHeader
+from voxlate.scans.images.grid import Volume
 from voxlate.scans.images.intensity import IntensityMap
 from voxlate.scans.images.statistics import PERCENTILES, Distribution, Statistics
 
@@ -125,3 +128,19 @@ def _points(statistics: Statistics, spec: IntensityMap) -> list[float]:
     scale = spec.scale(statistics)
     width = max(scale.high - scale.low, 1e-37)
     return [2 * (statistics.foreground.at(point) - scale.low) / width - 1 for point in POINTS]
+
+
+def check_tissue(ct: Volume) -> list[Message]:
+    """A message where the soft tissue of a CT has other HU than in patients, whatever its air has."""
+    return ask("tissue", tissue_numbers(coarse(ct.data[0])[0]), ct.modality)
+
+
+def tissue_numbers(hu: Float32) -> dict[str, float]:
+    """Around which HU most of fat and soft tissue lies (tissue), and up to which a quarter as much (tissue_top)."""
+    counts, edges = np.histogram(hu[hu != 0], np.arange(-300, 301, 10))  # 0 may be padding
+    counts = np.convolve(counts, np.ones(5), "same")
+    if not counts.any():
+        return {}
+    middles = edges[:-1] + 5
+    top = middles[counts >= counts.max() / 4].max()
+    return {"tissue": float(middles[counts.argmax()]), "tissue_top": float(top)}

@@ -6,12 +6,10 @@ import numpy as np
 
 from voxlate.base.arrays import Float32
 from voxlate.base.groups import grouped
-from voxlate.base.messages import Message
 from voxlate.checks.audit import SHOW_ANATOMY
-from voxlate.checks.intensity_checks import AIR_HU, check_kind
-from voxlate.checks.table import ask, first
-from voxlate.checks.thumbnail import Thumbnail, coarse, empty_share
-from voxlate.scans.images.grid import Volume
+from voxlate.checks.intensity_checks import AIR_HU, check_kind, tissue_numbers
+from voxlate.checks.table import first
+from voxlate.checks.thumbnail import Thumbnail, empty_share
 from voxlate.scans.images.mask import Spacing
 from voxlate.scans.images.statistics import Statistics
 from voxlate.scans.images.units import TISSUE_MAPS
@@ -83,22 +81,6 @@ def numbers_of(
         numbers |= {"depth_mm": depth_mm, "width_mm": width_mm}
         numbers |= {"depth": float(np.log(depth_mm)), "across": float(np.log(width_mm))}
     return numbers
-
-
-def check_tissue(ct: Volume) -> list[Message]:
-    """A message where the soft tissue of a CT has other HU than in patients, whatever its air has."""
-    return ask("tissue", tissue_numbers(coarse(ct.data[0])[0]), ct.modality)
-
-
-def tissue_numbers(hu: Float32) -> dict[str, float]:
-    """Around which HU most of fat and soft tissue lies (tissue), and up to which a quarter as much (tissue_top)."""
-    counts, edges = np.histogram(hu[hu != 0], np.arange(-300, 301, 10))  # 0 may be padding
-    counts = np.convolve(counts, np.ones(5), "same")
-    if not counts.any():
-        return {}
-    middles = edges[:-1] + 5
-    top = middles[counts >= counts.max() / 4].max()
-    return {"tissue": float(middles[counts.argmax()]), "tissue_top": float(top)}
 
 
 def _soft(thumbnail: Thumbnail, border: Float32) -> float:

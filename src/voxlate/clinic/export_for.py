@@ -16,7 +16,7 @@ from voxlate.base.errors import BadInput, CannotWrite
 from voxlate.base.executors.job import Progress, no_report
 from voxlate.base.files import HIGH, LOW, lock, read_json, whole_folder, write_json, write_text
 from voxlate.base.messages import Message, message, read_messages
-from voxlate.checks.scan_numbers import check_tissue
+from voxlate.checks.intensity_checks import check_tissue
 from voxlate.clinic.consumer_dicom import find_source, write_attenuation, write_plan
 from voxlate.clinic.consumers.beams import read_beam
 from voxlate.clinic.consumers.maps import with_data, within

@@ -16,10 +16,10 @@ from voxlate.checks.intensity_checks import (
     check_floor,
     check_kind,
     check_scales,
+    check_tissue,
     check_vessels,
 )
 from voxlate.checks.quality_checks import check_noise, check_quality, check_slices, quality_of
-from voxlate.checks.scan_numbers import check_tissue
 from voxlate.checks.sides import sides_of
 from voxlate.checks.table import ask
 from voxlate.scans.cases.case import PreparedCase

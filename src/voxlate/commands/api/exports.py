@@ -324,6 +324,7 @@ def _serve(
     runs: Annotated[Sequence[Place], RUNS] = (),
     *,
     options: ServeOptions,
+    progress: Reporter,
 ) -> None:
     """Serve a page on this machine: choose a scan, see which model fits, synthesise, view, download.
 
@@ -331,4 +332,4 @@ def _serve(
     """
     import voxlate  # its names are also those of the wing above this one
 
-    voxlate.serve(runs, options)
+    voxlate.serve(runs, options, progress=progress)
