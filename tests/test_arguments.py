@@ -216,6 +216,9 @@ def test_a_model_of_one_source_takes_a_scan_without_its_name(run, cohort):
     named = model.synthesise({"t1": path}).volumes["t2"].data
     for scan in (path, str(path), image, (image.get_fdata(), image.affine)):
         assert np.array_equal(model.synthesise(scan).volumes["t2"].data, named)
+    image.set_qform(np.diag([-1, 1, 1, 1]) @ image.affine, 1)
+    (said,) = [one for one in model.check(image).messages if one.code == "guess"]
+    assert said.grade == "caution"
 
 
 @every_row(
@@ -238,6 +241,15 @@ def test_a_model_of_one_source_takes_a_scan_without_its_name(run, cohort):
         (np.zeros((2, 2, 2)), "t1: expected a path, a Volume, a nibabel image, or a pair"),
         ((np.full((2, 2, 2), "1"), np.eye(4)), "expected numbers for an array and its affine"),
         ({"T1": "scan.nii.gz"}, "Did you mean 't1'?"),
+        (
+            package.Volume(np.zeros((2, 2, 2, 2), np.float32), np.eye(4), "a.u.", "t1"),
+            "values (2, 2, 2, 2)",
+        ),
+        (package.Volume(np.zeros((1, 2, 2, 2), np.float32), np.eye(4), "hu", "t1"), "in 'hu'"),
+        (
+            package.Volume(np.full((1, 2, 2, 2), np.inf, np.float32), np.eye(4), "HU", "t1"),
+            "found other",
+        ),
     ],
 )
 def test_an_input_that_is_not_a_scan_is_refused_in_one_sentence(run, scan, said):

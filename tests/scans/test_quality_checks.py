@@ -80,6 +80,7 @@ EMPTIED = ~np.isin(np.arange(24), [8, 9, 10, 11])[:, None, None]
         lambda image: np.concatenate([0 * image[:5], image, 0 * image[:9]]),
         lambda image: 0 * image,
         lambda image: np.minimum(image, 200),
+        lambda image: np.floor(image / 8) * 8,
     ],
 )
 def test_nothing_is_said_of_slices_that_continue_each_other(cone, change):

@@ -27,10 +27,11 @@ from voxlate.scans.cases.case import (
 )
 from voxlate.scans.cases.layout import lay_out
 from voxlate.scans.formats.io import content_hash, is_there, read_volume
+from voxlate.scans.formats.nifti import grid_of
 from voxlate.scans.images.frame import Frame, find_frame
 from voxlate.scans.images.grid import Grid, Volume, canonical_view, check_affine, same_grid
 from voxlate.scans.images.mask import body_in_any_air, clearest, foreground
-from voxlate.scans.images.units import unit_of
+from voxlate.scans.images.units import KNOWN_UNITS, unit_of
 from voxlate.synthesis.facts import CUBIC, Facts
 from voxlate.synthesis.memory import check_memory
 from voxlate.synthesis.scan_checks import check_scans
@@ -330,12 +331,15 @@ def as_volume(scan: Scan, modality: str) -> Volume:
     """A scan as a volume; raises BadInput where it is none of the types that Scan names."""
     if isinstance(scan, Volume):
         _check_plain(scan.data, modality)
+        _check_volume(scan, modality)
         return scan
     if isinstance(scan, str | Path):
         return read_volume(Path(scan), modality)
     pair: Any = scan
+    grid, guess = None, ""
     if isinstance(scan, nib.spatialimages.SpatialImage):
-        pair = scan.dataobj, scan.affine
+        grid, guess = grid_of(scan, modality)
+        pair = scan.dataobj, grid.affine
     if not isinstance(pair, tuple) or len(pair) != 2:
         raise BadInput(
             f"{modality}: expected a path, a Volume, a nibabel image, or a pair of an array [x, y, z] and its affine, found {type(scan).__name__}. Give one of these."
@@ -364,7 +368,21 @@ def as_volume(scan: Scan, modality: str) -> Volume:
             f"{modality}: expected an array [x, y, z] of finite values, found {found}. Change it."
         )
     data = values.T[None].copy()
-    return Volume(data, check_affine(affine, modality), unit_of(modality), modality)
+    volume = Volume(data, check_affine(affine, modality), unit_of(modality), modality)
+    return (
+        volume
+        if grid is None
+        else replace(volume, guesses=(guess,) * bool(guess), codes=grid.codes)
+    )
+
+
+def _check_volume(scan: Volume, modality: str) -> None:
+    """Raise BadInput for a volume in memory of several channels, of values that are not finite, or of an unknown unit."""
+    is_finite = np.isfinite(scan.data).all()
+    if not is_finite or scan.data.shape[:-3] != (1,) or scan.unit not in KNOWN_UNITS:
+        raise BadInput(
+            f"{modality}: expected a Volume of finite values [1, D, H, W] in one of the units {', '.join(sorted(KNOWN_UNITS))}, found {'' if is_finite else 'other '}values {scan.data.shape} in '{scan.unit}'. Change it."
+        )
 
 
 def _check_plain(values: Any, modality: str) -> None:

@@ -213,6 +213,8 @@ def in_split(model: Model, cases: Iterable[CaseFiles], split: str | None) -> lis
 
 def _case_of(files: Mapping[str, Path]) -> str:
     """A name for scans that are given as files: that of the first file, or of its folder if that is more specific."""
+    if not files:
+        raise BadInput("inputs: expected a scan, found none. Give one.")
     path = location_of(next(iter(files.values())))
     stem = path.name.split(".")[0]
     generic = stem.lower() in {name.lower() for name in files} or stem.lower() in UNITS

@@ -175,7 +175,7 @@ def _first_byte(image: Any) -> int:
     return max(int(image.dataobj.offset), least)
 
 
-def _grid(image: Any, path: Path) -> tuple[Grid, str]:
+def grid_of(image: Any, path: Path | str) -> tuple[Grid, str]:
     """The grid of a loaded header, and a sentence where it states no orientation, or two.
 
     The affine is the sform where its code is set, else the qform, else the header's sizes; in millimetres. Raises
@@ -246,7 +246,7 @@ def open_nifti(path: Path) -> DynamicScan:
     Raises BadInput for damaged files, colour, complex voxels and singular affines.
     """
     image, said = _load(path)
-    grid, guess = _grid(image, path)
+    grid, guess = grid_of(image, path)
     guesses = (*said, *filter(None, [guess]))
     _check_size(image, grid, path)
     check_volume(grid.shape, path)
