@@ -31,7 +31,7 @@ from voxlate.scans.formats.nifti import grid_of
 from voxlate.scans.images.frame import Frame, find_frame
 from voxlate.scans.images.grid import Grid, Volume, canonical_view, check_affine, same_grid
 from voxlate.scans.images.mask import body_in_any_air, clearest, foreground
-from voxlate.scans.images.units import KNOWN_UNITS, unit_of
+from voxlate.scans.images.units import unit_of
 from voxlate.synthesis.facts import CUBIC, Facts
 from voxlate.synthesis.memory import check_memory
 from voxlate.synthesis.scan_checks import check_scans
@@ -377,11 +377,12 @@ def as_volume(scan: Scan, modality: str) -> Volume:
 
 
 def _check_volume(scan: Volume, modality: str) -> None:
-    """Raise BadInput for a volume in memory of several channels, of values that are not finite, or of an unknown unit."""
+    """Raise BadInput for a volume in memory of several channels, of values that are not finite, or of "hu" in place of "HU"."""
     is_finite = np.isfinite(scan.data).all()
-    if not is_finite or scan.data.shape[:-3] != (1,) or scan.unit not in KNOWN_UNITS:
+    is_misspelt = scan.unit != "HU" and scan.unit.upper() == "HU"
+    if not is_finite or scan.data.shape[:-3] != (1,) or is_misspelt:
         raise BadInput(
-            f"{modality}: expected a Volume of finite values [1, D, H, W] in one of the units {', '.join(sorted(KNOWN_UNITS))}, found {'' if is_finite else 'other '}values {scan.data.shape} in '{scan.unit}'. Change it."
+            f"{modality}: expected a Volume of finite values [1, D, H, W] in a unit such as HU or a.u., found {'' if is_finite else 'other '}values {scan.data.shape} in '{scan.unit}'. Change it."
         )
 
 

@@ -24,7 +24,6 @@ UNITS: dict[str, str] = {
     **dict.fromkeys(MR, "a.u."),
     **TISSUE_MAPS,
 }
-KNOWN_UNITS = {"grey", *UNITS.values()}
 
 
 def unit_of(modality: str) -> str:
