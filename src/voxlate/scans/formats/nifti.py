@@ -212,9 +212,8 @@ def grid_of(image: Any, path: Path | str) -> tuple[Grid, str]:
     if not (q and s) or (of_q and of_s):
         return grid, ""
     turn = affines[0][:3, :3].T @ affines[1][:3, :3]
-    is_turned = (
-        np.linalg.det(turn) < 0 or (turn.diagonal() < 0).any()
-    )  # an axis points the other way
+    # an axis points the other way
+    is_turned = np.linalg.det(turn) < 0 or (turn.diagonal() < 0).any()
     apart = SIDES_OPEN if is_turned else "give voxels different places"
     guess = f"its qform and sform {apart}; the {'sform' if of_s else 'qform'} was taken. Check its orientation, and write one of them into both."
     return Grid(shape, affine, (q * of_q, s * of_s)), guess
