@@ -11,6 +11,7 @@ from voxlate.anatomy.cohort import write_cohort
 from voxlate.checks.audit import (
     MOST_PAIRS,
     check_alignment,
+    check_together,
     choose_cases,
     misalignments,
     to_refine,
@@ -61,6 +62,9 @@ def test_the_pair_that_is_out_of_register_is_named_and_a_line_tells_the_median(p
     cohort = open_cohort(prepared)
     (named,) = [str(warning) for warning in cohort.warnings if warning.code == "misaligned"]
     assert named.startswith("phantom_001: t2 lies 5.")
+    near, far = ([*check_together(cohort.case(entry.case))] for entry in cohort.cases)
+    assert near == []
+    assert [(said.code, said.grade) for said in far] == [("scans-apart", "caution")]
     line = misalignment_lines(cohort.cases)["t2"]
     assert line.endswith("mm from t1 (median of 2 cases), at most 5.0 (phantom_001)")
 

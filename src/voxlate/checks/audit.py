@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple
 from voxlate.base.errors import first_of
 from voxlate.base.groups import grouped
 from voxlate.base.messages import Message, message
+from voxlate.checks.table import ask
 from voxlate.scans.cases.align import Preparation
 from voxlate.scans.cases.case import PreparedCase
 from voxlate.scans.cases.case_header import CaseHeader
@@ -72,6 +73,13 @@ def misalignments(
             measured = Misalignment(None, None, None, None, 0, 0, reason=MAPS)
         by_name[name] = replace(measured, to=to)
     return by_name
+
+
+def check_together(case: PreparedCase) -> Iterator[Message]:
+    """A message on each scan of a case that lies far from the first, moved or of another patient."""
+    for name, measured in misalignments(case, resolution="coarse").items():
+        if measured.median_mm is not None:
+            yield from ask("together", {"median_mm": measured.median_mm, "to": measured.to}, name)
 
 
 def not_examined(header: CaseHeader | Entry) -> bool:

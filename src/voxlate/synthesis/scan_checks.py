@@ -9,7 +9,9 @@ import numpy as np
 from voxlate.base.errors import BadInput
 from voxlate.base.messages import Message, message, worst_grade
 from voxlate.checks.anatomy import Anatomy, Body, body_of, check_body, check_content
+from voxlate.checks.audit import check_together
 from voxlate.checks.head_checks import black_pools_ml, check_head
+from voxlate.checks.head_pose import Kind
 from voxlate.checks.header_checks import check_guesses
 from voxlate.checks.intensity_checks import (
     check_brightness,
@@ -72,6 +74,7 @@ def check_scans(
         if np.array_equal(prepared.arrays[first], prepared.arrays[second]):
             text = f"{first} and {second} have the same voxels."
             of_scans.append(message("same-voxels", text, grade="do not trust"))
+    of_scans += check_together(prepared)
     warnings = [*of_scans, *_check_spacing(facts, prepared), *of_kind]
     if any(fills_crown(facts, prepared, name) for name in targets):
         warnings += ask("crown", {"apart_mm": header.spacing_mm[0]})
@@ -121,7 +124,6 @@ def _check_synthetic_heads(
         return []
     stripped = heads.stripped == 1
     name = sources[0]
-    volume = prepared.volume(name)
     usual = None if anatomy is None else anatomy.usual.get(name)
     may_be_heads = usual is not None and usual.size[2] < usual.size[1]  # a trunk is wider than deep
     if not stripped and facts.starter is None and not may_be_heads:
@@ -130,7 +132,10 @@ def _check_synthetic_heads(
     if anatomy is not None and not stripped and check_content(anatomy, name, bodies[name]):
         return []
     statistics = prepared.header.statistics
-    warnings = check_head(volume, "brain" if stripped else "head", statistics[name].all)
+    kind: Kind = "brain" if stripped else "head"
+    warnings = list[Message]()
+    for name in sources:
+        warnings += check_head(prepared.volume(name), kind, statistics[name].all)
     if warnings or not stripped:
         return warnings
     made = " and ".join(name for name in targets if name in FLUID_IS_BRIGHT)
