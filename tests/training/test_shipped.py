@@ -80,11 +80,10 @@ def test_the_ct_of_a_head_that_no_training_saw_is_better_than_any_constant(head,
     assert dice > 0.5
 
 
-def _brain(fluid: float) -> Volume:
-    """An ellipsoid of 160 x 130 x 130 mm in 3 mm voxels, with 3.5 ml of fluid in its middle."""
+def _brain(fluid: float, radii: tuple[int, ...] = (65, 80, 65)) -> Volume:
+    """An ellipsoid, by default of 160 x 130 x 130 mm, in 3 mm voxels, with 3.5 ml of fluid in its middle."""
     places = np.indices((50, 64, 54)) * 3.0
-    centre, radii = (75, 96, 81), (65, 80, 65)
-    inside = sum(((p - c) / r) ** 2 for p, c, r in zip(places, centre, radii)) < 1
+    inside = sum(((p - c) / r) ** 2 for p, c, r in zip(places, (75, 96, 81), radii)) < 1
     values = np.where(inside, 400 + places[1], 0)
     values[23:27, 28:36, 25:29] = fluid
     return Volume(values[None].astype(np.float32), np.diag([3.0, 3.0, 3.0, 1.0]), "a.u.", "t1")
@@ -95,6 +94,12 @@ def test_a_stripped_brain_is_warned_about_by_the_starter_of_whole_heads_alone(sh
     assert "brain-alone" in {one.code for one in head.warnings}
     brain = load("starter:brain-mr-to-mr", "cpu").check({"t1": _brain(300)}).inputs
     assert not {"brain-alone", "whole-head"} & {one.code for one in brain.warnings}
+
+
+def test_each_scan_of_a_brain_is_asked_how_it_lies(shipped):
+    turned = _brain(300, (65, 65, 78))  # wider than long
+    said = load("starter:brain-mr-to-mr", "cpu").check({"t1": _brain(300), "flair": turned})
+    assert "axes-exchanged" in {one.code for one in said.messages}
 
 
 @pytest.mark.slow
