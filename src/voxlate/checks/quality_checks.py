@@ -292,7 +292,7 @@ def _block_voxels(image: Float32, unit: str, least: float = 0) -> float:
         same &= _enclosed(bright, axis)
     blocks = components_of(same)
     sizes = blocks.sizes()
-    if max(sizes, default=0) < least:
+    if not (sizes >= least).any():
         return 0.0
     rims = np.zeros(2 * blocks.count + 2)  # dark and bright voxels beside each block
     for axis, way in product(range(3), (1, -1)):
@@ -300,7 +300,7 @@ def _block_voxels(image: Float32, unit: str, least: float = 0) -> float:
         # where its last voxel may be, which has no next one
         at_end = (labels[:-2] > 0) & (labels[1:-1] == 0)
         rims += np.bincount((2 * labels[:-2] + tissue[2:])[at_end], minlength=len(rims))
-    sizes = sizes * (rims[1::2] > SURROUNDED * rims[::2])
+    sizes *= rims[1::2] > SURROUNDED * rims[::2]
     second, largest = np.sort(np.append(sizes, 0))[-2:]
     return float(largest * (largest > ALONE * second))
 
@@ -347,8 +347,6 @@ def _ghosts(image: Float32, pixel_mm: Sequence[float]) -> float:
 
 def _enclosed(shown: Bool, axis: int) -> Bool:
     """Which voxels have ones that are shown at or beyond them on both sides along an axis."""
-    lines = np.moveaxis(shown, axis, 0)
-    index = np.arange(len(lines), dtype=np.int16)[:, None, None]
-    first, last = (way.argmax(0).astype(np.int16) for way in (lines, lines[::-1]))
-    within = (index >= first) & (index < len(lines) - last) & lines.any(0)
-    return np.moveaxis(within, 0, axis)
+    before = np.logical_or.accumulate(shown, axis)
+    behind = np.flip(np.logical_or.accumulate(np.flip(shown, axis), axis), axis)
+    return before & behind

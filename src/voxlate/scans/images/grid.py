@@ -130,7 +130,7 @@ def check_affine(stated: Any, where: object) -> np.ndarray:
         lengths = voxel_sizes(affine)
         if lengths.all() and abs(np.linalg.det(affine[:3, :3] / lengths)) >= 1e-4:
             return affine
-    rows = " ".join(np.array2string(affine, precision=3, separator=", ").split())
+    rows = " ".join(f"{affine}".split())
     raise BadInput(
         f"{where}: expected an affine of 4×4 finite numbers that gives every voxel a place, with the last row 0 0 0 1, found {rows}. Write the header's sform or qform again, for instance from the original DICOM files."
     )
