@@ -9,7 +9,7 @@ from itertools import repeat
 
 MOST_NAMED = 6  # number of names in a sentence
 # Names are suggested from this similarity on, and at most SPREAD below the best.
-NEAR, SPREAD = 0.66, 0.12
+NEAR, SPREAD = 0.67, 0.12
 # Longer texts (in letters) are no typing errors, and comparing them takes long.
 LONGEST = 80
 FULL = (errno.ENOSPC, errno.EDQUOT)  # the system's errors of a full disk
