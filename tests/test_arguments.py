@@ -115,6 +115,8 @@ def test_every_option_refuses_objects_of_another_type_in_one_sentence(table, nam
         assert said.startswith(f"{name}: expected "), said
         assert "\n" not in said
         assert f"({type(wrong).__name__})" in said
+    with pytest.raises(BadInput, match=f"^{name}: expected "):
+        check_options(table, None, {name: ""})
     option = option_of(hint)
     members = get_args(without_notes(hint)) or (without_notes(hint),)
     swapped: list[Any] = [True, "0"] if {int, float} & {*members} else []
@@ -129,6 +131,8 @@ def test_every_option_refuses_objects_of_another_type_in_one_sentence(table, nam
             read_text("--x", ("a",), hint)
 
 
+LEANING = np.eye(4)
+LEANING[3, 0] = 0.5  # its last row is not 0 0 0 1
 PAIRS = [  # commands that take one option without another, or not with it
     ("train", {"minutes": 5, "steps": "+2"}, "RUN"),
     ("train", {"target": "ct"}, "tiny"),
@@ -181,6 +185,8 @@ def test_options_that_exclude_or_need_each_other_are_refused(
             "(array, affine)), found (ndarray of the shape (9, 9, 9), ndarray of the shape (4, 4)). Change it.",
         ),
         (lambda path: package.export_for(path, path), "consumer: expected planning"),
+        (lambda path: package.load(path, device="gpu9"), "device: expected auto, cpu, cuda,"),
+        (lambda path: package.synthesise(path, path, path, synth="x"), "synth: expected KEY=VALUE"),
         (lambda path: package.compare(3), "folders: expected a list (a path)"),
         (lambda path: package.prepare(path, path, path), "options: expected PrepareOptions"),
         (
@@ -210,7 +216,7 @@ def test_options_are_an_object_or_names_with_numbers_of_numpy_and_lists_for_tupl
     assert len(made.cases) == 6
 
 
-def test_a_model_of_one_source_takes_a_scan_without_its_name(run, cohort):
+def test_a_model_of_one_source_takes_a_scan_without_its_name(run, cohort, monkeypatch):
     model, path = package.load(run), cohort / "case0" / "t1.nii.gz"
     image = nib.load(path)
     named = model.synthesise({"t1": path}).volumes["t2"].data
@@ -219,6 +225,11 @@ def test_a_model_of_one_source_takes_a_scan_without_its_name(run, cohort):
     image.set_qform(np.diag([-1, 1, 1, 1]) @ image.affine, 1)
     (said,) = [one for one in model.check(image).messages if one.code == "guess"]
     assert said.grade == "caution"
+    with pytest.raises(BadInput):
+        model.synthesise(path).low["t9"]
+    monkeypatch.setenv("VOXLATE_MAX_VOLUME", "1kB")
+    with pytest.raises(BadInput, match="pass max_volume="):
+        model.check(path)
 
 
 @every_row(
@@ -230,7 +241,8 @@ def test_a_model_of_one_source_takes_a_scan_without_its_name(run, cohort):
             (np.zeros((2, 2)), np.eye(4)),
             "expected an array [x, y, z] of finite values, found the shape (2, 2)",
         ),
-        ((np.zeros((2, 2, 2)), np.eye(3)), "expected an affine of the shape (4, 4), found (3, 3)"),
+        ((np.zeros((2, 2, 2)), np.eye(3)), "expected an affine"),
+        (nib.Nifti1Image(np.zeros((2, 2, 2)), LEANING), "expected an affine"),
         ((np.zeros((2, 2, 2)), "RAS"), "expected numbers for an array and its affine"),
         (
             (np.ma.masked_less(np.zeros((2, 2, 2)), 1), np.eye(4)),

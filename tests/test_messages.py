@@ -78,7 +78,7 @@ def test_a_folder_called_do_not_trust_changes_no_grade(tmp_path):
     one = message("unchecked", text)
     assert one.grade == "note"
     assert str(one) == text
-    assert read_messages([one.table]) == [one]
+    assert read_messages({"warnings": [one.table]}) == [one]
 
 
 def test_the_highest_grade_counts():

@@ -30,7 +30,7 @@ def test_a_modality_alone_finds_the_recipes_with_that_word():
 
 def test_what_is_near_nothing_gets_no_suggestion():
     assert nearest("xyzzy", names()) == []
-    assert did_you_mean("pd", ["t1", "ct"]) == ""
+    assert did_you_mean("tof", ["t1", "t2f"]) == ""
     assert did_you_mean("T1", ["t1", "t2", "ct"]) == "Did you mean 't1'?"
 
 

@@ -520,6 +520,7 @@ def export_model(
     out: str | Path,
     options: ModelOptions | None = None,
     *,
+    progress: bool | Callable[..., None] | Reporter = True,
     weights: Literal["float32", "float16", "int8"] = "float32",
     answer: Literal["mean", "sample"] | None = None,
     steps: int | None = None,
@@ -534,6 +535,7 @@ def export_model(
     Args:
         run: Run folder, weights file, starter:NAME or hf://NAME/REPO@COMMIT.
         out: New folder of the images or of the model.
+        progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
         options: ModelOptions, whose fields, listed below, may also be given by name.
         weights: Numbers in which the weights are stored; the loss is measured. Default: 'float32'.
         answer: Prediction: mean or sample (default: of the last stage).

@@ -47,13 +47,18 @@ def test_a_ct_has_no_error_against_itself():
     assert "ratio" not in skull, "the bone of this head has no marrow"
 
 
+def check_bias(found):
+    """The error of a uniform 20 HU is the share of the range by which the stopping power differs."""
+    share = float(TABLE(np.full((1, 1, 1), 20.0))[0, 0, 0]) - 1
+    assert found["bias_share"] == found["error_share"] == pytest.approx(share, rel=1e-4)
+    assert found["bias"] == pytest.approx(share * found["range"], rel=1e-4)
+
+
 def test_an_error_of_stopping_power_becomes_its_share_of_the_range():
     truth = head(bone=0.0)
     wrong = shifted(truth, 20)
-    share = float(TABLE(np.full((1, 1, 1), 20.0))[0, 0, 0]) - 1
     found = range_errors(truth, wrong, TABLE, {})
-    assert found["bias_share"] == found["error_share"] == pytest.approx(share, rel=1e-4)
-    assert found["bias"] == pytest.approx(share * found["range"], rel=1e-4)
+    check_bias(found)
     assert found["error"] == pytest.approx(found["bias"])
     assert "coverage" not in found
 
@@ -90,10 +95,7 @@ def test_voxels_that_do_not_count_change_no_error():
     half = np.zeros(truth.grid.shape, bool)
     half[:, :, :40] = True
     mixed = Volume(np.where(half, wrong.data, -1000), truth.affine, "HU", "ct")  # covers one half
-    found = range_errors(truth, mixed, TABLE, {}, half)
-    share = float(TABLE(np.full((1, 1, 1), 20.0))[0, 0, 0]) - 1
-    assert found["bias_share"] == found["error_share"] == pytest.approx(share, rel=1e-4)
-    assert found["bias"] == pytest.approx(share * found["range"], rel=1e-4)
+    check_bias(range_errors(truth, mixed, TABLE, {}, half))
     assert range_errors(truth, mixed, TABLE, {})["bias"] < -10
     assert attenuation_errors(truth, mixed, {}, half)["soft_error"] == pytest.approx(0.02, abs=1e-4)
 

@@ -350,11 +350,15 @@ def test_a_caution_of_the_synthesis_and_its_starter_are_repeated(export, tmp_pat
     assert [one["code"] in codes for one in stated] == [True, True, False]
 
 
-@every_row("shift", [120, -120])
-def test_a_ct_whose_tissue_alone_has_an_offset_is_written_with_a_caution(export, tmp_path, shift):
-    hu = np.where(head() > -500, head() + shift, head())
+@every_row(
+    "shift, most, code", [(75, 3e3, "tissue-hu"), (-120, 3e3, "tissue-hu"), (0, 240, "cut-window")]
+)
+def test_a_ct_with_an_offset_of_tissue_or_a_window_is_written_with_a_caution(
+    export, tmp_path, shift, most, code
+):
+    hu = np.where(head() > -500, head() + shift, head()).clip(None, most)
     said = export(save(tmp_path / f"ct{shift}.nii.gz", hu), "proton").messages
-    assert ("tissue-hu", "caution") in {(one.code, one.grade) for one in said}
+    assert {one.code for one in said} == {code, "consumer"}
 
 
 @pytest.mark.slow

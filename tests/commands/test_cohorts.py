@@ -135,8 +135,7 @@ def test_info_calls_a_unit_by_a_files_name_a_guess_and_checks_its_values(voxlate
     shutil.copy(cohort / "case0" / "t1.nii.gz", tmp_path / "CT_of_head.nii.gz")
     of_mr = json.loads(voxlate("info", tmp_path / "CT_of_head.nii.gz", "--json").out)
     (guess,) = of_mr["guessed"]
-    assert guess.startswith("unit HU, by the file's name alone; its lowest value is 0")
-    assert "it may be no CT" in guess
+    assert "it may be no CT" in guess["text"]
     assert "guessed" not in json.loads(
         voxlate("info", cohort / "case0" / "t1.nii.gz", "--json").out
     )

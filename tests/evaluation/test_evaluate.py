@@ -204,23 +204,34 @@ def test_an_image_on_another_grid_is_scored_on_the_truths_own_where_it_covers_it
     assert f"p0/ct: {note}." in scores.table().caption
 
 
-def test_a_registered_truth_is_scored_on_its_own_grid_by_the_stored_transform(tmp_path):
+def score_registered(folder, name, stated, shifts):
+    """The scores of an image whose truth's header lies 300 mm away, so that by headers nothing overlaps.
+
+    shifts: of stored transforms along x, in LPS.
+    """
     itk = pytest.importorskip("SimpleITK")
-    grid, away = np.diag([1.0, 1, 1, 1]), np.diag([1.0, 1, 1, 1])
-    away[0, 3] = 300  # the truth's header lies elsewhere: by headers nothing overlaps
+    away = np.diag([1.0, 1, 1, 1])
+    away[0, 3] = 300
     data = head(1, (12, 24, 20))
-    write_volume(tmp_path / "cohort/p0" / "ct.nii.gz", volume(data, affine=away))
-    write_volume(tmp_path / "out/p0" / "ct.nii.gz", volume(data, affine=grid))
-    (tmp_path / "out/p0" / "provenance.json").write_text('{"prepared": {"register": "rigid"}}')
-    write_volume(tmp_path / "prepared/x.nii.gz", volume(data))
-    to_moving = itk.TranslationTransform(3, (-300.0, 0.0, 0.0))  # ITK's points are LPS
-    (tmp_path / "prepared/transforms" / "p0").mkdir(parents=True)
-    itk.WriteTransform(to_moving, str(tmp_path / "prepared/transforms" / "p0/ct.tfm"))
-    scores = evaluate(tmp_path / "out", tmp_path / "cohort", prepared=tmp_path / "prepared")
+    write_volume(folder / f"cohort/p0/{name}.nii.gz", volume(data, affine=away))
+    write_volume(folder / f"out/p0/{name}.nii.gz", volume(data))
+    (folder / "out/p0/provenance.json").write_text(stated)
+    transforms = folder / "prepared/transforms/p0"
+    transforms.mkdir(parents=True, exist_ok=True)
+    for scan, shift in shifts.items():
+        transform = itk.TranslationTransform(3, (shift, 0.0, 0.0))
+        itk.WriteTransform(transform, str(transforms / f"{scan}.tfm"))
+    scores = evaluate(folder / "out", folder / "cohort", prepared=folder / "prepared")
     assert scores.rows[0].scores["mae"] == pytest.approx(0, abs=1e-3)
-    assert list(scores.document()["moved"]) == ["p0/ct"]
     with pytest.raises(BadInput, match="rigid"):
-        evaluate(tmp_path / "out", tmp_path / "cohort")
+        evaluate(folder / "out", folder / "cohort")
+    return scores
+
+
+def test_a_registered_truth_is_scored_on_its_own_grid_by_the_stored_transform(tmp_path):
+    stated = '{"prepared": {"register": "rigid"}}'
+    scores = score_registered(tmp_path, "ct", stated, {"ct": -300.0})
+    assert list(scores.document()["moved"]) == ["p0/ct"]
 
 
 @every_row("shifts", [{"tof": 300.0}, {"tof": 100.0, "cta": -200.0}])
@@ -228,26 +239,11 @@ def test_an_image_in_the_frame_of_a_scan_that_was_registered_is_moved_to_its_tru
     tmp_path, monkeypatch, shifts
 ):
     """TOF to CTA: prepare moved the TOF to the CTA, synth sees the TOF alone, in its own frame, 300 mm from the CTA."""
-    itk = pytest.importorskip("SimpleITK")
-    away = np.diag([1.0, 1, 1, 1])
-    away[0, 3] = 300
-    data = head(1, (12, 24, 20))
-    write_volume(tmp_path / "cohort/p0" / "cta.nii.gz", volume(data, affine=away))
-    write_volume(tmp_path / "out/p0" / "cta.nii.gz", volume(data))
-    (tmp_path / "out/p0" / "provenance.json").write_text(
-        '{"prepared": {"register": "rigid", "fixed": "tof", "on_grid_of": "tof"}}'
-    )
     write_json(tmp_path / "prepared/cohort.json", {})
     left = SimpleNamespace(cases=[SimpleNamespace(case="p0", registered={"tof": None})])
     monkeypatch.setattr(alignment, "open_cohort", lambda _: left)
-    for name, shift in shifts.items():  # from the cohort's frame, LPS
-        path = tmp_path / "prepared/transforms" / "p0" / f"{name}.tfm"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        itk.WriteTransform(itk.TranslationTransform(3, (shift, 0.0, 0.0)), str(path))
-    scores = evaluate(tmp_path / "out", tmp_path / "cohort", prepared=tmp_path / "prepared")
-    assert scores.rows[0].scores["mae"] == pytest.approx(0, abs=1e-3)
-    with pytest.raises(BadInput, match="rigid"):
-        evaluate(tmp_path / "out", tmp_path / "cohort")
+    stated = '{"prepared": {"register": "rigid", "fixed": "tof", "on_grid_of": "tof"}}'
+    score_registered(tmp_path, "cta", stated, shifts)
 
 
 def test_cases_without_an_image_of_this_run_are_listed_with_the_reason(voxlate, cohort, shifted):

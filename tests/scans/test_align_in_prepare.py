@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from scans import symmetric
 from stand_ins import model_of, recipe_of
 from voxlate.anatomy.head import make_head
-from voxlate.anatomy.scanner import image
 from voxlate.base.errors import BadInput
 from voxlate.checks.prepare import prepare
 from voxlate.scans.cases.align import Preparation, find_common_grid
@@ -21,13 +21,11 @@ SIZE = (50, 60, 42)  # x, y, z: 4 mm each
 def askew() -> Volume:
     """A symmetric head, turned by 9 degrees and 6 mm off."""
     made = make_head(3, 0, SIZE)
-    right = image(made, "ncct")[..., SIZE[0] // 2 :]
-    ct = np.concatenate([right[..., ::-1], right], axis=-1)
     rotation = Midline(9.0, 0.0, 0.0, 1.0).rotation.T
     move = np.eye(4)
     move[:3, :3], move[0, 3] = rotation, -6.0
     grid = Grid(made.labels.shape, move @ made.affine)
-    seen = resample(Volume(ct[None], made.affine, "HU", "ncct"), grid, fill=-1000.0)
+    seen = resample(symmetric(made), grid, fill=-1000.0)
     return Volume(np.rint(seen.data), made.affine, "HU", "ncct")
 
 

@@ -148,7 +148,7 @@ def test_a_tilted_series_is_resampled_to_an_upright_grid_within_its_planes(tmp_p
     tilted(tmp_path)
     volume = read_volume(tmp_path)
     assert volume.data.shape == (1, 5, 3 + 6, 4)  # the last slice is 5.6 rows of 0.5 mm lower
-    assert "tilted by 15.6 degrees" in volume.guesses[0]
+    assert "tilted by 15.6 degrees" in volume.guesses[0].text
     # the shift of slice k is 1.4 k rows: interpolation between two rows of the slice itself
     for k in range(5):
         for row in range(9):
@@ -169,7 +169,7 @@ def test_slices_that_repeat_others_exactly_are_left_out_and_counted(tmp_path):
     write_slice(tmp_path, "y", 4)
     volume = read_volume(tmp_path)
     np.testing.assert_array_equal(volume.data, true.data)
-    assert volume.guesses[0].startswith("2 images repeat another at the same place exactly")
+    assert volume.guesses[0].text.startswith("2 images repeat another at the same place exactly")
 
 
 def test_two_acquisitions_in_one_series_are_listed_and_each_is_read_by_its_path(tmp_path):

@@ -159,8 +159,13 @@ def test_a_grid_reads_as_users_know_it():
     )
 
 
-def test_a_singular_affine_is_bad_input():
-    ones = np.ones((4, 4))
-    for affine in (0 * ones, np.diag([1.0, 0, 1, 1]), np.nan * ones, ones + np.diag([1, 0, 0, 0])):
-        with pytest.raises(BadInput, match=r"^t1\.nii: expected an affine.*found a singular one"):
+def test_an_affine_that_gives_voxels_no_places_is_bad_input():
+    ones, last = np.ones((4, 4)), np.eye(4)
+    last[3, 0] = 0.5
+    wrong = [0 * ones, np.diag([1.0, 0, 1, 1]), np.nan * ones, ones + np.diag([1, 0, 0, 0])]
+    for affine in (*wrong, last, 1j + last, np.eye(4)[:3], np.eye(4).astype(str), None):
+        with pytest.raises(BadInput, match=r"^t1\.nii: expected an affine"):
             check_affine(affine, "t1.nii")
+    for data in ([1], ones):
+        with pytest.raises(BadInput):
+            Volume(data, last, "HU", "ct")

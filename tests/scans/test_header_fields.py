@@ -96,7 +96,7 @@ def test_an_mgh_file_without_a_place_is_said_to_be_of_one_millimetre(tmp_path):
     raw[28:30] = b"\0\0"
     (tmp_path / "a.mgh").write_bytes(raw)
     (said,) = read_volume(tmp_path / "a.mgh").guesses
-    assert "1 mm" in said
+    assert "1 mm" in said.text
 
 
 NRRD = "NRRD0005\ntype: short\ndimension: 3\nsizes: 4 5 6\nspace: left-posterior-superior\nspace directions: (1,0,0) (0,1,0) (0,0,2)\nendian: little\n"

@@ -25,7 +25,7 @@ def one_megabyte(monkeypatch) -> None:
 
 
 def test_a_size_is_read_with_its_unit():
-    assert [bytes_of(text, "") for text in ("4GB", "500 MB", "2g", "10")] == [
+    assert [bytes_of(text) for text in ("4GB", "500 MB", "2g", "10")] == [
         4 * 2**30,
         500 * 2**20,
         2 * 2**30,

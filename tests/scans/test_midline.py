@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from scans import symmetric
 from voxlate.anatomy.head import make_head
-from voxlate.anatomy.scanner import image
 from voxlate.base.errors import BadInput
 from voxlate.scans.images.grid import Grid, Volume, canonical, resample, return_to, same_grid
 from voxlate.scans.images.midline import Midline, find_midline, midline_grid
@@ -19,9 +19,7 @@ def head() -> Volume:
     """Left and right mirror each other exactly, but for noise."""
     made = make_head(3, 0, SIZE)
     made = replace(made, exposure=replace(made.exposure, noise_hu=1.0, blur_mm=2.0, slice_mm=6.0))
-    right = image(made, "ncct")[..., SIZE[0] // 2 :]
-    ct = np.concatenate([right[..., ::-1], right], axis=-1)
-    return Volume(ct[None], made.affine, "HU", "ncct")
+    return symmetric(made)
 
 
 def turned(head: Volume, turn: float, tilt: float, shift: float) -> Volume:

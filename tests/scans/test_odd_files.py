@@ -17,7 +17,7 @@ REFUSED = {
     "nifti2.nii.gz": "2 frames",
     "freesurfer.mgz": "2 frames",
     "nifti_complex64.nii.gz": "complex",
-    "nifti_sform_all_zero.nii": "singular",
+    "nifti_sform_all_zero.nii": "an affine",
     "nifti_nan_inf.nii.gz": "4100 NaN and 1 infinite",
     "nifti_multiecho_tiny_values.nii": "3 frames",
 }

@@ -17,6 +17,7 @@ from rows import every_row
 from scans import SHEARED as AFFINE
 from voxlate.base.errors import BadInput
 from voxlate.checks.header_checks import check_guesses
+from voxlate.scans.cases.case_header import Origin
 from voxlate.scans.formats.io import content_hash, read_volume, write_volume
 from voxlate.scans.images.grid import Volume, canonical, return_to
 from voxlate.scans.images.units import unit_of
@@ -324,7 +325,7 @@ def nifti_with(path: Path, qform: tuple[float, int], sform: tuple[float, int]) -
         ((5, 1), (5, 4), (1, 4), ""),
         ((5, 1), (0, 0), (1, 0), ""),
         ((0, 0), (5, 2), (0, 2), ""),
-        ((9, 1), (5, 1), (0, 1), "its qform and sform give voxels different places; the sform"),
+        ((9, 1), (5, 1), (0, 1), "its qform and sform disagree on places; the sform"),
         ((0, 0), (0, 0), (0, 0), "its header states no orientation"),
     ],
 )
@@ -332,7 +333,7 @@ def test_an_image_states_no_orientation_that_its_source_did_not(
     tmp_path, qform, sform, codes, said
 ):
     scan = read_volume(nifti_with(tmp_path / "t1.nii.gz", qform, sform), "t1")
-    assert [guess.startswith(said) for guess in scan.guesses] == [True] * bool(said)
+    assert [guess.text.startswith(said) for guess in scan.guesses] == [True] * bool(said)
     image = return_to(canonical(scan), scan.grid)
     write_volume(tmp_path / "image.nii.gz", image)
     written = nib.load(tmp_path / "image.nii.gz")
@@ -346,7 +347,7 @@ def test_affines_that_may_exchange_left_and_right_are_a_caution(tmp_path, side, 
     image = nib.load(nifti_with(tmp_path / "a.nii", (5, 1), (9, 1)))
     image.set_sform(np.diag([side, 2, 2, 1]), 1)
     nib.save(image, tmp_path / "t1.nii")
-    guesses = read_volume(tmp_path / "t1.nii", "t1").guesses
+    guesses = Origin.of(read_volume(tmp_path / "t1.nii", "t1")).guesses
     assert [said.grade for said in check_guesses("t1", guesses)] == [grade]
 
 

@@ -208,6 +208,13 @@ def test_a_frozen_predictor_stays_frozen_and_a_joint_one_learns():
             assert loss["total"] == loss["diffusion"] + loss["predictor"]
 
 
+def made_alike(method, *batches):
+    """The images that a method makes of each of two batches."""
+    made, again = (method.synthesise(one, Noise(0, one.item), HOW) for one in batches)
+    assert torch.equal(made, again)
+    return made
+
+
 @pytest.mark.parametrize("task", [Translate(inside=True, strip=True), "residual"])
 def test_inside_a_mask_nothing_outside_is_seen_or_made(task):
     if task == "residual":
@@ -216,9 +223,7 @@ def test_inside_a_mask_nothing_outside_is_seen_or_made(task):
     full = batch(channels=1, target=False)
     outside = full.mask == 0
     other = replace(full, source=torch.where(outside, 7.0, full.source))
-    method = Diffusion(DiffusionSettings(), Wild(), task, 1)
-    made, again = (method.synthesise(one, Noise(0, one.item), HOW) for one in (full, other))
-    assert torch.equal(made, again)
+    made = made_alike(Diffusion(DiffusionSettings(), Wild(), task, 1), full, other)
     assert torch.equal(made[outside], torch.full_like(made[outside], -1))
     assert made[~outside].std() > 0.01
 
@@ -228,9 +233,8 @@ def test_completion_inside_a_mask_sees_and_makes_background_around_it(missing):
     full = batch(present=~torch.tensor([missing] * 2), target=False)
     outside = (full.mask == 0).expand_as(full.source)
     other = replace(full, source=torch.where(outside, 7.0, full.source))
-    method = Diffusion(DiffusionSettings(), Wild(), Complete(inside=True, strip=True), 4)
-    made, again = (method.synthesise(one, Noise(0, one.item), HOW) for one in (full, other))
-    assert torch.equal(made, again)
+    task = Complete(inside=True, strip=True)
+    made = made_alike(Diffusion(DiffusionSettings(), Wild(), task, 4), full, other)
     assert (made[outside] == -1).all()
     seen = full.present[:, :, None, None, None] & ~outside
     assert torch.equal(made[seen], full.source[seen])

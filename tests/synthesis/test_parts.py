@@ -33,9 +33,7 @@ def test_parts_share_out_all_cases_and_each_once():
 
 @every_row("text", ["", "3", "0/3", "4/3", "-1/3", "1/0", "a/b", "1/3/5"])
 def test_an_invalid_part_is_refused_in_one_sentence(text):
-    with pytest.raises(
-        BadInput, match="--part: expected the number of a part and how many there are"
-    ):
+    with pytest.raises(BadInput, match="expected the number of a part and how many there are"):
         part_of(text)
 
 

@@ -75,12 +75,15 @@ def test_a_starter_of_other_scans_or_modalities_is_refused_with_a_reason(
     assert reason in why
 
 
+T1_TO_T2 = Roles(("t1",), ("t2",), "pairs")
+OF_BRAINS = {"wide_mm": 135.0, "spacing_mm": (3.0, 1.0, 1.0)}
+
+
 def test_a_starter_that_needs_no_training_is_named_where_the_minutes_are_too_few(
     shipped_starters, facts, monkeypatch
 ):
     monkeypatch.setattr(names, "FOLDER", shipped_starters)
-    roles = Roles(("t1",), ("t2",), "pairs")
-    brains = replace(facts, wide_mm=135.0, spacing_mm=(3.0, 1.0, 1.0))
+    roles, brains = T1_TO_T2, replace(facts, **OF_BRAINS)
     command = "voxlate synth starter:brain-mr-to-mr heads --missing t2 --out OUT"
     assert without_training(brains, roles, "heads") == command
     assert without_training(facts, roles, "heads") == "", "heads with their skull"
@@ -122,9 +125,8 @@ def test_stripped_brains_from_t1_to_t2_begin_from_the_starter_that_completes(
     shipped_starters, facts, monkeypatch
 ):
     monkeypatch.setattr(names, "FOLDER", shipped_starters)
-    roles = Roles(("t1",), ("t2",), "pairs")
     # Patches smaller than slices leave the starter's padding as it is.
-    brains = replace(facts, wide_mm=135.0, spacing_mm=(3.0, 1.0, 1.0), shape=(6, 48, 40))
+    roles, brains = T1_TO_T2, replace(facts, **OF_BRAINS, shape=(6, 48, 40))
     found, why = find_starter(brains, roles, "both")
     assert found is not None, why
     draft = first_stage(brains, roles, Size(32, 2, 2), 400)

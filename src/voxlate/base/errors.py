@@ -9,7 +9,7 @@ from itertools import repeat
 
 MOST_NAMED = 6  # number of names in a sentence
 # Names are suggested from this similarity on, and at most SPREAD below the best.
-NEAR, SPREAD = 0.66, 0.12
+NEAR, SPREAD = 0.67, 0.12
 # Longer texts (in letters) are no typing errors, and comparing them takes long.
 LONGEST = 80
 FULL = (errno.ENOSPC, errno.EDQUOT)  # the system's errors of a full disk
@@ -119,15 +119,8 @@ def did_you_mean(name: str, known: Iterable[str], most: int = 3) -> str:
 
 def nearest(name: str, known: Iterable[str]) -> list[str]:
     """The known names with similar spelling or words, the most similar first."""
-    ranked = [
-        (_likeness(name[:LONGEST], candidate), candidate) for candidate in dict.fromkeys(known)
-    ]
-    best = max((likeness for likeness, _ in ranked), default=0.0)
-    near = [pair for pair in ranked if pair[0] >= max(NEAR, best - SPREAD)]
-    return [
-        candidate
-        for _, candidate in sorted(near, key=lambda pair: (-pair[0], len(pair[1]), pair[1]))
-    ]
+    ranked = sorted((-_likeness(name[:LONGEST], one), len(one), one) for one in {*known})
+    return [one for likeness, _, one in ranked if -likeness >= max(NEAR, -ranked[0][0] - SPREAD)]
 
 
 def _likeness(name: str, other: str) -> float:

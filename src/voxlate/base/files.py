@@ -123,7 +123,9 @@ def _refusals(path: Path) -> Iterator[None]:
             f"{path}: expected a folder to write in, found {error.strerror or 'none'}. Choose another folder."
         ) from error
     except Exception as error:
-        if _disk_is_full(error, path.parent):
+        # writers in C++ and Rust wrap the system's error, so text and free space are checked
+        full = system_code(error) in FULL or "No space left" in str(error)
+        if not isinstance(error, BadInput) and (full or free_disk(path.parent) < 2**16):
             raise CannotWrite(
                 f"{path}: expected room to write it, found a full disk. Free some and run again."
             ) from error
@@ -269,10 +271,3 @@ def read_json(path: Path | str) -> Any:
         raise BadInput(
             f"{path}: expected JSON, found something else ({error}). Get or make the file again."
         ) from error
-
-
-def _disk_is_full(error: Exception, folder: Path) -> bool:
-    """Whether the disk is full; writers in C++ and Rust wrap the system's error, so text and free space are checked."""
-    if isinstance(error, BadInput):
-        return False
-    return system_code(error) in FULL or "No space left" in str(error) or free_disk(folder) < 2**16

@@ -119,9 +119,9 @@ def worst_grade(messages: Iterable[Message]) -> Grade | None:
     return max((said.grade for said in messages), key=GRADES.index, default=None)
 
 
-def read_messages(stated: Iterable[Any]) -> list[Message]:
-    """Messages from the plain values in a file."""
-    return [Message(**entry) for entry in stated]
+def read_messages(table: Mapping[str, Any], key: str = "warnings") -> list[Message]:
+    """Messages from the plain values in a file, by default those of a provenance."""
+    return [Message(**entry) for entry in table.get(key, ())]
 
 
 def write_messages(folder: Path, command: str, messages: Iterable[Message]) -> Message | None:

@@ -70,7 +70,15 @@ def fill(kind: Any, value: Any, place: tuple[Any, ...]) -> Any:
     if origin is Literal:
         return _check(value in options and type(value) is not bool, kind, value, place)
     if origin in (Union, types.UnionType):
-        return _fill_one_of(options, value, place)
+        if isinstance(value, dict) and "kind" in value:  # of settings, the one of its kind
+            own = tuple(o for o in options if getattr(o, "kind", None) == value["kind"])
+            options = own or options
+        for option in options[:-1]:
+            try:
+                return fill(option, value, place)
+            except ValidationError:
+                continue
+        return fill(options[-1], value, place)
     if dataclasses.is_dataclass(kind):
         return _fill_keys(kind, dataclasses.fields(kind), value, place)
     if typing.is_typeddict(kind):
@@ -88,18 +96,6 @@ def _check(sound: bool, kind: Any, value: Any, place: tuple[Any, ...]) -> Any:
     if not sound:
         raise ValidationError(f"should be {getattr(kind, '__name__', kind)}", place, value, "type")
     return value
-
-
-def _fill_one_of(options: tuple[Any, ...], value: Any, place: tuple[Any, ...]) -> Any:
-    """The first of several types that a value is; of settings, the one of its kind."""
-    if isinstance(value, dict) and "kind" in value:
-        options = tuple(o for o in options if getattr(o, "kind", None) == value["kind"]) or options
-    for option in options[:-1]:
-        try:
-            return fill(option, value, place)
-        except ValidationError:
-            continue
-    return fill(options[-1], value, place)
 
 
 def _fill_keys(kind: Any, fields: Any, value: Any, place: tuple[Any, ...]) -> Any:

@@ -90,7 +90,19 @@ def check_copies(
     splits: of each patient; cases: the folder of the prepared cases; masks: the file of each case's mask.
     """
     yield from _check_voxels(headers, splits)
-    yield from _check_masks(headers, masks)
+    # masks that lie in the folders of several patients; a box may be the field of view of all
+    same = grouped(
+        (header.voxels[MASK], header)
+        for header in headers
+        if header.case in masks and sum(header.mask_area) < np.ptp(header.mask_box, axis=1).prod()
+    )
+    for group in same.values():
+        patients = {header.patient for header in group}
+        files = {masks[header.case].resolve() for header in group}
+        if len(patients) > 1 and len(files) > 1:
+            names = first_of([header.case for header in group], 3)
+            text = f"One mask is that of {len(patients)} patients, in files of their own: {names}."
+            yield message("same-mask", text, patients=len(patients))
     pairs = _find_changed(headers, cases)
     if not pairs:
         return
@@ -122,22 +134,6 @@ def _check_voxels(headers: Sequence[CaseHeader], splits: Mapping[str, str]) -> I
             leak, grade = "", "note" if is_drawn else None  # phantoms from one CT share it
         text = f"The same voxels{where}: {', '.join(map(str, group))}{leak}."
         yield message("same-voxels", text, grade=grade, scans=len(group), splits=len(across))
-
-
-def _check_masks(headers: Sequence[CaseHeader], masks: Mapping[str, Path]) -> Iterator[Message]:
-    """A message for each mask that lies in the folders of several patients; a box may be the field of view of all."""
-    same = grouped(
-        (header.voxels[MASK], header)
-        for header in headers
-        if header.case in masks and sum(header.mask_area) < np.ptp(header.mask_box, axis=1).prod()
-    )
-    for group in same.values():
-        patients = {header.patient for header in group}
-        files = {masks[header.case].resolve() for header in group}
-        if len(patients) > 1 and len(files) > 1:
-            names = first_of([header.case for header in group], 3)
-            text = f"One mask is that of {len(patients)} patients, in files of their own: {names}."
-            yield message("same-mask", text, patients=len(patients))
 
 
 def _find_changed(headers: Sequence[CaseHeader], cases: Path) -> list[tuple[_Scan, _Scan]]:

@@ -121,7 +121,14 @@ def check_head(scan: Volume, trained: Kind, values: Distribution | None = None) 
 def _head_numbers(head: _Head) -> Numbers:
     """Numbers of a head, or of what is in its place: see `head` in limits.toml."""
     lower, upper = head.ends
-    sides = _touched_mm(head)
+    along_mm = head.spacing_mm
+    is_cut = hard_edges(head.body, along_mm, HARD)
+    # the longest line along which each border of slices cuts the head, beside which synthetic heads have air
+    sides = {
+        # the border goes along the other axis of slices
+        side: is_cut[axis, face] * head.body.take(face, axis).sum(axis=1).max() * along_mm[3 - axis]
+        for side, (axis, face) in BORDERS.items()
+    }
     numbers: Measured = {
         "lower": lower,
         "upper": upper,
@@ -295,17 +302,6 @@ def _symmetry(away: Float32) -> float:
     spectrum = np.fft.rfft(away, 2 * away.shape[2], axis=2)
     correlations = np.fft.irfft((spectrum**2).sum(axis=(0, 1)))
     return float(correlations.max() / max(float((away**2).sum()), 1e-9))
-
-
-def _touched_mm(head: _Head) -> dict[str, float]:
-    """The longest line along which each border of slices cuts the head, beside which synthetic heads have air."""
-    along_mm = head.spacing_mm
-    is_cut = hard_edges(head.body, along_mm, HARD)
-    return {
-        # the border goes along the other axis of slices
-        side: is_cut[axis, face] * head.body.take(face, axis).sum(axis=1).max() * along_mm[3 - axis]
-        for side, (axis, face) in BORDERS.items()
-    }
 
 
 def black_pools_ml(scans: Sequence[Volume], scales: Sequence[Scale]) -> float:

@@ -4,12 +4,13 @@ import json
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from voxlate.base.arrays import Float64
-from voxlate.base.codes import Grade
 from voxlate.base.errors import BadInput
 from voxlate.base.messages import Message, message
 from voxlate.scans.cases.align import Preparation
@@ -18,7 +19,7 @@ from voxlate.scans.cohorts.case_files import CaseFiles
 from voxlate.scans.formats.dicom import entries_in, folder_and_key, headers_of
 from voxlate.scans.formats.dicom_headers import text_of
 from voxlate.scans.formats.io import is_picture, is_synthetic
-from voxlate.scans.images.grid import SIDES_OPEN, Grid, share_inside
+from voxlate.scans.images.grid import Grid, share_inside
 
 COARSER = 1.2  # times: a smaller difference of voxels is not reported
 LEAST_KEPT = 0.5  # of a scan's box inside the case's grid: less is reported
@@ -39,11 +40,11 @@ def check_origins(headers: Sequence[CaseHeader]) -> Iterator[Message]:
                 yield message("not-registered", text, case=header.case)
 
 
-def check_guesses(name: str, guesses: Sequence[str], case: str = "") -> Iterator[Message]:
-    """A message on each guess about a scan: a caution where it may exchange left and right."""
+def check_guesses(name: str, guesses: Sequence[Any], case: str = "") -> Iterator[Message]:
+    """The messages on guesses about a scan, with its name; older files state texts."""
     for guess in guesses:
-        grade: Grade = "caution" if SIDES_OPEN in guess else "note"
-        yield message("guess", f"{name}: {guess}", grade=grade, case=case)
+        said = message("guess", guess) if isinstance(guess, str) else guess
+        yield replace(said, text=f"{name}: {said.text}", case=case)
 
 
 def refuse_synthetic(cases: Iterable[CaseFiles], names: Collection[str] | None = None) -> None:

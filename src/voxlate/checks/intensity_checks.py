@@ -131,8 +131,11 @@ def _points(statistics: Statistics, spec: IntensityMap) -> list[float]:
 
 
 def check_tissue(ct: Volume) -> list[Message]:
-    """A message where the soft tissue of a CT has other HU than in patients, whatever its air has."""
-    return ask("tissue", tissue_numbers(coarse(ct.data[0])[0]), ct.modality)
+    """A message where a CT is clipped to a window, or has soft tissue of other HU than patients, whatever its air has."""
+    hu = coarse(ct.data[0])[0]
+    high = float(hu.max())
+    numbers = {"high": high, "at_high": float((hu == high).mean()), **tissue_numbers(hu)}
+    return ask("tissue", numbers, ct.modality)
 
 
 def tissue_numbers(hu: Float32) -> dict[str, float]:

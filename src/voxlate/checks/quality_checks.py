@@ -51,6 +51,7 @@ FILLED = 0.5  # of the area that a tenth of the planes have, from which planes a
 SPARSE = 0.05  # of the voxels, below which tissue is not compared, as of vessels alone
 MOST_POINTS = 96  # along a side of a plane whose brightness is compared
 BESIDE, BESIDE_MM = 3, 8.0  # planes beside a step, at least; the fissure of a brain is narrower
+LEAST_ML = 0.2  # of voxels in blocks: less is not measured, and limits.toml asks for 0.4
 SURROUNDED = 2.3  # times as many bright voxels as dark ones beside a block; 1.3 beside cavities of a uint8 scan
 ALONE = 5  # times as large as the next block; 2.1 in scans of 64 grey levels or after a median filter, balls 25 or more
 AIR_HU = -900.0  # clipped values below are air
@@ -80,7 +81,12 @@ def quality_of(scan: Volume) -> Quality:
     noise = _noise(image, body) / median
     dark = image < background + DARK * median
     pixel_mm = chosen.grid.spacing_mm[1:]
-    radius_mm = _dark_radius_mm(dark, ~dark & body, pixel_mm)
+    bright = ~dark & body
+    # discs of dark pixels with bright ones on both sides along an axis
+    radius_mm = max(
+        float(ndimage.distance_transform_edt(np.pad(plane, 1), sampling=pixel_mm).max())
+        for plane in dark & (_enclosed(bright, 1) | _enclosed(bright, 2))
+    )
     return Quality(min(noise, 1e4), _ghosts(image, pixel_mm), radius_mm)
 
 
@@ -140,7 +146,7 @@ def slice_numbers(scan: Volume) -> dict[str, float]:
         np.fill_diagonal(alike, -np.inf)
         away = np.abs(alike.argmax(axis=1) - np.arange(len(shown)))
         misplaced = (away > 1).mean()
-    steps = np.array([1, rows, columns]) * scan.grid.spacing_mm
+    voxel_ml = np.prod(scan.grid.spacing_mm) * rows * columns / 1000
     numbers = {
         "misplaced": misplaced,
         "empty": len(empty),
@@ -151,7 +157,7 @@ def slice_numbers(scan: Volume) -> dict[str, float]:
             for axis, step in enumerate((rows, columns), 1)
         ),
         **_points(image[:: max(1, len(image) // MOST_ASKED)]),
-        "block_ml": _block_voxels(image, scan.unit) * steps.prod() / 1000,
+        "block_ml": _block_voxels(image, scan.unit, LEAST_ML / voxel_ml) * voxel_ml,
     }
     if len(empty):
         numbers |= {"before": empty[0] - 1, "behind": empty[-1] + 1}
@@ -269,24 +275,32 @@ def _points(image: Float32) -> dict[str, float]:
     return shares if most > least else {}
 
 
-def _block_voxels(image: Float32, unit: str) -> float:
+def _block_voxels(image: Float32, unit: str, least: float = 0) -> float:
     """The voxels of the largest block of one value, but air of a CT and a clipped peak, that tissue surrounds, in an image [D, H, W].
 
-    0 where others are nearly as large, as in coarse grey levels.
+    0 where others are nearly as large, as in coarse grey levels, and where fewer voxels than `least` can be in blocks.
     """
     bright = image > image.mean()
-    same = [
-        _enclosed(bright, axis) & (np.diff(image, 1, axis, append=np.nan) == 0) for axis in range(3)
-    ]
-    possible = (image < image.max()) & ((unit != "HU") | (image > AIR_HU))
-    blocks = components_of(np.logical_and.reduce(same) & possible)
+    same = (image < image.max()) & ((unit != "HU") | (image > AIR_HU))
+    for axis in range(3):
+        here, values = (np.moveaxis(array, axis, 0) for array in (same, image))
+        here[:-1] &= values[:-1] == values[1:]
+        here[-1] = False
+    for axis in range(3):
+        if same.sum() < least:  # most scans need no labels
+            return 0.0
+        same &= _enclosed(bright, axis)
+    blocks = components_of(same)
+    sizes = blocks.sizes()
+    if not (sizes >= least).any():
+        return 0.0
     rims = np.zeros(2 * blocks.count + 2)  # dark and bright voxels beside each block
     for axis, way in product(range(3), (1, -1)):
         labels, tissue = (np.moveaxis(array, axis, 0)[::way] for array in (blocks.labels, bright))
         # where its last voxel may be, which has no next one
         at_end = (labels[:-2] > 0) & (labels[1:-1] == 0)
         rims += np.bincount((2 * labels[:-2] + tissue[2:])[at_end], minlength=len(rims))
-    sizes = blocks.sizes() * (rims[1::2] > SURROUNDED * rims[::2])
+    sizes *= rims[1::2] > SURROUNDED * rims[::2]
     second, largest = np.sort(np.append(sizes, 0))[-2:]
     return float(largest * (largest > ALONE * second))
 
@@ -329,15 +343,6 @@ def _ghosts(image: Float32, pixel_mm: Sequence[float]) -> float:
         if length > 2 * away and alike[0] > 0:
             largest = max(largest, float((alike[away : length - away] / alike[0]).max()))
     return largest
-
-
-def _dark_radius_mm(dark: Bool, bright: Bool, pixel_mm: Sequence[float]) -> float:
-    """The radius of the largest disc of dark pixels [D, H, W] with bright ones on both sides along an axis."""
-    inside = dark & (_enclosed(bright, 1) | _enclosed(bright, 2))
-    return max(
-        float(ndimage.distance_transform_edt(np.pad(plane, 1), sampling=pixel_mm).max())
-        for plane in inside
-    )
 
 
 def _enclosed(shown: Bool, axis: int) -> Bool:

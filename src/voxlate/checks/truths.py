@@ -190,8 +190,12 @@ def judge(
     flat = {k: truth for k, truth in compared.items() if len(truth.sketch.truth) < FEWEST_SLICES}
     of_image = {finding.case for finding in _of_pairs(flat, scans, "image", named)}
     for finding in _of_pairs(compared, scans, "source", named):
-        is_told = finding.case not in flat or finding.case in of_image
-        if is_told and not _lies_so(scans[finding.case], finding):
+        lies_so = False  # as its image, because training had the same difference
+        shown = scans[finding.case]
+        if finding.code == "turned-scan" and "image" in shown:
+            pair = shown["image"], shown["truth"]
+            lies_so = pair_similarity(*pair) > AS_IT_LIES * best_flip(*pair)[0]
+        if not lies_so and (finding.case not in flat or finding.case in of_image):
             findings.append(finding)
     odd = []
     for finding in findings:
@@ -317,14 +321,6 @@ def _apart(sketch: Sketch) -> float:
     )
     size = float(bodies[0].sum() * sketch.cell_mm.prod()) ** (1 / 3)
     return float(np.linalg.norm((here - there) * sketch.cell_mm)) / size
-
-
-def _lies_so(scans: Scans, finding: Finding) -> bool:
-    """Whether a turned truth lies as its image does, because training had the same difference."""
-    if finding.code != "turned-scan" or "image" not in scans:
-        return False
-    pair = scans["image"], scans["truth"]
-    return pair_similarity(*pair) > AS_IT_LIES * best_flip(*pair)[0]
 
 
 def check_scale(truths: Mapping[str, SketchedTruth]) -> list[Message]:

@@ -32,7 +32,7 @@ def unusual(ct: Volume, body: np.ndarray, others: Sequence[str]) -> Iterator[str
     if others:
         yield f"{', '.join(others)} of the same folder is not read: name its file."
     for guess in ct.guesses:
-        yield f"{guess.rstrip('.')}."
+        yield f"{guess.text.rstrip('.')}."
     yield from _unusual_values(ct.data[0], body)
     beside_ml = _millilitres(ct, (ct.data[0] > BODY_HU) & ~body)
     if beside_ml > BESIDE * _millilitres(ct, body):

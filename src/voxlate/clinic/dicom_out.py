@@ -361,7 +361,7 @@ def origin_of(provenance: Mapping[str, Any]) -> Origin:
         ("weights", str(model.get("weights", ""))),
         ("seed", str(provenance.get("seed", ""))),
         ("provenance", hashlib.sha256(whole.encode()).hexdigest()[:16]),
-        *(("warning", str(warning)) for warning in read_messages(provenance.get("warnings", ()))),
+        *(("warning", str(warning)) for warning in read_messages(provenance)),
         ("notice", str(provenance.get("notice", ""))),
     ]
     return Origin(

@@ -165,7 +165,7 @@ def _convert(files: CtFiles, to: Path, options: ConsumerOptions, done: Converted
     _check_folder(folder, done.consumer, _scans(files))
     with whole_folder(folder) as new:
         case = _Case(files, volumes, new, done)
-        stated = read_messages(files.provenance.get("warnings", ()))
+        stated = read_messages(files.provenance)
         kept = [said for said in stated if said.code == "starter" or said.grade != "note"]
         done.messages += [said.on(files.case) for said in kept + check_tissue(case.ct)]
         for sentence in unusual(case.ct, case.body, files.others):

@@ -10,7 +10,7 @@ from voxlate.base.messages import Message, message, read_messages
 
 def why_not(provenance: Mapping[str, Any], grade: Grade = "do not trust") -> str:
     """Why the images of a provenance are not to be trusted, or have another grade; "" where nothing says so."""
-    said = read_messages(provenance.get("warnings", ()))
+    said = read_messages(provenance)
     return " ".join(one.text for one in said if one.grade == grade)
 
 

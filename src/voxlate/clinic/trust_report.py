@@ -37,7 +37,7 @@ def trust_summary(
         "SOURCE": [f"{', '.join(scans)}."] if scans else [],
         "ERROR": [*_errors(provenance), *expected] or [UNKNOWN],
         "COVERAGE": [_coverage(provenance.get("calibration"))],
-        "WARNING": [*map(str, read_messages(provenance.get("warnings", ())))] or ["None."],
+        "WARNING": [*map(str, read_messages(provenance))] or ["None."],
     }
     if provenance.get("in_training"):
         sentences["WARNING"].append(

@@ -28,7 +28,6 @@ from voxlate.evaluation.intervals.widths import Widths
 from voxlate.evaluation.options.calibrate import CalibrateOptions
 from voxlate.scans.cohorts.case_files import CaseFiles
 from voxlate.scans.cohorts.find import find_cohort
-from voxlate.scans.images.intensity import network_ends
 from voxlate.synthesis.calibration import Calibration, Header, Target
 from voxlate.synthesis.inputs import by_accepted_names
 from voxlate.synthesis.model import Model
@@ -43,6 +42,7 @@ from voxlate.training.run import software
 from voxlate.training.starter import copy_model, run_folder
 from voxlate.training.starters.names import PREFIX, is_starter, name_of
 
+UNREACHED = 1e4  # network units: no value reaches it
 ENOUGH = 10  # patients for a margin by Student's t
 
 
@@ -104,7 +104,10 @@ def _fit(
     for name, of_target in rules.items():
         progress("fits", len(targets) + 1, len(rules))
         voxels = [case.voxels[name] for case in of_cases]
-        ends = network_ends(facts.intensity[name])
+        spec = facts.intensity[name]
+        # any truth is between the ends of a window, which clips
+        most = UNREACHED if spec.window is None else 1.0
+        ends = (-most if spec.floor is None else -1.0, most)
         borders = tissue_borders(facts.units[name], facts.target_scales[name])
         options = (coverage, confidence, bound, seed, ends, asked.method)
         targets[name], network = fit(voxels, of_target, *options, borders if by_tissue else ())

@@ -52,8 +52,8 @@ def check_server(runs: Sequence[Place], options: ServeOptions) -> Server:
         options.port,
         tuple(names),
         Limits(
-            upload_bytes=int(bytes_of(options.max_upload, "--max-upload")),
-            disk_bytes=int(bytes_of(options.max_disk, "--max-disk")),
+            upload_bytes=int(bytes_of(options.max_upload)),
+            disk_bytes=int(bytes_of(options.max_disk)),
             keep_hours=options.keep,
         ),
         None if options.browser is None else _check_page(Path(options.browser)),

@@ -45,7 +45,7 @@ def synthesise(folder: Path, request: Mapping[str, Any], reporter: Reporter) -> 
         raise BadInput(sentence)
     (case,) = done.folders
     stated = provenance_of(case)
-    warnings = read_messages(stated.get("warnings", ()))
+    warnings = read_messages(stated)
     files = source_paths(stated)
     reporter.step("views", 0, 3)
     views = write_views(case, files, folder)

@@ -126,7 +126,7 @@ def _changes(finished: Mapping[str, "_CaseFolder"], cases: int) -> Iterator[Mess
 
 def warnings_in(folder: Path) -> list[Message]:
     """The warnings in the provenance of a case's images."""
-    return read_messages(provenance_of(folder).get("warnings", ()))
+    return read_messages(provenance_of(folder))
 
 
 @dataclass(frozen=True)
@@ -207,7 +207,12 @@ class _SynthesisJob:
                 f"{', '.join(scans.others)} was not used: no modality of this model has that name."
             )
             notes.append(message("unused-scan", text))
-        notes += _faces(image) if output.hidden is not None else []
+        if output.hidden is not None:
+            rest = (
+                "shows a whole head, whose face may be recognised although its name is a pseudonym."
+            )
+            shown = (name for name, volume in image.volumes.items() if may_show_face(volume))
+            notes += [message("face", f"{name} {rest}") for name in shown]
         stated = _provenance_for(image, scans, folder, output)
         if notes:
             tables = [output.clean(note).table for note in notes]
@@ -249,10 +254,3 @@ def _provenance_for(
     # the entries of the plan stay as they are, because a stopped synthesis is resumed by them
     own = {key: value for key, value in stated.items() if key not in output.plan}
     return {**stated, **output.clean({**own, "inputs": inputs})}
-
-
-def _faces(image: Synthesised) -> list[Message]:
-    """A warning for each image that shows a whole head."""
-    shown = [name for name, volume in image.volumes.items() if may_show_face(volume)]
-    rest = "shows a whole head, whose face may be recognised although its name is a pseudonym."
-    return [message("face", f"{name} {rest}") for name in shown]

@@ -126,7 +126,10 @@ def pick_series(
             text = f"Of {len(series)} series, {_describe(candidate)} is taken as {modality} (left out: {aside})."
             notes.append(message("chosen-series", text))
     if not files:
-        shown = first_of([*map(_with_reason, series)], MOST_LISTED, "; ")
+        reasons_too = [
+            ", ".join(filter(None, (_describe(one), why_excluded(one)))) for one in series
+        ]
+        shown = first_of(reasons_too, MOST_LISTED, "; ")
         raise BadInput(
             f"{path}: expected a series to be {' or '.join(modalities)}, found none that fits among its {len(series)} series ({shown}). Name one by its number or UID: --series {next(iter(modalities))}=NUMBER."
         )
@@ -197,7 +200,3 @@ def _find_named(
 
 def _describe(series: SeriesInfo) -> str:
     return f'series {series.number or series.key} ({series.modality} "{series.description}", {series.images} images)'
-
-
-def _with_reason(series: SeriesInfo) -> str:
-    return ", ".join(filter(None, (_describe(series), why_excluded(series))))

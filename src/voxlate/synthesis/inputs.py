@@ -336,9 +336,8 @@ def as_volume(scan: Scan, modality: str) -> Volume:
     if isinstance(scan, str | Path):
         return read_volume(Path(scan), modality)
     pair: Any = scan
-    grid, guess = None, ""
     if isinstance(scan, nib.spatialimages.SpatialImage):
-        grid, guess = grid_of(scan, modality)
+        grid, guesses = grid_of(scan, modality)
         pair = scan.dataobj, grid.affine
     if not isinstance(pair, tuple) or len(pair) != 2:
         raise BadInput(
@@ -358,10 +357,6 @@ def as_volume(scan: Scan, modality: str) -> Volume:
         raise BadInput(
             f"{modality}: expected numbers for an array and its affine, found others ({error}). Pass (array, affine)."
         ) from error
-    if affine.shape != (4, 4):
-        raise BadInput(
-            f"{modality}: expected an affine of the shape (4, 4), found {affine.shape}. Change it."
-        )
     if values.ndim != 3 or not np.isfinite(values).all():
         found = "values that are not" if values.ndim == 3 else f"the shape {values.shape}"
         raise BadInput(
@@ -369,15 +364,14 @@ def as_volume(scan: Scan, modality: str) -> Volume:
         )
     data = values.T[None].copy()
     volume = Volume(data, check_affine(affine, modality), unit_of(modality), modality)
-    return (
-        volume
-        if grid is None
-        else replace(volume, guesses=(guess,) * bool(guess), codes=grid.codes)
-    )
+    if isinstance(scan, tuple):
+        return volume
+    return replace(volume, guesses=guesses, codes=grid.codes)
 
 
 def _check_volume(scan: Volume, modality: str) -> None:
     """Raise BadInput for a volume in memory of several channels, of values that are not finite, or of "hu" in place of "HU"."""
+    check_affine(scan.affine, modality)
     is_finite = np.isfinite(scan.data).all()
     is_misspelt = scan.unit != "HU" and scan.unit.upper() == "HU"
     if not is_finite or scan.data.shape[:-3] != (1,) or is_misspelt:

@@ -31,6 +31,7 @@ from voxlate.base.errors import BadInput, plural, system_refusal
 from voxlate.base.files import SYNTHETIC
 from voxlate.base.hub import address_of
 from voxlate.base.messages import Message, Say, message
+from voxlate.base.options.option import parameters_of, words_of_python
 from voxlate.base.slabs import in_slabs
 from voxlate.checks.anatomy import FEWEST, Anatomy
 from voxlate.checks.out_of_distribution import verdict_on
@@ -67,6 +68,7 @@ from voxlate.synthesis.intervals import (
     sources_of,
 )
 from voxlate.synthesis.network import Network
+from voxlate.synthesis.options import SynthOptions
 from voxlate.synthesis.planes import planes_read, sample_planes
 from voxlate.synthesis.progress import (
     PatchProgress,
@@ -97,6 +99,7 @@ class Model:
         calibrations: None disables intervals.
         only: of a completion, the modalities that are synthesised where they are missing, () for all.
         models: of an ensemble, its members.
+        in_python: whether errors name options as Python does.
 
     Example:
         >>> import voxlate
@@ -115,11 +118,18 @@ class Model:
     calibrations: Calibrations | None = None
     only: tuple[str, ...] = ()
     models: tuple["Model", ...] = ()
+    in_python: bool = False
 
     def __repr__(self) -> str:
         facts = self.facts
         names = (" + ".join(names) for names in (facts.data.source, facts.data.target))
         return f"Model('{facts.title}', {' → '.join(names)}, {facts.steps} steps, {self.network.device})"
+
+    @property
+    def _words(self) -> AbstractContextManager[None]:
+        """Where errors are worded for the user of the model."""
+        options = parameters_of(SynthOptions)
+        return words_of_python(options) if self.in_python else nullcontext()
 
     @property
     def members(self) -> tuple["Model", ...]:
@@ -214,9 +224,10 @@ class Model:
         model = self.with_options(**options) if options else self
         said = list[Message]()
         try:
-            return synthesise(
-                model, scans, case, seed, progress_function(progress), said.append, turn, anyway
-            )
+            with self._words:
+                return synthesise(
+                    model, scans, case, seed, progress_function(progress), said.append, turn, anyway
+                )
         finally:
             for note in said:  # here, so that Python names the line that called this method
                 warn(note)
@@ -234,25 +245,26 @@ class Model:
         Raises:
             BadInput: the scans cannot be used.
         """
-        facts = self.facts
-        own, notes = by_accepted_names(by_name(scans, facts.data.source), facts.accepts)
-        self.check_names(own, case)
-        known = {name: own[name] for name in self.scan_names if name in own}
-        targets = tuple(self.targets_of(known))
-        try:
-            inputs = prepare_inputs(facts, known, case, self.anatomy, targets)
-        except OSError as error:
-            raise system_refusal(error) from error
-        calibration, verdict = self.calibration(), None  # refuses one of other images
-        if _why_no_intervals(facts, calibration, known, inputs):
-            calibration = None
-        messages = [*notes, *inputs.warnings]
-        if calibration is not None and calibration.references is not None:
-            sources = sources_of(facts, inputs.prepared)
-            patches = patches_in(facts, inputs.prepared, sources)
-            verdict = verdict_on(calibration.references, patches)
-            messages += verdict.messages
-        return Checked(inputs, targets, tuple(notes), tuple(messages), calibration, verdict)
+        with self._words:
+            facts = self.facts
+            own, notes = by_accepted_names(by_name(scans, facts.data.source), facts.accepts)
+            self.check_names(own, case)
+            known = {name: own[name] for name in self.scan_names if name in own}
+            targets = tuple(self.targets_of(known))
+            try:
+                inputs = prepare_inputs(facts, known, case, self.anatomy, targets)
+            except OSError as error:
+                raise system_refusal(error) from error
+            calibration, verdict = self.calibration(), None  # refuses one of other images
+            if _why_no_intervals(facts, calibration, known, inputs):
+                calibration = None
+            messages = [*notes, *inputs.warnings]
+            if calibration is not None and calibration.references is not None:
+                sources = sources_of(facts, inputs.prepared)
+                patches = patches_in(facts, inputs.prepared, sources)
+                verdict = verdict_on(calibration.references, patches)
+                messages += verdict.messages
+            return Checked(inputs, targets, tuple(notes), tuple(messages), calibration, verdict)
 
     @property
     def missing_checks(self) -> list[Message]:

@@ -1,10 +1,12 @@
 """Options of `synth`, and of `evaluate --run`. Settings of the sampling that are unset keep the recipe's values."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from voxlate.base.errors import BadInput
 from voxlate.base.options.executors import ExecutorOptions
 from voxlate.base.options.option import (
     INPUT,
@@ -40,9 +42,22 @@ def _of_kind(kind: str) -> dict[str, Any]:
     return {"kind": kind}
 
 
-def synth_keys(texts: Sequence[str] | None) -> dict[str, str]:
+def synth_keys(texts: Sequence[str]) -> dict[str, str]:
     """KEY=VALUE texts as keys of a recipe's synth table; they may be written as in a recipe, synth.KEY."""
-    return pairs([text.strip().removeprefix("synth.") for text in texts or []])
+    return pairs([text.strip().removeprefix("synth.") for text in texts])
+
+
+def part_of(text: str) -> slice:
+    """The cases of the part that "3/8" names: neighbours, which are often similar, go to several parts.
+
+    Raises BadInput, without a place, for any other text.
+    """
+    match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text.strip())
+    if match is None or not 1 <= int(match[1]) <= int(match[2]):
+        raise BadInput(
+            f"expected the number of a part and how many there are, such as 3/8, found {text!r}. Write it so."
+        )
+    return slice(int(match[1]) - 1, None, int(match[2]))
 
 
 SET_KEYS = Option(
@@ -229,6 +244,7 @@ class SynthOptions(SynthKeys, CheckOptions, ExecutorOptions):
             "Every N-th case from the I-th on, for N jobs.",
             panel=INPUT,
             metavar="I/N",
+            check=part_of,
         ),
     ] = None
     like: Annotated[

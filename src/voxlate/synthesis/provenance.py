@@ -143,7 +143,7 @@ def read_provenance(path: Path) -> Table:
 
 def is_distrusted(provenance: Provenance) -> bool:
     """Whether images are graded "do not trust"."""
-    return worst_grade(read_messages(provenance.get("warnings", ()))) == "do not trust"
+    return worst_grade(read_messages(provenance)) == "do not trust"
 
 
 def run_folders(provenance: Provenance) -> list[Path]:

@@ -63,7 +63,7 @@ class Images(dict[str, Volume]):
 
     def __missing__(self, name: object) -> Volume:
         raise BadInput(
-            f"{name}: expected {' or '.join(self)}, found no such image. Take one of these."
+            f"{name}: expected {' or '.join(self) or 'a result with such maps'}, found no such image. Take one of these."
         )
 
 
@@ -100,7 +100,8 @@ class Synthesised:
     states: dict[str, Volume] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "volumes", Images(self.volumes))
+        for name in ("volumes", "std", "low", "high", "unfamiliar", "states"):
+            object.__setattr__(self, name, Images(getattr(self, name)))
 
     def restored(self, frame: Frame, backgrounds: Mapping[str, float]) -> "Synthesised":
         """Images and maps of a frame on the whole grid; outside, images and ends of intervals are background."""
@@ -147,7 +148,7 @@ class Synthesised:
     @property
     def warnings(self) -> tuple[Message, ...]:
         """Messages on the scans and the images, each with its code and grade."""
-        return tuple(read_messages(self.provenance.get("warnings", ())))
+        return tuple(read_messages(self.provenance))
 
     @property
     def grades(self) -> list[Grade]:

@@ -155,15 +155,11 @@ def _noise_of(
         weights = [synth.noise.streams(z, spacing_mm).items() for z in slices]
         # tiles of a slice share its streams
         items.append([{stable_id(key, z, 0, 0): w for z, w in of_slice} for of_slice in weights])
-    return NoiseOf(seed, items, 0, _noise_tiles(plan, starts))
-
-
-def _noise_tiles(plan: SlicePlan, starts: Sequence[Triple]) -> list[Tile] | None:
-    """Which part of the slices' noise each tile has; None for whole slices, whatever their margins."""
     plane, size = plan.input_tiling.shape[1:], plan.input_tiling.patch[1:]
-    if all(length >= whole for length, whole in zip(size, plane)):
-        return None
-    return [Tile((y, x), size, plane) for _, y, x in starts]
+    # whole slices have all of the noise, whatever their margins
+    is_whole = all(length >= whole for length, whole in zip(size, plane))
+    tiles = None if is_whole else [Tile((y, x), size, plane) for _, y, x in starts]
+    return NoiseOf(seed, items, 0, tiles)
 
 
 def _moments(

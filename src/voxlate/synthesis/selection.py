@@ -1,6 +1,5 @@
 """From a model, inputs and options to the cases that `synth` and voxlate.synthesise work on."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -8,7 +7,7 @@ from pathlib import Path
 from voxlate.base.errors import BadInput
 from voxlate.scans.cohorts.pseudonyms import Pseudonyms, read_key, without_names
 from voxlate.synthesis.model import Model
-from voxlate.synthesis.options import SynthOptions
+from voxlate.synthesis.options import SynthOptions, part_of
 from voxlate.synthesis.scans import Scans, find_scans
 
 
@@ -67,19 +66,6 @@ def select(
     if options.pseudonymise is None:
         return selected
     return _use_pseudonyms(selected, read_key(options.pseudonymise))
-
-
-def part_of(text: str) -> slice:
-    """The cases of the part that "3/8" names: neighbours, which are often similar, go to several parts.
-
-    Raises BadInput for any other text.
-    """
-    match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text.strip())
-    if match is None or not 1 <= int(match[1]) <= int(match[2]):
-        raise BadInput(
-            f"--part: expected the number of a part and how many there are, such as 3/8, found {text!r}. Write it so."
-        )
-    return slice(int(match[1]) - 1, None, int(match[2]))
 
 
 def sort_cases(model: Model, scans: list[Scans]) -> Selection:

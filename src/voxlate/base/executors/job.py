@@ -171,19 +171,13 @@ def busy_line(costs: Iterable[Cost | None]) -> str:
     span = busy = 0.0
     for own in by_device.values():
         span += max(cost.ended for cost in own) - min(cost.began for cost in own)
-        busy += _network_seconds(own)
+        end = -math.inf
+        for start, stop in sorted(chain.from_iterable(cost.network for cost in own)):
+            busy += max(0.0, stop - max(start, end))
+            end = max(end, stop)
     share = busy / span
     workers = plural(len({cost.worker for cost in used}), "worker")
     if not used[0].is_gpu:
         return f"The network computed during {share:.0%} of the time of {workers} (cases: {len(used)})."
     advice = "" if share >= BUSY else " More --workers keep a GPU busier."
     return f"The network computed during {share:.0%} of the time of {plural(len(by_device), 'GPU')} ({workers}, cases: {len(used)}).{advice}"
-
-
-def _network_seconds(costs: Sequence[Cost]) -> float:
-    """The seconds in which at least one network computed."""
-    seconds, end = 0.0, -math.inf
-    for start, stop in sorted(chain.from_iterable(cost.network for cost in costs)):
-        seconds += max(0.0, stop - max(start, end))
-        end = max(end, stop)
-    return seconds

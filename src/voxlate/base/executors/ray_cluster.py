@@ -83,21 +83,17 @@ def _connect(address: str | None) -> Any:
 
 def _check_reachable(address: str) -> None:
     """Raise BadInput where no process listens at HOST:PORT, for which Ray would wait many minutes."""
-    parts = re.fullmatch(r"(?:ray://)?([^:]+):(\d{1,5})", _resolve_address(address))
+    # Ray takes for auto the latest cluster which was started on this machine
+    latest = Path(os.environ.get("RAY_TMPDIR", "/tmp")) / "ray" / "ray_current_cluster"
+    is_latest = address == "auto" and latest.is_file()
+    place = latest.read_text(encoding="utf-8").strip() if is_latest else address
+    parts = re.fullmatch(r"(?:ray://)?([^:]+):(\d{1,5})", place)
     if parts is None:
         return
     try:
         socket.create_connection((parts[1], int(parts[2])), CONNECTING_SECONDS).close()
     except OSError as error:
         raise _unreachable(address, error) from error
-
-
-def _resolve_address(address: str) -> str:
-    """The address that Ray takes for auto: that of the latest cluster which was started on this machine."""
-    latest = Path(os.environ.get("RAY_TMPDIR", "/tmp")) / "ray" / "ray_current_cluster"
-    if address != "auto" or not latest.is_file():
-        return address
-    return latest.read_text(encoding="utf-8").strip()
 
 
 def _unreachable(address: str, error: Exception) -> BadInput:

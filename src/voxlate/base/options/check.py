@@ -29,7 +29,8 @@ WORDS = {
 }
 Reader = Callable[[Any, Any, Option | None], Any]
 LONGEST = 60  # characters of a value in a message
-CONFIG = ConfigDict(arbitrary_types_allowed=True, allow_inf_nan=False)
+# An empty text would stand for the current folder, or for no choice.
+CONFIG = ConfigDict(arbitrary_types_allowed=True, allow_inf_nan=False, str_min_length=1)
 
 
 def check_options(table: type[T], options: T | None, changes: Mapping[str, Any]) -> T:
@@ -78,8 +79,12 @@ def _check(name: str, value: Any, hint: Any, readers: Sequence[Reader]) -> Any:
     for read in readers:
         try:
             taken = read(_plain(value), hint, option)
+            if option is not None and taken is not None:
+                option.check(taken)
         except (ValidationError, TypeError):
             continue
+        except BadInput as error:  # of the option's declaration, which does not know its name
+            raise BadInput(f"{name}: {error}") from error
         _check_range(name, taken, option)
         return taken
     if isinstance(value, tuple) and all(isinstance(part, str) for part in value):

@@ -2,9 +2,9 @@
 
 import importlib
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 from importlib.resources.abc import Traversable
 from inspect import Parameter, Signature, cleandoc, signature
 from pathlib import Path
@@ -43,7 +43,8 @@ class Option:
     flag: the option's names where they are not the field's, such as "--out" or "--audit/--no-audit" or "--verbose -v".
     metavar: the kind of value in --help; by default from the type. least, most: range of a number.
     takes: type of the value on the command line, where the field takes other types too.
-    read: converts that value into the field's. objects: the classes for which Any stands.
+    read: converts that value into the field's. check: raises BadInput, without a place, for a value that does not fit.
+    objects: the classes for which Any stands.
     complete: the values that a shell suggests, or "module:name" of a collection of them, or of a function that returns
     them; the module is imported when a shell asks.
     """
@@ -56,6 +57,7 @@ class Option:
     most: float | None = None
     takes: Any = None
     read: Callable[[Any], Any] | None = None
+    check: Callable[[Any], object] = id
     objects: str = ""
     complete: str | Sequence[str] = ()
 
@@ -158,6 +160,16 @@ def in_python(text: str, parameters: Mapping[str, Parameter]) -> str:
     return IN_SENTENCE.sub(given, text)
 
 
+@contextmanager
+def words_of_python(parameters: Mapping[str, Parameter]) -> Iterator[None]:
+    """An error, which names options as the command line does, names them as Python does."""
+    try:
+        yield
+    except BadInput as error:
+        error.args = (in_python(str(error), parameters),)
+        raise
+
+
 def range_of(option: Option) -> str:
     """The range of an option as the end of its help; "" for counts, whose least value of 0 or 1 is plain."""
     if option.least is None or (option.most is None and option.least in (0, 1)):
@@ -196,31 +208,43 @@ def read_shipped(folder: Traversable, name: Path | str, option: str) -> dict[str
         ) from error
 
 
-def bytes_of(text: str, option: str) -> float:
+def bytes_of(text: str, where: str = "") -> float:
     """8GB, 500 MB or 2g as bytes; raises BadInput for a text that is no size above 0."""
     size = re.fullmatch(r"\s*(\d+\.?\d*|\.\d+)\s*([kmgt]?)i?b?\s*", text.lower())
     if size is None or not float(size[1]):
-        raise BadInput(f"{option}: expected a size such as 8GB, found {text!r}. Write it so.")
+        raise BadInput(f"{where}expected a size such as 8GB, found {text!r}. Write it so.")
     return float(size[1]) * SIZES[size[2]]
 
 
-def pairs(texts: Sequence[str] | None, option: str = "--set") -> dict[str, str]:
+def pairs(texts: Sequence[str]) -> dict[str, str]:
     """KEY=VALUE texts as a table; raises BadInput for a text without `=`, and for a key with two values."""
     table = dict[str, str]()
-    for text in texts or []:
+    for text in texts:
         if "=" not in text:
-            raise BadInput(f"{option}: expected KEY=VALUE, found {text!r}. Add the value.")
+            raise BadInput(f"expected KEY=VALUE, found {text!r}. Add the value.")
         key, _, value = text.partition("=")
         if table.setdefault(key.strip(), value) != value:
             raise BadInput(
-                f"{option}: expected each key once, found '{key.strip()}' twice. Remove one of the two."
+                f"expected each key once, found '{key.strip()}' twice. Remove one of the two."
             )
     return table
 
 
+def check_device(name: str) -> None:
+    """Raise BadInput for a text that no machine has as the name of a device."""
+    if re.fullmatch(r"auto|cpu|mps|(cuda|xpu)(:\d+)?", name) is None:
+        raise BadInput(
+            f"expected auto, cpu, cuda, cuda:1, mps or xpu, found {name!r}. Choose one of these."
+        )
+
+
 Device = Annotated[
     str,
-    Option("Device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps or xpu.", metavar="NAME"),
+    Option(
+        "Device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps or xpu.",
+        metavar="NAME",
+        check=check_device,
+    ),
 ]
 AllowCode = Annotated[bool, Option("Import and run the model's own Python code.")]
 
@@ -244,5 +268,5 @@ MEMORY = Option(
     panel=PLAN,
     metavar="SIZE",
     takes=str,
-    read=partial(bytes_of, option="--memory"),
+    read=bytes_of,
 )

@@ -4,7 +4,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
-from voxlate.base.options.option import MAIN, OUTPUT, AllowCode, Device, Option, options
+from voxlate.base.options.option import (
+    MAIN,
+    OUTPUT,
+    AllowCode,
+    Device,
+    Option,
+    bytes_of,
+    options,
+)
 from voxlate.synthesis.options import ACCEPT_UNTRUSTED, ANYWAY
 
 SHORTEST_TOKEN = 16  # characters; a token of the user's own stays valid, so it must not be guessed
@@ -191,6 +199,10 @@ class ServeOptions:
     keep: Annotated[
         float, Option("Hours after which uploads and results are removed.", least=0.1)
     ] = 24.0
-    max_upload: Annotated[str, Option("Size of the largest upload.", metavar="SIZE")] = "2GB"
-    max_disk: Annotated[str, Option("Size of all uploads and results.", metavar="SIZE")] = "20GB"
+    max_upload: Annotated[
+        str, Option("Size of the largest upload.", metavar="SIZE", check=bytes_of)
+    ] = "2GB"
+    max_disk: Annotated[
+        str, Option("Size of all uploads and results.", metavar="SIZE", check=bytes_of)
+    ] = "20GB"
     device: Device = "auto"

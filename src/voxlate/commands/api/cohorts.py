@@ -22,7 +22,7 @@ from voxlate.commands.api.entry import (
     function,
 )
 from voxlate.commands.api.progress import Reporter
-from voxlate.scans.options.layout import MAX_VOLUME, Layout, allow_volumes
+from voxlate.scans.options.layout import MAX_VOLUME, Layout
 from voxlate.scans.options.prepare import PrepareOptions
 
 if TYPE_CHECKING:
@@ -308,7 +308,7 @@ def _lines(fact: Any) -> list[str]:
     if isinstance(fact, dict):
         return [", ".join(f"{name} {value}" for name, value in fact.items()) or "none"]
     if isinstance(fact, list | tuple):
-        if any(isinstance(value, str) and " " in value for value in fact):
+        if any(" " in f"{value}" for value in fact):
             return [str(value) for value in fact]
         return [", ".join("none" if value is None else str(value) for value in fact) or "none"]
     return ["none" if fact is None else str(fact)]
@@ -350,8 +350,7 @@ def info(
     """
     from voxlate.commands.api import facts
 
-    if max_volume is not None:
-        allow_volumes(max_volume)
+    Layout(max_volume=max_volume)  # which allows volumes of this size
     return facts.describe_path(Path(path))
 
 

@@ -118,9 +118,10 @@ def _write_picture(source: Volume, targets: dict[str, Volume], path: Path) -> No
     ranges = {name: _range(name, volume) for name, volume in images.items()}
     rows = []
     for index, plane in enumerate(PLANES):
-        tiles = [
-            _tile(volume, plane, middle[index], ranges[name]) for name, volume in images.items()
-        ]
+        tiles = []
+        for name, volume in images.items():
+            shown = shades(plane_of(volume.data[0], plane, middle[index]), *ranges[name])
+            tiles.append(square_pixels(shown, pixel_mm(volume.grid.spacing_mm, plane)))
         rows.append((plane, tiles))
     titles = ["scan", *(f"{name}, synthesised" for name in targets)]
     sheet = sheet_with_labels(rows, titles, TILE)
@@ -137,11 +138,6 @@ def _range(name: str, volume: Volume) -> tuple[float, float]:
     return float(low), float(high) if high > low else float(low) + 1
 
 
-def _tile(volume: Volume, plane: Plane, index: int, shown: tuple[float, float]) -> Picture:
-    image = plane_of(volume.data[0], plane, index)
-    return square_pixels(shades(image, *shown), pixel_mm(volume.grid.spacing_mm, plane))
-
-
 def picture_of(
     cohort: Path, folders: Sequence[Path], cases: Sequence[str], between: float, path: Path
 ) -> Path:
@@ -150,15 +146,15 @@ def picture_of(
     height, width = rows[-1][0].shape[:2]
     side, left = height // ZOOM, width // 6
     rows.append([image[:side, left : left + side] for image in rows[-1]])
-    names = [
+    maps = ["90 % interval's half", "regression's error", "truth outside"]
+    titles = [
         "T1",
         "regression",
         f"sharpness {between:g}",
         "one sample",
         "true CT",
+        *(f"{title}, 0-{LARGEST_HU} HU" for title in maps),
     ]
-    maps = ["90 % interval's half", "regression's error", "truth outside"]
-    titles = [*names, *(f"{title}, 0-{LARGEST_HU} HU" for title in maps)]
     montage(rows, titles, path)
     return path
 

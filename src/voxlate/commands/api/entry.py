@@ -6,11 +6,12 @@ The modules of this folder import what computes inside their functions, so that 
 import functools
 import inspect
 from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field, is_dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_origin
 
-from voxlate.base.errors import BadInput, system_refusal
+from voxlate.base.errors import system_refusal
 from voxlate.base.options import option
 from voxlate.base.options.option import (
     ARGUMENT,
@@ -21,7 +22,6 @@ from voxlate.base.options.option import (
     PYTHON,
     Option,
     describe,
-    in_python,
     option_of,
     with_args,
     without_notes,
@@ -95,10 +95,10 @@ class Command:
     def __call__(self, described: Callable[..., Any]) -> Callable[..., Any]:
         """Add the command, and return the function of Python."""
         self.described = described
-        self.call = function(described, self.others)
+        self.call = _checked(described, self.others)
         self.name = self.name or described.__name__.replace("_", "-")
         COMMANDS[self.name] = self
-        return _giving(self.gives, self.call) if self.gives else self.call
+        return _for_python(self.call, described, self.gives)
 
     @functools.cached_property
     def parameters(self) -> Parameters:
@@ -131,22 +131,36 @@ class Command:
 COMMANDS = dict[str, Command]()
 
 
-def _giving(name: str, call: Callable[..., Any]) -> Callable[..., Any]:
-    """A function that returns an attribute of the result."""
+def function(described: Callable[..., Any]) -> Callable[..., Any]:
+    """A function of Python that is no command."""
+    return _for_python(_checked(described), described)
+
+
+def _for_python(
+    call: Callable[..., Any], described: Callable[..., Any], gives: str = ""
+) -> Callable[..., Any]:
+    """The same function for Python, whose errors name options as Python does; other doors give their own Reporter.
+
+    gives: the attribute of the result that it returns.
+    """
 
     @functools.wraps(call)
-    def give(*args: Any, **kwargs: Any) -> Any:
-        """The attribute."""
-        return getattr(call(*args, **kwargs), name)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        """Call the function."""
+        is_other = isinstance(kwargs.get("progress"), Reporter)
+        with nullcontext() if is_other else option.words_of_python(parameters_of(described)):
+            result = call(*args, **kwargs)
+        return getattr(result, gives) if gives else result
 
-    signature = inspect.signature(call)
-    kind = inspect.get_annotations(signature.return_annotation)[name]
-    give.__signature__ = signature.replace(return_annotation=kind)  # type: ignore[attr-defined]
-    return give
+    if gives:
+        signature = inspect.signature(call)
+        kind = inspect.get_annotations(signature.return_annotation)[gives]
+        run.__signature__ = signature.replace(return_annotation=kind)  # type: ignore[attr-defined]
+    return run
 
 
-def function(described: Callable[..., Any], others: str = "") -> Callable[..., Any]:
-    """The function as Python has it: it raises BadInput for wrong arguments, and for errors of the system.
+def _checked(described: Callable[..., Any], others: str = "") -> Callable[..., Any]:
+    """The function with its arguments checked: it raises BadInput for wrong arguments, and for errors of the system.
 
     Its options may be given by name, and `progress` in several ways; the docstring lists both. others: field of the
     options that takes the keywords that are no field.
@@ -183,11 +197,6 @@ def function(described: Callable[..., Any], others: str = "") -> Callable[..., A
                 return described(**given, progress=report)
         except OSError as error:
             raise system_refusal(error) from error
-        except BadInput as error:  # which names options as the command line does
-            if "progress" not in parameters or isinstance(progress, Reporter):  # of another door
-                raise
-            error.args = (in_python(str(error), parameters_of(described)),)
-            raise
 
     text = FLAG.sub(lambda flag: flag[0][2:], f"{described.__doc__}")
     run.__signature__ = _listed(signature, table, others)  # type: ignore[attr-defined]

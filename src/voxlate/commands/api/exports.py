@@ -93,7 +93,7 @@ def export_for(out: Images, to: To, *, options: ConsumerOptions, progress: Repor
 
 
 @function
-def export_model(run: Run, out: To, *, options: ModelOptions) -> "Description":
+def export_model(run: Run, out: To, *, options: ModelOptions, progress: Reporter) -> "Description":
     """Write a trained model to a new folder that voxlate-run reads, and run its self-test there.
     \f
     Returns:
@@ -188,7 +188,7 @@ def _export_any(
     if dicom is not None and out is None:
         return export(path, dicom, images, progress=progress)
     if out is not None and dicom is None:
-        return export_model(path, out, model)
+        return export_model(path, out, model, progress=progress)
     found = "neither" if out is None else "both"
     raise BadInput(
         f"export: expected --dicom (for images) or --out (for a model), found {found}. Pass one of them."

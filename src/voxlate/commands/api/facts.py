@@ -11,6 +11,7 @@ import numpy as np
 
 from voxlate.base.errors import BadInput
 from voxlate.base.hub import download, is_on_hub
+from voxlate.base.messages import Message, message
 from voxlate.scans.formats.archive import apart, is_archive, unpacked
 from voxlate.scans.formats.dicom import DICOM, SeriesInfo, is_dicom_folder, list_series
 from voxlate.scans.formats.io import format_of, is_there, read_volume, without_ending
@@ -152,14 +153,14 @@ def _scan(path: Path) -> dict[str, Any]:
     }
 
 
-def _guesses_of_unit(named: str, unit: str, low: float) -> list[str]:
-    """A sentence on a unit that only the file's name states, and on values that speak against it."""
+def _guesses_of_unit(named: str, unit: str, low: float) -> list[Message]:
+    """A message on a unit that only the file's name states, and on values that speak against it."""
     if not named or unit != unit_of(named) or unit == unit_of(""):
         return []
     contrary = ""
     if unit == "HU" and low > NO_AIR_HU:
         contrary = f"; its lowest value is {low:g}, while a CT has air at -1000: it may be no CT, or a windowed or masked one"
-    return [f"unit {unit}, by the file's name alone{contrary}"]
+    return [message("guess", f"unit {unit}, by the file's name alone{contrary}")]
 
 
 def _unit_in_provenance(path: Path, modality: str) -> str | None:

@@ -60,7 +60,7 @@ def load(
     """
     from voxlate.training.model import load
 
-    return load(run, device, allow_code, answer)
+    return replace(load(run, device, allow_code, answer), in_python=True)
 
 
 @dataclass(frozen=True)

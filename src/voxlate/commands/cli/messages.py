@@ -25,21 +25,18 @@ def keep_messages(
         """Keep a message, and print it where it does not wait."""
         if folder is not None:  # a server says more than memory holds
             kept.append(said)
-        if verbose:
+        if verbose or not (wait or _is_detail(said)):
             note(said)
-        elif not wait:
-            note_briefly(said)
 
     try:
         yield take
     finally:
         for said in shorten(kept, folder) if wait and folder and not verbose else ():
             note(said)
-        lost = None
         if folder is not None and kept and folder.is_dir():
             lost = write_messages(folder, command, kept)
-        if lost is not None:
-            note(lost)
+            if lost is not None:
+                note(lost)
 
 
 def shorten(messages: Sequence[Message], folder: Path) -> list[Message]:
@@ -51,12 +48,6 @@ def shorten(messages: Sequence[Message], folder: Path) -> list[Message]:
         return shown
     text = f"{len(shown) - kept} further kinds of notes: see {folder / FILE}, or give --verbose."
     return [*shown[:kept], message("more", text)]
-
-
-def note_briefly(said: Message) -> None:
-    """Print a message at once, unless it is a detail."""
-    if not _is_detail(said):
-        note(said)
 
 
 def _is_detail(said: Message) -> bool:

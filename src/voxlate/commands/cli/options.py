@@ -164,12 +164,12 @@ def _help(option: Option, default: Any) -> str:
 
 
 def _texts(kind: Any) -> Any:
-    """The type of a value as typer gives it: texts, paths and flags, which are converted later."""
+    """The type of a value as typer gives it: texts and flags, which are converted later."""
     if get_origin(kind) is list:
         return list[_texts(get_args(kind)[0])]  # type: ignore[misc]
     if get_origin(kind) is tuple:
         return tuple[tuple(str for _ in get_args(kind))]  # type: ignore[misc]
-    return kind if kind in (bool, Path) else str
+    return kind if kind is bool else str
 
 
 def _complete(option: Option, kind: Any) -> Callable[[str], list[str]] | None:

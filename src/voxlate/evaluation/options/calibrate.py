@@ -1,7 +1,6 @@
 """Options of `calibrate`."""
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -65,7 +64,7 @@ class CalibrateOptions(Layout, ExecutorOptions):
             flag="--region",
             metavar="RULE",
             takes=list[str],
-            read=partial(pairs, option="--region"),
+            read=pairs,
         ),
     ] = None
     seed: Annotated[int, Option("Random seed of the synthesis.", panel=SAMPLING, least=0)] = 0

@@ -1,7 +1,6 @@
 """Options of `evaluate` and `compare`."""
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -54,7 +53,7 @@ class EvaluateOptions(Layout, Sampling, ExecutorOptions):
             panel=MAIN,
             metavar="RULE",
             takes=list[str],
-            read=partial(pairs, option="--region"),
+            read=pairs,
         ),
     ] = None
     split: Annotated[

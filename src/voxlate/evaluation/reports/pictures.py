@@ -61,8 +61,10 @@ class ColourScale:
 
     @property
     def gradient(self) -> str:
-        """The colours as a CSS gradient."""
-        return pictures.gradient_css(self.colours)
+        """The colours as the stops of a CSS gradient, low end first."""
+        stops = np.linspace(0, 255, 12).round().astype(int)
+        table = pictures.palette(self.colours)[stops]
+        return ", ".join(f"#{r:02x}{g:02x}{b:02x}" for r, g, b in table)
 
     @property
     def limits(self) -> list[str]:
@@ -153,7 +155,7 @@ def read_case(out: Path, scores: Table, case: str, modality: str) -> CaseImages 
     synthesis = return_to(units.synthesis(image), main.grid)
     truth = None if truth is None else units.truth(truth)
     images += _of_synthesis(synthesis, truth, units, scale, body, files, provenance)
-    warnings = read_messages(provenance.get("warnings", ()))
+    warnings = read_messages(provenance)
     expected = expected_errors(out / case).get(modality, "")
     return CaseImages(case, main.grid, images, warnings, expected)
 
@@ -395,7 +397,7 @@ def warnings_of(out: Path) -> dict[str, list[Message]]:
     """The warnings of all syntheses in a folder, by case."""
     warnings = dict[str, list[Message]]()
     for case, name in _syntheses(out):
-        of_image = read_messages(provenance_of(out, case, name).get("warnings", ()))
+        of_image = read_messages(provenance_of(out, case, name))
         warnings[case] = list(dict.fromkeys([*warnings.get(case, ()), *of_image]))
     return warnings
 

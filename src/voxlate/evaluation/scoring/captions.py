@@ -61,8 +61,8 @@ def _on_warnings(header: Part) -> Iterator[str]:
     """The numbers of images without truth, and of cases of which the synthesis warned."""
     if without := header.get("without_truth"):
         yield f"Without truth, not scored: {plural(len(without), 'image')}."
-    warnings = header.get("scan_warnings", {}).items()
-    warned = [case for case, some in warnings if worst_grade(read_messages(some)) != "note"]
+    warnings = header.get("scan_warnings", {})
+    warned = [case for case in warnings if worst_grade(read_messages(warnings, case)) != "note"]
     if warned:
         yield f"synth warned of {plural(len(warned), 'case')} ({first_of(warned)}): --all prints why."
 
@@ -77,7 +77,7 @@ def _on_cases(scores: ScoreFrame) -> Iterator[str]:
         clipped = scores.frame["clipped"][scores.frame["modality"] == name]
         if (most := clipped.max()) > 0:
             yield f"{name}: up to {most:.1%} of a case's scored voxels have a truth beyond the range by more than 2 % of it, and are clipped."
-    yield from map(str, read_messages(scores.header.get("messages", ())))
+    yield from map(str, read_messages(scores.header, "messages"))
     for name in scores.parts:
         if "floor" in (table := scores.by_case(name)):
             yield _misalignment_note(name, table, scores.parts[name]["unit"])
@@ -205,8 +205,9 @@ def _on_origins(scores: ScoreFrame) -> Iterator[str]:
         yield f"Without truth, not scored: {', '.join(without)}."
     if missing := header.get("not_synthesised"):
         yield f"Not scored: {'; '.join(f'{case} ({why})' for case, why in missing.items())}."
-    for case, warnings in header.get("scan_warnings", {}).items():
-        yield f"{case}: {' '.join(map(str, read_messages(warnings)))}"
+    warnings = header.get("scan_warnings", {})
+    for case in warnings:
+        yield f"{case}: {' '.join(map(str, read_messages(warnings, case)))}"
 
 
 def range_note(name: str, part: Part) -> str:

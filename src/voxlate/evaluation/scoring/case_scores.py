@@ -422,7 +422,7 @@ def _note(truth: Truth) -> str:
         parts.append(
             f"{1 - truth.shown:.1%} of the scored voxels are outside the image and do not count"
         )
-    return "; ".join(filter(None, [*parts, *truth.volume.guesses]))
+    return "; ".join(filter(None, [*parts, *map(str, truth.volume.guesses)]))
 
 
 def _score(

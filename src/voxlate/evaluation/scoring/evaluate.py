@@ -453,7 +453,7 @@ def _on_provenance(out: Path, items: Iterable[Item]) -> Table:
                 calibrations.append(calibration)
         of_case = sources.setdefault(case, {})
         of_case |= {name: relative_to(out, path) for name, path in item.inputs.items()}
-        messages = read_messages(provenance.get("warnings", ()))
+        messages = read_messages(provenance)
         for name in _find_changed(item):
             text = f"Its source {name} differs from the {name} next to its truth: is it the same patient?"
             messages.append(message("other-sources", text))

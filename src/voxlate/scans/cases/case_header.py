@@ -8,6 +8,7 @@ from typing import Annotated
 import numpy as np
 
 from voxlate.base.errors import BadInput
+from voxlate.base.messages import Message
 from voxlate.base.records import (
     Count,
     Digest,
@@ -45,7 +46,7 @@ class Origin:
     shape: Sides
     affine: Affine
     note: Text = ""
-    guesses: tuple[Text, ...] = ()
+    guesses: tuple[Message | Text, ...] = ()  # texts in older files
     codes: tuple[Count, Count] = (1, 1)
 
     @classmethod

@@ -331,7 +331,7 @@ def open_cohort(path: Path | str) -> Cohort:
         cases,
         written.modalities,
         written.units,
-        tuple(read_messages(written.warnings)),
+        tuple(read_messages(vars(written))),
         value["provenance"],
     )
 

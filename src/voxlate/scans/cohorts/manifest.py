@@ -175,7 +175,13 @@ def _rows(path: Path) -> list[Cells]:
             f"{path}: expected a row for each case, found none: an empty cohort. Fill the manifest."
         )
     rows = [*table.values()]
-    _rename_columns(rows)
+    for name, ours in SAME.items():  # a column of another name and the same meaning gets ours
+        if name not in rows[0] or ours in rows[0]:
+            continue
+        # 'set' or 'fold' are of splits where they hold their words: numbers of folds are not
+        if ours != "split" or _are_splits([row[name] for row in rows]):
+            for row in rows:
+                row[ours] = row.pop(name)
     _take_folds(path, table)
     _refuse_misspelt(path, rows)
     first = rows[0]
@@ -193,19 +199,6 @@ def _rows(path: Path) -> list[Cells]:
                     f"{where}: expected a {name} in every row or in none, found both. Fill the column."
                 )
     return rows
-
-
-def _rename_columns(rows: Sequence[Cells]) -> None:
-    """Give a column that has another name of the same meaning our name of it.
-
-    A column 'set' or 'fold' is one of splits where it holds their words: numbers of folds are not.
-    """
-    for name, ours in SAME.items():
-        if name not in rows[0] or ours in rows[0]:
-            continue
-        if ours != "split" or _are_splits([row[name] for row in rows]):
-            for row in rows:
-                row[ours] = row.pop(name)
 
 
 def _are_splits(cells: Collection[str]) -> bool:
@@ -266,7 +259,10 @@ def _holds_scans(path: Path, column: str, rows: Sequence[Cells], bases: Sequence
     unread = []
     for value in values:
         files = [location_of(place) for place in _places(value, bases)]
-        if value.lower().endswith(scan_endings()) or any(_is_scan(file, value) for file in files):
+        # a folder only where the value is a path: any word may be its name
+        is_path = re.search("[/#]", value)
+        known = (is_path if file.is_dir() else format_by_ending(file.name) for file in files)
+        if value.lower().endswith(scan_endings()) or any(known):
             return True
         if any(file.is_file() and not file.name.lower().endswith(NOTES) for file in files):
             unread.append(value)
@@ -277,13 +273,6 @@ def _holds_scans(path: Path, column: str, rows: Sequence[Cells], bases: Sequence
             f"{path}: expected scans of a known format ({', '.join(scan_endings())}, DICOM, arrays) in the column '{column}', found '{unread[0]}'. Convert or rename the files, or remove the column."
         )
     return False
-
-
-def _is_scan(file: Path, value: str) -> bool:
-    """Whether the file of a value is a scan; a folder only where the value is a path: any word may be its name."""
-    if file.is_dir():
-        return re.search("[/#]", value) is not None
-    return format_by_ending(file.name) is not None
 
 
 def _looks_like_scan(value: str) -> bool:

@@ -3,6 +3,7 @@
 import re
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -213,8 +214,12 @@ def _group_by_series(headers: Iterable[tuple[Image, Any]]) -> list[SeriesInfo]:
             }
             by_key[key] = SeriesInfo(file.parent, key, **texts)
         series = by_key[key]
-        directions = series.directions | _directions(header)
-        by_key[key] = replace(series, images=series.images + 1, directions=directions)
+        directions = {*series.directions}
+        with suppress(Exception):  # of a header that states none that can be read
+            values = [round(float(value), 1) + 0.0 for value in header.ImageOrientationPatient]
+            directions.add(" ".join(map(str, values)))
+        own = frozenset(directions)
+        by_key[key] = replace(series, images=series.images + 1, directions=own)
     for key, common in joins.keys().items():
         if key != common:
             images = by_key[common].images + by_key.pop(key).images
@@ -222,15 +227,6 @@ def _group_by_series(headers: Iterable[tuple[Image, Any]]) -> list[SeriesInfo]:
     return sorted(
         by_key.values(), key=lambda series: (series.modality, series.description, series.key)
     )
-
-
-def _directions(header: Any) -> frozenset[str]:
-    """The direction of an image's rows and columns, roughly; none where its header states none that can be read."""
-    try:
-        values = [round(float(value), 1) + 0.0 for value in header.ImageOrientationPatient]
-    except Exception:
-        return frozenset()
-    return frozenset([" ".join(map(str, values))])
 
 
 def describe_series(series: list[SeriesInfo]) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from voxlate.base.errors import BadInput
+from voxlate.base.messages import Message
 from voxlate.base.options.option import bytes_of
 from voxlate.base.slabs import empty, release
 from voxlate.scans.images.grid import Codes, Grid, Volume
@@ -23,7 +24,7 @@ MOST_LOST = 1e-4  # of the range of values, that a step of float32 may be
 class Stored:
     """The image in a file: data [D, H, W] float32, affine to RAS millimetres, unit and modality where stated.
 
-    note: which part of the file was read; guesses: a sentence on each assumption about what the file does not state;
+    note: which part of the file was read; guesses: on each assumption about what the file does not state;
     codes: as those of Grid; not_hu: why the values cannot be Hounsfield units; as_hu: the assumption behind reading them as Hounsfield units.
     """
 
@@ -32,7 +33,7 @@ class Stored:
     unit: str = ""
     modality: str = ""
     note: str = ""
-    guesses: tuple[str, ...] = ()
+    guesses: tuple[str | Message, ...] = ()
     codes: Codes = (1, 1)
     not_hu: str = ""
     as_hu: str = ""
@@ -153,7 +154,7 @@ CHUNK = 1 << 20
 
 def most_bytes() -> float:
     """The size of the largest volume that is read, in bytes of its float32 voxels."""
-    return bytes_of(os.environ.get(LARGEST_VOLUME, DEFAULT), LARGEST_VOLUME)
+    return bytes_of(os.environ.get(LARGEST_VOLUME, DEFAULT), f"{LARGEST_VOLUME}: ")
 
 
 def check_volume(shape: Iterable[int], where: object) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 
 from voxlate.base.errors import BadInput
 from voxlate.base.files import sha256_of, whole_file
+from voxlate.base.messages import Message, message
 from voxlate.base.records import LARGEST
 from voxlate.base.slabs import map_slabs
 from voxlate.scans.formats.arrays import ARRAY
@@ -150,7 +151,7 @@ def read_volume(path: Path | str, modality: str = "", allow_nan: bool = False) -
         modality,
         str(path),
         stored.note,
-        guesses,
+        tuple(said if isinstance(said, Message) else message("guess", said) for said in guesses),
         stored.codes,
     )
 

@@ -16,6 +16,7 @@ import numpy as np
 from voxlate.base.codes import Grade
 from voxlate.base.errors import BadInput, plural
 from voxlate.base.files import HIGH, LOW, STD, UNCALIBRATED, UNFAMILIAR
+from voxlate.base.messages import Message, message
 from voxlate.base.slabs import least_and_most, map_slabs, release
 from voxlate.scans.formats.format import (
     DynamicScan,
@@ -27,7 +28,7 @@ from voxlate.scans.formats.format import (
     most_bytes,
     to_float32,
 )
-from voxlate.scans.images.grid import SIDES_OPEN, Grid, Volume, check_affine, same_grid
+from voxlate.scans.images.grid import Grid, Volume, check_affine, same_grid
 
 INTENTS = {
     **dict.fromkeys(range(2, 25), "statistics, not a scan"),
@@ -175,8 +176,8 @@ def _first_byte(image: Any) -> int:
     return max(int(image.dataobj.offset), least)
 
 
-def grid_of(image: Any, path: Path | str) -> tuple[Grid, str]:
-    """The grid of a loaded header, and a sentence where it states no orientation, or two.
+def grid_of(image: Any, path: Path | str) -> tuple[Grid, tuple[Message, ...]]:
+    """The grid of a loaded header, and a message where it states no orientation, or two.
 
     The affine is the sform where its code is set, else the qform, else the header's sizes; in millimetres. Raises
     BadInput for colour, complex voxels and bad affines.
@@ -189,8 +190,10 @@ def grid_of(image: Any, path: Path | str) -> tuple[Grid, str]:
     check_numbers(image.get_data_dtype(), path)
     width, height, depth = (*sizes, 1)[:3]
     shape = depth, height, width
-    if not isinstance(image, NiftiImage):
-        return Grid(shape, check_affine(image.affine, path)), ""
+    # the header of an image in memory holds three rows of its affine
+    last_row = tuple(np.ravel(image.affine)[12:])
+    if not isinstance(image, NiftiImage) or last_row not in ((), (0, 0, 0, 1)):
+        return Grid(shape, check_affine(image.affine, path)), ()
     header = image.header
     scale = np.diag([*[MILLIMETRES.get(_units(image)[0], 1.0)] * 3, 1.0])
     codes = (int(header[key]) for key in ("qform_code", "sform_code"))
@@ -205,18 +208,19 @@ def grid_of(image: Any, path: Path | str) -> tuple[Grid, str]:
         affine = check_affine(scale @ header.get_qform(), path)
     if not q and not s:
         guess = "its header states no orientation (the codes of qform and sform are 0), so rows were taken to run from right to left, columns to the front and slices to the top. Check left and right."
-        return Grid(shape, affine, (0, 0)), guess
+        return Grid(shape, affine, (0, 0)), (message("guess", guess),)
     grid = Grid(shape, affine, (q, s))
     affines = [_stated(read) for read in (header.get_qform, header.get_sform)]
     of_q, of_s = (same_grid(Grid(shape, scale @ stated), grid, APART_MM) for stated in affines)
     if not (q and s) or (of_q and of_s):
-        return grid, ""
+        return grid, ()
     turn = affines[0][:3, :3].T @ affines[1][:3, :3]
     # an axis points the other way
     is_turned = np.linalg.det(turn) < 0 or (turn.diagonal() < 0).any()
-    apart = SIDES_OPEN if is_turned else "give voxels different places"
-    guess = f"its qform and sform {apart}; the {'sform' if of_s else 'qform'} was taken. Check its orientation, and write one of them into both."
-    return Grid(shape, affine, (q * of_q, s * of_s)), guess
+    grade: Grade = "caution" if is_turned else "note"
+    apart = "on the sides, so that left and right may be exchanged" if is_turned else "on places"
+    guess = f"its qform and sform disagree {apart}; the {'sform' if of_s else 'qform'} was taken. Check its orientation, and write one of them into both."
+    return Grid(shape, affine, (q * of_q, s * of_s)), (message("guess", guess, grade=grade),)
 
 
 def _size(shape: tuple[int, ...]) -> str:
@@ -245,8 +249,7 @@ def open_nifti(path: Path) -> DynamicScan:
     Raises BadInput for damaged files, colour, complex voxels and singular affines.
     """
     image, said = _load(path)
-    grid, guess = grid_of(image, path)
-    guesses = (*said, *filter(None, [guess]))
+    grid, guesses = grid_of(image, path)
     _check_size(image, grid, path)
     check_volume(grid.shape, path)
     count = math.prod(image.shape[3:])
@@ -255,7 +258,7 @@ def open_nifti(path: Path) -> DynamicScan:
         """A frame, counted from 0."""
         planes = _planes(image, grid, path, range(number, number + 1))
         data = to_float32(planes, grid.shape, path)
-        return Stored(data, grid.affine, guesses=guesses, codes=grid.codes)
+        return Stored(data, grid.affine, guesses=(*said, *guesses), codes=grid.codes)
 
     return DynamicScan(
         grid,

@@ -2,13 +2,14 @@
 
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from nibabel import orientations
 from nibabel.affines import apply_affine, from_matvec, voxel_sizes
 
 from voxlate.base.errors import BadInput
+from voxlate.base.messages import Message
 from voxlate.base.slabs import empty, in_slabs, least_and_most, release
 from voxlate.scans.images.filters import ndimage
 
@@ -16,8 +17,6 @@ Order = Literal[0, 1, 3]  # of an interpolating spline: 0 for labels, 1 is linea
 Spacing = tuple[float, float, float]  # along D, H, W
 Codes = tuple[int, int]  # of the qform and the sform of a NIfTI header
 STRAIGHT = 1e-4  # voxels that a point of a grid may lie aside where its axes are those of a volume
-# of a guess that is no detail, but may exchange left and right
-SIDES_OPEN = "disagree on the sides, so that left and right may be exchanged"
 Box = tuple[np.ndarray, np.ndarray]  # the least and the largest (x, y, z) in RAS mm
 
 
@@ -88,8 +87,7 @@ class Volume:
         modality: name such as "t1" or "ct".
         origin: the file that was read, for messages.
         note: which part of the file was read (a frame, say).
-        guesses: a sentence on each assumption about what the file does not state, with SIDES_OPEN where it
-            may exchange left and right.
+        guesses: a message on each assumption about what the file does not state.
         codes: as those of Grid.
 
     Example:
@@ -106,13 +104,14 @@ class Volume:
     modality: str
     origin: str = ""
     note: str = ""
-    guesses: tuple[str, ...] = ()
+    guesses: tuple[Message, ...] = ()
     codes: Codes = (1, 1)
 
     def __post_init__(self) -> None:
-        if self.data.ndim != 4 or self.data.dtype != np.float32:
-            raise ValueError(
-                f"a volume is [C, D, H, W] float32, got {self.data.shape} {self.data.dtype}"
+        kind, shape = getattr(self.data, "dtype", None), getattr(self.affine, "shape", None)
+        if kind != np.float32 or self.data.ndim != 4 or shape != (4, 4):
+            raise BadInput(
+                f"Volume: expected arrays of NumPy, float32 [C, D, H, W] and an affine [4, 4], found {type(self.data).__name__} of {kind} and an affine {shape}. Convert them."
             )
 
     @property
@@ -122,17 +121,19 @@ class Volume:
         return Grid((depth, height, width), self.affine, self.codes)
 
 
-def check_affine(affine: np.ndarray, where: object) -> np.ndarray:
-    """The affine in float64. Raises BadInput where it is singular or not finite."""
-    affine = np.asarray(affine, dtype=np.float64)
-    lengths = voxel_sizes(affine)
-    finite = np.isfinite(affine).all() and (lengths > 0).all()
-    if not finite or abs(np.linalg.det(affine[:3, :3] / lengths)) < 1e-4:
-        rows = np.array2string(affine[:3], precision=3, separator=", ").replace("\n", "")
-        raise BadInput(
-            f"{where}: expected an affine that gives every voxel a place, found a singular one (rows {rows}). Write the header's sform or qform again, for instance from the original DICOM files."
-        )
-    return affine
+def check_affine(stated: Any, where: object) -> np.ndarray:
+    """The affine in float64. Raises BadInput where it is none that gives every voxel a place of its own."""
+    affine = np.asarray(stated)
+    is_sound = affine.dtype.kind in "biuf" and affine.shape == (4, 4)
+    if is_sound and np.isfinite(affine).all() and np.allclose(affine[3], (0, 0, 0, 1)):
+        affine = affine.astype(np.float64)
+        lengths = voxel_sizes(affine)
+        if lengths.all() and abs(np.linalg.det(affine[:3, :3] / lengths)) >= 1e-4:
+            return affine
+    rows = " ".join(f"{affine}".split())
+    raise BadInput(
+        f"{where}: expected an affine of 4×4 finite numbers that gives every voxel a place, with the last row 0 0 0 1, found {rows}. Write the header's sform or qform again, for instance from the original DICOM files."
+    )
 
 
 def same_grid(a: Grid, b: Grid, tolerance_mm: float = 0.01) -> bool:

@@ -230,16 +230,6 @@ class MinMax(IntensityMap):
         return Scale(known.all.at(0), known.all.at(100))
 
 
-UNREACHED = 1e4  # network units: no value reaches it
-
-
-def network_ends(spec: IntensityMap) -> tuple[float, float]:
-    """The network units that any truth is between: the ends of a window, which clips; else no limit."""
-    if spec.window is not None:
-        return -1.0, 1.0
-    return -1.0 if spec.floor is not None else -UNREACHED, UNREACHED
-
-
 Intensity = Annotated[
     Window | Percentile | ZScore | MinMax, Field(discriminator="kind"), Importable()
 ]

@@ -98,12 +98,6 @@ def data_uri(image: Picture, name: str = "gray") -> str:
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def gradient_css(name: str) -> str:
-    """A colour map as the stops of a CSS gradient, low end first."""
-    table = palette(name)[np.linspace(0, 255, 12).round().astype(int)]
-    return ", ".join(f"#{r:02x}{g:02x}{b:02x}" for r, g, b in table)
-
-
 def with_lines(picture: Image.Image, sentences: Sequence[str]) -> Image.Image:
     """A picture with sentences below it, wrapped to its width; without sentences as it is."""
     if not sentences:

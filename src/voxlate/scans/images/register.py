@@ -232,18 +232,16 @@ class CoarsePair:
         field = make_field.Execute(transform)
         # ITK's own determinant assumes that the image's axes are those of the patient
         displacement = itk.GetArrayViewFromImage(field)
-        steps = np.stack([_differences(displacement, axis) for axis in range(3)], axis=-1)
+        # no differences across a single slice
+        along = [
+            np.gradient(displacement, axis=axis) if length > 1 else np.zeros_like(displacement)
+            for axis, length in enumerate(displacement.shape[:3])
+        ]
+        steps = np.stack(along, axis=-1)
         # the same steps without the transform: D, H, W
         across = (LPS_TO_RAS @ self.fixed.affine)[:3, 2::-1]
         volumes = np.linalg.det(steps + across) / np.linalg.det(across)
         return bool(volumes.min() < LEAST_VOLUME or volumes.max() > 1 / LEAST_VOLUME)
-
-
-def _differences(displacement: np.ndarray, axis: int) -> np.ndarray:
-    """Differences between neighbours along an axis of [D, H, W, 3]; none across a single slice."""
-    if displacement.shape[axis] == 1:
-        return np.zeros_like(displacement)
-    return np.asarray(np.gradient(displacement, axis=axis))
 
 
 def _range(volume: Volume) -> tuple[float, float]:

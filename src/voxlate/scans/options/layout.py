@@ -24,12 +24,6 @@ def presets() -> list[str]:
 MAX_VOLUME = Option("Largest scan that is read. Default: 4GB.", panel=INPUT, metavar="SIZE")
 
 
-def allow_volumes(size: str) -> None:
-    """Read volumes of up to this size ("4GB") from now on; raises BadInput for a text that is no size."""
-    bytes_of(size, "--max-volume")
-    os.environ[LARGEST_VOLUME] = size
-
-
 @options
 class Layout:
     """Where the files of a cohort are, and to which patients they belong; see find.find_cohort."""
@@ -94,7 +88,8 @@ class Layout:
 
     def __post_init__(self) -> None:
         if self.max_volume is not None:  # here, because every reader of scans has these options
-            allow_volumes(self.max_volume)
+            bytes_of(self.max_volume, "--max-volume: ")
+            os.environ[LARGEST_VOLUME] = self.max_volume
 
     @property
     def layout(self) -> dict[str, Any]:
