@@ -17,7 +17,6 @@ from voxlate.checks.audit import (
     to_refine,
 )
 from voxlate.checks.prepare import prepare
-from voxlate.evaluation.reports.alignment import misalignment_lines
 from voxlate.evaluation.reports.prepared import report_prepared
 from voxlate.scans.cases.align import Preparation
 from voxlate.scans.cases.prepared import open_cohort
@@ -58,29 +57,23 @@ def test_prepare_measures_how_far_scans_lie_apart_and_the_worst_at_the_finest_vo
 
 
 @pytest.mark.slow
-def test_the_pair_that_is_out_of_register_is_named_and_a_line_tells_the_median(prepared):
+def test_the_pair_that_is_out_of_register_is_named_in_prepare_and_in_synthesis(prepared):
     cohort = open_cohort(prepared)
-    (named,) = [str(warning) for warning in cohort.warnings if warning.code == "misaligned"]
-    assert named.startswith("phantom_001: t2 lies 5.")
+    assert [said.case for said in cohort.warnings if said.code == "misaligned"] == ["phantom_001"]
     near, far = ([*check_together(cohort.case(entry.case))] for entry in cohort.cases)
     assert near == []
     assert [(said.code, said.grade) for said in far] == [("scans-apart", "caution")]
-    line = misalignment_lines(cohort.cases)["t2"]
-    assert line.endswith("mm from t1 (median of 2 cases), at most 5.0 (phantom_001)")
 
 
 @pytest.mark.slow
 def test_the_report_shows_the_worst_pair_first_with_its_distance(prepared, tmp_path):
     text = report_prepared(prepared, tmp_path / "report.html").read_text()
     assert text.index("phantom_001") < text.index("phantom_000")
-    assert "mm from t1 (95th percentile" in text
-    assert "A chequerboard shows" in text
 
 
 @pytest.mark.slow
 def test_without_the_audit_nothing_is_stated(heads, tmp_path, voxlate):
-    said = voxlate("prepare", heads, "--out", tmp_path / "out", "--no-audit").done()
-    assert " lies " not in said.out + said.err
+    voxlate("prepare", heads, "--out", tmp_path / "out", "--no-audit").done()
     assert open_cohort(tmp_path / "out").cases[0].misaligned == {}
 
 
@@ -120,13 +113,11 @@ def test_a_cohort_of_which_a_part_was_examined_says_so_and_the_rest_can_follow(h
 
     cohort = again(audit_cases=1)
     assert sorted(bool(one.misaligned) for one in cohort.cases) == [False, True]
-    assert misalignment_lines(cohort.cases)["t2"].endswith("; 1 of 2 cases were examined")
-    said = [one for one in cohort.warnings if "was examined in 1 of 2 cases" in one.text]
-    assert len(said) == 1
+    assert "not-examined" in {one.code for one in cohort.warnings}
     times = {one.case: cohort.header(one.case).inputs for one in cohort.cases}
     cohort = again(audit_cases=2)
     assert all(one.misaligned for one in cohort.cases)
-    assert not any("examined" in one.text for one in cohort.warnings)
+    assert "not-examined" not in {one.code for one in cohort.warnings}
     assert {one.case: cohort.header(one.case).inputs for one in cohort.cases} == times
 
 
@@ -154,12 +145,8 @@ def test_scans_of_too_large_voxels_cannot_be_measured_and_are_said_to_be_so(prep
     coarse = replace(case, header=replace(case.header, spacing_mm=(7.0, 3.0, 3.125)))
     found = misalignments(coarse, "t1")
     assert found["t2"].median_mm is None
-    said = [
-        str(one)
-        for one in check_alignment([replace(coarse.header, misaligned=found)], Preparation())
-    ]
-    (sentence,) = said
-    assert "64×80×56 voxels of 3.1×3.0×7.0 mm are too few or too large" in sentence
+    (said,) = check_alignment([replace(coarse.header, misaligned=found)], Preparation())
+    assert said.code == "not-measured"
 
 
 @pytest.mark.slow

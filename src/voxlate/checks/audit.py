@@ -4,7 +4,10 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Literal, NamedTuple
+from itertools import combinations
+from typing import NamedTuple
+
+import numpy as np
 
 from voxlate.base.errors import first_of
 from voxlate.base.groups import grouped
@@ -13,7 +16,7 @@ from voxlate.checks.table import ask
 from voxlate.scans.cases.align import Preparation
 from voxlate.scans.cases.case import PreparedCase
 from voxlate.scans.cases.case_header import CaseHeader
-from voxlate.scans.cases.prepared import Cohort, Entry
+from voxlate.scans.cases.prepared import Entry
 from voxlate.scans.images.misalignment import NOTHING_IN_COMMON, Misalignment, misalignment
 
 WORTH_A_WORD_MM = 1.5  # three times what phantoms show to be the estimate's error
@@ -22,7 +25,6 @@ MOST_PAIRS = 6
 LEAST_SLICES = 4  # along each axis, as registration asks for
 ALL_OF, ONE_OF = 12, 10  # so many cases are examined at least, and one in so many of the others
 MAPS = "a map shows no anatomy to compare"
-Resolution = Literal["coarse", "fine"]
 # Units of scans whose place can be seen: a map of seconds seemed 3 mm off.
 SHOW_ANATOMY = ("HU", "a.u.", "grey")
 
@@ -47,7 +49,7 @@ def choose_cases(patients: Mapping[str, str], count: int | None = None) -> froze
 
 
 def misalignments(
-    case: PreparedCase, fixed: str | None = None, resolution: Resolution = "fine"
+    case: PreparedCase, fixed: str | None = None, coarse: bool = False
 ) -> dict[str, Misalignment]:
     """The misalignment of each scan of a case from `fixed`, by modality; coarse: without the finest voxels.
 
@@ -67,7 +69,6 @@ def misalignments(
         if {to, name} <= {*anatomy}:
             units = header.units[to], header.units[name]
             moving = case.volume(name).data[0]
-            coarse = resolution == "coarse"
             measured = misalignment(reference, moving, header.spacing_mm, mask, units, coarse)
         else:
             measured = Misalignment(None, None, None, None, 0, 0, reason=MAPS)
@@ -76,10 +77,13 @@ def misalignments(
 
 
 def check_together(case: PreparedCase) -> Iterator[Message]:
-    """A message on each scan of a case that lies far from the first, moved or of another patient."""
-    for name, measured in misalignments(case, resolution="coarse").items():
-        if measured.median_mm is not None:
-            yield from ask("together", {"median_mm": measured.median_mm, "to": measured.to}, name)
+    """A message on scans of a case that are one, and on each that lies far from the first, moved or of another patient."""
+    for first, second in combinations(case.header.statistics, 2):
+        if np.array_equal(case.arrays[first], case.arrays[second]):
+            text = f"{first} and {second} have the same voxels."
+            yield message("same-voxels", text, grade="do not trust")
+    for name, found in misalignments(case, coarse=True).items():
+        yield from ask("together", {"median_mm": found.median_mm or 0.0, "to": found.to}, name)
 
 
 def not_examined(header: CaseHeader | Entry) -> bool:
@@ -92,17 +96,6 @@ def to_refine(headers: Sequence[CaseHeader]) -> frozenset[str]:
     """The cases of the worst pairs that have only a coarse estimate."""
     far = [pair for pair in _worst_first(headers) if (pair.found.median_mm or 0.0) > REFINED_MM]
     return frozenset(pair.header.case for pair in far[:MOST_PAIRS] if pair.found.coarse)
-
-
-def distances(cohort: Cohort, modalities: Sequence[str]) -> dict[str, float]:
-    """By case the largest median displacement (mm) of these modalities from the fixed scan, where one was estimated."""
-    medians = grouped(
-        (entry.case, measured.median_mm)
-        for entry in cohort.cases
-        for name, measured in entry.misaligned.items()
-        if name in modalities and measured.median_mm is not None
-    )
-    return {case: max(of_case) for case, of_case in medians.items()}
 
 
 def check_alignment(headers: Sequence[CaseHeader], preparation: Preparation) -> Iterator[Message]:

@@ -6,7 +6,6 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -40,11 +39,9 @@ def check_origins(headers: Sequence[CaseHeader]) -> Iterator[Message]:
                 yield message("not-registered", text, case=header.case)
 
 
-def check_guesses(name: str, guesses: Sequence[Any], case: str = "") -> Iterator[Message]:
-    """The messages on guesses about a scan, with its name; older files state texts."""
-    for guess in guesses:
-        said = message("guess", guess) if isinstance(guess, str) else guess
-        yield replace(said, text=f"{name}: {said.text}", case=case)
+def check_guesses(name: str, guesses: Sequence[Message], case: str = "") -> Iterator[Message]:
+    """The messages on guesses about a scan, with its name."""
+    return (replace(guess, text=f"{name}: {guess.text}", case=case) for guess in guesses)
 
 
 def refuse_synthetic(cases: Iterable[CaseFiles], names: Collection[str] | None = None) -> None:

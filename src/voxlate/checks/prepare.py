@@ -29,7 +29,6 @@ from voxlate.base.machine import cores
 from voxlate.base.messages import Say, message
 from voxlate.base.options.option import merge
 from voxlate.checks.audit import (
-    Resolution,
     check_alignment,
     choose_cases,
     misalignments,
@@ -122,7 +121,7 @@ def prepare(
         # until the worst pairs of all are estimated at the finest voxels
         while asked.audit and (worst := to_refine(_headers(out, cases))):
             chosen = [case for case in cases if case.case in worst]
-            for _ in run(replace(work, resolution="fine"), chosen):
+            for _ in run(replace(work, coarse=False), chosen):
                 pass
     if again:
         text = f"{len(again)} cases were prepared again, because their files or the options have changed: {first_of(sorted(again))}."
@@ -313,19 +312,19 @@ def _each(
 class _Work:
     """The work on the cases of a cohort, which is sent to each process.
 
-    examined: the cases whose misalignment is estimated; resolution: "fine" for prepared cases, whose misalignment is
-    estimated once more.
+    examined: the cases whose misalignment is estimated; coarse: without the finest voxels, with which that of prepared
+    cases is estimated once more.
     """
 
     out: Path
     preparation: Preparation
     examined: frozenset[str]
-    resolution: Resolution = "coarse"
+    coarse: bool = True
     uses_network: ClassVar[bool] = False
 
     def open(self) -> Work:
         """See Job.open."""
-        work = self.prepare if self.resolution == "coarse" else self.examine
+        work = self.prepare if self.coarse else self.examine
         return lambda files, _: work(files)
 
     def prepare(self, files: CaseFiles) -> bool:
@@ -349,7 +348,7 @@ class _Work:
         case = prepare_case(files.case, scans, self.preparation, mask=mask, labels=labels)
         misaligned = {}
         if audit:
-            misaligned = misalignments(case, self.preparation.fixed, self.resolution)
+            misaligned = misalignments(case, self.preparation.fixed, self.coarse)
         header = replace(
             case.header,
             patient=files.patient,
@@ -372,6 +371,6 @@ class _Work:
         path = case_path(self.out, files.case)
         # in memory: a mapped file cannot be replaced everywhere
         case = PreparedCase(read_header(path), load_file(path))
-        misaligned = misalignments(case, self.preparation.fixed, self.resolution)
+        misaligned = misalignments(case, self.preparation.fixed, self.coarse)
         write_case(path, replace(case, header=replace(case.header, misaligned=misaligned)))
         return True

@@ -1,13 +1,10 @@
 """What is asked of a case's scans before anything is computed: do they fit the training of a model, and are they whole?"""
 
 from collections.abc import Mapping, Sequence
-from itertools import combinations
 from typing import Literal
 
-import numpy as np
-
 from voxlate.base.errors import BadInput
-from voxlate.base.messages import Message, message, worst_grade
+from voxlate.base.messages import Message, worst_grade
 from voxlate.checks.anatomy import Anatomy, Body, body_of, check_body, check_content
 from voxlate.checks.audit import check_together
 from voxlate.checks.head_checks import black_pools_ml, check_head
@@ -42,8 +39,7 @@ def check_scans(
 ) -> list[Message]:
     """Messages on guesses and on scans that differ from the training data; raises BadInput for an empty scan.
 
-    scans: of the prepared case, before resampling, which hides noise; anatomy: of the training patients; targets: the
-    modalities that are synthesised.
+    scans: of the case, before resampling, which hides noise; targets: that are synthesised.
     """
     header = prepared.header
     case = header.case
@@ -53,11 +49,10 @@ def check_scans(
                 f"{case}: expected {name} to show something, found every voxel {statistics.all.at(0):g}. Check the scan."
             )
         check_floor(name, facts.intensity[name], header, case)
-    bodies = {}
-    if anatomy is not None:
-        for name in header.statistics:
-            volume = prepared.volume(name)
-            bodies[name] = body_of(header, volume, facts.intensity[name])
+    bodies = {
+        name: body_of(header, prepared.volume(name), facts.intensity[name])
+        for name in (header.statistics if anatomy else ())
+    }
     of_kind = _check_synthetic_heads(facts, prepared, targets, anatomy, bodies)
     # A whole head given to a model of stripped brains differs from its training in every orientation, so that comparing
     # the two says nothing about how the head is oriented.
@@ -70,12 +65,8 @@ def check_scans(
         of_scans += _check_scan(facts, prepared, name)
         if compared is not None:
             of_scans += check_body(compared, name, bodies[name], height)
-    for first, second in combinations(prepared.header.statistics, 2):
-        if np.array_equal(prepared.arrays[first], prepared.arrays[second]):
-            text = f"{first} and {second} have the same voxels."
-            of_scans.append(message("same-voxels", text, grade="do not trust"))
-    of_scans += check_together(prepared)
-    warnings = [*of_scans, *_check_spacing(facts, prepared), *of_kind]
+    of_scans += [*check_together(prepared), *_check_spacing(facts, prepared)]
+    warnings = [*of_scans, *of_kind]
     if any(fills_crown(facts, prepared, name) for name in targets):
         warnings += ask("crown", {"apart_mm": header.spacing_mm[0]})
     if anatomy is not None and worst_grade(warnings) != "do not trust":
@@ -90,8 +81,8 @@ def _check_scan(facts: Facts, prepared: PreparedCase, name: str) -> list[Message
     """Messages on the values of one scan of a prepared case."""
     header, spec = prepared.header, facts.intensity[name]
     statistics = header.statistics[name]
-    warnings = [*check_guesses(name, header.origins[name].guesses)]
-    warnings += check_kind(name, header.units[name], statistics)
+    guesses = check_guesses(name, header.origins[name].guesses)
+    warnings = [*guesses, *check_kind(name, header.units[name], statistics)]
     heads = facts.data.heads  # other trainings state the brightness of theirs
     if heads is not None and heads.sequences.get(name) == "tof":
         warnings += check_vessels(name, statistics)
@@ -102,12 +93,8 @@ def _check_quality(scan: Volume, name: str, anatomy: Anatomy) -> list[Message]:
     """Messages on noise, ghosts and slices of a canonical scan."""
     if scan.unit == "HU":
         return check_tissue(scan) + check_slices(scan)
-    trained = anatomy.quality.get(name)
-    return [
-        *check_noise(scan),
-        *check_quality(name, quality_of(scan), trained),
-        *check_slices(scan),
-    ]
+    of_quality = check_quality(name, quality_of(scan), anatomy.quality.get(name))
+    return [*check_noise(scan), *of_quality, *check_slices(scan)]
 
 
 def _check_synthetic_heads(
@@ -150,10 +137,7 @@ def _check_synthetic_heads(
 
 
 def _check_spacing(facts: Facts, prepared: PreparedCase) -> list[Message]:
-    """A message where the size of voxels differs much from the training's, and nothing resamples them.
-
-    The distance of slices does not count for a network of single slices.
-    """
+    """A message where the size of voxels differs much from the training's, and nothing resamples them."""
     trained = facts.training_spacing_mm
     here = prepared.header.spacing_mm
     if not trained or facts.preparation.changes_voxels:

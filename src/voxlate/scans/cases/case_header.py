@@ -46,7 +46,7 @@ class Origin:
     shape: Sides
     affine: Affine
     note: Text = ""
-    guesses: tuple[Message | Text, ...] = ()  # texts in older files
+    guesses: tuple[Message, ...] = ()
     codes: tuple[Count, Count] = (1, 1)
 
     @classmethod

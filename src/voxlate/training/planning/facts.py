@@ -9,7 +9,7 @@ from statistics import median
 import numpy as np
 
 from voxlate.base.errors import BadInput, first_of
-from voxlate.checks.audit import SHOW_ANATOMY, distances
+from voxlate.checks.audit import SHOW_ANATOMY
 from voxlate.checks.intensity_checks import check_one_scale
 from voxlate.scans.cases.case_header import FOREGROUND_OF, CaseHeader
 from voxlate.scans.cases.prepared import Cohort, Entry
@@ -153,17 +153,22 @@ def _facts(cohort: Cohort, training: tuple[Entry, ...]) -> Facts:
         brain=cohort.provenance.get("mask") == "brain",
         framed=all(header.mask_from.startswith(FOREGROUND_OF) for header in headers),
         apart_mm=_apart(
-            cohort,
-            training,
-            [name for name, scan in scans.items() if scan.unit in SHOW_ANATOMY],
+            training, [name for name, scan in scans.items() if scan.unit in SHOW_ANATOMY]
         ),
     )
 
 
-def _apart(cohort: Cohort, training: Sequence[Entry], names: Sequence[str]) -> float:
-    by_case = distances(cohort, names)
-    known = [by_case[entry.case] for entry in training if entry.case in by_case]
-    return median(known or [0.0])
+def _apart(training: Sequence[Entry], names: Sequence[str]) -> float:
+    """How far (mm) these scans lie from the fixed one at most: the median over cases."""
+    known = (
+        [
+            one.median_mm
+            for name, one in entry.misaligned.items()
+            if name in names and one.median_mm is not None
+        ]
+        for entry in training
+    )
+    return median([*map(max, filter(None, known))] or [0.0])
 
 
 def _scan(name: str, everyone: Sequence[CaseHeader]) -> Scan:

@@ -102,10 +102,9 @@ def _check_planes(recipe: Recipe, stage: FullStage, where: str) -> None:
     """Raise BadInput where a stage cannot learn or synthesise slices of three planes."""
     if not stage.data.planes:
         return
-    task = stage.task
-    names = [*stage.data.source, *stage.data.target]
+    names = stage.data.modalities
     for wrong, found in (
-        (task.encodes, "a latent"),
+        (stage.task.encodes, "a latent"),
         (not stage.method.needs_pairs, "a method without pairs"),
         (not stage.method.makes_targets, "an autoencoder"),
         (any(recipe.intensity[name].slicewise for name in names), "an intensity map a slice"),
