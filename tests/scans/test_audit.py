@@ -17,6 +17,7 @@ from voxlate.checks.audit import (
     to_refine,
 )
 from voxlate.checks.prepare import prepare
+from voxlate.evaluation.reports.alignment import misalignment_lines
 from voxlate.evaluation.reports.prepared import report_prepared
 from voxlate.scans.cases.align import Preparation
 from voxlate.scans.cases.prepared import open_cohort
@@ -60,6 +61,7 @@ def test_prepare_measures_how_far_scans_lie_apart_and_the_worst_at_the_finest_vo
 def test_the_pair_that_is_out_of_register_is_named_in_prepare_and_in_synthesis(prepared):
     cohort = open_cohort(prepared)
     assert [said.case for said in cohort.warnings if said.code == "misaligned"] == ["phantom_001"]
+    assert misalignment_lines(cohort.cases)["t2"].endswith("at most 5.0 (phantom_001)")
     near, far = ([*check_together(cohort.case(entry.case))] for entry in cohort.cases)
     assert near == []
     assert [(said.code, said.grade) for said in far] == [("scans-apart", "caution")]

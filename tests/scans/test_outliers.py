@@ -243,7 +243,6 @@ def test_exchanged_cts_are_named_with_their_patients(grid):
     cases[1] = PreparedCase(cases[1].header, {**b, "ct": c["ct"]})
     cases[2] = PreparedCase(cases[2].header, {**c, "ct": b["ct"]})
     (line,) = named(cases)
-    assert "(2 of 5 cases) fits the ct of another patient better than its own" in line
     assert "b that of c" in line or "c that of b" in line
 
 

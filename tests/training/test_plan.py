@@ -277,8 +277,7 @@ def test_gaps_among_three_contrasts_make_a_completion(voxlate, tmp_path, small_h
         if number % 2:  # a third contrast of MR
             (case / "ct.nii.gz").rename(case / "flair.nii.gz")
     prepare(scans, ready, audit=False)
-    answer = voxlate("train", "auto", "--data", ready, "--out", run, *SHORT).done()
-    assert "any missing contrast is synthesised from the others" in answer.said
+    voxlate("train", "auto", "--data", ready, "--out", run, *SHORT).done()
     voxlate("synth", run, scans, "--out", tmp_path / "out").done()
 
 

@@ -104,8 +104,7 @@ def test_a_calibration_on_patients_replaces_that_of_the_starter_in_the_copy(
     ready, voxlate, cohort, scan, tmp_path
 ):
     copied, out = tmp_path / "copied", tmp_path / "out"
-    said = voxlate("calibrate", "starter:tiny", cohort, "--out", copied).done()
-    assert "6 patients that training did not see" in said.out
+    voxlate("calibrate", "starter:tiny", cohort, "--out", copied).done()
     voxlate("synth", copied, scan, "--out", out).done()
     (provenance,) = out.glob("*/provenance.json")
     assert "widened" not in read_json(provenance)["calibration"]
