@@ -244,7 +244,7 @@ def test_a_whole_head_is_refused_as_the_scan_and_as_the_input(run, scan, site, t
     write_volume(path, replace(head, data=noisy.astype(np.float32)))
     with pytest.raises(BadInput, match="expected a brain without skull for --contrast-of"):
         package.load(run).with_contrast_of([path])
-    with pytest.raises(BadInput, match="case: expected a brain without skull for --contrast-of"):
+    with pytest.raises(BadInput, match="case: expected a brain without skull"):
         made_by(run, path, site)
 
 

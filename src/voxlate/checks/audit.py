@@ -14,7 +14,7 @@ from voxlate.base.groups import grouped
 from voxlate.base.messages import Message, message
 from voxlate.checks.table import ask
 from voxlate.scans.cases.align import Preparation
-from voxlate.scans.cases.case import PreparedCase
+from voxlate.scans.cases.case import MASK, PreparedCase
 from voxlate.scans.cases.case_header import CaseHeader
 from voxlate.scans.cases.prepared import Entry
 from voxlate.scans.images.misalignment import NOTHING_IN_COMMON, Misalignment, misalignment
@@ -60,16 +60,16 @@ def misalignments(
         return {}
     anatomy = [name for name in shown if header.units[name] in SHOW_ANATOMY]
     to = fixed if fixed in shown else [*anatomy, shown[0]][0]
-    mask = case.mask([to])
-    reference = case.volume(to).data[0]
+    mask = case.mask([to]) if MASK in case.arrays else np.ones(header.shape, bool)
+    reference = case.volume(to)
     by_name = {}
     for name in shown:
         if name == to:
             continue
         if {to, name} <= {*anatomy}:
-            units = header.units[to], header.units[name]
-            moving = case.volume(name).data[0]
-            measured = misalignment(reference, moving, header.spacing_mm, mask, units, coarse)
+            moving = case.volume(name)
+            images, units = (reference.data[0], moving.data[0]), (reference.unit, moving.unit)
+            measured = misalignment(*images, header.spacing_mm, mask, units, coarse)
         else:
             measured = Misalignment(None, None, None, None, 0, 0, reason=MAPS)
         by_name[name] = replace(measured, to=to)
@@ -145,10 +145,5 @@ def _worst_first(headers: Sequence[CaseHeader]) -> list[_Pair]:
 
 def is_misaligned(header: CaseHeader, measured: Misalignment) -> bool:
     """Whether a scan is more than 1.5 mm, or a voxel where that is more, from the scan it was compared with."""
-    if measured.median_mm is None:
-        return False
-    voxel_mm = max(
-        (mm for axis, mm in zip("DHW", header.spacing_mm) if axis not in measured.unseen),
-        default=0.0,
-    )
-    return measured.median_mm > max(WORTH_A_WORD_MM, voxel_mm)
+    resolved = [mm for axis, mm in zip("DHW", header.spacing_mm) if axis not in measured.unseen]
+    return (measured.median_mm or 0.0) > max([WORTH_A_WORD_MM, *resolved])
