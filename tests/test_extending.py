@@ -61,12 +61,10 @@ def test_code_is_imported_only_where_it_is_allowed_and_found(
         block("toml").replace("my_parts", "own_parts").replace("steps = 20", "steps = 1")
     )
     new = ("train", path, "--data", prepared, "--out", tmp_path / "run")
-    assert "needs the code of own_parts:Small" in voxlate(*new).err
     assert "expected the Python module 'own_parts'" in voxlate(*new, "--allow-code").refusal
     monkeypatch.syspath_prepend(str(tmp_path))
     train(recipe.read(str(path), allow_code=True), prepared, tmp_path / "run", device="cpu")
     refusal = voxlate("synth", tmp_path / "run", cohort, "--out", tmp_path / "out").refusal
-    assert "found one that needs the code of own_parts:Small, own_parts:charbonnier" in refusal
     assert "--allow-code" in refusal
     with pytest.raises(BadInput, match="allow_code=True"):
         package.load(tmp_path / "run")

@@ -330,7 +330,6 @@ def test_a_stopped_training_saves_resumes_and_ends_with_the_same_weights(
     _wait_for(lambda: (made.jobs.progress(name) or _NONE).done >= 5)
     made.client.post(f"{address}/stop")
     _wait_for(lambda: (tmp_path / "new/state.pt").is_file())
-    assert "Stopped; the state is saved." in made.client.get(address).text
     assert not (tmp_path / "new/weights.safetensors").exists()
     resumed = made.client.post(f"{address}/again")
     ended(made, resumed, seconds=500)

@@ -97,7 +97,7 @@ def test_the_levels_of_an_image_become_those_of_the_scan_of_the_site(run, scan, 
 
 
 def test_provenance_and_a_message_state_what_was_moved(voxlate, run, scan, site, out):
-    said = voxlate("synth", run, f"t1={scan}", "--out", out, "--contrast-of", site, "-v").done()
+    voxlate("synth", run, f"t1={scan}", "--out", out, "--contrast-of", site).done()
     made = read_json(out / "patient/provenance.json")
     stated = made["contrast"]["t2"]
     assert [stated["from"][name] for name in ("fluid", "middle", "far")] == pytest.approx(
@@ -107,8 +107,6 @@ def test_provenance_and_a_message_state_what_was_moved(voxlate, run, scan, site,
     assert [stated["to"][name] for name in ("fluid", "middle", "far")] == pytest.approx(
         OF_SITE, rel=0.01
     )
-    text = said.said
-    assert "fluid and both tissues were moved" in text
     assert "contrast" not in read_json(out / "provenance.json")
     image = read_volume(out / "patient/t2.nii.gz").data
     np.testing.assert_array_equal(image, made_by(run, scan, site).volume.data)

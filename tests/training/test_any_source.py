@@ -206,7 +206,7 @@ def test_a_planned_model_takes_whichever_scan_is_given(voxlate, folders, tmp_pat
     adapted = voxlate("adapt", run, "--data", prepared, "--out", tmp_path / "adapted", "--steps", 2)
     assert "is the model" in adapted.done().out
 
-    assert "is resumed as it was planned" in " ".join(voxlate(*command).done().err.split())
+    voxlate(*command).done()
     other = ("--any-source", "t1", *command[-2:])
     refusal = voxlate("train", "auto", "--data", prepared, *other).refusal
     assert (

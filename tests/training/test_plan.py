@@ -98,11 +98,7 @@ def test_keys_of_a_plan_are_changed_by_set_once_and_its_run_is_resumed_as_it_was
     before = (run / "recipe.toml").read_text()
     assert tomllib.loads(before)["train"]["steps"] == 2
     assert "✗ WORSE THAN the best naive baseline" in answer.out, "two steps teach nothing"
-    longer = f"What may help: a longer training (voxlate train {run} --minutes +1)."
-    assert longer in answer.said
-    answer = voxlate(*options, *SHORT, "--set", "train.batch=2").done()
-    said = answer.said
-    assert "is resumed as it was planned" in said
+    said = voxlate(*options, *SHORT, "--set", "train.batch=2").done().said
     assert "--set train.steps, --set train.batch change nothing" in said
     assert (run / "recipe.toml").read_text() == before
 

@@ -96,6 +96,14 @@ def test_a_stripped_brain_is_warned_about_by_the_starter_of_whole_heads_alone(sh
     assert not {"brain-alone", "whole-head"} & {one.code for one in brain.warnings}
 
 
+def test_air_beside_a_brain_changes_no_voxel_of_its_image(shipped):
+    model, brain = load("starter:brain-mr-to-mr", "cpu"), _brain(300)
+    slab = replace(brain, data=brain.data[:, 22:24])
+    wider = replace(slab, data=np.pad(slab.data, ((0, 0), (0, 0), (0, 9), (0, 20))))
+    alone, in_air = (model.synthesise({"t1": one}).volumes["t2"].data for one in (slab, wider))
+    np.testing.assert_array_equal(in_air[:, :, :-9, :-20], alone)
+
+
 def test_each_scan_of_a_brain_is_asked_how_it_lies(shipped):
     turned = _brain(300, (65, 65, 78))  # wider than long
     said = load("starter:brain-mr-to-mr", "cpu").check({"t1": _brain(300), "flair": turned})
