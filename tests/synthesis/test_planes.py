@@ -16,7 +16,7 @@ from voxlate.scans.images.grid import Volume
 from voxlate.synthesis.model import Model
 from voxlate.training.batches.batches import Planes, training_batches
 from voxlate.training.batches.patches import DataSettings
-from voxlate.training.recipe import Recipe, from_dict
+from voxlate.training.recipe import Recipe
 
 SHAPE = (5, 9, 7)  # from below to above, from back to front, from left to right
 PLANES = ("SAR", "ASR", "RSA")
@@ -207,19 +207,17 @@ def test_what_knows_one_plane_alone_is_refused(data, synth, found):
         tiny_recipe(synth, **data)
 
 
-def test_a_completion_of_three_planes_is_refused():
+def test_a_completion_reads_what_a_case_has_in_three_planes():
     table = {"source": ["t1", "t2"], "target": ["t1", "t2"], "planes": "all"}
-    text = {
-        "title": "any",
-        "data": {**table, "patch": [1, 24, 24]},
-        "intensity": {name: {"kind": "minmax"} for name in ("t1", "t2")},
-        "task": {"kind": "complete"},
-        "method": {"kind": "diffusion"},
-    }
-    with pytest.raises(
-        BadInput, match=r"found a completion in the stage 'final'\. Drop data\.planes"
-    ):
-        from_dict(text, "here")
+    recipe = recipe_of(
+        {**table, "patch": [1, 24, 24]},
+        {name: {"kind": "window", "low": 0, "high": 1200} for name in ("t1", "t2")},
+        task={"kind": "complete"},
+    )
+    made, seen = made_by(lambda x, _: x[:, :1].expand(-1, 2, -1, -1, -1), recipe)
+    np.testing.assert_allclose(made.volumes["t2"].data, scan().data, atol=1e-3)
+    assert made.provenance["planes_read"] == [*PLANES]
+    assert len(seen) == sum(SHAPE)
 
 
 def test_settings_of_one_plane_are_their_own():

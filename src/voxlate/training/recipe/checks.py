@@ -105,7 +105,6 @@ def _check_planes(recipe: Recipe, stage: FullStage, where: str) -> None:
     task = stage.task
     names = [*stage.data.source, *stage.data.target]
     for wrong, found in (
-        (task.completes, "a completion"),
         (task.encodes, "a latent"),
         (not stage.method.needs_pairs, "a method without pairs"),
         (not stage.method.makes_targets, "an autoencoder"),
