@@ -140,7 +140,7 @@ def check_tissue(ct: Volume) -> list[Message]:
 
 def tissue_numbers(hu: Float32) -> dict[str, float]:
     """Around which HU most of fat and soft tissue lies (tissue), and up to which a quarter as much (tissue_top)."""
-    counts, edges = np.histogram(hu[hu != 0], np.arange(-300, 301, 10))  # 0 may be padding
+    counts, edges = np.histogram(hu[hu != 0], np.arange(-800, 801, 10))  # 0 may be padding
     counts = np.convolve(counts, np.ones(5), "same")
     if not counts.any():
         return {}
