@@ -101,14 +101,11 @@ def check_alignment(headers: Sequence[CaseHeader], preparation: Preparation) -> 
     """A message on each of the worst pairs, on what cannot be measured, and on what was not examined."""
     pairs = _worst_first(headers)
     far = [pair for pair in pairs if is_misaligned(pair.header, pair.found)]
-    for header, name, found in far[:MOST_PAIRS]:
+    for header, name, found in far:
         may_register = preparation.register is None and min(header.shape) >= LEAST_SLICES
         advice = " Register (--register rigid)." if may_register else ""
         text = f"{name} lies {found.median_mm:.1f} mm (95th percentile {found.p95_mm:.1f}) from {found.to}.{advice}"
         yield message("misaligned", text, case=header.case, median_mm=found.median_mm or 0.0)
-    if more := len(far[MOST_PAIRS:]):
-        text = f"{more} more pairs lie more than {WORTH_A_WORD_MM} mm or a voxel from each other."
-        yield message("misaligned", text, pairs=more)
     reasons = grouped(
         (found.reason or NOTHING_IN_COMMON, f"{header.case}/{name}")
         for header, name, found in pairs
