@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Literal, NamedTuple
 
+from voxlate.base.codes import Grade
 from voxlate.base.errors import first_of
 from voxlate.base.groups import grouped
 from voxlate.base.messages import Message, message
@@ -16,6 +17,7 @@ from voxlate.scans.cases.prepared import Cohort, Entry
 from voxlate.scans.images.misalignment import NOTHING_IN_COMMON, Misalignment, misalignment
 
 WORTH_A_WORD_MM = 1.5  # three times what phantoms show to be the estimate's error
+FAR_MM = 5.0  # from which on no training can use the pair; 10° or a stretch by 1.15 of a head are 6 to 9 mm
 REFINED_MM = 1.0  # of a coarse estimate, whose error is below 0.7 mm
 MOST_PAIRS = 6
 LEAST_SLICES = 4  # along each axis, as registration asks for
@@ -98,14 +100,17 @@ def distances(cohort: Cohort, modalities: Sequence[str]) -> dict[str, float]:
 
 
 def check_alignment(headers: Sequence[CaseHeader], preparation: Preparation) -> Iterator[Message]:
-    """A message on each of the worst pairs, on what cannot be measured, and on what was not examined."""
+    """A message on each misaligned pair, the worst first, on what cannot be measured, and on what was not examined."""
     pairs = _worst_first(headers)
-    far = [pair for pair in pairs if is_misaligned(pair.header, pair.found)]
-    for header, name, found in far:
+    for header, name, found in pairs:
+        if not is_misaligned(header, found):
+            continue
         may_register = preparation.register is None and min(header.shape) >= LEAST_SLICES
         advice = " Register (--register rigid)." if may_register else ""
         text = f"{name} lies {found.median_mm:.1f} mm (95th percentile {found.p95_mm:.1f}) from {found.to}.{advice}"
-        yield message("misaligned", text, case=header.case, median_mm=found.median_mm or 0.0)
+        far_mm = found.median_mm or 0.0
+        grade: Grade = "caution" if far_mm > FAR_MM else "note"
+        yield message("misaligned", text, grade=grade, case=header.case, median_mm=far_mm)
     reasons = grouped(
         (found.reason or NOTHING_IN_COMMON, f"{header.case}/{name}")
         for header, name, found in pairs
