@@ -46,11 +46,11 @@ def values_of(statistics: Statistics) -> Numbers:
     """Numbers of a scan's values: see `values` in limits.toml."""
     everything, body = statistics.all, statistics.foreground
     air, median = everything.at(OF_AIR), body.at(50)
-    values = sorted(set(everything.percentiles))
     numbers: Measured = {
         "dark": air,
-        "values": len(values),
-        "shown": ", ".join(f"{value:.4g}" for value in values),
+        "values": len(set(everything.percentiles)),
+        "low": everything.at(0),
+        "high": everything.at(100),
     }
     if median > air:
         numbers["soft"] = (median - body.at(25)) / (median - air)

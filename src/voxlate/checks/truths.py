@@ -209,13 +209,13 @@ def judge(
     ]
     away = {label: _away(compared[label].sketch) for label in scans if "image" in scans[label]}
     # what all have in common is no error of a single place
-    together = norm(np.median([*away.values()], axis=0)) if len(away) >= FEWEST else 0.0
+    together = float(norm(np.median([*away.values()], axis=0))) if len(away) >= FEWEST else 0.0
     places = [
         said.on(label)
         for label, shift in away.items()
         if label not in faults
         for said in ask(
-            "place", {**numbers[label], "apart": norm(shift), "together": together}, name
+            "place", {**numbers[label], "apart": float(norm(shift)), "together": together}, name
         )
     ]
     return faults, [*finding_messages(odd, {name: len(truths)}), *stacks, *places]

@@ -137,8 +137,8 @@ def export_dicom(
     done = 0
     with lock(to, SHARED_SECONDS):
         for case, files in names.items():
-            stated, alone = provenance_of(case), len(cases) == 1
-            if left := withheld(case.name, stated, accept_untrusted, alone):
+            alone = len(cases) == 1
+            if left := withheld(case.name, provenance_of(case), accept_untrusted, alone):
                 exported.messages.append(left)
                 continue
             source = check_source(case, like, exported.messages)
