@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Literal, NamedTuple
 
-from voxlate.base.codes import Grade
 from voxlate.base.errors import first_of
 from voxlate.base.groups import grouped
 from voxlate.base.messages import Message, message
@@ -109,8 +108,13 @@ def check_alignment(headers: Sequence[CaseHeader], preparation: Preparation) -> 
         advice = " Register (--register rigid)." if may_register else ""
         text = f"{name} lies {found.median_mm:.1f} mm (95th percentile {found.p95_mm:.1f}) from {found.to}.{advice}"
         far_mm = found.median_mm or 0.0
-        grade: Grade = "caution" if far_mm > FAR_MM else "note"
-        yield message("misaligned", text, grade=grade, case=header.case, median_mm=far_mm)
+        yield message(
+            "misaligned",
+            text,
+            grade="caution" if far_mm > FAR_MM else "note",
+            case=header.case,
+            median_mm=far_mm,
+        )
     reasons = grouped(
         (found.reason or NOTHING_IN_COMMON, f"{header.case}/{name}")
         for header, name, found in pairs
