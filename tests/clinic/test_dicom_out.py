@@ -14,6 +14,8 @@ from voxlate.clinic.address import StudyAddress
 from voxlate.clinic.archive import Fetched, store_answers, write_objects_of
 from voxlate.clinic.dicom_images import write_enhanced
 from voxlate.clinic.dicom_out import export_dicom
+from voxlate.clinic.export_for import export_for
+from voxlate.clinic.options.consumers import ConsumerOptions
 from voxlate.clinic.web import WebArchive
 from voxlate.scans.formats.io import read_volume, write_volume
 from voxlate.scans.images.grid import LPS_TO_RAS, Volume
@@ -229,14 +231,18 @@ def test_a_series_that_was_replaced_by_another_patients_is_refused(out, series, 
     assert not [*(tmp_path / "dicom").rglob("*.dcm")]
 
 
-def test_an_image_that_was_changed_after_the_synthesis_is_not_exported(case, series, tmp_path):
+def test_an_image_that_was_changed_after_the_synthesis_leaves_by_no_exit(case, series, tmp_path):
     image = read_volume(case / "ct.nii.gz")
     write_volume(case / "ct.nii.gz", replace(image, data=image.data + 100))
-    with pytest.raises(
-        BadInput, match=r"ct.nii.gz: expected the image that synth wrote, found another"
+    to = tmp_path / "new"
+    for leave in (
+        lambda: export_dicom(case, to, series),
+        lambda: write_objects_of([case], to, print),
+        lambda: export_for(case, to, ConsumerOptions(consumer="proton")),
     ):
-        export_dicom(case, tmp_path / "dicom", series)
-    assert not (tmp_path / "dicom").exists()
+        with pytest.raises(BadInput, match="checksum"):
+            leave()
+    assert not [*to.rglob("*.*")]
 
 
 @pytest.mark.slow

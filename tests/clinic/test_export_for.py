@@ -351,7 +351,13 @@ def test_a_caution_of_the_synthesis_and_its_starter_are_repeated(export, tmp_pat
 
 
 @every_row(
-    "shift, most, code", [(75, 3e3, "tissue-hu"), (-120, 3e3, "tissue-hu"), (0, 240, "cut-window")]
+    "shift, most, code",
+    [
+        (75, 3e3, "tissue-hu"),
+        (-400, 3e3, "tissue-hu"),
+        (-120, 3e3, "tissue-hu"),
+        (0, 240, "cut-window"),
+    ],
 )
 def test_a_ct_with_an_offset_of_tissue_or_a_window_is_written_with_a_caution(
     export, tmp_path, shift, most, code

@@ -14,7 +14,7 @@ from voxlate.anatomy.cohort import write_cohort
 from voxlate.base.errors import BadInput
 from voxlate.checks.header_checks import refuse_synthetic
 from voxlate.checks.prepare import prepare
-from voxlate.checks.truths import SketchedTruth, check_scale, judge, sketch_of
+from voxlate.checks.truths import SketchedTruth, judge, sketch_of
 from voxlate.evaluation.scoring.captions import caption, truth_messages
 from voxlate.evaluation.scoring.evaluate import evaluate
 from voxlate.evaluation.scoring.outliers import find_outliers
@@ -112,6 +112,11 @@ def test_a_truth_that_lies_elsewhere_than_its_image_counts_with_a_caution(heads)
     for truth, codes in ((sketched(heads, 0), set()), (moved, {"truth-apart"})):
         faults, said = judge({"p0/ct": truth})
         assert (faults, {one.code for one in said}) == ({}, codes)
+
+
+def test_truths_that_all_lie_a_little_away_in_one_direction_are_all_named(heads):
+    truths = {f"p{n}": sketched(heads, n, lambda ct: np.roll(ct, 2, 2)) for n in range(CASES)}
+    assert [one.code for one in judge(truths)[1]] == ["truth-apart"] * CASES
 
 
 def test_a_truth_whose_body_ends_where_that_of_its_image_goes_on_counts_with_a_caution(heads):
@@ -231,8 +236,8 @@ def test_images_on_another_scale_than_their_truths_are_named(heads):
         "b/t1": truth(t1.data[0] / 50),
         "c/t1": truth(t1.data[0] / 4),
     }
-    assert "1 of 3 images (b/t1)" in check_scale(truths)[0].text
-    assert check_scale({name: truths[name] for name in ("a/t1", "c/t1")}) == []
+    said = {message.case: message.code for message in judge(truths)[1]}
+    assert said == {"a/t1": "truth-is-image", "b/t1": "other-scale"}
 
 
 @pytest.fixture

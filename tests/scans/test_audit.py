@@ -139,6 +139,8 @@ def test_only_the_worst_pairs_are_refined(prepared):
         f"c{k}" for k in range(MOST_PAIRS - 1)
     }
     assert to_refine([at(0, 0.9, coarse=True)]) == frozenset()
+    said = [one.grade for one in check_alignment(headers, Preparation())]
+    assert said == ["caution"] * 4 + ["note"] * 2
 
 
 @pytest.mark.slow

@@ -99,6 +99,11 @@ def test_what_may_be_missing_slices_is_said(tmp_path, step, number, thickness, w
     assert words in said.text
 
 
+def test_tags_that_contradict_the_positions_of_slices_are_named(tmp_path):
+    folder = write(tmp_path, 3.0, SpacingBetweenSlices=6, GantryDetectorTilt=20)
+    assert len(read_volume(folder).guesses) == 2
+
+
 def test_info_and_evaluate_say_what_was_guessed_of_a_series(tmp_path, voxlate):
     (tmp_path / "cohort" / "p0" / "ct").mkdir(parents=True)
     write(tmp_path / "cohort" / "p0" / "ct", step=5.8, number=0, SliceThickness=3)

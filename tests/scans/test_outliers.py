@@ -252,6 +252,7 @@ def test_exchanged_cts_are_named_with_their_patients(grid):
     [
         (lambda mask: 1 - mask, "mask of b (1 of 5 cases) is inverted"),
         (np.ones_like, "mask of b (1 of 5 cases) is the whole image"),
+        (lambda mask: np.roll(mask, 12, 2), "mask of b (1 of 5 cases) holds less of the body"),
         (
             lambda mask: mask[:, ::-1],
             "mask of b (1 of 5 cases) is turned or mirrored against its ct (front to back",

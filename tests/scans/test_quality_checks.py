@@ -78,6 +78,7 @@ EMPTIED = ~np.isin(np.arange(24), [8, 9, 10, 11])[:, None, None]
         lambda image: image[::-1],
         lambda image: image[:7],
         lambda image: np.concatenate([0 * image[:5], image, 0 * image[:9]]),
+        lambda image: np.concatenate([image[:20], np.tile(image[:4, :8], (1, 10, 1))]),
         lambda image: 0 * image,
         lambda image: np.minimum(image, 200),
         lambda image: np.floor(image / 8) * 8,

@@ -21,6 +21,7 @@ from voxlate.base.records import MOST, Name, Number, Record, Shape, checksum, wr
 from voxlate.base.schema import Field
 from voxlate.checks.quality_checks import Quality, quality_of
 from voxlate.checks.table import Measured, Numbers, ask
+from voxlate.checks.thumbnail import unit
 from voxlate.scans.cases.case_header import CaseHeader
 from voxlate.scans.images.filters import ndimage
 from voxlate.scans.images.grid import Volume
@@ -188,7 +189,7 @@ def body_of(header: CaseHeader, volume: Volume, spec: IntensityMap) -> Body:
     stretched = ndimage.zoom(cropped, factors, order=1, mode="nearest", grid_mode=True)
     extents = _extents_mm(body, spacing)
     grain = np.log1p(spacing / 2 / extents)
-    return Body(_unit(stretched), np.log(extents), grain, statistics.foreground.at(LEVEL), cut)
+    return Body(unit(stretched), np.log(extents), grain, statistics.foreground.at(LEVEL), cut)
 
 
 def _extents_mm(body: Bool, spacing: Float64) -> Float64:
@@ -216,11 +217,6 @@ def _coarse(volume: Volume) -> tuple[Volume, Float64]:
     spacing = np.multiply(sides_mm, blocks)
     affine = np.diag([*spacing[::-1], 1.0])
     return Volume(block_means(data, blocks)[None], affine, volume.unit, volume.modality), spacing
-
-
-def _unit(box: Box) -> Box:
-    centred = box - box.mean()
-    return centred / max(float(np.linalg.norm(centred)), 1e-9)
 
 
 def anatomy_of(
@@ -331,13 +327,13 @@ def variance_of_extents(sizes: AnyArray) -> AnyArray:
 
 def _inside(box: Box, mean: Box) -> float:
     """Correlation with a mean box inside its body."""
-    body = _unit(mean) > 0
-    return float((_unit(box[body]) * _unit(mean[body])).sum())
+    body = unit(mean) > 0
+    return float((unit(box[body]) * unit(mean[body])).sum())
 
 
 def _correlations(box: Box, mean: Box) -> Float64:
     """Correlation of a box with a mean one: as it is, then mirrored by each of FLIPS."""
-    mean = _unit(mean)
+    mean = unit(mean)
     return np.array([float((np.flip(box, axes) * mean).sum()) for axes in ((), *FLIPS)])
 
 

@@ -20,6 +20,7 @@ from voxlate.scans.cases.prepared import Entry
 from voxlate.scans.images.misalignment import NOTHING_IN_COMMON, Misalignment, misalignment
 
 WORTH_A_WORD_MM = 1.5  # three times what phantoms show to be the estimate's error
+FAR_MM = 5.0  # from which on no training can use the pair; 10° or a stretch by 1.15 of a head are 6 to 9 mm
 REFINED_MM = 1.0  # of a coarse estimate, whose error is below 0.7 mm
 MOST_PAIRS = 6
 LEAST_SLICES = 4  # along each axis, as registration asks for
@@ -80,8 +81,8 @@ def check_together(case: PreparedCase) -> Iterator[Message]:
     """A message on scans of a case that are one, and on each that lies far from the first, moved or of another patient."""
     for first, second in combinations(case.header.statistics, 2):
         if np.array_equal(case.arrays[first], case.arrays[second]):
-            text = f"{first} and {second} have the same voxels."
-            yield message("same-voxels", text, grade="do not trust")
+            same = f"{first} and {second} have the same voxels."
+            yield message("same-voxels", same, grade="do not trust")
     for name, found in misalignments(case, coarse=True).items():
         yield from ask("together", {"median_mm": found.median_mm or 0.0, "to": found.to}, name)
 
@@ -99,17 +100,22 @@ def to_refine(headers: Sequence[CaseHeader]) -> frozenset[str]:
 
 
 def check_alignment(headers: Sequence[CaseHeader], preparation: Preparation) -> Iterator[Message]:
-    """A message on each of the worst pairs, on what cannot be measured, and on what was not examined."""
+    """A message on each misaligned pair, the worst first, on what cannot be measured, and on what was not examined."""
     pairs = _worst_first(headers)
-    far = [pair for pair in pairs if is_misaligned(pair.header, pair.found)]
-    for header, name, found in far[:MOST_PAIRS]:
+    for header, name, found in pairs:
+        if not is_misaligned(header, found):
+            continue
         may_register = preparation.register is None and min(header.shape) >= LEAST_SLICES
         advice = " Register (--register rigid)." if may_register else ""
         text = f"{name} lies {found.median_mm:.1f} mm (95th percentile {found.p95_mm:.1f}) from {found.to}.{advice}"
-        yield message("misaligned", text, case=header.case, median_mm=found.median_mm or 0.0)
-    if more := len(far[MOST_PAIRS:]):
-        text = f"{more} more pairs lie more than {WORTH_A_WORD_MM} mm or a voxel from each other."
-        yield message("misaligned", text, pairs=more)
+        far_mm = found.median_mm or 0.0
+        yield message(
+            "misaligned",
+            text,
+            grade="caution" if far_mm > FAR_MM else "note",
+            case=header.case,
+            median_mm=far_mm,
+        )
     reasons = grouped(
         (found.reason or NOTHING_IN_COMMON, f"{header.case}/{name}")
         for header, name, found in pairs

@@ -67,12 +67,12 @@ def _findings(headers: Sequence[CaseHeader], read: Read) -> Iterator[Finding]:
             arrays[MASK] = stored[MASK] != 0
         return thumbnails(arrays, reference if reference in names else names[0], header.spacing_mm)
 
-    units = {name: unit for header in headers for name, unit in header.units.items()}
-    unasked = {MASK, *(name for name, unit in units.items() if unit == "HU")}
+    units = chain.from_iterable(header.units.items() for header in headers)
+    unasked = {MASK, *(name for name, unit in units if unit == "HU")}
     patients = {header.case: header.patient for header in headers}
     pairs = Pairs(patients, reference, thumbnails_of, unasked)
     numbers = dict[str, dict[str, ScanNumbers]]()  # by modality and case
-    masks = []
+    masks = {}
     for header in headers:
         scans = pairs.thumbnails(header.case)
         for name, unit in header.units.items():
@@ -87,9 +87,7 @@ def _findings(headers: Sequence[CaseHeader], read: Read) -> Iterator[Finding]:
                 scans[others[0]] if others else None,
             )
         if MASK in scans and reference in scans:
-            of_mask = _mask_numbers(scans[MASK].values > 0, scans[reference].body)
-            if said := first("mask", of_mask):
-                masks.append(Finding(MASK, header.case, *said))
+            masks[header.case] = _mask_numbers(scans[MASK].values > 0, scans[reference].body)
         pairs.measure(header.case, scans)
     odd = {}
     for name, of_name in numbers.items():
@@ -101,10 +99,14 @@ def _findings(headers: Sequence[CaseHeader], read: Read) -> Iterator[Finding]:
     alone = Counter(case for case, _ in odd)
     named = {key for key, one in odd.items() if one.code != "empty-body" or alone[key[0]] == 1}
     yield from (odd[key] for key in odd if key in named)
-    for finding in masks:
-        if (finding.case, reference) not in named:
-            named.add((finding.case, MASK))
-            yield finding
+    usual = usual_numbers([*masks.values()])
+    for case, of_mask in masks.items():
+        median, deviation = usual["more_outside"]
+        away = {"away": of_mask["more_outside"] - median, "spread": deviation}
+        said = first("mask", of_mask | away)
+        if said and (case, reference) not in named:
+            named.add((case, MASK))
+            yield Finding(MASK, case, *said)
     yield from pairs.findings(named)
 
 

@@ -46,11 +46,11 @@ def values_of(statistics: Statistics) -> Numbers:
     """Numbers of a scan's values: see `values` in limits.toml."""
     everything, body = statistics.all, statistics.foreground
     air, median = everything.at(OF_AIR), body.at(50)
-    values = sorted(set(everything.percentiles))
     numbers: Measured = {
         "dark": air,
-        "values": len(values),
-        "shown": ", ".join(f"{value:.4g}" for value in values),
+        "values": len(set(everything.percentiles)),
+        "low": everything.at(0),
+        "high": everything.at(100),
     }
     if median > air:
         numbers["soft"] = (median - body.at(25)) / (median - air)
@@ -140,7 +140,7 @@ def check_tissue(ct: Volume) -> list[Message]:
 
 def tissue_numbers(hu: Float32) -> dict[str, float]:
     """Around which HU most of fat and soft tissue lies (tissue), and up to which a quarter as much (tissue_top)."""
-    counts, edges = np.histogram(hu[hu != 0], np.arange(-300, 301, 10))  # 0 may be padding
+    counts, edges = np.histogram(hu[hu != 0], np.arange(-800, 801, 10))  # 0 may be padding
     counts = np.convolve(counts, np.ones(5), "same")
     if not counts.any():
         return {}

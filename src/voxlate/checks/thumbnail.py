@@ -150,12 +150,13 @@ def resemblance(scan: Thumbnail, others: Sequence[Thumbnail]) -> float:
     inside = height**2 + y**2 + x**2 < INSIDE**2
     halves = []
     for half in (inside & (height <= 0), inside & (height >= 0)):
-        own = _unit(scan.own[half])
-        halves.append(float(np.median([own @ _unit(other.own[half]) for other in others])))
+        own = unit(scan.own[half])
+        halves.append(float(np.median([own @ unit(other.own[half]) for other in others])))
     return min(halves)
 
 
-def _unit(classes: Classes) -> Float32:
+def unit(classes: AnyArray) -> Float32:
+    """Values without their mean, as a vector of length 1."""
     away = classes - classes.mean(dtype=np.float32)
     return away / max(float(np.linalg.norm(away)), 1e-6)
 

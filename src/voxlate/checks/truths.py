@@ -10,8 +10,9 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
+from numpy.linalg import norm
 
-from voxlate.base.arrays import Bool, Float32
+from voxlate.base.arrays import Bool, Float32, Float64
 from voxlate.base.codes import codes
 from voxlate.base.errors import first_of, plural
 from voxlate.base.groups import grouped
@@ -20,7 +21,7 @@ from voxlate.base.slabs import least_and_most
 from voxlate.checks.cohort_outliers import finding_messages
 from voxlate.checks.pairs import Finding, Pairs, Scans
 from voxlate.checks.quality_checks import slice_numbers
-from voxlate.checks.scan_numbers import ScanNumbers, numbers_of, oddity, usual_numbers
+from voxlate.checks.scan_numbers import FEWEST, TINY, ScanNumbers, numbers_of, oddity, usual_numbers
 from voxlate.checks.table import ask, first, names_of
 from voxlate.checks.thumbnail import best_flip, coarse, pair_similarity, thumbnails
 from voxlate.scans.images.grid import Grid, Volume, canonical_view
@@ -57,10 +58,7 @@ PADDED_HU = (
 )  # values beyond are no tissue and no air; larger metal objects are not in patients
 FEWEST_SLICES = 8  # below, truths are pictures or a few slices
 OTHER_SIZE = 20.0  # times: the field of view of a scan of the same region is less than this apart
-OTHER_SCALE = (
-    10.0  # times, between the brightest values of an image in arbitrary units and of its truth
-)
-BRIGHT = 99.5  # percentile of these
+BRIGHT = 99.5  # percentile of the values of a truth and of its image
 
 
 @dataclass(frozen=True, eq=False)
@@ -209,11 +207,16 @@ def judge(
         for label, truth in compared.items()
         for said in ask("slices", dict(zip(names_of("slices"), truth.sketch.stack.tolist())), name)
     ]
+    away = {label: _away(compared[label].sketch) for label in scans if "image" in scans[label]}
+    # what all have in common is no error of a single place
+    together = float(norm(np.median([*away.values()], axis=0))) if len(away) >= FEWEST else 0.0
     places = [
         said.on(label)
-        for label, truth in compared.items()
-        if truth.unit == "HU" and label not in faults
-        for said in ask("place", numbers[label], name)
+        for label, shift in away.items()
+        if label not in faults
+        for said in ask(
+            "place", {**numbers[label], "apart": float(norm(shift)), "together": together}, name
+        )
     ]
     return faults, [*finding_messages(odd, {name: len(truths)}), *stacks, *places]
 
@@ -265,6 +268,7 @@ def _own_fault(truth: SketchedTruth) -> Fault | None:
 def _numbers(truth: SketchedTruth, scans: Scans) -> ScanNumbers:
     """The numbers of a truth, and those of its image at the same places: soft_image, background_image, dark_below.
 
+    rest: the variation of the image's steps from column to column that the truth does not have, as a share of the truth's;
     filled: the share of the body in its source, or else its image, where it has a value of no tissue; cut: the share of
     planes without it where the bodies of source and image go on; dark_below: how far the image goes on below where the
     truth is darkest, and nowhere else.
@@ -283,7 +287,16 @@ def _numbers(truth: SketchedTruth, scans: Scans) -> ScanNumbers:
     bodies = [other.body for other in (source, image) if other is not None]
     numbers["cut"] = min((_cut_share(body, scan.body) for body in bodies), default=0.0)
     if image is not None:
-        numbers["apart"] = _apart(sketch)
+        differs = np.diff(sketch.image - sketch.truth)
+        known = np.isfinite(differs)
+        length = norm(np.diff(sketch.truth)[known])
+        ends = np.nanpercentile(np.abs([sketch.image, sketch.truth]), BRIGHT, axis=(1, 2, 3))
+        numbers |= {
+            "rest": float(norm(differs[known]) / length) if length else np.inf,
+            "bright_image": ends[0],
+            "bright_truth": ends[1],
+            "bright_times": ends.max() / max(ends.min(), TINY),
+        }
         statistics = replace(sketch, truth=image.values).statistics
         of_image = numbers_of("", truth.unit, statistics, mm, image, None)
         for key in ("soft", "background"):
@@ -307,39 +320,20 @@ def _cut_share(body: Bool, truth: Bool) -> float:
     return max(shares)
 
 
-def _apart(sketch: Sketch) -> float:
-    """How far the body of a CT lies from that of its image inside it, as a share of its size: between means of its middle half, which no table moves."""
+def _away(sketch: Sketch) -> Float64:
+    """How far the body of a CT lies from that of its image inside it [3], as shares of its size: between means of its middle half, which no table moves."""
     truth = Volume(sketch.truth[None], np.diag([*sketch.cell_mm[::-1], 1.0]), "HU", "ct")
     inside = foreground(truth) & np.isfinite(sketch.image)
     bodies = ((sketch.truth > NO_AIR_HU) & inside, (sketch.image > NO_AIR_HU) & inside)
     if not all(part.any() for part in bodies):
-        return 0.0
+        return np.zeros(3)
     places = [np.sort(np.nonzero(part)) for part in bodies]
     here, there = (
         place[:, place.shape[1] // 4 : -(place.shape[1] // 4) or None].mean(axis=1)
         for place in places
     )
     size = float(bodies[0].sum() * sketch.cell_mm.prod()) ** (1 / 3)
-    return float(np.linalg.norm((here - there) * sketch.cell_mm)) / size
-
-
-def check_scale(truths: Mapping[str, SketchedTruth]) -> list[Message]:
-    """A message where images that are not in HU are on another scale than their truths by far."""
-    apart = {}
-    for label, truth in truths.items():
-        if truth.unit == "HU" or not np.isfinite(truth.sketch.image).any():
-            continue
-        image, real = (
-            float(np.nanpercentile(np.abs(cells), BRIGHT))
-            for cells in (truth.sketch.image, truth.sketch.truth)
-        )
-        if not real / OTHER_SCALE < image < real * OTHER_SCALE:
-            apart[label] = image, real
-    if not apart:
-        return []
-    image, real = next(iter(apart.values()))
-    text = f"{len(apart)} of {plural(len(truths), 'image')} ({first_of(list(apart), 3)}) are on another scale than their truths (bright values {image:.3g} where the truth has {real:.3g}), which scores that divide by each image's own peak do not show. Were targets of several scales trained on?"
-    return [message("other-scale", text, images=len(apart), image=image, truth=real)]
+    return (here - there) * sketch.cell_mm / size
 
 
 def fault_messages(faults: Mapping[str, Fault], of: int, then: str) -> list[Message]:

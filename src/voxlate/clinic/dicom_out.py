@@ -23,10 +23,9 @@ from voxlate.clinic.dicom_objects import (
 )
 from voxlate.clinic.dicom_placement import share_on
 from voxlate.clinic.dicom_report import write_report
-from voxlate.clinic.trust import why_not, withheld
+from voxlate.clinic.trust import refuse_changed, why_not, withheld
 from voxlate.clinic.trust_report import trust_summary
 from voxlate.evaluation.intervals.expected import expected_errors
-from voxlate.evaluation.scoring.intervals import is_changed
 from voxlate.evaluation.scoring.scored_images import is_map, modality_of
 from voxlate.scans.cohorts.case_files import LABELS, MASKS
 from voxlate.scans.formats.dicom import folder_and_key, headers_of, is_dicom_folder
@@ -130,22 +129,16 @@ def export_dicom(
         raise BadInput(
             f"--like: expected one case in {out}, of which {like} is the source, found {len(cases)}. Name the folder of one case."
         )
-    names = {case: [*_images(case), *_masks(case)] for case in cases}
+    names = {case: _files(case) for case in cases}
     count = sum(map(len, names.values()))
     if not any(map(_images, cases)):
         raise BadInput(f"{out}: expected images that synth wrote, found none. Name its --out.")
-    for case in cases:
-        for name in _images(case):
-            if is_changed(case / name, provenance_of(case)):
-                raise BadInput(
-                    f"{case / name}: expected the image that synth wrote, found another content (its checksum differs). Synthesise it again."
-                )
     exported = Exported()
     done = 0
     with lock(to, SHARED_SECONDS):
         for case, files in names.items():
-            stated, alone = provenance_of(case), len(cases) == 1
-            if left := withheld(case.name, stated, accept_untrusted, alone):
+            alone = len(cases) == 1
+            if left := withheld(case.name, provenance_of(case), accept_untrusted, alone):
                 exported.messages.append(left)
                 continue
             source = check_source(case, like, exported.messages)
@@ -166,7 +159,7 @@ def export_case(case: Path, to: Path, source_of: Callable[[Volume], Path]) -> Ex
     """Write all that can be written of a case, as `export_dicom` does; source_of: the series on whose slices an image is."""
     exported = Exported()
     source = case
-    for name in [*_images(case), *_masks(case)]:
+    for name in _files(case):
         source = source_of(read_volume(case / name, modality_of(name)))
         _export_image(case / name, source, to, exported)
     _export_report(case, source, to, exported)
@@ -254,15 +247,16 @@ def _case_folders(out: Path) -> list[Path]:
 
 def _images(case: Path) -> list[str]:
     """The names of a case's images, as its provenance records them; pictures are left out."""
-    listed: Mapping[str, Any] = provenance_of(case).get("images", {})
+    listed = provenance_of(case).get("images", ())
     return [name for name in listed if not is_picture(Path(name)) and (case / name).is_file()]
 
 
-def _masks(case: Path) -> list[str]:
-    """The names of masks and label maps that lie beside a case's images; synth itself writes none."""
+def _files(case: Path) -> list[str]:
+    """The images of a case, which must be as synth wrote them, and the masks and label maps beside them; synth itself writes none."""
     images = _images(case)
-    names = map("".join, product(MASK_NAMES, scan_endings()))
-    return [name for name in names if name not in images and (case / name).is_file()]
+    refuse_changed(case / name for name in images)
+    masks = map("".join, product(MASK_NAMES, scan_endings()))
+    return images + [name for name in masks if name not in images and (case / name).is_file()]
 
 
 def check_source(case: Path, like: Path | None, messages: list[Message]) -> Path:

@@ -42,7 +42,7 @@ from voxlate.clinic.consumers.ultrasound import (
 from voxlate.clinic.ct_checks import body_of, unusual
 from voxlate.clinic.cts import CtFiles, check_ends, find_cts, read_ct
 from voxlate.clinic.options.consumers import ConsumerOptions
-from voxlate.clinic.trust import refuse_untrusted, why_not
+from voxlate.clinic.trust import refuse_changed, refuse_untrusted, why_not
 from voxlate.evaluation.intervals.expected import expected_errors
 from voxlate.scans.formats.io import content_hash, read_volume, write_volume
 from voxlate.scans.formats.nifti import DISTRUSTED
@@ -158,6 +158,7 @@ def export_for(
 
 def _convert(files: CtFiles, to: Path, options: ConsumerOptions, done: Converted) -> None:
     """Write one case and its facts."""
+    refuse_changed(files.files.values())
     refuse_untrusted(files.case, files.provenance, options.accept_untrusted)
     volumes = {end: read_ct(path) for end, path in files.files.items()}
     check_ends(volumes, files.case)

@@ -1,11 +1,14 @@
-"""Whether the images of a case may be handed on: those graded "do not trust" only where the user accepts that."""
+"""Whether the images of a case may be handed on: none that were changed, and those graded "do not trust" only where the user accepts that."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from voxlate.base.codes import Grade
-from voxlate.base.errors import DoNotTrust
+from voxlate.base.errors import BadInput, DoNotTrust
 from voxlate.base.messages import Message, message, read_messages
+from voxlate.evaluation.scoring.intervals import is_changed
+from voxlate.synthesis.provenance import provenance_of
 
 
 def why_not(provenance: Mapping[str, Any], grade: Grade = "do not trust") -> str:
@@ -20,6 +23,15 @@ def refuse_untrusted(case: str, provenance: Mapping[str, Any], accepted: bool) -
         raise DoNotTrust(
             f'{case}: expected images that may be handed on, found them graded "do not trust": {reason} Synthesise better scans, or add --accept-untrusted.'
         )
+
+
+def refuse_changed(images: Iterable[Path]) -> None:
+    """Raise BadInput for an image that was changed after synth wrote it, by the checksum in the provenance beside it."""
+    for image in images:
+        if is_changed(image, provenance_of(image.parent)):
+            raise BadInput(
+                f"{image}: expected the image that synth wrote, found another content (its checksum differs). Synthesise it again."
+            )
 
 
 def withheld(

@@ -60,12 +60,7 @@ def fit_widths(
             outside = _outside(widths, error)
             prices = (inside @ log_prices).exp()
             loss = share * (alpha / 2 * widths.sum(1) + prices * outside)
-            # the coverage that regions lack: the gradient by their multipliers of the mean width
-            # under the condition that each is covered
-            shares = inside * share[:, None]
-            of_regions = shares.sum(0)
-            covered = (outside == 0).float() @ shares / of_regions.clamp_min(LEAST)
-            log_prices += PRICE_STEP * torch.where(of_regions > 0, 1 - alpha - covered, 0)
+            log_prices += PRICE_STEP * _lacking(outside == 0, inside * share[:, None], alpha)
             log_prices.clamp_(*LOG_PRICES)
         else:
             loss = (widths[:, 0] ** 2 - error.abs()) ** 2
@@ -83,6 +78,16 @@ def _outside(widths: Tensor, error: Tensor) -> Tensor:
     """
     below, above = widths.T
     return F.relu(-below - error) + F.relu(error - above)
+
+
+def _lacking(covered: Tensor, shares: Tensor, alpha: float) -> Tensor:
+    """The coverage [R] that regions lack, by their voxels' shares [N, R]; 0 for a region without any.
+
+    It is the gradient by a region's multiplier of the mean width under the condition that the region is covered.
+    """
+    of_regions = shares.sum(0)
+    lacking = 1 - alpha - covered.float() @ shares / of_regions.clamp_min(LEAST)
+    return torch.where(of_regions > 0, lacking, 0)
 
 
 def _batches(weights: Tensor, steps: int, seed: int) -> Tensor:

@@ -27,7 +27,6 @@ from voxlate.checks.truths import (
     LEFT_OUT,
     Fault,
     SketchedTruth,
-    check_scale,
     fault_messages,
     judge,
 )
@@ -42,7 +41,7 @@ from voxlate.evaluation.scoring.distances import (
 )
 from voxlate.evaluation.scoring.evaluators import Evaluator
 from voxlate.evaluation.scoring.features import Vectors, features_for
-from voxlate.evaluation.scoring.foreign_images import equal_images, value_messages
+from voxlate.evaluation.scoring.foreign_images import value_messages
 from voxlate.evaluation.scoring.frame import HEAD, Table, frame_of
 from voxlate.evaluation.scoring.intervals import has_ends
 from voxlate.evaluation.scoring.metrics import METRICS, ImagePair
@@ -126,9 +125,7 @@ def evaluate(
     scored = _leave_out(every, faults, asked)
     rows = [*chain.from_iterable(result.rows for result in scored.values())]
     _check_areas(rules, rows)
-    truths = {item.label: result.truth for item, result in scored.items()}
-    messages = [*check_scale(truths), *equal_images(truths)]
-    messages += [*cautions, *_recognised(images.recognised), *_outliers(rows)]
+    messages = [*cautions, *_recognised(images.recognised), *_outliers(rows)]
     messages += without_value(own, rows)
     for item, result in scored.items():
         if not item.provenance:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from voxlate.base.errors import BadInput, first_of, plural
-from voxlate.base.messages import Message, message
+from voxlate.base.errors import BadInput
+from voxlate.base.messages import Message
 from voxlate.checks.table import ask
 from voxlate.checks.truths import NO_AIR_HU, SketchedTruth
 from voxlate.evaluation.scoring.metrics import correlation
@@ -54,20 +54,6 @@ def value_messages(label: str, truth: SketchedTruth) -> list[Message]:
         "width": own / max(true, 1.0),
     }
     return [said.on(label) for said in ask("foreign", numbers)]
-
-
-def equal_images(truths: Mapping[str, SketchedTruth]) -> list[Message]:
-    """A message where truths are equal to their images, as copies of these are."""
-    sketches = {label: truth.sketch for label, truth in truths.items()}
-    equal = [
-        label
-        for label, sketch in sketches.items()
-        if np.isfinite(sketch.image).any() and not np.nan_to_num(sketch.image - sketch.truth).any()
-    ]
-    if not equal:
-        return []
-    text = f"{plural(len(equal), 'truth')} of {len(truths)} equal their images ({first_of(equal, 3)}): they are copies of these."
-    return [message("truth-is-image", text, images=len(equal))]
 
 
 def recognise_images(

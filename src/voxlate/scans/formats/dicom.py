@@ -88,6 +88,7 @@ TAGS = [
         "SamplesPerPixel",
         "SpacingBetweenSlices",
         "SliceThickness",
+        "GantryDetectorTilt",
     ],
     SHARED,
     PER_FRAME,

@@ -76,7 +76,7 @@ def planes_of(headers: Headers, path: Path) -> Planes:
     apart = np.abs(planes - planes[0]).max(axis=1)
     if apart.max() > 1e-3:
         raise BadInput(
-            f"{images[int(apart.argmax())]}: expected the direction, spacing and size of {images[0].name}, found others (a localiser?). Remove it from the folder."
+            f"{images[apart.argmax()]}: expected the direction, spacing and size of {images[0].name}, found others (a localiser?). Remove it from the folder."
         )
     normal = np.cross(columns[0], rows[0])
     height, width = (int(length) for length in planes[0, 8:])
@@ -98,9 +98,18 @@ def stack_of(headers: Headers, path: Path, numbered: bool = True) -> Stack:
     lps = from_matvec(np.stack([columns, rows, step], axis=1), places[0])
     grid = Grid((len(images), *planes.shape), check_affine(LPS_TO_RAS @ lps, path))
     stacked = {image: headers[image] for image in images}
-    numbers_apart = _numbers_apart(stacked) if numbered else 1
-    guess = _guess_of_step(float(norm(step)), stacked, path, numbers_apart)
-    return Stack(stacked, grid, str(first.get("Modality", "")).lower(), (guess,) if guess else ())
+    tilt = _median(headers, "GantryDetectorTilt")
+    guesses = (
+        _guess_of_step(
+            float(norm(step)), stacked, path, _numbers_apart(stacked) if numbered else 1
+        ),
+        f"It states that its gantry was tilted by {tilt:g} degrees, but its positions are those of upright slices, and are used: look whether the head is sheared."
+        if tilt > TILT_DEGREES >= tilt_of(grid)
+        else "",
+    )
+    return Stack(
+        stacked, grid, str(first.get("Modality", "")).lower(), tuple(filter(None, guesses))
+    )
 
 
 def _step(places: np.ndarray, normal: np.ndarray, images: list[Image], header: Any) -> np.ndarray:
@@ -110,14 +119,14 @@ def _step(places: np.ndarray, normal: np.ndarray, images: list[Image], header: A
         return normal * (_thickness(header, images[0]) or 1.0)
     along = places @ normal
     steps = np.diff(along)
-    usual = float(np.median(steps))
+    usual = np.median(steps)
     if steps.min() < 1e-3:
-        k = int(steps.argmin())
+        k = steps.argmin()
         raise BadInput(
             f"{folder}: expected one image at each place, found {images[k].name} and {images[k + 1].name} at one (several echoes or times?). Put one of them in its own folder, or name a time by #frame=1 or #peak."
         )
     if not is_even(places, normal):
-        k = int(np.abs(steps - usual).argmax())
+        k = np.abs(steps - usual).argmax()
         raise BadInput(
             f"{folder}: expected slices {usual:.2f} mm apart, found {steps[k]:.2f} mm between {images[k].name} and {images[k + 1].name} (at {along[k]:.2f} and {along[k + 1]:.2f} mm along their normal). Add the missing slices; if the scan changes its spacing there, convert it with dcm2niix, which also writes it with equal slices (*_Eq_1.nii.gz)."
         )
@@ -125,7 +134,7 @@ def _step(places: np.ndarray, normal: np.ndarray, images: list[Image], header: A
     straight = places[0] + np.arange(len(images))[:, None] * step
     bent = norm(places - straight, axis=1)
     if bent.max() > BENT_MM:
-        k = int(bent.argmax())
+        k = bent.argmax()
         raise BadInput(
             f"{folder}: expected slices in a straight line, found {images[k].name} {bent[k]:.2f} mm beside it. Convert the series with dcm2niix."
         )
@@ -136,7 +145,7 @@ def is_even(places: np.ndarray, normal: np.ndarray) -> bool:
     """Whether places [N, 3], in order, follow each other by one step, but for the rounding of headers."""
     along = places @ normal
     steps = np.diff(along)
-    usual = float(np.median(steps))
+    usual = np.median(steps)
     if np.abs(steps - usual).max() <= max(0.05, 0.03 * usual):
         return True
     if np.abs(places / COARSE_MM - np.rint(places / COARSE_MM)).max() > 1e-6:
@@ -150,7 +159,7 @@ def tilt_of(grid: Grid) -> float:
     """The angle in degrees by which the line of a grid's slices differs from their normal (gantry tilt)."""
     column_way, row_way, step = grid.affine[:3, :3].T
     normal = np.cross(column_way, row_way)
-    along = abs(float(step @ normal)) / float(norm(step) * norm(normal))
+    along = abs(step @ normal) / (norm(step) * norm(normal))
     return float(np.degrees(np.arccos(min(1.0, along))))
 
 
@@ -162,7 +171,7 @@ def upright(grid: Grid) -> Grid:
     depth, height, width = grid.shape
     directions = grid.affine[:3, :3]
     normal = np.cross(directions[:, 0], directions[:, 1])
-    normal *= float(directions[:, 2] @ normal) / float(normal @ normal)
+    normal *= (directions[:, 2] @ normal) / (normal @ normal)
     in_plane, *_ = np.linalg.lstsq(directions[:, :2], directions[:, 2] - normal, rcond=None)
     shift = in_plane * (depth - 1)  # of the last slice against the first, in pixels (x, y)
     before = np.ceil(np.maximum(-shift, 0) - 1e-6)
@@ -183,8 +192,8 @@ def _guess_of_step(step_mm: float, headers: Headers, path: Path, numbers_apart: 
         (header,) = headers.values()
         known = _thickness(header, path)
         return "" if known else f"The slice states no thickness: 1 mm is assumed. {LOOK}"
-    spacing = _median_mm(headers, "SpacingBetweenSlices")
-    thickness = _median_mm(headers, "SliceThickness")
+    spacing = _median(headers, "SpacingBetweenSlices")
+    thickness = _median(headers, "SliceThickness")
     advice = "Copy the missing ones, or, if none are, convert the series with dcm2niix."
     if spacing:
         times = round(step_mm / spacing)
@@ -200,6 +209,8 @@ def _guess_of_step(step_mm: float, headers: Headers, path: Path, numbers_apart: 
             )
         if gap or abs(spacing - step_mm) < ROUNDING * step_mm:
             return ""
+        if spacing > step_mm:
+            return f"Slices are {step_mm:.2f} mm apart by their positions, which are used, and {spacing:g} mm by SpacingBetweenSlices. Check which is right."
     if 0 < FAR_APART * thickness <= step_mm:
         if numbers_apart > 1 and 0.5 <= step_mm / (numbers_apart * thickness) <= 1.5:
             # with an overlap or gap of half a slice at most
@@ -225,8 +236,8 @@ def _thickness(header: Any, file: object) -> float | None:
     return None
 
 
-def _median_mm(headers: Headers, name: str) -> float:
-    """The median of a length that headers state, without its sign; 0 where none does."""
+def _median(headers: Headers, name: str) -> float:
+    """The median of a number that headers state, without its sign; 0 where none does."""
     values = [number_of(header, name) for header in headers.values()]
     stated = [abs(value) for value in values if value]
     return float(np.median(stated)) if stated else 0.0
