@@ -386,9 +386,15 @@ def test_noise_in_the_air_a_skull_in_the_image_and_windows_leave_the_image_alone
     shown = {"t2": replace(raw["t2"], values=bright)}
     prepared = by_percentiles.check({"t1": head}).inputs.prepared
     own = by_percentiles
-    for images, filled in ((raw, True), (shown, False)):
-        found = find_empty_slices(own.facts, prepared)
-        empty = empty_slices(own.facts, prepared, own.anatomy, images, found)
+    specs = {name: replace(spec, floor=0.0) for name, spec in own.facts.intensity.items()}
+    from_0 = replace(own.facts, intensity=specs)
+    for facts, images, filled in (
+        (own.facts, raw, True),
+        (own.facts, shown, False),
+        (from_0, raw, True),
+    ):
+        found = find_empty_slices(facts, prepared)
+        empty = empty_slices(facts, prepared, own.anatomy, images, found)
         assert ("surroundings" in empty.entry) == filled
     windows = load(run)
     made = windows.synthesise({"t1": head})

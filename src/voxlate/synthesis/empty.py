@@ -5,8 +5,8 @@ Therefore slices without a body become background as a whole, and slices with ab
 become background away from the body. In every other slice the air becomes background that is nearer to the border of
 the slice than to the body: there the padding of convolutions decides what a network writes, which leaves a frame.
 
-Around a stripped brain, where every source is exactly 0, an image whose scale begins above 0 becomes 0, too: in network
-units both are -1, which is the darkest value of the brain in physical units.
+Around a stripped brain, where every source is exactly 0, an image becomes background, too, where the network makes mostly
+background; one whose scale begins above 0 becomes 0: in network units both are -1, the darkest value of the brain.
 """
 
 import math
@@ -159,7 +159,8 @@ def empty_slices(
         air = in_slabs(np.logical_or, outside, slices)
     scales = {name: image.scale for name, image in images.items()}
     above = begins_above(facts, scales)
-    surroundings = _around_a_stripped_brain(volumes) if above else slices
+    surroundings = _around_a_stripped_brain(volumes)
+    around = [name for name, image in images.items() if _is_darkest(image, surroundings)]
     trained, beyond = ({}, {}) if anatomy is None else (anatomy.backgrounds, anatomy.beyond)
     if facts.imported:  # what the targets of a published training show is not known
         beyond = dict.fromkeys(images, 1.0)
@@ -170,17 +171,17 @@ def empty_slices(
         if move is not None and usual is not None:  # trained in the unit before the move
             usual = float(move.curve.map(np.array([usual]))[0])
         values[name] = background_of(scale, facts.units[name], usual)
-        if name in above and _is_darkest(images[name], surroundings):
+        if name in around:
             voxels[name] = in_slabs(np.logical_or, voxels[name], surroundings)
-            values[name] = 0.0
+            values[name] = 0.0 if name in above else values[name]
         else:
             above.pop(name, None)
     entry: dict[str, Any] = {}
-    if (filled := count_nonzero(air)) or above:
+    if (filled := count_nonzero(air)) or around:
         entry = dict(zip(COUNTS, (int(empty.sum()), noise, int((little & ~empty).sum()))))
         entry["voxels"] = filled
         entry["values"] = {name: round(value, 4) for name, value in values.items()}
-    entry |= {"surroundings": dict.fromkeys(above, count_nonzero(surroundings))} if above else {}
+    entry |= {"surroundings": dict.fromkeys(around, count_nonzero(surroundings))} if around else {}
     messages = _describe(entry, values, above, shown, f"of {len(empty)} slices")
     return Empty(voxels, values, entry, messages)
 
