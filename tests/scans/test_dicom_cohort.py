@@ -318,7 +318,7 @@ PROBLEMS = {
     "another origin": (
         other_origin,
         [],
-        "in another place or direction (first voxels 0.40 mm apart). Pass --resample",
+        "in another place or direction (first voxels 0.40 mm apart). Give",
     ),
     "damaged": (damaged, [], "MRT2.3.dcm: expected whole pixel data, found none that can be read"),
 }

@@ -143,7 +143,7 @@ def test_unequal_grids_are_refused_unless_they_may_be_resampled(tmp_path, save):
     save(tmp_path / "in/a" / "mask.nii.gz", np.ones((8, 8, 8)))
     with pytest.raises(BadInput) as error:
         prepare(tmp_path / "in", tmp_path / "out", workers=1)
-    assert "found 4×4×4, 2.00×2.00×2.00 mm. Pass --resample" in str(error.value)
+    assert "found 4×4×4, 2.00×2.00×2.00 mm. Give" in str(error.value)
     assert not list((tmp_path / "out").rglob("*.*"))
     cohort = prepare(tmp_path / "in", tmp_path / "out", workers=1, resample=True)
     ct, t1 = (cohort.case("a").volume(name).data[0] for name in ("ct", "t1"))

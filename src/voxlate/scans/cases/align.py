@@ -215,7 +215,7 @@ def _other_grid(volume: Volume, fixed_grid: Grid, file: str, fixed: Volume | Non
     if str(volume.grid) == str(fixed_grid):
         first_mm = np.abs(volume.affine - fixed_grid.affine)[:3, 3].max()
         offset = f" in another place or direction (first voxels {first_mm:.2f} mm apart)"
-    advice = "Pass --resample to resample it by its header, or --register to align it by its content (prepare; synth repeats what prepare did)."
+    advice = "Give scans on one grid, or prepare them with --resample (by headers) or --register (by content), which synth of the run repeats."
     if volume.unit == "grey":
         advice = "Pass --matrix 256 256, for instance, which resizes every picture."
     return BadInput(
