@@ -62,7 +62,7 @@ def test_a_gpu_may_be_named_by_its_number(has):
         find_device("cuda")
 
 
-@pytest.mark.parametrize("name", ["xpu:1", "npu"])
+@pytest.mark.parametrize("name", ["xpu:1", "mps"])
 def test_a_device_that_is_not_there_is_one_sentence(has, voxlate, prepared, tiny, tmp_path, name):
     has()
     answer = voxlate("train", tiny, "--data", prepared, "--out", tmp_path / "run", "--device", name)

@@ -24,8 +24,7 @@ def test_without_any_starter_the_list_a_name_and_the_demo_say_so(voxlate, tmp_pa
     monkeypatch.setattr(names, "FOLDER", tmp_path)
     assert "No starter is installed" in voxlate("starters").out
     assert json.loads(voxlate("starters", "--json").out) == []
-    answer = voxlate("starters", "--check")
-    assert answer.refusal
+    assert voxlate("starters", "--check").refusal
     answer = voxlate("synth", "starter:head-mr-to-ct", "x.nii", "--out", tmp_path / "out")
     assert "no starter is installed" in answer.refusal
     assert not (tmp_path / "out").exists()

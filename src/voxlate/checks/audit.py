@@ -16,7 +16,6 @@ from voxlate.checks.table import ask
 from voxlate.scans.cases.align import Preparation
 from voxlate.scans.cases.case import MASK, PreparedCase
 from voxlate.scans.cases.case_header import CaseHeader
-from voxlate.scans.cases.prepared import Entry
 from voxlate.scans.images.misalignment import NOTHING_IN_COMMON, Misalignment, misalignment
 
 WORTH_A_WORD_MM = 1.5  # three times what phantoms show to be the estimate's error
@@ -87,10 +86,9 @@ def check_together(case: PreparedCase) -> Iterator[Message]:
         yield from ask("together", {"median_mm": found.median_mm or 0.0, "to": found.to}, name)
 
 
-def not_examined(header: CaseHeader | Entry) -> bool:
-    """Whether a case has several scans whose misalignment was not estimated."""
-    shown = header.visible if isinstance(header, CaseHeader) else header.present
-    return len(shown) > 1 and not header.misaligned
+def not_examined(shown: Sequence[str], misaligned: Mapping[str, Misalignment]) -> bool:
+    """Whether a case shows several scans, whose misalignment was not estimated."""
+    return len(shown) > 1 and not misaligned
 
 
 def to_refine(headers: Sequence[CaseHeader]) -> frozenset[str]:
@@ -125,7 +123,7 @@ def check_alignment(headers: Sequence[CaseHeader], preparation: Preparation) -> 
         look = ". Look at them." if reason == NOTHING_IN_COMMON else "."
         text = f"How far {first_of(lost, 3)} ({len(lost)} of {len(pairs)} pairs) lie from the fixed scan cannot be measured: {reason}{look}"
         yield message("not-measured", text, pairs=len(lost))
-    left = sum(not_examined(header) for header in headers)
+    left = sum(not_examined(header.visible, header.misaligned) for header in headers)
     several = sum(len(header.visible) > 1 for header in headers)
     if 0 < left < several:
         text = f"How far scans lie from each other was examined in {several - left} of {several} cases, spread over the patients; of the other {left} it is not known. --audit-cases {len(headers)} examines all of them."

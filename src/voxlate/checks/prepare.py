@@ -338,8 +338,8 @@ class _Work:
         text = repr((VERSION, files.case, files.patient, self.preparation, hashes))
         inputs = hashlib.sha256(text.encode()).hexdigest()
         was_there = path.exists()
-        if was_there and read_header(path).inputs == inputs:
-            if audit and not_examined(read_header(path)):
+        if was_there and (earlier := read_header(path)).inputs == inputs:
+            if audit and not_examined(earlier.visible, earlier.misaligned):
                 self.examine(files)
             return False
         scans = {name: read_volume(place, name) for name, place in files.paths.items()}

@@ -83,7 +83,7 @@ def _section(cohort: Cohort, entry: Entry, fixed: str | None, audited: bool) -> 
     case = cohort.case(entry.case)
     scans = {name: case.volume(name) for name in case.header.units}
     apart = {name: _distance(estimate) for name, estimate in entry.misaligned.items()}
-    if audited and not_examined(entry):
+    if audited and not_examined(entry.present, entry.misaligned):
         apart = dict.fromkeys(entry.present, "distance from the others not examined")
     gains = {name: _gain(registered) for name, registered in entry.registered.items()}
     notes = {
