@@ -263,11 +263,10 @@ def test_contrast_is_how_far_percentiles_lie_apart_on_one_scale():
 
 def test_a_map_says_nothing_about_how_scans_lie():
     found = {"cta1": 0.4, "cta2": 0.2, "tmax": 3.1}
-    case = SimpleNamespace(
-        case="a", misaligned={name: SimpleNamespace(median_mm=mm) for name, mm in found.items()}
-    )
+    misaligned = {name: SimpleNamespace(median_mm=mm) for name, mm in found.items()}
+    case = SimpleNamespace(misaligned=misaligned)
     shown = [name for name in found if unit_of(name) in SHOW_ANATOMY]
-    assert _apart(SimpleNamespace(cases=[case]), [case], shown) == 0.4
+    assert _apart([case], shown) == 0.4
 
 
 def test_only_targets_on_a_scale_of_their_own_have_their_peaks_corrected():
