@@ -173,7 +173,8 @@ def empty_slices(
         values[name] = background_of(scale, facts.units[name], usual)
         if name in around:
             voxels[name] = in_slabs(np.logical_or, voxels[name], surroundings)
-            values[name] = 0.0 if name in above else values[name]
+            if name in above:
+                values[name] = 0.0
         else:
             above.pop(name, None)
     entry: dict[str, Any] = {}
@@ -236,13 +237,12 @@ def _is_darkest(image: SynthesisedImage, where: Bool) -> bool:
 
 def _around_a_stripped_brain(volumes: Sequence[Volume]) -> Bool:
     """Voxels [D, H, W] that are 0 in all sources and not enclosed; none unless each source's background is clean."""
-    nothing = zeros(volumes[0].data[0].shape, bool)
-    if not all(find_tissue(volume)[1] for volume in volumes):
-        return nothing
     signal = _any_of([volume.data[0] for volume in volumes])
-    if (signal.size - count_nonzero(signal)) / signal.size < LEAST_SURROUNDINGS:
-        return nothing
-    return in_slabs(np.logical_not, fill_holes(signal))
+    # counting is cheap, and leaves out most scans of heads and bodies
+    is_surrounded = signal.size - count_nonzero(signal) >= LEAST_SURROUNDINGS * signal.size
+    if is_surrounded and all(find_tissue(volume)[1] for volume in volumes):
+        return in_slabs(np.logical_not, fill_holes(signal))
+    return zeros(signal.shape, bool)
 
 
 def _any_of(images: Sequence[np.ndarray]) -> Bool:
