@@ -60,9 +60,10 @@ def test_evaluate_has_the_challenges_scores_of_the_arrays_as_they_are_stored(sco
     ):
         found = {key: row[f"{name}.{key}"] for key in expected}
         assert found == pytest.approx(expected, abs=1e-6)
-    assert "3071 HU" in scores.metrics["synthrad2025.psnr"].reduction
+    keys = [*scores.metrics]
+    first = keys.index("synthrad2023.mae")
+    assert keys[first + 2] == "synthrad2023.ssim", "the scores of a challenge stand together"
     assert scores.means["ct"]["synthesis"]["synthrad2025.ms_ssim"]["n"] == 1
-    assert "1 patient" in str(scores.table().caption)
     turned = synthrad2025(*(one[:, ::-1, ::-1] for one in arrays))
     assert turned["ms_ssim"] != pytest.approx(row["synthrad2025.ms_ssim"], abs=1e-6)
 

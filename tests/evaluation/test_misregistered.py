@@ -6,24 +6,28 @@ import numpy as np
 import pytest
 import scipy.ndimage
 
+from rows import every_row
 from voxlate.anatomy.head import make_head
 from voxlate.anatomy.scanner import image
 from voxlate.base.errors import BadInput
 from voxlate.checks.prepare import prepare
 from voxlate.evaluation.options.evaluate import EvaluateOptions
 from voxlate.evaluation.scoring.evaluate import evaluate, rules_of
-from voxlate.evaluation.scoring.metrics import METRICS, ImagePair
+from voxlate.evaluation.scoring.metrics import METRIC_OF, METRICS, ImagePair
 from voxlate.evaluation.scoring.misregistered import displacement_onto, floor_of, score_aligned
+from voxlate.scans.cases.align import Registered
 from voxlate.scans.cases.case import PreparedCase, write_case
-from voxlate.scans.cases.prepared import case_path
+from voxlate.scans.cases.prepared import case_path, open_cohort
 from voxlate.scans.formats.io import write_volume
 from voxlate.scans.images.grid import Volume
 from voxlate.scans.images.misalignment import Misalignment
 from voxlate.scans.images.ranges import Range
+from voxlate.scans.images.register import Similarity
 
 SPACING_MM = (2.0, 1.0, 1.0)
 AFFINE = np.diag([1.0, 1.0, 2.0, 1.0])
 WIDTH = 60
+SAME = Similarity(1.0, 1.0, 1.0)
 
 
 def apart(mm: float, translation_mm=(0.0, 0.0, 1.0)) -> Misalignment:
@@ -55,7 +59,7 @@ def test_noise_is_next_to_nothing_of_the_cost():
 
 @pytest.fixture
 def prepared(tmp_path):
-    """Two cases; the estimate of the second, 3 mm along the rows, is written into its header."""
+    """Two cases, whose alignment was not estimated."""
     for number, case in enumerate("ab"):
         draw = np.random.default_rng(number)
         ct = edge() + draw.normal(0, 1, edge().shape).astype(np.float32)
@@ -64,22 +68,32 @@ def prepared(tmp_path):
             write_volume(tmp_path / "in" / case / f"{name}.nii.gz", scan)
         brighter = Volume(ct[None] + 8, AFFINE, "HU", "ct")
         write_volume(tmp_path / "out" / case / "ct.nii.gz", brighter)
-    cohort = prepare(tmp_path / "in", tmp_path / "prepared", workers=1, audit=False)
+    return prepare(tmp_path / "in", tmp_path / "prepared", workers=1, audit=False).folder
+
+
+@every_row(
+    ("mm", "registered", "floor"),
+    [
+        (3.0, {}, 5.0),
+        (0.6, {}, None),
+        (0.6, {"t1": Registered("ct", "rigid", "none", SAME, SAME, "")}, 1.0),
+    ],
+)
+def test_beside_the_mae_stands_the_part_of_scans_that_lie_apart_or_were_registered(
+    prepared, mm, registered, floor
+):
+    cohort = open_cohort(prepared)
     case = cohort.case("b")
-    header = replace(case.header, misaligned={"t1": apart(3.0)})
+    header = replace(case.header, misaligned={"t1": apart(mm)}, registered=registered)
     arrays = {name: np.array(values) for name, values in case.arrays.items()}
     del case  # its arrays are the file's, which Windows could not replace
     write_case(case_path(cohort.folder, "b"), PreparedCase(header, arrays))
-    return cohort.folder
-
-
-def test_evaluate_says_how_much_of_the_error_comes_from_scans_that_lie_apart(prepared, tmp_path):
-    scores = evaluate(tmp_path / "out", tmp_path / "in", prepared=prepared)
-    floor = scores.by_case("ct")["floor"].dropna()
-    assert floor.to_dict() == {"b": pytest.approx(5.0, abs=0.3)}
-    (line,) = (line for line in scores.table().caption if "misaligned" in line)
-    assert all(number in line for number in ("1 of 2", "3.0 mm", "8.00 HU", "5."))
-    assert "floor" not in evaluate(tmp_path / "out", tmp_path / "in").by_case("ct")
+    scores = evaluate(prepared.parent / "out", prepared.parent / "in", prepared=prepared)
+    table = scores.by_case("ct")
+    assert ("floor" in table) == (floor is not None)
+    if floor is not None:
+        assert table["floor"].dropna().to_dict() == {"b": pytest.approx(floor, abs=0.3)}
+        assert scores.short_table().lines["ct"][1].label == METRIC_OF["floor"].label
 
 
 # images moved onto their truth

@@ -147,7 +147,6 @@ def test_slices_of_one_value_do_not_count_without_a_mask_nor_slices_without_the_
     assert of(scores, "whole.slices.mae")["mean"] == pytest.approx(3)
     assert {one["slice"] for one in pictures_of(out)} == {"2", "3"}
     assert scores.document()["modalities"]["tmax"]["slices"] == 4
-    assert "tmax: 2 of 4 slices" in " ".join(scores.table().caption)
 
 
 def test_an_equal_slice_has_no_psnr_and_is_left_out_of_its_mean_alone(tmp_path):
@@ -290,9 +289,7 @@ def test_scopes_stand_in_the_table_the_files_the_report_and_comparisons(voxlate,
     options = ("--mask", "cohort", *scopes, "--crop", 16, "--seed", 3)
     outs = [tmp_path / folder / "out" for folder in ("one", "two")]
     for out in outs:
-        said = voxlate("evaluate", out, "--truth", out.with_name("cohort"), *options).done()
-        assert "PSNR, both masked, slices" in said.out
-        assert "MSE/range², crops" in said.out
+        voxlate("evaluate", out, "--truth", out.with_name("cohort"), *options).done()
     document = read_json(outs[0] / "metrics.json")
     assert all(part in document["scopes"]["crops"] for part in ("16×16", "seed 3"))
     assert ",both_masked.slices,,psnr,dB," in (outs[0] / "scores.csv").read_text()

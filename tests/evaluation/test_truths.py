@@ -300,7 +300,6 @@ def test_evaluate_names_a_case_whose_error_is_far_above_the_others_and_counts_it
     assert said["numbers"]["cases"] == 1
     assert "phantom_003" in said["text"]
     assert said["text"] in caption(scores)
-    assert said["text"] in caption(scores, "main")
     assert scores.parts["ct"]["cases"] == CASES
 
 

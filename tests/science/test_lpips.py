@@ -114,7 +114,7 @@ def test_evaluate_scores_lpips_slice_by_slice_and_says_by_which_weights(voxlate,
             tmp_path / folder / "p0" / "cbf.nii.gz",
             Volume(data[None], affine, "ml/100g/min", "cbf"),
         )
-    said = voxlate(
+    voxlate(
         "evaluate", tmp_path / "out", "--truth", tmp_path / "truth", "--lpips", weights, "--all"
     ).done()
     part = read_json(tmp_path / "out" / "metrics.json")["modalities"]["cbf"]
@@ -123,7 +123,6 @@ def test_evaluate_scores_lpips_slice_by_slice_and_says_by_which_weights(voxlate,
     assert expected[1] == 0
     assert part["answers"]["synthesis"]["lpips"]["mean"] == pytest.approx(expected.mean(), rel=1e-4)
     assert part["lpips"].startswith("AlexNet v0.1 (weights ")
-    assert "LPIPS: AlexNet v0.1" in said.out.replace("\n", " ")
     assert "lpips" not in evaluate(tmp_path / "out", tmp_path / "truth").rows[0].scores
 
 

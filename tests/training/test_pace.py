@@ -78,6 +78,12 @@ def test_steps_follow_the_speed_so_that_the_training_ends_at_its_deadline(planne
     assert steps_of(paced(9)(planned, "final", 2, 0.25)) == [20, 38]  # the last stage alone
 
 
+def test_a_pace_counts_half_beside_those_before_it(planned):
+    pace = paced(38)
+    assert pace(planned, "regression", 2, 1.0) is None
+    assert steps_of(pace(planned, "regression", 2, 2.0)) == [14, 13]  # as of 1.5 s
+
+
 def test_the_remaining_steps_are_quartered_at_most_and_never_more_than_the_patients_are_worth(
     planned,
 ):

@@ -32,7 +32,7 @@ StepCallback = Callable[[str, int, int, Mapping[str, float]], None]
 class Pace(Protocol):
     """Gives the recipe with other lengths by which a training continues after some shares of a stage.
 
-    seconds: those of a step since the share before. None keeps the recipe. Only the main process calls it.
+    seconds: those of a step since the recipe last changed. None keeps the recipe. Only the main process calls it.
     """
 
     def __call__(self, recipe: Recipe, stage: str, step: int, seconds: float) -> Recipe | None: ...

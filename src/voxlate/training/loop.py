@@ -48,7 +48,7 @@ from voxlate.training.validate import (
 )
 from voxlate.training.weights import make_header, read_header, save_weights
 
-# Shares of a stage after which its steps are corrected to the speed since the share before.
+# Shares of a stage after which its steps are corrected to the speed since the last correction.
 PACED = (0.1, 0.3, 0.6, 0.85)
 LONG = 20_000  # steps; longer trainings are compiled
 # These slices suffice for a standard deviation to 1 % (paper 004's system uses at least 200).
@@ -385,7 +385,6 @@ def change_pace(now: Now) -> None:
     """Ask the pace for other lengths, by which the recipe of the run goes on from the saved state."""
     now.passed = now.shares_passed
     now.changed = by_main(now.job.accelerator, lambda: _ask_pace(now))
-    now.log.warm = (now.learner.step, now.learner.seconds)  # later steps are timed from here
 
 
 def _ask_pace(now: Now) -> Recipe | None:

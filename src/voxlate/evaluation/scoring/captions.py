@@ -11,13 +11,12 @@ from voxlate.checks.truths import KEPT, LEFT_OUT, Fault, fault_messages
 from voxlate.evaluation.lesion_counts import lesion_sentence
 from voxlate.evaluation.scoring.frame import ScoreFrame
 from voxlate.evaluation.scoring.intervals import describe_bound
-from voxlate.evaluation.scoring.metrics import LPIPS, METRIC_OF, SSIM, scope_label
+from voxlate.evaluation.scoring.metrics import LPIPS, SSIM, scope_label
 from voxlate.synthesis.calibration import describe_widening
 from voxlate.training.verdict import SYNTHESIS
 
 Part = Mapping[str, Any]  # of a modality
 
-MAE = METRIC_OF["mae"]
 FEW = 4  # notes on cases that are printed without --all
 WIDE = 0.6  # share of the scored range above which intervals carry hardly any information
 OWN_PEAK = "Each image is divided by its own peak, so its overall brightness does not change its scores; with --units network it does."
@@ -68,7 +67,7 @@ def _on_warnings(header: Part) -> Iterator[str]:
 
 
 def _on_cases(scores: ScoreFrame) -> Iterator[str]:
-    """The patients that intervals describe, clipped truths, cases with large errors, and misaligned scans."""
+    """The patients that intervals describe, clipped truths, and cases with large errors."""
     for name, part in scores.parts.items():
         if part["patients"] == 1 and part["cases"] > 1:
             yield f"{name}: one patient, so the intervals describe these cases and not other patients."
@@ -78,9 +77,6 @@ def _on_cases(scores: ScoreFrame) -> Iterator[str]:
         if (most := clipped.max()) > 0:
             yield f"{name}: up to {most:.1%} of a case's scored voxels have a truth beyond the range by more than 2 % of it, and are clipped."
     yield from map(str, summarise(read_messages(scores.header, "messages")))
-    for name in scores.parts:
-        if "floor" in (table := scores.by_case(name)):
-            yield _misalignment_note(name, table, scores.parts[name]["unit"])
 
 
 def _on_areas(scores: ScoreFrame, left_out: Collection[str] = ()) -> Iterator[str]:
@@ -217,12 +213,3 @@ def range_note(name: str, part: Part) -> str:
     cases = plural(part["cases"], "case")
     patients = plural(part["patients"], "patient")
     return f"{name}: {cases} of {patients}; range {low:g} to {high:g} {part['unit']}"
-
-
-def _misalignment_note(name: str, table: Any, unit: str) -> str:
-    """The part of the error that is due to misaligned scans, over the cases with misaligned scans; table: scores by case."""
-    apart = table[table["floor"].notna()]
-    error, floor, mm = apart[["mae", "floor", "floor_mm"]].mean()
-    due, of = (f"{MAE.text(value, like=error)} {MAE.unit_for(unit)}" for value in (floor, error))
-    share = f"about {due} are" if floor < error else f"nearly all ({due}) is"
-    return f"{name}: {len(apart)} of {plural(len(table), 'case')} are misaligned with a source, by {mm:.1f} mm on average (estimate of prepare). Of their MAE of {of}, {share} due to that: the truth differs by as much from a copy that is shifted by this distance."

@@ -127,6 +127,8 @@ LPIPS = "grey over the range, clipped, repeated to three channels; outside the m
 _METRICS = """
 key                    label                             unit    better  digits  where   reduction
 mae                    MAE                               images  lower   3       table   mean over voxels
+floor                  MAE by misalignment               images  truth   3       table   the truth against itself, shifted by the distance to its source that prepare estimated, of registered and misaligned scans
+floor_mm               Misalignment                      mm      truth   1       table   that distance
 mae_rel                MAE/range                         %       lower   2       table   mean over voxels, share of the range
 mae_network            MAE, network units                of 255  lower   3       file    mean over voxels of MR on 0 to 255, as with --units network
 rmse                   RMSE                              images  lower   3       table   root of the mean over voxels
@@ -144,8 +146,6 @@ nmi                    NMI                               –       higher  3    
 gradient_strength      Gradient                          –       one     2       table   mean |difference of rows| over the truth's
 gradient_z             Gradient z                        –       one     2       table   mean |difference of slices| over the truth's
 mm                     Displacement                      mm      lower   2       table   median length of the displacement that moves the image onto the truth
-floor                  MAE of the truth, shifted         images  truth   3       table   the truth against itself, shifted by the distance to its source that prepare estimated, of misaligned scans
-floor_mm               Misalignment                      mm      truth   1       table   that distance
 std                    Uncertainty                       images  truth   3       table   mean standard deviation of the samples
 std_error_r            Uncertainty–error r               –       higher  2       table   correlation of standard deviation and |error|
 coverage               Coverage                          %       truth   1       table   share of the body's voxels within their intervals
@@ -279,13 +279,12 @@ def metrics_of(document: Mapping[str, Any]) -> dict[str, Metric]:
         label = key.replace("_", " ")
         metrics.append(Metric(key, label, own["unit"], own["better"], own["reduction"]))
     scoped = [METRIC_OF[key] for key in METRIC_OF if key in (*SCOPED, "gradient_strength", "mm")]
-    for scope, metric in itertools.product(document.get("scopes", {}), scoped):
-        metrics.append(_in_scope(metric, scope))
+    for scope in document.get("scopes", {}):
+        own = [metric for metric in SCOPE_METRICS if metric.key.partition(".")[0] == scope]
+        metrics += own or [_in_scope(metric, scope) for metric in scoped]
     for region, metric in itertools.product(document.get("regions", {}), REGION_METRICS):
         label = f"{region} {metric.label}"
         metrics.append(replace(metric, key=f"{region}.{metric.key}", label=label))
-    scopes = document.get("scopes", {})
-    metrics += [metric for metric in SCOPE_METRICS if metric.key.partition(".")[0] in scopes]
     return {metric.key: metric for metric in metrics}
 
 

@@ -28,7 +28,10 @@ Spacing = tuple[float, float, float]
 def estimate_for(
     cohort: Path | None, case: str, modality: str, sources: Collection[str]
 ) -> Misalignment | None:
-    """The largest misalignment of a truth with one of its sources (`to`) above the threshold of prepare, or None."""
+    """The largest misalignment of a truth with one of its sources (`to`), or None.
+
+    Only pairs count that prepare registered, or that are above its threshold.
+    """
     path = None if cohort is None else case_path(cohort, case)
     if path is None or not path.is_file():
         return None
@@ -39,8 +42,13 @@ def estimate_for(
             pairs.append(estimate)
         elif name in sources and estimate.to == modality:
             pairs.append(replace(estimate, to=name))
-    far = [estimate for estimate in pairs if is_misaligned(header, estimate)]
-    return max(far, key=lambda estimate: estimate.median_mm or 0.0, default=None)
+    counted = [
+        estimate
+        for estimate in pairs
+        if estimate.median_mm is not None
+        and ({modality, estimate.to} & header.registered.keys() or is_misaligned(header, estimate))
+    ]
+    return max(counted, key=lambda estimate: estimate.median_mm or 0.0, default=None)
 
 
 def floor_of(

@@ -10,6 +10,7 @@ from rich import table as rich_table
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.text import Text
 
+from voxlate.base.errors import plural
 from voxlate.evaluation.scoring.captions import caption
 from voxlate.evaluation.scoring.frame import ScoreFrame
 from voxlate.evaluation.scoring.metrics import METRIC_OF, Metric, metrics_of
@@ -20,7 +21,7 @@ NARROWEST = 13  # width of a method's column, which fits 0.994 ± 0.001
 # These metrics are printed without --all.
 OF_BONE = ("dice", "surface_95", "dice_low", "dice_middle", "dice_high")
 MAIN = (
-    *("mae", "psnr", "ssim_2d", "coverage", "mae_bound", "mae_bound_held"),
+    *("mae", "floor", "floor_mm", "psnr", "ssim_2d", "coverage", "mae_bound", "mae_bound_held"),
     *("whole.mae", *(f"{BONE}.{key}" for key in OF_BONE)),
 )
 TITLE = "Scores: mean ± sd over cases; below, the 95 % interval of the mean"
@@ -122,7 +123,7 @@ def score_tables(scores: ScoreFrame, which: Literal["all", "main"] = "all") -> T
     which: "main" has the main and the requested scores of the synthesis and of the best naive baseline alone, whose name
     is printed below its first metric.
     """
-    standard, own = (scores.header.get(key, ()) for key in ("standard", "own_metrics"))
+    standard = scores.header.get("standard", ())
     best = {verdict.modality: verdict.baseline or "" for verdict in scores.verdicts}
     if which == "all":
         methods = tuple(dict.fromkeys(chain.from_iterable(scores.means.values())))
@@ -142,8 +143,9 @@ def score_tables(scores: ScoreFrame, which: Literal["all", "main"] = "all") -> T
             if value and value["mean"] is not None and value["ci95"]:
                 low, high = (metric.text(end, like=value["mean"]) for end in value["ci95"])
                 below.append(f"{low}{'…' if low.startswith('-') else '–'}{high}")
-            if value and value.get("not_finite") and metric.key.rpartition(".")[2] in own:
-                below.append(f"{value['not_finite']} not finite")
+            cases = scores.parts[name]["cases"]
+            if value and not metric.pooled and value["n"] < cases:
+                below.append(f"{value['n']} of {plural(cases, 'case')}")
             if method == BEST and metric.key == MAIN[0] and answer:
                 below.append(answer)
             text = metric.mean_text(value)

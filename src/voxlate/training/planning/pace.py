@@ -18,7 +18,7 @@ from voxlate.training.recipe import Recipe, with_trainings
 from voxlate.training.run import Run
 
 TOLERANCE = 0.04  # share of the steps; smaller changes are not made
-LEAST, MOST = 0.25, 4.0  # factors of the remaining steps in one correction
+LEAST = 0.25  # of the remaining steps are kept in one correction
 SPARE = 0.04  # share of the time that is reserved for starting, validating, saving
 
 
@@ -46,7 +46,8 @@ class Paced:
     """Chooses the steps that still fit before a deadline; see training.job.Pace.
 
     deadline: value of time.monotonic() by which the last step should end; step_seconds: probed seconds of a step by
-    stage; most: largest useful number of steps by stage; fewest: with fewer, the result suffers.
+    stage; most: largest useful number of steps by stage; fewest: with fewer, the result suffers; smoothed: the seconds by
+    stage with which its steps were last corrected.
     """
 
     deadline: float
@@ -55,13 +56,16 @@ class Paced:
     fewest: Mapping[str, int]
     say: Say
     now: Callable[[], float] = time.monotonic
+    smoothed: dict[str, float] = field(default_factory=dict)
 
     def __call__(self, recipe: Recipe, stage: str, step: int, seconds: float) -> Recipe | None:
         """The recipe with steps of this and later stages that fit; None if they stay as planned."""
         names = [planned.name for planned in recipe.all_stages]
         place = names.index(stage)
-        remaining = recipe.all_stages[place:]
-        ahead = {planned.name: planned.train.steps for planned in remaining}
+        ahead = {planned.name: planned.train.steps for planned in recipe.all_stages[place:]}
+        # Other work comes and goes, so a pace counts half, as those before it do together.
+        seconds = (seconds + self.smoothed.get(stage, seconds)) / 2
+        self.smoothed[stage] = seconds
         slower = seconds / self.step_seconds[stage]
         each = {name: slower * self.step_seconds[name] for name in ahead}
         done = {name: step if name == stage else 0 for name in ahead}
@@ -88,7 +92,7 @@ class Paced:
         if all(abs(lengths[name] - steps) <= TOLERANCE * steps for name, steps in ahead.items()):
             return None
         changed = ", ".join(f"{name} {ahead[name]:,} → {lengths[name]:,}" for name in ahead)
-        text = f"a step of stage '{stage}' takes {seconds:.3f} s, the probe measured {self.step_seconds[stage]:.3f} s; steps are corrected: {changed}, in {cost(lengths) / 60:.1f} minutes, of which {left / 60:.1f} are left."
+        text = f"a step of stage '{stage}' takes {seconds:.3f} s, the probe measured {self.step_seconds[stage]:.3f} s; steps are corrected: {changed}, for the {left / 60:.1f} minutes that are left."
         self.say(message("paced", text))
         short = self._short(lengths)
         if short and not self._short(ahead):
@@ -105,15 +109,16 @@ class Paced:
 
     def _short(self, lengths: Mapping[str, int]) -> dict[str, int]:
         """The fewest steps of each of these stages that has fewer."""
-        named = self.fewest.items()
-        return {name: fewest for name, fewest in named if lengths.get(name, fewest) < fewest}
+        return {
+            name: fewest
+            for name, fewest in self.fewest.items()
+            if lengths.get(name, fewest) < fewest
+        }
 
     def _length(self, name: str, done: int, steps: int, factor: float) -> int:
-        """The length of a stage whose remaining steps are multiplied by a factor within LEAST and MOST."""
-        remaining = min(max(factor, LEAST), MOST) * (steps - done)
-        least = done + LEAST * (steps - done)
-        wanted = min(done + remaining, max(self.most[name], least))
-        return max(math.floor(wanted), done + 1)
+        """The length of a stage whose remaining steps are multiplied by a factor of LEAST or more, up to the most steps."""
+        least, wanted = (done + share * (steps - done) for share in (LEAST, factor))
+        return max(math.floor(max(least, min(wanted, self.most[name]))), done + 1)
 
 
 def read_pace(run: Path, recipe: Recipe, say: Say = lambda _: None) -> Paced | None:
