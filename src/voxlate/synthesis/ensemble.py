@@ -118,7 +118,7 @@ class Ensemble(Model):
 
         Members that trained on the case are left out, unless all of them did (cross-validation).
         """
-        check_call(seed, anyway, progress, warn)
+        check_call(self, options, seed, anyway, progress, warn)
         ensemble = self.with_options(**options)
         checks = [member.check(scans, case) for member in ensemble.members]
         if not anyway:

@@ -11,7 +11,7 @@ import nibabel as nib
 import numpy as np
 
 from voxlate.base.codes import Grade
-from voxlate.base.errors import BadInput, did_you_mean
+from voxlate.base.errors import BadInput, known_name
 from voxlate.base.messages import Message, message
 from voxlate.base.slabs import chunks
 from voxlate.checks.anatomy import Anatomy, check_extent
@@ -237,11 +237,8 @@ def check_names(facts: Facts, scans: Collection[str], case: str) -> None:
     """Raise BadInput where modalities that a model needs are not among a case's scans."""
     data, sources = facts.data, facts.data.source
     known = (*sources, *chain.from_iterable(facts.accepts.values()), *data.target, MASK)
-    if unknown := sorted(set(scans) - set(known)):
-        hint = did_you_mean(unknown[0], known) or "Choose one of these names, or leave it out."
-        raise BadInput(
-            f"{case}: expected scans of {', '.join(dict.fromkeys(known))}, found '{unknown[0]}'. {hint}"
-        )
+    for name in sorted(scans):
+        known_name(case, "scans that the model takes", name, known)
     missing = [name for name in sources if name not in scans]
     may_lack = facts.completes or data.allow_missing
     if len(missing) == len(sources) or (missing and not may_lack):
