@@ -306,7 +306,7 @@ def test_one_modality_in_two_spellings_is_one_and_said(tmp_path):
     touch(tmp_path, "a/t1.nii.gz", "a/ct.nii.gz", "b/T1W.nii.gz", "b/ct.nii.gz")
     found = find_cohort(tmp_path)
     assert names(found.cases) == {"a": ["ct", "t1"], "b": ["ct", "t1"]}
-    assert found.guessed == ["t1w in 1 case is t1, as others call it"]
+    assert found.guessed == ["t1w in 1 case is t1"]
 
 
 def test_a_case_without_a_modality_is_left_out_by_the_option_that_is_named(tmp_path):

@@ -31,7 +31,7 @@ from voxlate.scans.formats.nifti import grid_of
 from voxlate.scans.images.frame import Frame, find_frame
 from voxlate.scans.images.grid import Grid, Volume, canonical_view, check_affine, same_grid
 from voxlate.scans.images.mask import body_in_any_air, clearest, foreground
-from voxlate.scans.images.units import unit_of
+from voxlate.scans.images.units import plain_modality, unit_of
 from voxlate.synthesis.facts import CUBIC, Facts
 from voxlate.synthesis.memory import check_memory
 from voxlate.synthesis.scan_checks import check_scans
@@ -216,7 +216,12 @@ def by_accepted_names(
     rest = dict(files)
     notes = []
     for modality, names in aliases.items():
-        accepted = [name for name in names if name in rest and name not in aliases]
+        plain = {name: plain_modality(name) for name in rest if name not in aliases}
+        known = [*names, modality]
+        accepted = sorted(
+            (name for name in plain if name in known or plain[name] in known),
+            key=lambda name: known.index(name if name in known else plain[name]),
+        )
         if not accepted:
             continue
         if modality in rest:

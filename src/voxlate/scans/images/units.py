@@ -25,9 +25,33 @@ UNITS: dict[str, str] = {
     **TISSUE_MAPS,
 }
 
+# Words of a scan's name that say its modality in another way, and those that say nothing of it: planes, sequences, copies.
+SAID = {"t1n": "t1", "mprage": "t1", "spgr": "t1", "fspgr": "t1", "bravo": "t1", "t1ce": "t1c"}
+SAID |= {"t1gd": "t1c", "t1w": "t1", "t2w": "t2", "pdw": "pd", "t2f": "flair"}
+SILENT = re.compile(
+    r"ax|axial|tra|transversal|cor|coronal|sag|sagittal|obl|oblique|tse|fse|frfse|se|gre|tfe|ffe|fl[23]d|flash|vibe|space"
+    r"|cube|tir|tirm|ir|propeller|blade|[23]d|iso|isotropic|mr|native|copy|kopie|copie|copia|[\d.]+(?:mm)?"
+)
+AGENT = {"post", "gd", "gad", "ce", "contrast", "c", "km"}
+
 
 def unit_of(modality: str) -> str:
     """The unit of a modality. The first letters of its name suffice: "cta2" has the unit of "cta"; else "a.u."."""
     name = modality.lower()
     letters = re.split("[^a-z]", name)[0]
     return UNITS.get(name) or UNITS.get(letters, "a.u.")
+
+
+def plain_modality(name: str) -> str:
+    """The modality that the words of a scan's name state, such as t1 for ax_t1_mprage_(1); the name where they state none, or several."""
+    words = {SAID.get(word, word) for word in re.findall(r"[a-z\d.]+", name.lower())}
+    stated = words & UNITS.keys() - {"mr"}
+    rest = {word for word in words - stated if not SILENT.fullmatch(word)}
+    if stated == {"t2", "flair"}:
+        stated = {"flair"}
+    if len(stated) != 1 or rest - AGENT:
+        return name
+    (plain,) = stated
+    if not rest:
+        return plain
+    return "t1c" if plain in ("t1", "t1c") else name
