@@ -26,13 +26,14 @@ UNITS: dict[str, str] = {
 }
 
 # Words of a scan's name that say its modality in another way, and those that say nothing of it: planes, sequences, copies.
-SAID = {"t1n": "t1", "mprage": "t1", "spgr": "t1", "fspgr": "t1", "bravo": "t1", "t1ce": "t1c"}
-SAID |= {"t1gd": "t1c", "t1w": "t1", "t2w": "t2", "pdw": "pd", "t2f": "flair"}
+SAID = re.compile(
+    r"(?P<t1>t1[nw]|mprage|f?spgr|bravo)|(?P<t1c>t1ce|t1gd)|(?P<t2>t2w)|(?P<flair>t2f)|(?P<pd>pdw)"
+)
 SILENT = re.compile(
     r"ax|axial|tra|transversal|cor|coronal|sag|sagittal|obl|oblique|tse|fse|frfse|se|gre|tfe|ffe|fl[23]d|flash|vibe|space"
     r"|cube|tir|tirm|ir|propeller|blade|[23]d|iso|isotropic|mr|native|copy|kopie|copie|copia|[\d.]+(?:mm)?"
 )
-AGENT = {"post", "gd", "gad", "ce", "contrast", "c", "km"}
+AGENT = re.compile("post|gd|gad|ce|contrast|c|km")
 
 
 def unit_of(modality: str) -> str:
@@ -44,14 +45,16 @@ def unit_of(modality: str) -> str:
 
 def plain_modality(name: str) -> str:
     """The modality that the words of a scan's name state, such as t1 for ax_t1_mprage_(1); the name where they state none, or several."""
-    words = {SAID.get(word, word) for word in re.findall(r"[a-z\d.]+", name.lower())}
-    stated = words & UNITS.keys() - {"mr"}
-    rest = {word for word in words - stated if not SILENT.fullmatch(word)}
+    stated, rest = set[str](), list[str]()
+    for word in re.findall(r"[a-z\d.]+", name.lower()):
+        said = SAID.fullmatch(word)
+        plain = (said and said.lastgroup) or word
+        if plain in UNITS and plain != "mr":
+            stated.add(plain)
+        elif not SILENT.fullmatch(word):
+            rest.append(word)
     if stated == {"t2", "flair"}:
         stated = {"flair"}
-    if len(stated) != 1 or rest - AGENT:
-        return name
-    (plain,) = stated
-    if not rest:
-        return plain
-    return "t1c" if plain in ("t1", "t1c") else name
+    if rest and stated in ({"t1"}, {"t1c"}) and all(map(AGENT.fullmatch, rest)):
+        return "t1c"
+    return name if rest or len(stated) != 1 else stated.pop()
