@@ -52,8 +52,7 @@ def wrong_texts(hint: Any, option: Option) -> Iterator[str]:
     if kind in (int, float):
         yield "many"
         yield f"{option.most + 1:.15g}"
-    if option.least is not None:
-        yield f"{option.least - 1:g}"
+        yield f"{option.least - 1:.15g}"
     if get_origin(kind) is Literal:
         yield "none_of_these"
 

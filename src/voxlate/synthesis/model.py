@@ -86,7 +86,6 @@ COST = (
     "device",
     "batch",
 )  # measured, or of the machine, and therefore not part of the plan
-OF_MACHINE = ("batch", "keep_states")  # keys of a recipe's synth table that decide no image
 
 
 @dataclass(frozen=True)
@@ -364,10 +363,12 @@ def check_call(
     """Raise BadInput for unknown keywords, a seed that is no whole number or out of its range, a text in place of a truth, and what cannot be called."""
     _, *own = signature(Model.synthesise).parameters
     for name in options:
-        known_name(name, "an option", name, [*own[:-1], *model.synthesis_options, *OF_MACHINE])
+        known_name(
+            name, "an option", name, [*own[:-1], *model.synthesis_options, "batch", "keep_states"]
+        )
     if not isinstance(seed, Integral) or isinstance(seed, bool):
         raise BadInput(f"seed: expected a whole number, found {seed!r}. Change it.")
-    check_range("seed", seed, SEED)
+    check_range("seed", int(seed), SEED)
     if not isinstance(anyway, bool):
         raise BadInput(f"anyway: expected True or False, found {anyway!r}. Change it.")
     for name, value in (("progress", progress), ("warn", warn)):

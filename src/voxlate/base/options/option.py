@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.resources.abc import Traversable
 from inspect import Parameter, Signature, cleandoc, signature
-from numbers import Real
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, dataclass_transform, get_args, get_origin
 
@@ -57,7 +56,7 @@ class Option:
     flag: str = ""
     panel: str = ADVANCED
     metavar: str = ""
-    least: float | None = None
+    least: float = -MOST
     most: float = MOST
     takes: Any = None
     read: Callable[[Any], Any] | None = None
@@ -176,26 +175,18 @@ def words_of_python(parameters: Mapping[str, Parameter]) -> Iterator[None]:
 
 def range_of(option: Option) -> str:
     """The range of an option as the end of its help; "" for counts, whose least value of 0 or 1 is plain."""
-    is_open = option.most == MOST
-    if option.least is None or (is_open and option.least in (0, 1)):
-        return ""
-    if is_open:
-        return f" At least {option.least:g}."
-    return f" From {option.least:g} to {option.most:g}."
+    if option.most < MOST:
+        return f" From {option.least:g} to {option.most:g}."
+    return "" if option.least in (-MOST, 0, 1) else f" At least {option.least:g}."
 
 
 def check_range(name: str, value: Any, option: Option) -> None:
     """Raise BadInput for a number, or one of several, out of the range that the option states."""
     for number in value if isinstance(value, list | tuple) else (value,):
-        if isinstance(number, bool) or not isinstance(number, Real):
-            continue
-        if option.least is not None and number < option.least:
+        is_number = isinstance(number, int | float) and not isinstance(number, bool)
+        if is_number and not option.least <= number <= option.most:
             raise BadInput(
-                f"{name}: expected at least {option.least:g}, found {number:g}. Change it."
-            )
-        if number > option.most:
-            raise BadInput(
-                f"{name}: expected at most {option.most:.15g}, found {min(number, 1e300):g}. Change it."
+                f"{name}: expected {option.least:.15g} to {option.most:.15g}, found {min(number, 1e300):g}. Change it."
             )
 
 

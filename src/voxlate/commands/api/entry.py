@@ -301,8 +301,9 @@ def schemas_of(parameters: Parameters) -> dict[str, dict[str, Any]]:
         kind = text_type(parameter.annotation)
         is_table = get_origin(kind) is list and option.read is not None
         stated = {"type": "object"} if is_table else adapter(kind).json_schema()
-        stated |= {"minimum": option.least, "maximum": option.most, "default": parameter.default}
-        stated["description"] = helps[name]
+        if kind in (int, float):
+            stated |= {"minimum": option.least, "maximum": option.most}
+        stated |= {"default": parameter.default, "description": helps[name]}
         absent = (None, (), parameter.empty)
         schemas[name] = {key: plain(value) for key, value in stated.items() if value not in absent}
     return schemas
