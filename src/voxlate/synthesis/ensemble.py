@@ -82,7 +82,7 @@ class Ensemble(Model):
         """The same models, whose members ignore their calibrations."""
         return self._each(Model.without_intervals)
 
-    def with_contrast_of(self, scans: Sequence[str | Path]) -> "Ensemble":
+    def with_contrast_of(self, scans: Sequence[str | Path] | str | Path) -> "Ensemble":
         """The same models, each of whose images gets the levels of some scans (see Model.with_contrast_of)."""
         return self._each(lambda member: member.with_contrast_of(scans))
 

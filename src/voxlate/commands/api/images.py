@@ -408,8 +408,9 @@ def check(run: Runs, inputs: Inputs, *, options: CheckOptions, progress: Reporte
     from voxlate.synthesis.scans import Scans
     from voxlate.synthesis.selection import Selection, select
 
-    is_table = isinstance(inputs, Mapping)
-    if is_table and not all(isinstance(scan, Path | str) for scan in inputs.values()):
+    if isinstance(inputs, Mapping) and not all(
+        isinstance(scan, Path | str) for scan in inputs.values()
+    ):
         ignored = as_list(options.missing or ())
         files = {name: scan for name, scan in inputs.items() if name not in ignored}
         return _checks(Selection(open_model(run, options), [Scans("case", files)]), progress)
