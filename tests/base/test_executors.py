@@ -141,6 +141,19 @@ def test_a_job_that_cannot_be_opened_is_one_sentence():
         list(LocalExecutor(2).run(Unopened(dies=True), [1, 2]))
 
 
+def test_a_script_without_a_guard_runs_once(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from jobs import Stages\nfrom voxlate.base.executors.local import LocalExecutor\n"
+        "print(len(list(LocalExecutor(2).run(Stages(0, 0), [0, 1]))), flush=True)\n"
+    )
+    paths = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    done = subprocess.run(
+        [sys.executable, script], env={**os.environ, "PYTHONPATH": paths}, capture_output=True
+    )
+    assert done.stdout.split() == [b"2"]
+
+
 def test_a_worker_that_is_killed_as_it_starts_is_replaced(monkeypatch):
     begun = BaseProcess.start
     starts = list[BaseProcess]()

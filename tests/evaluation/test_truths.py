@@ -22,6 +22,7 @@ from voxlate.scans.cohorts.find import find_cohort
 from voxlate.scans.formats.io import content_hash, read_volume, write_volume
 from voxlate.scans.formats.nifti import SYNTHETIC_SCAN
 from voxlate.scans.images.grid import Volume, canonical
+from voxlate.scans.images.mask import foreground
 
 SIZE = (56, 60, 40)
 CASES = 4
@@ -354,12 +355,13 @@ def test_a_synthesised_image_is_no_truth_and_no_scan_of_a_cohort(synthesised, tm
     refuse_synthetic(find_cohort(cohort).cases, {"t1"})
 
 
-def test_an_inverted_mask_is_refused(synthesised):
+@every_row("change", [np.logical_not, lambda body: np.roll(body, body.shape[-1] // 8, -1)])
+def test_an_inverted_mask_and_that_of_another_body_are_refused(synthesised, change):
     out, cohort = synthesised
     for folder in cohort.glob("phantom_*"):
         ct = read_volume(folder / "ct.nii.gz", "ct")
-        outside = Volume((ct.data < -500).astype(np.float32), ct.affine, "", "mask")
-        write_volume(folder / "mask.nii.gz", outside)
+        wrong = change(foreground(ct))[None].astype(np.float32)
+        write_volume(folder / "mask.nii.gz", Volume(wrong, ct.affine, "", "mask"))
 
     with pytest.raises(BadInput, match="phantom_000"):
         evaluate(out, cohort, mask="cohort")

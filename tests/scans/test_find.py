@@ -306,7 +306,28 @@ def test_one_modality_in_two_spellings_is_one_and_said(tmp_path):
     touch(tmp_path, "a/t1.nii.gz", "a/ct.nii.gz", "b/T1W.nii.gz", "b/ct.nii.gz")
     found = find_cohort(tmp_path)
     assert names(found.cases) == {"a": ["ct", "t1"], "b": ["ct", "t1"]}
-    assert found.guessed == ["t1w in 1 case is t1, as others call it"]
+    assert found.guessed == ["t1w in 1 case is t1"]
+
+
+@every_row(
+    ("name", "plain"),
+    [
+        ("t1 ", "t1"),
+        ("T1_", "t1"),
+        ("Ax T1 MPRAGE (1)", "t1"),
+        ("sag_t1_mprage_iso", "t1"),
+        ("AXIAL T1 POST", "t1c"),
+        ("T2 TSE ax", "t2"),
+        ("T2-FLAIR - Copy", "flair"),
+        ("weird", "weird"),
+    ],
+)
+def test_the_words_of_scanners_in_a_scan_s_name_are_read_and_said(tmp_path, name, plain):
+    root = tmp_path / plain / name
+    touch(root, f"a/{name}.nii.gz", "a/ct.nii.gz", "b/ct.nii.gz")
+    found = find_cohort(root)
+    assert {*found.cases[0].files} == {"ct", plain}
+    assert found.guessed
 
 
 def test_a_case_without_a_modality_is_left_out_by_the_option_that_is_named(tmp_path):

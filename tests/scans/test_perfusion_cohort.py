@@ -196,7 +196,5 @@ def test_a_preset_that_cannot_work_is_refused(tmp_path, text, sentence):
 
 
 def test_a_wrong_preset_is_answered_with_all_presets(tmp_path):
-    with pytest.raises(
-        BadInput, match=f"preset: expected one of {', '.join(presets())} or a TOML file"
-    ):
+    with pytest.raises(BadInput, match=f"^preset: .*{', '.join(presets())}"):
         find_cohort(tmp_path, preset="of_nobody")

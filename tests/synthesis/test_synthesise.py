@@ -237,7 +237,7 @@ def test_names_of_scans_are_known_in_either_case_or_refused(voxlate, run, cohort
     scan = cohort / "case0/t1.nii.gz"
     voxlate("synth", run, f"T1={scan}", "--out", tmp_path / "a").done()
     unknown = voxlate("synth", run, f"t1={scan}", f"t9={scan}", "--out", tmp_path / "b").refusal
-    assert "expected scans of t1, or a mask, found 't9'" in unknown
+    assert "found 't9'" in unknown
     assert voxlate("synth", run, cohort, "--missing", "t9", "--out", tmp_path / "c").code == 2
 
 

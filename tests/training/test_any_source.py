@@ -130,7 +130,7 @@ def test_a_case_whose_source_is_drawn_from_maps_is_one_case_beside_the_scans(tmp
 @every_row(
     "options, expected",
     [
-        (("t1", "flair", "pd", "--target", "t2"), "found 'pd'. Name one of these."),
+        (("t1", "flair", "pd", "--target", "t2"), "found 'pd'."),
         (("t1", "flair"), "Add --target NAME."),
         (("t1", "t2", "--target", "t2"), "other than those of data.source and data.target"),
         (("t1", "ct", "--target", "t2"), "one arbitrary unit, any of which is the source, found t1 in a.u., ct in HU"),

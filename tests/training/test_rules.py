@@ -184,9 +184,7 @@ def test_scans_that_no_case_has_both_of_are_unpaired():
 def test_a_single_modality_and_unknown_names_are_refused():
     with pytest.raises(BadInput, match="expected two modalities"):
         roles_of(facts(scan("t1")))
-    with pytest.raises(
-        BadInput, match=r"expected modalities of the cohort \(t1, ct\), found 'pet'"
-    ):
+    with pytest.raises(BadInput, match="found 'pet'"):
         roles_of(facts(), target=["pet"])
     with pytest.raises(
         BadInput, match=r"expected a modality for each of them, found all \(t1, ct\) in one"

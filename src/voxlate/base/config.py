@@ -23,6 +23,7 @@ from typing import (
 
 from voxlate.base.errors import BadInput, nearest
 from voxlate.base.lazy import PROVIDERS
+from voxlate.base.options.option import MOST
 from voxlate.base.schema import (
     ConfigDict,
     Field,
@@ -75,6 +76,8 @@ def settings(cls: type[T]) -> type[T]:
 
 def setting(description: str, **bounds: Any) -> Any:
     """The annotation of a key: its meaning, and the bounds of its value as pydantic names them (gt, le, …)."""
+    if {"ge", "gt"} & {*bounds} and not {"le", "lt"} & {*bounds}:
+        bounds["le"] = MOST
     return Field(description=description, **bounds)
 
 

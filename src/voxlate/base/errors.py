@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Iterable, Sequence
 from itertools import repeat
+from typing import Any
 
 MOST_NAMED = 6  # number of names in a sentence
 # Names are suggested from this similarity on, and at most SPREAD below the best.
@@ -106,6 +107,11 @@ def first_of(names: Sequence[object], most: int = MOST_NAMED, separator: str = "
     return separator.join([*map(str, names[:most]), *(["…"] if len(names) > most else [])])
 
 
+def as_list(values: Any) -> list[Any]:
+    """Several values, or one text or path, as a list."""
+    return [values] if isinstance(values, str | os.PathLike) else [*values]
+
+
 def plural(number: int, name: str) -> str:
     """A number with a noun, such as "1 case" or "2 cases"."""
     return f"{number} {name}{'' if number == 1 else 's'}"
@@ -115,6 +121,14 @@ def did_you_mean(name: str, known: Iterable[str], most: int = 3) -> str:
     """A suggestion of similar names, such as "Did you mean 't1'?"; '' if there are none."""
     near = nearest(name, known)[:most]
     return f"Did you mean {' or '.join(repr(candidate) for candidate in near)}?" if near else ""
+
+
+def known_name(where: object, expected: str, name: str, known: Iterable[str]) -> str:
+    """A name that is known; raises BadInput for another one, with similar ones or all."""
+    if name in known:
+        return name
+    hint = did_you_mean(name, known) or f"They are {', '.join(dict.fromkeys(known))}."
+    raise BadInput(f"{where}: expected {expected}, found '{name}'. {hint}")
 
 
 def nearest(name: str, known: Iterable[str]) -> list[str]:

@@ -19,14 +19,12 @@ from voxlate.base.codes import Grade
 from voxlate.base.config import NO_KEY, UNKNOWN_KEY, adapter, what_is_wrong
 from voxlate.base.errors import BadInput
 from voxlate.base.files import whole_file
+from voxlate.base.options.option import MOST as MOST
 from voxlate.base.schema import Field, StringConstraints, TypedDict, ValidationError
 from voxlate.base.slabs import chunks
 
 Others = Literal["forbid"] | None
 LARGEST = 1e15  # of a number: squares of it are finite in float32, and no scan holds such values
-MOST = (
-    2**48
-)  # of a count: far above any number of voxels, far below where floats skip whole numbers
 OLDEST = (0, 7)  # the first version whose files are read
 DIGITS = 18  # of an integer, so that 64 bits hold it
 LONGEST_TEXT = 1 << 16

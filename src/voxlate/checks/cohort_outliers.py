@@ -124,10 +124,12 @@ def _mask_numbers(inside: Bool, body: Bool) -> dict[str, float]:
     return {"of_body": of_body, "of_rest": of_rest, "body": share, "more_outside": more}
 
 
-def refuse_inverted(path: Path, inside: Bool, body: Bool) -> None:
-    """Raise BadInput where a mask holds the background of the truth and not its body."""
-    said = first("mask", _mask_numbers(inside, body))
-    if said and said[0] == "inverted-mask":
+def refuse_misplaced(path: Path, inside: Bool, body: Bool) -> None:
+    """Raise BadInput where a mask holds the background of the truth, lies outside of its body, or outlines another body."""
+    size = float(inside.sum()) / max(1, body.sum())
+    within = {"size": size, "in_body": float(body[inside].mean()) if size else 1.0}
+    said = first("mask", _mask_numbers(inside, body) | within)
+    if said and said[0] != "whole-mask":
         raise BadInput(
-            f"{path}: expected a mask of what counts, found one that holds the background ({said[1]}). Invert it, or choose another --mask."
+            f"{path}: expected a mask on the body of this truth, found one that holds {said[1]}. Take that of the same scan, invert it, or choose another --mask."
         )

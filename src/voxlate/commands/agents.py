@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from voxlate import __version__
-from voxlate.base.errors import BadInput, did_you_mean
+from voxlate.base.errors import BadInput, known_name
 from voxlate.base.files import inside
 from voxlate.base.messages import Message
 from voxlate.base.optional import optional_package
@@ -107,13 +107,14 @@ class Tools:
         """The result of a command as plain values, with its messages and what it left undone."""
         from voxlate.base.options.check import check_value
 
-        called = self.commands[_known("tool", name, self.commands)]
+        called = self.commands[known_name(name, "a tool", name, self.commands)]
         known = self.parameters(called)
         values = {}
         for key, value in given.items():
             self.check_places(key, value)
             _check_numbers(key, value)
-            values[key] = check_value(key, value, known[_known("option", key, known)].annotation)
+            parameter = known[known_name(key, "an option", key, known)]
+            values[key] = check_value(key, value, parameter.annotation)
         for key, parameter in called.parameters.items():
             values.setdefault(key, (self.fixed(called) or {}).get(key, parameter.default))
             if values[key] is parameter.empty:
@@ -146,13 +147,6 @@ class Tools:
     def holds(self, place: str) -> bool:
         """Whether a path is in one of the folders."""
         return "\0" not in place and any(inside(folder, Path(place)) for folder in self.folders)
-
-
-def _known(kind: str, name: str, known: Mapping[str, Any]) -> str:
-    if name in known:
-        return name
-    hint = did_you_mean(name, known) or f"They are {', '.join(known)}."
-    raise BadInput(f"{name}: expected a known {kind}, found another. {hint}")
 
 
 def _check_numbers(name: str, value: Any) -> None:

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 
 from starlette.datastructures import FormData
 
-from voxlate.base.errors import BadInput, did_you_mean
+from voxlate.base.errors import known_name
 from voxlate.base.options.check import read_text
 from voxlate.base.options.option import (
     FLAG,
@@ -93,8 +93,7 @@ class Form:
         known = (*self.fields, *self.options)
         values = {}
         for name in {*form} - {*known}:
-            hint = did_you_mean(name, known) or "Leave it out."
-            raise BadInput(f"form: expected {', '.join(known)}, found '{name}'. {hint}")
+            known_name("form", "a known field", name, known)
         for name, parameter in self.options.items():
             text = "\n".join(text for text in form.getlist(name) if isinstance(text, str)).strip()
             hint = parameter.annotation

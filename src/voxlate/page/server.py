@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from voxlate.base.errors import BadInput, plural
+from voxlate.base.errors import BadInput, as_list, plural
 from voxlate.base.hub import download, is_on_hub
 from voxlate.base.machine import cache_folder
 from voxlate.base.messages import message
@@ -93,7 +93,7 @@ def serve(
         >>> import voxlate
         >>> voxlate.serve("RUN", port=8765)  # doctest: +SKIP
     """
-    server = check_server([runs] if isinstance(runs, Path | str) else runs, options)
+    server = check_server(as_list(runs), options)
     for package in PACKAGES:
         optional_package(package, "serve", "voxlate serve", f"the package {package}")
     from voxlate.page.app import run_server

@@ -31,6 +31,11 @@ class Checked:
         """The worst grade of the messages; None where there are none."""
         return worst_grade(self.messages)
 
+    def __repr__(self) -> str:
+        verdict = self.grade or "fits"
+        first = f"{self.inputs.prepared.header.case}: {verdict}; to synthesise: {', '.join(self.targets)}"
+        return "\n".join([first, *(f"  {said.grade}: {said.text}" for said in self.messages)])
+
     def refuse(self, say: Say) -> None:
         """Raise DoNotTrust where the grade says so; say: is called with each message before."""
         if self.grade == "do not trust":

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from voxlate.base.arrays import Bool
-from voxlate.base.errors import BadInput, did_you_mean
+from voxlate.base.errors import BadInput, known_name
 from voxlate.base.messages import Message, message
 from voxlate.checks.head_checks import check_head
 from voxlate.checks.intensity_checks import check_kind
@@ -124,10 +124,7 @@ def _name_scan(text: str, targets: Sequence[str], names: Mapping[str, str]) -> t
     if pair and not is_there(Path(text)):  # 't2.h5#slice=3' is a scan
         name = names.get(stated.lower(), "")
         if name not in targets:
-            hint = did_you_mean(stated, targets) or "Choose one of these."
-            raise BadInput(
-                f"{OPTION}: expected scans of {', '.join(targets)}, found '{stated}'. {hint}"
-            )
+            known_name(OPTION, "scans of what is synthesised", stated, targets)
         return name, Path(rest)
     name = targets[0] if len(targets) == 1 else names.get(_stem_of(Path(text)), "")
     if name not in targets:

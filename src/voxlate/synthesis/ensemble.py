@@ -82,7 +82,7 @@ class Ensemble(Model):
         """The same models, whose members ignore their calibrations."""
         return self._each(Model.without_intervals)
 
-    def with_contrast_of(self, scans: Sequence[str | Path]) -> "Ensemble":
+    def with_contrast_of(self, scans: Sequence[str | Path] | str | Path) -> "Ensemble":
         """The same models, each of whose images gets the levels of some scans (see Model.with_contrast_of)."""
         return self._each(lambda member: member.with_contrast_of(scans))
 
@@ -118,7 +118,7 @@ class Ensemble(Model):
 
         Members that trained on the case are left out, unless all of them did (cross-validation).
         """
-        check_call(seed, anyway, progress, warn)
+        check_call(self, options, seed, anyway, progress, warn)
         ensemble = self.with_options(**options)
         checks = [member.check(scans, case) for member in ensemble.members]
         if not anyway:

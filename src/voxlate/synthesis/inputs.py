@@ -11,7 +11,7 @@ import nibabel as nib
 import numpy as np
 
 from voxlate.base.codes import Grade
-from voxlate.base.errors import BadInput, did_you_mean
+from voxlate.base.errors import BadInput, known_name
 from voxlate.base.messages import Message, message
 from voxlate.base.slabs import chunks
 from voxlate.checks.anatomy import Anatomy, check_extent
@@ -31,7 +31,7 @@ from voxlate.scans.formats.nifti import grid_of
 from voxlate.scans.images.frame import Frame, find_frame
 from voxlate.scans.images.grid import Grid, Volume, canonical_view, check_affine, same_grid
 from voxlate.scans.images.mask import body_in_any_air, clearest, foreground
-from voxlate.scans.images.units import unit_of
+from voxlate.scans.images.units import plain_modality, unit_of
 from voxlate.synthesis.facts import CUBIC, Facts
 from voxlate.synthesis.memory import check_memory
 from voxlate.synthesis.scan_checks import check_scans
@@ -216,7 +216,12 @@ def by_accepted_names(
     rest = dict(files)
     notes = []
     for modality, names in aliases.items():
-        accepted = [name for name in names if name in rest and name not in aliases]
+        plain = {name: plain_modality(name) for name in rest if name not in aliases}
+        known = [*names, modality]
+        accepted = sorted(
+            (name for name in plain if name in known or plain[name] in known),
+            key=lambda name: known.index(name if name in known else plain[name]),
+        )
         if not accepted:
             continue
         if modality in rest:
@@ -237,11 +242,8 @@ def check_names(facts: Facts, scans: Collection[str], case: str) -> None:
     """Raise BadInput where modalities that a model needs are not among a case's scans."""
     data, sources = facts.data, facts.data.source
     known = (*sources, *chain.from_iterable(facts.accepts.values()), *data.target, MASK)
-    if unknown := sorted(set(scans) - set(known)):
-        hint = did_you_mean(unknown[0], known) or "Choose one of these names, or leave it out."
-        raise BadInput(
-            f"{case}: expected scans of {', '.join(dict.fromkeys(known))}, found '{unknown[0]}'. {hint}"
-        )
+    for name in sorted(scans):
+        known_name(case, "scans that the model takes", name, known)
     missing = [name for name in sources if name not in scans]
     may_lack = facts.completes or data.allow_missing
     if len(missing) == len(sources) or (missing and not may_lack):

@@ -20,6 +20,7 @@ import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from inspect import signature
 from numbers import Integral
 from pathlib import Path
 from typing import Any
@@ -27,11 +28,11 @@ from typing import Any
 import numpy as np
 
 from voxlate.base.arrays import Bool
-from voxlate.base.errors import BadInput, plural, system_refusal
+from voxlate.base.errors import BadInput, as_list, known_name, plural, system_refusal
 from voxlate.base.files import SYNTHETIC
 from voxlate.base.hub import address_of
 from voxlate.base.messages import Message, Say, message
-from voxlate.base.options.option import parameters_of, words_of_python
+from voxlate.base.options.option import check_range, parameters_of, words_of_python
 from voxlate.base.slabs import in_slabs
 from voxlate.checks.anatomy import FEWEST, Anatomy
 from voxlate.checks.out_of_distribution import verdict_on
@@ -68,7 +69,7 @@ from voxlate.synthesis.intervals import (
     sources_of,
 )
 from voxlate.synthesis.network import Network
-from voxlate.synthesis.options import SynthOptions
+from voxlate.synthesis.options import SEED, SynthOptions
 from voxlate.synthesis.planes import planes_read, sample_planes
 from voxlate.synthesis.progress import (
     PatchProgress,
@@ -152,12 +153,14 @@ class Model:
         allow_code: import a sampler outside voxlate. Raises BadInput for an unknown option, a value out of range, a type of slices that the model does not have, a
         sampler that does not fit the schedule, and several samples of a method that is not stochastic.
         """
-        facts, network = self.network.with_options(self.facts, allow_code, changes)
+        with self._words:
+            facts, network = self.network.with_options(self.facts, allow_code, changes)
         return replace(self, facts=facts, network=network)
 
     def like(self, recipe: str, allow_code: bool = False) -> "Model":
         """The same model with the [synth] of another recipe; raises BadInput where that trains another method."""
-        facts, network = self.network.like(self.facts, recipe, allow_code)
+        with self._words:
+            facts, network = self.network.like(self.facts, recipe, allow_code)
         return replace(self, facts=facts, network=network)
 
     def without_intervals(self) -> "Model":
@@ -165,15 +168,19 @@ class Model:
         return replace(self, calibrations=None)
 
     def with_only(self, names: Collection[str]) -> "Model":
-        """The same model, which synthesises no other missing modalities than these of a case."""
-        wanted = {name.lower() for name in names}
-        only = [name for name in self.facts.data.target if name.lower() in wanted]
-        return replace(self, only=tuple(only))
+        """The same model, which synthesises no other missing modalities than these of a case; raises BadInput for others."""
+        targets = {name.lower(): name for name in self.facts.data.target}
+        only = [
+            known_name("only", "a modality to synthesise", name.lower(), targets)
+            for name in as_list(names)
+        ]
+        return replace(self, only=tuple(targets[name] for name in targets if name in only))
 
-    def with_contrast_of(self, scans: Sequence[str | Path]) -> "Model":
+    def with_contrast_of(self, scans: Sequence[str | Path] | str | Path) -> "Model":
         """The same model, whose images get the levels of fluid, grey and white matter in some scans of the same site.
 
-        scans: of stripped brains, as a path or TARGET=PATH; the target may be left out where the model synthesises one.
+        scans: one or several of stripped brains, as a path or TARGET=PATH; the target may be left out where the model
+        synthesises one.
         Raises BadInput for a scan of another contrast or without such levels, and for targets in HU and the like.
         """
         from voxlate.synthesis.contrast import read_contrasts  # here: few images take a contrast
@@ -183,7 +190,9 @@ class Model:
         names = {name.lower(): name for name in (*facts.data.source, *targets)}
         for name, others in facts.accepts.items():
             names |= dict.fromkeys(others, name)
-        return self.with_options(contrast=read_contrasts(scans, targets, names, facts.units))
+        with self._words:
+            levels = read_contrasts(as_list(scans), targets, names, facts.units)
+        return self.with_options(contrast=levels)
 
     def synthesise(
         self,
@@ -220,7 +229,7 @@ class Model:
             BadInput: a scan is missing, or scans do not fit together.
             DoNotTrust: the case is graded so, and `anyway` is not set.
         """
-        check_call(seed, anyway, progress, warn)
+        check_call(self, options, seed, anyway, progress, warn)
         model = self.with_options(**options) if options else self
         said = list[Message]()
         try:
@@ -348,10 +357,18 @@ class Model:
         }
 
 
-def check_call(seed: Any, anyway: Any, progress: Any, warn: Any) -> None:
-    """Raise BadInput for a seed that is no whole number, a text in place of a truth, and what cannot be called."""
-    if not isinstance(seed, Integral):
+def check_call(
+    model: Model, options: Collection[str], seed: Any, anyway: Any, progress: Any, warn: Any
+) -> None:
+    """Raise BadInput for unknown keywords, a seed that is no whole number or out of its range, a text in place of a truth, and what cannot be called."""
+    _, *own = signature(Model.synthesise).parameters
+    for name in options:
+        known_name(
+            name, "an option", name, [*own[:-1], *model.synthesis_options, "batch", "keep_states"]
+        )
+    if not isinstance(seed, Integral) or isinstance(seed, bool):
         raise BadInput(f"seed: expected a whole number, found {seed!r}. Change it.")
+    check_range("seed", int(seed), SEED)
     if not isinstance(anyway, bool):
         raise BadInput(f"anyway: expected True or False, found {anyway!r}. Change it.")
     for name, value in (("progress", progress), ("warn", warn)):

@@ -18,6 +18,7 @@ from voxlate.base.options.option import (
     Option,
     options,
     pairs,
+    toml_value,
 )
 from voxlate.scans.options.layout import Layout
 
@@ -28,6 +29,7 @@ SAMPLES = Option(
     panel=SAMPLING,
     least=1,
 )
+SEED = Option("Random seed.", panel=SAMPLING, least=0)
 SPLIT = Option("Split to synthesise: train, val or test.", panel=MAIN)
 ANYWAY = Option('Also cases graded "do not trust".', panel=MAIN)
 ACCEPT_UNTRUSTED = Option("Hand on untrusted images.", panel=OUTPUT)
@@ -42,9 +44,10 @@ def _of_kind(kind: str) -> dict[str, Any]:
     return {"kind": kind}
 
 
-def synth_keys(texts: Sequence[str]) -> dict[str, str]:
+def synth_keys(texts: Sequence[str]) -> dict[str, Any]:
     """KEY=VALUE texts as keys of a recipe's synth table; they may be written as in a recipe, synth.KEY."""
-    return pairs([text.strip().removeprefix("synth.") for text in texts])
+    table = pairs([text.strip().removeprefix("synth.") for text in texts])
+    return {key: toml_value(value) for key, value in table.items()}
 
 
 def part_of(text: str) -> slice:
@@ -255,7 +258,7 @@ class SynthOptions(SynthKeys, CheckOptions, ExecutorOptions):
             metavar="RECIPE",
         ),
     ] = None
-    seed: Annotated[int, Option("Random seed.", panel=SAMPLING, least=0)] = 0
+    seed: Annotated[int, SEED] = 0
     intervals: Annotated[
         bool,
         Option(

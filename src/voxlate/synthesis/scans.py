@@ -7,7 +7,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from voxlate.base.errors import BadInput, did_you_mean, plural
+from voxlate.base.errors import BadInput, known_name, plural
 from voxlate.base.messages import Message, message
 from voxlate.scans.cases.case import MASK
 from voxlate.scans.cohorts.case_files import CaseFiles, CohortFiles, plain_name
@@ -60,12 +60,9 @@ def find_scans(
     """
     data = model.facts.data
     ignored = {name.lower() for name in missing or ()}
-    unknown = sorted(ignored - {name.lower() for name in data.source})
-    if unknown:
-        hint = did_you_mean(unknown[0], data.source) or "Choose one of these."
-        raise BadInput(
-            f"--missing: expected some of {', '.join(data.source)}, found {unknown[0]}. {hint}"
-        )
+    sources = [name.lower() for name in data.source]
+    for name in sorted(ignored):
+        known_name("--missing", "a modality that the model reads", name, sources)
     wanted = {name for name in model.scan_names if name.lower() not in ignored}
     known = {*model.scan_names, *data.source, *data.target, MASK}
     found, hidden = [], 0
@@ -88,8 +85,12 @@ def find_scans(
         text = f"Left out of the archive: {plural(hidden, 'hidden file')}."
         said = message("hidden-files", text, files=hidden)
         found[0] = replace(found[0], notes=(*found[0].notes, said))
-    if not any(scans.files.keys() & set(data.source) for scans in found):
+    if found and not any(scans.files.keys() & set(data.source) for scans in found):
         _refuse_maps(found, data.source, inputs[0])
+        if ignored:
+            raise BadInput(
+                f"--missing: expected a scan beside those that it names, found {' and '.join(sorted(ignored))} alone. Give another one of {', '.join(sources)}, or leave --missing out."
+            )
     return found
 
 
@@ -179,13 +180,11 @@ def _pairs(inputs: list[str], sources: Sequence[str]) -> dict[str, Path]:
     """Files by modality from `modality=path` pairs."""
     pairs = [text.split("=", 1) for text in inputs]
     names = {name.lower(): name for name in (*sources, MASK)}
-    unknown = [name for name, _ in pairs if name.lower() not in names]
-    if unknown:
-        hint = did_you_mean(unknown[0], names) or "Choose one of these."
-        raise BadInput(
-            f"INPUT: expected scans of {', '.join(dict.fromkeys(sources))}, or a mask, found '{unknown[0]}'. {hint}"
-        )
-    files = {names[name.lower()]: Path(path) for name, path in pairs}
+    expected = "a scan that the model takes, or a mask"
+    files = {
+        names[known_name("INPUT", expected, name.lower(), names)]: Path(path)
+        for name, path in pairs
+    }
     if len(files) < len(pairs):
         raise BadInput(
             f"INPUT: expected each modality once, found one twice ({' '.join(inputs)}). Give one scan of each."

@@ -196,7 +196,7 @@ def load_method(path: Path, allow_code: bool = False) -> tuple[Method, Recipe, d
     """The finished method of a run folder or weights file, its recipe and its header.
 
     allow_code: import the code outside voxlate that the model names; without it such a model is refused. Raises
-    BadInput also where the folder's recipe.toml is not the one that the weights were trained by.
+    BadInput also where the recipe in the folder's provenance.json is not the one that the weights were trained by.
     """
     weights = weights_of(path)
     if path.is_dir() and not weights.exists():

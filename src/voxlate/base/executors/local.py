@@ -3,10 +3,13 @@
 import multiprocessing
 import os
 import pickle
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any
 
 from voxlate.base.executors.job import QUIET, Case, Context, Job, Outcomes
@@ -33,27 +36,48 @@ class LocalExecutor:
         processes = multiprocessing.get_context(method)
         if not job.uses_network:  # with a network, torch would start in the process that is forked
             processes.set_forkserver_preload(["__main__", type(job).__module__])
-        settings = (pickle.dumps(job), self.threads, os.getcwd())
+        pickled = pickle.dumps(job)
+        settings = (pickled, self.threads, os.getcwd())
+        starts = nullcontext if b"__main__" in pickled else _without_script
 
         def hire(number: int) -> _Process:
             gpu = number % self.gpus if self.gpus else None
             return _Process(
-                ProcessPoolExecutor(1, processes, _begin, (gpu, number, *settings, gpu is not None))
+                ProcessPoolExecutor(
+                    1, processes, _begin, (gpu, number, *settings, gpu is not None)
+                ),
+                starts,
             )
 
         yield from schedule_cases(hire, min(self.workers, len(cases)), cases, context.warn)
 
 
+@contextmanager
+def _without_script() -> Iterator[None]:
+    """Where processes start that do not run the user's script again, which may call voxlate outside of any guard."""
+    script = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = script
+
+
 @dataclass(frozen=True)
 class _Process:
-    """A worker that is a pool of one process, so that its end breaks no other worker."""
+    """A worker that is a pool of one process, so that its end breaks no other worker.
+
+    starts: the context in which the process starts.
+    """
 
     pool: ProcessPoolExecutor
+    starts: Callable[[], AbstractContextManager[None]]
 
     def advance(self, numbered: Numbered | None) -> Future[Answer]:
         """See Worker.advance."""
         try:
-            with interrupts_held():  # the process starts here, and knows no handler yet
+            # the process starts here, and knows no handler yet
+            with interrupts_held(), self.starts():
                 return self.pool.submit(_advance, numbered)
         except OSError:  # of a process that was killed as it started, or as it waited
             broken = Future[Answer]()

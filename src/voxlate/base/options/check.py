@@ -7,15 +7,14 @@ import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, fields
 from functools import partial
-from numbers import Real
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 from pydantic import ConfigDict, InstanceOf, TypeAdapter, ValidationError
 
 from voxlate.base.config import UNIONS, converted
-from voxlate.base.errors import BadInput, did_you_mean
-from voxlate.base.options.option import Option, option_of, without_notes
+from voxlate.base.errors import BadInput
+from voxlate.base.options.option import Option, check_range, option_of, without_notes
 from voxlate.base.options.table import field_types, text_type
 
 T = TypeVar("T")
@@ -27,7 +26,7 @@ WORDS = {
     Path: "a path",
     type(None): "None",
 }
-Reader = Callable[[Any, Any, Option | None], Any]
+Reader = Callable[[Any, Any, Option], Any]
 LONGEST = 60  # characters of a value in a message
 # An empty text would stand for the current folder, or for no choice.
 CONFIG = ConfigDict(arbitrary_types_allowed=True, allow_inf_nan=False, str_min_length=1)
@@ -45,10 +44,6 @@ def check_options(table: type[T], options: T | None, changes: Mapping[str, Any])
             f"options: expected {table.__name__}, found {_show(options)}. Give its fields by name, or an object of it."
         )
     values = {} if options is None else dict(vars(options))
-    for name in changes:
-        if name not in hints:
-            hint = did_you_mean(name, hints) or f"They are {', '.join(hints)}."
-            raise BadInput(f"{name}: expected a known option, found another. {hint}")
     values |= changes
     for field in fields(table):  # type: ignore[arg-type]
         name = field.name
@@ -75,17 +70,17 @@ def read_text(name: str, value: Any, hint: Any) -> Any:
 
 
 def _check(name: str, value: Any, hint: Any, readers: Sequence[Reader]) -> Any:
-    option = option_of(hint)
+    option = option_of(hint) or Option("")
     for read in readers:
         try:
             taken = read(_plain(value), hint, option)
-            if option is not None and taken is not None:
+            if option.check is not None and taken is not None:
                 option.check(taken)
         except (ValidationError, TypeError):
             continue
         except BadInput as error:  # of the option's declaration, which does not know its name
             raise BadInput(f"{name}: {error}") from error
-        _check_range(name, taken, option)
+        check_range(name, taken, option)
         return taken
     if isinstance(value, tuple) and all(isinstance(part, str) for part in value):
         value = " ".join(value)  # of an option with several values
@@ -93,11 +88,11 @@ def _check(name: str, value: Any, hint: Any, readers: Sequence[Reader]) -> Any:
     raise BadInput(f"{name}: expected {_words(expected)}, found {_show(value)}. Change it.")
 
 
-def _as_stated(value: Any, hint: Any, option: Option | None) -> Any:
+def _as_stated(value: Any, hint: Any, option: Option) -> Any:
     """The value as the annotation states it; Any stands for a text, a path, or an object of a class."""
     bare = without_notes(hint)
     members = get_args(bare) if get_origin(bare) in UNIONS else (bare,)
-    if option is not None and Any in members and type(value).__module__ == "builtins":
+    if option.objects and Any in members and type(value).__module__ == "builtins":
         others = (member for member in members if member is not Any)
         bare = Union[(*others, Path, str)]
     if isinstance(value, bytes):
@@ -119,7 +114,7 @@ def _take_text(kind: Any, value: Any) -> Any:
 
 
 def _as_on_command_line(
-    value: Any, hint: Any, option: Option | None, take: Callable[[Any, Any], Any] = _take_text
+    value: Any, hint: Any, option: Option, take: Callable[[Any, Any], Any] = _take_text
 ) -> Any:
     """The value as the command line reads it from texts."""
     if not isinstance(value, str | Path | list | tuple):
@@ -127,7 +122,7 @@ def _as_on_command_line(
     kind = text_type(hint)
     several = get_origin(kind) is list and isinstance(value, str | Path)
     taken = take(kind, [value] if several else value)
-    return taken if option is None or option.read is None else option.read(taken)
+    return taken if option.read is None else option.read(taken)
 
 
 @functools.cache
@@ -152,27 +147,16 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _check_range(name: str, value: Any, option: Option | None) -> None:
-    """Raise BadInput for a number out of the range that the option states."""
-    if option is None or isinstance(value, bool) or not isinstance(value, Real):
-        return
-    number = float(value)
-    if option.least is not None and number < option.least:
-        raise BadInput(f"{name}: expected at least {option.least:g}, found {number:g}. Change it.")
-    if option.most is not None and number > option.most:
-        raise BadInput(f"{name}: expected at most {option.most:g}, found {number:g}. Change it.")
-
-
 def _words(hint: Any) -> str:
     """An annotated type in words, which may be a text of the annotation."""
     origin, inner = get_origin(hint), get_args(hint)
     if origin is Annotated:
-        option = option_of(hint)
+        option = option_of(hint) or Option("")
         if isinstance(inner[1], str):
             return inner[1]
-        taken = None if option is None or option.takes is None else _words(option.takes)
-        plain = option.objects if option is not None and option.objects else _words(inner[0])
-        return plain if taken is None or taken in plain else f"{taken} or {plain}"
+        taken = "" if option.takes is None else _words(option.takes)
+        plain = option.objects or _words(inner[0])
+        return plain if taken in plain else f"{taken} or {plain}"
     if origin in UNIONS:
         members = (member for member in inner if member is not type(None))
         return " or ".join(dict.fromkeys(map(_words, members)))
@@ -181,7 +165,8 @@ def _words(hint: Any) -> str:
     if origin is tuple:
         return f"{len(inner)} numbers" if Ellipsis not in inner else f"a list ({_words(inner[0])})"
     if isinstance(origin, type) and issubclass(origin, Mapping):
-        return f"a dict ({_words(inner[0])}: {_words(inner[1])})"
+        value = "a value" if get_origin(inner[1]) in UNIONS else _words(inner[1])
+        return f"a dict ({_words(inner[0])}: {value})"
     if isinstance(origin, type) and issubclass(origin, Iterable):
         return f"a list ({_words(inner[0])})"
     if origin is not None:

@@ -10,7 +10,7 @@ from inspect import Parameter, Signature, cleandoc, signature
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, dataclass_transform, get_args, get_origin
 
-from voxlate.base.errors import BadInput, did_you_mean
+from voxlate.base.errors import BadInput, known_name
 
 T = TypeVar("T")
 
@@ -27,6 +27,9 @@ OUTPUT = "Output"
 ADVANCED = "Advanced"
 PANELS = (MAIN, INPUT, PREPARATION, TRAINING, PLAN, SAMPLING, SCORES, OUTPUT, ADVANCED)
 
+# Of a number without a range of its own: far above any count, far below where floats skip whole numbers.
+MOST = 2**48
+NO_PARAMETERS: Mapping[str, Parameter] = {}
 FLAG = re.compile(r"--[a-z][a-z-]*")
 # a command line, or an option with one value, if it has one, and its own words for Python
 IN_SENTENCE = re.compile(
@@ -53,11 +56,11 @@ class Option:
     flag: str = ""
     panel: str = ADVANCED
     metavar: str = ""
-    least: float | None = None
-    most: float | None = None
+    least: float = -MOST
+    most: float = MOST
     takes: Any = None
     read: Callable[[Any], Any] | None = None
-    check: Callable[[Any], object] = id
+    check: Callable[[Any], object] | None = None
     objects: str = ""
     complete: str | Sequence[str] = ()
 
@@ -137,8 +140,8 @@ def _help_of(option: Option, parameters: Mapping[str, Parameter]) -> str:
     return in_python(text, parameters)
 
 
-def in_python(text: str, parameters: Mapping[str, Parameter]) -> str:
-    """A text in which options stand as in Python: exact=True for --exact, samples=8 for --samples 8.
+def in_python(text: str, parameters: Mapping[str, Parameter] = NO_PARAMETERS) -> str:
+    """A text in which options stand as in Python: exact=True for --exact (of these parameters), samples=8 for --samples 8.
 
     What follows as "(in Python: …)" takes the place of an option, and command lines stay.
     """
@@ -172,11 +175,19 @@ def words_of_python(parameters: Mapping[str, Parameter]) -> Iterator[None]:
 
 def range_of(option: Option) -> str:
     """The range of an option as the end of its help; "" for counts, whose least value of 0 or 1 is plain."""
-    if option.least is None or (option.most is None and option.least in (0, 1)):
-        return ""
-    if option.most is None:
-        return f" At least {option.least:g}."
-    return f" From {option.least:g} to {option.most:g}."
+    if option.most < MOST:
+        return f" From {option.least:g} to {option.most:g}."
+    return "" if option.least in (-MOST, 0, 1) else f" At least {option.least:g}."
+
+
+def check_range(name: str, value: Any, option: Option) -> None:
+    """Raise BadInput for a number, or one of several, out of the range that the option states."""
+    for number in value if isinstance(value, list | tuple) else (value,):
+        is_number = isinstance(number, int | float) and not isinstance(number, bool)
+        if is_number and not option.least <= number <= option.most:
+            raise BadInput(
+                f"{name}: expected {option.least:.15g} to {option.most:.15g}, found {min(number, 1e300):g}. Change it."
+            )
 
 
 def merge(table: type[T], options: T | None, changes: Mapping[str, Any]) -> T:
@@ -191,14 +202,11 @@ def read_shipped(folder: Traversable, name: Path | str, option: str) -> dict[str
     """
     import tomllib  # here, because --help needs none of it
 
-    known = shipped_tables(folder)
     file: Path | Traversable = Path(name)
-    if str(name) in known:
-        file = folder / f"{name}.toml"
-    elif not file.is_file():
-        hint = did_you_mean(str(name), known) or "Choose one of these."
-        raise BadInput(
-            f"{option}: expected one of {', '.join(known)} or a TOML file, found '{name}'. {hint}"
+    known = shipped_tables(folder)
+    if str(name) in known or not Path(name).is_file():
+        file = (
+            folder / f"{known_name(option, 'a TOML file, or a known name', str(name), known)}.toml"
         )
     try:
         return tomllib.loads(file.read_text(encoding="utf-8-sig"))
@@ -228,6 +236,16 @@ def pairs(texts: Sequence[str]) -> dict[str, str]:
                 f"expected each key once, found '{key.strip()}' twice. Remove one of the two."
             )
     return table
+
+
+def toml_value(text: str) -> Any:
+    """A text as a TOML value; a bare word is text: --set train.precision=float32."""
+    import tomllib  # here, because --help needs none of it
+
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except (tomllib.TOMLDecodeError, RecursionError):
+        return text
 
 
 def check_device(name: str) -> None:

@@ -22,7 +22,7 @@ from voxlate.commands.api.entry import (
     function,
 )
 from voxlate.commands.api.progress import Reporter
-from voxlate.scans.options.layout import MAX_VOLUME, Layout
+from voxlate.scans.options.layout import MAX_VOLUME, Layout, allow_volumes
 from voxlate.scans.options.prepare import PrepareOptions
 
 if TYPE_CHECKING:
@@ -350,7 +350,7 @@ def info(
     """
     from voxlate.commands.api import facts
 
-    Layout(max_volume=max_volume)  # which allows volumes of this size
+    allow_volumes(max_volume)
     return facts.describe_path(Path(path))
 
 

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field, is_dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_origin
 
-from voxlate.base.errors import system_refusal
+from voxlate.base.errors import known_name, system_refusal
+from voxlate.base.messages import reworded
 from voxlate.base.options import option
 from voxlate.base.options.option import (
     ARGUMENT,
@@ -79,7 +80,8 @@ class Command:
     is called with the result and those arguments that it names. document: the result as plain values. reads: None where
     the command writes files, else the arguments that keep it from writing. keeps: whether messages go to messages.jsonl
     in OUT, and are printed at the end or now. by_line: defaults of the command line that are not Python's. gives:
-    attribute of the result that Python returns, by default all of it. others: see `function`.
+    attribute of the result that Python returns, by default all of it. keys: gives further keywords, which are keys of
+    the option `synth`.
     """
 
     examples: str
@@ -90,12 +92,12 @@ class Command:
     keeps: Literal["end", "now"] | None = None
     by_line: Mapping[str, Any] = field(default_factory=dict)
     gives: str = ""
-    others: str = ""
+    keys: Callable[[], Collection[str]] = tuple
 
     def __call__(self, described: Callable[..., Any]) -> Callable[..., Any]:
         """Add the command, and return the function of Python."""
         self.described = described
-        self.call = _checked(described, self.others)
+        self.call = _checked(described, self.keys)
         self.name = self.name or described.__name__.replace("_", "-")
         COMMANDS[self.name] = self
         return _for_python(self.call, described, self.gives)
@@ -148,8 +150,12 @@ def _for_python(
     def run(*args: Any, **kwargs: Any) -> Any:
         """Call the function."""
         is_other = isinstance(kwargs.get("progress"), Reporter)
-        with nullcontext() if is_other else option.words_of_python(parameters_of(described)):
+        stated = parameters_of(described)
+        with nullcontext() if is_other else option.words_of_python(stated):
             result = call(*args, **kwargs)
+        if not is_other and isinstance(left_out := getattr(result, "left_out", None), dict):
+            words = functools.partial(option.in_python, parameters=stated)
+            result = replace(result, left_out=reworded(left_out, words))
         return getattr(result, gives) if gives else result
 
     if gives:
@@ -159,14 +165,16 @@ def _for_python(
     return run
 
 
-def _checked(described: Callable[..., Any], others: str = "") -> Callable[..., Any]:
+def _checked(
+    described: Callable[..., Any], keys: Callable[[], Collection[str]] = tuple
+) -> Callable[..., Any]:
     """The function with its arguments checked: it raises BadInput for wrong arguments, and for errors of the system.
 
-    Its options may be given by name, and `progress` in several ways; the docstring lists both. others: field of the
-    options that takes the keywords that are no field.
+    Its options may be given by name, and `progress` in several ways; the docstring lists both. keys: see Command.
     """
     parameters = inspect.signature(described).parameters
     table: Any = parameters["options"].annotation if "options" in parameters else None
+    fields = () if table is None else field_types(table)
     signature = _in_python(inspect.signature(described), table)
 
     @functools.wraps(described)
@@ -174,6 +182,9 @@ def _checked(described: Callable[..., Any], others: str = "") -> Callable[..., A
         """Check the arguments, and call the function."""
         from voxlate.base.options.check import check_options, check_value  # loads pydantic
 
+        further = [name for name in kwargs if name not in {*parameters, *fields}]
+        for name in further:
+            known_name(name, "an option", name, [*parameters, *fields, *keys()])
         given = signature.bind(*args, **kwargs).arguments
         changes = given.pop("changes", {})
         for name in given.keys() - {"options"}:
@@ -181,13 +192,10 @@ def _checked(described: Callable[..., Any], others: str = "") -> Callable[..., A
             if not _is_table(hint):
                 given[name] = check_value(name, given[name], hint)
         if table is not None:
-            known = field_types(table)
-            further = {key: changes.pop(key) for key in [*changes] if others and key not in known}
+            named = {name: changes.pop(name) for name in further}
             options = check_options(table, given.get("options"), changes)
-            if further:
-                options = replace(
-                    options, **{others: {**(getattr(options, others) or {}), **further}}
-                )
+            if named:
+                options = replace(options, synth={**(options.synth or {}), **named})
             given["options"] = options
         progress = given.pop("progress", True)
         try:
@@ -199,7 +207,7 @@ def _checked(described: Callable[..., Any], others: str = "") -> Callable[..., A
             raise system_refusal(error) from error
 
     text = FLAG.sub(lambda flag: flag[0][2:], f"{described.__doc__}")
-    run.__signature__ = _listed(signature, table, others)  # type: ignore[attr-defined]
+    run.__signature__ = _listed(signature, table, keys)  # type: ignore[attr-defined]
     run.__doc__ = with_args(text, _help(parameters, table)).replace("Raises:", RAISES)
     return run
 
@@ -220,14 +228,14 @@ def _in_python(own: inspect.Signature, table: Any) -> inspect.Signature:
     return own.replace(parameters=sorted(parameters, key=lambda parameter: parameter.kind))
 
 
-def _listed(signature: inspect.Signature, table: Any, others: str) -> inspect.Signature:
-    """The signature with each field of the options as a keyword, in place of `changes` where no others are taken."""
+def _listed(signature: inspect.Signature, table: Any, keys: Any) -> inspect.Signature:
+    """The signature with each field of the options as a keyword, in place of `changes` where no keys are taken."""
     if table is None:
         return signature
     *own, further = signature.parameters.values()
     known = inspect.signature(table).parameters
     keywords = [known[name] for name in field_types(table)]
-    return signature.replace(parameters=[*own, *keywords, *([further] if others else [])])
+    return signature.replace(parameters=[*own, *keywords, *([] if keys is tuple else [further])])
 
 
 def _help(own: Mapping[str, inspect.Parameter], table: Any) -> list[str]:
@@ -293,8 +301,9 @@ def schemas_of(parameters: Parameters) -> dict[str, dict[str, Any]]:
         kind = text_type(parameter.annotation)
         is_table = get_origin(kind) is list and option.read is not None
         stated = {"type": "object"} if is_table else adapter(kind).json_schema()
-        stated |= {"minimum": option.least, "maximum": option.most, "default": parameter.default}
-        stated["description"] = helps[name]
+        if kind in (int, float):
+            stated |= {"minimum": option.least, "maximum": option.most}
+        stated |= {"default": parameter.default, "description": helps[name]}
         absent = (None, (), parameter.empty)
         schemas[name] = {key: plain(value) for key, value in stated.items() if value not in absent}
     return schemas

@@ -1,15 +1,16 @@
 """The commands that synthesise: load, synthesise; and check, which asks before."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from voxlate.base.errors import BadInput, first_of, plural
+from voxlate.base.errors import BadInput, as_list, first_of, plural
 from voxlate.base.messages import Message, message, worst_grade
 from voxlate.base.options.option import AllowCode, Device
+from voxlate.base.options.table import field_types
 from voxlate.commands.api.entry import RUN, Argument, Command, Left, Out, Place, Run, function
 from voxlate.commands.api.progress import Reporter
 from voxlate.synthesis.options import ANSWER, CheckOptions, SynthOptions
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from voxlate.synthesis.scans import Scans
     from voxlate.synthesis.selection import Selection
 
+VERDICTS = ("do not trust", "caution", "fits")
 SCANS = "scans"  # the folder in OUT of scans that are given as arrays
 MODEL = replace(RUN, objects="Model")
 Runs = Annotated[Sequence[Place] | Place | Any, MODEL]
@@ -189,6 +191,13 @@ def _synth_lines(done: Syntheses, run: Any, out: Path, options: SynthOptions) ->
         yield Left()
 
 
+def _recipe_keys() -> Collection[str]:
+    """The keys of a recipe's synth table."""
+    from voxlate.training.recipe.settings import Synthesis
+
+    return field_types(Synthesis)
+
+
 @Command(
     """
     synth RUN COHORT --out OUT --split val
@@ -199,7 +208,7 @@ def _synth_lines(done: Syntheses, run: Any, out: Path, options: SynthOptions) ->
     name="synth",
     lines=_synth_lines,
     keeps="end",
-    others="synth",
+    keys=_recipe_keys,
 )
 def synthesise(
     run: Runs, inputs: Inputs, out: Out, *, options: SynthOptions, progress: Reporter
@@ -291,8 +300,7 @@ def open_model(run: Any, options: "CheckOptions | CalibrateOptions") -> "Model":
 
     if isinstance(run, Model):
         return run
-    runs = [run] if isinstance(run, Path | str) else run
-    return load_members(runs, options.device, options.allow_code, options.answer)
+    return load_members(as_list(run), options.device, options.allow_code, options.answer)
 
 
 @dataclass(frozen=True)
@@ -351,14 +359,20 @@ class Checks:
         """The cases as plain values, and their number by verdict."""
         return {"verdicts": Counter(case.verdict for case in self.cases), **asdict(self)}
 
-    def __repr__(self) -> str:
+    @property
+    def lines(self) -> list[str]:
+        """The numbers of cases by verdict, and each case, those of the gravest verdicts first."""
         counts = [f"{count} {verdict}" for verdict, count in self.document["verdicts"].items()]
-        lines = [", ".join([*counts, f"{len(self.left_out)} left out"]), *map(repr, self.cases)]
-        return "\n".join(lines if len(self.cases) > 1 else lines[1:])
+        graded = sorted(self.cases, key=lambda case: VERDICTS.index(case.verdict))
+        lines = [", ".join([*counts, f"{len(self.left_out)} left out"]), *map(repr, graded)]
+        return lines if len(self.cases) > 1 else lines[1:]
+
+    def __repr__(self) -> str:
+        return first_of(self.lines, separator="\n")
 
 
 def _check_lines(found: Checks) -> Iterator[Any]:
-    yield f"{found}"
+    yield from found.lines
     yield from (Left(f"left out {why}") for why in found.left_out.values())
     if any(case.verdict == "do not trust" for case in found.cases):
         yield Left()
@@ -394,8 +408,12 @@ def check(run: Runs, inputs: Inputs, *, options: CheckOptions, progress: Reporte
     from voxlate.synthesis.scans import Scans
     from voxlate.synthesis.selection import Selection, select
 
-    if isinstance(inputs, Mapping):
-        return _checks(Selection(open_model(run, options), [Scans("case", {**inputs})]), progress)
+    if isinstance(inputs, Mapping) and not all(
+        isinstance(scan, Path | str) for scan in inputs.values()
+    ):
+        ignored = as_list(options.missing or ())
+        files = {name: scan for name, scan in inputs.items() if name not in ignored}
+        return _checks(Selection(open_model(run, options), [Scans("case", files)]), progress)
     runs, texts = _runs_and_texts(run, inputs, Path())
     model, asked = open_model(runs, options), SynthOptions(**vars(options))
     with apart(Path(texts[0])) as (folder, in_place):
@@ -450,8 +468,7 @@ def _runs_and_texts(run: Any, inputs: Any, out: Path) -> tuple[Any, list[str]]:
         return run, [str(inputs)]
     if not isinstance(inputs, Mapping):
         members, scans = members_and_scans([str(text) for text in inputs])
-        runs = [run] if isinstance(run, Path | str) else run
-        return ([*runs, *members] if members else runs), scans
+        return [*as_list(run), *members] if members else run, scans
     texts = []
     for name, scan in inputs.items():
         if not isinstance(scan, Path | str):

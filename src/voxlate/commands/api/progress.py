@@ -11,7 +11,8 @@ from typing import Any
 
 from rich.console import Console
 
-from voxlate.base.messages import Message, Say
+from voxlate.base.messages import Message, Say, reworded
+from voxlate.base.options.option import in_python
 from voxlate.commands.api.console import err, note, say
 
 StepCallback = Callable[..., None]
@@ -107,7 +108,7 @@ def draw_bars(*_: object) -> None:
 def say_in_python(said: Message) -> None:
     """Print a note on stderr; Python warns of the other messages."""
     if said.grade == "note":
-        note(said)
+        note(reworded(said, in_python))
     else:
         warn_in_python(said)
 
@@ -115,7 +116,7 @@ def say_in_python(said: Message) -> None:
 def warn_in_python(said: Message) -> None:
     """Warn as Python does, except of notes, which the images and their provenance contain."""
     if said.grade != "note":
-        warnings.warn(str(said), stacklevel=4)
+        warnings.warn(str(reworded(said, in_python)), stacklevel=4)
 
 
 @dataclass(frozen=True)

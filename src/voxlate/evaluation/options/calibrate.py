@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from voxlate.base.options.executors import ExecutorOptions
-from voxlate.base.options.option import MAIN, SAMPLING, AllowCode, Device, Option, options, pairs
+from voxlate.base.options.option import MAIN, AllowCode, Device, Option, options, pairs
 from voxlate.scans.options.layout import Layout
-from voxlate.synthesis.options import ANSWER, ANYWAY, SAMPLES, SET_KEYS, Setting, Table
+from voxlate.synthesis.options import ANSWER, ANYWAY, SAMPLES, SEED, SET_KEYS, Setting, Table
 
 
 @options
@@ -67,7 +67,7 @@ class CalibrateOptions(Layout, ExecutorOptions):
             read=pairs,
         ),
     ] = None
-    seed: Annotated[int, Option("Random seed of the synthesis.", panel=SAMPLING, least=0)] = 0
+    seed: Annotated[int, SEED] = 0
     synth: Annotated[Mapping[str, Setting | Table] | None, SET_KEYS] = None
     any_truth: Annotated[
         bool,

@@ -11,7 +11,7 @@ import numpy as np
 from voxlate.base.arrays import Bool
 from voxlate.base.errors import BadInput
 from voxlate.base.similarity import RADIUS, dice
-from voxlate.checks.cohort_outliers import refuse_inverted
+from voxlate.checks.cohort_outliers import refuse_misplaced
 from voxlate.evaluation.lesion_counts import count_lesions
 from voxlate.evaluation.scoring.metrics import ImagePair, mae, mae_z, psnr, ssim
 from voxlate.evaluation.scoring.standard import BONE, WHOLE, thirds
@@ -145,7 +145,7 @@ def mask_of(mask: str | Path, truth: Volume, case: CaseFiles) -> Bool | None:
         path = case.mask if mask == "cohort" else _file_of(mask, case.case)
         assert path is not None
         inside = on_grid_of(truth, path, "mask").data[0] > 0.5
-        refuse_inverted(path, inside, foreground(truth))
+        refuse_misplaced(path, inside, foreground(truth))
     if not inside.any():
         raise BadInput(
             f"{case.case}: expected a mask with voxels inside, found an empty one. Choose another --mask."

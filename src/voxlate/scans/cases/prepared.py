@@ -331,7 +331,7 @@ def open_cohort(path: Path | str) -> Cohort:
         cases,
         written.modalities,
         written.units,
-        tuple(read_messages(vars(written))),
+        tuple(read_messages(value)),
         value["provenance"],
     )
 

@@ -60,6 +60,7 @@ from voxlate.scans.formats.io import (
     without_ending,
 )
 from voxlate.scans.formats.picture import PICTURE
+from voxlate.scans.images.units import plain_modality
 from voxlate.scans.options.layout import Layout
 
 BY_NAMES = Preset(patterns=["{case}/{modality}"])  # paths are then read by their names
@@ -266,16 +267,18 @@ def _take_modalities(
 
 
 def _unify_spelling(cases: list[CaseFiles], found: CohortFiles) -> list[CaseFiles]:
-    """The cases with t1 for T1w where some have the one and some the other, and none has both."""
+    """The cases with t1 for T1w or ax_t1_mprage where not all cases have it, and none has both."""
     counts = Counter(chain.from_iterable(case.files for case in cases))
     renamed = {}
-    for name, plain in sorted(load_preset("bids").aliases.items()):
-        in_one_case = any({name, plain} <= case.files.keys() for case in cases)
-        if {name, plain} <= counts.keys() and not in_one_case:
-            renamed[name] = plain
-            found.guessed.append(
-                f"{name} in {plural(counts[name], 'case')} is {plain}, as others call it"
-            )
+    for plain, names in grouped((plain_modality(name), name) for name in sorted(counts)).items():
+        in_one_case = any(len(case.files.keys() & {*names}) > 1 for case in cases)
+        for name in names:
+            several = plural(counts[name], "case")
+            if not is_known(plain):
+                found.guessed.append(f"{name} in {several} is no modality that is known")
+            elif name != plain and not in_one_case and (names[1:] or counts[name] < len(cases)):
+                renamed[name] = plain
+                found.guessed.append(f"{name} in {several} is {plain}")
     for number, case in enumerate(cases):
         files = {renamed.get(name, name): path for name, path in case.files.items()}
         cases[number] = replace(case, files=dict(sorted(files.items())))

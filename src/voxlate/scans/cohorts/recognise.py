@@ -7,9 +7,9 @@ from pathlib import Path
 
 from voxlate.base.errors import BadInput
 from voxlate.base.files import read_json
-from voxlate.scans.cohorts.case_files import modality_name
 from voxlate.scans.cohorts.presets import Preset, load_preset
 from voxlate.scans.formats.io import read_volume
+from voxlate.scans.images.units import plain_modality
 from voxlate.scans.options.layout import presets
 
 MOST_NAMES = 2000  # paths that are compared with those of public data sets
@@ -57,10 +57,9 @@ def _nnunet(root: Path) -> Preset:
         title += f", whose channels nothing names ({', '.join(channels.values())})"
     elif len(numbers) == len(channels):
         is_numbered = True
-    aliases = load_preset("bids").aliases
     files, frames = {}, {}
     for number, channel in channels.items():
-        name = modality_name(re.sub(r"[^\w-]+", "_", str(channel)).strip("_"), aliases)
+        name = plain_modality(re.sub(r"[^\w-]+", "_", f"{channel}").strip("_").lower())
         mark = f"_{int(number):04d}" if is_numbered else ""
         if not is_numbered and len(channels) > 1:
             frames[name] = f"channels#frame={int(number) + 1}"

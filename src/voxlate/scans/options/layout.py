@@ -87,14 +87,19 @@ class Layout:
     max_volume: Annotated[str | None, MAX_VOLUME] = None
 
     def __post_init__(self) -> None:
-        if self.max_volume is not None:  # here, because every reader of scans has these options
-            bytes_of(self.max_volume, "--max-volume: ")
-            os.environ[LARGEST_VOLUME] = self.max_volume
+        allow_volumes(self.max_volume)  # here, because every reader of scans has these options
 
     @property
     def layout(self) -> dict[str, Any]:
         """These options alone, as keyword arguments of find_cohort."""
         return layout_of(vars(self))
+
+
+def allow_volumes(size: str | None) -> None:
+    """Let scans of this size be read, such as 8GB; None changes nothing."""
+    if size is not None:
+        bytes_of(size, "--max-volume: ")
+        os.environ[LARGEST_VOLUME] = size
 
 
 def layout_of(stated: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from voxlate.base.errors import BadInput, did_you_mean, first_of
+from voxlate.base.errors import BadInput, first_of, known_name
 from voxlate.scans.images.units import HOUNSFIELD, TISSUE_MAPS
 from voxlate.training.planning.facts import SHOW_ANATOMY, Facts
 
@@ -113,12 +113,7 @@ def roles_of_any(facts: Facts, scans: Sequence[str], target: Sequence[str]) -> R
 def _check_known(facts: Facts, names: Sequence[str], options: str) -> None:
     """Raise BadInput for a name that no training case has; options: from which the names are."""
     for name in names:
-        if name not in facts.scans:
-            known = ", ".join(facts.scans)
-            hint = did_you_mean(name, facts.scans) or "Name one of these."
-            raise BadInput(
-                f"{options}: expected modalities of the cohort ({known}), found '{name}'. {hint}"
-            )
+        known_name(options, "modalities of the cohort", name, facts.scans)
 
 
 def refuse_maps(facts: Facts, source: Sequence[str] = (), target: Sequence[str] = ()) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from voxlate.base.errors import BadInput, did_you_mean
+from voxlate.base.options.option import toml_value
 
 SHIPPED = resources.files("voxlate.training.recipe") / "shipped"
 SMALL = "_small"  # ends the name of the small variant of a recipe, which its table [small] states
@@ -180,7 +181,7 @@ def _change(values: dict[str, Any], key: str, value: Any) -> None:
                 f"--set {key}: expected '{part}' to be a table, found a value. Check the key."
             )
     value = "none" if value is None else value
-    parsed = _parse(value) if isinstance(value, str) else value
+    parsed = toml_value(value) if isinstance(value, str) else value
     if isinstance(parsed, float) and parsed.is_integer():
         parsed = int(parsed)  # --set train.steps=1e5
     if isinstance(values, list):
@@ -188,14 +189,6 @@ def _change(values: dict[str, Any], key: str, value: Any) -> None:
     else:
         values[last] = parsed
         _drop_other_length(values, last)
-
-
-def _parse(text: str) -> Any:
-    """A text as a TOML value; a bare word is text: --set train.precision=float32."""
-    try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except (tomllib.TOMLDecodeError, RecursionError):
-        return text
 
 
 def _place(values: list[Any], part: str, key: str) -> int:

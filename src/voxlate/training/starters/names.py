@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TypeGuard
 
-from voxlate.base.errors import BadInput, did_you_mean
+from voxlate.base.errors import BadInput, known_name
 
 PREFIX = "starter:"
 FOLDER = Path(__file__).parent
@@ -29,16 +29,11 @@ def folder_of(run: Path | str) -> Path:
     """The folder of starter:NAME; raises BadInput if no such starter is installed."""
     name = str(run).removeprefix(PREFIX)
     known = starter_names()
-    if name in known:
-        return FOLDER / name
     if not known:
         raise BadInput(
             f"{PREFIX}{name}: expected an installed starter, found none: no starter is installed with this copy of voxlate. Train a run, or install a version with starters."
         )
-    hint = did_you_mean(name, known) or "Choose one of these (voxlate starters)."
-    raise BadInput(
-        f"{PREFIX}{name}: expected the name of an installed starter ({', '.join(known)}), found '{name}'. {hint}"
-    )
+    return FOLDER / known_name(PREFIX, "the name of an installed starter", name, known)
 
 
 def name_of(folder: Path) -> str | None:
