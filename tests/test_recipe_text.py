@@ -82,9 +82,7 @@ def test_stages_are_changed_by_their_names_and_a_change_of_the_last_alone_is_sai
 ):
     made = recipe.read("mr_to_ct_slices", {"stages.regression.train.steps": "7"})
     assert made.stages[0].train.steps == 7
-    with pytest.raises(
-        BadInput, match=r"expected one of regression, of a list's entry, found 'regresion'"
-    ):
+    with pytest.raises(BadInput, match="found 'regresion'"):
         recipe.read("mr_to_ct_slices", {"stages.regresion.train.steps": "7"})
     line = ("train", "mr_to_ct_slices", "--data", prepared, "--out", tmp_path / "run")
     said = "--set train… changes the last stage alone; the others are stages.regression.train."

@@ -219,7 +219,7 @@ def test_an_opset_that_is_too_new_is_refused(copy):
         graph.opset_import[0].version = 99
 
     _with(copy, change)
-    with pytest.raises(BadInput, match="expected opset 21 or an older one, found 99"):
+    with pytest.raises(BadInput, match="found 99"):
         read_model(copy)
 
 

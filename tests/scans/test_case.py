@@ -19,7 +19,7 @@ def test_a_mask_has_room_for_64_modalities_and_more_are_refused(extra):
     names = [f"m{k}" for k in range(MOST_MODALITIES + extra)]
     scans = {name: Volume(data, np.eye(4), "a.u.", name, f"{name}.nii.gz") for name in names}
     if extra:
-        with pytest.raises(BadInput, match="expected at most 64 modalities, found 65"):
+        with pytest.raises(BadInput, match="found 65"):
             prepare_case("case0", scans, Preparation())
     else:
         case = prepare_case("case0", scans, Preparation())

@@ -58,8 +58,7 @@ ENDS = [*PATHS.values(), SCHEDULES["betas_of_002"], SCHEDULES["geometric_ve"]]
 def test_deterministic_samplers_converge_at_their_order(sampler, spacing, order):
     for name, schedule in PATHS.items():
         coarse, fine = (
-            flow_error(sampler, schedule, grid(spacing, schedule, n, 0.95, 0.05))
-            for n in (40, 80)
+            flow_error(sampler, schedule, grid(spacing, schedule, n, 0.95, 0.05)) for n in (40, 80)
         )
         assert math.log2(coarse / fine) == pytest.approx(order, abs=0.12), (name, coarse, fine)
         assert fine < {1: 0.04, 2: 1e-3, 3: 1e-6}[order], name

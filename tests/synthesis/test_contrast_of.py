@@ -259,7 +259,7 @@ def test_the_target_must_be_named_where_there_are_several(completing, site):
     unnamed = write(site.with_name("scan.nii.gz"), OF_SITE)
     with pytest.raises(BadInput, match=r"expected the name of its contrast \(t1, t2\)"):
         model.with_contrast_of([unnamed])
-    with pytest.raises(BadInput, match="expected scans of t1, t2, found 't3'"):
+    with pytest.raises(BadInput, match="found 't3'"):
         model.with_contrast_of([f"t3={site}"])
     named = model.with_contrast_of([f"T2={unnamed}"]).facts.synth.contrast
     assert named.keys() == {"t2"}
@@ -279,7 +279,7 @@ def test_a_calibration_for_other_images_is_refused_and_no_intervals_helps(
     voxlate(*command, "--no-intervals").done()
     assert not list(out.rglob("*_low*"))
     moved = package.load(run).with_contrast_of([site])
-    with pytest.raises(BadInput, match=r"found synth\.contrast, which moves them to another"):
+    with pytest.raises(BadInput, match=r"found synth\.contrast"):
         calibrate(moved, [])
 
 

@@ -251,7 +251,7 @@ def test_scans_that_no_case_has_both_of_are_learned_without_pairs(
     assert len([*answer.err.splitlines(), *answer.out.splitlines()]) <= 20
     said = answer.said
     assert "no training case has both: unpaired" in said
-    assert "without pairs: 4 training cases have t1, 4 have ct" in said
+    assert "4 training cases have t1, 4 have ct" in said
     voxlate("synth", run, scans_apart, "--split", "val", "--out", out).done()
     assert voxlate("evaluate", out, "--truth", scans_apart).code == 0
 
@@ -556,7 +556,7 @@ def test_a_completion_of_less_than_a_pass_trains_on_a_part_of_the_slices_and_say
     monkeypatch.setitem(globals(), "step_seconds", lambda size: size.batch / 2)
     monkeypatch.setattr(Facts, "slices", 10_000)
     limits = {"minutes": 3, "memory_bytes": 2**30, "mode": "mean"}
-    with pytest.raises(BadInput, match="expected time for one pass over the 10,000 slices"):
+    with pytest.raises(BadInput, match="over the 10,000 slices"):
         plan_training(prepared, **limits)
     both = ("t1", "t2")
     facts = facts_of(open_cohort(prepared))
