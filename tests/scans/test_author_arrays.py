@@ -22,8 +22,8 @@ from voxlate.scans.formats.io import content_hash, read_volume
 
 SIZE = (24, 20)
 MCTA = "mCTA/p07.npy"
-IDS = [f"p{k:02d}" for k in range(26)]
-TRAIN, TEST = IDS[:20], IDS[20:]
+IDS = [f"p{k:02d}" for k in range(46)]
+TRAIN, TEST = IDS[:40], IDS[40:]
 ROWS, COLUMNS = np.meshgrid(np.linspace(-1, 1, SIZE[0]), np.linspace(-1, 1, SIZE[1]), indexing="ij")
 HEAD = (ROWS / 0.9) ** 2 + (COLUMNS / 0.7) ** 2 < 1  # rows run from front to back: deeper than wide
 
