@@ -204,18 +204,16 @@ def test_a_network_of_nnunet_s_plans_gives_the_module_s_image(tmp_path, kind, di
     assert (ours(t1=t1, t2=t2 / 3) - expected).abs().max() < MOST
 
 
+SQUARES = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
+COSINE = {"beta_schedule": "squaredcos_cap_v2", "num_train_timesteps": 500}
 SCHEDULES = [
-    ({"beta_schedule": "linear"}, LinearBetas()),
-    (
-        {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012},
-        LinearBetas(first=0.00085, last=0.012, spacing="sqrt"),
-    ),
-    ({"beta_schedule": "squaredcos_cap_v2", "num_train_timesteps": 500}, CosineBetas(count=500)),
+    ({"beta_schedule": "linear"}, LinearBetas(), "epsilon", "eps"),
+    (SQUARES, LinearBetas(first=0.00085, last=0.012, spacing="sqrt"), "sample", "x0"),
+    (COSINE, CosineBetas(count=500), "v_prediction", "v"),
 ]
 
 
-@every_row("keys, schedule", SCHEDULES)
-@every_row("prediction, ours", [("epsilon", "eps"), ("sample", "x0"), ("v_prediction", "v")])
+@every_row("keys, schedule, prediction, ours", SCHEDULES)
 def test_a_scheduler_of_diffusers_is_ours_to_the_sixth_digit(
     tmp_path, keys, schedule, prediction, ours
 ):

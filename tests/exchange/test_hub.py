@@ -43,6 +43,12 @@ def hub(monkeypatch, tmp_path):
         yield own
 
 
+@pytest.fixture(scope="module")
+def calibrations(tmp_path_factory) -> Path:
+    """The calibration of the tiny run, once a test has made it."""
+    return tmp_path_factory.mktemp("calibrations")
+
+
 @pytest.fixture
 def others(small_head, tmp_path) -> Path:
     """Three cases that the training did not see."""
@@ -52,10 +58,13 @@ def others(small_head, tmp_path) -> Path:
 
 
 @pytest.fixture
-def calibrated(run, others, quick_widths) -> Path:
+def calibrated(calibrations, run, others, quick_widths) -> Path:
     """The tiny run with a calibration."""
-    package.calibrate(run, others, device="cpu", progress=False)
-    return run
+    if not any(calibrations.iterdir()):
+        package.calibrate(run, others, device="cpu", progress=False)
+        for path in run.glob("calibration.*"):
+            shutil.copy(path, calibrations)
+    return Path(shutil.copytree(calibrations, run, dirs_exist_ok=True))
 
 
 def test_what_is_pushed_gives_the_same_image_bit_for_bit(hub, calibrated, cohort, voxlate, out):
