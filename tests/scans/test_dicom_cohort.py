@@ -337,12 +337,6 @@ def test_what_is_wrong_with_a_mixed_folder_is_one_sentence(voxlate, gold, tmp_pa
     assert not (tmp_path / "out/cohort.json").exists()
 
 
-def test_a_patient_without_a_series_lacks_that_modality(gold):
-    no_ct(gold)
-    cases = find_cohort(gold, preset="gold_atlas").cases
-    assert [sorted(one.files) for one in cases] == [["ct", "t2"], ["t2"], ["ct", "t2"]]
-
-
 @every_row(
     ("text", "sentence"),
     [
