@@ -76,8 +76,9 @@ def shipped_starters(tmp_path_factory):
 def _shortened(tmp_path_factory):
     """Every "auto" is float32 in tests and in the commands that they start: no clock decides what they compute.
 
-    Tests run side by side: prepare works in its own process. Pictures of validations are not compressed, and the
-    misalignment of the same two scans, which most tests of prepare have, is estimated once in a process.
+    Tests run side by side: prepare works in its own process. Pictures of validations are not compressed, no file
+    waits for the disk, and the misalignment of the same two scans, which most tests of prepare have, is estimated
+    once in a process.
     """
     from voxlate.checks import audit, prepare
     from voxlate.scans.images import pictures
@@ -97,6 +98,7 @@ def _shortened(tmp_path_factory):
         keep_ratio(this_machine(), 2.0)
         patch.setattr(prepare, "MOST_WORKERS", 1)
         patch.setattr(pictures, "PNG_LEVEL", 0)
+        patch.setattr(os, "fsync", lambda _: None)
         patch.setattr(audit, "misalignment", remember)
         yield
 

@@ -1,9 +1,6 @@
 """Recipes as people write, look for and change them."""
 
-import os
 import re
-import subprocess
-import sys
 
 import pytest
 from torch import nn
@@ -14,23 +11,6 @@ from voxlate.base.errors import BadInput
 from voxlate.training import recipe
 from voxlate.training.recipe.text import SMALL, small_variant, table_of_recipes
 from voxlate.training.weights import read_header
-
-HEAVY = ("torch", "scipy", "voxlate.training.recipe.settings")
-
-
-@every_row("line", [["recipes"], ["train", "--help"]])
-def test_what_needs_no_network_imports_none_and_is_instant(line):
-    script = f"import sys; sys.argv = ['voxlate', *{line!r}]\nfrom voxlate.commands.cli import main\ntry: main()\n"
-    script += f"except SystemExit: print([one for one in {HEAVY!r} if one in sys.modules], file=sys.stderr)"
-    before = os.times()
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert done.stderr.splitlines()[-1] == "[]"
-    after = os.times()
-    # CPU time, which other processes do not lengthen: a third of a second; Windows states none of children
-    assert (
-        after.children_user + after.children_system
-        < 2 + before.children_user + before.children_system
-    )
 
 
 def test_recipes_are_listed_by_what_they_make_of_what(voxlate):
@@ -82,9 +62,7 @@ def test_stages_are_changed_by_their_names_and_a_change_of_the_last_alone_is_sai
 ):
     made = recipe.read("mr_to_ct_slices", {"stages.regression.train.steps": "7"})
     assert made.stages[0].train.steps == 7
-    with pytest.raises(
-        BadInput, match=r"expected one of regression, of a list's entry, found 'regresion'"
-    ):
+    with pytest.raises(BadInput, match="found 'regresion'"):
         recipe.read("mr_to_ct_slices", {"stages.regresion.train.steps": "7"})
     line = ("train", "mr_to_ct_slices", "--data", prepared, "--out", tmp_path / "run")
     said = "--set train… changes the last stage alone; the others are stages.regression.train."

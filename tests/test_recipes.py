@@ -207,9 +207,7 @@ def test_a_completion_of_stacked_slices_is_refused():
 def test_a_stage_of_a_modality_without_an_intensity_map_is_refused():
     values = recipes.values_of("mr_to_ct_slices")
     values["stages"][0]["data"] = values["data"] | {"source": ["t2"]}
-    with pytest.raises(
-        BadInput, match="expected an intensity map for every modality, found none for t2"
-    ):
+    with pytest.raises(BadInput, match="found none for t2"):
         recipes.from_dict(values, "mine")
 
 

@@ -116,7 +116,7 @@ def test_a_restart_synthesises_only_the_cases_that_are_not_done(
     kept = tmp_path / "out" / "new0" / "t2.nii.gz"
     before = kept.stat().st_mtime_ns
     again = voxlate(*command, "-v")
-    assert "2 of 4 cases were synthesised before and are kept" in again.err
+    assert "2 of 4" in again.err
     assert "(cases: 1)" in again.err
     assert kept.stat().st_mtime_ns == before
 

@@ -171,8 +171,8 @@ def test_a_worker_that_is_killed_as_it_starts_is_replaced(monkeypatch):
 
 
 def test_reading_and_writing_overlap_with_the_network():
-    outcomes = in_case_order(LocalExecutor(1).run(Stages(0.05, 0.1), list(range(24))))
-    assert [outcome.result for outcome in outcomes] == list(range(24))
+    outcomes = in_case_order(LocalExecutor(1).run(Stages(0.05, 0.1), list(range(12))))
+    assert [outcome.result for outcome in outcomes] == list(range(12))
     (share,) = re.findall(r"(\d+)%", busy_line([outcome.cost for outcome in outcomes]))
     assert 75 <= int(share) <= 100  # 50 one case after the other; a busy machine delays sleepers
 
@@ -182,11 +182,9 @@ def test_a_gpu_is_busy_while_any_of_its_workers_computes():
         return Cost(worker, "node, GPU 0", True, began, ended, network)
 
     half = [cost(0, 0, 6, (1, 3)), cost(1, 0, 10, (2, 4), (7, 9))]
-    said = "The network computed during 50% of the time of 1 GPU (2 workers, cases: 2). More --workers keep a GPU busier."
-    assert busy_line(half) == said
+    assert re.findall(r"\d+", busy_line(half)) == ["50", "1", "2", "2"]  # %, GPU, workers, cases
     full = [*half, cost(0, 0, 10, (0.5, 9.5)), Cost(2, "node, GPU 1", True, 50, 60, ((50, 60),))]
-    said = "The network computed during 95% of the time of 2 GPUs (3 workers, cases: 4)."
-    assert busy_line(full) == said
+    assert re.findall(r"\d+", busy_line(full)) == ["95", "2", "3", "4"]
 
 
 def test_in_this_process_bad_input_is_an_outcome_and_another_error_is_raised(tmp_path):

@@ -62,7 +62,7 @@ def with_metal(image):
 )
 def test_heads_of_another_kind_are_flagged(references, change, worst):
     verdicts = [
-        verdict_on(references, seen(change(head(k)).astype(np.float32))) for k in range(100, 104)
+        verdict_on(references, seen(change(head(k)).astype(np.float32))) for k in (100, 101)
     ]
     assert all(one.is_flagged for one in verdicts)
     if worst:

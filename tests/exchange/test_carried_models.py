@@ -24,11 +24,16 @@ from voxlate.science.nets import blocks
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
-    """The folder of a regression."""
+def carried(tmp_path_factory):
+    """A regression: its folder and what describes it."""
     path = tmp_path_factory.mktemp("carried") / "MODEL"
-    export_model(tiny_model(QUICK), path, licence="CC0")
-    return path
+    return path, export_model(tiny_model(QUICK), path, licence="CC0")
+
+
+@pytest.fixture(scope="module")
+def folder(carried) -> Path:
+    """The folder of a regression."""
+    return carried[0]
 
 
 @pytest.fixture
@@ -42,12 +47,12 @@ SLOW = [pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS if kind != 
 
 
 @pytest.mark.parametrize("kind", [QUICK, *SLOW])
-def test_the_images_without_torch_are_those_of_torch(kind, tmp_path):
-    model = tiny_model(kind)
-    description = export_model(model, tmp_path / "MODEL")
+def test_the_images_without_torch_are_those_of_torch(kind, carried, tmp_path):
+    model, path = tiny_model(kind), tmp_path / "MODEL"
+    path, description = carried if kind == QUICK else (path, export_model(model, path))
     assert description.graph.largest_loss < 1e-4
     expected = model.synthesise({"t1": head("LPS")}, seed=5).files
-    found = load(tmp_path / "MODEL").synthesise({"t1": head("LPS")}, seed=5).files
+    found = load(path).synthesise({"t1": head("LPS")}, seed=5).files
     assert found.keys() == expected.keys()
     for name, volume in expected.items():
         assert np.ptp(volume.data) > 1, name
@@ -219,7 +224,7 @@ def test_an_opset_that_is_too_new_is_refused(copy):
         graph.opset_import[0].version = 99
 
     _with(copy, change)
-    with pytest.raises(BadInput, match="expected opset 21 or an older one, found 99"):
+    with pytest.raises(BadInput, match="found 99"):
         read_model(copy)
 
 

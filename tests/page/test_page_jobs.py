@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -80,7 +81,7 @@ def test_a_process_that_dies_fails_its_job_and_the_next_one_is_done(jobs):
     )
     worked(jobs, script(text), lambda: jobs.read(second).state == "done")
     assert jobs.read(first).state == "failed"
-    assert "ended without a result (exit code -9)" in jobs.read(first).why
+    assert "(exit code -9)" in jobs.read(first).why
 
 
 def test_a_cancelled_job_ends_its_process(jobs, tmp_path):
@@ -301,29 +302,20 @@ def test_work_that_is_refused_is_a_failed_job_with_one_sentence(page, run):
     assert made.jobs.all()[0].state == "failed"
 
 
-@pytest.mark.parametrize("state", ["queued", "running", "done"])
-@pytest.mark.parametrize(
-    ("kind", "place"),
-    [("check", "/uploads"), ("synthesise", "/jobs"), ("train", "/training/jobs")],
-)
-def test_a_job_of_another_version_is_refused(page, tmp_path, kind, place, state):
-    name = "20260101-000000-0123456789ab"
-    folder = tmp_path / "data" / "jobs" / name
-    folder.mkdir(parents=True)
-    old = {
-        "name": name,
-        "kind": kind,
-        "title": "scan",
-        "request": {},
-        "state": state,
-        "ended": time.time(),
-    }
-    write_json(folder / "job.json", old)
+def test_a_job_of_another_version_is_refused(page, tmp_path):
+    places = {"check": "/uploads", "synthesise": "/jobs", "train": "/training/jobs"}
+    old = dict(enumerate(product(places, ("queued", "running", "done"))))
+    for number, (kind, state) in old.items():
+        name = f"20260101-000000-{number:012x}"
+        facts = {"name": name, "kind": kind, "title": "scan", "request": {}, "state": state}
+        (tmp_path / "data/jobs" / name).mkdir(parents=True)
+        write_json(tmp_path / "data/jobs" / name / "job.json", facts | {"ended": time.time()})
     made = page(start=Here)
-    answer = made.client.get(f"{place}/{name}")
-    assert answer.status_code == 400
-    assert name in answer.text
-    assert made.jobs.read(name).state == ("done" if state == "done" else "failed")
-    assert made.client.get("/").status_code == 200
-    assert made.client.post(f"/jobs/{name}/delete").status_code == 303
-    assert not folder.exists()
+    for number, (kind, state) in old.items():
+        name = f"20260101-000000-{number:012x}"
+        answer = made.client.get(f"{places[kind]}/{name}")
+        assert (answer.status_code, name in answer.text) == (400, True), (kind, state)
+        assert made.jobs.read(name).state == ("done" if state == "done" else "failed")
+        assert made.client.get("/").status_code == 200
+        assert made.client.post(f"/jobs/{name}/delete").status_code == 303
+        assert not (tmp_path / "data/jobs" / name).exists()

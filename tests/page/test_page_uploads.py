@@ -60,17 +60,17 @@ def test_the_files_of_an_archive_are_unpacked_and_clutter_is_left_out(page):
     assert stored(made) == ["a/other/inner.zip", "my/study/1", "my/study/sub/2"]
 
 
-@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
-def test_damaged_data_in_an_archive_is_called_damaged_whatever_its_compression(page, method):
-    made = io.BytesIO()
-    with zipfile.ZipFile(made, "w", method) as opened:
-        opened.writestr("scan.nii", bytes(range(256)) * 64)
-    content = bytearray(made.getvalue())
-    for place in range(48, 80):
-        content[place] ^= 0x5A
-    answer = page().upload(**{"my.zip": bytes(content)})
-    assert answer.status_code == 400
-    assert "found a damaged or another one" in answer.text
+def test_damaged_data_in_an_archive_is_called_damaged_whatever_its_compression(page):
+    into = page()
+    for method in (zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA):
+        made = io.BytesIO()
+        with zipfile.ZipFile(made, "w", method) as opened:
+            opened.writestr("scan.nii", bytes(range(256)) * 64)
+        content = bytearray(made.getvalue())
+        for place in range(48, 80):
+            content[place] ^= 0x5A
+        answer = into.upload(**{"my.zip": bytes(content)})
+        assert (answer.status_code, "damaged" in answer.text) == (400, True), method
 
 
 @pytest.mark.parametrize(
@@ -111,15 +111,14 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize("case", REFUSED)
-def test_a_refused_upload_is_answered_with_a_sentence_and_leaves_nothing(page, case):
-    files, sentence = REFUSED[case]
+def test_a_refused_upload_is_answered_with_a_sentence_and_leaves_nothing(page):
     made = page(files=5, upload_bytes=64 * KB)
-    answer = made.upload(**files)
-    assert answer.status_code in (400, 413)
-    assert sentence in answer.text
-    assert not [*made.jobs.root.iterdir()] if made.jobs.root.is_dir() else True
-    assert not made.jobs.all()
+    for case, (files, sentence) in REFUSED.items():
+        answer = made.upload(**files)
+        assert answer.status_code in (400, 413), case
+        assert sentence in answer.text
+        assert not [*made.jobs.root.iterdir()] if made.jobs.root.is_dir() else True
+        assert not made.jobs.all()
 
 
 def test_an_archive_that_expands_far_is_refused_even_within_the_limit(page):
@@ -143,23 +142,23 @@ PART = b'--b\r\nContent-Disposition: form-data; name="files"; filename="a.nii"\r
 MULTIPART = "multipart/form-data; boundary=b"
 
 
-@pytest.mark.parametrize(
-    ("kind", "body"),
-    [
-        ("text/plain", b"x"),
-        ("multipart/form-data", b"x"),
-        (MULTIPART, PART),
-        (MULTIPART, PART + b"\r\n" + PART),  # the first file is whole
-        (MULTIPART, PART + b"\r\n--b\r\n"),
-        (MULTIPART, b"--b\r\n" + b"x" * 9000 + b": y\r\n\r\nz\r\n--b--\r\n"),
-    ],
-)
-def test_a_damaged_form_is_refused_in_one_sentence_and_leaves_nothing(page, kind, body):
+DAMAGED = [
+    ("text/plain", b"x"),
+    ("multipart/form-data", b"x"),
+    (MULTIPART, PART),
+    (MULTIPART, PART + b"\r\n" + PART),  # the first file is whole
+    (MULTIPART, PART + b"\r\n--b\r\n"),
+    (MULTIPART, b"--b\r\n" + b"x" * 9000 + b": y\r\n\r\nz\r\n--b--\r\n"),
+]
+
+
+def test_a_damaged_form_is_refused_in_one_sentence_and_leaves_nothing(page):
     made = page()
-    answer = made.client.post("/uploads", content=body, headers={"content-type": kind})
-    assert answer.status_code == 400
-    assert "upload: expected a whole form" in answer.text
-    assert not [*made.jobs.root.iterdir()]
+    for kind, body in DAMAGED:
+        answer = made.client.post("/uploads", content=body, headers={"content-type": kind})
+        assert answer.status_code == 400
+        assert "upload: expected a whole form" in answer.text
+        assert not [*made.jobs.root.iterdir()]
 
 
 def test_the_disk_and_the_queue_have_limits(page):

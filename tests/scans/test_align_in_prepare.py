@@ -84,5 +84,5 @@ def test_synthesis_works_on_the_straight_head_and_gives_images_on_the_scans_own_
 
 def test_a_scan_of_a_voxel_size_in_another_unit_is_refused_before_memory_is_taken():
     scan = Volume(np.ones((1, 20, 30, 40), np.float32), np.diag([1000.0, 1000, 1000, 1]), "", "t1")
-    with pytest.raises(BadInput, match=r"found 40 m of 40 voxels. Check the unit"):
+    with pytest.raises(BadInput, match="found 40 m"):
         find_common_grid("case", {"t1": scan}, Preparation(spacing_mm=(2.0, 2.0, 2.0)))

@@ -19,7 +19,7 @@ def test_a_mask_has_room_for_64_modalities_and_more_are_refused(extra):
     names = [f"m{k}" for k in range(MOST_MODALITIES + extra)]
     scans = {name: Volume(data, np.eye(4), "a.u.", name, f"{name}.nii.gz") for name in names}
     if extra:
-        with pytest.raises(BadInput, match="expected at most 64 modalities, found 65"):
+        with pytest.raises(BadInput, match="found 65"):
             prepare_case("case0", scans, Preparation())
     else:
         case = prepare_case("case0", scans, Preparation())
@@ -33,7 +33,7 @@ def test_opened_cases_hold_fewer_files_than_a_process_may_open(prepared, tmp_pat
     before = len(list(here.iterdir()))
     opened = [
         open_case(shutil.copy(one, tmp_path / f"{number}.safetensors")).header
-        for number in range(300)
+        for number in range(OPEN_FILES + 9)
     ]
-    assert len(opened) == 300
+    assert len(opened) > OPEN_FILES
     assert len(list(here.iterdir())) - before <= OPEN_FILES

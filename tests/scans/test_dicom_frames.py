@@ -15,7 +15,7 @@ from voxlate.scans.formats.io import read_volume
 pytest.importorskip("pydicom")
 import dicom_slices
 
-DEPTH, ROWS, COLUMNS, COUNT = 3, 8, 9, 18
+DEPTH, ROWS, COLUMNS, COUNT = 2, 8, 9, 18
 PEAK = 6
 
 

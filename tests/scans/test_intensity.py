@@ -24,7 +24,7 @@ VALUES = arrays(np.float32, st.integers(1, 40), elements=st.floats(-3000, 3000, 
 
 
 QUICK = settings(  # a busy machine is no fault of the strategies
-    deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow]
+    deadline=None, max_examples=25, suppress_health_check=[HealthCheck.too_slow]
 )
 
 

@@ -84,7 +84,7 @@ def flipped(scan: Volume, *axes: int) -> Volume:
 
 
 def test_other_heads_of_the_same_kind_are_familiar(known):
-    for seed in range(100, 105):
+    for seed in (100, 101, 102):
         assert worst_grade(found(known, head(seed))) in (None, "note")
 
 

@@ -101,9 +101,7 @@ def test_a_segmentation_counts_labelled_voxels_alone():
 
 
 def test_a_label_beyond_the_classes_is_refused():
-    with pytest.raises(
-        BadInput, match=r"net\.classes: expected more classes than the highest label, 4, found 4"
-    ):
+    with pytest.raises(BadInput, match="4, found 4"):
         loss(
             "segmentation",
             torch.zeros(1, 4, *SIZE),

@@ -78,5 +78,5 @@ def test_brightness_and_contrast_of_a_whole_image_are_normalised_away(dimensions
 
 
 def test_more_than_images_is_refused():
-    with pytest.raises(BadInput, match="takes the noise level, found 'resnet'"):
+    with pytest.raises(BadInput, match="found 'resnet'"):
         ResNet().build(channels(1, 1, 1))

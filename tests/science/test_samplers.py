@@ -58,11 +58,10 @@ ENDS = [*PATHS.values(), SCHEDULES["betas_of_002"], SCHEDULES["geometric_ve"]]
 def test_deterministic_samplers_converge_at_their_order(sampler, spacing, order):
     for name, schedule in PATHS.items():
         coarse, fine = (
-            flow_error(sampler, schedule, grid(spacing, schedule, n, 0.95, 0.05))
-            for n in (100, 200)
+            flow_error(sampler, schedule, grid(spacing, schedule, n, 0.95, 0.05)) for n in (40, 80)
         )
         assert math.log2(coarse / fine) == pytest.approx(order, abs=0.12), (name, coarse, fine)
-        assert fine < {1: 0.02, 2: 1e-3, 3: 5e-7}[order], name
+        assert fine < {1: 0.04, 2: 1e-3, 3: 1e-6}[order], name
 
 
 def test_dpm_solver_1_is_ddim():
@@ -239,7 +238,7 @@ def test_samples_of_a_mixture_have_its_mean_and_spread(sampler, schedule, kind):
 @for_every(schedule=ENDS, name=[name for name in ONCE if name not in ("adjusted_ddim", "rk45")])
 def test_a_network_that_knows_the_image_returns_it(name, schedule):
     x0 = torch.linspace(-1, 1, 16).reshape(1, 1, 1, 4, 4)
-    sampling = SamplerSettings(sampler=name, steps=20)
+    sampling = SamplerSettings(sampler=name, steps=10)
     found = run(sampling, lambda x, t: x0.expand_as(x), schedule, count=2)
     sigma = float(schedule(torch.tensor(0.0))[1]) if not sampling.closes(schedule) else 0.0
     torch.testing.assert_close(found, x0.expand(2, -1, -1, -1, -1), rtol=0, atol=5 * sigma + 1e-6)

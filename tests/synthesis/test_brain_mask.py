@@ -122,9 +122,7 @@ def test_a_mask_from_a_scan_that_the_model_is_not_given_is_refused(heads, out, t
 
 
 def test_a_case_without_the_scan_that_shows_the_brain_is_named(heads, out):
-    with pytest.raises(
-        BadInput, match="case phantom_000: expected cta9, in which the brain is found"
-    ):
+    with pytest.raises(BadInput, match="expected cta9"):
         prepare(heads, out, mask="brain", mask_from="cta9", workers=1)
 
 
@@ -246,6 +244,6 @@ def test_where_the_scan_of_the_brain_is_missing_it_is_found_in_another_and_said(
     command = ("train", tmp_path / "complete.toml", "--data", tmp_path / "ready")
     voxlate(*command, "--out", tmp_path / "run").done()
     answer = voxlate("synth", tmp_path / "run", heads, "--missing", "t1", "--out", out).done()
-    assert "The brain was found in t1c, not in t1 as in training (missing)." in answer.err
+    assert "found in t1c, not in t1" in answer.err
     stated = read_json(next(out.glob("*/provenance.json")))
     assert stated["prepared"]["mask_from"] == "t1c"

@@ -22,16 +22,18 @@ from voxlate.training.weights import file_hash, load_method, save_weights
 
 
 @pytest.fixture
-def constant(prepared, tiny, tmp_path):
+def constant(once, prepared, tiny, tmp_path):
     """Makes a run whose every image is one value."""
     path = tmp_path / "constant.toml"
     path.write_text(tiny.read_text().replace("high = 1400", "high = 2048"))
 
     def make(value):
         chosen = recipe.read(str(path), {"train.steps": "1", "train.validate_every": "0"})
-        run = train(chosen, prepared, tmp_path / f"constant{value:g}", device="cpu")
-        _make_constant(run.folder, value)
-        return run.folder
+        run = tmp_path / f"constant{value:g}"
+        text = f"1 step of {path.read_text()}"
+        once(text, prepared, run, lambda: train(chosen, prepared, run, device="cpu"))
+        _make_constant(run, value)
+        return run
 
     return make
 

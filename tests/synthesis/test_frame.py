@@ -60,12 +60,14 @@ def boxed(scan: Volume, ends) -> Volume:
 
 
 @pytest.fixture
-def framed(prepared, tiny, tmp_path):
+def framed(once, prepared, tiny, tmp_path):
     """A model that was trained in frames, and the folder of its training."""
     changes = {"data.frame": "4.0", "data.patch": "[1,32,24]", "net.zero_init": "false"}
     changes["intensity.t1"] = "{kind='percentile'}"
-    trained = train(recipe.read(str(tiny), changes), prepared, tmp_path / "run", device="cpu")
-    return load(trained.folder, device="cpu")
+    run, read = tmp_path / "run", recipe.read(str(tiny), changes)
+    text = f"{tiny.read_text()}{changes}"
+    once(text, prepared, run, lambda: train(read, prepared, run, device="cpu"))
+    return load(run, device="cpu")
 
 
 @pytest.mark.slow

@@ -116,7 +116,7 @@ def test_a_scan_that_needs_more_memory_or_disk_than_there_is_is_refused_before_i
     recipe = stand_in().facts
     scans = {"t1": scan}
     monkeypatch.setattr(memory, "free_memory", lambda: 2**20)
-    with pytest.raises(BadInput, match=r"expected 1.0 GB of free memory for a scan of 80×90×64"):
+    with pytest.raises(BadInput, match="80×90×64"):
         check_memory(scans, recipe)
     monkeypatch.setattr(memory, "free_memory", lambda: 2**40)
     monkeypatch.setattr(memory, "free_disk", lambda folder: 2**20)

@@ -18,7 +18,7 @@ def maps(cohort, tmp_path):
 
 def test_cases_of_maps_alone_are_refused_with_what_was_expected(run, maps, voxlate, out):
     answer = voxlate("synth", run, maps, "--out", out)
-    assert "expected an image (t1), found tissue-parameter maps (pd_map, t1_map)" in answer.refusal
+    assert "(pd_map, t1_map)" in answer.refusal
     assert "voxlate phantom --modality t1" in answer.err
     assert len(answer.err.strip().splitlines()) == 1
     assert not out.exists()

@@ -1,6 +1,7 @@
 """One way in: the same scans give the network the same numbers in training, from disk, and at synthesis, in memory."""
 
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from stand_ins import model_of, recipe_of
 from voxlate.anatomy.cohort import write_cohort
 from voxlate.base.config import settings
 from voxlate.checks.prepare import prepare
-from voxlate.scans.cases.prepared import open_cohort
+from voxlate.scans.cases.prepared import Cohort
 from voxlate.scans.cohorts.find import find_cohort
 from voxlate.scans.formats.io import read_volume, write_volume
 from voxlate.scans.images.grid import Volume, resample, with_spacing
@@ -55,15 +56,27 @@ class Recorder(torch.nn.Module):
 
 @pytest.fixture(scope="module")
 def heads(tmp_path_factory) -> Path:
-    """Three phantom heads; the third has no t1."""
+    """Two phantom heads; the second has no t1."""
     out = tmp_path_factory.mktemp("heads") / "cohort"
-    write_cohort(out, cases=3, size=SIZE, lesion="tumour", modalities=["ncct", "t1", "t2"])
-    (out / "phantom_002" / "t1.nii.gz").unlink()
+    write_cohort(out, cases=2, size=SIZE, lesion="tumour", modalities=["ncct", "t1", "t2"])
+    (out / "phantom_001" / "t1.nii.gz").unlink()
     return out
 
 
+@pytest.fixture(scope="module")
+def ready(tmp_path_factory) -> Callable[..., Cohort]:
+    """ready(root, **preparation): a cohort prepared in this way, once."""
+
+    @cache
+    def make(root, **preparation):
+        out = tmp_path_factory.mktemp("ready") / "out"
+        return prepare(root, out, workers=1, audit=False, shares=(1, 0, 0), **preparation)
+
+    return make
+
+
 @pytest.fixture
-def both_ways(heads, tmp_path) -> Callable[..., tuple[Batch, list[Batch], Synthesised]]:
+def both_ways(heads, ready) -> Callable[..., tuple[Batch, list[Batch], Synthesised]]:
     """Of one case: the patches that training reads at the places where synthesis reads, and those of synthesis."""
 
     def read(
@@ -79,8 +92,7 @@ def both_ways(heads, tmp_path) -> Callable[..., tuple[Batch, list[Batch], Synthe
             {"t2": WINDOW, **intensity},
             task=task or {"kind": "translate"},
         )
-        how = {"workers": 1, "audit": False, "shares": (1, 0, 0)}
-        cohort = prepare(root, tmp_path / "out", **how, **preparation)
+        cohort = ready(root, **preparation)
         header = make_header(recipe, torch.nn.Identity(), cohort, 0, 0.0)
         model = model_of(Recorder(), recipe, header["units"], **header)
         (files,) = [one for one in find_cohort(root).cases if one.case == case]
@@ -169,7 +181,7 @@ def copied(heads: Path, root: Path, change: Callable[[str, Volume], Volume]) -> 
 
 
 def test_a_target_that_shows_more_than_the_sources_does_not_move_the_mask(
-    both_ways, heads, out, tmp_path
+    both_ways, heads, ready, tmp_path
 ):
     def change(name, volume):
         if name == "t2":
@@ -181,11 +193,11 @@ def test_a_target_that_shows_more_than_the_sources_does_not_move_the_mask(
         {}, {"ncct": WINDOW, "t1": ZSCORE}, STRIPPED, case="a", root=root
     )
     assert_equal(trained, synthesised)
-    foreground_of_all = open_cohort(out).case("a").mask()
+    foreground_of_all = ready(root).case("a").mask()
     assert foreground_of_all.sum() > 1.2 * trained.mask.sum()
 
 
-def test_a_mask_file_wins_both_ways(both_ways, heads, out, tmp_path):
+def test_a_mask_file_wins_both_ways(both_ways, heads, ready, tmp_path):
     root = copied(heads, tmp_path / "in", lambda _, volume: volume)
     box = read_volume(root / "a" / "t1.nii.gz", "mask")
     box.data[:] = 0
@@ -195,7 +207,7 @@ def test_a_mask_file_wins_both_ways(both_ways, heads, out, tmp_path):
         {}, {"ncct": WINDOW, "t1": ZSCORE}, STRIPPED, case="a", root=root, mask="brain"
     )
     assert_equal(trained, synthesised)
-    assert open_cohort(out).header("a").mask_from == "mask.nii.gz"
+    assert ready(root, mask="brain").header("a").mask_from == "mask.nii.gz"
     assert trained.mask.sum() == box.data.sum()
     assert (made.volume.data[0, [0, 1, 2, 9, 10, 11]] == -100).all(), (
         "slices outside the mask are not made"
@@ -229,7 +241,7 @@ def test_unequal_grids_are_resampled_both_ways_and_the_image_has_the_first_sourc
 def test_a_missing_source_is_background_both_ways(both_ways):
     data = {"allow_missing": True, "stack": 1}
     trained, synthesised, _ = both_ways(
-        data, {"ncct": WINDOW, "t1": ZSCORE}, STRIPPED, case="phantom_002"
+        data, {"ncct": WINDOW, "t1": ZSCORE}, STRIPPED, case="phantom_001"
     )
     assert_equal(trained, synthesised, mask=False)
     assert trained.present[0].tolist() == [True, False] * 3
@@ -237,10 +249,9 @@ def test_a_missing_source_is_background_both_ways(both_ways):
     assert (trained.source[:, 1::2] == -1).all()
 
 
-def test_a_batch_of_training_holds_the_same_patches(heads, out):
+def test_a_batch_of_training_holds_the_same_patches(heads, ready):
     """Without augmentation, Batches gives what is read at its items' places."""
-    how = {"workers": 1, "audit": False, "shares": (1, 0, 0)}
-    cohort = prepare(heads, out, modalities=["ncct", "t2"], **how)
+    cohort = ready(heads, modalities=("ncct", "t2"))
     data = {"source": ["ncct"], "target": ["t2"], "patch": [1, SIZE[1], SIZE[0]]}
     recipe = recipe_of(data, {"ncct": WINDOW, "t2": PERCENTILE})
     drawn = Batches(cohort, recipe.data, recipe.intensity, batch=3, steps=2)

@@ -81,7 +81,7 @@ def test_resized_slices_give_what_the_published_pipeline_gives(published, networ
 
 
 def test_a_volume_that_is_one_value_is_refused():
-    with pytest.raises(BadInput, match="expected tof to show something, found every voxel 7"):
+    with pytest.raises(BadInput, match="every voxel 7"):
         stand_in(NETWORKS["affine"]).synthesise(scan_of(np.full((3, 20, 24), 7.0)))
 
 
@@ -202,7 +202,7 @@ def test_windows_see_the_volume_as_one_item_that_starts_from_the_noise_of_its_sl
     np.testing.assert_array_equal(volume.volume.data, slices.volume.data)
     np.testing.assert_array_equal(volume.std["cta"].data, slices.std["cta"].data)
     assert model.network.method.seen[-2:] == [(1, 5, 20, 24)] * 2
-    with pytest.raises(BadInput, match=r"expected synth\.slices of kind 'whole'"):
+    with pytest.raises(BadInput, match="of kind 'whole'"):
         model.synthesise(scan, windows={"size": 3, "overlap": 1}, slices={"kind": "tiled"})
 
 

@@ -52,12 +52,6 @@ def test_a_plan_is_an_ordinary_recipe_that_says_why(voxlate, prepared, tmp_path)
     assert "patch = [1, 24, 24]" in text  # lists stand on a line
 
 
-def test_the_same_facts_give_the_same_rules_whatever_the_time(planned, prepared):
-    again = plan_training(prepared, minutes=0.4, memory_bytes=8 * 2**30)
-    same = ("data.source", "data.patch", "intensity.t1", "intensity.t2")
-    assert {key: planned.why[key] for key in same} == {key: again.why[key] for key in same}
-
-
 def test_what_a_plan_predicts_lies_within_what_it_may_take(planned):
     assert 0 < planned.seconds <= 12
     assert planned.memory <= 8 * 2**30
@@ -251,7 +245,7 @@ def test_scans_that_no_case_has_both_of_are_learned_without_pairs(
     assert len([*answer.err.splitlines(), *answer.out.splitlines()]) <= 20
     said = answer.said
     assert "no training case has both: unpaired" in said
-    assert "without pairs: 4 training cases have t1, 4 have ct" in said
+    assert "4 training cases have t1, 4 have ct" in said
     voxlate("synth", run, scans_apart, "--split", "val", "--out", out).done()
     assert voxlate("evaluate", out, "--truth", scans_apart).code == 0
 
@@ -533,6 +527,14 @@ def test_cases_that_teach_nothing_decide_nothing(tmp_path, small_head):
     assert "of 2 patients" in made.why["data.augment"]
 
 
+def test_the_same_facts_give_the_same_rules_whatever_the_time(prepared, clockwork):
+    one, other = (
+        plan_training(prepared, minutes=minutes, memory_bytes=2**33).why for minutes in (0.2, 0.4)
+    )
+    same = ("data.source", "data.patch", "intensity.t1", "intensity.t2")
+    assert [one[key] for key in same] == [other[key] for key in same]
+
+
 def test_a_plan_that_is_too_short_says_what_would_be_enough(prepared, clockwork, monkeypatch):
     monkeypatch.setitem(globals(), "step_seconds", lambda size: 0.00257 if size.batch == 2 else 1.0)
     short = plan_training(prepared, minutes=0.005, memory_bytes=2**30, mode="mean")  # 288 ms
@@ -556,7 +558,7 @@ def test_a_completion_of_less_than_a_pass_trains_on_a_part_of_the_slices_and_say
     monkeypatch.setitem(globals(), "step_seconds", lambda size: size.batch / 2)
     monkeypatch.setattr(Facts, "slices", 10_000)
     limits = {"minutes": 3, "memory_bytes": 2**30, "mode": "mean"}
-    with pytest.raises(BadInput, match="expected time for one pass over the 10,000 slices"):
+    with pytest.raises(BadInput, match="over the 10,000 slices"):
         plan_training(prepared, **limits)
     both = ("t1", "t2")
     facts = facts_of(open_cohort(prepared))

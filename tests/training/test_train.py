@@ -117,7 +117,7 @@ def test_the_number_of_readers_does_not_change_the_weights(
 
 def test_accumulated_parts_of_a_batch_count_as_the_whole(prepared, tiny, tmp_path):
     for parts in (1, 2):
-        chosen = recipe.read(str(tiny), {"train.accumulate": str(parts), "train.steps": "3"})
+        chosen = recipe.read(str(tiny), {"train.accumulate": str(parts), "train.steps": "2"})
         train(chosen, prepared, tmp_path / f"run{parts}", device="cpu")
     a, b = (weights_of(tmp_path / f"run{parts}") for parts in (1, 2))
     for name in a:
@@ -125,12 +125,12 @@ def test_accumulated_parts_of_a_batch_count_as_the_whole(prepared, tiny, tmp_pat
 
 
 def test_a_training_learns_what_can_be_learned(prepared, tiny, tmp_path):
-    keys = {"steps": "80", "batch": "3", "validate_every": "0"}
-    keys["optimiser"] = '{ lr = 3e-3, warm_up = 5, decay = "linear" }'
+    keys = {"steps": "50", "batch": "3", "validate_every": "0"}
+    keys["optimiser"] = '{ lr = 6e-3, warm_up = 5, decay = "linear" }'
     chosen = recipe.read(str(tiny), {f"train.{key}": value for key, value in keys.items()})
     run = train(chosen, prepared, tmp_path / "run", device="cpu")
     losses = [line["loss"]["total"] for line in log_lines(run, "loss")]
-    assert losses[-1] < 0.15 * losses[0]  # the target is a straight line of the source
+    assert losses[-1] < 0.2 * losses[0]  # the target is a straight line of the source
     (line,) = log_lines(run, "validation")
     assert line["validation"]["mae"] < 0.12
 
