@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from statistics import median
 
 from voxlate.base.errors import first_of, plural
+from voxlate.base.groups import grouped
 from voxlate.scans.cases.align import Registered
 from voxlate.scans.cases.prepared import Entry
 from voxlate.scans.images.misalignment import NOTHING_IN_COMMON, Misalignment
@@ -22,13 +23,14 @@ def registration_lines(cases: Sequence[Entry]) -> dict[str, str]:
         before = {case: scan.before.mutual_information for case, scan in by_case.items()}
         after = {case: scan.after.mutual_information for case, scan in by_case.items()}
         worst = min(after, key=after.__getitem__)
-        steps = Counter(scan.kept for scan in by_case.values())
-        kept = ", ".join(f"{step} kept in {count}" for step, count in steps.items())
-        unchanged = [case for case, scan in by_case.items() if scan.kept == "none"]
-        named = f" ({first_of(unchanged)})" if unchanged else ""
+        steps = grouped((scan.kept, case) for case, scan in by_case.items())
+        unchanged = steps.pop("none", [])
+        said = [f"{step} kept in {len(moved)}" for step, moved in steps.items()]
+        if unchanged:
+            said.append(f"unchanged in {len(unchanged)} ({first_of(unchanged)})")
         to = by_case[worst].to
         lines[name] = (
-            f"registered to {to}: {kept}{named}; mutual information {median(before.values()):.3f} → {median(after.values()):.3f} (median), {before[worst]:.3f} → {after[worst]:.3f} (worst, {worst})"
+            f"registered to {to}: {', '.join(said)}; mutual information {median(before.values()):.3f} → {median(after.values()):.3f} (median), {before[worst]:.3f} → {after[worst]:.3f} (worst, {worst})"
         )
     return lines
 
