@@ -187,8 +187,9 @@ def test_an_inverted_scan_resembles_none_of_its_modality():
     scans["inverted"] = np.where(body, 130 - t1, t1)
     by_name = thumbnails(scans, "t1", SPACING_MM["1 mm"])
     alike, inverted = (resemblance(by_name[name], [by_name["t1"]]) for name in [*scans][1:])
-    assert first("resemblance", {"cases": 3, "usual": alike, "alike": alike}) is None
-    assert first("resemblance", {"cases": 3, "usual": alike, "alike": inverted})
+    numbers = {"cases": 3, "alike_usual": alike, "flip": 0}
+    assert first("of_cohort", {**numbers, "alike": alike}) is None
+    assert first("of_cohort", {**numbers, "alike": inverted}).code == "unlike-cases"
 
 
 @pytest.mark.parametrize("grid", SHAPES)
@@ -226,8 +227,8 @@ def test_exchanged_files_of_two_contrasts_are_named_and_not_the_ct():
 
 def test_a_whole_file_of_another_contrast_is_not_called_mixed():
     numbers = {"cases": 3, "classes": 2.0, "halves": 5.0, "nearest_share": 0.3, "nearest": "t2"}
-    assert first("pair", numbers) == ("contrast-of-modality", "that of t2")
-    assert first("pair", {**numbers, "nearest_share": 0.9})[0] == "mixed-scan"
+    assert first("pair", numbers).code == "contrast-of-modality"
+    assert first("pair", {**numbers, "nearest_share": 0.9}).code == "mixed-scan"
 
 
 @pytest.mark.parametrize("grid", SHAPES)

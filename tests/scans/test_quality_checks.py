@@ -7,12 +7,12 @@ import pytest
 
 from rows import every_row
 from voxlate.checks.quality_checks import (
-    Quality,
-    check_noise,
     check_quality,
     check_slices,
+    quality_numbers,
     quality_of,
 )
+from voxlate.checks.table import ask
 from voxlate.scans.images.grid import Volume
 
 
@@ -41,17 +41,16 @@ def changed(scan: Volume, kind: str) -> Volume:
 
 @every_row(("kind", "value"), [("noise", 0.25), ("ghosts", 0.75), ("dark_mm", 23.0)])
 def test_what_is_wrong_with_a_scan_is_measured_and_said(scan, kind, value):
-    assert check_quality("t1", quality_of(scan), None) == []
-    found = quality_of(changed(scan, kind))
-    assert getattr(found, kind) == pytest.approx(value, rel=0.25)
-    (sentence,) = check_quality("t1", found, None)
-    assert sentence.grade == "caution"
+    assert check_quality(scan, None) == []
+    worse = changed(scan, kind)
+    assert getattr(quality_of(worse), kind) == pytest.approx(value, rel=0.25)
+    *_, sentence = check_quality(worse, None)
+    assert (sentence.code, sentence.grade) == ("quality", "caution")
 
 
-def test_scans_as_bad_as_those_of_the_training_are_ordinary():
-    noisy = Quality(noise=0.25, ghosts=0.0, dark_mm=0.0)
-    assert check_quality("t1", noisy, None)
-    assert check_quality("t1", noisy, noisy) == []
+def test_scans_as_bad_as_those_of_the_training_are_ordinary(scan):
+    noisy = changed(scan, "noise")
+    assert "quality" not in {one.code for one in check_quality(noisy, quality_of(noisy))}
 
 
 @pytest.fixture
@@ -145,13 +144,14 @@ def test_white_noise_inside_the_outline_of_a_body_is_no_anatomy_whatever_its_str
     inside = scan.data > 250
     noise = np.random.default_rng(0).uniform(1 - strength, 1 + strength, inside.shape)
     alone = replace(scan, data=(500 * inside * noise).astype(np.float32))
-    (sentence,) = check_noise(alone)
+    (sentence,) = ask("noise", quality_numbers(alone))
     assert sentence.code == "other-content"
     assert sentence.grade == "do not trust"
-    assert sentence.numbers["noise"] == pytest.approx(1, abs=0.15)
+    assert sentence.numbers["noise_alone"] == pytest.approx(1, abs=0.15)
 
 
 def test_a_scan_with_much_noise_still_shows_anatomy(scan):
-    assert check_noise(scan) == []
+    assert ask("noise", quality_numbers(scan)) == []
     noisy = scan.data + np.random.default_rng(1).normal(0, 20, scan.data.shape)
-    assert check_noise(replace(scan, data=noisy.astype(np.float32))) == []
+    noisy = replace(scan, data=noisy.astype(np.float32))
+    assert ask("noise", quality_numbers(noisy)) == []

@@ -1,6 +1,7 @@
 """The misalignment of the scans of prepared cases, and the pairs of a cohort that a user should look at."""
 
 import hashlib
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -12,14 +13,12 @@ import numpy as np
 from voxlate.base.errors import first_of
 from voxlate.base.groups import grouped
 from voxlate.base.messages import Message, message
-from voxlate.checks.table import ask
+from voxlate.checks.table import Numbers, ask
 from voxlate.scans.cases.align import Preparation
 from voxlate.scans.cases.case import MASK, PreparedCase
 from voxlate.scans.cases.case_header import CaseHeader
 from voxlate.scans.images.misalignment import NOTHING_IN_COMMON, Misalignment, misalignment
 
-WORTH_A_WORD_MM = 1.5  # three times what phantoms show to be the estimate's error
-FAR_MM = 5.0  # from which on no training can use the pair; 10° or a stretch by 1.15 of a head are 6 to 9 mm
 REFINED_MM = 1.0  # of a coarse estimate, whose error is below 0.7 mm
 MOST_PAIRS = 6
 LEAST_SLICES = 4  # along each axis, as registration asks for
@@ -83,7 +82,23 @@ def check_together(case: PreparedCase) -> Iterator[Message]:
             same = f"{first} and {second} have the same voxels."
             yield message("same-voxels", same, grade="do not trust")
     for name, found in misalignments(case, coarse=True).items():
-        yield from ask("together", {"median_mm": found.median_mm or 0.0, "to": found.to}, name)
+        yield from check_apart(case.header, name, found)
+
+
+def check_apart(
+    header: CaseHeader, name: str, found: Misalignment, advice: str = ""
+) -> list[Message]:
+    """A message where a scan is far from the scan that it was compared with; advice: what to do, beside looking at it."""
+    resolved = [mm for axis, mm in zip("DHW", header.spacing_mm) if axis not in found.unseen]
+    apart_mm = found.median_mm or 0.0
+    numbers: Numbers = {
+        "apart_mm": apart_mm,
+        "p95_mm": found.p95_mm or 0.0,
+        "voxels": apart_mm / max(resolved, default=math.inf),
+        "to": found.to,
+        "advice": advice,
+    }
+    return ask("apart", numbers, name)
 
 
 def not_examined(shown: Sequence[str], misaligned: Mapping[str, Misalignment]) -> bool:
@@ -101,19 +116,9 @@ def check_alignment(headers: Sequence[CaseHeader], preparation: Preparation) -> 
     """A message on each misaligned pair, the worst first, on what cannot be measured, and on what was not examined."""
     pairs = _worst_first(headers)
     for header, name, found in pairs:
-        if not is_misaligned(header, found):
-            continue
         may_register = preparation.register is None and min(header.shape) >= LEAST_SLICES
         advice = " Register (--register rigid)." if may_register else ""
-        text = f"{name} lies {found.median_mm:.1f} mm (95th percentile {found.p95_mm:.1f}) from {found.to}.{advice}"
-        far_mm = found.median_mm or 0.0
-        yield message(
-            "misaligned",
-            text,
-            grade="caution" if far_mm > FAR_MM else "note",
-            case=header.case,
-            median_mm=far_mm,
-        )
+        yield from (said.on(header.case) for said in check_apart(header, name, found, advice))
     reasons = grouped(
         (found.reason or NOTHING_IN_COMMON, f"{header.case}/{name}")
         for header, name, found in pairs
@@ -145,9 +150,3 @@ def _worst_first(headers: Sequence[CaseHeader]) -> list[_Pair]:
         for name, found in header.misaligned.items()
     )
     return sorted(pairs, key=lambda pair: -(pair.found.median_mm or 0.0))
-
-
-def is_misaligned(header: CaseHeader, measured: Misalignment) -> bool:
-    """Whether a scan is more than 1.5 mm, or a voxel where that is more, from the scan it was compared with."""
-    resolved = [mm for axis, mm in zip("DHW", header.spacing_mm) if axis not in measured.unseen]
-    return (measured.median_mm or 0.0) > max([WORTH_A_WORD_MM, *resolved])

@@ -4,7 +4,7 @@ The first three are measured on some slices. Limits are in limits.toml; a traini
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from itertools import product
 from typing import Annotated, Any
 
@@ -71,14 +71,24 @@ class Quality:
 
 def quality_of(scan: Volume) -> Quality:
     """The quality of a canonical scan, from slices in its middle."""
+    numbers = quality_numbers(scan)
+    return Quality(*(numbers.get(field.name, 0.0) for field in fields(Quality)))
+
+
+def quality_numbers(scan: Volume) -> dict[str, float]:
+    """Numbers of slices in the middle of a canonical scan: see `quality` in limits.toml; the first alone where its body is dark."""
     chosen = _middle_slices(scan)
     image = chosen.data[0]
     body = foreground(chosen)
+    if not body.any():
+        return {}
+    curvature = np.abs(ndimage.convolve(image, CURVATURE[None]))[body]
+    noise = float(np.median(curvature)) / CURVATURE_NORM
     background = background_value(chosen)
-    median = float(np.median(image[body])) - background if body.any() else 0.0
+    median = float(np.median(image[body])) - background
+    numbers = {"noise_alone": noise / max(float(image[body].std()), TINY)}
     if median <= 0:
-        return Quality(0.0, 0.0, 0.0)
-    noise = _noise(image, body) / median
+        return numbers
     dark = image < background + DARK * median
     pixel_mm = chosen.grid.spacing_mm[1:]
     bright = ~dark & body
@@ -87,30 +97,17 @@ def quality_of(scan: Volume) -> Quality:
         float(ndimage.distance_transform_edt(np.pad(plane, 1), sampling=pixel_mm).max())
         for plane in dark & (_enclosed(bright, 1) | _enclosed(bright, 2))
     )
-    return Quality(min(noise, 1e4), _ghosts(image, pixel_mm), radius_mm)
+    measured = min(noise / median, 1e4), _ghosts(image, pixel_mm), radius_mm
+    return numbers | dict(zip(("noise", "ghosts", "dark_mm"), measured))
 
 
-def _noise(image: Float32, body: Bool) -> float:
-    """The standard deviation of the noise in a body."""
-    curvature = np.abs(ndimage.convolve(image, CURVATURE[None]))[body]
-    return float(np.median(curvature)) / CURVATURE_NORM
-
-
-def check_noise(scan: Volume) -> list[Message]:
-    """A message where the body of a canonical scan holds noise alone, whatever its outline is."""
-    chosen = _middle_slices(scan)
-    image = chosen.data[0]
-    body = foreground(chosen)
-    variation = float(image[body].std()) if body.any() else 0.0
-    share = _noise(image, body) / variation if variation > 0 else 0.0
-    return ask("noise", {"noise": share}, scan.modality)
-
-
-def check_quality(name: str, found: Quality, trained: Quality | None) -> list[Message]:
-    """Messages where a scan is worse than ordinary scans and than those of the training."""
-    numbers, worst = asdict(found), asdict(trained or Quality(0.0, 0.0, 0.0))
-    times = {f"{key}_times": value / max(worst[key], TINY) for key, value in numbers.items()}
-    return ask("quality", numbers | times, name)
+def check_quality(scan: Volume, trained: Quality | None) -> list[Message]:
+    """Messages where a canonical scan is worse than ordinary scans and than those of the training, or holds noise alone."""
+    numbers, worst = quality_numbers(scan), {} if trained is None else vars(trained)
+    times = {
+        f"{key}_times": value / max(worst.get(key, 0.0), TINY) for key, value in numbers.items()
+    }
+    return ask("quality", numbers | times, scan.modality)
 
 
 def check_slices(scan: Volume) -> list[Message]:
