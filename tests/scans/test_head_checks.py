@@ -149,6 +149,12 @@ def test_a_head_at_the_border_of_its_slices_is_a_caution(head):
     assert grades(head[:, :, 10:]) == {"border": "caution"}
 
 
+@every_row(("kind", "times"), [("head", 1.2), ("brain", 0.8), ("brain", 1.2)])
+def test_a_head_or_brain_of_wrong_voxels_is_told_by_its_size(head, brain, kind, times):
+    scan = replace(_scan(head if kind == "head" else brain), affine=np.diag([3 * times] * 3 + [1]))
+    assert "body-size" in {said.code for said in check_head(scan, kind)}
+
+
 @every_row(("slice_mm", "grade"), [(0.6, "do not trust"), (1.35, "caution"), (4.8, "caution")])
 def test_a_head_whose_slices_are_too_close_or_too_far_apart_is_told(head, slice_mm, grade):
     assert grades(head, slice_mm=slice_mm)["flattened"] == grade

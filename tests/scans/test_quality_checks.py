@@ -110,6 +110,12 @@ POINTS = 2000.0 * (np.random.default_rng(0).random((24, 80, 64)) < 0.02)
             "odd",
             1.9,
         ),
+        (
+            lambda image: np.concatenate([image[..., :36], np.roll(image, 8, 1)[..., 36:]], 2),
+            "jump",
+            2.1,
+        ),
+        (lambda image: image * np.geomspace(1, 6, 24)[:, None, None], "ramp", 1.6),
         (lambda image: image + 800.0 * (np.arange(24) == 9)[:, None, None], "level", 1.2),
         (lambda image: image / image.max((1, 2), keepdims=True), "same_peak", 0.8),
         (lambda image: image * ~np.isin(np.arange(80), range(40, 44))[:, None], "gap_mm", 4),

@@ -10,10 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from voxlate.base.errors import first_of
-from voxlate.base.groups import grouped
 from voxlate.base.messages import Message, message
-from voxlate.checks.table import Numbers, ask
+from voxlate.checks.table import Numbers, ask, first
 from voxlate.scans.cases.align import Preparation
 from voxlate.scans.cases.case import MASK, PreparedCase
 from voxlate.scans.cases.case_header import CaseHeader
@@ -77,9 +75,9 @@ def misalignments(
 
 def check_together(case: PreparedCase) -> Iterator[Message]:
     """A message on scans of a case that are one, and on each that lies far from the first, moved or of another patient."""
-    for first, second in combinations(case.header.statistics, 2):
-        if np.array_equal(case.arrays[first], case.arrays[second]):
-            same = f"{first} and {second} have the same voxels."
+    for one, other in combinations(case.header.statistics, 2):
+        if np.array_equal(case.arrays[one], case.arrays[other]):
+            same = f"{one} and {other} have the same voxels."
             yield message("same-voxels", same, grade="do not trust")
     for name, found in misalignments(case, coarse=True).items():
         yield from check_apart(case.header, name, found)
@@ -87,18 +85,32 @@ def check_together(case: PreparedCase) -> Iterator[Message]:
 
 def check_apart(
     header: CaseHeader, name: str, found: Misalignment, advice: str = ""
-) -> list[Message]:
-    """A message where a scan is far from the scan that it was compared with; advice: what to do, beside looking at it."""
+) -> Iterator[Message]:
+    """A message where a scan is far from the scan that it was compared with, or how far is not known.
+
+    advice: what to do, beside looking at it.
+    """
+    numbers = {**_apart_numbers(header, found), "advice": advice}
+    for group in ("apart", "unmeasured"):
+        yield from ask(group, numbers, name)
+
+
+def is_misaligned(header: CaseHeader, measured: Misalignment) -> bool:
+    """Whether a scan is so far from the scan that it was compared with that it is said."""
+    return first("apart", _apart_numbers(header, measured)) is not None
+
+
+def _apart_numbers(header: CaseHeader, found: Misalignment) -> Numbers:
     resolved = [mm for axis, mm in zip("DHW", header.spacing_mm) if axis not in found.unseen]
     apart_mm = found.median_mm or 0.0
-    numbers: Numbers = {
+    return {
         "apart_mm": apart_mm,
         "p95_mm": found.p95_mm or 0.0,
         "voxels": apart_mm / max(resolved, default=math.inf),
+        "unmeasured": float(found.median_mm is None and found.reason != MAPS),
+        "reason": found.reason or NOTHING_IN_COMMON,
         "to": found.to,
-        "advice": advice,
     }
-    return ask("apart", numbers, name)
 
 
 def not_examined(shown: Sequence[str], misaligned: Mapping[str, Misalignment]) -> bool:
@@ -114,20 +126,10 @@ def to_refine(headers: Sequence[CaseHeader]) -> frozenset[str]:
 
 def check_alignment(headers: Sequence[CaseHeader], preparation: Preparation) -> Iterator[Message]:
     """A message on each misaligned pair, the worst first, on what cannot be measured, and on what was not examined."""
-    pairs = _worst_first(headers)
-    for header, name, found in pairs:
+    for header, name, found in _worst_first(headers):
         may_register = preparation.register is None and min(header.shape) >= LEAST_SLICES
         advice = " Register (--register rigid)." if may_register else ""
         yield from (said.on(header.case) for said in check_apart(header, name, found, advice))
-    reasons = grouped(
-        (found.reason or NOTHING_IN_COMMON, f"{header.case}/{name}")
-        for header, name, found in pairs
-        if found.median_mm is None and found.reason != MAPS
-    )
-    for reason, lost in reasons.items():
-        look = ". Look at them." if reason == NOTHING_IN_COMMON else "."
-        text = f"How far {first_of(lost, 3)} ({len(lost)} of {len(pairs)} pairs) lie from the fixed scan cannot be measured: {reason}{look}"
-        yield message("not-measured", text, pairs=len(lost))
     left = sum(not_examined(header.visible, header.misaligned) for header in headers)
     several = sum(len(header.visible) > 1 for header in headers)
     if 0 < left < several:

@@ -159,14 +159,22 @@ def slice_numbers(scan: Volume) -> dict[str, float]:
     if len(empty):
         numbers |= {"before": empty[0] - 1, "behind": empty[-1] + 1}
     numbers |= _continuity(slices, deviations) | _steps(scan)
+    for axis, step in enumerate((rows, columns), 1):
+        planes = np.moveaxis(image, axis, 0).reshape(image.shape[axis], -1)
+        planes = planes - planes.mean(axis=1, keepdims=True)
+        jumps = _continuity(planes, norm(planes, axis=1))
+        # planes behind a head show the table of a CT
+        if scan.unit != "HU" and jumps.get("jump", 0) > numbers.get("jump", 0):
+            at = jumps["jump_at"] * step
+            numbers |= {"jump": jumps["jump"], "jump_axis": axis, "jump_at": at}
     return {name: float(number) for name, number in numbers.items()}
 
 
 def _continuity(slices: Float32, deviations: Float32) -> dict[str, float]:
     """How the slices [N, P] of a scan, without their means, continue each other.
 
-    copied, copied_share: number and share of slices that are exact copies of the next one; jump: the largest difference of two neighbours, times
-    those around it; odd: how much a slice differs from the mean of its neighbours, in units of half their difference, and
+    copied, copied_share: number and share of slices that are exact copies of the next one; jump: the largest difference of
+    two neighbours, times those around it, also along the other axes; odd: how much a slice differs from the mean of its neighbours, in units of half their difference, and
     times those around it.
     """
     shown = np.flatnonzero(deviations > DIM * deviations.max())
@@ -188,7 +196,7 @@ def _continuity(slices: Float32, deviations: Float32) -> dict[str, float]:
         "copied_share": is_copy.mean(),
         "jump": jumps.max(),
         "jump_at": first + at,
-        "jump_to": first + at + 1,
+        "jump_axis": 0,
         "jump_deep": min(at, jumps[::-1].argmax()) / len(jumps),
         "odd": both.max(),
         "odd_at": first + 1 + both.argmax(),
@@ -200,7 +208,8 @@ def _steps(scan: Volume) -> dict[str, Any]:
     """How the brightness of planes changes along the axes of a scan.
 
     step: the largest lasting change between two planes, as a ratio, with its axis and the plane before it; darker: by how
-    much every second plane is darker; level: the largest ratio of a slice to both of its neighbours, in z alone.
+    much every second plane is darker; level: the largest ratio of a slice to both of its neighbours, in z alone; ramp: that of
+    the brightness at both ends of it.
     """
     numbers: dict[str, Any] = {"step": 1.0, "darker": 0.0}
     background = background_value(scan)
@@ -221,7 +230,11 @@ def _steps(scan: Volume) -> dict[str, Any]:
         bends = levels[1:-1] - (levels[:-2] + levels[2:]) / 2
         if axis == 0:
             most = np.abs(bends).argmax()
-            numbers |= {"level": np.exp(abs(bends[most])), "level_at": first + 1 + most}
+            numbers |= {
+                "level": np.exp(abs(bends[most])),
+                "level_at": first + 1 + most,
+                "ramp": np.exp(abs(sides[-1] - sides[0])),
+            }
         bends[1::2] *= -1
         numbers["darker"] = max(numbers["darker"], 1 - np.exp(-abs(np.median(bends))))
     return numbers

@@ -9,7 +9,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from voxlate.checks.audit import check_apart
+from voxlate.checks.audit import is_misaligned
 from voxlate.checks.survey import cohort_overview
 from voxlate.commands.api.next_steps import cohort_of
 from voxlate.evaluation.reports.alignment import misalignment_lines, registration_lines
@@ -32,7 +32,7 @@ def facts_of_prepared(folder: Path) -> dict[str, Any]:
     for entry in cohort.cases:
         header = cohort.header(entry.case)
         for name, found in entry.misaligned.items():
-            distances.append((entry.case, name, found, bool(check_apart(header, name, found))))
+            distances.append((entry.case, name, found, is_misaligned(header, found)))
     distances.sort(key=lambda row: -(row[2].median_mm or 0.0))
     return {
         "table": cohort_overview(cohort),

@@ -8,7 +8,7 @@ import numpy as np
 import scipy.ndimage
 
 from voxlate.base.arrays import Bool, Float32
-from voxlate.checks.audit import check_apart
+from voxlate.checks.audit import is_misaligned
 from voxlate.evaluation.scoring.metrics import SCOPED, ImagePair, Score, mae
 from voxlate.scans.cases.case import read_header
 from voxlate.scans.cases.prepared import case_path
@@ -39,7 +39,7 @@ def estimate_for(
             pairs.append(estimate)
         elif name in sources and estimate.to == modality:
             pairs.append(replace(estimate, to=name))
-    far = [estimate for estimate in pairs if check_apart(header, estimate.to, estimate)]
+    far = [estimate for estimate in pairs if is_misaligned(header, estimate)]
     return max(far, key=lambda estimate: estimate.median_mm or 0.0, default=None)
 
 
