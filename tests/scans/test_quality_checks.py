@@ -65,6 +65,18 @@ def cone() -> Volume:
     return Volume(data[None].astype(np.float32), np.diag([2.0, 2.0, 5.0, 1.0]), "a.u.", "t1")
 
 
+def test_slices_of_which_one_half_is_twice_as_far_apart_are_told():
+    z, y, x = np.ogrid[:64, :72, :64]
+    turned = (x - 32) * np.cos(z / 40) + (y - 36) * np.sin(z / 40)
+    body = np.hypot(y - 36, x - 32) < 28
+    folds = 500.0 * body * (1.5 + np.sin(turned))
+    folds += np.random.default_rng(0).normal(0, 5, folds.shape)
+    scan = Volume(folds[None].astype(np.float32), np.diag([2.0, 2.0, 2.0, 1.0]), "a.u.", "t1")
+    assert check_slices(scan) == []
+    (said,) = check_slices(replace(scan, data=scan.data[:, np.r_[:32, 32:64:2]]))
+    assert said.numbers["pace"] > 1.6
+
+
 EVEN_THEN_ODD = np.r_[0:24:2, 1:24:2]
 DARKER = np.where(np.arange(24) % 2, 0.5, 1.0)[:, None, None]
 EMPTIED = ~np.isin(np.arange(24), [8, 9, 10, 11])[:, None, None]

@@ -13,7 +13,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.linalg import norm
 from numpy.typing import NDArray
 
-from voxlate.base.arrays import Bool, Float32, Float64
+from voxlate.base.arrays import AnyArray, Bool, Float32, Float64
 from voxlate.base.messages import Message
 from voxlate.base.schema import Field
 from voxlate.checks.table import ask
@@ -35,7 +35,7 @@ FEWEST_SLICES = 8
 TINY = 1e-9
 DIM = 0.1  # of the largest deviation of a slice, from which it is compared with its neighbours; noise of air has 0.03
 ENDS = 10  # one in so many slices at either end is not, because bodies end steeply
-AROUND = 5  # slices on either side
+AROUND, EVEN = 5, 8  # slices on either side
 SAME = 1e-6
 ODD = 1.6
 SAMPLES = 100_000
@@ -162,11 +162,12 @@ def slice_numbers(scan: Volume) -> dict[str, float]:
     for axis, step in enumerate((rows, columns), 1):
         planes = np.moveaxis(image, axis, 0).reshape(image.shape[axis], -1)
         planes = planes - planes.mean(axis=1, keepdims=True)
-        jumps = _continuity(planes, norm(planes, axis=1))
-        # planes behind a head show the table of a CT
-        if scan.unit != "HU" and jumps.get("jump", 0) > numbers.get("jump", 0):
-            at = jumps["jump_at"] * step
-            numbers |= {"jump": jumps["jump"], "jump_axis": axis, "jump_at": at}
+        along = _continuity(planes, norm(planes, axis=1))
+        # planes behind a head show the table of a CT; vessels alone leave planes that are one
+        is_asked = scan.unit != "HU" and along.get("copied", 1) < 1
+        if is_asked and along["jump"] > numbers.get("jump", 0):
+            at = along["jump_at"] * step
+            numbers |= {"jump": along["jump"], "jump_axis": axis, "jump_at": at}
     return {name: float(number) for name, number in numbers.items()}
 
 
@@ -174,8 +175,8 @@ def _continuity(slices: Float32, deviations: Float32) -> dict[str, float]:
     """How the slices [N, P] of a scan, without their means, continue each other.
 
     copied, copied_share: number and share of slices that are exact copies of the next one; jump: the largest difference of
-    two neighbours, times those around it, also along the other axes; odd: how much a slice differs from the mean of its neighbours, in units of half their difference, and
-    times those around it.
+    two neighbours, times those around it; pace: how much these differences change from one place on; odd: how much a slice
+    differs from the mean of its neighbours, in units of half their difference, and times those around it.
     """
     shown = np.flatnonzero(deviations > DIM * deviations.max())
     first, last = shown[0] + len(shown) // ENDS, shown[-1] - len(shown) // ENDS
@@ -191,7 +192,11 @@ def _continuity(slices: Float32, deviations: Float32) -> dict[str, float]:
     odd_times = odd / np.maximum(_around(odd), TINY)
     both = np.minimum(odd, odd_times)
     at, is_copy = jumps.argmax(), apart < SAME
-    return {
+    numbers = {}
+    if len(apart) > 2 * EVEN:
+        _, paces = _changes(np.log(np.maximum(apart, SAME)), EVEN)
+        numbers = {"pace": np.exp(paces.max()), "pace_at": first + paces.argmax() + EVEN}
+    return numbers | {
         "copied": is_copy.sum(),
         "copied_share": is_copy.mean(),
         "jump": jumps.max(),
@@ -219,10 +224,7 @@ def _steps(scan: Volume) -> dict[str, Any]:
         beside, within = max(BESIDE, round(BESIDE_MM / mm)), max(1, round(STEP_MM / mm))
         if len(levels) < max(FEWEST_SLICES, 2 * beside):
             continue
-        sides = np.median(sliding_window_view(levels, beside), axis=1)
-        lasting = np.abs(sides[beside:] - sides[:-beside])
-        sudden = np.abs(levels[within:] - levels[:-within])[beside - 1 - (within - 1) // 2 :]
-        changes = np.minimum(lasting, sudden[: len(lasting)])
+        sides, changes = _changes(levels, beside, within)
         step = np.exp(changes.max())
         if step > numbers["step"]:
             at = first + changes.argmax() + beside - 1
@@ -238,6 +240,14 @@ def _steps(scan: Volume) -> dict[str, Any]:
         bends[1::2] *= -1
         numbers["darker"] = max(numbers["darker"], 1 - np.exp(-abs(np.median(bends))))
     return numbers
+
+
+def _changes(levels: AnyArray, beside: int, within: int = 1) -> tuple[AnyArray, AnyArray]:
+    """The medians of so many levels, and how much these change from each place on: at once (within so many), and lastingly."""
+    sides = np.median(sliding_window_view(levels, beside), axis=1)
+    lasting = np.abs(sides[beside:] - sides[:-beside])
+    sudden = np.abs(levels[within:] - levels[:-within])[beside - 1 - (within - 1) // 2 :]
+    return sides, np.minimum(lasting, sudden[: len(lasting)])
 
 
 def _levels(planes: Float32, background: float) -> tuple[int, Float64]:
