@@ -107,13 +107,10 @@ def tissue_moved(hu: float) -> Callable[[np.ndarray], np.ndarray]:
     return lambda ct: np.where(ct > -500, ct + hu, ct)
 
 
-def half_empty(air: float) -> Callable[[np.ndarray], np.ndarray]:
-    def empty(values: np.ndarray) -> np.ndarray:
-        values = values.copy()
-        values[: len(values) // 2] = air
-        return values
-
-    return empty
+def half_empty(values: np.ndarray) -> np.ndarray:
+    values = values.copy()
+    values[: len(values) // 2] = -1024
+    return values
 
 
 def as_t2(values: np.ndarray) -> np.ndarray:
@@ -134,22 +131,14 @@ KINDS = {
         lambda values: values + 1024,
         "ct of b (1 of 5 cases) is shifted by about 1024 HU (soft tissue at 1",
     ),
-    "-1024": (
-        "ct",
-        lambda values: values - 1024,
-        "ct of b (1 of 5 cases) is shifted by about 1024 HU (soft tissue at -9",
-    ),
     "ct z-scored": ("ct", z_scored, "ct of b (1 of 5 cases) is not in Hounsfield units"),
     "ct grey": ("ct", lambda values: (values.clip(-100, 155) + 100).round(), "windowed to grey"),
     "ct cut": ("ct", lambda values: values.clip(-160, 240), "is cut to a window (-160 to 240)"),
     "65535": ("ct", padded(65535), "is padded with a value that no tissue has (65535 HU)"),
-    "-3024": ("ct", padded(-3024), "is padded with a value that no tissue has (-3024 HU)"),
     **{f"tissue {by}": ("ct", tissue_moved(by), "at other HU") for by in (-100, 100)},
     "ct of 0 outside": ("ct", lambda values: np.where(values < -500, 0, values), "around the body"),
-    "half ct": ("ct", half_empty(-1024), "ct of b (1 of 5 cases) holds air or one value in much"),
-    "half ct of 0": ("ct", half_empty(0), "ct of b (1 of 5 cases) holds air or one value in much"),
+    "half ct": ("ct", half_empty, "ct of b (1 of 5 cases) holds air or one value in much"),
     "t1 z-scored": ("t1", z_scored, "t1 of b (1 of 5 cases) is z-scored"),
-    "t1 less its mean": ("t1", lambda values: 100 * z_scored(values), "(1 of 5 cases) is z-scored"),
     "t1 scaled": ("t1", lambda values: values / 200, "t1 of b (1 of 5 cases) has another scale"),
     "t2 as t1": ("t1", as_t2, "t1 of b (1 of 5 cases) has another contrast to its ct"),
     "t1 + 1000": ("t1", lambda values: values + 1000, "t1 of b (1 of 5 cases) has another value"),
@@ -159,7 +148,7 @@ KINDS = {
 
 
 OF_PLACES = (
-    *("mirrored left to right", "front to back", "upside down", "half ct", "half ct of 0"),
+    *("mirrored left to right", "front to back", "upside down", "half ct"),
     *("ct of 0 outside", "t2 as t1"),
 )
 

@@ -80,17 +80,17 @@ def check_together(case: PreparedCase) -> Iterator[Message]:
             same = f"{one} and {other} have the same voxels."
             yield message("same-voxels", same, grade="do not trust")
     for name, found in misalignments(case, coarse=True).items():
-        yield from check_apart(case.header, name, found)
+        yield from check_apart(case.header, name, found, of_input=1.0)
 
 
 def check_apart(
-    header: CaseHeader, name: str, found: Misalignment, advice: str = ""
+    header: CaseHeader, name: str, found: Misalignment, advice: str = "", of_input: float = 0.0
 ) -> Iterator[Message]:
     """A message where a scan is far from the scan that it was compared with, or how far is not known.
 
-    advice: what to do, beside looking at it.
+    advice: what to do, beside looking at it; of_input: 1 for scans that are given to a model.
     """
-    numbers = {**_apart_numbers(header, found), "advice": advice}
+    numbers = {**_apart_numbers(header, found), "advice": advice, "of_input": of_input}
     for group in ("apart", "unmeasured"):
         yield from ask(group, numbers, name)
 
