@@ -102,9 +102,9 @@ class Pairs:
         """The thumbnails of a case."""
         return self.compared[case] if case in self.compared else self.read(case)
 
-    def measure(self, case: str, scans: Scans) -> dict[str, Measured]:
+    def measure(self, case: str, scans: Scans) -> dict[str, dict[str, float]]:
         """Measure the pairs of a case, and give of each scan how much it resembles those of others, and fits better flipped."""
-        numbers = {name: Measured(flip=0.0) for name in scans}
+        numbers = {name: {"flip": 0.0} for name in scans}
         for name, scan in scans.items():
             alike = self._others(case, name, scan)
             if alike and name not in self.unasked:

@@ -66,7 +66,7 @@ def _thumbnail(array: AnyArray, own: Ends, shared: Ends, spacing_mm: Spacing) ->
     values = _on_lattice(array, [(0, length) for length in array.shape])
     padding = _padding(values)
     scanned = values if padding is None else values[values != np.float32(padding)]
-    floor = np.percentile(values, 5)
+    floor = float(np.percentile(values, 5))
     # a brain's fluid alone may be above Otsu's level
     is_cut_out = np.mean(values == np.float32(floor)) > CUT_OUT
     shown = _body_box(array, floor) if is_cut_out else own

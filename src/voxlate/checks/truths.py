@@ -22,7 +22,7 @@ from voxlate.checks.cohort_outliers import finding_messages
 from voxlate.checks.pairs import Pairs, Scans
 from voxlate.checks.quality_checks import slice_numbers
 from voxlate.checks.scan_numbers import FEWEST, TINY, numbers_of, odd_scans
-from voxlate.checks.table import Kind, Measured, ask, names_of
+from voxlate.checks.table import Kind, ask, names_of
 from voxlate.checks.thumbnail import best_flip, coarse, pair_similarity, thumbnails
 from voxlate.scans.images.grid import Grid, Volume, canonical_view
 from voxlate.scans.images.mask import foreground
@@ -208,7 +208,7 @@ def _pairs_of(
     truths: Mapping[str, SketchedTruth],
     scans: Mapping[str, Scans],
     of: Literal["source", "image"],
-    numbers: Mapping[str, Measured],
+    numbers: Mapping[str, dict[str, float]],
 ) -> Pairs:
     """Truths beside their sources, or their images; what a pair shows of a truth is added to its numbers."""
 
