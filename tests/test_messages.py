@@ -3,12 +3,11 @@
 import ast
 import json
 import re
-from string import Formatter
 
 from sources import ROOT, files, nodes
 from voxlate.base.codes import GRADES, codes
 from voxlate.base.messages import FILE, Message, message, read_messages, summarise, worst_grade
-from voxlate.checks.table import COMPARE, Row, _table, ask, rows
+from voxlate.checks.table import COMPARE, OR, ask, table
 from voxlate.commands.cli.messages import MOST, keep_messages, shorten
 
 DYNAMIC = "truth-"  # codes that are put together from the kind of a fault
@@ -29,23 +28,18 @@ def constants() -> tuple[set[str], set[str]]:
     return called, texts
 
 
-def checks() -> list[tuple[str, Row]]:
-    """The rows of the table of checks, each with its group."""
-    return [(group, row) for group in _table() for row in rows(group)]
-
-
 def test_every_row_of_checks_has_a_code_a_sentence_conditions_and_where_they_were_measured():
-    assert len(checks()) > 30
+    assert len(table()) > 30
     _, texts = constants()
-    for group, row in checks():
-        assert group in texts, "nothing asks for this group"
+    for row in table():
+        assert {*row.groups} <= texts, "nothing asks for this group"
         assert {row.code, *row.unless} <= codes().keys()
         assert row.measured.endswith(".")
-        conditions = [condition.split() for condition in (*row.when, *row.worse)]
-        numbers = {number: float(limit) for number, _, limit in conditions}
-        assert all(sign in COMPARE for _, sign, _ in conditions)
-        named = {field: 1.0 for _, field, *_ in Formatter().parse(row.text) if field}
-        said = row.message({row.times: 2.0, **named, **numbers}, "t1")
+        for condition in OR.join((*row.when, *row.worse, *row.excused)).split(OR):
+            _, sign, limit = condition.split()
+            assert sign in COMPARE
+            float(limit)
+        said = row.message(dict.fromkeys((*row.names, row.times), 2.0), "t1")
         assert said.grade in codes()[row.code].grades
 
 
@@ -60,7 +54,7 @@ def test_every_code_of_the_source_is_in_the_table_and_every_entry_is_used():
     called, texts = constants()
     assert len(called) > 60
     assert called - codes().keys() == set()
-    known = texts | {f"{DYNAMIC}{text}" for text in texts} | {row.code for _, row in checks()}
+    known = texts | {f"{DYNAMIC}{text}" for text in texts} | {row.code for row in table()}
     assert [code for code in codes() if code not in known] == []
     assert all(set(entry.grades) <= set(GRADES) for entry in codes().values())
 

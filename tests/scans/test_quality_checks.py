@@ -7,12 +7,12 @@ import pytest
 
 from rows import every_row
 from voxlate.checks.quality_checks import (
-    Quality,
-    check_noise,
     check_quality,
     check_slices,
+    quality_numbers,
     quality_of,
 )
+from voxlate.checks.table import ask
 from voxlate.scans.images.grid import Volume
 
 
@@ -41,17 +41,16 @@ def changed(scan: Volume, kind: str) -> Volume:
 
 @every_row(("kind", "value"), [("noise", 0.25), ("ghosts", 0.75), ("dark_mm", 23.0)])
 def test_what_is_wrong_with_a_scan_is_measured_and_said(scan, kind, value):
-    assert check_quality("t1", quality_of(scan), None) == []
-    found = quality_of(changed(scan, kind))
-    assert getattr(found, kind) == pytest.approx(value, rel=0.25)
-    (sentence,) = check_quality("t1", found, None)
-    assert sentence.grade == "caution"
+    assert check_quality(scan, None) == []
+    worse = changed(scan, kind)
+    assert getattr(quality_of(worse), kind) == pytest.approx(value, rel=0.25)
+    *_, sentence = check_quality(worse, None)
+    assert (sentence.code, sentence.grade) == ("quality", "caution")
 
 
-def test_scans_as_bad_as_those_of_the_training_are_ordinary():
-    noisy = Quality(noise=0.25, ghosts=0.0, dark_mm=0.0)
-    assert check_quality("t1", noisy, None)
-    assert check_quality("t1", noisy, noisy) == []
+def test_scans_as_bad_as_those_of_the_training_are_ordinary(scan):
+    noisy = changed(scan, "noise")
+    assert "quality" not in {one.code for one in check_quality(noisy, quality_of(noisy))}
 
 
 @pytest.fixture
@@ -64,6 +63,14 @@ def cone() -> Volume:
     body = np.hypot(y, x) < 30 - 0.8 * z
     data = np.abs(500.0 * body + draw.normal(0, 10, body.shape))
     return Volume(data[None].astype(np.float32), np.diag([2.0, 2.0, 5.0, 1.0]), "a.u.", "t1")
+
+
+def test_slices_of_which_one_half_is_twice_as_far_apart_are_told(cone):
+    z, y, x = np.ogrid[-32:32, -36:36, -32:32]
+    folds = 1.5 + np.sin(x * np.cos(z / 40) + y * np.sin(z / 40))
+    image = folds * (np.hypot(y, x) < 28) + np.random.default_rng(0).random(folds.shape) / 100
+    (said,) = check_slices(replace(cone, data=np.float32(image[None, np.r_[:32, 32:64:2]])))
+    assert "pace" in said.numbers
 
 
 EVEN_THEN_ODD = np.r_[0:24:2, 1:24:2]
@@ -113,12 +120,17 @@ POINTS = 2000.0 * (np.random.default_rng(0).random((24, 80, 64)) < 0.02)
             "odd",
             1.9,
         ),
+        (
+            lambda image: np.concatenate([image[..., :36], np.roll(image, 8, 1)[..., 36:]], 2),
+            "jump",
+            2.1,
+        ),
+        (lambda image: image * np.geomspace(1, 6, 24)[:, None, None], "ramp", 1.6),
         (lambda image: image + 800.0 * (np.arange(24) == 9)[:, None, None], "level", 1.2),
         (lambda image: image / image.max((1, 2), keepdims=True), "same_peak", 0.8),
         (lambda image: image * ~np.isin(np.arange(80), range(40, 44))[:, None], "gap_mm", 4),
         (lambda image: image + POINTS, "salt", 0.012),
         (lambda image: np.where(BALL, 0, image), "block_ml", 0.9),
-        (lambda image: np.where(BALL, 500, image), "block_ml", 0.9),
         (np.round, "flat", 0.5),
     ],
 )
@@ -145,13 +157,14 @@ def test_white_noise_inside_the_outline_of_a_body_is_no_anatomy_whatever_its_str
     inside = scan.data > 250
     noise = np.random.default_rng(0).uniform(1 - strength, 1 + strength, inside.shape)
     alone = replace(scan, data=(500 * inside * noise).astype(np.float32))
-    (sentence,) = check_noise(alone)
+    (sentence,) = ask("noise", quality_numbers(alone))
     assert sentence.code == "other-content"
     assert sentence.grade == "do not trust"
-    assert sentence.numbers["noise"] == pytest.approx(1, abs=0.15)
+    assert sentence.numbers["noise_alone"] == pytest.approx(1, abs=0.15)
 
 
 def test_a_scan_with_much_noise_still_shows_anatomy(scan):
-    assert check_noise(scan) == []
+    assert ask("noise", quality_numbers(scan)) == []
     noisy = scan.data + np.random.default_rng(1).normal(0, 20, scan.data.shape)
-    assert check_noise(replace(scan, data=noisy.astype(np.float32))) == []
+    noisy = replace(scan, data=noisy.astype(np.float32))
+    assert ask("noise", quality_numbers(noisy)) == []

@@ -20,7 +20,7 @@ from voxlate.base.messages import Message
 from voxlate.base.records import MOST, Name, Number, Record, Shape, checksum, write_tensors
 from voxlate.base.schema import Field
 from voxlate.checks.quality_checks import Quality, quality_of
-from voxlate.checks.table import Measured, Numbers, ask
+from voxlate.checks.table import Measured, ask
 from voxlate.checks.thumbnail import unit
 from voxlate.scans.cases.case_header import CaseHeader
 from voxlate.scans.images.filters import ndimage
@@ -344,10 +344,7 @@ def check_body(
 
     height: "any" where a scan of some slices is as good as one of the whole body.
     """
-    found, usual = check_content(anatomy, name, body), anatomy.usual.get(name)
-    if found or usual is None:
-        return found
-    return ask("body", _body_numbers(usual, body, anatomy.means[name], height), name)
+    return check_content(anatomy, name, body) or _ask("body", anatomy, name, body, height)
 
 
 def check_content(anatomy: Anatomy, name: str, body: Body) -> list[Message]:
@@ -355,38 +352,15 @@ def check_content(anatomy: Anatomy, name: str, body: Body) -> list[Message]:
 
     What else differs from the training then says nothing about the scan.
     """
+    return _ask("content", anatomy, name, body)
+
+
+def _ask(
+    group: str, anatomy: Anatomy, name: str, body: Body, height: str = "whole"
+) -> list[Message]:
     if (usual := anatomy.usual.get(name)) is None:
         return []
-    return ask("content", _content_numbers(usual, body, anatomy.means[name]), name)
-
-
-def _content_numbers(usual: BodyDistribution, body: Body, mean: Box) -> Numbers:
-    """See `content` in limits.toml.
-
-    Axes are exchanged where the body is then more similar to the mean box, or is as similar and only then has the
-    training's extents.
-    """
-    correlations = _correlations(body.box, mean)
-    own, largest = float(correlations[0]), float(correlations.max())
-    is_small = body.size < usual.size + np.log(CROP)
-    turned, axes, fits = max(
-        _turns(usual, body, mean, own, largest), default=(-2.0, (0, 1, 2), False)
-    )
-    # In the plane of the slices, or where extents are as usual and the gain is small, it may be a false alarm.
-    is_clear = axes[0] != 0 and (fits or turned > largest + CLEAR_GAIN)
-    return {
-        "cut_axes": int((is_small & body.cut).sum()),
-        "longest_mm": float(np.exp(body.size.max())),
-        "extent": " x ".join(f"{length:.0f}" for length in np.exp(body.size)),
-        "correlation": own,
-        "largest": largest,
-        "far": usual.distance(own),
-        "usual": 1 - usual.far,
-        "turned": turned,
-        "turned_far": usual.distance(turned),
-        "clear": float(is_clear),
-        "exchanged": " and ".join(AXES[k] for k in range(3) if axes[k] != k),
-    }
+    return ask(group, _body_numbers(usual, body, anatomy.means[name], height), name)
 
 
 def _turns(
@@ -403,17 +377,25 @@ def _turns(
             yield turned, axes, fits
 
 
-def _body_numbers(
-    usual: BodyDistribution, body: Body, mean: Box, height: Literal["whole", "any"]
-) -> Measured:
-    """See `body` in limits.toml."""
+def _body_numbers(usual: BodyDistribution, body: Body, mean: Box, height: str) -> Measured:
+    """See `content` and `body` in limits.toml.
+
+    Axes are exchanged where the body is then more similar to the mean box, or is as similar and only then has the
+    training's extents.
+    """
     correlations = _correlations(body.box, mean)
-    own, inside = float(correlations[0]), _inside(body.box, mean)
+    own, largest = float(correlations[0]), float(correlations.max())
+    is_small = body.size < usual.size + np.log(CROP)
+    turned, axes, fits = max(
+        _turns(usual, body, mean, own, largest), default=(-2.0, (0, 1, 2), False)
+    )
+    # In the plane of the slices, or where extents are as usual and the gain is small, it may be a false alarm.
+    is_clear = axes[0] != 0 and (fits or turned > largest + CLEAR_GAIN)
+    inside = _inside(body.box, mean)
     apart_inside = (1 - inside - usual.contrast) / usual.contrast_width
     apart, part_correlation, part_usual, part = max(
         (usual.distance(own), own, 1 - usual.far, "the scan"),
         (apart_inside, inside, 1 - usual.contrast, "the inside of its body"),
-        key=lambda measured: measured[0],
     )
     away = np.abs(body.size - usual.size) / usual.deviation
     if height == "any":
@@ -421,16 +403,25 @@ def _body_numbers(
     axis = int(away.argmax())
     least, most = usual.levels
     numbers: Measured = {
+        "cut_axes": int((is_small & body.cut).sum()),
+        "longest_mm": float(np.exp(body.size.max())),
+        "extent": " x ".join(f"{length:.0f}" for length in np.exp(body.size)),
         "correlation": own,
+        "largest": largest,
         "far": usual.distance(own),
+        "usual": 1 - usual.far,
+        "turned": turned,
+        "turned_far": usual.distance(turned),
+        "clear": float(is_clear),
+        "exchanged": " and ".join(AXES[k] for k in range(3) if axes[k] != k),
         "part": part,
         "apart": apart,
         "part_correlation": part_correlation,
         "part_usual": part_usual,
         "deviations": float(away[axis]),
-        "size_times": float(away[axis]) / FAR_SIZE,
         "size_mm": float(np.exp(body.size[axis])),
         "usual_mm": float(np.exp(usual.size[axis])),
+        "size_times": float(away[axis]) / FAR_SIZE,
         "side": ("high", "deep", "wide")[axis],
         "level": body.level,
         "least": least,

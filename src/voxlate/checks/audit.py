@@ -1,6 +1,7 @@
 """The misalignment of the scans of prepared cases, and the pairs of a cohort that a user should look at."""
 
 import hashlib
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -9,17 +10,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from voxlate.base.errors import first_of
-from voxlate.base.groups import grouped
 from voxlate.base.messages import Message, message
-from voxlate.checks.table import ask
+from voxlate.checks.table import Numbers, ask, first
 from voxlate.scans.cases.align import Preparation
 from voxlate.scans.cases.case import MASK, PreparedCase
 from voxlate.scans.cases.case_header import CaseHeader
 from voxlate.scans.images.misalignment import NOTHING_IN_COMMON, Misalignment, misalignment
 
-WORTH_A_WORD_MM = 1.5  # three times what phantoms show to be the estimate's error
-FAR_MM = 5.0  # from which on no training can use the pair; 10° or a stretch by 1.15 of a head are 6 to 9 mm
 REFINED_MM = 1.0  # of a coarse estimate, whose error is below 0.7 mm
 MOST_PAIRS = 6
 LEAST_SLICES = 4  # along each axis, as registration asks for
@@ -78,12 +75,42 @@ def misalignments(
 
 def check_together(case: PreparedCase) -> Iterator[Message]:
     """A message on scans of a case that are one, and on each that lies far from the first, moved or of another patient."""
-    for first, second in combinations(case.header.statistics, 2):
-        if np.array_equal(case.arrays[first], case.arrays[second]):
-            same = f"{first} and {second} have the same voxels."
+    for one, other in combinations(case.header.statistics, 2):
+        if np.array_equal(case.arrays[one], case.arrays[other]):
+            same = f"{one} and {other} have the same voxels."
             yield message("same-voxels", same, grade="do not trust")
     for name, found in misalignments(case, coarse=True).items():
-        yield from ask("together", {"median_mm": found.median_mm or 0.0, "to": found.to}, name)
+        yield from check_apart(case.header, name, found, of_input=1.0)
+
+
+def check_apart(
+    header: CaseHeader, name: str, found: Misalignment, advice: str = "", of_input: float = 0.0
+) -> Iterator[Message]:
+    """A message where a scan is far from the scan that it was compared with, or how far is not known.
+
+    advice: what to do, beside looking at it; of_input: 1 for scans that are given to a model.
+    """
+    numbers = {**_apart_numbers(header, found), "advice": advice, "of_input": of_input}
+    for group in ("apart", "unmeasured"):
+        yield from ask(group, numbers, name)
+
+
+def is_misaligned(header: CaseHeader, measured: Misalignment) -> bool:
+    """Whether a scan is so far from the scan that it was compared with that it is said."""
+    return first("apart", _apart_numbers(header, measured)) is not None
+
+
+def _apart_numbers(header: CaseHeader, found: Misalignment) -> Numbers:
+    resolved = [mm for axis, mm in zip("DHW", header.spacing_mm) if axis not in found.unseen]
+    apart_mm = found.median_mm or 0.0
+    return {
+        "apart_mm": apart_mm,
+        "p95_mm": found.p95_mm or 0.0,
+        "voxels": apart_mm / max(resolved, default=math.inf),
+        "unmeasured": float(found.median_mm is None and found.reason != MAPS),
+        "reason": found.reason or NOTHING_IN_COMMON,
+        "to": found.to,
+    }
 
 
 def not_examined(shown: Sequence[str], misaligned: Mapping[str, Misalignment]) -> bool:
@@ -99,30 +126,10 @@ def to_refine(headers: Sequence[CaseHeader]) -> frozenset[str]:
 
 def check_alignment(headers: Sequence[CaseHeader], preparation: Preparation) -> Iterator[Message]:
     """A message on each misaligned pair, the worst first, on what cannot be measured, and on what was not examined."""
-    pairs = _worst_first(headers)
-    for header, name, found in pairs:
-        if not is_misaligned(header, found):
-            continue
+    for header, name, found in _worst_first(headers):
         may_register = preparation.register is None and min(header.shape) >= LEAST_SLICES
         advice = " Register (--register rigid)." if may_register else ""
-        text = f"{name} lies {found.median_mm:.1f} mm (95th percentile {found.p95_mm:.1f}) from {found.to}.{advice}"
-        far_mm = found.median_mm or 0.0
-        yield message(
-            "misaligned",
-            text,
-            grade="caution" if far_mm > FAR_MM else "note",
-            case=header.case,
-            median_mm=far_mm,
-        )
-    reasons = grouped(
-        (found.reason or NOTHING_IN_COMMON, f"{header.case}/{name}")
-        for header, name, found in pairs
-        if found.median_mm is None and found.reason != MAPS
-    )
-    for reason, lost in reasons.items():
-        look = ". Look at them." if reason == NOTHING_IN_COMMON else "."
-        text = f"How far {first_of(lost, 3)} ({len(lost)} of {len(pairs)} pairs) lie from the fixed scan cannot be measured: {reason}{look}"
-        yield message("not-measured", text, pairs=len(lost))
+        yield from (said.on(header.case) for said in check_apart(header, name, found, advice))
     left = sum(not_examined(header.visible, header.misaligned) for header in headers)
     several = sum(len(header.visible) > 1 for header in headers)
     if 0 < left < several:
@@ -145,9 +152,3 @@ def _worst_first(headers: Sequence[CaseHeader]) -> list[_Pair]:
         for name, found in header.misaligned.items()
     )
     return sorted(pairs, key=lambda pair: -(pair.found.median_mm or 0.0))
-
-
-def is_misaligned(header: CaseHeader, measured: Misalignment) -> bool:
-    """Whether a scan is more than 1.5 mm, or a voxel where that is more, from the scan it was compared with."""
-    resolved = [mm for axis, mm in zip("DHW", header.spacing_mm) if axis not in measured.unseen]
-    return (measured.median_mm or 0.0) > max([WORTH_A_WORD_MM, *resolved])

@@ -4,7 +4,7 @@ Each scan is described by a few numbers, and each pair of scans by its similarit
 other cases names the case.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
@@ -13,8 +13,8 @@ from voxlate.base.arrays import AnyArray, Bool
 from voxlate.base.errors import BadInput, first_of, plural
 from voxlate.base.groups import grouped
 from voxlate.base.messages import Message, message
-from voxlate.checks.pairs import Finding, Pairs, Scans
-from voxlate.checks.scan_numbers import ScanNumbers, numbers_of, oddity, usual_numbers
+from voxlate.checks.pairs import Pairs, Scans
+from voxlate.checks.scan_numbers import Finding, ScanNumbers, numbers_of, odd_scans
 from voxlate.checks.table import first
 from voxlate.checks.thumbnail import thumbnails
 from voxlate.scans.cases.case import MASK
@@ -71,14 +71,14 @@ def _findings(headers: Sequence[CaseHeader], read: Read) -> Iterator[Finding]:
     unasked = {MASK, *(name for name, unit in units if unit == "HU")}
     patients = {header.case: header.patient for header in headers}
     pairs = Pairs(patients, reference, thumbnails_of, unasked)
-    numbers = dict[str, dict[str, ScanNumbers]]()  # by modality and case
-    masks = {}
+    numbers = defaultdict[str, dict[str, ScanNumbers]](dict)  # by modality and case
     for header in headers:
         scans = pairs.thumbnails(header.case)
+        in_pairs = pairs.measure(header.case, scans)
         for name, unit in header.units.items():
             # compared with the reference scan; that one with the first other scan
             others = sorted(scans.keys() - {name, MASK}, key=lambda k: (k != reference, k))
-            numbers.setdefault(name, {})[header.case] = numbers_of(
+            of_scan = numbers_of(
                 name,
                 unit,
                 header.statistics[name],
@@ -86,28 +86,20 @@ def _findings(headers: Sequence[CaseHeader], read: Read) -> Iterator[Finding]:
                 scans.get(name),
                 scans[others[0]] if others else None,
             )
+            numbers[name][header.case] = {**of_scan, **in_pairs.get(name, {})}
         if MASK in scans and reference in scans:
-            masks[header.case] = _mask_numbers(scans[MASK].values > 0, scans[reference].body)
-        pairs.measure(header.case, scans)
-    odd = {}
-    for name, of_name in numbers.items():
-        usual = usual_numbers([*of_name.values()])
-        for case, scan in of_name.items():
-            if said := oddity(scan, usual, len(of_name)):
-                odd[case, name] = Finding(name, case, *said)
+            numbers[MASK][header.case] = _mask_numbers(
+                scans[MASK].values > 0, scans[reference].body
+            )
+    odd = {(one.case, one.name): one for one in odd_scans(numbers)}
     # a body is measured in another scan of the case, which may be the wrong one
-    alone = Counter(case for case, _ in odd)
-    named = {key for key, one in odd.items() if one.code != "empty-body" or alone[key[0]] == 1}
-    yield from (odd[key] for key in odd if key in named)
-    usual = usual_numbers([*masks.values()])
-    for case, of_mask in masks.items():
-        median, deviation = usual["more_outside"]
-        away = {"away": of_mask["more_outside"] - median, "spread": deviation}
-        said = first("mask", of_mask | away)
-        if said and (case, reference) not in named:
-            named.add((case, MASK))
-            yield Finding(MASK, case, *said)
-    yield from pairs.findings(named)
+    several = Counter(case for case, name in odd if name != MASK)
+    for (case, name), one in [*odd.items()]:
+        is_of_other = one.code == "empty-body" and several[case] > 1
+        if is_of_other or (name == MASK and (case, reference) in odd):
+            del odd[case, name]
+    yield from odd.values()
+    yield from pairs.findings(odd)
 
 
 def _comparable(header: CaseHeader) -> list[str]:
@@ -128,8 +120,9 @@ def refuse_misplaced(path: Path, inside: Bool, body: Bool) -> None:
     """Raise BadInput where a mask holds the background of the truth, lies outside of its body, or outlines another body."""
     size = float(inside.sum()) / max(1, body.sum())
     within = {"size": size, "in_body": float(body[inside].mean()) if size else 1.0}
-    said = first("mask", _mask_numbers(inside, body) | within)
-    if said and said[0] != "whole-mask":
+    numbers = _mask_numbers(inside, body) | within
+    row = first("of_cohort", numbers)
+    if row and row.code != "whole-mask":
         raise BadInput(
-            f"{path}: expected a mask on the body of this truth, found one that holds {said[1]}. Take that of the same scan, invert it, or choose another --mask."
+            f"{path}: expected a mask on the body of this truth, found one that holds {row.brief.format_map(numbers)}. Take that of the same scan, invert it, or choose another --mask."
         )

@@ -8,10 +8,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from voxlate.base.codes import Grade
-from voxlate.base.errors import first_of, plural
+from voxlate.base.errors import first_of
 from voxlate.base.groups import grouped
-from voxlate.base.messages import Message, message
+from voxlate.base.messages import Message
 from voxlate.checks.same_scan import (
     LEAST,
     LEAST_FLAT,
@@ -23,7 +22,7 @@ from voxlate.checks.same_scan import (
     signature_of,
     similar,
 )
-from voxlate.checks.table import first
+from voxlate.checks.table import Numbers, ask, first
 from voxlate.scans.cases.case import MASK, PreparedCase, open_case
 from voxlate.scans.cases.case_header import CaseHeader
 from voxlate.scans.images.mask import foreground
@@ -89,51 +88,36 @@ def check_copies(
 
     splits: of each patient; cases: the folder of the prepared cases; masks: the file of each case's mask.
     """
-    yield from _check_voxels(headers, splits)
+    scans = (_Scan(header, name) for header in headers for name in header.units)
+    for group in grouped((scan.voxels, scan) for scan in scans).values():
+        in_splits = {splits[scan.header.patient] for scan in group}
+        numbers: Numbers = {
+            "scans": len(group),
+            "patients": len({scan.header.patient for scan in group}),
+            "splits": len(in_splits),
+            "named": ", ".join(map(str, group)),
+            "among": ", ".join(sorted(in_splits)),
+        }
+        yield from ask("copies", numbers)
     # masks that lie in the folders of several patients; a box may be the field of view of all
     same = grouped(
         (header.voxels[MASK], header)
         for header in headers
         if header.case in masks and sum(header.mask_area) < np.ptp(header.mask_box, axis=1).prod()
     )
-    for group in same.values():
-        patients = {header.patient for header in group}
-        files = {masks[header.case].resolve() for header in group}
-        if len(patients) > 1 and len(files) > 1:
-            names = first_of([header.case for header in group], 3)
-            text = f"One mask is that of {len(patients)} patients, in files of their own: {names}."
-            yield message("same-mask", text, patients=len(patients))
+    for owners in same.values():
+        numbers = {
+            "patients": len({header.patient for header in owners}),
+            "masks": len({masks[header.case].resolve() for header in owners}),
+            "named": first_of([header.case for header in owners], 3),
+        }
+        yield from ask("copies", numbers)
     pairs = _find_changed(headers, cases)
-    if not pairs:
-        return
-    shown = [f"{scan} and {other}" for scan, other in pairs]
     across = sum(
         splits[scan.header.patient] != splits[other.header.patient] for scan, other in pairs
     )
-    leak = f" {plural(across, 'pair')} in two splits: scores will be too good." if across else ""
-    text = f"{plural(len(pairs), 'pair')} of scans of different patients show one scan, changed by noise, mirroring, a shift, a crop, resampling or its contrast: {first_of(shown, 3)}.{leak}"
-    # scores of a cohort whose splits share a scan are not to be trusted
-    grade: Grade | None = "do not trust" if across else None
-    yield message("changed-copy", text, grade=grade, pairs=len(pairs), across_splits=across)
-
-
-def _check_voxels(headers: Sequence[CaseHeader], splits: Mapping[str, str]) -> Iterator[Message]:
-    """A message for each array of voxels that several scans have."""
-    scans = (_Scan(header, name) for header in headers for name in header.units)
-    same = grouped((scan.voxels, scan) for scan in scans)
-    for group in same.values():
-        if len(group) == 1:
-            continue
-        patients = {scan.header.patient for scan in group}
-        across = {splits[patient] for patient in patients}
-        where = " of different patients" if len(patients) > 1 else ""
-        leak = f", in the splits {', '.join(sorted(across))}: scores will be too good"
-        grade: Grade | None = "do not trust"
-        if len(across) == 1:
-            is_drawn = not where and len({scan.name for scan in group}) == 1
-            leak, grade = "", "note" if is_drawn else None  # phantoms from one CT share it
-        text = f"The same voxels{where}: {', '.join(map(str, group))}{leak}."
-        yield message("same-voxels", text, grade=grade, scans=len(group), splits=len(across))
+    named = first_of([f"{scan} and {other}" for scan, other in pairs], 3)
+    yield from ask("copies", {"pairs": len(pairs), "across_splits": across, "named": named})
 
 
 def _find_changed(headers: Sequence[CaseHeader], cases: Path) -> list[tuple[_Scan, _Scan]]:

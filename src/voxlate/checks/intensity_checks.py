@@ -134,7 +134,7 @@ def check_tissue(ct: Volume) -> list[Message]:
     """A message where a CT is clipped to a window, or has soft tissue of other HU than patients, whatever its air has."""
     hu = coarse(ct.data[0])[0]
     high = float(hu.max())
-    numbers = {"high": high, "at_high": float((hu == high).mean()), **tissue_numbers(hu)}
+    numbers = {"ct": 1.0, "high": high, "at_high": float((hu == high).mean()), **tissue_numbers(hu)}
     return ask("tissue", numbers, ct.modality)
 
 

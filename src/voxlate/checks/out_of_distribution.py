@@ -12,14 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voxlate.base.arrays import Bool, Float32, Float64
-from voxlate.base.codes import Grade
-from voxlate.base.errors import plural
 from voxlate.base.groups import grouped
-from voxlate.base.messages import Message, grade_of_distance, message
+from voxlate.base.messages import Message
 from voxlate.base.records import Shape
 from voxlate.checks.anatomy import variance_of_extents
 from voxlate.checks.conformal import conformal_quantile, least_patients
 from voxlate.checks.patch_features import blur, gradient
+from voxlate.checks.table import ask
 from voxlate.scans.images.filters import ndimage
 from voxlate.scans.images.mask import Spacing, box_around
 
@@ -43,11 +42,6 @@ LEAST_SPREAD, LEAST_WIDTH = 1e-3, 1e-6
 EXTENTS = 4  # logarithms of a body's three extents, and of the cubic root of its volume
 LARGEST = 1e9  # of a stored value: features are some network units
 
-DOUBTFUL: dict[Grade, str] = {
-    "note": "",
-    "caution": " The intervals may not hold.",
-    "do not trust": " Do not trust its intervals.",
-}
 STATISTICS = {
     "patches": "it looks different in most places",
     "farthest": "parts of it look different from all of theirs, as with metal, motion or another contrast",
@@ -136,17 +130,9 @@ class Verdict:
     @property
     def messages(self) -> list[Message]:
         """The largest deviation, and how reliable that is with few patients; none for a case in distribution."""
-        if not self.is_flagged:
-            return []
         worst = max(self.statistics, key=self.statistics.__getitem__)
-        grade = grade_of_distance(self.score)
-        text = f"The scan differs from those on which the error was measured: {STATISTICS[worst]}.{DOUBTFUL[grade]}"
-        count = self.patients
-        if count < PROVING:
-            text += f" (These were {plural(count, 'patient')}, so more than {FALSE_ALARMS:.0%} of ordinary scans may get this warning.)"
-        return [
-            message("calibration-distance", text, grade=grade, score=self.score, patients=count)
-        ]
+        numbers = {"score": self.score, "patients": self.patients, "proving": PROVING}
+        return ask("calibration", {**numbers, "how": STATISTICS[worst]})
 
     @property
     def entry(self) -> dict[str, object]:

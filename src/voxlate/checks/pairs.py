@@ -11,10 +11,10 @@ from itertools import chain, product
 import numpy as np
 
 from voxlate.base.arrays import Float64
-from voxlate.base.codes import codes
 from voxlate.base.groups import grouped
 from voxlate.base.similarity import Counts
 from voxlate.checks.audit import choose_cases
+from voxlate.checks.scan_numbers import TINY, Finding
 from voxlate.checks.table import Measured, first
 from voxlate.checks.thumbnail import (
     Thumbnail,
@@ -28,31 +28,10 @@ from voxlate.scans.cases.case import MASK
 COMPARED = 12  # cases that every case is compared with
 MOST_SUSPECTS = 40
 CLEAR = 1.25  # times as similar as with any other patient, from which a pair is no suspect
-TINY = 1e-6
 SIDES = {"D": "upside down", "H": "front to back", "W": "left to right"}
 
 Scans = Mapping[str, Thumbnail]
 ByCase = dict[str, Measured]
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What is wrong with a scan of a case: a code, numbers in brackets, and the scan that it is compared with.
-
-    modality: whose contrast the scan has.
-    """
-
-    name: str
-    case: str
-    code: str
-    numbers: str = ""
-    partner: str = ""
-    modality: str = ""
-
-    def clause(self, partner: str) -> str:
-        """What its code means, without "a scan"; partner: the scan that it is compared with."""
-        _, _, what = codes()[self.code].meaning.split(" ", 2)
-        return what.format(partner=partner)
 
 
 @dataclass(frozen=True)
@@ -81,6 +60,11 @@ class _Pair:
         lower, upper = self.curve - curve
         shared = self.counts.min(axis=0)
         return float(np.sqrt(((upper - lower) ** 2 * shared).sum() / max(shared.sum(), 1)))
+
+    @property
+    def flip(self) -> float:
+        """How many times as similar it is after flips."""
+        return self.flipped / max(self.own, TINY)
 
     @property
     def is_suspect(self) -> bool:
@@ -113,20 +97,20 @@ class Pairs:
         }
         self.read = thumbnails
         self.pairs = dict[str, dict[str, _Pair]]()
-        self.resembles = dict[tuple[str, str], float]()
 
     def thumbnails(self, case: str) -> Scans:
         """The thumbnails of a case."""
         return self.compared[case] if case in self.compared else self.read(case)
 
-    def measure(self, case: str, scans: Scans) -> None:
-        """Measure the pairs of a case."""
+    def measure(self, case: str, scans: Scans) -> dict[str, dict[str, float]]:
+        """Measure the pairs of a case, and give of each scan how much it resembles those of others, and fits better flipped."""
+        numbers = {name: {"flip": 0.0} for name in scans}
         for name, scan in scans.items():
             alike = self._others(case, name, scan)
             if alike and name not in self.unasked:
-                self.resembles[case, name] = resemblance(scan, alike)
+                numbers[name]["alike"] = resemblance(scan, alike)
         if self.reference not in scans:
-            return
+            return numbers
         reference = scans[self.reference]
         pairs = self.pairs.setdefault(case, {})
         for name in scans.keys() - {self.reference}:
@@ -136,7 +120,11 @@ class Pairs:
             ]
             own = pair_similarity(reference, scan)
             curve = class_curve(reference, scan)
-            pairs[name] = _Pair(own, others, *best_flip(reference, scan), *curve, len(scan.own))
+            pair = _Pair(own, others, *best_flip(reference, scan), *curve, len(scan.own))
+            pairs[name] = pair
+            numbers[name]["flip"] = pair.flip
+        numbers[self.reference]["flip"] = max((pair.flip for pair in pairs.values()), default=0.0)
+        return numbers
 
     def _others(self, case: str, name: str, like: Thumbnail) -> list[Thumbnail]:
         """The thumbnails of a scan of other patients on the same lattice, of the cases that all are compared with."""
@@ -153,49 +141,43 @@ class Pairs:
 
         Where all of a case's pairs are wrong, the reference scan is named, unless scans are exchanged.
         """
-        by_name = grouped((name, value) for (_, name), value in self.resembles.items())
-        usual = {name: float(np.median(values)) for name, values in by_name.items()}
-        alone = set(named)
-        for (case, name), value in self.resembles.items():
-            numbers = {"alike": value, "usual": usual[name], "cases": len(by_name[name])}
-            said = None if (case, name) in alone else first("resemblance", numbers)
-            if said and not self._is_turned(case, name):
-                alone.add((case, name))
-                yield Finding(name, case, *said)
         pairs = {
-            case: {name: pair for name, pair in of_case.items() if (case, name) not in alone}
+            case: {name: pair for name, pair in of_case.items() if (case, name) not in named}
             for case, of_case in self.pairs.items()
-            if (case, self.reference) not in alone
+            if (case, self.reference) not in named
         }
         by_name_and_case = {
             name: {case: some[name] for case, some in pairs.items() if name in some}
             for name in sorted({*chain.from_iterable(pairs.values())})
         }
         found = chain.from_iterable(map(self._of_scan, by_name_and_case, by_name_and_case.values()))
-        findings = grouped((one.case, one) for one in found)
+        findings = grouped((one.case, (one, modality)) for one, modality in found)
         for case, several in findings.items():
-            exchanged = {finding.modality for finding in several} & {one.name for one in several}
+            exchanged = {modality for _, modality in several} & {one.name for one, _ in several}
             if len(several) == len(pairs[case]) > 1 and not exchanged:
-                several = [replace(several[0], name=self.reference, partner="other scans")]
-            yield from several
+                yield replace(several[0][0], name=self.reference, partner="other scans")
+            else:
+                yield from (one for one, _ in several)
 
-    def _is_turned(self, case: str, name: str) -> bool:
-        """Whether a scan is turned against the others of its case, which says more than that it resembles no other."""
-        pairs = self.pairs.get(case, {})
-        several = [pairs[name]] if name in pairs else [*pairs.values()]
-        return any(first("pair", _of_flip(pair)) for pair in several)
-
-    def _of_scan(self, name: str, pairs: Mapping[str, _Pair]) -> Iterator[Finding]:
-        """The first row that fits each pair of a scan with the reference scans."""
-        numbers = {case: _of_flip(pair) for case, pair in pairs.items()}
+    def _of_scan(self, name: str, pairs: Mapping[str, _Pair]) -> Iterator[tuple[Finding, str]]:
+        """The first row that fits each pair of a scan with the reference scans, and the modality whose contrast it has."""
+        numbers: ByCase = {
+            case: {
+                "slices": pair.slices,
+                "flip": pair.flip,
+                "how": " and ".join(SIDES[axis] for axis in pair.axes),
+            }
+            for case, pair in pairs.items()
+        }
         for measure in (self._contrasts, self._foreign, self._exchanged):
             for case, further in measure(name, pairs).items():
                 numbers[case] |= further
         for case, of_case in numbers.items():
-            if said := first("pair", of_case):
-                code, text = said
-                modality = str(of_case["nearest"]) if code == "contrast-of-modality" else ""
-                yield Finding(name, case, code, text, self.reference, modality)
+            if row := first("pair", of_case):
+                has_nearest = row.code == "contrast-of-modality"
+                brief = row.brief.format_map(of_case)
+                finding = Finding(name, case, row, brief, self.reference)
+                yield finding, str(of_case["nearest"]) if has_nearest else ""
 
     def _exchanged(self, name: str, pairs: Mapping[str, _Pair]) -> ByCase:
         """How much better the reference scan of one case fits the scan of another, of the least similar pairs."""
@@ -266,8 +248,3 @@ class Pairs:
                 "nearest_share": distances[nearest] / max(own, TINY),
             }
         return numbers
-
-
-def _of_flip(pair: _Pair) -> Measured:
-    how = " and ".join(SIDES[axis] for axis in pair.axes)
-    return {"slices": pair.slices, "flip": pair.flipped / max(pair.own, TINY), "how": how}

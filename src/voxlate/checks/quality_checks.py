@@ -4,7 +4,7 @@ The first three are measured on some slices. Limits are in limits.toml; a traini
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from itertools import product
 from typing import Annotated, Any
 
@@ -13,7 +13,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.linalg import norm
 from numpy.typing import NDArray
 
-from voxlate.base.arrays import Bool, Float32, Float64
+from voxlate.base.arrays import AnyArray, Bool, Float32, Float64
 from voxlate.base.messages import Message
 from voxlate.base.schema import Field
 from voxlate.checks.table import ask
@@ -35,7 +35,7 @@ FEWEST_SLICES = 8
 TINY = 1e-9
 DIM = 0.1  # of the largest deviation of a slice, from which it is compared with its neighbours; noise of air has 0.03
 ENDS = 10  # one in so many slices at either end is not, because bodies end steeply
-AROUND = 5  # slices on either side
+AROUND, EVEN = 5, 8  # slices on either side
 SAME = 1e-6
 ODD = 1.6
 SAMPLES = 100_000
@@ -71,14 +71,24 @@ class Quality:
 
 def quality_of(scan: Volume) -> Quality:
     """The quality of a canonical scan, from slices in its middle."""
+    numbers = quality_numbers(scan)
+    return Quality(*(numbers.get(field.name, 0.0) for field in fields(Quality)))
+
+
+def quality_numbers(scan: Volume) -> dict[str, float]:
+    """Numbers of slices in the middle of a canonical scan: see `quality` in limits.toml; the first alone where its body is dark."""
     chosen = _middle_slices(scan)
     image = chosen.data[0]
     body = foreground(chosen)
+    if not body.any():
+        return {}
+    curvature = np.abs(ndimage.convolve(image, CURVATURE[None]))[body]
+    noise = float(np.median(curvature)) / CURVATURE_NORM
     background = background_value(chosen)
-    median = float(np.median(image[body])) - background if body.any() else 0.0
+    median = float(np.median(image[body])) - background
+    numbers = {"noise_alone": noise / max(float(image[body].std()), TINY)}
     if median <= 0:
-        return Quality(0.0, 0.0, 0.0)
-    noise = _noise(image, body) / median
+        return numbers
     dark = image < background + DARK * median
     pixel_mm = chosen.grid.spacing_mm[1:]
     bright = ~dark & body
@@ -87,30 +97,17 @@ def quality_of(scan: Volume) -> Quality:
         float(ndimage.distance_transform_edt(np.pad(plane, 1), sampling=pixel_mm).max())
         for plane in dark & (_enclosed(bright, 1) | _enclosed(bright, 2))
     )
-    return Quality(min(noise, 1e4), _ghosts(image, pixel_mm), radius_mm)
+    measured = min(noise / median, 1e4), _ghosts(image, pixel_mm), radius_mm
+    return numbers | dict(zip(("noise", "ghosts", "dark_mm"), measured))
 
 
-def _noise(image: Float32, body: Bool) -> float:
-    """The standard deviation of the noise in a body."""
-    curvature = np.abs(ndimage.convolve(image, CURVATURE[None]))[body]
-    return float(np.median(curvature)) / CURVATURE_NORM
-
-
-def check_noise(scan: Volume) -> list[Message]:
-    """A message where the body of a canonical scan holds noise alone, whatever its outline is."""
-    chosen = _middle_slices(scan)
-    image = chosen.data[0]
-    body = foreground(chosen)
-    variation = float(image[body].std()) if body.any() else 0.0
-    share = _noise(image, body) / variation if variation > 0 else 0.0
-    return ask("noise", {"noise": share}, scan.modality)
-
-
-def check_quality(name: str, found: Quality, trained: Quality | None) -> list[Message]:
-    """Messages where a scan is worse than ordinary scans and than those of the training."""
-    numbers, worst = asdict(found), asdict(trained or Quality(0.0, 0.0, 0.0))
-    times = {f"{key}_times": value / max(worst[key], TINY) for key, value in numbers.items()}
-    return ask("quality", numbers | times, name)
+def check_quality(scan: Volume, trained: Quality | None) -> list[Message]:
+    """Messages where a canonical scan is worse than ordinary scans and than those of the training, or holds noise alone."""
+    numbers, worst = quality_numbers(scan), {} if trained is None else vars(trained)
+    times = {
+        f"{key}_times": value / max(worst.get(key, 0.0), TINY) for key, value in numbers.items()
+    }
+    return ask("quality", numbers | times, scan.modality)
 
 
 def check_slices(scan: Volume) -> list[Message]:
@@ -162,15 +159,24 @@ def slice_numbers(scan: Volume) -> dict[str, float]:
     if len(empty):
         numbers |= {"before": empty[0] - 1, "behind": empty[-1] + 1}
     numbers |= _continuity(slices, deviations) | _steps(scan)
+    for axis, step in enumerate((rows, columns), 1):
+        planes = np.moveaxis(image, axis, 0).reshape(image.shape[axis], -1)
+        planes = planes - planes.mean(axis=1, keepdims=True)
+        along = _continuity(planes, norm(planes, axis=1))
+        # planes behind a head show the table of a CT; vessels alone leave planes that are one
+        is_asked = scan.unit != "HU" and along.get("copied", 1) < 1
+        if is_asked and along["jump"] > numbers.get("jump", 0):
+            at = along["jump_at"] * step
+            numbers |= {"jump": along["jump"], "jump_axis": axis, "jump_at": at}
     return {name: float(number) for name, number in numbers.items()}
 
 
 def _continuity(slices: Float32, deviations: Float32) -> dict[str, float]:
     """How the slices [N, P] of a scan, without their means, continue each other.
 
-    copied, copied_share: number and share of slices that are exact copies of the next one; jump: the largest difference of two neighbours, times
-    those around it; odd: how much a slice differs from the mean of its neighbours, in units of half their difference, and
-    times those around it.
+    copied, copied_share: number and share of slices that are exact copies of the next one; jump: the largest difference of
+    two neighbours, times those around it; pace: how much these differences change from one place on; odd: how much a slice
+    differs from the mean of its neighbours, in units of half their difference, and times those around it.
     """
     shown = np.flatnonzero(deviations > DIM * deviations.max())
     first, last = shown[0] + len(shown) // ENDS, shown[-1] - len(shown) // ENDS
@@ -186,12 +192,16 @@ def _continuity(slices: Float32, deviations: Float32) -> dict[str, float]:
     odd_times = odd / np.maximum(_around(odd), TINY)
     both = np.minimum(odd, odd_times)
     at, is_copy = jumps.argmax(), apart < SAME
-    return {
+    numbers = {}
+    if len(apart) > 2 * EVEN:
+        _, paces = _changes(np.log(np.maximum(apart, SAME)), EVEN)
+        numbers = {"pace": np.exp(paces.max()), "pace_at": first + paces.argmax() + EVEN}
+    return numbers | {
         "copied": is_copy.sum(),
         "copied_share": is_copy.mean(),
         "jump": jumps.max(),
         "jump_at": first + at,
-        "jump_to": first + at + 1,
+        "jump_axis": 0,
         "jump_deep": min(at, jumps[::-1].argmax()) / len(jumps),
         "odd": both.max(),
         "odd_at": first + 1 + both.argmax(),
@@ -203,7 +213,8 @@ def _steps(scan: Volume) -> dict[str, Any]:
     """How the brightness of planes changes along the axes of a scan.
 
     step: the largest lasting change between two planes, as a ratio, with its axis and the plane before it; darker: by how
-    much every second plane is darker; level: the largest ratio of a slice to both of its neighbours, in z alone.
+    much every second plane is darker; level: the largest ratio of a slice to both of its neighbours, in z alone; ramp: that of
+    the brightness at both ends of it.
     """
     numbers: dict[str, Any] = {"step": 1.0, "darker": 0.0}
     background = background_value(scan)
@@ -213,10 +224,7 @@ def _steps(scan: Volume) -> dict[str, Any]:
         beside, within = max(BESIDE, round(BESIDE_MM / mm)), max(1, round(STEP_MM / mm))
         if len(levels) < max(FEWEST_SLICES, 2 * beside):
             continue
-        sides = np.median(sliding_window_view(levels, beside), axis=1)
-        lasting = np.abs(sides[beside:] - sides[:-beside])
-        sudden = np.abs(levels[within:] - levels[:-within])[beside - 1 - (within - 1) // 2 :]
-        changes = np.minimum(lasting, sudden[: len(lasting)])
+        sides, changes = _changes(levels, beside, within)
         step = np.exp(changes.max())
         if step > numbers["step"]:
             at = first + changes.argmax() + beside - 1
@@ -224,10 +232,22 @@ def _steps(scan: Volume) -> dict[str, Any]:
         bends = levels[1:-1] - (levels[:-2] + levels[2:]) / 2
         if axis == 0:
             most = np.abs(bends).argmax()
-            numbers |= {"level": np.exp(abs(bends[most])), "level_at": first + 1 + most}
+            numbers |= {
+                "level": np.exp(abs(bends[most])),
+                "level_at": first + 1 + most,
+                "ramp": np.exp(abs(sides[-1] - sides[0])),
+            }
         bends[1::2] *= -1
         numbers["darker"] = max(numbers["darker"], 1 - np.exp(-abs(np.median(bends))))
     return numbers
+
+
+def _changes(levels: AnyArray, beside: int, within: int = 1) -> tuple[AnyArray, AnyArray]:
+    """The medians of so many levels, and how much these change from each place on: at once (within so many), and lastingly."""
+    sides = np.median(sliding_window_view(levels, beside), axis=1)
+    lasting = np.abs(sides[beside:] - sides[:-beside])
+    sudden = np.abs(levels[within:] - levels[:-within])[beside - 1 - (within - 1) // 2 :]
+    return sides, np.minimum(lasting, sudden[: len(lasting)])
 
 
 def _levels(planes: Float32, background: float) -> tuple[int, Float64]:

@@ -147,25 +147,22 @@ def correlation(field: Field, other: Field) -> float:
     shape = [fft.next_fast_len(n, True) for n in (depth, 2 * length, 2 * length)]
     first = fft.rfftn(field, shape)
     both = (1, -1)
-    best, laid = 0.0, other
-    place: tuple[int, ...] = (0, 0, 0)
+    best, laid, place = 0.0, other, 0
     for turned in (other, other.swapaxes(1, 2)):
         for flips in itertools.product(both if len(other) > 1 else (1,), both, both):
             posed = turned[:: flips[0], :: flips[1], :: flips[2]]
             products = fft.irfftn(first * np.conj(fft.rfftn(posed, shape)), shape)
             if (most := float(products.max())) > best:
-                best, laid = most, posed
-                place = tuple(map(int, np.unravel_index(products.argmax(), products.shape)))
-    a, b = (
-        np.pad(part, [(0, n - length) for n, length in zip(shape, part.shape)])
-        for part in (field, laid)
-    )
-    b = np.roll(b, place, (0, 1, 2))
+                best, laid, place = most, posed, int(products.argmax())
+    a, b = np.zeros((2, *shape), np.float32)
+    for whole, part in ((a, field), (b, laid)):
+        whole[tuple(map(slice, part.shape))] = part
+    b = np.roll(b, np.unravel_index(place, shape), (0, 1, 2))
     shared = (a != 0) & (b != 0)
     if 2 * shared.sum() < min(np.count_nonzero(field), np.count_nonzero(other)):
         return 0.0
-    norm = float(np.linalg.norm(a[shared]) * np.linalg.norm(b[shared]))
-    return float(a[shared] @ b[shared]) / max(norm, 1e-6)
+    a, b = a[shared], b[shared]
+    return float(a @ b) / max(float(np.linalg.norm(a) * np.linalg.norm(b)), 1e-6)
 
 
 def likeness(similarity: float, field: Field, other: Field) -> float:

@@ -1,14 +1,16 @@
 """The numbers of a scan that are compared with those of other cases; their limits are in limits.toml."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from voxlate.base.arrays import Float32
+from voxlate.base.codes import codes
 from voxlate.base.groups import grouped
 from voxlate.checks.audit import SHOW_ANATOMY
 from voxlate.checks.intensity_checks import AIR_HU, check_kind, tissue_numbers
-from voxlate.checks.table import first
+from voxlate.checks.table import Row, first
 from voxlate.checks.thumbnail import Thumbnail, empty_share
 from voxlate.scans.images.mask import Spacing
 from voxlate.scans.images.statistics import Statistics
@@ -24,6 +26,27 @@ TINY = 1e-9
 SIDES = ("z_mm", "y_mm", "x_mm")  # of voxels
 
 
+@dataclass(frozen=True)
+class Finding:
+    """What is wrong with a scan of a case: a row, numbers in brackets, and the scan that it is compared with."""
+
+    name: str
+    case: str
+    row: Row
+    numbers: str = ""
+    partner: str = ""
+
+    @property
+    def code(self) -> str:
+        """The code of its row."""
+        return self.row.code
+
+    def clause(self, partner: str) -> str:
+        """What its code means, without "a scan"; partner: the scan that it is compared with."""
+        _, _, what = codes()[self.code].meaning.split(" ", 2)
+        return what.format(partner=partner)
+
+
 def numbers_of(
     name: str,
     unit: str,
@@ -34,7 +57,7 @@ def numbers_of(
 ) -> ScanNumbers:
     """The numbers of a scan by name; without a thumbnail, those of its values alone. other: another scan of the case.
 
-    level is the decimal logarithm of the brightest values, of z-scored scans under another name; background is the lower
+    level is the decimal logarithm of the brightest values, signed_level that of z-scored scans; background is the lower
     quartile of the border of slices; empty is the share of the body that the other scan shows, where this one holds air
     or one value; unspaced is 1 where voxels have the sides that a file states by default, and only others have z_mm, y_mm
     and x_mm; depth and width are natural logarithms of the body's sides, which a slice does not have.
@@ -52,7 +75,7 @@ def numbers_of(
         "width": bright - everything.at(0.1),
         "cut": float(bright == high),
         "signed": float(signed),
-        "signed level" if signed else "level": float(np.log10(level)),
+        "signed_level" if signed else "level": float(np.log10(level)),
         "other_kind": float(not no_image and bool(check_kind(name, unit, statistics))),
         "unspaced": float(all(abs(side - 1) < 1e-6 for side in spacing_mm)),
         "background": low,
@@ -109,23 +132,27 @@ def usual_numbers(scans: Sequence[ScanNumbers]) -> Typical:
     return usual
 
 
-def oddity(scan: ScanNumbers, usual: Typical, cases: int) -> tuple[str, str] | None:
-    """The code of the first row that fits a scan, with numbers for brackets; cases: that are compared."""
-    numbers = {**scan, "cases": cases}
-    for name, value in scan.items():
-        median, deviation = usual[name]
-        apart = abs(value - median)
-        bare = name.removeprefix("signed ")
+def odd_scans(numbers: Mapping[str, Mapping[str, ScanNumbers]]) -> Iterator[Finding]:
+    """The first row that fits each scan beside the others of its name; numbers: by name and case."""
+    for name, of_name in numbers.items():
+        usual = usual_numbers([*of_name.values()])
+        for case, scan in of_name.items():
+            compared = _beside(scan, usual) | {"cases": len(of_name)}
+            if row := first("of_cohort", compared):
+                yield Finding(name, case, row, row.brief.format_map(compared))
+
+
+def _beside(scan: ScanNumbers, usual: Typical) -> dict[str, float]:
+    """The numbers of a scan, and of each the usual one and how far the scan is from it."""
+    numbers = {**scan}
+    for name, (median, deviation) in usual.items():
+        more = scan.get(name, np.nan) - median
+        apart = abs(more)
         numbers |= {
-            f"{bare}_usual": median,
-            f"{bare}_apart": apart,
-            f"{bare}_deviations": apart / deviation if deviation else np.inf,
+            f"{name}_usual": median,
+            f"{name}_more": more,
+            f"{name}_apart": apart,
+            f"{name}_deviations": apart / deviation if deviation else np.inf,
         }
-    numbers |= {
-        "empty_more": scan["empty"] - usual["empty"][0],
-        "high_share": scan["high"] / max(usual["bright"][0], TINY),
-        "usual_bright": 10 ** numbers["level_usual"],
-        # of a cohort of which only this scan has the sides that files state by default
-        **{f"{side}_usual": usual[side][0] for side in SIDES if side in usual},
-    }
-    return first("of_cohort", numbers)
+    numbers["high_share"] = scan.get("high", 0.0) / max(numbers.get("bright_usual", 0.0), TINY)
+    return numbers

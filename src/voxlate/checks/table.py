@@ -10,11 +10,13 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from voxlate.base.codes import Grade
 from voxlate.base.messages import Message, grade_of_distance, message
 
+# Of faults of truths.
+Kind = Literal["spacing", "unit", "blank", "padding", "offset", "window", "mirrored", "patient"]
 Numbers = Mapping[str, float | str]  # texts fill sentences alone
 Measured = dict[str, float | str]  # numbers to which others are added
 
@@ -26,32 +28,43 @@ COMPARE = {
     ">": operator.gt,
     ">=": operator.ge,
 }
+OR = " or "
 
 
 @dataclass(frozen=True)
 class Row:
-    """A row of a group: its code, conditions as "number > limit", and its sentence with the names of numbers.
+    """A row of one or several groups: its code, conditions as "number > limit", and its sentence with the names of numbers.
 
-    worse: conditions under which it is "do not trust"; grade: else, by default the usual one of its code; times: a number
-    that is the distance from a training, which then decides the grade; unless: codes of the same group after which it is
-    silent; measured: where its limits were.
+    A condition may be several, joined by "or". brief: what stands in brackets where scans of a cohort are named; worse:
+    conditions under which it is "do not trust"; grade: else, by default the usual one of its code; times: a number that
+    is the distance from a training, which then decides the grade; unless: codes of the same group after which it is
+    silent; excused: conditions on the image of a truth, under which it is silent; fault: for which a truth is left out;
+    measured: where its limits were.
     """
 
+    groups: Sequence[str]
     code: str
     when: Sequence[str]
-    text: str
+    measured: str
+    text: str = ""
+    brief: str = ""
     worse: Sequence[str] = ()
     grade: Grade | None = None
     times: str = ""
     unless: Sequence[str] = ()
-    measured: str = ""
+    excused: Sequence[str] = ()
+    fault: Kind | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
         """The names of the numbers in its conditions and its sentence."""
-        named = [condition.split()[0] for condition in (*self.when, *self.worse)]
-        named += FIELD.findall(self.text)
-        return tuple(dict.fromkeys(named))
+        conditions = OR.join((*self.when, *self.worse)).split(OR)
+        named = [condition.split()[0] for condition in conditions]
+        return tuple(dict.fromkeys(named + FIELD.findall(self.text)))
+
+    def holds(self, numbers: Numbers) -> bool:
+        """Whether its conditions hold."""
+        return _hold(self.when, numbers) and not (self.excused and _hold(self.excused, numbers))
 
     def message(self, numbers: Numbers, name: str) -> Message:
         """What the row says of a scan with this name."""
@@ -71,7 +84,7 @@ class Row:
 @functools.cache
 def rows(group: str) -> tuple[Row, ...]:
     """The rows of a group, in the order in which they are asked."""
-    return tuple(Row(**row) for row in _table()[group])
+    return tuple(row for row in table() if group in row.groups)
 
 
 def names_of(group: str) -> tuple[str, ...]:
@@ -80,31 +93,33 @@ def names_of(group: str) -> tuple[str, ...]:
 
 
 @functools.cache
-def _table() -> dict[str, list[dict[str, Any]]]:
+def table() -> tuple[Row, ...]:
+    """All rows."""
     import tomllib  # here, because --help needs none of it
 
-    return tomllib.loads(Path(__file__).with_name("limits.toml").read_text(encoding="utf-8"))
+    text = Path(__file__).with_name("limits.toml").read_text(encoding="utf-8")
+    return tuple(Row(**row) for row in tomllib.loads(text)["row"])
 
 
 def ask(group: str, numbers: Numbers, name: str = "") -> list[Message]:
     """The messages of all rows of a group that hold for the numbers of a scan."""
     said = list[Message]()
     for row in rows(group):
-        if _hold(row.when, numbers) and not {one.code for one in said} & {*row.unless}:
+        if row.holds(numbers) and not {one.code for one in said} & {*row.unless}:
             said.append(row.message(numbers, name))
     return said
 
 
-def first(group: str, numbers: Numbers) -> tuple[str, str] | None:
-    """The code of the first row of a group that holds, and its text; None where none holds."""
-    held = (row for row in rows(group) if _hold(row.when, numbers))
-    return next(((row.code, row.text.format_map(numbers)) for row in held), None)
+def first(group: str, numbers: Numbers) -> Row | None:
+    """The first row of a group that holds."""
+    return next((row for row in rows(group) if row.holds(numbers)), None)
 
 
 def _hold(conditions: Sequence[str], numbers: Numbers) -> bool:
     """Whether all conditions hold."""
-    for condition in conditions:
-        number, sign, limit = condition.split()
-        if number not in numbers or not COMPARE[sign](numbers[number], float(limit)):
-            return False
-    return True
+    return all(any(_is_met(one, numbers) for one in few.split(OR)) for few in conditions)
+
+
+def _is_met(condition: str, numbers: Numbers) -> bool:
+    number, sign, limit = condition.split()
+    return number in numbers and COMPARE[sign](numbers[number], float(limit))

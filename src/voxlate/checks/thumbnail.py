@@ -1,6 +1,6 @@
 """A thumbnail of a scan, by which scans of one case, of other cases, and truths are compared: one picture, one similarity."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, combinations, product
 
@@ -49,8 +49,11 @@ def thumbnails(
     """The thumbnail of each array [D, H, W] of one grid; none of a grid that is too small to show a body."""
     if min(arrays[reference].shape[1:]) < SMALLEST:
         return {}
-    box = _body_box(arrays[reference])
-    return {name: _thumbnail(array, box, spacing_mm) for name, array in arrays.items()}
+    boxes = {name: _body_box(array) for name, array in arrays.items()}
+    return {
+        name: _thumbnail(array, boxes[name], boxes[reference], spacing_mm)
+        for name, array in arrays.items()
+    }
 
 
 def coarse(array: AnyArray) -> tuple[Float32, list[int]]:
@@ -59,12 +62,14 @@ def coarse(array: AnyArray) -> tuple[Float32, list[int]]:
     return array[:: steps[0], :: steps[1], :: steps[2]].astype(np.float32), steps
 
 
-def _thumbnail(array: AnyArray, shared: Ends, spacing_mm: Spacing) -> Thumbnail:
-    own = _body_box(array)
+def _thumbnail(array: AnyArray, own: Ends, shared: Ends, spacing_mm: Spacing) -> Thumbnail:
     values = _on_lattice(array, [(0, length) for length in array.shape])
     padding = _padding(values)
     scanned = values if padding is None else values[values != np.float32(padding)]
-    shown = _body_box(array, above=_constant_floor)
+    floor = float(np.percentile(values, 5))
+    # a brain's fluid alone may be above Otsu's level
+    is_cut_out = np.mean(values == np.float32(floor)) > CUT_OUT
+    shown = _body_box(array, floor) if is_cut_out else own
     depth, height, width = ((end - first) * mm for (first, end), mm in zip(shown, spacing_mm))
     return Thumbnail(
         values,
@@ -76,17 +81,11 @@ def _thumbnail(array: AnyArray, shared: Ends, spacing_mm: Spacing) -> Thumbnail:
     )
 
 
-def _constant_floor(values: Float32) -> float:
-    """The constant around a body that was cut out, where there is one: a brain's fluid alone may be above Otsu's level."""
-    floor = float(np.percentile(values, 5))
-    return floor if np.mean(values == np.float32(floor)) > CUT_OUT else otsu(values)
-
-
-def _body_box(array: AnyArray, above: Callable[[Float32], float] = otsu) -> Ends:
-    """The box of the largest object above a level, whatever the unit."""
+def _body_box(array: AnyArray, level: float | None = None) -> Ends:
+    """The box of the largest object above a level, by default Otsu's, whatever the unit."""
     steps = [max(1, length // BODY_SIDE) for length in array.shape]
     few = array[:: steps[0], :: steps[1], :: steps[2]].astype(np.float32)
-    parts = components_of(few > above(few))
+    parts = components_of(few > (otsu(few) if level is None else level))
     if parts.count < 1:
         return [(0, length) for length in array.shape]
     which = np.arange(parts.count + 1) == parts.sizes().argmax()

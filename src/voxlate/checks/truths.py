@@ -5,7 +5,7 @@ other truths, never by the error of its image alone: a bad model is no reason to
 same, as after a training on such truths, nothing is said.
 """
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -19,36 +19,19 @@ from voxlate.base.groups import grouped
 from voxlate.base.messages import Message, message
 from voxlate.base.slabs import least_and_most
 from voxlate.checks.cohort_outliers import finding_messages
-from voxlate.checks.pairs import Finding, Pairs, Scans
+from voxlate.checks.pairs import Pairs, Scans
 from voxlate.checks.quality_checks import slice_numbers
-from voxlate.checks.scan_numbers import FEWEST, TINY, ScanNumbers, numbers_of, oddity, usual_numbers
-from voxlate.checks.table import ask, first, names_of
+from voxlate.checks.scan_numbers import FEWEST, TINY, numbers_of, odd_scans
+from voxlate.checks.table import Kind, ask, names_of
 from voxlate.checks.thumbnail import best_flip, coarse, pair_similarity, thumbnails
 from voxlate.scans.images.grid import Grid, Volume, canonical_view
 from voxlate.scans.images.mask import foreground
 from voxlate.scans.images.statistics import Statistics, distribution
 
-Kind = Literal["spacing", "unit", "blank", "padding", "offset", "window", "mirrored", "patient"]
-
 LEFT_OUT = "It is left out; --any-truth keeps it."
 KEPT = "It counts all the same (--any-truth)."
-# The findings on a scan of a cohort for which a truth is left out; others are said, and it counts.
-KINDS: Mapping[str, Kind] = {
-    "blank": "blank",
-    "not-hu": "window",
-    "grey-ct": "window",
-    "cut-window": "window",
-    "shifted-hu": "offset",
-    "raised-hu": "offset",
-    "other-background": "offset",
-    "padding": "padding",
-    "turned-scan": "mirrored",
-    "exchanged-scan": "patient",
-    "foreign-scan": "patient",
-}
 NO_AIR_HU = -500.0  # air is below, all tissue but lung above
 DARK = 10.0  # percentile of a truth, below which is air wherever the scan has any
-PADDED = 0.05  # share of the body above which a truth lacks too much of it
 FILLED = 0.25  # of the largest plane of a body: ends of it are not looked at
 EMPTIED = 0.1  # of a body's plane, below which a truth has none there
 AS_IT_LIES = 1.1  # times, from which an image fits a truth better than a turned one
@@ -177,31 +160,31 @@ def judge(
     compared = {label: truth for label, truth in truths.items() if label not in faults}
     scans = {label: truth.sketch.thumbnails for label, truth in compared.items()}
     numbers = {label: _numbers(truth, scans[label]) for label, truth in compared.items()}
-    usual = usual_numbers([*numbers.values()])
-    findings = []
-    for label, scan in numbers.items():
-        said = oddity(scan, usual, len(numbers)) or first("truth", scan)
-        if said and not first("image", {**scan, said[0]: 1.0}):
-            findings.append(Finding("truth", label, *said))
-    named = {(finding.case, "truth") for finding in findings}
     # a picture has little to compare, so that its image must say the same
     flat = {k: truth for k, truth in compared.items() if len(truth.sketch.truth) < FEWEST_SLICES}
-    of_image = {finding.case for finding in _of_pairs(flat, scans, "image", named)}
-    for finding in _of_pairs(compared, scans, "source", named):
+    pairs = {
+        "image": _pairs_of(flat, scans, "image", numbers),
+        "source": _pairs_of(compared, scans, "source", numbers),
+    }
+    findings = [*odd_scans({"truth": numbers})]
+    named = {(finding.case, "truth") for finding in findings}
+    of_image = {finding.case for finding in pairs["image"].findings(named)}
+    for finding in pairs["source"].findings(named):
         lies_so = False  # as its image, because training had the same difference
         shown = scans[finding.case]
         if finding.code == "turned-scan" and "image" in shown:
             pair = shown["image"], shown["truth"]
             lies_so = pair_similarity(*pair) > AS_IT_LIES * best_flip(*pair)[0]
         if not lies_so and (finding.case not in flat or finding.case in of_image):
-            findings.append(finding)
+            findings.append(replace(finding, partner="source"))
     odd = []
     for finding in findings:
-        kind = _kind_of(finding, compared[finding.case].unit, numbers[finding.case])
-        if kind is None:
+        kind = finding.row.fault
+        in_unit = compared[finding.case].unit == "HU" or kind in ("blank", "mirrored", "patient")
+        if kind and in_unit:
+            faults[finding.case] = Fault(kind, finding.numbers)
+        else:
             odd.append(replace(finding, name=name))
-            continue
-        faults[finding.case] = Fault(kind, finding.numbers)
     stacks = [
         said.on(label)
         for label, truth in compared.items()
@@ -221,13 +204,13 @@ def judge(
     return faults, [*finding_messages(odd, {name: len(truths)}), *stacks, *places]
 
 
-def _of_pairs(
+def _pairs_of(
     truths: Mapping[str, SketchedTruth],
     scans: Mapping[str, Scans],
     of: Literal["source", "image"],
-    named: Collection[tuple[str, str]],
-) -> Iterator[Finding]:
-    """What is wrong with truths beside their sources, or their images."""
+    numbers: Mapping[str, dict[str, float]],
+) -> Pairs:
+    """Truths beside their sources, or their images; what a pair shows of a truth is added to its numbers."""
 
     def of_pair(label: str) -> Scans:
         """The thumbnails of a truth, and of its source or image."""
@@ -237,19 +220,8 @@ def _of_pairs(
     patients = {label: truth.patient for label, truth in truths.items()}
     pairs = Pairs(patients, "truth", of_pair, (of, "truth") if are_ct else (of,))
     for label in truths:
-        pairs.measure(label, pairs.thumbnails(label))
-    for finding in pairs.findings(named):
-        yield replace(finding, name="truth", partner="source")
-
-
-def _kind_of(finding: Finding, unit: str, numbers: ScanNumbers) -> Kind | None:
-    """The fault that a finding is; None where the truth counts."""
-    kind = KINDS.get(finding.code)
-    if finding.code == "other-background" and numbers["low"] > NO_AIR_HU:
-        kind = "window"
-    if kind == "padding" and numbers.get("filled", 0) <= PADDED:
-        return None
-    return kind if unit == "HU" or kind in ("blank", "mirrored", "patient") else None
+        numbers[label].update(pairs.measure(label, pairs.thumbnails(label)).get("truth", {}))
+    return pairs
 
 
 def _own_fault(truth: SketchedTruth) -> Fault | None:
@@ -265,7 +237,7 @@ def _own_fault(truth: SketchedTruth) -> Fault | None:
     return None
 
 
-def _numbers(truth: SketchedTruth, scans: Scans) -> ScanNumbers:
+def _numbers(truth: SketchedTruth, scans: Scans) -> dict[str, float]:
     """The numbers of a truth, and those of its image at the same places: soft_image, background_image, dark_below.
 
     rest: the variation of the image's steps from column to column that the truth does not have, as a share of the truth's;

@@ -13,7 +13,8 @@ from voxlate.base.errors import BadInput, known_name
 from voxlate.base.messages import Message, message
 from voxlate.checks.head_checks import check_head
 from voxlate.checks.intensity_checks import check_kind
-from voxlate.checks.quality_checks import check_noise
+from voxlate.checks.quality_checks import quality_numbers
+from voxlate.checks.table import ask
 from voxlate.scans.formats.io import is_there, location_of, read_volume
 from voxlate.scans.images.curve import Curve
 from voxlate.scans.images.grid import Volume, canonical
@@ -149,9 +150,9 @@ def _levels_of(scan: Volume, path: Path) -> TissueLevels:
     check_stripped(scan, path)
     in_ras = canonical(scan)
     brain = foreground(in_ras)
-    wrong = check_kind(
-        scan.modality, scan.unit, intensity_statistics(in_ras.data[0], brain)
-    ) + check_noise(in_ras)
+    wrong = check_kind(scan.modality, scan.unit, intensity_statistics(in_ras.data[0], brain)) + ask(
+        "noise", quality_numbers(in_ras)
+    )
     levels = find_levels(in_ras.data[0], brain, in_ras.grid.spacing_mm)
     if scan.unit != ARBITRARY or background_value(in_ras) != 0 or wrong or levels is None:
         raise BadInput(

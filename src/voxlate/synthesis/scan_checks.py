@@ -18,7 +18,7 @@ from voxlate.checks.intensity_checks import (
     check_tissue,
     check_vessels,
 )
-from voxlate.checks.quality_checks import check_noise, check_quality, check_slices, quality_of
+from voxlate.checks.quality_checks import check_quality, check_slices
 from voxlate.checks.sides import sides_of
 from voxlate.checks.table import ask
 from voxlate.scans.cases.case import PreparedCase
@@ -93,8 +93,7 @@ def _check_quality(scan: Volume, name: str, anatomy: Anatomy) -> list[Message]:
     """Messages on noise, ghosts and slices of a canonical scan."""
     if scan.unit == "HU":
         return check_tissue(scan) + check_slices(scan)
-    of_quality = check_quality(name, quality_of(scan), anatomy.quality.get(name))
-    return [*check_noise(scan), *of_quality, *check_slices(scan)]
+    return check_quality(scan, anatomy.quality.get(name)) + check_slices(scan)
 
 
 def _check_synthetic_heads(

@@ -29,7 +29,7 @@ from voxlate.base.records import (
     Widening,
 )
 from voxlate.checks.conformal import Bound
-from voxlate.checks.truths import Kind
+from voxlate.checks.table import Kind
 from voxlate.evaluation.scoring.case_scores import Row
 from voxlate.evaluation.scoring.frame import COLUMNS, HEAD, TEXTS, ScoreFrame, Table
 from voxlate.evaluation.scoring.metrics import Direction
