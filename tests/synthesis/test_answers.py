@@ -137,7 +137,7 @@ def test_the_provenance_states_the_sharpness_of_an_image_between_mean_and_sample
     [
         ({"sharpness": 0.5, "samples": 4}, "expected one sample, because the mean of several"),
         ({"sharpness": 0, "steps": 4}, "for sharpness 0, which draws no noise, found steps"),
-        ({"sharpness": 1.5}, "sharpness: expected at most 1"),
+        ({"sharpness": 1.5}, "sharpness: expected 0 to 1"),
     ],
 )
 def test_a_sharpness_that_contradicts_other_options_is_refused(residual, options, sentence):
