@@ -71,17 +71,20 @@ class Tools:
     @property
     def commands(self) -> dict[str, entry.Command]:
         """The commands by name."""
-        allowed = {name: one for name, one in entry.COMMANDS.items() if name not in NEVER}
-        return {name: allowed[name] for name in allowed if self.fixed(allowed[name]) is not None}
+        return {
+            name: one
+            for name, one in entry.COMMANDS.items()
+            if name not in NEVER and (self.write or one.reads is not None)
+        }
 
-    def fixed(self, command: entry.Command) -> Mapping[str, Any] | None:
-        """The arguments that keep a command from writing; None where there are none."""
-        return {} if self.write else command.reads
+    def fixed(self, command: entry.Command) -> Mapping[str, Any]:
+        """The arguments that keep a command from writing."""
+        return {} if self.write else command.reads or {}
 
     def parameters(self, command: entry.Command) -> entry.Parameters:
         """The arguments and options of a command that agents may give."""
         parameters = entry.parameters_of(command.described)
-        closed = {*CLOSED, *(self.fixed(command) or ())}
+        closed = {*CLOSED, *self.fixed(command)}
         return {name: parameters[name] for name in parameters if name not in closed}
 
     def tool(self, command: entry.Command) -> dict[str, Any]:
@@ -90,14 +93,14 @@ class Tools:
         required = [
             name for name, parameter in parameters.items() if parameter.default is parameter.empty
         ]
-        shape = {"type": "object", "additionalProperties": False}
-        fixed = [f"{name}={value}" for name, value in (self.fixed(command) or {}).items() if value]
+        fixed = [f"{name}={value}" for name, value in self.fixed(command).items() if value]
         does = str(command.call.__doc__).partition("\n\n")[0]
         return {
             "name": command.name,
             "description": f"{does} Here with {', '.join(fixed)}." if fixed else does,
             "input_schema": {
-                **shape,
+                "type": "object",
+                "additionalProperties": False,
                 "properties": entry.schemas_of(parameters),
                 "required": required,
             },
@@ -116,7 +119,7 @@ class Tools:
             parameter = known[known_name(key, "an option", key, known)]
             values[key] = check_value(key, value, parameter.annotation)
         for key, parameter in called.parameters.items():
-            values.setdefault(key, (self.fixed(called) or {}).get(key, parameter.default))
+            values.setdefault(key, self.fixed(called).get(key, parameter.default))
             if values[key] is parameter.empty:
                 raise BadInput(f"{key}: expected a value, found none. Give it.")
         messages = list[Message]()

@@ -1,10 +1,10 @@
 """Several runs as one model: the mean of their images, and the standard deviation over all of them."""
 
 import hashlib
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import partial, wraps
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -14,15 +14,9 @@ from voxlate.base.messages import Message, Say, message
 from voxlate.scans.images.grid import Volume
 from voxlate.synthesis.check import Checked
 from voxlate.synthesis.inputs import Scan, was_in_training
-from voxlate.synthesis.model import COST, Model, check_call
-from voxlate.synthesis.planes import Moments
-from voxlate.synthesis.progress import (
-    PatchProgress,
-    no_report,
-    progress_function,
-    report_part,
-    warn_unless_note,
-)
+from voxlate.synthesis.model import COST, Model
+from voxlate.synthesis.moments import Moments
+from voxlate.synthesis.progress import PatchProgress, no_report, report_part
 from voxlate.synthesis.result import Synthesised
 
 SHARED_IF_EQUAL = (
@@ -40,6 +34,16 @@ MOST_SHIFT = (
     0.1  # of the narrower window: upper ends that are planned for folds differ by a few percent
 )
 OPTIONS_OF_MEMBERS = ("synth", "axes", "planes", "range")
+
+
+def _of_each(change: Callable[..., Model]) -> Callable[..., "Ensemble"]:
+    """A method that changes a model, for each member of an ensemble."""
+
+    @wraps(change)
+    def changed(ensemble: "Ensemble", *args: Any, **kwargs: Any) -> "Ensemble":
+        return Ensemble([change(member, *args, **kwargs) for member in ensemble.members])
+
+    return changed
 
 
 class Ensemble(Model):
@@ -70,84 +74,51 @@ class Ensemble(Model):
             super().missing_checks if all(member.missing_checks for member in self.members) else []
         )
 
-    def with_options(self, allow_code: bool = False, **changes: Any) -> "Ensemble":
-        """The same models with other synthesis options (see Model.with_options)."""
-        return self._each(lambda member: member.with_options(allow_code, **changes))
-
-    def with_only(self, names: Collection[str]) -> "Ensemble":
-        """The same models, which synthesise these missing modalities alone (see Model.with_only)."""
-        return self._each(lambda member: member.with_only(names))
-
-    def without_intervals(self) -> "Ensemble":
-        """The same models, whose members ignore their calibrations."""
-        return self._each(Model.without_intervals)
-
-    def with_contrast_of(self, scans: Sequence[str | Path] | str | Path) -> "Ensemble":
-        """The same models, each of whose images gets the levels of some scans (see Model.with_contrast_of)."""
-        return self._each(lambda member: member.with_contrast_of(scans))
-
-    def like(self, recipe: str, allow_code: bool = False) -> "Ensemble":
-        """The same models with the [synth] of another recipe (see Model.like)."""
-        return self._each(lambda member: member.like(recipe, allow_code))
-
-    def _each(self, change: Callable[[Model], Model]) -> "Ensemble":
-        return Ensemble(tuple(map(change, self.members)))
-
-    def check_names(self, scans: Collection[str], case: str) -> None:
-        """Raise BadInput where modalities that a member needs are not among a case's scans."""
-        for member in self.members:
-            member.check_names(scans, case)
+    with_options = _of_each(Model.with_options)
+    with_only = _of_each(Model.with_only)
+    without_intervals = _of_each(Model.without_intervals)
+    with_contrast_of = _of_each(Model.with_contrast_of)
+    like = _of_each(Model.like)
 
     def check(self, scans: Mapping[str, Scan] | Scan, case: str = "case") -> Checked:
         """The scans of a case as the first member would use them, with the messages of all (see Model.check)."""
         return _joined([member.check(scans, case) for member in self.members])
 
-    def synthesise(
+    def _make(
         self,
         scans: Mapping[str, Scan] | Scan,
-        *,
-        case: str = "case",
-        seed: int = 0,
-        progress: PatchProgress | bool = no_report,
-        warn: Say = warn_unless_note,
-        turn: AbstractContextManager[None] | None = None,
-        anyway: bool = False,
-        **options: Any,
+        case: str,
+        seed: int,
+        progress: PatchProgress,
+        warn: Say,
+        turn: AbstractContextManager[None] | None,
+        anyway: bool,
     ) -> Synthesised:
-        """Synthesise the target modalities as Model.synthesise does; the spread is over members and samples.
+        """The mean of the members' images of a case; the spread is over members and samples.
 
         Members that trained on the case are left out, unless all of them did (cross-validation).
         """
-        check_call(self, options, seed, anyway, progress, warn)
-        ensemble = self.with_options(**options)
-        checks = [member.check(scans, case) for member in ensemble.members]
+        checks = [member.check(scans, case) for member in self.members]
         if not anyway:
             _joined(checks).refuse(warn)
         pool = _Pool()
         stated = []
         warnings = dict[Message, None]()
-        kept = ensemble.held_out(checks)
+        kept = self.held_out(checks)
         count = len(kept)
         if count < len(self.members):
             text = f"Synthesised by {count} of {len(self.members)} runs: the others trained on it."
             warnings[message("held-out", text, runs=count)] = None
-        for number, member in enumerate(ensemble.members[index] for index in kept):
-            image = member.synthesise(
-                scans,
-                case=case,
-                seed=seed,
-                progress=partial(report_part, progress_function(progress), number, count),
-                warn=no_report,
-                turn=turn,
-                anyway=True,
-            )
+        for number, member in enumerate(self.members[index] for index in kept):
+            report = partial(report_part, progress, number, count)
+            image = member._make(scans, case, seed, report, no_report, turn, True)
             pool.add(image, member.facts.synth.samples, case)
             stated.append(image.provenance)
             warnings |= dict.fromkeys(image.warnings)
         for entry in warnings:
             warn(entry)
         first = stated[0]
-        provenance = {**first, **ensemble.plan({}, seed), "inputs": first["inputs"]}
+        provenance = {**first, **self.plan({}, seed), "inputs": first["inputs"]}
         for key in SHARED_IF_EQUAL:
             if any(entry.get(key) != first.get(key) for entry in stated):
                 provenance.pop(key, None)

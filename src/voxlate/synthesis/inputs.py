@@ -216,11 +216,15 @@ def by_accepted_names(
     rest = dict(files)
     notes = []
     for modality, names in aliases.items():
-        plain = {name: plain_modality(name) for name in rest if name not in aliases}
         known = [*names, modality]
+        meant = {
+            name: name if name in known else plain_modality(name)
+            for name in rest
+            if name not in aliases
+        }
         accepted = sorted(
-            (name for name in plain if name in known or plain[name] in known),
-            key=lambda name: known.index(name if name in known else plain[name]),
+            (name for name in meant if meant[name] in known),
+            key=lambda name: known.index(meant[name]),
         )
         if not accepted:
             continue

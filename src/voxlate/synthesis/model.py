@@ -229,17 +229,70 @@ class Model:
             BadInput: a scan is missing, or scans do not fit together.
             DoNotTrust: the case is graded so, and `anyway` is not set.
         """
-        check_call(self, options, seed, anyway, progress, warn)
+        report = progress_function(progress)
+        _check_call(self, options, seed, anyway, report, warn)
         model = self.with_options(**options) if options else self
         said = list[Message]()
         try:
             with self._words:
-                return synthesise(
-                    model, scans, case, seed, progress_function(progress), said.append, turn, anyway
-                )
+                return model._make(scans, case, seed, report, said.append, turn, anyway)
         finally:
             for note in said:  # here, so that Python names the line that called this method
                 warn(note)
+
+    def _make(
+        self,
+        scans: Mapping[str, Scan] | Scan,
+        case: str,
+        seed: int,
+        progress: PatchProgress,
+        warn: Say,
+        turn: AbstractContextManager[None] | None,
+        anyway: bool,
+    ) -> Synthesised:
+        """The images of a case, by arguments that `synthesise` has checked."""
+        facts, checked = self.facts, self.check(scans, case)
+        inputs, calibration = checked.inputs, checked.calibration
+        if not anyway:
+            checked.refuse(warn)
+        for note in checked.notes:
+            warn(note)
+        prepared = inputs.prepared
+        plan = self.plan(inputs.files, seed)
+        if facts.synth.contrast:
+            from voxlate.synthesis.contrast import check_stripped
+
+            check_stripped(prepared.volume(facts.visible_sources(prepared)[0]), case)
+        grid = find_output_grid(facts, prepared)
+        background = find_empty_slices(facts, prepared)
+        unused = _unused_slices(facts, background.which, grid, calibration)
+        with turn or nullcontext():
+            begun = time.monotonic()
+            images, calls = sample(self, inputs, seed, progress, unused)
+            seconds = (time.monotonic() - begun) / prepared.header.shape[0]
+        ends = case_intervals(calibration, facts, prepared, images, grid, unused, checked.verdict)
+        empty = empty_slices(facts, prepared, self.anatomy, images, background)
+        batch = 1 if facts.synth.exact else facts.synth.batch
+        planes = [plane.axes for plane in planes_read(facts, prepared.header)]
+        provenance = {
+            **self.network.software,
+            "case": case,
+            **plan,
+            # what tells arrays in memory apart, which have no file
+            "inputs": {
+                name: scan or {"voxels": inputs.key} for name, scan in plan["inputs"].items()
+            },
+            **dict(zip(COST, (calls, seconds, self.network.device_name, batch))),
+            **_provenance(self, inputs, images, ends, calibration, empty),
+            **({"planes_read": planes} if facts.data.planes else {}),
+            **({"anyway": True} if checked.grade == "do not trust" else {}),
+        }
+        result = _on_file_grid(self, images, ends, empty, grid, provenance)
+        if inputs.frame is not None:
+            result = result.restored(inputs.frame, empty.values)
+        for note in result.warnings:
+            warn(note)
+        return result
 
     def check(self, scans: Mapping[str, Scan] | Scan, case: str = "case") -> Checked:
         """The scans of a case as inputs of the network, with the verdict on them; nothing is synthesised.
@@ -301,8 +354,9 @@ class Model:
         return {**self.facts.options, "precision": self.network.precision}
 
     def check_names(self, scans: Collection[str], case: str) -> None:
-        """Raise BadInput where modalities that the model needs are not among a case's scans."""
-        check_names(self.facts, scans, case)
+        """Raise BadInput where modalities that the model, or a member of it, needs are not among a case's scans."""
+        for member in self.members:
+            check_names(member.facts, scans, case)
 
     def names_of(self, scans: Collection[str]) -> list[str]:
         """The names of the image files for a case with these scans, without their ending."""
@@ -357,14 +411,14 @@ class Model:
         }
 
 
-def check_call(
+def _check_call(
     model: Model, options: Collection[str], seed: Any, anyway: Any, progress: Any, warn: Any
 ) -> None:
     """Raise BadInput for unknown keywords, a seed that is no whole number or out of its range, a text in place of a truth, and what cannot be called."""
-    _, *own = signature(Model.synthesise).parameters
+    _, *own, _ = signature(Model.synthesise).parameters
     for name in options:
         known_name(
-            name, "an option", name, [*own[:-1], *model.synthesis_options, "batch", "keep_states"]
+            name, "an option", name, [*own, *model.synthesis_options, "batch", "keep_states"]
         )
     if not isinstance(seed, Integral) or isinstance(seed, bool):
         raise BadInput(f"seed: expected a whole number, found {seed!r}. Change it.")
@@ -372,61 +426,8 @@ def check_call(
     if not isinstance(anyway, bool):
         raise BadInput(f"anyway: expected True or False, found {anyway!r}. Change it.")
     for name, value in (("progress", progress), ("warn", warn)):
-        if not callable(value) and not (name == "progress" and isinstance(value, bool)):
+        if not callable(value):
             raise BadInput(f"{name}: expected a function, found {value!r}. Change it.")
-
-
-def synthesise(
-    model: Model,
-    scans: Mapping[str, Scan] | Scan,
-    case: str,
-    seed: int,
-    progress: PatchProgress,
-    warn: Say,
-    turn: AbstractContextManager[None] | None = None,
-    anyway: bool = False,
-) -> Synthesised:
-    """The images of a case by the facts and the network of a model (see `Model.synthesise`)."""
-    facts, checked = model.facts, model.check(scans, case)
-    inputs, calibration = checked.inputs, checked.calibration
-    if not anyway:
-        checked.refuse(warn)
-    for note in checked.notes:
-        warn(note)
-    prepared = inputs.prepared
-    plan = model.plan(inputs.files, seed)
-    if facts.synth.contrast:
-        from voxlate.synthesis.contrast import check_stripped
-
-        check_stripped(prepared.volume(facts.visible_sources(prepared)[0]), case)
-    grid = find_output_grid(facts, prepared)
-    background = find_empty_slices(facts, prepared)
-    unused = _unused_slices(facts, background.which, grid, calibration)
-    with turn or nullcontext():
-        begun = time.monotonic()
-        images, calls = sample(model, inputs, seed, progress, unused)
-        seconds = (time.monotonic() - begun) / prepared.header.shape[0]
-    ends = case_intervals(calibration, facts, prepared, images, grid, unused, checked.verdict)
-    empty = empty_slices(facts, prepared, model.anatomy, images, background)
-    batch = 1 if facts.synth.exact else facts.synth.batch
-    planes = [plane.axes for plane in planes_read(facts, prepared.header)]
-    provenance = {
-        **model.network.software,
-        "case": case,
-        **plan,
-        # what tells arrays in memory apart, which have no file
-        "inputs": {name: scan or {"voxels": inputs.key} for name, scan in plan["inputs"].items()},
-        **dict(zip(COST, (calls, seconds, model.network.device_name, batch))),
-        **_provenance(model, inputs, images, ends, calibration, empty),
-        **({"planes_read": planes} if facts.data.planes else {}),
-        **({"anyway": True} if checked.grade == "do not trust" else {}),
-    }
-    result = _on_file_grid(model, images, ends, empty, grid, provenance)
-    if inputs.frame is not None:
-        result = result.restored(inputs.frame, empty.values)
-    for note in result.warnings:
-        warn(note)
-    return result
 
 
 def sample(

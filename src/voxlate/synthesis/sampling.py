@@ -26,6 +26,7 @@ from voxlate.scans.images.tiling import (
 from voxlate.synthesis.calibration import Prediction
 from voxlate.synthesis.facts import Facts, SynthFacts
 from voxlate.synthesis.inputs import CaseInputs
+from voxlate.synthesis.moments import Moments
 from voxlate.synthesis.network import Network, NoiseOf
 from voxlate.synthesis.patch import Patch
 from voxlate.synthesis.progress import PatchProgress, no_report
@@ -166,16 +167,13 @@ def _moments(
     network: Network, patches: Sequence[Patch], noise: NoiseOf, facts: Facts, plan: SlicePlan
 ) -> Float32:
     """The mean of the samples, of several their standard deviation (ddof = 1), and states of the last: [B, k T, D, H, W]."""
-    mean = squares = np.zeros((), np.float32)
-    samples = facts.synth.samples
+    moments, samples = Moments(), facts.synth.samples
     for number in range(samples):
         drawn = _in_place(network.sample(patches, replace(noise, samples=number)), plan)
         image, states = np.split(drawn, [len(facts.data.target)], axis=1)
-        step = image - mean
-        mean = mean + step / np.float32(number + 1)
-        squares = squares + step * (image - mean)  # Welford 1962
-    sd = [np.sqrt(squares / np.float32(samples - 1))] if samples > 1 else []
-    return np.concatenate([mean, *sd, states], axis=1)
+        moments.add(image, None, 1)
+    sd = [moments.sd()] if samples > 1 else []
+    return np.concatenate([moments.mean, *sd, states], axis=1)
 
 
 def _in_place(image: Float32, plan: SlicePlan) -> Float32:

@@ -1,9 +1,9 @@
 """Where commands print: results on stdout, and progress, notes and warnings on stderr."""
 
 import os
+from typing import Any
 
 from rich.console import Console
-from rich.text import Text
 
 from voxlate.base.codes import Grade
 from voxlate.base.messages import Message
@@ -18,9 +18,10 @@ err = Console(stderr=True, quiet=not main_process, markup=False, emoji=False)
 STYLES: dict[Grade, str] = {"note": "yellow", "caution": "bold yellow", "do not trust": "bold red"}
 
 
-def say(line: str | Text, console: Console = out, style: str | None = None) -> None:
-    """Print a line for people, unwrapped: paths and commands in it can be copied."""
-    console.print(line, style=style, highlight=False, soft_wrap=True)
+def say(line: Any, console: Console = out, style: str | None = None) -> None:
+    """Print a line unwrapped, so that paths and commands in it can be copied; a table, or a line that is cut, fits the terminal."""
+    fits = not isinstance(line, str) and getattr(line, "overflow", "") is not None
+    console.print(line, style=style, highlight=False, soft_wrap=not fits)
 
 
 def note(said: str | Message) -> None:

@@ -10,9 +10,8 @@ from voxlate.base.arrays import AnyArray, Float32
 from voxlate.base.errors import BadInput
 from voxlate.base.files import HIGH, LOW, SYNTHETIC, whole_file
 from voxlate.base.options.option import FLAG
-from voxlate.commands.api.images import synthesise
+from voxlate.commands.api.images import synthesise, volumes_in
 from voxlate.commands.api.progress import Reporter
-from voxlate.evaluation.scoring.scored_images import images_in, is_map
 from voxlate.scans.formats.io import location_of, read_volume
 from voxlate.scans.images.grid import Volume, canonical
 from voxlate.scans.images.mask import box_around, foreground
@@ -75,11 +74,9 @@ def demo_on_scan(scan: Path, out: Path, starter: str | None, reporter: Reporter)
             f"{error} The option is one of: voxlate synth {run} {scan} --out {out}"
         ) from error
     source = canonical(read_volume(next(iter(source_paths(provenance_of(folder)).values()))))
-    images = images_in(folder)
     targets = {
-        name.removeprefix(SYNTHETIC): canonical(read_volume(path))
-        for name, path in images.items()
-        if not is_map(name, images)
+        name.removeprefix(SYNTHETIC): canonical(volume)
+        for name, volume in volumes_in(folder).items()
     }
     picture = out / "picture.png"
     _write_picture(source, targets, picture)
@@ -101,7 +98,7 @@ def starter_for(scan: Path) -> str:
     stem = location_of(scan).name.split(".")[0].lower()
     for name in single:
         card = cards[name]
-        if stem in {card.source[0], *card.accepts.get(card.source[0], ())}:
+        if stem in card.names_of(card.source[0]):
             return f"{PREFIX}{name}"
     if not single:
         raise BadInput(

@@ -120,7 +120,7 @@ class Command:
         for name, parameter in parameters.items():
             table: Any = parameter.annotation
             if _is_table(table):
-                known = _fields(table).keys() & given.keys()
+                known = _stated(_fields(table)).keys() & given.keys()
                 values[name] = table(**{key: given[key] for key in known})
         return {name: values[name] for name in parameters if name in values}
 
@@ -172,30 +172,30 @@ def _checked(
 
     Its options may be given by name, and `progress` in several ways; the docstring lists both. keys: see Command.
     """
-    parameters = inspect.signature(described).parameters
+    own = inspect.signature(described)
+    parameters = own.parameters
     table: Any = parameters["options"].annotation if "options" in parameters else None
-    fields = () if table is None else field_types(table)
-    signature = _in_python(inspect.signature(described), table)
+    fields = _fields(table)
+    signature = _in_python(own, table, keys)
 
     @functools.wraps(described)
     def run(*args: Any, **kwargs: Any) -> Any:
         """Check the arguments, and call the function."""
         from voxlate.base.options.check import check_options, check_value  # loads pydantic
 
-        further = [name for name in kwargs if name not in {*parameters, *fields}]
-        for name in further:
+        for name in kwargs:
             known_name(name, "an option", name, [*parameters, *fields, *keys()])
-        given = signature.bind(*args, **kwargs).arguments
-        changes = given.pop("changes", {})
-        for name in given.keys() - {"options"}:
+        given = signature.bind_partial(*args, **kwargs).arguments
+        changes = {name: given.pop(name) for name in fields if name in given}
+        further = given.pop("changes", {})
+        for name in given:
             hint = Feedback if name == "progress" else parameters[name].annotation
             if not _is_table(hint):
                 given[name] = check_value(name, given[name], hint)
         if table is not None:
-            named = {name: changes.pop(name) for name in further}
             options = check_options(table, given.get("options"), changes)
-            if named:
-                options = replace(options, synth={**(options.synth or {}), **named})
+            if further:
+                options = replace(options, synth={**(options.synth or {}), **further})
             given["options"] = options
         progress = given.pop("progress", True)
         try:
@@ -207,35 +207,26 @@ def _checked(
             raise system_refusal(error) from error
 
     text = FLAG.sub(lambda flag: flag[0][2:], f"{described.__doc__}")
-    run.__signature__ = _listed(signature, table, keys)  # type: ignore[attr-defined]
+    run.__signature__ = signature  # type: ignore[attr-defined]
     run.__doc__ = with_args(text, _help(parameters, table)).replace("Raises:", RAISES)
     return run
 
 
-def _in_python(own: inspect.Signature, table: Any) -> inspect.Signature:
-    """The signature in Python: `progress` may be left out, and options are an object or keywords."""
+def _in_python(own: inspect.Signature, table: Any, keys: Any) -> inspect.Signature:
+    """The signature in Python: `progress` may be left out, and options are an object or keywords, with any `changes` for keys."""
     parameters = []
-    for name, parameter in own.parameters.items():
+    for name, parameter in {**own.parameters, **_fields(table)}.items():
         parameter = parameter.replace(annotation=without_notes(parameter.annotation))
         if name == "progress":
             parameter = parameter.replace(annotation=Feedback, default=True)
         elif name == "options":
             kind = parameter.POSITIONAL_OR_KEYWORD
-            named = parameter.VAR_KEYWORD
-            parameters.append(inspect.Parameter("changes", named, annotation=Any))
             parameter = inspect.Parameter(name, kind, default=None, annotation=table | None)
         parameters.append(parameter)
+    if keys is not tuple:
+        named = inspect.Parameter.VAR_KEYWORD
+        parameters.append(inspect.Parameter("changes", named, annotation=Any))
     return own.replace(parameters=sorted(parameters, key=lambda parameter: parameter.kind))
-
-
-def _listed(signature: inspect.Signature, table: Any, keys: Any) -> inspect.Signature:
-    """The signature with each field of the options as a keyword, in place of `changes` where no keys are taken."""
-    if table is None:
-        return signature
-    *own, further = signature.parameters.values()
-    known = inspect.signature(table).parameters
-    keywords = [known[name] for name in field_types(table)]
-    return signature.replace(parameters=[*own, *keywords, *([] if keys is tuple else [further])])
 
 
 def _help(own: Mapping[str, inspect.Parameter], table: Any) -> list[str]:
@@ -277,17 +268,16 @@ def parameters_of(described: Callable[..., Any]) -> Parameters:
     parameters = Parameters()
     for name, parameter in inspect.signature(described).parameters.items():
         table: Any = parameter.annotation
-        if _is_table(table):
-            parameters |= _fields(table)
-        else:
-            parameters[name] = parameter
-    return _stated(parameters)
+        parameters |= _stated(_fields(table) if _is_table(table) else {name: parameter})
+    return parameters
 
 
 def _fields(table: Any) -> Parameters:
-    """The fields of an options dataclass that have an Option: its own first, then those of its bases."""
+    """The fields of an options dataclass as keywords: its own first, then those of its bases; none without one."""
+    if table is None:
+        return {}
     keywords = option.parameters_of(table)
-    return _stated({name: keywords[name] for name in field_types(table)})
+    return {name: keywords[name] for name in field_types(table)}
 
 
 def schemas_of(parameters: Parameters) -> dict[str, dict[str, Any]]:

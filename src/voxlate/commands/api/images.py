@@ -151,8 +151,6 @@ class Syntheses:
 
     def show(self, case: str | None = None) -> "Image":
         """Middle slices of the images of a case, by default of the first, with its warnings."""
-        from voxlate.evaluation.scoring.scored_images import images_in, is_map
-        from voxlate.scans.formats.io import read_volume
         from voxlate.synthesis.model import Synthesised
         from voxlate.synthesis.provenance import provenance_of
 
@@ -162,14 +160,19 @@ class Syntheses:
                 f"case: expected a synthesised case ({known}), found {case!r}. Choose one of these."
             )
         folder = self.folder / (case or self.cases[0])
-        images = images_in(folder)
-        volumes = {
-            name: read_volume(path) for name, path in images.items() if not is_map(name, images)
-        }
-        return Synthesised(volumes, {}, provenance_of(folder)).show()
+        return Synthesised(volumes_in(folder), {}, provenance_of(folder)).show()
 
     def _repr_png_(self) -> bytes:
         return self.show()._repr_png_() or b""
+
+
+def volumes_in(folder: Path) -> dict[str, Any]:
+    """The images in the folder of a case as volumes, by the names of their files; maps are left out."""
+    from voxlate.evaluation.scoring.scored_images import images_in, is_map
+    from voxlate.scans.formats.io import read_volume
+
+    images = images_in(folder)
+    return {name: read_volume(path) for name, path in images.items() if not is_map(name, images)}
 
 
 def _synth_lines(done: Syntheses, run: Any, out: Path, options: SynthOptions) -> Iterator[Any]:
@@ -411,7 +414,7 @@ def check(run: Runs, inputs: Inputs, *, options: CheckOptions, progress: Reporte
     if isinstance(inputs, Mapping) and not all(
         isinstance(scan, Path | str) for scan in inputs.values()
     ):
-        ignored = as_list(options.missing or ())
+        ignored = options.missing or ()
         files = {name: scan for name, scan in inputs.items() if name not in ignored}
         return _checks(Selection(open_model(run, options), [Scans("case", files)]), progress)
     runs, texts = _runs_and_texts(run, inputs, Path())

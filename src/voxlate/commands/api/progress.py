@@ -109,8 +109,7 @@ def say_in_python(said: Message) -> None:
     """Print a note on stderr; Python warns of the other messages."""
     if said.grade == "note":
         note(reworded(said, in_python))
-    else:
-        warn_in_python(said)
+    warn_in_python(said)
 
 
 def warn_in_python(said: Message) -> None:
@@ -147,10 +146,10 @@ def report_to(progress: Feedback) -> Iterator[Reporter]:
     """
     if isinstance(progress, Reporter):
         reporter = progress
-    elif isinstance(progress, bool):
-        reporter = Reporter() if progress else Reporter(lambda *_: None, warn_in_python)
+    elif progress is True:
+        reporter = Reporter()
     else:
-        reporter = Reporter(progress, warn_in_python)
+        reporter = Reporter((lambda *_: None) if progress is False else progress, warn_in_python)
     if reporter.step is draw_bars:
         with progress_on(err) as bars:
             yield replace(reporter, step=bars)

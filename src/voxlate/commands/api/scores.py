@@ -39,9 +39,9 @@ def _evaluation_lines(
 
     scores, summary = done.scores, done.summary
     yield from _assumptions(done, options)
-    if as_json and (trained := training_note(done.scores)):  # tables have it in their caption
+    if as_json and (trained := training_note(scores)):  # tables have it in their caption
         yield message("trained-on", trained)
-    faults = truth_messages(done.scores)
+    faults = truth_messages(scores)
     yield from faults if options.any_truth else map(Left, map(str, faults))
     yield scores.table() if everything else scores.short_table()
     if summary and (everything or options.missing == "all"):

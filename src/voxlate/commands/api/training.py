@@ -364,8 +364,8 @@ def train(
     return train_or_continue(recipe, data, out, options, progress)
 
 
-def _adapted_lines(done: "Trained", out: Path) -> Iterator[str]:
-    yield f"{done.weights()} is the model. Next:  voxlate synth {out} SCANS --out OUT"
+def _model_lines(done: "Trained") -> Iterator[str]:
+    yield f"{done.weights()} is the model. Next:  voxlate synth {done.folder} SCANS --out OUT"
 
 
 @Command(
@@ -373,7 +373,7 @@ def _adapted_lines(done: "Trained", out: Path) -> Iterator[str]:
     adapt RUN --data PREPARED --minutes 5 --out ADAPTED
     adapt starter:head-mr-to-ct --data PREPARED --out ADAPTED
     """,
-    lines=_adapted_lines,
+    lines=_model_lines,
     document=_run_document,
 )
 def adapt(
@@ -414,12 +414,12 @@ def _imported_lines(done: "Trained") -> Iterator[str]:
     from voxlate.exchange.pretrained import net_changes
     from voxlate.training.weights import read_header
 
-    out, weights = done.folder, done.weights()
+    weights = done.weights()
     if read_header(weights)["recipe"]["method"]["kind"] != "autoencoding":
-        yield f"{weights} is the model. Next:  voxlate synth {out} SCANS --out OUT"
+        yield from _model_lines(done)
         return
     yield f"{weights} is the autoencoder. Next:"
-    yield f"  voxlate train LATENT_RECIPE --data PREPARED --out RUN --reuse {out} {net_changes(done)}"
+    yield f"  voxlate train LATENT_RECIPE --data PREPARED --out RUN --reuse {done.folder} {net_changes(done)}"
 
 
 @Command(

@@ -10,7 +10,8 @@ from typing import Any
 
 from voxlate.base.errors import BadInput
 from voxlate.base.messages import message
-from voxlate.commands.api.entry import Place
+from voxlate.base.options.option import flag_of, parameters_of
+from voxlate.commands.api.entry import Place, option_in
 from voxlate.commands.api.progress import Reporter
 from voxlate.training.continuing import train_further
 from voxlate.training.options import AUTO, TrainOptions
@@ -28,7 +29,6 @@ MINUTES = r"(\d+\.?\d*|\.\d+)"
 MORE = {"steps": r"\+[1-9]\d{0,7}", "minutes": rf"\+{MINUTES}"}
 OF_PLAN = ("source", "target", "any_source", "memory_bytes", "mode", "from_scratch")
 OF_RECIPE = ("changes", "start", "reuse", "fold", "folds", "small", *OF_PLAN)
-FLAGS = {"changes": "--set", "start": "--init", "memory_bytes": "--memory"}
 
 
 def train_or_continue(
@@ -96,7 +96,7 @@ def _train_new(
 
 def _flag(name: str) -> str:
     """The name of an option of `train` in messages."""
-    return FLAGS.get(name, f"--{name.replace('_', '-')}")
+    return flag_of(name, option_in(parameters_of(TrainOptions)[name]))
 
 
 def _importable(asked: TrainOptions) -> TrainOptions:
@@ -151,11 +151,9 @@ def _continue(run: Path, data: Path | None, asked: TrainOptions, report: Reporte
         raise BadInput(
             f"{_flag(unfit[0])}: expected a recipe with it, found the run {run}, which keeps its recipe. Drop it, or begin a new run with it from these weights: voxlate train {shlex.quote(str(run / 'recipe.toml'))} --data PREPARED --init {shlex.quote(str(run))} --out NEW."
         )
-    lengths = {"steps": asked.steps, "minutes": asked.minutes}
     wanted = {
         name: f"{length}".removesuffix(".0")
-        for name, length in lengths.items()
-        if length is not None
+        for name, length in asked.changed_options("steps", "minutes").items()
     }
     if len(wanted) > 1:
         raise BadInput(

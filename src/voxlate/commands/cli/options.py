@@ -20,7 +20,7 @@ from voxlate.base.options.option import (
     suggestions,
 )
 from voxlate.base.options.table import text_type
-from voxlate.commands.api.console import err, main_process, out, say
+from voxlate.commands.api.console import err, main_process, say
 from voxlate.commands.api.entry import Aside, Command, Left, option_in, plain
 from voxlate.commands.api.progress import Reporter
 from voxlate.commands.cli.app import SuggestingCommand, app, end
@@ -111,16 +111,10 @@ def _run(command: Command, given: dict[str, Any]) -> None:
         print(json.dumps(plain(command.document(result))))
     for line in shown if not as_json else ():
         if isinstance(line, Aside):
-            _print(line.line, err, line.style)
+            say(line.line, err, line.style)
         elif not isinstance(line, Left | Message):
-            _print(line, out)
+            say(line)
     end(line.sentence for line in shown if isinstance(line, Left))
-
-
-def _print(line: Any, console: Any, style: str | None = None) -> None:
-    """Print a line unwrapped, so that paths and commands in it can be copied; a table, or a line that is cut, fits the terminal."""
-    fits = not isinstance(line, str) and getattr(line, "overflow", "") is not None
-    console.print(line, style=style, highlight=False, soft_wrap=not fits)
 
 
 def _for_typer(parameter: inspect.Parameter) -> inspect.Parameter:
@@ -139,7 +133,7 @@ def _for_typer(parameter: inspect.Parameter) -> inspect.Parameter:
     if option.panel == ARGUMENT:
         declaration = typer.Argument(**stated)
     else:
-        names = option.flag.split() or [f"--{parameter.name.replace('_', '-')}"]
+        names = option.flag.split() or [flag_of(parameter.name, option)]
         declaration = typer.Option(*names, rich_help_panel=option.panel, **stated)
     typed = _texts(kind)
     if not required and kind is not bool:
