@@ -219,7 +219,7 @@ def test_ixi_leaves_out_and_names_who_lacks_a_contrast_that_is_asked_for(tmp_pat
         (
             ["a/t1.png"],
             {"modalities": ["ct"]},
-            "expected cases with the modality ct, found none, only t1",
+            "found 'ct'. They are t1.",
         ),
     ],
 )

@@ -4,7 +4,6 @@ import functools
 import importlib
 import json
 import re
-import types
 import typing
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, is_dataclass
@@ -15,7 +14,6 @@ from typing import (
     Any,
     Literal,
     TypeVar,
-    Union,
     dataclass_transform,
     get_args,
     get_origin,
@@ -23,7 +21,7 @@ from typing import (
 
 from voxlate.base.errors import BadInput, nearest
 from voxlate.base.lazy import PROVIDERS
-from voxlate.base.options.option import MOST
+from voxlate.base.options.option import MOST, UNIONS
 from voxlate.base.schema import (
     ConfigDict,
     Field,
@@ -38,7 +36,6 @@ T = TypeVar("T")
 Counts = tuple[Annotated[int, Field(gt=0)], ...]  # channels of levels, and the like
 STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 UNSET = ("none", "unset")
-UNIONS = (Union, types.UnionType)  # the origins of A | B
 IN_RECIPE = "Change it in the recipe or with --set KEY=VALUE."
 UNKNOWN_KEY = ("extra_forbidden", "unexpected_keyword_argument")  # types of pydantic's errors
 NO_KEY = ("missing", "missing_argument")
@@ -76,8 +73,8 @@ def settings(cls: type[T]) -> type[T]:
 
 def setting(description: str, **bounds: Any) -> Any:
     """The annotation of a key: its meaning, and the bounds of its value as pydantic names them (gt, le, …)."""
-    if {"ge", "gt"} & {*bounds} and not {"le", "lt"} & {*bounds}:
-        bounds["le"] = MOST
+    if bounds.keys() & {"ge", "gt"}:
+        bounds.setdefault("le", MOST)
     return Field(description=description, **bounds)
 
 
@@ -252,7 +249,7 @@ def key_types(kind: Any) -> dict[str, Any]:
 
 def meaning_of(hint: Any) -> str:
     """The meaning that the annotation of a key states; "" where it states none."""
-    notes = get_args(hint)[1:] if get_origin(hint) is Annotated else ()
+    notes = getattr(hint, "__metadata__", ())
     return next((note.description for note in notes if getattr(note, "description", None)), "")
 
 

@@ -31,13 +31,7 @@ CHECKSUM = "checksum"  # a key of tables that voxlate writes
 LOCK = ".lock"
 WRITING = ".writing-"  # prefix of an incomplete file or folder
 # Windows keeps these for devices, with any ending (Microsoft, "Naming Files, Paths, and Namespaces")
-DEVICES = {
-    "con",
-    "prn",
-    "aux",
-    "nul",
-    *map("".join, itertools.product(("com", "lpt"), "0123456789¹²³")),
-}
+DEVICES = re.compile(r"(?:con|prn|aux|nul|(?:com|lpt)[0-9¹²³])(?:\.|\Z)", re.IGNORECASE)
 
 
 def safe_name(name: str, where: object) -> str:
@@ -47,7 +41,7 @@ def safe_name(name: str, where: object) -> str:
     forbids. This rule holds for all names of cases, patients, modalities, label maps and stages, so that every machine
     can read the files of others.
     """
-    if name.partition(".")[0].lower() in DEVICES:
+    if DEVICES.match(name):
         raise BadInput(
             f"{where}: expected a name that may be a file's on any system, found '{name}', which Windows keeps for a device. Rename it."
         )
@@ -73,13 +67,11 @@ def whole_file(path: Path | str) -> Iterator[Path]:
     Raises BadInput if the disk is full or the folder cannot be written; no file remains then.
     """
     path = Path(path)
-    temporary = None
+    temporary = _incomplete(path)
     try:
         with _refusals(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            new = _incomplete(path)
-            new.touch(exist_ok=False)
-            temporary = new
+            temporary.touch(exist_ok=False)
             mode = stat.S_IMODE(temporary.stat().st_mode)
             yield temporary
             temporary.chmod(mode)  # safetensors writes files that their owner alone may read
@@ -87,8 +79,8 @@ def whole_file(path: Path | str) -> Iterator[Path]:
                 os.fsync(file.fileno())
             _replace(temporary, path)
     finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # where none was made, or it has its name
+            temporary.unlink()
 
 
 @contextlib.contextmanager
@@ -124,12 +116,13 @@ def _refusals(path: Path) -> Iterator[None]:
         ) from error
     except Exception as error:
         # writers in C++ and Rust wrap the system's error, so text and free space are checked
-        full = system_code(error) in FULL or "No space left" in str(error)
+        code = system_code(error) or 0
+        full = code in FULL or "No space left" in str(error)
         if not isinstance(error, BadInput) and (full or free_disk(path.parent) < 2**16):
             raise CannotWrite(
                 f"{path}: expected room to write it, found a full disk. Free some and run again."
             ) from error
-        if (code := system_code(error)) is not None and code in UNFIT:
+        if code in UNFIT:
             raise CannotWrite(
                 f"{path}: expected a place to write, found: {os.strerror(code)}. Choose another."
             ) from error
@@ -162,17 +155,12 @@ def lock(folder: Path | str, wait_seconds: float = 0) -> Iterator[None]:
     lock = FileLock(folder / LOCK, timeout=wait_seconds)
     is_new = not folder.exists()
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
+        with _refusals(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            lock.acquire()
     except Timeout as error:
         raise BadInput(
             f"{folder}: expected no other voxlate to write here, found one that does. Wait for it, or choose another folder."
-        ) from error
-    except OSError as error:
-        is_file = isinstance(error, FileExistsError | NotADirectoryError)
-        obstacle = "a file" if is_file else f"'{error.strerror}'"
-        raise BadInput(
-            f"{folder}: expected a folder to write in, found {obstacle}. Choose another name."
         ) from error
     try:
         for stray in list(folder.rglob(f"{WRITING}*")):  # a killed process has left these

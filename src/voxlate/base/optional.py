@@ -8,41 +8,35 @@ from typing import Any
 from voxlate.base.errors import BadInput
 
 
-def optional_package(
-    module: str,
-    extra: str,
-    where: object,
-    purpose: str,
-    instead: str = "",
-) -> ModuleType:
-    """Import a package that the extra of this name installs; raises BadInput, with what to do, where it is absent."""
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        # voxlate-run has neither a command line nor extras
-        whole = importlib.util.find_spec("voxlate.commands.cli") is not None
-        package = f"'.[{extra}]'" if whole else module.partition(".")[0]
-        raise BadInput(
-            f"{where}: expected {purpose}, found it not installed. Run pip install {package}{instead}."
-        ) from error
-
-
 @dataclass(frozen=True)
 class Package:
-    """A package that is imported when an attribute of it is used; the fields are those of `optional_package`."""
+    """A package that the extra of this name installs, and that is imported when an attribute of it is used."""
 
     module: str
     extra: str
-    where: str
+    where: object
     purpose: str
     instead: str = ""
 
     def load(self) -> ModuleType:
-        """The package; raises BadInput where it is absent."""
-        return optional_package(self.module, self.extra, self.where, self.purpose, self.instead)
+        """The package; raises BadInput, with what to do, where it is absent."""
+        try:
+            return importlib.import_module(self.module)
+        except ImportError as error:
+            # voxlate-run has neither a command line nor extras
+            whole = importlib.util.find_spec("voxlate.commands.cli") is not None
+            package = f"'.[{self.extra}]'" if whole else self.module.partition(".")[0]
+            raise BadInput(
+                f"{self.where}: expected {self.purpose}, found it not installed. Run pip install {package}{self.instead}."
+            ) from error
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.load(), name)
+
+
+def optional_package(*fields: Any) -> ModuleType:
+    """Import a package now; fields: those of `Package`."""
+    return Package(*fields).load()
 
 
 pydicom = Package("pydicom", "dicom", "DICOM", "pydicom to read and write DICOM files")

@@ -5,12 +5,10 @@ Bounds and patterns are not checked: the files that are read so were checked whe
 
 import dataclasses
 import json
-import types
 import typing
-from collections.abc import Mapping
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Any, Literal, get_args, get_origin
 
-from voxlate.base.options.option import without_notes
+from voxlate.base.options.option import UNIONS, without_notes
 
 StrictStr = str
 UNCHECKED = (object, Any)
@@ -28,21 +26,11 @@ class ValidationError(ValueError):
         return [self.error]
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Bounds:
-    """Bounds of a value, which are stated and not checked."""
+class Field:
+    """The annotation of a value: its meaning, and bounds, which are not checked."""
 
-    stated: Mapping[str, Any]
-
-    @property
-    def description(self) -> str | None:
-        """The meaning of a key."""
-        return self.stated.get("description")
-
-
-def field(*default: Any, **bounds: Any) -> Any:
-    """The annotation of a value."""
-    return Bounds(bounds)
+    def __init__(self, *default: Any, description: str = "", **bounds: Any) -> None:
+        self.description = description
 
 
 class TypeAdapter:
@@ -51,7 +39,7 @@ class TypeAdapter:
     def __init__(self, kind: Any) -> None:
         self.kind = kind
 
-    def validate_json(self, text: str | bytes, strict: bool = True, extra: Any = "forbid") -> Any:
+    def validate_json(self, text: str | bytes, **rules: Any) -> Any:
         """The object that JSON states."""
         return self.validate_python(json.loads(text))
 
@@ -69,7 +57,7 @@ def fill(kind: Any, value: Any, place: tuple[Any, ...]) -> Any:
         return value
     if origin is Literal:
         return _check(value in options and type(value) is not bool, kind, value, place)
-    if origin in (Union, types.UnionType):
+    if origin in UNIONS:
         if isinstance(value, dict) and "kind" in value:  # of settings, the one of its kind
             own = tuple(o for o in options if getattr(o, "kind", None) == value["kind"])
             options = own or options

@@ -17,10 +17,10 @@ except ModuleNotFoundError:
     if not typing.TYPE_CHECKING:
         from typing import TypedDict as TypedDict
 
+        from voxlate.base.plain_schema import Field as Field
         from voxlate.base.plain_schema import StrictStr as StrictStr
         from voxlate.base.plain_schema import TypeAdapter as TypeAdapter
         from voxlate.base.plain_schema import ValidationError as ValidationError
-        from voxlate.base.plain_schema import field as Field
 
         ConfigDict, StringConstraints = dict, Field
         GetCoreSchemaHandler = ValidationInfo = typing.Any

@@ -15,6 +15,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -58,25 +59,20 @@ def scratch_folder() -> Path | None:
     return None if scratch is None else scratch.folder
 
 
-def empty(shape: Sequence[int], dtype: DTypeLike) -> np.ndarray:
-    """An array whose values are undefined: in a file where it is large and a scratch folder is set, else in memory."""
-    return _allocate(np.empty, shape, dtype)
-
-
-def zeros(shape: Sequence[int], dtype: DTypeLike) -> np.ndarray:
-    """An array of zeros; where it is kept as for `empty`."""
-    return _allocate(np.zeros, shape, dtype)
-
-
-def _allocate(
-    in_memory: Callable[..., np.ndarray], shape: Sequence[int], dtype: DTypeLike
+def empty(
+    shape: Sequence[int], dtype: DTypeLike, in_memory: Callable[..., np.ndarray] = np.empty
 ) -> np.ndarray:
+    """An array whose values are undefined: in a file where it is large and a scratch folder is set, else in memory."""
     size = math.prod(shape) * np.dtype(dtype).itemsize
     scratch = _scratch.get()
     if scratch is None or size < max(1, scratch.least):
         return in_memory(tuple(shape), dtype)
     # a new file holds zeros
     return np.ndarray(tuple(shape), dtype, buffer=_map_file(scratch.folder, size))
+
+
+zeros = partial(empty, in_memory=np.zeros)
+"""An array of zeros; where it is kept as for `empty`."""
 
 
 def _map_file(folder: Path, size: int) -> _ScratchMap:

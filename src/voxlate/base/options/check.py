@@ -12,9 +12,9 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 from pydantic import ConfigDict, InstanceOf, TypeAdapter, ValidationError
 
-from voxlate.base.config import UNIONS, converted
+from voxlate.base.config import converted
 from voxlate.base.errors import BadInput
-from voxlate.base.options.option import Option, check_range, option_of, without_notes
+from voxlate.base.options.option import UNIONS, Option, check_range, option_of, without_notes
 from voxlate.base.options.table import field_types, text_type
 
 T = TypeVar("T")

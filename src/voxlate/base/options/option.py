@@ -2,17 +2,19 @@
 
 import importlib
 import re
+import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.resources.abc import Traversable
 from inspect import Parameter, Signature, cleandoc, signature
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, dataclass_transform, get_args, get_origin
+from typing import Annotated, Any, TypeVar, Union, dataclass_transform, get_args, get_origin
 
 from voxlate.base.errors import BadInput, known_name
 
 T = TypeVar("T")
+UNIONS = (Union, types.UnionType)  # the origins of A | B
 
 # Panels of --help after that of arguments, in their order. "Options" is the name under which typer shows --help itself.
 ARGUMENT, PYTHON = "Arguments", "Python"  # which have no flag, and which the command line lacks
@@ -82,8 +84,8 @@ def shipped_tables(folder: Traversable) -> list[str]:
 
 def option_of(annotation: Any) -> Option | None:
     """The Option of an annotated parameter; None for an argument without a flag."""
-    parts = get_args(annotation)[1:] if get_origin(annotation) is Annotated else ()
-    return next((part for part in parts if isinstance(part, Option)), None)
+    notes = getattr(annotation, "__metadata__", ())
+    return next((note for note in notes if isinstance(note, Option)), None)
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True)
@@ -204,7 +206,7 @@ def read_shipped(folder: Traversable, name: Path | str, option: str) -> dict[str
 
     file: Path | Traversable = Path(name)
     known = shipped_tables(folder)
-    if str(name) in known or not Path(name).is_file():
+    if str(name) in known or not file.is_file():
         file = (
             folder / f"{known_name(option, 'a TOML file, or a known name', str(name), known)}.toml"
         )

@@ -1,12 +1,11 @@
 """What the annotations of an options dataclass state. This module imports nothing heavy: --help reads it."""
 
 import functools
-import types
 import typing
 from itertools import chain
-from typing import Any, Union, get_args, get_origin
+from typing import Any, get_args, get_origin
 
-from voxlate.base.options.option import option_of, without_notes
+from voxlate.base.options.option import UNIONS, option_of, without_notes
 
 
 @functools.cache
@@ -23,4 +22,4 @@ def text_type(hint: Any) -> Any:
     if option is not None and option.takes is not None:
         return option.takes
     bare = without_notes(hint)
-    return get_args(bare)[0] if get_origin(bare) in (Union, types.UnionType) else bare
+    return get_args(bare)[0] if get_origin(bare) in UNIONS else bare

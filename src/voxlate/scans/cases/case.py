@@ -33,14 +33,14 @@ MAPS = (*SCANS, "F16")  # how those of tissue-parameter maps are
 DIGITS = 16  # of a digest that identifies a scan
 OPEN_FILES = 256  # mapped at a time in each process: each holds a descriptor, of which many systems give 1,024
 DTYPES = {
-    "F32": np.float32,
-    "F16": np.float16,
-    "I16": np.int16,
-    "BOOL": np.bool_,
-    "U8": np.uint8,
-    "U16": np.uint16,
-    "U32": np.uint32,
-    "U64": np.uint64,
+    "F32": "f4",
+    "F16": "f2",
+    "I16": "i2",
+    "BOOL": "?",
+    "U8": "u1",
+    "U16": "u2",
+    "U32": "u4",
+    "U64": "u8",
 }
 
 

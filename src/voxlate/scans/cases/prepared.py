@@ -312,10 +312,6 @@ def open_cohort(path: Path | str) -> Cohort:
             f"{folder}: expected a prepared cohort, found no cohort.json in it. Run voxlate prepare first."
         )
     value = read_tables(folder)
-    if value.get("version") != VERSION:
-        raise BadInput(
-            f"{folder}/cohort.json: expected a {FORMAT} of version {VERSION}, found version {value.get('version')}. Prepare it again."
-        )
     record = Record(folder / "cohort.json", "the record of a prepared cohort", "Prepare it again.")
     written = record.fill(_Written, value)
     cases, modalities = written.cases, set(written.modalities)
@@ -325,7 +321,7 @@ def open_cohort(path: Path | str) -> Cohort:
     for case in cases:
         scans = {*case.present, *case.registered, *case.misaligned}
         record.check(scans <= modalities, f"{case.case} with scans that it does not list")
-    refuse_leak(((case.patient, case.split) for case in cases), folder)
+    refuse_leak(cases, folder)
     return Cohort(
         folder,
         cases,

@@ -152,12 +152,6 @@ def _case(case: str, patient: str, split: str | None, paths: Mapping[str, Path])
     )
 
 
-def modality_name(name: str, aliases: Mapping[str, str]) -> str:
-    """A file's modality name in lower case, or the preset's alias of it."""
-    lower = {key.lower(): value for key, value in aliases.items()}
-    return lower.get(name.lower(), name.lower())
-
-
 def is_known(name: str) -> bool:
     """Whether a name is that of a known modality, mask or label map, or begins with one ('cta2', 't1_gd')."""
     lower = name.lower()

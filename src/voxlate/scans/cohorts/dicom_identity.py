@@ -66,10 +66,11 @@ def join_by_person(cases: Sequence[CaseFiles], found: CohortFiles) -> list[CaseF
 
 def person_in(path: Path) -> Person | None:
     """The person whom the first header of a DICOM series names; None where it names none, and for other files."""
-    place, key = folder_and_key(file_and_part(path)[0])
+    series, _ = file_and_part(path)
+    place, key = folder_and_key(series)
     if not place.is_dir() or not is_dicom_folder(place):
         return None
-    for file in [file_and_part(path)[0]] if key else entries_in(place):
+    for file in [series] if key else entries_in(place):
         try:
             headers = headers_of(file)
         except BadInput:  # which reading the scan says

@@ -10,7 +10,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from voxlate.base.errors import BadInput, did_you_mean, first_of, plural
+from voxlate.base.errors import BadInput, first_of, known_name, plural
 from voxlate.base.files import MAPS, SYNTHETIC
 from voxlate.base.groups import grouped
 from voxlate.base.options.option import merge
@@ -19,7 +19,6 @@ from voxlate.scans.cohorts.case_files import (
     CohortFiles,
     cases_of,
     is_known,
-    modality_name,
     plain_name,
 )
 from voxlate.scans.cohorts.choice import Choice, Row, as_names, quote_some
@@ -113,7 +112,7 @@ def find_cohort(
     cases = _take_owners(cases, asked.patients, table, layout, cohort_files)
     if table is None and not (layout.arrays and layout.arrays.lists):
         cases = _settle_splits(cases, cohort_files)
-    refuse_leak(((case.patient, case.split) for case in cases), table or asked.patients or root)
+    refuse_leak(cases, table or asked.patients or root)
     # lists and names have stated the patients only now
     cases = [case for case in cases if choice.keep_case(case.case, case.patient)]
     choice.refuse_unused(root)
@@ -254,10 +253,7 @@ def _take_modalities(
     for wanted in modalities:
         without = [case for case in cases if wanted not in case.files]
         if len(without) == len(cases):
-            hint = did_you_mean(wanted, known) or "Name one of these."
-            raise BadInput(
-                f"{root}: expected cases with the modality {wanted}, found none, only {', '.join(known)}. {hint}"
-            )
+            known_name(root, "a modality of its cases", wanted, known)
         if without:
             first = without[0]
             raise BadInput(
@@ -279,10 +275,12 @@ def _unify_spelling(cases: list[CaseFiles], found: CohortFiles) -> list[CaseFile
             elif name != plain and not in_one_case and (names[1:] or counts[name] < len(cases)):
                 renamed[name] = plain
                 found.guessed.append(f"{name} in {several} is {plain}")
-    for number, case in enumerate(cases):
-        files = {renamed.get(name, name): path for name, path in case.files.items()}
-        cases[number] = replace(case, files=dict(sorted(files.items())))
-    return cases
+    files_of = (
+        {renamed.get(name, name): case.files[name] for name in case.files} for case in cases
+    )
+    return [
+        replace(case, files=dict(sorted(files.items()))) for case, files in zip(cases, files_of)
+    ]
 
 
 def _leave_out(cases: list[CaseFiles], layout: Preset, found: CohortFiles) -> list[CaseFiles]:
@@ -500,7 +498,7 @@ def _rows_of(
                 yield replace(row, patient=patient, case=study, split=split)
             continue
         for modality, part in parts_of[place]:
-            name = modality or modality_name(stated, layout.aliases)
+            name = modality or layout.modality_of(stated)
             if not modality and (root / path).is_dir() and not is_known(name):
                 is_ct = any(row.modality == "ct" for row in tagged(path))
                 name = f"ct_{name}" if is_ct else name  # whose unit is HU

@@ -3,15 +3,17 @@
 import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from voxlate.base.errors import BadInput
 from voxlate.base.groups import grouped
 
 
-def refuse_leak(pairs: Iterable[tuple[str, str | None]], where: Path | str) -> None:
-    """Raise BadInput where one patient is in two splits; pairs: patient ('' if unknown) and split of each case."""
+def refuse_leak(cases: Iterable[Any], where: Path | str) -> None:
+    """Raise BadInput where one patient is in two splits; cases: each with its patient ('' if unknown) and split."""
     splits: dict[str, str] = {}
-    for patient, split in pairs:
+    for case in cases:
+        patient, split = case.patient, case.split
         if patient and split and splits.setdefault(patient, split) != split:
             raise BadInput(
                 f"{where}: expected each patient in one split, found {patient} in {splits[patient]} and {split}. Put all cases of a patient into the same split, or pass --patients each if they are several patients."

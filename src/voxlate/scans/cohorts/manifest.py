@@ -11,7 +11,7 @@ from pathlib import Path
 
 from voxlate.base.errors import BadInput, first_of, plural
 from voxlate.base.files import inside, safe_name, whole_file
-from voxlate.scans.cohorts.case_files import MASKS, CaseFiles, CohortFiles, cases_of, modality_name
+from voxlate.scans.cohorts.case_files import MASKS, CaseFiles, CohortFiles, cases_of
 from voxlate.scans.cohorts.choice import Choice, Row
 from voxlate.scans.cohorts.patient_names import patient_in
 from voxlate.scans.cohorts.patterns import split_named
@@ -92,7 +92,7 @@ def read_manifest(
         for row, column in product(rows, ["path"] if is_long else scans):
             name, cell = row["modality"] if is_long else column, row[column]
             if cell and choice.keep_file(cell):
-                modality = modality_name(name, layout.aliases)
+                modality = layout.modality_of(name)
                 files.append(_file(path, bases, _name(row), modality, cell, allow_outside))
         _refuse_scan_twice(path, files)
         cases = cases_of(files, choice, layout.patient)

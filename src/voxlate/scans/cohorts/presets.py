@@ -134,6 +134,11 @@ class Preset:
     gaps: bool = False
     arrays: Arrays | None = None
 
+    def modality_of(self, name: str) -> str:
+        """A file's modality name in lower case, or the alias of it."""
+        lower = {key.lower(): value for key, value in self.aliases.items()}
+        return lower.get(name.lower(), name.lower())
+
     @property
     def forms(self) -> list[tuple[str, str]]:
         """All patterns in the order in which they are tried: with our name of the file, or "" for {modality} in it."""

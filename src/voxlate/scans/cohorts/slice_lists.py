@@ -68,7 +68,7 @@ def arrange(
             None not in owners and len(owners) > 1
         ):  # of several patients, all of whom the names state
             cases = find_owners(cases, found)
-    refuse_leak(((case.patient, case.split) for case in cases), patients or root)
+    refuse_leak(cases, patients or root)
     return hold_out(cases, arrays.held_back)
 
 

@@ -196,7 +196,7 @@ def safe_parts(name: str) -> list[str]:
         return []
     safe = [re.sub(r"[^\w.-]+", "_", part).strip(".")[-LONGEST_NAME:].lstrip(".") for part in parts]
     # Windows keeps some names for devices
-    safe = [f"_{part}" if part.partition(".")[0].lower() in DEVICES else part for part in safe]
+    safe = [f"_{part}" if DEVICES.match(part) else part for part in safe]
     return safe if all(safe) else []
 
 

@@ -27,11 +27,11 @@ UNITS: dict[str, str] = {
 
 # Words of a scan's name that say its modality in another way, and those that say nothing of it: planes, sequences, copies.
 SAID = re.compile(
-    r"(?P<t1>t1[nw]|mprage|f?spgr|bravo)|(?P<t1c>t1ce|t1gd)|(?P<t2>t2w)|(?P<flair>t2f)|(?P<pd>pdw)"
+    r"(?<![a-z\d.])(?:(?P<t1>t1[nw]|mprage|f?spgr|bravo)|(?P<t1c>t1ce|t1gd)|(?P<t2>t2w)|(?P<flair>t2f)|(?P<pd>pdw))(?![a-z\d.])"
 )
 SILENT = re.compile(
-    r"ax|axial|tra|transversal|cor|coronal|sag|sagittal|obl|oblique|tse|fse|frfse|se|gre|tfe|ffe|fl[23]d|flash|vibe|space"
-    r"|cube|tir|tirm|ir|propeller|blade|[23]d|iso|isotropic|mr|native|copy|kopie|copie|copia|[\d.]+(?:mm)?"
+    r"(?<![a-z\d.])(?:ax|axial|tra|transversal|cor|coronal|sag|sagittal|obl|oblique|tse|fse|frfse|se|gre|tfe|ffe|fl[23]d|flash|vibe|space"
+    r"|cube|tir|tirm|ir|propeller|blade|[23]d|iso|isotropic|mr|native|copy|kopie|copie|copia|[\d.]+(?:mm)?)(?![a-z\d.])"
 )
 AGENT = re.compile("post|gd|gad|ce|contrast|c|km")
 
@@ -45,16 +45,11 @@ def unit_of(modality: str) -> str:
 
 def plain_modality(name: str) -> str:
     """The modality that the words of a scan's name state, such as t1 for ax_t1_mprage_(1); the name where they state none, or several."""
-    stated, rest = set[str](), list[str]()
-    for word in re.findall(r"[a-z\d.]+", name.lower()):
-        said = SAID.fullmatch(word)
-        plain = (said and said.lastgroup) or word
-        if plain in UNITS and plain != "mr":
-            stated.add(plain)
-        elif not SILENT.fullmatch(word):
-            rest.append(word)
-    if stated == {"t2", "flair"}:
-        stated = {"flair"}
+    plain = SAID.sub(lambda said: str(said.lastgroup), name.lower())
+    words = {*re.findall(r"[a-z\d.]+", SILENT.sub("", plain))}
+    stated, rest = words & UNITS.keys(), words - UNITS.keys()
+    if "flair" in stated:
+        stated -= {"t2"}
     if rest and stated in ({"t1"}, {"t1c"}) and all(map(AGENT.fullmatch, rest)):
         return "t1c"
     return name if rest or len(stated) != 1 else stated.pop()
