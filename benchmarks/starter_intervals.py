@@ -126,7 +126,7 @@ def add_intervals(starter: Path, prepared: Path, real: Path, work: Path, device:
                 bound="none",
                 method=method,
                 any_truth=True,
-                by_tissue=False,
+                narrows=False,
                 anyway=True,
             )
         tried[file] = shown = compare(copied, real, work / f"{method}_images")

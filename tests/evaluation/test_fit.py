@@ -234,6 +234,8 @@ def test_each_group_of_predicted_values_holds_the_coverage_that_one_scale_holds_
             held.append((np.abs(one.truth - one.image) <= scales)[inside].mean())
         return np.mean(held)
 
+    widened, _ = fit(patients, {}, COVERAGE, 0.9, "none", 0, borders=[0.0], narrows=False, **chosen)
+    assert widened.factors == (plain.scales[COVERAGE], grouped.factors[1])
     assert coverage(plain, rare=True) < 0.5
     assert coverage(grouped, rare=True) == pytest.approx(0.9, abs=0.02)
     assert coverage(grouped, rare=False) == pytest.approx(0.9, abs=0.02)

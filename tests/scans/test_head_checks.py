@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from brains import brain as made_brain
 from rows import every_row
 from voxlate import phantom
 from voxlate.checks.head_checks import black_pools_ml, check_head
@@ -174,6 +175,16 @@ def test_bright_bone_in_one_slice_is_a_caution_because_some_slices_show_no_skull
     bright = np.where(head == 100, 1000, head)
     assert grades(bright)["no-holes"] == "do not trust"
     assert grades(bright[40:41])["no-holes"] == "caution"
+
+
+def test_a_brain_whose_fluid_is_not_as_its_name_states_is_told():
+    def said(name, *levels):
+        messages = check_head(made_brain(*levels, name=name), "brain")
+        return [one.grade for one in messages if one.code == "contrast-of-name"]
+
+    dark, bright = (100, 300, 450), (1200, 600, 400)
+    assert said("t1", *dark) == said("t2", *bright) == said("pd", *bright) == []
+    assert said("t1", *bright) == said("flair", *bright) == said("t2", *dark) == ["do not trust"]
 
 
 def test_fluid_as_dark_as_air_is_measured_away_from_the_rim(brain):

@@ -30,6 +30,7 @@ from voxlate.scans.images.mask import (
     hard_edges,
 )
 from voxlate.scans.images.statistics import Distribution
+from voxlate.scans.images.tissue_levels import find_levels
 
 COARSE_MM = 2.0
 LEAST_HEIGHT_MM = 40.0  # of bodies whose ends are compared
@@ -55,6 +56,7 @@ AS_BACKGROUND = -0.96  # network units, of -1 to 1: up to 2 % of the range
 RIM_MM = 10.0  # from the brain's surface, where fluid is dark in many scans and partly stripped
 LEAST_POOL_ML = 0.5
 HARD = 0.2  # area at a border that cuts the head, beside that further in; round heads have less within a voxel
+DARK_FLUID, BRIGHT_FLUID = ("t1", "t1w", "t1n", "t1c", "t1ce", "flair", "t2f"), ("t2", "t2w")
 LEAST_TOUCH_MM = 25.0  # of a slice's border along the head: the skull is as long there, beyond a tip of nose or ear
 
 # By name the axis to which a border of slices is normal, and whether it is the first or the last plane.
@@ -108,6 +110,11 @@ def check_head(scan: Volume, trained: Kind, values: Distribution | None = None) 
         numbers |= pose
         if trained == "head" and head.clean:  # stripping leaves a constant background
             numbers["as_brain"] = likeness_of("brain", cells_of(*shown)) - pose["upright"]
+    if trained == "brain" and scan.modality in (*DARK_FLUID, *BRIGHT_FLUID):
+        levels = find_levels(scan.data[0], foreground(scan), scan.grid.spacing_mm)
+        if levels is not None:
+            numbers["fluid"] = levels.fluid / max(levels.middle, TINY)
+            numbers["by_name"] = float(scan.modality in BRIGHT_FLUID)
     if trained == "head":
         numbers |= _head_numbers(head)
         if values is not None:

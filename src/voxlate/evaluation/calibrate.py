@@ -53,7 +53,7 @@ def calibrate(
     *,
     progress: NamedProgress = no_report,
     warn: Say = warn_unless_note,
-    by_tissue: bool = True,
+    narrows: bool = True,
     **changes: Any,
 ) -> Calibration:
     """Synthesise the images of cases with truth, compare methods of intervals, and write the best into the run.
@@ -62,8 +62,8 @@ def calibrate(
     confidence, counted as in conformal.upper_bound (unset: "normal" from ENOUGH patients on, else "none", because a
     margin for fewer would be most of the range). regions: parts of the body by a rule ("vessels": "cta>150"), in
     addition to those of the unit and of label maps. A completion is calibrated for one missing modality, each in turn
-    left out of cases that have all. A stopped calibration resumes. any_truth: cases whose truth cannot be that of their image count, too. by_tissue: whether each tissue of images in HU holds the
-    coverage, as patients show it; synthetic heads show too small errors in soft tissue. Of an ensemble, the first model is
+    left out of cases that have all. A stopped calibration resumes. any_truth: cases whose truth cannot be that of their image count, too. narrows: whether a tissue of images in HU may have
+    narrower intervals than all voxels together need; synthetic heads show too small errors in soft tissue. Of an ensemble, the first model is
     calibrated; those of its cases that trained it are synthesised by another one. Raises
     BadInput where all models were trained on one of the cases, and where the cases are too few.
     """
@@ -81,7 +81,7 @@ def calibrate(
         job = CalibrationJob(models, path, rules, asked.seed, asked.anyway)
         executor = choose_executor(asked, asked.device, warn)
         data = collect_cases(job, cases, executor, progress, warn, any_truth=asked.any_truth)
-        write_calibration(path, _fit(model, data, rules, asked, progress, by_tissue))
+        write_calibration(path, _fit(model, data, rules, asked, progress, narrows))
         shutil.rmtree(path.with_suffix(PARTS), ignore_errors=True)
     return read_calibration(path)
 
@@ -92,7 +92,7 @@ def _fit(
     rules: Rules,
     asked: CalibrateOptions,
     progress: NamedProgress,
-    by_tissue: bool,
+    narrows: bool,
 ) -> Calibration:
     """The intervals of each target, and the reference patches, by the data of all cases."""
     facts, seed, of_cases = model.facts, asked.seed, data.values()
@@ -110,7 +110,7 @@ def _fit(
         ends = (-most if spec.floor is None else -1.0, most)
         borders = tissue_borders(facts.units[name], facts.target_scales[name])
         options = (coverage, confidence, bound, seed, ends, asked.method)
-        targets[name], network = fit(voxels, of_target, *options, borders if by_tissue else ())
+        targets[name], network = fit(voxels, of_target, *options, borders, narrows)
         if network is not None:
             widths[name] = network
     patches = [part for case in of_cases for part in case.patches]

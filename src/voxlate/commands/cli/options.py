@@ -58,7 +58,8 @@ def add(command: Command) -> None:
         parameters.values(), key=lambda p: (ARGUMENT, *PANELS).index(option_in(p).panel)
     )
     run.__signature__ = inspect.Signature([*map(_for_typer, ordered)])  # type: ignore[attr-defined]
-    run.__doc__ = command.described.__doc__
+    # Typer shows what follows the form feed in the list of commands.
+    run.__doc__ = inspect.cleandoc(f"{command.described.__doc__}").partition("\f")[0]
     app.command(name=command.name, epilog=epilog, cls=SuggestingCommand)(run)
 
 

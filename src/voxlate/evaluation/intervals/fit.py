@@ -93,19 +93,19 @@ class _Candidate:
         return [np.sort(np.concatenate(cases)) for cases in grouped(scores).values()]
 
     def grouped(
-        self, borders: Sequence[float], alpha: float, confidence: float, bound: Bound
+        self, borders: Sequence[float], alpha: float, confidence: float, bound: Bound, floor: float
     ) -> tuple["_Candidate", tuple[float, ...]]:
         """The candidate with the distances of each group times a factor by which the group holds its coverage; the factors.
 
         Group-conditional (Mondrian) conformal prediction by predicted values: Vovk et al. 2003; Romano et al. 2020. A
-        group that no factor is enough for keeps its distances.
+        group that no factor is enough for keeps its distances. No factor is below the floor.
         """
         ends = (-inf, *borders, inf)
         least = [
             least_scale(self.scores(limits=limits), alpha, confidence, bound)
             for limits in pairwise(ends)
         ]
-        factors = tuple(factor if 0 < factor < inf else 1.0 for factor in least)
+        factors = tuple(max(factor, floor) if 0 < factor < inf else 1.0 for factor in least)
         scaled = [
             distances * group_factors(case.image, borders, factors)
             for case, distances in zip(self.cases, self.distances)
@@ -147,12 +147,14 @@ def fit(
     ends: tuple[float, float] = (-1.0, 1.0),
     chosen: IntervalMethod | None = None,
     borders: Sequence[float] = (),
+    narrows: bool = True,
 ) -> tuple[Target, Widths | None]:
     """Compare the methods of intervals on held-out patients, scale one of them, and learn it again from all patients.
 
     regions: rules by name; ends: the limits of all intervals, in network units; chosen: the method, None for the
     narrower learned one; borders: values of the image in network units that separate groups, each of which is to hold
-    the coverage, if enough voxels show it. Raises BadInput where the patients are too few for the coverage, or for the
+    the coverage, if enough voxels show it; narrows: whether a group may have narrower intervals than one factor of all voxels
+    gives it. Raises BadInput where the patients are too few for the coverage, or for the
     method.
     """
     if not any(case.truth_parts[BODY].any() for case in cases):
@@ -172,7 +174,8 @@ def fit(
     for method, candidate in candidates.items():
         factors[method] = (1.0,)
         if kept:
-            candidate, factors[method] = candidate.grouped(kept, alpha, confidence, bound)
+            floor = 0.0 if narrows else least_scale(candidate.scores(), alpha, confidence, bound)
+            candidate, factors[method] = candidate.grouped(kept, alpha, confidence, bound, floor)
         candidates[method] = candidate
         scale = least_scale(candidate.scores(), alpha, confidence, bound)
         if kept:
