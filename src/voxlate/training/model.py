@@ -111,7 +111,7 @@ def members_and_scans(inputs: Sequence[str]) -> tuple[list[Path], list[str]]:
     models = [*itertools.takewhile(_is_model, map(Path, inputs))]
     if len(models) == len(inputs):
         raise BadInput(
-            f"INPUT: expected scans after the runs, found only runs ({', '.join(inputs)}). Add a cohort."
+            f"INPUT: expected scans after the runs, found {', '.join(inputs) or 'nothing'} alone. Add a cohort."
         )
     return models, list(inputs[len(models) :])
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from voxlate.base.devices import find_device
-from voxlate.base.errors import BadInput
+from voxlate.base.errors import BadInput, plural
 from voxlate.base.messages import Say
 from voxlate.base.options.option import merge
 from voxlate.scans.cases.prepared import open_cohort
@@ -301,5 +301,5 @@ def _check_epoch(search: Search, best: Candidate, share: float) -> None:
     at_once = without_training(facts, search.roles, probe.cohort.scans)
     starter = f", or synthesise without a training: {at_once}" if at_once else "."
     raise BadInput(
-        f"--minutes: expected time for one pass over the {facts.slices:,} slices, found {probe.limits.minutes:g} minutes, which are {best.fitting:,} steps of {best.size.batch} slices (fewer while other work slows the machine). Give {ceil(10 * minutes) / 10:.1f} minutes or more{starter}"
+        f"--minutes: expected time for one pass over the {facts.slices:,} slices, found {probe.limits.minutes:g}, which is time for {plural(best.fitting, 'step')} of {best.size.batch} slices (fewer while other work slows the machine). Give {ceil(10 * minutes) / 10:.1f} minutes or more{starter}"
     )
