@@ -109,7 +109,7 @@ def test_a_training_that_diverges_stops_with_the_step_and_keeps_the_last_good_st
     out = tmp_path / "run"
     keys = ["steps=40", "clip_norm=0", "ema=0", "validate_every=0"]
     if by == "rate":
-        keys += ["optimiser.lr=1e30", "optimiser.warm_up=5"]
+        keys += ["optimiser.lr=1e14", "optimiser.warm_up=5"]
     else:
         from voxlate.science.methods import regression
 

@@ -179,6 +179,8 @@ def _continuity(slices: Float32, deviations: Float32) -> dict[str, float]:
     differs from the mean of its neighbours, in units of half their difference, and times those around it.
     """
     shown = np.flatnonzero(deviations > DIM * deviations.max())
+    if not shown.size:
+        return {}
     first, last = shown[0] + len(shown) // ENDS, shown[-1] - len(shown) // ENDS
     if last - first < FEWEST_SLICES:
         return {}

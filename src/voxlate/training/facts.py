@@ -19,7 +19,7 @@ def facts_of(
     """What a synthesis needs to know of a model; splits: by case, of the training, which may be of a fold."""
     get, method = header.get, recipe.method
     starter = get("starter")
-    accepts = {name: [name] for name in (*recipe.data.source, *recipe.data.target)}
+    accepts = {name: [name] for name in recipe.data.source}
     accepts |= {name: list(names) for name, names in (starter or {}).get("accepts", {}).items()}
     if recipe.data.any_source:
         accepts[recipe.data.source[0]] = list(recipe.data.any_source)

@@ -187,9 +187,10 @@ def check_range(name: str, value: Any, option: Option) -> None:
     for number in value if isinstance(value, list | tuple) else (value,):
         is_number = isinstance(number, int | float) and not isinstance(number, bool)
         if is_number and not option.least <= number <= option.most:
-            raise BadInput(
-                f"{name}: expected {option.least:.15g} to {option.most:.15g}, found {min(number, 1e300):g}. Change it."
-            )
+            ends = f"{option.least:g} to {option.most:g}"
+            if option.most == MOST and number < option.least:
+                ends = f"at least {option.least:g}"
+            raise BadInput(f"{name}: expected {ends}, found {min(number, 1e300):g}. Change it.")
 
 
 def merge(table: type[T], options: T | None, changes: Mapping[str, Any]) -> T:
