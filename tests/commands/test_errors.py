@@ -225,7 +225,7 @@ def test_a_full_disk_leaves_no_half_file(
         "--schedule cosines | schedule",
         "--set rr=0.1 | rr",
         "--set steps=3 --set synth.steps=4 | steps",
-        "--samples 0 | --samples: expected 1 to",
+        "--samples 0 | --samples: expected at least 1",
         "--set samples=1000000000 | samples | 10000 | 1000000000",
         "--sampler rk45 --set rtol=0 | 'rtol' | found 0 | --set rtol=VALUE",
         "--sampler predictor_corrector --set r=1 | 'r' | found 1",
