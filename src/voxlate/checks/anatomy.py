@@ -344,7 +344,8 @@ def check_body(
 
     height: "any" where a scan of some slices is as good as one of the whole body.
     """
-    return check_content(anatomy, name, body) or _ask("body", anatomy, name, body, height)
+    numbers = _body_numbers(anatomy, name, body, height)
+    return ask("content", numbers, name) or ask("body", numbers, name)
 
 
 def check_content(anatomy: Anatomy, name: str, body: Body) -> list[Message]:
@@ -352,15 +353,7 @@ def check_content(anatomy: Anatomy, name: str, body: Body) -> list[Message]:
 
     What else differs from the training then says nothing about the scan.
     """
-    return _ask("content", anatomy, name, body)
-
-
-def _ask(
-    group: str, anatomy: Anatomy, name: str, body: Body, height: str = "whole"
-) -> list[Message]:
-    if (usual := anatomy.usual.get(name)) is None:
-        return []
-    return ask(group, _body_numbers(usual, body, anatomy.means[name], height), name)
+    return ask("content", _body_numbers(anatomy, name, body, "whole"), name)
 
 
 def _turns(
@@ -377,12 +370,17 @@ def _turns(
             yield turned, axes, fits
 
 
-def _body_numbers(usual: BodyDistribution, body: Body, mean: Box, height: str) -> Measured:
-    """See `content` and `body` in limits.toml.
+def _body_numbers(
+    anatomy: Anatomy, name: str, body: Body, height: Literal["whole", "any"]
+) -> Measured:
+    """See `content` and `body` in limits.toml; none where the model does not know how such scans looked.
 
     Axes are exchanged where the body is then more similar to the mean box, or is as similar and only then has the
     training's extents.
     """
+    if (usual := anatomy.usual.get(name)) is None:
+        return {}
+    mean = anatomy.means[name]
     correlations = _correlations(body.box, mean)
     own, largest = float(correlations[0]), float(correlations.max())
     is_small = body.size < usual.size + np.log(CROP)

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -80,9 +80,8 @@ def find_contrast(image: Volume, brain: Bool, goal: TissueLevels, case: str) -> 
 
 def check_stripped(scan: Volume, where: object) -> None:
     """Raise BadInput unless a scan shows a brain without skull in a background of one value."""
-    in_ras = canonical(scan)
-    shape = {said.code for said in check_head(in_ras, "brain")} - {"contrast-of-name"}
-    if shape or not find_tissue(in_ras)[1]:
+    in_ras = replace(canonical(scan), modality="")  # its contrast is compared elsewhere
+    if not find_tissue(in_ras)[1] or check_head(in_ras, "brain"):
         raise BadInput(
             f"{where}: expected a brain without skull for {OPTION}, whose levels are those of its tissue, found another scan of {scan.modality}. Strip it, or leave {OPTION} out."
         )
