@@ -84,7 +84,7 @@ def _brain(fluid: float, radii: tuple[int, ...] = (65, 80, 65)) -> Volume:
     """An ellipsoid, by default of 160 x 130 x 130 mm, in 3 mm voxels, with 3.5 ml of fluid in its middle."""
     places = np.indices((50, 64, 54)) * 3.0
     inside = sum(((p - c) / r) ** 2 for p, c, r in zip(places, (75, 96, 81), radii)) < 1
-    values = np.where(inside, 400 + places[1], 0)
+    values = np.where(inside, 400 + places[1] + places[2] / 9, 0)
     values[23:27, 28:36, 25:29] = fluid
     return Volume(values[None].astype(np.float32), np.diag([3.0, 3.0, 3.0, 1.0]), "a.u.", "t1")
 
@@ -96,11 +96,20 @@ def test_a_stripped_brain_is_warned_about_by_the_starter_of_whole_heads_alone(sh
     assert not {"brain-alone", "whole-head"} & {one.code for one in brain.warnings}
 
 
-def test_air_beside_a_brain_changes_no_voxel_of_its_image(shipped):
-    model, brain = load("starter:brain-mr-to-mr", "cpu"), _brain(300)
-    slab = replace(brain, data=brain.data[:, 22:24])
+@pytest.mark.parametrize(
+    ("name", "source", "target", "cut"),
+    [
+        ("brain-mr-to-mr", "t1", "t2", np.s_[:, 22:24]),
+        ("head-tof-to-cta-experimental", "tof", "cta", np.s_[:, 22:24, 30:42, 20:34]),
+    ],
+)
+def test_air_beside_a_body_changes_no_voxel_of_its_image(shipped, name, source, target, cut):
+    model, brain = load(f"starter:{name}", "cpu"), _brain(300)
+    slab = replace(brain, data=brain.data[cut], modality=source)
     wider = replace(slab, data=np.pad(slab.data, ((0, 0), (0, 0), (0, 9), (0, 20))))
-    alone, in_air = (model.synthesise({"t1": one}).volumes["t2"].data for one in (slab, wider))
+    alone, in_air = (
+        model.synthesise({source: one}, anyway=True).volumes[target].data for one in (slab, wider)
+    )
     np.testing.assert_array_equal(in_air[:, :, :-9, :-20], alone)
 
 
