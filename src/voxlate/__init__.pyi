@@ -844,12 +844,12 @@ def synthesise(
         device: Device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps or xpu. Default: 'auto'.
         allow_code: Import and run the model's own Python code. Default: False.
         samples: Number of samples a case, of which mean and standard deviation are written.
-        steps: Number of steps (evaluations of the network).
+        steps: Number of times at which the network denoises.
         noise: Noise of slices: independent, shared, correlated.
         synth: Change of a key of the recipe's synth table, such as overlap=0.25. A dict.
         sharpness: Mean at 0, sample at 1. From 0 to 1.
         sampler: Sampler, instead of the recipe's.
-        eta: DDIM noise: 0 none, 1 as DDPM. From 0 to 1.
+        eta: DDIM noise: 0 none, 1 like DDPM. From 0 to 1.
         schedule: Noise schedule (cosine, …).
         slices: Input of each slice: whole, tiled or resized.
         crop: Voxels around the mask that are synthesised too.
@@ -990,12 +990,12 @@ def synthesize(
         device: Device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps or xpu. Default: 'auto'.
         allow_code: Import and run the model's own Python code. Default: False.
         samples: Number of samples a case, of which mean and standard deviation are written.
-        steps: Number of steps (evaluations of the network).
+        steps: Number of times at which the network denoises.
         noise: Noise of slices: independent, shared, correlated.
         synth: Change of a key of the recipe's synth table, such as overlap=0.25. A dict.
         sharpness: Mean at 0, sample at 1. From 0 to 1.
         sampler: Sampler, instead of the recipe's.
-        eta: DDIM noise: 0 none, 1 as DDPM. From 0 to 1.
+        eta: DDIM noise: 0 none, 1 like DDPM. From 0 to 1.
         schedule: Noise schedule (cosine, …).
         slices: Input of each slice: whole, tiled or resized.
         crop: Voxels around the mask that are synthesised too.
@@ -1137,7 +1137,7 @@ def evaluate(
         workers: Number of workers.
         address: Ray cluster: HOST:PORT or auto.
         samples: Number of samples a case, of which mean and standard deviation are written.
-        steps: Number of steps (evaluations of the network).
+        steps: Number of times at which the network denoises.
         noise: Noise of slices: independent, shared, correlated.
         synth: Change of a key of the recipe's synth table, such as overlap=0.25. A dict.
         pattern: Path of scans, with {patient}, {case}, {modality}.

@@ -69,7 +69,7 @@ class DoNotTrust(BadInput):
 
 
 class CannotWrite(BadInput):
-    """Results cannot be written, which holds for all cases."""
+    """Results of no case can be written."""
 
 
 def system_code(error: BaseException) -> int | None:

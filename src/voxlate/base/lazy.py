@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-# what a wing does for wings that do not know it, by the name under which they ask for it: "module:name"
+# implementations of a wing that lower wings load by name: name -> "module:name"
 PROVIDERS = dict[str, str]()
 
 

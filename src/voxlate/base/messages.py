@@ -17,7 +17,7 @@ from voxlate.base.groups import grouped
 T = TypeVar("T")
 FILE = "messages.jsonl"
 CAREFUL = 1.5  # times the distance of the training scan that is farthest from their median
-REFUSED = 3.0  # no held-out head of the phantoms reaches it (docs/guides/trust.md)
+REFUSED = 3.0  # no held-out phantom head reaches it
 ADVICE: dict[Grade, str] = {
     "note": "",
     "caution": "Caution: look at the scan and at the image.",

@@ -110,8 +110,8 @@ class ArrayNoise(Streams):
 class NormalStream:
     """torch's normal numbers on a CPU, from torch.Generator().manual_seed(seed), but for rounding.
 
-    Mersenne twister (Matsumoto and Nishimura 1998), 24 bits a number, and Box and Muller 1958; torch takes this way
-    from 16 numbers on. RandomState seeds the twister as torch does.
+    Mersenne twister (Matsumoto and Nishimura 1998), 24 bits a number, and Box and Muller 1958; torch uses this method
+    for 16 or more numbers. RandomState seeds the twister as torch does.
     """
 
     def __init__(self, seed: int) -> None:

@@ -1,5 +1,4 @@
-"""How a head or brain lies in a scan, told by a mean one that is laid over it in every way: in MR of any contrast, bone and
-air are dark.
+"""The pose of a head or brain in a scan, by comparison with a mean head in all poses; bone and air are dark in any MR.
 
 mean_head.npy and mean_brain.npy hold tissue (0 to 255) in cells of CELL_MM below the crown, [feet to head, back to front,
 left to right]; benchmarks/mean_head.py makes them of drawn label maps.

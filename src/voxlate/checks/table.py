@@ -1,4 +1,4 @@
-"""The one table of checks, limits.toml, and the one loop over it: which numbers of a scan say what.
+"""The table of checks (limits.toml), and its evaluation on the numbers of a scan.
 
 A measure gives numbers by name; a row says something where all its conditions on them hold. A number that a measure
 leaves out, or that is not one, meets no condition.
@@ -35,7 +35,7 @@ OR = " or "
 class Row:
     """A row of one or several groups: its code, conditions as "number > limit", and its sentence with the names of numbers.
 
-    A condition may be several, joined by "or". brief: what stands in brackets where scans of a cohort are named; worse:
+    A condition may be several, joined by "or". brief: the text in brackets where the scans of a cohort are listed; worse:
     conditions under which it is "do not trust"; grade: else, by default the usual one of its code; times: a number that
     is the distance from a training, which then decides the grade; unless: codes of the same group after which it is
     silent; excused: conditions on the image of a truth, under which it is silent; fault: for which a truth is left out;

@@ -21,7 +21,7 @@ from voxlate.training.recipe import text as recipe_text
 from voxlate.training.run import Run
 
 AUTOENCODER = "foreign_autoencoder"
-# Wrappers of a training around a network, whose names stand before those of its tensors.
+# Names that training wrappers prefix to the names of a network's tensors.
 WRAPPERS = ("module.", "_orig_mod.")
 
 

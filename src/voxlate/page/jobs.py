@@ -44,7 +44,7 @@ class NoSuchJob(BadInput):
 
 @dataclass(frozen=True)
 class Job:
-    """A job: what is asked for, and how far it is. Times are in seconds since 1970.
+    """A job: its request and its progress. Times are in seconds since 1970.
 
     title: what people call it; request: the arguments of its work; why: the reason of a failure, one sentence;
     attempts: number of times that its work was started; layout: of the request and the results.

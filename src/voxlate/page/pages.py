@@ -70,7 +70,7 @@ ADDRESSES: dict[Kind, str] = {"check": "/uploads", "synthesise": "/jobs"}
 
 @dataclass(frozen=True)
 class Site:
-    """What the pages need: the settings, who is in, the jobs, and the room on disk."""
+    """What the pages need: settings, sessions, jobs, and free disk space."""
 
     settings: Settings
     sessions: Sessions
@@ -126,7 +126,8 @@ class Site:
         folder = self.jobs.folder(job.name)
         url = url_of(job)
         found = self.jobs.read_file(job.name, FOUND) if job.state == "done" else {}
-        made = found if job.kind == "synthesise" else {}  # others call other things by these keys
+        # in other jobs these keys mean other things
+        made = found if job.kind == "synthesise" else {}
         waiting = [
             one.name for one in self.jobs.all() if one.kind == job.kind and one.state == "queued"
         ]

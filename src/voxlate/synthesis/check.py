@@ -14,8 +14,8 @@ from voxlate.synthesis.inputs import CaseInputs
 class Checked:
     """The scans of a case as a model takes them, before its network computes.
 
-    targets: the modalities to synthesise; notes: messages on names of scans; messages: these, those on the scans, and
-    those on their distance from the calibration's; calibration: of the intervals, None without; verdict: of the
+    targets: the modalities to synthesise; notes: messages on names of scans; messages: all of them, also on the scans and their
+    distance from the calibration; calibration: of the intervals, None without; verdict: of the
     calibration on the scans, None where it compares none.
     """
 

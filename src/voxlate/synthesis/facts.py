@@ -13,7 +13,7 @@ from voxlate.scans.images.intensity import Intensity, Scale
 from voxlate.scans.images.tiling import AnySlices
 from voxlate.scans.images.tissue_levels import TissueLevels
 
-# Most thickness of slices, in those of the training or in pixels, for which a starter reads three planes.
+# Largest slice thickness, in training slices or pixels, at which a starter reads three planes.
 CUBIC = 1.5
 
 

@@ -1,4 +1,4 @@
-"""The inputs of a model for one case: scans that are read, checked, and prepared as those of the training were."""
+"""The inputs of a model for one case: scans, read, checked and prepared like the training scans."""
 
 import hashlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -47,7 +47,7 @@ class CaseInputs:
 
     key: decides the noise; files: where the scans were read from; grids: of these; preparation: entries of the provenance on how the
     scans were prepared; warnings: on differences from the training data; frame: the part of the scans that was
-    prepared, None for all; digests: of whole scans that were cut to the frame, where a training states those that it saw.
+    prepared, None for all; digests: of whole scans that were cut to the frame, if the weights list the training scans.
     """
 
     prepared: PreparedCase
@@ -351,7 +351,7 @@ def as_volume(scan: Scan, modality: str) -> Volume:
         )
     pair = tuple(
         part.detach().cpu() if hasattr(part, "detach") else part for part in pair
-    )  # of torch
+    )  # torch tensors
     _check_plain(pair[0], modality)
     try:
         kinds = [getattr(getattr(part, "dtype", None), "kind", "f") for part in pair]

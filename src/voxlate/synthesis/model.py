@@ -317,7 +317,8 @@ class Model:
                 inputs = prepare_inputs(facts, known, case, self.anatomy, targets)
             except OSError as error:
                 raise system_refusal(error) from error
-            calibration, verdict = self.calibration(), None  # refuses one of other images
+            # raises BadInput for other weights or options
+            calibration, verdict = self.calibration(), None
             if _why_no_intervals(facts, calibration, known, inputs):
                 calibration = None
             messages = [*notes, *inputs.warnings]
@@ -489,7 +490,7 @@ def _unused_slices(
 ) -> Bool:
     """The slices [D] that the network may leave out, because none of their voxels decides anything.
 
-    None where levels, bright ends, bounds of errors or surroundings of brains are measured.
+    No slice where levels, peaks, error bounds or brain surroundings are measured.
     """
     targets = {} if calibration is None else calibration.header.targets
     bounded = any(target.bounds for target in targets.values())

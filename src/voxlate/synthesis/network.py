@@ -20,7 +20,7 @@ class Calls:
 
 @dataclass(frozen=True)
 class NoiseOf:
-    """The noise of a sample of some patches: the arguments of diffusion.streams.Streams."""
+    """The arguments of base.streams.Streams for one sample of some patches."""
 
     seed: int
     items: Sequence[Sequence[Stream]]

@@ -81,7 +81,7 @@ class Sampling:
     steps: Annotated[
         int | None,
         Option(
-            "Number of steps (evaluations of the network).",
+            "Number of times at which the network denoises.",
             panel=SAMPLING,
             least=1,
         ),
@@ -127,7 +127,7 @@ class SynthKeys(Sampling):
     ] = None
     eta: Annotated[
         float | None,
-        Option("DDIM noise: 0 none, 1 as DDPM.", panel=SAMPLING, least=0, most=1),
+        Option("DDIM noise: 0 none, 1 like DDPM.", panel=SAMPLING, least=0, most=1),
     ] = None
     schedule: Annotated[
         Table | None,

@@ -14,7 +14,7 @@ from voxlate.synthesis.network import Network
 from voxlate.synthesis.progress import PatchProgress, report_part
 from voxlate.synthesis.sampling import sample_targets
 
-LEAST_HEIGHT_MM = 60.0  # of their stack
+LEAST_HEIGHT_MM = 60.0  # height of the stack of slices
 
 
 def sample_planes(

@@ -45,7 +45,7 @@ OF_SYNTHESIS = {
     "images",
     "cases",
     "synth",
-}  # keys, one of which every provenance of a synthesis has
+}  # every provenance of a synthesis has one of these keys
 ENDINGS = (
     ".nii.gz",
     ".nii",
@@ -78,7 +78,7 @@ class Synthesised:
         mark: the beginning of file names, where scans may have the same names.
         low: lower ends of the prediction intervals, where the run is calibrated.
         high: upper ends of the prediction intervals, where the run is calibrated.
-        unfamiliar: how far the input scans are out of the distribution of the calibration's scans (1: as the farthest of those).
+        unfamiliar: how far the input scans are out of the distribution of the calibration's scans (1: like the farthest of them).
         states: of the last sample, numbered from noise to image.
 
     Example:

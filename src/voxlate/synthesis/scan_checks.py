@@ -1,4 +1,4 @@
-"""What is asked of a case's scans before anything is computed: do they fit the training of a model, and are they whole?"""
+"""Checks of a case's scans before synthesis: whether they fit the model's training and are complete."""
 
 from collections.abc import Mapping, Sequence
 from typing import Literal

@@ -149,7 +149,7 @@ def _name_scans(
         mask = {MASK: case.mask} if case.mask else {}
         yield Scans(case.case, case.files | mask, patient=case.patient)
     recorded = splits_of(model)
-    for name in cohort.without_scan:  # of which sort_out states that they lack scans
+    for name in cohort.without_scan:  # sort_cases reports that they lack scans
         if split is None or recorded.get(name) == split:
             yield Scans(name, {})
 

@@ -382,7 +382,7 @@ def stop(now: Now) -> None:
 
 
 def change_pace(now: Now) -> None:
-    """Ask the pace for other lengths, by which the recipe of the run goes on from the saved state."""
+    """Ask the pace for other lengths; the run continues with them from the saved state."""
     now.passed = now.shares_passed
     now.changed = by_main(now.job.accelerator, lambda: _ask_pace(now))
 

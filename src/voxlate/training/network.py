@@ -55,7 +55,7 @@ class TorchNetwork:
     def sample(self, patches: Sequence[Patch], noise: NoiseOf) -> Float32:
         """One sample of each patch in network units, [B, T, D, H, W]; with synth.mirror the mean with the mirrored one.
 
-        On a CPU each thread computes patches of its own: as fast as threads that share them, and on a busy machine none waits.
+        On a CPU each thread computes its own patches: equally fast, and no thread waits on a busy machine.
         """
         count = min(torch.get_num_threads(), len(patches)) if self.device.type == "cpu" else 1
         if count > 1:
@@ -109,7 +109,7 @@ class TorchNetwork:
 
     @property
     def entry(self) -> Mapping[str, Any]:
-        """Nothing but weights and options decides the images."""
+        """Empty: weights and options alone decide the images."""
         return {}
 
     @property
@@ -161,7 +161,7 @@ class TorchNetwork:
         return own, replace(self, recipe=recipe)
 
     def __reduce__(self) -> tuple[Callable[..., "TorchNetwork"], tuple[Any, ...]]:
-        """How pickle sends it to a worker: its weights leave the device, and arrive on the one of the same name there.
+        """Pickle the network for a worker, which loads the weights on its device of that name.
 
         The precision is that of this machine, because "auto" may differ elsewhere.
         """

@@ -17,7 +17,7 @@ T = TypeVar("T")
 UNIONS = (Union, types.UnionType)  # the origins of A | B
 
 # Panels of --help after that of arguments, in their order. "Options" is the name under which typer shows --help itself.
-ARGUMENT, PYTHON = "Arguments", "Python"  # which have no flag, and which the command line lacks
+ARGUMENT, PYTHON = "Arguments", "Python"  # panels without a flag, and only in Python
 MAIN = "Options"
 INPUT = "Input"
 PREPARATION = "Preparation"
@@ -29,7 +29,7 @@ OUTPUT = "Output"
 ADVANCED = "Advanced"
 PANELS = (MAIN, INPUT, PREPARATION, TRAINING, PLAN, SAMPLING, SCORES, OUTPUT, ADVANCED)
 
-# Of a number without a range of its own: far above any count, far below where floats skip whole numbers.
+# Limit of numbers without a range: above any count, and exact in float64.
 MOST = 2**48
 NO_PARAMETERS: Mapping[str, Parameter] = {}
 FLAG = re.compile(r"--[a-z][a-z-]*")

@@ -170,7 +170,7 @@ def _unit_in_provenance(path: Path, modality: str) -> str | None:
         return None
     from voxlate.synthesis.result import (
         read_synthesis,
-    )  # imports torch, which other scans are described without
+    )  # only images of a synthesis need it
 
     units: dict[str, str] = read_synthesis(provenance).get("units", {})
     return units.get(modality)

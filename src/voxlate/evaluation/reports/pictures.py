@@ -198,7 +198,7 @@ def _of_synthesis(
             yield CaseImage("outside", "truth outside", _slices(beyond, at))
     if modality + UNFAMILIAR in files and provenance.get("familiar", {}).get("unfamiliar"):
         far = read_map(files[modality + UNFAMILIAR], OWN.synthesis)
-        name = "distance from training scans (1: the farthest of them)"
+        name = "distance from calibration scans (1: the farthest of them)"
         yield CaseImage("unfamiliar", name, _slices(far, at), ColourScale(0, 4, "magma", ""))
     if (std := spread_of(modality, files)) is not None:
         spread = read_map(std, units.spread) / scale.gain(values, body)

@@ -43,7 +43,7 @@ RIM_HU = 500.0  # half way from brain to the bone of the inner table: a voxel at
 CUT_MM2 = 100.0  # of brain in a side face of the volume; less is a stray voxel
 EDGE_MM = 8.0
 DARK_AIR = 0.25  # of the way from a constant outside to bright tissue, which air does not reach
-# of the body; with more tissue it has no skull, the volume holds nothing but the brain
+# share of the body: with more tissue, the volume shows a brain without skull
 STRIPPED = 0.8
 SPECK = 0.01  # of the largest component
 LEAST_BODY = 0.01  # of the image; less is no body

@@ -19,7 +19,7 @@ from voxlate.base.config import Counts, setting, settings
 from voxlate.science.nets import cpu
 from voxlate.science.nets.interface import Channels
 
-# Of a tap, for cpu.enlarge_conv: with fewer, its small operations cost more than it saves.
+# Products per kernel tap below which cpu.enlarge_conv is slower than the plain path.
 FEWEST_PRODUCTS = 1 << 22
 AUTOCAST = ("cpu", "cuda", "xpu", "mps")  # torch is not asked: before 2.13 it cannot compile that
 NORM_EPS = 1e-5  # added to a variance; as torch has it

@@ -31,7 +31,7 @@ from voxlate.training.recipe import text as recipe_text
 # With fewer steps of a second stage, its samples are noise.
 FEWEST_OF_SAMPLES = 200
 BEFORE_REFUSAL = 9  # steps that are timed again before minutes are refused
-ROOM = 1.5  # on the minutes that are advised for them
+ROOM = 1.5  # factor on the advised minutes
 FEW = 2  # passes over the slices below which a training is too short
 # A completion draws which images are missing, so that a part of the slices suffices to begin with.
 FEWEST_OF_COMPLETION = 100
@@ -296,7 +296,7 @@ def _check_epoch(search: Search, best: Candidate, share: float) -> None:
     if best.fitting >= wanted:
         return
     seconds = best.seconds / share
-    # what other work costs is not known: 1.1 times was refused again
+    # other work may slow the machine further: 1.1 was too little
     minutes = (wanted * seconds * 1.25 / (1 - SPARE) + probe.probe_seconds) / 60
     at_once = without_training(facts, search.roles, probe.cohort.scans)
     starter = f", or synthesise without a training: {at_once}" if at_once else "."
