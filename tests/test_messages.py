@@ -8,7 +8,7 @@ from sources import ROOT, files, nodes
 from voxlate.base.codes import GRADES, codes
 from voxlate.base.messages import FILE, Message, message, read_messages, summarise, worst_grade
 from voxlate.checks.table import COMPARE, OR, ask, table
-from voxlate.commands.cli.messages import MOST, keep_messages, shorten
+from voxlate.commands.cli.messages import MOST_LINES, keep_messages, shorten
 
 DYNAMIC = "truth-"  # codes that are put together from the kind of a fault
 
@@ -94,7 +94,7 @@ def test_messages_of_one_code_are_one_line_with_three_cases():
 
 
 def test_no_caution_is_left_out_of_the_printed_lines(tmp_path):
-    cautions = [Message(f"code{number}", "caution", "Text.") for number in range(2 * MOST)]
+    cautions = [Message(f"code{number}", "caution", "Text.") for number in range(2 * MOST_LINES)]
     notes = [Message(f"note{number}", "note", "Text.") for number in range(2)]
     assert shorten([*notes, *cautions], tmp_path)[:-1] == cautions
     assert shorten([*notes, *cautions], tmp_path)[-1].text.startswith("2 further kinds of notes")
@@ -103,14 +103,14 @@ def test_no_caution_is_left_out_of_the_printed_lines(tmp_path):
 def test_a_command_prints_few_lines_and_keeps_every_message(tmp_path, capfd):
     named = [code for code, entry in codes().items() if not entry.detail]
     notes = [code for code in named if codes()[code].grades[0] == "note"]
-    kinds = [*notes[: 2 * MOST], "face"]
+    kinds = [*notes[: 2 * MOST_LINES], "face"]
     said = [message(code, "Text.", case=case) for code in kinds for case in "abc"]
     assert shorten(said, tmp_path)[0].grade == "caution"
     for _ in range(2):  # the same command again replaces its own lines
         with keep_messages(tmp_path, "synth", verbose=False) as say:
             for one in said:
                 say(one)
-        assert len(capfd.readouterr().err.splitlines()) == MOST
+        assert len(capfd.readouterr().err.splitlines()) == MOST_LINES
     assert len((tmp_path / FILE).read_text().splitlines()) == len(said)
     with keep_messages(tmp_path, "synth", verbose=True) as say:
         for one in said:

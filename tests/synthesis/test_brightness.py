@@ -11,7 +11,7 @@ import voxlate as package
 from voxlate.scans.images.grid import Volume
 from voxlate.scans.images.intensity import Percentile, Scale
 from voxlate.scans.images.mask import foreground
-from voxlate.synthesis.brightness import MOST, Peak, find_peak
+from voxlate.synthesis.brightness import MOST_SLOPE, Peak, find_peak
 from voxlate.training.run import Run
 
 SCALE = Scale(0, 100)
@@ -94,5 +94,5 @@ def test_the_note_on_a_stretched_image_blames_no_scan():
     assert said.numbers == {"slope": 1.93}
     assert Peak(0.5, 1.05).check("ct") == []
     assert said.grade == "note"
-    (capped,) = Peak(0.5, MOST).check("t2")
+    (capped,) = Peak(0.5, MOST_SLOPE).check("t2")
     assert capped.grade == "caution"

@@ -15,7 +15,7 @@ from voxlate.scans.formats.io import read_volume
 from voxlate.scans.images.frame import Frame, find_frame
 from voxlate.scans.images.grid import Volume, orient, resample
 from voxlate.scans.images.mask import dilate, hard_edges
-from voxlate.synthesis.empty import HU_AIR
+from voxlate.synthesis.empty import AIR_HU
 from voxlate.synthesis.patch import Patch
 from voxlate.training import recipe
 from voxlate.training.batches.batches import training_batches
@@ -201,8 +201,8 @@ def test_outside_of_the_frame_an_image_in_hu_is_air(framed):
     scan = Volume(np.zeros((1, 2, 3, 4), np.float32), np.eye(4), "a.u.", "t1")
     scan.data[0, :, 1:, 1:3] = np.arange(8).reshape(2, 2, 2)
     frame = find_frame([scan], 0.0)
-    restored = frame.restore(frame.cut(scan), HU_AIR)
-    assert (restored.data == HU_AIR).sum() == scan.data.size - frame.cut(scan).data.size
+    restored = frame.restore(frame.cut(scan), AIR_HU)
+    assert (restored.data == AIR_HU).sum() == scan.data.size - frame.cut(scan).data.size
 
 
 def test_a_scan_whose_voxels_are_in_metres_is_refused_before_memory_is_taken(framed):

@@ -9,7 +9,7 @@ import torch
 
 from voxlate.science.batch import Batch
 from voxlate.training.model import load
-from voxlate.training.sharpness import LEAST, choose_sharpness
+from voxlate.training.sharpness import LEAST_SHARPNESS, choose_sharpness
 
 NET = 'net = { kind = "unet", width = 8, multipliers = [1, 2], blocks = 1, groups = 4, middle_attention = false }'
 TRAIN = 'train = { steps = 2, batch = 2, precision = "float32", workers = 0, validate_every = 0 }'
@@ -79,7 +79,7 @@ def test_samples_that_never_vary_enough_are_taken_as_they_are():
 
 
 def test_a_mean_that_varies_enough_gets_the_least_sharpness():
-    assert chosen(1.0, gradient_ratio=0.01) == pytest.approx(LEAST)
+    assert chosen(1.0, gradient_ratio=0.01) == pytest.approx(LEAST_SHARPNESS)
 
 
 def test_nothing_is_chosen_for_several_samples_or_without_a_wanted_ratio():
@@ -98,7 +98,7 @@ def test_a_run_states_the_sharpness_that_its_training_chose(voxlate, prepared, c
     run = tmp_path / "run"
     voxlate("train", tmp_path / "two.toml", "--data", prepared, "--out", run).done()
     made = load(run).network.recipe.synth
-    assert made.sharpness == pytest.approx(LEAST)
+    assert made.sharpness == pytest.approx(LEAST_SHARPNESS)
     assert load(run).with_options(samples=2).network.recipe.synth.sharpness == 1
     assert load(run).with_options(sharpness=0.5).network.recipe.synth.sharpness == 0.5
     for extra in ((), ("--answer", "mean"), ("--samples", 2)):

@@ -21,7 +21,7 @@ from typing import (
 
 from voxlate.base.errors import BadInput, nearest
 from voxlate.base.lazy import PROVIDERS
-from voxlate.base.options.option import MOST, UNIONS
+from voxlate.base.options.option import MOST_NUMBER, UNIONS
 from voxlate.base.schema import (
     ConfigDict,
     Field,
@@ -74,7 +74,7 @@ def settings(cls: type[T]) -> type[T]:
 def setting(description: str, **bounds: Any) -> Any:
     """The annotation of a key: its meaning, and the bounds of its value as pydantic names them (gt, le, …)."""
     if bounds.keys() & {"ge", "gt"}:
-        bounds.setdefault("le", MOST)
+        bounds.setdefault("le", MOST_NUMBER)
     return Field(description=description, **bounds)
 
 

@@ -19,7 +19,7 @@ from voxlate.base.codes import Grade
 from voxlate.base.config import NO_KEY, UNKNOWN_KEY, adapter, what_is_wrong
 from voxlate.base.errors import BadInput
 from voxlate.base.files import whole_file
-from voxlate.base.options.option import MOST as MOST
+from voxlate.base.options.option import MOST_NUMBER as MOST_NUMBER
 from voxlate.base.schema import Field, StringConstraints, TypedDict, ValidationError
 from voxlate.base.slabs import chunks
 
@@ -35,8 +35,8 @@ Number = Annotated[float, Field(ge=-LARGEST, le=LARGEST)]  # bounds refuse NaN, 
 NotNegative = Annotated[float, Field(ge=0, le=LARGEST)]
 Positive = Annotated[float, Field(gt=1 / LARGEST, le=LARGEST)]
 Share = Annotated[float, Field(ge=0, le=1)]
-Count = Annotated[int, Field(ge=0, le=MOST)]
-Several = Annotated[int, Field(ge=1, le=MOST)]
+Count = Annotated[int, Field(ge=0, le=MOST_NUMBER)]
+Several = Annotated[int, Field(ge=1, le=MOST_NUMBER)]
 Length = Annotated[int, Field(ge=1, le=1 << 20)]
 Text = Annotated[str, StringConstraints(pattern=r"^[^\x00]*$", max_length=LONGEST_TEXT)]
 Name = Annotated[

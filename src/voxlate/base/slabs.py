@@ -25,7 +25,7 @@ from numpy.typing import DTypeLike
 from voxlate.base.errors import FULL, CannotWrite, system_code
 
 SLAB = 1 << 24  # voxels that are computed at a time
-LEAST = 1 << 28  # bytes, from which an array is kept in a file
+LEAST_BYTES_IN_FILE = 1 << 28  # bytes, from which an array is kept in a file
 
 
 class _ScratchMap(mmap.mmap):
@@ -46,7 +46,7 @@ _scratch: contextvars.ContextVar[_Scratch | None] = contextvars.ContextVar("scra
 @contextlib.contextmanager
 def scratch_in(folder: Path, least: int | None = None) -> Iterator[None]:
     """Keep arrays of at least `least` bytes (default: LEAST) that the block allocates in files of a folder."""
-    token = _scratch.set(_Scratch(folder, LEAST if least is None else least))
+    token = _scratch.set(_Scratch(folder, LEAST_BYTES_IN_FILE if least is None else least))
     try:
         yield
     finally:

@@ -17,7 +17,7 @@ import numpy as np
 from voxlate.base.arrays import AnyArray, Bool, Float32, Float64
 from voxlate.base.errors import BadInput
 from voxlate.base.messages import Message
-from voxlate.base.records import MOST, Name, Number, Record, Shape, checksum, write_tensors
+from voxlate.base.records import MOST_NUMBER, Name, Number, Record, Shape, checksum, write_tensors
 from voxlate.base.schema import Field
 from voxlate.checks.quality_checks import Quality, quality_of
 from voxlate.checks.table import Measured, ask
@@ -48,7 +48,7 @@ LogMm = Annotated[float, Field(ge=-10, le=10)]  # up to 22 m
 SIDE = 16  # voxels of a box along each axis
 COARSE_MM = 4.0
 MOST_CASES = 200  # a mean of more is the same
-FEWEST = 3  # patients from whom a distribution is estimated
+FEWEST_PATIENTS = 3  # patients from whom a distribution is estimated
 # Factor of a distance of the farthest training patient; UNPROVED where there are fewer than ENOUGH patients.
 MARGIN, UNPROVED, ENOUGH = 1.2, 1.5, 19
 # Least values of BodyDistribution.width and BodyDistribution.contrast_width.
@@ -60,7 +60,7 @@ FAR_SIZE = 3.0  # standard deviations of an extent from which a message is given
 USUAL_LEAN, LEAN_WORTH = 0.02, 3
 TELLS = 4.0  # standard deviations by which training patients must differ from their flipped images to detect a flip
 LEVEL = 95  # percentile of the foreground
-SIDES = ("upside down", "front to back", "left to right")
+MIRRORED = ("upside down", "front to back", "left to right")
 LEFT_RIGHT = (2,)
 FLIPS = (LEFT_RIGHT, (1,), (1, 2), (0,), (0, 2), (0, 1), (0, 1, 2))  # the axes that are mirrored
 HARD = 0.5  # area at an end that is cut, beside that further in; round ends in these voxels have a third
@@ -89,7 +89,7 @@ class BodyDistribution:
     patients' foregrounds.
     """
 
-    patients: Annotated[int, Field(ge=FEWEST, le=MOST)]
+    patients: Annotated[int, Field(ge=FEWEST_PATIENTS, le=MOST_NUMBER)]
     far: Distance
     width: Width
     contrast: Distance
@@ -249,7 +249,7 @@ def anatomy_of(
     usual = {}
     means = {}
     for name, patients in bodies.items():
-        if len(patients) >= FEWEST:
+        if len(patients) >= FEWEST_PATIENTS:
             boxes = np.stack(
                 [np.mean([body.box for body in cases], axis=0) for cases in patients.values()]
             )
@@ -448,5 +448,5 @@ def _mirror_numbers(usual: BodyDistribution, likeness: Float64) -> Measured:
         "mirrored": mirrored,
         "gain": mirrored - float(likeness[0]),
         "mirrored_far": usual.distance(mirrored),
-        "how": " and ".join(SIDES[axis] for axis in FLIPS[flip]),
+        "how": " and ".join(MIRRORED[axis] for axis in FLIPS[flip]),
     }

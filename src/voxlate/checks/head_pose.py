@@ -20,7 +20,7 @@ CELL_MM = 8.0
 SHAPE = (25, 30, 24)
 UPPER_MM = 100.0  # below the crown, whose middle is that of the mean head
 LOWER, ASIDE = 14, 2  # cells by which a scan's crown may be missing, and its middle be elsewhere
-FEWEST = 2000  # cells that are compared
+FEWEST_CELLS = 2000  # cells that are compared
 TINY = 1e-9
 # What a scan was read as, by the order of its axes and those that are mirrored.
 AS_READ = (0, 1, 2)
@@ -89,7 +89,7 @@ def likeness_of(kind: Kind, cells: Float32) -> float:
     ]
     shared = heads @ values - count * means[0] * means[1]
     alike = shared / np.sqrt(np.maximum(squares[0] * squares[1], TINY))
-    return float(np.where(count >= FEWEST, alike, -1).max())
+    return float(np.where(count >= FEWEST_CELLS, alike, -1).max())
 
 
 @functools.cache

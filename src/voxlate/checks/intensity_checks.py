@@ -18,7 +18,7 @@ from voxlate.scans.images.statistics import PERCENTILES, Distribution, Statistic
 # Percentiles of a scan's foreground that are compared, in network units.
 POINTS = (5, 25, 50, 75, 95)
 MOST_BELOW = 0.2  # of a foreground under the floor; interpolation leaves a percent
-AIR_HU = -500.0  # at or below it, values are of air in a CT
+AIR_BELOW_HU = -500.0  # at or below it, values are of air in a CT
 OF_AIR = 5  # percentile of all voxels of a scan of the head; more of it is air
 # Percentiles of a body: its largest vessels in a TOF, and its brightest other tissue.
 VESSELS, TISSUE = 99.95, 95

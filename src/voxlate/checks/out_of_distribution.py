@@ -35,7 +35,7 @@ UNPROVED_MARGIN = 1.5  # and of fewer patients
 FAR_SIZE = 3.5  # deviations of the body's size that are never flagged by few patients
 NEAR = 0.99  # share of the calibration's patches whose distance is below 1 in a map
 FEWEST_MM = 1e-3
-AT_ONCE = 1024
+PATCHES_AT_ONCE = 1024
 LEAST_SIZE = 1e-4  # deviation of an extent, below that of any calibration
 # Of features and of statistics that do not vary in the calibration.
 LEAST_SPREAD, LEAST_WIDTH = 1e-3, 1e-6
@@ -305,8 +305,8 @@ def _distances(features: Array, points: Array) -> Array:
     """The distance from each patch to its nearest reference, divided by the root of the number of features."""
     lengths = np.square(points).sum(axis=1)
     nearest = []
-    for first in range(0, len(features), AT_ONCE):
-        part = features[first : first + AT_ONCE]
+    for first in range(0, len(features), PATCHES_AT_ONCE):
+        part = features[first : first + PATCHES_AT_ONCE]
         squares = lengths - 2 * (
             part @ points.T
         )  # and the square of the patch, which is the same in each row

@@ -28,7 +28,7 @@ from voxlate.scans.cases.case import MASK
 COMPARED = 12  # cases that every case is compared with
 MOST_SUSPECTS = 40
 CLEAR = 1.25  # times as similar as with any other patient, from which a pair is no suspect
-SIDES = {"D": "upside down", "H": "front to back", "W": "left to right"}
+MIRRORED = {"D": "upside down", "H": "front to back", "W": "left to right"}
 
 Scans = Mapping[str, Thumbnail]
 ByCase = dict[str, Measured]
@@ -165,7 +165,7 @@ class Pairs:
             case: {
                 "slices": pair.slices,
                 "flip": pair.flip,
-                "how": " and ".join(SIDES[axis] for axis in pair.axes),
+                "how": " and ".join(MIRRORED[axis] for axis in pair.axes),
             }
             for case, pair in pairs.items()
         }

@@ -15,7 +15,7 @@ LEAST_SD = 1e-3  # of the network's range of 2: smaller standard deviations coun
 BACKGROUND_BELOW = -0.98  # network units
 DISTANCES = (np.sqrt(np.arange(FAR**2 + 1)) / FAR).astype(np.float32)  # by their squares
 NARROWEST = 1e-3  # of the network's range of 2: no interval is narrower before it is scaled
-AT_ONCE = 1 << 17  # voxels of a slab, whose features fit into a CPU's cache
+VOXELS_AT_ONCE = 1 << 17  # voxels of a slab, whose features fit into a CPU's cache
 
 
 def voxel_features(
@@ -47,7 +47,7 @@ def features_in_slabs(
     sd: Array | None,
 ) -> Iterator[tuple[slice, Array]]:
     """The same features a few slices at a time, because those of a whole volume are larger than all its images."""
-    planes_at_once = max(1, AT_ONCE // max(1, image[0].size))
+    planes_at_once = max(1, VOXELS_AT_ONCE // max(1, image[0].size))
     for start in range(0, len(image), planes_at_once):
         planes = slice(start, min(start + planes_at_once, len(image)))
         first = max(start - 1, 0)

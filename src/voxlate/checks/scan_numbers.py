@@ -9,7 +9,7 @@ from voxlate.base.arrays import Float32
 from voxlate.base.codes import codes
 from voxlate.base.groups import grouped
 from voxlate.checks.audit import SHOW_ANATOMY
-from voxlate.checks.intensity_checks import AIR_HU, check_kind, tissue_numbers
+from voxlate.checks.intensity_checks import AIR_BELOW_HU, check_kind, tissue_numbers
 from voxlate.checks.table import Row, first
 from voxlate.checks.thumbnail import Thumbnail, empty_share
 from voxlate.scans.images.mask import Spacing
@@ -19,11 +19,11 @@ from voxlate.scans.images.units import TISSUE_MAPS
 ScanNumbers = Mapping[str, float]
 Typical = Mapping[str, tuple[float, float]]  # by name: the median, and a robust standard deviation
 
-FEWEST = 3  # scans of a modality, from which on they are compared with each other
+FEWEST_SCANS = 3  # scans of a modality, from which on they are compared with each other
 TO_SD = 1.4826  # of the median absolute deviation, for a normal law
 NOISE = 6.0  # standard deviations of the border that air reaches
 TINY = 1e-9
-SIDES = ("z_mm", "y_mm", "x_mm")  # of voxels
+VOXEL_SIDES = ("z_mm", "y_mm", "x_mm")  # of voxels
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def numbers_of(
         "empty": 0.0,
     }
     if not numbers["unspaced"]:
-        numbers |= zip(SIDES, spacing_mm)
+        numbers |= zip(VOXEL_SIDES, spacing_mm)
     if thumbnail is None:
         return numbers
     border = thumbnail.values[:, [0, -1]]
@@ -98,7 +98,7 @@ def numbers_of(
     if thumbnail.padding is not None:
         numbers["padding"] = thumbnail.padding
     if other is not None and unit != "grey":  # bone or fluid has one grey value there
-        numbers["empty"] = empty_share(other, thumbnail, AIR_HU if is_ct else -np.inf)
+        numbers["empty"] = empty_share(other, thumbnail, AIR_BELOW_HU if is_ct else -np.inf)
     _, depth_mm, width_mm = thumbnail.box_mm
     if unit in SHOW_ANATOMY and len(thumbnail.values) > 1 and min(thumbnail.box_mm) > 0:
         numbers |= {"depth_mm": depth_mm, "width_mm": width_mm}
@@ -128,7 +128,7 @@ def usual_numbers(scans: Sequence[ScanNumbers]) -> Typical:
     for name, values in by_name.items():
         median = float(np.median(values))
         away = float(np.median(np.abs(np.array(values) - median)))
-        usual[name] = median, TO_SD * away if len(values) >= FEWEST else np.inf
+        usual[name] = median, TO_SD * away if len(values) >= FEWEST_SCANS else np.inf
     return usual
 
 

@@ -21,7 +21,7 @@ from voxlate.base.slabs import least_and_most
 from voxlate.checks.cohort_outliers import finding_messages
 from voxlate.checks.pairs import Pairs, Scans
 from voxlate.checks.quality_checks import slice_numbers
-from voxlate.checks.scan_numbers import FEWEST, TINY, numbers_of, odd_scans
+from voxlate.checks.scan_numbers import FEWEST_SCANS, TINY, numbers_of, odd_scans
 from voxlate.checks.table import Kind, ask, names_of
 from voxlate.checks.thumbnail import best_flip, coarse, pair_similarity, thumbnails
 from voxlate.scans.images.grid import Grid, Volume, canonical_view
@@ -192,7 +192,9 @@ def judge(
     ]
     away = {label: _away(compared[label].sketch) for label in scans if "image" in scans[label]}
     # what all have in common is no error of a single place
-    together = float(norm(np.median([*away.values()], axis=0))) if len(away) >= FEWEST else 0.0
+    together = (
+        float(norm(np.median([*away.values()], axis=0))) if len(away) >= FEWEST_SCANS else 0.0
+    )
     places = [
         said.on(label)
         for label, shift in away.items()

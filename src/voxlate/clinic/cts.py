@@ -19,7 +19,7 @@ from voxlate.scans.images.grid import Volume, same_grid
 from voxlate.scans.images.units import unit_of
 from voxlate.synthesis.provenance import provenance_of
 
-AIR_HU = -500.0  # every CT of a patient has air below, around the body or in it
+AIR_BELOW_HU = -500.0  # every CT of a patient has air below, around the body or in it
 FAT_HU = -200.0  # and tissue above
 BONE_HU = (150.0, 900.0)  # more voxels of a head or trunk are in it
 RAISED_HU = (950.0, 1150.0)  # than here, where soft tissue is after 1000 or 1024 were added
@@ -54,9 +54,9 @@ def read_ct(path: Path) -> Volume:
     """An image that is named as a CT; raises BadInput for values that cannot be HU, or are HU with an offset."""
     volume = read_volume(path, "ct")
     least, most = float(volume.data.min()), float(volume.data.max())
-    if least > AIR_HU or most < FAT_HU:
+    if least > AIR_BELOW_HU or most < FAT_HU:
         raise BadInput(
-            f"{path}: expected a CT in HU, with air below {AIR_HU:g} and tissue above {FAT_HU:g}, found values from {least:g} to {most:g}. Convert it, or name the CT."
+            f"{path}: expected a CT in HU, with air below {AIR_BELOW_HU:g} and tissue above {FAT_HU:g}, found values from {least:g} to {most:g}. Convert it, or name the CT."
         )
     bone, raised = (
         volume.data[(volume.data > low) & (volume.data < high)]

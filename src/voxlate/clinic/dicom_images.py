@@ -30,7 +30,7 @@ from voxlate.scans.formats.dicom_series import (
 from voxlate.scans.images.grid import Volume
 
 UNITS = ("HU", "a.u.")  # of CT and MR series
-LEAST, MOST = -(2**15), 2**15 - 1  # of the stored integers
+LEAST_INTEGER, MOST_INTEGER = -(2**15), 2**15 - 1  # of the stored integers
 MR_STEPS = 4095  # of a volume with fractions, which is scaled to whole numbers
 WINDOW_HU = (-160.0, 240.0)  # in which a display shows an image at first
 SOP_CLASSES = {"CT": "1.2.840.10008.5.1.4.1.1.2", "MR": "1.2.840.10008.5.1.4.1.1.4"}
@@ -278,13 +278,13 @@ def _store(data: np.ndarray, unit: str, out: Path) -> tuple[np.ndarray, float]:
     least, most = float(data.min()), float(data.max())
     if not np.isfinite([least, most]).all():  # NaN is the least and the most wherever there is one
         raise BadInput(f"{out}: expected finite values for DICOM, found NaN. Synthesise it again.")
-    fits = least >= LEAST and most <= MOST
+    fits = least >= LEAST_INTEGER and most <= MOST_INTEGER
     slope = 1.0
     if unit != "HU" and not (fits and all((plane == np.rint(plane)).all() for plane in data)):
         slope = max(most, -least, 1e-12) / MR_STEPS
-    if least / slope < LEAST or most / slope > MOST:
+    if least / slope < LEAST_INTEGER or most / slope > MOST_INTEGER:
         raise BadInput(
-            f"{out}: expected values from {LEAST} to {MOST} for the 16 bits of DICOM, found {least:g} to {most:g}. Check the unit of the image."
+            f"{out}: expected values from {LEAST_INTEGER} to {MOST_INTEGER} for the 16 bits of DICOM, found {least:g} to {most:g}. Check the unit of the image."
         )
     slope = float(f"{slope:.10g}")  # as the header will state it
     stored = np.empty(data.shape, "<i2")

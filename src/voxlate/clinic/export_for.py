@@ -52,7 +52,7 @@ from voxlate.scans.images.mask import foreground
 SHARED_SECONDS = 1.0
 SUFFIX = {"": "", "low": LOW, "high": HIGH}
 NOTICE = "of a synthetic CT"
-AIR_HU = -900.0  # a table that begins below knows air
+AIR_BELOW_HU = -900.0  # a table that begins below knows air
 IN_COUCH = 0.05  # of a body; voxels at its skin may be
 
 
@@ -256,7 +256,9 @@ def _write_facts(case: _Case) -> None:
 
 def _say_beyond(case: _Case, table: Table, hu: np.ndarray) -> None:
     """Say how many of a body's voxels [N], in HU, are beyond the rows of a table."""
-    below = table.hu[0] if table.hu[0] > AIR_HU else -np.inf  # air has the value of the first row
+    below = (
+        table.hu[0] if table.hu[0] > AIR_BELOW_HU else -np.inf
+    )  # air has the value of the first row
     beyond = float(((hu < below) | (hu > table.hu[-1])).mean()) if hu.size else 0.0
     if beyond:
         case.say(

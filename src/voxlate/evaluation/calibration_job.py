@@ -37,7 +37,7 @@ from voxlate.synthesis.intervals import OutputGrid, find_output_grid, patches_in
 from voxlate.synthesis.model import Model, sample
 from voxlate.synthesis.planes import planes_read
 
-FEWEST = 2  # patients of a calibration
+FEWEST_PATIENTS = 2  # patients of a calibration
 HOLD_BACK = "Hold back more: prepare with other --shares."
 PARTS = ".parts"  # of the folder that keeps the data of cases until the calibration ends
 
@@ -268,7 +268,7 @@ def collect_cases(
     Raises InTraining for a patient of the training, and BadInput where the patients are too few.
     """
     patients = len({case.patient or case.case for case in cases})
-    if patients < FEWEST:
+    if patients < FEWEST_PATIENTS:
         raise _too_few(job.rules, f"{patients} ({len(cases)} cases)", HOLD_BACK)
     outcomes = run_cases(executor, job, cases, progress, warn, (InTraining, CannotWrite))
     failed = list[str]()
@@ -298,7 +298,7 @@ def collect_cases(
         wrong |= set() if any_truth else faults.keys()
     kept = {case: of_case for case, of_case in data.items() if case not in wrong}
     patients = len({of_case.patient for of_case in kept.values()})
-    if patients < FEWEST:
+    if patients < FEWEST_PATIENTS:
         why = f": {failed[0]}" if failed else ""
         left_out = len(failed) + len(wrong)
         advice = HOLD_BACK
@@ -328,5 +328,5 @@ def _check_voxels(
 
 def _too_few(targets: Rules, found: str, advice: str) -> BadInput:
     return BadInput(
-        f"calibrate: expected at least {FEWEST} patients with {' and '.join(targets)} that training did not see, found {found}. {advice}"
+        f"calibrate: expected at least {FEWEST_PATIENTS} patients with {' and '.join(targets)} that training did not see, found {found}. {advice}"
     )

@@ -6,7 +6,7 @@ import numpy as np
 
 from voxlate.exchange.model_file import Weights
 
-LEAST = 1024  # numbers of an array that is stored in fewer bits
+LEAST_NUMBERS = 1024  # numbers of an array that is stored in fewer bits
 
 
 def shrink_weights(path: Path, weights: Weights) -> None:
@@ -22,7 +22,7 @@ def shrink_weights(path: Path, weights: Weights) -> None:
     nodes = []
     for initialiser in list(graph.initializer):
         array = numpy_helper.to_array(initialiser)
-        if array.dtype != np.float32 or array.size < LEAST:
+        if array.dtype != np.float32 or array.size < LEAST_NUMBERS:
             continue
         name = initialiser.name
         graph.initializer.remove(initialiser)

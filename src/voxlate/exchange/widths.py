@@ -7,7 +7,7 @@ import numpy as np
 
 from voxlate.base.arrays import Float32
 
-AT_ONCE = 1 << 13  # voxels in one prediction, whose hidden layers fit into a CPU's cache
+VOXELS_AT_ONCE = 1 << 13  # voxels in one prediction, whose hidden layers fit into a CPU's cache
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,9 @@ class ArrayWidths:
     def predict(self, features: Float32) -> Float32:
         """How far the truth may be below and above the image, [2, …] in network units; features: [..., F]."""
         flat = features.reshape(-1, features.shape[-1])
-        parts = [self._part(flat[k : k + AT_ONCE]) for k in range(0, len(flat), AT_ONCE)]
+        parts = [
+            self._part(flat[k : k + VOXELS_AT_ONCE]) for k in range(0, len(flat), VOXELS_AT_ONCE)
+        ]
         widths = np.concatenate(parts).T
         both = np.broadcast_to(widths, (2, widths.shape[1]))
         return both.reshape(2, *features.shape[:-1])

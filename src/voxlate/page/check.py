@@ -41,7 +41,7 @@ from voxlate.training.model import load, network_of
 from voxlate.training.starters.card import read_card
 from voxlate.training.starters.names import name_of
 
-AT_ONCE = 2  # models that are compared with the scans, most of whose work is NumPy's
+MODELS_AT_ONCE = 2  # models that are compared with the scans, most of whose work is NumPy's
 MOST_ENTRIES = 200  # files and series that are listed
 MOST_UNREAD = 3  # scans whose fault is stated where a model finds none that it takes
 MOST_CHOICES = 6  # scans that are compared with one model, the best first
@@ -61,7 +61,7 @@ def check(folder: Path, request: Mapping[str, Any], reporter: Reporter) -> dict[
     _check_patients(scans, entries)
     fits = []
     reporter.step("models", 0, len(runs))
-    with single_threads(AT_ONCE) as pool:
+    with single_threads(MODELS_AT_ONCE) as pool:
         of_runs = pool.map(
             lambda label, run: [*_fits(label, run, scans, entries, request)], runs, runs.values()
         )

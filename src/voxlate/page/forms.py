@@ -29,7 +29,11 @@ from voxlate.base.options.table import text_type
 from voxlate.commands.agents import CLOSED
 from voxlate.commands.api import cohorts, entry, images, training  # noqa: F401
 
-MOST = {"samples": 100, "steps": 1000, "seed": 2**31 - 1}  # the largest values that the page takes
+LARGEST_VALUES = {
+    "samples": 100,
+    "steps": 1000,
+    "seed": 2**31 - 1,
+}  # the largest values that the page takes
 # Tables of keys that would pass by MOST, the server's own limits, and what no form can show. Options that take a path are
 # left out, too, unless they have known values.
 CLOSED_ON_PAGE = {*CLOSED, "dry_run", "like", "matrix", "max_volume", "synth"}
@@ -130,8 +134,8 @@ def _on_page(parameter: Any) -> Any:
     """
     option = entry.option_in(parameter)
     own = without_notes(parameter.annotation)
-    if parameter.name in MOST:
-        option = replace(option, most=MOST[parameter.name])
+    if parameter.name in LARGEST_VALUES:
+        option = replace(option, most=LARGEST_VALUES[parameter.name])
     if Path in _types(own):
         text = option.help.replace(" or a TOML file", "")
         option = replace(option, takes=Literal[*suggestions(option, "")], help=text)

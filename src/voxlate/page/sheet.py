@@ -10,7 +10,7 @@ from voxlate.scans.images.tissues_hu import TISSUES_HU
 
 TISSUES = ("soft_tissue", "bone")
 HEIGHTS = ("lower third", "middle third", "upper third")
-FEWEST = 1000  # voxels of a region of which a mean is stated
+FEWEST_VOXELS = 1000  # voxels of a region of which a mean is stated
 
 
 def errors_by_region(width: Volume, image: Volume, interval: Interval) -> list[tuple[str, float]]:
@@ -30,7 +30,7 @@ def errors_by_region(width: Volume, image: Volume, interval: Interval) -> list[t
         low, high = TISSUES_HU.get(tissue, (-np.inf, np.inf))
         for height, slices in zip(HEIGHTS, levels):
             there = inside[slices] & (values[slices] >= low) & (values[slices] < high)
-            if there.sum() >= FEWEST:
+            if there.sum() >= FEWEST_VOXELS:
                 error = factor * float(half[slices][there].mean())
                 found.append((f"{tissue.replace('_', ' ')}, {height}", float(f"{error:.2g}")))
     return sorted(found, key=lambda region: region[1])

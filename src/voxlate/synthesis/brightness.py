@@ -17,8 +17,10 @@ from voxlate.synthesis.calibration import Prediction
 from voxlate.synthesis.facts import Facts
 
 REACHED = 0.95  # of the range: predicted means end at 0.88 to 0.93 for scanners of the training, else at 0.56 to 0.9
-WHOLE = 0.6  # of the median body of the training: a part of a body may lack its bright tissue
-MOST = 4.0  # slope beyond which an image differs too much from a scan to be corrected
+WHOLE_BODY_SHARE = (
+    0.6  # of the median body of the training: a part of a body may lack its bright tissue
+)
+MOST_SLOPE = 4.0  # slope beyond which an image differs too much from a scan to be corrected
 NOTED = 1.1  # slope from which a note states the correction
 
 
@@ -102,7 +104,7 @@ class Peak:
         if self.slope < NOTED:
             return []
         text = f"The bright values of the {name} image were too dark and were stretched {self.slope:.2f} times (synth.peaks)."
-        if self.slope < MOST:
+        if self.slope < MOST_SLOPE:
             return [message("stretched", text, slope=self.slope)]
         text += (
             " They may still be too dark: do not judge how bright fluid, fat or a lesion is in it."
@@ -142,7 +144,7 @@ def find_peak(
         return None
     body = foreground(image)
     body_ml = count_nonzero(body) * np.prod(image.grid.spacing_mm) / 1000
-    if body_ml < WHOLE * training_ml:
+    if body_ml < WHOLE_BODY_SHARE * training_ml:
         return None
     inside = intensity_statistics(image.data[0], body).foreground
     middle = inside.at(50)
@@ -151,6 +153,6 @@ def find_peak(
     if not middle < peak < goal:
         return None
     slope = (goal - middle) / (peak - middle)
-    if slope > MOST:
-        return None if share is None else Peak(middle, MOST)
+    if slope > MOST_SLOPE:
+        return None if share is None else Peak(middle, MOST_SLOPE)
     return Peak(middle, slope)

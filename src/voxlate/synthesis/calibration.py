@@ -12,7 +12,7 @@ from voxlate.base.arrays import Bool, Float32
 from voxlate.base.errors import plural
 from voxlate.base.messages import Message
 from voxlate.base.records import (
-    MOST,
+    MOST_NUMBER,
     Count,
     Name,
     NotNegative,
@@ -41,7 +41,7 @@ INTERVAL_METHODS: dict[IntervalMethod, str] = {
     "difficulty": "square root of the learned mean size of the error, on both sides",
     "constant": "the same everywhere",
 }
-LEVELS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)  # of the calibration curve
+COVERAGE_LEVELS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)  # of the calibration curve
 CoverageLevel = Annotated[float, Field(ge=0.5, lt=1)]
 Scaling = Annotated[float, Field(ge=0, le=WIDEST)]
 
@@ -126,7 +126,7 @@ class Header:
     coverage: CoverageLevel
     confidence: CoverageLevel
     bound: Bound
-    patients: Annotated[int, Field(ge=2, le=MOST)]
+    patients: Annotated[int, Field(ge=2, le=MOST_NUMBER)]
     cases: dict[Name, dict[Text, Text]]
     split: Text | None
     seed: Count

@@ -31,8 +31,10 @@ from voxlate.synthesis.brightness import SynthesisedImage
 from voxlate.synthesis.facts import Facts
 from voxlate.synthesis.intervals import CaseIntervals, OutputGrid
 
-WHOLE = 1 - 1e-4  # share of an output voxel inside such slices, from which it counts as inside
-HU_AIR = -1000.0
+INSIDE_SHARE = (
+    1 - 1e-4
+)  # share of an output voxel inside such slices, from which it counts as inside
+AIR_HU = -1000.0
 EDGE = 2.0  # times data.foreground: slices with less body are rare in training, or absent from it
 DARK = -0.8  # network units: the background is -1, and a small network blurs the brain into it
 MOSTLY = 0.95  # share of the surroundings that must be dark: a scalp around the brain takes more than the rest
@@ -85,9 +87,9 @@ class Empty:
         for name in intervals.low:
             share = output_grid.write(self.voxels[name].astype(np.float32), "").data
             image = volumes[name].data
-            partly = (share > 0) & (share <= WHOLE)
+            partly = (share > 0) & (share <= INSIDE_SHARE)
             for closed, (end, limit) in zip(ends, limits):
-                data = np.where(share > WHOLE, image, end[name].data)
+                data = np.where(share > INSIDE_SHARE, image, end[name].data)
                 np.copyto(data, limit(data, image), where=partly)
                 closed[name] = replace(end[name], data=data)
         low, high = ends
@@ -302,7 +304,7 @@ def _background_slices(prepared: PreparedCase, name: str, least: float) -> tuple
 
 def background_of(scale: Scale, unit: str, trained: float | None) -> float:
     """The background of an image in its unit: that of the training, else air in HU or the lowest; within the image's range."""
-    value = HU_AIR if unit == "HU" else scale.low
+    value = AIR_HU if unit == "HU" else scale.low
     if trained is not None:
         value = trained
     return float(np.clip(value, scale.low, scale.high))

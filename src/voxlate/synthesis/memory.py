@@ -33,7 +33,7 @@ def check_memory(scans: Mapping[str, Any], facts: Facts) -> None:
         return
     name, shape = max(shapes.items(), key=lambda item: math.prod(item[1]))
     voxels = math.prod(shape)
-    if 4 * voxels < slabs.LEAST:
+    if 4 * voxels < slabs.LEAST_BYTES_IN_FILE:
         return
     size = "×".join(map(str, reversed(shape)))
     folder = slabs.scratch_folder()
@@ -41,7 +41,7 @@ def check_memory(scans: Mapping[str, Any], facts: Facts) -> None:
     memory = PROGRAM + min(slabs.SLAB, voxels) * SLAB_BYTES
     if folder is None:
         memory += arrays
-    elif voxels < slabs.LEAST:  # masks are too small for files
+    elif voxels < slabs.LEAST_BYTES_IN_FILE:  # masks are too small for files
         memory += MASKS * voxels
     free = free_memory()
     if memory > free:

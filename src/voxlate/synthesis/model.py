@@ -34,7 +34,7 @@ from voxlate.base.hub import address_of
 from voxlate.base.messages import Message, Say, message
 from voxlate.base.options.option import check_range, parameters_of, words_of_python
 from voxlate.base.slabs import in_slabs
-from voxlate.checks.anatomy import FEWEST, Anatomy
+from voxlate.checks.anatomy import FEWEST_PATIENTS, Anatomy
 from voxlate.checks.out_of_distribution import verdict_on
 from voxlate.scans.cases.case import MASK
 from voxlate.scans.images.grid import Volume
@@ -334,7 +334,7 @@ class Model:
         """A message where orientation, field of view and modality of scans cannot be checked."""
         known = {} if self.anatomy is None else self.anatomy.usual
         missing = [name for name in self.facts.data.source if name not in known]
-        text = f"Orientation and field of view of scans are not checked, because the model {self.origin.name} does not state how {' and '.join(missing)} of at least {FEWEST} patients looked."
+        text = f"Orientation and field of view of scans are not checked, because the model {self.origin.name} does not state how {' and '.join(missing)} of at least {FEWEST_PATIENTS} patients looked."
         return [message("unchecked", text)] if missing else []
 
     @property

@@ -16,8 +16,8 @@ from voxlate.science.methods.method import Method
 from voxlate.training.recipe import FullStage, Recipe
 from voxlate.training.validate import draw
 
-LEAST = 0.05  # below it an image is the mean, whose texture is blurred
-PLACES = torch.linspace(LEAST, 1, 20).tolist()
+LEAST_SHARPNESS = 0.05  # below it an image is the mean, whose texture is blurred
+PLACES = torch.linspace(LEAST_SHARPNESS, 1, 20).tolist()
 
 
 @dataclass(frozen=True)

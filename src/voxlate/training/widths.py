@@ -14,10 +14,14 @@ from voxlate.checks.patch_features import NARROWEST
 
 Array = Float32
 
-AT_ONCE = 1 << 13  # voxels in one prediction, whose hidden layers fit into a CPU's cache
-LEAST = 1e-4  # divisor of features and errors
+VOXELS_AT_ONCE = 1 << 13  # voxels in one prediction, whose hidden layers fit into a CPU's cache
+LEAST_DIVISOR = 1e-4  # divisor of features and errors
 LARGEST = 1e4  # size of a value: networks with such weights predict finite values
-LOWEST = {"spread": LEAST / 2, "unit": LEAST / 2, "least": 0.0}  # of the values of these tensors
+LOWEST = {
+    "spread": LEAST_DIVISOR / 2,
+    "unit": LEAST_DIVISOR / 2,
+    "least": 0.0,
+}  # of the values of these tensors
 
 
 @dataclass(frozen=True)
@@ -64,7 +68,7 @@ class Widths(nn.Sequential):
         """How far the truth may be below and above the image, [2, …] in network units; features: [..., F]."""
         flat = torch.from_numpy(features).flatten(0, -2)
         with torch.inference_mode():
-            widths = torch.cat([self(part) for part in flat.split(AT_ONCE)])
+            widths = torch.cat([self(part) for part in flat.split(VOXELS_AT_ONCE)])
         return widths.expand(-1, 2).T.reshape(2, *features.shape[:-1]).numpy()
 
 

@@ -30,7 +30,7 @@ ADVANCED = "Advanced"
 PANELS = (MAIN, INPUT, PREPARATION, TRAINING, PLAN, SAMPLING, SCORES, OUTPUT, ADVANCED)
 
 # Limit of numbers without a range: above any count, and exact in float64.
-MOST = 2**48
+MOST_NUMBER = 2**48
 NO_PARAMETERS: Mapping[str, Parameter] = {}
 FLAG = re.compile(r"--[a-z][a-z-]*")
 # a command line, or an option with one value, if it has one, and its own words for Python
@@ -58,8 +58,8 @@ class Option:
     flag: str = ""
     panel: str = ADVANCED
     metavar: str = ""
-    least: float = -MOST
-    most: float = MOST
+    least: float = -MOST_NUMBER
+    most: float = MOST_NUMBER
     takes: Any = None
     read: Callable[[Any], Any] | None = None
     check: Callable[[Any], object] | None = None
@@ -177,9 +177,9 @@ def words_of_python(parameters: Mapping[str, Parameter]) -> Iterator[None]:
 
 def range_of(option: Option) -> str:
     """The range of an option as the end of its help; "" for counts, whose least value of 0 or 1 is plain."""
-    if option.most < MOST:
+    if option.most < MOST_NUMBER:
         return f" From {option.least:g} to {option.most:g}."
-    return "" if option.least in (-MOST, 0, 1) else f" At least {option.least:g}."
+    return "" if option.least in (-MOST_NUMBER, 0, 1) else f" At least {option.least:g}."
 
 
 def check_range(name: str, value: Any, option: Option) -> None:
@@ -188,7 +188,7 @@ def check_range(name: str, value: Any, option: Option) -> None:
         is_number = isinstance(number, int | float) and not isinstance(number, bool)
         if is_number and not option.least <= number <= option.most:
             ends = f"{option.least:g} to {option.most:g}"
-            if option.most == MOST and number < option.least:
+            if option.most == MOST_NUMBER and number < option.least:
                 ends = f"at least {option.least:g}"
             raise BadInput(f"{name}: expected {ends}, found {min(number, 1e300):g}. Change it.")
 

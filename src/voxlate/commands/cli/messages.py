@@ -8,7 +8,7 @@ from voxlate.base.codes import codes
 from voxlate.base.messages import FILE, Message, Say, message, summarise, write_messages
 from voxlate.commands.api.console import note
 
-MOST = 4  # lines of messages, if no more of them are cautions
+MOST_LINES = 4  # lines of messages, if no more of them are cautions
 
 
 @contextmanager
@@ -43,7 +43,7 @@ def shorten(messages: Sequence[Message], folder: Path) -> list[Message]:
     """The messages to print: one for each code without details, the gravest first, and the number of further notes."""
     shown = summarise(said for said in messages if not _is_detail(said))
     grave = sum(said.grade != "note" for said in shown)
-    kept = max(MOST - 1, grave)
+    kept = max(MOST_LINES - 1, grave)
     if len(shown) - kept <= 1:
         return shown
     text = f"{len(shown) - kept} further kinds of notes: see {folder / FILE}, or give --verbose."

@@ -19,10 +19,10 @@ from voxlate.checks.conformal import (
     mean_interval,
     shares_outside,
 )
-from voxlate.evaluation.intervals.widths import LEAST, SETTINGS, Widths, fit_widths
+from voxlate.evaluation.intervals.widths import LEAST_DIVISOR, SETTINGS, Widths, fit_widths
 from voxlate.scans.images.regions import BODY
 from voxlate.synthesis.calibration import (
-    LEVELS,
+    COVERAGE_LEVELS,
     Comparison,
     IntervalMethod,
     Target,
@@ -198,7 +198,7 @@ def fit(
     best = chosen or narrowest
     scores = candidates[best].scores()
     scales = dict[float, float]()
-    for level in sorted({*LEVELS, coverage}):
+    for level in sorted({*COVERAGE_LEVELS, coverage}):
         scale = least_scale(scores, 1 - level, confidence, bound)
         if np.isfinite(scale):
             scales[level] = scale
@@ -298,7 +298,7 @@ def _relative_errors(case: CalibrationVoxels) -> CalibrationVoxels:
     body = case.truth_parts[BODY]
     kept = body | ~case.image_parts[BODY]
     error = case.truth - case.image
-    relative = error / np.abs(error[body]).mean().clip(LEAST)
+    relative = error / np.abs(error[body]).mean().clip(LEAST_DIVISOR)
     return replace(
         case,
         features=case.features[kept],

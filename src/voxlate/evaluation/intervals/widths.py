@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from voxlate.base.arrays import Bool, Float32
-from voxlate.training.widths import LARGEST, LEAST, SETTINGS, Widths
+from voxlate.training.widths import LARGEST, LEAST_DIVISOR, SETTINGS, Widths
 
 Array = Float32
 
@@ -48,8 +48,8 @@ def fit_widths(
     model.centre = all_features.mean(0)
     spread = all_features.std(0)
     # what never varied, such as the spread over planes in single planes, says nothing about images in which it does
-    model.spread = torch.where(spread > LEAST, spread, torch.tensor(LARGEST))
-    model.unit = unit = all_errors.abs().mean().clamp_min(LEAST)
+    model.spread = torch.where(spread > LEAST_DIVISOR, spread, torch.tensor(LARGEST))
+    model.unit = unit = all_errors.abs().mean().clamp_min(LEAST_DIVISOR)
     optimiser = torch.optim.Adam(model.parameters(), LEARNING_RATE, fused=True)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, settings.steps)
     log_prices = torch.zeros(regions.shape[1])
@@ -86,7 +86,7 @@ def _lacking(covered: Tensor, shares: Tensor, alpha: float) -> Tensor:
     It is the gradient by a region's multiplier of the mean width under the condition that the region is covered.
     """
     of_regions = shares.sum(0)
-    lacking = 1 - alpha - covered.float() @ shares / of_regions.clamp_min(LEAST)
+    lacking = 1 - alpha - covered.float() @ shares / of_regions.clamp_min(LEAST_DIVISOR)
     return torch.where(of_regions > 0, lacking, 0)
 
 

@@ -37,7 +37,7 @@ from voxlate.evaluation.scoring.scopes import (
     score_scope,
 )
 from voxlate.evaluation.scoring.scored_images import Item
-from voxlate.evaluation.scoring.standard import WHOLE, mask_for, tissues_for
+from voxlate.evaluation.scoring.standard import WHOLE_MASK, mask_for, tissues_for
 from voxlate.evaluation.scoring.units import (
     OWN,
     Units,
@@ -99,14 +99,14 @@ class Rules:
     window_hu: tuple[float, float]
     features: Features | None
     axes: str
-    mask: Path | str = WHOLE
+    mask: Path | str = WHOLE_MASK
     standard: tuple[str, ...] = ()
 
     def for_modality(self, name: str, unit: str) -> "Rules":
         """The rules for images of a modality, with what is scored without being asked."""
         mask = self.asked.mask or mask_for(unit)
         tissues = tissues_for(name, unit, {region.name for region in self.regions})
-        beside = [] if self.asked.mask or mask == WHOLE else [SCOPES[WHOLE]]
+        beside = [] if self.asked.mask or mask == WHOLE_MASK else [SCOPES[WHOLE_MASK]]
         beside = [scope for scope in beside if scope not in self.scopes]
         return replace(
             self,
@@ -236,7 +236,7 @@ class Truth:
     @cached_property
     def voxels(self) -> CountedVoxels:
         """The facts of the truth that scopes need."""
-        masked = self.rules.mask != WHOLE
+        masked = self.rules.mask != WHOLE_MASK
         values = self.volume.data[0]
         return CountedVoxels(
             values, self.inside, self.coverage, masked, self.rules.cut, self._image_of
@@ -468,7 +468,7 @@ def _interval_scores(truth: Truth, synthesis: Volume) -> dict[str, float]:
     scale = truth.scale
     if interval is None or not truth.ends:
         return {}
-    if truth.units is not OWN or scale.own or truth.rules.mask not in (WHOLE, "body"):
+    if truth.units is not OWN or scale.own or truth.rules.mask not in (WHOLE_MASK, "body"):
         # The bound is in physical units and applies to the error in the body.
         interval = replace(interval, bound=None)
     low, high = (

@@ -22,7 +22,7 @@ KEYS = {
     "fd": ("fd", "fd_inf", "fd_each"),
     "texture": ("texture_distance", "texture_distance_inf", "texture_distance_each"),
 }
-FEWEST = 3  # patients below which errors come from cases
+FEWEST_PATIENTS = 3  # patients below which errors come from cases
 PARTS = 5  # the sets are cut in 1 to 5 parts: points of the line over 1/N
 # The sets are cut in this number of random orders; with fewer, the intercept depends on the draw.
 ORDERS = 4
@@ -107,7 +107,7 @@ def _gather(vectors: Cases, cases: Iterable[tuple[str, str]]) -> Vectors:
 
 def _groups(cases: Cases) -> list[str]:
     """The group of each slice: its patient, or its case if there are few patients."""
-    several = len({patient for _, patient in cases}) >= FEWEST
+    several = len({patient for _, patient in cases}) >= FEWEST_PATIENTS
     groups = list[str]()
     for (case, patient), vectors in cases.items():
         groups += [patient if several else case] * len(vectors)

@@ -65,7 +65,7 @@ from voxlate.evaluation.scoring.scored_images import (
     not_scored,
 )
 from voxlate.evaluation.scoring.scores import Scores
-from voxlate.evaluation.scoring.standard import WHOLE
+from voxlate.evaluation.scoring.standard import WHOLE_MASK
 from voxlate.evaluation.scoring.units import RANGE, shows_a_window, window_of, window_sentence
 from voxlate.scans.cases.layout import CANONICAL
 from voxlate.scans.cohorts.case_files import CaseFiles
@@ -487,11 +487,11 @@ def _on_areas(
         scopes[NAME] = f"{RULE}; {sum(moved)} of {len(moved)} images were moved"
     for own in rules.values():
         mask = f"{own.mask}"
-        within = {WHOLE: "body", "body": "body", "brain": "brain"}.get(mask, f"mask {mask}")
+        within = {WHOLE_MASK: "body", "body": "body", "brain": "brain"}.get(mask, f"mask {mask}")
         for region in own.regions:
             regions.setdefault(region.name, region.rule(ranges, within))
         for scope in own.scopes:
-            scopes.setdefault(scope.name, scope.rule(None if mask == WHOLE else mask, own.cut))
+            scopes.setdefault(scope.name, scope.rule(None if mask == WHOLE_MASK else mask, own.cut))
         standard |= dict.fromkeys(own.standard)
     return {"regions": regions, "scopes": scopes, "standard": [*standard]}
 

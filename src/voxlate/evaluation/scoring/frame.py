@@ -13,7 +13,7 @@ from voxlate.base.errors import plural
 from voxlate.base.statistics import bootstrap, fixed_text, mean_and_sd
 from voxlate.evaluation.scoring.case_scores import Row
 from voxlate.evaluation.scoring.metrics import METRIC_OF, Metric, metrics_of
-from voxlate.evaluation.scoring.standard import BONE, WHOLE
+from voxlate.evaluation.scoring.standard import BONE, WHOLE_MASK
 from voxlate.training.verdict import METRIC, SYNTHESIS, Verdict, verdict_on
 
 HEAD = ["case", "patient", "modality", "method"]
@@ -157,14 +157,14 @@ def _verdict(name: str, scores: ScoreFrame) -> Verdict:
     if trained := len(cases & {*header.get("trained_on", ())}):
         clause = f"{trained} of {plural(len(cases), 'case')} in the training, so this is no result on other patients"
     mask = part["mask"]
-    where = "whole image" if mask == WHOLE else f"inside the mask {mask}"
+    where = "whole image" if mask == WHOLE_MASK else f"inside the mask {mask}"
     patients = scores.patients
     stated = verdict_on(name, own, patients, part["unit"], where, clause)
     if worse := dict(_worse_in(stated, scores)):
         in_parts = ", ".join(
             f"{region.replace('_', ' ')} ({text})" for region, text in worse.items()
         )
-        inside = "inside the body " if mask == WHOLE else ""
+        inside = "inside the body " if mask == WHOLE_MASK else ""
         sentence = f"{stated.sentence}; worse than it {inside}in {in_parts}"
         stated = replace(stated, sentence=sentence, worse_in=tuple(worse))
     # Training judges in network units, in which a wrong overall brightness is an error.

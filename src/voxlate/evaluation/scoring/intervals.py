@@ -10,7 +10,7 @@ import numpy as np
 
 from voxlate.base.arrays import Bool, Float32
 from voxlate.base.files import HIGH, LOW
-from voxlate.evaluation.scoring.metrics import LEVELS, correlation
+from voxlate.evaluation.scoring.metrics import PERCENT_LEVELS, correlation
 from voxlate.scans.formats.io import content_hash
 
 # The meaning of a calibration's coverage by the bound that it uses over patients.
@@ -99,7 +99,7 @@ def interval_scores(
     }
     for level, scale in interval.levels.items():
         level_percent = round(100 * float(level))
-        if level_percent in LEVELS:
+        if level_percent in PERCENT_LEVELS:
             scores[f"coverage_{level_percent}"] = share(float(scale))
     if (bound := interval.bound) is not None:
         scores["mae_bound"] = bound

@@ -20,7 +20,7 @@ from voxlate.scans.images.ranges import Range
 if TYPE_CHECKING:
     from voxlate.scans.images.pictures import Plane
 
-LEVELS = (50, 60, 70, 80, 90, 95)  # levels of the calibration curve in per cent
+PERCENT_LEVELS = (50, 60, 70, 80, 90, 95)  # levels of the calibration curve in per cent
 
 SsimOrigin = Literal["low", "zero"]
 Direction = Literal["lower", "higher", "one", "truth"]

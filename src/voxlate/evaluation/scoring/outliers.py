@@ -7,14 +7,14 @@ import numpy as np
 from voxlate.base.errors import first_of
 from voxlate.base.messages import Message, message
 
-FEWEST = 4  # cases, below which a median says little
+FEWEST_CASES = 4  # cases, below which a median says little
 TIMES = 3.0  # the median error: patients of one cohort differ by less
 DEVIATIONS = 5.0  # median absolute deviations above the median
 
 
 def find_outliers(name: str, errors: Mapping[str, float]) -> list[Message]:
     """A message on the cases whose error of the image `name` is far above the median; errors: by case."""
-    if len(errors) < FEWEST:
+    if len(errors) < FEWEST_CASES:
         return []
     values = np.array([*errors.values()])
     median = float(np.median(values))

@@ -14,7 +14,7 @@ from voxlate.base.similarity import RADIUS, dice
 from voxlate.checks.cohort_outliers import refuse_misplaced
 from voxlate.evaluation.lesion_counts import count_lesions
 from voxlate.evaluation.scoring.metrics import ImagePair, mae, mae_z, psnr, ssim
-from voxlate.evaluation.scoring.standard import BONE, WHOLE, thirds
+from voxlate.evaluation.scoring.standard import BONE, WHOLE_MASK, thirds
 from voxlate.evaluation.surfaces import surface_distances
 from voxlate.scans.cohorts.case_files import CaseFiles
 from voxlate.scans.cohorts.leakage import sentences_on_shared_masks
@@ -25,7 +25,7 @@ from voxlate.scans.images.ranges import Range, range_for
 from voxlate.scans.images.regions import Region, scale_to_peak
 from voxlate.scans.images.units import unit_of
 
-NAMED = (None, WHOLE, "body", "brain", "cohort")  # masks that are no files
+NAMED = (None, WHOLE_MASK, "body", "brain", "cohort")  # masks that are no files
 
 
 def find_region(
@@ -130,7 +130,7 @@ def ratio_scores(name: str, over: tuple[str, str], scored: Mapping[str, float]) 
 
 def mask_of(mask: str | Path, truth: Volume, case: CaseFiles) -> Bool | None:
     """The voxels that count, [D, H, W]; None stands for the whole image; truth: canonical."""
-    if mask == WHOLE:
+    if mask == WHOLE_MASK:
         return None
     if mask == "body":
         inside = foreground(truth)

@@ -10,7 +10,7 @@ from voxlate.scans.images.mask import box_around
 from voxlate.scans.images.ranges import PERFUSION
 from voxlate.scans.images.regions import Region, tissue_regions
 
-WHOLE = "whole"  # the mask of all voxels
+WHOLE_MASK = "whole"  # the mask of all voxels
 IN_BODY = ("HU", *PERFUSION)  # units of images whose air is no result
 BONE = "bone"
 TISSUES = ("air", "fat", "soft_tissue", BONE)
@@ -21,7 +21,7 @@ HEAD_MM, WIDEST_MM = 90.0, 230.0
 
 def mask_for(unit: str) -> str:
     """The voxels that count by default in images of a unit."""
-    return "body" if unit in IN_BODY else WHOLE
+    return "body" if unit in IN_BODY else WHOLE_MASK
 
 
 def tissues_for(modality: str, unit: str, taken: Collection[str]) -> list[Region]:

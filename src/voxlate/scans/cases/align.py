@@ -28,7 +28,7 @@ from voxlate.scans.images.register import (
 )
 
 SHARED_FRAME = 0.1  # least share of the smaller of two scans, or bodies, inside the other, if headers share a frame
-MOST = 4096  # voxels along an axis; more is a typing error
+MOST_VOXELS = 4096  # voxels along an axis; more is a typing error
 LONGEST_MM = 3000.0  # a body; a longer scan has another unit in its header
 Align = Literal["midline"]
 Mask = Literal["body", "brain"]
@@ -63,9 +63,9 @@ class Preparation:
             return
         if self.spacing_mm:
             raise BadInput("--matrix: expected --matrix or --spacing, found both. Drop one.")
-        if not 1 < min(self.matrix) <= max(self.matrix) <= MOST:
+        if not 1 < min(self.matrix) <= max(self.matrix) <= MOST_VOXELS:
             raise BadInput(
-                f"--matrix: expected columns, rows and, if wanted, slices from 2 to {MOST}, found {_in_xyz(self.matrix)}. Change it."
+                f"--matrix: expected columns, rows and, if wanted, slices from 2 to {MOST_VOXELS}, found {_in_xyz(self.matrix)}. Change it."
             )
 
     @property

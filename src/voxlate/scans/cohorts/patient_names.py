@@ -33,7 +33,7 @@ OF_NOBODY = re.compile(
     ANY_CASE,
 )
 # Prefixes that are whole patients in the conventions of BIDS, ADNI, TCGA, BraTS 2023 and UK Biobank.
-WHOLE = re.compile(
+WHOLE_NAME = re.compile(
     r"sub-[A-Za-z0-9]+(?=_|$)|(?:ADNI_)?\d{3}_S_\d{4}(?!\d)|TCGA-\w\w-\w{4}(?!\w)|BraTS-[A-Za-z]+-\d+(?=-)|\d{7}(?=_\d{5}_\d_\d)"
 )
 # The words that are parts, by what they state.
@@ -106,7 +106,7 @@ UNOWNED = re.compile(
 
 def patient_in(name: str) -> str | None:
     """The patient in a name that states a part, too; None where the name is not read so."""
-    whole = WHOLE.match(name)
+    whole = WHOLE_NAME.match(name)
     if whole:
         return whole.group()
     for part in PART.finditer(name):
@@ -147,7 +147,7 @@ def _before_bare_number(name: str) -> str | None:
 
 def is_person(name: str) -> bool:
     """Whether a name is that of a patient by a word for patients, or by the conventions of a public data set."""
-    return bool(NUMBERED_PERSON.fullmatch(name) or WHOLE.match(name))
+    return bool(NUMBERED_PERSON.fullmatch(name) or WHOLE_NAME.match(name))
 
 
 def identifies(patient: str) -> bool:

@@ -14,7 +14,7 @@ from voxlate.scans.options.layout import presets
 
 MOST_NAMES = 2000  # paths that are compared with those of public data sets
 MOST_LABELS = 256  # values in a label map; an image has more, or fractions, or values below zero
-AIR_HU = -200  # what a CT reaches
+CT_REACHES_HU = -200  # what a CT reaches
 
 
 def recognise(root: Path) -> Preset | None:
@@ -80,7 +80,7 @@ def _kind_of(root: Path, folder: str) -> str:
     if values is None:
         return "seg"
     least = values.min()
-    if least < AIR_HU:
+    if least < CT_REACHES_HU:
         return "ct"
     whole = least >= 0 and values.max() < MOST_LABELS and (values == values.round()).all()
     return "seg" if whole else "target"

@@ -206,7 +206,7 @@ COMPLEX = {"M", "P", "R", "I", "MAGNITUDE", "PHASE", "REAL", "IMAGINARY"}
 INVERTED_CT = ("PhotometricInterpretation", "CT")  # which is written so without a meaning
 # what the images of one stack share
 FORM = ("SeriesNumber", "Modality", "Rows", "Columns", "PixelSpacing", "ImageOrientationPatient")
-FEWEST = 3  # images whose steps can be compared
+FEWEST_IMAGES = 3  # images whose steps can be compared
 # times the least value: scanners vary echo times a little; slopes of PET differ from slice to slice
 MOST_APART = {"EchoTime": 1.05, "RescaleSlope": 100.0}
 MOST_NAMED = 6
@@ -311,7 +311,7 @@ class Joins:
             images = np.concatenate([*parts.values()])  # [N, place and normal, 3], of one direction
             places, normal = images[:, 0], images[0, 1]
             places = places[np.argsort(places @ normal)]
-            is_stack = len(places) >= FEWEST and np.diff(places @ normal).min() >= 1e-3
+            is_stack = len(places) >= FEWEST_IMAGES and np.diff(places @ normal).min() >= 1e-3
             if is_stack and is_even(places, normal):
                 joined |= dict.fromkeys(parts, min(parts))
         return joined

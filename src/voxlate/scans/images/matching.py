@@ -22,7 +22,7 @@ BINS = 16
 COVERED = 0.25  # of a window by the mask, at least
 LEAST_ENTROPY = 0.35  # nats; a window in which nearly all voxels are of one class has no structure
 MOST_POINTS = 2000  # of a window, at which scans are compared
-AT_ONCE = 400_000  # pairs of classes that are counted together: they fit a core's cache
+PAIRS_AT_ONCE = 400_000  # pairs of classes that are counted together: they fit a core's cache
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class Matching:
         starts = self._windows()
         centres = self.origin + self.spacing * (starts + (self.size - 1) / 2)
         before, strain = _linearise(field, centres, self.spacing * self.size / 4)
-        share = max(1, AT_ONCE // self.around.size)
+        share = max(1, PAIRS_AT_ONCE // self.around.size)
         moves = np.zeros((len(starts), 3))
         for first in range(0, len(starts), share):
             part = slice(first, first + share)

@@ -37,7 +37,7 @@ NO_BODY = "no body was found in the fixed scan"
 NOTHING_IN_COMMON = "the two show too little in common, or are further apart than some 20 mm"
 
 
-WHOLE = MatchingLevel(8.0, 1e6, 1e6, 4)
+WHOLE_SCAN = MatchingLevel(8.0, 1e6, 1e6, 4)
 LEVELS = (
     MatchingLevel(4.0, 48.0, 40.0, 3),
     MatchingLevel(2.0, 32.0, 34.0, 2),
@@ -147,7 +147,7 @@ def displacement_field(
     ranges = [_range(image, mask, unit) for image, unit in zip((fixed, moving), units)]
     factor = min(1.0, float((np.array(fixed.shape) * spacing_mm)[resolved].max()) / HEAD_MM)
     pair_at = partial(Matching, fixed, moving, mask, spacing_mm, ranges, resolved)
-    whole = pair_at(WHOLE.scale(factor)).shifts(np.zeros_like).displacements
+    whole = pair_at(WHOLE_SCAN.scale(factor)).shifts(np.zeros_like).displacements
     field: Field = partial(np.full_like, fill_value=whole[0] if len(whole) else 0.0)
     levels = LEVELS if resolved[0] else FLAT_LEVELS
     for level in levels:

@@ -40,7 +40,7 @@ FINE_VOXELS = 4_000_000  # for a smooth displacement, whose error is a part of a
 # A quarter of the voxels, at which mutual information is estimated, at least and at most. On four pairs of 64×64×16 voxels,
 # turned or bent by a formula, all voxels took four times as long and left 2.4 to 4.1 mm, a quarter of them 1.3 to 3.3 mm;
 # on a larger turned pair 15,000 points left 0.2 mm more than 60,000.
-FEWEST, SAMPLES = 15_000, 60_000
+FEWEST_SAMPLES, SAMPLES = 15_000, 60_000
 BINS = 32
 # Between the knots of splines: softer than any organ's border. Splines with knots every 30 mm after these raised the error
 # of each of the 4 of 9 bent phantoms in which they raised mutual information.
@@ -374,7 +374,7 @@ def _registration(pair: CoarsePair, levels: tuple[int, ...]) -> Any:
     shortest = min(*pair.fixed.grid.shape, *pair.moving.grid.shape)
     shrink = [min(level, max(1, shortest // PYRAMID_VOXELS)) for level in levels]
     voxels = float(np.prod(pair.fixed.grid.shape))
-    points = min(SAMPLES, max(FEWEST, voxels / 4))
+    points = min(SAMPLES, max(FEWEST_SAMPLES, voxels / 4))
     registration.SetMetricSamplingStrategy(registration.RANDOM)
     registration.SetMetricSamplingPercentagePerLevel(
         [min(1.0, points * k**3 / voxels) for k in shrink], SEED

@@ -21,7 +21,7 @@ from voxlate.base.config import Provided, setting, settings
 from voxlate.base.errors import BadInput
 from voxlate.science.nets.interface import NetworkInput
 
-LEAST = 1e-6  # mean of a layer's features, below which the layer shows nothing
+LEAST_FEATURE = 1e-6  # mean of a layer's features, below which the layer shows nothing
 
 
 @settings
@@ -48,7 +48,7 @@ class FeatureLoss:
         with torch.no_grad():
             wanted = features(truth)
         apart = [
-            (there - here).abs().mean() / here.abs().mean().clamp_min(LEAST)
+            (there - here).abs().mean() / here.abs().mean().clamp_min(LEAST_FEATURE)
             for there, here in zip(features(image), wanted)
         ]
         return torch.stack(apart).mean()

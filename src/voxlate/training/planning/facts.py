@@ -16,10 +16,10 @@ from voxlate.scans.cases.prepared import Cohort, Entry
 from voxlate.scans.images.statistics import PERCENTILES, Distribution, Statistics
 
 GREY_LEVELS = 255  # largest value of pictures with 8 bits
-LEVELS = (10, 75, 90)  # percentiles of all voxels, in air and in the body
+TAIL_PERCENTILES = (10, 75, 90)  # percentiles of all voxels, in air and in the body
 OFFSET_HU = 600  # difference of percentiles above which a scan lacks the offset of 1024
 # The minimum of a scan with air is below the first value; above the second there is no air.
-AIR_HU = (-800, -200)
+AIR_RANGE_HU = (-800, -200)
 NARROWEST_HU = 50  # a body contains fat, water and bone, so it varies by more
 EDGE = PERCENTILES.index(10)
 NOTHING = 1e-4  # of the largest value: nibabel writes zeros of a scaled scan as 1e-5 of it
@@ -231,7 +231,7 @@ def _check_scale(name: str, headers: Sequence[CaseHeader]) -> None:
     ]
     widest = max(values.at(99.9) - values.at(0.1) for values in inside)
     # Air and body differ from the usual values; the minimum alone may be padding.
-    points = {case: [*map(values.at, LEVELS)] for case, values in ends.items()}
+    points = {case: [*map(values.at, TAIL_PERCENTILES)] for case, values in ends.items()}
     usual = np.median([*points.values()], axis=0)
     shifted = [case for case, values in points.items() if np.abs(values - usual).min() > OFFSET_HU]
     low = min(ends, key=lambda case: ends[case].at(0))
@@ -239,7 +239,7 @@ def _check_scale(name: str, headers: Sequence[CaseHeader]) -> None:
     if 0 < len(grey) < len(headers):
         other = next(case for case in ends if case not in grey)
         contradiction = f"0 to {GREY_LEVELS} in {first_of(grey, 3)} and {ends[other].at(0):g} to {ends[other].at(100):g} in {other}"
-    elif ends[low].at(0) < AIR_HU[0] and ends[high].at(0) > AIR_HU[1]:
+    elif ends[low].at(0) < AIR_RANGE_HU[0] and ends[high].at(0) > AIR_RANGE_HU[1]:
         contradiction = f"air of {ends[low].at(0):.0f} in {low} and nothing below {ends[high].at(0):.0f} in {high}"
     elif shifted:
         contradiction = f"{points[shifted[0]][1]:.0f} as the upper quartile of {first_of(shifted, 3)} and {usual[1]:.0f} in others"

@@ -18,7 +18,7 @@ from voxlate.training.recipe import Recipe, with_trainings
 from voxlate.training.run import Run
 
 TOLERANCE = 0.04  # share of the steps; smaller changes are not made
-LEAST = 0.25  # of the remaining steps are kept in one correction
+LEAST_SHARE = 0.25  # of the remaining steps are kept in one correction
 SPARE = 0.04  # share of the time that is reserved for starting, validating, saving
 
 
@@ -117,7 +117,7 @@ class Paced:
 
     def _length(self, name: str, done: int, steps: int, factor: float) -> int:
         """The length of a stage whose remaining steps are multiplied by a factor of LEAST or more, up to the most steps."""
-        least, wanted = (done + share * (steps - done) for share in (LEAST, factor))
+        least, wanted = (done + share * (steps - done) for share in (LEAST_SHARE, factor))
         return max(math.floor(max(least, min(wanted, self.most[name]))), done + 1)
 
 

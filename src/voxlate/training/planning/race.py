@@ -33,7 +33,7 @@ from voxlate.training.validate import find_targets, validate, validation_items
 
 SHARE = 0.1  # of the first stage's seconds that a race takes
 ITEMS = 16  # validation items, spread over all validation cases
-FEWEST = 8  # steps of each entrant, before which its error says nothing
+FEWEST_STEPS = 8  # steps of each entrant, before which its error says nothing
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,7 @@ def run_race(
     while (behind := min(runners, key=lambda runner: runner.spent)).spent < seconds / len(runners):
         behind.step()
     for runner in runners:
-        while runner.learner.step < FEWEST:
+        while runner.learner.step < FEWEST_STEPS:
             runner.step()
     # A diverged training, whose error is NaN, comes last.
     results = sorted(

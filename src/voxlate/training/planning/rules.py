@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from voxlate.base.errors import plural
-from voxlate.training.planning.facts import AIR_HU, GREY_LEVELS, Facts, Scan
+from voxlate.training.planning.facts import AIR_RANGE_HU, GREY_LEVELS, Facts, Scan
 from voxlate.training.planning.roles import Roles
 
 Tables = dict[str, Any]
@@ -22,12 +22,12 @@ SSIM = 0.4  # weight in a loss
 # Factor of the misalignment: a regression blurs smaller features anyway.
 BLURRED = 2.5
 LONGEST = 160  # features along a side of a patch after the stem
-FEWEST = 32
+FEWEST_VOXELS = 32
 FRAME_MM = 5.0  # around the body's box
 LEAST_HU = -1000.0  # air: the lower end of a window of images in HU
 MARGIN = 8  # voxels around the body
 # Whole slices are used if the body's box covers at least this share of them.
-WHOLE = 0.7
+WHOLE_SHARE = 0.7
 # Slices of all three planes are taken of voxels whose longest side is at most this many times the shortest, and of
 # volumes of at least so many slices in each plane; coarser ones differ too much between planes.
 CUBIC = 1.5
@@ -274,7 +274,7 @@ def patch_sides(facts: Facts, stem: int) -> list[int]:
         sides = [min(side + air, LONGEST * stem) for side, air in zip(facts.box[1:], around)]
         return [8 * math.ceil(side / 8) for side in sides]
     sides = [min(side + MARGIN, full) for side, full in zip(facts.box[1:], slices)]
-    if math.prod(sides) >= WHOLE * math.prod(slices):
+    if math.prod(sides) >= WHOLE_SHARE * math.prod(slices):
         sides = [*slices]
     sides = [min(side, LONGEST * stem) for side in sides]
     if sides != [*slices]:
@@ -305,7 +305,7 @@ def stems(facts: Facts) -> list[int]:
     """Patch stems from the one that fits pixels of this size to the coarsest with enough features per side."""
     most_mm = max(FINEST_MM, BLURRED * facts.apart_mm)
     finest = max((stem for stem in STEMS if stem * facts.pixel_mm <= most_mm), default=1)
-    coarsest = max(min(patch_sides(facts, finest)) / FEWEST, finest)
+    coarsest = max(min(patch_sides(facts, finest)) / FEWEST_VOXELS, finest)
     return [stem for stem in STEMS if finest <= stem <= coarsest]
 
 
@@ -375,7 +375,7 @@ def intensity(scan: Scan, side: Literal["source", "target"]) -> Setting:
         return _window(scan.least, scan.most, GREY_LEVELS), why
     if unit == "HU":
         table, why = _whole_body(scan) if side == "target" else _soft_tissue(scan)
-        if scan.least >= AIR_HU[1]:
+        if scan.least >= AIR_RANGE_HU[1]:
             why += f"; NO VOXEL IS BELOW {scan.least:g}: air is -1000, was an offset forgotten?"
         return table, why
     return _percentiles(scan) if unit == "a.u." else _map_window(scan)

@@ -9,7 +9,7 @@ from voxlate.checks.truths import SketchedTruth, fault_messages, judge, sketch_o
 from voxlate.scans.cases.prepared import Cohort
 from voxlate.training.job import StepCallback
 from voxlate.training.log_file import lines_of
-from voxlate.training.planning.facts import AIR_HU, Scan
+from voxlate.training.planning.facts import AIR_RANGE_HU, Scan
 from voxlate.training.recipe import Recipe, ranges_of
 from voxlate.training.run import Run
 
@@ -56,9 +56,9 @@ def check_values(
         like_ct = [
             other
             for other in scans.values()
-            if units.get(other.name, "HU") != "HU" and other.least < AIR_HU[0]
+            if units.get(other.name, "HU") != "HU" and other.least < AIR_RANGE_HU[0]
         ]
-        if like_ct and scan.least > AIR_HU[1]:
+        if like_ct and scan.least > AIR_RANGE_HU[1]:
             other = like_ct[0]
             raise BadInput(
                 f"{expected} as of an MR scan, and {other.least:g} to {other.most:g} as of a CT in {other.name}: {name} and {other.name} seem to be swapped. Name the files correctly and prepare them again."

@@ -18,7 +18,9 @@ COEFFICIENTS = (
 ROUNDS = 5
 MOMENTUM = 0.95
 RMS = 0.2  # of an update over the learning rate, near Adam's, so that one rate serves both (Liu et al. 2025, eq. 4)
-FEWEST = 16  # outputs of a kernel; heads that make an image of few channels are left to AdamW
+FEWEST_OUTPUTS = (
+    16  # outputs of a kernel; heads that make an image of few channels are left to AdamW
+)
 
 
 @settings
@@ -73,7 +75,7 @@ class Optimiser:
     def _kind_of(self, parameter: nn.Parameter) -> tuple[bool, bool]:
         """Whether a parameter decays, and whether it moves along an orthogonal matrix."""
         decays = parameter.ndim > 1
-        return decays, decays and self.kind == "muon" and len(parameter) >= FEWEST
+        return decays, decays and self.kind == "muon" and len(parameter) >= FEWEST_OUTPUTS
 
     def factor(self, step: float, steps: int) -> float:
         """Share of the highest learning rate at a step, 0-based, of `steps`."""
