@@ -16,6 +16,9 @@ BACKGROUND_BELOW = -0.98  # network units
 DISTANCES = (np.sqrt(np.arange(FAR**2 + 1)) / FAR).astype(np.float32)  # by their squares
 NARROWEST = 1e-3  # of the network's range of 2: no interval is narrower before it is scaled
 VOXELS_AT_ONCE = 1 << 17  # voxels of a slab, whose features fit into a CPU's cache
+VOXELS_OF_WIDTHS = (
+    1 << 13
+)  # in one prediction of widths, whose hidden layers fit into a CPU's cache
 
 
 def voxel_features(

@@ -36,6 +36,7 @@ from voxlate.synthesis.inputs import is_in_training, preparation_for
 from voxlate.synthesis.intervals import OutputGrid, find_output_grid, patches_in, sources_of
 from voxlate.synthesis.model import Model, sample
 from voxlate.synthesis.planes import planes_read
+from voxlate.synthesis.provenance import OTHER_PATIENT
 
 FEWEST_PATIENTS = 2  # patients of a calibration
 HOLD_BACK = "Hold back more: prepare with other --shares."
@@ -235,10 +236,7 @@ class CalibrationJob:
                 f"calibrate: expected patients that training did not see, found {case}, which was in it (by the voxels of its scans): errors there are smaller than of a new patient. Give --split val, all folds of its cross-validation (--out-of-fold), or another cohort."
             )
         if self.model.facts.splits.get(case) == "train":
-            text = (
-                "It has the name of a training case and other voxels: it counts as another patient."
-            )
-            warn(message("name-of-training-case", text, case=case))
+            warn(message("name-of-training-case", OTHER_PATIENT, case=case))
 
 
 def _check_truth(case: str, truth: Volume, unit: str, output_grid: OutputGrid) -> None:

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from voxlate.base.arrays import Float32
-
-VOXELS_AT_ONCE = 1 << 13  # voxels in one prediction, whose hidden layers fit into a CPU's cache
+from voxlate.checks.patch_features import VOXELS_OF_WIDTHS
 
 
 @dataclass(frozen=True)
@@ -20,7 +19,8 @@ class ArrayWidths:
         """How far the truth may be below and above the image, [2, …] in network units; features: [..., F]."""
         flat = features.reshape(-1, features.shape[-1])
         parts = [
-            self._part(flat[k : k + VOXELS_AT_ONCE]) for k in range(0, len(flat), VOXELS_AT_ONCE)
+            self._part(flat[k : k + VOXELS_OF_WIDTHS])
+            for k in range(0, len(flat), VOXELS_OF_WIDTHS)
         ]
         widths = np.concatenate(parts).T
         both = np.broadcast_to(widths, (2, widths.shape[1]))

@@ -27,7 +27,7 @@ from voxlate.synthesis.model import Model
 from voxlate.synthesis.options import SynthOptions
 from voxlate.synthesis.output_folder import SHARED_SECONDS, OutputFolder, place_from
 from voxlate.synthesis.progress import no_report, warn_unless_note
-from voxlate.synthesis.provenance import provenance_of
+from voxlate.synthesis.provenance import OTHER_PATIENT, provenance_of
 from voxlate.synthesis.result import (
     STATES,
     Synthesised,
@@ -225,10 +225,7 @@ class _SynthesisJob:
             split = "val"
         elif split == "train" and in_training is False:
             split = OTHER
-            text = (
-                "It has the name of a training case and other voxels: it counts as another patient."
-            )
-            warn(message("name-of-training-case", text))
+            warn(message("name-of-training-case", OTHER_PATIENT))
         elif in_training:
             split = "train"
         if split:  # in the provenance of the case, so that it stays with the image

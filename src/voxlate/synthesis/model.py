@@ -77,7 +77,7 @@ from voxlate.synthesis.progress import (
     progress_function,
     warn_unless_note,
 )
-from voxlate.synthesis.provenance import TAUGHT, Table, state_units
+from voxlate.synthesis.provenance import USED_FOR_CALIBRATION, Table, state_units
 from voxlate.synthesis.result import Synthesised
 
 COST = (
@@ -547,7 +547,7 @@ def _provenance(
     optional = {
         "bounds": bounds,
         "familiar": ends.verdict and ends.verdict.entry,
-        TAUGHT: calibration is not None and calibration.has_case(inputs.files),
+        USED_FOR_CALIBRATION: calibration is not None and calibration.has_case(inputs.files),
         "warnings": [note.table for note in warnings],
         "bound": facts.bound,
         "empty": empty.entry,

@@ -35,7 +35,8 @@ Table = dict[str, Any]
 # All cases of one synthesis share these entries.
 SHARED_KEYS = ("model", "seed", "synth", "units", "axes", "range")
 # This key of a provenance states that the case was used for the calibration.
-TAUGHT = "taught_calibration"
+USED_FOR_CALIBRATION = "taught_calibration"
+OTHER_PATIENT = "It has the name of a training case and other voxels: it counts as another patient."
 
 
 class _Input(TypedDict, total=False):

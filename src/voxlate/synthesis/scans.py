@@ -254,9 +254,10 @@ def _is_one_scan(path: Path, layout: Mapping[str, Any]) -> bool:
 
 def splits_of(model: Model) -> dict[str, str]:
     """The split of each case in the model's training; a training case of any member is not held out."""
-    splits = {}
-    for member in model.members:
-        for case, split in member.facts.splits.items():
-            if split == "train" or case not in splits:
-                splits[case] = split
-    return splits
+    return merge_splits(member.facts.splits for member in model.members)
+
+
+def merge_splits(trainings: Iterable[Mapping[str, str]]) -> dict[str, str]:
+    """The split of each case in several trainings; a training case of any is not held out."""
+    splits = chain.from_iterable(of_cases.items() for of_cases in trainings)
+    return dict(sorted(splits, key=lambda one: one[1] == "train"))

@@ -13,6 +13,7 @@ from voxlate.checks.anatomy import read_anatomy
 from voxlate.synthesis.calibration import Answer
 from voxlate.synthesis.ensemble import Ensemble
 from voxlate.synthesis.model import Model
+from voxlate.synthesis.scans import merge_splits
 from voxlate.training.calibration_file import RunCalibrations
 from voxlate.training.facts import facts_of
 from voxlate.training.network import TorchNetwork
@@ -65,10 +66,8 @@ def network_of(model: Model) -> TorchNetwork:
 
 def _splits(folder: Path) -> dict[str, str]:
     """The split of each case in a run's training; a training case is never held out."""
-    splits = dict[str, str]()
-    for split, cases in splits_of_training([folder]).items():
-        splits |= {case: split for case in cases if split == "train" or case not in splits}
-    return splits
+    trainings = splits_of_training([folder])
+    return merge_splits(dict.fromkeys(cases, split) for split, cases in trainings.items())
 
 
 def _stage_path(path: Path, answer: Answer | None, allow_code: bool) -> Path:

@@ -10,11 +10,10 @@ from torch import Tensor, nn
 
 from voxlate.base.arrays import Float32
 from voxlate.base.records import Shape
-from voxlate.checks.patch_features import NARROWEST
+from voxlate.checks.patch_features import NARROWEST, VOXELS_OF_WIDTHS
 
 Array = Float32
 
-VOXELS_AT_ONCE = 1 << 13  # voxels in one prediction, whose hidden layers fit into a CPU's cache
 LEAST_DIVISOR = 1e-4  # divisor of features and errors
 LARGEST = 1e4  # size of a value: networks with such weights predict finite values
 LOWEST = {
@@ -68,7 +67,7 @@ class Widths(nn.Sequential):
         """How far the truth may be below and above the image, [2, …] in network units; features: [..., F]."""
         flat = torch.from_numpy(features).flatten(0, -2)
         with torch.inference_mode():
-            widths = torch.cat([self(part) for part in flat.split(VOXELS_AT_ONCE)])
+            widths = torch.cat([self(part) for part in flat.split(VOXELS_OF_WIDTHS)])
         return widths.expand(-1, 2).T.reshape(2, *features.shape[:-1]).numpy()
 
 

@@ -76,7 +76,12 @@ from voxlate.scans.formats.io import content_hash, is_there, read_volume
 from voxlate.scans.images.ranges import Range, range_for
 from voxlate.scans.images.regions import Region, regions_from
 from voxlate.science.nets.lpips import Lpips, load_lpips
-from voxlate.synthesis.provenance import TAUGHT, provenance_of, run_folders, source_paths
+from voxlate.synthesis.provenance import (
+    USED_FOR_CALIBRATION,
+    provenance_of,
+    run_folders,
+    source_paths,
+)
 from voxlate.training.batches.slice_filter import SliceFilter
 from voxlate.training.recipe.provenance import find_trained, splits_of_training
 from voxlate.training.verdict import SYNTHESIS
@@ -421,7 +426,9 @@ def _on_images(out: Path, scored: Scored, rules: Rules) -> Table:
     truths = {item.label: item.case.files[item.modality] for item in scored}
     return {
         "trained_on": find_trained(learned),
-        "calibrated_on": sorted({case for case, stated in learned if stated.get(TAUGHT)}),
+        "calibrated_on": sorted(
+            {case for case, stated in learned if stated.get(USED_FOR_CALIBRATION)}
+        ),
         "naive_cases": counts,
         "moved": {item.label: result.note for item, result in scored.items() if result.note},
         "naive_left_out": {label: note for label, note in left_out.items() if note},

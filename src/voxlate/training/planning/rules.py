@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from voxlate.base.errors import plural
+from voxlate.synthesis.facts import CUBIC
 from voxlate.training.planning.facts import AIR_RANGE_HU, GREY_LEVELS, Facts, Scan
 from voxlate.training.planning.roles import Roles
 
@@ -28,9 +29,8 @@ LEAST_HU = -1000.0  # air: the lower end of a window of images in HU
 MARGIN = 8  # voxels around the body
 # Whole slices are used if the body's box covers at least this share of them.
 WHOLE_SHARE = 0.7
-# Slices of all three planes are taken of voxels whose longest side is at most this many times the shortest, and of
-# volumes of at least so many slices in each plane; coarser ones differ too much between planes.
-CUBIC = 1.5
+# Slices of all three planes are taken of nearly cubic voxels (CUBIC), and of volumes of at least so many slices in each
+# plane; coarser ones differ too much between planes.
 DEEP = 32
 # From this tail of a modality on (see facts.Scan), its brightest voxels are the important ones.
 VESSELS = 1.5

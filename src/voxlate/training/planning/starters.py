@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from voxlate.scans.images.mask import WIDEST_BRAIN_MM
 from voxlate.scans.images.units import unit_of
 from voxlate.training.planning.facts import Facts, Scan
 from voxlate.training.planning.pictures import Ends
@@ -31,8 +32,6 @@ SHAPES = (
     "elastic_mm",
     "elastic_points",
 )
-# Bodies below this width are brains without a skull: brains are 125 to 145 mm wide, heads with skin 150 mm or more.
-WIDEST_BRAIN_MM = 148
 MOST_SPACING_RATIO = 1.5  # beyond the pixels of a starter's training
 
 
