@@ -181,6 +181,10 @@ def test_options_that_exclude_or_need_each_other_are_refused(
         (lambda path: package.export_for(path, path), "consumer: expected planning"),
         (lambda path: package.load(path, device="gpu9"), "device: expected auto, cpu, cuda,"),
         (lambda path: package.synthesise(path, path, path, synth="x"), "synth: expected KEY=VALUE"),
+        (
+            lambda path: package.synthesise(path, path, path, pattern="{foo}"),
+            "pattern: expected {patient}, {case}, {modality} or {split}",
+        ),
         (lambda path: package.compare(3), "folders: expected a list (a path)"),
         (lambda path: package.prepare(path, path, path), "options: expected PrepareOptions"),
         (
@@ -298,6 +302,12 @@ def test_errors_of_a_model_and_of_its_results_name_options_as_python_does(run, c
         model.with_only("t9")
     checks = package.check(model, cohort, progress=False)
     said = [str(error.value), *checks.left_out.values(), *map(str, checks.cases)]
+    result = model.synthesise(cohort / "case0/t1.nii.gz")
+    (cohort / "t2.nii.gz").touch()
+    for wrong in ((cohort,), (cohort, ".foo"), (cohort / "t2.nii.gz",)):
+        with pytest.raises(BadInput) as error:
+            result.save(*wrong)
+        said.append(str(error.value))
     assert "--" not in " ".join(said)
     assert len(checks.left_out) == 1
     assert len(str(model.check(cohort / "case0/t1.nii.gz"))) < 1000

@@ -1393,19 +1393,24 @@ def import_weights(
 
 
 def list_starters(
+    name: str | None = None,
+    *,
     check: bool = False,
 ) -> list[dict[str, Any]]:
-    """List the weights that come with voxlate, with what was measured.
+    """List the weights that come with voxlate, or print one's card.
 
     Args:
+        name: Starter of which all is printed: its training, scans, scores and limits.
         check: Check the weights of each starter by its hash and self-test. Default: False.
 
     Returns:
-        list[dict[str, Any]]: A table for each starter: name, title, source, target, bytes, parameters and card.
+        list[dict[str, Any]]: A table for each starter, or for that of the `name`: name, title, source, target, bytes, licence,
+            parameters and card.
 
     Raises:
         BadInput: an argument, an option or a file is wrong; the message states what was expected, found, and what to do.
-        BadInput: with `check`, a starter whose weights or output differ from its card, or no installed starter.
+        BadInput: no starter has the `name`; or with `check`, a starter whose weights or output differ from its card, or no
+            installed starter.
 
     Example:
         >>> import voxlate

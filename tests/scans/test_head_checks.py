@@ -201,3 +201,9 @@ def test_fluid_as_dark_as_air_is_measured_away_from_the_rim(brain):
     at_rim[28:32, 38:46, 14:17] = 0
     assert black_pools_ml([_scan(at_rim)], [scale]) == 0
     assert black_pools_ml([_scan(dark), _scan(brain)], [scale, scale]) == 0
+
+
+def test_tissue_below_the_constant_air_is_refused(head):
+    signs = np.where(np.indices(SHAPE)[2] % 2, 1, -1)
+    assert grades(head * signs)["air-inside"] == "do not trust"
+    assert "air-inside" not in {**grades(head), **grades(head - 700)}

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from rows import every_row
-from voxlate.base.errors import BadInput
-from voxlate.base.files import lock, read_json
+from voxlate.base.errors import BadInput, CannotWrite
+from voxlate.base.files import LOCK, lock, read_json
 from voxlate.checks.prepare import prepare
 from voxlate.scans.cases.case import compact, open_case
 from voxlate.scans.cases.prepared import open_cohort, write_cohort
@@ -361,6 +361,9 @@ def test_a_folder_that_another_process_writes_is_refused(cohort_folder, tmp_path
     ):
         prepare(cohort_folder, tmp_path / "out", workers=1)
     assert prepare(cohort_folder, tmp_path / "out", workers=1).splits
+    (tmp_path / LOCK).symlink_to(tmp_path / LOCK)  # which no system can open
+    with pytest.raises(CannotWrite), lock(tmp_path):
+        pass
 
 
 def two_grids(save, folder: Path, unit: str = "t1") -> Path:

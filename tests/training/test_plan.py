@@ -550,6 +550,12 @@ def test_minutes_are_refused_only_after_steps_were_timed_again(prepared, clockwo
     busy = lambda self, tables, seconds, least=0: 0.5 if least else seconds  # noqa: E731
     monkeypatch.setattr(Clockwork, "again", busy)
     assert plan_training(prepared, **limits).tables["train"]["steps"] == 57
+    monkeypatch.setattr(Facts, "slices", 400)  # of which 5 steps are a fifth
+    for minutes in (0.5, 1e-7):
+        Clockwork.tried.clear()
+        with pytest.raises(BadInput, match="expected time for one pass"):
+            plan_training(prepared, **{**limits, "minutes": minutes})
+        assert bool(clockwork()) == (minutes == 0.5), "no machine is as fast as the other needs"
 
 
 def test_a_completion_of_less_than_a_pass_trains_on_a_part_of_the_slices_and_says_so(

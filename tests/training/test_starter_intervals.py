@@ -81,7 +81,7 @@ def test_widened_intervals_reach_twice_as_far_from_the_image(ready, own, scan):
 
 
 def test_the_card_and_the_check_know_the_calibration(ready, voxlate):
-    assert SAID in voxlate("starters", "--check").done().out
+    assert SAID in voxlate("starters", "tiny", "--check").done().out
     assert SAID in voxlate("info", "starter:tiny").done().out
     assert (ready / FILE).stat().st_size < 100_000
 

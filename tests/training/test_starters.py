@@ -91,6 +91,8 @@ def test_the_check_passes_and_the_card_is_shown(starter, voxlate):
     with_measured(starter, [Measured("134 slices", "MAE", 0.08, 0.146)])
     answer = voxlate("starters", "--check").done()
     assert "starter:tiny" in answer.out
+    assert "Measured on" not in answer.out
+    answer = voxlate("starters", "starter:tiny", "--check").done()
     assert "Measured on 134 slices: MAE 0.08 (best naive baseline 0.146)." in answer.out
     assert read_card(starter).bytes == Run(starter).weights().stat().st_size
     described = voxlate("info", "starter:tiny").out

@@ -162,6 +162,10 @@ def lock(folder: Path | str, wait_seconds: float = 0) -> Iterator[None]:
         raise BadInput(
             f"{folder}: expected no other voxlate to write here, found one that does. Wait for it, or choose another folder."
         ) from error
+    except OSError as error:
+        raise CannotWrite(
+            f"{folder}: expected a folder whose {LOCK} can be locked, found {error.strerror}. Delete that file if no other voxlate writes here, or choose a folder on another disk."
+        ) from error
     try:
         for stray in list(folder.rglob(f"{WRITING}*")):  # a killed process has left these
             # a folder between the two may have its own lock, whose process may be writing the file

@@ -29,7 +29,7 @@ from voxlate.scans.images.mask import (
     foreground,
     hard_edges,
 )
-from voxlate.scans.images.statistics import Distribution
+from voxlate.scans.images.statistics import PERCENTILES, Distribution
 from voxlate.scans.images.tissue_levels import find_levels
 
 COARSE_MM = 2.0
@@ -120,6 +120,11 @@ def check_head(scan: Volume, trained: Kind, values: Distribution | None = None) 
         if values is not None:
             tissue, high, highest = map(values.at, (50, 99.9, 100))
             numbers["hottest"] = (highest - tissue) / max(high - tissue, TINY)
+            known = values.percentiles
+            numbers["lowest"] = known[0]
+            # constant air is at the median and at a further percentile
+            is_air = known.count(tissue) > 1
+            numbers["under_air"] = PERCENTILES[known.index(tissue)] if is_air else 0.0
         if scan.grid.shape[0] > 1:
             numbers["slab_mm"] = head.height_mm
     return ask(trained, numbers, scan.modality)

@@ -73,7 +73,7 @@ def check_floor(name: str, spec: IntensityMap, header: CaseHeader, where: str) -
     below = share_outside(header.statistics[name].foreground, floor, np.inf)
     if below > MOST_BELOW:
         raise BadInput(
-            f"{where}: expected {name} to be above {floor:g} (intensity.{name}.floor), found {below:.0%} of its foreground below: is it z-scored, or a CT? Take the original scan, leave the case out, or train with an intensity.{name} without a floor."
+            f"{where}: expected {name} to be above {floor:g} (intensity.{name}.floor), found {below:.0%} of its foreground below: is it z-scored, or a CT? Take the scan from before, or raise its values so that air is {floor:g} and tissue above; a training may also leave the case out, or take an intensity.{name} without a floor."
         )
 
 

@@ -105,12 +105,12 @@ class Ensemble(Model):
         stated = []
         warnings = dict[Message, None]()
         kept = self.held_out(checks)
-        count = len(kept)
+        count, (depth, *_) = len(kept), checks[0].inputs.prepared.header.shape
         if count < len(self.members):
             text = f"Synthesised by {count} of {len(self.members)} runs: the others trained on it."
             warnings[message("held-out", text, runs=count)] = None
         for number, member in enumerate(self.members[index] for index in kept):
-            report = partial(report_part, progress, number, count)
+            report = partial(report_part, progress, number, count, depth)
             image = member._make(scans, case, seed, report, no_report, turn, True)
             pool.add(image, member.facts.synth.samples, case)
             stated.append(image.provenance)

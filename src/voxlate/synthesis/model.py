@@ -69,7 +69,7 @@ from voxlate.synthesis.intervals import (
     sources_of,
 )
 from voxlate.synthesis.network import Network
-from voxlate.synthesis.options import SEED, SynthOptions
+from voxlate.synthesis.options import SEED, SynthKeys, SynthOptions
 from voxlate.synthesis.planes import planes_read, sample_planes
 from voxlate.synthesis.progress import (
     PatchProgress,
@@ -418,9 +418,8 @@ def _check_call(
     """Raise BadInput for unknown keywords, a seed that is no whole number or out of its range, a text in place of a truth, and what cannot be called."""
     _, *own, _ = signature(Model.synthesise).parameters
     for name in options:
-        known_name(
-            name, "an option", name, [*own, *model.synthesis_options, "batch", "keep_states"]
-        )
+        known = [*own, *parameters_of(SynthKeys), *model.synthesis_options]
+        known_name(name, "an option", name, known)
     if not isinstance(seed, Integral) or isinstance(seed, bool):
         raise BadInput(f"seed: expected a whole number, found {seed!r}. Change it.")
     check_range("seed", int(seed), SEED)

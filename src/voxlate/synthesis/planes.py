@@ -42,7 +42,7 @@ def sample_planes(
             prepared=lay_out(inputs.prepared, data.axes),
             key=f"{inputs.key} {data.axes}" if number else inputs.key,
         )
-        part = partial(report_part, progress, number, len(planes))
+        part = partial(report_part, progress, number, len(planes), inputs.prepared.header.shape[0])
         single = replace(facts, data=data)
         predictions, calls = sample_targets(single, network, of_plane, seed, part)
         evaluations += calls

@@ -21,6 +21,8 @@ def progress_function(progress: PatchProgress | bool) -> PatchProgress:
     return no_report if isinstance(progress, bool) else progress
 
 
-def report_part(progress: PatchProgress, number: int, count: int, done: int, total: int) -> None:
-    """Report the slices of one of `count` equal parts as slices of which all parts are done."""
-    progress((number * total + done) // count, total)
+def report_part(
+    progress: PatchProgress, number: int, count: int, slices: int, done: int, total: int
+) -> None:
+    """Report one of `count` parts that take equal times as slices of the image, whatever the part's own total."""
+    progress(slices * (number * total + done) // (count * total), slices)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import nibabel as nib
 
 from voxlate.base.codes import Grade
-from voxlate.base.errors import BadInput
+from voxlate.base.errors import BadInput, known_name, system_refusal
 from voxlate.base.files import (
     HIGH,
     LOW,
@@ -194,9 +194,13 @@ class Synthesised:
         """
         if not isinstance(folder, Path | str):
             raise BadInput(f"folder: expected a path, found {folder!r}. Change it.")
+        known_name("ending", "the ending of a format", f"{ending}", ENDINGS)
         folder = Path(folder)
-        check_earlier(folder, self.provenance)
-        self.write(folder, (ending,))
+        try:
+            check_earlier(folder, self.provenance)
+            self.write(folder, (ending,))
+        except OSError as error:
+            raise system_refusal(error) from error
         return [folder / f"{name}{ending}" for name in self.files]
 
     def write(self, folder: Path, suffixes: Sequence[str] = (".nii.gz",)) -> list[str]:
@@ -312,7 +316,7 @@ def check_free(folder: Path, names: Iterable[str]) -> None:
         stem = name.split(".")[0]
         if not any(is_synthetic(path.with_name(f"{stem}{ending}")) for ending in ENDINGS):
             raise BadInput(
-                f"{path}: expected no file of this name that voxlate did not write, found one: is it the scan itself? Choose another --out."
+                f"{path}: expected no file of this name that voxlate did not write, found one: is it the scan itself? Choose another folder."
             )
 
 

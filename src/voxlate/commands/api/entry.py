@@ -184,7 +184,8 @@ def _checked(
         from voxlate.base.options.check import check_options, check_value  # loads pydantic
 
         for name in kwargs:
-            known_name(name, "an option", name, [*parameters, *fields, *keys()])
+            if name not in parameters and name not in fields:  # the keys load the recipe settings
+                known_name(name, "an option", name, [*parameters, *fields, *keys()])
         given = signature.bind_partial(*args, **kwargs).arguments
         changes = {name: given.pop(name) for name in fields if name in given}
         further = given.pop("changes", {})

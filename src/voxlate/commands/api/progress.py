@@ -21,39 +21,57 @@ GROWTH, LONGEST_SECONDS = 1.5, 600.0
 NESTED = ("scenarios", "cases", "slices")  # each within those before it
 
 
+class Loops:
+    """Joins loops inside each other to one: the outermost with several parts, and the share of the part inside it."""
+
+    def __init__(self, show: StepCallback):
+        self.show = show
+        self.parts = dict[str, tuple[int, int]]()
+
+    def __call__(self, name: str, done: int, total: int, numbers: Any = None) -> None:
+        shown: tuple[str, float, int] = (name, done, total)
+        if name in NESTED:
+            outer = NESTED[: NESTED.index(name)]
+            self.parts = {key: self.parts[key] for key in outer if key in self.parts}
+            self.parts[name] = done, total
+            share = 0.0
+            for key, (done, total) in reversed(self.parts.items()):
+                share += done
+                if total > 1:
+                    shown = key, share, total
+                share /= max(total, 1)
+        self.show(*shown, numbers)
+
+
 class Bars:
-    """One bar for each thing that reports under its own name."""
+    """One bar for nested loops, and one for each other name."""
 
     def __init__(self, progress: Any):
         self.progress = progress
         self.tasks = dict[str, Any]()
 
-    def __call__(
-        self, name: str, done: int, total: int, numbers: Mapping[str, float] | None = None
-    ) -> None:
-        if name not in self.tasks:
-            self.tasks[name] = self.progress.add_task(name, total=total, completed=done, note="")
-        elif done < self.progress.tasks[self.tasks[name]].completed:
-            self.progress.reset(
-                self.tasks[name], total=total, completed=done
-            )  # the slices of the next case
-        self.progress.update(self.tasks[name], completed=done, total=total, note=_note(numbers))
+    def __call__(self, name: str, done: float, total: int, numbers: Any = None) -> None:
+        key = NESTED[0] if name in NESTED else name
+        begin = {"description": name, "total": total, "completed": done}
+        if key not in self.tasks:
+            self.tasks[key] = self.progress.add_task(note="", **begin)
+        task = self.progress.tasks[self.tasks[key]]
+        if task.description != name or done < task.completed:  # another loop or case
+            self.progress.reset(task.id, **begin)
+        self.progress.update(task.id, completed=done, total=total, note=_note(numbers))
 
 
 class Lines:
-    """Progress, the time left and the last numbers, as lines that become rarer; loops inside others have none."""
+    """Progress, the time left and the last numbers, as lines that become rarer."""
 
     def __init__(self, console: Console):
         self.console = console
-        self.started: dict[str, tuple[float, int]] = {}
-        self.last: dict[str, int] = {}
-        self.several = set[str]()
+        self.started: dict[str, tuple[float, float]] = {}
+        self.last: dict[str, float] = {}
         self.printed = time.monotonic()
         self.wait = SECONDS
 
-    def __call__(
-        self, name: str, done: int, total: int, numbers: Mapping[str, float] | None = None
-    ) -> None:
+    def __call__(self, name: str, done: float, total: int, numbers: Any = None) -> None:
         now = time.monotonic()
         if done < self.last.get(name, 0):
             del self.started[name]  # the slices of the next case
@@ -61,11 +79,8 @@ class Lines:
         start, before = self.started.setdefault(
             name, (now, done)
         )  # a resumed run does not begin at 0
-        if total > 1:
-            self.several.add(name)
-        outer = NESTED[: NESTED.index(name)] if name in NESTED else ()
         ends = done >= total and now - start >= SECONDS
-        if self.several.intersection(outer) or (now - self.printed < self.wait and not ends):
+        if now - self.printed < self.wait and not ends:
             return
         self.printed = now
         self.wait = min(self.wait * GROWTH, LONGEST_SECONDS)
@@ -75,15 +90,15 @@ class Lines:
             else ""
         )
         note = _note(numbers)
-        say(f"{name} {done}/{total}{left}{'  ' if note else ''}{note}", self.console)
+        say(f"{name} {int(done)}/{total}{left}{'  ' if note else ''}{note}", self.console)
 
 
 @contextmanager
-def progress_on(console: Console) -> Iterator[Bars | Lines]:
+def progress_on(console: Console) -> Iterator[StepCallback]:
     """Gives a callback (name, done, total, numbers) that reports progress; on stderr, so that --json stays clean."""
     drawn = console.is_terminal or (console.is_jupyter and find_spec("ipywidgets") is not None)
     if not drawn:
-        yield Lines(console)
+        yield Loops(Lines(console))
         return
     from rich import progress as rich  # which --help does not need
 
@@ -98,7 +113,7 @@ def progress_on(console: Console) -> Iterator[Bars | Lines]:
         rich.TextColumn("[dim]{task.fields[note]}"),
     )
     with rich.Progress(*columns, console=console) as progress:
-        yield Bars(progress)
+        yield Loops(Bars(progress))
 
 
 def draw_bars(*_: object) -> None:

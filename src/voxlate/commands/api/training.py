@@ -13,7 +13,7 @@ from voxlate.base.errors import BadInput
 from voxlate.base.groups import grouped
 from voxlate.base.options.option import MAIN, AllowCode, Option
 from voxlate.commands.api.console import out as terminal
-from voxlate.commands.api.entry import Argument, Command, Out, Place, Run
+from voxlate.commands.api.entry import RUN, Argument, Command, Out, Place, Run
 from voxlate.commands.api.images import MODEL
 from voxlate.commands.api.progress import Reporter
 from voxlate.evaluation.options.calibrate import CalibrateOptions
@@ -45,7 +45,7 @@ def _recipe_lines(
     if cohort is not None:
         yield from _fit_lines(rows, cohort)
     elif name is None:
-        yield from _lines_by_modalities(rows)
+        yield from _recipes_in_lines(rows)
     else:
         from voxlate.commands.api.explain import explain
         from voxlate.training.recipe import read, text
@@ -111,19 +111,27 @@ def recipes(
     return table_of_recipes()
 
 
-def _lines_by_modalities(rows: list[dict[str, Any]]) -> Iterator[Any]:
-    """Recipes by source and target, such as "t1 → ct", each on a line of the terminal."""
+def _recipes_in_lines(rows: list[dict[str, Any]]) -> Iterator[Any]:
+    """Recipes with a mark on those that have a small variant, which stands on no line of its own."""
     from voxlate.training.recipe.text import SMALL, small_variant
 
     names = {row["name"] for row in rows}
     shown = [row for row in rows if not row["name"].endswith(SMALL)]
-    width = max(len(row["name"]) for row in shown)
-    pairs = ((f"{' + '.join(row['source'])} → {' + '.join(row['target'])}", row) for row in shown)
+    notes = ["--small" if small_variant(row["name"]) in names else "" for row in shown]
+    return _lines_by_modalities(shown, notes)
+
+
+def _lines_by_modalities(rows: list[dict[str, Any]], notes: list[str]) -> Iterator[Any]:
+    """Rows by source and target, such as "t1 → ct", each with its note on a line of the terminal."""
+    width, wide = (max(map(len, texts)) for texts in ([row["name"] for row in rows], notes))
+    pairs = (
+        (f"{' + '.join(row['source'])} → {' + '.join(row['target'])}", (row, note))
+        for row, note in zip(rows, notes)
+    )
     for pair, own in grouped(pairs).items():
         yield Text(f"\n{pair}", style="bold")
-        for row in own:
-            small = "--small" if small_variant(row["name"]) in names else ""
-            line = f"  {row['name']:{width}}  {small:7}  {row['title']}"
+        for row, note in own:
+            line = f"  {row['name']:{width}}  {note:{wide}}  {row['title']}"
             yield Text(line, overflow="ellipsis", no_wrap=True) if terminal.is_terminal else line
 
 
@@ -142,25 +150,29 @@ def _fit_lines(fits: list[dict[str, Any]], data: Path) -> Iterator[str]:
         yield f"\n{reason}:\n  {', '.join(names)}"
 
 
-def _starter_lines(starters: list[dict[str, Any]], check: bool) -> Iterator[Any]:
+def _starter_lines(starters: list[dict[str, Any]], name: str | None, check: bool) -> Iterator[Any]:
     if not starters:
         yield "No starter is installed with this copy of voxlate: train a run (voxlate train auto)."
         return
-    state = "  hash and self-test are right" if check else ""
-    for starter in starters:
-        yield Text.assemble((starter["name"], "bold"), f"  {starter['title']}{state}")
-        yield f"  {' + '.join(starter['source'])} to {' + '.join(starter['target'])}, {starter['bytes'] / 1e6:.1f} MB, {starter['parameters'] / 1e6:.2g} million weights"
-        for line in starter["card"]:
-            yield f"  {line}"
+    notes = [f"{starter['bytes'] / 1e6:.1f} MB, {starter['licence']}" for starter in starters]
+    yield from _lines_by_modalities(starters, notes)
+    yield ""
+    if check:
+        yield "Hashes and self-tests are right."
+    if name is not None:
+        yield from starters[0]["card"]
+        return
     of_one_scan = [starter["name"] for starter in starters if len(starter["source"]) == 1]
+    yield f"What was measured, and the limits:  voxlate starters {starters[0]['name']}"
     if of_one_scan:  # others need a name for each scan
-        yield f"\nNext:  voxlate synth {of_one_scan[0]} scan.nii.gz --out OUT"
+        yield f"Next:  voxlate synth {of_one_scan[0]} scan.nii.gz --out OUT"
     yield "With pairs of your own, a training can start from the starter that fits:  voxlate train auto --data PREPARED --out RUN"
 
 
 @Command(
     """
     starters
+    starters head-mr-to-ct
     starters --check
     """,
     name="starters",
@@ -168,17 +180,28 @@ def _starter_lines(starters: list[dict[str, Any]], check: bool) -> Iterator[Any]
     reads={},
 )
 def list_starters(
+    name: Annotated[
+        str | None,
+        Argument(
+            "Starter of which all is printed: its training, scans, scores and limits.",
+            metavar="NAME",
+            complete=RUN.complete,
+        ),
+    ] = None,
+    *,
     check: Annotated[
         bool, Option("Check the weights of each starter by its hash and self-test.", panel=MAIN)
     ] = False,
 ) -> list[dict[str, Any]]:
-    """List the weights that come with voxlate, with what was measured.
+    """List the weights that come with voxlate, or print one's card.
     \f
     Returns:
-        list[dict[str, Any]]: A table for each starter: name, title, source, target, bytes, parameters and card.
+        list[dict[str, Any]]: A table for each starter, or for that of the `name`: name, title, source, target, bytes, licence,
+            parameters and card.
 
     Raises:
-        BadInput: with `check`, a starter whose weights or output differ from its card, or no installed starter.
+        BadInput: no starter has the `name`; or with `check`, a starter whose weights or output differ from its card, or no
+            installed starter.
 
     Example:
         >>> import voxlate
@@ -187,24 +210,24 @@ def list_starters(
     """
     from voxlate.training.starters.names import FOLDER, PREFIX, folder_of, starter_names
 
-    names = starter_names()
-    if check and not names:
+    folders = [folder_of(one) for one in (starter_names() if name is None else [name])]
+    if check and not folders:
         raise BadInput(
             f"starters --check: expected an installed starter to check, found none in {FOLDER}. Install a version of voxlate with starters, or leave --check out."
         )
     if check:
         from voxlate.training.starter import check_starter
 
-        for name in names:
-            check_starter(folder_of(name))
+        for folder in folders:
+            check_starter(folder)
     from voxlate.training.starters.card import read_card  # imports NumPy
 
-    keys = ("title", "source", "target", "accepts", "bytes", "parameters", "trained_on")
-    cards = {name: read_card(folder_of(name)) for name in names}
+    keys = ("title", "source", "target", "accepts", "bytes", "licence", "parameters", "trained_on")
     rows = []
-    for name, card in cards.items():
+    for folder in folders:
+        card = read_card(folder)
         stated = {key: getattr(card, key) for key in keys}
-        rows.append({"name": f"{PREFIX}{name}", **stated, "card": card.lines})
+        rows.append({"name": f"{PREFIX}{folder.name}", **stated, "card": card.lines})
     return rows
 
 

@@ -4,7 +4,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from statistics import median
 
-from voxlate.base.errors import first_of, plural
+from voxlate.base.errors import first_of
 from voxlate.base.groups import grouped
 from voxlate.scans.cases.align import Registered
 from voxlate.scans.cases.prepared import Entry
@@ -63,10 +63,8 @@ def _line(by_case: dict[str, Misalignment], cases: int) -> str:
     if not known:
         reasons = Counter(one.reason or NOTHING_IN_COMMON for one in by_case.values())
         return f"against {to}: cannot be measured in any case ({reasons.most_common(1)[0][0]}){examined}"
-    unmeasured = ""
-    if len(known) < len(by_case):
-        unmeasured = f"; not measurable in {len(by_case) - len(known)} of {len(by_case)} cases"
+    missed = f" of {len(by_case)}" if len(known) < len(by_case) else ""
     worst = max(known, key=known.__getitem__)
     thick = any("D" in estimate.unseen for estimate in by_case.values())
     plane = " in the plane of the slices" if thick else ""
-    return f"lies {median(known.values()):.1f} mm from {to}{plane} (median of {plural(len(known), 'case')}), at most {known[worst]:.1f} ({worst}){unmeasured}{examined}"
+    return f"lies {median(known.values()):.1f} mm from {to}{plane} in the median case, {known[worst]:.1f} mm in the worst ({worst}); measured in {len(known)}{missed} {'case' if len(by_case) == 1 else 'cases'}{examined}"

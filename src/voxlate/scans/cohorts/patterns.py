@@ -4,13 +4,12 @@ import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 
-from voxlate.base.errors import BadInput
 from voxlate.base.groups import grouped
 from voxlate.scans.cohorts.case_files import is_known
 from voxlate.scans.cohorts.patient_names import identifies
+from voxlate.scans.options.layout import check_pattern
 
 WILDCARDS = {"*": "[^/]*", "**/": "(?:.*/)?"}
-NAMES = ("patient", "case", "modality", "split")
 WORDS = {
     "train": r"tr(?:ain(?:ing)?|n)?|development",
     "val": r"val(?:id(?:ation)?)?|va|vl|dev|tun(?:e|ing)",
@@ -27,19 +26,16 @@ SPLIT_FOLDER = re.compile(
 
 def path_expression(pattern: str) -> re.Pattern[str]:
     """A path pattern as a regular expression; a name that comes twice must read the same twice, a modality in any case."""
+    check_pattern(pattern)
     out = ""
     for part in re.split(r"(\{\w+\}|\*\*/|\*)", pattern):
         name = part[1:-1]
         if not part.startswith("{"):
             out += WILDCARDS.get(part) or re.escape(part)
-        elif name in NAMES:
+        else:
             group = SPLIT_WORD if name == "split" else f"(?P<{name}>[^/]+)"
             again = f"(?i:(?P={name}))" if name == "modality" else f"(?P={name})"
             out += again if group in out else group
-        else:
-            raise BadInput(
-                f"pattern '{pattern}': expected {{patient}}, {{case}}, {{modality}} or {{split}}, found {part}. Use these names."
-            )
     return re.compile(out)
 
 

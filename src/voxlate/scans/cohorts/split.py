@@ -29,8 +29,11 @@ def usual_shares(patients: int) -> Shares:
 def check_size(splits: Mapping[str, str]) -> list[Message]:
     """How the patients of a small cohort were split by default, and how to hold out a test patient; [] for others."""
     count, placed = len(splits), [*splits.values()]
-    if not 1 < count < SMALL or "test" in placed:
+    if count >= SMALL or "test" in placed:
         return []
+    if count == 1:
+        text = "Expected two patients or more, found one, who trains: none is held out for validation or test, so no image of a training can be scored. Add patients."
+        return [message("few-patients", text, grade="caution", patients=1)]
     validation = placed.count("val")
     train = count - validation - 1
     advice = f"; for a test patient:  --shares {train} {validation} 1" if train else ""

@@ -1,6 +1,7 @@
 """Options that state where the files of a cohort are; prepare, synth, evaluate and calibrate have them."""
 
 import os
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
@@ -8,17 +9,28 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any
 
+from voxlate.base.errors import BadInput
 from voxlate.base.options.option import INPUT, Option, bytes_of, options, shipped_tables
 
 # of the environment, which processes that a command starts inherit
 LARGEST_VOLUME = "VOXLATE_MAX_VOLUME"
 Names = Sequence[str] | str | None
+PLACEHOLDERS = ("patient", "case", "modality", "split")
 SHIPPED = resources.files("voxlate.scans") / "presets"
 
 
 def presets() -> list[str]:
     """Names of the presets that come with the package."""
     return shipped_tables(SHIPPED)
+
+
+def check_pattern(pattern: str) -> None:
+    """Raise BadInput for a path pattern with an unknown {placeholder}."""
+    for name in re.findall(r"\{(\w+)\}", pattern):
+        if name not in PLACEHOLDERS:
+            raise BadInput(
+                f"expected {{patient}}, {{case}}, {{modality}} or {{split}} in '{pattern}', found {{{name}}}. Use these names."
+            )
 
 
 MAX_VOLUME = Option("Largest scan that is read. Default: 4GB.", panel=INPUT, metavar="SIZE")
@@ -30,7 +42,11 @@ class Layout:
 
     pattern: Annotated[
         str | None,
-        Option("Path of scans, with {patient}, {case}, {modality}.", panel=INPUT),
+        Option(
+            "Path of scans, with {patient}, {case}, {modality}.",
+            panel=INPUT,
+            check=check_pattern,
+        ),
     ] = None
     manifest: Annotated[
         Path | str | None,

@@ -2,9 +2,11 @@
 
 import operator
 from collections.abc import Mapping
-from math import ceil
+from math import ceil, prod
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from voxlate.base.devices import find_device
 from voxlate.base.errors import BadInput, plural
@@ -22,7 +24,15 @@ from voxlate.training.planning.probe import Limits, Probe, free_memory
 from voxlate.training.planning.race import choose_start
 from voxlate.training.planning.roles import ANY_SOURCE, Roles, refuse_maps, roles_of, roles_of_any
 from voxlate.training.planning.rules import LEAST_STEPS, PREDICTOR, Draft, Size
-from voxlate.training.planning.search import FILLED, WIDTHS, Candidate, Search, reason, useful_steps
+from voxlate.training.planning.search import (
+    BATCHES,
+    FILLED,
+    WIDTHS,
+    Candidate,
+    Search,
+    reason,
+    useful_steps,
+)
 from voxlate.training.planning.starters import Starter, find_starter, without_training
 from voxlate.training.precision import choose
 from voxlate.training.recipe import from_dict
@@ -31,6 +41,10 @@ from voxlate.training.recipe import text as recipe_text
 # With fewer steps of a second stage, its samples are noise.
 FEWEST_OF_SAMPLES = 200
 BEFORE_REFUSAL = 9  # steps that are timed again before minutes are refused
+SLOWED = 4  # times that other work may have made the first timed steps as long
+# Features after the stem that one thread trains in a second at most: ten times as many as the narrowest network did on a
+# processor without fast bfloat16. Minutes that are too few even so are refused before any step is timed.
+FASTEST = 3.3e5
 ROOM = 1.5  # factor on the advised minutes
 FEW = 2  # passes over the slices below which a training is too short
 # A completion draws which images are missing, so that a part of the slices suffices to begin with.
@@ -87,6 +101,18 @@ def plan_training(
     if not asked.from_scratch:
         starter, about = find_starter(facts, roles, mode)
     search = Search(facts, roles, probe, say)
+    device = find_device(asked.device)
+    if device.type == "cpu":
+        size = Size(WIDTHS[0], rules.stems(facts)[-1], BATCHES[-1])
+        features = size.batch * prod(rules.patch_sides(facts, size.stem)) / size.stem**2
+        fastest = features / FASTEST / torch.get_num_threads()
+        ideal = search.candidate(size, fastest, search.seconds(), 1)
+        _check_epoch(
+            search,
+            ideal,
+            1.0,
+            "on a processor ten times as fast as a usual one; test steps tell what this one needs",
+        )
     if roles.pairing == "pairs" and mode != "mean":
         draft = _plan_samples(search, starter, mode, asked.mode is not None)
     else:
@@ -95,7 +121,7 @@ def plan_training(
     for key in draft.why.keys() & {"minutes"} if at_once else ():
         draft.why[key] += f", or synthesise without a training: {at_once}"
     why = {"starter": about, **draft.why} if about else draft.why
-    precision = choose(find_device(asked.device))
+    precision = choose(device)
     stages = [*draft.tables.get("stages", ()), draft.tables]
     for stage in stages:
         stage["train"]["precision"] = precision.precision
@@ -249,7 +275,7 @@ def _plan_first(
     """The network of the first stage, with its draft; mean_alone: whether no second stage follows."""
     facts = search.facts
     best, *others = search.rank(share, most_items)
-    if best.fitting < _fewest(search, best):  # perhaps only while other work ran
+    if best.fitting < _fewest(search, best) <= SLOWED * best.fitting:  # perhaps other work ran
         best = search.again(best, share, most_items, BEFORE_REFUSAL)
     _check_epoch(search, best, share)
     if starter is not None:
@@ -289,8 +315,13 @@ def _fewest(search: Search, best: Candidate) -> int:
     return min(wanted, FEWEST_OF_COMPLETION) if search.roles.pairing == "complete" else wanted
 
 
-def _check_epoch(search: Search, best: Candidate, share: float) -> None:
-    """Raise BadInput if a share of the time does not suffice for the fewest steps."""
+def _check_epoch(
+    search: Search,
+    best: Candidate,
+    share: float,
+    when: str = "fewer while other work slows the machine",
+) -> None:
+    """Raise BadInput if a share of the time does not suffice for the fewest steps. when: on what their number depends."""
     facts, probe = search.facts, search.probe
     wanted = _fewest(search, best)
     if best.fitting >= wanted:
@@ -301,5 +332,5 @@ def _check_epoch(search: Search, best: Candidate, share: float) -> None:
     at_once = without_training(facts, search.roles, probe.cohort.scans)
     starter = f", or synthesise without a training: {at_once}" if at_once else "."
     raise BadInput(
-        f"--minutes: expected time for one pass over the {facts.slices:,} slices, found {probe.limits.minutes:g}, which is time for {plural(best.fitting, 'step')} of {best.size.batch} slices (fewer while other work slows the machine). Give {ceil(10 * minutes) / 10:.1f} minutes or more{starter}"
+        f"--minutes: expected time for one pass over the {facts.slices:,} slices, found {probe.limits.minutes:g}, which is time for {plural(best.fitting, 'step')} of {best.size.batch} slices ({when}). Give {ceil(10 * minutes) / 10:.1f} minutes or more{starter}"
     )

@@ -55,7 +55,7 @@ class Card:
     accepts: for each of its modalities, the names of scans in cohorts that it stands for; stripped: whether its scans
     show the brain alone; spacing_mm: the finest and coarsest pixels of its training; sha256: the checksum of the
     weights' header and tensors; run: the beginning of the SHA-256 of the run's file that was packed; cpu_hours: of its
-    training, on one core; intervals: None of a starter without a calibration.
+    training, on one core; intervals: None of a starter without a calibration; licence: of the weights.
     """
 
     title: Text
@@ -73,6 +73,7 @@ class Card:
     limits: list[Text] = field(default_factory=list)
     measured: list[Measured] = field(default_factory=list)
     intervals: Intervals | None = None
+    licence: Text = "Apache-2.0"
 
     @property
     def calibrations(self) -> dict[str, str]:

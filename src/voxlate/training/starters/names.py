@@ -33,7 +33,7 @@ def folder_of(run: Path | str) -> Path:
         raise BadInput(
             f"{PREFIX}{name}: expected an installed starter, found none: no starter is installed with this copy of voxlate. Train a run, or install a version with starters."
         )
-    return FOLDER / known_name(PREFIX, "the name of an installed starter", name, known)
+    return FOLDER / known_name("starter", "the name of an installed starter", name, known)
 
 
 def name_of(folder: Path) -> str | None:
