@@ -32,7 +32,7 @@ from voxlate.science.diffusion.noise import Noise
 from voxlate.science.methods.method import Method
 from voxlate.synthesis.model import Model
 from voxlate.training import recipe as recipes
-from voxlate.training.facts import facts_of
+from voxlate.training.facts import model_facts
 from voxlate.training.network import TorchNetwork
 from voxlate.training.precision import with_precision
 from voxlate.training.recipe import Recipe
@@ -254,7 +254,7 @@ def volume_seconds(
         for name in recipe.data.source
     }
     network = TorchNetwork(method, recipe, header, device, f"{device}")
-    model = Model(facts_of(recipe, header), network, Path("benchmark"))
+    model = Model(model_facts(recipe, header), network, Path("benchmark"))
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
     begun = time.perf_counter()

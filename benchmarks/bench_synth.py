@@ -29,10 +29,10 @@ from voxlate.synthesis import inputs, result
 from voxlate.synthesis import model as model_of_case
 from voxlate.synthesis.cohort import synthesise_cases
 from voxlate.synthesis.model import Model
-from voxlate.synthesis.scans import Scans
+from voxlate.synthesis.scans import CaseScans
 from voxlate.synthesis.selection import Selection
 from voxlate.training import model as model_of_run
-from voxlate.training.facts import facts_of
+from voxlate.training.facts import model_facts
 from voxlate.training.model import network_of
 from voxlate.training.network import TorchNetwork
 from voxlate.training.recipe import from_dict
@@ -85,7 +85,7 @@ def model(net: dict | None = None, intensity: dict | None = None, **synth: objec
     }
     method = recipe.build().eval().requires_grad_(False)
     network = TorchNetwork(method, recipe, header, torch.device("cpu"), "cpu")
-    return Model(facts_of(recipe, header), network, Path("benchmark"))
+    return Model(model_facts(recipe, header), network, Path("benchmark"))
 
 
 def overhead(net: dict | None, steps: int = 8, repeats: int = 3) -> float:
@@ -158,7 +158,7 @@ def volume(path: Path, kind: str) -> None:
     )
     made = model(TINY, intensity, steps=2, samples=2)
     synthesise_cases(
-        Selection(made, [Scans("case", {"t1": path})]), path.parent / "out", anyway=True
+        Selection(made, [CaseScans("case", {"t1": path})]), path.parent / "out", anyway=True
     )
     print(machine.peak_memory() / 2**30, time.perf_counter() - begun)
 

@@ -25,7 +25,7 @@ from voxlate.scans.cases.prepared import open_cohort
 from voxlate.training.model import load, network_of
 from voxlate.training.planning import rules
 from voxlate.training.planning.planner import plan_training
-from voxlate.training.planning.probe import Limits, Probe, free_memory
+from voxlate.training.planning.probe import Limits, Probe, default_memory_limit
 from voxlate.training.recipe import values_of
 
 STEPS = (1, 2, 4, 8)
@@ -82,7 +82,7 @@ def write_recipes(
     size = rules.Size(net["width"], net.get("patch", 1), batch)
     if all((work / f"{rival}.toml").exists() for rival in rivals):
         return
-    probe = Probe(open_cohort(prepared), Limits(minutes, free_memory("auto")))
+    probe = Probe(open_cohort(prepared), Limits(minutes, default_memory_limit("auto")))
     seconds: dict[str, list[float]] = {rival: [] for rival in rivals}
     for rival in rivals * ROUNDS:
         tried = recipe_of(rival, tables, size, rules.LEAST_STEPS)

@@ -23,7 +23,7 @@ from voxlate.scans.cases.prepared import open_cohort
 from voxlate.training.model import load
 from voxlate.training.planning import rules
 from voxlate.training.planning.planner import plan_training
-from voxlate.training.planning.probe import Limits, Probe, free_memory
+from voxlate.training.planning.probe import Limits, Probe, default_memory_limit
 from voxlate.training.recipe import from_dict
 
 OURS = "train auto"
@@ -49,7 +49,7 @@ def train(
     planned = plan_training(prepared, **asked)
     tables = {**planned.tables, "net": {"kind": f"peers:{name}"}}
     tables["train"] = {**tables["train"], "optimiser": OPTIMISER}
-    probe = Probe(open_cohort(prepared), Limits(minutes, free_memory("auto")))
+    probe = Probe(open_cohort(prepared), Limits(minutes, default_memory_limit("auto")))
     measured = probe.measure(from_dict(tables, name, allow_code=True), 0, TIMED)
     assert measured is not None, f"too little memory for {name}"
     steps = max(round(minutes * 60 / measured.seconds), 1)

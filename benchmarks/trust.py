@@ -32,9 +32,9 @@ from voxlate.base.codes import GRADES
 from voxlate.base.errors import BadInput
 from voxlate.base.messages import worst_grade
 from voxlate.checks.out_of_distribution import (
+    DistributionTest,
     Patches,
     ReferencePatches,
-    Verdict,
     fit_references,
     patches_of,
     verdict_on,
@@ -377,7 +377,10 @@ def said_of(model: Model, source: str, scan: Volume) -> str:
 
 
 def row(
-    name: str, memory: ReferencePatches, usual: list[Verdict], found: list[Verdict]
+    name: str,
+    memory: ReferencePatches,
+    usual: list[DistributionTest],
+    found: list[DistributionTest],
 ) -> dict[str, Any]:
     """The share of pairs in which the strange scan has the higher score, and what is flagged."""
     low, high = (np.array([one.score for one in verdicts]) for verdicts in (usual, found))

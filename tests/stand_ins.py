@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from voxlate.synthesis.model import Model
-from voxlate.training.facts import facts_of
+from voxlate.training.facts import model_facts
 from voxlate.training.network import TorchNetwork
 from voxlate.training.recipe import Recipe, from_dict
 
@@ -31,4 +31,4 @@ def model_of(method: Any, recipe: Recipe, units: dict[str, str], /, **header: An
     scales = {name: recipe.intensity[name].window for name in recipe.data.target}
     header = {"target_scales": scales, "weights_hash": "", "steps": 0, "units": units, **header}
     network = TorchNetwork(method, recipe, header, torch.device("cpu"), "cpu")
-    return Model(facts_of(recipe, header), network, Path("run"))
+    return Model(model_facts(recipe, header), network, Path("run"))

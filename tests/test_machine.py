@@ -37,7 +37,7 @@ def test_the_cores_that_a_process_may_use_count_and_all_where_no_affinity_is_kno
     monkeypatch.setattr(os, "cpu_count", lambda: None)
     assert machine.cores() == 1
     monkeypatch.delattr(os, "getloadavg", raising=False)
-    assert machine.load() == 0, "without a load average nothing is taken to run"
+    assert machine.load_average() == 0, "without a load average nothing is taken to run"
 
 
 def test_the_peak_holds_what_this_process_holds():

@@ -7,7 +7,7 @@ from scipy import ndimage
 from voxlate.anatomy import furniture
 from voxlate.anatomy.canvas import Canvas, blank
 from voxlate.anatomy.contrast import Protocol, magnitude, maps_for
-from voxlate.anatomy.furniture import Furniture, Holder, Table
+from voxlate.anatomy.furniture import Couch, Furniture, Holder
 from voxlate.anatomy.head import make_head
 from voxlate.anatomy.maps import tissue_map
 from voxlate.anatomy.tissue import FURNITURE, Label
@@ -43,7 +43,7 @@ def test_about_one_scan_in_seven_has_no_furniture():
 
 
 def test_a_flat_board_is_a_slab_with_skins_around_foam():
-    table = Table(top_mm=-100, radius_mm=np.inf, half_width_mm=120, thick_mm=20, skin_mm=4)
+    table = Couch(top_mm=-100, radius_mm=np.inf, half_width_mm=120, thick_mm=20, skin_mm=4)
     column = _painted(Furniture(None, table)).label[0, :, 70]
     height_mm = np.arange(-140, 140, 2)
     assert set(column[(height_mm > -116) & (height_mm < -104)]) == {Label.FOAM}
@@ -52,7 +52,7 @@ def test_a_flat_board_is_a_slab_with_skins_around_foam():
 
 
 def test_a_couch_rises_to_the_sides_as_its_circle_does():
-    table = Table(top_mm=-110, radius_mm=200, half_width_mm=130, thick_mm=20, skin_mm=3)
+    table = Couch(top_mm=-110, radius_mm=200, half_width_mm=130, thick_mm=20, skin_mm=3)
     canvas = _painted(Furniture(None, table))
     top_mm = [-140 + 2 * np.flatnonzero(canvas.label[0, :, column])[-1] for column in (70, 120)]
     assert top_mm[0] == pytest.approx(-110, abs=2)

@@ -10,7 +10,7 @@ from voxlate.checks.prepare import prepare
 from voxlate.evaluation.reports.alignment import registration_lines
 from voxlate.evaluation.reports.pictures import CaseImage, ColourScale, chequerboard, scan_columns
 from voxlate.scans.cases.align import Registered
-from voxlate.scans.cases.prepared import Entry
+from voxlate.scans.cases.prepared import CaseEntry
 from voxlate.scans.images.grid import Volume
 from voxlate.scans.images.register import Similarity
 
@@ -22,10 +22,10 @@ def write(path: Path, shape: tuple[int, int, int], mm: float, seed: int) -> None
     nib.save(nib.Nifti1Image(values, np.diag([mm, mm, mm, 1.0])), path)
 
 
-def entry(case: str, kept: str, before: float, after: float) -> Entry:
+def entry(case: str, kept: str, before: float, after: float) -> CaseEntry:
     likeness = [Similarity(value, 0.5, 1.0) for value in (before, after)]
     registered = Registered("ct", "affine", kept, *likeness, "")
-    return Entry(
+    return CaseEntry(
         case, case, "train", ["ct", "t1"], [], (9, 9, 9), (1.0, 1.0, 1.0), 1.0, {"t1": registered}
     )
 

@@ -8,8 +8,8 @@ from voxlate.base.errors import BadInput
 from voxlate.science.diffusion.objective import (
     MinSnr,
     Snr,
-    Table,
     Uniform,
+    WeightTable,
     from_x0_weight,
     mean_in_mask,
     snr,
@@ -68,14 +68,14 @@ def test_weights_are_finite_at_both_ends(weight, kind):
 
 
 def test_a_table_is_linear_between_its_entries_and_constant_beyond():
-    table = Table(log_snr=(-2.0, 0.0, 4.0), weight=(1.0, 3.0, 1.0))
+    table = WeightTable(log_snr=(-2.0, 0.0, 4.0), weight=(1.0, 3.0, 1.0))
     log_snr = torch.tensor([-9.0, -2.0, -1.0, 0.0, 1.0, 4.0, 9.0], dtype=torch.float64)
     alpha, sigma = torch.sigmoid(log_snr).sqrt(), torch.sigmoid(-log_snr).sqrt()
     assert table(alpha, sigma, "v").tolist() == pytest.approx([1, 1, 2, 3, 2.5, 1, 1])
 
 
 def test_a_table_of_x0_weights_is_turned_into_those_of_the_output():
-    table = Table(log_snr=(-2.0, 2.0), weight=(1.0, 1.0), of="x0")
+    table = WeightTable(log_snr=(-2.0, 2.0), weight=(1.0, 1.0), of="x0")
     alpha, sigma = Cosine()(T)
     torch.testing.assert_close(table(alpha, sigma, "eps"), 1 / snr(alpha, sigma))
 
@@ -85,7 +85,7 @@ def test_a_table_of_x0_weights_is_turned_into_those_of_the_output():
 )
 def test_a_table_out_of_order_is_refused(log_snr, weight):
     with pytest.raises(BadInput, match="rising log_snr"):
-        Table(log_snr=log_snr, weight=weight)
+        WeightTable(log_snr=log_snr, weight=weight)
 
 
 def brain() -> torch.Tensor:

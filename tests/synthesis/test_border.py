@@ -12,7 +12,7 @@ from voxlate.scans.formats.io import read_volume
 from voxlate.scans.images.grid import canonical
 from voxlate.science.diffusion.noise import Noise
 from voxlate.science.nets.blocks import BlockOptions, SliceConv, VolumeConv
-from voxlate.synthesis.model import sample
+from voxlate.synthesis.model import predict_case
 from voxlate.synthesis.progress import no_report
 from voxlate.training import recipe
 from voxlate.training.batches.batches import read_batch
@@ -126,7 +126,7 @@ def test_air_at_the_border_is_background_with_any_weights_and_the_head_is_the_ne
     head = read_volume(cohort / "case0" / "t1.nii.gz", "t1")
     around = [(0, 0), (0, 0), (MARGIN, MARGIN), (MARGIN, MARGIN)]
     scans = {"t1": replace(head, data=np.pad(head.data, around))}
-    drawn, _ = sample(untrained, untrained.check(scans).inputs, 0, no_report)
+    drawn, _ = predict_case(untrained, untrained.check(scans).inputs, 0, no_report)
     raw = drawn["t2"].values
     made = untrained.synthesise(scans)
     image = canonical(made.volumes["t2"]).data[0]

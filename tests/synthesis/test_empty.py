@@ -24,7 +24,7 @@ from voxlate.synthesis.empty import (
 )
 from voxlate.synthesis.ensemble import Ensemble
 from voxlate.synthesis.intervals import OutputGrid
-from voxlate.synthesis.model import Model, _unused_slices, sample
+from voxlate.synthesis.model import Model, _unused_slices, predict_case
 from voxlate.synthesis.progress import no_report
 from voxlate.training.model import load
 
@@ -62,7 +62,7 @@ def of_filled_slices(model):
 
 def drawn(model, scans):
     """What the network says, of all slices."""
-    images, _ = sample(model, model.check(scans).inputs, 0, no_report)
+    images, _ = predict_case(model, model.check(scans).inputs, 0, no_report)
     return images["t2"].values
 
 
@@ -380,7 +380,7 @@ def test_noise_in_the_air_a_skull_in_the_image_and_windows_leave_the_image_alone
     np.testing.assert_array_equal(
         canonical(made.volume).data[0][kept], drawn(by_percentiles, scans)[kept]
     )
-    raw, _ = sample(by_percentiles, by_percentiles.check({"t1": head}).inputs, 0, no_report)
+    raw, _ = predict_case(by_percentiles, by_percentiles.check({"t1": head}).inputs, 0, no_report)
     bright = raw["t2"].values.copy()
     bright[:, :8] = bright.max()  # as a scalp around the brain
     shown = {"t2": replace(raw["t2"], values=bright)}

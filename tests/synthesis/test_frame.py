@@ -12,7 +12,7 @@ from voxlate.scans.cases.align import Preparation
 from voxlate.scans.cases.case import prepare_case
 from voxlate.scans.cases.prepared import open_cohort
 from voxlate.scans.formats.io import read_volume
-from voxlate.scans.images.frame import Frame, find_frame
+from voxlate.scans.images.frame import BodyFrame, find_frame
 from voxlate.scans.images.grid import Volume, orient, resample
 from voxlate.scans.images.mask import dilate, hard_edges
 from voxlate.synthesis.empty import AIR_HU
@@ -56,7 +56,7 @@ def in_noise() -> tuple[Volume, list[tuple[int, int]]]:
 
 def boxed(scan: Volume, ends) -> Volume:
     """A box of a scan, in the same place."""
-    return Frame(scan.grid, ends, ends, ends).cut(scan)
+    return BodyFrame(scan.grid, ends, ends, ends).cut(scan)
 
 
 @pytest.fixture

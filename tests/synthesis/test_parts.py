@@ -13,7 +13,7 @@ from voxlate.evaluation.scoring.scores import read_scores
 from voxlate.synthesis import cohort as cohorts
 from voxlate.synthesis.cohort import synthesise_cases
 from voxlate.synthesis.model import Model
-from voxlate.synthesis.scans import Scans, find_scans
+from voxlate.synthesis.scans import CaseScans, find_scans
 from voxlate.synthesis.selection import Selection, part_of
 from voxlate.training.model import load_members
 
@@ -23,7 +23,7 @@ def names(scans):
 
 
 def test_parts_share_out_all_cases_and_each_once():
-    scans = [Scans(f"case{number}", {}) for number in range(7)]
+    scans = [CaseScans(f"case{number}", {}) for number in range(7)]
     assert [names(scans[part_of(text)]) for text in ("1/3", "2/3", "3/3")] == [
         ["case0", "case3", "case6"],
         ["case1", "case4"],

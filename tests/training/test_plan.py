@@ -18,7 +18,7 @@ from voxlate.checks.prepare import prepare
 from voxlate.scans.cases.prepared import open_cohort
 from voxlate.training import recipe
 from voxlate.training.planning import rules
-from voxlate.training.planning.facts import Facts, check_scales, facts_of
+from voxlate.training.planning.facts import CohortFacts, check_scales, cohort_facts
 from voxlate.training.planning.fit import fits
 from voxlate.training.planning.law import relative_error
 from voxlate.training.planning.planner import plan_training
@@ -329,7 +329,7 @@ def test_the_network_of_least_predicted_error_is_taken_that_fits_in_memory(
     prepared, clockwork, any_length, minutes, largest
 ):
     made = plan_training(prepared, minutes=minutes, memory_bytes=largest * 2**20, mode="mean")
-    facts = facts_of(open_cohort(prepared))
+    facts = cohort_facts(open_cohort(prepared))
     stems = rules.stems(facts)
 
     def error(size):
@@ -467,7 +467,7 @@ def test_mr_targets_of_which_some_are_z_scored_are_refused_by_plan_and_train(
     rescaled(ct_cohort, [1, 2], lambda t1: t1 / 50 - 1, name="t1")
     prepare(ct_cohort, tmp_path / "ready", audit=False, workers=1)
     expected = r"the target t1 on one scale, found 2 of 5 training cases z-scored \(case1, case2\)"
-    facts = facts_of(open_cohort(tmp_path / "ready"))
+    facts = cohort_facts(open_cohort(tmp_path / "ready"))
     with pytest.raises(BadInput, match=expected):
         check_scales(facts, ["ct", "t1"], ["t1"])
     check_scales(facts, ["t1", "ct"], ["ct"])  # a source is mapped by its own percentiles
@@ -487,7 +487,7 @@ def odd_case(ct_cohort, tmp_path):
 
 
 def test_a_case_without_the_source_does_not_stop_a_plan_for_its_scale(odd_case):
-    facts = facts_of(open_cohort(odd_case))
+    facts = cohort_facts(open_cohort(odd_case))
     with pytest.raises(BadInput, match="ct: expected Hounsfield units in every scan"):
         check_scales(facts, ["ct"])
     used = facts.of_cases_with(["t1", "ct"])
@@ -550,7 +550,7 @@ def test_minutes_are_refused_only_after_steps_were_timed_again(prepared, clockwo
     busy = lambda self, tables, seconds, least=0: 0.5 if least else seconds  # noqa: E731
     monkeypatch.setattr(Clockwork, "again", busy)
     assert plan_training(prepared, **limits).tables["train"]["steps"] == 57
-    monkeypatch.setattr(Facts, "slices", 400)  # of which 5 steps are a fifth
+    monkeypatch.setattr(CohortFacts, "slices", 400)  # of which 5 steps are a fifth
     for minutes in (0.5, 1e-7):
         Clockwork.tried.clear()
         with pytest.raises(BadInput, match="expected time for one pass"):
@@ -562,12 +562,12 @@ def test_a_completion_of_less_than_a_pass_trains_on_a_part_of_the_slices_and_say
     prepared, clockwork, monkeypatch
 ):
     monkeypatch.setitem(globals(), "step_seconds", lambda size: size.batch / 2)
-    monkeypatch.setattr(Facts, "slices", 10_000)
+    monkeypatch.setattr(CohortFacts, "slices", 10_000)
     limits = {"minutes": 3, "memory_bytes": 2**30, "mode": "mean"}
     with pytest.raises(BadInput, match="over the 10,000 slices"):
         plan_training(prepared, **limits)
     both = ("t1", "t2")
-    facts = facts_of(open_cohort(prepared))
+    facts = cohort_facts(open_cohort(prepared))
     roles = replace(roles_of(facts), source=both, target=both, pairing="complete")
     monkeypatch.setattr("voxlate.training.planning.planner.roles_of", lambda *_: roles)
     said = plan_training(prepared, **limits).why["minutes"]  # 345 of about 5,000 slices

@@ -12,7 +12,7 @@ from voxlate.base.items import BACKGROUND
 from voxlate.scans.cases.prepared import open_cohort
 from voxlate.scans.images.intensity import Window
 from voxlate.training.planning import pictures, planner, race
-from voxlate.training.planning.facts import facts_of
+from voxlate.training.planning.facts import cohort_facts
 from voxlate.training.planning.probe import Limits
 from voxlate.training.planning.race import Race, Result
 from voxlate.training.planning.roles import Roles, roles_of
@@ -39,7 +39,7 @@ SHORT = {"minutes": 0.2, "memory_bytes": 8 * 2**30}
 @pytest.fixture
 def facts(prepared):
     """Facts of the small cohort, as if its bodies had a head's width."""
-    return replace(facts_of(open_cohort(prepared)), wide_mm=160.0)
+    return replace(cohort_facts(open_cohort(prepared)), wide_mm=160.0)
 
 
 def test_the_fitting_starter_is_named_with_its_reason(starter, facts):

@@ -9,7 +9,7 @@ import torch
 from voxlate.base.errors import Stopped
 from voxlate.scans.cases.prepared import open_cohort
 from voxlate.training.planning import race as races
-from voxlate.training.planning.facts import facts_of
+from voxlate.training.planning.facts import cohort_facts
 from voxlate.training.planning.planner import plan_training
 from voxlate.training.planning.race import Entrant, hold_out, run_race
 from voxlate.training.planning.roles import roles_of
@@ -39,7 +39,7 @@ def plan(prepared_once):
 @pytest.fixture(scope="module")
 def entrant(prepared_once):
     """entrant(name, rate): random weights that learn at a rate."""
-    facts = facts_of(open_cohort(prepared_once))
+    facts = cohort_facts(open_cohort(prepared_once))
 
     def make(name, rate):
         draft = first_stage(facts, roles_of(facts), SMALL, 2 * FEWEST)

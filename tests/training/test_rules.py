@@ -8,11 +8,11 @@ import pytest
 
 from rows import every_row
 from voxlate.base.errors import BadInput
-from voxlate.scans.cases.prepared import Entry
+from voxlate.scans.cases.prepared import CaseEntry
 from voxlate.scans.images.statistics import PERCENTILES, Distribution
 from voxlate.scans.images.units import unit_of
 from voxlate.training.planning import rules
-from voxlate.training.planning.facts import SHOW_ANATOMY, Facts, Scan, _apart, _shape
+from voxlate.training.planning.facts import SHOW_ANATOMY, CohortFacts, Scan, _apart, _shape
 from voxlate.training.planning.roles import roles_of
 
 
@@ -28,12 +28,12 @@ def scan(
 
 def facts(
     *scans: Scan, spacing=(1.0, 1.0, 1.0), shape=(150, 200, 160), box=(140, 180, 140), present=None
-) -> Facts:
+) -> CohortFacts:
     """Eight training cases with these modalities; present: those of each case, where they differ."""
     names = [one.name for one in scans] or ["t1", "ct"]
     has = present or [names] * 8
     cases = tuple(
-        Entry(f"case{k}", f"patient{k}", "train", list(own), [], shape, spacing, 1000.0)
+        CaseEntry(f"case{k}", f"patient{k}", "train", list(own), [], shape, spacing, 1000.0)
         for k, own in enumerate(has)
     )
     known = {one.name: one for one in scans or (scan(), scan("ct", "HU", -100, 1200, -1024))}
@@ -41,13 +41,15 @@ def facts(
     class Folder:
         folder = "PREPARED"
 
-    return Facts(Folder(), cases, known, spacing, shape, box, False, wide_mm=box[2] * spacing[2])  # type: ignore[arg-type]
+    return CohortFacts(
+        Folder(), cases, known, spacing, shape, box, False, wide_mm=box[2] * spacing[2]
+    )  # type: ignore[arg-type]
 
 
 USUAL = rules.Size(16, 2, 4)
 
 
-def draft(known: Facts, passes: float = 10, size=USUAL) -> rules.Draft:
+def draft(known: CohortFacts, passes: float = 10, size=USUAL) -> rules.Draft:
     """A recipe after all rules, in whose training each slice is used about so often."""
     steps = round(passes * known.slices / size.batch)
     return rules.first_stage(known, roles_of(known), size, steps)

@@ -38,7 +38,7 @@ class Holder:
 
 
 @dataclass(frozen=True)
-class Table:
+class Couch:
     """A couch below the holder. radius_mm: of its curved surface, infinite for a flat board; top_mm: its height (y)."""
 
     top_mm: float
@@ -53,7 +53,7 @@ class Furniture:
     """The table and head holder of one scan; None: the scan shows none."""
 
     holder: Holder | None
-    table: Table | None
+    table: Couch | None
 
 
 def draw(rng: Rng, scale: AnyArray) -> Furniture:
@@ -73,12 +73,12 @@ def _holder(rng: Rng, scale: AnyArray) -> Holder:
     return Holder((x, CENTRE_Y_MM), (half_width, half_depth), incline, top, shell, max(foam, 0.0))
 
 
-def _table(rng: Rng, scale: AnyArray) -> Table:
+def _table(rng: Rng, scale: AnyArray) -> Couch:
     back = CENTRE_Y_MM - HALF_LENGTH_MM * scale[1]
     flat = rng.random() < 0.4
     lows, highs = (4, 190, 140, 14, 1), (30, 320, 210, 45, 3)
     gap, radius, half_width, thick, skin = rng.uniform(lows, highs).tolist()
-    return Table(float(back - gap), np.inf if flat else radius, half_width, thick, skin)
+    return Couch(float(back - gap), np.inf if flat else radius, half_width, thick, skin)
 
 
 def paint(canvas: Canvas, furniture: Furniture, points: Space) -> None:
@@ -89,7 +89,7 @@ def paint(canvas: Canvas, furniture: Furniture, points: Space) -> None:
         _paint_holder(canvas, furniture.holder, points)
 
 
-def _paint_table(canvas: Canvas, table: Table, points: Space) -> None:
+def _paint_table(canvas: Canvas, table: Couch, points: Space) -> None:
     x, y, _ = points
     if np.isinf(table.radius_mm):
         below = y - table.top_mm

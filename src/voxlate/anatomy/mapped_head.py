@@ -34,7 +34,7 @@ _ROOM = 1.2  # size of the grid on which a body is painted, relative to the map
 
 
 @dataclass(frozen=True)
-class Frame:
+class HeadGrid:
     """The phantoms' upright coordinates in a map: upright = (map - origin) * scale, in x, y, z."""
 
     origin_mm: Triple
@@ -103,7 +103,7 @@ class _Scene:
     body: LabelMap
     tissues: AnyArray
     places: Places
-    frame: Frame | None
+    frame: HeadGrid | None
     shape: Shape
 
 
@@ -148,7 +148,7 @@ def _box(labels: AnyArray, step: Triple, rng: Rng) -> tuple[slice, ...]:
     return tuple(box)
 
 
-def _frame(body: LabelMap, brain: AnyArray) -> Frame:
+def _frame(body: LabelMap, brain: AnyArray) -> HeadGrid:
     """The frame in which the brain's box is that of the phantoms' cerebrum."""
     spacing = body.spacing_mm[::-1]
     axes = [np.flatnonzero(brain.any(others)) for others in ((0, 1), (0, 2), (1, 2))]
@@ -158,7 +158,7 @@ def _frame(body: LabelMap, brain: AnyArray) -> Frame:
     z = (x + y) / 2
     top = CEREBRUM_CENTRE[2] + CEREBRUM_AXES[2]
     origin = (sum(ends[0]) / 2, sum(ends[1]) / 2, ends[2][1] - top / z)
-    return Frame(triple(origin), triple((x, y, z)))
+    return HeadGrid(triple(origin), triple((x, y, z)))
 
 
 def _slab(scene: _Scene, axes: Points) -> tuple[AnyArray, ...]:

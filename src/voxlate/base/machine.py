@@ -30,7 +30,7 @@ def cores() -> int:
     return len(allowed(0)) if allowed else os.cpu_count() or 1
 
 
-def load() -> float:
+def load_average() -> float:
     """Average number of processes that ran or waited for a core in the last minute; 0 if unknown (Windows)."""
     averages = getattr(os, "getloadavg", None)
     return float(averages()[0]) if averages else 0.0

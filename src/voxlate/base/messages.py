@@ -119,6 +119,12 @@ def worst_grade(messages: Iterable[Message]) -> Grade | None:
     return max((said.grade for said in messages), key=GRADES.index, default=None)
 
 
+def verdict_of(messages: Iterable[Message]) -> str:
+    """The worst grade of messages on scans; "fits" where none is more than a note."""
+    grade = worst_grade(messages)
+    return "fits" if grade in (None, "note") else str(grade)
+
+
 def read_messages(table: Mapping[str, Any], key: str = "warnings") -> list[Message]:
     """Messages from the plain values in a file, by default those of a provenance."""
     return [Message(**entry) for entry in table.get(key, ())]

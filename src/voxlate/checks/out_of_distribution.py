@@ -106,7 +106,7 @@ def reference_shapes(points: Sequence[int]) -> dict[str, Shape]:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class DistributionTest:
     """How far a case is out of distribution: its statistics (1: rarely reached in distribution), distances of patches.
 
     patients: of the calibration.
@@ -278,14 +278,14 @@ def _size_distribution(sizes: Array, voxel_size: Array) -> Array:
     return np.stack([sizes.mean(0), np.sqrt(variance_of_extents(sizes)) + voxel_size])
 
 
-def verdict_on(references: ReferencePatches, case: Patches) -> Verdict:
+def verdict_on(references: ReferencePatches, case: Patches) -> DistributionTest:
     """How far a case is out of the distribution of the reference patches."""
     distances = _distances(
         (case.features - references.centre) / references.spread, references.points
     )
     statistics = np.array(_statistics(distances, case.size, references.sizes))
     relative = (statistics - references.usual) / references.width
-    return Verdict(
+    return DistributionTest(
         dict(zip(STATISTICS, relative.tolist())),
         distances / references.numbers[0],
         case.places,

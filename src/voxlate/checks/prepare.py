@@ -51,8 +51,8 @@ from voxlate.scans.cases.case_header import CaseHeader
 from voxlate.scans.cases.prepared import (
     SHARED,
     VERSION,
+    CaseEntry,
     Cohort,
-    Entry,
     case_path,
     open_cohort,
     read_tables,
@@ -150,7 +150,7 @@ def _cohort(out: Path, inputs: Inputs, headers: list[CaseHeader], made: dict[str
         for name, unit in header.units.items():
             check_unit(name, unit, header.case, first)
         entries.append(
-            Entry(
+            CaseEntry(
                 **{name: getattr(header, name) for name in (*SHARED, "registered", "misaligned")},
                 split=inputs.splits[case.patient],
                 present=header.visible,

@@ -18,7 +18,7 @@ from voxlate.checks.header_checks import (
     refuse_synthetic,
 )
 from voxlate.scans.cases.align import Preparation, find_common_grid
-from voxlate.scans.cases.prepared import Cohort, Entry
+from voxlate.scans.cases.prepared import CaseEntry, Cohort
 from voxlate.scans.cohorts.case_files import CaseFiles, CohortFiles
 from voxlate.scans.cohorts.find import find_cohort
 from voxlate.scans.cohorts.manifest import root_and_manifest
@@ -223,7 +223,7 @@ def cohort_overview(cohort: Cohort) -> dict[str, Any]:
 
 
 def overview(
-    cases: Sequence[CaseFiles | Entry],
+    cases: Sequence[CaseFiles | CaseEntry],
     splits: Mapping[str, str],
     units: Mapping[str, str],
     masked: Collection[str],
@@ -235,9 +235,9 @@ def overview(
     groups = grouped(
         (name, case)
         for case in cases
-        for name in {*(case.present if isinstance(case, Entry) else case.files), *case.labels}
+        for name in {*(case.present if isinstance(case, CaseEntry) else case.files), *case.labels}
     )
-    shapes = (case.shape for case in cases if isinstance(case, Entry))
+    shapes = (case.shape for case in cases if isinstance(case, CaseEntry))
     grids = Counter("×".join(map(str, reversed(shape))) for shape in shapes)
     rows = {
         "cases": _by_split(cases, splits),
@@ -249,6 +249,6 @@ def overview(
     return {"rows": rows, "units": dict(units), "grids": dict(grids.most_common())}
 
 
-def _by_split(cases: Iterable[CaseFiles | Entry], splits: Mapping[str, str]) -> dict[str, int]:
+def _by_split(cases: Iterable[CaseFiles | CaseEntry], splits: Mapping[str, str]) -> dict[str, int]:
     counts = Counter(splits[case.patient] for case in cases)
     return {"all": sum(counts.values()), **{name: counts[name] for name in SPLITS}}

@@ -29,7 +29,7 @@ from voxlate.clinic.consumers.planning import (
     transverse,
 )
 from voxlate.clinic.consumers.proton import ray_totals, wepl_map
-from voxlate.clinic.consumers.tables import Table, read_table
+from voxlate.clinic.consumers.tables import HuTable, read_table
 from voxlate.clinic.consumers.tissues import default_table
 from voxlate.clinic.consumers.ultrasound import (
     CONVERSIONS,
@@ -254,7 +254,7 @@ def _write_facts(case: _Case) -> None:
     done.facts[files.case] = facts
 
 
-def _say_beyond(case: _Case, table: Table, hu: np.ndarray) -> None:
+def _say_beyond(case: _Case, table: HuTable, hu: np.ndarray) -> None:
     """Say how many of a body's voxels [N], in HU, are beyond the rows of a table."""
     below = (
         table.hu[0] if table.hu[0] > AIR_BELOW_HU else -np.inf
@@ -266,7 +266,7 @@ def _say_beyond(case: _Case, table: Table, hu: np.ndarray) -> None:
         )
 
 
-def _table(options: ConsumerOptions) -> Table:
+def _table(options: ConsumerOptions) -> HuTable:
     """The user's table, or the default one."""
     column = COLUMNS[options.consumer or ""]
     return default_table(column) if options.table is None else read_table(options.table, column)

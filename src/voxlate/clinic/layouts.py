@@ -8,10 +8,10 @@ from voxlate.base.messages import Say, message
 from voxlate.clinic.bids import check_bids, write_bids
 from voxlate.clinic.dicom_out import check_dicom, export_dicom
 from voxlate.synthesis.options import SynthOptions
-from voxlate.synthesis.scans import Scans
+from voxlate.synthesis.scans import CaseScans
 
 
-def check_layouts(scans: Sequence[Scans], out: Path, options: SynthOptions) -> None:
+def check_layouts(scans: Sequence[CaseScans], out: Path, options: SynthOptions) -> None:
     """Raise BadInput where images of these scans cannot have the layouts of the options."""
     if options.dicom is not None:
         if options.pseudonymise is not None:
@@ -24,7 +24,7 @@ def check_layouts(scans: Sequence[Scans], out: Path, options: SynthOptions) -> N
 
 
 def write_layouts(
-    folders: list[Path], scans: Sequence[Scans], out: Path, options: SynthOptions, say: Say
+    folders: list[Path], scans: Sequence[CaseScans], out: Path, options: SynthOptions, say: Say
 ) -> None:
     """Write the images of synthesised cases in the layouts of the options. say: is called with each message."""
     if options.dicom is not None:
@@ -37,6 +37,6 @@ def write_layouts(
         say(message("outside-bids", text))
 
 
-def _named_files(scans: Sequence[Scans]) -> dict[str, list[Path]]:
+def _named_files(scans: Sequence[CaseScans]) -> dict[str, list[Path]]:
     """The files of each case, but none of cases with pseudonyms: names of their files name the subject."""
     return {scan.case: [] if scan.known_as else [*scan.files.values()] for scan in scans}

@@ -130,7 +130,7 @@ class Tools:
         return {
             "result": entry.plain(called.document(result)),
             "messages": [said.table for said in messages],
-            "left": [line.sentence for line in lines if isinstance(line, entry.Left)],
+            "left": [line.sentence for line in lines if isinstance(line, entry.Undone)],
         }
 
     def check_places(self, name: str, value: Any) -> None:

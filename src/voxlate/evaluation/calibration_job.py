@@ -34,7 +34,7 @@ from voxlate.scans.images.grid import Volume, orient, same_grid
 from voxlate.synthesis.calibration import with_spread
 from voxlate.synthesis.inputs import is_in_training, preparation_for
 from voxlate.synthesis.intervals import OutputGrid, find_output_grid, patches_in, sources_of
-from voxlate.synthesis.model import Model, sample
+from voxlate.synthesis.model import Model, predict_case
 from voxlate.synthesis.planes import planes_read
 from voxlate.synthesis.provenance import OTHER_PATIENT
 
@@ -158,7 +158,7 @@ class CalibrationJob:
                 case.case, framed, labels, output_grid, inputs.digests, context.warn
             )
             with context.turn:
-                images, _ = sample(model, inputs, self.seed, context.progress)
+                images, _ = predict_case(model, inputs, self.seed, context.progress)
             sources = sources_of(facts, prepared)
             resampled = [output_grid.resample(source) for source in sources]
             planes = planes_read(facts, prepared.header) if facts.data.planes else ()

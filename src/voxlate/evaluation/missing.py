@@ -30,7 +30,7 @@ from voxlate.synthesis.result import (
     remove_images,
     write_images,
 )
-from voxlate.synthesis.scans import Scans, find_scans
+from voxlate.synthesis.scans import CaseScans, find_scans
 from voxlate.synthesis.selection import Selection
 from voxlate.training.model import load
 
@@ -184,7 +184,7 @@ def score_run(
 
 def _find_cases(
     models: Sequence[Model], cohort: Path, options: EvaluateOptions
-) -> dict[Path, list[Scans]]:
+) -> dict[Path, list[CaseScans]]:
     """The cases for each model; a rule or mask that names nothing is refused before hours of synthesis."""
     rules_of(options)
     where = {"split": options.split, **options.layout}
@@ -212,8 +212,8 @@ def _check_images(out: Path, models: Sequence[Model], seed: int) -> None:
 
 
 def _complete_cases(
-    scenario: Scenario, scans: Sequence[Scans], cohort: Path, incomplete: dict[str, str]
-) -> list[Scans]:
+    scenario: Scenario, scans: Sequence[CaseScans], cohort: Path, incomplete: dict[str, str]
+) -> list[CaseScans]:
     """The cases with all modalities, without the scans that are to be missing.
 
     incomplete: receives why other cases are left out.

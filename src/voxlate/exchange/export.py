@@ -30,7 +30,7 @@ from voxlate.exchange.model_file import (
 )
 from voxlate.exchange.onnx_network import open_network, open_session
 from voxlate.synthesis.calibration import Header
-from voxlate.synthesis.facts import Facts
+from voxlate.synthesis.facts import ModelFacts
 from voxlate.synthesis.model import Model
 from voxlate.training.calibration_file import width_networks
 from voxlate.training.model import network_of
@@ -192,7 +192,7 @@ def _describe(
     )
 
 
-def _without_training(facts: Facts) -> Facts:
+def _without_training(facts: ModelFacts) -> ModelFacts:
     """The facts without digests and names of the training's scans and patients."""
     return dataclasses.replace(facts, seen_voxels=[], seen_signatures=[], splits={}, of_fold=False)
 

@@ -21,7 +21,7 @@ from voxlate.checks.out_of_distribution import ReferencePatches, reference_shape
 from voxlate.exchange.onnx_file import check_graph
 from voxlate.scans.cases.case import map_arrays
 from voxlate.synthesis.calibration import Header
-from voxlate.synthesis.facts import Facts
+from voxlate.synthesis.facts import ModelFacts
 
 FORMAT = 2
 DESCRIPTION = "model.json"
@@ -88,7 +88,7 @@ class Description:
     made_by: dict[Text, Text]
     notice: Text
     licence: Text
-    facts: Facts
+    facts: ModelFacts
     graph: Graph
     anatomy: AnatomyHeader | None
     calibration: CarriedCalibration | None

@@ -15,7 +15,7 @@ from voxlate.base.arrays import Float32
 from voxlate.base.errors import BadInput
 from voxlate.base.streams import ArrayNoise
 from voxlate.exchange.model_file import TOLERANCE, Carried, Graph, feeds
-from voxlate.synthesis.facts import Facts
+from voxlate.synthesis.facts import ModelFacts
 from voxlate.synthesis.network import Calls, NoiseOf
 from voxlate.synthesis.patch import Patch
 
@@ -53,15 +53,17 @@ class OnnxNetwork:
         """The graph itself goes the way from the mean to the sample."""
 
     def with_options(
-        self, facts: Facts, allow_code: bool, changes: Mapping[str, Any]
-    ) -> "tuple[Facts, OnnxNetwork]":
+        self, facts: ModelFacts, allow_code: bool, changes: Mapping[str, Any]
+    ) -> "tuple[ModelFacts, OnnxNetwork]":
         """The model itself; raises BadInput for any option."""
         for name, value in changes.items():
             if value is not None:
                 raise _fixed(f"synth.{name}")
         return facts, self
 
-    def like(self, facts: Facts, recipe: str, allow_code: bool) -> "tuple[Facts, OnnxNetwork]":
+    def like(
+        self, facts: ModelFacts, recipe: str, allow_code: bool
+    ) -> "tuple[ModelFacts, OnnxNetwork]":
         """Raises BadInput."""
         raise _fixed(recipe)
 

@@ -8,7 +8,7 @@ from voxlate.exchange.model_file import Carried, read_model
 from voxlate.exchange.onnx_network import open_network
 from voxlate.exchange.widths import ArrayWidths
 from voxlate.synthesis.calibration import Calibration
-from voxlate.synthesis.facts import Facts
+from voxlate.synthesis.facts import ModelFacts
 from voxlate.synthesis.model import Model
 
 
@@ -18,11 +18,11 @@ class OneCalibration:
 
     calibration: Calibration
 
-    def find(self, facts: Facts) -> Calibration:
+    def find(self, facts: ModelFacts) -> Calibration:
         """The calibration."""
         return self.calibration
 
-    def messages(self, facts: Facts) -> list[Message]:
+    def messages(self, facts: ModelFacts) -> list[Message]:
         """No message."""
         return []
 

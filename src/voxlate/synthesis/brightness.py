@@ -14,7 +14,7 @@ from voxlate.scans.images.intensity import IntensityMap, Scale
 from voxlate.scans.images.mask import foreground
 from voxlate.scans.images.statistics import intensity_statistics
 from voxlate.synthesis.calibration import Prediction
-from voxlate.synthesis.facts import Facts
+from voxlate.synthesis.facts import ModelFacts
 
 REACHED = 0.95  # of the range: predicted means end at 0.88 to 0.93 for scanners of the training, else at 0.56 to 0.9
 WHOLE_BODY_SHARE = (
@@ -119,7 +119,7 @@ def in_physical_units(prediction: Prediction, scale: Scale) -> SynthesisedImage:
     return SynthesisedImage(values, replace(prediction, values=rounded), scale)
 
 
-def with_peak(image: SynthesisedImage, volume: Volume, facts: Facts) -> SynthesisedImage:
+def with_peak(image: SynthesisedImage, volume: Volume, facts: ModelFacts) -> SynthesisedImage:
     """The image with its bright end corrected; volume: the image with its grid."""
     spec, share = facts.intensity[volume.modality], facts.synth.peak_shares.get(volume.modality)
     peak = find_peak(volume, spec, image.scale, facts.training_ml, share)

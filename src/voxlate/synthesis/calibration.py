@@ -30,7 +30,7 @@ from voxlate.checks.out_of_distribution import ReferencePatches
 from voxlate.checks.patch_features import features_in_slabs
 from voxlate.scans.formats.io import content_hash, is_there
 from voxlate.scans.images.regions import BODY
-from voxlate.synthesis.facts import Facts
+from voxlate.synthesis.facts import ModelFacts
 
 Array = Float32
 Answer = Literal["mean", "sample"]
@@ -75,7 +75,7 @@ def with_spread(prediction: Prediction) -> Prediction:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class MethodResult:
     """The results of a method of intervals on the held-out patients, by cross-validation.
 
     width: mean in network units, inside the body; coverage by region: mean over patients, and its 95 % interval; least:
@@ -101,7 +101,7 @@ class Target:
 
     method: IntervalMethod
     scales: dict[CoverageLevel, Scaling]
-    compared: dict[Name, Comparison]
+    compared: dict[Name, MethodResult]
     regions: dict[Name, Text]
     bounds: dict[Name, Annotated[float, Field(ge=0)]]
     ends: tuple[Number, Number]
@@ -220,11 +220,11 @@ class Calibration:
 class Calibrations(Protocol):
     """Where the calibration of a model's images is looked for."""
 
-    def find(self, facts: Facts) -> Calibration | None:
+    def find(self, facts: ModelFacts) -> Calibration | None:
         """The calibration of images by these facts; raises BadInput where it belongs to other images."""
         ...
 
-    def messages(self, facts: Facts) -> list[Message]:
+    def messages(self, facts: ModelFacts) -> list[Message]:
         """A message where there is only one of other images."""
         ...
 

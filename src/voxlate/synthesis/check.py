@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 from voxlate.base.codes import Grade, codes
 from voxlate.base.errors import DoNotTrust
-from voxlate.base.messages import Message, Say, worst_grade
-from voxlate.checks.out_of_distribution import Verdict
+from voxlate.base.messages import Message, Say, verdict_of, worst_grade
+from voxlate.checks.out_of_distribution import DistributionTest
 from voxlate.synthesis.calibration import Calibration
 from voxlate.synthesis.inputs import CaseInputs
 
@@ -14,9 +14,9 @@ from voxlate.synthesis.inputs import CaseInputs
 class Checked:
     """The scans of a case as a model takes them, before its network computes.
 
-    targets: the modalities to synthesise; notes: messages on names of scans; messages: all of them, also on the scans and their
-    distance from the calibration; calibration: of the intervals, None without; verdict: of the
-    calibration on the scans, None where it compares none.
+    targets: the modalities to synthesise; notes: messages on names of scans; messages: all of them, also on the scans
+    and their distance from the calibration; calibration: of the intervals, None without; verdict: of the calibration on
+    the scans, None where it compares none.
     """
 
     inputs: CaseInputs
@@ -24,7 +24,7 @@ class Checked:
     notes: tuple[Message, ...]
     messages: tuple[Message, ...]
     calibration: Calibration | None
-    verdict: Verdict | None
+    verdict: DistributionTest | None
 
     @property
     def grade(self) -> Grade | None:
@@ -32,8 +32,7 @@ class Checked:
         return worst_grade(self.messages)
 
     def __repr__(self) -> str:
-        verdict = self.grade or "fits"
-        first = f"{self.inputs.prepared.header.case}: {verdict}; to synthesise: {', '.join(self.targets)}"
+        first = f"{self.inputs.prepared.header.case}: {verdict_of(self.messages)}; to synthesise: {', '.join(self.targets)}"
         return "\n".join([first, *(f"  {said.grade}: {said.text}" for said in self.messages)])
 
     def refuse(self, say: Say) -> None:

@@ -36,7 +36,7 @@ from voxlate.synthesis.result import (
     has_format,
     is_unchanged,
 )
-from voxlate.synthesis.scans import Scans, splits_of
+from voxlate.synthesis.scans import CaseScans, splits_of
 from voxlate.synthesis.selection import Selection
 
 OTHER = "other"  # the split of a patient whose case has the name of a training case
@@ -154,11 +154,11 @@ class _SynthesisJob:
     apart: bool
     uses_network: bool = True
 
-    def open(self) -> Callable[[Scans, Context], _CaseFolder]:
+    def open(self) -> Callable[[CaseScans, Context], _CaseFolder]:
         """The work on one case."""
         return self._work
 
-    def _work(self, scans: Scans, context: Context) -> _CaseFolder:
+    def _work(self, scans: CaseScans, context: Context) -> _CaseFolder:
         """Synthesise a case, unless its images are there and unchanged; neither errors nor messages name hidden cases."""
         output = self.output
         folder = output.folder_of(scans.case)
@@ -174,7 +174,7 @@ class _SynthesisJob:
             raise output.clean(error) from None
         return _CaseFolder(folder, False, recorded, [f"{folder.name}/{name}" for name in removed])
 
-    def _has_all_and_no_other(self, scans: Scans, folder: Path) -> bool:
+    def _has_all_and_no_other(self, scans: CaseScans, folder: Path) -> bool:
         """Whether the folder has the images that are asked for, and none of those that --missing leaves out."""
         model, ending = self.model, self.output.ending
         wanted = set(model.names_of(scans.files))
@@ -183,7 +183,7 @@ class _SynthesisJob:
             return False
         return all((folder / f"{name}{ending}").exists() == (name in wanted) for name in possible)
 
-    def _synthesise(self, scans: Scans, folder: Path, context: Context) -> list[str]:
+    def _synthesise(self, scans: CaseScans, folder: Path, context: Context) -> list[str]:
         """Synthesise the images of a case; returns the images of an earlier synthesis that are removed."""
         model, output = self.model, self.output
 
@@ -236,7 +236,7 @@ class _SynthesisJob:
 
 
 def _provenance_for(
-    image: Synthesised, scans: Scans, folder: Path, output: OutputFolder
+    image: Synthesised, scans: CaseScans, folder: Path, output: OutputFolder
 ) -> dict[str, Any]:
     """The provenance of a case with the places of its model and scans; without names and places where these are hidden."""
     inputs = {}

@@ -28,7 +28,7 @@ from voxlate.scans.images.grid import Volume
 from voxlate.scans.images.intensity import Scale
 from voxlate.scans.images.mask import dilate, fill_holes, find_tissue
 from voxlate.synthesis.brightness import SynthesisedImage
-from voxlate.synthesis.facts import Facts
+from voxlate.synthesis.facts import ModelFacts
 from voxlate.synthesis.intervals import CaseIntervals, OutputGrid
 
 INSIDE_SHARE = (
@@ -109,7 +109,7 @@ class EmptySlices(NamedTuple):
     noise: int
 
 
-def find_empty_slices(facts: Facts, prepared: PreparedCase) -> EmptySlices:
+def find_empty_slices(facts: ModelFacts, prepared: PreparedCase) -> EmptySlices:
     """The slices of a case in which no source shows anything.
 
     A slice shows nothing where no voxel is above the background. Where the background is noise and data.foreground
@@ -136,7 +136,7 @@ def unused_slices(empty: Bool, slices_per_step: float) -> Bool:
 
 
 def empty_slices(
-    facts: Facts,
+    facts: ModelFacts,
     prepared: PreparedCase,
     anatomy: Anatomy | None,
     images: Mapping[str, SynthesisedImage],
@@ -214,7 +214,7 @@ def _describe(
     return [message("empty-slices", text, slices=count, little=few)] if parts else []
 
 
-def begins_above(facts: Facts, scales: Mapping[str, Scale]) -> dict[str, float]:
+def begins_above(facts: ModelFacts, scales: Mapping[str, Scale]) -> dict[str, float]:
     """The beginning of each scale above 0, unless a window or a floor fixes it."""
     specs = facts.intensity
     return {

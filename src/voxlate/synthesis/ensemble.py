@@ -84,7 +84,7 @@ class Ensemble(Model):
         """The scans of a case as the first member would use them, with the messages of all (see Model.check)."""
         return _joined([member.check(scans, case) for member in self.members])
 
-    def _make(
+    def _synthesise_checked(
         self,
         scans: Mapping[str, Scan] | Scan,
         case: str,
@@ -111,7 +111,7 @@ class Ensemble(Model):
             warnings[message("held-out", text, runs=count)] = None
         for number, member in enumerate(self.members[index] for index in kept):
             report = partial(report_part, progress, number, count, depth)
-            image = member._make(scans, case, seed, report, no_report, turn, True)
+            image = member._synthesise_checked(scans, case, seed, report, no_report, turn, True)
             pool.add(image, member.facts.synth.samples, case)
             stated.append(image.provenance)
             warnings |= dict.fromkeys(image.warnings)

@@ -86,7 +86,7 @@ class SynthFacts:
 
 
 @dataclass(frozen=True)
-class Facts:
+class ModelFacts:
     """All that the images of a model depend on beside its network, and what its messages state.
 
     options: the keys of synth that decide the images, as provenance states them; completes: the missing ones of a

@@ -28,11 +28,11 @@ from voxlate.scans.cases.case import (
 from voxlate.scans.cases.layout import lay_out
 from voxlate.scans.formats.io import content_hash, is_there, read_volume
 from voxlate.scans.formats.nifti import grid_of
-from voxlate.scans.images.frame import Frame, find_frame
+from voxlate.scans.images.frame import BodyFrame, find_frame
 from voxlate.scans.images.grid import Grid, Volume, canonical_view, check_affine, same_grid
 from voxlate.scans.images.mask import body_in_any_air, clearest, foreground
 from voxlate.scans.images.units import plain_modality, unit_of
-from voxlate.synthesis.facts import CUBIC, Facts
+from voxlate.synthesis.facts import CUBIC, ModelFacts
 from voxlate.synthesis.memory import check_memory
 from voxlate.synthesis.scan_checks import check_scans
 
@@ -56,7 +56,7 @@ class CaseInputs:
     grids: Mapping[str, Grid]
     preparation: Mapping[str, Any]
     warnings: tuple[Message, ...]
-    frame: Frame | None = None
+    frame: BodyFrame | None = None
     digests: frozenset[str] = frozenset()
 
     def cut(self, scan: Volume, background: float | None = None) -> Volume:
@@ -65,7 +65,7 @@ class CaseInputs:
 
 
 def prepare_inputs(
-    facts: Facts,
+    facts: ModelFacts,
     scans: Mapping[str, Scan],
     case: str,
     anatomy: Anatomy | None,
@@ -135,7 +135,9 @@ def _check_size(name: str, scan: Volume, case: str) -> None:
         )
 
 
-def _find_frame(facts: Facts, scans: Mapping[str, Volume], fixed: str | None) -> Frame | None:
+def _find_frame(
+    facts: ModelFacts, scans: Mapping[str, Volume], fixed: str | None
+) -> BodyFrame | None:
     """The frame of the bodies that the scans on the fixed one's grid show; None where the model reads all of a scan."""
     if facts.data.frame is None:
         return None
@@ -156,7 +158,7 @@ def contents_of(files: Mapping[str, Path | str]) -> dict[str, dict[str, str]]:
 
 
 def is_in_training(
-    facts: Facts,
+    facts: ModelFacts,
     prepared: PreparedCase,
     names: Iterable[str],
     digests: Collection[str] = (),
@@ -178,7 +180,7 @@ def is_in_training(
     return is_copy(prepared, names, facts.seen_signatures)
 
 
-def was_in_training(facts: Facts, inputs: CaseInputs) -> bool | None:
+def was_in_training(facts: ModelFacts, inputs: CaseInputs) -> bool | None:
     """Whether the scans of a case were in the training (see `is_in_training`)."""
     prepared = inputs.prepared
     return is_in_training(facts, prepared, facts.visible_sources(prepared), inputs.digests)
@@ -242,7 +244,7 @@ def by_accepted_names(
     return rest, notes
 
 
-def check_names(facts: Facts, scans: Collection[str], case: str) -> None:
+def check_names(facts: ModelFacts, scans: Collection[str], case: str) -> None:
     """Raise BadInput where modalities that a model needs are not among a case's scans."""
     data, sources = facts.data, facts.data.source
     known = (*sources, *chain.from_iterable(facts.accepts.values()), *data.target, MASK)
@@ -274,7 +276,7 @@ def scans_to_give(data: Any, completes: bool) -> str:
     return " ".join(f"{name}=SCAN" for name in named)
 
 
-def preparation_for(facts: Facts, scans: Mapping[str, Volume]) -> Preparation:
+def preparation_for(facts: ModelFacts, scans: Mapping[str, Volume]) -> Preparation:
     """The preparation of the training, adapted to the scans of a case.
 
     A missing fixed scan is replaced by the first source, and a missing scan for the brain mask by the clearest one. A

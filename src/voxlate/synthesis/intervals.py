@@ -9,14 +9,14 @@ import numpy as np
 from voxlate.base.arrays import Bool, Float64
 from voxlate.base.items import BACKGROUND
 from voxlate.base.messages import Message, message, worst_grade
-from voxlate.checks.out_of_distribution import Patches, Verdict, patches_of
+from voxlate.checks.out_of_distribution import DistributionTest, Patches, patches_of
 from voxlate.scans.cases.case import PreparedCase
 from voxlate.scans.images.grid import Grid, Volume, has_voxels_of, orient, return_to
 from voxlate.scans.images.mask import foreground
 from voxlate.scans.images.regions import region_masks
 from voxlate.synthesis.brightness import SynthesisedImage
 from voxlate.synthesis.calibration import Calibration, Prediction, describe_widening
-from voxlate.synthesis.facts import Facts
+from voxlate.synthesis.facts import ModelFacts
 
 # At voxels and slices of 4 mm and more, 8 to 24 % of the brain's upper fifth became bone, with the whole interval in it.
 THICK_MM, CROWN, SOFT_HU = 3.9, 0.25, 0.0
@@ -77,7 +77,7 @@ class OutputGrid:
         return Volume(values[None].astype(np.float32, copy=False), self.affine, unit, modality)
 
 
-def find_output_grid(facts: Facts, prepared: PreparedCase) -> OutputGrid:
+def find_output_grid(facts: ModelFacts, prepared: PreparedCase) -> OutputGrid:
     """The grid on which the images of a prepared case are written."""
     origins = prepared.header.origins
     # where scans were registered, the image is in the frame of the fixed scan
@@ -87,7 +87,7 @@ def find_output_grid(facts: Facts, prepared: PreparedCase) -> OutputGrid:
     return OutputGrid(np.array(prepared.header.affine), first.grid, facts.data.axes, facts.units)
 
 
-def sources_of(facts: Facts, prepared: PreparedCase) -> list[np.ndarray]:
+def sources_of(facts: ModelFacts, prepared: PreparedCase) -> list[np.ndarray]:
     """The sources [D, H, W] of a case in network units; a missing source is background."""
     sources = []
     shown = facts.visible_sources(prepared)
@@ -101,7 +101,7 @@ def sources_of(facts: Facts, prepared: PreparedCase) -> list[np.ndarray]:
     return sources
 
 
-def patches_in(facts: Facts, prepared: PreparedCase, sources: Sequence[np.ndarray]) -> Patches:
+def patches_in(facts: ModelFacts, prepared: PreparedCase, sources: Sequence[np.ndarray]) -> Patches:
     """The patches of a case's scans, for the comparison with a calibration's; sources: in network units."""
     body = np.logical_or.reduce(
         [foreground(prepared.volume(name)) for name in facts.visible_sources(prepared)]
@@ -109,7 +109,7 @@ def patches_in(facts: Facts, prepared: PreparedCase, sources: Sequence[np.ndarra
     return patches_of(sources, body, prepared.header.spacing_mm)
 
 
-def fills_crown(facts: Facts, prepared: PreparedCase, target: str) -> bool:
+def fills_crown(facts: ModelFacts, prepared: PreparedCase, target: str) -> bool:
     """Whether slices are too thick for a starter of whole heads to tell the crown's bone from its brain."""
     heads = facts.data.heads
     whole = facts.starter is not None and heads is not None and heads.stripped < 1
@@ -147,7 +147,7 @@ class CaseIntervals:
     low: dict[str, Volume]
     high: dict[str, Volume]
     bounds: dict[str, dict[str, float]]
-    verdict: Verdict | None = None
+    verdict: DistributionTest | None = None
 
     def stated(
         self, warnings: Sequence[Message]
@@ -163,12 +163,12 @@ class CaseIntervals:
 
 def case_intervals(
     calibration: Calibration | None,
-    facts: Facts,
+    facts: ModelFacts,
     prepared: PreparedCase,
     images: Mapping[str, SynthesisedImage],
     output_grid: OutputGrid,
     unused: Bool,
-    verdict: Verdict | None,
+    verdict: DistributionTest | None,
 ) -> CaseIntervals:
     """The intervals and bounds of the images of a case.
 

@@ -10,7 +10,7 @@ from voxlate.base.errors import BadInput
 from voxlate.base.machine import free_disk, free_memory
 from voxlate.scans.formats.io import shape_in_header
 from voxlate.scans.images.grid import Volume
-from voxlate.synthesis.facts import Facts
+from voxlate.synthesis.facts import ModelFacts
 
 GIB = 2**30
 PROGRAM = 1.0 * GIB  # the program with its libraries, and a small network on a few slices
@@ -23,7 +23,7 @@ COMMON = 10  # masks, and the weights of blended patches
 MASKS = 6  # of one byte a voxel, which stay in memory longer than arrays of floats
 
 
-def check_memory(scans: Mapping[str, Any], facts: Facts) -> None:
+def check_memory(scans: Mapping[str, Any], facts: ModelFacts) -> None:
     """Raise BadInput where a large scan needs more memory or disk than there is; other scans are not checked.
 
     Scans whose header does not state a shape are not checked either: DICOM series and formats other than NIfTI.
@@ -60,7 +60,7 @@ def check_memory(scans: Mapping[str, Any], facts: Facts) -> None:
         )
 
 
-def _bytes_a_voxel(sources: int, facts: Facts) -> int:
+def _bytes_a_voxel(sources: int, facts: ModelFacts) -> int:
     """The bytes of all arrays of a case that exist at the same time, divided by its voxels."""
     has_spread = facts.synth.samples > 1 or facts.data.planes
     moments = 3 if has_spread else 0

@@ -48,7 +48,7 @@ from voxlate.synthesis.empty import (
     find_empty_slices,
     unused_slices,
 )
-from voxlate.synthesis.facts import Facts
+from voxlate.synthesis.facts import ModelFacts
 from voxlate.synthesis.inputs import (
     CaseInputs,
     Scan,
@@ -112,7 +112,7 @@ class Model:
         (1, 6, 24, 20)
     """
 
-    facts: Facts
+    facts: ModelFacts
     network: Network
     origin: Path
     anatomy: Anatomy | None = None
@@ -127,7 +127,7 @@ class Model:
         return f"Model('{facts.title}', {' → '.join(names)}, {facts.steps} steps, {self.network.device})"
 
     @property
-    def _words(self) -> AbstractContextManager[None]:
+    def _errors_for_python(self) -> AbstractContextManager[None]:
         """Where errors are worded for the user of the model."""
         options = parameters_of(SynthOptions)
         return words_of_python(options) if self.in_python else nullcontext()
@@ -153,13 +153,13 @@ class Model:
         allow_code: import a sampler outside voxlate. Raises BadInput for an unknown option, a value out of range, a type of slices that the model does not have, a
         sampler that does not fit the schedule, and several samples of a method that is not stochastic.
         """
-        with self._words:
+        with self._errors_for_python:
             facts, network = self.network.with_options(self.facts, allow_code, changes)
         return replace(self, facts=facts, network=network)
 
     def like(self, recipe: str, allow_code: bool = False) -> "Model":
         """The same model with the [synth] of another recipe; raises BadInput where that trains another method."""
-        with self._words:
+        with self._errors_for_python:
             facts, network = self.network.like(self.facts, recipe, allow_code)
         return replace(self, facts=facts, network=network)
 
@@ -190,7 +190,7 @@ class Model:
         names = {name.lower(): name for name in (*facts.data.source, *targets)}
         for name, others in facts.accepts.items():
             names |= dict.fromkeys(others, name)
-        with self._words:
+        with self._errors_for_python:
             levels = read_contrasts(as_list(scans), targets, names, facts.units)
         return self.with_options(contrast=levels)
 
@@ -234,13 +234,15 @@ class Model:
         model = self.with_options(**options) if options else self
         said = list[Message]()
         try:
-            with self._words:
-                return model._make(scans, case, seed, report, said.append, turn, anyway)
+            with self._errors_for_python:
+                return model._synthesise_checked(
+                    scans, case, seed, report, said.append, turn, anyway
+                )
         finally:
             for note in said:  # here, so that Python names the line that called this method
                 warn(note)
 
-    def _make(
+    def _synthesise_checked(
         self,
         scans: Mapping[str, Scan] | Scan,
         case: str,
@@ -268,7 +270,7 @@ class Model:
         unused = _unused_slices(facts, background.which, grid, calibration)
         with turn or nullcontext():
             begun = time.monotonic()
-            images, calls = sample(self, inputs, seed, progress, unused)
+            images, calls = predict_case(self, inputs, seed, progress, unused)
             seconds = (time.monotonic() - begun) / prepared.header.shape[0]
         ends = case_intervals(calibration, facts, prepared, images, grid, unused, checked.verdict)
         empty = empty_slices(facts, prepared, self.anatomy, images, background)
@@ -307,7 +309,7 @@ class Model:
         Raises:
             BadInput: the scans cannot be used.
         """
-        with self._words:
+        with self._errors_for_python:
             facts = self.facts
             own, notes = by_accepted_names(by_name(scans, facts.data.source), facts.accepts)
             self.check_names(own, case)
@@ -430,7 +432,7 @@ def _check_call(
             raise BadInput(f"{name}: expected a function, found {value!r}. Change it.")
 
 
-def sample(
+def predict_case(
     model: Model,
     inputs: CaseInputs,
     seed: int,
@@ -453,8 +455,8 @@ def sample(
         predictions, further = sample_planes(facts, network, inputs, seed, progress, unused)
         calls += further
 
-        def _between(mean: np.ndarray, sample: np.ndarray) -> np.ndarray:
-            return mean + sharpness * (sample - mean)  # Freirich et al. 2021
+        def _between(mean: np.ndarray, predict_case: np.ndarray) -> np.ndarray:
+            return mean + sharpness * (predict_case - mean)  # Freirich et al. 2021
 
         for mean, drawn in zip(means, predictions):
             in_slabs(_between, mean.values, drawn.values, out=drawn.values)
@@ -466,7 +468,7 @@ def sample(
 
 
 def _in_physical_units(
-    facts: Facts, name: str, prediction: Prediction, inputs: CaseInputs
+    facts: ModelFacts, name: str, prediction: Prediction, inputs: CaseInputs
 ) -> SynthesisedImage:
     """A prediction in physical units; its levels or its bright end are moved where synth.contrast or synth.peaks asks for it."""
     prepared = inputs.prepared
@@ -485,7 +487,7 @@ def _in_physical_units(
 
 
 def _unused_slices(
-    facts: Facts, empty: Bool, grid: OutputGrid, calibration: Calibration | None
+    facts: ModelFacts, empty: Bool, grid: OutputGrid, calibration: Calibration | None
 ) -> Bool:
     """The slices [D] that the network may leave out, because none of their voxels decides anything.
 
@@ -562,7 +564,7 @@ def _provenance(
 
 
 def _why_no_intervals(
-    facts: Facts, calibration: Calibration | None, files: Collection[str], inputs: CaseInputs
+    facts: ModelFacts, calibration: Calibration | None, files: Collection[str], inputs: CaseInputs
 ) -> str:
     """Why a calibration does not hold for a case; "" where it does, and without a calibration."""
     if calibration is None:

@@ -7,7 +7,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from voxlate.base.arrays import Float32
 from voxlate.base.streams import Stream, Tile
-from voxlate.synthesis.facts import Facts
+from voxlate.synthesis.facts import ModelFacts
 from voxlate.synthesis.patch import Patch
 
 
@@ -68,16 +68,18 @@ class Network(Protocol):
         """The number of evaluations for a sample of a volume of slices that is denoised in windows."""
         ...
 
-    def mean(self) -> "tuple[Facts, Network] | None":
+    def mean(self) -> "tuple[ModelFacts, Network] | None":
         """The model of the mean prediction, around which this one samples; None where there is none."""
         ...
 
     def with_options(
-        self, facts: Facts, allow_code: bool, changes: Mapping[str, Any]
-    ) -> "tuple[Facts, Network]":
+        self, facts: ModelFacts, allow_code: bool, changes: Mapping[str, Any]
+    ) -> "tuple[ModelFacts, Network]":
         """The model with other keys of synth; raises BadInput for those that it does not take."""
         ...
 
-    def like(self, facts: Facts, recipe: str, allow_code: bool) -> "tuple[Facts, Network]":
+    def like(
+        self, facts: ModelFacts, recipe: str, allow_code: bool
+    ) -> "tuple[ModelFacts, Network]":
         """The model with the synth table of another recipe of the same method; raises BadInput for others."""
         ...

@@ -19,7 +19,7 @@ Box = tuple[slice, slice, slice]
 RIM_MM = 2.0  # around a body's mask, and at least a voxel: what little of its skin the mask lacks
 
 
-class Reading(Protocol):
+class PatchSettings(Protocol):
     """What of the settings of data decides how a patch is read (see patches.DataSettings)."""
 
     @property
@@ -65,7 +65,7 @@ class Patch:
     def __init__(
         self,
         case: PreparedCase,
-        data: Reading,
+        data: PatchSettings,
         intensity: Mapping[str, IntensityMap],
         start: Triple,
         size: Triple | None,

@@ -7,7 +7,7 @@ from voxlate.base.arrays import Bool
 from voxlate.scans.cases.case_header import CaseHeader
 from voxlate.scans.cases.layout import lay_out, reorder_axes
 from voxlate.synthesis.calibration import Prediction
-from voxlate.synthesis.facts import CUBIC, DataFacts, Facts
+from voxlate.synthesis.facts import CUBIC, DataFacts, ModelFacts
 from voxlate.synthesis.inputs import CaseInputs
 from voxlate.synthesis.moments import Moments
 from voxlate.synthesis.network import Network
@@ -18,7 +18,7 @@ LEAST_HEIGHT_MM = 60.0  # height of the stack of slices
 
 
 def sample_planes(
-    facts: Facts,
+    facts: ModelFacts,
     network: Network,
     inputs: CaseInputs,
     seed: int,
@@ -53,7 +53,7 @@ def sample_planes(
     return [Prediction(pool.mean, pool.sd(), pool.states) for pool in moments], evaluations
 
 
-def planes_read(facts: Facts, header: CaseHeader) -> tuple[DataFacts, ...]:
+def planes_read(facts: ModelFacts, header: CaseHeader) -> tuple[DataFacts, ...]:
     """The data of each plane in which a case is read: a starter reads thick slices, and few, in their own plane alone."""
     planes = facts.data.by_plane
     slice_mm, *pixel_mm = header.spacing_mm

@@ -31,7 +31,7 @@ from voxlate.scans.formats.io import (
     write_volume,
 )
 from voxlate.scans.formats.nifti import DESCRIPTION, description_of
-from voxlate.scans.images.frame import Frame
+from voxlate.scans.images.frame import BodyFrame
 from voxlate.scans.images.grid import Volume
 from voxlate.synthesis.provenance import is_distrusted, provenance_of, read_provenance
 
@@ -103,7 +103,7 @@ class Synthesised:
         for name in ("volumes", "std", "low", "high", "unfamiliar", "states"):
             object.__setattr__(self, name, Images(getattr(self, name)))
 
-    def restored(self, frame: Frame, backgrounds: Mapping[str, float]) -> "Synthesised":
+    def restored(self, frame: BodyFrame, backgrounds: Mapping[str, float]) -> "Synthesised":
         """Images and maps of a frame on the whole grid; outside, images and ends of intervals are background."""
 
         def whole(volumes: Mapping[str, Volume], values: Mapping[str, float]) -> dict[str, Volume]:

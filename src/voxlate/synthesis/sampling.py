@@ -24,7 +24,7 @@ from voxlate.scans.images.tiling import (
     zoom,
 )
 from voxlate.synthesis.calibration import Prediction
-from voxlate.synthesis.facts import Facts, SynthFacts
+from voxlate.synthesis.facts import ModelFacts, SynthFacts
 from voxlate.synthesis.inputs import CaseInputs
 from voxlate.synthesis.moments import Moments
 from voxlate.synthesis.network import Network, NoiseOf
@@ -33,7 +33,7 @@ from voxlate.synthesis.progress import PatchProgress, no_report
 
 
 def sample_targets(
-    facts: Facts,
+    facts: ModelFacts,
     network: Network,
     inputs: CaseInputs,
     seed: int,
@@ -52,7 +52,7 @@ def sample_targets(
         plan = replace(plan, empty=plan.empty.union(left_out))
     starts = plan.starts()
     levels = len({start[0] for start in starts})  # slices, of which each may have several patches
-    # the values of voxels that no patch holds, in the order of _moments
+    # the values of voxels that no patch holds, in the order of _draw_samples
     background = [BACKGROUND] if synth.samples == 1 else [BACKGROUND, 0.0]
     background += [BACKGROUND] * synth.keep_states
     blend = Blend(plan.output_tiling, np.repeat(background, len(facts.data.target)).tolist())
@@ -66,7 +66,7 @@ def sample_targets(
             ]
             release(*prepared.arrays.values())
             noise = _noise_of(synth, plan, chosen, prepared.header.spacing_mm[0], inputs.key, seed)
-            images = _moments(network, patches, noise, facts, plan)
+            images = _draw_samples(network, patches, noise, facts, plan)
             for start, image in zip(chosen, images):
                 blend.add(image, plan.place(start))
             if not synth.in_windows:
@@ -75,8 +75,8 @@ def sample_targets(
     return _predictions(prepared.header.case, blend.result(), facts), evaluations_each
 
 
-def _predictions(case: str, blended: np.ndarray, facts: Facts) -> list[Prediction]:
-    """The predictions of all targets, [k T, D, H, W] as _moments gives; raises BadInput for values that are not finite."""
+def _predictions(case: str, blended: np.ndarray, facts: ModelFacts) -> list[Prediction]:
+    """The predictions of all targets, [k T, D, H, W] as _draw_samples gives; raises BadInput for values that are not finite."""
     parts = blended.reshape(-1, len(facts.data.target), *blended.shape[1:])
     for part in parts:
         wrong = 0
@@ -94,7 +94,7 @@ def _predictions(case: str, blended: np.ndarray, facts: Facts) -> list[Predictio
 
 
 def _progress_in_windows(
-    facts: Facts,
+    facts: ModelFacts,
     network: Network,
     plan: SlicePlan,
     progress: PatchProgress,
@@ -107,7 +107,7 @@ def _progress_in_windows(
     return lambda count: progress(min(depth, int(depth * count / expected)), depth)
 
 
-def _plan_slices(facts: Facts, prepared: PreparedCase) -> tuple[SlicePlan, PreparedCase]:
+def _plan_slices(facts: ModelFacts, prepared: PreparedCase) -> tuple[SlicePlan, PreparedCase]:
     """The patches for the network, and the case from which they are read, resized where the options require it."""
     shape = prepared.header.shape
     slices = facts.synth.slices
@@ -163,20 +163,20 @@ def _noise_of(
     return NoiseOf(seed, items, 0, tiles)
 
 
-def _moments(
-    network: Network, patches: Sequence[Patch], noise: NoiseOf, facts: Facts, plan: SlicePlan
+def _draw_samples(
+    network: Network, patches: Sequence[Patch], noise: NoiseOf, facts: ModelFacts, plan: SlicePlan
 ) -> Float32:
     """The mean of the samples, of several their standard deviation (ddof = 1), and states of the last: [B, k T, D, H, W]."""
     moments, samples = Moments(), facts.synth.samples
     for number in range(samples):
-        drawn = _in_place(network.sample(patches, replace(noise, samples=number)), plan)
+        drawn = _without_margins(network.sample(patches, replace(noise, samples=number)), plan)
         image, states = np.split(drawn, [len(facts.data.target)], axis=1)
         moments.add(image, None, 1)
     sd = [moments.sd()] if samples > 1 else []
     return np.concatenate([moments.mean, *sd, states], axis=1)
 
 
-def _in_place(image: Float32, plan: SlicePlan) -> Float32:
+def _without_margins(image: Float32, plan: SlicePlan) -> Float32:
     """Images [B, T, D, H, W] without margins, at the volume's resolution; clipped last, because splines overshoot."""
     left, right, top, bottom = plan.margins
     left_out = [(max(0, -top), max(0, -bottom)), (max(0, -left), max(0, -right))]

@@ -23,7 +23,7 @@ from voxlate.checks.sides import sides_of
 from voxlate.checks.table import ask
 from voxlate.scans.cases.case import PreparedCase
 from voxlate.scans.images.grid import Volume, canonical_view
-from voxlate.synthesis.facts import Facts
+from voxlate.synthesis.facts import ModelFacts
 from voxlate.synthesis.intervals import fills_crown
 
 FLUID_IS_BRIGHT = ("t2", "pd")
@@ -31,7 +31,7 @@ LESION = "flair"  # the sides of a healthy brain differ as much in T1 and T2 as 
 
 
 def check_scans(
-    facts: Facts,
+    facts: ModelFacts,
     prepared: PreparedCase,
     scans: Mapping[str, Volume],
     anatomy: Anatomy | None,
@@ -77,7 +77,7 @@ def check_scans(
     return warnings
 
 
-def _check_scan(facts: Facts, prepared: PreparedCase, name: str) -> list[Message]:
+def _check_scan(facts: ModelFacts, prepared: PreparedCase, name: str) -> list[Message]:
     """Messages on the values of one scan of a prepared case."""
     header, spec = prepared.header, facts.intensity[name]
     statistics = header.statistics[name]
@@ -97,7 +97,7 @@ def _check_quality(scan: Volume, name: str, anatomy: Anatomy) -> list[Message]:
 
 
 def _check_synthetic_heads(
-    facts: Facts,
+    facts: ModelFacts,
     prepared: PreparedCase,
     targets: Sequence[str],
     anatomy: Anatomy | None,
@@ -135,7 +135,7 @@ def _check_synthetic_heads(
     return warnings
 
 
-def _check_spacing(facts: Facts, prepared: PreparedCase) -> list[Message]:
+def _check_spacing(facts: ModelFacts, prepared: PreparedCase) -> list[Message]:
     """A message where the size of voxels differs much from the training's, and nothing resamples them."""
     trained = facts.training_spacing_mm
     here = prepared.header.spacing_mm

@@ -25,7 +25,7 @@ from voxlate.synthesis.model import Model
 
 
 @dataclass(frozen=True)
-class Scans:
+class CaseScans:
     """One case to synthesise: its name and where its scans are.
 
     others: names of its scans that the model does not use; truths: the target modalities that the case has as scans;
@@ -51,7 +51,7 @@ def find_scans(
     series: Sequence[str] | None = None,
     unpack_into: Path | None = None,
     **layout: Any,
-) -> list[Scans]:
+) -> list[CaseScans]:
     """The scans that the inputs name: `modality=path` pairs, a file or DICOM series, a case folder, or a cohort.
 
     missing: modalities that are ignored although their scans exist (to complete them). series: see dicom_study.py.
@@ -94,7 +94,7 @@ def find_scans(
     return found
 
 
-def _refuse_maps(scans: Iterable[Scans], sources: Sequence[str], where: object) -> None:
+def _refuse_maps(scans: Iterable[CaseScans], sources: Sequence[str], where: object) -> None:
     """Raise BadInput for tissue-parameter maps, from which an image is drawn in training only."""
     names = dict.fromkeys(chain.from_iterable(case.others for case in scans))
     maps = [name for name in names if name in TISSUE_MAPS]
@@ -110,7 +110,7 @@ def _name_scans(
     split: str | None,
     series: Sequence[str] | None,
     layout: Mapping[str, Any],
-) -> Iterator[Scans]:
+) -> Iterator[CaseScans]:
     """All scans that the inputs name, whether the model uses them or not."""
     sources = model.facts.data.source
     # 'mr.h5#slice=3' is a scan, not a pair
@@ -120,7 +120,7 @@ def _name_scans(
                 f"--series: expected a folder with one DICOM study as input, found {' '.join(inputs)}. Give the folder, or a pair MODALITY=FOLDER#KEY alone."
             )
         files = _pairs(inputs, [*sources, *chain.from_iterable(model.facts.accepts.values())])
-        yield Scans(_case_of(files), files)
+        yield CaseScans(_case_of(files), files)
         return
     if len(inputs) != 1:
         raise BadInput(
@@ -135,7 +135,7 @@ def _name_scans(
     if isinstance(place, list):
         wanted = {name: model.facts.accepts.get(name, ()) for name in sources}
         picked = pick_series(path, place, wanted, series)
-        yield Scans(plain_name(path.resolve().name), picked.files, notes=picked.notes)
+        yield CaseScans(plain_name(path.resolve().name), picked.files, notes=picked.notes)
         return
     if series:
         raise BadInput(
@@ -147,14 +147,14 @@ def _name_scans(
     cohort = place or find_cohort(path, **layout)
     for case in in_split(model, cohort.cases, split):
         mask = {MASK: case.mask} if case.mask else {}
-        yield Scans(case.case, case.files | mask, patient=case.patient)
+        yield CaseScans(case.case, case.files | mask, patient=case.patient)
     recorded = splits_of(model)
     for name in cohort.without_scan:  # sort_cases reports that they lack scans
         if split is None or recorded.get(name) == split:
-            yield Scans(name, {})
+            yield CaseScans(name, {})
 
 
-def _one_scan(path: Path, model: Model) -> Scans:
+def _one_scan(path: Path, model: Model) -> CaseScans:
     """The case of a lone scan; raises BadInput where the model has several sources."""
     sources, stem = model.facts.data.source, path.name.split(".")[0].lower()
     if len(sources) != 1:
@@ -163,7 +163,7 @@ def _one_scan(path: Path, model: Model) -> Scans:
             f"{path}: expected scans with their names ({', '.join(sources)}), found one scan whose modality is not stated. Give each as a pair: {named}={path}."
         )
     if stem in TISSUE_MAPS and stem not in sources:
-        return Scans(stem, {}, others=(stem,))
+        return CaseScans(stem, {}, others=(stem,))
     files, notes = {sources[0]: path}, tuple[Message, ...]()
     names = {sources[0], *model.facts.accepts.get(sources[0], ())}
     if names.isdisjoint((stem, re.split("[_-]", stem)[-1])) and not path.is_dir():
@@ -173,7 +173,7 @@ def _one_scan(path: Path, model: Model) -> Scans:
     if why not in ("", DERIVED):  # a lone reformatted series is an ordinary scan
         text = f"By its tags the series ({path.name}) is no ordinary scan ({why}): among others it would be left out. Take another one."
         notes = (*notes, message("taken-as", text, grade="caution"))
-    return Scans(_case_of(files), files, notes=notes)
+    return CaseScans(_case_of(files), files, notes=notes)
 
 
 def _pairs(inputs: list[str], sources: Sequence[str]) -> dict[str, Path]:

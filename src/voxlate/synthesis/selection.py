@@ -8,7 +8,7 @@ from voxlate.base.errors import BadInput
 from voxlate.scans.cohorts.pseudonyms import Pseudonyms, read_key, without_names
 from voxlate.synthesis.model import Model
 from voxlate.synthesis.options import SynthOptions, part_of
-from voxlate.synthesis.scans import Scans, find_scans
+from voxlate.synthesis.scans import CaseScans, find_scans
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Selection:
     """
 
     model: Model
-    scans: list[Scans]
+    scans: list[CaseScans]
     others: list[str] | None = None
     lacking: dict[str, str] = field(default_factory=dict)
     complete: list[str] = field(default_factory=list)
@@ -68,7 +68,7 @@ def select(
     return _use_pseudonyms(selected, read_key(options.pseudonymise))
 
 
-def sort_cases(model: Model, scans: list[Scans]) -> Selection:
+def sort_cases(model: Model, scans: list[CaseScans]) -> Selection:
     """The cases by what the model can do with them.
 
     Raises BadInput where no case can be synthesised; for a single case with its own sentence.

@@ -25,7 +25,7 @@ from voxlate.checks.out_of_distribution import (
 from voxlate.checks.patch_features import number_of_features
 from voxlate.scans.images.regions import BODY, regions_from
 from voxlate.synthesis.calibration import Answer, Calibration, Header, Target
-from voxlate.synthesis.facts import Facts
+from voxlate.synthesis.facts import ModelFacts
 from voxlate.synthesis.model import Model
 from voxlate.training.changes import first_change
 from voxlate.training.run import Run
@@ -45,11 +45,11 @@ class RunCalibrations:
     folder: Path
     own_samples: int = 1
 
-    def file(self, facts: Facts) -> Path:
+    def file(self, facts: ModelFacts) -> Path:
         """RUN/calibration.<answer>.<samples>.safetensors, whether it exists or not."""
         return self.folder / f"calibration.{_answer(facts)}.{facts.synth.samples}.safetensors"
 
-    def find(self, facts: Facts) -> Calibration | None:
+    def find(self, facts: ModelFacts) -> Calibration | None:
         """The calibration of images by these facts; None where the run has none, or a starter's is of other options.
 
         Raises BadInput where it belongs to other weights or other options, or to another number of samples than the
@@ -75,7 +75,7 @@ class RunCalibrations:
         _check_images(path, calibration, facts)
         return calibration
 
-    def messages(self, facts: Facts) -> list[Message]:
+    def messages(self, facts: ModelFacts) -> list[Message]:
         """A message where the run is calibrated for another answer or number of samples only."""
         if self.file(facts).is_file():
             return []
@@ -89,7 +89,7 @@ class RunCalibrations:
         text = f"No intervals: the run is calibrated for {known}. Give {option}, or run voxlate calibrate with the options of synth."
         return [message("no-intervals", text)]
 
-    def _other_samples(self, facts: Facts) -> str:
+    def _other_samples(self, facts: ModelFacts) -> str:
         """The numbers of samples for which the run has a calibration of this answer, as text."""
         files = self.folder.glob(f"calibration.{_answer(facts)}.*.safetensors")
         counts = {file.name.split(".")[2] for file in files}
@@ -103,7 +103,7 @@ class RunCalibrations:
         )
 
 
-def _answer(facts: Facts) -> Answer:
+def _answer(facts: ModelFacts) -> Answer:
     return "sample" if facts.is_stochastic else "mean"
 
 
@@ -112,7 +112,7 @@ def width_networks(calibration: Calibration) -> Mapping[str, Widths]:
     return cast("Mapping[str, Widths]", calibration.widths)
 
 
-def _check_images(path: Path, calibration: Calibration, facts: Facts) -> None:
+def _check_images(path: Path, calibration: Calibration, facts: ModelFacts) -> None:
     """Raise BadInput unless a calibration is of the targets and the number of sources of a model."""
     stated, references = calibration.header, calibration.references
     targets, sources = facts.data.target, len(facts.data.source)

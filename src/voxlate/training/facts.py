@@ -5,17 +5,17 @@ from typing import Any
 
 from voxlate.base.config import adapter
 from voxlate.scans.cases.align import Preparation
-from voxlate.synthesis.facts import DataFacts, Facts, SyntheticHeads, SynthFacts
+from voxlate.synthesis.facts import DataFacts, ModelFacts, SyntheticHeads, SynthFacts
 from voxlate.training.batches.patches import DataSettings
 from voxlate.training.recipe import Recipe, Synthesis
 
 
-def facts_of(
+def model_facts(
     recipe: Recipe,
     header: Mapping[str, Any],
     splits: Mapping[str, str] | None = None,
     of_fold: bool = False,
-) -> Facts:
+) -> ModelFacts:
     """What a synthesis needs to know of a model; splits: by case, of the training, which may be of a fold."""
     get, method = header.get, recipe.method
     starter = get("starter")
@@ -24,7 +24,7 @@ def facts_of(
     if recipe.data.any_source:
         accepts[recipe.data.source[0]] = list(recipe.data.any_source)
     spacing = get("training_spacing_mm")
-    return Facts(
+    return ModelFacts(
         title=recipe.title,
         weights_hash=header["weights_hash"],
         steps=header["steps"],

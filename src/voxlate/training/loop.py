@@ -68,7 +68,7 @@ def train_stage(job: Job, session: Session, method: Method, started: str) -> Met
     learner = begin_learner(method, options, job.device, job.epoch_steps if options.stop else 0)
     first = [tensor.clone() for tensor in learner.moving[0]] if options.keep_start else []
     resume(learner, job, session.run)
-    now = Now(job, session, learner, first)
+    now = StageState(job, session, learner, first)
     parallel = method if job.alone else job.accelerator.prepare(method)
     loader = job.batches(learner.step, keep_moments(job, method, session))
     with interrupts_held():  # readers that start must not receive Ctrl-C
@@ -160,7 +160,7 @@ def take_step(
 
 
 @dataclass
-class Now:
+class StageState:
     """A training between two steps, as the functions of AFTER_STEP read and change it.
 
     first: the weights before the first step, with train.keep_start; losses: of the last step; stops: whether a signal
@@ -247,7 +247,7 @@ class Now:
         return choose_sharpness(recipe, job.stage, self.learner.averaged, self.items, job.device)
 
 
-def begin_log(now: Now, started: str) -> None:
+def begin_log(now: StageState, started: str) -> None:
     """Log the start of a training; with train.best, validate the weights before the first step."""
     for sentence in (started, note_on_cut(now.job.cohort, now.job.stage.data)):
         if now.is_main and sentence:
@@ -256,7 +256,7 @@ def begin_log(now: Now, started: str) -> None:
         validate_now(now)
 
 
-def add_losses(now: Now) -> None:
+def add_losses(now: StageState) -> None:
     """Add the loss of the turn that synthesises images to its epoch, with the same mean in all processes."""
     *_, of_images = now.losses.values()
     epochs = now.learner.epochs
@@ -266,12 +266,12 @@ def add_losses(now: Now) -> None:
 
 
 @torch.no_grad()
-def keep_first(now: Now) -> None:
+def keep_first(now: StageState) -> None:
     """Move the averaged weights towards those before the first step by train.keep_start (Wortsman et al. 2022, WiSE-FT)."""
     torch._foreach_lerp_(now.learner.moving[0], now.first, now.options.keep_start)
 
 
-def decide(now: Now) -> None:
+def decide(now: StageState) -> None:
     """Decide in all processes whether a signal stops the training after this step, and whether a state is saved."""
     after_next_step = now.log.seconds + now.log.step_seconds
     is_old = after_next_step - now.saved >= now.options.save_every
@@ -279,7 +279,7 @@ def decide(now: Now) -> None:
     now.stops, now.is_old = now.agreement.ask(now.learner.step, now.log.step_seconds, asked)
 
 
-def check_finite(now: Now) -> None:
+def check_finite(now: StageState) -> None:
     """Raise BadInput in all processes if a loss, or before saving a weight, is not finite; the previous state stays."""
     faults = [
         f"{turn}.{name} of {float(value):g}"
@@ -302,19 +302,19 @@ def check_finite(now: Now) -> None:
     )
 
 
-def validate_now(now: Now) -> None:
+def validate_now(now: StageState) -> None:
     """Validate in the main process; with train.best, all processes keep the weights if their error is the least."""
     error = by_main(now.job.accelerator, lambda: _log_validation(now))
     if now.options.best is not None:
         now.learner.compare(error)
 
 
-def compare(now: Now) -> None:
+def compare(now: StageState) -> None:
     """Validate the final weights, and compare them with naive baselines."""
     by_main(now.job.accelerator, lambda: _log_verdicts(now))
 
 
-def _log_verdicts(now: Now) -> None:
+def _log_verdicts(now: StageState) -> None:
     stage, cohort = now.job.stage, now.job.cohort
     if not now.items or not stage.method.makes_targets:
         _log_validation(now)
@@ -332,7 +332,7 @@ def _log_verdicts(now: Now) -> None:
 
 
 def _log_validation(
-    now: Now, measure: Measure | None = None, chosen: Sharpness | None = None
+    now: StageState, measure: Measure | None = None, chosen: Sharpness | None = None
 ) -> float:
     """Validate the averaged method; returns the mean absolute error in network units.
 
@@ -350,7 +350,7 @@ def _log_validation(
     return scores.get("mae", math.nan)
 
 
-def say_end(now: Now) -> None:
+def say_end(now: StageState) -> None:
     """Say how long the training waited for data, and log why it ended before its last step."""
     if not now.is_main:
         return
@@ -367,7 +367,7 @@ def say_end(now: Now) -> None:
         )
 
 
-def save(now: Now) -> None:
+def save(now: StageState) -> None:
     """Write the state from which the training continues."""
     if now.is_main:
         state = {**now.learner.state(), "stage": now.job.stage.name}
@@ -375,19 +375,19 @@ def save(now: Now) -> None:
     now.saved = now.log.seconds
 
 
-def stop(now: Now) -> None:
+def stop(now: StageState) -> None:
     """Raise Stopped after the state was saved."""
     learner, name = now.learner, now.job.stage.name
     raise Stopped(f"stopped at step {learner.step} of {now.options.length} ({name})")
 
 
-def change_pace(now: Now) -> None:
+def change_pace(now: StageState) -> None:
     """Ask the pace for other lengths; the run continues with them from the saved state."""
     now.passed = now.shares_passed
     now.changed = by_main(now.job.accelerator, lambda: _ask_pace(now))
 
 
-def _ask_pace(now: Now) -> Recipe | None:
+def _ask_pace(now: StageState) -> Recipe | None:
     job, run, step, pace = now.job, now.session.run, now.learner.step, now.session.pace
     seconds = now.log.step_seconds
     recipe = pace(job.recipe, job.stage.name, step, seconds) if pace else None
@@ -401,7 +401,7 @@ def _ask_pace(now: Now) -> Recipe | None:
 
 
 # What follows a step, in this order, and when.
-AFTER_STEP: tuple[tuple[Callable[[Now], bool], Callable[[Now], None]], ...] = (
+AFTER_STEP: tuple[tuple[Callable[[StageState], bool], Callable[[StageState], None]], ...] = (
     (lambda now: True, add_losses),
     (lambda now: now.done and bool(now.first), keep_first),
     (lambda now: True, decide),

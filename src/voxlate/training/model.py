@@ -15,7 +15,7 @@ from voxlate.synthesis.ensemble import Ensemble
 from voxlate.synthesis.model import Model
 from voxlate.synthesis.scans import merge_splits
 from voxlate.training.calibration_file import RunCalibrations
-from voxlate.training.facts import facts_of
+from voxlate.training.facts import model_facts
 from voxlate.training.network import TorchNetwork
 from voxlate.training.recipe import from_dict
 from voxlate.training.recipe.checks import HOW_TO_SAMPLE
@@ -52,7 +52,7 @@ def load(
     header["weights_hash"] = file_hash(weights_of(path))
     anatomy_file = Run(folder).anatomy
     anatomy = read_anatomy(anatomy_file, recipe.intensity) if anatomy_file.is_file() else None
-    facts = facts_of(recipe, header, _splits(folder), is_fold([folder]))
+    facts = model_facts(recipe, header, _splits(folder), is_fold([folder]))
     network = TorchNetwork(method.to(chosen), recipe, header, chosen, device)
     own_samples = (header["recipe"].get("synth") or {}).get("samples", 1)
     return Model(facts, network, origin, anatomy, RunCalibrations(folder, own_samples))

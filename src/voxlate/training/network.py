@@ -21,7 +21,7 @@ from voxlate.base.options.table import field_types
 from voxlate.science.diffusion.noise import Noise
 from voxlate.science.diffusion.sample import SamplerSettings
 from voxlate.science.methods.method import Method, networks_in
-from voxlate.synthesis.facts import Facts
+from voxlate.synthesis.facts import ModelFacts
 from voxlate.synthesis.network import Calls, NoiseOf
 from voxlate.synthesis.options import SynthKeys
 from voxlate.synthesis.patch import Patch
@@ -29,7 +29,7 @@ from voxlate.synthesis.progress import no_report
 from voxlate.training import recipe as recipes
 from voxlate.training.batches.batches import collate
 from voxlate.training.batches.patches import batch_of
-from voxlate.training.facts import facts_of, options_of, synth_facts
+from voxlate.training.facts import model_facts, options_of, synth_facts
 from voxlate.training.precision import of_synthesis
 from voxlate.training.recipe import Recipe, Synthesis, check_synthesis, from_dict, stage_recipe
 from voxlate.training.recipe.checks import HOW_TO_SAMPLE
@@ -88,14 +88,14 @@ class TorchNetwork:
         windows = 1 if synth.windows is None else len(synth.windows.slices(depth))
         return synth.evaluations * windows * (2 if synth.mirror else 1)
 
-    def mean(self) -> "tuple[Facts, TorchNetwork] | None":
+    def mean(self) -> "tuple[ModelFacts, TorchNetwork] | None":
         """The predictor whose residual is sampled; None where there is none."""
         stage = self.recipe.task.mean_stage
         if stage is None:
             return None
         recipe = stage_recipe(self.recipe, stage)
         network = replace(self, method=self.method.predictor, recipe=recipe)
-        return facts_of(recipe, self.header), network
+        return model_facts(recipe, self.header), network
 
     @property
     def precision(self) -> Precision:
@@ -118,8 +118,8 @@ class TorchNetwork:
         return software()
 
     def with_options(
-        self, facts: Facts, allow_code: bool, changes: Mapping[str, Any]
-    ) -> "tuple[Facts, TorchNetwork]":
+        self, facts: ModelFacts, allow_code: bool, changes: Mapping[str, Any]
+    ) -> "tuple[ModelFacts, TorchNetwork]":
         """The model with other keys of synth (see `Model.with_options`); None keeps the recipe's value."""
         kinds = field_types(SynthKeys)
         stated = {}
@@ -144,7 +144,9 @@ class TorchNetwork:
             _refuse_noise(chosen, "sharpness 0")
         return changed
 
-    def like(self, facts: Facts, recipe: str, allow_code: bool) -> "tuple[Facts, TorchNetwork]":
+    def like(
+        self, facts: ModelFacts, recipe: str, allow_code: bool
+    ) -> "tuple[ModelFacts, TorchNetwork]":
         """The model with the synth table of another recipe, which may differ from its own in that part only."""
         other = recipes.read(recipe, allow_code=allow_code)
         if other.method != self.recipe.method:
@@ -153,7 +155,7 @@ class TorchNetwork:
             )
         return self.with_synth(facts, other.synth)
 
-    def with_synth(self, facts: Facts, synth: Synthesis) -> "tuple[Facts, TorchNetwork]":
+    def with_synth(self, facts: ModelFacts, synth: Synthesis) -> "tuple[ModelFacts, TorchNetwork]":
         """The model with another synth table."""
         recipe = replace(self.recipe, synth=synth)
         check_synthesis(recipe)

@@ -39,7 +39,7 @@ def read_beam(text: str) -> np.ndarray:
     return np.array(values) / length
 
 
-class Frame(NamedTuple):
+class BeamAxes(NamedTuple):
     """Axes of a beam in RAS: two across it and its direction, as columns; origin_mm: (0, 0, 0) of it in RAS."""
 
     axes: np.ndarray
@@ -54,18 +54,18 @@ class Frame(NamedTuple):
         return points @ self.axes.T + self.origin_mm
 
 
-def frame_of(grid: Grid, direction: np.ndarray) -> Frame:
+def frame_of(grid: Grid, direction: np.ndarray) -> BeamAxes:
     """The axes of a beam through the first voxel; where the beam runs along an axis of the grid, so do all of them."""
     unit = grid.affine[:3, :3] / np.linalg.norm(grid.affine[:3, :3], axis=0)
     across = unit[:, int(np.abs(direction @ unit).argmin())]
     across = across - (across @ direction) * direction
     across /= np.linalg.norm(across)
-    return Frame(
+    return BeamAxes(
         np.stack([across, np.cross(direction, across), direction], axis=1), grid.affine[:3, 3]
     )
 
 
-def sides_along(grid: Grid, frame: Frame) -> np.ndarray:
+def sides_along(grid: Grid, frame: BeamAxes) -> np.ndarray:
     """The distances in mm of voxels along the axes of a beam [3]; the least one for an axis that is none of the grid's."""
     spacing = np.array(grid.spacing_mm[::-1])
     along = np.abs(frame.axes.T @ (grid.affine[:3, :3] / spacing))
@@ -73,7 +73,7 @@ def sides_along(grid: Grid, frame: Frame) -> np.ndarray:
 
 
 def rays_over(
-    mask: np.ndarray, grid: Grid, frame: Frame, apart_mm: np.ndarray | float
+    mask: np.ndarray, grid: Grid, frame: BeamAxes, apart_mm: np.ndarray | float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Rays over the box of a mask [D, H, W]: positions along the two axes across, and depths, `apart_mm` (each) apart.
 
@@ -89,13 +89,13 @@ def rays_over(
     return u, v, depth
 
 
-def starts_of(frame: Frame, u: np.ndarray, v: np.ndarray, depth_mm: float) -> np.ndarray:
+def starts_of(frame: BeamAxes, u: np.ndarray, v: np.ndarray, depth_mm: float) -> np.ndarray:
     """The starts (RAS mm, [R, 3]) of rays at all positions along the two axes across a beam, at one depth."""
     across = np.stack(np.meshgrid(u, v, indexing="ij"), axis=-1).reshape(-1, 2)
     return frame.ras(np.column_stack([across, np.full(len(across), depth_mm)]))
 
 
-def before_grid(grid: Grid, frame: Frame) -> float:
+def before_grid(grid: Grid, frame: BeamAxes) -> float:
     """A depth from which all rays of a beam begin outside a grid."""
     corners = np.array([*product(*((-0.5, length - 0.5) for length in grid.shape[::-1]))])
     places = corners @ grid.affine[:3, :3].T + grid.affine[:3, 3]

@@ -22,7 +22,7 @@ from voxlate.clinic.consumers.beams import (
 from voxlate.clinic.consumers.pet import WATER_MU, mu_511
 from voxlate.clinic.consumers.planning import clear_outside
 from voxlate.clinic.consumers.proton import missed_body
-from voxlate.clinic.consumers.tables import Table
+from voxlate.clinic.consumers.tables import HuTable
 from voxlate.clinic.consumers.ultrasound import skull_of, skull_rays
 from voxlate.scans.images.grid import Grid, Volume
 from voxlate.scans.images.mask import BODY_HU, foreground
@@ -37,7 +37,7 @@ FROM = {"left": "90", "right": "270", "front": "0", "back": "180", "vertex": "0,
 def range_errors(
     truth: Volume,
     image: Volume,
-    table: Table,
+    table: HuTable,
     ends: Mapping[str, Volume],
     counted: Bool | None = None,
 ) -> dict[str, float]:

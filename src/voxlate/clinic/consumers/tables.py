@@ -15,7 +15,7 @@ PLAUSIBLE = {-1000.0: (0.0, 0.3), 0.0: (0.9, 1.1), 1000.0: (0.9, 2.2), 3000.0: (
 
 
 @dataclass(frozen=True)
-class Table:
+class HuTable:
     """Values of a column by HU; source: where they are from. Beyond its ends the table is constant."""
 
     column: str
@@ -38,7 +38,7 @@ class Table:
         write_text(path, "\n".join([f"hu,{self.column}", *rows, ""]))
 
 
-def read_table(path: Path, column: str) -> Table:
+def read_table(path: Path, column: str) -> HuTable:
     """A CSV file with the columns hu and `column`; raises BadInput unless HU grow and values never fall."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
@@ -64,7 +64,7 @@ def read_table(path: Path, column: str) -> Table:
             raise BadInput(
                 f"--table {path}: expected hu that grow and {column} that never falls, found {before:g} → {after:g} HU with {low:g} → {high:g}. Sort or fix the rows."
             )
-    table = Table(column, hu, values, str(path.name))
+    table = HuTable(column, hu, values, str(path.name))
     for known, (least, most) in PLAUSIBLE.items():
         relative = float(table(np.full(1, known))[0])
         if not least <= relative <= most:

@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from voxlate.clinic.consumers.tables import Table
+from voxlate.clinic.consumers.tables import HuTable
 
 PHOTO, COHERENT = 2.4507e-5, 8.6239e-4
 PHOTO_POWER, COHERENT_POWER = 3.62, 1.86
@@ -119,7 +119,7 @@ MOST_HU = 3071.0  # of 12 bits; beyond cortical bone the last line goes on
 SOURCE = "Schneider et al. 1996, tissues of ICRU 44 and 46"
 
 
-def default_table(column: str) -> Table:
+def default_table(column: str) -> HuTable:
     """The table HU → column ("rsp" or "electron_density") through air, water and tissues of the head."""
     name = {"rsp": "stopping_power"}.get(column, column)
     hu = [TISSUES[tissue].hu for tissue in KNOTS]
@@ -127,4 +127,4 @@ def default_table(column: str) -> Table:
     slope = (values[-1] - values[-2]) / (hu[-1] - hu[-2])
     hu.append(MOST_HU)
     values.append(values[-1] + slope * (MOST_HU - hu[-2]))
-    return Table(column, tuple(hu), tuple(values), SOURCE)
+    return HuTable(column, tuple(hu), tuple(values), SOURCE)

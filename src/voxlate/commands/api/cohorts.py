@@ -16,9 +16,9 @@ from voxlate.commands.api.entry import (
     Aside,
     Command,
     Everything,
-    Left,
     Out,
     Place,
+    Undone,
     function,
 )
 from voxlate.commands.api.progress import Reporter
@@ -220,9 +220,9 @@ def _prepared_lines(
         yield f"{plural(len(done.cases), 'case')} in {done.folder}. {following}"
     except BadInput as error:
         yield Message("", "note", f"no training can be planned: {error}")
-    yield from map(Left, done.provenance["unread"])
+    yield from map(Undone, done.provenance["unread"])
     if not is_sound:
-        yield Left()
+        yield Undone()
 
 
 def _survey_lines(found: "Survey", most: int | None) -> Iterator[Any]:
@@ -240,7 +240,7 @@ def _survey_lines(found: "Survey", most: int | None) -> Iterator[Any]:
         yield Aside(f"The grid of each case is that of its {found.preparation.fixed}.")
     yield from found.lost
     yield Aside("Outliers, copies and registration were not checked: prepare --out does that.")
-    yield from map(Left, [*found.found.unread, *found.problems])
+    yield from map(Undone, [*found.found.unread, *found.problems])
 
 
 def _found_lines(found: "CohortFiles") -> Iterator[Aside]:
@@ -254,7 +254,7 @@ def _manifest_lines(found: "CohortFiles") -> Iterator[Any]:
     yield from _found_lines(found)
     count = plural(len(found.cases), "case")
     yield f"{count}. Correct the table; prepare reads COHORT/cases.csv."
-    yield from map(Left, found.unread)
+    yield from map(Undone, found.unread)
 
 
 @Command(

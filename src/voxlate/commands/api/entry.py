@@ -66,7 +66,7 @@ class Aside:
 
 
 @dataclass(frozen=True)
-class Left:
+class Undone:
     """A missing or untrusted result: the exit code is 3. sentence: "" prints nothing."""
 
     sentence: str = ""

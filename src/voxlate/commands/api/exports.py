@@ -19,7 +19,7 @@ from voxlate.clinic.options.share import (
     PushOptions,
     ServeOptions,
 )
-from voxlate.commands.api.entry import RUNS, Argument, Command, Left, Place, Run, function
+from voxlate.commands.api.entry import RUNS, Argument, Command, Place, Run, Undone, function
 from voxlate.commands.api.progress import Reporter
 from voxlate.training.starters.names import is_starter
 
@@ -135,12 +135,12 @@ def _export_lines(done: Any, dicom: Path | None, out: Path | None) -> Iterator[A
     if isinstance(done, Exported):
         for said in done.messages:
             refused = said.grade == "do not trust"
-            yield Left(f"left out {said.text}") if refused else said
+            yield Undone(f"left out {said.text}") if refused else said
         yield f"{done.summary} in {dicom}: derived, synthetic, not for diagnosis."
     elif isinstance(done, Converted):
         yield from done.messages
         yield f"{plural(len(done.folders), 'case')} for {done.consumer} in {out}: research use only."
-        yield from (Left(f"left out {case}: {why}") for case, why in done.left_out.items())
+        yield from (Undone(f"left out {case}: {why}") for case, why in done.left_out.items())
     else:
         yield f"{done.facts.title} in {out}: at most {done.graph.largest_loss:.2g} network units from torch on its self-test."
         scans = scans_to_give(done.facts.data, done.facts.completes)

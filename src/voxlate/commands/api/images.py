@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from voxlate.base.errors import BadInput, as_list, first_of, plural
-from voxlate.base.messages import Message, message, worst_grade
+from voxlate.base.messages import Message, message, verdict_of, worst_grade
 from voxlate.base.options.option import AllowCode, Device
 from voxlate.base.options.table import field_types
-from voxlate.commands.api.entry import RUN, Argument, Command, Left, Out, Place, Run, function
+from voxlate.commands.api.entry import RUN, Argument, Command, Out, Place, Run, Undone, function
 from voxlate.commands.api.progress import Reporter
 from voxlate.synthesis.options import ANSWER, CheckOptions, SynthOptions
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from voxlate.evaluation.options.calibrate import CalibrateOptions
     from voxlate.synthesis.model import Model
-    from voxlate.synthesis.scans import Scans
+    from voxlate.synthesis.scans import CaseScans
     from voxlate.synthesis.selection import Selection
 
 VERDICTS = ("do not trust", "caution", "fits")
@@ -189,9 +189,9 @@ def _synth_lines(done: Syntheses, run: Any, out: Path, options: SynthOptions) ->
     yield f"{plural(len(done.cases), 'case')} in {out}.{following}"
     for scoring in after[1:]:  # true scans exist of complete cases alone
         yield f"To score the model on complete cases:  voxlate {scoring}"
-    yield from (Left(f"left out {why}") for why in done.left_out.values())
+    yield from (Undone(f"left out {why}") for why in done.left_out.values())
     if "do not trust" in map(worst_grade, done.warnings.values()):
-        yield Left()
+        yield Undone()
 
 
 def _recipe_keys() -> Collection[str]:
@@ -376,9 +376,9 @@ class Checks:
 
 def _check_lines(found: Checks) -> Iterator[Any]:
     yield from found.lines
-    yield from (Left(f"left out {why}") for why in found.left_out.values())
+    yield from (Undone(f"left out {why}") for why in found.left_out.values())
     if any(case.verdict == "do not trust" for case in found.cases):
-        yield Left()
+        yield Undone()
 
 
 @Command(
@@ -408,7 +408,7 @@ def check(run: Runs, inputs: Inputs, *, options: CheckOptions, progress: Reporte
         ['fits']
     """
     from voxlate.scans.formats.archive import apart
-    from voxlate.synthesis.scans import Scans
+    from voxlate.synthesis.scans import CaseScans
     from voxlate.synthesis.selection import Selection, select
 
     if isinstance(inputs, Mapping) and not all(
@@ -416,7 +416,7 @@ def check(run: Runs, inputs: Inputs, *, options: CheckOptions, progress: Reporte
     ):
         ignored = options.missing or ()
         files = {name: scan for name, scan in inputs.items() if name not in ignored}
-        return _checks(Selection(open_model(run, options), [Scans("case", files)]), progress)
+        return _checks(Selection(open_model(run, options), [CaseScans("case", files)]), progress)
     runs, texts = _runs_and_texts(run, inputs, Path())
     model, asked = open_model(runs, options), SynthOptions(**vars(options))
     with apart(Path(texts[0])) as (folder, in_place):
@@ -444,18 +444,16 @@ def _checks(selected: "Selection", progress: Reporter) -> Checks:
     return Checks(cases, {**selected.lacking, **left_out})
 
 
-def check_case(model: "Model", scans: "Scans") -> CheckedCase:
+def check_case(model: "Model", scans: "CaseScans") -> CheckedCase:
     """A case as a model would take it."""
     checked = model.check(scans.files, scans.case)
     messages = [*scans.notes, *checked.messages, *model.missing_checks]
-    grade = worst_grade(messages)
-    verdict = "fits" if grade in (None, "note") else str(grade)
     inputs = checked.inputs
     files = {}
     for name, grid in inputs.grids.items():
         unit = inputs.prepared.header.units.get(name, "")
         files[name] = {"file": str(inputs.files[name]), "grid": f"{grid}", "unit": unit}
-    return CheckedCase(scans.case, verdict, files, checked.targets, messages)
+    return CheckedCase(scans.case, verdict_of(messages), files, checked.targets, messages)
 
 
 def _runs_and_texts(run: Any, inputs: Any, out: Path) -> tuple[Any, list[str]]:

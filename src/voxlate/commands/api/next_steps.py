@@ -22,10 +22,10 @@ HELD_OUT = ("val", "test")
 
 def after_prepare(prepared: Path) -> str:
     """The training of a prepared cohort; raises BadInput if none can be planned."""
-    from voxlate.training.planning.facts import facts_of
+    from voxlate.training.planning.facts import cohort_facts
     from voxlate.training.planning.roles import refuse_maps, roles_of
 
-    facts = facts_of(open_cohort(prepared))
+    facts = cohort_facts(open_cohort(prepared))
     refuse_maps(facts)
     roles_of(facts)
     return f"train auto --data {quote_path(prepared)} --out RUN"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from voxlate.base.errors import BadInput
 from voxlate.base.messages import Message, message
 from voxlate.base.options.option import MAIN, PYTHON, Option
-from voxlate.commands.api.entry import Argument, Command, Everything, Left, Place
+from voxlate.commands.api.entry import Argument, Command, Everything, Place, Undone
 from voxlate.commands.api.progress import Reporter
 from voxlate.evaluation.options.evaluate import CompareOptions, EvaluateOptions
 
@@ -42,14 +42,14 @@ def _evaluation_lines(
     if as_json and (trained := training_note(scores)):  # tables have it in their caption
         yield message("trained-on", trained)
     faults = truth_messages(scores)
-    yield from faults if options.any_truth else map(Left, map(str, faults))
+    yield from faults if options.any_truth else map(Undone, map(str, faults))
     yield scores.table() if everything else scores.short_table()
     if summary and (everything or options.missing == "all"):
         yield summary.table()
     yield colour_lines(scores.verdicts)
     for case, why in scores.header["not_synthesised"].items():
-        yield Left(f"not scored: {case} ({why})")
-    yield from (Left(f"left out {why}") for why in (summary.failed.values() if summary else ()))
+        yield Undone(f"not scored: {case} ({why})")
+    yield from (Undone(f"left out {why}") for why in (summary.failed.values() if summary else ()))
 
 
 def _assumptions(done: Evaluation, options: EvaluateOptions) -> Iterator[Message]:

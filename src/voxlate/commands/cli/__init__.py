@@ -19,7 +19,7 @@ def _wait_as_the_load_asks() -> None:
     this when torch is imported; a value that the user gave stays. The load average looks a minute back, to commands
     that have ended: where it is high, a look at the cores decides.
     """
-    if "OMP_WAIT_POLICY" not in os.environ and machine.load() > BUSY_CORES:
+    if "OMP_WAIT_POLICY" not in os.environ and machine.load_average() > BUSY_CORES:
         import psutil
 
         if psutil.cpu_percent(LOOK_SECONDS) / 100 * (os.cpu_count() or 1) > BUSY_CORES:

@@ -21,7 +21,7 @@ from voxlate.base.options.option import (
 )
 from voxlate.base.options.table import text_type
 from voxlate.commands.api.console import err, main_process, say
-from voxlate.commands.api.entry import Aside, Command, Left, option_in, plain
+from voxlate.commands.api.entry import Aside, Command, Undone, option_in, plain
 from voxlate.commands.api.progress import Reporter
 from voxlate.commands.cli.app import SuggestingCommand, app, end
 from voxlate.commands.cli.messages import keep_messages
@@ -113,9 +113,9 @@ def _run(command: Command, given: dict[str, Any]) -> None:
     for line in shown if not as_json else ():
         if isinstance(line, Aside):
             say(line.line, err, line.style)
-        elif not isinstance(line, Left | Message):
+        elif not isinstance(line, Undone | Message):
             say(line)
-    end(line.sentence for line in shown if isinstance(line, Left))
+    end(line.sentence for line in shown if isinstance(line, Undone))
 
 
 def _for_typer(parameter: inspect.Parameter) -> inspect.Parameter:

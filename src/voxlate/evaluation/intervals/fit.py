@@ -23,8 +23,8 @@ from voxlate.evaluation.intervals.widths import LEAST_DIVISOR, SETTINGS, Widths,
 from voxlate.scans.images.regions import BODY
 from voxlate.synthesis.calibration import (
     COVERAGE_LEVELS,
-    Comparison,
     IntervalMethod,
+    MethodResult,
     Target,
     group_factors,
     interval,
@@ -118,7 +118,7 @@ class _Candidate:
             low, high = interval(case.image, scale * distances, self.ends, self.shifted)
             yield case, high - low
 
-    def compare(self, scale: float, regions: Mapping[str, str]) -> Comparison:
+    def compare(self, scale: float, regions: Mapping[str, str]) -> MethodResult:
         """The results with this scale: the mean width, and the coverage in the body and in each region."""
         means = []
         for case, widths in self.widths(scale):
@@ -134,7 +134,7 @@ class _Candidate:
                 inside = 1 - shares_outside(scores, scale)
                 coverage[region] = (float(inside.mean()), *mean_interval(inside))
                 least = float(inside.min()) if region == BODY else least
-        return Comparison(scale, float(np.mean(of_patients)), coverage, least)
+        return MethodResult(scale, float(np.mean(of_patients)), coverage, least)
 
 
 def fit(
@@ -168,7 +168,7 @@ def fit(
         return _learn(method, shown, borders, alpha, seed)
 
     candidates = _candidates(cases, learn, seed, ends)
-    compared = dict[str, Comparison]()
+    compared = dict[str, MethodResult]()
     kept = _shown_borders(cases, borders)
     factors = dict[str, tuple[float, ...]]()
     for method, candidate in candidates.items():

@@ -7,12 +7,12 @@ from statistics import median
 from voxlate.base.errors import first_of
 from voxlate.base.groups import grouped
 from voxlate.scans.cases.align import Registered
-from voxlate.scans.cases.prepared import Entry
+from voxlate.scans.cases.prepared import CaseEntry
 from voxlate.scans.images.misalignment import NOTHING_IN_COMMON, Misalignment
 from voxlate.scans.images.units import TISSUE_MAPS
 
 
-def registration_lines(cases: Sequence[Entry]) -> dict[str, str]:
+def registration_lines(cases: Sequence[CaseEntry]) -> dict[str, str]:
     """A line on each modality that was registered: the steps kept, and how similar the scans were before and after."""
     by_name = defaultdict[str, dict[str, Registered]](dict)
     for case in cases:
@@ -35,7 +35,7 @@ def registration_lines(cases: Sequence[Entry]) -> dict[str, str]:
     return lines
 
 
-def misalignment_lines(entries: Iterable[Entry]) -> dict[str, str]:
+def misalignment_lines(entries: Iterable[CaseEntry]) -> dict[str, str]:
     """A line on each modality, the farthest first: its misalignment from the scan it was compared with, and in how many cases."""
     by_name = dict[str, dict[str, Misalignment]]()
     have = Counter[str]()

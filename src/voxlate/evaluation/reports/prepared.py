@@ -10,7 +10,7 @@ from voxlate.evaluation.reports.alignment import misalignment_lines, registratio
 from voxlate.evaluation.reports.page import flat, write_report
 from voxlate.evaluation.reports.pictures import evenly, in_a_row, scan_columns
 from voxlate.scans.cases.align import Registered
-from voxlate.scans.cases.prepared import Cohort, Entry, open_cohort
+from voxlate.scans.cases.prepared import CaseEntry, Cohort, open_cohort
 from voxlate.scans.images.misalignment import NOTHING_IN_COMMON, Misalignment
 
 MOST_CASES = 12
@@ -32,7 +32,7 @@ def report_prepared(
     preparation = cohort.preparation
     moved = bool(cohort.provenance.get("resample") or cohort.provenance.get("register"))
     every = cohort.cases
-    cases: Sequence[Entry] = every
+    cases: Sequence[CaseEntry] = every
     known = any(_farthest_mm(entry) is not None for entry in every)
     ordered = "in the order of the list"
     if preparation.register:
@@ -66,19 +66,19 @@ def report_prepared(
     return write_report(context, cohort.folder, out, places)
 
 
-def _similarity(entry: Entry) -> float:
+def _similarity(entry: CaseEntry) -> float:
     """Sort key of the page: the scan that is least similar to the fixed one after registration."""
     after = [registered.after.mutual_information for registered in entry.registered.values()]
     return min(after, default=0.0)
 
 
-def _farthest_mm(entry: Entry) -> float | None:
+def _farthest_mm(entry: CaseEntry) -> float | None:
     """The largest misalignment of a case that was measured; None without any."""
     medians = [estimate.median_mm for estimate in entry.misaligned.values()]
     return max((median for median in medians if median is not None), default=None)
 
 
-def _section(cohort: Cohort, entry: Entry, fixed: str | None, audited: bool) -> dict[str, Any]:
+def _section(cohort: Cohort, entry: CaseEntry, fixed: str | None, audited: bool) -> dict[str, Any]:
     """The pictures of one case, with the misalignment of its scans and the gain of registration."""
     case = cohort.case(entry.case)
     scans = {name: case.volume(name) for name in case.header.units}

@@ -58,7 +58,7 @@ ROUNDED = 2e-3  # a list of cases states volumes to three digits
 
 
 @dataclass(frozen=True)
-class Entry:
+class CaseEntry:
     """One line of cohort.json's list of cases."""
 
     case: FileName
@@ -127,7 +127,7 @@ class Cohort:
     """
 
     folder: Path
-    cases: tuple[Entry, ...]
+    cases: tuple[CaseEntry, ...]
     modalities: tuple[str, ...]
     units: dict[str, str]
     warnings: tuple[Message, ...]
@@ -258,7 +258,7 @@ class Cohort:
         return prepared
 
     @cached_property
-    def _entries(self) -> dict[str, Entry]:
+    def _entries(self) -> dict[str, CaseEntry]:
         return {case.case: case for case in self.cases}
 
     def _check_listed(self, header: CaseHeader, case: str) -> CaseHeader:
@@ -313,7 +313,7 @@ def open_cohort(path: Path | str) -> Cohort:
         )
     value = read_tables(folder)
     record = Record(folder / "cohort.json", "the record of a prepared cohort", "Prepare it again.")
-    written = record.fill(_Written, value)
+    written = record.fill(CohortFile, value)
     cases, modalities = written.cases, set(written.modalities)
     names = {case.case for case in cases}
     record.check(bool(cases) and len(names) == len(cases), "no cases, or one twice")
@@ -360,12 +360,12 @@ class _Provenance(TypedDict):
 
 
 @dataclass(frozen=True)
-class _Written:
+class CohortFile:
     """cohort.json."""
 
     format: Literal["voxlate prepared cohort"]
     version: Literal[4]
-    cases: tuple[Entry, ...]
+    cases: tuple[CaseEntry, ...]
     modalities: tuple[Name, ...]
     units: dict[Name, Unit]
     warnings: tuple[StatedMessage, ...]

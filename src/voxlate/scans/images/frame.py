@@ -25,7 +25,7 @@ SPARE = 2  # voxels beyond the margin, for interpolation
 
 
 @dataclass(frozen=True, eq=False)
-class Frame:
+class BodyFrame:
     """A box of voxels of a scan's grid: first and end along D, H, W, which may be beyond the grid.
 
     held: the part of it that is read of a scan; body: the box of the body.
@@ -77,7 +77,7 @@ class Frame:
         return everywhere / max(1, here) - 1
 
 
-def find_frame(volumes: Sequence[Volume], margin_mm: float) -> Frame:
+def find_frame(volumes: Sequence[Volume], margin_mm: float) -> BodyFrame:
     """The box around the bodies that scans of one grid show, with a margin where they do not end at the last plane.
 
     The same body has the same frame, whatever air lies around it; constant planes at the sides count as no planes.
@@ -92,7 +92,7 @@ def find_frame(volumes: Sequence[Volume], margin_mm: float) -> Frame:
         end = end + margin if end < largest else largest
         ends.append((first, end))
         held.append((max(first, least), min(end, largest)))
-    return Frame(grid, ends, held, body)
+    return BodyFrame(grid, ends, held, body)
 
 
 def _affine(whole: np.ndarray, ends: Ends) -> np.ndarray:

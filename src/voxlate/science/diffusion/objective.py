@@ -69,7 +69,7 @@ class MinSnr:
 
 
 @settings
-class Table:
+class WeightTable:
     """Weights given at some log-SNRs, linear between them and constant beyond."""
 
     kind: Literal["table"] = "table"
@@ -106,7 +106,7 @@ Reduction = Annotated[
     Literal["mask", "all"],
     setting("Voxels over which the loss is averaged: the mask, or all voxels (Cai et al. 2024)."),
 ]
-AnyWeight = Annotated[Uniform | Snr | MinSnr | Table, Field(discriminator="kind")]
+AnyWeight = Annotated[Uniform | Snr | MinSnr | WeightTable, Field(discriminator="kind")]
 
 
 def mean_in_mask(

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from voxlate.base.errors import BadInput
-from voxlate.scans.cases.prepared import Cohort, Entry, OneScan
+from voxlate.scans.cases.prepared import CaseEntry, Cohort, OneScan
 
 
 def with_any_source(cohort: Cohort, scans: Sequence[str], source: str) -> Cohort:
@@ -18,7 +18,7 @@ def with_any_source(cohort: Cohort, scans: Sequence[str], source: str) -> Cohort
     BadInput where the scans are no MR, or of several units, and where no case has any of them or the source.
     """
     unit = _unit_of(cohort, (*scans, source))
-    cases = list[Entry]()
+    cases = list[CaseEntry]()
     scans_of = dict[str, OneScan]()
     for entry in cohort.cases:
         having = (

@@ -14,8 +14,8 @@ from voxlate.training.continuing import training_cohort
 from voxlate.training.job import StepCallback
 from voxlate.training.log_file import lines_of
 from voxlate.training.options import AdaptOptions
-from voxlate.training.planning.facts import Scan, facts_of
-from voxlate.training.planning.probe import Limits, Probe, free_memory
+from voxlate.training.planning.facts import Scan, cohort_facts
+from voxlate.training.planning.probe import Limits, Probe, default_memory_limit
 from voxlate.training.planning.rules import BATCH, STARTED, Tables, average_decay
 from voxlate.training.planning.site import (
     check_held_out,
@@ -110,7 +110,7 @@ def _check_site(
     units = {name: header["units"][other] for name, other in pairs}
     check_held_out(cohort)
     check_units(recipe, units, cohort)
-    scans = facts_of(cohort).scans
+    scans = cohort_facts(cohort).scans
     check_values(recipe, units, scans, cohort.folder)
     for caution in compare_truths(recipe, units, cohort):
         say(caution)
@@ -221,7 +221,7 @@ def _steps(recipe: Recipe, cohort: Cohort, asked: AdaptOptions) -> list[int]:
     lengths = [stage.train.steps for stage in recipe.all_stages]
     if asked.steps is not None:
         return [round(asked.steps * count / lengths[-1]) for count in lengths]
-    probe = Probe(cohort, Limits(asked.minutes, free_memory(asked.device)), asked.device)
+    probe = Probe(cohort, Limits(asked.minutes, default_memory_limit(asked.device)), asked.device)
     whole = 0.0
     for stage, count in enumerate(lengths):
         measured = probe.measure(recipe, stage)

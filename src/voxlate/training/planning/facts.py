@@ -12,7 +12,7 @@ from voxlate.base.errors import BadInput, first_of
 from voxlate.checks.audit import SHOW_ANATOMY
 from voxlate.checks.intensity_checks import check_one_scale
 from voxlate.scans.cases.case_header import FOREGROUND_OF, CaseHeader
-from voxlate.scans.cases.prepared import Cohort, Entry
+from voxlate.scans.cases.prepared import CaseEntry, Cohort
 from voxlate.scans.images.statistics import PERCENTILES, Distribution, Statistics
 
 GREY_LEVELS = 255  # largest value of pictures with 8 bits
@@ -64,7 +64,7 @@ class Scan:
 
 
 @dataclass(frozen=True)
-class Facts:
+class CohortFacts:
     """A prepared cohort in numbers; sizes are along D, H, W.
 
     training: the entries of training cases; box: size in voxels that holds the foreground of 95 % of them; shape: size
@@ -75,7 +75,7 @@ class Facts:
     """
 
     cohort: Cohort
-    training: tuple[Entry, ...]
+    training: tuple[CaseEntry, ...]
     scans: dict[str, Scan]
     spacing_mm: tuple[float, ...]
     shape: tuple[int, ...]
@@ -113,17 +113,17 @@ class Facts:
         lacking = {name: len(self.training) - have[name] for name in self.scans}
         return {name: count for name, count in lacking.items() if count > 0}
 
-    def of_cases_with(self, names: Sequence[str]) -> "Facts":
+    def of_cases_with(self, names: Sequence[str]) -> "CohortFacts":
         """The facts of the training cases alone that have all of these modalities."""
         chosen = tuple(self.with_all(names))
         return self if chosen == self.training else _facts(self.cohort, chosen)
 
-    def with_all(self, names: Iterable[str]) -> list[Entry]:
+    def with_all(self, names: Iterable[str]) -> list[CaseEntry]:
         """The training cases that have all of these modalities."""
         return [entry for entry in self.training if set(names) <= set(entry.present)]
 
 
-def facts_of(cohort: Cohort) -> Facts:
+def cohort_facts(cohort: Cohort) -> CohortFacts:
     """Read the headers and no voxel, so a thousand cases take seconds; raises BadInput for fewer than two patients."""
     training = tuple(entry for entry in cohort.cases if entry.split == "train")
     patients = len({entry.patient for entry in cohort.cases})
@@ -134,14 +134,14 @@ def facts_of(cohort: Cohort) -> Facts:
     return _facts(cohort, training)
 
 
-def _facts(cohort: Cohort, training: tuple[Entry, ...]) -> Facts:
+def _facts(cohort: Cohort, training: tuple[CaseEntry, ...]) -> CohortFacts:
     headers = [cohort.header(entry.case) for entry in training]
     boxes = np.diff([header.mask_box for header in headers])[..., 0]
     shapes = np.array([header.shape for header in headers])
     spacings = np.array([header.spacing_mm for header in headers])
     named = set[str]().union(*(header.statistics for header in headers))
     scans = {name: _scan(name, headers) for name in cohort.modalities if name in named}
-    return Facts(
+    return CohortFacts(
         cohort=cohort,
         training=training,
         scans=scans,
@@ -158,7 +158,7 @@ def _facts(cohort: Cohort, training: tuple[Entry, ...]) -> Facts:
     )
 
 
-def _apart(training: Sequence[Entry], names: Sequence[str]) -> float:
+def _apart(training: Sequence[CaseEntry], names: Sequence[str]) -> float:
     """How far (mm) these scans lie from the fixed one at most: the median over cases."""
     known = (
         [
@@ -212,7 +212,7 @@ def _shape(inside: Distribution) -> list[float]:
     return [(inside.at(percent) - low) / max(high - low, 1e-6) for percent in (5, 25, 50, 75)]
 
 
-def check_scales(facts: Facts, names: Sequence[str], targets: Sequence[str] = ()) -> None:
+def check_scales(facts: CohortFacts, names: Sequence[str], targets: Sequence[str] = ()) -> None:
     """Raise BadInput if one of these modalities is on several scales in the training cases; MR only as a target."""
     headers = [facts.cohort.header(entry.case) for entry in facts.training]
     check_one_scale(headers, targets, facts.cohort.folder)

@@ -15,7 +15,7 @@ from voxlate.training.batches.patches import (
     usable_cases,
 )
 from voxlate.training.batches.windows import check_windows
-from voxlate.training.planning.facts import facts_of
+from voxlate.training.planning.facts import cohort_facts
 from voxlate.training.planning.roles import refuse_maps, roles_of
 from voxlate.training.planning.starters import reason_against, reason_against_training
 from voxlate.training.recipe import Recipe, head_of, read
@@ -150,7 +150,7 @@ def _starters(cohort: Cohort) -> list[Fit]:
     for name in starter_names():
         card = read_card(folder_of(name))
         try:
-            against = reason_against(card, facts_of(cohort))
+            against = reason_against(card, cohort_facts(cohort))
         except BadInput as error:
             against = _reason(str(error))
         why = f"trained on {card.trained_on}; no training needed"
@@ -163,7 +163,7 @@ def _starters(cohort: Cohort) -> list[Fit]:
 def _in_training(card: Card, cohort: Cohort) -> str:
     """Whether a training that is planned without further options may start from a starter."""
     try:
-        facts = facts_of(cohort)
+        facts = cohort_facts(cohort)
         refuse_maps(facts)
         against = reason_against_training(card, facts, roles_of(facts), "both")
     except BadInput as error:

@@ -17,10 +17,10 @@ from voxlate.scans.cohorts.choice import as_names
 from voxlate.training.batches.any_source import with_any_source
 from voxlate.training.options import PlanOptions
 from voxlate.training.planning import rules
-from voxlate.training.planning.facts import Facts, check_scales, facts_of
+from voxlate.training.planning.facts import CohortFacts, check_scales, cohort_facts
 from voxlate.training.planning.pace import SPARE, PaceRecord
 from voxlate.training.planning.plan import Plan
-from voxlate.training.planning.probe import Limits, Probe, free_memory
+from voxlate.training.planning.probe import Limits, Probe, default_memory_limit
 from voxlate.training.planning.race import choose_start
 from voxlate.training.planning.roles import ANY_SOURCE, Roles, refuse_maps, roles_of, roles_of_any
 from voxlate.training.planning.rules import LEAST_STEPS, PREDICTOR, Draft, Size
@@ -74,10 +74,12 @@ def plan_training(
     mode = asked.mode or "both"
     source, target = as_names(asked.source), as_names(asked.target)
     minutes = 60.0 if asked.minutes is None else float(asked.minutes)
-    memory = free_memory(asked.device) if asked.memory_bytes is None else asked.memory_bytes
+    memory = (
+        default_memory_limit(asked.device) if asked.memory_bytes is None else asked.memory_bytes
+    )
     limits = Limits(minutes, memory)
     cohort = open_cohort(data) if fold is None else open_cohort(data).in_fold(fold)
-    facts = facts_of(cohort)
+    facts = cohort_facts(cohort)
     if any_source := as_names(asked.any_source):
         if source:
             raise BadInput(
@@ -85,7 +87,7 @@ def plan_training(
             )
         roles = roles_of_any(facts, any_source, target)
         cohort = with_any_source(cohort, any_source, ANY_SOURCE)
-        facts = facts_of(cohort)
+        facts = cohort_facts(cohort)
     else:
         refuse_maps(facts, source, target)
         roles = roles_of(facts, source, target)
@@ -152,7 +154,11 @@ def plan_training(
 
 
 def _check_settings(
-    facts: Facts, roles: Roles, mode: str | None, settings: Mapping[str, Any], allow_code: bool
+    facts: CohortFacts,
+    roles: Roles,
+    mode: str | None,
+    settings: Mapping[str, Any],
+    allow_code: bool,
 ) -> None:
     """Raise BadInput for settings that fit none of the recipes that may be planned, before a step is timed."""
     # A width that is divisible by most numbers, and patches of the most features.
@@ -173,7 +179,7 @@ def _check_settings(
     raise refused
 
 
-def _check_variation(facts: Facts, roles: Roles) -> None:
+def _check_variation(facts: CohortFacts, roles: Roles) -> None:
     for name in roles.target:
         inside = facts.scans[name].inside
         if inside.at(1) == inside.at(99):

@@ -156,6 +156,6 @@ def _batches(job: Job, steps: int) -> Iterator[Batch]:
     return iter(list(itertools.islice(replace(job, stage=stage).batches(), count)))
 
 
-def free_memory(device: str) -> float:
+def default_memory_limit(device: str) -> float:
     """The default limit of a training's memory in bytes: most of the memory that is free on the device now."""
     return FREE * devices.free_memory(find_device(device))

@@ -6,7 +6,7 @@ from typing import Literal
 
 from voxlate.base.errors import BadInput, first_of, known_name
 from voxlate.scans.images.units import HOUNSFIELD, TISSUE_MAPS
-from voxlate.training.planning.facts import SHOW_ANATOMY, Facts
+from voxlate.training.planning.facts import SHOW_ANATOMY, CohortFacts
 
 # Later modalities take longer to scan, or need contrast agent or radiation, so they are synthesised from earlier ones.
 RISING = (
@@ -45,7 +45,7 @@ class Roles:
     any_source: tuple[str, ...] = ()
 
 
-def roles_of(facts: Facts, source: Sequence[str] = (), target: Sequence[str] = ()) -> Roles:
+def roles_of(facts: CohortFacts, source: Sequence[str] = (), target: Sequence[str] = ()) -> Roles:
     """The roles as asked for, or a guess with its reason; raises BadInput for unknown names and impossible roles."""
     _check_known(facts, (*source, *target), "--source, --target")
     if len(facts.scans) < 2:
@@ -83,7 +83,7 @@ def roles_of(facts: Facts, source: Sequence[str] = (), target: Sequence[str] = (
     )
 
 
-def roles_of_any(facts: Facts, scans: Sequence[str], target: Sequence[str]) -> Roles:
+def roles_of_any(facts: CohortFacts, scans: Sequence[str], target: Sequence[str]) -> Roles:
     """The roles where any of these scans is the source; facts: of the cohort on disk.
 
     Raises BadInput for unknown names, without a target, and where no training case has a scan and the targets.
@@ -110,13 +110,13 @@ def roles_of_any(facts: Facts, scans: Sequence[str], target: Sequence[str]) -> R
     return Roles((ANY_SOURCE,), tuple(target), why, any_source=tuple(scans))
 
 
-def _check_known(facts: Facts, names: Sequence[str], options: str) -> None:
+def _check_known(facts: CohortFacts, names: Sequence[str], options: str) -> None:
     """Raise BadInput for a name that no training case has; options: from which the names are."""
     for name in names:
         known_name(options, "modalities of the cohort", name, facts.scans)
 
 
-def refuse_maps(facts: Facts, source: Sequence[str] = (), target: Sequence[str] = ()) -> None:
+def refuse_maps(facts: CohortFacts, source: Sequence[str] = (), target: Sequence[str] = ()) -> None:
     """Raise BadInput for a cohort of tissue-parameter maps where the user has not named sources and targets."""
     maps = [name for name in facts.scans if name in TISSUE_MAPS]
     if maps and not (source and target):
@@ -125,7 +125,7 @@ def refuse_maps(facts: Facts, source: Sequence[str] = (), target: Sequence[str] 
         )
 
 
-def _rest(facts: Facts, source: Sequence[str], target: Sequence[str]) -> Roles:
+def _rest(facts: CohortFacts, source: Sequence[str], target: Sequence[str]) -> Roles:
     """Sources or targets as asked for; the other side consists of the modalities that most cases have."""
     if source and target:
         return Roles(tuple(source), tuple(target), "as asked for")
@@ -143,7 +143,7 @@ def _rest(facts: Facts, source: Sequence[str], target: Sequence[str]) -> Roles:
     )
 
 
-def _guess(facts: Facts) -> Roles:
+def _guess(facts: CohortFacts) -> Roles:
     maps = [name for name, scan in facts.scans.items() if scan.unit not in SHOW_ANATOMY]
     tomograms = [name for name in facts.scans if name.lower().startswith(HOUNSFIELD)]
     rest = [name for name in facts.scans if name not in maps and name not in tomograms]

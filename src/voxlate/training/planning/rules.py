@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from voxlate.base.errors import plural
 from voxlate.synthesis.facts import CUBIC
-from voxlate.training.planning.facts import AIR_RANGE_HU, GREY_LEVELS, Facts, Scan
+from voxlate.training.planning.facts import AIR_RANGE_HU, GREY_LEVELS, CohortFacts, Scan
 from voxlate.training.planning.roles import Roles
 
 Tables = dict[str, Any]
@@ -159,7 +159,7 @@ class Draft:
     training after a race, from which it goes on.
     """
 
-    facts: Facts
+    facts: CohortFacts
     roles: Roles
     size: Size
     steps: int
@@ -201,7 +201,7 @@ class Draft:
 
 
 def first_stage(
-    facts: Facts, roles: Roles, size: Size, steps: int, mean_alone: bool = False
+    facts: CohortFacts, roles: Roles, size: Size, steps: int, mean_alone: bool = False
 ) -> Draft:
     """The first stage of every plan, which is a whole recipe: a regression, or cycles if there are no pairs."""
     draft = Draft(facts, roles, size, steps, mean_alone)
@@ -255,18 +255,18 @@ def choose_data(draft: Draft) -> None:
         why["data.stack"] = f"{away}; {method} takes single slices"
 
 
-def takes_planes(facts: Facts) -> bool:
+def takes_planes(facts: CohortFacts) -> bool:
     """Whether voxels are nearly cubic, and each plane of a case has enough slices."""
     shortest = min(min(case.shape) for case in facts.training)
     return _side_ratio(facts) <= CUBIC and shortest >= DEEP
 
 
-def _side_ratio(facts: Facts) -> float:
+def _side_ratio(facts: CohortFacts) -> float:
     """The largest ratio of the sides of a training case's voxels."""
     return max(max(case.spacing_mm) / min(case.spacing_mm) for case in facts.training)
 
 
-def patch_sides(facts: Facts, stem: int) -> list[int]:
+def patch_sides(facts: CohortFacts, stem: int) -> list[int]:
     """Height and width of a patch: of the bodies' box with a margin; without a frame of slices, unless the box is much smaller."""
     slices = facts.shape[1:]
     if facts.framed:
@@ -283,13 +283,13 @@ def patch_sides(facts: Facts, stem: int) -> list[int]:
     return sides
 
 
-def is_part(patch: list[int], facts: Facts) -> bool:
+def is_part(patch: list[int], facts: CohortFacts) -> bool:
     """Whether a patch is smaller than what is read of slices: the bodies' box, or without a frame all."""
     _, height, width = facts.box if facts.framed else facts.shape
     return patch[1] < height or patch[2] < width
 
 
-def _reason_for_patch(facts: Facts, patch: list[int]) -> str:
+def _reason_for_patch(facts: CohortFacts, patch: list[int]) -> str:
     why = f"{patch[1]} x {patch[2]} pixels of {facts.pixel_mm:.2g} mm"
     if facts.framed or is_part(patch, facts):
         tall, wide = facts.box[1:]
@@ -301,7 +301,7 @@ def _reason_for_patch(facts: Facts, patch: list[int]) -> str:
     return why
 
 
-def stems(facts: Facts) -> list[int]:
+def stems(facts: CohortFacts) -> list[int]:
     """Patch stems from the one that fits pixels of this size to the coarsest with enough features per side."""
     most_mm = max(FINEST_MM, BLURRED * facts.apart_mm)
     finest = max((stem for stem in STEMS if stem * facts.pixel_mm <= most_mm), default=1)
@@ -309,7 +309,7 @@ def stems(facts: Facts) -> list[int]:
     return [stem for stem in STEMS if finest <= stem <= coarsest]
 
 
-def most_items(facts: Facts, times: int = 1) -> int:
+def most_items(facts: CohortFacts, times: int = 1) -> int:
     """Largest useful number of items, beyond which a training overfits; times: 2 for samples, due to noise."""
     return max(PASSES * facts.patients, LEAST_PASSES) * times * facts.slices
 

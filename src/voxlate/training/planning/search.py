@@ -8,7 +8,7 @@ from math import ceil, inf, log, sqrt
 from voxlate.base.errors import BadInput
 from voxlate.base.messages import Say, message
 from voxlate.training.planning import law, rules
-from voxlate.training.planning.facts import Facts
+from voxlate.training.planning.facts import CohortFacts
 from voxlate.training.planning.pace import SPARE
 from voxlate.training.planning.probe import Probe
 from voxlate.training.planning.roles import Roles
@@ -43,7 +43,7 @@ class Search:
     say: receives a message on each timed network; tried: seconds of a step by size, infinite if it needs too much memory.
     """
 
-    facts: Facts
+    facts: CohortFacts
     roles: Roles
     probe: Probe
     say: Say

@@ -7,7 +7,7 @@ from typing import Any
 
 from voxlate.scans.images.mask import WIDEST_BRAIN_MM
 from voxlate.scans.images.units import unit_of
-from voxlate.training.planning.facts import Facts, Scan
+from voxlate.training.planning.facts import CohortFacts, Scan
 from voxlate.training.planning.pictures import Ends
 from voxlate.training.planning.roles import Roles
 from voxlate.training.planning.rules import Draft, Tables
@@ -64,7 +64,7 @@ def rename(tables: Tables, names: Mapping[str, str]) -> Tables:
     return changed
 
 
-def find_starter(facts: Facts, roles: Roles, mode: str) -> tuple[Starter | None, str]:
+def find_starter(facts: CohortFacts, roles: Roles, mode: str) -> tuple[Starter | None, str]:
     """The starter that fits a cohort and its roles, and the reason for it or against all; "" if none is installed.
 
     mode: of the plan, whose first stage is a regression, as starters are, unless it draws missing images.
@@ -87,7 +87,7 @@ def find_starter(facts: Facts, roles: Roles, mode: str) -> tuple[Starter | None,
     return None, f"random weights: {'; '.join(against)}" if against else ""
 
 
-def reason_against_training(card: Card, facts: Facts, roles: Roles, mode: str) -> str:
+def reason_against_training(card: Card, facts: CohortFacts, roles: Roles, mode: str) -> str:
     """The reason why a plan cannot start from a starter; "" if it can. mode: see find_starter."""
     completes = roles.pairing == "complete"
     if roles.pairing == "unpaired":
@@ -105,7 +105,7 @@ def reason_against_training(card: Card, facts: Facts, roles: Roles, mode: str) -
     return ""
 
 
-def _other_scans(card: Card, facts: Facts) -> str:
+def _other_scans(card: Card, facts: CohortFacts) -> str:
     """The reason why a cohort's bodies or pixels are not those of a starter; "" if they are."""
     stripped = facts.brain or facts.wide_mm < WIDEST_BRAIN_MM
     if stripped != card.stripped:
@@ -117,7 +117,7 @@ def _other_scans(card: Card, facts: Facts) -> str:
     return ""
 
 
-def without_training(facts: Facts, roles: Roles, scans: str) -> str:
+def without_training(facts: CohortFacts, roles: Roles, scans: str) -> str:
     """The command by which a starter synthesises the targets at once; "" if none takes these scans.
 
     scans: their folder in the command.
@@ -133,7 +133,7 @@ def without_training(facts: Facts, roles: Roles, scans: str) -> str:
     return ""
 
 
-def reason_against(card: Card, facts: Facts) -> str:
+def reason_against(card: Card, facts: CohortFacts) -> str:
     """The reason why a starter does not take the scans of a cohort; "" if it takes them."""
     names = dict.fromkeys((*card.source, *card.target))
     missing = [name for name in names if not facts.scans.keys() & {*card.names_of(name)}]
