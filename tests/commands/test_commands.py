@@ -75,28 +75,22 @@ def test_the_time_left_of_a_second_case_begins_anew(capsys, monkeypatch):
             report("slices", done, 10)
             now[0] += 50
     assert capsys.readouterr().err.splitlines()[-1] == "slices 5/10, 0:00:50 left"
-    shown = []
     with Progress() as progress:
         bars = Loops(Bars(progress))
         for done in (0, 10, 2):
             bars("slices", done, 10)
         assert progress.tasks[0].completed == 2
         assert not progress.finished
-        for report in (("cases", 1, 4), ("slices", 3, 12), ("cases", 2, 4)):
+        for report in (("cases", 1, 4), ("slices", 3, 12)):
             bars(*report)
-            shown.append(progress.tasks[0].completed)
-        assert shown == [1, 1.25, 2]
-        assert (len(progress.tasks), progress.tasks[0].total) == (1, 4)
+        assert (progress.tasks[0].completed, progress.tasks[0].total) == (1.25, 4)
 
 
 def test_slices_of_three_planes_count_as_those_of_the_image():
     seen = []
     for plane, own in enumerate((4, 9, 7)):
-        for done in range(1, own + 1):
-            report_part(lambda *found: seen.append(found), plane, 3, 6, done, own)
-    assert {total for _, total in seen} == {6}
-    assert [done for done, _ in seen] == sorted(done for done, _ in seen)
-    assert [seen[end - 1][0] for end in (4, 13, 20)] == [2, 4, 6]
+        report_part(lambda *found: seen.append(found), plane, 3, 6, own, own)
+    assert seen == [(2, 6), (4, 6), (6, 6)]
 
 
 def test_a_recipe_that_is_its_own_base_is_refused(voxlate, tmp_path):

@@ -24,9 +24,10 @@ NESTED = ("scenarios", "cases", "slices")  # each within those before it
 class Loops:
     """Joins loops inside each other to one: the outermost with several parts, and the share of the part inside it."""
 
-    def __init__(self, show: StepCallback):
+    def __init__(self, show: Callable[[str, float, int, str, bool], None]):
         self.show = show
         self.parts = dict[str, tuple[int, int]]()
+        self.last: tuple[str, float] = ("", 0)
 
     def __call__(self, name: str, done: int, total: int, numbers: Any = None) -> None:
         shown: tuple[str, float, int] = (name, done, total)
@@ -40,45 +41,39 @@ class Loops:
                 if total > 1:
                     shown = key, share, total
                 share /= max(total, 1)
-        self.show(*shown, numbers)
+        name, before = self.last
+        self.last = shown[:2]
+        note = "  ".join(f"{key} {value:.3g}" for key, value in (numbers or {}).items())
+        self.show(*shown, note, shown[0] != name or shown[1] < before)
 
 
 class Bars:
-    """One bar for nested loops, and one for each other name."""
+    """One bar, of the loop that reports; is_new: whether that is another one, or begins anew."""
 
     def __init__(self, progress: Any):
         self.progress = progress
-        self.tasks = dict[str, Any]()
+        self.task = progress.add_task("", visible=False, note="")
 
-    def __call__(self, name: str, done: float, total: int, numbers: Any = None) -> None:
-        key = NESTED[0] if name in NESTED else name
-        begin = {"description": name, "total": total, "completed": done}
-        if key not in self.tasks:
-            self.tasks[key] = self.progress.add_task(note="", **begin)
-        task = self.progress.tasks[self.tasks[key]]
-        if task.description != name or done < task.completed:  # another loop or case
-            self.progress.reset(task.id, **begin)
-        self.progress.update(task.id, completed=done, total=total, note=_note(numbers))
+    def __call__(self, name: str, done: float, total: int, note: str, is_new: bool) -> None:
+        now = {"completed": done, "total": total}
+        if is_new:
+            self.progress.reset(self.task, description=name, visible=True, **now)
+        self.progress.update(self.task, note=note, **now)
 
 
 class Lines:
-    """Progress, the time left and the last numbers, as lines that become rarer."""
+    """Progress, the time left and the last numbers, as lines that become rarer; is_new: as for Bars."""
 
     def __init__(self, console: Console):
         self.console = console
-        self.started: dict[str, tuple[float, float]] = {}
-        self.last: dict[str, float] = {}
         self.printed = time.monotonic()
         self.wait = SECONDS
 
-    def __call__(self, name: str, done: float, total: int, numbers: Any = None) -> None:
+    def __call__(self, name: str, done: float, total: int, note: str, is_new: bool) -> None:
         now = time.monotonic()
-        if done < self.last.get(name, 0):
-            del self.started[name]  # the slices of the next case
-        self.last[name] = done
-        start, before = self.started.setdefault(
-            name, (now, done)
-        )  # a resumed run does not begin at 0
+        if is_new:  # a resumed run does not begin at 0
+            self.began = now, done
+        start, before = self.began
         ends = done >= total and now - start >= SECONDS
         if now - self.printed < self.wait and not ends:
             return
@@ -89,7 +84,6 @@ class Lines:
             if before < done < total
             else ""
         )
-        note = _note(numbers)
         say(f"{name} {int(done)}/{total}{left}{'  ' if note else ''}{note}", self.console)
 
 
@@ -174,10 +168,6 @@ def report_to(progress: Feedback) -> Iterator[Reporter]:
             reporter,
             step=lambda name, done, total, numbers=None: step(name, done, total, numbers or {}),
         )
-
-
-def _note(numbers: Mapping[str, float] | None) -> str:
-    return "  ".join(f"{key} {value:.3g}" for key, value in (numbers or {}).items())
 
 
 def _clock(seconds: float) -> str:

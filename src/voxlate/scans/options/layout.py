@@ -9,7 +9,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any
 
-from voxlate.base.errors import BadInput
+from voxlate.base.errors import known_name
 from voxlate.base.options.option import INPUT, Option, bytes_of, options, shipped_tables
 
 # of the environment, which processes that a command starts inherit
@@ -27,10 +27,7 @@ def presets() -> list[str]:
 def check_pattern(pattern: str) -> None:
     """Raise BadInput for a path pattern with an unknown {placeholder}."""
     for name in re.findall(r"\{(\w+)\}", pattern):
-        if name not in PLACEHOLDERS:
-            raise BadInput(
-                f"expected {{patient}}, {{case}}, {{modality}} or {{split}} in '{pattern}', found {{{name}}}. Use these names."
-            )
+        known_name(f"'{pattern}'", "{patient}, {case}, {modality} or {split}", name, PLACEHOLDERS)
 
 
 MAX_VOLUME = Option("Largest scan that is read. Default: 4GB.", panel=INPUT, metavar="SIZE")
