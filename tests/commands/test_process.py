@@ -117,7 +117,7 @@ def test_ctrl_c_ends_a_command_with_one_sentence_and_130(
 def test_waiting_threads_sleep_next_to_other_processes_unless_the_user_says_otherwise(
     voxlate, monkeypatch, load, busy, given, expected
 ):
-    monkeypatch.setattr("voxlate.base.machine.load", lambda: load)
+    monkeypatch.setattr("voxlate.base.machine.load_average", lambda: load)
     monkeypatch.setattr("psutil.cpu_percent", lambda seconds: busy)
     monkeypatch.setenv("OMP_WAIT_POLICY", given or "unset")  # so that it is restored afterwards
     if given is None:

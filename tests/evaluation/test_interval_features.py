@@ -36,7 +36,7 @@ def test_slabs_have_the_features_of_the_whole(monkeypatch):
     whole = voxel_features(image, [source], sd)
     assert whole.shape[-1] == number_of_features(1, 2)
     for voxels in (1, 2 * image[0].size, image.size):
-        monkeypatch.setattr(features, "AT_ONCE", voxels)
+        monkeypatch.setattr(features, "VOXELS_AT_ONCE", voxels)
         slabs = [*features_in_slabs(image, [source], sd)]
         assert len(slabs) == -(-image.size // max(voxels, image[0].size))
         np.testing.assert_array_equal(np.concatenate([part for _, part in slabs]), whole)

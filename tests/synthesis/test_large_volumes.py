@@ -112,7 +112,7 @@ def test_the_estimated_disk_is_what_a_synthesis_takes_at_most(scan, out, tmp_pat
 def test_a_scan_that_needs_more_memory_or_disk_than_there_is_is_refused_before_it_is_read(
     scan, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(slabs, "LEAST", VOXELS)
+    monkeypatch.setattr(slabs, "LEAST_BYTES_IN_FILE", VOXELS)
     recipe = stand_in().facts
     scans = {"t1": scan}
     monkeypatch.setattr(memory, "free_memory", lambda: 2**20)
@@ -126,6 +126,6 @@ def test_a_scan_that_needs_more_memory_or_disk_than_there_is_is_refused_before_i
         pytest.raises(BadInput, match=r"expected 0.0 GB of free disk in .* found 0.0 GB"),
     ):
         check_memory(scans, recipe)
-    monkeypatch.setattr(slabs, "LEAST", 5 * VOXELS)  # a scan of a usual size
+    monkeypatch.setattr(slabs, "LEAST_BYTES_IN_FILE", 5 * VOXELS)  # a scan of a usual size
     monkeypatch.setattr(memory, "free_memory", lambda: 0)
     check_memory(scans, recipe)

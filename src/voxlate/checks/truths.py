@@ -22,7 +22,7 @@ from voxlate.checks.cohort_outliers import finding_messages
 from voxlate.checks.pairs import Pairs, Scans
 from voxlate.checks.quality_checks import slice_numbers
 from voxlate.checks.scan_numbers import FEWEST_SCANS, TINY, numbers_of, odd_scans
-from voxlate.checks.table import Kind, ask, names_of
+from voxlate.checks.table import Kind, ask, first, names_of
 from voxlate.checks.thumbnail import best_flip, coarse, pair_similarity, thumbnails
 from voxlate.scans.images.grid import Grid, Volume, canonical_view
 from voxlate.scans.images.mask import foreground
@@ -40,7 +40,8 @@ PADDED_HU = (
     4095.0,
 )  # values beyond are no tissue and no air; larger metal objects are not in patients
 FEWEST_SLICES = 8  # below, truths are pictures or a few slices
-OTHER_SIZE = 20.0  # times: the field of view of a scan of the same region is less than this apart
+# Times by which the field of view of a truth may be longer than that of its image, and where both have as many voxels.
+OTHER_SIZE, OTHER_VOXELS = 20.0, 1.2
 BRIGHT = 99.5  # percentile of the values of a truth and of its image
 
 
@@ -49,8 +50,8 @@ class Sketch:
     """A truth, its image and a source in few cells [D, H, W] of one grid, with what the truth's voxels show.
 
     image, source: NaN where they do not cover the truth; empty where there are none. spacing_mm: [3] of the
-    truth; cell_mm: [3] of cells; times: [1], by how much
-    the truth's field of view is longer than that of the image; ends: [2], the lowest and the highest value of the truth;
+    truth; cell_mm: [3] of cells; times: [2], by how much the truth's field of view is longer than that of the image, and
+    by how much at most; ends: [2], the lowest and the highest value of the truth;
     stack: the numbers of its slices, in the order of `names_of`.
     """
 
@@ -66,7 +67,7 @@ class Sketch:
     @property
     def has_other_size(self) -> bool:
         """Whether the field of view of the truth is too large or too small for that of its image, as in micrometres."""
-        return _is_other(float(self.times[0]))
+        return _is_other(*self.times.tolist())
 
     @property
     def statistics(self) -> Statistics:
@@ -129,7 +130,7 @@ def sketch_of(
         nothing if source is None else coarse(source)[0],
         np.array(truth.grid.spacing_mm, np.float32),
         np.multiply(truth.grid.spacing_mm, steps).astype(np.float32),
-        np.array([_relative_size(truth.grid, image_grid)], np.float32),
+        np.array(_relative_size(truth.grid, image_grid), np.float32),
         np.array(least_and_most(values), np.float32),
         np.array([stack.get(name, np.nan) for name in names_of("slices")], np.float32),
     )
@@ -137,19 +138,20 @@ def sketch_of(
 
 def has_other_size(truth: Grid, image: Grid) -> bool:
     """Whether the field of view of a truth is too large or too small for that of its image, as in micrometres."""
-    return _is_other(_relative_size(truth, image))
+    return _is_other(*_relative_size(truth, image))
 
 
-def _is_other(times: float) -> bool:
-    return not 1 / OTHER_SIZE < times < OTHER_SIZE
+def _is_other(times: float, most: float) -> bool:
+    return not 1 / most < times < most
 
 
-def _relative_size(truth: Grid, image: Grid) -> float:
-    """How many times as long as that of its image the field of view of a truth is, by the mean sides of slices."""
+def _relative_size(truth: Grid, image: Grid) -> tuple[float, float]:
+    """How many times as long as that of its image the field of view of a truth is, by the mean sides of slices, and how many it may be."""
     sides = [
         np.sqrt(np.prod(np.multiply(grid.shape, grid.spacing_mm)[1:])) for grid in (truth, image)
     ]
-    return float(sides[0] / sides[1])
+    most = OTHER_VOXELS if truth.shape == image.shape else OTHER_SIZE
+    return float(sides[0] / sides[1]), most
 
 
 def judge(
@@ -195,14 +197,14 @@ def judge(
     together = (
         float(norm(np.median([*away.values()], axis=0))) if len(away) >= FEWEST_SCANS else 0.0
     )
-    places = [
-        said.on(label)
-        for label, shift in away.items()
-        if label not in faults
-        for said in ask(
-            "place", {**numbers[label], "apart": float(norm(shift)), "together": together}, name
-        )
-    ]
+    places = list[Message]()
+    for label, shift in away.items():
+        placed = {**numbers[label], "apart": float(norm(shift)), "together": together}
+        row = first("place", placed)
+        if row and row.fault:
+            faults.setdefault(label, Fault(row.fault, row.brief.format_map(placed)))
+        elif label not in faults:
+            places += [said.on(label) for said in ask("place", placed, name)]
     return faults, [*finding_messages(odd, {name: len(truths)}), *stacks, *places]
 
 

@@ -42,9 +42,11 @@ def value_messages(label: str, truth: SketchedTruth) -> list[Message]:
     real, image = truth.sketch.truth, truth.sketch.image
     if truth.unit != "HU" or image.shape != real.shape:
         return []
-    body = np.isfinite(image) & (real > NO_AIR_HU)
+    known = np.isfinite(image)
+    body, air = known & (real > NO_AIR_HU), known & (real < NO_AIR_HU)
     if not body.any():
         return []
+    of_air = float(np.median(image[air])) if air.any() else NO_AIR_HU
     real, image = real[body], image[body]
     true, own = (float(np.ptp(np.percentile(values, (1, 99)))) for values in (real, image))
     numbers = {
@@ -52,6 +54,7 @@ def value_messages(label: str, truth: SketchedTruth) -> list[Message]:
         "likeness": correlation(image, real),
         "span": true,
         "width": own / max(true, 1.0),
+        "air": of_air,
     }
     return [said.on(label) for said in ask("foreign", numbers)]
 
