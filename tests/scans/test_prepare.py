@@ -202,14 +202,17 @@ def test_all_cases_are_resampled_to_a_spacing(tmp_path, save):
     assert cohort.header("a").mask_ml == pytest.approx(4 * 8 * 8 * 4 / 1000)
 
 
-def test_nan_voxels_are_refused_and_leave_no_file(cohort_folder, tmp_path, save):
+def test_nan_voxels_are_refused_and_leave_no_file_while_other_cases_are_prepared(
+    cohort_folder, tmp_path, save
+):
     nib.save(
         nib.Nifti1Image(np.full((8, 6, 4), np.nan), np.eye(4)),
         cohort_folder / "case0/t1.nii.gz",
     )
     with pytest.raises(BadInput):
         prepare(cohort_folder, tmp_path / "out", modalities=["t1", "t2"], workers=1)
-    assert not list((tmp_path / "out").rglob("*.*"))
+    written = {path.stem for path in (tmp_path / "out").rglob("*.*")}
+    assert written == {f"case{number}" for number in range(1, 6)}
 
 
 def test_one_modality_in_two_units_is_refused(tmp_path, save):

@@ -76,6 +76,9 @@ OWN_NAMES = (
 )  # further entries of a cohort's folder
 NO_OPTIONS = ("unread", "left_out", "voxlate")  # of cohort.json's provenance; they may differ
 
+# Cases that fail before any succeeds, after which the others are not tried; cases whose errors are printed.
+HOPELESS, MOST_SENTENCES = 3, 10
+
 
 def prepare(
     root: Path | str,
@@ -285,26 +288,27 @@ def _each(
     """The name of each case and the result of `work` on it, in the order in which they finish.
 
     Without an executor, processes of this machine work, or this process alone where it would be a single one. Raises the
-    first error: at once, or with an executor after all other cases.
+    errors after all other cases; at once where folders cannot be written, or none of the first cases succeeds.
     """
-    failed = {}
+    failed, succeeds = dict[str, Exception](), False
     processes = min(workers or min(cores(), MOST_WORKERS), len(cases))
     of_machine: Executor = LocalExecutor(processes) if processes > 1 else InProcess()
     with closing((executor or of_machine).run(work, cases)) as outcomes:
         for number, outcome in outcomes:
             case = cases[number].case
             if outcome.error is None:
+                succeeds = True
                 yield case, outcome.result
-            elif executor is None or isinstance(outcome.error, CannotWrite):
+                continue
+            failed[case] = outcome.error
+            if isinstance(outcome.error, CannotWrite):
                 raise outcome.error
-            else:
-                failed[case] = outcome.error
+            if not succeeds and len(failed) == min(HOPELESS, len(cases)):
+                raise next(iter(failed.values()))
     if failed:
         sentences = [case_sentence(case, failed[case]) for case in sorted(failed)]
-        if len(cases) == 1:
-            raise BadInput(sentences[0])
         raise BadInput(
-            f"prepare: expected {len(cases)} cases that can be prepared, found {len(failed)} that cannot; the others are prepared. Correct or exclude them, and run the same command again: {' '.join(sentences)}"
+            f"prepare: expected {len(cases)} cases that can be prepared, found {len(failed)} that cannot; the others are prepared. Correct or exclude them (--exclude), and run the same command again: {' '.join(sentences[:MOST_SENTENCES])}"
         )
 
 
