@@ -200,9 +200,9 @@ def list_starters(
     from voxlate.training.starters.card import read_card  # imports NumPy
 
     keys = ("title", "source", "target", "accepts", "bytes", "parameters", "trained_on")
-    cards = {name: read_card(folder_of(name)) for name in names}
     rows = []
-    for name, card in cards.items():
+    for name in names:
+        card = read_card(folder_of(name))
         stated = {key: getattr(card, key) for key in keys}
         rows.append({"name": f"{PREFIX}{name}", **stated, "card": card.lines})
     return rows
