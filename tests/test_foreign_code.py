@@ -258,7 +258,8 @@ def test_nothing_in_the_package_allows_code_by_itself():
     def allows(node):
         if not (isinstance(node, ast.keyword) and node.arg == "allow_code"):
             return False
-        return isinstance(node.value, ast.Constant) and bool(node.value.value)
+        parts = ast.walk(node.value)
+        return any(isinstance(p, ast.Compare) or getattr(p, "value", 0) is True for p in parts)
 
     named = [path for path in files() if "allow_code" in text_of(path)]
     places = {path.as_posix() for path in named if any(map(allows, nodes(path)))}

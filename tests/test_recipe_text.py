@@ -1,6 +1,9 @@
 """Recipes as people write, look for and change them."""
 
+import inspect
 import re
+import subprocess
+import sys
 
 import pytest
 from torch import nn
@@ -10,6 +13,7 @@ from rows import every_row
 from voxlate.base.errors import BadInput
 from voxlate.training import recipe
 from voxlate.training.recipe.text import SMALL, small_variant, table_of_recipes
+from voxlate.training.run import Run
 from voxlate.training.weights import read_header
 
 
@@ -152,34 +156,18 @@ class Small(nn.Module):
         return self.layer(image)
 
 
-def _of_a_script():
-    return type("Small", (Small,), {"__module__": "__main__"})
+def test_code_inside_a_class_or_function_is_refused(prepared, tiny):
+    with pytest.raises(BadInput, match=f"found {__name__}:Small.forward"):
+        package.train(tiny, prepared, "run", changes={"net.kind": Small.forward})
 
 
-def _of_a_function():
-    class Inner(Small):
-        pass
-
-    return Inner
-
-
-@every_row(
-    ("make", "name"),
-    [
-        (_of_a_script, "__main__:Small"),
-        (_of_a_function, f"{__name__}:_of_a_function.<locals>.Inner"),
-    ],
-)
-def test_a_network_that_no_later_command_can_import_is_refused(
-    prepared, tiny, tmp_path, make, name
+def test_a_network_of_a_notebook_is_trained_and_loaded_where_it_is_defined(
+    prepared, tiny, tmp_path
 ):
-    said = f"recipe: expected a class or function that a later command can import, found {name}. Write it into a module, at its top level."
-    with pytest.raises(BadInput, match=re.escape(said)):
-        package.train(tiny, prepared, tmp_path / "run", changes={"net": {"kind": make()}})
-    assert not (tmp_path / "run").exists()
-
-
-def test_a_network_at_the_top_level_of_a_module_is_trained(prepared, tiny, tmp_path):
-    changes = {"net": {"kind": Small}, "train.steps": 1}
-    run = package.train(tiny, prepared, tmp_path / "run", changes=changes, progress=False)
-    assert read_header(run.weights())["recipe"]["net"]["kind"] == f"{__name__}:Small"
+    code = f"import voxlate\nfrom torch import nn\n{inspect.getsource(Small)}\n"
+    run = tmp_path / "run"
+    training = f"{code}voxlate.train(r'{tiny}', r'{prepared}', r'{run}', changes={{'net': {{'kind': Small}}, 'train.steps': 1}})\n"
+    loading = f"import voxlate\nvoxlate.load(r'{run}', allow_code=True)"
+    for cell, ended in ((training, 0), (code + loading, 0), (loading, 1)):
+        assert subprocess.run([sys.executable, "-"], input=cell, text=True).returncode == ended
+    assert read_header(Run(run).weights())["recipe"]["net"]["kind"] == "__main__:Small"

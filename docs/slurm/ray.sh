@@ -4,7 +4,7 @@
 #SBATCH --cpus-per-task=16
 #SBATCH --gpus-per-task=1
 #SBATCH --time=04:00:00
-# prepare, synth, evaluate or calibrate by a Ray cluster of all nodes of the job (voxlate[ray]). A repeated job keeps
+# prepare, train, synth, evaluate or calibrate by a Ray cluster of all nodes of the job (voxlate[ray]). A repeated job keeps
 # finished cases.
 #
 #   sbatch docs/slurm/ray.sh synth run COHORT --out out --split test

@@ -1524,6 +1524,9 @@ def train(
     any_source: Sequence[str] | str = (),
     from_scratch: bool = False,
     device: str = "auto",
+    executor: Literal["local", "ray"] | None = None,
+    workers: int | None = None,
+    address: str | None = None,
 ) -> Run:
     """Train a recipe, or resume or continue a run.
 
@@ -1535,6 +1538,9 @@ def train(
         out: Output folder. Not needed when continuing a run.
         progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
         options: TrainOptions, whose fields, listed below, may also be given by name.
+        executor: Workers: local (processes) or ray.
+        workers: Number of workers.
+        address: Ray cluster: HOST:PORT or auto.
         minutes: Training time of auto (default: 60), or additional time of a finished run (+30).
         memory_bytes: Memory of the training, such as 8GB. Default: most of the free memory.
         mode: Prediction of the model: mean (a regression), both (also a sharp image), or samples (also samples, which show what is uncertain).
@@ -1549,7 +1555,7 @@ def train(
         start: Run, weights, starter:NAME or hf://NAME/REPO from which the network is initialised.
         reuse: Run whose earlier stages are reused if they are identical. One or a list.
         fold: Fifth of the patients that validates; the others train, except the test patients. From 0 to 4.
-        folds: Train so many of the five folds one after another, into OUT/fold0, OUT/fold1, … (cross-validation). From 2 to 5.
+        folds: Train so many of the five folds, into OUT/fold0, OUT/fold1, … (cross-validation). From 2 to 5.
         track: Also send losses and validation scores to MLflow or Weights & Biases.
         allow_code: Import and run the model's own Python code. Default: False.
 

@@ -161,6 +161,7 @@ def test_images_of_the_weights_of_before_are_made_again(voxlate, run, cohort, tm
         ("FOLDER --steps +2", "expected a run to continue, found no provenance.json"),
         ("RECIPE --data P --out O --steps 2000", "--set train.steps=2000"),
         ("RECIPE --out O", "--data: expected a prepared cohort"),
+        ("RECIPE --data P --out O --folds 2 --fold 1", "--folds: expected no --fold with it"),
         ("RECIPE --data P", "--out: expected a folder for the run"),
     ],
 )

@@ -211,7 +211,7 @@ def load_object(name: str) -> Any:
         ) from error
     except AttributeError as error:
         raise BadInput(
-            f"expected '{attribute}' in the module '{module}', found none. Check the name."
+            f"expected '{attribute}' in the module '{module}', found none. Check the name; what a run names in __main__ must be defined in, or imported into, the script or notebook that loads it."
         ) from error
 
 

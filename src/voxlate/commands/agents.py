@@ -219,16 +219,16 @@ def _serve(tools: Tools) -> None:
 
         call = partial(tools.call, asked.name, asked.arguments or {}, Reporter(step))
         answer = None
-        failed = True
         try:
-            answer = await anyio.to_thread.run_sync(call, limiter=one_at_a_time)
-            text = json.dumps(answer)
-            failed = False
+            done = await anyio.to_thread.run_sync(call, limiter=one_at_a_time)
+            text = json.dumps(done)
+            answer = done
         except BadInput as error:
             text = f"{error}"
         except Exception as error:
             text = f"This should not happen: {type(error).__name__}: {error}. Report it."
         content = [types.TextContent(text=text)]
+        failed = answer is None
         return types.CallToolResult(content=content, structured_content=answer, is_error=failed)
 
     async def serve() -> None:

@@ -5,6 +5,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from voxlate.base.options.executors import ExecutorOptions
 from voxlate.base.options.option import (
     CHANGES,
     MAIN,
@@ -67,17 +68,17 @@ class PlanOptions:
     device: Device = "auto"
 
     def changed_options(self, *names: str) -> dict[str, Any]:
-        """The options of these names, by default of all, that differ from their defaults."""
-        values = {field.name: (getattr(self, field.name), field.default) for field in fields(self)}
+        """The options of these names that differ from their defaults."""
+        defaults = {field.name: field.default for field in fields(self)}
         return {
             name: value
-            for name, (value, default) in values.items()
-            if value != default and value not in ([], ()) and (not names or name in names)
+            for name in names
+            if (value := getattr(self, name)) not in (defaults[name], [], ())
         }
 
 
 @options
-class TrainOptions(PlanOptions):
+class TrainOptions(PlanOptions, ExecutorOptions):
     """Options of `voxlate train` and voxlate.train; those of a plan hold for the recipe auto.
     \f
     Example:
@@ -135,7 +136,7 @@ class TrainOptions(PlanOptions):
     folds: Annotated[
         int | None,
         Option(
-            "Train so many of the five folds one after another, into OUT/fold0, OUT/fold1, … (cross-validation).",
+            "Train so many of the five folds, into OUT/fold0, OUT/fold1, … (cross-validation).",
             panel=TRAINING,
             least=2,
             most=5,

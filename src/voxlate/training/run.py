@@ -155,7 +155,7 @@ def begin_run(
     else:
         check_free(run)
     if needed := code_of(wanted["recipe"]):
-        head += f"# Needs code that is no part of voxlate: {', '.join(needed)}. Its models load with --allow-code.\n"
+        head += f"# Needs code that is no part of voxlate: {', '.join(needed)}. Its models load with --allow-code; what is in __main__, only in a script or notebook that defines it.\n"
     write_text(run.recipe, head + tomli_w.dumps(wanted["recipe"]))
     write_json(run.provenance, {**software(), **wanted, **(notes or {})})
     return run

@@ -96,15 +96,12 @@ def starter_for(scan: Path) -> str:
     cards = {name: read_card(folder_of(name)) for name in known}
     single = [name for name, card in cards.items() if len(card.source) == 1]
     stem = location_of(scan).name.split(".")[0].lower()
-    for name in single:
-        card = cards[name]
-        if stem in card.names_of(card.source[0]):
-            return f"{PREFIX}{name}"
     if not single:
         raise BadInput(
             f"--real: expected a starter that takes one scan, found {', '.join(known)}. Name one and its scans: voxlate synth {PREFIX}{known[0]} t1=scan.nii.gz --out OUT"
         )
-    return f"{PREFIX}{single[0]}"
+    fitting = [name for name in single if stem in cards[name].names_of(cards[name].source[0])]
+    return f"{PREFIX}{[*fitting, *single][0]}"
 
 
 def _write_picture(source: Volume, targets: dict[str, Volume], path: Path) -> None:

@@ -2,11 +2,10 @@
 
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -131,13 +130,11 @@ def warn_in_python(said: Message) -> None:
 class Reporter:
     """Where a command reports its progress and its messages.
 
-    step: is called with (name, done, total, numbers); by default bars are drawn on stderr. plan: is called with the
-    reasons of a plan by key, and the folder that has them.
+    step: is called with (name, done, total, numbers); by default bars are drawn on stderr.
     """
 
     step: StepCallback = draw_bars
     say: Say = say_in_python
-    plan: Callable[[Mapping[str, str], Path], None] = lambda *_: None
 
     def count(self, name: str) -> Callable[..., None]:
         """A callback (done, total) of the progress under a name."""

@@ -2,13 +2,16 @@
 
 import re
 import shlex
+import sys
 import time
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from voxlate.base.errors import BadInput
+from voxlate.base.executors.choose import choose_executor
+from voxlate.base.executors.job import Context, InProcess, Work, no_report, run_cases
 from voxlate.base.messages import message
 from voxlate.base.options.option import flag_of, parameters_of
 from voxlate.commands.api.entry import Place, option_in
@@ -26,9 +29,20 @@ from voxlate.training.train import train as train_recipe
 from voxlate.training.weights import runs_of
 
 MINUTES = r"(\d+\.?\d*|\.\d+)"
-MORE = {"steps": r"\+[1-9]\d{0,7}", "minutes": rf"\+{MINUTES}"}
+MORE = {"steps": (r"\+[1-9]\d{0,7}", int), "minutes": (rf"\+{MINUTES}", float)}
 OF_PLAN = ("source", "target", "any_source", "memory_bytes", "mode", "from_scratch")
-OF_RECIPE = ("changes", "start", "reuse", "fold", "folds", "small", *OF_PLAN)
+# Reasons of a plan that are printed.
+DECISIONS = (
+    "data.source",
+    "start_from",
+    "stages",
+    "method",
+    "net.width",
+    "train.steps",
+    "minutes",
+    "by hand",
+)
+OF_RECIPE = ("changes", "start", "reuse", "fold", "folds", "small", "executor", "workers", *OF_PLAN)
 
 
 def train_or_continue(
@@ -41,17 +55,25 @@ def train_or_continue(
     """Train a recipe, its folds or a plan into OUT, or continue a run, which is given without OUT."""
     if out is None and isinstance(recipe, Path | str) and Path(recipe).is_dir():
         return _continue(Path(recipe), None if data is None else Path(data), asked, report)
-    asked = _importable(asked)
-    if asked.folds is None:
-        return _train_new(recipe, data, out, asked, report)
-    if asked.fold is not None:
-        raise BadInput(
-            f"--folds: expected no --fold with it, found {asked.fold}. Give one of the two."
-        )
-    for fold in range(asked.folds):
-        folder = None if out is None else fold_of(out, fold)
-        done = _train_new(recipe, data, folder, replace(asked, fold=fold), report)
-    return done
+    given = (recipe, asked.changes)
+    recipe, changes = named = _with_names(given)
+    # a class that Python gives is the caller's own
+    asked = replace(asked, changes=changes, allow_code=asked.allow_code or named != given)
+    trainings = [(out, asked)]
+    if asked.folds is not None:
+        if asked.fold is not None:
+            raise BadInput(
+                f"--folds: expected no --fold with it, found {asked.fold}. Give one of the two."
+            )
+        trainings = [
+            (out and fold_of(out, fold), replace(asked, fold=fold)) for fold in range(asked.folds)
+        ]
+    executor = choose_executor(asked, asked.device, report.say)
+    job = _Training(
+        recipe, data, report if isinstance(executor, InProcess) else Reporter(no_report)
+    )
+    count = no_report if asked.folds is None else lambda _, *counts: report.step("folds", *counts)
+    return cast(Run, run_cases(executor, job, trainings, count, report.say, Exception)[-1].result)
 
 
 def fold_of(out: Place, fold: int) -> Path:
@@ -59,39 +81,51 @@ def fold_of(out: Place, fold: int) -> Path:
     return Path(out) / f"fold{fold}"
 
 
-def _train_new(
-    recipe: Any,
-    data: Place | None,
-    out: Place | None,
-    asked: TrainOptions,
-    report: Reporter,
-) -> Run:
-    """Train a recipe into a folder, or resume it there."""
-    named = f"{recipe}" if isinstance(recipe, Path | str) else "the recipe"
-    if asked.small:
-        if recipe == AUTO or not isinstance(recipe, Path | str):
+@dataclass(frozen=True)
+class _Training:
+    """The training of a recipe into one or more folders; report: of the process that trains."""
+
+    recipe: Any
+    data: Place | None
+    report: Reporter
+    uses_network: bool = True
+
+    def open(self) -> Work:
+        """The training into one folder."""
+        return self._train
+
+    def _train(self, training: tuple[Place | None, TrainOptions], context: Context) -> Run:
+        """Train the recipe into a folder by its options, or resume it there."""
+        recipe, (out, asked) = self.recipe, training
+        report = replace(self.report, say=context.warn)
+        named = f"{recipe}" if isinstance(recipe, Path | str) else "the recipe"
+        if asked.small:
+            if named in (AUTO, "the recipe"):
+                raise BadInput(
+                    "--small: expected the name or the file of a recipe with a table [small], found another. Drop it."
+                )
+            recipe = recipe_text.small_variant(named)
+        prepared, run = _check_places(named, self.data, out)
+        refused = ("steps",) if recipe == AUTO else ("steps", "minutes", *OF_PLAN)
+        if unfit := [*asked.changed_options(*refused)]:
             raise BadInput(
-                "--small: expected the name or the file of a recipe with a table [small], found another. Drop it."
+                f"{_flag(unfit[0])}: expected a run to train further by --steps or --minutes, or the recipe auto with --minutes and the options of a plan, found {named}. Drop it; the length of another recipe is a key: --set train.steps=2000, say."
             )
-        recipe = recipe_text.small_variant(str(recipe))
-    prepared, run = _check_places(named, data, out, asked)
-    if recipe == AUTO:
-        return _train_planned(prepared, run, asked, report)
-    if of_plan := asked.changed_options(*OF_PLAN):
-        raise BadInput(
-            f"{_flag(next(iter(of_plan)))}: expected the recipe auto, which is planned, found {named}. Drop it."
-        )
-    chosen, head = _read_recipe(recipe, asked)
-    _say_last_stage(chosen, asked, report)
-    return train_recipe(
-        chosen,
-        prepared,
-        run,
-        asked,
-        beginning=Beginning(head),
-        progress=report.step,
-        say=report.say,
-    )
+        with context.turn:  # torch has one state of random numbers in a process
+            if recipe == AUTO:
+                return _train_planned(prepared, run, asked, report)
+            chosen, head = _read_recipe(recipe, asked)
+            _say_last_stage(chosen, asked, report)
+            beginning = Beginning(head)
+            return train_recipe(
+                chosen,
+                prepared,
+                run,
+                asked,
+                beginning=beginning,
+                progress=report.step,
+                say=report.say,
+            )
 
 
 def _flag(name: str) -> str:
@@ -99,41 +133,24 @@ def _flag(name: str) -> str:
     return flag_of(name, option_in(parameters_of(TrainOptions)[name]))
 
 
-def _importable(asked: TrainOptions) -> TrainOptions:
-    """The options with names in place of Python classes among the changes, whose code the caller has allowed so."""
-    named = _with_names(dict(asked.changes or {}))
-    if named == (asked.changes or {}):
-        return asked
-    return replace(asked, changes=named, allow_code=True)
-
-
 def _with_names(value: Any) -> Any:
     """A recipe's value with "module:name" in place of each class or function."""
     if isinstance(value, Mapping):
         return {key: _with_names(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [_with_names(inner) for inner in value]
+        return type(value)(map(_with_names, value))
     if not callable(value):
         return value
     name = f"{value.__module__}:{value.__qualname__}"
-    if value.__module__ == "__main__" or "." in value.__qualname__:
+    if getattr(sys.modules[value.__module__], value.__qualname__, None) is not value:
         raise BadInput(
-            f"recipe: expected a class or function that a later command can import, found {name}. Write it into a module, at its top level."
+            f"recipe: expected a class or function at the top level of a module, script or notebook, found {name}. Define it there."
         )
     return name
 
 
-def _check_places(
-    named: str, data: Place | None, out: Place | None, asked: TrainOptions
-) -> tuple[Path, Path]:
-    """The cohort and the folder that a recipe needs; raises BadInput without them, or if a length is given."""
-    lengths = {"steps": asked.steps, "minutes": None if named == AUTO else asked.minutes}
-    for name, length in lengths.items():
-        if length is not None:
-            number = f"{length}".lstrip("+") if name == "steps" else "2000"
-            raise BadInput(
-                f"--{name}: expected a run's folder to train further, found the recipe {named}, whose length is a key: --set train.steps={number}, say. Write it so, or give the folder."
-            )
+def _check_places(named: str, data: Place | None, out: Place | None) -> tuple[Path, Path]:
+    """The cohort and the folder that a recipe needs; raises BadInput without them."""
     if data is None:
         raise BadInput(
             f"--data: expected a prepared cohort to train {named} on, found none. Add --data PREPARED."
@@ -151,29 +168,25 @@ def _continue(run: Path, data: Path | None, asked: TrainOptions, report: Reporte
         raise BadInput(
             f"{_flag(unfit[0])}: expected a recipe with it, found the run {run}, which keeps its recipe. Drop it, or begin a new run with it from these weights: voxlate train {shlex.quote(str(run / 'recipe.toml'))} --data PREPARED --init {shlex.quote(str(run))} --out NEW."
         )
-    wanted = {
-        name: f"{length}".removesuffix(".0")
-        for name, length in asked.changed_options("steps", "minutes").items()
-    }
+    wanted = asked.changed_options("steps", "minutes")
     if len(wanted) > 1:
-        raise BadInput(
-            f"--steps: expected --steps or --minutes, found both ({', '.join(wanted.values())}). Drop one."
-        )
-    for name, text in wanted.items():
-        if not re.fullmatch(MORE[name], text) or float(text) == 0:
-            digits = "of at most 8 digits, " if name == "steps" else ""
+        raise BadInput("--steps: expected --steps or --minutes, found both. Drop one.")
+    for name, length in wanted.items():
+        form, number = MORE[name]
+        text = f"{length}".removesuffix(".0")
+        if not re.fullmatch(form, text) or float(text) == 0:
             raise BadInput(
-                f"--{name}: expected a number above 0 after a +, {digits}of {name} in addition to those of {run}, found {text}. Write --{name} +30, say."
+                f"--{name}: expected a number above 0 after a +, of at most 8 digits, of {name} in addition to those of {run}, found {text}. Write --{name} +30, say."
             )
+        wanted[name] = number(text)
     return train_further(
         run,
-        steps=int(wanted["steps"]) if "steps" in wanted else None,
-        minutes=float(wanted["minutes"]) if "minutes" in wanted else None,
         data=data,
         device=asked.device,
         allow_code=asked.allow_code,
         progress=report.step,
         say=report.say,
+        **wanted,
     )
 
 
@@ -186,9 +199,7 @@ def _read_recipe(recipe: Any, asked: TrainOptions) -> tuple[Recipe, str]:
         tables = recipe_text.apply_changes(to_dict(recipe), changes)
         return from_dict(tables, "the recipe", allow_code) if changes else recipe, ""
     if isinstance(recipe, Mapping):
-        tables = _with_names(recipe)
-        allow_code = allow_code or tables != recipe
-        return from_dict(recipe_text.values_of(tables, changes), "the recipe", allow_code), ""
+        return from_dict(recipe_text.values_of(recipe, changes), "the recipe", allow_code), ""
     return read(str(recipe), changes, allow_code), head_of(str(recipe))
 
 
@@ -216,7 +227,9 @@ def _train_planned(data: Path, run: Path, asked: TrainOptions, report: Reporter)
             from_scratch=asked.from_scratch
             or any(re.match(r"(stages\.0\.)?net\b", key) for key in changes),
         )
-        report.plan(plan.why, run / "recipe.toml")
+        lines = [f"  {key:11}  {plan.why[key]}" for key in DECISIONS if key in plan.why]
+        text = f"Plan (every key and its reason: {run / 'recipe.toml'}):"
+        report.say(message("plan", "\n".join([text, *lines])))
         return plan
 
     chosen, head, new_plan = plan_once(run, make_plan, asked.device, asked.allow_code)
@@ -249,9 +262,8 @@ def _say_resumed(run: Path, recipe: Recipe, asked: TrainOptions, report: Reporte
     check_same(run, recipe, asked)
     given = [_flag(name) for name in asked.changed_options(*OF_PLAN, "minutes")]
     ignored = [*given, *(f"--set {key}" for key in asked.changes or {})]
-    listed = f"{', '.join(ignored)} change nothing (another --out makes another plan)"
-    unused = f"; {listed}" if ignored else ""
-    text = f"{run / 'recipe.toml'} is resumed as it was planned{unused}."
+    listed = ", ".join(ignored) or "options of a plan"
+    text = f"{run / 'recipe.toml'} is resumed as it was planned; {listed} change nothing (another --out makes another plan)."
     report.say(message("resumed", text))
 
 

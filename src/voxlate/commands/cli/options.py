@@ -27,17 +27,6 @@ from voxlate.commands.cli.app import SuggestingCommand, app, end
 from voxlate.commands.cli.messages import keep_messages
 
 METAVARS = {Path: "PATH", int: "INT", float: "NUMBER", str: "TEXT", bool: ""}
-# Reasons of a plan that are printed without --verbose.
-DECISIONS = (
-    "data.source",
-    "start_from",
-    "stages",
-    "method",
-    "net.width",
-    "train.steps",
-    "minutes",
-    "by hand",
-)
 AS_JSON = Option("Print the result as JSON.", flag="--json", panel=OUTPUT)
 VERBOSE = Option("Print every message.", flag="--verbose -v", panel=OUTPUT)
 
@@ -93,16 +82,9 @@ def _run(command: Command, given: dict[str, Any]) -> None:
     verbose = given.get("verbose", False)
     folder = given.get("out") or given.get("recipe")
 
-    def show_plan(why: Mapping[str, str], place: Path) -> None:
-        """Print the decisions of a plan, or all of its keys, with their reasons."""
-        shown = {key: why[key] for key in why if verbose or key in DECISIONS}
-        say(f"Plan (every key and its reason: {place}):", err)
-        for key, reason in shown.items():
-            say(f"  {key:{max(map(len, shown))}}  {reason}", err)
-
     kept = Path(str(folder)) if command.keeps else None
     with keep_messages(kept, command.name, verbose, command.keeps == "end") as take:
-        arguments = command.arguments(given, Reporter(say=take, plan=show_plan))
+        arguments = command.arguments(given, Reporter(say=take))
         result = command.call(**arguments)
         shown = command.show(result, {**given, **arguments})
         for line in shown:
