@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from voxlate.base.errors import BadInput
+from voxlate.base.executors.job import no_report
 from voxlate.base.messages import Say
 from voxlate.clinic.address import StudyAddress, ae_title, is_dicomweb, node, study_address
 from voxlate.clinic.dicom_out import Exported, export_case
@@ -22,7 +23,6 @@ from voxlate.scans.images.grid import Grid, Volume, same_grid
 from voxlate.synthesis.cohort import synthesise_cases
 from voxlate.synthesis.model import Model
 from voxlate.synthesis.options import SynthOptions
-from voxlate.synthesis.progress import no_report
 from voxlate.synthesis.provenance import provenance_of, source_paths
 from voxlate.synthesis.selection import select
 from voxlate.training.model import load

@@ -15,6 +15,7 @@ from voxlate.base.executors.job import (
     InProcess,
     NamedProgress,
     case_sentence,
+    no_report,
     run_cases,
 )
 from voxlate.base.files import lock
@@ -26,7 +27,7 @@ from voxlate.scans.images.mask import may_show_face
 from voxlate.synthesis.model import Model
 from voxlate.synthesis.options import SynthOptions
 from voxlate.synthesis.output_folder import SHARED_SECONDS, OutputFolder, place_from
-from voxlate.synthesis.progress import no_report, warn_unless_note
+from voxlate.synthesis.progress import warn_unless_note
 from voxlate.synthesis.provenance import OTHER_PATIENT, provenance_of
 from voxlate.synthesis.result import (
     STATES,

@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from voxlate.base.errors import BadInput
+from voxlate.base.executors.job import Progress, no_report
 from voxlate.base.messages import Message, Say, message
 from voxlate.scans.images.grid import Volume
 from voxlate.synthesis.check import Checked
 from voxlate.synthesis.inputs import Scan, was_in_training
 from voxlate.synthesis.model import COST, Model
 from voxlate.synthesis.moments import Moments
-from voxlate.synthesis.progress import PatchProgress, no_report, report_part
+from voxlate.synthesis.progress import report_part
 from voxlate.synthesis.result import Synthesised
 
 SHARED_IF_EQUAL = (
@@ -89,7 +90,7 @@ class Ensemble(Model):
         scans: Mapping[str, Scan] | Scan,
         case: str,
         seed: int,
-        progress: PatchProgress,
+        progress: Progress,
         warn: Say,
         turn: AbstractContextManager[None] | None,
         anyway: bool,

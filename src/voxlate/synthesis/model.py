@@ -29,6 +29,7 @@ import numpy as np
 
 from voxlate.base.arrays import Bool
 from voxlate.base.errors import BadInput, as_list, known_name, plural, system_refusal
+from voxlate.base.executors.job import Progress, no_report
 from voxlate.base.files import SYNTHETIC
 from voxlate.base.hub import address_of
 from voxlate.base.messages import Message, Say, message
@@ -71,12 +72,7 @@ from voxlate.synthesis.intervals import (
 from voxlate.synthesis.network import Network
 from voxlate.synthesis.options import SEED, SynthKeys, SynthOptions
 from voxlate.synthesis.planes import planes_read, sample_planes
-from voxlate.synthesis.progress import (
-    PatchProgress,
-    no_report,
-    progress_function,
-    warn_unless_note,
-)
+from voxlate.synthesis.progress import warn_unless_note
 from voxlate.synthesis.provenance import USED_FOR_CALIBRATION, Table, state_units
 from voxlate.synthesis.result import Synthesised
 
@@ -200,7 +196,7 @@ class Model:
         *,
         case: str = "case",
         seed: int = 0,
-        progress: PatchProgress | bool = no_report,
+        progress: Progress | bool = no_report,
         warn: Say = warn_unless_note,
         turn: AbstractContextManager[None] | None = None,
         anyway: bool = False,
@@ -229,7 +225,8 @@ class Model:
             BadInput: a scan is missing, or scans do not fit together.
             DoNotTrust: the case is graded so, and `anyway` is not set.
         """
-        report = progress_function(progress)
+        # a progress bar for seconds is of no use
+        report = no_report if isinstance(progress, bool) else progress
         _check_call(self, options, seed, anyway, report, warn)
         model = self.with_options(**options) if options else self
         said = list[Message]()
@@ -247,7 +244,7 @@ class Model:
         scans: Mapping[str, Scan] | Scan,
         case: str,
         seed: int,
-        progress: PatchProgress,
+        progress: Progress,
         warn: Say,
         turn: AbstractContextManager[None] | None,
         anyway: bool,
@@ -436,7 +433,7 @@ def predict_case(
     model: Model,
     inputs: CaseInputs,
     seed: int,
-    progress: PatchProgress,
+    progress: Progress,
     unused: Bool | None = None,
 ) -> tuple[dict[str, SynthesisedImage], float]:
     """The images of a case on the network's grid, and the mean number of network evaluations per sample of a slice or patch.

@@ -4,6 +4,7 @@ from dataclasses import replace
 from functools import partial
 
 from voxlate.base.arrays import Bool
+from voxlate.base.executors.job import Progress
 from voxlate.scans.cases.case_header import CaseHeader
 from voxlate.scans.cases.layout import lay_out, reorder_axes
 from voxlate.synthesis.calibration import Prediction
@@ -11,7 +12,7 @@ from voxlate.synthesis.facts import CUBIC, DataFacts, ModelFacts
 from voxlate.synthesis.inputs import CaseInputs
 from voxlate.synthesis.moments import Moments
 from voxlate.synthesis.network import Network
-from voxlate.synthesis.progress import PatchProgress, report_part
+from voxlate.synthesis.progress import report_part
 from voxlate.synthesis.sampling import sample_targets
 
 LEAST_HEIGHT_MM = 60.0  # height of the stack of slices
@@ -22,7 +23,7 @@ def sample_planes(
     network: Network,
     inputs: CaseInputs,
     seed: int,
-    progress: PatchProgress,
+    progress: Progress,
     unused: Bool | None = None,
 ) -> tuple[list[Prediction], float]:
     """The targets of a case as sample_targets gives them; with data.planes the mean of the images from all planes.

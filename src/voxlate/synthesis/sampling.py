@@ -7,6 +7,7 @@ import numpy as np
 
 from voxlate.base.arrays import Bool, Float32
 from voxlate.base.errors import BadInput
+from voxlate.base.executors.job import Progress, no_report
 from voxlate.base.items import BACKGROUND, stable_id
 from voxlate.base.slabs import map_slabs, release
 from voxlate.base.streams import Tile
@@ -29,7 +30,6 @@ from voxlate.synthesis.inputs import CaseInputs
 from voxlate.synthesis.moments import Moments
 from voxlate.synthesis.network import Network, NoiseOf
 from voxlate.synthesis.patch import Patch
-from voxlate.synthesis.progress import PatchProgress, no_report
 
 
 def sample_targets(
@@ -37,7 +37,7 @@ def sample_targets(
     network: Network,
     inputs: CaseInputs,
     seed: int,
-    progress: PatchProgress,
+    progress: Progress,
     unused: Bool | None = None,
 ) -> tuple[list[Prediction], float]:
     """The targets of a case, and evaluations of the network for each sample of a slice or patch.
@@ -97,7 +97,7 @@ def _progress_in_windows(
     facts: ModelFacts,
     network: Network,
     plan: SlicePlan,
-    progress: PatchProgress,
+    progress: Progress,
 ) -> Callable[[int], None]:
     """Turns evaluations of the network into finished slices, where a whole volume is one item; nothing elsewhere."""
     if not facts.synth.in_windows:

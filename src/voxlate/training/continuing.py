@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from voxlate.base.errors import BadInput
+from voxlate.base.executors.job import StepCallback, no_report
 from voxlate.base.files import lock, relative_to
 from voxlate.base.messages import Say, message
 from voxlate.scans.cases.prepared import open_cohort
 from voxlate.training.changes import first_change
-from voxlate.training.job import StepCallback
 from voxlate.training.processes import by_main, processes
 from voxlate.training.recipe import Recipe, from_dict, to_dict, with_tables
 from voxlate.training.recipe.provenance import read_run
@@ -27,7 +27,7 @@ def train_further(
     data: Path | None = None,
     device: str = "auto",
     allow_code: bool = False,
-    progress: StepCallback = lambda *_: None,
+    progress: StepCallback = no_report,
     say: Say = lambda _: None,
 ) -> Run:
     """Train the last stage of a finished run for additional steps; without steps and minutes, resume the run.

@@ -1,7 +1,7 @@
 """The training of one stage on a cohort (its seed, epochs and batches), and what all stages share."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -11,6 +11,7 @@ from accelerate import Accelerator
 from torch.utils.data import DataLoader, Dataset
 
 from voxlate.base.errors import BadInput
+from voxlate.base.executors.job import StepCallback
 from voxlate.base.items import stable_id
 from voxlate.base.machine import begin_reader, cores
 from voxlate.base.messages import Say
@@ -24,9 +25,6 @@ from voxlate.training.run import Run
 # Most readers of a process. A reader draws 14 slices of a synthetic head a second, and an H200 trains on over 80. With MPS,
 # each has its own torch in the memory that the GPU shares.
 READERS = {"cuda": 12, "xpu": 12, "mps": 2}
-
-StepCallback = Callable[[str, int, int, Mapping[str, float]], None]
-"""Called after every step with the stage's name, steps done, steps in all, and the numbers last logged."""
 
 
 class Pace(Protocol):

@@ -16,6 +16,7 @@ from voxlate.base.arrays import Float32
 from voxlate.base.config import fill
 from voxlate.base.devices import find_device, name_of, single_threads
 from voxlate.base.errors import BadInput
+from voxlate.base.executors.job import no_report
 from voxlate.base.options.check import check_value
 from voxlate.base.options.table import field_types
 from voxlate.science.diffusion.noise import Noise
@@ -25,7 +26,6 @@ from voxlate.synthesis.facts import ModelFacts
 from voxlate.synthesis.network import Calls, NoiseOf
 from voxlate.synthesis.options import SynthKeys
 from voxlate.synthesis.patch import Patch
-from voxlate.synthesis.progress import no_report
 from voxlate.training import recipe as recipes
 from voxlate.training.batches.batches import collate
 from voxlate.training.batches.patches import batch_of

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from voxlate.base.errors import BadInput
+from voxlate.base.executors.job import StepCallback, no_report
 from voxlate.base.files import lock, relative_to
 from voxlate.base.items import stable_id
 from voxlate.base.machine import keep_freed_memory
@@ -23,7 +24,7 @@ from voxlate.training.batches.patches import training_cases
 from voxlate.training.batches.windows import check_windows
 from voxlate.training.features import check_features
 from voxlate.training.initial import initial_method
-from voxlate.training.job import Job, Pace, Session, StepCallback
+from voxlate.training.job import Job, Pace, Session
 from voxlate.training.learner import Epochs, Learner
 from voxlate.training.loop import finish, train_stage
 from voxlate.training.messages import check_training, fold_note
@@ -83,7 +84,7 @@ def train(
     options: TrainOptions | None = None,
     *,
     beginning: Beginning = NEW,
-    progress: StepCallback = lambda *_: None,
+    progress: StepCallback = no_report,
     say: Say = lambda _: None,
     **changes: Any,
 ) -> Run:

@@ -18,6 +18,8 @@ Case = TypeVar("Case")
 BUSY = 0.9  # share of time in which a GPU should compute
 Progress = Callable[[int, int], None]
 NamedProgress = Callable[[str, int, int], None]
+StepCallback = Callable[..., None]
+"""Called after every step with the stage's name, steps done, steps in all, and the numbers last logged."""
 
 
 def no_report(*_: object) -> None:

@@ -1,7 +1,6 @@
 """Progress on stderr: bars on a terminal and in notebooks, plain lines in a cluster's log."""
 
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -10,11 +9,12 @@ from typing import Any
 
 from rich.console import Console
 
+from voxlate.base.executors.job import StepCallback
 from voxlate.base.messages import Message, Say, reworded
 from voxlate.base.options.option import in_python
 from voxlate.commands.api.console import err, note, say
+from voxlate.synthesis.progress import warn_unless_note
 
-StepCallback = Callable[..., None]
 SECONDS = 20.0  # to the first plain line; each further one takes GROWTH times as long
 GROWTH, LONGEST_SECONDS = 1.5, 600.0
 NESTED = ("scenarios", "cases", "slices")  # each within those before it
@@ -122,8 +122,7 @@ def say_in_python(said: Message) -> None:
 
 def warn_in_python(said: Message) -> None:
     """Warn as Python does, except of notes, which the images and their provenance contain."""
-    if said.grade != "note":
-        warnings.warn(str(reworded(said, in_python)), stacklevel=4)
+    warn_unless_note(reworded(said, in_python), stacklevel=5)
 
 
 @dataclass(frozen=True)

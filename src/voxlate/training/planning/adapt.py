@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from voxlate.base.errors import BadInput
+from voxlate.base.executors.job import StepCallback, no_report
 from voxlate.base.messages import Say, message
 from voxlate.base.options.option import merge
 from voxlate.scans.cases.case import PROTONS
 from voxlate.scans.cases.prepared import Cohort, open_cohort
 from voxlate.training.changes import first_change
 from voxlate.training.continuing import training_cohort
-from voxlate.training.job import StepCallback
 from voxlate.training.log_file import lines_of
 from voxlate.training.options import AdaptOptions
 from voxlate.training.planning.facts import Scan, cohort_facts
@@ -51,7 +51,7 @@ def adapt(
     out: Path | str,
     options: AdaptOptions | None = None,
     *,
-    progress: StepCallback = lambda *_: None,
+    progress: StepCallback = no_report,
     say: Say = lambda _: None,
     **changes: Any,
 ) -> Run:
