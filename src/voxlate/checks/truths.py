@@ -260,7 +260,8 @@ def _numbers(truth: SketchedTruth, scans: Scans) -> dict[str, float]:
         inside = scan.values[source.body]
         impossible = (inside < PADDED_HU[0]) | (inside > PADDED_HU[1])
         numbers["filled"] = float(impossible.mean()) if inside.size else 0.0
-    bodies = [other.body for other in (source, image) if other is not None]
+    # an image alone may show what no scan does
+    bodies = [other.body for other in (source, image) if other is not None and "source" in scans]
     numbers["cut"] = min((_cut_share(body, scan.body) for body in bodies), default=0.0)
     if image is not None:
         differs = np.diff(sketch.image - sketch.truth)
