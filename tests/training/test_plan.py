@@ -149,7 +149,7 @@ def test_a_plan_never_replaces_a_file(voxlate, prepared, tmp_path):
 
 def test_options_of_a_plan_are_refused_for_a_recipe(voxlate, prepared, tiny, tmp_path):
     answer = voxlate("train", tiny, "--data", prepared, "--out", tmp_path / "run", "--mode", "mean")
-    assert "--mode: expected the recipe auto" in answer.refusal
+    assert "--mode" in answer.refusal
 
 
 def test_one_patient_is_too_few(voxlate, small_head, tmp_path):

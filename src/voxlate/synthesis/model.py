@@ -9,7 +9,8 @@ The path of a scan, in the order in which `synthesise` calls these functions:
 3. Network units: patch.Patch scales slices or patches to [-1, 1], called by sampling.sample_targets for each plane.
 4. Sample: sampling.sample_targets runs the network, and joins patches and samples to predictions; planes.sample_planes
    averages those of several planes.
-5. Physical units: `sample` applies the scale of each target and moves its levels of tissue (contrast.find_contrast) or its bright end (brightness.find_peak).
+5. Physical units: `predict_case` applies the scale of each target and moves its levels of tissue
+   (contrast.find_contrast) or its bright end (brightness.find_peak).
 6. Trust: intervals.case_intervals adds intervals, error bounds and an out-of-distribution map, if calibrated.
 7. Empty slices: empty.empty_slices finds the slices that show no body, which become background.
 8. Output grid: intervals.OutputGrid.images resamples the images to the grid of the scan's file.

@@ -1,4 +1,16 @@
-"""The making of a plan: the roles of modalities, the networks, and the steps that fit in the minutes and the memory."""
+"""The making of a plan: the roles of modalities, the networks, and the steps that fit in the minutes and the memory.
+
+The path of `train auto`, in the order in which these functions are called:
+
+1. Facts: facts.cohort_facts reads sizes, units and intensities of the cohort from its headers.
+2. Roles: roles.roles_of finds the sources and targets, starters.find_starter a starter that fits.
+3. Network: search.Search times steps of candidates (probe.Probe) and takes the one with the least error by law.law;
+   rules turns facts into the settings of each stage, each with its reason.
+4. Race: race.choose_start trains from the starter and from random weights; held-out patients decide.
+5. Plan: plan.Plan keeps recipe, reasons and cost; plan.plan_once writes it into the run.
+6. Training: training.train.train trains each stage by loop.train_stage; pace.Paced corrects its length.
+7. Verdict: training.verdict compares the validation error with that of naive baselines.
+"""
 
 import operator
 from collections.abc import Mapping
@@ -12,7 +24,7 @@ from voxlate.base.devices import find_device
 from voxlate.base.errors import BadInput, plural
 from voxlate.base.messages import Say
 from voxlate.base.options.option import merge
-from voxlate.scans.cases.prepared import open_cohort
+from voxlate.scans.cases.prepared import Cohort, open_cohort
 from voxlate.scans.cohorts.choice import as_names
 from voxlate.training.batches.any_source import with_any_source
 from voxlate.training.options import PlanOptions
@@ -72,30 +84,13 @@ def plan_training(
     """
     asked = merge(PlanOptions, options, changes)
     mode = asked.mode or "both"
-    source, target = as_names(asked.source), as_names(asked.target)
     minutes = 60.0 if asked.minutes is None else float(asked.minutes)
     memory = (
         default_memory_limit(asked.device) if asked.memory_bytes is None else asked.memory_bytes
     )
     limits = Limits(minutes, memory)
     cohort = open_cohort(data) if fold is None else open_cohort(data).in_fold(fold)
-    facts = cohort_facts(cohort)
-    if any_source := as_names(asked.any_source):
-        if source:
-            raise BadInput(
-                f"--source: expected --any-source or --source, found both ({', '.join(source)}). Drop one."
-            )
-        roles = roles_of_any(facts, any_source, target)
-        cohort = with_any_source(cohort, any_source, ANY_SOURCE)
-        facts = cohort_facts(cohort)
-    else:
-        refuse_maps(facts, source, target)
-        roles = roles_of(facts, source, target)
-    _check_variation(facts, roles)
-    names = [*roles.source, *roles.target]
-    if roles.pairing == "pairs":  # cases without a pair are not used
-        facts = facts.of_cases_with(names)
-    check_scales(facts, names, roles.target)
+    cohort, facts, roles = _choose_roles(cohort, asked)
     if settings:
         _check_settings(facts, roles, asked.mode, settings, allow_code)
     probe = Probe(cohort, limits, asked.device)
@@ -105,16 +100,7 @@ def plan_training(
     search = Search(facts, roles, probe, say)
     device = find_device(asked.device)
     if device.type == "cpu":
-        size = Size(WIDTHS[0], rules.stems(facts)[-1], BATCHES[-1])
-        features = size.batch * prod(rules.patch_sides(facts, size.stem)) / size.stem**2
-        fastest = features / FASTEST / torch.get_num_threads()
-        ideal = search.candidate(size, fastest, search.seconds(), 1)
-        _check_epoch(
-            search,
-            ideal,
-            1.0,
-            "on a processor ten times as fast as a usual one; test steps tell what this one needs",
-        )
+        _refuse_hopeless(search)
     if roles.pairing == "pairs" and mode != "mean":
         draft = _plan_samples(search, starter, mode, asked.mode is not None)
     else:
@@ -151,6 +137,43 @@ def plan_training(
         cohort=cohort,
     )
     return planned.change(settings or {}, allow_code)
+
+
+def _choose_roles(cohort: Cohort, asked: PlanOptions) -> tuple[Cohort, CohortFacts, Roles]:
+    """The cohort as it is trained on, its facts, and the roles of its modalities; raises BadInput where they do not fit."""
+    source, target = as_names(asked.source), as_names(asked.target)
+    facts = cohort_facts(cohort)
+    if any_source := as_names(asked.any_source):
+        if source:
+            raise BadInput(
+                f"--source: expected --any-source or --source, found both ({', '.join(source)}). Drop one."
+            )
+        roles = roles_of_any(facts, any_source, target)
+        cohort = with_any_source(cohort, any_source, ANY_SOURCE)
+        facts = cohort_facts(cohort)
+    else:
+        refuse_maps(facts, source, target)
+        roles = roles_of(facts, source, target)
+    _check_variation(facts, roles)
+    names = [*roles.source, *roles.target]
+    if roles.pairing == "pairs":  # cases without a pair are not used
+        facts = facts.of_cases_with(names)
+    check_scales(facts, names, roles.target)
+    return cohort, facts, roles
+
+
+def _refuse_hopeless(search: Search) -> None:
+    """Raise BadInput where no processor trains in the minutes, before a step is timed."""
+    size = Size(WIDTHS[0], rules.stems(search.facts)[-1], BATCHES[-1])
+    features = size.batch * prod(rules.patch_sides(search.facts, size.stem)) / size.stem**2
+    fastest = features / FASTEST / torch.get_num_threads()
+    ideal = search.candidate(size, fastest, search.seconds(), 1)
+    _check_epoch(
+        search,
+        ideal,
+        1.0,
+        "on a processor ten times as fast as a usual one; test steps tell what this one needs",
+    )
 
 
 def _check_settings(
