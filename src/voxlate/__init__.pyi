@@ -1166,7 +1166,7 @@ def evaluate(
         units: Unit of MR: own (of its peak) or network (0 to 255). Default: 'own'.
         ssim_from: Zero of SSIM: low (of the range) or zero. Default: 'low'.
         seed: Seed of crops and run. Default: 0.
-        prepared: Prepared cohort: transforms of scans, and without a run the cases of baselines. Default: that of the run.
+        prepared: Prepared cohort: transforms of scans, and without a run the cases of baselines. Default: that of the run, or the training split of the true scans.
         naive: Run or naive.safetensors. Default: that of OUT.
         run: Run that synthesises the scored images, each modality from the others. One or a list.
         missing: Modalities missing at a time: one (default) or all.

@@ -179,21 +179,6 @@ def test_a_manifest_outside_of_its_scans_and_a_chosen_file_are_part_of_the_next_
 
 
 @pytest.mark.slow
-def test_a_fold_and_the_ensemble_of_folds_name_commands_that_work(
-    voxlate, train, follow, cohort, tmp_path
-):
-    answer = train(options=("--fold", "0"))
-    (made,) = follow(answer)
-    follow(made)
-    shutil.move(tmp_path / "r", tmp_path / "fold0")
-    train(options=("--fold", "1"))
-    made = voxlate(
-        "synth", tmp_path / "fold0", tmp_path / "r", cohort, "--out", tmp_path / "o"
-    ).done()
-    follow(made)
-
-
-@pytest.mark.slow
 def test_calibrate_names_synth_as_it_was_calibrated(
     voxlate, train, follow, cohort, small_head, tmp_path
 ):

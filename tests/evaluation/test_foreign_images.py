@@ -96,7 +96,7 @@ def test_without_a_run_the_baselines_are_learned_from_the_prepared_training_case
     cohort, prepared, tmp_path
 ):
     out = tmp_path / "other"
-    for case in ("case4", "case5"):
+    for case in ("case0", "case5"):
         t2 = read_volume(cohort / case / "t2.nii.gz", "t2")
         write_volume(out / f"{case}_t2.nii.gz", t2)
     plain = evaluate(out, cohort, any_truth=True)
@@ -105,3 +105,10 @@ def test_without_a_run_the_baselines_are_learned_from_the_prepared_training_case
     assert {row.method for row in judged.rows} >= {"synthesis", "mean image", "copy of t1"}
     (verdict,) = judged.verdicts
     assert (verdict.synthesis, verdict.lower_on) == (0, 2)
+    whole = tmp_path / "whole"
+    (whole / "test").mkdir(parents=True)
+    (cohort / "case5").rename(whole / "test" / "case5")
+    cohort.rename(whole / "train")
+    own = evaluate(out, whole)  # of the four training cases one is scored
+    assert own.header["naive_cases"] == {"t2": 3}
+    assert {row.method for row in own.rows} == {row.method for row in judged.rows}

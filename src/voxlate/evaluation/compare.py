@@ -415,8 +415,9 @@ def comparison_tables(document: Document, which: Literal["all", "main"] = "all")
             return
         if all(value["mean"] is None for value in result["methods"].values()):
             return
+        cases = document["modalities"][modality]["cases"]
         for name in names:
-            yield _cell(result, name, metric)
+            yield _cell(result, name, metric, cases)
         if naive:
             yield _naive_cell(naive.get(modality), metric)
 
@@ -434,7 +435,6 @@ def _caption(document: Document) -> Iterator[str]:
             yield f"{name}: {not_held_out(len(cases), scored)}"
     for name, part in parts.items():
         yield f"{range_note(name, part)}; mask: {part['mask']}. {_reachable(document, part['patients'])}."
-    yield from _partial_notes(document)
     for name, part in parts.items():
         orders = ranks(part, document.get("coverage_aim"))
         labels = {key: part["metrics"][key]["label"] for key in orders}
@@ -487,20 +487,8 @@ def _reachable(document: Document, size: int) -> str:
     return f"Tests over {size} patients: no p is below {least_p(size, tests):.2g}{corrected}"
 
 
-def _partial_notes(document: Document) -> Iterator[str]:
-    """Notes on metrics with fewer cases than others."""
-    known = metrics_of(document)
-    for modality, part in document["modalities"].items():
-        fewer = dict[int, list[str]]()
-        for key, result in part["metrics"].items():
-            fewer.setdefault(result.get("cases_used", part["cases"]), []).append(known[key].label)
-        fewer.pop(part["cases"], None)
-        for used, labels in fewer.items():
-            yield f"{modality}: {', '.join(labels)} over {used} of {part['cases']} cases, which all methods with that score have."
-
-
-def _cell(result: Part, name: str, metric: Metric) -> Cell:
-    """The mean of a method, and its difference to the reference with its interval, such as +4.0 (3.1…4.9)."""
+def _cell(result: Part, name: str, metric: Metric, cases: int) -> Cell:
+    """The mean of a method, its difference to the reference with its interval, such as +4.0 (3.1…4.9), and fewer cases."""
     value = result["methods"].get(name)
     below = "=" if result["reference"] == name else ""
     if value and "p_holm" in value:
@@ -510,7 +498,9 @@ def _cell(result: Part, name: str, metric: Metric) -> Cell:
         sign = "+" if value["difference"] >= 0 else ""
         within = f" ({'…'.join(interval)})" if interval else ""
         below = f"{sign}{size}{within}\np {p:.2g}{'*' if p < SIGNIFICANT else ''}"
-    return Cell(metric.mean_text(value), below, result["best"] == name)
+    if (used := result.get("cases_used", cases)) < cases:
+        below += f"\n{used} of {plural(cases, 'case')}"
+    return Cell(metric.mean_text(value), below.lstrip(), result["best"] == name)
 
 
 def _naive_cell(baseline: Part | None, metric: Metric) -> Cell:

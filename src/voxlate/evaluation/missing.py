@@ -71,18 +71,17 @@ class Summary:
 
     def table(self) -> Table:
         """A line for each scenario and modality, and then for each number of missing modalities."""
-        table = Table(title="Mean scores over cases, by missing and by synthesised modality")
         keys = [key for key in METRICS if key in self.frame]
-        for heading in ("missing", "synthesised", "cases", *keys):
-            table.add_column(
-                heading, justify="left" if heading in ("missing", "synthesised") else "right"
-            )
-        for row in self.frame.to_dict("records"):
-            texts = (f"{row[key]:.4g}" for key in keys)
-            table.add_row(row["missing"], row["modality"], f"{row['cases']}", *texts)
-        table.add_section()
-        for number, means in self.by_number().iterrows():
-            table.add_row(f"{number} missing", "all", "", *(f"{means[key]:.4g}" for key in keys))
+        title = "Mean scores over cases, by missing and by synthesised modality"
+        table = Table("missing", "synthesised", "cases", *keys, title=title)
+        means = self.by_number().reset_index()
+        means = means.assign(missing=means["missing"].map("{} missing".format), modality="all")
+        for frame in (self.frame, means.assign(cases="")):
+            for row in frame.to_dict("records"):
+                table.add_row(
+                    *map(str, (row[key] for key in HEAD)), *(f"{row[key]:.4g}" for key in keys)
+                )
+            table.add_section()
         return table
 
     def write(self, path: Path) -> None:

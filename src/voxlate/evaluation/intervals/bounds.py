@@ -1,7 +1,6 @@
 """Bounds of the errors of single cases, by a calibrated run, as lines of text."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +28,13 @@ def bound_lines(folders: Sequence[Path]) -> Iterator[str]:
     provenance = provenance_of(next(folder for folder in folders if folder.name in by_case))
     coverage, units = float(provenance["calibration"]["coverage"]), provenance.get("units", {})
     yield f"Bounds of a case's error, each exceeded with a probability of {1 - coverage:.0%} at most:"
-    if len(by_case) > MOST_CASES:
-        yield from _summary(by_case, units)
-        return
-    for case, bounds in by_case.items():
-        yield "  " + f"{case}: " + "; ".join(_texts(bounds, units))
+    cases = [*by_case]
+    if len(cases) > MOST_CASES:
+        cases.sort(key=lambda case: max(of.get("mae", 0.0) for of in by_case[case].values()))
+        yield f"  of {len(cases)} cases, those with the lowest, the median and the highest MAE:"
+        cases = [cases[place] for place in (0, len(cases) // 2, -1)]
+    for case in cases:
+        yield f"  {case}: {'; '.join(_texts(by_case[case], units))}"
 
 
 def mean_error(widths: Mapping[float, float]) -> float:
@@ -58,17 +59,3 @@ def _texts(bounds: Mapping[str, Mapping[str, float]], units: Mapping[str, str]) 
         ]
         whole = [f"MAE inside the body {_text(values['mae'])}"] if "mae" in values else []
         yield f"{modality} {', '.join([*whole, *regions])} {units.get(modality, '')}".rstrip()
-
-
-def _summary(
-    by_case: Mapping[str, Mapping[str, Mapping[str, float]]], units: Mapping[str, str]
-) -> Iterator[str]:
-    for modality in dict.fromkeys(chain.from_iterable(by_case.values())):
-        of_modality = {case: bounds.get(modality, {}) for case, bounds in by_case.items()}
-        values = {case: bounds["mae"] for case, bounds in of_modality.items() if "mae" in bounds}
-        if values:
-            low, high = min(values, key=values.__getitem__), max(values, key=values.__getitem__)
-            middle = float(np.median(list(values.values())))
-            yield (
-                f"  {modality} MAE inside the body: {_text(values[low])} ({low}) to {_text(values[high])} ({high}), median {_text(middle)} {units.get(modality, '')}".rstrip()
-            )

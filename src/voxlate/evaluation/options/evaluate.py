@@ -169,7 +169,7 @@ class EvaluateOptions(Layout, Sampling, ExecutorOptions):
     prepared: Annotated[
         Path | None,
         Option(
-            "Prepared cohort: transforms of scans, and without a run the cases of baselines. Default: that of the run.",
+            "Prepared cohort: transforms of scans, and without a run the cases of baselines. Default: that of the run, or the training split of the true scans.",
             panel=ADVANCED,
         ),
     ] = None

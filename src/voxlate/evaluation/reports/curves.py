@@ -69,7 +69,6 @@ def plane_chart(curves: Sequence[Sequence[Point]], label: str, ideal: float) -> 
     from matplotlib.ticker import MaxNLocator
 
     chart, axes = _empty_chart(300, right=52)  # room for labels
-    axes.tick_params(axis="y", pad=10)  # the ideal is at the left end
     for number, curve in enumerate(curves):
         colour = f"#0000c{number % 6}"
         xs, ys = [point.x for point in curve], [point.y for point in curve]
@@ -78,10 +77,7 @@ def plane_chart(curves: Sequence[Sequence[Point]], label: str, ideal: float) -> 
             _write_beside(axes, point.label, (point.x, point.y), colour)
     axes.axhline(ideal, color=FAINT, linewidth=1, linestyle=(0, (4, 4)))
     axes.margins(x=0.06, y=0.1)
-    left = axes.get_xlim()[0]
-    axes.plot([left], [ideal], color=FAINT, marker="*", markersize=11, clip_on=False)
-    axes.set_xlim(left=left)
-    _write_beside(axes, f"ideal: {ideal:g}", (left, ideal), FAINT)
+    _write_beside(axes, f"ideal: {ideal:g}", (axes.get_xlim()[0], ideal), FAINT)
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_locator(MaxNLocator(5, steps=STEPS))
     return _svg(chart, axes, label)

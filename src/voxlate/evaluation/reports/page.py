@@ -111,10 +111,9 @@ def _on_training(folder: Path, is_run: bool, places: Mapping[str, str] | None) -
 
 def _on_scores(folder: Path, is_run: bool, scores: Scores) -> Table:
     """The sections on scores, verdicts and the use of images."""
-    if scores.header:
-        judged = scores.verdicts
-    else:
-        judged = read_verdicts(folder / "log.jsonl").get("final", []) if is_run else []
+    judged = scores.verdicts
+    if is_run and not judged:
+        judged = read_verdicts(folder / "log.jsonl").get("final", [])
     warnings = {} if is_run else warnings_of(folder)
     lines = zip(judged, verdict_lines(judged))
     return {
@@ -190,16 +189,15 @@ def _unlike_shipped(text: str) -> str:
     from voxlate.training import recipe as recipes
 
     shipped = dict(flat(recipes.to_dict(recipes.read(name))))
-    changed = []
-    for key, value in flat(_toml(text)):
-        # A shipped recipe with steps 0 has a length in epochs, which a run converts to steps.
-        in_epochs = key.endswith("train.steps") and shipped.get(key) == "0"
-        if value != shipped.get(key) and not in_epochs:
-            changed.append(f"{key} {value} ({shipped.get(key, 'not set')})")
-    if not changed:
-        return ""
-    _, listed = flat(changed)[0]
-    return f"Numbers in this head are of the recipe as shipped ({name}); this run differs in: {listed}."
+    # A shipped recipe with steps 0 has a length in epochs, which a run converts to steps.
+    changed = [
+        f"{key} {value} ({shipped.get(key, 'not set')})"
+        for key, value in flat(_toml(text))
+        if value != shipped.get(key)
+        and not (key.endswith("train.steps") and shipped.get(key) == "0")
+    ]
+    head = f"Numbers in this head are of the recipe as shipped ({name}); this run differs in: "
+    return f"{head}{flat(changed)[0][1]}." if changed else ""
 
 
 def _toml(text: str) -> Table:
@@ -236,11 +234,9 @@ def charts_of(log: Path) -> list[Table]:
 
 def newest_pictures(run: Path) -> list[Path]:
     """The newest pictures in RUN/validation, the last one first."""
-    files = sorted(
-        (run / "validation").glob("*.png"),
-        key=lambda path: (path.stat().st_mtime, path.name),
-    )
-    return list(reversed(files[-MOST_PICTURES:]))
+    files = (run / "validation").glob("*.png")
+    by_time = sorted(files, key=lambda path: (path.stat().st_mtime, path.name), reverse=True)
+    return by_time[:MOST_PICTURES]
 
 
 def flat(value: Any, prefix: str = "") -> list[tuple[str, str]]:

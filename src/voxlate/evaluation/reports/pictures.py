@@ -85,13 +85,12 @@ class CaseImage:
 
 @dataclass(frozen=True)
 class CaseImages:
-    """The images of one case on one grid; warnings: those of synth; expected: a sentence on the error, "" without intervals."""
+    """The images of one case on one grid; sentences: with their grades, the warnings of synth and the expected error."""
 
     case: str
     grid: Grid
     images: Sequence[CaseImage]
-    warnings: Sequence[Message] = ()
-    expected: str = ""
+    sentences: Sequence[tuple[str, str]] = ()
 
     def column(
         self, image: CaseImage, scales: Mapping[str, ColourScale], **words: Any
@@ -155,9 +154,10 @@ def read_case(out: Path, scores: Table, case: str, modality: str) -> CaseImages 
     synthesis = return_to(units.synthesis(image), main.grid)
     truth = None if truth is None else units.truth(truth)
     images += _of_synthesis(synthesis, truth, units, scale, body, files, provenance)
-    warnings = read_messages(provenance)
-    expected = expected_errors(out / case).get(modality, "")
-    return CaseImages(case, main.grid, images, warnings, expected)
+    sentences = [(said.grade, f"{said}") for said in read_messages(provenance)]
+    if expected := expected_errors(out / case).get(modality):
+        sentences.append(("note", expected))
+    return CaseImages(case, main.grid, images, sentences)
 
 
 def _of_synthesis(
@@ -267,25 +267,20 @@ def _sections(modality: str, cases: Sequence[str], methods: Methods, most: int) 
         facts = [modality, str(first.grid)]
         if part:
             facts.append(f"error rank {rank + 1} of {len(ordered)}{extremes.get(rank, '')}")
-        names_by_warning = grouped(
-            (warning, name)
+        names_by_text = grouped(
+            (graded, name)
             for name, one in images.items()
-            for warning in dict.fromkeys(one.warnings)
+            for graded in dict.fromkeys(one.sentences)
         )
         warnings = [
-            (warning.grade, f"{', '.join(names)}: {warning}" if len(methods) > 1 else f"{warning}")
-            for warning, names in names_by_warning.items()
+            (grade, f"{', '.join(names)}: {text}" if len(methods) > 1 else text)
+            for (grade, text), names in names_by_text.items()
         ]
         unit = part["unit"] if part else ""
         of_case = {
             name: dict(tables[name].loc[case]) if case in tables[name].index else {}
             for name in images
         }
-        warnings += [
-            ("note", f"{name}: {one.expected}" if len(methods) > 1 else one.expected)
-            for name, one in images.items()
-            if one.expected
-        ]
         section = {"case": case, "facts": facts, "warnings": warnings}
         if len(methods) == 1:
             (row,) = of_case.values()

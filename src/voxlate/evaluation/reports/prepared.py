@@ -43,8 +43,11 @@ def report_prepared(
         cases = sorted(examined, key=lambda entry: -(_farthest_mm(entry) or 0.0))
         ordered = "from the most to the least out of register"
     chosen = [cases[number] for number in evenly(len(cases), MOST_CASES)]
-    of = f"{len(cases)} examined cases" if len(cases) < len(every) else f"{len(cases)} cases"
-    some = f"{len(chosen)} of {of}, evenly {ordered}. " if len(chosen) < len(every) else ""
+    some = (
+        f"{len(chosen)} of {len(cases)} cases, evenly {ordered}. "
+        if len(chosen) < len(every)
+        else ""
+    )
     sections = []
     for entry in chosen:
         nearest = next((estimate.to for estimate in entry.misaligned.values()), None)
@@ -102,11 +105,10 @@ def _section(cohort: Cohort, entry: CaseEntry, fixed: str | None, audited: bool)
 def _gain(registered: Registered) -> str:
     before = registered.before
     after = registered.after
-    step = "none kept" if registered.kept == "none" else registered.kept
     information = (
         f"mutual information {before.mutual_information:.3f} → {after.mutual_information:.3f}"
     )
-    return f"{step}: {information}, bodies {before.bodies:.2f} → {after.bodies:.2f}"
+    return f"{registered.kept} kept: {information}, bodies {before.bodies:.2f} → {after.bodies:.2f}"
 
 
 def _distance(estimate: Misalignment) -> str:

@@ -369,7 +369,7 @@ def _sketch(truth: Truth, image: Volume) -> SketchedTruth:
         on_truth = _where_covered(truth.alignment, image, mask)
         source = _source_on(truth)
     sketch = sketch_of(scan, on_truth, source, image.grid)
-    return SketchedTruth(item.case.patient or item.case.case, scan.unit, unit, sketch)
+    return SketchedTruth(item.case.patient, scan.unit, unit, sketch)
 
 
 def _source_on(truth: Truth) -> Float32 | None:

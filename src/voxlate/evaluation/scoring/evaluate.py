@@ -54,7 +54,7 @@ from voxlate.evaluation.scoring.own_metrics import (
     score_by,
     without_value,
 )
-from voxlate.evaluation.scoring.regions import masks_of_several
+from voxlate.evaluation.scoring.regions import masks_of_several, read_canonical
 from voxlate.evaluation.scoring.scopes import Cut, Scope, check_pictures, filter_from, scopes_from
 from voxlate.evaluation.scoring.scored_images import (
     Item,
@@ -73,6 +73,7 @@ from voxlate.scans.cohorts.find import find_cohort
 from voxlate.scans.cohorts.slice_lists import require_patients
 from voxlate.scans.cohorts.split import check_known
 from voxlate.scans.formats.io import content_hash, is_there, read_volume
+from voxlate.scans.images.grid import return_to
 from voxlate.scans.images.ranges import Range, range_for
 from voxlate.scans.images.regions import Region, regions_from
 from voxlate.science.nets.lpips import Lpips, load_lpips
@@ -83,6 +84,7 @@ from voxlate.synthesis.provenance import (
     source_paths,
 )
 from voxlate.training.batches.slice_filter import SliceFilter
+from voxlate.training.naive import MOST_CASES, Baselines, Case, fit
 from voxlate.training.recipe.provenance import find_trained, splits_of_training
 from voxlate.training.verdict import SYNTHESIS
 
@@ -116,7 +118,10 @@ def evaluate(
     chosen = _in_split(asked.split, cohort, out) if cases is None else cases
     wanted = {case.case: case for case in cohort if case.case in chosen}
     images = find_items(out, wanted, f"{truth}" + (f", split {asked.split}" if asked.split else ""))
-    items = tuple(add_run_files(images.items, asked.naive, asked.prepared))
+    naive = asked.naive
+    if not (naive or asked.prepared or any(item.provenance for item in images.items)):
+        naive = _learn(cohort, images.items)
+    items = tuple(add_run_files(images.items, naive, asked.prepared))
     for item in items:
         refuse_synthetic([item.case], {item.modality})
     ranges = _ranges(items, asked)
@@ -187,6 +192,27 @@ def _recognised(places: Mapping[str, str]) -> list[Message]:
     label, place = next(iter(places.items()))
     text = f"{plural(len(places), 'image')} of other software: cases and modalities by their paths ({place} is {label})."
     return [message("recognised", text, images=len(places))]
+
+
+def _learn(cohort: Iterable[CaseFiles], items: Sequence[Item]) -> Baselines | None:
+    """The naive baselines by the training cases of a cohort; None without any that has all scored modalities.
+
+    No patient with a scored image counts.
+    """
+    targets, scored = [*items_by_modality(items)], {item.case.patient for item in items}
+    others = (case for case in cohort if case.split == "train" and case.patient not in scored)
+    training = [case.files for case in others if case.files.keys() >= {*targets}][:MOST_CASES]
+    if not training:
+        return None
+
+    def read(files: Mapping[str, Path]) -> Case:
+        """The scans of a case on the grid of its first target."""
+        grid = read_canonical(files[targets[0]], targets[0]).grid
+        return {name: return_to(read_canonical(files[name], name), grid) for name in files}, None
+
+    first, _ = read(training[0])
+    ranges = {name: range_for(one.unit, float(one.data.max())) for name, one in first.items()}
+    return fit(map(read, training), [*ranges], targets, ranges)
 
 
 def _in_split(split: str | None, cases: Iterable[CaseFiles], out: Path) -> set[str]:

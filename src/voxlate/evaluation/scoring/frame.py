@@ -113,10 +113,9 @@ class ScoreFrame:
     @cached_property
     def known(self) -> set[str]:
         """The keys with at least one mean, and those of the user's own metrics."""
-        methods = chain.from_iterable(of.values() for of in self.means.values())
-        entries = chain.from_iterable(of.items() for of in methods)
         own = self.header.get("own_metrics", ())
-        return {key for key, entry in entries if key in own or entry["mean"] is not None}
+        methods = chain.from_iterable(of.values() for of in self.means.values())
+        return {key for of in methods for key in of if key in own or of[key]["mean"] is not None}
 
     @cached_property
     def verdicts(self) -> list[Verdict]:
