@@ -109,7 +109,7 @@ class _Training:
         refused = ("steps",) if recipe == AUTO else ("steps", "minutes", *OF_PLAN)
         if unfit := [*asked.changed_options(*refused)]:
             raise BadInput(
-                f"{_flag(unfit[0])}: expected a run to train further by --steps or --minutes, or the recipe auto with --minutes and the options of a plan, found {named}. Drop it; the length of another recipe is a key: --set train.steps=2000, say."
+                f"{_flag(unfit[0])}: expected the recipe auto, with --minutes and options of a plan, or a run with --steps or --minutes, found {named}. Drop it; the length of another recipe is a key: --set train.steps=2000, say."
             )
         with context.turn:  # torch has one state of random numbers in a process
             if recipe == AUTO:
