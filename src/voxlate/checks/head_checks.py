@@ -55,9 +55,10 @@ MOST_TIMES = 100.0  # as bright, between sides
 AS_BACKGROUND = -0.96  # network units, of -1 to 1: up to 2 % of the range
 RIM_MM = 10.0  # from the brain's surface, where fluid is dark in many scans and partly stripped
 LEAST_POOL_ML = 0.5
+TISSUE = 0.3  # of the median of the body: what is darker at a border is its partial volume, or bone
 HARD = 0.2  # area at a border that cuts the head, beside that further in; round heads have less within a voxel
 DARK_FLUID, BRIGHT_FLUID = ("t1", "t1w", "t1n", "t1c", "t1ce", "flair", "t2f"), ("t2", "t2w")
-LEAST_TOUCH_MM = 25.0  # of a slice's border along the head: the skull is as long there, beyond a tip of nose or ear
+LEAST_TOUCH_MM = 30.0  # of a slice's border along the head: the skull is as long there, beyond a tip of nose or ear
 
 # By name the axis to which a border of slices is normal, and whether it is the first or the last plane.
 BORDERS = {"left": (2, 0), "right": (2, -1), "back": (1, 0), "front": (1, -1)}
@@ -130,10 +131,12 @@ def _head_numbers(head: _Head) -> Numbers:
     lower, upper = head.ends
     along_mm = head.spacing_mm
     is_cut = hard_edges(head.body, along_mm, HARD)
+    away = head.values - head.background
+    tissue = head.body & (away > TISSUE * np.median(away[head.body]))
     # the longest line along which each border of slices cuts the head, beside which synthetic heads have air
     sides = {
         # the border goes along the other axis of slices
-        side: is_cut[axis, face] * head.body.take(face, axis).sum(axis=1).max() * along_mm[3 - axis]
+        side: is_cut[axis, face] * tissue.take(face, axis).sum(axis=1).max() * along_mm[3 - axis]
         for side, (axis, face) in BORDERS.items()
     }
     numbers: Measured = {
