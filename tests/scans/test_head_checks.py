@@ -107,7 +107,6 @@ def _hot(head: np.ndarray) -> np.ndarray:
 
 
 CHANGES = {
-    "from 0.1 to 2": (lambda head: head * np.linspace(0.1, 2, 70), "quality"),
     "one voxel": (_hot, "quality"),
     "two that touch": (lambda head: np.concatenate([head[:50], head[:50]]), "two-heads"),
     "inverted in its air": (lambda head: np.where(head > 0, 510 - head, 0), "no-holes"),

@@ -6,11 +6,14 @@ import numpy as np
 import pytest
 
 from rows import every_row
+from voxlate.base.messages import Message
 from voxlate.checks.quality_checks import (
-    check_quality,
+    array_numbers,
     check_slices,
+    check_whole,
     quality_numbers,
     quality_of,
+    slice_numbers,
 )
 from voxlate.checks.table import ask
 from voxlate.scans.images.grid import Volume
@@ -41,16 +44,17 @@ def changed(scan: Volume, kind: str) -> Volume:
 
 @every_row(("kind", "value"), [("noise", 0.25), ("ghosts", 0.75), ("dark_mm", 23.0)])
 def test_what_is_wrong_with_a_scan_is_measured_and_said(scan, kind, value):
-    assert check_quality(scan, None) == []
+    assert check_whole(quality_numbers(scan), None, "t1") == []
     worse = changed(scan, kind)
     assert getattr(quality_of(worse), kind) == pytest.approx(value, rel=0.25)
-    *_, sentence = check_quality(worse, None)
+    *_, sentence = check_whole(quality_numbers(worse), None, "t1")
     assert (sentence.code, sentence.grade) == ("quality", "caution")
 
 
 def test_scans_as_bad_as_those_of_the_training_are_ordinary(scan):
     noisy = changed(scan, "noise")
-    assert "quality" not in {one.code for one in check_quality(noisy, quality_of(noisy))}
+    said = check_whole(quality_numbers(noisy), quality_of(noisy), "t1")
+    assert "quality" not in {one.code for one in said}
 
 
 @pytest.fixture
@@ -65,11 +69,31 @@ def cone() -> Volume:
     return Volume(data[None].astype(np.float32), np.diag([2.0, 2.0, 5.0, 1.0]), "a.u.", "t1")
 
 
+def _said(scan: Volume, image: np.ndarray) -> list[Message]:
+    """What is said of the slices of a scan with other values [D, H, W]."""
+    changed = replace(scan, data=image[None].astype(np.float32))
+    return check_slices(slice_numbers(changed), "t1")
+
+
+@every_row(
+    ("change", "code"),
+    [
+        (lambda image: image.max() - image, "other-content"),
+        (lambda image: image // 100, "label-values"),
+        (lambda image: image + image[..., ::-1], "no-mirror"),
+    ],
+)
+def test_an_array_that_is_no_scan_is_told_before_its_body(scan, change, code):
+    assert ask("array", array_numbers(scan)) == []
+    (said,) = ask("array", array_numbers(replace(scan, data=change(scan.data))))
+    assert (said.code, said.grade) == (code, "do not trust")
+
+
 def test_slices_of_which_one_half_is_twice_as_far_apart_are_told(cone):
     z, y, x = np.ogrid[-32:32, -36:36, -32:32]
     folds = 1.5 + np.sin(x * np.cos(z / 40) + y * np.sin(z / 40))
     image = folds * (np.hypot(y, x) < 28) + np.random.default_rng(0).random(folds.shape) / 100
-    (said,) = check_slices(replace(cone, data=np.float32(image[None, np.r_[:32, 32:64:2]])))
+    (said,) = _said(cone, image[np.r_[:32, 32:64:2]])
     assert "pace" in said.numbers
 
 
@@ -94,8 +118,7 @@ EMPTIED = ~np.isin(np.arange(24), [8, 9, 10, 11])[:, None, None]
     ],
 )
 def test_nothing_is_said_of_slices_that_continue_each_other(cone, change):
-    data = change(cone.data[0])[None].astype(np.float32)
-    assert check_slices(replace(cone, data=data)) == []
+    assert _said(cone, change(cone.data[0])) == []
 
 
 FOLDS = 1 + 0.5 * np.sin(np.arange(80) / 3)[:, None]
@@ -126,9 +149,10 @@ POINTS = 2000.0 * (np.random.default_rng(0).random((24, 80, 64)) < 0.02)
             2.1,
         ),
         (lambda image: image * np.geomspace(1, 6, 24)[:, None, None], "ramp", 1.6),
+        (lambda image: image * np.linspace(0.1, 2, 64), "ramp", 1.6),
         (lambda image: image + 800.0 * (np.arange(24) == 9)[:, None, None], "level", 1.2),
         (lambda image: image / image.max((1, 2), keepdims=True), "same_peak", 0.8),
-        (lambda image: image * ~np.isin(np.arange(80), range(40, 44))[:, None], "gap_mm", 4),
+        (lambda image: image * ~np.isin(np.arange(80), range(40, 44))[:, None], "empty", 4),
         (lambda image: image + POINTS, "salt", 0.012),
         (lambda image: np.where(BALL, 0, image), "block_ml", 0.9),
         (np.round, "flat", 0.5),
@@ -139,14 +163,13 @@ def test_what_one_slice_or_voxel_has_and_its_neighbours_have_not_is_said(
 ):
     clean = 500.0 * (cone.data[0] > 250) if number == "flat" else cone.data[0]
     sided = (clean * (SIDED.round(1) if number == "flat" else SIDED)).astype(np.float32)
-    said = check_slices(replace(cone, data=change(sided)[None].astype(np.float32)))
-    (one,) = [one for one in said if one.numbers.get(number, 0) >= least]
+    (one,) = [one for one in _said(cone, change(sided)) if one.numbers.get(number, 0) >= least]
     assert one.grade != "note"
 
 
 @every_row("order", [EVEN_THEN_ODD, np.random.default_rng(0).permutation(24)])
 def test_slices_of_which_no_order_is_left_are_not_to_be_trusted(cone, order):
-    (sentence,) = check_slices(replace(cone, data=cone.data[:, order]))
+    (sentence,) = _said(cone, cone.data[0][order])
     assert sentence.grade == "do not trust"
 
 

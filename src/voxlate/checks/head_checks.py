@@ -13,6 +13,7 @@ import numpy as np
 from voxlate.base.arrays import Bool, Float32, Float64
 from voxlate.base.messages import Message
 from voxlate.checks.head_pose import CELL_MM, Kind, cells_of, likeness_of, pose_of
+from voxlate.checks.quality_checks import symmetry
 from voxlate.checks.table import Measured, Numbers, ask
 from voxlate.scans.images.filters import ndimage
 from voxlate.scans.images.grid import Volume
@@ -51,13 +52,13 @@ THIN_MM = 3.3
 LONG = 1.12  # times as long as wide, from which a body has an angle
 SLOW_MM, WIDE_MM, FINE_MM = 20.0, 8.0, 2.0  # blurs
 SAME_WIDTH = 1.25  # times; shoulders are twice as wide as the head
-MOST_TIMES = 100.0  # as bright, between sides
 AS_BACKGROUND = -0.96  # network units, of -1 to 1: up to 2 % of the range
 RIM_MM = 10.0  # from the brain's surface, where fluid is dark in many scans and partly stripped
 LEAST_POOL_ML = 0.5
+TISSUE = 0.3  # of the median of the body: what is darker at a border is its partial volume, or bone
 HARD = 0.2  # area at a border that cuts the head, beside that further in; round heads have less within a voxel
 DARK_FLUID, BRIGHT_FLUID = ("t1", "t1w", "t1n", "t1c", "t1ce", "flair", "t2f"), ("t2", "t2w")
-LEAST_TOUCH_MM = 25.0  # of a slice's border along the head: the skull is as long there, beyond a tip of nose or ear
+LEAST_TOUCH_MM = 30.0  # of a slice's border along the head: the skull is as long there, beyond a tip of nose or ear
 
 # By name the axis to which a border of slices is normal, and whether it is the first or the last plane.
 BORDERS = {"left": (2, 0), "right": (2, -1), "back": (1, 0), "front": (1, -1)}
@@ -98,12 +99,16 @@ def check_head(scan: Volume, trained: Kind, values: Distribution | None = None) 
     scan: canonical; trained: whether the training saw whole heads, or brains without skull; values: of its voxels.
     """
     head = coarse_head(scan)
+    middle, bright = np.percentile((head.values - head.background)[head.body], [50, 99])
     numbers: Measured = {
+        "middle": float(middle / max(bright, TINY)),
         "across_mm": head.across_mm,
         "height_mm": head.height_mm,
         # a closed lower end in a constant background, as of a stripped brain
         "alone": float(head.clean and head.ends[0] < CLOSED),
     }
+    if max(head.ends) < CLOSED:  # both ends are shown
+        numbers["tall"] = head.height_mm / head.across_mm
     if head.height_mm >= LEAST_SLAB_MM:
         shown = tissue_of(head), head.body, np.array(head.spacing_mm)
         pose = pose_of(trained, *shown)
@@ -135,13 +140,17 @@ def _head_numbers(head: _Head) -> Numbers:
     lower, upper = head.ends
     along_mm = head.spacing_mm
     is_cut = hard_edges(head.body, along_mm, HARD)
+    away = head.values - head.background
+    tissue = head.body & (away > TISSUE * np.median(away[head.body]))
     # the longest line along which each border of slices cuts the head, beside which synthetic heads have air
     sides = {
         # the border goes along the other axis of slices
-        side: is_cut[axis, face] * head.body.take(face, axis).sum(axis=1).max() * along_mm[3 - axis]
+        side: is_cut[axis, face] * tissue.take(face, axis).sum(axis=1).max() * along_mm[3 - axis]
         for side, (axis, face) in BORDERS.items()
     }
+    saturated = ndimage.distance_transform_edt(head.values >= head.values.max(), along_mm)
     numbers: Measured = {
+        "saturated_mm": float(saturated.max()),
         "lower": lower,
         "upper": upper,
         "roundness": _roundness(head),
@@ -151,7 +160,7 @@ def _head_numbers(head: _Head) -> Numbers:
         **_shape(head),
     }
     if head.height_mm >= LEAST_SLAB_MM:
-        numbers |= _brightness(head) | {"waist": _waist(head), "mirror": _mirror(head)}
+        numbers |= {"waist": _waist(head), "mirror": _mirror(head)}
     return numbers
 
 
@@ -217,24 +226,6 @@ def _shape(head: _Head) -> dict[str, float]:
     }
 
 
-def _brightness(head: _Head) -> dict[str, float]:
-    """What is unusually bright in a head.
-
-    sides_times: between the medians of the outer quarters; saturated_mm: the radius of the largest ball of the highest
-    value.
-    """
-    values, body = head.values - head.background, head.body
-    first, end = head.box[2]
-    quarter = max(1, (end - first) // 4)
-    ends = slice(first, first + quarter), slice(end - quarter, end)
-    medians = [float(np.median(values[..., end][body[..., end]])) for end in ends]
-    saturated = ndimage.distance_transform_edt(values >= values.max(), head.spacing_mm)
-    return {
-        "sides_times": max(medians) / max(min(medians), max(medians) / MOST_TIMES, TINY),
-        "saturated_mm": float(saturated.max()),
-    }
-
-
 def _waist(head: _Head) -> float:
     """The least area between two larger ones, as a share of the lesser of them; 1 where the parts have other widths, as above shoulders."""
     areas = head.areas
@@ -280,9 +271,9 @@ def _bone(head: _Head) -> dict[str, float]:
 def _mirror(head: _Head) -> float:
     """How much the left of a head mirrors its right, at best, also after small turns."""
     even = _even(head)
-    as_it_lies = _symmetry(even)
+    as_it_lies = symmetry(even)
     angles = TURNS_DEGREES if as_it_lies < LIKE else ()
-    return max([as_it_lies, *(_symmetry(_turned(even, np.radians(angle))) for angle in angles)])
+    return max([as_it_lies, *(symmetry(_turned(even, np.radians(angle))) for angle in angles)])
 
 
 def _turned(image: Float32, angle: float) -> Float32:
@@ -319,14 +310,6 @@ def _even(head: _Head) -> Float32:
     away = np.where(body, even - even[body].mean(), 0).astype(np.float32)
     fine = [FINE_MM / mm for mm in head.spacing_mm]
     return ndimage.gaussian_filter(away, fine, mode="nearest")
-
-
-def _symmetry(away: Float32) -> float:
-    """The correlation of values with those of their mirror image from left to right, at the best place of it."""
-    # a product of spectra is a convolution: the correlation with the mirror image at each shift
-    spectrum = np.fft.rfft(away, 2 * away.shape[2], axis=2)
-    correlations = np.fft.irfft((spectrum**2).sum(axis=(0, 1)))
-    return float(correlations.max() / max(float((away**2).sum()), 1e-9))
 
 
 def black_pools_ml(scans: Sequence[Volume], scales: Sequence[Scale]) -> float:

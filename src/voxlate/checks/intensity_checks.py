@@ -73,7 +73,7 @@ def check_floor(name: str, spec: IntensityMap, header: CaseHeader, where: str) -
     below = share_outside(header.statistics[name].foreground, floor, np.inf)
     if below > MOST_BELOW:
         raise BadInput(
-            f"{where}: expected {name} to be above {floor:g} (intensity.{name}.floor), found {below:.0%} of its foreground below: is it z-scored, or a CT? Take the scan from before, or raise its values so that air is {floor:g} and tissue above; a training may also leave the case out, or take an intensity.{name} without a floor."
+            f"{where}: expected {name} to be above {floor:g} (intensity.{name}.floor), found {below:.0%} of its foreground below: is it z-scored, inverted, or a CT? Take the scan from before, or raise its values so that air is {floor:g} and tissue above; a training may also leave the case out, or take an intensity.{name} without a floor."
         )
 
 
@@ -132,10 +132,13 @@ def _points(statistics: Statistics, spec: IntensityMap) -> list[float]:
 
 def check_tissue(ct: Volume) -> list[Message]:
     """A message where a CT is clipped to a window, or has soft tissue of other HU than patients, whatever its air has."""
-    hu = coarse(ct.data[0])[0]
+    return ask("tissue", tissue_of_ct(coarse(ct.data[0])[0]), ct.modality)
+
+
+def tissue_of_ct(hu: Float32) -> dict[str, float]:
+    """Numbers of the tissue of a CT: see `tissue` in limits.toml."""
     high = float(hu.max())
-    numbers = {"ct": 1.0, "high": high, "at_high": float((hu == high).mean()), **tissue_numbers(hu)}
-    return ask("tissue", numbers, ct.modality)
+    return {"ct": 1.0, "high": high, "at_high": float((hu == high).mean()), **tissue_numbers(hu)}
 
 
 def tissue_numbers(hu: Float32) -> dict[str, float]:

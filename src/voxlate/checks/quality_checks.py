@@ -5,7 +5,7 @@ The first three are measured on some slices. Limits are in limits.toml; a traini
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
-from itertools import product
+from itertools import chain, product
 from typing import Annotated, Any
 
 import numpy as np
@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 from voxlate.base.arrays import AnyArray, Bool, Float32, Float64
 from voxlate.base.messages import Message
 from voxlate.base.schema import Field
-from voxlate.checks.table import ask
+from voxlate.checks.intensity_checks import tissue_of_ct
+from voxlate.checks.table import Numbers, ask
+from voxlate.checks.thumbnail import coarse
 from voxlate.scans.cases.case_header import CaseHeader
 from voxlate.scans.images.filters import ndimage
 from voxlate.scans.images.grid import Volume
@@ -45,6 +47,7 @@ MOST_ASKED = 40  # slices in which points are looked for
 # of 9 to 14 slices of a head, 70 % can be most similar to one that is not beside them
 FEWEST_ORDERED = 16
 SHOWN = 0.2  # of the largest deviation of a slice: ends of the body, and air beyond them, have less
+LEAST_GAP_MM = 4.0  # of rows or columns that show nothing
 EMPTY = 0.05  # of the median deviation; slices of an MRA with few vessels have 0.37
 TISSUE = 0.3  # of the mean over the least value: air is below
 FILLED = 0.5  # of the area that a tenth of the planes have, from which planes are compared
@@ -101,41 +104,62 @@ def quality_numbers(scan: Volume) -> dict[str, float]:
     return numbers | dict(zip(("noise", "ghosts", "dark_mm"), measured))
 
 
-def check_quality(scan: Volume, trained: Quality | None) -> list[Message]:
-    """Messages where a canonical scan is worse than ordinary scans and than those of the training, or holds noise alone."""
-    numbers, worst = quality_numbers(scan), {} if trained is None else vars(trained)
+def check_whole(numbers: Numbers, trained: Quality | None, name: str) -> list[Message]:
+    """Messages where a scan with these numbers is worse than ordinary ones and those of the training, or a CT was clipped."""
+    worst = {} if trained is None else vars(trained)
     times = {
         f"{key}_times": value / max(worst.get(key, 0.0), TINY) for key, value in numbers.items()
     }
-    return ask("quality", numbers | times, scan.modality)
+    asked = (ask(group, {**numbers, **times}, name) for group in ("tissue", "quality", "slices"))
+    return [*chain.from_iterable(asked)]
 
 
-def check_slices(scan: Volume) -> list[Message]:
-    """Messages where slices of a canonical scan are in a wrong order, empty or alternately dark."""
-    return ask("slices", slice_numbers(scan), scan.modality)
+def array_numbers(scan: Volume) -> dict[str, float]:
+    """Numbers of a whole canonical scan, before its body is looked for: see `array`, `order` and `slices` in limits.toml."""
+    few, (step, *_) = coarse(scan.data[0])
+    air = np.percentile(few[:, [0, -1]], 25)
+    bends = np.diff(scan.data[0][::step].astype(np.float32), 2, axis=1)
+    most = np.percentile(np.abs(bends), 95) if bends.size else 0
+    axes = scan.affine[:3, :3] / scan.grid.spacing_mm[::-1]
+    return {
+        "levels": len(np.unique(few)),
+        "air": float((air - few.min()) / max(np.ptp(few), TINY)),
+        "twin": symmetry(bends.clip(-most, most)),
+        "straight": float(abs(np.linalg.det(axes))),
+        **(tissue_of_ct(few) if scan.unit == "HU" else quality_numbers(scan)),
+        **slice_numbers(scan),
+    }
+
+
+def symmetry(away: Float32) -> float:
+    """The correlation of values [D, H, W] with those of their mirror image from left to right, at the best place of it."""
+    # a product of spectra is a convolution: the correlation with the mirror image at each shift
+    spectrum = np.fft.rfft(away, 2 * away.shape[2], axis=2)
+    correlations = np.fft.irfft((spectrum**2).sum(axis=(0, 1)))
+    return float(correlations.max() / max(float((away**2).sum()), TINY))
+
+
+def check_slices(numbers: Numbers, name: str) -> list[Message]:
+    """Messages where slices of a scan with these numbers are in a wrong order, empty or alternately dark."""
+    return ask("order", numbers, name) + ask("slices", numbers, name)
 
 
 def check_stacks(headers: Sequence[CaseHeader]) -> Iterator[Message]:
     """The same messages on the scans of prepared cases, from their headers."""
     for header in headers:
         for name, numbers in header.stacks.items():
-            yield from (said.on(header.case) for said in ask("slices", numbers, name))
+            yield from (said.on(header.case) for said in check_slices(numbers, name))
 
 
 def slice_numbers(scan: Volume) -> dict[str, float]:
-    """Numbers of the slices of a canonical scan: see `slices` in limits.toml; none of a few slices."""
+    """Numbers of the slices of a canonical scan: see `order` and `slices` in limits.toml; none of a few slices."""
     sides = zip(scan.data.shape[2:], scan.grid.spacing_mm[1:])
     rows, columns = (max(1, round(PIXEL_MM / mm), length // MOST_PIXELS) for length, mm in sides)
     image = scan.data[0][:, ::rows, ::columns].astype(np.float32)
-    peaks = image.max(axis=(1, 2))
-    at_peak = (image == peaks[:, None, None]).sum(axis=(1, 2))
-    slices = image.reshape(len(image), -1)
-    slices = slices - slices.mean(axis=1, keepdims=True)
-    deviations = norm(slices, axis=1)
-    shown = np.flatnonzero(deviations > SHOWN * deviations.max())
+    slices, deviations = _planes(image, 0)
+    shown = _shown(deviations)
     if len(shown) < FEWEST_SLICES:
         return {}
-    empty = _empty(deviations)
     misplaced = 0.0
     if len(shown) >= FEWEST_ORDERED:
         normalised = slices[shown] / deviations[shown, None]
@@ -143,32 +167,41 @@ def slice_numbers(scan: Volume) -> dict[str, float]:
         np.fill_diagonal(alike, -np.inf)
         away = np.abs(alike.argmax(axis=1) - np.arange(len(shown)))
         misplaced = (away > 1).mean()
+    peaks = image.max(axis=(1, 2))
+    at_peak = (image == peaks[:, None, None]).sum(axis=(1, 2))
     voxel_ml = np.prod(scan.grid.spacing_mm) * rows * columns / 1000
     numbers = {
         "misplaced": misplaced,
-        "empty": len(empty),
+        "empty": 0,
         "same_peak": (peaks[shown] == np.median(peaks[shown])).mean(),
         "at_peak": np.median(at_peak[shown]),
-        "gap_mm": max(  # rows or columns that show nothing
-            len(_empty(image.std(axis=(0, 3 - axis)))) * step * scan.grid.spacing_mm[axis]
-            for axis, step in enumerate((rows, columns), 1)
-        ),
         **_points(image[:: max(1, len(image) // MOST_ASKED)]),
         "block_ml": _block_voxels(image, scan.unit, LEAST_ML / voxel_ml) * voxel_ml,
+        **_steps(scan),
     }
-    if len(empty):
-        numbers |= {"before": empty[0] - 1, "behind": empty[-1] + 1}
-    numbers |= _continuity(slices, deviations) | _steps(scan)
-    for axis, step in enumerate((rows, columns), 1):
-        planes = np.moveaxis(image, axis, 0).reshape(image.shape[axis], -1)
-        planes = planes - planes.mean(axis=1, keepdims=True)
-        along = _continuity(planes, norm(planes, axis=1))
+    for axis, step in enumerate((1, rows, columns)):
+        planes, deviations = _planes(image, axis)
+        empty = _empty(deviations) * step
+        gap_mm = len(empty) * step * scan.grid.spacing_mm[axis]
+        if len(empty) > numbers["empty"] and (axis == 0 or gap_mm > LEAST_GAP_MM):
+            ends = {"before": empty[0] - step, "behind": empty[-1] + step}
+            numbers |= {"empty": len(empty), "empty_axis": axis, **ends}
+        along = _continuity(planes, deviations)
         # planes behind a head show the table of a CT; vessels alone leave planes that are one
         is_asked = scan.unit != "HU" and along.get("copied", 1) < 1
-        if is_asked and along["jump"] > numbers.get("jump", 0):
+        if axis == 0:
+            numbers |= along
+        elif is_asked and along["jump"] > numbers.get("jump", 0):
             at = along["jump_at"] * step
             numbers |= {"jump": along["jump"], "jump_axis": axis, "jump_at": at}
     return {name: float(number) for name, number in numbers.items()}
+
+
+def _planes(image: Float32, axis: int) -> tuple[Float32, Float32]:
+    """The planes [N, P] of an image along an axis, without their means, and their lengths."""
+    planes = np.moveaxis(image, axis, 0).reshape(image.shape[axis], -1)
+    planes = planes - planes.mean(axis=1, keepdims=True)
+    return planes, norm(planes, axis=1)
 
 
 def _continuity(slices: Float32, deviations: Float32) -> dict[str, float]:
@@ -215,10 +248,10 @@ def _steps(scan: Volume) -> dict[str, Any]:
     """How the brightness of planes changes along the axes of a scan.
 
     step: the largest lasting change between two planes, as a ratio, with its axis and the plane before it; darker: by how
-    much every second plane is darker; level: the largest ratio of a slice to both of its neighbours, in z alone; ramp: that of
-    the brightness at both ends of it.
+    much every second plane is darker; level: the largest ratio of a slice to both of its neighbours, in z alone; ramp: the largest
+    of the brightness at both ends of an axis.
     """
-    numbers: dict[str, Any] = {"step": 1.0, "darker": 0.0}
+    numbers: dict[str, Any] = {"step": 1.0, "darker": 0.0, "ramp": 1.0}
     background = background_value(scan)
     for axis in range(1 if scan.unit == "HU" else 3):  # planes behind a head show the table of a CT
         first, levels = _levels(np.moveaxis(scan.data[0], axis, 0), background)
@@ -231,13 +264,15 @@ def _steps(scan: Volume) -> dict[str, Any]:
         if step > numbers["step"]:
             at = first + changes.argmax() + beside - 1
             numbers |= {"step": step, "step_axis": axis, "step_at": at}
+        ramp = np.exp(abs(sides[-1] - sides[0]))
+        if ramp > numbers["ramp"]:
+            numbers |= {"ramp": ramp, "ramp_axis": axis}
         bends = levels[1:-1] - (levels[:-2] + levels[2:]) / 2
         if axis == 0:
             most = np.abs(bends).argmax()
             numbers |= {
                 "level": np.exp(abs(bends[most])),
                 "level_at": first + 1 + most,
-                "ramp": np.exp(abs(sides[-1] - sides[0])),
             }
         bends[1::2] *= -1
         numbers["darker"] = max(numbers["darker"], 1 - np.exp(-abs(np.median(bends))))
@@ -333,9 +368,14 @@ def _around(values: Float32) -> Float32:
     return np.median(near, axis=0)
 
 
+def _shown(deviations: Float32) -> NDArray[np.intp]:
+    """The places of planes that show something."""
+    return np.flatnonzero(deviations > SHOWN * deviations.max())
+
+
 def _empty(deviations: Float32) -> NDArray[np.intp]:
     """The places of planes that show nothing between others that do."""
-    shown = np.flatnonzero(deviations > SHOWN * deviations.max())
+    shown = _shown(deviations)
     if not len(shown):
         return shown
     within = deviations[shown[0] : shown[-1] + 1]
@@ -343,13 +383,10 @@ def _empty(deviations: Float32) -> NDArray[np.intp]:
 
 
 def _middle_slices(scan: Volume) -> Volume:
-    depth = scan.data.shape[1]
-    first, last = (round(share * (depth - 1)) for share in MIDDLE)
-    planes = np.unique(np.linspace(first, last, SLICES).round().astype(int))
-    data = np.ascontiguousarray(scan.data[:, planes], np.float32)
-    apart = max(1.0, (last - first) / SLICES)
-    affine = scan.affine.copy()
-    affine[:3, 2] *= apart
+    first, last = (round(share * (scan.data.shape[1] - 1)) for share in MIDDLE)
+    apart = -(-(last + 1 - first) // SLICES)
+    data = np.ascontiguousarray(scan.data[:, first : last + 1 : apart], np.float32)
+    affine = scan.affine @ np.diag([1.0, 1.0, apart, 1.0])
     return Volume(data, affine, scan.unit, scan.modality)
 
 

@@ -15,14 +15,12 @@ from voxlate.checks.intensity_checks import (
     check_floor,
     check_kind,
     check_scales,
-    check_tissue,
     check_vessels,
 )
-from voxlate.checks.quality_checks import check_quality, check_slices
+from voxlate.checks.quality_checks import check_whole
 from voxlate.checks.sides import sides_of
-from voxlate.checks.table import ask
+from voxlate.checks.table import Numbers, ask
 from voxlate.scans.cases.case import PreparedCase
-from voxlate.scans.images.grid import Volume, canonical_view
 from voxlate.synthesis.facts import ModelFacts
 from voxlate.synthesis.intervals import fills_crown
 
@@ -33,13 +31,13 @@ LESION = "flair"  # the sides of a healthy brain differ as much in T1 and T2 as 
 def check_scans(
     facts: ModelFacts,
     prepared: PreparedCase,
-    scans: Mapping[str, Volume],
+    arrays: Mapping[str, Numbers],
     anatomy: Anatomy | None,
     targets: Sequence[str],
 ) -> list[Message]:
     """Messages on guesses and on scans that differ from the training data; raises BadInput for an empty scan.
 
-    scans: of the case, before resampling, which hides noise; targets: that are synthesised.
+    arrays: numbers of the whole scans, before resampling, which hides noise; targets: that are synthesised.
     """
     header = prepared.header
     case = header.case
@@ -53,7 +51,14 @@ def check_scans(
         name: body_of(header, prepared.volume(name), facts.intensity[name])
         for name in (header.statistics if anatomy else ())
     }
-    of_kind = _check_synthetic_heads(facts, prepared, targets, anatomy, bodies)
+    of_kind = [
+        said
+        for name, numbers in arrays.items()
+        for said in ask("array", numbers, name) or ask("order", numbers, name)
+    ]
+    # a body in pieces has no shape, and the frame holds one of them
+    if worst_grade(of_kind) != "do not trust":
+        of_kind += _check_synthetic_heads(facts, prepared, targets, anatomy, bodies)
     # A whole head given to a model of stripped brains differs from its training in every orientation, so that comparing
     # the two says nothing about how the head is oriented.
     compared = None if worst_grade(of_kind) == "do not trust" else anatomy
@@ -70,8 +75,8 @@ def check_scans(
     if any(fills_crown(facts, prepared, name) for name in targets):
         warnings += ask("crown", {"apart_mm": header.spacing_mm[0]})
     if anatomy is not None and worst_grade(warnings) != "do not trust":
-        for name, volume in scans.items():
-            warnings += _check_quality(canonical_view(volume), name, anatomy)
+        for name, numbers in arrays.items():
+            warnings += check_whole(numbers, anatomy.quality.get(name), name)
     for name in targets:
         warnings += check_scales(name, facts.target_widths.get(name, ()))
     return warnings
@@ -87,13 +92,6 @@ def _check_scan(facts: ModelFacts, prepared: PreparedCase, name: str) -> list[Me
     if heads is not None and heads.sequences.get(name) == "tof":
         warnings += check_vessels(name, statistics)
     return warnings + check_brightness(name, statistics, spec, facts.training_ranges)
-
-
-def _check_quality(scan: Volume, name: str, anatomy: Anatomy) -> list[Message]:
-    """Messages on noise, ghosts and slices of a canonical scan."""
-    if scan.unit == "HU":
-        return check_tissue(scan) + check_slices(scan)
-    return check_quality(scan, anatomy.quality.get(name)) + check_slices(scan)
 
 
 def _check_synthetic_heads(

@@ -144,7 +144,7 @@ class CommonGrid:
         resampled = resample(volume, self.grid, order=order)
         if differs and np.ptp(resampled.data) == 0 < np.ptp(volume.data):
             raise BadInput(
-                f"{volume.origin}: expected it to overlap {file} in space, found nothing of it there. Pass --register rigid: their headers do not share a frame."
+                f"{volume.origin}: expected it to overlap {file} in space, found nothing of it there. Their headers do not share a frame: voxlate prepare --register rigid aligns them by their content."
             )
         return resampled
 
@@ -209,7 +209,7 @@ def _other_grid(volume: Volume, fixed_grid: Grid, file: str, fixed: Volume | Non
     if shared < SHARED_FRAME:
         apart = np.linalg.norm(volume.grid.centre_mm - fixed_grid.centre_mm)
         return BadInput(
-            f"{name}: expected it to overlap {file}, found by their headers {shared:.0%} of the smaller one inside the other, and their centres {apart:.0f} mm apart: the headers share no frame. Pass --register rigid, which aligns the two by their content, and look at the result."
+            f"{name}: expected it to overlap {file}, found by their headers {shared:.0%} of the smaller one inside the other, and their centres {apart:.0f} mm apart: the headers share no frame. Align the two by their content (voxlate prepare --register rigid), and look at the result."
         )
     offset = ""
     if str(volume.grid) == str(fixed_grid):
