@@ -37,6 +37,7 @@ COARSE_MM = 2.0
 LEAST_HEIGHT_MM = 40.0  # of bodies whose ends are compared
 LEAST_SLAB_MM = 30.0  # of slices whose sides and pose are compared
 END_MM = 10.0  # from the ends of the body, where its slices are compared
+SHOWN = 0.6  # area at both ends of a body that is whole; without 30 mm of a brain 0.71
 CLOSED = 0.45  # area at an end of a dome, as a share of the largest
 # Times the median of the body: fat, vessels and fluid of one side outweigh nothing else.
 BRIGHTEST = 2.0
@@ -107,7 +108,7 @@ def check_head(scan: Volume, trained: Kind, values: Distribution | None = None) 
         # a closed lower end in a constant background, as of a stripped brain
         "alone": float(head.clean and head.ends[0] < CLOSED),
     }
-    if max(head.ends) < CLOSED:  # both ends are shown
+    if max(head.ends) < SHOWN:
         numbers["tall"] = head.height_mm / head.across_mm
     if head.height_mm >= LEAST_SLAB_MM:
         shown = tissue_of(head), head.body, np.array(head.spacing_mm)
