@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.ndimage import gaussian_filter
 
 import voxlate
 from voxlate.anatomy.head import make_head
@@ -84,7 +85,8 @@ def _brain(fluid: float, radii: tuple[int, ...] = (65, 80, 65)) -> Volume:
     """An ellipsoid, by default of 160 x 130 x 130 mm, in 3 mm voxels, with 3.5 ml of fluid in its middle."""
     places = np.indices((50, 64, 54)) * 3.0
     inside = sum(((p - c) / r) ** 2 for p, c, r in zip(places, (75, 96, 81), radii)) < 1
-    values = np.where(inside, 400 + places[1], 0)
+    folds = gaussian_filter(np.random.default_rng(0).normal(400, 1500, inside.shape), 1.5)
+    values = np.where(inside, folds + places[1], 0)
     values[23:27, 28:36, 25:29] = fluid
     return Volume(values[None].astype(np.float32), np.diag([3.0, 3.0, 3.0, 1.0]), "a.u.", "t1")
 

@@ -88,7 +88,7 @@ def prepare_inputs(
     digests = frozenset[str]()
     bodies = []
     arrays = {
-        name: {} if anatomy is None else array_numbers(canonical_view(volume))
+        name: array_numbers(canonical_view(volume)) if anatomy else {}
         for name, volume in volumes.items()
     }
     if frame is not None:

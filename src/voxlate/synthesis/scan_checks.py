@@ -54,7 +54,8 @@ def check_scans(
     of_kind = [
         said
         for name, numbers in arrays.items()
-        for said in ask("array", numbers, name) or ask("order", numbers, name)
+        for said in (ask("array", numbers, name) if facts.data.heads else [])
+        or ask("order", numbers, name)
     ]
     # a body in pieces has no shape, and the frame holds one of them
     if worst_grade(of_kind) != "do not trust":
@@ -68,13 +69,13 @@ def check_scans(
     of_scans = []
     for name in header.statistics:
         of_scans += _check_scan(facts, prepared, name)
-        if compared is not None:
+        if compared:
             of_scans += check_body(compared, name, bodies[name], height)
     of_scans += [*check_together(prepared), *_check_spacing(facts, prepared)]
     warnings = [*of_scans, *of_kind]
     if any(fills_crown(facts, prepared, name) for name in targets):
         warnings += ask("crown", {"apart_mm": header.spacing_mm[0]})
-    if anatomy is not None and worst_grade(warnings) != "do not trust":
+    if anatomy and worst_grade(warnings) != "do not trust":
         for name, numbers in arrays.items():
             warnings += check_whole(numbers, anatomy.quality.get(name), name)
     for name in targets:
