@@ -40,12 +40,12 @@ def test_each_image_belongs_to_the_case_that_its_path_names(layout, truths, tmp_
     others = ["atlas", "p10_ct_from_t1", "p1_seg", "p1_std", "p1_p10_ct"]
     for name in others:
         save(out / f"{name}.nii.gz", truths)
-    scores = evaluate(out, tmp_path / "cohort", any_truth=True)
+    scores = evaluate(out, tmp_path / "cohort")
     found = {(row.case, row.modality): row.scores["mae"] for row in scores.rows}
     assert found == {(case, "ct"): pytest.approx(error) for case, error in ERRORS.items()}
     document = scores.document()
     assert document["recognised"] == {f"{case}/ct": layout.format(case) for case in ERRORS}
-    assert {message["code"] for message in document["messages"]} == {"recognised"}
+    assert {message["code"] for message in document["messages"]} == {"recognised", "truth-image"}
     assert sorted(document["without_truth"]) == sorted(others)
     check_unchanged(out, read_scores(out / "metrics.json").header)
     save(out / layout.format("p1"), truths)
@@ -84,10 +84,8 @@ def test_values_that_cannot_be_those_of_the_scan_have_a_caution(tmp_path, change
     ct[1:7, 4:20, 4:20] = np.random.default_rng(0).normal(40, 100, (6, 16, 16))
     save(tmp_path / "cohort" / "p1" / "ct.nii.gz", ct)
     save(tmp_path / "other" / "p1_ct.nii.gz", change(ct))
-    scores = evaluate(tmp_path / "other", tmp_path / "cohort", any_truth=True)
+    scores = evaluate(tmp_path / "other", tmp_path / "cohort")
     said = {one["code"]: one["grade"] for one in scores.header["messages"]}
-    wrong = scores.header["wrong_truths"].values()
-    said |= {f"truth-{fault['kind']}": "caution" for fault in wrong}
     assert said.pop("recognised") == "note"
     assert said == dict.fromkeys(codes.split(), "caution")
 
@@ -99,9 +97,9 @@ def test_without_a_run_the_baselines_are_learned_from_the_prepared_training_case
     for case in ("case0", "case5"):
         t2 = read_volume(cohort / case / "t2.nii.gz", "t2")
         write_volume(out / f"{case}_t2.nii.gz", t2)
-    plain = evaluate(out, cohort, any_truth=True)
+    plain = evaluate(out, cohort)
     assert (plain.verdicts[0].outcome, plain.verdicts[0].baseline) == ("unknown", None)
-    judged = evaluate(out, cohort, prepared=prepared, any_truth=True)
+    judged = evaluate(out, cohort, prepared=prepared)
     assert {row.method for row in judged.rows} >= {"synthesis", "mean image", "copy of t1"}
     (verdict,) = judged.verdicts
     assert (verdict.synthesis, verdict.lower_on) == (0, 2)

@@ -29,6 +29,7 @@ from voxlate.scans.images.mask import foreground
 from voxlate.scans.images.statistics import Statistics, distribution
 
 LEFT_OUT = "It is left out; --any-truth keeps it."
+COUNTS = "It counts all the same."
 KEPT = "It counts all the same (--any-truth)."
 NO_AIR_HU = -500.0  # air is below, all tissue but lung above
 DARK = 10.0  # percentile of a truth, below which is air wherever the scan has any

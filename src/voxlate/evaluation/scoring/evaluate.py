@@ -24,6 +24,7 @@ from voxlate.base.messages import Message, message, read_messages
 from voxlate.base.options.option import merge
 from voxlate.checks.header_checks import refuse_synthetic
 from voxlate.checks.truths import (
+    COUNTS,
     LEFT_OUT,
     Fault,
     SketchedTruth,
@@ -425,8 +426,10 @@ def _judge(scored: Scored, cohort: Sequence[CaseFiles]) -> tuple[dict[str, Fault
             )
             truths[item.label] = replace(scored[item].truth, other=next(owners, ""))
         of_name, odd = judge(truths, f"true {name}")
-        faults |= of_name
-        cautions += odd
+        # scores of a copy are right, but say nothing of patients
+        copies = {label: fault for label, fault in of_name.items() if fault.kind == "image"}
+        faults |= {label: of_name[label] for label in of_name.keys() - copies}
+        cautions += [*fault_messages(copies, len(truths), COUNTS), *odd]
     return faults, cautions
 
 
