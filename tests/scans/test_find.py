@@ -209,7 +209,7 @@ def test_ixi_leaves_out_and_names_who_lacks_a_contrast_that_is_asked_for(tmp_pat
             {"pattern": "{case}-{modality}.png"},
             "expected paths like '{case}-{modality}.png', found 1",
         ),
-        (["a/t1.png"], {"pattern": "{case}/{contrast}.png"}, "found {contrast}. Use these names."),
+        (["a/t1.png"], {"pattern": "{case}/{contrast}.png"}, "found 'contrast'."),
         (["a/t1.png"], {"pattern": "{case}/t1.png"}, "expected {modality} in it"),
         (
             ["a/t1.png", "b/t2.png"],

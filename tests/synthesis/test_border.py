@@ -7,13 +7,13 @@ import pytest
 import torch
 
 from rows import every_row
+from voxlate.base.executors.job import no_report
 from voxlate.scans.cases.prepared import open_cohort
 from voxlate.scans.formats.io import read_volume
 from voxlate.scans.images.grid import canonical
 from voxlate.science.diffusion.noise import Noise
 from voxlate.science.nets.blocks import BlockOptions, SliceConv, VolumeConv
 from voxlate.synthesis.model import predict_case
-from voxlate.synthesis.progress import no_report
 from voxlate.training import recipe
 from voxlate.training.batches.batches import read_batch
 from voxlate.training.model import load

@@ -10,6 +10,7 @@ import voxlate as package
 from brains import brain, tissues
 from rows import every_row
 from voxlate.base.errors import BadInput
+from voxlate.base.executors.job import no_report
 from voxlate.base.files import read_json
 from voxlate.evaluation.calibrate import calibrate
 from voxlate.scans.formats.io import content_hash, read_volume, write_volume
@@ -17,7 +18,6 @@ from voxlate.scans.images.tissue_levels import find_levels
 from voxlate.synthesis import model as synthesis
 from voxlate.synthesis.calibration import Prediction
 from voxlate.synthesis.ensemble import Ensemble
-from voxlate.synthesis.progress import no_report
 from voxlate.training.run import Run
 
 T1 = (150, 550, 700)  # fluid, grey, white

@@ -10,6 +10,7 @@ from safetensors.numpy import load_file
 from scipy.ndimage import maximum_filter
 
 from rows import every_row
+from voxlate.base.executors.job import no_report
 from voxlate.base.files import read_json
 from voxlate.scans.cases.align import Preparation
 from voxlate.scans.formats.io import read_volume
@@ -25,7 +26,6 @@ from voxlate.synthesis.empty import (
 from voxlate.synthesis.ensemble import Ensemble
 from voxlate.synthesis.intervals import OutputGrid
 from voxlate.synthesis.model import Model, _unused_slices, predict_case
-from voxlate.synthesis.progress import no_report
 from voxlate.training.model import load
 
 ABOVE = 4  # slices of air that are put above a head
