@@ -45,7 +45,7 @@ _scratch: contextvars.ContextVar[_Scratch | None] = contextvars.ContextVar("scra
 
 @contextlib.contextmanager
 def scratch_in(folder: Path, least: int | None = None) -> Iterator[None]:
-    """Keep arrays of at least `least` bytes (default: LEAST) that the block allocates in files of a folder."""
+    """Keep arrays of at least `least` bytes (default: LEAST_BYTES_IN_FILE) that the block allocates in files of a folder."""
     token = _scratch.set(_Scratch(folder, LEAST_BYTES_IN_FILE if least is None else least))
     try:
         yield

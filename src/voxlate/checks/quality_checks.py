@@ -156,13 +156,13 @@ def slice_numbers(scan: Volume) -> dict[str, float]:
     sides = zip(scan.data.shape[2:], scan.grid.spacing_mm[1:])
     rows, columns = (max(1, round(PIXEL_MM / mm), length // MOST_PIXELS) for length, mm in sides)
     image = scan.data[0][:, ::rows, ::columns].astype(np.float32)
-    slices, deviations = _planes(image, 0)
+    planes, deviations = _planes(image, 0)
     shown = _shown(deviations)
     if len(shown) < FEWEST_SLICES:
         return {}
     misplaced = 0.0
     if len(shown) >= FEWEST_ORDERED:
-        normalised = slices[shown] / deviations[shown, None]
+        normalised = planes[shown] / deviations[shown, None]
         alike = normalised @ normalised.T
         np.fill_diagonal(alike, -np.inf)
         away = np.abs(alike.argmax(axis=1) - np.arange(len(shown)))
@@ -180,7 +180,8 @@ def slice_numbers(scan: Volume) -> dict[str, float]:
         **_steps(scan),
     }
     for axis, step in enumerate((1, rows, columns)):
-        planes, deviations = _planes(image, axis)
+        if axis:
+            planes, deviations = _planes(image, axis)
         empty = _empty(deviations) * step
         gap_mm = len(empty) * step * scan.grid.spacing_mm[axis]
         if len(empty) > numbers["empty"] and (axis == 0 or gap_mm > LEAST_GAP_MM):

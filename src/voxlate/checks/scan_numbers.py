@@ -121,7 +121,7 @@ def _soft(thumbnail: Thumbnail, border: Float32) -> float:
 def usual_numbers(scans: Sequence[ScanNumbers]) -> Typical:
     """The median and the deviation of each number over all scans of a modality; the few outliers move no median.
 
-    The deviation of fewer than FEWEST numbers is infinite.
+    The deviation of fewer than FEWEST_SCANS numbers is infinite.
     """
     by_name = grouped(pair for scan in scans for pair in scan.items())
     usual = {}

@@ -198,7 +198,7 @@ def judge(
     together = (
         float(norm(np.median([*away.values()], axis=0))) if len(away) >= FEWEST_SCANS else 0.0
     )
-    places = list[Message]()
+    places = []
     for label, shift in away.items():
         placed = {**numbers[label], "apart": float(norm(shift)), "together": together}
         row = first("place", placed)

@@ -34,7 +34,6 @@ from voxlate.synthesis.result import (
     Synthesised,
     check_folder,
     check_free,
-    has_format,
     is_unchanged,
 )
 from voxlate.synthesis.scans import CaseScans, splits_of
@@ -165,7 +164,7 @@ class _SynthesisJob:
         folder = output.folder_of(scans.case)
         try:
             recorded = output.has_images_of(scans.case, scans.files)
-            unchanged = recorded and is_unchanged(folder) and has_format(folder, output.ending)
+            unchanged = recorded and is_unchanged(folder, output.ending)
             if unchanged and self._has_all_and_no_other(scans, folder):
                 return _CaseFolder(folder, True, False, [])
             hold = lock(folder, SHARED_SECONDS) if self.apart else output.lock(folder)

@@ -217,7 +217,7 @@ def by_accepted_names(
 ) -> tuple[dict[str, T], list[Message]]:
     """Scans or files by the model's names of their modalities, and a message for each scan that has another name.
 
-    aliases: see Facts.accepts; of several accepted scans the first of the list is taken.
+    aliases: see ModelFacts.accepts; of several accepted scans the first of the list is taken.
     """
     rest = dict(files)
     notes = []

@@ -320,17 +320,15 @@ def check_free(folder: Path, names: Iterable[str]) -> None:
             )
 
 
-def is_unchanged(folder: Path) -> bool:
-    """Whether the provenance lists images, and all of them are unchanged since they were written."""
+def is_unchanged(folder: Path, ending: str = "") -> bool:
+    """Whether the provenance lists images, all unchanged since they were written, and but for pictures with this ending."""
     listed = _hashes_of(folder)
-    return bool(listed) and all(
-        has_content(folder / name, content) for name, content in listed.items()
+    in_format = all(name.endswith(ending) or is_picture(Path(name)) for name in listed)
+    return (
+        bool(listed)
+        and in_format
+        and all(has_content(folder / name, content) for name, content in listed.items())
     )
-
-
-def has_format(folder: Path, ending: str) -> bool:
-    """Whether all images of a folder, except pictures beside them, have this ending."""
-    return all(name.endswith(ending) or is_picture(Path(name)) for name in _hashes_of(folder))
 
 
 def _hashes_of(folder: Path) -> dict[str, str]:

@@ -258,6 +258,9 @@ def splits_of(model: Model) -> dict[str, str]:
 
 
 def merge_splits(trainings: Iterable[Mapping[str, str]]) -> dict[str, str]:
-    """The split of each case in several trainings; a training case of any is not held out."""
-    splits = chain.from_iterable(of_cases.items() for of_cases in trainings)
-    return dict(sorted(splits, key=lambda one: one[1] == "train"))
+    """The split of each case in several trainings: train if in any of them, else that in the first."""
+    splits = dict[str, str]()
+    for case, split in chain.from_iterable(of_cases.items() for of_cases in trainings):
+        if split == "train" or case not in splits:
+            splits[case] = split
+    return splits

@@ -76,7 +76,7 @@ class Undone:
 class Command:
     """Makes a function a command, and returns it as Python has it.
 
-    examples: lines of the end of --help. lines: what is printed of a result: lines, tables, messages, Aside and Left; it
+    examples: lines of the end of --help. lines: what is printed of a result: lines, tables, messages, Aside and Undone; it
     is called with the result and those arguments that it names. document: the result as plain values. reads: None where
     the command writes files, else the arguments that keep it from writing. keeps: whether messages go to messages.jsonl
     in OUT, and are printed at the end or now. by_line: defaults of the command line that are not Python's. gives:

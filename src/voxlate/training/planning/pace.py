@@ -116,7 +116,7 @@ class Paced:
         }
 
     def _length(self, name: str, done: int, steps: int, factor: float) -> int:
-        """The length of a stage whose remaining steps are multiplied by a factor of LEAST or more, up to the most steps."""
+        """The length of a stage whose remaining steps are multiplied by a factor of LEAST_SHARE or more, up to the most steps."""
         least, wanted = (done + share * (steps - done) for share in (LEAST_SHARE, factor))
         return max(math.floor(max(least, min(wanted, self.most[name]))), done + 1)
 
