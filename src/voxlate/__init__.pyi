@@ -243,8 +243,9 @@ def prepare(
 
     Raises:
         BadInput: an argument, an option or a file is wrong; the message states what was expected, found, and what to do.
-        BadInput: no case is found; a patient would be in two splits; the folder has another cohort; or the scans of a case have
-            different grids, and neither resample nor register is set.
+        BadInput: no case is found; a patient would be in two splits; the folder has another cohort; or half of the cases cannot
+            be prepared (damaged files; scans of different grids, where neither resample nor register is set). Fewer such
+            cases are left out: `provenance["failed"]` names them.
 
     Example:
         >>> import voxlate
@@ -379,7 +380,7 @@ def survey(
 
     Returns:
         Survey: `files` (each with its grid and unit), `splits` (by patient), `problems` (a sentence for each case that `prepare`
-            would refuse) and `facts` (all of it as plain values).
+            would leave out) and `facts` (all of it as plain values).
 
     Raises:
         BadInput: an argument, an option or a file is wrong; the message states what was expected, found, and what to do.

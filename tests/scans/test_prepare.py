@@ -1,6 +1,7 @@
 import json
 import os
 import shutil
+from functools import partial
 from pathlib import Path
 
 import nibabel as nib
@@ -202,17 +203,26 @@ def test_all_cases_are_resampled_to_a_spacing(tmp_path, save):
     assert cohort.header("a").mask_ml == pytest.approx(4 * 8 * 8 * 4 / 1000)
 
 
-def test_nan_voxels_are_refused_and_leave_no_file_while_other_cases_are_prepared(
+def test_cases_with_nan_are_left_out_until_they_are_corrected_and_refused_where_they_are_half(
     cohort_folder, tmp_path, save
 ):
-    nib.save(
-        nib.Nifti1Image(np.full((8, 6, 4), np.nan), np.eye(4)),
-        cohort_folder / "case0/t1.nii.gz",
-    )
+    out = tmp_path / "out"
+    prepared = partial(prepare, cohort_folder, out, modalities=["t1", "t2"], workers=1)
+    good = (cohort_folder / "case0/t1.nii.gz").read_bytes()
+    blank = nib.Nifti1Image(np.full((8, 6, 4), np.nan), np.eye(4))
+    nib.save(blank, cohort_folder / "case0/t1.nii.gz")
+    few = prepared()
+    assert {case.case for case in few.cases} == {f"case{number}" for number in range(1, 6)}
+    assert few.provenance["failed"] == ["case0"]
+    assert not (out / "cases/case0.safetensors").exists()
+    (cohort_folder / "case0/t1.nii.gz").write_bytes(good)
+    whole = prepared()
+    assert whole.cases[1:] == few.cases
+    assert "failed" not in whole.provenance
+    for number in range(3):
+        nib.save(blank, cohort_folder / f"case{number}/t2.nii.gz")
     with pytest.raises(BadInput):
-        prepare(cohort_folder, tmp_path / "out", modalities=["t1", "t2"], workers=1)
-    written = {path.stem for path in (tmp_path / "out").rglob("*.*")}
-    assert written == {f"case{number}" for number in range(1, 6)}
+        prepared()
 
 
 def test_one_modality_in_two_units_is_refused(tmp_path, save):

@@ -74,10 +74,12 @@ OWN_NAMES = (
     "report.html",
     "messages.jsonl",
 )  # further entries of a cohort's folder
-NO_OPTIONS = ("unread", "left_out", "voxlate")  # of cohort.json's provenance; they may differ
+# of cohort.json's provenance; they may differ
+NO_OPTIONS = ("unread", "failed", "left_out", "voxlate")
 
-# Cases that fail before any succeeds, after which the others are not tried; cases whose errors are printed.
-HOPELESS, MOST_SENTENCES = 3, 10
+# Cases that fail before any succeeds, after which the others are not tried; the share of failed cases from which no
+# cohort is written; cases whose errors are printed then.
+HOPELESS, MOST_FAILED, MOST_SENTENCES = 3, 0.5, 10
 
 
 def prepare(
@@ -99,40 +101,64 @@ def prepare(
     mask_from) is the grid's middle column; the case's header keeps that grid with the files' own.
     mask_from (default: plain CT, another CT, T1, else the first) must be a source of the models trained on this cohort,
     since synthesis has sources only. shares: default see split.usual_shares.
-    workers: processes, each holding one case in memory. executor: works on the cases instead of these processes; it
-    prepares all cases that it can before it raises BadInput with the others, so that the next call has only those left.
+    workers: processes, each holding one case in memory. executor: works on the cases instead of these processes.
+    A case that cannot be prepared is left out, as the provenance states ("failed", "unread"), and joins the cohort by the
+    same call once its files are corrected.
     progress(done, total) is called after each case, say: is called with messages.
-    Raises BadInput for bad cases, and for an `out` that holds anything else, such as a cohort of other options.
+    Raises BadInput where half of the cases cannot be prepared, and for an `out` that holds anything else, such as a
+    cohort of other options.
     """
     asked = merge(PrepareOptions, options, changes)
     if executor is None and (asked.executor, asked.address) != (None, None):
         executor = choose_executor(asked)
     inputs, out = read_inputs(root, asked), Path(out)
-    cases, made = inputs.found.cases, _provenance(inputs, asked)
+    cases = inputs.found.cases
     for warning in inputs.small:
         say(warning)
-    _refuse_other(out, made, inputs)
+    _refuse_other(out, _provenance(inputs, asked), inputs)
     patients = {case.case: case.patient for case in cases}
     examined = choose_cases(patients, asked.audit_cases if asked.audit else 0)
     work = _Work(out, inputs.preparation, examined)
     run = partial(_each, executor=executor, workers=asked.workers)
-    again = []
+    again, failed = list[str](), dict[str, Exception]()
     with lock(out):
-        for done, (case, was_there) in enumerate(run(work, cases), start=1):
-            again += [case] if was_there else []
+        for done, (case, result) in enumerate(run(work, cases), start=1):
+            if isinstance(result, Exception):
+                failed[case] = result
+            elif result:
+                again.append(case)
             progress(done, len(cases))
+        inputs = _without(inputs, failed)
+        cases = inputs.found.cases
         # until the worst pairs of all are estimated at the finest voxels
         while asked.audit and (worst := to_refine(_headers(out, cases))):
             chosen = [case for case in cases if case.case in worst]
-            for _ in run(replace(work, coarse=False), chosen):
-                pass
+            for _, result in run(replace(work, coarse=False), chosen):
+                if isinstance(result, Exception):
+                    raise result
     if again:
         text = f"{len(again)} cases were prepared again, because their files or the options have changed: {first_of(sorted(again))}."
         say(message("prepared-again", text, cases=len(again)))
     headers = _headers(out, cases)
+    made = _provenance(inputs, asked)
+    if failed:
+        made["failed"] = sorted(failed)
     write_cohort(_cohort(out, inputs, headers, made))
     _remove_unused_transforms(out, headers)
     return open_cohort(out)
+
+
+def _without(inputs: Inputs, failed: dict[str, Exception]) -> Inputs:
+    """The inputs without the cases that cannot be prepared; raises BadInput where these are half of all."""
+    found = inputs.found
+    sentences = [case_sentence(case, failed[case]) for case in sorted(failed)]
+    if len(failed) >= MOST_FAILED * len(found.cases):
+        raise BadInput(
+            f"prepare: expected {len(found.cases)} cases that can be prepared, found {len(failed)} that cannot. Correct or exclude them (--exclude), and run the same command again: {' '.join(sentences[:MOST_SENTENCES])}"
+        )
+    cases = [case for case in found.cases if case.case not in failed]
+    unread = [*found.unread, *(sentence.removesuffix(".") for sentence in sentences)]
+    return replace(inputs, found=replace(found, cases=cases, unread=unread))
 
 
 def _headers(out: Path, cases: list[CaseFiles]) -> list[CaseHeader]:
@@ -259,6 +285,8 @@ def _differences(there: dict[str, Any], provenance: dict[str, Any], inputs: Inpu
         case.case: (case.patient, inputs.splits[case.patient], case.fold)
         for case in inputs.found.cases
     }
+    failed = set(old.get("failed", [])) - before.keys()
+    before |= {case: made for case, made in cases.items() if case in failed}
     if before.keys() != cases.keys():
         differences.append(
             f"cases, {len(before)} there and {len(cases)} here, {len(before.keys() & cases.keys())} in both"
@@ -284,32 +312,26 @@ def _each(
     cases: list[CaseFiles],
     executor: Executor | None,
     workers: int | None,
-) -> Iterator[tuple[str, bool]]:
-    """The name of each case and the result of `work` on it, in the order in which they finish.
+) -> Iterator[tuple[str, bool | Exception]]:
+    """The name of each case and the result of `work` on it, or its error, in the order in which they finish.
 
-    Without an executor, processes of this machine work, or this process alone where it would be a single one. Raises the
-    errors after all other cases; at once where folders cannot be written, or none of the first cases succeeds.
+    Without an executor, processes of this machine work, or this process alone where it would be a single one. Raises an
+    error where folders cannot be written, or none of the first cases succeeds.
     """
-    failed, succeeds = dict[str, Exception](), False
+    failed, succeeds = 0, False
     processes = min(workers or min(cores(), MOST_WORKERS), len(cases))
     of_machine: Executor = LocalExecutor(processes) if processes > 1 else InProcess()
     with closing((executor or of_machine).run(work, cases)) as outcomes:
         for number, outcome in outcomes:
-            case = cases[number].case
             if outcome.error is None:
                 succeeds = True
-                yield case, outcome.result
-                continue
-            failed[case] = outcome.error
-            if isinstance(outcome.error, CannotWrite):
+            elif isinstance(outcome.error, CannotWrite):
                 raise outcome.error
-            if not succeeds and len(failed) == min(HOPELESS, len(cases)):
-                raise next(iter(failed.values()))
-    if failed:
-        sentences = [case_sentence(case, failed[case]) for case in sorted(failed)]
-        raise BadInput(
-            f"prepare: expected {len(cases)} cases that can be prepared, found {len(failed)} that cannot; the others are prepared. Correct or exclude them (--exclude), and run the same command again: {' '.join(sentences[:MOST_SENTENCES])}"
-        )
+            else:
+                failed += 1
+                if not succeeds and failed == min(HOPELESS, len(cases)):
+                    raise outcome.error
+            yield cases[number].case, outcome.error or outcome.result
 
 
 @dataclass(frozen=True)

@@ -79,8 +79,9 @@ def prepare(root: Root, out: Out, *, options: PrepareOptions, progress: Reporter
         Cohort: The prepared cohort: `cases`, `splits` (names of cases by split), `modalities`, `units` and `warnings`.
 
     Raises:
-        BadInput: no case is found; a patient would be in two splits; the folder has another cohort; or the scans of a case have
-            different grids, and neither resample nor register is set.
+        BadInput: no case is found; a patient would be in two splits; the folder has another cohort; or half of the cases cannot
+            be prepared (damaged files; scans of different grids, where neither resample nor register is set). Fewer such
+            cases are left out: `provenance["failed"]` names them.
 
     Example:
         >>> import voxlate
@@ -99,7 +100,7 @@ def survey(root: Root, *, options: PrepareOptions, progress: Reporter) -> "Surve
     \f
     Returns:
         Survey: `files` (each with its grid and unit), `splits` (by patient), `problems` (a sentence for each case that `prepare`
-            would refuse) and `facts` (all of it as plain values).
+            would leave out) and `facts` (all of it as plain values).
 
     Raises:
         BadInput: no case is found, or cases lack a modality. What is wrong in one case is listed in `problems`.

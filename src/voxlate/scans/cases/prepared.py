@@ -354,6 +354,7 @@ class _Provenance(TypedDict):
     mask: Mask
     mask_from: Name | None
     unread: list[Text]
+    failed: NotRequired[list[Name]]
     left_out: list[Text]
     split_by: Text
     voxlate: Text
