@@ -63,6 +63,10 @@ def test_the_terminal_and_json_state_warnings_by_their_grade_also_of_images_that
         assert stated["bright"] == read_json(out / "bright" / "provenance.json")["warnings"]
 
 
-def test_nothing_is_listed_in_json_of_ordinary_scans(voxlate, run, cohort, out):
-    answer = voxlate("synth", run, cohort / "case0", "--out", out, "--json")
-    assert json.loads(answer.out)["warnings"] == {}
+def test_of_ordinary_scans_json_lists_nothing_but_that_the_training_saw_them(
+    voxlate, run, cohort, out
+):
+    answer = voxlate("synth", run, cohort, "--out", out, "--json")
+    stated = json.loads(answer.out)["warnings"]
+    codes = {case: [one["code"] for one in said] for case, said in stated.items()}
+    assert codes == {f"case{number}": ["trained-on"] for number in range(4)}

@@ -323,7 +323,7 @@ def _points(image: Float32) -> dict[str, float]:
     )
     salt = (image - beside > POINT * (most - image.min()))[bright].mean()
     steps = np.abs(image[..., 1:] - image[..., :-1])
-    flat = (steps == 0)[bright[..., 1:]].mean()
+    flat = ((steps == 0) & bright[..., 1:]).sum() / max(1, bright[..., 1:].sum())
     inside = _enclosed(bright, 2)
     least_far = WHOLE * np.ptp(image)
     far = (steps > least_far) & inside[..., :-1] & inside[..., 1:]

@@ -127,7 +127,8 @@ def usual_numbers(scans: Sequence[ScanNumbers]) -> Typical:
     usual = {}
     for name, values in by_name.items():
         median = float(np.median(values))
-        away = float(np.median(np.abs(np.array(values) - median)))
+        with np.errstate(invalid="ignore"):  # a number may be infinite
+            away = float(np.median(np.abs(np.array(values) - median)))
         usual[name] = median, TO_SD * away if len(values) >= FEWEST_SCANS else np.inf
     return usual
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from voxlate.base.errors import BadInput
+from voxlate.base.errors import BadInput, first_of
 from voxlate.base.executors.choose import choose_executor
 from voxlate.base.executors.job import NamedProgress, no_report
 from voxlate.base.files import lock
@@ -182,6 +182,16 @@ def own_copy(run: Path | str, out: Path | str | None) -> Path | str:
     return copy_model(run_folder(run), Path(out), run)
 
 
+def _refuse_without_fold(members: Sequence[Model], cases: Sequence[str], cohort: Path) -> None:
+    """Raise BadInput for cases that each run of a cross-validation trained on, before anything is synthesised."""
+    splits = [member.facts.splits for member in members]
+    seen = [case for case in cases if all(split.get(case) == "train" for split in splits)]
+    if seen:
+        raise BadInput(
+            f"{cohort}: expected cases that one of the {len(members)} runs did not train on, found {len(seen)} of {len(cases)} that trained each ({first_of(seen)}). Add the other folds to --out-of-fold, or --exclude these cases."
+        )
+
+
 def find_calibration_cases(model: Model, cohort: Path, asked: CalibrateOptions) -> list[CaseFiles]:
     """The cases of a split of a cohort; the fold of the run's training has priority over the cohort's splits.
 
@@ -196,6 +206,8 @@ def find_calibration_cases(model: Model, cohort: Path, asked: CalibrateOptions) 
     if not cases:
         of_split = f" of the split {asked.split}" if asked.split else ""
         raise BadInput(f"{cohort}: expected cases{of_split}, found none. Check --split.")
+    if asked.out_of_fold:
+        _refuse_without_fold(model.members, [case.case for case in cases], cohort)
     data = model.facts.data
     refuse_synthetic(cases, {*data.source, *data.target})
     return cases

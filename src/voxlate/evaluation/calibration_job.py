@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from voxlate.base.errors import BadInput, CannotWrite
+from voxlate.base.errors import BadInput, CannotWrite, plural
 from voxlate.base.executors.job import Context, Executor, NamedProgress, case_sentence, run_cases
 from voxlate.base.messages import Say, message
 from voxlate.checks.out_of_distribution import Patches
@@ -267,7 +267,7 @@ def collect_cases(
     """
     patients = len({case.patient or case.case for case in cases})
     if patients < FEWEST_PATIENTS:
-        raise _too_few(job.rules, f"{patients} ({len(cases)} cases)", HOLD_BACK)
+        raise _too_few(job.rules, f"{patients} ({plural(len(cases), 'case')})", HOLD_BACK)
     outcomes = run_cases(executor, job, cases, progress, warn, (InTraining, CannotWrite))
     failed = list[str]()
     data = dict[str, CaseData]()

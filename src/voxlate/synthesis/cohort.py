@@ -28,7 +28,7 @@ from voxlate.synthesis.model import Model
 from voxlate.synthesis.options import SynthOptions
 from voxlate.synthesis.output_folder import SHARED_SECONDS, OutputFolder, place_from
 from voxlate.synthesis.progress import warn_unless_note
-from voxlate.synthesis.provenance import OTHER_PATIENT, provenance_of
+from voxlate.synthesis.provenance import OF_TRAINING, OTHER_PATIENT, provenance_of
 from voxlate.synthesis.result import (
     STATES,
     Synthesised,
@@ -207,6 +207,10 @@ class _SynthesisJob:
                 f"{', '.join(scans.others)} was not used: no modality of this model has that name."
             )
             notes.append(message("unused-scan", text))
+        in_training = image.provenance.get("in_training")
+        is_held_out = "held_out_by" in image.provenance
+        if in_training and not is_held_out:
+            notes.append(message("trained-on", OF_TRAINING))
         if output.hidden is not None:
             rest = (
                 "shows a whole head, whose face may be recognised although its name is a pseudonym."
@@ -220,8 +224,7 @@ class _SynthesisJob:
         for note in notes:
             warn(note)
         split = self.splits.get(scans.known_as or scans.case)
-        in_training = image.provenance.get("in_training")
-        if image.provenance.get("held_out_by"):
+        if is_held_out:
             split = "val"
         elif split == "train" and in_training is False:
             split = OTHER

@@ -300,7 +300,6 @@ def _trained_lines(done: "Trained", options: TrainOptions) -> Iterator[Any]:
     """Weights, the next command, and verdicts of a trained run, the last of `folds`."""
     from voxlate.commands.api.next_steps import after_folds, after_training
     from voxlate.commands.api.trainings import fold_of
-    from voxlate.scans.cohorts.split import FOLDS
     from voxlate.training.log_file import read_verdicts
     from voxlate.training.recipe import from_dict
     from voxlate.training.verdict import colour_lines
@@ -311,8 +310,6 @@ def _trained_lines(done: "Trained", options: TrainOptions) -> Iterator[Any]:
     after = after_training(done.folder, recipe.data, recipe.task.completes)
     if options.folds is not None:
         after = after_folds([fold_of(done.folder.parent, fold) for fold in range(options.folds)])
-        if options.folds < FOLDS:
-            yield f"{FOLDS - options.folds} of {FOLDS} parts of the patients validate in none of these folds: --folds {FOLDS} validates each patient once."
     yield f"{weights} is the model. Next:  voxlate {after}"
     by_stage = read_verdicts(done.log)
     final = by_stage.pop("final", None)

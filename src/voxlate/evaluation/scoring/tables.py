@@ -24,6 +24,7 @@ MAIN = (
     *("mae", "floor", "floor_mm", "psnr", "ssim_2d", "coverage", "mae_bound", "mae_bound_held"),
     *("whole.mae", *(f"{BONE}.{key}" for key in OF_BONE)),
 )
+OF_ONE = "Scores of one case"
 TITLE = "Scores: mean ± sd over cases; below, the 95 % interval of the mean"
 BEST = "best naive baseline"  # the second column of the short table
 
@@ -152,7 +153,8 @@ def score_tables(scores: ScoreFrame, which: Literal["all", "main"] = "all") -> T
             yield Cell(text, "\n".join(below), bold=answer == SYNTHESIS)
 
     lines = metric_lines(scores.header, cells)
-    return Tables(TITLE, methods, lines, caption(scores, which))
+    is_one = all(part["cases"] == 1 for part in scores.parts.values())
+    return Tables(OF_ONE if is_one else TITLE, methods, lines, caption(scores, which))
 
 
 def is_main(metric: Metric, standard: Collection[str]) -> bool:

@@ -141,7 +141,7 @@ def fold_splits(
         patients = [patient for patient, split in splits.items() if split != "test"]
         if len(patients) < FOLDS:
             raise BadInput(
-                f"{where}: expected {FOLDS} patients or more outside the test split for --fold, found {len(patients)}. Prepare more, or train without --fold."
+                f"{where}: expected {FOLDS} patients or more outside the test split for folds, found {len(patients)}. Prepare more, or train without --fold and --folds."
             )
         patients.sort(key=lambda patient: patient_order(0, patient))
         folds = {patient: number % FOLDS for number, patient in enumerate(patients)}
