@@ -12,8 +12,8 @@ from voxlate.base.files import read_json
 from voxlate.evaluation.scoring.evaluate import evaluate
 from voxlate.scans.formats.io import write_volume
 from voxlate.scans.images.grid import Volume
-from voxlate.science.methods.autoencoding import _lpips
-from voxlate.science.nets.lpips import SCALE, SHIFT, SMALLEST, Lpips, load_lpips, shapes
+from voxlate.science.methods.feature_loss import FeatureLoss
+from voxlate.science.nets.lpips import SCALE, SHIFT, SMALLEST, Lpips, load_lpips, mean_lpips, shapes
 
 
 def made_up(seed=0) -> dict[str, torch.Tensor]:
@@ -126,13 +126,16 @@ def test_evaluate_scores_lpips_slice_by_slice_and_says_by_which_weights(voxlate,
     assert "lpips" not in evaluate(tmp_path / "out", tmp_path / "truth").rows[0].scores
 
 
-def test_the_loss_of_an_autoencoder_is_the_score_and_has_gradients(weights, pictures):
+def test_the_losses_of_autoencoders_and_of_features_are_the_score_and_have_gradients(
+    weights, pictures
+):
     true, made = (
         torch.from_numpy(one)[:, None, None] for one in pictures
     )  # [N, 1, 1, H, W] in [0, 1]
     made.requires_grad_()
-    loss = _lpips(str(weights), true * 2 - 1, made * 2 - 1)
+    loss = mean_lpips(f"{weights}", true * 2 - 1, made * 2 - 1)
     assert loss.item() == pytest.approx(load_lpips(weights)(*pictures).mean(), rel=1e-5)
+    assert loss == FeatureLoss(network=f"{weights}").distance(made * 2 - 1, true * 2 - 1)
     (gradient,) = torch.autograd.grad(loss, made)
     assert gradient.abs().sum() > 0
 

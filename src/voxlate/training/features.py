@@ -5,6 +5,7 @@ from pathlib import Path
 from torch import nn
 
 from voxlate.base.errors import BadInput
+from voxlate.science.nets.lpips import is_lpips
 from voxlate.training.recipe import Recipe, to_dict
 from voxlate.training.run import weights_of
 from voxlate.training.starter import run_folder
@@ -21,6 +22,12 @@ def check_features(recipe: Recipe) -> None:
     """Raise BadInput where a network of method.features does not take the target of its stage as it is."""
     for stage in recipe.all_stages:
         for loss in getattr(stage.method, "features", ()):
+            if is_lpips(loss.network):
+                if loss.layers:
+                    raise BadInput(
+                        f"method.features.layers: expected none for LPIPS, whose layers are fixed, found {', '.join(loss.layers)}. Remove them."
+                    )
+                continue
             header = read_header(weights_of(run_folder(loss.network)))["recipe"]
             sources = header["data"]["source"]
             predicts = header["method"]["kind"] == "regression"

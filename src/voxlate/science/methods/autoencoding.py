@@ -1,6 +1,5 @@
 """Learns the latent space that `Latent` works in."""
 
-import functools
 from collections.abc import Iterable
 from typing import Annotated, ClassVar, Literal
 
@@ -24,9 +23,8 @@ from voxlate.science.methods.method import (
     require,
 )
 from voxlate.science.nets.autoencoder import AutoencoderNet
-from voxlate.science.nets.blocks import exact, to_slices
 from voxlate.science.nets.interface import Channels, NetSettings
-from voxlate.science.nets.lpips import load_lpips
+from voxlate.science.nets.lpips import mean_lpips
 
 
 @settings
@@ -93,7 +91,9 @@ class Autoencoding(Method):
             whole = fit + self.options.kl_weight * kl + self.options.gradient_weight * edges
             parts = {"l1": fit, "kl": kl, "edges": torch.as_tensor(edges)}
             if self.options.lpips is not None:
-                parts["lpips"] = self.options.lpips_weight * _lpips(self.options.lpips, x, restored)
+                parts["lpips"] = self.options.lpips_weight * mean_lpips(
+                    self.options.lpips, x, restored
+                )
                 whole = whole + parts["lpips"]
             return {"total": whole, **parts}
 
@@ -160,13 +160,3 @@ def _exists(batch: Batch) -> Tensor:
     if targets is None:
         targets = batch.present.new_ones(require(batch.target).shape[:2])
     return torch.cat([batch.present, targets], dim=1)
-
-
-def _lpips(path: str, true: Tensor, restored: Tensor) -> Tensor:
-    """Mean LPIPS of the slices of images [N, 1, D, H, W] in [-1, 1], in float32."""
-    with exact(true.device):
-        pictures = (to_slices(image.float()).expand(-1, 3, -1, -1) for image in (true, restored))
-        return _loaded(path, true.device).layers(*pictures).sum(1).mean()
-
-
-_loaded = functools.cache(load_lpips)  # not part of the method, whose weights are saved

@@ -1,7 +1,7 @@
 """How far two images lie apart in the feature maps of a frozen network, as a loss beside that of voxels.
 
 The best entries of SynthRAD2025 compare features of segmentation networks; Johnson et al. 2016 those of ImageNet. Here the
-network is any run of one source, whose source is the target of the training.
+network is any run of one source, whose source is the target of the training, or LPIPS by weights of the user.
 
 Measured on 94 slices of heads, two others left out, one core, one seed, the features of a CT to MR network of 400 steps
 (4.3 minutes) with weight 0.3: 350 steps each MAE .0848 (.0909 without), bone Dice .658 (.618); 26 minutes each, with those
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from voxlate.base.config import Provided, setting, settings
 from voxlate.base.errors import BadInput
 from voxlate.science.nets.interface import NetworkInput
+from voxlate.science.nets.lpips import is_lpips, mean_lpips
 
 LEAST_FEATURE = 1e-6  # mean of a layer's features, below which the layer shows nothing
 
@@ -31,7 +32,7 @@ class FeatureLoss:
     network: Annotated[
         str,
         setting(
-            "Run or weights file of a network with one source, of which the target here is an image, with the same intensity map."
+            "Run or weights file of a network with one source, of which the target here is an image, with the same intensity map; or a file of LPIPS weights (AlexNet v0.1)."
         ),
     ]
     weight: Annotated[float, setting("Weight of the term.", ge=0)] = 0.1
@@ -43,7 +44,9 @@ class FeatureLoss:
     ] = ()
 
     def distance(self, image: Tensor, truth: Tensor) -> Tensor:
-        """Mean over layers of the mean difference of their features, in shares of the truth's, of images [B, 1, D, H, W]."""
+        """Mean over layers of the mean difference of their features, in shares of the truth's, of images [B, 1, D, H, W]; or LPIPS."""
+        if is_lpips(self.network):
+            return mean_lpips(self.network, truth, image)
         features = _frozen(self.network, self.layers, image.device)
         with torch.no_grad():
             wanted = features(truth)
