@@ -49,6 +49,7 @@ def scored(tmp_path):
     return tmp_path, (truth, image, mask > 0)
 
 
+@pytest.mark.slow
 def test_evaluate_has_the_challenges_scores_of_the_arrays_as_they_are_stored(scored):
     folder, arrays = scored
     chosen = {"preset": "synthrad", "scopes": ["synthrad2023", "synthrad2025"], "any_truth": True}

@@ -59,6 +59,7 @@ def made(voxlate, weights, cohort, out, *options):
     return read_volume(out / "case1" / "t2.nii.gz", "t2").data
 
 
+@pytest.mark.slow
 def test_one_command_trains_three_stages_and_the_last_one_moves_volumetric_layers_alone(volume):
     slices, final = (load_file(volume / f"weights{name}.safetensors") for name in (".slices", ""))
     fresh = set(final) - set(slices)

@@ -161,6 +161,7 @@ def test_code_inside_a_class_or_function_is_refused(prepared, tiny):
         package.train(tiny, prepared, "run", changes={"net.kind": Small.forward})
 
 
+@pytest.mark.slow
 def test_a_network_of_a_notebook_is_trained_and_loaded_where_it_is_defined(
     prepared, tiny, tmp_path
 ):

@@ -252,6 +252,7 @@ def cohort(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_cohort_names_cases_after_maps_and_keeps_variations_of_a_map_in_one_split(
     cohort,
 ):

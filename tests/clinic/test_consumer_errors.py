@@ -123,6 +123,7 @@ def scored(tmp_path):
     return tmp_path / "OUT", tmp_path / "COHORT", image
 
 
+@pytest.mark.slow
 def test_evaluate_scores_a_ct_in_the_units_of_its_users_beside_hu(scored):
     out, cohort, image = scored
     row = package.evaluate(

@@ -231,6 +231,7 @@ def pet_series(folder, **tags):
     )
 
 
+@pytest.mark.slow
 def test_pet_gets_attenuation_as_a_parametric_map_in_the_study_of_the_pet(
     sagittal, export, tmp_path
 ):

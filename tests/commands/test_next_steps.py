@@ -93,6 +93,7 @@ def test_a_translation_names_synth_and_that_names_the_scores(train, follow, coho
     assert scored.out.splitlines()[-1][0] in "✓?✗"
 
 
+@pytest.mark.slow
 def test_a_completion_with_whole_cases_is_scored_and_others_are_listed(complete, follow, cohort):
     split(cohort, case3="val", case4="val")
     (cohort / "case4" / "t1.nii.gz").unlink()

@@ -77,6 +77,7 @@ def page(outs):
     return (outs[0].parent / "methods.html").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_each_case_shows_source_truth_and_every_methods_image_error_and_spread_once_in_three_planes(
     page,
 ):

@@ -112,6 +112,7 @@ def windowed(number: int, voxels: int = 6000) -> CalibrationVoxels:
     )
 
 
+@pytest.mark.slow
 def test_intervals_of_three_patients_follow_errors_that_a_feature_shows_in_each_group(
     shorten_widths,
 ):

@@ -116,6 +116,7 @@ def scores(truth, synthesis, body):
     return score_aligned(pair, body, HEAD_MM, FUNCTIONS) | {"mae": FUNCTIONS["mae"](pair)}
 
 
+@pytest.mark.slow
 def test_an_image_that_is_shifted_by_5_mm_is_moved_back(head):
     truth, body = head
     shift_mm = np.array([0.0, 4.0, -3.0])

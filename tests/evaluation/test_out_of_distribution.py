@@ -92,6 +92,7 @@ def test_a_single_slice_and_a_scan_that_shows_nothing_have_patches():
 
 
 @every_row("known", [2, 4])
+@pytest.mark.slow
 def test_few_patients_flag_no_head_by_its_size_and_say_that_they_are_few(known):
     references = fit_references(
         [seen(head(k)) for k in range(known)], [f"p{k}" for k in range(known)]

@@ -93,6 +93,7 @@ WRONG = {
 
 
 @every_row("name", WRONG)
+@pytest.mark.slow
 def test_a_truth_with_wrong_values_is_at_fault_alone(heads, name):
     change, kind = WRONG[name]
     assert found(heads, change) == {"p0/ct": kind}
@@ -213,6 +214,7 @@ def test_a_bad_model_is_no_fault_of_the_truth(heads, name):
     assert {fault.kind for fault in judge(truths)[0].values()} <= {"image"}
 
 
+@pytest.mark.slow
 def test_a_model_that_was_trained_on_other_values_finds_them_right(heads):
     for change in (lambda ct: ct + 1024, windowed(-160, 240), lambda ct: ct.clip(0, 80)):
         truths = {f"p{n}/ct": sketched(heads, n, change, model=change) for n in range(CASES)}

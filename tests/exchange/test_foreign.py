@@ -214,6 +214,7 @@ SCHEDULES = [
 
 
 @every_row("keys, schedule, prediction, ours", SCHEDULES)
+@pytest.mark.slow
 def test_a_scheduler_of_diffusers_is_ours_to_the_sixth_digit(
     tmp_path, keys, schedule, prediction, ours
 ):

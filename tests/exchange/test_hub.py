@@ -145,6 +145,7 @@ def test_the_card_states_scores_with_intervals_beside_baselines_and_the_calibrat
     assert done.commit == ""
 
 
+@pytest.mark.slow
 def test_the_card_of_a_starter_claims_no_patients_for_intervals_of_synthetic_heads(
     shipped_starters, monkeypatch, tmp_path
 ):

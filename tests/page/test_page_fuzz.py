@@ -3,6 +3,7 @@
 import random
 import string
 
+import pytest
 from paging import BASE, TOKEN, Here
 
 from voxlate.page.forms import FORMS
@@ -90,6 +91,7 @@ def odd_body(draw: random.Random) -> tuple[bytes, str]:
     return ("".join(parts) + "--b--\r\n").encode(), kind
 
 
+@pytest.mark.slow
 def test_no_request_is_a_fault_of_the_server(page, run, cohort, tmp_path):
     draw = random.Random(34)
     root = tmp_path / "root"

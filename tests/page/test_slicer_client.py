@@ -226,6 +226,7 @@ def slicer_module(client_file, monkeypatch):
     return loaded("VoxlateSynthesis")
 
 
+@pytest.mark.slow
 def test_the_logic_of_slicers_module_loads_the_image_of_a_volume(
     server, slicer_module, cohort, client_file
 ):

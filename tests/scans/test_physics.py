@@ -87,6 +87,7 @@ def _loaded(cohort, physics, seed=5, **keys):
     return batches
 
 
+@pytest.mark.slow
 def test_prepared_maps_are_those_of_the_files_in_two_bytes(phantoms, cohort):
     for name in MAPS:
         prepared = cohort.case("phantom_000").volume(name)

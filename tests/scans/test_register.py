@@ -90,6 +90,7 @@ def bent(place: Points) -> Points:
     return place + 7 * np.stack([np.sin(y / 30), np.cos(z / 32) - 0.7, np.sin(x / 28)], axis=-1)
 
 
+@pytest.mark.slow
 def test_a_turned_head_in_another_contrast_is_registered(monkeypatch):
     monkeypatch.setattr(module, "SAMPLES", 4000)  # a turn needs fewer than a bend
     found = register(scan(MOVING, turned, "b"), scan(FIXED, same, "a"), "rigid")

@@ -103,6 +103,7 @@ def test_slices_are_not_registered_by_methods_of_volumes(scans):
         register(flat, flat, "rigid")
 
 
+@pytest.mark.slow
 def test_scans_that_agree_nowhere_stay_where_they_are(scans):
     fixed = replace(scans["ct"], data=scans["ct"].data[:, 33:34])
     noise = np.random.default_rng(0).normal(size=fixed.data.shape).astype(np.float32)

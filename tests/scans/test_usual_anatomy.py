@@ -83,6 +83,7 @@ def flipped(scan: Volume, *axes: int) -> Volume:
     return replace(scan, data=np.flip(scan.data, axes).copy())
 
 
+@pytest.mark.slow
 def test_other_heads_of_the_same_kind_are_familiar(known):
     for seed in (100, 101, 102):
         assert worst_grade(found(known, head(seed))) in (None, "note")

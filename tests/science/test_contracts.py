@@ -173,6 +173,7 @@ def test_synthesis_depends_on_the_item_its_seed_and_the_weights_alone(method_nam
         assert torch.equal(together, same)
 
 
+@pytest.mark.slow
 def test_the_autoencoder_lowers_its_loss_and_scales_its_latents_to_unit_spread():
     torch.manual_seed(0)
     made = recipe("diffusion", "latent")

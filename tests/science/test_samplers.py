@@ -193,6 +193,7 @@ def test_higher_orders_are_right_to_two_percent_as_they_are_set_by_default(name,
 
 
 @every_row(("end", "schedule", "most"), [(1e-3, LinearVP(), 0.01), (None, ExponentialVE(), 0.02)])
+@pytest.mark.slow
 def test_the_euler_maruyama_settings_of_003_and_002_reach_one_and_two_percent(end, schedule, most):
     """1000 steps to 1e-3 under the linear VP schedule (spec 003, fact 6) and sigma^t (spec 002, fact 3)."""
     mean, std = law(SamplerSettings(sampler="euler_maruyama", steps=1000, end=end), schedule)

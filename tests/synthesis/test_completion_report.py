@@ -19,6 +19,7 @@ def scored(voxlate, completing, cohort, tmp_path):
     return tmp_path / "o"
 
 
+@pytest.mark.slow
 def test_pictures_show_network_units_where_these_were_scored(scored, cohort):
     scores = read_scores(scored / "metrics.json")
     case = scores.rows[0].case

@@ -154,6 +154,7 @@ def test_the_spread_of_samples_grows_with_the_contrast(diffusion, scan, site):
         np.testing.assert_allclose(moved.std["t2"].data[0][grey][between], slope * SD, rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_each_member_of_an_ensemble_gets_the_contrast(run, scan, site):
     one = package.load(run)
     both = Ensemble((one, one)).with_contrast_of([site])

@@ -133,6 +133,7 @@ def test_a_run_whose_provenance_is_of_something_else_is_refused_by_that_files_na
     assert sentence in voxlate("synth", run, cohort / "case0", "--out", out).refusal
 
 
+@pytest.mark.slow
 def test_completing_in_place_scores_the_synthesis_and_not_the_scan(
     voxlate, score, completing, cohort, out, tmp_path
 ):

@@ -115,6 +115,7 @@ def test_two_processes_see_the_items_of_one(prepared, tiny):
         assert torch.equal(both, alone[step].source)
 
 
+@pytest.mark.slow
 def test_adaptation_replays_the_cohort_of_the_run_at_a_quarter_of_its_rate_and_records_it(
     run, prepared, tmp_path
 ):

@@ -104,6 +104,7 @@ def test_a_finished_run_without_further_steps_is_left_as_it_is(voxlate, run):
     assert (Run(run).weights().stat().st_mtime_ns, Run(run).provenance.read_text()) == before
 
 
+@pytest.mark.slow
 def test_minutes_are_steps_at_the_speed_of_the_run(voxlate, run):
     each = read_header(Run(run).weights())["seconds"] / 6
     wanted = max(1, round(0.6 / each))

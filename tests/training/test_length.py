@@ -12,6 +12,7 @@ from voxlate.training.recipe.training import VALIDATION_SHARE
 from voxlate.training.train import train
 
 
+@pytest.mark.slow
 def test_a_length_in_epochs_is_that_in_steps_once_the_cohort_is_known(prepared, tiny, tmp_path):
     few = {"train.batch": "12", "train.validate_every": "0"}
     by_epochs = recipe.read(str(tiny), few | {"train.epochs": "1"})
@@ -38,6 +39,7 @@ def test_one_length_replaces_the_other_and_both_must_agree(prepared, tiny, tmp_p
         recipe.read(str(tiny), {"train.steps": "0"})
 
 
+@pytest.mark.slow
 def test_validation_takes_at_most_a_twentieth_of_every_shipped_training():
     for name in recipe.names():
         made = recipe.read(name)

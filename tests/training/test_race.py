@@ -50,6 +50,7 @@ def entrant(prepared_once):
     return make
 
 
+@pytest.mark.slow
 def test_the_entrant_that_learns_wins_and_its_state_is_kept(entrant, prepared):
     cohort = hold_out(open_cohort(prepared))
     race = run_race([entrant("still", 1e-12), entrant("learns", 5e-3)], cohort, 0.0, "cpu", True)

@@ -103,7 +103,11 @@ def test_a_stripped_brain_is_warned_about_by_the_starter_of_whole_heads_alone(sh
     ("name", "source", "target", "cut"),
     [
         ("brain-mr-to-mr", "t1", "t2", np.s_[:, 22:24]),
-        ("head-tof-to-cta-experimental", "tof", "cta", np.s_[:, 22:24, 30:42, 20:34]),
+        pytest.param(
+            *("head-tof-to-cta-experimental", "tof", "cta"),
+            np.s_[:, 22:24, 30:42, 20:34],
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_air_beside_a_body_changes_no_voxel_of_its_image(shipped, name, source, target, cut):
@@ -116,6 +120,7 @@ def test_air_beside_a_body_changes_no_voxel_of_its_image(shipped, name, source, 
     np.testing.assert_array_equal(in_air[:, :, :-9, :-20], alone)
 
 
+@pytest.mark.slow
 def test_each_scan_of_a_brain_is_asked_how_it_lies(shipped):
     turned = _brain(300, (65, 65, 78))  # wider than long
     said = load("starter:brain-mr-to-mr", "cpu").check({"t1": _brain(300), "flair": turned})

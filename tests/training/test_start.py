@@ -142,6 +142,7 @@ def test_a_signal_ends_two_processes_within_ten_seconds(prepared, tiny, tmp_path
     assert time.monotonic() - begun < 10
 
 
+@pytest.mark.slow
 def test_weights_whose_modalities_lie_in_another_order_are_no_start(
     voxlate, prepared, tiny, tmp_path
 ):

@@ -49,6 +49,7 @@ def scan(cohort):
     return cohort / "case0" / "t1.nii.gz"
 
 
+@pytest.mark.slow
 def test_a_starter_writes_intervals_and_states_their_basis_and_no_bound(
     ready, voxlate, cohort, scan, tmp_path
 ):

@@ -74,6 +74,7 @@ CHANGES = {
 }
 
 
+@pytest.mark.slow
 def test_a_training_that_learns_nothing_ends_early_and_says_why_also_when_it_was_stopped_or_killed(
     prepared, tiny, tmp_path
 ):

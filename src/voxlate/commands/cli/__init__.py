@@ -68,9 +68,9 @@ def main() -> None:
 
         threading.excepthook = thread_failed
         with in_sentences():
-            from voxlate.commands.cli.commands import app
+            from voxlate.commands.cli.commands import command_line
 
-            app()
+            command_line()
     except BaseException as error:
         if pressed:  # code that is interrupted may end with any other error
             print("voxlate: stopped.", file=sys.stderr)

@@ -1,5 +1,7 @@
 """The command line with all its commands, which are described where they are computed."""
 
+from typer.main import get_command
+
 from voxlate.commands.api import cohorts, demo, exports, images, scores, training  # noqa: F401
 from voxlate.commands.api.entry import COMMANDS
 from voxlate.commands.cli.app import app
@@ -11,4 +13,6 @@ from voxlate.commands import agents  # noqa: F401  # the last one in help
 for command in COMMANDS.values():
     add(command)
 
-__all__ = ["app"]
+command_line = get_command(app)
+
+__all__ = ["app", "command_line"]
