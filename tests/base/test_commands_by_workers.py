@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from voxlate.base.files import read_json
+from voxlate.scans.cases.prepared import open_cohort
 
 MEASURED = ("seconds_per_slice", "checksum")
 
@@ -56,9 +57,10 @@ def test_prepare_lists_bad_cases_after_the_others_and_resumes(voxlate, cohort, t
         whole[scan] = scan.read_bytes()
         scan.write_bytes(b"no scan")
     options = ("prepare", cohort, "--out", tmp_path / "p", "--executor", "local", "--workers", 2)
-    refusal = voxlate(*options).refusal
-    assert "expected 6 cases that can be prepared, found 2 that cannot" in refusal
-    assert all(f"{scan}" in refusal for scan in whole)
+    answer = voxlate(*options)
+    assert answer.code == 3
+    assert all(f"{scan}" in answer.err for scan in whole)
+    assert len(open_cohort(tmp_path / "p").cases) == 4
     made = times_in(tmp_path / "p" / "cases")
     assert len(made) == 4
     for scan, content in whole.items():
