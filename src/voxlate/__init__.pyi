@@ -1556,7 +1556,7 @@ def train(
         start: Run, weights, starter:NAME or hf://NAME/REPO from which the network is initialised.
         reuse: Run whose earlier stages are reused if they are identical. One or a list.
         fold: Fifth of the patients that validates; the others train, except the test patients. From 0 to 4.
-        folds: Train so many of the five folds, into OUT/fold0, OUT/fold1, … (cross-validation). From 2 to 5.
+        folds: Train so many of the five folds, each for minutes, into OUT/fold0, OUT/fold1, … (cross-validation). From 2 to 5.
         track: Also send losses and validation scores to MLflow or Weights & Biases.
         allow_code: Import and run the model's own Python code. Default: False.
 

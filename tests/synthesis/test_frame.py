@@ -155,6 +155,13 @@ def test_a_frame_holds_the_body_and_its_margin_and_no_constant_plane():
     assert np.array_equal(back.data, with_air(scan, PADS[2]).data * (back.data > 0))
 
 
+def test_the_frame_of_a_scan_that_is_stored_in_other_directions_is_the_same():
+    image = np.random.default_rng(0).normal(100, 1, (9, 12, 15)).astype(np.float32)
+    scan = Volume(np.pad(image, 3)[None], np.diag([1.0, 2, 3, 1]), "a.u.", "t1")
+    frame = find_frame([scan], 0.0)
+    assert np.array_equal(frame.cut(orient(scan, "LIP")).data, frame.cut(scan).data)
+
+
 @pytest.mark.parametrize("place", [(0, 0, 0), (8, 30, 30), (15, 63, 63), (0, 63, 5)])
 def test_a_scan_with_one_voxel_has_a_frame_of_that_voxel_or_of_the_lines_that_hold_it(place):
     image = np.zeros((16, 64, 64), np.float32)

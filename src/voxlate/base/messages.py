@@ -130,13 +130,15 @@ def read_messages(table: Mapping[str, Any], key: str = "warnings") -> list[Messa
     return [Message(**entry) for entry in table.get(key, ())]
 
 
-def write_messages(folder: Path, command: str, messages: Iterable[Message]) -> Message | None:
+def write_messages(
+    folder: Path, command: str, messages: Iterable[Message], is_done: bool = True
+) -> Message | None:
     """Write the messages of a command into FOLDER/messages.jsonl, in place of those of the same command and cases.
 
-    A file that cannot be read is begun anew, which the returned message states.
+    is_done: whether the command succeeded; else the earlier ones stay, as what they describe does. A file that cannot be read is begun anew, which the returned message states.
     """
     own = [{"command": command, **said.table} for said in messages]
-    cases = {line.get("case", "") for line in own}
+    cases = {line.get("case", "") for line in own if is_done}
     path, kept, lost = folder / FILE, [], None
     try:
         for text in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():

@@ -289,7 +289,7 @@ def _differences(there: dict[str, Any], provenance: dict[str, Any], inputs: Inpu
     before |= {case: made for case, made in cases.items() if case in failed}
     if before.keys() != cases.keys():
         differences.append(
-            f"cases, {len(before)} there and {len(cases)} here, {len(before.keys() & cases.keys())} in both"
+            f"cases, {len(before) - len(failed)} there and {len(cases)} here, {len(before.keys() & cases.keys() - failed)} in both"
         )
     elif before != cases:
         differences.append("patients, splits or folds")

@@ -29,7 +29,14 @@ from voxlate.scans.cases.layout import lay_out
 from voxlate.scans.formats.io import content_hash, is_there, read_volume
 from voxlate.scans.formats.nifti import grid_of
 from voxlate.scans.images.frame import BodyFrame, find_frame
-from voxlate.scans.images.grid import Grid, Volume, canonical_view, check_affine, same_grid
+from voxlate.scans.images.grid import (
+    Grid,
+    Volume,
+    canonical_view,
+    check_affine,
+    flip_onto,
+    same_grid,
+)
 from voxlate.scans.images.mask import body_in_any_air, clearest, foreground
 from voxlate.scans.images.units import plain_modality, unit_of
 from voxlate.synthesis.facts import CUBIC, ModelFacts
@@ -146,9 +153,8 @@ def _find_frame(
     if facts.data.frame is None:
         return None
     grid = scans[fixed or next(iter(scans))].grid
-    return find_frame(
-        [scan for scan in scans.values() if same_grid(scan.grid, grid)], facts.data.frame
-    )
+    flipped = (flip_onto(scan, grid) for scan in scans.values())
+    return find_frame([scan for scan in flipped if scan is not None], facts.data.frame)
 
 
 def contents_of(files: Mapping[str, Path | str]) -> dict[str, dict[str, str]]:

@@ -136,7 +136,7 @@ class TrainOptions(PlanOptions, ExecutorOptions):
     folds: Annotated[
         int | None,
         Option(
-            "Train so many of the five folds, into OUT/fold0, OUT/fold1, … (cross-validation).",
+            "Train so many of the five folds, each for --minutes, into OUT/fold0, OUT/fold1, … (cross-validation).",
             panel=TRAINING,
             least=2,
             most=5,

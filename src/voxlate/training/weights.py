@@ -40,14 +40,15 @@ def make_header(
     """The header of a weights file: all data that synthesis needs in addition to the tensors."""
     data = recipe.data
     cases = training_cases(cohort, data)  # other cases may have another scale
-    headers = [cohort.header(case) for case in cases]
     maps = {name: recipe.intensity[name] for name in data.target}
     scales = {name: cohort.target_scale(intensity, name, cases) for name, intensity in maps.items()}
     plain = to_dict(recipe)
     names = data.modalities
     draws = max(1, DRAWS // len(cases))
     drawn = list(chain.from_iterable(cohort.headers_of_draws(case, draws) for case in cases))
-    signatures = chain.from_iterable(header.signatures.items() for header in headers)
+    # a case that no stage can use may have other scans of a patient who trains
+    seen = [cohort.header(case) for case in cohort.on_disk(cohort.splits["train"])]
+    signatures = chain.from_iterable(header.signatures.items() for header in seen)
     return {
         "recipe": plain,
         **({"imports": needed} if (needed := code_of(plain)) else {}),
@@ -68,7 +69,7 @@ def make_header(
         "training_ml": cohort.median("mask_ml"),
         "training_voxels": [
             header.voxels[name][:DIGITS]
-            for header, name in product(headers, names)
+            for header, name in product(seen, names)
             if name in header.visible
         ],
         "training_signatures": [

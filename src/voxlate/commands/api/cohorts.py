@@ -203,6 +203,9 @@ def _prepared_lines(
     yield from overview_lines(cohort_overview(done))
     if held_out := describe_held_out({entry.patient: entry.split for entry in done.cases}):
         yield Aside(held_out)
+    for name in done.modalities:
+        if lacking := [case.case for case in done.cases if name not in case.present]:
+            yield Aside(f"without {name}: {first_of(lacking)} ({plural(len(lacking), 'case')}).")
     registered = registration_lines(done.cases)
     lines = by_value({**misalignment_lines(done.cases), **registered})
     for names, line in lines[:most]:
@@ -217,7 +220,7 @@ def _prepared_lines(
     try:
         following = f"Next:  voxlate {after_prepare(done.folder)}"
         if not is_sound:
-            following = "Correct what is not to be trusted, and prepare again."
+            following = "Correct what is not to be trusted, and prepare again: into another --out where cases come, go or get other names."
         yield f"{plural(len(done.cases), 'case')} in {done.folder}. {following}"
     except BadInput as error:
         yield Message("", "note", f"no training can be planned: {error}")

@@ -19,7 +19,7 @@ def keep_messages(
 
     verbose: print each message at once; wait: else print them together at the end, in MOST lines.
     """
-    kept = []
+    kept, is_done = [], False
 
     def take(said: Message) -> None:
         """Keep a message, and print it where it does not wait."""
@@ -30,11 +30,12 @@ def keep_messages(
 
     try:
         yield take
+        is_done = True
     finally:
         for said in shorten(kept, folder) if wait and folder and not verbose else ():
             note(said)
         if folder is not None and kept and folder.is_dir():
-            lost = write_messages(folder, command, kept)
+            lost = write_messages(folder, command, kept, is_done)
             if lost is not None:
                 note(lost)
 

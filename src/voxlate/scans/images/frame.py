@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from voxlate.base.slabs import empty, map_slabs
-from voxlate.scans.images.grid import Grid, Volume, same_grid
+from voxlate.scans.images.grid import Grid, Volume, flip_onto, same_grid
 from voxlate.scans.images.mask import (
     Ends,
     background_value,
@@ -37,10 +37,14 @@ class BodyFrame:
     body: Ends
 
     def cut(self, volume: Volume, background: float | None = None) -> Volume:
-        """The frame of a volume, with background (default: its own) where nothing is read; on another grid, as it is."""
-        if not same_grid(volume.grid, self.grid):
+        """The frame of a volume, with background (default: its own) where nothing is read; on another grid, as it is.
+
+        A volume whose axes grow in other directions is flipped onto the grid.
+        """
+        flipped = flip_onto(volume, self.grid)
+        if flipped is None:
             return volume
-        held = volume.data[(slice(None), *within(self.held))]
+        volume, held = flipped, flipped.data[(slice(None), *within(self.held))]
         beyond = [(a - first, end - b) for (first, end), (a, b) in zip(self.ends, self.held)]
         if any(map(any, beyond)):
             if background is None:
