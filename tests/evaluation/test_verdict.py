@@ -5,6 +5,7 @@ import pytest
 
 from made_scores import made_scores
 from rows import every_row
+from voxlate.base.messages import message
 from voxlate.training.verdict import verdict_lines, verdict_on
 
 FOUR = {f"c{number}": f"p{number}" for number in range(4)}
@@ -125,7 +126,7 @@ def verdicts(scores=None, **header):
     return made_scores(values, **header).verdicts
 
 
-def test_each_target_has_a_line_and_is_no_success_where_it_was_given_or_trained_on():
+def test_each_target_has_a_line_and_is_no_success_where_truths_were_given_trained_on_or_copied():
     ct, t2 = verdict_lines(verdicts())
     assert ct.startswith("✓ ct: ")
     assert t2.startswith("✗ t2: ")
@@ -134,6 +135,8 @@ def test_each_target_has_a_line_and_is_no_success_where_it_was_given_or_trained_
     trained, _ = verdicts(trained_on=["c1"])
     assert trained.outcome == "unclear"
     assert "1 of 6 cases" in trained.sentence
+    copy = message("truth-image", "", grade="do not trust", case="c1/ct")
+    assert verdicts(messages=[copy.table])[0].outcome == "unclear"
 
 
 def test_a_value_that_is_not_finite_counts_in_neither_mean():

@@ -73,7 +73,7 @@ def numbers_of(
         "bright": bright,
         "range": high - low,
         "width": bright - everything.at(0.1),
-        "cut": float(bright == high),
+        "clipped": float(bright == high),
         "signed": float(signed),
         "signed_level" if signed else "level": float(np.log10(level)),
         "other_kind": float(not no_image and bool(check_kind(name, unit, statistics))),

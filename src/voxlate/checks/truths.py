@@ -22,14 +22,13 @@ from voxlate.checks.cohort_outliers import finding_messages
 from voxlate.checks.pairs import Pairs, Scans
 from voxlate.checks.quality_checks import slice_numbers
 from voxlate.checks.scan_numbers import FEWEST_SCANS, TINY, numbers_of, odd_scans
-from voxlate.checks.table import Kind, ask, first, names_of
+from voxlate.checks.table import Kind, ask, names_of
 from voxlate.checks.thumbnail import best_flip, coarse, pair_similarity, thumbnails
 from voxlate.scans.images.grid import Grid, Volume, canonical_view
 from voxlate.scans.images.mask import foreground
 from voxlate.scans.images.statistics import Statistics, distribution
 
 LEFT_OUT = "It is left out; --any-truth keeps it."
-COUNTS = "It counts all the same."
 KEPT = "It counts all the same (--any-truth)."
 NO_AIR_HU = -500.0  # air is below, all tissue but lung above
 DARK = 10.0  # percentile of a truth, below which is air wherever the scan has any
@@ -199,13 +198,9 @@ def judge(
         float(norm(np.median([*away.values()], axis=0))) if len(away) >= FEWEST_SCANS else 0.0
     )
     places = []
-    for label, shift in away.items():
-        placed = {**numbers[label], "apart": float(norm(shift)), "together": together}
-        row = first("place", placed)
-        if row and row.fault:
-            faults.setdefault(label, Fault(row.fault, row.brief.format_map(placed)))
-        elif label not in faults:
-            places += [said.on(label) for said in ask("place", placed, name)]
+    for label in [label for label in away if label not in faults]:
+        placed = {**numbers[label], "apart": float(norm(away[label])), "together": together}
+        places += [said.on(label) for said in ask("place", placed, name)]
     return faults, [*finding_messages(odd, {name: len(truths)}), *stacks, *places]
 
 
@@ -246,9 +241,10 @@ def _numbers(truth: SketchedTruth, scans: Scans) -> dict[str, float]:
     """The numbers of a truth, and those of its image at the same places: soft_image, background_image, dark_below.
 
     rest: the variation of the image's steps from column to column that the truth does not have, as a share of the truth's;
-    filled: the share of the body in its source, or else its image, where it has a value of no tissue; cut: the share of
-    planes without it where the bodies of source and image go on; dark_below: how far the image goes on below where the
-    truth is darkest, and nowhere else.
+    filled: the share of the body in its source, or else its image, where it has a value of no tissue; empty_planes: the
+    share of planes without it where the bodies of source and image go on; dark_below: how far the image goes on below
+    where the truth is darkest, and nowhere else; bright_above: how far above where the truth is brightest; differs: the
+    largest difference of both, as a share of the truth's range.
     """
     sketch = truth.sketch
     mm = sketch.spacing_mm.tolist()
@@ -263,7 +259,8 @@ def _numbers(truth: SketchedTruth, scans: Scans) -> dict[str, float]:
         numbers["filled"] = float(impossible.mean()) if inside.size else 0.0
     # an image alone may show what no scan does
     bodies = [other.body for other in (source, image) if other is not None and "source" in scans]
-    numbers["cut"] = min((_cut_share(body, scan.body) for body in bodies), default=0.0)
+    shares = (_empty_planes(body, scan.body) for body in bodies)
+    numbers["empty_planes"] = min(shares, default=0.0)
     if image is not None:
         differs = np.diff(sketch.image - sketch.truth)
         known = np.isfinite(differs)
@@ -284,11 +281,17 @@ def _numbers(truth: SketchedTruth, scans: Scans) -> dict[str, float]:
         dark, bright = np.percentile(values, [DARK, 100 - DARK])
         of_dark = float(np.median(shown[values <= dark]))
         of_bright = float(np.median(shown[values >= bright]))
-        numbers |= {"dark_image": of_dark, "dark_below": min(float(dark), of_bright) - of_dark}
+        most = float(values.max())
+        numbers |= {
+            "dark_image": of_dark,
+            "dark_below": min(float(dark), of_bright) - of_dark,
+            "bright_above": float(np.median(shown[values >= most])) - most,
+            "differs": float(np.abs(shown - values).max() / max(np.ptp(values), TINY)),
+        }
     return numbers
 
 
-def _cut_share(body: Bool, truth: Bool) -> float:
+def _empty_planes(body: Bool, truth: Bool) -> float:
     """The share of planes, along the worst axis, that a body [d, h, w] fills and a truth leaves empty."""
     shares = [0.0]
     for others in ((1, 2), (0, 2), (0, 1)):

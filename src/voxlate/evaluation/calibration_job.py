@@ -291,14 +291,16 @@ def collect_cases(
         truths = {case: of_case.truths[name] for case, of_case in data.items()}
         faults, cautions = judge(truths)
         then = KEPT if any_truth else LEFT_OUT
+        doubts = [said for said in cautions if said.case and said.grade == "do not trust"]
         for said in [*fault_messages(faults, len(data), then), *cautions]:
-            warn(replace(said, text=f"{name}: {said.text}"))
-        wrong |= set() if any_truth else faults.keys()
-    kept = {case: of_case for case, of_case in data.items() if case not in wrong}
+            text = f"{said.text} {then}" if said in doubts else said.text
+            warn(replace(said, text=f"{name}: {text}"))
+        wrong |= faults.keys() | {said.case for said in doubts}
+    kept = {case: of_case for case, of_case in data.items() if any_truth or case not in wrong}
     patients = len({of_case.patient for of_case in kept.values()})
     if patients < FEWEST_PATIENTS:
         why = f": {failed[0]}" if failed else ""
-        left_out = len(failed) + len(wrong)
+        left_out = len(cases) - len(kept)
         advice = HOLD_BACK
         if left_out:
             advice = f"Correct the {left_out} cases that are left out, or give others: the reason stands beside each."

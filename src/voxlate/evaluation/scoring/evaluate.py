@@ -23,14 +23,7 @@ from voxlate.base.groups import grouped
 from voxlate.base.messages import Message, message, read_messages
 from voxlate.base.options.option import merge
 from voxlate.checks.header_checks import refuse_synthetic
-from voxlate.checks.truths import (
-    COUNTS,
-    LEFT_OUT,
-    Fault,
-    SketchedTruth,
-    fault_messages,
-    judge,
-)
+from voxlate.checks.truths import LEFT_OUT, Fault, SketchedTruth, fault_messages, judge
 from voxlate.evaluation.options.evaluate import EvaluateOptions
 from voxlate.evaluation.scoring.alignment import check_prepared
 from voxlate.evaluation.scoring.case_scores import Row, Rules, ScoredItem, score_item
@@ -426,10 +419,8 @@ def _judge(scored: Scored, cohort: Sequence[CaseFiles]) -> tuple[dict[str, Fault
             )
             truths[item.label] = replace(scored[item].truth, other=next(owners, ""))
         of_name, odd = judge(truths, f"true {name}")
-        # scores of a copy are right, but say nothing of patients
-        copies = {label: fault for label, fault in of_name.items() if fault.kind == "image"}
-        faults |= {label: of_name[label] for label in of_name.keys() - copies}
-        cautions += [*fault_messages(copies, len(truths), COUNTS), *odd]
+        faults |= of_name
+        cautions += odd
     return faults, cautions
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from pandas import DataFrame
 
 from voxlate.base.errors import plural
+from voxlate.base.messages import read_messages
 from voxlate.base.statistics import bootstrap, fixed_text, mean_and_sd
 from voxlate.evaluation.scoring.case_scores import Row
 from voxlate.evaluation.scoring.metrics import METRIC_OF, Metric, metrics_of
@@ -21,6 +22,7 @@ TEXTS = [*HEAD, "scope", "region", "metric", "unit"]
 COLUMNS = [*TEXTS, "value", "clipped"]
 Document = Mapping[str, Any]
 Table = dict[str, Any]
+COPIED = ("truth-image", "do not trust")  # code and grade of an exact copy
 NETWORK_METRIC = METRIC_OF["mae_network"]  # of MR that is scored in shares of its own peak
 
 
@@ -152,9 +154,13 @@ def _verdict(name: str, scores: ScoreFrame) -> Verdict:
         return Verdict(name, "unknown", f"no verdict: {said}", unit=part["unit"])
     own = scores.errors(name, METRIC)
     cases = own.get(SYNTHESIS, {}).keys()
-    clause = ""
+    in_all = f"of {plural(len(cases), 'case')}"
+    clauses = list[str]()
     if trained := len(cases & {*header.get("trained_on", ())}):
-        clause = f"{trained} of {plural(len(cases), 'case')} in the training, so this is no result on other patients"
+        clauses.append(f"{trained} {in_all} in the training")
+    if copied := len({f"{case}/{name}" for case in cases} & _copied_truths(header)):
+        clauses.append(f"the truth of {copied} {in_all} is the image itself")
+    clause = "; ".join(clauses)
     mask = part["mask"]
     where = "whole image" if mask == WHOLE_MASK else f"inside the mask {mask}"
     patients = scores.patients
@@ -173,6 +179,12 @@ def _verdict(name: str, scores: ScoreFrame) -> Verdict:
         return stated
     sentence = f"DEPENDS ON THE UNIT. With each image divided by its own peak: {stated.sentence}. In network units (0 to 255, as in training; --units network), where a wrong brightness is an error: {other.sentence}"
     return replace(stated, outcome="unclear", sentence=sentence)
+
+
+def _copied_truths(header: Document) -> set[str]:
+    """The images whose truth is a copy of them, as CASE/MODALITY."""
+    messages = read_messages(header, "messages")
+    return {said.case for said in messages if (said.code, said.grade) == COPIED}
 
 
 def _worse_in(overall: Verdict, scores: ScoreFrame) -> Iterator[tuple[str, str]]:
