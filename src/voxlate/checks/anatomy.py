@@ -7,7 +7,7 @@ are compared with the mean box of the training patients: as they are, and mirror
 import json
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict, astuple, dataclass, field
+from dataclasses import asdict, dataclass, field
 from itertools import chain, permutations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -19,7 +19,7 @@ from voxlate.base.errors import BadInput
 from voxlate.base.messages import Message
 from voxlate.base.records import MOST_NUMBER, Name, Number, Record, Shape, checksum, write_tensors
 from voxlate.base.schema import Field
-from voxlate.checks.quality_checks import Quality, quality_of
+from voxlate.checks.quality_checks import quality_numbers
 from voxlate.checks.table import Measured, ask
 from voxlate.checks.thumbnail import unit
 from voxlate.scans.cases.case_header import CaseHeader
@@ -43,6 +43,7 @@ Box = Float32
 Distance = Annotated[float, Field(ge=-0.001, le=2.001)]  # 1 - correlation, rounded
 Width = Annotated[float, Field(gt=1e-6, le=10)]
 Lean = Annotated[float, Field(ge=-2.001, le=2.001)]  # a difference of correlations
+Quality = Annotated[float, Field(ge=0, le=1e4)]
 LogMm = Annotated[float, Field(ge=-10, le=10)]  # up to 22 m
 
 SIDE = 16  # voxels of a box along each axis
@@ -74,6 +75,7 @@ CLEAR_GAIN = 0.15  # 0.06 of a brain in slices of 4 mm that is not turned
 # Deviations of extents that fit after a turn, where they are beyond FAR_SIZE as they are.
 TURN_FITS = 2.5
 TINY = 1e-9
+QUALITIES = ("noise", "ghosts", "dark_mm")  # numbers of a scan, of which the worst is known
 AXES = ("feet-head", "back-front", "left-right")
 
 
@@ -116,7 +118,7 @@ class AnatomyHeader:
     usual: dict[Name, BodyDistribution]
     backgrounds: dict[Name, Number]
     beyond: dict[Name, Number]
-    quality: dict[Name, Quality]
+    quality: dict[Name, dict[Name, Quality]]
 
 
 @dataclass(frozen=True)
@@ -240,7 +242,7 @@ def anatomy_of(
             body = body_of(header, volumes[name], sources[name])
             bodies[name][header.patient].append(body)
             if header.units[name] != "HU":
-                qualities[name].append(quality_of(volumes[name]))
+                qualities[name].append(quality_numbers(volumes[name]))
         for name in targets.keys() & volumes.keys():
             scale = targets[name].scale(header.statistics[name])
             air = np.float32(background_value(volumes[name]))
@@ -259,14 +261,15 @@ def anatomy_of(
     for name, values in airs.items():
         scale = cohort.target_scale(targets[name], name, cases)
         backgrounds[name] = float(scale.inverse(np.median(values)))
-    worst_qualities = {
-        name: np.max([*map(astuple, scans)], axis=0) for name, scans in qualities.items()
+    worst = {
+        name: {key: max(scan.get(key, 0.0) for scan in scans) for key in QUALITIES}
+        for name, scans in qualities.items()
     }
     return Anatomy(
         usual,
         backgrounds,
         {name: round(float(np.median(shares)), 4) for name, shares in beyond.items()},
-        {name: Quality(*worst.tolist()) for name, worst in worst_qualities.items()},
+        worst,
         means,
     )
 

@@ -3,10 +3,11 @@
 The first three are measured on some slices. Limits are in limits.toml; a training with worse scans raises them.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from itertools import chain, product
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -15,7 +16,6 @@ from numpy.typing import NDArray
 
 from voxlate.base.arrays import AnyArray, Bool, Float32, Float64
 from voxlate.base.messages import Message
-from voxlate.base.schema import Field
 from voxlate.checks.intensity_checks import tissue_of_ct
 from voxlate.checks.table import Numbers, ask
 from voxlate.checks.thumbnail import coarse
@@ -60,23 +60,6 @@ ALONE = 5  # times as large as the next block; 2.1 in scans of 64 grey levels or
 AIR_HU = -900.0  # clipped values below are air
 STEP_MM = 3.0  # within which it is made, because resampled scans have no sharp one
 
-Value = Annotated[float, Field(ge=0, le=1e4)]
-
-
-@dataclass(frozen=True)
-class Quality:
-    """Noise as a share of the body's median, the largest correlation of edges with shifted ones, dark radius in mm."""
-
-    noise: Value
-    ghosts: Value
-    dark_mm: Value
-
-
-def quality_of(scan: Volume) -> Quality:
-    """The quality of a canonical scan, from slices in its middle."""
-    numbers = quality_numbers(scan)
-    return Quality(*(numbers.get(field.name, 0.0) for field in fields(Quality)))
-
 
 def quality_numbers(scan: Volume) -> dict[str, float]:
     """Numbers of slices in the middle of a canonical scan: see `quality` in limits.toml; the first alone where its body is dark."""
@@ -104,31 +87,54 @@ def quality_numbers(scan: Volume) -> dict[str, float]:
     return numbers | dict(zip(("noise", "ghosts", "dark_mm"), measured))
 
 
-def check_whole(numbers: Numbers, trained: Quality | None, name: str) -> list[Message]:
-    """Messages where a scan with these numbers is worse than ordinary ones and those of the training, or a CT was clipped."""
-    worst = {} if trained is None else vars(trained)
+@dataclass(frozen=True, eq=False)
+class WholeScan:
+    """A whole canonical scan, before its body is looked for; its numbers are measured where rows are asked of them.
+
+    elsewhere: voxels outside the box of the body, as a share of those inside.
+    """
+
+    scan: Volume
+    elsewhere: float = 0.0
+
+    @cached_property
+    def content(self) -> dict[str, float]:
+        """See `array` in limits.toml."""
+        values = self.scan.data[0]
+        few, (step, *_) = coarse(values)
+        air = np.percentile(few[:, [0, -1]], 25)
+        bends = np.diff(values[::step].astype(np.float32), 2, axis=1)
+        most = np.abs(bends).mean() if bends.size else 0  # edges of the body outweigh nothing
+        return {
+            **self.quality,
+            "levels": len(np.unique(few)),
+            "air": float((air - few.min()) / max(np.ptp(few), TINY)),
+            "twin": symmetry(bends.clip(-most, most)),
+        }
+
+    @cached_property
+    def quality(self) -> dict[str, float]:
+        """See `tissue` in limits.toml for a CT, `quality` for others."""
+        if self.scan.unit == "HU":
+            return tissue_of_ct(coarse(self.scan.data[0])[0])
+        return quality_numbers(self.scan)
+
+    @cached_property
+    def stack(self) -> dict[str, float]:
+        """See `order` and `slices` in limits.toml."""
+        axes = self.scan.affine[:3, :3] / self.scan.grid.spacing_mm[::-1]
+        straight = float(abs(np.linalg.det(axes)))
+        return {**slice_numbers(self.scan), "straight": straight, "elsewhere": self.elsewhere}
+
+
+def check_whole(scan: WholeScan, trained: Mapping[str, float], name: str) -> list[Message]:
+    """Messages where a scan is worse than ordinary ones and those of the training, or a CT was clipped; trained: numbers of the worst."""
+    numbers = scan.quality | scan.stack
     times = {
-        f"{key}_times": value / max(worst.get(key, 0.0), TINY) for key, value in numbers.items()
+        f"{key}_times": value / max(trained.get(key, 0.0), TINY) for key, value in numbers.items()
     }
     asked = (ask(group, {**numbers, **times}, name) for group in ("tissue", "quality", "slices"))
     return [*chain.from_iterable(asked)]
-
-
-def array_numbers(scan: Volume) -> dict[str, float]:
-    """Numbers of a whole canonical scan, before its body is looked for: see `array`, `order` and `slices` in limits.toml."""
-    few, (step, *_) = coarse(scan.data[0])
-    air = np.percentile(few[:, [0, -1]], 25)
-    bends = np.diff(scan.data[0][::step].astype(np.float32), 2, axis=1)
-    most = np.abs(bends).mean() if bends.size else 0  # edges of the body outweigh nothing
-    axes = scan.affine[:3, :3] / scan.grid.spacing_mm[::-1]
-    return {
-        "levels": len(np.unique(few)),
-        "air": float((air - few.min()) / max(np.ptp(few), TINY)),
-        "twin": symmetry(bends.clip(-most, most)),
-        "straight": float(abs(np.linalg.det(axes))),
-        **(tissue_of_ct(few) if scan.unit == "HU" else quality_numbers(scan)),
-        **slice_numbers(scan),
-    }
 
 
 def symmetry(away: Float32) -> float:
