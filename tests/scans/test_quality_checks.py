@@ -9,7 +9,6 @@ from rows import every_row
 from voxlate.base.messages import Message
 from voxlate.checks.quality_checks import (
     WholeScan,
-    check_slices,
     check_whole,
     quality_numbers,
     slice_numbers,
@@ -71,7 +70,8 @@ def cone() -> Volume:
 def _said(scan: Volume, image: np.ndarray) -> list[Message]:
     """What is said of the slices of a scan with other values [D, H, W]."""
     changed = replace(scan, data=image[None].astype(np.float32))
-    return check_slices(slice_numbers(changed), "t1")
+    numbers = slice_numbers(changed)
+    return ask("order", numbers, "t1") + ask("slices", numbers, "t1")
 
 
 @every_row(

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from voxlate.base.arrays import AnyArray, Bool, Float32, Float64
 from voxlate.base.messages import Message
 from voxlate.checks.intensity_checks import tissue_of_ct
-from voxlate.checks.table import Numbers, ask
+from voxlate.checks.table import ask
 from voxlate.checks.thumbnail import coarse
 from voxlate.scans.cases.case_header import CaseHeader
 from voxlate.scans.images.filters import ndimage
@@ -145,16 +145,11 @@ def symmetry(away: Float32) -> float:
     return float(correlations.max() / max(float((away**2).sum()), TINY))
 
 
-def check_slices(numbers: Numbers, name: str) -> list[Message]:
-    """Messages where slices of a scan with these numbers are in a wrong order, empty or alternately dark."""
-    return ask("order", numbers, name) + ask("slices", numbers, name)
-
-
 def check_stacks(headers: Sequence[CaseHeader]) -> Iterator[Message]:
-    """The same messages on the scans of prepared cases, from their headers."""
+    """Messages where slices of prepared cases are in a wrong order, empty or alternately dark, from their headers."""
     for header in headers:
-        for name, numbers in header.stacks.items():
-            yield from (said.on(header.case) for said in check_slices(numbers, name))
+        for group, (name, numbers) in product(("order", "slices"), header.stacks.items()):
+            yield from (said.on(header.case) for said in ask(group, numbers, name))
 
 
 def slice_numbers(scan: Volume) -> dict[str, float]:

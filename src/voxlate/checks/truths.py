@@ -50,8 +50,7 @@ class Sketch:
     """A truth, its image and a source in few cells [D, H, W] of one grid, with what the truth's voxels show.
 
     image, source: NaN where they do not cover the truth; empty where there are none. spacing_mm: [3] of the
-    truth; cell_mm: [3] of cells; times: [2], by how much the truth's field of view is longer than that of the image, and
-    by how much at most; ends: [2], the lowest and the highest value of the truth;
+    truth; cell_mm: [3] of cells; other_size: [1], see `other_size`; ends: [2], the lowest and the highest value of the truth;
     stack: the numbers of its slices, in the order of `names_of`.
     """
 
@@ -60,14 +59,9 @@ class Sketch:
     source: Float32
     spacing_mm: Float32
     cell_mm: Float32
-    times: Float32
+    other_size: Float32
     ends: Float32
     stack: Float32
-
-    @property
-    def has_other_size(self) -> bool:
-        """Whether the field of view of the truth is too large or too small for that of its image, as in micrometres."""
-        return _is_other(*self.times.tolist())
 
     @property
     def statistics(self) -> Statistics:
@@ -130,28 +124,23 @@ def sketch_of(
         nothing if source is None else coarse(source)[0],
         np.array(truth.grid.spacing_mm, np.float32),
         np.multiply(truth.grid.spacing_mm, steps).astype(np.float32),
-        np.array(_relative_size(truth.grid, image_grid), np.float32),
+        np.array([other_size(truth.grid, image_grid)], np.float32),
         np.array(least_and_most(values), np.float32),
         np.array([stack.get(name, np.nan) for name in names_of("slices")], np.float32),
     )
 
 
-def has_other_size(truth: Grid, image: Grid) -> bool:
-    """Whether the field of view of a truth is too large or too small for that of its image, as in micrometres."""
-    return _is_other(*_relative_size(truth, image))
+def other_size(truth: Grid, image: Grid) -> float:
+    """How many times as long as that of its image the field of view of a truth is, where it cannot be so, as in micrometres; else 0.
 
-
-def _is_other(times: float, most: float) -> bool:
-    return not 1 / most < times < most
-
-
-def _relative_size(truth: Grid, image: Grid) -> tuple[float, float]:
-    """How many times as long as that of its image the field of view of a truth is, by the mean sides of slices, and how many it may be."""
+    By the mean sides of slices.
+    """
     sides = [
         np.sqrt(np.prod(np.multiply(grid.shape, grid.spacing_mm)[1:])) for grid in (truth, image)
     ]
+    times = float(sides[0] / sides[1])
     most = OTHER_VOXELS if truth.shape == image.shape else OTHER_SIZE
-    return float(sides[0] / sides[1]), most
+    return 0.0 if 1 / most < times < most else times
 
 
 def judge(
@@ -227,8 +216,7 @@ def _pairs_of(
 def _own_fault(truth: SketchedTruth) -> Fault | None:
     """The fault that a truth shows by its size, its image and its unit."""
     sketch = truth.sketch
-    if sketch.has_other_size:
-        times = sketch.times[0]
+    if times := sketch.other_size.item():
         return Fault("spacing", f"a field of view {times:.3g} times as long as that of its image")
     if truth.other:
         return Fault("patient", f"an image that was made of the scan of {truth.other}")

@@ -14,7 +14,7 @@ from voxlate.base.errors import BadInput, CannotWrite, plural
 from voxlate.base.executors.job import Context, Executor, NamedProgress, case_sentence, run_cases
 from voxlate.base.messages import Say, message
 from voxlate.checks.out_of_distribution import Patches
-from voxlate.checks.truths import KEPT, LEFT_OUT, fault_messages, has_other_size, judge
+from voxlate.checks.truths import KEPT, LEFT_OUT, fault_messages, judge, other_size
 from voxlate.evaluation.intervals.calibration_cases import (
     BODY_VOXELS,
     PLANES,
@@ -246,7 +246,7 @@ def _check_truth(case: str, truth: Volume, unit: str, output_grid: OutputGrid) -
         raise BadInput(
             f"{case}: expected {name} in the unit of the model's images ({unit}), found {truth.unit} in {truth.origin}. Convert it, or take the original scan."
         )
-    if has_other_size(truth.grid, output_grid.file):
+    if other_size(truth.grid, output_grid.file):
         raise BadInput(
             f"{case}: expected {name} to show the region of its image ({output_grid.file}), found voxels of another size in {truth.origin} ({truth.grid}). Write its spacing in mm."
         )

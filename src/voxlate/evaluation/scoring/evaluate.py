@@ -23,7 +23,7 @@ from voxlate.base.groups import grouped
 from voxlate.base.messages import Message, message, read_messages
 from voxlate.base.options.option import merge
 from voxlate.checks.header_checks import refuse_synthetic
-from voxlate.checks.truths import LEFT_OUT, Fault, SketchedTruth, fault_messages, judge
+from voxlate.checks.truths import KEPT, LEFT_OUT, Fault, SketchedTruth, fault_messages, judge
 from voxlate.evaluation.options.evaluate import EvaluateOptions
 from voxlate.evaluation.scoring.alignment import check_prepared
 from voxlate.evaluation.scoring.case_scores import Row, Rules, ScoredItem, score_item
@@ -126,7 +126,10 @@ def evaluate(
     job = _ScoreJob(items, ranges, of_name, weights, own)
     every, failed = _score_items(job, executor or choose_executor(asked), progress)
     faults, cautions = _judge(every, cohort)
-    scored = _leave_out(every, faults, asked)
+    wrong = fault_messages(faults, len(every), KEPT if asked.any_truth else LEFT_OUT)
+    scored = {item: of for item, of in every.items() if asked.any_truth or item.label not in faults}
+    if not scored:
+        raise BadInput(" ".join(map(str, wrong)))
     rows = [*chain.from_iterable(result.rows for result in scored.values())]
     _check_areas(rules, rows)
     messages = [*cautions, *_recognised(images.recognised), *_outliers(rows)]
@@ -143,6 +146,7 @@ def evaluate(
         "not_synthesised": not_scored(out, images, wanted) | failed,
         "wrong_truths": _state_faults(every, faults),
         "wrong_truths_scored": asked.any_truth,
+        "truth_messages": [message.table for message in wrong],
         "own_metrics": describe(own),
         **_on_images(out, scored, rules),
         **_on_areas(of_name, ranges, rows),
@@ -302,16 +306,6 @@ def _range(modality: str, items: Sequence[Item], given: Sequence[float] | None) 
     if of_recipe is not None and not in_window:
         return range_for(unit, given=of_recipe, source="the recipe's window")
     return range_for(unit, largest if unit == "grey" else 0.0)
-
-
-def _leave_out(every: Scored, faults: Mapping[str, Fault], asked: EvaluateOptions) -> Scored:
-    """The images whose truths can be theirs, or all if the user counts any truth; raises BadInput if none is left."""
-    if asked.any_truth:
-        return every
-    scored = {item: result for item, result in every.items() if item.label not in faults}
-    if not scored:
-        raise BadInput(" ".join(map(str, fault_messages(faults, len(every), LEFT_OUT))))
-    return scored
 
 
 def _check_areas(rules: Rules, rows: Sequence[Row]) -> None:

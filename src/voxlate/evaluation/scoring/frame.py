@@ -22,7 +22,6 @@ TEXTS = [*HEAD, "scope", "region", "metric", "unit"]
 COLUMNS = [*TEXTS, "value", "clipped"]
 Document = Mapping[str, Any]
 Table = dict[str, Any]
-COPIED = ("truth-image", "do not trust")  # code and grade of an exact copy
 NETWORK_METRIC = METRIC_OF["mae_network"]  # of MR that is scored in shares of its own peak
 
 
@@ -145,22 +144,26 @@ def _verdict(name: str, scores: ScoreFrame) -> Verdict:
     header, part = scores.header, scores.parts[name]
     wrong = {label for label in header.get("wrong_truths", ()) if label.endswith(f"/{name}")}
     every = wrong | {label for label in scores.labels if label.endswith(f"/{name}")}
-    said = ""
+    none = ""
     if name in header.get("given_truth", ()):
-        said = "the truth itself was given to the model, so this is a bound and no synthesis"
+        none = "the truth itself was given to the model, so this is a bound and no synthesis"
     elif 2 * len(wrong) > len(every) and not header.get("wrong_truths_scored"):
-        said = f"most truths ({len(wrong)} of {len(every)}) cannot be those of their images: check the cohort"
-    if said:
-        return Verdict(name, "unknown", f"no verdict: {said}", unit=part["unit"])
+        none = f"most truths ({len(wrong)} of {len(every)}) cannot be those of their images: check the cohort"
+    if none:
+        return Verdict(name, "unknown", f"no verdict: {none}", unit=part["unit"])
     own = scores.errors(name, METRIC)
     cases = own.get(SYNTHESIS, {}).keys()
-    in_all = f"of {plural(len(cases), 'case')}"
-    clauses = list[str]()
-    if trained := len(cases & {*header.get("trained_on", ())}):
-        clauses.append(f"{trained} {in_all} in the training")
-    if copied := len({f"{case}/{name}" for case in cases} & _copied_truths(header)):
-        clauses.append(f"the truth of {copied} {in_all} is the image itself")
-    clause = "; ".join(clauses)
+    said = read_messages(header, "messages")
+    doubted = [one.case.removesuffix(f"/{name}") for one in said if one.grade == "do not trust"]
+    reserves = {
+        "in the training": header.get("trained_on", ()),
+        "with a truth that is not to be trusted": doubted,
+    }
+    clause = "; ".join(
+        f"{count} of {plural(len(cases), 'case')} {what}"
+        for what, some in reserves.items()
+        if (count := len(cases & {*some}))
+    )
     mask = part["mask"]
     where = "whole image" if mask == WHOLE_MASK else f"inside the mask {mask}"
     patients = scores.patients
@@ -179,12 +182,6 @@ def _verdict(name: str, scores: ScoreFrame) -> Verdict:
         return stated
     sentence = f"DEPENDS ON THE UNIT. With each image divided by its own peak: {stated.sentence}. In network units (0 to 255, as in training; --units network), where a wrong brightness is an error: {other.sentence}"
     return replace(stated, outcome="unclear", sentence=sentence)
-
-
-def _copied_truths(header: Document) -> set[str]:
-    """The images whose truth is a copy of them, as CASE/MODALITY."""
-    messages = read_messages(header, "messages")
-    return {said.case for said in messages if (said.code, said.grade) == COPIED}
 
 
 def _worse_in(overall: Verdict, scores: ScoreFrame) -> Iterator[tuple[str, str]]:
