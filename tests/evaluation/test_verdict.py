@@ -181,13 +181,13 @@ def test_a_success_that_is_a_failure_in_the_units_of_the_training_depends_on_the
 
 
 def test_where_most_truths_are_at_fault_there_is_no_verdict_on_the_rest():
-    def of(wrong, kept=False):
+    def of(wrong, scored=1):
         faults = {f"c{number}/ct": {} for number in range(1, 1 + wrong)} | {"c0/t1": {}}
-        values = {"ct": {"synthesis": {"mae": [90.0]}, "copy": {"mae": [60.0]}}}
-        (found,) = verdicts(values, wrong_truths=faults, wrong_truths_scored=kept)
+        errors = {"synthesis": {"mae": [90.0] * scored}, "copy": {"mae": [60.0] * scored}}
+        (found,) = verdicts({"ct": errors}, wrong_truths=faults)
         return found
 
     assert of(1).outcome == "worse"
     assert of(2).outcome == "unknown"
     assert "2 of 3" in of(2).sentence
-    assert of(2, kept=True).outcome == "worse"
+    assert of(2, scored=3).outcome == "worse"

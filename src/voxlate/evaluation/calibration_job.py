@@ -14,7 +14,7 @@ from voxlate.base.errors import BadInput, CannotWrite, plural
 from voxlate.base.executors.job import Context, Executor, NamedProgress, case_sentence, run_cases
 from voxlate.base.messages import Say, message
 from voxlate.checks.out_of_distribution import Patches
-from voxlate.checks.truths import KEPT, LEFT_OUT, fault_messages, judge, other_size
+from voxlate.checks.truths import KEPT, LEFT_OUT, Sketch, fault_messages, judge, other_size
 from voxlate.evaluation.intervals.calibration_cases import (
     BODY_VOXELS,
     PLANES,
@@ -105,7 +105,8 @@ class CalibrationJob:
         """The file of a case's data, and a hash of all that decides them."""
         weights = [model.facts.weights_hash for model in self.models]
         synth = self.model.synthesis_options
-        options = (weights, synth, self.seed, content, self.rules, BODY_VOXELS, PLANES)
+        stored = [*Sketch.__annotations__]
+        options = (weights, synth, self.seed, content, self.rules, BODY_VOXELS, PLANES, stored)
         digest = hashlib.sha256(repr(options).encode()).hexdigest()[:16]
         return self.folder / f"{case.case}.{digest}.safetensors", digest
 

@@ -145,7 +145,6 @@ def evaluate(
         "recognised": images.recognised,
         "not_synthesised": not_scored(out, images, wanted) | failed,
         "wrong_truths": _state_faults(every, faults),
-        "wrong_truths_scored": asked.any_truth,
         "truth_messages": [message.table for message in wrong],
         "own_metrics": describe(own),
         **_on_images(out, scored, rules),
@@ -404,11 +403,10 @@ def _judge(scored: Scored, cohort: Sequence[CaseFiles]) -> tuple[dict[str, Fault
     for name, items in items_by_modality(scored).items():
         truths = dict[str, SketchedTruth]()
         for item in items:
-            others = [case for case in cohort if case.case != item.case.case]
             owners = (
                 case.case
                 for name, content in _find_changed(item).items()
-                for case in others
+                for case in cohort
                 if name in case.files and content_hash(case.files[name]) == content
             )
             truths[item.label] = replace(scored[item].truth, other=next(owners, ""))
