@@ -50,7 +50,7 @@ SIDE = 16  # voxels of a box along each axis
 COARSE_MM = 4.0
 MOST_CASES = 200  # a mean of more is the same
 FEWEST_PATIENTS = 3  # patients from whom a distribution is estimated
-# Factor of a distance of the farthest training patient; UNPROVED where there are fewer than ENOUGH patients.
+# Factor of a distance of the farthest patient; UNPROVED where there are fewer than ENOUGH, who can prove 5 % of false alarms.
 MARGIN, UNPROVED, ENOUGH = 1.2, 1.5, 19
 # Least values of BodyDistribution.width and BodyDistribution.contrast_width.
 LEAST_WIDTH, LEAST_CONTRAST = 0.05, 0.15
@@ -296,7 +296,7 @@ def _usual(boxes: Box, patients: Sequence[Sequence[Body]]) -> BodyDistribution:
         # the slices of a patient differ, too
         leans += [of_case[0] - of_case[1:] for of_case in correlations]
     count = len(boxes)
-    margin = MARGIN if count >= ENOUGH else UNPROVED
+    margin = margin_of(count)
 
     def width(values: Sequence[float], least: float) -> float:
         """How far training patients exceed the median."""
@@ -320,6 +320,11 @@ def _usual(boxes: Box, patients: Sequence[Sequence[Body]]) -> BodyDistribution:
         tuple(deviation.tolist()),
         (min(levels), max(levels)),
     )
+
+
+def margin_of(patients: int) -> float:
+    """The factor of the largest distance of so many patients, beyond which a scan is unusual."""
+    return MARGIN if patients >= ENOUGH else UNPROVED
 
 
 def variance_of_extents(sizes: AnyArray) -> AnyArray:

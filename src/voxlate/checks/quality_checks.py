@@ -47,7 +47,6 @@ MOST_ASKED = 40  # slices in which points are looked for
 # of 9 to 14 slices of a head, 70 % can be most similar to one that is not beside them
 FEWEST_ORDERED = 16
 SHOWN = 0.2  # of the largest deviation of a slice: ends of the body, and air beyond them, have less
-LEAST_GAP_MM = 4.0  # of rows or columns that show nothing
 EMPTY = 0.05  # of the median deviation; slices of an MRA with few vessels have 0.37
 TISSUE = 0.3  # of the mean over the least value: air is below
 FILLED = 0.5  # of the area that a tenth of the planes have, from which planes are compared
@@ -184,8 +183,7 @@ def slice_numbers(scan: Volume) -> dict[str, float]:
         if axis:
             planes, deviations = _planes(image, axis)
         empty = _empty(deviations) * step
-        gap_mm = len(empty) * step * scan.grid.spacing_mm[axis]
-        if len(empty) > numbers["empty"] and (axis == 0 or gap_mm > LEAST_GAP_MM):
+        if len(empty) > numbers["empty"]:
             ends = {"before": empty[0] - step, "behind": empty[-1] + step}
             numbers |= {"empty": len(empty), "empty_axis": axis, **ends}
         along = _continuity(planes, deviations)

@@ -87,11 +87,6 @@ def rows(group: str) -> tuple[Row, ...]:
     return tuple(row for row in table() if group in row.groups)
 
 
-def names_of(group: str) -> tuple[str, ...]:
-    """The names of all numbers that the rows of a group read, in one order."""
-    return tuple(dict.fromkeys(name for row in rows(group) for name in row.names))
-
-
 @functools.cache
 def table() -> tuple[Row, ...]:
     """All rows."""

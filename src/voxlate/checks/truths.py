@@ -6,7 +6,7 @@ same, as after a training on such truths, nothing is said.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -21,8 +21,14 @@ from voxlate.base.slabs import least_and_most
 from voxlate.checks.cohort_outliers import finding_messages
 from voxlate.checks.pairs import Pairs, Scans
 from voxlate.checks.quality_checks import slice_numbers
-from voxlate.checks.scan_numbers import FEWEST_SCANS, TINY, numbers_of, odd_scans
-from voxlate.checks.table import Kind, ask, names_of
+from voxlate.checks.scan_numbers import (
+    FEWEST_SCANS,
+    TINY,
+    numbers_of,
+    odd_scans,
+    soft_and_background,
+)
+from voxlate.checks.table import Kind, ask
 from voxlate.checks.thumbnail import best_flip, coarse, pair_similarity, thumbnails
 from voxlate.scans.images.grid import Grid, Volume, canonical_view
 from voxlate.scans.images.mask import foreground
@@ -51,7 +57,7 @@ class Sketch:
 
     image, source: NaN where they do not cover the truth; empty where there are none. spacing_mm: [3] of the
     truth; cell_mm: [3] of cells; other_size: [1], see `other_size`; ends: [2], the lowest and the highest value of the truth;
-    stack: the numbers of its slices, in the order of `names_of`.
+    stack: the numbers of its slices, each [1].
     """
 
     truth: Float32
@@ -61,7 +67,7 @@ class Sketch:
     cell_mm: Float32
     other_size: Float32
     ends: Float32
-    stack: Float32
+    stack: Mapping[str, Float64] = field(default_factory=dict)
 
     @property
     def statistics(self) -> Statistics:
@@ -126,7 +132,7 @@ def sketch_of(
         np.multiply(truth.grid.spacing_mm, steps).astype(np.float32),
         np.array([other_size(truth.grid, image_grid)], np.float32),
         np.array(least_and_most(values), np.float32),
-        np.array([stack.get(name, np.nan) for name in names_of("slices")], np.float32),
+        {name: np.array([number]) for name, number in stack.items()},
     )
 
 
@@ -176,11 +182,10 @@ def judge(
             faults[finding.case] = Fault(kind, finding.numbers)
         else:
             odd.append(replace(finding, name=name))
-    stacks = [
-        said.on(label)
-        for label, truth in compared.items()
-        for said in ask("slices", dict(zip(names_of("slices"), truth.sketch.stack.tolist())), name)
-    ]
+    stacks = list[Message]()
+    for label, truth in compared.items():
+        slices = {key: number.item() for key, number in truth.sketch.stack.items()}
+        stacks += [said.on(label) for said in ask("slices", slices, name)]
     away = {label: _away(compared[label].sketch) for label in scans if "image" in scans[label]}
     # what all have in common is no error of a single place
     together = (
@@ -260,10 +265,8 @@ def _numbers(truth: SketchedTruth, scans: Scans) -> dict[str, float]:
             "bright_truth": ends[1],
             "bright_times": ends.max() / max(ends.min(), TINY),
         }
-        statistics = replace(sketch, truth=image.values).statistics
-        of_image = numbers_of("", truth.unit, statistics, mm, image, None)
-        for key in ("soft", "background"):
-            numbers[f"{key}_from_image"] = abs(numbers[key] - of_image[key])
+        for key, of_image in soft_and_background(image).items():
+            numbers[f"{key}_from_image"] = abs(numbers[key] - of_image)
         known = np.isfinite(sketch.image)
         values, shown = sketch.truth[known], sketch.image[known]
         dark, bright = np.percentile(values, [DARK, 100 - DARK])
