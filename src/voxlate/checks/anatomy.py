@@ -17,7 +17,16 @@ import numpy as np
 from voxlate.base.arrays import AnyArray, Bool, Float32, Float64
 from voxlate.base.errors import BadInput
 from voxlate.base.messages import Message
-from voxlate.base.records import MOST_NUMBER, Name, Number, Record, Shape, checksum, write_tensors
+from voxlate.base.records import (
+    MOST_NUMBER,
+    Name,
+    NotNegative,
+    Number,
+    Record,
+    Shape,
+    checksum,
+    write_tensors,
+)
 from voxlate.base.schema import Field
 from voxlate.checks.quality_checks import quality_numbers
 from voxlate.checks.table import Measured, ask
@@ -43,7 +52,6 @@ Box = Float32
 Distance = Annotated[float, Field(ge=-0.001, le=2.001)]  # 1 - correlation, rounded
 Width = Annotated[float, Field(gt=1e-6, le=10)]
 Lean = Annotated[float, Field(ge=-2.001, le=2.001)]  # a difference of correlations
-Quality = Annotated[float, Field(ge=0, le=1e4)]
 LogMm = Annotated[float, Field(ge=-10, le=10)]  # up to 22 m
 
 SIDE = 16  # voxels of a box along each axis
@@ -64,6 +72,7 @@ LEVEL = 95  # percentile of the foreground
 MIRRORED = ("upside down", "front to back", "left to right")
 LEFT_RIGHT = (2,)
 FLIPS = (LEFT_RIGHT, (1,), (1, 2), (0,), (0, 2), (0, 1), (0, 1, 2))  # the axes that are mirrored
+PER_FLIP = Field(min_length=len(FLIPS), max_length=len(FLIPS))
 HARD = 0.5  # area at an end that is cut, beside that further in; round ends in these voxels have a third
 CROP = 0.6  # of the training's mean extent
 LEAST_HEIGHT = 0.25  # of the training's mean height; inside 9 of 134 single slices of heads, the correlation is below 0
@@ -96,8 +105,8 @@ class BodyDistribution:
     width: Width
     contrast: Distance
     contrast_width: Width
-    lean: Annotated[tuple[Lean, ...], Field(min_length=len(FLIPS), max_length=len(FLIPS))]
-    spread: Annotated[tuple[Width, ...], Field(min_length=len(FLIPS), max_length=len(FLIPS))]
+    lean: Annotated[tuple[Lean, ...], PER_FLIP]
+    spread: Annotated[tuple[Width, ...], PER_FLIP]
     size: tuple[LogMm, LogMm, LogMm]
     deviation: tuple[Width, Width, Width]
     levels: tuple[Number, Number]
@@ -118,7 +127,7 @@ class AnatomyHeader:
     usual: dict[Name, BodyDistribution]
     backgrounds: dict[Name, Number]
     beyond: dict[Name, Number]
-    quality: dict[Name, dict[Name, Quality]]
+    quality: dict[Name, dict[Name, NotNegative]]
 
 
 @dataclass(frozen=True)
