@@ -139,14 +139,12 @@ def _judge(pair: _Pair, unit: str, where: str, not_held_out: str) -> tuple[Outco
     patients = f"{pair.lower_on} of {plural(size, 'patient')}"
     side = "lower" if share > 0 else "higher"
     means = f"MAE {ours}, {where}, {side} by {by} on average, lower for {patients}"
-    if not_held_out:
-        means += f"; {not_held_out}"
     least = ONE_WORSE if size == 1 else TIE
     if share <= -least and 2 * (pair.synthesis > pair.naive).sum() > size:
         alone = "; one patient does not represent others" if size == 1 else ""
         return "worse", f"WORSE THAN {best}: do not use; {means}{alone}"
     if not_held_out:
-        return "unclear", f"NO RESULT ON OTHER PATIENTS against {best}: {means}"
+        return "unclear", f"NO RESULT ON OTHER PATIENTS against {best}: {means}; {not_held_out}"
     p = wilcoxon_p(pair.synthesis, pair.naive)
     if share >= TIE and p < SIGNIFICANT and 2 * pair.lower_on > size:
         return "better", f"beats {best} by {by} on {patients}: MAE {ours}, {where}"
