@@ -122,7 +122,7 @@ def test_a_truth_whose_body_ends_where_that_of_its_image_goes_on_counts_with_a_c
         for n in range(CASES):
             airy = scan(heads, n, "ct").data[0].copy()
             airy[planes] = -1000
-            cut[f"p{n}/ct"] = sketched(heads, n, lambda _, new=airy: new, model=good)
+            cut[f"p{n}/ct"] = sketched(heads, n, lambda _, new=airy: new)
         faults, said = judge(cut)
         assert not faults
         assert ("empty-body", "caution") in {(one.code, one.grade) for one in said}
@@ -218,8 +218,7 @@ def test_a_model_that_was_trained_on_other_values_finds_them_right(heads):
     for change in (lambda ct: ct + 1024, windowed(-160, 240), lambda ct: ct.clip(0, 80)):
         truths = {f"p{n}/ct": sketched(heads, n, change, model=change) for n in range(CASES)}
         faults, said = judge(truths)
-        assert not faults
-        assert ("truth-image", "do not trust") in {(one.code, one.grade) for one in said}
+        assert (faults, said[-1].code, said[-1].grade) == ({}, "truth-image", "do not trust")
 
 
 def test_images_on_another_scale_than_their_truths_are_named(heads):

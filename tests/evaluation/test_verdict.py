@@ -5,7 +5,6 @@ import pytest
 
 from made_scores import made_scores
 from rows import every_row
-from voxlate.base.messages import message
 from voxlate.training.verdict import verdict_lines, verdict_on
 
 FOUR = {f"c{number}": f"p{number}" for number in range(4)}
@@ -135,8 +134,8 @@ def test_each_target_has_a_line_and_is_no_success_where_truths_were_given_traine
     trained, _ = verdicts(trained_on=["c1"])
     assert trained.outcome == "unclear"
     assert "1 of 6 cases" in trained.sentence
-    copy = message("truth-image", "", grade="do not trust", case="c1/ct")
-    assert verdicts(messages=[copy.table])[0].outcome == "unclear"
+    copy = {"code": "truth-image", "grade": "do not trust", "text": "", "case": "c1/ct"}
+    assert verdicts(messages=[copy])[0].outcome == "unclear"
 
 
 def test_a_value_that_is_not_finite_counts_in_neither_mean():
@@ -183,8 +182,9 @@ def test_a_success_that_is_a_failure_in_the_units_of_the_training_depends_on_the
 def test_where_most_truths_are_at_fault_there_is_no_verdict_on_the_rest():
     def of(wrong, scored=1):
         faults = {f"c{number}/ct": {} for number in range(1, 1 + wrong)} | {"c0/t1": {}}
-        errors = {"synthesis": {"mae": [90.0] * scored}, "copy": {"mae": [60.0] * scored}}
-        (found,) = verdicts({"ct": errors}, wrong_truths=faults)
+        errors = {"synthesis": 90.0, "copy": 60.0}
+        values = {method: {"mae": [mae] * scored} for method, mae in errors.items()}
+        (found,) = verdicts({"ct": values}, wrong_truths=faults)
         return found
 
     assert of(1).outcome == "worse"

@@ -71,7 +71,7 @@ def _said(scan: Volume, image: np.ndarray) -> list[Message]:
     """What is said of the slices of a scan with other values [D, H, W]."""
     changed = replace(scan, data=image[None].astype(np.float32))
     numbers = slice_numbers(changed)
-    return ask("order", numbers, "t1") + ask("slices", numbers, "t1")
+    return ask("order", numbers) + ask("slices", numbers)
 
 
 @every_row(

@@ -21,7 +21,8 @@ from voxlate.checks.table import ask
 from voxlate.checks.thumbnail import coarse
 from voxlate.scans.cases.case_header import CaseHeader
 from voxlate.scans.images.filters import ndimage
-from voxlate.scans.images.grid import Volume
+from voxlate.scans.images.frame import BodyFrame
+from voxlate.scans.images.grid import Volume, canonical_view, same_grid
 from voxlate.scans.images.mask import background_value, components_of, foreground
 
 SLICES = 8
@@ -88,13 +89,18 @@ def quality_numbers(scan: Volume) -> dict[str, float]:
 
 @dataclass(frozen=True, eq=False)
 class WholeScan:
-    """A whole canonical scan, before its body is looked for; its numbers are measured where rows are asked of them.
+    """A whole scan, before its body is looked for; its numbers are measured where rows are asked of them.
 
-    elsewhere: voxels outside the box of the body, as a share of those inside.
+    frame: the box of a head in it, beside which another one may be.
     """
 
-    scan: Volume
-    elsewhere: float = 0.0
+    volume: Volume
+    frame: BodyFrame | None = None
+
+    @cached_property
+    def scan(self) -> Volume:
+        """Its canonical view."""
+        return canonical_view(self.volume)
 
     @cached_property
     def content(self) -> dict[str, float]:
@@ -115,15 +121,17 @@ class WholeScan:
     def quality(self) -> dict[str, float]:
         """See `tissue` in limits.toml for a CT, `quality` for others."""
         if self.scan.unit == "HU":
-            return tissue_of_ct(coarse(self.scan.data[0])[0])
+            return tissue_of_ct(self.scan)
         return quality_numbers(self.scan)
 
     @cached_property
     def stack(self) -> dict[str, float]:
         """See `order` and `slices` in limits.toml."""
         axes = self.scan.affine[:3, :3] / self.scan.grid.spacing_mm[::-1]
-        straight = float(abs(np.linalg.det(axes)))
-        return {**slice_numbers(self.scan), "straight": straight, "elsewhere": self.elsewhere}
+        numbers = slice_numbers(self.scan) | {"straight": float(abs(np.linalg.det(axes)))}
+        if self.frame is not None and same_grid(self.volume.grid, self.frame.grid):
+            numbers["elsewhere"] = self.frame.beside(self.volume)
+        return numbers
 
 
 def check_whole(scan: WholeScan, trained: Mapping[str, float], name: str) -> list[Message]:

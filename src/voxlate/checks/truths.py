@@ -176,9 +176,7 @@ def judge(
             findings.append(replace(finding, partner="source"))
     odd = []
     for finding in findings:
-        kind = finding.row.fault
-        in_unit = compared[finding.case].unit == "HU" or kind in ("blank", "mirrored", "patient")
-        if kind and in_unit:
+        if kind := finding.row.fault:
             faults[finding.case] = Fault(kind, finding.numbers)
         else:
             odd.append(replace(finding, name=name))

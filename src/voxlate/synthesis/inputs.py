@@ -87,14 +87,12 @@ def prepare_inputs(
     frame = _find_frame(facts, volumes, used.fixed)
     digests = frozenset[str]()
     bodies = []
-    wholes = {name: WholeScan(canonical_view(volume)) for name, volume in volumes.items()}
+    head = frame if facts.data.heads else None
+    wholes = {name: WholeScan(volume, head) for name, volume in volumes.items()}
     if frame is not None:
         if facts.seen_voxels:
             arrays = (compact(whole.scan.data[0]) for whole in wholes.values())
             digests = frozenset(digest(array)[:DIGITS] for array in arrays)
-        for name, volume in volumes.items():
-            if facts.data.heads and same_grid(volume.grid, frame.grid):
-                wholes[name] = replace(wholes[name], elsewhere=frame.beside(volume))
         around_body = replace(frame, ends=frame.body, held=frame.body)  # the same in any air
         bodies = [around_body.cut(volume) for volume in volumes.values()]
         volumes = {name: frame.cut(volume) for name, volume in volumes.items()}
