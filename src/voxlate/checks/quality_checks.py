@@ -83,8 +83,11 @@ def quality_numbers(scan: Volume) -> dict[str, float]:
         float(ndimage.distance_transform_edt(np.pad(plane, 1), sampling=pixel_mm).max())
         for plane in dark & (_enclosed(bright, 1) | _enclosed(bright, 2))
     )
-    measured = min(noise / median, 1e4), _ghosts(image, pixel_mm), radius_mm
-    return numbers | dict(zip(("noise", "ghosts", "dark_mm"), measured))
+    return numbers | {
+        "noise": min(noise / median, 1e4),
+        "ghosts": _ghosts(image, pixel_mm),
+        "dark_mm": radius_mm,
+    }
 
 
 @dataclass(frozen=True, eq=False)
@@ -192,8 +195,12 @@ def slice_numbers(scan: Volume) -> dict[str, float]:
             planes, deviations = _planes(image, axis)
         empty = _empty(deviations) * step
         if len(empty) > numbers["empty"]:
-            ends = {"before": empty[0] - step, "behind": empty[-1] + step}
-            numbers |= {"empty": len(empty), "empty_axis": axis, **ends}
+            numbers |= {
+                "empty": len(empty),
+                "empty_axis": axis,
+                "before": empty[0] - step,
+                "behind": empty[-1] + step,
+            }
         along = _continuity(planes, deviations)
         # planes behind a head show the table of a CT; vessels alone leave planes that are one
         is_asked = scan.unit != "HU" and along.get("copied", 1) < 1

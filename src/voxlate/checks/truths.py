@@ -22,7 +22,6 @@ from voxlate.checks.cohort_outliers import finding_messages
 from voxlate.checks.pairs import Pairs, Scans
 from voxlate.checks.quality_checks import slice_numbers
 from voxlate.checks.scan_numbers import (
-    FEWEST_SCANS,
     TINY,
     numbers_of,
     odd_scans,
@@ -186,12 +185,11 @@ def judge(
         stacks += [said.on(label) for said in ask("slices", slices, name)]
     away = {label: _away(compared[label].sketch) for label in scans if "image" in scans[label]}
     # what all have in common is no error of a single place
-    together = (
-        float(norm(np.median([*away.values()], axis=0))) if len(away) >= FEWEST_SCANS else 0.0
-    )
+    common = np.median([*away.values()], axis=0) if away else np.zeros(3)
+    shared = {"cases": len(away), "together": float(norm(common))}
     places = []
     for label in [label for label in away if label not in faults]:
-        placed = {**numbers[label], "apart": float(norm(away[label])), "together": together}
+        placed = {**numbers[label], **shared, "apart": float(norm(away[label]))}
         places += [said.on(label) for said in ask("place", placed, name)]
     return faults, [*finding_messages(odd, {name: len(truths)}), *stacks, *places]
 
