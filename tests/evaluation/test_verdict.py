@@ -125,7 +125,7 @@ def verdicts(scores=None, **header):
     return made_scores(values, **header).verdicts
 
 
-def test_each_target_has_a_line_and_is_no_success_where_it_was_given_or_trained_on():
+def test_each_target_has_a_line_and_is_no_success_where_truths_were_given_trained_on_or_copied():
     ct, t2 = verdict_lines(verdicts())
     assert ct.startswith("✓ ct: ")
     assert t2.startswith("✗ t2: ")
@@ -134,6 +134,8 @@ def test_each_target_has_a_line_and_is_no_success_where_it_was_given_or_trained_
     trained, _ = verdicts(trained_on=["c1"])
     assert trained.outcome == "unclear"
     assert "1 of 6 cases" in trained.sentence
+    copy = {"code": "truth-image", "grade": "do not trust", "text": "", "case": "c1/ct"}
+    assert verdicts(messages=[copy])[0].outcome == "unclear"
 
 
 def test_a_value_that_is_not_finite_counts_in_neither_mean():
@@ -178,13 +180,14 @@ def test_a_success_that_is_a_failure_in_the_units_of_the_training_depends_on_the
 
 
 def test_where_most_truths_are_at_fault_there_is_no_verdict_on_the_rest():
-    def of(wrong, kept=False):
+    def of(wrong, scored=1):
         faults = {f"c{number}/ct": {} for number in range(1, 1 + wrong)} | {"c0/t1": {}}
-        values = {"ct": {"synthesis": {"mae": [90.0]}, "copy": {"mae": [60.0]}}}
-        (found,) = verdicts(values, wrong_truths=faults, wrong_truths_scored=kept)
+        errors = {"synthesis": 90.0, "copy": 60.0}
+        values = {method: {"mae": [mae] * scored} for method, mae in errors.items()}
+        (found,) = verdicts({"ct": values}, wrong_truths=faults)
         return found
 
     assert of(1).outcome == "worse"
     assert of(2).outcome == "unknown"
     assert "2 of 3" in of(2).sentence
-    assert of(2, kept=True).outcome == "worse"
+    assert of(2, scored=3).outcome == "worse"

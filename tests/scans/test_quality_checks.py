@@ -8,11 +8,9 @@ import pytest
 from rows import every_row
 from voxlate.base.messages import Message
 from voxlate.checks.quality_checks import (
-    array_numbers,
-    check_slices,
+    WholeScan,
     check_whole,
     quality_numbers,
-    quality_of,
     slice_numbers,
 )
 from voxlate.checks.table import ask
@@ -44,16 +42,16 @@ def changed(scan: Volume, kind: str) -> Volume:
 
 @every_row(("kind", "value"), [("noise", 0.25), ("ghosts", 0.75), ("dark_mm", 23.0)])
 def test_what_is_wrong_with_a_scan_is_measured_and_said(scan, kind, value):
-    assert check_whole(quality_numbers(scan), None, "t1") == []
+    assert check_whole(WholeScan(scan), {}, "t1") == []
     worse = changed(scan, kind)
-    assert getattr(quality_of(worse), kind) == pytest.approx(value, rel=0.25)
-    *_, sentence = check_whole(quality_numbers(worse), None, "t1")
-    assert (sentence.code, sentence.grade) == ("quality", "caution")
+    assert quality_numbers(worse)[kind] == pytest.approx(value, rel=0.25)
+    said = check_whole(WholeScan(worse), {}, "t1")
+    assert ("quality", "caution") in {(one.code, one.grade) for one in said}
 
 
 def test_scans_as_bad_as_those_of_the_training_are_ordinary(scan):
     noisy = changed(scan, "noise")
-    said = check_whole(quality_numbers(noisy), quality_of(noisy), "t1")
+    said = check_whole(WholeScan(noisy), quality_numbers(noisy), "t1")
     assert "quality" not in {one.code for one in said}
 
 
@@ -72,7 +70,8 @@ def cone() -> Volume:
 def _said(scan: Volume, image: np.ndarray) -> list[Message]:
     """What is said of the slices of a scan with other values [D, H, W]."""
     changed = replace(scan, data=image[None].astype(np.float32))
-    return check_slices(slice_numbers(changed), "t1")
+    numbers = slice_numbers(changed)
+    return ask("order", numbers) + ask("slices", numbers)
 
 
 @every_row(
@@ -84,8 +83,8 @@ def _said(scan: Volume, image: np.ndarray) -> list[Message]:
     ],
 )
 def test_an_array_that_is_no_scan_is_told_before_its_body(scan, change, code):
-    assert ask("array", array_numbers(scan)) == []
-    (said,) = ask("array", array_numbers(replace(scan, data=change(scan.data))))
+    assert ask("array", WholeScan(scan).content) == []
+    (said,) = ask("array", WholeScan(replace(scan, data=change(scan.data))).content)
     assert (said.code, said.grade) == (code, "do not trust")
 
 
@@ -181,13 +180,11 @@ def test_white_noise_inside_the_outline_of_a_body_is_no_anatomy_whatever_its_str
     noise = np.random.default_rng(0).uniform(1 - strength, 1 + strength, inside.shape)
     alone = replace(scan, data=(500 * inside * noise).astype(np.float32))
     (sentence,) = ask("noise", quality_numbers(alone))
-    assert sentence.code == "other-content"
-    assert sentence.grade == "do not trust"
+    assert (sentence.code, sentence.grade) == ("other-content", "do not trust")
     assert sentence.numbers["noise_alone"] == pytest.approx(1, abs=0.15)
 
 
 def test_a_scan_with_much_noise_still_shows_anatomy(scan):
-    assert ask("noise", quality_numbers(scan)) == []
     noisy = scan.data + np.random.default_rng(1).normal(0, 20, scan.data.shape)
     noisy = replace(scan, data=noisy.astype(np.float32))
     assert ask("noise", quality_numbers(noisy)) == []

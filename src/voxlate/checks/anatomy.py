@@ -7,7 +7,7 @@ are compared with the mean box of the training patients: as they are, and mirror
 import json
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict, astuple, dataclass, field
+from dataclasses import asdict, dataclass, field
 from itertools import chain, permutations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -17,9 +17,18 @@ import numpy as np
 from voxlate.base.arrays import AnyArray, Bool, Float32, Float64
 from voxlate.base.errors import BadInput
 from voxlate.base.messages import Message
-from voxlate.base.records import MOST_NUMBER, Name, Number, Record, Shape, checksum, write_tensors
+from voxlate.base.records import (
+    MOST_NUMBER,
+    Name,
+    NotNegative,
+    Number,
+    Record,
+    Shape,
+    checksum,
+    write_tensors,
+)
 from voxlate.base.schema import Field
-from voxlate.checks.quality_checks import Quality, quality_of
+from voxlate.checks.quality_checks import quality_numbers
 from voxlate.checks.table import Measured, ask
 from voxlate.checks.thumbnail import unit
 from voxlate.scans.cases.case_header import CaseHeader
@@ -49,7 +58,7 @@ SIDE = 16  # voxels of a box along each axis
 COARSE_MM = 4.0
 MOST_CASES = 200  # a mean of more is the same
 FEWEST_PATIENTS = 3  # patients from whom a distribution is estimated
-# Factor of a distance of the farthest training patient; UNPROVED where there are fewer than ENOUGH patients.
+# Factor of a distance of the farthest patient; UNPROVED where there are fewer than ENOUGH, who can prove 5 % of false alarms.
 MARGIN, UNPROVED, ENOUGH = 1.2, 1.5, 19
 # Least values of BodyDistribution.width and BodyDistribution.contrast_width.
 LEAST_WIDTH, LEAST_CONTRAST = 0.05, 0.15
@@ -63,6 +72,7 @@ LEVEL = 95  # percentile of the foreground
 MIRRORED = ("upside down", "front to back", "left to right")
 LEFT_RIGHT = (2,)
 FLIPS = (LEFT_RIGHT, (1,), (1, 2), (0,), (0, 2), (0, 1), (0, 1, 2))  # the axes that are mirrored
+PER_FLIP = Field(min_length=len(FLIPS), max_length=len(FLIPS))
 HARD = 0.5  # area at an end that is cut, beside that further in; round ends in these voxels have a third
 CROP = 0.6  # of the training's mean extent
 LEAST_HEIGHT = 0.25  # of the training's mean height; inside 9 of 134 single slices of heads, the correlation is below 0
@@ -74,6 +84,7 @@ CLEAR_GAIN = 0.15  # 0.06 of a brain in slices of 4 mm that is not turned
 # Deviations of extents that fit after a turn, where they are beyond FAR_SIZE as they are.
 TURN_FITS = 2.5
 TINY = 1e-9
+QUALITIES = ("noise", "ghosts", "dark_mm")  # numbers of a scan, of which the worst is known
 AXES = ("feet-head", "back-front", "left-right")
 
 
@@ -94,8 +105,8 @@ class BodyDistribution:
     width: Width
     contrast: Distance
     contrast_width: Width
-    lean: Annotated[tuple[Lean, ...], Field(min_length=len(FLIPS), max_length=len(FLIPS))]
-    spread: Annotated[tuple[Width, ...], Field(min_length=len(FLIPS), max_length=len(FLIPS))]
+    lean: Annotated[tuple[Lean, ...], PER_FLIP]
+    spread: Annotated[tuple[Width, ...], PER_FLIP]
     size: tuple[LogMm, LogMm, LogMm]
     deviation: tuple[Width, Width, Width]
     levels: tuple[Number, Number]
@@ -116,7 +127,7 @@ class AnatomyHeader:
     usual: dict[Name, BodyDistribution]
     backgrounds: dict[Name, Number]
     beyond: dict[Name, Number]
-    quality: dict[Name, Quality]
+    quality: dict[Name, dict[Name, NotNegative]]
 
 
 @dataclass(frozen=True)
@@ -240,7 +251,7 @@ def anatomy_of(
             body = body_of(header, volumes[name], sources[name])
             bodies[name][header.patient].append(body)
             if header.units[name] != "HU":
-                qualities[name].append(quality_of(volumes[name]))
+                qualities[name].append(quality_numbers(volumes[name]))
         for name in targets.keys() & volumes.keys():
             scale = targets[name].scale(header.statistics[name])
             air = np.float32(background_value(volumes[name]))
@@ -259,14 +270,15 @@ def anatomy_of(
     for name, values in airs.items():
         scale = cohort.target_scale(targets[name], name, cases)
         backgrounds[name] = float(scale.inverse(np.median(values)))
-    worst_qualities = {
-        name: np.max([*map(astuple, scans)], axis=0) for name, scans in qualities.items()
+    worst = {
+        name: {key: max(scan.get(key, 0.0) for scan in scans) for key in QUALITIES}
+        for name, scans in qualities.items()
     }
     return Anatomy(
         usual,
         backgrounds,
         {name: round(float(np.median(shares)), 4) for name, shares in beyond.items()},
-        {name: Quality(*worst.tolist()) for name, worst in worst_qualities.items()},
+        worst,
         means,
     )
 
@@ -293,7 +305,7 @@ def _usual(boxes: Box, patients: Sequence[Sequence[Body]]) -> BodyDistribution:
         # the slices of a patient differ, too
         leans += [of_case[0] - of_case[1:] for of_case in correlations]
     count = len(boxes)
-    margin = MARGIN if count >= ENOUGH else UNPROVED
+    margin = margin_of(count)
 
     def width(values: Sequence[float], least: float) -> float:
         """How far training patients exceed the median."""
@@ -317,6 +329,11 @@ def _usual(boxes: Box, patients: Sequence[Sequence[Body]]) -> BodyDistribution:
         tuple(deviation.tolist()),
         (min(levels), max(levels)),
     )
+
+
+def margin_of(patients: int) -> float:
+    """The factor of the largest distance of so many patients, beyond which a scan is unusual."""
+    return MARGIN if patients >= ENOUGH else UNPROVED
 
 
 def variance_of_extents(sizes: AnyArray) -> AnyArray:

@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
-from typing import NamedTuple
 
 import numpy as np
 
@@ -120,8 +119,12 @@ def not_examined(shown: Sequence[str], misaligned: Mapping[str, Misalignment]) -
 
 def to_refine(headers: Sequence[CaseHeader]) -> frozenset[str]:
     """The cases of the worst pairs that have only a coarse estimate."""
-    far = [pair for pair in _worst_first(headers) if (pair.found.median_mm or 0.0) > REFINED_MM]
-    return frozenset(pair.header.case for pair in far[:MOST_PAIRS] if pair.found.coarse)
+    worst = _worst_first(headers)[:MOST_PAIRS]
+    return frozenset(
+        header.case
+        for header, _, found in worst
+        if found.coarse and (found.median_mm or 0.0) > REFINED_MM
+    )
 
 
 def check_alignment(headers: Sequence[CaseHeader], preparation: Preparation) -> Iterator[Message]:
@@ -137,18 +140,7 @@ def check_alignment(headers: Sequence[CaseHeader], preparation: Preparation) -> 
         yield message("not-examined", text, cases=left)
 
 
-class _Pair(NamedTuple):
-    """A scan of a case and its misalignment."""
-
-    header: CaseHeader
-    name: str
-    found: Misalignment
-
-
-def _worst_first(headers: Sequence[CaseHeader]) -> list[_Pair]:
-    pairs = (
-        _Pair(header, name, found)
-        for header in headers
-        for name, found in header.misaligned.items()
-    )
-    return sorted(pairs, key=lambda pair: -(pair.found.median_mm or 0.0))
+def _worst_first(headers: Sequence[CaseHeader]) -> list[tuple[CaseHeader, str, Misalignment]]:
+    """Each scan of a case with its misalignment, the farthest first."""
+    pairs = ((header, *scan) for header in headers for scan in header.misaligned.items())
+    return sorted(pairs, key=lambda pair: -(pair[-1].median_mm or 0.0))

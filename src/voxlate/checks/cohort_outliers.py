@@ -5,7 +5,7 @@ other cases names the case.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 
@@ -35,9 +35,7 @@ def check_outliers(headers: Sequence[CaseHeader], read: Read) -> list[Message]:
     return finding_messages(_findings(headers, read), of)
 
 
-def finding_messages(
-    findings: Iterator[Finding] | Sequence[Finding], of: Mapping[str, int]
-) -> list[Message]:
+def finding_messages(findings: Iterable[Finding], of: Mapping[str, int]) -> list[Message]:
     """A message on each kind of finding, with up to three cases; of: the number of all cases by name."""
     groups = grouped(((one.name, one.code, one.partner), one) for one in findings)
     messages = []
@@ -52,13 +50,13 @@ def finding_messages(
 def _findings(headers: Sequence[CaseHeader], read: Read) -> Iterator[Finding]:
     """Each scan with the first row that fits it, then masks, then pairs of scans that are not named."""
     by_case = {header.case: header for header in headers}
-    counts = Counter(chain.from_iterable(map(_comparable, headers)))
+    counts = Counter(chain.from_iterable(map(comparable, headers)))
     reference = max(sorted(counts), key=counts.__getitem__, default="")
 
     def thumbnails_of(case: str) -> Scans:
         """The thumbnails of the scans of a case that show anatomy, and of its mask file."""
         header = by_case[case]
-        names = _comparable(header)
+        names = comparable(header)
         if not names:
             return {}
         stored = read(case)
@@ -102,7 +100,7 @@ def _findings(headers: Sequence[CaseHeader], read: Read) -> Iterator[Finding]:
     yield from pairs.findings(odd)
 
 
-def _comparable(header: CaseHeader) -> list[str]:
+def comparable(header: CaseHeader) -> list[str]:
     """The scans of a case that show anatomy."""
     return [name for name in header.visible if name not in TISSUE_MAPS]
 

@@ -11,6 +11,7 @@ import numpy as np
 from voxlate.base.errors import first_of
 from voxlate.base.groups import grouped
 from voxlate.base.messages import Message
+from voxlate.checks.cohort_outliers import comparable
 from voxlate.checks.same_scan import (
     LEAST,
     LEAST_FLAT,
@@ -26,7 +27,6 @@ from voxlate.checks.table import Numbers, ask, first
 from voxlate.scans.cases.case import MASK, PreparedCase, open_case
 from voxlate.scans.cases.case_header import CaseHeader
 from voxlate.scans.images.mask import foreground
-from voxlate.scans.images.units import TISSUE_MAPS
 
 MOST_VERIFIED = 500  # pairs of similar signatures whose voxels are compared, the most similar first
 KEPT_FIELDS = 64
@@ -52,8 +52,8 @@ class _Scan(NamedTuple):
 
 def signatures(case: PreparedCase) -> dict[str, str]:
     """The signatures (see checks/same_scan.py) of a case's scans, as text; those of blank scans are empty."""
-    shown = [name for name in case.header.visible if name not in TISSUE_MAPS]
-    return {name: as_text(signature_of(_field(case, name))) for name in shown}
+    names = comparable(case.header)
+    return {name: as_text(signature_of(_field(case, name))) for name in names}
 
 
 def is_copy(case: PreparedCase, names: Collection[str], known: Iterable[str]) -> bool:
@@ -64,7 +64,7 @@ def is_copy(case: PreparedCase, names: Collection[str], known: Iterable[str]) ->
     signatures = [from_text(text) for text in known]
     if not signatures or math.prod(case.header.shape) > LARGEST:
         return False
-    for name in set(names) & set(case.header.visible) - TISSUE_MAPS.keys():
+    for name in {*names} & {*comparable(case.header)}:
         own = signature_of(_field(case, name))
         others = np.array([other for other in signatures if len(other) == len(own)])
         if others.size and similar(own[None], others, SEEN):

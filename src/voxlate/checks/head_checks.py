@@ -69,8 +69,8 @@ BORDERS = {"left": (2, 0), "right": (2, -1), "back": (1, 0), "front": (1, -1)}
 class _Head:
     """A scan in voxels of about COARSE_MM, its body, and the ends of this along D, H, W.
 
-    clean: whether the background is one constant; areas: of the body in its slices, as shares of the largest; ends: that
-    near the lower and the upper end of the body, not a number in a few slices.
+    values: above `background`; clean: whether that is one constant; areas: of the body in its slices, as shares of the
+    largest; ends: that near the lower and the upper end of the body, not a number in a few slices.
     """
 
     values: Float32
@@ -100,7 +100,7 @@ def check_head(scan: Volume, trained: Kind, values: Distribution | None = None) 
     scan: canonical; trained: whether the training saw whole heads, or brains without skull; values: of its voxels.
     """
     head = coarse_head(scan)
-    middle, bright = np.percentile((head.values - head.background)[head.body], [50, 99])
+    middle, bright = np.percentile(head.values[head.body], [50, 99])
     numbers: Measured = {
         "middle": float(middle / max(bright, TINY)),
         "across_mm": head.across_mm,
@@ -141,8 +141,7 @@ def _head_numbers(head: _Head) -> Numbers:
     lower, upper = head.ends
     along_mm = head.spacing_mm
     is_cut = hard_edges(head.body, along_mm, HARD)
-    away = head.values - head.background
-    tissue = head.body & (away > TISSUE * np.median(away[head.body]))
+    tissue = head.body & (head.values > TISSUE * np.median(head.values[head.body]))
     # the longest line along which each border of slices cuts the head, beside which synthetic heads have air
     sides = {
         # the border goes along the other axis of slices
@@ -167,9 +166,8 @@ def _head_numbers(head: _Head) -> Numbers:
 
 def tissue_of(head: _Head) -> Float32:
     """What is no air in a head [D, H, W]: 0 for air, bone and dark fluid, 1 from the median of the body on; smoothed for cells."""
-    values = head.values - head.background
-    median = float(np.median(values[head.body]))
-    tissue = (values / max(median, TINY)).clip(0, 1) * head.body
+    median = float(np.median(head.values[head.body]))
+    tissue = (head.values / max(median, TINY)).clip(0, 1) * head.body
     sigma = [CELL_MM / 2 / mm for mm in head.spacing_mm]
     return ndimage.gaussian_filter(tissue, sigma, mode="nearest")
 
@@ -192,7 +190,8 @@ def coarse_head(scan: Volume) -> _Head:
     if len(areas) * z >= LEAST_HEIGHT_MM:
         away = round(END_MM / z)
         ends = float(areas[away]), float(areas[-1 - away])
-    return _Head(values, body, box, (z, y, x), background_value(small), clean, areas, ends)
+    background = background_value(small)
+    return _Head(values - background, body, box, (z, y, x), background, clean, areas, ends)
 
 
 def _roundness(head: _Head) -> float:
@@ -253,7 +252,7 @@ def _bone(head: _Head) -> dict[str, float]:
     filled = fill_slices(dilate(head.body[planes], CLOSE_MM, head.spacing_mm))
     padded = np.pad(filled, ((0, 0), (1, 1), (1, 1)))
     depth_mm = ndimage.distance_transform_edt(padded, head.spacing_mm)[:, 1:-1, 1:-1]
-    values = head.values[planes] - head.background
+    values = head.values[planes]
     deep = values[depth_mm > DEEPER_MM]
     if not deep.size or max(head.spacing_mm[1:]) > THIN_MM:
         return {}
@@ -299,9 +298,8 @@ def _turned(image: Float32, angle: float) -> Float32:
 def _even(head: _Head) -> Float32:
     """The values in a body without what changes slowly, as coils do, and without their mean; 0 outside."""
     body = head.body
-    inside = head.values[body]
-    most = head.background + BRIGHTEST * (np.median(inside) - head.background)
-    values = np.where(body, head.values.clip(head.background, most) - head.background, 0)
+    most = BRIGHTEST * np.median(head.values[body])
+    values = np.where(body, head.values.clip(0, most), 0)
     sigma = [SLOW_MM / mm for mm in head.spacing_mm]
     slow, share = (
         ndimage.gaussian_filter(part.astype(np.float32), sigma, mode="nearest")
@@ -323,6 +321,6 @@ def black_pools_ml(scans: Sequence[Volume], scales: Sequence[Scale]) -> float:
     body = np.logical_or.reduce([head.body for head in heads])
     dark = ndimage.distance_transform_edt(np.pad(body, 1), spacing_mm)[1:-1, 1:-1, 1:-1] > RIM_MM
     for head, scale in zip(heads, scales):
-        dark &= scale.forward(head.values) <= AS_BACKGROUND
+        dark &= scale.forward(head.values + head.background) <= AS_BACKGROUND
     sizes_ml = components_of(dark).sizes() * (float(np.prod(spacing_mm)) / 1000)
     return float(sizes_ml[sizes_ml >= LEAST_POOL_ML].sum())

@@ -132,11 +132,12 @@ def _points(statistics: Statistics, spec: IntensityMap) -> list[float]:
 
 def check_tissue(ct: Volume) -> list[Message]:
     """A message where a CT is clipped to a window, or has soft tissue of other HU than patients, whatever its air has."""
-    return ask("tissue", tissue_of_ct(coarse(ct.data[0])[0]), ct.modality)
+    return ask("tissue", tissue_of_ct(ct), ct.modality)
 
 
-def tissue_of_ct(hu: Float32) -> dict[str, float]:
+def tissue_of_ct(ct: Volume) -> dict[str, float]:
     """Numbers of the tissue of a CT: see `tissue` in limits.toml."""
+    hu, _ = coarse(ct.data[0])
     high = float(hu.max())
     return {"ct": 1.0, "high": high, "at_high": float((hu == high).mean()), **tissue_numbers(hu)}
 

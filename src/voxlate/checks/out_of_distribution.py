@@ -15,7 +15,7 @@ from voxlate.base.arrays import Bool, Float32, Float64
 from voxlate.base.groups import grouped
 from voxlate.base.messages import Message
 from voxlate.base.records import Shape
-from voxlate.checks.anatomy import variance_of_extents
+from voxlate.checks.anatomy import margin_of, variance_of_extents
 from voxlate.checks.conformal import conformal_quantile, least_patients
 from voxlate.checks.patch_features import blur, gradient
 from voxlate.checks.table import ask
@@ -30,8 +30,6 @@ AROUND_MM = 18.0  # distance at which the surroundings of a patch are measured
 MOST_PATCHES = 8000
 FARTHEST = 0.004  # share of a scan's patches over which the second statistic is averaged
 FALSE_ALARMS = 0.05  # share of scans in distribution that may be flagged, where each statistic can prove its part of it
-MARGIN = 1.2  # factor for the largest statistic of at least 19 patients
-UNPROVED_MARGIN = 1.5  # and of fewer patients
 FAR_SIZE = 3.5  # deviations of the body's size that are never flagged by few patients
 NEAR = 0.99  # share of the calibration's patches whose distance is below 1 in a map
 FEWEST_MM = 1e-3
@@ -262,7 +260,7 @@ def _limits(deviations: Sequence[Float64], median: Float64) -> Float64:
     level, margin = LEVEL, 1.0
     if not proved:
         level = patients / (patients + 1)  # the largest of all is a bound at this level
-        margin = MARGIN if patients >= least_patients(1 - FALSE_ALARMS) else UNPROVED_MARGIN
+        margin = margin_of(patients)
     widths = [
         margin * conformal_quantile([rows[:, k] for rows in deviations], level)
         for k in range(len(STATISTICS))

@@ -77,17 +77,17 @@ def _image_features(image: Array) -> list[Array]:
     """Value, blurs, gradients at two scales, and the range of the neighbourhood."""
     narrow = blur(image, NARROW)
     wide = blur(image, WIDE)
-    span = _extreme(image, np.maximum) - _extreme(image, np.minimum)
+    span = _largest(image) + _largest(-image)
     return [image, narrow, wide, gradient(narrow), gradient(wide), span]
 
 
-def _extreme(image: Array, choose: np.ufunc) -> Array:
-    """The largest or the least value of 3 x 3 pixels around each pixel of slices."""
+def _largest(image: Array) -> Array:
+    """The largest value of 3 x 3 pixels around each pixel of slices."""
     for axis in (1, 2):
         chosen = np.copy(image)
         lines, before = np.moveaxis(chosen, axis, 0), np.moveaxis(image, axis, 0)
-        choose(lines[1:], before[:-1], out=lines[1:])
-        choose(lines[:-1], before[1:], out=lines[:-1])
+        np.maximum(lines[1:], before[:-1], out=lines[1:])
+        np.maximum(lines[:-1], before[1:], out=lines[:-1])
         image = chosen
     return image
 

@@ -3,10 +3,11 @@
 The first three are measured on some slices. Limits are in limits.toml; a training with worse scans raises them.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from itertools import chain, product
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -15,13 +16,13 @@ from numpy.typing import NDArray
 
 from voxlate.base.arrays import AnyArray, Bool, Float32, Float64
 from voxlate.base.messages import Message
-from voxlate.base.schema import Field
 from voxlate.checks.intensity_checks import tissue_of_ct
-from voxlate.checks.table import Numbers, ask
+from voxlate.checks.table import ask
 from voxlate.checks.thumbnail import coarse
 from voxlate.scans.cases.case_header import CaseHeader
 from voxlate.scans.images.filters import ndimage
-from voxlate.scans.images.grid import Volume
+from voxlate.scans.images.frame import BodyFrame
+from voxlate.scans.images.grid import Volume, canonical_view, same_grid
 from voxlate.scans.images.mask import background_value, components_of, foreground
 
 SLICES = 8
@@ -47,7 +48,6 @@ MOST_ASKED = 40  # slices in which points are looked for
 # of 9 to 14 slices of a head, 70 % can be most similar to one that is not beside them
 FEWEST_ORDERED = 16
 SHOWN = 0.2  # of the largest deviation of a slice: ends of the body, and air beyond them, have less
-LEAST_GAP_MM = 4.0  # of rows or columns that show nothing
 EMPTY = 0.05  # of the median deviation; slices of an MRA with few vessels have 0.37
 TISSUE = 0.3  # of the mean over the least value: air is below
 FILLED = 0.5  # of the area that a tenth of the planes have, from which planes are compared
@@ -59,23 +59,6 @@ SURROUNDED = 2.3  # times as many bright voxels as dark ones beside a block; 1.3
 ALONE = 5  # times as large as the next block; 2.1 in scans of 64 grey levels or after a median filter, balls 25 or more
 AIR_HU = -900.0  # clipped values below are air
 STEP_MM = 3.0  # within which it is made, because resampled scans have no sharp one
-
-Value = Annotated[float, Field(ge=0, le=1e4)]
-
-
-@dataclass(frozen=True)
-class Quality:
-    """Noise as a share of the body's median, the largest correlation of edges with shifted ones, dark radius in mm."""
-
-    noise: Value
-    ghosts: Value
-    dark_mm: Value
-
-
-def quality_of(scan: Volume) -> Quality:
-    """The quality of a canonical scan, from slices in its middle."""
-    numbers = quality_numbers(scan)
-    return Quality(*(numbers.get(field.name, 0.0) for field in fields(Quality)))
 
 
 def quality_numbers(scan: Volume) -> dict[str, float]:
@@ -100,35 +83,68 @@ def quality_numbers(scan: Volume) -> dict[str, float]:
         float(ndimage.distance_transform_edt(np.pad(plane, 1), sampling=pixel_mm).max())
         for plane in dark & (_enclosed(bright, 1) | _enclosed(bright, 2))
     )
-    measured = min(noise / median, 1e4), _ghosts(image, pixel_mm), radius_mm
-    return numbers | dict(zip(("noise", "ghosts", "dark_mm"), measured))
+    return numbers | {
+        "noise": min(noise / median, 1e4),
+        "ghosts": _ghosts(image, pixel_mm),
+        "dark_mm": radius_mm,
+    }
 
 
-def check_whole(numbers: Numbers, trained: Quality | None, name: str) -> list[Message]:
-    """Messages where a scan with these numbers is worse than ordinary ones and those of the training, or a CT was clipped."""
-    worst = {} if trained is None else vars(trained)
+@dataclass(frozen=True, eq=False)
+class WholeScan:
+    """A whole scan, before its body is looked for; its numbers are measured where rows are asked of them.
+
+    frame: the box of a head in it, beside which another one may be.
+    """
+
+    volume: Volume
+    frame: BodyFrame | None = None
+
+    @cached_property
+    def scan(self) -> Volume:
+        """Its canonical view."""
+        return canonical_view(self.volume)
+
+    @cached_property
+    def content(self) -> dict[str, float]:
+        """See `array` in limits.toml."""
+        values = self.scan.data[0]
+        few, (step, *_) = coarse(values)
+        air = np.percentile(few[:, [0, -1]], 25)
+        bends = np.diff(values[::step].astype(np.float32), 2, axis=1)
+        most = np.abs(bends).mean() if bends.size else 0  # edges of the body outweigh nothing
+        return {
+            **self.quality,
+            "levels": len(np.unique(few)),
+            "air": float((air - few.min()) / max(np.ptp(few), TINY)),
+            "twin": symmetry(bends.clip(-most, most)),
+        }
+
+    @cached_property
+    def quality(self) -> dict[str, float]:
+        """See `tissue` in limits.toml for a CT, `quality` for others."""
+        if self.scan.unit == "HU":
+            return tissue_of_ct(self.scan)
+        return quality_numbers(self.scan)
+
+    @cached_property
+    def stack(self) -> dict[str, float]:
+        """See `order` and `slices` in limits.toml."""
+        axes = self.scan.affine[:3, :3] / self.scan.grid.spacing_mm[::-1]
+        numbers = slice_numbers(self.scan) | {"straight": float(abs(np.linalg.det(axes)))}
+        if self.frame is not None and same_grid(self.volume.grid, self.frame.grid):
+            numbers["elsewhere"] = self.frame.beside(self.volume)
+        return numbers
+
+
+def check_whole(scan: WholeScan, trained: Mapping[str, float], name: str) -> list[Message]:
+    """Messages where a scan is worse than ordinary ones and those of the training, or a CT was clipped; trained: numbers of the worst."""
+    numbers = scan.quality | scan.stack
     times = {
-        f"{key}_times": value / max(worst.get(key, 0.0), TINY) for key, value in numbers.items()
+        f"{key}_times": value / max(trained.get(key, 0.0), TINY) for key, value in numbers.items()
     }
     asked = (ask(group, {**numbers, **times}, name) for group in ("tissue", "quality", "slices"))
     return [*chain.from_iterable(asked)]
-
-
-def array_numbers(scan: Volume) -> dict[str, float]:
-    """Numbers of a whole canonical scan, before its body is looked for: see `array`, `order` and `slices` in limits.toml."""
-    few, (step, *_) = coarse(scan.data[0])
-    air = np.percentile(few[:, [0, -1]], 25)
-    bends = np.diff(scan.data[0][::step].astype(np.float32), 2, axis=1)
-    most = np.abs(bends).mean() if bends.size else 0  # edges of the body outweigh nothing
-    axes = scan.affine[:3, :3] / scan.grid.spacing_mm[::-1]
-    return {
-        "levels": len(np.unique(few)),
-        "air": float((air - few.min()) / max(np.ptp(few), TINY)),
-        "twin": symmetry(bends.clip(-most, most)),
-        "straight": float(abs(np.linalg.det(axes))),
-        **(tissue_of_ct(few) if scan.unit == "HU" else quality_numbers(scan)),
-        **slice_numbers(scan),
-    }
 
 
 def symmetry(away: Float32) -> float:
@@ -139,16 +155,11 @@ def symmetry(away: Float32) -> float:
     return float(correlations.max() / max(float((away**2).sum()), TINY))
 
 
-def check_slices(numbers: Numbers, name: str) -> list[Message]:
-    """Messages where slices of a scan with these numbers are in a wrong order, empty or alternately dark."""
-    return ask("order", numbers, name) + ask("slices", numbers, name)
-
-
 def check_stacks(headers: Sequence[CaseHeader]) -> Iterator[Message]:
-    """The same messages on the scans of prepared cases, from their headers."""
+    """Messages where slices of prepared cases are in a wrong order, empty or alternately dark, from their headers."""
     for header in headers:
-        for name, numbers in header.stacks.items():
-            yield from (said.on(header.case) for said in check_slices(numbers, name))
+        for group, (name, numbers) in product(("order", "slices"), header.stacks.items()):
+            yield from (said.on(header.case) for said in ask(group, numbers, name))
 
 
 def slice_numbers(scan: Volume) -> dict[str, float]:
@@ -183,10 +194,13 @@ def slice_numbers(scan: Volume) -> dict[str, float]:
         if axis:
             planes, deviations = _planes(image, axis)
         empty = _empty(deviations) * step
-        gap_mm = len(empty) * step * scan.grid.spacing_mm[axis]
-        if len(empty) > numbers["empty"] and (axis == 0 or gap_mm > LEAST_GAP_MM):
-            ends = {"before": empty[0] - step, "behind": empty[-1] + step}
-            numbers |= {"empty": len(empty), "empty_axis": axis, **ends}
+        if len(empty) > numbers["empty"]:
+            numbers |= {
+                "empty": len(empty),
+                "empty_axis": axis,
+                "before": empty[0] - step,
+                "behind": empty[-1] + step,
+            }
         along = _continuity(planes, deviations)
         # planes behind a head show the table of a CT; vessels alone leave planes that are one
         is_asked = scan.unit != "HU" and along.get("copied", 1) < 1

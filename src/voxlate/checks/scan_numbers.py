@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from voxlate.base.arrays import Float32
 from voxlate.base.codes import codes
 from voxlate.base.groups import grouped
 from voxlate.checks.audit import SHOW_ANATOMY
@@ -73,7 +72,7 @@ def numbers_of(
         "bright": bright,
         "range": high - low,
         "width": bright - everything.at(0.1),
-        "cut": float(bright == high),
+        "clipped": float(bright == high),
         "signed": float(signed),
         "signed_level" if signed else "level": float(np.log10(level)),
         "other_kind": float(not no_image and bool(check_kind(name, unit, statistics))),
@@ -85,14 +84,7 @@ def numbers_of(
         numbers |= zip(VOXEL_SIDES, spacing_mm)
     if thumbnail is None:
         return numbers
-    border = thumbnail.values[:, [0, -1]]
-    soft = _soft(thumbnail, border)
-    numbers |= {
-        "soft": soft,
-        "shift": abs(soft),
-        "background": float(np.percentile(border, 25)),
-        **tissue_numbers(thumbnail.values),
-    }
+    numbers |= tissue_numbers(thumbnail.values) | soft_and_background(thumbnail)
     if not signed:
         numbers["floor"] = numbers["background"] / level
     if thumbnail.padding is not None:
@@ -106,16 +98,20 @@ def numbers_of(
     return numbers
 
 
-def _soft(thumbnail: Thumbnail, border: Float32) -> float:
-    """The median of the body, or of all that differs from the border: the nearer to 0, since bone alone may be found."""
+def soft_and_background(thumbnail: Thumbnail) -> dict[str, float]:
+    """The lower quartile of the border; the median of the body, or of all that differs from the border.
+
+    The nearer to 0 of both medians, since bone alone may be found.
+    """
     padding = np.float32(np.nan if thumbnail.padding is None else thumbnail.padding)
     scanned = thumbnail.values != padding
-    lowest, background = np.percentile(border, [5, 25])
+    lowest, background = np.percentile(thumbnail.values[:, [0, -1]], [5, 25])
     # a standard deviation, from two quantiles of the normal law
     spread = (background - lowest) / 0.97
     differs = np.abs(thumbnail.values - background) > NOISE * spread + 10
     parts = [thumbnail.values[where & scanned] for where in (thumbnail.body, differs)]
-    return min((float(np.median(part)) for part in parts if part.size), key=abs, default=0.0)
+    soft = min((float(np.median(part)) for part in parts if part.size), key=abs, default=0.0)
+    return {"soft": soft, "background": float(background)}
 
 
 def usual_numbers(scans: Sequence[ScanNumbers]) -> Typical:

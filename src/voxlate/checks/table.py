@@ -16,9 +16,7 @@ from voxlate.base.codes import Grade
 from voxlate.base.messages import Message, grade_of_distance, message
 
 # Of faults of truths.
-Kind = Literal[
-    "spacing", "unit", "blank", "padding", "offset", "window", "mirrored", "patient", "image"
-]
+Kind = Literal["spacing", "unit", "blank", "padding", "offset", "window", "mirrored", "patient"]
 Numbers = Mapping[str, float | str]  # texts fill sentences alone
 Measured = dict[str, float | str]  # numbers to which others are added
 
@@ -87,11 +85,6 @@ class Row:
 def rows(group: str) -> tuple[Row, ...]:
     """The rows of a group, in the order in which they are asked."""
     return tuple(row for row in table() if group in row.groups)
-
-
-def names_of(group: str) -> tuple[str, ...]:
-    """The names of all numbers that the rows of a group read, in one order."""
-    return tuple(dict.fromkeys(name for row in rows(group) for name in row.names))
 
 
 @functools.cache

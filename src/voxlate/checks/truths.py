@@ -6,7 +6,7 @@ same, as after a training on such truths, nothing is said.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -21,15 +21,19 @@ from voxlate.base.slabs import least_and_most
 from voxlate.checks.cohort_outliers import finding_messages
 from voxlate.checks.pairs import Pairs, Scans
 from voxlate.checks.quality_checks import slice_numbers
-from voxlate.checks.scan_numbers import FEWEST_SCANS, TINY, numbers_of, odd_scans
-from voxlate.checks.table import Kind, ask, first, names_of
+from voxlate.checks.scan_numbers import (
+    TINY,
+    numbers_of,
+    odd_scans,
+    soft_and_background,
+)
+from voxlate.checks.table import Kind, ask
 from voxlate.checks.thumbnail import best_flip, coarse, pair_similarity, thumbnails
 from voxlate.scans.images.grid import Grid, Volume, canonical_view
 from voxlate.scans.images.mask import foreground
 from voxlate.scans.images.statistics import Statistics, distribution
 
 LEFT_OUT = "It is left out; --any-truth keeps it."
-COUNTS = "It counts all the same."
 KEPT = "It counts all the same (--any-truth)."
 NO_AIR_HU = -500.0  # air is below, all tissue but lung above
 DARK = 10.0  # percentile of a truth, below which is air wherever the scan has any
@@ -51,9 +55,8 @@ class Sketch:
     """A truth, its image and a source in few cells [D, H, W] of one grid, with what the truth's voxels show.
 
     image, source: NaN where they do not cover the truth; empty where there are none. spacing_mm: [3] of the
-    truth; cell_mm: [3] of cells; times: [2], by how much the truth's field of view is longer than that of the image, and
-    by how much at most; ends: [2], the lowest and the highest value of the truth;
-    stack: the numbers of its slices, in the order of `names_of`.
+    truth; cell_mm: [3] of cells; other_size: [1], see `other_size`; ends: [2], the lowest and the highest value of the truth;
+    stack: the numbers of its slices, each [1].
     """
 
     truth: Float32
@@ -61,14 +64,9 @@ class Sketch:
     source: Float32
     spacing_mm: Float32
     cell_mm: Float32
-    times: Float32
+    other_size: Float32
     ends: Float32
-    stack: Float32
-
-    @property
-    def has_other_size(self) -> bool:
-        """Whether the field of view of the truth is too large or too small for that of its image, as in micrometres."""
-        return _is_other(*self.times.tolist())
+    stack: Mapping[str, Float64] = field(default_factory=dict)
 
     @property
     def statistics(self) -> Statistics:
@@ -131,28 +129,23 @@ def sketch_of(
         nothing if source is None else coarse(source)[0],
         np.array(truth.grid.spacing_mm, np.float32),
         np.multiply(truth.grid.spacing_mm, steps).astype(np.float32),
-        np.array(_relative_size(truth.grid, image_grid), np.float32),
+        np.array([other_size(truth.grid, image_grid)], np.float32),
         np.array(least_and_most(values), np.float32),
-        np.array([stack.get(name, np.nan) for name in names_of("slices")], np.float32),
+        {name: np.array([number]) for name, number in stack.items()},
     )
 
 
-def has_other_size(truth: Grid, image: Grid) -> bool:
-    """Whether the field of view of a truth is too large or too small for that of its image, as in micrometres."""
-    return _is_other(*_relative_size(truth, image))
+def other_size(truth: Grid, image: Grid) -> float:
+    """How many times as long as that of its image the field of view of a truth is, where it cannot be so, as in micrometres; else 0.
 
-
-def _is_other(times: float, most: float) -> bool:
-    return not 1 / most < times < most
-
-
-def _relative_size(truth: Grid, image: Grid) -> tuple[float, float]:
-    """How many times as long as that of its image the field of view of a truth is, by the mean sides of slices, and how many it may be."""
+    By the mean sides of slices.
+    """
     sides = [
         np.sqrt(np.prod(np.multiply(grid.shape, grid.spacing_mm)[1:])) for grid in (truth, image)
     ]
+    times = float(sides[0] / sides[1])
     most = OTHER_VOXELS if truth.shape == image.shape else OTHER_SIZE
-    return float(sides[0] / sides[1]), most
+    return 0.0 if 1 / most < times < most else times
 
 
 def judge(
@@ -182,30 +175,22 @@ def judge(
             findings.append(replace(finding, partner="source"))
     odd = []
     for finding in findings:
-        kind = finding.row.fault
-        in_unit = compared[finding.case].unit == "HU" or kind in ("blank", "mirrored", "patient")
-        if kind and in_unit:
+        if kind := finding.row.fault:
             faults[finding.case] = Fault(kind, finding.numbers)
         else:
             odd.append(replace(finding, name=name))
-    stacks = [
-        said.on(label)
-        for label, truth in compared.items()
-        for said in ask("slices", dict(zip(names_of("slices"), truth.sketch.stack.tolist())), name)
-    ]
+    stacks = list[Message]()
+    for label, truth in compared.items():
+        slices = {key: number.item() for key, number in truth.sketch.stack.items()}
+        stacks += [said.on(label) for said in ask("slices", slices, name)]
     away = {label: _away(compared[label].sketch) for label in scans if "image" in scans[label]}
     # what all have in common is no error of a single place
-    together = (
-        float(norm(np.median([*away.values()], axis=0))) if len(away) >= FEWEST_SCANS else 0.0
-    )
+    common = np.median([*away.values()], axis=0) if away else np.zeros(3)
+    shared = {"cases": len(away), "together": float(norm(common))}
     places = []
-    for label, shift in away.items():
-        placed = {**numbers[label], "apart": float(norm(shift)), "together": together}
-        row = first("place", placed)
-        if row and row.fault:
-            faults.setdefault(label, Fault(row.fault, row.brief.format_map(placed)))
-        elif label not in faults:
-            places += [said.on(label) for said in ask("place", placed, name)]
+    for label in [label for label in away if label not in faults]:
+        placed = {**numbers[label], **shared, "apart": float(norm(away[label]))}
+        places += [said.on(label) for said in ask("place", placed, name)]
     return faults, [*finding_messages(odd, {name: len(truths)}), *stacks, *places]
 
 
@@ -232,8 +217,7 @@ def _pairs_of(
 def _own_fault(truth: SketchedTruth) -> Fault | None:
     """The fault that a truth shows by its size, its image and its unit."""
     sketch = truth.sketch
-    if sketch.has_other_size:
-        times = sketch.times[0]
+    if times := sketch.other_size.item():
         return Fault("spacing", f"a field of view {times:.3g} times as long as that of its image")
     if truth.other:
         return Fault("patient", f"an image that was made of the scan of {truth.other}")
@@ -246,9 +230,10 @@ def _numbers(truth: SketchedTruth, scans: Scans) -> dict[str, float]:
     """The numbers of a truth, and those of its image at the same places: soft_image, background_image, dark_below.
 
     rest: the variation of the image's steps from column to column that the truth does not have, as a share of the truth's;
-    filled: the share of the body in its source, or else its image, where it has a value of no tissue; cut: the share of
-    planes without it where the bodies of source and image go on; dark_below: how far the image goes on below where the
-    truth is darkest, and nowhere else.
+    filled: the share of the body in its source, or else its image, where it has a value of no tissue; empty_planes: the
+    share of planes without it where the bodies of source and image go on; dark_below: how far the image goes on below
+    where the truth is darkest, and nowhere else; bright_above: how far above where the truth is brightest; differs: the
+    largest difference of both, as a share of the truth's range.
     """
     sketch = truth.sketch
     mm = sketch.spacing_mm.tolist()
@@ -263,7 +248,8 @@ def _numbers(truth: SketchedTruth, scans: Scans) -> dict[str, float]:
         numbers["filled"] = float(impossible.mean()) if inside.size else 0.0
     # an image alone may show what no scan does
     bodies = [other.body for other in (source, image) if other is not None and "source" in scans]
-    numbers["cut"] = min((_cut_share(body, scan.body) for body in bodies), default=0.0)
+    shares = (_empty_planes(body, scan.body) for body in bodies)
+    numbers["empty_planes"] = min(shares, default=0.0)
     if image is not None:
         differs = np.diff(sketch.image - sketch.truth)
         known = np.isfinite(differs)
@@ -275,20 +261,24 @@ def _numbers(truth: SketchedTruth, scans: Scans) -> dict[str, float]:
             "bright_truth": ends[1],
             "bright_times": ends.max() / max(ends.min(), TINY),
         }
-        statistics = replace(sketch, truth=image.values).statistics
-        of_image = numbers_of("", truth.unit, statistics, mm, image, None)
-        for key in ("soft", "background"):
-            numbers[f"{key}_from_image"] = abs(numbers[key] - of_image[key])
+        for key, of_image in soft_and_background(image).items():
+            numbers[f"{key}_from_image"] = abs(numbers[key] - of_image)
         known = np.isfinite(sketch.image)
         values, shown = sketch.truth[known], sketch.image[known]
         dark, bright = np.percentile(values, [DARK, 100 - DARK])
         of_dark = float(np.median(shown[values <= dark]))
         of_bright = float(np.median(shown[values >= bright]))
-        numbers |= {"dark_image": of_dark, "dark_below": min(float(dark), of_bright) - of_dark}
+        most = float(values.max())
+        numbers |= {
+            "dark_image": of_dark,
+            "dark_below": min(float(dark), of_bright) - of_dark,
+            "bright_above": float(np.median(shown[values >= most])) - most,
+            "differs": float(np.abs(shown - values).max() / max(np.ptp(values), TINY)),
+        }
     return numbers
 
 
-def _cut_share(body: Bool, truth: Bool) -> float:
+def _empty_planes(body: Bool, truth: Bool) -> float:
     """The share of planes, along the worst axis, that a body [d, h, w] fills and a truth leaves empty."""
     shares = [0.0]
     for others in ((1, 2), (0, 2), (0, 1)):

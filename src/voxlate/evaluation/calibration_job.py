@@ -14,7 +14,7 @@ from voxlate.base.errors import BadInput, CannotWrite, plural
 from voxlate.base.executors.job import Context, Executor, NamedProgress, case_sentence, run_cases
 from voxlate.base.messages import Say, message
 from voxlate.checks.out_of_distribution import Patches
-from voxlate.checks.truths import KEPT, LEFT_OUT, fault_messages, has_other_size, judge
+from voxlate.checks.truths import KEPT, LEFT_OUT, Sketch, fault_messages, judge, other_size
 from voxlate.evaluation.intervals.calibration_cases import (
     BODY_VOXELS,
     PLANES,
@@ -105,7 +105,8 @@ class CalibrationJob:
         """The file of a case's data, and a hash of all that decides them."""
         weights = [model.facts.weights_hash for model in self.models]
         synth = self.model.synthesis_options
-        options = (weights, synth, self.seed, content, self.rules, BODY_VOXELS, PLANES)
+        stored = [*Sketch.__annotations__]
+        options = (weights, synth, self.seed, content, self.rules, BODY_VOXELS, PLANES, stored)
         digest = hashlib.sha256(repr(options).encode()).hexdigest()[:16]
         return self.folder / f"{case.case}.{digest}.safetensors", digest
 
@@ -246,7 +247,7 @@ def _check_truth(case: str, truth: Volume, unit: str, output_grid: OutputGrid) -
         raise BadInput(
             f"{case}: expected {name} in the unit of the model's images ({unit}), found {truth.unit} in {truth.origin}. Convert it, or take the original scan."
         )
-    if has_other_size(truth.grid, output_grid.file):
+    if other_size(truth.grid, output_grid.file):
         raise BadInput(
             f"{case}: expected {name} to show the region of its image ({output_grid.file}), found voxels of another size in {truth.origin} ({truth.grid}). Write its spacing in mm."
         )
@@ -291,14 +292,16 @@ def collect_cases(
         truths = {case: of_case.truths[name] for case, of_case in data.items()}
         faults, cautions = judge(truths)
         then = KEPT if any_truth else LEFT_OUT
+        doubts = [said for said in cautions if said.case and said.grade == "do not trust"]
         for said in [*fault_messages(faults, len(data), then), *cautions]:
-            warn(replace(said, text=f"{name}: {said.text}"))
-        wrong |= set() if any_truth else faults.keys()
-    kept = {case: of_case for case, of_case in data.items() if case not in wrong}
+            text = f"{said.text} {then}" if said in doubts else said.text
+            warn(replace(said, text=f"{name}: {text}"))
+        wrong |= faults.keys() | {said.case for said in doubts}
+    kept = {case: of_case for case, of_case in data.items() if any_truth or case not in wrong}
     patients = len({of_case.patient for of_case in kept.values()})
     if patients < FEWEST_PATIENTS:
         why = f": {failed[0]}" if failed else ""
-        left_out = len(failed) + len(wrong)
+        left_out = len(cases) - len(kept)
         advice = HOLD_BACK
         if left_out:
             advice = f"Correct the {left_out} cases that are left out, or give others: the reason stands beside each."

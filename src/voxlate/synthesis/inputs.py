@@ -15,7 +15,7 @@ from voxlate.base.errors import BadInput, known_name
 from voxlate.base.messages import Message, message
 from voxlate.base.slabs import chunks
 from voxlate.checks.anatomy import Anatomy, check_extent
-from voxlate.checks.quality_checks import array_numbers
+from voxlate.checks.quality_checks import WholeScan
 from voxlate.scans.cases.align import Preparation
 from voxlate.scans.cases.case import (
     DIGITS,
@@ -94,17 +94,12 @@ def prepare_inputs(
     frame = _find_frame(facts, volumes, used.fixed)
     digests = frozenset[str]()
     bodies = []
-    arrays = {
-        name: array_numbers(canonical_view(volume)) if anatomy else {}
-        for name, volume in volumes.items()
-    }
+    head = frame if facts.data.heads else None
+    wholes = {name: WholeScan(volume, head) for name, volume in volumes.items()}
     if frame is not None:
         if facts.seen_voxels:
-            wholes = (compact(canonical_view(volume).data[0]) for volume in volumes.values())
-            digests = frozenset(digest(values)[:DIGITS] for values in wholes)
-        for name, volume in volumes.items():
-            if facts.data.heads and same_grid(volume.grid, frame.grid):
-                arrays[name]["elsewhere"] = frame.beside(volume)
+            arrays = (compact(whole.scan.data[0]) for whole in wholes.values())
+            digests = frozenset(digest(array)[:DIGITS] for array in arrays)
         around_body = replace(frame, ends=frame.body, held=frame.body)  # the same in any air
         bodies = [around_body.cut(volume) for volume in volumes.values()]
         volumes = {name: frame.cut(volume) for name, volume in volumes.items()}
@@ -117,7 +112,7 @@ def prepare_inputs(
     masked = facts.needs_mask or frame is not None
     find_body = foreground if frame is None else body_in_any_air
     prepared = prepare_case(case, volumes, used, mask=mask, masked=masked, find_body=find_body)
-    warnings = check_scans(facts, prepared, arrays, anatomy, targets)
+    warnings = check_scans(facts, prepared, wholes, anatomy, targets)
     if mask is None and facts.needs_mask and used.mask_from != trained.mask_from:
         text = f"The brain was found in {used.mask_from}, not in {trained.mask_from} as in training (missing)."
         warnings.append(message("brain-mask", text))

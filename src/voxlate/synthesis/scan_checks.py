@@ -17,9 +17,9 @@ from voxlate.checks.intensity_checks import (
     check_scales,
     check_vessels,
 )
-from voxlate.checks.quality_checks import check_whole
+from voxlate.checks.quality_checks import WholeScan, check_whole
 from voxlate.checks.sides import sides_of
-from voxlate.checks.table import Numbers, ask
+from voxlate.checks.table import ask
 from voxlate.scans.cases.case import PreparedCase
 from voxlate.synthesis.facts import ModelFacts
 from voxlate.synthesis.intervals import fills_crown
@@ -31,13 +31,13 @@ LESION = "flair"  # the sides of a healthy brain differ as much in T1 and T2 as 
 def check_scans(
     facts: ModelFacts,
     prepared: PreparedCase,
-    arrays: Mapping[str, Numbers],
+    wholes: Mapping[str, WholeScan],
     anatomy: Anatomy | None,
     targets: Sequence[str],
 ) -> list[Message]:
     """Messages on guesses and on scans that differ from the training data; raises BadInput for an empty scan.
 
-    arrays: numbers of the whole scans, before resampling, which hides noise; targets: that are synthesised.
+    wholes: the scans before resampling, which hides noise; targets: that are synthesised.
     """
     header = prepared.header
     case = header.case
@@ -53,9 +53,9 @@ def check_scans(
     }
     of_kind = [
         said
-        for name, numbers in arrays.items()
-        for said in (ask("array", numbers, name) if facts.data.heads else [])
-        or ask("order", numbers, name)
+        for name, whole in (wholes.items() if anatomy else ())
+        for said in (ask("array", whole.content, name) if facts.data.heads else [])
+        or ask("order", whole.stack, name)
     ]
     # a body in pieces has no shape, and the frame holds one of them
     if worst_grade(of_kind) != "do not trust":
@@ -76,8 +76,8 @@ def check_scans(
     if any(fills_crown(facts, prepared, name) for name in targets):
         warnings += ask("crown", {"apart_mm": header.spacing_mm[0]})
     if anatomy and worst_grade(warnings) != "do not trust":
-        for name, numbers in arrays.items():
-            warnings += check_whole(numbers, anatomy.quality.get(name), name)
+        for name, whole in wholes.items():
+            warnings += check_whole(whole, anatomy.quality.get(name, {}), name)
     for name in targets:
         warnings += check_scales(name, facts.target_widths.get(name, ()))
     return warnings

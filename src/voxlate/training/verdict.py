@@ -73,7 +73,7 @@ def verdict_on(
     """The verdict on syntheses by their mean absolute errors and those of the naive baselines.
 
     errors: by answer ("synthesis", or a baseline's name) and case, all measured with the same conventions; patients: by
-    case; where: words on the voxels or items of the errors; not_held_out: a clause if cases were in the training.
+    case; where: words on the voxels or items of the errors; not_held_out: a clause if cases say nothing of other patients.
     """
     ours = errors.get(SYNTHESIS, {})
     others = [name for name in errors if name != SYNTHESIS]
@@ -83,10 +83,7 @@ def verdict_on(
         said = "no verdict: no naive baseline was scored, so it is unknown whether the model is worth its training; a folder train (or imagesTr) in the cohort of the true scans, --prepared PREPARED or --naive RUN gives the training cases of one"
         return Verdict(modality, "unknown", said, unit=unit)
     best = min(shared, key=lambda pair: (-pair.cases, pair.naive.mean()))
-    outcome, said = _judge(best, unit, where)
-    if not_held_out:
-        said += f"; {not_held_out}"
-        outcome = "unclear" if outcome == "better" else outcome
+    outcome, said = _judge(best, unit, where, not_held_out)
     if best.cases < len(ours):
         said += f"; over the {best.cases} of {len(ours)} cases that this baseline has"
     numbers = [str(number) for number in range(len(best.naive))]
@@ -129,7 +126,7 @@ class _Pair:
         return int((self.synthesis < self.naive).sum())
 
 
-def _judge(pair: _Pair, unit: str, where: str) -> tuple[Outcome, str]:
+def _judge(pair: _Pair, unit: str, where: str, not_held_out: str) -> tuple[Outcome, str]:
     """The outcome and its sentence: better needs most patients and a significant difference; worse needs most patients."""
     ours, theirs = (
         f"{fixed_text(mean, mean, fits=True)} {unit}".rstrip()
@@ -146,6 +143,8 @@ def _judge(pair: _Pair, unit: str, where: str) -> tuple[Outcome, str]:
     if share <= -least and 2 * (pair.synthesis > pair.naive).sum() > size:
         alone = "; one patient does not represent others" if size == 1 else ""
         return "worse", f"WORSE THAN {best}: do not use; {means}{alone}"
+    if not_held_out:
+        return "unclear", f"NO RESULT ON OTHER PATIENTS against {best}: {means}; {not_held_out}"
     p = wilcoxon_p(pair.synthesis, pair.naive)
     if share >= TIE and p < SIGNIFICANT and 2 * pair.lower_on > size:
         return "better", f"beats {best} by {by} on {patients}: MAE {ours}, {where}"

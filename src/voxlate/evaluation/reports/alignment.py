@@ -1,12 +1,12 @@
 """How the scans of a prepared cohort are aligned, a line for each modality."""
 
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Sequence
+from itertools import chain
 from statistics import median
 
 from voxlate.base.errors import first_of
 from voxlate.base.groups import grouped
-from voxlate.scans.cases.align import Registered
 from voxlate.scans.cases.prepared import CaseEntry
 from voxlate.scans.images.misalignment import NOTHING_IN_COMMON, Misalignment
 from voxlate.scans.images.units import TISSUE_MAPS
@@ -14,12 +14,12 @@ from voxlate.scans.images.units import TISSUE_MAPS
 
 def registration_lines(cases: Sequence[CaseEntry]) -> dict[str, str]:
     """A line on each modality that was registered: the steps kept, and how similar the scans were before and after."""
-    by_name = defaultdict[str, dict[str, Registered]](dict)
-    for case in cases:
-        for name, registration in case.registered.items():
-            by_name[name][case.case] = registration
+    by_name = grouped(
+        (name, (case.case, scan)) for case in cases for name, scan in case.registered.items()
+    )
     lines = {}
-    for name, by_case in sorted(by_name.items()):
+    for name, scans in sorted(by_name.items()):
+        by_case = dict(scans)
         before = {case: scan.before.mutual_information for case, scan in by_case.items()}
         after = {case: scan.after.mutual_information for case, scan in by_case.items()}
         worst = min(after, key=after.__getitem__)
@@ -35,21 +35,22 @@ def registration_lines(cases: Sequence[CaseEntry]) -> dict[str, str]:
     return lines
 
 
-def misalignment_lines(entries: Iterable[CaseEntry]) -> dict[str, str]:
+def misalignment_lines(entries: Sequence[CaseEntry]) -> dict[str, str]:
     """A line on each modality, the farthest first: its misalignment from the scan it was compared with, and in how many cases."""
-    by_name = dict[str, dict[str, Misalignment]]()
-    have = Counter[str]()
-    for entry in entries:
-        have.update(entry.present if len(entry.present) > 1 else [])
-        for name, estimate in entry.misaligned.items():
-            if name not in TISSUE_MAPS:  # computed from the same head: there is nothing to measure
-                by_name.setdefault(name, {})[entry.case] = estimate
+    several = (entry.present for entry in entries if len(entry.present) > 1)
+    have = Counter(chain.from_iterable(several))
+    by_name = grouped(
+        (name, (entry.case, estimate))
+        for entry in entries
+        for name, estimate in entry.misaligned.items()
+        if name not in TISSUE_MAPS  # computed from the same head: there is nothing to measure
+    )
 
     def farthest(name: str) -> float:
-        return max(estimate.median_mm or 0.0 for estimate in by_name[name].values())
+        return max(estimate.median_mm or 0.0 for _, estimate in by_name[name])
 
     order = sorted(sorted(by_name), key=farthest, reverse=True)
-    return {name: _line(by_name[name], have[name]) for name in order}
+    return {name: _line(dict(by_name[name]), have[name]) for name in order}
 
 
 def _line(by_case: dict[str, Misalignment], cases: int) -> str:

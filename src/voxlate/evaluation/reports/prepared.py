@@ -33,14 +33,14 @@ def report_prepared(
     moved = bool(cohort.provenance.get("resample") or cohort.provenance.get("register"))
     every = cohort.cases
     cases: Sequence[CaseEntry] = every
-    known = any(_farthest_mm(entry) is not None for entry in every)
+    known = any(_farthest_mm(entry) >= 0 for entry in every)
     ordered = "in the order of the list"
     if preparation.register:
         cases = sorted(cases, key=_similarity)
         ordered = "from the least to the most similar"
     elif known:
         examined = [entry for entry in cases if entry.misaligned]
-        cases = sorted(examined, key=lambda entry: -(_farthest_mm(entry) or 0.0))
+        cases = sorted(examined, key=_farthest_mm, reverse=True)
         ordered = "from the most to the least out of register"
     chosen = [cases[number] for number in evenly(len(cases), MOST_CASES)]
     some = (
@@ -75,10 +75,10 @@ def _similarity(entry: CaseEntry) -> float:
     return min(after, default=0.0)
 
 
-def _farthest_mm(entry: CaseEntry) -> float | None:
-    """The largest misalignment of a case that was measured; None without any."""
+def _farthest_mm(entry: CaseEntry) -> float:
+    """The largest misalignment of a case that was measured; -1 without any."""
     medians = [estimate.median_mm for estimate in entry.misaligned.values()]
-    return max((median for median in medians if median is not None), default=None)
+    return max((median for median in medians if median is not None), default=-1.0)
 
 
 def _section(cohort: Cohort, entry: CaseEntry, fixed: str | None, audited: bool) -> dict[str, Any]:

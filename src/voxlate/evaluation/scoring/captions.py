@@ -7,7 +7,6 @@ from voxlate.base.errors import first_of, plural
 from voxlate.base.groups import grouped
 from voxlate.base.messages import Message, read_messages, summarise, worst_grade
 from voxlate.base.statistics import RESAMPLES
-from voxlate.checks.truths import KEPT, LEFT_OUT, Fault, fault_messages
 from voxlate.evaluation.lesion_counts import lesion_sentence
 from voxlate.evaluation.scoring.frame import ScoreFrame
 from voxlate.evaluation.scoring.intervals import describe_bound
@@ -121,12 +120,7 @@ def not_held_out(trained: int, scored: int) -> str:
 
 def truth_messages(scores: ScoreFrame) -> list[Message]:
     """A message for each kind of truth that cannot be that of its image, with the cases."""
-    faults = {
-        label: Fault(fault["kind"], fault["found"])
-        for label, fault in scores.header.get("wrong_truths", {}).items()
-    }
-    then = KEPT if scores.header.get("wrong_truths_scored") else LEFT_OUT
-    return fault_messages(faults, len(scores.labels | faults.keys()), then)
+    return read_messages(scores.header, "truth_messages")
 
 
 def _on_intervals(scores: ScoreFrame) -> Iterator[str]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from voxlate.base.arrays import AnyArray, Bool, Float32
 from voxlate.base.errors import BadInput
-from voxlate.checks.truths import SketchedTruth, has_other_size, sketch_of
+from voxlate.checks.truths import SketchedTruth, other_size, sketch_of
 from voxlate.evaluation.options.evaluate import EvaluateOptions
 from voxlate.evaluation.scoring.alignment import Alignment, find_alignment
 from voxlate.evaluation.scoring.distances import slices_of
@@ -291,7 +291,7 @@ def score_item(item: Item, scale: Range, rules: Rules, functions: Functions) -> 
     truth = Truth(item, rules, scale, units, image.grid)
     sketch = _sketch(truth, stored)
     ends = sketch.sketch.ends
-    if not asked.any_truth and (sketch.sketch.has_other_size or ends[0] == ends[1]):
+    if not asked.any_truth and (sketch.sketch.other_size or ends[0] == ends[1]):
         return ScoredItem([], "", "", sketch)  # nothing of the truth can be scored
     if network and shows_a_window(item.provenance, item.modality, truth.scan.unit):
         raise BadInput(
@@ -363,7 +363,7 @@ def _sketch(truth: Truth, image: Volume) -> SketchedTruth:
     if shows_a_window(item.provenance, item.modality, scan.unit):
         unit = scan.unit
     on_truth = source = None
-    if not has_other_size(scan.grid, image.grid):
+    if not other_size(scan.grid, image.grid):
         # where the body of a truth ends is to be judged, too
         mask = None if truth.rules.mask == "body" else truth.mask
         on_truth = _where_covered(truth.alignment, image, mask)

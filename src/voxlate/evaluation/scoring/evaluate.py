@@ -23,14 +23,7 @@ from voxlate.base.groups import grouped
 from voxlate.base.messages import Message, message, read_messages
 from voxlate.base.options.option import merge
 from voxlate.checks.header_checks import refuse_synthetic
-from voxlate.checks.truths import (
-    COUNTS,
-    LEFT_OUT,
-    Fault,
-    SketchedTruth,
-    fault_messages,
-    judge,
-)
+from voxlate.checks.truths import KEPT, LEFT_OUT, Fault, SketchedTruth, fault_messages, judge
 from voxlate.evaluation.options.evaluate import EvaluateOptions
 from voxlate.evaluation.scoring.alignment import check_prepared
 from voxlate.evaluation.scoring.case_scores import Row, Rules, ScoredItem, score_item
@@ -133,7 +126,10 @@ def evaluate(
     job = _ScoreJob(items, ranges, of_name, weights, own)
     every, failed = _score_items(job, executor or choose_executor(asked), progress)
     faults, cautions = _judge(every, cohort)
-    scored = _leave_out(every, faults, asked)
+    wrong = fault_messages(faults, len(every), KEPT if asked.any_truth else LEFT_OUT)
+    scored = {item: of for item, of in every.items() if asked.any_truth or item.label not in faults}
+    if not scored:
+        raise BadInput(" ".join(map(str, wrong)))
     rows = [*chain.from_iterable(result.rows for result in scored.values())]
     _check_areas(rules, rows)
     messages = [*cautions, *_recognised(images.recognised), *_outliers(rows)]
@@ -149,7 +145,7 @@ def evaluate(
         "recognised": images.recognised,
         "not_synthesised": not_scored(out, images, wanted) | failed,
         "wrong_truths": _state_faults(every, faults),
-        "wrong_truths_scored": asked.any_truth,
+        "truth_messages": [message.table for message in wrong],
         "own_metrics": describe(own),
         **_on_images(out, scored, rules),
         **_on_areas(of_name, ranges, rows),
@@ -311,16 +307,6 @@ def _range(modality: str, items: Sequence[Item], given: Sequence[float] | None) 
     return range_for(unit, largest if unit == "grey" else 0.0)
 
 
-def _leave_out(every: Scored, faults: Mapping[str, Fault], asked: EvaluateOptions) -> Scored:
-    """The images whose truths can be theirs, or all if the user counts any truth; raises BadInput if none is left."""
-    if asked.any_truth:
-        return every
-    scored = {item: result for item, result in every.items() if item.label not in faults}
-    if not scored:
-        raise BadInput(" ".join(map(str, fault_messages(faults, len(every), LEFT_OUT))))
-    return scored
-
-
 def _check_areas(rules: Rules, rows: Sequence[Row]) -> None:
     """Raise BadInput for a region or scope that shows nothing in any case."""
     check_pictures(rules.scopes, chain.from_iterable(row.pictures for row in rows), rules.cut)
@@ -417,19 +403,16 @@ def _judge(scored: Scored, cohort: Sequence[CaseFiles]) -> tuple[dict[str, Fault
     for name, items in items_by_modality(scored).items():
         truths = dict[str, SketchedTruth]()
         for item in items:
-            others = [case for case in cohort if case.case != item.case.case]
             owners = (
                 case.case
                 for name, content in _find_changed(item).items()
-                for case in others
+                for case in cohort
                 if name in case.files and content_hash(case.files[name]) == content
             )
             truths[item.label] = replace(scored[item].truth, other=next(owners, ""))
         of_name, odd = judge(truths, f"true {name}")
-        # scores of a copy are right, but say nothing of patients
-        copies = {label: fault for label, fault in of_name.items() if fault.kind == "image"}
-        faults |= {label: of_name[label] for label in of_name.keys() - copies}
-        cautions += [*fault_messages(copies, len(truths), COUNTS), *odd]
+        faults |= of_name
+        cautions += odd
     return faults, cautions
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from pandas import DataFrame
 
 from voxlate.base.errors import plural
+from voxlate.base.messages import read_messages
 from voxlate.base.statistics import bootstrap, fixed_text, mean_and_sd
 from voxlate.evaluation.scoring.case_scores import Row
 from voxlate.evaluation.scoring.metrics import METRIC_OF, Metric, metrics_of
@@ -141,20 +142,28 @@ def frame_of(rows: Iterable[Row], header: Document) -> DataFrame:
 def _verdict(name: str, scores: ScoreFrame) -> Verdict:
     """Whether the syntheses of a modality are better than the best naive baseline."""
     header, part = scores.header, scores.parts[name]
-    wrong = {label for label in header.get("wrong_truths", ()) if label.endswith(f"/{name}")}
-    every = wrong | {label for label in scores.labels if label.endswith(f"/{name}")}
-    said = ""
+    left_out = {*header.get("wrong_truths", ())} - scores.labels
+    wrong = sum(label.endswith(f"/{name}") for label in left_out)
+    none = ""
     if name in header.get("given_truth", ()):
-        said = "the truth itself was given to the model, so this is a bound and no synthesis"
-    elif 2 * len(wrong) > len(every) and not header.get("wrong_truths_scored"):
-        said = f"most truths ({len(wrong)} of {len(every)}) cannot be those of their images: check the cohort"
-    if said:
-        return Verdict(name, "unknown", f"no verdict: {said}", unit=part["unit"])
+        none = "the truth itself was given to the model, so this is a bound and no synthesis"
+    elif wrong > part["cases"]:
+        none = f"most truths ({wrong} of {wrong + part['cases']}) cannot be those of their images: check the cohort"
+    if none:
+        return Verdict(name, "unknown", f"no verdict: {none}", unit=part["unit"])
     own = scores.errors(name, METRIC)
     cases = own.get(SYNTHESIS, {}).keys()
-    clause = ""
-    if trained := len(cases & {*header.get("trained_on", ())}):
-        clause = f"{trained} of {plural(len(cases), 'case')} in the training, so this is no result on other patients"
+    said = read_messages(header, "messages")
+    doubted = [one.case.removesuffix(f"/{name}") for one in said if one.grade == "do not trust"]
+    reserves = {
+        "in the training": header.get("trained_on", ()),
+        "with a truth that is not to be trusted": doubted,
+    }
+    clause = "; ".join(
+        f"{count} of {plural(len(cases), 'case')} {what}"
+        for what, some in reserves.items()
+        if (count := len(cases & {*some}))
+    )
     mask = part["mask"]
     where = "whole image" if mask == WHOLE_MASK else f"inside the mask {mask}"
     patients = scores.patients

@@ -169,7 +169,7 @@ class _Optional(TypedDict, total=False):
     without_truth: list[Text]
     not_synthesised: dict[Text, Text]
     wrong_truths: dict[Label, _WrongTruth]
-    wrong_truths_scored: bool
+    truth_messages: list[StatedMessage]
     messages: list[StatedMessage]
     trained_on: list[Name]
     calibrations: list[_Calibration]
