@@ -149,7 +149,7 @@ def test_a_training_job_that_is_stopped_queues_itself_again(cluster, script):
 def test_each_job_of_an_array_trains_a_fold_and_their_mean_is_synthesised(
     cluster, prepared, cohort
 ):
-    ended(submitted("folds.sh", range(2), PREPARED=prepared, RUNS="runs", MINUTES=0.2))
+    ended(submitted("folds.sh", range(2), PREPARED=prepared, RUNS="runs", MINUTES=1))
     assert [
         read_json(Run(Path(f"runs/fold{fold}")).provenance)["data"]["fold"] for fold in (0, 1)
     ] == [0, 1]

@@ -226,7 +226,7 @@ def test_the_way_from_a_phantom_to_scores_works_as_each_command_names_the_next(
     (prepared,) = follow(answer)
     command = named(prepared)[0]
     place = tmp_path / "here"
-    short = ("--minutes", "0.05", "--memory", "2GB", "--mode", "mean", "--device", "cpu")
+    short = ("--minutes", "0.4", "--memory", "2GB", "--mode", "mean", "--device", "cpu")
     plan = voxlate("plan", place / "PREPARED", "--out", tmp_path / "plan.toml", *short).done()
     (trained,) = follow(plan)
     (made,) = follow(trained)

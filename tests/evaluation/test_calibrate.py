@@ -168,7 +168,7 @@ def test_a_stopped_calibration_goes_on_and_ends_the_same(
 ):
     whole = json.loads(voxlate("calibrate", run, others, "--json").out)
     (run / "calibration.mean.1.safetensors").unlink()
-    seen, draw = [], calibration_job.sample
+    seen, draw = [], calibration_job.predict_case
 
     def stopping(model, inputs, *rest):
         seen.append(inputs.prepared.header.case)
@@ -176,7 +176,7 @@ def test_a_stopped_calibration_goes_on_and_ends_the_same(
             raise KeyboardInterrupt
         return draw(model, inputs, *rest)
 
-    monkeypatch.setattr(calibration_job, "sample", stopping)
+    monkeypatch.setattr(calibration_job, "predict_case", stopping)
     assert voxlate("calibrate", run, others).code == 130
     (kept,) = run.glob("*.parts/new1.*")
     arrays = load_file(kept)

@@ -1,10 +1,9 @@
 """Calibration of models that complete missing modalities: intervals for each modality that may be missing."""
 
-import shutil
-
 import numpy as np
 import pytest
 
+from scans import change_scan
 from voxlate.base.files import read_json
 from voxlate.evaluation.scoring.evaluate import evaluate
 from voxlate.scans.formats.io import read_volume
@@ -40,7 +39,8 @@ def calibrated(voxlate, small_head, place):
     seeds |= {f"others/new{number}": 100 + number for number in range(4)}
     for folder, seed in seeds.items():
         small_head(place / folder, seed)
-        shutil.copy(place / folder / "t2.nii.gz", place / folder / "pd.nii.gz")
+        t2 = place / folder / "t2.nii.gz"
+        change_scan(t2, lambda values: np.sqrt(1400 * values), t2.with_name("pd.nii.gz"))
     options = ("--shares", 2, 1, 0, "--no-audit")
     voxlate("prepare", place / "cohort", "--out", place / "prepared", *options).done()
     (place / "three.toml").write_text(THREE)

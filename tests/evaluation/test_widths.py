@@ -11,7 +11,7 @@ from voxlate.training.widths import read_widths
 
 @pytest.fixture(autouse=True)
 def _short(shorten_widths):
-    shorten_widths(400, 1024)
+    shorten_widths(700, 1024)
 
 
 def errors_of(x, draw):

@@ -217,7 +217,7 @@ def z_scored(values):
     [
         (lambda values: np.where(values > 0, 5, 0), "expected an MR of a brain"),
         (lambda values: np.where(values > 0, values, -3), "expected an MR of a brain"),
-        (z_scored, "expected an MR of a brain"),
+        (z_scored, "expected a brain without skull"),
         (lambda values: values + 500, "expected an MR of a brain"),
         (
             lambda values: values + np.random.default_rng(0).normal(50, 10, values.shape),

@@ -15,7 +15,7 @@ from voxlate.base import machine
 from voxlate.scans.images.grid import Volume
 from voxlate.training.recipe import from_dict
 from voxlate.synthesis.model import Model
-from voxlate.training.facts import facts_of
+from voxlate.training.facts import model_facts
 from voxlate.training.network import TorchNetwork
 
 
@@ -41,7 +41,7 @@ values = 3 * np.random.default_rng(0).random((1, 160, 512, 512), np.float32)
 values[0][head] += 500
 scan = Volume(values, np.diag([-0.4, -0.4, 1.0, 1.0]), "a.u.", "t1")
 network = TorchNetwork(Method(), recipe, header, torch.device("cpu"), "cpu")
-made = Model(facts_of(recipe, header), network, Path("nowhere")).synthesise({"t1": scan})
+made = Model(model_facts(recipe, header), network, Path("nowhere")).synthesise({"t1": scan})
 assert made.volume.data.shape == values.shape
 print(machine.peak_memory() / 2**30)
 """

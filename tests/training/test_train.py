@@ -84,7 +84,8 @@ def test_a_training_killed_at_a_random_moment_resumes_to_the_same_weights(
     prepared, two_stages, tmp_path
 ):
     line = ["train", two_stages, "--data", prepared, "--device", "cpu"]
-    line += ["--set", "train.steps=60", "train.save_every=0", "stages.0.train.save_every=0"]
+    for change in ("train.steps=60", "train.save_every=0", "stages.0.train.save_every=0"):
+        line += ["--set", change]
     whole, parts = tmp_path / "whole", tmp_path / "parts"
 
     def start(to):

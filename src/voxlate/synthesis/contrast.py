@@ -79,11 +79,11 @@ def find_contrast(image: Volume, brain: Bool, goal: TissueLevels, case: str) -> 
 
 
 def check_stripped(scan: Volume, where: object) -> None:
-    """Raise BadInput unless a scan shows a brain without skull in a background of one value."""
+    """Raise BadInput unless a scan shows a brain without skull in a darker background of one value."""
     in_ras = replace(canonical(scan), modality="")  # its contrast is compared elsewhere
     if not find_tissue(in_ras)[1] or check_head(in_ras, "brain"):
         raise BadInput(
-            f"{where}: expected a brain without skull for {OPTION}, whose levels are those of its tissue, found another scan of {scan.modality}. Strip it, or leave {OPTION} out."
+            f"{where}: expected a brain without skull, brighter than its background, for {OPTION}, whose levels are those of its tissue, found another scan of {scan.modality}. Give one that is stripped and not scaled to a mean of 0, or leave {OPTION} out."
         )
 
 

@@ -11,9 +11,6 @@ from voxlate.base.errors import BadInput, known_name, plural
 from voxlate.base.messages import Message, message
 from voxlate.scans.cases.case import MASK
 from voxlate.scans.cohorts.case_files import CaseFiles, CohortFiles, plain_name
-from voxlate.scans.cohorts.find import find_cohort
-from voxlate.scans.cohorts.manifest import TABLES
-from voxlate.scans.cohorts.presets import load_preset
 from voxlate.scans.cohorts.split import check_known
 from voxlate.scans.formats.archive import is_archive, unpacked
 from voxlate.scans.formats.dicom import SeriesInfo, is_dicom_folder, list_series
@@ -144,6 +141,8 @@ def _name_scans(
     if _is_one_scan(path, layout):
         yield _one_scan(path, model)
         return
+    from voxlate.scans.cohorts.find import find_cohort  # imported where a folder asks for it
+
     cohort = place or find_cohort(path, **layout)
     for case in in_split(model, cohort.cases, split):
         mask = {MASK: case.mask} if case.mask else {}
@@ -229,15 +228,16 @@ def _cohort_or_study(
     A folder that holds one series, or one case by the layout with a scan of the model, is no study unless --series is
     named; several cases are a study where their series are those of one.
     """
+    from voxlate.scans.cohorts.find import find_cohort  # see _name_scans
+
     if not path.is_dir() or any(layout.values()):
         return None
     series = study_series(path)
     if named or is_dicom_folder(path):
-        is_study = len(series) > (0 if named else 1)
-        return series if is_study else None
+        return series if len(series) > (0 if named else 1) else None
     accepted = {*model.scan_names, *chain.from_iterable(model.facts.accepts.values())}
     try:
-        cohort = find_cohort(path, **layout)
+        cohort = find_cohort(path)
     except BadInput:
         return series or None
     is_case = len(cohort.cases) == 1 and accepted & cohort.cases[0].files.keys()
@@ -246,10 +246,13 @@ def _cohort_or_study(
 
 def _is_one_scan(path: Path, layout: Mapping[str, Any]) -> bool:
     """Whether a path is a file or a DICOM series, not a manifest, nor several series from which a preset chooses."""
+    from voxlate.scans.cohorts.manifest import TABLES
+    from voxlate.scans.cohorts.presets import load_preset
+
     if not path.is_dir():
         return path.suffix.lower() not in TABLES
-    by_series = layout.get("preset") is not None and load_preset(layout["preset"]).series
-    return is_dicom_folder(path) and not by_series
+    preset = layout.get("preset")
+    return is_dicom_folder(path) and not (preset and load_preset(preset).series)
 
 
 def splits_of(model: Model) -> dict[str, str]:
