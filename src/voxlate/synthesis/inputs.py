@@ -35,7 +35,6 @@ from voxlate.scans.images.grid import (
     canonical_view,
     check_affine,
     flip_onto,
-    same_grid,
 )
 from voxlate.scans.images.mask import body_in_any_air, clearest, foreground
 from voxlate.scans.images.units import plain_modality, unit_of
