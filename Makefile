@@ -1,5 +1,5 @@
 # make demo    the whole way on a made-up cohort, CPU, a few minutes
-# make test    the default suite (about 7 minutes on 2 cores); what takes longer has the marker slow or browser
+# make test    the default suite (about 6 minutes on 2 cores); what takes longer has the marker slow or browser
 # make test-bare  the same as on a machine without fcntl, resource, /proc, fork and signal masks
 # make durations  the same, with the 30 slowest tests
 # make test-slow  second variants, and documented commands that take long

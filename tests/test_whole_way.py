@@ -114,7 +114,7 @@ def cohorts(tmp_path_factory, small_head):
 
 
 # the others are slow tests
-QUICK = ("inside_the_mask", "completion_by_mm_gan")
+QUICK = ("completion_by_mm_gan",)
 SLOW = [pytest.param(way, marks=pytest.mark.slow) for way in WAYS if way not in QUICK]
 
 

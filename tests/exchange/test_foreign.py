@@ -178,6 +178,7 @@ def nnunet(folder: Path, kind: str, dims: int, inputs: int = 1) -> tuple[Path, n
 
 
 @every_row("dims", (2, 3))
+@pytest.mark.slow
 def test_a_basic_unet_of_monai_gives_the_module_s_image_in_its_own_ranges(tmp_path, dims):
     place, module = basic_unet(tmp_path, dims)
     sides = (48, 32) if dims == 2 else (16, 48, 32)

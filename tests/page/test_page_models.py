@@ -93,6 +93,7 @@ WRONG = [
 ]
 
 
+@pytest.mark.slow
 def test_settings_that_the_page_or_the_model_cannot_have_are_refused(page, both, diffusion, cohort):
     made = page({"both": str(both), "alone": str(diffusion)}, start=Here)
     place = made.upload(cohort / "case1" / "t1.nii.gz").headers["location"]

@@ -237,6 +237,7 @@ def test_weights_that_are_not_finite_are_neither_saved_nor_loaded(run, tmp_path)
         load_method(tmp_path / "spoiled.safetensors")
 
 
+@pytest.mark.slow
 def test_a_training_says_once_how_long_it_waited_for_data(prepared, tiny, tmp_path, monkeypatch):
     read, said = Batches.__getitem__, []
     slow = lambda self, step: time.sleep(0.05) or read(self, step)  # noqa: E731
