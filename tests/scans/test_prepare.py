@@ -268,7 +268,7 @@ def test_prepared_again_nothing_is_rewritten_but_what_changed(cohort_folder, tmp
         ({"modalities": ["t1"]}, r"modalities, none there and \['t1'\] here\)"),
         (
             {"manifest": "other.csv"},
-            r"manifest, none there and .*other.csv here; cases, \d there and 2 here, 2 in both",
+            r"manifest, none there and .*other.csv here; cases, \d there and 2 here",
         ),
         ({"seed": 7}, "split_by, patient, .* seed 0 there and patient, .* seed 7 here"),
     ],

@@ -285,12 +285,10 @@ def _differences(there: dict[str, Any], provenance: dict[str, Any], inputs: Inpu
         case.case: (case.patient, inputs.splits[case.patient], case.fold)
         for case in inputs.found.cases
     }
-    failed = set(old.get("failed", [])) - before.keys()
+    failed = set(old.get("failed", []))
     before |= {case: made for case, made in cases.items() if case in failed}
     if before.keys() != cases.keys():
-        differences.append(
-            f"cases, {len(before) - len(failed)} there and {len(cases)} here, {len(before.keys() & cases.keys() - failed)} in both"
-        )
+        differences.append(f"cases, {len(there.get('cases', []))} there and {len(cases)} here")
     elif before != cases:
         differences.append("patients, splits or folds")
     return differences
