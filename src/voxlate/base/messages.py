@@ -135,7 +135,8 @@ def write_messages(
 ) -> Message | None:
     """Write the messages of a command into FOLDER/messages.jsonl, in place of those of the same command and cases.
 
-    is_done: whether the command succeeded; else the earlier ones stay, as what they describe does. A file that cannot be read is begun anew, which the returned message states.
+    is_done: whether the command succeeded; else the earlier ones stay, as what they describe does. A file that cannot be
+    read is begun anew, which the returned message states.
     """
     own = [{"command": command, **said.table} for said in messages]
     cases = {line.get("case", "") for line in own if is_done}

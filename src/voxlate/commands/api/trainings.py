@@ -112,13 +112,9 @@ class _Training:
         prepared, run = _check_places(named, self.data, out)
         refused = ("steps",) if recipe == AUTO else ("steps", "minutes", *OF_PLAN)
         if unfit := [*asked.changed_options(*refused)]:
-            takes = (
-                "a run to train further"
-                if unfit[0] == "steps"
-                else "auto, or a run to train further"
-            )
+            planned = "" if unfit[0] == "steps" else "auto, or "
             raise BadInput(
-                f"{_flag(unfit[0])}: expected {takes}, found {named}. Drop it, or set another length by its key: --set train.steps=2000, say."
+                f"{_flag(unfit[0])}: expected {planned}a run to train further, found {named}. Drop it, or set another length by its key: --set train.steps=2000, say."
             )
         with context.turn:  # torch has one state of random numbers in a process
             if recipe == AUTO:

@@ -47,9 +47,9 @@ class FeatureLoss:
 
     def distance(self, image: Tensor, truth: Tensor) -> Tensor:
         """Mean over layers of the mean difference of their features, in shares of the truth's, of images [B, 1, D, H, W]; or LPIPS."""
-        if is_lpips(self.network):
-            return mean_lpips(self.network, truth, image)
         features = _frozen(self.network, self.layers, image.device)
+        if features is None:
+            return mean_lpips(self.network, truth, image)
         with torch.no_grad():
             wanted = features(truth)
         apart = [
@@ -110,6 +110,9 @@ def _on_the_way_down(maps: dict[str, Tensor]) -> list[str]:
 
 
 @functools.cache  # not part of the method, whose weights are saved
-def _frozen(path: str, layers: tuple[str, ...], device: torch.device) -> FrozenFeatures:
+def _frozen(path: str, layers: tuple[str, ...], device: torch.device) -> FrozenFeatures | None:
+    """The features of a run; None for a file of LPIPS weights."""
+    if is_lpips(path):
+        return None
     net, names = Provided("features").load()(Path(path))
     return FrozenFeatures(net.to(device), names, layers)
