@@ -6,8 +6,9 @@ from torch import nn
 
 from trainings import log_lines, weights_of
 from voxlate.base.errors import BadInput
-from voxlate.science.methods.feature_loss import FrozenFeatures
+from voxlate.science.methods.feature_loss import FeatureLoss, FrozenFeatures
 from voxlate.science.nets.interface import NetworkInput, Output
+from voxlate.science.nets.vit import VitFeatures
 from voxlate.training import recipe as recipes
 from voxlate.training.recipe import from_dict, to_dict
 from voxlate.training.train import train
@@ -87,3 +88,30 @@ def test_features_are_refused_where_the_state_is_no_image_as_the_network_knows_i
     values["task"]["range"] = [0, 1]
     with pytest.raises(BadInput, match=r"method\.features"):
         from_dict(values, "tiny")
+
+
+def test_a_vits_features_are_its_tokens_of_each_slice_and_have_gradients(tmp_path):
+    """Against `transformers` on one picture of whole patches; layers without a number are refused."""
+    transformers = pytest.importorskip("transformers", reason="the extra 'features' is needed")
+    config = transformers.ViTConfig(
+        hidden_size=24,
+        num_hidden_layers=4,
+        num_attention_heads=2,
+        intermediate_size=48,
+        image_size=48,
+    )
+    model = transformers.ViTModel(config, add_pooling_layer=False).eval()
+    model.save_pretrained(tmp_path)
+    image = torch.randn(1, 1, 2, 48, 48).clamp(-1, 1).requires_grad_()
+    found = VitFeatures(str(tmp_path), (), image.device)(image)
+    assert [layer.shape for layer in found] == [(2, 10, 24)] * 4
+    picture = image[:, :, 1].expand(-1, 3, -1, -1)
+    wanted = model(picture, output_hidden_states=True).hidden_states[2]
+    assert torch.allclose(found[1][1:], wanted, atol=1e-5)
+    assert VitFeatures(str(tmp_path), ("2",), image.device)(image[..., :33])[0].shape == (2, 7, 24)
+    term = FeatureLoss(network=str(tmp_path))
+    assert term.distance(image, image) == 0
+    (gradient,) = torch.autograd.grad(term.distance(image, -image.detach()), image)
+    assert gradient.abs().sum() > 0
+    with pytest.raises(BadInput):
+        VitFeatures(str(tmp_path), ("5",), image.device)

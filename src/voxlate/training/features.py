@@ -2,10 +2,12 @@
 
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from voxlate.base.errors import BadInput
 from voxlate.science.nets.lpips import is_lpips
+from voxlate.science.nets.vit import VitFeatures, is_vit
 from voxlate.training.recipe import Recipe, to_dict
 from voxlate.training.run import weights_of
 from voxlate.training.starter import run_folder
@@ -27,6 +29,9 @@ def check_features(recipe: Recipe) -> None:
                     raise BadInput(
                         f"method.features.layers: expected none for LPIPS, whose layers are fixed, found {', '.join(loss.layers)}. Remove them."
                     )
+                continue
+            if is_vit(loss.network):
+                VitFeatures(loss.network, loss.layers, torch.device("cpu"))  # or BadInput
                 continue
             header = read_header(weights_of(run_folder(loss.network)))["recipe"]
             sources = header["data"]["source"]

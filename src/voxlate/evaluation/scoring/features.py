@@ -5,7 +5,6 @@ called texture distance, because its numbers have another scale and meaning.
 """
 
 import hashlib
-import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,8 +20,8 @@ from torch.nn import functional
 
 from voxlate.base.arrays import Float32, Float64
 from voxlate.base.errors import BadInput
+from voxlate.science.nets import vit
 
-VIT = "google/vit-base-patch16-224-in21k"  # ViT-B/16 trained on ImageNet-21k, the paper's
 SIDE = 256  # side of the paper's pictures, which have 16 x 16 patches
 BATCH = 16
 SCALES = 4
@@ -58,7 +57,7 @@ def features_for(name: str | Path) -> Features:
     if name == "texture":
         return TEXTURE
     if name == "vit":
-        return load_vit(VIT)
+        return load_vit(vit.VIT)  # the paper's
     if Path(name).is_dir():
         return load_vit(str(name))
     raise BadInput(
@@ -161,47 +160,14 @@ def _stretch(picture: Pictures) -> Pictures:
 
 def load_vit(where: str) -> Features:
     """A ViT from a folder or the hub (safetensors only), with its position embedding resized linearly to 256 x 256."""
-    try:
-        from transformers import ViTModel
-        from transformers.utils import logging
-    except ImportError as error:
-        raise BadInput(
-            "features: expected the package transformers for a ViT, found none. Install it with pip install '.[features]', or choose texture."
-        ) from error
-    folder = Path(where) if Path(where).is_dir() else None
-    logging.disable_progress_bar()  # it would break our own progress bar
-    verbosity = logging.get_verbosity()
-    # The pooling layer of the published file is not needed.
-    logging.set_verbosity_error()
-    try:
-        kind = (
-            json.loads((folder / "config.json").read_text("utf-8"))["model_type"]
-            if folder
-            else "vit"
-        )
-        if kind != "vit":
-            raise _no_vit(where, f"a model of type {kind!r}")
-        stored, info = ViTModel.from_pretrained(
-            where,
-            add_pooling_layer=False,
-            use_safetensors=True,
-            output_loading_info=True,
-        )
-    except BadInput:
-        raise
-    except Exception as error:  # the loader raises a dozen types, all due to the files
-        raise _no_vit(where, f"none ({type(error).__name__})") from error
-    finally:
-        logging.set_verbosity(verbosity)
-    if info["missing_keys"]:
-        raise _no_vit(where, f"weights without {min(info['missing_keys'])}")
+    stored = vit.load_vit(where)
     state = stored.state_dict()
     config = stored.config
     positions = "embeddings.position_embeddings"
     state[positions] = stretch_positions(state[positions], SIDE // int(config.patch_size))
-    name = f"ViT {folder.name if folder else where} (weights {digest(stored)})"
+    name = f"ViT {Path(where).name if Path(where).is_dir() else where} (weights {digest(stored)})"
     config.image_size = SIDE
-    model = ViTModel(config, add_pooling_layer=False)
+    model = type(stored)(config, add_pooling_layer=False)
     model.load_state_dict(state)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     compute = partial(class_tokens, model.eval().float().to(device))
@@ -225,10 +191,3 @@ def digest(model: torch.nn.Module) -> str:
     arrays = [tensor.detach().cpu().contiguous().numpy() for tensor in model.state_dict().values()]
     parts = [hashlib.sha256(array).digest() for array in arrays]
     return hashlib.sha256(b"".join(sorted(parts))).hexdigest()[:12]
-
-
-def _no_vit(where: str, found: str) -> BadInput:
-    place = "" if Path(where).is_dir() else " there or in the local cache"
-    return BadInput(
-        f"{where}: expected a ViT's config.json and model.safetensors{place}, found {found}. Download {VIT} and pass its folder, or choose texture."
-    )

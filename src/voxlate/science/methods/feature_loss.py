@@ -1,7 +1,7 @@
 """How far two images lie apart in the feature maps of a frozen network, as a loss beside that of voxels.
 
 The best entries of SynthRAD2025 compare features of segmentation networks; Johnson et al. 2016 those of ImageNet. Here the
-network is any run of one source, whose source is the target of the training, or LPIPS by weights of the user.
+network is any run of one source, whose source is the target of the training, or LPIPS or a ViT by weights of the user.
 
 Measured on 94 slices of heads, two others left out, one core, one seed, the features of a CT to MR network of 400 steps
 (4.3 minutes) with weight 0.3: 350 steps each MAE .0848 (.0909 without), bone Dice .658 (.618); 26 minutes each, with those
@@ -11,7 +11,7 @@ LPIPS with weight 0.3, one head left out, 350 steps each from a starter: MAE .09
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,6 +23,7 @@ from voxlate.base.config import Provided, setting, settings
 from voxlate.base.errors import BadInput
 from voxlate.science.nets.interface import NetworkInput
 from voxlate.science.nets.lpips import is_lpips, mean_lpips
+from voxlate.science.nets.vit import VitFeatures, is_vit
 
 LEAST_FEATURE = 1e-6  # mean of a layer's features, below which the layer shows nothing
 
@@ -34,14 +35,14 @@ class FeatureLoss:
     network: Annotated[
         str,
         setting(
-            "Run or weights file of a network with one source, of which the target here is an image, with the same intensity map; or a file of LPIPS weights (AlexNet v0.1)."
+            "Run or weights file of a network with one source, of which the target here is an image, with the same intensity map; a file of LPIPS weights (AlexNet v0.1); or a ViT's folder."
         ),
     ]
     weight: Annotated[float, setting("Weight of the term.", ge=0)] = 0.1
     layers: Annotated[
         tuple[str, ...],
         setting(
-            "Names of its modules whose results are compared; none: the last convolution of each size on its way down."
+            "Names of its modules whose results are compared; none: the last convolution of each size on its way down. Of a ViT: numbers of layers; none: after each quarter."
         ),
     ] = ()
 
@@ -110,9 +111,13 @@ def _on_the_way_down(maps: dict[str, Tensor]) -> list[str]:
 
 
 @functools.cache  # not part of the method, whose weights are saved
-def _frozen(path: str, layers: tuple[str, ...], device: torch.device) -> FrozenFeatures | None:
-    """The features of a run; None for a file of LPIPS weights."""
+def _frozen(
+    path: str, layers: tuple[str, ...], device: torch.device
+) -> Callable[[Tensor], list[Tensor]] | None:
+    """The features of a run or ViT; None for a file of LPIPS weights."""
     if is_lpips(path):
         return None
+    if is_vit(path):
+        return VitFeatures(path, layers, device)
     net, names = Provided("features").load()(Path(path))
     return FrozenFeatures(net.to(device), names, layers)
