@@ -7,6 +7,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from voxlate.anatomy import label_anatomy
 from voxlate.anatomy import variation as varying
@@ -19,7 +20,7 @@ from voxlate.anatomy.label_table import LabelTable, read_table
 from voxlate.anatomy.mapped_head import _take, make_mapped_head
 from voxlate.anatomy.options import PhantomOptions, tables
 from voxlate.anatomy.shapes import Space
-from voxlate.anatomy.tissue import Label
+from voxlate.anatomy.tissue import SKULL, Label
 from voxlate.base.errors import BadInput
 from voxlate.base.messages import Message
 from voxlate.checks.prepare import prepare
@@ -216,6 +217,22 @@ def test_a_thicker_vault_moves_its_outer_surface_by_the_millimetres_drawn(head, 
     bone_mm = np.abs(wanted[0, 0])[canvas.label[0, 0] == Label.BONE]
     assert bone_mm.min() == pytest.approx(CAVITY_MM, abs=1.6)
     assert bone_mm.max() == pytest.approx(SKULL_MM + vault_mm, abs=1.6)
+
+
+def test_bone_beside_the_ears_has_air_cells_under_a_shell_of_bone(tmp_path, table):
+    """A skull of 18 mm around a brain, without air inside: the drawn cells lie low in it, on both sides."""
+    labels = ball_head()
+    radius = radius_mm(labels.shape)
+    labels[(radius > SKULL_MM) & (radius < 84)] = SYNTHSEG["bone"]
+    drawn = make_mapped_head(
+        read_label_map(write_map(tmp_path / "a.nii.gz", labels), table, "a"), 3, 0, None
+    )
+    cells = drawn.labels == Label.SINUS
+    x, z = (drawn.affine[k, 3] + np.nonzero(cells)[2 - k] * STEP_MM for k in (0, 2))
+    assert x.min() < -20 < 20 < x.max()
+    assert z.max() < -10
+    around = ndimage.binary_dilation(cells) & ~cells
+    assert np.isin(drawn.labels[around], (*SKULL, Label.MUCOSA)).mean() > 0.93
 
 
 def test_a_body_without_a_brain_has_its_organs_in_fat_and_muscle(tmp_path):

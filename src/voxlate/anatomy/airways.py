@@ -15,12 +15,15 @@ from voxlate.anatomy.shapes import (
     Triple,
     join,
     noise,
+    numbers,
     overlap,
+    triple,
     union,
 )
 from voxlate.anatomy.tissue import Label
 from voxlate.base.arrays import AnyArray
 
+_APEX = "34 -8 -40 | 13 5 4.5"  # of the petrous bone, which wide cells reach
 SINUSES = ("frontal", "maxillary", "ethmoid", "sphenoid", "mastoid")
 
 
@@ -202,20 +205,30 @@ def _pharynx(canvas: Canvas, airways: Airways, points: Space) -> None:
     canvas.paint(Label.MUSCLE, plate)
 
 
+def mastoid_cells(airways: Airways, points: Space, region: str) -> tuple[AnyArray, AnyArray]:
+    """Distances to the lined cells and to their air in a region of the right side, and of the left one as its mirror image.
+
+    region: "x y z | a b c", the centre and half axes of an ellipsoid of size 1.
+    """
+    right = points.x > 0
+    half = Space(np.abs(points.x), points.y, points.z)
+    centre, _, axes = region.partition("|")
+    size = _by_side(right, airways.size["mastoid"])
+    within_mm = _ellipsoid_of_size(half, size, triple(numbers(centre)), axes)
+    within_mm = union(within_mm, np.where(size > 0.95, half.ellipsoid(_APEX), 9))
+    septa = 0.7 - np.abs(airways.cells.at((half.y, half.z, half.x)))
+    lining = 0.3 * _by_side(right, airways.mucosa_mm["mastoid"])
+    return overlap(within_mm, septa), overlap(within_mm, septa + lining)
+
+
 def paint_mastoid(canvas: Canvas, airways: Airways, points: Space) -> None:
     """Paint mastoid cells, the middle ear and the ear's canal into the temporal bone."""
     canvas, points = within("-95 -60 -75 | 95 15 -15", canvas, points)
     half = points.half
-    right = points.x > 0
-    size = _by_side(right, airways.size["mastoid"])
-    region = _ellipsoid_of_size(half, size, (55, -28, -46), "10.5 15 17")
-    apex = half.ellipsoid("34 -8 -40 | 13 5 4.5")
-    region = union(region, np.where(size > 0.95, apex, 9))
     bone = np.isin(canvas.label, (Label.BONE, Label.DIPLOE))
-    swollen = _by_side(right, airways.mucosa_mm["mastoid"])
-    cells = 0.7 - np.abs(airways.cells.at((half.y, half.z, half.x)))
-    canvas.paint(Label.MUCOSA, overlap(region, cells), bone)
-    canvas.paint(Label.SINUS, overlap(region, cells + 0.3 * swollen), bone)
+    lined, air = mastoid_cells(airways, points, "55 -28 -46 | 10.5 15 17")
+    canvas.paint(Label.MUCOSA, lined, bone)
+    canvas.paint(Label.SINUS, air, bone)
     canal = half.tubes("88 -10 -38, 68 -11 -38, 50 -9 -37 | 4.2 3.2", 5)
     canvas.paint(Label.SINUS, union(canal, half.ellipsoid("44 -8 -37 | 4 5 6")))
     inner = half.tubes("17 -6 -35, 28 -9 -36 | 2.6 2.4", 4)

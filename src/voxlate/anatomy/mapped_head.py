@@ -13,6 +13,7 @@ from voxlate.anatomy import (
     label_anatomy,
 )
 from voxlate.anatomy import variation as varying
+from voxlate.anatomy.airways import Airways, mastoid_cells
 from voxlate.anatomy.anatomy import Lesion, LesionKind, before_tumour
 from voxlate.anatomy.canvas import Canvas, blank
 from voxlate.anatomy.diseases import LesionShape
@@ -25,10 +26,12 @@ from voxlate.anatomy.variation import Places, Variation
 from voxlate.anatomy.vessels import CEREBRUM_AXES, CEREBRUM_CENTRE
 from voxlate.base.arrays import AnyArray
 from voxlate.base.items import stable_id
-from voxlate.scans.images.mask import box_around
+from voxlate.scans.images.mask import box_around, erode
 
 _SLAB_VOXELS = 2**21  # bounds the memory of the coordinates
 _FIELD_Z_MM = 9.0  # upright coordinates of the phantoms' middle slice
+_MASTOID = "52 -13 -42 | 22 18 26"  # temporal bones of maps, whose place in the frame differs
+_SHELL_MM = 1.6  # of bone around cells
 _CUT = 0.3  # share of heads whose lowest part the scan leaves out
 _ROOM = 1.2  # size of the grid on which a body is painted, relative to the map
 
@@ -114,7 +117,10 @@ def _scene(body: LabelMap, drawn: Variation, habitus: Habitus, shape: Shape) -> 
     tissues = label_anatomy.draw_tissues(body, habitus)
     brain = label_anatomy.brain_of(body)
     places = varying.places_of(body, tissues, brain, drawn)
-    return _Scene(body, tissues, places, None if brain is None else _frame(body, brain), shape)
+    frame = None if brain is None else _frame(body, brain)
+    if frame is not None:
+        _paint_cells(tissues, body, frame, shape.face.airways)
+    return _Scene(body, tissues, places, frame, shape)
 
 
 def _affine(scene: _Scene, axes: Points, box: tuple[slice, ...], step: Triple) -> AnyArray:
@@ -159,6 +165,20 @@ def _frame(body: LabelMap, brain: AnyArray) -> HeadGrid:
     top = CEREBRUM_CENTRE[2] + CEREBRUM_AXES[2]
     origin = (sum(ends[0]) / 2, sum(ends[1]) / 2, ends[2][1] - top / z)
     return HeadGrid(triple(origin), triple((x, y, z)))
+
+
+def _paint_cells(tissues: AnyArray, body: LabelMap, frame: HeadGrid, airways: Airways) -> None:
+    """Paint mastoid cells into bone under its shell, which maps show solid or with a few holes."""
+    bone = np.isin(tissues, SKULL)
+    solid = bone | (tissues == Label.SINUS)
+    shell_mm = max(_SHELL_MM, *body.spacing_mm)
+    deep = np.nonzero(bone & erode(solid, shell_mm, body.spacing_mm))
+    x, y, z = (index * np.float32(s) for index, s in zip(deep[::-1], body.spacing_mm[::-1]))
+    lined, air = mastoid_cells(airways, Space(*frame.upright((x, y, z))), _MASTOID)
+    cells = tissues[deep]
+    cells[lined < 0] = Label.MUCOSA
+    cells[air < 0] = Label.SINUS
+    tissues[deep] = cells
 
 
 def _slab(scene: _Scene, axes: Points) -> tuple[AnyArray, ...]:
