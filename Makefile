@@ -48,10 +48,10 @@ test-bare: install
 test-slow: install
 	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal -m 'slow and not browser'
 
-# models of other packages, next to the packages themselves
+# models of other packages, next to the packages themselves, and ViTs by transformers
 test-import: install
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[import]'
-	$(BIN)/python -m pytest tests/exchange/test_foreign.py
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[import,features]'
+	$(BIN)/python -m pytest tests/exchange/test_foreign.py tests/evaluation/test_features.py tests/training/test_feature_loss.py
 	$(BIN)/python -m pytest -m 'slow or not slow' tests/test_recipes.py -k 'nnsyn or konfai'
 
 # the 48 orders of axes with dciodvfy, the speed of reading, and an Orthanc server where it is installed
