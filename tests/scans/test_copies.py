@@ -66,13 +66,17 @@ def test_a_slice_is_like_its_copy_and_not_like_another():
     assert likeness(scan, other) < SAME_FLAT - 0.2
 
 
+def write(path: Path, scan: np.ndarray) -> None:
+    volume = Volume(np.ascontiguousarray(scan)[None], np.diag([3.0, 3, 4, 1]), "a.u.", "", "")
+    write_volume(path, volume)
+
+
 @pytest.fixture
 def heads(tmp_path) -> Path:
     """Three patients; the scan of c is that of a, mirrored and brighter."""
     scans = {"a": head(0), "b": head(1), "c": 1.5 * head(0)[:, :, ::-1]}
     for case, scan in scans.items():
-        volume = Volume(np.ascontiguousarray(scan)[None], np.diag([3.0, 3, 4, 1]), "a.u.", "", "")
-        write_volume(tmp_path / "in" / case / "t1.nii.gz", volume)
+        write(tmp_path / "in" / case / "t1.nii.gz", scan)
     (tmp_path / "in" / "cases.csv").write_text("case,split\na,train\nb,train\nc,val\n")
     return tmp_path / "in"
 
@@ -103,10 +107,7 @@ def test_two_scans_of_one_patient_may_be_alike(heads, tmp_path):
 
 def test_one_mask_in_the_folders_of_two_patients_is_named(heads, tmp_path):
     for case, seed in (("a", 0), ("b", 0), ("c", 1)):
-        mask = (head(seed) > 90).astype(np.float32)[None]
-        write_volume(
-            heads / case / "mask.nii.gz", Volume(mask, np.diag([3.0, 3, 4, 1]), "a.u.", "", "")
-        )
+        write(heads / case / "mask.nii.gz", np.float32(head(seed) > 90))
     warnings = prepare(heads, tmp_path / "out", workers=1, audit=False).warnings
     (said,) = (one for one in warnings if one.code == "same-mask")
     assert "a, b" in said.text

@@ -139,12 +139,12 @@ def _find_changed(headers: Sequence[CaseHeader], cases: Path) -> list[tuple[_Sca
             scan, other = scans[one], scans[two]
             same_patient = scan.header.patient == other.header.patient
             if one < two and not same_patient and scan.voxels != other.voxels:
-                candidates.append((like, scan, other))
-    candidates.sort(key=lambda pair: -pair[0])
+                candidates.append((like, (scan, other)))
+    candidates.sort(key=lambda candidate: -candidate[0])
     fields = lru_cache(KEPT_FIELDS)(lambda case, name: _field(open_case(case), name))
     pairs = []
-    for like, *pair in candidates[:MOST_VERIFIED]:
+    for like, pair in candidates[:MOST_VERIFIED]:
         a, b = (fields(cases / f"{scan.header.case}.safetensors", scan.name) for scan in pair)
         if first("copy", {"slices": len(a), "likeness": likeness(like, a, b)}):
-            pairs.append((pair[0], pair[1]))
+            pairs.append(pair)
     return pairs

@@ -180,21 +180,28 @@ class Pairs:
                 yield finding, str(of_case["nearest"]) if has_nearest else ""
 
     def _exchanged(self, name: str, pairs: Mapping[str, _Pair]) -> ByCase:
-        """How much better the reference scan of one case fits the scan of another, of the least similar pairs."""
+        """How much better the reference scan of one case fits the scan of another than both fit their own.
+
+        Each reference scan and each scan count once, in the clearest pair: a slice without much contrast is similar to those
+        that were exchanged.
+        """
         worst = sorted(pairs, key=lambda case: (pairs[case].ratio, case))[:MOST_SUSPECTS]
-        suspects = {case for case in worst if pairs[case].is_suspect}
-        scans = {case: self.thumbnails(case) for case in worst if suspects}
-        numbers = ByCase()
+        has_suspects = any(pairs[case].is_suspect for case in worst)
+        scans = {case: self.thumbnails(case) for case in worst if has_suspects}
+        found = []
         for case, other in product(scans, scans):
-            same_patient = self.patients[case] == self.patients[other]
-            if same_patient or suspects.isdisjoint((case, other)):
+            if self.patients[case] == self.patients[other]:
                 continue
-            mean = (pairs[case].own + pairs[other].own) / 2
             crossed = pair_similarity(scans[case][self.reference], scans[other][name])
-            for one, owner in ((case, other), (other, case)):
-                times = crossed / max(mean, pairs[one].own, TINY)
-                if times > float(numbers.get(one, {}).get("crossed", 0)):
-                    numbers[one] = {"crossed": times, "whose": f"{one} that of {owner}"}
+            own = max(pairs[case].own, pairs[other].own, TINY)
+            found.append((crossed / own, case, other))
+        numbers = ByCase()
+        fitting = dict[str, str]()
+        for times, case, other in sorted(found, reverse=True):
+            if case not in fitting and other not in fitting.values():
+                fitting[case] = other
+                pair: Measured = {"crossed": times, "whose": f"{other} that of {case}"}
+                numbers = {case: pair, other: pair} | numbers
         return numbers
 
     def _foreign(self, name: str, pairs: Mapping[str, _Pair]) -> ByCase:
