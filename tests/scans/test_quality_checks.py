@@ -135,7 +135,7 @@ POINTS = 2000.0 * (np.random.default_rng(0).random((24, 80, 64)) < 0.02)
         (lambda image: image * (1 - 0.3 * (np.arange(64) % 2)), "darker", 0.14),
         (lambda image: image * (1 - 0.4 * (np.arange(64) > 30)), "step", 1.38),
         (lambda image: np.mod(image * FOLDS, 700), "wrapped", 0.01),
-        (lambda image: image[np.r_[:9, 8:23]], "copied", 1),
+        (lambda image: image[np.r_[:9, 8:23]], "copied_at", 8),
         (lambda image: np.concatenate([image[:12], np.roll(image, 8, 2)[12:]]), "jump", 2.5),
         (
             lambda image: np.where(np.arange(24)[:, None, None] == 9, image[..., ::-1], image),

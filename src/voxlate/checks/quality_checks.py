@@ -222,8 +222,8 @@ def _planes(image: Float32, axis: int) -> tuple[Float32, Float32]:
 def _continuity(slices: Float32, deviations: Float32) -> dict[str, float]:
     """How the slices [N, P] of a scan, without their means, continue each other.
 
-    copied, copied_share: number and share of slices that are exact copies of the next one; jump: the largest difference of
-    two neighbours, times those around it; pace: how much these differences change from one place on; odd: how much a slice
+    copied, copied_share, copied_at: number, share and first of the slices that are exact copies of the next one; jump: the
+    largest difference of two neighbours, times those around it; pace: how much these differences change from one place on; odd: how much a slice
     differs from the mean of its neighbours, in units of half their difference, and times those around it.
     """
     shown = np.flatnonzero(deviations > DIM * deviations.max())
@@ -249,6 +249,7 @@ def _continuity(slices: Float32, deviations: Float32) -> dict[str, float]:
     return numbers | {
         "copied": is_copy.sum(),
         "copied_share": is_copy.mean(),
+        "copied_at": first + is_copy.argmax(),
         "jump": jumps.max(),
         "jump_at": first + at,
         "jump_axis": 0,
