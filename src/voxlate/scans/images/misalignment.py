@@ -24,7 +24,6 @@ from voxlate.scans.images.motion import (
     rigid_motion,
 )
 
-SAMPLES = 200_000
 THICKEST_MM = 3.0  # across slices further apart a shift shows too roughly to be stated
 FEWEST_SLICES = 8  # across fewer no window can be moved
 FEWEST_WINDOWS = 6  # with a distinct maximum; fewer say nothing of the whole
@@ -103,14 +102,14 @@ def misalignment(
     places = places[:: max(1, len(places) // MASK_POINTS)]
     points = np.stack(np.unravel_index(places, mask.shape), axis=1) * np.array(spacing_mm)
     field = displacement(points)
-    lengths = norm(field, axis=1)
+    median_mm, p95_mm = np.percentile(norm(field, axis=1), [50, 95]).round(2).tolist()
     rigid = rigid_motion(points, field, resolved)
-    d, h, w = (round(float(mm), 2) for mm in rigid.translation)
+    d, h, w = rigid.translation.round(2).tolist()
     return replace(
         unmeasured,
         coarse=coarse,
-        median_mm=round(float(np.median(lengths)), 2),
-        p95_mm=round(float(np.percentile(lengths, 95)), 2),
+        median_mm=median_mm,
+        p95_mm=p95_mm,
         translation_mm=(d, h, w),
         rotation_deg=round(float(np.rad2deg(norm(rigid.turn))), 2),
     )
@@ -144,11 +143,17 @@ def displacement_field(
         nothing = np.zeros((0, 3))
         return None, Shifts(nothing, nothing), resolved
     fixed, moving = without_cut(fixed, moving)
-    ranges = [_range(image, mask, unit) for image, unit in zip((fixed, moving), units)]
+    scans = [*zip((fixed, moving), units)]
+    for image, unit in scans:
+        if (
+            unit == "HU"
+        ):  # an MR does not show the vessels of lungs, which matched something elsewhere
+            mask = mask & (image > RANGE_HU[0])
+    ranges = [_range(image, mask, unit) for image, unit in scans]
     factor = min(1.0, float((np.array(fixed.shape) * spacing_mm)[resolved].max()) / HEAD_MM)
     pair_at = partial(Matching, fixed, moving, mask, spacing_mm, ranges, resolved)
     whole = pair_at(WHOLE_SCAN.scale(factor)).shifts(np.zeros_like).displacements
-    field: Field = partial(np.full_like, fill_value=whole[0] if len(whole) else 0.0)
+    field: Field = partial(np.full_like, fill_value=whole.sum(0))
     levels = LEVELS if resolved[0] else FLAT_LEVELS
     for level in levels:
         if coarse and level.voxel_mm <= FINEST_MM:
@@ -186,6 +191,5 @@ def _range(image: Image, mask: Mask, unit: str) -> tuple[float, float]:
     if unit == "HU":
         return RANGE_HU
     values = image[mask & np.isfinite(image)]
-    sample = values[:: max(1, values.size // SAMPLES)]
-    low, high = np.percentile(sample, PERCENTILES).tolist()
+    low, high = np.percentile(values, PERCENTILES).tolist()
     return (low, high) if low < high else (low, low + 1.0)
