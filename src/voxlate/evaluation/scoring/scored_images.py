@@ -253,7 +253,8 @@ def add_run_files(
 ) -> list[Item]:
     """The images with the files of their runs; naive, prepared: for all images instead, `naive` also by its run.
 
-    Of images of other software, the baselines are those of the training cases of `prepared` but for their own patient's.
+    Of images whose run has no baselines (starters, other software), they are those of the training cases of `prepared` but
+    for the own patient's.
     """
     read = functools.cache(Baselines.load)
     learn = functools.cache(_learned)
@@ -265,7 +266,7 @@ def add_run_files(
         stored = [path for folder in folders if (path := folder / BASELINES).is_file()]
         cohort = prepared or _find_cohort(folders)
         baselines = read(stored[0]) if stored and naive is None else naive
-        if baselines is None and prepared is not None and not item.provenance:
+        if baselines is None and prepared is not None:
             baselines = learn(prepared, item.modality, item.case.case)
         completed.append(replace(item, baselines=baselines, prepared=cohort))
     return completed
