@@ -5,6 +5,7 @@ import pytest
 
 from rows import every_row
 from voxlate.base.errors import BadInput
+from voxlate.base.files import write_json
 from voxlate.evaluation.scoring.evaluate import evaluate
 from voxlate.evaluation.scoring.scored_images import check_unchanged
 from voxlate.evaluation.scoring.scores import read_scores
@@ -109,3 +110,8 @@ def test_without_a_run_the_baselines_are_learned_from_the_prepared_training_case
     own = evaluate(out, whole)  # of the four training cases one is scored
     assert own.header["naive_cases"] == {"t2": 3}
     assert {row.method for row in own.rows} == {row.method for row in judged.rows}
+    # images with provenance, of a model without baselines, such as a starter
+    (out / "case0").mkdir()
+    (out / "case0_t2.nii.gz").rename(out / "case0" / "t2.nii.gz")
+    write_json(out / "case0" / "provenance.json", {"model": {"title": "a starter"}})
+    assert evaluate(out, whole).header["naive_cases"] == {"t2": 3}

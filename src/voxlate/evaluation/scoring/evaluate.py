@@ -112,10 +112,10 @@ def evaluate(
     chosen = _in_split(asked.split, cohort, out) if cases is None else cases
     wanted = {case.case: case for case in cohort if case.case in chosen}
     images = find_items(out, wanted, f"{truth}" + (f", split {asked.split}" if asked.split else ""))
-    naive = asked.naive
-    if not (naive or asked.prepared or any(item.provenance for item in images.items)):
-        naive = _learn(cohort, images.items)
-    items = tuple(add_run_files(images.items, naive, asked.prepared))
+    items = add_run_files(images.items, asked.naive, asked.prepared)
+    if not any(item.baselines for item in items):
+        learned = _learn(cohort, items)
+        items = [replace(item, baselines=learned) for item in items]
     for item in items:
         refuse_synthetic([item.case], {item.modality})
     ranges = _ranges(items, asked)
@@ -123,7 +123,7 @@ def evaluate(
     of_name = {name: rules.for_modality(name, scale.unit) for name, scale in ranges.items()}
     weights = None if asked.lpips is None else load_lpips(asked.lpips)
     own = functions_of(asked.metrics, asked.allow_code)
-    job = _ScoreJob(items, ranges, of_name, weights, own)
+    job = _ScoreJob(tuple(items), ranges, of_name, weights, own)
     every, failed = _score_items(job, executor or choose_executor(asked), progress)
     faults, cautions = _judge(every, cohort)
     wrong = fault_messages(faults, len(every), KEPT if asked.any_truth else LEFT_OUT)

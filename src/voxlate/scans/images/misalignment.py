@@ -145,9 +145,8 @@ def displacement_field(
     fixed, moving = without_cut(fixed, moving)
     scans = [*zip((fixed, moving), units)]
     for image, unit in scans:
-        if (
-            unit == "HU"
-        ):  # an MR does not show the vessels of lungs, which matched something elsewhere
+        # an MR does not show the vessels of lungs, which matched something elsewhere
+        if unit == "HU":
             mask = mask & (image > RANGE_HU[0])
     ranges = [_range(image, mask, unit) for image, unit in scans]
     factor = min(1.0, float((np.array(fixed.shape) * spacing_mm)[resolved].max()) / HEAD_MM)
