@@ -23,7 +23,7 @@ REGRESSION = 'method = { kind = "regression" }'
 DIFFUSION = (
     'method = { kind = "diffusion", clip = [-1, 1] }\nsynth = { sampler = "ddim", steps = 2 }'
 )
-CRITIC = 'critic = { widths = [4, 4], answer = "patches" }'
+CRITIC = 'critic = { widths = [4, 4], output = "patches" }'
 MUON = RECIPE.replace("steps = 1,", 'steps = 1, optimiser = { kind = "muon" },')
 CYCLE = RECIPE.replace(REGRESSION, f'method = {{ kind = "cycle", {CRITIC} }}').replace(
     NET, 'net = { kind = "resnet", width = 4, blocks = 1 }'

@@ -1,7 +1,9 @@
-"""A brain without skull, made of three tissues, whose levels are known."""
+"""A brain without skull, made of three tissues, whose levels are known; a head whose two sides are the same."""
 
 import numpy as np
 
+from voxlate.anatomy import scanner
+from voxlate.anatomy.head import Head
 from voxlate.scans.images.grid import Volume
 
 SHAPE = (36, 44, 36)  # D, H, W
@@ -32,3 +34,11 @@ def brain(
     values += (labels > 0) * np.random.default_rng(0).normal(0, noise, SHAPE).astype(np.float32)
     affine = np.diag([VOXEL_MM, VOXEL_MM, VOXEL_MM, 1.0])
     return Volume(values[None].astype(np.float32), affine, "a.u.", name)
+
+
+def symmetric(made: Head) -> Volume:
+    """The CT of a head whose left and right mirror each other exactly."""
+    ct = scanner.image(made, "ncct")
+    right = ct[..., ct.shape[-1] // 2 :]
+    both = np.concatenate([right[..., ::-1], right], axis=-1)
+    return Volume(both[None], made.affine, "HU", "ncct")

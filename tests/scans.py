@@ -7,9 +7,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from voxlate.anatomy import scanner
-from voxlate.anatomy.head import Head
-from voxlate.scans.images.grid import Grid, Volume
+from voxlate.scans.images.grid import Grid
 
 # An affine of no rotation, as registration may write it.
 SHEARED = np.array([[-0.7, 0.1, 0, 90], [0.1, 0.7, 0.2, -126], [0, -0.1, 3, -72], [0, 0, 0, 1]])
@@ -24,14 +22,6 @@ def change_scan(
     values = np.asarray(change(image.get_fdata()), np.float32)
     nib.save(nib.Nifti1Image(values, image.affine), to)
     return to
-
-
-def symmetric(made: Head) -> Volume:
-    """The CT of a head whose left and right mirror each other exactly."""
-    ct = scanner.image(made, "ncct")
-    right = ct[..., ct.shape[-1] // 2 :]
-    both = np.concatenate([right[..., ::-1], right], axis=-1)
-    return Volume(both[None], made.affine, "HU", "ncct")
 
 
 def touch(root: Path, *paths: str) -> Path:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from scans import symmetric
+from brains import symmetric
 from stand_ins import model_of, recipe_of
 from voxlate.anatomy.head import make_head
 from voxlate.base.errors import BadInput

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from scans import symmetric
+from brains import symmetric
 from voxlate.anatomy.head import make_head
 from voxlate.base.errors import BadInput
 from voxlate.scans.images.grid import Grid, Volume, canonical, resample, return_to, same_grid

@@ -32,8 +32,7 @@ class LocalExecutor:
     def run(self, job: Job, cases: Sequence[Case], context: Context = QUIET) -> Outcomes:
         """See Executor.run; progress within a case is not reported."""
         # Processes start without the threads and GPU contexts of this one, which networks leave.
-        method = "forkserver" if os.name == "posix" else "spawn"
-        processes = multiprocessing.get_context(method)
+        processes = multiprocessing.get_context("forkserver" if hasattr(os, "fork") else "spawn")
         if not job.uses_network:  # with a network, torch would start in the process that is forked
             processes.set_forkserver_preload(["__main__", type(job).__module__])
         pickled = pickle.dumps(job)
