@@ -220,7 +220,9 @@ def score_registered(folder, name, stated, shifts):
     for scan, shift in shifts.items():
         transform = itk.TranslationTransform(3, (shift, 0.0, 0.0))
         itk.WriteTransform(transform, str(transforms / f"{scan}.tfm"))
-    scores = evaluate(folder / "out", folder / "cohort", prepared=folder / "prepared")
+    none = fit([({name: volume(data)}, None)], [], [name], {name: range_for("HU")})
+    options = {"prepared": folder / "prepared", "naive": none}
+    scores = evaluate(folder / "out", folder / "cohort", **options)
     assert scores.rows[0].scores["mae"] == pytest.approx(0, abs=1e-3)
     with pytest.raises(BadInput, match="rigid"):
         evaluate(folder / "out", folder / "cohort")
