@@ -69,7 +69,14 @@ def test_neither_the_batch_size_nor_the_threads_change_anything(diffusion, cohor
 
 def test_the_mean_and_spread_are_those_of_the_samples(diffusion, cohort):
     model = load(diffusion)
-    together = model.synthesise(t1_of(cohort), samples=4)
+    done = []
+
+    def keep(*counts):
+        done.append(counts)
+
+    together = model.synthesise(t1_of(cohort), samples=4, batch=99, progress=keep)
+    slices = done[-1][1]
+    assert done == [(slices * part // 4, slices) for part in (1, 2, 3, 4)], "told by each sample"
     scale = model.network.header["target_scales"]["t2"]
     samples = torch.stack([torch.from_numpy(one) for one in _samples(model, cohort, 4)])
     expected = samples.mean(0).numpy() * 1.0

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
@@ -56,6 +57,13 @@ def sample_targets(
     background = [BACKGROUND] if synth.samples == 1 else [BACKGROUND, 0.0]
     background += [BACKGROUND] * synth.keep_states
     blend = Blend(plan.output_tiling, np.repeat(background, len(facts.data.target)).tolist())
+
+    def finished(begin: int, size: int, samples: int) -> None:
+        """Report the items before a batch, and those of the batch by its finished samples."""
+        done = begin * synth.samples + size * samples
+        if not synth.in_windows:
+            progress(levels * done // (len(starts) * synth.samples), levels)
+
     with network.count(_progress_in_windows(facts, network, plan, progress)) as calls:
         size = 1 if synth.exact else synth.batch
         for begin in range(0, len(starts), size):
@@ -66,11 +74,10 @@ def sample_targets(
             ]
             release(*prepared.arrays.values())
             noise = _noise_of(synth, plan, chosen, prepared.header.spacing_mm[0], inputs.key, seed)
-            images = _draw_samples(network, patches, noise, facts, plan)
+            report = partial(finished, begin, len(chosen))
+            images = _draw_samples(network, patches, noise, facts, plan, report)
             for start, image in zip(chosen, images):
                 blend.add(image, plan.place(start))
-            if not synth.in_windows:
-                progress(levels * (begin + len(chosen)) // len(starts), levels)
     evaluations_each = calls.count / max(1, len(starts) * synth.samples)
     return _predictions(prepared.header.case, blend.result(), facts), evaluations_each
 
@@ -164,14 +171,23 @@ def _noise_of(
 
 
 def _draw_samples(
-    network: Network, patches: Sequence[Patch], noise: NoiseOf, facts: ModelFacts, plan: SlicePlan
+    network: Network,
+    patches: Sequence[Patch],
+    noise: NoiseOf,
+    facts: ModelFacts,
+    plan: SlicePlan,
+    report: Callable[[int], None],
 ) -> Float32:
-    """The mean of the samples, of several their standard deviation (ddof = 1), and states of the last: [B, k T, D, H, W]."""
+    """The mean of the samples, of several their standard deviation (ddof = 1), and states of the last: [B, k T, D, H, W].
+
+    report: gets the number of finished samples.
+    """
     moments, samples = Moments(), facts.synth.samples
     for number in range(samples):
         drawn = _without_margins(network.sample(patches, replace(noise, samples=number)), plan)
         image, states = np.split(drawn, [len(facts.data.target)], axis=1)
         moments.add(image, None, 1)
+        report(number + 1)
     sd = [moments.sd()] if samples > 1 else []
     return np.concatenate([moments.mean, *sd, states], axis=1)
 
