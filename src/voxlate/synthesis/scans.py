@@ -10,7 +10,7 @@ from typing import Any
 from voxlate.base.errors import BadInput, known_name, plural
 from voxlate.base.messages import Message, message
 from voxlate.scans.cases.case import MASK
-from voxlate.scans.cohorts.case_files import CaseFiles, CohortFiles, plain_name
+from voxlate.scans.cohorts.case_files import CaseFiles, CohortFiles, is_known, plain_name
 from voxlate.scans.cohorts.split import check_known
 from voxlate.scans.formats.archive import is_archive, unpacked
 from voxlate.scans.formats.dicom import SeriesInfo, is_dicom_folder, list_series
@@ -165,7 +165,9 @@ def _one_scan(path: Path, model: Model) -> CaseScans:
         return CaseScans(stem, {}, others=(stem,))
     files, notes = {sources[0]: path}, tuple[Message, ...]()
     names = {sources[0], *model.facts.accepts.get(sources[0], ())}
-    if names.isdisjoint((stem, re.split("[_-]", stem)[-1])) and not path.is_dir():
+    stated = {word for word in re.split("[_-]", stem) if is_known(word)}
+    says_so = stem in names or (stated and stated <= names)
+    if not (says_so or path.is_dir()):
         text = f"The scan ({path.name}) is taken as {sources[0]} because it is the only one; its name does not say so. If it is another scan, name its modality."
         notes = (message("taken-as", text, grade="caution"),)
     why = why_excluded(list_series(path)[0]) if path.is_dir() else ""
