@@ -310,9 +310,10 @@ def _trained_lines(done: "Trained", options: TrainOptions) -> Iterator[Any]:
     after = after_training(done.folder, recipe.data, recipe.task.completes)
     if options.folds is not None:
         after = after_folds([fold_of(done.folder.parent, fold) for fold in range(options.folds)])
-    yield f"{weights} is the model. Next:  voxlate {after}"
     by_stage = read_verdicts(done.log)
-    final = by_stage.pop("final", None)
+    final = by_stage.pop("final", [])
+    is_worse = any(verdict.outcome == "worse" for verdict in final)
+    yield f"{weights} is the model." + ("" if is_worse else f" Next:  voxlate {after}")
     for stage, verdict in by_stage.items():
         yield Text.assemble(f"stage '{stage}': ", colour_lines(verdict))
     none = "– no verdict: no validation case has the source and the target modalities"

@@ -232,7 +232,8 @@ def _train_planned(data: Path, run: Path, asked: TrainOptions, report: Reporter)
             from_scratch=asked.from_scratch
             or any(re.match(r"(stages\.0\.)?net\b", key) for key in changes),
         )
-        lines = [f"  {key:11}  {plan.why[key]}" for key in DECISIONS if key in plan.why]
+        keys = DECISIONS if "start_from" in plan.why else ("starter", *DECISIONS)
+        lines = [f"  {key:11}  {plan.why[key]}" for key in keys if key in plan.why]
         text = f"Plan (every key and its reason: {run / 'recipe.toml'}):"
         report.say(message("plan", "\n".join([text, *lines])))
         return plan
