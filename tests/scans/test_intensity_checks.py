@@ -34,7 +34,7 @@ def body(median: float, bright: float):
 def test_the_farther_a_scan_lies_outside_the_training_the_graver_is_the_warning(median, grade):
     (said,) = check_brightness("t1", body(median, 1320), WINDOW, KNOWN)
     assert (said.code, said.grade) == ("brightness", grade)
-    assert f"is {median}, usually 500 to 550" in said.text
+    assert f"is {median}, in its training cases 500 to 550" in said.text
 
 
 def test_values_beyond_the_window_do_not_count_for_networks_do_not_see_them():
