@@ -59,10 +59,11 @@ def test_two_images_of_one_case_are_no_choice_and_other_names_no_images(truths, 
     save(out / "scan7.nii.gz", truths)
     with pytest.raises(BadInput, match=r"CASE_ct\.nii\.gz"):
         evaluate(out, tmp_path / "cohort")
-    for name in ("p1_ct.nii.gz", "p1_fake_ct.nii.gz"):
-        save(out / name, truths)
-    with pytest.raises(BadInput, match="found p1_ct"):
-        evaluate(out, tmp_path / "cohort")
+    save(out / "p1_ct.nii.gz", truths)
+    for second in ("p1_fake_ct.nii.gz", "p1/ct.nii.gz"):
+        save(out / second, truths)
+        with pytest.raises(BadInput, match="p1_ct"):
+            evaluate(out, tmp_path / "cohort")
 
 
 NOISE = np.random.default_rng(1).normal(size=(8, 24, 24))

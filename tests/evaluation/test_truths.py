@@ -105,7 +105,7 @@ def test_ordinary_truths_have_no_fault(heads):
 
 
 def test_a_truth_that_lies_elsewhere_than_its_image_counts_with_a_caution(heads):
-    moved = sketched(heads, 0, lambda ct: np.roll(ct, 5, 2))
+    moved = sketched(heads, 0, lambda ct: np.roll(ct, 1, (0, 2)))  # by 5.5 mm
     for truth, codes in ((sketched(heads, 0), set()), (moved, {"truth-apart"})):
         faults, said = judge({"p0/ct": truth})
         assert (faults, {one.code for one in said}) == ({}, codes)

@@ -99,14 +99,20 @@ def test_a_single_case_is_an_error_at_every_door(door, run, mixed, tmp_path, mon
 
 
 @pytest.mark.slow
-def test_a_calibration_lists_the_case_that_it_leaves_out(run, small_head, quick_widths, tmp_path):
+def test_a_calibration_lists_the_case_that_it_leaves_out_and_the_next_counts_those_unlike_its_own(
+    run, small_head, quick_widths, tmp_path
+):
     heads, said = tmp_path / "heads", []
     for number in range(3):
         small_head(heads / f"new{number}", 100 + number)
-    change_scan(heads / "new1" / "t1.nii.gz", lambda values: values - 1000)
-    found = calibrate(load(run), find_cohort(heads).cases, warn=said.append)
+    change_scan(heads / "new1/t1.nii.gz", lambda values: values - 1000)
+    cases = find_cohort(heads).cases
+    found = calibrate(load(run), cases, warn=said.append)
     assert found.entry["patients"] == 2
     assert "new1" in next(one.text for one in said if one.code == "case-left-out")
+    calibrate(load(run), cases, anyway=True, warn=said.append)
+    *_, last = said
+    assert (last.code, last.numbers) == ("calibration-distance", {"cases": 1})
 
 
 @pytest.mark.slow

@@ -2,19 +2,20 @@
 
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from voxlate.base.errors import BadInput, first_of
+from voxlate.base.errors import BadInput, first_of, plural
 from voxlate.base.executors.choose import choose_executor
 from voxlate.base.executors.job import NamedProgress, no_report
 from voxlate.base.files import lock
 from voxlate.base.hub import address_of, is_on_hub
-from voxlate.base.messages import Say, message
+from voxlate.base.messages import CAREFUL, Say, message
 from voxlate.base.options.option import merge
 from voxlate.checks.header_checks import refuse_synthetic
-from voxlate.checks.out_of_distribution import fit_references
+from voxlate.checks.out_of_distribution import fit_references, verdict_on
 from voxlate.evaluation.calibration_job import (
     PARTS,
     CalibrationJob,
@@ -68,7 +69,7 @@ def calibrate(
     BadInput where all models were trained on one of the cases, and where the cases are too few.
     """
     asked = merge(CalibrateOptions, options, changes)
-    models = [member.without_intervals() for member in model.members]
+    models = model.without_intervals().members
     model = model.members[0]
     _check(model, asked)
     labels = sorted(set[str]().union(*(case.labels for case in cases)))
@@ -81,6 +82,7 @@ def calibrate(
         job = CalibrationJob(models, path, rules, asked.seed, asked.anyway)
         executor = choose_executor(asked, asked.device, warn)
         data = collect_cases(job, cases, executor, progress, warn, any_truth=asked.any_truth)
+        _warn_of_other_scans(model, data, warn)
         write_calibration(path, _fit(model, data, rules, asked, progress, narrows))
         shutil.rmtree(path.with_suffix(PARTS), ignore_errors=True)
     return read_calibration(path)
@@ -137,7 +139,7 @@ def _fit(
 def _check(model: Model, asked: CalibrateOptions) -> None:
     """Raise BadInput for levels that no calibration has, and for a model that has no calibration."""
     coverage, confidence = asked.coverage, asked.confidence
-    whole_percent = abs(100 * coverage - round(100 * coverage)) <= 1e-6
+    whole_percent = abs(coverage - round(coverage, 2)) <= 1e-8
     if not 0.5 <= coverage < 1 or not 0.5 <= confidence < 1 or not whole_percent:
         raise BadInput(
             f"calibrate: expected a coverage in whole percents and a confidence, from 0.5 to below 1, found {coverage:g} and {confidence:g}. Change them."
@@ -166,6 +168,25 @@ def _calibration_path(model: Model, warn: Say) -> Path:
         text = f"{path.name} is there: it is replaced, and images of before name another calibration than the run has."
         warn(message("calibration-replaced", text))
     return path
+
+
+def _warn_of_other_scans(model: Model, data: Mapping[str, CaseData], warn: Say) -> None:
+    """Warn of cases whose scans differ from those of the calibration that is replaced, as those of another contrast do.
+
+    Their own calibration cannot show it: it takes them for what is usual.
+    """
+    references = None
+    with suppress(BadInput):  # damaged or of other images: it says nothing about these scans
+        if replaced := model.calibration():
+            references = replaced.references
+    unlike = [
+        name
+        for name, case in data.items()
+        if references and any(verdict_on(references, part).score > CAREFUL for part in case.patches)
+    ]
+    if unlike:
+        text = f"{len(unlike)} of {plural(len(data), 'case')} look unlike those of the calibration that is replaced: {first_of(unlike)}. Check their contrast: scans like those of before will count as unlike the calibration."
+        warn(message("calibration-distance", text, grade="caution", cases=len(unlike)))
 
 
 def own_copy(run: Path | str, out: Path | str | None) -> Path | str:

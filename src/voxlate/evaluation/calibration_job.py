@@ -114,8 +114,7 @@ class CalibrationJob:
         """The sources and targets of a case, and its mask where the model uses one."""
         data = self.model.facts.data
         wanted = list(dict.fromkeys([*data.source, *data.target]))
-        missing = [name for name in wanted if name not in case.files]
-        if missing:
+        if missing := [name for name in wanted if name not in case.files]:
             raise BadInput(
                 f"{case.case}: expected {' and '.join(wanted)}, found no {' and no '.join(missing)}. Add it, or leave the case out."
             )
@@ -161,7 +160,7 @@ class CalibrationJob:
             with context.turn:
                 images, _ = predict_case(model, inputs, self.seed, context.progress)
             sources = sources_of(facts, prepared)
-            resampled = [output_grid.resample(source) for source in sources]
+            resampled = [*map(output_grid.resample, sources)]
             planes = planes_read(facts, prepared.header) if facts.data.planes else ()
             for name, image in images.items():
                 predicted = with_spread(image.prediction) if planes else image.prediction
@@ -210,9 +209,10 @@ class CalibrationJob:
             same = not moved and same_grid(from_file.grid, from_prepared.grid)
             return from_file if same else from_prepared
 
-        labels = {}
-        for name, label in maps.items():
-            labels[name] = place(label, prepared.arrays[LABEL + name][:], 0).data[0]
+        labels = {
+            name: place(label, prepared.arrays[LABEL + name][:], 0).data[0]
+            for name, label in maps.items()
+        }
         truths = {}
         for name in data.target:
             statistics = prepared.header.statistics[name]
@@ -301,9 +301,8 @@ def collect_cases(
     patients = len({of_case.patient for of_case in kept.values()})
     if patients < FEWEST_PATIENTS:
         why = f": {failed[0]}" if failed else ""
-        left_out = len(cases) - len(kept)
         advice = HOLD_BACK
-        if left_out:
+        if left_out := len(cases) - len(kept):
             advice = f"Correct the {left_out} cases that are left out, or give others: the reason stands beside each."
         raise _too_few(job.rules, f"{patients} ({len(kept)} of {len(cases)} cases{why})", advice)
     for name, rules in job.rules.items():
@@ -317,8 +316,9 @@ def _check_voxels(
     """Warn of outliers; raise BadInput where no case has voxels of a region. A label map may be empty."""
     voxels = [case.voxels[name] for case in data.values()]
     for region, rule in rules.items():
-        is_label = rule == LABEL_RULE.format(region)
-        if not is_label and not any(case.truth_parts[region].any() for case in voxels):
+        if rule == LABEL_RULE.format(region):
+            continue
+        if not any(case.truth_parts[region].any() for case in voxels):
             raise BadInput(
                 f"region {region}: expected voxels of {rule} in the {name} of at least one case, found none. Move the threshold."
             )

@@ -83,8 +83,9 @@ def find_items(out: Path, cases: Mapping[str, CaseFiles], where: str) -> ScoredI
         )
     scored = ScoredImages([], [], {})
     failed = provenance_of(out).get("failed", {})
-    every = {path.name: images_in(path) for path in sorted(out.iterdir()) if path.is_dir()}
-    folders = {name: images for name, images in every.items() if images}
+    flat = images_in(out)
+    paths = sorted(filter(Path.is_dir, out.iterdir()))
+    folders = {path.name: images for path in paths if (images := images_in(path))}
     synthesised = {name for name in folders if (out / name / "provenance.json").is_file()}
     for name, images in folders.items():
         case = cases.get(name)
@@ -97,7 +98,7 @@ def find_items(out: Path, cases: Mapping[str, CaseFiles], where: str) -> ScoredI
         elif case and synthesised and name not in synthesised:
             scored.refused[name] = "synth was stopped while it wrote this case: run it again"
         else:
-            _add_items(scored, out / name, images, case)
+            _add_items(scored, out / name, images, case, flat)
     if not scored.items and not synthesised:
         _add_recognised(scored, out, cases)
     if not scored.items:
@@ -112,15 +113,24 @@ def find_items(out: Path, cases: Mapping[str, CaseFiles], where: str) -> ScoredI
 
 
 def _add_items(
-    scored: ScoredImages, folder: Path, images: Mapping[str, Path], case: CaseFiles | None
+    scored: ScoredImages,
+    folder: Path,
+    images: Mapping[str, Path],
+    case: CaseFiles | None,
+    flat: Mapping[str, Path],
 ) -> None:
-    """Add the syntheses of one case."""
+    """Add the syntheses of one case; flat: images beside its folder, among which another one of it raises BadInput."""
     for modality, path in images.items():
         if is_map(modality, images):
             continue
         if case is None or modality not in case.files:
             scored.without_truth.append(f"{folder.name}/{modality}")
             continue
+        second = flat.get(f"{folder.name}_{modality}", path)
+        if second not in (path, case.files[modality]):  # its truth may lie there
+            raise BadInput(
+                f"{folder.parent}: expected one {modality} of {folder.name}, found {folder.name}/{path.name} and {second.name}. Leave one of them in the folder."
+            )
         provenance = provenance_of(folder.parent, folder.name, modality)
         std = spread_of(modality, images)
         interval = interval_of(images, modality, provenance)
