@@ -270,3 +270,9 @@ def test_two_cases_are_judged_by_their_unit_alone():
     lines = named(cohort("1 mm", change("ct", lambda values: values + 1024))[:2])
     assert [line.split(" (")[0] for line in lines] == ["ct of b"]
     assert named(cohort("1 mm")[:2]) == []
+
+
+def test_a_majority_of_shifted_cts_leaves_the_others_alone():
+    shift = change("ct", lambda values: values + 1024)
+    cases = [prepared(patient, "1 mm", False, shift) for patient in range(3)]
+    assert [line[:11] for line in named(cases + cohort("1 mm")[3:])] == ["ct of a, b,"]

@@ -132,7 +132,10 @@ def usual_numbers(scans: Sequence[ScanNumbers]) -> Typical:
 def odd_scans(numbers: Mapping[str, Mapping[str, ScanNumbers]]) -> Iterator[Finding]:
     """The first row that fits each scan beside the others of its name; numbers: by name and case."""
     for name, of_name in numbers.items():
-        usual = usual_numbers([*of_name.values()])
+        # a majority whose own values are at fault would put the blame on the others
+        own_rows = (first("of_cohort", scan) for scan in of_name.values())
+        pairs = zip(of_name.values(), own_rows)
+        usual = usual_numbers([scan for scan, row in pairs if not (row and row.fault)])
         for case, scan in of_name.items():
             compared = _beside(scan, usual) | {"cases": len(of_name)}
             if row := first("of_cohort", compared):
