@@ -138,6 +138,7 @@ KINDS = {
     ),
     "ct z-scored": ("ct", z_scored, "ct of b (1 of 5 cases) is not in Hounsfield units"),
     "ct grey": ("ct", lambda values: (values.clip(-100, 155) + 100).round(), "windowed to grey"),
+    "ct a mask": ("ct", lambda values: values > 300, "has the values of a CT or of a label map"),
     "ct cut": ("ct", lambda values: values.clip(-160, 240), "is cut to a window (-160 to 240)"),
     "65535": ("ct", padded(65535), "is padded with a value that no tissue has (65535 HU)"),
     **{f"tissue {by}": ("ct", tissue_moved(by), "at other HU") for by in (-100, 100)},

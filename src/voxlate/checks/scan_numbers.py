@@ -73,6 +73,7 @@ def numbers_of(
         "range": high - low,
         "width": bright - everything.at(0.1),
         "clipped": float(bright == high),
+        "values": len({*everything.percentiles}),
         "signed": float(signed),
         "signed_level" if signed else "level": float(np.log10(level)),
         "other_kind": float(not no_image and bool(check_kind(name, unit, statistics))),
