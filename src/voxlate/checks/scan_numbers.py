@@ -94,8 +94,12 @@ def numbers_of(
         numbers["empty"] = empty_share(other, thumbnail, AIR_BELOW_HU if is_ct else -np.inf)
     _, depth_mm, width_mm = thumbnail.box_mm
     if unit in SHOW_ANATOMY and len(thumbnail.values) > 1 and min(thumbnail.box_mm) > 0:
-        numbers |= {"depth_mm": depth_mm, "width_mm": width_mm}
-        numbers |= {"depth": float(np.log(depth_mm)), "across": float(np.log(width_mm))}
+        numbers |= {
+            "depth_mm": depth_mm,
+            "width_mm": width_mm,
+            "depth": float(np.log(depth_mm)),
+            "across": float(np.log(width_mm)),
+        }
     return numbers
 
 
@@ -134,9 +138,13 @@ def odd_scans(numbers: Mapping[str, Mapping[str, ScanNumbers]]) -> Iterator[Find
     """The first row that fits each scan beside the others of its name; numbers: by name and case."""
     for name, of_name in numbers.items():
         # a majority whose own values are at fault would put the blame on the others
-        own_rows = (first("of_cohort", scan) for scan in of_name.values())
-        pairs = zip(of_name.values(), own_rows)
-        usual = usual_numbers([scan for scan, row in pairs if not (row and row.fault)])
+        usual = usual_numbers(
+            [
+                scan
+                for scan in of_name.values()
+                if not ((row := first("of_cohort", scan)) and row.fault)
+            ]
+        )
         for case, scan in of_name.items():
             compared = _beside(scan, usual) | {"cases": len(of_name)}
             if row := first("of_cohort", compared):
