@@ -96,27 +96,27 @@ def of_another_head(name: str, grid: str) -> Spoil:
     return change(name, lambda _: foreign[name].astype(float))
 
 
-def z_scored(values: np.ndarray) -> np.ndarray:
+def z_scored(values):
     return (values - values.mean()) / values.std()
 
 
-def padded(values: np.ndarray) -> np.ndarray:
+def padded(values):
     values = values.copy()
     values[:, :4] = values[:, -4:] = 65535
     return values
 
 
-def half_empty(values: np.ndarray) -> np.ndarray:
+def half_empty(values):
     values = values.copy()
     values[: len(values) // 2] = -1024
     return values
 
 
-def as_t2(values: np.ndarray) -> np.ndarray:
+def as_t2(values):
     return np.where(values > 25, 160 - values, values)
 
 
-def upper_half_as_t2(values: np.ndarray) -> np.ndarray:
+def upper_half_as_t2(values):
     half = len(values) // 2
     return np.concatenate([values[:half], as_t2(values[half:])])
 
