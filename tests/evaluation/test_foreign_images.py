@@ -73,6 +73,8 @@ NOISE = np.random.default_rng(1).normal(size=(8, 24, 24))
     ("change", "codes"),
     [
         (lambda ct: ct + 1024, "shifted-hu truth-image"),
+        (lambda ct: ct + 100, "raised-hu truth-image"),
+        (lambda ct: (ct + 100 * NOISE).clip(-1000, 60), "cut-window"),
         (lambda ct: (ct + 1000) / 2000, "not-hu"),
         (lambda ct: (ct + 1000) / 2000 * 255, "not-hu"),
         (lambda ct: ct[:, ::-1], "unlike-truth"),

@@ -352,8 +352,15 @@ def test_a_synthesised_image_is_no_truth_and_no_scan_of_a_cohort(synthesised, tm
     refuse_synthetic(find_cohort(cohort).cases, {"t1"})
 
 
-@every_row("change", [np.logical_not, lambda body: np.roll(body, body.shape[-1] // 8, -1)])
-def test_an_inverted_mask_and_that_of_another_body_are_refused(synthesised, change):
+@every_row(
+    "change",
+    [
+        np.logical_not,
+        lambda body: np.roll(body, body.shape[-1] // 8, -1),
+        lambda body: body * body.cumsum(-1),
+    ],
+)
+def test_an_inverted_mask_a_scan_and_that_of_another_body_are_refused(synthesised, change):
     out, cohort = synthesised
     for folder in cohort.glob("phantom_*"):
         ct = read_volume(folder / "ct.nii.gz", "ct")

@@ -20,6 +20,7 @@ CASES = 5
 SHAPES = {"1 mm": (40, 48, 48), "thick": (10, 64, 64)}
 SPACING_MM = {"1 mm": (4.0, 4.0, 4.0), "thick": (16.0, 3.0, 3.0)}
 Spoil = Callable[[dict[str, np.ndarray]], None]
+Change = Callable[[np.ndarray], np.ndarray]
 
 
 @cache
@@ -86,7 +87,7 @@ def named(cases: list[PreparedCase]) -> list[str]:
     return [one.text for one in said]
 
 
-def change(name: str, function: Callable[[np.ndarray], np.ndarray]) -> Spoil:
+def change(name: str, function: Change) -> Spoil:
     return lambda arrays: arrays.update({name: function(arrays[name])})
 
 
@@ -95,34 +96,27 @@ def of_another_head(name: str, grid: str) -> Spoil:
     return change(name, lambda _: foreign[name].astype(float))
 
 
-def z_scored(values: np.ndarray) -> np.ndarray:
+def z_scored(values):
     return (values - values.mean()) / values.std()
 
 
-def padded(value: float) -> Callable[[np.ndarray], np.ndarray]:
-    def pad(values: np.ndarray) -> np.ndarray:
-        values = values.copy()
-        values[:, :4] = values[:, -4:] = value
-        return values
-
-    return pad
+def padded(values):
+    values = values.copy()
+    values[:, :4] = values[:, -4:] = 65535
+    return values
 
 
-def tissue_moved(hu: float) -> Callable[[np.ndarray], np.ndarray]:
-    return lambda ct: np.where(ct > -500, ct + hu, ct)
-
-
-def half_empty(values: np.ndarray) -> np.ndarray:
+def half_empty(values):
     values = values.copy()
     values[: len(values) // 2] = -1024
     return values
 
 
-def as_t2(values: np.ndarray) -> np.ndarray:
+def as_t2(values):
     return np.where(values > 25, 160 - values, values)
 
 
-def upper_half_as_t2(values: np.ndarray) -> np.ndarray:
+def upper_half_as_t2(values):
     half = len(values) // 2
     return np.concatenate([values[:half], as_t2(values[half:])])
 
@@ -138,9 +132,13 @@ KINDS = {
     ),
     "ct z-scored": ("ct", z_scored, "ct of b (1 of 5 cases) is not in Hounsfield units"),
     "ct grey": ("ct", lambda values: (values.clip(-100, 155) + 100).round(), "windowed to grey"),
+    "ct a mask": ("ct", lambda values: values > 300, "has the values of a CT or of a label map"),
     "ct cut": ("ct", lambda values: values.clip(-160, 240), "is cut to a window (-160 to 240)"),
-    "65535": ("ct", padded(65535), "is padded with a value that no tissue has (65535 HU)"),
-    **{f"tissue {by}": ("ct", tissue_moved(by), "at other HU") for by in (-100, 100)},
+    "65535": ("ct", padded, "is padded with a value that no tissue has (65535 HU)"),
+    **{
+        f"tissue {by}": ("ct", lambda ct, by=by: np.where(ct > -500, ct + by, ct), "at other HU")
+        for by in (-100, 100)
+    },
     "ct of 0 outside": ("ct", lambda values: np.where(values < -500, 0, values), "around the body"),
     "half ct": ("ct", half_empty, "ct of b (1 of 5 cases) holds air or one value in much"),
     "t1 z-scored": ("t1", z_scored, "t1 of b (1 of 5 cases) is z-scored"),
@@ -266,7 +264,10 @@ def test_a_scan_without_spacing_is_named():
     assert "the others 3×3×16 mm" in line
 
 
-def test_two_cases_are_judged_by_their_unit_alone():
-    lines = named(cohort("1 mm", change("ct", lambda values: values + 1024))[:2])
-    assert [line.split(" (")[0] for line in lines] == ["ct of b"]
-    assert named(cohort("1 mm")[:2]) == []
+def test_two_cases_are_judged_by_their_unit_alone_and_a_shifted_majority_blames_no_other():
+    shift = change("ct", lambda values: values + 1024)
+    shifted = [prepared(patient, "1 mm", False, shift) for patient in range(3)]
+    sound = cohort("1 mm")
+    for cases, of in ([sound[0], shifted[1]], "b"), (shifted + sound[3:], "a, b, c"):
+        assert [line.split(" (")[0] for line in named(cases)] == [f"ct of {of}"]
+    assert named(sound[:2]) == []

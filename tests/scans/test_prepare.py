@@ -62,8 +62,9 @@ def test_volumes_are_reoriented_to_ras_and_the_files_own_grid_is_remembered(tmp_
     values = np.arange(2 * 3 * 4).reshape(2, 3, 4)
     lps = np.diag([-2.0, -1.0, 3.0, 1.0])
     save(tmp_path / "in/a" / "t1.nii.gz", values, affine=lps)
-    save(tmp_path / "in/a" / "mask.nii.gz", values > 3, affine=lps)
+    save(tmp_path / "in/a" / "mask.nii.gz", values, affine=lps)
     cohort = prepare(tmp_path / "in", tmp_path / "out", workers=1)
+    assert "grey-mask" in [said.code for said in cohort.warnings]
     assert np.array_equal(cohort.case("a").volume("t1").data[0], values[:, ::-1, ::-1])
     header = cohort.header("a")
     assert header.affine == [[2, 0, 0, -6], [0, 1, 0, -2], [0, 0, 3, 0], [0, 0, 0, 1]]

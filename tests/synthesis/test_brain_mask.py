@@ -153,7 +153,7 @@ def test_a_given_mask_wins_at_synthesis_and_is_recorded(voxlate, heads, run, tmp
     for name, path in scans(heads).items():
         shutil.copy(path, case / f"{name}.nii.gz")
     half = np.zeros(SIZE, np.uint8)
-    half[:24] = 1
+    half[:24] = np.arange(1, 25)[:, None, None]  # as a scan
     mask = save_like(case / "brainmask.nii.gz", half, scans(heads)["ncct"])
     pairs = [f"{name}={case / name}.nii.gz" for name in ("ncct", "cta1")]
     given = [*pairs, f"mask={mask}"] if way == "named" else [case.parent]
@@ -163,6 +163,7 @@ def test_a_given_mask_wins_at_synthesis_and_is_recorded(voxlate, heads, run, tmp
     assert (made[:24] != 0).mean() > 0.9
     said = read_json(out / "a" / "provenance.json")
     assert said["inputs"]["mask"]["sha256"] == content_hash(mask)
+    assert "grey-mask" in f"{said}"
 
 
 @pytest.mark.parametrize(

@@ -114,11 +114,18 @@ def _mask_numbers(inside: Bool, body: Bool) -> dict[str, float]:
     return {"of_body": of_body, "of_rest": of_rest, "body": share, "more_outside": more}
 
 
-def refuse_misplaced(path: Path, inside: Bool, body: Bool) -> None:
-    """Raise BadInput where a mask holds the background of the truth, lies outside of its body, or outlines another body."""
+def refuse_misplaced(path: Path, inside: Bool, body: Bool, of_values: ScanNumbers) -> None:
+    """Raise BadInput where a mask is a scan, holds the background of the truth, lies outside of its body, or outlines another body.
+
+    of_values: the numbers of the mask's values.
+    """
     size = float(inside.sum()) / max(1, body.sum())
-    within = {"size": size, "in_body": float(body[inside].mean()) if size else 1.0}
-    numbers = _mask_numbers(inside, body) | within
+    numbers = {
+        **_mask_numbers(inside, body),
+        **of_values,
+        "size": size,
+        "in_body": float(body[inside].mean()) if size else 1.0,
+    }
     row = first("of_cohort", numbers)
     if row and row.code != "whole-mask":
         raise BadInput(

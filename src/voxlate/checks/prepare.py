@@ -43,7 +43,7 @@ from voxlate.checks.header_checks import (
     check_unit,
     check_widths,
 )
-from voxlate.checks.quality_checks import check_stacks, slice_numbers
+from voxlate.checks.quality_checks import check_stacks, mask_numbers, slice_numbers
 from voxlate.checks.survey import Inputs, read_inputs
 from voxlate.scans.cases.align import Preparation
 from voxlate.scans.cases.case import PreparedCase, map_arrays, prepare_case, read_header, write_case
@@ -187,7 +187,7 @@ def _cohort(out: Path, inputs: Inputs, headers: list[CaseHeader], made: dict[str
                 fold=case.fold,
             )
         )
-    masks = {case.case: case.mask for case in found.cases if case.mask is not None}
+    masks = {case.case: case.mask for case in found.cases if case.mask}
     grids = [
         (header.case, header.grid, {name: one.grid for name, one in header.origins.items()})
         for header in headers
@@ -275,8 +275,9 @@ def _differences(there: dict[str, Any], provenance: dict[str, Any], inputs: Inpu
     for name, now in json.loads(json.dumps(provenance)).items():
         was = old.get(name)
         if name not in NO_OPTIONS and was != now:
-            there_and_here = ["none" if value is None else value for value in (was, now)]
-            differences.append("{}, {} there and {} here".format(name, *there_and_here))
+            differences.append(
+                f"{name}, {'none' if was is None else was} there and {'none' if now is None else now} here"
+            )
     before = {
         entry.get("case"): tuple(map(entry.get, ("patient", "split", "fold")))
         for entry in there.get("cases", [])
@@ -367,7 +368,7 @@ class _Work:
                 self.examine(files)
             return False
         scans = {name: read_volume(place, name) for name, place in files.paths.items()}
-        mask = None if files.mask is None else scans.pop("mask")
+        mask = scans.pop("mask", None)
         labels = {name: scans.pop(name) for name in files.labels}
         case = prepare_case(files.case, scans, self.preparation, mask=mask, labels=labels)
         misaligned = {}
@@ -383,7 +384,8 @@ class _Work:
                 name: slice_numbers(canonical_view(scan))
                 for name, scan in scans.items()
                 if name not in TISSUE_MAPS
-            },
+            }
+            | {"mask": mask_numbers(mask)},
         )
         for name, transform in case.transforms.items():
             write_transform(self.out / header.registered[name].transform, transform)

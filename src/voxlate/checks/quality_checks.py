@@ -156,10 +156,19 @@ def symmetry(away: Float32) -> float:
 
 
 def check_stacks(headers: Sequence[CaseHeader]) -> Iterator[Message]:
-    """Messages where slices of prepared cases are in a wrong order, empty or alternately dark, from their headers."""
+    """Messages where slices of prepared cases are in a wrong order, empty or alternately dark, or a mask is a scan, from their headers."""
     for header in headers:
-        for group, (name, numbers) in product(("order", "slices"), header.stacks.items()):
+        for group, (name, numbers) in product(("mask", "order", "slices"), header.stacks.items()):
             yield from (said.on(header.case) for said in ask(group, numbers, name))
+
+
+def mask_numbers(mask: Volume | None) -> dict[str, float]:
+    """Numbers of a mask as whole numbers: see `mask` in limits.toml; none without a mask."""
+    if not mask:
+        return {}
+    labels = np.rint(mask.data[0])
+    steps = np.diff(labels)[np.minimum(labels[..., 1:], labels[..., :-1]) > 0]
+    return {"uneven": np.count_nonzero(steps) / max(1, steps.size)}
 
 
 def slice_numbers(scan: Volume) -> dict[str, float]:
@@ -184,6 +193,7 @@ def slice_numbers(scan: Volume) -> dict[str, float]:
     numbers = {
         "misplaced": misplaced,
         "empty": 0,
+        "slice_mm": scan.grid.spacing_mm[0],
         "same_peak": (peaks[shown] == np.median(peaks[shown])).mean(),
         "at_peak": np.median(at_peak[shown]),
         **_points(image[:: max(1, len(image) // MOST_ASKED)]),

@@ -73,6 +73,7 @@ def numbers_of(
         "range": high - low,
         "width": bright - everything.at(0.1),
         "clipped": float(bright == high),
+        "values": len({*everything.percentiles}),
         "signed": float(signed),
         "signed_level" if signed else "level": float(np.log10(level)),
         "other_kind": float(not no_image and bool(check_kind(name, unit, statistics))),
@@ -93,8 +94,12 @@ def numbers_of(
         numbers["empty"] = empty_share(other, thumbnail, AIR_BELOW_HU if is_ct else -np.inf)
     _, depth_mm, width_mm = thumbnail.box_mm
     if unit in SHOW_ANATOMY and len(thumbnail.values) > 1 and min(thumbnail.box_mm) > 0:
-        numbers |= {"depth_mm": depth_mm, "width_mm": width_mm}
-        numbers |= {"depth": float(np.log(depth_mm)), "across": float(np.log(width_mm))}
+        numbers |= {
+            "depth_mm": depth_mm,
+            "width_mm": width_mm,
+            "depth": float(np.log(depth_mm)),
+            "across": float(np.log(width_mm)),
+        }
     return numbers
 
 
@@ -132,7 +137,14 @@ def usual_numbers(scans: Sequence[ScanNumbers]) -> Typical:
 def odd_scans(numbers: Mapping[str, Mapping[str, ScanNumbers]]) -> Iterator[Finding]:
     """The first row that fits each scan beside the others of its name; numbers: by name and case."""
     for name, of_name in numbers.items():
-        usual = usual_numbers([*of_name.values()])
+        # a majority whose own values are at fault would put the blame on the others
+        usual = usual_numbers(
+            [
+                scan
+                for scan in of_name.values()
+                if not ((row := first("of_cohort", scan)) and row.fault)
+            ]
+        )
         for case, scan in of_name.items():
             compared = _beside(scan, usual) | {"cases": len(of_name)}
             if row := first("of_cohort", compared):

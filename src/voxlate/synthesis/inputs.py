@@ -15,7 +15,8 @@ from voxlate.base.errors import BadInput, known_name
 from voxlate.base.messages import Message, message
 from voxlate.base.slabs import chunks
 from voxlate.checks.anatomy import Anatomy, check_extent
-from voxlate.checks.quality_checks import WholeScan
+from voxlate.checks.quality_checks import WholeScan, mask_numbers
+from voxlate.checks.table import ask
 from voxlate.scans.cases.align import Preparation
 from voxlate.scans.cases.case import (
     DIGITS,
@@ -103,7 +104,7 @@ def prepare_inputs(
         bodies = [around_body.cut(volume) for volume in volumes.values()]
         volumes = {name: frame.cut(volume) for name, volume in volumes.items()}
         mask = mask and frame.cut(mask, 0)
-    if anatomy is not None:
+    if anatomy:
         for volume in volumes.values():
             check_extent(anatomy, volume, case)
     # the noise of a patient does not depend on the air around the body
@@ -112,12 +113,12 @@ def prepare_inputs(
     find_body = foreground if frame is None else body_in_any_air
     prepared = prepare_case(case, volumes, used, mask=mask, masked=masked, find_body=find_body)
     warnings = check_scans(facts, prepared, wholes, anatomy, targets)
+    warnings += ask("mask", mask_numbers(mask))
     if mask is None and facts.needs_mask and used.mask_from != trained.mask_from:
         text = f"The brain was found in {used.mask_from}, not in {trained.mask_from} as in training (missing)."
         warnings.append(message("brain-mask", text))
     if not facts.makes_targets:
-        target = " and ".join(facts.data.target)
-        text = f"{target} is reconstructed from itself: the bound of models with this autoencoder, no synthesis."
+        text = f"{' and '.join(facts.data.target)} is reconstructed from itself: the bound of models with this autoencoder, no synthesis."
         warnings.append(message("reconstruction", text))
     return CaseInputs(
         lay_out(prepared, facts.data.axes),  # its affine leads the images back to the scans
@@ -153,12 +154,11 @@ def _find_frame(
 
 def contents_of(files: Mapping[str, Path | str]) -> dict[str, dict[str, str]]:
     """The hash of the content of each input file; nothing for inputs that are no files."""
-    contents = {}
-    for name, file in sorted(files.items()):
-        path = Path(file)
-        # a scan in memory has no file, and "" would be the working directory
-        contents[name] = {"sha256": content_hash(path)} if file and is_there(path) else {}
-    return contents
+    # a scan in memory has no file, and "" would be the working directory
+    return {
+        name: {"sha256": content_hash(Path(file))} if file and is_there(Path(file)) else {}
+        for name, file in sorted(files.items())
+    }
 
 
 def is_in_training(

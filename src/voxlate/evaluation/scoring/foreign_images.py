@@ -47,10 +47,14 @@ def value_messages(label: str, truth: SketchedTruth) -> list[Message]:
     if not body.any():
         return []
     of_air = float(np.median(image[air])) if air.any() else NO_AIR_HU
+    lifts = [float(np.median((image - real)[part])) for part in (body, air) if part.any()]
     real, image = real[body], image[body]
     true, own = (float(np.ptp(np.percentile(values, (1, 99)))) for values in (real, image))
     numbers = {
-        "apart": abs(float(np.median(image - real))),
+        "apart": abs(lifts[0]),
+        "raised": max(min(lifts), -max(lifts)),
+        "cut": float(np.mean((image == image.max()) & (real > image))),
+        "high": float(image.max()),
         "likeness": correlation(image, real),
         "span": true,
         "width": own / max(true, 1.0),

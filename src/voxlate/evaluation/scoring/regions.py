@@ -12,6 +12,7 @@ from voxlate.base.arrays import Bool
 from voxlate.base.errors import BadInput
 from voxlate.base.similarity import RADIUS, dice
 from voxlate.checks.cohort_outliers import refuse_misplaced
+from voxlate.checks.quality_checks import mask_numbers
 from voxlate.evaluation.lesion_counts import count_lesions
 from voxlate.evaluation.scoring.metrics import ImagePair, mae, mae_z, psnr, ssim
 from voxlate.evaluation.scoring.standard import BONE, WHOLE_MASK, thirds
@@ -144,8 +145,9 @@ def mask_of(mask: str | Path, truth: Volume, case: CaseFiles) -> Bool | None:
         check_mask(mask, case.case)
         path = case.mask if mask == "cohort" else _file_of(mask, case.case)
         assert path is not None
-        inside = on_grid_of(truth, path, "mask").data[0] > 0.5
-        refuse_misplaced(path, inside, foreground(truth))
+        given = on_grid_of(truth, path, "mask")
+        inside = given.data[0] > 0.5
+        refuse_misplaced(path, inside, foreground(truth), mask_numbers(given))
     if not inside.any():
         raise BadInput(
             f"{case.case}: expected a mask with voxels inside, found an empty one. Choose another --mask."
