@@ -313,7 +313,8 @@ def _trained_lines(done: "Trained", options: TrainOptions) -> Iterator[Any]:
     by_stage = read_verdicts(done.log)
     final = by_stage.pop("final", [])
     is_worse = any(verdict.outcome == "worse" for verdict in final)
-    yield f"{weights} is the model." + ("" if is_worse else f" Next:  voxlate {after}")
+    advice = "Do not use it; to look at what it makes" if is_worse else "Next"
+    yield f"{weights} is the model. {advice}:  voxlate {after}"
     for stage, verdict in by_stage.items():
         yield Text.assemble(f"stage '{stage}': ", colour_lines(verdict))
     none = "– no verdict: no validation case has the source and the target modalities"
