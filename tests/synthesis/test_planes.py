@@ -28,7 +28,7 @@ def tiny_recipe(synth: dict[str, Any] | None = None, **data: Any) -> Recipe:
     return recipe_of({**settings, **data}, {"t1": window, "t2": window}, synth=synth or {})
 
 
-def stand_in(function, recipe: Recipe) -> Model:
+def stand_in(function, recipe: Recipe, unit: str = "a.u.") -> Model:
     """A model whose network is a function of its batch; it notes the shapes that it saw."""
 
     class Method(torch.nn.Module):
@@ -42,7 +42,7 @@ def stand_in(function, recipe: Recipe) -> Model:
             self.seen += [tuple(batch.source.shape[1:])] * len(batch.source)
             return function(batch.source, noise)
 
-    return model_of(Method(), recipe, {"t1": "a.u.", "t2": "a.u."})
+    return model_of(Method(), recipe, {"t1": "a.u.", "t2": unit})
 
 
 def scan(affine=None) -> Volume:
@@ -50,8 +50,14 @@ def scan(affine=None) -> Volume:
     return Volume(values[None], np.diag([2.0, 2, 2, 1]) if affine is None else affine, "a.u.", "t1")
 
 
-def made_by(function, recipe: Recipe | None = None, of: Volume | None = None, **options: Any):
-    model = stand_in(function, recipe or tiny_recipe())
+def made_by(
+    function,
+    recipe: Recipe | None = None,
+    of: Volume | None = None,
+    unit: str = "a.u.",
+    **options: Any,
+):
+    model = stand_in(function, recipe or tiny_recipe(), unit)
     return model.synthesise({"t1": of or scan()}, **options), model.network.method.seen
 
 
@@ -71,14 +77,9 @@ def test_a_network_that_copies_its_input_gives_the_scan_and_no_spread(codes):
     assert made.volume.grid == own.grid
     assert not of_one_plane.std
     assert not made.std["t2"].data.any(), "planes that agree have no spread"
-    assert made.provenance["planes"] == "mean and median of all"
+    assert made.provenance["planes"] == "all; HU by mean and median"
     assert made.provenance["planes_read"] == [*PLANES]
     assert len(seen) == sum(SHAPE)
-
-
-def joined(images):
-    """Half the mean and half the median."""
-    return (np.mean(images, axis=0) + np.median(images, axis=0)) / 2
 
 
 def test_each_plane_has_its_own_rows_and_comes_back_in_place():
@@ -97,8 +98,11 @@ def test_each_plane_has_its_own_rows_and_comes_back_in_place():
     ]
     up, forward, _ = np.indices(SHAPE)
     images = np.stack([forward, up, up]) * 60.0  # a tenth of half the window of 0 to 1200
-    np.testing.assert_allclose(made.volume.data[0], joined(images), atol=1e-3)
+    np.testing.assert_allclose(made.volume.data[0], images.mean(0), atol=1e-3)
     np.testing.assert_allclose(made.std["t2"].data[0], images.std(0, ddof=1), atol=1e-3)
+    in_hu, _ = made_by(height, unit="HU")
+    half = (images.mean(0) + np.median(images, axis=0)) / 2
+    np.testing.assert_allclose(in_hu.volume.data[0], half, atol=1e-3)
 
 
 def test_neighbours_are_those_of_the_plane_and_the_batch_size_changes_nothing():
@@ -112,7 +116,7 @@ def test_neighbours_are_those_of_the_plane_and_the_batch_size_changes_nothing():
         np.take(values, np.minimum(np.arange(length) + 1, length - 1), axis)
         for axis, length in enumerate(SHAPE)
     ]
-    np.testing.assert_allclose(made.volume.data[0], joined(shifted), atol=1e-3)
+    np.testing.assert_allclose(made.volume.data[0], np.mean(shifted, axis=0), atol=1e-3)
 
 
 def test_a_sagittal_slice_is_not_mirrored_and_others_keep_left_and_right():

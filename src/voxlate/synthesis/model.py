@@ -394,7 +394,7 @@ class Model:
         if (address := address_of(self.origin)) is not None:
             plan["model"]["hub"] = address
         if data.planes:
-            plan["planes"] = "mean and median of all"
+            plan["planes"] = "all; HU by mean and median"
         if (calibration := self.calibration()) is not None:
             plan["calibration"] = calibration.entry
         if files and facts.targets_for(files) != self.targets_of(files):

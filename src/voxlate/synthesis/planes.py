@@ -32,8 +32,8 @@ def sample_planes(
 ) -> tuple[list[Prediction], float]:
     """The targets of a case as sample_targets gives them; with data.planes one image from those of all planes.
 
-    It is half their mean and half their median: a plane that takes air for bone counts a sixth where the two others agree.
-    The standard deviation is over planes and samples. The noise of the planes is independent. Evaluations of the network are
+    It is their mean; in HU half their mean and half their median: a plane that takes air for bone counts a sixth where the two
+    others agree. The standard deviation is over planes and samples. The noise of the planes is independent. Evaluations of the network are
     those of a voxel: the sum over the planes.
     """
     planes = planes_read(facts, inputs.prepared.header)
@@ -58,9 +58,12 @@ def sample_planes(
             pool.add(back.values, back.sd, facts.synth.samples)
             pool.states = back.states
             of_target.append(back.values)
+    joined = [
+        _half_median(pool.mean, three) if facts.units[name] == "HU" else pool.mean
+        for name, pool, three in zip(facts.data.target, moments, images)
+    ]
     return [
-        Prediction(_half_median(pool.mean, three), pool.sd(), pool.states)
-        for pool, three in zip(moments, images)
+        Prediction(image, pool.sd(), pool.states) for image, pool in zip(joined, moments)
     ], evaluations
 
 

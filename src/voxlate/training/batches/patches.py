@@ -57,7 +57,7 @@ class DataSettings:
     planes: Annotated[
         Literal["", "all"],
         setting(
-            "'all': slices of all three planes, not of that of data.axes alone; a training takes a batch of each in turn, and a synthesised volume is half the mean and half the median of three, at 3 times the cost; for patches of one slice of nearly cubic voxels"
+            "'all': slices of all three planes, not of that of data.axes alone; a training takes a batch of each in turn, and a synthesised volume is the mean of three (in HU half the mean and half the median), at 3 times the cost; for patches of one slice of nearly cubic voxels"
         ),
     ] = ""
     foreground: Annotated[
