@@ -9,6 +9,7 @@ import torch
 from scipy.ndimage import gaussian_filter, zoom
 
 from rows import every_row
+from vits import save_vit
 from voxlate.base.errors import BadInput
 from voxlate.evaluation.scoring.distances import frechet
 from voxlate.evaluation.scoring.features import (
@@ -116,21 +117,10 @@ def test_pictures_of_any_size_and_batch_give_the_same_vectors():
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A tiny ViT with random weights: 3 x 3 patches of 16 pixels."""
-    transformers = pytest.importorskip(
-        "transformers", reason="the extra 'features' is not installed"
-    )
+    """A tiny ViT with random weights, those of its positions, too."""
     torch.manual_seed(0)
-    config = transformers.ViTConfig(
-        hidden_size=24,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=48,
-        image_size=48,
-        patch_size=16,
-    )
     path = tmp_path_factory.mktemp("vit")
-    model = transformers.ViTModel(config, add_pooling_layer=False)
+    model = save_vit(path, 2)
     torch.nn.init.normal_(model.embeddings.position_embeddings)
     model.save_pretrained(path)
     return path

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from trainings import log_lines, weights_of
+from vits import save_vit
 from voxlate.base.errors import BadInput
 from voxlate.science.methods.feature_loss import FeatureLoss, FrozenFeatures
 from voxlate.science.nets.interface import NetworkInput, Output
@@ -92,16 +93,7 @@ def test_features_are_refused_where_the_state_is_no_image_as_the_network_knows_i
 
 def test_a_vits_features_are_its_tokens_of_each_slice_and_have_gradients(tmp_path):
     """Against `transformers` on one picture of whole patches; layers without a number are refused."""
-    transformers = pytest.importorskip("transformers", reason="the extra 'features' is needed")
-    config = transformers.ViTConfig(
-        hidden_size=24,
-        num_hidden_layers=4,
-        num_attention_heads=2,
-        intermediate_size=48,
-        image_size=48,
-    )
-    model = transformers.ViTModel(config, add_pooling_layer=False).eval()
-    model.save_pretrained(tmp_path)
+    model = save_vit(tmp_path, 4)
     image = torch.randn(1, 1, 2, 48, 48).clamp(-1, 1).requires_grad_()
     found = VitFeatures(str(tmp_path), (), image.device)(image)
     assert [layer.shape for layer in found] == [(2, 10, 24)] * 4
