@@ -24,6 +24,7 @@ from voxlate.scans.images.motion import (
     rigid_motion,
 )
 
+SAMPLES = 200_000
 THICKEST_MM = 3.0  # across slices further apart a shift shows too roughly to be stated
 FEWEST_SLICES = 8  # across fewer no window can be moved
 FEWEST_WINDOWS = 6  # with a distinct maximum; fewer say nothing of the whole
@@ -152,7 +153,7 @@ def displacement_field(
     factor = min(1.0, float((np.array(fixed.shape) * spacing_mm)[resolved].max()) / HEAD_MM)
     pair_at = partial(Matching, fixed, moving, mask, spacing_mm, ranges, resolved)
     whole = pair_at(WHOLE_SCAN.scale(factor)).shifts(np.zeros_like).displacements
-    field: Field = partial(np.full_like, fill_value=whole.sum(0))
+    field: Field = partial(np.full_like, fill_value=whole[0] if len(whole) else 0.0)
     levels = LEVELS if resolved[0] else FLAT_LEVELS
     for level in levels:
         if coarse and level.voxel_mm <= FINEST_MM:
@@ -190,5 +191,6 @@ def _range(image: Image, mask: Mask, unit: str) -> tuple[float, float]:
     if unit == "HU":
         return RANGE_HU
     values = image[mask & np.isfinite(image)]
-    low, high = np.percentile(values, PERCENTILES).tolist()
+    sample = values[:: max(1, values.size // SAMPLES)]
+    low, high = np.percentile(sample, PERCENTILES).tolist()
     return (low, high) if low < high else (low, low + 1.0)
