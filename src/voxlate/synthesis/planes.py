@@ -32,9 +32,9 @@ def sample_planes(
 ) -> tuple[list[Prediction], float]:
     """The targets of a case as sample_targets gives them; with data.planes one image from those of all planes.
 
-    It is their mean; in HU half their mean and half their median: a plane that takes air for bone counts a sixth where the two
-    others agree. The standard deviation is over planes and samples. The noise of the planes is independent. Evaluations of the network are
-    those of a voxel: the sum over the planes.
+    It is their mean; in HU half their mean and half their median: a plane that takes air for bone counts a sixth where the
+    two others agree. The standard deviation is over planes and samples. The noise of the planes is independent. Evaluations
+    of the network are those of a voxel: the sum over the planes.
     """
     planes = planes_read(facts, inputs.prepared.header)
     if len(planes) == 1:
@@ -53,17 +53,15 @@ def sample_planes(
         single = replace(facts, data=data)
         predictions, calls = sample_targets(single, network, of_plane, seed, part)
         evaluations += calls
-        for pool, of_target, prediction in zip(moments, images, predictions):
+        for name, pool, kept, prediction in zip(facts.data.target, moments, images, predictions):
             back = prediction.map(partial(reorder_axes, now=data.axes, axes=facts.data.axes))
             pool.add(back.values, back.sd, facts.synth.samples)
             pool.states = back.states
-            of_target.append(back.values)
-    joined = [
-        _half_median(pool.mean, three) if facts.units[name] == "HU" else pool.mean
-        for name, pool, three in zip(facts.data.target, moments, images)
-    ]
+            if facts.units[name] == "HU":
+                kept.append(back.values)
     return [
-        Prediction(image, pool.sd(), pool.states) for image, pool in zip(joined, moments)
+        Prediction(_half_median(pool.mean, kept) if kept else pool.mean, pool.sd(), pool.states)
+        for pool, kept in zip(moments, images)
     ], evaluations
 
 

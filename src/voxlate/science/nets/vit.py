@@ -3,6 +3,7 @@
 The package contains no weights. Nothing is unpickled: safetensors only.
 """
 
+import functools
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -68,6 +69,9 @@ def _no_vit(where: str, found: str) -> BadInput:
     )
 
 
+_loaded = functools.cache(load_vit)  # a training checks it before its first step
+
+
 class VitFeatures:
     """The tokens that a frozen ViT gives of the slices of images, after some of its layers."""
 
@@ -76,7 +80,7 @@ class VitFeatures:
 
         Raises BadInput where `load_vit` does, or where there is no layer of such a number.
         """
-        self.model = load_vit(folder).requires_grad_(False).to(device)
+        self.model = _loaded(folder).requires_grad_(False).to(device)
         self.patch = int(self.model.config.patch_size)
         depth = int(self.model.config.num_hidden_layers)
         numbers = [f"{number}" for number in range(1, depth + 1)]
