@@ -115,7 +115,7 @@ def _mask_numbers(inside: Bool, body: Bool) -> dict[str, float]:
 
 
 def refuse_misplaced(path: Path, inside: Bool, body: Bool, of_values: ScanNumbers) -> None:
-    """Raise BadInput where a mask is a scan, holds the background of the truth, lies outside of its body, or outlines another body.
+    """Raise BadInput where a mask is a scan, holds the background of the truth, or is that of another body.
 
     of_values: the numbers of the mask's values.
     """

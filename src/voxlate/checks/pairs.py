@@ -186,8 +186,9 @@ class Pairs:
         that were exchanged.
         """
         worst = sorted(pairs, key=lambda case: (pairs[case].ratio, case))[:MOST_SUSPECTS]
-        has_suspects = any(pairs[case].is_suspect for case in worst)
-        scans = {case: self.thumbnails(case) for case in worst if has_suspects}
+        if not any(pairs[case].is_suspect for case in worst):
+            return ByCase()
+        scans = {case: self.thumbnails(case) for case in worst}
         found = []
         for case, other in product(scans, scans):
             if self.patients[case] == self.patients[other]:

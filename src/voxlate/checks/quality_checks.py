@@ -156,7 +156,7 @@ def symmetry(away: Float32) -> float:
 
 
 def check_stacks(headers: Sequence[CaseHeader]) -> Iterator[Message]:
-    """Messages where slices of prepared cases are in a wrong order, empty or alternately dark, or a mask is a scan, from their headers."""
+    """Messages from headers: slices in a wrong order, empty or alternately dark, and masks that are scans."""
     for header in headers:
         for group, (name, numbers) in product(("mask", "order", "slices"), header.stacks.items()):
             yield from (said.on(header.case) for said in ask(group, numbers, name))
@@ -233,8 +233,9 @@ def _continuity(slices: Float32, deviations: Float32) -> dict[str, float]:
     """How the slices [N, P] of a scan, without their means, continue each other.
 
     copied, copied_share, copied_at: number, share and first of the slices that are exact copies of the next one; jump: the
-    largest difference of two neighbours, times those around it; pace: how much these differences change from one place on; odd: how much a slice
-    differs from the mean of its neighbours, in units of half their difference, and times those around it.
+    largest difference of two neighbours, times those around it; pace: how much these differences change from one place on;
+    odd: how much a slice differs from the mean of its neighbours, in units of half their difference, and times those around
+    it.
     """
     shown = np.flatnonzero(deviations > DIM * deviations.max())
     if not shown.size:

@@ -138,17 +138,17 @@ def odd_scans(numbers: Mapping[str, Mapping[str, ScanNumbers]]) -> Iterator[Find
     """The first row that fits each scan beside the others of its name; numbers: by name and case."""
     for name, of_name in numbers.items():
         # a majority whose own values are at fault would put the blame on the others
-        usual = usual_numbers(
-            [
-                scan
-                for scan in of_name.values()
-                if not ((row := first("of_cohort", scan)) and row.fault)
-            ]
-        )
+        usual = usual_numbers([scan for scan in of_name.values() if not _is_faulty(scan)])
         for case, scan in of_name.items():
             compared = _beside(scan, usual) | {"cases": len(of_name)}
             if row := first("of_cohort", compared):
                 yield Finding(name, case, row, row.brief.format_map(compared))
+
+
+def _is_faulty(scan: ScanNumbers) -> bool:
+    """Whether a scan's own numbers show a fault, whatever the others have."""
+    row = first("of_cohort", scan)
+    return row is not None and bool(row.fault)
 
 
 def _beside(scan: ScanNumbers, usual: Typical) -> dict[str, float]:

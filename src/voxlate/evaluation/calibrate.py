@@ -12,7 +12,7 @@ from voxlate.base.executors.choose import choose_executor
 from voxlate.base.executors.job import NamedProgress, no_report
 from voxlate.base.files import lock
 from voxlate.base.hub import address_of, is_on_hub
-from voxlate.base.messages import CAREFUL, Say, message
+from voxlate.base.messages import Say, message, verdict_of
 from voxlate.base.options.option import merge
 from voxlate.checks.header_checks import refuse_synthetic
 from voxlate.checks.out_of_distribution import fit_references, verdict_on
@@ -182,7 +182,10 @@ def _warn_of_other_scans(model: Model, data: Mapping[str, CaseData], warn: Say) 
     unlike = [
         name
         for name, case in data.items()
-        if references and any(verdict_on(references, part).score > CAREFUL for part in case.patches)
+        if references
+        and any(
+            verdict_of(verdict_on(references, part).messages) != "fits" for part in case.patches
+        )
     ]
     if unlike:
         text = f"{len(unlike)} of {plural(len(data), 'case')} look unlike those of the calibration that is replaced: {first_of(unlike)}. Check their contrast: scans like those of before will count as unlike the calibration."
