@@ -11,8 +11,9 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
+import torch
 
-from trainings import log_lines
+from trainings import log_lines, same_tensors, weights_of
 from voxlate.base.errors import BadInput
 from voxlate.base.files import lock
 from voxlate.checks.prepare import prepare
@@ -41,6 +42,36 @@ def test_without_validation_training_items_are_looked_at_and_cases_that_are_left
     assert "note: left out of training: case3 (no t2)." in answer.err
     names = [set(line["validation"]) for line in log_lines(tmp_path / "run", "validation")]
     assert names == [{"training_items_loss", "training_items_mae"}] * 2
+
+
+@pytest.mark.parametrize(("lr", "share"), [("1e-3", "0"), ("30", "1")])
+def test_validation_patients_decide_what_is_kept_of_the_first_weights(
+    prepared, tiny, run, tmp_path, lr, share
+):
+    """A training that goes wrong ends with the weights from which it began, a good one with its own."""
+    changes = {"train.keep_start": "0.5", "train.optimiser.lr": lr, "train.steps": "12"}
+    start = Run(run).weights()
+    out = tmp_path / "kept"
+    train(recipe.read(str(tiny), changes), prepared, out, start=start, device="cpu")
+    (errors,) = log_lines(out, "keep_start")
+    assert min(errors["keep_start"], key=errors["keep_start"].get) == share
+    assert same_tensors(weights_of(out), weights_of(run)) == (share == "1")
+
+
+@pytest.mark.slow
+def test_the_kept_weights_hold_a_share_of_the_first_ones(only_training, tiny, tmp_path):
+    """A training of any length ends between its first weights and those that it would keep otherwise."""
+    made = recipe.read(str(tiny), {"train.steps": "3"})
+    shares = {"none": 0.0, "half": 0.5, "all": 0.999999}
+    kept = {}
+    for name, share in shares.items():
+        own = replace(made, train=replace(made.train, keep_start=share))
+        train(own, only_training, tmp_path / name, device="cpu")
+        kept[name] = weights_of(tmp_path / name)
+    for name, half in kept["half"].items():
+        middle = torch.lerp(kept["none"][name].double(), kept["all"][name].double(), 0.5)
+        torch.testing.assert_close(half.double(), middle, rtol=0, atol=1e-4)
+    assert not same_tensors(kept["none"], kept["all"])
 
 
 def test_a_folder_that_another_training_writes_is_refused(prepared, tiny, tmp_path):

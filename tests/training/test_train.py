@@ -6,7 +6,6 @@ import shutil
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -158,22 +157,6 @@ def test_the_running_average_forgets_its_start_and_then_decays(average):
     for step in range(1, 4):
         average.move_average(0.999, step)
     assert 1 - mean.item() == pytest.approx(0.1 * (2 / 11) * (3 / 12) * (4 / 13), rel=1e-4)
-
-
-@pytest.mark.slow
-def test_the_kept_weights_hold_a_share_of_the_first_ones(prepared, tiny, tmp_path):
-    """A training of any length ends between its first weights and those that it would keep otherwise."""
-    made = recipe.read(str(tiny), {"train.steps": "3"})
-    shares = {"none": 0.0, "half": 0.5, "all": 0.999999}
-    kept = {}
-    for name, share in shares.items():
-        own = replace(made, train=replace(made.train, keep_start=share))
-        train(own, prepared, tmp_path / name, device="cpu")
-        kept[name] = weights_of(tmp_path / name)
-    for name, half in kept["half"].items():
-        middle = torch.lerp(kept["none"][name].double(), kept["all"][name].double(), 0.5)
-        torch.testing.assert_close(half.double(), middle, rtol=0, atol=1e-4)
-    assert not same_tensors(kept["none"], kept["all"])
 
 
 def test_a_first_stage_trained_alone_ends_with_the_same_weights(

@@ -43,6 +43,7 @@ class Line(TypedDict):
     took: NotRequired[dict[Text, Number | None]]
     verdict: NotRequired[dict[Text, Verdict]]
     sharpness: NotRequired[dict[Text, Number]]
+    keep_start: NotRequired[dict[Text, Number]]
     started: NotRequired[Text]
     ended: NotRequired[Text]
 

@@ -267,8 +267,45 @@ def add_losses(now: StageState) -> None:
 
 @torch.no_grad()
 def keep_first(now: StageState) -> None:
-    """Move the averaged weights towards those before the first step by train.keep_start (Wortsman et al. 2022, WiSE-FT)."""
-    torch._foreach_lerp_(now.learner.moving[0], now.first, now.options.keep_start)
+    """Move the averaged weights towards those before the first step by train.keep_start (Wortsman et al. 2022, WiSE-FT).
+
+    Where patients validate, their error decides between this share, none, and the first weights alone.
+    """
+    average = now.learner.moving[0]
+    trained = [weight.clone() for weight in average]
+
+    def move(share: float) -> None:
+        """Let the average be this share of the first weights, and else the trained ones."""
+        torch._foreach_copy_(average, trained)
+        torch._foreach_lerp_(average, now.first, share)
+
+    def error(share: float) -> float:
+        """The validation error with a share."""
+        move(share)
+        return by_main(now.job.accelerator, lambda: validation_error(now))
+
+    kept = now.options.keep_start
+    if now.items and validation_split(now.job.cohort) == "val":
+        errors = {share: error(share) for share in (0.0, kept, 1.0)}
+        kept = min(errors, key=errors.__getitem__)
+        say_kept(now, kept, errors)
+    move(kept)
+
+
+def say_kept(now: StageState, kept: float, errors: Mapping[float, float]) -> None:
+    """Say and log the share of the first weights that is kept, and the validation error with each."""
+    if not now.is_main:
+        return
+    listed = ", ".join(f"{value:.4g} with {share:.0%}" for share, value in errors.items())
+    text = f"of the weights before the first step, {kept:.0%} are kept: the validation error is {listed}."
+    now.session.say(message("keep-start", text, share=kept))
+    now.log.add(keep_start={f"{share:g}": value for share, value in errors.items()})
+
+
+def validation_error(now: StageState) -> float:
+    """The mean absolute error of the averaged method on the validation items, in network units."""
+    job = now.job
+    return validate(now.learner.averaged, now.items, job.recipe, job.stage, job.device)["mae"]
 
 
 def decide(now: StageState) -> None:

@@ -146,7 +146,7 @@ class Training:
     keep_start: Annotated[
         float,
         setting(
-            "Share of the first weights, those of a starter, say, in the weights that are kept at the end.",
+            "Share of the first weights, those of a starter, say, in the weights that are kept at the end. Validation patients choose between it, 0 and 1 by their error.",
             ge=0,
             lt=1,
         ),
