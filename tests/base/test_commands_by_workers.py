@@ -92,7 +92,7 @@ def made_by(voxlate, diffusion, heads, tmp_path, quick_widths):
         assert synthesised.refusal.count("left out") == 1
         scoring = ("evaluate", out, "--truth", heads, "--features", "texture", "--align")
         assert "not scored: new2" in voxlate(*scoring, *options).refusal
-        assert "new2 is left out" in voxlate("calibrate", run, heads, *options).done().err
+        assert "new2: left out" in voxlate("calibrate", run, heads, *options).done().err
         return contents(folder), synthesised.err
 
     return make

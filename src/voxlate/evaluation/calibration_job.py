@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from voxlate.base.errors import BadInput, CannotWrite, plural
 from voxlate.base.executors.job import Context, Executor, NamedProgress, case_sentence, run_cases
-from voxlate.base.messages import Say, message
+from voxlate.base.messages import Message, Say, message, summarise
 from voxlate.checks.out_of_distribution import Patches
 from voxlate.checks.truths import KEPT, LEFT_OUT, Sketch, fault_messages, judge, other_size
 from voxlate.evaluation.intervals.calibration_cases import (
@@ -270,14 +270,14 @@ def collect_cases(
     if patients < FEWEST_PATIENTS:
         raise _too_few(job.rules, f"{patients} ({plural(len(cases), 'case')})", HOLD_BACK)
     outcomes = run_cases(executor, job, cases, progress, warn, (InTraining, CannotWrite))
-    failed = list[str]()
+    failed = list[Message]()
     data = dict[str, CaseData]()
     for files, outcome in zip(cases, outcomes):
         case, content = files.case, outcome.result
         twin = next((name for name, other in data.items() if other.content == content), None)
         if outcome.error is not None:
-            failed.append(f"{case} is left out: {case_sentence(case, outcome.error)}")
-            warn(message("case-left-out", failed[-1]))
+            reason = case_sentence(case, outcome.error).removeprefix(f"{case}: ")
+            failed.append(message("case-left-out", f"left out: {reason}", case=case))
         elif twin is not None:
             text = f"It has the same scans as {twin}: it is left out, because it is not another patient."
             warn(message("same-patient", text, case=case))
@@ -287,6 +287,8 @@ def collect_cases(
             raise CannotWrite(
                 f"{job.folder}: expected the data of {case} that were written, found others. Check the disk."
             )
+    for said in summarise(failed):
+        warn(said)
     wrong = set[str]()
     for name in job.rules:
         truths = {case: of_case.truths[name] for case, of_case in data.items()}
@@ -300,7 +302,7 @@ def collect_cases(
     kept = {case: of_case for case, of_case in data.items() if any_truth or case not in wrong}
     patients = len({of_case.patient for of_case in kept.values()})
     if patients < FEWEST_PATIENTS:
-        why = f": {failed[0]}" if failed else ""
+        why = f": {failed[0].case} {failed[0].text}" if failed else ""
         advice = HOLD_BACK
         if left_out := len(cases) - len(kept):
             advice = f"Correct the {left_out} cases that are left out, or give others: the reason stands beside each."
