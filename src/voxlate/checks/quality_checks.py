@@ -196,7 +196,7 @@ def slice_numbers(scan: Volume) -> dict[str, float]:
         "slice_mm": scan.grid.spacing_mm[0],
         "same_peak": (peaks[shown] == np.median(peaks[shown])).mean(),
         "at_peak": np.median(at_peak[shown]),
-        **_points(image[:: max(1, len(image) // MOST_ASKED)]),
+        **_points(image[:: max(1, len(image) // MOST_ASKED)], scan.unit),
         "block_ml": _block_voxels(image, scan.unit, LEAST_ML / voxel_ml) * voxel_ml,
         **_steps(scan),
     }
@@ -204,7 +204,8 @@ def slice_numbers(scan: Volume) -> dict[str, float]:
         if axis:
             planes, deviations = _planes(image, axis)
         empty = _empty(deviations) * step
-        if len(empty) > numbers["empty"]:
+        # a window shows nothing between a head and its holder
+        if len(empty) > numbers["empty"] and (axis == 0 or scan.unit != "grey"):
             numbers |= {
                 "empty": len(empty),
                 "empty_axis": axis,
@@ -339,7 +340,7 @@ def _levels(planes: Float32, background: float) -> tuple[int, Float64]:
     return int(first), np.cumsum(changes)
 
 
-def _points(image: Float32) -> dict[str, float]:
+def _points(image: Float32, unit: str) -> dict[str, float]:
     """The share of single bright points in bright slices [D, H, W], and those of voxels like their neighbours or far from them."""
     bright = image > image.mean()
     some = image[bright][:: max(1, int(bright.sum()) // SAMPLES)]
@@ -349,7 +350,9 @@ def _points(image: Float32) -> dict[str, float]:
     )
     salt = (image - beside > POINT * (most - image.min()))[bright].mean()
     steps = np.abs(image[..., 1:] - image[..., :-1])
-    flat = ((steps == 0) & bright[..., 1:]).sum() / max(1, bright[..., 1:].sum())
+    # all bone of a window is white
+    varied = (bright & (image < image.max()) if unit == "grey" else bright)[..., 1:]
+    flat = ((steps == 0) & varied).sum() / max(1, varied.sum())
     inside = _enclosed(bright, 2)
     least_far = WHOLE * np.ptp(image)
     far = (steps > least_far) & inside[..., :-1] & inside[..., 1:]

@@ -28,6 +28,7 @@ from voxlate.scans.images.grid import Volume, check_affine, orient
 from voxlate.scans.images.units import MR, unit_of
 
 NOT_UTF8 = re.compile("[\ud800-\udfff]")  # by which Python states such bytes
+WHITE = 250  # the least largest value of a windowed CT of 8 bits
 # Where a folder holds an image in several formats, the first of them is read: pictures, which lose most, come last.
 FORMATS: tuple[Format, ...] = (NIFTI, FREESURFER, ITK, PICTURE, DICOM, ARRAY)
 
@@ -144,6 +145,10 @@ def read_volume(path: Path | str, modality: str = "", allow_nan: bool = False) -
         )
     if unit == "HU" and stored.as_hu:
         guesses = (*guesses, stored.as_hu)
+    if unit == "HU" and not stored.unit and _is_window(stored.data):
+        unit = "grey"
+        text = "It is read as grey values of a window, not as Hounsfield units: all are whole numbers from 0 to 255. Its images will have such values, too."
+        guesses = (*guesses, message("grey-ct", text, grade="caution"))
     return Volume(
         stored.data[None],
         stored.affine,
@@ -154,6 +159,12 @@ def read_volume(path: Path | str, modality: str = "", allow_nan: bool = False) -
         tuple(said if isinstance(said, Message) else message("guess", said) for said in guesses),
         stored.codes,
     )
+
+
+def _is_window(data: np.ndarray) -> bool:
+    """Whether the values of a CT are the 8 bits of a picture, whose bone is white."""
+    low, high = data.min(initial=0), data.max(initial=0)
+    return bool(low == 0 and WHITE <= high <= 255 and np.all(data == np.rint(data)))
 
 
 def _read(path: Path) -> Stored:
