@@ -60,7 +60,7 @@ def info(
         max_volume: Largest scan that is read. Default: 4GB.
 
     Returns:
-        dict[str, Any]: Facts by name. Of a scan: grid, unit and range; of a cohort: cases, splits and modalities; of a run:
+        dict[str, Any]: Facts by name. Of a scan: grid, unit, range, warnings; of a cohort: cases, splits and modalities; of a run:
             source, target, network, steps and calibrations.
 
     Raises:

@@ -387,3 +387,12 @@ def test_one_slice_with_an_offset_is_a_caution_on_its_case_in_a_cohort_and_in_a_
     truths = {"a/ct": sketched(heads, 0), "b/ct": sketched(heads, 1, change=lambda _: ct.data[0])}
     _, odd = judge(truths)
     assert [(one.case, one.code) for one in odd if one.code == "slices"] == [("b/ct", "slices")]
+
+
+def test_a_truth_whose_slices_are_shuffled_is_not_scored_without_a_word(heads):
+    shuffled = np.random.default_rng(0).permutation(SIZE[2])
+    truths = {f"p{n}/ct": sketched(heads, n) for n in (1, 2)}
+    _, odd = judge({**truths, "p0/ct": sketched(heads, 0, change=lambda ct: ct[shuffled])})
+    assert [(one.case, one.code) for one in odd if one.grade == "do not trust"] == [
+        ("p0/ct", "slices")
+    ]

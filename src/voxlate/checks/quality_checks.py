@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from voxlate.base.arrays import AnyArray, Bool, Float32, Float64
 from voxlate.base.messages import Message
 from voxlate.checks.intensity_checks import tissue_of_ct
-from voxlate.checks.table import ask
-from voxlate.checks.thumbnail import coarse
+from voxlate.checks.scan_numbers import soft_and_background
+from voxlate.checks.table import Numbers, ask
+from voxlate.checks.thumbnail import coarse, thumbnails
 from voxlate.scans.cases.case_header import CaseHeader
 from voxlate.scans.images.filters import ndimage
 from voxlate.scans.images.frame import BodyFrame
@@ -134,7 +135,21 @@ class WholeScan:
         numbers = slice_numbers(self.scan) | {"straight": float(abs(np.linalg.det(axes)))}
         if self.frame is not None and same_grid(self.volume.grid, self.frame.grid):
             numbers["elsewhere"] = self.frame.beside(self.volume)
+        if self.scan.unit == "HU":
+            shown = thumbnails({"ct": self.scan.data[0]}, "ct", self.scan.grid.spacing_mm)
+            for thumbnail in shown.values():
+                numbers |= {"ct": 1.0, **soft_and_background(thumbnail)}
         return numbers
+
+
+def check_alone(scan: WholeScan) -> list[Message]:
+    """Messages on a scan without a model: the order of its slices, and the offset and window of a CT; a label map has no further ones."""
+    few, _ = coarse(scan.scan.data[0])
+    said = [*ask("array", {"levels": len(np.unique(few))}), *check_order(scan.stack)]
+    if scan.scan.unit == "HU":
+        said += ask("tissue", scan.quality)
+    labels = [one for one in said if one.code == "label-values"]
+    return labels[:1] or said
 
 
 def check_whole(scan: WholeScan, trained: Mapping[str, float], name: str) -> list[Message]:
@@ -158,8 +173,14 @@ def symmetry(away: Float32) -> float:
 def check_stacks(headers: Sequence[CaseHeader]) -> Iterator[Message]:
     """Messages from headers: slices in a wrong order, empty or alternately dark, and masks that are scans."""
     for header in headers:
-        for group, (name, numbers) in product(("mask", "order", "slices"), header.stacks.items()):
-            yield from (said.on(header.case) for said in ask(group, numbers, name))
+        for name, numbers in header.stacks.items():
+            asked = [*ask("mask", numbers, name), *check_order(numbers, name)]
+            yield from (said.on(header.case) for said in asked)
+
+
+def check_order(numbers: Numbers, name: str = "") -> list[Message]:
+    """Messages where slices are in a wrong order, empty, or do not continue each other; numbers: of `slice_numbers`."""
+    return [*ask("order", numbers, name), *ask("slices", numbers, name)]
 
 
 def mask_numbers(mask: Volume | None) -> dict[str, float]:

@@ -20,7 +20,7 @@ from voxlate.base.messages import Message, message
 from voxlate.base.slabs import least_and_most
 from voxlate.checks.cohort_outliers import finding_messages
 from voxlate.checks.pairs import Pairs, Scans
-from voxlate.checks.quality_checks import slice_numbers
+from voxlate.checks.quality_checks import check_order, slice_numbers
 from voxlate.checks.scan_numbers import (
     TINY,
     numbers_of,
@@ -182,7 +182,7 @@ def judge(
     stacks = list[Message]()
     for label, truth in compared.items():
         slices = {key: number.item() for key, number in truth.sketch.stack.items()}
-        stacks += [said.on(label) for said in ask("slices", slices, name)]
+        stacks += [said.on(label) for said in check_order(slices, name)]
     away = {label: _away(compared[label].sketch) for label in scans if "image" in scans[label]}
     # what all have in common is no error of a single place
     common = np.median([*away.values()], axis=0) if away else np.zeros(3)

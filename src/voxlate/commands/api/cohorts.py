@@ -340,7 +340,7 @@ def info(
     """Describe a scan (grid, unit, range), a cohort or a model.
     \f
     Returns:
-        dict[str, Any]: Facts by name. Of a scan: grid, unit and range; of a cohort: cases, splits and modalities; of a run:
+        dict[str, Any]: Facts by name. Of a scan: grid, unit, range, warnings; of a cohort: cases, splits and modalities; of a run:
             source, target, network, steps and calibrations.
 
     Raises:

@@ -12,6 +12,7 @@ import numpy as np
 from voxlate.base.errors import BadInput
 from voxlate.base.hub import download, is_on_hub
 from voxlate.base.messages import Message, message
+from voxlate.checks.quality_checks import WholeScan, check_alone
 from voxlate.scans.formats.archive import apart, is_archive, unpacked
 from voxlate.scans.formats.dicom import DICOM, SeriesInfo, is_dicom_folder, list_series
 from voxlate.scans.formats.io import format_of, is_there, read_volume, without_ending
@@ -137,6 +138,7 @@ def _scan(path: Path) -> dict[str, Any]:
         *volume.guesses,
         *([] if stated else _guesses_of_unit(named, volume.unit, float(low))),
     ]
+    warnings = check_alone(WholeScan(volume)) if finite.all() else []
     depth, height, width = volume.grid.shape
     spacing = [round(float(size), 4) for size in reversed(volume.grid.spacing_mm)]
     return {
@@ -150,17 +152,21 @@ def _scan(path: Path) -> dict[str, Any]:
         "mean": float(f"{total / count:.6g}") if count else None,
         "not_finite": values.size - count,
         **({"guessed": guesses} if guesses else {}),
+        **({"warnings": warnings} if warnings else {}),
+        "next": f"voxlate check RUN {path}",
     }
 
 
 def _guesses_of_unit(named: str, unit: str, low: float) -> list[Message]:
-    """A message on a unit that only the file's name states, and on values that speak against it."""
-    if not named or unit != unit_of(named) or unit == unit_of(""):
-        return []
-    contrary = ""
+    """A message on a unit that only the file's name states, and on values that speak against Hounsfield units."""
+    said = []
+    if named and unit == unit_of(named) and unit != unit_of(""):
+        said.append(f"unit {unit}, by the file's name alone")
     if unit == "HU" and low > NO_AIR_HU:
-        contrary = f"; its lowest value is {low:g}, while a CT has air at -1000: it may be no CT, or a windowed or masked one"
-    return [message("guess", f"unit {unit}, by the file's name alone{contrary}")]
+        said.append(
+            f"its lowest value is {low:g}, while a CT has air at -1000: it may be no CT, a windowed or masked one, or lack its offset"
+        )
+    return [message("guess", "; ".join(said))] if said else []
 
 
 def _unit_in_provenance(path: Path, modality: str) -> str | None:
