@@ -14,9 +14,9 @@ from voxlate.anatomy.tissue import Label
 GUIDE = (Path(__file__).parents[2] / "docs" / "guides" / "label_maps.md").read_text()
 RECIPE, TABLE = re.findall(r"```toml\n(.*?)```", GUIDE, re.DOTALL)
 COMMANDS = re.findall(r"```\n(voxlate .*?)```", GUIDE, re.DOTALL)
-SMALL_COMMANDS = {"--cases 40": "--cases 3", "--spacing 2 2 2": "--spacing 6 6 6"}
+SMALL_COMMANDS = {"--cases 40": "--cases 3", "--spacing 3 3 3": "--spacing 6 6 6"}
 SMALL = {
-    "patch = [1, 192, 192]": "patch = [1, 32, 32]",
+    "patch = [1, 96, 120]": "patch = [1, 32, 32]",
     "width = 32": "width = 32, multipliers = [1]",
     "steps = 4000": "steps = 4",
     "batch = 4": "batch = 2",

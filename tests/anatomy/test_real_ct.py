@@ -1,6 +1,7 @@
 """Real CTs as the anatomy of phantoms: tissues by HU and place, drawn regions, and the cohort on disk."""
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel
@@ -13,13 +14,16 @@ from voxlate.anatomy.cohort import write_cohort
 from voxlate.anatomy.ct_body import NO_LABELS, make_ct_body
 from voxlate.anatomy.head import Head
 from voxlate.anatomy.label_table import read_table
-from voxlate.anatomy.maps import tissue_map
+from voxlate.anatomy.maps import MAPS, tissue_map
 from voxlate.anatomy.options import PhantomOptions
 from voxlate.anatomy.real_ct import read_ct
 from voxlate.anatomy.tissue import Label
 from voxlate.base.errors import BadInput
 from voxlate.base.files import read_json
-from voxlate.scans.formats.io import read_volume
+from voxlate.checks.prepare import prepare
+from voxlate.scans.cases.prepared import open_cohort
+from voxlate.scans.formats.io import read_volume, write_volume
+from voxlate.scans.images.units import MAY_BE_ZERO
 
 STEP_MM = 2.0
 SHAPE = (16, 90, 110)  # z, y, x
@@ -152,6 +156,49 @@ def test_a_spacing_that_is_asked_for_is_that_of_all_images(folder):
     assert body.spacing_mm == pytest.approx((4, 4, 4))
     assert body.hu is not None
     assert body.hu.shape == body.labels.shape
+
+
+@pytest.fixture
+def bodies(tmp_path, voxlate) -> Path:
+    """Phantoms of the CTs of two training patients, two of each."""
+    for name, noise_hu in (("p1", 5), ("p2", 6)):
+        # oblique, because planes that are all alike are taken for shuffled ones
+        planes = [np.roll(plane, level - 8, 0) for level, plane in enumerate(torso(noise_hu))]
+        write(tmp_path / "cts" / f"{name}.nii.gz", np.stack(planes))
+    of_maps = ("--modality", "ct", "--modality", "maps")
+    out = tmp_path / "bodies"
+    voxlate("phantom", "--ct", tmp_path / "cts", "--cases", 4, *of_maps, "--out", out).done()
+    rows = [f"{patient}_{case:03},{patient},train" for patient in ("p1", "p2") for case in (0, 1)]
+    (out / "cases.csv").write_text("\n".join(["case,patient,split", *rows]))
+    return out
+
+
+def test_maps_of_zeros_are_no_fault_of_a_cohort_whose_training_is_that_of_a_recipe(
+    bodies, tmp_path, voxlate
+):
+    answer = voxlate("prepare", bodies, "--out", tmp_path / "p", "--no-audit").done()
+    assert "train PHYSICS_RECIPE.toml --data" in answer.out
+    cohort = open_cohort(tmp_path / "p")
+    assert all({*MAPS} < {*entry.present} for entry in cohort.cases)
+    codes = [one.code for one in cohort.warnings]
+    assert {"blank", "same-voxels"}.isdisjoint(codes)
+    assert codes.count("shared-voxels") == 2  # the CT of each patient
+    # as an earlier version wrote it
+    cases = [replace(one, present=[*{*one.present} - MAY_BE_ZERO]) for one in cohort.cases]
+    assert replace(cohort, cases=tuple(cases)).header("p1_000").case == "p1_000"
+
+
+def test_maps_without_protons_and_those_of_another_patient_are_found(bodies, tmp_path):
+    (bodies / "p2_001" / "t1_map.nii.gz").write_bytes(
+        (bodies / "p1_001" / "t1_map.nii.gz").read_bytes()
+    )
+    density = read_volume(bodies / "p1_000" / "pd_map.nii.gz", "pd_map")
+    write_volume(
+        bodies / "p1_000" / "pd_map.nii.gz", replace(density, data=np.zeros_like(density.data))
+    )
+    said = {one.code: one for one in prepare(bodies, tmp_path / "p", audit=False).warnings}
+    assert "pd_map" in said["blank"].text
+    assert said["same-voxels"].numbers["patients"] == 2
 
 
 T1 = [(-1000, -850, -110, 0, 50, 300), (-1000, -900, 1500, -200, 300, -700)]  # of HU

@@ -20,6 +20,7 @@ from voxlate.clinic.web import WebArchive
 from voxlate.scans.formats.io import read_volume, write_volume
 from voxlate.scans.images.grid import LPS_TO_RAS, Volume
 from voxlate.synthesis.result import Synthesised
+from voxlate.training.model import load
 
 pydicom = pytest.importorskip("pydicom")
 from dicom_slices import image, save  # noqa: E402 - needs pydicom
@@ -222,6 +223,15 @@ def test_an_export_of_which_no_object_can_carry_an_image_is_refused(series, tmp_
     with pytest.raises(BadInput, match="expected an image that a DICOM object can carry"):
         export_dicom(tmp_path / "case", tmp_path / "dicom", series)
     assert not [*(tmp_path / "dicom").rglob("*.dcm")]
+
+
+def test_images_whose_source_is_nowhere_stated_are_exported_by_like(run, series, tmp_path, voxlate):
+    write_volume(tmp_path / "converted.nii.gz", read_volume(series))
+    out, to = tmp_path / "out", tmp_path / "dicom"
+    # as voxlate-run does
+    load(run).synthesise({"t1": tmp_path / "converted.nii.gz"}, case="head").save(out)
+    assert "voxlate-run" in voxlate("export", out, "--dicom", to).refusal
+    voxlate("export", out, "--dicom", to, "--like", series).done()
 
 
 def test_a_series_that_was_replaced_by_another_patients_is_refused(out, series, tmp_path, voxlate):

@@ -102,7 +102,7 @@ def test_two_scans_of_one_patient_may_be_alike(heads, tmp_path):
     assert prepare(heads, tmp_path / "out", workers=1, audit=False).warnings == ()
     (heads / "c/t1.nii.gz").write_bytes((heads / "a/t1.nii.gz").read_bytes())
     (said,) = prepare(heads, tmp_path / "same", workers=1, audit=False).warnings
-    assert (said.code, said.grade) == ("same-voxels", "note")
+    assert (said.code, said.grade) == ("shared-voxels", "note")
 
 
 def test_one_mask_in_the_folders_of_two_patients_is_named(heads, tmp_path):

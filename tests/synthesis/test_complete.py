@@ -13,6 +13,8 @@ from voxlate.checks.prepare import prepare
 from voxlate.evaluation.scoring.scores import read_scores
 from voxlate.scans.cases.prepared import open_cohort
 from voxlate.scans.cohorts.find import find_cohort
+from voxlate.synthesis.options import SynthOptions
+from voxlate.synthesis.selection import select
 from voxlate.training import recipe as recipes
 from voxlate.training.batches.patches import read_pair
 from voxlate.training.model import load
@@ -71,10 +73,19 @@ def test_only_what_was_named_is_written_and_the_other_gaps_are_said(voxlate, of_
     (t2,) = out.glob("*/*.nii.gz")
     alone = nib.load(t2).get_fdata()
     # without --missing all gaps are filled: the folder is not taken for finished
-    voxlate("synth", of_three, scan, "--out", out).done()
+    unnamed = voxlate("synth", of_three, scan, "--out", out).done()
+    assert "--missing" in unnamed.err
     made = {path.name for path in out.glob("*/*.nii.gz")}
     assert made == {"desc-synthetic_t2.nii.gz", "desc-synthetic_pd.nii.gz"}
     assert np.array_equal(alone, nib.load(t2).get_fdata())
+    model, pd = load(of_three), f"pd={cohort / 'case1' / 'pd.nii.gz'}"
+
+    def codes(*scans: str, **chosen: list[str]) -> list[str]:
+        """The codes of the notes on these scans."""
+        return [note.code for note in select(model, scans, SynthOptions(**chosen)).notes()]
+
+    assert codes(scan) == ["not-named"]
+    assert codes(scan, missing=["t2"]) == codes(scan, pd) == []
 
 
 @pytest.mark.slow

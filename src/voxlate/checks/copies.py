@@ -27,6 +27,7 @@ from voxlate.checks.table import Numbers, ask, first
 from voxlate.scans.cases.case import MASK, PreparedCase, open_case
 from voxlate.scans.cases.case_header import CaseHeader
 from voxlate.scans.images.mask import foreground
+from voxlate.scans.images.units import MAY_BE_ZERO
 
 MOST_VERIFIED = 500  # pairs of similar signatures whose voxels are compared, the most similar first
 KEPT_FIELDS = 64
@@ -88,7 +89,13 @@ def check_copies(
 
     splits: of each patient; cases: the folder of the prepared cases; masks: the file of each case's mask.
     """
-    scans = (_Scan(header, name) for header in headers for name in header.units)
+    # maps of zeros are equal, and cases of one CT share its fat and fluid
+    scans = (
+        _Scan(header, name)
+        for header in headers
+        for name in header.units
+        if name not in MAY_BE_ZERO
+    )
     for group in grouped((scan.voxels, scan) for scan in scans).values():
         in_splits = {splits[scan.header.patient] for scan in group}
         numbers: Numbers = {

@@ -13,7 +13,7 @@ from voxlate.checks.table import Row, first
 from voxlate.checks.thumbnail import Thumbnail, empty_share
 from voxlate.scans.images.mask import Spacing
 from voxlate.scans.images.statistics import Statistics
-from voxlate.scans.images.units import TISSUE_MAPS
+from voxlate.scans.images.units import MAY_BE_ZERO, TISSUE_MAPS
 
 ScanNumbers = Mapping[str, float]
 Typical = Mapping[str, tuple[float, float]]  # by name: the median, and a robust standard deviation
@@ -56,9 +56,9 @@ def numbers_of(
 ) -> ScanNumbers:
     """The numbers of a scan by name; without a thumbnail, those of its values alone. other: another scan of the case.
 
-    level is the decimal logarithm of the brightest values, signed_level that of z-scored scans; background is the lower
-    quartile of the border of slices; empty is the share of the body that the other scan shows, where this one holds air
-    or one value; unspaced is 1 where voxels have the sides that a file states by default, and only others have z_mm, y_mm
+    range: of other values than those of maps that may be zero; level is the decimal logarithm of the brightest values,
+    signed_level that of z-scored scans; background is the lower quartile of the border of slices; empty is the share of
+    the body that the other scan shows, where this one holds air or one value; unspaced is 1 where voxels have the sides that a file states by default, and only others have z_mm, y_mm
     and x_mm; depth and width are natural logarithms of the body's sides, which a slice does not have.
     """
     everything = statistics.all
@@ -70,7 +70,6 @@ def numbers_of(
         "low": low,
         "high": high,
         "bright": bright,
-        "range": high - low,
         "width": bright - everything.at(0.1),
         "clipped": float(bright == high),
         "values": len({*everything.percentiles}),
@@ -81,6 +80,8 @@ def numbers_of(
         "background": low,
         "empty": 0.0,
     }
+    if name not in MAY_BE_ZERO:
+        numbers["range"] = high - low
     if not numbers["unspaced"]:
         numbers |= zip(VOXEL_SIDES, spacing_mm)
     if thumbnail is None:

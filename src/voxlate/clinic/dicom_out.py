@@ -341,9 +341,9 @@ def _source_of(case: Path) -> Path:
     for path in scans:
         if is_series(path):
             return path
-    first = next(iter(scans), "no scan")
+    first = next(iter(scans), "a file of unstated place, such as a NIfTI file of voxlate-run")
     raise BadInput(
-        f"{case}: expected a synthesis of a DICOM series that is still in its place, found one of {first}. Name the series by --like."
+        f"{case}: expected a synthesis of a DICOM series that is still in its place, found one of {first}. Name the series, from which a file may have been converted, by --like."
     )
 
 

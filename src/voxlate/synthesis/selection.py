@@ -1,10 +1,11 @@
 """From a model, inputs and options to the cases that `synth` and voxlate.synthesise work on."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from voxlate.base.errors import BadInput
+from voxlate.base.messages import Message, message
 from voxlate.scans.cohorts.pseudonyms import Pseudonyms, read_key, without_names
 from voxlate.synthesis.model import Model
 from voxlate.synthesis.options import SynthOptions, part_of
@@ -28,6 +29,15 @@ class Selection:
     patients: dict[str, str] = field(default_factory=dict)
     parts: int = 0
     hidden: dict[str, str] | None = None
+
+    def notes(self) -> Iterator[Message]:
+        """A note on a completion that synthesises several modalities of a case, because none was named."""
+        model = self.model
+        most = max((model.targets_of(case.files) for case in self.scans), key=len)
+        if model.facts.completes and not model.only and len(most) > 1:
+            yield message(
+                "not-named", f"All missing modalities are synthesised: {', '.join(most)}."
+            )
 
 
 def select(

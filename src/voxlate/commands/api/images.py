@@ -271,6 +271,8 @@ def synthesise(
     )
     if not scans:
         return described((), left_out)
+    for note in selected.notes():
+        progress.say(note)
     if options.pseudonymise is not None:
         check_outside(options.pseudonymise, to)
     if f".{options.format}" in ITK.written_endings:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from voxlate.base.errors import BadInput
+from voxlate.scans.cases.case import PROTONS
 from voxlate.scans.cases.prepared import COHORT, Cohort, open_cohort
 from voxlate.scans.cohorts.case_files import CaseFiles
 from voxlate.scans.cohorts.find import find_cohort
@@ -21,14 +22,17 @@ HELD_OUT = ("val", "test")
 
 
 def after_prepare(prepared: Path) -> str:
-    """The training of a prepared cohort; raises BadInput if none can be planned."""
+    """The training of a prepared cohort, of a phantom's maps by a recipe with [data.physics]; raises BadInput if none can be planned."""
     from voxlate.training.planning.facts import cohort_facts
     from voxlate.training.planning.roles import refuse_maps, roles_of
 
     facts = cohort_facts(open_cohort(prepared))
-    refuse_maps(facts)
-    roles_of(facts)
-    return f"train auto --data {quote_path(prepared)} --out RUN"
+    recipe = "PHYSICS_RECIPE.toml"
+    if PROTONS not in facts.scans:
+        refuse_maps(facts)
+        roles_of(facts)
+        recipe = "auto"
+    return f"train {recipe} --data {quote_path(prepared)} --out RUN"
 
 
 def after_training(run: Path, data: DataSettings, completes: bool) -> str:

@@ -114,7 +114,7 @@ class _Training:
         if unfit := [*asked.changed_options(*refused)]:
             planned = "" if unfit[0] == "steps" else "auto, or "
             raise BadInput(
-                f"{_flag(unfit[0])}: expected {planned}a run to train further, found {named}. Drop it, or set another length by its key: --set train.steps=2000, say."
+                f"{_flag(unfit[0])}: expected {planned}a run to train further, found {named}. Drop it, or set another length by its key: --set train.steps=2000, say. Its run is trained for further minutes by voxlate train RUN --minutes +30."
             )
         with context.turn:  # torch has one state of random numbers in a process
             if recipe == AUTO:

@@ -27,6 +27,7 @@ from voxlate.scans.cases.align import Registered
 from voxlate.scans.images.grid import Grid, Volume, check_affine
 from voxlate.scans.images.misalignment import Misalignment
 from voxlate.scans.images.statistics import PERCENTILES, Statistics
+from voxlate.scans.images.units import MAY_BE_ZERO
 
 Sides = tuple[Length, Length, Length]
 Row = Annotated[list[Number], Field(min_length=4, max_length=4)]
@@ -101,11 +102,11 @@ class CaseHeader:
 
     @property
     def visible(self) -> list[str]:
-        """The modalities that show something: a blank scan counts as missing."""
+        """The modalities that show something: a blank scan counts as missing, a map of zeros of, say, flow does not."""
         return [
             name
             for name in self.units
-            if name not in self.statistics or not self.statistics[name].blank
+            if name in MAY_BE_ZERO or name not in self.statistics or not self.statistics[name].blank
         ]
 
     @property

@@ -15,6 +15,8 @@ TISSUE_MAPS: dict[str, str] = {
     "inflow_map": "1/s",
     **dict.fromkeys(("skin_map", "vault_map"), "mm"),
 }
+# Maps of which a body without fluid, vessels or a skull has only zeros, as have phantoms of CTs.
+MAY_BE_ZERO = TISSUE_MAPS.keys() - {"pd_map", "t1_map", "t2_map", "t2star_map"}
 MR = ("t1", "t1c", "t1n", "t1ce", "t2", "t2w", "t2f", "flair", "pd", "swi", "tof", "mra", "mr")
 UNITS: dict[str, str] = {
     **dict.fromkeys(HOUNSFIELD, "HU"),
