@@ -88,6 +88,8 @@ Smith/MRI~1{1,2}.01.2021/{T1,FLAIR}.nii.gz Brown/MRI~1{1,3}.02.2021/{T1,FLAIR}.n
 UKE/Smith-2021-01-1{1,2}/{t1,ct}.nii.gz HH/Weber-2021-01-1{1,2}/{t1,ct}.nii.gz -> *4 patients:2 ct+t1
 {Kontrolle,Patienten}/Weber/{t1,ct}.nii.gz -> Kontrolle_Weber/Kontrolle_Weber *2 patients:2 ct+t1
 Kontrolle0{1,2}/{t1,ct}.nii.gz Patient0{1,2}/{t1,ct}.nii.gz -> *4 patients:4 ct+t1
+P0{1,2}/{Kopf~T2,Kopf~T1,Kopf~T1~mit~KM,Dunkelflüssigkeit~(FLAIR)}.nii.gz -> *2 flair+t1+t1c+t2
+P0{1,2}/{Kopf~T2,Hals~T2,T1}.nii.gz -> *2 hals_t2+kopf_t2+t1
 x/imagesTr/x_{0001,0002}.nii.gz x/labelsTr/x_{0001,0002}.nii.gz -> x_0001/x_0001 *2 image
 """
 
