@@ -26,6 +26,14 @@ def test_info_counts_the_cases_and_modalities_of_a_cohort_folder(voxlate, cohort
     assert facts["next"] == f"voxlate prepare {cohort} --out PREPARED"
 
 
+def test_manifest_names_the_table_that_it_wrote(voxlate, cohort, tmp_path):
+    table = tmp_path / "table.csv"
+    assert f"--manifest {table}" in " ".join(
+        voxlate("manifest", cohort, "--out", table).out.split()
+    )
+    assert table.is_file()
+
+
 def test_info_describes_a_synthesis(voxlate, run, cohort, tmp_path):
     assert voxlate("synth", run, cohort, "--out", tmp_path / "out").code == 0
     facts = json.loads(voxlate("info", tmp_path / "out", "--json").out)

@@ -319,6 +319,13 @@ def test_one_modality_in_two_spellings_is_one_and_said(tmp_path):
         ("AXIAL T1 POST", "t1c"),
         ("T2 TSE ax", "t2"),
         ("T2-FLAIR - Copy", "flair"),
+        ("Kopf T2", "t2"),
+        ("Kopf T1 mit KM", "t1c"),
+        ("Gd T1", "t1c"),
+        ("Kopf T1 ohne KM", "t1"),
+        ("Kopf T1 post OP", "kopf_t1_post_op"),
+        ("Tumor T1", "tumor_t1"),
+        ("Kopf T2 map", "kopf_t2_map"),
         ("weird", "weird"),
     ],
 )

@@ -81,6 +81,15 @@ ct{1,2}/{t1,ct}.nii.gz -> ct1/ct1 ct2/ct2 ct+t1
 P00{1,2}/P00{1,2}_{T1_64mT,T1_3T}.nii.gz -> *2 t1_3t+t1_64mt
 {64mT,3T}/P001/{T1,T2}.nii.gz {64mT,3T}/P002/{T1,T2}.nii.gz -> P001/P001_3T *4 patients:2 t1+t2
 train/{source,target}/00{1,2}.png val/{source,target}/003.png -> *3 train:3 val:1 source+target
+Smith/MRI~1{1,2}.01.2021/{T1,FLAIR}.nii.gz Brown/MRI~1{1,3}.02.2021/{T1,FLAIR}.nii.gz -> Smith/Smith_MRI_11.01.2021 *4 patients:2 flair+t1
+{Müller_Ä,Weiß}/{Erstuntersuchung~11.01.2021,Verlaufskontrolle~11.2.21}/{t1,ct}.nii.gz -> Weiß/Weiß_Verlaufskontrolle_11.2.21 *4 patients:2 ct+t1
+{Brown,Schäfer}-20{19,21}-02-14/{t1,ct}.nii.gz -> Schäfer/Schäfer-2019-02-14 *4 patients:2 ct+t1
+{Müller_Ä,P01}/{Erstuntersuchung,Verlaufskontrolle,Kontrolle~2}/{t1,ct}.nii.gz -> P01/P01_Erstuntersuchung Müller_Ä/Müller_Ä_Kontrolle_2 *6 patients:2 ct+t1
+UKE/Smith-2021-01-1{1,2}/{t1,ct}.nii.gz HH/Weber-2021-01-1{1,2}/{t1,ct}.nii.gz -> *4 patients:2 ct+t1
+{Kontrolle,Patienten}/Weber/{t1,ct}.nii.gz -> Kontrolle_Weber/Kontrolle_Weber *2 patients:2 ct+t1
+Kontrolle0{1,2}/{t1,ct}.nii.gz Patient0{1,2}/{t1,ct}.nii.gz -> *4 patients:4 ct+t1
+P0{1,2}/{Kopf~T2,Kopf~T1,Kopf~T1~mit~KM,Dunkelflüssigkeit~(FLAIR)}.nii.gz -> *2 flair+t1+t1c+t2
+P0{1,2}/{Kopf~T2,Hals~T2,T1}.nii.gz -> *2 hals_t2+kopf_t2+t1
 x/imagesTr/x_{0001,0002}.nii.gz x/labelsTr/x_{0001,0002}.nii.gz -> x_0001/x_0001 *2 image
 """
 
@@ -127,6 +136,17 @@ def test_paths_are_read_as_the_split_the_patient_and_the_modality_that_they_stat
     if any(splits):
         counts = (re.match(r"(\d+) cases? of \w+ by ", text) for text in found.guessed)
         assert sum(int(count[1]) for count in counts if count) == len(splits)
+
+
+def test_folders_of_sessions_of_unknown_words_are_refused_and_read_by_the_pattern_that_is_named(
+    tmp_path,
+):
+    lay_out(tmp_path, "P0{1,2}/{Frühphase,Spätphase}/t1.nii.gz")
+    with pytest.raises(BadInput) as error:
+        find_cohort(tmp_path)
+    pattern = re.search(r"--pattern '(.*?)'", str(error.value))[1]
+    cases = find_cohort(tmp_path, pattern=pattern).cases
+    assert [case.patient for case in cases] == ["P01", "P01", "P02", "P02"]
 
 
 def test_own_train_and_test_folders_leave_the_test_patients_out_of_training(tmp_path):

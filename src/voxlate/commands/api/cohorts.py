@@ -254,10 +254,11 @@ def _found_lines(found: "CohortFiles") -> Iterator[Aside]:
         yield Aside(f"assumed: {sentence}")
 
 
-def _manifest_lines(found: "CohortFiles") -> Iterator[Any]:
+def _manifest_lines(found: "CohortFiles", root: Place, out: Place | None) -> Iterator[Any]:
     yield from _found_lines(found)
+    table = out or Path(root) / "cases.csv"
     count = plural(len(found.cases), "case")
-    yield f"{count}. Correct the table; prepare reads COHORT/cases.csv."
+    yield f"{count} in {table}. Correct the table; prepare reads it by --manifest {table}."
     yield from map(Undone, found.unread)
 
 

@@ -150,7 +150,7 @@ def several_files(rows: Sequence[Row]) -> BadInput:
     if "#" not in choice:
         choice = choice.replace(first.case, "*")  # which fits other cases, too
     return BadInput(
-        f"{path}: expected one {first.modality} of case {first.case}, found also {first_of([row.path for row in others])}. Choose one (--prefer '{choice}'), leave files out (--exclude-file PATTERN), or the case (--exclude {first.case})."
+        f"{path}: expected one {first.modality} of case {first.case}, found also {first_of([row.path for row in others])}. Choose one (--prefer '{choice}'), leave files out (--exclude-file PATTERN), or the case (--exclude {first.case}); if each is of a session in a folder of its own, pass --pattern '**/{{patient}}/{{case}}/{{modality}}'."
     )
 
 

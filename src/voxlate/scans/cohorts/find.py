@@ -270,9 +270,12 @@ def _unify_spelling(cases: list[CaseFiles], found: CohortFiles) -> list[CaseFile
         in_one_case = any(len(case.files.keys() & {*names}) > 1 for case in cases)
         for name in names:
             several = plural(counts[name], "case")
-            if not is_known(plain):
-                found.guessed.append(f"{name} in {several} is no modality that is known")
-            elif name != plain and not in_one_case and (names[1:] or counts[name] < len(cases)):
+            is_usual = is_known(name) and not names[1:] and counts[name] == len(cases)
+            if not is_known(name if in_one_case else plain):
+                found.guessed.append(
+                    f"{name} in {several} is no modality that is known; to name it, rename its column in the table of voxlate manifest"
+                )
+            elif name != plain and not in_one_case and not is_usual:
                 renamed[name] = plain
                 found.guessed.append(f"{name} in {several} is {plain}")
     files_of = (

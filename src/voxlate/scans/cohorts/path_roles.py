@@ -20,6 +20,7 @@ from voxlate.scans.cohorts.choice import Row, quote_some
 from voxlate.scans.cohorts.patient_names import (
     DATE,
     PART,
+    PARTS,
     PERSON,
     group_by_patient,
     identifies,
@@ -48,8 +49,12 @@ class Roles:
 
     @property
     def whole(self) -> list[int]:
-        """The places of the ids that are no studies by their names."""
-        return [place for place, name in enumerate(self.ids) if not _is_study(name)]
+        """The places of the ids that are no studies by their names; an outermost 'Kontrolle' is of controls."""
+        return [
+            place
+            for place, name in enumerate(self.ids)
+            if not _is_study(name) or (place == 0 and name.lower().startswith("kontrolle"))
+        ]
 
 
 def rows_by_roles(
@@ -123,7 +128,7 @@ def _rows(root: Path, scans: Scans, found: CohortFiles) -> list[Row]:
         )
     if twice:
         found.guessed.append(
-            f"a name of patients in several folders is of several patients ({quote_some(twice)})"
+            f"folders or scans of one name in several folders are of different patients ({quote_some(twice)}); if each folder above them is one patient, pass --pattern '**/{{patient}}/{{case}}/{{modality}}'"
         )
     return rows
 
@@ -188,9 +193,13 @@ def _cut(stem: str, number: str) -> tuple[str, str]:
 
 @functools.cache
 def _is_study(name: str) -> bool:
-    """Whether a name is that of a study alone, not of a patient such as S01 or a site such as B."""
+    """Whether a name is that of a study alone (MRI_11.01.2021), not of a patient such as S01 or a site such as B."""
     short = re.fullmatch(r"[a-z]|(?![vtdmwy])[a-z]\d+|[a-z]\d{3,}", name, re.IGNORECASE)
-    return short is None and PART.fullmatch(f"_{name}") is not None
+    parts = PARTS.fullmatch(f"_{name}")
+    if short or parts is None:
+        return False
+    # Several parts without a time may be a patient's name, such as a_b.
+    return bool(parts["time"] or PART.fullmatch(parts.string))
 
 
 def _named_by_siblings(roles: Sequence[Roles]) -> list[Roles]:

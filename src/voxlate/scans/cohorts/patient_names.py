@@ -24,8 +24,8 @@ PERSON = (
 )
 # Numbers by which nobody is identified: of a group of patients, a year, a date, a field strength.
 DATE = (
-    r"(?:(?:19|20)\d\d[-_.]?(?:0[1-9]|1[0-2])[-_.]?(?:0[1-9]|[12]\d|3[01])|[0-3]?\d[-_.][01]?\d[-_.](?:19|20)\d\d"
-    r"|(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*[-_]?(?:19|20)\d\d)(?!\d)"
+    r"(?:(?:19|20)\d\d[-_.]?(?:0[1-9]|1[0-2])[-_.]?(?:0[1-9]|[12]\d|3[01])|[0-3]?\d[-_.][01]?\d[-_.](?:19|20)\d\d|(?<!\d[.])[0-3]?\d[.][01]?\d[.]\d\d"
+    r"|(?:jan|feb|m[aä]r|apr|ma[iy]|jun|jul|aug|sep|o[ck]t|nov|de[cz])[a-z]*[-_]?(?:19|20)\d\d)(?!\d)"
 )
 OF_NOBODY = re.compile(
     rf"(?:sites?|cent(?:er|re)|hospital|group|cohort|batch|fold|study|dataset|data|set|scanner|task|arm|exp|part)[-_]?\d+"
@@ -37,14 +37,19 @@ WHOLE_NAME = re.compile(
     r"sub-[A-Za-z0-9]+(?=_|$)|(?:ADNI_)?\d{3}_S_\d{4}(?!\d)|TCGA-\w\w-\w{4}(?!\w)|BraTS-[A-Za-z]+-\d+(?=-)|\d{7}(?=_\d{5}_\d_\d)"
 )
 # The words that are parts, by what they state.
-MODALITIES = "mri?|cta?|pet|t[12]w?(?:gd|ce|c|k)?|flair"
-TIMES = "session|sess|ses|visit|vis|timepoint|time|tp|scan|run|slice|slc|sl|day|week|month|followup|fu|repeat|rep|image|img"
+MODALITIES = "mri?|c?mrt|cta?|pet|t[12]w?(?:gd|ce|c|k)?|flair"
+VISITS = (
+    "session|sess|ses|visit|vis|timepoint|time|tp|day|week|month|followup|fu"
+    "|besuch|visite|termin|zeitpunkt|untersuchung|nachuntersuchung|nachsorge|kontrolle|verlaufskontrolle|verlauf|aufnahme|tag|woche|monat|jahr"
+)
+TIMES = f"{VISITS}|scan|run|slice|slc|sl|repeat|rep|image|img"
 PLANES = "axial|ax|tra|coronal|cor|sagittal|sag"
 PIECES = "patch|crop|tile|block|slab|layer|section|sect|sec"
 OTHERS = f"{PLANES}|{PIECES}|study|exam|series|acq|recon|rec|echo|days|weeks|wk|months|mon|year|yr|fup|baseline|bl|frame|phase|dir|fraction|fract|frac|fx|im|vol|wave|cycle|course|plan|cbct|kernel"
 OCCASIONS = (
-    r"baseline\w*|bl|followup|follow-up|fu|(?:pre|post|intra|mid|peri|re-?|during|before|after)-?(?:op|rt|crt|tx|plan|sim|contrast|gd|gad|dose|surg|surgery|chemo|therapy|treatment|treat|radiotherapy|radiation|ablation|resection|biopsy|scan|planning)?"
-    "|vor|nach|vorher|nachher|test|retest|rescan|admission|discharge|acute|subacute|chronic|first|second|third|last|early|late|initial|final"
+    r"baseline[^\W_]*|bl|followup|follow-up|fu|(?:pre|post|intra|mid|peri|re-?|during|before|after)-?(?:op|rt|crt|tx|plan|sim|contrast|gd|gad|dose|surg|surgery|chemo|therapy|treatment|treat|radiotherapy|radiation|ablation|resection|biopsy|scan|planning)?"
+    "|(?:erst|vor|nach|zwischen|abschluss|folge|basis|kontroll|verlaufs)?-?(?:untersuchung|aufnahme|kontrolle|termin|besuch|messung|visite)"
+    "|erst|verlauf|nachsorge|entlassung|vor|nach|vorher|nachher|test|retest|rescan|admission|discharge|acute|subacute|chronic|first|second|third|last|early|late|initial|final"
     "|primary|recurrence|recurrent|progression|relapse|remission|plan|planning|boost|(?:plan|planning|sim|repeat|diagnostic)-?(?:ct|mr|mri)"
 )
 CONTRASTS = "(?:non?|un|without|with)?-?(?:contrast|enhanced|gd|gado?|ce)|nce|nc|native|plain|arterial|portal|portalvenous|venous|hepatobiliary|nephrographic|excretory|delayed?|equilibrium|art|ven|del|pv"
@@ -64,24 +69,28 @@ COPIES = (
     "copy|copie|copia|kopie|dup|bak|backup|orig|original|raw|defaced|anon|aug|augmented|flip|flipped|mirror|mirrored|rot|rotated|noise|noisy|blur|blurred"
     "|elastic|warped|n4|bfc|reg|registered|coreg|resampled|res|norm|normalized|normalised|brain|bet|stripped|cropped|denoised|corrected"
 )
-REGIONS = "left|right|l|r|lh|rh|upper|lower|top|bottom|head|neck|chest|thorax|abdomen|pelvis"
+REGIONS = "left|right|l|r|lh|rh|upper|lower|top|bottom|kopf|schädel|hirn|head|neck|chest|thorax|abdomen|pelvis"
 ALONE = rf"{OCCASIONS}|{CONTRASTS}|{POSITIONS}|{RESOLUTIONS}|{SCANNERS}|{REGIONS}|{PLANES}|(?:{COPIES}){SEPARATOR}?\d*"
 COUNTED = r"\d+(?:st|nd|rd|th|h|hrs?|d|days?|w|wk|weeks?|m|mo|months?|y|yr|years?)"  # 24h, 2nd
 PART = re.compile(
-    rf"{SEPARATOR}+(?:(?:ses|acq|run|rec|ce|dir|echo|part|space|desc|task)-[a-z0-9]+"
+    rf"{SEPARATOR}+(?:(?P<time>(?:{VISITS}){SEPARATOR}?(?!{DATE})\d+[a-z]?|\d[.]{SEPARATOR}?(?:{VISITS})|{OCCASIONS}"
+    rf"|{DATE}(?:[-_t]?\d\d[-_.]?\d\d(?:[-_.]?\d\d)?)?)"
+    rf"|(?:ses|acq|run|rec|ce|dir|echo|part|space|desc|task)-[a-z0-9]+"
     rf"|(?:{TIMES}|{OTHERS}){SEPARATOR}?\d+[a-z]?|(?:mri?|ct|pet|c\d+d|[stvdmwyzf])\d+[a-z]?"
-    rf"|{ALONE}|[a-f]|{MODALITIES}|{COUNTED}|(?P<date>{DATE}(?:[-_t]?\d\d[-_.]?\d\d(?:[-_.]?\d\d)?)?)){END}"
+    rf"|{ALONE}|[a-f]|{MODALITIES}|{COUNTED}){END}"
     rf"|{SEPARATOR}*\(\d+\){END}"
     rf"|(?<=\d)(?:{TIMES}){SEPARATOR}?\d+{END}"
     rf"|(?<=\d\d)(?:[a-e]|(?=[a-z]{{3}})(?:{ALONE}))$",
     ANY_CASE,
 )
-# Of Meier_Anna_20190101. UKE_MR_20190101 and brain_scan_20190101 may be anybody's.
+PARTS = re.compile(rf"(?:{PART.pattern})+", ANY_CASE)  # _MRI_11.01.2021
+# Of Meier_Anna_20190101 and Meier-baseline. UKE_MR_20190101 and brain_scan_20190101 may be anybody's.
 ORGANS = "neck|chest|lungs?|thorax|abdomen|liver|pelvis|prostate|spine|knee|hip|heart"
 PLACES = "hospital|clinic|klinikum|cent(?:er|re)|university|site|siemens|philips|ge|toshiba|canon"
-NO_NAME = rf"(?:{MODALITIES}|{ORGANS}|{PLACES}|{PERSON}|{TIMES}|{OTHERS}){END}"
+NO_NAME = rf"(?:{MODALITIES}|{ORGANS}|{PLACES}|{PERSON}|{TIMES}|{OTHERS}|{ALONE}){END}"
 FULL_NAME = re.compile(
-    rf"(?!{NO_NAME})[^\W\d_]{{2,}}(?:{SEPARATOR}(?!{NO_NAME})[^\W\d_]{{2,}})+", ANY_CASE
+    rf"((?!{NO_NAME})[^\W\d_]{{2,}}(?:{SEPARATOR}+(?!{NO_NAME})[^\W\d_]+)*)(?:{SEPARATOR}+(?:{OCCASIONS}))*",
+    ANY_CASE,
 )
 # Of case21s004. Elsewhere a letter has another meaning: r001s002 is subject 2 of region 1 in ATLAS.
 LETTERED = re.compile(rf"((?:^|.*{SEPARATOR}){PERSON}[-_]?\d+)[stvd]\d+", ANY_CASE)
@@ -91,7 +100,7 @@ WORDED = re.compile(
     ANY_CASE,
 )
 LEADING = re.compile(
-    rf"(?:(?:{MODALITIES}){SEPARATOR})?(?:(?:{TIMES}){SEPARATOR}?\d+|train|val|{ALONE}|{DATE}){SEPARATOR}(?=(?:sub-|{PERSON}[-_]?\d))",
+    rf"(?:(?:{MODALITIES}){SEPARATOR})?(?:(?:{TIMES}){SEPARATOR}?\d+|train|val|{ALONE}|{DATE}){SEPARATOR}(?=(?:sub-|{PERSON}[-_]?\d))|{DATE}{SEPARATOR}+(?={FULL_NAME.pattern}$)",
     ANY_CASE,
 )
 BARE = re.compile(rf"(.+)({SEPARATOR})(\d+)")  # case21_004
@@ -99,7 +108,7 @@ YEAR = re.compile(r"(?:19|20)\d\d")
 LONGEST_SITE = 3  # digits: 01_001 is a patient of site 01, 10001_1000001 a study of patient 10001
 NUMBERED_PERSON = re.compile(rf"(?:^|.*{SEPARATOR}){PERSON}[-_]?\d+", ANY_CASE)
 UNOWNED = re.compile(
-    rf"(?:\D*{SEPARATOR})?(?:session|sess|ses|visit|timepoint|tp|slice|slc|frame|run){SEPARATOR}?\d+",
+    rf"(?:.*{SEPARATOR})?{DATE}|(?:\D*{SEPARATOR})?(?:session|sess|ses|visit|timepoint|tp|slice|slc|frame|run){SEPARATOR}?\d+",
     ANY_CASE,
 )
 
@@ -113,9 +122,9 @@ def patient_in(name: str) -> str | None:
         patient, rest = name[: part.start()], PART.sub("", name[part.end() :])
         others = re.search(rf"{PERSON}[-_]?\d", rest, ANY_CASE)
         numbered = re.search(r"\d", rest) and not NUMBERED_PERSON.fullmatch(patient)
-        named = part["date"] and FULL_NAME.fullmatch(patient)
+        named = part["time"] and FULL_NAME.fullmatch(patient)
         if (named or identifies(patient)) and not others and not numbered:
-            return patient
+            return named[1] if named else patient
     short = LETTERED.fullmatch(name) or WORDED.fullmatch(name)
     if short and identifies(short[1]):
         return short[1]
@@ -182,7 +191,10 @@ def group_by_patient(names: Sequence[str]) -> tuple[dict[str, str], str]:
     groups = grouped((_plain(patient), name) for name, patient in patients.items())
     shared = {patients[group[0]]: group for group in groups.values() if len(group) > 1}
     alone = "so that each counts as a patient; --patients FILE states whose they are"
-    parts = [name for name in names if UNOWNED.fullmatch(name)]
+    parts = [name for name in names if patients[name] == name and UNOWNED.fullmatch(name)]
+    unread = ""
+    if len(parts) > 1:
+        unread = f"the names of {len(parts)} cases state a date, session or slice and no patient ({first_of(parts, 3)}), {alone}"
     if shared:
         patient, group = next(iter(shared.items()))
         if len(groups) == 1:
@@ -191,10 +203,6 @@ def group_by_patient(names: Sequence[str]) -> tuple[dict[str, str], str]:
             )
         owners = {name: owner for owner, own in shared.items() for name in own}
         return owners, (
-            f"{len(owners)} of {len(names)} cases are sessions, slices or copies of {plural(len(shared), 'patient')} by their names ({first_of(group, 3)} are of {patient}); --patients {EACH} makes every case a patient of its own"
+            f"{len(owners)} of {len(names)} cases are sessions, slices or copies of {plural(len(shared), 'patient')} by their names ({first_of(group, 3)} are of {patient}); --patients {EACH} makes every case a patient of its own{unread and '; '}{unread}"
         )
-    if len(parts) > 1:
-        return {}, (
-            f"the names of {len(parts)} cases state a session or slice and no patient ({first_of(parts, 3)}), {alone}"
-        )
-    return {}, ""
+    return {}, unread

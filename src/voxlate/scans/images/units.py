@@ -1,6 +1,7 @@
 """The physical unit of a modality's voxels, which its name states."""
 
 import re
+from itertools import takewhile
 
 HOUNSFIELD = ("ct", "ncct", "cect", "cta", "ctv")
 # Maps of tissue parameters at 3 T, from which MR contrasts are computed: their units ("1" for shares).
@@ -27,15 +28,21 @@ UNITS: dict[str, str] = {
     **TISSUE_MAPS,
 }
 
-# Words of a scan's name that say its modality in another way, and those that say nothing of it: planes, sequences, copies.
+# Words of a scan's name that say its modality in another way, and those that say nothing of it: planes, sequences, copies,
+# and the absence of a contrast agent.
 SAID = re.compile(
-    r"(?<![a-z\d.])(?:(?P<t1>t1[nw]|mprage|f?spgr|bravo)|(?P<t1c>t1ce|t1gd)|(?P<t2>t2w)|(?P<flair>t2f)|(?P<pd>pdw))(?![a-z\d.])"
+    r"(?<![a-z\d.])(?:(?P<t1>t1[nw]|mprage|f?spgr|bravo)|(?P<t1c>t1ce|t1gd)|(?P<t2>t2w)|(?P<flair>t2f)|(?P<pd>pdw)"
+    r"|(?P<km>(?:mit|nach|with|post)[-_ ]*(?:km|kontrast\w*|gd|gad\w*|contrast)))(?![a-z\d.])"
 )
 SILENT = re.compile(
     r"(?<![a-z\d.])(?:ax|axial|tra|transversal|cor|coronal|sag|sagittal|obl|oblique|tse|fse|frfse|se|gre|tfe|ffe|fl[23]d|flash|vibe|space"
-    r"|cube|tir|tirm|ir|propeller|blade|[23]d|iso|isotropic|mr|native|copy|kopie|copie|copia|[\d.]+(?:mm)?)(?![a-z\d.])"
+    r"|cube|tir|tirm|ir|propeller|blade|[23]d|iso|isotropic|mr|native|copy|kopie|copie|copia|(?:ohne|vor|non?|without|pre)[-_ ]*(?:km|kontrast[a-z]*|gd|gad[a-z]*|contrast)|nativ|[\d.]+(?:mm)?)(?![a-z\d.])"
 )
-AGENT = re.compile("post|gd|gad|ce|contrast|c|km")
+AGENT = re.compile(r"post|gd|gad\w*|ce|contrast|kontrast\w*|c|km")
+# Words before a modality that count: of agents, masks, maps, differences, and images of other contrasts.
+BEFORE = re.compile(
+    r"ce|c|fa|md|pt|mag|pet|.*(?:km|gd|gad|[ck]ontrast|phase|qsm|asl|bold|perf|target|source|input|output|mask|seg|label|l[aä]sion|lesion|tumou?r|roi|map|diff|dwi|adc|sub|minus|ratio|pred|syn|fake|pseudo|ohne|vor|pre|post|\d).*"
+)
 
 
 def unit_of(modality: str) -> str:
@@ -46,10 +53,15 @@ def unit_of(modality: str) -> str:
 
 
 def plain_modality(name: str) -> str:
-    """The modality that the words of a scan's name state, such as t1 for ax_t1_mprage_(1); the name where they state none, or several."""
+    """The modality that the words of a scan's name state, such as t1 for ax_t1_mprage_(1); the name where they state none, or several.
+
+    Words before the modality that say nothing of the image's kind do not count: kopf_t2 is t2.
+    """
     plain = SAID.sub(lambda said: str(said.lastgroup), name.lower())
-    words = {*re.findall(r"[a-z\d.]+", SILENT.sub("", plain))}
-    stated, rest = words & UNITS.keys(), words - UNITS.keys()
+    words = re.findall(r"(?:(?!_)[\w.])+", SILENT.sub("", plain))
+    stated, rest = {*words} & UNITS.keys(), {*words} - UNITS.keys()
+    before = takewhile(lambda word: word not in UNITS, words)
+    rest -= {word for word in before if not BEFORE.fullmatch(word)}
     if "flair" in stated:
         stated -= {"t2"}
     if rest and stated in ({"t1"}, {"t1c"}) and all(map(AGENT.fullmatch, rest)):
