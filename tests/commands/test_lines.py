@@ -11,4 +11,4 @@ def test_prepare_synth_and_evaluate_of_an_ordinary_cohort_print_few_lines(
 ):
     assert lines(voxlate("prepare", cohort, "--out", tmp_path / "ready")) <= 15
     assert lines(voxlate("synth", run, cohort, "--out", tmp_path / "out")) <= 8
-    assert lines(voxlate("evaluate", tmp_path / "out", "--truth", cohort)) <= 17
+    assert lines(voxlate("evaluate", tmp_path / "out", "--truth", cohort)) <= 19

@@ -305,7 +305,7 @@ def collect_cases(
         why = f": {failed[0].case} {failed[0].text}" if failed else ""
         advice = HOLD_BACK
         if left_out := len(cases) - len(kept):
-            advice = f"Correct the {left_out} cases that are left out, or give others: the reason stands beside each."
+            advice = f"Correct the {plural(left_out, 'case')} left out, or give others: the reason stands beside each."
         raise _too_few(job.rules, f"{patients} ({len(kept)} of {len(cases)} cases{why})", advice)
     for name, rules in job.rules.items():
         _check_voxels(name, kept, rules, warn)

@@ -24,7 +24,7 @@ from voxlate.training.weights import file_hash, read_header, read_weights, write
 # Of the header of weights: all that is there but voxels and signatures of the training scans.
 KEPT = (
     *("units", "target_scales", "target_widths", "preparation", "training_ranges"),
-    *("training_spacing_mm", "training_ml", "steps", "starter", "imported", "bound"),
+    *("training_spacing_mm", "training_ml", "steps", "starter", "imported", "bound", "worse"),
     *("recipe", "imports", "adapted", "kept_step", "sharpness", "parameters", "seconds"),
     *("training_cases", "made_by"),
 )

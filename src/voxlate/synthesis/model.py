@@ -595,6 +595,9 @@ def _notes(model: Model, inputs: CaseInputs) -> Iterator[Message]:
         sizes = ", ".join(map(str, trained))
         why = f"The flow takes {plural(steps, 'step')}, of a size for which it was not trained: {sizes} steps are."
         yield message("flow-steps", why)
+    if facts.synth.sharpness:  # the verdict is not on the mean alone
+        for name, sentence in facts.worse.items():
+            yield message("worse-than-naive", f"{name}: {sentence}", grade="caution")
     if facts.starter:
         yield from notes_on_starter(facts.starter, calibration)
     if facts.was_calibrated and calibration is None:

@@ -52,6 +52,7 @@ def model_facts(
         starter=starter and {key: starter[key] for key in ("name", "trained_on")},
         imported="imported" in header,
         was_calibrated=bool(get("adapted", {}).get("calibrated")),
+        worse=get("worse", {}),
         seen_voxels=get("training_voxels", []),
         seen_signatures=get("training_signatures", []),
         splits=dict(splits or {}),

@@ -92,6 +92,7 @@ class Header(TypedDict):
     kept_step: NotRequired[Count]
     sharpness: NotRequired[Annotated[Number, Field(ge=0, le=1)]]
     bound: NotRequired[dict[Text, NotNegative]]
+    worse: NotRequired[dict[Text, Text]]
     parameters: Count
     steps: Count
     seconds: NotNegative

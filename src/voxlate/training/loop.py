@@ -31,6 +31,7 @@ from voxlate.training.job import Job, Session
 from voxlate.training.latents import keep_moments
 from voxlate.training.learner import Epochs, Learner
 from voxlate.training.log import Log
+from voxlate.training.log_file import read_verdicts
 from voxlate.training.processes import Agreement, by_main
 from voxlate.training.recipe import Recipe, stage_recipe
 from voxlate.training.recipe.provenance import read_run
@@ -471,6 +472,9 @@ def finish(job: Job, run: Run, learner: Learner, notes: Mapping[str, Any]) -> Me
             header["kept_step"] = learner.best.step
         if bound := _bound(job, method, run):
             header["bound"] = bound
+        verdicts = read_verdicts(run.log).get(job.stage.name, [])
+        if worse := {one.modality: one.sentence for one in verdicts if one.outcome == "worse"}:
+            header["worse"] = worse
         save_weights(run.weights(job.stage.name), method, header | dict(notes))
     job.accelerator.wait_for_everyone()
     return method

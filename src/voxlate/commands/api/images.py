@@ -83,8 +83,8 @@ class Syntheses:
     Example:
         >>> import voxlate
         >>> done = voxlate.synthesise("RUN", "COHORT", "NEW", split="val", progress=False)
-        >>> done.warnings, done.bounds  # by case; bounds need a calibration
-        ({}, {})
+        >>> done.bounds  # by case, of a calibrated run
+        {}
     """
 
     folder: Path
