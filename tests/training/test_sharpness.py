@@ -10,6 +10,7 @@ import torch
 from voxlate.science.batch import Batch
 from voxlate.training.model import load
 from voxlate.training.sharpness import LEAST_SHARPNESS, choose_sharpness
+from voxlate.training.validate import draw
 
 NET = 'net = { kind = "unet", width = 8, multipliers = [1, 2], blocks = 1, groups = 4, middle_attention = false }'
 TRAIN = 'train = { steps = 2, batch = 2, precision = "float32", workers = 0, validate_every = 0 }'
@@ -54,19 +55,29 @@ class Line:
         self.as_at_inference = lambda batch: batch
 
 
-def chosen(factor, **asked):
-    truth = torch.randn(2, 1, 1, 8, 8, generator=torch.Generator().manual_seed(1)) / 3
+def pair() -> Batch:
+    truth = torch.randn(2, 1, 1, 8, 8, generator=torch.Generator().manual_seed(1)) / 30
     ones = torch.ones_like(truth)
     names = {"source_names": ("mr",), "target_names": ("ct",)}
     present = torch.ones(2, 1, dtype=torch.bool)
-    batch = Batch(
+    return Batch(
         source=ones, present=present, target=truth, mask=ones, item=torch.arange(2), **names
     )
+
+
+def chosen(factor, **asked):
+    batch = pair()
     stage = SimpleNamespace(train=SimpleNamespace(precision="float32"))
     recipe = Stated(replace(Asked(), **asked))
-    line = Line(truth, factor)
+    line = Line(batch.target, factor)
     found = choose_sharpness(recipe, stage, line, [batch], torch.device("cpu"))
     return None if found is None else found.place
+
+
+def test_images_are_clipped_as_synthesis_writes_them():
+    batch = pair()
+    _, images = draw(Line(batch.target, 1000), batch, None, "float32", (0.0, 1.0))
+    assert [image.abs().max() for image in images] == [0, 1]
 
 
 @pytest.mark.parametrize(("factor", "sharpness"), [(1.0, 0.5), (0.6, 0.85), (2.0, 0.25)])

@@ -97,17 +97,17 @@ def draw(
     precision: str,
     places: Sequence[float] = (1.0,),
 ) -> tuple[Batch, list[Tensor]]:
-    """The input of the model, and its images at places on the line from the mean (0) to a sample (1).
+    """The input of the model, and its images at places on the line from the mean (0) to a sample (1), clipped as in synthesis.
 
     The noise is the same every time. The mean is not computed for the sample alone.
     """
     with autocast(batch.source.device, precision):
         given = method.as_at_inference(batch)
         noise = Noise(SEED, batch.item)
-        sample = method.synthesise(given, noise, sampling).float()
+        sample = method.synthesise(given, noise, sampling).float().clamp(-1, 1)
         if min(places) == 1:
             return given, [sample for _ in places]
-        mean = method.predictor.synthesise(given, noise, sampling).float()
+        mean = method.predictor.synthesise(given, noise, sampling).float().clamp(-1, 1)
     return given, [torch.lerp(mean, sample, place) for place in places]
 
 

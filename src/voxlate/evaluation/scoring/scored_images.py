@@ -268,6 +268,7 @@ def add_run_files(
     """
     read = functools.cache(Baselines.load)
     learn = functools.cache(_learned)
+    patients = {} if prepared is None else _training_patients(prepared)
     if isinstance(naive, Path | str):
         naive = read(Path(naive) / BASELINES if Path(naive).is_dir() else naive)
     completed = []
@@ -277,18 +278,24 @@ def add_run_files(
         cohort = prepared or _find_cohort(folders)
         baselines = read(stored[0]) if stored and naive is None else naive
         if baselines is None and prepared is not None:
-            baselines = learn(prepared, item.modality, item.case.case)
+            baselines = learn(prepared, item.modality, patients.get(item.case.case))
         completed.append(replace(item, baselines=baselines, prepared=cohort))
     return completed
 
 
-def _learned(prepared: Path, target: str, scored: str) -> Baselines | None:
-    """The naive baselines of a target by the training cases of a prepared cohort, without those of the scored patient.
+def _training_patients(prepared: Path) -> dict[str, str]:
+    """The patients of the training of a prepared cohort by their cases, those of other splits included."""
+    cases = open_cohort(prepared).cases
+    training = {entry.patient for entry in cases if entry.split == "train"}
+    return {entry.case: entry.patient for entry in cases if entry.patient in training}
+
+
+def _learned(prepared: Path, target: str, patient: str | None) -> Baselines | None:
+    """The naive baselines of a target by the training cases of a prepared cohort, without those of a scored patient.
 
     None where no training case is left.
     """
     cohort = open_cohort(prepared)
-    patient = {entry.case: entry.patient for entry in cohort.cases}.get(scored)
     others = tuple(entry for entry in cohort.cases if entry.patient != patient)
     if not any(entry.split == "train" and target in entry.present for entry in others):
         return None
