@@ -270,7 +270,7 @@ def add_losses(now: StageState) -> None:
 def keep_first(now: StageState) -> None:
     """Move the averaged weights towards those before the first step by train.keep_start (Wortsman et al. 2022, WiSE-FT).
 
-    Where patients validate, their error decides between this share, none, and the first weights alone.
+    Where patients validate, their error decides between this share and the first weights alone.
     """
     average = now.learner.moving[0]
     trained = [weight.clone() for weight in average]
@@ -287,7 +287,7 @@ def keep_first(now: StageState) -> None:
 
     kept = now.options.keep_start
     if now.items and validation_split(now.job.cohort) == "val":
-        errors = {share: error(share) for share in (0.0, kept, 1.0)}
+        errors = {share: error(share) for share in (kept, 1.0)}
         kept = min(errors, key=errors.__getitem__)
         say_kept(now, kept, errors)
     move(kept)

@@ -146,7 +146,7 @@ class Training:
     keep_start: Annotated[
         float,
         setting(
-            "Share of the first weights, those of a starter, say, in the weights that are kept at the end. Validation patients choose between it, 0 and 1 by their error.",
+            "Share of the first weights, those of a starter, say, in the weights that are kept at the end. Where validation patients have less error with the first weights alone, these are kept.",
             ge=0,
             lt=1,
         ),
