@@ -37,12 +37,15 @@ def test_lengths_to_which_a_plan_was_corrected_are_not_those_of_its_adaptation()
 
 
 def test_steps_that_worsen_the_error_leave_the_weights_of_the_run(
-    run, prepared, tmp_path, monkeypatch
+    prepared, tiny, tmp_path, monkeypatch
 ):
+    run = train(
+        recipe.read(str(tiny), {"train.steps": "80"}), prepared, tmp_path / "run", device="cpu"
+    )
     # a rate at which every step worsens the images
     monkeypatch.setattr("voxlate.training.planning.adapt.RATE", 1e4)
-    done = adapt(run, prepared, tmp_path / "adapted", steps=2, share=0, device="cpu")
-    own = read_weights(Run(run).weights())
+    done = adapt(run.folder, prepared, tmp_path / "adapted", steps=2, share=0, device="cpu")
+    own = read_weights(run.weights())
     for name, tensor in read_weights(done.weights()).items():
         assert torch.equal(tensor, own[name]), name
     header = read_header(done.weights())

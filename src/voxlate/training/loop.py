@@ -288,7 +288,7 @@ def keep_first(now: StageState) -> None:
     kept = now.options.keep_start
     if now.items and validation_split(now.job.cohort) == "val":
         errors = {share: error(share) for share in (kept, 1.0)}
-        kept = min(errors, key=errors.__getitem__)
+        kept = min(errors, key=lambda share: (math.isnan(errors[share]), errors[share]))
         say_kept(now, kept, errors)
     move(kept)
 

@@ -268,7 +268,7 @@ def add_run_files(
     """
     read = functools.cache(Baselines.load)
     learn = functools.cache(_learned)
-    patients = {} if prepared is None else _training_patients(prepared)
+    patients_of = functools.cache(_training_patients)
     if isinstance(naive, Path | str):
         naive = read(Path(naive) / BASELINES if Path(naive).is_dir() else naive)
     completed = []
@@ -278,7 +278,8 @@ def add_run_files(
         cohort = prepared or _find_cohort(folders)
         baselines = read(stored[0]) if stored and naive is None else naive
         if baselines is None and prepared is not None:
-            baselines = learn(prepared, item.modality, patients.get(item.case.case))
+            patient = patients_of(prepared).get(item.case.case)
+            baselines = learn(prepared, item.modality, patient)
         completed.append(replace(item, baselines=baselines, prepared=cohort))
     return completed
 
