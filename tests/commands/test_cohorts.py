@@ -27,8 +27,8 @@ def test_info_counts_the_cases_and_modalities_of_a_cohort_folder(voxlate, cohort
 
 
 def test_manifest_names_the_table_that_it_wrote(voxlate, cohort, tmp_path):
-    table = tmp_path / "table.csv"
-    assert f"--manifest {table}" in " ".join(
+    table = tmp_path / "my table.csv"
+    assert f"--manifest {shlex.quote(str(table))}" in " ".join(
         voxlate("manifest", cohort, "--out", table).out.split()
     )
     assert table.is_file()

@@ -159,6 +159,12 @@ def test_the_running_average_forgets_its_start_and_then_decays(average):
     assert 1 - mean.item() == pytest.approx(0.1 * (2 / 11) * (3 / 12) * (4 / 13), rel=1e-4)
 
 
+def test_an_error_of_nan_is_larger_than_every_other(average):
+    for error in (np.nan, 2.0):
+        average.compare(error)
+    assert average.best.error == 2.0
+
+
 def test_a_first_stage_trained_alone_ends_with_the_same_weights(
     prepared, read_two, two_staged_once, tmp_path
 ):

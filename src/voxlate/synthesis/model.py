@@ -595,7 +595,8 @@ def _notes(model: Model, inputs: CaseInputs) -> Iterator[Message]:
         sizes = ", ".join(map(str, trained))
         why = f"The flow takes {plural(steps, 'step')}, of a size for which it was not trained: {sizes} steps are."
         yield message("flow-steps", why)
-    if facts.synth.sharpness:  # the verdict is not on the mean alone
+    # at 0 the image is the mean, on which the verdict says nothing
+    if facts.synth.sharpness:
         for name, sentence in facts.worse.items():
             yield message("worse-than-naive", f"{name}: {sentence}", grade="caution")
     if facts.starter:

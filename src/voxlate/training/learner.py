@@ -1,5 +1,6 @@
 """The state of a training: weights, their running average, optimisers, and losses of epochs."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -124,8 +125,9 @@ class Learner:
         self.best = BestWeights(**state["best"]) if "best" in state else None
 
     def compare(self, error: float) -> None:
-        """Keep the averaged weights if this validation error is the least so far; NaN is no error."""
-        if self.best is not None and not error < self.best.error:
+        """Keep the averaged weights if this validation error is the least so far; NaN is the largest."""
+        error = math.inf if math.isnan(error) else error
+        if self.best is not None and error >= self.best.error:
             self.best.since += 1
             return
         weights = {name: tensor.clone() for name, tensor in self.averaged.state_dict().items()}

@@ -287,8 +287,9 @@ def keep_first(now: StageState) -> None:
 
     kept = now.options.keep_start
     if now.items and validation_split(now.job.cohort) == "val":
-        errors = {share: error(share) for share in (kept, 1.0)}
-        kept = min(errors, key=lambda share: (math.isnan(errors[share]), errors[share]))
+        # The first weights come first, because an error of NaN is never less.
+        errors = {share: error(share) for share in (1.0, kept)}
+        kept = min(errors, key=errors.__getitem__)
         say_kept(now, kept, errors)
     move(kept)
 

@@ -22,7 +22,7 @@ from voxlate.commands.api.entry import (
     function,
 )
 from voxlate.commands.api.progress import Reporter
-from voxlate.scans.options.layout import MAX_VOLUME, Layout, allow_volumes
+from voxlate.scans.options.layout import MAX_VOLUME, Layout, allow_volumes, quote_path
 from voxlate.scans.options.prepare import PrepareOptions
 
 if TYPE_CHECKING:
@@ -258,7 +258,7 @@ def _manifest_lines(found: "CohortFiles", root: Place, out: Place | None) -> Ite
     yield from _found_lines(found)
     table = out or Path(root) / "cases.csv"
     count = plural(len(found.cases), "case")
-    yield f"{count} in {table}. Correct the table; prepare reads it by --manifest {table}."
+    yield f"{count} in {table}. Correct the table; prepare reads it by --manifest {quote_path(table)}."
     yield from map(Undone, found.unread)
 
 

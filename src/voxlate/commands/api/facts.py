@@ -17,6 +17,7 @@ from voxlate.scans.formats.archive import apart, is_archive, unpacked
 from voxlate.scans.formats.dicom import DICOM, SeriesInfo, is_dicom_folder, list_series
 from voxlate.scans.formats.io import format_of, is_there, read_volume, without_ending
 from voxlate.scans.images.units import unit_of
+from voxlate.scans.options.layout import quote_path
 from voxlate.training.starters.names import is_starter
 
 NO_AIR_HU = -500.0  # air is below, all tissue but lung above
@@ -46,7 +47,11 @@ def _archive(path: Path) -> dict[str, Any]:
     with apart(path) as (place, beside):
         folder, hidden = unpacked(path, place)
         facts = beside([*describe_path(folder).items()])
-    return {**dict(facts), "hidden files left out": hidden, "next": f"voxlate check RUN {path}"}
+    return {
+        **dict(facts),
+        "hidden files left out": hidden,
+        "next": f"voxlate check RUN {quote_path(path)}",
+    }
 
 
 def _starter(path: Path) -> dict[str, Any]:
@@ -82,7 +87,7 @@ def _folder(path: Path) -> dict[str, Any]:
         "modalities": {name: scans[name] for name in sorted(scans)},
         "left out": [*cohort.unread, *cohort.unclaimed],
         **({"assumed": cohort.guessed} if cohort.guessed else {}),
-        "next": f"voxlate prepare {path} --out PREPARED",
+        "next": f"voxlate prepare {quote_path(path)} --out PREPARED",
     }
 
 
@@ -103,7 +108,7 @@ def _synthesis(path: Path) -> dict[str, Any]:
         "images": sorted({without_ending(file.name) for file in files}),
         "model": model.get("title") if isinstance(model, dict) else model,
         "run": stated.get("run", ""),
-        "next": f"voxlate evaluate {path} --truth COHORT",
+        "next": f"voxlate evaluate {quote_path(path)} --truth COHORT",
     }
 
 
@@ -111,7 +116,7 @@ def _series(path: Path, series: Sequence[SeriesInfo]) -> dict[str, Any]:
     return {
         "DICOM series": len(series),
         **{str(found.path): _series_line(found) for found in series},
-        "next": f"voxlate info {series[0].path}, or for a cohort a file of [series] tables: docs/guides/dicom.md",
+        "next": f"voxlate info {quote_path(series[0].path)}, or for a cohort a file of [series] tables: docs/guides/dicom.md",
     }
 
 
@@ -139,13 +144,11 @@ def _scan(path: Path) -> dict[str, Any]:
         *([] if stated else _guesses_of_unit(named, volume.unit, float(low))),
     ]
     warnings = check_alone(WholeScan(volume)) if finite.all() else []
-    depth, height, width = volume.grid.shape
-    spacing = [round(float(size), 4) for size in reversed(volume.grid.spacing_mm)]
     return {
         "file": str(path),
         "grid": str(volume.grid),
-        "shape_xyz": [width, height, depth],
-        "spacing_mm_xyz": spacing,
+        "shape_xyz": [*reversed(volume.grid.shape)],
+        "spacing_mm_xyz": [round(float(mm), 4) for mm in reversed(volume.grid.spacing_mm)],
         "axes": "".join(nib.orientations.aff2axcodes(volume.affine)),
         "unit": stated or volume.unit,
         "range": [float(low), float(high)] if count else [None, None],
@@ -153,7 +156,7 @@ def _scan(path: Path) -> dict[str, Any]:
         "not_finite": values.size - count,
         **({"guessed": guesses} if guesses else {}),
         **({"warnings": warnings} if warnings else {}),
-        "next": f"voxlate check RUN {path}",
+        "next": f"voxlate check RUN {quote_path(path)}",
     }
 
 

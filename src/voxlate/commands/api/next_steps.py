@@ -27,12 +27,11 @@ def after_prepare(prepared: Path) -> str:
     from voxlate.training.planning.roles import refuse_maps, roles_of
 
     facts = cohort_facts(open_cohort(prepared))
-    recipe = "PHYSICS_RECIPE.toml"
-    if PROTONS not in facts.scans:
-        refuse_maps(facts)
-        roles_of(facts)
-        recipe = "auto"
-    return f"train {recipe} --data {quote_path(prepared)} --out RUN"
+    if PROTONS in facts.scans:
+        return f"train PHYSICS_RECIPE.toml --data {quote_path(prepared)} --out RUN"
+    refuse_maps(facts)
+    roles_of(facts)
+    return f"train auto --data {quote_path(prepared)} --out RUN"
 
 
 def after_training(run: Path, data: DataSettings, completes: bool) -> str:
