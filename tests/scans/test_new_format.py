@@ -65,7 +65,7 @@ def test_synthesised_images_are_written_in_a_registered_format_and_found_by_eval
     tmp_path, raw_format
 ):
     volume = _volume("t2", 0)
-    Synthesised({"t2": volume}, {}, {"recipe": "any"}).write(tmp_path, (".raw.bin",))
+    Synthesised({"t2": volume}, {}, {"recipe": "any"}).write(tmp_path, ".raw.bin")
     images = images_in(tmp_path)
     assert images == {"t2": tmp_path / "t2.raw.bin"}
     np.testing.assert_array_equal(read_volume(images["t2"], "t2").data, volume.data)

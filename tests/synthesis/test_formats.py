@@ -1,14 +1,18 @@
 """`synth --format`: the images are in another format, on the same grid and with the same voxels."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from scans import t1_of
 from voxlate.base.files import read_json
 from voxlate.scans.formats.io import is_synthetic, read_volume
-from voxlate.synthesis.result import ENDINGS
+from voxlate.scans.images.grid import Volume
+from voxlate.scans.images.shown import HEAD_HU, picture_window
+from voxlate.synthesis.result import ENDINGS, Synthesised
 from voxlate.training.model import load
 
 
@@ -16,12 +20,29 @@ def test_every_format_holds_the_same_image(run, cohort, tmp_path):
     made = load(run).synthesise(t1_of(cohort))
     for ending in ENDINGS:
         out = tmp_path / ending[1:]
-        made.write(out, (ending,))
+        made.write(out, ending)
         image = read_volume(out / f"t2{ending}", "t2")
         np.testing.assert_array_equal(image.data, made.volume.data)
         np.testing.assert_allclose(image.affine, made.volume.affine, atol=1e-5)
         assert [*read_json(out / "provenance.json")["images"]] == [f"t2{ending}"]
         assert is_synthetic(out / f"t2{ending}")
+
+
+def test_a_picture_shows_a_window_of_the_image_and_says_that_it_is_synthetic(tmp_path):
+    values = np.array([[[[-1000, 0, 50, 75, 100, 1500]]]], np.float32)
+    volumes = {unit: Volume(values, np.eye(4), unit, "ct") for unit in ("HU", "grey", "a.u.")}
+    windows = {unit: picture_window(volume) for unit, volume in volumes.items()}
+    assert windows["grey"] == (0, 255)
+    assert windows["HU"] == HEAD_HU
+    assert windows["a.u."][1] > 100
+    low = {"HU": replace(volumes["HU"], data=values - 100)}
+    made = Synthesised({"HU": volumes["HU"]}, {}, {}, low=low, high=low)
+    made.write(tmp_path, windows={"HU": (0.0, 100.0)})
+    pictures = {name: Image.open(tmp_path / f"HU{name}.png") for name in ("", "_low")}
+    np.testing.assert_array_equal(np.asarray(pictures[""])[0, ::-1], [0, 0, 128, 191, 255, 255])
+    np.testing.assert_array_equal(np.asarray(pictures["_low"])[0, ::-1], [0, 0, 0, 0, 0, 255])
+    assert is_synthetic(tmp_path / "HU.png")
+    assert "HU_high.png" in read_json(tmp_path / "provenance.json")["images"]
 
 
 @pytest.mark.slow

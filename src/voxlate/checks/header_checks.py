@@ -1,6 +1,5 @@
 """What the headers of prepared cases show without their voxels: synthesised files, guesses, resampling that loses detail, exchanged axes."""
 
-import json
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -17,7 +16,7 @@ from voxlate.scans.cases.case_header import CaseHeader
 from voxlate.scans.cohorts.case_files import CaseFiles
 from voxlate.scans.formats.dicom import entries_in, folder_and_key, headers_of
 from voxlate.scans.formats.dicom_headers import text_of
-from voxlate.scans.formats.io import is_picture, is_synthetic
+from voxlate.scans.formats.io import is_synthetic
 from voxlate.scans.images.grid import Grid, share_inside
 
 COARSER = 1.2  # times: a smaller difference of voxels is not reported
@@ -48,26 +47,21 @@ def refuse_synthetic(cases: Iterable[CaseFiles], names: Collection[str] | None =
     """Raise BadInput where a scan of a cohort is an image that voxlate synthesised; names: of scans, by default all."""
     for case in cases:
         for name, path in case.files.items():
-            if (names is None or name in names) and _is_synthesised(path, name):
+            if (names is None or name in names) and _is_synthesised(path):
                 raise BadInput(
                     f"{path}: expected a scan of the patient, found an image that voxlate synthesised, which is no truth and no source to learn from. Take the scan, or leave the file out (--exclude-file)."
                 )
 
 
-def _is_synthesised(path: Path, name: str) -> bool:
-    """Whether the file, the description of a DICOM series, or of a picture the provenance beside it, says so."""
+def _is_synthesised(path: Path) -> bool:
+    """Whether the file, or the description of a DICOM series, says so."""
     place, key = folder_and_key(path)
     if place.is_dir():
         with suppress(BadInput, IndexError):  # which reading the scan says
             ((image, header), *_) = headers_of(path if key else entries_in(place)[0]).items()
             return text_of(header, "SeriesDescription", image).startswith(SYNTHESISED)
         return False
-    beside = path.with_name("provenance.json")
-    if not is_picture(path) or not beside.is_file():
-        return is_synthetic(path)
-    with suppress(ValueError, AttributeError):  # of another program's file
-        return name in json.loads(beside.read_text(encoding="utf-8")).get("units", {})
-    return False
+    return is_synthetic(path)
 
 
 def check_widths(headers: Sequence[CaseHeader]) -> list[Message]:

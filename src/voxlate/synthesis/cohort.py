@@ -24,6 +24,7 @@ from voxlate.base.options.option import merge
 from voxlate.base.slabs import scratch_in
 from voxlate.scans.formats.io import is_picture
 from voxlate.scans.images.mask import may_show_face
+from voxlate.scans.images.shown import picture_window
 from voxlate.synthesis.model import Model
 from voxlate.synthesis.options import SynthOptions
 from voxlate.synthesis.output_folder import SHARED_SECONDS, OutputFolder, place_from
@@ -217,6 +218,14 @@ class _SynthesisJob:
             )
             shown = (name for name, volume in image.volumes.items() if may_show_face(volume))
             notes += [message("face", f"{name} {rest}") for name in shown]
+        windows = {}
+        if all(is_picture(path) for path in scans.files.values()):
+            windows = {name: picture_window(volume) for name, volume in image.volumes.items()}
+        for name, (low, high) in windows.items():
+            if (unit := image.volumes[name].unit) != "grey":
+                file = f"{image.mark}{name}"
+                text = f"{file}.png shows {low:.4g} to {high:.4g} {unit} as black to white. The values are in {file}{output.ending}."
+                notes.append(message("picture-window", text))
         stated = _provenance_for(image, scans, folder, output)
         if notes:
             tables = [output.clean(note).table for note in notes]
@@ -233,9 +242,7 @@ class _SynthesisJob:
             split = "train"
         if split:  # in the provenance of the case, so that it stays with the image
             stated["split"] = split
-        only_pictures = all(is_picture(path) for path in scans.files.values())
-        suffixes = (output.ending, ".png") if only_pictures else (output.ending,)
-        return replace(image, provenance=stated).write(folder, suffixes)
+        return replace(image, provenance=stated).write(folder, output.ending, windows)
 
 
 def _provenance_for(

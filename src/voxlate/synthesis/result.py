@@ -1,7 +1,7 @@
 """The result of a synthesis: the images of a case with their intervals and provenance, and their files."""
 
 import sys
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -33,6 +33,7 @@ from voxlate.scans.formats.io import (
 from voxlate.scans.formats.nifti import DESCRIPTION, description_of
 from voxlate.scans.images.frame import BodyFrame
 from voxlate.scans.images.grid import Volume
+from voxlate.scans.images.shown import as_grey
 from voxlate.synthesis.provenance import is_distrusted, provenance_of, read_provenance
 
 if TYPE_CHECKING:
@@ -198,31 +199,41 @@ class Synthesised:
         folder = Path(folder)
         try:
             check_earlier(folder, self.provenance)
-            self.write(folder, (ending,))
+            self.write(folder, ending)
         except OSError as error:
             raise system_refusal(error) from error
         return [folder / f"{name}{ending}" for name in self.files]
 
-    def write(self, folder: Path, suffixes: Sequence[str] = (".nii.gz",)) -> list[str]:
-        """Write each image with each suffix, and provenance.json with their names; returns the removed older images.
+    def write(
+        self,
+        folder: Path,
+        ending: str = ENDINGS[0],
+        windows: Mapping[str, tuple[float, float]] | None = None,
+    ) -> list[str]:
+        """Write each image and map, and provenance.json with their names; returns the removed older images.
 
-        States are written into FOLDER/states, with one picture of their middle slices.
+        windows: by modality, the values that are black and white in pictures of images and of ends of intervals. States are written into FOLDER/states, with one picture of their middle slices.
         """
         for name, state in self.states.items():
-            file = f"{name}{suffixes[0]}"
+            file = f"{name}{ending}"
             write_volume(folder / STATES / file, state, description_of(file))
         if self.states:
             from voxlate.synthesis.pictures import show_case
 
             with whole_file(folder / STATES / "states.png") as path:
                 show_case(self.states, {}, "", (), TILE // 2).save(path)
-        images = {}
-        for name, volume in self.files.items():
-            for suffix in suffixes:
-                file = f"{name}{suffix}"
-                images[file] = partial(
-                    write_volume, volume=volume, description=description_of(file, self.grades)
-                )
+        files = {f"{name}{ending}": volume for name, volume in self.files.items()}
+        for name, window in (windows or {}).items():
+            for suffix, volumes in {"": self.volumes, LOW: self.low, HIGH: self.high}.items():
+                if name in volumes:
+                    file = f"{self.mark}{name}{suffix}.png"
+                    files[file] = as_grey(volumes[name], window)
+        images = {
+            name: partial(
+                write_volume, volume=volume, description=description_of(name, self.grades)
+            )
+            for name, volume in files.items()
+        }
         return write_images(folder, images, self.provenance)
 
     def show(self, tile: int = TILE) -> "Picture.Image":

@@ -14,6 +14,7 @@ from voxlate.scans.formats.format import (
     check_volume,
     errors_as,
 )
+from voxlate.scans.formats.nifti import describe, read_start
 from voxlate.scans.images.grid import LPS_TO_RAS, Grid, Volume, orient
 
 # modes of PIL
@@ -90,15 +91,17 @@ def read_halves(path: Path) -> DynamicScan:
 def write_picture(path: Path, volume: Volume, description: str) -> None:
     """Write a volume of one slice, rounded, so that columns grow to Left and rows to Posterior, as they are read.
 
-    PNG is clipped to 8 bit; TIFF has 8 bit where the values allow it, else 16. A picture holds no description.
+    PNG is clipped to 8 bit; TIFF has 8 bit where the values allow it, else 16. Only a PNG holds the description.
     """
-    from PIL import Image
+    from PIL import Image, PngImagePlugin
 
     values = orient(volume, "LPS").data[0, 0]
     wide = path.suffix.lower() != ".png" and float(values.max()) > 255.5
     dtype = np.uint16 if wide else np.uint8
     pixels = np.rint(values).clip(0, np.iinfo(dtype).max).astype(dtype)
-    Image.fromarray(pixels).save(path)
+    text = PngImagePlugin.PngInfo()
+    text.add_text("Description", describe(description).decode())
+    Image.fromarray(pixels).save(path, pnginfo=text)
 
 
 PICTURE = Format(
@@ -110,5 +113,6 @@ PICTURE = Format(
     named_endings=(".jpg", ".jpeg", ".bmp"),
     written_endings=(".png", ".tif", ".tiff"),
     write=write_picture,
+    description=read_start,
     is_picture=True,
 )

@@ -1,6 +1,7 @@
 """Which values of an image are black and white in reports and in the viewer of the pages."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 
@@ -16,6 +17,7 @@ WIDEST_HEAD_MM = 230.0  # from left to right; two trunks have 366 and 400 mm
 WINDOWS_HU = {"ncct": (0.0, 80.0), "cta": (0.0, 200.0)}
 # The rest are edges of the skin, which a shift of half a voxel makes uncertain.
 TOP_PERCENTILE = 95.0
+TINY = 1e-6
 
 
 def shown_range(scale: Range, image: Volume) -> tuple[float, float]:
@@ -35,6 +37,18 @@ def window_of(volume: Volume) -> tuple[float, float]:
     if scale.own:
         return floor_and_peak(volume.data[0], foreground(volume))
     return shown_range(scale, volume)
+
+
+def picture_window(volume: Volume) -> tuple[float, float]:
+    """The window of an image in a picture of 8 bits: grey values stay as they are."""
+    return (0.0, 255.0) if volume.unit == "grey" else window_of(volume)
+
+
+def as_grey(volume: Volume, window: tuple[float, float]) -> Volume:
+    """A volume as grey values of 8 bits, whose black and white are the ends of a window in its unit."""
+    low, high = window
+    values = (volume.data - low) * (255 / max(high - low, TINY))
+    return replace(volume, data=values.clip(0, 255).astype(np.float32), unit="grey")
 
 
 def top_of(uncertainty: Volume, image: Volume) -> float:
