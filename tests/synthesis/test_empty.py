@@ -372,6 +372,25 @@ def test_a_hole_within_a_stripped_brain_stays_as_the_network_makes_it(by_percent
     assert (image[around] == 0).all()
 
 
+def test_bone_that_is_0_and_meets_the_air_is_the_networks_where_it_is_bright(by_percentiles, head):
+    data = head.data.copy()
+    middle = tuple(size // 2 for size in data.shape[2:])
+    data[0][:, middle[0], middle[1]] = 0  # from the air below to that above
+    scan = replace(head, data=data)
+    prepared = by_percentiles.check({"t1": scan}).inputs.prepared
+    whole = by_percentiles.check({"t1": head}).inputs  # beside which the network makes no light
+    raw, _ = predict_case(by_percentiles, whole, 0, no_report)
+    within = prepared.outline("t1") & (prepared.volume("t1").data[0] == 0)
+    assert within.any()
+    values = raw["t2"].values.copy()
+    values[within] = values.max()
+    found = find_empty_slices(by_percentiles.facts, prepared)
+    images = {"t2": replace(raw["t2"], values=values)}
+    empty = empty_slices(by_percentiles.facts, prepared, by_percentiles.anatomy, images, found)
+    assert "surroundings" in empty.entry
+    np.testing.assert_array_equal(empty.fill(images)["t2"].values[within], values.max())
+
+
 def test_noise_in_the_air_a_skull_in_the_image_and_windows_leave_the_image_alone(
     by_percentiles, run, head
 ):

@@ -6,7 +6,8 @@ become background away from the body. In every other slice the air becomes backg
 the slice than to the body: there the padding of convolutions decides what a network writes, which leaves a frame.
 
 Around a stripped brain, where every source is exactly 0, an image becomes background, too, where the network makes mostly
-background; one whose scale begins above 0 becomes 0: in network units both are -1, the darkest value of the brain.
+background; one whose scale begins above 0 becomes 0: in network units both are -1, the darkest value of the brain. What is 0
+within the body's outline is judged by itself: in a head it is bone.
 """
 
 import math
@@ -152,17 +153,22 @@ def empty_slices(
     volumes = [prepared.volume(name) for name in names]
     empty, noise = found
     slices = np.broadcast_to(empty[:, None, None], prepared.header.shape)
+    body = _any_of([prepared.outline(name) for name in names])
     air, little = slices, np.zeros_like(empty)
     if not facts.ignores_outside:  # which makes background there itself
         # the share of one slice does not exclude patches of several slices
         little_share = EDGE * least if facts.data.patch[0] == 1 else 0.0
-        body = _any_of([prepared.outline(name) for name in names])
         outside, little = _away_from_the_body(volumes, body, little_share)
         air = in_slabs(np.logical_or, outside, slices)
     scales = {name: image.scale for name, image in images.items()}
     above = begins_above(facts, scales)
     surroundings = _around_a_stripped_brain(volumes)
-    around = [name for name, image in images.items() if _is_darkest(image, surroundings)]
+    around = {}
+    for name, image in images.items():
+        where = in_slabs(lambda zero, inside: zero & ~inside, surroundings, body)
+        if _is_darkest(image, where):
+            within = in_slabs(np.logical_and, surroundings, body)
+            around[name] = surroundings if _is_darkest(image, within) else where
     trained, beyond = ({}, {}) if anatomy is None else (anatomy.backgrounds, anatomy.beyond)
     if facts.imported:  # what the targets of a published training show is not known
         beyond = dict.fromkeys(images, 1.0)
@@ -174,7 +180,7 @@ def empty_slices(
             usual = float(move.curve.map(np.array([usual]))[0])
         values[name] = background_of(scale, facts.units[name], usual)
         if name in around:
-            voxels[name] = in_slabs(np.logical_or, voxels[name], surroundings)
+            voxels[name] = in_slabs(np.logical_or, voxels[name], around[name])
             if name in above:
                 values[name] = 0.0
         else:
@@ -184,7 +190,8 @@ def empty_slices(
         entry = dict(zip(COUNTS, (int(empty.sum()), noise, int((little & ~empty).sum()))))
         entry["voxels"] = filled
         entry["values"] = {name: round(value, 4) for name, value in values.items()}
-    entry |= {"surroundings": dict.fromkeys(around, count_nonzero(surroundings))} if around else {}
+    if around:
+        entry["surroundings"] = {name: count_nonzero(where) for name, where in around.items()}
     messages = _describe(entry, values, above, shown, f"of {len(empty)} slices")
     return Empty(voxels, values, entry, messages)
 
