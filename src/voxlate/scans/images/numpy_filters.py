@@ -153,36 +153,25 @@ def affine_transform(
     image: Array,
     matrix: Array,
     offset: Array,
+    output: Array,
     output_shape: Sequence[int],
     order: int,
-    output: Array | None = None,
-    mode: str = "constant",
-    prefilter: bool = True,
-    cval: float = 0.0,
-) -> Array:
-    """The image [D, H, W] at the places matrix · index + offset, order 0 or 1, in `output` where it is given.
-
-    Beyond its edge, it is cval, or repeated in the mode "nearest".
-    """
+    mode: str,
+    prefilter: bool,
+) -> None:
+    """Write the image [D, H, W] at the places matrix · index + offset, order 0 or 1; beyond its edge, it is repeated."""
     if order > 1:
         raise _without_scipy("cubic resampling")
-    if output is None:
-        output = np.empty(output_shape, np.float32)
     matrix = np.where(np.abs(matrix) < 1e-9, 0.0, matrix)
-    constant = mode == "constant"
-    if not constant and not (matrix - np.diag(np.diag(matrix))).any():
+    if not (matrix - np.diag(np.diag(matrix))).any():
         along_axes(image, matrix.diagonal(), offset, output, order)
-        return output
+        return
     y, x = np.mgrid[: output_shape[1], : output_shape[2]]
     for z, plane in enumerate(output):
         places = [
             row[0] * z + row[1] * y + row[2] * x + first for row, first in zip(matrix, offset)
         ]
         plane[:] = _interpolate(image, places, order)
-        if constant:
-            for at, length in zip(places, image.shape):
-                plane[(at < 0) | (at > length - 1)] = cval
-    return output
 
 
 def along_axes(image: Array, steps: Array, offset: Array, output: Array, order: int = 1) -> None:
