@@ -69,6 +69,13 @@ def test_the_pair_that_is_out_of_register_is_named_in_prepare_and_in_synthesis(p
 
 
 @pytest.mark.slow
+def test_without_scipy_no_distance_is_measured_which_is_said(prepared, monkeypatch):
+    monkeypatch.setattr("voxlate.checks.audit.find_spec", lambda name: None)
+    said = [one.code for one in check_together(open_cohort(prepared).case("phantom_001"))]
+    assert said == ["not-measured"]
+
+
+@pytest.mark.slow
 def test_the_report_shows_the_worst_pair_first_with_its_distance(prepared, tmp_path):
     text = report_prepared(prepared, tmp_path / "report.html").read_text()
     assert text.index("phantom_001") < text.index("phantom_000")

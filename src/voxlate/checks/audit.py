@@ -5,6 +5,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from importlib.util import find_spec
 from itertools import combinations
 
 import numpy as np
@@ -20,6 +21,7 @@ REFINED_MM = 1.0  # of a coarse estimate, whose error is below 0.7 mm
 MOST_PAIRS = 6
 LEAST_SLICES = 4  # along each axis, as registration asks for
 ALL_OF, ONE_OF = 12, 10  # so many cases are examined at least, and one in so many of the others
+NO_SCIPY = "SciPy is not installed"  # as with voxlate-run alone
 MAPS = "a map shows no anatomy to compare"
 # Units of scans whose place can be seen: a map of seconds seemed 3 mm off.
 SHOW_ANATOMY = ("HU", "a.u.", "grey")
@@ -62,7 +64,9 @@ def misalignments(
     for name in shown:
         if name == to:
             continue
-        if {to, name} <= {*anatomy}:
+        if {to, name} <= {*anatomy} and find_spec("scipy") is None:
+            measured = Misalignment(None, None, None, None, 0, 0, reason=NO_SCIPY)
+        elif {to, name} <= {*anatomy}:
             moving = case.volume(name)
             images, units = (reference.data[0], moving.data[0]), (reference.unit, moving.unit)
             measured = misalignment(*images, header.spacing_mm, mask, units, coarse)
