@@ -44,7 +44,6 @@ from voxlate.scans.images.intensity import IntensityMap, Scale, typical_scale
 from voxlate.scans.images.misalignment import Misalignment
 from voxlate.scans.images.register import RegistrationMethod
 from voxlate.scans.images.statistics import Statistics
-from voxlate.scans.images.units import MAY_BE_ZERO
 from voxlate.scans.options.layout import layout_options, quote_path
 
 COHORT = "COHORT"  # stands for scans in a command whose folder is unknown
@@ -270,8 +269,7 @@ class Cohort:
         computed = set() if self.drawn is None else {*self.drawn.names} - header.units.keys()
         same = [
             *(getattr(entry, name) == getattr(header, name) for name in SHARED),
-            # cohorts of earlier versions count maps of zeros as missing
-            {*entry.present} - computed - MAY_BE_ZERO == {*header.visible} - MAY_BE_ZERO,
+            {*entry.present} - computed == {*header.visible},
             all(self.units.get(name) == unit for name, unit in header.units.items()),
             close(header.mask_ml, entry.mask_ml, ROUNDED),
         ]
