@@ -96,17 +96,13 @@ class Tables:
 
 def in_html(*parts: RenderableType) -> str:
     """The terminal's output as HTML for a notebook."""
-    return _printed(parts).export_html(
+    return printed(*parts).export_html(
         inline_styles=True, code_format='<pre style="line-height:1.2">{code}</pre>'
     )
 
 
-def in_text(*parts: RenderableType) -> str:
-    """The terminal's output as text for Python."""
-    return _printed(parts).export_text().rstrip()
-
-
-def _printed(parts: Iterable[RenderableType]) -> Console:
+def printed(*parts: RenderableType) -> Console:
+    """A console that recorded the terminal's output."""
     console = Console(record=True, width=120, file=io.StringIO())
     for part in parts:
         console.print(part)
