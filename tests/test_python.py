@@ -41,6 +41,7 @@ def test_every_step_returns_a_result_that_shows_itself(results, tmp_path):
     assert results.one.std["t2"].data.shape == (1, 6, 24, 20)
     for name, word in (("plan", "data.patch"), ("scores", "MAE"), ("table", "MEAN")):
         assert word in getattr(results, name)._repr_html_()
+        assert word in repr(getattr(results, name))
     assert results.samples._repr_png_().startswith(b"\x89PNG")
     frame = results.scores.frame
     assert {"case", "modality", "method", "metric", "value"} <= set(frame.columns)

@@ -101,4 +101,5 @@ def test_few_patients_flag_no_head_by_its_size_and_say_that_they_are_few(known):
     assert max(one.statistics["size"] for one in verdicts) < 1
     other = head(100)
     strange = verdict_on(references, seen(np.where(other > -0.9, -other, -1).astype(np.float32)))
-    assert strange.messages[0].numbers["patients"] == known
+    (said,) = strange.messages
+    assert (said.numbers["patients"], said.grade) == (known, "caution")

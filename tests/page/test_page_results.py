@@ -147,7 +147,7 @@ def test_the_user_says_which_file_is_which_modality(page, run, cohort, tmp_path)
 def test_a_lone_scan_of_another_name_is_taken_as_by_the_command_with_a_note(page, run, cohort):
     made = page({"run": str(run)}, start=Here)
     text = finished(made, made.upload(cohort / "case1/t2.nii.gz").headers["location"])
-    assert "The scan (t2.nii.gz) is taken as t1 because it is the only one" in text
+    assert "The scan (t2.nii.gz) is taken as t1" in text
     named = cohort / "case1/PAT04_T1_MPRAGE.nii.gz"
     (cohort / "case1/t1.nii.gz").rename(named)
     assert "the only one" not in finished(made, made.upload(named).headers["location"])

@@ -14,6 +14,7 @@ from rows import every_row
 from scans import touch
 from voxlate.base.errors import BadInput
 from voxlate.scans.cohorts.find import find_cohort
+from voxlate.scans.cohorts.path_roles import modality_by_name
 from voxlate.scans.formats.io import read_volume, write_volume
 from voxlate.scans.formats.nifti import description_of
 from voxlate.scans.images.grid import Volume
@@ -276,3 +277,23 @@ def test_the_documented_layouts_find_their_cases(tmp_path, number):
     preset.write_text(guide.read_text().split("```toml\n")[number + 1].split("```")[0])
     cases = find_cohort(lay_out(tmp_path / "scans", OWN[number]), preset=preset).cases
     assert [len(case.files) for case in cases] == [2, 2]
+
+
+@every_row(
+    ("name", "modality"),
+    [
+        ("Chris T1 2019-03-04.nii.gz", "t1"),
+        ("2019-03-04 T1 Chris.nii.gz", "t1"),
+        ("Sub-07_ses-2_ch2_T1w.nii.gz", "t1"),
+        ("20190304_t1_mprage_sag_iso.nii.gz", "t1"),
+        ("p1_t2_flair.nii.gz", "flair"),
+        ("p1_t1_gd.nii.gz", "t1c"),
+        ("MR_20180912.nii.gz", "mr"),
+        ("p1_ct_mask.nii.gz", "mask"),
+        ("ch2better.nii.gz", ""),
+        ("scan", ""),
+        ("", ""),
+    ],
+)
+def test_the_name_of_a_lone_scan_states_its_modality_as_in_a_cohort(name, modality):
+    assert modality_by_name(Path(name)) == modality

@@ -166,6 +166,23 @@ def test_what_one_slice_or_voxel_has_and_its_neighbours_have_not_is_said(
     assert one.grade != "note"
 
 
+@every_row(
+    ("unit", "value", "step", "least", "most"),
+    [
+        ("a.u.", 0, 1 / 16, 0.9, 2),
+        ("a.u.", 0, 8, 0, 0),  # the least of few levels
+        ("a.u.", 400, 8, 0.9, 2),
+        ("s", 0, 1 / 16, 0, 0),  # a map
+    ],
+)
+def test_a_block_is_measured_in_images_where_it_is_not_the_least_of_few_levels(
+    cone, unit, value, step, least, most
+):
+    image = np.where(BALL, value, np.floor(cone.data[0] * SIDED / step) * step)
+    scan = replace(cone, data=image[None].astype(np.float32), unit=unit)
+    assert least <= slice_numbers(scan)["block_ml"] <= most
+
+
 @every_row("order", [EVEN_THEN_ODD, np.random.default_rng(0).permutation(24)])
 def test_slices_of_which_no_order_is_left_are_not_to_be_trusted(cone, order):
     (sentence,) = _said(cone, cone.data[0][order])

@@ -195,7 +195,7 @@ def test_scores_in_network_units_use_the_scale_of_the_moved_image(run, scan, sit
 
 
 def test_a_scan_of_another_contrast_is_refused(run, scan, tmp_path):
-    t1 = write(tmp_path / "site/mprage.nii.gz", T1)
+    t1 = write(tmp_path / "site/other.nii.gz", T1)
     with pytest.raises(BadInput, match=r"they are of another contrast. Give scans of t2"):
         made_by(run, scan, t1)
     for name in ("t1.nii.gz", "sub-02_ses-1_T1w.nii.gz", "scanA_t1.nii.gz"):

@@ -1,6 +1,7 @@
 """Several jobs synthesise the cases of one cohort into one folder."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 
@@ -10,10 +11,11 @@ from scans import contents_of
 from voxlate.base.errors import BadInput
 from voxlate.base.files import lock, read_json
 from voxlate.evaluation.scoring.scores import read_scores
+from voxlate.scans.cohorts.case_files import CaseFiles
 from voxlate.synthesis import cohort as cohorts
 from voxlate.synthesis.cohort import synthesise_cases
 from voxlate.synthesis.model import Model
-from voxlate.synthesis.scans import CaseScans, find_scans
+from voxlate.synthesis.scans import CaseScans, find_scans, in_split
 from voxlate.synthesis.selection import Selection, part_of
 from voxlate.training.model import load_members
 
@@ -168,3 +170,31 @@ def test_parts_of_another_number_are_refused_in_one_sentence(voxlate, run, cohor
     assert "found one of 3" in " ".join(answer.split())
     assert sorted(path.name for path in out.iterdir()) == before
     voxlate("synth", run, cohort, "--out", out, "--part", "2/2").done()
+
+
+@every_row(
+    ("name", "t1_grade", "mr_grade"),
+    [
+        ("scan", "note", "note"),
+        ("mr_20190304", "note", None),
+        ("Chris T1 2019-03-04", None, None),
+        ("chris_t2", "caution", None),
+        ("chris_ct", "caution", "caution"),
+    ],
+)
+def test_a_lone_scan_is_a_caution_only_where_its_name_states_another_modality(
+    run, shipped_starters, tmp_path, name, t1_grade, mr_grade
+):
+    path = tmp_path / f"{name}.nii.gz"
+    path.touch()
+    for model, grade in ((run, t1_grade), (shipped_starters / "head-mr-to-ct", mr_grade)):
+        (scans,) = find_scans([str(path)], package.load(model))
+        assert [note.grade for note in scans.notes] == ([grade] if grade else [])
+
+
+def test_a_case_that_the_training_could_not_read_has_the_split_of_its_patient():
+    facts = SimpleNamespace(splits={"a1": "val", "b1": "train"}, of_fold=False)
+    model = SimpleNamespace(members=[SimpleNamespace(facts=facts)])
+    cases = [CaseFiles(name, name[0], None, {}) for name in ("a1", "a2", "b1", "b2", "c1")]
+    assert names(in_split(model, cases, "val")) == ["a1", "a2"]
+    assert names(in_split(model, cases, "train")) == ["b1", "b2"]

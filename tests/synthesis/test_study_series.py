@@ -106,3 +106,14 @@ def test_one_number_in_two_studies_names_the_series_by_their_uids():
     number = STUDY[0].number
     with pytest.raises(BadInput, match=r"\(--series t1=1\.3\.1 or t1=1\.4\.1\)"):
         pick_series(Path("STUDY"), twice, {"t1": ()}, [f"t1={number}"])
+
+
+def test_a_series_whose_images_are_in_several_folders_is_refused_with_their_names():
+    whole = series(2, "t1_mprage_sag", images=60)
+    parts = [replace(whole, folder=Path(f"STUDY/{name}"), images=20) for name in "ab"]
+    for study in (parts, [whole, parts[0]]):
+        for named in (None, ["t1=2"]):
+            with pytest.raises(BadInput) as refused:
+                pick_series(Path("STUDY"), study, {"t1": ()}, named)
+            assert all(str(one.folder) in str(refused.value) for one in study)
+            assert "--series" not in str(refused.value)

@@ -167,6 +167,7 @@ def test_what_is_harder_to_scan_is_made_of_what_is_easier(names, source, target,
 def test_perfusion_maps_are_made_of_the_scans():
     found = roles_of(facts(scan("cta1", "HU"), scan("cta2", "HU"), scan("tmax", "s")))
     assert (found.source, found.target) == (("cta1", "cta2"), ("tmax",))
+    assert all(name in found.why for name in ("cta1", "cta2", "tmax"))
 
 
 def test_roles_that_are_asked_for_win():

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from voxlate.base.arrays import AnyArray, Bool, Float32, Float64
 from voxlate.base.messages import Message
+from voxlate.checks.audit import SHOW_ANATOMY
 from voxlate.checks.intensity_checks import tissue_of_ct
 from voxlate.checks.scan_numbers import soft_and_background
 from voxlate.checks.table import Numbers, ask
@@ -59,6 +60,7 @@ LEAST_ML = 0.2  # of voxels in blocks: less is not measured, and limits.toml ask
 SURROUNDED = 2.3  # times as many bright voxels as dark ones beside a block; 1.3 beside cavities of a uint8 scan
 ALONE = 5  # times as large as the next block; 2.1 in scans of 64 grey levels or after a median filter, balls 25 or more
 AIR_HU = -900.0  # clipped values below are air
+FEW_LEVELS = 256  # of 8 bits
 STEP_MM = 3.0  # within which it is made, because resampled scans have no sharp one
 
 
@@ -386,10 +388,15 @@ def _points(image: Float32, unit: str) -> dict[str, float]:
 def _block_voxels(image: Float32, unit: str, least: float = 0) -> float:
     """The voxels of the largest block of one value, but air of a CT and a clipped peak, that tissue surrounds, in an image [D, H, W].
 
-    0 where others are nearly as large, as in coarse grey levels, and where fewer voxels than `least` can be in blocks.
+    0 of maps, where others are nearly as large, as in coarse grey levels, and where fewer voxels than `least` can be in
+    blocks. The least value of few levels is that of all that is darker.
     """
+    if unit not in SHOW_ANATOMY:
+        return 0.0
     bright = image > image.mean()
     same = (image < image.max()) & ((unit != "HU") | (image > AIR_HU))
+    if len(np.unique(coarse(image)[0])) <= FEW_LEVELS:
+        same &= image > image.min()
     for axis in range(3):
         here, values = (np.moveaxis(array, axis, 0) for array in (same, image))
         here[:-1] &= values[:-1] == values[1:]

@@ -7,6 +7,7 @@ from voxlate.base.messages import read_messages
 from voxlate.evaluation.scoring.intervals import describe_bound, percent
 from voxlate.scans.formats.dicom_series import PRIVATE_SCHEME, Code
 from voxlate.synthesis.calibration import describe_widening
+from voxlate.synthesis.provenance import OF_TRAINING
 
 UNKNOWN = "Not known: these images have no intervals (voxlate calibrate)."
 HEADINGS = {
@@ -29,6 +30,9 @@ def trust_summary(
     model = provenance.get("model", {})
     inputs = provenance.get("inputs", {})
     scans = [f"{name} (hash {scan.get('sha256', '')})" for name, scan in inputs.items()]
+    warnings = dict.fromkeys(map(str, read_messages(provenance)))
+    if provenance.get("in_training"):
+        warnings[OF_TRAINING] = None
     sentences = {
         "NOTICE": [str(provenance.get("notice") or "Research software, not a medical device.")],
         "MODEL": [
@@ -37,12 +41,8 @@ def trust_summary(
         "SOURCE": [f"{', '.join(scans)}."] if scans else [],
         "ERROR": [*_errors(provenance), *expected] or [UNKNOWN],
         "COVERAGE": [_coverage(provenance.get("calibration"))],
-        "WARNING": [*map(str, read_messages(provenance))] or ["None."],
+        "WARNING": [*warnings] or ["None."],
     }
-    if provenance.get("in_training"):
-        sentences["WARNING"].append(
-            "The model was trained on this case, so its images look better than those of new cases."
-        )
     return [
         ((key, PRIVATE_SCHEME, HEADINGS[key]), text)
         for key, texts in sentences.items()

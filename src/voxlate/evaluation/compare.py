@@ -26,7 +26,7 @@ from voxlate.evaluation.scoring.frame import Document, Table
 from voxlate.evaluation.scoring.metrics import Metric, metrics_of, scope_label
 from voxlate.evaluation.scoring.scored_images import check_unchanged
 from voxlate.evaluation.scoring.scores import FILE, Scores, read_scores
-from voxlate.evaluation.scoring.tables import Cell, Tables, is_main, metric_lines
+from voxlate.evaluation.scoring.tables import Cell, Tables, is_main, metric_lines, printed
 from voxlate.synthesis.provenance import provenance_of
 from voxlate.training.verdict import SYNTHESIS
 
@@ -104,6 +104,9 @@ class Comparison:
                             row[f"{key}_low"], row[f"{key}_high"] = value
                     rows.append(row)
         return DataFrame(rows)
+
+    def __repr__(self) -> str:
+        return printed(self.short_table()).export_text()
 
     def _repr_html_(self) -> str:
         return self.table()._repr_html_()

@@ -23,6 +23,7 @@ from voxlate.page.jobs import scans_of
 from voxlate.page.words import CONTRASTS, contrast_of
 from voxlate.scans.cases.case import MASK
 from voxlate.scans.cohorts.dicom_identity import person_in
+from voxlate.scans.cohorts.path_roles import modality_by_name
 from voxlate.scans.cohorts.series import modality_of
 from voxlate.scans.formats.dicom import folder_and_key, is_dicom_folder, list_series
 from voxlate.scans.formats.io import (
@@ -386,7 +387,12 @@ def _settings(models: Mapping[Answer, Model]) -> dict[str, Any]:
 def _stated(entry: Entry, names: Collection[str]) -> str:
     """The contrast of a series by its tags, or of a file by its name or its last part: t1 of t1.nii.gz and head_t1.nii.gz."""
     stem = without_ending(entry["title"]).lower()
-    words = (entry["is"], stem, re.split(r"[_\s-]", stem)[-1])
+    words = (
+        entry["is"],
+        stem,
+        re.split(r"[_\s-]", stem)[-1],
+        modality_by_name(Path(entry["title"])),
+    )
     return next((word for word in words if word in names or contrast_of(word) in CONTRASTS), "")
 
 

@@ -1,6 +1,5 @@
 """The contrast of a site: levels of tissue of its own scans, to which those of synthesised MR are moved."""
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -15,7 +14,8 @@ from voxlate.checks.head_checks import check_head
 from voxlate.checks.intensity_checks import check_kind
 from voxlate.checks.quality_checks import quality_numbers
 from voxlate.checks.table import ask
-from voxlate.scans.formats.io import is_there, location_of, read_volume
+from voxlate.scans.cohorts.path_roles import modality_by_name
+from voxlate.scans.formats.io import is_there, read_volume
 from voxlate.scans.images.curve import Curve
 from voxlate.scans.images.grid import Volume, canonical
 from voxlate.scans.images.intensity import Scale
@@ -105,10 +105,10 @@ def read_contrasts(
             raise BadInput(
                 f"{OPTION}: expected a target in arbitrary units, as MR has, found {name} in {units[name]}, whose values mean the same at every site. Leave it out."
             )
-        called = {names[part] for part in _parts_of(path) if part in names}
-        if called and name not in called:
+        called = names.get(modality_by_name(path), name)
+        if called != name:
             raise BadInput(
-                f"{OPTION}: expected a scan of {name}, found {path}, whose name says {' and '.join(sorted(called))}. Give the scan of {name}, or rename it."
+                f"{OPTION}: expected a scan of {name}, found {path}, whose name says {called}. Give the scan of {name}, or rename it."
             )
         levels.setdefault(name, []).append(_levels_of(read_volume(path, name), path))
     for name, several in levels.items():
@@ -127,22 +127,12 @@ def _name_scan(text: str, targets: Sequence[str], names: Mapping[str, str]) -> t
         if name not in targets:
             known_name(OPTION, "scans of what is synthesised", stated, targets)
         return name, Path(rest)
-    name = targets[0] if len(targets) == 1 else names.get(_stem_of(Path(text)), "")
+    name = targets[0] if len(targets) == 1 else names.get(modality_by_name(Path(text)), "")
     if name not in targets:
         raise BadInput(
             f"{OPTION} {text}: expected the name of its contrast ({', '.join(targets)}), found none. Give {targets[0]}={text}, for example."
         )
     return name, Path(text)
-
-
-def _stem_of(path: Path) -> str:
-    return location_of(path).name.split(".")[0].lower()
-
-
-def _parts_of(path: Path) -> list[str]:
-    """The words of a file's name, such as sub, 02 and flair of sub-02_FLAIR.nii.gz; T1w is t1."""
-    words = re.split(r"[^a-z0-9]+", _stem_of(path))
-    return [re.fullmatch(r"(t[12])w|(.*)", word).expand(r"\1\2") for word in words]  # type: ignore[union-attr]
 
 
 def _levels_of(scan: Volume, path: Path) -> TissueLevels:

@@ -116,6 +116,7 @@ def pick_series(
         if modality in files:
             continue
         fitting = _find_fitting([modality, *aliases], candidates)
+        _refuse_parts(path, series, fitting)
         if len(fitting) > 1:
             shown = first_of([*map(_describe, fitting)], MOST_LISTED, "; ")
             raise BadInput(
@@ -184,6 +185,7 @@ def _find_named(
             for candidate in series
             if which in (candidate.number, candidate.uid, candidate.key)
         ]
+        _refuse_parts(path, series, fits)
         if len(fits) != 1:
             shown = first_of([*map(_describe, fits or series)], MOST_LISTED, "; ")
             by_uid = (
@@ -196,6 +198,20 @@ def _find_named(
             )
         chosen[name] = fits[0]
     return chosen
+
+
+def _refuse_parts(path: Path, series: Sequence[SeriesInfo], fitting: Sequence[SeriesInfo]) -> None:
+    """Raise BadInput where the images of a series that fits are in several folders: neither number nor UID names one."""
+    for one in fitting:
+        parts = [
+            f"{part.folder}: {part.images} images"
+            for part in series
+            if (part.key, part.uid) == (one.key, one.uid)
+        ]
+        if len(parts) > 1:
+            raise BadInput(
+                f"{path}: expected series {one.number or one.key} in one folder, found its images in {len(parts)} ({first_of(parts, MOST_LISTED, '; ')}). Put them into one folder, or give one of these folders."
+            )
 
 
 def _describe(series: SeriesInfo) -> str:

@@ -36,7 +36,7 @@ Table = dict[str, Any]
 SHARED_KEYS = ("model", "seed", "synth", "units", "axes", "range")
 # This key of a provenance states that the case was used for the calibration.
 USED_FOR_CALIBRATION = "taught_calibration"
-OF_TRAINING = "The training saw this case: what its image scores is not what a new patient's would."
+OF_TRAINING = "The training saw this scan, or one almost like it, as of the same patient: what its image scores is not what a new patient's would."
 OTHER_PATIENT = "It has the name of a training case and other voxels: it counts as another patient."
 
 

@@ -1,24 +1,27 @@
 """Which cases to synthesise: the scans that the inputs of a command name."""
 
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from voxlate.base.codes import Grade
 from voxlate.base.errors import BadInput, known_name, plural
 from voxlate.base.messages import Message, message
 from voxlate.scans.cases.case import MASK
-from voxlate.scans.cohorts.case_files import CaseFiles, CohortFiles, is_known, plain_name
+from voxlate.scans.cohorts.case_files import CaseFiles, CohortFiles, plain_name
+from voxlate.scans.cohorts.path_roles import modality_by_name
 from voxlate.scans.cohorts.split import check_known
 from voxlate.scans.formats.archive import is_archive, unpacked
 from voxlate.scans.formats.dicom import SeriesInfo, is_dicom_folder, list_series
 from voxlate.scans.formats.io import is_there, location_of
-from voxlate.scans.images.units import TISSUE_MAPS, UNITS
+from voxlate.scans.images.units import MR, TISSUE_MAPS, UNITS
 from voxlate.synthesis.dicom_study import DERIVED, pick_series, study_series, why_excluded
 from voxlate.synthesis.inputs import by_accepted_names
 from voxlate.synthesis.model import Model
+
+ANY = {"", "mr", "mri", "source", "input"}  # names of scans that state no contrast
 
 
 @dataclass(frozen=True)
@@ -156,8 +159,9 @@ def _name_scans(
 def _one_scan(path: Path, model: Model) -> CaseScans:
     """The case of a lone scan; raises BadInput where the model has several sources."""
     sources, stem = model.facts.data.source, path.name.split(".")[0].lower()
+    says = modality_by_name(path)
     if len(sources) != 1:
-        named = stem if stem in sources else "NAME"
+        named = says if says in sources else "NAME"
         raise BadInput(
             f"{path}: expected scans with their names ({', '.join(sources)}), found one scan whose modality is not stated. Give each as a pair: {named}={path}."
         )
@@ -165,11 +169,11 @@ def _one_scan(path: Path, model: Model) -> CaseScans:
         return CaseScans(stem, {}, others=(stem,))
     files, notes = {sources[0]: path}, tuple[Message, ...]()
     names = {sources[0], *model.facts.accepts.get(sources[0], ())}
-    stated = {word for word in re.split("[_-]", stem) if is_known(word)}
-    says_so = stem in names or (stated and stated <= names)
-    if not (says_so or path.is_dir()):
-        text = f"The scan ({path.name}) is taken as {sources[0]} because it is the only one; its name does not say so. If it is another scan, name its modality."
-        notes = (message("taken-as", text, grade="caution"),)
+    if not ({stem, says} & names or path.is_dir()):
+        fits = says in ANY or (names <= ANY and says in MR)
+        grade: Grade = "note" if fits else "caution"
+        text = f"The scan ({path.name}) is taken as {sources[0]} because it is the only one; its name says {says or 'nothing of it'}. If it is another scan, name its modality."
+        notes = (message("taken-as", text, grade=grade),)
     why = why_excluded(list_series(path)[0]) if path.is_dir() else ""
     if why not in ("", DERIVED):  # a lone reformatted series is an ordinary scan
         text = f"By its tags the series ({path.name}) is no ordinary scan ({why}): among others it would be left out. Take another one."
@@ -196,6 +200,7 @@ def _pairs(inputs: list[str], sources: Sequence[str]) -> dict[str, Path]:
 def in_split(model: Model, cases: Iterable[CaseFiles], split: str | None) -> list[CaseFiles]:
     """The cases of a split, or all; the fold of the model's training has priority over the splits of the cohort.
 
+    A case that the training could not read has the split of its patient's other cases.
     Raises BadInput if no split is known.
     """
     cases = list(cases)
@@ -208,7 +213,12 @@ def in_split(model: Model, cases: Iterable[CaseFiles], split: str | None) -> lis
         own, trained = case.split, recorded.get(case.case)
         splits.append(trained or own if in_fold else own or trained)
     check_known(split, splits)
-    return [case for case, known in zip(cases, splits) if known == split]
+    of_patient = {case.patient: known for case, known in zip(cases, splits) if known}
+    return [
+        case
+        for case, known in zip(cases, splits)
+        if (known or of_patient.get(case.patient or case.case)) == split
+    ]
 
 
 def _case_of(files: Mapping[str, Path]) -> str:

@@ -33,7 +33,7 @@ from voxlate.checks.table import Kind
 from voxlate.evaluation.scoring.case_scores import Row
 from voxlate.evaluation.scoring.frame import COLUMNS, HEAD, TEXTS, ScoreFrame, Table
 from voxlate.evaluation.scoring.metrics import Direction
-from voxlate.evaluation.scoring.tables import Tables, in_html, score_tables
+from voxlate.evaluation.scoring.tables import Tables, in_html, printed, score_tables
 from voxlate.training.verdict import colour_lines
 
 FILE, TABLE, PICTURES = "metrics.json", "scores.csv", "pictures.csv"
@@ -92,6 +92,9 @@ class Scores(ScoreFrame):
     def short_table(self) -> Tables:
         """The main scores of the synthesis and of the best naive baseline."""
         return score_tables(self, "main")
+
+    def __repr__(self) -> str:
+        return printed(self.short_table(), colour_lines(self.verdicts)).export_text()
 
     def _repr_html_(self) -> str:
         return in_html(colour_lines(self.verdicts), self.table())

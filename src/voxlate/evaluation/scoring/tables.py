@@ -96,12 +96,17 @@ class Tables:
 
 def in_html(*parts: RenderableType) -> str:
     """The terminal's output as HTML for a notebook."""
+    return printed(*parts).export_html(
+        inline_styles=True, code_format='<pre style="line-height:1.2">{code}</pre>'
+    )
+
+
+def printed(*parts: RenderableType) -> Console:
+    """A console that recorded the terminal's output."""
     console = Console(record=True, width=120, file=io.StringIO())
     for part in parts:
         console.print(part)
-    return console.export_html(
-        inline_styles=True, code_format='<pre style="line-height:1.2">{code}</pre>'
-    )
+    return console
 
 
 def metric_lines(

@@ -27,7 +27,8 @@ from voxlate.scans.cohorts.patient_names import (
     is_person,
 )
 from voxlate.scans.cohorts.patterns import split_folders
-from voxlate.scans.formats.io import is_picture, read_volume, without_ending
+from voxlate.scans.formats.io import is_picture, location_of, read_volume, without_ending
+from voxlate.scans.images.units import plain_modality
 
 NO_PATIENT = {"scan", "image", "img", "volume", "data", "series"}  # files called so in every folder
 MOST_STUDIES = 4  # folders in the folder of a patient; a site's holds more on average
@@ -142,7 +143,7 @@ def _roles(path: str, is_dicom: bool, splits: Mapping[str, tuple[str, str]]) -> 
             names.append(folder)
         else:
             split, side = stated[0], stated[1] or side
-    rest = stem
+    rest = stem if names else stem.replace(" ", "_")  # in a patient's folder, Tumor T1 is no T1
     for folder in names:
         bare = re.sub(rf"^{re.escape(folder)}[-_]+", "", rest)
         if not is_known(folder) or re.search(r"\d", bare) or bare.lower() in NO_PATIENT:
@@ -173,6 +174,14 @@ def _roles(path: str, is_dicom: bool, splits: Mapping[str, tuple[str, str]]) -> 
     ids = (*names, own) if own and not (names and own.lower() in NO_PATIENT) else tuple(names)
     plain = tuple(name.replace(" ", "_") for name in ids)
     return Roles(path, split, plain, len(names), modality.replace(" ", "_"))
+
+
+def modality_by_name(path: Path) -> str:
+    """The modality that the name of a scan states, read as in a cohort; "" for none."""
+    role = _roles(location_of(path).name, False, {})
+    plain = plain_modality((role.modality or "_".join(role.ids)).lower())
+    words = (plain, *re.split("[-_]", plain))
+    return next((word for word in words if word in KNOWN), "")
 
 
 def _cut(stem: str, number: str) -> tuple[str, str]:

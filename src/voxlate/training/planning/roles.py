@@ -148,22 +148,15 @@ def _guess(facts: CohortFacts) -> Roles:
     tomograms = [name for name in facts.scans if name.lower().startswith(HOUNSFIELD)]
     rest = [name for name in facts.scans if name not in maps and name not in tomograms]
     others = [*tomograms, *rest]
-    if maps and others:
-        return Roles(
-            tuple(others),
-            tuple(maps),
-            "maps with a unit are synthesised from the scans",
-        )
-    if tomograms and rest:
-        target = (
-            min(tomograms, key=HOUNSFIELD.index)
-            if set(tomograms) <= set(HOUNSFIELD)
-            else tomograms[0]
-        )
-        why = (
-            f"{target} is synthesised from {', '.join(rest)} (change it with --source and --target)"
-        )
-        return Roles(tuple(rest), (target,), why)
+    targets = maps
+    if tomograms and not maps:
+        are_named = set(tomograms) <= set(HOUNSFIELD)
+        targets = [min(tomograms, key=HOUNSFIELD.index) if are_named else tomograms[0]]
+        others = rest
+    if targets and others:
+        verb = "are" if targets[1:] else "is"
+        why = f"{', '.join(targets)} {verb} synthesised from {', '.join(others)} (change it with --source and --target)"
+        return Roles(tuple(others), tuple(targets), why)
     names = tuple(facts.scans)
     if len(names) >= CONTRASTS:
         why = f"{len(names)} contrasts: any missing contrast is synthesised from the others"
