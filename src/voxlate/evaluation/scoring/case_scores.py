@@ -512,7 +512,10 @@ def _naive_images(truth: Truth, left_out: list[str]) -> dict[str, Volume]:
     if baselines is None:
         return {}
     files = {name: path for name, path in item.case.files.items() if name != target}
-    inputs = item.inputs or files
+    # A model may call the cohort's scans by other names.
+    used = {path.resolve() for path in item.inputs.values()}
+    here = {name: path for name, path in files.items() if path.resolve() in used}
+    inputs = item.inputs | here or files
     images = {}
     sources = dict[str, Volume]()
     if target in baselines.means:
