@@ -116,6 +116,15 @@ def test_truths_that_all_lie_a_little_away_in_one_direction_are_all_named(heads)
     assert [one.code for one in judge(truths)[1]] == ["truth-apart"] * CASES
 
 
+@every_row(("axis", "codes"), [(0, {"truth-apart"}), (None, set())])
+def test_truths_that_are_all_a_slice_away_are_all_named(heads, axis, codes):
+    moved = np.copy if axis is None else lambda ct: np.roll(ct, 1, axis)
+    truths = {f"p{n}": foreign(heads, n, moved) for n in range(CASES)}
+    faults, said = judge(truths)
+    assert (faults, {one.code for one in said}) == ({}, codes)
+    assert len(said) == CASES * len(codes)
+
+
 def test_a_truth_whose_body_ends_where_that_of_its_image_goes_on_counts_with_a_caution(heads):
     upper, slab = np.s_[SIZE[2] // 2 :], np.s_[16:20]
     for planes in (upper, slab):

@@ -29,7 +29,7 @@ from voxlate.checks.scan_numbers import (
     soft_and_background,
 )
 from voxlate.checks.table import Kind, Measured, ask
-from voxlate.checks.thumbnail import best_flip, coarse, pair_similarity, thumbnails
+from voxlate.checks.thumbnail import best_flip, coarse, pair_similarity, thumbnails, unit
 from voxlate.scans.images.grid import Grid, Volume, canonical_view
 from voxlate.scans.images.mask import foreground
 from voxlate.scans.images.statistics import Statistics, distribution
@@ -43,6 +43,9 @@ EMPTIED = 0.1  # of a body's plane, below which a truth has none there
 OF_NOISE = (
     0.01  # similarity, below which there is none: noise has 0.001, CTs of a mirrored phantom 0.07
 )
+REACH = 2  # cells by which an image is moved against its truth
+IN_COMMON = 0.5  # correlation, from which it says where an image lies
+NEARLY_ALL = (0.1, 0.9)  # quantiles of cases
 AS_IT_LIES = 1.1  # times, from which an image fits a truth better than a turned one
 PADDED_HU = (
     -1100.0,
@@ -198,14 +201,16 @@ def judge(
         slices = {key: number.item() for key, number in truth.sketch.stack.items()}
         stacks += [said.on(label) for said in check_order(slices, name)]
     away = {label: _away(compared[label].sketch) for label in scans if "image" in scans[label]}
-    # what all have in common is no error of a single place
-    common = np.median([*away.values()], axis=0) if away else np.zeros(3)
-    shared = {"cases": len(away), "together": float(norm(common))}
+    # what nearly all have in common is no error of a single place
+    offsets = [_offset(compared[label].sketch) for label in away] or [np.zeros(3)]
+    common = np.clip(0, *np.quantile(offsets, NEARLY_ALL, axis=0))
+    shared = {"cases": len(away), "offset": float(norm(common))}
     places = []
     for label in [label for label in away if label not in faults]:
         times, how = flips[label]
         placed: Measured = {**numbers[label], **shared, "flip": times, "how": how}
         placed["apart"] = float(norm(away[label]))
+        placed["offset_mm"] = float(norm(common * compared[label].sketch.cell_mm))
         places += [said.on(label) for said in ask("place", placed, name)]
     return faults, [*finding_messages(odd, {name: len(truths)}), *stacks, *places]
 
@@ -335,6 +340,26 @@ def _away(sketch: Sketch) -> Float64:
     )
     size = float(bodies[0].sum() * sketch.cell_mm.prod()) ** (1 / 3)
     return (here - there) * sketch.cell_mm / size
+
+
+def _offset(sketch: Sketch) -> Float64:
+    """How many cells an image lies from its truth along each axis [3], by their largest correlation; 0 where they have little in common."""
+    found = np.zeros(3)
+    for axis, length in enumerate(sketch.truth.shape):
+        kept = np.arange(REACH, length - REACH)
+        fits = dict.fromkeys(range(-REACH, REACH + 1), 0.0)
+        for step in fits:
+            truth, image = sketch.truth.take(kept, axis), sketch.image.take(kept + step, axis)
+            known = np.isfinite(image)
+            if known.any():
+                fits[step] = float(unit(truth[known]) @ unit(image[known]))
+        best = max(fits, key=fits.__getitem__)
+        if fits[best] > IN_COMMON:
+            before, after = (fits.get(step, 0.0) for step in (best - 1, best + 1))
+            # the top of a parabola
+            bend = max(2 * fits[best] - before - after, TINY)
+            found[axis] = best + (after - before) / (2 * bend)
+    return found
 
 
 def fault_messages(faults: Mapping[str, Fault], of: int, then: str) -> list[Message]:
