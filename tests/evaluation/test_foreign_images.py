@@ -77,7 +77,7 @@ NOISE = np.random.default_rng(1).normal(size=(8, 24, 24))
         (lambda ct: (ct + 100 * NOISE).clip(-1000, 60), "cut-window"),
         (lambda ct: (ct + 1000) / 2000, "not-hu"),
         (lambda ct: (ct + 1000) / 2000 * 255, "not-hu"),
-        (lambda ct: ct[:, ::-1], "unlike-truth"),
+        (lambda ct: ct[:, ::-1], "unlike-truth turned-scan"),
         (lambda ct: 0.9 * ct + 4 * NOISE, "truth-image"),
         (lambda ct: ct + 100 * NOISE, ""),
     ],

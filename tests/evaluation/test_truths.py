@@ -116,6 +116,15 @@ def test_truths_that_all_lie_a_little_away_in_one_direction_are_all_named(heads)
     assert [one.code for one in judge(truths)[1]] == ["truth-apart"] * CASES
 
 
+@every_row(("axis", "codes"), [(0, {"truth-apart"}), (None, set())])
+def test_truths_that_are_all_a_slice_away_are_all_named(heads, axis, codes):
+    moved = np.copy if axis is None else lambda ct: np.roll(ct, 1, axis)
+    truths = {f"p{n}": foreign(heads, n, moved) for n in range(CASES)}
+    faults, said = judge(truths)
+    assert (faults, {one.code for one in said}) == ({}, codes)
+    assert len(said) == CASES * len(codes)
+
+
 def test_a_truth_whose_body_ends_where_that_of_its_image_goes_on_counts_with_a_caution(heads):
     upper, slab = np.s_[SIZE[2] // 2 :], np.s_[16:20]
     for planes in (upper, slab):
@@ -127,6 +136,66 @@ def test_a_truth_whose_body_ends_where_that_of_its_image_goes_on_counts_with_a_c
         faults, said = judge(cut)
         assert not faults
         assert ("empty-body", "caution") in {(one.code, one.grade) for one in said}
+
+
+def foreign(heads, number, change=None, seen=None, model=good):
+    """The sketch of a case whose image is of other software; seen: how the scan beside its truth is changed, if there is one."""
+    ct, t1 = (scan(heads, number, name) for name in ("ct", "t1"))
+    truth = ct if change is None else Volume(change(ct.data[0])[None], ct.affine, "HU", "ct")
+    source = None if seen is None else np.ascontiguousarray(seen(t1.data[0]))
+    sketch = sketch_of(truth, model(ct.data[0]), source, ct.grid)
+    return SketchedTruth(f"p{number}", "HU", "HU", sketch, foreign=True)
+
+
+def mirrored(values):
+    return np.ascontiguousarray(values[:, ::-1])
+
+
+@every_row(
+    ("changes", "kinds", "codes"),
+    [
+        ({}, {}, set()),
+        ({"change": mirrored}, {}, {"turned-scan", "truth-apart"}),
+        ({"change": mirrored, "seen": np.copy}, {"p0/ct": "mirrored"}, set()),
+        ({"seen": mirrored}, {}, set()),
+    ],
+)
+def test_a_mirrored_truth_of_a_foreign_image_is_left_out_only_where_image_and_scan_say_so(
+    heads, changes, kinds, codes
+):
+    others = {"seen": np.copy} if "seen" in changes else {}
+    truths = {f"p{n}/ct": foreign(heads, n, **others) for n in (1, 2)}
+    faults, said = judge(truths | {"p0/ct": foreign(heads, 0, **changes)})
+    assert {label: fault.kind for label, fault in faults.items()} == kinds
+    assert {one.code for one in said} >= codes
+
+
+@every_row("axis", [0, 1, 2])
+def test_truths_of_foreign_images_that_are_half_air_count_with_a_caution(heads, axis):
+    def half(ct):
+        kept = np.arange(ct.shape[axis]) < ct.shape[axis] // 2
+        return np.where(np.moveaxis(kept[:, None, None], 0, axis), ct, -1000)
+
+    faults, said = judge({f"p{n}/ct": foreign(heads, n, half) for n in range(CASES)})
+    assert not faults
+    empty = {one.case for one in said if one.code == "empty-body"}
+    assert empty == {f"p{n}/ct" for n in range(CASES)}
+
+
+def test_noise_is_no_mirrored_image(heads):
+    truths = {f"p{n}/ct": foreign(heads, n, model=BAD_MODELS["noise"]) for n in range(CASES)}
+    assert "turned-scan" not in {one.code for one in judge(truths)[1]}
+
+
+@every_row(("unit", "kinds"), [("a.u.", {"p0": "patient"}), ("s", {})])
+def test_a_map_that_fits_its_source_no_better_than_those_of_others_stays_in(heads, unit, kinds):
+    truths = {}
+    for n in range(CASES):
+        shown, ct = scan(heads, n or 1, "t1"), scan(heads, n, "ct")
+        truth = Volume(shown.data, ct.affine, unit, "map")
+        sketch = sketch_of(truth, None, ct.data[0], ct.grid)
+        truths[f"p{n}"] = SketchedTruth(f"p{n}", unit, unit, sketch)
+    assert kinds_of(truths) == kinds
 
 
 def test_a_truth_in_micrometres_or_metres_or_in_another_unit_is_at_fault(heads):

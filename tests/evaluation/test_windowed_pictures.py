@@ -6,10 +6,13 @@ from PIL import Image
 
 from rows import every_row
 from voxlate.base.errors import BadInput
-from voxlate.base.files import write_json
+from voxlate.base.files import read_json, write_json
 from voxlate.evaluation.scoring.evaluate import evaluate
-from voxlate.scans.formats.io import read_volume, write_volume
-from voxlate.scans.images.grid import Volume
+from voxlate.scans.formats.io import content_hash, read_volume, write_volume
+from voxlate.scans.images.grid import Volume, canonical
+from voxlate.scans.images.ranges import range_for
+from voxlate.training.naive import fit
+from voxlate.training.verdict import SYNTHESIS
 
 RAMP_HU = np.linspace(-40, 120, 33 * 32).reshape(32, 33)
 
@@ -48,6 +51,27 @@ def test_without_a_window_one_of_the_brain_is_assumed_and_said(folders):
         np.abs(shown - assumed).mean(), abs=0.002
     )
     assert "0 to 80 HU" in scores.header["windows"][0]
+
+
+def test_baselines_of_pictures_are_not_put_through_the_window_whatever_the_model_calls_its_input(
+    folders,
+):
+    out, truth = folders
+    place = out / "a" / "provenance.json"
+    source = truth / "a" / "mr.png"
+    inputs = {"scan": {"path": f"{source}", "sha256": content_hash(source)}}
+    write_json(place, read_json(place) | {"inputs": inputs})
+    pictures = {
+        name: canonical(read_volume(truth / "a" / f"{name}.png", name)) for name in ("ct", "mr")
+    }
+    learned = fit(
+        [(pictures, None)], ["mr"], ["ct"], dict.fromkeys(pictures, range_for("grey", 255))
+    )
+    rows = evaluate(*folders, naive=learned).rows
+    errors = {row.method: row.scores["mae"] for row in rows if row.method != SYNTHESIS}
+    assert errors == pytest.approx(
+        {"mean image": 0, "copy of mr": 0, "intensity table": 0}, abs=0.5
+    )
 
 
 def test_an_image_in_grey_values_is_scored_as_it_is(folders):

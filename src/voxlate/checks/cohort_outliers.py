@@ -13,6 +13,7 @@ from voxlate.base.arrays import AnyArray, Bool
 from voxlate.base.errors import BadInput, first_of, plural
 from voxlate.base.groups import grouped
 from voxlate.base.messages import Message, message
+from voxlate.checks.audit import SHOW_ANATOMY
 from voxlate.checks.pairs import Pairs, Scans
 from voxlate.checks.scan_numbers import Finding, ScanNumbers, numbers_of, odd_scans
 from voxlate.checks.table import first
@@ -65,10 +66,11 @@ def _findings(headers: Sequence[CaseHeader], read: Read) -> Iterator[Finding]:
             arrays[MASK] = stored[MASK] != 0
         return thumbnails(arrays, reference if reference in names else names[0], header.spacing_mm)
 
-    units = chain.from_iterable(header.units.items() for header in headers)
+    units = {*chain.from_iterable(header.units.items() for header in headers)}
     unasked = {MASK, *(name for name, unit in units if unit == "HU")}
+    maps = {name for name, unit in units if unit not in SHOW_ANATOMY}
     patients = {header.case: header.patient for header in headers}
-    pairs = Pairs(patients, reference, thumbnails_of, unasked)
+    pairs = Pairs(patients, reference, thumbnails_of, unasked, maps)
     numbers = defaultdict[str, dict[str, ScanNumbers]](dict)  # by modality and case
     for header in headers:
         scans = pairs.thumbnails(header.case)

@@ -81,7 +81,8 @@ class Pairs:
     """The scans of several cases beside the reference scan of each.
 
     patients: by case; thumbnails: gives those of a case by modality, again where it is asked again; unasked: scans that are
-    not compared with those of their own name, as CT, whose soft tissue has no contrast.
+    not compared with those of their own name, as CT, whose soft tissue has no contrast; maps: scans in units that show no
+    anatomy.
     """
 
     def __init__(
@@ -90,8 +91,10 @@ class Pairs:
         reference: str,
         thumbnails: Callable[[str], Scans],
         unasked: Collection[str],
+        maps: Collection[str],
     ) -> None:
         self.patients, self.reference, self.unasked = patients, reference, unasked
+        self.maps = maps
         self.compared = {
             case: thumbnails(case) for case in sorted(choose_cases(patients, COMPARED))
         }
@@ -163,6 +166,7 @@ class Pairs:
         """The first row that fits each pair of a scan with the reference scans, and the modality whose contrast it has."""
         numbers: ByCase = {
             case: {
+                "map": float(name in self.maps or self.reference in self.maps),
                 "slices": pair.slices,
                 "flip": pair.flip,
                 "how": " and ".join(MIRRORED[axis] for axis in pair.axes),

@@ -18,8 +18,9 @@ from voxlate.base.errors import first_of, plural
 from voxlate.base.groups import grouped
 from voxlate.base.messages import Message, message
 from voxlate.base.slabs import least_and_most
+from voxlate.checks.audit import SHOW_ANATOMY
 from voxlate.checks.cohort_outliers import finding_messages
-from voxlate.checks.pairs import Pairs, Scans
+from voxlate.checks.pairs import MIRRORED, Pairs, Scans
 from voxlate.checks.quality_checks import check_order, slice_numbers
 from voxlate.checks.scan_numbers import (
     TINY,
@@ -27,8 +28,8 @@ from voxlate.checks.scan_numbers import (
     odd_scans,
     soft_and_background,
 )
-from voxlate.checks.table import Kind, ask
-from voxlate.checks.thumbnail import best_flip, coarse, pair_similarity, thumbnails
+from voxlate.checks.table import Kind, Measured, ask
+from voxlate.checks.thumbnail import best_flip, coarse, pair_similarity, thumbnails, unit
 from voxlate.scans.images.grid import Grid, Volume, canonical_view
 from voxlate.scans.images.mask import foreground
 from voxlate.scans.images.statistics import Statistics, distribution
@@ -39,6 +40,12 @@ NO_AIR_HU = -500.0  # air is below, all tissue but lung above
 DARK = 10.0  # percentile of a truth, below which is air wherever the scan has any
 FILLED = 0.25  # of the largest plane of a body: ends of it are not looked at
 EMPTIED = 0.1  # of a body's plane, below which a truth has none there
+OF_NOISE = (
+    0.01  # similarity, below which there is none: noise has 0.001, CTs of a mirrored phantom 0.07
+)
+REACH = 2  # cells by which an image is moved against its truth
+IN_COMMON = 0.5  # correlation, from which it says where an image lies
+NEARLY_ALL = (0.1, 0.9)  # quantiles of cases
 AS_IT_LIES = 1.1  # times, from which an image fits a truth better than a turned one
 PADDED_HU = (
     -1100.0,
@@ -54,8 +61,8 @@ BRIGHT = 99.5  # percentile of the values of a truth and of its image
 class Sketch:
     """A truth, its image and a source in few cells [D, H, W] of one grid, with what the truth's voxels show.
 
-    image, source: NaN where they do not cover the truth; empty where there are none. spacing_mm: [3] of the
-    truth; cell_mm: [3] of cells; other_size: [1], see `other_size`; ends: [2], the lowest and the highest value of the truth;
+    image, source: NaN where they do not cover the truth; empty where there are none. spacing_mm, image_mm: [3] of the
+    truth and of its image; cell_mm: [3] of cells; other_size: [1], see `other_size`; ends: [2], the lowest and the highest value of the truth;
     stack: the numbers of its slices, each [1].
     """
 
@@ -63,6 +70,7 @@ class Sketch:
     image: Float32
     source: Float32
     spacing_mm: Float32
+    image_mm: Float32
     cell_mm: Float32
     other_size: Float32
     ends: Float32
@@ -91,13 +99,18 @@ class Sketch:
 
 @dataclass(frozen=True)
 class SketchedTruth:
-    """The sketch of one truth: its patient, its unit, and that of its image; other: the case from whose scan the image was made, if not its own."""
+    """The sketch of one truth: its patient, its unit, and that of its image.
+
+    other: the case from whose scan the image was made, if not its own; foreign: whether other software made the image, so
+    that the source is a scan beside the truth.
+    """
 
     patient: str
     unit: str
     image_unit: str
     sketch: Sketch
     other: str = ""
+    foreign: bool = False
 
 
 @dataclass(frozen=True)
@@ -128,6 +141,7 @@ def sketch_of(
         nothing if image is None else coarse(image)[0],
         nothing if source is None else coarse(source)[0],
         np.array(truth.grid.spacing_mm, np.float32),
+        np.array(image_grid.spacing_mm, np.float32),
         np.multiply(truth.grid.spacing_mm, steps).astype(np.float32),
         np.array([other_size(truth.grid, image_grid)], np.float32),
         np.array(least_and_most(values), np.float32),
@@ -156,22 +170,25 @@ def judge(
     compared = {label: truth for label, truth in truths.items() if label not in faults}
     scans = {label: truth.sketch.thumbnails for label, truth in compared.items()}
     numbers = {label: _numbers(truth, scans[label]) for label, truth in compared.items()}
-    # a picture has little to compare, so that its image must say the same
-    flat = {k: truth for k, truth in compared.items() if len(truth.sketch.truth) < FEWEST_SLICES}
+    # a picture has little to compare, and a scan beside a truth may be the wrong one: the image must say the same
+    doubtful = {
+        label: truth
+        for label, truth in compared.items()
+        if truth.foreign or len(truth.sketch.truth) < FEWEST_SLICES
+    }
     pairs = {
-        "image": _pairs_of(flat, scans, "image", numbers),
+        "image": _pairs_of(doubtful, scans, "image", numbers),
         "source": _pairs_of(compared, scans, "source", numbers),
     }
     findings = [*odd_scans({"truth": numbers})]
     named = {(finding.case, "truth") for finding in findings}
     of_image = {finding.case for finding in pairs["image"].findings(named)}
+    flips = {label: _flip(shown) for label, shown in scans.items() if "image" in shown}
     for finding in pairs["source"].findings(named):
-        lies_so = False  # as its image, because training had the same difference
-        shown = scans[finding.case]
-        if finding.code == "turned-scan" and "image" in shown:
-            pair = shown["image"], shown["truth"]
-            lies_so = pair_similarity(*pair) > AS_IT_LIES * best_flip(*pair)[0]
-        if not lies_so and (finding.case not in flat or finding.case in of_image):
+        times, _ = flips.get(finding.case, (1.0, ""))
+        # as its image, because training had the same difference
+        lies_so = finding.code == "turned-scan" and AS_IT_LIES * times < 1
+        if not lies_so and (finding.case not in doubtful or finding.case in of_image):
             findings.append(replace(finding, partner="source"))
     odd = []
     for finding in findings:
@@ -184,12 +201,16 @@ def judge(
         slices = {key: number.item() for key, number in truth.sketch.stack.items()}
         stacks += [said.on(label) for said in check_order(slices, name)]
     away = {label: _away(compared[label].sketch) for label in scans if "image" in scans[label]}
-    # what all have in common is no error of a single place
-    common = np.median([*away.values()], axis=0) if away else np.zeros(3)
-    shared = {"cases": len(away), "together": float(norm(common))}
+    # what nearly all have in common is no error of a single place
+    offsets = [_offset(compared[label].sketch) for label in away] or [np.zeros(3)]
+    common = np.clip(0, *np.quantile(offsets, NEARLY_ALL, axis=0))
+    shared = {"cases": len(away), "offset": float(norm(common))}
     places = []
     for label in [label for label in away if label not in faults]:
-        placed = {**numbers[label], **shared, "apart": float(norm(away[label]))}
+        times, how = flips[label]
+        placed: Measured = {**numbers[label], **shared, "flip": times, "how": how}
+        placed["apart"] = float(norm(away[label]))
+        placed["offset_mm"] = float(norm(common * compared[label].sketch.cell_mm))
         places += [said.on(label) for said in ask("place", placed, name)]
     return faults, [*finding_messages(odd, {name: len(truths)}), *stacks, *places]
 
@@ -206,19 +227,35 @@ def _pairs_of(
         """The thumbnails of a truth, and of its source or image."""
         return {name: scan for name, scan in scans[label].items() if name in ("truth", of)}
 
-    are_ct = any(truth.unit == "HU" for truth in truths.values())
+    units = {truth.unit for truth in truths.values()}
     patients = {label: truth.patient for label, truth in truths.items()}
-    pairs = Pairs(patients, "truth", of_pair, (of, "truth") if are_ct else (of,))
+    unasked = (of, "truth") if "HU" in units else (of,)
+    maps = () if units <= {*SHOW_ANATOMY} else ("truth",)
+    pairs = Pairs(patients, "truth", of_pair, unasked, maps)
     for label in truths:
         numbers[label].update(pairs.measure(label, pairs.thumbnails(label)).get("truth", {}))
     return pairs
+
+
+def _flip(scans: Scans) -> tuple[float, str]:
+    """How many times as similar a truth and its image are after flips, and after which."""
+    pair = scans["truth"], scans["image"]
+    flipped, axes = best_flip(*pair)
+    how = " and ".join(MIRRORED[axis] for axis in axes)
+    return flipped / max(pair_similarity(*pair), OF_NOISE), how
 
 
 def _own_fault(truth: SketchedTruth) -> Fault | None:
     """The fault that a truth shows by its size, its image and its unit."""
     sketch = truth.sketch
     if times := sketch.other_size.item():
-        return Fault("spacing", f"a field of view {times:.3g} times as long as that of its image")
+        sides = [
+            "×".join(f"{mm:.3g}" for mm in own) for own in (sketch.spacing_mm, sketch.image_mm)
+        ]
+        return Fault(
+            "spacing",
+            f"{sides[0]} mm and {sides[1]} mm (z, y, x), a field of view {times:.3g} times as long as that of the image",
+        )
     if truth.other:
         return Fault("patient", f"an image that was made of the scan of {truth.other}")
     if truth.unit != truth.image_unit:
@@ -231,7 +268,7 @@ def _numbers(truth: SketchedTruth, scans: Scans) -> dict[str, float]:
 
     rest: the variation of the image's steps from column to column that the truth does not have, as a share of the truth's;
     filled: the share of the body in its source, or else its image, where it has a value of no tissue; empty_planes: the
-    share of planes without it where the bodies of source and image go on; dark_below: how far the image goes on below
+    share of planes without it where the bodies of its image, and of a source, go on; dark_below: how far the image goes on below
     where the truth is darkest, and nowhere else; bright_above: how far above where the truth is brightest; differs: the
     largest difference of both, as a share of the truth's range.
     """
@@ -240,14 +277,15 @@ def _numbers(truth: SketchedTruth, scans: Scans) -> dict[str, float]:
     scan, image = scans.get("truth"), scans.get("image")
     source = scans.get("source", image)
     numbers = dict(numbers_of("", truth.unit, sketch.statistics, mm, scan, source))
+    numbers["map"] = float(truth.unit not in SHOW_ANATOMY)
+    numbers["slices"] = len(sketch.truth)
     if scan is None:  # too small to show a body
         return numbers
     if source is not None:
         inside = scan.values[source.body]
         impossible = (inside < PADDED_HU[0]) | (inside > PADDED_HU[1])
         numbers["filled"] = float(impossible.mean()) if inside.size else 0.0
-    # an image alone may show what no scan does
-    bodies = [other.body for other in (source, image) if other is not None and "source" in scans]
+    bodies = [other.body for other in (source, image) if other is not None]
     shares = (_empty_planes(body, scan.body) for body in bodies)
     numbers["empty_planes"] = min(shares, default=0.0)
     if image is not None:
@@ -304,6 +342,26 @@ def _away(sketch: Sketch) -> Float64:
     return (here - there) * sketch.cell_mm / size
 
 
+def _offset(sketch: Sketch) -> Float64:
+    """How many cells an image lies from its truth along each axis [3], by their largest correlation; 0 where they have little in common."""
+    found = np.zeros(3)
+    for axis, length in enumerate(sketch.truth.shape):
+        kept = np.arange(REACH, length - REACH)
+        fits = dict.fromkeys(range(-REACH, REACH + 1), 0.0)
+        for step in fits:
+            truth, image = sketch.truth.take(kept, axis), sketch.image.take(kept + step, axis)
+            known = np.isfinite(image)
+            if known.any():
+                fits[step] = float(unit(truth[known]) @ unit(image[known]))
+        best = max(fits, key=fits.__getitem__)
+        if fits[best] > IN_COMMON:
+            before, after = (fits.get(step, 0.0) for step in (best - 1, best + 1))
+            # the top of a parabola
+            bend = max(2 * fits[best] - before - after, TINY)
+            found[axis] = best + (after - before) / (2 * bend)
+    return found
+
+
 def fault_messages(faults: Mapping[str, Fault], of: int, then: str) -> list[Message]:
     """A message for each kind of fault, with its images; of: the number of all; then: a sentence on what follows."""
     messages = []
@@ -311,7 +369,8 @@ def fault_messages(faults: Mapping[str, Fault], of: int, then: str) -> list[Mess
         code = f"truth-{kind}"
         said = (faults[label].found for label in labels)
         found = next((f" ({found})" for found in said if found), "")
-        text = f"THE TRUTH IS AT FAULT, not the model, in {len(labels)} of {plural(of, 'image')} ({first_of(labels)}): {codes()[code].meaning}{found}."
+        at_fault = "A HEADER" if kind == "spacing" else "THE TRUTH"
+        text = f"{at_fault} IS AT FAULT, not the model, in {len(labels)} of {plural(of, 'image')} ({first_of(labels)}): {codes()[code].meaning}{found}."
         stated = message(code, text, images=len(labels))
         messages.append(replace(stated, text=f"{stated.text} {then}"))
     return messages

@@ -105,10 +105,10 @@ class Baselines(_Header):
 
     def in_own_unit(self, image: Volume) -> Volume:
         """A baseline's image in the unit of its modality's scans."""
-        if not self.ranges[image.modality].own:
-            return image
-        low, high = self.typical[image.modality]
-        return replace(image, data=image.data * np.float32(high - low) + np.float32(low))
+        name = image.modality
+        low, high = self.typical.get(name, (0.0, 1.0))
+        data = image.data * np.float32(high - low) + np.float32(low)
+        return replace(image, data=data, unit=self.ranges[name].unit)
 
     def mean_image(self, target: str, box: Grid) -> Volume:
         """The mean of the training targets, stretched to fill a case's grid [D, H, W]."""

@@ -134,6 +134,8 @@ def _judge(pair: _Pair, unit: str, where: str, not_held_out: str) -> tuple[Outco
     )
     best = f"the best naive baseline ({pair.baseline}, {theirs})"
     size = len(pair.naive)
+    if pair.cases > size:
+        where += ", mean over patients"
     share = pair.share
     by = _percent(share)
     patients = f"{pair.lower_on} of {plural(size, 'patient')}"

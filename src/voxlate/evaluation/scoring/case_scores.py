@@ -12,6 +12,7 @@ import numpy as np
 
 from voxlate.base.arrays import AnyArray, Bool, Float32
 from voxlate.base.errors import BadInput
+from voxlate.checks.audit import SHOW_ANATOMY
 from voxlate.checks.truths import SketchedTruth, other_size, sketch_of
 from voxlate.evaluation.options.evaluate import EvaluateOptions
 from voxlate.evaluation.scoring.alignment import Alignment, find_alignment
@@ -51,6 +52,7 @@ from voxlate.scans.images.mask import foreground
 from voxlate.scans.images.midline import midline_grid
 from voxlate.scans.images.ranges import Range
 from voxlate.scans.images.regions import Region, scale_to_peak
+from voxlate.scans.images.units import unit_of
 from voxlate.training.naive import Baselines
 from voxlate.training.recipe.provenance import window_borders
 from voxlate.training.verdict import SYNTHESIS
@@ -369,14 +371,21 @@ def _sketch(truth: Truth, image: Volume) -> SketchedTruth:
         on_truth = _where_covered(truth.alignment, image, mask)
         source = _source_on(truth)
     sketch = sketch_of(scan, on_truth, source, image.grid)
-    return SketchedTruth(item.case.patient, scan.unit, unit, sketch)
+    return SketchedTruth(item.case.patient, scan.unit, unit, sketch, foreign=not item.provenance)
 
 
 def _source_on(truth: Truth) -> Float32 | None:
-    """The first source that the image was made of, on the truth's grid; None where it is not there any more."""
-    for name, entry in truth.item.provenance.get("inputs", {}).items():
-        path = truth.item.inputs.get(name)
-        if path is None or not is_there(path) or content_hash(path) != entry.get("sha256"):
+    """The first source that the image was made of, on the truth's grid; None where it is not there any more.
+
+    Of an image of other software, the first scan beside the truth that shows anatomy.
+    """
+    item = truth.item
+    inputs = item.provenance.get("inputs", {})
+    beside = {name: path for name, path in item.case.files.items() if name != item.modality}
+    for name, path in (item.inputs if item.provenance else beside).items():
+        if unit_of(name) not in SHOW_ANATOMY or not is_there(path):
+            continue
+        if inputs and content_hash(path) != inputs[name].get("sha256"):
             continue
         with contextlib.suppress(BadInput):  # of a registered scan whose transform is lost
             scan = read_canonical(path, name)
@@ -512,7 +521,10 @@ def _naive_images(truth: Truth, left_out: list[str]) -> dict[str, Volume]:
     if baselines is None:
         return {}
     files = {name: path for name, path in item.case.files.items() if name != target}
-    inputs = item.inputs or files
+    # A model may call the cohort's scans by other names.
+    used = {path.resolve() for path in item.inputs.values()}
+    here = {name: path for name, path in files.items() if path.resolve() in used}
+    inputs = item.inputs | here or files
     images = {}
     sources = dict[str, Volume]()
     if target in baselines.means:

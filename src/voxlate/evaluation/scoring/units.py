@@ -99,7 +99,9 @@ def picture_units(window_hu: tuple[float, float], scale: Range) -> Units:
     gain = scale.width / (high - low)
 
     def to_grey(volume: Volume) -> Volume:
-        """A volume in HU, clipped to the window, as grey values."""
+        """A volume in HU, clipped to the window, as grey values; a baseline of pictures has them already."""
+        if volume.unit == "grey":
+            return volume
         values = (np.clip(volume.data, low, high) - low) * np.float32(gain) + scale.low
         return replace(volume, data=values.astype(np.float32), unit="grey")
 
