@@ -176,6 +176,11 @@ def test_bright_bone_in_one_slice_is_a_caution_because_some_slices_show_no_skull
     assert grades(bright[40:41])["no-holes"] == "caution"
 
 
+def test_the_skull_is_not_compared_with_an_empty_inside(head):
+    empty = np.where(_ellipsoid((80, 120, 105), (74, 89, 64)), 0, head)
+    assert "no-holes" not in grades(np.where(head == 100, 1000, empty))
+
+
 def test_a_brain_whose_fluid_is_not_as_its_name_states_is_told():
     def said(name, *levels):
         messages = check_head(made_brain(*levels, name=name), "brain")

@@ -257,8 +257,10 @@ def _bone(head: _Head) -> dict[str, float]:
     if not deep.size or max(head.spacing_mm[1:]) > THIN_MM:
         return {}
     brain = float(np.median(deep))
+    if brain <= max(TISSUE * np.median(head.values[head.body]), 0):
+        return {}  # an empty inside says nothing of the skull
     layers = [values[(depth_mm > mm - LAYER_MM) & (depth_mm <= mm)] for mm in SKULL_MM]
-    medians = [float(np.median(layer)) / max(brain, TINY) for layer in layers if layer.size]
+    medians = [float(np.median(layer)) / brain for layer in layers if layer.size]
     fine, wide = (
         (values - ndimage.gaussian_filter(values, [blur / mm for mm in head.spacing_mm]))[
             depth_mm > RIM_MM
