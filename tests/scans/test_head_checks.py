@@ -7,9 +7,11 @@ import pytest
 from scipy import ndimage
 
 from brains import brain as made_brain
+from brains import tissues
 from rows import every_row
 from voxlate import phantom
-from voxlate.checks.head_checks import black_pools_ml, check_head
+from voxlate.checks.head_checks import black_pools_ml, check_head, contrast_in_case
+from voxlate.checks.table import ask
 from voxlate.scans.formats.io import read_volume
 from voxlate.scans.images.frame import find_frame
 from voxlate.scans.images.grid import Volume, canonical_view
@@ -189,6 +191,23 @@ def test_a_brain_whose_fluid_is_not_as_its_name_states_is_told():
     dark, bright = (100, 300, 450), (1200, 600, 400)
     assert said("t1", *dark) == said("t2", *bright) == said("pd", *bright) == []
     assert said("t1", *bright) == said("flair", *bright) == said("t2", *dark) == ["do not trust"]
+
+
+@every_row("ct_offset", [None, 0, 20])
+def test_the_contrast_of_a_brain_or_beside_a_ct_is_known_whatever_the_other_cases_show(ct_offset):
+    labels = tissues(0.4)
+    hu = np.array([-1000, 8, 37, 37])[labels] + np.random.default_rng(0).normal(0, 6, labels.shape)
+
+    def said(name, *levels):
+        scan = made_brain(*levels, name=name, ventricle=0.4)
+        ct = None
+        if ct_offset is not None:
+            ct = replace(scan, data=np.float32(hu[None] + ct_offset), unit="HU", modality="ct")
+        return [one.code for one in ask("contrast", contrast_in_case(scan, ct), name)]
+
+    dark, bright = (100, 300, 450), (1200, 600, 400)
+    assert said("t1", *dark) == said("t2", *bright) == said("pd", *bright) == []
+    assert said("t1", *bright) == said("t2", *dark) == ["contrast-of-name"]
 
 
 def test_fluid_as_dark_as_air_is_measured_away_from_the_rim(brain):

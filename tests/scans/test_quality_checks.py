@@ -174,6 +174,7 @@ ORDINARY = {"step": 1, "misplaced": 0, "empty": 0, "odd": 1, "level": 1, "darker
     [
         ({"ramp": 1.99, "ramp_axis": 0, "slice_mm": 6}, []),
         ({"ramp": 1.99, "ramp_axis": 0, "slice_mm": 1}, ["quality"]),
+        ({"ramp": 1.7, "ramp_axis": 0, "slice_mm": 2}, []),
         ({"ramp": 1.99, "ramp_axis": 2, "slice_mm": 6}, ["quality"]),
         ({"jump": 2.54, "jump_axis": 0, "jump_deep": 0, "jump_at": 42}, []),
         ({"jump": 2.54, "jump_axis": 0, "jump_deep": 0.3, "jump_at": 42}, ["slices"]),
