@@ -147,15 +147,19 @@ def check_head(scan: Volume, trained: Kind, values: Distribution | None = None) 
     return ask(trained, numbers, scan.modality)
 
 
-def contrast_in_case(scan: Volume, ct: Volume | None) -> dict[str, float]:
-    """Numbers of the contrast of a canonical scan: see `contrast` in limits.toml; none of heads without a CT on their grid."""
-    if scan.modality not in FLUID_BY_NAME:
-        return {}
-    if ct is None:
-        head = coarse_head(scan)
-        if not head.is_alone or head.across_mm > WIDEST_BRAIN_MM:
-            return {}
-    return _contrast(scan, ct)
+def body_numbers(scan: Volume, ct: Volume | None) -> dict[str, float]:
+    """Numbers of the body in a canonical scan of a cohort: see `body_in_case` in limits.toml; ct: on its grid, if there is one.
+
+    Its height is compared where the upper end is a dome, its contrast in a brain without skull, or beside a CT.
+    """
+    head = coarse_head(scan)
+    numbers = {"across_mm": head.across_mm, "height_mm": head.height_mm}
+    if (roundness := _roundness(head)) < np.inf:
+        numbers["roundness"] = roundness
+    is_brain = head.is_alone and head.across_mm < WIDEST_BRAIN_MM
+    if scan.modality in FLUID_BY_NAME and (ct is not None or is_brain):
+        numbers |= _contrast(scan, ct)
+    return numbers
 
 
 def _contrast(scan: Volume, ct: Volume | None = None) -> dict[str, float]:

@@ -171,10 +171,12 @@ def symmetry(away: Float32) -> float:
 
 
 def check_stacks(headers: Sequence[CaseHeader]) -> Iterator[Message]:
-    """Messages from headers: slices in a wrong order, empty or alternately dark, contrasts of other names, and masks that are scans."""
+    """Messages from headers: slices in a wrong order, empty or alternately dark, bodies that are flat or of another contrast, and masks that are scans."""
     for header in headers:
         for name, numbers in header.stacks.items():
-            asked = [ask(group, numbers, name) for group in ("mask", "order", "slices", "contrast")]
+            asked = [
+                ask(group, numbers, name) for group in ("mask", "order", "slices", "body_in_case")
+            ]
             yield from (said.on(header.case) for said in chain.from_iterable(asked))
 
 
