@@ -358,13 +358,16 @@ def test_a_caution_of_the_synthesis_and_its_starter_are_repeated(export, tmp_pat
         (-400, 3e3, "tissue-hu"),
         (-120, 3e3, "tissue-hu"),
         (0, 240, "cut-window"),
+        (0, 1000, "cut-window"),
     ],
 )
 def test_a_ct_with_an_offset_of_tissue_or_a_window_is_written_with_a_caution(
     export, tmp_path, shift, most, code
 ):
-    hu = np.where(head() > -500, head() + shift, head()).clip(None, most)
-    said = export(save(tmp_path / f"ct{shift}.nii.gz", hu), "proton").messages
+    bone = np.random.default_rng(0).uniform(300, 1500, (64, 64, 64))
+    drawn = np.where(head() == 1100, bone, head())
+    hu = np.where(drawn > -500, drawn + shift, drawn).clip(None, most)
+    said = export(save(tmp_path / f"ct{shift}{most}.nii.gz", hu), "proton").messages
     assert {one.code for one in said} == {code, "consumer"}
 
 

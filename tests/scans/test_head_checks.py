@@ -7,9 +7,11 @@ import pytest
 from scipy import ndimage
 
 from brains import brain as made_brain
+from brains import tissues
 from rows import every_row
 from voxlate import phantom
-from voxlate.checks.head_checks import black_pools_ml, check_head
+from voxlate.checks.head_checks import black_pools_ml, body_numbers, check_head
+from voxlate.checks.table import ask
 from voxlate.scans.formats.io import read_volume
 from voxlate.scans.images.frame import find_frame
 from voxlate.scans.images.grid import Volume, canonical_view
@@ -176,6 +178,17 @@ def test_bright_bone_in_one_slice_is_a_caution_because_some_slices_show_no_skull
     assert grades(bright[40:41])["no-holes"] == "caution"
 
 
+@every_row(("slice_mm", "codes"), [(3.0, []), (1.0, ["flattened"])])
+def test_a_head_of_a_cohort_whose_slices_are_too_close_is_told(head, slice_mm, codes):
+    scan = replace(_scan(head), affine=np.diag([3.0, 3.0, slice_mm, 1.0]))
+    assert [said.code for said in ask("body_in_case", body_numbers(scan, None))] == codes
+
+
+def test_the_skull_is_not_compared_with_an_empty_inside(head):
+    empty = np.where(_ellipsoid((80, 120, 105), (74, 89, 64)), 0, head)
+    assert "no-holes" not in grades(np.where(head == 100, 1000, empty))
+
+
 def test_a_brain_whose_fluid_is_not_as_its_name_states_is_told():
     def said(name, *levels):
         messages = check_head(made_brain(*levels, name=name), "brain")
@@ -184,6 +197,23 @@ def test_a_brain_whose_fluid_is_not_as_its_name_states_is_told():
     dark, bright = (100, 300, 450), (1200, 600, 400)
     assert said("t1", *dark) == said("t2", *bright) == said("pd", *bright) == []
     assert said("t1", *bright) == said("flair", *bright) == said("t2", *dark) == ["do not trust"]
+
+
+@every_row("ct_offset", [None, 0, 20])
+def test_the_contrast_of_a_brain_or_beside_a_ct_is_known_whatever_the_other_cases_show(ct_offset):
+    labels = tissues(0.4)
+    hu = np.array([-1000, 8, 37, 37])[labels] + np.random.default_rng(0).normal(0, 6, labels.shape)
+
+    def said(name, *levels):
+        scan = made_brain(*levels, name=name, ventricle=0.4)
+        ct = None
+        if ct_offset is not None:
+            ct = replace(scan, data=np.float32(hu[None] + ct_offset), unit="HU", modality="ct")
+        return [one.code for one in ask("body_in_case", body_numbers(scan, ct), name)]
+
+    dark, bright = (100, 300, 450), (1200, 600, 400)
+    assert said("t1", *dark) == said("t2", *bright) == said("pd", *bright) == []
+    assert said("t1", *bright) == said("t2", *dark) == ["contrast-of-name"]
 
 
 def test_fluid_as_dark_as_air_is_measured_away_from_the_rim(brain):

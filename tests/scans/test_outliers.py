@@ -134,6 +134,7 @@ KINDS = {
     "ct grey": ("ct", lambda values: (values.clip(-100, 155) + 100).round(), "windowed to grey"),
     "ct a mask": ("ct", lambda values: values > 300, "has the values of a CT or of a label map"),
     "ct cut": ("ct", lambda values: values.clip(-160, 240), "is cut to a window (-160 to 240)"),
+    "ct cut in bone": ("ct", lambda values: values.clip(None, 650), "is cut to a window (-1"),
     "65535": ("ct", padded, "is padded with a value that no tissue has (65535 HU)"),
     **{
         f"tissue {by}": ("ct", lambda ct, by=by: np.where(ct > -500, ct + by, ct), "at other HU")
@@ -160,6 +161,12 @@ OF_PLACES = (
 def test_an_ordinary_cohort_names_no_case(grid):
     assert named(cohort(grid)) == []
     assert named(cohort(grid, masks=True)) == []
+
+
+def test_a_window_that_all_cts_share_is_named_once():
+    cut = change("ct", lambda values: values.clip(None, 650))
+    (line,) = named([prepared(patient, "thick", False, cut) for patient in range(CASES)])
+    assert "(5 of 5 cases) is cut" in line
 
 
 @pytest.mark.slow

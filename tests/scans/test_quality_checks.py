@@ -147,7 +147,7 @@ POINTS = 2000.0 * (np.random.default_rng(0).random((24, 80, 64)) < 0.02)
             "jump",
             2.1,
         ),
-        (lambda image: image * np.geomspace(1, 6, 24)[:, None, None], "ramp", 1.6),
+        (lambda image: image * np.geomspace(1, 12, 24)[:, None, None], "ramp", 2.2),
         (lambda image: image * np.linspace(0.1, 2, 64), "ramp", 1.6),
         (lambda image: image + 800.0 * (np.arange(24) == 9)[:, None, None], "level", 1.2),
         (lambda image: image / image.max((1, 2), keepdims=True), "same_peak", 0.8),
@@ -181,6 +181,25 @@ def test_a_block_is_measured_in_images_where_it_is_not_the_least_of_few_levels(
     image = np.where(BALL, value, np.floor(cone.data[0] * SIDED / step) * step)
     scan = replace(cone, data=image[None].astype(np.float32), unit=unit)
     assert least <= slice_numbers(scan)["block_ml"] <= most
+
+
+ORDINARY = {"step": 1, "misplaced": 0, "empty": 0, "odd": 1, "level": 1, "darker": 0}
+
+
+@every_row(
+    ("numbers", "codes"),
+    [
+        ({"ramp": 1.99, "ramp_axis": 0, "slice_mm": 6}, []),
+        ({"ramp": 1.99, "ramp_axis": 0, "slice_mm": 1}, ["quality"]),
+        ({"ramp": 1.7, "ramp_axis": 0, "slice_mm": 2}, []),
+        ({"ramp": 1.99, "ramp_axis": 2, "slice_mm": 6}, ["quality"]),
+        ({"jump": 2.54, "jump_axis": 0, "jump_deep": 0, "jump_at": 42}, []),
+        ({"jump": 2.54, "jump_axis": 0, "jump_deep": 0.3, "jump_at": 42}, ["slices"]),
+        ({"jump": 2.9, "jump_axis": 0, "jump_deep": 0, "jump_at": 42}, ["slices"]),
+    ],
+)
+def test_thick_slices_of_heads_differ_more_near_the_crown_and_in_their_brightness(numbers, codes):
+    assert [said.code for said in ask("slices", ORDINARY | numbers)] == codes
 
 
 @every_row("order", [EVEN_THEN_ODD, np.random.default_rng(0).permutation(24)])

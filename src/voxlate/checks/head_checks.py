@@ -13,8 +13,10 @@ import numpy as np
 from voxlate.base.arrays import Bool, Float32, Float64
 from voxlate.base.messages import Message
 from voxlate.checks.head_pose import CELL_MM, Kind, cells_of, likeness_of, pose_of
+from voxlate.checks.intensity_checks import tissue_numbers
 from voxlate.checks.quality_checks import symmetry
 from voxlate.checks.table import Measured, Numbers, ask
+from voxlate.checks.thumbnail import coarse
 from voxlate.scans.images.filters import ndimage
 from voxlate.scans.images.grid import Volume
 from voxlate.scans.images.intensity import Scale
@@ -25,6 +27,7 @@ from voxlate.scans.images.mask import (
     box_around,
     components_of,
     dilate,
+    erode,
     fill_slices,
     find_tissue,
     foreground,
@@ -58,7 +61,14 @@ RIM_MM = 10.0  # from the brain's surface, where fluid is dark in many scans and
 LEAST_POOL_ML = 0.5
 TISSUE = 0.3  # of the median of the body: what is darker at a border is its partial volume, or bone
 HARD = 0.2  # area at a border that cuts the head, beside that further in; round heads have less within a voxel
-DARK_FLUID, BRIGHT_FLUID = ("t1", "t1w", "t1n", "t1c", "t1ce", "flair", "t2f"), ("t2", "t2w")
+# Of a CT: a blur against noise, and what is no scalp; fewer cells of fluid or tissue are not compared.
+NOISE_MM, DEEP_MM, FEWEST_CELLS = 1.5, 20.0, 20
+FLUID_HU, BRAIN_HU = (-33.0, -14.0), (-5.0, 20.0)  # beside where most of the brain is
+USUAL_HU = (20.0, 60.0)  # of the brain, in CTs that are off by up to 20 HU
+WIDEST_BRAIN_MM = 168.0  # the fluid of a masked head is not found
+# By name of a contrast, whether fluid is brighter than tissue.
+FLUID_BY_NAME = dict.fromkeys(("t1", "t1w", "t1n", "t1c", "t1ce", "flair", "t2f"), 0.0)
+FLUID_BY_NAME |= {"t2": 1.0, "t2w": 1.0}
 LEAST_TOUCH_MM = 30.0  # of a slice's border along the head: the skull is as long there, beyond a tip of nose or ear
 
 # By name the axis to which a border of slices is normal, and whether it is the first or the last plane.
@@ -89,6 +99,11 @@ class _Head:
         return float(np.sqrt(depth * width))
 
     @property
+    def is_alone(self) -> bool:
+        """Whether its lower end is closed in a constant background, as that of a stripped brain."""
+        return self.clean and self.ends[0] < CLOSED
+
+    @property
     def height_mm(self) -> float:
         """The height of the body."""
         return len(self.areas) * self.spacing_mm[0]
@@ -105,8 +120,7 @@ def check_head(scan: Volume, trained: Kind, values: Distribution | None = None) 
         "middle": float(middle / max(bright, TINY)),
         "across_mm": head.across_mm,
         "height_mm": head.height_mm,
-        # a closed lower end in a constant background, as of a stripped brain
-        "alone": float(head.clean and head.ends[0] < CLOSED),
+        "alone": float(head.is_alone),
     }
     if max(head.ends) < SHOWN:
         numbers["tall"] = head.height_mm / head.across_mm
@@ -116,11 +130,8 @@ def check_head(scan: Volume, trained: Kind, values: Distribution | None = None) 
         numbers |= pose
         if trained == "head" and head.clean:  # stripping leaves a constant background
             numbers["as_brain"] = likeness_of("brain", cells_of(*shown)) - pose["upright"]
-    if trained == "brain" and scan.modality in (*DARK_FLUID, *BRIGHT_FLUID):
-        levels = find_levels(scan.data[0], foreground(scan), scan.grid.spacing_mm)
-        if levels is not None:
-            numbers["fluid"] = levels.fluid / max(levels.middle, TINY)
-            numbers["by_name"] = float(scan.modality in BRIGHT_FLUID)
+    if trained == "brain" and scan.modality in FLUID_BY_NAME:
+        numbers |= _contrast(scan)
     if trained == "head":
         numbers |= _head_numbers(head)
         if values is not None:
@@ -134,6 +145,44 @@ def check_head(scan: Volume, trained: Kind, values: Distribution | None = None) 
         if scan.grid.shape[0] > 1:
             numbers["slab_mm"] = head.height_mm
     return ask(trained, numbers, scan.modality)
+
+
+def body_numbers(scan: Volume, ct: Volume | None) -> dict[str, float]:
+    """Numbers of the body in a canonical scan of a cohort: see `body_in_case` in limits.toml; ct: on its grid, if there is one.
+
+    Its height is compared where the upper end is a dome, its contrast in a brain without skull, or beside a CT.
+    """
+    head = coarse_head(scan)
+    numbers = {"across_mm": head.across_mm, "height_mm": head.height_mm}
+    if (roundness := _roundness(head)) < np.inf:
+        numbers["roundness"] = roundness
+    is_brain = head.is_alone and head.across_mm < WIDEST_BRAIN_MM
+    if scan.modality in FLUID_BY_NAME and (ct is not None or is_brain):
+        numbers |= _contrast(scan, ct)
+    return numbers
+
+
+def _contrast(scan: Volume, ct: Volume | None = None) -> dict[str, float]:
+    """How bright fluid is beside tissue, and whether the name says that it is brighter; ct: without one, the scan shows a brain."""
+    if ct is None:
+        levels = find_levels(scan.data[0], foreground(scan), scan.grid.spacing_mm)
+        if levels is None:
+            return {}
+        fluid, tissue = levels.fluid, levels.middle
+    else:
+        mm = ct.grid.spacing_mm
+        hu = ndimage.gaussian_filter(ct.data[0], [NOISE_MM / side for side in mm], mode="nearest")
+        deep = coarse(erode(fill_slices(foreground(ct)), DEEP_MM, mm))[0] > 0
+        of_ct, values = coarse(hu)[0][deep], coarse(scan.data[0])[0][deep]
+        brain = tissue_numbers(of_ct).get("tissue", 0.0)
+        away = of_ct - brain
+        parts = [values[(away > low) & (away < high)] for low, high in (FLUID_HU, BRAIN_HU)]
+        if min(map(len, parts)) < FEWEST_CELLS or not USUAL_HU[0] <= brain <= USUAL_HU[1]:
+            return {}
+        fluid, tissue = (float(np.median(part)) - background_value(scan) for part in parts)
+    if tissue <= 0:
+        return {}
+    return {"fluid": fluid / tissue, "by_name": FLUID_BY_NAME[scan.modality]}
 
 
 def _head_numbers(head: _Head) -> Numbers:
@@ -257,8 +306,10 @@ def _bone(head: _Head) -> dict[str, float]:
     if not deep.size or max(head.spacing_mm[1:]) > THIN_MM:
         return {}
     brain = float(np.median(deep))
+    if brain <= max(TISSUE * float(np.median(head.values[head.body])), 0):
+        return {}  # an empty inside says nothing of the skull
     layers = [values[(depth_mm > mm - LAYER_MM) & (depth_mm <= mm)] for mm in SKULL_MM]
-    medians = [float(np.median(layer)) / max(brain, TINY) for layer in layers if layer.size]
+    medians = [float(np.median(layer)) / brain for layer in layers if layer.size]
     fine, wide = (
         (values - ndimage.gaussian_filter(values, [blur / mm for mm in head.spacing_mm]))[
             depth_mm > RIM_MM

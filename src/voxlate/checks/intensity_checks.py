@@ -139,7 +139,12 @@ def tissue_of_ct(ct: Volume) -> dict[str, float]:
     """Numbers of the tissue of a CT: see `tissue` in limits.toml."""
     hu, _ = coarse(ct.data[0])
     high = float(hu.max())
-    return {"ct": 1.0, "high": high, "at_high": float((hu == high).mean()), **tissue_numbers(hu)}
+    return {
+        "ct": 1.0,
+        "high": high,
+        "clipped": float(np.percentile(hu, 99.9) == high),
+        **tissue_numbers(hu),
+    }
 
 
 def tissue_numbers(hu: Float32) -> dict[str, float]:

@@ -37,6 +37,7 @@ from voxlate.checks.audit import (
 )
 from voxlate.checks.cohort_outliers import check_outliers
 from voxlate.checks.copies import check_copies, signatures
+from voxlate.checks.head_checks import body_numbers
 from voxlate.checks.header_checks import (
     check_origins,
     check_resampling,
@@ -374,6 +375,8 @@ class _Work:
         misaligned = {}
         if audit:
             misaligned = misalignments(case, self.preparation.fixed, self.coarse)
+        units = case.header.units.items()
+        ct = next((case.volume(name) for name, unit in units if unit == "HU"), None)
         header = replace(
             case.header,
             patient=files.patient,
@@ -381,7 +384,7 @@ class _Work:
             misaligned=misaligned,
             signatures=signatures(case),
             stacks={
-                name: slice_numbers(canonical_view(scan))
+                name: slice_numbers(canonical_view(scan)) | body_numbers(case.volume(name), ct)
                 for name, scan in scans.items()
                 if name not in TISSUE_MAPS
             }

@@ -173,11 +173,13 @@ def symmetry(away: Float32) -> float:
 
 
 def check_stacks(headers: Sequence[CaseHeader]) -> Iterator[Message]:
-    """Messages from headers: slices in a wrong order, empty or alternately dark, and masks that are scans."""
+    """Messages from headers: slices in a wrong order, empty or alternately dark, bodies that are flat or of another contrast, and masks that are scans."""
     for header in headers:
         for name, numbers in header.stacks.items():
-            asked = [*ask("mask", numbers, name), *check_order(numbers, name)]
-            yield from (said.on(header.case) for said in asked)
+            asked = [
+                ask(group, numbers, name) for group in ("mask", "order", "slices", "body_in_case")
+            ]
+            yield from (said.on(header.case) for said in chain.from_iterable(asked))
 
 
 def check_order(numbers: Numbers, name: str = "") -> list[Message]:

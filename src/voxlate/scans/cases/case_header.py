@@ -70,7 +70,7 @@ class CaseHeader:
     voxels of the mask in each slice; mask_box: first and last + 1 along D, H, W; inputs: digest of the input files and
     the preparation; misaligned: the distance of scans from the fixed one, where it was estimated; voxels: digest of
     each array (modality, mask, label map) by its name; signatures: of scans, to recognise
-    changed copies; stacks: what each scan's slices have in common, by numbers of checks; checksum: of the header; inputs,
+    changed copies; stacks: what each scan's slices have in common, and its body, by numbers of checks; checksum: of the header; inputs,
     voxels and checksum are empty in memory.
     """
 
