@@ -163,12 +163,13 @@ def empty_slices(
     scales = {name: image.scale for name, image in images.items()}
     above = begins_above(facts, scales)
     surroundings = _around_a_stripped_brain(volumes)
-    around = {}
-    for name, image in images.items():
-        where = in_slabs(lambda zero, inside: zero & ~inside, surroundings, body)
-        if _is_darkest(image, where):
-            within = in_slabs(np.logical_and, surroundings, body)
-            around[name] = surroundings if _is_darkest(image, within) else where
+    within = in_slabs(np.logical_and, surroundings, body)
+    beside = in_slabs(np.logical_xor, surroundings, within)
+    around = {
+        name: surroundings if _is_darkest(image, within) else beside
+        for name, image in images.items()
+        if _is_darkest(image, beside)
+    }
     trained, beyond = ({}, {}) if anatomy is None else (anatomy.backgrounds, anatomy.beyond)
     if facts.imported:  # what the targets of a published training show is not known
         beyond = dict.fromkeys(images, 1.0)

@@ -598,7 +598,7 @@ def _notes(model: Model, inputs: CaseInputs) -> Iterator[Message]:
     # at 0 the image is the mean, on which the verdict says nothing
     if facts.synth.sharpness:
         for name, sentence in facts.worse.items():
-            yield message("worse-than-naive", f"{name}: {sentence.rstrip('.')}.", grade="caution")
+            yield message("worse-than-naive", f"{name}: {sentence}.", grade="caution")
     if facts.starter:
         yield from notes_on_starter(facts.starter, calibration)
     if facts.was_calibrated and calibration is None:

@@ -212,7 +212,8 @@ class Synthesised:
     ) -> list[str]:
         """Write each image and map, and provenance.json with their names; returns the removed older images.
 
-        windows: by modality, the values that are black and white in pictures of images and of ends of intervals. States are written into FOLDER/states, with one picture of their middle slices.
+        windows: by modality, the values that are black and white in pictures of images and of ends of intervals. States are
+        written into FOLDER/states, with one picture of their middle slices.
         """
         for name, state in self.states.items():
             file = f"{name}{ending}"

@@ -14,6 +14,7 @@ from voxlate.scans.images.grid import Volume
 from voxlate.scans.images.intensity import Intensity, IntensityMap, Scale
 from voxlate.scans.images.mask import foreground
 from voxlate.scans.images.ranges import Range
+from voxlate.scans.images.shown import as_grey
 from voxlate.scans.images.statistics import intensity_statistics
 
 TOP = 255.0
@@ -96,16 +97,14 @@ def picture_units(window_hu: tuple[float, float], scale: Range) -> Units:
     window_hu: the values that are black and white.
     """
     low, high = window_hu
-    gain = scale.width / (high - low)
 
     def to_grey(volume: Volume) -> Volume:
         """A volume in HU, clipped to the window, as grey values; a baseline of pictures has them already."""
         if volume.unit == "grey":
             return volume
-        values = (np.clip(volume.data, low, high) - low) * np.float32(gain) + scale.low
-        return replace(volume, data=values.astype(np.float32), unit="grey")
+        return as_grey(volume, window_hu, scale.low, scale.high)
 
-    return Units(synthesis=to_grey, spread=_times(gain))
+    return Units(synthesis=to_grey, spread=_times(scale.width / (high - low)))
 
 
 def window_sentence(modality: str, given: Sequence[float] | None) -> str:

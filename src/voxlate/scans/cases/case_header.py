@@ -69,8 +69,8 @@ class CaseHeader:
     affine: 4x4, (x, y, z) voxel to RAS mm; units: of the modalities, in the order of the mask's bits; mask_area:
     voxels of the mask in each slice; mask_box: first and last + 1 along D, H, W; inputs: digest of the input files and
     the preparation; misaligned: the distance of scans from the fixed one, where it was estimated; voxels: digest of
-    each array (modality, mask, label map) by its name; signatures: of scans, to recognise
-    changed copies; stacks: what each scan's slices have in common, and its body, by numbers of checks; checksum: of the header; inputs,
+    each array (modality, mask, label map) by its name; signatures: of scans, to recognise changed copies; stacks: what each
+    scan's slices have in common, and its body, by numbers of checks; checksum: of the header; inputs,
     voxels and checksum are empty in memory.
     """
 

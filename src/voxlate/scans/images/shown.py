@@ -44,11 +44,14 @@ def picture_window(volume: Volume) -> tuple[float, float]:
     return (0.0, 255.0) if volume.unit == "grey" else window_of(volume)
 
 
-def as_grey(volume: Volume, window: tuple[float, float]) -> Volume:
-    """A volume as grey values of 8 bits, whose black and white are the ends of a window in its unit."""
+def as_grey(
+    volume: Volume, window: tuple[float, float], black: float = 0.0, white: float = 255.0
+) -> Volume:
+    """A volume, clipped to a window in its unit, as grey values; black, white: those of the window's ends."""
     low, high = window
-    values = (volume.data - low) * (255 / max(high - low, TINY))
-    return replace(volume, data=values.clip(0, 255).astype(np.float32), unit="grey")
+    gain = np.float32((white - black) / max(high - low, TINY))
+    values = (np.clip(volume.data, low, high) - low) * gain + black
+    return replace(volume, data=values.astype(np.float32), unit="grey")
 
 
 def top_of(uncertainty: Volume, image: Volume) -> float:
