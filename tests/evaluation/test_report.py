@@ -200,6 +200,17 @@ def test_pictures_are_in_millimetres(page):
     assert coronal.width / coronal.height == pytest.approx(32 / (3 * 12), abs=0.02)
 
 
+def test_the_bone_of_a_ct_is_shown_in_a_window_of_its_own(page):
+    images = {image["alt"]: image["src"] for image in page.images if image["alt"]}
+    soft, bone = (
+        np.asarray(opened(images[f"{name} (ct), axial slice of head0"]))
+        for name in ("synthesis", "bone window")
+    )
+    inside = soft > 0
+    hu = np.median(soft[inside]) / 255 * 250 - 50
+    assert np.median(bone[inside]) == pytest.approx((hu + 450) / 1500 * 255, abs=1)
+
+
 def opened(uri):
     return Image.open(io.BytesIO(base64.b64decode(uri.split(",")[1])))
 

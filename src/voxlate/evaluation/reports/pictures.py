@@ -39,6 +39,7 @@ SIDES: dict[Plane, tuple[str, str]] = {
 
 SQUARES = 8  # squares of a chequerboard along its shorter side
 WIDEST = 7  # columns of a row; more columns have rows of about equal length
+BONE_HU = (-450.0, 1050.0)  # beside the window of a CT, in which all bone is white
 CASE_SCORES = ("mae", "psnr", "ssim_2d", "ssim_3d", "mae_z", "gradient_strength")
 METHOD_SCORES = ("mae", "ssim_2d")
 LABELS = {"synthesis": "image", "error": "− truth", "spread": "sd"}  # of a method's columns
@@ -185,6 +186,11 @@ def _of_synthesis(
     if true is not None:
         yield CaseImage("truth", modality, _slices(true, at), shades)
         yield CaseImage("error", "synthesis − truth", _slices(ours - true, at))
+    if scale.unit == "HU" and shades.high < scale.high:
+        bone = ColourScale(*BONE_HU, shades.colours, shades.unit)
+        for name, shown in (modality, ours), ("truth", true):
+            if shown is not None:
+                yield CaseImage("bone window", name, _slices(shown, at), bone)
     if (interval := interval_of(files, modality, provenance)) is not None:
         ends = [read_map(path, units.synthesis) for path in (interval.low, interval.high)]
         low, high = (scale.normalise_map(end, values, body) for end in ends)

@@ -52,7 +52,7 @@ OCCASIONS = (
     "|erst|verlauf|nachsorge|entlassung|vor|nach|vorher|nachher|test|retest|rescan|admission|discharge|acute|subacute|chronic|first|second|third|last|early|late|initial|final"
     "|primary|recurrence|recurrent|progression|relapse|remission|plan|planning|boost|(?:plan|planning|sim|repeat|diagnostic)-?(?:ct|mr|mri)"
 )
-CONTRASTS = "(?:non?|un|without|with)?-?(?:contrast|enhanced|gd|gado?|ce)|nce|nc|native|plain|arterial|portal|portalvenous|venous|hepatobiliary|nephrographic|excretory|delayed?|equilibrium|art|ven|del|pv"
+CONTRASTS = "(?:non?|un|without|with)?-?(?:contrast|enhanced|gd|gado?|ce)|nce|nc|native?|plain|arterial|portal|portalvenous|venous|hepatobiliary|nephrographic|excretory|delayed?|equilibrium|art|ven|del|pv"
 POSITIONS = (
     r"supine|prone|erect|standing|sitting|upright|decubitus|insp\w*|exp|expir\w*|inhal\w*|exhal\w*|ebh|dibh|bh|fb|breathhold|freebreathing"
     "|rest|stress|systole|diastole|es|ed|flexion|extension|neutral"
