@@ -113,7 +113,7 @@ def main() -> int:
     if chosen.write:
         rows = summarise(tries, results, fault_of_commands)
         write_table(chosen.write, rows, f"{len(tries) - left} of {len(tries)} tries.")
-    return 1 if any(FAULT in text for _, _, text in rows) else 0
+    return int(any(results.get(one.key, "").startswith(FAULT) for one in tries))
 
 
 def enter_own_mounts() -> None:
@@ -202,8 +202,13 @@ def begin(files: Path, tries: list[Try]) -> Place:
 
 def warm_up() -> None:
     """Import what commands import, so that forked processes begin with it."""
-    for name in ("training.train", "synthesis.calibrate", "reports.page", "scoring.evaluate"):
-        importlib.import_module(f"voxlate.{name}")
+    for name in (
+        "voxlate.training.train",
+        "voxlate.evaluation.calibrate",
+        "voxlate.evaluation.reports.page",
+        "voxlate.evaluation.scoring.evaluate",
+    ):
+        importlib.import_module(name)
 
 
 def outcome(one: Try, place: Place, files: Path, seed: int) -> str:
