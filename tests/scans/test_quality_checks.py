@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from rows import every_row
 from voxlate.base.messages import Message
@@ -53,6 +54,38 @@ def test_scans_as_bad_as_those_of_the_training_are_ordinary(scan):
     noisy = changed(scan, "noise")
     said = check_whole(WholeScan(noisy), quality_numbers(noisy), "t1")
     assert "quality" not in {one.code for one in said}
+
+
+@every_row(
+    ("exponent", "values"),
+    [
+        (0.0, np.random.default_rng(0).normal(size=(64, 64, 64))),
+        (1.0, np.indices((64, 64, 64)).sum(0) // 24 % 2 * 100),
+        (2.0, np.indices((64, 64, 64)).sum(0)),
+    ],
+)
+def test_squared_changes_do_not_grow_in_noise_grow_as_the_distance_at_edges_and_as_its_square_on_slopes(
+    exponent, values
+):
+    volume = Volume(values[None].astype(np.float32), np.diag([1.0, 1, 1, 1]), "a.u.", "t1")
+    numbers = slice_numbers(volume)
+    assert numbers["blur"] == pytest.approx(exponent, abs=0.2)
+    assert numbers["smear_more"] == pytest.approx(0, abs=0.05)
+
+
+def test_a_scan_after_a_filter_or_from_thick_slices_is_called_blurred():
+    draw = np.random.default_rng(0)
+    cells = np.repeat(np.repeat(np.repeat(draw.random((12, 12, 12)), 6, 0), 6, 1), 6, 2)
+    sharp = cells + draw.normal(0, 0.02, cells.shape)
+    along = {axis: ndimage.gaussian_filter1d(sharp, 4, axis) for axis in range(3)}
+    for image, is_blurred in (
+        (sharp, False),
+        (ndimage.gaussian_filter(sharp, 4), True),
+        *((smeared, True) for smeared in along.values()),
+    ):
+        scan = Volume(1000 * image[None].astype(np.float32), np.diag([1.0, 1, 1, 1]), "a.u.", "t1")
+        said = {one.code for one in ask("slices", slice_numbers(scan))}
+        assert ("quality" in said) == is_blurred
 
 
 @pytest.fixture
