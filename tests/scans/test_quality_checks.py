@@ -9,6 +9,7 @@ from scipy import ndimage
 from rows import every_row
 from voxlate.base.messages import Message
 from voxlate.checks.quality_checks import (
+    ORDER,
     WholeScan,
     check_whole,
     quality_numbers,
@@ -104,7 +105,7 @@ def _said(scan: Volume, image: np.ndarray) -> list[Message]:
     """What is said of the slices of a scan with other values [D, H, W]."""
     changed = replace(scan, data=image[None].astype(np.float32))
     numbers = slice_numbers(changed)
-    return ask("order", numbers) + ask("slices", numbers)
+    return ask(ORDER, numbers)
 
 
 @every_row(

@@ -30,7 +30,7 @@ from voxlate.base.records import (
 from voxlate.base.schema import Field
 from voxlate.checks.quality_checks import quality_numbers
 from voxlate.checks.table import Measured, ask
-from voxlate.checks.thumbnail import unit
+from voxlate.checks.thumbnail import MIRRORED, unit
 from voxlate.scans.cases.case_header import CaseHeader
 from voxlate.scans.images.filters import ndimage
 from voxlate.scans.images.grid import Volume
@@ -69,7 +69,6 @@ FAR_SIZE = 3.0  # standard deviations of an extent from which a message is given
 USUAL_LEAN, LEAN_WORTH = 0.02, 3
 TELLS = 4.0  # standard deviations by which training patients must differ from their flipped images to detect a flip
 LEVEL = 95  # percentile of the foreground
-MIRRORED = ("upside down", "front to back", "left to right")
 LEFT_RIGHT = (2,)
 FLIPS = (LEFT_RIGHT, (1,), (1, 2), (0,), (0, 2), (0, 1), (0, 1, 2))  # the axes that are mirrored
 PER_FLIP = Field(min_length=len(FLIPS), max_length=len(FLIPS))

@@ -64,14 +64,14 @@ def misalignments(
     for name in shown:
         if name == to:
             continue
-        if {to, name} <= {*anatomy} and find_spec("scipy") is None:
-            measured = Misalignment(None, None, None, None, 0, 0, reason=NO_SCIPY)
-        elif {to, name} <= {*anatomy}:
+        are_seen = {to, name} <= {*anatomy}
+        if are_seen and find_spec("scipy"):
             moving = case.volume(name)
             images, units = (reference.data[0], moving.data[0]), (reference.unit, moving.unit)
             measured = misalignment(*images, header.spacing_mm, mask, units, coarse)
         else:
-            measured = Misalignment(None, None, None, None, 0, 0, reason=MAPS)
+            reason = NO_SCIPY if are_seen else MAPS
+            measured = Misalignment(None, None, None, None, 0, 0, reason=reason)
         by_name[name] = replace(measured, to=to)
     return by_name
 
@@ -88,14 +88,13 @@ def check_together(case: PreparedCase) -> Iterator[Message]:
 
 def check_apart(
     header: CaseHeader, name: str, found: Misalignment, advice: str = "", of_input: float = 0.0
-) -> Iterator[Message]:
+) -> list[Message]:
     """A message where a scan is far from the scan that it was compared with, or how far is not known.
 
     advice: what to do, beside looking at it; of_input: 1 for scans that are given to a model.
     """
     numbers = {**_apart_numbers(header, found), "advice": advice, "of_input": of_input}
-    for group in ("apart", "unmeasured"):
-        yield from ask(group, numbers, name)
+    return ask(("apart", "unmeasured"), numbers, name)
 
 
 def is_misaligned(header: CaseHeader, measured: Misalignment) -> bool:
@@ -110,7 +109,7 @@ def _apart_numbers(header: CaseHeader, found: Misalignment) -> Numbers:
         "apart_mm": apart_mm,
         "p95_mm": found.p95_mm or 0.0,
         "voxels": apart_mm / max(resolved, default=math.inf),
-        "unmeasured": float(found.median_mm is None and found.reason != MAPS),
+        "unmeasured": found.median_mm is None and found.reason != MAPS,
         "reason": found.reason or NOTHING_IN_COMMON,
         "to": found.to,
     }

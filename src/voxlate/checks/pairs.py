@@ -28,7 +28,6 @@ from voxlate.scans.cases.case import MASK
 COMPARED = 12  # cases that every case is compared with
 MOST_SUSPECTS = 40
 CLEAR = 1.25  # times as similar as with any other patient, from which a pair is no suspect
-MIRRORED = {"D": "upside down", "H": "front to back", "W": "left to right"}
 
 Scans = Mapping[str, Thumbnail]
 ByCase = dict[str, Measured]
@@ -38,14 +37,14 @@ ByCase = dict[str, Measured]
 class _Pair:
     """The similarity of a scan to the reference scan of its case, and to those of other patients.
 
-    flipped, axes: the largest one after flips, and of which axes; curve: mean class of the scan for each class of the
+    flipped, how: the largest one after flips, and after which; curve: mean class of the scan for each class of the
     reference scan in each half, of which there are counts; both [2, BINS]; slices: along D.
     """
 
     own: float
     others: Sequence[float]
     flipped: float
-    axes: str
+    how: str
     curve: Float64
     counts: Counts
     slices: int
@@ -166,10 +165,10 @@ class Pairs:
         """The first row that fits each pair of a scan with the reference scans, and the modality whose contrast it has."""
         numbers: ByCase = {
             case: {
-                "map": float(name in self.maps or self.reference in self.maps),
+                "map": name in self.maps or self.reference in self.maps,
                 "slices": pair.slices,
                 "flip": pair.flip,
-                "how": " and ".join(MIRRORED[axis] for axis in pair.axes),
+                "how": pair.how,
             }
             for case, pair in pairs.items()
         }

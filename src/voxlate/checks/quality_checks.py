@@ -6,7 +6,7 @@ The first three are measured on some slices. Limits are in limits.toml; a traini
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import chain, product
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from voxlate.base.messages import Message
 from voxlate.checks.audit import SHOW_ANATOMY
 from voxlate.checks.intensity_checks import tissue_of_ct
 from voxlate.checks.scan_numbers import soft_and_background
-from voxlate.checks.table import Numbers, ask
+from voxlate.checks.table import ask
 from voxlate.checks.thumbnail import coarse, thumbnails
 from voxlate.scans.cases.case_header import CaseHeader
 from voxlate.scans.images.filters import ndimage
@@ -27,6 +27,7 @@ from voxlate.scans.images.frame import BodyFrame
 from voxlate.scans.images.grid import Volume, canonical_view, same_grid
 from voxlate.scans.images.mask import background_value, components_of, foreground
 
+ORDER = ("order", "slices")  # the groups of rows that are asked of `slice_numbers`
 SLICES = 8
 MIDDLE = (0.2, 0.8)  # of the slices with a body, from which they are taken: ends are small
 CURVATURE = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)
@@ -148,7 +149,7 @@ class WholeScan:
 def check_alone(scan: WholeScan) -> list[Message]:
     """Messages on a scan without a model: the order of its slices, and the offset and window of a CT; a label map has no further ones."""
     few, _ = coarse(scan.scan.data[0])
-    said = [*ask("array", {"levels": len(np.unique(few))}), *check_order(scan.stack)]
+    said = ask("array", {"levels": len(np.unique(few))}) + ask(ORDER, scan.stack)
     if scan.scan.unit == "HU":
         said += ask("tissue", scan.quality)
     labels = [one for one in said if one.code == "label-values"]
@@ -161,8 +162,7 @@ def check_whole(scan: WholeScan, trained: Mapping[str, float], name: str) -> lis
     times = {
         f"{key}_times": value / max(trained.get(key, 0.0), TINY) for key, value in numbers.items()
     }
-    asked = (ask(group, {**numbers, **times}, name) for group in ("tissue", "quality", "slices"))
-    return [*chain.from_iterable(asked)]
+    return ask(("tissue", "quality", "slices"), {**numbers, **times}, name)
 
 
 def symmetry(away: Float32) -> float:
@@ -177,15 +177,8 @@ def check_stacks(headers: Sequence[CaseHeader]) -> Iterator[Message]:
     """Messages from headers: slices in a wrong order, empty or alternately dark, bodies that are flat or of another contrast, and masks that are scans."""
     for header in headers:
         for name, numbers in header.stacks.items():
-            asked = [
-                ask(group, numbers, name) for group in ("mask", "order", "slices", "body_in_case")
-            ]
-            yield from (said.on(header.case) for said in chain.from_iterable(asked))
-
-
-def check_order(numbers: Numbers, name: str = "") -> list[Message]:
-    """Messages where slices are in a wrong order, empty, or do not continue each other; numbers: of `slice_numbers`."""
-    return [*ask("order", numbers, name), *ask("slices", numbers, name)]
+            asked = ask(("mask", *ORDER, "body_in_case"), numbers, name)
+            yield from (said.on(header.case) for said in asked)
 
 
 def mask_numbers(mask: Volume | None) -> dict[str, float]:
@@ -419,7 +412,7 @@ def _points(image: Float32, unit: str) -> dict[str, float]:
     return shares if most > least else {}
 
 
-def _block_voxels(image: Float32, unit: str, least: float = 0) -> float:
+def _block_voxels(image: Float32, unit: str, least: float) -> float:
     """The voxels of the largest block of one value, but air of a CT and a clipped peak, that tissue surrounds, in an image [D, H, W].
 
     0 of maps, where others are nearly as large, as in coarse grey levels, and where fewer voxels than `least` can be in

@@ -66,17 +66,17 @@ def numbers_of(
     level, signed = max(abs(bright), TINY), statistics.is_signed
     is_ct, no_image = unit == "HU", unit == "grey" or name in TISSUE_MAPS
     numbers = {
-        "ct": float(is_ct),
+        "ct": is_ct,
         "low": low,
         "high": high,
         "bright": bright,
         "width": bright - everything.at(0.1),
-        "clipped": float(bright == high),
+        "clipped": bright == high,
         "values": len({*everything.percentiles}),
-        "signed": float(signed),
+        "signed": signed,
         "signed_level" if signed else "level": float(np.log10(level)),
-        "other_kind": float(not no_image and bool(check_kind(name, unit, statistics))),
-        "unspaced": float(all(abs(side - 1) < 1e-6 for side in spacing_mm)),
+        "other_kind": not no_image and bool(check_kind(name, unit, statistics)),
+        "unspaced": all(abs(side - 1) < 1e-6 for side in spacing_mm),
         "background": low,
         "empty": 0.0,
     }

@@ -9,10 +9,12 @@ import operator
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
 from voxlate.base.codes import Grade
+from voxlate.base.errors import as_list
 from voxlate.base.messages import Message, grade_of_distance, message
 
 # Of faults of truths.
@@ -37,7 +39,7 @@ class Row:
 
     A condition may be several, joined by "or". brief: the text in brackets where the scans of a cohort are listed; worse:
     conditions under which it is "do not trust"; grade: else, by default the usual one of its code; times: a number that
-    is the distance from a training, which then decides the grade; unless: codes of the same group after which it is
+    is the distance from a training, which then decides the grade; unless: codes of rows asked before, after which it is
     silent; excused: conditions on the image of a truth, under which it is silent; fault: for which a truth is left out;
     measured: where its limits were.
     """
@@ -96,10 +98,10 @@ def table() -> tuple[Row, ...]:
     return tuple(Row(**row) for row in tomllib.loads(text)["row"])
 
 
-def ask(group: str, numbers: Numbers, name: str = "") -> list[Message]:
-    """The messages of all rows of a group that hold for the numbers of a scan."""
+def ask(groups: str | Sequence[str], numbers: Numbers, name: str = "") -> list[Message]:
+    """The messages of all rows of one group or several that hold for the numbers of a scan."""
     said = list[Message]()
-    for row in rows(group):
+    for row in chain.from_iterable(map(rows, as_list(groups))):
         if row.holds(numbers) and not {one.code for one in said} & {*row.unless}:
             said.append(row.message(numbers, name))
     return said

@@ -21,7 +21,7 @@ MARGIN = 0.05  # of the body's box, around it
 BORDER_SHARE = 0.02  # of a scan that a constant at its border fills, if it pads the scan
 CUT_OUT = 0.2  # share of voxels that have the constant around a body that was cut out
 GAP = 0.5  # of the range of the other values, between these and the constant
-AXES = "DHW"
+MIRRORED = ("upside down", "front to back", "left to right")  # along D, H, W
 
 
 @dataclass(frozen=True)
@@ -86,8 +86,7 @@ def _body_box(array: AnyArray, level: float | None = None) -> Ends:
     steps = [max(1, length // BODY_SIDE) for length in array.shape]
     few = array[:: steps[0], :: steps[1], :: steps[2]].astype(np.float32)
     parts = components_of(few > (otsu(few) if level is None else level))
-    if parts.count < 1:
-        return [(0, length) for length in array.shape]
+    # without an object, all is background, which is taken
     which = np.arange(parts.count + 1) == parts.sizes().argmax()
     sides = zip(box_around(parts.choose(which)), steps, array.shape)
     return [(first * step, min(end * step, length)) for (first, end), step, length in sides]
@@ -161,9 +160,9 @@ def unit(classes: AnyArray) -> Float32:
 
 
 def best_flip(a: Thumbnail, b: Thumbnail) -> tuple[float, str]:
-    """The largest similarity of two scans of a case after flips of the second, and the axes flipped ("DW")."""
+    """The largest similarity of two scans of a case after flips of the second, and how it is flipped."""
     return max(
-        (similarity(a.own, np.flip(classes, axes)), "".join(AXES[axis] for axis in axes))
+        (similarity(a.own, np.flip(classes, axes)), " and ".join(MIRRORED[axis] for axis in axes))
         for axes, classes in product(_flips(a), (b.own, b.shared))
     )
 

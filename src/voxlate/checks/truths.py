@@ -20,8 +20,8 @@ from voxlate.base.messages import Message, message
 from voxlate.base.slabs import least_and_most
 from voxlate.checks.audit import SHOW_ANATOMY
 from voxlate.checks.cohort_outliers import finding_messages
-from voxlate.checks.pairs import MIRRORED, Pairs, Scans
-from voxlate.checks.quality_checks import check_order, slice_numbers
+from voxlate.checks.pairs import Pairs, Scans
+from voxlate.checks.quality_checks import ORDER, slice_numbers
 from voxlate.checks.scan_numbers import (
     TINY,
     numbers_of,
@@ -176,15 +176,13 @@ def judge(
         for label, truth in compared.items()
         if truth.foreign or len(truth.sketch.truth) < FEWEST_SLICES
     }
-    pairs = {
-        "image": _pairs_of(doubtful, scans, "image", numbers),
-        "source": _pairs_of(compared, scans, "source", numbers),
-    }
+    with_images = _pairs_of(doubtful, scans, "image", numbers)
+    with_sources = _pairs_of(compared, scans, "source", numbers)
     findings = [*odd_scans({"truth": numbers})]
     named = {(finding.case, "truth") for finding in findings}
-    of_image = {finding.case for finding in pairs["image"].findings(named)}
+    of_image = {finding.case for finding in with_images.findings(named)}
     flips = {label: _flip(shown) for label, shown in scans.items() if "image" in shown}
-    for finding in pairs["source"].findings(named):
+    for finding in with_sources.findings(named):
         times, _ = flips.get(finding.case, (1.0, ""))
         # as its image, because training had the same difference
         lies_so = finding.code == "turned-scan" and AS_IT_LIES * times < 1
@@ -199,18 +197,24 @@ def judge(
     stacks = list[Message]()
     for label, truth in compared.items():
         slices = {key: number.item() for key, number in truth.sketch.stack.items()}
-        stacks += [said.on(label) for said in check_order(slices, name)]
-    away = {label: _away(compared[label].sketch) for label in scans if "image" in scans[label]}
+        stacks += [said.on(label) for said in ask(ORDER, slices, name)]
     # what nearly all have in common is no error of a single place
-    offsets = [_offset(compared[label].sketch) for label in away] or [np.zeros(3)]
+    offsets = [_offset(compared[label].sketch) for label in flips] or [np.zeros(3)]
     common = np.clip(0, *np.quantile(offsets, NEARLY_ALL, axis=0))
-    shared = {"cases": len(away), "offset": float(norm(common))}
     places = []
-    for label in [label for label in away if label not in faults]:
-        times, how = flips[label]
-        placed: Measured = {**numbers[label], **shared, "flip": times, "how": how}
-        placed["apart"] = float(norm(away[label]))
-        placed["offset_mm"] = float(norm(common * compared[label].sketch.cell_mm))
+    for label, (times, how) in flips.items():
+        if label in faults:
+            continue
+        sketch = compared[label].sketch
+        placed: Measured = {
+            **numbers[label],
+            "cases": len(flips),
+            "flip": times,
+            "how": how,
+            "apart": float(norm(_away(sketch))),
+            "offset": float(norm(common)),
+            "offset_mm": float(norm(common * sketch.cell_mm)),
+        }
         places += [said.on(label) for said in ask("place", placed, name)]
     return faults, [*finding_messages(odd, {name: len(truths)}), *stacks, *places]
 
@@ -240,8 +244,7 @@ def _pairs_of(
 def _flip(scans: Scans) -> tuple[float, str]:
     """How many times as similar a truth and its image are after flips, and after which."""
     pair = scans["truth"], scans["image"]
-    flipped, axes = best_flip(*pair)
-    how = " and ".join(MIRRORED[axis] for axis in axes)
+    flipped, how = best_flip(*pair)
     return flipped / max(pair_similarity(*pair), OF_NOISE), how
 
 
@@ -277,7 +280,7 @@ def _numbers(truth: SketchedTruth, scans: Scans) -> dict[str, float]:
     scan, image = scans.get("truth"), scans.get("image")
     source = scans.get("source", image)
     numbers = dict(numbers_of("", truth.unit, sketch.statistics, mm, scan, source))
-    numbers["map"] = float(truth.unit not in SHOW_ANATOMY)
+    numbers["map"] = truth.unit not in SHOW_ANATOMY
     numbers["slices"] = len(sketch.truth)
     if scan is None:  # too small to show a body
         return numbers
