@@ -4,7 +4,6 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,6 +22,7 @@ from voxlate.checks.out_of_distribution import (
     reference_shapes,
 )
 from voxlate.checks.patch_features import number_of_features
+from voxlate.scans.formats.format import KeptByFile
 from voxlate.scans.images.regions import BODY, regions_from
 from voxlate.synthesis.calibration import Answer, Calibration, Header, Target
 from voxlate.synthesis.facts import ModelFacts
@@ -61,7 +61,7 @@ class RunCalibrations:
             if samples != self.own_samples and others:
                 raise self._mismatch(f"{samples} samples, found one of {others} samples")
             return None
-        calibration = _read_once(path, path.stat().st_mtime_ns)
+        calibration = _read_once(path)
         stated = calibration.header
         if stated.weights != facts.weights_hash:
             raise self._mismatch(
@@ -144,12 +144,6 @@ def without_precision(options: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in options.items() if key not in ("precision", "exact")}
 
 
-@lru_cache(maxsize=8)
-def _read_once(path: Path, mtime_ns: int) -> Calibration:
-    """The calibration in a file; the time stamp makes a new file a new entry of the cache."""
-    return read_calibration(path)
-
-
 class _Stamped(TypedDict):
     header: StrictStr
     sha256: Digest
@@ -197,6 +191,9 @@ def read_calibration(path: Path) -> Calibration:
         record.check(same, f"scans of {references.patients} patients, not of {header.patients}")
     widths = {name: read_widths(header.targets[name].method, own) for name, own in parts.items()}
     return Calibration(header, widths, references, file_hash(path))
+
+
+_read_once = KeptByFile(read_calibration, 8)
 
 
 def _shapes(file: Tensors, header: Header) -> dict[str, dict[str, Shape]]:

@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
-from functools import lru_cache
+from functools import partial
 from itertools import chain, product
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from voxlate.base.records import Record, checksum, write_tensors
 from voxlate.checks.intensity_checks import training_ranges
 from voxlate.scans.cases.case import DIGITS
 from voxlate.scans.cases.prepared import Cohort
+from voxlate.scans.formats.format import KeptByFile
 from voxlate.science.methods.method import Method
 from voxlate.training.batches.patches import training_cases
 from voxlate.training.changes import first_change
@@ -108,12 +109,12 @@ def read_header(path: Path) -> dict[str, Any]:
     """The header of a weights file; raises BadInput if voxlate did not write the file, or if it was changed."""
     with _record(path).tensors("pt") as file:
         header = header_of(file)
-    _check_once(path, path.stat().st_mtime_ns)
+    _check_once(path)
     return header
 
 
-@lru_cache(maxsize=64)
-def _check_once(path: Path, mtime_ns: int) -> None:
+@partial(KeptByFile, most=64)
+def _check_once(path: Path) -> None:
     """Compare a file with its checksum, once in each process."""
     read_weights(path)
 

@@ -1,10 +1,10 @@
 """The prepared case: a patient's scans on one grid with mask and statistics, in memory for synthesis or on disk."""
 
-import functools
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -15,6 +15,7 @@ from voxlate.base.records import Record, Shape, check_values, checksum, write_te
 from voxlate.base.slabs import by_plane, in_slabs, map_slabs
 from voxlate.scans.cases.align import Preparation, find_common_grid
 from voxlate.scans.cases.case_header import BRAIN_OF, FOREGROUND_OF, CaseHeader, Origin
+from voxlate.scans.formats.format import KeptByFile
 from voxlate.scans.formats.nifti import smallest_type
 from voxlate.scans.images.grid import Grid, Volume, canonical, same_grid
 from voxlate.scans.images.intensity import IntensityMap
@@ -352,7 +353,7 @@ def write_case(path: Path, case: PreparedCase) -> None:
     digests = {name: digest(values) for name, values in arrays.items()}
     header = replace(case.header, voxels=digests)
     header = replace(header, checksum=_header_digest(asdict(header)))
-    _arrays.cache_clear()  # Windows replaces no file that is mapped
+    open_case.kept.cache_clear()  # Windows replaces no file that is mapped
     write_tensors(path, arrays, {"voxlate": json.dumps(asdict(header), allow_nan=False)})
 
 
@@ -367,36 +368,19 @@ def digest(values: np.ndarray) -> str:
     return checksum("", {"": values}, lambda _, array: repr((array.shape, array.dtype.str)))
 
 
+@partial(KeptByFile, most=OPEN_FILES)
 def open_case(path: Path) -> PreparedCase:
     """A case on disk; each process opens its file once, unless the file changes."""
     header = read_header(path)
-    changed = path.stat().st_mtime_ns
-    _check_arrays(path, changed)
-    return PreparedCase(header, _arrays(path, changed))
+    _check_arrays(path)
+    return PreparedCase(header, map_arrays(path))
 
 
-def read_header(path: Path) -> CaseHeader:
-    """The header of a case file; each process reads it once, unless the file changes."""
-    try:
-        changed = path.stat().st_mtime_ns
-    except OSError as error:
-        raise BadInput(
-            f"{path}: expected a prepared case, found none. Prepare the cohort again."
-        ) from error
-    return _read_header(path, changed)
-
-
-@functools.lru_cache(maxsize=OPEN_FILES)
-def _arrays(path: Path, mtime_ns: int) -> dict[str, np.ndarray]:
-    """The arrays of a file, cached; a newly prepared file has another time stamp and so another entry."""
-    return map_arrays(path)
-
-
-@functools.cache
-def _check_arrays(path: Path, mtime_ns: int) -> None:
+@KeptByFile
+def _check_arrays(path: Path) -> None:
     """Compare all arrays with their digests and the header, once in each process; raises BadInput where one differs."""
-    arrays = _arrays(path, mtime_ns)
-    header = _read_header(path, mtime_ns)
+    arrays = map_arrays(path)
+    header = read_header(path)
     for name, values in sorted(arrays.items()):
         if digest(values) != header.voxels[name]:
             raise BadInput(
@@ -420,8 +404,11 @@ def map_arrays(path: Path) -> dict[str, np.ndarray]:
     return arrays
 
 
-@functools.lru_cache(maxsize=4096)
-def _read_header(path: Path, mtime_ns: int) -> CaseHeader:
+@partial(KeptByFile, most=4096)
+def read_header(path: Path) -> CaseHeader:
+    """The header of a case file; each process reads it once, unless the file changes."""
+    if not path.is_file():
+        raise BadInput(f"{path}: expected a prepared case, found none. Prepare the cohort again.")
     record = _record(path)
     with record.tensors() as file:
         text = file.text("voxlate")

@@ -1,11 +1,11 @@
 """Slices in array files: NumPy's .npy and .npz, and stacks in HDF5. None of them states spacing or orientation."""
 
-import functools
 import io
 import math
 import re
 import zipfile
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,14 @@ import numpy as np
 
 from voxlate.base.errors import BadInput, first_of
 from voxlate.base.optional import optional_package
-from voxlate.scans.formats.format import Format, Stored, check_numbers, errors_as, first_line
+from voxlate.scans.formats.format import (
+    Format,
+    KeptByFile,
+    Stored,
+    check_numbers,
+    errors_as,
+    first_line,
+)
 from voxlate.scans.images.grid import Spacing, directions
 
 DATASET = "data"  # of a stack, where the path does not name another
@@ -148,7 +155,7 @@ def _spacing(path: Path, text: str) -> Spacing:
 
 def _from_npy(path: Path, part: Part) -> np.ndarray:
     with open(path, "rb") as file:
-        values = _parse(path, file.read(MOST_BYTES + 1), str(path))
+        values = _parse(file.read(MOST_BYTES + 1), str(path))
     if part.channel is None:
         return values
     if values.ndim < 3:
@@ -177,10 +184,10 @@ def _from_npz(path: Path, part: Part) -> np.ndarray:
                 f"{path}: expected a slice in '{name}', found {members[name].file_size} bytes. Check it."
             )
         whole = file.read(members[name])  # to the end, where its checksum is compared
-    return _parse(path, whole, f"{path}, array {name}")
+    return _parse(whole, f"{path}, array {name}")
 
 
-def _parse(path: Path, whole: bytes, where: str) -> np.ndarray:
+def _parse(whole: bytes, where: str) -> np.ndarray:
     """The array in the bytes of a .npy file, whose header must account for every one of them."""
     stream = io.BytesIO(whole)
     try:
@@ -216,13 +223,13 @@ def _from_stack(path: Path, part: Part) -> np.ndarray:
             if chunk == 1 or dataset.nbytes // len(dataset) * chunk > MOST_BYTES:
                 return np.asarray(dataset[number])
             first = number // chunk * chunk
-            slices = _chunk(path, path.stat().st_mtime_ns, dataset.name, first, first + chunk)
+            slices = _chunk(path, dataset.name, first, first + chunk)
             return slices[number - first]
 
 
-@functools.lru_cache(maxsize=2)
-def _chunk(path: Path, mtime_ns: int, name: str, first: int, end: int) -> np.ndarray:
-    """Slices that the file compresses together, kept for the next one of them; a changed file is read again."""
+@partial(KeptByFile, most=2)
+def _chunk(path: Path, name: str, first: int, end: int) -> np.ndarray:
+    """Slices that the file compresses together, kept for the next one of them."""
     with _open(path) as file:
         return np.asarray(file[name][first:end])
 

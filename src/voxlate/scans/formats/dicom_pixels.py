@@ -1,9 +1,9 @@
 """DICOM: the pixel values of an image, and their physical meaning."""
 
-import functools
 import warnings
 import zlib
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
@@ -12,7 +12,7 @@ import numpy as np
 from voxlate.base.errors import BadInput
 from voxlate.base.optional import pydicom
 from voxlate.scans.formats.dicom_headers import Headers, Image, tag_errors, texts_of
-from voxlate.scans.formats.format import CHUNK, check_expansion, errors_as
+from voxlate.scans.formats.format import CHUNK, KeptByFile, check_expansion, errors_as
 
 DEFLATED = b"1.2.840.10008.1.2.1.99"  # the transfer syntax whose whole data set is deflated
 START_BYTES = 4096  # hold the meta information, in which the transfer syntax is
@@ -92,10 +92,9 @@ def read_slice(image: Image, header: Any, shape: tuple[int, ...]) -> np.ndarray:
 
 def _read_stored(image: Image) -> np.ndarray:
     """The pixel values [H, W] of an image as stored. Raises BadInput where they cannot be read."""
-    state = image.file.stat()
     sentence = f"{image}: expected whole pixel data, found none that can be read"
     with errors_as(sentence, AGAIN):
-        data = _whole_file(image.file, state.st_size, state.st_mtime_ns)
+        data = _whole_file(image.file)
         syntax = data.file_meta.TransferSyntaxUID
         packed = syntax.is_encapsulated
         has_unused_bits = not packed or syntax == pydicom.uid.RLELossless
@@ -128,9 +127,9 @@ def _read_stored(image: Image) -> np.ndarray:
     return values
 
 
-@functools.lru_cache(maxsize=1)
-def _whole_file(file: Path, size: int, mtime_ns: int) -> Any:
-    """The data set in a file, which is read once for all frames of it; a changed file is read again."""
+@partial(KeptByFile, most=1)
+def _whole_file(file: Path) -> Any:
+    """The data set in a file, which is read once for all frames of it."""
     data = pydicom.dcmread(file, force=True)  # its header has been read
     if "TransferSyntaxUID" not in data.file_meta:
         is_implicit, _ = data.original_encoding
@@ -158,8 +157,6 @@ def fill_padding(data: np.ndarray, headers: Iterable[Any], hounsfield: bool) -> 
     Where padding is about as low as other voxels, or among them, it is left as it is.
     """
     ends = [_padding_of(header) for header in headers]
-    if not any(ends):
-        return ()
     padded = np.zeros(data.shape, bool)
     for plane, mask, values in zip(data, padded, ends, strict=True):
         if values:

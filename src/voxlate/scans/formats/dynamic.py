@@ -1,15 +1,15 @@
 """One frame of a dynamic scan: by its number, or by the arterial peak of a bolus of contrast and the time after it."""
 
-import functools
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from voxlate.base.errors import BadInput
-from voxlate.scans.formats.format import DynamicScan, Stored
+from voxlate.scans.formats.format import DynamicScan, KeptByFile, Stored
 
 # '#frame=12' (from 1), '#peak' or '#peak+8s' after a path; '@1.5s' after these: seconds from one frame to the next
 FRAME = re.compile(
@@ -68,8 +68,7 @@ def _number(path: Path, frame: str, scan: DynamicScan, read_frames: Reader) -> t
                 f"{path}: expected a frame from 1 to {scan.count}, found #{frame}. Name one of these."
             )
         return number, f"frame {number + 1} of {scan.count}"
-    changed = path.stat().st_mtime_ns if path.exists() else 0
-    peak = _peak(path, changed, read_frames)
+    peak = _peak(path, read_frames)
     if wanted["after"] is None:
         return peak, f"pseudo: CTP frame {peak + 1} of {scan.count}, arterial peak"
     after_s = float(wanted["after"])
@@ -98,9 +97,9 @@ def _nearest(times: np.ndarray, moment: float, where: str, peak: int) -> int:
     return int(np.abs(times - moment).round(3).argmin())
 
 
-@functools.lru_cache(maxsize=64)
-def _peak(path: Path, mtime_ns: int, read_frames: Reader) -> int:
-    """The peak, computed once for the three frames of a pseudo-multiphase CTA; a changed file is read again."""
+@partial(KeptByFile, most=64)
+def _peak(path: Path, read_frames: Reader) -> int:
+    """The peak, computed once for the three frames of a pseudo-multiphase CTA."""
     scan = _scan(path, read_frames)
     try:
         return peak_frame(_blocks(scan))

@@ -6,7 +6,9 @@ import os
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
@@ -16,6 +18,8 @@ from voxlate.base.options.option import bytes_of
 from voxlate.base.slabs import empty, release
 from voxlate.scans.images.grid import Codes, Grid, Volume
 from voxlate.scans.options.layout import LARGEST_VOLUME
+
+Result = TypeVar("Result")
 
 MOST_LOST = 1e-4  # of the range of values, that a step of float32 may be
 
@@ -92,6 +96,17 @@ class Format:
     def all_endings(self) -> tuple[str, ...]:
         """The endings of all files that are read."""
         return self.endings + self.named_endings
+
+
+class KeptByFile(Generic[Result]):
+    """A function of a file, and of further values, whose last results are kept; of a changed file it is computed again."""
+
+    def __init__(self, compute: Callable[..., Result], most: int | None = None) -> None:
+        self.kept = lru_cache(most)(lambda _, *given: compute(*given))
+
+    def __call__(self, path: Path, *others: Any) -> Result:
+        state = path.stat() if path.exists() else None
+        return self.kept(state and (state.st_size, state.st_mtime_ns), path, *others)
 
 
 def check_numbers(dtype: np.dtype, where: object) -> None:

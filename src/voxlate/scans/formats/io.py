@@ -4,7 +4,6 @@ A path may end with '#' and the part of a file or folder that is meant: the key 
 a frame ('FILE#frame=12', see dynamic.py), or a slice of an array file ('FILE.npy#channel=0').
 """
 
-import functools
 import hashlib
 import re
 from itertools import chain
@@ -20,7 +19,7 @@ from voxlate.base.slabs import map_slabs
 from voxlate.scans.formats.arrays import ARRAY
 from voxlate.scans.formats.dicom import DICOM, entries_in, folder_and_key, headers_of
 from voxlate.scans.formats.dynamic import is_frame, read_frame
-from voxlate.scans.formats.format import Format, Stored
+from voxlate.scans.formats.format import Format, KeptByFile, Stored
 from voxlate.scans.formats.itk import ITK
 from voxlate.scans.formats.nifti import FREESURFER, NIFTI, SYNTHETIC, open_nifti
 from voxlate.scans.formats.picture import PICTURE
@@ -261,10 +260,7 @@ def files_of(path: Path) -> list[Path]:
 def content_hash(path: Path) -> str:
     """16 hexadecimal digits of the content of all files behind a path, whatever their names, and of its part."""
     hashes = sorted(
-        _sha256(file, file.stat().st_size, file.stat().st_mtime_ns)
-        if file.is_file()
-        else f"no file: {file.name}"
-        for file in files_of(path)
+        _sha256(file) if file.is_file() else f"no file: {file.name}" for file in files_of(path)
     )
     text = " ".join([*hashes, file_and_part(path)[1]])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -275,7 +271,4 @@ def has_content(path: Path, content: str) -> bool:
     return path.is_file() and content_hash(path) == content
 
 
-@functools.lru_cache(maxsize=4096)
-def _sha256(file: Path, size: int, mtime_ns: int) -> str:
-    """The hash of a file, which is computed once for all frames of it; a changed file is hashed again."""
-    return sha256_of(file)
+_sha256 = KeptByFile(sha256_of, 4096)  # computed once for all frames of a file
