@@ -211,7 +211,7 @@ def test_pictures_are_found_to_show_the_window_whose_levels_the_starters_images_
         def synthesise(self, batch, noise, sampling):
             return (100 + 700 * (batch.target + 1) / 2) / 700 - 1
 
-    monkeypatch.setattr(pictures, "load_starter", lambda _: (Perfect(), recipe, header))
+    monkeypatch.setattr(pictures, "load_run", lambda _: (Perfect(), recipe, header))
     monkeypatch.setattr(pictures, "WINDOWS_HU", ((0, 1400), (100, 800), (400, 600)))
     names = {"t1": "t1", "t2": "t2"}
     draft = first_stage(facts, roles_of(facts), Size(16, 1, 2), 10)

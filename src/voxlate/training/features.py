@@ -10,13 +10,13 @@ from voxlate.science.nets.lpips import is_lpips
 from voxlate.science.nets.vit import VitFeatures, is_vit
 from voxlate.training.recipe import Recipe, to_dict
 from voxlate.training.run import weights_of
-from voxlate.training.starter import run_folder
-from voxlate.training.weights import load_method, read_header
+from voxlate.training.starter import load_run, run_folder
+from voxlate.training.weights import read_header
 
 
 def frozen_network(path: Path) -> tuple[nn.Module, tuple[str, ...]]:
     """The network of a run in evaluation, and the names of its input channels: one source, and its neighbours."""
-    method, recipe, _ = load_method(run_folder(path))
+    method, recipe, _ = load_run(path)
     return method.net, recipe.data.source_names
 
 

@@ -21,9 +21,9 @@ from voxlate.training.recipe import from_dict
 from voxlate.training.recipe.checks import HOW_TO_SAMPLE
 from voxlate.training.recipe.provenance import is_fold, splits_of_training
 from voxlate.training.run import Run, weights_of
-from voxlate.training.starter import load_starter, run_folder
+from voxlate.training.starter import load_run, run_folder
 from voxlate.training.starters.names import is_starter
-from voxlate.training.weights import file_hash, load_method, read_header
+from voxlate.training.weights import file_hash, read_header
 
 
 def load(
@@ -39,8 +39,7 @@ def load(
     the run has no such answer.
     """
     path = _stage_path(run_folder(run), answer, allow_code)
-    loaded = load_starter(path) if is_starter(run) else load_method(path, allow_code)
-    method, recipe, header = loaded
+    method, recipe, header = load_run(run if is_starter(run) else path, allow_code)
     if (
         not recipe.method.makes_targets
     ):  # an autoencoder alone, whose inputs are the images that it reconstructs

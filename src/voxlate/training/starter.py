@@ -48,22 +48,23 @@ def run_folder(run: Path | str) -> Path:
     return folder
 
 
+def load_run(run: Path | str, allow_code: bool = False) -> Loaded:
+    """The method of a run, starter or model of a hub, its recipe and its header (see `load_method`)."""
+    if is_starter(run):
+        return copy.deepcopy(check_starter(folder_of(run)))
+    return load_method(run_folder(run), allow_code)
+
+
 def starter_hash(run: Path | str) -> str:
     """The checksum of a starter's weights, as its card states it."""
     return read_card(folder_of(run)).sha256
 
 
-def check_starter(folder: Path) -> None:
-    """Raise BadInput unless weights and calibration are those of a starter's card, and its self-test gives its output."""
-    _checked(folder)
+def check_starter(folder: Path) -> Loaded:
+    """The method of a starter, its recipe and its header, which the caller must not change (see `load_run`).
 
-
-def load_starter(folder: Path) -> Loaded:
-    """The method of a starter, its recipe and its header, after its check; what the caller changes is its own."""
-    return copy.deepcopy(_checked(folder))
-
-
-def _checked(folder: Path) -> Loaded:
+    Raises BadInput unless weights and calibration are those of its card, and its self-test gives its output.
+    """
     files = sorted(folder.glob("*.*"))
     return _check(folder, tuple((file.name, file.stat().st_mtime_ns) for file in files))
 
@@ -152,10 +153,9 @@ def starter_for(source: Path | str, stage: FullStage) -> tuple[Method, Mapping[s
 
     Where its card matches no names, the order of the modalities decides.
     """
-    folder = run_folder(source)
-    method, recipe, _ = load_starter(folder)
+    method, recipe, _ = load_run(source)
     own, data = recipe.data, stage.data
-    names = read_card(folder).match(data.source, data.target)
+    names = read_card(folder_of(source)).match(data.source, data.target)
     if names is None:
         names = dict(zip([*own.source, *own.target], [*data.source, *data.target]))
     known = {theirs: name for name, theirs in names.items()}

@@ -11,7 +11,7 @@ from voxlate.science.diffusion.noise import Noise
 from voxlate.training.batches.batches import batches_of, even_places
 from voxlate.training.batches.patches import DataSettings
 from voxlate.training.planning.rules import Draft
-from voxlate.training.starter import load_starter, run_folder
+from voxlate.training.starter import load_run
 from voxlate.training.starters.card import Card
 
 # Low and high ends in HU of windows in which pictures of heads are published.
@@ -40,7 +40,7 @@ def find_window(start_from: str, names: Mapping[str, str], draft: Draft, grey: W
     names: the cohort's name of each modality of the starter; grey: the pictures' range. The mean absolute error in the mask
     decides: of the levels alone a window that is half as wide can be as near.
     """
-    method, recipe, _ = load_starter(run_folder(start_from))
+    method, recipe, _ = load_run(start_from)
     (target,) = recipe.data.target
     whole = recipe.intensity[target]
     assert isinstance(whole, Window)
