@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from voxlate.base.errors import BadInput
 from voxlate.base.files import read_json
 from voxlate.base.records import Record
-from voxlate.exchange.imported import write_imported, wrong_weights
+from voxlate.exchange.imported import compare_shapes, write_imported
 from voxlate.scans.cases.align import Preparation
 from voxlate.science.nets.foreign import NETWORKS
 from voxlate.training import recipe as recipes
@@ -144,20 +144,14 @@ def _check_channels(found: Foreign, recipe: Recipe) -> None:
 
 
 def _load(method: nn.Module, found: Foreign) -> None:
-    """Load the tensors; raises BadInput with the first that is missing, unknown or of another shape."""
+    """Load the tensors; raises BadInput where they are not those of the method's network."""
     wanted = {
         name.removeprefix(found.inside): tuple(tensor.shape)
         for name, tensor in method.state_dict().items()
         if name.startswith(found.inside)
     }
-    where = f"{found.weights}: expected the weights of {found.form}"
-    for name in sorted(found.tensors.keys() | wanted.keys()):
-        if name not in wanted:
-            raise wrong_weights(f"{where}, found the unknown key '{name}'")
-        if name not in found.tensors:
-            raise wrong_weights(f"{where}, found no key '{name}'")
-        if wanted[name] != (shape := tuple(found.tensors[name].shape)):
-            raise wrong_weights(f"{where} with '{name}' of shape {wanted[name]}, found {shape}")
+    shapes = {name: tuple(tensor.shape) for name, tensor in found.tensors.items()}
+    compare_shapes(shapes, wanted, f"{found.weights}: expected the weights of {found.form}")
     state = {f"{found.inside}{name}": tensor for name, tensor in found.tensors.items()}
     method.load_state_dict(method.state_dict() | state)
 

@@ -1,5 +1,6 @@
 """Runs of imported weights: their files and header, which do not depend on the format of the import."""
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,19 @@ AS_SCANNED = Preparation()
 def wrong_weights(sentence: str) -> BadInput:
     """The error of a file that is not as it was published."""
     return BadInput(f"{sentence}. Use the file as it was published.")
+
+
+def compare_shapes(
+    found: Mapping[str, tuple[int, ...]], wanted: Mapping[str, tuple[int, ...]], where: str
+) -> None:
+    """Raise BadInput with the first tensor of a file that is unknown, missing or of another shape."""
+    if unknown := sorted(found.keys() - wanted.keys()):
+        raise wrong_weights(f"{where}, found the unknown key '{unknown[0]}'")
+    for key, shape in wanted.items():
+        if key not in found:
+            raise wrong_weights(f"{where}, found no key '{key}'")
+        if found[key] != shape:
+            raise wrong_weights(f"{where} with '{key}' of shape {shape}, found {found[key]}")
 
 
 def write_imported(

@@ -6,7 +6,7 @@ model.json states the SHA-256 of each other file and its own. network.onnx takes
 arrays.safetensors holds what is compared and what intervals are computed from (see `Carried`).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -181,15 +181,3 @@ def _check_arrays(
             record.check(found == tuple(shape.lengths), f"another shape of references.{name}")
     for name in ("source", "image"):
         record.check(f"selftest.{name}" in arrays, f"no array selftest.{name}")
-
-
-def feeds(
-    names: Sequence[str],
-    source: np.ndarray,
-    mask: np.ndarray,
-    present: np.ndarray,
-    noise: np.ndarray | None,
-) -> dict[str, np.ndarray]:
-    """The inputs of a graph that takes some of these by name."""
-    known = {"source": source, "mask": mask, "present": present, "noise": noise}
-    return {name: np.ascontiguousarray(known[name]) for name in names}

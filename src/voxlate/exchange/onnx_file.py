@@ -9,12 +9,17 @@ from pathlib import Path
 from voxlate.base.errors import BadInput
 
 # Numbers of fields in onnx.proto.
-GRAPH, OPSETS, FUNCTIONS = 7, 8, 25  # of a model
+OPSETS = 8  # of a model
 DOMAIN, VERSION = 1, 2  # of an opset
-NODES, INITIALISERS, SPARSE = 1, 5, 15  # of a graph; nodes of a function are its field 7
-ATTRIBUTES = 5  # of a node
-TENSOR, SUBGRAPH, TENSORS, SUBGRAPHS = 5, 6, 10, 11  # of an attribute
 EXTERNAL, LOCATION = 13, 14  # of a tensor
+# Of the messages that may hold tensors: the fields with such messages, and what each of them is.
+PARTS = {
+    "model": {7: "graph", 25: "function"},
+    "graph": {1: "node", 5: "tensor", 15: "sparse tensor"},
+    "function": {7: "node"},
+    "node": {5: "attribute"},
+    "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph"},
+}
 OWN_DOMAINS = (b"", b"ai.onnx")
 
 
@@ -23,7 +28,7 @@ def check_graph(path: Path, stated_opset: int, newest_opset: int) -> None:
     try:
         model = path.read_bytes()
         opset = _opset(model)
-        is_whole = not any(map(_has_external, _graphs_and_functions(model)))
+        is_whole = not _has_external("model", model)
     except (IndexError, ValueError) as error:
         raise BadInput(
             f"{path}: expected a graph of ONNX, found something else. Copy the folder again."
@@ -52,47 +57,19 @@ def _opset(model: bytes) -> int:
     return 0
 
 
-def _graphs_and_functions(model: bytes) -> Iterator[tuple[bytes, int]]:
-    """The graphs and functions of a model, each with the number of the field that holds its nodes."""
-    for number, value in fields(model):
-        if isinstance(value, bytes) and number in (GRAPH, FUNCTIONS):
-            yield value, NODES if number == GRAPH else GRAPH
-
-
-def _has_external(part: tuple[bytes, int]) -> bool:
-    """Whether a graph has a tensor outside its file, in its initialisers or in attributes of its nodes."""
-    graph, nodes = part
-    for number, value in fields(graph):
-        if not isinstance(value, bytes):
-            continue
-        if nodes == NODES and (
-            number == SPARSE or (number == INITIALISERS and _is_external(value))
-        ):
-            return True  # sparse weights, which no export writes, may be elsewhere as well
-        if number == nodes and any(map(_is_elsewhere, fields(value))):
-            return True
-    return False
-
-
-def _is_elsewhere(field: tuple[int, int | bytes]) -> bool:
-    """Whether a field of a node is an attribute with a tensor outside the file."""
-    number, attribute = field
-    if number != ATTRIBUTES or not isinstance(attribute, bytes):
-        return False
-    for kind, value in fields(attribute):
-        if not isinstance(value, bytes):
-            continue
-        if kind in (TENSOR, TENSORS) and _is_external(value):
-            return True
-        if kind in (SUBGRAPH, SUBGRAPHS) and _has_external((value, NODES)):
-            return True
-    return False
-
-
-def _is_external(tensor: bytes) -> bool:
+def _has_external(kind: str, message: bytes) -> bool:
+    """Whether a message is a tensor outside its file, or has one in it."""
+    if kind == "sparse tensor":
+        return True  # no export writes one, and it may be elsewhere as well
+    if kind == "tensor":
+        return any(
+            number == EXTERNAL or (number == LOCATION and value != 0)
+            for number, value in fields(message)
+        )
+    parts = PARTS[kind]
     return any(
-        number == EXTERNAL or (number == LOCATION and value != 0)
-        for number, value in fields(tensor)
+        number in parts and isinstance(value, bytes) and _has_external(parts[number], value)
+        for number, value in fields(message)
     )
 
 

@@ -14,7 +14,7 @@ from voxlate import __version__
 from voxlate.base.arrays import Float32
 from voxlate.base.errors import BadInput
 from voxlate.base.streams import ArrayNoise
-from voxlate.exchange.model_file import TOLERANCE, Carried, Graph, feeds
+from voxlate.exchange.model_file import TOLERANCE, Carried, Graph
 from voxlate.synthesis.facts import ModelFacts
 from voxlate.synthesis.network import Calls, NoiseOf
 from voxlate.synthesis.patch import Patch
@@ -74,17 +74,19 @@ class OnnxNetwork:
 
     def sample(self, patches: Sequence[Patch], noise: NoiseOf) -> Float32:
         """One sample of each patch in network units, [B, T, D, H, W]."""
-        both = [patch.sources() for patch in patches]
-        source = np.stack([source for source, _ in both])
-        mask = np.stack([mask for _, mask in both])[:, None]
-        present = np.stack([patch.present for patch in patches])
-        drawn = None
+        sources, masks = zip(*(patch.sources() for patch in patches))
+        known = {
+            "source": np.stack(sources),
+            "mask": np.stack(masks)[:, None],
+            "present": np.stack([patch.present for patch in patches]),
+        }
         if self.graph.draws:
-            height, width = (-(-side // self.graph.shrink) for side in source.shape[-2:])
+            depth, *sides = known["source"].shape[2:]
+            height, width = (-(-side // self.graph.shrink) for side in sides)
             stream = ArrayNoise(noise.seed, noise.items, noise.samples, noise.tiles)
-            shape = (self.graph.noise_channels, source.shape[2], height, width)
-            drawn = np.stack([stream.normal(shape) for _ in range(self.graph.draws)])
-        given = feeds(self.inputs, source, mask, present, drawn)
+            shape = (self.graph.noise_channels, depth, height, width)
+            known["noise"] = np.stack([stream.normal(shape) for _ in range(self.graph.draws)])
+        given = {name: known[name] for name in self.inputs}
         image = self._one_by_one(given) if self.graph.single else self.run(given)
         self.calls.count += round(len(image) * self.graph.evaluations)
         return image

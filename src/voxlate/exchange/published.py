@@ -19,7 +19,7 @@ from voxlate.base.config import fill
 from voxlate.base.errors import BadInput
 from voxlate.base.groups import grouped
 from voxlate.base.records import Record
-from voxlate.exchange.imported import write_imported, wrong_weights
+from voxlate.exchange.imported import compare_shapes, write_imported, wrong_weights
 from voxlate.science.nets.interface import Channels
 from voxlate.science.nets.xmodality.adm import ADM
 from voxlate.science.nets.xmodality.dit import DiT
@@ -157,24 +157,14 @@ def read_weights(path: Path) -> tuple[PublishedNetwork, dict[str, Tensor]]:
         shapes = {key: lengths for key, (lengths, _) in file.shapes.items()}
         network = detect(shapes, str(path))
         slots = layout(network.build())
-        _compare(shapes, slots, f"{path}: expected the weights of the {network.name}")
+        wanted = {key: slot.shape for key, slot in slots.items()}
+        compare_shapes(shapes, wanted, f"{path}: expected the weights of the {network.name}")
         parts = grouped(
             (slot.parameter, _convert(file.file.get_tensor(key), key))
             for key, slot in slots.items()
         )
     state = {name: torch.cat(part) if len(part) > 1 else part[0] for name, part in parts.items()}
     return network, state
-
-
-def _compare(shapes: Mapping[str, tuple[int, ...]], slots: Mapping[str, Slot], where: str) -> None:
-    for key in shapes:
-        if key not in slots:
-            raise wrong_weights(f"{where}, found the unknown key '{key}'")
-    for key, slot in slots.items():
-        if key not in shapes:
-            raise wrong_weights(f"{where}, found no key '{key}'")
-        if shapes[key] != slot.shape:
-            raise wrong_weights(f"{where} with '{key}' of shape {slot.shape}, found {shapes[key]}")
 
 
 def _convert(array: Tensor, key: str) -> Tensor:
