@@ -10,8 +10,8 @@ from voxlate.science.methods.method import Method
 from voxlate.science.nets.autoencoder import AutoencoderNet
 from voxlate.training.batches.latents import cache_moments, uncacheable
 from voxlate.training.job import Job, Session
+from voxlate.training.precision import autocast
 from voxlate.training.processes import by_main
-from voxlate.training.validate import autocast
 from voxlate.training.weights import weights_checksum
 
 FOLDER = "latents"  # folder inside a prepared cohort

@@ -30,13 +30,12 @@ from voxlate.training import recipe as recipes
 from voxlate.training.batches.batches import collate
 from voxlate.training.batches.patches import batch_of
 from voxlate.training.facts import model_facts, options_of, synth_facts
-from voxlate.training.precision import of_synthesis
+from voxlate.training.precision import autocast, of_synthesis
 from voxlate.training.recipe import Recipe, Synthesis, check_synthesis, from_dict, stage_recipe
 from voxlate.training.recipe.checks import HOW_TO_SAMPLE
 from voxlate.training.recipe.text import apply_changes
 from voxlate.training.recipe.training import Precision
 from voxlate.training.run import software
-from voxlate.training.validate import autocast
 
 TABLES = ("noise", "slices", "schedule")  # keys that hold a table, whose kind may be named alone
 OF_NOISE = frozenset((*(field.name for field in fields(SamplerSettings)), "noise"))

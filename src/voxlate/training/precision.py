@@ -90,6 +90,15 @@ def of_synthesis(recipe: Recipe, device: torch.device) -> Precision:
     return choose(device).precision if stated == "auto" else stated
 
 
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """Convolutions and products in bfloat16 if the recipe states it; all other operations stay in float32.
+
+    precision: "float32" or "bfloat16", which `with_precision` and `of_synthesis` put in place of "auto".
+    """
+    assert precision != "auto"
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
+
+
 def choose(device: torch.device) -> Choice:
     """The precision of "auto" on a device."""
     if device.type == "cuda":

@@ -19,21 +19,13 @@ from voxlate.science.diffusion.noise import Noise
 from voxlate.science.methods.method import Method
 from voxlate.training.batches.batches import batches_of, even_places, validation_batches
 from voxlate.training.batches.patches import DataSettings
+from voxlate.training.precision import autocast
 from voxlate.training.recipe import FullStage, Recipe, Synthesis
 
 Measure = Callable[[Batch, Batch, Tensor], None]
 
 PICTURED = 6  # items in the picture of a validation
 SEED = 1234  # this is no setting, so that validations of all runs have the same noise
-
-
-def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """Convolutions and products in bfloat16 if the recipe states it; all other operations stay in float32.
-
-    precision: "float32" or "bfloat16"; training.precision replaces "auto".
-    """
-    assert precision != "auto"
-    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
 
 
 def validation_split(cohort: Cohort) -> str:
