@@ -77,14 +77,16 @@ def test_the_foreground_is_the_same_in_slabs_and_in_files(tmp_path, monkeypatch,
     box = masks.box_around(whole)
     assert 0.1 < whole.mean() < 0.5
     monkeypatch.setattr(slabs, "SLAB", 2500)
-    with scratch_in(tmp_path, least=1):
+    monkeypatch.setattr(slabs, "LEAST_BYTES_IN_FILE", 1)
+    with scratch_in(tmp_path):
         in_slabs = masks.foreground(volume)
         assert np.array_equal(in_slabs, whole)
         assert masks.box_around(in_slabs) == box
 
 
-def test_large_arrays_are_in_files_that_vanish(tmp_path):
-    with scratch_in(tmp_path / "new", least=1000):
+def test_large_arrays_are_in_files_that_vanish(tmp_path, monkeypatch):
+    monkeypatch.setattr(slabs, "LEAST_BYTES_IN_FILE", 1000)
+    with scratch_in(tmp_path / "new"):
         array = zeros((10, 10, 10), np.int16)
         array[:] = 7
         assert empty((3, 3), np.int16).base is None
@@ -101,7 +103,7 @@ def test_a_full_disk_is_said_before_the_file_is_used(tmp_path, monkeypatch):
 
     monkeypatch.setattr(slabs.os, "posix_fallocate", no_room, raising=False)
     with (
-        scratch_in(tmp_path, least=1),
+        scratch_in(tmp_path),
         pytest.raises(CannotWrite, match=r"expected 0.931 GB of disk .* found the disk full"),
     ):
         empty((1000, 1000, 1000), np.uint8)

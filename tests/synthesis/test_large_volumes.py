@@ -72,7 +72,8 @@ def test_large_volumes_are_synthesised_to_the_bit_in_a_quarter_of_the_memory(
     in_memory = tracemalloc.get_traced_memory()[1]
     monkeypatch.setattr(slabs, "SLAB", 2 * 80 * 90)
     tracemalloc.reset_peak()
-    with scratch_in(tmp_path, least=VOXELS // 4):
+    monkeypatch.setattr(slabs, "LEAST_BYTES_IN_FILE", VOXELS // 4)
+    with scratch_in(tmp_path):
         found = synthesised(scan, tmp_path / "slabs")
     in_slabs = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
@@ -101,7 +102,8 @@ def test_the_estimated_disk_is_what_a_synthesis_takes_at_most(scan, out, tmp_pat
 
     monkeypatch.setattr(slabs, "_map_file", counted)
     monkeypatch.setattr(slabs, "SLAB", 2 * 80 * 90)
-    with scratch_in(tmp_path, least=VOXELS // 4):
+    monkeypatch.setattr(slabs, "LEAST_BYTES_IN_FILE", VOXELS // 4)
+    with scratch_in(tmp_path):
         synthesised(scan, out)
     gc.collect()
     estimated = memory._bytes_a_voxel(1, stand_in().facts)

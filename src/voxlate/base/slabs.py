@@ -14,7 +14,6 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,21 +31,13 @@ class _ScratchMap(mmap.mmap):
     """A mapping of a scratch file, whose pages may be given back at any time: the file keeps the values."""
 
 
-@dataclass(frozen=True)
-class _Scratch:
-    """A folder for arrays of at least so many bytes."""
-
-    folder: Path
-    least: int
-
-
-_scratch: contextvars.ContextVar[_Scratch | None] = contextvars.ContextVar("scratch", default=None)
+_scratch: contextvars.ContextVar[Path | None] = contextvars.ContextVar("scratch", default=None)
 
 
 @contextlib.contextmanager
-def scratch_in(folder: Path, least: int | None = None) -> Iterator[None]:
-    """Keep arrays of at least `least` bytes (default: LEAST_BYTES_IN_FILE) that the block allocates in files of a folder."""
-    token = _scratch.set(_Scratch(folder, LEAST_BYTES_IN_FILE if least is None else least))
+def scratch_in(folder: Path) -> Iterator[None]:
+    """Keep arrays of at least LEAST_BYTES_IN_FILE bytes that the block allocates in files of a folder."""
+    token = _scratch.set(folder)
     try:
         yield
     finally:
@@ -55,8 +46,7 @@ def scratch_in(folder: Path, least: int | None = None) -> Iterator[None]:
 
 def scratch_folder() -> Path | None:
     """The folder for large arrays; None where they are in memory."""
-    scratch = _scratch.get()
-    return None if scratch is None else scratch.folder
+    return _scratch.get()
 
 
 def empty(
@@ -64,11 +54,11 @@ def empty(
 ) -> np.ndarray:
     """An array whose values are undefined: in a file where it is large and a scratch folder is set, else in memory."""
     size = math.prod(shape) * np.dtype(dtype).itemsize
-    scratch = _scratch.get()
-    if scratch is None or size < max(1, scratch.least):
+    folder = _scratch.get()
+    if folder is None or size < LEAST_BYTES_IN_FILE:
         return in_memory(tuple(shape), dtype)
     # a new file holds zeros
-    return np.ndarray(tuple(shape), dtype, buffer=_map_file(scratch.folder, size))
+    return np.ndarray(tuple(shape), dtype, buffer=_map_file(folder, size))
 
 
 zeros = partial(empty, in_memory=np.zeros)

@@ -19,7 +19,7 @@ from voxlate.training.facts import model_facts
 from voxlate.training.network import TorchNetwork
 from voxlate.training.recipe import from_dict
 from voxlate.training.recipe.checks import HOW_TO_SAMPLE
-from voxlate.training.recipe.provenance import is_fold, splits_of_training
+from voxlate.training.recipe.provenance import data_of_training
 from voxlate.training.run import Run, weights_of
 from voxlate.training.starter import load_run, run_folder
 from voxlate.training.starters.names import is_starter
@@ -51,7 +51,11 @@ def load(
     header["weights_hash"] = file_hash(weights_of(path))
     anatomy_file = Run(folder).anatomy
     anatomy = read_anatomy(anatomy_file, recipe.intensity) if anatomy_file.is_file() else None
-    facts = model_facts(recipe, header, _splits(folder), is_fold([folder]))
+    trained_on = data_of_training([folder])
+    splits = merge_splits(
+        dict.fromkeys(cases, split) for split, cases in trained_on.get("splits", {}).items()
+    )
+    facts = model_facts(recipe, header, splits, "fold" in trained_on)
     network = TorchNetwork(method.to(chosen), recipe, header, chosen, device)
     own_samples = (header["recipe"].get("synth") or {}).get("samples", 1)
     return Model(facts, network, origin, anatomy, RunCalibrations(folder, own_samples))
@@ -61,12 +65,6 @@ def network_of(model: Model) -> TorchNetwork:
     """The network of a model that `load` has opened."""
     assert isinstance(model.network, TorchNetwork), "a model of a run"
     return model.network
-
-
-def _splits(folder: Path) -> dict[str, str]:
-    """The split of each case in a run's training; a training case is never held out."""
-    trainings = splits_of_training([folder])
-    return merge_splits(dict.fromkeys(cases, split) for split, cases in trainings.items())
 
 
 def _stage_path(path: Path, answer: Answer | None, allow_code: bool) -> Path:

@@ -40,8 +40,28 @@ def add(command: Command) -> None:
         parameters["verbose"] = _flag("verbose", VERBOSE)
 
     def run(**values: Any) -> None:
-        """Read the texts, call the command, and print its result."""
-        _run(command, _read(parameters, values))
+        """Call the command, and print its result: a document, or lines; what is left undone ends it with code 3."""
+        given = _read(parameters, values)
+        folder = given.get("out") or given.get("recipe")
+        kept = Path(str(folder)) if command.keeps else None
+        verbose = given.get("verbose", False)
+        with keep_messages(kept, command.name, verbose, command.keeps == "end") as take:
+            arguments = command.arguments(given, Reporter(say=take))
+            result = command.call(**arguments)
+            shown = command.show(result, {**given, **arguments})
+            for line in shown:
+                if isinstance(line, Message):
+                    take(line)
+        if given["as_json"]:
+            if main_process:
+                print(json.dumps(plain(command.document(result))))
+        else:
+            for line in shown:
+                if isinstance(line, Aside):
+                    say(line.line, err, line.style)
+                elif not isinstance(line, Undone | Message):
+                    say(line)
+        end(line.sentence for line in shown if isinstance(line, Undone))
 
     ordered = sorted(
         parameters.values(), key=lambda p: (ARGUMENT, *PANELS).index(option_in(p).panel)
@@ -74,30 +94,6 @@ def _read(parameters: Mapping[str, inspect.Parameter], values: dict[str, Any]) -
             label = name if option.panel == ARGUMENT else flag_of(name, option)
             read[name] = read_text(label, value, parameter.annotation)
     return read
-
-
-def _run(command: Command, given: dict[str, Any]) -> None:
-    """Call a command, and print its result: a document, or lines; what is left undone ends it with code 3."""
-    as_json = given["as_json"]
-    verbose = given.get("verbose", False)
-    folder = given.get("out") or given.get("recipe")
-
-    kept = Path(str(folder)) if command.keeps else None
-    with keep_messages(kept, command.name, verbose, command.keeps == "end") as take:
-        arguments = command.arguments(given, Reporter(say=take))
-        result = command.call(**arguments)
-        shown = command.show(result, {**given, **arguments})
-        for line in shown:
-            if isinstance(line, Message):
-                take(line)
-    if as_json and main_process:
-        print(json.dumps(plain(command.document(result))))
-    for line in shown if not as_json else ():
-        if isinstance(line, Aside):
-            say(line.line, err, line.style)
-        elif not isinstance(line, Undone | Message):
-            say(line)
-    end(line.sentence for line in shown if isinstance(line, Undone))
 
 
 def _for_typer(parameter: inspect.Parameter) -> inspect.Parameter:

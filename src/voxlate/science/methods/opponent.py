@@ -138,6 +138,7 @@ class Opponent(Method):
         parts = discriminator_loss(
             self.critic, self.options.gan_loss, true, synthesised, self._maps_of_scans(pair)
         )
+        total = parts["gan"]
         if self.options.penalty:
             share = noise.uniform().to(true).view(-1, 1, 1, 1, 1)
             rounds = -(
@@ -147,10 +148,8 @@ class Opponent(Method):
             parts["penalty"] = self.options.penalty * gradient_penalty(
                 self.critic, torch.lerp(synthesised, true, share)
             )
-        return {
-            "total": parts["gan"] + parts.get("penalty", torch.zeros_like(parts["gan"])),
-            **parts,
-        }
+            total = total + parts["penalty"]
+        return {"total": total, **parts}
 
     def _maps_of_scans(self, pair: Pair) -> Tensor | None:
         """The maps that are of scanned channels, [B, K] bool, of a critic with a map for each."""

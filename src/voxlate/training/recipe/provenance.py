@@ -99,15 +99,11 @@ def read_run(path: Path) -> Table:
 
 def splits_of_training(folders: Iterable[Path]) -> dict[str, list[str]]:
     """The cases of each split in the training of the first of these folders that is a run; {} if there is none."""
-    return _data_of(folders).get("splits", {})
+    return data_of_training(folders).get("splits", {})
 
 
-def is_fold(folders: Iterable[Path]) -> bool:
-    """Whether the first of these folders that is a run was trained in a fold, so that its cohort has other splits."""
-    return "fold" in _data_of(folders)
-
-
-def _data_of(folders: Iterable[Path]) -> _Data:
+def data_of_training(folders: Iterable[Path]) -> _Data:
+    """What the first of these folders that is a run states of its training's cohort; {} if there is none."""
     for folder in folders:
         if (path := folder / "provenance.json").is_file():
             data: _Data = read_run(path).get("data", {})

@@ -1,7 +1,7 @@
 """Hi-Net: an encoder for each modality that also repeats it, and a path of its own that fuses them at every level."""
 
 from itertools import pairwise
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -28,6 +28,8 @@ class HiNet(NetSettings):
     For two modalities as published; the same three fusions take any number.
     """
 
+    multiple: ClassVar[int] = 8
+    extras: ClassVar[tuple[str, ...]] = ("reconstructions",)
     kind: Literal["hi_net"] = "hi_net"
     width: Annotated[
         int,
@@ -36,16 +38,6 @@ class HiNet(NetSettings):
             gt=0,
         ),
     ] = 32
-
-    @property
-    def multiple(self) -> int:
-        """What height and width are padded to a multiple of."""
-        return 8
-
-    @property
-    def extras(self) -> tuple[str, ...]:
-        """Outputs besides the image."""
-        return ("reconstructions",)
 
     def build(self, channels: Channels) -> "HiNetNet":
         """Raises BadInput where a task is neither completion nor translation."""

@@ -1,7 +1,7 @@
 """MM-SYN: an encoder and a decoder for each modality, and the largest of the available latents between them."""
 
 from itertools import pairwise
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +19,11 @@ SLOPE = 0.3  # of LeakyReLU below 0 in encoders: Keras' default, which the publi
 class MMSYN(NetSettings):
     """Full-size latents, fused by their maximum, that every decoder reads (Chartsias et al. 2018, TMI 37:803)."""
 
+    extras: ClassVar[tuple[str, ...]] = (
+        "reconstructions",
+        "images_by_latent",
+        "latent_variance",
+    )
     kind: Literal["mm_syn"] = "mm_syn"
     widths: Annotated[
         Counts,
@@ -33,11 +38,6 @@ class MMSYN(NetSettings):
     def multiple(self) -> int:
         """What height and width are padded to a multiple of."""
         return 2 ** (len(self.widths) - 1)
-
-    @property
-    def extras(self) -> tuple[str, ...]:
-        """Outputs besides the image."""
-        return ("reconstructions", "images_by_latent", "latent_variance")
 
     def build(self, channels: Channels) -> "MMSYNNet":
         """Raises BadInput where a task is neither completion nor translation."""

@@ -1,6 +1,6 @@
 """UcDGAN: one encoder of anatomy for every modality, and one decoder that is given the modality to make."""
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from torch import Tensor, nn
 
@@ -25,6 +25,7 @@ class UcDGAN(NetSettings):
     The paper has one modality in; of several their codes are averaged. Layers are ours, after CycleGAN and MUNIT.
     """
 
+    extras: ClassVar[tuple[str, ...]] = ("reconstructions", "codes")
     kind: Literal["ucd_gan"] = "ucd_gan"
     width: Annotated[
         int, setting("Number of channels at full size; each halving doubles them.", gt=0)
@@ -41,11 +42,6 @@ class UcDGAN(NetSettings):
     def multiple(self) -> int:
         """What height and width are padded to a multiple of."""
         return int(2**self.halvings)
-
-    @property
-    def extras(self) -> tuple[str, ...]:
-        """Outputs besides the image."""
-        return ("reconstructions", "codes")
 
     def build(self, channels: Channels) -> "UcDGANNet":
         """Raises BadInput where a task is neither completion nor translation."""
