@@ -109,23 +109,19 @@ Reduction = Annotated[
 AnyWeight = Annotated[Uniform | Snr | MinSnr | WeightTable, Field(discriminator="kind")]
 
 
-def mean_in_mask(
-    error: Tensor, mask: Tensor | None = None, reduction: Reduction = "mask"
-) -> Tensor:
+def mean_in_mask(error: Tensor, mask: Tensor, reduction: Reduction = "mask") -> Tensor:
     """Mean of an error inside the mask, per item: [B, C, ...] -> [B].
 
     mask: 0 or 1, broadcasts to error. "mask" divides by the number of voxels in the mask (an empty mask gives 0),
     "all" by the number of all voxels, as paper 000 does, so small brains count less.
     """
-    if mask is None:
-        return error.flatten(1).mean(1)
     mask = mask.to(error.dtype).expand_as(error).flatten(1)
     total = (error.flatten(1) * mask).sum(1)
     return total / (mask.sum(1).clamp(min=1) if reduction == "mask" else mask.shape[1])
 
 
 def means_in_mask(
-    errors: Mapping[str, Tensor], mask: Tensor | None, reduction: Reduction
+    errors: Mapping[str, Tensor], mask: Tensor, reduction: Reduction
 ) -> dict[str, Tensor]:
     """The mean over items of each error inside the mask (see mean_in_mask)."""
     return {name: mean_in_mask(error, mask, reduction).mean() for name, error in errors.items()}

@@ -116,7 +116,11 @@ class Cosine(Schedule):
     kind: Literal["cosine"] = "cosine"
     log_snr_max: Annotated[
         float,
-        setting("Log-SNR at t = 0; at t = 1 it is minus this number.", gt=0, le=LOG_SNR_LIMIT),
+        setting(
+            "Log-SNR at t = 0, before any shift; at t = 1 it is minus this number.",
+            gt=0,
+            le=LOG_SNR_LIMIT,
+        ),
     ] = 15.0
 
     @property
@@ -155,9 +159,6 @@ class ShiftedCosine(Cosine):
         float,
         setting("Side in pixels for which the plain cosine schedule is right.", gt=0),
     ] = 64.0
-    log_snr_max: Annotated[
-        float, setting("Log-SNR at t = 0 before the shift.", gt=0, le=LOG_SNR_LIMIT)
-    ] = 15.0
 
     @property
     def shift(self) -> float:

@@ -1,9 +1,11 @@
 """One forward pass from source to target: the reference for every diffusion model."""
 
 from dataclasses import field, replace
+from functools import partial
 from typing import Annotated, ClassVar, Literal
 
 import torch
+import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -30,17 +32,10 @@ from voxlate.science.methods.method import (
 )
 from voxlate.science.nets.interface import Channels, NetSettings, Output
 
-
-def _absolute(image: Tensor, truth: Tensor) -> Tensor:
-    return (image - truth).abs()
-
-
-def _square(image: Tensor, truth: Tensor) -> Tensor:
-    return (image - truth).square()
-
-
-# Functions with names, because a method is pickled where cases run in other processes.
-LOSSES = {"l1": _absolute, "mse": _square}
+LOSSES = {
+    "l1": partial(F.l1_loss, reduction="none"),
+    "mse": partial(F.mse_loss, reduction="none"),
+}
 
 
 @settings
