@@ -4,10 +4,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from voxlate.base.config import adapter
 from voxlate.base.errors import BadInput
 from voxlate.base.executors.job import StepCallback, no_report
 from voxlate.base.messages import Say, message
 from voxlate.base.options.option import merge
+from voxlate.scans.cases.align import Preparation
 from voxlate.scans.cases.case import PROTONS
 from voxlate.scans.cases.prepared import Cohort, open_cohort
 from voxlate.training.changes import first_change
@@ -114,10 +116,10 @@ def _check_site(
     check_values(recipe, units, scans, cohort.folder)
     for caution in compare_truths(recipe, units, cohort):
         say(caution)
-    preparation = vars(cohort.preparation)
+    preparation = adapter(Preparation).dump_python(cohort.preparation, mode="json")
     earlier = header.get("preparation", {})
     before = {key: earlier.get(key) for key in preparation}
-    if change := first_change(_as_lists(before), _as_lists(preparation)):
+    if change := first_change(before, preparation):
         text = f"the cohort was prepared in another way than the scans of the run ({change}); prepare it in the same way, if the scans allow it."
         say(message("other-preparation", text))
     return {name: scan for name, scan in scans.items() if name in units}
@@ -136,10 +138,6 @@ def _rename_modalities(tables: Tables, folder: Path, cohort: Cohort) -> Tables:
 
     sources, targets = map(own_name, card.source), map(own_name, card.target)
     return rename(tables, card.match([*sources], [*targets]) or {})
-
-
-def _as_lists(table: dict[str, Any]) -> dict[str, Any]:
-    return {key: list(value) if isinstance(value, tuple) else value for key, value in table.items()}
 
 
 def _find_replay(own: Run, asked: AdaptOptions, say: Say) -> Path | None:

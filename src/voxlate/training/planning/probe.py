@@ -3,7 +3,7 @@
 import itertools
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -115,13 +115,8 @@ class Probe:
 def _seconds(recipe: Recipe, cohort: Cohort, stage: int, device: torch.device, steps: int) -> float:
     """The pace of steps after a first step, which also allocates memory."""
     keep_freed_memory()  # as a training does, which is faster
-    step = _steps(recipe, cohort, stage, device, steps + 1)
-    times = []
-    for _ in range(steps + 1):
-        begun = time.perf_counter()
-        step()
-        devices.wait_for(device)
-        times.append(time.perf_counter() - begun)
+    begun = _begin(recipe, cohort, stage, device, steps + 1)
+    times = [begun.step() for _ in range(steps + 1)]
     return quiet_pace(times[1:])
 
 
@@ -131,10 +126,27 @@ def quiet_pace(times: Sequence[float]) -> float:
     return min(sorted(times[end - STEPS : end])[STEPS // 2] for end in ends)
 
 
-def _steps(
+class TimedSteps:
+    """The steps of a training, each of which is timed."""
+
+    def __init__(self, job: Job, method: Method, batches: Iterator[Batch]) -> None:
+        self.job = job
+        self.learner = begin_learner(method, job.stage.train, job.device, 0)
+        self.batches = batches
+
+    def step(self) -> float:
+        """Train one step; returns its seconds."""
+        begun = time.perf_counter()
+        job, learner = self.job, self.learner
+        take_step(learner, learner.method, job.stage.train, job.seed, self.batches, job.device)
+        devices.wait_for(job.device)
+        return time.perf_counter() - begun
+
+
+def _begin(
     recipe: Recipe, cohort: Cohort, stage: int, device: torch.device, steps: int
-) -> Callable[[], object]:
-    """A function that runs a training step on real data, up to `steps` times."""
+) -> TimedSteps:
+    """A training on real data that takes up to `steps` steps."""
     accelerator, _ = processes(str(device))
     earlier: dict[str, Method] = {}
     for trained in recipe.all_stages[: stage + 1]:
@@ -142,9 +154,7 @@ def _steps(
     chosen = recipe.all_stages[stage]
     chosen = replace(chosen, train=replace(chosen.train, steps=max(chosen.train.steps, steps)))
     job = Job(recipe, chosen, cohort, accelerator, device)
-    learner = begin_learner(method, job.stage.train, device, 0)
-    batches = _batches(job, steps)
-    return lambda: take_step(learner, method, chosen.train, job.seed, batches, device)
+    return TimedSteps(job, method, _batches(job, steps))
 
 
 def _batches(job: Job, steps: int) -> Iterator[Batch]:

@@ -13,16 +13,15 @@ from typing import Any
 
 import torch
 
-from voxlate.base.devices import wait_for
 from voxlate.base.errors import plural
 from voxlate.scans.cases.prepared import Cohort
 from voxlate.scans.cohorts.split import patient_order
 from voxlate.science.batch import Batch
 from voxlate.training.initial import initial_method
 from voxlate.training.job import Job
-from voxlate.training.loop import begin_learner, take_step
 from voxlate.training.planning.pace import TOLERANCE
 from voxlate.training.planning.pictures import find_windows
+from voxlate.training.planning.probe import TimedSteps
 from voxlate.training.planning.rules import LEAST_STEPS, Draft, Size, first_stage
 from voxlate.training.planning.search import Candidate, Search
 from voxlate.training.planning.starters import Starter, begin_from
@@ -97,18 +96,13 @@ class _Runner:
         job = self.job
         torch.manual_seed(job.seed)
         method, _ = initial_method(job.stage, {})
-        self.learner = begin_learner(method, job.stage.train, job.device, 0)
-        self.batches = iter(job.batches())
+        self.training = TimedSteps(job, method, iter(job.batches()))
+        self.learner = self.training.learner
         self.spent = time.perf_counter() - begun
 
     def step(self) -> None:
         """Train one step."""
-        begun = time.perf_counter()
-        job, learner = self.job, self.learner
-        options = job.stage.train
-        take_step(learner, learner.method, options, job.seed, self.batches, job.device)
-        wait_for(job.device)
-        self.times.append(time.perf_counter() - begun)
+        self.times.append(self.training.step())
         self.spent += self.times[-1]
 
     def result(self, goes_on: bool) -> Result:
