@@ -30,7 +30,6 @@ from voxlate.exchange.model_file import (
 )
 from voxlate.exchange.onnx_network import open_network, open_session
 from voxlate.synthesis.calibration import Header
-from voxlate.synthesis.facts import ModelFacts
 from voxlate.synthesis.model import Model
 from voxlate.training.calibration_file import width_networks
 from voxlate.training.model import network_of
@@ -173,7 +172,10 @@ def _describe(
         made_by,
         notice,
         licence,
-        _without_training(model.facts),
+        # digests and names of the training's scans and patients stay with the run
+        dataclasses.replace(
+            model.facts, seen_voxels=[], seen_signatures=[], splits={}, of_fold=False
+        ),
         Graph(
             NETWORK,
             OPSET,
@@ -190,11 +192,6 @@ def _describe(
         _card(model),
         {name: sha256_of(folder / name) for name in (NETWORK, ARRAYS)},
     )
-
-
-def _without_training(facts: ModelFacts) -> ModelFacts:
-    """The facts without digests and names of the training's scans and patients."""
-    return dataclasses.replace(facts, seen_voxels=[], seen_signatures=[], splits={}, of_fold=False)
 
 
 def _without_cases(header: Header) -> Header:

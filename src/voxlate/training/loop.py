@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import torch
 from accelerate.utils import gather_object
@@ -56,6 +56,7 @@ LONG = 20_000  # steps; longer trainings are compiled
 CALIBRATION_SLICES = 256
 BOUND_SLICES = 64
 
+T = TypeVar("T")
 Losses = Mapping[str, Mapping[str, Tensor]]
 """The losses of each turn by their names."""
 
@@ -86,7 +87,7 @@ def train_stage(job: Job, session: Session, method: Method, started: str) -> Met
             return now.changed
         if learner.best is not None:
             learner.averaged.load_state_dict(learner.best.weights)
-            compare(now)
+            now.by_main(compare)
     chosen = {} if now.sharpness is None else {"sharpness": now.sharpness.place}
     return finish(job, session.run, learner, chosen | dict(session.notes))
 
@@ -198,6 +199,10 @@ class StageState:
                 return
             yield batch
 
+    def by_main(self, do: "Callable[[StageState], T]") -> T:
+        """The result of a function of this training, which the main process alone calls (see processes.by_main)."""
+        return by_main(self.job.accelerator, lambda: do(self))
+
     @property
     def done(self) -> bool:
         """Whether the training has its length, or ends early."""
@@ -283,25 +288,19 @@ def keep_first(now: StageState) -> None:
     def error(share: float) -> float:
         """The validation error with a share."""
         move(share)
-        return by_main(now.job.accelerator, lambda: validation_error(now))
+        return now.by_main(validation_error)
 
     kept = now.options.keep_start
     if now.items and validation_split(now.job.cohort) == "val":
         # The first weights come first, because an error of NaN is never less.
         errors = {share: error(share) for share in (1.0, kept)}
         kept = min(errors, key=errors.__getitem__)
-        say_kept(now, kept, errors)
+        if now.is_main:
+            listed = ", ".join(f"{value:.4g} with {share:.0%}" for share, value in errors.items())
+            text = f"of the weights before the first step, {kept:.0%} are kept: the validation error is {listed}."
+            now.session.say(message("keep-start", text, share=kept))
+            now.log.add(keep_start={f"{share:g}": value for share, value in errors.items()})
     move(kept)
-
-
-def say_kept(now: StageState, kept: float, errors: Mapping[float, float]) -> None:
-    """Say and log the share of the first weights that is kept, and the validation error with each."""
-    if not now.is_main:
-        return
-    listed = ", ".join(f"{value:.4g} with {share:.0%}" for share, value in errors.items())
-    text = f"of the weights before the first step, {kept:.0%} are kept: the validation error is {listed}."
-    now.session.say(message("keep-start", text, share=kept))
-    now.log.add(keep_start={f"{share:g}": value for share, value in errors.items()})
 
 
 def validation_error(now: StageState) -> float:
@@ -343,17 +342,13 @@ def check_finite(now: StageState) -> None:
 
 def validate_now(now: StageState) -> None:
     """Validate in the main process; with train.best, all processes keep the weights if their error is the least."""
-    error = by_main(now.job.accelerator, lambda: _log_validation(now))
+    error = now.by_main(_log_validation)
     if now.options.best is not None:
         now.learner.compare(error)
 
 
 def compare(now: StageState) -> None:
-    """Validate the final weights, and compare them with naive baselines."""
-    by_main(now.job.accelerator, lambda: _log_verdicts(now))
-
-
-def _log_verdicts(now: StageState) -> None:
+    """Validate the final weights, and compare them with naive baselines; the main process does."""
     stage, cohort = now.job.stage, now.job.cohort
     if not now.items or not stage.method.makes_targets:
         _log_validation(now)
@@ -423,7 +418,7 @@ def stop(now: StageState) -> None:
 def change_pace(now: StageState) -> None:
     """Ask the pace for other lengths; the run continues with them from the saved state."""
     now.passed = now.shares_passed
-    now.changed = by_main(now.job.accelerator, lambda: _ask_pace(now))
+    now.changed = now.by_main(_ask_pace)
 
 
 def _ask_pace(now: StageState) -> Recipe | None:
@@ -446,7 +441,7 @@ AFTER_STEP: tuple[tuple[Callable[[StageState], bool], Callable[[StageState], Non
     (lambda now: True, decide),
     (lambda now: now.logs or now.saves, check_finite),  # a check waits for the device
     (lambda now: True, lambda now: now.log.add_step(now.losses, now.logs)),
-    (lambda now: now.done and now.options.best is None, compare),
+    (lambda now: now.done and now.options.best is None, lambda now: now.by_main(compare)),
     (lambda now: now.validates, validate_now),
     (lambda now: now.done, say_end),
     (lambda now: now.saves, save),
