@@ -301,10 +301,11 @@ def _blur(image: Float32, sides_mm: AnyArray, unit: str) -> dict[str, float]:
     if unit not in SHOW_ANATOMY:
         return {}
     growth = {}
-    bright = image > image.mean()
+    mean = image.mean()
     for axis, side_mm in enumerate(sides_mm):
         lag = max(1, round(LAG_MM / side_mm))
-        values, tissue = (np.moveaxis(array, axis, 0)[:, ::2, ::2] for array in (image, bright))
+        values = np.moveaxis(image, axis, 0)[:, ::2, ::2]
+        tissue = values > mean
         if side_mm > LAG_MM or len(values) < FEWEST_SLICES * lag or not tissue.any():
             continue
         near, far = (
