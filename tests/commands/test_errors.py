@@ -347,8 +347,8 @@ def test_a_weights_header_with_a_wrong_value_is_refused(voxlate, run, tmp_path, 
 
 
 @pytest.mark.slow
-def test_info_of_a_large_scan_holds_it_once(tmp_path):
-    """A scan of 23 MB as floats is looked at within its own size and a third beyond what a small one takes."""
+def test_info_of_a_large_scan_takes_at_most_five_times_its_memory(tmp_path):
+    """A scan of 23 MB as floats, whose slices are compared, too, beyond what a small one takes."""
     peaks = {}
     for size in (8, 180):
         nib.save(
@@ -363,7 +363,7 @@ def test_info_of_a_large_scan_holds_it_once(tmp_path):
         peaks[size] = float(
             subprocess.run(line, capture_output=True, text=True, check=True).stdout.split()[-1]
         )
-    assert peaks[180] - peaks[8] < 4 / 3 * 4 * 180**3
+    assert peaks[180] - peaks[8] < 5 * 4 * 180**3
 
 
 def test_every_command_shows_the_traceback_of_an_error_where_asked(voxlate, monkeypatch):
