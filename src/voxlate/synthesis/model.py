@@ -309,7 +309,8 @@ class Model:
         """
         with self._errors_for_python:
             facts = self.facts
-            own, notes = by_accepted_names(by_name(scans, facts.data.source), facts.accepts)
+            named = by_name(scans, facts.data.source)
+            own, notes = by_accepted_names(named, facts.accepts, facts.data.target)
             self.check_names(own, case)
             known = {name: own[name] for name in self.scan_names if name in own}
             targets = tuple(self.targets_of(known))
