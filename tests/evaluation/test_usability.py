@@ -22,6 +22,10 @@ def on(outcome, modality="ct"):
     return Verdict(modality, outcome, "", baseline="copy of t1")
 
 
+def few(patients):
+    return Verdict("ct", "unclear", "", baseline="copy of t1", lower_on=2, patients=patients)
+
+
 @every_row(
     ("warnings", "verdicts", "outcome", "reason"),
     [
@@ -31,6 +35,8 @@ def on(outcome, modality="ct"):
         ({"a": [careful()]}, [on("better")], "unclear", DARK),
         ({"a": [careful()], "b": []}, [on("worse")], "worse", "copy of t1"),
         ({"a": [NOTE]}, [on("better"), on("unclear", "t2")], "unclear", "naive baseline"),
+        ({"a": []}, [few(2)], "unclear", "2 patients (at least 6 are needed)"),
+        ({"a": []}, [few(9)], "unclear", "lower for 2 of 9 patients"),
         ({"a": []}, [], "unclear", "not measured"),
         ({"a": []}, [on("unknown")], "unclear", "none was scored"),
         ({"a": []}, [on("better")], "better", "research"),

@@ -13,6 +13,7 @@ from PIL import Image
 from rows import every_row
 from voxlate.base.errors import BadInput
 from voxlate.scans.cases.align import Preparation, find_common_grid
+from voxlate.scans.cases.case_header import Origin
 from voxlate.scans.formats.io import read_volume
 
 VOXELS = np.random.default_rng(3).integers(0, 400, (4, 5, 6)).astype(np.int16)
@@ -28,6 +29,14 @@ def nifti(path, *fields, kind=nib.Nifti1Image, voxels=VOXELS):
         struct.pack_into(form, raw, place, value)
     path.write_bytes(raw)
     return path
+
+
+@every_row(
+    ("name", "stated"),
+    [("a.png", False), ("a.npy#slice=3", False), ("a.npy#slice=3,mm=1x1x2", True), ("a.nii", True)],
+)
+def test_an_origin_tells_whether_its_file_states_the_size_of_voxels(name, stated):
+    assert Origin(name, (1, 2, 3), np.eye(4).tolist()).states_spacing == stated
 
 
 SAID = {

@@ -43,6 +43,14 @@ def test_check_says_what_each_scan_is_taken_for_and_what_is_wrong(voxlate, run, 
     assert {path.name for path in mixed.iterdir()} == {"case0", "case1", "case2"}
 
 
+def test_check_says_once_what_holds_for_every_case(voxlate, run, mixed):
+    (run / "anatomy.safetensors").unlink()
+    answer = voxlate("check", run, mixed)
+    assert (answer.out.count("are not checked"), answer.err.count("are not checked")) == (1, 1)
+    found = package.check(run, mixed, progress=False)
+    assert all("unchecked" in {said.code for said in case.messages} for case in found.cases)
+
+
 def test_other_cases_of_a_cohort_are_synthesised_and_a_repeated_command_asks_again(
     voxlate, run, mixed, out
 ):

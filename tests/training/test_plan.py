@@ -123,7 +123,7 @@ def test_settings_and_options_of_no_recipe_are_refused_before_a_step_is_timed(
 @every_row(
     ("options", "words"),
     [
-        ("--minutes 0.0001", "expected time for one pass over the 24 slices"),
+        ("--minutes 0.0001", "expected time for one pass over the 24 slices to make t2 of t1"),
         ("--memory 1MB", "expected enough for the smallest network, found 0.00 GiB"),
         ("--memory much", "expected a size such as 8GB, found 'much'"),
         ("--target ct", "found 'ct'"),

@@ -74,6 +74,16 @@ def test_a_starter_of_other_scans_or_modalities_is_refused_with_a_reason(
     assert reason in why
 
 
+def test_a_starter_fits_modalities_whose_names_have_further_words_and_says_so(starter, facts):
+    names = {"t1_gewichtet": "t1", "t2_schädel": "t2"}
+    scans = {name: replace(facts.scans[plain], name=name) for name, plain in names.items()}
+    found, why = find_starter(
+        replace(facts, scans=scans), Roles(("t1_gewichtet",), ("t2_schädel",), ""), "mean"
+    )
+    assert found.tables["data"]["target"] == ["t2_schädel"]
+    assert "t1_gewichtet as t1" in why
+
+
 T1_TO_T2 = Roles(("t1",), ("t2",), "pairs")
 OF_BRAINS = {"wide_mm": 135.0, "spacing_mm": (3.0, 1.0, 1.0)}
 
@@ -86,6 +96,8 @@ def test_a_starter_that_needs_no_training_is_named_where_the_minutes_are_too_few
     command = "voxlate synth starter:brain-mr-to-mr heads --missing t2 --out OUT"
     assert without_training(brains, roles, "heads") == command
     assert without_training(facts, roles, "heads") == "", "heads with their skull"
+    narrow = replace(brains, wide_mm=72.0)  # as slices of heads in pixels of 1 mm that are assumed
+    assert without_training(narrow, roles, "heads") == "", "its check refuses them"
     assert without_training(brains, Roles(("t1",), ("cbf",), "pairs"), "heads") == ""
     probe = SimpleNamespace(
         limits=Limits(**SHORT), probe_seconds=0.0, cohort=SimpleNamespace(scans="heads")

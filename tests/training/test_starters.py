@@ -121,6 +121,23 @@ def test_a_choice_among_several_accepted_scans_is_a_caution(tmp_path):
     assert said.text == "t1 is read, and pd is not, which could stand for it."
 
 
+@pytest.mark.parametrize(
+    ("names", "taken"),
+    [
+        ("t1_gewichtet ct_schädel", "t1_gewichtet"),
+        ("t1 t1_gewichtet", "t1"),
+        ("t1_minus_t2 t1_seg synth_t1 pd_t1", None),
+        ("t1_target_contrast", None),
+        ("t1_sharp", None),  # the target
+    ],
+)
+def test_a_scan_is_taken_by_a_name_with_other_words_where_none_is_plain(tmp_path, names, taken):
+    files = {name: tmp_path / name for name in names.split()}
+    own, said = by_accepted_names(files, {"t1": ["t1", "t1w"]}, ["t1_sharp"])
+    assert own.get("t1") == (None if taken is None else tmp_path / taken)
+    assert [one.grade for one in said] == ["note"] * (taken not in (None, "t1"))
+
+
 @pytest.mark.slow
 def test_a_calibration_goes_into_a_copy_and_nothing_into_the_package(
     starter, voxlate, cohort, tmp_path, quick_widths

@@ -411,10 +411,7 @@ def _body_numbers(
         (usual.distance(own), own, 1 - usual.far, "the scan"),
         (apart_inside, inside, 1 - usual.contrast, "the inside of its body"),
     )
-    away = np.abs(body.size - usual.size) / usual.deviation
-    if height == "any":
-        away[0] = 0
-    axis = int(away.argmax())
+    size = np.array([usual.size[0] if height == "any" else body.size[0], *body.size[1:]])
     least, most = usual.levels
     numbers: Measured = {
         "cut_axes": int((is_small & body.cut).sum()),
@@ -432,11 +429,6 @@ def _body_numbers(
         "apart": apart,
         "part_correlation": part_correlation,
         "part_usual": part_usual,
-        "deviations": float(away[axis]),
-        "size_mm": float(np.exp(body.size[axis])),
-        "usual_mm": float(np.exp(usual.size[axis])),
-        "size_times": float(away[axis]) / FAR_SIZE,
-        "side": ("high", "deep", "wide")[axis],
         "level": body.level,
         "least": least,
         "most": most,
@@ -445,7 +437,28 @@ def _body_numbers(
         numbers["brighter"] = max(body.level / most, least / max(body.level, TINY))
     if body.size[0] >= usual.size[0] + np.log(LEAST_HEIGHT):  # the inside of thin slabs varies
         numbers |= {"inside": inside, "usual_inside": 1 - usual.contrast}
-    return numbers | _mirror_numbers(usual, correlations)
+    return numbers | _size_numbers(usual, size) | _mirror_numbers(usual, correlations)
+
+
+def check_width(anatomy: Anatomy, name: str, wide_mm: float) -> list[Message]:
+    """A message where bodies of this width are out of the training's distribution of a source."""
+    if (usual := anatomy.usual.get(name)) is None:
+        return []
+    size = np.array([*usual.size[:2], np.log(wide_mm)])
+    return ask("body", _size_numbers(usual, size), name)
+
+
+def _size_numbers(usual: BodyDistribution, size: Float64) -> Measured:
+    """The extent that is farthest from the training's; size: the logarithms of all, see `Body`."""
+    away = np.abs(size - usual.size) / usual.deviation
+    axis = int(away.argmax())
+    return {
+        "deviations": float(away[axis]),
+        "size_mm": float(np.exp(size[axis])),
+        "usual_mm": float(np.exp(usual.size[axis])),
+        "size_times": float(away[axis]) / FAR_SIZE,
+        "side": ("high", "deep", "wide")[axis],
+    }
 
 
 def _mirror_numbers(usual: BodyDistribution, likeness: Float64) -> Measured:

@@ -222,8 +222,9 @@ def find_calibration_cases(model: Model, cohort: Path, asked: CalibrateOptions) 
     Out of fold, those that are not for test.
     """
     recorded = model.facts.splits if asked.out_of_fold else {}
+    data = model.facts.data
     cases = [
-        replace(case, files=by_accepted_names(case.files, model.facts.accepts)[0])
+        replace(case, files=by_accepted_names(case.files, model.facts.accepts, data.target)[0])
         for case in in_split(model, find_cohort(cohort, asked).cases, asked.split)
         if recorded.get(case.case) != "test"
     ]
@@ -232,6 +233,5 @@ def find_calibration_cases(model: Model, cohort: Path, asked: CalibrateOptions) 
         raise BadInput(f"{cohort}: expected cases{of_split}, found none. Check --split.")
     if asked.out_of_fold:
         _refuse_without_fold(model.members, [case.case for case in cases], cohort)
-    data = model.facts.data
     refuse_synthetic(cases, {*data.source, *data.target})
     return cases

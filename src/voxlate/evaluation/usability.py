@@ -6,6 +6,7 @@ from itertools import chain
 from voxlate.base.errors import first_of, plural
 from voxlate.base.groups import grouped
 from voxlate.base.messages import Message
+from voxlate.base.statistics import too_few
 from voxlate.training.verdict import Outcome, Verdict
 
 
@@ -39,8 +40,8 @@ def usability(
     if careful:
         of = f" ({first_of(list(careful))})" if len(warnings) > 1 else ""
         return "unclear", f"Usable with care{of}: {_join(careful)}"
-    if any(verdict.outcome == "unclear" for verdict in verdicts):
-        doubt = "the images are not shown to be more accurate than a naive baseline"
+    if unclear := [verdict for verdict in verdicts if verdict.outcome == "unclear"]:
+        doubt = _not_shown(unclear[0])
     elif any(verdict.outcome == "better" for verdict in verdicts):
         return "better", "Usable in research: more accurate than each naive baseline."
     elif verdicts:
@@ -48,6 +49,16 @@ def usability(
     else:
         doubt = "the error was not measured, because no true image was compared"
     return "unclear", f"Usable with care: {doubt}."
+
+
+def _not_shown(verdict: Verdict) -> str:
+    """That images are not shown to be better than a baseline, and by how many patients."""
+    said = "the images are not shown to be more accurate than a naive baseline"
+    if not verdict.patients:
+        return said
+    if few := too_few(verdict.patients):
+        said = f"{few} cannot show that the images are more accurate than a naive baseline"
+    return f"{said}; their error is lower for {verdict.lower_on} of {plural(verdict.patients, 'patient')}"
 
 
 def _join(reasons: Mapping[str, Sequence[str]]) -> str:

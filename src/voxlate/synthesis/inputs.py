@@ -27,6 +27,7 @@ from voxlate.scans.cases.case import (
     prepare_case,
 )
 from voxlate.scans.cases.layout import lay_out
+from voxlate.scans.cohorts.path_roles import scans_named
 from voxlate.scans.formats.io import content_hash, is_there, read_volume
 from voxlate.scans.formats.nifti import grid_of
 from voxlate.scans.images.frame import BodyFrame, find_frame
@@ -38,7 +39,7 @@ from voxlate.scans.images.grid import (
     flip_onto,
 )
 from voxlate.scans.images.mask import body_in_any_air, clearest, foreground
-from voxlate.scans.images.units import plain_modality, unit_of
+from voxlate.scans.images.units import unit_of
 from voxlate.synthesis.facts import CUBIC, ModelFacts
 from voxlate.synthesis.memory import check_memory
 from voxlate.synthesis.scan_checks import check_scans
@@ -213,31 +214,22 @@ def by_name(scans: Any, sources: Sequence[str]) -> Mapping[str, Scan]:
 
 
 def by_accepted_names(
-    files: Mapping[str, T], aliases: Mapping[str, Sequence[str]]
+    files: Mapping[str, T], aliases: Mapping[str, Sequence[str]], targets: Collection[str] = ()
 ) -> tuple[dict[str, T], list[Message]]:
     """Scans or files by the model's names of their modalities, and a message for each scan that has another name.
 
-    aliases: see ModelFacts.accepts; of several accepted scans the first of the list is taken.
+    aliases: see ModelFacts.accepts; of several accepted scans the first of the list is taken; targets: of the model.
     """
     rest = dict(files)
     notes = []
     for modality, names in aliases.items():
-        known = [*names, modality]
-        meant = {
-            name: name if name in known else plain_modality(name)
-            for name in rest
-            if name not in aliases
-        }
-        accepted = sorted(
-            (name for name in meant if meant[name] in known),
-            key=lambda name: known.index(meant[name]),
-        )
-        if not accepted:
+        free = rest.keys() - {*aliases, *targets, MASK} | rest.keys() & {modality}
+        accepted = scans_named(sorted(free), [modality, *names])
+        if accepted in ([], [modality]):
             continue
         if modality in rest:
-            text = (
-                f"{modality} is read, and {', '.join(accepted)} is not, which could stand for it."
-            )
+            others = ", ".join(accepted[1:])
+            text = f"{modality} is read, and {others} is not, which could stand for it."
             notes.append(message("taken-as", text, grade="caution"))
             continue
         first, *unused = accepted

@@ -309,7 +309,8 @@ class Model:
         """
         with self._errors_for_python:
             facts = self.facts
-            own, notes = by_accepted_names(by_name(scans, facts.data.source), facts.accepts)
+            named = by_name(scans, facts.data.source)
+            own, notes = by_accepted_names(named, facts.accepts, facts.data.target)
             self.check_names(own, case)
             known = {name: own[name] for name in self.scan_names if name in own}
             targets = tuple(self.targets_of(known))
@@ -334,7 +335,11 @@ class Model:
         """A message where orientation, field of view and modality of scans cannot be checked."""
         known = {} if self.anatomy is None else self.anatomy.usual
         missing = [name for name in self.facts.data.source if name not in known]
-        text = f"Orientation and field of view of scans are not checked, because the model {self.origin.name} does not state how {' and '.join(missing)} of at least {FEWEST_PATIENTS} patients looked."
+        names = " and ".join(missing)
+        why = f"was trained on {names} of fewer than {FEWEST_PATIENTS} patients"
+        if self.anatomy is None:
+            why = f"does not state how {names} of its training looked"
+        text = f"Orientation and field of view of scans are not checked, because the model {self.origin.name} {why}."
         return [message("unchecked", text)] if missing else []
 
     @property

@@ -1,6 +1,7 @@
 """Checks of a case's scans before synthesis: whether they fit the model's training and are complete."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Literal
 
 from voxlate.base.errors import BadInput
@@ -24,6 +25,9 @@ from voxlate.scans.cases.case import PreparedCase
 from voxlate.synthesis.facts import ModelFacts
 from voxlate.synthesis.intervals import fills_crown
 
+# Codes of messages that rest on the size of voxels, and what they say where no file states it.
+OF_SIZE = ("body-size", "brain-alone", "crop", "whole-head")
+ASSUMED = "This rests on pixels of 1 mm, which are assumed, because the file states no size."
 FLUID_IS_BRIGHT = ("t2", "pd")
 LESION = "flair"  # the sides of a healthy brain differ as much in T1 and T2 as beside some gliomas (limits.toml)
 
@@ -80,7 +84,12 @@ def check_scans(
             warnings += check_whole(whole, anatomy.quality.get(name, {}), name)
     for name in targets:
         warnings += check_scales(name, facts.target_widths.get(name, ()))
-    return warnings
+    if all(origin.states_spacing for origin in header.origins.values()):
+        return warnings
+    return [
+        replace(said, text=f"{said.text} {ASSUMED}") if said.code in OF_SIZE else said
+        for said in warnings
+    ]
 
 
 def _check_scan(facts: ModelFacts, prepared: PreparedCase, name: str) -> list[Message]:

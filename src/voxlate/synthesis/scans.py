@@ -70,7 +70,7 @@ def find_scans(
         folder, hidden = unpacked(Path(inputs[0]), unpack_into)
         inputs = [str(folder)]
     for scans in _name_scans(inputs, model, split, series, layout):
-        own, notes = by_accepted_names(scans.files, model.facts.accepts)
+        own, notes = by_accepted_names(scans.files, model.facts.accepts, data.target)
         used = {name: path for name, path in own.items() if name in wanted}
         found.append(
             replace(

@@ -156,7 +156,8 @@ def _scan(path: Path) -> dict[str, Any]:
         "not_finite": values.size - count,
         **({"guessed": guesses} if guesses else {}),
         **({"warnings": warnings} if warnings else {}),
-        "next": f"voxlate check RUN {quote_path(path)}",
+        # a CT is what most models synthesise, and no scan to give to them
+        **({} if volume.unit == "HU" else {"next": f"voxlate check RUN {quote_path(path)}"}),
     }
 
 

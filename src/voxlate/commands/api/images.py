@@ -366,11 +366,19 @@ class Checks:
 
     @property
     def lines(self) -> list[str]:
-        """The numbers of cases by verdict, and each case, those of the gravest verdicts first."""
+        """The numbers of cases by verdict, what is said of every case, and each case, those of the gravest verdicts first."""
+        if len(self.cases) < 2:
+            return [*map(repr, self.cases)]
         counts = [f"{count} {verdict}" for verdict, count in self.document["verdicts"].items()]
+        first, *others = (case.messages for case in self.cases)
+        shared = [said for said in first if all(said in messages for messages in others)]
         graded = sorted(self.cases, key=lambda case: VERDICTS.index(case.verdict))
-        lines = [", ".join([*counts, f"{len(self.left_out)} left out"]), *map(repr, graded)]
-        return lines if len(self.cases) > 1 else lines[1:]
+        own = ([said for said in case.messages if said not in shared] for case in graded)
+        return [
+            ", ".join([*counts, f"{len(self.left_out)} left out"]),
+            *(f"every case: {said.grade}: {said.text}" for said in shared),
+            *(repr(replace(case, messages=messages)) for case, messages in zip(graded, own)),
+        ]
 
     def __repr__(self) -> str:
         return first_of(self.lines, separator="\n")
@@ -430,6 +438,9 @@ def check(run: Runs, inputs: Inputs, *, options: CheckOptions, progress: Reporte
 def _checks(selected: "Selection", progress: Reporter) -> Checks:
     """The verdict on each case that was found."""
     left_out, cases = {}, []
+    of_model = selected.model.missing_checks if len(selected.scans) > 1 else []
+    for said in of_model:
+        progress.say(said)
     for number, scans in enumerate(selected.scans):
         progress.step("cases", number, len(selected.scans))
         try:
@@ -440,7 +451,8 @@ def _checks(selected: "Selection", progress: Reporter) -> Checks:
             left_out[scans.case] = str(error)
         else:
             if len(selected.scans) > 1:  # what was found is not lost when the command is stopped
-                why = (said.text for said in cases[-1].messages if said.grade != "note")
+                own = (said for said in cases[-1].messages if said not in of_model)
+                why = (said.text for said in own if said.grade != "note")
                 text = f"{cases[-1].verdict}. {' '.join(why)}".rstrip()
                 progress.say(message("checked", text, case=scans.case))
     return Checks(cases, {**selected.lacking, **left_out})

@@ -24,6 +24,7 @@ from voxlate.base.records import (
 )
 from voxlate.base.schema import Field
 from voxlate.scans.cases.align import Registered
+from voxlate.scans.formats.io import holds_slices, is_picture
 from voxlate.scans.images.grid import Grid, Volume, check_affine
 from voxlate.scans.images.misalignment import Misalignment
 from voxlate.scans.images.statistics import PERCENTILES, Statistics
@@ -60,6 +61,12 @@ class Origin:
     def grid(self) -> Grid:
         """The grid of the file."""
         return Grid(self.shape, np.array(self.affine), self.codes)
+
+    @property
+    def states_spacing(self) -> bool:
+        """Whether the file states the size of its voxels, which pictures do not, nor array files without `mm`."""
+        name, _, part = self.file.partition("#")
+        return not is_picture(Path(self.file)) and (not holds_slices(name) or "mm=" in part)
 
 
 @dataclass(frozen=True)

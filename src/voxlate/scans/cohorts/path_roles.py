@@ -7,7 +7,7 @@ A modality is in the file's name or is a folder's. Known names decide, and of ot
 import functools
 import re
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, product
 from pathlib import Path
@@ -28,7 +28,7 @@ from voxlate.scans.cohorts.patient_names import (
 )
 from voxlate.scans.cohorts.patterns import split_folders
 from voxlate.scans.formats.io import is_picture, location_of, read_volume, without_ending
-from voxlate.scans.images.units import plain_modality
+from voxlate.scans.images.units import COUNTS, UNITS, plain_modality
 
 NO_PATIENT = {"scan", "image", "img", "volume", "data", "series"}  # files called so in every folder
 MOST_STUDIES = 4  # folders in the folder of a patient; a site's holds more on average
@@ -179,9 +179,34 @@ def _roles(path: str, is_dicom: bool, splits: Mapping[str, tuple[str, str]]) -> 
 def modality_by_name(path: Path) -> str:
     """The modality that the name of a scan states, read as in a cohort; "" for none."""
     role = _roles(location_of(path).name, False, {})
-    plain = plain_modality((role.modality or "_".join(role.ids)).lower())
-    words = (plain, *re.split("[-_]", plain))
-    return next((word for word in words if word in KNOWN), "")
+    return stated_modality(role.modality or "_".join(role.ids))
+
+
+def stated_modality(name: str) -> str:
+    """The modality that a name of scans states beside words that say nothing of the image's kind; "" for none, or several.
+
+    t1_gewichtet is t1; t1_seg and synth_ct are none.
+    """
+    plain = plain_modality(name.lower())
+    words = {*re.split("[-_]", plain)}
+    stated = words & KNOWN
+    if plain in KNOWN:
+        return plain
+    if len(stated) > 1:
+        stated -= {"mr"}
+    if len(stated) != 1 or any(map(COUNTS.fullmatch, words - UNITS.keys())):
+        return ""
+    return stated.pop()
+
+
+def scans_named(names: Collection[str], modalities: Sequence[str]) -> list[str]:
+    """The names of a cohort's scans that state one of these modalities, in their order; names with further words where no other does."""
+    for read in (plain_modality, stated_modality):
+        stated = {name: name if name in modalities else read(name) for name in names}
+        found = [name for name in names if stated[name] in modalities]
+        if found:
+            return sorted(found, key=lambda name: modalities.index(stated[name]))
+    return []
 
 
 def _cut(stem: str, number: str) -> tuple[str, str]:

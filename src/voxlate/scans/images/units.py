@@ -39,9 +39,9 @@ SILENT = re.compile(
     r"|cube|tir|tirm|ir|propeller|blade|[23]d|iso|isotropic|mr|native|copy|kopie|copie|copia|(?:ohne|vor|non?|without|pre)[-_ ]*(?:km|kontrast[a-z]*|gd|gad[a-z]*|contrast)|nativ|[\d.]+(?:mm)?)(?![a-z\d.])"
 )
 AGENT = re.compile(r"post|gd|gad\w*|ce|contrast|kontrast\w*|c|km")
-# Words before a modality that count: of agents, masks, maps, differences, and images of other contrasts.
-BEFORE = re.compile(
-    r"ce|c|fa|md|pt|mag|pet|.*(?:km|gd|gad|[ck]ontrast|phase|qsm|asl|bold|perf|target|source|input|output|mask|seg|label|l[aä]sion|lesion|tumou?r|roi|map|diff|dwi|adc|sub|minus|ratio|pred|syn|fake|pseudo|ohne|vor|pre|post|\d).*"
+# Words beside a modality that count: of agents, masks, maps, differences, and images of other contrasts.
+COUNTS = re.compile(
+    r"ce|c|fa|md|pt|mag|pet|.*(?:km|gd|gad|[ck]ontrast|phase|qsm|asl|bold|perf|target|source|input|output|mask|seg|label|l[aä]sion|lesion|tumou?r|roi|map|diff|dwi|adc|star|struct|dose|sub|minus|ratio|pred|syn|fake|pseudo|ohne|vor|pre|post|\d).*"
 )
 
 
@@ -61,7 +61,7 @@ def plain_modality(name: str) -> str:
     words = re.findall(r"(?:(?!_)[\w.])+", SILENT.sub("", plain))
     stated, rest = {*words} & UNITS.keys(), {*words} - UNITS.keys()
     before = takewhile(lambda word: word not in UNITS, words)
-    rest -= {word for word in before if not BEFORE.fullmatch(word)}
+    rest -= {word for word in before if not COUNTS.fullmatch(word)}
     if "flair" in stated:
         stated -= {"t2"}
     if rest and stated in ({"t1"}, {"t1c"}) and all(map(AGENT.fullmatch, rest)):

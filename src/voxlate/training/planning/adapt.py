@@ -12,6 +12,7 @@ from voxlate.base.options.option import merge
 from voxlate.scans.cases.align import Preparation
 from voxlate.scans.cases.case import PROTONS
 from voxlate.scans.cases.prepared import Cohort, open_cohort
+from voxlate.scans.cohorts.path_roles import scans_named
 from voxlate.training.changes import first_change
 from voxlate.training.continuing import training_cohort
 from voxlate.training.log_file import lines_of
@@ -133,8 +134,7 @@ def _rename_modalities(tables: Tables, folder: Path, cohort: Cohort) -> Tables:
 
     def own_name(modality: str) -> str:
         """The cohort's first scan that stands for a modality; the modality itself if it has none."""
-        known = (name for name in card.names_of(modality) if name in cohort.modalities)
-        return next(known, modality)
+        return next(iter(scans_named(cohort.modalities, card.names_of(modality))), modality)
 
     sources, targets = map(own_name, card.source), map(own_name, card.target)
     return rename(tables, card.match([*sources], [*targets]) or {})

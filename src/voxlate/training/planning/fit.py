@@ -148,9 +148,10 @@ def _starters(cohort: Cohort) -> list[Fit]:
     """The fit of each installed starter, which synthesises without training."""
     fits = []
     for name in starter_names():
-        card = read_card(folder_of(name))
+        folder = folder_of(name)
+        card = read_card(folder)
         try:
-            against = reason_against(card, cohort_facts(cohort))
+            against = reason_against(folder, cohort_facts(cohort))
         except BadInput as error:
             against = _reason(str(error))
         why = f"trained on {card.trained_on}; no training needed"

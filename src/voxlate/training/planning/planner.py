@@ -361,5 +361,5 @@ def _check_epoch(
     at_once = without_training(facts, search.roles, probe.cohort.scans)
     starter = f", or synthesise without a training: {at_once}" if at_once else "."
     raise BadInput(
-        f"--minutes: expected time for one pass over the {facts.slices:,} slices, found {probe.limits.minutes:g}, which is time for {plural(best.fitting, 'step')} of {best.size.batch} slices ({when}). Give {ceil(10 * minutes) / 10:.1f} minutes or more{starter}"
+        f"--minutes: expected time for one pass over the {facts.slices:,} slices to make {search.roles.task} (--source, --target), found {probe.limits.minutes:g}, which is time for {plural(best.fitting, 'step')} of {best.size.batch} slices ({when}). Give {ceil(10 * minutes) / 10:.1f} minutes or more{starter}"
     )

@@ -44,6 +44,11 @@ class Roles:
     pairing: Literal["pairs", "complete", "unpaired"] = "pairs"
     any_source: tuple[str, ...] = ()
 
+    @property
+    def task(self) -> str:
+        """The targets of the sources, as "ct of t1 and t2"."""
+        return f"{' and '.join(self.target)} of {' and '.join(self.source)}"
+
 
 def roles_of(facts: CohortFacts, source: Sequence[str] = (), target: Sequence[str] = ()) -> Roles:
     """The roles as asked for, or a guess with its reason; raises BadInput for unknown names and impossible roles."""

@@ -3,9 +3,14 @@
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
 from typing import Any
 
 from voxlate.base.errors import plural
+from voxlate.base.messages import worst_grade
+from voxlate.checks.anatomy import check_width, read_anatomy
+from voxlate.scans.cohorts.path_roles import scans_named
 from voxlate.scans.images.mask import WIDEST_BRAIN_MM
 from voxlate.scans.images.units import unit_of
 from voxlate.training.planning.facts import CohortFacts, Scan
@@ -85,9 +90,13 @@ def find_starter(facts: CohortFacts, roles: Roles, mode: str) -> tuple[Starter |
             against.append(f"{name} does not fit ({reason})")
             continue
         body = "stripped brains" if card.stripped else "heads with their skull"
-        why = f"{name}, because it makes {' and '.join(roles.target)} of {' and '.join(roles.source)} of {body} with pixels of {facts.pixel_mm:.2g} mm; it was trained on {card.trained_on} (--from-scratch for random weights)"
-        names = card.match(roles.source, roles.target)
-        return Starter(name, card, rename(recipe, names or {})), why
+        names = card.match(roles.source, roles.target) or {}
+        read = [
+            f"{other} as {own}" for own, other in names.items() if other not in card.names_of(own)
+        ]
+        taken = f" (taking {' and '.join(read)})" if read else ""
+        why = f"{name}, because it makes {roles.task}{taken} of {body} with pixels of {facts.pixel_mm:.2g} mm; it was trained on {card.trained_on} (--from-scratch for random weights)"
+        return Starter(name, card, rename(recipe, names)), why
     return None, f"random weights: {'; '.join(against)}" if against else ""
 
 
@@ -101,7 +110,7 @@ def reason_against_training(card: Card, facts: CohortFacts, roles: Roles, mode: 
     if completes and facts.gaps:
         return "it knows no cases that lack contrasts"
     if card.match(roles.source, roles.target) is None:
-        return f"it makes {' and '.join(card.target)} of {' and '.join(card.source)}"
+        return f"it makes {' and '.join(card.target)} of {' and '.join(card.source)}, and the plan {roles.task}"
     if reason := _other_scans(card, facts):
         return reason
     if completes and mode != "mean":
@@ -127,9 +136,10 @@ def without_training(facts: CohortFacts, roles: Roles, scans: str) -> str:
     scans: their folder in the command.
     """
     for name in starter_names():
-        card = read_card(run_folder(f"{PREFIX}{name}"))
+        folder = run_folder(f"{PREFIX}{name}")
+        card = read_card(folder)
         fits = card.match(roles.source, roles.target) is not None
-        if fits and not _other_scans(card, facts):
+        if fits and not (_other_scans(card, facts) or _other_sizes(folder, card, facts)):
             # a completion names every contrast as a target, of which some must be there
             missing = roles.target[-1:] if roles.pairing == "complete" else roles.target
             wanted = "".join(f" --missing {name}" for name in missing if card.completes)
@@ -137,15 +147,31 @@ def without_training(facts: CohortFacts, roles: Roles, scans: str) -> str:
     return ""
 
 
-def reason_against(card: Card, facts: CohortFacts) -> str:
-    """The reason why a starter does not take the scans of a cohort; "" if it takes them."""
+def _other_sizes(folder: Path, card: Card, facts: CohortFacts) -> str:
+    """The reason why a starter's own check does not let the widest bodies of a cohort pass; "" if it does.
+
+    A training may begin from its weights even so, because held-out patients decide.
+    """
+    file = Run(folder).anatomy
+    if not file.is_file():
+        return ""
+    anatomy = read_anatomy(file, {*card.source, *card.target})
+    said = chain.from_iterable(check_width(anatomy, name, facts.wide_mm) for name in card.source)
+    if worst_grade(said) in (None, "note"):
+        return ""
+    return f"it knows bodies of other sizes than those here, which are {facts.wide_mm:.0f} mm wide"
+
+
+def reason_against(folder: Path, facts: CohortFacts) -> str:
+    """The reason why a starter does not take the scans of a cohort without a training; "" if it takes them."""
+    card = read_card(folder)
     names = dict.fromkeys((*card.source, *card.target))
-    missing = [name for name in names if not facts.scans.keys() & {*card.names_of(name)}]
+    missing = [name for name in names if not scans_named(facts.scans, card.names_of(name))]
     if card.completes and len(missing) > len(card.source) - 2:
         return f"needs two of {', '.join(card.source)}, which the cohort lacks"
     if missing and not card.completes:
         return f"needs {', '.join(missing)}, which the cohort lacks"
-    return _other_scans(card, facts)
+    return _other_scans(card, facts) or _other_sizes(folder, card, facts)
 
 
 def begin_from(starter: Starter, draft: Draft, windows: Mapping[str, Ends]) -> None:

@@ -20,6 +20,7 @@ from voxlate.base.records import (
     ShortDigest,
     Text,
 )
+from voxlate.scans.cohorts.path_roles import scans_named
 from voxlate.training.starters.names import CARD
 
 MOST_BYTES = 10 * 10**6  # of the weights of one starter, so that the package stays small
@@ -111,13 +112,9 @@ class Card:
         """The cohort's name of each modality of a side that has one, each of which is used once."""
         names = dict[str, str]()
         for name in own:
-            free = [
-                other
-                for other in self.names_of(name)
-                if other in theirs and other not in names.values()
-            ]
-            if free:
-                names[name] = free[0]
+            free = [other for other in theirs if other not in names.values()]
+            if stated := scans_named(free, self.names_of(name)):
+                names[name] = stated[0]
         return names
 
     @property
