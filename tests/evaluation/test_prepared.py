@@ -1,5 +1,6 @@
 """The page of a prepared cohort: are its scans in register, or what do they show."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -7,11 +8,12 @@ import numpy as np
 import pytest
 
 from voxlate.checks.prepare import prepare
-from voxlate.evaluation.reports.alignment import registration_lines
+from voxlate.evaluation.reports.alignment import misalignment_lines, registration_lines
 from voxlate.evaluation.reports.pictures import CaseImage, ColourScale, chequerboard, scan_columns
 from voxlate.scans.cases.align import Registered
 from voxlate.scans.cases.prepared import CaseEntry
 from voxlate.scans.images.grid import Volume
+from voxlate.scans.images.misalignment import Misalignment
 from voxlate.scans.images.register import Similarity
 
 
@@ -28,6 +30,20 @@ def entry(case: str, kept: str, before: float, after: float) -> CaseEntry:
     return CaseEntry(
         case, case, "train", ["ct", "t1"], [], (9, 9, 9), (1.0, 1.0, 1.0), 1.0, {"t1": registered}
     )
+
+
+def test_the_distance_of_scans_is_counted_for_each_scan_that_they_were_compared_with():
+    found = [("a", 1.0, "ct"), ("b", 3.0, "ct"), ("c", 9.0, "t1")]
+    cases = [
+        replace(
+            entry(case, "rigid", 1, 1),
+            misaligned={"t2": Misalignment(mm, mm, None, None, 9, 1, to=to)},
+        )
+        for case, mm, to in found
+    ]
+    of_ct, of_t1 = misalignment_lines(cases)["t2"].split("; lies")
+    assert ("2.0 mm from ct" in of_ct, of_ct.endswith("2 cases")) == (True, True)
+    assert ("9.0 mm from t1" in of_t1, of_t1.endswith("1 case")) == (True, True)
 
 
 def test_one_line_says_how_a_modality_was_registered():

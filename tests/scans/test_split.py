@@ -1,10 +1,23 @@
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from rows import every_row
 from voxlate.base.errors import BadInput
-from voxlate.scans.cohorts.split import FOLDS, SMALL, USUAL, check_size, fold_splits, split_patients
+from voxlate.scans.cohorts.case_files import CaseFiles
+from voxlate.scans.cohorts.slice_lists import hold_out
+from voxlate.scans.cohorts.split import (
+    FOLDS,
+    SMALL,
+    USUAL,
+    check_modalities,
+    check_size,
+    fold_splits,
+    lacking_patients,
+    split_patients,
+)
 
 patients = st.lists(st.text("abcdefgh", min_size=1, max_size=4), min_size=1, max_size=40)
 
@@ -58,6 +71,26 @@ def test_stated_splits_win():
         "a": "test",
         "b": "train",
     }
+    with pytest.raises(BadInput):
+        split_patients([("a", "test"), ("b", "train")], shares=(1, 1, 0))
+
+
+def test_a_patient_who_lacks_a_modality_that_most_have_is_held_out_last():
+    files = {"ct": Path("ct.nii"), "t1": Path("t1.nii")}
+    cases = [CaseFiles(f"p{k}", f"p{k}", "train", dict(files)) for k in range(4)]
+    (first,) = (one.case for one in hold_out(cases, 1) if one.split == "val")
+    stated = [(case.patient, None) for case in cases]
+    assert lacking_patients(cases) == set()
+    assert split_patients(stated)[first] == "val"
+    for case in cases:
+        if case.case == first:
+            del case.files["ct"]
+    assert lacking_patients(cases) == {first}
+    assert split_patients(stated, last=lacking_patients(cases))[first] == "train"
+    assert [one.split for one in hold_out(cases, 1) if one.case == first] == ["train"]
+    splits = {case.patient: "val" if case.case == first else "train" for case in cases}
+    assert [said.grade for said in check_modalities(cases, splits)] == ["caution"]
+    assert check_modalities(cases, split_patients(stated, last=[first])) == []
 
 
 @every_row("count", range(SMALL, 60))

@@ -119,12 +119,10 @@ def check_copies(
             "named": first_of([header.case for header in owners], 3),
         }
         yield from ask("copies", numbers)
-    pairs = _find_changed(headers, cases)
-    across = sum(
-        splits[scan.header.patient] != splits[other.header.patient] for scan, other in pairs
-    )
-    named = first_of([f"{scan} and {other}" for scan, other in pairs], 3)
-    yield from ask("copies", {"pairs": len(pairs), "across_splits": across, "named": named})
+    for scan, other in _find_changed(headers, cases):
+        across = splits[scan.header.patient] != splits[other.header.patient]
+        numbers = {"across_splits": across, "named": f"{scan} and {other}"}
+        yield from (said.on(scan.header.case) for said in ask("copies", numbers))
 
 
 def _find_changed(headers: Sequence[CaseHeader], cases: Path) -> list[tuple[_Scan, _Scan]]:

@@ -21,13 +21,16 @@ from voxlate.scans.images.matching import block_means
 Field = Float32
 Signature = NDArray[np.int8]
 
-COARSE_MM, FLAT_MM = 6.0, 4.0  # voxels of a volume's field, and of a single slice's
+# Voxels of a volume's field, and of a single slice's: pictures of 96 pixels, of which 1 mm is assumed, show little more
+# than an outline on voxels of 4 mm, which other heads have too.
+COARSE_MM, FLAT_MM = 6.0, 2.0
 SIDE, FLAT_SIDE = 48, 96  # of the grids of their Fourier transforms: larger bodies are folded
 LONGEST, FLAT_LONGEST = 12, 20  # frequencies in periods of that grid
 SHORTEST = 2
-SLOW_MM = 20.0
-LEAST_INSIDE = 200  # voxels of a field: a smaller body shows too little
-# Correlation of the signatures of pairs that are compared further: of copies 0.68 at least, of slices 0.46.
+SLOW_MM, FLAT_SLOW_MM = 20.0, 10.0
+LEAST_INSIDE, FLAT_LEAST_INSIDE = 200, 800  # voxels of a field: a smaller body shows too little
+# Correlation of the signatures of pairs that are compared further: of copies 0.68 at least; those of slices with noise of
+# 10 % have less in one of ten.
 LEAST, LEAST_FLAT = 0.6, 0.45
 OF_SIGNATURES = 0.25  # weight of the signatures' correlation beside that of the fields
 STEP = 30.0  # levels of a stored signature for its standard deviation
@@ -36,7 +39,9 @@ ROWS = 1000  # of signatures that are compared with all at a time
 
 def field_of(image: AnyArray, mask: Bool, spacing_mm: Spacing) -> Field:
     """The ranks of a scan [D, H, W] inside its body on a coarse grid, 0 outside, without slow changes; [d, h, w]."""
-    coarse = FLAT_MM if image.shape[0] == 1 else COARSE_MM
+    coarse, slow_mm, least = COARSE_MM, SLOW_MM, LEAST_INSIDE
+    if image.shape[0] == 1:
+        coarse, slow_mm, least = FLAT_MM, FLAT_SLOW_MM, FLAT_LEAST_INSIDE
     factors = [max(1, min(n, int(coarse / 2 / mm))) for mm, n in zip(spacing_mm, image.shape)]
     body = mask.astype(np.float32)
     sums, weights = (block_means(part, factors) for part in (image * body, body))
@@ -57,13 +62,13 @@ def field_of(image: AnyArray, mask: Bool, spacing_mm: Spacing) -> Field:
     )
     inside = weights > 0.5
     field = np.zeros(inside.shape, np.float32)
-    if inside.sum() < LEAST_INSIDE:
+    if inside.sum() < least:
         return field
     from scipy.stats import rankdata  # takes half a second
 
     ranks = rankdata(np.round(sums[inside] / weights[inside], 6))
     field[inside] = (ranks - ranks.mean()) / len(ranks)
-    slow = [SLOW_MM / coarse if n > 1 else 0.0 for n in field.shape]
+    slow = [slow_mm / coarse if n > 1 else 0.0 for n in field.shape]
     share = ndimage.gaussian_filter(inside.astype(np.float32), slow)
     field[inside] -= (ndimage.gaussian_filter(field, slow) / np.maximum(share, 1e-3))[inside]
     return field

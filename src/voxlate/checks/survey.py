@@ -23,7 +23,14 @@ from voxlate.scans.cohorts.case_files import CaseFiles, CohortFiles
 from voxlate.scans.cohorts.find import find_cohort
 from voxlate.scans.cohorts.manifest import root_and_manifest
 from voxlate.scans.cohorts.slice_lists import require_patients
-from voxlate.scans.cohorts.split import SPLITS, check_size, list_held_out, split_patients
+from voxlate.scans.cohorts.split import (
+    SPLITS,
+    check_modalities,
+    check_size,
+    lacking_patients,
+    list_held_out,
+    split_patients,
+)
 from voxlate.scans.formats.io import read_volume
 from voxlate.scans.images.grid import Volume, canonical
 from voxlate.scans.images.mask import clearest
@@ -38,7 +45,7 @@ class Inputs:
     """A cohort that was found, and how it is prepared.
 
     root: its folder; manifest: where it has one; splits: by patient; preparation: with the modalities that
-    the options leave open; small: messages on too few patients.
+    the options leave open; small: messages on too few patients, or modalities that a split lacks.
     """
 
     root: Path
@@ -75,7 +82,7 @@ class Survey(Inputs):
         found: the cases with their files (CohortFiles).
         splits: "train", "val" or "test" by patient.
         preparation: the options by which `prepare` would change scans, with those that were chosen.
-        small: messages on too few patients.
+        small: messages on too few patients, or modalities that a split lacks.
         files: each file with its case, name, grid and unit.
         problems: a sentence on each case that `prepare` would refuse.
         lost: messages on what resampling loses.
@@ -117,9 +124,9 @@ def read_inputs(cohort: Path | str, options: PrepareOptions) -> Inputs:
     require_patients(cases, root)
     refuse_synthetic(cases)
     stated = [(case.patient, case.split) for case in cases]
-    splits = split_patients(stated, options.seed, options.shares)
+    splits = split_patients(stated, options.seed, options.shares, lacking_patients(cases))
     by_number = not options.shares and cases[0].split is None
-    small = check_size(splits) if by_number else []
+    small = (check_size(splits) if by_number else []) + check_modalities(cases, splits)
     return Inputs(root, manifest, found, dict(splits), _preparation(options, cases), small)
 
 

@@ -37,8 +37,10 @@ def registration_lines(cases: Sequence[CaseEntry]) -> dict[str, str]:
 
 def misalignment_lines(entries: Sequence[CaseEntry]) -> dict[str, str]:
     """A line on each modality, the farthest first: its misalignment from the scan it was compared with, and in how many cases."""
-    several = (entry.present for entry in entries if len(entry.present) > 1)
-    have = Counter(chain.from_iterable(several))
+    several = [entry for entry in entries if len(entry.present) > 1]
+    have = Counter(chain.from_iterable(entry.present for entry in several))
+    # also where a modality is the one that the others were compared with
+    seen = Counter(chain.from_iterable(entry.present for entry in several if entry.misaligned))
     by_name = grouped(
         (name, (entry.case, estimate))
         for entry in entries
@@ -50,22 +52,31 @@ def misalignment_lines(entries: Sequence[CaseEntry]) -> dict[str, str]:
         return max(estimate.median_mm or 0.0 for _, estimate in by_name[name])
 
     order = sorted(sorted(by_name), key=farthest, reverse=True)
-    return {name: _line(dict(by_name[name]), have[name]) for name in order}
+    lines = {name: _line(dict(by_name[name])) for name in order}
+    for name in order:
+        if seen[name] < have[name]:
+            lines[name] += f"; {seen[name]} of {have[name]} cases were examined"
+    return lines
 
 
-def _line(by_case: dict[str, Misalignment], cases: int) -> str:
+def _line(by_case: dict[str, Misalignment]) -> str:
+    by_scan = grouped((estimate.to, (case, estimate)) for case, estimate in by_case.items())
+    order = sorted(by_scan, key=lambda to: (-len(by_scan[to]), to))
+    return "; ".join(_part(to, dict(by_scan[to])) for to in order)
+
+
+def _part(to: str, by_case: dict[str, Misalignment]) -> str:
+    """The misalignment of a modality from one scan, in the cases in which it was compared with it."""
     known = {
         case: estimate.median_mm
         for case, estimate in by_case.items()
         if estimate.median_mm is not None
     }
-    to = next(iter(by_case.values())).to
-    examined = f"; {len(by_case)} of {cases} cases were examined" if len(by_case) < cases else ""
     if not known:
         reasons = Counter(one.reason or NOTHING_IN_COMMON for one in by_case.values())
-        return f"against {to}: cannot be measured in any case ({reasons.most_common(1)[0][0]}){examined}"
+        return f"against {to}: cannot be measured in any case ({reasons.most_common(1)[0][0]})"
     missed = f" of {len(by_case)}" if len(known) < len(by_case) else ""
     worst = max(known, key=known.__getitem__)
     thick = any("D" in estimate.unseen for estimate in by_case.values())
     plane = " in the plane of the slices" if thick else ""
-    return f"lies {median(known.values()):.1f} mm from {to}{plane} in the median case, {known[worst]:.1f} mm in the worst ({worst}); measured in {len(known)}{missed} {'case' if len(by_case) == 1 else 'cases'}{examined}"
+    return f"lies {median(known.values()):.1f} mm from {to}{plane} in the median case, {known[worst]:.1f} mm in the worst ({worst}); measured in {len(known)}{missed} {'case' if len(by_case) == 1 else 'cases'}"

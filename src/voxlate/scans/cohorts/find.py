@@ -87,7 +87,7 @@ def find_cohort(
     patients: a text file with the patient of each case (see slice_lists.py; for [arrays] by default
     root/patients.txt), or "each", by which every case is a patient of its own. By default paths and manifests state the
     patients, and where they do not, the names of the cases (see patient_names.py).
-    modalities: every case must have these; only they are kept.
+    modalities: only these are kept; cases without any are left out, and of some public data sets those that lack one.
     prefer, exclude, exclude_file: see choice.py. root may also be a manifest, whose folder is then the root.
     Raises BadInput for an empty cohort, a pattern that matches nothing, two files of one name.
     """
@@ -235,31 +235,29 @@ def _on_disk(
 def _take_modalities(
     modalities: Sequence[str], layout: Preset, root: Path, found: CohortFiles
 ) -> list[CaseFiles]:
-    """The cases with these modalities alone; a layout with gaps leaves out those that lack one, if some have all."""
+    """The cases with these modalities alone, without those that have none; a layout with gaps asks for all, if some cases have all."""
     cases = found.cases
-    whole = [case for case in cases if case.files.keys() >= {*modalities}]
-    if layout.gaps and 0 < len(whole) < len(cases):
-        absent = {
-            case.case: [name for name in modalities if name not in case.files] for case in cases
-        }
-        lacking = [
-            f"{case} has no {' and no '.join(names)}" for case, names in absent.items() if names
-        ]
+    known = sorted(set(chain.from_iterable(case.files for case in cases)))
+    for wanted in modalities:
+        known_name(root, "a modality of its cases", wanted, known)
+    absent = {case.case: [name for name in modalities if name not in case.files] for case in cases}
+    most = len({*modalities}) - 1
+    if layout.gaps and not all(absent.values()):
+        most = 0
+    lacking = [
+        f"{case} has no {' and no '.join(names)}"
+        for case, names in absent.items()
+        if len(names) > most
+    ]
+    if lacking:
         found.unclaimed.append(
             f"{len(lacking)} of {len(cases)} cases that lack a modality which is asked for ({first_of(lacking, 3)})"
         )
-        cases = whole
-    known = sorted(set(chain.from_iterable(case.files for case in cases)))
-    for wanted in modalities:
-        without = [case for case in cases if wanted not in case.files]
-        if len(without) == len(cases):
-            known_name(root, "a modality of its cases", wanted, known)
-        if without:
-            first = without[0]
-            raise BadInput(
-                f"case {first.case}: expected the modality {wanted}, found {', '.join(first.files)} ({len(without)} of {len(cases)} cases lack it). Add the file, leave the case out (--exclude {first.case}), or do not name this modality."
-            )
-    return [replace(case, files={name: case.files[name] for name in modalities}) for case in cases]
+    return [
+        replace(case, files={name: case.files[name] for name in modalities if name in case.files})
+        for case in cases
+        if len(absent[case.case]) <= most
+    ]
 
 
 def _unify_spelling(cases: list[CaseFiles], found: CohortFiles) -> list[CaseFiles]:

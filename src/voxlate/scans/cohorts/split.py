@@ -1,10 +1,14 @@
 """The split of each patient."""
 
 import hashlib
-from collections.abc import Collection, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from itertools import chain
 
 from voxlate.base.errors import BadInput, first_of
+from voxlate.base.groups import grouped
 from voxlate.base.messages import Message, message
+from voxlate.scans.cohorts.case_files import CaseFiles
 
 Shares = tuple[float, float, float]
 
@@ -43,6 +47,32 @@ def check_size(splits: Mapping[str, str]) -> list[Message]:
     return [message("few-patients", text, patients=count)]
 
 
+def check_modalities(cases: Iterable[CaseFiles], splits: Mapping[str, str]) -> list[Message]:
+    """A caution on each split but training that has no case with a modality of the training cases."""
+    names = {
+        split: {*chain.from_iterable(case.files for case in several)}
+        for split, several in grouped((splits[case.patient], case) for case in cases).items()
+    }
+    trained = names.pop("train", set())
+    messages = []
+    for split, present in names.items():
+        if lacking := sorted(trained - present):
+            text = f"No case of the split {split} has {' or '.join(lacking)}, which training cases have: images of this kind cannot be scored there."
+            messages.append(message("split-lacks-modality", text))
+    return messages
+
+
+def lacking_patients(cases: Iterable[CaseFiles]) -> set[str]:
+    """The patients none of whose cases has some modality that most patients have: they are of little use for scores."""
+    names = {
+        patient: {*chain.from_iterable(files)}
+        for patient, files in grouped((case.patient, case.files) for case in cases).items()
+    }
+    counts = Counter(chain.from_iterable(names.values()))
+    usual = {name for name, count in counts.items() if 2 * count > len(names)}
+    return {patient for patient, present in names.items() if not usual <= present}
+
+
 def check_known(split: str | None, splits: Collection[str | None]) -> None:
     """Raise BadInput if cases of a split are asked for where no split is known; splits: of each case."""
     if split is not None and splits and not any(splits):
@@ -73,17 +103,21 @@ def split_patients(
     cases: Sequence[tuple[str, str | None]],
     seed: int = 0,
     shares: Shares | None = None,
+    last: Collection[str] = (),
 ) -> dict[str, str]:
     """The split of each patient: the stated one, else by shares of train, val and test patients.
 
     cases: patient and stated split of each. Patients are ordered by a hash of seed and name, so the order of files does
-    not matter. Two patients or more leave
+    not matter; those in `last` are held out only where there are no others. Two patients or more leave
     at least one for validation, four or more at least one for test; shares of 0 leave none. Training gets its share or
     more where another split has two patients to give. Shares of whole numbers
     above 1 are counts of patients, which must add up to all. shares: by default as `usual_shares` states.
     """
     stated = {patient: split for patient, split in cases if split is not None}
-    patients = sorted({patient for patient, _ in cases}, key=lambda name: patient_order(seed, name))
+    patients = sorted(
+        {patient for patient, _ in cases},
+        key=lambda name: (name in last, patient_order(seed, name)),
+    )
     count = len(patients)
     wanted = usual_shares(count) if shares is None else shares
     are_counts = sum(wanted) > 1 + 1e-6
@@ -93,6 +127,10 @@ def split_patients(
         shown = " ".join(f"{share:g}" for share in wanted)
         raise BadInput(
             f"--shares: expected shares for train, val and test that add up to 1, or whole counts that add up to the {count} patients, with some for train, found {shown}. Change them."
+        )
+    if stated and shares is not None:
+        raise BadInput(
+            f"--shares: expected a cohort whose patients nothing places in splits, found folders, names or a list that place {len(stated)}. Leave out --shares; to place them otherwise, write a manifest (voxlate manifest) and change or remove its column split, or take cases out (--exclude)."
         )
     if stated:
         return stated

@@ -30,7 +30,7 @@ class PrepareOptions(Layout, ExecutorOptions):
     modalities: Annotated[
         Sequence[str] | None,
         Option(
-            "Modality to keep; every case must have it. Repeatable. Default: all.",
+            "Modality to keep; cases without any of them are left out. Repeatable. Default: all.",
             flag="--modality",
             panel=MAIN,
             metavar="NAME",
