@@ -10,8 +10,8 @@ import pytest
 from rows import every_row
 from voxlate.base.errors import BadInput
 from voxlate.base.files import read_json
-from voxlate.evaluation.challenges import brasyn, synthrad2023, synthrad2025
 from voxlate.evaluation.scoring.evaluate import evaluate
+from voxlate.evaluation.scoring.evaluators import brasyn, synthrad2023, synthrad2025
 from voxlate.scans.cohorts.find import find_cohort
 from voxlate.scans.formats.io import read_volume, write_volume
 from voxlate.scans.images.grid import Volume, directions

@@ -6,7 +6,7 @@ import pytest
 from dciodvfy import TOOL, errors_in
 from voxlate.base.files import read_json
 from voxlate.clinic.consumers.tissues import default_table
-from voxlate.evaluation.challenges import synthrad2023
+from voxlate.evaluation.scoring.evaluators import synthrad2023
 from voxlate.scans.formats.io import read_volume
 from voxlate.scans.images.grid import Volume, canonical, orient, return_to
 from voxlate.scans.images.mask import foreground

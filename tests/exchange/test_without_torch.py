@@ -15,7 +15,7 @@ from voxlate.base import plain_schema
 from voxlate.base.errors import BadInput
 from voxlate.base.records import Name, Number
 from voxlate.base.streams import ArrayNoise, NormalStream, Tile
-from voxlate.checks.sides import sides_of
+from voxlate.checks.head_checks import sides_of
 from voxlate.exchange.widths import ArrayWidths
 from voxlate.scans.images import numpy_filters
 from voxlate.scans.images.grid import Volume

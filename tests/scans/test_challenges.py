@@ -10,7 +10,7 @@ from scipy.ndimage import gaussian_filter
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from voxlate.base.errors import BadInput
-from voxlate.evaluation.challenges import brasyn, synthrad2023, synthrad2025
+from voxlate.evaluation.scoring.evaluators import brasyn, synthrad2023, synthrad2025
 
 
 def arrays(shape=(24, 40, 36)):

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from voxlate.evaluation.surfaces import surface_distances
+from voxlate.evaluation.scoring.regions import surface_distances
 
 
 def box(first, end, shape=(12, 14, 16)):

@@ -2,7 +2,8 @@
 
 Recipes with `data.physics` state which. Measured on ten real heads, 16 real brains and 20 synthetic heads: brains are up
 to 163 mm, heads from 183 mm in the mean of depth and width; the lower end of a head, at the neck or where the field of
-view cuts it, is more than half as large as its largest slice, that of a brain less than a third.
+view cuts it, is more than half as large as its largest slice, that of a brain less than a third. Also where the two sides
+of a brain differ more than those of healthy brains do, as beside a tumour.
 """
 
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from voxlate.base.arrays import Bool, Float32, Float64
+from voxlate.base.errors import BadInput
 from voxlate.base.messages import Message
 from voxlate.checks.head_pose import CELL_MM, Kind, cells_of, likeness_of, pose_of
 from voxlate.checks.intensity_checks import tissue_numbers
@@ -18,7 +20,7 @@ from voxlate.checks.quality_checks import symmetry
 from voxlate.checks.table import Measured, Numbers, ask
 from voxlate.checks.thumbnail import coarse
 from voxlate.scans.images.filters import ndimage
-from voxlate.scans.images.grid import Volume
+from voxlate.scans.images.grid import Volume, resample, with_spacing
 from voxlate.scans.images.intensity import Scale
 from voxlate.scans.images.mask import (
     Ends,
@@ -32,7 +34,9 @@ from voxlate.scans.images.mask import (
     find_tissue,
     foreground,
     hard_edges,
+    largest,
 )
+from voxlate.scans.images.midline import midline_grid
 from voxlate.scans.images.statistics import PERCENTILES, Distribution
 from voxlate.scans.images.tissue_levels import find_levels
 
@@ -54,8 +58,11 @@ SKULL_MM, LAYER_MM = (12.0, 14.0), 2.0  # the ends of layers with skull
 # In wider voxels bone is not dark: three T2 scans of phantoms, in voxels of 3.6 to 5 mm, seemed to have none.
 THIN_MM = 3.3
 LONG = 1.12  # times as long as wide, from which a body has an angle
-SLOW_MM, WIDE_MM, FINE_MM = 20.0, 8.0, 2.0  # blurs
+SLOW_MM, WIDE_MM, FINE_MM = 20.0, 8.0, 2.0  # blurs; FINE_MM also voxels in which sides are compared
 SAME_WIDTH = 1.25  # times; shoulders are twice as wide as the head
+# Of the sides of a brain: the blur, since folds of one side have no counterpart on the other; the rim, where a small tilt
+# makes a large difference; and standard deviations of the brain, by which they differ.
+BLUR_MM, SIDES_RIM_MM, APART = 6.0, 8.0, 1.0
 AS_BACKGROUND = -0.96  # network units, of -1 to 1: up to 2 % of the range
 RIM_MM = 10.0  # from the brain's surface, where fluid is dark in many scans and partly stripped
 LEAST_POOL_ML = 0.5
@@ -120,7 +127,7 @@ def check_head(scan: Volume, trained: Kind, values: Distribution | None = None) 
         "middle": float(middle / max(bright, TINY)),
         "across_mm": head.across_mm,
         "height_mm": head.height_mm,
-        "alone": float(head.is_alone),
+        "alone": head.is_alone,
     }
     if max(head.ends) < SHOWN:
         numbers["tall"] = head.height_mm / head.across_mm
@@ -375,3 +382,37 @@ def black_pools_ml(scans: Sequence[Volume], scales: Sequence[Scale]) -> float:
         dark &= scale.forward(head.values + head.background) <= AS_BACKGROUND
     sizes_ml = components_of(dark).sizes() * (float(np.prod(spacing_mm)) / 1000)
     return float(sizes_ml[sizes_ml >= LEAST_POOL_ML].sum())
+
+
+def sides_of(brain: Volume) -> Numbers:
+    """The largest region of a canonical brain that differs from its mirror image: its volume, and where it is.
+
+    volume_ml: of the region on one side; aside_mm: from the plane of symmetry to its centre; up, front: its place along the
+    brain's height and from its back, as shares. Nothing of a brain without a plane of symmetry or such a region.
+    """
+    try:
+        grid = midline_grid(brain)
+    except (BadInput, ImportError):  # no plane of symmetry, or no SciPy (voxlate-run)
+        return {}
+    straight = resample(brain, with_spacing(grid, (FINE_MM,) * 3))
+    body = foreground(straight)
+    inside = erode(body & body[..., ::-1], SIDES_RIM_MM, straight.grid.spacing_mm)
+    if not inside.any():
+        return {}
+    share = ndimage.gaussian_filter(body.astype(np.float32), BLUR_MM / FINE_MM)
+    values = np.where(body, straight.data[0] - np.median(straight.data[0][body]), 0)
+    smooth = ndimage.gaussian_filter(values, BLUR_MM / FINE_MM) / np.maximum(share, 0.1)
+    apart = np.abs(smooth - smooth[..., ::-1]) / max(float(values[inside].std()), 1e-9)
+    region = largest(inside & (apart > APART))
+    if not region.any():
+        return {}
+    # both sides of the plane differ where one does
+    middle = ndimage.center_of_mass(region)
+    low, end = np.transpose(box_around(body))
+    up, front, _ = (middle - low) / np.maximum(end - 1 - low, 1)
+    return {
+        "volume_ml": float(region.sum()) * FINE_MM**3 / 1000,
+        "aside_mm": abs(middle[2] - (body.shape[2] - 1) / 2) * FINE_MM,
+        "up": float(up),
+        "front": float(front),
+    }

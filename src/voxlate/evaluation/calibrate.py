@@ -22,9 +22,12 @@ from voxlate.evaluation.calibration_job import (
     Rules,
     collect_cases,
 )
-from voxlate.evaluation.intervals.calibration_cases import CaseData
+from voxlate.evaluation.intervals.calibration_cases import (
+    CaseData,
+    calibration_regions,
+    tissue_borders,
+)
 from voxlate.evaluation.intervals.fit import fit
-from voxlate.evaluation.intervals.regions import calibration_regions, tissue_borders
 from voxlate.evaluation.intervals.widths import Widths
 from voxlate.evaluation.options.calibrate import CalibrateOptions
 from voxlate.scans.cohorts.case_files import CaseFiles

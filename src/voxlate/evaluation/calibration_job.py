@@ -17,6 +17,7 @@ from voxlate.checks.out_of_distribution import Patches
 from voxlate.checks.truths import KEPT, LEFT_OUT, Sketch, fault_messages, judge, other_size
 from voxlate.evaluation.intervals.calibration_cases import (
     BODY_VOXELS,
+    LABEL_RULE,
     PLANES,
     CaseData,
     TrueImage,
@@ -24,7 +25,6 @@ from voxlate.evaluation.intervals.calibration_cases import (
     read_case,
     write_case,
 )
-from voxlate.evaluation.intervals.regions import LABEL_RULE
 from voxlate.evaluation.scoring.outliers import find_outliers
 from voxlate.scans.cases.case import LABEL, MASK, PreparedCase, prepare_case
 from voxlate.scans.cases.layout import lay_out

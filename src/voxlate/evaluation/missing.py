@@ -11,7 +11,7 @@ from typing import Any, Literal
 from pandas import DataFrame, concat
 from rich.table import Table
 
-from voxlate.base.errors import BadInput
+from voxlate.base.errors import BadInput, as_list
 from voxlate.base.executors.choose import choose_executor
 from voxlate.base.executors.job import NamedProgress
 from voxlate.base.files import lock, whole_file, write_json
@@ -141,7 +141,7 @@ def score_run(
     are kept, and only cases of the split are scored. Raises BadInput where no case is complete, and where OUT has
     images of another model, whose scores would be lost.
     """
-    runs = [options.run] if isinstance(options.run, Path | str) else options.run or []
+    runs = as_list(options.run or ())
     loaded = [load(run, options.device, options.allow_code) for run in runs]
     models = [model.with_options(options.allow_code, **options.keys) for model in loaded]
     scenarios = scenarios_of(models, options.missing or "one")

@@ -22,9 +22,8 @@ from voxlate.page.forms import FORMS
 from voxlate.page.jobs import scans_of
 from voxlate.page.words import CONTRASTS, contrast_of
 from voxlate.scans.cases.case import MASK
-from voxlate.scans.cohorts.dicom_identity import person_in
 from voxlate.scans.cohorts.path_roles import modality_by_name
-from voxlate.scans.cohorts.series import modality_of
+from voxlate.scans.cohorts.series import modality_of, person_in
 from voxlate.scans.formats.dicom import folder_and_key, is_dicom_folder, list_series
 from voxlate.scans.formats.io import (
     format_by_ending,

@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from voxlate.evaluation.intervals.bounds import mean_error
+from voxlate.evaluation.intervals.expected import mean_error
 from voxlate.evaluation.scoring.intervals import Interval
 from voxlate.scans.images.grid import Volume, canonical_view
 from voxlate.scans.images.mask import foreground
-from voxlate.scans.images.tissues_hu import TISSUES_HU
+from voxlate.scans.images.regions import TISSUES_HU
 
 TISSUES = ("soft_tissue", "bone")
 HEIGHTS = ("lower third", "middle third", "upper third")

@@ -12,7 +12,7 @@ from voxlate.base.messages import message, read_messages
 from voxlate.commands.api import images
 from voxlate.commands.api.exports import export
 from voxlate.commands.api.progress import Reporter
-from voxlate.evaluation.intervals.bounds import bound_lines
+from voxlate.evaluation.intervals.expected import bound_lines
 from voxlate.evaluation.reports.page import report
 from voxlate.evaluation.usability import usability
 from voxlate.page.check import absolute_inputs, card_of

@@ -167,7 +167,7 @@ class Patch:
         if values.dtype == np.float16:
             values = values.astype(np.float32)
         values = through_plane(values, slice_mm, spacing_mm)
-        spec, statistics = self.intensity[name], header.statistics.get(name)
+        spec, statistics = self.intensity[name], header.statistics[name]
         if not spec.slicewise:
             return spec.scale(statistics).forward(values)
         numbers = _repeat_ends(first + reach, end - reach, length)

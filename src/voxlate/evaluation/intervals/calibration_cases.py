@@ -1,6 +1,9 @@
-"""What held-out cases show of a run's errors: voxels of images and truths, kept in files until a calibration ends."""
+"""What held-out cases show of a run's errors: voxels of images and truths, kept in files until a calibration ends.
 
-from collections.abc import Iterator, Mapping, Sequence
+Regions of a body are calibrated as well: thresholds of the image's values, and label maps.
+"""
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,13 +19,16 @@ from voxlate.checks.truths import Sketch, SketchedTruth, sketch_of
 from voxlate.evaluation.intervals.fit import CalibrationVoxels
 from voxlate.scans.images.grid import Volume
 from voxlate.scans.images.intensity import Scale
-from voxlate.scans.images.regions import BODY, region_masks
+from voxlate.scans.images.regions import BODY, BORDERS_HU, region_masks, regions_from
 from voxlate.synthesis.calibration import Array, Prediction
 
 BODY_VOXELS = 30_000  # of a case's body that are kept: they determine the share outside to 0.2 %
 AIR_VOXELS = 500  # of the surroundings that are kept, so that intervals of air are learned, too
 PATCHES = ".patches"  # begins the names of a case's patches, as no modality does
 PLANES = ".planes"  # in how many planes a case was read
+OWN_NAMES = (BODY, "mae")
+CT_REGIONS = {"soft_tissue": "-200<{0}<250", "bone": "{0}>250"}  # in HU
+LABEL_RULE = "{0}>0.5"
 
 
 @dataclass(frozen=True)
@@ -51,6 +57,39 @@ class TrueImage:
     volume: Volume
     values: Array
     labels: Mapping[str, NDArray[np.generic]]
+
+
+def calibration_regions(
+    target: str, unit: str, labels: Collection[str], asked: Mapping[str, str]
+) -> dict[str, str]:
+    """Rules by name: soft tissue and bone if the unit is HU, the voxels of each label map, and those of the user.
+
+    Raises BadInput for a rule that is no threshold of the target or of a label map.
+    """
+    for region in regions_from(asked):
+        if region.name in OWN_NAMES:
+            raise BadInput(
+                f"region {region.name}: expected a name that the calibration has no use for, found one of {', '.join(OWN_NAMES)}. Choose another."
+            )
+        if region.mirrored:
+            raise BadInput(
+                f"region {region.name}: expected a plain threshold, found {region.text!r}. Drop the %."
+            )
+        if region.modality != target and str(region.modality) not in labels:
+            known = ", ".join(labels) or "none"
+            raise BadInput(
+                f"region {region.name}: expected a threshold of {target} or of a label map ({known}), found {region.text!r}. Write {region.name}={target}>100."
+            )
+    of_unit = CT_REGIONS if unit == "HU" else {}
+    rules = {name: rule.format(target) for name, rule in of_unit.items()}
+    return {**rules, **{name: LABEL_RULE.format(name) for name in labels}, **asked}
+
+
+def tissue_borders(unit: str, scale: tuple[float, float]) -> list[float]:
+    """The values between tissues in network units, of an image in HU whose ends in HU are the scale; none of other units."""
+    low, high = scale
+    borders = BORDERS_HU if unit == "HU" else ()
+    return [2 * (value - low) / (high - low) - 1 for value in borders if low < value < high]
 
 
 def choose_voxels(

@@ -37,7 +37,7 @@ def sentences(header: Header) -> list[str]:
         f"{count} patients that training did not see ({len(header.cases)} cases). Intervals hold {header.coverage:.0%} of a new patient's voxels inside the body, {counted}. This holds for patients and scanners like these."
     ]
     for name, target in header.targets.items():
-        summary += ["", *_comparison(name, target, header), *_bounds(name, target, header)]
+        summary += ["", *_comparison(name, target, header), *_bounds(target, header)]
     proved = least_provable(count, header.confidence)
     summary.append("")
     summary.append(
@@ -73,7 +73,7 @@ def _share(mean: float, low: float, high: float) -> str:
     return f"{mean:.1%} ({max(low, 0):.0%}-{min(high, 1):.0%})"
 
 
-def _bounds(name: str, target: Target, header: Header) -> list[str]:
+def _bounds(target: Target, header: Header) -> list[str]:
     """A sentence on the bounds of a case's errors, or on why there are none."""
     level = header.coverage
     enough = least_patients(level)

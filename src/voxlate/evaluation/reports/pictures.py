@@ -193,7 +193,7 @@ def _of_synthesis(
                 yield CaseImage("bone window", name, _slices(shown, at), bone)
     if (interval := interval_of(files, modality, provenance)) is not None:
         ends = [read_map(path, units.synthesis) for path in (interval.low, interval.high)]
-        low, high = (scale.normalise_map(end, values, body) for end in ends)
+        low, high = (scale.normalise(end, body, values) for end in ends)
         name = f"{interval.coverage:.0%} interval"
         yield CaseImage("low", name, _slices(low, at), shades)
         yield CaseImage("high", name, _slices(high, at), shades)

@@ -1,7 +1,6 @@
 """The scores of one image: truth, image and naive baselines on the truth's grid, and all scores of each."""
 
 import contextlib
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -20,14 +19,17 @@ from voxlate.evaluation.scoring.distances import slices_of
 from voxlate.evaluation.scoring.evaluators import Evaluator
 from voxlate.evaluation.scoring.features import Features, Vectors
 from voxlate.evaluation.scoring.intervals import interval_scores, is_changed, region_coverage
-from voxlate.evaluation.scoring.metrics import ImagePair, Score, correlation, seam
+from voxlate.evaluation.scoring.metrics import ImagePair, Score, correlation, mean_inside, seam
 from voxlate.evaluation.scoring.misregistered import estimate_for, floor_of, score_aligned
 from voxlate.evaluation.scoring.regions import (
+    WHOLE_MASK,
     find_region,
+    mask_for,
     mask_of,
     ratio_scores,
     read_canonical,
     region_scores,
+    tissues_for,
 )
 from voxlate.evaluation.scoring.scopes import (
     MASK,
@@ -38,7 +40,6 @@ from voxlate.evaluation.scoring.scopes import (
     score_scope,
 )
 from voxlate.evaluation.scoring.scored_images import Item
-from voxlate.evaluation.scoring.standard import WHOLE_MASK, mask_for, tissues_for
 from voxlate.evaluation.scoring.units import (
     OWN,
     Units,
@@ -153,7 +154,7 @@ class Truth:
         """The share of the voxels to be scored that are inside the image."""
         if self.coverage is None:
             return 1.0
-        return float(np.mean(self.coverage if self.mask is None else self.coverage[self.mask]))
+        return mean_inside(self.coverage, self.mask)
 
     @property
     def spacing_mm(self) -> tuple[float, float, float]:
@@ -354,7 +355,7 @@ def _clipped_share(truth: Truth) -> float:
     values = truth.volume.data[0]
     spare = CLIPPED * scale.width
     beyond = (values < scale.low - spare) | (values > scale.high + spare)
-    return float(np.mean(beyond if truth.inside is None else beyond[truth.inside]))
+    return mean_inside(beyond, truth.inside)
 
 
 def _sketch(truth: Truth, image: Volume) -> SketchedTruth:
@@ -415,7 +416,7 @@ def _network_errors(truth: Truth, images: Mapping[str, Volume]) -> dict[str, dic
     errors = {}
     for name, image in images.items():
         difference = np.abs(units.synthesis(image).data[0] - true_values)
-        errors[name] = {"mae_network": _mean(difference, truth.inside)}
+        errors[name] = {"mae_network": mean_inside(difference, truth.inside)}
     return errors
 
 
@@ -481,8 +482,7 @@ def _interval_scores(truth: Truth, synthesis: Volume) -> dict[str, float]:
         # The bound is in physical units and applies to the error in the body.
         interval = replace(interval, bound=None)
     low, high = (
-        scale.normalise_map(end.data[0], synthesis.data[0], truth.body)
-        for end in truth.ends.values()
+        scale.normalise(end.data[0], truth.body, synthesis.data[0]) for end in truth.ends.values()
     )
     scores = interval_scores(
         interval, low, high, truth.on_range(synthesis), truth.values, truth.frame
@@ -501,16 +501,10 @@ def _spread_scores(truth: Truth, synthesis: Volume) -> dict[str, float]:
     spread = std.data[0] / truth.scale.gain(synthesis.data[0], truth.body)
     error = np.abs(truth.on_range(synthesis) - truth.values)
     return {
-        "std": _mean(spread, truth.inside),
+        "std": mean_inside(spread, truth.inside),
         "std_error_r": correlation(spread, error, truth.inside),
-        **{f"{region.name}.std": _mean(spread, part) for region, part in truth.regions},
+        **{f"{region.name}.std": mean_inside(spread, part) for region, part in truth.regions},
     }
-
-
-def _mean(values: Float32, inside: Bool | None) -> float:
-    """The mean of the voxels inside, NaN if there are none."""
-    counted = values if inside is None else values[inside]
-    return float(np.mean(counted, dtype=np.float64)) if counted.size else math.nan
 
 
 def _naive_images(truth: Truth, left_out: list[str]) -> dict[str, Volume]:

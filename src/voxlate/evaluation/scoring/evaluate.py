@@ -48,7 +48,7 @@ from voxlate.evaluation.scoring.own_metrics import (
     score_by,
     without_value,
 )
-from voxlate.evaluation.scoring.regions import masks_of_several, read_canonical
+from voxlate.evaluation.scoring.regions import WHOLE_MASK, masks_of_several, read_canonical
 from voxlate.evaluation.scoring.scopes import Cut, Scope, check_pictures, filter_from, scopes_from
 from voxlate.evaluation.scoring.scored_images import (
     Item,
@@ -59,7 +59,6 @@ from voxlate.evaluation.scoring.scored_images import (
     not_scored,
 )
 from voxlate.evaluation.scoring.scores import Scores
-from voxlate.evaluation.scoring.standard import WHOLE_MASK
 from voxlate.evaluation.scoring.units import RANGE, shows_a_window, window_of, window_sentence
 from voxlate.scans.cases.layout import CANONICAL
 from voxlate.scans.cohorts.case_files import CaseFiles
@@ -118,7 +117,8 @@ def evaluate(
         items = [replace(item, baselines=learned) for item in items]
     for item in items:
         refuse_synthetic([item.case], {item.modality})
-    ranges = _ranges(items, asked)
+    by_modality = items_by_modality(items).items()
+    ranges = {name: _range(name, of_modality, asked) for name, of_modality in by_modality}
     rules = _rules(asked, out, items)
     of_name = {name: rules.for_modality(name, scale.unit) for name, scale in ranges.items()}
     weights = None if asked.lpips is None else load_lpips(asked.lpips)
@@ -261,23 +261,17 @@ def rules_of(
     return regions, scopes, slices
 
 
-def _ranges(items: Sequence[Item], asked: EvaluateOptions) -> dict[str, Range]:
-    """The scored range of each modality."""
-    given = asked.value_range
-    in_network_units = asked.units == "network"
-    if in_network_units and given is not None:
-        raise BadInput(
-            "--units network: expected no --range, found one: the range is 0 to 255. Give one of the two."
-        )
-    ranges = {}
-    for name, of_modality in items_by_modality(items).items():
-        limits = given.get(name) if isinstance(given, Mapping) else given
-        ranges[name] = RANGE if in_network_units else _range(name, of_modality, limits)
-    return ranges
-
-
-def _range(modality: str, items: Sequence[Item], given: Sequence[float] | None) -> Range:
+def _range(modality: str, items: Sequence[Item], asked: EvaluateOptions) -> Range:
     """The range of one modality by the first readable truth; pictures need the largest value of all truths."""
+    given = asked.value_range
+    if asked.units == "network":
+        if given is not None:
+            raise BadInput(
+                "--units network: expected no --range, found one: the range is 0 to 255. Give one of the two."
+            )
+        return RANGE
+    if isinstance(given, Mapping):
+        given = given.get(modality)
     unit = ""
     largest = 0.0
     unread = []

@@ -14,7 +14,7 @@ from voxlate.base.messages import read_messages
 from voxlate.base.statistics import bootstrap, fixed_text, mean_and_sd
 from voxlate.evaluation.scoring.case_scores import Row
 from voxlate.evaluation.scoring.metrics import METRIC_OF, Metric, metrics_of
-from voxlate.evaluation.scoring.standard import BONE, WHOLE_MASK
+from voxlate.evaluation.scoring.regions import BONE, WHOLE_MASK
 from voxlate.training.verdict import METRIC, SYNTHESIS, Verdict, verdict_on
 
 HEAD = ["case", "patient", "modality", "method"]

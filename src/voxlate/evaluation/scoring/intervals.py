@@ -10,7 +10,7 @@ import numpy as np
 
 from voxlate.base.arrays import Bool, Float32
 from voxlate.base.files import HIGH, LOW
-from voxlate.evaluation.scoring.metrics import PERCENT_LEVELS, correlation
+from voxlate.evaluation.scoring.metrics import PERCENT_LEVELS, correlation, mean_inside
 from voxlate.scans.formats.io import content_hash
 
 # The meaning of a calibration's coverage by the bound that it uses over patients.
@@ -94,7 +94,7 @@ def interval_scores(
     mae = float(np.abs(error).mean())
     scores = {
         "coverage": share(1.0),
-        "interval": float((below + above).mean(dtype=np.float64)),
+        "interval": mean_inside(below + above),
         "interval_r": correlation(below + above, np.abs(error)),
     }
     for level, scale in interval.levels.items():
@@ -112,9 +112,6 @@ def region_coverage(
     name: str, low: Float32, high: Float32, truth: Float32, inside: Bool
 ) -> dict[str, float]:
     """Coverage of a region's voxels and mean width of their intervals; NaN if the region is empty."""
-    coverage = width = math.nan
-    if inside.any():
-        held = (truth[inside] >= low[inside] - 1e-6) & (truth[inside] <= high[inside] + 1e-6)
-        coverage = float(held.mean())
-        width = float((high - low)[inside].mean(dtype=np.float64))
-    return {f"{name}.coverage": coverage, f"{name}.interval": width}
+    low, high, truth = (values[inside] for values in (low, high, truth))
+    held = (truth >= low - 1e-6) & (truth <= high + 1e-6)
+    return {f"{name}.coverage": mean_inside(held), f"{name}.interval": mean_inside(high - low)}

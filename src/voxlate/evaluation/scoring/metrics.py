@@ -308,16 +308,22 @@ def scope_label(scope: str) -> str:
     return scope.replace("_", " ").replace(".", ", ")
 
 
+def mean_inside(values: AnyArray, inside: Bool | None = None) -> float:
+    """The mean of the voxels inside, or of all; NaN if there are none."""
+    counted = values if inside is None else values[inside]
+    return float(np.mean(counted, dtype=np.float64)) if counted.size else nan
+
+
 def mae(truth: Any, synthesis: Any, mask: Any = None) -> float:
     """Mean absolute error in the unit of the images, inside the mask if there is one."""
     truth, synthesis = _pair(truth, synthesis, mask)
-    return float(np.mean(np.abs(synthesis - truth), dtype=np.float64))
+    return mean_inside(np.abs(synthesis - truth))
 
 
 def rmse(truth: Any, synthesis: Any, mask: Any = None) -> float:
     """Root of the mean squared error in the unit of the images, inside the mask if there is one."""
     truth, synthesis = _pair(truth, synthesis, mask)
-    return float(np.sqrt(np.mean(np.square(synthesis - truth, dtype=np.float64))))
+    return float(np.sqrt(mean_inside(np.square(synthesis - truth, dtype=np.float64))))
 
 
 def psnr(truth: Any, synthesis: Any, data_range: float, mask: Any = None) -> float:
@@ -419,12 +425,7 @@ def seam(truth: Any, synthesis: Any, borders: Collection[int], mask: Any = None)
 
 def _steps_of_error(truth: Any, synthesis: Any, mask: Any) -> tuple[Float64, NDArray[np.int64]]:
     """The sum of |steps of the error| and its number of voxels for each pair of neighbouring slices [D - 1]."""
-    a = _array(truth)
-    b = _array(synthesis)
-    if a.shape != b.shape or a.ndim != 3:
-        raise ValueError(
-            f"expected two volumes [D, H, W] of one shape, got {a.shape} and {b.shape}"
-        )
+    a, b = _pair(truth, synthesis, None)
     steps = np.abs(np.diff(b - a, axis=0))
     counts = np.full(len(steps), a[0].size)
     if mask is not None:

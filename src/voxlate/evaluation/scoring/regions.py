@@ -1,32 +1,69 @@
-"""The mask of all scores, and the scores of named regions."""
+"""The mask of all scores, the scores of named regions, and both where nobody asks.
+
+Without being asked, the body of images in HU and of perfusion maps is scored, and the tissues of a CT.
+"""
 
 import itertools
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from voxlate.base.arrays import Bool
+from voxlate.base.arrays import Bool, Float64
 from voxlate.base.errors import BadInput
 from voxlate.base.similarity import RADIUS, dice
 from voxlate.checks.cohort_outliers import refuse_misplaced
 from voxlate.checks.quality_checks import mask_numbers
 from voxlate.evaluation.lesion_counts import count_lesions
-from voxlate.evaluation.scoring.metrics import ImagePair, mae, mae_z, psnr, ssim
-from voxlate.evaluation.scoring.standard import BONE, WHOLE_MASK, thirds
-from voxlate.evaluation.surfaces import surface_distances
+from voxlate.evaluation.scoring.metrics import ImagePair, mae, mae_z, mean_inside, psnr, ssim
 from voxlate.scans.cohorts.case_files import CaseFiles
-from voxlate.scans.cohorts.leakage import sentences_on_shared_masks
+from voxlate.scans.cohorts.split import sentences_on_shared_masks
 from voxlate.scans.formats.io import is_there, read_volume
+from voxlate.scans.images.filters import ndimage
 from voxlate.scans.images.grid import Volume, canonical, same_grid
 from voxlate.scans.images.mask import box_around, brain, clearest, foreground
-from voxlate.scans.images.ranges import Range, range_for
-from voxlate.scans.images.regions import Region, scale_to_peak
+from voxlate.scans.images.ranges import PERFUSION, Range, range_for
+from voxlate.scans.images.regions import Region, scale_to_peak, tissue_regions
 from voxlate.scans.images.units import unit_of
 
+WHOLE_MASK = "whole"  # the mask of all voxels
+IN_BODY = ("HU", *PERFUSION)  # units of images whose air is no result
+BONE = "bone"
+TISSUES = ("air", "fat", "soft_tissue", BONE)
+THIRDS = ("low", "middle", "high")
+# The skulls of 21 label maps are 150 to 233 mm high with the vertebrae below, up to 209 mm deep and 150 mm wide.
+HEAD_MM, WIDEST_MM = 90.0, 230.0
 NAMED = (None, WHOLE_MASK, "body", "brain", "cohort")  # masks that are no files
+
+
+def mask_for(unit: str) -> str:
+    """The voxels that count by default in images of a unit."""
+    return "body" if unit in IN_BODY else WHOLE_MASK
+
+
+def tissues_for(modality: str, unit: str, taken: Collection[str]) -> list[Region]:
+    """The tissues that are scored in a CT, but for names that are taken."""
+    if unit != "HU":
+        return []
+    return [
+        region
+        for region in tissue_regions(modality)
+        if region.name in TISSUES and region.name not in taken
+    ]
+
+
+def thirds(bone: Bool, spacing_mm: Sequence[float]) -> dict[str, slice]:
+    """The slices of the lower, middle and upper third of bone [D, H, W] of the size of a head's; none of other bodies."""
+    if not bone.any():
+        return {}
+    ends = box_around(bone)
+    height, *wide = (mm * (end - first) for mm, (first, end) in zip(spacing_mm, ends))
+    if height < HEAD_MM or max(wide) > WIDEST_MM:
+        return {}
+    borders = np.linspace(*ends[0], 4).round().astype(int).tolist()
+    return {name: slice(*pair) for name, pair in zip(THIRDS, itertools.pairwise(borders))}
 
 
 def find_region(
@@ -78,12 +115,13 @@ def region_scores(
     truth, other = pair.truth, pair.synthesis
     voxel_ml = float(np.prod(spacing_mm)) / 1000
     count = float(inside.sum())
-    scores = {"voxels": count, "truth_volume": voxel_ml * count}
-    scores |= dict.fromkeys(("mean", "truth_mean", "mae"), math.nan)
-    if count:
-        scores["mean"] = float(np.mean(other[inside], dtype=np.float64))
-        scores["truth_mean"] = float(np.mean(truth[inside], dtype=np.float64))
-        scores["mae"] = mae(truth, other, inside)
+    scores = {
+        "voxels": count,
+        "truth_volume": voxel_ml * count,
+        "mean": mean_inside(other, inside),
+        "truth_mean": mean_inside(truth, inside),
+        "mae": mae(truth, other, inside),
+    }
     if overlap is not None:
         scores["dice"] = dice(inside, overlap)
         if region.name == BONE and region.tissue:
@@ -112,6 +150,34 @@ def _structure_scores(inside: Bool, pair: ImagePair) -> dict[str, float]:
         "mae_z": mae_z(a, b, inside[box]),
         "ssim_3d": ssim(a, b, width, dimensions=3, mask=inside[box]),
     }
+
+
+def surface_distances(a: Bool, b: Bool, spacing_mm: Sequence[float]) -> tuple[float, float]:
+    """The average symmetric surface distance of two masks [D, H, W], and the 95th percentile of their distances, in mm.
+
+    The surface is the voxels of a mask that touch a voxel outside it by a face; the end of the image is no surface. The
+    percentile is the larger one of both directions. NaN where a mask is empty. Sources: Heimann et al. 2009 (IEEE TMI
+    28:1251); Maier-Hein, Reinke et al. 2024 (Nat. Methods 21:195), HD95.
+    """
+    if not (a.any() and b.any()):
+        return math.nan, math.nan
+    box = tuple(slice(max(first - 1, 0), end + 1) for first, end in box_around(a | b))
+    of_a, of_b = (_surface(mask[box]) for mask in (a, b))
+    if not (of_a.any() and of_b.any()):
+        return math.nan, math.nan
+    there = _distances(of_a, of_b, spacing_mm)
+    back = _distances(of_b, of_a, spacing_mm)
+    mean = float(np.concatenate([there, back]).mean())
+    return mean, max(float(np.percentile(way, 95)) for way in (there, back))
+
+
+def _surface(mask: Bool) -> Bool:
+    return mask & ~ndimage.binary_erosion(mask, border_value=1)
+
+
+def _distances(surface: Bool, other: Bool, spacing_mm: Sequence[float]) -> Float64:
+    """The distance in mm of each voxel of a surface to the nearest one of another."""
+    return ndimage.distance_transform_edt(~other, sampling=spacing_mm)[surface]
 
 
 def ratio_scores(name: str, over: tuple[str, str], scored: Mapping[str, float]) -> dict[str, float]:

@@ -38,8 +38,7 @@ from voxlate.scans.cases.case import (
 )
 from voxlate.scans.cases.case_header import CaseHeader, Unit
 from voxlate.scans.cases.layout import CANONICAL, lay_out_header
-from voxlate.scans.cohorts.leakage import refuse_leak
-from voxlate.scans.cohorts.split import FOLDS, SPLITS, fold_splits
+from voxlate.scans.cohorts.split import FOLDS, SPLITS, fold_splits, refuse_leak
 from voxlate.scans.images.intensity import IntensityMap, Scale, typical_scale
 from voxlate.scans.images.misalignment import Misalignment
 from voxlate.scans.images.register import RegistrationMethod

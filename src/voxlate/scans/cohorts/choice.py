@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
 
-from voxlate.base.errors import BadInput, did_you_mean, first_of
+from voxlate.base.errors import BadInput, as_list, did_you_mean, first_of
 from voxlate.base.groups import grouped
 from voxlate.scans.formats.dicom import SeriesInfo
 
@@ -137,8 +137,8 @@ def quote_some(names: Sequence[str]) -> str:
 
 def as_names(names: Sequence[str] | str | None) -> tuple[str, ...]:
     """Names, of which some may stand in one text with commas between them."""
-    texts = (names,) if isinstance(names, str) else tuple(names or ())
-    return tuple(name.strip() for text in texts for name in text.split(",") if name.strip())
+    words = ",".join(as_list(names or ())).split(",")
+    return tuple(filter(None, map(str.strip, words)))
 
 
 def several_files(rows: Sequence[Row]) -> BadInput:

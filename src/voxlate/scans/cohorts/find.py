@@ -22,12 +22,6 @@ from voxlate.scans.cohorts.case_files import (
     plain_name,
 )
 from voxlate.scans.cohorts.choice import Choice, Row, as_names, quote_some
-from voxlate.scans.cohorts.dicom_identity import join_by_person
-from voxlate.scans.cohorts.leakage import (
-    refuse_leak,
-    refuse_similar_names,
-    sentences_on_shared_masks,
-)
 from voxlate.scans.cohorts.manifest import check_stated, read_manifest, root_and_manifest
 from voxlate.scans.cohorts.path_roles import rows_by_roles
 from voxlate.scans.cohorts.patient_names import find_owners
@@ -38,9 +32,15 @@ from voxlate.scans.cohorts.patterns import (
     split_of_name,
     study_of,
 )
-from voxlate.scans.cohorts.presets import NOTES, Arrays, Preset, load_preset, split_part
-from voxlate.scans.cohorts.recognise import recognise
-from voxlate.scans.cohorts.series import cases_by_series, rows_by_tags
+from voxlate.scans.cohorts.presets import (
+    NOTES,
+    Arrays,
+    Preset,
+    load_preset,
+    recognise,
+    split_part,
+)
+from voxlate.scans.cohorts.series import cases_by_series, join_by_person, rows_by_tags
 from voxlate.scans.cohorts.slice_lists import (
     arrange,
     assumptions,
@@ -48,6 +48,11 @@ from voxlate.scans.cohorts.slice_lists import (
     refuse_unfit,
     slices_of,
     take_patients,
+)
+from voxlate.scans.cohorts.split import (
+    refuse_leak,
+    refuse_similar_names,
+    sentences_on_shared_masks,
 )
 from voxlate.scans.formats.dicom import holds_image, is_dicom_folder
 from voxlate.scans.formats.io import (

@@ -24,7 +24,6 @@ from voxlate.scans.formats.io import format_by_ending, location_of, scan_endings
 OWN_NAMES = ("cases.csv", "cohort.csv", "cases.tsv", "cohort.tsv")
 TABLES = (".csv", ".tsv")
 SAME = {"subject": "patient", "set": "split", "fold": "split"}  # other names of our columns
-OWN_COLUMNS = ("case", "patient", "split", "modality", "path")
 SYNONYMS = {  # other names of our columns, their letters alone
     "patient": "patientid patientname subject subjects subjectid participant participantid pid",
     "case": "cases caseid casename",
@@ -228,7 +227,7 @@ def _refuse_misspelt(path: Path, rows: Sequence[Cells]) -> None:
     missing = SYNONYMS.keys() - columns
     if not columns & {"modality", "path"}:
         missing -= {"modality", "path"}
-    for column in columns - set(OWN_COLUMNS):
+    for column in columns - SYNONYMS.keys():
         plain = re.sub("[^a-z]", "", column)
         cells = [row[column] for row in rows]
         near = [

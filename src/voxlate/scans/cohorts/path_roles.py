@@ -100,10 +100,8 @@ def rows_by_roles(
 
 def _rows(root: Path, scans: Scans, found: CohortFiles) -> list[Row]:
     """The rows of scans with the names of their cases, and with their patients where these have studies."""
-    groups_of = defaultdict[str, set[tuple[str, ...]]](set)
-    for (groups, patient, _), _ in scans:
-        groups_of[patient].add(groups)
-    twice = sorted(patient for patient, groups in groups_of.items() if len(groups) > 1)
+    groups_of = grouped((patient, groups) for (groups, patient, _), _ in scans)
+    twice = sorted(patient for patient, several in groups_of.items() if len({*several}) > 1)
     rows = []
     owners = {}
     for (groups, patient, study), row in scans:

@@ -10,10 +10,9 @@ from pathlib import Path
 from voxlate.base.errors import BadInput, plural
 from voxlate.base.files import safe_name
 from voxlate.scans.cohorts.case_files import CaseFiles, CohortFiles
-from voxlate.scans.cohorts.leakage import refuse_leak
 from voxlate.scans.cohorts.patient_names import EACH, find_owners, patient_in
 from voxlate.scans.cohorts.presets import Arrays
-from voxlate.scans.cohorts.split import lacking_patients, patient_order
+from voxlate.scans.cohorts.split import lacking_patients, patient_order, refuse_leak
 from voxlate.scans.formats.arrays import slice_size, stack_shape
 from voxlate.scans.formats.io import file_and_part, holds_slices, is_picture
 

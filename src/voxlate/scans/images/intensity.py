@@ -103,17 +103,11 @@ class IntensityMap(ABC):
         return None
 
     @abstractmethod
-    def scale(self, statistics: Statistics | None, slice_index: int | None = None) -> Scale:
-        """The scale of a volume with these statistics, None only if none are needed.
+    def scale(self, statistics: Statistics, slice_index: int | None = None) -> Scale:
+        """The scale of a volume with these statistics.
 
         slice_index: along D, for maps that work slice by slice; without it these take the whole volume.
         """
-
-
-def _require(statistics: Statistics | None) -> Statistics:
-    if statistics is None:
-        raise ValueError("this intensity map needs the statistics of the volume")
-    return statistics
 
 
 def _check_order(kind: str, low: float, high: float) -> None:
@@ -147,8 +141,8 @@ class Window(IntensityMap):
         """Low and high."""
         return self.low, self.high
 
-    def scale(self, statistics: Statistics | None = None, slice_index: int | None = None) -> Scale:
-        """The scale of the window."""
+    def scale(self, statistics: Statistics | None, slice_index: int | None = None) -> Scale:
+        """The scale of the window, which needs no statistics."""
         return Scale(self.low, self.high)
 
 
@@ -183,10 +177,10 @@ class Percentile(IntensityMap):
         """The percentile that becomes 1."""
         return self.high
 
-    def scale(self, statistics: Statistics | None, slice_index: int | None = None) -> Scale:
+    def scale(self, statistics: Statistics, slice_index: int | None = None) -> Scale:
         """The scale between the percentiles of a volume."""
-        known = _require(statistics)
-        inside = known.foreground if self.inside == "foreground" else known.all
+        is_inside = self.inside == "foreground"
+        inside = statistics.foreground if is_inside else statistics.all
         low = inside.at(self.low) if self.floor is None else self.floor
         high = inside.at(self.high)
         limit = np.inf if self.medians is None else self.medians * inside.at(50)
@@ -203,9 +197,9 @@ class ZScore(IntensityMap):
     ] = 5.0
     kind: Literal["zscore"] = "zscore"
 
-    def scale(self, statistics: Statistics | None, slice_index: int | None = None) -> Scale:
+    def scale(self, statistics: Statistics, slice_index: int | None = None) -> Scale:
         """The scale around the mean of a volume's foreground."""
-        inside = _require(statistics).foreground
+        inside = statistics.foreground
         reach = self.clip * inside.sd
         return Scale(inside.mean - reach, inside.mean + reach)
 
@@ -222,12 +216,11 @@ class MinMax(IntensityMap):
         """Whether each slice has a scale of its own."""
         return self.per == "slice"
 
-    def scale(self, statistics: Statistics | None, slice_index: int | None = None) -> Scale:
+    def scale(self, statistics: Statistics, slice_index: int | None = None) -> Scale:
         """The scale between the extremes of a slice or a volume."""
-        known = _require(statistics)
         if self.slicewise and slice_index is not None:
-            return Scale(known.slice_low[slice_index], known.slice_high[slice_index])
-        return Scale(known.all.at(0), known.all.at(100))
+            return Scale(statistics.slice_low[slice_index], statistics.slice_high[slice_index])
+        return Scale(statistics.all.at(0), statistics.all.at(100))
 
 
 Intensity = Annotated[
@@ -242,6 +235,5 @@ def typical_scale(spec: IntensityMap, cases: Sequence[Statistics]) -> Scale:
     end: MR units are arbitrary, so no better scale exists for a patient whose target was never scanned.
     """
     scales = [spec.scale(case) for case in cases]
-    low = np.median([scale.low for scale in scales])
-    high = np.median([scale.high for scale in scales])
-    return Scale(float(low), float(high))
+    low, high = np.median([(scale.low, scale.high) for scale in scales], axis=0).tolist()
+    return Scale(low, high)

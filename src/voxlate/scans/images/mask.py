@@ -385,12 +385,13 @@ def box_around(mask: np.ndarray) -> Ends:
 
 def varied_box(image: np.ndarray) -> Ends:
     """The box of an image [D, H, W] without the planes at its sides that are one value; all of it where nothing varies."""
-    ends = [(0, length) for length in image.shape]
+    whole = [(0, length) for length in image.shape]
+    ends = [*whole]
     for axis in range(3):
         planes = np.moveaxis(image[within(ends)], axis, 0)
         before, after = _constant(planes), _constant(planes[::-1])
         if before == len(planes):
-            return [(0, length) for length in image.shape]
+            return whole
         if before + after < len(planes):  # else two values alone meet
             ends[axis] = (before, len(planes) - after)
     return ends

@@ -47,23 +47,16 @@ class Range:
         self,
         values: AnyArray,
         inside: Bool | None,
+        main: AnyArray | None = None,
     ) -> Float32:
         """Values ready to be scored: clipped to the range, or divided by the image's own peak inside `inside`.
 
-        values: [D, H, W]; inside: [D, H, W], the foreground, needed where the unit is arbitrary.
+        values: [D, H, W]; inside: [D, H, W], the foreground, needed where the unit is arbitrary; main: the image of which
+        values are a map, with whose floor and peak it is normalised.
         """
-        return self.normalise_map(values, values, inside)
-
-    def normalise_map(
-        self,
-        values: AnyArray,
-        main: AnyArray,
-        inside: Bool | None,
-    ) -> Float32:
-        """A map of the image `main`, normalised with the floor and the peak of that image."""
         if not self.own:
             return np.clip(values, self.low, self.high).astype(np.float32)
-        floor, peak = floor_and_peak(main, inside)
+        floor, peak = floor_and_peak(values if main is None else main, inside)
         return ((values - floor) / (peak - floor)).astype(np.float32)
 
     def gain(self, values: AnyArray, inside: Bool | None) -> float:

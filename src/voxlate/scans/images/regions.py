@@ -13,13 +13,28 @@ from voxlate.scans.cohorts.case_files import LABELS
 from voxlate.scans.images.grid import Volume
 from voxlate.scans.images.mask import foreground
 from voxlate.scans.images.ranges import Range, range_for
-from voxlate.scans.images.tissues_hu import TISSUES_HU
 from voxlate.scans.images.units import unit_of
 
 NUMBER = r"[-+]?\d+(?:\.\d*)?"
 # LOW < MODALITY < VALUE %
 RULE = re.compile(rf"(?:({NUMBER})\s*<\s*)?([\w-]+)\s*(<|>|==?)\s*({NUMBER})\s*(%)?")
 RATIO = re.compile(r"([\w-]+)\s*/\s*([\w-]+)")
+# Tissues of CT by ranges of Hounsfield units, from the first value to below the second.
+# Sources: air, lung, fat, soft tissue and bone by the borders of the materials of Schneider, Bortfeld and Schlegel 2000
+# (Phys. Med. Biol. 45:459, table 6); cortical from trabecular bone at 600 HU by Aamodt et al. 1999 (J. Bone Joint Surg. Br.
+# 81:143). A voxel that holds two materials counts as the one between them: the rim of air as lung, for example. Contrast
+# agent counts as bone.
+TISSUES_HU: dict[str, tuple[float, float]] = {
+    "air": (-inf, -950.0),
+    "lung": (-950.0, -120.0),
+    "fat": (-120.0, -22.0),
+    "soft_tissue": (-22.0, 120.0),
+    "trabecular": (120.0, 600.0),
+    "cortical": (600.0, inf),
+    "bone": (120.0, inf),  # trabecular and cortical
+}
+# The values that separate tissues, bone as its two parts.
+BORDERS_HU = sorted({low for low, _ in TISSUES_HU.values() if isfinite(low)})
 TISSUES = "tissues"  # the name that stands for a region of each tissue
 BODY = "body"  # the region of all voxels of the body
 
