@@ -224,7 +224,7 @@ def prepare(
         exclude: Case or patient to leave out (*, ?). One or a list.
         exclude_file: Name, path or series description of files to leave out: '*_defaced*'. One or a list.
         max_volume: Largest scan that is read. Default: 4GB.
-        modalities: Modality to keep; every case must have it. One or a list. Default: all.
+        modalities: Modality to keep; cases without any of them are left out. One or a list. Default: all.
         resample: Resample the scans of a case to the grid with the thinnest slices. Default: False.
         register: Register the scans of a case: rigid, affine, smooth, bspline or ants.
         spacing_mm: Voxel size in mm to which all scans are resampled. In the order z, y, x.
@@ -364,7 +364,7 @@ def survey(
         exclude: Case or patient to leave out (*, ?). One or a list.
         exclude_file: Name, path or series description of files to leave out: '*_defaced*'. One or a list.
         max_volume: Largest scan that is read. Default: 4GB.
-        modalities: Modality to keep; every case must have it. One or a list. Default: all.
+        modalities: Modality to keep; cases without any of them are left out. One or a list. Default: all.
         resample: Resample the scans of a case to the grid with the thinnest slices. Default: False.
         register: Register the scans of a case: rigid, affine, smooth, bspline or ants.
         spacing_mm: Voxel size in mm to which all scans are resampled. In the order z, y, x.

@@ -52,17 +52,15 @@ def misalignment_lines(entries: Sequence[CaseEntry]) -> dict[str, str]:
         return max(estimate.median_mm or 0.0 for _, estimate in by_name[name])
 
     order = sorted(sorted(by_name), key=farthest, reverse=True)
-    lines = {name: _line(dict(by_name[name])) for name in order}
+    lines = {}
     for name in order:
+        by_scan = grouped((estimate.to, (case, estimate)) for case, estimate in by_name[name])
+        most_first = sorted(by_scan.items(), key=lambda group: -len(group[1]))
+        parts = [_part(to, dict(scans)) for to, scans in most_first]
         if seen[name] < have[name]:
-            lines[name] += f"; {seen[name]} of {have[name]} cases were examined"
+            parts.append(f"{seen[name]} of {have[name]} cases were examined")
+        lines[name] = "; ".join(parts)
     return lines
-
-
-def _line(by_case: dict[str, Misalignment]) -> str:
-    by_scan = grouped((estimate.to, (case, estimate)) for case, estimate in by_case.items())
-    order = sorted(by_scan, key=lambda to: (-len(by_scan[to]), to))
-    return "; ".join(_part(to, dict(by_scan[to])) for to in order)
 
 
 def _part(to: str, by_case: dict[str, Misalignment]) -> str:

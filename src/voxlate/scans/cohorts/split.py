@@ -52,14 +52,10 @@ def check_size(splits: Mapping[str, str]) -> list[Message]:
 
 def check_modalities(cases: Iterable[CaseFiles], splits: Mapping[str, str]) -> list[Message]:
     """A caution on each split but training that has no case with a modality of the training cases."""
-    names = {
-        split: {*chain.from_iterable(case.files for case in several)}
-        for split, several in grouped((splits[case.patient], case) for case in cases).items()
-    }
-    trained = names.pop("train", set())
+    names = _modalities((splits[case.patient], case) for case in cases)
     messages = []
     for split, present in names.items():
-        if lacking := sorted(trained - present):
+        if lacking := sorted(names.get("train", set()) - present):
             text = f"No case of the split {split} has {' or '.join(lacking)}, which training cases have: images of this kind cannot be scored there."
             messages.append(message("split-lacks-modality", text))
     return messages
@@ -67,13 +63,16 @@ def check_modalities(cases: Iterable[CaseFiles], splits: Mapping[str, str]) -> l
 
 def lacking_patients(cases: Iterable[CaseFiles]) -> set[str]:
     """The patients none of whose cases has some modality that most patients have: they are of little use for scores."""
-    names = {
-        patient: {*chain.from_iterable(files)}
-        for patient, files in grouped((case.patient, case.files) for case in cases).items()
-    }
+    names = _modalities((case.patient, case) for case in cases)
     counts = Counter(chain.from_iterable(names.values()))
     usual = {name for name, count in counts.items() if 2 * count > len(names)}
     return {patient for patient, present in names.items() if not usual <= present}
+
+
+def _modalities(cases: Iterable[tuple[str, CaseFiles]]) -> dict[str, set[str]]:
+    """All modalities of the cases of each group."""
+    groups = grouped((key, case.files) for key, case in cases)
+    return {key: {*chain.from_iterable(files)} for key, files in groups.items()}
 
 
 def check_known(split: str | None, splits: Collection[str | None]) -> None:
