@@ -40,11 +40,14 @@ def prepare(voxlate, cohort, tmp_path, *options):
     return answer
 
 
-def test_a_missing_modality(voxlate, cohort, tmp_path):
+def test_a_modality_that_a_case_lacks_is_accepted_and_stated_with_and_without_its_name(
+    voxlate, cohort, tmp_path
+):
     (cohort / "case3" / "t2.nii.gz").unlink()
-    refused(
-        prepare(voxlate, cohort, tmp_path, "--modality", "t1", "--modality", "t2"), "case3", "t2"
-    )
+    for place, options in (("all", ()), ("named", ("--modality", "t1", "--modality", "t2"))):
+        answer = prepare(voxlate, cohort, tmp_path / place, *options)
+        assert answer.code == 0
+        assert "without t2: case3" in answer.err
 
 
 def test_a_scan_without_the_modality_that_the_model_needs(voxlate, run, cohort, tmp_path):
