@@ -93,7 +93,7 @@ def test_a_first_training_that_was_stopped_resumes_by_its_folder_alone(
         with pytest.raises(BadInput, match=refusal):
             train_further(run, device="cpu")
     write_json(provenance, stated)
-    assert "Next:  voxlate synth" in voxlate("train", run, "--device", "cpu").done().out
+    assert "weights.safetensors" in voxlate("train", run, "--device", "cpu").done().out
     assert same_weights(two_staged_once, run)
 
 

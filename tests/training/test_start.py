@@ -157,7 +157,7 @@ def test_two_processes_start_every_time(prepared, tiny, tmp_path, launcher):
         done = launch(launcher, tiny, "--data", prepared, "--out", out)
         said, _ = done.communicate(timeout=150)
         assert done.returncode == 0, said
-        assert said.count("is the model. Next") == 1
+        assert said.count("weights.safetensors is the model") == 1
         assert Run(out).weights().exists()
 
 
