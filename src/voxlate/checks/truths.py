@@ -199,18 +199,23 @@ def judge(
     stacks = list[Message]()
     for label, truth in compared.items():
         slices = {key: number.item() for key, number in truth.sketch.stack.items()}
-        stacks += [said.on(label) for said in check_order(slices, name)]
+        for said in check_order(slices, name):
+            if said.grade == "do not trust":
+                why = said.text.removesuffix(codes()[said.code].action).rstrip(" .")
+                faults[label] = Fault("voxels", why)
+            else:
+                stacks.append(said.on(label))
     away = {label: _away(compared[label].sketch) for label in scans if "image" in scans[label]}
     # what nearly all have in common is no error of a single place
-    offsets = [_offset(compared[label].sketch) for label in away] or [np.zeros(3)]
-    common = np.clip(0, *np.quantile(offsets, NEARLY_ALL, axis=0))
-    shared = {"cases": len(away), "offset": float(norm(common))}
+    offsets = [_offset_mm(compared[label].sketch) for label in away] or [np.zeros(3)]
+    common_mm = np.clip(0, *np.quantile(offsets, NEARLY_ALL, axis=0))
+    shared = {"cases": len(away), "offset_mm": float(norm(common_mm))}
     places = []
     for label in [label for label in away if label not in faults]:
         times, how = flips[label]
         placed: Measured = {**numbers[label], **shared, "flip": times, "how": how}
         placed["apart"] = float(norm(away[label]))
-        placed["offset_mm"] = float(norm(common * compared[label].sketch.cell_mm))
+        placed["offset"] = float(norm(common_mm / compared[label].sketch.cell_mm))
         places += [said.on(label) for said in ask("place", placed, name)]
     return faults, [*finding_messages(odd, {name: len(truths)}), *stacks, *places]
 
@@ -342,8 +347,8 @@ def _away(sketch: Sketch) -> Float64:
     return (here - there) * sketch.cell_mm / size
 
 
-def _offset(sketch: Sketch) -> Float64:
-    """How many cells an image lies from its truth along each axis [3], by their largest correlation; 0 where they have little in common."""
+def _offset_mm(sketch: Sketch) -> Float64:
+    """How far an image lies from its truth along each axis [3], by their largest correlation; 0 where they have little in common."""
     found = np.zeros(3)
     for axis, length in enumerate(sketch.truth.shape):
         kept = np.arange(REACH, length - REACH)
@@ -359,7 +364,7 @@ def _offset(sketch: Sketch) -> Float64:
             # the top of a parabola
             bend = max(2 * fits[best] - before - after, TINY)
             found[axis] = best + (after - before) / (2 * bend)
-    return found
+    return found * sketch.cell_mm
 
 
 def fault_messages(faults: Mapping[str, Fault], of: int, then: str) -> list[Message]:
