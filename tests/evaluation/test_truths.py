@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -123,6 +124,21 @@ def test_truths_that_are_all_a_slice_away_are_all_named(heads, axis, codes):
     faults, said = judge(truths)
     assert (faults, {one.code for one in said}) == ({}, codes)
     assert len(said) == CASES * len(codes)
+
+
+def test_how_far_truths_lie_away_is_the_same_in_cells_of_two_sizes(heads):
+    truths = {f"p{n}": foreign(heads, n, lambda ct: np.roll(ct, 1, 0)) for n in range(CASES)}
+    slice_mm = float(truths["p0"].sketch.spacing_mm[0])
+    for label in ("p0", "p2", "p3"):
+        sketch = truths[label].sketch
+        parts = ("truth", "image", "source")
+        halved = {part: getattr(sketch, part)[::2] for part in parts}
+        large = replace(sketch, **halved, cell_mm=sketch.cell_mm * np.float32([2, 1, 1]))
+        truths[label] = replace(truths[label], sketch=large)
+    _, said = judge(truths)
+    away = [one.numbers["offset_mm"] for one in said if "offset_mm" in one.numbers]
+    assert away
+    assert away == pytest.approx([slice_mm] * len(away), rel=0.2)
 
 
 def test_a_truth_whose_body_ends_where_that_of_its_image_goes_on_counts_with_a_caution(heads):
@@ -377,6 +393,10 @@ def test_the_errors_of_ordinary_patients_are_no_outliers():
     named = [find_outliers("ct", dict(enumerate(errors))) for errors in cohorts]
 
     assert sum(map(bool, named)) <= 2
+    assert (
+        find_outliers("ct", {"a": 101.3, "b": 104.2, "c": 112.9, "d": 192.8})[0].numbers["cases"]
+        == 1
+    )
     odd = find_outliers("ct", {**dict.fromkeys("abcdef", 50.0), **dict.fromkeys("wxyz", 200.0)})
     assert odd[0].numbers == {"cases": 4, "times": 4}
     assert find_outliers("ct", {"a": 50.0, "b": 50.0, "c": 500.0}) == []
@@ -461,7 +481,6 @@ def test_one_slice_with_an_offset_is_a_caution_on_its_case_in_a_cohort_and_in_a_
 def test_a_truth_whose_slices_are_shuffled_is_not_scored_without_a_word(heads):
     shuffled = np.random.default_rng(0).permutation(SIZE[2])
     truths = {f"p{n}/ct": sketched(heads, n) for n in (1, 2)}
-    _, odd = judge({**truths, "p0/ct": sketched(heads, 0, change=lambda ct: ct[shuffled])})
-    assert [(one.case, one.code) for one in odd if one.grade == "do not trust"] == [
-        ("p0/ct", "slices")
-    ]
+    faults, odd = judge({**truths, "p0/ct": sketched(heads, 0, change=lambda ct: ct[shuffled])})
+    assert {label: fault.kind for label, fault in faults.items()} == {"p0/ct": "voxels"}
+    assert [one for one in odd if one.case == "p0/ct"] == []

@@ -136,6 +136,13 @@ def test_each_target_has_a_line_and_is_no_success_where_truths_were_given_traine
     assert "1 of 6 cases" in trained.sentence
     copy = {"code": "truth-image", "grade": "do not trust", "text": "", "case": "c1/ct"}
     assert verdicts(messages=[copy])[0].outcome == "unclear"
+    away = [{**copy, "grade": "caution", "case": f"c{number}/ct"} for number in range(6)]
+    assert verdicts(messages=away[:2])[0].outcome == "better"
+    assert verdicts(messages=away)[0].outcome == "unclear"
+    alone = {"ct": {"synthesis": {"mae": [5] * 6}}}
+    doubted, plain = (verdicts(alone, messages=said)[0].sentence for said in (away, []))
+    assert doubted != plain
+    assert "6 of 6 cases" in doubted
 
 
 def test_a_value_that_is_not_finite_counts_in_neither_mean():

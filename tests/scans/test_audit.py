@@ -2,12 +2,14 @@
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import scipy.ndimage
 
 from voxlate.anatomy.cohort import write_cohort
+from voxlate.checks import audit
 from voxlate.checks.audit import (
     MOST_PAIRS,
     check_alignment,
@@ -22,6 +24,8 @@ from voxlate.evaluation.reports.prepared import report_prepared
 from voxlate.scans.cases.align import Preparation
 from voxlate.scans.cases.prepared import open_cohort
 from voxlate.scans.formats.io import read_volume, write_volume
+from voxlate.scans.images.grid import Volume
+from voxlate.scans.images.misalignment import NOTHING_IN_COMMON, Misalignment
 
 SHIFT_MM = 5.0
 
@@ -171,3 +175,24 @@ def test_a_map_is_neither_compared_nor_what_others_are_compared_with(prepared):
     assert found["t1"].reason == "a map shows no anatomy to compare"
     header = replace(case.header, misaligned=found)
     assert [*check_alignment([header], Preparation())] == []
+
+
+def test_a_scan_with_too_little_in_common_with_the_first_is_compared_with_another(monkeypatch):
+    names = ("t1", "t1c", "flair")
+
+    def measure(still, moving, *_):
+        if {*still.flat, *moving.flat} == {0, 2}:  # t1 and flair
+            return Misalignment(None, None, None, None, 0, 9, reason=NOTHING_IN_COMMON)
+        return Misalignment(0.5, 0.9, (0, 0, 0), 0, 9, 0)
+
+    def volume(name):
+        return Volume(np.full((1, 2, 2, 2), names.index(name), np.float32), np.eye(4), "a.u.", name)
+
+    monkeypatch.setattr(audit, "misalignment", measure)
+    units = dict.fromkeys(names, "a.u.")
+    header = SimpleNamespace(visible=names, units=units, shape=(2, 2, 2), spacing_mm=(1, 1, 1))
+    found = misalignments(SimpleNamespace(header=header, arrays={}, volume=volume))
+    assert {name: (one.to, one.median_mm) for name, one in found.items()} == {
+        "t1c": ("t1", 0.5),
+        "flair": ("t1c", 0.5),
+    }

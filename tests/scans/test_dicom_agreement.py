@@ -60,6 +60,7 @@ def test_images_of_two_kinds_patients_or_scans_are_refused_by_name(tmp_path, cas
 SAID = {
     "scale of one slice": one_in_five("RescaleIntercept", "-1024", "0"),
     "slope of one slice": one_in_five("RescaleSlope", "2", "3"),
+    "a slope for each": each("RescaleSlope", *"12345"),
     "contrast in some": [{}, {}, {"ContrastBolusAgent": "Gd"}, {"ContrastBolusAgent": "Gd"}, {}],
     "kernels": one_in_five("ConvolutionKernel", "H30s", "H60s"),
     "another processing": one_in_five("ImageType", MAGNITUDE, [*MAGNITUDE, "NORM"]),

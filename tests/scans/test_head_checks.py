@@ -143,6 +143,9 @@ def test_a_head_without_crown_is_a_caution_and_does_not_show_its_orientation(hea
     for slab in (head[20:41], head[20:41][::-1]):
         assert grades(slab) == {"crown-missing": "caution"}
     assert grades(head[26:39]) == {"slab": "caution"}  # a few slices
+    top = int(np.flatnonzero(head.any(axis=(1, 2)))[-1])
+    assert "crown-missing" not in grades(head[: top + 1])
+    assert grades(head[: top - 5])["crown-missing"] == "caution"  # without 18 mm
 
 
 def test_a_head_at_the_border_of_its_slices_is_a_caution(head):

@@ -258,3 +258,16 @@ def test_a_scan_with_much_noise_still_shows_anatomy(scan):
     noisy = scan.data + np.random.default_rng(1).normal(0, 20, scan.data.shape)
     noisy = replace(scan, data=noisy.astype(np.float32))
     assert ask("noise", quality_numbers(noisy)) == []
+
+
+def test_air_in_the_bone_of_a_ct_is_no_overflow_of_large_values():
+    hu = np.full((24, 40, 40), -1000, np.float32)
+    hu[:, 8:32, 8:32] = np.random.default_rng(0).normal(40, 20, (24, 24, 24))
+    hu[4:20, 14:26, 14:26] = np.linspace(1100, 1427, 16)[:, None, None]
+    hu[6:18, 18:22, 18:22:2] = -900
+    good, bad = (
+        slice_numbers(Volume(values[None], np.diag([3.0, 3, 3, 1]), "HU", "ct"))["wrapped"]
+        for values in (hu, np.where(hu > 1400, -1000, hu))
+    )
+    assert good == 0
+    assert bad > 0.0006

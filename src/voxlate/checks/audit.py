@@ -51,7 +51,8 @@ def misalignments(
 ) -> dict[str, Misalignment]:
     """The misalignment of each scan of a case from `fixed`, by modality; coarse: without the finest voxels.
 
-    fixed: by default, or where it shows nothing, the first scan that shows anatomy.
+    fixed: by default, or where it shows nothing, the first scan that shows anatomy. A scan that has too little in common
+    with it is compared with the others.
     """
     header, shown = case.header, case.header.visible
     if len(shown) < 2:
@@ -59,20 +60,27 @@ def misalignments(
     anatomy = [name for name in shown if header.units[name] in SHOW_ANATOMY]
     to = fixed if fixed in shown else [*anatomy, shown[0]][0]
     mask = case.mask([to]) if MASK in case.arrays else np.ones(header.shape, bool)
-    reference = case.volume(to)
+
+    def measured(name: str, to: str) -> Misalignment:
+        """The misalignment of a scan from another one."""
+        are_seen = {to, name} <= {*anatomy}
+        if not (are_seen and find_spec("scipy")):
+            reason = NO_SCIPY if are_seen else MAPS
+            return Misalignment(None, None, None, None, 0, 0, to=to, reason=reason)
+        still, moving = case.volume(to), case.volume(name)
+        images, units = (still.data[0], moving.data[0]), (still.unit, moving.unit)
+        return replace(misalignment(*images, header.spacing_mm, mask, units, coarse), to=to)
+
     by_name = {}
     for name in shown:
         if name == to:
             continue
-        are_seen = {to, name} <= {*anatomy}
-        if are_seen and find_spec("scipy"):
-            moving = case.volume(name)
-            images, units = (reference.data[0], moving.data[0]), (reference.unit, moving.unit)
-            measured = misalignment(*images, header.spacing_mm, mask, units, coarse)
-        else:
-            reason = NO_SCIPY if are_seen else MAPS
-            measured = Misalignment(None, None, None, None, 0, 0, reason=reason)
-        by_name[name] = replace(measured, to=to)
+        found = measured(name, to)
+        if found.reason == NOTHING_IN_COMMON:
+            # disease may look different in these two alone
+            others = (measured(name, one) for one in anatomy if one not in (to, name))
+            found = next((one for one in others if one.median_mm is not None), found)
+        by_name[name] = found
     return by_name
 
 

@@ -106,6 +106,12 @@ class _Head:
         return float(np.sqrt(depth * width))
 
     @property
+    def radius_mm(self) -> float:
+        """The radius of a circle of its largest area."""
+        largest = self.body.sum(axis=(1, 2)).max()
+        return float(np.sqrt(largest * np.prod(self.spacing_mm[1:]) / np.pi))
+
+    @property
     def is_alone(self) -> bool:
         """Whether its lower end is closed in a constant background, as that of a stripped brain."""
         return self.clean and self.ends[0] < CLOSED
@@ -194,7 +200,7 @@ def _contrast(scan: Volume, ct: Volume | None = None) -> dict[str, float]:
 
 def _head_numbers(head: _Head) -> Numbers:
     """Numbers of a head, or of what is in its place: see `head` in limits.toml."""
-    lower, upper = head.ends
+    lower, _ = head.ends
     along_mm = head.spacing_mm
     is_cut = hard_edges(head.body, along_mm, HARD)
     tissue = head.body & (head.values > TISSUE * np.median(head.values[head.body]))
@@ -208,7 +214,8 @@ def _head_numbers(head: _Head) -> Numbers:
     numbers: Measured = {
         "saturated_mm": float(saturated.max()),
         "lower": lower,
-        "upper": upper,
+        "upper": head.areas[-1],
+        "lost_mm": head.radius_mm * (1 - np.sqrt(1 - head.areas[-1])) - along_mm[0],
         "roundness": _roundness(head),
         "touch_mm": max(sides.values()),
         "sides": ", ".join(side for side, length in sides.items() if length >= LEAST_TOUCH_MM),
@@ -261,9 +268,7 @@ def _roundness(head: _Head) -> float:
     below = int(np.argmax(shares >= RISEN))
     between = (RISEN - shares[below - 1]) / (shares[below] - shares[below - 1])
     depth_mm = (below - 1 + between) * head.spacing_mm[0]
-    largest = head.body.sum(axis=(1, 2)).max()
-    radius_mm = np.sqrt(largest * head.spacing_mm[1] * head.spacing_mm[2] / np.pi)
-    sphere_mm = radius_mm * (np.sqrt(1 - shares[0]) - np.sqrt(1 - RISEN))
+    sphere_mm = head.radius_mm * (np.sqrt(1 - shares[0]) - np.sqrt(1 - RISEN))
     return float(depth_mm / sphere_mm)
 
 

@@ -46,7 +46,7 @@ SAME = 1e-6
 ODD = 1.6
 SAMPLES = 100_000
 POINT = 0.3  # of the range, by which a single point is brighter than its neighbours
-WHOLE = 0.85  # of the range: a step between neighbours, as where values overflow
+WHOLE = 0.95  # of the range: a step between neighbours, as where values overflow; from air to bone of a CT 0.9
 MOST_ASKED = 40  # slices in which points are looked for
 # of 9 to 14 slices of a head, 70 % can be most similar to one that is not beside them
 FEWEST_ORDERED = 16

@@ -18,7 +18,9 @@ from voxlate.base.errors import as_list
 from voxlate.base.messages import Message, grade_of_distance, message
 
 # Of faults of truths.
-Kind = Literal["spacing", "unit", "blank", "padding", "offset", "window", "mirrored", "patient"]
+Kind = Literal[
+    "spacing", "unit", "blank", "padding", "offset", "window", "voxels", "mirrored", "patient"
+]
 Numbers = Mapping[str, float | str]  # texts fill sentences alone
 Measured = dict[str, float | str]  # numbers to which others are added
 

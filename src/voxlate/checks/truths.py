@@ -197,10 +197,15 @@ def judge(
     stacks = list[Message]()
     for label, truth in compared.items():
         slices = {key: number.item() for key, number in truth.sketch.stack.items()}
-        stacks += [said.on(label) for said in ask(ORDER, slices, name)]
+        for said in ask(ORDER, slices, name):
+            if said.grade == "do not trust":
+                why = said.text.removesuffix(codes()[said.code].action).rstrip(" .")
+                faults[label] = Fault("voxels", why)
+            else:
+                stacks.append(said.on(label))
     # what nearly all have in common is no error of a single place
-    offsets = [_offset(compared[label].sketch) for label in flips] or [np.zeros(3)]
-    common = np.clip(0, *np.quantile(offsets, NEARLY_ALL, axis=0))
+    offsets = [_offset_mm(compared[label].sketch) for label in flips] or [np.zeros(3)]
+    common_mm = np.clip(0, *np.quantile(offsets, NEARLY_ALL, axis=0))
     places = []
     for label, (times, how) in flips.items():
         if label in faults:
@@ -212,8 +217,8 @@ def judge(
             "flip": times,
             "how": how,
             "apart": float(norm(_away(sketch))),
-            "offset": float(norm(common)),
-            "offset_mm": float(norm(common * sketch.cell_mm)),
+            "offset": float(norm(common_mm / sketch.cell_mm)),
+            "offset_mm": float(norm(common_mm)),
         }
         places += [said.on(label) for said in ask("place", placed, name)]
     return faults, [*finding_messages(odd, {name: len(truths)}), *stacks, *places]
@@ -345,8 +350,8 @@ def _away(sketch: Sketch) -> Float64:
     return (here - there) * sketch.cell_mm / size
 
 
-def _offset(sketch: Sketch) -> Float64:
-    """How many cells an image lies from its truth along each axis [3], by their largest correlation; 0 where they have little in common."""
+def _offset_mm(sketch: Sketch) -> Float64:
+    """How far an image lies from its truth along each axis [3], by their largest correlation; 0 where they have little in common."""
     found = np.zeros(3)
     for axis, length in enumerate(sketch.truth.shape):
         kept = np.arange(REACH, length - REACH)
@@ -362,7 +367,7 @@ def _offset(sketch: Sketch) -> Float64:
             # the top of a parabola
             bend = max(2 * fits[best] - before - after, TINY)
             found[axis] = best + (after - before) / (2 * bend)
-    return found
+    return found * sketch.cell_mm
 
 
 def fault_messages(faults: Mapping[str, Fault], of: int, then: str) -> list[Message]:

@@ -81,6 +81,7 @@ def verdict_on(
     shared = [pair for pair in pairs if pair.cases]
     if not shared:
         said = "no verdict: no naive baseline was scored, so it is unknown whether the model is worth its training; a folder train (or imagesTr) in the cohort of the true scans, --prepared PREPARED or --naive RUN gives the training cases of one"
+        said += f"; {not_held_out}" if not_held_out else ""
         return Verdict(modality, "unknown", said, unit=unit)
     best = min(shared, key=lambda pair: (-pair.cases, pair.naive.mean()))
     outcome, said = _judge(best, unit, where, not_held_out)

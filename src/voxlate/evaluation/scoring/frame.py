@@ -154,10 +154,16 @@ def _verdict(name: str, scores: ScoreFrame) -> Verdict:
     own = scores.errors(name, METRIC)
     cases = own.get(SYNTHESIS, {}).keys()
     said = read_messages(header, "messages")
-    doubted = [one.case.removesuffix(f"/{name}") for one in said if one.grade == "do not trust"]
+    grave, doubted = (
+        {one.case.removesuffix(f"/{name}") for one in said if one.grade in grades} & cases
+        for grades in (("do not trust",), ("caution", "do not trust"))
+    )
     reserves = {
         "in the training": header.get("trained_on", ()),
-        "with a truth that is not to be trusted": doubted,
+        "with a truth that is not to be trusted": grave,
+        "with a doubtful truth (see above)": doubted - grave
+        if 2 * len(doubted) > len(cases)
+        else (),
     }
     clause = "; ".join(
         f"{count} of {plural(len(cases), 'case')} {what}"

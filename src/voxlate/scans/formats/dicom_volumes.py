@@ -188,7 +188,7 @@ ACQUISITION = (
     "FlipAngle",
     "InversionTime",
 )
-SCALE = CONTENT[2:]  # which scanners may give to every slice
+SCALE = CONTENT[2:]  # which PET gives to every slice
 # what is said of a series if any image states it
 STATED = {
     ("PhotometricInterpretation", "MONOCHROME1"): (
@@ -221,7 +221,8 @@ def check_agreement(headers: Headers, path: Path) -> tuple[str, ...]:
     said, varied = [], []
     for name in dict.fromkeys(AGREEING):
         images = _images_by_value(headers, name)
-        listed = "; ".join(f"{value or 'nothing'} in {_first(images[value])}" for value in images)
+        places = [f"{value or 'nothing'} in {_first(images[value])}" for value in images]
+        listed = first_of(places, MOST_NAMED, "; ")
         known = [value for value in images if value]
         sentences = [STATED[name, value] for value in known if (name, value) in STATED]
         if (name, modality) != INVERTED_CT:
@@ -231,9 +232,9 @@ def check_agreement(headers: Headers, path: Path) -> tuple[str, ...]:
         if name in PATIENT + SCAN and len(known) < 2:
             said.append(f"It states no {name} in some images ({_first(images[''])}).")
         elif name in PATIENT or (name in SCAN and len(known) == 2):
-            places = " and others in ".join(_first(images[value]) for value in known[:2])
+            two = " and others in ".join(_first(images[value]) for value in known[:2])
             raise BadInput(
-                f"{path}: expected one series to be of one patient and scan, found {len(known)} values of {name}: one in {places}. Put the images of each into a folder of its own."
+                f"{path}: expected one series to be of one patient and scan, found {len(known)} values of {name}: one in {two}. Put the images of each into a folder of its own."
             )
         elif name in SCAN + JOINED:
             varied.append(f"{len(known)} values of {name}")
@@ -241,7 +242,7 @@ def check_agreement(headers: Headers, path: Path) -> tuple[str, ...]:
             raise BadInput(
                 f"{path}: expected one kind of image in a volume, found {name} {listed}. Put the images of each kind into a folder of its own."
             )
-        elif name in ACQUISITION or (name in SCALE and 2 * len(images) <= len(headers)):
+        elif name in ACQUISITION or (name in SCALE and modality != "PT"):
             said.append(f"{name} differs: {listed}. Look whether these images belong together.")
     if varied:
         said.append(

@@ -34,7 +34,7 @@ CONSTANT = 0.1
 CUT_OUT = 0.98  # Dice overlap of two such backgrounds from which on one mask has cut both scans
 MASK_POINTS = 3000
 NO_BODY = "no body was found in the fixed scan"
-NOTHING_IN_COMMON = "the two show too little in common, or are further apart than some 20 mm"
+NOTHING_IN_COMMON = "too few places have a distinct shift, as between some contrasts, beside disease, or where the two are further apart than some 20 mm"
 
 
 WHOLE_SCAN = MatchingLevel(8.0, 1e6, 1e6, 4)
