@@ -482,5 +482,5 @@ def test_a_truth_whose_slices_are_shuffled_is_not_scored_without_a_word(heads):
     shuffled = np.random.default_rng(0).permutation(SIZE[2])
     truths = {f"p{n}/ct": sketched(heads, n) for n in (1, 2)}
     faults, odd = judge({**truths, "p0/ct": sketched(heads, 0, change=lambda ct: ct[shuffled])})
-    assert {label: fault.kind for label, fault in faults.items()} == {"p0/ct": "voxels"}
+    assert {label: fault.kind for label, fault in faults.items()} == {"p0/ct": "slices"}
     assert [one for one in odd if one.case == "p0/ct"] == []

@@ -19,7 +19,7 @@ from voxlate.base.messages import Message, grade_of_distance, message
 
 # Of faults of truths.
 Kind = Literal[
-    "spacing", "unit", "blank", "padding", "offset", "window", "voxels", "mirrored", "patient"
+    "spacing", "unit", "blank", "padding", "offset", "window", "slices", "mirrored", "patient"
 ]
 Numbers = Mapping[str, float | str]  # texts fill sentences alone
 Measured = dict[str, float | str]  # numbers to which others are added

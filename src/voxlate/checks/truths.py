@@ -21,7 +21,7 @@ from voxlate.base.slabs import least_and_most
 from voxlate.checks.audit import SHOW_ANATOMY
 from voxlate.checks.cohort_outliers import finding_messages
 from voxlate.checks.pairs import Pairs, Scans
-from voxlate.checks.quality_checks import ORDER, slice_numbers
+from voxlate.checks.quality_checks import slice_numbers
 from voxlate.checks.scan_numbers import (
     TINY,
     numbers_of,
@@ -197,12 +197,13 @@ def judge(
     stacks = list[Message]()
     for label, truth in compared.items():
         slices = {key: number.item() for key, number in truth.sketch.stack.items()}
-        for said in ask(ORDER, slices, name):
+        for said in ask("order", slices, name):
             if said.grade == "do not trust":
                 why = said.text.removesuffix(codes()[said.code].action).rstrip(" .")
-                faults[label] = Fault("voxels", why)
+                faults[label] = Fault("slices", why)
             else:
                 stacks.append(said.on(label))
+        stacks += [said.on(label) for said in ask("slices", slices, name)]
     # what nearly all have in common is no error of a single place
     offsets = [_offset_mm(compared[label].sketch) for label in flips] or [np.zeros(3)]
     common_mm = np.clip(0, *np.quantile(offsets, NEARLY_ALL, axis=0))
