@@ -187,19 +187,26 @@ def _only_first(present: torch.Tensor) -> torch.Tensor:
 
 @pytest.fixture
 def begun(starter, facts):
-    """begun(windows): the draft of a training from the starter, whose patches are whole slices."""
+    """begun(windows, steps): the draft of a training from the starter, whose patches are whole slices."""
 
-    def begin(windows=None, **changes):
+    def begin(windows=None, steps=800, **changes):
         known = replace(facts, **changes)
         found, _ = find_starter(facts, roles_of(facts), "both")
-        draft = first_stage(known, roles_of(known), Size(64, 1, 4), 800)
+        draft = first_stage(known, roles_of(known), Size(64, 1, 4), steps)
         begin_from(found, draft, windows or {})
         return draft
 
     return begin
 
 
-def test_a_plan_from_a_starter_has_its_network_and_the_rate_of_random_weights(starter, begun):
+def test_a_starter_has_the_rate_of_random_weights_for_few_steps_and_half_of_it_for_more(begun):
+    rates = {
+        steps: begun(steps=steps).tables["train"]["optimiser"]["lr"] for steps in (499, 500, 2000)
+    }
+    assert rates == {499: 2e-3, 500: 1e-3, 2000: 1e-3}
+
+
+def test_a_plan_from_a_starter_has_its_network(starter, begun):
     draft = begun(framed=False)
     tables, why = draft.tables, draft.why
     header = read_header(Run(starter).weights())
@@ -207,7 +214,6 @@ def test_a_plan_from_a_starter_has_its_network_and_the_rate_of_random_weights(st
     assert tables["net"] == {**header["recipe"]["net"], "border": "zeros"}
     assert "stack" not in tables["data"]
     assert tables["intensity"]["t2"] == header["recipe"]["intensity"]["t2"]
-    assert tables["train"]["optimiser"]["lr"] == 2e-3
     assert tables["start_from"] == "starter:tiny"
     assert "10%" in why["train.ema"]
     assert "starter:tiny" in why["intensity.t2"]
