@@ -248,7 +248,7 @@ def coarse_head(scan: Volume) -> _Head:
     body = foreground(small)
     box = box_around(body)
     sums = body[slice(*box[0])].sum(axis=(1, 2))
-    areas = sums / sums.max()
+    areas = sums / max(sums.max(), 1)
     ends = np.nan, np.nan
     if len(areas) * z >= LEAST_HEIGHT_MM:
         away = round(END_MM / z)
