@@ -9,8 +9,8 @@ import pytest
 pytestmark = pytest.mark.slow
 
 # Wanted are 150 modules and 12 frames: lower the numbers where the code allows it, and never raise them.
-MOST_MODULES = 249
-MOST_FRAMES = 20
+MOST_MODULES = 245
+MOST_FRAMES = 19
 SLOW = {
     "matplotlib",
     "tensorboard",
