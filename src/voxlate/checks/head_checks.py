@@ -72,7 +72,7 @@ HARD = 0.2  # area at a border that cuts the head, beside that further in; round
 NOISE_MM, DEEP_MM, FEWEST_CELLS = 1.5, 20.0, 20
 FLUID_HU, BRAIN_HU = (-33.0, -14.0), (-5.0, 20.0)  # beside where most of the brain is
 USUAL_HU = (20.0, 60.0)  # of the brain, in CTs that are off by up to 20 HU
-WIDEST_BRAIN_MM = 168.0  # the fluid of a masked head is not found
+WIDEST_ALONE_MM = 168.0  # the fluid of a masked head is not found
 # By name of a contrast, whether fluid is brighter than tissue.
 FLUID_BY_NAME = dict.fromkeys(("t1", "t1w", "t1n", "t1c", "t1ce", "flair", "t2f"), 0.0)
 FLUID_BY_NAME |= {"t2": 1.0, "t2w": 1.0}
@@ -169,7 +169,7 @@ def body_numbers(scan: Volume, ct: Volume | None) -> dict[str, float]:
     numbers = {"across_mm": head.across_mm, "height_mm": head.height_mm}
     if (roundness := _roundness(head)) < np.inf:
         numbers["roundness"] = roundness
-    is_brain = head.is_alone and head.across_mm < WIDEST_BRAIN_MM
+    is_brain = head.is_alone and head.across_mm < WIDEST_ALONE_MM
     if scan.modality in FLUID_BY_NAME and (ct is not None or is_brain):
         numbers |= _contrast(scan, ct)
     return numbers

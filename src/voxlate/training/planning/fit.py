@@ -151,7 +151,7 @@ def _starters(cohort: Cohort) -> list[Fit]:
         folder = folder_of(name)
         card = read_card(folder)
         try:
-            against = reason_against(folder, cohort_facts(cohort))
+            against = reason_against(folder, card, cohort_facts(cohort))
         except BadInput as error:
             against = _reason(str(error))
         why = f"trained on {card.trained_on}; no training needed"

@@ -501,12 +501,17 @@ def training(steps: int, size: Size, optimiser: Literal["muon", "adamw"] = "muon
         "validate_every": steps // 4 if steps >= 4000 else 0,
         "optimiser": {
             "kind": optimiser,
-            "lr": 2e-3 if steps < SHORT[optimiser] else 1e-3 if size.width < 96 else 5e-4,
+            "lr": learning_rate(steps, SHORT[optimiser], size),
             "betas": [0.9, 0.99],
             "warm_up": min(100, max(steps // 10, 1)),
             "hold": HELD,
         },
     }
+
+
+def learning_rate(steps: int, short: int, size: Size) -> float:
+    """The highest rate of a training, which is twice as high below a number of steps."""
+    return 2e-3 if steps < short else 1e-3 if size.width < 96 else 5e-4
 
 
 def average_decay(steps: int) -> float:

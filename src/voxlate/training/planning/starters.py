@@ -16,7 +16,7 @@ from voxlate.scans.images.units import unit_of
 from voxlate.training.planning.facts import CohortFacts, Scan
 from voxlate.training.planning.pictures import Ends
 from voxlate.training.planning.roles import Roles
-from voxlate.training.planning.rules import Draft, Tables
+from voxlate.training.planning.rules import Draft, Tables, learning_rate, reasons_for_training
 from voxlate.training.run import Run
 from voxlate.training.starter import run_folder
 from voxlate.training.starters.card import Card, read_card
@@ -28,10 +28,10 @@ from voxlate.training.weights import read_header
 # two others by five with 0, 0.2 and 0.38: 0.132, 0.129, 0.129 and 0.203, 0.213, 0.219; a head by one patient with 0, 0.2 and
 # 0.75: 0.205, 0.207, 0.216; a brain by three with 0, 0.2 and 0.5: 0.0558, 0.0554, 0.0575.
 COUNTS_AS = 1
-# From so many steps on, twice this rate costs a training from a starter more than it gains. Muon, the same steps at 2e-3 and 1e-3, MAE:
+# From so many steps on, the rate of short trainings costs one from a starter more than it gains. Muon, the same steps at 2e-3 and 1e-3, MAE:
 # a head by five (535 steps) 0.0597, 0.0568; a brain by three (780) 0.0469, 0.0454, where gradients became 1.07 and 0.83 times the
 # true ones; another brain (781), which reports in the ledger, 0.0303, 0.0257, where 413 steps at 2e-3 have 0.0267.
-LONG_STEPS, LOW_RATE = 500, 1e-3
+SHORT_STEPS = 500
 LEAK = 0.1  # slope beyond the range, in the unit of a starter
 # Changes of shape, of which a training from a starter has the larger of its own and the starter's: a starter learns few
 # patients by heart within 200 steps (MAE 0.068 of held-out heads without the starter's, 0.065 with them; one seed).
@@ -166,9 +166,8 @@ def _other_sizes(folder: Path, card: Card, facts: CohortFacts) -> str:
     return f"it knows bodies of other sizes than those here, which are {facts.wide_mm:.0f} mm wide"
 
 
-def reason_against(folder: Path, facts: CohortFacts) -> str:
+def reason_against(folder: Path, card: Card, facts: CohortFacts) -> str:
     """The reason why a starter does not take the scans of a cohort without a training; "" if it takes them."""
-    card = read_card(folder)
     names = dict.fromkeys((*card.source, *card.target))
     missing = [name for name in names if not scans_named(facts.scans, card.names_of(name))]
     if card.completes and len(missing) > len(card.source) - 2:
@@ -219,12 +218,8 @@ def begin_from(starter: Starter, draft: Draft, windows: Mapping[str, Ends]) -> N
     tables["start_from"] = starter.start_from
     kept = round(COUNTS_AS / (COUNTS_AS + facts.patients), 3)
     tables["train"]["keep_start"] = kept
-    rate, steps = tables["train"]["optimiser"], tables["train"]["steps"]
-    if steps >= LONG_STEPS:
-        rate["lr"] = min(rate["lr"], LOW_RATE)
-        why["train.optimiser.lr"] = (
-            f"{rate['lr']:g}, then falling to 0: {steps} steps at {2 * LOW_RATE:g} lose more of a starter than they learn"
-        )
+    tables["train"]["optimiser"]["lr"] = learning_rate(draft.steps, SHORT_STEPS, draft.size)
+    why |= reasons_for_training(tables["train"], draft.size.width)
     why["train.keep_start"] = (
         f"{kept:.0%} of the starter's weights are kept, because it counts as {plural(COUNTS_AS, 'patient')} beside {facts.patients}, unless the error of validation patients is less with all of them"
     )
