@@ -70,7 +70,7 @@ class Batches(Dataset[Batch]):
         self.levels = dict[str, Tensor]()
         if data.level:
             headers = [*map(self.cohort.header, self.starts)]
-            self.levels = find_levels(headers, data.target, self.intensity)
+            self.levels = find_levels(headers, headers, data.target, self.intensity)
         self.unpaired_targets = self  # the batches from which targets of other patients are drawn
         if self.unpaired and data.apart:  # targets are of cases that have them, with their own mask
             autoencoded = replace(data, source=data.target, stack=0)
@@ -113,10 +113,7 @@ class Batches(Dataset[Batch]):
         """The items with their augmentation; seeds: of what data.physics draws for each."""
         places = [self._place(item, generator) for item, generator in zip(items, generators)]
         plain = read_batch(self.cohort, self.data, self.intensity, places, self.moments, seeds)
-        if self.levels:
-            levels = torch.stack([self.levels[case] for case, _ in places])
-            assert plain.target is not None
-            plain = replace(plain, target=to_one_level(plain.target, levels))
+        plain = _in_one_window(plain, self.levels, places)
         spacing_mm = torch.tensor(
             [self.cohort.header(case, self.data.axes).spacing_mm for case, _ in places]
         )
@@ -261,8 +258,26 @@ def batches_of(
     batch: int,
 ) -> Iterator[Batch]:
     """The patches at these places without augmentation, in batches."""
+    levels = dict[str, Tensor]()
+    if data.level:  # an image of a new patient has the training patients' window, too
+        training = [*map(cohort.header, usable_cases(cohort, data, "train"))]
+        patients = {cohort.header(case).patient for case, _ in places}
+        headers = [cohort.header(entry.case) for entry in cohort.cases if entry.patient in patients]
+        levels = find_levels(training, headers, data.target, intensity)
     for first in range(0, len(places), batch):
-        yield read_batch(cohort, data, intensity, places[first : first + batch])
+        part = places[first : first + batch]
+        yield _in_one_window(read_batch(cohort, data, intensity, part), levels, part)
+
+
+def _in_one_window(
+    batch: Batch, levels: Mapping[str, Tensor], places: Sequence[tuple[str, Triple]]
+) -> Batch:
+    """A batch whose targets have the level of the median training patient; levels: of find_levels, none to keep them."""
+    if not levels:
+        return batch
+    assert batch.target is not None
+    of_cases = torch.stack([levels[case] for case, _ in places])
+    return replace(batch, target=to_one_level(batch.target, of_cases))
 
 
 def read_batch(

@@ -17,23 +17,32 @@ LIMIT = 0.9  # network units: a level at the end of a window leaves no room for 
 
 
 def find_levels(
-    headers: Sequence[CaseHeader], names: Sequence[str], intensity: Mapping[str, IntensityMap]
+    training: Sequence[CaseHeader],
+    headers: Sequence[CaseHeader],
+    names: Sequence[str],
+    intensity: Mapping[str, IntensityMap],
 ) -> dict[str, Tensor]:
-    """The level of a case's patient in each target, and that of the median patient, [2, T] in network units, by case.
+    """The level of a case's patient in each target, and that of the median training patient, [2, T] in network units, by case.
 
     A patient's level is the median over their cases.
     """
     levels = {header.case: list[Tensor]() for header in headers}
     for name in names:
-        shown = [header for header in headers if name in header.visible]
-        scale = typical_scale(intensity[name], [header.statistics[name] for header in shown])
-        values = ((each.patient, each.statistics[name].foreground.at(TISSUE)) for each in shown)
-        own = {patient: median(several) for patient, several in grouped(values).items()}
-        common = median(own.values())
+        shown = [header.statistics[name] for header in training if name in header.visible]
+        scale = typical_scale(intensity[name], shown)
+        common = median(_by_patient(training, name).values())
+        own = _by_patient(headers, name)
         for header in headers:
             both = torch.tensor([own.get(header.patient, common), common])
             levels[header.case].append(scale.of(both).clip(-LIMIT, LIMIT))
     return {case: torch.stack(of_targets, dim=1) for case, of_targets in levels.items()}
+
+
+def _by_patient(headers: Sequence[CaseHeader], name: str) -> dict[str, float]:
+    """The level of each patient in a modality."""
+    shown = (header for header in headers if name in header.visible)
+    values = ((each.patient, each.statistics[name].foreground.at(TISSUE)) for each in shown)
+    return {patient: median(several) for patient, several in grouped(values).items()}
 
 
 def to_one_level(target: Tensor, levels: Tensor) -> Tensor:
