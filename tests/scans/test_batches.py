@@ -369,3 +369,16 @@ def test_training_moves_each_patients_soft_tissue_to_that_of_the_median_patient(
         before, after = (of[0].target[number].double() for of in (plain, moved))
         assert np.allclose(after, np.interp(before, [-1, own, 1], [-1, middle, 1]), atol=1e-6)
     assert torch.equal(plain[0].source, moved[0].source)
+
+
+def test_validation_targets_have_the_soft_tissue_of_the_median_training_patient(cohort):
+    def tissue(case):
+        return cohort.header(case).statistics["t2"].foreground.at(25) / 250 - 1
+
+    (plain,) = validation_batches(cohort, SLICES, WINDOWS, batch=99)
+    (moved,) = validation_batches(cohort, replace(SLICES, level=True), WINDOWS, batch=99)
+    middle = np.median([tissue(case) for case in cohort.splits["train"]])
+    (case,) = cohort.splits["val"]
+    assert tissue(case) != middle
+    expected = np.interp(plain.target, [-1, tissue(case), 1], [-1, middle, 1])
+    assert np.allclose(moved.target, expected, atol=1e-6)
