@@ -206,6 +206,18 @@ def test_a_starter_has_the_rate_of_random_weights_for_few_steps_and_half_of_it_f
     assert rates == {499: 2e-3, 500: 1e-3, 2000: 1e-3}
 
 
+def test_bright_and_dark_change_places_only_for_a_starter_that_knows_any_sequence(starter, facts):
+    found, _ = find_starter(facts, roles_of(facts), "both")
+    drawn = {"contrasts": {"t1": {"sequence": "any"}}}
+    any_sequence = {**found.tables, "data": {**found.tables["data"], "physics": drawn}}
+    shares = []
+    for each in (found, replace(found, tables=any_sequence)):
+        draft = first_stage(facts, roles_of(facts), Size(64, 1, 4), 800)
+        begin_from(each, draft, {})
+        shares.append(draft.tables["data"]["augment"].get("invert", 0))
+    assert shares == [0, 0.3]
+
+
 def test_a_plan_from_a_starter_has_its_network(starter, begun):
     draft = begun(framed=False)
     tables, why = draft.tables, draft.why
