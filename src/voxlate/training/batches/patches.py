@@ -88,7 +88,7 @@ class DataSettings:
     level: Annotated[
         bool,
         setting(
-            "whether training moves the grey level of soft tissue in each patient's targets to that of the median patient: for pictures, each with a window of its own"
+            "whether training and validation move the grey level of soft tissue in each patient's targets to that of the median patient: for pictures, each with a window of its own"
         ),
     ] = False
     centred: Annotated[

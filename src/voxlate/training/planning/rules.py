@@ -362,7 +362,7 @@ def choose_intensities(draft: Draft) -> None:
     if shown and draft.roles.pairing == "pairs" and draft.facts.patients > 1:
         draft.data["level"] = True
         draft.why["data.level"] = (
-            "pictures of each patient have a window of their own, which no MR tells: training moves soft tissue to the median patient's grey value, which new patients get"
+            "pictures of each patient have a window of their own, which no MR tells: training and validation move soft tissue to the median patient's grey value, which new patients get"
         )
 
 
