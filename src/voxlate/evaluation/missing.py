@@ -172,7 +172,9 @@ def score_run(
                 failed = {cases[0]: f"{error}"}
             if len(failed) == len(cases):
                 refused = next(iter(failed.values()))
-                text = f"{scenario.folder}: none of its {len(cases)} cases is synthesised; {refused}"
+                text = (
+                    f"{scenario.folder}: none of its {len(cases)} cases is synthesised; {refused}"
+                )
                 all_failed[scenario.folder] = text
                 continue
             all_failed |= failed

@@ -33,10 +33,10 @@ from voxlate.base.errors import BadInput, as_list, known_name, plural, system_re
 from voxlate.base.executors.job import Progress, no_report
 from voxlate.base.files import SYNTHETIC
 from voxlate.base.hub import address_of
-from voxlate.base.messages import Message, Say, message
+from voxlate.base.messages import FEWEST_PATIENTS, Message, Say, message
 from voxlate.base.options.option import check_range, parameters_of, words_of_python
 from voxlate.base.slabs import in_slabs
-from voxlate.checks.anatomy import FEWEST_PATIENTS, Anatomy
+from voxlate.checks.anatomy import Anatomy
 from voxlate.checks.out_of_distribution import verdict_on
 from voxlate.scans.cases.case import MASK
 from voxlate.scans.images.grid import Volume
