@@ -195,16 +195,12 @@ def _verdict(name: str, scores: ScoreFrame) -> Verdict:
 
 def _lacks_bone(stated: Verdict, scores: ScoreFrame) -> Verdict:
     """The verdict, which is "worse" where most images have almost none of the bone of their truths."""
-    volumes, truths = (
-        scores.errors(stated.modality, f"{BONE}.{key}").get(SYNTHESIS, {})
-        for key in ("volume", "truth_volume")
-    )
-    shown = {case: ml for case, ml in truths.items() if ml and case in volumes}
-    without = [case for case, ml in shown.items() if volumes[case] < LEAST_BONE * ml]
-    if 2 * len(without) <= len(shown):
+    keys = [f"{BONE}.volume", f"{BONE}.truth_volume"]
+    ours, theirs = scores.by_case(stated.modality).reindex(columns=keys).dropna().to_numpy().T
+    without = ours < LEAST_BONE * theirs
+    if 2 * without.sum() <= len(without):
         return stated
-    ours, theirs = (np.mean([of[case] for case in without]) for of in (volumes, truths))
-    lacks = f"{len(without)} of {plural(len(shown), 'image')} lack the bone of their truths ({ours:.1f} ml against {theirs:.1f} ml on average)"
+    lacks = f"{without.sum()} of {plural(len(without), 'image')} lack the bone of their truths ({ours[without].mean():.1f} ml against {theirs[without].mean():.1f} ml on average)"
     sentence = f"NO BONE: {lacks}: do not use; {stated.sentence}"
     return replace(stated, outcome="worse", sentence=sentence, lacks=lacks)
 
