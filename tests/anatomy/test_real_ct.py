@@ -180,8 +180,7 @@ def test_maps_of_zeros_are_no_fault_of_a_cohort_whose_training_is_that_of_a_reci
     cohort = open_cohort(tmp_path / "p")
     assert all({*MAPS} < {*entry.present} for entry in cohort.cases)
     codes = [one.code for one in cohort.warnings]
-    assert {"blank", "same-voxels"}.isdisjoint(codes)
-    assert codes.count("shared-voxels") == 2  # the CT of each patient
+    assert {"blank", "same-voxels", "shared-voxels"}.isdisjoint(codes)
 
 
 def test_maps_without_protons_and_those_of_another_patient_are_found(bodies, tmp_path):

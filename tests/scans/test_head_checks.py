@@ -219,6 +219,13 @@ def test_the_contrast_of_a_brain_or_beside_a_ct_is_known_whatever_the_other_case
     assert said("t1", *bright) == said("t2", *dark) == ["contrast-of-name"]
 
 
+def test_the_contrast_of_a_torso_is_not_that_of_a_head():
+    said = [
+        ask("body_in_case", {"fluid": 1.4, "by_name": 0.0, "across_mm": mm}) for mm in (190, 345)
+    ]
+    assert [len(of_body) for of_body in said] == [1, 0]
+
+
 def test_fluid_as_dark_as_air_is_measured_away_from_the_rim(brain):
     scale = Scale(0.0, 1000.0)
     assert black_pools_ml([_scan(brain)], [scale]) == 0

@@ -32,13 +32,23 @@ def body(median: float, bright: float):
     ("median", "grade"), [(660, "note"), (720, "caution"), (870, "do not trust")]
 )
 def test_the_farther_a_scan_lies_outside_the_training_the_graver_is_the_warning(median, grade):
-    (said,) = check_brightness("t1", body(median, 1320), WINDOW, KNOWN)
+    (said,) = check_brightness("t1", body(median, 1320), WINDOW, KNOWN, 10)
     assert (said.code, said.grade) == ("brightness", grade)
-    assert f"is {median}, in its training cases 500 to 550" in said.text
+    assert (said.numbers["value"], said.numbers["least"], said.numbers["most"]) == (
+        median,
+        500,
+        550,
+    )
+
+
+@pytest.mark.parametrize(("patients", "grade"), [(0, "note"), (3, "caution")])
+def test_few_training_patients_refuse_no_scan_by_its_brightness(patients, grade):
+    (said,) = check_brightness("t1", body(870, 1320), WINDOW, KNOWN, patients)
+    assert (said.code, said.grade) == ("brightness", grade)
 
 
 def test_values_beyond_the_window_do_not_count_for_networks_do_not_see_them():
-    assert check_brightness("t1", body(520, 2500), WINDOW, KNOWN) == []
+    assert check_brightness("t1", body(520, 2500), WINDOW, KNOWN, 10) == []
 
 
 def test_a_ct_or_a_mask_in_the_place_of_an_mr_is_not_to_be_trusted():

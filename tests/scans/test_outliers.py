@@ -225,6 +225,12 @@ def test_a_whole_file_of_another_contrast_is_not_called_mixed():
     assert first("pair", {**numbers, "nearest_share": 0.9}).code == "mixed-scan"
 
 
+def test_the_contrast_of_one_scan_is_compared_with_four_others_at_least():
+    numbers = {"classes": 2.0, "times": 5.0}
+    assert first("pair", {**numbers, "cases": 5}).code == "other-contrast"
+    assert first("pair", {**numbers, "cases": 4}) is None
+
+
 @pytest.mark.parametrize("grid", SHAPES)
 def test_a_ct_of_another_patient_is_named(grid):
     (line,) = named(cohort(grid, of_another_head("ct", grid)))

@@ -89,6 +89,11 @@ def test_a_scan_after_a_filter_or_from_thick_slices_is_called_blurred():
         assert ("quality" in said) == is_blurred
 
 
+@every_row(("blur", "pixel_mm", "count"), [(1.6, 2.0, 1), (1.6, 3.0, 0), (1.8, 3.0, 1)])
+def test_wide_voxels_of_which_each_is_a_mean_are_not_called_blurred(blur, pixel_mm, count):
+    assert len(ask("slices", {"blur": blur, "pixel_mm": pixel_mm})) == count
+
+
 @pytest.fixture
 def cone() -> Volume:
     """A body of 24 slices that shrink towards the upper end, in air with noise of 2 % of its signal."""

@@ -54,6 +54,11 @@ def test_the_end_of_the_image_is_no_surface():
     assert surface_distances(a, b, (1.5, 1.0, 1.0)) == (3, 3)
 
 
+def test_stray_voxels_are_no_surface():
+    a, stray = box((2, 2, 2), (6, 6, 6)), box((0, 0, 0), (1, 1, 7))
+    assert np.isnan(surface_distances(a, stray, (1, 1, 1))).all()
+
+
 def test_an_empty_mask_has_no_distance_and_neither_has_one_without_a_surface():
     a, none, whole = box((2, 2, 2), (4, 4, 4)), box((0, 0, 0), (0, 0, 0)), box((0,) * 3, (99,) * 3)
     assert np.isnan(surface_distances(a, none, (1, 1, 1))).all()

@@ -7,9 +7,12 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from scans import change_scan, hold_out_the_last
+from scans import change_scan, hold_out_the_last, keep_cases
 from voxlate.base.errors import BadInput
+from voxlate.base.executors.job import no_report
 from voxlate.checks.prepare import prepare
+from voxlate.evaluation import missing
+from voxlate.evaluation.options.evaluate import EvaluateOptions
 from voxlate.evaluation.scoring.scores import read_scores
 from voxlate.scans.cases.prepared import open_cohort
 from voxlate.scans.cohorts.find import find_cohort
@@ -109,6 +112,25 @@ def test_one_command_makes_and_scores_each_modality_without_itself(
     before = {path: path.stat().st_mtime_ns for path in out.glob("without_*/*/*.nii.gz")}
     voxlate("evaluate", out, "--truth", cohort, "--run", completing, "--missing", "all").done()
     assert {path: path.stat().st_mtime_ns for path in before} == before, "finished images are kept"
+
+
+def test_a_scenario_without_any_image_is_named_and_the_others_are_scored(
+    completing, cohort, out, monkeypatch
+):
+    keep_cases(cohort, "case0", "case1")
+    synthesise = missing.synthesise_cases
+
+    def refuse(selected, folder, **options):
+        if folder.name == "without_t1":
+            return [], {scans.case: f"{scans.case}: refused" for scans in selected.scans}, ()
+        return synthesise(selected, folder, **options)
+
+    monkeypatch.setattr(missing, "synthesise_cases", refuse)
+    options = EvaluateOptions(run=completing, device="cpu")
+    summary = missing.score_run(cohort, out, options, progress=no_report, say=no_report)
+    assert summary.failed.keys() == {"without_t1"}
+    assert read_scores(out / "metrics.json").labels == {"case0/t2", "case1/t2"}
+    assert [*summary.frame["modality"]] == ["t2"]
 
 
 def test_nothing_missing_is_said_in_one_sentence(voxlate, completing, cohort, out):

@@ -12,13 +12,14 @@ from starter_pack import pack
 from voxlate.anatomy.cohort import write_cohort
 from voxlate.anatomy.maps import MAPS
 from voxlate.base.errors import BadInput
+from voxlate.base.messages import Message
 from voxlate.scans.cases.prepared import open_cohort
 from voxlate.training import recipe
 from voxlate.training.batches.batches import Batches
 from voxlate.training.batches.replay import Mixed
 from voxlate.training.log_file import lines_of
 from voxlate.training.planning.adapt import adapt, lower_rate
-from voxlate.training.planning.site import check_units
+from voxlate.training.planning.site import check_names, check_units
 from voxlate.training.run import Run
 from voxlate.training.starters import names
 from voxlate.training.train import train
@@ -225,7 +226,9 @@ def test_a_starter_of_drawn_contrasts_is_adapted_to_images_while_phantoms_are_re
     accepts = {"mr": ["t1", "t2"]}
     pack(run.folder, tmp_path / "installed" / "mr-to-ct", accepts=accepts, **stated)
     options = {"steps": 2, "replay": old.folder, "share": 0.5, "device": "cpu"}
-    done = adapt("starter:mr-to-ct", new.folder, tmp_path / "adapted", **options)
+    said = list[Message]()
+    done = adapt("starter:mr-to-ct", new.folder, tmp_path / "adapted", **options, say=said.append)
+    assert "other-preparation" not in {one.code for one in said}
     header = read_header(done.weights())
     assert header["recipe"]["data"]["source"] == ["t1"]
     assert list(header["recipe"]["data"]["physics"]["contrasts"]) == ["t1"]
@@ -336,6 +339,14 @@ def test_scans_that_are_no_ct_or_swapped_are_refused_with_their_values(
     with pytest.raises(BadInput, match=words):
         adapt(to_ct.folder, site(name, change), tmp_path / "adapted", steps=1, device="cpu")
     assert not (tmp_path / "adapted").exists()
+
+
+def test_scans_by_other_names_than_those_of_the_run_are_refused(prepared, tiny):
+    cohort = open_cohort(prepared)
+    check_names(recipe.read(str(tiny)), cohort)
+    other = {"data.source": '["mr"]', "intensity.mr": '{ kind = "percentile" }'}
+    with pytest.raises(BadInput):
+        check_names(recipe.read(str(tiny), other), cohort)
 
 
 def test_another_unit_in_the_header_is_refused(prepared, tiny):

@@ -11,6 +11,7 @@ from starter_pack import with_intervals
 from voxlate.base.errors import BadInput
 from voxlate.base.files import read_json
 from voxlate.synthesis.calibration import needed_scale, widen
+from voxlate.synthesis.intervals import notes_on_starter
 from voxlate.training.calibration_file import read_calibration, write_calibration
 from voxlate.training.model import load
 from voxlate.training.starter import check_starter
@@ -150,3 +151,14 @@ def test_the_factor_covers_the_nominal_share_on_average_over_heads():
 
 def test_intervals_that_are_too_wide_are_not_narrowed():
     assert RealHeads({"easy": np.linspace(0, 0.5, 101)}, 0.9).factor == 1.0
+
+
+def test_nobody_is_told_to_calibrate_on_cases_of_which_none_could_have_intervals():
+    starter = {"name": "x", "trained_on": "heads"}
+    told = {
+        can_have: any(
+            "voxlate calibrate" in said.text for said in notes_on_starter(starter, None, can_have)
+        )
+        for can_have in (True, False)
+    }
+    assert told == {True: True, False: False}

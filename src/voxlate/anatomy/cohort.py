@@ -19,7 +19,7 @@ from voxlate.anatomy.tissue import BRAIN, INTRACRANIAL
 from voxlate.base.arrays import AnyArray
 from voxlate.base.errors import BadInput, first_of
 from voxlate.base.executors.job import Progress, no_report
-from voxlate.base.files import lock, read_json, write_json, write_text
+from voxlate.base.files import PHANTOMS, lock, read_json, write_json, write_text
 from voxlate.base.machine import cores
 from voxlate.base.messages import Say, message
 from voxlate.base.options.option import merge
@@ -28,7 +28,6 @@ from voxlate.scans.images.grid import Volume
 from voxlate.scans.images.mask import largest
 from voxlate.scans.images.units import unit_of
 
-NOTE = "phantom.json"
 TABLE = "cases.csv"  # which `prepare` reads
 AIR_HU = -1000
 ALL_MAPS = "maps"
@@ -119,7 +118,7 @@ def _check(modalities: tuple[str, ...], images: tuple[str, ...]) -> None:
 
 def _claim(out: Path, settings: dict[str, Any], description: dict[str, Any]) -> None:
     """Write `phantom.json`; raises BadInput if the file exists with other settings."""
-    note = out / NOTE
+    note = out / PHANTOMS
     if not note.exists():
         write_json(note, {**settings, **description})
         return

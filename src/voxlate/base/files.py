@@ -25,6 +25,7 @@ UNCALIBRATED = "_std_uncalibrated"
 LOW = "_low"
 HIGH = "_high"
 UNFAMILIAR = "_unfamiliar"
+PHANTOMS = "phantom.json"  # beside the cases of a cohort that was drawn
 MAPS = (UNCALIBRATED, STD, LOW, HIGH, UNFAMILIAR)
 CHECKSUM = "checksum"  # a key of tables that voxlate writes
 # This file exists while voxlate writes in a folder; after a crash it remains without effect.

@@ -16,7 +16,7 @@ import numpy as np
 
 from voxlate.base.arrays import AnyArray, Bool, Float32, Float64
 from voxlate.base.errors import BadInput
-from voxlate.base.messages import Message
+from voxlate.base.messages import FEWEST_PATIENTS, Message
 from voxlate.base.records import (
     MOST_NUMBER,
     Name,
@@ -57,7 +57,6 @@ LogMm = Annotated[float, Field(ge=-10, le=10)]  # up to 22 m
 SIDE = 16  # voxels of a box along each axis
 COARSE_MM = 4.0
 MOST_CASES = 200  # a mean of more is the same
-FEWEST_PATIENTS = 3  # patients from whom a distribution is estimated
 # Factor of a distance of the farthest patient; UNPROVED where there are fewer than ENOUGH, who can prove 5 % of false alarms.
 MARGIN, UNPROVED, ENOUGH = 1.2, 1.5, 19
 # Least values of BodyDistribution.width and BodyDistribution.contrast_width.
@@ -138,6 +137,10 @@ class Anatomy(AnatomyHeader):
     """
 
     means: Mapping[str, Box] = field(default_factory=dict)
+
+    def patients(self, name: str) -> int:
+        """The number of patients with a source; 0 where these are fewer than FEWEST_PATIENTS."""
+        return self.usual[name].patients if name in self.usual else 0
 
     def save(self, path: Path) -> None:
         """Write the anatomy as a safetensors file."""

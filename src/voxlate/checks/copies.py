@@ -84,10 +84,12 @@ def check_copies(
     splits: Mapping[str, str],
     cases: Path,
     masks: Mapping[str, Path],
+    drawn: bool,
 ) -> Iterator[Message]:
     """Messages on scans and masks with the same voxels, and on scans of several patients that are one scan, changed.
 
-    splits: of each patient; cases: the folder of the prepared cases; masks: the file of each case's mask.
+    splits: of each patient; cases: the folder of the prepared cases; masks: the file of each case's mask; drawn: whether
+    they are phantoms, of which those of one CT share it.
     """
     # maps of zeros are equal, and cases of one CT share its fat and fluid
     scans = (
@@ -102,6 +104,7 @@ def check_copies(
             "scans": len(group),
             "patients": len({scan.header.patient for scan in group}),
             "splits": len(in_splits),
+            "drawn": drawn,
             "named": ", ".join(map(str, group)),
             "among": ", ".join(sorted(in_splits)),
         }

@@ -102,8 +102,9 @@ def check_brightness(
     statistics: Statistics,
     spec: IntensityMap,
     ranges: Mapping[str, Any],
+    patients: float,
 ) -> list[Message]:
-    """A message where a scan's statistics are outside the training cohort's range."""
+    """A message where a scan's statistics are outside the range of a training of so many patients."""
     if name not in ranges:
         return []
     values = np.array([_points(statistics, spec), ranges[name]["low"], ranges[name]["high"]])
@@ -113,7 +114,7 @@ def check_brightness(
     scale = spec.scale(statistics)
     value, least, most = (float(scale.inverse(point)) for point in values[:, worst])
     times = float(beyond[worst] / (TOLERANCE + (highs - lows)[worst] / 2))
-    numbers = {"times": times, "value": value, "least": least, "most": most}
+    numbers = {"times": times, "value": value, "least": least, "most": most, "patients": patients}
     return ask("brightness", {**numbers, "point": f"{POINTS[worst]}"}, name)
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from voxlate.base.arrays import Bool, Float32, Float64
 from voxlate.base.groups import grouped
-from voxlate.base.messages import REFUSED, Message
+from voxlate.base.messages import Message
 from voxlate.base.records import Shape
 from voxlate.checks.anatomy import margin_of, variance_of_extents
 from voxlate.checks.conformal import conformal_quantile, least_patients
@@ -49,9 +49,6 @@ STATISTICS = {
 
 LEVEL = 1 - FALSE_ALARMS / len(STATISTICS)  # of the bound of each statistic
 PROVING = least_patients(LEVEL)  # patients that can prove the rate of false alarms
-
-# Patients below which no case is refused: of ordinary heads, 26 % were beyond REFUSED with 2, 1 % with 8, none with 10.
-FEW = 10
 
 
 @dataclass(frozen=True)
@@ -134,7 +131,6 @@ class DistributionTest:
         worst = max(self.statistics, key=self.statistics.__getitem__)
         numbers = {
             "score": self.score,
-            "times": min(self.score, REFUSED) if self.patients < FEW else self.score,
             "patients": self.patients,
             "proving": PROVING,
         }

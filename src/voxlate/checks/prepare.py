@@ -24,7 +24,7 @@ from voxlate.base.executors.job import (
     no_report,
 )
 from voxlate.base.executors.local import LocalExecutor
-from voxlate.base.files import is_scaffold, lock
+from voxlate.base.files import PHANTOMS, is_scaffold, lock
 from voxlate.base.machine import cores
 from voxlate.base.messages import Say, message
 from voxlate.base.options.option import merge
@@ -203,7 +203,9 @@ def _cohort(out: Path, inputs: Inputs, headers: list[CaseHeader], made: dict[str
             *(message("left-out", f"Left out: {text}.") for text in found.unclaimed),
             *(message("assumed", f"Assumed: {text}.") for text in found.guessed),
             *(check_widths(headers) if found.heads else ()),
-            *check_copies(headers, inputs.splits, out / "cases", masks),
+            *check_copies(
+                headers, inputs.splits, out / "cases", masks, (inputs.root / PHANTOMS).is_file()
+            ),
             *check_origins(headers),
             *check_stacks(headers),
             *check_outliers(headers, lambda case: map_arrays(case_path(out, case))),

@@ -213,6 +213,7 @@ def slice_numbers(scan: Volume) -> dict[str, float]:
         "misplaced": misplaced,
         "empty": 0,
         "slice_mm": scan.grid.spacing_mm[0],
+        "pixel_mm": max(scan.grid.spacing_mm[1:]),
         "same_peak": (peaks[shown] == np.median(peaks[shown])).mean(),
         "at_peak": np.median(at_peak[shown]),
         **_points(image[:: max(1, len(image) // MOST_ASKED)], scan.unit),

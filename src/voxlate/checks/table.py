@@ -5,6 +5,7 @@ leaves out, or that is not one, meets no condition.
 """
 
 import functools
+import math
 import operator
 import re
 from collections.abc import Mapping, Sequence
@@ -41,9 +42,9 @@ class Row:
 
     A condition may be several, joined by "or". brief: the text in brackets where the scans of a cohort are listed; worse:
     conditions under which it is "do not trust"; grade: else, by default the usual one of its code; times: a number that
-    is the distance from a training, which then decides the grade; unless: codes of rows asked before, after which it is
-    silent; excused: conditions on the image of a truth, under which it is silent; fault: for which a truth is left out;
-    measured: where its limits were.
+    is the distance from a training, which then decides the grade, together with `patients` among the numbers; unless:
+    codes of rows asked before, after which it is silent; excused: conditions on the image of a truth, under which it is
+    silent; fault: for which a truth is left out; measured: where its limits were.
     """
 
     groups: Sequence[str]
@@ -74,7 +75,8 @@ class Row:
         """What the row says of a scan with this name."""
         grade = self.grade
         if self.times:
-            grade = grade_of_distance(float(numbers[self.times]))
+            patients = float(numbers.get("patients", math.inf))
+            grade = grade_of_distance(float(numbers[self.times]), patients)
         if self.worse and _hold(self.worse, numbers):
             grade = "do not trust"
         measured: dict[str, Any] = {

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from pandas import DataFrame, concat
 from rich.table import Table
 
-from voxlate.base.errors import BadInput, as_list
+from voxlate.base.errors import BadInput, DoNotTrust, as_list
 from voxlate.base.executors.choose import choose_executor
 from voxlate.base.executors.job import NamedProgress
 from voxlate.base.files import lock, whole_file, write_json
@@ -56,7 +56,7 @@ class Summary:
     """Scores of each missing modality in each scenario; `scores`: of the scenarios with one missing modality.
 
     frame: a DataFrame of means with a row for each scenario and modality; incomplete: a sentence for each case without one
-    of the true scans; failed: for each case whose synthesis failed.
+    of the true scans; failed: for each case whose synthesis failed, and each scenario (by its folder) without any image.
     """
 
     scores: Scores
@@ -166,13 +166,25 @@ def score_run(
             folder = out / scenario.folder
             scans = _complete_cases(scenario, scans_of[scenario.model.origin], cohort, incomplete)
             cases = [case.case for case in scans]
-            _, failed, _ = synthesise(Selection(scenario.model, scans), folder)
+            try:
+                _, failed, _ = synthesise(Selection(scenario.model, scans), folder)
+            except DoNotTrust as error:  # of a single case
+                failed = {cases[0]: f"{error}"}
+            if len(failed) == len(cases):
+                refused = next(iter(failed.values()))
+                text = (
+                    f"{scenario.folder}: none of its {len(cases)} cases is synthesised; {refused}"
+                )
+                all_failed[scenario.folder] = text
+                continue
             all_failed |= failed
             if len(scenario.missing) > 1:
                 scored = evaluate(folder, cohort, options, cases=cases)
                 frames.append(_means(scored, scenario.missing))
             else:
                 single[scenario.missing[0]] = {case: failed.get(case, "") for case in cases}
+        if not single:
+            raise DoNotTrust(" ".join(all_failed.values()))
         scores = evaluate(out, cohort, options, cases=_gather(single, out))
         frame = concat([*(_means(scores, (name,)) for name in single), *frames])
         summary = Summary(scores, frame.reset_index(drop=True), incomplete, all_failed)

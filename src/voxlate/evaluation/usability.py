@@ -28,10 +28,9 @@ def usability(
     )
     if failed := [verdict for verdict in verdicts if verdict.outcome == "worse"]:
         names = ", ".join(verdict.modality for verdict in failed)
-        return (
-            "worse",
-            f"Not usable because the error of {names} is higher than that of a naive baseline ({failed[0].baseline}).",
-        )
+        why = f"the error of {names} is higher than that of a naive baseline ({failed[0].baseline})"
+        lacks = next((verdict.lacks for verdict in failed if verdict.lacks), "")
+        return "worse", f"Not usable because {lacks or why}."
     if refused and len(refused) == len(warnings):
         return "worse", f"Not usable because the model does not take such scans. {_join(refused)}"
     if refused:

@@ -210,16 +210,17 @@ def case_intervals(
 
 
 def notes_on_starter(
-    starter: Mapping[str, Any], calibration: Calibration | None
+    starter: Mapping[str, Any], calibration: Calibration | None, can_have: bool
 ) -> Iterator[Message]:
-    """Messages on a starter, and on what its intervals rest."""
+    """Messages on a starter, and on what its intervals rest; can_have: whether a calibration would give them."""
     name = f"starter:{starter['name']}"
     trained = f"Synthesised by {name}, which was trained on {starter['trained_on']}."
     text = f"{trained} Lesions may be missing from the image, or look healthy."
     yield message("starter", text)
     fit = f"Fit intervals on real cases with all its scans: voxlate calibrate {name} COHORT --out CALIBRATED."
     if calibration is None:
-        text = f"No intervals: the starter has none for such images. {fit}"
+        how = fit if can_have else "Cases that lack several of its scans can have none."
+        text = f"No intervals: the starter has none for such images. {how}"
         yield message("no-intervals", text)
     elif widening := describe_widening(calibration.entry):
         text = f"The intervals were {widening}; they are no guarantee for a patient. {fit}"

@@ -33,10 +33,10 @@ from voxlate.base.errors import BadInput, as_list, known_name, plural, system_re
 from voxlate.base.executors.job import Progress, no_report
 from voxlate.base.files import SYNTHETIC
 from voxlate.base.hub import address_of
-from voxlate.base.messages import Message, Say, message
+from voxlate.base.messages import FEWEST_PATIENTS, Message, Say, message
 from voxlate.base.options.option import check_range, parameters_of, words_of_python
 from voxlate.base.slabs import in_slabs
-from voxlate.checks.anatomy import FEWEST_PATIENTS, Anatomy
+from voxlate.checks.anatomy import Anatomy
 from voxlate.checks.out_of_distribution import verdict_on
 from voxlate.scans.cases.case import MASK
 from voxlate.scans.images.grid import Volume
@@ -566,14 +566,18 @@ def _provenance(
     return entries if in_training is None else {**entries, "in_training": in_training}
 
 
+def _missing(facts: ModelFacts, files: Collection[str]) -> list[str]:
+    """The modalities of a completion that a case lacks, of which a calibration knows one at a time; [] of other models."""
+    return [name for name in facts.data.source if facts.completes and name not in files]
+
+
 def _why_no_intervals(
     facts: ModelFacts, calibration: Calibration | None, files: Collection[str], inputs: CaseInputs
 ) -> str:
     """Why a calibration does not hold for a case; "" where it does, and without a calibration."""
     if calibration is None:
         return ""
-    missing = [name for name in facts.data.source if name not in files]
-    if facts.completes and len(missing) > 1:
+    if len(missing := _missing(facts, files)) > 1:
         return f"the run is calibrated for one missing modality, and this case lacks {' and '.join(missing)}."
     read = len(planes_read(facts, inputs.prepared.header))
     if read not in (calibration.header.planes or (len(facts.data.by_plane),)):
@@ -605,7 +609,8 @@ def _notes(model: Model, inputs: CaseInputs) -> Iterator[Message]:
         for name, sentence in facts.worse.items():
             yield message("worse-than-naive", f"{name}: {sentence}.", grade="caution")
     if facts.starter:
-        yield from notes_on_starter(facts.starter, calibration)
+        can_have = len(_missing(facts, files)) < 2
+        yield from notes_on_starter(facts.starter, calibration, can_have)
     if facts.was_calibrated and calibration is None:
         why = "No intervals: the run was adapted to other scans, and the calibration from before does not hold any more. Run voxlate calibrate again."
         yield message("no-intervals", why)

@@ -1,5 +1,6 @@
 """Checks of a case's scans before synthesis: whether they fit the model's training and are complete."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Literal
@@ -71,7 +72,8 @@ def check_scans(
     height: Literal["any", "whole"] = "any" if of_slices else "whole"
     of_scans = []
     for name in header.statistics:
-        of_scans += _check_scan(facts, prepared, name)
+        patients = math.inf if anatomy is None else anatomy.patients(name)
+        of_scans += _check_scan(facts, prepared, name, patients)
         if compared:
             of_scans += check_body(compared, name, bodies[name], height)
     of_scans += [*check_together(prepared), *_check_spacing(facts, prepared)]
@@ -91,7 +93,9 @@ def check_scans(
     ]
 
 
-def _check_scan(facts: ModelFacts, prepared: PreparedCase, name: str) -> list[Message]:
+def _check_scan(
+    facts: ModelFacts, prepared: PreparedCase, name: str, patients: float
+) -> list[Message]:
     """Messages on the values of one scan of a prepared case."""
     header, spec = prepared.header, facts.intensity[name]
     statistics = header.statistics[name]
@@ -100,7 +104,7 @@ def _check_scan(facts: ModelFacts, prepared: PreparedCase, name: str) -> list[Me
     heads = facts.data.heads  # other trainings state the brightness of theirs
     if heads is not None and heads.sequences.get(name) == "tof":
         warnings += check_vessels(name, statistics)
-    return warnings + check_brightness(name, statistics, spec, facts.training_ranges)
+    return warnings + check_brightness(name, statistics, spec, facts.training_ranges, patients)
 
 
 def _check_synthetic_heads(

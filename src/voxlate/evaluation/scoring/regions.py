@@ -35,6 +35,7 @@ TISSUES = ("air", "fat", "soft_tissue", BONE)
 THIRDS = ("low", "middle", "high")
 # The skulls of 21 label maps are 150 to 233 mm high with the vertebrae below, up to 209 mm deep and 150 mm wide.
 HEAD_MM, WIDEST_MM = 90.0, 230.0
+FEWEST_VOXELS = 8  # on each side of a distance of surfaces: stray voxels show no surface
 NAMED = (None, WHOLE_MASK, "body", "brain", "cohort")  # masks that are no files
 
 
@@ -156,10 +157,10 @@ def surface_distances(a: Bool, b: Bool, spacing_mm: Sequence[float]) -> tuple[fl
     """The average symmetric surface distance of two masks [D, H, W], and the 95th percentile of their distances, in mm.
 
     The surface is the voxels of a mask that touch a voxel outside it by a face; the end of the image is no surface. The
-    percentile is the larger one of both directions. NaN where a mask is empty. Sources: Heimann et al. 2009 (IEEE TMI
+    percentile is the larger one of both directions. NaN where a mask has fewer than FEWEST_VOXELS. Sources: Heimann et al. 2009 (IEEE TMI
     28:1251); Maier-Hein, Reinke et al. 2024 (Nat. Methods 21:195), HD95.
     """
-    if not (a.any() and b.any()):
+    if min(a.sum(), b.sum()) < FEWEST_VOXELS:
         return math.nan, math.nan
     box = tuple(slice(max(first - 1, 0), end + 1) for first, end in box_around(a | b))
     of_a, of_b = (_surface(mask[box]) for mask in (a, b))

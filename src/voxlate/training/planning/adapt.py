@@ -22,6 +22,7 @@ from voxlate.training.planning.probe import Limits, Probe, default_memory_limit
 from voxlate.training.planning.rules import BATCH, STARTED, Tables, average_decay
 from voxlate.training.planning.site import (
     check_held_out,
+    check_names,
     check_units,
     check_values,
     compare_truths,
@@ -111,6 +112,7 @@ def _check_site(
     theirs = header["recipe"]["data"]
     pairs = zip([*recipe.data.source, *recipe.data.target], [*theirs["source"], *theirs["target"]])
     units = {name: header["units"][other] for name, other in pairs}
+    check_names(recipe, cohort)
     check_held_out(cohort)
     check_units(recipe, units, cohort)
     scans = cohort_facts(cohort).scans
@@ -119,7 +121,10 @@ def _check_site(
         say(caution)
     preparation = adapter(Preparation).dump_python(cohort.preparation, mode="json")
     earlier = header.get("preparation", {})
-    before = {key: earlier.get(key) for key in preparation}
+    # real pairs have none of the maps of which those of a run were drawn
+    of_maps = ("fixed", "mask_from") if theirs.get("physics") else ()
+    before = {key: earlier.get(key) for key in preparation if key not in of_maps}
+    preparation = {key: preparation[key] for key in before}
     if change := first_change(before, preparation):
         text = f"the cohort was prepared in another way than the scans of the run ({change}); prepare it in the same way, if the scans allow it."
         say(message("other-preparation", text))

@@ -7,6 +7,7 @@ from voxlate.base.errors import BadInput
 from voxlate.base.executors.job import StepCallback
 from voxlate.base.messages import Message, Say, message
 from voxlate.checks.truths import SketchedTruth, fault_messages, judge, sketch_of
+from voxlate.scans.cases.case import PROTONS
 from voxlate.scans.cases.prepared import Cohort
 from voxlate.training.log_file import lines_of
 from voxlate.training.planning.facts import AIR_RANGE_HU, Scan
@@ -28,6 +29,15 @@ def check_units(recipe: Recipe, units: Mapping[str, str], cohort: Cohort) -> Non
             raise BadInput(
                 f"{cohort.folder}: expected {name} in the unit of the run '{recipe.title}' ({unit}), found {cohort_unit}. Convert the scans and prepare them again, or plan a training of its own with voxlate train auto."
             )
+
+
+def check_names(recipe: Recipe, cohort: Cohort) -> None:
+    """Raise BadInput if the cohort has no scan of a name of the run, and no maps of which it could be drawn."""
+    unknown = [name for name in recipe.data.modalities if name not in cohort.modalities]
+    if unknown and PROTONS not in cohort.modalities:
+        raise BadInput(
+            f"{cohort.folder}: expected the scans of the run '{recipe.title}' by its names ({', '.join(recipe.data.modalities)}), found {', '.join(cohort.modalities)} (no {', '.join(unknown)}). Name the files as the run does, such as CASE/{unknown[0]}.nii.gz, and prepare them again."
+        )
 
 
 def check_held_out(cohort: Cohort) -> None:
