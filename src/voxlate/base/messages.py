@@ -16,6 +16,7 @@ from voxlate.base.groups import grouped
 
 T = TypeVar("T")
 FILE = "messages.jsonl"
+UNOWNED = "unknown-patients"  # the code of slices of unknown patients
 CAREFUL = 1.5  # times the distance of the training scan that is farthest from their median
 REFUSED = 3.0  # no held-out phantom head reaches it
 ADVICE: dict[Grade, str] = {
