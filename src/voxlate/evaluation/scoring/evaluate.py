@@ -136,7 +136,8 @@ def evaluate(
     messages = [*cautions, *_recognised(images.recognised), *_outliers(rows)]
     messages += without_value(own, rows)
     for prepared in {item.prepared for item in items if item.prepared}:
-        messages += [one for one in open_cohort(prepared).warnings if one.code == UNOWNED]
+        if (prepared / "cohort.json").is_file():
+            messages += [one for one in open_cohort(prepared).warnings if one.code == UNOWNED]
     for item, result in scored.items():
         if not item.provenance:
             messages += value_messages(item.label, result.truth)
