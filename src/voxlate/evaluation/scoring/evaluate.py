@@ -1,6 +1,7 @@
 """The evaluation of a folder of syntheses and of naive baselines against the truth, with all conventions stated."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -136,7 +137,7 @@ def evaluate(
     messages = [*cautions, *_recognised(images.recognised), *_outliers(rows)]
     messages += without_value(own, rows)
     for prepared in {item.prepared for item in items if item.prepared}:
-        if (prepared / "cohort.json").is_file():
+        with suppress(BadInput):  # scores need no cohort that is damaged or gone
             messages += [one for one in open_cohort(prepared).warnings if one.code == UNOWNED]
     for item, result in scored.items():
         if not item.provenance:
