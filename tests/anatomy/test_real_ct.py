@@ -20,6 +20,7 @@ from voxlate.anatomy.real_ct import read_ct
 from voxlate.anatomy.tissue import Label
 from voxlate.base.errors import BadInput
 from voxlate.base.files import read_json
+from voxlate.base.messages import Message
 from voxlate.checks.prepare import prepare
 from voxlate.scans.cases.prepared import open_cohort
 from voxlate.scans.formats.io import read_volume, write_volume
@@ -155,6 +156,15 @@ def test_a_spacing_that_is_asked_for_is_that_of_all_images(folder):
     assert body.spacing_mm == pytest.approx((4, 4, 4))
     assert body.hu is not None
     assert body.hu.shape == body.labels.shape
+
+
+def test_a_file_with_a_space_and_a_single_patient_are_said_at_once(tmp_path):
+    write(tmp_path / "cts" / "Pelvis Meier.nii.gz", torso(15))
+    said = list[Message]()
+    asked = PhantomOptions(ct=tmp_path / "cts", cases=2, spacing_mm=(4, 4, 4), modalities=["ct"])
+    first, _ = write_cohort(tmp_path / "out", asked, say=said.append)
+    assert first.name == "Pelvis_Meier_000"
+    assert [one.code for one in said] == ["assumed", "few-patients"]
 
 
 @pytest.fixture

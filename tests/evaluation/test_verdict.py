@@ -5,6 +5,7 @@ import pytest
 
 from made_scores import made_scores
 from rows import every_row
+from voxlate.base.messages import UNOWNED
 from voxlate.evaluation.usability import usability
 from voxlate.training.verdict import verdict_lines, verdict_on
 
@@ -135,6 +136,8 @@ def test_each_target_has_a_line_and_is_no_success_where_truths_were_given_traine
     trained, _ = verdicts(trained_on=["c1"])
     assert trained.outcome == "unclear"
     assert "1 of 6 cases" in trained.sentence
+    unowned = {"code": UNOWNED, "grade": "caution", "text": ""}
+    assert verdicts(messages=[unowned])[0].outcome == "unclear"
     copy = {"code": "truth-image", "grade": "do not trust", "text": "", "case": "c1/ct"}
     assert verdicts(messages=[copy])[0].outcome == "unclear"
     away = [{**copy, "grade": "caution", "case": f"c{number}/ct"} for number in range(6)]

@@ -7,6 +7,7 @@ from PIL import Image
 from rows import every_row
 from voxlate.base.errors import BadInput
 from voxlate.base.files import read_json, write_json
+from voxlate.evaluation.reports.pictures import read_case
 from voxlate.evaluation.scoring.evaluate import evaluate
 from voxlate.scans.formats.io import content_hash, read_volume, write_volume
 from voxlate.scans.images.grid import Volume, canonical
@@ -95,3 +96,10 @@ def test_an_image_in_grey_values_is_scored_as_it_is(folders):
 def test_other_ranges_and_units_than_the_windows_are_refused(folders, options, named):
     with pytest.raises(BadInput, match=named):
         evaluate(*folders, **options)
+
+
+def test_no_letters_name_the_sides_of_pictures_whose_left_is_a_guess(folders):
+    out, truth = folders
+    header = {"truth_files": {"a/ct": str(truth / "a" / "ct.png")}}
+    assert read_case(out, {}, "a", "ct").oriented
+    assert not read_case(out, header, "a", "ct").oriented

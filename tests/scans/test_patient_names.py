@@ -314,3 +314,50 @@ def test_a_split_that_parts_two_sessions_is_refused(tmp_path):
 def test_a_patient_whom_names_tell_may_be_excluded(tmp_path):
     touch(tmp_path, *(f"{case}/t1.nii.gz" for case in TWO_PATIENTS))
     assert owners(find_cohort(tmp_path, exclude="pat00").cases) == {"pat01_tp1": "pat01_tp1"}
+
+
+# Pictures are single slices, so that what stands before their numbers is a patient; the same names of volumes are apart.
+SLICES = """
+anna = anna_slice003 anna_slice004
+anna = anna_s005 anna_s006
+anna = anna_schicht_5 anna_schicht_6
+anna = anna_005 anna_006
+Meier_Anna = Meier_Anna_z05 Meier_Anna_z06
+case16 = case16_img5 case16_img6
+case16 = case16_schicht5 case16_schicht6
+"""
+PATIENTS_OF_PICTURES = """
+pat_01 pat_02
+sub-01 sub-02
+case41 case42
+TCGA-DU-7294 TCGA-DU-7295
+BraTS-GLI-00001-000 BraTS-GLI-00002-000
+HN-CHUM-001 HN-CHUM-002
+siteA_001 siteA_002
+01_001 01_002
+anna_9 anna_10
+"""
+
+
+@every_row("line", lines(SLICES))
+def test_pictures_with_a_running_number_are_slices_of_the_patient_before_it(line):
+    patient, names = line.split(" = ")
+    owners, _ = group_by_patient([*names.split(), "bert_s005"], pictures=True)
+    assert owners == dict.fromkeys(names.split(), patient)
+
+
+@every_row("line", lines(PATIENTS_OF_PICTURES))
+def test_pictures_whose_numbers_are_those_of_patients_are_apart(line):
+    assert group_by_patient([*line.split(), "bert_s005"], pictures=True)[0] == {}
+
+
+@every_row("line", lines(SLICES)[:5])
+def test_volumes_of_such_names_are_apart(line):
+    _, names = line.split(" = ")
+    assert group_by_patient([*names.split(), "bert_s005"])[0] == {}
+
+
+@every_row("ending, unowned", [("png", 1), ("nii.gz", 0)])
+def test_pictures_of_slices_without_a_patient_are_noted_as_such(tmp_path, ending, unowned):
+    touch(tmp_path, *(f"slice00{number}_ct.{ending}" for number in range(3)))
+    assert len(find_cohort(tmp_path).unowned) == unowned

@@ -17,13 +17,14 @@ from voxlate.base.errors import BadInput
 from voxlate.checks.prepare import prepare
 from voxlate.scans.cases.prepared import open_cohort
 from voxlate.training import recipe
+from voxlate.training.options import PlanOptions
 from voxlate.training.planning import rules
 from voxlate.training.planning.facts import CohortFacts, check_scales, cohort_facts
 from voxlate.training.planning.fit import fits
 from voxlate.training.planning.law import relative_error
 from voxlate.training.planning.planner import plan_training
 from voxlate.training.planning.probe import Limits, Measured, Probe
-from voxlate.training.planning.roles import roles_of
+from voxlate.training.planning.roles import choose_roles, roles_of
 from voxlate.training.planning.rules import Size
 from voxlate.training.planning.search import BATCHES, FILLED, WIDTHS
 from voxlate.training.starters import names
@@ -470,6 +471,8 @@ def test_mr_targets_of_which_some_are_z_scored_are_refused_by_plan_and_train(
     facts = cohort_facts(open_cohort(tmp_path / "ready"))
     with pytest.raises(BadInput, match=expected):
         check_scales(facts, ["ct", "t1"], ["t1"])
+    with pytest.raises(BadInput, match="--exclude case1 --exclude case2"):
+        choose_roles(facts.cohort, PlanOptions(target="t1"))
     check_scales(facts, ["t1", "ct"], ["ct"])  # a source is mapped by its own percentiles
     words = {"data.source": '["ct"]', "data.target": '["t1"]', "train.steps": "1"}
     maps = dict.fromkeys(("intensity.ct", "intensity.t1"), '{kind = "percentile"}')

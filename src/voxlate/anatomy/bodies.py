@@ -19,7 +19,10 @@ from voxlate.anatomy.options import PhantomOptions, tables
 from voxlate.anatomy.real_ct import CtScan, read_ct
 from voxlate.anatomy.tissue import BRAIN, Label
 from voxlate.base.errors import BadInput, first_of
+from voxlate.base.executors.job import no_report
 from voxlate.base.files import safe_name
+from voxlate.base.messages import Say, message
+from voxlate.scans.cohorts.case_files import plain_name
 from voxlate.scans.formats.dicom import is_dicom_folder
 from voxlate.scans.formats.io import content_hash, is_picture, scan_endings, without_ending
 
@@ -68,7 +71,7 @@ class Bodies:
         return case // len(self.files) if self.files else 0
 
 
-def simulated(asked: PhantomOptions) -> Bodies:
+def simulated(asked: PhantomOptions, say: Say) -> Bodies:
     """Heads that are drawn from seeds; raises BadInput for a size that cannot be drawn, and options of label maps."""
     size = asked.size or SIZE
     if len(size) != 3 or min(size) < 8 or max(size) > 1024:
@@ -81,7 +84,7 @@ def simulated(asked: PhantomOptions) -> Bodies:
             raise BadInput(
                 f"{name}: expected --labels or --ct with it, found neither. Name the label maps or CTs, or remove {name}."
             )
-    lesions = _Lesions(asked)
+    lesions = _Lesions(asked, say)
     return Bodies(
         lambda case, lesion: make_head(asked.seed, case, size, lesion, lesions.of(case, lesion)),
         {"size": list(size), **lesions.settings},
@@ -96,12 +99,12 @@ def simulated(asked: PhantomOptions) -> Bodies:
     )
 
 
-def label_bodies(asked: PhantomOptions) -> Bodies:
+def label_bodies(asked: PhantomOptions, say: Say = no_report) -> Bodies:
     """Variations of label maps; raises BadInput where there are none, or without a table of their tissues."""
     _check_voxels(asked)
-    table, maps = _label_maps(asked)
+    table, maps = _label_maps(asked, say)
     names = tuple(maps)
-    lesions = _Lesions(asked)
+    lesions = _Lesions(asked, say)
     # few maps are read once for all their variations; many are not kept
     read = lru_cache(KEPT_MAPS)(lambda name: read_label_map(maps[name], table, name))
 
@@ -129,7 +132,7 @@ def label_bodies(asked: PhantomOptions) -> Bodies:
     )
 
 
-def ct_bodies(asked: PhantomOptions) -> Bodies:
+def ct_bodies(asked: PhantomOptions, say: Say = no_report) -> Bodies:
     """Bodies of real CTs; raises BadInput where there are none, and for options of bodies that are drawn."""
     _check_voxels(asked)
     has_labels = asked.labels is not None
@@ -138,12 +141,12 @@ def ct_bodies(asked: PhantomOptions) -> Bodies:
         raise BadInput(
             "--ct: expected no --lesion, --lesions, --stripped, or --tissues without --labels, found one of them. Remove it; a real CT has its own lesions."
         )
-    files = _find_files(Path(asked.ct or ""), "--ct")
+    files = _find_files(Path(asked.ct or ""), "--ct", say)
     # beside other scans, those that are called so
     called = {name[:-3]: path for name, path in files.items() if name.lower().endswith("_ct")}
     scans = called or files
     names = tuple(scans)
-    table, maps = _label_maps(asked) if has_labels else (NO_LABELS, {})
+    table, maps = _label_maps(asked, say) if has_labels else (NO_LABELS, {})
     if unknown := sorted(maps.keys() - scans.keys()):
         raise BadInput(
             f"{maps[unknown[0]]}: expected the name of a CT of --ct ({first_of(names)}), found {unknown[0]}. Name each label map as its CT."
@@ -181,14 +184,14 @@ def _hashes(files: dict[str, Path]) -> dict[str, str]:
 class _Lesions:
     """The label maps of --lesions, of which a case with a tumour takes one."""
 
-    def __init__(self, asked: PhantomOptions) -> None:
+    def __init__(self, asked: PhantomOptions, say: Say) -> None:
         given = asked.lesions
         if given is not None and asked.lesion not in ("tumour", "mixed"):
             raise BadInput(
                 f"--lesions: expected --lesion tumour or mixed with it, found {asked.lesion}. Change it, or remove --lesions."
             )
         self.seed = asked.seed
-        self.maps = {} if given is None else _find_files(Path(given), "--lesions")
+        self.maps = {} if given is None else _find_files(Path(given), "--lesions", say)
         self.table = None if given is None else read_table(asked.lesion_tissues)
 
     @property
@@ -207,13 +210,13 @@ class _Lesions:
         return read_lesion(list(self.maps.values())[number], self.table)
 
 
-def _label_maps(asked: PhantomOptions) -> tuple[LabelTable, dict[str, Path]]:
+def _label_maps(asked: PhantomOptions, say: Say) -> tuple[LabelTable, dict[str, Path]]:
     """The table and the label maps that the options name; raises BadInput where they do not name both."""
     if asked.tissues is None:
         raise BadInput(
             f"--labels: expected --tissues with the tissues of the labels, found none. Add --tissues with one of {', '.join(tables())}, or a TOML file."
         )
-    return read_table(asked.tissues), _find_files(Path(asked.labels or ""), "--labels")
+    return read_table(asked.tissues), _find_files(Path(asked.labels or ""), "--labels", say)
 
 
 def _check_voxels(asked: PhantomOptions) -> None:
@@ -230,12 +233,15 @@ def _check_voxels(asked: PhantomOptions) -> None:
         )
 
 
-def _find_files(folder: Path, option: str) -> dict[str, Path]:
-    """The scans or label maps of a folder, or the one that a path names, by names for their cases; hidden files and pictures do not count."""
+def _find_files(folder: Path, option: str, say: Say) -> dict[str, Path]:
+    """The scans or label maps of a folder, or the one that a path names, by names for their cases; hidden files and pictures do not count.
+
+    A name has '_' for what not every system allows, which is said.
+    """
     if not folder.exists():
         raise BadInput(f"{option}: expected a file or a folder, found no {folder}. Correct it.")
     if folder.is_file() or is_dicom_folder(folder):
-        return {safe_name(without_ending(folder.name), folder): folder}
+        return {safe_name(plain_name(without_ending(folder.name)), folder): folder}
     endings = tuple(scan_endings())
     maps = dict[str, Path]()
     for path in sorted(folder.rglob("*")):
@@ -244,7 +250,9 @@ def _find_files(folder: Path, option: str) -> dict[str, Path]:
         if hidden or not (is_series or path.name.lower().endswith(endings)):
             continue
         parts = "_".join(path.relative_to(folder).parts)
-        name = safe_name(without_ending(parts), path)
+        name = safe_name(plain_name(without_ending(parts)), path)
+        if name != without_ending(parts):
+            say(message("assumed", f"Assumed: {path.relative_to(folder)} is named {name}."))
         if name in maps:
             raise BadInput(
                 f"{path}: expected a name of its own for each file, found that of {maps[name]} ({name}). Rename one."

@@ -23,6 +23,7 @@ from voxlate.base.files import PHANTOMS, lock, read_json, write_json, write_text
 from voxlate.base.machine import cores
 from voxlate.base.messages import Say, message
 from voxlate.base.options.option import merge
+from voxlate.scans.cohorts.split import check_size
 from voxlate.scans.formats.io import write_volume
 from voxlate.scans.images.grid import Volume
 from voxlate.scans.images.mask import largest
@@ -59,11 +60,11 @@ def write_cohort(
     wanted = tuple(dict.fromkeys(expanded))
     _check(wanted, images)
     if asked.ct is not None:
-        bodies = ct_bodies(asked)
+        bodies = ct_bodies(asked, say)
     elif asked.labels is not None:
-        bodies = label_bodies(asked)
+        bodies = label_bodies(asked, say)
     else:
-        bodies = simulated(asked)
+        bodies = simulated(asked, say)
     cases = asked.cases or bodies.cases
 
     def _write(case: int) -> Path:
@@ -85,7 +86,11 @@ def write_cohort(
         own = {name: getattr(asked, name) for name in ("seed", "lesion", "stripped")}
         _claim(out, {**own, **bodies.settings}, bodies.description)
         if bodies.files:
-            _list_cases(out, {bodies.name(k): bodies.patient(k) for k in range(cases)})
+            patients = {bodies.name(k): bodies.patient(k) for k in range(cases)}
+            _list_cases(out, patients)
+            if len({*patients.values()}) == 1:
+                for warning in check_size(dict.fromkeys(patients.values(), "train")):
+                    say(warning)
         # Threads suffice because numpy and gzip release the GIL.
         with ThreadPoolExecutor(min(cores(), MOST_THREADS)) as pool:
             for folder in pool.map(_write, range(cases)):

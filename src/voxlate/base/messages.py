@@ -17,6 +17,7 @@ from voxlate.base.groups import grouped
 
 T = TypeVar("T")
 FILE = "messages.jsonl"
+UNOWNED = "unknown-patients"  # the code of slices of unknown patients
 CAREFUL = 1.5  # times the distance of the training scan that is farthest from their median
 REFUSED = 3.0  # no held-out phantom head reaches it
 # Patients below which a distance from them is at most a note, and at most a caution: of ordinary heads, 26 % were beyond

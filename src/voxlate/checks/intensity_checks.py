@@ -22,6 +22,7 @@ AIR_BELOW_HU = -500.0  # at or below it, values are of air in a CT
 OF_AIR = 5  # percentile of all voxels of a scan of the head; more of it is air
 # Percentiles of a body: its largest vessels in a TOF, and its brightest other tissue.
 VESSELS, TISSUE = 99.95, 95
+MOST_NAMED = 5  # cases that an error names for --exclude
 TOLERANCE = 0.15  # of the network's range of 2, beyond what the training cases span
 
 
@@ -32,8 +33,12 @@ def check_one_scale(headers: Sequence[CaseHeader], targets: Sequence[str], where
         shown = [header for header in scans if header.units[name] in ("a.u.", "grey")]
         signed = [header.case for header in shown if header.statistics[name].is_signed]
         if 0 < len(signed) < len(shown):
+            others = [header.case for header in shown if header.case not in signed]
+            fewer = min(signed, others, key=len)
+            named = fewer if len(fewer) <= MOST_NAMED else ["CASE"]
+            options = " ".join(f"--exclude {case}" for case in named)
             raise BadInput(
-                f"{where}: expected the scans of the target {name} on one scale, found {len(signed)} of {len(shown)} training cases z-scored ({first_of(signed, 3)}) and the others not, so that images would have neither scale. Give all one scale, or prepare the cohort without one kind (--exclude CASE)."
+                f"{where}: expected the scans of the target {name} on one scale, found {len(signed)} of {len(shown)} training cases z-scored ({first_of(signed, 3)}) and the others not, so that images would have neither scale. Give all one scale, or prepare the cohort without one kind ({options}) into another --out."
             )
 
 

@@ -26,7 +26,7 @@ from voxlate.base.executors.job import (
 from voxlate.base.executors.local import LocalExecutor
 from voxlate.base.files import PHANTOMS, is_scaffold, lock
 from voxlate.base.machine import cores
-from voxlate.base.messages import Say, message
+from voxlate.base.messages import UNOWNED, Say, message
 from voxlate.base.options.option import merge
 from voxlate.checks.audit import (
     check_alignment,
@@ -201,7 +201,10 @@ def _cohort(out: Path, inputs: Inputs, headers: list[CaseHeader], made: dict[str
         warnings=(
             *(message("unread", f"{text}.") for text in found.unread),
             *(message("left-out", f"Left out: {text}.") for text in found.unclaimed),
-            *(message("assumed", f"Assumed: {text}.") for text in found.guessed),
+            *(
+                message(UNOWNED if text in found.unowned else "assumed", f"Assumed: {text}.")
+                for text in found.guessed
+            ),
             *(check_widths(headers) if found.heads else ()),
             *check_copies(
                 headers, inputs.splits, out / "cases", masks, (inputs.root / PHANTOMS).is_file()

@@ -12,7 +12,7 @@ from voxlate.base.executors.choose import choose_executor
 from voxlate.base.executors.job import NamedProgress, no_report
 from voxlate.base.files import lock
 from voxlate.base.hub import address_of, is_on_hub
-from voxlate.base.messages import Say, message, verdict_of
+from voxlate.base.messages import UNOWNED, Say, message, verdict_of
 from voxlate.base.options.option import merge
 from voxlate.checks.header_checks import refuse_synthetic
 from voxlate.checks.out_of_distribution import fit_references, verdict_on
@@ -219,16 +219,21 @@ def _refuse_without_fold(members: Sequence[Model], cases: Sequence[str], cohort:
         )
 
 
-def find_calibration_cases(model: Model, cohort: Path, asked: CalibrateOptions) -> list[CaseFiles]:
+def find_calibration_cases(
+    model: Model, cohort: Path, asked: CalibrateOptions, warn: Say = warn_unless_note
+) -> list[CaseFiles]:
     """The cases of a split of a cohort; the fold of the run's training has priority over the cohort's splits.
 
-    Out of fold, those that are not for test.
+    Out of fold, those that are not for test. Warns of slices whose patients are unknown.
     """
+    found = find_cohort(cohort, asked)
+    for text in found.unowned:
+        warn(message(UNOWNED, f"Assumed: {text}."))
     recorded = model.facts.splits if asked.out_of_fold else {}
     data = model.facts.data
     cases = [
         replace(case, files=by_accepted_names(case.files, model.facts.accepts, data.target)[0])
-        for case in in_split(model, find_cohort(cohort, asked).cases, asked.split)
+        for case in in_split(model, found.cases, asked.split)
         if recorded.get(case.case) != "test"
     ]
     if not cases:

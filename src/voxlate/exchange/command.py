@@ -40,8 +40,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"voxlate-run: {error}", file=sys.stderr)
         return 3 if isinstance(error, DoNotTrust) else 2
     except ModuleNotFoundError as error:
+        package = {"PIL": "pillow"}.get(f"{error.name}", error.name)
         print(
-            f"voxlate-run: expected the package '{error.name}' for such a scan, found it not installed. Install it, or convert the scan to NIfTI.",
+            f"voxlate-run: expected the package '{package}' for such a scan, found it not installed. Install it, or convert the scan to NIfTI.",
             file=sys.stderr,
         )
         return 2

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from torch import Tensor
 
+from voxlate.base.messages import UNOWNED
 from voxlate.scans.cases.prepared import Cohort
 from voxlate.scans.images.grid import Volume
 from voxlate.scans.images.ranges import Range
@@ -20,7 +21,7 @@ from voxlate.training.validate import (
     validation_places,
     validation_split,
 )
-from voxlate.training.verdict import SYNTHESIS, Verdict, verdict_on
+from voxlate.training.verdict import SYNTHESIS, UNOWNED_CLAUSE, Verdict, verdict_on
 
 ITEMS = 32  # training items for the fit of baselines
 UNIT = "network units"
@@ -107,6 +108,8 @@ def verdicts_on(errors: ItemErrors, stage: FullStage, cohort: Cohort) -> list[Ve
     where = f"on {errors.count} validation items{drawn} (voxlate evaluate scores whole images)"
     known = validation_split(cohort) == "train"
     clause = "these are training items, because there is no validation patient" if known else ""
+    if any(warning.code == UNOWNED for warning in cohort.warnings):
+        clause = clause or UNOWNED_CLAUSE
     patients = {str(number): patient for number, patient in enumerate(errors.patients)}
     return [
         verdict_on(name, of_target, patients, UNIT, where, clause)

@@ -19,6 +19,9 @@ SYNTHESIS = "synthesis"  # the answer of rows that are no naive baseline
 METRIC = "mae"
 TIE = 0.005  # share of the baseline's error below which a difference prints as 0 %
 ONE_WORSE = 0.05  # share by which a synthesis of one patient is worse
+UNOWNED_CLAUSE = (
+    "the patients of the training's slices are unknown, so neighbours of these may be among them"
+)
 SYMBOLS: Mapping[Outcome, str] = {"better": "✓", "unclear": "?", "worse": "✗", "unknown": "–"}
 STYLES: Mapping[Outcome, str] = {
     "better": "bold green",

@@ -15,6 +15,7 @@ from voxlate.synthesis.inputs import scans_to_give
 from voxlate.synthesis.options import SynthOptions
 from voxlate.training.batches.patches import DataSettings
 from voxlate.training.continuing import training_cohort
+from voxlate.training.options import PlanOptions
 from voxlate.training.recipe.provenance import splits_of_training
 from voxlate.training.run import Run
 
@@ -24,13 +25,13 @@ HELD_OUT = ("val", "test")
 def after_prepare(prepared: Path) -> str:
     """The training of a prepared cohort, of a phantom's maps by a recipe with [data.physics]; raises BadInput if none can be planned."""
     from voxlate.training.planning.facts import cohort_facts
-    from voxlate.training.planning.roles import refuse_maps, roles_of
+    from voxlate.training.planning.roles import choose_roles
 
-    facts = cohort_facts(open_cohort(prepared))
-    if PROTONS in facts.scans:
+    cohort = open_cohort(prepared)
+    if PROTONS in cohort.modalities:
+        cohort_facts(cohort)
         return f"train PHYSICS_RECIPE.toml --data {quote_path(prepared)} --out RUN"
-    refuse_maps(facts)
-    roles_of(facts)
+    choose_roles(cohort, PlanOptions())
     return f"train auto --data {quote_path(prepared)} --out RUN"
 
 

@@ -34,7 +34,11 @@ class Evaluation:
 def _evaluation_lines(
     done: Evaluation, options: EvaluateOptions, as_json: bool, everything: Everything = False
 ) -> Iterator[Any]:
-    from voxlate.evaluation.scoring.captions import training_note, truth_messages
+    from voxlate.evaluation.scoring.captions import (
+        not_scored_texts,
+        training_note,
+        truth_messages,
+    )
     from voxlate.training.verdict import colour_lines
 
     scores, summary = done.scores, done.summary
@@ -47,8 +51,8 @@ def _evaluation_lines(
     if summary and (everything or options.missing == "all"):
         yield summary.table()
     yield colour_lines(scores.verdicts)
-    for case, why in scores.header["not_synthesised"].items():
-        yield Undone(f"not scored: {case} ({why})")
+    for text in not_scored_texts(scores.header["not_synthesised"]):
+        yield Undone(f"not scored: {text}")
     yield from (Undone(f"left out {why}") for why in (summary.failed.values() if summary else ()))
 
 

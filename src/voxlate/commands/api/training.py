@@ -594,7 +594,7 @@ def calibrate(
         model = Ensemble([member for one in models for member in one.members])
         keys = {"samples": options.samples, **(options.synth or {})}
         model = model.with_options(options.allow_code, **keys)
-        cases = find_calibration_cases(model, Path(cohort), options)
+        cases = find_calibration_cases(model, Path(cohort), options, progress.say)
         fitted = fit_intervals(model, cases, options, progress=progress.step, warn=progress.say)
     except (BadInput, OSError):
         if new is not None:

@@ -83,7 +83,7 @@ def _bounds(target: Target, header: Header) -> list[str]:
             f"  No bound of a case's own error: a {level:.0%} bound needs at least {enough} patients (n / (n + 1) must reach {level:g}), found {header.patients}."
         ]
     means = [key for key in finite if key != "mae"]
-    also = f" and the error of its mean in {', '.join(means)}" if means else ""
+    also = f" and the error of its mean in {', '.join(means)} exceed" if means else " exceeds"
     return [
-        f"  Of each new case, synth writes into provenance.json (bounds) what its body's MAE{also} exceed with a probability of {1 - level:.0%} at most."
+        f"  Of each new case, synth writes into provenance.json (bounds) what its body's MAE{also} with a probability of {1 - level:.0%} at most."
     ]

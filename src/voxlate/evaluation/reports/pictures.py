@@ -20,7 +20,7 @@ from voxlate.evaluation.scoring.scored_images import images_in, is_map, spread_o
 from voxlate.evaluation.scoring.scores import Scores
 from voxlate.evaluation.scoring.units import OWN, Conversion, Units, network_units
 from voxlate.evaluation.scoring.units import RANGE as NETWORK_RANGE
-from voxlate.scans.formats.io import is_there
+from voxlate.scans.formats.io import is_picture, is_there
 from voxlate.scans.images import pictures
 from voxlate.scans.images.grid import Grid, Volume, return_to
 from voxlate.scans.images.mask import foreground
@@ -86,19 +86,23 @@ class CaseImage:
 
 @dataclass(frozen=True)
 class CaseImages:
-    """The images of one case on one grid; sentences: with their grades, the warnings of synth and the expected error."""
+    """The images of one case on one grid; sentences: with their grades, the warnings of synth and the expected error.
+
+    oriented: whether a file states which side is the left one; pictures do not.
+    """
 
     case: str
     grid: Grid
     images: Sequence[CaseImage]
     sentences: Sequence[tuple[str, str]] = ()
+    oriented: bool = True
 
     def column(
         self, image: CaseImage, scales: Mapping[str, ColourScale], **words: Any
     ) -> dict[str, Any]:
         """A column of pictures with a heading and a colour bar.
 
-        Each picture has a PNG (uri), a description (alt), and the letters of its left and right side (sides). scales: those
+        Each picture has a PNG (uri), a description (alt), and the letters of its left and right side (sides) where they are known. scales: those
         that all cases share, by role; words: another role or title, notes, or another colour bar.
         """
         scale = image.scale or scales[image.role]
@@ -111,7 +115,7 @@ class CaseImages:
             square = pictures.square_pixels(shades, pixel, SHORTEST_PIXELS)
             alt = f"{about}, {plane} slice of {self.case}"
             uri = pictures.data_uri(square, scale.colours)
-            cells.append({"uri": uri, "alt": alt, "sides": SIDES[plane]})
+            cells.append({"uri": uri, "alt": alt, "sides": SIDES[plane] if self.oriented else ()})
         return {**column, "pictures": cells}
 
 
@@ -158,7 +162,9 @@ def read_case(out: Path, scores: Table, case: str, modality: str) -> CaseImages 
     sentences = [(said.grade, f"{said}") for said in read_messages(provenance)]
     if expected := expected_errors(out / case).get(modality):
         sentences.append(("note", expected))
-    return CaseImages(case, main.grid, images, sentences)
+    files_read = [file or files[modality], *(placed or named).values()]
+    oriented = not any(map(is_picture, files_read))
+    return CaseImages(case, main.grid, images, sentences, oriented)
 
 
 def _of_synthesis(

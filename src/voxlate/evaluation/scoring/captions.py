@@ -194,11 +194,20 @@ def _on_origins(scores: ScoreFrame) -> Iterator[str]:
         yield f"Mean image, copy and intensity table: from {counts} training cases."
     if without := header.get("without_truth"):
         yield f"Without truth, not scored: {', '.join(without)}."
-    if missing := header.get("not_synthesised"):
-        yield f"Not scored: {'; '.join(f'{case} ({why})' for case, why in missing.items())}."
+    if missing := not_scored_texts(header.get("not_synthesised", {})):
+        yield f"Not scored: {'; '.join(missing)}."
     warnings = header.get("scan_warnings", {})
     for case in warnings:
         yield f"{case}: {' '.join(map(str, read_messages(warnings, case)))}"
+
+
+def not_scored_texts(reasons: Mapping[str, str]) -> list[str]:
+    """Each reason against a score with the cases or images that have it, of many the first and their number."""
+    texts = []
+    for why, names in grouped((why, name) for name, why in reasons.items()).items():
+        count = f"{len(names)} of them: " if len(names) > 1 else ""
+        texts.append(f"{first_of(names)} ({count}{why})")
+    return texts
 
 
 def range_note(name: str, part: Part) -> str:

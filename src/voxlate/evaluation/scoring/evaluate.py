@@ -1,6 +1,7 @@
 """The evaluation of a folder of syntheses and of naive baselines against the truth, with all conventions stated."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -20,7 +21,7 @@ from voxlate.base.executors.job import (
 )
 from voxlate.base.files import relative_to
 from voxlate.base.groups import grouped
-from voxlate.base.messages import Message, message, read_messages
+from voxlate.base.messages import UNOWNED, Message, message, read_messages
 from voxlate.base.options.option import merge
 from voxlate.checks.header_checks import refuse_synthetic
 from voxlate.checks.truths import KEPT, LEFT_OUT, Fault, SketchedTruth, fault_messages, judge
@@ -61,6 +62,7 @@ from voxlate.evaluation.scoring.scored_images import (
 from voxlate.evaluation.scoring.scores import Scores
 from voxlate.evaluation.scoring.units import RANGE, shows_a_window, window_of, window_sentence
 from voxlate.scans.cases.layout import CANONICAL
+from voxlate.scans.cases.prepared import open_cohort
 from voxlate.scans.cohorts.case_files import CaseFiles
 from voxlate.scans.cohorts.find import find_cohort
 from voxlate.scans.cohorts.slice_lists import require_patients
@@ -134,6 +136,9 @@ def evaluate(
     _check_areas(rules, rows)
     messages = [*cautions, *_recognised(images.recognised), *_outliers(rows)]
     messages += without_value(own, rows)
+    for prepared in {item.prepared for item in items if item.prepared}:
+        with suppress(BadInput):  # scores need no cohort that is damaged or gone
+            messages += [one for one in open_cohort(prepared).warnings if one.code == UNOWNED]
     for item, result in scored.items():
         if not item.provenance:
             messages += value_messages(item.label, result.truth)

@@ -12,7 +12,8 @@ from voxlate.base.messages import Message
 from voxlate.checks.table import ask
 from voxlate.checks.truths import NO_AIR_HU, SketchedTruth
 from voxlate.evaluation.scoring.metrics import correlation
-from voxlate.scans.cohorts.case_files import CaseFiles
+from voxlate.scans.cohorts.case_files import KNOWN, CaseFiles
+from voxlate.scans.cohorts.path_roles import scans_named
 from voxlate.scans.formats.dicom import is_dicom_folder
 from voxlate.scans.formats.io import scan_endings, without_ending
 from voxlate.scans.images.units import unit_of
@@ -88,6 +89,22 @@ def recognise_images(
     return images, unknown
 
 
+def names_apart(out: Path, cases: Mapping[str, CaseFiles]) -> str:
+    """What the first image of a case is called below a folder, what the truths of this case are, and a preset that names one so; "" without such an image."""
+    for path in _images_below(out):
+        place = without_ending(path.relative_to(out).as_posix())
+        case, rest = _case_of(place, cases)
+        if case is None:
+            continue
+        truths = cases[case].files
+        name = re.sub(r"\W+", "_", rest).strip("_").lower() or "ct"
+        file = next(iter(truths.values()))
+        stem = without_ending(file.name).replace(case, "{case}")
+        form = stem if "{case}" in stem else f"{{case}}/{stem}"
+        return f'; {place} is of the case {case}, whose truths are named {", ".join(truths)}. If one of them is its truth, name it as the image: --preset FILE.toml with the lines [files] and {name} = "{form}" (the truth\'s path), or rename the images'
+    return ""
+
+
 def _case_of(place: str, cases: Collection[str]) -> tuple[str | None, str]:
     """The one case that the last part of a path with a case's name has, and the path without it."""
     parts = place.split("/")
@@ -106,9 +123,12 @@ def _case_of(place: str, cases: Collection[str]) -> tuple[str | None, str]:
 
 
 def _modality_of(rest: str, case: CaseFiles) -> str | None:
-    """The one modality of a case that a path names, or its only CT."""
+    """The one modality of a case that a path names, or the only one that states the same kind (ct_bone for ct), or its only CT."""
     words = [word for word in re.split(r"[^a-z0-9]+", rest.lower()) if word]
     named = {word for word in words if word in case.files}
+    kinds = [word for word in words if word in KNOWN]
+    if kinds and not named:
+        named = {*scans_named(case.files, kinds)}
     if "ct" in case.files and {*words} & {*SYNTHETIC_CT}:
         named.add("ct")
     if named:

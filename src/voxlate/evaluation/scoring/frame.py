@@ -10,12 +10,12 @@ import numpy as np
 from pandas import DataFrame
 
 from voxlate.base.errors import plural
-from voxlate.base.messages import read_messages
+from voxlate.base.messages import UNOWNED, read_messages
 from voxlate.base.statistics import bootstrap, fixed_text, mean_and_sd
 from voxlate.evaluation.scoring.case_scores import Row
 from voxlate.evaluation.scoring.metrics import METRIC_OF, Metric, metrics_of
 from voxlate.evaluation.scoring.regions import BONE, WHOLE_MASK
-from voxlate.training.verdict import METRIC, SYNTHESIS, Verdict, verdict_on
+from voxlate.training.verdict import METRIC, SYNTHESIS, UNOWNED_CLAUSE, Verdict, verdict_on
 
 HEAD = ["case", "patient", "modality", "method"]
 TEXTS = [*HEAD, "scope", "region", "metric", "unit"]
@@ -168,11 +168,14 @@ def _verdict(name: str, scores: ScoreFrame) -> Verdict:
         if 2 * len(doubted) > len(cases)
         else (),
     }
-    clause = "; ".join(
+    clauses = [
         f"{count} of {plural(len(cases), 'case')} {what}"
         for what, some in reserves.items()
         if (count := len(cases & {*some}))
-    )
+    ]
+    if any(one.code == UNOWNED for one in said):
+        clauses.append(UNOWNED_CLAUSE)
+    clause = "; ".join(clauses)
     mask = part["mask"]
     where = "whole image" if mask == WHOLE_MASK else f"inside the mask {mask}"
     patients = scores.patients

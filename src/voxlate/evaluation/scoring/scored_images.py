@@ -11,7 +11,7 @@ from typing import Any
 from voxlate.base.errors import BadInput
 from voxlate.base.files import HIGH, LOW, MAPS, STD, SYNTHETIC, UNCALIBRATED
 from voxlate.base.groups import grouped
-from voxlate.evaluation.scoring.foreign_images import recognise_images
+from voxlate.evaluation.scoring.foreign_images import names_apart, recognise_images
 from voxlate.evaluation.scoring.intervals import Interval, interval_of
 from voxlate.scans.cases.prepared import open_cohort
 from voxlate.scans.cohorts.case_files import CaseFiles
@@ -104,7 +104,7 @@ def find_items(out: Path, cases: Mapping[str, CaseFiles], where: str) -> ScoredI
     if not scored.items:
         refused = next((f" ({case}: {why})" for case, why in scored.refused.items()), "")
         raise BadInput(
-            f"{out}: expected images whose paths name the cases in {where} and their modalities, as in CASE/ct.nii.gz or CASE_ct.nii.gz, found none that match{refused}. Check the two folders and the names."
+            f"{out}: expected images whose paths name the cases in {where} and their modalities, as in CASE/ct.nii.gz or CASE_ct.nii.gz, found none that match{refused}{names_apart(out, cases)}. Check the two folders and the names."
         )
     for items in items_by_modality(scored.items).values():
         _check_one_method(out, [item for item in items if item.case.case in synthesised])

@@ -53,6 +53,7 @@ class CohortFiles:
         unclaimed: sentences on files that belong to no case.
         unread: sentences on files that cannot be read.
         guessed: sentences on what was assumed.
+        unowned: those of them on pictures of slices whose patients nothing states.
         without_scan: names of cases with label maps or a mask, and no scan.
         heads: whether slices are of heads, whose proportions show a wrong orientation.
 
@@ -67,6 +68,7 @@ class CohortFiles:
     unclaimed: list[str] = field(default_factory=list)
     unread: list[str] = field(default_factory=list)
     guessed: list[str] = field(default_factory=list)
+    unowned: list[str] = field(default_factory=list)
     without_scan: list[str] = field(default_factory=list)
     heads: bool = False
 

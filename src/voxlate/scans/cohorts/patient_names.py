@@ -5,12 +5,14 @@ the rest of the name identifies a patient, and where several cases share that re
 """
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
 from voxlate.base.errors import first_of, plural
 from voxlate.base.groups import grouped
 from voxlate.scans.cohorts.case_files import CaseFiles, CohortFiles
+from voxlate.scans.formats.io import is_picture
 
 EACH = "each"  # in place of a file of patients
 ANY_CASE = re.IGNORECASE
@@ -27,8 +29,9 @@ DATE = (
     r"(?:(?:19|20)\d\d[-_.]?(?:0[1-9]|1[0-2])[-_.]?(?:0[1-9]|[12]\d|3[01])|[0-3]?\d[-_.][01]?\d[-_.](?:19|20)\d\d|(?<!\d[.])[0-3]?\d[.][01]?\d[.]\d\d"
     r"|(?:jan|feb|m[aä]r|apr|ma[iy]|jun|jul|aug|sep|o[ck]t|nov|de[cz])[a-z]*[-_]?(?:19|20)\d\d)(?!\d)"
 )
+GROUPS = "sites?|cent(?:er|re)|hospital|group|cohort|batch|fold|study|dataset|data|set|scanner|task|arm|exp|part"
 OF_NOBODY = re.compile(
-    rf"(?:sites?|cent(?:er|re)|hospital|group|cohort|batch|fold|study|dataset|data|set|scanner|task|arm|exp|part)[-_]?\d+"
+    rf"(?:{GROUPS})[-_]?\d+"
     rf"|{DATE}|(?<=[a-z])(?:19|20)\d\d(?!\d)|^(?:19|20)\d\d$|\d+(?:[.]\d)?m?t(?![a-z])",
     ANY_CASE,
 )
@@ -111,6 +114,13 @@ UNOWNED = re.compile(
     rf"(?:.*{SEPARATOR})?{DATE}|(?:\D*{SEPARATOR})?(?:session|sess|ses|visit|timepoint|tp|slice|slc|frame|run){SEPARATOR}?\d+",
     ANY_CASE,
 )
+# Of anna_s005, anna_schicht_5 and anna_005, which are slices where they are pictures; siteA_001 is not of one patient.
+SLICE = re.compile(
+    rf"(?!(?:{GROUPS})[a-z]?{SEPARATOR})(?P<patient>.+?){SEPARATOR}+(?P<word>(?:s|sl|slc|slice|schicht|images?|img|im|z){SEPARATOR}?)?(?P<number>\d+)",
+    ANY_CASE,
+)
+
+NUMBERED = re.compile(rf"(?:[a-z]+{SEPARATOR}?)?\d+", ANY_CASE)  # pictures called 0001 or img_001
 
 
 def patient_in(name: str) -> str | None:
@@ -154,6 +164,28 @@ def _before_bare_number(name: str) -> str | None:
     return patient if longer or whole else None
 
 
+def _patients_of_slices(names: Sequence[str]) -> dict[str, str]:
+    """The patients in the names of slices, such as anna in anna_s005 and anna_005.
+
+    Numbers without a word have equal digits, and are not behind digits or capitals, as 01_001 and HN-CHUM-001 of sites.
+    """
+    read = [slice for name in names if (slice := SLICE.fullmatch(name))]
+    groups = grouped(((one["patient"], one["word"] or len(one["number"])), one) for one in read)
+    lengths = Counter(patient for patient, mark in groups if isinstance(mark, int))
+    return {
+        one.string: one["patient"]
+        for (patient, _), group in groups.items()
+        for one in group
+        if (one["word"] or (lengths[patient] == 1 and patient != patient.upper()))
+        and (identifies(patient) or FULL_NAME.fullmatch(patient))
+    }
+
+
+def _is_number(name: str) -> bool:
+    """Whether a name is a number that no word calls a patient's."""
+    return bool(NUMBERED.fullmatch(name)) and not is_person(name)
+
+
 def is_person(name: str) -> bool:
     """Whether a name is that of a patient by a word for patients, or by the conventions of a public data set."""
     return bool(NUMBERED_PERSON.fullmatch(name) or WHOLE_NAME.match(name))
@@ -175,26 +207,37 @@ def _plain(patient: str) -> str:
 def find_owners(cases: Sequence[CaseFiles], found: CohortFiles) -> list[CaseFiles]:
     """The cases, those without a patient with the one in their names or as patients of their own.
 
-    What was read from names or remained separate is noted in `found`.
+    What was read from names or remained separate is noted in `found`, and slices without a patient in `found.unowned`, too.
     """
     unowned = sorted(case.case for case in cases if not case.patient)
-    owners, sentence = group_by_patient(unowned)
+    pictures = all(is_picture(path) for case in cases for path in case.files.values())
+    owners, sentence = group_by_patient(unowned, pictures)
     found.guessed += [sentence] if sentence else []
+    found.unowned += [sentence] if sentence and pictures and not owners else []
     return [
         replace(case, patient=case.patient or owners.get(case.case, case.case)) for case in cases
     ]
 
 
-def group_by_patient(names: Sequence[str]) -> tuple[dict[str, str], str]:
-    """The patient of each name that shares one with another name, and a sentence on names that were read or kept separate."""
-    patients = {name: patient_in(name) or name for name in names}
+def group_by_patient(names: Sequence[str], pictures: bool = False) -> tuple[dict[str, str], str]:
+    """The patient of each name that shares one with another name, and a sentence on names that were read or kept separate.
+
+    pictures: whether all are single slices, whose numbers then are not those of patients.
+    """
+    slices = _patients_of_slices(names) if pictures else {}
+    patients = {name: patient_in(name) or slices.get(name, name) for name in names}
     groups = grouped((_plain(patient), name) for name, patient in patients.items())
     shared = {patients[group[0]]: group for group in groups.values() if len(group) > 1}
     alone = "so that each counts as a patient; --patients FILE states whose they are"
-    parts = [name for name in names if patients[name] == name and UNOWNED.fullmatch(name)]
+    parts = [
+        name
+        for name in names
+        if patients[name] == name
+        and (UNOWNED.fullmatch(name) or (pictures and _is_number(name)))
+    ]
     unread = ""
     if len(parts) > 1:
-        unread = f"the names of {len(parts)} cases state a date, session or slice and no patient ({first_of(parts, 3)}), {alone}"
+        unread = f"the names of {len(parts)} cases state a date, session, slice or number and no patient ({first_of(parts, 3)}), {alone}"
     if shared:
         patient, group = next(iter(shared.items()))
         if len(groups) == 1:

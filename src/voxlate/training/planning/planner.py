@@ -24,17 +24,15 @@ from voxlate.base.devices import find_device
 from voxlate.base.errors import BadInput, plural
 from voxlate.base.messages import Say
 from voxlate.base.options.option import merge
-from voxlate.scans.cases.prepared import Cohort, open_cohort
-from voxlate.scans.cohorts.choice import as_names
-from voxlate.training.batches.any_source import with_any_source
+from voxlate.scans.cases.prepared import open_cohort
 from voxlate.training.options import PlanOptions
 from voxlate.training.planning import rules
-from voxlate.training.planning.facts import CohortFacts, check_scales, cohort_facts
+from voxlate.training.planning.facts import CohortFacts
 from voxlate.training.planning.pace import SPARE, PaceRecord
 from voxlate.training.planning.plan import Plan
 from voxlate.training.planning.probe import Limits, Probe, default_memory_limit
 from voxlate.training.planning.race import choose_start
-from voxlate.training.planning.roles import ANY_SOURCE, Roles, refuse_maps, roles_of, roles_of_any
+from voxlate.training.planning.roles import Roles, choose_roles
 from voxlate.training.planning.rules import LEAST_STEPS, PREDICTOR, Draft, Size
 from voxlate.training.planning.search import (
     BATCHES,
@@ -90,7 +88,7 @@ def plan_training(
     )
     limits = Limits(minutes, memory)
     cohort = open_cohort(data) if fold is None else open_cohort(data).in_fold(fold)
-    cohort, facts, roles = _choose_roles(cohort, asked)
+    cohort, facts, roles = choose_roles(cohort, asked)
     if settings:
         _check_settings(facts, roles, asked.mode, settings, allow_code)
     probe = Probe(cohort, limits, asked.device)
@@ -139,29 +137,6 @@ def plan_training(
     return planned.change(settings or {}, allow_code)
 
 
-def _choose_roles(cohort: Cohort, asked: PlanOptions) -> tuple[Cohort, CohortFacts, Roles]:
-    """The cohort as it is trained on, its facts, and the roles of its modalities; raises BadInput where they do not fit."""
-    source, target = as_names(asked.source), as_names(asked.target)
-    facts = cohort_facts(cohort)
-    if any_source := as_names(asked.any_source):
-        if source:
-            raise BadInput(
-                f"--source: expected --any-source or --source, found both ({', '.join(source)}). Drop one."
-            )
-        roles = roles_of_any(facts, any_source, target)
-        cohort = with_any_source(cohort, any_source, ANY_SOURCE)
-        facts = cohort_facts(cohort)
-    else:
-        refuse_maps(facts, source, target)
-        roles = roles_of(facts, source, target)
-    _check_variation(facts, roles)
-    names = [*roles.source, *roles.target]
-    if roles.pairing == "pairs":  # cases without a pair are not used
-        facts = facts.of_cases_with(names)
-    check_scales(facts, names, roles.target)
-    return cohort, facts, roles
-
-
 def _refuse_hopeless(search: Search) -> None:
     """Raise BadInput where no processor trains in the minutes, before a step is timed."""
     size = Size(WIDTHS[0], rules.stems(search.facts)[-1], BATCHES[-1])
@@ -200,15 +175,6 @@ def _check_settings(
         except BadInput as error:
             refused = error
     raise refused
-
-
-def _check_variation(facts: CohortFacts, roles: Roles) -> None:
-    for name in roles.target:
-        inside = facts.scans[name].inside
-        if inside.at(1) == inside.at(99):
-            raise BadInput(
-                f"{facts.cohort.folder}: expected {name} to vary inside the body, found {inside.at(1):g} from the 1st to the 99th percentile. Is it the right file?"
-            )
 
 
 def _plan_stage(search: Search, starter: Starter | None, mode: str) -> Draft:

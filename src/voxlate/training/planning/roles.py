@@ -5,8 +5,12 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from voxlate.base.errors import BadInput, first_of, known_name
+from voxlate.scans.cases.prepared import Cohort
+from voxlate.scans.cohorts.choice import as_names
 from voxlate.scans.images.units import HOUNSFIELD, TISSUE_MAPS
-from voxlate.training.planning.facts import SHOW_ANATOMY, CohortFacts
+from voxlate.training.batches.any_source import with_any_source
+from voxlate.training.options import PlanOptions
+from voxlate.training.planning.facts import SHOW_ANATOMY, CohortFacts, check_scales, cohort_facts
 
 # Later modalities take longer to scan, or need contrast agent or radiation, so they are synthesised from earlier ones.
 RISING = (
@@ -48,6 +52,38 @@ class Roles:
     def task(self) -> str:
         """The targets of the sources, as "ct of t1 and t2"."""
         return f"{' and '.join(self.target)} of {' and '.join(self.source)}"
+
+
+def choose_roles(cohort: Cohort, asked: PlanOptions) -> tuple[Cohort, CohortFacts, Roles]:
+    """The cohort as it is trained on, its facts, and the roles of its modalities; raises BadInput where they do not fit."""
+    source, target = as_names(asked.source), as_names(asked.target)
+    facts = cohort_facts(cohort)
+    if any_source := as_names(asked.any_source):
+        if source:
+            raise BadInput(
+                f"--source: expected --any-source or --source, found both ({', '.join(source)}). Drop one."
+            )
+        roles = roles_of_any(facts, any_source, target)
+        cohort = with_any_source(cohort, any_source, ANY_SOURCE)
+        facts = cohort_facts(cohort)
+    else:
+        refuse_maps(facts, source, target)
+        roles = roles_of(facts, source, target)
+    _check_variation(facts, roles)
+    names = [*roles.source, *roles.target]
+    if roles.pairing == "pairs":  # cases without a pair are not used
+        facts = facts.of_cases_with(names)
+    check_scales(facts, names, roles.target)
+    return cohort, facts, roles
+
+
+def _check_variation(facts: CohortFacts, roles: Roles) -> None:
+    for name in roles.target:
+        inside = facts.scans[name].inside
+        if inside.at(1) == inside.at(99):
+            raise BadInput(
+                f"{facts.cohort.folder}: expected {name} to vary inside the body, found {inside.at(1):g} from the 1st to the 99th percentile. Is it the right file?"
+            )
 
 
 def roles_of(facts: CohortFacts, source: Sequence[str] = (), target: Sequence[str] = ()) -> Roles:
