@@ -357,7 +357,16 @@ def test_volumes_of_such_names_are_apart(line):
     assert group_by_patient([*names.split(), "bert_s005"])[0] == {}
 
 
-@every_row("ending, unowned", [("png", 1), ("nii.gz", 0)])
-def test_pictures_of_slices_without_a_patient_are_noted_as_such(tmp_path, ending, unowned):
-    touch(tmp_path, *(f"slice00{number}_ct.{ending}" for number in range(3)))
+@every_row(
+    "name, unowned",
+    [
+        ("slice00{}_ct.png", 1),
+        ("ct/00{}.png", 1),
+        ("ct/im{}.png", 1),
+        ("ct/p00{}.png", 0),
+        ("slice00{}_ct.nii.gz", 0),
+    ],
+)
+def test_pictures_of_slices_without_a_patient_are_noted_as_such(tmp_path, name, unowned):
+    touch(tmp_path, *(name.format(number) for number in range(3)))
     assert len(find_cohort(tmp_path).unowned) == unowned
