@@ -277,6 +277,20 @@ def test_exchanged_truths_are_all_at_fault_though_one_source_shows_hardly_anythi
         assert kinds_of(truths) == {f"p{n}/ct": "patient" for n in owners}
 
 
+def test_exchanged_truths_are_of_other_patients_though_one_is_empty_in_part(heads):
+    truths = {f"p{n}/ct": sketched(heads, n) for n in range(CASES)}
+    for n, other in ((0, 1), (1, 0)):
+        swapped = scan(heads, other, "ct").data[0].copy()
+        swapped[: n * len(swapped) // 3] = -1000
+        truths[f"p{n}/ct"] = sketched(heads, n, lambda _, new=swapped: new)
+    faults, others = judge(truths)
+    assert {label: fault.kind for label, fault in faults.items()} == {
+        "p0/ct": "patient",
+        "p1/ct": "patient",
+    }
+    assert not [said.code for said in others if said.code == "empty-body"]
+
+
 def untrained(ct):
     kernel = np.random.default_rng(3).normal(0, 1, (3, 5, 5))
     return np.tanh(convolve(ct / 1000, kernel)).astype(np.float32) * 1500 + 500
