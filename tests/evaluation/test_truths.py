@@ -126,6 +126,16 @@ def test_truths_that_are_all_a_slice_away_are_all_named(heads, axis, codes):
     assert len(said) == CASES * len(codes)
 
 
+def test_one_truth_that_lies_away_from_its_image_is_named_alone(heads):
+    def moved(ct):
+        return np.roll(ct, 1, 0)
+
+    for change, places in ((None, []), (moved, ["p0"])):
+        truths = {f"p{n}": foreign(heads, n, change if n == 0 else np.copy) for n in range(CASES)}
+        faults, said = judge(truths)
+        assert (faults, [one.case for one in said if one.code == "truth-apart"]) == ({}, places)
+
+
 def test_how_far_truths_lie_away_is_the_same_in_cells_of_two_sizes(heads):
     truths = {f"p{n}": foreign(heads, n, lambda ct: np.roll(ct, 1, 0)) for n in range(CASES)}
     slice_mm = float(truths["p0"].sketch.spacing_mm[0])

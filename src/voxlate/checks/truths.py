@@ -203,8 +203,8 @@ def judge(
                 stacks.append(said.on(label))
         stacks += [said.on(label) for said in ask("slices", slices, name)]
     # what nearly all have in common is no error of a single place
-    offsets = [_offset_mm(compared[label].sketch) for label in flips] or [np.zeros(3)]
-    common_mm = np.clip(0, *np.quantile(offsets, NEARLY_ALL, axis=0))
+    offsets = {label: _offset_mm(compared[label].sketch) for label in flips}
+    common_mm = np.clip(0, *np.quantile([*offsets.values()] or [np.zeros(3)], NEARLY_ALL, axis=0))
     places = []
     for label, (times, how) in flips.items():
         if label in faults:
@@ -218,6 +218,8 @@ def judge(
             "apart": float(norm(_away(sketch))),
             "offset": float(norm(common_mm / sketch.cell_mm)),
             "offset_mm": float(norm(common_mm)),
+            "alone": float(norm((offsets[label] - common_mm) / sketch.cell_mm)),
+            "alone_mm": float(norm(offsets[label] - common_mm)),
         }
         places += [said.on(label) for said in ask("place", placed, name)]
     return faults, [*finding_messages(odd, {name: len(truths)}), *stacks, *places]
