@@ -126,6 +126,16 @@ def test_truths_that_are_all_a_slice_away_are_all_named(heads, axis, codes):
     assert len(said) == CASES * len(codes)
 
 
+def test_one_truth_that_lies_away_from_its_image_is_named_alone(heads):
+    def moved(ct):
+        return np.roll(ct, 1, 0)
+
+    for change, places in ((None, []), (moved, ["p0"])):
+        truths = {f"p{n}": foreign(heads, n, change if n == 0 else np.copy) for n in range(CASES)}
+        faults, said = judge(truths)
+        assert (faults, [one.case for one in said if one.code == "truth-apart"]) == ({}, places)
+
+
 def test_how_far_truths_lie_away_is_the_same_in_cells_of_two_sizes(heads):
     truths = {f"p{n}": foreign(heads, n, lambda ct: np.roll(ct, 1, 0)) for n in range(CASES)}
     slice_mm = float(truths["p0"].sketch.spacing_mm[0])
@@ -275,6 +285,20 @@ def test_exchanged_truths_are_all_at_fault_though_one_source_shows_hardly_anythi
                 heads, n, lambda _, new=other: new, np.zeros_like, seen=blurred
             )
         assert kinds_of(truths) == {f"p{n}/ct": "patient" for n in owners}
+
+
+def test_exchanged_truths_are_of_other_patients_though_one_is_empty_in_part(heads):
+    truths = {f"p{n}/ct": sketched(heads, n) for n in range(CASES)}
+    for n, other in ((0, 1), (1, 0)):
+        swapped = scan(heads, other, "ct").data[0].copy()
+        swapped[: n * len(swapped) // 3] = -1000
+        truths[f"p{n}/ct"] = sketched(heads, n, lambda _, new=swapped: new)
+    faults, others = judge(truths)
+    assert {label: fault.kind for label, fault in faults.items()} == {
+        "p0/ct": "patient",
+        "p1/ct": "patient",
+    }
+    assert not [said.code for said in others if said.code == "empty-body"]
 
 
 def untrained(ct):

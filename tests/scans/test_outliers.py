@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
+from rows import every_row
 from voxlate.checks.cohort_outliers import check_outliers
+from voxlate.checks.pairs import Pairs
 from voxlate.checks.table import first
 from voxlate.checks.thumbnail import resemblance, thumbnails
 from voxlate.scans.cases.align import Preparation
@@ -246,6 +248,28 @@ def test_exchanged_cts_are_named_and_no_unclear_scan_that_resembles_theirs(grid)
     cases[3] = prepared(3, grid, False, change("t1", lambda t1: np.abs(t1 + b_t1)))
     (line,) = named(cases)
     assert line.startswith("t1 of b, c (2 of 5 cases)")
+
+
+@every_row(("half", "exchanged"), [(32, {"b", "c"}), (5, set())])
+def test_slices_that_show_little_as_near_the_crown_are_not_compared(half, exchanged):
+    def shown(case):
+        t1, ct, _ = (scan[5:6] for scan in head("abcde".index(case), "thick"))
+        if case in "bc":
+            ct = head("acb".index(case), "thick")[1][5:6]
+            part = np.s_[:, 32 - half : 32 + half, 32 - half : 32 + half]
+            t1, ct = (
+                np.pad(
+                    scan[part], [(0, 0), *[(32 - half,) * 2] * 2], "constant", constant_values=air
+                )
+                for scan, air in ((t1, 0), (ct, -1000))
+            )
+        return thumbnails({"t1": t1, "ct": ct}, "t1", SPACING_MM["thick"])
+
+    pairs = Pairs({case: case for case in "abcde"}, "t1", shown, ["ct"], [])
+    for case in "abcde":
+        pairs.measure(case, pairs.thumbnails(case))
+    found = {finding.case for finding in pairs.findings([])}
+    assert found == exchanged
 
 
 @pytest.mark.slow

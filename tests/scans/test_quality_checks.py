@@ -276,3 +276,9 @@ def test_air_in_the_bone_of_a_ct_is_no_overflow_of_large_values():
     )
     assert good == 0
     assert bad > 0.0006
+
+
+@every_row(("elsewhere", "code"), [(1.0, "two-heads"), (6.4, "slices")])
+def test_more_brightness_beside_a_body_than_another_has_is_an_uneven_background(elsewhere, code):
+    (said,) = ask("order", {"elsewhere": elsewhere})
+    assert (said.code, said.grade) == (code, "do not trust")

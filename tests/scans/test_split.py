@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,17 +16,22 @@ from voxlate.scans.cohorts.split import (
     check_modalities,
     check_size,
     fold_splits,
-    lacking_patients,
     split_patients,
 )
+
+
+def _cases(names, split=None, modalities=("ct", "t1")):
+    """A case of each patient, with these scans."""
+    return [CaseFiles(name, name, split, {one: Path(one) for one in modalities}) for name in names]
+
 
 patients = st.lists(st.text("abcdefgh", min_size=1, max_size=4), min_size=1, max_size=40)
 
 
 @given(patients, st.integers(0, 5))
 def test_the_order_of_files_does_not_matter_and_training_is_never_empty(names, seed):
-    splits = split_patients([(name, None) for name in names], seed)
-    assert splits == split_patients([(name, None) for name in reversed(names)], seed)
+    splits = split_patients(_cases(names), seed)
+    assert splits == split_patients(_cases(reversed(names)), seed)
     assert set(splits) == set(names)
     assert "train" in splits.values()
     assert ("val" in splits.values()) == (len(set(names)) >= 2)
@@ -44,7 +50,7 @@ def test_the_order_of_files_does_not_matter_and_training_is_never_empty(names, s
 def test_shares_are_of_patients_and_small_cohorts_hold_out_none_for_the_test(
     count, shares, val, test
 ):
-    cases = [(f"p{k}", None) for k in range(count) for _ in range(k % 3 + 1)]
+    cases = _cases(f"p{k}" for k in range(count) for _ in range(k % 3 + 1))
     splits = split_patients(cases, shares=shares)
     placed = [*splits.values()]
     assert (placed.count("val"), placed.count("test"), len(placed)) == (val, test, count)
@@ -54,49 +60,72 @@ def test_shares_are_of_patients_and_small_cohorts_hold_out_none_for_the_test(
 
 
 def test_the_note_on_a_small_cohort_names_shares_that_prepare_accepts():
-    splits = split_patients([(f"p{k}", None) for k in range(4)])
+    splits = split_patients(_cases(f"p{k}" for k in range(4)))
     *_, train, val, test = check_size(splits)[0].text.split()
     asked = (float(train), float(val), float(test))
-    held_out = [*split_patients([(f"p{k}", None) for k in range(4)], shares=asked).values()]
+    held_out = [*split_patients(_cases(f"p{k}" for k in range(4)), shares=asked).values()]
     assert (held_out.count("train"), held_out.count("val"), held_out.count("test")) == (2, 1, 1)
 
 
 def test_another_seed_gives_another_split():
-    patients = [(f"p{k}", None) for k in range(30)]
+    patients = _cases(f"p{k}" for k in range(30))
     assert split_patients(patients, 0) != split_patients(patients, 1)
 
 
 def test_stated_splits_win():
-    assert split_patients([("a", "test"), ("b", "train"), ("a", "test")]) == {
+    cases = _cases("aa", "test") + _cases("b", "train")
+    assert split_patients(cases) == {
         "a": "test",
         "b": "train",
     }
     with pytest.raises(BadInput):
-        split_patients([("a", "test"), ("b", "train")], shares=(1, 1, 0))
+        split_patients(cases, shares=(1, 1, 0))
 
 
 def test_a_patient_who_lacks_a_modality_that_most_have_is_held_out_last():
-    files = {"ct": Path("ct.nii"), "t1": Path("t1.nii")}
-    cases = [CaseFiles(f"p{k}", f"p{k}", "train", dict(files)) for k in range(4)]
+    cases = _cases([f"p{k}" for k in range(4)], "train")
     (first,) = (one.case for one in hold_out(cases, 1) if one.split == "val")
-    stated = [(case.patient, None) for case in cases]
-    assert lacking_patients(cases) == set()
-    assert split_patients(stated)[first] == "val"
+    drawn = [replace(case, split=None) for case in cases]
+    assert split_patients(drawn)[first] == "val"
     for case in cases:
         if case.case == first:
             del case.files["ct"]
-    assert lacking_patients(cases) == {first}
-    assert split_patients(stated, last=lacking_patients(cases))[first] == "train"
+    splits = split_patients(drawn)
+    assert splits[first] == "train"
     assert [one.split for one in hold_out(cases, 1) if one.case == first] == ["train"]
+    assert check_modalities(cases, splits) == []
     splits = {case.patient: "val" if case.case == first else "train" for case in cases}
     assert [said.grade for said in check_modalities(cases, splits)] == ["caution"]
-    assert check_modalities(cases, split_patients(stated, last=[first])) == []
+
+
+@every_row("pairs", [2, 3, 6])
+def test_training_keeps_as_many_pairs_as_are_held_out(pairs):
+    both = [f"both{k}" for k in range(pairs)]
+    cases = _cases(both)
+    for name in ("ct", "t1"):
+        cases += _cases([f"{name}{k}" for k in range(5)], modalities=(name,))
+    splits = split_patients(cases)
+    placed = [splits[patient] for patient in both]
+    assert 2 * placed.count("train") >= pairs > placed.count("train")
+    assert "val" in placed
+
+
+def test_a_split_without_pairs_that_another_split_has_is_named():
+    cases = _cases("a") + _cases("b", modalities=["t1"]) + _cases("c", modalities=["ct"])
+    named = [
+        check_modalities(cases, dict(zip("abc", splits, strict=True)))
+        for splits in (["val", "train", "train"], ["train", "val", "val"], ["train"] * 3)
+    ]
+    assert [[said.code for said in found] for found in named] == [["split-lacks-modality"]] * 2 + [
+        []
+    ]
+    assert check_modalities(cases[1:], {"b": "train", "c": "train"}) == []
 
 
 @every_row("count", range(SMALL, 60))
 def test_training_gets_its_share_of_the_patients(count):
     for shares in (None, (0.7, 0.15, 0.15), (0.6, 0.2, 0.2), (0.7, 0.2, 0.1)):
-        placed = [*split_patients([(f"p{k}", None) for k in range(count)], shares=shares).values()]
+        placed = [*split_patients(_cases(f"p{k}" for k in range(count)), shares=shares).values()]
         assert placed.count("train") >= (shares or USUAL)[0] * count - 1e-6
         assert placed.count("val") >= placed.count("test") >= 1
 
@@ -114,13 +143,13 @@ def test_a_share_that_gets_no_patient_is_refused(count, shares, found):
     with pytest.raises(
         BadInput, match=f"expected 0 for a split, or a share that gets a patient, found {found}"
     ):
-        split_patients([(f"p{k}", None) for k in range(count)], shares=shares)
+        split_patients(_cases(f"p{k}" for k in range(count)), shares=shares)
 
 
 def test_shares_that_do_not_add_up_are_refused():
     for shares in ((0.5, 0.5, 0.5), (0.0, 0.5, 0.5), (1.2, -0.2, 0.0)):
         with pytest.raises(BadInput, match="add up to 1"):
-            split_patients([("a", None), ("b", None)], shares=shares)
+            split_patients(_cases("ab"), shares=shares)
 
 
 @given(

@@ -27,7 +27,6 @@ from voxlate.scans.cohorts.split import (
     SPLITS,
     check_modalities,
     check_size,
-    lacking_patients,
     list_held_out,
     split_patients,
 )
@@ -123,8 +122,7 @@ def read_inputs(cohort: Path | str, options: PrepareOptions) -> Inputs:
     cases = found.cases
     require_patients(cases, root)
     refuse_synthetic(cases)
-    stated = [(case.patient, case.split) for case in cases]
-    splits = split_patients(stated, options.seed, options.shares, lacking_patients(cases))
+    splits = split_patients(cases, options.seed, options.shares)
     by_number = not options.shares and cases[0].split is None
     small = (check_size(splits) if by_number else []) + check_modalities(cases, splits)
     return Inputs(root, manifest, found, dict(splits), _preparation(options, cases), small)

@@ -179,7 +179,7 @@ def judge(
     with_images = _pairs_of(doubtful, scans, "image", numbers)
     with_sources = _pairs_of(compared, scans, "source", numbers)
     findings = [*odd_scans({"truth": numbers})]
-    named = {(finding.case, "truth") for finding in findings}
+    named = {(finding.case, "truth") for finding in findings if finding.row.fault}
     of_image = {finding.case for finding in with_images.findings(named)}
     flips = {label: _flip(shown) for label, shown in scans.items() if "image" in shown}
     for finding in with_sources.findings(named):
@@ -188,12 +188,10 @@ def judge(
         lies_so = finding.code == "turned-scan" and AS_IT_LIES * times < 1
         if not lies_so and (finding.case not in doubtful or finding.case in of_image):
             findings.append(replace(finding, partner="source"))
-    odd = []
     for finding in findings:
         if kind := finding.row.fault:
             faults[finding.case] = Fault(kind, finding.numbers)
-        else:
-            odd.append(replace(finding, name=name))
+    odd = [replace(finding, name=name) for finding in findings if finding.case not in faults]
     stacks = list[Message]()
     for label, truth in compared.items():
         slices = {key: number.item() for key, number in truth.sketch.stack.items()}
@@ -205,8 +203,8 @@ def judge(
                 stacks.append(said.on(label))
         stacks += [said.on(label) for said in ask("slices", slices, name)]
     # what nearly all have in common is no error of a single place
-    offsets = [_offset_mm(compared[label].sketch) for label in flips] or [np.zeros(3)]
-    common_mm = np.clip(0, *np.quantile(offsets, NEARLY_ALL, axis=0))
+    offsets = {label: _offset_mm(compared[label].sketch) for label in flips}
+    common_mm = np.clip(0, *np.quantile([*offsets.values()] or [np.zeros(3)], NEARLY_ALL, axis=0))
     places = []
     for label, (times, how) in flips.items():
         if label in faults:
@@ -220,6 +218,8 @@ def judge(
             "apart": float(norm(_away(sketch))),
             "offset": float(norm(common_mm / sketch.cell_mm)),
             "offset_mm": float(norm(common_mm)),
+            "alone": float(norm((offsets[label] - common_mm) / sketch.cell_mm)),
+            "alone_mm": float(norm(offsets[label] - common_mm)),
         }
         places += [said.on(label) for said in ask("place", placed, name)]
     return faults, [*finding_messages(odd, {name: len(truths)}), *stacks, *places]

@@ -12,7 +12,7 @@ from voxlate.base.files import safe_name
 from voxlate.scans.cohorts.case_files import CaseFiles, CohortFiles
 from voxlate.scans.cohorts.patient_names import EACH, find_owners, patient_in
 from voxlate.scans.cohorts.presets import Arrays
-from voxlate.scans.cohorts.split import lacking_patients, patient_order, refuse_leak
+from voxlate.scans.cohorts.split import held_out_order, refuse_leak
 from voxlate.scans.formats.arrays import slice_size, stack_shape
 from voxlate.scans.formats.io import file_and_part, holds_slices, is_picture
 
@@ -205,10 +205,7 @@ def _take_splits(
 
 
 def hold_out(cases: list[CaseFiles], count: int) -> list[CaseFiles]:
-    """The cases with `count` training items moved to validation, patient by patient in the order of hashed names.
-
-    Patients who lack a modality that most have come last.
-    """
+    """The cases with `count` training items moved to validation, patient by patient as `held_out_order` states."""
     of_patient = Counter(case.patient for case in cases if case.split == "train")
     if not count or not of_patient:
         return cases
@@ -216,8 +213,7 @@ def hold_out(cases: list[CaseFiles], count: int) -> list[CaseFiles]:
         return [replace(case, split=None) if case.split == "train" else case for case in cases]
     wanted = min(count, of_patient.total() // LARGEST_SHARE)
     held_out = set[str]()
-    last = lacking_patients(case for case in cases if case.split == "train")
-    in_order = sorted(of_patient, key=lambda name: (name in last, patient_order(0, name)))
+    in_order = held_out_order(case for case in cases if case.split == "train")
     for patient in in_order[:-1]:  # one patient stays in training
         if sum(of_patient[name] for name in held_out) < wanted:
             held_out.add(patient)

@@ -2,9 +2,9 @@
 
 import hashlib
 import unicodedata
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from itertools import chain
+from itertools import chain, combinations
 from pathlib import Path
 from typing import Any
 
@@ -51,28 +51,62 @@ def check_size(splits: Mapping[str, str]) -> list[Message]:
 
 
 def check_modalities(cases: Iterable[CaseFiles], splits: Mapping[str, str]) -> list[Message]:
-    """A caution on each split but training that has no case with a modality of the training cases."""
-    names = _modalities((splits[case.patient], case) for case in cases)
+    """A caution on each split none of whose cases has a modality, or two together, that training cases have; on training, that others have."""
+    having: dict[tuple[str, ...], Counter[str]] = defaultdict(Counter)
+    for case in cases:
+        for names in chain.from_iterable(combinations(sorted(case.files), size) for size in (1, 2)):
+            having[names][splits[case.patient]] += 1
     messages = []
-    for split, present in names.items():
-        if lacking := sorted(names.get("train", set()) - present):
-            text = f"No case of the split {split} has {' or '.join(lacking)}, which training cases have: images of this kind cannot be scored there."
+    placed = set(splits.values())
+    for split in filter(placed.__contains__, SPLITS):
+        others = placed - {"train"} if split == "train" else {"train"}
+        lacking = [
+            names
+            for names, counts in having.items()
+            if not counts[split] and any(counts[other] for other in others)
+        ]
+        alone = {name for names in lacking if len(names) == 1 for name in names}
+        # two together are named where neither is lacking
+        named = sorted(names for names in lacking if len(names) == 1 or not alone & {*names})
+        if named:
+            has = [
+                f"{' with '.join(names)} ({', '.join(f'{other} {having[names][other]}' for other in SPLITS if other in placed)})"
+                for names in named
+            ]
+            then = (
+                "a model cannot learn from it" if split == "train" else "it cannot be scored there"
+            )
+            text = f"No case of the split {split} has {first_of(has, separator=' or ')}: {then}."
             messages.append(message("split-lacks-modality", text))
     return messages
 
 
-def lacking_patients(cases: Iterable[CaseFiles]) -> set[str]:
-    """The patients none of whose cases has some modality that most patients have: they are of little use for scores."""
-    names = _modalities((case.patient, case) for case in cases)
-    counts = Counter(chain.from_iterable(names.values()))
-    usual = {name for name, count in counts.items() if 2 * count > len(names)}
-    return {patient for patient, present in names.items() if not usual <= present}
+def held_out_order(cases: Iterable[CaseFiles], seed: int = 0) -> list[str]:
+    """The patients in the order in which they are held out, by a hash of seed and name where all have the same modalities.
 
+    Those with modalities that most have come first, as long as training keeps as many with the same modalities; then those
+    who have the fewest.
+    """
+    groups = grouped((case.patient, case.files) for case in cases)
+    present = {patient: frozenset(chain(*files)) for patient, files in groups.items()}
+    patients_with = Counter(chain.from_iterable(present.values()))
+    alike = Counter(present.values())
 
-def _modalities(cases: Iterable[tuple[str, CaseFiles]]) -> dict[str, set[str]]:
-    """All modalities of the cases of each group."""
-    groups = grouped((key, case.files) for key, case in cases)
-    return {key: {*chain.from_iterable(files)} for key, files in groups.items()}
+    def usual(patient: str) -> int:
+        return sum(patients_with[name] for name in present[patient])
+
+    in_order = sorted(present, key=lambda name: (-usual(name), patient_order(seed, name)))
+    first, chosen = list[str](), Counter[frozenset[str]]()
+    for patient in in_order:
+        there, held_out = (
+            sum(count for names, count in several.items() if present[patient] <= names)
+            for several in (alike, chosen)
+        )
+        if 2 * (held_out + 1) <= there:
+            first.append(patient)
+            chosen[present[patient]] += 1
+    rest = present.keys() - {*first}
+    return first + sorted(rest, key=lambda name: (usual(name), patient_order(seed, name)))
 
 
 def check_known(split: str | None, splits: Collection[str | None]) -> None:
@@ -102,24 +136,17 @@ def describe_held_out(splits: Mapping[str, str]) -> str:
 
 
 def split_patients(
-    cases: Sequence[tuple[str, str | None]],
-    seed: int = 0,
-    shares: Shares | None = None,
-    last: Collection[str] = (),
+    cases: Sequence[CaseFiles], seed: int = 0, shares: Shares | None = None
 ) -> dict[str, str]:
     """The split of each patient: the stated one, else by shares of train, val and test patients.
 
-    cases: patient and stated split of each. Patients are ordered by a hash of seed and name, so the order of files does
-    not matter; those in `last` are held out only where there are no others. Two patients or more leave
+    Patients are held out as `held_out_order` states, so the order of files does not matter. Two patients or more leave
     at least one for validation, four or more at least one for test; shares of 0 leave none. Training gets its share or
     more where another split has two patients to give. Shares of whole numbers
     above 1 are counts of patients, which must add up to all. shares: by default as `usual_shares` states.
     """
-    stated = {patient: split for patient, split in cases if split is not None}
-    patients = sorted(
-        {patient for patient, _ in cases},
-        key=lambda name: (name in last, patient_order(seed, name)),
-    )
+    stated = {case.patient: case.split for case in cases if case.split is not None}
+    patients = held_out_order(cases, seed)
     count = len(patients)
     wanted = usual_shares(count) if shares is None else shares
     are_counts = sum(wanted) > 1 + 1e-6

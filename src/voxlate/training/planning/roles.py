@@ -91,7 +91,7 @@ def roles_of(facts: CohortFacts, source: Sequence[str] = (), target: Sequence[st
     _check_known(facts, (*source, *target), "--source, --target")
     if len(facts.scans) < 2:
         raise BadInput(
-            f"{facts.cohort.folder}: expected two modalities, a source and a target, found {', '.join(facts.scans)} alone. Prepare the cohort with both."
+            f"{facts.cohort.folder}: expected two modalities, a source and a target, found {', '.join(facts.scans)} alone in the training cases. Prepare the cohort with both in the split train."
         )
     if both := set(source) & set(target):
         raise BadInput(
@@ -154,7 +154,7 @@ def roles_of_any(facts: CohortFacts, scans: Sequence[str], target: Sequence[str]
 def _check_known(facts: CohortFacts, names: Sequence[str], options: str) -> None:
     """Raise BadInput for a name that no training case has; options: from which the names are."""
     for name in names:
-        known_name(options, "modalities of the cohort", name, facts.scans)
+        known_name(options, "modalities of training cases", name, facts.scans)
 
 
 def refuse_maps(facts: CohortFacts, source: Sequence[str] = (), target: Sequence[str] = ()) -> None:

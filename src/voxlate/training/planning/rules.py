@@ -458,7 +458,7 @@ def plan_cycles(draft: Draft) -> None:
         "train": {**training(draft.steps, draft.size), **PARTS["cycle_training"]},
     }
     draft.why["method"] = (
-        "no case has both sides: CycleGAN, which may invent structures where a regression predicts the mean"
+        "no training case has both sides: CycleGAN, which may invent structures where a regression predicts the mean"
     )
 
 
