@@ -481,8 +481,7 @@ def test_a_body_without_a_brain_is_told_for_lesions_and_refused_for_stripping(
     told = list[Message]()
     body = options(tmp_path, tissues="totalsegmentator", lesion="stroke")
     write_cohort(tmp_path / "out", **body, say=told.append)
-    (told_once,) = told
-    assert told_once.code == "no-brain"
+    (told_once,) = [said for said in told if said.code == "no-brain"]
     assert told_once.text.startswith("a_000: no lesion was drawn")
     with pytest.raises(BadInput, match="expected a brain for --stripped"):
         write_cohort(tmp_path / "other", **body, stripped=True)

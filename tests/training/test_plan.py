@@ -572,7 +572,7 @@ def test_a_completion_of_less_than_a_pass_trains_on_a_part_of_the_slices_and_say
     both = ("t1", "t2")
     facts = cohort_facts(open_cohort(prepared))
     roles = replace(roles_of(facts), source=both, target=both, pairing="complete")
-    monkeypatch.setattr("voxlate.training.planning.planner.roles_of", lambda *_: roles)
+    monkeypatch.setattr("voxlate.training.planning.roles.roles_of", lambda *_: roles)
     said = plan_training(prepared, **limits).why["minutes"]  # 345 of about 5,000 slices
     assert "train on about 7% of the slices, drawn at random, once each: EXPECT BLUR" in said
     with pytest.raises(BadInput, match="expected time for one pass"):

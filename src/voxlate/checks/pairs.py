@@ -206,7 +206,8 @@ class Pairs:
         scans = {case: self.thumbnails(case) for case in worst}
         found = []
         for case, other in product(scans, scans):
-            if self.patients[case] == self.patients[other]:
+            same_patient = self.patients[case] == self.patients[other]
+            if same_patient or pairs[case].slices != pairs[other].slices:
                 continue
             crossed = pair_similarity(scans[case][self.reference], scans[other][name])
             own = max(pairs[case].own, pairs[other].own, TINY)

@@ -72,7 +72,8 @@ def check_scans(
     height: Literal["any", "whole"] = "any" if of_slices else "whole"
     of_scans = []
     for name in header.statistics:
-        patients = math.inf if anatomy is None else anatomy.patients(name)
+        # a range of one or two patients is none; that of few more was not seen to be too narrow
+        patients = math.inf if anatomy is None or anatomy.patients(name) else 0
         of_scans += _check_scan(facts, prepared, name, patients)
         if compared:
             of_scans += check_body(compared, name, bodies[name], height)

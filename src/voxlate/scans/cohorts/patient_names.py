@@ -232,8 +232,7 @@ def group_by_patient(names: Sequence[str], pictures: bool = False) -> tuple[dict
     parts = [
         name
         for name in names
-        if patients[name] == name
-        and (UNOWNED.fullmatch(name) or (pictures and _is_number(name)))
+        if patients[name] == name and (UNOWNED.fullmatch(name) or (pictures and _is_number(name)))
     ]
     unread = ""
     if len(parts) > 1:
