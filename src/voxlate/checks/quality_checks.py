@@ -48,6 +48,7 @@ SAMPLES = 100_000
 POINT = 0.3  # of the range, by which a single point is brighter than its neighbours
 WHOLE = 0.95  # of the range: a step between neighbours, as where values overflow; from air to bone of a CT 0.9
 MOST_ASKED = 40  # slices in which points are looked for
+EQUAL = 0.9999  # correlation of slices
 # of 9 to 14 slices of a head, 70 % can be most similar to one that is not beside them
 FEWEST_ORDERED = 16
 SHOWN = 0.2  # of the largest deviation of a slice: ends of the body, and air beyond them, have less
@@ -205,7 +206,8 @@ def slice_numbers(scan: Volume) -> dict[str, float]:
         alike = normalised @ normalised.T
         np.fill_diagonal(alike, -np.inf)
         away = np.abs(alike.argmax(axis=1) - np.arange(len(shown)))
-        misplaced = (away > 1).mean()
+        # a slice of a body of two equal halves is that of the other half, too
+        misplaced = ((away > 1) & (alike.max(axis=1) < EQUAL)).mean()
     peaks = image.max(axis=(1, 2))
     at_peak = (image == peaks[:, None, None]).sum(axis=(1, 2))
     voxel_ml = np.prod(scan.grid.spacing_mm) * rows * columns / 1000
