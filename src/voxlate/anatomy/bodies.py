@@ -249,9 +249,9 @@ def _find_files(folder: Path, option: str, say: Say) -> dict[str, Path]:
         is_series = path.is_dir() and is_dicom_folder(path)
         if hidden or not (is_series or path.name.lower().endswith(endings)):
             continue
-        parts = "_".join(path.relative_to(folder).parts)
-        name = safe_name(plain_name(without_ending(parts)), path)
-        if name != without_ending(parts):
+        stem = without_ending("_".join(path.relative_to(folder).parts))
+        name = safe_name(plain_name(stem), path)
+        if name != stem:
             say(message("assumed", f"Assumed: {path.relative_to(folder)} is named {name}."))
         if name in maps:
             raise BadInput(

@@ -138,10 +138,6 @@ class Anatomy(AnatomyHeader):
 
     means: Mapping[str, Box] = field(default_factory=dict)
 
-    def patients(self, name: str) -> int:
-        """The number of patients with a source; 0 where these are fewer than FEWEST_PATIENTS."""
-        return self.usual[name].patients if name in self.usual else 0
-
     def save(self, path: Path) -> None:
         """Write the anatomy as a safetensors file."""
         stated = asdict(self)

@@ -73,7 +73,7 @@ def check_scans(
     of_scans = []
     for name in header.statistics:
         # a range of one or two patients is none; that of few more was not seen to be too narrow
-        patients = math.inf if anatomy is None or anatomy.patients(name) else 0
+        patients = math.inf if anatomy is None or name in anatomy.usual else 0
         of_scans += _check_scan(facts, prepared, name, patients)
         if compared:
             of_scans += check_body(compared, name, bodies[name], height)

@@ -119,7 +119,6 @@ SLICE = re.compile(
     rf"(?!(?:{GROUPS})[a-z]?{SEPARATOR})(?P<patient>.+?){SEPARATOR}+(?P<word>(?:s|sl|slc|slice|schicht|images?|img|im|z){SEPARATOR}?)?(?P<number>\d+)",
     ANY_CASE,
 )
-
 NUMBERED = re.compile(rf"(?:[a-z]+{SEPARATOR}?)?\d+", ANY_CASE)  # pictures called 0001 or img_001
 
 
