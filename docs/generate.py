@@ -14,7 +14,7 @@ import typer
 
 from voxlate.base.codes import codes
 from voxlate.base.config import key_types, members
-from voxlate.commands.cli.commands import app
+from voxlate.commands.cli.commands import command_line
 from voxlate.evaluation.scoring.metrics import METRICS, REGION_METRICS, SCOPE_METRICS, Metric
 from voxlate.page.app import create_app
 from voxlate.page.settings import Sessions, Settings
@@ -47,7 +47,7 @@ def write_pages(folder: Path) -> None:
 
 def commands() -> str:
     """Every command with its arguments and options, as its --help states them."""
-    group: Any = typer.main.get_command(app)
+    group: Any = command_line()
     parts = [
         "# Commands",
         f"{escaped(group.help)}\n\n`voxlate COMMAND --help` prints the same in a terminal.",

@@ -9,15 +9,14 @@ import sys
 from pathlib import Path
 
 import pytest
-import typer
 
 import voxlate as package
 from rows import every_row
 from voxlate.base.errors import BadInput
 from voxlate.commands.agents import CLOSED, NEVER, Tools
-from voxlate.commands.api.entry import COMMANDS, parameters_of
+from voxlate.commands.api.entry import COMMANDS, HOMES, commands, parameters_of
 from voxlate.commands.api.progress import Reporter
-from voxlate.commands.cli.commands import app
+from voxlate.commands.cli.commands import command_line
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src"
@@ -67,16 +66,22 @@ def in_python(name: str) -> set[str]:
     return found
 
 
-@every_row("name", sorted(COMMANDS))
+def test_a_command_is_imported_when_it_is_named_and_all_of_them_stand_in_help():
+    assert {*commands()} == {*COMMANDS}
+    assert [*command_line().commands] == [*HOMES]
+    assert [*command_line(["--debug", "synth"]).commands] == ["synth"]
+
+
+@every_row("name", sorted(HOMES))
 def test_every_option_of_a_command_is_in_the_command_line_in_python_and_in_mcp(name):
-    described = {*parameters_of(COMMANDS[name].described)}
-    line = {parameter.name for parameter in typer.main.get_command(app).commands[name].params}
+    described = {*parameters_of(commands()[name].described)}
+    line = {parameter.name for parameter in command_line([name]).commands[name].params}
     assert line - SHOWN == described
     python = in_python(name)
     assert described <= python | NOT_IN_PYTHON.get(name, set())
     assert python <= described | ONLY_IN_PYTHON
     if name not in NEVER:
-        schema = Tools([Path()], write=True).tool(COMMANDS[name])["input_schema"]
+        schema = Tools([Path()], write=True).tool(commands()[name])["input_schema"]
         assert {*schema["properties"]} == described - CLOSED
         assert all(one["description"] for one in schema["properties"].values())
 
@@ -98,10 +103,10 @@ def test_every_option_of_a_command_on_the_page_is_in_its_form_in_openapi_and_now
         assert {*re.findall(r' name="(\w+)"', page.body.decode())} == {*form.options}, name
         assert {*form.options, *form.fields} in stated, name
         for command in form.shown:
-            described = parameters_of(COMMANDS[command].described)
+            described = parameters_of(commands()[command].described)
             shown[command] |= form.options.keys() & described
     for command, names in shown.items():
-        described = parameters_of(COMMANDS[command].described)
+        described = parameters_of(commands()[command].described)
         assert {*described} - names == {*NOT_ON_PAGE[command].split()}, command
 
 
@@ -165,7 +170,7 @@ def test_an_agent_calls_commands_over_stdio_and_writes_nothing(cohort, prepared,
 
     listed, answers, refused = anyio.run(talk)
     assert {tool.name for tool in listed} == {
-        name for name, command in COMMANDS.items() if command.reads is not None
+        name for name, command in commands().items() if command.reads is not None
     }
     for (name, _, key), answer in zip(CALLS, answers):
         assert not answer.is_error, (name, answer.content[0].text)

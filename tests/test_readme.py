@@ -16,6 +16,7 @@ import pytest
 import typer
 
 from voxlate.base.options.option import pairs
+from voxlate.commands.cli.commands import command_line
 from voxlate.training import recipe as recipes
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -29,9 +30,7 @@ BENCHMARK = re.compile(r"(?<=python )benchmarks/[^`\n]+")
 @pytest.fixture(scope="module")
 def commands() -> dict[str, Any]:
     """The commands of the command line, by name."""
-    from voxlate.commands.cli.commands import app
-
-    group: Any = typer.main.get_command(app)
+    group: Any = command_line()
     return dict(group.commands)
 
 

@@ -13,13 +13,13 @@ from voxlate.base.codes import codes
 from voxlate.base.messages import message
 
 pytest.importorskip("markupsafe", reason="the page needs the extra serve")
-from voxlate.commands.cli.commands import app
+from voxlate.commands.api.entry import HOMES
 from voxlate.page.words import ADVICE, LEAST_WORDS, for_page, in_settings
 
 WEB = Path(voxlate.__file__).parent / "page"
 # Independent of the code that leaves them out: an option, or a command line.
 OPTION = re.compile(r"(?<![\w-])--[a-z]")
-NAMES = [command.name or command.callback.__name__ for command in app.registered_commands]
+NAMES = [*HOMES]
 COMMAND = re.compile(rf"\bvoxlate ({'|'.join(NAMES)})\b|\bvoxlate-run\b")
 
 

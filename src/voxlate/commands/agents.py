@@ -73,7 +73,7 @@ class Tools:
         """The commands by name."""
         return {
             name: one
-            for name, one in entry.COMMANDS.items()
+            for name, one in entry.commands().items()
             if name not in NEVER and (self.write or one.reads is not None)
         }
 

@@ -27,7 +27,7 @@ from voxlate.base.options.option import (
 )
 from voxlate.base.options.table import text_type
 from voxlate.commands.agents import CLOSED
-from voxlate.commands.api import cohorts, entry, images, training  # noqa: F401
+from voxlate.commands.api import entry
 
 LARGEST_VALUES = {
     "samples": 100,
@@ -60,7 +60,7 @@ class Form:
         """The options of the form as keywords of their commands."""
         parameters = entry.Parameters()
         for command, names in self.shown.items():
-            own = entry.parameters_of(entry.COMMANDS[command].described)
+            own = entry.parameters_of(entry.commands()[command].described)
             allowed = [*filter(None, map(_on_page, own.values()))]
             for wanted in names:
                 for one in allowed:

@@ -15,6 +15,7 @@ from markupsafe import Markup
 from voxlate.base.errors import BadInput
 from voxlate.base.messages import reworded
 from voxlate.base.options.option import FLAG
+from voxlate.commands.api.entry import HOMES
 from voxlate.page.forms import labels
 from voxlate.scans.cohorts.pseudonyms import without_names
 
@@ -60,9 +61,7 @@ def contrast_of(name: str) -> str:
 @cache
 def _of_command_line() -> re.Pattern[str]:
     """An option, or a command line."""
-    from voxlate.commands.cli import commands  # describes them all
-
-    names = "|".join(commands.COMMANDS)
+    names = "|".join(HOMES)
     return re.compile(rf"{OPTION.pattern}|\bvoxlate(?:-run| (?:{names}))\b")
 
 

@@ -4,6 +4,7 @@ The modules of this folder import what computes inside their functions, so that 
 """
 
 import functools
+import importlib
 import inspect
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import nullcontext
@@ -130,7 +131,26 @@ class Command:
         return [*self.lines(result, **{name: given[name] for name in named if name in given})]
 
 
-COMMANDS = dict[str, Command]()
+COMMANDS = dict[str, Command]()  # those that are imported
+MODULES = {
+    "api.cohorts": ("phantom", "prepare", "manifest", "info", "pseudonym-key", "pseudonymise"),
+    "api.images": ("synth", "check"),
+    "api.scores": ("evaluate", "compare", "report"),
+    "api.training": ("recipes", "starters", "plan", "train", "adapt", "import", "calibrate"),
+    "api.demo": ("demo",),
+    "api.exports": ("export", "push", "listen", "serve"),
+    "agents": ("mcp",),
+}
+HOMES = {
+    name: module for module, names in MODULES.items() for name in names
+}  # as --help lists them
+
+
+def commands(names: Iterable[str] = HOMES) -> dict[str, Command]:
+    """The commands of these names, which are imported."""
+    for name in names:
+        importlib.import_module(f"voxlate.commands.{HOMES[name]}")
+    return {name: COMMANDS[name] for name in names}
 
 
 def function(described: Callable[..., Any]) -> Callable[..., Any]:

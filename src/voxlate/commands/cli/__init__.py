@@ -70,7 +70,7 @@ def main() -> None:
         with in_sentences():
             from voxlate.commands.cli.commands import command_line
 
-            command_line()
+            command_line(sys.argv[1:])()
     except BaseException as error:
         if pressed:  # code that is interrupted may end with any other error
             print("voxlate: stopped.", file=sys.stderr)

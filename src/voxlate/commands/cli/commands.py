@@ -1,18 +1,21 @@
-"""The command line with all its commands, which are described where they are computed."""
+"""The command line with its commands, which are described where they are computed."""
 
+from collections.abc import Sequence
+
+from typer.core import TyperGroup
 from typer.main import get_command
 
-from voxlate.commands.api import cohorts, demo, exports, images, scores, training  # noqa: F401
-from voxlate.commands.api.entry import COMMANDS
+from voxlate.commands.api.entry import HOMES, commands
 from voxlate.commands.cli.app import app
 from voxlate.commands.cli.options import add
 
-# isort: split
-from voxlate.commands import agents  # noqa: F401  # the last one in help
 
-for command in COMMANDS.values():
-    add(command)
-
-command_line = get_command(app)
-
-__all__ = ["app", "command_line"]
+def command_line(words: Sequence[str] = ()) -> TyperGroup:
+    """The command line with the command that these words name; with all where they name none, as --help does."""
+    named = [word for word in words if not word.startswith("-")][:1]
+    app.registered_commands.clear()
+    for command in commands(named if {*named} & HOMES.keys() else HOMES).values():
+        add(command)
+    group = get_command(app)
+    assert isinstance(group, TyperGroup)  # it has an option of its own
+    return group
