@@ -26,6 +26,7 @@ from voxlate.base.schema import (
     ConfigDict,
     Field,
     GetCoreSchemaHandler,
+    SchemaValidator,
     TypeAdapter,
     ValidationError,
     ValidationInfo,
@@ -134,19 +135,54 @@ class Importable:
     """Annotation of a union of settings, or of a list of names, that code outside the package may add to.
 
     In a union, kind = "my_package.my_module:MyNet" names a settings class; in a list of names the whole value
-    "my_package.my_module:function" does a function (see `load_object`). settings_of: gives settings for a class that is
-    none itself, or None.
+    "my_package.my_module:function" does a function (see `load_object`).
     """
-
-    settings_of: Callable[[Any], type | None] = lambda _: None
 
     def __get_pydantic_core_schema__(
         self, source: Any, handler: GetCoreSchemaHandler
     ) -> "core_schema.CoreSchema":
         inner = handler(source)
-        filled = functools.partial(_fill_importable, settings_of=self.settings_of)
         written = core_schema.wrap_serializer_function_ser_schema(_plain, schema=inner)
-        return core_schema.with_info_wrap_validator_function(filled, inner, serialization=written)
+        return core_schema.with_info_wrap_validator_function(
+            _fill_importable, inner, serialization=written
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Kinds:
+    """Annotation of settings of which the key "kind" names the class, which is imported when a recipe names it.
+
+    homes: "module:Class" by kind. settings_of: the "module:function" that gives settings for a class outside the package
+    that is none itself.
+    """
+
+    homes: Mapping[str, str]
+    settings_of: str = ""
+
+    def classes(self, value: Any = None) -> list[Any]:
+        """The class that a table names, or all where it names none of them."""
+        kind = value.get("kind") if isinstance(value, dict) else None
+        named = [name for name in self.homes if name == kind] or self.homes
+        return [load_object(self.homes[name]) for name in named]
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> "core_schema.CoreSchema":
+        def own(value: Any, info: ValidationInfo) -> Any:
+            """Settings of the package; the path of an error has the kind."""
+            if isinstance(value, source):
+                return value
+            known = {kind.kind: adapter(kind).core_schema for kind in self.classes(value)}
+            schema = SchemaValidator(core_schema.tagged_union_schema(known, "kind"))
+            return schema.validate_python(value, context=info.context)
+
+        def filled(value: Any, info: ValidationInfo) -> Any:
+            """Settings of the package, or of code outside it."""
+            inner = functools.partial(own, info=info)
+            return _fill_importable(value, inner, info, self.settings_of)
+
+        written = functools.partial(_plain, inner=to_tables)
+        return core_schema.with_info_plain_validator_function(
+            filled, serialization=core_schema.plain_serializer_function_ser_schema(written)
+        )
 
 
 @dataclass(frozen=True)
@@ -159,6 +195,10 @@ class Provided:
         """What is provided; raises BadInput where the wing is not installed."""
         return load_object(PROVIDERS[self.name])
 
+    def classes(self, _: Any) -> list[Any]:
+        """The class that is provided."""
+        return [self.load()]
+
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> "core_schema.CoreSchema":
         return core_schema.no_info_plain_validator_function(
             lambda value: adapter(self.load()).validate_python(value),
@@ -166,9 +206,7 @@ class Provided:
         )
 
 
-def _fill_importable(
-    value: Any, inner: Any, info: ValidationInfo, settings_of: Callable[[Any], type | None]
-) -> Any:
+def _fill_importable(value: Any, inner: Any, info: ValidationInfo, settings_of: str = "") -> Any:
     name = value.get("kind") if isinstance(value, dict) else value
     if is_dataclass(value) and not _is_own(type(value)):
         return value  # already filled
@@ -180,8 +218,9 @@ def _fill_importable(
     loaded = load_object(name)
     if not isinstance(value, dict):
         return name
-    kind = loaded if is_dataclass(loaded) else settings_of(loaded)
-    if kind is None:
+    made = settings_of and load_object(settings_of)(loaded)
+    kind = loaded if is_dataclass(loaded) else made
+    if not kind:
         raise BadInput(
             f"expected a class made with voxlate.base.config.settings, found {name}. Decorate it with @settings."
         )
@@ -264,7 +303,7 @@ def members(kind: Any) -> tuple[Any, ...]:
 
 def _without_unset(kind: Any, value: Any) -> Any:
     """Tables with None for the texts "none" and "unset", where a key is optional and they are no choice of its own."""
-    options = _options(kind)
+    options = _options(kind, value)
     if isinstance(value, str) and value in UNSET:
         literals = [get_args(option) for option in options if get_origin(option) is Literal]
         is_choice = value in chain.from_iterable(literals)
@@ -286,14 +325,14 @@ def _without_unset(kind: Any, value: Any) -> Any:
     }
 
 
-def _options(kind: Any) -> list[Any]:
-    """The types that a type may stand for, without annotations."""
+def _options(kind: Any, value: Any = None) -> list[Any]:
+    """The types that a type may stand for, without annotations; value: a table of it, which may name one of its kinds."""
     if get_origin(kind) is Annotated:
         inner, *notes = get_args(kind)
-        provided = [note.load() for note in notes if isinstance(note, Provided)]
-        return provided or _options(inner)
+        classes = [note.classes(value) for note in notes if isinstance(note, Kinds | Provided)]
+        return [*chain.from_iterable(classes)] or _options(inner, value)
     if get_origin(kind) in UNIONS:
-        return list(chain.from_iterable(map(_options, get_args(kind))))
+        return [one for part in get_args(kind) for one in _options(part, value)]
     return [kind]
 
 

@@ -11,6 +11,7 @@ try:
     from pydantic import TypeAdapter as TypeAdapter
     from pydantic import ValidationError as ValidationError
     from pydantic import ValidationInfo as ValidationInfo
+    from pydantic_core import SchemaValidator as SchemaValidator
     from pydantic_core import core_schema as core_schema
     from typing_extensions import TypedDict as TypedDict  # pydantic needs it before Python 3.12
 except ModuleNotFoundError:
@@ -23,5 +24,5 @@ except ModuleNotFoundError:
         from voxlate.base.plain_schema import ValidationError as ValidationError
 
         ConfigDict, StringConstraints = dict, Field
-        GetCoreSchemaHandler = ValidationInfo = typing.Any
+        GetCoreSchemaHandler = SchemaValidator = ValidationInfo = typing.Any
         core_schema = None

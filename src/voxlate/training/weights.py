@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from voxlate.base.config import to_tables
+from voxlate.base.config import kind_of, to_tables
 from voxlate.base.errors import BadInput
 from voxlate.base.files import sha256_of, whole_file
 from voxlate.base.messages import Message, message
@@ -296,7 +296,7 @@ def _why_not_reused(run: Run, other: Run, recipe: Recipe, stage: str) -> str:
 def unfit_network(run: Run, stage: FullStage) -> str:
     """The reason why the network of a run with imported weights cannot replace that of a stage; "" if it can."""
     theirs = read_header(run.weights())["recipe"]
-    ours = {"kind": stage.net.kind, **to_tables(stage.net)}
+    ours = {"kind": kind_of(stage.net), **to_tables(stage.net)}
     return first_change(theirs["net"], ours, "net")
 
 

@@ -6,10 +6,9 @@ from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
-from voxlate.base.config import Importable, kind_of, setting, settings
+from voxlate.base.config import kind_of, setting, settings
 from voxlate.base.errors import BadInput
 from voxlate.science.batch import Batch
 from voxlate.science.diffusion.noise import Noise
@@ -22,7 +21,7 @@ from voxlate.science.methods.method import (
     channels_by_name,
     require,
 )
-from voxlate.science.methods.tasks import Complete, Inside, Strip, Translate, strip_background
+from voxlate.science.methods.tasks import Inside, Strip, strip_background
 from voxlate.science.nets.autoencoder import AutoencoderNet
 from voxlate.science.nets.interface import Channels, NetworkInput
 
@@ -291,8 +290,3 @@ class LatentTask(nn.Module, Task):
             moment.float().reshape(images.shape[0], -1, *moment.shape[-3:]) for moment in moments
         )
         return mean * self.autoencoder.scale, log_variance
-
-
-AnyTask = Annotated[
-    Translate | Complete | Residual | Latent, Field(discriminator="kind"), Importable()
-]

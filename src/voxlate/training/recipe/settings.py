@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from voxlate.base.config import Importable, setting, settings
+from voxlate.base.config import Importable, Kinds, setting, settings
 from voxlate.base.errors import BadInput
 from voxlate.base.streams import Independent, SliceNoise
 from voxlate.scans.cases.prepared import Cohort
@@ -15,31 +15,11 @@ from voxlate.scans.images.intensity import Intensity
 from voxlate.scans.images.tiling import AnySlices, Whole
 from voxlate.scans.images.tissue_levels import TissueLevels
 from voxlate.science.diffusion.sample import SamplerSettings
-from voxlate.science.methods.autoencoding import AutoencodingSettings
-from voxlate.science.methods.cycle import CycleSettings
-from voxlate.science.methods.diffusion import DiffusionSettings
-from voxlate.science.methods.flow import FlowSettings
-from voxlate.science.methods.method import Method
+from voxlate.science.methods.method import Method, MethodSettings, TaskSettings
 from voxlate.science.methods.opponent import OpponentSettings
-from voxlate.science.methods.regression import RegressionSettings
-from voxlate.science.methods.stage_tasks import AnyTask
 from voxlate.science.methods.tasks import Translate
-from voxlate.science.nets.autoencoder import KLAutoencoder
-from voxlate.science.nets.bran import Bran
-from voxlate.science.nets.completion.coca_gan import CocaGAN
-from voxlate.science.nets.completion.hi_net import HiNet
-from voxlate.science.nets.completion.mm_gan import MMGAN
-from voxlate.science.nets.completion.mm_syn import MMSYN
-from voxlate.science.nets.completion.ucd_gan import UcDGAN
-from voxlate.science.nets.foreign import ForeignAutoencoder, ForeignNetwork
-from voxlate.science.nets.pix2pix import Pix2PixUNet
-from voxlate.science.nets.plain import settings_of_module
-from voxlate.science.nets.resnet import ResNet
+from voxlate.science.nets.interface import NetSettings
 from voxlate.science.nets.unet import UNet
-from voxlate.science.nets.xmodality.adm import ADM
-from voxlate.science.nets.xmodality.dit import DiT
-from voxlate.science.nets.xmodality.unet import PlainUNet
-from voxlate.science.nets.xmodality.uvit import UViT
 from voxlate.training.batches.any_source import with_any_source
 from voxlate.training.batches.patches import DataSettings
 from voxlate.training.recipe.training import (
@@ -52,31 +32,48 @@ from voxlate.training.recipe.training import (
 
 MOST_SAMPLES = 10_000  # a standard deviation is then known to 1 %; more is a slip of the keyboard
 
-AnyMethod = Annotated[
-    DiffusionSettings | FlowSettings | RegressionSettings | CycleSettings | AutoencodingSettings,
-    Field(discriminator="kind"),
-    Importable(),
-]
-AnyNet = Annotated[
-    UNet
-    | Bran
-    | ResNet
-    | KLAutoencoder
-    | PlainUNet
-    | ADM
-    | UViT
-    | DiT
-    | HiNet
-    | MMGAN
-    | MMSYN
-    | CocaGAN
-    | UcDGAN
-    | Pix2PixUNet
-    | ForeignNetwork
-    | ForeignAutoencoder,
-    Field(discriminator="kind"),
-    Importable(settings_of_module),
-]
+SCIENCE = "voxlate.science."
+METHODS = {
+    "diffusion": "methods.diffusion:DiffusionSettings",
+    "flow": "methods.flow:FlowSettings",
+    "regression": "methods.regression:RegressionSettings",
+    "cycle": "methods.cycle:CycleSettings",
+    "autoencoding": "methods.autoencoding:AutoencodingSettings",
+}
+NETS = {
+    "unet": "nets.unet:UNet",
+    "bran": "nets.bran:Bran",
+    "resnet": "nets.resnet:ResNet",
+    "kl_autoencoder": "nets.autoencoder:KLAutoencoder",
+    "xmodality_unet": "nets.xmodality.unet:PlainUNet",
+    "adm": "nets.xmodality.adm:ADM",
+    "uvit": "nets.xmodality.uvit:UViT",
+    "dit": "nets.xmodality.dit:DiT",
+    "hi_net": "nets.completion.hi_net:HiNet",
+    "mm_gan": "nets.completion.mm_gan:MMGAN",
+    "mm_syn": "nets.completion.mm_syn:MMSYN",
+    "coca_gan": "nets.completion.coca_gan:CocaGAN",
+    "ucd_gan": "nets.completion.ucd_gan:UcDGAN",
+    "pix2pix_unet": "nets.pix2pix:Pix2PixUNet",
+    "foreign": "nets.foreign:ForeignNetwork",
+    "foreign_autoencoder": "nets.foreign:ForeignAutoencoder",
+}
+TASKS = {
+    "translate": "methods.tasks:Translate",
+    "complete": "methods.tasks:Complete",
+    "residual": "methods.stage_tasks:Residual",
+    "latent": "methods.stage_tasks:Latent",
+}
+
+
+def _kinds(homes: Mapping[str, str], settings_of: str = "") -> Kinds:
+    """The kinds of settings in the wing science."""
+    return Kinds({name: SCIENCE + home for name, home in homes.items()}, settings_of)
+
+
+AnyMethod = Annotated[MethodSettings, _kinds(METHODS)]
+AnyNet = Annotated[NetSettings, _kinds(NETS, f"{SCIENCE}nets.plain:settings_of_module")]
+AnyTask = Annotated[TaskSettings, _kinds(TASKS)]
 AnyIntensity = Annotated[Intensity, Importable()]
 StageTask = Annotated[AnyTask, setting("Task: how a batch becomes a problem for the network.")]
 StageMethod = Annotated[AnyMethod, setting("Method: the model that is trained, and its loss.")]
