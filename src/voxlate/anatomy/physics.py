@@ -9,7 +9,6 @@ from typing import Annotated, Literal
 import numpy as np
 
 from voxlate.anatomy.contrast import TRANSFER, Kind, Protocol, maps_for
-from voxlate.anatomy.scalp import PLACES
 from voxlate.anatomy.sequences import FREE_WATER_T1_MS, inversion_recovery, null_time_ms
 from voxlate.base.config import setting, settings
 from voxlate.base.errors import BadInput
@@ -330,6 +329,8 @@ class PhysicsSettings:
     @property
     def needs(self) -> set[str]:
         """The maps that a cohort must have."""
+        from voxlate.anatomy.scalp import PLACES
+
         places = PLACES if self.scalp > 0 or self.surface > 0 else ()
         return {*places, *chain.from_iterable(own.needs for own in self.contrasts.values())}
 

@@ -1,5 +1,6 @@
 """The batch of items that methods process."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -62,3 +63,14 @@ class Batch:
             if isinstance(value, Tensor) and name != "item"
         }
         return replace(self, **moved)
+
+
+def collate(batches: Sequence[Batch]) -> Batch:
+    """Several batches of the same settings as one."""
+    first = batches[0]
+    joined: dict[str, Any] = {
+        name: torch.cat([getattr(batch, name) for batch in batches])
+        for name, value in vars(first).items()
+        if isinstance(value, Tensor)
+    }
+    return replace(first, **joined)

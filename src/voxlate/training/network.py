@@ -19,6 +19,7 @@ from voxlate.base.errors import BadInput
 from voxlate.base.executors.job import no_report
 from voxlate.base.options.check import check_value
 from voxlate.base.options.table import field_types
+from voxlate.science.batch import collate
 from voxlate.science.diffusion.noise import Noise
 from voxlate.science.diffusion.sample import SamplerSettings
 from voxlate.science.methods.method import Method, networks_in
@@ -27,7 +28,6 @@ from voxlate.synthesis.network import Calls, NoiseOf
 from voxlate.synthesis.options import SynthKeys
 from voxlate.synthesis.patch import Patch
 from voxlate.training import recipe as recipes
-from voxlate.training.batches.batches import collate
 from voxlate.training.batches.patches import batch_of
 from voxlate.training.facts import model_facts, options_of, synth_facts
 from voxlate.training.precision import autocast, of_synthesis

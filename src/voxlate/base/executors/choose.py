@@ -2,7 +2,6 @@
 
 from voxlate.base.errors import BadInput
 from voxlate.base.executors.job import Executor, InProcess, no_report
-from voxlate.base.executors.worker import say_crowded
 from voxlate.base.machine import cores
 from voxlate.base.messages import Say
 from voxlate.base.options.executors import ExecutorOptions
@@ -38,5 +37,7 @@ def choose_executor(
         return LocalExecutor(options.workers or cores())
     workers = options.workers or max(1, gpus)
     if device in ("auto", "cpu") and not gpus:
+        from voxlate.base.executors.worker import say_crowded
+
         say_crowded(threads, max(1, cores() // workers), say)
     return LocalExecutor(workers, threads, gpus)

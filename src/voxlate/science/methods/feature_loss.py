@@ -22,8 +22,6 @@ from torch import Tensor, nn
 from voxlate.base.config import Provided, setting, settings
 from voxlate.base.errors import BadInput
 from voxlate.science.nets.interface import NetworkInput
-from voxlate.science.nets.lpips import is_lpips, mean_lpips
-from voxlate.science.nets.vit import VitFeatures, is_vit
 
 LEAST_FEATURE = 1e-6  # mean of a layer's features, below which the layer shows nothing
 
@@ -50,6 +48,8 @@ class FeatureLoss:
         """Mean over layers of the mean difference of their features, in shares of the truth's, of images [B, 1, D, H, W]; or LPIPS."""
         features = _frozen(self.network, self.layers, image.device)
         if features is None:
+            from voxlate.science.nets.lpips import mean_lpips
+
             return mean_lpips(self.network, truth, image)
         with torch.no_grad():
             wanted = features(truth)
@@ -115,6 +115,9 @@ def _frozen(
     path: str, layers: tuple[str, ...], device: torch.device
 ) -> Callable[[Tensor], list[Tensor]] | None:
     """The features of a run or ViT; None for a file of LPIPS weights."""
+    from voxlate.science.nets.lpips import is_lpips
+    from voxlate.science.nets.vit import VitFeatures, is_vit
+
     if is_lpips(path):
         return None
     if is_vit(path):

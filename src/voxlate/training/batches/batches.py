@@ -20,7 +20,7 @@ from voxlate.scans.cases.layout import lay_out
 from voxlate.scans.cases.prepared import Cohort
 from voxlate.scans.images.intensity import IntensityMap
 from voxlate.scans.images.tiling import Triple, centre_on
-from voxlate.science.batch import Batch
+from voxlate.science.batch import Batch, collate
 from voxlate.training.batches.augment import augment
 from voxlate.training.batches.latents import read_moments
 from voxlate.training.batches.levels import find_levels, to_one_level
@@ -304,17 +304,6 @@ def read_batch(
             pair = replace(pair, source_moments=source, target_moments=target)
         pairs.append(pair)
     return collate(pairs)
-
-
-def collate(batches: Sequence[Batch]) -> Batch:
-    """Several batches of the same settings as one."""
-    first = batches[0]
-    joined: dict[str, Any] = {
-        name: torch.cat([getattr(batch, name) for batch in batches])
-        for name, value in vars(first).items()
-        if isinstance(value, Tensor)
-    }
-    return replace(first, **joined)
 
 
 def _starts(cohort: Cohort, data: DataSettings, cases: list[str]) -> dict[str, list[int]]:

@@ -5,8 +5,8 @@ from dataclasses import KW_ONLY, dataclass
 
 from torch.utils.data import Dataset
 
-from voxlate.science.batch import Batch
-from voxlate.training.batches.batches import Batches, Planes, collate
+from voxlate.science.batch import Batch, collate
+from voxlate.training.batches.batches import Batches, Planes
 
 
 @dataclass(eq=False)
