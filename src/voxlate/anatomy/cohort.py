@@ -122,9 +122,9 @@ def _check(modalities: tuple[str, ...], images: tuple[str, ...]) -> None:
 
 
 def _claim(out: Path, settings: dict[str, Any], description: dict[str, Any]) -> None:
-    """Write `phantom.json`; raises BadInput if the file exists with other settings."""
+    """Write `phantom.json`; raises BadInput if there are cases with other settings."""
     note = out / PHANTOMS
-    if not note.exists():
+    if not note.exists() or not any(out.glob("*/seg.nii.gz")):
         write_json(note, {**settings, **description})
         return
     stated = read_json(note)
