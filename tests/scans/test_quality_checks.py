@@ -232,9 +232,9 @@ ORDINARY = {"step": 1, "misplaced": 0, "empty": 0, "odd": 1, "level": 1, "darker
         ({"ramp": 1.99, "ramp_axis": 0, "slice_mm": 1}, ["quality"]),
         ({"ramp": 1.7, "ramp_axis": 0, "slice_mm": 2}, []),
         ({"ramp": 1.99, "ramp_axis": 2, "slice_mm": 6}, ["quality"]),
-        ({"jump": 2.54, "jump_axis": 0, "jump_deep": 0, "jump_at": 42}, []),
-        ({"jump": 2.54, "jump_axis": 0, "jump_deep": 0.3, "jump_at": 42}, ["slices"]),
-        ({"jump": 2.9, "jump_axis": 0, "jump_deep": 0, "jump_at": 42}, ["slices"]),
+        ({"jump": 1.8, "jump_axis": 0, "jump_at": 42}, []),
+        ({"jump": 1.9, "jump_axis": 0, "jump_at": 42}, ["slices"]),
+        ({"jump": 1.9, "jump_axis": 1, "jump_at": 42}, []),
     ],
 )
 def test_thick_slices_of_heads_differ_more_near_the_crown_and_in_their_brightness(numbers, codes):

@@ -41,6 +41,7 @@ FEWEST_SLICES = 8
 TINY = 1e-9
 DIM = 0.1  # of the largest deviation of a slice, from which it is compared with its neighbours; noise of air has 0.03
 ENDS = 10  # one in so many slices at either end is not, because bodies end steeply
+CROWN, AT_CROWN = 0.05, 0.6  # share of the slices at either end, where differences count as much: a crown changes steeply
 AROUND, EVEN = 5, 8  # slices on either side
 SAME = 1e-6
 ODD = 1.6
@@ -257,7 +258,7 @@ def _continuity(slices: Float32, deviations: Float32) -> dict[str, float]:
     """How the slices [N, P] of a scan, without their means, continue each other.
 
     copied, copied_share, copied_at: number, share and first of the slices that are exact copies of the next one; jump: the
-    largest difference of two neighbours, times those around it; pace: how much these differences change from one place on;
+    largest difference of two neighbours, times those around it, less at either end; pace: how much these differences change from one place on;
     odd: how much a slice differs from the mean of its neighbours, in units of half their difference, and times those around
     it.
     """
@@ -271,6 +272,8 @@ def _continuity(slices: Float32, deviations: Float32) -> dict[str, float]:
     steps = norm(s[1:] - s[:-1], axis=1)
     apart = steps / np.maximum(deviations[1:], deviations[:-1])
     jumps = apart / np.maximum(_around(apart), TINY)
+    near_end = np.arange(len(jumps)) < CROWN * len(jumps)
+    jumps[near_end | near_end[::-1]] *= AT_CROWN
     middle = (s[:-2] + s[2:]) / 2
     half = norm(s[2:] - s[:-2], axis=1) / 2
     odd = norm(s[1:-1] - middle, axis=1) / np.maximum(half, TINY)
@@ -288,7 +291,6 @@ def _continuity(slices: Float32, deviations: Float32) -> dict[str, float]:
         "jump": jumps.max(),
         "jump_at": first + at,
         "jump_axis": 0,
-        "jump_deep": min(at, jumps[::-1].argmax()) / len(jumps),
         "odd": both.max(),
         "odd_at": first + 1 + both.argmax(),
         "odd_share": (both > ODD).mean(),
