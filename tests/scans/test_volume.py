@@ -25,12 +25,9 @@ from voxlate.scans.images.units import unit_of
 RANDOM = np.random.default_rng(0)
 
 
-def stored(path, array, affine=AFFINE, kind=nib.Nifti1Image, **header):
+def stored(path, array, kind=nib.Nifti1Image):
     """Write an array as it is indexed in NIfTI, (x, y, z), and return the path."""
-    image = kind(array, affine)
-    for key, value in header.items():
-        image.header[key] = value
-    nib.save(image, path)
+    nib.save(kind(array, AFFINE), path)
     return path
 
 
@@ -63,40 +60,19 @@ def test_spacing_comes_in_millimetres(tmp_path, unit, factor):
     assert len(volume.guesses) == (factor != 1)
 
 
-@every_row("sform, qform, mm", [(1, 1, 3), (0, 1, 2), (2, 0, 3)])
-def test_the_sform_rules_where_it_is_set_then_the_qform(tmp_path, sform, qform, mm):
-    image = nib.Nifti1Image(np.ones((2, 2, 2), np.int16), None)
-    image.set_qform(np.diag([2.0, 2, 2, 1]), qform)
-    image.set_sform(np.diag([3.0, 3, 3, 1]), sform)
-    nib.save(image, tmp_path / "a.nii")
-    assert read_volume(tmp_path / "a.nii").grid.spacing_mm == pytest.approx((mm, mm, mm))
-
-
-def test_a_set_but_empty_sform_yields_to_a_set_qform(tmp_path):
-    image = nib.Nifti1Image(np.ones((2, 2, 2), np.int16), None)
-    image.set_qform(np.diag([2.0, 2, 2, 1]), 1)
-    nib.save(image, tmp_path / "a.nii")
-    overwrite(tmp_path / "a.nii", 254, (1).to_bytes(2, sys.byteorder))  # sform_code
-    overwrite(tmp_path / "a.nii", 280, bytes(48))  # its rows: srow_x, y, z
-    assert read_volume(tmp_path / "a.nii").grid.spacing_mm == pytest.approx((2.0, 2.0, 2.0))
-
-
-@every_row("shape", [(5, 4, 3, 1), (5, 4, 3, 1, 1), (5, 4)])
-def test_last_axes_of_one_and_single_slices_are_volumes(tmp_path, shape):
+@every_row(
+    "shape, kind",
+    [
+        ((5, 4, 3, 1), nib.Nifti1Image),
+        ((5, 4, 3, 1, 1), nib.Nifti2Image),
+        ((5, 4), nib.Nifti1Image),
+    ],
+)
+def test_last_axes_of_one_and_single_slices_are_volumes(tmp_path, shape, kind):
     array = RANDOM.integers(0, 99, shape).astype(np.int16)
-    volume = read_volume(stored(tmp_path / "a.nii.gz", array))
+    volume = read_volume(stored(tmp_path / "a.nii.gz", array, kind))
     np.testing.assert_array_equal(volume.data[0].transpose(2, 1, 0), array.reshape(5, 4, -1))
-
-
-def test_freesurfer_and_nifti2_files_are_read(tmp_path):
-    array = RANDOM.normal(size=(3, 4, 5)).astype(np.float32)
-    for path, kind in (
-        (tmp_path / "a.mgz", nib.MGHImage),
-        (tmp_path / "b.nii.gz", nib.Nifti2Image),
-    ):
-        volume = read_volume(stored(path, array, kind=kind))
-        np.testing.assert_array_equal(volume.data[0].transpose(2, 1, 0), array)
-        np.testing.assert_allclose(volume.affine, AFFINE, atol=1e-5)
+    np.testing.assert_allclose(volume.affine, AFFINE, atol=1e-5)
 
 
 @every_row("module, name", [("SimpleITK", "a.mha"), ("pydicom", "a.dcm")])
@@ -117,11 +93,8 @@ def test_pictures_keep_their_values_and_return_from_canonical(tmp_path, dtype, s
     else:
         Image.fromarray(pixels).save(path)
     picture = read_volume(path, "mr")
-    assert (picture.unit, picture.modality, str(picture.grid)) == (
-        "grey",
-        "mr",
-        "9×7×1, 1.00×1.00×1.00 mm",
-    )
+    assert (picture.unit, picture.modality) == ("grey", "mr")
+    assert picture.grid.spacing_mm == (1, 1, 1)
     np.testing.assert_array_equal(picture.data[0, 0], pixels)
     ras = canonical(picture)
     np.testing.assert_array_equal(ras.data[0, 0], pixels[::-1, ::-1])
@@ -147,17 +120,13 @@ def test_a_grey_picture_stored_as_colour_is_grey(tmp_path):
 
 def test_modalities_have_their_units():
     known = {
-        "ct": "HU",
-        "cta2": "HU",
-        "CTA_venous": "HU",
+        **dict.fromkeys(("ct", "cta2", "CTA_venous"), "HU"),
         "cbf": "ml/100g/min",
         "cbv": "ml/100g",
         "Tmax": "s",
+        **dict.fromkeys(("t1c", "swi", "tof", "", "anything"), "a.u."),
     }
     assert {name: unit_of(name) for name in known} == known
-    assert {unit_of(name) for name in ("t1", "t1c", "flair", "swi", "tof", "", "anything")} == {
-        "a.u."
-    }
 
 
 def cut(path, keep):
@@ -277,7 +246,7 @@ def test_a_flipped_bit_in_compressed_voxels_is_never_read_as_voxels(tmp_path, su
     if suffix == ".png":
         Image.fromarray(voxels[0]).save(good)
     else:
-        write_volume(good, volume_of(voxels[None], np.eye(4)))
+        write_volume(good, volume_of(voxels[None]))
     whole, true = good.read_bytes(), read_volume(good).data
     plain = 600 if suffix in (".mha", ".nrrd") else 0  # text, which has no checksum
     refused = 0
@@ -301,9 +270,9 @@ def test_the_hash_of_an_image_is_that_of_all_its_files_whatever_they_are_called(
     folder = tmp_path / "series"
     folder.mkdir()
     for k in range(3):
-        (folder / f"{k}.dcm").write_bytes(bytes([k]) * 200)
+        written(folder / f"{k}.dcm", bytes([k]) * 200)
     before = content_hash(folder)
-    (folder / "1.dcm").write_bytes(b"\7" * 200)
+    overwrite(folder / "1.dcm", 0, b"\7")
     assert content_hash(folder) != before
 
 
@@ -317,6 +286,19 @@ def nifti_with(path: Path, qform: tuple[float, int], sform: tuple[float, int]) -
         put(affine, code=code)
     nib.save(image, path)
     return path
+
+
+@every_row(
+    "place, content, codes", [(280, bytes(48), (1, 0)), (256, np.float32(5).tobytes(), (0, 1))]
+)
+def test_an_empty_sform_and_a_qform_that_is_no_rotation_yield_to_the_other(
+    tmp_path, place, content, codes
+):
+    path = nifti_with(tmp_path / "t1.nii", (5, 1), (5, 1))
+    overwrite(path, place, content)  # srow_x, y and z; quatern_b
+    scan = read_volume(path, "t1")
+    assert scan.codes == codes
+    assert scan.grid.spacing_mm == pytest.approx((2, 2, 2))
 
 
 @every_row(
@@ -336,18 +318,17 @@ def test_an_image_states_no_orientation_that_its_source_did_not(
     assert [guess.text.startswith(said) for guess in scan.guesses] == [True] * bool(said)
     image = return_to(canonical(scan), scan.grid)
     write_volume(tmp_path / "image.nii.gz", image)
-    written = nib.load(tmp_path / "image.nii.gz")
-    assert (int(written.header["qform_code"]), int(written.header["sform_code"])) == codes
-    np.testing.assert_allclose(written.affine, nib.load(tmp_path / "t1.nii.gz").affine)
-    np.testing.assert_array_equal(written.get_fdata(), nib.load(tmp_path / "t1.nii.gz").get_fdata())
+    source, written = (nib.load(tmp_path / f"{name}.nii.gz") for name in ("t1", "image"))
+    assert (written.header["qform_code"], written.header["sform_code"]) == codes
+    np.testing.assert_allclose(written.affine, source.affine)
+    np.testing.assert_array_equal(written.get_fdata(), source.get_fdata())
 
 
 @every_row("side, grade", [(2.0, "note"), (-2.0, "caution")])
 def test_affines_that_may_exchange_left_and_right_are_a_caution(tmp_path, side, grade):
-    image = nib.load(nifti_with(tmp_path / "a.nii", (5, 1), (9, 1)))
-    image.set_sform(np.diag([side, 2, 2, 1]), 1)
-    nib.save(image, tmp_path / "t1.nii")
-    guesses = Origin.of(read_volume(tmp_path / "t1.nii", "t1")).guesses
+    path = nifti_with(tmp_path / "t1.nii", (5, 1), (9, 1))
+    overwrite(path, 280, np.float32(side).tobytes())  # srow_x
+    guesses = Origin.of(read_volume(path, "t1")).guesses
     assert [said.grade for said in check_guesses("t1", guesses)] == [grade]
 
 
@@ -355,16 +336,8 @@ def test_a_grid_that_a_header_without_codes_cannot_state_is_written_as_that_of_a
     tmp_path,
 ):
     scan = read_volume(nifti_with(tmp_path / "t1.nii.gz", (0, 0), (0, 0)), "t1")
-    write_volume(tmp_path / "turned.nii.gz", canonical(scan))
+    turned = canonical(scan)
+    write_volume(tmp_path / "turned.nii.gz", turned)
     written = nib.load(tmp_path / "turned.nii.gz")
-    assert int(written.header["sform_code"]) == 2
-    np.testing.assert_allclose(written.affine, canonical(scan).affine)
-
-
-def test_a_qform_that_is_no_rotation_yields_to_the_sform(tmp_path):
-    path = nifti_with(tmp_path / "t1.nii", (5, 1), (5, 1))
-    image = nib.load(path, mmap=False)
-    values, header = image.get_fdata(), image.header
-    header["quatern_b"] = 5
-    nib.save(nib.Nifti1Image(values, None, header), path)
-    assert read_volume(path, "t1").codes == (0, 1)
+    assert written.header["sform_code"] == 2
+    np.testing.assert_allclose(written.affine, turned.affine)
