@@ -5,6 +5,7 @@ from functools import cache
 import numpy as np
 import pytest
 
+from rows import every_row
 from voxlate.anatomy import ageing, diseases
 from voxlate.anatomy.anatomy import LesionKind, anatomy
 from voxlate.anatomy.head import Head, make_head
@@ -68,7 +69,7 @@ def test_the_brain_lies_inside_the_skull_and_its_structures_are_there():
     assert 0.08 < brain < 0.35
 
 
-@pytest.mark.parametrize("case", [0, 8])  # metastases, and a tumour of low grade
+@every_row("case", [0, 8])  # metastases, and a tumour of low grade
 def test_the_map_of_a_tumour_marks_tissue_of_the_brain(case):
     made = head(case, "tumour")
     assert made.lesion_map.max() >= 2
@@ -77,8 +78,8 @@ def test_the_map_of_a_tumour_marks_tissue_of_the_brain(case):
     assert inside[made.lesion_map > 0].all()
 
 
-@pytest.mark.parametrize(
-    ("case", "kind", "labels"),
+@every_row(
+    "case, kind, labels",
     [
         (0, "none", (Label.RESECTION, Label.GLIOSIS)),
         (11, "none", (Label.OLD_CAVITY, Label.GLIOSIS)),

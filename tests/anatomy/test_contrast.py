@@ -32,7 +32,7 @@ def _one(**values: float) -> dict[str, np.ndarray]:
     return {name: np.array([value], np.float32) for name, value in {**usual, **values}.items()}
 
 
-@every_row(("t1_ms", "power"), [(1331.0, 0.376), (832.0, 0.382)])
+@every_row("t1_ms, power", [(1331.0, 0.376), (832.0, 0.382)])
 @every_row("field_t", FIELDS_T)
 def test_t1_changes_with_the_field_as_measured_in_grey_and_white_matter(t1_ms, power, field_t):
     measured = (field_t / 3) ** power
@@ -113,7 +113,7 @@ def test_veins_are_dark_in_swi():
     assert magnitude(swi, _one(chi_map=0.64)) < 0.05 * magnitude(swi, _one())
 
 
-@every_row(("name", "protocol"), [("t2", mr.T2), ("pd", mr.PD)])
+@every_row("name, protocol", [("t2", mr.T2), ("pd", mr.PD)])
 def test_a_spin_echo_of_the_maps_is_the_phantom_s_own_image(head, maps, name, protocol):
     own = signal(head, name) / mr.FULL_SCALE
     drawn = magnitude(Protocol("spin_echo", *protocol, 0, 0), maps)

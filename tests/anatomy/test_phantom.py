@@ -228,7 +228,7 @@ def test_writing_a_cohort_again_keeps_what_is_there_and_adds_what_is_missing(
 
 
 @every_row(
-    ("wrong", "sentence"),
+    "wrong, sentence",
     [
         ({"size": (4, 32, 16)}, "from 8 to 1024, found 4 32 16"),
         ({"modalities": ["t1", "pet"]}, "found pet"),

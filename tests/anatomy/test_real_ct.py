@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from rows import every_row
 from voxlate.anatomy.bodies import ct_bodies
 from voxlate.anatomy.cohort import write_cohort
 from voxlate.anatomy.ct_body import NO_LABELS, make_ct_body
@@ -209,7 +210,7 @@ def test_maps_without_protons_and_those_of_another_patient_are_found(bodies, tmp
 T1 = [(-1000, -850, -110, 0, 50, 300), (-1000, -900, 1500, -200, 300, -700)]  # of HU
 
 
-@pytest.mark.parametrize(
+@every_row(
     "changes",
     [
         {"ct": "MR"},

@@ -80,7 +80,7 @@ def test_what_is_encoded_is_left_and_what_changed_is_encoded_anew(cohort_folder,
 
 
 @every_row(
-    ("changes", "words"),
+    "changes, words",
     [
         ({"augment": AugmentSettings(flip_lr=0.5)}, "data.augment"),
         ({"patch": (1, 4, 8)}, "larger than data.patch"),

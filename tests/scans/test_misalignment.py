@@ -8,6 +8,7 @@ import pytest
 import scipy.ndimage
 from scipy.spatial.transform import Rotation
 
+from rows import every_row
 from voxlate.anatomy.head import Head, make_head
 from voxlate.anatomy.scanner import image
 from voxlate.base.similarity import class_of, information_of_rows
@@ -79,7 +80,7 @@ PAIRS = (("t1", "ct"), ("t1", "t2"), ("tof", "cta"), ("pd", "t1"))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("every", [6, 1])
+@every_row("every", [6, 1])
 def test_known_motions_are_found_within_half_a_millimetre_in_nine_of_ten_pairs(every):
     errors = []
     for pair, (shift_mm, turn) in list(itertools.product(PAIRS, MOTIONS))[every - 1 :: every]:

@@ -159,7 +159,7 @@ OF_PLACES = (
 )
 
 
-@pytest.mark.parametrize("grid", SHAPES)
+@every_row("grid", SHAPES)
 def test_an_ordinary_cohort_names_no_case(grid):
     assert named(cohort(grid)) == []
     assert named(cohort(grid, masks=True)) == []
@@ -172,9 +172,7 @@ def test_a_window_that_all_cts_share_is_named_once():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("kind", "grid"), [*product(KINDS, ["thick"]), *product(OF_PLACES, ["1 mm"])]
-)
+@every_row("kind, grid", [*product(KINDS, ["thick"]), *product(OF_PLACES, ["1 mm"])])
 def test_a_spoilt_scan_is_named_in_one_line(kind, grid):
     name, function, expected = KINDS[kind]
     (line,) = named(cohort(grid, change(name, function)))
@@ -193,7 +191,7 @@ def test_an_inverted_scan_resembles_none_of_its_modality():
     assert first("of_cohort", {**numbers, "alike": inverted}).code == "unlike-cases"
 
 
-@pytest.mark.parametrize("grid", SHAPES)
+@every_row("grid", SHAPES)
 def test_noise_below_zero_in_mr_is_no_z_score_and_no_other_patient(grid):
     noise = np.random.default_rng(0).normal(0, 12, SHAPES[grid])
     cases = cohort(grid, change("t1", lambda values: values + noise))
@@ -233,13 +231,13 @@ def test_the_contrast_of_one_scan_is_compared_with_four_others_at_least():
     assert first("pair", {**numbers, "cases": 4}) is None
 
 
-@pytest.mark.parametrize("grid", SHAPES)
+@every_row("grid", SHAPES)
 def test_a_ct_of_another_patient_is_named(grid):
     (line,) = named(cohort(grid, of_another_head("ct", grid)))
     assert line.startswith("t1 of b (1 of 5 cases) fits its ct no better than those of other")
 
 
-@pytest.mark.parametrize("grid", SHAPES)
+@every_row("grid", SHAPES)
 def test_exchanged_cts_are_named_and_no_unclear_scan_that_resembles_theirs(grid):
     (b_t1, b_ct, _), (_, c_ct, _) = head(1, grid), head(2, grid)
     b_t1 = b_t1 + np.random.default_rng(0).normal(0, 60, SHAPES[grid])
@@ -250,7 +248,7 @@ def test_exchanged_cts_are_named_and_no_unclear_scan_that_resembles_theirs(grid)
     assert line.startswith("t1 of b, c (2 of 5 cases)")
 
 
-@every_row(("half", "exchanged"), [(32, {"b", "c"}), (5, set())])
+@every_row("half, exchanged", [(32, {"b", "c"}), (5, set())])
 def test_slices_that_show_little_as_near_the_crown_are_not_compared(half, exchanged):
     def shown(case):
         t1, ct, _ = (scan[5:6] for scan in head("abcde".index(case), "thick"))
@@ -273,8 +271,8 @@ def test_slices_that_show_little_as_near_the_crown_are_not_compared(half, exchan
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("function", "expected"),
+@every_row(
+    "function, expected",
     [
         (lambda mask: 1 - mask, "mask of b (1 of 5 cases) is inverted"),
         (np.ones_like, "mask of b (1 of 5 cases) is the whole image"),

@@ -232,7 +232,7 @@ def write(path: Path, values: np.ndarray, description: str = "") -> None:
 
 
 @every_row(
-    ("labels", "name"),
+    "labels, name",
     [(lambda x: x % 3, "seg"), (lambda x: x - 1000.0, "ct"), (lambda x: x / 7, "target")],
 )
 def test_nnunet_s_labels_are_a_label_map_or_an_image_by_their_values(tmp_path, labels, name):
@@ -280,7 +280,7 @@ def test_the_documented_layouts_find_their_cases(tmp_path, number):
 
 
 @every_row(
-    ("name", "modality"),
+    "name, modality",
     [
         ("Chris T1 2019-03-04.nii.gz", "t1"),
         ("2019-03-04 T1 Chris.nii.gz", "t1"),

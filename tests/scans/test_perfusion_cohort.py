@@ -6,6 +6,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from rows import every_row
 from voxlate.base.errors import BadInput
 from voxlate.checks.prepare import prepare
 from voxlate.scans.cases.prepared import case_path, open_cohort
@@ -178,8 +179,8 @@ def test_a_manifest_names_frames_of_its_own_and_the_same_call_again_keeps_the_ca
     )
 
 
-@pytest.mark.parametrize(
-    ("text", "sentence"),
+@every_row(
+    "text, sentence",
     [
         (
             '[frames]\ncta2 = "ctp#pique"',

@@ -360,7 +360,7 @@ def test_tight_stripping_removes_the_csf_of_the_surface_and_leaves_tissue_and_ve
 
 
 @every_row(
-    ("axes", "front", "back"),
+    "axes, front, back",
     [
         ("SAR", slice(28, 48), slice(0, 24)),
         ("SPL", slice(0, 20), slice(24, 48)),

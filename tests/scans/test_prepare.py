@@ -87,7 +87,7 @@ def test_volumes_are_reoriented_to_ras_and_the_files_own_grid_is_remembered(put,
 
 
 @every_row(
-    ("values", "dtype"),
+    "values, dtype",
     [
         ([-32768, 0, 32767], "int16"),
         ([0.5, 1, 2], "float32"),
@@ -161,7 +161,7 @@ def test_unequal_grids_are_refused_unless_they_may_be_resampled(put, prepare_her
 
 
 @every_row(
-    ("apart_mm", "resample", "sentence"),
+    "apart_mm, resample, sentence",
     [
         (3, False, r"in another place or direction \(first voxels 3.00 mm apart\)"),
         (900, True, "expected it to overlap"),
@@ -270,7 +270,7 @@ def test_prepared_again_nothing_is_rewritten_but_what_changed(cohort_folder, sav
 
 
 @every_row(
-    ("options", "found"),
+    "options, found",
     [
         ({"spacing_mm": (2, 2, 2)}, r"spacing_mm, none there and \[2, 2, 2\] here\)"),
         ({"exclude": "case1"}, r"exclude, none there and \['case1'\] here; cases"),
@@ -323,7 +323,7 @@ def test_an_unfinished_preparation_may_go_on_with_other_options(patients, copied
     assert {one.spacing_mm for one in cohort.cases} == {(2, 2, 2)}
 
 
-@pytest.mark.parametrize("what", ["notes.txt", "cohort.json", "cases/other.safetensors"])
+@every_row("what", ["notes.txt", "cohort.json", "cases/other.safetensors"])
 def test_a_folder_that_holds_something_else_is_refused(cohort_folder, what, out):
     (out / "cases").mkdir(parents=True)
     (out / what).write_text('{"format": "other"}')

@@ -42,7 +42,7 @@ def changed(scan: Volume, kind: str) -> Volume:
     return replace(scan, data=np.abs(data).astype(np.float32))
 
 
-@every_row(("kind", "value"), [("noise", 0.25), ("ghosts", 0.75), ("dark_mm", 23.0)])
+@every_row("kind, value", [("noise", 0.25), ("ghosts", 0.75), ("dark_mm", 23.0)])
 def test_what_is_wrong_with_a_scan_is_measured_and_said(scan, kind, value):
     assert check_whole(WholeScan(scan), {}, "t1") == []
     worse = changed(scan, kind)
@@ -58,7 +58,7 @@ def test_scans_as_bad_as_those_of_the_training_are_ordinary(scan):
 
 
 @every_row(
-    ("exponent", "values"),
+    "exponent, values",
     [
         (0.0, np.random.default_rng(0).normal(size=(64, 64, 64))),
         (1.0, np.indices((64, 64, 64)).sum(0) // 24 % 2 * 100),
@@ -89,7 +89,7 @@ def test_a_scan_after_a_filter_or_from_thick_slices_is_called_blurred():
         assert ("quality" in said) == is_blurred
 
 
-@every_row(("blur", "pixel_mm", "count"), [(1.6, 2.0, 1), (1.6, 3.0, 0), (1.8, 3.0, 1)])
+@every_row("blur, pixel_mm, count", [(1.6, 2.0, 1), (1.6, 3.0, 0), (1.8, 3.0, 1)])
 def test_wide_voxels_of_which_each_is_a_mean_are_not_called_blurred(blur, pixel_mm, count):
     assert len(ask("slices", {"blur": blur, "pixel_mm": pixel_mm})) == count
 
@@ -114,7 +114,7 @@ def _said(scan: Volume, image: np.ndarray) -> list[Message]:
 
 
 @every_row(
-    ("change", "code"),
+    "change, code",
     [
         (lambda image: image.max() - image, "other-content"),
         (lambda image: image // 100, "label-values"),
@@ -166,7 +166,7 @@ POINTS = 2000.0 * (np.random.default_rng(0).random((24, 80, 64)) < 0.02)
 
 
 @every_row(
-    ("change", "number", "least"),
+    "change, number, least",
     [
         (lambda image: image[np.arange(24) ^ 1], "misplaced", 0.35),
         (lambda image: image * EMPTIED, "empty", 4),
@@ -206,7 +206,7 @@ def test_what_one_slice_or_voxel_has_and_its_neighbours_have_not_is_said(
 
 
 @every_row(
-    ("unit", "value", "step", "least", "most"),
+    "unit, value, step, least, most",
     [
         ("a.u.", 0, 1 / 16, 0.9, 2),
         ("a.u.", 0, 8, 0, 0),  # the least of few levels
@@ -226,7 +226,7 @@ ORDINARY = {"step": 1, "misplaced": 0, "empty": 0, "odd": 1, "level": 1, "darker
 
 
 @every_row(
-    ("numbers", "codes"),
+    "numbers, codes",
     [
         ({"ramp": 1.99, "ramp_axis": 0, "slice_mm": 6}, []),
         ({"ramp": 1.99, "ramp_axis": 0, "slice_mm": 1}, ["quality"]),
@@ -278,7 +278,7 @@ def test_air_in_the_bone_of_a_ct_is_no_overflow_of_large_values():
     assert bad > 0.0006
 
 
-@every_row(("elsewhere", "code"), [(1.0, "two-heads"), (6.4, "slices")])
+@every_row("elsewhere, code", [(1.0, "two-heads"), (6.4, "slices")])
 def test_more_brightness_beside_a_body_than_another_has_is_an_uneven_background(elsewhere, code):
     (said,) = ask("order", {"elsewhere": elsewhere})
     assert (said.code, said.grade) == (code, "do not trust")

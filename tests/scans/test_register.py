@@ -199,7 +199,7 @@ def test_a_written_transform_is_read_by_other_tools(tmp_path):
 
 
 @every_row(
-    ("change", "found"),
+    "change, found",
     [
         (("Parameters: 0.9", "Parameters: nan"), "no numbers"),
         (("Parameters: 0.9", "Parameters: 1e30"), "far too large"),

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import scipy.ndimage
 
+from rows import every_row
 from voxlate.base import slabs
 from voxlate.base.errors import CannotWrite
 from voxlate.base.slabs import (
@@ -36,8 +37,8 @@ def noise(seed=0, sigma=1.0) -> np.ndarray:
     return scipy.ndimage.gaussian_filter(np.random.default_rng(seed).normal(size=SHAPE), sigma)
 
 
-@pytest.mark.parametrize("dtype", [np.int16, np.float32])
-@pytest.mark.parametrize("masked", [False, True])
+@every_row("dtype", [np.int16, np.float32])
+@every_row("masked", [False, True])
 def test_statistics_of_large_sets_are_numpys_to_the_bit(small_slabs, dtype, masked):
     values = (noise(sigma=0.4) * 900).astype(dtype)
     values[values < -300] = -300  # many equal values, as of a background
@@ -48,7 +49,7 @@ def test_statistics_of_large_sets_are_numpys_to_the_bit(small_slabs, dtype, mask
     assert found.percentiles == tuple(np.percentile(flat, PERCENTILES))
 
 
-@pytest.mark.parametrize("share", [0.1, 0.3, 0.6])
+@every_row("share", [0.1, 0.3, 0.6])
 def test_components_across_slabs_are_those_of_scipy(small_slabs, share):
     mask = noise(2) > np.quantile(noise(2), 1 - share)
     labels, count = scipy.ndimage.label(mask)
@@ -67,7 +68,7 @@ def test_holes_are_filled_across_slabs_as_scipy_fills_them(small_slabs):
     assert np.array_equal(masks.fill_holes(shell), expected)
 
 
-@pytest.mark.parametrize("unit", ["HU", "a.u."])
+@every_row("unit", ["HU", "a.u."])
 def test_the_foreground_is_the_same_in_slabs_and_in_files(tmp_path, monkeypatch, unit):
     z, y, x = np.ogrid[:23, :30, :41]
     head = ((z - 11) / 9) ** 2 + ((y - 15) / 10) ** 2 + ((x - 20) / 13) ** 2 < 1

@@ -89,8 +89,8 @@ def test_other_heads_of_the_same_kind_are_familiar(known):
         assert worst_grade(found(known, head(seed))) in (None, "note")
 
 
-@pytest.mark.parametrize(
-    ("axes", "words"),
+@every_row(
+    "axes, words",
     [((1,), "upside down"), ((2,), "front to back"), ((1, 2), "upside down and front to back")],
 )
 def test_a_head_that_is_upside_down_or_looks_back_is_not_to_be_trusted(known, axes, words):
@@ -145,9 +145,7 @@ def test_a_head_whose_inside_is_inverted_shows_something_else(known):
     assert "other-content" not in {one.code for one in slab}
 
 
-@pytest.mark.parametrize(
-    ("axes", "told"), [((0, 1, 3, 2), "caution"), ((0, 3, 2, 1), "do not trust")]
-)
+@every_row("axes, told", [((0, 1, 3, 2), "caution"), ((0, 3, 2, 1), "do not trust")])
 def test_a_head_whose_axes_are_exchanged_is_told_so_and_nothing_else_is(known, axes, told):
     for seed in (100, 101):
         scan = head(seed)
@@ -171,7 +169,7 @@ def test_a_body_with_voxels_of_another_size_is_refused_before_anything_is_comput
         check_extent(known, larger, "case")
 
 
-@pytest.mark.parametrize("factor", [1000.0, 0.001])
+@every_row("factor", [1000.0, 0.001])
 def test_another_unit_is_a_note_for_a_scale_of_each_scans_own_takes_it_away(known, factor):
     scan = head(100)
     (said,) = found(known, replace(scan, data=scan.data * np.float32(factor)))

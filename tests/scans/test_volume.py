@@ -50,7 +50,7 @@ def test_slope_and_intercept_are_applied(tmp_path):
     np.testing.assert_allclose(read_volume(path).data[0].transpose(2, 1, 0), raw * 0.25 + 7.5)
 
 
-@every_row(("unit", "factor"), [("mm", 1), ("unknown", 1), ("meter", 1000), ("micron", 0.001)])
+@every_row("unit, factor", [("mm", 1), ("unknown", 1), ("meter", 1000), ("micron", 0.001)])
 def test_spacing_comes_in_millimetres(tmp_path, unit, factor):
     image = nib.Nifti1Image(np.ones((2, 2, 2), np.int16), np.diag([1.0, 2.0, 3.0, 1.0]))
     image.header.set_xyzt_units(unit)

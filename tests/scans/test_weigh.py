@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 
+from rows import every_row
 from voxlate.base.errors import BadInput
 from voxlate.checks.prepare import prepare
 from voxlate.science.batch import Batch
@@ -27,8 +28,8 @@ def test_marked_voxels_weigh_as_stated_and_those_without_a_map_once():
     assert DataSettings(**DATA, labels=["seg"]).weight(labels[:, :1]) is None
 
 
-@pytest.mark.parametrize(
-    ("weigh", "said"),
+@every_row(
+    "weigh, said",
     [
         ({"lesion": 10.0}, "expected label maps of data.labels"),
         ({"seg=high": 2.0}, "expected NAME or NAME=NUMBER"),
