@@ -24,18 +24,14 @@ SMALL = {
 
 
 def pelvis() -> np.ndarray:
-    """Two hips, two gluteal muscles, sacrum, bladder, prostate and colon: ellipsoids in voxels of 6 mm."""
+    """A hip, a gluteal muscle, sacrum and prostate: ellipsoids in voxels of 6 mm."""
     z, y, x = np.mgrid[:30, :28, :40].astype(float)
     labels = np.zeros(z.shape, np.int16)
     organs = [
         (80, (15, 9, 10), (11, 6, 7)),
-        (81, (15, 9, 30), (11, 6, 7)),
         (77, (15, 14, 11), (9, 5, 3)),
-        (78, (15, 14, 29), (9, 5, 3)),
         (25, (17, 7, 20), (8, 3, 4)),
-        (21, (15, 18, 20), (4, 4, 5)),
         (22, (12, 13, 20), (3, 3, 3)),
-        (20, (21, 12, 20), (4, 4, 5)),
     ]
     for value, centre, axes in organs:
         squares = [((a - c) / b) ** 2 for a, c, b in zip((z, y, x), centre, axes)]
@@ -74,21 +70,8 @@ def test_the_commands_of_the_guide_train_on_a_pelvis_and_synthesise_its_ct(voxla
         voxlate(*words_of(line, folder)).done()
     scan = folder / "scan"
     voxlate(
-        "phantom",
-        "--labels",
-        folder / "maps" / "a.nii.gz",
-        "--tissues",
-        "totalsegmentator",
-        "--cases",
-        "1",
-        "--spacing",
-        "6",
-        "6",
-        "6",
-        "--modality",
-        "t1",
-        "--out",
-        scan,
+        *("phantom", "--labels", folder / "maps" / "a.nii.gz", "--tissues", "totalsegmentator"),
+        *("--cases", 1, "--spacing", 6, 6, 6, "--modality", "t1", "--out", scan),
     ).done()
     words = synthesis.replace("scan.nii.gz", str(scan / "a_000" / "t1.nii.gz"))
     voxlate(*words_of(words, folder)).done()

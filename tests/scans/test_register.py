@@ -84,54 +84,53 @@ def same(place: Points) -> Points:
     return place
 
 
+SCAN = scan(FIXED, same, "a")
+
+
 def bent(place: Points) -> Points:
     """A smooth bend of up to about 7 mm."""
     x, y, z = np.moveaxis(place, -1, 0)
     return place + 7 * np.stack([np.sin(y / 30), np.cos(z / 32) - 0.7, np.sin(x / 28)], axis=-1)
 
 
+FRAME_MM = np.array([900.0, -700.0, 400.0])
+
+
 @pytest.mark.slow
-def test_a_turned_head_in_another_contrast_is_registered(monkeypatch):
+@every_row("frame_mm", [0 * FRAME_MM, FRAME_MM])
+def test_a_turned_head_in_another_contrast_is_registered_whatever_the_frames(monkeypatch, frame_mm):
     monkeypatch.setattr(module, "SAMPLES", 4000)  # a turn needs fewer than a bend
-    found = register(scan(MOVING, turned, "b"), scan(FIXED, same, "a"), "rigid")
+    affine = MOVING.affine.copy()
+    affine[:3, 3] += frame_mm
+
+    def from_frame(place):
+        return turned(place - frame_mm)
+
+    moving = scan(Grid(MOVING.shape, affine), from_frame, "b")
+    found = register(moving, SCAN, "rigid")
     assert found.kept == "rigid"
-    assert error_mm(found.transform, turned).max() < 1.5  # a quarter of a voxel
+    assert error_mm(found.transform, from_frame).max() < 1.5  # a quarter of a voxel
     assert found.after.mutual_information > found.before.mutual_information + 0.03
     assert found.after.bodies > 0.93 > found.before.bodies
-
-
-@pytest.mark.slow
-def test_headers_of_two_frames_do_not_matter(monkeypatch):
-    monkeypatch.setattr(module, "SAMPLES", 2000)
-    far = Grid(
-        MOVING.shape,
-        MOVING.affine + np.array([[0, 0, 0, 900], [0, 0, 0, -700], [0, 0, 0, 400], [0, 0, 0, 0]]),
-    )
-
-    def from_far(place):
-        return turned(place - [900.0, -700.0, 400.0])
-
-    found = register(scan(far, from_far, "b"), scan(FIXED, same, "a"), "rigid")
-    assert found.before == Similarity(1.0, 0.0, 0.0)
-    assert error_mm(found.transform, from_far).max() < 3  # half a voxel
+    assert frame_mm.any() == (found.before == Similarity(1.0, 0.0, 0.0))
 
 
 @pytest.mark.slow
 def test_splines_follow_a_bend_that_no_linear_map_follows():
-    moving, fixed = scan(MOVING, bent, "a"), scan(FIXED, same, "a")
-    found = register(moving, fixed, "bspline")
+    moving = scan(MOVING, bent, "a")
+    found = register(moving, SCAN, "bspline")
     assert found.kept == "bspline"
     affine = found.transform.GetNthTransform(0)  # SimpleITK applies the last of a composite first
     assert error_mm(found.transform, bent).mean() < 0.5 * error_mm(affine, bent).mean()
-    pair = module.CoarsePair(moving, fixed)
+    pair = module.CoarsePair(moving, SCAN)
     assert pair.compare(found.transform) == found.after
     assert pair.compare(affine).mutual_information < found.after.mutual_information
 
 
 def test_the_same_call_gives_the_same_transform(monkeypatch):
     monkeypatch.setattr(module, "SAMPLES", 300)  # a worse transform, and the same one
-    moving, fixed = scan(MOVING, turned, "b"), scan(FIXED, same, "a")
-    first, again = (register(moving, fixed, "rigid").transform.GetParameters() for _ in range(2))
+    moving = scan(MOVING, turned, "b")
+    first, again = (register(moving, SCAN, "rigid").transform.GetParameters() for _ in range(2))
     assert first == again
 
 
@@ -141,30 +140,28 @@ def test_a_step_that_makes_the_scans_less_alike_or_folds_them_is_not_kept(
 ):
     """Not even where the mirror image is more alike: no transform may turn a patient inside out."""
     mirror = itk.ScaleTransform(3, (-1.0, 1.0, 1.0))
-    fixed, moving = scan(FIXED, same, "a"), scan(FIXED, same, "b")
+    moving = scan(FIXED, same, "b")
     mirrored = scan(FIXED, lambda place: place * [-1, 1, 1], "b")
     before, after = (
-        module.CoarsePair(mirrored, fixed).compare(by) for by in (itk.Transform(), mirror)
+        module.CoarsePair(mirrored, SCAN).compare(by) for by in (itk.Transform(), mirror)
     )
     assert after.mutual_information > before.mutual_information
     away = itk.TranslationTransform(3, (25.0, 0.0, 0.0))
     for scanned, wrong in ((moving, away), (moving, mirror), (moving, None), (mirrored, mirror)):
         stage = ("rigid", lambda pair, start, wrong=wrong: wrong)
         monkeypatch.setitem(module._STAGES, "rigid", (stage,))
-        found = register(scanned, fixed, "rigid")
+        found = register(scanned, SCAN, "rigid")
         assert found.kept == "none"
         assert found.after == found.before
-        assert np.array_equal(apply_transform(fixed, FIXED, found.transform).data, fixed.data)
+        assert np.array_equal(apply_transform(SCAN, FIXED, found.transform).data, SCAN.data)
 
 
 def test_moving_by_a_transform_takes_values_from_where_it_points():
     grid = Grid((4, 5, 6), np.array([[-2.0, 0, 0, 3], [0, 3, 0, 1], [0, 0, 4, -2], [0, 0, 0, 1]]))
     values = np.arange(120, dtype=np.float32).reshape(1, 4, 5, 6)
-    volume = Volume(values, grid.affine, "a.u.", "t1")
-    shift = itk.TranslationTransform(
-        3, (2.0, 0.0, 4.0)
-    )  # LPS: one voxel along x (which grows to L), one along z
-    moved = apply_transform(volume, grid, shift).data[0]
+    # LPS: one voxel along x (which grows to L), one along z
+    shift = itk.TranslationTransform(3, (2.0, 0.0, 4.0))
+    moved = apply_transform(Volume(values, grid.affine, "a.u.", "t1"), grid, shift).data[0]
     assert np.allclose(moved[:3, :, :5], values[0, 1:, :, 1:])
     assert (moved[3] == 0).all()
     assert (moved[:, :, 5] == 0).all()
@@ -186,15 +183,12 @@ def test_a_written_transform_is_read_by_other_tools(tmp_path):
     spline.SetTransformDomainPhysicalDimensions([50.0] * 3)
     spline.SetParameters(np.random.default_rng(0).normal(size=len(spline.GetParameters())).tolist())
     whole = itk.CompositeTransform([turn, spline])
+    point = (7.0, 8.0, 9.0)
     for name in ("moved.tfm", "moved.h5"):
         write_transform(tmp_path / name, whole)
-        read = itk.ReadTransform(str(tmp_path / name))
-        assert read_transform(tmp_path / name).TransformPoint(
-            (7.0, 8.0, 9.0)
-        ) == read.TransformPoint((7.0, 8.0, 9.0))
-        assert read.TransformPoint((7.0, 8.0, 9.0)) == pytest.approx(
-            whole.TransformPoint((7.0, 8.0, 9.0))
-        )
+        read = itk.ReadTransform(str(tmp_path / name)).TransformPoint(point)
+        assert read_transform(tmp_path / name).TransformPoint(point) == read
+        assert read == pytest.approx(whole.TransformPoint(point))
     assert len(list(tmp_path.iterdir())) == 2
 
 
@@ -205,7 +199,7 @@ def test_a_written_transform_is_read_by_other_tools(tmp_path):
         (("Parameters: 0.9", "Parameters: 1e30"), "far too large"),
         (("AffineTransform_double_3_3", "AffineTransform_double_2_2"), "2_2"),
         (("Parameters: 0.9", "Parameters: 90"), "changes volumes by"),
-        (("Parameters: 0.9", "Parameters:"), "11 and 3 numbers of a AffineTransform"),
+        (("Parameters: 0.9", "Parameters:"), "11 and 3 numbers"),
     ],
 )
 def test_a_transform_that_aligns_nothing_is_refused(tmp_path, change, found):
@@ -215,49 +209,26 @@ def test_a_transform_that_aligns_nothing_is_refused(tmp_path, change, found):
     write_transform(path, affine)
     assert read_transform(path).TransformPoint((1.0, 0.0, 0.0)) == pytest.approx((0.9, -0.1, 0.0))
     path.write_text(path.read_text().replace(*change))
-    with pytest.raises(
-        BadInput, match=f"expected a transform between two scans as voxlate writes it, .*({found})"
-    ):
+    with pytest.raises(BadInput, match=found):
         read_transform(path)
 
 
 def test_what_cannot_be_registered_gets_one_sentence(monkeypatch):
     flat = Grid((1, 28, 26), FIXED.affine)
     with pytest.raises(BadInput):
-        register(scan(flat, same, "a"), scan(FIXED, same, "b"), "rigid")
+        register(scan(flat, same, "a"), SCAN, "rigid")
     monkeypatch.setitem(sys.modules, "ants", None)
     monkeypatch.setitem(module._STAGES, "ants", module._STAGES["ants"][-1:])
     with pytest.raises(BadInput):
-        register(scan(FIXED, turned, "a"), scan(FIXED, same, "b"), "ants")
+        register(scan(FIXED, turned, "a"), SCAN, "ants")
     monkeypatch.setitem(sys.modules, "SimpleITK", None)
     with pytest.raises(BadInput):
-        register(scan(FIXED, same, "a"), scan(FIXED, same, "b"), "rigid")
+        register(SCAN, SCAN, "rigid")
 
 
 def test_scans_that_nothing_aligns_are_refused(monkeypatch):
-    far = Grid(FIXED.shape, FIXED.affine + np.array([[0, 0, 0, 900]] + [[0, 0, 0, 0]] * 3))
+    affine = FIXED.affine.copy()
+    affine[0, 3] += 900
     monkeypatch.setitem(module._STAGES, "rigid", ())
     with pytest.raises(BadInput):
-        register(scan(far, same, "b"), scan(FIXED, same, "a"), "rigid")
-
-
-@pytest.mark.slow
-def test_the_rigid_transform_of_the_real_pair_is_found(shared):
-    from voxlate.scans.formats.io import read_volume
-    from voxlate.scans.images.grid import canonical
-
-    folder = shared / "data" / "topcow_pair"
-    moving, fixed = (
-        canonical(read_volume(folder / f"{name}.nii.gz", kind))
-        for name, kind in (("cta", "cta"), ("mra", "tof"))
-    )
-    found = register(moving, fixed, "rigid")
-    given = itk.ReadTransform(
-        str(folder / "cta_to_mra_rigid.tfm")
-    )  # found by others from four random starts
-    corners = points(fixed.grid)[::33, ::61, ::69].reshape(-1, 3) * [-1, -1, 1]
-    apart = [
-        np.subtract(given.TransformPoint(one), found.transform.TransformPoint(one))
-        for one in corners.tolist()
-    ]
-    assert np.linalg.norm(apart, axis=-1).max() < 0.3  # voxels of the scans are 0.3 to 0.7 mm wide
+        register(scan(Grid(FIXED.shape, affine), same, "b"), SCAN, "rigid")
