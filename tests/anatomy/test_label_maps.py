@@ -241,7 +241,7 @@ def write(folder: Path, name: str = "scans", **changes: object) -> list[Path]:
 def cohort(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("cohort")
     for name in ("a", "b"):
-        write_map(folder / "maps" / f"{name}.nii.gz", ball_head())
+        write_map(folder / f"maps/{name}.nii.gz", ball_head())
     modalities = ["ct", "t1", "pd_map"]
     write(folder, cases=4, spacing_mm=(6, 6, 6), modalities=modalities, lesion="none")
     return folder
@@ -386,7 +386,7 @@ def test_the_table_of_cases_is_written_first_and_keeps_its_rows(tmp_path):
 
 def test_each_map_has_each_kind_of_lesion_in_turn_also_with_three_maps(tmp_path):
     for name in "abc":
-        write_map(tmp_path / "maps" / f"{name}.nii.gz", ball_head(40))
+        write_map(tmp_path / f"maps/{name}.nii.gz", ball_head(40))
     bodies = label_bodies(PhantomOptions(labels=tmp_path / "maps", tissues="synthseg"))
     kinds = [{bodies.kind(case) for case in range(k, 9, 3)} for k in range(3)]
     assert kinds == [{"tumour", "stroke", "none"}] * 3
@@ -404,7 +404,7 @@ def test_maps_of_one_file_name_have_their_own_names_and_random_numbers(tmp_path)
 
 def test_two_maps_that_would_share_a_name_are_refused(tmp_path):
     write_map(tmp_path / "maps/a_b.nii.gz", ball_head(40))
-    write_map(tmp_path / "maps/a" / "b.nii.gz", ball_head(40))
+    write_map(tmp_path / "maps/a/b.nii.gz", ball_head(40))
     with pytest.raises(BadInput):
         write(tmp_path)
 

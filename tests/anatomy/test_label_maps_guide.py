@@ -11,7 +11,7 @@ import pytest
 from voxlate.anatomy.label_table import read_table
 from voxlate.anatomy.tissue import Label
 
-GUIDE = (Path(__file__).parents[2] / "docs" / "guides" / "label_maps.md").read_text()
+GUIDE = (Path(__file__).parents[2] / "docs/guides/label_maps.md").read_text()
 RECIPE, TABLE = re.findall(r"```toml\n(.*?)```", GUIDE, re.DOTALL)
 COMMANDS = re.findall(r"```\n(voxlate .*?)```", GUIDE, re.DOTALL)
 SMALL_COMMANDS = {"--cases 40": "--cases 3", "--spacing 3 3 3": "--spacing 6 6 6"}
@@ -45,7 +45,7 @@ def folder(tmp_path) -> Path:
     affine = np.diag([6.0, 6, 6, 1])
     for name in ("a", "b", "c"):
         image = nibabel.Nifti1Image(pelvis().transpose(2, 1, 0), affine)
-        nibabel.save(image, tmp_path / "maps" / f"{name}.nii.gz")
+        nibabel.save(image, tmp_path / f"maps/{name}.nii.gz")
     recipe = RECIPE
     for text, short in SMALL.items():
         assert text in recipe
@@ -70,10 +70,10 @@ def test_the_commands_of_the_guide_train_on_a_pelvis_and_synthesise_its_ct(voxla
         voxlate(*words_of(line, folder)).done()
     scan = folder / "scan"
     voxlate(
-        *("phantom", "--labels", folder / "maps" / "a.nii.gz", "--tissues", "totalsegmentator"),
+        *("phantom", "--labels", folder / "maps/a.nii.gz", "--tissues", "totalsegmentator"),
         *("--cases", 1, "--spacing", 6, 6, 6, "--modality", "t1", "--out", scan),
     ).done()
-    words = synthesis.replace("scan.nii.gz", str(scan / "a_000" / "t1.nii.gz"))
+    words = synthesis.replace("scan.nii.gz", str(scan / "a_000/t1.nii.gz"))
     voxlate(*words_of(words, folder)).done()
     made = list((folder / "out").rglob("ct.nii.gz"))
     assert len(made) == 1
@@ -96,4 +96,4 @@ def test_the_commands_of_the_guide_train_on_cts_alone(voxlate, folder):
     for line in (COMMANDS[1], prepare, train):
         voxlate(*words_of(line, folder)).done()
     assert {path.name for path in (folder / "bodies").glob("a_*")} == {"a_000_000"}
-    assert (folder / "run" / "weights.safetensors").is_file()
+    assert (folder / "run/weights.safetensors").is_file()

@@ -193,13 +193,13 @@ def test_a_cohort_has_its_files_units_and_note_and_case_k_whatever_the_number_of
         f"{n}.nii.gz" for n in [*wanted, "seg", "lesion"]
     )
     one, other = (
-        nibabel.load(tmp_path / name / "phantom_001" / "ct.nii.gz") for name in ("two", "three")
+        nibabel.load(tmp_path / name / "phantom_001/ct.nii.gz") for name in ("two", "three")
     )
     assert np.array_equal(one.get_fdata(), other.get_fdata())
     assert nibabel.aff2axcodes(one.affine) == ("R", "A", "S")
     assert one.shape == SMALL
     assert one.header.get_zooms() == pytest.approx((200 / 24, 240 / 24, 168 / 12))
-    note = read_json(tmp_path / "two" / "phantom.json")
+    note = read_json(tmp_path / "two/phantom.json")
     assert (note["seed"], note["seg"]["white"]) == (4, Label.WHITE)
 
 
@@ -208,20 +208,20 @@ def test_writing_a_cohort_again_keeps_what_is_there_and_adds_what_is_missing(
 ):
     options = {"size": SMALL, "modalities": ["t1", "t2"]}
     write_cohort(tmp_path, cases=1, **options)
-    kept, lost = (tmp_path / "phantom_000" / f"{name}.nii.gz" for name in ("t1", "t2"))
+    kept, lost = (tmp_path / f"phantom_000/{name}.nii.gz" for name in ("t1", "t2"))
     before, then = nibabel.load(lost).get_fdata(), kept.stat().st_mtime_ns
     lost.unlink()
     write_cohort(tmp_path, cases=2, **options)
     assert kept.stat().st_mtime_ns == then
     assert np.array_equal(nibabel.load(lost).get_fdata(), before)
-    assert (tmp_path / "phantom_001" / "t1.nii.gz").exists()
+    assert (tmp_path / "phantom_001/t1.nii.gz").exists()
 
 
 @every_row("wrong", [{"size": (4, 32, 16)}, {"modalities": ["t1", "pet"]}])
-def test_wrong_settings_leave_no_folder(tmp_path, wrong):
+def test_wrong_settings_leave_no_folder(wrong, out):
     with pytest.raises(BadInput):
-        write_cohort(tmp_path / "out", **{"cases": 1, "size": SMALL, **wrong})
-    assert not (tmp_path / "out").exists()
+        write_cohort(out, **{"cases": 1, "size": SMALL, **wrong})
+    assert not out.exists()
 
 
 def test_a_stripped_head_holds_the_brain_as_the_whole_one_does_and_nothing_around_it(tmp_path):

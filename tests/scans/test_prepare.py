@@ -15,8 +15,8 @@ from voxlate.base.files import LOCK, lock, read_json
 from voxlate.checks.prepare import prepare
 from voxlate.scans.cases.case import compact, open_case
 from voxlate.scans.cases.prepared import Cohort, open_cohort, write_cohort
-from voxlate.scans.formats.io import read_volume, write_volume
-from voxlate.scans.images.grid import Volume, canonical
+from voxlate.scans.formats.io import read_volume
+from voxlate.scans.images.grid import canonical
 from voxlate.scans.images.mask import foreground
 
 prepare_serially = partial(prepare, workers=1)
@@ -174,44 +174,36 @@ def test_grids_in_different_places_are_refused(apart_mm, resample, sentence, put
         prepare_here(resample=resample)
 
 
-def test_slices_of_every_case_are_resized_to_a_matrix(put, prepare_here):
-    put("a/t1", np.ones((4, 8, 8)) * np.arange(8), (4, 1, 1))
-    put("b/t1", np.ones((3, 6, 12)) * np.arange(12), (2, 3, 1))
-    cohort = prepare_here(matrix=(6, 4))
-    assert [(one.shape, one.spacing_mm) for one in cohort.cases] == [
-        ((4, 6, 4), (4, pytest.approx(8 / 6), 2)),
-        ((3, 6, 4), (2, 3, 3)),
-    ]
-    assert np.allclose(
-        cohort.case("a").volume("t1").data[0], np.array([0.5, 2.5, 4.5, 6.5]), atol=1e-4
-    )
-    assert cohort.preparation.matrix == (6, 4)
+@every_row(
+    "options, first, second",
+    [
+        ({"matrix": (6, 4)}, ((4, 6, 4), (4, 8 / 6, 2)), ((3, 6, 4), (2, 3, 3))),
+        ({"spacing_mm": (2, 2, 2)}, ((8, 4, 4), (2, 2, 2)), ((3, 9, 6), (2, 2, 2))),
+    ],
+)
+def test_cases_are_resized_to_a_matrix_or_to_a_spacing(save, tmp_path, options, first, second):
+    ramp = np.ones((4, 8, 8)) * np.arange(8)
+    save(tmp_path / "in/a/t1.nii.gz", ramp, (4, 1, 1))
+    save(tmp_path / "in/a/mask.nii.gz", np.ones(ramp.shape), (4, 1, 1))
+    save(tmp_path / "in/b/t1.nii.gz", np.ones((3, 6, 12)) * np.arange(12), (2, 3, 1))
+    cohort = prepare_serially(tmp_path / "in", tmp_path / "out", **options)
+    for case, (shape, spacing_mm) in zip(cohort.cases, (first, second), strict=True):
+        assert case.shape == shape
+        assert case.spacing_mm == pytest.approx(spacing_mm)
+    assert np.allclose(cohort.case("a").volume("t1").data[0], [0.5, 2.5, 4.5, 6.5], atol=1e-4)
+    assert cohort.header("a").mask_ml == pytest.approx(4 * 8 * 8 * 4 / 1000)
+    assert cohort.preparation.matrix == options.get("matrix")
     with pytest.raises(BadInput):
-        prepare_here()
+        prepare_serially(tmp_path / "in", tmp_path / "out")
 
 
 @every_row(
     "options",
-    [
-        {"matrix": (6, 4), "spacing_mm": (1, 1, 1)},
-        {"matrix": (0, 4)},
-        {"spacing_mm": (2, -1, 1)},
-    ],
+    [{"matrix": (6, 4), "spacing_mm": (1, 1, 1)}, {"matrix": (0, 4)}, {"spacing_mm": (2, -1, 1)}],
 )
 def test_matrices_and_spacings_that_give_no_grid_are_refused(patients, options, out):
     with pytest.raises(BadInput):
         prepare_serially(patients, out, **options)
-
-
-def test_all_cases_are_resampled_to_a_spacing(put, prepare_here):
-    ramp = np.ones((4, 8, 8)) * np.arange(8)
-    put("a/t1", ramp, (4, 1, 1))
-    put("a/mask", np.ones((4, 8, 8)), (4, 1, 1))
-    cohort = prepare_here(spacing_mm=(2, 2, 2))
-    assert cohort.cases[0].shape == (8, 4, 4)
-    assert cohort.cases[0].spacing_mm == (2, 2, 2)
-    assert np.allclose(cohort.case("a").volume("t1").data[0], [0.5, 2.5, 4.5, 6.5], atol=1e-4)
-    assert cohort.header("a").mask_ml == pytest.approx(4 * 8 * 8 * 4 / 1000)
 
 
 def test_cases_with_nan_are_left_out_until_they_are_corrected_and_refused_where_they_are_half(
@@ -324,12 +316,12 @@ def test_an_unfinished_preparation_may_go_on_with_other_options(patients, copied
 
 
 @every_row("what", ["notes.txt", "cohort.json", "cases/other.safetensors"])
-def test_a_folder_that_holds_something_else_is_refused(cohort_folder, what, out):
-    (out / "cases").mkdir(parents=True)
-    (out / what).write_text('{"format": "other"}')
+def test_a_folder_that_holds_something_else_is_refused(patients, tmp_path, what):
+    (tmp_path / "cases").mkdir()
+    (tmp_path / what).write_text('{"format": "other"}')
     with pytest.raises(BadInput):
-        prepare_serially(cohort_folder, out)
-    assert (out / what).read_text() == '{"format": "other"}'
+        prepare_serially(patients, tmp_path)
+    assert (tmp_path / what).read_text() == '{"format": "other"}'
 
 
 def test_what_is_not_prepared_or_damaged_is_refused(patients, copied):
@@ -343,16 +335,6 @@ def test_what_is_not_prepared_or_damaged_is_refused(patients, copied):
         cohort.case("case1").volume("ct")
     write_cohort(cohort)
     assert open_cohort(copied) == cohort
-
-
-def test_pictures_are_prepared_as_single_slices(tmp_path, prepare_here):
-    pixels = np.random.default_rng(0).integers(0, 256, (1, 1, 20, 30)).astype(np.float32)
-    for name, data in (("mr", pixels), ("mask", pixels * 0 + 255)):
-        picture = Volume(data, np.diag([-1.0, -1, 1, 1]), "grey", name)
-        write_volume(tmp_path / f"in/a/{name}.png", picture)
-    cohort = prepare_here()
-    assert np.array_equal(cohort.case("a").volume("mr").data, pixels[..., ::-1, ::-1])
-    assert cohort.units == {"mr": "grey"}
 
 
 def test_a_flipped_bit_in_a_prepared_case_is_refused(by_default, tmp_path):

@@ -60,7 +60,7 @@ def anatomy_in(folder: Path, count: int, arrays: Callable[[int], dict[str, np.nd
     """The anatomy of so many heads, of whose T1 and T2 `arrays` gives the values [1, D, H, W]."""
     for number in range(count):
         for name, data in arrays(number).items():
-            path = folder / "scans" / f"head{number:02d}" / f"{name}.nii.gz"
+            path = folder / f"scans/head{number:02d}/{name}.nii.gz"
             path.parent.mkdir(parents=True, exist_ok=True)
             write_volume(path, replace(head(number), data=data.astype(np.float32)))
     cohort = prepare(folder / "scans", folder / "prepared", workers=0, audit=False)

@@ -32,10 +32,11 @@ def stored(path, array, kind=nib.Nifti1Image):
 
 
 def overwrite(path, place, content: bytes):
-    """Put other bytes at a place of a file."""
+    """Put other bytes at a place of a file, and return its path."""
     raw = bytearray(path.read_bytes())
     raw[place : place + len(content)] = content
     path.write_bytes(raw)
+    return path
 
 
 def volume_of(array, affine=AFFINE, unit="a.u.") -> Volume:
@@ -44,9 +45,9 @@ def volume_of(array, affine=AFFINE, unit="a.u.") -> Volume:
 
 def test_slope_and_intercept_are_applied(tmp_path):
     raw = RANDOM.integers(-1000, 1000, (4, 5, 6)).astype(np.int16)
-    path = stored(tmp_path / "a.nii", raw)
     # scl_slope and scl_inter, which nibabel resets
-    overwrite(path, 112, np.array([0.25, 7.5], np.float32).tobytes())
+    scale = np.array([0.25, 7.5], np.float32).tobytes()
+    path = overwrite(stored(tmp_path / "a.nii", raw), 112, scale)
     np.testing.assert_allclose(read_volume(path).data[0].transpose(2, 1, 0), raw * 0.25 + 7.5)
 
 
@@ -165,6 +166,10 @@ BAD = {
     ),
     "cut gzip": (lambda d: cut(stored(d / "a.nii.gz", NOISE), 0.6), "cut short"),
     "cut nifti": (lambda d: cut(stored(d / "a.nii", NOISE), 0.6), "damaged or cut short"),
+    "promise": (
+        lambda d: overwrite(stored(d / "a.nii", NOISE), 42, np.full(3, 30000, np.int16).tobytes()),
+        "cut short",
+    ),
     "cut header": (lambda d: cut(stored(d / "a.nii", NOISE), 0.05), "found none"),
     "frames": (
         lambda d: stored(d / "a.nii", np.zeros((2, 2, 2, 20), np.int16)),
@@ -215,15 +220,6 @@ def test_a_header_of_garbage_is_read_or_refused_but_never_crashes(tmp_path, chan
         overwrite(path, place, bytes([value]))
     with contextlib.suppress(BadInput):
         assert np.isfinite(read_volume(path, allow_nan=True).affine).all()
-
-
-def test_a_header_that_promises_more_than_the_file_holds_is_refused_before_memory_is_taken(
-    tmp_path,
-):
-    path = stored(tmp_path / "a.nii", NOISE)
-    overwrite(path, 42, np.array([30000, 30000, 30000], np.int16).tobytes())
-    with pytest.raises(BadInput):
-        read_volume(path)
 
 
 @every_row("name, sentence", [("a.jpg", "file name that ends"), ("a.png", "expected one slice")])
@@ -295,8 +291,7 @@ def test_an_empty_sform_and_a_qform_that_is_no_rotation_yield_to_the_other(
     tmp_path, place, content, codes
 ):
     path = nifti_with(tmp_path / "t1.nii", (5, 1), (5, 1))
-    overwrite(path, place, content)  # srow_x, y and z; quatern_b
-    scan = read_volume(path, "t1")
+    scan = read_volume(overwrite(path, place, content))  # srow_x, y and z; quatern_b
     assert scan.codes == codes
     assert scan.grid.spacing_mm == pytest.approx((2, 2, 2))
 
