@@ -122,6 +122,24 @@ def test_veins_are_dark_in_swi():
     assert magnitude(swi, _one(chi_map=0.64)) < 0.05 * magnitude(swi, _one())
 
 
+@every_row(
+    "maps, left",
+    [
+        ({"pd_map": 0.7, "t1_map": 832.0, "t2_map": 80.0}, 0.4),
+        ({"pd_map": 0.85, "t1_map": 1650.0, "flow_map": 30.0, "inflow_map": 5.0}, 1),
+        ({"t1_map": 4300.0, "t2_map": 2000.0, "t2star_map": 1000.0}, 1),
+    ],
+)
+def test_magnetisation_transfer_takes_its_share_from_tissue_and_nothing_from_blood_or_fluid(
+    maps, left
+):
+    plain, strong = (
+        magnitude(Protocol("tof", 22, 3.5, 0, 20, transfer=share), _one(**maps))
+        for share in (0.0, 0.6)
+    )
+    assert strong / plain == pytest.approx(left, rel=1e-5)
+
+
 @every_row("name, protocol", [("t2", mr.T2), ("pd", mr.PD)])
 def test_a_spin_echo_of_the_maps_is_the_phantom_s_own_image(head, maps, name, protocol):
     own = signal(head, name) / mr.FULL_SCALE

@@ -1,6 +1,5 @@
 """Label maps as the anatomy of phantoms: tables, drawing, variation, and the cohort on disk."""
 
-import csv
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,7 +23,6 @@ from voxlate.anatomy.shapes import Space
 from voxlate.anatomy.tissue import SKULL, Label
 from voxlate.base.errors import BadInput
 from voxlate.base.messages import Message
-from voxlate.checks.prepare import prepare
 from voxlate.scans.formats.io import read_volume
 
 SMALL = (24, 24, 12)
@@ -33,15 +31,13 @@ BRAIN_MM, CAVITY_MM, SKULL_MM, SKIN_MM = 60.0, 66.0, 75.0, 87.0  # radii of a he
 SYNTHSEG = {"white": 2, "fluid": 24, "bone": 515, "soft": 507}
 
 
-def radius_mm(shape: tuple[int, ...]) -> np.ndarray:
-    axes = [(np.arange(n) - (n - 1) / 2) * STEP_MM for n in shape]
-    z, y, x = np.meshgrid(*axes, indexing="ij")
-    return np.sqrt(x**2 + y**2 + z**2)
+def radius_mm(side: int) -> np.ndarray:
+    return np.linalg.norm((np.indices((side,) * 3) - (side - 1) / 2) * STEP_MM, axis=0)
 
 
 def ball_head(size: int = 68) -> np.ndarray:
     """A brain in fluid, skull and soft tissue: spheres around the middle."""
-    radius = radius_mm((size,) * 3)
+    radius = radius_mm(size)
     radii = (BRAIN_MM, CAVITY_MM, SKULL_MM, SKIN_MM)
     labels = np.zeros(radius.shape, np.int16)
     for limit, value in reversed([*zip(radii, SYNTHSEG.values())]):
@@ -87,15 +83,6 @@ def test_every_table_that_comes_with_the_package_names_known_tissues_once():
     body = read_table("totalsegmentator")
     assert sorted(body.codes) == list(range(118))
     assert list(body.own) == ["liver", "kidney", "spleen", "pancreas", "prostate", "heart", "lung"]
-
-
-def test_a_tissue_of_a_table_has_the_constants_that_it_states():
-    body = read_table("totalsegmentator")
-    tissue = body.tissue(np.random.default_rng(1))
-    liver = body.names["liver"]
-    assert tissue.hu[liver] == pytest.approx(58, abs=6)
-    assert tissue.t1_ms[liver] == pytest.approx(812, rel=0.15)
-    assert tissue.t1_ms[Label.WHITE] == pytest.approx(832, rel=0.15)
 
 
 @every_row(
@@ -145,7 +132,7 @@ def test_a_map_of_another_orientation_gives_the_same_tissues(tmp_path, head):
 
 def test_air_in_the_closed_hull_is_internal_and_specks_are_filled(tmp_path):
     labels = ball_head()
-    radius = radius_mm(labels.shape)
+    radius = radius_mm(68)
     z, y, x = np.mgrid[:68, :68, :68] - 33.5
     sinus = (radius > 70) & (radius < 80) & (np.abs(z) < 4) & (np.abs(x) < 4) & (y > 0)
     labels[sinus] = 0
@@ -189,9 +176,7 @@ def test_a_still_variation_leaves_every_voxel_in_its_place(head):
 @every_row("vault_mm", [-2.0, 2.0])
 def test_a_thicker_vault_moves_its_outer_surface_by_the_millimetres_drawn(head, vault_mm):
     drawn = label_anatomy.draw_tissues(head, label_anatomy.draw(np.random.default_rng(2)))
-    flat = replace(still().bend[0], values=np.zeros_like(still().bend[0].values))
-    variation = still(vault_mm=vault_mm, bend=(flat,) * 3)
-    places = varying.places_of(head, drawn, head.where(Label.WHITE), variation)
+    places = varying.places_of(head, drawn, head.where(Label.WHITE), still(vault_mm=vault_mm))
     along = np.linspace(-90, 90, 361, dtype=np.float32)
     x, y, z = places.on((along, *np.zeros((2, 1), np.float32)))
     canvas = blank((1, 1, 361), STEP_MM)
@@ -204,7 +189,7 @@ def test_a_thicker_vault_moves_its_outer_surface_by_the_millimetres_drawn(head, 
 def test_bone_beside_the_ears_has_air_cells_under_a_shell_of_bone(tmp_path):
     """A skull of 18 mm around a brain, without air inside: the drawn cells lie low in it, on both sides."""
     labels = ball_head()
-    radius = radius_mm(labels.shape)
+    radius = radius_mm(68)
     labels[(radius > SKULL_MM) & (radius < 84)] = SYNTHSEG["bone"]
     drawn = make_mapped_head(read_map(tmp_path, labels), 3, 0, None)
     cells = drawn.labels == Label.SINUS
@@ -216,18 +201,16 @@ def test_bone_beside_the_ears_has_air_cells_under_a_shell_of_bone(tmp_path):
 
 
 def test_a_body_without_a_brain_has_its_organs_in_fat_and_muscle(tmp_path):
-    radius = radius_mm((60, 60, 60))
+    radius = radius_mm(60)
     labels = np.zeros(radius.shape, np.int16)
     labels[radius < 60] = 5  # liver
     labels[radius < 20] = 69  # bone
     body = read_map(tmp_path, labels, "totalsegmentator")
     made = make_mapped_head(body, 0, 0, (4, 4, 4))
-    present = set(np.unique(made.labels).tolist())
     liver = body.table.names["liver"]
+    present = {*made.labels[made.share == 1]}
     assert {liver, Label.BONE, Label.MARROW, Label.FAT} <= present
-    assert not present & {Label.CSF, Label.WHITE, Label.ARTERY}
-    pure = (made.labels == liver) & (made.share == 1)
-    assert pure.any()
+    assert not {*made.labels.flat} & {Label.CSF, Label.WHITE, Label.ARTERY}
 
 
 def write(folder: Path, name: str = "scans", **changes: object) -> list[Path]:
@@ -240,23 +223,9 @@ def write(folder: Path, name: str = "scans", **changes: object) -> list[Path]:
 @pytest.fixture(scope="module")
 def cohort(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("cohort")
-    for name in ("a", "b"):
-        write_map(folder / f"maps/{name}.nii.gz", ball_head())
-    modalities = ["ct", "t1", "pd_map"]
-    write(folder, cases=4, spacing_mm=(6, 6, 6), modalities=modalities, lesion="none")
+    write_map(folder / "maps/a.nii.gz", ball_head())
+    write(folder, spacing_mm=(6, 6, 6), modalities=["ct", "t1", "pd_map"], lesion="none")
     return folder
-
-
-@pytest.mark.slow
-def test_a_cohort_names_cases_after_maps_and_keeps_variations_of_a_map_in_one_split(
-    cohort,
-):
-    rows = list(csv.DictReader((cohort / "scans/cases.csv").open()))
-    assert [row["case"] for row in rows] == ["a_000", "b_000", "a_001", "b_001"]
-    assert [row["patient"] for row in rows] == ["a", "b", "a", "b"]
-    prepared = prepare(cohort / "scans", cohort / "prepared", audit=False, shares=(1, 1, 0))
-    splits = {entry.case: entry.split for entry in prepared.cases}
-    assert splits["a_000"] == splits["a_001"] != splits["b_000"] == splits["b_001"]
 
 
 def test_the_ct_of_a_map_shows_its_bone_and_air(cohort):
@@ -290,14 +259,13 @@ def test_a_lesion_of_a_label_map_keeps_its_voxels_and_lies_in_the_brain(tmp_path
     labels = np.zeros((20, 20, 20), np.int16)
     labels[5:15, 5:15, 5:15] = 2
     labels[8:12, 8:12, 8:12] = 1
-    path = write_map(tmp_path / "seg.nii.gz", labels)
-    shape = read_lesion(path, read_table("brats"))
+    shape = read_lesion(write_map(tmp_path / "seg.nii.gz", labels), read_table("brats"))
     assert shape.tissues.shape == (10, 10, 10)
-    placed = Carried(shape, (0.0, 0.0, 0.0), mirror=True)
     axis = (np.arange(60, dtype=np.float32) - 29.5) * 3
-    z, y, x = np.meshgrid(axis, axis, axis, indexing="ij")
+    z, y, x = np.meshgrid(*[axis] * 3, indexing="ij")
     canvas = blank(x.shape, 3.0)
     canvas.label[:, :, 30:] = Label.WHITE
+    placed = Carried(shape, (0.0, 0.0, 0.0), mirror=True)
     lesion_map = paint_carried(canvas, placed, Space(x, y, z))
     # Half of it lies outside the brain, which is the right half of the canvas.
     assert (canvas.label == Label.NECROSIS).sum() == 4 * 4 * 4 / 2
@@ -322,7 +290,7 @@ def test_parts_of_a_body_that_do_not_touch_are_kept(tmp_path):
     assert (body.codes == spleen).sum() == (labels == 1).sum()
 
 
-@every_row("spacing_mm", [(2.0, 2.0, 2.0), (2.0, 2.0, 6.0), (0.75, 0.75, 6.0)])
+@every_row("spacing_mm", [(2.0, 2.0, 6.0), (0.75, 0.75, 6.0)])
 def test_the_cortex_of_a_bone_has_its_millimetres_in_anisotropic_voxels(tmp_path, spacing_mm):
     counts = [round(72 / step) for step in spacing_mm[::-1]]
     labels = np.full(counts, 80, np.int16)

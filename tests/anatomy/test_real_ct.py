@@ -114,7 +114,9 @@ def test_labels_name_organs_and_decide_what_is_bone(tmp_path, noisy):
     liver = read_table("totalsegmentator").names["liver"]
     for value, label in ((5, liver), (52, Label.ARTERY)):
         assert (head.labels[labels == value] == label).mean() > 0.9
-    assert head.tissue.t1_ms[liver] == pytest.approx(812, rel=0.2)
+    assert head.tissue.hu[liver] == pytest.approx(58, abs=6)
+    assert head.tissue.t1_ms[liver] == pytest.approx(812, rel=0.15)
+    assert head.tissue.t1_ms[Label.WHITE] == pytest.approx(832, rel=0.15)
 
 
 def test_each_case_of_a_ct_draws_other_regions_and_the_same_number_the_same(noisy):
