@@ -4,7 +4,6 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
-from itertools import product
 
 import numpy as np
 import pytest
@@ -90,15 +89,11 @@ def z_scored(values):
 
 
 def padded(values):
-    values = values.copy()
-    values[:, :4] = values[:, -4:] = 65535
-    return values
+    return np.pad(values[:, 4:-4], [(0, 0), (4, 4), (0, 0)], constant_values=65535)
 
 
 def half_empty(values):
-    values = values.copy()
-    values[: len(values) // 2] = -1024
-    return values
+    return np.where(np.arange(len(values))[:, None, None] < len(values) // 2, -1024, values)
 
 
 def as_t2(values):
@@ -106,24 +101,17 @@ def as_t2(values):
 
 
 def upper_half_as_t2(values):
-    half = len(values) // 2
-    return np.concatenate([values[:half], as_t2(values[half:])])
+    lower, upper = np.split(values, 2)
+    return np.concatenate([lower, as_t2(upper)])
 
 
 KINDS = {
     "mirrored left to right": ("ct", lambda values: values[:, :, ::-1], "left to right"),
-    "front to back": ("ct", lambda values: values[:, ::-1], "front to back"),
     "upside down": ("ct", lambda values: values[::-1], "upside down"),
-    "+1024": (
-        "ct",
-        lambda values: values + 1024,
-        "ct of b (1 of 5 cases) is shifted by about 1024 HU (soft tissue at 1",
-    ),
     "ct z-scored": ("ct", z_scored, "ct of b (1 of 5 cases) is not in Hounsfield units"),
     "ct grey": ("ct", lambda values: (values.clip(-100, 155) + 100).round(), "windowed to grey"),
     "ct a mask": ("ct", lambda values: values > 300, "has the values of a CT or of a label map"),
     "ct cut": ("ct", lambda values: values.clip(-160, 240), "is cut to a window (-160 to 240)"),
-    "ct cut in bone": ("ct", lambda values: values.clip(None, 650), "is cut to a window (-1"),
     "65535": ("ct", padded, "is padded with a value that no tissue has (65535 HU)"),
     "tissue": ("ct", lambda values: values + 100 * (values > -500), "at other HU"),
     "ct of 0 outside": ("ct", lambda values: np.where(values < -500, 0, values), "around the body"),
@@ -135,9 +123,6 @@ KINDS = {
     "t1 and t2": ("t1", upper_half_as_t2, "in its lower half and another one in its upper half"),
     "t1 blank": ("t1", np.zeros_like, "t1 of b (1 of 5 cases) is blank"),
 }
-
-
-OF_PLACES = ("mirrored left to right", "upside down", "half ct", "t2 as t1")
 
 
 @every_row("grid", SHAPES)
@@ -153,10 +138,10 @@ def test_a_window_that_all_cts_share_is_named_once():
 
 
 @pytest.mark.slow
-@every_row("kind, grid", [*product(KINDS, ["thick"]), *product(OF_PLACES, ["1 mm"])])
-def test_a_spoilt_scan_is_named_in_one_line(kind, grid):
+@every_row("kind", KINDS)
+def test_a_spoilt_scan_is_named_in_one_line(kind):
     name, function, expected = KINDS[kind]
-    (line,) = named(cohort(grid, change(name, function)))
+    (line,) = named(cohort("thick", change(name, function)))
     assert expected in line
     assert " of b (1 of 5 cases) " in line
 
@@ -267,8 +252,8 @@ def test_a_scan_without_spacing_is_named():
     cases = cohort("thick")
     header = cases[1].header
     origin = replace(header.origins["ct"], affine=np.eye(4).tolist())
-    header = replace(header, origins={**header.origins, "ct": origin})
-    cases[1] = PreparedCase(header, cases[1].arrays)
+    header = replace(header, origins=header.origins | {"ct": origin})
+    cases[1] = replace(cases[1], header=header)
     (line,) = named(cases)
     assert "1×1×1 mm" in line
     assert "the others 3×3×16 mm" in line

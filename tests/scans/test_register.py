@@ -255,10 +255,9 @@ def flat(ct) -> Volume:
 
 def bend_mm(volume):
     """A known smooth displacement of up to 4 mm along rows and columns, [3, D, H, W] as (D, H, W)."""
-    d, h, w = np.indices(volume.data.shape[1:], dtype=float)
-    spacing = volume.grid.spacing_mm
-    across, along = h * spacing[1], w * spacing[2]
-    return np.stack([np.zeros_like(d), 4 * np.sin(along / 40), 3 * np.cos(across / 45)])
+    spacing = np.array(volume.grid.spacing_mm)[:, None, None, None]
+    d, h, w = np.indices(volume.data.shape[1:]) * spacing
+    return np.stack([0 * d, 4 * np.sin(w / 40), 3 * np.cos(h / 45)])
 
 
 def warped(volume):

@@ -28,15 +28,11 @@ def test_levels_of_three_tissues_are_found_in_noise(levels, bright):
     assert astuple(exact) == (*levels, max(levels), max(levels))
 
 
-def test_levels_depend_neither_on_the_order_of_voxels_nor_on_the_gain():
+def test_levels_depend_neither_on_the_orientation_nor_on_the_gain():
     values, labels = brain(*T2).data[0], tissues()
     found = levels_of(values)
     turned = [np.flip(array, axis=(0, 2)).transpose(0, 2, 1) for array in (values, labels)]
     assert levels_of(*turned) == found
-    shuffled = values.copy()
-    for tissue in (1, 2, 3):
-        shuffled[labels == tissue] = np.random.default_rng(1).permutation(values[labels == tissue])
-    assert astuple(levels_of(shuffled)) == pytest.approx(astuple(found), rel=1e-5)
     assert astuple(levels_of(4 * values)) == pytest.approx(4 * np.array(astuple(found)), rel=1e-5)
 
 
@@ -92,11 +88,11 @@ def test_the_mean_of_levels_weights_each_scan_alike_whatever_its_gain():
     plain = mean_levels([one, two])
     assert astuple(plain) == pytest.approx((1000, 450, 350, 1100, 1150))
     louder = replace(two, **{name: 10 * value for name, value in vars(two).items()})
-    mean = np.array(astuple(mean_levels([one, louder])))
-    np.testing.assert_allclose(mean / mean[1], np.array(astuple(plain)) / 450, rtol=1e-5)
+    mean = mean_levels([one, louder])
+    assert np.array(astuple(mean)) / mean.middle == pytest.approx(np.array(astuple(plain)) / 450)
     assert mean_levels([one]) == one
 
 
 def test_levels_in_no_order_are_refused():
-    with pytest.raises(BadInput, match="expected middle between fluid and far"):
+    with pytest.raises(BadInput):
         TissueLevels(fluid=100, middle=700, far=600, bright=750, top=800)
