@@ -40,22 +40,21 @@ def test_calcifications_and_white_matter_lesions_become_more_frequent_with_age(d
     def share(has, least, most):
         return np.mean([has(age) for age, _ in drawn if least <= age.years < most])
 
-    for has in (lambda age: age.pineal_mm > 0, lambda age: max(age.choroid_mm) > 0):
-        assert share(has, 70, 90) > share(has, 20, 40) + 0.2
-    assert share(lambda age: len(age.spots) > 8, 70, 90) > share(
-        lambda age: len(age.spots) > 8, 20, 40
-    )
+    for has, more in (
+        (lambda age: age.pineal_mm > 0, 0.2),
+        (lambda age: max(age.choroid_mm) > 0, 0.2),
+        (lambda age: len(age.spots) > 8, 0),
+    ):
+        assert share(has, 70, 90) > share(has, 20, 40) + more
 
 
 def test_every_disease_occurs_and_a_shunt_only_with_hydrocephalus():
     base = anatomy(np.random.default_rng(0), "none")
     made = [diseases.draw(np.random.default_rng(seed), base)[0] for seed in range(300)]
-    assert {one.remnant for one in made} == {
-        *("none", "infarct", "haemorrhage", "resection", "hydrocephalus")
-    }
-    assert {one.tumour for one in made} == {
-        *("glioblastoma", "low grade", "meningioma", "metastases")
-    }
+    remnants = {"none", "infarct", "haemorrhage", "resection", "hydrocephalus"}
+    assert {one.remnant for one in made} == remnants
+    tumours = {"glioblastoma", "low grade", "meningioma", "metastases"}
+    assert {one.tumour for one in made} == tumours
     assert np.mean([one.remnant == "none" for one in made]) == pytest.approx(0.75, abs=0.08)
     assert all(one.remnant == "hydrocephalus" for one in made if one.has_shunt)
     assert any(one.has_shunt for one in made)
@@ -93,5 +92,4 @@ def test_the_map_of_a_tumour_marks_tissue_of_the_brain(case):
 )
 def test_a_disease_paints_its_tissues(case, kind, labels):
     made = head(case, kind)
-    sizes = {label.name: int((made.labels == label).sum()) for label in labels}
-    assert min(sizes.values()) > 0, sizes
+    assert {*labels} <= {*made.labels.flat}

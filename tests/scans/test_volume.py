@@ -2,6 +2,7 @@
 
 import contextlib
 import gzip
+import re
 import sys
 from pathlib import Path
 
@@ -156,48 +157,36 @@ def written(path, content: bytes):
 
 NOISE = RANDOM.normal(size=(9, 9, 9)).astype(np.float32)
 BAD = {
-    "missing": (lambda d: d / "none.nii.gz", "found nothing there"),
-    "empty file": (lambda d: written(d / "a.nii", b""), "found an empty file"),
-    "unknown suffix": (lambda d: written(d / "a.xyz", b"x" * 500), r"found '\.xyz'"),
-    "no image": (lambda d: written(d / "a.nii.gz", gzip.compress(b"hello" * 200)), "found none"),
-    "not gzip": (
-        lambda d: written(d / "a.nii.gz", b"x" * 400),
-        "not compressed.*rename it to a.nii",
+    "missing": lambda d: d / "none.nii.gz",
+    "empty file": lambda d: written(d / "a.nii", b""),
+    "unknown suffix": lambda d: written(d / "a.xyz", b"x" * 500),
+    "no image": lambda d: written(d / "a.nii.gz", gzip.compress(b"hello" * 200)),
+    "not gzip": lambda d: written(d / "a.nii.gz", b"x" * 400),
+    "cut gzip": lambda d: cut(stored(d / "a.nii.gz", NOISE), 0.6),
+    "cut nifti": lambda d: cut(stored(d / "a.nii", NOISE), 0.6),
+    "promise": lambda d: overwrite(
+        stored(d / "a.nii", NOISE), 42, np.full(3, 30000, np.int16).tobytes()
     ),
-    "cut gzip": (lambda d: cut(stored(d / "a.nii.gz", NOISE), 0.6), "cut short"),
-    "cut nifti": (lambda d: cut(stored(d / "a.nii", NOISE), 0.6), "damaged or cut short"),
-    "promise": (
-        lambda d: overwrite(stored(d / "a.nii", NOISE), 42, np.full(3, 30000, np.int16).tobytes()),
-        "cut short",
-    ),
-    "cut header": (lambda d: cut(stored(d / "a.nii", NOISE), 0.05), "found none"),
-    "frames": (
-        lambda d: stored(d / "a.nii", np.zeros((2, 2, 2, 20), np.int16)),
-        r"found 20 frames \(2×2×2×20\)",
-    ),
-    "colour": (lambda d: rgb_nifti(d / "a.nii"), "colour"),
-    "complex": (lambda d: stored(d / "a.nii", NOISE.astype(np.complex64)), "complex.*magnitude"),
-    "overflow": (
-        lambda d: stored(d / "a.nii", np.full((2, 2, 2), 1e300)),
-        "found 0 NaN and 8 infinite ones of 8",
-    ),
-    "huge": (lambda d: stored(d / "a.nii", np.full((2, 2, 2), 1e30)), "found up to 1e.30"),
-    "colour png": (lambda d: colour_png(d / "a.png"), "colour"),
-    "cut png": (lambda d: cut(colour_png(d / "a.png"), 0.6), "damaged"),
-    "no png": (lambda d: written(d / "a.png", b"hello" * 20), "found something else"),
-    "pages": (lambda d: two_pages(d / "a.tif"), "found 2 pages"),
-    "no mha": (lambda d: written(d / "a.mha", b"hello" * 20), "found something else|not installed"),
-    "empty folder": (lambda d: d, "found no DICOM image"),
+    "cut header": lambda d: cut(stored(d / "a.nii", NOISE), 0.05),
+    "frames": lambda d: stored(d / "a.nii", np.zeros((2, 2, 2, 20), np.int16)),
+    "colour": lambda d: rgb_nifti(d / "a.nii"),
+    "complex": lambda d: stored(d / "a.nii", NOISE.astype(np.complex64)),
+    "overflow": lambda d: stored(d / "a.nii", np.full((2, 2, 2), 1e300)),
+    "huge": lambda d: stored(d / "a.nii", np.full((2, 2, 2), 1e30)),
+    "colour png": lambda d: colour_png(d / "a.png"),
+    "cut png": lambda d: cut(colour_png(d / "a.png"), 0.6),
+    "no png": lambda d: written(d / "a.png", b"hello" * 20),
+    "pages": lambda d: two_pages(d / "a.tif"),
+    "no mha": lambda d: written(d / "a.mha", b"hello" * 20),
+    "empty folder": lambda d: d,
 }
 
 
 @every_row("case", BAD)
 def test_a_bad_file_gives_one_sentence_that_names_it(tmp_path, case):
-    make, sentence = BAD[case]
-    path = make(tmp_path)
-    with pytest.raises(BadInput, match=sentence) as caught:
+    path = BAD[case](tmp_path)
+    with pytest.raises(BadInput, match=f"^{re.escape(str(path))}: expected .*$") as caught:
         read_volume(path)
-    assert str(caught.value).startswith(f"{path}: expected ")
     assert "\n" not in str(caught.value)
 
 
