@@ -52,13 +52,13 @@ def copied(by_default, tmp_path) -> Path:
 
 
 def test_voxels_affine_labels_and_given_masks_come_through_unchanged(patients, six):
-    original = read_volume(patients / "case0/t1.nii.gz", "t1")
-    volume = six.case("case0").volume("t1")
+    original, seg = (read_volume(patients / f"case0/{name}.nii.gz") for name in ("t1", "seg"))
+    case = six.case("case0")
+    volume = case.volume("t1")
     assert np.array_equal(volume.data, original.data)
     assert np.array_equal(volume.affine, original.affine)
     assert (volume.unit, volume.modality) == ("a.u.", "t1")
-    seg = read_volume(patients / "case0/seg.nii.gz").data[0]
-    assert np.array_equal(six.case("case0").arrays["label.seg"][:], seg)
+    assert np.array_equal(case.arrays["label.seg"][:], seg.data[0])
     assert six.modalities == ("t1", "t2")
     header = six.header("case1")
     assert six.case("case1").mask().sum() == 3 * 3 * 6
@@ -72,18 +72,17 @@ def test_voxels_affine_labels_and_given_masks_come_through_unchanged(patients, s
 
 
 def test_volumes_are_reoriented_to_ras_and_the_files_own_grid_is_remembered(put, prepare_here):
-    values = np.arange(2 * 3 * 4).reshape(2, 3, 4)
-    lps = np.diag([-2.0, -1.0, 3.0, 1.0])
-    put("a/t1", values, affine=lps)
-    put("a/mask", values, affine=lps)
+    values, lps = np.arange(24).reshape(2, 3, 4), np.diag([-2.0, -1.0, 3.0, 1.0])
+    for name in ("t1", "mask"):
+        put(f"a/{name}", values, affine=lps)
     cohort = prepare_here()
     assert "grey-mask" in [said.code for said in cohort.warnings]
     assert np.array_equal(cohort.case("a").volume("t1").data[0], values[:, ::-1, ::-1])
     header = cohort.header("a")
     assert header.affine == [[2, 0, 0, -6], [0, 1, 0, -2], [0, 0, 3, 0], [0, 0, 0, 1]]
     assert header.spacing_mm == (3, 1, 2)
-    assert header.origins["t1"].affine == lps.tolist()
-    assert header.origins["t1"].shape == (2, 3, 4)
+    own = header.origins["t1"]
+    assert (own.affine, own.shape) == (lps.tolist(), values.shape)
 
 
 @every_row(
@@ -145,11 +144,11 @@ def test_a_patient_moved_by_hand_into_two_splits_is_refused(copied):
 
 
 def test_unequal_grids_are_refused_unless_they_may_be_resampled(put, prepare_here, out):
-    z, y, x = np.mgrid[:8, :8, :8].astype(float)
-    put("a/ct", z + 10 * y + 100 * x)
+    field = [1, 10, 100]
+    put("a/ct", np.tensordot(field, np.mgrid[:8, :8, :8], 1))
     # every second voxel of the same linear field, shifted by half of a fine voxel
     coarse = np.mgrid[:4, :4, :4] * 2 + 0.5
-    put("a/t1", coarse[0] + 10 * coarse[1] + 100 * coarse[2], (2, 2, 2), (0.5, 0.5, 0.5))
+    put("a/t1", np.tensordot(field, coarse, 1), (2, 2, 2), (0.5, 0.5, 0.5))
     put("a/mask", np.ones((8, 8, 8)))
     with pytest.raises(BadInput, match=r"found 4×4×4, 2\.00×2\.00×2\.00 mm"):
         prepare_here()
@@ -175,21 +174,21 @@ def test_grids_in_different_places_are_refused(apart_mm, resample, sentence, put
 
 
 @every_row(
-    "options, first, second",
+    "options, shapes",
     [
-        ({"matrix": (6, 4)}, ((4, 6, 4), (4, 8 / 6, 2)), ((3, 6, 4), (2, 3, 3))),
-        ({"spacing_mm": (2, 2, 2)}, ((8, 4, 4), (2, 2, 2)), ((3, 9, 6), (2, 2, 2))),
+        ({"matrix": (6, 4)}, [(4, 6, 4), (3, 6, 4)]),
+        ({"spacing_mm": (2, 2, 2)}, [(8, 4, 4), (3, 9, 6)]),
     ],
 )
-def test_cases_are_resized_to_a_matrix_or_to_a_spacing(save, tmp_path, options, first, second):
+def test_cases_are_resized_to_a_matrix_or_to_a_spacing(save, tmp_path, options, shapes):
     ramp = np.ones((4, 8, 8)) * np.arange(8)
     save(tmp_path / "in/a/t1.nii.gz", ramp, (4, 1, 1))
     save(tmp_path / "in/a/mask.nii.gz", np.ones(ramp.shape), (4, 1, 1))
     save(tmp_path / "in/b/t1.nii.gz", np.ones((3, 6, 12)) * np.arange(12), (2, 3, 1))
     cohort = prepare_serially(tmp_path / "in", tmp_path / "out", **options)
-    for case, (shape, spacing_mm) in zip(cohort.cases, (first, second), strict=True):
-        assert case.shape == shape
-        assert case.spacing_mm == pytest.approx(spacing_mm)
+    assert [case.shape for case in cohort.cases] == shapes
+    sides_mm = [np.multiply(case.shape, case.spacing_mm) for case in cohort.cases]
+    assert np.allclose(sides_mm, [(16, 8, 8), (6, 18, 12)])
     assert np.allclose(cohort.case("a").volume("t1").data[0], [0.5, 2.5, 4.5, 6.5], atol=1e-4)
     assert cohort.header("a").mask_ml == pytest.approx(4 * 8 * 8 * 4 / 1000)
     assert cohort.preparation.matrix == options.get("matrix")
@@ -210,14 +209,15 @@ def test_cases_with_nan_are_left_out_until_they_are_corrected_and_refused_where_
     cohort_folder, save, out
 ):
     prepared = partial(prepare_serially, cohort_folder, out, modalities=["t1", "t2"])
-    good = (cohort_folder / "case0/t1.nii.gz").read_bytes()
+    spoilt = cohort_folder / "case0/t1.nii.gz"
+    good = spoilt.read_bytes()
     blank = nib.Nifti1Image(np.full((8, 6, 4), np.nan), np.eye(4))
-    nib.save(blank, cohort_folder / "case0/t1.nii.gz")
+    nib.save(blank, spoilt)
     few = prepared()
     assert {case.case for case in few.cases} == {f"case{number}" for number in range(1, 6)}
     assert few.provenance["failed"] == ["case0"]
     assert not (out / "cases/case0.safetensors").exists()
-    (cohort_folder / "case0/t1.nii.gz").write_bytes(good)
+    spoilt.write_bytes(good)
     whole = prepared()
     assert whole.cases[1:] == few.cases
     assert "failed" not in whole.provenance

@@ -37,12 +37,17 @@ from voxlate.training.batches.patches import DataSettings, read_pair
 itk = pytest.importorskip("SimpleITK", reason="registration needs the extra 'registration'")
 
 Points = np.ndarray  # [..., 3] in RAS mm
-FIXED = Grid(
-    (24, 28, 26), np.array([[6.0, 0, 0, -75], [0, 6, 0, -81], [0, 0, 6, -69], [0, 0, 0, 1]])
-)
-MOVING = Grid(
-    (30, 30, 30), np.array([[-6.0, 0, 0, 90], [0, 5.5, 0, -80], [0, 0, 5, -70], [0, 0, 0, 1]])
-)
+
+
+def grid_of(shape: tuple[int, int, int], spacing_mm: list[float], origin_mm: list[float]) -> Grid:
+    """shape: D, H, W; spacing_mm, with the sign of its direction, and origin_mm: x, y, z."""
+    affine = np.diag([*spacing_mm, 1.0])
+    affine[:3, 3] = origin_mm
+    return Grid(shape, affine)
+
+
+FIXED = grid_of((24, 28, 26), [6, 6, 6], [-75, -81, -69])
+MOVING = grid_of((30, 30, 30), [-6, 5.5, 5], [90, -80, -70])
 
 
 @pytest.fixture(autouse=True)
@@ -112,13 +117,12 @@ FRAME_MM = np.array([900.0, -700.0, 400.0])
 @every_row("frame_mm", [0 * FRAME_MM, FRAME_MM])
 def test_a_turned_head_in_another_contrast_is_registered_whatever_the_frames(monkeypatch, frame_mm):
     monkeypatch.setattr(module, "SAMPLES", 4000)  # a turn needs fewer than a bend
-    affine = MOVING.affine.copy()
-    affine[:3, 3] += frame_mm
 
     def from_frame(place):
         return turned(place - frame_mm)
 
-    moving = scan(Grid(MOVING.shape, affine), from_frame, "b")
+    far = grid_of(MOVING.shape, [-6, 5.5, 5], MOVING.affine[:3, 3] + frame_mm)
+    moving = scan(far, from_frame, "b")
     found = register(moving, SCAN, "rigid")
     assert found.kept == "rigid"
     assert error_mm(found.transform, from_frame).max() < 1.5  # a quarter of a voxel
@@ -169,7 +173,7 @@ def test_a_step_that_makes_the_scans_less_alike_or_folds_them_is_not_kept(
 
 
 def test_moving_by_a_transform_takes_values_from_where_it_points():
-    grid = Grid((4, 5, 6), np.array([[-2.0, 0, 0, 3], [0, 3, 0, 1], [0, 0, 4, -2], [0, 0, 0, 1]]))
+    grid = grid_of((4, 5, 6), [-2, 3, 4], [3, 1, -2])
     values = np.arange(120, dtype=np.float32).reshape(1, 4, 5, 6)
     # LPS: one voxel along x (which grows to L), one along z
     shift = itk.TranslationTransform(3, (2.0, 0.0, 4.0))
@@ -239,11 +243,10 @@ def test_what_cannot_be_registered_gets_one_sentence(monkeypatch):
 
 
 def test_scans_that_nothing_aligns_are_refused(monkeypatch):
-    affine = FIXED.affine.copy()
-    affine[0, 3] += 900
+    far = grid_of(FIXED.shape, [6, 6, 6], [825, -81, -69])
     monkeypatch.setitem(module._STAGES, "rigid", ())
     with pytest.raises(BadInput):
-        register(scan(Grid(FIXED.shape, affine), same, "b"), SCAN, "rigid")
+        register(scan(far, same, "b"), SCAN, "rigid")
 
 
 SEED = 5

@@ -43,9 +43,9 @@ def test_the_order_of_files_does_not_matter_and_training_is_never_empty(names, s
 @every_row(
     "count, shares, val, test",
     [
-        *((1, None, 0, 0), (2, None, 1, 0), (4, None, 1, 0), (6, None, 1, 0)),
-        *((8, None, 2, 0), (9, None, 2, 0), (10, None, 2, 1), (11, None, 2, 1)),
-        *((4, USUAL, 1, 1), (20, USUAL, 3, 3), (24, USUAL, 4, 3), (100, USUAL, 15, 15)),
+        *((1, None, 0, 0), (2, None, 1, 0), (6, None, 1, 0), (8, None, 2, 0)),
+        *((9, None, 2, 0), (10, None, 2, 1)),
+        *((4, USUAL, 1, 1), (24, USUAL, 4, 3), (100, USUAL, 15, 15)),
         (10, (1.0, 0.0, 0.0), 0, 0),
     ],
 )
@@ -56,9 +56,8 @@ def test_shares_are_of_patients_and_small_cohorts_hold_out_none_for_the_test(
     splits = split_patients(cases, shares=shares)
     placed = [*splits.values()]
     assert (placed.count("val"), placed.count("test"), len(placed)) == (val, test, count)
-    assert shares is not None or [said.grade for said in check_size(splits)] == (
-        ["caution" if count == 1 else "note"] if count < SMALL else []
-    )
+    said = [] if count >= SMALL else ["caution" if count == 1 else "note"]
+    assert shares or [one.grade for one in check_size(splits)] == said
 
 
 def test_the_note_on_a_small_cohort_names_shares_that_prepare_accepts():

@@ -90,10 +90,7 @@ def test_an_absent_extra_names_the_command_that_installs_it(tmp_path, monkeypatc
 def test_pictures_keep_their_values_and_return_from_canonical(tmp_path, dtype, suffix):
     pixels = RANDOM.integers(0, np.iinfo(dtype).max, (7, 9), endpoint=True).astype(dtype)
     path = tmp_path / f"a.{suffix}"
-    if suffix == "tif":
-        tifffile.imwrite(path, pixels)
-    else:
-        Image.fromarray(pixels).save(path)
+    Image.fromarray(pixels).save(path)
     picture = read_volume(path, "mr")
     assert (picture.unit, picture.modality) == ("grey", "mr")
     assert picture.grid.spacing_mm == (1, 1, 1)
@@ -101,17 +98,17 @@ def test_pictures_keep_their_values_and_return_from_canonical(tmp_path, dtype, s
     ras = canonical(picture)
     np.testing.assert_array_equal(ras.data[0, 0], pixels[::-1, ::-1])
     np.testing.assert_array_equal(return_to(ras, picture.grid).data[0, 0], pixels)
-    # written from either orientation, the pixels are where they were
-    for version in (picture, ras):
-        write_volume(tmp_path / f"b.{suffix}", version)
-        if dtype == np.uint8 or suffix == "tif":
-            np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / f"b.{suffix}")), pixels)
+    if dtype == np.uint8 or suffix == "tif":
+        # written from either orientation, the pixels are where they were
+        for version in (picture, ras):
+            write_volume(path, version)
+            np.testing.assert_array_equal(Image.open(path), pixels)
 
 
 def test_a_png_is_rounded_and_clipped_to_eight_bit(tmp_path):
     values = np.array([[[[-3.0, 0.4, 0.6, 254.7, 300.0]]]])
     write_volume(tmp_path / "a.png", volume_of(values, np.diag([-1.0, -1, 1, 1]), "grey"))
-    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "a.png")), [[0, 0, 1, 255, 255]])
+    np.testing.assert_array_equal(Image.open(tmp_path / "a.png"), [[0, 0, 1, 255, 255]])
 
 
 def test_a_grey_picture_stored_as_colour_is_grey(tmp_path):
@@ -234,15 +231,14 @@ def test_a_flipped_bit_in_compressed_voxels_is_never_read_as_voxels(tmp_path, su
         write_volume(good, volume_of(voxels[None]))
     whole, true = good.read_bytes(), read_volume(good).data
     plain = 600 if suffix in (".mha", ".nrrd") else 0  # text, which has no checksum
-    refused = 0
+    read = 0
     for place in draw.integers(plain, len(whole), 20):
         bad.write_bytes(whole)
         overwrite(bad, place, bytes([whole[place] ^ 1 << draw.integers(8)]))
-        try:
+        with contextlib.suppress(BadInput):
             np.testing.assert_array_equal(read_volume(bad).data, true)
-        except BadInput:
-            refused += 1
-    assert refused > 15  # a few bits of gzip's header mean nothing
+            read += 1
+    assert read < 5  # a few bits of gzip's header mean nothing
 
 
 def test_the_hash_of_an_image_is_that_of_all_its_files_whatever_they_are_called(tmp_path):
