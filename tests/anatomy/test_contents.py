@@ -4,6 +4,7 @@ from functools import cache
 
 import numpy as np
 import pytest
+from numpy.random import default_rng
 
 from rows import every_row
 from voxlate.anatomy import ageing, diseases
@@ -24,8 +25,8 @@ def head(case: int, kind: LesionKind = "none") -> Head:
 @pytest.fixture(scope="module")
 def drawn():
     """Four hundred brains' ages and their shapes."""
-    base = anatomy(np.random.default_rng(0), "none")
-    return [ageing.draw(np.random.default_rng(seed), base) for seed in range(400)]
+    base = anatomy(default_rng(0), "none")
+    return [ageing.draw(default_rng(seed), base) for seed in range(400)]
 
 
 def test_the_fluid_spaces_of_the_old_are_wider_than_those_of_the_young(drawn):
@@ -49,8 +50,8 @@ def test_calcifications_and_white_matter_lesions_become_more_frequent_with_age(d
 
 
 def test_every_disease_occurs_and_a_shunt_only_with_hydrocephalus():
-    base = anatomy(np.random.default_rng(0), "none")
-    made = [diseases.draw(np.random.default_rng(seed), base)[0] for seed in range(300)]
+    base = anatomy(default_rng(0), "none")
+    made = [diseases.draw(default_rng(seed), base)[0] for seed in range(300)]
     remnants = {"none", "infarct", "haemorrhage", "resection", "hydrocephalus"}
     assert {one.remnant for one in made} == remnants
     tumours = {"glioblastoma", "low grade", "meningioma", "metastases"}
@@ -58,14 +59,6 @@ def test_every_disease_occurs_and_a_shunt_only_with_hydrocephalus():
     assert np.mean([one.remnant == "none" for one in made]) == pytest.approx(0.75, abs=0.08)
     assert all(one.remnant == "hydrocephalus" for one in made if one.has_shunt)
     assert any(one.has_shunt for one in made)
-
-
-def test_the_brain_lies_inside_the_skull_and_its_structures_are_there():
-    labels = head(0).labels
-    for label in (Label.GREY, Label.WHITE, Label.VENTRICLE, Label.PALLIDUM, Label.DURA):
-        assert (labels == label).sum() > 10, label.name
-    brain = np.isin(labels, (*BRAIN, *OTHER_BRAIN)).mean()
-    assert 0.08 < brain < 0.35
 
 
 @every_row("case", [0, 8])  # metastases, and a tumour of low grade

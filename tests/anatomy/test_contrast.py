@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from numpy.testing import assert_allclose
 
 from rows import every_row
 from voxlate.anatomy import sequences as mr
@@ -146,10 +147,10 @@ def test_a_spin_echo_of_the_maps_is_the_phantom_s_own_image(head, maps, name, pr
     drawn = magnitude(Protocol("spin_echo", *protocol, 0, 0), maps)
     still = maps["flow_map"] == 0
     alone = still & (head.share == 1)
-    np.testing.assert_allclose(drawn[alone], own[alone], rtol=5e-3, atol=1e-4)
+    assert_allclose(drawn[alone], own[alone], rtol=5e-3, atol=1e-4)
     mixed = still & np.isin(head.labels, [Label.GREY, Label.WHITE]) & (head.second == Label.CSF)
     assert mixed.sum() > 100
-    np.testing.assert_allclose(drawn[mixed], own[mixed], rtol=0.01)
+    assert_allclose(drawn[mixed], own[mixed], rtol=0.01)
 
 
 def test_a_voxel_of_two_tissues_has_the_rates_of_its_protons(head, maps):

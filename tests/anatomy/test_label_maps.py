@@ -6,6 +6,8 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
+from numpy.random import default_rng
+from numpy.testing import assert_allclose
 from scipy import ndimage
 
 from rows import every_row
@@ -71,7 +73,7 @@ def still(**changes: object) -> varying.Variation:
     """A variation that moves nothing but what is asked for."""
     quiet = {"turn": np.eye(3), "mirror": False, "scale": np.ones(3)}
     quiet |= dict.fromkeys(("bend_mm", "vault_mm", "ventricle_mm"), 0.0)
-    return replace(varying.draw(np.random.default_rng(0)), **quiet | changes)
+    return replace(varying.draw(default_rng(0)), **quiet | changes)
 
 
 def test_every_table_that_comes_with_the_package_names_known_tissues_once():
@@ -144,7 +146,7 @@ def test_air_in_the_closed_hull_is_internal_and_specks_are_filled(tmp_path):
 
 
 def test_what_a_map_does_not_tell_apart_is_drawn_where_it_was(head):
-    habitus = replace(label_anatomy.draw(np.random.default_rng(2)), skin_mm=4.0)
+    habitus = replace(label_anatomy.draw(default_rng(2)), skin_mm=4.0)
     drawn = label_anatomy.draw_tissues(head, habitus)
     soft = head.where("soft")
     assert set(np.unique(drawn[soft])) == {Label.SKIN, Label.FAT, Label.MUSCLE}
@@ -162,20 +164,20 @@ def test_a_voxel_between_two_tissues_has_the_shares_of_linear_interpolation():
     _take(canvas, tissues, [one, one, x])
     assert canvas.label[0, 0].tolist()[::2] == [Label.WHITE, Label.WHITE]
     assert canvas.second[0, 0, 0] == Label.GREY
-    np.testing.assert_allclose(canvas.share[0, 0], [0.75, 0.5, 1.0])
+    assert_allclose(canvas.share[0, 0], [0.75, 0.5, 1.0])
 
 
 def test_a_still_variation_leaves_every_voxel_in_its_place(head):
     places = varying.places_of(head, head.codes, head.where(Label.WHITE), still())
-    x, y, z = np.random.default_rng(0).uniform(-80, 80, (3, 2)).astype(np.float32)
+    x, y, z = default_rng(0).uniform(-80, 80, (3, 2)).astype(np.float32)
     expected = np.stack(np.meshgrid(z, y, x, indexing="ij")[::-1])
     expected += np.array(places.middle_mm, np.float32)[:, None, None, None]
-    np.testing.assert_allclose(np.stack(places.on((x, y, z))), expected, atol=1e-3)
+    assert_allclose(np.stack(places.on((x, y, z))), expected, atol=1e-3)
 
 
 @every_row("vault_mm", [-2.0, 2.0])
 def test_a_thicker_vault_moves_its_outer_surface_by_the_millimetres_drawn(head, vault_mm):
-    drawn = label_anatomy.draw_tissues(head, label_anatomy.draw(np.random.default_rng(2)))
+    drawn = label_anatomy.draw_tissues(head, label_anatomy.draw(default_rng(2)))
     places = varying.places_of(head, drawn, head.where(Label.WHITE), still(vault_mm=vault_mm))
     along = np.linspace(-90, 90, 361, dtype=np.float32)
     x, y, z = places.on((along, *np.zeros((2, 1), np.float32)))
@@ -286,8 +288,7 @@ def test_parts_of_a_body_that_do_not_touch_are_kept(tmp_path):
     labels[10:30, 10:30, 5:25] = 5  # liver
     labels[10:30, 10:30, 40:45] = 1  # spleen
     body = read_map(tmp_path, labels, "totalsegmentator")
-    spleen = body.table.names["spleen"]
-    assert (body.codes == spleen).sum() == (labels == 1).sum()
+    assert (body.codes == body.table.names["spleen"]).sum() == 20 * 20 * 5
 
 
 @every_row("spacing_mm", [(2.0, 2.0, 6.0), (0.75, 0.75, 6.0)])
@@ -297,7 +298,7 @@ def test_the_cortex_of_a_bone_has_its_millimetres_in_anisotropic_voxels(tmp_path
     half = slice(counts[2] // 4, 3 * counts[2] // 4)
     labels[:, :, half] = 75  # a slab of bone, 36 mm in x
     body = read_map(tmp_path, labels, "totalsegmentator", np.diag([*spacing_mm, 1]))
-    habitus = replace(label_anatomy.draw(np.random.default_rng(0)), cortex_mm=4.0)
+    habitus = replace(label_anatomy.draw(default_rng(0)), cortex_mm=4.0)
     drawn = label_anatomy.draw_tissues(body, habitus)
     middle = drawn[drawn.shape[0] // 2, drawn.shape[1] // 2]
     cortex_mm = (middle == Label.BONE).sum() * spacing_mm[0]

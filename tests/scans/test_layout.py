@@ -7,6 +7,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from numpy.testing import assert_allclose, assert_array_equal
 from torch import Tensor
 
 from rows import every_row
@@ -50,11 +51,9 @@ def test_every_layout_moves_each_voxel_with_its_place(case, axes):
     assert other.header.shape == moved.shape
     assert values_by_place(other) == values_by_place(case)
     assert "".join(nib.aff2axcodes(np.array(other.header.affine)))[::-1] == axes
-    np.testing.assert_array_equal(reorder_axes(moved, axes, "SAR"), case.arrays["t1"][:])
+    assert_array_equal(reorder_axes(moved, axes, "SAR"), case.arrays["t1"][:])
     inside = np.argwhere(other.arrays[MASK][:])
-    np.testing.assert_array_equal(
-        other.header.mask_box, np.stack([inside.min(0), inside.max(0) + 1], 1)
-    )
+    assert_array_equal(other.header.mask_box, np.stack([inside.min(0), inside.max(0) + 1], 1))
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +73,7 @@ def test_training_and_synthesis_see_the_same_slices_and_the_image_lies_on_the_sc
     cohort, scan = ready
     recipe = tiny_recipe(axes)
     made, seen = synthesised(recipe, scan)
-    np.testing.assert_allclose(made.data, scan.data.clip(0, 1200), atol=1e-3)
+    assert_allclose(made.data, scan.data.clip(0, 1200), atol=1e-3)
     assert made.grid == scan.grid
     _, height, width = seen[0].shape[1:]
     assert (height, width) == ((24, 20) if axes[1] in "AP" else (20, 24))

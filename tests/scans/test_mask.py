@@ -5,6 +5,8 @@ import pytest
 import scipy.ndimage
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.random import default_rng
+from numpy.testing import assert_array_equal
 
 from rows import every_row
 from voxlate.base.errors import BadInput
@@ -47,14 +49,14 @@ def ct_head() -> np.ndarray:
     hu[HEAD], hu[SKULL], hu[BRAIN], hu[VENTRICLE] = 30, 1000, 35, 8
     hu[ellipsoid(10, 12, 15, centre_mm=(-40, 60, 0)) & ~BRAIN] = -1000
     hu[:, 1, 2:-2] = hu[:, 4, 2:-2] = hu[:, 1:5, 2] = hu[:, 1:5, -3] = 100
-    return hu + np.random.default_rng(0).normal(0, 8, SHAPE)
+    return hu + default_rng(0).normal(0, 8, SHAPE)
 
 
 def mr_head(noise=4.0) -> np.ndarray:
     """T1-like: fat 220, bone 8, brain 130, fluid 40; magnitude of complex noise (Rician)."""
     signal = np.zeros(SHAPE)
     signal[HEAD], signal[SKULL], signal[BRAIN], signal[VENTRICLE] = 220, 8, 130, 40
-    random = np.random.default_rng(0)
+    random = default_rng(0)
     return np.hypot(signal + random.normal(0, noise, SHAPE), random.normal(0, noise, SHAPE))
 
 
@@ -76,14 +78,14 @@ def test_the_body_is_the_head_and_one_slice_is_masked_as_well(head, unit):
 @every_row("background", [0.0, -3.2, 100.0])
 def test_a_stripped_brain_stands_out_from_any_constant(background):
     """Also where fluid is darker than the background, as after standardising."""
-    contrast = np.random.default_rng(0).normal(4, 0.5, SHAPE)
+    contrast = default_rng(0).normal(4, 0.5, SHAPE)
     volume = volume_of(background + BRAIN * contrast, "a.u.")
     assert dice(foreground(volume), BRAIN) > 0.99
     assert dice(brain(volume), BRAIN) > 0.97
 
 
 def test_without_background_everything_is_body():
-    tissue = np.random.default_rng(0).normal(100, 20, SHAPE)
+    tissue = default_rng(0).normal(100, 20, SHAPE)
     tissue[ellipsoid(20, 20, 10)] = 600  # a vessel
     assert foreground(volume_of(tissue, "a.u.")).all()
     assert foreground(volume_of(np.full(SHAPE, 7.0), "a.u.")).all()
@@ -107,7 +109,7 @@ def test_the_largest_component_is_chosen_alone_or_by_its_share_of_another_mask()
 
 
 masks = st.builds(
-    lambda shape, share, seed: np.random.default_rng(seed).random(shape) < share,
+    lambda shape, share, seed: default_rng(seed).random(shape) < share,
     st.tuples(st.integers(1, 7), st.integers(1, 9), st.integers(1, 9)),
     st.floats(0.1, 0.9),
     st.integers(0, 999),
@@ -115,11 +117,11 @@ masks = st.builds(
 
 
 def test_a_mask_grows_the_same_in_pieces(monkeypatch):
-    mask = np.random.default_rng(0).random((16, 19, 17)) < 0.0005
+    mask = default_rng(0).random((16, 19, 17)) < 0.0005
     whole = dilate(mask, 5, (1, 1, 1))
     assert 0.1 < whole.mean() < 0.9
     monkeypatch.setattr("voxlate.scans.images.mask.SLAB", 600)
-    np.testing.assert_array_equal(dilate(mask, 5, (1, 1, 1)), whole)
+    assert_array_equal(dilate(mask, 5, (1, 1, 1)), whole)
 
 
 @settings(deadline=None, max_examples=30)
@@ -128,11 +130,11 @@ def test_morphology_follows_scipys(mask, radius):
     box = np.ones([2 * int(radius + 1e-6) + 1 if n > 1 else 1 for n in mask.shape], bool)
     grown = scipy.ndimage.grey_dilation(mask.astype(np.uint8), footprint=box, mode="nearest")
     shut = scipy.ndimage.grey_erosion(grown, footprint=box, mode="nearest") > 0
-    np.testing.assert_array_equal(close_gaps(mask, radius, (1, 1, 1)), shut)
-    np.testing.assert_array_equal(fill_holes(mask), scipy.ndimage.binary_fill_holes(mask))
+    assert_array_equal(close_gaps(mask, radius, (1, 1, 1)), shut)
+    assert_array_equal(fill_holes(mask), scipy.ndimage.binary_fill_holes(mask))
     in_slices = np.stack([scipy.ndimage.binary_fill_holes(plane) for plane in mask])
     expected = scipy.ndimage.binary_fill_holes(in_slices) if len(mask) > 2 else in_slices
-    np.testing.assert_array_equal(fill_slices(mask), expected)
+    assert_array_equal(fill_slices(mask), expected)
 
 
 @every_row("modality", ["t1c", "flair"])

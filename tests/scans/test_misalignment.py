@@ -16,6 +16,7 @@ from voxlate.scans.images.mask import foreground
 from voxlate.scans.images.misalignment import displacement_field, misalignment
 from voxlate.scans.images.units import unit_of
 
+slow = pytest.mark.slow
 SIZE = (80, 96, 68)  # 2.5 mm
 PLANE = (160, 192, 9)
 
@@ -70,7 +71,7 @@ MOTIONS = (
 PAIRS = (("t1", "ct"), ("t1", "t2"), ("tof", "cta"), ("pd", "t1"))
 
 
-@pytest.mark.slow
+@slow
 def test_known_motions_are_found_within_half_a_millimetre_in_nine_of_ten_pairs():
     errors = []
     for pair, motion in itertools.product(PAIRS, MOTIONS):
@@ -80,7 +81,7 @@ def test_known_motions_are_found_within_half_a_millimetre_in_nine_of_ten_pairs()
     assert max(errors) < 0.8
 
 
-@pytest.mark.slow
+@slow
 def test_the_rigid_motion_of_a_moved_head_is_stated_with_its_direction():
     shift_mm = (2.0, -3.0, 1.0)
     found, _ = compared(("pd", "t1"), shift_mm, (0, 0, 3.0), coarse=True)
@@ -89,7 +90,7 @@ def test_the_rigid_motion_of_a_moved_head_is_stated_with_its_direction():
     assert found.translation_mm == pytest.approx(shift_mm, abs=0.3)
 
 
-@pytest.mark.slow
+@slow
 def test_a_warped_head_is_followed_where_a_rigid_motion_would_be_wrong():
     spacing = spacing_of()
 
@@ -107,7 +108,7 @@ def test_a_warped_head_is_followed_where_a_rigid_motion_would_be_wrong():
     assert np.median(errors) < 0.8  # where a rigid motion leaves 1.8 mm
 
 
-@pytest.mark.slow
+@slow
 def test_shifts_across_thick_slices_are_said_to_be_unseen_and_not_stated():
     found, true = compared(("t1", "t2"), (0, 2.5, -2.5), size=(80, 96, 34), coarse=True)
     assert (found.unseen, found.translation_mm[0]) == ("D", 0.0)
@@ -132,7 +133,7 @@ def test_noise_has_no_misalignment():
     assert found.median_mm is found.translation_mm is None
 
 
-@pytest.mark.slow
+@slow
 def test_the_cut_of_one_mask_does_not_make_moved_brains_look_aligned():
     spacing = spacing_of()
     inside = scipy.ndimage.binary_erosion(body("t1"), iterations=6)

@@ -7,6 +7,7 @@ from functools import cache
 
 import numpy as np
 import pytest
+from numpy.random import default_rng
 from scipy.ndimage import gaussian_filter
 
 from rows import every_row
@@ -28,7 +29,7 @@ Change = Callable[[np.ndarray], np.ndarray]
 @cache
 def head(patient: int, grid: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """T1 and CT of a head with ventricles and lesions of its own, and where it is, [D, H, W]."""
-    rng = np.random.default_rng(patient)
+    rng = default_rng(patient)
     shape = SHAPES[grid]
     z, y, x = np.meshgrid(*(np.linspace(-1, 1, length) for length in shape), indexing="ij")
     high, long, wide = rng.uniform(0.65, 0.85, 3)
@@ -148,7 +149,7 @@ def test_a_spoilt_scan_is_named_in_one_line(kind):
 
 def test_an_inverted_scan_resembles_none_of_its_modality():
     t1, _, body = head(0, "1 mm")
-    noisy = t1 + np.random.default_rng(1).normal(0, 9, t1.shape)
+    noisy = t1 + default_rng(1).normal(0, 9, t1.shape)
     scans = {"t1": t1, "noisy": noisy, "inverted": np.where(body, 130 - t1, t1)}
     known, *others = thumbnails(scans, "t1", SPACING_MM["1 mm"]).values()
     alike, inverted = (resemblance(one, [known]) for one in others)
@@ -159,7 +160,7 @@ def test_an_inverted_scan_resembles_none_of_its_modality():
 
 @every_row("grid", SHAPES)
 def test_noise_below_zero_in_mr_is_no_z_score_and_no_other_patient(grid):
-    noise = np.random.default_rng(0).normal(0, 12, SHAPES[grid])
+    noise = default_rng(0).normal(0, 12, SHAPES[grid])
     cases = cohort(grid, change("t1", lambda values: values + noise))
     assert cases[1].header.statistics["t1"].all.at(5) < -10
     assert named(cases) == []
@@ -205,7 +206,7 @@ def test_a_whole_file_of_another_contrast_is_not_called_mixed_nor_compared_with_
 @every_row("grid", SHAPES)
 def test_exchanged_cts_are_named_and_no_unclear_scan_that_resembles_theirs(grid):
     (b_t1, b_ct, _), (_, c_ct, _) = head(1, grid), head(2, grid)
-    b_t1 = b_t1 + np.random.default_rng(0).normal(0, 60, SHAPES[grid])
+    b_t1 = b_t1 + default_rng(0).normal(0, 60, SHAPES[grid])
     cases = cohort(grid, change("ct", lambda _: c_ct))
     cases[2] = prepared(2, grid, False, change("ct", lambda _: b_ct))
     cases[3] = prepared(3, grid, False, change("t1", lambda t1: np.abs(t1 + b_t1)))

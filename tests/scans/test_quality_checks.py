@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from numpy.random import default_rng
 from scipy import ndimage
 
 from rows import every_row
@@ -26,7 +27,7 @@ def volume_of(values: np.ndarray, spacing_mm=(1.0, 1.0, 1.0), unit: str = "a.u."
 _, y, x = np.ogrid[:10, -50:50, -40:40]
 BODY = (y / 38) ** 2 + (x / 28) ** 2 < 1
 FOLDED = 500 + 60 * np.sin(0.7 * x + 0.2 * np.sin(y)) * np.cos(0.5 * y + 0.02 * x**2)
-SCAN = np.abs(BODY * FOLDED + np.random.default_rng(0).normal(0, 10, (10, 100, 80)))
+SCAN = np.abs(BODY * FOLDED + default_rng(0).normal(0, 10, (10, 100, 80)))
 
 
 def scan_of(values: np.ndarray) -> WholeScan:
@@ -39,7 +40,7 @@ HOLE = 4 * ((np.arange(100)[:, None] - 55) ** 2 + (np.arange(80) - 42) ** 2) < 2
 @every_row(
     "image, kind, value",
     [
-        (SCAN + np.random.default_rng(1).normal(0, 125, SCAN.shape), "noise", 0.25),
+        (SCAN + default_rng(1).normal(0, 125, SCAN.shape), "noise", 0.25),
         (SCAN + 0.5 * np.roll(SCAN, 50, axis=1), "ghosts", 0.75),
         (SCAN * ~HOLE, "dark_mm", 23.0),
     ],
@@ -58,7 +59,7 @@ def test_what_is_wrong_with_a_scan_is_measured_and_said_unless_those_of_the_trai
 @every_row(
     "exponent, values",
     [
-        (0.0, np.random.default_rng(0).normal(size=(64, 64, 64))),
+        (0.0, default_rng(0).normal(size=(64, 64, 64))),
         (1.0, np.indices((64, 64, 64)).sum(0) // 24 % 2 * 100),
         (2.0, np.indices((64, 64, 64)).sum(0)),
     ],
@@ -72,7 +73,7 @@ def test_squared_changes_do_not_grow_in_noise_grow_as_the_distance_at_edges_and_
 
 
 def test_a_scan_after_a_filter_or_from_thick_slices_is_called_blurred():
-    draw = np.random.default_rng(0)
+    draw = default_rng(0)
     cells = np.kron(draw.random((12, 12, 12)), np.ones((6, 6, 6)))
     sharp = cells + draw.normal(0, 0.02, cells.shape)
     for sigma in (0, 4, (4, 0, 0), (0, 4, 0), (0, 0, 4)):
@@ -84,7 +85,7 @@ def test_a_scan_after_a_filter_or_from_thick_slices_is_called_blurred():
 # A body of 24 slices that shrink towards the upper end, in air with noise of 2 % of its signal.
 z, y, x = np.ogrid[:24, -40:40, -32:32]
 SHRINKING = np.hypot(y, x) < 30 - 0.8 * z
-CONE = np.abs(500.0 * SHRINKING + np.random.default_rng(0).normal(0, 10, SHRINKING.shape))
+CONE = np.abs(500.0 * SHRINKING + default_rng(0).normal(0, 10, SHRINKING.shape))
 
 
 def _said(image: np.ndarray) -> list[Message]:
@@ -109,7 +110,7 @@ def test_an_array_that_is_no_scan_is_told_before_its_body(image, code):
 def test_slices_of_which_one_half_is_twice_as_far_apart_are_told():
     z, y, x = np.ogrid[-32:32, -36:36, -32:32]
     folds = 1.5 + np.sin(x * np.cos(z / 40) + y * np.sin(z / 40))
-    image = folds * (np.hypot(y, x) < 28) + np.random.default_rng(0).random(folds.shape) / 100
+    image = folds * (np.hypot(y, x) < 28) + default_rng(0).random(folds.shape) / 100
     (said,) = _said(image[np.r_[:32, 32:64:2]])
     assert "pace" in said.numbers
 
@@ -143,7 +144,7 @@ RIGHT = np.arange(64) > 35
 NINTH = (np.arange(24) == 9)[:, None, None]
 BALL = np.zeros((24, 80, 64), bool)
 BALL[8:11, 36:44, 28:36] = True
-POINTS = 2000.0 * (np.random.default_rng(0).random((24, 80, 64)) < 0.02)
+POINTS = 2000.0 * (default_rng(0).random((24, 80, 64)) < 0.02)
 
 
 IMAGE = np.float32(CONE * SIDED)
@@ -218,7 +219,7 @@ def test_thick_slices_may_differ_more_near_the_crown_and_in_brightness_and_wide_
     assert [said.code for said in ask("slices", ORDINARY | numbers)] == codes
 
 
-@every_row("order", [EVEN_THEN_ODD, np.random.default_rng(0).permutation(24)])
+@every_row("order", [EVEN_THEN_ODD, default_rng(0).permutation(24)])
 def test_slices_of_which_no_order_is_left_are_not_to_be_trusted(order):
     (sentence,) = _said(CONE[order])
     assert sentence.grade == "do not trust"
@@ -226,7 +227,7 @@ def test_slices_of_which_no_order_is_left_are_not_to_be_trusted(order):
 
 @every_row("strength", [0.05, 0.5])
 def test_white_noise_inside_the_outline_of_a_body_is_no_anatomy_whatever_its_strength(strength):
-    noise = np.random.default_rng(0).uniform(1 - strength, 1 + strength, SCAN.shape)
+    noise = default_rng(0).uniform(1 - strength, 1 + strength, SCAN.shape)
     alone = volume_of(500 * (SCAN > 250) * noise, (2, 2, 3))
     (sentence,) = ask("noise", quality_numbers(alone))
     assert (sentence.code, sentence.grade) == ("other-content", "do not trust")
@@ -234,13 +235,13 @@ def test_white_noise_inside_the_outline_of_a_body_is_no_anatomy_whatever_its_str
 
 
 def test_a_scan_with_much_noise_still_shows_anatomy():
-    noise = np.random.default_rng(1).normal(0, 20, SCAN.shape)
+    noise = default_rng(1).normal(0, 20, SCAN.shape)
     assert ask("noise", quality_numbers(volume_of(SCAN + noise, (2, 2, 3)))) == []
 
 
 def test_air_in_the_bone_of_a_ct_is_no_overflow_of_large_values():
     hu = np.full((24, 40, 40), -1000, np.float32)
-    hu[:, 8:32, 8:32] = np.random.default_rng(0).normal(40, 20, (24, 24, 24))
+    hu[:, 8:32, 8:32] = default_rng(0).normal(40, 20, (24, 24, 24))
     hu[4:20, 14:26, 14:26] = np.linspace(1100, 1427, 16)[:, None, None]
     hu[6:18, 18:22, 18:22:2] = -900
     good, bad = (

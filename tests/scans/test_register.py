@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import scipy.ndimage
 import torch
+from numpy.random import default_rng
 from scipy.spatial.transform import Rotation
 
 from rows import every_row
@@ -36,6 +37,7 @@ from voxlate.training.batches.patches import DataSettings, read_pair
 
 itk = pytest.importorskip("SimpleITK", reason="registration needs the extra 'registration'")
 
+slow = pytest.mark.slow
 Points = np.ndarray  # [..., 3] in RAS mm
 
 
@@ -113,7 +115,7 @@ def bent(place: Points) -> Points:
 FRAME_MM = np.array([900.0, -700.0, 400.0])
 
 
-@pytest.mark.slow
+@slow
 @every_row("frame_mm", [0 * FRAME_MM, FRAME_MM])
 def test_a_turned_head_in_another_contrast_is_registered_whatever_the_frames(monkeypatch, frame_mm):
     monkeypatch.setattr(module, "SAMPLES", 4000)  # a turn needs fewer than a bend
@@ -131,7 +133,7 @@ def test_a_turned_head_in_another_contrast_is_registered_whatever_the_frames(mon
     assert frame_mm.any() == (found.before == Similarity(1.0, 0.0, 0.0))
 
 
-@pytest.mark.slow
+@slow
 def test_splines_follow_a_bend_that_no_linear_map_follows():
     moving = scan(MOVING, bent, "a")
     found = register(moving, SCAN, "bspline")
@@ -150,7 +152,7 @@ def test_the_same_call_gives_the_same_transform(monkeypatch):
     assert first == again
 
 
-@pytest.mark.slow
+@slow
 def test_a_step_that_makes_the_scans_less_alike_or_folds_them_is_not_kept(
     monkeypatch,
 ):
@@ -197,7 +199,7 @@ def test_a_written_transform_is_read_by_other_tools(tmp_path):
     turn = itk.Euler3DTransform((1.0, 2.0, 3.0), 0.1, 0.2, 0.3, (4.0, 5.0, 6.0))
     spline = itk.BSplineTransform(3)
     spline.SetTransformDomainPhysicalDimensions([50.0] * 3)
-    spline.SetParameters(np.random.default_rng(0).normal(size=len(spline.GetParameters())).tolist())
+    spline.SetParameters(default_rng(0).normal(size=len(spline.GetParameters())).tolist())
     whole = itk.CompositeTransform([turn, spline])
     point = (7.0, 8.0, 9.0)
     for name in ("moved.tfm", "moved.h5"):
@@ -295,7 +297,7 @@ def errors_mm(transform, moving, fixed, inside):
     return np.linalg.norm(((went - start) * spacing + bend)[:, inside], axis=0)
 
 
-@pytest.mark.slow
+@slow
 def test_a_bent_ct_is_registered_to_itself_within_half_a_voxel(ct, monkeypatch):
     monkeypatch.setattr(module, "SAMPLES", 4000)  # enough for the rigid part
     moving = warped(ct)
@@ -308,7 +310,7 @@ def test_a_bent_ct_is_registered_to_itself_within_half_a_voxel(ct, monkeypatch):
     assert np.median(np.linalg.norm(bend_mm(ct)[:, inside], axis=0)) > 1.6
 
 
-@pytest.mark.slow
+@slow
 def test_a_single_slice_is_displaced_within_its_plane_to_a_part_of_a_voxel(tmp_path):
     head = make_head(SEED, 0, (200, 240, 9))
     fixed = Volume(image(head, "ct")[None, 4:5], head.affine, "HU", "ct", "ct")
@@ -326,15 +328,15 @@ def test_a_single_slice_is_displaced_within_its_plane_to_a_part_of_a_voxel(tmp_p
     assert np.allclose(again, back, atol=0.1)
 
 
-@pytest.mark.slow
+@slow
 def test_slices_are_not_registered_by_methods_of_volumes(flat):
     with pytest.raises(BadInput):
         register(flat, flat, "rigid")
 
 
-@pytest.mark.slow
+@slow
 def test_scans_that_agree_nowhere_stay_where_they_are(flat):
-    noise = np.random.default_rng(0).normal(size=flat.data.shape).astype(np.float32)
+    noise = default_rng(0).normal(size=flat.data.shape).astype(np.float32)
     assert register(replace(flat, data=noise, unit="a.u."), flat, "smooth").kept == "none"
 
 
@@ -346,7 +348,7 @@ SHIFT_RAS = np.array([4.0, -3.0, 2.0])  # where the moving scan lies, seen from 
 @pytest.fixture
 def pair(tmp_path, save) -> Path:
     """One patient: ct, and a tof whose frame is off by SHIFT_RAS; a label map drawn on each."""
-    draw = np.random.default_rng(0)
+    draw = default_rng(0)
     values = np.zeros((12, 14, 16))
     values[2:10, 3:11, 3:13] = draw.integers(300, 900, (8, 8, 10))
     root = tmp_path / "in/a"
@@ -389,7 +391,7 @@ def test_scans_and_labels_come_to_one_grid_and_the_transform_is_kept(pair, monke
     assert np.allclose(itk.GetArrayFromImage(resampled), tof, atol=1e-3)
 
 
-@pytest.mark.slow
+@slow
 def test_beyond_the_moving_scan_nothing_is_masked(pair, monkeypatch, out):
     # the three topmost slices of the ct lie beyond the tof
     known_step(monkeypatch, np.add(SHIFT_RAS, [0, 0, 3]))
@@ -407,7 +409,7 @@ def similarities_are(*similarities: float):
     return lambda pair, transform: module.Similarity(next(values), 0.5, 1.0)
 
 
-@pytest.mark.slow
+@slow
 def test_a_registration_that_does_harm_is_undone_and_similarities_are(pair, tmp_path, monkeypatch):
     known_step(monkeypatch)
     monkeypatch.setattr(module.CoarsePair, "compare", similarities_are(1.2, 1.1))
@@ -420,7 +422,7 @@ def test_a_registration_that_does_harm_is_undone_and_similarities_are(pair, tmp_
     assert not (tmp_path / "out/transforms").exists()
 
 
-@pytest.mark.slow
+@slow
 def test_prepared_again_nothing_is_done_and_otherwise_transforms_are_removed(
     pair, monkeypatch, out
 ):
@@ -434,7 +436,7 @@ def test_prepared_again_nothing_is_done_and_otherwise_transforms_are_removed(
     assert not (out / "transforms/a").exists()
 
 
-@pytest.mark.slow
+@slow
 def test_synthesis_registers_as_prepare_did(pair, monkeypatch, out):
     """The scans as they were given, one of them in a frame of its own: the network sees what training saw."""
     known_step(monkeypatch)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.testing import assert_allclose
 
 from voxlate.scans.images.tiling import Blend, Tiling
 
@@ -34,7 +35,7 @@ def tilings(draw) -> Tiling:
 def test_blending_returns_any_voxelwise_function(tiling):
     volume = np.random.default_rng(0).normal(size=(1, *tiling.shape)).astype(np.float32)
     got = tiled(lambda tile: tile**2 + 3, volume, tiling)
-    np.testing.assert_allclose(got, volume**2 + 3, rtol=2e-6)
+    assert_allclose(got, volume**2 + 3, rtol=2e-6)
 
 
 @settings(deadline=None, max_examples=60)
@@ -49,7 +50,7 @@ def test_tiles_cover_lie_inside_and_overlap_enough(tiling):
 
 def test_opposite_ramps_add_up_to_one():
     weight = Tiling((1, 1, 24), (1, 1, 16), (0, 0, 8)).weight()[0, 0]
-    np.testing.assert_allclose(weight[-8:] + weight[:8], 1, atol=1e-6)
+    assert_allclose(weight[-8:] + weight[:8], 1, atol=1e-6)
     assert weight[0] > 0
     assert (np.diff(weight[:8]) > 0.05).all()
 
@@ -62,7 +63,7 @@ def test_where_no_tile_comes_is_background():
             if start[0] != 1:
                 blend.add(np.full((2, *one.patch), 5, np.float32), start)
         result = blend.result()
-        np.testing.assert_allclose(result[:, [0, 2]], 5, rtol=1e-6)
+        assert_allclose(result[:, [0, 2]], 5, rtol=1e-6)
         assert (result[0, 1] == -1).all()
         assert (result[1, 1] == 0).all()
 

@@ -4,6 +4,7 @@ from dataclasses import astuple, replace
 
 import numpy as np
 import pytest
+from numpy.testing import assert_allclose
 
 from brains import brain, tissues
 from rows import every_row
@@ -61,25 +62,23 @@ def test_the_map_moves_levels_to_their_goals_and_grows_everywhere():
     goal = TissueLevels(fluid=90, middle=60, far=50, bright=93, top=120)
     curve = found.curve_to(goal)
     values = np.array([0, 150, 300, 400, 500, 1000, 1100, 1200, 1400, -30])
-    np.testing.assert_allclose(
-        curve.map(values), [0, 25, 50, 55, 60, 90, 93, 120, 140, -5], atol=1e-9
-    )
+    assert_allclose(curve.map(values), [0, 25, 50, 55, 60, 90, 93, 120, 140, -5], atol=1e-9)
     many = np.linspace(-500, 5000, 2001)
     assert (np.diff(curve.map(many)) > 0).all()
-    np.testing.assert_allclose(goal.curve_to(found).map(curve.map(many)), many, atol=1e-6)
+    assert_allclose(goal.curve_to(found).map(curve.map(many)), many, atol=1e-6)
 
 
 def test_levels_that_coincide_are_one_knot():
     found = TissueLevels(fluid=-1, middle=50, far=60, bright=60, top=60)
     goal = TissueLevels(fluid=5, middle=25, far=30, bright=35, top=40)
-    np.testing.assert_allclose(found.curve_to(goal).map(np.array([25.0, 50, 60])), [12.5, 25, 30])
+    assert_allclose(found.curve_to(goal).map(np.array([25.0, 50, 60])), [12.5, 25, 30])
 
 
 def test_a_spread_grows_by_the_slope_at_its_value():
     curve = Curve((0, 10, 20), (0, 5, 35))
-    np.testing.assert_allclose(curve.map(np.array([-2.0, 4, 10, 15, 30])), [-1, 2, 5, 20, 65])
+    assert_allclose(curve.map(np.array([-2.0, 4, 10, 15, 30])), [-1, 2, 5, 20, 65])
     sd = curve.map_sd(np.full(5, 2.0, np.float32), np.array([-2.0, 4, 10, 15, 30]))
-    np.testing.assert_allclose(sd, [1, 1, 1, 6, 6])
+    assert_allclose(sd, [1, 1, 1, 6, 6])
 
 
 def test_the_mean_of_levels_weights_each_scan_alike_whatever_its_gain():

@@ -214,7 +214,6 @@ def test_a_file_gives_back_what_was_saved_and_any_change_in_it_is_refused(known,
     "change",
     [
         {"lean": (0.1,)},
-        {"width": float("inf")},
         {"patients": "many"},
         {"size": (1.0, 2.0)},
         {"levels": (1.0, "x")},
@@ -227,9 +226,6 @@ def test_a_file_gives_back_what_was_saved_and_any_change_in_it_is_refused(known,
 )
 def test_numbers_that_cannot_be_are_refused_even_with_the_right_checksum(known, tmp_path, change):
     odd = replace(known, usual={"t1": BodyDistribution(**vars(known.usual["t1"]) | change)})
-    try:
-        odd.save(tmp_path / "anatomy.safetensors")
-    except ValueError:
-        return  # JSON has no infinity
+    odd.save(tmp_path / "anatomy.safetensors")
     with pytest.raises(BadInput):
         read_anatomy(tmp_path / "anatomy.safetensors", MODALITIES)

@@ -12,6 +12,7 @@ import pytest
 import tifffile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from numpy.testing import assert_allclose, assert_array_equal
 from PIL import Image
 
 from rows import every_row
@@ -49,7 +50,7 @@ def test_slope_and_intercept_are_applied(tmp_path):
     # scl_slope and scl_inter, which nibabel resets
     scale = np.array([0.25, 7.5], np.float32).tobytes()
     path = overwrite(stored(tmp_path / "a.nii", raw), 112, scale)
-    np.testing.assert_allclose(read_volume(path).data[0].transpose(2, 1, 0), raw * 0.25 + 7.5)
+    assert_allclose(read_volume(path).data[0].transpose(2, 1, 0), raw * 0.25 + 7.5)
 
 
 @every_row("unit, factor", [("mm", 1), ("unknown", 1), ("meter", 1000), ("micron", 0.001)])
@@ -58,7 +59,7 @@ def test_spacing_comes_in_millimetres(tmp_path, unit, factor):
     image.header.set_xyzt_units(unit)
     nib.save(image, tmp_path / "a.nii")
     volume = read_volume(tmp_path / "a.nii")
-    np.testing.assert_allclose(volume.grid.spacing_mm, np.array([3, 2, 1]) * factor, rtol=1e-6)
+    assert_allclose(volume.grid.spacing_mm, np.array([3, 2, 1]) * factor, rtol=1e-6)
     assert len(volume.guesses) == (factor != 1)
 
 
@@ -73,8 +74,8 @@ def test_spacing_comes_in_millimetres(tmp_path, unit, factor):
 def test_last_axes_of_one_and_single_slices_are_volumes(tmp_path, shape, kind):
     array = RANDOM.integers(0, 99, shape).astype(np.int16)
     volume = read_volume(stored(tmp_path / "a.nii.gz", array, kind))
-    np.testing.assert_array_equal(volume.data[0].transpose(2, 1, 0), array.reshape(5, 4, -1))
-    np.testing.assert_allclose(volume.affine, AFFINE, atol=1e-5)
+    assert_array_equal(volume.data[0].transpose(2, 1, 0), array.reshape(5, 4, -1))
+    assert_allclose(volume.affine, AFFINE, atol=1e-5)
 
 
 @every_row("module, name", [("SimpleITK", "a.mha"), ("pydicom", "a.dcm")])
@@ -94,27 +95,27 @@ def test_pictures_keep_their_values_and_return_from_canonical(tmp_path, dtype, s
     picture = read_volume(path, "mr")
     assert (picture.unit, picture.modality) == ("grey", "mr")
     assert picture.grid.spacing_mm == (1, 1, 1)
-    np.testing.assert_array_equal(picture.data[0, 0], pixels)
+    assert_array_equal(picture.data[0, 0], pixels)
     ras = canonical(picture)
-    np.testing.assert_array_equal(ras.data[0, 0], pixels[::-1, ::-1])
-    np.testing.assert_array_equal(return_to(ras, picture.grid).data[0, 0], pixels)
+    assert_array_equal(ras.data[0, 0], pixels[::-1, ::-1])
+    assert_array_equal(return_to(ras, picture.grid).data[0, 0], pixels)
     if dtype == np.uint8 or suffix == "tif":
         # written from either orientation, the pixels are where they were
         for version in (picture, ras):
             write_volume(path, version)
-            np.testing.assert_array_equal(Image.open(path), pixels)
+            assert_array_equal(Image.open(path), pixels)
 
 
 def test_a_png_is_rounded_and_clipped_to_eight_bit(tmp_path):
     values = np.array([[[[-3.0, 0.4, 0.6, 254.7, 300.0]]]])
     write_volume(tmp_path / "a.png", volume_of(values, np.diag([-1.0, -1, 1, 1]), "grey"))
-    np.testing.assert_array_equal(Image.open(tmp_path / "a.png"), [[0, 0, 1, 255, 255]])
+    assert_array_equal(Image.open(tmp_path / "a.png"), [[0, 0, 1, 255, 255]])
 
 
 def test_a_grey_picture_stored_as_colour_is_grey(tmp_path):
     pixels = RANDOM.integers(0, 256, (4, 5)).astype(np.uint8)
     Image.fromarray(np.stack([pixels] * 3, axis=-1)).save(tmp_path / "a.png")
-    np.testing.assert_array_equal(read_volume(tmp_path / "a.png").data[0, 0], pixels)
+    assert_array_equal(read_volume(tmp_path / "a.png").data[0, 0], pixels)
 
 
 def test_modalities_have_their_units():
@@ -236,7 +237,7 @@ def test_a_flipped_bit_in_compressed_voxels_is_never_read_as_voxels(tmp_path, su
         bad.write_bytes(whole)
         overwrite(bad, place, bytes([whole[place] ^ 1 << draw.integers(8)]))
         with contextlib.suppress(BadInput):
-            np.testing.assert_array_equal(read_volume(bad).data, true)
+            assert_array_equal(read_volume(bad).data, true)
             read += 1
     assert read < 5  # a few bits of gzip's header mean nothing
 
@@ -300,8 +301,8 @@ def test_an_image_states_no_orientation_that_its_source_did_not(
     write_volume(tmp_path / "image.nii.gz", image)
     source, written = (nib.load(tmp_path / f"{name}.nii.gz") for name in ("t1", "image"))
     assert (written.header["qform_code"], written.header["sform_code"]) == codes
-    np.testing.assert_allclose(written.affine, source.affine)
-    np.testing.assert_array_equal(written.get_fdata(), source.get_fdata())
+    assert_allclose(written.affine, source.affine)
+    assert_array_equal(written.get_fdata(), source.get_fdata())
 
 
 @every_row("side, grade", [(2.0, "note"), (-2.0, "caution")])
@@ -320,4 +321,4 @@ def test_a_grid_that_a_header_without_codes_cannot_state_is_written_as_that_of_a
     write_volume(tmp_path / "turned.nii.gz", turned)
     written = nib.load(tmp_path / "turned.nii.gz")
     assert written.header["sform_code"] == 2
-    np.testing.assert_allclose(written.affine, turned.affine)
+    assert_allclose(written.affine, turned.affine)

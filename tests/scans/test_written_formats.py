@@ -6,6 +6,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from numpy.testing import assert_allclose, assert_array_equal
 
 from rows import every_row
 from scans import SHEARED
@@ -38,8 +39,8 @@ def test_a_written_volume_is_read_with_its_voxels_and_its_affine(tmp_path, endin
     path = tmp_path / f"t1{ending}"
     write_volume(path, written)
     back = read_volume(path, "t1")
-    np.testing.assert_array_equal(back.data, written.data)
-    np.testing.assert_allclose(back.affine, affine, rtol=0, atol=EXACT.get(ending, 1e-5))
+    assert_array_equal(back.data, written.data)
+    assert_allclose(back.affine, affine, rtol=0, atol=EXACT.get(ending, 1e-5))
     assert [one.name for one in tmp_path.iterdir()] == [path.name]
 
 
@@ -48,11 +49,11 @@ def test_simpleitk_reads_the_same_positions(tmp_path, ending):
     written, path = volume(False), tmp_path / f"t1{ending}"
     write_volume(path, written)
     image = sitk.ReadImage(str(path))
-    np.testing.assert_array_equal(sitk.GetArrayFromImage(image), written.data[0])
+    assert_array_equal(sitk.GetArrayFromImage(image), written.data[0])
     for index in [(0, 0, 0), (5, 0, 0), (0, 4, 0), (2, 1, 3)]:
         place = OBLIQUE @ [*index, 1]
         lps = image.TransformIndexToPhysicalPoint(index)
-        np.testing.assert_allclose(LPS_TO_RAS @ [*lps, 1], place, atol=1e-4)
+        assert_allclose(LPS_TO_RAS @ [*lps, 1], place, atol=1e-4)
 
 
 @every_row("ending", [".nii.gz", ".nii", ".mgz"])
@@ -61,8 +62,8 @@ def test_nibabel_reads_the_same_voxels_and_affine(tmp_path, ending, whole):
     written, path = volume(whole), tmp_path / f"t1{ending}"
     write_volume(path, written)
     image = nib.load(path)
-    np.testing.assert_array_equal(image.get_fdata(), written.data[0].transpose(2, 1, 0))
-    np.testing.assert_allclose(image.affine, OBLIQUE, atol=1e-5)
+    assert_array_equal(image.get_fdata(), written.data[0].transpose(2, 1, 0))
+    assert_allclose(image.affine, OBLIQUE, atol=1e-5)
     assert image.get_data_dtype().newbyteorder("=") == (np.int16 if whole else np.float32)
     if ending != ".mgz":
         assert image.header["sform_code"] == image.header["qform_code"] == 1
@@ -112,8 +113,8 @@ def test_a_registered_format_is_found_in_a_cohort_and_in_a_manifest_and_read(tmp
     files = [[one.case, *sorted(one.files)] for one in cases]
     assert files == [["anna", "t1", "t2"], ["ben", "t1", "t2"]]
     back = read_volume(cases[1].files["t2"], "t2")
-    np.testing.assert_array_equal(back.data, written["t2"].data)
-    np.testing.assert_array_equal(back.affine, OBLIQUE)
+    assert_array_equal(back.data, written["t2"].data)
+    assert_array_equal(back.affine, OBLIQUE)
     assert back.unit == "a.u."
     (tmp_path / "cases.csv").write_text("case,t1\neva,ben/t2.raw.bin\n")
     assert find_cohort(tmp_path).cases[0].files == {"t1": tmp_path / "ben/t2.raw.bin"}
