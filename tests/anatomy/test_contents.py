@@ -4,7 +4,9 @@ from functools import cache
 
 import numpy as np
 import pytest
+from numpy.random import default_rng
 
+from rows import every_row
 from voxlate.anatomy import ageing, diseases
 from voxlate.anatomy.anatomy import LesionKind, anatomy
 from voxlate.anatomy.head import Head, make_head
@@ -23,8 +25,8 @@ def head(case: int, kind: LesionKind = "none") -> Head:
 @pytest.fixture(scope="module")
 def drawn():
     """Four hundred brains' ages and their shapes."""
-    base = anatomy(np.random.default_rng(0), "none")
-    return [ageing.draw(np.random.default_rng(seed), base) for seed in range(400)]
+    base = anatomy(default_rng(0), "none")
+    return [ageing.draw(default_rng(seed), base) for seed in range(400)]
 
 
 def test_the_fluid_spaces_of_the_old_are_wider_than_those_of_the_young(drawn):
@@ -39,36 +41,27 @@ def test_calcifications_and_white_matter_lesions_become_more_frequent_with_age(d
     def share(has, least, most):
         return np.mean([has(age) for age, _ in drawn if least <= age.years < most])
 
-    for has in (lambda age: age.pineal_mm > 0, lambda age: max(age.choroid_mm) > 0):
-        assert share(has, 70, 90) > share(has, 20, 40) + 0.2
-    assert share(lambda age: len(age.spots) > 8, 70, 90) > share(
-        lambda age: len(age.spots) > 8, 20, 40
-    )
+    for has, more in (
+        (lambda age: age.pineal_mm > 0, 0.2),
+        (lambda age: max(age.choroid_mm) > 0, 0.2),
+        (lambda age: len(age.spots) > 8, 0),
+    ):
+        assert share(has, 70, 90) > share(has, 20, 40) + more
 
 
 def test_every_disease_occurs_and_a_shunt_only_with_hydrocephalus():
-    base = anatomy(np.random.default_rng(0), "none")
-    made = [diseases.draw(np.random.default_rng(seed), base)[0] for seed in range(300)]
-    assert {one.remnant for one in made} == {
-        *("none", "infarct", "haemorrhage", "resection", "hydrocephalus")
-    }
-    assert {one.tumour for one in made} == {
-        *("glioblastoma", "low grade", "meningioma", "metastases")
-    }
+    base = anatomy(default_rng(0), "none")
+    made = [diseases.draw(default_rng(seed), base)[0] for seed in range(300)]
+    remnants = {"none", "infarct", "haemorrhage", "resection", "hydrocephalus"}
+    assert {one.remnant for one in made} == remnants
+    tumours = {"glioblastoma", "low grade", "meningioma", "metastases"}
+    assert {one.tumour for one in made} == tumours
     assert np.mean([one.remnant == "none" for one in made]) == pytest.approx(0.75, abs=0.08)
     assert all(one.remnant == "hydrocephalus" for one in made if one.has_shunt)
     assert any(one.has_shunt for one in made)
 
 
-def test_the_brain_lies_inside_the_skull_and_its_structures_are_there():
-    labels = head(0).labels
-    for label in (Label.GREY, Label.WHITE, Label.VENTRICLE, Label.PALLIDUM, Label.DURA):
-        assert (labels == label).sum() > 10, label.name
-    brain = np.isin(labels, (*BRAIN, *OTHER_BRAIN)).mean()
-    assert 0.08 < brain < 0.35
-
-
-@pytest.mark.parametrize("case", [0, 8])  # metastases, and a tumour of low grade
+@every_row("case", [0, 8])  # metastases, and a tumour of low grade
 def test_the_map_of_a_tumour_marks_tissue_of_the_brain(case):
     made = head(case, "tumour")
     assert made.lesion_map.max() >= 2
@@ -77,8 +70,8 @@ def test_the_map_of_a_tumour_marks_tissue_of_the_brain(case):
     assert inside[made.lesion_map > 0].all()
 
 
-@pytest.mark.parametrize(
-    ("case", "kind", "labels"),
+@every_row(
+    "case, kind, labels",
     [
         (0, "none", (Label.RESECTION, Label.GLIOSIS)),
         (11, "none", (Label.OLD_CAVITY, Label.GLIOSIS)),
@@ -92,5 +85,4 @@ def test_the_map_of_a_tumour_marks_tissue_of_the_brain(case):
 )
 def test_a_disease_paints_its_tissues(case, kind, labels):
     made = head(case, kind)
-    sizes = {label.name: int((made.labels == label).sum()) for label in labels}
-    assert min(sizes.values()) > 0, sizes
+    assert {*labels} <= {*made.labels.flat}

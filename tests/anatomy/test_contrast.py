@@ -2,22 +2,35 @@
 
 import numpy as np
 import pytest
+from numpy.testing import assert_allclose
 
 from rows import every_row
 from voxlate.anatomy import sequences as mr
 from voxlate.anatomy.contrast import Protocol, magnitude
-from voxlate.anatomy.head import make_head
+from voxlate.anatomy.head import Head, make_head
 from voxlate.anatomy.maps import MAPS, tissue_map
 from voxlate.anatomy.scalp import PLACES
-from voxlate.anatomy.signal import MODALITIES, signal
-from voxlate.anatomy.tissue import Label
+from voxlate.anatomy.signal import signal
+from voxlate.anatomy.tissue import Label, patient
 
 FIELDS_T = (0.5, 1.5, 3.0, 7.0)
+NULL_MS = mr.null_time_ms(mr.FREE_WATER_T1_MS, 9000)
 
 
 @pytest.fixture(scope="module")
 def head():
     return make_head(3, 0, (40, 48, 24), "tumour")
+
+
+def _pure(head: Head, label: Label) -> np.ndarray:
+    """The voxels of one tissue alone."""
+    return (head.labels == label) & (head.share == 1)
+
+
+def _mixed(head: Head, label: Label, second: Label) -> tuple[int, int, int]:
+    """A voxel of two tissues."""
+    mixed = (head.labels == label) & (head.second == second) & (head.share < 0.8)
+    return tuple(np.argwhere(mixed)[0])
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +45,7 @@ def _one(**values: float) -> dict[str, np.ndarray]:
     return {name: np.array([value], np.float32) for name, value in {**usual, **values}.items()}
 
 
-@every_row(("t1_ms", "power"), [(1331.0, 0.376), (832.0, 0.382)])
+@every_row("t1_ms, power", [(1331.0, 0.376), (832.0, 0.382)])
 @every_row("field_t", FIELDS_T)
 def test_t1_changes_with_the_field_as_measured_in_grey_and_white_matter(t1_ms, power, field_t):
     measured = (field_t / 3) ** power
@@ -72,18 +85,15 @@ def _relaxed(magnetisation: float, ms: float, t1_ms: float) -> float:
 
 @every_row("field_t", (0.5, 7.0))
 def test_csf_is_null_in_flair_at_its_nulling_time_at_every_field(head, maps, field_t):
-    csf = (head.labels == Label.CSF) & (head.share == 1)
-    null_ms = mr.null_time_ms(mr.FREE_WATER_T1_MS, 9000)
-    flair = Protocol("flair", 9000, 110, null_ms, 0, field_t)
-    image = magnitude(flair, maps)
-    white = (head.labels == Label.WHITE) & (head.share == 1)
-    assert image[csf].max() < 1e-3 * image[white].mean()
+    image = magnitude(Protocol("flair", 9000, 110, NULL_MS, 0, field_t), maps)
+    assert image[_pure(head, Label.CSF)].max() < 1e-3 * image[_pure(head, Label.WHITE)].mean()
 
 
 def test_fat_saturation_removes_its_share_of_the_fat_signal():
-    voxel = _one(fat_map=0.9)
-    plain = magnitude(Protocol("spin_echo", 500, 15, 0, 0), voxel)
-    saturated = magnitude(Protocol("spin_echo", 500, 15, 0, 0, fat_removed=0.8), voxel)
+    plain, saturated = (
+        magnitude(Protocol("spin_echo", 500, 15, 0, 0, fat_removed=share), _one(fat_map=0.9))
+        for share in (0.0, 0.8)
+    )
     assert saturated / plain == pytest.approx(1 - 0.8 * 0.9)
 
 
@@ -113,50 +123,74 @@ def test_veins_are_dark_in_swi():
     assert magnitude(swi, _one(chi_map=0.64)) < 0.05 * magnitude(swi, _one())
 
 
-@every_row(("name", "protocol"), [("t2", mr.T2), ("pd", mr.PD)])
+@every_row(
+    "maps, left",
+    [
+        ({"pd_map": 0.7, "t1_map": 832.0, "t2_map": 80.0}, 0.4),
+        ({"pd_map": 0.85, "t1_map": 1650.0, "flow_map": 30.0, "inflow_map": 5.0}, 1),
+        ({"t1_map": 4300.0, "t2_map": 2000.0, "t2star_map": 1000.0}, 1),
+    ],
+)
+def test_magnetisation_transfer_takes_its_share_from_tissue_and_nothing_from_blood_or_fluid(
+    maps, left
+):
+    plain, strong = (
+        magnitude(Protocol("tof", 22, 3.5, 0, 20, transfer=share), _one(**maps))
+        for share in (0.0, 0.6)
+    )
+    assert strong / plain == pytest.approx(left, rel=1e-5)
+
+
+@every_row("name, protocol", [("t2", mr.T2), ("pd", mr.PD)])
 def test_a_spin_echo_of_the_maps_is_the_phantom_s_own_image(head, maps, name, protocol):
     own = signal(head, name) / mr.FULL_SCALE
     drawn = magnitude(Protocol("spin_echo", *protocol, 0, 0), maps)
     still = maps["flow_map"] == 0
     alone = still & (head.share == 1)
-    np.testing.assert_allclose(drawn[alone], own[alone], rtol=5e-3, atol=1e-4)
+    assert_allclose(drawn[alone], own[alone], rtol=5e-3, atol=1e-4)
     mixed = still & np.isin(head.labels, [Label.GREY, Label.WHITE]) & (head.second == Label.CSF)
     assert mixed.sum() > 100
-    np.testing.assert_allclose(drawn[mixed], own[mixed], rtol=0.01)
+    assert_allclose(drawn[mixed], own[mixed], rtol=0.01)
 
 
 def test_a_voxel_of_two_tissues_has_the_rates_of_its_protons(head, maps):
-    z, y, x = np.argwhere(
-        (head.labels == Label.WHITE) & (head.second == Label.GREY) & (head.share < 0.8)
-    )[0]
-    share = head.share[z, y, x]
+    voxel = _mixed(head, Label.WHITE, Label.GREY)
+    share = head.share[voxel]
     pd, t1 = head.tissue.pd, head.tissue.t1_ms
     parts = [share * pd[Label.WHITE], (1 - share) * pd[Label.GREY]]
     rate = (parts[0] / t1[Label.WHITE] + parts[1] / t1[Label.GREY]) / sum(parts)
-    assert maps["pd_map"][z, y, x] == pytest.approx(sum(parts), rel=0.03)  # texture
-    assert maps["t1_map"][z, y, x] == pytest.approx(1 / rate, rel=0.08)
+    assert maps["pd_map"][voxel] == pytest.approx(sum(parts), rel=0.03)  # texture
+    assert maps["t1_map"][voxel] == pytest.approx(1 / rate, rel=0.08)
 
 
 def test_a_voxel_of_fluid_and_tissue_has_the_sum_of_both_signals(head, maps):
     """In FLAIR, the fluid's part of such a voxel is dark; mean relaxation rates would make it brighter than tissue."""
-    z, y, x = np.argwhere(
-        (head.labels == Label.GREY) & (head.second == Label.CSF) & (head.share < 0.8)
-    )[0]
-    null_ms = mr.null_time_ms(mr.FREE_WATER_T1_MS, 9000)
-    flair = magnitude(Protocol("flair", 9000, 110, null_ms, 0), maps)
+    voxel = _mixed(head, Label.GREY, Label.CSF)
+    flair = magnitude(Protocol("flair", 9000, 110, NULL_MS, 0), maps)
     tissue = head.tissue
     constants = (values[Label.GREY] for values in (tissue.pd, tissue.t1_ms, tissue.t2_ms))
-    grey = mr.inversion_recovery(*constants, 9000, 110, null_ms)
-    assert flair[z, y, x] == pytest.approx(head.share[z, y, x] * grey, rel=0.15)  # texture
+    grey = mr.inversion_recovery(*constants, 9000, 110, NULL_MS)
+    assert flair[voxel] == pytest.approx(head.share[voxel] * grey, rel=0.15)  # texture
 
 
 def test_air_has_no_protons_and_values_are_whole_in_float16(head, maps):
-    air = head.labels == Label.AIR
-    alone = air & (head.share == 1)
+    alone = _pure(head, Label.AIR)
     for name in set(MAPS) - {"chi_map", *PLACES}:
         assert not maps[name][alone].any()
         assert np.array_equal(maps[name], maps[name].astype(np.float16))
 
 
-def test_no_map_is_among_the_modalities_that_are_written_by_default():
-    assert not set(MAPS) & set(MODALITIES)
+def test_the_values_of_labels_are_those_of_written_cohorts():
+    assert " ".join(label.name for label in Label).startswith(
+        "AIR SKIN FAT MUSCLE BONE DIPLOE CSF GREY WHITE VENTRICLE DEEP_GREY EYE SINUS ARTERY VEIN "
+        "ARTERY_BEYOND_CLOT CLOT NECROSIS ENHANCING OEDEMA "
+    )
+    assert [*Label] == [*range(len(Label))]
+
+
+def test_air_is_paramagnetic_and_fat_is_fat():
+    tissue = patient(np.random.default_rng(7))
+    assert tissue.chi_ppm[Label.AIR] == pytest.approx(0.36 + 9.05, abs=0.02)
+    assert tissue.chi_ppm[Label.BONE] < 0 < tissue.chi_ppm[Label.VEIN]
+    assert tissue.fat[Label.FAT] > 0.9 > tissue.fat[Label.MARROW] > 0.3
+    assert tissue.fat[Label.WHITE] == 0

@@ -1,6 +1,6 @@
 """The CT scanner, against known answers."""
 
-import dataclasses
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -26,7 +26,7 @@ def head():
     labels, share = plain.labels.copy(), plain.share.copy()
     labels[4, 44, 20:22] = Label.METAL
     share[4, 44, 20:22] = 1
-    return dataclasses.replace(plain, labels=labels, share=share)
+    return replace(plain, labels=labels, share=share)
 
 
 def _skull() -> np.ndarray:
@@ -39,26 +39,15 @@ def _skull() -> np.ndarray:
     return np.repeat(level[None], 8, axis=0)
 
 
-def _exposed(clean: np.ndarray, scanner: Exposure, metal: np.ndarray | None = None) -> np.ndarray:
+def _exposed(clean: np.ndarray, scanner: Exposure) -> np.ndarray:
     rng = np.random.default_rng(0)
-    there = np.zeros(clean.shape, bool) if metal is None else metal
-    return exposure.expose(clean, scanner, "ct", SPACING_MM, there, rng)
+    return exposure.expose(clean, scanner, "ct", SPACING_MM, np.zeros(clean.shape, bool), rng)
 
 
 def test_each_head_has_a_scanner_that_does_not_depend_on_its_size():
     first, second = (make_head(5, case, (16, 16, 8)).exposure for case in (0, 1))
     assert first != second
     assert first == make_head(5, 0, (20, 20, 8)).exposure
-
-
-def test_the_same_seed_gives_the_same_image_within_the_range_of_ct(head):
-    for modality in ("ct", "ncct", "cta"):
-        picture = image(head, modality)
-        assert np.array_equal(picture, image(head, modality))
-        assert np.isfinite(picture).all()
-        assert picture.min() >= -1024
-        assert picture.max() <= 3071
-        assert np.array_equal(picture, np.rint(picture))
 
 
 def test_a_scanner_without_effects_rounds_and_clips_only():
@@ -70,9 +59,7 @@ def test_a_scanner_without_effects_rounds_and_clips_only():
 
 
 def test_cupping_is_a_few_hu_lower_in_the_middle_than_at_the_skull():
-    changed = exposure.beam_hardening(
-        _skull(), dataclasses.replace(PLAIN, cupping_hu=5), SPACING_MM
-    )
+    changed = exposure.beam_hardening(_skull(), replace(PLAIN, cupping_hu=5), SPACING_MM)
     row = changed[4, 48]
     assert row[48] < row[14] - 2
     assert np.abs(changed).max() <= 5
@@ -82,7 +69,7 @@ def test_cupping_is_a_few_hu_lower_in_the_middle_than_at_the_skull():
 def test_a_dark_band_joins_two_dense_bones_and_fades_above_and_below():
     clean = np.zeros((8, 96, 96), np.float32)
     clean[:, 44:52, 20:32] = clean[:, 44:52, 64:76] = 1900
-    changed = exposure.beam_hardening(clean, dataclasses.replace(PLAIN, band_hu=10), SPACING_MM)
+    changed = exposure.beam_hardening(clean, replace(PLAIN, band_hu=10), SPACING_MM)
     assert -10 <= changed[4, 48, 48] < -3
     assert abs(changed[4, 20, 48]) < 0.5
 
@@ -92,9 +79,9 @@ def test_streaks_are_in_slices_with_metal_only_and_join_two_pieces_by_a_dark_ban
     metal[2, 38:42, 20:24] = metal[2, 38:42, 56:60] = True
     added = exposure.streaks(metal, 200.0)
     assert set(np.flatnonzero(added.any((1, 2)))) == {2}
-    between, beside = added[2, 39, 30:50], added[2, 10, 30:50]
-    assert between.mean() < -50
-    assert between.mean() < 4 * beside.mean() or beside.mean() >= 0
+    between, beside = added[2, [39, 10], 30:50].mean(1)
+    assert between < -50
+    assert between < 4 * beside or beside >= 0
     assert added[2].max() > 10
     assert not added[2][metal[2]].any()
 
@@ -110,7 +97,7 @@ def test_thick_slices_are_means_whose_weights_sum_to_one():
 def test_noise_in_water_has_its_standard_deviation_and_its_grains():
     noise_hu = 10.0
     water = np.zeros((8, 64, 64), np.float32)
-    noise = _exposed(water, dataclasses.replace(PLAIN, noise_hu=noise_hu, grain_mm=2.0))
+    noise = _exposed(water, replace(PLAIN, noise_hu=noise_hu, grain_mm=2.0))
     assert noise.std() == pytest.approx(noise_hu, rel=0.05)
     neighbours = np.corrcoef(noise[:, :, 1:].ravel(), noise[:, :, :-1].ravel())[0, 1]
     slices = np.corrcoef(noise[1:].ravel(), noise[:-1].ravel())[0, 1]
@@ -128,8 +115,8 @@ def test_noise_has_less_power_at_low_than_at_middle_frequencies():
 def test_brain_kernels_are_less_noisy_than_bone_kernels(head):
     air = (head.labels == Label.AIR) & (head.share == 1)
     air[:, 10:] = False  # far from the body and its kernel's reach
-    noisy = dataclasses.replace(PLAIN, noise_hu=10.0)
-    scanned = dataclasses.replace(head, exposure=noisy)
+    noisy = replace(PLAIN, noise_hu=10.0)
+    scanned = replace(head, exposure=noisy)
     sharp, smooth = (image(scanned, name)[air].std() for name in ("ct", "ncct"))
     assert smooth < 0.6 * sharp
 
@@ -139,9 +126,7 @@ def test_metal_shortens_t2star_with_the_fourth_power_of_the_distance(head):
     dx = head.spacing_mm[2]
     one, two = rate[4, 44, 22], rate[4, 44, 26]  # one and five voxels beside the metal
     assert one / two == pytest.approx(((4 + 5 * dx) / (4 + dx)) ** 4, rel=1e-3)
-    plain = dataclasses.replace(
-        head, labels=np.where(np.isin(head.labels, METAL), Label.MUSCLE, head.labels)
-    )
+    plain = replace(head, labels=np.where(np.isin(head.labels, METAL), Label.MUSCLE, head.labels))
     assert metal_rate_per_ms(plain) is None
     with_metal, without = tissue_map(head, "t2star_map"), tissue_map(plain, "t2star_map")
     tissue = (without > 0) & (head.labels == plain.labels)

@@ -1,14 +1,16 @@
 """Label maps as the anatomy of phantoms: tables, drawing, variation, and the cohort on disk."""
 
-import csv
 from dataclasses import replace
 from pathlib import Path
 
 import nibabel
 import numpy as np
 import pytest
+from numpy.random import default_rng
+from numpy.testing import assert_allclose
 from scipy import ndimage
 
+from rows import every_row
 from voxlate.anatomy import label_anatomy
 from voxlate.anatomy import variation as varying
 from voxlate.anatomy.bodies import label_bodies
@@ -16,14 +18,13 @@ from voxlate.anatomy.canvas import blank
 from voxlate.anatomy.cohort import write_cohort
 from voxlate.anatomy.diseases import Carried, paint_carried
 from voxlate.anatomy.label_map import LabelMap, read_label_map, read_lesion
-from voxlate.anatomy.label_table import LabelTable, read_table
+from voxlate.anatomy.label_table import read_table
 from voxlate.anatomy.mapped_head import _take, make_mapped_head
 from voxlate.anatomy.options import PhantomOptions, tables
 from voxlate.anatomy.shapes import Space
 from voxlate.anatomy.tissue import SKULL, Label
 from voxlate.base.errors import BadInput
 from voxlate.base.messages import Message
-from voxlate.checks.prepare import prepare
 from voxlate.scans.formats.io import read_volume
 
 SMALL = (24, 24, 12)
@@ -32,15 +33,13 @@ BRAIN_MM, CAVITY_MM, SKULL_MM, SKIN_MM = 60.0, 66.0, 75.0, 87.0  # radii of a he
 SYNTHSEG = {"white": 2, "fluid": 24, "bone": 515, "soft": 507}
 
 
-def radius_mm(shape: tuple[int, ...]) -> np.ndarray:
-    axes = [(np.arange(n) - (n - 1) / 2) * STEP_MM for n in shape]
-    z, y, x = np.meshgrid(*axes, indexing="ij")
-    return np.sqrt(x**2 + y**2 + z**2)
+def radius_mm(side: int) -> np.ndarray:
+    return np.linalg.norm((np.indices((side,) * 3) - (side - 1) / 2) * STEP_MM, axis=0)
 
 
 def ball_head(size: int = 68) -> np.ndarray:
     """A brain in fluid, skull and soft tissue: spheres around the middle."""
-    radius = radius_mm((size,) * 3)
+    radius = radius_mm(size)
     radii = (BRAIN_MM, CAVITY_MM, SKULL_MM, SKIN_MM)
     labels = np.zeros(radius.shape, np.int16)
     for limit, value in reversed([*zip(radii, SYNTHSEG.values())]):
@@ -56,31 +55,25 @@ def write_map(path: Path, labels: np.ndarray, affine: np.ndarray | None = None) 
     return path
 
 
-@pytest.fixture(scope="module")
-def table() -> LabelTable:
-    return read_table("synthseg")
+def read_map(
+    folder: Path,
+    labels: np.ndarray,
+    table: str | Path = "synthseg",
+    affine: np.ndarray | None = None,
+) -> LabelMap:
+    return read_label_map(write_map(folder / "a.nii.gz", labels, affine), read_table(table), "a")
 
 
 @pytest.fixture(scope="module")
-def head(tmp_path_factory, table) -> LabelMap:
-    return read_label_map(
-        write_map(tmp_path_factory.mktemp("maps") / "a.nii.gz", ball_head()), table, "a"
-    )
+def head(tmp_path_factory) -> LabelMap:
+    return read_map(tmp_path_factory.mktemp("maps"), ball_head())
 
 
 def still(**changes: object) -> varying.Variation:
     """A variation that moves nothing but what is asked for."""
-    drawn = varying.draw(np.random.default_rng(0))
-    quiet = replace(
-        drawn,
-        turn=np.eye(3),
-        mirror=False,
-        scale=np.ones(3),
-        bend_mm=0.0,
-        vault_mm=0.0,
-        ventricle_mm=0.0,
-    )
-    return replace(quiet, **changes)
+    quiet = {"turn": np.eye(3), "mirror": False, "scale": np.ones(3)}
+    quiet |= dict.fromkeys(("bend_mm", "vault_mm", "ventricle_mm"), 0.0)
+    return replace(varying.draw(default_rng(0)), **quiet | changes)
 
 
 def test_every_table_that_comes_with_the_package_names_known_tissues_once():
@@ -94,87 +87,66 @@ def test_every_table_that_comes_with_the_package_names_known_tissues_once():
     assert list(body.own) == ["liver", "kidney", "spleen", "pancreas", "prostate", "heart", "lung"]
 
 
-def test_a_tissue_of_a_table_has_the_constants_that_it_states():
-    body = read_table("totalsegmentator")
-    tissue = body.tissue(np.random.default_rng(1))
-    liver = body.names["liver"]
-    assert tissue.hu[liver] == pytest.approx(58, abs=6)
-    assert tissue.t1_ms[liver] == pytest.approx(812, rel=0.15)
-    assert tissue.t1_ms[Label.WHITE] == pytest.approx(832, rel=0.15)
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
+@every_row(
+    "text",
     [
-        ("title = 'x'\n[labels]\nwhiet = [1]", r"tissues in \[labels\], found 'whiet'.*'white'"),
-        ("title = 'x'\n[labels]\nwhite = [1]\ngrey = ['1-3']", "each label in one tissue, found 1"),
-        ("title = 'x'\n[labels]\nwhite = ['3-1']", "numbers or ranges"),
-        ("title = 'x'\n[labels", "expected TOML"),
-        (
-            "title = 'x'\n[tissues.fat]\npd=1\nt1_ms=1\nt2_ms=1\nt2star_ms=1\nhu=1\n[labels]",
-            "fat, which exists",
-        ),
-        ("title = 'x'\ncolour = 1\n[labels]\nwhite = [1]", "colour"),
+        "[labels]\nwhiet = [1]",
+        "[labels]\nwhite = [1]\ngrey = ['1-3']",
+        "[labels]\nwhite = ['3-1']",
+        "[labels",
+        "[tissues.fat]\npd=1\nt1_ms=1\nt2_ms=1\nt2star_ms=1\nhu=1\n[labels]",
+        "colour = 1\n[labels]\nwhite = [1]",
     ],
 )
-def test_a_table_that_cannot_be_used_is_refused_in_a_sentence(tmp_path, text, message):
+def test_a_table_that_cannot_be_used_is_refused(tmp_path, text):
     path = tmp_path / "own.toml"
-    path.write_text(text)
-    with pytest.raises(BadInput, match=message):
+    path.write_text("title = 'x'\n" + text)
+    with pytest.raises(BadInput):
         read_table(path)
 
 
-def test_a_label_that_the_table_leaves_out_is_named(tmp_path, table):
-    labels = ball_head(40)
-    labels[20, 20, 20] = 9999
-    with pytest.raises(BadInput, match="found 9999, which it does not have"):
-        read_label_map(write_map(tmp_path / "a.nii.gz", labels), table, "a")
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
+@every_row(
+    "change",
     [
-        (
-            lambda labels: (labels > 0) * 2,
-            "at least two tissues, found 1 by",
-        ),
-        (lambda labels: labels + 0.5, "whole numbers from 0"),
-        (lambda labels: labels - 1, "whole numbers from 0"),
-        (lambda labels: labels * 10**6, "labels up to 999,999"),
+        lambda labels: (labels > 0) * 2,
+        lambda labels: labels + 0.5,
+        lambda labels: labels - 1,
+        lambda labels: labels * 10**6,
+        lambda labels: np.where(labels == SYNTHSEG["bone"], 9999, labels),
     ],
 )
-def test_what_is_no_label_map_is_refused_in_a_sentence(tmp_path, table, change, message):
+def test_what_is_no_label_map_and_labels_that_the_table_leaves_out_are_refused(tmp_path, change):
     labels = np.asarray(change(ball_head(40).astype(np.float32)), np.float32)
-    with pytest.raises(BadInput, match=message):
-        read_label_map(write_map(tmp_path / "a.nii.gz", labels), table, "a")
+    with pytest.raises(BadInput):
+        read_map(tmp_path, labels)
 
 
-def test_a_map_of_another_orientation_gives_the_same_tissues(tmp_path, table, head):
+def test_a_map_of_another_orientation_gives_the_same_tissues(tmp_path, head):
     labels = ball_head()
     labels[30:36, 20:24, 44:48] = SYNTHSEG["bone"]  # so that no side equals another
-    upright = read_label_map(write_map(tmp_path / "ras.nii.gz", labels), table, "a")
+    upright = read_map(tmp_path, labels)
     turned = np.array([[-STEP_MM, 0, 0, 0], [0, 0, STEP_MM, 0], [0, -STEP_MM, 0, 0], [0, 0, 0, 1]])
     stored = labels[::-1, :, ::-1].transpose(1, 0, 2)
-    same = read_label_map(write_map(tmp_path / "lia.nii.gz", stored, turned), table, "a")
+    same = read_map(tmp_path, stored, affine=turned)
     assert np.array_equal(upright.codes, same.codes)
     assert not np.array_equal(upright.codes, head.codes)
 
 
-def test_air_in_the_closed_hull_is_internal_and_specks_are_filled(tmp_path, table):
+def test_air_in_the_closed_hull_is_internal_and_specks_are_filled(tmp_path):
     labels = ball_head()
-    radius = radius_mm(labels.shape)
+    radius = radius_mm(68)
     z, y, x = np.mgrid[:68, :68, :68] - 33.5
     sinus = (radius > 70) & (radius < 80) & (np.abs(z) < 4) & (np.abs(x) < 4) & (y > 0)
     labels[sinus] = 0
     labels[34, 34, 34] = 0  # a hole in the brain
-    body = read_label_map(write_map(tmp_path / "a.nii.gz", labels), table, "a")
+    body = read_map(tmp_path, labels)
     assert (body.codes == Label.SINUS).sum() == sinus.sum()
     assert body.where(Label.WHITE).sum() == (radius < BRAIN_MM).sum()
     assert body.hull.sum() >= (radius < SKIN_MM).sum()
 
 
 def test_what_a_map_does_not_tell_apart_is_drawn_where_it_was(head):
-    habitus = replace(label_anatomy.draw(np.random.default_rng(2)), skin_mm=4.0)
+    habitus = replace(label_anatomy.draw(default_rng(2)), skin_mm=4.0)
     drawn = label_anatomy.draw_tissues(head, habitus)
     soft = head.where("soft")
     assert set(np.unique(drawn[soft])) == {Label.SKIN, Label.FAT, Label.MUSCLE}
@@ -192,41 +164,36 @@ def test_a_voxel_between_two_tissues_has_the_shares_of_linear_interpolation():
     _take(canvas, tissues, [one, one, x])
     assert canvas.label[0, 0].tolist()[::2] == [Label.WHITE, Label.WHITE]
     assert canvas.second[0, 0, 0] == Label.GREY
-    np.testing.assert_allclose(canvas.share[0, 0], [0.75, 0.5, 1.0])
+    assert_allclose(canvas.share[0, 0], [0.75, 0.5, 1.0])
 
 
 def test_a_still_variation_leaves_every_voxel_in_its_place(head):
     places = varying.places_of(head, head.codes, head.where(Label.WHITE), still())
-    x, y, z = np.random.default_rng(0).uniform(-80, 80, (3, 2)).astype(np.float32)
+    x, y, z = default_rng(0).uniform(-80, 80, (3, 2)).astype(np.float32)
     expected = np.stack(np.meshgrid(z, y, x, indexing="ij")[::-1])
     expected += np.array(places.middle_mm, np.float32)[:, None, None, None]
-    np.testing.assert_allclose(np.stack(places.on((x, y, z))), expected, atol=1e-3)
+    assert_allclose(np.stack(places.on((x, y, z))), expected, atol=1e-3)
 
 
-@pytest.mark.parametrize("vault_mm", [-2.0, 2.0])
+@every_row("vault_mm", [-2.0, 2.0])
 def test_a_thicker_vault_moves_its_outer_surface_by_the_millimetres_drawn(head, vault_mm):
-    drawn = label_anatomy.draw_tissues(head, label_anatomy.draw(np.random.default_rng(2)))
-    flat = replace(still().bend[0], values=np.zeros_like(still().bend[0].values))
-    variation = still(vault_mm=vault_mm, bend=(flat,) * 3)
-    places = varying.places_of(head, drawn, head.where(Label.WHITE), variation)
+    drawn = label_anatomy.draw_tissues(head, label_anatomy.draw(default_rng(2)))
+    places = varying.places_of(head, drawn, head.where(Label.WHITE), still(vault_mm=vault_mm))
     along = np.linspace(-90, 90, 361, dtype=np.float32)
-    x, y, z = places.on((along, np.zeros(1, np.float32), np.zeros(1, np.float32)))
-    wanted = along[None, None]
-    canvas = blank(wanted.shape, STEP_MM)
+    x, y, z = places.on((along, *np.zeros((2, 1), np.float32)))
+    canvas = blank((1, 1, 361), STEP_MM)
     _take(canvas, drawn, [p / np.float32(STEP_MM) for p in (z, y, x)])
-    bone_mm = np.abs(wanted[0, 0])[canvas.label[0, 0] == Label.BONE]
+    bone_mm = np.abs(along)[canvas.label[0, 0] == Label.BONE]
     assert bone_mm.min() == pytest.approx(CAVITY_MM, abs=1.6)
     assert bone_mm.max() == pytest.approx(SKULL_MM + vault_mm, abs=1.6)
 
 
-def test_bone_beside_the_ears_has_air_cells_under_a_shell_of_bone(tmp_path, table):
+def test_bone_beside_the_ears_has_air_cells_under_a_shell_of_bone(tmp_path):
     """A skull of 18 mm around a brain, without air inside: the drawn cells lie low in it, on both sides."""
     labels = ball_head()
-    radius = radius_mm(labels.shape)
+    radius = radius_mm(68)
     labels[(radius > SKULL_MM) & (radius < 84)] = SYNTHSEG["bone"]
-    drawn = make_mapped_head(
-        read_label_map(write_map(tmp_path / "a.nii.gz", labels), table, "a"), 3, 0, None
-    )
+    drawn = make_mapped_head(read_map(tmp_path, labels), 3, 0, None)
     cells = drawn.labels == Label.SINUS
     x, z = (drawn.affine[k, 3] + np.nonzero(cells)[2 - k] * STEP_MM for k in (0, 2))
     assert x.min() < -20 < 20 < x.max()
@@ -236,108 +203,71 @@ def test_bone_beside_the_ears_has_air_cells_under_a_shell_of_bone(tmp_path, tabl
 
 
 def test_a_body_without_a_brain_has_its_organs_in_fat_and_muscle(tmp_path):
-    radius = radius_mm((60, 60, 60))
+    radius = radius_mm(60)
     labels = np.zeros(radius.shape, np.int16)
     labels[radius < 60] = 5  # liver
     labels[radius < 20] = 69  # bone
-    body = read_label_map(
-        write_map(tmp_path / "a.nii.gz", labels), read_table("totalsegmentator"), "a"
-    )
+    body = read_map(tmp_path, labels, "totalsegmentator")
     made = make_mapped_head(body, 0, 0, (4, 4, 4))
-    present = set(np.unique(made.labels).tolist())
     liver = body.table.names["liver"]
+    present = {*made.labels[made.share == 1]}
     assert {liver, Label.BONE, Label.MARROW, Label.FAT} <= present
-    assert not present & {Label.CSF, Label.WHITE, Label.ARTERY}
-    pure = (made.labels == liver) & (made.share == 1)
-    assert pure.any()
+    assert not {*made.labels.flat} & {Label.CSF, Label.WHITE, Label.ARTERY}
+
+
+def write(folder: Path, name: str = "scans", **changes: object) -> list[Path]:
+    """Write a cohort of the maps in the folder's subfolder `maps`."""
+    options = {"cases": 1, "labels": folder / "maps", "tissues": "synthseg"}
+    options |= {"spacing_mm": (9, 9, 9), "modalities": ["ct"]}
+    return write_cohort(folder / name, **options | changes)
 
 
 @pytest.fixture(scope="module")
 def cohort(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("cohort")
-    for name in ("a", "b"):
-        write_map(folder / "maps" / f"{name}.nii.gz", ball_head())
-    write_cohort(
-        folder / "scans",
-        cases=4,
-        labels=folder / "maps",
-        tissues="synthseg",
-        spacing_mm=(6, 6, 6),
-        modalities=["ct", "t1", "pd_map"],
-        lesion="none",
-    )
+    write_map(folder / "maps/a.nii.gz", ball_head())
+    write(folder, spacing_mm=(6, 6, 6), modalities=["ct", "t1", "pd_map"], lesion="none")
     return folder
 
 
-@pytest.mark.slow
-def test_a_cohort_names_cases_after_maps_and_keeps_variations_of_a_map_in_one_split(
-    cohort,
-):
-    rows = list(csv.DictReader((cohort / "scans/cases.csv").open()))
-    assert [row["case"] for row in rows] == ["a_000", "b_000", "a_001", "b_001"]
-    assert [row["patient"] for row in rows] == ["a", "b", "a", "b"]
-    prepared = prepare(cohort / "scans", cohort / "prepared", audit=False, shares=(1, 1, 0))
-    splits = {entry.case: entry.split for entry in prepared.cases}
-    assert splits["a_000"] == splits["a_001"] != splits["b_000"] == splits["b_001"]
-
-
 def test_the_ct_of_a_map_shows_its_bone_and_air(cohort):
-    ct = read_volume(cohort / "scans/a_000" / "ct.nii.gz", "ct")
-    seg = read_volume(cohort / "scans/a_000" / "seg.nii.gz", "seg").data[0]
-    hu = ct.data[0]
-    assert np.median(hu[seg == Label.BONE]) > 500
-    assert np.median(hu[seg == Label.AIR]) < -900
-    assert 10 < np.median(hu[seg == Label.WHITE]) < 50
+    ct, seg = (read_volume(cohort / f"scans/a_000/{name}.nii.gz") for name in ("ct", "seg"))
+    bone, air, white = (
+        np.median(ct.data[seg.data == label]) for label in (Label.BONE, Label.AIR, Label.WHITE)
+    )
+    assert bone > 500
+    assert air < -900
+    assert 10 < white < 50
     assert ct.grid.spacing_mm == (6, 6, 6)
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
+@every_row(
+    "options",
     [
-        ({"labels": "MAPS"}, "expected --tissues"),
-        (
-            {"labels": "MAPS", "tissues": "synthseg", "size": (9, 9, 9)},
-            "--size: expected no --size",
-        ),
-        ({"labels": "MAPS", "tissues": "synthseg", "spacing_mm": (1, 1, 99)}, "from 0.2 to 10 mm"),
-        ({"labels": "NOTHING", "tissues": "synthseg"}, "expected files"),
-        ({"tissues": "synthseg"}, "--tissues: expected --labels or --ct with it"),
-        ({"spacing_mm": (1, 1, 1)}, "--spacing: expected --labels or --ct with it"),
+        {"tissues": None},
+        {"size": (9, 9, 9)},
+        {"spacing_mm": (1, 1, 99)},
+        {"labels": Path(__file__).parent},
+        {"labels": None},
+        {"labels": None, "tissues": None, "spacing_mm": (1, 1, 1)},
     ],
 )
-def test_options_that_do_not_fit_together_are_refused_in_a_sentence(
-    cohort, tmp_path, options, message
-):
-    if "labels" in options:
-        folder = cohort / "maps" if options["labels"] == "MAPS" else tmp_path
-        options = {**options, "labels": folder}
-    with pytest.raises(BadInput, match=message):
-        write_cohort(tmp_path / "out", cases=1, **options)
-
-
-def test_a_folder_that_holds_the_cohort_of_other_maps_is_refused(cohort):
-    with pytest.raises(BadInput, match="expected a cohort with label_maps"):
-        write_cohort(
-            cohort / "scans",
-            cases=1,
-            lesion="none",
-            labels=cohort / "maps/a.nii.gz",
-            tissues="synthseg",
-        )
+def test_options_that_do_not_fit_together_are_refused(cohort, options):
+    with pytest.raises(BadInput):
+        write(cohort, "out", **{"spacing_mm": None, **options})
 
 
 def test_a_lesion_of_a_label_map_keeps_its_voxels_and_lies_in_the_brain(tmp_path, head):
     labels = np.zeros((20, 20, 20), np.int16)
     labels[5:15, 5:15, 5:15] = 2
     labels[8:12, 8:12, 8:12] = 1
-    path = write_map(tmp_path / "seg.nii.gz", labels)
-    shape = read_lesion(path, read_table("brats"))
+    shape = read_lesion(write_map(tmp_path / "seg.nii.gz", labels), read_table("brats"))
     assert shape.tissues.shape == (10, 10, 10)
-    placed = Carried(shape, (0.0, 0.0, 0.0), mirror=True)
     axis = (np.arange(60, dtype=np.float32) - 29.5) * 3
-    z, y, x = np.meshgrid(axis, axis, axis, indexing="ij")
+    z, y, x = np.meshgrid(*[axis] * 3, indexing="ij")
     canvas = blank(x.shape, 3.0)
     canvas.label[:, :, 30:] = Label.WHITE
+    placed = Carried(shape, (0.0, 0.0, 0.0), mirror=True)
     lesion_map = paint_carried(canvas, placed, Space(x, y, z))
     # Half of it lies outside the brain, which is the right half of the canvas.
     assert (canvas.label == Label.NECROSIS).sum() == 4 * 4 * 4 / 2
@@ -349,7 +279,7 @@ def test_a_lesion_of_a_label_map_keeps_its_voxels_and_lies_in_the_brain(tmp_path
 
 def test_a_map_without_a_lesion_is_refused(tmp_path):
     path = write_map(tmp_path / "seg.nii.gz", np.zeros((9, 9, 9), np.int16))
-    with pytest.raises(BadInput, match="the table 'brats'"):
+    with pytest.raises(BadInput):
         write_cohort(tmp_path / "out", cases=1, size=SMALL, lesion="tumour", lesions=path)
 
 
@@ -357,22 +287,18 @@ def test_parts_of_a_body_that_do_not_touch_are_kept(tmp_path):
     labels = np.zeros((40, 40, 60), np.int16)
     labels[10:30, 10:30, 5:25] = 5  # liver
     labels[10:30, 10:30, 40:45] = 1  # spleen
-    body = read_label_map(
-        write_map(tmp_path / "a.nii.gz", labels), read_table("totalsegmentator"), "a"
-    )
-    spleen = body.table.names["spleen"]
-    assert (body.codes == spleen).sum() == (labels == 1).sum()
+    body = read_map(tmp_path, labels, "totalsegmentator")
+    assert (body.codes == body.table.names["spleen"]).sum() == 20 * 20 * 5
 
 
-@pytest.mark.parametrize("spacing_mm", [(2.0, 2.0, 2.0), (2.0, 2.0, 6.0), (0.75, 0.75, 6.0)])
+@every_row("spacing_mm", [(2.0, 2.0, 6.0), (0.75, 0.75, 6.0)])
 def test_the_cortex_of_a_bone_has_its_millimetres_in_anisotropic_voxels(tmp_path, spacing_mm):
     counts = [round(72 / step) for step in spacing_mm[::-1]]
     labels = np.full(counts, 80, np.int16)
     half = slice(counts[2] // 4, 3 * counts[2] // 4)
     labels[:, :, half] = 75  # a slab of bone, 36 mm in x
-    path = write_map(tmp_path / "a.nii.gz", labels, np.diag([*spacing_mm, 1]))
-    body = read_label_map(path, read_table("totalsegmentator"), "a")
-    habitus = replace(label_anatomy.draw(np.random.default_rng(0)), cortex_mm=4.0)
+    body = read_map(tmp_path, labels, "totalsegmentator", np.diag([*spacing_mm, 1]))
+    habitus = replace(label_anatomy.draw(default_rng(0)), cortex_mm=4.0)
     drawn = label_anatomy.draw_tissues(body, habitus)
     middle = drawn[drawn.shape[0] // 2, drawn.shape[1] // 2]
     cortex_mm = (middle == Label.BONE).sum() * spacing_mm[0]
@@ -386,39 +312,20 @@ def test_a_label_of_air_is_gas_where_unlabelled_voxels_are_soft_tissue(tmp_path)
     labels = np.full((20, 20, 20), 80, np.int16)
     labels[8:12, 8:12, 8:12] = 200
     labels[2:4, 2:4, 2:4] = 4
-    body = read_label_map(
-        write_map(tmp_path / "a.nii.gz", labels), read_table(tmp_path / "own.toml"), "a"
-    )
+    body = read_map(tmp_path, labels, tmp_path / "own.toml")
     assert (body.codes == Label.SINUS).sum() == 64
 
 
-@pytest.mark.parametrize(
-    ("affine", "message"),
+@every_row(
+    "affine",
     [
-        (
-            np.diag([0.003, 0.003, 0.003, 1]),
-            "voxels from 0.2 to 10 mm, found 0.003 x 0.003 x 0.003",
-        ),
-        (
-            np.array([[3.0, 1.5, 0, 0], [0, 3, 0, 0], [0, 0, 3, 0], [0, 0, 0, 1]]),
-            "right angles, found a sheared",
-        ),
+        np.diag([0.003, 0.003, 0.003, 1]),
+        np.array([[3.0, 1.5, 0, 0], [0, 3, 0, 0], [0, 0, 3, 0], [0, 0, 0, 1]]),
     ],
 )
-def test_a_grid_in_metres_or_sheared_is_refused(tmp_path, table, affine, message):
-    with pytest.raises(BadInput, match=message):
-        read_label_map(write_map(tmp_path / "a.nii.gz", ball_head(40), affine), table, "a")
-
-
-def options(cohort: Path, **changes: object) -> dict:
-    return {
-        "cases": 1,
-        "labels": cohort / "maps",
-        "tissues": "synthseg",
-        "spacing_mm": (9, 9, 9),
-        "modalities": ["ct"],
-        **changes,
-    }
+def test_a_grid_in_metres_or_sheared_is_refused(tmp_path, affine):
+    with pytest.raises(BadInput):
+        read_map(tmp_path, ball_head(40), affine=affine)
 
 
 def test_a_cohort_is_not_continued_with_a_changed_map_or_table(tmp_path):
@@ -426,30 +333,29 @@ def test_a_cohort_is_not_continued_with_a_changed_map_or_table(tmp_path):
     own = tmp_path / "own.toml"
     text = "title = 'x'\n[labels]\nwhite = [2]\nfluid = [24]\nbone = [515]\nsoft = [507]"
     own.write_text(text)
-    write_cohort(tmp_path / "out", **options(tmp_path, tissues=own))
+    write(tmp_path, tissues=own)
     own.write_text(text.replace("white", "grey"))
     with pytest.raises(BadInput, match="expected a cohort with table"):
-        write_cohort(tmp_path / "out", **options(tmp_path, tissues=own))
+        write(tmp_path, tissues=own)
     own.write_text(text)
     write_map(tmp_path / "maps/a.nii.gz", ball_head(64))
     with pytest.raises(BadInput, match="expected a cohort with label_maps"):
-        write_cohort(tmp_path / "out", **options(tmp_path, tissues=own))
+        write(tmp_path, tissues=own)
 
 
 def test_the_table_of_cases_is_written_first_and_keeps_its_rows(tmp_path):
     write_map(tmp_path / "maps/a.nii.gz", ball_head())
     write_map(tmp_path / "maps/b.nii.gz", np.zeros((9, 9, 9), np.int16))
     with pytest.raises(BadInput):
-        write_cohort(tmp_path / "out", **options(tmp_path, cases=4))
-    rows = (tmp_path / "out/cases.csv").read_text().splitlines()
+        write(tmp_path, cases=4)
+    write(tmp_path)
+    rows = (tmp_path / "scans/cases.csv").read_text().splitlines()
     assert rows == ["case,patient", "a_000,a", "b_000,b", "a_001,a", "b_001,b"]
-    write_cohort(tmp_path / "out", **options(tmp_path, cases=1))
-    assert (tmp_path / "out/cases.csv").read_text().splitlines() == rows
 
 
 def test_each_map_has_each_kind_of_lesion_in_turn_also_with_three_maps(tmp_path):
     for name in "abc":
-        write_map(tmp_path / "maps" / f"{name}.nii.gz", ball_head(40))
+        write_map(tmp_path / f"maps/{name}.nii.gz", ball_head(40))
     bodies = label_bodies(PhantomOptions(labels=tmp_path / "maps", tissues="synthseg"))
     kinds = [{bodies.kind(case) for case in range(k, 9, 3)} for k in range(3)]
     assert kinds == [{"tumour", "stroke", "none"}] * 3
@@ -459,29 +365,26 @@ def test_maps_of_one_file_name_have_their_own_names_and_random_numbers(tmp_path)
     for folder in ("s1", "s2"):
         write_map(tmp_path / "maps" / folder / "seg.nii.gz", ball_head())
     (tmp_path / "maps/._seg.nii.gz").write_bytes(b"hidden")
-    first, second = write_cohort(tmp_path / "out", **options(tmp_path, cases=2))
+    first, second = write(tmp_path, cases=2)
     assert [first.name, second.name] == ["s1_seg_000", "s2_seg_000"]
-    volumes = [read_volume(folder / "seg.nii.gz", "seg").data for folder in (first, second)]
-    assert volumes[0].shape != volumes[1].shape or (volumes[0] != volumes[1]).any()
+    volumes = [read_volume(folder / "seg.nii.gz").data for folder in (first, second)]
+    assert not np.array_equal(*volumes)
 
 
 def test_two_maps_that_would_share_a_name_are_refused(tmp_path):
     write_map(tmp_path / "maps/a_b.nii.gz", ball_head(40))
-    write_map(tmp_path / "maps/a" / "b.nii.gz", ball_head(40))
+    write_map(tmp_path / "maps/a/b.nii.gz", ball_head(40))
     with pytest.raises(BadInput):
-        write_cohort(tmp_path / "out", **options(tmp_path))
+        write(tmp_path)
 
 
-def test_a_body_without_a_brain_is_told_for_lesions_and_refused_for_stripping(
-    tmp_path,
-):
+def test_a_body_without_a_brain_is_told_for_lesions_and_refused_for_stripping(tmp_path):
     labels = np.full((30, 30, 30), 80, np.int16)
     labels[10:20, 10:20, 10:20] = 5
     write_map(tmp_path / "maps/a.nii.gz", labels)
     told = list[Message]()
-    body = options(tmp_path, tissues="totalsegmentator", lesion="stroke")
-    write_cohort(tmp_path / "out", **body, say=told.append)
-    (told_once,) = [said for said in told if said.code == "no-brain"]
-    assert told_once.text.startswith("a_000: no lesion was drawn")
-    with pytest.raises(BadInput, match="expected a brain for --stripped"):
-        write_cohort(tmp_path / "other", **body, stripped=True)
+    body = {"tissues": "totalsegmentator", "lesion": "stroke"}
+    write(tmp_path, **body, say=told.append)
+    assert [said.code for said in told].count("no-brain") == 1
+    with pytest.raises(BadInput):
+        write(tmp_path, "other", **body, stripped=True)

@@ -11,7 +11,7 @@ import pytest
 from voxlate.anatomy.label_table import read_table
 from voxlate.anatomy.tissue import Label
 
-GUIDE = (Path(__file__).parents[2] / "docs" / "guides" / "label_maps.md").read_text()
+GUIDE = (Path(__file__).parents[2] / "docs/guides/label_maps.md").read_text()
 RECIPE, TABLE = re.findall(r"```toml\n(.*?)```", GUIDE, re.DOTALL)
 COMMANDS = re.findall(r"```\n(voxlate .*?)```", GUIDE, re.DOTALL)
 SMALL_COMMANDS = {"--cases 40": "--cases 3", "--spacing 3 3 3": "--spacing 6 6 6"}
@@ -24,18 +24,14 @@ SMALL = {
 
 
 def pelvis() -> np.ndarray:
-    """Two hips, two gluteal muscles, sacrum, bladder, prostate and colon: ellipsoids in voxels of 6 mm."""
+    """A hip, a gluteal muscle, sacrum and prostate: ellipsoids in voxels of 6 mm."""
     z, y, x = np.mgrid[:30, :28, :40].astype(float)
     labels = np.zeros(z.shape, np.int16)
     organs = [
         (80, (15, 9, 10), (11, 6, 7)),
-        (81, (15, 9, 30), (11, 6, 7)),
         (77, (15, 14, 11), (9, 5, 3)),
-        (78, (15, 14, 29), (9, 5, 3)),
         (25, (17, 7, 20), (8, 3, 4)),
-        (21, (15, 18, 20), (4, 4, 5)),
         (22, (12, 13, 20), (3, 3, 3)),
-        (20, (21, 12, 20), (4, 4, 5)),
     ]
     for value, centre, axes in organs:
         squares = [((a - c) / b) ** 2 for a, c, b in zip((z, y, x), centre, axes)]
@@ -49,7 +45,7 @@ def folder(tmp_path) -> Path:
     affine = np.diag([6.0, 6, 6, 1])
     for name in ("a", "b", "c"):
         image = nibabel.Nifti1Image(pelvis().transpose(2, 1, 0), affine)
-        nibabel.save(image, tmp_path / "maps" / f"{name}.nii.gz")
+        nibabel.save(image, tmp_path / f"maps/{name}.nii.gz")
     recipe = RECIPE
     for text, short in SMALL.items():
         assert text in recipe
@@ -74,23 +70,10 @@ def test_the_commands_of_the_guide_train_on_a_pelvis_and_synthesise_its_ct(voxla
         voxlate(*words_of(line, folder)).done()
     scan = folder / "scan"
     voxlate(
-        "phantom",
-        "--labels",
-        folder / "maps" / "a.nii.gz",
-        "--tissues",
-        "totalsegmentator",
-        "--cases",
-        "1",
-        "--spacing",
-        "6",
-        "6",
-        "6",
-        "--modality",
-        "t1",
-        "--out",
-        scan,
+        *("phantom", "--labels", folder / "maps/a.nii.gz", "--tissues", "totalsegmentator"),
+        *("--cases", 1, "--spacing", 6, 6, 6, "--modality", "t1", "--out", scan),
     ).done()
-    words = synthesis.replace("scan.nii.gz", str(scan / "a_000" / "t1.nii.gz"))
+    words = synthesis.replace("scan.nii.gz", str(scan / "a_000/t1.nii.gz"))
     voxlate(*words_of(words, folder)).done()
     made = list((folder / "out").rglob("ct.nii.gz"))
     assert len(made) == 1
@@ -113,4 +96,4 @@ def test_the_commands_of_the_guide_train_on_cts_alone(voxlate, folder):
     for line in (COMMANDS[1], prepare, train):
         voxlate(*words_of(line, folder)).done()
     assert {path.name for path in (folder / "bodies").glob("a_*")} == {"a_000_000"}
-    assert (folder / "run" / "weights.safetensors").is_file()
+    assert (folder / "run/weights.safetensors").is_file()

@@ -1,21 +1,19 @@
+import re
 from pathlib import Path
 
 import pytest
 
 from rows import every_row
+from scans import touch
 from voxlate.base.errors import BadInput
 from voxlate.scans.cohorts.case_files import CaseFiles
-from voxlate.scans.cohorts.find import find_cohort
+from voxlate.scans.cohorts.find import CohortFiles, find_cohort
 
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    for case in "abc":
-        for name in ("mr", "ct"):
-            path = tmp_path / "scans" / case / f"{name}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(b"")
-    return tmp_path / "scans"
+    names = (f"{case}/{name}.png" for case in "abc" for name in ("mr", "ct"))
+    return touch(tmp_path / "scans", *names)
 
 
 def stated(cases: list[CaseFiles]) -> dict[str, tuple[str, str | None]]:
@@ -23,10 +21,11 @@ def stated(cases: list[CaseFiles]) -> dict[str, tuple[str, str | None]]:
     return {one.case: (one.patient, one.split) for one in cases}
 
 
-def manifest(root: Path, text: str, name: str = "table.csv") -> Path:
+def listed(root: Path, text: str, name: str = "table.csv", **options: Path) -> CohortFiles:
+    """The cohort by a manifest with this text."""
     path = root.parent / name
     path.write_text(text)
-    return path
+    return find_cohort(root, manifest=path, **options)
 
 
 def test_notes_alone_add_patient_and_split_to_files_found_by_layout(root):
@@ -35,34 +34,33 @@ def test_notes_alone_add_patient_and_split_to_files_found_by_layout(root):
     )
     cases = find_cohort(root).cases
     assert stated(cases) == {"a": ("p1", "train"), "b": ("p1", "train"), "c": ("p2", "val")}
-    assert cases[0].files["mr"] == root / "a" / "mr.png"
+    assert cases[0].files["mr"] == root / "a/mr.png"
 
 
 def test_a_wide_table_holds_a_path_a_modality_and_may_leave_one_empty(root):
     text = "Case\tPatient\tAge\tT1\tCT\nx\tp\t61\tscans/a/mr.png\tscans/a/ct.png\ny\tq\t50\tscans/b/mr.png\t\n"
-    cases = find_cohort(root, manifest=manifest(root, text, "wide.tsv")).cases
+    cases = listed(root, text, "wide.tsv").cases
     assert [(one.case, one.patient, list(one.files)) for one in cases] == [
         ("x", "p", ["ct", "t1"]),
         ("y", "q", ["t1"]),
     ]
-    assert cases[0].files["t1"].samefile(root / "a" / "mr.png")
+    assert cases[0].files["t1"].samefile(root / "a/mr.png")
 
 
 def test_a_long_table_holds_a_row_a_file(root):
     text = "case,modality,path,split\nx,t1,a/mr.png,test\nx,seg,a/ct.png,test\n"
-    (case,) = find_cohort(root, manifest=manifest(root, text)).cases
-    assert (list(case.files), list(case.labels), case.split) == (["t1"], ["seg"], "test")
+    (case,) = listed(root, text).cases
+    assert ([*case.files], [*case.labels], case.split) == (["t1"], ["seg"], "test")
 
 
 def test_a_table_by_patient_takes_all_cases_of_each(root):
     for case in "ab":
         (root / case).rename(root / f"p1-{case}")
-    text = "patient,split\np1,train\nc,val\n"
     preset = root.parent / "ours.toml"
     preset.write_text(
         'title = "x"\nsource = "y"\npatterns = ["{case}/{modality}.png"]\npatient = "^(p1)-"\n'
     )
-    cases = find_cohort(root, preset=preset, manifest=manifest(root, text)).cases
+    cases = listed(root, "patient,split\np1,train\nc,val\n", preset=preset).cases
     assert stated(cases) == {"c": ("c", "val"), "p1-a": ("p1", "train"), "p1-b": ("p1", "train")}
 
 
@@ -126,11 +124,10 @@ REFUSED = [
 ]
 
 
-@every_row(("text", "sentence"), REFUSED)
+@every_row("text, sentence", REFUSED)
 def test_a_manifest_that_cannot_be_meant_is_refused_in_one_sentence(root, text, sentence):
-    with pytest.raises(BadInput) as error:
-        find_cohort(root, manifest=manifest(root, text))
-    assert sentence in str(error.value)
+    with pytest.raises(BadInput, match=re.escape(sentence)):
+        listed(root, text)
 
 
 @every_row(
@@ -138,11 +135,8 @@ def test_a_manifest_that_cannot_be_meant_is_refused_in_one_sentence(root, text, 
     ["{root}/../outside/t1.nii.gz", "../outside/t1.nii.gz", "link.nii.gz", "linked/t1.nii.gz"],
 )
 def test_paths_that_leave_the_cohort_are_read_only_where_that_is_allowed(tmp_path, way):
-    root = tmp_path / "root"
-    for folder in (root / "a", tmp_path / "outside"):
-        folder.mkdir(parents=True)
-        (folder / "t1.nii.gz").write_bytes(b"")
-    (root / "link.nii.gz").symlink_to(tmp_path / "outside" / "t1.nii.gz")
+    root = touch(tmp_path, "outside/t1.nii.gz", "root/a/t1.nii.gz") / "root"
+    (root / "link.nii.gz").symlink_to(tmp_path / "outside/t1.nii.gz")
     (root / "linked").symlink_to(tmp_path / "outside")
     (root / "cases.csv").write_text(f"case,t1\nc,{way.format(root=root)}\n")
     with pytest.raises(BadInput):
@@ -150,73 +144,73 @@ def test_paths_that_leave_the_cohort_are_read_only_where_that_is_allowed(tmp_pat
     assert [one.case for one in find_cohort(root, allow_outside=True).cases] == ["c"]
 
 
-@every_row("form", ["semicolon", "utf-16", "backslash", "na"])
-def test_tables_that_spreadsheets_export_are_read(tmp_path, form):
-    (tmp_path / "a").mkdir()
-    for name in ("t1", "t2", "t3"):
-        (tmp_path / "a" / f"{name}.nii.gz").write_bytes(b"")
-    text = "case,t1,t2\np1,a/t1.nii.gz,a/t2.nii.gz\np2,a/t3.nii.gz,\n"
-    changed = {
-        "semicolon": text.replace(",", ";"),
-        "backslash": text.replace("a/", "a\\"),
-        "na": text.replace("gz,\n", "gz,NA\n"),
-    }
-    (tmp_path / "m.csv").write_text(
-        changed.get(form, text), encoding="utf-16" if form == "utf-16" else "utf-8"
-    )
-    cases = find_cohort(tmp_path, manifest=tmp_path / "m.csv").cases
-    assert [(one.case, list(one.files)) for one in cases] == [("p1", ["t1", "t2"]), ("p2", ["t1"])]
+TABLE = "case,t1,t2\np1,a/mr.png,a/ct.png\np2,b/mr.png,\n"
+
+
+@every_row(
+    "text, encoding",
+    [
+        (TABLE.replace(",", ";"), "utf-8"),
+        (TABLE.replace("/", "\\"), "utf-8"),
+        (TABLE.replace("mr.png,\n", "mr.png,NA\n"), "utf-8"),
+        (TABLE, "utf-16"),
+    ],
+)
+def test_tables_that_spreadsheets_export_are_read(root, text, encoding):
+    path = root.parent / "m.csv"
+    path.write_text(text, encoding)
+    cases = find_cohort(root, manifest=path).cases
+    assert [(one.case, [*one.files]) for one in cases] == [("p1", ["t1", "t2"]), ("p2", ["t1"])]
 
 
 def test_quotes_hold_separators_and_may_follow_a_blank(root):
     text = (
         'case, patient, note, split\na, "p1", "old, but good", train\n\n,,,\nb,p2,"say ""a""",val\n'
     )
-    cases = find_cohort(root, manifest=manifest(root, text)).cases
+    cases = listed(root, text).cases
     assert stated(cases) == {"a": ("p1", "train"), "b": ("p2", "val")}
 
 
-@pytest.mark.parametrize("value", ["scans/{}/mr.png.bak", "scans/{}/mr.xyz", "gone/{}.nii.bak"])
+@every_row("value", ["scans/{}/mr.png.bak", "scans/{}/mr.xyz", "gone/{}.nii.bak"])
 def test_a_column_of_files_that_are_not_read_is_refused(root, value):
     for case in "ab":
-        for name in ("mr.png.bak", "mr.xyz"):
-            (root / case / name).write_bytes(b"x")
+        touch(root, f"{case}/mr.png.bak", f"{case}/mr.xyz")
     rows = "".join(f"{case},scans/{case}/ct.png,{value.format(case)}\n" for case in "ab")
     with pytest.raises(BadInput):
-        find_cohort(root, manifest=manifest(root, "case,ct,t1\n" + rows))
+        listed(root, "case,ct,t1\n" + rows)
 
 
 def test_columns_that_name_no_scan_are_said_in_one_line(root):
-    (root / "a" / "about.json").write_text("{}")
+    (root / "a/about.json").write_text("{}")
     text = (
         "case,age,,about,seen,said\na,61,0,scans/a/about.json,01/02/2020,no/rest\nb,,1,,02/02/2020,"
     )
     text += "#/" + 100 * "long " + "\n"
-    found = find_cohort(root, manifest=manifest(root, text))
+    found = listed(root, text)
     assert [one.case for one in found.cases] == ["a", "b"]
     assert found.unclaimed == [
         "columns of table.csv that name no scans ('about', 'age', 'column 3', 'said', 'seen')",
         "1 case that table.csv does not list (c)",
     ]
     text = "case,split,\na,train,\nb,val,\nc,val,\n"
-    assert find_cohort(root, manifest=manifest(root, text)).unclaimed == []
+    assert listed(root, text).unclaimed == []
 
 
 def test_cases_without_any_file_are_said(root):
-    found = find_cohort(root, manifest=manifest(root, "case,mr\na,a/mr.png\nb,\nc,NA\n"))
+    found = listed(root, "case,mr\na,a/mr.png\nb,\nc,NA\n")
     assert [one.case for one in found.cases] == ["a"]
     assert found.unclaimed == ["2 cases of table.csv that have no scan in it ('b', …)"]
 
 
-@pytest.mark.parametrize("suffix", [".npy", ".hdr", ".dcm"])
+@every_row("suffix", [".npy", ".hdr", ".dcm"])
 def test_a_wide_table_takes_every_kind_that_is_read(root, suffix):
-    (root / f"one{suffix}").write_bytes(b"")
-    (case,) = find_cohort(root, manifest=manifest(root, f"case,t1\na,one{suffix}\n")).cases
+    touch(root, f"one{suffix}")
+    (case,) = listed(root, f"case,t1\na,one{suffix}\n").cases
     assert case.files["t1"].samefile(root / f"one{suffix}")
 
 
 @every_row(
-    ("columns", "found", "meant"),
+    "columns, found, meant",
     [
         ("case,PatientID,split", "patientid", "patient"),
         ("case,Subjects,split", "subjects", "patient"),
@@ -233,15 +227,13 @@ def test_a_wide_table_takes_every_kind_that_is_read(root, suffix):
 )
 def test_a_column_that_looks_like_one_of_ours_is_refused(root, columns, found, meant):
     first = "train" if meant != "split" or found == "group" else "0"
-    with pytest.raises(BadInput) as error:
-        find_cohort(root, manifest=manifest(root, f"{columns}\na,p1,{first}\nb,p1,test\n"))
-    assert f"expected a column '{meant}', found '{found}'" in str(error.value)
+    with pytest.raises(BadInput, match=f"expected a column '{meant}', found '{found}'"):
+        listed(root, f"{columns}\na,p1,{first}\nb,p1,test\n")
 
 
 def test_columns_like_ours_are_notes_where_ours_are_there(root):
     text = "case,patient,subject,fold,split\na,p1,x,0,train\nb,p2,x,1,test\n"
-    found = find_cohort(root, manifest=manifest(root, text))
-    assert stated(found.cases) == {"a": ("p1", "train"), "b": ("p2", "test")}
+    assert stated(listed(root, text).cases) == {"a": ("p1", "train"), "b": ("p2", "test")}
 
 
 def test_a_list_of_patients_with_two_spellings_is_refused(root):
@@ -251,18 +243,16 @@ def test_a_list_of_patients_with_two_spellings_is_refused(root):
 
 
 @pytest.mark.parametrize("value", ["a/mr.png", "scans/b/../a/mr.png", "link.png"])
-@pytest.mark.parametrize("text", ["case,mr\na,a/mr.png\nb,{}\n", "case,mr,ct\na,a/mr.png,{}\n"])
-def test_a_file_that_is_listed_twice_is_refused(root, text, value):
-    (root / "link.png").symlink_to(root / "a" / "mr.png")
-    with pytest.raises(BadInput):
-        find_cohort(root, manifest=manifest(root, text.format(value)))
+def test_a_file_that_is_listed_twice_is_refused(root, value):
+    (root / "link.png").symlink_to(root / "a/mr.png")
+    for text in ("case,mr\na,a/mr.png\nb,{}\n", "case,mr,ct\na,a/mr.png,{}\n"):
+        with pytest.raises(BadInput):
+            listed(root, text.format(value))
 
 
 def test_one_mask_for_several_patients_is_a_guess_that_is_said(root):
-    text = "case,patient,mr,mask\na,p,a/mr.png,{0}\nb,{1},b/mr.png,{0}\n"
-    found = find_cohort(root, manifest=manifest(root, text.format("c/mr.png", "q")))
-    pictures, mask = found.guessed
-    assert pictures.startswith("2 cases have pictures, which state neither voxel size nor orient")
+    text = "case,patient,mr,mask\na,p,a/mr.png,c/mr.png\nb,{},b/mr.png,c/mr.png\n"
+    pictures, mask = listed(root, text.format("q")).guessed
+    assert pictures.startswith("2 cases have pictures")
     assert mask == "the mask mr.png fits all 2 patients for whom it is used"
-    own = find_cohort(root, manifest=manifest(root, text.format("c/mr.png", "p")))
-    assert own.guessed == [pictures]
+    assert listed(root, text.format("p")).guessed == [pictures]

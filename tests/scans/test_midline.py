@@ -36,8 +36,7 @@ def turned(head: Volume, turn: float, tilt: float, shift: float) -> Volume:
 
 def test_a_turn_a_tilt_and_a_shift_are_found(head):
     found = find_midline(turned(head, -13.0, 4.0, 9.0))
-    assert found.turn_deg == pytest.approx(-13.0, abs=0.5)
-    assert found.tilt_deg == pytest.approx(4.0, abs=0.5)
+    assert (found.turn_deg, found.tilt_deg) == pytest.approx((-13.0, 4.0), abs=0.5)
     assert found.shift_mm == pytest.approx(9.0, abs=1.0)
     assert found.correlation > 0.9
 
@@ -72,12 +71,6 @@ def test_what_is_unlike_its_mirror_image_is_refused():
     noise = np.random.default_rng(0).normal(50, 40, (10, 30, 30)).clip(1).astype(np.float32)
     noise[:, :, :15] = 0
     noise[0, 0, 1] = 30  # planes of one value at a side are no part of a scan
-    with pytest.raises(BadInput, match="expected a head whose sides mirror each other"):
-        find_midline(
-            Volume(
-                noise[None] * np.linspace(0, 1, 30, dtype=np.float32),
-                np.diag([4, 4, 6, 1.0]),
-                "a.u.",
-                "x",
-            )
-        )
+    noise *= np.linspace(0, 1, 30)
+    with pytest.raises(BadInput):
+        find_midline(Volume(noise[None], np.diag([4, 4, 6, 1.0]), "a.u.", "x"))

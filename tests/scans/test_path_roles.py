@@ -1,8 +1,6 @@
 """What folders and names state where no option does: each cohort is a table of paths with what they are read as."""
 
-import json
 import re
-from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -94,9 +92,6 @@ P0{1,2}/{Kopf~T2,Hals~T2,T1}.nii.gz -> *2 hals_t2+kopf_t2+t1
 x/imagesTr/x_{0001,0002}.nii.gz x/labelsTr/x_{0001,0002}.nii.gz -> x_0001/x_0001 *2 image
 """
 
-# Cohorts of values: what a folder holds decides.
-CHANNELS = json.dumps({"channel_names": {"0": "T1w"}})
-
 
 def spread(word: str) -> list[str]:
     """The paths that a word with {a,b} stands for."""
@@ -130,9 +125,7 @@ def test_paths_are_read_as_the_split_the_patient_and_the_modality_that_they_stat
             assert len({case.patient for case in found.cases}) == int(word[9:])
         elif ":" in word:
             split, count = word.split(":")
-            held = sum(
-                splits.count(name) for name in ({split, "val"} if split == "train" else {split})
-            )
+            held = splits.count(split) + (split == "train") * splits.count("val")
             assert held == int(count)
     if any(splits):
         counts = (re.match(r"(\d+) cases? of \w+ by ", text) for text in found.guessed)
@@ -145,7 +138,7 @@ def test_folders_of_sessions_of_unknown_words_are_refused_and_read_by_the_patter
     lay_out(tmp_path, "P0{1,2}/{Frühphase,Spätphase}/t1.nii.gz")
     with pytest.raises(BadInput) as error:
         find_cohort(tmp_path)
-    pattern = re.search(r"--pattern '(.*?)'", str(error.value))[1]
+    (pattern,) = re.findall(r"--pattern '(.*?)'", str(error.value))
     cases = find_cohort(tmp_path, pattern=pattern).cases
     assert [case.patient for case in cases] == ["P01", "P01", "P02", "P02"]
 
@@ -180,15 +173,14 @@ def test_a_pattern_on_dicom_keeps_the_unit_and_tags_name_what_it_leaves_open(tmp
     pytest.importorskip("pydicom")
     from dicom_slices import image, save
 
-    for case, (folder, modality, text) in product(
-        "ab", (("s1", "CT", "bone"), ("s2", "MR", "MPRAGE"))
-    ):
-        header = image(np.zeros((4, 4), np.int16), Modality=modality, SeriesDescription=text)
-        header.PatientID = case
-        save(header, tmp_path / case / folder / "1.dcm")
-    named = {"": ["ct", "t1"], "{case}/*": ["ct", "t1"], "{case}/{modality}": ["ct_s1", "s2"]}
+    for case in "ab":
+        for folder, modality, text in (("s1", "CT", "bone"), ("s2", "MR", "MPRAGE")):
+            header = image(np.zeros((4, 4), np.int16), Modality=modality, SeriesDescription=text)
+            header.PatientID = case
+            save(header, tmp_path / case / folder / "1.dcm")
+    named = {None: ["ct", "t1"], "{case}/*": ["ct", "t1"], "{case}/{modality}": ["ct_s1", "s2"]}
     for pattern, expected in named.items():
-        cases = find_cohort(tmp_path, pattern=pattern or None).cases
+        cases = find_cohort(tmp_path, pattern=pattern).cases
         assert [[*case.files] for case in cases] == [expected] * 2
 
 
@@ -200,9 +192,9 @@ def test_a_pattern_may_state_the_split(tmp_path):
 
 def test_the_halves_of_pictures_side_by_side_are_two_modalities(tmp_path):
     values = np.arange(128, dtype=np.uint8).reshape(8, 16)
-    for name in ("train/1.png", "train/2.png", "val/1.png"):
-        lay_out(tmp_path, name)
-        Image.fromarray(values).save(tmp_path / name)
+    lay_out(tmp_path, "train/{1,2}.png val/1.png")
+    for path in tmp_path.rglob("*.png"):
+        Image.fromarray(values).save(path)
     cases = find_cohort(tmp_path).cases
     assert [case.split for case in cases] == ["train", "train", "val"]
     for name, half in (("a", values[:, :8]), ("b", values[:, 8:])):
@@ -225,26 +217,23 @@ def test_what_decided_a_split_is_told_apart(tmp_path):
 
 def write(path: Path, values: np.ndarray, description: str = "") -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    volume = Volume(
-        values[None].astype(np.float32), np.diag([1.0, 1, 1, 1]), "a.u.", "x", path.name
-    )
-    write_volume(path, volume, description)
+    write_volume(path, Volume(np.float32(values)[None], np.eye(4), "a.u.", "x"), description)
 
 
 @every_row(
-    ("labels", "name"),
+    "labels, name",
     [(lambda x: x % 3, "seg"), (lambda x: x - 1000.0, "ct"), (lambda x: x / 7, "target")],
 )
 def test_nnunet_s_labels_are_a_label_map_or_an_image_by_their_values(tmp_path, labels, name):
     values = np.arange(64.0).reshape(4, 4, 4)
-    for folder, case in (("Tr", "a"), ("Tr", "b"), ("Tr", "c"), ("Ts", "d")):
-        write(tmp_path / f"images{folder}" / f"{case}_0000.nii.gz", values)
-        write(tmp_path / f"labels{folder}" / f"{case}.nii.gz", labels(values))
-    (tmp_path / "dataset.json").write_text(CHANNELS)
+    for case in ("Tr/a", "Tr/b", "Tr/c", "Ts/d"):
+        write(tmp_path / f"images{case}_0000.nii.gz", values)
+        write(tmp_path / f"labels{case}.nii.gz", labels(values))
+    (tmp_path / "dataset.json").write_text('{"channel_names": {"0": "T1w"}}')
     cases = find_cohort(tmp_path).cases
-    assert {name in (*case.files, *case.labels) for case in cases} == {True}
+    assert all(name in (*case.files, *case.labels) for case in cases)
     assert ("seg" in cases[0].labels) == (name == "seg")
-    assert [case.split for case in cases].count("test") == (cases[3].split == "test") == 1
+    assert [case.split == "test" for case in cases] == [False, False, False, True]
 
 
 def test_only_images_that_voxlate_wrote_are_left_out_and_they_are_listed(tmp_path):
@@ -272,7 +261,7 @@ OWN = [
 
 @every_row("number", range(3))
 def test_the_documented_layouts_find_their_cases(tmp_path, number):
-    guide = Path(__file__).parents[2] / "docs" / "guides" / "own_data.md"
+    guide = Path(__file__).parents[2] / "docs/guides/own_data.md"
     preset = tmp_path / "own.toml"
     preset.write_text(guide.read_text().split("```toml\n")[number + 1].split("```")[0])
     cases = find_cohort(lay_out(tmp_path / "scans", OWN[number]), preset=preset).cases
@@ -280,7 +269,7 @@ def test_the_documented_layouts_find_their_cases(tmp_path, number):
 
 
 @every_row(
-    ("name", "modality"),
+    "name, modality",
     [
         ("Chris T1 2019-03-04.nii.gz", "t1"),
         ("2019-03-04 T1 Chris.nii.gz", "t1"),

@@ -1,14 +1,17 @@
 """Public perfusion sets by their presets: made-up files in their layouts, and each case's pseudo-multiphase CTA."""
 
+from functools import partial
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
+from numpy.testing import assert_array_equal
 
+from rows import every_row
 from voxlate.base.errors import BadInput
 from voxlate.checks.prepare import prepare
-from voxlate.scans.cases.prepared import case_path, open_cohort
+from voxlate.scans.cases.prepared import Cohort, case_path, open_cohort
 from voxlate.scans.cohorts.find import find_cohort
 from voxlate.scans.cohorts.presets import load_preset
 from voxlate.scans.options.layout import presets
@@ -17,6 +20,7 @@ AFFINE = np.diag([-2.0, 2.0, 5.0, 1.0])
 SHAPE = (4, 16, 20)  # D, H, W
 PEAK = 9  # of the artery, in frames
 PHASES = ("cta1", "cta2", "cta3")
+prepared = partial(prepare, workers=1, audit=False)
 
 
 def head() -> np.ndarray:
@@ -45,86 +49,71 @@ def write(path: Path, values: np.ndarray, step: float | None = 1.0, middle: bool
     nib.save(image, path)
 
 
+def stored(cohort: Cohort, case: str, name: str) -> np.ndarray:
+    """The voxels as in the files, where x grows to Left."""
+    return cohort.case(case).volume(name).data[0][:, :, ::-1]
+
+
 def isles24(
     root: Path, subject: str, session: str, raw: str = "raw_data", step: float = 1.0
 ) -> None:
     """A case of ISLES'24 with all that lies around what is wanted."""
-    name, folder = f"{subject}_{session}1", f"{subject}/{session}1"
-    write(root / raw / folder / f"{name}_ncct.nii.gz", head())
-    for kind in ("cta", "ctp"):
-        write(root / raw / folder / f"{name}_{kind}.nii.gz", head()[:2])
-    write(root / raw / folder / "perfusion-maps" / f"{name}_tmax.nii.gz", head()[:2])
-    write(root / raw / f"{subject}/{session}2" / f"{subject}_{session}2_dwi.nii.gz", head()[:2])
+    folder, name = f"{subject}/{session}1", f"{subject}_{session}1"
+    for kind in ("ncct", "cta", "ctp"):
+        write(root / raw / folder / f"{name}_{kind}.nii.gz", head()[: 4 if kind == "ncct" else 2])
+    write(root / raw / folder / f"perfusion-maps/{name}_tmax.nii.gz", head()[:2])
+    aligned = {"cta": head() + 1, "lvo-msk": head() * 0, "cow-msk": head() * 0}
+    aligned |= {kind: (head() > 0) * k for k, kind in enumerate(("tmax", "mtt", "cbf", "cbv"), 2)}
     there = root / "derivatives" / folder
-    write(there / f"{name}_space-ncct_cta.nii.gz", head() + 1)
     write(there / f"{name}_space-ncct_ctp.nii.gz", passage(step=step), step)
-    for kind in ("lvo-msk", "cow-msk"):
-        write(there / f"{name}_space-ncct_{kind}.nii.gz", head() * 0)
-    for k, kind in enumerate(("tmax", "mtt", "cbf", "cbv")):
-        write(
-            there / "perfusion-maps" / f"{name}_space-ncct_{kind}.nii.gz", (head() > 0) * (k + 2.0)
-        )
+    for kind, values in aligned.items():
+        place = there if "-" in kind or kind == "cta" else there / "perfusion-maps"
+        write(place / f"{name}_space-ncct_{kind}.nii.gz", values)
     later = root / "derivatives" / subject / f"{session}2"
     write(later / f"{subject}_{session}2_space-ncct_lesion-msk.nii.gz", head() > 0)
     write(later / f"{subject}_{session}2_space-ncct_adc.nii.gz", head())
 
 
 def test_isles24_in_both_spellings_becomes_maps_ncct_cta_and_a_labelled_pseudo_multiphase_cta(
-    tmp_path,
+    tmp_path, out
 ):
     root = tmp_path / "ISLES24"
     isles24(root, "sub-stroke0001", "ses-0")
     isles24(root, "sub-strokecase0007", "ses-000", step=2.0)
     stray = root / "derivatives/sub-stroke0001/ses-02/sub-stroke0001_ses-02_lesion-msk.nii"
     write(stray, head()[:2])
-    prepare(root, tmp_path / "out", preset="isles24", fixed="ncct", workers=1, audit=False)
-    cohort = open_cohort(tmp_path / "out")
-    assert cohort.modalities == ("cbf", "cbv", "cta", "cta1", "cta2", "cta3", "mtt", "ncct", "tmax")
-    assert [cohort.units[name] for name in ("cbf", "cbv", "mtt", "tmax", "cta2")] == [
-        "ml/100g/min", "ml/100g", "s", "s", "HU",
-    ]  # fmt: skip
+    prepared(root, out, preset="isles24", fixed="ncct")
+    cohort = open_cohort(out)
+    assert cohort.units == {
+        **dict.fromkeys(("cta", *PHASES, "ncct"), "HU"),
+        **{"cbf": "ml/100g/min", "cbv": "ml/100g", "mtt": "s", "tmax": "s"},
+    }
     for case, step, numbers in (
         ("sub-stroke0001", 1.0, (9, 17, 25)),
         ("sub-strokecase0007", 2.0, (9, 13, 17)),
     ):
         header = cohort.header(case)
         assert header.labels == ["lesion"]
-        frames = passage(step=step)
-        for name, number, after in zip(
-            PHASES, numbers, ("arterial peak", "peak + 8 s", "peak + 16 s")
-        ):
-            assert header.origins[name].note == f"pseudo: CTP frame {number + 1} of 30, {after}"
-            stored = cohort.case(case).volume(name).data[0]
-            np.testing.assert_array_equal(
-                stored[:, :, ::-1], frames[number]
-            )  # x grows to Left in the files
+        after = ("arterial peak", "peak + 8 s", "peak + 16 s")
+        for name, number, words in zip(PHASES, numbers, after, strict=True):
+            assert header.origins[name].note == f"pseudo: CTP frame {number + 1} of 30, {words}"
+            frame = passage(step=step)[number]
+            assert_array_equal(stored(cohort, case, name), frame)
         assert header.origins["cta"].note == ""
-        np.testing.assert_array_equal(
-            cohort.case(case).volume("cta").data[0][:, :, ::-1], head() + 1
-        )
+        assert_array_equal(stored(cohort, case, "cta"), head() + 1)
 
 
 def test_the_folder_above_and_a_plain_rawdata_do_as_well(tmp_path):
     isles24(tmp_path / "train", "sub-stroke0003", "ses-0", raw="rawdata")
     (case,) = find_cohort(tmp_path, preset="isles24").cases
     assert case.case == case.patient == "sub-stroke0003"
-    assert list(case.files) == ["cbf", "cbv", "cta", "cta1", "cta2", "cta3", "mtt", "ncct", "tmax"]
     assert case.files["cta3"].name == "sub-stroke0003_ses-01_space-ncct_ctp.nii.gz#peak+16s"
 
 
-def test_a_scan_too_short_for_the_third_phase_is_refused_by_its_file(tmp_path):
+def test_a_scan_too_short_for_the_third_phase_is_refused_by_its_file(tmp_path, out):
     isles24(tmp_path, "sub-stroke0001", "ses-0", step=0.5)
-    with pytest.raises(
-        BadInput,
-        match=r"space-ncct_ctp\.nii\.gz#peak\+16s: expected frames until then, found the peak",
-    ):
-        prepare(
-            tmp_path,
-            tmp_path.parent / f"{tmp_path.name}_out",
-            preset="isles24",
-            workers=1,
-            audit=False,
-        )
+    with pytest.raises(BadInput, match=r"space-ncct_ctp\.nii\.gz#peak\+16s"):
+        prepared(tmp_path, out, preset="isles24")
 
 
 def isles18(root: Path, case: str) -> None:
@@ -137,13 +126,11 @@ def isles18(root: Path, case: str) -> None:
 
 
 def test_isles18_has_the_lesion_the_maps_and_frames_a_second_apart_without_a_word_in_the_header(
-    tmp_path,
+    tmp_path, out
 ):
     for case in ("case_1", "case_12"):
         isles18(tmp_path / "TRAINING", case)
-    cohort = prepare(
-        tmp_path / "TRAINING", tmp_path / "out", preset="isles18", workers=1, audit=False
-    )
+    cohort = prepared(tmp_path / "TRAINING", out, preset="isles18")
     assert [one.case for one in cohort.cases] == ["case_1", "case_12"]
     assert cohort.modalities == ("cbf", "cbv", "cta1", "cta2", "cta3", "mtt", "ncct", "tmax")
     header = cohort.header("case_12")
@@ -152,46 +139,27 @@ def test_isles18_has_the_lesion_the_maps_and_frames_a_second_apart_without_a_wor
     assert notes == ["pseudo: CTP frame 10", "pseudo: CTP frame 18", "pseudo: CTP frame 26"]
 
 
-def test_a_manifest_names_frames_of_its_own_and_the_same_call_again_keeps_the_case(tmp_path):
-    write(tmp_path / "a" / "ctp.nii.gz", passage(), step=None)
-    (tmp_path / "cases.csv").write_text(
-        "case,before,cta2\nanna,a/ctp.nii.gz#frame=1,a/ctp.nii.gz#peak+8s@1s\n"
-    )
-    cohort = prepare(tmp_path, tmp_path.parent / f"{tmp_path.name}_out", workers=1, audit=False)
-    np.testing.assert_array_equal(
-        cohort.case("anna").volume("before").data[0][:, :, ::-1], passage()[0]
-    )
-    np.testing.assert_array_equal(
-        cohort.case("anna").volume("cta2").data[0][:, :, ::-1], passage()[17]
-    )
-    made = case_path(cohort.folder, "anna").stat().st_mtime_ns
-    prepare(tmp_path, cohort.folder, workers=1, audit=False)
-    assert case_path(cohort.folder, "anna").stat().st_mtime_ns == made
-    (tmp_path / "cases.csv").write_text(
-        "case,before,cta2\nanna,a/ctp.nii.gz#frame=1,a/ctp.nii.gz#peak+9s@1s\n"
-    )
-    again = prepare(tmp_path, cohort.folder, workers=1, audit=False)
-    assert (
-        again.header("anna")
-        .origins["cta2"]
-        .note.startswith("pseudo: CTP frame 19 of 30, peak + 9 s")
-    )
+def test_a_manifest_names_frames_of_its_own_and_the_same_call_again_keeps_the_case(tmp_path, out):
+    def with_phase(seconds: int) -> Cohort:
+        row = f"anna,a/ctp.nii.gz#frame=1,a/ctp.nii.gz#peak+{seconds}s@1s"
+        (tmp_path / "cases.csv").write_text(f"case,before,cta2\n{row}\n")
+        return prepared(tmp_path, out)
+
+    write(tmp_path / "a/ctp.nii.gz", passage(), step=None)
+    cohort = with_phase(8)
+    assert_array_equal(stored(cohort, "anna", "before"), passage()[0])
+    assert_array_equal(stored(cohort, "anna", "cta2"), passage()[17])
+    made = case_path(out, "anna").stat().st_mtime_ns
+    with_phase(8)
+    assert case_path(out, "anna").stat().st_mtime_ns == made
+    note = with_phase(9).header("anna").origins["cta2"].note
+    assert note.startswith("pseudo: CTP frame 19 of 30, peak + 9 s")
 
 
-@pytest.mark.parametrize(
-    ("text", "sentence"),
-    [
-        (
-            '[frames]\ncta2 = "ctp#pique"',
-            r"expected of frames\.cta2 a modality with #frame=N, #peak or #peak\+8s",
-        ),
-        ("", "expected patterns, or files, to find the cases by, found neither"),
-    ],
-)
-def test_a_preset_that_cannot_work_is_refused(tmp_path, text, sentence):
-    patterns = 'patterns = ["{case}/{modality}"]\n' if text else ""
-    (tmp_path / "own.toml").write_text(f'title = "x"\nsource = "y"\n{patterns}{text}')
-    with pytest.raises(BadInput, match=sentence):
+@every_row("text", ['patterns = ["{case}/{modality}"]\n[frames]\ncta2 = "ctp#pique"', ""])
+def test_a_preset_that_cannot_work_is_refused(tmp_path, text):
+    (tmp_path / "own.toml").write_text('title = "x"\nsource = "y"\n' + text)
+    with pytest.raises(BadInput):
         load_preset(tmp_path / "own.toml")
 
 

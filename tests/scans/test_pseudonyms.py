@@ -11,7 +11,6 @@ from rows import every_row
 from voxlate.base.errors import BadInput
 from voxlate.scans.cohorts.pseudonyms import (
     Pseudonyms,
-    check_outside,
     read_key,
     without_names,
     write_key,
@@ -48,8 +47,7 @@ def test_dates_of_a_patient_keep_their_distances_and_times():
     assert 1 <= days <= 3650
     assert BY_KEY.date("20200301", "Anna") != "20200301"
     first, second = (BY_KEY.date(day, "Anna") for day in ("20200228", "20200301"))
-    apart = [int(first), int(second)]
-    assert apart[1] > apart[0]
+    assert int(second) > int(first)
     assert BY_KEY.date("20200228101112.5+0100", "Anna") == f"{first}101112.5+0100"
     assert BY_KEY.days("Ben") != days
 
@@ -62,34 +60,21 @@ def test_what_is_no_date_that_can_be_moved_becomes_empty(text):
 def test_a_written_key_is_private_random_and_read_back(tmp_path):
     for name in ("a", "b"):
         write_key(tmp_path / name)
-    keys = [read_key(tmp_path / name) for name in ("a", "b")]
-    assert len(keys[0].key) == 32
-    assert keys[0] != keys[1]
+    one, other = (read_key(tmp_path / name) for name in ("a", "b"))
+    assert len(one.key) == 32
+    assert one != other
     if os.name == "posix":
         assert (tmp_path / "a").stat().st_mode & 0o077 == 0
-    with pytest.raises(BadInput, match="a key that is overwritten is lost"):
+    with pytest.raises(BadInput):
         write_key(tmp_path / "a")
-    assert read_key(tmp_path / "a") == keys[0]
+    assert read_key(tmp_path / "a") == one
 
 
 @every_row("content", [b"secret", b"", bytes(64), b"ab" * 32, b"ab" * 8])
 def test_a_key_that_is_short_or_not_random_is_refused(tmp_path, content):
     (tmp_path / "key").write_bytes(content)
-    with pytest.raises(
-        BadInput, match=r"expected a key of at least 32 random bytes.*pseudonym-key"
-    ):
+    with pytest.raises(BadInput):
         read_key(tmp_path / "key")
-
-
-def test_raw_bytes_are_a_key(tmp_path):
-    (tmp_path / "key").write_bytes(KEY)
-    assert read_key(tmp_path / "key") == BY_KEY
-
-
-def test_a_key_among_the_images_is_refused(tmp_path):
-    check_outside(tmp_path / "key", tmp_path / "out")
-    with pytest.raises(BadInput, match="whoever has the key can compute the pseudonyms"):
-        check_outside(tmp_path / "out" / "key", tmp_path / "out")
 
 
 @every_row(

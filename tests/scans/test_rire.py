@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from voxlate.checks.prepare import prepare
-from voxlate.scans.cases.prepared import open_cohort
+from scans import touch
 from voxlate.scans.cohorts.find import find_cohort
 
 itk = pytest.importorskip("SimpleITK", reason="MetaImage needs the extra 'registration'")
@@ -27,26 +26,23 @@ def head(seed=0):
 
 def cohort(root):
     for number, patient in enumerate(("patient_001", "patient_002", "patient_103", "training_001")):
-        write(root / patient / "mr_T1", head(number))
-        write(root / patient / "ct", head(number))
-        if patient != "patient_103":
-            write(root / patient / "mr_T2", head(number) // 2)
-    write(root / "patient_001" / "mr_T1_rectified", head(9))
-    write(root / "patient_001" / "mr_T2_rectified", head(9))
+        for name in ("mr_T1", "ct", "mr_T2")[: 2 if patient == "patient_103" else 3]:
+            write(root / patient / name, head(number))
+    for name in ("mr_T1_rectified", "mr_T2_rectified"):
+        write(root / "patient_001" / name, head(9))
     return root
 
 
 def test_the_preset_pairs_scans_by_patient_and_leaves_out_and_says_who_lacks_one(tmp_path):
     found = find_cohort(cohort(tmp_path), preset="rire", modalities=["t1", "t2"])
     assert [one.case for one in found.cases] == ["patient_001", "patient_002"]
-    assert found.cases[0].files["t1"] == tmp_path / "patient_001" / "mr_T1" / "scan.mhd"
+    assert found.cases[0].files["t1"] == tmp_path / "patient_001/mr_T1/scan.mhd"
     assert found.unclaimed[1:] == [
         "training_001 (RIRE's example, none of the 17 pairs of paper 004; a manifest takes it)",
         "1 of 3 cases that lack a modality which is asked for (patient_103 has no t2)",
     ]
-    assert "patient_103" in [one.case for one in find_cohort(tmp_path, preset="rire").cases], (
-        "its T1 can be used"
-    )
+    # whose T1 can be used
+    assert "patient_103" in [one.case for one in find_cohort(tmp_path, preset="rire").cases]
 
 
 def test_what_the_preset_leaves_out_is_taken_from_a_manifest_and_where_nothing_else_is_there(
@@ -56,7 +52,7 @@ def test_what_the_preset_leaves_out_is_taken_from_a_manifest_and_where_nothing_e
     (tmp_path / "list.csv").write_text("case,t1\nx,training_001/mr_T1/scan.mhd\n")
     named = find_cohort(tmp_path, preset="rire", manifest=tmp_path / "list.csv")
     assert [one.case for one in named.cases] == ["x"]
-    write(tmp_path / "alone" / "training_001" / "mr_T1", head(1))
+    write(tmp_path / "alone/training_001/mr_T1", head(1))
     assert [one.case for one in find_cohort(tmp_path / "alone", preset="rire").cases] == [
         "training_001"
     ]
@@ -64,33 +60,11 @@ def test_what_the_preset_leaves_out_is_taken_from_a_manifest_and_where_nothing_e
 
 def test_rectified_scans_are_a_preset_of_their_own(tmp_path):
     (case,) = find_cohort(cohort(tmp_path), preset="rire_rectified", modalities=["t1", "t2"]).cases
-    assert case.files["t2"] == tmp_path / "patient_001" / "mr_T2_rectified" / "scan.mhd"
+    assert case.files["t2"] == tmp_path / "patient_001/mr_T2_rectified/scan.mhd"
 
 
 def test_copies_in_metaimage_are_found_in_folders_and_next_to_each_other(tmp_path):
-    for name in (
-        "patient_001/mr_T1/patient_001_mr_T1.mhd",
-        "patient_001/mr_T2/x.mha",
-        "patient_002_mr_T1.mha",
-    ):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).touch()
+    folder = "patient_001/mr_T1/patient_001_mr_T1.mhd"
+    touch(tmp_path, folder, "patient_001/mr_T2/x.mha", "patient_002_mr_T1.mha")
     found = {one.case: sorted(one.files) for one in find_cohort(tmp_path, preset="rire").cases}
     assert found == {"patient_001": ["t1", "t2"], "patient_002": ["t1"]}
-
-
-def test_a_rire_cohort_is_prepared(tmp_path):
-    ready = prepare(
-        cohort(tmp_path / "RIRE"),
-        tmp_path / "out",
-        preset="rire",
-        modalities=["t1", "t2"],
-        workers=1,
-        audit=False,
-    )
-    assert len(ready.cases) == 2
-    assert any("training_001 (RIRE's example" in one.text for one in ready.warnings)
-    assert any("patient_103 has no t2" in one.text for one in ready.warnings)
-    header = open_cohort(tmp_path / "out").header("patient_001")
-    assert header.shape == SHAPE
-    assert header.spacing_mm == (4, 1.25, 1.25)

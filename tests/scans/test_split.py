@@ -21,7 +21,9 @@ from voxlate.scans.cohorts.split import (
 
 
 def _cases(names, split=None, modalities=("ct", "t1")):
-    """A case of each patient, with these scans."""
+    """A case of each patient, with these scans; of so many patients, or of those with the names."""
+    if isinstance(names, int):
+        names = [f"p{k}" for k in range(names)]
     return [CaseFiles(name, name, split, {one: Path(one) for one in modalities}) for name in names]
 
 
@@ -41,9 +43,9 @@ def test_the_order_of_files_does_not_matter_and_training_is_never_empty(names, s
 @every_row(
     "count, shares, val, test",
     [
-        *((1, None, 0, 0), (2, None, 1, 0), (4, None, 1, 0), (6, None, 1, 0)),
-        *((8, None, 2, 0), (9, None, 2, 0), (10, None, 2, 1), (11, None, 2, 1)),
-        *((4, USUAL, 1, 1), (20, USUAL, 3, 3), (24, USUAL, 4, 3), (100, USUAL, 15, 15)),
+        *((1, None, 0, 0), (2, None, 1, 0), (6, None, 1, 0), (8, None, 2, 0)),
+        *((9, None, 2, 0), (10, None, 2, 1)),
+        *((4, USUAL, 1, 1), (24, USUAL, 4, 3), (100, USUAL, 15, 15)),
         (10, (1.0, 0.0, 0.0), 0, 0),
     ],
 )
@@ -54,36 +56,34 @@ def test_shares_are_of_patients_and_small_cohorts_hold_out_none_for_the_test(
     splits = split_patients(cases, shares=shares)
     placed = [*splits.values()]
     assert (placed.count("val"), placed.count("test"), len(placed)) == (val, test, count)
-    assert shares is not None or [said.grade for said in check_size(splits)] == (
-        ["caution" if count == 1 else "note"] if count < SMALL else []
-    )
+    said = [] if count >= SMALL else ["caution" if count == 1 else "note"]
+    assert shares or [one.grade for one in check_size(splits)] == said
 
 
 def test_the_note_on_a_small_cohort_names_shares_that_prepare_accepts():
-    splits = split_patients(_cases(f"p{k}" for k in range(4)))
-    *_, train, val, test = check_size(splits)[0].text.split()
-    asked = (float(train), float(val), float(test))
-    held_out = [*split_patients(_cases(f"p{k}" for k in range(4)), shares=asked).values()]
-    assert (held_out.count("train"), held_out.count("val"), held_out.count("test")) == (2, 1, 1)
+    (said,) = check_size(split_patients(_cases(4)))
+    asked = tuple(map(float, said.text.split()[-3:]))
+    assert sorted(split_patients(_cases(4), shares=asked).values()) == [
+        "test",
+        "train",
+        "train",
+        "val",
+    ]
 
 
 def test_another_seed_gives_another_split():
-    patients = _cases(f"p{k}" for k in range(30))
-    assert split_patients(patients, 0) != split_patients(patients, 1)
+    assert split_patients(_cases(30), 0) != split_patients(_cases(30), 1)
 
 
 def test_stated_splits_win():
     cases = _cases("aa", "test") + _cases("b", "train")
-    assert split_patients(cases) == {
-        "a": "test",
-        "b": "train",
-    }
+    assert split_patients(cases) == {"a": "test", "b": "train"}
     with pytest.raises(BadInput):
         split_patients(cases, shares=(1, 1, 0))
 
 
 def test_a_patient_who_lacks_a_modality_that_most_have_is_held_out_last():
-    cases = _cases([f"p{k}" for k in range(4)], "train")
+    cases = _cases(4, "train")
     (first,) = (one.case for one in hold_out(cases, 1) if one.split == "val")
     drawn = [replace(case, split=None) for case in cases]
     assert split_patients(drawn)[first] == "val"
@@ -110,46 +110,41 @@ def test_training_keeps_as_many_pairs_as_are_held_out(pairs):
     assert "val" in placed
 
 
-def test_a_split_without_pairs_that_another_split_has_is_named():
+@every_row(
+    "splits, count",
+    [(["val", "train", "train"], 1), (["train", "val", "val"], 1), (["train"] * 3, 0)],
+)
+def test_a_split_without_pairs_that_another_split_has_is_named(splits, count):
     cases = _cases("a") + _cases("b", modalities=["t1"]) + _cases("c", modalities=["ct"])
-    named = [
-        check_modalities(cases, dict(zip("abc", splits, strict=True)))
-        for splits in (["val", "train", "train"], ["train", "val", "val"], ["train"] * 3)
-    ]
-    assert [[said.code for said in found] for found in named] == [["split-lacks-modality"]] * 2 + [
-        []
-    ]
+    said = check_modalities(cases, dict(zip("abc", splits, strict=True)))
+    assert [one.code for one in said] == ["split-lacks-modality"] * count
     assert check_modalities(cases[1:], {"b": "train", "c": "train"}) == []
 
 
 @every_row("count", range(SMALL, 60))
 def test_training_gets_its_share_of_the_patients(count):
     for shares in (None, (0.7, 0.15, 0.15), (0.6, 0.2, 0.2), (0.7, 0.2, 0.1)):
-        placed = [*split_patients(_cases(f"p{k}" for k in range(count)), shares=shares).values()]
+        placed = [*split_patients(_cases(count), shares=shares).values()]
         assert placed.count("train") >= (shares or USUAL)[0] * count - 1e-6
         assert placed.count("val") >= placed.count("test") >= 1
 
 
 @every_row(
-    ("count", "shares", "found"),
+    "count, shares, found",
     [
         (10, (1e-9, 0.5, 0.5 - 1e-9), "1e-09 of 10 patients for train"),
         (10, (0.5, 1e-9, 0.5 - 1e-9), "1e-09 of 10 patients for val"),
         (3, (0.7, 0.15, 0.15), "0.15 of 3 patients for test"),
         (1, (0.5, 0.5, 0.0), "0.5 of 1 patients for val"),
+        *(
+            (2, shares, "add up to 1")
+            for shares in ((0.5, 0.5, 0.5), (0.0, 0.5, 0.5), (1.2, -0.2, 0.0))
+        ),
     ],
 )
-def test_a_share_that_gets_no_patient_is_refused(count, shares, found):
-    with pytest.raises(
-        BadInput, match=f"expected 0 for a split, or a share that gets a patient, found {found}"
-    ):
-        split_patients(_cases(f"p{k}" for k in range(count)), shares=shares)
-
-
-def test_shares_that_do_not_add_up_are_refused():
-    for shares in ((0.5, 0.5, 0.5), (0.0, 0.5, 0.5), (1.2, -0.2, 0.0)):
-        with pytest.raises(BadInput, match="add up to 1"):
-            split_patients(_cases("ab"), shares=shares)
+def test_shares_that_get_no_patient_or_do_not_add_up_are_refused(count, shares, found):
+    with pytest.raises(BadInput, match=found):
+        split_patients(_cases(count), shares=shares)
 
 
 @given(
@@ -160,10 +155,7 @@ def test_shares_that_do_not_add_up_are_refused():
 def test_over_the_folds_each_patient_validates_once_and_the_test_patients_never(splits):
     learning = {name for name, split in splits.items() if split != "test"}
     if len(learning) < FOLDS:
-        with pytest.raises(
-            BadInput,
-            match=f"expected 5 patients or more outside the test split.*found {len(learning)}",
-        ):
+        with pytest.raises(BadInput, match=f"found {len(learning)}"):
             fold_splits(splits, 0, "cohort")
         return
     folds = [fold_splits(splits, fold, "cohort") for fold in range(FOLDS)]
@@ -171,6 +163,6 @@ def test_over_the_folds_each_patient_validates_once_and_the_test_patients_never(
     assert sorted(name for part in parts for name in part) == sorted(learning)
     assert max(map(len, parts)) - min(map(len, parts)) <= 1
     for one, part in zip(folds, parts):
-        assert {name for name, split in one.items() if split == "train"} == learning - part
-        assert {name for name, split in one.items() if split == "test"} == set(splits) - learning
+        kept = dict.fromkeys(learning - part, "train") | dict.fromkeys(part, "val")
+        assert one == splits | kept
     assert folds[2] == fold_splits(dict(reversed(splits.items())), 2, "cohort")

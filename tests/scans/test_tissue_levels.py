@@ -4,6 +4,7 @@ from dataclasses import astuple, replace
 
 import numpy as np
 import pytest
+from numpy.testing import assert_allclose
 
 from brains import brain, tissues
 from rows import every_row
@@ -28,15 +29,11 @@ def test_levels_of_three_tissues_are_found_in_noise(levels, bright):
     assert astuple(exact) == (*levels, max(levels), max(levels))
 
 
-def test_levels_depend_neither_on_the_order_of_voxels_nor_on_the_gain():
+def test_levels_depend_neither_on_the_orientation_nor_on_the_gain():
     values, labels = brain(*T2).data[0], tissues()
     found = levels_of(values)
     turned = [np.flip(array, axis=(0, 2)).transpose(0, 2, 1) for array in (values, labels)]
     assert levels_of(*turned) == found
-    shuffled = values.copy()
-    for tissue in (1, 2, 3):
-        shuffled[labels == tissue] = np.random.default_rng(1).permutation(values[labels == tissue])
-    assert astuple(levels_of(shuffled)) == pytest.approx(astuple(found), rel=1e-5)
     assert astuple(levels_of(4 * values)) == pytest.approx(4 * np.array(astuple(found)), rel=1e-5)
 
 
@@ -65,31 +62,23 @@ def test_the_map_moves_levels_to_their_goals_and_grows_everywhere():
     goal = TissueLevels(fluid=90, middle=60, far=50, bright=93, top=120)
     curve = found.curve_to(goal)
     values = np.array([0, 150, 300, 400, 500, 1000, 1100, 1200, 1400, -30])
-    np.testing.assert_allclose(
-        curve.map(values), [0, 25, 50, 55, 60, 90, 93, 120, 140, -5], atol=1e-9
-    )
+    assert_allclose(curve.map(values), [0, 25, 50, 55, 60, 90, 93, 120, 140, -5], atol=1e-9)
     many = np.linspace(-500, 5000, 2001)
     assert (np.diff(curve.map(many)) > 0).all()
-    np.testing.assert_allclose(goal.curve_to(found).map(curve.map(many)), many, atol=1e-6)
-
-
-def test_levels_that_are_the_goal_already_change_no_value():
-    found = TissueLevels(fluid=100.5, middle=500.25, far=700, bright=740, top=760)
-    values = np.random.default_rng(0).uniform(-10, 2000, 1000).astype(np.float32)
-    np.testing.assert_array_equal(found.curve_to(found).map(values), values)
+    assert_allclose(goal.curve_to(found).map(curve.map(many)), many, atol=1e-6)
 
 
 def test_levels_that_coincide_are_one_knot():
     found = TissueLevels(fluid=-1, middle=50, far=60, bright=60, top=60)
     goal = TissueLevels(fluid=5, middle=25, far=30, bright=35, top=40)
-    np.testing.assert_allclose(found.curve_to(goal).map(np.array([25.0, 50, 60])), [12.5, 25, 30])
+    assert_allclose(found.curve_to(goal).map(np.array([25.0, 50, 60])), [12.5, 25, 30])
 
 
 def test_a_spread_grows_by_the_slope_at_its_value():
     curve = Curve((0, 10, 20), (0, 5, 35))
-    np.testing.assert_allclose(curve.map(np.array([-2.0, 4, 10, 15, 30])), [-1, 2, 5, 20, 65])
+    assert_allclose(curve.map(np.array([-2.0, 4, 10, 15, 30])), [-1, 2, 5, 20, 65])
     sd = curve.map_sd(np.full(5, 2.0, np.float32), np.array([-2.0, 4, 10, 15, 30]))
-    np.testing.assert_allclose(sd, [1, 1, 1, 6, 6])
+    assert_allclose(sd, [1, 1, 1, 6, 6])
 
 
 def test_the_mean_of_levels_weights_each_scan_alike_whatever_its_gain():
@@ -98,11 +87,11 @@ def test_the_mean_of_levels_weights_each_scan_alike_whatever_its_gain():
     plain = mean_levels([one, two])
     assert astuple(plain) == pytest.approx((1000, 450, 350, 1100, 1150))
     louder = replace(two, **{name: 10 * value for name, value in vars(two).items()})
-    mean = np.array(astuple(mean_levels([one, louder])))
-    np.testing.assert_allclose(mean / mean[1], np.array(astuple(plain)) / 450, rtol=1e-5)
+    mean = mean_levels([one, louder])
+    assert np.array(astuple(mean)) / mean.middle == pytest.approx(np.array(astuple(plain)) / 450)
     assert mean_levels([one]) == one
 
 
 def test_levels_in_no_order_are_refused():
-    with pytest.raises(BadInput, match="expected middle between fluid and far"):
+    with pytest.raises(BadInput):
         TissueLevels(fluid=100, middle=700, far=600, bright=750, top=800)

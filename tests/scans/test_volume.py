@@ -2,6 +2,7 @@
 
 import contextlib
 import gzip
+import re
 import sys
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 import tifffile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from numpy.testing import assert_allclose, assert_array_equal
 from PIL import Image
 
 from rows import every_row
@@ -25,20 +27,18 @@ from voxlate.scans.images.units import unit_of
 RANDOM = np.random.default_rng(0)
 
 
-def stored(path, array, affine=AFFINE, kind=nib.Nifti1Image, **header):
+def stored(path, array, kind=nib.Nifti1Image):
     """Write an array as it is indexed in NIfTI, (x, y, z), and return the path."""
-    image = kind(array, affine)
-    for key, value in header.items():
-        image.header[key] = value
-    nib.save(image, path)
+    nib.save(kind(array, AFFINE), path)
     return path
 
 
 def overwrite(path, place, content: bytes):
-    """Put other bytes at a place of a file."""
+    """Put other bytes at a place of a file, and return its path."""
     raw = bytearray(path.read_bytes())
     raw[place : place + len(content)] = content
     path.write_bytes(raw)
+    return path
 
 
 def volume_of(array, affine=AFFINE, unit="a.u.") -> Volume:
@@ -47,56 +47,35 @@ def volume_of(array, affine=AFFINE, unit="a.u.") -> Volume:
 
 def test_slope_and_intercept_are_applied(tmp_path):
     raw = RANDOM.integers(-1000, 1000, (4, 5, 6)).astype(np.int16)
-    path = stored(tmp_path / "a.nii", raw)
     # scl_slope and scl_inter, which nibabel resets
-    overwrite(path, 112, np.array([0.25, 7.5], np.float32).tobytes())
-    np.testing.assert_allclose(read_volume(path).data[0].transpose(2, 1, 0), raw * 0.25 + 7.5)
+    scale = np.array([0.25, 7.5], np.float32).tobytes()
+    path = overwrite(stored(tmp_path / "a.nii", raw), 112, scale)
+    assert_allclose(read_volume(path).data[0].transpose(2, 1, 0), raw * 0.25 + 7.5)
 
 
-@every_row(("unit", "factor"), [("mm", 1), ("unknown", 1), ("meter", 1000), ("micron", 0.001)])
+@every_row("unit, factor", [("mm", 1), ("unknown", 1), ("meter", 1000), ("micron", 0.001)])
 def test_spacing_comes_in_millimetres(tmp_path, unit, factor):
     image = nib.Nifti1Image(np.ones((2, 2, 2), np.int16), np.diag([1.0, 2.0, 3.0, 1.0]))
     image.header.set_xyzt_units(unit)
     nib.save(image, tmp_path / "a.nii")
     volume = read_volume(tmp_path / "a.nii")
-    np.testing.assert_allclose(volume.grid.spacing_mm, np.array([3, 2, 1]) * factor, rtol=1e-6)
+    assert_allclose(volume.grid.spacing_mm, np.array([3, 2, 1]) * factor, rtol=1e-6)
     assert len(volume.guesses) == (factor != 1)
 
 
-@every_row("sform, qform, mm", [(1, 1, 3), (0, 1, 2), (2, 0, 3)])
-def test_the_sform_rules_where_it_is_set_then_the_qform(tmp_path, sform, qform, mm):
-    image = nib.Nifti1Image(np.ones((2, 2, 2), np.int16), None)
-    image.set_qform(np.diag([2.0, 2, 2, 1]), qform)
-    image.set_sform(np.diag([3.0, 3, 3, 1]), sform)
-    nib.save(image, tmp_path / "a.nii")
-    assert read_volume(tmp_path / "a.nii").grid.spacing_mm == pytest.approx((mm, mm, mm))
-
-
-def test_a_set_but_empty_sform_yields_to_a_set_qform(tmp_path):
-    image = nib.Nifti1Image(np.ones((2, 2, 2), np.int16), None)
-    image.set_qform(np.diag([2.0, 2, 2, 1]), 1)
-    nib.save(image, tmp_path / "a.nii")
-    overwrite(tmp_path / "a.nii", 254, (1).to_bytes(2, sys.byteorder))  # sform_code
-    overwrite(tmp_path / "a.nii", 280, bytes(48))  # its rows: srow_x, y, z
-    assert read_volume(tmp_path / "a.nii").grid.spacing_mm == pytest.approx((2.0, 2.0, 2.0))
-
-
-@every_row("shape", [(5, 4, 3, 1), (5, 4, 3, 1, 1), (5, 4)])
-def test_last_axes_of_one_and_single_slices_are_volumes(tmp_path, shape):
+@every_row(
+    "shape, kind",
+    [
+        ((5, 4, 3, 1), nib.Nifti1Image),
+        ((5, 4, 3, 1, 1), nib.Nifti2Image),
+        ((5, 4), nib.Nifti1Image),
+    ],
+)
+def test_last_axes_of_one_and_single_slices_are_volumes(tmp_path, shape, kind):
     array = RANDOM.integers(0, 99, shape).astype(np.int16)
-    volume = read_volume(stored(tmp_path / "a.nii.gz", array))
-    np.testing.assert_array_equal(volume.data[0].transpose(2, 1, 0), array.reshape(5, 4, -1))
-
-
-def test_freesurfer_and_nifti2_files_are_read(tmp_path):
-    array = RANDOM.normal(size=(3, 4, 5)).astype(np.float32)
-    for path, kind in (
-        (tmp_path / "a.mgz", nib.MGHImage),
-        (tmp_path / "b.nii.gz", nib.Nifti2Image),
-    ):
-        volume = read_volume(stored(path, array, kind=kind))
-        np.testing.assert_array_equal(volume.data[0].transpose(2, 1, 0), array)
-        np.testing.assert_allclose(volume.affine, AFFINE, atol=1e-5)
+    volume = read_volume(stored(tmp_path / "a.nii.gz", array, kind))
+    assert_array_equal(volume.data[0].transpose(2, 1, 0), array.reshape(5, 4, -1))
+    assert_allclose(volume.affine, AFFINE, atol=1e-5)
 
 
 @every_row("module, name", [("SimpleITK", "a.mha"), ("pydicom", "a.dcm")])
@@ -112,52 +91,42 @@ def test_an_absent_extra_names_the_command_that_installs_it(tmp_path, monkeypatc
 def test_pictures_keep_their_values_and_return_from_canonical(tmp_path, dtype, suffix):
     pixels = RANDOM.integers(0, np.iinfo(dtype).max, (7, 9), endpoint=True).astype(dtype)
     path = tmp_path / f"a.{suffix}"
-    if suffix == "tif":
-        tifffile.imwrite(path, pixels)
-    else:
-        Image.fromarray(pixels).save(path)
+    Image.fromarray(pixels).save(path)
     picture = read_volume(path, "mr")
-    assert (picture.unit, picture.modality, str(picture.grid)) == (
-        "grey",
-        "mr",
-        "9×7×1, 1.00×1.00×1.00 mm",
-    )
-    np.testing.assert_array_equal(picture.data[0, 0], pixels)
+    assert (picture.unit, picture.modality) == ("grey", "mr")
+    assert picture.grid.spacing_mm == (1, 1, 1)
+    assert_array_equal(picture.data[0, 0], pixels)
     ras = canonical(picture)
-    np.testing.assert_array_equal(ras.data[0, 0], pixels[::-1, ::-1])
-    np.testing.assert_array_equal(return_to(ras, picture.grid).data[0, 0], pixels)
-    # written from either orientation, the pixels are where they were
-    for version in (picture, ras):
-        write_volume(tmp_path / f"b.{suffix}", version)
-        if dtype == np.uint8 or suffix == "tif":
-            np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / f"b.{suffix}")), pixels)
+    assert_array_equal(ras.data[0, 0], pixels[::-1, ::-1])
+    assert_array_equal(return_to(ras, picture.grid).data[0, 0], pixels)
+    if dtype == np.uint8 or suffix == "tif":
+        # written from either orientation, the pixels are where they were
+        for version in (picture, ras):
+            write_volume(path, version)
+            assert_array_equal(Image.open(path), pixels)
 
 
 def test_a_png_is_rounded_and_clipped_to_eight_bit(tmp_path):
     values = np.array([[[[-3.0, 0.4, 0.6, 254.7, 300.0]]]])
     write_volume(tmp_path / "a.png", volume_of(values, np.diag([-1.0, -1, 1, 1]), "grey"))
-    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "a.png")), [[0, 0, 1, 255, 255]])
+    assert_array_equal(Image.open(tmp_path / "a.png"), [[0, 0, 1, 255, 255]])
 
 
 def test_a_grey_picture_stored_as_colour_is_grey(tmp_path):
     pixels = RANDOM.integers(0, 256, (4, 5)).astype(np.uint8)
     Image.fromarray(np.stack([pixels] * 3, axis=-1)).save(tmp_path / "a.png")
-    np.testing.assert_array_equal(read_volume(tmp_path / "a.png").data[0, 0], pixels)
+    assert_array_equal(read_volume(tmp_path / "a.png").data[0, 0], pixels)
 
 
 def test_modalities_have_their_units():
     known = {
-        "ct": "HU",
-        "cta2": "HU",
-        "CTA_venous": "HU",
+        **dict.fromkeys(("ct", "cta2", "CTA_venous"), "HU"),
         "cbf": "ml/100g/min",
         "cbv": "ml/100g",
         "Tmax": "s",
+        **dict.fromkeys(("t1c", "swi", "tof", "", "anything"), "a.u."),
     }
     assert {name: unit_of(name) for name in known} == known
-    assert {unit_of(name) for name in ("t1", "t1c", "flair", "swi", "tof", "", "anything")} == {
-        "a.u."
-    }
 
 
 def cut(path, keep):
@@ -186,44 +155,36 @@ def written(path, content: bytes):
 
 NOISE = RANDOM.normal(size=(9, 9, 9)).astype(np.float32)
 BAD = {
-    "missing": (lambda d: d / "none.nii.gz", "found nothing there"),
-    "empty file": (lambda d: written(d / "a.nii", b""), "found an empty file"),
-    "unknown suffix": (lambda d: written(d / "a.xyz", b"x" * 500), r"found '\.xyz'"),
-    "no image": (lambda d: written(d / "a.nii.gz", gzip.compress(b"hello" * 200)), "found none"),
-    "not gzip": (
-        lambda d: written(d / "a.nii.gz", b"x" * 400),
-        "not compressed.*rename it to a.nii",
+    "missing": lambda d: d / "none.nii.gz",
+    "empty file": lambda d: written(d / "a.nii", b""),
+    "unknown suffix": lambda d: written(d / "a.xyz", b"x" * 500),
+    "no image": lambda d: written(d / "a.nii.gz", gzip.compress(b"hello" * 200)),
+    "not gzip": lambda d: written(d / "a.nii.gz", b"x" * 400),
+    "cut gzip": lambda d: cut(stored(d / "a.nii.gz", NOISE), 0.6),
+    "cut nifti": lambda d: cut(stored(d / "a.nii", NOISE), 0.6),
+    "promise": lambda d: overwrite(
+        stored(d / "a.nii", NOISE), 42, np.full(3, 30000, np.int16).tobytes()
     ),
-    "cut gzip": (lambda d: cut(stored(d / "a.nii.gz", NOISE), 0.6), "cut short"),
-    "cut nifti": (lambda d: cut(stored(d / "a.nii", NOISE), 0.6), "damaged or cut short"),
-    "cut header": (lambda d: cut(stored(d / "a.nii", NOISE), 0.05), "found none"),
-    "frames": (
-        lambda d: stored(d / "a.nii", np.zeros((2, 2, 2, 20), np.int16)),
-        r"found 20 frames \(2×2×2×20\)",
-    ),
-    "colour": (lambda d: rgb_nifti(d / "a.nii"), "colour"),
-    "complex": (lambda d: stored(d / "a.nii", NOISE.astype(np.complex64)), "complex.*magnitude"),
-    "overflow": (
-        lambda d: stored(d / "a.nii", np.full((2, 2, 2), 1e300)),
-        "found 0 NaN and 8 infinite ones of 8",
-    ),
-    "huge": (lambda d: stored(d / "a.nii", np.full((2, 2, 2), 1e30)), "found up to 1e.30"),
-    "colour png": (lambda d: colour_png(d / "a.png"), "colour"),
-    "cut png": (lambda d: cut(colour_png(d / "a.png"), 0.6), "damaged"),
-    "no png": (lambda d: written(d / "a.png", b"hello" * 20), "found something else"),
-    "pages": (lambda d: two_pages(d / "a.tif"), "found 2 pages"),
-    "no mha": (lambda d: written(d / "a.mha", b"hello" * 20), "found something else|not installed"),
-    "empty folder": (lambda d: d, "found no DICOM image"),
+    "cut header": lambda d: cut(stored(d / "a.nii", NOISE), 0.05),
+    "frames": lambda d: stored(d / "a.nii", np.zeros((2, 2, 2, 20), np.int16)),
+    "colour": lambda d: rgb_nifti(d / "a.nii"),
+    "complex": lambda d: stored(d / "a.nii", NOISE.astype(np.complex64)),
+    "overflow": lambda d: stored(d / "a.nii", np.full((2, 2, 2), 1e300)),
+    "huge": lambda d: stored(d / "a.nii", np.full((2, 2, 2), 1e30)),
+    "colour png": lambda d: colour_png(d / "a.png"),
+    "cut png": lambda d: cut(colour_png(d / "a.png"), 0.6),
+    "no png": lambda d: written(d / "a.png", b"hello" * 20),
+    "pages": lambda d: two_pages(d / "a.tif"),
+    "no mha": lambda d: written(d / "a.mha", b"hello" * 20),
+    "empty folder": lambda d: d,
 }
 
 
 @every_row("case", BAD)
 def test_a_bad_file_gives_one_sentence_that_names_it(tmp_path, case):
-    make, sentence = BAD[case]
-    path = make(tmp_path)
-    with pytest.raises(BadInput, match=sentence) as caught:
+    path = BAD[case](tmp_path)
+    with pytest.raises(BadInput, match=f"^{re.escape(str(path))}: expected .*$") as caught:
         read_volume(path)
-    assert str(caught.value).startswith(f"{path}: expected ")
     assert "\n" not in str(caught.value)
 
 
@@ -248,15 +209,6 @@ def test_a_header_of_garbage_is_read_or_refused_but_never_crashes(tmp_path, chan
         assert np.isfinite(read_volume(path, allow_nan=True).affine).all()
 
 
-def test_a_header_that_promises_more_than_the_file_holds_is_refused_before_memory_is_taken(
-    tmp_path,
-):
-    path = stored(tmp_path / "a.nii", NOISE)
-    overwrite(path, 42, np.array([30000, 30000, 30000], np.int16).tobytes())
-    with pytest.raises(BadInput):
-        read_volume(path)
-
-
 @every_row("name, sentence", [("a.jpg", "file name that ends"), ("a.png", "expected one slice")])
 def test_what_cannot_be_written_is_refused(tmp_path, name, sentence):
     with pytest.raises(BadInput, match=sentence):
@@ -277,18 +229,17 @@ def test_a_flipped_bit_in_compressed_voxels_is_never_read_as_voxels(tmp_path, su
     if suffix == ".png":
         Image.fromarray(voxels[0]).save(good)
     else:
-        write_volume(good, volume_of(voxels[None], np.eye(4)))
+        write_volume(good, volume_of(voxels[None]))
     whole, true = good.read_bytes(), read_volume(good).data
     plain = 600 if suffix in (".mha", ".nrrd") else 0  # text, which has no checksum
-    refused = 0
+    read = 0
     for place in draw.integers(plain, len(whole), 20):
         bad.write_bytes(whole)
         overwrite(bad, place, bytes([whole[place] ^ 1 << draw.integers(8)]))
-        try:
-            np.testing.assert_array_equal(read_volume(bad).data, true)
-        except BadInput:
-            refused += 1
-    assert refused > 15  # a few bits of gzip's header mean nothing
+        with contextlib.suppress(BadInput):
+            assert_array_equal(read_volume(bad).data, true)
+            read += 1
+    assert read < 5  # a few bits of gzip's header mean nothing
 
 
 def test_the_hash_of_an_image_is_that_of_all_its_files_whatever_they_are_called(tmp_path):
@@ -301,9 +252,9 @@ def test_the_hash_of_an_image_is_that_of_all_its_files_whatever_they_are_called(
     folder = tmp_path / "series"
     folder.mkdir()
     for k in range(3):
-        (folder / f"{k}.dcm").write_bytes(bytes([k]) * 200)
+        written(folder / f"{k}.dcm", bytes([k]) * 200)
     before = content_hash(folder)
-    (folder / "1.dcm").write_bytes(b"\7" * 200)
+    overwrite(folder / "1.dcm", 0, b"\7")
     assert content_hash(folder) != before
 
 
@@ -317,6 +268,18 @@ def nifti_with(path: Path, qform: tuple[float, int], sform: tuple[float, int]) -
         put(affine, code=code)
     nib.save(image, path)
     return path
+
+
+@every_row(
+    "place, content, codes", [(280, bytes(48), (1, 0)), (256, np.float32(5).tobytes(), (0, 1))]
+)
+def test_an_empty_sform_and_a_qform_that_is_no_rotation_yield_to_the_other(
+    tmp_path, place, content, codes
+):
+    path = nifti_with(tmp_path / "t1.nii", (5, 1), (5, 1))
+    scan = read_volume(overwrite(path, place, content))  # srow_x, y and z; quatern_b
+    assert scan.codes == codes
+    assert scan.grid.spacing_mm == pytest.approx((2, 2, 2))
 
 
 @every_row(
@@ -336,18 +299,17 @@ def test_an_image_states_no_orientation_that_its_source_did_not(
     assert [guess.text.startswith(said) for guess in scan.guesses] == [True] * bool(said)
     image = return_to(canonical(scan), scan.grid)
     write_volume(tmp_path / "image.nii.gz", image)
-    written = nib.load(tmp_path / "image.nii.gz")
-    assert (int(written.header["qform_code"]), int(written.header["sform_code"])) == codes
-    np.testing.assert_allclose(written.affine, nib.load(tmp_path / "t1.nii.gz").affine)
-    np.testing.assert_array_equal(written.get_fdata(), nib.load(tmp_path / "t1.nii.gz").get_fdata())
+    source, written = (nib.load(tmp_path / f"{name}.nii.gz") for name in ("t1", "image"))
+    assert (written.header["qform_code"], written.header["sform_code"]) == codes
+    assert_allclose(written.affine, source.affine)
+    assert_array_equal(written.get_fdata(), source.get_fdata())
 
 
 @every_row("side, grade", [(2.0, "note"), (-2.0, "caution")])
 def test_affines_that_may_exchange_left_and_right_are_a_caution(tmp_path, side, grade):
-    image = nib.load(nifti_with(tmp_path / "a.nii", (5, 1), (9, 1)))
-    image.set_sform(np.diag([side, 2, 2, 1]), 1)
-    nib.save(image, tmp_path / "t1.nii")
-    guesses = Origin.of(read_volume(tmp_path / "t1.nii", "t1")).guesses
+    path = nifti_with(tmp_path / "t1.nii", (5, 1), (9, 1))
+    overwrite(path, 280, np.float32(side).tobytes())  # srow_x
+    guesses = Origin.of(read_volume(path, "t1")).guesses
     assert [said.grade for said in check_guesses("t1", guesses)] == [grade]
 
 
@@ -355,16 +317,8 @@ def test_a_grid_that_a_header_without_codes_cannot_state_is_written_as_that_of_a
     tmp_path,
 ):
     scan = read_volume(nifti_with(tmp_path / "t1.nii.gz", (0, 0), (0, 0)), "t1")
-    write_volume(tmp_path / "turned.nii.gz", canonical(scan))
+    turned = canonical(scan)
+    write_volume(tmp_path / "turned.nii.gz", turned)
     written = nib.load(tmp_path / "turned.nii.gz")
-    assert int(written.header["sform_code"]) == 2
-    np.testing.assert_allclose(written.affine, canonical(scan).affine)
-
-
-def test_a_qform_that_is_no_rotation_yields_to_the_sform(tmp_path):
-    path = nifti_with(tmp_path / "t1.nii", (5, 1), (5, 1))
-    image = nib.load(path, mmap=False)
-    values, header = image.get_fdata(), image.header
-    header["quatern_b"] = 5
-    nib.save(nib.Nifti1Image(values, None, header), path)
-    assert read_volume(path, "t1").codes == (0, 1)
+    assert written.header["sform_code"] == 2
+    assert_allclose(written.affine, turned.affine)
