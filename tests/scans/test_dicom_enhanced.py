@@ -8,7 +8,6 @@ import pytest
 
 from voxlate.base.errors import BadInput
 from voxlate.scans.formats.io import read_volume
-from voxlate.scans.images.grid import Volume
 
 pydicom = pytest.importorskip("pydicom")
 from pydicom.uid import RLELossless  # noqa: E402 - needs pydicom
@@ -20,38 +19,31 @@ ORDER = [2, 0, 3, 1]  # the place of each frame: frames need not follow each oth
 
 def group(z: float, slope: float, **content: object) -> object:
     """The functional groups of a frame at a height of z mm whose values are multiplied by a slope."""
-    echo = content.pop("echo", None)
-    one = item(
+    return item(
         PlanePositionSequence=[item(ImagePositionPatient=[-10.0, 5.0, z])],
         PixelValueTransformationSequence=[
             item(RescaleSlope=slope, RescaleIntercept=-1024.0, RescaleType="US")
         ],
         FrameContentSequence=[item(**{"StackID": "1"} | content)],
     )
-    if echo is not None:
-        one.MREchoSequence = [item(EffectiveEchoTime=echo)]
-    return one
 
 
-def write_object(file: Path, groups: list[object], pixels: np.ndarray, **tags: object) -> Path:
+def write_object(file: Path, groups: list[object], pixels: np.ndarray) -> Path:
     """An enhanced object of axial frames whose pixels are 0.5 mm high and 0.8 mm wide."""
-    stated = {
-        "SOPClassUID": "1.2.840.10008.5.1.4.1.1.2.1",
-        "SeriesInstanceUID": "1.2.3",
-        "SeriesNumber": 4,
-        "InstanceNumber": 1,
-        "BitsStored": 12,
-        "HighBit": 11,
-        "NumberOfFrames": len(groups),
-        "SharedFunctionalGroupsSequence": [
-            item(
-                PixelMeasuresSequence=[item(PixelSpacing=[0.5, 0.8], SliceThickness=3.0)],
-                PlaneOrientationSequence=[item(ImageOrientationPatient=[1, 0, 0, 0, 1, 0])],
-            )
-        ],
-        "PerFrameFunctionalGroupsSequence": groups,
-    }
-    header = image(pixels.astype("<u2"), **stated | tags)
+    shared = item(
+        PixelMeasuresSequence=[item(PixelSpacing=[0.5, 0.8], SliceThickness=3.0)],
+        PlaneOrientationSequence=[item(ImageOrientationPatient=[1, 0, 0, 0, 1, 0])],
+    )
+    header = image(
+        pixels.astype("<u2"),
+        SOPClassUID="1.2.840.10008.5.1.4.1.1.2.1",
+        SeriesInstanceUID="1.2.3",
+        BitsStored=12,
+        HighBit=11,
+        NumberOfFrames=len(groups),
+        SharedFunctionalGroupsSequence=[shared],
+        PerFrameFunctionalGroupsSequence=groups,
+    )
     del header.ImageOrientationPatient
     return save(header, file)
 
@@ -77,27 +69,20 @@ def test_frames_are_ordered_by_place_and_each_is_scaled_by_its_own_slope(tmp_pat
     assert (volume.unit, [said.code for said in volume.guesses]) == ("HU", ["guess"])
 
 
-def two_parts(folder: Path, groups: list[object], sentence: str, **tags: object) -> list[Volume]:
-    """An object that shows every place twice: both volumes, by the paths that its refusal lists."""
-    pixels = stored(len(groups))
-    write_object(folder / "a.dcm", groups, pixels, **tags)
-    with pytest.raises(BadInput, match=sentence) as caught:
-        read_volume(folder)
-    paths = re.findall(r"\S+#[0-9a-f]{8}", str(caught.value))
-    first, second = [read_volume(folder.parent / path) for path in paths]
-    np.testing.assert_array_equal(first.data[0], pixels[::2] - 1024.0)
-    np.testing.assert_array_equal(second.data[0], pixels[1::2] - 1024.0)
-    return [first, second]
-
-
 def test_two_stacks_of_one_object_are_listed_and_each_is_read_by_its_path(tmp_path):
     groups = [group(3.0 * (k // 2), 1.0) for k in range(6)]
-    for one in groups[1::2]:
+    for k, one in enumerate(groups[1::2]):
         one.FrameContentSequence[0].StackID = "2"
         one.PlaneOrientationSequence = [item(ImageOrientationPatient=[1, 0, 0, 0, 0, -1])]
-        x, y, z = one.PlanePositionSequence[0].ImagePositionPatient
-        one.PlanePositionSequence[0].ImagePositionPatient = [x, y + z, 40.0]
-    _, coronal = two_parts(tmp_path, groups, "2 in this series by StackID")
+        one.PlanePositionSequence[0].ImagePositionPatient = [-10.0, 5.0 + 3.0 * k, 40.0]
+    pixels = stored(6)
+    write_object(tmp_path / "a.dcm", groups, pixels)
+    with pytest.raises(BadInput, match="2 in this series by StackID") as caught:
+        read_volume(tmp_path)
+    paths = re.findall(r"\S+#[0-9a-f]{8}", str(caught.value))
+    axial, coronal = [read_volume(tmp_path.parent / path) for path in paths]
+    np.testing.assert_array_equal(axial.data[0], pixels[::2] - 1024.0)
+    np.testing.assert_array_equal(coronal.data[0], pixels[1::2] - 1024.0)
     np.testing.assert_allclose(coronal.affine @ [0, 0, 2, 1], [10, -11, 40, 1])
 
 
@@ -114,5 +99,5 @@ def test_the_times_of_one_object_are_frames_of_a_dynamic_scan(tmp_path):
 def test_an_object_that_claims_more_frames_than_it_holds_is_refused(tmp_path):
     groups = [group(3.0 * k, 1.0) for k in range(4)]
     file = write_object(tmp_path / "a.dcm", groups, stored(2))
-    with pytest.raises(BadInput, match=r"less than expected \(48 vs 96 bytes\)"):
+    with pytest.raises(BadInput, match="48 vs 96 bytes"):
         read_volume(file)
