@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from rows import every_row
+from scans import touch
 from voxlate.base.errors import BadInput
 from voxlate.checks.prepare import prepare
-from voxlate.evaluation.scoring.evaluate import evaluate
 from voxlate.scans.cases.prepared import open_cohort
 from voxlate.scans.cohorts.case_files import CohortFiles
 from voxlate.scans.cohorts.find import find_cohort
@@ -18,12 +18,9 @@ from voxlate.scans.cohorts.find import find_cohort
 def two_runs(tmp_path) -> Path:
     """Two BIDS patients; the first has two T1w runs."""
     root = tmp_path / "bids"
-    (root).mkdir()
-    (root / "dataset_description.json").write_text("{}")
     for name in ("sub-01_run-1_T1w", "sub-01_run-2_T1w", "sub-01_T2w", "sub-02_T1w", "sub-02_T2w"):
-        folder = root / name[:6] / "anat"
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / f"{name}.nii.gz").write_bytes(b"")
+        touch(root, f"{name[:6]}/anat/{name}.nii.gz")
+    (root / "dataset_description.json").write_text("{}")
     return root
 
 
@@ -41,10 +38,8 @@ def test_the_preferred_of_two_files_is_taken_and_the_other_is_named(two_runs):
 
 
 def test_a_preference_that_fits_both_files_leaves_the_next_to_decide(two_runs):
-    assert (
-        t1_of(find_cohort(two_runs, prefer=["*T1w*", "*run-1*"]), "sub-01")
-        == "sub-01_run-1_T1w.nii.gz"
-    )
+    found = find_cohort(two_runs, prefer=["*T1w*", "*run-1*"])
+    assert t1_of(found, "sub-01") == "sub-01_run-1_T1w.nii.gz"
     with pytest.raises(BadInput):
         find_cohort(two_runs, prefer=["*T1w*"])
 
@@ -52,11 +47,8 @@ def test_a_preference_that_fits_both_files_leaves_the_next_to_decide(two_runs):
 @pytest.fixture
 def two_t1(tmp_path) -> Path:
     """Two cases with t1 and t2; the first has a second t1, and the second another scan."""
-    root = tmp_path / "cohort"
-    for name in ("a/t1", "a/t1_run-2", "a/t2", "b/t1", "b/t1_new", "b/t2"):
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / f"{name}.nii.gz").write_bytes(b"")
-    return root
+    names = ("a/t1", "a/t1_run-2", "a/t2", "b/t1", "b/t1_new", "b/t2")
+    return touch(tmp_path / "cohort", *(f"{name}.nii.gz" for name in names))
 
 
 def test_a_second_run_of_a_modality_is_preferred_and_is_a_modality_of_its_own_without_a_preference(
@@ -68,10 +60,7 @@ def test_a_second_run_of_a_modality_is_preferred_and_is_a_modality_of_its_own_wi
         "t2": "t2.nii.gz",
     }
     assert t1_of(found, "b") == "t1.nii.gz"
-    assert any(
-        "files in whose place --prefer took another" in one and "a/t1.nii.gz" in one
-        for one in found.unclaimed
-    )
+    assert any("--prefer took another" in one and "a/t1" in one for one in found.unclaimed)
     assert t1_of(find_cohort(two_t1, prefer="t1.nii.gz"), "a") == "t1.nii.gz"
     assert sorted(find_cohort(two_t1).cases[0].files) == ["t1", "t1_run-2", "t2"]
 
@@ -92,9 +81,8 @@ def test_aliases_make_two_names_one_modality_as_the_refusal_of_a_preference_says
 def test_an_excluded_file_leaves_the_other_one(two_runs):
     found = find_cohort(two_runs, exclude_file=["anat/*run-1*"])
     assert t1_of(found, "sub-01") == "sub-01_run-2_T1w.nii.gz"
-    assert found.unclaimed == [
-        "1 files that --exclude-file names ('sub-01/anat/sub-01_run-1_T1w.nii.gz')"
-    ]
+    (said,) = found.unclaimed
+    assert "sub-01_run-1_T1w.nii.gz" in said
 
 
 def test_an_excluded_case_is_not_looked_at(two_runs):
@@ -111,9 +99,10 @@ def test_what_is_to_be_left_out_and_is_not_there_is_refused(two_runs, options):
 
 
 def test_rows_of_a_manifest_that_are_excluded_need_no_files(two_runs):
-    path = two_runs / "mine.csv"
-    text = "case,t1,t2\nsub-01,gone.nii.gz,\nsub-02,sub-02/anat/sub-02_T1w.nii.gz,sub-02/anat/sub-02_T2w.nii.gz\n"
-    path.write_text(text)
+    path, stem = two_runs / "mine.csv", "sub-02/anat/sub-02"
+    path.write_text(
+        f"case,t1,t2\nsub-01,gone.nii.gz,\nsub-02,{stem}_T1w.nii.gz,{stem}_T2w.nii.gz\n"
+    )
     with pytest.raises(BadInput):
         find_cohort(two_runs, manifest=path)
     found = find_cohort(two_runs, manifest=path, exclude="sub-01", exclude_file="*T2w*")
@@ -126,10 +115,8 @@ def test_of_two_rows_of_one_modality_the_preferred_one_counts(two_runs):
     path.write_text("\n".join(["case,modality,path", *rows]) + "\n")
     with pytest.raises(BadInput):
         find_cohort(two_runs, manifest=path)
-    assert (
-        t1_of(find_cohort(two_runs, manifest=path, prefer="*run-2*"), "sub-01")
-        == "sub-01_run-2_T1w.nii.gz"
-    )
+    found = find_cohort(two_runs, manifest=path, prefer="*run-2*")
+    assert t1_of(found, "sub-01") == "sub-01_run-2_T1w.nii.gz"
 
 
 def test_a_table_may_be_the_cohort(two_runs):
@@ -142,42 +129,42 @@ def test_a_table_may_be_the_cohort(two_runs):
         find_cohort(two_runs / "gone.csv")
 
 
-@every_row("owner, column", [("patient", "set"), ("Subject", "Fold")])
-def test_subject_set_and_fold_are_other_names_of_columns(two_runs, owner, column):
-    path = two_runs / "cases.csv"
-    path.write_text(f"case,{owner},{column}\nsub-01,a,train\nsub-02,b,validation\n")
-    found = find_cohort(two_runs, prefer="*run-1*")
-    assert [(one.patient, one.split) for one in found.cases] == [("a", "train"), ("b", "val")]
-
-
-def test_numbers_of_folds_say_who_validates_when(two_runs):
-    path = two_runs / "cases.csv"
-    path.write_text("case,fold\nsub-01,1\nsub-02,0\n")
-    found = find_cohort(two_runs, prefer="*run-1*")
-    assert [(one.fold, one.split) for one in found.cases] == [(1, "train"), (0, "val")]
-    assert not any("name no scans" in one for one in found.unclaimed)
-    path.write_text("case,fold,split\nsub-01,,test\nsub-02,3,train\n")
-    found = find_cohort(two_runs, prefer="*run-1*")
-    assert [(one.fold, one.split) for one in found.cases] == [(None, "test"), (3, "train")]
-
-
-@pytest.mark.parametrize(
-    ("rows", "sentence"),
+@every_row(
+    "table, expected",
     [
-        ("sub-01,a,1\nsub-02,b,5\n", "line 3: expected a fold 0 to 4.*found 5"),
-        ("sub-01,a,1\nsub-02,b,\n", "line 3: expected a fold 0 to 4.*found none"),
-        ("sub-01,a,1\nsub-02,a,2\n", "expected the cases of patient a in one fold"),
+        ("patient,set\nsub-01,a,train\nsub-02,b,validation", "a None train, b None val"),
+        ("Subject,Fold\nsub-01,a,train\nsub-02,b,validation", "a None train, b None val"),
+        ("fold\nsub-01,1\nsub-02,0", "sub-01 1 train, sub-02 0 val"),
+        ("fold,split\nsub-01,,test\nsub-02,3,train", "sub-01 None test, sub-02 3 train"),
     ],
 )
-def test_folds_that_cannot_be_are_refused(two_runs, rows, sentence):
-    (two_runs / "cases.csv").write_text("case,patient,fold\n" + rows)
-    with pytest.raises(BadInput, match=sentence):
+def test_a_table_states_patients_splits_and_numbers_of_folds_in_columns_of_several_names(
+    two_runs, table, expected
+):
+    (two_runs / "cases.csv").write_text(f"case,{table}\n")
+    found = find_cohort(two_runs, prefer="*run-1*")
+    stated = [f"{one.patient} {one.fold} {one.split}" for one in found.cases]
+    assert ", ".join(stated) == expected
+    assert not any("name no scans" in one for one in found.unclaimed)
+
+
+@every_row(
+    "rows, words",
+    [
+        ("sub-01,a,1\nsub-02,b,5", "line 3: expected a fold 0 to 4.*found 5"),
+        ("sub-01,a,1\nsub-02,b,", "line 3: expected a fold 0 to 4.*found none"),
+        ("sub-01,a,1\nsub-02,a,2", "patient a in one fold"),
+    ],
+)
+def test_folds_that_cannot_be_are_refused(two_runs, rows, words):
+    (two_runs / "cases.csv").write_text(f"case,patient,fold\n{rows}\n")
+    with pytest.raises(BadInput, match=words):
         find_cohort(two_runs, prefer="*run-1*")
 
 
 def test_the_folds_of_a_table_are_those_of_the_prepared_cohort(cohort, tmp_path):
-    table = cohort / "cases.csv"
-    table.write_text("case,fold\n" + "".join(f"case{number},{number % 3}\n" for number in range(6)))
+    rows = [f"case{number},{number % 3}" for number in range(6)]
+    (cohort / "cases.csv").write_text("\n".join(["case,fold", *rows]))
     prepare(cohort, tmp_path / "prepared", workers=1, audit=False)
     opened = open_cohort(tmp_path / "prepared")
     assert opened.splits["val"] == ["case0", "case3"]
@@ -192,18 +179,16 @@ def test_the_folds_of_a_table_are_those_of_the_prepared_cohort(cohort, tmp_path)
 
 @pytest.mark.slow
 def test_prepare_synth_and_evaluate_take_a_table_and_leave_the_same_cases_out(
-    voxlate, run, cohort, tmp_path
+    voxlate, run, cohort, tmp_path, out
 ):
     shutil.copy(cohort / "case0" / "t1.nii.gz", cohort / "case0" / "T1.nii.gz")
     table = cohort / "mine.csv"
-    table.write_text("case\n" + "".join(f"case{number}\n" for number in range(6)))
+    table.write_text("\n".join(["case", *(f"case{number}" for number in range(6))]))
     options = ("--exclude", "case[1234]", "--exclude-file", "T1.nii.gz")
     dry = voxlate("prepare", cohort, "--dry-run", *options).done()
-    assert "left out: 4 cases that --exclude names ('case1', 'case2', 'case3', …)" in dry.err
+    assert "4 cases that --exclude names" in dry.err
     voxlate("prepare", table, "--out", tmp_path / "fewer", *options, "--no-audit").done()
-    voxlate("synth", run, table, "--out", tmp_path / "out", *options).done()
-    assert sorted(one.name for one in (tmp_path / "out").glob("*/")) == ["case0", "case5"]
-    voxlate("evaluate", tmp_path / "out", "--truth", table, *options).done()
-    with pytest.raises(BadInput):
-        evaluate(tmp_path / "out", table)
-    assert evaluate(tmp_path / "out", table, exclude="case[1234]", prefer="t1.nii.gz").rows
+    voxlate("synth", run, table, "--out", out, *options).done()
+    assert sorted(one.name for one in out.glob("*/")) == ["case0", "case5"]
+    voxlate("evaluate", out, "--truth", table, *options).done()
+    assert "T1.nii.gz" in voxlate("evaluate", out, "--truth", table).refusal
