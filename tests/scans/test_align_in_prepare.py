@@ -1,5 +1,7 @@
 """Heads that lie askew: straight in the prepared cohort and before the network, and back where they were after it."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -33,13 +35,12 @@ def test_prepare_aligns_a_case_and_its_labels_with_the_midline_and_keeps_both_gr
     askew, tmp_path
 ):
     folder = tmp_path / "in" / "a"
-    write_volume(folder / "ncct.nii.gz", askew)
-    level = Volume(np.zeros_like(askew.data), askew.affine, "ml/100g/min", "cbf")  # has no midline
-    write_volume(folder / "cbf.nii.gz", level)
-    write_volume(
-        folder / "seg.nii.gz",
-        Volume((askew.data > 300).astype(np.float32), askew.affine, "", "seg"),
-    )
+    for name, data in (
+        ("ncct", askew.data),
+        ("cbf", np.zeros_like(askew.data)),  # has no midline
+        ("seg", np.float32(askew.data > 300)),
+    ):
+        write_volume(folder / f"{name}.nii.gz", replace(askew, data=data))
     cohort = prepare(tmp_path / "in", tmp_path / "out", align="midline", workers=1, audit=False)
     straight = cohort.case("a").volume("ncct")
     assert (cohort.provenance["align"], cohort.provenance["fixed"]) == ("midline", "ncct")
@@ -58,7 +59,7 @@ def test_synthesis_works_on_the_straight_head_and_gives_images_on_the_scans_own_
 
     seen = []
     noise = np.random.default_rng(0).normal(0, 1, askew.data.shape).astype(np.float32)
-    blank = Volume(noise, askew.affine, "HU", "cta1")  # by which no head can be aligned
+    blank = replace(askew, data=noise, modality="cta1")  # by which no head can be aligned
 
     class Method(torch.nn.Module):
         net = torch.nn.Identity()
@@ -68,18 +69,17 @@ def test_synthesis_works_on_the_straight_head_and_gives_images_on_the_scans_own_
             return batch.source[:, -1:]
 
     window = {"kind": "window", "low": -100, "high": 300}
+    windows = {"ncct": window, "cta1": window, "ct": window}
     data = {"source": ["cta1", "ncct"], "target": ["ct"], "patch": [1, 60, 50]}
-    recipe = recipe_of(data, {"ncct": window, "cta1": window, "ct": window})
     aligned = {"align": "midline", "fixed": "ncct"}
-    model = model_of(Method(), recipe, {"ct": "HU"}, preparation=aligned)
+    model = model_of(Method(), recipe_of(data, windows), {"ct": "HU"}, preparation=aligned)
     made = model.synthesise({"cta1": blank, "ncct": askew}).volume
-    shown = np.concatenate([batch[:, 0, 0] for batch in seen])
-    assert find_midline(Volume(shown[None] * 200 + 100, askew.affine, "HU", "ncct")).move_mm < 1.5
-    assert made.data.shape == askew.data.shape
-    assert made.affine.tobytes() == askew.affine.tobytes()
-    wanted = askew.data.clip(-100, 300)
-    inner = (0, slice(6, 36), slice(10, 50), slice(10, 40))
-    assert np.corrcoef(made.data[inner].ravel(), wanted[inner].ravel())[0, 1] > 0.9
+    shown = np.concatenate([batch[:, 0, 0] for batch in seen])[None] * 200 + 100
+    assert find_midline(replace(askew, data=shown)).move_mm < 1.5
+    assert made.grid == askew.grid
+    inner = np.s_[0, 6:36, 10:50, 10:40]
+    wanted = askew.data.clip(-100, 300)[inner]
+    assert np.corrcoef(made.data[inner].ravel(), wanted.ravel())[0, 1] > 0.9
 
 
 def test_a_scan_of_a_voxel_size_in_another_unit_is_refused_before_memory_is_taken():
