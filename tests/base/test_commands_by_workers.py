@@ -2,7 +2,6 @@
 
 import re
 import shutil
-from pathlib import Path
 
 import pytest
 
@@ -12,7 +11,7 @@ from voxlate.scans.cases.prepared import open_cohort
 MEASURED = ("seconds_per_slice", "checksum")
 
 
-def without_times(values: object) -> object:
+def without_times(values):
     """Values of JSON without those that are measured, at any depth, and without tables of scores."""
     if not isinstance(values, dict):
         return values
@@ -20,7 +19,7 @@ def without_times(values: object) -> object:
     return kept | {"tables": None} if "tables" in kept else kept
 
 
-def contents(folder: Path) -> dict[str, object]:
+def contents(folder):
     """The bytes of each file by its path, and of JSON its values without what is measured."""
     found = dict[str, object]()
     for path in sorted(folder.rglob("*")):
@@ -41,7 +40,7 @@ def test_prepared_cohorts_are_the_same_by_workers(voxlate, cohort, tmp_path):
     assert contents(tmp_path / "one") == contents(tmp_path / "local")
 
 
-def times_in(folder: Path) -> dict[str, int]:
+def times_in(folder):
     return {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
 
 
@@ -65,7 +64,7 @@ def test_prepare_lists_bad_cases_after_the_others_and_resumes(voxlate, cohort, o
 
 
 @pytest.fixture
-def heads(small_head, tmp_path) -> Path:
+def heads(small_head, tmp_path):
     """Four heads that no training saw; the scan of the third one is damaged."""
     for number in range(4):
         small_head(tmp_path / "heads" / f"new{number}", 50 + number)

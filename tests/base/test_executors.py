@@ -6,11 +6,10 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import BrokenExecutor, Future
 from dataclasses import dataclass, field
 from multiprocessing.process import BaseProcess
-from pathlib import Path
 
 import psutil
 import pytest
@@ -34,7 +33,7 @@ from voxlate.base.options.executors import ExecutorOptions
 IMPORTS = "from jobs import Stages\nfrom voxlate.base.executors.local import LocalExecutor\n"
 
 
-def in_case_order(outcomes: Iterable[tuple[int, Outcome]]) -> list[Outcome]:
+def in_case_order(outcomes):
     """All outcomes in the order of the cases, so that no result depends on which case finishes first."""
     return [outcome for _, outcome in sorted(outcomes, key=lambda one: one[0])]
 
@@ -67,7 +66,7 @@ class Imitated:
             answer.set_result([])
         return answer
 
-    def close(self) -> None:
+    def close(self):
         self.closed = True
 
 
@@ -82,7 +81,7 @@ def hired():
 def finish(hired, count, size, slots, deadly=()):
     """The outcomes of cases by imitated workers."""
 
-    def hire(_: int) -> Imitated:
+    def hire(_):
         hired.append(Imitated(slots, deadly))
         return hired[-1]
 
@@ -115,7 +114,7 @@ def test_a_case_that_ends_two_workers_fails_and_its_neighbours_do_not(hired):
     assert tries[5] == tries[17] == max(tries.values()) == 2
 
 
-def check_failures(executor, folder: Path) -> None:
+def check_failures(executor, folder):
     """Executors must agree on these cases; two of the twelve fail, one ends every worker, one ends the first."""
     numbers, said = [*range(8), 77, 13, 14, 666], []
     outcomes = in_case_order(executor.run(Numbers(folder), numbers, Context(warn=said.append)))

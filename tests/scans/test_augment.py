@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import scipy.ndimage
 import torch
-from torch import Generator, Tensor
+from torch import Generator
 
 from rows import every_row
 from scans import turn_about_z
@@ -42,32 +42,32 @@ SPATIAL = AugmentSettings(
 )
 
 
-def generators(count: int) -> list[Generator]:
+def generators(count):
     return [Generator().manual_seed(k) for k in range(count)]
 
 
-def spacing(count: int, *mm: float) -> Tensor:
+def spacing(count, *mm):
     return torch.tensor(mm or (1.0, 1.0, 1.0)).repeat(count, 1)
 
 
-def pictures(count: int, channels: int, *size: int, seed: int = 0) -> Tensor:
+def pictures(count, channels, *size, seed=0):
     return torch.rand(count, channels, *size, generator=Generator().manual_seed(seed)) * 2 - 1
 
 
-def example(count: int, depth: int = 1) -> tuple[Tensor, Tensor, Tensor]:
+def example(count, depth=1):
     """Sources of two channels, targets and masks of 16 x 16."""
     target = pictures(count, 1, depth, 16, 16, seed=1)
     return pictures(count, 2, depth, 16, 16), target, torch.ones_like(target)
 
 
 def augmented(
-    settings: AugmentSettings,
-    source: Tensor,
-    target: Tensor | None = None,
-    mask: Tensor | None = None,
-    draws: list[Generator] | None = None,
-    **more: Tensor,
-) -> Batch:
+    settings,
+    source,
+    target=None,
+    mask=None,
+    draws=None,
+    **more,
+):
     """A batch of images, whose target and mask are the source unless they are given, with voxels of 1 mm."""
     count = len(source)
     mask = source if mask is None else mask
@@ -81,7 +81,7 @@ def augmented(
     return augment(Batch(**given | more), settings, draws or generators(count), spacing(count))
 
 
-def moved(x: Tensor, affine: Tensor, shift: Tensor | None = None) -> Tensor:
+def moved(x, affine, shift=None):
     """A batch of voxels of 1 mm sampled where a map [3, 3] or [B, 3, 3] leads to."""
     shift = torch.zeros(len(x), 3) if shift is None else shift
     affine = affine.expand(len(x), 3, 3)

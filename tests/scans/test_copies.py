@@ -1,9 +1,7 @@
 """Copies of a scan among other patients are named, whatever was done to them, and other patients are not."""
 
 import shutil
-from collections.abc import Sequence
 from functools import cache
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,7 +9,6 @@ import pytest
 from scipy import ndimage
 
 from rows import every_row
-from voxlate.base.messages import Message
 from voxlate.checks import same_scan
 from voxlate.checks.prepare import prepare
 from voxlate.checks.same_scan import field_of, signature_of, similar
@@ -27,7 +24,7 @@ SHAPE = (32, 56, 52)
 
 
 @cache
-def head(seed: int) -> np.ndarray:
+def head(seed):
     """An ellipsoid with structures of its own, [D, H, W]."""
     z, y, x = np.mgrid[-1.2:1.2:32j, -1.2:1.2:56j, -1.2:1.2:52j]
     inside = z**2 + y**2 + x**2 < 1
@@ -35,9 +32,7 @@ def head(seed: int) -> np.ndarray:
     return np.abs(np.where(inside, 100 + 75 * texture / texture.std(), 0)).astype(np.float32)
 
 
-def likeness(
-    first: np.ndarray, second: np.ndarray, mm: Sequence[float] = MM, first_mm: Sequence[float] = MM
-) -> float:
+def likeness(first, second, mm=MM, first_mm=MM):
     fields = [field_of(first, first > 0, first_mm), field_of(second, second > 0, mm)]
     signatures = [signature_of(field)[None] for field in fields]
     return same_scan.likeness(similar(*signatures, least=-1)[0][0], *fields)
@@ -91,13 +86,13 @@ def test_small_pictures_of_two_heads_are_not_one_for_the_skull_that_both_have():
     assert likeness(first, first[:, :, ::-1], **mm) > SAME_FLAT + 0.1
 
 
-def write(path: Path, scan: np.ndarray) -> None:
+def write(path, scan):
     volume = Volume(np.ascontiguousarray(scan)[None], np.diag([3.0, 3, 4, 1]), "a.u.", "", "")
     write_volume(path, volume)
 
 
 @pytest.fixture
-def heads(tmp_path) -> Path:
+def heads(tmp_path):
     """Three patients; the scan of c is that of a, mirrored and brighter."""
     root = tmp_path / "in"
     for case, scan in (("a", head(0)), ("b", head(1)), ("c", 1.5 * head(0)[:, :, ::-1])):
@@ -106,7 +101,7 @@ def heads(tmp_path) -> Path:
     return root
 
 
-def warnings_of(heads: Path) -> list[Message]:
+def warnings_of(heads):
     return [*prepare(heads, heads.with_name("out"), workers=1, audit=False).warnings]
 
 

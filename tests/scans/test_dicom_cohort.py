@@ -30,20 +30,20 @@ DISC = np.hypot(*np.mgrid[-7.5:8, -9.5:10]) < 7  # rows, columns
 LEVELS = np.arange(1, 4)[:, None, None]
 
 
-def t2_values() -> np.ndarray:
+def t2_values():
     """[D, H, W] as stored, from the feet to the head; each slice has its own level, so that a wrong order shows."""
     return (DISC * (100 * LEVELS + np.arange(20))).astype(np.int16)
 
 
-def ct_values() -> np.ndarray:
+def ct_values():
     """HU, even: stored with a slope of 2."""
     return np.where(DISC, 20 * LEVELS + 2 * np.arange(20), -1000).astype(np.int16)
 
 
 def write_series(
-    folder: Path, stem: str, values: np.ndarray, modality: str, description: str, *, uid: str, step: float = 2.5,
-    first: tuple[float, float, float] = FIRST, slope: int = 1, intercept: int = 0, downward: bool = False,
-) -> None:  # fmt: skip
+    folder, stem, values, modality, description, *, uid, step = 2.5,
+    first = FIRST, slope = 1, intercept = 0, downward = False,
+):  # fmt: skip
     """An axial series; downward: file and instance numbers run from the head to the feet."""
     for k, plane in enumerate(values):
         number = len(values) - k if downward else k + 1
@@ -69,7 +69,7 @@ def write_series(
         save(header, folder / f"{stem}.{number}.dcm")
 
 
-def write_contours(folder: Path) -> None:
+def write_contours(folder):
     header = item(
         SOPClassUID="1.2.840.10008.5.1.4.1.1.481.3",
         SOPInstanceUID="1.2.9.9",
@@ -81,7 +81,7 @@ def write_contours(folder: Path) -> None:
     save(header, folder / "RS.1.dcm")
 
 
-def write_patient(folder: Path, number: int, downward: bool) -> None:
+def write_patient(folder, number, downward):
     """One flat folder as in the Gold Atlas; every series has the same number, as those of several studies may have."""
     uid = f"1.2.{number}"
     elsewhere = {"step": 3.0, "first": (0, 0, 90.0)}
@@ -97,7 +97,7 @@ def write_patient(folder: Path, number: int, downward: bool) -> None:
 
 
 @pytest.fixture(scope="module")
-def written_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def written_once(tmp_path_factory):
     root = tmp_path_factory.mktemp("written") / "GOLD"
     for number, name in enumerate(("1_01_P", "2_03_P", "3_04_P"), start=1):
         write_patient(root / name, number, downward=name.startswith("2"))
@@ -105,17 +105,17 @@ def written_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def gold(written_once: Path, tmp_path: Path) -> Path:
+def gold(written_once, tmp_path):
     """Three patients, one of each site; the deformed CT of the second runs the other way than its T2."""
     return Path(shutil.copytree(written_once, tmp_path / "GOLD"))
 
 
-def write_preset(path: Path, text: str) -> Path:
+def write_preset(path, text):
     path.write_text(f'title = "ours"\nsource = "us"\n{text}')
     return path
 
 
-def everything_in(folder: Path) -> bytes:
+def everything_in(folder):
     return b"".join(path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file())
 
 
@@ -152,7 +152,7 @@ def test_a_folder_of_several_series_names_the_paths_of_each_and_has_no_other_key
         read_volume(f"{folder}#00000000")
 
 
-def traces_of_patients(content: str | bytes) -> list[str]:
+def traces_of_patients(content):
     """What of a patient's name, number or record is in a text."""
     text = content if isinstance(content, bytes) else content.encode()
     words = (PATIENT, "Bertil", RECORD, "1.2.1.2", "1.2.2.4")
@@ -226,16 +226,16 @@ def test_a_manifest_may_name_series_by_their_paths(gold, tmp_path):
     np.testing.assert_array_equal(read_volume(case.files["mr"]).data[0], t2_values()[:2])
 
 
-def second_t2(folder: Path) -> None:
+def second_t2(folder):
     write_series(folder, "again", t2_values(), "MR", "Ax t2 again", uid="1.2.77")
 
 
-def other_origin(folder: Path) -> None:
+def other_origin(folder):
     first = (FIRST[0] + 0.4, *FIRST[1:])
     write_series(folder, "MRT2", t2_values(), "MR", DESCRIPTIONS["t2"], uid="1.2.1.2", first=first)
 
 
-def damaged(folder: Path) -> None:
+def damaged(folder):
     file = folder / "MRT2.3.dcm"
     file.write_bytes(file.read_bytes()[:-20])
 
@@ -301,7 +301,7 @@ train = { steps = 2, batch = 2, precision = "float32", workers = 0, validate_eve
 
 
 @pytest.fixture(scope="module")
-def run(written_once: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def run(written_once, tmp_path_factory):
     """A run that was trained on the three patients for two steps."""
     folder = tmp_path_factory.mktemp("trained")
     (folder / "tiny.toml").write_text(RECIPE)
@@ -344,7 +344,7 @@ DOCUMENT = (Path(__file__).parents[2] / "docs/guides" / "dicom.md").read_text()
 
 
 @pytest.fixture
-def documented(tmp_path: Path) -> tuple[Path, Path]:
+def documented(tmp_path):
     """Two patients, each with two series in one folder, and the file of docs/guides/dicom.md."""
     root, layout = tmp_path / "dicom", tmp_path / "series.toml"
     for number in (1, 2):

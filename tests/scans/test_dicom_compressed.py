@@ -13,7 +13,7 @@ pytest.importorskip("gdcm")
 from pydicom.data import get_testdata_file  # noqa: E402 - needs pydicom
 
 
-def copied(name: str, folder: Path) -> Path:
+def copied(name, folder):
     """A test file that is part of pydicom."""
     source = get_testdata_file(name, download=False)
     if source is None:

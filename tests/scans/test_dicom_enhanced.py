@@ -1,7 +1,6 @@
 """Enhanced DICOM objects: frames with places and scales of their own, and compressed frames."""
 
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,7 +16,7 @@ from dicom_slices import image, item, save  # noqa: E402
 ORDER = [2, 0, 3, 1]  # the place of each frame: frames need not follow each other in space
 
 
-def group(z: float, slope: float, **content: object) -> object:
+def group(z, slope, **content):
     """The functional groups of a frame at a height of z mm whose values are multiplied by a slope."""
     return item(
         PlanePositionSequence=[item(ImagePositionPatient=[-10.0, 5.0, z])],
@@ -28,7 +27,7 @@ def group(z: float, slope: float, **content: object) -> object:
     )
 
 
-def write_object(file: Path, groups: list[object], pixels: np.ndarray) -> Path:
+def write_object(file, groups, pixels):
     """An enhanced object of axial frames whose pixels are 0.5 mm high and 0.8 mm wide."""
     shared = item(
         PixelMeasuresSequence=[item(PixelSpacing=[0.5, 0.8], SliceThickness=3.0)],
@@ -48,7 +47,7 @@ def write_object(file: Path, groups: list[object], pixels: np.ndarray) -> Path:
     return save(header, file)
 
 
-def stored(count: int) -> np.ndarray:
+def stored(count):
     return np.random.default_rng(5).integers(0, 4096, (count, 3, 4))
 
 

@@ -1,7 +1,6 @@
 """Frames of a DICOM series that shows its slices several times in one folder."""
 
 from datetime import datetime, timedelta
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,7 +19,7 @@ DEPTH, ROWS, COLUMNS, COUNT = 2, 8, 9, 18
 PEAK = 6
 
 
-def dynamic() -> np.ndarray:
+def dynamic():
     """HU [T, D, H, W]: tissue with a level for each slice, and an artery that is highest in frame PEAK."""
     frames = np.full((COUNT, DEPTH, ROWS, COLUMNS), 40.0) + np.arange(DEPTH)[:, None, None]
     since = np.clip(np.arange(COUNT) - PEAK + 4, 0, None) / 4
@@ -28,7 +27,7 @@ def dynamic() -> np.ndarray:
     return frames.round()
 
 
-def save(path: Path, values: np.ndarray, z: float, uid: str = "1.2.3", **tags: object) -> None:
+def save(path, values, z, uid="1.2.3", **tags):
     stated = {
         "SOPInstanceUID": "1.2.3.4",
         "SeriesInstanceUID": uid,
@@ -41,19 +40,17 @@ def save(path: Path, values: np.ndarray, z: float, uid: str = "1.2.3", **tags: o
     dicom_slices.save(dicom_slices.image((values + 1024).astype(np.int16), **stated | tags), path)
 
 
-def clock(seconds: float) -> str:
+def clock(seconds):
     start = datetime(2020, 1, 1, 23, 59, 50)  # the day changes on the way
     return (start + timedelta(seconds=seconds)).strftime("%H%M%S.%f")
 
 
-def times() -> np.ndarray:
+def times():
     """A frame each 2 s, and each 4 s from 16 s on, as perfusion protocols do."""
     return np.concatenate([np.arange(9) * 2.0, 16 + np.arange(1, COUNT - 8) * 4.0])
 
 
-def write(
-    folder: Path, tag: str = "AcquisitionTime", jitter: float = 0.0, leave_out: int = -1
-) -> Path:
+def write(folder, tag="AcquisitionTime", jitter=0.0, leave_out=-1):
     """The series with one tag that tells its times apart, in files whose names do not."""
     frames = dynamic()
     names = np.random.default_rng(0).permutation(COUNT * DEPTH)

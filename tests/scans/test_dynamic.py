@@ -16,15 +16,13 @@ from voxlate.scans.formats.io import files_of, is_there, read_volume
 AFFINE = np.array([[-2.0, 0, 0, 20], [0, 2, 0, -30], [0, 0, 5, 7], [0, 0, 0, 1]])
 
 
-def gamma_variate(seconds: np.ndarray, arrival: float, peak: float) -> np.ndarray:
+def gamma_variate(seconds, arrival, peak):
     """A bolus that arrives at `arrival` and is at its height, 1, at `peak` (Madsen 1992, eq. 3, with alpha = 3)."""
     since = np.clip((seconds - arrival) / (peak - arrival), 0, None)
     return since**3 * np.exp(3 * (1 - since))
 
 
-def bolus(
-    count: int = 45, step: float = 1.0, noise: float = 0.0, seed: int = 0, vein: float = 250.0
-) -> np.ndarray:
+def bolus(count=45, step=1.0, noise=0.0, seed=0, vein=250.0):
     """CT perfusion in HU, [T, D, H, W]: tissue, bone, small arteries (peak at 18 s) and a large, brighter vein later."""
     frames = np.full((count, 6, 32, 32), 35.0)
     for part, height, arrival, peak in (
@@ -38,9 +36,7 @@ def bolus(
     return frames + np.random.default_rng(seed).normal(size=frames.shape) * noise
 
 
-def stored(
-    path: Path, frames: np.ndarray, step: float | None = 1.0, unit: str | None = "sec"
-) -> Path:
+def stored(path, frames, step=1.0, unit="sec"):
     """frames [T, D, H, W] (or [T, 1, D, H, W]) as NIfTI x, y, z, t (or x, y, z, 1, t), int16 with a slope of 2."""
     image = nib.Nifti1Image(np.rint(frames.T / 2).astype(np.int16), AFFINE)
     image.header.set_xyzt_units("mm", unit)

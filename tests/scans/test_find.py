@@ -9,24 +9,20 @@ from dicom_slices import item, save
 from rows import every_row
 from scans import touch
 from voxlate.base.errors import BadInput
-from voxlate.scans.cohorts.case_files import CaseFiles
 from voxlate.scans.cohorts.find import find_cohort
 from voxlate.scans.cohorts.presets import load_preset
 from voxlate.scans.formats.io import read_volume
 from voxlate.scans.options.layout import presets
 
 
-def names(cases: list[CaseFiles]) -> dict[str, list[str]]:
+def names(cases):
     return {one.case: list(one.files) for one in cases}
 
 
 STUDIES = "{patient}/{case}/{modality}.nii.gz"
 LAYOUTS = {
     "a folder a case": (
-        [
-            *("b/t1.nii.gz", "b/ct.mha", "a/t1.NII", "a/ct.png"),
-            *("a/notes.txt", "a/.hidden.nii.gz"),
-        ],
+        ["b/t1.nii.gz", "b/ct.mha", "a/t1.NII", "a/ct.png", "a/notes.txt", "a/.hidden.nii.gz"],
         {},
         {("a", "a"): ["ct", "t1"], ("b", "b"): ["ct", "t1"]},
     ),
@@ -55,17 +51,11 @@ LAYOUTS = {
         {"modalities": ["t2", "ct"]},
         {("a", "a"): ["t2", "ct"]},
     ),
-    "names with spaces and signs": (
-        ["Patient 0+1/t1.png"],
+    "names with spaces and signs, one spelling of a modality alone": (
+        ["Patient 0+1/T1W.png"],
         {},
-        {("Patient_0_1", "Patient_0_1"): ["t1"]},
+        {("Patient_0_1", "Patient_0_1"): ["t1w"]},
     ),
-    "flat": (
-        ["p1_t1.png", "p1_flair.png", "p2_t1.png"],
-        {},
-        {("p1", "p1"): ["flair", "t1"], ("p2", "p2"): ["t1"]},
-    ),
-    "one spelling of a modality alone": (["a/T1W.nii.gz"], {}, {("a", "a"): ["t1w"]}),
     "two spellings in one case": (
         ["a/T1W.nii.gz", "a/t1.nii.gz", "b/t1.nii.gz"],
         {},
@@ -267,14 +257,9 @@ def test_one_modality_in_two_spellings_is_one_and_said(tmp_path):
     ("name", "plain"),
     [
         ("t1 ", "t1"),
-        ("T1_", "t1"),
         ("Ax T1 MPRAGE (1)", "t1"),
-        ("sag_t1_mprage_iso", "t1"),
         ("AXIAL T1 POST", "t1c"),
-        ("T2 TSE ax", "t2"),
         ("T2-FLAIR - Copy", "flair"),
-        ("Kopf T2", "t2"),
-        ("Kopf T1 mit KM", "t1c"),
         ("Gd T1", "t1c"),
         ("Kopf T1 ohne KM", "t1"),
         ("Kopf T1 post OP", "kopf_t1_post_op"),

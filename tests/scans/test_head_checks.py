@@ -25,19 +25,19 @@ INSIDE = (74, 89, 64)  # radii of its skull's inner side, in mm
 NOISE = np.random.default_rng(0).uniform(0, 1000, (15, 16, 14))
 
 
-def _scan(values: np.ndarray, x=SPACING_MM, y=SPACING_MM, z=SPACING_MM) -> Volume:
+def _scan(values, x=SPACING_MM, y=SPACING_MM, z=SPACING_MM):
     """A scan whose voxels have these sizes in mm."""
     values = values * np.random.default_rng(1).uniform(0.99, 1, values.shape)
     return Volume(values[None].astype(np.float32), np.diag([x, y, z, 1.0]), "a.u.", "t1")
 
 
-def _ellipsoid(centre: tuple[float, ...], radii_mm: tuple[float, ...]) -> np.ndarray:
+def _ellipsoid(centre, radii_mm):
     places = np.indices(SHAPE) * SPACING_MM
     return sum(((p - c) / r) ** 2 for p, c, r in zip(places, centre, radii_mm)) < 1
 
 
 @pytest.fixture(scope="module")
-def head() -> np.ndarray:
+def head():
     """A dome 210 mm deep and 160 mm wide with a skull, on a neck that the field of view cuts, with air in its front half."""
     neck = _ellipsoid(MIDDLE, (1e6, 85, 70))
     neck[27:] = False
@@ -49,12 +49,12 @@ def head() -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def brain() -> np.ndarray:
+def brain():
     """A body 160 mm deep and 130 mm wide in a constant background."""
     return 500.0 * _ellipsoid((90, 120, 105), (65, 80, 65))
 
 
-def grades(values: np.ndarray, trained: str = "head", **mm: float) -> dict[str, str]:
+def grades(values, trained="head", **mm):
     """The grade of each code that is said of a scan."""
     scan = _scan(values, **mm)
     messages = check_head(scan, trained, distribution(scan.data[0]))
@@ -69,7 +69,7 @@ def test_heads_and_brains_are_warned_about_where_the_training_was_of_the_other_k
 
 
 @pytest.fixture(scope="module", params=["head", "brain"])
-def drawn(request, tmp_path_factory) -> tuple[np.ndarray, str]:
+def drawn(request, tmp_path_factory):
     """The T1 of a phantom head in voxels of some 3 mm, or of its brain alone."""
     made = {"modalities": ["t1"], "lesion": "none", "stripped": request.param == "brain"}
     (case,) = phantom(tmp_path_factory.mktemp("drawn"), cases=1, size=(64, 80, 72), **made)
@@ -96,7 +96,7 @@ def test_a_head_or_brain_that_lies_in_another_way_is_told(drawn, turn, code):
     assert (code in said) if code else said == {}
 
 
-def _hot(head: np.ndarray) -> np.ndarray:
+def _hot(head):
     changed = head.copy()
     changed[30, 40, 30] *= 1000
     return changed
