@@ -1,5 +1,6 @@
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import pytest
@@ -16,7 +17,12 @@ from voxlate.science.batch import Batch
 from voxlate.science.diffusion.noise import Noise
 from voxlate.training.batches.augment import AugmentSettings
 from voxlate.training.batches.batches import Batches, validation_batches
-from voxlate.training.batches.patches import DataSettings, missing_modalities, read_pair
+from voxlate.training.batches.patches import (
+    DataSettings,
+    missing_modalities,
+    note_on_cut,
+    read_pair,
+)
 
 WINDOWS: Mapping[str, Intensity] = {"t1": Window(low=0, high=1000), "t2": Window(low=0, high=500)}
 SLICES = DataSettings(source=["t1"], target=["t2"], patch=(1, 6, 8))
@@ -39,6 +45,11 @@ def scaled(cohort: Cohort, case: str, name: str) -> torch.Tensor:
     """The whole volume in network units, the slow way."""
     scale = WINDOWS[name].scale(None)
     return torch.from_numpy(scale.forward(cohort.case(case).volume(name).data[0]))
+
+
+def batches_of(cohort: Cohort, data: DataSettings, batch: int = 4, steps: int = 4) -> list[Batch]:
+    batches = Batches(cohort, data, WINDOWS, batch=batch, steps=steps)
+    return [batches[step] for step in range(steps)]
 
 
 def mask_of(cohort: Cohort, case: str) -> torch.Tensor:
@@ -126,17 +137,15 @@ def test_a_mirror_takes_a_landmark_from_the_right_to_the_left(one_case):
     x, y, _, _ = np.linalg.inv(np.array(cohort.header("a").affine)) @ [3, 1, 0, 1]
     for probability, place in ((0.0, [y, x]), (1.0, [y, 9 - x])):
         data = replace(SLICES, patch=(1, 8, 10), augment=AugmentSettings(flip_lr=probability))
-        batch = Batches(cohort, data, WINDOWS, batch=1, steps=1)[0]
+        batch = batches_of(cohort, data, batch=1)[0]
         for image in (batch.source, batch.target):
             assert (image[0, 0, 0] == 1).nonzero()[0].tolist() == place
 
 
 def test_a_batch_depends_on_seed_and_step_alone(six):
-    forth, back, other = (
-        Batches(six, MOVED, WINDOWS, seed=seed, batch=3, steps=12) for seed in (1, 1, 2)
-    )
-    batches = [forth[step] for step in range(12)]
-    assert all(equal(batches[step], back[step]) for step in reversed(range(12)))
+    batches = batches_of(six, MOVED, steps=12)
+    again, other = (Batches(six, MOVED, WINDOWS, seed=seed, batch=4, steps=12) for seed in (0, 1))
+    assert all(equal(batches[step], again[step]) for step in reversed(range(12)))
     assert not equal(batches[0], other[0])
     assert not equal(batches[0], batches[1])
 
@@ -188,27 +197,27 @@ def test_unpaired_scans_of_one_patient_alone_are_refused(six):
 
 
 def test_an_epoch_takes_every_slice_once_in_a_new_order_each_time(six):
-    batches = Batches(six, SLICES, WINDOWS, batch=4, steps=8)  # 4 cases of 4 slices: two epochs
-    ids = torch.cat([batches[step].item[:, 0] for step in range(8)]).tolist()
+    batches = batches_of(six, SLICES, steps=8)  # 4 cases of 4 slices: two epochs
+    ids = torch.cat([batch.item[:, 0] for batch in batches]).tolist()
     assert len(set(ids[:16])) == 16
     assert set(ids[:16]) == set(ids[16:])
     assert ids[:16] != ids[16:]
     with pytest.raises(IndexError):
-        batches[8]
+        Batches(six, SLICES, WINDOWS, steps=8)[8]
 
 
 def test_slices_with_too_little_foreground_are_skipped(six):
     # the mask covers 18 of 48 pixels in slices 1 to 3 and none in slice 0
-    batches = Batches(six, replace(SLICES, foreground=0.3), WINDOWS, batch=1, steps=12)
+    batches = batches_of(six, replace(SLICES, foreground=0.3), batch=1, steps=12)
     wanted = {stable_id(case, d, 0, 0) for case in six.splits["train"] for d in (1, 2, 3)}
-    assert {int(batches[step].item) for step in range(12)} == wanted
+    assert {int(batch.item) for batch in batches} == wanted
     with pytest.raises(BadInput):
         Batches(six, replace(SLICES, foreground=0.5), WINDOWS)
 
 
 def test_random_patches_lie_in_the_volume_and_find_the_foreground(six):
     data = replace(SLICES, patch=(2, 3, 4), foreground=0.4)
-    batches = [*map(Batches(six, data, WINDOWS, batch=20, steps=3).__getitem__, range(3))]
+    batches = batches_of(six, data, batch=20, steps=3)
     masks = torch.cat([batch.mask for batch in batches])
     assert (masks.mean(dim=(1, 2, 3, 4)) >= 0.4).float().mean() > 0.9
     assert len({int(item) for batch in batches for item in batch.item[:, 0]}) > 20
@@ -260,12 +269,10 @@ def test_label_maps_are_read_and_are_minus_one_where_a_case_has_none(six):
         labels = read(six, data, (1, 0, 0), case=case).labels
         assert torch.equal(labels[0, 0, :, :6, :8], inside.float())
         assert (labels[0, 0, :, 6:] == beyond).all()
-    batch = Batches(six, data, WINDOWS, batch=2, steps=1)[0]
+    batch = batches_of(six, data, batch=2)[0]
     assert batch.labels.shape == (2, 1, 2, 8, 10)
     moves = AugmentSettings(flip_lr=1.0, rotate_degrees=20.0)
-    weighed = Batches(six, replace(data, weigh={"seg=3": 5.0}, augment=moves), WINDOWS, steps=3)
-    for step in range(3):
-        batch = weighed[step]
+    for batch in batches_of(six, replace(data, weigh={"seg=3": 5.0}, augment=moves), steps=3):
         assert torch.equal(batch.weight == 5, batch.labels == 3)  # after both were moved
     with pytest.raises(BadInput):
         Batches(six, replace(data, labels=["lesion"]), WINDOWS)
@@ -294,13 +301,6 @@ def test_validation_of_thick_patches_takes_them_end_to_end_in_the_centre(six):
     (case,) = six.splits["val"]
     (batch,) = validation_batches(six, replace(SLICES, patch=(2, 4, 4)), WINDOWS)
     assert batch.item.tolist() == [[stable_id(case, d + k, 1, 2) for k in (0, 1)] for d in (0, 2)]
-
-
-def test_the_target_scale_is_the_typical_one_of_training_cases(six):
-    training = six.splits["train"]
-    highs = [six.case(case).volume("t2").data.max() for case in training]
-    scale = six.target_scale(MinMax(per="volume"), "t2", training)
-    assert scale.high == pytest.approx(np.median(highs))
 
 
 def test_settings_that_cannot_be_meant_are_refused():
@@ -334,3 +334,68 @@ def test_targets_have_the_soft_tissue_of_the_median_training_patient(six):
     (case,) = six.splits["val"]
     assert tissue(case) != middle
     check(plain.target, moved.target, case)
+
+
+@pytest.fixture(scope="module")
+def symmetric(tmp_path_factory, save):
+    """A cohort of heads of one width that are their own mirror images."""
+
+    @cache
+    def make(width):
+        folder = tmp_path_factory.mktemp(f"width{width}")
+        for k in range(3):
+            head = np.random.default_rng(k).uniform(100, 1000, (3, 12, width))
+            head = np.maximum(head, head[..., ::-1])
+            for name, image in (("t1", head), ("t2", head), ("mask", head > 600)):
+                save(folder / "cohort" / f"case{k}" / f"{name}.nii.gz", image)
+        return prepare(folder / "cohort", folder / "prepared", workers=1, audit=False)
+
+    return make
+
+
+CENTRED = replace(SLICES, patch=(1, 8, 10), centred=True)
+ANYWHERE = replace(CENTRED, centred=False)
+RESIZED = replace(CENTRED, augment=AugmentSettings(scale=0.2, stretch=0.1, flip_lr=0.5))
+
+
+@every_row("width", [6, 14])
+def test_a_symmetric_head_is_learned_from_symmetric_pieces_whatever_its_width(symmetric, width):
+    cohort = symmetric(width)
+    validation = validation_batches(cohort, CENTRED, WINDOWS)
+    for batch in [*batches_of(cohort, CENTRED), *validation]:
+        for part in (batch.source, batch.target, batch.mask):
+            assert torch.equal(part, part.flip(-1))
+            assert part.std() > 0.1
+    for batch in batches_of(cohort, RESIZED):
+        torch.testing.assert_close(batch.source, batch.source.flip(-1))
+
+
+@every_row("width", [7, 13])
+def test_the_middle_of_an_odd_width_lies_right_of_the_middle_of_an_even_patch(symmetric, width):
+    source = batches_of(symmetric(width), CENTRED)[0].source
+    assert torch.equal(source[..., 1:5], source[..., 6:].flip(-1))
+
+
+def test_rows_are_still_cut_anywhere_and_columns_where_they_need_not_be_centred(symmetric):
+    cohort = symmetric(14)
+    first, again = (batches_of(cohort, CENTRED, batch=6, steps=6) for _ in range(2))
+    items = torch.cat([batch.item for batch in first])
+    slices = 3 * len(cohort.splits["train"])
+    assert len(items.unique()) > slices  # a slice is cut at more than one height
+    assert all(torch.equal(a.source, b.source) for a, b in zip(first, again))
+    anywhere = batches_of(cohort, ANYWHERE, batch=12)[0].source
+    assert not torch.equal(anywhere, anywhere.flip(-1))
+
+
+def test_what_a_patch_of_fixed_size_leaves_of_the_mask_is_said(symmetric):
+    cohort = symmetric(14)
+    (top, bottom), (first, end) = cohort.header("case0").mask_box[1:]
+    height, width = bottom - top, end - first
+    held = min(8, height) / height * min(10, width) / width
+    every = note_on_cut(cohort, ANYWHERE)
+    assert f"({height}×{width})" in every
+    assert f" {held:.0%} " in every
+    assert "no patch reaches" not in every
+    missed = f" {1 - 10 / width:.0%} of it is in columns that no patch reaches"
+    assert missed in note_on_cut(cohort, CENTRED)
+    assert note_on_cut(cohort, replace(CENTRED, patch=(1, 12, 14))) == ""
