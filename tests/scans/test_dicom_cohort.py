@@ -200,14 +200,6 @@ def test_a_users_preset_tells_series_apart_in_folders_of_their_own(tmp_path):
     np.testing.assert_array_equal(read_volume(cases[1].files["ct"]).data[0], ct_values())
 
 
-def test_a_modality_in_two_folders_of_a_case_is_refused(tmp_path):
-    for name in "12":
-        write_series(tmp_path / "scans/p1" / name, "a", t2_values(), "MR", "t2", uid=f"1.{name}")
-    text = 'patterns = ["{case}/*"]\nseries.t2 = { modality = "MR" }'
-    with pytest.raises(BadInput):
-        find_cohort(tmp_path / "scans", preset=write_preset(tmp_path / "ours.toml", text))
-
-
 def test_the_hash_of_a_series_goes_by_its_own_files_and_their_pixels(gold):
     folder = gold / "1_01_P"
     (t2,) = [one.path for one in list_series(folder) if one.description == DESCRIPTIONS["t2"]]
