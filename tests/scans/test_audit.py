@@ -2,7 +2,6 @@
 
 from collections import Counter
 from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -32,7 +31,7 @@ SHIFT_MM = 5.0
 
 
 @pytest.fixture(scope="module")
-def heads(tmp_path_factory) -> Path:
+def heads(tmp_path_factory):
     """Two heads with t1 and t2; the t2 of the second lies 5 mm further to the front."""
     folder = tmp_path_factory.mktemp("audit") / "heads"
     write_cohort(folder, cases=2, size=(64, 80, 56), lesion="none", modalities=["t1", "t2"])
@@ -45,7 +44,7 @@ def heads(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def prepared(heads) -> Path:
+def prepared(heads):
     out = heads.parent / "prepared"
     prepare(heads, out, fixed="t1", resample=True, workers=1)
     return out

@@ -16,7 +16,7 @@ from voxlate.checks.prepare import prepare
 from voxlate.evaluation.scoring.scores import read_scores
 from voxlate.scans.cases.case import open_case
 from voxlate.scans.cases.layout import lay_out
-from voxlate.scans.cases.prepared import Cohort, case_path
+from voxlate.scans.cases.prepared import case_path
 from voxlate.scans.cohorts.find import find_cohort
 from voxlate.scans.formats.io import content_hash, read_volume
 
@@ -28,17 +28,17 @@ ROWS, COLUMNS = np.meshgrid(np.linspace(-1, 1, SIZE[0]), np.linspace(-1, 1, SIZE
 HEAD = (ROWS / 0.9) ** 2 + (COLUMNS / 0.7) ** 2 < 1  # rows run from front to back: deeper than wide
 
 
-def values(seed: int, low: float, high: float) -> np.ndarray:
+def values(seed, low, high):
     return np.random.default_rng(seed).uniform(low, high, SIZE).astype(np.float32)
 
 
-def save(path: Path, array: np.ndarray) -> Path:
+def save(path, array):
     path.parent.mkdir(parents=True, exist_ok=True)
     np.save(path, array)
     return path
 
 
-def write_000(root: Path, train: list[str], test: list[str]) -> Path:
+def write_000(root, train, test):
     """{Tmax,mCTA,mask}/ID.npy, the lists above them, and patients.txt: each ID is its own patient."""
     for k, name in enumerate([*train, *test]):
         phases = [HEAD * values(4 * k + c, 100 * c, 100 * c + 50) for c in range(4)]
@@ -52,26 +52,26 @@ def write_000(root: Path, train: list[str], test: list[str]) -> Path:
 
 
 @pytest.fixture(scope="module")
-def written_000(tmp_path_factory) -> Path:
+def written_000(tmp_path_factory):
     """A data set of all patients, which no test changes."""
     return write_000(tmp_path_factory.mktemp("written_000") / "dataset", TRAIN, TEST)
 
 
 @pytest.fixture
-def arrays_000(written_000, tmp_path) -> Path:
+def arrays_000(written_000, tmp_path):
     """`written_000`, which a test may change."""
     shutil.copytree(written_000.parent, tmp_path, dirs_exist_ok=True)
     return tmp_path / "dataset"
 
 
 @pytest.fixture
-def few_000(tmp_path) -> Path:
+def few_000(tmp_path):
     """A data set of four patients, which is prepared quickly."""
     return write_000(tmp_path / "few" / "dataset", TRAIN[5:8], TEST[:1])
 
 
 @pytest.fixture
-def arrays_001(tmp_path) -> Path:
+def arrays_001(tmp_path):
     """Four slices of each of four patients, whose ids are not the names."""
     root = tmp_path / "slices"
     root.mkdir()
@@ -84,7 +84,7 @@ def arrays_001(tmp_path) -> Path:
 
 
 @pytest.fixture
-def arrays_002(tmp_path) -> Path:
+def arrays_002(tmp_path):
     """Twelve slices of MR and CT of four patients."""
     root = tmp_path / "stacks"
     root.mkdir()
@@ -95,15 +95,15 @@ def arrays_002(tmp_path) -> Path:
     return root
 
 
-def prepared(root: Path, out: Path, preset: str | Path, **options) -> Cohort:
+def prepared(root, out, preset, **options):
     return prepare(root, out, preset=preset, audit=False, workers=1, **options)
 
 
-def case_in(cohort: Cohort, name: str):
+def case_in(cohort, name):
     return open_case(case_path(cohort.folder, name))
 
 
-def as_seen(case, name: str) -> np.ndarray:
+def as_seen(case, name):
     """A slice whose rows run to the back and columns to the left; canonical ones run to the front and the right."""
     return case.volume(name).data[0, 0][::-1, ::-1]
 
@@ -299,7 +299,7 @@ def test_the_hash_of_a_slice_goes_by_its_file_and_by_what_the_path_says(arrays_0
     assert not set(before) & {content_hash(Path(name)) for name in names}
 
 
-def damage(path: Path, content: object) -> None:
+def damage(path, content):
     """Remove a file (None), cut it to a length (int), write it (str, array) or write more to its end (bytes)."""
     match content:
         case None:
@@ -342,7 +342,7 @@ def test_damaged_or_mismatched_files_of_paper_000_give_one_sentence(
         raise BadInput(left_out(few_000, tmp_path / "out", "mrdpm"))
 
 
-def left_out(root, out, preset) -> str:
+def left_out(root, out, preset):
     """The sentence on the only case that is left out."""
     (sentence,) = prepared(root, out, preset).provenance["unread"]
     return sentence

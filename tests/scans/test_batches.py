@@ -11,9 +11,7 @@ from rows import every_row
 from voxlate.base.errors import BadInput
 from voxlate.base.items import stable_id
 from voxlate.checks.prepare import prepare
-from voxlate.scans.cases.prepared import Cohort
 from voxlate.scans.images.intensity import Intensity, MinMax, Window
-from voxlate.science.batch import Batch
 from voxlate.science.diffusion.noise import Noise
 from voxlate.training.batches.augment import AugmentSettings
 from voxlate.training.batches.batches import Batches, validation_batches
@@ -34,29 +32,29 @@ MOVED = replace(
 )
 
 
-def equal(a: Batch, b: Batch) -> bool:
+def equal(a, b):
     return all(
         torch.equal(getattr(a, name), getattr(b, name))
         for name in ("source", "target", "mask", "present", "item")
     )
 
 
-def scaled(cohort: Cohort, case: str, name: str) -> torch.Tensor:
+def scaled(cohort, case, name):
     """The whole volume in network units, the slow way."""
     scale = WINDOWS[name].scale(None)
     return torch.from_numpy(scale.forward(cohort.case(case).volume(name).data[0]))
 
 
-def batches_of(cohort: Cohort, data: DataSettings, batch: int = 4, steps: int = 4) -> list[Batch]:
+def batches_of(cohort, data, batch=4, steps=4):
     batches = Batches(cohort, data, WINDOWS, batch=batch, steps=steps)
     return [batches[step] for step in range(steps)]
 
 
-def mask_of(cohort: Cohort, case: str) -> torch.Tensor:
+def mask_of(cohort, case):
     return torch.from_numpy(cohort.case(case).mask()).float()
 
 
-def read(cohort: Cohort, data: DataSettings, start, maps=WINDOWS, case: str = "case1") -> Batch:
+def read(cohort, data, start, maps=WINDOWS, case="case1"):
     return read_pair(cohort.case(case), data, maps, start)
 
 
@@ -224,7 +222,7 @@ def test_random_patches_lie_in_the_volume_and_find_the_foreground(six):
 
 
 @pytest.fixture
-def ragged(cohort_folder, tmp_path) -> Cohort:
+def ragged(cohort_folder, tmp_path):
     """case0 lacks t1, case1 lacks t2, all are for training."""
     (cohort_folder / "case0" / "t1.nii.gz").unlink()
     (cohort_folder / "case1" / "t2.nii.gz").unlink()

@@ -1,6 +1,5 @@
 """Grids: known orientations, exact returns and resampling against closed forms."""
 
-from collections.abc import Sequence
 from itertools import permutations, product
 
 import nibabel as nib
@@ -31,11 +30,11 @@ ORIENTATIONS = [
 EYE = np.eye(4)
 
 
-def of(data: np.ndarray, affine: np.ndarray = EYE) -> Volume:
+def of(data, affine=EYE):
     return Volume(data.astype(np.float32), affine, "a.u.", "t1")
 
 
-def turned(axes: str, tilt_degrees: float = 12.0, shape: Sequence[int] = (4, 5, 6)) -> Volume:
+def turned(axes, tilt_degrees=12.0, shape=(4, 5, 6)):
     """A volume of uneven size and spacing whose (x, y, z) grow towards `axes`, a little oblique."""
     to_axes = nib.orientations.inv_ornt_aff(nib.orientations.axcodes2ornt(tuple(axes)), (1, 1, 1))
     affine = np.eye(4)
@@ -46,7 +45,7 @@ def turned(axes: str, tilt_degrees: float = 12.0, shape: Sequence[int] = (4, 5, 
     return of(RANDOM.normal(size=(2, *shape)), affine)
 
 
-def ramp(grid: Grid) -> Volume:
+def ramp(grid):
     """1 + 2x - 3y + 0.5z at every voxel, in RAS millimetres."""
     row = np.array([2.0, -3.0, 0.5, 1.0]) @ grid.affine
     return of(np.tensordot(row, indices(grid), 1)[None], grid.affine)
