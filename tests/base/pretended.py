@@ -19,13 +19,15 @@ class OnMps(torch.Tensor):
 
     @staticmethod
     def __new__(cls, inner):
-        laid = {
-            "strides": inner.stride(),
-            "storage_offset": inner.storage_offset(),
-            "dtype": inner.dtype,
-        }
         # "meta", so that torch sees another device than the CPU and knows how to differentiate
-        made = torch.Tensor._make_wrapper_subclass(cls, inner.size(), device="meta", **laid)
+        made = torch.Tensor._make_wrapper_subclass(
+            cls,
+            inner.size(),
+            device="meta",
+            strides=inner.stride(),
+            storage_offset=inner.storage_offset(),
+            dtype=inner.dtype,
+        )
         made.inner = inner
         return made
 
@@ -36,9 +38,6 @@ class OnMps(torch.Tensor):
     @property
     def is_meta(self):
         return False
-
-    def __repr__(self):
-        return f"OnMps({self.inner})"
 
     def __reduce_ex__(self, protocol):
         return self.inner.__reduce_ex__(protocol)  # a state is read onto the CPU
@@ -81,31 +80,21 @@ def _run(func, args, kwargs):
     there = any(isinstance(one, OnMps) for one in tensors)
     asked = kwargs.get("device")
     name = func._schema.name.partition("::")[2]
-    if (
-        there
-        and name not in MIXED
-        and any(not isinstance(one, OnMps) and one.dim() for one in tensors)
-    ):
-        raise RuntimeError(
-            f"{name}: expected all tensors to be on the same device, found mps:0 and cpu"
-        )
+    elsewhere = any(not isinstance(one, OnMps) and one.dim() for one in tensors)
+    if there and elsewhere and name not in MIXED:
+        raise RuntimeError(f"{name}: tensors are on mps:0 and cpu")
     if kwargs.get("non_blocking") and (there or _is_there(asked)):
-        raise RuntimeError(
-            f"{name}: a copy to or from MPS that does not wait reads memory that may be freed"
-        )
+        raise RuntimeError(f"{name}: a copy that does not wait reads memory that may be freed")
     if asked is not None:
         there, kwargs = _is_there(asked), {**kwargs, "device": "cpu"}
     inner = tree_map(lambda one: one.inner if isinstance(one, OnMps) else one, (args, kwargs))
     result = func(*inner[0], **inner[1])
     if not there:
         return result
-    written = [
-        one
-        for place, one in zip(func._schema.arguments, args)
-        if place.alias_info and place.alias_info.is_write
-    ]
-    if written and isinstance(result, torch.Tensor):
-        return written[0]
+    if isinstance(result, torch.Tensor):
+        for place, one in zip(func._schema.arguments, args):
+            if place.alias_info and place.alias_info.is_write:
+                return one
     return tree_map(_there, result)
 
 
@@ -121,7 +110,5 @@ def _there(value):
     if not isinstance(value, torch.Tensor):
         return value
     if value.dtype == torch.float64:
-        raise TypeError(
-            "Cannot convert a MPS Tensor to float64 dtype as the MPS framework doesn't support float64"
-        )
+        raise TypeError("MPS has no float64")
     return OnMps(value)

@@ -5,7 +5,6 @@ import torch
 from pretended import OnMps, pretended_mps
 
 from voxlate.base.errors import Stopped
-from voxlate.checks.prepare import prepare
 from voxlate.scans.cases.prepared import open_cohort
 from voxlate.synthesis.cohort import synthesise_cases
 from voxlate.synthesis.scans import find_scans
@@ -22,7 +21,6 @@ pytestmark = pytest.mark.slow
 
 UNET = 'net = { kind = "unet", width = 4, multipliers = [1], blocks = 1, groups = 2, middle_attention = false }'
 RESNET = 'net = { kind = "resnet", width = 4, blocks = 1 }'
-ALL = 'data = { source = ["t1", "t2", "ct"], target = ["t1", "t2", "ct"], patch = [1, 24, 20] }'
 ONE = 'data = { source = ["t1"], target = ["t2"], patch = [1, 24, 20] }'
 STOP = "stop = { after_epochs = 100 }"  # so that the state has the losses of an epoch
 LATENTS = """
@@ -39,7 +37,6 @@ WAYS = {
         f'method = {{ kind = "diffusion", {EXPLODING} }}',
         UNET,
     ],
-    "completion": [ALL, 'task = { kind = "complete" }', 'method = { kind = "diffusion" }', UNET],
     "cycle": [
         ONE,
         'method = { kind = "cycle", critic = { widths = [4, 4], output = "patches" } }',
@@ -61,18 +58,7 @@ BELOW = """
 [intensity]
 t1 = { kind = "percentile", low = 0, high = 99.5 }
 t2 = { kind = "percentile", low = 0, high = 99.5 }
-ct = { kind = "window", low = -1000, high = 200 }
 """
-
-
-@pytest.fixture(scope="module")
-def ready(tmp_path_factory, small_head):
-    """Four cases with three modalities, prepared."""
-    folder = tmp_path_factory.mktemp("cohort")
-    for number in range(4):
-        small_head(folder / "scans" / f"case{number}", number, modalities=("t1", "t2", "ct"))
-    prepare(folder / "scans", folder / "ready", workers=1, audit=False)
-    return folder
 
 
 def text_of(way):
@@ -82,20 +68,20 @@ def text_of(way):
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_a_model_is_trained_and_used_on_mps_as_on_a_cpu(way, ready, tmp_path, monkeypatch):
+def test_a_model_is_trained_and_used_on_mps_as_on_a_cpu(
+    way, cohort, prepared_once, tmp_path, monkeypatch
+):
     (tmp_path / "own.toml").write_text(text_of(way))
     made = recipe.read(str(tmp_path / "own.toml"))
     with pretended_mps(monkeypatch):
-        run = train(made, ready / "ready", tmp_path / "mps", device="auto")
+        run = train(made, prepared_once, tmp_path / "mps", device="auto")
         model = load(run.folder, device="mps")
         assert all(isinstance(one, OnMps) for one in model.network.method.state_dict().values())
-        scans = find_scans(
-            [str(ready / "scans")], model, missing=["t2"] if way == "completion" else None
-        )
+        scans = find_scans([str(cohort)], model)
         folders, failed, _ = synthesise_cases(Selection(model, scans[:1]), tmp_path / "out")
         assert len(folders) == 1
         assert not failed
-    here = train(made, ready / "ready", tmp_path / "cpu", device="cpu")
+    here = train(made, prepared_once, tmp_path / "cpu", device="cpu")
     ours, theirs = (
         load(one.folder, device="cpu").network.method.state_dict() for one in (here, run)
     )
@@ -103,7 +89,7 @@ def test_a_model_is_trained_and_used_on_mps_as_on_a_cpu(way, ready, tmp_path, mo
         assert torch.allclose(value, theirs[name], atol=1e-3), name
 
 
-def test_a_training_that_stopped_on_a_cpu_resumes_on_mps(ready, tmp_path, monkeypatch):
+def test_a_training_that_stopped_on_a_cpu_resumes_on_mps(prepared_once, tmp_path, monkeypatch):
     stop = TOP.replace(
         "validation_items = 1", f"validation_items = 1, save_every = 0, {STOP}"
     ).replace("SAMPLES", "1")
@@ -115,20 +101,20 @@ def test_a_training_that_stopped_on_a_cpu_resumes_on_mps(ready, tmp_path, monkey
             raise Stopped("here")
 
     with pytest.raises(Stopped):
-        train(made, ready / "ready", tmp_path / "run", device="cpu", progress=interrupt)
+        train(made, prepared_once, tmp_path / "run", device="cpu", progress=interrupt)
     assert not Run(tmp_path / "run").weights().exists()
     with pretended_mps(monkeypatch):
-        run = train(made, ready / "ready", tmp_path / "run", device="mps")
+        run = train(made, prepared_once, tmp_path / "run", device="mps")
     assert read_header(run.weights())["steps"] == 2
 
 
-def test_a_plan_is_probed_on_mps_without_readers(ready, tmp_path, monkeypatch):
+def test_a_plan_is_probed_on_mps_without_readers(prepared_once, tmp_path, monkeypatch):
     (tmp_path / "own.toml").write_text(text_of("a state that the network sees scaled"))
     made = recipe.read(str(tmp_path / "own.toml"))
     monkeypatch.setattr("torch.mps.empty_cache", lambda: None)
     monkeypatch.setattr("torch.mps.driver_allocated_memory", lambda: 5e9)
     monkeypatch.setattr("torch.utils.data.dataloader._MultiProcessingDataLoaderIter", None)
-    probe = Probe(open_cohort(ready / "ready"), Limits(1, 1e10), "mps")
+    probe = Probe(open_cohort(prepared_once), Limits(1, 1e10), "mps")
     with pretended_mps(monkeypatch):
         measured = probe.measure(to_dict(made), 0)
     assert measured.memory == 5e9

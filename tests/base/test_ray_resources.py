@@ -1,29 +1,24 @@
 """The CPUs and GPUs of Ray workers, on clusters that are stated."""
 
-import pytest
-
+from rows import every_row
 from voxlate.base.executors.ray_resources import Node, Resources, nodes_of, resources_for
 from voxlate.base.executors.worker import say_crowded
-from voxlate.base.messages import Message
 
 FOUR_SMALL = [Node(3)] * 4
 GPU_NODES = [Node(64), Node(8, gpus=4), Node(8, gpus=4)]
 
 
-@pytest.mark.parametrize(
-    ("nodes", "wanted", "cpus", "gpu", "expected"),
+@every_row(
+    "nodes, wanted, cpus, gpu, expected",
     [
-        ([Node(16)], None, 4, False, Resources(4, 4)),
         ([Node(16)], 8, 4, False, Resources(8, 2)),
         ([Node(2)], None, 4, False, Resources(1, 2)),
         (FOUR_SMALL, None, 4, False, Resources(4, 3)),  # a worker of 4 CPUs fits on none
-        (FOUR_SMALL, 5, 4, False, Resources(5, 1)),
         (FOUR_SMALL, 50, 4, False, Resources(50, 1)),  # 38 wait for further nodes
         ([Node(0), Node(8)], None, 1, False, Resources(8, 1)),
         ([], None, 4, True, Resources(1, 1)),
         (GPU_NODES, None, 4, True, Resources(8, 2, 1.0)),  # the CPUs of the first node are no use
         (GPU_NODES, 10, 4, True, Resources(10, 1, 0.5)),
-        (GPU_NODES, 2, 4, True, Resources(2, 2, 1.0)),
         (GPU_NODES, None, 4, False, Resources(20, 4)),
     ],
 )
@@ -46,10 +41,10 @@ def test_nodes_that_are_dead_do_not_count():
 
 
 def test_workers_with_more_threads_than_cores_are_said():
-    said = list[Message]()
+    said = []
     say_crowded(2, 2, said.append)
     assert said == []
     say_crowded(4, 2, said.append)
-    assert [told.text for told in said] == [
-        "Each worker computes with 4 threads on 2 of the machine's cores, because images then have the bits of one process. OMP_NUM_THREADS=2 is faster and changes rounding."
-    ]
+    (told,) = said
+    assert "4 threads on 2 of" in told.text
+    assert "OMP_NUM_THREADS=2" in told.text

@@ -1,5 +1,6 @@
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import pytest
@@ -10,96 +11,112 @@ from rows import every_row
 from voxlate.base.errors import BadInput
 from voxlate.base.items import stable_id
 from voxlate.checks.prepare import prepare
-from voxlate.scans.cases.prepared import Cohort
 from voxlate.scans.images.intensity import Intensity, MinMax, Window
-from voxlate.science.batch import Batch
 from voxlate.science.diffusion.noise import Noise
 from voxlate.training.batches.augment import AugmentSettings
 from voxlate.training.batches.batches import Batches, validation_batches
-from voxlate.training.batches.patches import DataSettings, missing_modalities, read_pair
+from voxlate.training.batches.patches import (
+    DataSettings,
+    missing_modalities,
+    note_on_cut,
+    read_pair,
+)
 
 WINDOWS: Mapping[str, Intensity] = {"t1": Window(low=0, high=1000), "t2": Window(low=0, high=500)}
 SLICES = DataSettings(source=["t1"], target=["t2"], patch=(1, 6, 8))
-STRONG = AugmentSettings(
-    flip_lr=0.5, rotate_degrees=30, scale=0.2, elastic_mm=1, gamma=0.5, noise=0.1
+MOVED = replace(
+    SLICES,
+    augment=AugmentSettings(
+        flip_lr=0.5, rotate_degrees=30, scale=0.2, elastic_mm=1, gamma=0.5, noise=0.1
+    ),
 )
 
 
-@pytest.fixture
-def cohort(six) -> Cohort:
-    return six
-
-
-def equal(a: Batch, b: Batch) -> bool:
+def equal(a, b):
     return all(
         torch.equal(getattr(a, name), getattr(b, name))
         for name in ("source", "target", "mask", "present", "item")
     )
 
 
-def scaled(cohort: Cohort, case: str, name: str) -> torch.Tensor:
+def scaled(cohort, case, name):
     """The whole volume in network units, the slow way."""
-    return torch.from_numpy(
-        WINDOWS[name].scale(None).forward(cohort.case(case).volume(name).data[0])
-    )
+    scale = WINDOWS[name].scale(None)
+    return torch.from_numpy(scale.forward(cohort.case(case).volume(name).data[0]))
 
 
-def read(
-    cohort: Cohort, data: DataSettings, maps: Mapping[str, Intensity], case: str, start
-) -> Batch:
+def batches_of(cohort, data, batch=4, steps=4):
+    batches = Batches(cohort, data, WINDOWS, batch=batch, steps=steps)
+    return [batches[step] for step in range(steps)]
+
+
+def mask_of(cohort, case):
+    return torch.from_numpy(cohort.case(case).mask()).float()
+
+
+def read(cohort, data, start, maps=WINDOWS, case="case1"):
     return read_pair(cohort.case(case), data, maps, start)
 
 
 @every_row("start", [(1, 2, 3), (-1, -2, -3), (2, 4, 6), (7, 0, 0)])
-def test_a_patch_is_that_part_and_background_beyond_the_volume(cohort, start):
-    data = DataSettings(source=["t1"], target=["t2"], patch=(3, 4, 5))
-    patch = read(cohort, data, WINDOWS, "case1", start)
-    z, y, x = (slice(first + 9, first + 9 + size) for first, size in zip(start, data.patch))
-    whole = torch.nn.functional.pad(scaled(cohort, "case1", "t1"), (9,) * 6, value=-1.0)
-    mask = torch.nn.functional.pad(torch.from_numpy(cohort.case("case1").mask()).float(), (9,) * 6)
-    target = torch.nn.functional.pad(scaled(cohort, "case1", "t2"), (9,) * 6, value=-1.0)
-    assert torch.equal(patch.source[0, 0], whole[z, y, x])
-    assert torch.equal(patch.target[0, 0], target[z, y, x])
-    assert torch.equal(patch.mask[0, 0], mask[z, y, x])
+def test_a_patch_is_that_part_and_background_beyond_the_volume(six, start):
+    size = (3, 4, 5)
+    patch = read(six, replace(SLICES, patch=size), start)
+    place = tuple(slice(first + 9, first + 9 + length) for first, length in zip(start, size))
+    for part, whole, beyond in (
+        (patch.source, scaled(six, "case1", "t1"), -1.0),
+        (patch.target, scaled(six, "case1", "t2"), -1.0),
+        (patch.mask, mask_of(six, "case1"), 0.0),
+    ):
+        padded = torch.nn.functional.pad(whole, (9,) * 6, value=beyond)
+        assert torch.equal(part[0, 0], padded[place])
 
 
-def test_neighbouring_slices_follow_the_slice_itself_and_repeat_at_the_ends(cohort):
-    data = DataSettings(source=["t1", "t2"], target=["t2"], patch=(1, 6, 8), stack=2)
-    patch = read(cohort, data, WINDOWS, "case1", (1, 0, 0))
+def test_neighbouring_slices_follow_the_slice_itself_repeat_at_the_ends_and_are_named(six):
+    data = replace(SLICES, source=["t1", "t2"], stack=2)
+    patch = read(six, data, (1, 0, 0))
     depths = [1, 0, 2, 0, 3]  # itself, below, above, two below (the end again), two above
-    expected = torch.stack(
-        [scaled(cohort, "case1", name)[d] for d in depths for name in ("t1", "t2")]
-    )
+    expected = torch.stack([scaled(six, "case1", name)[d] for d in depths for name in ("t1", "t2")])
     assert torch.equal(patch.source[0, :, 0], expected)
     assert patch.present.shape == (1, 10)
+    names = replace(data, stack=1).source_names
+    assert names == ("t1", "t2", "t1[-1]", "t2[-1]", "t1[+1]", "t2[+1]")
 
 
-def test_minmax_by_slice_takes_the_whole_slices_range_for_a_patch(cohort):
-    data = DataSettings(source=["t1"], target=["t2"], patch=(2, 3, 3))
+def test_minmax_by_slice_takes_the_whole_slices_range_for_a_patch(six):
     ranges = {"t1": MinMax(per="slice"), "t2": MinMax(per="volume")}
-    patch = read(cohort, data, ranges, "case1", (1, 2, 2))
-    t1, t2 = (cohort.case("case1").volume(name).data[0] for name in ("t1", "t2"))
-    for d in (1, 2):
-        expected = 2 * (t1[d] - t1[d].min()) / (t1[d].max() - t1[d].min()) - 1
-        assert np.allclose(patch.source[0, 0, d - 1], expected[2:5, 2:5], atol=1e-6)
-    assert np.allclose(
-        patch.target[0, 0],
-        (2 * (t2 - t2.min()) / (t2.max() - t2.min()) - 1)[1:3, 2:5, 2:5],
-        atol=1e-6,
-    )
+    patch = read(six, replace(SLICES, patch=(2, 3, 3)), (1, 2, 2), ranges)
+
+    def in_range(whole):
+        return 2 * (whole - whole.min()) / (whole.max() - whole.min()) - 1
+
+    t1, t2 = (six.case("case1").volume(name).data[0] for name in ("t1", "t2"))
+    for d in (0, 1):
+        expected = in_range(t1[d + 1])[2:5, 2:5]
+        assert np.allclose(patch.source[0, 0, d], expected, atol=1e-6)
+    assert np.allclose(patch.target[0, 0], in_range(t2)[1:3, 2:5, 2:5], atol=1e-6)
 
 
-def test_random_crops_reach_every_offset_and_the_last_one(tmp_path, save):
+@pytest.fixture
+def one_case(tmp_path, save):
+    """one_case(values): a cohort of one case whose t1 and t2 have these values."""
+
+    def make(values, **place):
+        for name in ("t1", "t2"):
+            save(tmp_path / "in" / "a" / f"{name}.nii.gz", values, **place)
+        save(tmp_path / "in" / "a" / "mask.nii.gz", np.ones_like(values), **place)
+        return prepare(tmp_path / "in", tmp_path / "out", workers=1)
+
+    return make
+
+
+def test_random_crops_reach_every_offset_and_the_last_one(one_case):
     # each pixel of a slice tells its place
     values = np.arange(2 * 20 * 18).reshape(2, 20, 18)
-    for name in ("t1", "t2", "mask"):
-        save(tmp_path / "in" / "a" / f"{name}.nii.gz", values if name != "mask" else values * 0 + 1)
-    cohort = prepare(tmp_path / "in", tmp_path / "out", workers=1)
-    data = DataSettings(source=["t1"], target=["t2"], patch=(1, 16, 16))
     maps = dict.fromkeys(("t1", "t2"), Window(low=0, high=1000))
-    batch = Batches(cohort, data, maps, batch=150, steps=1)[0]
+    data = replace(SLICES, patch=(1, 16, 16))
     seen = set()
-    for source in batch.source[:, 0, 0]:
+    for source in Batches(one_case(values), data, maps, batch=150, steps=1)[0].source[:, 0, 0]:
         corner = round(500 * (float(source[0, 0]) + 1))
         z, y, x = np.unravel_index(corner, values.shape)
         expected = maps["t1"].scale(None).forward(values[z, y : y + 16, x : x + 16])
@@ -108,67 +125,46 @@ def test_random_crops_reach_every_offset_and_the_last_one(tmp_path, save):
     assert seen == {(y, x) for y in range(5) for x in range(3)}
 
 
-def test_a_mirror_takes_a_landmark_from_the_right_to_the_left(tmp_path, save):
+def test_a_mirror_takes_a_landmark_from_the_right_to_the_left(one_case):
     # stored in LPS: x index grows to the left, so the right of the patient (x mm > 0) has the low indices
     lps = np.diag([-1.0, -1, 1, 1])
     lps[:3, 3] = (4, 3, 0)
     values = np.zeros((1, 8, 10))
     values[0, 2, 1] = 1000  # x = 4 - 1 = +3 mm
-    for name in ("t1", "t2", "mask"):
-        save(tmp_path / "in" / "a" / f"{name}.nii.gz", values, affine=lps)
-    cohort = prepare(tmp_path / "in", tmp_path / "out", workers=1)
-    to_voxel = np.linalg.inv(np.array(cohort.header("a").affine))
-    sides = {}
-    for probability in (0.0, 1.0):
-        data = DataSettings(
-            source=["t1"],
-            target=["t2"],
-            patch=(1, 8, 10),
-            augment=AugmentSettings(flip_lr=probability),
-        )
-        batch = Batches(cohort, data, WINDOWS, batch=1, steps=1)[0]
-        place = (batch.source[0, 0, 0] == 1).nonzero()[0].tolist()
-        sides[probability] = place
-        assert batch.target[0, 0, 0, place[0], place[1]] == 1
-    x, y, _, _ = to_voxel @ [3, 1, 0, 1]
-    assert sides[0.0] == [y, x]
-    assert sides[1.0] == [y, 9 - x]
+    cohort = one_case(values, affine=lps)
+    x, y, _, _ = np.linalg.inv(np.array(cohort.header("a").affine)) @ [3, 1, 0, 1]
+    for probability, place in ((0.0, [y, x]), (1.0, [y, 9 - x])):
+        data = replace(SLICES, patch=(1, 8, 10), augment=AugmentSettings(flip_lr=probability))
+        batch = batches_of(cohort, data, batch=1)[0]
+        for image in (batch.source, batch.target):
+            assert (image[0, 0, 0] == 1).nonzero()[0].tolist() == place
 
 
-def test_a_batch_depends_on_seed_and_step_alone(cohort):
-    data = DataSettings(source=["t1"], target=["t2"], patch=(1, 6, 8), augment=STRONG)
-
-    def make(seed):
-        return Batches(cohort, data, WINDOWS, seed=seed, batch=3, steps=12)
-
-    forth, back = make(1), make(1)
-    batches = [forth[step] for step in range(12)]
-    assert all(equal(batches[step], back[step]) for step in reversed(range(12)))
-    assert not equal(batches[0], make(2)[0])
+def test_a_batch_depends_on_seed_and_step_alone(six):
+    batches = batches_of(six, MOVED, steps=12)
+    again, other = (Batches(six, MOVED, WINDOWS, seed=seed, batch=4, steps=12) for seed in (0, 1))
+    assert all(equal(batches[step], again[step]) for step in reversed(range(12)))
+    assert not equal(batches[0], other[0])
     assert not equal(batches[0], batches[1])
 
 
 @pytest.mark.slow
-def test_an_unpaired_target_is_never_of_the_sources_own_patient_and_is_as_likely_of_any_other(
-    cohort,
-):
-    paired = Batches(cohort, SLICES, WINDOWS, seed=2, batch=4, steps=100)
-    apart = Batches(cohort, SLICES, WINDOWS, seed=2, batch=4, steps=100, unpaired=True)
-    training = cohort.splits["train"]
-    places = [(case, z) for case in training for z in range(4)]
-    images = {case: scaled(cohort, case, "t2").numpy() for case in training}
-    place_of = {images[case][z].tobytes(): (case, z) for case, z in places}
-    masks = {case: torch.from_numpy(cohort.case(case).mask()).float() for case in training}
+def test_an_unpaired_target_is_never_of_the_sources_own_patient_and_is_as_likely_of_any_other(six):
+    paired, apart = (
+        Batches(six, SLICES, WINDOWS, seed=2, batch=4, steps=100, unpaired=unpaired)
+        for unpaired in (False, True)
+    )
+    places = [(case, z) for case in six.splits["train"] for z in range(4)]
+    place_of = {scaled(six, case, "t2")[z].numpy().tobytes(): (case, z) for case, z in places}
     own = {stable_id(case, z, 0, 0): case for case, z in places}
     drawn = []
     for step in range(100):
         a, b = paired[step], apart[step]
-        assert torch.equal(a.source, b.source)
-        assert torch.equal(a.mask, b.mask)
-        assert torch.equal(a.item, b.item)
+        for name in ("source", "mask", "item"):
+            assert torch.equal(getattr(a, name), getattr(b, name))
         for i, item in enumerate(b.item[:, 0].tolist()):
             case, z = place_of[b.target[i, 0, 0].numpy().tobytes()]
-            assert torch.equal(masks[case][z], b.target_mask[i, 0, 0])
+            assert torch.equal(mask_of(six, case)[z], b.target_mask[i, 0, 0])
             assert case != own[item]
             drawn.append((case, z))
     counts = [drawn.count(place) for place in places]
@@ -177,12 +173,11 @@ def test_an_unpaired_target_is_never_of_the_sources_own_patient_and_is_as_likely
 
 
 @pytest.mark.parametrize("unpaired", [False, True])
-def test_workers_and_processes_share_the_items_that_one_process_would_take(cohort, unpaired):
-    data = DataSettings(source=["t1"], target=["t2"], patch=(1, 6, 8), augment=STRONG)
+def test_workers_and_processes_share_the_items_that_one_process_would_take(six, unpaired):
     options = {"seed": 4, "steps": 3, "unpaired": unpaired}
-    whole = Batches(cohort, data, WINDOWS, batch=4, **options)
+    whole = Batches(six, MOVED, WINDOWS, batch=4, **options)
     parts = [
-        Batches(cohort, data, WINDOWS, batch=2, rank=rank, world=2, **options) for rank in (0, 1)
+        Batches(six, MOVED, WINDOWS, batch=2, rank=rank, world=2, **options) for rank in (0, 1)
     ]
     names = ["source", "target", "item"] + ["target_mask"] * unpaired
     for step, loaded in enumerate(DataLoader(whole, batch_size=None, num_workers=2)):
@@ -193,70 +188,63 @@ def test_workers_and_processes_share_the_items_that_one_process_would_take(cohor
             assert torch.allclose(joined, getattr(whole[step], name), atol=1e-5)
 
 
-def test_unpaired_scans_of_one_patient_alone_are_refused(cohort):
-    one = cohort.with_splits(dict.fromkeys(cohort.splits["train"][1:], "test"))
+def test_unpaired_scans_of_one_patient_alone_are_refused(six):
+    one = six.with_splits(dict.fromkeys(six.splits["train"][1:], "test"))
     with pytest.raises(BadInput):
         Batches(one, SLICES, WINDOWS, unpaired=True)
 
 
-def test_an_epoch_takes_every_slice_once_in_a_new_order_each_time(cohort):
-    batches = Batches(
-        cohort, SLICES, WINDOWS, batch=4, steps=8
-    )  # 4 training cases of 4 slices: two epochs
-    ids = torch.cat([batches[step].item[:, 0] for step in range(8)]).tolist()
+def test_an_epoch_takes_every_slice_once_in_a_new_order_each_time(six):
+    batches = batches_of(six, SLICES, steps=8)  # 4 cases of 4 slices: two epochs
+    ids = torch.cat([batch.item[:, 0] for batch in batches]).tolist()
     assert len(set(ids[:16])) == 16
     assert set(ids[:16]) == set(ids[16:])
     assert ids[:16] != ids[16:]
     with pytest.raises(IndexError):
-        batches[8]
+        Batches(six, SLICES, WINDOWS, steps=8)[8]
 
 
-def test_slices_with_too_little_foreground_are_skipped(cohort):
-    training = cohort.splits["train"]
+def test_slices_with_too_little_foreground_are_skipped(six):
     # the mask covers 18 of 48 pixels in slices 1 to 3 and none in slice 0
-    data = DataSettings(source=["t1"], target=["t2"], patch=(1, 6, 8), foreground=0.3)
-    batches = Batches(cohort, data, WINDOWS, batch=1, steps=12)
-    wanted = {stable_id(case, d, 0, 0) for case in training for d in (1, 2, 3)}
-    assert {int(batches[step].item) for step in range(12)} == wanted
+    batches = batches_of(six, replace(SLICES, foreground=0.3), batch=1, steps=12)
+    wanted = {stable_id(case, d, 0, 0) for case in six.splits["train"] for d in (1, 2, 3)}
+    assert {int(batch.item) for batch in batches} == wanted
     with pytest.raises(BadInput):
-        Batches(
-            cohort,
-            DataSettings(source=["t1"], target=["t2"], patch=(1, 6, 8), foreground=0.5),
-            WINDOWS,
-        )
+        Batches(six, replace(SLICES, foreground=0.5), WINDOWS)
 
 
-def test_random_patches_lie_in_the_volume_and_find_the_foreground(cohort):
-    data = DataSettings(source=["t1"], target=["t2"], patch=(2, 3, 4), foreground=0.4)
-    batches = Batches(cohort, data, WINDOWS, batch=20, steps=3)
-    masks = torch.cat([batches[step].mask for step in range(3)])
+def test_random_patches_lie_in_the_volume_and_find_the_foreground(six):
+    data = replace(SLICES, patch=(2, 3, 4), foreground=0.4)
+    batches = batches_of(six, data, batch=20, steps=3)
+    masks = torch.cat([batch.mask for batch in batches])
     assert (masks.mean(dim=(1, 2, 3, 4)) >= 0.4).float().mean() > 0.9
-    assert len({int(item) for step in range(3) for item in batches[step].item[:, 0]}) > 20
+    assert len({int(item) for batch in batches for item in batch.item[:, 0]}) > 20
 
 
 @pytest.fixture
-def ragged(cohort_folder, tmp_path) -> Cohort:
+def ragged(cohort_folder, tmp_path):
     """case0 lacks t1, case1 lacks t2, all are for training."""
     (cohort_folder / "case0" / "t1.nii.gz").unlink()
     (cohort_folder / "case1" / "t2.nii.gz").unlink()
-    (cohort_folder / "cases.csv").write_text(
-        "case,split\n" + "".join(f"case{k},train\n" for k in range(4))
-    )
+    rows = [f"case{k},train" for k in range(4)]
+    (cohort_folder / "cases.csv").write_text("\n".join(["case,split", *rows]))
     return prepare(cohort_folder, tmp_path / "prepared", workers=1)
 
 
-def test_cases_without_source_or_target_are_left_out_and_listed(ragged):
+def test_cases_without_source_or_target_are_left_out_and_listed_and_a_split_of_none_is_refused(
+    ragged,
+):
     batches = Batches(ragged, SLICES, WINDOWS, batch=1, steps=1)
     assert set(batches.starts) == {"case2", "case3"}
     assert missing_modalities(ragged, SLICES, "train") == {"case0": ["t1"], "case1": ["t2"]}
     assert batches[0].present.all()
+    with pytest.raises(BadInput):
+        list(validation_batches(ragged, SLICES, WINDOWS))
 
 
 def test_targets_may_be_absent_for_some_items_but_not_all(ragged):
     """As completion of incomplete cases needs it: each case has a source and a target, if not all of them."""
-    data = DataSettings(
-        source=["t1", "t2"], target=["t1", "t2"], patch=(1, 6, 8), allow_missing=True
-    )
+    data = replace(SLICES, source=["t1", "t2"], target=["t1", "t2"], allow_missing=True)
     batches = Batches(ragged, data, WINDOWS, batch=16, steps=1)
     assert set(batches.starts) == {"case0", "case1", "case2", "case3"}
     assert missing_modalities(ragged, data, "train") == {}
@@ -265,120 +253,147 @@ def test_targets_may_be_absent_for_some_items_but_not_all(ragged):
     assert (~batch.target_present).sum(dim=0).tolist() == [4, 4]
     assert (batch.target[~batch.target_present] == -1).all()
     assert torch.equal(batch.target, batch.source)
-    assert (batch.source_names, batch.target_names) == (("t1", "t2"), ("t1", "t2"))
+    assert batch.source_names == batch.target_names == ("t1", "t2")
     alone = Batches(ragged, replace(data, target=["t2"]), WINDOWS, batch=12, steps=1)
     assert set(alone.starts) == {"case0", "case2", "case3"}  # case1 has none
     strict = missing_modalities(ragged, replace(data, allow_missing=False), "train")
     assert strict == {"case0": ["t1"], "case1": ["t2"]}
 
 
-def test_label_maps_are_read_and_are_minus_one_where_a_case_has_none(cohort):
-    data = DataSettings(source=["t1"], target=["t2"], patch=(2, 8, 10), labels=["seg"])
-    seg = np.array(cohort.case("case0").arrays["label.seg"])
-    for case, drawn in (("case0", torch.from_numpy(seg).float()), ("case1", None)):
-        labels = read(cohort, data, WINDOWS, case, (1, 0, 0)).labels
-        inside = torch.full((2, 6, 8), -1.0) if drawn is None else drawn[1:3]
-        assert torch.equal(labels[0, 0, :, :6, :8], inside)
-        assert (labels[0, 0, :, 6:] == (-1 if drawn is None else 0)).all()
-    batch = Batches(cohort, data, WINDOWS, batch=2, steps=1)[0]
+def test_label_maps_are_read_and_are_minus_one_where_a_case_has_none(six):
+    data = replace(SLICES, patch=(2, 8, 10), labels=["seg"])
+    seg = torch.from_numpy(np.array(six.case("case0").arrays["label.seg"])).float()
+    for case, inside, beyond in (("case0", seg[1:3], 0), ("case1", torch.full((2, 6, 8), -1), -1)):
+        labels = read(six, data, (1, 0, 0), case=case).labels
+        assert torch.equal(labels[0, 0, :, :6, :8], inside.float())
+        assert (labels[0, 0, :, 6:] == beyond).all()
+    batch = batches_of(six, data, batch=2)[0]
     assert batch.labels.shape == (2, 1, 2, 8, 10)
-    weighed = replace(
-        data, weigh={"seg=3": 5.0}, augment=AugmentSettings(flip_lr=1.0, rotate_degrees=20.0)
-    )
-    for step in range(3):
-        batch = Batches(cohort, weighed, WINDOWS, steps=3)[step]
+    moves = AugmentSettings(flip_lr=1.0, rotate_degrees=20.0)
+    for batch in batches_of(six, replace(data, weigh={"seg=3": 5.0}, augment=moves), steps=3):
         assert torch.equal(batch.weight == 5, batch.labels == 3)  # after both were moved
     with pytest.raises(BadInput):
-        Batches(cohort, replace(data, labels=["lesion"]), WINDOWS)
+        Batches(six, replace(data, labels=["lesion"]), WINDOWS)
 
 
-def test_channels_are_named_by_modality_and_slice():
-    data = DataSettings(source=["t1", "pd"], target=["t2"], stack=1)
-    assert data.source_names == ("t1", "pd", "t1[-1]", "pd[-1]", "t1[+1]", "pd[+1]")
-
-
-def test_the_slices_of_a_patch_have_the_ids_that_they_have_alone(cohort):
-    thick = DataSettings(source=["t1"], target=["t2"], patch=(3, 6, 8))
-    ids = read(cohort, thick, WINDOWS, "case1", (1, 0, 0)).item[0].tolist()
-    alone = [read(cohort, SLICES, WINDOWS, "case1", (z, 0, 0)).item[0].tolist() for z in (1, 2, 3)]
+def test_the_slices_of_a_patch_have_the_ids_that_they_have_alone(six):
+    ids = read(six, replace(SLICES, patch=(3, 6, 8)), (1, 0, 0)).item[0].tolist()
+    alone = [read(six, SLICES, (z, 0, 0)).item[0].tolist() for z in (1, 2, 3)]
     assert [[one] for one in ids] == alone
     batch = Noise(0, torch.tensor([ids])).normal((1, 3, 6, 8))
     slices = Noise(0, torch.tensor(alone)).normal((1, 1, 6, 8))
     assert torch.equal(batch[0, 0], slices[:, 0, 0])
 
 
-def test_a_recipe_for_other_modalities_is_refused_with_both_lists(cohort):
-    with pytest.raises(BadInput):
-        Batches(
-            cohort,
-            DataSettings(source=["t1"], target=["ct"]),
-            {**WINDOWS, "ct": Window(low=0, high=1)},
-        )
-
-
-def test_a_split_without_cases_is_one_sentence(ragged):
-    with pytest.raises(BadInput):
-        list(validation_batches(ragged, SLICES, WINDOWS))
-
-
-def test_validation_takes_every_slice_in_order_without_augmentation(cohort):
-    data = DataSettings(source=["t1"], target=["t2"], patch=(1, 6, 8), augment=STRONG)
-    (case,) = cohort.splits["val"]
-    batches = list(validation_batches(cohort, data, WINDOWS, batch=3))
+def test_validation_takes_every_slice_in_order_without_augmentation(six):
+    (case,) = six.splits["val"]
+    batches = list(validation_batches(six, MOVED, WINDOWS, batch=3))
     assert [len(batch) for batch in batches] == [3, 1]
-    assert torch.equal(
-        torch.cat([batch.source for batch in batches])[:, 0, 0], scaled(cohort, case, "t1")
-    )
-    limited = list(validation_batches(cohort, data, WINDOWS, batch=3, limit=2))
-    assert [int(item) for item in limited[0].item] == [stable_id(case, d, 0, 0) for d in (1, 3)]
+    images = torch.cat([batch.source for batch in batches])
+    assert torch.equal(images[:, 0, 0], scaled(six, case, "t1"))
+    (limited,) = validation_batches(six, MOVED, WINDOWS, batch=3, limit=2)
+    assert [int(item) for item in limited.item] == [stable_id(case, d, 0, 0) for d in (1, 3)]
 
 
-def test_validation_of_thick_patches_takes_them_end_to_end_in_the_centre(cohort):
-    (case,) = cohort.splits["val"]
-    data = DataSettings(source=["t1"], target=["t2"], patch=(2, 4, 4))
-    (batch,) = validation_batches(cohort, data, WINDOWS)
+def test_validation_of_thick_patches_takes_them_end_to_end_in_the_centre(six):
+    (case,) = six.splits["val"]
+    (batch,) = validation_batches(six, replace(SLICES, patch=(2, 4, 4)), WINDOWS)
     assert batch.item.tolist() == [[stable_id(case, d + k, 1, 2) for k in (0, 1)] for d in (0, 2)]
 
 
-def test_the_target_scale_is_the_typical_one_of_training_cases(cohort):
-    training = cohort.splits["train"]
-    highs = [cohort.case(case).volume("t2").data.max() for case in training]
-    assert cohort.target_scale(MinMax(per="volume"), "t2", training).high == pytest.approx(
-        np.median(highs)
-    )
-
-
 def test_settings_that_cannot_be_meant_are_refused():
-    with pytest.raises(BadInput):
-        DataSettings(source=["t1"], target=["t2"], patch=(0, 6, 8))
-    with pytest.raises(BadInput):
-        DataSettings(source=["t1", "t1"], target=["t2"])
+    for change in ({"patch": (0, 6, 8)}, {"source": ["t1", "t1"]}):
+        with pytest.raises(BadInput):
+            replace(SLICES, **change)
 
 
-def test_training_moves_each_patients_soft_tissue_to_that_of_the_median_patient(cohort):
-    moved = Batches(cohort, replace(SLICES, level=True), WINDOWS, batch=6)
-    plain = Batches(cohort, SLICES, WINDOWS, batch=6)
-    headers = {case: cohort.header(case) for case in plain.starts}  # a case a patient
-    levels = {
-        case: one.statistics["t2"].foreground.at(25) / 250 - 1 for case, one in headers.items()
-    }
-    middle = np.median([*levels.values()])
-    assert len({*levels.values()}) > 1
-    for number in range(6):
-        own = levels[plain.items[plain._item(number)][0]]
-        before, after = (of[0].target[number].double() for of in (plain, moved))
-        assert np.allclose(after, np.interp(before, [-1, own, 1], [-1, middle, 1]), atol=1e-6)
-    assert torch.equal(plain[0].source, moved[0].source)
+def test_targets_have_the_soft_tissue_of_the_median_training_patient(six):
+    levelled = replace(SLICES, level=True)
 
-
-def test_validation_targets_have_the_soft_tissue_of_the_median_training_patient(cohort):
     def tissue(case):
-        return cohort.header(case).statistics["t2"].foreground.at(25) / 250 - 1
+        return six.header(case).statistics["t2"].foreground.at(25) / 250 - 1
 
-    (plain,) = validation_batches(cohort, SLICES, WINDOWS, batch=99)
-    (moved,) = validation_batches(cohort, replace(SLICES, level=True), WINDOWS, batch=99)
-    middle = np.median([tissue(case) for case in cohort.splits["train"]])
-    (case,) = cohort.splits["val"]
+    levels = {tissue(case) for case in six.splits["train"]}
+    assert len(levels) > 1
+    middle = np.median([*levels])
+
+    def check(plain, moved, case):
+        expected = np.interp(plain, [-1, tissue(case), 1], [-1, middle, 1])
+        assert np.allclose(moved, expected, atol=1e-6)
+
+    plain, moved = (Batches(six, data, WINDOWS, batch=6) for data in (SLICES, levelled))
+    for number in range(6):
+        case = plain.items[plain._item(number)][0]
+        check(plain[0].target[number], moved[0].target[number], case)
+    assert torch.equal(plain[0].source, moved[0].source)
+    (plain,), (moved,) = (
+        validation_batches(six, data, WINDOWS, batch=99) for data in (SLICES, levelled)
+    )
+    (case,) = six.splits["val"]
     assert tissue(case) != middle
-    expected = np.interp(plain.target, [-1, tissue(case), 1], [-1, middle, 1])
-    assert np.allclose(moved.target, expected, atol=1e-6)
+    check(plain.target, moved.target, case)
+
+
+@pytest.fixture(scope="module")
+def symmetric(tmp_path_factory, save):
+    """A cohort of heads of one width that are their own mirror images."""
+
+    @cache
+    def make(width):
+        folder = tmp_path_factory.mktemp(f"width{width}")
+        for k in range(3):
+            head = np.random.default_rng(k).uniform(100, 1000, (3, 12, width))
+            head = np.maximum(head, head[..., ::-1])
+            for name, image in (("t1", head), ("t2", head), ("mask", head > 600)):
+                save(folder / "cohort" / f"case{k}" / f"{name}.nii.gz", image)
+        return prepare(folder / "cohort", folder / "prepared", workers=1, audit=False)
+
+    return make
+
+
+CENTRED = replace(SLICES, patch=(1, 8, 10), centred=True)
+ANYWHERE = replace(CENTRED, centred=False)
+RESIZED = replace(CENTRED, augment=AugmentSettings(scale=0.2, stretch=0.1, flip_lr=0.5))
+
+
+@every_row("width", [6, 14])
+def test_a_symmetric_head_is_learned_from_symmetric_pieces_whatever_its_width(symmetric, width):
+    cohort = symmetric(width)
+    validation = validation_batches(cohort, CENTRED, WINDOWS)
+    for batch in [*batches_of(cohort, CENTRED), *validation]:
+        for part in (batch.source, batch.target, batch.mask):
+            assert torch.equal(part, part.flip(-1))
+            assert part.std() > 0.1
+    for batch in batches_of(cohort, RESIZED):
+        torch.testing.assert_close(batch.source, batch.source.flip(-1))
+
+
+@every_row("width", [7, 13])
+def test_the_middle_of_an_odd_width_lies_right_of_the_middle_of_an_even_patch(symmetric, width):
+    source = batches_of(symmetric(width), CENTRED)[0].source
+    assert torch.equal(source[..., 1:5], source[..., 6:].flip(-1))
+
+
+def test_rows_are_still_cut_anywhere_and_columns_where_they_need_not_be_centred(symmetric):
+    cohort = symmetric(14)
+    first, again = (batches_of(cohort, CENTRED, batch=6, steps=6) for _ in range(2))
+    items = torch.cat([batch.item for batch in first])
+    slices = 3 * len(cohort.splits["train"])
+    assert len(items.unique()) > slices  # a slice is cut at more than one height
+    assert all(torch.equal(a.source, b.source) for a, b in zip(first, again))
+    anywhere = batches_of(cohort, ANYWHERE, batch=12)[0].source
+    assert not torch.equal(anywhere, anywhere.flip(-1))
+
+
+def test_what_a_patch_of_fixed_size_leaves_of_the_mask_is_said(symmetric):
+    cohort = symmetric(14)
+    (top, bottom), (first, end) = cohort.header("case0").mask_box[1:]
+    height, width = bottom - top, end - first
+    held = min(8, height) / height * min(10, width) / width
+    every = note_on_cut(cohort, ANYWHERE)
+    assert f"({height}×{width})" in every
+    assert f" {held:.0%} " in every
+    assert "no patch reaches" not in every
+    missed = f" {1 - 10 / width:.0%} of it is in columns that no patch reaches"
+    assert missed in note_on_cut(cohort, CENTRED)
+    assert note_on_cut(cohort, replace(CENTRED, patch=(1, 12, 14))) == ""

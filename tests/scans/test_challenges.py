@@ -18,8 +18,8 @@ def arrays(shape=(24, 40, 36)):
     random = np.random.default_rng(5)
     truth = np.round(gaussian_filter(random.normal(0, 1, shape), 2) * 9000)
     image = np.round(truth + gaussian_filter(random.normal(0, 1, shape), 1) * 900)
-    places = (np.indices(shape).T / np.array(shape) - 0.5).T
-    return truth, image, (places**2).sum(0) < 0.16
+    places = np.indices(shape).T / shape - 0.5
+    return truth, image, (places**2).sum(-1).T < 0.16
 
 
 def test_synthrad2023_is_scikit_images_similarity_inside_the_mask():
@@ -39,24 +39,22 @@ def test_synthrad2023_is_scikit_images_similarity_inside_the_mask():
 
 
 def test_synthrad2025_has_the_evaluators_values_of_small_and_large_images():
-    scores = synthrad2025(*arrays())
-    assert scores == pytest.approx(
-        {"mae": 103.76878301174949, "psnr": 30.126706191665008, "ms_ssim": 0.9942752632069978},
-        abs=1e-6,
-    )
-    larger = synthrad2025(*arrays((100, 99, 104)))
-    assert larger == pytest.approx(
-        {"mae": 107.09016934162644, "psnr": 29.804199237874343, "ms_ssim": 0.9882053626831244},
-        abs=1e-6,
-    )
+    for shape, mae, psnr, similarity in (
+        ((24, 40, 36), 103.76878301174949, 30.126706191665008, 0.9942752632069978),
+        ((100, 99, 104), 107.09016934162644, 29.804199237874343, 0.9882053626831244),
+    ):
+        expected = {"mae": mae, "psnr": psnr, "ms_ssim": similarity}
+        assert synthrad2025(*arrays(shape)) == pytest.approx(expected, abs=1e-6)
 
 
-def test_brasyn_has_the_values_of_the_published_script_in_tumour_and_rest():
+def test_brasyn_has_the_values_of_the_published_script_in_tumour_and_rest_if_there_is_a_tumour():
     truth, image, mask = arrays()
-    scores = brasyn(np.abs(truth), np.abs(image), mask & (truth > 300))
-    assert scores == pytest.approx(
-        {"ssim_tumour": 0.9513151821378225, "ssim_healthy": 0.8647549572215585}, abs=1e-6
-    )
+    truth, image, tumour = np.abs(truth), np.abs(image), mask & (truth > 300)
+    expected = {"ssim_tumour": 0.9513151821378225, "ssim_healthy": 0.8647549572215585}
+    assert brasyn(truth, image, tumour) == pytest.approx(expected, abs=1e-6)
+    scores = brasyn(truth, image, np.zeros_like(mask))
+    assert np.isnan(scores["ssim_tumour"])
+    assert 0 < scores["ssim_healthy"] < 1
 
 
 def test_equal_images_are_as_similar_as_can_be():
@@ -65,14 +63,7 @@ def test_equal_images_are_as_similar_as_can_be():
     assert synthrad2025(truth, truth, mask)["ms_ssim"] == pytest.approx(1, abs=1e-9)
 
 
-def test_a_case_without_tumour_has_no_similarity_of_one():
-    truth, image, mask = arrays()
-    scores = brasyn(np.abs(truth), np.abs(image), np.zeros_like(mask))
-    assert np.isnan(scores["ssim_tumour"])
-    assert 0 < scores["ssim_healthy"] < 1
-
-
 def test_images_thinner_than_the_window_are_refused():
     truth, image, mask = (one[:5] for one in arrays())
-    with pytest.raises(BadInput, match=r"at least 7 voxels along each axis .* found 36×40×5"):
+    with pytest.raises(BadInput, match="found 36×40×5"):
         synthrad2023(truth, image, mask)

@@ -14,12 +14,12 @@ from voxlate.checks.prepare import prepare
 from voxlate.scans.cases.prepared import open_cohort
 from voxlate.scans.cohorts.find import find_cohort
 from voxlate.scans.formats.dicom import list_series
-from voxlate.scans.formats.io import content_hash, files_of, read_volume
+from voxlate.scans.formats.io import content_hash, read_volume
 from voxlate.training.recipe import read
 from voxlate.training.train import train
 
-pydicom = pytest.importorskip("pydicom")
-from dicom_slices import DESCRIPTIONS, image, item, save  # noqa: E402 - needs pydicom
+pytest.importorskip("pydicom")
+from dicom_slices import DESCRIPTIONS, image, item, save
 
 FIRST = (-20.0, 30.0, -7.5)  # of the lowest slice, LPS
 PATIENT = "Gustavsson^Bertil"
@@ -30,20 +30,20 @@ DISC = np.hypot(*np.mgrid[-7.5:8, -9.5:10]) < 7  # rows, columns
 LEVELS = np.arange(1, 4)[:, None, None]
 
 
-def t2_values() -> np.ndarray:
+def t2_values():
     """[D, H, W] as stored, from the feet to the head; each slice has its own level, so that a wrong order shows."""
     return (DISC * (100 * LEVELS + np.arange(20))).astype(np.int16)
 
 
-def ct_values() -> np.ndarray:
+def ct_values():
     """HU, even: stored with a slope of 2."""
     return np.where(DISC, 20 * LEVELS + 2 * np.arange(20), -1000).astype(np.int16)
 
 
 def write_series(
-    folder: Path, stem: str, values: np.ndarray, modality: str, description: str, *, uid: str, step: float = 2.5,
-    first: tuple[float, float, float] = FIRST, slope: int = 1, intercept: int = 0, downward: bool = False,
-) -> None:  # fmt: skip
+    folder, stem, values, modality, description, *, uid, step = 2.5,
+    first = FIRST, slope = 1, intercept = 0, downward = False,
+):  # fmt: skip
     """An axial series; downward: file and instance numbers run from the head to the feet."""
     for k, plane in enumerate(values):
         number = len(values) - k if downward else k + 1
@@ -62,60 +62,42 @@ def write_series(
             ImageType=["ORIGINAL", "PRIMARY", "AXIAL" if modality == "CT" else "M"],
             PixelSpacing=[0.875, 0.875],
             SliceThickness=step,
-            ImagePositionPatient=[first[0], first[1], first[2] + step * k],
-            RescaleSlope=str(slope),
-            RescaleIntercept=str(intercept),
+            ImagePositionPatient=[*first[:2], first[2] + step * k],
+            RescaleSlope=slope,
+            RescaleIntercept=intercept,
         )
         save(header, folder / f"{stem}.{number}.dcm")
 
 
-def write_contours(folder: Path) -> None:
+def write_contours(folder):
     header = item(
         SOPClassUID="1.2.840.10008.5.1.4.1.1.481.3",
         SOPInstanceUID="1.2.9.9",
         Modality="RTSTRUCT",
         SeriesDescription="T2 CTtoMR contours",
         SeriesInstanceUID="1.2.9",
-        StructureSetLabel="observers",
         PatientName=PATIENT,
-        PatientID=RECORD,
     )
     save(header, folder / "RS.1.dcm")
 
 
-def write_patient(folder: Path, number: int = 1, downward: bool = True) -> Path:
+def write_patient(folder, number, downward):
     """One flat folder as in the Gold Atlas; every series has the same number, as those of several studies may have."""
     uid = f"1.2.{number}"
-    write_series(folder, "MRT2", t2_values(), "MR", DESCRIPTIONS["t2"], uid=f"{uid}.2")
-    write_series(
-        folder, "MRT1", t2_values()[:2], "MR", DESCRIPTIONS["t1"], uid=f"{uid}.1", step=3.0
-    )
-    write_series(
-        folder,
-        "CT",
-        ct_values() + 8,
-        "CT",
-        "RT p+ Buk 3.0 B30f",
-        uid=f"{uid}.3",
-        first=(0, 0, 90.0),
-    )
-    write_series(
-        folder,
-        "CTdef",
-        ct_values(),
-        "CT",
-        DESCRIPTIONS["ct"],
-        uid=f"{uid}.4",
-        slope=2,
-        intercept=-1024,
-        downward=downward,
-    )
+    elsewhere = {"step": 3.0, "first": (0, 0, 90.0)}
+    deformed = {"slope": 2, "intercept": -1024, "downward": downward}
+    for stem, values, modality, description, key, how in (
+        ("MRT2", t2_values(), "MR", DESCRIPTIONS["t2"], 2, {}),
+        ("MRT1", t2_values()[:2], "MR", DESCRIPTIONS["t1"], 1, elsewhere),
+        ("CT", ct_values() + 8, "CT", "RT p+ Buk 3.0 B30f", 3, elsewhere),
+        ("CTdef", ct_values(), "CT", DESCRIPTIONS["ct"], 4, deformed),
+    ):
+        write_series(folder, stem, values, modality, description, uid=f"{uid}.{key}", **how)
     write_contours(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")
-def written_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def written_once(tmp_path_factory):
     root = tmp_path_factory.mktemp("written") / "GOLD"
     for number, name in enumerate(("1_01_P", "2_03_P", "3_04_P"), start=1):
         write_patient(root / name, number, downward=name.startswith("2"))
@@ -123,62 +105,57 @@ def written_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def gold(written_once: Path, tmp_path: Path) -> Path:
+def gold(written_once, tmp_path):
     """Three patients, one of each site; the deformed CT of the second runs the other way than its T2."""
     return Path(shutil.copytree(written_once, tmp_path / "GOLD"))
 
 
-def write_preset(path: Path, text: str) -> Path:
+def write_preset(path, text):
     path.write_text(f'title = "ours"\nsource = "us"\n{text}')
     return path
 
 
-def everything_in(folder: Path) -> bytes:
+def everything_in(folder):
     return b"".join(path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file())
 
 
-def test_the_preset_takes_t2_and_the_ct_deformed_onto_it(gold):
+def test_the_preset_takes_t2_and_the_ct_deformed_onto_it_with_their_values_in_the_order_of_places(
+    gold,
+):
     cases = find_cohort(gold, preset="gold_atlas").cases
-    assert [(one.case, one.patient, one.split) for one in cases] == [
-        (name, name, None) for name in ("1_01_P", "2_03_P", "3_04_P")
-    ]
-    described = {series.path: series.description for series in list_series(gold / "2_03_P")}
-    assert {name: described[path] for name, path in cases[1].files.items()} == {
-        "ct": DESCRIPTIONS["ct"],
-        "t2": DESCRIPTIONS["t2"],
-    }
-    assert len(described) == 4  # contours are no images
+    names = ["1_01_P", "2_03_P", "3_04_P"]
+    assert [one.case for one in cases] == [one.patient for one in cases] == names
+    assert {one.split for one in cases} == {None}
+    (alone,) = find_cohort(gold / names[1], preset="gold_atlas").cases
+    assert (alone.case, alone.files) == (names[1], cases[1].files)
+    for case in cases[:2]:
+        described = {one.path: one.description for one in list_series(gold / case.case)}
+        assert len(described) == 4  # contours are no images
+        for name, values, unit in (("t2", t2_values(), "a.u."), ("ct", ct_values(), "HU")):
+            assert described[case.files[name]] == DESCRIPTIONS[name]
+            volume = read_volume(case.files[name], name)
+            np.testing.assert_array_equal(volume.data[0], values)
+            assert volume.unit == unit
+            second = volume.affine @ [0, 0, 1, 1]
+            np.testing.assert_allclose(second, [20, -30, -5, 1])  # LPS to RAS
 
 
-@pytest.mark.parametrize("name", ["1_01_P", "2_03_P"])
-def test_a_series_of_a_mixed_folder_has_its_own_values_in_the_order_of_their_places(gold, name):
-    files = {one.case: one.files for one in find_cohort(gold, preset="gold_atlas").cases}[name]
-    t2, ct = read_volume(files["t2"], "t2"), read_volume(files["ct"], "ct")
-    np.testing.assert_array_equal(t2.data[0], t2_values())
-    np.testing.assert_array_equal(ct.data[0], ct_values())
-    assert (t2.unit, ct.unit) == ("a.u.", "HU")
-    for volume in (t2, ct):
-        np.testing.assert_allclose(
-            volume.affine @ [0, 0, 1, 1], [20, -30, -5, 1]
-        )  # second slice; LPS to RAS
-
-
-def test_a_folder_of_several_series_names_the_paths_of_each(gold):
-    with pytest.raises(
-        BadInput, match=r'found 4 .*MR "Ax T1 FSE GOLD ATLAS", 2 images: 1_01_P#'
-    ) as caught:
-        read_volume(gold / "1_01_P")
-    for series in list_series(gold / "1_01_P"):
+def test_a_folder_of_several_series_names_the_paths_of_each_and_has_no_other_key(gold):
+    folder = gold / "1_01_P"
+    with pytest.raises(BadInput, match=r'found 4 .*ATLAS", 2 images: 1_01_P#') as caught:
+        read_volume(folder)
+    for series in list_series(folder):
         assert series.path.name in str(caught.value)
         assert read_volume(series.path).modality == series.modality.lower()
+    with pytest.raises(BadInput):
+        read_volume(f"{folder}#00000000")
 
 
-def traces_of_patients(content: str | bytes) -> list[str]:
+def traces_of_patients(content):
     """What of a patient's name, number or record is in a text."""
     text = content if isinstance(content, bytes) else content.encode()
-    return [
-        word for word in (PATIENT, "Bertil", RECORD, "1.2.1.2", "1.2.2.4") if word.encode() in text
-    ]
+    words = (PATIENT, "Bertil", RECORD, "1.2.1.2", "1.2.2.4")
+    return [word for word in words if word.encode() in text]
 
 
 def test_prepare_reads_a_cohort_of_mixed_folders_and_tells_nothing_of_their_patients(
@@ -192,51 +169,15 @@ def test_prepare_reads_a_cohort_of_mixed_folders_and_tells_nothing_of_their_pati
     assert json.loads(answer.out)["modalities"] == ["ct", "t2"]
     cohort = open_cohort(out)
     assert cohort.units == {"ct": "HU", "t2": "a.u."}
-    for entry in (
-        cohort.cases
-    ):  # canonical: H to Anterior, W to Right, so both axes of an axial slice turn round
-        np.testing.assert_array_equal(
-            cohort.case(entry.case).volume("t2").data[0], t2_values()[:, ::-1, ::-1]
-        )
-        np.testing.assert_array_equal(
-            cohort.case(entry.case).volume("ct").data[0], ct_values()[:, ::-1, ::-1]
-        )
+    for entry in cohort.cases:
+        for name, values in (("t2", t2_values()), ("ct", ct_values())):
+            # canonical: H to Anterior, W to Right, so both axes of an axial slice turn round
+            shown = cohort.case(entry.case).volume(name).data[0, :, ::-1, ::-1]
+            np.testing.assert_array_equal(shown, values)
         assert cohort.header(entry.case).origins["t2"].file.startswith(f"{entry.case}#")
-    assert traces_of_patients((gold / "2_03_P/CTdef.1.dcm").read_bytes()) == [
-        PATIENT,
-        "Bertil",
-        RECORD,
-        "1.2.2.4",
-    ]
-    assert (
-        traces_of_patients(everything_in(out)) == traces_of_patients(answer.out + answer.err) == []
-    )
-
-
-@pytest.mark.slow
-def test_only_a_change_of_the_chosen_series_is_prepared_again(gold, tmp_path):
-    def stamps() -> list[int]:
-        prepare(gold, tmp_path / "prepared", preset="gold_atlas", workers=1, audit=False)
-        return [path.stat().st_mtime_ns for path in sorted((tmp_path / "prepared/cases").iterdir())]
-
-    first = stamps()
-    (gold / "1_01_P/MRT1.1.dcm").unlink()
-    assert stamps() == first
-    write_series(
-        gold / "1_01_P",
-        "MRT2",
-        t2_values() + 1,
-        "MR",
-        DESCRIPTIONS["t2"],
-        uid="1.2.1.2",
-        intercept=0,
-    )
-    assert [new != old for new, old in zip(stamps(), first)] == [True, False, False]
-
-
-def test_one_patients_folder_is_a_cohort_of_one(gold):
-    (case,) = find_cohort(gold / "2_03_P", preset="gold_atlas").cases
-    assert (case.case, sorted(case.files)) == ("2_03_P", ["ct", "t2"])
+    assert len(traces_of_patients((gold / "2_03_P/CTdef.1.dcm").read_bytes())) == 4
+    assert traces_of_patients(everything_in(out)) == []
+    assert traces_of_patients(answer.out + answer.err) == []
 
 
 def test_a_users_preset_tells_series_apart_in_folders_of_their_own(tmp_path):
@@ -253,121 +194,91 @@ def test_a_users_preset_tells_series_apart_in_folders_of_their_own(tmp_path):
     """
     cases = find_cohort(tmp_path / "scans", preset=write_preset(tmp_path / "ours.toml", text)).cases
     assert [(one.case, one.patient, sorted(one.files)) for one in cases] == [
-        ("p1_day1", "p1", ["ct", "ip"]),
-        ("p2_day1", "p2", ["ct", "ip"]),
+        (f"{name}_day1", name, ["ct", "ip"]) for name in ("p1", "p2")
     ]
     np.testing.assert_array_equal(read_volume(cases[1].files["ct"]).data[0], ct_values())
 
 
-def test_a_modality_in_two_folders_of_a_case_is_refused(tmp_path):
-    for number in (1, 2):
-        write_series(
-            tmp_path / "scans/p1" / str(number), "a", t2_values(), "MR", "t2", uid=f"1.{number}"
-        )
-    text = 'patterns = ["{case}/*"]\nseries.t2 = { modality = "MR" }'
-    with pytest.raises(BadInput):
-        find_cohort(tmp_path / "scans", preset=write_preset(tmp_path / "ours.toml", text))
+def test_the_hash_of_a_series_goes_by_its_own_files_and_their_pixels(gold):
+    folder = gold / "1_01_P"
+    (t2,) = [one.path for one in list_series(folder) if one.description == DESCRIPTIONS["t2"]]
+    first = content_hash(t2)
+    (folder / "MRT1.1.dcm").unlink()
+    assert content_hash(t2) == first
+    write_series(folder, "MRT2", t2_values() + 1, "MR", DESCRIPTIONS["t2"], uid="1.2.1.2")
+    assert content_hash(t2) != first
 
 
 def test_a_manifest_may_name_series_by_their_paths(gold, tmp_path):
-    lines = ["case,mr,split"]
-    for name, split in (("1_01_P", "train"), ("3_04_P", "test")):
-        t1 = next(one for one in list_series(gold / name) if one.description == DESCRIPTIONS["t1"])
-        lines.append(f"{name},{t1.path.name},{split}")
-    (tmp_path / "cases.csv").write_text("\n".join(lines))
-    cases = find_cohort(gold, manifest=tmp_path / "cases.csv").cases
-    assert [(one.case, one.split, list(one.files)) for one in cases] == [
-        ("1_01_P", "train", ["mr"]),
-        ("3_04_P", "test", ["mr"]),
-    ]
-    np.testing.assert_array_equal(read_volume(cases[0].files["mr"]).data[0], t2_values()[:2])
+    (t1,) = [one for one in list_series(gold / "3_04_P") if one.description == DESCRIPTIONS["t1"]]
+    (tmp_path / "cases.csv").write_text(f"case,mr,split\n3_04_P,{t1.path.name},test")
+    (case,) = find_cohort(gold, manifest=tmp_path / "cases.csv").cases
+    assert (case.case, case.split, list(case.files)) == ("3_04_P", "test", ["mr"])
+    np.testing.assert_array_equal(read_volume(case.files["mr"]).data[0], t2_values()[:2])
 
 
-def second_t2(gold: Path) -> None:
-    write_series(gold / "1_01_P", "again", t2_values(), "MR", "Ax t2 again", uid="1.2.77")
+def second_t2(folder):
+    write_series(folder, "again", t2_values(), "MR", "Ax t2 again", uid="1.2.77")
 
 
-def other_origin(gold: Path) -> None:
+def other_origin(folder):
     first = (FIRST[0] + 0.4, *FIRST[1:])
-    write_series(
-        gold / "1_01_P", "MRT2", t2_values(), "MR", DESCRIPTIONS["t2"], uid="1.2.1.2", first=first
-    )
+    write_series(folder, "MRT2", t2_values(), "MR", DESCRIPTIONS["t2"], uid="1.2.1.2", first=first)
 
 
-def damaged(gold: Path) -> None:
-    file = gold / "1_01_P/MRT2.3.dcm"
+def damaged(folder):
+    file = folder / "MRT2.3.dcm"
     file.write_bytes(file.read_bytes()[:-20])
 
 
-PROBLEMS = {
-    "two series": (
-        second_t2,
-        2,
-        "1_01_P: expected one series with modality 'MR' and description 'T2|t2' to be t2 of case 1_01_P, found 2 (MR",
-    ),
-    "another origin": (
-        other_origin,
-        3,
-        "in another place or direction (first voxels 0.40 mm apart). Give",
-    ),
-    "damaged": (
-        damaged,
-        3,
-        "MRT2.3.dcm: expected whole pixel data, found none that can be read",
-    ),
-}
-
-
-@pytest.mark.parametrize("problem", PROBLEMS)
-def test_what_is_wrong_with_a_mixed_folder_is_one_sentence(voxlate, gold, tmp_path, problem):
-    spoil, code, sentence = PROBLEMS[problem]
-    spoil(gold)
-    answer = voxlate(
-        "prepare", gold, "--preset", "gold_atlas", "--out", tmp_path / "out", "--no-audit"
-    )
+@pytest.mark.parametrize(
+    ("spoil", "code", "words"),
+    [
+        (second_t2, 2, "to be t2 of case 1_01_P, found 2 (MR"),
+        (other_origin, 3, "(first voxels 0.40 mm apart)"),
+        (damaged, 3, "MRT2.3.dcm: expected whole pixel data"),
+    ],
+)
+def test_what_is_wrong_with_a_mixed_folder_is_one_sentence(
+    voxlate, gold, tmp_path, spoil, code, words
+):
+    spoil(gold / "1_01_P")
+    out = tmp_path / "out"
+    answer = voxlate("prepare", gold, "--preset", "gold_atlas", "--out", out, "--no-audit")
     assert answer.code == code
-    assert sentence in answer.err
+    assert words in answer.err
     assert traces_of_patients(answer.err) == []
-    assert (tmp_path / "out/cohort.json").exists() == (code == 3)
+    assert (out / "cohort.json").exists() == (code == 3)
 
 
 @every_row(
-    ("text", "sentence"),
+    "text, words",
     [
-        ('[series.t2]\nmodality = "US"', "found none in 3 cases; 1_01_P has 4 (CT "),
-        (
-            '[series.t2]\ndescription = "T2("',
-            "expected of a series' description a regular expression, found 'T2('",
-        ),
-        ("[series.t2]", "expected of a series at least one of modality, description, protocol"),
-        ('[series.t2]\ndescripton = "T2"', "Did you mean 'series.t2.description'?"),
+        ('[series.t2]\nmodality = "US"', "found none in 3 cases; 1_01_P has 4 .CT "),
+        ('[series.t2]\ndescription = "T2("', "regular expression, found 'T2.'"),
+        ("[series.t2]", "at least one of modality, description, protocol"),
+        ('[series.t2]\ndescripton = "T2"', "'series.t2.description'"),
     ],
 )
-def test_a_preset_that_chooses_no_series_gets_one_sentence(gold, tmp_path, text, sentence):
+def test_a_preset_that_chooses_no_series_gets_one_sentence(gold, tmp_path, text, words):
     preset = write_preset(tmp_path / "ours.toml", f'patterns = ["{{case}}"]\n{text}\n')
-    with pytest.raises(BadInput) as error:
+    with pytest.raises(BadInput, match=words):
         find_cohort(gold, preset=preset)
-    assert sentence in str(error.value)
-    assert "\n" not in str(error.value)
 
 
 def test_folders_of_another_form_get_one_sentence(gold, tmp_path):
-    with pytest.raises(BadInput):
-        find_cohort(gold, pattern="{patient}/{case}", preset="gold_atlas")
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(BadInput):
-        find_cohort(tmp_path / "empty", preset="gold_atlas")
-
-
-def test_a_key_that_no_series_has_is_refused(gold):
-    with pytest.raises(BadInput):
-        read_volume(gold / "1_01_P#00000000")
+    for root, options in ((gold, {"pattern": "{patient}/{case}"}), (tmp_path / "GOLD", {})):
+        with pytest.raises(BadInput):
+            find_cohort(root, preset="gold_atlas", **options)
+        shutil.rmtree(gold)
+        gold.mkdir()
 
 
 def test_a_folder_whose_own_name_ends_like_a_key_is_itself(tmp_path):
-    write_series(tmp_path / "p/x", "a", t2_values(), "MR", "t2", uid="1.2")
-    write_series(tmp_path / "p" / "x#00000000", "a", t2_values()[:2], "MR", "t2", uid="1.3")
-    assert read_volume(tmp_path / "p" / "x#00000000").data.shape[1] == 2
+    folder = tmp_path / "p" / "x#00000000"
+    write_series(folder.with_name("x"), "a", t2_values(), "MR", "t2", uid="1.2")
+    write_series(folder, "a", t2_values()[:2], "MR", "t2", uid="1.3")
+    assert read_volume(folder).data.shape[1] == 2
 
 
 RECIPE = """
@@ -380,26 +291,16 @@ train = { steps = 2, batch = 2, precision = "float32", workers = 0, validate_eve
 """
 
 
-@pytest.fixture(scope="module")
-def run(written_once: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that was trained on the three patients for two steps."""
-    folder = tmp_path_factory.mktemp("trained")
-    (folder / "tiny.toml").write_text(RECIPE)
-    prepare(written_once, folder / "prepared", preset="gold_atlas", workers=1, audit=False)
-    recipe = read(str(folder / "tiny.toml"))
-    return train(recipe, folder / "prepared", folder / "run", device="cpu").folder
-
-
 @pytest.mark.slow
-def test_synth_evaluate_and_info_read_the_same_series(voxlate, gold, run, tmp_path):
-    def said(*arguments: object) -> str:
-        answer = voxlate(*arguments)
-        assert answer.code == 0, answer.err
-        return str(answer.out)
-
+def test_synth_evaluate_and_info_read_the_same_series(voxlate, gold, tmp_path):
+    recipe, prepared, run = (tmp_path / name for name in ("tiny.toml", "prepared", "run"))
+    recipe.write_text(RECIPE)
+    prepare(gold, prepared, preset="gold_atlas", workers=1, audit=False)
+    train(read(str(recipe)), prepared, run, device="cpu")
     out, ours = tmp_path / "out", ("--preset", "gold_atlas")
-    said("synth", run, gold, *ours, "--out", out)
-    t2 = find_cohort(gold, preset="gold_atlas").cases[1].files["t2"]
+    assert voxlate("synth", run, gold, *ours, "--out", out).code == 0
+    files = find_cohort(gold, preset="gold_atlas").cases[1].files
+    t2 = files["t2"]
     image = read_volume(out / "2_03_P/ct.nii.gz")
     assert image.grid == read_volume(t2).grid
     assert read_json(out / "2_03_P/provenance.json")["inputs"]["t2"] == {
@@ -407,70 +308,28 @@ def test_synth_evaluate_and_info_read_the_same_series(voxlate, gold, run, tmp_pa
         "sha256": content_hash(t2),
     }
 
-    said("synth", run, t2, "--out", tmp_path / "series")
-    voxlate("synth", run, gold / "2_03_P", "--out", tmp_path / "study")
+    for name, scans in (("series", t2), ("study", gold / "2_03_P")):
+        voxlate("synth", run, scans, "--out", tmp_path / name).done()
+        again = read_volume(tmp_path / name / "2_03_P/ct.nii.gz")
+        np.testing.assert_array_equal(again.data, image.data)
     for scans in (gold / "2_03_P", f"t2={t2}"):
-        assert (
-            "--series"
-            in voxlate("synth", run, scans, "--series", "3", "--out", tmp_path / "none").refusal
-        )
-    for place in ("series/2_03_P", "study/2_03_P"):
-        np.testing.assert_array_equal(read_volume(tmp_path / place / "ct.nii.gz").data, image.data)
-
-    said("evaluate", out, "--truth", gold, *ours)
+        answer = voxlate("synth", run, scans, "--series", "3", "--out", tmp_path / "none")
+        assert "--series" in answer.refusal
+    voxlate("evaluate", out, "--truth", gold, *ours).done()
     scores = read_json(out / "metrics.json")
     assert scores["source_files"]["2_03_P"] == {"t2": f"../GOLD/{t2.name}"}
-    assert (
-        "2_03_P,2_03_P,ct,intensity table" in (out / "scores.csv").read_text()
-    )  # which reads the source again
-    facts = json.loads(
-        said("info", find_cohort(gold, preset="gold_atlas").cases[1].files["ct"], "--json")
-    )
+    # which reads the source again
+    assert "2_03_P,2_03_P,ct,intensity table" in (out / "scores.csv").read_text()
+    facts = json.loads(voxlate("info", files["ct"], "--json").out)
     assert (facts["unit"], facts["range"]) == ("HU", [-1000, ct_values().max()])
     assert traces_of_patients(everything_in(out) + everything_in(run)) == []
-
-
-@pytest.mark.slow
-def test_synth_makes_the_image_again_when_pixels_of_a_folder_have_changed(
-    voxlate, gold, run, tmp_path
-):
-    out = tmp_path / "out"
-    t2 = find_cohort(gold, preset="gold_atlas").cases[1].files["t2"]
-    assert voxlate("synth", run, t2, "--out", out).code == 0
-    (image,) = out.rglob("ct.nii.gz")
-    before = image.read_bytes()
-    for file in files_of(t2):
-        header = pydicom.dcmread(file)
-        header.PixelData = (header.pixel_array // 2 + 7).tobytes()
-        header.save_as(file)
-    assert voxlate("synth", run, t2, "--anyway", "--out", out).done()
-    assert image.read_bytes() != before
-
-
-@pytest.mark.slow
-def test_prepare_says_what_it_guessed_of_a_series(gold, tmp_path):
-    for file in gold.rglob("MRT2.*.dcm"):
-        header = pydicom.dcmread(file)
-        header.SliceThickness = 1  # of slices 2.5 mm apart, and no SpacingBetweenSlices
-        header.save_as(file)
-    said = [
-        str(one)
-        for one in prepare(
-            gold, tmp_path / "out", preset="gold_atlas", workers=1, audit=False
-        ).warnings
-        if one.text.startswith("t2: ")
-    ]
-    assert said == [
-        f"{case}: t2: Slices 1 mm thick are 2.50 mm apart; it is assumed that none is missing. Look whether some are missing."
-        for case in ("1_01_P", "2_03_P", "3_04_P")
-    ]
 
 
 DOCUMENT = (Path(__file__).parents[2] / "docs/guides" / "dicom.md").read_text()
 
 
 @pytest.fixture
-def documented(tmp_path: Path) -> tuple[Path, Path]:
+def documented(tmp_path):
     """Two patients, each with two series in one folder, and the file of docs/guides/dicom.md."""
     root, layout = tmp_path / "dicom", tmp_path / "series.toml"
     for number in (1, 2):
@@ -483,28 +342,21 @@ def documented(tmp_path: Path) -> tuple[Path, Path]:
 
 def test_the_documented_file_chooses_series_by_their_tags(voxlate, documented):
     root, layout = documented
-    found = find_cohort(root, preset=layout)
-    assert [(one.case, sorted(one.files)) for one in found.cases] == [
-        ("patient01", ["ct", "t2"]),
-        ("patient02", ["ct", "t2"]),
-    ]
-    dry = voxlate("prepare", root, "--preset", layout, "--dry-run")
-    assert dry.code == 0, dry.err
-    assert "patient01#" in dry.err
+    cases = find_cohort(root, preset=layout).cases
+    assert [one.case for one in cases] == ["patient01", "patient02"]
+    assert [sorted(one.files) for one in cases] == [["ct", "t2"]] * 2
+    assert "patient01#" in voxlate("prepare", root, "--preset", layout, "--dry-run").done().err
 
 
 def test_of_two_series_that_fit_one_is_preferred_by_its_description(documented):
     root, layout = documented
     write_series(root / "patient01", "d", t2_values(), "MR", "Ax T2 late", uid="1.2.1.3")
-    with pytest.raises(BadInput) as error:
+    with pytest.raises(BadInput, match="--prefer 'Ax T2 late'"):
         find_cohort(root, preset=layout)
-    assert "--prefer 'Ax T2 late'" in str(error.value)
-    assert "voxlate recipes" not in str(error.value)
-    found = find_cohort(root, preset=layout, prefer="Ax T2 late")
-    chosen = {one.path: one.description for one in list_series(root / "patient01")}
-    assert chosen[found.cases[0].files["t2"]] == "Ax T2 late"
-    fewer = find_cohort(root, preset=layout, exclude_file="Ax T2 late")
-    assert chosen[fewer.cases[0].files["t2"]] == "Ax t2 tse"
+    described = {one.path: one.description for one in list_series(root / "patient01")}
+    for option, chosen in (("prefer", "Ax T2 late"), ("exclude_file", "Ax t2 tse")):
+        found = find_cohort(root, preset=layout, **{option: "Ax T2 late"})
+        assert described[found.cases[0].files["t2"]] == chosen
 
 
 def test_mixed_series_without_a_preset_are_named_by_their_tags(voxlate, documented):
@@ -513,8 +365,7 @@ def test_mixed_series_without_a_preset_are_named_by_their_tags(voxlate, document
     assert [sorted(one.files) for one in cases] == [["ct", "t2"]] * 2
     layout.write_text('patterns = ["{patient}"]\n[series.t2]\nmodality = 3\n')
     wrong = voxlate("prepare", root, "--preset", layout, "--dry-run")
-    assert "expected of 'series.t2.modality'" in wrong.err
-    assert "recipe" not in wrong.err
+    assert "expected of 'series.t2.modality'" in wrong.refusal
 
 
 PERSONS = [  # PatientID, name and date of birth of three folders, and which are of one patient

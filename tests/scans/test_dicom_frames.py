@@ -1,6 +1,7 @@
-"""Frames of a DICOM series that shows its slices several times in one folder."""
+"""Frames of a DICOM series that shows its slices several times in one folder, and of enhanced objects."""
 
-from pathlib import Path
+import re
+from datetime import datetime, timedelta
 
 import numpy as np
 import pytest
@@ -12,14 +13,17 @@ from voxlate.scans.cohorts.find import find_cohort
 from voxlate.scans.formats.dicom import list_series
 from voxlate.scans.formats.io import read_volume
 
-pytest.importorskip("pydicom")
-import dicom_slices
+pydicom = pytest.importorskip("pydicom")
+from pydicom.uid import RLELossless  # noqa: E402 - needs pydicom
+
+import dicom_slices  # noqa: E402
+from dicom_slices import item  # noqa: E402
 
 DEPTH, ROWS, COLUMNS, COUNT = 2, 8, 9, 18
 PEAK = 6
 
 
-def dynamic() -> np.ndarray:
+def dynamic():
     """HU [T, D, H, W]: tissue with a level for each slice, and an artery that is highest in frame PEAK."""
     frames = np.full((COUNT, DEPTH, ROWS, COLUMNS), 40.0) + np.arange(DEPTH)[:, None, None]
     since = np.clip(np.arange(COUNT) - PEAK + 4, 0, None) / 4
@@ -27,7 +31,7 @@ def dynamic() -> np.ndarray:
     return frames.round()
 
 
-def save(path: Path, values: np.ndarray, z: float, uid: str = "1.2.3", **tags: object) -> None:
+def save(path, values, z, uid="1.2.3", **tags):
     stated = {
         "SOPInstanceUID": "1.2.3.4",
         "SeriesInstanceUID": uid,
@@ -40,57 +44,47 @@ def save(path: Path, values: np.ndarray, z: float, uid: str = "1.2.3", **tags: o
     dicom_slices.save(dicom_slices.image((values + 1024).astype(np.int16), **stated | tags), path)
 
 
-def clock(seconds: float) -> str:
-    whole = 23 * 3600 + 59 * 60 + 50 + seconds  # the day changes on the way
-    return f"{int(whole // 3600) % 24:02d}{int(whole % 3600 // 60):02d}{whole % 60:09.6f}"
+def clock(seconds):
+    start = datetime(2020, 1, 1, 23, 59, 50)  # the day changes on the way
+    return (start + timedelta(seconds=seconds)).strftime("%H%M%S.%f")
 
 
-def times() -> np.ndarray:
+def times():
     """A frame each 2 s, and each 4 s from 16 s on, as perfusion protocols do."""
     return np.concatenate([np.arange(9) * 2.0, 16 + np.arange(1, COUNT - 8) * 4.0])
 
 
-def write(
-    folder: Path, tag: str = "AcquisitionTime", jitter: float = 0.0, leave_out: int = -1
-) -> Path:
+def write(folder, tag="AcquisitionTime", jitter=0.0, leave_out=-1):
     """The series with one tag that tells its times apart, in files whose names do not."""
     frames = dynamic()
     names = np.random.default_rng(0).permutation(COUNT * DEPTH)
     for k, name in enumerate(names):
         t, z = divmod(k, DEPTH)
-        moment = times()[t] + 0.1 * z  # slices of one frame come after one another
-        value = (
-            clock(moment) if tag.endswith("Time") else t + 1 if tag != "InstanceNumber" else k + 1
-        )
+        value = t + 1
+        if tag.endswith("Time"):
+            value = clock(times()[t] + 0.1 * z)  # slices of one frame come after one another
+        if tag == "InstanceNumber":
+            value = k + 1
         if k != leave_out:
-            save(
-                folder / f"{name:03d}.dcm",
-                frames[t, z],
-                5.0 * z + jitter * (-1) ** t,
-                **({tag: value} if tag else {}),
-            )
+            stated = {tag: value} if tag else {}
+            height = 5.0 * z + jitter * (-1) ** t
+            save(folder / f"{name:03d}.dcm", frames[t, z], height, **stated)
     return folder
 
 
 @pytest.mark.slow
 @every_row(
-    "tag",
-    [
-        "AcquisitionTime",
-        "ContentTime",
-        "TemporalPositionIdentifier",
-        "AcquisitionNumber",
-        "InstanceNumber",
-    ],
+    "tag", ["ContentTime", "TemporalPositionIdentifier", "AcquisitionNumber", "InstanceNumber"]
 )
 def test_the_images_of_each_place_are_frames_in_their_order_in_time(tmp_path, tag):
     folder = write(tmp_path / "a", tag, jitter=0.02)
-    volume = read_volume(f"{folder}#frame=5", "cta1")
-    np.testing.assert_array_equal(volume.data[0], dynamic()[4])
-    assert (volume.unit, volume.note) == ("HU", "frame 5 of 18")
-    peak = read_volume(f"{folder}#peak")
-    np.testing.assert_array_equal(peak.data[0], dynamic()[PEAK])
-    assert peak.note == "pseudo: CTP frame 7 of 18, arterial peak"
+    for frame, number, note in (
+        ("frame=5", 4, "frame 5 of 18"),
+        ("peak", PEAK, "pseudo: CTP frame 7 of 18, arterial peak"),
+    ):
+        volume = read_volume(f"{folder}#{frame}", "cta1")
+        np.testing.assert_array_equal(volume.data[0], dynamic()[number])
+        assert (volume.unit, volume.note) == ("HU", note)
 
 
 def test_unequal_steps_in_time_are_heeded_and_the_series_key_may_stand_before_the_frame(
@@ -112,28 +106,20 @@ def test_unequal_steps_in_time_are_heeded_and_the_series_key_may_stand_before_th
         read_volume(f"{folder}#peak")
 
 
-BAD = {
-    "#peak": ({"leave_out": 20}, "expected as many images at every place, found 17 at that of"),
-    "#frame=1": (
-        {"tag": ""},
-        "expected an acquisition time or number that separates the images at one place",
-    ),
-    "#peak+8s": (
-        {"tag": "AcquisitionNumber"},
-        r"expected the times of its frames in the header, found none",
-    ),
-    "": ({}, r"several echoes or times.*#frame=1 or #peak"),
-}
-
-
 @pytest.mark.slow
-@every_row("frame", BAD)
-def test_a_frame_that_a_series_cannot_give_gets_one_sentence(tmp_path, frame):
-    how, sentence = BAD[frame]
+@every_row(
+    "frame, how, words",
+    [
+        ("#peak", {"leave_out": 20}, "found 17 at that of"),
+        ("#frame=1", {"tag": ""}, "separates the images at one place"),
+        ("#peak+8s", {"tag": "AcquisitionNumber"}, "times of its frames in the header, found none"),
+        ("", {}, "several echoes or times.*#frame=1 or #peak"),
+    ],
+)
+def test_a_frame_that_a_series_cannot_give_gets_one_sentence(tmp_path, frame, how, words):
     folder = write(tmp_path / "a", **how)
-    with pytest.raises(BadInput, match=sentence) as error:
+    with pytest.raises(BadInput, match=words):
         read_volume(f"{folder}{frame}")
-    assert str(error.value).startswith(str(folder))
 
 
 @pytest.mark.slow
@@ -145,12 +131,8 @@ def test_unitobrain_becomes_maps_a_first_frame_and_a_pseudo_multiphase_cta(tmp_p
         save(root / other / "1.dcm", dynamic()[0, 0], 0.0)
     for k, kind in enumerate(("CBF", "CBV", "MTT", "TTP", "Delay")):
         for z in range(DEPTH):
-            save(
-                root / f"{name}_Maps/NLR_{kind}/NLR_{kind}{z}.dcm",
-                dynamic()[0, z] * 0 + k + 1,
-                5.0 * z,
-                uid=f"7.{k}",
-            )
+            file = root / f"{name}_Maps/NLR_{kind}/NLR_{kind}{z}.dcm"
+            save(file, np.full((ROWS, COLUMNS), k + 1), 5.0 * z, uid=f"7.{k}")
     (case,) = find_cohort(root, preset="unitobrain").cases
     assert case.case == "MOL-001"
     cohort = prepare(
@@ -158,13 +140,115 @@ def test_unitobrain_becomes_maps_a_first_frame_and_a_pseudo_multiphase_cta(tmp_p
     )
     assert cohort.modalities == ("cbf", "cbv", "cta1", "cta2", "cta3", "mtt", "ncct", "ttp")
     assert cohort.units["ttp"] == "s"
-    notes = {
-        key: origin.note for key, origin in cohort.header("MOL-001").origins.items() if origin.note
-    }
-    assert notes["ncct"] == "frame 1 of 18"
-    assert notes["cta1"] == "pseudo: CTP frame 7 of 18, arterial peak"
-    assert notes["cta2"] == "pseudo: CTP frame 10 of 18, peak + 8 s"
-    assert notes["cta3"] == "pseudo: CTP frame 12 of 18, peak + 16 s"
+    origins = cohort.header("MOL-001").origins
+    for modality, note in (
+        ("ncct", "frame 1 of 18"),
+        ("cta1", "pseudo: CTP frame 7 of 18, arterial peak"),
+        ("cta2", "pseudo: CTP frame 10 of 18, peak + 8 s"),
+        ("cta3", "pseudo: CTP frame 12 of 18, peak + 16 s"),
+    ):
+        assert origins[modality].note == note
     np.testing.assert_array_equal(
         cohort.case("MOL-001").volume("cta1").data[0][:, ::-1, ::-1], dynamic()[PEAK]
     )
+
+
+ORDER = [2, 0, 3, 1]  # the place of each frame: frames need not follow each other in space
+
+
+def group(z, slope, **content):
+    """The functional groups of a frame at a height of z mm whose values are multiplied by a slope."""
+    return item(
+        PlanePositionSequence=[item(ImagePositionPatient=[-10.0, 5.0, z])],
+        PixelValueTransformationSequence=[
+            item(RescaleSlope=slope, RescaleIntercept=-1024.0, RescaleType="US")
+        ],
+        FrameContentSequence=[item(**{"StackID": "1"} | content)],
+    )
+
+
+def write_object(file, groups, pixels):
+    """An enhanced object of axial frames whose pixels are 0.5 mm high and 0.8 mm wide."""
+    shared = item(
+        PixelMeasuresSequence=[item(PixelSpacing=[0.5, 0.8], SliceThickness=3.0)],
+        PlaneOrientationSequence=[item(ImageOrientationPatient=[1, 0, 0, 0, 1, 0])],
+    )
+    header = dicom_slices.image(
+        pixels.astype("<u2"),
+        SOPClassUID="1.2.840.10008.5.1.4.1.1.2.1",
+        SeriesInstanceUID="1.2.3",
+        BitsStored=12,
+        HighBit=11,
+        NumberOfFrames=len(groups),
+        SharedFunctionalGroupsSequence=[shared],
+        PerFrameFunctionalGroupsSequence=groups,
+    )
+    del header.ImageOrientationPatient
+    return dicom_slices.save(header, file)
+
+
+def stored(count):
+    return np.random.default_rng(5).integers(0, 4096, (count, 3, 4))
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_frames_are_ordered_by_place_and_each_is_scaled_by_its_own_slope(tmp_path, packed):
+    pixels = stored(4)
+    groups = [group(3.0 * place, 1.0 + place) for place in ORDER]
+    file = write_object(tmp_path / "a.dcm", groups, pixels)
+    if packed:
+        header = pydicom.dcmread(file)
+        header.compress(RLELossless)
+        header.save_as(file)
+    volume = read_volume(file)
+    for frame, place in enumerate(ORDER):
+        expected = pixels[frame] * (1.0 + place) - 1024
+        np.testing.assert_array_equal(volume.data[0, place], expected)
+    np.testing.assert_allclose(volume.affine @ [3, 2, 3, 1], [10 - 2.4, -5 - 1.0, 9, 1])
+    assert (volume.unit, [said.code for said in volume.guesses]) == ("HU", ["guess"])
+
+
+def test_two_stacks_of_one_object_are_listed_and_each_is_read_by_its_path(tmp_path):
+    groups = [group(3.0 * (k // 2), 1.0) for k in range(6)]
+    for k, one in enumerate(groups[1::2]):
+        one.FrameContentSequence[0].StackID = "2"
+        one.PlaneOrientationSequence = [item(ImageOrientationPatient=[1, 0, 0, 0, 0, -1])]
+        one.PlanePositionSequence[0].ImagePositionPatient = [-10.0, 5.0 + 3.0 * k, 40.0]
+    pixels = stored(6)
+    write_object(tmp_path / "a.dcm", groups, pixels)
+    with pytest.raises(BadInput, match="2 in this series by StackID") as caught:
+        read_volume(tmp_path)
+    paths = re.findall(r"\S+#[0-9a-f]{8}", str(caught.value))
+    axial, coronal = [read_volume(tmp_path.parent / path) for path in paths]
+    np.testing.assert_array_equal(axial.data[0], pixels[::2] - 1024.0)
+    np.testing.assert_array_equal(coronal.data[0], pixels[1::2] - 1024.0)
+    np.testing.assert_allclose(coronal.affine @ [0, 0, 2, 1], [10, -11, 40, 1])
+
+
+def test_the_times_of_one_object_are_frames_of_a_dynamic_scan(tmp_path):
+    pixels = stored(6)
+    groups = [group(3.0 * (k % 2), 1.0, TemporalPositionIndex=1 + k // 2) for k in range(6)]
+    file = write_object(tmp_path / "a.dcm", groups, pixels)
+    with pytest.raises(BadInput, match="3 in this series by TemporalPositionIdentifier"):
+        read_volume(file)
+    second = read_volume(f"{tmp_path}#frame=2")
+    np.testing.assert_array_equal(second.data[0], pixels[2:4] - 1024.0)
+
+
+def test_an_object_that_claims_more_frames_than_it_holds_is_refused(tmp_path):
+    groups = [group(3.0 * k, 1.0) for k in range(4)]
+    file = write_object(tmp_path / "a.dcm", groups, stored(2))
+    with pytest.raises(BadInput, match="48 vs 96 bytes"):
+        read_volume(file)
+
+
+def test_frames_are_ordered_by_their_date_and_time_alone(tmp_path):
+    pixels = stored(6)
+    times = ["20200101000001.5+0100", "20191231235959.5+0100", "20200101000000+0100"]
+    groups = [
+        group(3.0 * (k % 2), 1.0, FrameAcquisitionDateTime=times[k // 2], StackID=None)
+        for k in range(6)
+    ]
+    write_object(tmp_path / "a.dcm", groups, pixels)
+    second = read_volume(f"{tmp_path}#frame=1")
+    np.testing.assert_array_equal(second.data[0], pixels[2:4] - 1024.0)

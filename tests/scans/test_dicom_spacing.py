@@ -2,11 +2,11 @@
 
 import json
 
-import numpy as np
 import pytest
 
 from rows import every_row
 from voxlate.base.errors import BadInput
+from voxlate.checks.prepare import prepare
 from voxlate.scans.formats.io import read_volume, write_volume
 
 pydicom = pytest.importorskip("pydicom")
@@ -51,12 +51,8 @@ def test_a_series_that_misses_slices_by_a_rule_is_refused(
     tmp_path, step, number, count, spacing, thickness
 ):
     folder = write(tmp_path, step, count, number, **tags_of(spacing, thickness))
-    with pytest.raises(
-        BadInput, match=r"expected slices .* only one of \d+ .*\. Copy the missing ones, or"
-    ) as caught:
+    with pytest.raises(BadInput, match=r"only one of \d+"):
         read_volume(folder)
-    assert str(caught.value).startswith(str(tmp_path))
-    assert "\n" not in str(caught.value)
 
 
 SOUND = [
@@ -80,7 +76,7 @@ def test_what_scanners_write_of_whole_series_passes_without_a_word(
     tmp_path, step, number, count, spacing, thickness
 ):
     volume = read_volume(write(tmp_path, step, count, number, **tags_of(spacing, thickness)))
-    np.testing.assert_allclose(np.linalg.norm(volume.affine[:3, 2]), step, rtol=1e-6)
+    assert volume.grid.spacing_mm[0] == pytest.approx(step, rel=1e-6)
     assert volume.guesses == ()
 
 
@@ -88,7 +84,6 @@ def test_what_scanners_write_of_whole_series_passes_without_a_word(
     "step, number, thickness, words",
     [
         (10.0, 1, 1, "1 mm thick are 10.00 mm apart"),
-        (5.8, 0, 3, "3 mm thick are 5.80 mm apart"),
         (5.0, 2, 5, "InstanceNumber counts by 2"),
     ],
 )
@@ -99,24 +94,29 @@ def test_what_may_be_missing_slices_is_said(tmp_path, step, number, thickness, w
     assert words in said.text
 
 
-def test_tags_that_contradict_the_positions_of_slices_are_named(tmp_path):
-    folder = write(tmp_path, 3.0, SpacingBetweenSlices=6, GantryDetectorTilt=20)
-    assert len(read_volume(folder).guesses) == 2
+@every_row(
+    "tags, guesses",
+    [
+        ({"SpacingBetweenSlices": 6, "GantryDetectorTilt": 20}, 2),
+        ({"SliceThickness": 3, "numbers": [1, 4, 2, 6, 3, 5]}, 0),
+    ],
+)
+def test_tags_that_contradict_the_positions_of_slices_are_named_and_numbers_of_no_rule_are_not(
+    tmp_path, tags, guesses
+):
+    assert len(read_volume(write(tmp_path, **tags)).guesses) == guesses
 
 
-def test_info_and_evaluate_say_what_was_guessed_of_a_series(tmp_path, voxlate):
-    (tmp_path / "cohort" / "p0" / "ct").mkdir(parents=True)
-    write(tmp_path / "cohort" / "p0" / "ct", step=5.8, number=0, SliceThickness=3)
-    answer = voxlate("info", tmp_path / "cohort" / "p0" / "ct", "--json")
-    assert "3 mm thick are 5.80 mm apart" in json.loads(answer.out)["guessed"][0]["text"]
-    truth = read_volume(tmp_path / "cohort" / "p0" / "ct")
-    write_volume(tmp_path / "out" / "p0" / f"{truth.modality}.nii.gz", truth)
-    answer = voxlate("evaluate", tmp_path / "out", "--truth", tmp_path / "cohort", "--json").done()
-    assert "3 mm thick are 5.80 mm apart" in json.loads(answer.out)["moved"][f"p0/{truth.modality}"]
-
-
-def test_numbers_that_count_by_no_rule_say_nothing(tmp_path):
-    assert read_volume(write(tmp_path, numbers=[1, 4, 2, 6, 3, 5], SliceThickness=3)).guesses == ()
+def test_info_prepare_and_evaluate_say_what_was_guessed_of_a_series(tmp_path, voxlate):
+    cohort = tmp_path / "cohort"
+    folder = write(cohort / "p0" / "ct", step=5.8, number=0, SliceThickness=3)
+    guessed = json.loads(voxlate("info", folder, "--json").out)["guessed"][0]["text"]
+    warnings = prepare(cohort, tmp_path / "prepared", workers=1, audit=False).warnings
+    write_volume(tmp_path / "out" / "p0" / "ct.nii.gz", read_volume(folder))
+    answer = voxlate("evaluate", tmp_path / "out", "--truth", cohort, "--json").done()
+    moved = json.loads(answer.out)["moved"]["p0/ct"]
+    for said in (guessed, moved, " ".join(one.text for one in warnings)):
+        assert "3 mm thick are 5.80 mm apart" in said
 
 
 def test_real_series_pass_and_every_second_file_of_them_does_not(tmp_path, shared):
@@ -132,18 +132,12 @@ def test_real_series_pass_and_every_second_file_of_them_does_not(tmp_path, share
 
 @every_row("thickness", ["NaN", "inf", "-3"])
 def test_a_single_slice_whose_thickness_is_no_length_is_refused(tmp_path, thickness):
-    with pytest.raises(
-        BadInput, match=r"expected a slice thickness above 0, found .* \(SliceThickness\)"
-    ):
+    with pytest.raises(BadInput, match="SliceThickness"):
         read_volume(write(tmp_path, count=1, SliceThickness=thickness))
 
 
 def test_a_single_slice_that_states_no_thickness_is_said_to_be_of_one_millimetre(tmp_path):
-    for name in ("without", "with"):
-        (tmp_path / name).mkdir()
-    guessed = read_volume(write(tmp_path / "without", count=1))
-    assert guessed.grid.spacing_mm[0] == pytest.approx(1)
-    assert "1 mm is assumed" in " ".join(map(str, guessed.guesses))
-    assert read_volume(write(tmp_path / "with", count=1, SliceThickness=5)).grid.spacing_mm[
-        0
-    ] == pytest.approx(5)
+    for name, tags, mm in (("without", {}, 1), ("with", {"SliceThickness": 5}, 5)):
+        volume = read_volume(write(tmp_path / name, count=1, **tags))
+        assert volume.grid.spacing_mm[0] == pytest.approx(mm)
+        assert ("1 mm is assumed" in " ".join(map(str, volume.guesses))) == (mm == 1)

@@ -28,10 +28,9 @@ QUICK = settings(  # a busy machine is no fault of the strategies
 )
 
 
-def whole(spec: Intensity, values: np.ndarray, mask: np.ndarray | None = None) -> Scale:
+def whole(spec: Intensity, *values_and_mask: np.ndarray) -> Scale:
     """The scale of a volume that holds these values."""
-    mask = None if mask is None else mask.reshape(1, 1, -1)
-    return spec.scale(intensity_statistics(values.reshape(1, 1, -1), mask))
+    return spec.scale(intensity_statistics(*(one.reshape(1, 1, -1) for one in values_and_mask)))
 
 
 RANGES = st.tuples(st.floats(-2000, 2000), st.floats(1, 4000)).map(
@@ -85,38 +84,36 @@ def test_a_constant_maps_to_minus_one_and_back_to_itself():
 
 
 def test_zscore_spreads_mean_and_clip_deviations_of_the_mask():
-    inside = np.random.default_rng(0).normal(100, 20, 100_000).astype(np.float32)
-    values, mask = (
-        np.concatenate([inside, np.zeros(100_000, np.float32)]),
-        np.arange(200_000) < 100_000,
-    )
-    scale = whole(ZScore(clip=4), values, mask)
+    values = np.zeros(200_000, np.float32)
+    values[:100_000] = np.random.default_rng(0).normal(100, 20, 100_000)
+    scale = whole(ZScore(clip=4), values, np.arange(200_000) < 100_000)
     assert (scale.low, scale.high) == pytest.approx((20, 180), abs=1)
     assert scale.forward(np.array([100.0]))[0] == pytest.approx(0, abs=0.01)
 
 
 def test_percentiles_are_of_the_foreground_by_default():
-    values = np.concatenate([np.arange(101, dtype=np.float32), np.full(900, -5, np.float32)])
+    values = np.full(1001, -5, np.float32)
+    values[:101] = np.arange(101)
     mask = values >= 0
     assert whole(Percentile(low=10, high=90), values, mask) == Scale(10, 90)
     assert whole(Percentile(low=10, high=99, inside="all"), values, mask).low == -5
-    assert whole(Percentile(low=0, high=100), values, np.zeros_like(mask)) == Scale(
-        -5, 100
-    )  # an empty mask: all
+    for everything in ((values,), (values, np.zeros_like(mask))):  # no mask, and an empty one
+        assert whole(Percentile(low=0, high=100), *everything) == Scale(-5, 100)
 
 
 def test_bright_vessels_of_a_small_field_of_view_do_not_widen_a_range_in_medians():
-    tissue, vessels = np.full(9000, 100, np.float32), np.linspace(200, 900, 1000, dtype=np.float32)
-    crop = np.concatenate([tissue, vessels])
-    mask = np.ones(crop.shape, bool)
-    assert whole(Percentile(low=0, high=99.9, floor=0), crop, mask).high == pytest.approx(
-        893, abs=8
-    )
-    assert whole(Percentile(low=0, high=99.9, floor=0, medians=3.5), crop, mask) == Scale(0, 350)
-    wide = np.concatenate([np.full(99_900, 100, np.float32), np.full(100, 250, np.float32)])
-    assert whole(Percentile(high=100, floor=0, medians=3.5), wide, wide > 0) == Scale(0, 250)
+    crop = np.full(10_000, 100, np.float32)
+    crop[9000:] = np.linspace(200, 900, 1000)
+    wide = np.where(np.arange(100_000) < 99_900, np.float32(100), np.float32(250))
     thresholded = np.where(crop > 100, crop, np.float32(0))
-    assert whole(Percentile(high=100, floor=0, medians=3.5), thresholded, mask) == Scale(0, 900)
+    for values, high, medians, expected in (
+        (crop, 99.9, None, pytest.approx(893, abs=8)),
+        (crop, 99.9, 3.5, 350),
+        (wide, 100, 3.5, 250),
+        (thresholded, 100, 3.5, 900),
+    ):
+        scale = whole(Percentile(high=high, floor=0, medians=medians), values, values >= 0)
+        assert (scale.low, scale.high) == (0, expected)
 
 
 @every_row(
@@ -136,15 +133,6 @@ def test_a_table_that_makes_no_sense_is_refused(table):
         TypeAdapter(Intensity).validate_python(table)
 
 
-@pytest.fixture
-def volume() -> tuple[np.ndarray, np.ndarray]:
-    rng = np.random.default_rng(0)
-    values = rng.gamma(3.0, 100.0, (5, 20, 30)).astype(np.float32)
-    mask = rng.random((5, 20, 30)) < 0.4
-    values[~mask] = 0
-    return values, mask
-
-
 def test_percentiles_between_stored_ones_are_interpolated():
     ramp = distribution(np.arange(10001, dtype=np.float32))  # percentile p of a ramp is 100 p
     assert [ramp.at(p) for p in PERCENTILES] == pytest.approx(
@@ -153,17 +141,8 @@ def test_percentiles_between_stored_ones_are_interpolated():
     assert ramp.at(37.25) == pytest.approx(3725, abs=1e-2)
 
 
-def test_without_a_mask_or_with_an_empty_one_all_is_foreground(volume):
-    values, _ = volume
-    plain = intensity_statistics(values)
-    assert plain.foreground == plain.all
-    assert intensity_statistics(values, np.zeros(values.shape, bool)) == plain
-
-
 def test_the_typical_scale_is_the_median_over_cases_and_a_window_is_itself():
-    cases = [
-        intensity_statistics(np.linspace(0, top, 1000).reshape(10, 10, 10))
-        for top in (1.0, 3.0, 100.0)
-    ]
+    ramp = np.linspace(0, 1, 1000).reshape(10, 10, 10)
+    cases = [intensity_statistics(top * ramp) for top in (1.0, 3.0, 100.0)]
     assert typical_scale(MinMax(per="volume"), cases) == Scale(0, 3)
     assert typical_scale(Window(low=-5, high=7), cases) == Scale(-5, 7)
