@@ -1,5 +1,6 @@
 """The phantom against closed forms, symmetry and the laws that tie its pictures together."""
 
+import shutil
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -226,3 +227,6 @@ def test_a_stripped_head_holds_the_brain_as_the_whole_one_does_and_nothing_aroun
         assert (left[outer] == empty).all()
     with pytest.raises(BadInput):
         write_cohort(tmp_path / "whole", stripped=True, **options)
+    for case in (tmp_path / "whole").glob("*/"):
+        shutil.rmtree(case)
+    write_cohort(tmp_path / "whole", stripped=True, **options)  # without a case, another cohort
