@@ -49,9 +49,12 @@ def test_groups_divide_the_channels_and_leave_two_in_each(channels, groups):
 def test_a_map_that_is_not_channels_last_gives_the_same():
     norm, x, grad = _case(torch.float32, (2, 12, 9, 7))
     plain = x.detach().contiguous().requires_grad_()
-    found = torch.autograd.grad(norm(plain), (plain, norm.weight, norm.bias), grad)
-    expected = torch.autograd.grad(norm(x), (x, norm.weight, norm.bias), grad)
-    for mine, theirs in zip(found, expected):
+    for mine, theirs in zip(
+        *(
+            torch.autograd.grad(norm(each), (each, norm.weight, norm.bias), grad)
+            for each in (plain, x)
+        )
+    ):
         assert (mine - theirs).abs().max() <= 1e-5 * theirs.abs().max()
 
 
