@@ -111,17 +111,6 @@ def test_the_page_gives_the_image_of_the_command_bit_for_bit(folder, scan, tmp_p
     np.testing.assert_array_equal(found, expected)
 
 
-@pytest.mark.slow
-def test_the_page_shows_each_image_that_completes_a_case(scan, tmp_path, monkeypatch):
-    export_model(tiny_model("a completion"), tmp_path / "MODEL")
-    page = _page(tmp_path, monkeypatch)
-    assert json.loads(page.open_model())["target"] == ["t1", "t2"]
-    done = json.loads(page.synthesise(0, lambda *_: None))
-    assert Path(done["files"][0]).name == "desc-synthetic_t2.nii.gz"
-    found = [(view["role"], view["label"]) for view in done["views"]]
-    assert found == [("source", "t1"), ("synthesis", "t2, synthesised")]
-
-
 def test_the_page_passes_the_runners_refusal_on(tmp_path, monkeypatch):
     page = _page(tmp_path, monkeypatch)
     assert "found no model.json" in json.loads(page.open_model())["error"]
