@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-import pytest
 import torch
 from torch import Tensor
 
@@ -50,22 +49,6 @@ def for_every(**axes: Iterable[Any]) -> Callable[[Callable[..., None]], Callable
     """Run a test for the whole product of some lists, as one test."""
     lists = list(axes.values())
     return every_row(tuple(axes), lists[0] if len(lists) == 1 else itertools.product(*lists))
-
-
-def some_of(every: int, cases: Iterable[tuple[Any, ...]]) -> list[Any]:
-    """Every so many-th of many cases by default; the others run with the slow tests."""
-    return [
-        pytest.param(
-            *case,
-            marks=() if number % every == 0 else pytest.mark.slow,
-            id="-".join(map(_name, case)),
-        )
-        for number, case in enumerate(cases)
-    ]
-
-
-def _name(value: Any) -> str:
-    return next((name for name, schedule in SCHEDULES.items() if schedule is value), str(value))
 
 
 every_schedule = for_every(schedule=SCHEDULES.values())

@@ -14,7 +14,6 @@ from exact import (
     image,
     odd_network,
     run,
-    some_of,
     zeros,
 )
 from torch import Tensor
@@ -238,9 +237,7 @@ def test_an_item_is_the_same_alone_and_among_others(name):
     torch.testing.assert_close(draw(11, 22), apart, rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize(
-    ("name", "schedule"), some_of(5, itertools.product(STARTED_LATE, SCHEDULES.values()))
-)
+@every_row(("name", "schedule"), [*itertools.product(STARTED_LATE, SCHEDULES.values())][::5])
 def test_sampling_from_a_noised_initial_image_keeps_the_law_of_the_data(name, schedule):
     """Where the initial image is drawn from the data, noising and denoising it gives the data again.
 

@@ -48,6 +48,3 @@ def test_the_loss_weighs_all_fourteen_configurations_alike_and_known_channels_no
     assert torch.equal(counted, missing)
     total = method.attempt(batch, Noise(0, batch.item)).losses()["total"]
     assert total.item() == pytest.approx(1.0, abs=0.1)
-    total.backward()
-    gradients = [one.grad for one in method.net.parameters() if one.grad is not None]
-    assert all(torch.isfinite(gradient).all() for gradient in gradients)
