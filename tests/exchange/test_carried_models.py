@@ -98,7 +98,7 @@ def test_the_runner_computes_scans_that_are_not_to_be_trusted_only_where_asked(
 
 
 @pytest.mark.slow
-@every_row(("weights", "share", "loss"), [("float16", 0.7, 5e-3), ("int8", 0.5, 0.2)])
+@every_row("weights, share, loss", [("float16", 0.7, 5e-3), ("int8", 0.5, 0.2)])
 def test_smaller_weights_make_a_smaller_file_and_state_their_loss(
     weights, share, loss, folder, tmp_path
 ):
@@ -172,7 +172,7 @@ def test_an_output_folder_that_cannot_be_made_is_one_sentence(folder, scan, caps
 
 
 @every_row(
-    ("name", "old", "new", "words"),
+    "name, old, new, words",
     [
         (NETWORK, b"", b"\0", "its hash differs"),
         (DESCRIPTION, b'"CC0"', b'"MIT"', "checksum differs"),
@@ -206,7 +206,7 @@ def _too_new(graph) -> None:
 
 
 @every_row(
-    ("change", "words"),
+    "change, words",
     [
         (_of_another_image, "expected the image of its self-test"),
         (_too_new, "found 99"),

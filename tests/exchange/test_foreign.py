@@ -135,7 +135,9 @@ def diffusers_unet(folder: Path, scheduler: str = "DDIMScheduler", **keys: Any):
     return folder / "unet", module, schedule
 
 
-def nnunet(folder: Path, kind: str, dims: int, inputs: int = 1) -> tuple[Path, nn.Module]:
+def nnunet(
+    folder: Path, kind: str = "PlainConvUNet", dims: int = 2, inputs: int = 1
+) -> tuple[Path, nn.Module]:
     unets = pytest.importorskip("dynamic_network_architectures.architectures.unet")
     repeats = "n_blocks_per_stage" if kind.startswith("Res") else "n_conv_per_stage"
     keys = {
@@ -182,7 +184,7 @@ def nnunet(folder: Path, kind: str, dims: int, inputs: int = 1) -> tuple[Path, n
     return place, module
 
 
-@every_row(("dims", "patch"), [(2, (1, 16, 16)), (3, (16, 16, 16))])
+@every_row("dims, patch", [(2, (1, 16, 16)), (3, (16, 16, 16))])
 @pytest.mark.slow
 def test_a_basic_unet_of_monai_gives_the_module_s_image_in_its_own_ranges(tmp_path, dims, patch):
     place, module = basic_unet(tmp_path, dims)
@@ -192,7 +194,7 @@ def test_a_basic_unet_of_monai_gives_the_module_s_image_in_its_own_ranges(tmp_pa
 
 
 @every_row("kind", ("PlainConvUNet", "ResidualEncoderUNet"))
-@every_row(("dims", "patch"), [(2, (1, 16, 16)), (3, (8, 16, 16))])
+@every_row("dims, patch", [(2, (1, 16, 16)), (3, (8, 16, 16))])
 def test_a_network_of_nnunet_s_plans_gives_the_module_s_image(tmp_path, kind, dims, patch):
     place, module = nnunet(tmp_path, kind, dims, inputs=2)
     ranges = "inputs = ['t2', 't1'], input_range = { t1 = [-1, 1], t2 = [-3, 3] }, output_range = [-1, 1]"
@@ -241,7 +243,7 @@ def test_a_unet_of_diffusers_gets_the_index_of_each_noise_level(tmp_path):
     assert_near(ours(log_snr_of(scheduler, index), state, t1=image), expected)
 
 
-@every_row(("dims", "patch"), [(2, (1, 16, 16)), (3, (4, 16, 16))])
+@every_row("dims, patch", [(2, (1, 16, 16)), (3, (4, 16, 16))])
 def test_a_diffusion_unet_of_monai_gives_the_module_s_prediction_by_its_scheduler(
     tmp_path, dims, patch
 ):
@@ -429,7 +431,7 @@ GENERATORS = [
 ]
 
 
-@every_row(("side", "build"), GENERATORS)
+@every_row("side, build", GENERATORS)
 def test_a_generator_of_pix2pix_or_cyclegan_gives_the_module_s_image(tmp_path, side, build):
     module = random(build())
     torch.save(module.state_dict(), tmp_path / "latest_net_G.pth")
@@ -450,7 +452,7 @@ def test_the_commands_of_the_guide_run_as_they_are_written(
     """On tiny models, which are called as there."""
     monkeypatch.chdir(tmp_path)
     basic_unet(tmp_path)[0].rename("BUNDLE")
-    nnunet(tmp_path, "ResidualEncoderUNet", 2)[0].rename("NNUNET__own")
+    nnunet(tmp_path, "ResidualEncoderUNet")[0].rename("NNUNET__own")
     diffusers_unet(tmp_path)[0].rename("UNET")
     autoencoder(tmp_path, "diffusers", 1)[0].rename("VAE")
     unet_plus_plus(tmp_path / "CHECKPOINT.pt")
@@ -499,7 +501,7 @@ def by_command(
 def test_an_imported_regression_synthesises_what_the_module_does_with_the_same_slices(
     tmp_path, cohort, voxlate
 ):
-    place, module = nnunet(tmp_path, "ResidualEncoderUNet", 2)
+    place, module = nnunet(tmp_path, "ResidualEncoderUNet")
     told = stated(tmp_path, RANGES, (1, 24, 20))
     made, slices, inside = by_command(voxlate, tmp_path, "nnunet", place, told, cohort)
     expected = as_ours(module(slices), 2)[:, 0].numpy()[inside] * 1000  # HU
@@ -536,7 +538,7 @@ def test_an_imported_model_is_exported_and_runs_without_its_package(
     from voxlate.exchange.run import load as load_carried
 
     if source == "nnunet":
-        place, told = nnunet(tmp_path, "ResidualEncoderUNet", 2)[0], stated(tmp_path, RANGES)
+        place, told = nnunet(tmp_path, "ResidualEncoderUNet")[0], stated(tmp_path, RANGES)
     else:
         place = diffusers_unet(tmp_path, num_train_timesteps=4)[0]
         told = noisy(tmp_path)
@@ -570,7 +572,7 @@ def test_the_spacing_that_is_stated_is_that_of_the_synthesis(tmp_path):
 
 
 @every_row(
-    ("held", "said"),
+    "held, said",
     [
         ({"net": random(resnet(4, 1, False))}, "weights_only=True"),
         ({"epoch": 5}, "found 'epoch' (int)"),
@@ -587,10 +589,9 @@ def test_files_without_the_weights_of_a_generator_and_pickles_are_refused(tmp_pa
 def test_a_checkpoint_with_numbers_of_numpy_is_taken_after_the_line_of_the_guide(
     tmp_path, monkeypatch
 ):
-    place, _ = nnunet(tmp_path, "PlainConvUNet", 2)
-    told = stated(tmp_path, RANGES)
-    path = place / "fold_0" / "checkpoint_final.pth"
-    torch.save({**torch.load(path), "logging": {"dice": [np.float64(0.5)]}}, path)
+    place, _ = nnunet(tmp_path)
+    told, path = stated(tmp_path, RANGES), place / "fold_0" / "checkpoint_final.pth"
+    torch.save(torch.load(path) | {"logging": {"dice": [np.float64(0.5)]}}, path)
     assert "voxlate does not unpickle" in refusal("nnunet", place, told)
     (line,) = re.findall(r"`(torch\.save\(.*?\))`", GUIDE.read_text())
     monkeypatch.chdir(place)
@@ -680,7 +681,7 @@ def test_a_configuration_of_another_structure_or_that_voxlate_does_not_follow_ex
 
 
 def test_plans_of_another_structure_and_several_folds_are_refused(tmp_path):
-    place, _ = nnunet(tmp_path, "PlainConvUNet", 2)
+    place, _ = nnunet(tmp_path)
     told = noisy(tmp_path)
     change(place / "plans.json", configurations=5)
     assert "of another structure" in refusal("nnunet", place, told)
@@ -697,10 +698,10 @@ def test_code_in_a_bundle_and_layers_by_other_names_are_refused(tmp_path):
     assert "network_def.dropout" in refusal("monai", place)
     change(config, network_def=network_def | {"_target_": "my.BasicUNet"})
     assert "found none. Name its weights file" in refusal("monai", place)
-    place, _ = nnunet(tmp_path, "PlainConvUNet", 2)
-    plans = (place / "plans.json").read_text()
-    (place / "plans.json").write_text(
-        plans.replace("torch.nn.modules.activation.LeakyReLU", "os.system")
+    place, _ = nnunet(tmp_path)
+    plans = place / "plans.json"
+    plans.write_text(
+        plans.read_text().replace("torch.nn.modules.activation.LeakyReLU", "os.system")
     )
     said = refusal("nnunet", place, stated(tmp_path, RANGES))
     assert "net.arguments.nonlin: expected one of torch.nn's" in said
@@ -712,14 +713,21 @@ def test_the_inputs_of_several_channels_are_asked_for_by_name(tmp_path):
     assert "order of state, t1" in refusal("diffusers", place, told)
 
 
-def test_ranges_of_other_modalities_and_without_a_width_are_refused(tmp_path):
-    place, _ = nnunet(tmp_path, "PlainConvUNet", 2)
-    for ranges, said in (
+@every_row(
+    "ranges, said",
+    [
         ("{ t1 = [0, 1], t2 = [0, 1] }", "expected ranges of t1, found 't2'"),
         ("{ t1 = [1, 1] }", "expected the range of t1 as [low, high], found [1.0, 1.0]"),
-    ):
-        told = stated(tmp_path, f"input_range = {ranges}, output_range = [0, 1]")
-        assert said in refusal("nnunet", place, told)
+    ],
+)
+def test_ranges_of_other_modalities_and_without_a_width_are_refused(tmp_path, ranges, said):
+    place, _ = nnunet(tmp_path)
+    told = stated(tmp_path, f"input_range = {ranges}, output_range = [0, 1]")
+    assert said in refusal("nnunet", place, told)
+
+
+def test_a_recipe_without_data_is_refused(tmp_path):
+    place, _ = nnunet(tmp_path)
     told = Preprocessing(changes={"net": "foreign", "data.source": "t1"}, any_spacing=True)
     assert "found no data.target, data.patch, data.axes." in refusal("nnunet", place, told)
 

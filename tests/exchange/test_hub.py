@@ -76,11 +76,12 @@ def test_what_is_pushed_gives_the_same_image_bit_for_bit(hub, calibrated, cohort
     case = cohort / "case0"
     voxlate("synth", address, case, "--out", out, "--device", "cpu").done()
     voxlate("synth", calibrated, case, "--out", out.parent / "own", "--device", "cpu").done()
-    names = sorted(path.name for path in (out / "case0").glob("*.nii.gz"))
-    assert {"t2.nii.gz", "t2_low.nii.gz", "t2_high.nii.gz"} <= {*names}
-    for name in names:
-        own = (out.parent / "own" / "case0" / name).read_bytes()
-        assert (out / "case0" / name).read_bytes() == own
+    images, own = (
+        {path.name: path.read_bytes() for path in (folder / "case0").glob("*.nii.gz")}
+        for folder in (out, out.parent / "own")
+    )
+    assert images == own
+    assert {"t2.nii.gz", "t2_low.nii.gz", "t2_high.nii.gz"} <= {*images}
     stated = json.loads((out / "case0" / "provenance.json").read_text())
     assert stated["model"]["hub"] == address
 
@@ -252,7 +253,7 @@ def test_commands_that_take_a_run_take_a_model_of_a_hub(
 
 
 @every_row(
-    ("address", "said"),
+    "address, said",
     [
         ("hf://clinic/other", "expected a repository, found none of this name that you may see"),
         (f"hf://{REPO}@v9", "expected a branch, tag or commit of the repository, found none"),

@@ -76,7 +76,7 @@ FILTERS = [
 ]
 
 
-@every_row(("name", "arguments", "options"), FILTERS)
+@every_row("name, arguments, options", FILTERS)
 def test_a_filter_is_that_of_scipy(name, arguments, options):
     image = np.random.default_rng(1).normal(size=(9, 20, 17)).astype(np.float32)
     expected, found = (
@@ -89,9 +89,7 @@ def test_a_filter_is_that_of_scipy(name, arguments, options):
 TURNED = np.array([[0.9, 0.2, 0], [-0.1, 1.1, 0.3], [0, 0.2, 0.8]])
 
 
-@every_row(
-    ("matrix", "order"), [(np.diag([0.8, 1.3, 1]), 1), (np.diag([0.8, 1.3, 1]), 0), (TURNED, 1)]
-)
+@every_row("matrix, order", [(np.diag([0.8, 1.3, 1]), 1), (np.diag([0.8, 1.3, 1]), 0), (TURNED, 1)])
 def test_resampling_is_that_of_scipy(matrix, order):
     image = np.random.default_rng(2).normal(size=(9, 20, 17)).astype(np.float32)
     images = []
@@ -141,7 +139,7 @@ def test_widths_of_intervals_are_those_of_torch():
 
 
 @every_row(
-    ("kind", "value"),
+    "kind, value",
     [
         (dict[Name, Number], {"a": "b"}),
         (tuple[int, int], [1]),

@@ -72,14 +72,6 @@ class Mixture:
         square = sum(share * mean**2 for share, mean in zip(self.shares, self.means))
         return float((self.width**2 + square - self.mean**2) ** 0.5)
 
-    def draw(self, shape: tuple[int, ...], stream: torch.Generator) -> Tensor:
-        index = torch.multinomial(
-            torch.tensor(self.shares), torch.Size(shape).numel(), True, generator=stream
-        )
-        return torch.tensor(self.means)[index].reshape(shape) + self.width * torch.randn(
-            shape, generator=stream
-        )
-
     def denoise(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
         """E[x0 | x_t = x]."""
         a, s = per_item(alpha, x), per_item(sigma, x)

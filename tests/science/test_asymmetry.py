@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from calling import ask, channels, count, make_symmetric
 from torch import Tensor, nn
+from torch.testing import assert_close
 
 from rows import every_row
 from voxlate.science.nets.asymmetry import AsymmetryPrior, Sampling, mirror, on_grid
@@ -100,11 +101,11 @@ def test_each_level_gets_its_own_map_and_the_averages_of_those_before():
         own = prior.sampled[str(level)](feature[:, :, 0], feature.shape[-1])
         assert torch.equal(maps[level][0], own)
     assert [one.shape[1] for one in maps[3]] == [6, 6, 4]
-    torch.testing.assert_close(maps[2][1], F.avg_pool2d(maps[1][0], 2))
-    torch.testing.assert_close(maps[3][2], F.avg_pool2d(maps[1][0], 4))
+    assert_close(maps[2][1], F.avg_pool2d(maps[1][0], 2))
+    assert_close(maps[3][2], F.avg_pool2d(maps[1][0], 4))
 
 
-@every_row(("patch", "levels"), [(1, [1, 2]), (2, [0, 1]), (4, [0])])
+@every_row("patch, levels", [(1, [1, 2]), (2, [0, 1]), (4, [0])])
 def test_features_go_to_the_levels_of_their_sizes_whatever_the_stem(patch, levels):
     features = (torch.randn(1, 4, 1, 8, 8), torch.randn(1, 6, 1, 4, 4))
     _, maps = pyramid(features, patch)
@@ -127,4 +128,4 @@ def test_predictor_prior_and_denoiser_mirror_their_output_with_the_patient_if_ke
     with torch.no_grad():
         straight, turned = answer(x, images), answer(x.flip(-1), images.flip(-1)).flip(-1)
     assert straight.std() > 1e-3
-    torch.testing.assert_close(turned, straight, rtol=1e-3, atol=1e-5)
+    assert_close(turned, straight, rtol=1e-3, atol=1e-5)

@@ -2,6 +2,7 @@
 
 import torch
 from calling import channels, count_of
+from torch.testing import assert_close
 
 from rows import every_row
 from voxlate.science.nets.autoencoder import AutoencoderNet, KLAutoencoder
@@ -25,10 +26,8 @@ def test_slices_are_encoded_one_by_one_at_a_quarter_of_their_sides_and_decoded_o
     assert mean.shape == logvar.shape == (2, 3, 3, 4, 6)
     assert torch.isfinite(logvar.exp()).all()
     assert TINY.factor == KLAutoencoder().factor == 4
-    torch.testing.assert_close(net.encode(x[:, :, 1:2])[0], mean[:, :, 1:2], atol=1e-5, rtol=1e-4)
-    torch.testing.assert_close(
-        net.decode(mean[:, :, 1:2]), net.decode(mean)[:, :, 1:2], atol=1e-5, rtol=1e-4
-    )
+    assert_close(net.encode(x[:, :, 1:2])[0], mean[:, :, 1:2], atol=1e-5, rtol=1e-4)
+    assert_close(net.decode(mean[:, :, 1:2]), net.decode(mean)[:, :, 1:2], atol=1e-5, rtol=1e-4)
 
 
 @every_row("size", [(7, 9), (8, 10)])
@@ -36,7 +35,7 @@ def test_other_sizes_are_mirrored_and_cropped(size):
     net, x = _tiny(), torch.randn(1, 1, 1, *size)
     mean, _ = net.encode(x)
     padded = torch.nn.functional.pad(x, (0, -size[1] % 4, 0, -size[0] % 4, 0, 0), mode="reflect")
-    torch.testing.assert_close(net.encode(padded)[0], mean)
+    assert_close(net.encode(padded)[0], mean)
     assert net.decode(mean, size).shape == x.shape
 
 

@@ -52,7 +52,7 @@ def loss(name: str, extra, of: Problem = FIRST, labels: Tensor | None = None, re
 
 
 @every_row(
-    ("given", "of", "reduction", "expected"),
+    "given, of, reduction, expected",
     [
         (IMAGES + flat(0.1, 9, 0.3, 9), problem([0, 1, 0, 1]), "mask", 0.2),
         (IMAGES + flat(0.1, 9, 0.3, 9), problem([0, 1, 0, 1]), "all", 0.1),
@@ -136,7 +136,7 @@ def test_a_regression_weighs_the_losses_of_extras():
 
 
 @every_row(
-    ("net", "extras", "labels", "said"),
+    "net, extras, labels, said",
     [
         (Bran(), {"codes": 1.0}, [], r"expected method\.extras of none"),
         (CocaGAN(), {"segmentation": 1.0}, ["seg"], r"expected method\.extras of modality_logits"),

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 
 import torch
 import torch.nn.functional as F
+from torch.testing import assert_close
 
 from rows import every_row
 from voxlate.science.nets.blocks import (
@@ -30,7 +31,7 @@ def test_attention_is_the_softmax_average_of_the_values():
     query, key, value = (part.unflatten(-1, (3, 4)) for part in layer.qkv(tokens).chunk(3, dim=-1))
     weights = (torch.einsum("nqhc,nkhc->nhqk", query, key) / math.sqrt(4)).softmax(-1)
     mixed = layer.out(torch.einsum("nhqk,nkhc->nqhc", weights, value).flatten(2))
-    torch.testing.assert_close(layer(h), h + mixed.mT.reshape(h.shape), atol=1e-5, rtol=1e-5)
+    assert_close(layer(h), h + mixed.mT.reshape(h.shape), atol=1e-5, rtol=1e-5)
 
 
 @every_row("size", [(16, 17), (3, 5)])
@@ -44,7 +45,7 @@ def test_going_up_is_a_convolution_of_the_enlarged_map(size, volumetric, monkeyp
     outs = up(h, None, 2), up.conv(enlarge(h, (1, 2, 2)), 2)
     pairs = ([out, *gradients(out, (h, up.conv.weight, up.conv.bias))] for out in outs)
     for mine, plain in zip(*pairs):
-        torch.testing.assert_close(mine, plain, atol=1e-4, rtol=1e-4)
+        assert_close(mine, plain, atol=1e-4, rtol=1e-4)
 
 
 def gradients(out: torch.Tensor, leaves: Iterable[torch.Tensor]) -> tuple[torch.Tensor, ...]:
@@ -66,11 +67,11 @@ def test_a_volumetric_layer_is_a_convolution_along_the_depth_of_each_volume(dept
     torch.nn.init.normal_(layer.weight)
     found = to_volumes(layer(to_slices(volumes), depth), depth)
     expected = F.conv3d(volumes, layer.weight[..., None, None], padding=(1, 0, 0))
-    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+    assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
 
 @every_row(
-    ("size", "far", "mode"),
+    "size, far, mode",
     [((1, 5, 7), (0, 1, 0, 3, 0, 0), "reflect"), ((1, 2, 1), (0, 3, 0, 2, 0, 0), "replicate")],
 )
 def test_padding_keeps_the_image_and_mirrors_its_far_sides(size, far, mode):
@@ -82,17 +83,15 @@ def test_sinusoids_start_at_one_radian_a_unit_and_end_near_the_longest_period():
     value = torch.tensor([0.0, 0.5])
     phase = value[:, None] * torch.tensor([10_000 ** (-k / 4) for k in range(4)])
     sines, cosines = sinusoids(value, 8, 4)
-    torch.testing.assert_close(sines, phase.sin())
-    torch.testing.assert_close(cosines, phase.cos())
+    assert_close(sines, phase.sin())
+    assert_close(cosines, phase.cos())
 
 
 def test_fourier_frequencies_are_fixed_but_saved():
     features = FourierFeatures(6, std=30.0)
     assert not list(features.parameters())
     phase = 2 * math.pi * 0.3 * features.state_dict()["frequency"]
-    torch.testing.assert_close(
-        features(torch.tensor([0.3])), torch.cat([phase.sin(), phase.cos()])[None]
-    )
+    assert_close(features(torch.tensor([0.3])), torch.cat([phase.sin(), phase.cos()])[None])
 
 
 @every_row("depth", [1, 2, 3, 4])

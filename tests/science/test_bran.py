@@ -6,6 +6,7 @@ import pytest
 import torch
 from calling import ask, channels, count, count_of, make_symmetric
 from torch import nn
+from torch.testing import assert_close
 
 from rows import every_row
 from voxlate.base.errors import BadInput
@@ -18,7 +19,7 @@ def built(net: Bran, sources: int = 2) -> BranNet:
 
 
 @every_row(
-    ("net", "sources", "targets", "parameters"),
+    "net, sources, targets, parameters",
     [
         (Bran(), 4, 1, 29_885_296),
         # the generator of pix2pix, 54.414 million as Isola's code prints for 256 pixels, which has three biases more
@@ -59,7 +60,7 @@ def test_every_pixel_is_filtered_by_its_own_region():
     assert len(region.unique()) > 2
     places = product(range(2), range(5), range(4))
     expected = torch.stack([filters[n, region[n, y, x]] @ h[n, :, y, x] for n, y, x in places])
-    torch.testing.assert_close(out.permute(0, 2, 3, 1).reshape(-1, 3), expected)
+    assert_close(out.permute(0, 2, 3, 1).reshape(-1, 3), expected)
 
 
 def test_the_guide_decides_hard_and_learns_as_if_soft():
@@ -70,7 +71,7 @@ def test_the_guide_decides_hard_and_learns_as_if_soft():
     assert torch.equal(hard.sum(1).detach(), torch.ones(2, 3, 3))
     (gradient,) = torch.autograd.grad((hard * weight).sum(), guide)
     (expected,) = torch.autograd.grad((guide.softmax(1) * weight).sum(), guide)
-    torch.testing.assert_close(gradient, expected)
+    assert_close(gradient, expected)
     assert gradient.abs().max() > 0.01
 
 
@@ -83,7 +84,7 @@ def test_the_mirrored_patient_has_the_mirrored_output_and_features_if_kernels_ar
     assert straight.image.std() > 1e-5
     pairs = ([made.image, *made.extras["features"]] for made in (straight, turned))
     for own, mirrored in zip(*pairs, strict=True):
-        torch.testing.assert_close(mirrored.flip(-1), own, rtol=1e-4, atol=1e-6)
+        assert_close(mirrored.flip(-1), own, rtol=1e-4, atol=1e-6)
 
 
 @every_row("side", [1, 3])
@@ -93,7 +94,7 @@ def test_dropped_squares_leave_the_wanted_share_and_the_mean(side):
     out = drop(ones)
     kept = out > 0
     assert kept[..., 1:-1, 1:-1].float().mean() == pytest.approx(0.5, abs=0.02)
-    torch.testing.assert_close(out.mean(dim=(1, 2, 3)), torch.ones(4))
+    assert_close(out.mean(dim=(1, 2, 3)), torch.ones(4))
     if side == 3:  # every dropped feature away from the border lies in a whole square
         pool = nn.MaxPool2d(3, stride=1, padding=1)
         centres = pool(kept.float()) == 0
@@ -107,7 +108,7 @@ def test_it_refuses_to_denoise():
 
 
 @every_row(
-    ("options", "words"),
+    "options, words",
     [
         ({"regions": 3}, "multiple of 3 regions"),
         ({"drop_block": 2}, "odd side"),

@@ -6,6 +6,7 @@ import pytest
 import torch
 from calling import count_of
 from torch import Tensor, nn
+from torch.testing import assert_close
 
 from rows import every_row
 from voxlate.base.errors import BadInput
@@ -49,7 +50,7 @@ def mirrored(given: NetworkInput, place: object) -> NetworkInput:
 
 
 @every_row(
-    ("net", "channels", "expected"),
+    "net, channels, expected",
     [
         (MMGAN(), COMPLETE, 54_407_172),
         (MMSYN(), COMPLETE, 2_235_268),
@@ -70,7 +71,7 @@ def test_mm_syn_gives_the_images_of_each_latent_and_of_their_maximum():
     net = built("mm_syn")
     output = net(asked("mm_syn", 1 - SINGLE))
     alone = torch.stack([output.extras["images_by_latent"][item][item] for item in range(4)])
-    torch.testing.assert_close(alone, output.image)
+    assert_close(alone, output.image)
     assert output.extras["reconstructions"] is output.image
     assert output.extras["latent_variance"].shape == (4, 1, 2, 16, 24)
     assert not output.extras["latent_variance"].any()
@@ -78,7 +79,7 @@ def test_mm_syn_gives_the_images_of_each_latent_and_of_their_maximum():
     given = asked("mm_syn", torch.tensor([[0.0, 0, 1, 1]]))
     first, second = (net.encoders[number](given.state[:, number, :1] + 1) for number in (0, 1))
     spread = ((first - second) / 2).square().mean(dim=1)
-    torch.testing.assert_close(net(given).extras["latent_variance"][:, 0, 0], spread)
+    assert_close(net(given).extras["latent_variance"][:, 0, 0], spread)
 
 
 def test_hi_net_repeats_a_modality_from_its_own_image_alone():
@@ -111,7 +112,7 @@ def test_ucd_gan_reads_anatomy_whatever_the_modality():
     """Swapping the images of two available modalities changes nothing."""
     net, given = built("ucd_gan"), asked("ucd_gan", torch.tensor([[0.0, 1, 0, 0]]))
     swapped = replace(given, state=given.state[:, [2, 1, 0, 3]])
-    torch.testing.assert_close(net(swapped).image, net(given).image)
+    assert_close(net(swapped).image, net(given).image)
 
 
 def test_ucd_gan_makes_what_is_missing_and_repeats_what_is_available():
@@ -124,8 +125,8 @@ def test_ucd_gan_makes_what_is_missing_and_repeats_what_is_available():
         assert torch.equal(images.flatten(2).any(2), expected)
     of_given, of_made = output.extras["codes"]
     own = net.encoder(given.state[0, [0, 2], 0].unsqueeze(1)).mean(0)
-    torch.testing.assert_close(of_given[0], own)
-    torch.testing.assert_close(of_made[2], net.encoder(output.image[1, 0, :1].unsqueeze(1))[0])
+    assert_close(of_given[0], own)
+    assert_close(of_made[2], net.encoder(output.image[1, 0, :1].unsqueeze(1))[0])
 
 
 @every_row("name", NETS)
@@ -152,13 +153,11 @@ def test_images_keep_their_size_and_slices_do_not_mix(name, size):
     last = replace(given, state=given.state[1:, :, -1:], code=given.code[1:], extras=())
     alone = net(last)
     assert not alone.extras
-    torch.testing.assert_close(alone.image, output.image[1:, :, -1:], rtol=1e-4, atol=1e-5)
+    assert_close(alone.image, output.image[1:, :, -1:], rtol=1e-4, atol=1e-5)
 
 
 @every_row("name", NETS)
-@every_row(
-    ("channels", "code"), [(COMPLETE, [[1, 0, 1, 0]]), (INCOMPLETE, [[1, 0, 0, 0, 0, 0, 1, 0]])]
-)
+@every_row("channels, code", [(COMPLETE, [[1, 0, 1, 0]]), (INCOMPLETE, [[1, 0, 0, 0, 0, 0, 1, 0]])])
 def test_what_a_missing_or_absent_channel_holds_changes_nothing(name, channels, code):
     given, net = asked(name, torch.tensor(code, dtype=torch.float32)), built(name, channels)
     hidden = given.state.clone()
@@ -192,14 +191,14 @@ def test_a_task_that_is_neither_completion_nor_translation_is_refused(name, chan
         built(name, channels)
 
 
-@every_row(("how", "fused"), [("max", 5), ("mean", 3), ("sum", 6), ("product", 5)])
+@every_row("how, fused", [("max", 5), ("mean", 3), ("sum", 6), ("product", 5)])
 def test_maps_are_fused_over_those_available_alone(how, fused):
     """Of the items, the first has 1 and 5, the second -2, the third nothing; elsewhere lie infinities."""
     values = torch.tensor([[1.0, torch.inf, 5.0], [torch.nan, -2.0, torch.inf], [torch.inf] * 3])
     available = torch.tensor([[1.0, 0, 1], [0, 1, 0], [0, 0, 0]])
-    maps = [values[:, number].view(3, 1, 1, 1).expand(3, 2, 4, 4) for number in range(3)]
     for order in ([0, 1, 2], [2, 0, 1]):
-        out = fuse_maps([maps[number] for number in order], available[:, order], how)
+        maps = values[:, order].T.reshape(3, 3, 1, 1, 1).expand(3, 3, 2, 4, 4)
+        out = fuse_maps([*maps], available[:, order], how)
         assert out[:, 1, 2, 3].tolist() == [fused, -2, 0]
 
 

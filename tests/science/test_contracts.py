@@ -175,19 +175,9 @@ def test_synthesis_depends_on_the_item_its_seed_and_the_weights_alone(method_nam
 
 
 @pytest.mark.slow
-def test_the_autoencoder_lowers_its_loss_and_scales_its_latents_to_unit_spread():
+def test_the_autoencoder_scales_its_latents_to_unit_spread():
     torch.manual_seed(0)
-    made = recipe("diffusion", "latent")
-    method = made.all_stages[0].build({})
-    full = batch("latent", items=4)
-    optimiser = torch.optim.Adam(method.parameters_of("net"), lr=3e-3)
-    losses = []
-    for _ in range(20):
-        optimiser.zero_grad()
-        losses.append(method.loss("net", full, noise(full))["total"])
-        losses[-1].backward()
-        optimiser.step()
-    assert losses[-1] < 0.8 * losses[0]
+    method, full = recipe("diffusion", "latent").all_stages[0].build({}), batch("latent", items=4)
     method.finish([full])
     mean, log_variance = method.net.encode(full.target.flatten(0, 1).unsqueeze(1))
     # training sees draws, not means; the scale comes from 768 of them

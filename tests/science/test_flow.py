@@ -5,6 +5,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.testing import assert_close
 
 from rows import every_row
 from voxlate.base.errors import BadInput
@@ -94,7 +95,7 @@ def test_the_exact_velocity_has_the_least_loss_which_is_its_conditional_variance
 
 
 @every_row(
-    ("network", "steps", "atol"),
+    "network, steps, atol",
     [*((shortcut, steps, 1e-3) for steps in (1, 2, 4, 8)), (velocity, 256, 0.02)],
 )
 def test_exact_shortcuts_in_any_number_and_many_steps_of_the_exact_velocity_carry_noise_to_the_same_image(
@@ -103,7 +104,7 @@ def test_exact_shortcuts_in_any_number_and_many_steps_of_the_exact_velocity_carr
     batch, noise = gaussian(4)
     image = flow(network).synthesise(batch, noise, SamplerSettings(steps=steps))
     eps = Noise(0, batch.item).normal_like(batch.target)
-    torch.testing.assert_close(image.float(), MEAN + STD * eps, rtol=0, atol=atol)
+    assert_close(image.float(), MEAN + STD * eps, rtol=0, atol=atol)
 
 
 def test_a_share_of_the_items_learns_larger_steps_which_begin_at_multiples_of_their_size():
@@ -115,10 +116,10 @@ def test_a_share_of_the_items_learns_larger_steps_which_begin_at_multiples_of_th
     assert {*step[larger].tolist()} == {1, 1 / 2, 1 / 4}
     t, half = t[larger], step[larger] / 2
     times = t / (2 * half)
-    torch.testing.assert_close(times, times.round(), rtol=0, atol=1e-3)
+    assert_close(times, times.round(), rtol=0, atol=1e-3)
     for (start, size), expected in ((first, t), (second, t - half)):
-        torch.testing.assert_close(size, half)
-        torch.testing.assert_close(start, expected, rtol=0, atol=1e-4)
+        assert_close(size, half)
+        assert_close(start, expected, rtol=0, atol=1e-4)
 
 
 def test_half_steps_without_a_gradient_take_none_from_the_network_in_bfloat16():
@@ -154,8 +155,8 @@ def test_the_network_sees_the_image_on_its_path_and_nothing_else():
     image = method.synthesise(batch, noise, SamplerSettings(steps=1))
     eps = Noise(0, batch.item).normal_like(batch.target)
     assert net.seen.images == {}
-    torch.testing.assert_close(net.seen.state, 0.5 + SIGMA_S * eps / 4, rtol=0, atol=1e-3)
-    torch.testing.assert_close(image, net.seen.state, rtol=0, atol=1e-3)  # its velocity is 0
+    assert_close(net.seen.state, 0.5 + SIGMA_S * eps / 4, rtol=0, atol=1e-3)
+    assert_close(image, net.seen.state, rtol=0, atol=1e-3)  # its velocity is 0
 
 
 def test_a_flow_without_a_mean_is_refused():

@@ -78,7 +78,7 @@ def test_lpips_says_how_large_a_slice_must_be(weights):
 
 
 @every_row(
-    ("change", "words"),
+    "change, words",
     [
         (None, r"expected LPIPS weights .* found no file"),
         ("no weights", "expected LPIPS weights as a safetensors file"),

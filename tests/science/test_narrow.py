@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import torch
+from torch.testing import assert_close
 
 from rows import every_row
 from voxlate.base.items import BACKGROUND
@@ -38,7 +39,7 @@ def test_a_translation_gives_what_the_whole_network_completes_of_one_modality(pa
     wanted = whole(NetworkInput(state=_state(1), code=code.expand(2, 3))).image[:, 2:]
     part = narrow(whole, [1], [2], code, ())
     found = part(NetworkInput(images={"t2": SCAN})).image
-    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-5)
+    assert_close(found, wanted, rtol=0, atol=1e-5)
     assert not any("embed" in name for name, _ in part.named_parameters())
 
 
@@ -48,7 +49,7 @@ def test_a_completion_of_two_modalities_keeps_their_places_of_the_code():
     wanted = whole(NetworkInput(state=state, code=missing)).image[:, [2, 0]]
     part = narrow(whole, [2, 0], [2, 0], torch.tensor([0.0, 1.0, 0.0]), [2, 0])
     given = NetworkInput(state=state[:, [2, 0]], code=missing[:, [2, 0]])
-    torch.testing.assert_close(part(given).image, wanted, rtol=0, atol=1e-5)
+    assert_close(part(given).image, wanted, rtol=0, atol=1e-5)
 
 
 def test_channels_of_a_network_without_a_code_are_only_reordered():
@@ -58,4 +59,4 @@ def test_channels_of_a_network_without_a_code_are_only_reordered():
     wanted = whole(NetworkInput(images={"t1": first, "t2": second})).image
     part = narrow(whole, [1, 0], [0], torch.zeros(0), ())
     found = part(NetworkInput(images={"t2": second, "t1": first})).image
-    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-5)
+    assert_close(found, wanted, rtol=0, atol=1e-5)

@@ -7,6 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rows import every_row
 from voxlate.base.items import stable_id
 from voxlate.base.streams import Tile
 from voxlate.science.diffusion.noise import Noise
@@ -76,14 +77,18 @@ def test_noise_of_another_number_of_slices_is_refused():
         Noise(0, volumes(2, 3)).normal((1, 4, 5, 5))
 
 
-def test_tiles_of_a_slice_have_the_noise_of_the_slice_in_their_places():
-    whole = Noise(3, [[7]]).normal((2, 1, 12, 10))[0]
-    corners = [(0, 0), (0, 4), (5, 4)]
-    tiles = [Tile(corner, (7, 6), (12, 10)) for corner in corners]
-    draws = Noise(3, [[7]] * 3, tiles=tiles).normal((2, 1, 7, 6))
-    for (y, x), draw in zip(corners, draws):
-        assert torch.equal(draw, whole[..., y : y + 7, x : x + 6])
-    latent = Noise(3, [[7]], tiles=[Tile((4, 4), (8, 4), (12, 8))]).normal((3, 1, 4, 2))[
-        0
-    ]  # half the size
-    assert torch.equal(latent, Noise(3, [[7]]).normal((3, 1, 6, 4))[0][..., 2:, 2:])
+@every_row(
+    "corners, size, image, scale",
+    [(((0, 0), (0, 4), (5, 4)), (7, 6), (12, 10), 1), (((4, 4),), (8, 4), (12, 8), 2)],
+)
+def test_tiles_of_a_slice_or_its_latents_have_their_noise_in_their_places(
+    corners, size, image, scale
+):
+    def draw(noise, sides):
+        return noise.normal((2, 1, *(side // scale for side in sides)))
+
+    whole = draw(Noise(3, [[7]]), image)[0]
+    tiles = [Tile(corner, size, image) for corner in corners]
+    for corner, tile in zip(corners, draw(Noise(3, [[7]] * len(tiles), tiles=tiles), size)):
+        y, x = (slice(start // scale, (start + side) // scale) for start, side in zip(corner, size))
+        assert torch.equal(tile, whole[..., y, x])

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from exact import KINDS, SCHEDULES, for_every
+from torch.testing import assert_close
 
 from rows import every_row
 from voxlate.base.errors import BadInput
@@ -32,7 +33,7 @@ def test_a_weighted_output_error_is_the_weighted_error_of_the_image(name, kind):
         right, x_t, alpha, sigma, kind
     )
     weight = from_x0_weight(torch.full_like(T, 3.0), alpha, sigma, kind)
-    torch.testing.assert_close(weight[:, None] * error**2, 3 * image_error**2, rtol=1e-4, atol=1e-9)
+    assert_close(weight[:, None] * error**2, 3 * image_error**2, rtol=1e-4, atol=1e-9)
 
 
 def test_min_snr_has_the_published_form_of_each_prediction():
@@ -46,19 +47,19 @@ def test_min_snr_has_the_published_form_of_each_prediction():
         ("v", 1 / (ratio + 1)),
         ("score", sigma**2 / ratio),
     ):
-        torch.testing.assert_close(weight(alpha, sigma, kind), capped * factor)
+        assert_close(weight(alpha, sigma, kind), capped * factor)
 
 
 def test_the_snr_weight_is_one_for_eps_and_the_variance_for_the_score():
     """The second is lambda(t) = s(t)² of papers 002 and 003."""
     alpha, sigma = ExponentialVE()(T)
-    torch.testing.assert_close(Snr()(alpha, sigma, "eps"), torch.ones_like(T))
-    torch.testing.assert_close(Snr()(alpha, sigma, "score"), sigma**2)
+    assert_close(Snr()(alpha, sigma, "eps"), torch.ones_like(T))
+    assert_close(Snr()(alpha, sigma, "score"), sigma**2)
 
 
 def test_uniform_on_velocity_is_the_image_loss_over_t_squared():
     alpha, sigma = FlowMatching()(T)
-    torch.testing.assert_close(
+    assert_close(
         from_x0_weight(1 / T**2, alpha, sigma, "velocity"), Uniform()(alpha, sigma, "velocity")
     )
 
@@ -81,10 +82,10 @@ def test_a_table_is_linear_between_its_entries_and_constant_beyond():
 def test_a_table_of_x0_weights_is_turned_into_those_of_the_output():
     table = WeightTable(log_snr=(-2.0, 2.0), weight=(1.0, 1.0), of="x0")
     alpha, sigma = Cosine()(T)
-    torch.testing.assert_close(table(alpha, sigma, "eps"), 1 / snr(alpha, sigma))
+    assert_close(table(alpha, sigma, "eps"), 1 / snr(alpha, sigma))
 
 
-@every_row(("log_snr", "weight"), [((1.0, 0.0), (1.0, 1.0)), ((0.0, 1.0), (1.0, 1.0, 1.0))])
+@every_row("log_snr, weight", [((1.0, 0.0), (1.0, 1.0)), ((0.0, 1.0), (1.0, 1.0, 1.0))])
 def test_a_table_out_of_order_is_refused(log_snr, weight):
     with pytest.raises(BadInput, match="rising log_snr"):
         WeightTable(log_snr=log_snr, weight=weight)
@@ -98,7 +99,7 @@ def brain() -> torch.Tensor:
     return mask
 
 
-@every_row(("reduction", "voxels"), [("mask", (16, 2)), ("all", (32, 32))])
+@every_row("reduction, voxels", [("mask", (16, 2)), ("all", (32, 32))])
 def test_errors_in_the_mask_alone_are_summed_over_as_many_voxels_as_the_reduction_says(
     reduction, voxels
 ):

@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from exact import GAUSS, SCHEDULES, TWO_TISSUES, flow_error, run
+from torch.testing import assert_close
 
 from rows import every_row
 from voxlate.base.errors import BadInput
@@ -34,7 +35,7 @@ def test_the_velocity_is_that_of_the_sde():
         score = (alpha * GAUSS.denoise(x, *schedule(t)) - x) / sigma**2
         f, g2 = per_item(schedule.log_alpha_drift(t), x), per_item(schedule.g2(t), x)
         found = velocity(GAUSS.denoiser(schedule), schedule)(x, t)
-        torch.testing.assert_close(found, f * x - g2 / 2 * score, rtol=1e-9, atol=1e-9)
+        assert_close(found, f * x - g2 / 2 * score, rtol=1e-9, atol=1e-9)
 
 
 def test_the_integrator_has_fifth_order():
@@ -57,8 +58,8 @@ def test_the_integrator_goes_up_and_down_in_time():
 
     x, accuracy = torch.tensor([[1.0], [2.0]], dtype=torch.float64), (0.1, 1e-9, 1e-9)
     up = integrate(slope, x, 0.0, 1.5, *accuracy)
-    torch.testing.assert_close(up, x * math.exp(-(1.5**3)), rtol=1e-7, atol=0)
-    torch.testing.assert_close(integrate(slope, up, 1.5, 0.0, *accuracy), x, rtol=1e-6, atol=0)
+    assert_close(up, x * math.exp(-(1.5**3)), rtol=1e-7, atol=0)
+    assert_close(integrate(slope, up, 1.5, 0.0, *accuracy), x, rtol=1e-6, atol=0)
 
 
 def test_the_error_is_of_what_the_mask_leaves_free():
@@ -79,7 +80,7 @@ def test_the_error_is_of_what_the_mask_leaves_free():
     wide = sample(sampling, denoise, schedule, frame, torch.zeros(1, 1, 1, 16, 16), inside.float())
     calls = len(seen)
     alone = sample(sampling, denoise, schedule, frame, torch.zeros(1, 1, 1, 2, 2))
-    torch.testing.assert_close(wide[..., :2, :2], alone, rtol=0, atol=1e-6)
+    assert_close(wide[..., :2, :2], alone, rtol=0, atol=1e-6)
     assert len(seen) == 2 * calls
 
 

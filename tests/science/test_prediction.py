@@ -4,6 +4,7 @@ import torch
 from exact import KINDS, SCHEDULES, for_every
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.testing import assert_close
 
 from voxlate.science.diffusion.prediction import denoiser, diffuse, per_item, target, to_eps, to_x0
 from voxlate.science.diffusion.schedules import Cosine, LinearBetas
@@ -28,7 +29,7 @@ def test_the_image_comes_back_from_every_kind_of_output(name, kind, t):
     alpha, sigma = SCHEDULES[name](torch.tensor(t, dtype=torch.float64))
     x_t = diffuse(x0, eps, alpha, sigma)
     out = target(x0, eps, alpha, sigma, kind)
-    torch.testing.assert_close(to_x0(out, x_t, alpha, sigma, kind), x0, rtol=0, atol=1e-6)
+    assert_close(to_x0(out, x_t, alpha, sigma, kind), x0, rtol=0, atol=1e-6)
 
 
 @for_every(name=SCHEDULES)
@@ -38,13 +39,13 @@ def test_targets_are_those_of_their_papers_and_the_noise_comes_back_from_the_ima
     alpha, sigma = SCHEDULES[name](torch.tensor([0.01, 0.4, 1.0]))
     a, s = per_item(alpha, x0), per_item(sigma, x0)
     x_t = a * x0 + s * eps
-    torch.testing.assert_close(diffuse(x0, eps, alpha, sigma), x_t)
+    assert_close(diffuse(x0, eps, alpha, sigma), x_t)
     score = -(x_t - a * x0) / s**2
     expected = {"eps": eps, "x0": x0, "v": a * eps - s * x0, "velocity": eps - x0}
     for kind, wanted in (expected | {"score": score, "x_plus_score": x_t + score}).items():
         found = target(x0, eps, alpha, sigma, kind)
-        torch.testing.assert_close(found, wanted, rtol=1e-9, atol=1e-9)
-    torch.testing.assert_close(to_eps(x0, x_t, alpha, sigma), eps, rtol=0, atol=1e-6)
+        assert_close(found, wanted, rtol=1e-9, atol=1e-9)
+    assert_close(to_eps(x0, x_t, alpha, sigma), eps, rtol=0, atol=1e-6)
 
 
 @every_kind
@@ -61,7 +62,7 @@ def test_pure_noise_gives_the_image_where_the_algebra_allows(kind):
     x0, eps = pair()
     alpha, sigma = torch.zeros(3, dtype=torch.float64), torch.ones(3, dtype=torch.float64)
     out = target(x0, eps, alpha, sigma, kind)
-    torch.testing.assert_close(to_x0(out, eps, alpha, sigma, kind), x0)
+    assert_close(to_x0(out, eps, alpha, sigma, kind), x0)
 
 
 @every_kind
@@ -76,8 +77,8 @@ def test_a_denoiser_of_a_perfect_network_returns_the_image(kind):
         return target(x0, eps, alpha, sigma, kind)
 
     denoise = denoiser(predict, schedule, kind)
-    torch.testing.assert_close(denoise(diffuse(x0, eps, alpha, sigma), t), x0)
-    torch.testing.assert_close(seen[0], schedule.log_snr(t))
+    assert_close(denoise(diffuse(x0, eps, alpha, sigma), t), x0)
+    assert_close(seen[0], schedule.log_snr(t))
 
 
 def test_a_denoiser_clips_the_image_and_keeps_the_type_of_the_state():

@@ -15,7 +15,7 @@ def built(net: ResNet, sources: int = 1, targets: int = 1) -> ResNetNet:
 
 
 @every_row(
-    ("net", "sides", "count"),
+    "net, sides, count",
     [
         (ResNet(), 3, 11_378_179),  # 11.378 million, as Zhu's code prints
         (ResNet(), 1, 11_365_633),
@@ -46,7 +46,7 @@ def test_every_size_comes_back(size, dimensions):
     assert out.abs().max() <= 1
 
 
-@every_row(("dimensions", "expected"), [(2, [False] * 4 + [True, False]), (3, [True] * 6)])
+@every_row("dimensions, expected", [(2, [False] * 4 + [True, False]), (3, [True] * 6)])
 def test_a_slice_is_translated_by_itself_but_in_three_dimensions(dimensions, expected):
     torch.manual_seed(0)
     net = built(ResNet(width=4, blocks=1, dimensions=dimensions)).double()
@@ -57,7 +57,7 @@ def test_a_slice_is_translated_by_itself_but_in_three_dimensions(dimensions, exp
     assert moved.flatten(3).any(3)[:, 0].tolist() == [[False] * 6, expected]
 
 
-@every_row(("dimensions", "depth"), [(2, 1), (3, 4)])
+@every_row("dimensions, depth", [(2, 1), (3, 4)])
 def test_brightness_and_contrast_of_a_whole_image_are_normalised_away(dimensions, depth):
     """Reflection keeps a constant constant to the border, so instance norms remove any line of grey values."""
     torch.manual_seed(0)

@@ -17,6 +17,7 @@ from exact import (
     zeros,
 )
 from torch import Tensor
+from torch.testing import assert_close
 
 from rows import every_row
 from voxlate.science.diffusion.higher_order import dpm2, dpm3, dpmpp_2m, dpmpp_2s, heun
@@ -41,7 +42,7 @@ ENDS = [*PATHS.values(), SCHEDULES["betas_of_002"], SCHEDULES["geometric_ve"]]
 
 
 @every_row(
-    ("sampler", "spacing", "order"),
+    "sampler, spacing, order",
     [
         (ddim, "t", 1),
         (ddim, "log_snr", 1),
@@ -72,7 +73,7 @@ def test_dpm_solver_1_is_ddim():
     found = SAMPLERS["dpm1"](
         lambda x, t: (x - sigma * eps) / alpha, schedule, x, times, refuse_noise
     )
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-14)
+    assert_close(found, expected, rtol=0, atol=1e-14)
 
 
 # Ancestral sampling
@@ -86,7 +87,7 @@ def added_std(sampler, schedule, t: float, s: float) -> float:
 
 
 @every_row(
-    ("first", "last", "i", "published"),
+    "first, last, i, published",
     [
         (1e-4, 0.02, 1, 5.4532e-5),
         (1e-4, 0.02, 999, 0.0199999),
@@ -143,7 +144,7 @@ def law(sampling: SamplerSettings, schedule) -> tuple[float, float]:
 
 
 @every_row(
-    ("name", "schedule"),
+    "name, schedule",
     [*itertools.product(["dpm3", "heun", "dpmpp_2s", "dpmpp_2m"], SCHEDULES.values())][::4],
 )
 def test_higher_orders_are_right_to_two_percent_as_they_are_set_by_default(name, schedule):
@@ -154,7 +155,7 @@ def test_higher_orders_are_right_to_two_percent_as_they_are_set_by_default(name,
     assert std == pytest.approx(0.2, rel=0.06 if steep else 0.02)
 
 
-@every_row(("end", "schedule", "most"), [(1e-3, LinearVP(), 0.01), (None, ExponentialVE(), 0.02)])
+@every_row("end, schedule, most", [(1e-3, LinearVP(), 0.01), (None, ExponentialVE(), 0.02)])
 @pytest.mark.slow
 def test_the_euler_maruyama_settings_of_003_and_002_reach_one_and_two_percent(end, schedule, most):
     """1000 steps to 1e-3 under the linear VP schedule (spec 003, fact 6) and sigma^t (spec 002, fact 3)."""
@@ -167,7 +168,7 @@ def test_the_euler_maruyama_settings_of_003_and_002_reach_one_and_two_percent(en
 
 
 @every_row(
-    ("sampler", "schedule", "kind"),
+    "sampler, schedule, kind",
     [
         (sampler, name, KINDS[(row + column) % len(KINDS)])  # the six predictions in turn
         for row, sampler in enumerate(ONCE)
@@ -200,28 +201,23 @@ def test_a_network_that_knows_the_image_returns_it(name, schedule):
     sampling = SamplerSettings(sampler=name, steps=10)
     found = run(sampling, lambda x, t: x0.expand_as(x), schedule, count=2)
     sigma = float(schedule(torch.tensor(0.0))[1]) if not sampling.closes(schedule) else 0.0
-    torch.testing.assert_close(found, x0.expand(2, -1, -1, -1, -1), rtol=0, atol=5 * sigma + 1e-6)
+    assert_close(found, x0.expand(2, -1, -1, -1, -1), rtol=0, atol=5 * sigma + 1e-6)
 
 
-@for_every(
-    schedule=SCHEDULES.values(), mask=[None, torch.tensor([1.0, 1, 0, 1]).reshape(1, 1, 1, 4, 1)]
-)
-def test_adjusted_ddim_gives_back_the_spread_of_the_image_that_its_paper_expects(schedule, mask):
+@for_every(schedule=SCHEDULES.values(), inside=[(1.0, 1, 1, 1), (1.0, 1, 0, 1)])
+def test_adjusted_ddim_gives_back_the_spread_of_the_image_that_its_paper_expects(schedule, inside):
     """In every item alike, and inside its mask: 0.1 / (2 + SNR) at the time of the last step, which leaves no noise."""
     x0 = torch.linspace(-1, 1, 16).reshape(1, 1, 1, 4, 4)
     sampling = SamplerSettings(sampler="adjusted_ddim", steps=20, end=0.0)
+    if sampling.closes(schedule):
+        return
     (alpha, alpha_s), (sigma, sigma_s) = schedule(sampling.times(schedule)[-2:])
-    like = torch.zeros(2, 1, 1, 4, 4)
+    like, mask = torch.zeros(2, 1, 1, 4, 4), torch.tensor(inside).reshape(1, 1, 1, 4, 1)
     found = sample(sampling, lambda x, t: x0.expand_as(x), schedule, Noise(0, [1, 2]), like, mask)
-    expected = sigma_s**2 + (alpha_s - alpha * sigma_s / sigma) ** 2 * 0.1 / (
-        2 + (alpha / sigma) ** 2
-    )
-    inside = torch.ones_like(like) if mask is None else mask.expand_as(like)
-    off = (found - alpha_s * x0)[inside > 0]
-    if not sampling.closes(schedule):
-        torch.testing.assert_close(
-            off.reshape(2, -1).square().mean(1), expected.float().expand(2), rtol=1e-3, atol=1e-9
-        )
+    spread = 0.1 / (2 + (alpha / sigma) ** 2)
+    expected = sigma_s**2 + (alpha_s - alpha * sigma_s / sigma) ** 2 * spread
+    off = (found - alpha_s * x0)[mask.expand_as(like) > 0].reshape(2, -1)
+    assert_close(off.square().mean(1), expected.float().expand(2), rtol=1e-3, atol=1e-9)
 
 
 @for_every(

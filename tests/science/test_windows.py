@@ -42,7 +42,7 @@ def test_windows_cover_a_volume_evenly_overlap_as_asked_and_are_as_few_as_that_a
 
 
 @every_row(
-    ("name", "windows"),
+    "name, windows",
     [(name, Windows(size=4, overlap=3)) for name in SAMPLERS]
     + [("ddpm", Windows(size=5, overlap=1)), ("ddpm", Windows(size=30))],
 )

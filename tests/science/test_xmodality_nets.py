@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from calling import ask, channels, count_of
 from torch import nn
+from torch.testing import assert_close
 
 from rows import every_row
 from voxlate.base.errors import BadInput
@@ -45,7 +46,7 @@ def _inputs(*size: int):
 
 
 @every_row(
-    ("net", "state", "expected"),
+    "net, state, expected",
     [
         (PlainUNet(), 0, 14_733_953),
         (PlainUNet(), 1, 16_907_521),
@@ -67,10 +68,10 @@ def test_a_batch_of_volumes_is_its_slices_one_by_one(name):
             volume[item : item + 1, :, depth : depth + 1] for volume in (*inputs[:2], whole)
         )
         alone = ask(net, x, condition, inputs[2][item : item + 1])
-        torch.testing.assert_close(alone, expected, rtol=1e-4, atol=1e-5)
+        assert_close(alone, expected, rtol=1e-4, atol=1e-5)
 
 
-@every_row(("name", "width"), [("unet", 20), ("adm", 20), ("uvit", 24), ("dit", 24)])
+@every_row("name, width", [("unet", 20), ("adm", 20), ("uvit", 24), ("dit", 24)])
 def test_a_slice_of_any_size_is_padded_by_its_mirror_and_cropped(name, width):
     net, (x, condition, log_snr) = _small(name), _inputs(1, 21, 19)
     far = (0, width - 19, 0, 24 - 21, 0, 0)
@@ -78,7 +79,7 @@ def test_a_slice_of_any_size_is_padded_by_its_mirror_and_cropped(name, width):
     out = ask(net, x, condition, log_snr)
     assert out.shape == x.shape
     whole = ask(net, *mirrored, log_snr)
-    torch.testing.assert_close(out, whole[..., :21, :19], rtol=1e-4, atol=1e-5)
+    assert_close(out, whole[..., :21, :19], rtol=1e-4, atol=1e-5)
 
 
 @every_row("name", SMALL)
@@ -99,7 +100,7 @@ def test_the_condition_and_the_state_may_come_in_one_piece(name):
     net, (x, condition, log_snr) = _small(name), _inputs(1, 16, 16)
     joined = torch.cat((x, condition) if name == "dit" else (condition, x), 1)
     apart = ask(net, x, condition, log_snr)
-    torch.testing.assert_close(ask(net, None, joined, log_snr), apart)
+    assert_close(ask(net, None, joined, log_snr), apart)
 
 
 @every_row("name", SMALL)
@@ -133,7 +134,7 @@ def test_fresh_weights_have_the_published_spreads():
 
 
 @every_row(
-    ("settings", "words"),
+    "settings, words",
     [
         (ADM(width=30), "net.heads: expected a divisor of 30 channels, found 4"),
         (PlainUNet(width=16), "net.groups: expected a divisor of 16 channels, found 32"),
@@ -171,7 +172,7 @@ def test_a_compiled_network_gives_the_same_gradients(name):
         loss = ask(call, *_inputs(1, 16, 16)).square().mean()
         found.append(torch.autograd.grad(loss, [*net.parameters()]))
     for plain, compiled in zip(*found):
-        torch.testing.assert_close(compiled, plain, rtol=1e-3, atol=1e-4)
+        assert_close(compiled, plain, rtol=1e-3, atol=1e-4)
 
 
 def test_a_dit_of_wavelets_is_a_dit_of_their_bands():
@@ -183,4 +184,4 @@ def test_a_dit_of_wavelets_is_a_dit_of_their_bands():
     out = net.slices(h, embedding)
     assert out.shape == (2, 16, 24, 1)
     bands = of_bands.slices(wavelet.analyse(h), embedding)
-    torch.testing.assert_close(out, wavelet.synthesise(bands))
+    assert_close(out, wavelet.synthesise(bands))

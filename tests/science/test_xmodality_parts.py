@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor
+from torch.testing import assert_close
 
 from rows import every_row
 from voxlate.science.nets.xmodality import wavelet
@@ -33,7 +34,7 @@ def test_wavelet_bands_and_their_inverse(waves):
     _near(wavelet.synthesise(waves["coeffs2"]), waves["decoded2"])
 
 
-@every_row(("height", "width"), [(1, 1), (1, 12), (7, 4)])
+@every_row("height, width", [(1, 1), (1, 12), (7, 4)])
 def test_wavelet_loses_nothing_of_any_even_size(height, width):
     image = torch.randn(1, 2 * height, 2 * width, 3, generator=torch.Generator().manual_seed(0))
     _near(wavelet.synthesise(wavelet.analyse(image)), image, 1e-5)
@@ -70,7 +71,7 @@ def test_the_fused_norm_and_its_gradients_are_those_of_the_formula(gelu, rows, s
     outs = [rms_norm(h, *given), _plain_norm(h, *given)]
     _assert_alike(outs, leaves)
     with torch.no_grad():
-        torch.testing.assert_close(rms_norm(h.clone(), *given), outs[1], rtol=1e-4, atol=1e-5)
+        assert_close(rms_norm(h.clone(), *given), outs[1], rtol=1e-4, atol=1e-5)
 
 
 def _assert_alike(outs, leaves):
@@ -78,7 +79,7 @@ def _assert_alike(outs, leaves):
     weight = torch.randn(outs[0].shape)
     found = [[out, *torch.autograd.grad((out * weight).sum(), leaves)] for out in outs]
     for ours, plain in zip(*found):
-        torch.testing.assert_close(ours, plain, rtol=1e-4, atol=1e-5)
+        assert_close(ours, plain, rtol=1e-4, atol=1e-5)
 
 
 @every_row("gelu", [False, True])
@@ -130,4 +131,4 @@ def test_attention_is_along_rows_or_among_all_pixels_of_a_slice_with_the_same_we
     assert torch.equal(rows(h)[0, :2], rows(changed)[0, :2])
     assert (whole(h)[0, :2] - whole(changed)[0, :2]).abs().max() > 1e-3
     tokens = h.view(1, 1, 15, 8)
-    torch.testing.assert_close(whole(h).view(1, 1, 15, 8), rows(tokens))
+    assert_close(whole(h).view(1, 1, 15, 8), rows(tokens))
