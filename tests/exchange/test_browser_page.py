@@ -3,7 +3,6 @@
 import importlib.util
 import json
 import re
-import shutil
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -38,12 +37,8 @@ def _module(name: str) -> ModuleType:
     return module
 
 
-class Proxy:
+class Proxy(SimpleNamespace):
     """A value of JavaScript: its fields, and itself as a value of Python."""
-
-    def __init__(self, value: Any, **fields: Any) -> None:
-        self.value = value
-        vars(self).update(fields)
 
     def to_py(self) -> Any:
         return self.value
@@ -55,7 +50,7 @@ def _scripts() -> dict[str, ModuleType]:
     def open_graph(model: bytes) -> Proxy:
         session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
         names = [wanted.name for wanted in session.get_inputs()]
-        return Proxy(session, inputNames=Proxy(names))
+        return Proxy(value=session, inputNames=Proxy(value=names))
 
     def compute(session: Proxy, given: list[Any], names: list[str]) -> list[Proxy]:
         kinds = {"float32": np.float32, "bool": bool}
@@ -64,13 +59,10 @@ def _scripts() -> dict[str, ModuleType]:
             for name, kind, values, shape in given
         }
         outputs = session.value.run(names, inputs)
-        return [Proxy(None, data=Proxy(x.ravel()), dims=Proxy(list(x.shape))) for x in outputs]
-
-    def as_is(value: Any) -> Any:
-        return value
+        return [Proxy(data=Proxy(value=x.ravel()), dims=Proxy(value=[*x.shape])) for x in outputs]
 
     js = SimpleNamespace(ort_version="1", open_graph=open_graph, compute=compute)
-    ffi = SimpleNamespace(run_sync=as_is, to_js=as_is)
+    ffi = SimpleNamespace(run_sync=lambda value: value, to_js=lambda value: value)
     return {"js": js, "pyodide": SimpleNamespace(ffi=ffi), "pyodide.ffi": ffi}  # type: ignore[dict-item]
 
 
@@ -86,33 +78,28 @@ def _page(folder: Path, monkeypatch) -> ModuleType:
 
 @pytest.fixture
 def scan(tmp_path) -> Path:
-    write_volume(tmp_path / "scan.nii.gz", head("LPS"))
-    return tmp_path / "scan.nii.gz"
+    """A scan as the page keeps it."""
+    path = tmp_path / "SCANS" / "t1" / "scan.nii.gz"
+    write_volume(path, head("LPS"))
+    return path
 
 
 @pytest.fixture(scope="module")
-def exported(tmp_path_factory) -> Path:
+def folder(tmp_path_factory) -> Path:
     """The folder of a flow, which draws noise."""
-    folder = tmp_path_factory.mktemp("exported") / "MODEL"
-    export_model(tiny_model(FLOW), folder, licence="CC0")
-    return folder
-
-
-@pytest.fixture
-def folder(exported, tmp_path) -> Path:
-    """A copy of the folder."""
-    return Path(shutil.copytree(exported, tmp_path / "MODEL"))
+    path = tmp_path_factory.mktemp("exported") / "MODEL"
+    export_model(tiny_model(FLOW), path, licence="CC0")
+    return path
 
 
 def test_the_page_gives_the_image_of_the_command_bit_for_bit(folder, scan, tmp_path, monkeypatch):
     assert main([str(folder), f"t1={scan}", "--seed", "3", "--out", str(tmp_path / "cli")]) == 0
     page = _page(tmp_path, monkeypatch)
+    monkeypatch.setattr(page, "MODEL", folder)
     monkeypatch.delitem(sys.modules, "onnxruntime")
     monkeypatch.setitem(sys.modules, "onnxruntime", _module("onnxruntime"))
     stated = json.loads(page.open_model())
     assert (stated["title"], stated["source"], stated["licence"]) == (FLOW, ["t1"], "CC0")
-    (tmp_path / "SCANS" / "t1").mkdir(parents=True)
-    scan.rename(tmp_path / "SCANS" / "t1" / "scan.nii.gz")
     steps = []
     done = json.loads(page.synthesise(3, lambda *step: steps.append(step)))
     assert steps[-1][0] == steps[-1][1]
@@ -122,19 +109,6 @@ def test_the_page_gives_the_image_of_the_command_bit_for_bit(folder, scan, tmp_p
         read_volume(tmp_path / place / "t2.nii.gz", "t2").data for place in ("cli", "OUT")
     )
     np.testing.assert_array_equal(found, expected)
-
-
-@pytest.mark.slow
-def test_the_page_shows_each_image_that_completes_a_case(scan, tmp_path, monkeypatch):
-    export_model(tiny_model("a completion"), tmp_path / "MODEL")
-    page = _page(tmp_path, monkeypatch)
-    assert json.loads(page.open_model())["target"] == ["t1", "t2"]
-    (tmp_path / "SCANS" / "t1").mkdir(parents=True)
-    scan.rename(tmp_path / "SCANS" / "t1" / "scan.nii.gz")
-    done = json.loads(page.synthesise(0, lambda *_: None))
-    assert Path(done["files"][0]).name == "desc-synthetic_t2.nii.gz"
-    found = [(view["role"], view["label"]) for view in done["views"]]
-    assert found == [("source", "t1"), ("synthesis", "t2, synthesised")]
 
 
 def test_the_page_passes_the_runners_refusal_on(tmp_path, monkeypatch):
@@ -160,8 +134,7 @@ def test_the_built_page_holds_each_file_that_it_asks_for(written):
     packages = {"pyodide/pyodide.mjs", "onnxruntime-web/ort.jspi.min.mjs"}
     assert packages <= {*names}
     assert "viewer.js" in names
-    for name in {*names} - packages:
-        assert (written / name).is_file(), name
+    assert [name for name in {*names} - packages if not (written / name).is_file()] == []
     models = json.loads((written / "models.json").read_text())
     assert set(models["MODEL"]) == {"arrays.safetensors", "model.json", "network.onnx"}
 

@@ -13,9 +13,9 @@ pytest.importorskip("onnxruntime")
 from carried import KINDS, head, tiny_model
 from rows import every_row
 from voxlate.base.errors import BadInput
-from voxlate.base.files import read_json, write_json
+from voxlate.base.files import read_json, sha256_of, write_json
 from voxlate.exchange.command import main
-from voxlate.exchange.export import export_model
+from voxlate.exchange.export import _write_description, export_model
 from voxlate.exchange.model_file import DESCRIPTION, NETWORK, read_model
 from voxlate.exchange.onnx_file import check_graph
 from voxlate.exchange.run import load
@@ -34,12 +34,6 @@ def carried(tmp_path_factory):
 def folder(carried) -> Path:
     """The folder of a regression."""
     return carried[0]
-
-
-@pytest.fixture
-def copy(folder, tmp_path) -> Path:
-    """A copy of the folder, which may be changed."""
-    return Path(shutil.copytree(folder, tmp_path / "MODEL"))
 
 
 QUICK = "slices, their neighbours and the mirror image"  # test_browser_page.py exports a flow
@@ -92,23 +86,23 @@ def _with_constant(output):
     return dataclasses.replace(output, image=image.reshape(len(image), *image.shape[1:]))
 
 
-def test_the_runner_computes_scans_that_are_not_to_be_trusted_only_where_asked(folder, tmp_path):
-    scan, out = tmp_path / "t1.nii.gz", tmp_path / "out"
+def test_the_runner_computes_scans_that_are_not_to_be_trusted_only_where_asked(
+    folder, tmp_path, out
+):
+    scan = tmp_path / "t1.nii.gz"
     write_volume(scan, dataclasses.replace(head(), data=np.sign(head().data)))
-    command = [str(folder), str(scan), "--out", str(out)]
-    assert main(command) == 3
+    assert run(folder, scan, out) == 3
     assert not out.exists()
-    assert main([*command, "--anyway"]) == 3
+    assert run(folder, scan, out, "--anyway") == 3
     assert read_json(out / "provenance.json")["anyway"] is True
 
 
 @pytest.mark.slow
-@every_row(("weights", "share", "loss"), [("float16", 0.7, 5e-3), ("int8", 0.5, 0.2)])
+@every_row("weights, share, loss", [("float16", 0.7, 5e-3), ("int8", 0.5, 0.2)])
 def test_smaller_weights_make_a_smaller_file_and_state_their_loss(
     weights, share, loss, folder, tmp_path
 ):
-    kind = "slices, their neighbours and the mirror image"
-    stated = export_model(tiny_model(kind), tmp_path / "MODEL", weights).graph
+    stated = export_model(tiny_model(QUICK), tmp_path / "MODEL", weights).graph
     assert 1e-6 < stated.mean_loss <= stated.largest_loss < loss
     sizes = [(path / NETWORK).stat().st_size for path in (tmp_path / "MODEL", folder)]
     weights_alone = 8 * 8 * 9 * 4  # of one convolution: a tiny graph is mostly nodes
@@ -116,127 +110,120 @@ def test_smaller_weights_make_a_smaller_file_and_state_their_loss(
     load(tmp_path / "MODEL")
 
 
-def test_the_command_writes_the_image_and_its_provenance(folder, tmp_path, capsys):
+@pytest.fixture
+def scan(tmp_path) -> Path:
+    """A scan."""
     write_volume(tmp_path / "scan.nii.gz", head())
-    assert (
-        main([str(folder), f"t1={tmp_path / 'scan.nii.gz'}", "--out", str(tmp_path / "out")]) == 0
-    )
-    image = read_volume(tmp_path / "out" / "t2.nii.gz", "t2")
+    return tmp_path / "scan.nii.gz"
+
+
+def run(folder: Path, given: object, out: Path, *options: str) -> int:
+    return main([str(folder), str(given), "--out", str(out), *options])
+
+
+def test_the_command_writes_the_image_and_its_provenance(folder, scan, out):
+    assert run(folder, f"t1={scan}", out) == 0
+    image = read_volume(out / "t2.nii.gz", "t2")
     assert image.grid.shape == (7, 26, 22)
-    assert is_synthetic(tmp_path / "out" / "t2.nii.gz")
-    stated = read_json(tmp_path / "out" / "provenance.json")
-    assert stated["model"]["title"] == "slices, their neighbours and the mirror image"
+    assert is_synthetic(out / "t2.nii.gz")
+    stated = read_json(out / "provenance.json")
+    assert stated["model"]["title"] == QUICK
+    assert stated["inputs"] == {"t1": {"sha256": content_hash(scan)}}
     assert "not a medical device" in stated["notice"]
 
 
-def test_a_scan_of_another_modality_is_refused_in_one_sentence(folder, tmp_path, capsys):
-    assert main([str(folder), "flair=scan.nii.gz", "--out", str(tmp_path / "out")]) == 2
-    said = capsys.readouterr().err
-    assert said.startswith("voxlate-run: scan: ")
-    assert not (tmp_path / "out").exists()
+def test_a_scan_of_another_modality_is_refused_in_one_sentence(folder, out, capsys):
+    assert run(folder, "flair=scan.nii.gz", out) == 2
+    assert capsys.readouterr().err.startswith("voxlate-run: scan: ")
+    assert not out.exists()
 
 
-def test_the_command_removes_only_its_own_older_files_of_the_same_scans(folder, tmp_path, capsys):
-    out, scan = tmp_path / "out", tmp_path / "scan.nii.gz"
-    write_volume(scan, head())
-    command = [str(folder), f"t1={scan}", "--out", str(out)]
-    assert main(command) == 0
+def test_the_command_removes_only_its_own_older_files_of_the_same_scans(folder, scan, out):
+    assert run(folder, f"t1={scan}", out) == 0
     stated = read_json(out / "provenance.json")
-    assert stated["inputs"] == {"t1": {"sha256": content_hash(scan)}}
-    stated["images"]["t2_low.nii.gz"] = stated["images"]["t2.nii.gz"]
-    stated["images"]["t2_high.nii.gz"] = stated["images"]["t2.nii.gz"]
+    for name in ("t2_low.nii.gz", "t2_high.nii.gz"):
+        stated["images"][name] = stated["images"]["t2.nii.gz"]
     write_json(out / "provenance.json", stated)
     shutil.copyfile(out / "t2.nii.gz", out / "t2_low.nii.gz")
     (out / "t2_high.nii.gz").write_bytes(b"of somebody else")
-    assert main(command) == 0
-    found = {path.name for path in out.iterdir()}
-    assert found == {"t2.nii.gz", "t2_high.nii.gz", "provenance.json"}
-    write_volume(scan, head("LPS"))
-    assert main(command) == 2
-    assert {path.name for path in out.iterdir()} == found
+    for volume, code in ((head(), 0), (head("LPS"), 2)):
+        write_volume(scan, volume)
+        assert run(folder, f"t1={scan}", out) == code
+        found = {path.name for path in out.iterdir()}
+        assert found == {"t2.nii.gz", "t2_high.nii.gz", "provenance.json"}
 
 
-def test_the_command_replaces_no_file_that_it_did_not_write(folder, tmp_path, capsys):
-    scan = tmp_path / "t2.nii.gz"
-    write_volume(scan, head())
-    before = scan.read_bytes()
-    assert main([str(folder), f"t1={scan}", "--out", str(tmp_path)]) == 2
-    assert scan.read_bytes() == before
+def test_the_command_replaces_no_file_that_it_did_not_write(folder, scan):
+    own = scan.rename(scan.with_name("t2.nii.gz"))
+    before = own.read_bytes()
+    assert run(folder, f"t1={own}", own.parent) == 2
+    assert own.read_bytes() == before
 
 
 @every_row("option", [["--seed", "-1"], ["--threads", "-3"], ["--seed", "1.5"]])
-def test_a_number_that_is_not_whole_is_refused(option, folder, tmp_path):
+def test_a_number_that_is_not_whole_is_refused(option, folder, out):
     with pytest.raises(SystemExit, match="2"):
-        main([str(folder), "t1=scan.nii.gz", "--out", str(tmp_path / "out"), *option])
+        run(folder, "t1=scan.nii.gz", out, *option)
 
 
-def test_an_output_folder_that_cannot_be_made_is_one_sentence(folder, tmp_path, capsys):
-    write_volume(tmp_path / "scan.nii.gz", head())
-    (tmp_path / "file").write_text("")
-    out = tmp_path / "file" / "new" / "out"
-    assert main([str(folder), f"t1={tmp_path / 'scan.nii.gz'}", "--out", str(out)]) == 2
+def test_an_output_folder_that_cannot_be_made_is_one_sentence(folder, scan, capsys):
+    assert run(folder, f"t1={scan}", scan / "new" / "out") == 2
     assert "expected a folder to write in" in capsys.readouterr().err
 
 
-def test_a_graph_of_another_hash_is_refused(copy):
-    (copy / NETWORK).write_bytes((copy / NETWORK).read_bytes() + b"\0")
-    with pytest.raises(BadInput, match="its hash differs"):
-        load(copy)
+@every_row(
+    "name, old, new, words",
+    [
+        (NETWORK, b"", b"\0", "its hash differs"),
+        (DESCRIPTION, b'"CC0"', b'"MIT"', "checksum differs"),
+    ],
+)
+def test_an_edited_file_is_refused(name, old, new, words, folder, tmp_path):
+    file = shutil.copytree(folder, tmp_path / "MODEL") / name
+    file.write_bytes(file.read_bytes().replace(old, new, 1))
+    with pytest.raises(BadInput, match=words):
+        load(tmp_path / "MODEL")
 
 
-def test_an_edited_description_is_refused(copy):
-    text = (copy / DESCRIPTION).read_text()
-    (copy / DESCRIPTION).write_text(text.replace('"CC0"', '"MIT"'))
-    with pytest.raises(BadInput, match="checksum differs"):
-        load(copy)
+def _largest(graph):
+    return max(graph.graph.initializer, key=lambda one: len(one.raw_data))
 
 
-def _with(copy: Path, change) -> None:
-    """Write a changed graph with hashes that agree with it."""
+def _in_another_file(graph) -> None:
+    _largest(graph).data_location = 1
+    _largest(graph).external_data.add(key="location", value="../elsewhere")
+
+
+def _of_another_image(graph) -> None:
+    import onnx.numpy_helper as helper
+
+    array = helper.to_array(_largest(graph)) * np.float32(1.5)
+    _largest(graph).CopyFrom(helper.from_array(array, _largest(graph).name))
+
+
+def _too_new(graph) -> None:
+    graph.opset_import[0].version = 99
+
+
+@every_row(
+    "change, words",
+    [
+        (_of_another_image, "expected the image of its self-test"),
+        (_too_new, "found 99"),
+        (_in_another_file, "expected all weights inside the file"),
+    ],
+)
+def test_a_graph_that_is_not_the_exported_one_is_refused(change, words, folder, tmp_path):
     import onnx
 
-    from voxlate.base.files import sha256_of
-    from voxlate.exchange.export import _write_description
-
-    carried = read_model(copy)
-    graph = onnx.load(copy / NETWORK)
+    copy = Path(shutil.copytree(folder, tmp_path / "MODEL"))
+    description, graph = read_model(copy).description, onnx.load(copy / NETWORK)
     change(graph)
     (copy / NETWORK).write_bytes(graph.SerializeToString())
-    files = {**carried.description.files, NETWORK: sha256_of(copy / NETWORK)}
-    _write_description(copy, dataclasses.replace(carried.description, files=files))
-
-
-def test_a_self_test_that_differs_is_refused(copy):
-    def change(graph):
-        import onnx.numpy_helper as helper
-
-        largest = max(graph.graph.initializer, key=lambda one: len(one.raw_data))
-        array = helper.to_array(largest) * 1.5
-        largest.CopyFrom(helper.from_array(array.astype(np.float32), largest.name))
-
-    _with(copy, change)
-    with pytest.raises(BadInput, match="expected the image of its self-test"):
+    files = {**description.files, NETWORK: sha256_of(copy / NETWORK)}
+    _write_description(copy, dataclasses.replace(description, files=files))
+    with pytest.raises(BadInput, match=words):
         load(copy)
-
-
-def test_an_opset_that_is_too_new_is_refused(copy):
-    def change(graph):
-        graph.opset_import[0].version = 99
-
-    _with(copy, change)
-    with pytest.raises(BadInput, match="found 99"):
-        read_model(copy)
-
-
-def test_weights_in_another_file_are_refused(copy):
-    def change(graph):
-        largest = max(graph.graph.initializer, key=lambda one: len(one.raw_data))
-        largest.data_location = 1
-        largest.external_data.add(key="location", value="../elsewhere")
-
-    _with(copy, change)
-    with pytest.raises(BadInput, match="expected all weights inside the file"):
-        read_model(copy)
 
 
 def test_a_file_that_is_no_graph_is_refused(tmp_path):
@@ -252,12 +239,7 @@ def test_a_folder_of_patients_names_none(folder):
     assert not any(facts[name] for name in ("seen_voxels", "seen_signatures", "splits"))
 
 
-def test_an_exported_model_has_no_option_of_the_synthesis(folder):
-    with pytest.raises(BadInput):
-        load(folder).synthesise({"t1": head()}, samples=2)
-
-
-def test_images_of_other_arrays_are_not_written_over(folder, tmp_path):
+def test_images_of_other_arrays_are_not_written_over_and_no_option_is_taken(folder, tmp_path):
     model = load(folder)
     for _ in range(2):
         written = model.synthesise({"t1": head()}).save(tmp_path / "out")
@@ -265,3 +247,5 @@ def test_images_of_other_arrays_are_not_written_over(folder, tmp_path):
     with pytest.raises(BadInput):
         model.synthesise({"t1": head("LPS")}).save(tmp_path / "out")
     assert written[0].read_bytes() == before
+    with pytest.raises(BadInput):
+        model.synthesise({"t1": head()}, samples=2)

@@ -76,7 +76,7 @@ FILTERS = [
 ]
 
 
-@every_row(("name", "arguments", "options"), FILTERS)
+@every_row("name, arguments, options", FILTERS)
 def test_a_filter_is_that_of_scipy(name, arguments, options):
     image = np.random.default_rng(1).normal(size=(9, 20, 17)).astype(np.float32)
     expected, found = (
@@ -89,42 +89,27 @@ def test_a_filter_is_that_of_scipy(name, arguments, options):
 TURNED = np.array([[0.9, 0.2, 0], [-0.1, 1.1, 0.3], [0, 0.2, 0.8]])
 
 
-@every_row(
-    ("matrix", "order"), [(np.diag([0.8, 1.3, 1]), 1), (np.diag([0.8, 1.3, 1]), 0), (TURNED, 1)]
-)
+@every_row("matrix, order", [(np.diag([0.8, 1.3, 1]), 1), (np.diag([0.8, 1.3, 1]), 0), (TURNED, 1)])
 def test_resampling_is_that_of_scipy(matrix, order):
     image = np.random.default_rng(2).normal(size=(9, 20, 17)).astype(np.float32)
     images = []
     for module in (scipy.ndimage, numpy_filters):
-        out = np.empty((11, 12, 13), np.float32)
-        module.affine_transform(
-            image,
-            matrix,
-            np.array([0.3, -1.2, 2.4]),
-            output=out,
-            output_shape=out.shape,
-            order=order,
-            mode="nearest",
-            prefilter=False,
-        )
-        images.append(out)
+        images.append(out := np.empty((11, 12, 13), np.float32))
+        given = {"output": out, "output_shape": out.shape, "mode": "nearest", "prefilter": False}
+        module.affine_transform(image, matrix, np.array([0.3, -1.2, 2.4]), order=order, **given)
     np.testing.assert_allclose(*images, atol=1e-5)
 
 
 def test_components_their_numbers_and_distances_are_those_of_scipy():
     noise = np.random.default_rng(3).normal(size=(14, 30, 26))
     mask = scipy.ndimage.gaussian_filter(noise, 1.2) > 0.05
-    labels = [np.empty(mask.shape, np.int32) for _ in range(2)]
-    counts = [
-        module.label(mask, output=out)
-        for module, out in zip((scipy.ndimage, numpy_filters), labels)
-    ]
+    labels, counts, distances = [], [], []
+    for module in (scipy.ndimage, numpy_filters):
+        labels.append(np.empty(mask.shape, np.int32))
+        counts.append(module.label(mask, output=labels[-1]))
+        distances.append(module.distance_transform_edt(mask, sampling=(3.0, 1.0, 1.5)))
     assert counts[0] == counts[1] > 5
     np.testing.assert_array_equal(*labels)
-    distances = [
-        module.distance_transform_edt(mask, sampling=(3.0, 1.0, 1.5))
-        for module in (scipy.ndimage, numpy_filters)
-    ]
     np.testing.assert_allclose(*distances, atol=1e-5)
     places = numpy_filters.distance_transform_edt(mask, return_distances=False, return_indices=True)
     away = np.sqrt(np.square(places - np.indices(mask.shape)).sum(axis=0))
@@ -153,15 +138,15 @@ def test_widths_of_intervals_are_those_of_torch():
     np.testing.assert_allclose(ArrayWidths(tensors).predict(features), expected, rtol=1e-5)
 
 
-WRONG = [
-    (dict[Name, Number], {"a": "b"}),
-    (tuple[int, int], [1]),
-    (list[float], [True]),
-    (int | None, 1.5),
-]
-
-
-@every_row(("kind", "value"), WRONG)
+@every_row(
+    "kind, value",
+    [
+        (dict[Name, Number], {"a": "b"}),
+        (tuple[int, int], [1]),
+        (list[float], [True]),
+        (int | None, 1.5),
+    ],
+)
 def test_a_value_of_another_type_is_refused_without_pydantic(kind, value):
     with pytest.raises(plain_schema.ValidationError):
         plain_schema.TypeAdapter(kind).validate_python(value)

@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-import pytest
 import torch
 from torch import Tensor
 
@@ -52,22 +51,6 @@ def for_every(**axes: Iterable[Any]) -> Callable[[Callable[..., None]], Callable
     return every_row(tuple(axes), lists[0] if len(lists) == 1 else itertools.product(*lists))
 
 
-def some_of(every: int, cases: Iterable[tuple[Any, ...]]) -> list[Any]:
-    """Every so many-th of many cases by default; the others run with the slow tests."""
-    return [
-        pytest.param(
-            *case,
-            marks=() if number % every == 0 else pytest.mark.slow,
-            id="-".join(map(_name, case)),
-        )
-        for number, case in enumerate(cases)
-    ]
-
-
-def _name(value: Any) -> str:
-    return next((name for name, schedule in SCHEDULES.items() if schedule is value), str(value))
-
-
 every_schedule = for_every(schedule=SCHEDULES.values())
 KINDS: tuple[Kind, ...] = ("eps", "x0", "v", "score", "x_plus_score", "velocity")
 
@@ -88,14 +71,6 @@ class Mixture:
     def std(self) -> float:
         square = sum(share * mean**2 for share, mean in zip(self.shares, self.means))
         return float((self.width**2 + square - self.mean**2) ** 0.5)
-
-    def draw(self, shape: tuple[int, ...], stream: torch.Generator) -> Tensor:
-        index = torch.multinomial(
-            torch.tensor(self.shares), torch.Size(shape).numel(), True, generator=stream
-        )
-        return torch.tensor(self.means)[index].reshape(shape) + self.width * torch.randn(
-            shape, generator=stream
-        )
 
     def denoise(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
         """E[x0 | x_t = x]."""

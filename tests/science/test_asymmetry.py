@@ -2,25 +2,19 @@
 
 import dataclasses
 
-import pytest
 import torch
+import torch.nn.functional as F
 from calling import ask, channels, count, make_symmetric
 from torch import Tensor, nn
+from torch.testing import assert_close
 
+from rows import every_row
 from voxlate.science.nets.asymmetry import AsymmetryPrior, Sampling, mirror, on_grid
 from voxlate.science.nets.blocks import BlockOptions, Sinusoidal
 from voxlate.science.nets.bran import Bran
 from voxlate.science.nets.interface import NetworkInput
 from voxlate.science.nets.unet import ResidualUNet, UNet
 
-PUBLISHED = UNet(
-    width=64,
-    multipliers=(1, 2, 4, 8),
-    resampling="block",
-    modulation="scale_shift",
-    dropout=0.2,
-    time=Sinusoidal(of="gamma", scale=1.0, mlp=256),
-)
 SMALL = UNet(width=8, multipliers=(1, 2, 2), blocks=1, groups=4, head_width=4, resampling="block")
 
 
@@ -30,37 +24,42 @@ def small(features: tuple[int, ...], **changes: object) -> ResidualUNet:
     return net.build(channels(1, 2, 1, features=features)).eval()
 
 
-def shaken(net: nn.Module) -> None:
+def shake(net: nn.Module) -> None:
     """Weights that are zero at first would hide everything."""
     with torch.no_grad():
         for parameter in net.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
 
 
+def heads() -> tuple[Tensor, Tensor, Tensor]:
+    """States, images and noise levels of two items."""
+    return torch.randn(2, 1, 1, 16, 16), torch.randn(2, 2, 1, 16, 16), torch.zeros(2)
+
+
 def test_the_published_prior_has_5855424_parameters_and_62639617_of_the_denoiser():
+    published = UNet(
+        width=64,
+        multipliers=(1, 2, 4, 8),
+        resampling="block",
+        modulation="scale_shift",
+        time=Sinusoidal(of="gamma", scale=1.0, mlp=256),
+    )
     with torch.device("meta"):
-        net = PUBLISHED.build(channels(1, 4, 1, features=Bran().feature_channels))
-    assert net.asymmetry is not None
+        net = published.build(channels(1, 4, 1, features=Bran().feature_channels))
     assert count(net.asymmetry) == 5_855_424
     assert count(net) - count(net.asymmetry) == 62_639_617
 
 
 def test_at_first_the_prior_changes_nothing_and_then_it_does():
-    net, plain = small((4, 6)), small(())
-    own = {
-        name: value for name, value in net.state_dict().items() if not name.startswith("asymmetry.")
-    }
-    plain.load_state_dict(own)
-    x, images, log_snr = torch.randn(2, 1, 1, 16, 16), torch.randn(2, 2, 1, 16, 16), torch.zeros(2)
+    net, plain, inputs = small((4, 6)), small(()), heads()
+    for one in (net, plain):
+        nn.init.constant_(one.head.weight, 0.1)
+    plain.load_state_dict(net.state_dict(), strict=False)
     features = (torch.randn(2, 4, 1, 8, 8), torch.randn(2, 6, 1, 4, 4))
-    with torch.no_grad():
-        for parameter in (*net.head.parameters(), *plain.head.parameters()):
-            parameter.fill_(0.1)
-    given = ask(net, x, images, log_snr, features=features)
-    assert torch.equal(given, ask(plain, x, images, log_snr))
-    shaken(net.asymmetry)  # type: ignore[arg-type]
-    given = ask(net, x, images, log_snr, features=features)
-    assert not torch.allclose(given, ask(plain, x, images, log_snr))
+    without = ask(plain, *inputs)
+    assert torch.equal(ask(net, *inputs, features=features), without)
+    shake(net.asymmetry)
+    assert not torch.allclose(ask(net, *inputs, features=features), without)
 
 
 def test_a_symmetric_head_has_no_asymmetry():
@@ -87,33 +86,29 @@ def test_maps_of_another_padding_are_cut_or_their_border_repeated():
     assert on_grid(feature, 2, 5)[0, 0].tolist() == [[0, 1, 2, 2, 2], [3, 4, 5, 5, 5]]
 
 
-def pyramid(
-    channels: tuple[int, ...], features: tuple[Tensor, ...], patch: int = 1, width: int = 16
-):
+def pyramid(features: tuple[Tensor, ...], patch: int = 1):
     torch.manual_seed(0)
+    channels = tuple(feature.shape[1] for feature in features)
     prior = AsymmetryPrior([8, 12, 16, 16], channels, patch, BlockOptions(groups=4))
-    return prior, prior(features, (16 // patch, 16 // patch), width)
+    return prior, prior(features, (16 // patch, 16 // patch), 16)
 
 
 def test_each_level_gets_its_own_map_and_the_averages_of_those_before():
     features = (torch.randn(2, 4, 1, 8, 8), torch.randn(2, 6, 1, 4, 4), torch.randn(2, 6, 1, 2, 2))
-    prior, maps = pyramid((4, 6, 6), features)
+    prior, maps = pyramid(features)
     assert list(maps) == [1, 2, 3]
     for level, feature in zip(maps, features):
         own = prior.sampled[str(level)](feature[:, :, 0], feature.shape[-1])
         assert torch.equal(maps[level][0], own)
     assert [one.shape[1] for one in maps[3]] == [6, 6, 4]
-    first = maps[1][0].unflatten(-1, (4, 2)).unflatten(-3, (4, 2)).mean(dim=(-1, -3))
-    torch.testing.assert_close(maps[2][1], first)
-    torch.testing.assert_close(
-        maps[3][2], first.unflatten(-1, (2, 2)).unflatten(-3, (2, 2)).mean(dim=(-1, -3))
-    )
+    assert_close(maps[2][1], F.avg_pool2d(maps[1][0], 2))
+    assert_close(maps[3][2], F.avg_pool2d(maps[1][0], 4))
 
 
-@pytest.mark.parametrize(("patch", "levels"), [(1, [1, 2]), (2, [0, 1]), (4, [0])])
+@every_row("patch, levels", [(1, [1, 2]), (2, [0, 1]), (4, [0])])
 def test_features_go_to_the_levels_of_their_sizes_whatever_the_stem(patch, levels):
     features = (torch.randn(1, 4, 1, 8, 8), torch.randn(1, 6, 1, 4, 4))
-    _, maps = pyramid((4, 6), features, patch)
+    _, maps = pyramid(features, patch)
     assert list(maps) == levels
     assert all(maps[level][0].shape[-1] == 16 // patch >> level for level in levels)
 
@@ -122,9 +117,9 @@ def test_predictor_prior_and_denoiser_mirror_their_output_with_the_patient_if_ke
     torch.manual_seed(0)
     predictor = Bran(width=4, stages=3, hidden=4).build(channels(0, 2, 1, noisy=False))
     net = small(predictor.net.feature_channels)
-    shaken(net)
+    shake(net)
     make_symmetric(predictor.eval(), net)
-    x, images, log_snr = torch.randn(2, 1, 1, 16, 16), torch.randn(2, 2, 1, 16, 16), torch.zeros(2)
+    x, images, log_snr = heads()
 
     def answer(x, images):
         features = predictor(NetworkInput({"image": images})).extras["features"]
@@ -133,4 +128,4 @@ def test_predictor_prior_and_denoiser_mirror_their_output_with_the_patient_if_ke
     with torch.no_grad():
         straight, turned = answer(x, images), answer(x.flip(-1), images.flip(-1)).flip(-1)
     assert straight.std() > 1e-3
-    torch.testing.assert_close(turned, straight, rtol=1e-3, atol=1e-5)
+    assert_close(turned, straight, rtol=1e-3, atol=1e-5)

@@ -1,9 +1,10 @@
 """The KL autoencoder."""
 
-import pytest
 import torch
 from calling import channels, count_of
+from torch.testing import assert_close
 
+from rows import every_row
 from voxlate.science.nets.autoencoder import AutoencoderNet, KLAutoencoder
 
 TINY = KLAutoencoder(width=8, multipliers=(1, 2, 2), blocks=1, groups=4)
@@ -19,28 +20,22 @@ def test_the_published_f4_layout_has_its_parameter_count():
     assert count_of(KLAutoencoder(width=128), channels(0, 3, 3, noisy=False)) == 55_312_063
 
 
-def test_a_latent_has_a_quarter_of_the_pixels_a_side_and_moments_that_are_finite():
-    mean, logvar = _tiny().encode(torch.randn(2, 1, 3, 16, 24))
+def test_slices_are_encoded_one_by_one_at_a_quarter_of_their_sides_and_decoded_one_by_one():
+    net, x = _tiny(), torch.randn(2, 1, 3, 16, 24)
+    mean, logvar = net.encode(x)
     assert mean.shape == logvar.shape == (2, 3, 3, 4, 6)
     assert torch.isfinite(logvar.exp()).all()
     assert TINY.factor == KLAutoencoder().factor == 4
+    assert_close(net.encode(x[:, :, 1:2])[0], mean[:, :, 1:2], atol=1e-5, rtol=1e-4)
+    assert_close(net.decode(mean[:, :, 1:2]), net.decode(mean)[:, :, 1:2], atol=1e-5, rtol=1e-4)
 
 
-def test_slices_are_encoded_and_decoded_one_by_one():
-    net, x = _tiny(), torch.randn(2, 1, 3, 8, 8)
-    mean, _ = net.encode(x)
-    torch.testing.assert_close(net.encode(x[:, :, 1:2])[0], mean[:, :, 1:2], atol=1e-5, rtol=1e-4)
-    torch.testing.assert_close(
-        net.decode(mean[:, :, 1:2]), net.decode(mean)[:, :, 1:2], atol=1e-5, rtol=1e-4
-    )
-
-
-@pytest.mark.parametrize("size", [(7, 9), (8, 10)])
+@every_row("size", [(7, 9), (8, 10)])
 def test_other_sizes_are_mirrored_and_cropped(size):
     net, x = _tiny(), torch.randn(1, 1, 1, *size)
     mean, _ = net.encode(x)
     padded = torch.nn.functional.pad(x, (0, -size[1] % 4, 0, -size[0] % 4, 0, 0), mode="reflect")
-    torch.testing.assert_close(net.encode(padded)[0], mean)
+    assert_close(net.encode(padded)[0], mean)
     assert net.decode(mean, size).shape == x.shape
 
 

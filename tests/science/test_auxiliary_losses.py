@@ -1,6 +1,7 @@
 """Losses of what a network gives besides its image: known answers, over what exists alone."""
 
 import math
+from collections.abc import Sequence
 from types import SimpleNamespace
 
 import pytest
@@ -21,61 +22,66 @@ from voxlate.science.nets.completion.mm_syn import MMSYN
 from voxlate.science.nets.interface import NetworkInput, Output
 
 SIZE = (1, 2, 3)
-GREYS = torch.tensor([0.1, 0.2, 0.3, 0.4])
 
 
-def flat(values: Tensor) -> Tensor:
-    """[B, C] as images that are grey all over."""
-    return values[:, :, None, None, None].expand(*values.shape, *SIZE).contiguous()
+def flat(*values: float) -> Tensor:
+    """Images of one item that are grey all over."""
+    return torch.tensor([values])[:, :, None, None, None].expand(1, -1, *SIZE).clone()
 
 
-def problem(missing: list[int], absent: list[int] | None = None) -> Problem:
+def problem(missing: list[int], absent: Sequence[int] = ()) -> Problem:
     """Of four greys, some of which are missing or absent."""
     hidden = torch.tensor([missing]).bool()
-    bits = torch.tensor([missing + (absent or [])], dtype=torch.float32)
-    there = torch.tensor([absent or [0, 0, 0, 0]]) == 0
-    truth = flat(GREYS[None])
-    known = truth.masked_fill((hidden | ~there)[:, :, None, None, None], -1)
+    there = torch.tensor([absent or [0] * 4]) == 0
     return Problem(
-        NetworkInput(code=bits), mask=flat(hidden.float()), known=known, x0=truth, x0_present=there
+        NetworkInput(code=torch.tensor([[*missing, *absent]]).float()),
+        mask=flat(*missing).float(),
+        known=IMAGES.masked_fill((hidden | ~there)[:, :, None, None, None], -1),
+        x0=IMAGES,
+        x0_present=there,
     )
 
 
-def loss(
-    name: str, extra, of: Problem, labels: Tensor | None = None, reduction: str = "mask"
-) -> float:
+IMAGES = flat(0.1, 0.2, 0.3, 0.4)
+FIRST = problem([1, 0, 0, 0])
+
+
+def loss(name: str, extra, of: Problem = FIRST, labels: Tensor | None = None, reduction="mask"):
     (value,) = LOSSES[name](extra, of, labels, reduction).tolist()
     return value
 
 
-def test_reconstructions_are_compared_where_available():
-    images = flat(GREYS[None] + torch.tensor([[0.1, 9.0, 0.3, 9.0]]))
-    two_missing, one_absent = problem([0, 1, 0, 1]), problem([0, 1, 0, 0], [0, 0, 0, 1])
-    given = {"a": flat(GREYS[None, :1]), "b": flat(GREYS[None, 1:2])}
-    translation = Problem(NetworkInput(given), flat(GREYS[None, :1]))
-    found = [
-        loss("reconstructions", images, two_missing),
-        loss("reconstructions", images, two_missing, reduction="all"),
-        loss("reconstructions", images, one_absent),
-        loss("reconstructions", flat(torch.tensor([[0.1, 0.6]])), translation),
-    ]
-    assert found == pytest.approx([0.2, 0.1, 0.2, 0.2])
+@every_row(
+    "given, of, reduction, expected",
+    [
+        (IMAGES + flat(0.1, 9, 0.3, 9), problem([0, 1, 0, 1]), "mask", 0.2),
+        (IMAGES + flat(0.1, 9, 0.3, 9), problem([0, 1, 0, 1]), "all", 0.1),
+        (IMAGES + flat(0.1, 9, 0.3, 9), problem([0, 1, 0, 0], [0, 0, 0, 1]), "mask", 0.2),
+        (
+            flat(0.1, 0.6),
+            Problem(NetworkInput({"a": flat(0.1), "b": flat(0.2)}), flat(0.1)),
+            "mask",
+            0.2,
+        ),
+    ],
+)
+def test_reconstructions_are_compared_where_available(given, of, reduction, expected):
+    found = loss("reconstructions", given, of, reduction=reduction)
+    assert found == pytest.approx(expected)
 
 
 def test_images_of_each_available_latent_count_one_each():
     """They err by 0.1, 0.2 and 0.3; the latent of the second, missing one does not count, nor an absent truth."""
-    images = tuple(flat(GREYS[None]) + number / 10 for number in (1, 9, 2, 3))
+    images = [IMAGES + number / 10 for number in (1, 9, 2, 3)]
     assert loss("images_by_latent", images, problem([0, 1, 0, 0])) == pytest.approx(0.1 + 0.2 + 0.3)
-    gaps = tuple(one + flat(torch.tensor([[0.0, 0, 0, 5]])) for one in images)
-    assert loss("images_by_latent", gaps, problem([0, 1, 0, 0], [0, 0, 0, 1])) == pytest.approx(
-        0.1 + 0.2
-    )
+    gaps, absent = [one + flat(0, 0, 0, 5) for one in images], problem([0, 1, 0, 0], [0, 0, 0, 1])
+    assert loss("images_by_latent", gaps, absent) == pytest.approx(0.1 + 0.2)
 
 
 def test_variance_and_codes_are_means():
     grid = torch.arange(6.0).view(1, 1, *SIZE)
-    assert loss("latent_variance", grid, problem([1, 0, 0, 0])) == pytest.approx(2.5)
-    assert loss("codes", (grid, grid - 0.5), problem([1, 0, 0, 0])) == pytest.approx(0.5)
+    assert loss("latent_variance", grid) == pytest.approx(2.5)
+    assert loss("codes", (grid, grid - 0.5)) == pytest.approx(0.5)
 
 
 def test_a_segmentation_of_nothing_learned_has_the_known_loss():
@@ -83,9 +89,8 @@ def test_a_segmentation_of_nothing_learned_has_the_known_loss():
     labels = torch.tensor([0.0, 1, 1, 0, 0, 0]).view(1, 1, *SIZE)
     dice = [(2 * 2 / 4 + 1) / (2 + 6 / 4 + 1), 1 / (6 / 4 + 1), 1 / (6 / 4 + 1)]
     expected = math.log(4) + 1 - sum(dice) / 3
-    assert loss(
-        "segmentation", torch.zeros(1, 4, *SIZE), problem([1, 0, 0, 0]), labels
-    ) == pytest.approx(expected)
+    found = loss("segmentation", torch.zeros(1, 4, *SIZE), labels=labels)
+    assert found == pytest.approx(expected)
 
 
 def test_a_segmentation_counts_labelled_voxels_alone():
@@ -94,29 +99,22 @@ def test_a_segmentation_counts_labelled_voxels_alone():
     wrong = right.clone()
     wrong[..., 1, 1:] = torch.tensor([-99.0, 99, 5]).view(1, 3, 1, 1)
     for logits in (right, wrong):
-        assert loss("segmentation", logits, problem([1, 0, 0, 0]), labels) == pytest.approx(
-            0, abs=1e-6
-        )
-    assert loss("segmentation", wrong, problem([1, 0, 0, 0]), labels * 0 - 1) == 0
+        assert loss("segmentation", logits, labels=labels) == pytest.approx(0, abs=1e-6)
+    assert loss("segmentation", wrong, labels=labels * 0 - 1) == 0
 
 
 def test_a_label_beyond_the_classes_is_refused():
     with pytest.raises(BadInput, match="4, found 4"):
-        loss(
-            "segmentation",
-            torch.zeros(1, 4, *SIZE),
-            problem([1, 0, 0, 0]),
-            torch.full((1, 1, *SIZE), 4.0),
-        )
+        loss("segmentation", torch.zeros(1, 4, *SIZE), labels=flat(4.0))
 
 
 def test_the_critic_of_features_knows_available_modalities():
     """It is sure, and right but for the second modality, which it takes for the first; two slices."""
     sure = 100 * torch.eye(4)[[0, 0, 2, 3]]
     logits = sure[None, :, :, None].expand(1, 4, 4, 2)
-    assert loss("modality_logits", logits, problem([1, 0, 0, 0])) == pytest.approx(100 / 3)
+    assert loss("modality_logits", logits) == pytest.approx(100 / 3)
     assert loss("modality_logits", logits, problem([0, 1, 0, 0])) == pytest.approx(0)
-    assert loss("modality_logits", logits * 0, problem([1, 0, 0, 0])) == pytest.approx(math.log(4))
+    assert loss("modality_logits", logits * 0) == pytest.approx(math.log(4))
 
 
 class Gives(nn.Module):
@@ -129,19 +127,16 @@ class Gives(nn.Module):
 
 def test_a_regression_weighs_the_losses_of_extras():
     images = torch.full((3, 4, 1, 4, 4), 0.5)
-    full = Batch(
-        images, images[:, :1], torch.ones(3, 4, dtype=torch.bool), torch.arange(3)[:, None], images
-    )
+    full = Batch(images, images[:, :1], images[..., 0, 0, 0] > 0, torch.arange(3), images)
     method = Regression(RegressionSettings(extras={"reconstructions": 20.0}), Gives(), Complete())
     parts = method.loss("net", full, Noise(0, full.item))
-    assert parts["l1"].item() == pytest.approx(0.5)
-    assert parts["reconstructions"].item() == pytest.approx(20)
-    assert parts["total"].item() == pytest.approx(20.5)
+    found = {name: value.item() for name, value in parts.items()}
+    assert found == pytest.approx({"l1": 0.5, "reconstructions": 20, "total": 20.5})
     assert method.run(Complete().pose(full)).extras == {}
 
 
 @every_row(
-    ("net", "extras", "labels", "said"),
+    "net, extras, labels, said",
     [
         (Bran(), {"codes": 1.0}, [], r"expected method\.extras of none"),
         (CocaGAN(), {"segmentation": 1.0}, ["seg"], r"expected method\.extras of modality_logits"),
@@ -155,12 +150,8 @@ def test_a_regression_weighs_the_losses_of_extras():
     ],
 )
 def test_extras_that_a_stage_cannot_give_or_score_are_refused(net, extras, labels, said):
-    stage = SimpleNamespace(
-        name="final",
-        net=net,
-        task=Translate(),
-        data=SimpleNamespace(labels=labels, apart=False, weigh={}),
-    )
+    data = SimpleNamespace(labels=labels, apart=False, weigh={})
+    stage = SimpleNamespace(name="final", net=net, task=Translate(), data=data)
     with pytest.raises(BadInput, match=said):
         RegressionSettings(extras=extras).check(stage, "mine")
     RegressionSettings().check(stage, "mine")

@@ -1,10 +1,11 @@
 """Blocks against plain formulas."""
 
-import itertools
 import math
+from collections.abc import Iterable
 
-import pytest
 import torch
+import torch.nn.functional as F
+from torch.testing import assert_close
 
 from rows import every_row
 from voxlate.science.nets.blocks import (
@@ -30,26 +31,27 @@ def test_attention_is_the_softmax_average_of_the_values():
     query, key, value = (part.unflatten(-1, (3, 4)) for part in layer.qkv(tokens).chunk(3, dim=-1))
     weights = (torch.einsum("nqhc,nkhc->nhqk", query, key) / math.sqrt(4)).softmax(-1)
     mixed = layer.out(torch.einsum("nhqk,nkhc->nqhc", weights, value).flatten(2))
-    torch.testing.assert_close(layer(h), h + mixed.mT.reshape(h.shape), atol=1e-5, rtol=1e-5)
+    assert_close(layer(h), h + mixed.mT.reshape(h.shape), atol=1e-5, rtol=1e-5)
 
 
 @every_row("size", [(16, 17), (3, 5)])
 @every_row("volumetric", [False, True])
 def test_going_up_is_a_convolution_of_the_enlarged_map(size, volumetric, monkeypatch):
-    monkeypatch.setattr(
-        "voxlate.science.nets.blocks.FEWEST_PRODUCTS", 10_000
-    )  # the larger size has more, the smaller fewer
+    # the larger size has more, the smaller fewer
+    monkeypatch.setattr("voxlate.science.nets.blocks.FEWEST_PRODUCTS", 10_000)
     torch.manual_seed(0)
     up = Up(6, (1, 2, 2), BlockOptions(volumetric=volumetric))
     h = torch.randn(2, 6, *size).contiguous(memory_format=torch.channels_last).requires_grad_()
-    pairs = []
-    for out in (up(h, None, 2), up.conv(enlarge(h, (1, 2, 2)), 2)):
-        wave = torch.arange(out.numel()).reshape(out.shape).sin()
-        pairs.append(
-            [out, *torch.autograd.grad((out * wave).sum(), (h, up.conv.weight, up.conv.bias))]
-        )
+    outs = up(h, None, 2), up.conv(enlarge(h, (1, 2, 2)), 2)
+    pairs = ([out, *gradients(out, (h, up.conv.weight, up.conv.bias))] for out in outs)
     for mine, plain in zip(*pairs):
-        torch.testing.assert_close(mine, plain, atol=1e-4, rtol=1e-4)
+        assert_close(mine, plain, atol=1e-4, rtol=1e-4)
+
+
+def gradients(out: torch.Tensor, leaves: Iterable[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+    """Of a sum over the output with weights that differ."""
+    wave = torch.arange(out.numel()).reshape(out.shape).sin()
+    return torch.autograd.grad((out.float() * wave).sum(), leaves)
 
 
 def test_folding_slices_and_back_is_exact():
@@ -59,67 +61,48 @@ def test_folding_slices_and_back_is_exact():
     assert torch.equal(to_volumes(slices, 4), volume)
 
 
-def _shifter(channels: int) -> Volumetric:
-    layer = Volumetric(channels)
-    with torch.no_grad():
-        layer.weight.zero_()
-        layer.weight[:, :, 0] = torch.eye(channels)
-    return layer
-
-
-def test_a_shift_along_depth_moves_slices_by_one_and_never_into_the_next_volume():
-    volumes = torch.randn(2, 6, 4, 3, 5)
-    moved = to_volumes(_shifter(6)(to_slices(volumes), 4), 4)
-    torch.testing.assert_close(moved[:, :, 1:], volumes[:, :, :-1])
-    assert torch.equal(moved[:, :, 0], torch.zeros_like(moved[:, :, 0]))
-
-
-def test_only_the_centre_tap_acts_on_a_single_slice():
-    layer = Volumetric(6)
+@every_row("depth", [1, 2, 4])
+def test_a_volumetric_layer_is_a_convolution_along_the_depth_of_each_volume(depth):
+    layer, volumes = Volumetric(6), torch.randn(2, 6, depth, 3, 5)
     torch.nn.init.normal_(layer.weight)
-    h = torch.randn(3, 6, 4, 5)
-    expected = torch.einsum("oi,nihw->nohw", layer.weight[:, :, 1], h)
-    torch.testing.assert_close(layer(h, 1), expected, atol=1e-5, rtol=1e-5)
+    found = to_volumes(layer(to_slices(volumes), depth), depth)
+    expected = F.conv3d(volumes, layer.weight[..., None, None], padding=(1, 0, 0))
+    assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize(("size", "mirrored"), [((1, 5, 7), True), ((1, 2, 1), False)])
-def test_padding_keeps_the_image_and_mirrors_its_far_sides(size, mirrored):
+@every_row(
+    "size, far, mode",
+    [((1, 5, 7), (0, 1, 0, 3, 0, 0), "reflect"), ((1, 2, 1), (0, 3, 0, 2, 0, 0), "replicate")],
+)
+def test_padding_keeps_the_image_and_mirrors_its_far_sides(size, far, mode):
     image = torch.randn(2, 1, *size)
-    padded = pad_far(image, (1, 4, 4))
-    assert all(side % multiple == 0 for side, multiple in zip(padded.shape[2:], (1, 4, 4)))
-    assert torch.equal(padded[..., : size[1], : size[2]], image)
-    beyond = image[..., size[1] - 2, :] if mirrored else image[..., -1, :]
-    assert torch.equal(padded[..., size[1], : size[2]], beyond)
+    assert torch.equal(pad_far(image, (1, 4, 4)), F.pad(image, far, mode=mode))
 
 
 def test_sinusoids_start_at_one_radian_a_unit_and_end_near_the_longest_period():
     value = torch.tensor([0.0, 0.5])
     phase = value[:, None] * torch.tensor([10_000 ** (-k / 4) for k in range(4)])
     sines, cosines = sinusoids(value, 8, 4)
-    torch.testing.assert_close(sines, phase.sin())
-    torch.testing.assert_close(cosines, phase.cos())
+    assert_close(sines, phase.sin())
+    assert_close(cosines, phase.cos())
 
 
 def test_fourier_frequencies_are_fixed_but_saved():
     features = FourierFeatures(6, std=30.0)
     assert not list(features.parameters())
     phase = 2 * math.pi * 0.3 * features.state_dict()["frequency"]
-    torch.testing.assert_close(
-        features(torch.tensor([0.3])), torch.cat([phase.sin(), phase.cos()])[None]
-    )
+    assert_close(features(torch.tensor([0.3])), torch.cat([phase.sin(), phase.cos()])[None])
 
 
-def test_bfloat16_gradients_of_volumes_are_those_of_float32_for_every_small_depth():
+@every_row("depth", [1, 2, 3, 4])
+@every_row("stride", [(1, 1, 1), (1, 2, 2), (2, 2, 2)])
+def test_bfloat16_gradients_of_volumes_are_those_of_float32_for_every_small_depth(depth, stride):
     """Of two slices the CPU's own padding gives weights' gradients that are wrong altogether (torch 2.13)."""
     torch.manual_seed(0)
-    for depth, stride in itertools.product((1, 2, 3, 4), ((1, 1, 1), (1, 2, 2), (2, 2, 2))):
-        conv = conv3(4, 8, BlockOptions(dims=3), stride)
-        h = torch.randn(2, 4, depth, 8, 9)
-        found = []
-        for low in (False, True):
-            with torch.autocast("cpu", torch.bfloat16, enabled=low):
-                out = conv(h, depth)
-            wave = torch.arange(out.numel()).reshape(out.shape).sin()
-            found.append(torch.autograd.grad((out.float() * wave).sum(), conv.parameters()))
-        for exact, rounded in zip(*found):
-            assert (rounded - exact).norm() < 0.05 * exact.norm(), (depth, stride)
+    conv, h, found = conv3(4, 8, BlockOptions(dims=3), stride), torch.randn(2, 4, depth, 8, 9), []
+    for low in (False, True):
+        with torch.autocast("cpu", torch.bfloat16, enabled=low):
+            out = conv(h, depth)
+        found.append(gradients(out, conv.parameters()))
+    for exact, rounded in zip(*found):
+        assert (rounded - exact).norm() < 0.05 * exact.norm()

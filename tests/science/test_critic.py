@@ -1,6 +1,5 @@
 """Critics of slices and of volumes: their shapes, what each answer depends on, and sums with known answers."""
 
-import pytest
 import torch
 from calling import count
 from torch import nn
@@ -10,7 +9,7 @@ from voxlate.science.nets.critic import Critic
 
 
 @every_row(
-    ("options", "expected"),
+    "options, expected",
     [
         ({}, (2, 1, 6)),
         ({"maps": 3}, (2, 3, 6)),
@@ -34,29 +33,23 @@ def test_a_critic_of_slices_sees_each_slice_alone_and_one_of_volumes_does_not():
     images = torch.randn(1, 1, 6, 16, 16)
     changed = images.clone()
     changed[:, :, 4] += 1
-    for dimensions in (2, 3):
+    for dimensions, expected in ((2, [False] * 4 + [True, False]), (3, [True])):
         critic = Critic(widths=(4, 8), dimensions=dimensions).build(channels=1)
         moved = (critic(changed) - critic(images)).abs() > 1e-6
-        assert moved.flatten().tolist() == (
-            [False] * 4 + [True, False] if dimensions == 2 else [True]
-        )
+        assert moved.flatten().tolist() == expected
 
 
 def test_the_first_layer_of_a_volume_keeps_its_depth_and_later_ones_halve_it_while_four_slices_are_left():
     critic = Critic(widths=(2, 2, 2, 2), dimensions=3).build(channels=1)
 
-    def depths(depth):
-        h, found = torch.zeros(1, 1, depth, 32, 32), []
+    for expected in ([16, 8, 4, 2], [6, 3, 3, 3], [1, 1, 1, 1]):
+        h, found = torch.zeros(1, 1, expected[0], 32, 32), []
         for layer in critic.layers:
             h = layer(h)
             if isinstance(layer, nn.Conv3d):
                 found.append(h.shape[2])
         assert h.shape[3:] == (2, 2)
-        return found
-
-    assert depths(16) == [16, 8, 4, 2]
-    assert depths(6) == [6, 3, 3, 3]
-    assert depths(1) == [1, 1, 1, 1]
+        assert found == expected
 
 
 def test_a_volume_of_equal_slices_gets_the_patch_outputs_of_its_slices_times_the_depth_of_the_kernels():
@@ -86,46 +79,52 @@ def test_the_gradient_of_a_volume_critic_can_be_differentiated_again():
     )
 
 
-@pytest.mark.parametrize(
+@every_row(
     "options", [{"output": "patches"}, {"output": "image"}, {"output": "patches", "kernel": 3}]
 )
 def test_a_critic_of_each_channel_scores_it_by_itself_and_by_its_place(options):
     torch.manual_seed(0)
-    critic = Critic(widths=(4, 8), maps=3, separate=True, norm="instance", **options).build(
-        channels=5
-    )
-    images = torch.randn(2, 5, 2, 16, 16)
+    settings = Critic(widths=(4, 8), maps=3, separate=True, norm="instance", **options)
+    critic, images = settings.build(channels=5), torch.randn(2, 5, 2, 16, 16)
     outputs = critic(images)
     assert outputs.shape[:3] == (2, 3, 2)
-    other = images.clone()
-    other[:, 3] += torch.randn(2, 2, 16, 16)  # the second of the last three channels
-    changed = (critic(other) != outputs).reshape(2, 3, 2, -1).any(3).all(2).all(0)
-    assert changed.tolist() == [False, True, False]
-    context = images.clone()
-    context[:, 0] += torch.randn(2, 2, 16, 16)
-    assert (critic(context) != outputs).reshape(2, 3, 2, -1).any(3).all()
-    equal = critic(torch.cat([images[:, :2], images[:, 2:3].expand(2, 3, 2, 16, 16)], dim=1))
-    assert not torch.equal(
-        equal[:, 0], equal[:, 1]
-    )  # the same image, said to be of another modality
+    # the second of the last three channels, and one of the context
+    for channel, expected in ((3, [False, True, False]), (0, [True] * 3)):
+        other = images.clone()
+        other[:, channel] += torch.randn(2, 2, 16, 16)
+        changed = (critic(other) != outputs).reshape(2, 3, 2, -1).any(3)
+        assert (changed == torch.tensor(expected)[None, :, None]).all()
+    images[:, 3] = images[:, 2]  # the same image, said to be of another modality
+    equal = critic(images)
+    assert not torch.equal(equal[:, 0], equal[:, 1])
 
 
-def test_mm_gans_critic_has_a_map_of_16_pixels_and_its_published_size():
-    """Kernels of 4x4 pixels: 8 -> 64 -> 128 -> 256 -> 512 -> 4, with biases."""
-    critic = Critic(
-        widths=(64, 128, 256, 512), norm="instance", output="patches", all_halve=True, maps=4
-    )
-    net = critic.build(channels=8)
-    assert net(torch.zeros(1, 8, 1, 256, 256)).shape == (1, 4, 1, 16, 16)
-    kernels = 16 * (8 * 64 + 64 * 128 + 128 * 256 + 256 * 512 + 512 * 4)
-    assert count(net) == kernels + 64 + 128 + 256 + 512 + 4
-
-
-def test_hi_nets_critic_halves_four_times_with_kernels_of_three():
-    critic = Critic(
-        widths=(32, 64, 128, 256), norm="batch", output="patches", kernel=3, all_halve=True
-    )
-    net = critic.build(channels=1)
-    assert net(torch.zeros(1, 1, 1, 128, 128)).shape == (1, 1, 1, 8, 8)
-    kernels = 9 * (32 + 32 * 64 + 64 * 128 + 128 * 256 + 256)
-    assert count(net) == kernels + 32 + 2 * (64 + 128 + 256) + 1
+@every_row(
+    "critic, channels, side, shape, parameters",
+    [
+        # of MM-GAN: kernels of 4x4, 8 -> 64 -> 128 -> 256 -> 512 -> 4 channels, with biases
+        (
+            Critic(
+                widths=(64, 128, 256, 512),
+                norm="instance",
+                output="patches",
+                all_halve=True,
+                maps=4,
+            ),
+            *(8, 256, (1, 4, 1, 16, 16), 2_794_436),
+        ),
+        # of Hi-Net: kernels of 3x3, 1 -> 32 -> 64 -> 128 -> 256 -> 1 channels, biases of the ends, norms between
+        (
+            Critic(
+                widths=(32, 64, 128, 256), norm="batch", output="patches", kernel=3, all_halve=True
+            ),
+            *(1, 128, (1, 1, 1, 8, 8), 390_593),
+        ),
+    ],
+)
+def test_critics_halve_four_times_and_have_their_published_sizes(
+    critic, channels, side, shape, parameters
+):
+    net = critic.build(channels=channels)
+    assert net(torch.zeros(1, channels, 1, side, side)).shape == shape
+    assert count(net) == parameters

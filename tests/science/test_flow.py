@@ -5,7 +5,9 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.testing import assert_close
 
+from rows import every_row
 from voxlate.base.errors import BadInput
 from voxlate.science.batch import Batch
 from voxlate.science.diffusion.noise import Noise
@@ -92,20 +94,17 @@ def test_the_exact_velocity_has_the_least_loss_which_is_its_conditional_variance
     assert off - least == pytest.approx(0.1**2, abs=2e-3)
 
 
-@pytest.mark.parametrize("steps", [1, 2, 4, 8])
-def test_the_same_exact_network_carries_noise_to_the_same_image_in_any_number_of_steps(steps):
-    assert_carries_noise(shortcut, steps, 1e-3)
-
-
-def test_many_steps_of_the_exact_velocity_follow_the_probability_flow():
-    assert_carries_noise(velocity, 256, 0.02)
-
-
-def assert_carries_noise(network, steps, atol):
+@every_row(
+    "network, steps, atol",
+    [*((shortcut, steps, 1e-3) for steps in (1, 2, 4, 8)), (velocity, 256, 0.02)],
+)
+def test_exact_shortcuts_in_any_number_and_many_steps_of_the_exact_velocity_carry_noise_to_the_same_image(
+    network, steps, atol
+):
     batch, noise = gaussian(4)
     image = flow(network).synthesise(batch, noise, SamplerSettings(steps=steps))
     eps = Noise(0, batch.item).normal_like(batch.target)
-    torch.testing.assert_close(image.float(), MEAN + STD * eps, rtol=0, atol=atol)
+    assert_close(image.float(), MEAN + STD * eps, rtol=0, atol=atol)
 
 
 def test_a_share_of_the_items_learns_larger_steps_which_begin_at_multiples_of_their_size():
@@ -113,31 +112,23 @@ def test_a_share_of_the_items_learns_larger_steps_which_begin_at_multiples_of_th
     method.loss("net", *gaussian(400))
     (t, step), first, second = method.net.seen
     larger = step > SMALLEST
-    assert float(larger.double().mean()) == pytest.approx(0.25, abs=0.06)
+    assert larger.double().mean() == pytest.approx(0.25, abs=0.06)
     assert {*step[larger].tolist()} == {1, 1 / 2, 1 / 4}
-    times = t[larger] / step[larger]
-    torch.testing.assert_close(times, times.round(), rtol=0, atol=1e-3)
-    for half, offset in ((first, 0), (second, 1)):
-        torch.testing.assert_close(half[1], step[larger] / 2)
-        wanted = t[larger] - offset * step[larger] / 2
-        torch.testing.assert_close(half[0], wanted, rtol=0, atol=1e-4)
+    t, half = t[larger], step[larger] / 2
+    times = t / (2 * half)
+    assert_close(times, times.round(), rtol=0, atol=1e-3)
+    for (start, size), expected in ((first, t), (second, t - half)):
+        assert_close(size, half)
+        assert_close(start, expected, rtol=0, atol=1e-4)
 
 
 def test_half_steps_without_a_gradient_take_none_from_the_network_in_bfloat16():
-    class Scaled(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.layer = nn.Linear(16, 16)
-
-        def forward(self, inputs):
-            return Output(self.layer(inputs.state))
-
-    method = flow(shortcut, shortcuts=1)
-    method.net = Scaled()
+    method, layer = flow(shortcut, shortcuts=1), nn.Linear(16, 16)
+    method.net.forward = lambda inputs: Output(layer(inputs.state))
     with torch.autocast("cpu", torch.bfloat16):
-        loss = method.loss("net", *gaussian(4))["total"]
-    loss.backward()
-    assert float(method.net.layer.weight.grad.abs().sum()) > 0
+        total = method.loss("net", *gaussian(4))["total"]
+    total.backward()
+    assert layer.weight.grad.any()
 
 
 def test_keys_of_the_sampling_that_even_steps_do_not_have_are_refused():
@@ -153,21 +144,19 @@ def test_the_network_sees_the_image_on_its_path_and_nothing_else():
         def predict(self, batch):
             return torch.full_like(batch.source, 0.5), ()
 
-    seen: list[NetworkInput] = []
-
     class Watch(nn.Module):
         def forward(self, inputs):
-            seen.append(inputs)
+            self.seen = inputs
             return Output(torch.zeros_like(inputs.state))
 
-    options = FlowSettings(sigma_s=SIGMA_S)
-    method = Flow(options, Watch(), ResidualTask(Residual(scale=4.0), Mean()), 1)
+    options, net = FlowSettings(sigma_s=SIGMA_S), Watch()
+    method = Flow(options, net, ResidualTask(Residual(scale=4.0), Mean()), 1)
     batch, noise = gaussian(2)
     image = method.synthesise(batch, noise, SamplerSettings(steps=1))
     eps = Noise(0, batch.item).normal_like(batch.target)
-    assert [dict(inputs.images) for inputs in seen] == [{}]
-    torch.testing.assert_close(seen[0].state, 0.5 + SIGMA_S * eps / 4, rtol=0, atol=1e-3)
-    torch.testing.assert_close(image, seen[0].state, rtol=0, atol=1e-3)  # its velocity is 0
+    assert net.seen.images == {}
+    assert_close(net.seen.state, 0.5 + SIGMA_S * eps / 4, rtol=0, atol=1e-3)
+    assert_close(image, net.seen.state, rtol=0, atol=1e-3)  # its velocity is 0
 
 
 def test_a_flow_without_a_mean_is_refused():

@@ -7,6 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rows import every_row
 from voxlate.base.items import stable_id
 from voxlate.base.streams import Tile
 from voxlate.science.diffusion.noise import Noise
@@ -17,14 +18,14 @@ ITEMS = [stable_id("case", k) for k in range(5)]
 @given(seed=st.integers(0, 2**63 - 1), chosen=st.permutations(range(5)), count=st.integers(1, 5))
 def test_draws_do_not_depend_on_batch_mates_or_order(seed, chosen, count):
     chosen = chosen[:count]
-    whole, part = Noise(seed, ITEMS), Noise(seed, torch.tensor([ITEMS[k] for k in chosen]))
+    whole, part = Noise(seed, ITEMS), Noise(seed, torch.tensor(ITEMS)[chosen])
     for draw in (
         lambda noise: noise.normal((1, 1, 5, 7)),
-        lambda noise: noise.uniform(),
+        Noise.uniform,
         lambda noise: noise.integers(1000),
         lambda noise: noise.normal((3,)),
     ):
-        assert torch.equal(draw(whole)[list(chosen)], draw(part))
+        assert torch.equal(draw(whole)[chosen], draw(part))
 
 
 def test_items_seeds_and_samples_have_streams_of_their_own():
@@ -41,16 +42,13 @@ def test_items_seeds_and_samples_have_streams_of_their_own():
     assert not torch.equal(noise.normal((4,)), Noise(3, ITEMS).normal((4,)))  # a stream goes on
 
 
-def test_uniform_draws_are_uniform_and_never_touch_the_ends():
-    u = Noise(0, list(range(4000))).uniform()
+def test_uniform_draws_are_uniform_and_never_touch_the_ends_and_integers_take_every_value():
+    noise = Noise(0, list(range(4000)))
+    u = noise.uniform()
     assert u.dtype == torch.float64
-    assert u.min() > 0
-    assert u.max() < 1
-    assert abs(float(u.mean()) - 0.5) < 4 * (1 / 12 / 4000) ** 0.5
-
-
-def test_integers_take_every_value_below_the_bound():
-    assert Noise(0, list(range(400))).integers(14).unique().tolist() == list(range(14))
+    assert 0 < u.min() < u.max() < 1
+    assert u.mean() == pytest.approx(0.5, abs=4 * (1 / 12 / 4000) ** 0.5)
+    assert noise.integers(14).unique().tolist() == list(range(14))
 
 
 # Slices
@@ -62,26 +60,16 @@ def volumes(*shape: int) -> torch.Tensor:
 
 
 def test_a_slab_of_slices_draws_what_the_slices_alone_draw():
-    items = volumes(2, 5)
-    slab, alone = Noise(3, items), Noise(3, items.flatten())
+    slab, alone = Noise(3, volumes(2, 5)), Noise(3, volumes(2, 5).flatten())
     for _ in range(2):
         slices = alone.normal((2, 1, 4, 3)).unflatten(0, (2, 5))
         assert torch.equal(slab.normal((2, 5, 4, 3)), slices[:, :, :, 0].transpose(1, 2))
 
 
 def test_one_slice_an_item_draws_what_plain_ids_draw():
-    plain, one = Noise(3, volumes(4)), Noise(3, volumes(4)[:, None])
-    assert torch.equal(plain.normal((2, 1, 4, 3)), one.normal((2, 1, 4, 3)))
-    assert torch.equal(plain.uniform(), one.uniform())
-    assert torch.equal(plain.integers(9), one.integers(9))
-
-
-def test_windows_and_slabs_of_a_volume_start_from_the_same_noise():
-    items = volumes(1, 7)
-    whole = Noise(0, items).normal((1, 7, 4, 3))
-    for start, stop in ((0, 3), (2, 5), (4, 7), (6, 7)):
-        part = Noise(0, items[:, start:stop])
-        assert torch.equal(part.normal((1, stop - start, 4, 3)), whole[:, :, start:stop])
+    plain, one = Noise(3, volumes(4)), Noise(3, volumes(4, 1))
+    for name, arguments in (("normal", ((2, 1, 4, 3),)), ("uniform", ()), ("integers", (9,))):
+        assert torch.equal(getattr(plain, name)(*arguments), getattr(one, name)(*arguments))
 
 
 def test_noise_of_another_number_of_slices_is_refused():
@@ -89,14 +77,18 @@ def test_noise_of_another_number_of_slices_is_refused():
         Noise(0, volumes(2, 3)).normal((1, 4, 5, 5))
 
 
-def test_tiles_of_a_slice_have_the_noise_of_the_slice_in_their_places():
-    whole = Noise(3, [[7]]).normal((2, 1, 12, 10))[0]
-    corners = [(0, 0), (0, 4), (5, 4)]
-    tiles = [Tile(corner, (7, 6), (12, 10)) for corner in corners]
-    draws = Noise(3, [[7]] * 3, tiles=tiles).normal((2, 1, 7, 6))
-    for (y, x), draw in zip(corners, draws):
-        assert torch.equal(draw, whole[..., y : y + 7, x : x + 6])
-    latent = Noise(3, [[7]], tiles=[Tile((4, 4), (8, 4), (12, 8))]).normal((3, 1, 4, 2))[
-        0
-    ]  # half the size
-    assert torch.equal(latent, Noise(3, [[7]]).normal((3, 1, 6, 4))[0][..., 2:, 2:])
+@every_row(
+    "corners, size, image, scale",
+    [(((0, 0), (0, 4), (5, 4)), (7, 6), (12, 10), 1), (((4, 4),), (8, 4), (12, 8), 2)],
+)
+def test_tiles_of_a_slice_or_its_latents_have_their_noise_in_their_places(
+    corners, size, image, scale
+):
+    def draw(noise, sides):
+        return noise.normal((2, 1, *(side // scale for side in sides)))
+
+    whole = draw(Noise(3, [[7]]), image)[0]
+    tiles = [Tile(corner, size, image) for corner in corners]
+    for corner, tile in zip(corners, draw(Noise(3, [[7]] * len(tiles), tiles=tiles), size)):
+        y, x = (slice(start // scale, (start + side) // scale) for start, side in zip(corner, size))
+        assert torch.equal(tile, whole[..., y, x])

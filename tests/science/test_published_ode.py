@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.testing import assert_close
 
+from rows import every_row
 from stand_ins import model_of
 from voxlate.base.errors import BadInput
 from voxlate.scans.images.grid import Volume
@@ -14,7 +16,6 @@ from voxlate.science.batch import Batch
 from voxlate.science.diffusion.noise import Noise
 from voxlate.science.diffusion.schedules import ExponentialVE
 from voxlate.science.methods.diffusion import Diffusion
-from voxlate.science.methods.method import require
 from voxlate.science.methods.tasks import Translate
 from voxlate.science.nets.interface import NetworkInput, Output
 from voxlate.training import recipe as recipes
@@ -31,12 +32,12 @@ class Exact(nn.Module):
 
     def forward(self, inputs: NetworkInput) -> Output:
         self.seen.append(inputs)
-        variance = torch.exp(-require(inputs.log_snr).double()).view(-1, 1, 1, 1, 1)
-        x = require(inputs.state).double()
+        variance = torch.exp(-inputs.log_snr.double()).view(-1, 1, 1, 1, 1)
+        x = inputs.state.double()
         return Output((variance.sqrt() * (x - MEAN) / (STD**2 + variance)).float())
 
 
-def method(name: str = "mr_to_ct_ode") -> Diffusion:
+def method(name: str) -> Diffusion:
     made = recipes.read(name)
     return Diffusion(made.method, Exact(), made.task.build({}), 1)  # type: ignore[arg-type]
 
@@ -49,61 +50,59 @@ def batch(items: int = 2) -> Batch:
 
 def test_the_ode_row_gives_the_state_at_a_thousandth_of_the_published_equation():
     """x(t) - m = (x(1) - m) sqrt((v² + s(t)²) / (v² + s(1)²)) for data in [0, 1]; no closing denoising."""
-    row, ours = recipes.read("mr_to_ct_ode"), method()
-    noise = Noise(3, batch().item)
-    made = ours.synthesise(batch(), noise, row.synth)
+    row, ours = recipes.read("mr_to_ct_ode"), method("mr_to_ct_ode")
+    made, closed = (
+        ours.synthesise(batch(), Noise(3, batch().item), replace(row.synth, close=close))
+        for close in (False, True)
+    )
     (_, first), (_, last) = (ExponentialVE(base=25)(torch.tensor(t)) for t in (1.0, 1e-3))
-    assert float(first) == pytest.approx(9.845215, abs=1e-5)
-    assert float(last) == pytest.approx(0.0316737, abs=1e-6)
-    start = float(first) * Noise(3, batch().item).normal((1, 1, 8, 8)).double()
+    start = first * Noise(3, batch().item).normal((1, 1, 8, 8)).double()
     shrink = ((STD**2 + last**2) / (STD**2 + first**2)).sqrt()
     expected = (MEAN + (start - MEAN) * shrink) * 2 - 1  # in network units
-    torch.testing.assert_close(made.double(), expected, atol=2e-4, rtol=0)
-    closed = ours.synthesise(batch(), Noise(3, batch().item), replace(row.synth, close=True))
+    assert_close(made.double(), expected, atol=2e-4, rtol=0)
+    assert not row.synth.close
     assert (closed - made).abs().max() > 10 * 2e-4  # as it was before: denoised once more
 
 
 def test_the_network_is_shown_data_from_0_to_1_and_the_published_noise():
     ours, problem = method("mr_to_ct_em"), Translate(range=(0, 1)).pose(batch(), Noise(0, [1, 2]))
     (seen,) = problem.inputs.images.values()
-    torch.testing.assert_close(seen, (batch().source + 1) / 2)
-    torch.testing.assert_close(require(problem.x0), (1 - batch().source) / 2)
-    torch.testing.assert_close(ours.task.restore(require(problem.x0), problem), -batch().source)
+    assert_close(seen, (batch().source + 1) / 2)
+    assert_close(problem.x0, (1 - batch().source) / 2)
+    assert_close(ours.task.restore(problem.x0, problem), -batch().source)
     many = batch(400)  # black: 0 in [0, 1], so that the state is noise alone
-    many = replace(many, target=torch.full_like(many.source, -1.0))
-    ours.loss("net", many, Noise(0, many.item))
+    ours.loss("net", replace(many, target=many.mask * -1), Noise(0, many.item))
     (given,) = ours.net.seen
-    sigma = torch.exp(-require(given.log_snr).double() / 2).view(-1, 1, 1, 1, 1)
-    assert (require(given.state) / sigma).std() == pytest.approx(1, abs=0.02)
+    sigma = torch.exp(-given.log_snr / 2).view(-1, 1, 1, 1, 1)
+    assert (given.state / sigma).std() == pytest.approx(1, abs=0.02)
     assert 9 < sigma.max() <= 9.8453
 
 
 def test_outside_the_mask_is_the_lower_end_of_the_range():
-    half = batch()
+    half, task = batch(), Translate(range=(0, 1), inside=True, strip=True)
     half.mask[..., 4:] = 0
-    task = Translate(range=(0, 1), inside=True, strip=True)
     problem = task.pose(half, Noise(0, [1, 2]))
-    assert (require(problem.known) == 0).all()
-    assert (problem.inputs.images["source0"][..., 4:] == 0).all()
-    assert (task.restore(torch.full_like(half.source, 0.7), problem)[..., 4:] == -1).all()
+    restored = task.restore(half.mask, problem)
+    for image, end in ((problem.known, 0), (problem.inputs.joined, 0), (restored, -1)):
+        assert (image[..., 4:] == end).all()
 
 
-@pytest.mark.parametrize(("name", "expected"), [("mr_to_ct_ode", False), ("mr_to_ct_em", True)])
+@every_row("name, expected", [("mr_to_ct_ode", False), ("mr_to_ct_em", True)])
 def test_the_ode_row_draws_in_float32(name, expected):
     """Rounding to bfloat16 looks like error to the step control: 728 evaluations instead of 332."""
 
-    class Drawn(nn.Module):
-        net = nn.Identity()
+    found, drawn = [], nn.Module()
+    drawn.net = nn.Identity()
 
-        def synthesise(self, batch, noise, sampling):
-            found.append(torch.is_autocast_enabled("cpu"))
-            return batch.source
+    def synthesise(batch, noise, sampling):
+        found.append(torch.is_autocast_enabled("cpu"))
+        return batch.source
 
-    found: list[bool] = []
+    drawn.synthesise = synthesise
     keys = ("train.precision", "synth.precision") if expected else ("train.precision",)
     chosen = recipes.read(name, dict.fromkeys(keys, "bfloat16"))
-    model = model_of(Drawn(), chosen, {"ct": "HU"})
-    values = np.random.default_rng(0).random((1, 1, 6, 6)).astype(np.float32)
+    model = model_of(drawn, chosen, {"ct": "HU"})
+    values = np.arange(36, dtype=np.float32).reshape(1, 1, 6, 6)
     model.synthesise({"t2": Volume(values, np.eye(4), "a.u.", "t2")})
     assert found == [expected]
 

@@ -14,19 +14,17 @@ def built(net: ResNet, sources: int = 1, targets: int = 1) -> ResNetNet:
     return net.build(channels(0, sources, targets, noisy=False))
 
 
-@pytest.mark.parametrize(("sides", "count"), [(3, 11_378_179), (1, 11_365_633)])
-def test_nine_blocks_have_the_published_parameters(sides, count):
-    """11.378 million for 3 channels, as Zhu's code prints."""
-    assert count_of(ResNet(), channels(0, sides, sides, noisy=False)) == count
-
-
-def test_in_three_dimensions_the_network_of_paper_004_has_its_parameters():
-    """c7 x 7 x 3 slices, two halvings, six blocks, two doublings, base 32: products of kernel, inputs and outputs."""
-    ends = (3 * 7 * 7 * 1 * 32 + 32) + (3 * 7 * 7 * 32 * 1 + 1)
-    halvings = (27 * 32 * 64 + 64) + (27 * 64 * 128 + 128)
-    doublings = (27 * 128 * 64 + 64) + (27 * 64 * 32 + 32)
-    count = count_of(ResNet(width=32, blocks=6, dimensions=3), channels(0, 1, 1, noisy=False))
-    assert count == ends + halvings + doublings + 6 * 2 * (27 * 128 * 128 + 128) == 5_872_641
+@every_row(
+    "net, sides, count",
+    [
+        (ResNet(), 3, 11_378_179),  # 11.378 million, as Zhu's code prints
+        (ResNet(), 1, 11_365_633),
+        # of paper 004: c7 x 7 x 3 slices, two halvings, six blocks, two doublings, base 32
+        (ResNet(width=32, blocks=6, dimensions=3), 1, 5_872_641),
+    ],
+)
+def test_networks_have_the_published_parameters(net, sides, count):
+    assert count_of(net, channels(0, sides, sides, noisy=False)) == count
 
 
 def test_its_kernels_start_with_the_published_spread_and_its_biases_at_0():
@@ -48,24 +46,18 @@ def test_every_size_comes_back(size, dimensions):
     assert out.abs().max() <= 1
 
 
-@pytest.mark.parametrize("dimensions", [2, 3])
-def test_a_slice_is_translated_by_itself_but_in_three_dimensions(
-    dimensions,
-):
+@every_row("dimensions, expected", [(2, [False] * 4 + [True, False]), (3, [True] * 6)])
+def test_a_slice_is_translated_by_itself_but_in_three_dimensions(dimensions, expected):
     torch.manual_seed(0)
     net = built(ResNet(width=4, blocks=1, dimensions=dimensions)).double()
     images = torch.randn(2, 1, 6, 16, 16, dtype=torch.double)
     changed = images.clone()
     changed[1, :, 4] *= torch.randn(16, 16)  # not by a number, which the norms take away
     moved = (ask(net, None, changed, None) - ask(net, None, images, None)).abs() > 1e-9
-    alone = [False] * 4 + [True, False]
-    assert moved.flatten(3).any(3)[:, 0].tolist() == [
-        [False] * 6,
-        alone if dimensions == 2 else [True] * 6,
-    ]
+    assert moved.flatten(3).any(3)[:, 0].tolist() == [[False] * 6, expected]
 
 
-@pytest.mark.parametrize(("dimensions", "depth"), [(2, 1), (3, 4)])
+@every_row("dimensions, depth", [(2, 1), (3, 4)])
 def test_brightness_and_contrast_of_a_whole_image_are_normalised_away(dimensions, depth):
     """Reflection keeps a constant constant to the border, so instance norms remove any line of grey values."""
     torch.manual_seed(0)

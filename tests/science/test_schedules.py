@@ -10,8 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mpmath import mp, mpf
 from pydantic import TypeAdapter, ValidationError
+from torch.testing import assert_close
 
 from rows import every_row
+from voxlate.science.diffusion import schedules
 from voxlate.science.diffusion.schedules import (
     LOG_SNR_LIMIT,
     AnySchedule,
@@ -40,30 +42,19 @@ def times(*values: float) -> torch.Tensor:
 
 
 @every_schedule
-def test_the_log_snr_falls_within_its_limit_and_is_that_of_alpha_and_sigma(schedule):
-    log_snr = schedule.log_snr(FINE)
+def test_each_path_keeps_its_sum_and_its_log_snr_falls_within_the_limit(schedule):
+    log_snr, (alpha, sigma) = schedule.log_snr(FINE), schedule(FINE)
     assert (log_snr.diff() <= 0).all()
     assert log_snr.abs().max() <= LOG_SNR_LIMIT
-    alpha, sigma = schedule(FINE[1:])
     limited = (2 * torch.log(alpha / sigma)).clamp(max=LOG_SNR_LIMIT)
-    torch.testing.assert_close(log_snr[1:], limited, rtol=0, atol=1e-9)
-
-
-@every_schedule
-def test_each_path_keeps_its_sum(schedule):
-    alpha, sigma = schedule(FINE)
-    total = {"preserving": alpha**2 + sigma**2, "exploding": alpha, "straight": alpha + sigma}[
-        schedule.path
-    ]
-    torch.testing.assert_close(total, torch.ones_like(total), rtol=0, atol=1e-15)
-
-
-@every_schedule
-def test_time_zero_is_the_image_and_the_end_can_still_be_divided_by_alpha(schedule):
-    alpha, sigma = schedule(times(0, 1))
+    assert_close(log_snr[1:], limited[1:], rtol=0, atol=1e-9)
+    sums = {"preserving": alpha**2 + sigma**2, "exploding": alpha, "straight": alpha + sigma}
+    total = sums[schedule.path]
+    assert_close(total, torch.ones_like(total), rtol=0, atol=1e-15)
+    # the start is the image, and the end can still be divided by alpha
     assert alpha[0] == pytest.approx(1, abs=5e-5)
     assert sigma[0] < 0.0101
-    assert alpha[1] >= 4.5e-5
+    assert alpha[-1] >= 4.5e-5
 
 
 @settings(max_examples=60)
@@ -74,7 +65,7 @@ def test_the_inverse_finds_the_log_snr_again(schedule, share):
     t = schedule.t(log_snr)
     assert 0 <= t <= 1
     # 1e-7: near t = 1 the log-SNR is as steep as 1/(1 − t), and t has 16 digits
-    torch.testing.assert_close(schedule.log_snr(t), log_snr, rtol=0, atol=1e-7)
+    assert_close(schedule.log_snr(t), log_snr, rtol=0, atol=1e-7)
 
 
 @every_schedule
@@ -83,20 +74,20 @@ def test_drift_and_g2_are_finite_and_those_of_the_equation_of_alpha_and_sigma(sc
     h = 1e-6
     (alpha_behind, behind), (alpha_ahead, ahead) = (schedule(INSIDE + step) for step in (-h, h))
     drift, slope = schedule.log_alpha_drift(INSIDE), (alpha_ahead.log() - alpha_behind.log())
-    torch.testing.assert_close(drift, slope / (2 * h), rtol=1e-6, atol=1e-7)
+    assert_close(drift, slope / (2 * h), rtol=1e-6, atol=1e-7)
     growth = (ahead**2 - behind**2) / (2 * h) - 2 * drift * schedule(INSIDE)[1] ** 2
-    torch.testing.assert_close(schedule.g2(INSIDE), growth, rtol=1e-6, atol=1e-7)
-    assert schedule.log_alpha_drift(FINE).isfinite().all()
-    assert schedule.g2(FINE).isfinite().all()
-    assert (schedule.g2(FINE) >= 0).all()
+    assert_close(schedule.g2(INSIDE), growth, rtol=1e-6, atol=1e-7)
+    drift, g2 = schedule.log_alpha_drift(FINE), schedule.g2(FINE)
+    assert (drift.isfinite() & g2.isfinite() & (g2 >= 0)).all()
 
 
 @every_schedule
 def test_schedules_work_in_inference_mode_on_float32_times(schedule):
-    expected = schedule.g2(torch.tensor([0.25, 0.5]))
+    t = torch.tensor([0.25, 0.5])
+    expected = schedule.g2(t)
     with torch.inference_mode():
-        assert torch.equal(schedule.g2(torch.tensor([0.25, 0.5])), expected)
-    assert schedule(torch.tensor([0.25]))[0].dtype == torch.float64
+        assert torch.equal(schedule.g2(t), expected)
+    assert schedule(t)[0].dtype == torch.float64
 
 
 # Closed forms
@@ -113,9 +104,9 @@ def test_the_cosine_schedule_is_tangent_and_reaches_its_ends():
 
 def test_shifting_the_cosine_schedule_halves_alpha_over_sigma_when_the_side_doubles():
     small, large = ShiftedCosine(size=64, reference=64), ShiftedCosine(size=128, reference=64)
-    torch.testing.assert_close(small.log_snr(INSIDE), Cosine().log_snr(INSIDE), rtol=0, atol=1e-12)
-    ratio = [alpha / sigma for alpha, sigma in (small(INSIDE), large(INSIDE))]
-    torch.testing.assert_close(ratio[1] * 2, ratio[0], rtol=1e-12, atol=0)
+    assert_close(small.log_snr(INSIDE), Cosine().log_snr(INSIDE), rtol=0, atol=1e-12)
+    shift = small.log_snr(INSIDE) - large.log_snr(INSIDE)
+    assert_close(shift, torch.full_like(shift, math.log(4)), rtol=0, atol=1e-12)
 
 
 @given(
@@ -135,29 +126,24 @@ def test_the_sigmoid_schedule_is_right_for_every_start_and_end(
         def sigmoid(x):
             return 1 / (1 + mp.exp(-mpf(x) / mpf(tau)))
 
-        g = (sigmoid(end) - sigmoid(mpf(start) + mpf(t) * (mpf(end) - mpf(start)))) / (
-            sigmoid(end) - sigmoid(start)
-        )
+        now = mpf(start) + mpf(t) * (mpf(end) - mpf(start))
+        g = (sigmoid(end) - sigmoid(now)) / (sigmoid(end) - sigmoid(start))
         alpha2 = g if power == "alpha2" else g**2
         expected = float(mp.log(alpha2 / (1 - alpha2)))
     found = float(Sigmoid(start=start, end=end, tau=tau, power=power).log_snr(times(t)))
     assert found == pytest.approx(min(max(expected, -LOG_SNR_LIMIT), LOG_SNR_LIMIT), abs=1e-8)
 
 
-@every_row(
-    ("t", "std"),
-    [(0, 0), (1e-5, 0.0031623), (1e-3, 0.0316737), (0.1, 0.374657), (0.5, 1.930805), (1, 9.845215)],
-)
-def test_the_exponential_ve_has_the_published_standard_deviations(t, std):
-    assert float(ExponentialVE(base=25.0)(times(t))[1]) == pytest.approx(std, rel=2e-5)
+def test_the_exponential_ve_has_the_published_standard_deviations():
+    _, sigma = ExponentialVE()(times(0, 1e-5, 1e-3, 0.1, 0.5, 1))
+    published = [0, 0.0031623, 0.0316737, 0.374657, 1.930805, 9.845215]
+    assert sigma.tolist() == pytest.approx(published, rel=2e-5)
 
 
 def test_the_exponential_ve_has_g_equal_to_base_to_the_t():
-    torch.testing.assert_close(
-        ExponentialVE(base=25.0).g2(INSIDE), 25.0 ** (2 * INSIDE), rtol=1e-10, atol=0
-    )
-    assert float(ExponentialVE(base=25.0).g2(times(1))) == pytest.approx(625)
-    assert float(ExponentialVE(base=25.0).g2(times(0))) == pytest.approx(1, rel=1e-6)
+    t = torch.cat([INSIDE, times(1)])
+    assert_close(ExponentialVE().g2(t), 25.0 ** (2 * t), rtol=1e-10, atol=0)
+    assert float(ExponentialVE().g2(times(0))) == pytest.approx(1, rel=1e-6)
 
 
 def test_the_geometric_ve_grows_evenly_in_the_logarithm():
@@ -173,42 +159,43 @@ def test_the_linear_vp_has_the_published_means_and_its_beta():
         [0.9596542, 0.9999784, 0.0446432, 0.0104854, 0.0010005], abs=5e-8
     )
     beta = 0.1 + 19.9 * INSIDE
-    torch.testing.assert_close(schedule.g2(INSIDE), beta, rtol=1e-10, atol=0)
-    torch.testing.assert_close(schedule.log_alpha_drift(INSIDE), -beta / 2, rtol=1e-10, atol=0)
+    assert_close(schedule.g2(INSIDE), beta, rtol=1e-10, atol=0)
+    assert_close(schedule.log_alpha_drift(INSIDE), -beta / 2, rtol=1e-10, atol=0)
 
 
 def test_flow_matching_is_a_straight_line():
-    alpha, sigma = FlowMatching()(INSIDE)
-    torch.testing.assert_close(alpha, 1 - INSIDE, rtol=1e-14, atol=0)
-    torch.testing.assert_close(sigma, INSIDE, rtol=1e-14, atol=0)
-    torch.testing.assert_close(
-        FlowMatching().g2(INSIDE), 2 * INSIDE / (1 - INSIDE), rtol=1e-9, atol=0
-    )
-    assert FlowMatching()(times(0))[1] == 0
+    t = torch.cat([times(0), INSIDE])
+    alpha, sigma = FlowMatching()(t)
+    assert_close(alpha, 1 - t, rtol=1e-14, atol=0)
+    assert_close(sigma, t, rtol=1e-14, atol=0)
+    g2 = FlowMatching().g2(INSIDE)
+    assert_close(g2, 2 * INSIDE / (1 - INSIDE), rtol=1e-9, atol=0)
 
 
-def test_variance_preserving_sampling_starts_from_unit_noise_and_exploding_from_sigma():
-    assert float(SCHEDULES["betas_of_000"].start_std(times(1))) == pytest.approx(1, abs=1e-15)
-    assert float(ExponentialVE().start_std(times(1))) == pytest.approx(9.845215, rel=1e-6)
-    assert float(FlowMatching().start_std(times(1))) == pytest.approx(1, abs=1e-4)
+@every_row(
+    "schedule, std, apart",
+    [
+        (SCHEDULES["betas_of_000"], 1, 1e-15),
+        (ExponentialVE(), 9.845215, 1e-5),
+        (FlowMatching(), 1, 1e-4),
+    ],
+)
+def test_variance_preserving_sampling_starts_from_unit_noise_and_exploding_from_sigma(
+    schedule, std, apart
+):
+    assert float(schedule.start_std(times(1))) == pytest.approx(std, abs=apart)
 
 
 # Tables of betas
 
 
 def test_cosine_betas_follow_the_cosine_up_to_their_largest_beta():
-    count = 1000
-    schedule = CosineBetas(count=count)
-    index = torch.arange(1, count, dtype=torch.float64)  # the last beta is cut to 0.999
-
-    def cosine(share):
-        return torch.cos((share + 0.008) / 1.008 * math.pi / 2) ** 2
-
-    alpha, _ = schedule(index / count)
-    wanted = cosine(index / count) / cosine(torch.zeros(()))
-    torch.testing.assert_close(alpha**2, wanted.double(), rtol=1e-6, atol=0)
-    last = schedule(torch.ones(1))[0] ** 2
-    assert float(last / alpha[-1] ** 2) == pytest.approx(0.001, rel=1e-6)
+    t = torch.arange(1, 1001, dtype=torch.float64) / 1000
+    abar = CosineBetas(count=1000)(t)[0] ** 2
+    turn = math.pi / 2 / 1.008
+    expected = (torch.cos((t + 0.008) * turn) / math.cos(0.008 * turn)) ** 2
+    assert_close(abar[:-1], expected[:-1], rtol=1e-6, atol=0)
+    assert float(abar[-1] / abar[-2]) == pytest.approx(0.001, rel=1e-6)  # the last beta is cut
 
 
 TABLES = [
@@ -219,7 +206,7 @@ TABLES = [
 ]
 
 
-@every_row(("schedule", "last", "half"), TABLES)
+@every_row("schedule, last, half", TABLES)
 def test_tables_hit_every_index_and_the_published_products_from_exactly_the_image(
     schedule, last, half
 ):
@@ -254,9 +241,7 @@ def test_a_recipe_with_an_impossible_schedule_is_refused(table):
 
 
 def test_a_table_of_betas_has_values_where_a_network_is_built_without_its_own():
-    from voxlate.science.diffusion import schedules
-
-    schedule = schedules.LinearBetas(count=7)
+    schedule = LinearBetas(count=7)
     expected = schedule.levels
     schedules._table.cache_clear()
     with torch.device("meta"):

@@ -7,20 +7,19 @@ from collections import defaultdict
 import pytest
 from kept_spread import STDS, kept_shares, share_after_closing
 
+from rows import every_row
 from voxlate.science.diffusion.sample import SamplerSettings
 from voxlate.science.diffusion.schedules import LinearVP
 from voxlate.training import recipe
 from voxlate.training.recipe.text import head_of, names, values_of
 
 ENOUGH = 0.9
+EARLY_END = {"sampler": "dpmpp_2m", "steps": 32, "end": 0.005}
 ADVISED = {  # a sampler, what it keeps at least of 0.2 to 1 (docs/papers/spread.md)
     "umm_csgm_small": ({"sampler": "dpmpp_2m", "steps": 32}, 0.93),
-    "make_a_volume_swi_mra_small": ({"sampler": "dpmpp_2m", "steps": 32, "end": 0.005}, 0.91),
-    "make_a_volume_slices_swi_mra_small": (
-        {"sampler": "dpmpp_2m", "steps": 32, "end": 0.005},
-        0.91,
-    ),
-    "make_a_volume_t1_t2_small": ({"sampler": "dpmpp_2m", "steps": 32, "end": 0.005}, 0.91),
+    "make_a_volume_swi_mra_small": (EARLY_END, 0.91),
+    "make_a_volume_slices_swi_mra_small": (EARLY_END, 0.91),
+    "make_a_volume_t1_t2_small": (EARLY_END, 0.91),
     "palette_tuned_swi_mra_small": ({"sampler": "dpmpp_2m", "steps": 32}, 0.91),
     "palette_tuned_t1_t2_small": ({"sampler": "dpmpp_2m", "steps": 32}, 0.91),
 }
@@ -51,7 +50,7 @@ def test_heads_say_what_a_sample_keeps_where_that_is_not_nine_tenths():
             )
 
 
-@pytest.mark.parametrize("name", ADVISED)
+@every_row("name", ADVISED)
 def test_the_advised_settings_keep_nine_tenths_of_what_is_a_tenth_of_the_range_or_more(
     name,
 ):

@@ -1,4 +1,4 @@
-"""Volumes in overlapping windows: every sampler gives what it gives on the whole, and data of known law keep it."""
+"""Volumes in overlapping windows: every sampler gives what it gives on the whole."""
 
 import itertools
 import math
@@ -22,7 +22,7 @@ ITEMS = torch.arange(2 * DEPTH).reshape(2, DEPTH)
 
 def slice_wise(part: slice):
     """Of each slice by itself."""
-    return lambda x, t: GAUSS.denoise(x, *Cosine()(t))
+    return GAUSS.denoiser(Cosine())
 
 
 @given(size=st.integers(1, 20), overlap=st.integers(0, 19), depth=st.integers(1, 60))
@@ -42,7 +42,7 @@ def test_windows_cover_a_volume_evenly_overlap_as_asked_and_are_as_few_as_that_a
 
 
 @every_row(
-    ("name", "windows"),
+    "name, windows",
     [(name, Windows(size=4, overlap=3)) for name in SAMPLERS]
     + [("ddpm", Windows(size=5, overlap=1)), ("ddpm", Windows(size=30))],
 )
@@ -67,32 +67,6 @@ def test_windows_that_disagree_are_averaged_where_they_overlap():
     assert found.flatten().tolist() == [0, 0, 1, 1, 3, 3, 4, 4]  # windows from 0, 2 and 4
 
 
-def test_the_law_of_a_volume_whose_slices_depend_on_each_other_is_kept_within_windows_as_deep_as_it_reaches():
-    """Gaussian data of mean 0.4, spread 0.2, all slices of a block of four equal: windows of whole blocks are exact."""
-
-    def denoise_for(part):
-        def denoise(x, t):
-            alpha, sigma = Cosine()(t)
-            mean = x.unflatten(2, (-1, 4)).mean(
-                3
-            )  # what a block says of its one value has a quarter of the variance
-            return GAUSS.denoise(mean, alpha, sigma / 2).repeat_interleave(4, 2)
-
-        return denoise
-
-    sampling = SamplerSettings(sampler="dpmpp_2m", steps=60)
-    noise, like = Noise(0, torch.arange(12)[None]), torch.zeros(1, 1, 12, 32, 32)
-    denoise = denoise_windows(denoise_for, 12, Windows(size=8, overlap=4))
-    x = sample(sampling, denoise, Cosine(), noise, like)
-    blocks = x.unflatten(2, (3, 4))
-    assert blocks.std(3).max() < 1e-3
-    count = blocks.mean(3).numel()
-    assert float(blocks.mean()) == pytest.approx(0.4, abs=4 * 0.2 / count**0.5 + 0.003)
-    assert float(blocks.mean(3).std()) == pytest.approx(0.2, rel=4 / (2 * count) ** 0.5 + 0.02)
-
-
 def test_an_overlap_of_a_whole_window_is_refused():
-    with pytest.raises(
-        BadInput, match=r"synth\.windows: expected an overlap below the size, found 4 and 4"
-    ):
+    with pytest.raises(BadInput, match=r"synth\.windows: .* found 4 and 4"):
         Windows(size=4, overlap=4)
