@@ -41,7 +41,10 @@ FEWEST_SLICES = 8
 TINY = 1e-9
 DIM = 0.1  # of the largest deviation of a slice, from which it is compared with its neighbours; noise of air has 0.03
 ENDS = 10  # one in so many slices at either end is not, because bodies end steeply
-CROWN, AT_CROWN = 0.05, 0.6  # share of the slices at either end, where differences count as much: a crown changes steeply
+CROWN, AT_CROWN = (
+    0.05,
+    0.6,
+)  # share of the slices at either end, where differences count as much: a crown changes steeply
 AROUND, EVEN = 5, 8  # slices on either side
 SAME = 1e-6
 ODD = 1.6

@@ -7,7 +7,6 @@ one (Code.page).
 
 import re
 from collections.abc import Mapping
-from functools import cache
 from typing import Any
 
 from markupsafe import Markup
@@ -47,6 +46,9 @@ SAME = {
     "ncct": "ct",
 }
 OPTION = re.compile(rf"(?<![\w-]){FLAG.pattern}")
+ON_LINE = re.compile(
+    rf"{OPTION.pattern}|\bvoxlate(?:-run| (?:{'|'.join(HOMES)}))\b"
+)  # or a command
 PARENTHESIS = re.compile(r" ?\([^()]*\)")
 END = re.compile(r"(?<=[.!?]) (?=[A-Z])")
 LEAST_WORDS = 4  # fewer are a name, not a sentence
@@ -56,13 +58,6 @@ ADVICE = "Choose other files or settings."
 def contrast_of(name: str) -> str:
     """The contrast that a modality's name stands for; any other name itself."""
     return SAME.get(name.lower(), name)
-
-
-@cache
-def _of_command_line() -> re.Pattern[str]:
-    """An option, or a command line."""
-    names = "|".join(HOMES)
-    return re.compile(rf"{OPTION.pattern}|\bvoxlate(?:-run| (?:{names}))\b")
 
 
 def for_page(value: Any, places: Mapping[str, str]) -> Any:
@@ -77,10 +72,9 @@ def for_page(value: Any, places: Mapping[str, str]) -> Any:
 
 def in_settings(text: str) -> str:
     """A text that names settings of the page in place of options, without what only a command line can do."""
-    named = _of_command_line()
-    if len(text.split()) < LEAST_WORDS or not named.search(text):
+    if len(text.split()) < LEAST_WORDS or not ON_LINE.search(text):
         return text
-    text = PARENTHESIS.sub(lambda part: "" if named.search(part[0]) else part[0], text)
+    text = PARENTHESIS.sub(lambda part: "" if ON_LINE.search(part[0]) else part[0], text)
     refusal = BadInput(text)
     if refusal.fix:
         finding = refusal.finding
@@ -88,9 +82,9 @@ def in_settings(text: str) -> str:
     else:
         finding, *advice = END.split(text)
     advice = [OPTION.sub(_setting, sentence) for sentence in advice]
-    advice = [sentence for sentence in advice if not named.search(sentence)]
+    advice = [sentence for sentence in advice if not ON_LINE.search(sentence)]
     clauses = finding.split("; ")
-    finding = "; ".join([clause for clause in clauses if not named.search(clause)] or clauses)
+    finding = "; ".join([clause for clause in clauses if not ON_LINE.search(clause)] or clauses)
     finding = named.sub("voxlate", OPTION.sub(lambda part: part[0][2:], finding))
     if not advice and "expected" in finding:
         advice = [ADVICE]
