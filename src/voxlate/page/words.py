@@ -85,7 +85,7 @@ def in_settings(text: str) -> str:
     advice = [sentence for sentence in advice if not ON_LINE.search(sentence)]
     clauses = finding.split("; ")
     finding = "; ".join([clause for clause in clauses if not ON_LINE.search(clause)] or clauses)
-    finding = named.sub("voxlate", OPTION.sub(lambda part: part[0][2:], finding))
+    finding = ON_LINE.sub("voxlate", OPTION.sub(lambda part: part[0][2:], finding))
     if not advice and "expected" in finding:
         advice = [ADVICE]
     if advice and not finding.endswith((".", "!", "?")):
