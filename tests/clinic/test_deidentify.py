@@ -66,6 +66,8 @@ def ct_slice(number: int, **tags) -> Dataset:
         SliceThickness=2,
         ImagePositionPatient=[-10, -20, 2.0 * number],
         InstanceNumber=number + 1,
+        RescaleIntercept=0,
+        RescaleSlope=1,
     )
     dataset.update(tags)
     for group, creator, text in (

@@ -1,5 +1,6 @@
 """Images graded "do not trust" are handed on only where the user accepts that, and then say so of themselves."""
 
+import shutil
 from dataclasses import replace
 
 import nibabel as nib
@@ -24,6 +25,7 @@ REASON = "Only 22 mm of the head are in the scan."
 BAD = message("other-content", REASON, grade="do not trust").table
 CAUTION = message("slices", "Slices are missing.").table
 SHAPE = (6, 20, 24)
+GRID = np.diag([3.0, 3, 3, 1])
 
 
 def synthesised(folder, warnings):
@@ -32,9 +34,7 @@ def synthesised(folder, warnings):
     ct[1:5, 4:16, 4:20] = 40
     ct[2:4, 6:8, 6:18] = 600
     provenance = {"model": {"title": "any"}, "inputs": {}, "warnings": warnings}
-    Synthesised(
-        {"ct": Volume(ct[None], np.diag([3.0, 3, 3, 1]), "HU", "ct")}, {}, provenance
-    ).write(folder)
+    Synthesised({"ct": Volume(ct[None], GRID, "HU", "ct")}, {}, provenance).write(folder)
     return folder
 
 
@@ -63,9 +63,7 @@ def test_no_user_of_a_ct_gets_it_unless_it_is_accepted(cases, voxlate, tmp_path)
     assert REASON in alone.err
     assert not (tmp_path / "alone" / "bob").exists()
     file = cases / "bob" / "ct.nii.gz"
-    copy = tmp_path / "copy.nii.gz"
-    copy.write_bytes(file.read_bytes())
-    for one in (file, copy):
+    for one in (file, shutil.copy(file, tmp_path / "copy.nii.gz")):
         assert voxlate("export", one, "--for", "pet", "--out", tmp_path / "alone").code == 3
     both = voxlate(*words)
     assert both.code != 0, both.said
@@ -119,21 +117,7 @@ def test_every_receiver_reads_the_same_expected_error(series, voxlate, tmp_path)
 @pytest.fixture
 def series(tmp_path):
     """A DICOM series on the grid of the cases."""
-    from dicom_slices import image, save
+    from dicom_slices import write_series
 
-    for level in range(SHAPE[0]):
-        one = image(
-            np.zeros(SHAPE[1:], np.uint16),
-            Modality="MR",
-            SOPInstanceUID=f"1.2.3.4.{level + 1}",
-            StudyInstanceUID="1.2.3",
-            SeriesInstanceUID="1.2.3.4",
-            FrameOfReferenceUID="1.2.9",
-            PatientID="ID7",
-            ImageOrientationPatient=[-1, 0, 0, 0, -1, 0],
-            ImagePositionPatient=[0, 0, 3 * level],
-            PixelSpacing=[3, 3],
-            SliceThickness=3,
-        )
-        save(one, tmp_path / "head" / f"{level:03d}.dcm")
-    return tmp_path / "head"
+    scan = Volume(np.zeros((1, *SHAPE), np.float32), GRID, "", "mr")
+    return write_series(scan, tmp_path / "head", Modality="MR")
