@@ -2,7 +2,6 @@
 
 import html
 import itertools
-import json
 import re
 import shutil
 
@@ -11,20 +10,15 @@ import pytest
 from scipy.ndimage import gaussian_filter
 from test_report import Page
 
-from voxlate.base.files import read_json
+from made_volumes import save
+from voxlate.base.files import read_json, write_json
 from voxlate.base.messages import message
 from voxlate.evaluation.compare import compare
 from voxlate.evaluation.reports.comparison import MOST_CASES, plane_charts, write_page
 from voxlate.evaluation.scoring.evaluate import evaluate
-from voxlate.scans.formats.io import write_volume
-from voxlate.scans.images.grid import Volume
 
 SHAPE = (9, 40, 32)
-
-
-def scan(data, modality):
-    unit = {"ct": "HU", "t1": "a.u."}[modality]
-    return Volume(np.asarray(data, np.float32)[None], np.diag([1.0, 1.0, 3.0, 1.0]), unit, modality)
+GRID = np.diag([1.0, 1.0, 3.0, 1.0])
 
 
 METHODS = ("unet", "ddpm_m", "oracle")
@@ -36,31 +30,30 @@ def make(folder, cases=2, methods=METHODS):
     for number in range(cases):
         draw = np.random.default_rng(number)
         inside = z**2 + (y / 0.9) ** 2 + (x / 0.8) ** 2 < 0.8
-        tissue, noise = (
-            40 + 200 * gaussian_filter(draw.normal(0, 1, SHAPE), 1),
-            draw.normal(0, 20, SHAPE),
-        )
+        tissue = 40 + 200 * gaussian_filter(draw.normal(0, 1, SHAPE), 1)
+        noise = draw.normal(0, 20, SHAPE)
         images = {"unet": gaussian_filter(tissue, 1), "ddpm_m": tissue + noise, "oracle": tissue}
-        source = folder / "cohort" / f"head{number}" / "t1.nii.gz"
-        write_volume(source, scan(np.sqrt(np.abs(tissue) + 300) * inside, "t1"))
-        write_volume(source.with_name("ct.nii.gz"), scan(np.where(inside, tissue, -1000), "ct"))
+        source = folder / f"cohort/head{number}/t1.nii.gz"
+        save(source, np.sqrt(np.abs(tissue) + 300) * inside, "t1", "a.u.", GRID)
+        save(source.with_name("ct.nii.gz"), np.where(inside, tissue, -1000), affine=GRID)
         for method in methods:
             made, samples = folder / method / f"head{number}", 10 if method == "ddpm_m" else 1
-            write_volume(
-                made / "ct.nii.gz",
-                scan(np.where(inside, images.get(method, tissue + 0.5 * noise), -1000), "ct"),
-            )
+            image = images.get(method, tissue + 0.5 * noise)
+            save(made / "ct.nii.gz", np.where(inside, image, -1000), affine=GRID)
             if samples > 1:
-                write_volume(made / "ct_std.nii.gz", scan(np.where(inside, 20.0, 0), "ct"))
-            took = {
+                save(made / "ct_std.nii.gz", 20.0 * inside, affine=GRID)
+            stated = {
                 "seconds_per_slice": 0.2 * samples**2,
                 "network_calls": 5 * samples,
                 "device": "cpu",
+                "inputs": {"t1": {"path": str(source)}},
+                "synth": {"samples": samples},
+                "warnings": [
+                    message("starter", "A starter.").table,
+                    message("threads", method).table,
+                ],
             }
-            warned = [message("starter", "A starter.").table, message("threads", method).table]
-            inputs = {"inputs": {"t1": {"path": str(source)}}, "synth": {"samples": samples}}
-            stated = {**took, **inputs, "warnings": warned}
-            (made / "provenance.json").write_text(json.dumps(stated))
+            write_json(made / "provenance.json", stated)
     for method in methods:
         evaluate(folder / method, folder / "cohort", mask="body")
     return [folder / method for method in methods]
@@ -111,10 +104,11 @@ def test_warnings_are_sentences_with_the_names_of_their_methods(page):
 
 
 def test_the_same_window_serves_all_methods_and_the_truth(page):
-    images = {image["alt"]: image["src"] for image in Page(page).images if image["alt"]}
-    truth = images["truth (ct), axial slice of head0"]
-    assert images["oracle, image (ct), axial slice of head0"] == truth
-    assert images["ddpm_m, image (ct), axial slice of head0"] != truth
+    truth, ours, noisy = (
+        Page(page).picture(f"{name} (ct), axial slice of head0")
+        for name in ("truth", "oracle, image", "ddpm_m, image")
+    )
+    assert ours == truth != noisy
 
 
 @pytest.mark.slow
@@ -144,7 +138,7 @@ def made_by(folder, run, **synth):
     for path in folder.glob("*/provenance.json"):
         stated = read_json(path)
         stated |= {"run": str(run), "synth": {**stated["synth"], "samples": 1, **synth}}
-        path.write_text(json.dumps(stated))
+        write_json(path, stated)
 
 
 @pytest.mark.slow
