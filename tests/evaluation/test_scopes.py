@@ -10,7 +10,6 @@ from safetensors.numpy import load_file
 from made_volumes import save
 from voxlate.base.errors import BadInput
 from voxlate.base.files import read_json
-from voxlate.evaluation.reports.page import report
 from voxlate.evaluation.scoring.evaluate import evaluate
 from voxlate.evaluation.scoring.metrics import psnr, ssim
 from voxlate.evaluation.scoring.scopes import Cut, crop_place
@@ -138,6 +137,10 @@ def test_slices_of_one_value_do_not_count_without_a_mask_nor_slices_without_the_
     assert mean(scores, "whole.slices.mae") == pytest.approx(3)
     assert {one["slice"] for one in pictures_of(out)} == {"2", "3"}
     assert scores.parts["tmax"]["slices"] == 4
+    assert ",both_masked.slices,,psnr,dB," in (out / "scores.csv").read_text()
+    assert "PSNR, both masked, slices" in {line.label for line in scores.table().lines["tmax"]}
+    evaluate(out, cohort)
+    assert not (out / "pictures.csv").exists()
 
 
 def test_slices_score_as_paper_001_scores_its_images(shared, tmp_path):
@@ -164,7 +167,8 @@ def noise(seed, shape=(3, 40, 34)):
 def test_a_crop_is_scored_where_its_row_and_column_say(tmp_path):
     truth, made = noise(0), noise(1)
     out, cohort = pair(tmp_path, truth, made)
-    evaluate(out, cohort, scopes=["crops"], crop=16)
+    rule = evaluate(out, cohort, scopes=["crops"], crop=16).header["scopes"]["crops"]
+    assert all(part in rule for part in ("16×16", "seed 0"))
     found = pictures_of(out)
     assert len({(one["row"], one["column"]) for one in found}) == 3, "another place in each slice"
     for one in found:
@@ -247,32 +251,6 @@ def test_a_filter_by_the_masks_area_keeps_slices_that_the_mask_fills(tmp_path):
         out, cohort, mask="cohort", scopes=["slices"], slices="above={mask=0}, pixels=200"
     )
     assert mean(scores, "slices.mae") == pytest.approx(2.5)
-
-
-@pytest.mark.slow
-def test_scopes_stand_in_the_table_the_files_the_report_and_comparisons(voxlate, scalp, tmp_path):
-    truth, made, brain = scalp
-    for folder, image in (("one", made), ("two", made * 1.1)):
-        pair(tmp_path / folder, truth, image, mask=brain)
-        pair(tmp_path / folder, truth[::-1], image[::-1] + 0.1, case="p1", mask=brain[::-1])
-    scopes = ("--score", "both_masked.slices", "--score", "crops")
-    options = ("--mask", "cohort", *scopes, "--crop", 16, "--seed", 3)
-    outs = [tmp_path / folder / "out" for folder in ("one", "two")]
-    for out in outs:
-        voxlate("evaluate", out, "--truth", out.with_name("cohort"), *options).done()
-    crops = read_json(outs[0] / "metrics.json")["scopes"]["crops"]
-    assert all(part in crops for part in ("16×16", "seed 3"))
-    assert ",both_masked.slices,,psnr,dB," in (outs[0] / "scores.csv").read_text()
-    assert "SSIM 2-D, both masked, slices" in report(outs[0]).read_text()
-    assert "MAE, both masked, slices" in voxlate("compare", *outs).done().out
-
-
-def test_pictures_of_an_earlier_evaluation_do_not_stay(scalp, tmp_path):
-    out, cohort = pair(tmp_path, *scalp[:2])
-    evaluate(out, cohort, scopes=["slices"])
-    assert (out / "pictures.csv").is_file()
-    evaluate(out, cohort)
-    assert not (out / "pictures.csv").exists()
 
 
 def test_scopes_that_cannot_be_scored_are_refused(scalp, tmp_path):
