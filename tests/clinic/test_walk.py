@@ -1,4 +1,4 @@
-"""Objects of every kind, from their export to an archive and back."""
+"""The walk of the guide: series, synthesis by a starter, derived objects, archive, and the same geometry again."""
 
 from dataclasses import replace
 
@@ -7,14 +7,42 @@ import pytest
 
 import voxlate as package
 from made_volumes import save
-from voxlate.clinic.address import Node
+from voxlate.clinic.address import Node, StudyAddress
 from voxlate.clinic.dimse import NodeArchive
 from voxlate.clinic.sending import Ledger, send
-from voxlate.clinic.web import WebArchive
+from voxlate.clinic.web import WebArchive, fetch_study
 from voxlate.scans.formats.io import read_volume
+from voxlate.scans.images.grid import same_grid
 from voxlate.synthesis.result import Synthesised
+from voxlate.training.starters import names
 
 pydicom = pytest.importorskip("pydicom")
+
+
+@pytest.mark.pacs
+@pytest.mark.slow
+def test_a_real_series_goes_through_synthesis_and_archive_and_keeps_its_geometry(
+    shared, shipped_starters, orthanc, tmp_path, monkeypatch, voxlate
+):
+    monkeypatch.setattr(names, "FOLDER", shipped_starters)
+    source = shared / "data/dicom/t1_studyforrest"
+    files = sorted(source.iterdir())
+    archive = WebArchive.connect(orthanc.url)
+    send(files, archive, Ledger(tmp_path / "sent.txt"), "archive")
+    one = pydicom.dcmread(files[0], stop_before_pixels=True)
+    study, out = str(one.StudyInstanceUID), tmp_path / "out"
+    address = f"dicomweb://127.0.0.1:{orthanc.http}/dicom-web/studies/{study}"
+    chosen = ("--series", f"mr={one.SeriesNumber}")
+    voxlate("synth", "starter:head-mr-to-ct", address, *chosen, "--out", out, "--store").done()
+    assert len(orthanc.instances()) == 97  # 48 slices of each, and the report
+    found = archive.client.search_for_series(study)
+    (series,) = {one["0020000E"]["Value"][0] for one in found if one["00080060"]["Value"] == ["CT"]}
+    fetch_study(archive, StudyAddress(orthanc.url, study, series), tmp_path / "back")
+    back = read_volume(tmp_path / "back")
+    (synthesised,) = (read_volume(path, "ct") for path in out.glob("*/ct.nii.gz"))
+    assert same_grid(back.grid, read_volume(source).grid, 1e-3)
+    assert same_grid(back.grid, synthesised.grid, 1e-3)
+    assert np.abs(back.data - synthesised.data).max() <= 0.5  # whole Hounsfield units
 
 
 @pytest.mark.pacs

@@ -1,10 +1,8 @@
 """Scoring folders: known errors, naive baselines, ranges, masks, intervals, and what is refused."""
 
-import csv
 import json
 import math
 import shutil
-from collections import defaultdict
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -20,7 +18,6 @@ from voxlate.base.statistics import bootstrap
 from voxlate.evaluation.scoring import alignment
 from voxlate.evaluation.scoring.evaluate import evaluate
 from voxlate.evaluation.scoring.frame import COLUMNS
-from voxlate.evaluation.scoring.metrics import mae, ssim
 from voxlate.evaluation.scoring.scores import read_scores
 from voxlate.scans.formats.io import read_volume
 from voxlate.scans.images.grid import canonical
@@ -422,34 +419,6 @@ def test_evaluate_ends_with_the_verdict_after_the_main_and_requested_scores_or_a
     assert short.splitlines()[-1] == f"✗ {printed['sentence']}"
     everything = voxlate(*options, "--all").out
     assert all(part in everything for part in ("PSNR", "NMI", "copy of t1", "✗"))
-
-
-@pytest.mark.slow
-def test_the_naive_baselines_on_the_slice_pairs_score_as_others_found(shared):
-    folder = shared / "data/harvard_ct_mr"
-    with open(folder / "cases.csv", newline="") as file:
-        splits = {row["case"]: row["split"] for row in csv.DictReader(file)}
-
-    def scans_of(split):
-        for case in (case for case, own in splits.items() if own == split):
-            yield {name: read_volume(folder / case / f"{name}.png", name) for name in ("mr", "ct")}
-
-    training = (
-        ({name: canonical(scan) for name, scan in scans.items()}, None)
-        for scans in scans_of("train")
-    )
-    naive = fit(training, ["mr"], ["ct"], GREY)
-    scores = defaultdict(list)
-    for scans in scans_of("val"):
-        ct = scans.pop("ct")
-        images = naive.images("ct", scans, ct.grid)
-        images["mean image"] = naive.mean_image("ct", ct.grid).data[0]
-        for name, image in images.items():
-            scores[name].append((mae(ct.data[0], image) / 255, ssim(ct.data[0], image, 255.0)))
-    means = {name: np.mean(values, axis=0) for name, values in scores.items()}
-    assert means["mean image"] == pytest.approx([0.165, 0.396], abs=6e-4)
-    assert means["copy of mr"] == pytest.approx([0.169, 0.503], abs=6e-4)
-    assert means["intensity table"] == pytest.approx([0.158, 0.116], abs=6e-4)
 
 
 # intervals
