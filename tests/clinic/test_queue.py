@@ -152,14 +152,16 @@ def count(files, ledger):
 
 
 def test_a_study_without_an_answer_is_put_aside_with_the_reason(queue, study, datasets, make_old):
-    def fail(scans, images):
-        raise error
-
-    for error, why in (
+    by_uid = {one.SOPInstanceUID: one for one in datasets}
+    for fault, why in (
         (BadInput("no t1 in it"), "no t1 in it"),
         (ZeroDivisionError("by zero"), "ZeroDivisionError: by zero"),
     ):
-        for dataset in datasets:
+
+        def fail(scans, images, fault=fault):
+            raise fault
+
+        for dataset in by_uid.values():
             queue.receive(dataset, HungUp())
         assert queue.next_study() is None, "an image came just now"
         make_old()
@@ -168,7 +170,8 @@ def test_a_study_without_an_answer_is_put_aside_with_the_reason(queue, study, da
         assert study in said
         folder = queue.path / FAILED / study
         assert why in (folder / "why.txt").read_text()
-        assert len([*(folder / "scans").iterdir()]) == 6
+        kept = [pydicom.dcmread(path) for path in (folder / "scans").iterdir()]
+        assert {one.SOPInstanceUID: one for one in kept} == by_uid
         assert queue.run_next(fail, count) is None
         shutil.rmtree(folder)
 

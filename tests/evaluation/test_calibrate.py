@@ -187,8 +187,9 @@ def test_a_stopped_calibration_goes_on_and_ends_the_same(
     assert voxlate("calibrate", run, others).code == 130
     (kept,) = run.glob("*.parts/new1.*")
     arrays = load_file(kept)
-    (image,) = (name for name in arrays if name.endswith("/image"))
-    arrays[image] = arrays[image][1:]
+    for name in arrays:
+        if name.endswith("/image"):
+            arrays[name] = arrays[name][1:]
     save_file(arrays, kept, {"sha256": checksum("", arrays)})
     again = json.loads(voxlate("calibrate", run, others, "--json").out)
     assert seen == [f"new{k}" for k in (0, 1, 2, 3, 1, *range(3, 10))], (

@@ -76,7 +76,7 @@ def test_the_narrower_learned_way_is_taken_and_holds_new_patients(shorten_widths
         below, above = target.scales[COVERAGE] * learned.predict(one.features)
         shares.append(np.mean((one.truth >= -below) & (one.truth <= above)))
         low, high, body = (
-            values.reshape(1, 50, 60) for values in (-below, above, one.parts["body"])
+            values.reshape(1, 50, 60) for values in (-below, above, one.image_parts["body"])
         )
         bound = calibration.bounds("ct", low, high, {"body": body})["mae"]
         held.append(np.abs(one.truth).mean() <= bound)
