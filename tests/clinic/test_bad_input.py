@@ -127,7 +127,7 @@ def test_files_of_another_user_are_kept_and_those_of_the_same_are_replaced(
     def write(*options):
         return voxlate("export", files / "ct.nii.gz", "--out", tmp_path / "TO", "--for", *options)
 
-    mu = tmp_path / "TO" / "ct" / "mu.nii.gz"
+    mu = tmp_path / "TO/ct/mu.nii.gz"
     write("pet").done()
     before = mu.read_bytes()
     assert write("proton").code == 2

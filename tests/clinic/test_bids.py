@@ -64,7 +64,7 @@ def test_cases_of_other_names_are_subjects_and_a_second_run_removes_older_maps(
 ):
     command = ("synth", diffusion, cohort / "case0", "--out", out, "--bids")
     voxlate(*command, "--samples", 2).done()
-    folder = out / DERIVED / "sub-case0" / "anat"
+    folder = out / DERIVED / "sub-case0/anat"
     prefix = "sub-case0_desc-synthetic"
     both = [f"{prefix}StdUncalibrated_T2w", f"{prefix}_T2w"]
     assert files_below(folder) == [f"{one}{end}" for one in both for end in (".json", ".nii.gz")]
@@ -159,6 +159,6 @@ def errors_of(root: Path) -> list[tuple[str, str]]:
 def test_the_bids_validator_finds_no_error(voxlate, run, diffusion, dataset, cohort, out):
     voxlate("synth", diffusion, dataset, "--out", out, "--bids", "--samples", 2).done()
     assert errors_of(out / DERIVED) == []
-    wrong = out / DERIVED / "sub-01" / "anat" / "sub-01_synthetic.nii.gz"
+    wrong = out / DERIVED / "sub-01/anat/sub-01_synthetic.nii.gz"
     wrong.write_bytes(b"")
     assert errors_of(out / DERIVED) != []  # the validator sees names that are wrong

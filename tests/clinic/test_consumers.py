@@ -131,7 +131,8 @@ def test_water_has_its_attenuation_and_the_map_is_continuous_at_its_break(kvp):
     assert above == pytest.approx(below, rel=0.01)
     assert above == pytest.approx(a * break_point + b, rel=1e-4)
     if kvp == 120:
-        assert mu_511(np.full((1, 1, 1), 1000.0))[0, 0, 0] == pytest.approx(0.1491), "bone"
+        # bone
+        assert mu_511(np.full((1, 1, 1), 1000.0))[0, 0, 0] == pytest.approx(0.1491)
 
 
 def test_attenuation_keeps_its_sum_on_the_wider_grid_of_a_pet():

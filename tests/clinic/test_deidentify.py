@@ -145,7 +145,7 @@ def test_files_that_would_replace_each_other_are_refused(series, tmp_path):
 
 def test_patients_without_an_id_have_pseudonyms_of_their_own(tmp_path):
     def identity_of(name):
-        file = put(ct_slice(0, PatientID="", PatientName=name), tmp_path / f"of_{name}" / "1.dcm")
+        file = put(ct_slice(0, PatientID="", PatientName=name), tmp_path / f"of_{name}/1.dcm")
         (path,) = deidentify_folder(file.parent, tmp_path / "out" / name, KEY).files
         return str(pydicom.dcmread(path).PatientID)
 
@@ -206,7 +206,7 @@ def test_pseudonyms_add_no_error_of_the_standard_s_checker(tmp_path):
     overlay |= {0x100: ("US", 1), 0x102: ("US", 0), 0x3000: ("OW", bytes(48))}
     for element, (kind, value) in overlay.items():
         made.add_new((0x6000, element), kind, value)
-    file = put(made, tmp_path / "scan" / "1.dcm")
+    file = put(made, tmp_path / "scan/1.dcm")
     (written,) = deidentify_folder(file.parent, tmp_path / "out", KEY).files
     before = errors_in(file)
     assert not [error for error in before if "Overlay" in error or "Clinical" in error]

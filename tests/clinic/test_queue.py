@@ -163,7 +163,8 @@ def test_a_study_without_an_answer_is_put_aside_with_the_reason(queue, study, da
 
         for dataset in by_uid.values():
             queue.receive(dataset, HungUp())
-        assert queue.next_study() is None, "an image came just now"
+        # an image came just now
+        assert queue.next_study() is None
         make_old()
         assert queue.next_study() == study
         said = queue.run_next(fail, count)

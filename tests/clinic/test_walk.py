@@ -51,7 +51,7 @@ def test_every_exported_object_is_taken_by_an_archive_and_comes_back_to_the_byte
     shared, orthanc, tmp_path
 ):
     pytest.importorskip("highdicom")
-    source = shared / "data" / "dicom" / "ct_head_phantom"
+    source = shared / "data/dicom/ct_head_phantom"
     scan, case = read_volume(source), tmp_path / "case"
     scan.data[:] = np.abs(scan.data)
     flow = replace(scan, unit="ml/100g/min", modality="cbf")

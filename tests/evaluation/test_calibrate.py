@@ -76,7 +76,8 @@ def synthesise_and_score(voxlate, others, out):
 def test_held_back_patients_give_a_regression_intervals_that_hold(
     voxlate, run, others, out, synthesise_and_score
 ):
-    assert "79%" in voxlate("calibrate", run, others).done().out, "what ten patients can prove"
+    # what ten patients can prove
+    assert "79%" in voxlate("calibrate", run, others).done().out
     said, _, ours = synthesise_and_score(run)
     assert {path.name for path in (out / "new0").iterdir()} == {
         "t2.nii.gz", "t2_low.nii.gz", "t2_high.nii.gz", "t2_unfamiliar.nii.gz", "provenance.json",
@@ -163,7 +164,8 @@ def test_a_calibration_of_other_weights_is_refused(voxlate, calibrated, others, 
 
 def test_a_damaged_calibration_and_a_lone_patient_are_refused(voxlate, run, others, out):
     alone = voxlate("calibrate", run, others / "new0").refusal
-    assert "cases 0/" not in alone, "it is refused before any image is drawn"
+    # it is refused before any image is drawn
+    assert "cases 0/" not in alone
     damaged = run / "calibration.mean.1.safetensors"
     damaged.write_bytes(b"nothing")
     assert damaged.name in voxlate("synth", run, others, "--out", out).refusal
@@ -192,9 +194,8 @@ def test_a_stopped_calibration_goes_on_and_ends_the_same(
             arrays[name] = arrays[name][1:]
     save_file(arrays, kept, {"sha256": checksum("", arrays)})
     again = json.loads(voxlate("calibrate", run, others, "--json").out)
-    assert seen == [f"new{k}" for k in (0, 1, 2, 3, 1, *range(3, 10))], (
-        "what was kept of new1 is none of a case"
-    )
+    # what was kept of new1 is none of a case
+    assert seen == [f"new{k}" for k in (0, 1, 2, 3, 1, *range(3, 10))]
     assert again == whole
     assert not list(run.glob("*.parts"))
 
@@ -240,7 +241,7 @@ def test_patients_of_the_run_that_another_began_from_are_refused(
     voxlate, run, cohort, small_head, tmp_path
 ):
     for number in range(4):
-        small_head(tmp_path / "more" / f"more{number}", 50 + number)
+        small_head(tmp_path / f"more/more{number}", 50 + number)
     tuned, data = tmp_path / "tuned", tmp_path / "p2"
     voxlate("prepare", tmp_path / "more", "--out", data, "--no-audit").done()
     command = ("train", run / "recipe.toml", "--data", data, "--out", tuned)

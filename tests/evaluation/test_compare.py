@@ -53,9 +53,12 @@ def test_the_best_method_is_the_reference_and_the_others_are_tested_against_it(f
     a, b, c = mae["methods"].values()
     assert (a["mean"], a["sd"]) == pytest.approx((103.5, np.std(EIGHT, ddof=1)))
     assert a["difference"] == pytest.approx(1)
-    assert a["difference_ci95"] == pytest.approx([1, 1]), "always 1 HU above"
-    assert a["p"] == pytest.approx(2 / 2**8), "all eight differences have one sign"
-    assert a["p_holm"] == pytest.approx(4 / 2**8), "the smaller of two p counts twice"
+    # always 1 HU above
+    assert a["difference_ci95"] == pytest.approx([1, 1])
+    # all eight differences have one sign
+    assert a["p"] == pytest.approx(2 / 2**8)
+    # the smaller of two p counts twice
+    assert a["p_holm"] == pytest.approx(4 / 2**8)
     assert c["p_holm"] == c["p"] > 0.05
     low, high = c["difference_ci95"]
     assert low < c["difference"] < high
@@ -68,7 +71,8 @@ def test_the_best_method_is_the_reference_and_the_others_are_tested_against_it(f
     of_a, of_b, _ = (one for one in frame.itertuples() if one.score == "mae")
     assert (of_a.mean, of_a.n, of_a.p) == pytest.approx((103.5, 8, 2 / 2**8))
     assert of_a.difference_ci95_low == pytest.approx(1)
-    assert np.isnan(of_b.p), "the reference is not tested against itself"
+    # the reference is not tested against itself
+    assert np.isnan(of_b.p)
     assert (of_a.reference, of_b.reference) == ("b", "b")
     mae = metrics(compare(folders, reference="c"))["mae"]
     assert (mae["best"], mae["reference"]) == ("b", "c")
@@ -89,7 +93,8 @@ def test_slices_of_a_patient_are_one_value(tmp_path):
     part = compare([tmp_path / "a", tmp_path / "b"]).document["modalities"]["ct"]
     assert (part["over"], part["cases"], part["patients"]) == ("patients", 60, 6)
     a, b = part["metrics"]["mae"]["methods"].values()
-    assert a["p"] == pytest.approx(2 / 2**6), "sixty slices are not sixty heads"
+    # sixty slices are not sixty heads
+    assert a["p"] == pytest.approx(2 / 2**6)
     assert b["sd"] == pytest.approx(values.reshape(6, 10).mean(1).std(ddof=1))
 
 
@@ -191,7 +196,8 @@ def test_the_least_p_that_holm_leaves_reachable_is_stated(tmp_path):
     # one sign: the least there is
     assert own["p_holm"] == own["smallest_p_holm"] == least_p(6, 2) == 2 * 2 / 2**6
     assert own["smallest_p"] == 2 / 2**6
-    assert "at least 7" in found.table().caption[0], "patients are needed for two comparisons"
+    # patients are needed for two comparisons
+    assert "at least 7" in found.table().caption[0]
 
 
 def test_what_one_method_lacks_is_shown_for_those_that_have_it(tmp_path):
@@ -204,7 +210,8 @@ def test_what_one_method_lacks_is_shown_for_those_that_have_it(tmp_path):
     scored = metrics(found)
     assert scored["coverage"]["methods"]["a"]["mean"] == pytest.approx(0.9)
     assert set(scored["interval"]["methods"]) == {"a", "b"}
-    assert scored["interval"]["reference"] is None, "the reference has no intervals"
+    # the reference has no intervals
+    assert scored["interval"]["reference"] is None
     assert set(scored["mae"]["methods"]) == {"plain", "a", "b"}
     lines = {line.label: line.cells for line in found.table().lines["ct"]}
     assert [cell.text for cell in lines["Coverage"]] == ["–", "90.0 ± 1.0", "90.0 ± 1.0"]

@@ -79,14 +79,16 @@ def test_each_case_shows_source_truth_and_every_methods_image_error_and_spread_o
         mine = [alt for alt in alts if alt.endswith(f"{plane} slice of {case}")]
         expected = ["source", "truth", *["unet"] * 2, *["ddpm_m"] * 3, *["oracle"] * 2]
         assert [re.split(r",| \(", alt)[0] for alt in mine] == expected
-    assert sum("sd" in alt for alt in alts) == 2 * 3, "only one method has a spread, in two cases"
+    # only one method has a spread, in two cases
+    assert sum("sd" in alt for alt in alts) == 2 * 3
 
 
 def test_the_page_has_the_table_with_uncertainty_time_and_network_calls(page, outs):
     text = Page(page).text
     scores = read_json(outs[1] / "metrics.json")["modalities"]["ct"]["answers"]["synthesis"]
     assert f"{scores['mae']['mean']:.1f} ± {scores['mae']['sd']:.1f}" in text
-    assert "20.0 ± 0.0" in text, "the mean of the standard deviations inside the body, in HU"
+    # the mean of the standard deviations inside the body, in HU
+    assert "20.0 ± 0.0" in text
     for part in (
         "Uncertainty HU",
         "Time s/slice",
@@ -144,7 +146,7 @@ def made_by(folder, run, **synth):
 @pytest.mark.slow
 def test_images_of_one_model_are_joined_from_its_mean_to_its_fewest_steps(tmp_path):
     outs = make(tmp_path, methods=("one", "half", "oracle", "unet", "other"))
-    run = tmp_path / "runs" / "dial"
+    run = tmp_path / "runs/dial"
     made_by(outs[0], run, steps=1)
     made_by(outs[1], run, steps=8, sharpness=0.5)
     made_by(outs[2], run, steps=8)
@@ -153,7 +155,8 @@ def test_images_of_one_model_are_joined_from_its_mean_to_its_fewest_steps(tmp_pa
     assert document["settings"]["half"] == {"run": str(run), "sharpness": 0.5, "steps": 8}
     assert document["settings"]["other"] is None
     chart, *more = plane_charts(document)
-    assert not more, "the scores have no distance of pooled slices"
+    # the scores have no distance of pooled slices
+    assert not more
     assert chart["title"] == "ct: Gradient over MAE (HU)"
     assert chart["names"] == ["dial", "other"]
     labels = re.findall(r"<text[^>]*>(mean|0\.5|8 steps|1 step|ideal: 1)</text>", chart["svg"])

@@ -75,9 +75,8 @@ def test_a_constant_shift_is_the_mean_error_and_its_mean_stands_with_the_choices
     mean = part["answers"]["synthesis"]["mae"]
     assert mean["unit"] == "HU"
     assert (mean["mean"], mean["sd"]) == pytest.approx((100, 50), abs=1e-3)
-    assert mean["ci95"][0] == pytest.approx(50, abs=1e-3), (
-        "three patients: one draw in 27 takes the best one thrice"
-    )
+    # three patients: one draw in 27 takes the best one thrice
+    assert mean["ci95"][0] == pytest.approx(50, abs=1e-3)
     read = read_scores(shifted / "metrics.json")
     assert read.frame.equals(scores.frame)
     assert read.document() == scores.document() | {"tables": read.header["tables"]}
@@ -141,8 +140,8 @@ def test_a_mask_file_decides_what_counts(cohort, shifted, tmp_path):
     inside[5:8, 10:14, 8:12] = 1
     for case in CASES:
         save(shifted / case / "ct.nii.gz", truth_of(cohort, case) + np.where(inside, 10, 500))
-        save(tmp_path / "masks" / f"{case}.nii.gz", inside, "mask", "")
-    rows = evaluate(shifted, cohort, mask=tmp_path / "masks" / "{case}.nii.gz").rows
+        save(tmp_path / f"masks/{case}.nii.gz", inside, "mask", "")
+    rows = evaluate(shifted, cohort, mask=tmp_path / "masks/{case}.nii.gz").rows
     assert [row.scores["mae"] for row in rows] == pytest.approx([10, 10, 10], abs=1e-3)
     save(tmp_path / "empty.nii.gz", np.zeros(inside.shape), "mask", "")
     for mask in (tmp_path / "empty.nii.gz", "skul"):
@@ -396,9 +395,8 @@ def test_of_several_sources_the_linear_map_and_the_mean_are_baselines_too(tmp_pa
     np.testing.assert_allclose(images["least squares"], ct, atol=1e-3)
     np.testing.assert_allclose(images["mean of the sources"], (a + b) / 2, atol=1e-3)
     alone = baselines.images("ct", {"a": case["a"]}, place)
-    assert set(alone) == {"copy of a", "intensity table of a"}, (
-        "one source has a table, which is no worse"
-    )
+    # one source has a table, which is no worse
+    assert set(alone) == {"copy of a", "intensity table of a"}
 
 
 @pytest.mark.slow
@@ -498,14 +496,16 @@ def test_naive_baselines_in_shares_of_a_peak_come_to_the_unit_of_a_range_and_of_
         {row.method: row.scores for row in evaluate(out, cohort, naive=naive, **more).rows}
         for more in ({}, {"value_range": (0, 50)}, {"units": "network"})
     )
-    assert own["intensity table"]["mae"] < 0.02, "T1 is a function of the CT"
+    # T1 is a function of the CT
+    assert own["intensity table"]["mae"] < 0.02
     assert ranged["intensity table"]["mae"] < 0.02 * 50
     for answer, scores in own.items():
-        assert scores["mae_network"] == network[answer]["mae"], "which --units network gives"
-    assert "mae_network" not in ranged["synthesis"], "a given range already counts brightness"
-    assert network["intensity table"]["mae"] < 0.04 * 255, (
-        "p90 and 34 stand for one another up to the cases' spread"
-    )
+        # which --units network gives
+        assert scores["mae_network"] == network[answer]["mae"]
+    # a given range already counts brightness
+    assert "mae_network" not in ranged["synthesis"]
+    # p90 and 34 stand for one another up to the cases' spread
+    assert network["intensity table"]["mae"] < 0.04 * 255
 
 
 def test_a_case_of_a_split_without_an_image_is_listed_by_the_splits_of_the_training(

@@ -65,7 +65,8 @@ def test_the_more_a_picture_is_spoilt_the_larger_is_the_texture_distance(change,
 
 def test_an_empty_picture_has_no_texture():
     (vector,) = TEXTURE(np.zeros((1, 20, 20), np.float32))
-    assert vector[0] == 1, "all of it is black"
+    # all of it is black
+    assert vector[0] == 1
     assert np.all(vector[1:] == 0)
 
 
@@ -78,7 +79,8 @@ def test_the_filters_are_exact_on_ramps_and_parabolas():
         assert np.allclose(edge[middle], slope, atol=1e-9)
     lines = responses(x**2 + 3 * x * y)[1::2]
     assert np.allclose(lines[0][middle], 2.0, atol=1e-8)
-    assert np.allclose(lines[1][middle], 1.0 + 3.0, atol=1e-8), "(1, 1) / √2: f_xx/2 + f_xy"
+    # (1, 1) / √2: f_xx/2 + f_xy
+    assert np.allclose(lines[1][middle], 1.0 + 3.0, atol=1e-8)
 
 
 def test_texture_features_are_the_same_numbers_everywhere():
@@ -136,7 +138,8 @@ def test_the_vit_gives_its_class_token_after_the_last_norm(folder):
     assert torch.allclose(seen[parts], tokens, atol=1e-5)
     assert vector == pytest.approx(seen[model.layernorm][:, 0].double().numpy(), abs=1e-6)
     assert vector.shape == (1, vit.dimensions) == (1, 24)
-    assert vector.mean() == pytest.approx(0, abs=1e-5), "normed"
+    # normed
+    assert vector.mean() == pytest.approx(0, abs=1e-5)
 
 
 def test_a_vits_name_tells_its_weights_apart(folder):

@@ -239,4 +239,5 @@ def test_a_group_that_images_do_not_show_joins_the_one_below():
     target, _ = fitted(patients, borders=[-0.9, 0.0, 0.3, 0.8])
     assert target.borders == (0.0,)
     few, _ = fitted(patients[:5], borders=[0.0])
-    assert (few.borders, few.factors) == ((), (1.0,)), "five patients show too little"
+    # five patients show too little
+    assert (few.borders, few.factors) == ((), (1.0,))

@@ -60,7 +60,8 @@ def test_a_late_region_has_volumes_an_overlap_and_a_mismatch_ratio_where_there_i
     assert row["mismatch.truth_ratio"] == pytest.approx(2.4 / 0.6)
     assert row["mismatch.ratio"] == pytest.approx(1.6 / 0.6)
     assert row["mismatch.ratio_error"] == pytest.approx(0.8 / 0.6)
-    assert "core.volume" not in row, "the synthesis is no label map"
+    # the synthesis is no label map
+    assert "core.volume" not in row
     assert "mismatch.mae" not in row
     assert without["core.truth_volume"] == 0
     assert math.isnan(without["mismatch.ratio"])
@@ -70,9 +71,12 @@ def test_a_perfused_part_is_compared_with_the_mean_of_the_other_half():
     frame, values = brain(), flow(3).astype(np.float32)
     shares = shares_of_other_side(values, frame)
     right = values[..., 12:][frame[..., 12:] & (values[..., 12:] > 0)]
-    assert shares[1, 5, 5] == pytest.approx(40 / right.mean()), "a voxel of the left half"
-    assert shares[1, 13, 20] == pytest.approx(12.5 / 40), "a voxel of the right half"
-    assert shares[1, 6, 12] == 0, "fluid"
+    # a voxel of the left half
+    assert shares[1, 5, 5] == pytest.approx(40 / right.mean())
+    # a voxel of the right half
+    assert shares[1, 13, 20] == pytest.approx(12.5 / 40)
+    # fluid
+    assert shares[1, 6, 12] == 0
 
 
 def test_a_core_below_a_share_of_the_other_hemisphere_is_found_without_fluid(tmp_path):

@@ -91,7 +91,8 @@ def test_coronal_and_sagittal_ssim_are_the_mean_of_scikit_image_over_every_fourt
     ]
     found = [images.ssim(2, plane) for plane in ("coronal", "sagittal")]
     assert found == pytest.approx(expected, abs=1e-6)
-    assert abs(found[0] - found[1]) > 0.01, "the planes differ here"
+    # the planes differ here
+    assert abs(found[0] - found[1]) > 0.01
     mask = np.zeros(truth.shape, bool)
     mask[6:9, 12, 8:14] = True
     masked = ImagePair(truth, synthesis, images.scale, mask).ssim(2, "coronal")
@@ -168,7 +169,8 @@ def test_gradient_strength_in_a_mask_sees_only_pairs_of_rows_inside_it():
     truth = np.array([[0.0, 1.0, 2.0, 50.0]]).T[None]
     synthesis = np.array([[0.0, 2.0, 4.0, 4.0]]).T[None]
     assert gradient_strength(truth, synthesis, mask=np.array([[[1], [1], [1], [0]]])) == 2.0
-    assert math.isnan(gradient_strength(np.ones((1, 4, 4)), np.eye(4)[None])), "a flat truth"
+    # a flat truth
+    assert math.isnan(gradient_strength(np.ones((1, 4, 4)), np.eye(4)[None]))
 
 
 def test_correlation_is_that_of_numpy(pair):
@@ -224,7 +226,8 @@ def test_a_metric_of_the_users_own_stands_in_the_table_beside_the_others(
         metric = f"my_metrics:{name}"
         return voxlate("evaluate", out, "--truth", cohort, "--metric", metric, *options)
 
-    assert score("worst").code == 2, "code runs only where it is allowed"
+    # code runs only where it is allowed
+    assert score("worst").code == 2
     assert "worst" in score("worst", "--allow-code").done().out
     scores = read_scores(out / "metrics.json")
     found = scores.means["ct"]["synthesis"]
@@ -232,7 +235,8 @@ def test_a_metric_of_the_users_own_stands_in_the_table_beside_the_others(
     assert scores.header["own_metrics"]["worst"]["better"] == "lower"
     score("spoil", "--allow-code").done()
     spoilt = read_scores(out / "metrics.json").means["ct"]["synthesis"]
-    assert spoilt["whole.mae"] == found["whole.mae"], "each function has arrays of its own"
+    # each function has arrays of its own
+    assert spoilt["whole.mae"] == found["whole.mae"]
     for name in ("broken", "missing", "mae"):
         assert score(name, "--allow-code").code == 2
     scores = evaluate(out, cohort, metrics=[absent])

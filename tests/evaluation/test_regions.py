@@ -32,7 +32,7 @@ def head(number):
 @pytest.fixture
 def cohort(tmp_path):
     for number in range(3):
-        folder = tmp_path / "cohort" / f"p{number}"
+        folder = tmp_path / f"cohort/p{number}"
         save(folder / "cta.nii.gz", head(number), "cta")
         save(folder / "tof.nii.gz", tof_of(number), "tof", "a.u.")
     return tmp_path / "cohort"
@@ -55,7 +55,7 @@ def image_of(number):
 def out(cohort, tmp_path):
     """Vessels 60 HU too dark and half of them missing."""
     for number in range(3):
-        save(tmp_path / "out" / f"p{number}" / "cta.nii.gz", image_of(number), "cta")
+        save(tmp_path / f"out/p{number}/cta.nii.gz", image_of(number), "cta")
     return tmp_path / "out"
 
 
@@ -68,10 +68,12 @@ def test_a_threshold_scores_its_structure_alone_in_the_table_the_csv_and_the_rep
     assert of(scores, "vessels.mae")["mean"] == pytest.approx((60 + 260) / 2, abs=1e-3)
     assert of(scores, "vessels.mean")["mean"] == pytest.approx((240 + 40) / 2, abs=1e-3)
     assert of(scores, "vessels.truth_mean")["mean"] == pytest.approx(300, abs=1e-3)
-    assert of(scores, "vessels.dice")["mean"] == pytest.approx(2 / 3), "half found, nothing false"
+    # half found, nothing false
+    assert of(scores, "vessels.dice")["mean"] == pytest.approx(2 / 3)
     assert of(scores, "vessels.voxels")["mean"] == 160
     assert scores.document()["regions"]["vessels"] == "cta > 150 HU within body"
-    assert scores.rows[0].scores["mae"] < 10, "the whole image hardly notices"
+    # the whole image hardly notices
+    assert scores.rows[0].scores["mae"] < 10
     lines = {line.label: line for line in scores.table().lines["cta"]}
     assert lines["vessels MAE"].unit == "HU"
     assert lines["vessels MAE"].cells[0].text.startswith("160.0")
@@ -105,7 +107,8 @@ def test_another_modality_a_label_map_or_a_mask_file_may_say_where_to_look(
     assert of(scores, "vessels.voxels")["mean"] == 160
     assert of(scores, "vessels.mae")["mean"] == pytest.approx(160, abs=1e-3)
     assert of(scores, "head.voxels")["mean"] == 10 * 20 * 16
-    assert "vessels.dice" not in scores.rows[0].scores, "the synthesis shows no such structure"
+    # the synthesis shows no such structure
+    assert "vessels.dice" not in scores.rows[0].scores
 
 
 def test_a_region_lies_within_the_mask(cohort, out, tmp_path):
@@ -142,7 +145,8 @@ def test_a_region_that_one_case_lacks_is_left_out_there(cohort, out):
     scores = evaluate(out, cohort, regions={"vessels": "cta>150"})
     mae = of(scores, "vessels.mae")
     assert (mae["n"], mae["not_finite"]) == (2, 1)
-    assert scores.rows[1].scores["vessels.dice"] == 0, "what is not there was made up"
+    # what is not there was made up
+    assert scores.rows[1].scores["vessels.dice"] == 0
 
 
 @every_row("name", ["cta", "swi"])
@@ -183,7 +187,8 @@ def test_texture_distances_are_those_of_the_slices_of_all_cases_in_every_evaluat
     stated = scores.parts["cta"]["features"]
     assert (stated["images"], stated["dimensions"]) == (36, 44)
     assert "Texture distance" in report(out).read_text()
-    assert "texture_distance" not in (out / "scores.csv").read_text(), "it is of no single case"
+    # it is of no single case
+    assert "texture_distance" not in (out / "scores.csv").read_text()
     again = evaluate(out, cohort, mask="whole", features="texture")
     assert of(again, "texture_distance") == found
     for name in ("p1", "p2"):
@@ -237,5 +242,6 @@ def test_volumes_score_as_the_paper_scores_them(shared, tmp_path):
     assert found["psnr"] == pytest.approx(wanted["psnr"], abs=1e-5)
     assert found["ssim_3d"] == pytest.approx(wanted["ssim"], abs=1e-6)
     low = evaluate(*folders, value_range=(-50, 350)).rows[0]
-    assert abs(low.scores["ssim_3d"] - wanted["ssim"]) > 5e-5, "the origin matters"
+    # the origin matters
+    assert abs(low.scores["ssim_3d"] - wanted["ssim"]) > 5e-5
     assert scores.parts["cta"]["ssim_from"] == "zero"

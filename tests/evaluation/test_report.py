@@ -228,7 +228,7 @@ def test_a_recipes_numbers_are_said_to_be_of_the_recipe_as_shipped_where_a_run_d
 def test_syntheses_without_scores_are_shown_too_with_the_source_that_the_provenance_names(
     out, tmp_path
 ):
-    source = tmp_path / "cohort" / "head0" / "t1.nii.gz"
+    source = tmp_path / "cohort/head0/t1.nii.gz"
     moved = source.rename(tmp_path / "elsewhere.nii.gz")
     write_json(out / "head0/provenance.json", {"inputs": {"t1": {"path": str(moved)}}})
     (out / "metrics.json").unlink()
@@ -247,7 +247,8 @@ def test_a_run_shows_its_curves_pictures_recipe_and_provenance(run):
     page = page_of(run)
     for part in ("Training loss", "Validation", "last 0.005556", 'kind = "unet"', "data.cases 12"):
         assert part in page.text
-    assert "recipe.net" not in page.text, "the recipe is shown once, as its file"
+    # the recipe is shown once, as its file
+    assert "recipe.net" not in page.text
     (shown,) = [image for image in page.images if image["alt"] == "step_100"]
     assert shown["src"].startswith("data:image/png")
 
@@ -308,5 +309,6 @@ def test_a_falling_curve_is_drawn_falling_in_the_pages_colours():
     lines = re.findall(r'd="(M [^"]*)"[^>]*stroke: var\(--(?:c0|accent)\)', svg)
     points = np.array(re.findall(r"[\d.]+", max(lines, key=len)), float).reshape(-1, 2)
     assert np.diff(points[:, 0]) == pytest.approx([244, 244], abs=1)
-    assert (np.diff(points[:, 1]) > 0).all(), "y grows downwards in SVG"
+    # y grows downwards in SVG
+    assert (np.diff(points[:, 1]) > 0).all()
     assert points.max() <= 560

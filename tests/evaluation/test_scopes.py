@@ -69,7 +69,8 @@ def test_a_scalp_in_the_truth_counts_in_the_whole_image_but_not_where_both_are_m
     assert mean(scores, "both_masked.ssim_2d") == pytest.approx(ssim(*masked, 30.0), abs=1e-6)
     plain = evaluate(out, cohort, mask="whole").rows[0].scores
     for key in ("mae", "psnr", "ssim_2d"):
-        assert mean(scores, f"whole.{key}") == pytest.approx(plain[key]), "as without a mask"
+        # as without a mask
+        assert mean(scores, f"whole.{key}") == pytest.approx(plain[key])
 
 
 def test_both_masked_is_the_low_end_of_the_range_outside(tmp_path):
@@ -170,7 +171,8 @@ def test_a_crop_is_scored_where_its_row_and_column_say(tmp_path):
     rule = evaluate(out, cohort, scopes=["crops"], crop=16).header["scopes"]["crops"]
     assert all(part in rule for part in ("16×16", "seed 0"))
     found = pictures_of(out)
-    assert len({(one["row"], one["column"]) for one in found}) == 3, "another place in each slice"
+    # another place in each slice
+    assert len({(one["row"], one["column"]) for one in found}) == 3
     for one in found:
         k, row, column = (int(one[key]) for key in ("slice", "row", "column"))
         a, b = (image[k, row : row + 16, column : column + 16] for image in (truth, made))
@@ -198,7 +200,8 @@ def test_every_place_of_a_crop_is_as_likely_as_another():
     counts = np.zeros((4, 2))
     for number in range(4000):
         counts[crop_place(Cut(size=16), "truth", number, (19, 17))] += 1
-    assert counts.min() > 500 - 5 * math.sqrt(500), "the last offsets, too"
+    # the last offsets, too
+    assert counts.min() > 500 - 5 * math.sqrt(500)
     assert counts.max() < 500 + 5 * math.sqrt(500)
 
 

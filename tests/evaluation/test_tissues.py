@@ -57,10 +57,13 @@ def test_tissues_are_scored_by_the_truths_values_with_the_surfaces_of_bone(folde
     assert row["air.dice"] == pytest.approx(2 * 0.5 / 1.5)
     assert row["fat.truth_mean"] == pytest.approx(-80, abs=0.01)
     assert row["cortical.voxels"] == 12 * 2 * 20
-    assert row["cortical.mae"] == pytest.approx((1200 - 40) / 2, abs=0.1), "one of two rows is gone"
+    # one of two rows is gone
+    assert row["cortical.mae"] == pytest.approx((1200 - 40) / 2, abs=0.1)
     assert 0 < row["bone.surface"] < 1
-    assert row["bone.surface_95"] == 1, "a row is 1 mm high"
-    assert not {"fat.surface", "air.surface"} & row.keys(), "fat has two thresholds, air no end"
+    # a row is 1 mm high
+    assert row["bone.surface_95"] == 1
+    # fat has two thresholds, air no end
+    assert not {"fat.surface", "air.surface"} & row.keys()
     assert not {"bone.pieces", "bone.psnr"} & row.keys()
 
 
@@ -85,15 +88,18 @@ def test_a_ct_is_scored_in_its_body_with_its_tissues_and_the_whole_image_beside_
     row = standard.rows[0].scores
     body, whole = (evaluate(*folders, mask=mask).rows[0].scores for mask in ("body", "whole"))
     assert (row["mae"], row["whole.mae"]) == (body["mae"], whole["mae"])
-    assert row["mae"] > 1.2 * row["whole.mae"], "air, which every image has right, is half of it"
+    # air, which every image has right, is half of it
+    assert row["mae"] > 1.2 * row["whole.mae"]
     assert {key.split(".")[0] for key in row if key.endswith(".dice")} == {*TISSUES}
     printed = {line.label for line in standard.short_table().lines["ct"]}
     assert {"MAE, whole", "bone Dice", "bone surface, 95 %"} <= printed
     assert not {"fat MAE", "PSNR, whole"} & printed
     regions = {"bone": "ct>1000", "skull": "ct>700", "mid": "-20<ct<200"}
     own = evaluate(*folders, regions=regions).rows[0].scores
-    assert own["bone.voxels"] < row["bone.voxels"], "a name of the user's keeps its rule"
-    assert own["skull.surface_95"] == 1, "the surface of what has one threshold"
+    # a name of the user's keeps its rule
+    assert own["bone.voxels"] < row["bone.voxels"]
+    # the surface of what has one threshold
+    assert own["skull.surface_95"] == 1
     assert "mid.surface" not in own
 
 

@@ -55,7 +55,8 @@ def test_a_higher_error_is_worse_in_capitals():
     found = on(synthesis=[70, 71, 70, 71], copy_of_t1=[68, 68, 68, 68])
     assert (found.outcome, found.lower_on) == ("worse", 0)
     assert "4 %" in found.sentence
-    assert str(found).startswith("✗"), "without colour, too"
+    # without colour, too
+    assert str(found).startswith("✗")
 
 
 def test_a_difference_that_chance_may_give_is_not_clear():
@@ -72,7 +73,8 @@ def test_a_difference_that_chance_may_give_is_not_clear():
 def test_patients_are_counted_and_weigh_the_same_whatever_their_cases():
     found = on("aaab", synthesis=[10, 10, 10, 90], copy=[60] * 4)
     assert found.patients == 2
-    assert found.synthesis == pytest.approx(50), "not 30, the mean over cases"
+    # not 30, the mean over cases
+    assert found.synthesis == pytest.approx(50)
 
 
 def test_without_baselines_there_is_no_verdict():
@@ -84,7 +86,8 @@ def test_a_baseline_that_some_cases_lack_counts_only_where_none_has_more_cases()
     own, whole = [50, 50, 50, 50], [60, 60, 60, 60]
     assert on(synthesis=own, copy=[40, 40], table=whole).baseline == "table"
     found = on(synthesis=[50, 50, 90, 90], copy=[60, 60])
-    assert (found.outcome, found.synthesis) == ("unclear", 50), "of the same two cases"
+    # of the same two cases
+    assert (found.outcome, found.synthesis) == ("unclear", 50)
     assert "2 of 4 cases" in found.sentence
 
 
@@ -182,7 +185,8 @@ def test_a_success_that_is_a_failure_in_the_units_of_the_training_depends_on_the
     assert "20.0 of 255" in t2.sentence
     t2 = in_network_units(20, 30)
     assert t2.outcome == "better"
-    assert "255" not in t2.sentence, "the same outcome in both units is stated once"
+    # the same outcome in both units is stated once
+    assert "255" not in t2.sentence
 
 
 def test_where_most_truths_are_at_fault_there_is_no_verdict_on_the_rest():

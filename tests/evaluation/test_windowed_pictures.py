@@ -38,7 +38,8 @@ def folders(tmp_path):
 def test_hounsfield_units_in_the_window_of_the_picture_have_no_error(folders):
     scores = evaluate(*folders, window=(-10, 90))
     assert scores.parts["ct"]["range"] == [0, 255]
-    assert scores.rows[0].scores["mae"] < 0.3, "the rounding of grey values"
+    # the rounding of grey values
+    assert scores.rows[0].scores["mae"] < 0.3
     assert "-10 to 90 HU" in scores.header["windows"][0]
 
 
@@ -92,6 +93,6 @@ def test_other_ranges_and_units_than_the_windows_are_refused(folders, options, n
 
 def test_no_letters_name_the_sides_of_pictures_whose_left_is_a_guess(folders):
     out, truth = folders
-    header = {"truth_files": {"a/ct": str(truth / "a" / "ct.png")}}
+    header = {"truth_files": {"a/ct": str(truth / "a/ct.png")}}
     assert read_case(out, {}, "a", "ct").oriented
     assert not read_case(out, header, "a", "ct").oriented
