@@ -77,17 +77,17 @@ def test_the_image_type_names_the_plane_of_slices_that_are_not_axial(tmp_path):
 @pytest.mark.parametrize("kind", ["series", "enhanced"])
 def test_simpleitk_reads_the_voxels_where_the_volume_is(tmp_path, kind):
     affine = write_source(tmp_path / "mr", -0.7)
-    files = WRITE[kind](numbered(affine), tmp_path / "mr", tmp_path / "out", ORIGIN)
+    volume = numbered(affine)
+    files = WRITE[kind](volume, tmp_path / "mr", tmp_path / "out", ORIGIN)
     found = SimpleITK.ImageSeriesReader.GetGDCMSeriesFileNames(str(tmp_path / "out"))
     assert len(found) == len(files)
     image = SimpleITK.ReadImage(found if len(found) > 1 else found[0])
-    voxels = SimpleITK.GetArrayFromImage(image)
+    to_index = np.linalg.inv(LPS_TO_RAS @ affine)
     for index in ((0, 0, 0), (4, 5, 3), (2, 1, 2)):
-        place = LPS_TO_RAS[:3, :3] @ np.array(image.TransformIndexToPhysicalPoint(index))
-        x, y, z, _ = np.linalg.inv(affine) @ (*place, 1)
-        assert np.allclose((x, y, z), np.rint((x, y, z)), atol=1e-3)
-        there = numbered(affine).data[0, round(z), round(y), round(x)]
-        assert voxels[index[::-1]] == there
+        x_y_z = (to_index @ (*image.TransformIndexToPhysicalPoint(index), 1))[:3]
+        nearest = np.rint(x_y_z).astype(int)
+        assert np.allclose(x_y_z, nearest, atol=1e-3)
+        assert image[index] == volume.data[0][tuple(nearest[::-1])]
 
 
 def test_a_derived_series_states_its_origin_alone_and_is_kept_where_it_is_written_again(tmp_path):

@@ -32,14 +32,14 @@ def changed(patients, **parts):
     return [replace(one, **{name: make(one) for name, make in parts.items()}) for one in patients]
 
 
-def patient(number: int, voxels: int = 3000) -> CalibrationVoxels:
+def patient(number: int) -> CalibrationVoxels:
     """Errors of deviation 0.02 to 0.1, which a feature shows."""
     draw = np.random.default_rng(number)
-    x = draw.uniform(size=voxels).astype(np.float32)
+    x = draw.uniform(size=3000).astype(np.float32)
     deviation = (0.02 + 0.08 * x) * draw.uniform(0.9, 1.1)
-    error = (draw.normal(size=voxels) * deviation).astype(np.float32)
-    image, inside = np.zeros(voxels, np.float32), np.ones(voxels, bool)
-    features = np.stack([x, draw.normal(size=voxels).astype(np.float32)], 1)
+    error = (draw.normal(size=3000) * deviation).astype(np.float32)
+    image, inside = np.zeros(3000, np.float32), np.ones(3000, bool)
+    features = np.stack([x, draw.normal(size=3000).astype(np.float32)], 1)
     parts = {"body": inside, "bright": x > 0.8}
     return CalibrationVoxels(
         f"case{number}", f"p{number}", features, image, image + error, parts, {"body": inside}
@@ -101,20 +101,20 @@ def test_what_an_end_cuts_off_is_added_to_the_other_side_and_so_wide_an_interval
     np.testing.assert_array_equal(inside, needed <= distances[0])
 
 
-def windowed(number: int, voxels: int = 6000) -> CalibrationVoxels:
+def windowed(number: int) -> CalibrationVoxels:
     """Grey values of a window [-1, 1] with errors of deviation 0.1 to 0.5, which a feature shows; a fifth is no body.
 
     There the image shows a bright body in error.
     """
     draw = np.random.default_rng(number)
-    x = draw.uniform(size=voxels).astype(np.float32)
-    image = draw.choice(np.array([-0.2, 0.9], np.float32), voxels)
-    error = draw.normal(size=voxels) * (0.1 + 0.4 * x) * draw.uniform(0.9, 1.1)
+    x = draw.uniform(size=6000).astype(np.float32)
+    image = draw.choice(np.array([-0.2, 0.9], np.float32), 6000)
+    error = draw.normal(size=6000) * (0.1 + 0.4 * x) * draw.uniform(0.9, 1.1)
     truth = np.clip(image + error, -1, 1).astype(np.float32)
-    body = np.arange(voxels) < 0.8 * voxels
+    body = np.arange(6000) < 0.8 * 6000
     truth[~body], image[~body] = -1, 0.9
     features = np.stack([x, image], 1)
-    everywhere = {"body": np.ones(voxels, bool)}
+    everywhere = {"body": np.ones(6000, bool)}
     return CalibrationVoxels(
         f"case{number}", f"p{number}", features, image, truth, {"body": body}, everywhere
     )
