@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pydicom
 
-from dicom_slices import image, save
+from dicom_slices import write_series
 from voxlate.clinic.dicom_images import write_derived, write_enhanced
 from voxlate.clinic.dicom_objects import Quantity, write_map, write_mask
 from voxlate.clinic.dicom_report import write_report
@@ -48,32 +48,21 @@ def write_source(folder: Path, angle: float = 0.0, tilt: float = 0.0) -> np.ndar
     lps[:3, :3] = directions * SPACING
     lps[:3, 2] += np.tan(tilt) * SPACING[2] * directions[:, 1]
     lps[:3, 3] = (-31.25, 12.5, 40.0)
-    study, series, frame = (pydicom.uid.generate_uid() for _ in range(3))
+    affine = LPS_TO_RAS @ lps
+    write_series(
+        Volume(np.zeros((1, *SHAPE), np.float32), affine, "", "mr"),
+        folder,
+        Modality="MR",
+        SeriesNumber=3,
+        PatientID="ID7",
+        StudyID="1",
+        PatientPosition="HFS",
+        AccessionNumber="A1",
+        EchoTime=90,
+    )
     for level in range(SHAPE[0]):
-        place = lps[:3, 3] + level * lps[:3, 2]
-        slice_ = image(
-            np.zeros(SHAPE[1:], np.int16),
-            StudyInstanceUID=study,
-            SeriesInstanceUID=series,
-            FrameOfReferenceUID=frame,
-            Modality="MR",
-            SeriesNumber=3,
-            InstanceNumber=level + 1,
-            PatientName="Nobody^Test",
-            PatientID="ID7",
-            StudyID="1",
-            PatientPosition="HFS",
-            AccessionNumber="A1",
-            EchoTime=90,
-            ImageOrientationPatient=[f"{v:.12g}"[:16] for v in directions[:, :2].T.ravel()],
-            ImagePositionPatient=[f"{v:.10g}" for v in place],
-            PixelSpacing=[str(SPACING[1]), str(SPACING[0])],
-            SliceThickness=str(SPACING[2]),
-            RescaleSlope=1,
-            RescaleIntercept=0,
-        )
-        save(slice_, folder / f"{(level * 3 + 1) % 7}.dcm")
-    return LPS_TO_RAS @ lps
+        (folder / f"{level:04d}.dcm").rename(folder / f"{(level * 3 + 1) % 7}.dcm")
+    return affine
 
 
 def numbered(affine: np.ndarray, shape: tuple[int, ...] = SHAPE, unit: str = "HU") -> Volume:

@@ -6,9 +6,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from made_volumes import made_volume
 from rows import every_row
 from voxlate.clinic import export_for as export
-from voxlate.scans.images.grid import Volume
 from voxlate.synthesis.result import Synthesised
 
 GRID = np.diag([3.0, 3.0, 3.0, 1.0])
@@ -31,8 +31,7 @@ def files(tmp_path):
     """Images and tables in tmp_path/bad."""
     folder = tmp_path / "bad"
     folder.mkdir()
-    hu = ball()
-    hole = hu.copy()
+    hu, hole = ball(), ball()
     hole[4, 4, 4] = np.nan
     dot = np.full((16, 16, 16), -1000.0)
     dot[8, 8, 8] = 500
@@ -42,11 +41,12 @@ def files(tmp_path):
     far = GRID.copy()
     far[:3, 3] = 900
     images = {
-        "ct": (hu, GRID), "mr": ((hu + 1000) / 3, GRID), "raised": (hu + 1024, GRID), "padded": (padded, GRID), "speck": (np.where(hu > 900, hu, -1000)[9:10, 9:10, 9:10], GRID), "mu": ((hu + 1000) * 9.6e-5, GRID),
-        "nan": (hole, GRID), "thin": (np.where(hu > 0, -400, -1000), GRID), "far": (hu * 0, far), "dot": (dot, np.eye(4)),
+        "ct": hu, "mr": (hu + 1000) / 3, "raised": hu + 1024, "padded": padded, "mu": (hu + 1000) * 9.6e-5,
+        "nan": hole, "thin": np.where(hu > 0, -400, -1000), "far": hu * 0, "dot": dot,
     }  # fmt: skip
-    for name, (data, affine) in images.items():
-        save(folder / f"{name}.nii.gz", data, affine)
+    affines = {"far": far, "dot": np.eye(4)}
+    for name, data in images.items():
+        save(folder / f"{name}.nii.gz", data, affines.get(name, GRID))
     tables = {
         "falls": "hu,rsp\n0,1\n100,0.9\n", "commas": "hu,rsp\n-1000,0,0\n100,1,1\n", "twice": "hu,rsp,rsp\n-1000,0,0\n100,1.1,9\n",
         "metal": "hu,rsp\n-1000,0\n0,1\n3000,300\n", "raised": "hu,rsp\n24,0\n1024,1\n", "thousand": "hu,rsp\n-1000,0\n100,1100\n",
@@ -96,12 +96,15 @@ def test_what_no_user_can_use_is_refused_in_one_sentence(
 
 
 def test_a_synthesis_of_another_modality_and_a_file_as_folder_are_refused(files, voxlate):
-    image = Volume(np.abs(ball())[None], GRID, "a.u.", "t2")
-    Synthesised({"t2": image}, {}, {"model": {"title": "any"}}).write(files / "OUT" / "ann")
-    assert "OUT" in voxlate("export", files / "OUT", "--for", "pet", "--out", files / "TO").refusal
-    for place in ("file", "file/below"):
-        command = ("export", files / "ct.nii.gz", "--for", "proton", "--out", files / place)
-        assert "file" in voxlate(*command).refusal
+    image = made_volume(np.abs(ball()), "t2", "a.u.")
+    Synthesised({"t2": image}, {}, {"model": {"title": "any"}}).write(files / "OUT/ann")
+    for source, to, named in (
+        ("OUT", "TO", "OUT"),
+        ("ct.nii.gz", "file", "file"),
+        ("ct.nii.gz", "file/below", "file"),
+    ):
+        command = ("export", files / source, "--for", "pet", "--out", files / to)
+        assert named in voxlate(*command).refusal
 
 
 @every_row(("code", "sentence"), [(errno.ENOSPC, "found a full disk"), (errno.EROFS, "Read-only")])
@@ -124,7 +127,7 @@ def test_files_of_another_user_are_kept_and_those_of_the_same_are_replaced(
     def write(*options):
         return voxlate("export", files / "ct.nii.gz", "--out", tmp_path / "TO", "--for", *options)
 
-    mu = tmp_path / "TO" / "ct" / "mu.nii.gz"
+    mu = tmp_path / "TO/ct/mu.nii.gz"
     write("pet").done()
     before = mu.read_bytes()
     assert write("proton").code == 2

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 
+from made_volumes import made_volume
 from rows import every_row
 from voxlate.base.errors import BadInput
 from voxlate.clinic.consumers.beams import read_beam
@@ -13,7 +14,7 @@ from voxlate.clinic.consumers.proton import ray_totals, wepl_map
 from voxlate.clinic.consumers.tables import read_table
 from voxlate.clinic.consumers.tissues import TISSUES, default_table
 from voxlate.clinic.consumers.ultrasound import CONVERSIONS, acoustic_maps, skull_of, skull_rays
-from voxlate.scans.images.grid import Grid, Volume
+from voxlate.scans.images.grid import Grid
 
 # H of Schneider et al. 1996, where water has 1000.
 PUBLISHED_H = {
@@ -27,17 +28,19 @@ EXCITATION_EV = {
 }  # fmt: skip
 
 
-def grid_of(shape=(24, 20, 28), spacing=(2.0, 1.0, 1.5)):
-    """A grid whose axes run along those of the patient; spacing along (D, H, W)."""
-    return Grid(shape, np.diag([*spacing[::-1], 1.0]))
+def filled(value, shape, unit="1/cm", affine=None):
+    """A volume of one value."""
+    return made_volume(np.full(shape, value), "any", unit, affine)
 
 
-def cube_in_air(grid, edge=4):
-    """A cube of water, 0 HU, that leaves `edge` voxels of air on every side; and its mask."""
-    hu = np.full(grid.shape, -1000, np.float32)
-    inside = (slice(edge, -edge),) * 3
-    hu[inside] = 0
-    return hu, hu == 0
+def placed(spacing, origin):
+    """An affine of one spacing, or of three along (x, y, z), whose first voxel lies at the origin in mm."""
+    affine = np.diag([*np.broadcast_to(np.float64(spacing), 3), 1.0])
+    affine[:3, 3] = origin
+    return affine
+
+
+DOWN = np.array([0.0, 0, -1])
 
 
 @every_row("tissue", sorted(PUBLISHED_H))
@@ -83,36 +86,30 @@ def test_a_beam_is_a_gantry_angle_or_a_direction(text, direction):
 
 
 def test_slabs_add_up_and_each_voxel_has_the_depth_of_its_centre():
-    grid = Grid((8, 8, 40), np.diag([1.0, 1.0, 1.0, 1.0]))
+    grid, left = Grid((8, 8, 40), np.eye(4)), np.array([1.0, 0, 0])
     rsp = np.zeros(grid.shape, np.float32)
     rsp[..., 5:15], rsp[..., 15:20], rsp[..., 20:35] = 1.0, 1.6, 0.25
-    body = rsp > 0
-    depth = wepl_map(rsp, body, grid, np.array([1.0, 0, 0]))
-    expected = np.zeros(40)
-    inside = rsp[0, 0].cumsum() - rsp[0, 0] / 2
-    expected[:] = inside
-    np.testing.assert_allclose(depth, np.broadcast_to(expected, grid.shape), atol=1e-5)
-    totals = ray_totals({"rsp": rsp}, body, grid, np.array([1.0, 0, 0]), 1.0)
+    depth = wepl_map(rsp, rsp > 0, grid, left)
+    np.testing.assert_allclose(depth, rsp.cumsum(-1) - rsp / 2, atol=1e-5)
+    totals = ray_totals({"rsp": rsp}, rsp > 0, grid, left, 1.0)
     np.testing.assert_allclose(totals.wepl_mm["rsp"], 10 + 5 * 1.6 + 15 * 0.25, rtol=1e-6)
     np.testing.assert_allclose(totals.entry_mm[:, 0], 4.5)
 
 
 def test_along_an_axis_of_anisotropic_voxels_depths_are_exact_also_between_unlike_columns():
-    generator = np.random.default_rng(3)
-    rsp = generator.uniform(0, 2, (5, 7, 6)).astype(np.float32)
-    body = np.ones(rsp.shape, bool)
+    rsp = np.random.default_rng(3).uniform(0, 2, (5, 7, 6)).astype(np.float32)
     grid = Grid(rsp.shape, np.diag([1.7, 2.3, 1.1, 1.0]))
-    depth = wepl_map(rsp, body, grid, np.array([0.0, -1, 0]))  # from the front, the last row
+    # from the front, the last row
+    depth = wepl_map(rsp, rsp >= 0, grid, np.array([0.0, -1, 0]))
     steps = 2.3 * rsp[:, ::-1]
     expected = (steps.cumsum(axis=1) - steps / 2)[:, ::-1]
     np.testing.assert_allclose(depth, expected, atol=1e-4)
 
 
 def test_a_beam_that_meets_no_body_is_refused():
-    grid = grid_of()
-    nothing = np.zeros(grid.shape, bool)
+    ones = np.ones((8, 8, 8))
     with pytest.raises(BadInput, match="--beam"):
-        ray_totals({"rsp": np.ones(grid.shape)}, nothing, grid, np.array([1.0, 0, 0]))
+        ray_totals({"rsp": ones}, ones > 1, Grid(ones.shape, np.eye(4)), DOWN)
 
 
 def test_a_table_is_written_as_it_is_read(tmp_path):
@@ -134,16 +131,13 @@ def test_water_has_its_attenuation_and_the_map_is_continuous_at_its_break(kvp):
     assert above == pytest.approx(below, rel=0.01)
     assert above == pytest.approx(a * break_point + b, rel=1e-4)
     if kvp == 120:
-        assert mu_511(np.full((1, 1, 1), 1000.0))[0, 0, 0] == pytest.approx(0.1491), "bone"
+        # bone
+        assert mu_511(np.full((1, 1, 1), 1000.0))[0, 0, 0] == pytest.approx(0.1491)
 
 
 def test_attenuation_keeps_its_sum_on_the_wider_grid_of_a_pet():
-    grid = Grid((40, 40, 40), np.eye(4))
-    hu, _ = cube_in_air(grid, 10)
-    mu = Volume(mu_511(hu)[None], grid.affine, "1/cm", "mu")
-    affine = np.diag([4.0, 4.0, 4.0, 1.0])
-    affine[:3, 3] = 1.5
-    found, share = on_pet_grid(mu, Grid((10, 10, 10), affine), "pet")
+    mu = made_volume(np.pad(np.full((20, 20, 20), 0.096), 10), "mu", "1/cm")  # water in air
+    found, share = on_pet_grid(mu, Grid((10, 10, 10), placed(4, 1.5)), "pet")
     assert share == 1
     assert found.data.sum() * 64 == pytest.approx(mu.data.sum(), rel=0.01)
     assert found.data[0, 5, 5, 5] == pytest.approx(0.096, rel=0.01)
@@ -151,76 +145,70 @@ def test_attenuation_keeps_its_sum_on_the_wider_grid_of_a_pet():
 
 @every_row("side_mm", [2.5, 4.0, 7.3])
 def test_thin_plates_of_a_couch_keep_their_sum_wherever_they_lie_between_wider_voxels(side_mm):
-    plates = np.zeros((1, 60, 8, 8), np.float32)
-    plates[:, [20, 21, 34, 35]] = 0.2
-    couch = Volume(plates, np.eye(4), "1/cm", "couch")
+    couch = filled(0, (60, 8, 8))
+    couch.data[:, [20, 21, 34, 35]] = 0.2
     for shift in np.linspace(0, side_mm, 6):
-        affine = np.diag([1, 1, side_mm, 1.0])
-        affine[2, 3] = shift
-        empty = Volume(np.zeros((1, int(55 / side_mm), 8, 8), np.float32), affine, "1/cm", "mu")
+        affine = placed([1, 1, side_mm], [0, 0, shift])
+        empty = filled(0, (int(55 / side_mm), 8, 8), affine=affine)
         line = add_couch(empty, couch).data[0, :, 4, 4].sum() * side_mm
         assert line == pytest.approx(0.8, rel=0.06)
 
 
 def test_a_pet_elsewhere_is_refused_and_one_that_reaches_further_is_zero_there():
-    mu = Volume(np.full((1, 8, 8, 8), 0.1, np.float32), np.eye(4), "1/cm", "mu")
-    far = np.eye(4)
-    far[:3, 3] = 500
+    mu = filled(0.1, (8, 8, 8))
     with pytest.raises(BadInput, match="--like pet"):
-        on_pet_grid(mu, Grid((8, 8, 8), far), "pet")
+        on_pet_grid(mu, Grid((8, 8, 8), placed(1, 500)), "pet")
     found, share = on_pet_grid(mu, Grid((8, 8, 16), np.eye(4)), "pet")
     assert share < 0.6
     assert found.data[0, 4, 4, 12] == 0
-    couch = Volume(np.full((1, 8, 8, 16), 0.02, np.float32), np.eye(4), "1/cm", "couch")
-    assert add_couch(found, couch).data[0, 4, 4, [2, 12]] == pytest.approx([0.12, 0.02])
+    assert add_couch(found, filled(0.02, (8, 8, 16))).data[0, 4, 4, [2, 12]] == pytest.approx(
+        [0.12, 0.02]
+    )
 
 
 def test_a_thin_ct_within_a_long_pet_is_found_and_its_share_is_counted():
-    mu = Volume(np.full((1, 4, 40, 40), 0.1, np.float32), np.diag([1.0, 1, 1, 1]), "1/cm", "mu")
-    affine = np.diag([4.0, 4, 2, 1])
-    affine[:3, 3] = -78, -78, -301
-    found, share = on_pet_grid(mu, Grid((400, 40, 40), affine), "pet")
+    grid = Grid((400, 40, 40), placed([4, 4, 2], [-78, -78, -301]))
+    found, share = on_pet_grid(filled(0.1, (4, 40, 40)), grid, "pet")
     assert share == (found.data > 0).mean() == 2 * 10 * 10 / (400 * 40 * 40)
 
 
-def layered_skull(shape=(40, 40, 40)):
+def layered_skull():
     """A plate across z: 2 mm of cortical bone of 1500 HU, 3 mm of marrow of 600, 2 mm of cortical bone."""
-    hu = np.full(shape, 40, np.float32)
+    ct = filled(40, (40, 40, 40), "HU")
+    hu = ct.data[0]
     hu[32:] = -1000
     hu[20:22], hu[22:25], hu[25:27] = 1500, 600, 1500
-    return hu, Volume(hu[None], np.eye(4), "HU", "ct")
+    return hu, ct
 
 
 def test_a_plate_has_its_thickness_and_the_ratio_of_its_layers():
     hu, ct = layered_skull()
     skull = skull_of(ct)
     assert skull.sum() == 7 * 1600
-    rays = skull_rays(hu, skull, ct.grid, np.array([0.0, 0, -1]), 20)
+    rays = skull_rays(hu, skull, ct.grid, DOWN, 20)
     assert rays.summary["thickness_mm"] == pytest.approx(7)
     assert rays.summary["skull_density_ratio"] == pytest.approx(600 / 1500)
     assert rays.summary["rays_with_marrow"] == rays.summary["rays"]
-    solid = skull_rays(
-        np.where(skull, 1500, hu).astype(np.float32), skull, ct.grid, np.array([0.0, 0, -1]), 10
-    )
-    assert "skull_density_ratio" not in solid.summary
-    assert solid.summary["rays_with_marrow"] == 0
     assert rays.entry_mm[:, 2] == pytest.approx(26.5)
     oblique = np.array([math.sin(0.5), 0, -math.cos(0.5)])
     thickness = skull_rays(hu, skull, ct.grid, oblique, 10).summary["thickness_mm"]
     assert thickness == pytest.approx(7 / math.cos(0.5), rel=1e-6)
+    hu[skull] = 1500  # without marrow
+    solid = skull_rays(hu, skull, ct.grid, DOWN, 10).summary
+    assert "skull_density_ratio" not in solid
+    assert solid["rays_with_marrow"] == 0
 
 
 @every_row(("aperture_mm", "rays"), [(2.0, 1), (4.0, 5), (60.0, 709)])
 def test_an_aperture_has_a_ray_at_its_centre_and_others_2_mm_apart(aperture_mm, rays):
     hu, ct = layered_skull()
-    found = skull_rays(hu, skull_of(ct), ct.grid, np.array([0.0, 0, -1]), aperture_mm)
+    found = skull_rays(hu, skull_of(ct), ct.grid, DOWN, aperture_mm)
     assert len(found.thickness_mm) == rays
 
 
 def test_without_bone_there_is_no_skull_and_beside_it_no_ray():
-    water = Volume(np.zeros((1, 8, 8, 8), np.float32), np.eye(4), "HU", "ct")
     with pytest.raises(BadInput, match="300 HU"):
-        skull_of(water)
+        skull_of(filled(0, (8, 8, 8), "HU"))
     hu, ct = layered_skull()
     along = np.array([1.0, 0, 0])  # within the plate, 40 mm
     with pytest.raises(BadInput, match="--beam"):
@@ -229,10 +217,9 @@ def test_without_bone_there_is_no_skull_and_beside_it_no_ray():
 
 def test_a_scan_that_is_cut_off_below_the_vertex_has_no_skull_there():
     """A ray from above would meet the base first, and give its thickness."""
-    base = np.full((40, 40, 40), 30, np.float32)
-    base[2:6] = 1200
-    ct = Volume(base[None], np.eye(4), "HU", "ct")
-    rays = skull_rays(base, skull_of(ct), ct.grid, np.array([0.0, 0, -1]), 20)
+    ct = filled(30, (40, 40, 40), "HU")
+    ct.data[0, 2:6] = 1200
+    rays = skull_rays(ct.data[0], skull_of(ct), ct.grid, DOWN, 20)
     assert np.isnan(rays.thickness_mm).all()
 
 

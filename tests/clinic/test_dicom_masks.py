@@ -17,9 +17,9 @@ from voxlate.scans.images.grid import LPS_TO_RAS, Volume  # noqa: E402
 LABELS = (1, 2, 4)
 
 
-def labelled(affine, labels=LABELS) -> Volume:
+def labelled(affine) -> Volume:
     """A label map; slice 2 shows nothing."""
-    data = np.random.default_rng(2).choice((0, *labels), (1, *SHAPE)).astype(np.float32)
+    data = np.random.default_rng(2).choice((0, *LABELS), (1, *SHAPE)).astype(np.float32)
     data[0, 2] = 0
     return Volume(data, affine, "", "seg")
 
@@ -67,8 +67,7 @@ def test_what_is_no_mask_is_refused_and_nothing_is_written(tmp_path, value, mess
     affine = write_source(tmp_path / "mr")
     data = np.zeros((1, *SHAPE), np.float32)
     data[0, 1, 2, 3] = value
+    mask = Volume(data, affine, "", "seg")
     with pytest.raises(BadInput, match=message):
-        write_mask(
-            Volume(data, affine, "", "seg"), "seg", tmp_path / "mr", tmp_path / "out", ORIGIN
-        )
+        write_mask(mask, "seg", tmp_path / "mr", tmp_path / "out", ORIGIN)
     assert not (tmp_path / "out").exists()

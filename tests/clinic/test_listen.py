@@ -7,10 +7,8 @@ from pathlib import Path
 import pytest
 from orthanc_steps import listens, push, until
 
-from voxlate.clinic.address import Node
-from voxlate.clinic.dimse import NodeArchive
 from voxlate.clinic.queue import DONE, INCOMING, WORK, study_name
-from voxlate.clinic.sending import Ledger, Refused
+from voxlate.clinic.sending import Ledger
 
 pytestmark = [pytest.mark.pacs, pytest.mark.slow]
 
@@ -63,16 +61,3 @@ def test_a_process_killed_after_receiving_or_while_sending_goes_on_and_sends_not
     assert len(answers(orthanc)) == 6
     assert not any((queue / INCOMING).iterdir())  # nothing of the patient remains
     assert len(Ledger(done).instances()) == 6
-
-
-def test_a_sender_that_is_not_allowed_is_rejected(orthanc, series, datasets, listener, tmp_path):
-    listener()
-    until(lambda: listens(orthanc), "listening")
-    stranger = NodeArchive(Node("VOXLATE", "127.0.0.1", orthanc.voxlate), "STRANGER")
-    with pytest.raises(Refused, match="rejects STRANGER"):
-        stranger.store(datasets[0])
-    known = NodeArchive(Node("VOXLATE", "127.0.0.1", orthanc.voxlate), "ORTHANC")
-    known.store(datasets[0])
-    known.close()
-    study = study_name(str(datasets[0].StudyInstanceUID))
-    assert [*(tmp_path / "queue" / INCOMING / study).glob("*.dcm")]

@@ -10,6 +10,7 @@ from voxlate.clinic import dimse
 from voxlate.clinic.address import Node
 from voxlate.clinic.dimse import NodeArchive, receive_images
 from voxlate.clinic.queue import Queue, study_name
+from voxlate.clinic.sending import Refused
 
 pytest.importorskip("pynetdicom")
 IDLE_SECONDS = 0.3
@@ -57,7 +58,11 @@ def test_a_study_is_complete_when_its_association_has_ended_and_nothing_came(
     assert len([*(queue.take(study) / "scans").iterdir()]) == 2
 
 
-def test_a_sender_that_is_cut_off_does_not_keep_its_study_open(queue, sender, datasets):
+def test_a_stranger_is_rejected_and_a_sender_that_is_cut_off_keeps_no_study_open(
+    queue, sender, datasets
+):
+    with pytest.raises(Refused, match="rejects STRANGER"):
+        NodeArchive(sender.node, "STRANGER").store(datasets[0])
     sender.store(datasets[0])
     sender.association.abort()
     assert complete(queue) == study_name(str(datasets[0].StudyInstanceUID))

@@ -1,5 +1,6 @@
 """Images graded "do not trust" are handed on only where the user accepts that, and then say so of themselves."""
 
+import shutil
 from dataclasses import replace
 
 import nibabel as nib
@@ -24,6 +25,7 @@ REASON = "Only 22 mm of the head are in the scan."
 BAD = message("other-content", REASON, grade="do not trust").table
 CAUTION = message("slices", "Slices are missing.").table
 SHAPE = (6, 20, 24)
+GRID = np.diag([3.0, 3, 3, 1])
 
 
 def synthesised(folder, warnings):
@@ -32,18 +34,16 @@ def synthesised(folder, warnings):
     ct[1:5, 4:16, 4:20] = 40
     ct[2:4, 6:8, 6:18] = 600
     provenance = {"model": {"title": "any"}, "inputs": {}, "warnings": warnings}
-    Synthesised(
-        {"ct": Volume(ct[None], np.diag([3.0, 3, 3, 1]), "HU", "ct")}, {}, provenance
-    ).write(folder)
+    Synthesised({"ct": Volume(ct[None], GRID, "HU", "ct")}, {}, provenance).write(folder)
     return folder
 
 
 @pytest.fixture
 def cases(tmp_path):
     """A folder of a good case and one that is not to be trusted."""
-    write_json(tmp_path / "out" / "provenance.json", {"cases": ["ann", "bob"]})
-    synthesised(tmp_path / "out" / "ann", [])
-    synthesised(tmp_path / "out" / "bob", [BAD, CAUTION])
+    write_json(tmp_path / "out/provenance.json", {"cases": ["ann", "bob"]})
+    synthesised(tmp_path / "out/ann", [])
+    synthesised(tmp_path / "out/bob", [BAD, CAUTION])
     return tmp_path / "out"
 
 
@@ -61,11 +61,9 @@ def test_no_user_of_a_ct_gets_it_unless_it_is_accepted(cases, voxlate, tmp_path)
     alone = voxlate("export", cases / "bob", "--for", "pet", "--out", tmp_path / "alone")
     assert alone.code == 3
     assert REASON in alone.err
-    assert not (tmp_path / "alone" / "bob").exists()
-    file = cases / "bob" / "ct.nii.gz"
-    copy = tmp_path / "copy.nii.gz"
-    copy.write_bytes(file.read_bytes())
-    for one in (file, copy):
+    assert not (tmp_path / "alone/bob").exists()
+    file = cases / "bob/ct.nii.gz"
+    for one in (file, shutil.copy(file, tmp_path / "copy.nii.gz")):
         assert voxlate("export", one, "--for", "pet", "--out", tmp_path / "alone").code == 3
     both = voxlate(*words)
     assert both.code != 0, both.said
@@ -87,7 +85,7 @@ def test_no_study_gets_it_unless_it_is_accepted_and_then_its_headers_say_so(
         write_objects_of([cases / "bob"], to, lambda _: None)
     assert not [*to.rglob("*.dcm")]
     export_dicom(cases / "bob", to, series, accept_untrusted=True)
-    first = pydicom.dcmread(to / "bob" / "ct" / "0001.dcm")
+    first = pydicom.dcmread(to / "bob/ct/0001.dcm")
     assert "DO NOT TRUST" in first.SeriesDescription
     assert REASON in first.ImageComments
     assert CAUTION["text"] in first.ImageComments
@@ -98,7 +96,7 @@ def test_every_receiver_reads_the_same_expected_error(series, voxlate, tmp_path)
     # not at the top: test_leaves.py collects this file without that wing
     from voxlate.page.views import _volumes
 
-    case = synthesised(tmp_path / "out" / "ann", [])
+    case = synthesised(tmp_path / "out/ann", [])
     ct = read_volume(case / "ct.nii.gz", "ct")
     ends = {end: {"ct": replace(ct, data=ct.data + by)} for end, by in (("low", -50), ("high", 50))}
     calibration = {"coverage": 0.9, "levels": {"ct": {"0.5": 0.4, "0.9": 1.0}}}
@@ -106,9 +104,9 @@ def test_every_receiver_reads_the_same_expected_error(series, voxlate, tmp_path)
     Synthesised({"ct": ct}, {}, stated | {"calibration": calibration}, **ends).write(case)
     said = expected_errors(case)["ct"]
     voxlate("export", case, "--for", "pet", "--out", tmp_path / "pet").done()
-    facts = read_json(tmp_path / "pet" / "ann" / "facts.json")
+    facts = read_json(tmp_path / "pet/ann/facts.json")
     export_dicom(case, tmp_path / "dicom", series)
-    report = pydicom.dcmread(tmp_path / "dicom" / "ann" / "report" / "0001.dcm")
+    report = pydicom.dcmread(tmp_path / "dicom/ann/report/0001.dcm")
     (view,) = (view for view, _ in _volumes(case, {}) if view.role == "width")
     assert facts["expected_error"]["ct"] == view.expected == said
     texts = [element.value for element in report.iterall() if element.keyword == "TextValue"]
@@ -119,21 +117,7 @@ def test_every_receiver_reads_the_same_expected_error(series, voxlate, tmp_path)
 @pytest.fixture
 def series(tmp_path):
     """A DICOM series on the grid of the cases."""
-    from dicom_slices import image, save
+    from dicom_slices import write_series
 
-    for level in range(SHAPE[0]):
-        one = image(
-            np.zeros(SHAPE[1:], np.uint16),
-            Modality="MR",
-            SOPInstanceUID=f"1.2.3.4.{level + 1}",
-            StudyInstanceUID="1.2.3",
-            SeriesInstanceUID="1.2.3.4",
-            FrameOfReferenceUID="1.2.9",
-            PatientID="ID7",
-            ImageOrientationPatient=[-1, 0, 0, 0, -1, 0],
-            ImagePositionPatient=[0, 0, 3 * level],
-            PixelSpacing=[3, 3],
-            SliceThickness=3,
-        )
-        save(one, tmp_path / "head" / f"{level:03d}.dcm")
-    return tmp_path / "head"
+    scan = Volume(np.zeros((1, *SHAPE), np.float32), GRID, "", "mr")
+    return write_series(scan, tmp_path / "head", Modality="MR")

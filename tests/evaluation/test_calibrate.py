@@ -59,20 +59,32 @@ def calibrated(calibrations, run, others):
     return shutil.copytree(calibrations, run, dirs_exist_ok=True)
 
 
-def scores_of(out):
-    """The scores of the synthesis by case in a folder."""
-    return read_scores(out / "metrics.json").by_case("t2")
+@pytest.fixture
+def synthesise_and_score(voxlate, others, out):
+    """synthesise_and_score(run): what synth said, the scores of the others, and these by case."""
+
+    def both(run):
+        said = voxlate("synth", run, others, "--out", out).done()
+        voxlate("evaluate", out, "--truth", others).done()
+        scores = read_scores(out / "metrics.json")
+        return said, scores.header, scores.by_case("t2")
+
+    return both
 
 
 @pytest.mark.slow
-def test_held_back_patients_give_a_regression_intervals_that_hold(voxlate, run, others, out):
-    assert "79%" in voxlate("calibrate", run, others).done().out, "what ten patients can prove"
-    said = voxlate("synth", run, others, "--out", out).done()
-    ends = ("", "_low", "_high")
-    images = [out / "new0" / f"t2{end}.nii.gz" for end in ends]
-    made = {path.name for path in (out / "new0").iterdir()}
-    assert made == {path.name for path in images} | {"t2_unfamiliar.nii.gz", "provenance.json"}
-    image, low, high = (read_volume(path).data for path in images)
+def test_held_back_patients_give_a_regression_intervals_that_hold(
+    voxlate, run, others, out, synthesise_and_score
+):
+    # what ten patients can prove
+    assert "79%" in voxlate("calibrate", run, others).done().out
+    said, _, ours = synthesise_and_score(run)
+    assert {path.name for path in (out / "new0").iterdir()} == {
+        "t2.nii.gz", "t2_low.nii.gz", "t2_high.nii.gz", "t2_unfamiliar.nii.gz", "provenance.json",
+    }  # fmt: skip
+    image, low, high = (
+        read_volume(out / f"new0/t2{end}.nii.gz").data for end in ("", "_low", "_high")
+    )
     assert (low <= image + 1e-3).all()
     assert (high >= image - 1e-3).all()
     assert low.min() >= 0 and high.max() <= 1400  # noqa: PT018 - the window
@@ -80,8 +92,6 @@ def test_held_back_patients_give_a_regression_intervals_that_hold(voxlate, run, 
     assert stated["calibration"]["patients"] == 10
     assert stated["bounds"]["t2"]["mae"] > 0
     assert METRIC_OF["mae"].text(stated["bounds"]["t2"]["mae"]) in said.out
-    voxlate("evaluate", out, "--truth", others).done()
-    ours = scores_of(out)
     # Of the patients that it learned from.
     assert ours["coverage"].mean() >= 0.89
     assert ours["mae_bound_held"].mean() >= 0.9
@@ -99,22 +109,21 @@ def test_held_back_patients_give_a_regression_intervals_that_hold(voxlate, run, 
 def test_samples_without_calibration_say_so_in_name_and_header(
     voxlate, diffusion, others, tmp_path
 ):
-    out = tmp_path / "out"
-
-    def synth(samples, *options, to=out):
+    def synth(samples, *options):
+        to = tmp_path / f"of_{samples}"
         command = ("synth", diffusion, others / "new0", "--out", to, "--samples", samples)
         return voxlate(*command, *options)
 
     synth(2).done()
-    spread = out / "new0/t2_std_uncalibrated.nii.gz"
+    spread = tmp_path / "of_2/new0/t2_std_uncalibrated.nii.gz"
     assert b"not calibrated" in nib.load(spread).header["descrip"].item()
     voxlate("calibrate", diffusion, others, "--samples", "2").done()
     synth(2).done()
     assert not spread.exists()
-    assert (out / "new0/t2_std.nii.gz").is_file()
-    assert "2 samples" in synth(3, to=tmp_path / "o3").refusal
-    assert "2 samples" in synth(1, to=tmp_path / "o1").done().err
-    synth(3, "--no-intervals", to=tmp_path / "o3").done()
+    assert spread.with_name("t2_std.nii.gz").is_file()
+    assert "2 samples" in synth(3).refusal
+    assert "2 samples" in synth(1).done().err
+    synth(3, "--no-intervals").done()
 
 
 def test_patients_of_the_training_are_refused_whatever_they_are_called(
@@ -135,8 +144,7 @@ def test_a_truth_that_cannot_be_that_of_its_image_is_left_out_of_a_calibration(
     change_scan(others / "new3/t2.nii.gz", lambda data: np.full_like(data, 7))
     path = others / "new5/t2.nii.gz"
     scan = nib.load(path)
-    shown = np.diag([1000, 1000, 1000, 1]) @ scan.affine
-    nib.save(nib.Nifti1Image(scan.get_fdata(), shown), path)
+    nib.save(nib.Nifti1Image(scan.get_fdata(), 1000 * scan.affine), path)
     shutil.copytree(others / "new0", others / "twin")
     said = voxlate("calibrate", run, others).done().err
     assert all(case in said for case in ("new3", "new5", "twin"))
@@ -156,7 +164,8 @@ def test_a_calibration_of_other_weights_is_refused(voxlate, calibrated, others, 
 
 def test_a_damaged_calibration_and_a_lone_patient_are_refused(voxlate, run, others, out):
     alone = voxlate("calibrate", run, others / "new0").refusal
-    assert "cases 0/" not in alone, "it is refused before any image is drawn"
+    # it is refused before any image is drawn
+    assert "cases 0/" not in alone
     damaged = run / "calibration.mean.1.safetensors"
     damaged.write_bytes(b"nothing")
     assert damaged.name in voxlate("synth", run, others, "--out", out).refusal
@@ -180,33 +189,30 @@ def test_a_stopped_calibration_goes_on_and_ends_the_same(
     assert voxlate("calibrate", run, others).code == 130
     (kept,) = run.glob("*.parts/new1.*")
     arrays = load_file(kept)
-    shorter = {
-        name: values[1:] if name.endswith("/image") else values for name, values in arrays.items()
-    }
-    save_file(shorter, kept, {"sha256": checksum("", shorter)})
+    for name in arrays:
+        if name.endswith("/image"):
+            arrays[name] = arrays[name][1:]
+    save_file(arrays, kept, {"sha256": checksum("", arrays)})
     again = json.loads(voxlate("calibrate", run, others, "--json").out)
-    assert seen == [f"new{k}" for k in (0, 1, 2, 3, 1, *range(3, 10))], (
-        "what was kept of new1 is none of a case"
-    )
+    # what was kept of new1 is none of a case
+    assert seen == [f"new{k}" for k in (0, 1, 2, 3, 1, *range(3, 10))]
     assert again == whole
     assert not list(run.glob("*.parts"))
 
 
 @pytest.mark.slow
 def test_any_whole_percent_holds_on_the_files_own_voxels_where_the_network_sees_coarser_ones(
-    voxlate, run, others, out
+    voxlate, run, others, synthesise_and_score
 ):
     method, _, header = load_method(run)
-    spacing = [2 * size for size in header["training_spacing_mm"]]
-    coarse = {**header["preparation"], "spacing_mm": spacing}
-    changed = {**header, "preparation": coarse, "training_voxels": ["0" * 16]}
+    header["preparation"]["spacing_mm"] = [2 * size for size in header["training_spacing_mm"]]
+    changed = header | {"training_voxels": ["0" * 16]}
     save_weights(run / "weights.safetensors", method, changed)
     assert voxlate("calibrate", run, others, "--coverage", "0.855").code == 2
     voxlate("calibrate", run, others, "--coverage", "0.85", "--bound", "none").done()
-    voxlate("synth", run, others, "--out", out).done()
-    voxlate("evaluate", out, "--truth", others).done()
-    assert len(read_json(out / "metrics.json")["calibrated_on"]) == 10
-    assert scores_of(out)["coverage"].mean() == pytest.approx(0.85, abs=0.01)
+    _, header, scores = synthesise_and_score(run)
+    assert len(header["calibrated_on"]) == 10
+    assert scores["coverage"].mean() == pytest.approx(0.85, abs=0.01)
 
 
 @pytest.mark.slow
@@ -218,8 +224,9 @@ def test_maps_that_were_changed_after_synthesis_are_not_scored_and_changed_image
     shutil.copy(out / "new1/t2_low.nii.gz", out / "new2/t2_low.nii.gz")
     shutil.copy(out / "new4/t2.nii.gz", out / "new3/t2.nii.gz")
     voxlate("evaluate", out, "--truth", others).done()
-    assert read_json(out / "metrics.json")["moved"].keys() == {"new2/t2", "new3/t2"}
-    coverage = scores_of(out)["coverage"]
+    scores = read_scores(out / "metrics.json")
+    assert scores.header["moved"].keys() == {"new2/t2", "new3/t2"}
+    coverage = scores.by_case("t2")["coverage"]
     assert [*coverage.index[coverage.isna()]] == ["new2"]
 
 
@@ -231,15 +238,14 @@ def test_regions_that_cannot_be_calibrated_are_refused(voxlate, run, others, rul
 
 @pytest.mark.slow
 def test_patients_of_the_run_that_another_began_from_are_refused(
-    voxlate, run, prepared, cohort, small_head, tmp_path
+    voxlate, run, cohort, small_head, tmp_path
 ):
     for number in range(4):
-        small_head(tmp_path / "more" / f"more{number}", 50 + number)
-    voxlate("prepare", tmp_path / "more", "--out", tmp_path / "p2", "--no-audit").done()
-    tuned = tmp_path / "tuned"
-    voxlate(
-        "train", run / "recipe.toml", "--data", tmp_path / "p2", "--out", tuned, "--init", run
-    ).done()
+        small_head(tmp_path / f"more/more{number}", 50 + number)
+    tuned, data = tmp_path / "tuned", tmp_path / "p2"
+    voxlate("prepare", tmp_path / "more", "--out", data, "--no-audit").done()
+    command = ("train", run / "recipe.toml", "--data", data, "--out", tuned)
+    voxlate(*command, "--init", run).done()
     with pytest.raises(InTraining):
         package.calibrate(tuned, cohort)
 

@@ -74,7 +74,7 @@ def test_each_missing_modality_has_its_own_intervals_which_hold_the_truth(
 
 def test_a_case_that_lacks_two_modalities_has_no_intervals_and_says_so(calibrated, voxlate, out):
     run, heads = calibrated
-    scan = heads / "new0" / "t1.nii.gz"
+    scan = heads / "new0/t1.nii.gz"
     voxlate("synth", run, f"t1={scan}", "--out", out).done()
     (folder,) = (path.parent for path in out.glob("*/provenance.json"))
     assert {path.name for path in folder.glob("*.nii.gz")} == {

@@ -2,7 +2,6 @@
 
 import html
 import itertools
-import json
 import re
 import shutil
 
@@ -11,20 +10,15 @@ import pytest
 from scipy.ndimage import gaussian_filter
 from test_report import Page
 
-from voxlate.base.files import read_json
+from made_volumes import save
+from voxlate.base.files import read_json, write_json
 from voxlate.base.messages import message
 from voxlate.evaluation.compare import compare
 from voxlate.evaluation.reports.comparison import MOST_CASES, plane_charts, write_page
 from voxlate.evaluation.scoring.evaluate import evaluate
-from voxlate.scans.formats.io import write_volume
-from voxlate.scans.images.grid import Volume
 
 SHAPE = (9, 40, 32)
-
-
-def scan(data, modality):
-    unit = {"ct": "HU", "t1": "a.u."}[modality]
-    return Volume(np.asarray(data, np.float32)[None], np.diag([1.0, 1.0, 3.0, 1.0]), unit, modality)
+GRID = np.diag([1.0, 1.0, 3.0, 1.0])
 
 
 METHODS = ("unet", "ddpm_m", "oracle")
@@ -36,31 +30,30 @@ def make(folder, cases=2, methods=METHODS):
     for number in range(cases):
         draw = np.random.default_rng(number)
         inside = z**2 + (y / 0.9) ** 2 + (x / 0.8) ** 2 < 0.8
-        tissue, noise = (
-            40 + 200 * gaussian_filter(draw.normal(0, 1, SHAPE), 1),
-            draw.normal(0, 20, SHAPE),
-        )
+        tissue = 40 + 200 * gaussian_filter(draw.normal(0, 1, SHAPE), 1)
+        noise = draw.normal(0, 20, SHAPE)
         images = {"unet": gaussian_filter(tissue, 1), "ddpm_m": tissue + noise, "oracle": tissue}
-        source = folder / "cohort" / f"head{number}" / "t1.nii.gz"
-        write_volume(source, scan(np.sqrt(np.abs(tissue) + 300) * inside, "t1"))
-        write_volume(source.with_name("ct.nii.gz"), scan(np.where(inside, tissue, -1000), "ct"))
+        source = folder / f"cohort/head{number}/t1.nii.gz"
+        save(source, np.sqrt(np.abs(tissue) + 300) * inside, "t1", "a.u.", GRID)
+        save(source.with_name("ct.nii.gz"), np.where(inside, tissue, -1000), affine=GRID)
         for method in methods:
             made, samples = folder / method / f"head{number}", 10 if method == "ddpm_m" else 1
-            write_volume(
-                made / "ct.nii.gz",
-                scan(np.where(inside, images.get(method, tissue + 0.5 * noise), -1000), "ct"),
-            )
+            image = images.get(method, tissue + 0.5 * noise)
+            save(made / "ct.nii.gz", np.where(inside, image, -1000), affine=GRID)
             if samples > 1:
-                write_volume(made / "ct_std.nii.gz", scan(np.where(inside, 20.0, 0), "ct"))
-            took = {
+                save(made / "ct_std.nii.gz", 20.0 * inside, affine=GRID)
+            stated = {
                 "seconds_per_slice": 0.2 * samples**2,
                 "network_calls": 5 * samples,
                 "device": "cpu",
+                "inputs": {"t1": {"path": str(source)}},
+                "synth": {"samples": samples},
+                "warnings": [
+                    message("starter", "A starter.").table,
+                    message("threads", method).table,
+                ],
             }
-            warned = [message("starter", "A starter.").table, message("threads", method).table]
-            inputs = {"inputs": {"t1": {"path": str(source)}}, "synth": {"samples": samples}}
-            stated = {**took, **inputs, "warnings": warned}
-            (made / "provenance.json").write_text(json.dumps(stated))
+            write_json(made / "provenance.json", stated)
     for method in methods:
         evaluate(folder / method, folder / "cohort", mask="body")
     return [folder / method for method in methods]
@@ -86,14 +79,16 @@ def test_each_case_shows_source_truth_and_every_methods_image_error_and_spread_o
         mine = [alt for alt in alts if alt.endswith(f"{plane} slice of {case}")]
         expected = ["source", "truth", *["unet"] * 2, *["ddpm_m"] * 3, *["oracle"] * 2]
         assert [re.split(r",| \(", alt)[0] for alt in mine] == expected
-    assert sum("sd" in alt for alt in alts) == 2 * 3, "only one method has a spread, in two cases"
+    # only one method has a spread, in two cases
+    assert sum("sd" in alt for alt in alts) == 2 * 3
 
 
 def test_the_page_has_the_table_with_uncertainty_time_and_network_calls(page, outs):
     text = Page(page).text
     scores = read_json(outs[1] / "metrics.json")["modalities"]["ct"]["answers"]["synthesis"]
     assert f"{scores['mae']['mean']:.1f} ± {scores['mae']['sd']:.1f}" in text
-    assert "20.0 ± 0.0" in text, "the mean of the standard deviations inside the body, in HU"
+    # the mean of the standard deviations inside the body, in HU
+    assert "20.0 ± 0.0" in text
     for part in (
         "Uncertainty HU",
         "Time s/slice",
@@ -111,10 +106,11 @@ def test_warnings_are_sentences_with_the_names_of_their_methods(page):
 
 
 def test_the_same_window_serves_all_methods_and_the_truth(page):
-    images = {image["alt"]: image["src"] for image in Page(page).images if image["alt"]}
-    truth = images["truth (ct), axial slice of head0"]
-    assert images["oracle, image (ct), axial slice of head0"] == truth
-    assert images["ddpm_m, image (ct), axial slice of head0"] != truth
+    truth, ours, noisy = (
+        Page(page).picture(f"{name} (ct), axial slice of head0")
+        for name in ("truth", "oracle, image", "ddpm_m, image")
+    )
+    assert ours == truth != noisy
 
 
 @pytest.mark.slow
@@ -144,13 +140,13 @@ def made_by(folder, run, **synth):
     for path in folder.glob("*/provenance.json"):
         stated = read_json(path)
         stated |= {"run": str(run), "synth": {**stated["synth"], "samples": 1, **synth}}
-        path.write_text(json.dumps(stated))
+        write_json(path, stated)
 
 
 @pytest.mark.slow
 def test_images_of_one_model_are_joined_from_its_mean_to_its_fewest_steps(tmp_path):
     outs = make(tmp_path, methods=("one", "half", "oracle", "unet", "other"))
-    run = tmp_path / "runs" / "dial"
+    run = tmp_path / "runs/dial"
     made_by(outs[0], run, steps=1)
     made_by(outs[1], run, steps=8, sharpness=0.5)
     made_by(outs[2], run, steps=8)
@@ -159,7 +155,8 @@ def test_images_of_one_model_are_joined_from_its_mean_to_its_fewest_steps(tmp_pa
     assert document["settings"]["half"] == {"run": str(run), "sharpness": 0.5, "steps": 8}
     assert document["settings"]["other"] is None
     chart, *more = plane_charts(document)
-    assert not more, "the scores have no distance of pooled slices"
+    # the scores have no distance of pooled slices
+    assert not more
     assert chart["title"] == "ct: Gradient over MAE (HU)"
     assert chart["names"] == ["dial", "other"]
     labels = re.findall(r"<text[^>]*>(mean|0\.5|8 steps|1 step|ideal: 1)</text>", chart["svg"])

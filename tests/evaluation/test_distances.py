@@ -41,7 +41,7 @@ def test_a_shift_is_its_squared_length_even_with_fewer_images_than_dimensions():
 
 
 def test_the_reference_sets_have_the_published_distance(shared):
-    folder = shared / "reference" / "xmodality" / "dev"
+    folder = shared / "reference/xmodality/dev"
     sets = load_file(folder / "pipeline_io.safetensors")
     expected = read_json(folder / "pipeline.json")["fd"]
     assert frechet(sets["fd_features_a"], sets["fd_features_b"]) == pytest.approx(
@@ -54,7 +54,8 @@ def test_few_images_raise_the_distance_and_its_limit_takes_that_back():
     pairs = [(draws(120, 10, seed), draws(120, 10, 1000 + seed)) for seed in range(30)]
     plain = np.array([frechet(a, b) for a, b in pairs])
     limit = np.array([frechet_limit(a, b) for a, b in pairs])
-    assert plain.mean() > 20 * plain.std() / math.sqrt(len(pairs)), "the bias is no accident"
+    # the bias is no accident
+    assert plain.mean() > 20 * plain.std() / math.sqrt(len(pairs))
     assert abs(limit.mean()) < 0.15 * plain.mean()
 
 

@@ -23,29 +23,41 @@ def _short(shorten_widths):
     shorten_widths(30, 256)
 
 
-def patient(number: int, voxels: int = 3000) -> CalibrationVoxels:
+def fitted(patients, *, bound="none", rules=None, **more):
+    return fit(patients, rules or {}, COVERAGE, 0.9, bound, 0, **more)
+
+
+def changed(patients, **parts):
+    """The patients with parts that are made of their own: name=function of a patient."""
+    return [replace(one, **{name: make(one) for name, make in parts.items()}) for one in patients]
+
+
+def patient(number: int) -> CalibrationVoxels:
     """Errors of deviation 0.02 to 0.1, which a feature shows."""
     draw = np.random.default_rng(number)
-    x = draw.uniform(size=voxels).astype(np.float32)
-    true = (0.02 + 0.08 * x) * draw.uniform(0.9, 1.1)
-    error = (draw.normal(size=voxels) * true).astype(np.float32)
-    image, inside = np.zeros(voxels, np.float32), np.ones(voxels, bool)
-    features = np.stack([x, draw.normal(size=voxels).astype(np.float32)], 1)
+    x = draw.uniform(size=3000).astype(np.float32)
+    deviation = (0.02 + 0.08 * x) * draw.uniform(0.9, 1.1)
+    error = (draw.normal(size=3000) * deviation).astype(np.float32)
+    image, inside = np.zeros(3000, np.float32), np.ones(3000, bool)
+    features = np.stack([x, draw.normal(size=3000).astype(np.float32)], 1)
     parts = {"body": inside, "bright": x > 0.8}
     return CalibrationVoxels(
         f"case{number}", f"p{number}", features, image, image + error, parts, {"body": inside}
     )
 
 
+PATIENTS = [patient(number) for number in range(20)]
+
+
 @pytest.mark.slow
 def test_a_constant_is_not_taken_although_it_is_narrower(shorten_widths):
     shorten_widths(100, 1024)
-    patients = []
-    for one in map(patient, range(4)):
+
+    def missed(one):
         rare = one.features[:, 0] > 0.95  # their large errors are cheap to miss for a constant
-        error = np.where(rare, np.float32(0.9), one.truth)
-        patients.append(replace(one, truth=error))
-    target, _ = fit(patients, {}, COVERAGE, 0.9, "none", 0)
+        return np.where(rare, np.float32(0.9), one.truth)
+
+    target, _ = fitted(changed(map(patient, range(4)), truth=missed))
     assert target.compared["constant"].width < target.compared["difficulty"].width
     assert target.method == "difficulty"
 
@@ -53,24 +65,20 @@ def test_a_constant_is_not_taken_although_it_is_narrower(shorten_widths):
 @pytest.mark.slow
 def test_the_narrower_learned_way_is_taken_and_holds_new_patients(shorten_widths):
     shorten_widths(100, 1024)
-    target, learned = fit(
-        [patient(k) for k in range(20)], {"bright": "ct>0.8"}, COVERAGE, 0.9, "normal", 0
-    )
+    target, learned = fitted(PATIENTS, bound="normal", rules={"bright": "ct>0.8"})
     assert target.method in ("learned", "difficulty")
     assert target.compared["learned"].width < 0.95 * target.compared["constant"].width
     of_ct = ({"ct": target}, {"ct": "HU"}, {"ct": 1.0})
     header = Header("w", {}, COVERAGE, 0.9, "normal", 20, {}, "val", 0, *of_ct)
     calibration = Calibration(header, {"ct": learned}, references=None)
     shares, held = [], []
-    for k in range(100, 140):
-        one = patient(k)
-        below, above = learned.predict(one.features)
-        scale = target.scales[COVERAGE]
-        low, high = -scale * below, scale * above
-        shares.append(np.mean((one.truth >= low) & (one.truth <= high)))
-        shaped = [values.reshape(1, 50, 60) for values in (low, high)]
-        body = {"body": np.ones((1, 50, 60), bool)}
-        bound = calibration.bounds("ct", *shaped, body)["mae"]
+    for one in map(patient, range(100, 140)):
+        below, above = target.scales[COVERAGE] * learned.predict(one.features)
+        shares.append(np.mean((one.truth >= -below) & (one.truth <= above)))
+        low, high, body = (
+            values.reshape(1, 50, 60) for values in (-below, above, one.image_parts["body"])
+        )
+        bound = calibration.bounds("ct", low, high, {"body": body})["mae"]
         held.append(np.abs(one.truth).mean() <= bound)
     assert np.mean(shares) == pytest.approx(0.9, abs=0.02)
     assert np.mean(held) >= 0.8
@@ -93,20 +101,20 @@ def test_what_an_end_cuts_off_is_added_to_the_other_side_and_so_wide_an_interval
     np.testing.assert_array_equal(inside, needed <= distances[0])
 
 
-def windowed(number: int, voxels: int = 6000) -> CalibrationVoxels:
+def windowed(number: int) -> CalibrationVoxels:
     """Grey values of a window [-1, 1] with errors of deviation 0.1 to 0.5, which a feature shows; a fifth is no body.
 
     There the image shows a bright body in error.
     """
     draw = np.random.default_rng(number)
-    x = draw.uniform(size=voxels).astype(np.float32)
-    image = draw.choice(np.array([-0.2, 0.9], np.float32), voxels)
-    error = draw.normal(size=voxels) * (0.1 + 0.4 * x) * draw.uniform(0.9, 1.1)
+    x = draw.uniform(size=6000).astype(np.float32)
+    image = draw.choice(np.array([-0.2, 0.9], np.float32), 6000)
+    error = draw.normal(size=6000) * (0.1 + 0.4 * x) * draw.uniform(0.9, 1.1)
     truth = np.clip(image + error, -1, 1).astype(np.float32)
-    body = np.arange(voxels) < 0.8 * voxels
+    body = np.arange(6000) < 0.8 * 6000
     truth[~body], image[~body] = -1, 0.9
     features = np.stack([x, image], 1)
-    everywhere = {"body": np.ones(voxels, bool)}
+    everywhere = {"body": np.ones(6000, bool)}
     return CalibrationVoxels(
         f"case{number}", f"p{number}", features, image, truth, {"body": body}, everywhere
     )
@@ -117,125 +125,108 @@ def test_intervals_of_three_patients_follow_errors_that_a_feature_shows_in_each_
     shorten_widths,
 ):
     shorten_widths(200, 1024)
-    target, network = fit([windowed(k) for k in range(3)], {}, COVERAGE, 0.9, "none", 0)
+    target, network = fitted([windowed(k) for k in range(3)])
     assert (target.method, target.shifted) == ("difficulty", True)
-    correlations, small, large = [], [], []
+    found = []
     for one in map(windowed, range(100, 120)):
         body, easy = one.truth_parts["body"], one.features[:, 0] < 0.5
         scaled = target.scales[COVERAGE] * network.predict(one.features)
         low, high = interval(one.image, scaled, target.ends, target.shifted)
         size, inside = np.abs(one.truth - one.image), (one.truth >= low) & (one.truth <= high)
-        correlations.append(np.corrcoef((high - low)[body], size[body])[0, 1])
-        small.append(inside[body & easy].mean())
-        large.append(inside[body & ~easy].mean())
-    assert np.mean(correlations) > 0.36
-    assert np.mean([small, large]) == pytest.approx(0.9, abs=0.03)
-    assert np.mean(small) == pytest.approx(0.9, abs=0.08)
-    assert np.mean(large) == pytest.approx(0.9, abs=0.08)
+        correlation = np.corrcoef((high - low)[body], size[body])[0, 1]
+        found.append((correlation, inside[body & easy].mean(), inside[body & ~easy].mean()))
+    correlation, small, large = np.mean(found, axis=0)
+    assert correlation > 0.36
+    assert (small + large) / 2 == pytest.approx(0.9, abs=0.03)
+    assert (small, large) == pytest.approx((0.9, 0.9), abs=0.08)
 
 
 @pytest.mark.slow
 def test_images_without_any_error_have_scales_that_grow_with_coverage():
-    exact = [replace(patient(k), truth=patient(k).image) for k in range(20)]
-    target, _ = fit(exact, {}, COVERAGE, 0.9, "normal", 0, borders=(0.5,))
+    exact = changed(PATIENTS, truth=lambda one: one.image)
+    target, _ = fitted(exact, bound="normal", borders=(0.5,))
     scales = [target.scales[level] for level in sorted(target.scales)]
     assert scales == sorted(scales)
 
 
 def test_truths_without_a_body_teach_nothing():
-    none = [
-        replace(one, truth_parts={"body": np.zeros(len(one.truth), bool)})
-        for one in map(patient, range(8))
-    ]
+    none = changed(PATIENTS[:8], truth_parts=lambda one: {"body": one.truth > 9})
     with pytest.raises(BadInput, match="none in 8"):
-        fit(none, {}, COVERAGE, 0.9, "normal", 0)
+        fitted(none)
 
 
 def test_five_patients_teach_no_quantiles_and_bound_no_error():
-    few = [patient(k) for k in range(5)]
-    target, _ = fit(few, {}, COVERAGE, 0.9, "normal", 0)
+    target, _ = fitted(PATIENTS[:5], bound="normal")
     assert set(target.compared) == {"difficulty", "constant"}
     assert target.bounds == {"mae": np.inf}
-    with pytest.raises(BadInput, match="63%"):
-        fit(few, {}, COVERAGE, 0.9, "any", 0)
+    for named, options in (("63%", {"bound": "any"}), ("learned", {"chosen": "learned"})):
+        with pytest.raises(BadInput, match=named):
+            fitted(PATIENTS[:5], **options)
 
 
-def test_a_chosen_method_is_taken_though_another_is_narrower_and_refused_for_few_patients():
-    target, network = fit(
-        [patient(k) for k in range(8)], {}, COVERAGE, 0.9, "none", 0, chosen="constant"
-    )
+def test_a_chosen_method_is_taken_though_another_is_narrower():
+    target, network = fitted(PATIENTS[:8], chosen="constant")
     assert (target.method, network) == ("constant", None)
     assert target.compared["constant"].width > target.compared["difficulty"].width
-    few = [patient(k) for k in range(5)]
-    with pytest.raises(BadInput, match="learned"):
-        fit(few, {}, COVERAGE, 0.9, "none", 0, chosen="learned")
 
 
 @pytest.mark.slow
 def test_a_truth_beyond_the_ends_of_intervals_is_outside_however_wide_they_are():
-    beyond = []
-    for k in range(8):
-        one = patient(k)
-        truth = np.where(
-            np.arange(len(one.truth)) < 0.05 * len(one.truth), np.float32(1.3), one.truth
-        )
-        beyond.append(replace(one, truth=truth))
-    target, _ = fit(beyond, {}, COVERAGE, 0.9, "none", 0)
+    rare = np.arange(3000) < 0.05 * 3000
+    beyond = changed(PATIENTS[:8], truth=lambda one: np.where(rare, np.float32(1.3), one.truth))
+    target, _ = fitted(beyond)
     assert max(one.coverage["body"][0] for one in target.compared.values()) <= 0.95
     open_ended, _ = fit(beyond, {}, 0.97, 0.9, "none", 0, (-1.0, 1e4))
-    assert open_ended.compared["constant"].scale == pytest.approx(1.15), (
-        "0.15 from below, where an end is 1 away"
-    )
+    # 0.15 from below, where an end is 1 away
+    assert open_ended.compared["constant"].scale == pytest.approx(1.15)
     with pytest.raises(BadInput, match="97%"):
         fit(beyond, {}, 0.97, 0.9, "none", 0)
 
 
 def test_the_bound_is_of_the_truths_body_though_the_image_shows_less_of_it():
-    half = []
-    for k in range(20):
-        one, shown = patient(k), np.arange(3000) < 1500
-        truth = np.where(shown, one.truth, one.truth + 0.3).astype(
-            np.float32
-        )  # what is missed is wrong by far more
-        half.append(replace(one, truth=truth, image_parts={"body": shown}))
-    target, learned = fit(half, {}, COVERAGE, 0.9, "none", 0)
+    shown = np.arange(3000) < 1500
+    half = changed(
+        PATIENTS,
+        truth=lambda one: (
+            one.truth + np.float32(0.3) * ~shown
+        ),  # what is missed is wrong by far more
+        image_parts=lambda _: {"body": shown},
+    )
+    target, learned = fitted(half)
     scale, held = target.scales[COVERAGE], []
     for one in half:
-        below, above = learned.predict(one.features) if learned else (np.ones(3000), np.ones(3000))
-        width = (scale * (below + above))[one.image_parts["body"]].mean() / 2
+        below, above = learned.predict(one.features) if learned else np.ones((2, 3000))
+        width = (scale * (below + above))[shown].mean() / 2
         held.append(np.abs(one.truth - one.image).mean() <= target.bounds["mae"] * width)
     assert np.mean(held) >= 0.85
 
 
 def of_two_tissues(number: int) -> CalibrationVoxels:
     """Nine of ten voxels at -0.5 with errors of deviation 0.02, the others at 0.5 with errors of 0.2."""
-    one = patient(number)
-    draw = np.random.default_rng(1000 + number)
     rare = np.arange(3000) < 300
-    image = np.where(rare, np.float32(0.5), np.float32(-0.5))
-    error = draw.normal(size=3000).astype(np.float32) * np.where(rare, np.float32(0.2), 0.02)
-    return replace(one, image=image, truth=image + error.astype(np.float32))
+    image = rare.astype(np.float32) - np.float32(0.5)
+    error = np.random.default_rng(1000 + number).normal(size=3000) * np.where(rare, 0.2, 0.02)
+    return replace(patient(number), image=image, truth=image + error.astype(np.float32))
 
 
 @pytest.mark.slow
 def test_each_group_of_predicted_values_holds_the_coverage_that_one_scale_holds_in_one_alone():
-    patients = [of_two_tissues(k) for k in range(20)]
-    chosen = {"chosen": "constant"}
-    plain, _ = fit(patients, {}, COVERAGE, 0.9, "none", 0, **chosen)
-    grouped, _ = fit(patients, {}, COVERAGE, 0.9, "none", 0, borders=[0.0], **chosen)
+    def of(**options):
+        return fitted([of_two_tissues(k) for k in range(20)], chosen="constant", **options)[0]
+
+    plain, grouped = of(), of(borders=[0.0])
     assert grouped.factors[1] == pytest.approx(10 * grouped.factors[0], rel=0.1)
 
     def coverage(target, rare):
         held = []
-        for one in (of_two_tissues(k) for k in range(100, 120)):
-            scales = target.scales[COVERAGE] * group_factors(
-                one.image, target.borders, target.factors
-            )
+        for one in map(of_two_tissues, range(100, 120)):
+            factors = group_factors(one.image, target.borders, target.factors)
+            scales = target.scales[COVERAGE] * factors
             inside = (one.image > 0) == rare
             held.append((np.abs(one.truth - one.image) <= scales)[inside].mean())
         return np.mean(held)
 
-    widened, _ = fit(patients, {}, COVERAGE, 0.9, "none", 0, borders=[0.0], narrows=False, **chosen)
+    widened = of(borders=[0.0], narrows=False)
     assert widened.factors == (plain.scales[COVERAGE], grouped.factors[1])
     assert coverage(plain, rare=True) < 0.5
     assert coverage(grouped, rare=True) == pytest.approx(0.9, abs=0.02)
@@ -245,7 +236,8 @@ def test_each_group_of_predicted_values_holds_the_coverage_that_one_scale_holds_
 @pytest.mark.slow
 def test_a_group_that_images_do_not_show_joins_the_one_below():
     patients = [of_two_tissues(k) for k in range(8)]
-    target, _ = fit(patients, {}, COVERAGE, 0.9, "none", 0, borders=[-0.9, 0.0, 0.3, 0.8])
+    target, _ = fitted(patients, borders=[-0.9, 0.0, 0.3, 0.8])
     assert target.borders == (0.0,)
-    few, _ = fit(patients[:5], {}, COVERAGE, 0.9, "none", 0, borders=[0.0])
-    assert (few.borders, few.factors) == ((), (1.0,)), "five patients show too little"
+    few, _ = fitted(patients[:5], borders=[0.0])
+    # five patients show too little
+    assert (few.borders, few.factors) == ((), (1.0,))

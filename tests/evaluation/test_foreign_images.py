@@ -1,22 +1,19 @@
 """Images that other software wrote are scored by their paths, whatever its folders look like."""
 
+import shutil
+
 import numpy as np
 import pytest
 
+from made_volumes import save
 from rows import every_row
 from voxlate.base.errors import BadInput
 from voxlate.base.files import write_json
 from voxlate.evaluation.scoring.evaluate import evaluate
 from voxlate.evaluation.scoring.scored_images import check_unchanged
 from voxlate.evaluation.scoring.scores import read_scores
-from voxlate.scans.formats.io import read_volume, write_volume
-from voxlate.scans.images.grid import Volume
 
 ERRORS = {"p1": 10.0, "p10": 30.0}
-
-
-def save(path, data, modality="ct", unit="HU"):
-    write_volume(path, Volume(data[None].astype(np.float32), np.eye(4), unit, modality))
 
 
 @pytest.fixture
@@ -44,14 +41,14 @@ def test_each_image_belongs_to_the_case_that_its_path_names(layout, truths, tmp_
     scores = evaluate(out, tmp_path / "cohort")
     found = {(row.case, row.modality): row.scores["mae"] for row in scores.rows}
     assert found == {(case, "ct"): pytest.approx(error) for case, error in ERRORS.items()}
-    document = scores.document()
-    assert document["recognised"] == {f"{case}/ct": layout.format(case) for case in ERRORS}
-    assert {message["code"] for message in document["messages"]} == {"recognised", "truth-image"}
-    assert sorted(document["without_truth"]) == sorted(others)
-    check_unchanged(out, read_scores(out / "metrics.json").header)
+    header = read_scores(out / "metrics.json").header
+    assert header["recognised"] == {f"{case}/ct": layout.format(case) for case in ERRORS}
+    assert {message["code"] for message in header["messages"]} == {"recognised", "truth-image"}
+    assert sorted(header["without_truth"]) == sorted(others)
+    check_unchanged(out, header)
     save(out / layout.format("p1"), truths)
     with pytest.raises(BadInput):
-        check_unchanged(out, read_scores(out / "metrics.json").header)
+        check_unchanged(out, header)
 
 
 def test_two_images_of_one_case_are_no_choice_and_other_names_no_images(truths, tmp_path):
@@ -85,8 +82,8 @@ NOISE = np.random.default_rng(1).normal(size=(8, 24, 24))
 def test_values_that_cannot_be_those_of_the_scan_have_a_caution(tmp_path, change, codes):
     ct = np.full((8, 24, 24), -1000.0)
     ct[1:7, 4:20, 4:20] = np.random.default_rng(0).normal(40, 100, (6, 16, 16))
-    save(tmp_path / "cohort" / "p1" / "ct.nii.gz", ct)
-    save(tmp_path / "other" / "p1_ct.nii.gz", change(ct))
+    save(tmp_path / "cohort/p1/ct.nii.gz", ct)
+    save(tmp_path / "other/p1_ct.nii.gz", change(ct))
     scores = evaluate(tmp_path / "other", tmp_path / "cohort")
     said = {one["code"]: one["grade"] for one in scores.header["messages"]}
     assert said.pop("recognised") == "note"
@@ -97,39 +94,38 @@ def test_without_a_run_the_baselines_are_learned_from_the_prepared_training_case
     cohort, prepared, tmp_path
 ):
     out = tmp_path / "other"
+    out.mkdir()
     for case in ("case0", "case5"):
-        t2 = read_volume(cohort / case / "t2.nii.gz", "t2")
-        write_volume(out / f"{case}_t2.nii.gz", t2)
-    plain = evaluate(out, cohort)
-    assert (plain.verdicts[0].outcome, plain.verdicts[0].baseline) == ("unknown", None)
+        shutil.copy(cohort / case / "t2.nii.gz", out / f"{case}_t2.nii.gz")
+    (plain,) = evaluate(out, cohort).verdicts
+    assert (plain.outcome, plain.baseline) == ("unknown", None)
     judged = evaluate(out, cohort, prepared=prepared)
     assert {row.method for row in judged.rows} >= {"synthesis", "mean image", "copy of t1"}
     (verdict,) = judged.verdicts
     assert (verdict.synthesis, verdict.lower_on) == (0, 2)
     whole = tmp_path / "whole"
     (whole / "test").mkdir(parents=True)
-    (cohort / "case5").rename(whole / "test" / "case5")
+    (cohort / "case5").rename(whole / "test/case5")
     cohort.rename(whole / "train")
     own = evaluate(out, whole)  # of the four training cases one is scored
     assert own.header["naive_cases"] == {"t2": 3}
     assert {row.method for row in own.rows} == {row.method for row in judged.rows}
     # images with provenance, of a model without baselines, such as a starter
-    (out / "case0").mkdir()
-    (out / "case0_t2.nii.gz").rename(out / "case0" / "t2.nii.gz")
-    write_json(out / "case0" / "provenance.json", {"model": {"title": "a starter"}})
+    write_json(out / "case0/provenance.json", {"model": {"title": "a starter"}})
+    (out / "case0_t2.nii.gz").rename(out / "case0/t2.nii.gz")
     assert evaluate(out, whole).header["naive_cases"] == {"t2": 3}
 
 
 def test_an_image_is_of_the_only_truth_that_states_its_kind_and_others_are_named(tmp_path):
     values = np.linspace(-1000, 900, 6 * 20 * 20).reshape(6, 20, 20)
     for name in ("ct_bone", "t1"):
-        save(tmp_path / "cohort" / "p1" / f"{name}.nii.gz", values)
-    save(tmp_path / "other" / "p1_ct.nii.gz", values)
+        save(tmp_path / f"cohort/p1/{name}.nii.gz", values)
+    save(tmp_path / "other/p1_ct.nii.gz", values)
     (row, *_) = evaluate(tmp_path / "other", tmp_path / "cohort").rows
     assert (row.case, row.modality) == ("p1", "ct_bone")
-    save(tmp_path / "unnamed" / "p1_knochen.nii.gz", values)
+    save(tmp_path / "unnamed/p1_knochen.nii.gz", values)
     with pytest.raises(BadInput, match=r'knochen = "\{case\}/ct_bone"'):
         evaluate(tmp_path / "unnamed", tmp_path / "cohort")
-    save(tmp_path / "cohort" / "p1" / "ct_soft.nii.gz", values)
+    save(tmp_path / "cohort/p1/ct_soft.nii.gz", values)
     with pytest.raises(BadInput, match="ct_bone, ct_soft, t1"):
         evaluate(tmp_path / "other", tmp_path / "cohort")

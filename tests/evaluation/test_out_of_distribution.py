@@ -35,7 +35,11 @@ def seen(image: np.ndarray):
 
 @pytest.fixture(scope="module")
 def references():
-    return fit_references([seen(head(k)) for k in range(24)], [f"p{k}" for k in range(24)])
+    return references_of(24)
+
+
+def references_of(known):
+    return fit_references([seen(head(k)) for k in range(known)], [f"p{k}" for k in range(known)])
 
 
 @pytest.mark.slow
@@ -43,6 +47,10 @@ def test_new_heads_of_the_same_kind_pass(references):
     assert references.patients < PROVING == 59
     flagged = [verdict_on(references, seen(head(k))).is_flagged for k in range(100, 140)]
     assert np.mean(flagged) <= 0.1  # 5 % are to be expected
+
+
+def inverted(image):
+    return np.where(image > -0.9, -image, -1).astype(np.float32)
 
 
 def with_metal(image):
@@ -57,13 +65,11 @@ def with_metal(image):
         (with_metal, "farthest"),
         (lambda image: image[4:], None),
         (lambda image: np.ascontiguousarray(image.transpose(0, 2, 1)), None),
-        (lambda image: np.where(image > -0.9, -image, -1), None),
+        (inverted, None),
     ],
 )
 def test_heads_of_another_kind_are_flagged(references, change, worst):
-    verdicts = [
-        verdict_on(references, seen(change(head(k)).astype(np.float32))) for k in (100, 101)
-    ]
+    verdicts = [verdict_on(references, seen(change(head(k)))) for k in (100, 101)]
     assert all(one.is_flagged for one in verdicts)
     if worst:
         assert max(STATISTICS, key=lambda name: verdicts[0].statistics[name]) == worst
@@ -86,20 +92,17 @@ def test_a_patients_own_scans_do_not_make_him_familiar():
 
 
 def test_a_single_slice_and_a_scan_that_shows_nothing_have_patches():
-    slice_, line = np.zeros((1, 20, 20), np.float32), np.zeros((1, 1, 9), np.float32)
-    assert len(patches_of([slice_], slice_ == 0, SPACING).features)
+    plane = np.zeros((1, 20, 20), np.float32)
+    assert len(patches_of([plane], plane == 0, SPACING).features)
+    line = plane[:, :1, :9]
     assert len(patches_of([line], line != 0, SPACING).features) == 1
 
 
 @every_row("known, grade", [(2, "note"), (4, "caution")])
 @pytest.mark.slow
 def test_few_patients_flag_no_head_by_its_size_and_say_that_they_are_few(known, grade):
-    references = fit_references(
-        [seen(head(k)) for k in range(known)], [f"p{k}" for k in range(known)]
-    )
+    references = references_of(known)
     verdicts = [verdict_on(references, seen(head(k))) for k in range(100, 110)]
     assert max(one.statistics["size"] for one in verdicts) < 1
-    other = head(100)
-    strange = verdict_on(references, seen(np.where(other > -0.9, -other, -1).astype(np.float32)))
-    (said,) = strange.messages
+    (said,) = verdict_on(references, seen(inverted(head(100)))).messages
     assert (said.numbers["patients"], said.grade) == (known, grade)

@@ -21,10 +21,10 @@ def test_a_perfusion_map_grows_lighter_with_its_values_and_begins_in_black():
     for name in ("cbf", "cbv", "tmax"):
         steps = np.diff(lightness(palette(name).astype(float)))
         assert (palette(name)[0] == 0).all()
-        assert (steps > -0.05).all(), "but for the rounding to bytes"
-        assert np.convolve(steps, np.ones(8), "valid").max() < 12, (
-            "no step that looks like a border"
-        )
+        # but for the rounding to bytes
+        assert (steps > -0.05).all()
+        # no step that looks like a border
+        assert np.convolve(steps, np.ones(8), "valid").max() < 12
         assert lightness(palette(name)[-1:].astype(float))[0] > 90
 
 
@@ -42,7 +42,7 @@ SCALES = {  # colours, highest value, unit
 def test_each_perfusion_map_has_its_colours_range_and_unit_and_all_else_is_grey(tmp_path):
     data = np.random.default_rng(0).uniform(0, 20, (1, 2, 12, 12)).astype(np.float32)
     for modality, expected in SCALES.items():
-        path = tmp_path / "p0" / f"{modality}.nii.gz"
+        path = tmp_path / f"p0/{modality}.nii.gz"
         write_volume(path, Volume(data, np.diag([2.0, 2.0, 5.0, 1.0]), unit_of(modality), modality))
         case = read_case(tmp_path, {"truth_files": {f"p0/{modality}": str(path)}}, "p0", modality)
         scales = {image.role: image.scale for image in case.images if image.scale}

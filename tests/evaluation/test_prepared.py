@@ -1,27 +1,18 @@
 """The page of a prepared cohort: are its scans in register, or what do they show."""
 
 from dataclasses import replace
-from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 import pytest
 
+from made_volumes import made_volume, save
 from voxlate.checks.prepare import prepare
 from voxlate.evaluation.reports.alignment import misalignment_lines, registration_lines
 from voxlate.evaluation.reports.pictures import CaseImage, ColourScale, chequerboard, scan_columns
 from voxlate.scans.cases.align import Registered
 from voxlate.scans.cases.prepared import CaseEntry
-from voxlate.scans.images.grid import Volume
 from voxlate.scans.images.misalignment import Misalignment
 from voxlate.scans.images.register import Similarity
-
-
-def write(path: Path, shape: tuple[int, int, int], mm: float, seed: int) -> None:
-    values = np.zeros(shape, np.float32)
-    values[2:-2, 2:-2, 2:-2] = np.random.default_rng(seed).uniform(100, 900, [n - 4 for n in shape])
-    path.parent.mkdir(parents=True, exist_ok=True)
-    nib.save(nib.Nifti1Image(values, np.diag([mm, mm, mm, 1.0])), path)
 
 
 def entry(case: str, kept: str, before: float, after: float) -> CaseEntry:
@@ -33,14 +24,10 @@ def entry(case: str, kept: str, before: float, after: float) -> CaseEntry:
 
 
 def test_the_distance_of_scans_is_counted_for_each_scan_that_they_were_compared_with():
-    found = [("a", 1.0, "ct"), ("b", 3.0, "ct"), ("c", 9.0, "t1")]
-    cases = [
-        replace(
-            entry(case, "rigid", 1, 1),
-            misaligned={"t2": Misalignment(mm, mm, None, None, 9, 1, to=to)},
-        )
-        for case, mm, to in found
-    ]
+    cases = []
+    for case, mm, to in (("a", 1.0, "ct"), ("b", 3.0, "ct"), ("c", 9.0, "t1")):
+        misaligned = {"t2": Misalignment(mm, mm, None, None, 9, 1, to=to)}
+        cases.append(replace(entry(case, "rigid", 1, 1), misaligned=misaligned))
     of_ct, of_t1 = misalignment_lines(cases)["t2"].split("; lies")
     assert ("2.0 mm from ct" in of_ct, of_ct.endswith("2 cases")) == (True, True)
     assert ("9.0 mm from t1" in of_t1, of_t1.endswith("1 case")) == (True, True)
@@ -58,11 +45,9 @@ def test_one_line_says_how_a_modality_was_registered():
 
 
 def test_a_chequerboard_has_eight_squares_along_the_shorter_side_each_scan_in_its_own_shades():
-    bright = CaseImage(
-        "fixed", "ct", {"axial": np.full((16, 32), 300.0)}, ColourScale(-100, 300, "gray", "HU")
-    )
-    dark = CaseImage(
-        "moving", "t1", {"axial": np.full((16, 32), 2.0)}, ColourScale(0, 8, "gray", "")
+    bright, dark = (
+        CaseImage("", "", {"axial": np.full((16, 32), value)}, ColourScale(*ends, "gray", ""))
+        for value, *ends in ((300.0, -100, 300), (2.0, 0, 8))
     )
     board = chequerboard(bright, dark, "axial", (2.0, 1.0))  # squares of 4 mm: 2 rows, 4 columns
     assert (board[:2, :4] == 1).all()
@@ -72,10 +57,7 @@ def test_a_chequerboard_has_eight_squares_along_the_shorter_side_each_scan_in_it
 
 
 def test_scans_that_are_not_registered_have_no_chequerboard():
-    scans = {
-        name: Volume(np.ones((1, 6, 6, 6), np.float32), np.eye(4), "a.u.", name)
-        for name in ("t1", "t2")
-    }
+    scans = {name: made_volume(np.ones((6, 6, 6)), name, "a.u.") for name in ("t1", "t2")}
     assert [column["role"] for column in scan_columns("a", scans, None, {})] == ["scan", "scan"]
     columns = scan_columns("a", scans, "t2", {"t1": "rigid"})
     assert [(column["role"], column["title"]) for column in columns] == [
@@ -91,12 +73,13 @@ def test_report_shows_at_most_twelve_cases_of_a_prepared_cohort_and_prepare_acce
     voxlate, tmp_path
 ):
     for number in range(14):
-        write(tmp_path / "in" / f"case{number:02}" / "t1.nii.gz", (12, 12, 12), 1.0, number)
-        write(tmp_path / "in" / f"case{number:02}" / "t2.nii.gz", (6, 6, 6), 2.0, number)
+        noise = np.random.default_rng(number).uniform(100, 900, (2, 8, 8, 8))
+        for name, values, mm in (("t1", noise[0], 1.0), ("t2", noise[1, :2, :2, :2], 2.0)):
+            path = tmp_path / f"in/case{number:02}/{name}.nii.gz"
+            save(path, np.pad(values, 2), name, "a.u.", np.diag([mm, mm, mm, 1.0]))
     prepare(tmp_path / "in", tmp_path / "ready", resample=True, workers=1)
-    answer = voxlate("report", tmp_path / "ready").done()
-    assert answer.out.strip() == str(tmp_path / "ready" / "report.html")
-    text = (tmp_path / "ready" / "report.html").read_text()
+    voxlate("report", tmp_path / "ready").done()
+    text = (tmp_path / "ready/report.html").read_text()
     assert text.count('<article class="case card">') == 12
     assert "<h3>case00</h3>" in text
     assert "<h3>case13</h3>" in text

@@ -16,15 +16,16 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
+from made_volumes import made_volume, save
 from voxlate.base.errors import BadInput
-from voxlate.base.files import WRITING, read_json
+from voxlate.base.files import WRITING, read_json, write_json
 from voxlate.base.messages import message
 from voxlate.evaluation.reports import curves
 from voxlate.evaluation.reports.page import report
 from voxlate.evaluation.scoring.evaluate import evaluate
 from voxlate.scans.formats.io import write_volume
 from voxlate.scans.images import pictures
-from voxlate.scans.images.grid import Volume, canonical
+from voxlate.scans.images.grid import canonical
 from voxlate.scans.images.ranges import range_for
 from voxlate.scans.images.shown import nice
 from voxlate.training import recipe
@@ -37,6 +38,7 @@ net = { kind = "unet", width = 32 }
 [intensity]
 ct = { kind = "window", low = -1000, high = 1000 }
 """
+WARNED = {"starter": "By a starter.", "face": "A face."}
 VOID = {"meta", "link", "img", "br", "input", "hr"}
 
 
@@ -74,9 +76,14 @@ class Page(HTMLParser):
     def text(self):
         return " ".join(" ".join(self.words).split())
 
+    def picture(self, alt):
+        (source,) = (image["src"] for image in self.images if image["alt"] == alt)
+        return opened(source)
 
-def scan(data, modality, unit):
-    return Volume(np.asarray(data, np.float32)[None], np.diag([1.0, 1.0, 3.0, 1.0]), unit, modality)
+
+def page_of(scored, *to):
+    """The page of a run or of scored images."""
+    return Page(report(scored, *to).read_text(encoding="utf-8"))
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +97,7 @@ def scored(tmp_path_factory):
 @pytest.fixture(scope="module")
 def page(scored):
     """The page of the syntheses."""
-    return Page(report(scored / "out", scored / "page.html").read_text(encoding="utf-8"))
+    return page_of(scored / "out", scored / "page.html")
 
 
 @pytest.fixture
@@ -107,13 +114,9 @@ def out(scored, run, tmp_path):
 
 
 def write_run(tmp_path):
-    folder = tmp_path / "run"
-    folder.mkdir()
+    folder, lines = tmp_path / "run", []
+    write_json(folder / "provenance.json", {"seed": 0, "recipe": {"net": 1}, "data": {"cases": 12}})
     (folder / "recipe.toml").write_text(RECIPE)
-    (folder / "provenance.json").write_text(
-        json.dumps({"seed": 0, "recipe": {"net": 1}, "data": {"cases": 12}})
-    )
-    lines = []
     for step in range(1, 200):
         head = {"stage": "final", "step": step}
         lines.append({**head, "turn": "net", "loss": {"total": 1 / step}, "lr": 1e-3})
@@ -124,65 +127,53 @@ def write_run(tmp_path):
 
 
 def write_out(tmp_path, run):
-    shape = (12, 40, 32)
+    shape, grid = (12, 40, 32), np.diag([1.0, 1.0, 3.0, 1.0])
+    warnings = [message(code, text).table for code, text in WARNED.items()]
     z, y, x = np.meshgrid(*(np.linspace(-1, 1, size) for size in shape), indexing="ij")
     cases = []
     for number in range(2):
         noise = gaussian_filter(np.random.default_rng(number).normal(0, 1, shape), 1)
         ct = np.where(z**2 + y**2 + x**2 < 0.8, 40 + 200 * noise, -1000)
-        case = {"ct": scan(ct, "ct", "HU"), "t1": scan(np.sqrt(ct + 1300), "t1", "a.u.")}
+        case = {
+            "ct": made_volume(ct, affine=grid),
+            "t1": made_volume(np.sqrt(ct + 1300), "t1", "a.u.", grid),
+        }
         for name, volume in case.items():
-            write_volume(tmp_path / "cohort" / f"head{number}" / f"{name}.nii.gz", volume)
-        made = tmp_path / "out" / f"head{number}"
-        write_volume(made / "ct.nii.gz", scan(gaussian_filter(ct, 1), "ct", "HU"))
-        write_volume(
-            made / "ct_std.nii.gz", scan(np.abs(gaussian_filter(ct, 1) - ct) / 2, "ct", "HU")
-        )
-        source = f"../../cohort/head{number}/t1.nii.gz"
-        warned = [message("starter", "By a starter."), message("face", "A face.")]
-        inputs = {"t1": {"path": source}}
-        (made / "provenance.json").write_text(
-            json.dumps({"inputs": inputs, "warnings": [said.table for said in warned]})
-        )
+            write_volume(tmp_path / f"cohort/head{number}/{name}.nii.gz", volume)
+        made = tmp_path / f"out/head{number}"
+        save(made / "ct.nii.gz", gaussian_filter(ct, 1), affine=grid)
+        save(made / "ct_std.nii.gz", np.abs(gaussian_filter(ct, 1) - ct) / 2, affine=grid)
+        inputs = {"t1": {"path": f"../../cohort/head{number}/t1.nii.gz"}}
+        write_json(made / "provenance.json", {"inputs": inputs, "warnings": warnings})
         cases.append(({name: canonical(volume) for name, volume in case.items()}, None))
-    (tmp_path / "out" / "provenance.json").write_text(
-        json.dumps({"run": "../run", "sampler": "ddim", "steps": 16})
-    )
+    write_json(tmp_path / "out/provenance.json", {"run": "../run", "sampler": "ddim", "steps": 16})
     naive = fit(cases[:1], ["t1"], ["ct"], {"ct": range_for("HU"), "t1": range_for("a.u.")})
     evaluate(tmp_path / "out", tmp_path / "cohort", naive=naive)
 
 
-def page_of(path):
-    return Page(path.read_text(encoding="utf-8"))
+def test_names_cannot_break_the_page_and_scores_at_fault_are_refused(out):
+    found = read_json(out / "metrics.json")
+    found["without_truth"] = ["</li><script>x</script>"]
+    write_json(out / "metrics.json", found)
+    source = page_of(out).source
+    assert "<script>x" not in source
+    assert "&lt;script&gt;x" in source
+    (out / "metrics.json").write_text("[]")
+    with pytest.raises(BadInput, match=r"metrics\.json"):
+        report(out)
 
 
-def test_the_page_needs_nothing_outside_itself(page):
+def test_the_page_shows_verdict_and_numbers_and_needs_nothing_outside_itself(page, scored):
     assert page.links
     assert all(link.startswith(("data:image/png;base64,", "#")) for link in page.links)
     assert not re.search(r"https?://|@import|url\(", page.source)
-
-
-def test_the_verdict_stands_coloured_with_a_symbol_in_the_head_of_the_page(page, scored):
-    said = read_json(scored / "out" / "metrics.json")["verdict"]["ct"]
-    head = page.source.partition("<nav")[0]
+    text, document = page.text, read_json(scored / "out/metrics.json")
+    said, head = document["verdict"]["ct"], page.source.partition("<nav")[0]
     symbol = {"better": "✓", "unclear": "?", "worse": "✗"}[said["outcome"]]
     shown = re.search(rf'<p class="verdict {said["outcome"]}">{re.escape(symbol)} (.*)</p>', head)
     assert shown
     assert html.unescape(shown[1]) == said["sentence"]
-
-
-def test_names_cannot_break_the_page(out):
-    found = read_json(out / "metrics.json")
-    found["without_truth"] = ["</li><script>x</script>"]
-    (out / "metrics.json").write_text(json.dumps(found))
-    page = page_of(report(out))
-    assert "<script>x" not in page.source
-    assert "&lt;script&gt;x" in page.source
-
-
-def test_the_page_shows_the_numbers_of_metrics_json(page, scored):
-    text = page.text
-    answers = read_json(scored / "out" / "metrics.json")["modalities"]["ct"]["answers"]
+    answers = document["modalities"]["ct"]["answers"]
     for answer in ("synthesis", "mean image", "copy of t1", "intensity table"):
         ssim = answers[answer]["ssim_2d"]
         assert answer in text
@@ -191,24 +182,21 @@ def test_the_page_shows_the_numbers_of_metrics_json(page, scored):
         assert part in text
 
 
-def test_pictures_are_in_millimetres(page):
-    images = {image["alt"]: image["src"] for image in page.images if image["alt"]}
-    axial, coronal = (
-        opened(images[f"truth (ct), {plane} slice of head0"]) for plane in ("axial", "coronal")
+def test_pictures_are_in_millimetres_and_the_bone_of_a_ct_is_in_a_window_of_its_own(page):
+    axial, coronal, soft, bone = (
+        page.picture(f"{shown} slice of head0")
+        for shown in (
+            "truth (ct), axial",
+            "truth (ct), coronal",
+            "synthesis (ct), axial",
+            "bone window (ct), axial",
+        )
     )
     assert axial.width / axial.height == pytest.approx(32 / 40, abs=0.02)
     assert coronal.width / coronal.height == pytest.approx(32 / (3 * 12), abs=0.02)
-
-
-def test_the_bone_of_a_ct_is_shown_in_a_window_of_its_own(page):
-    images = {image["alt"]: image["src"] for image in page.images if image["alt"]}
-    soft, bone = (
-        np.asarray(opened(images[f"{name} (ct), axial slice of head0"]))
-        for name in ("synthesis", "bone window")
-    )
-    inside = soft > 0
-    hu = np.median(soft[inside]) / 255 * 250 - 50
-    assert np.median(bone[inside]) == pytest.approx((hu + 450) / 1500 * 255, abs=1)
+    soft, bone = np.asarray(soft), np.asarray(bone)
+    hu = np.median(soft[soft > 0]) / 255 * 250 - 50
+    assert np.median(bone[soft > 0]) == pytest.approx((hu + 450) / 1500 * 255, abs=1)
 
 
 def opened(uri):
@@ -228,7 +216,7 @@ def test_a_recipes_numbers_are_said_to_be_of_the_recipe_as_shipped_where_a_run_d
         (run / "recipe.toml").write_text(
             head + tomli_w.dumps(recipe.to_dict(recipe.read(name, changes)))
         )
-        return page_of(report(run)).text
+        return page_of(run).text
 
     text = written("mr_to_ct_slices", **{"train.steps": "60", "stages.0.train.steps": "5"})
     for part in ("mr_to_ct_slices", "train.steps 60 (1500)", "stages.0.train.steps 5 (2300)"):
@@ -237,23 +225,16 @@ def test_a_recipes_numbers_are_said_to_be_of_the_recipe_as_shipped_where_a_run_d
         assert "as shipped (" not in written(name)
 
 
-def test_scores_at_fault_are_refused(out):
-    (out / "metrics.json").write_text("[]")
-    with pytest.raises(BadInput, match=r"metrics\.json"):
-        report(out)
-
-
 def test_syntheses_without_scores_are_shown_too_with_the_source_that_the_provenance_names(
     out, tmp_path
 ):
-    source = tmp_path / "cohort" / "head0" / "t1.nii.gz"
+    source = tmp_path / "cohort/head0/t1.nii.gz"
     moved = source.rename(tmp_path / "elsewhere.nii.gz")
-    inputs = {"inputs": {"t1": {"path": str(moved)}}}
-    (out / "head0" / "provenance.json").write_text(json.dumps(inputs))
+    write_json(out / "head0/provenance.json", {"inputs": {"t1": {"path": str(moved)}}})
     (out / "metrics.json").unlink()
     stray = out / f"{WRITING}1234-report.html"  # half written by a killed process
     stray.touch()
-    alts = [image["alt"] for image in page_of(report(out)).images]
+    alts = [image["alt"] for image in page_of(out).images]
     assert any(alt.startswith("source (t1), axial slice of head0") for alt in alts)
     assert any(alt.startswith("synthesis (ct)") for alt in alts)
     assert not any(alt.startswith("error") for alt in alts)
@@ -262,12 +243,12 @@ def test_syntheses_without_scores_are_shown_too_with_the_source_that_the_provena
 
 def test_a_run_shows_its_curves_pictures_recipe_and_provenance(run):
     tiles = [[np.eye(8), np.zeros((8, 4))]]
-    picture = run / "validation" / "step_100.png"
-    pictures.montage(tiles, ["source", "synthesis"], picture)
-    page = page_of(report(run))
+    pictures.montage(tiles, ["source", "synthesis"], run / "validation/step_100.png")
+    page = page_of(run)
     for part in ("Training loss", "Validation", "last 0.005556", 'kind = "unet"', "data.cases 12"):
         assert part in page.text
-    assert "recipe.net" not in page.text, "the recipe is shown once, as its file"
+    # the recipe is shown once, as its file
+    assert "recipe.net" not in page.text
     (shown,) = [image for image in page.images if image["alt"] == "step_100"]
     assert shown["src"].startswith("data:image/png")
 
@@ -284,19 +265,8 @@ def test_a_folder_that_is_neither_is_refused(tmp_path):
 def test_radiological_convention_puts_the_patients_left_on_the_right():
     volume = np.zeros((3, 4, 5))
     volume[2, 3, 0] = 1  # superior, anterior, and left: index W grows to the right
-    axial = pictures.plane_of(volume, "axial", 2)
-    assert axial[0, -1] == 1, "anterior on top, left on the right"
-    coronal = pictures.plane_of(volume, "coronal", 3)
-    assert coronal[0, -1] == 1, "superior on top, left on the right"
-    sagittal = pictures.plane_of(volume, "sagittal", 0)
-    assert sagittal[0, 0] == 1, "superior on top, anterior on the left"
-
-
-def test_data_uris_hold_the_picture_exactly():
-    picture = np.random.default_rng(0).integers(0, 256, (9, 7), dtype=np.uint8)
-    assert np.array_equal(np.asarray(opened(pictures.data_uri(picture))), picture)
-    coloured = np.asarray(opened(pictures.data_uri(picture, "magma")).convert("RGB"))
-    assert np.array_equal(coloured, pictures.palette("magma")[picture])
+    for plane, level, column in (("axial", 2, -1), ("coronal", 3, -1), ("sagittal", 0, 0)):
+        assert pictures.plane_of(volume, plane, level)[0, column] == 1
 
 
 def test_a_montage_has_a_tile_for_each_picture_the_right_way_up(tmp_path):
@@ -309,6 +279,21 @@ def test_a_montage_has_a_tile_for_each_picture_the_right_way_up(tmp_path):
     assert sheet[2 * 16 + 28, 16].tolist() == [0, 0, 0]
 
 
+def test_data_uris_hold_the_picture_exactly():
+    picture = np.random.default_rng(0).integers(0, 256, (9, 7), dtype=np.uint8)
+    assert np.array_equal(np.asarray(opened(pictures.data_uri(picture))), picture)
+    coloured = np.asarray(opened(pictures.data_uri(picture, "magma")).convert("RGB"))
+    assert np.array_equal(coloured, pictures.palette("magma")[picture])
+
+
+def test_later_lines_of_a_resumed_run_count(tmp_path):
+    log, losses = tmp_path / "log.jsonl", ((1, 5), (1, 3), (2, 2))
+    lines = [{"stage": "", "step": step, "loss": {"total": loss}} for step, loss in losses]
+    log.write_text("\n".join(map(json.dumps, lines)))
+    (curve,) = curves_of(log)["", "loss"]
+    assert (curve.steps, curve.values) == ((1, 2), (3, 2))
+
+
 @given(st.floats(1e-6, 1e6))
 def test_nice_ends_are_round_and_at_most_half_as_much_again(value):
     end = nice(value)
@@ -316,31 +301,14 @@ def test_nice_ends_are_round_and_at_most_half_as_much_again(value):
     assert f"{end:.1e}"[:3] in ("1.0", "1.5", "2.0", "2.5", "3.0", "4.0", "5.0", "6.0", "8.0")
 
 
-# charts and words
-
-
-def test_later_lines_of_a_resumed_run_count(tmp_path):
-    log = tmp_path / "log.jsonl"
-    log.write_text(
-        '{"stage": "", "step": 1, "loss": {"total": 5.0}}\n{"stage": "", "step": 1, "loss": {"total": 3}}\n'
-        '{"stage": "", "step": 2, "loss": {"total": 2}}\n'
-    )
-    (curve,) = curves_of(log)["", "loss"]
-    assert (curve.steps, curve.values) == ((1, 2), (3, 2))
-
-
-def drawn(svg):
-    """The points of the longest line in a chart."""
-    lines = re.findall(r'd="(M [^"]*)"[^>]*stroke: var\(--(?:c0|accent)\)', svg)
-    return np.array(
-        [float(number) for number in re.findall(r"[\d.]+", max(lines, key=len))]
-    ).reshape(-1, 2)
+# charts
 
 
 def test_a_falling_curve_is_drawn_falling_in_the_pages_colours():
-    points = drawn(
-        curves.curve_chart([Curve("loss", (0.0, 50.0, 100.0), (3.0, 2.0, 1.0))], "loss <b>")
-    )
+    svg = curves.curve_chart([Curve("loss", (0.0, 50.0, 100.0), (3.0, 2.0, 1.0))], "loss <b>")
+    lines = re.findall(r'd="(M [^"]*)"[^>]*stroke: var\(--(?:c0|accent)\)', svg)
+    points = np.array(re.findall(r"[\d.]+", max(lines, key=len)), float).reshape(-1, 2)
     assert np.diff(points[:, 0]) == pytest.approx([244, 244], abs=1)
-    assert (np.diff(points[:, 1]) > 0).all(), "y grows downwards in SVG"
+    # y grows downwards in SVG
+    assert (np.diff(points[:, 1]) > 0).all()
     assert points.max() <= 560

@@ -9,27 +9,20 @@ from voxlate.base.messages import UNOWNED
 from voxlate.evaluation.usability import usability
 from voxlate.training.verdict import verdict_lines, verdict_on
 
-FOUR = {f"c{number}": f"p{number}" for number in range(4)}
-SIX = {f"c{number}": f"p{number}" for number in range(6)}
 
-
-def errors(*values):
-    """The errors of cases c0, c1, …"""
-    return {f"c{number}": value for number, value in enumerate(values)}
-
-
-def on(patients=FOUR, not_held_out="", **answers):
-    named = {name.replace("_", " "): mine for name, mine in answers.items()}
-    return verdict_on("ct", named, patients, "HU", "whole image", not_held_out)
+def on(patients="", not_held_out="", **errors):
+    """The verdict on errors of cases c0, c1, …, each of a patient unless letters name their patients."""
+    answers = {
+        name.replace("_", " "): {f"c{number}": error for number, error in enumerate(own)}
+        for name, own in errors.items()
+    }
+    owners = dict(zip(answers["synthesis"], patients or "abcdefghij"))
+    return verdict_on("ct", answers, owners, "HU", "whole image", not_held_out)
 
 
 def test_a_lower_error_of_all_patients_beats_the_best_baseline_by_its_share():
-    found = on(
-        SIX,
-        synthesis=errors(60, 61, 62, 63, 61, 62),
-        mean_image=errors(*[200] * 6),
-        intensity_table=errors(*[89] * 6),
-    )
+    ours = [60, 61, 62, 63, 61, 62]
+    found = on(synthesis=ours, mean_image=[200] * 6, intensity_table=[89] * 6)
     assert found.outcome == "better"
     assert found.p == pytest.approx(2 / 2**6)
     assert found.baseline == "intensity table"
@@ -42,38 +35,34 @@ def test_a_lower_error_of_all_patients_beats_the_best_baseline_by_its_share():
 @pytest.mark.parametrize("count", [1, 5, 6, 10])
 def test_without_a_difference_at_most_one_comparison_in_twenty_is_called_better(count):
     generator = np.random.default_rng(count)
-    patients = {f"c{number}": f"p{number}" for number in range(count)}
     outcomes = []
     for _ in range(100):
         ours, theirs = 60 * np.exp(generator.normal(0, 0.3, (2, count)))
-        outcomes.append(on(patients, synthesis=errors(*ours), copy=errors(*theirs)).outcome)
+        outcomes.append(on(synthesis=ours, copy=theirs).outcome)
     assert {"unclear", "worse"} <= set(outcomes)
     assert outcomes.count("better") <= 0.05 * 100
 
 
 @every_row("count", [1, 2, 5])
 def test_fewer_than_six_patients_cannot_tell_whichever_the_difference(count):
-    of_cases = {f"c{number}": f"p{number}" for number in range(count)}
-    found = on(of_cases, synthesis=errors(*[10] * count), copy=errors(*[60] * count))
+    found = on(synthesis=[10] * count, copy=[60] * count)
     assert (found.symbol, found.outcome, found.lower_on) == ("?", "unclear", count)
     assert (found.difference_ci95 is None) == (count == 1)
     assert "83 %" in found.sentence
 
 
 def test_a_higher_error_is_worse_in_capitals():
-    found = on(synthesis=errors(70, 71, 70, 71), copy_of_t1=errors(68, 68, 68, 68))
+    found = on(synthesis=[70, 71, 70, 71], copy_of_t1=[68, 68, 68, 68])
     assert (found.outcome, found.lower_on) == ("worse", 0)
     assert "4 %" in found.sentence
-    assert str(found).startswith("✗"), "without colour, too"
-
-
-def test_a_lower_mean_that_one_patient_makes_is_not_clear():
-    found = on(SIX, synthesis=errors(10, *[69] * 5), copy_of_t1=errors(*[68] * 6))
-    assert (found.outcome, found.lower_on) == ("unclear", 1)
+    # without colour, too
+    assert str(found).startswith("✗")
 
 
 def test_a_difference_that_chance_may_give_is_not_clear():
-    found = on(SIX, synthesis=errors(60, 66, 66, 66, 65, 80), copy_of_t1=errors(*[68] * 6))
+    found = on(synthesis=[10, *[69] * 5], copy_of_t1=[68] * 6)  # one patient makes the mean lower
+    assert (found.outcome, found.lower_on) == ("unclear", 1)
+    found = on(synthesis=[60, 66, 66, 66, 65, 80], copy_of_t1=[68] * 6)
     assert found.outcome == "unclear"
     assert found.difference_ci95
     assert found.difference_ci95[0] < 0 < found.difference_ci95[1]
@@ -82,28 +71,29 @@ def test_a_difference_that_chance_may_give_is_not_clear():
 
 
 def test_patients_are_counted_and_weigh_the_same_whatever_their_cases():
-    patients = {"c0": "a", "c1": "a", "c2": "a", "c3": "b"}
-    found = on(patients, synthesis=errors(10, 10, 10, 90), copy=errors(60, 60, 60, 60))
+    found = on("aaab", synthesis=[10, 10, 10, 90], copy=[60] * 4)
     assert found.patients == 2
-    assert found.synthesis == pytest.approx(50), "not 30, the mean over cases"
+    # not 30, the mean over cases
+    assert found.synthesis == pytest.approx(50)
 
 
 def test_without_baselines_there_is_no_verdict():
-    found = on(synthesis=errors(1, 2, 3, 4))
+    found = on(synthesis=[1, 2, 3, 4])
     assert (found.outcome, found.baseline) == ("unknown", None)
 
 
 def test_a_baseline_that_some_cases_lack_counts_only_where_none_has_more_cases():
-    own, whole = errors(50, 50, 50, 50), errors(60, 60, 60, 60)
-    assert on(synthesis=own, copy=errors(40, 40), table=whole).baseline == "table"
-    found = on(synthesis=errors(50, 50, 90, 90), copy=errors(60, 60))
-    assert (found.outcome, found.synthesis) == ("unclear", 50), "of the same two cases"
+    own, whole = [50, 50, 50, 50], [60, 60, 60, 60]
+    assert on(synthesis=own, copy=[40, 40], table=whole).baseline == "table"
+    found = on(synthesis=[50, 50, 90, 90], copy=[60, 60])
+    # of the same two cases
+    assert (found.outcome, found.synthesis) == ("unclear", 50)
     assert "2 of 4 cases" in found.sentence
 
 
 def test_a_baseline_without_error_is_worse_to_lose_to_and_a_tie_to_reach():
-    nothing = errors(0, 0, 0, 0)
-    worse = on(synthesis=errors(1, 1, 1, 1), copy=nothing)
+    nothing = [0, 0, 0, 0]
+    worse = on(synthesis=[1, 1, 1, 1], copy=nothing)
     assert (worse.outcome, worse.share) == ("worse", None)
     tie = on(synthesis=nothing, copy=nothing)
     assert (tie.outcome, tie.share) == ("unclear", 0)
@@ -111,20 +101,16 @@ def test_a_baseline_without_error_is_worse_to_lose_to_and_a_tie_to_reach():
 
 def test_training_cases_are_never_a_clear_success_but_may_be_a_failure():
     clause = "4 of 4 cases in the training"
-    better = on(SIX, not_held_out=clause, synthesis=errors(*[1] * 6), copy=errors(*[9] * 6))
-    worse = on(not_held_out=clause, synthesis=errors(9, 9, 9, 9), copy=errors(1, 1, 1, 1))
+    better = on(not_held_out=clause, synthesis=[1] * 6, copy=[9] * 6)
+    worse = on(not_held_out=clause, synthesis=[9, 9, 9, 9], copy=[1, 1, 1, 1])
     assert (better.outcome, worse.outcome) == ("unclear", "worse")
     assert better.sentence.endswith(clause)
 
 
 def verdicts(scores=None, **header):
     """The verdicts on six cases of a good CT and a bad T2, or on other scores."""
-    values = {"ct": {"synthesis": 5, "copy": 9}, "t2": {"synthesis": 9, "copy": 5}}
-    values = scores or {
-        name: {method: {"mae": [mae] * 6} for method, mae in of.items()}
-        for name, of in values.items()
-    }
-    return made_scores(values, **header).verdicts
+    good_and_bad = {"ct": both(mae=(5, 9)), "t2": both(mae=(9, 5))}
+    return made_scores(scores or good_and_bad, **header).verdicts
 
 
 def test_each_target_has_a_line_and_is_no_success_where_truths_were_given_trained_on_or_copied():
@@ -161,11 +147,8 @@ def test_a_better_model_names_the_tissues_in_which_the_baseline_is_better():
         "air.mae": (20.0, 37.0),
         "bone.dice": (0.5, 0.6),
     }
-    values = {
-        method: {key: [pair[number]] * 6 for key, pair in scores.items()}
-        for number, method in enumerate(("synthesis", "copy"))
-    }
-    (ct,) = verdicts({"ct": values}, regions={"fat": "", "air": "", "bone": ""})
+    regions = dict.fromkeys(("fat", "air", "bone"), "")
+    (ct,) = verdicts({"ct": both(**scores)}, regions=regions)
     assert (ct.outcome, ct.worse_in) == ("better", ("fat", "bone"))
     assert all(text in ct.sentence for text in ("93.0", "47.0", "0.500", "0.600"))
 
@@ -182,31 +165,34 @@ def test_a_model_is_not_to_be_used_where_most_of_its_cts_lack_bone(without, outc
     assert usability({"c0": []}, [ct])[0] == outcome
 
 
-def in_network_units(synthesis, copy):
-    """The verdict on a T2 that is better than its copy of T1, divided by its own peak."""
-    errors = {"synthesis": (5, synthesis), "copy": (9, copy)}
-    values = {
-        method: {"mae": [mae] * 6, "mae_network": [of_255] * 6}
-        for method, (mae, of_255) in errors.items()
+def both(**scores):
+    """Scores of six equal cases by method: key=(of the synthesis, of its copy)."""
+    return {
+        method: {key: [pair[number]] * 6 for key, pair in scores.items()}
+        for number, method in enumerate(("synthesis", "copy"))
     }
-    (t2,) = verdicts({"t2": values})
+
+
+def in_network_units(*of_255):
+    """The verdict on a T2 that is better than its copy of T1, divided by its own peak."""
+    (t2,) = verdicts({"t2": both(mae=(5, 9), mae_network=of_255)})
     return t2
 
 
 def test_a_success_that_is_a_failure_in_the_units_of_the_training_depends_on_the_unit():
-    t2 = in_network_units(synthesis=30, copy=20)
+    t2 = in_network_units(30, 20)
     assert t2.outcome == "unclear"
     assert "20.0 of 255" in t2.sentence
-    t2 = in_network_units(synthesis=20, copy=30)
+    t2 = in_network_units(20, 30)
     assert t2.outcome == "better"
-    assert "255" not in t2.sentence, "the same outcome in both units is stated once"
+    # the same outcome in both units is stated once
+    assert "255" not in t2.sentence
 
 
 def test_where_most_truths_are_at_fault_there_is_no_verdict_on_the_rest():
     def of(wrong, scored=1):
         faults = {f"c{number}/ct": {} for number in range(1, 1 + wrong)} | {"c0/t1": {}}
-        errors = {"synthesis": 90.0, "copy": 60.0}
-        values = {method: {"mae": [mae] * scored} for method, mae in errors.items()}
+        values = {"synthesis": {"mae": [90.0] * scored}, "copy": {"mae": [60.0] * scored}}
         (found,) = verdicts({"ct": values}, wrong_truths=faults)
         return found
 

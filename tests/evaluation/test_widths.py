@@ -20,20 +20,19 @@ def errors_of(x, draw):
     return np.where(error > 0, 2 * error, error).astype(np.float32)
 
 
-def everywhere(x):
-    """One region with all voxels [N, 1]."""
-    return np.ones((len(x), 1), bool)
+def fitted(method, features, errors, regions=None, **more):
+    """Widths of errors [N]: by default all voxels are one region."""
+    weights = np.ones(len(errors), np.float32)
+    regions = np.ones((len(errors), 1), bool) if regions is None else regions
+    return fit_widths(method, features, errors, weights, regions, alpha=0.1, **more)
 
 
 def test_the_quantiles_of_known_errors_are_found_on_each_side():
     draw = np.random.default_rng(0)
     x = draw.uniform(size=60_000).astype(np.float32)
     features = np.stack([x, draw.normal(size=len(x)).astype(np.float32)], axis=1)
-    widths = fit_widths(
-        "learned", features, errors_of(x, draw), np.ones_like(x), everywhere(x), alpha=0.1
-    )
     at = np.array([[0.2, 0.0], [0.5, 0.0], [0.9, 0.0]], np.float32)
-    below, above = widths.predict(at)
+    below, above = fitted("learned", features, errors_of(x, draw)).predict(at)
     right = 1.645 * (0.05 + 0.2 * at[:, 0])
     np.testing.assert_allclose(below, right, rtol=0.12)
     np.testing.assert_allclose(above, 2 * right, rtol=0.12)
@@ -43,14 +42,10 @@ def test_the_quantiles_of_known_errors_are_found_on_each_side():
 def test_the_square_root_of_the_mean_size_of_known_errors_is_found_for_both_sides():
     draw = np.random.default_rng(3)
     x = draw.uniform(size=60_000).astype(np.float32)
-    widths = fit_widths(
-        "difficulty", x[:, None], errors_of(x, draw), np.ones_like(x), everywhere(x), alpha=0.1
-    )
     at = np.array([[0.2], [0.5], [0.9]], np.float32)
-    below, above = widths.predict(at)
-    right = (
-        1.5 * np.sqrt(2 / np.pi) * (0.05 + 0.2 * at[:, 0])
-    )  # of a normal error, that lies twice as far above
+    below, above = fitted("difficulty", x[:, None], errors_of(x, draw)).predict(at)
+    # of a normal error, that lies twice as far above
+    right = 1.5 * np.sqrt(2 / np.pi) * (0.05 + 0.2 * at[:, 0])
     np.testing.assert_allclose(below, np.sqrt(right), rtol=0.08)
     np.testing.assert_array_equal(below, above)
 
@@ -61,9 +56,7 @@ def test_a_feature_that_never_varied_says_nothing_where_it_does():
     draw = np.random.default_rng(5)
     x = draw.uniform(size=20_000).astype(np.float32)
     features = np.stack([x, np.full_like(x, -6.9)], axis=1)
-    widths = fit_widths(
-        "difficulty", features, errors_of(x, draw), np.ones_like(x), everywhere(x), alpha=0.1
-    )
+    widths = fitted("difficulty", features, errors_of(x, draw))
     seen, new = (widths.predict(np.array([[0.5, spread]], np.float32)) for spread in (-6.9, 3.0))
     np.testing.assert_allclose(new, seen, rtol=0.02)
 
@@ -79,27 +72,20 @@ def test_a_rare_region_is_covered_although_no_feature_shows_it():
     draw = np.random.default_rng(1)
     rare, error = rare_errors(draw)
     features = draw.normal(size=(len(rare), 1)).astype(np.float32)
-    weights = np.ones(len(rare), np.float32)
-
-    def above(regions):
-        return fit_widths("learned", features, error, weights, regions, 0.1).predict(features)[1]
-
-    assert above(everywhere(rare)).mean() == pytest.approx(0.09, abs=0.02)
     quantile = 1.645 * 0.5  # of the rare errors, on both sides
-    assert above(np.stack([rare, ~rare], axis=1)).mean() == pytest.approx(quantile, abs=0.08)
+    for regions, expected, most in (
+        (None, 0.09, 0.02),
+        (np.stack([rare, ~rare], axis=1), quantile, 0.08),
+    ):
+        _, above = fitted("learned", features, error, regions).predict(features)
+        assert above.mean() == pytest.approx(expected, abs=most)
 
 
 @pytest.mark.slow
 def test_regions_that_a_feature_shows_are_covered_each_and_no_wider_than_their_errors():
     rare, error = rare_errors(np.random.default_rng(4))
-    widths = fit_widths(
-        "learned",
-        rare[:, None].astype(np.float32),
-        error,
-        np.ones(len(rare), np.float32),
-        np.stack([rare, ~rare], axis=1),
-        0.1,
-    )
+    regions = np.stack([rare, ~rare], axis=1)
+    widths = fitted("learned", regions[:, :1].astype(np.float32), error, regions)
     below, _ = widths.predict(np.array([[0], [1]], np.float32))
     np.testing.assert_allclose(below, [1.645 * 0.05, 1.645 * 0.5], rtol=0.12)
 
@@ -108,15 +94,7 @@ def test_a_kept_network_predicts_the_same_and_the_random_state_stays(quick_width
     features = np.random.default_rng(2).normal(size=(2000, 3)).astype(np.float32)
     torch.manual_seed(5)
     before = torch.get_rng_state()
-    widths = fit_widths(
-        "learned",
-        features,
-        features[:, 0] / 10,
-        np.ones(2000, np.float32),
-        everywhere(features),
-        0.1,
-        seed=3,
-    )
+    widths = fitted("learned", features, features[:, 0] / 10, seed=3)
     assert torch.equal(before, torch.get_rng_state())
     again = read_widths("learned", widths.state_dict())
     for one, other in zip(widths.predict(features), again.predict(features)):

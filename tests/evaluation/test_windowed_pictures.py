@@ -4,13 +4,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from made_volumes import save
 from rows import every_row
 from voxlate.base.errors import BadInput
 from voxlate.base.files import read_json, write_json
 from voxlate.evaluation.reports.pictures import read_case
 from voxlate.evaluation.scoring.evaluate import evaluate
-from voxlate.scans.formats.io import content_hash, read_volume, write_volume
-from voxlate.scans.images.grid import Volume, canonical
+from voxlate.scans.formats.io import content_hash, read_volume
+from voxlate.scans.images.grid import canonical
 from voxlate.scans.images.ranges import range_for
 from voxlate.training.naive import fit
 from voxlate.training.verdict import SYNTHESIS
@@ -22,14 +23,12 @@ RAMP_HU = np.linspace(-40, 120, 33 * 32).reshape(32, 33)
 def folders(tmp_path):
     """A picture that shows -10 to 90 HU of a ramp, and the ramp itself as it is synthesised in HU."""
     grey = np.rint(np.clip((RAMP_HU + 10) / 100, 0, 1) * 255).astype(np.uint8)
-    truth, out = tmp_path / "truth" / "a", tmp_path / "out" / "a"
-    for folder in (truth, out):
-        folder.mkdir(parents=True)
-    Image.fromarray(grey).save(truth / "ct.png")
-    Image.fromarray(grey).save(truth / "mr.png")
+    truth, out = tmp_path / "truth/a", tmp_path / "out/a"
+    truth.mkdir(parents=True)
+    for name in ("ct", "mr"):
+        Image.fromarray(grey).save(truth / f"{name}.png")
     picture = read_volume(truth / "ct.png", "ct")
-    ramp = Volume(RAMP_HU[None, None].astype(np.float32), picture.affine, "HU", "ct")
-    write_volume(out / "ct.nii.gz", ramp)
+    save(out / "ct.nii.gz", RAMP_HU[None], affine=picture.affine)
     network = {"map": {"kind": "window", "low": -1000, "high": 2000}, "low": -1000, "high": 2000}
     stated = {"case": "a", "units": {"ct": "HU"}, "range": {"ct": [-1000, 2000]}}
     write_json(out / "provenance.json", {**stated, "network_units": {"ct": network}})
@@ -39,18 +38,16 @@ def folders(tmp_path):
 def test_hounsfield_units_in_the_window_of_the_picture_have_no_error(folders):
     scores = evaluate(*folders, window=(-10, 90))
     assert scores.parts["ct"]["range"] == [0, 255]
-    assert scores.rows[0].scores["mae"] < 0.3, "the rounding of grey values"
+    # the rounding of grey values
+    assert scores.rows[0].scores["mae"] < 0.3
     assert "-10 to 90 HU" in scores.header["windows"][0]
 
 
 def test_without_a_window_one_of_the_brain_is_assumed_and_said(folders):
     scores = evaluate(*folders)
-    shown, assumed = (
-        np.clip((RAMP_HU - low) / (high - low), 0, 1) for low, high in ((-10, 90), (0, 80))
-    )
-    assert scores.rows[0].scores["mae_rel"] == pytest.approx(
-        np.abs(shown - assumed).mean(), abs=0.002
-    )
+    shown, assumed = np.clip((RAMP_HU + 10) / 100, 0, 1), np.clip(RAMP_HU / 80, 0, 1)
+    expected = np.abs(shown - assumed).mean()
+    assert scores.rows[0].scores["mae_rel"] == pytest.approx(expected, abs=0.002)
     assert "0 to 80 HU" in scores.header["windows"][0]
 
 
@@ -58,25 +55,21 @@ def test_baselines_of_pictures_are_not_put_through_the_window_whatever_the_model
     folders,
 ):
     out, truth = folders
-    place = out / "a" / "provenance.json"
-    source = truth / "a" / "mr.png"
+    place, source = out / "a/provenance.json", truth / "a/mr.png"
     inputs = {"scan": {"path": f"{source}", "sha256": content_hash(source)}}
     write_json(place, read_json(place) | {"inputs": inputs})
-    pictures = {
-        name: canonical(read_volume(truth / "a" / f"{name}.png", name)) for name in ("ct", "mr")
-    }
-    learned = fit(
-        [(pictures, None)], ["mr"], ["ct"], dict.fromkeys(pictures, range_for("grey", 255))
-    )
+    names = ("ct", "mr")
+    pictures = {name: canonical(read_volume(truth / f"a/{name}.png", name)) for name in names}
+    ranges = dict.fromkeys(names, range_for("grey", 255))
+    learned = fit([(pictures, None)], ["mr"], ["ct"], ranges)
     rows = evaluate(*folders, naive=learned).rows
     errors = {row.method: row.scores["mae"] for row in rows if row.method != SYNTHESIS}
-    assert errors == pytest.approx(
-        {"mean image": 0, "copy of mr": 0, "intensity table": 0}, abs=0.5
-    )
+    methods = ("mean image", "copy of mr", "intensity table")
+    assert errors == pytest.approx(dict.fromkeys(methods, 0), abs=0.5)
 
 
 def test_an_image_in_grey_values_is_scored_as_it_is(folders):
-    write_json(folders[0] / "a" / "provenance.json", {"case": "a", "units": {"ct": "grey"}})
+    write_json(folders[0] / "a/provenance.json", {"case": "a", "units": {"ct": "grey"}})
     scores = evaluate(*folders)
     assert "windows" not in scores.header
     assert scores.rows[0].scores["mae"] > 50
@@ -100,6 +93,6 @@ def test_other_ranges_and_units_than_the_windows_are_refused(folders, options, n
 
 def test_no_letters_name_the_sides_of_pictures_whose_left_is_a_guess(folders):
     out, truth = folders
-    header = {"truth_files": {"a/ct": str(truth / "a" / "ct.png")}}
+    header = {"truth_files": {"a/ct": str(truth / "a/ct.png")}}
     assert read_case(out, {}, "a", "ct").oriented
     assert not read_case(out, header, "a", "ct").oriented
