@@ -17,6 +17,7 @@ pytest.importorskip("highdicom")
 from derived_objects import (  # noqa: E402 - needs pydicom
     ORDERS,
     ORIGIN,
+    SHAPE,
     WRITE,
     frames_of,
     headers,
@@ -45,6 +46,31 @@ def test_any_order_of_axes_gives_the_voxels_and_places_of_the_source(
     assert np.array_equal(back.data, volume.data)
     assert np.allclose(back.affine, volume.affine, atol=1e-3)
     assert back.unit == ("ml/100g/min" if kind == "map" else "HU")
+
+
+@pytest.mark.slow
+@every_row("tilt", [0.0, 0.2])
+@every_row("angle", [0.0, 0.31, -0.7])
+@every_row("kind", WRITE)
+@pytest.mark.parametrize(("order", "flips"), ORDERS)
+def test_all_48_orders_oblique_and_tilted(tmp_path, order, flips, angle, tilt, kind):
+    plain = numbered(write_source(tmp_path / "mr", angle, tilt))
+    volume = reordered(plain, order, flips)
+    files = WRITE[kind](volume, tmp_path / "mr", tmp_path / "out", ORIGIN)
+    made = headers(files)
+    pixels = [
+        one.pixel_array if kind != "map" else np.frombuffer(one.FloatPixelData, "<f4")
+        for one in made
+    ]
+    to_index = np.linalg.inv(LPS_TO_RAS @ plain.affine)
+    levels = {}
+    arrays = np.concatenate([one.reshape(-1, *SHAPE[1:]) for one in pixels])
+    for (place, _), array in zip(frames_of(made), arrays, strict=True):
+        x, y, z, _ = to_index @ (*place, 1)
+        assert np.abs((x, y, z - round(z))).max() < 1e-3
+        levels[round(z)] = array
+    assert np.array_equal([levels[level] for level in range(SHAPE[0])], plain.data[0])
+    assert_valid(files)
 
 
 @needs_dciodvfy
