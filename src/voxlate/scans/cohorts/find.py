@@ -15,6 +15,7 @@ from voxlate.base.files import MAPS, SYNTHETIC
 from voxlate.base.groups import grouped
 from voxlate.base.options.option import merge
 from voxlate.scans.cohorts.case_files import (
+    LABELS,
     CaseFiles,
     CohortFiles,
     cases_of,
@@ -135,7 +136,7 @@ def find_cohort(
     )
     if modalities is not None:
         cohort_files.cases = _take_modalities(modalities, layout, root, cohort_files)
-    _state_assumptions(cohort_files, layout, root)
+    _state_assumptions(cohort_files, layout, root, is_stated=table is not None)
     return cohort_files
 
 
@@ -194,13 +195,19 @@ def _settle_splits(cases: list[CaseFiles], found: CohortFiles) -> list[CaseFiles
     return placed
 
 
-def _state_assumptions(found: CohortFiles, layout: Preset, root: Path) -> None:
-    """Note what is assumed of the cases; raises BadInput where slices of arrays do not fit together."""
+def _state_assumptions(found: CohortFiles, layout: Preset, root: Path, is_stated: bool) -> None:
+    """Note what is assumed of the cases, whose files a manifest may state; raises BadInput where slices of arrays do not fit together."""
     if layout.arrays is not None:
         refuse_unfit(found.cases, root)
         found.guessed += layout.arrays.guessed
         found.heads = layout.arrays.heads
     found.guessed += assumptions(found.cases)
+    if not is_stated:
+        labels = Counter(chain.from_iterable(case.labels for case in found.cases))
+        found.guessed += (
+            f"{name} in {plural(labels[name], 'case')} is a label map, and no scan"
+            for name in sorted(labels.keys() - {*LABELS})
+        )
     found.guessed += sentences_on_shared_masks(
         (case.patient, case.mask) for case in found.cases if case.mask
     )
