@@ -177,9 +177,13 @@ def symmetry(away: Float32) -> float:
 def check_stacks(headers: Sequence[CaseHeader]) -> Iterator[Message]:
     """Messages from headers: slices in a wrong order, empty or alternately dark, bodies that are flat or of another contrast, and masks that are scans."""
     for header in headers:
-        for name, numbers in header.stacks.items():
-            asked = ask(("mask", *ORDER, "body_in_case"), numbers, name)
-            yield from (said.on(header.case) for said in asked)
+        for name in header.stacks:
+            yield from (said.on(header.case) for said in check_stack(header, name))
+
+
+def check_stack(header: CaseHeader, name: str) -> list[Message]:
+    """The messages of check_stacks on one scan, or the mask, of a case."""
+    return ask(("mask", *ORDER, "body_in_case"), header.stacks.get(name, {}), name)
 
 
 def mask_numbers(mask: Volume, inside: Bool, bodies: Iterable[Bool]) -> dict[str, float]:
