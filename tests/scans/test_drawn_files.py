@@ -1,5 +1,7 @@
 """Files that are drawn, not scanned: which of them is the mask of a body, which a label map, and what is no scan."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -12,7 +14,9 @@ from voxlate.checks.prepare import prepare
 from voxlate.checks.quality_checks import mask_numbers
 from voxlate.scans.cohorts.case_files import kind_of
 from voxlate.scans.cohorts.find import find_cohort
+from voxlate.scans.formats.io import without_ending
 from voxlate.scans.images.grid import Volume
+from voxlate.scans.images.units import plain_modality
 
 KINDS = {
     "mask": "mask brain_mask t1_mask desc-brain_mask Hirnmaske Maske masque_cerveau mask_2",
@@ -59,3 +63,30 @@ def test_a_mask_of_a_small_part_of_the_body_is_not_to_be_trusted(save, tmp_path)
     with pytest.raises(BadInput):
         refuse_misplaced(tmp_path, inside, body > 0, numbers)
     refuse_misplaced(tmp_path, inside, body > 0, {"uneven": 0})
+
+
+@every_row(
+    ("name", "plain"),
+    [("rCBF", "cbf"), ("Perfusion_Tmax", "tmax"), ("T_max", "tmax"), ("asl_cbf", "asl_cbf")],
+)
+def test_maps_of_perfusion_are_read_beside_words_that_say_only_so(name, plain):
+    assert plain_modality(name) == plain
+
+
+def test_scans_without_a_modality_are_cases_of_their_own_where_a_pattern_says_so(tmp_path):
+    touch(tmp_path, "1.2.840.10.nii.gz", "1.2.840.11.nii.gz")
+    with pytest.raises(BadInput, match=re.escape("--pattern '{case}.nii.gz'")):
+        find_cohort(tmp_path)
+    cases = find_cohort(tmp_path, pattern="{case}.nii.gz").cases
+    assert {case.case: [*case.files] for case in cases} == {
+        "1.2.840.10": ["scan"],
+        "1.2.840.11": ["scan"],
+    }
+    touch(tmp_path, "a_t1.nii.gz")
+    with pytest.raises(BadInput, match="modality"):
+        find_cohort(tmp_path, pattern="{case}.nii.gz")
+
+
+@every_row("ending", [".nii.gz", ".nii", ".mha", ".npy", ".hdr"])
+def test_a_case_s_name_loses_a_known_ending_alone(ending):
+    assert without_ending(f"1.2.840.10{ending}") == "1.2.840.10"

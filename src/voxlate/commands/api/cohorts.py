@@ -224,9 +224,9 @@ def _prepared_lines(
         following = f"Next:  voxlate {after_prepare(done.folder)}"
         if not is_sound:
             following = "Correct what is not to be trusted, and prepare again: into another --out where cases come, go or get other names."
-        yield f"{plural(len(done.cases), 'case')} in {done.folder}. {following}"
     except BadInput as error:
-        yield Message("", "note", f"no training can be planned: {error}")
+        following = f"No training can be planned: {error}"
+    yield f"{plural(len(done.cases), 'case')} in {done.folder}. {following}"
     yield from map(Undone, done.provenance["unread"])
     if not is_sound:
         yield Undone()

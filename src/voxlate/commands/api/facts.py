@@ -138,7 +138,7 @@ def _series_line(series: SeriesInfo) -> str:
 def _scan(path: Path) -> dict[str, Any]:
     """The voxels are read too: a header alone would not show that a file is cut short or full of NaN."""
     named = (
-        "" if format_of(path) is DICOM else path.name.split(".")[0]
+        "" if format_of(path) is DICOM else without_ending(path.name)
     )  # DICOM headers name the modality
     volume = read_volume(path, named, allow_nan=True)
     values, finite = volume.data, np.isfinite(volume.data)

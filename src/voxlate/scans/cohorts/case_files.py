@@ -34,6 +34,7 @@ PART = re.compile(
     r"lesion(?:s|es|i)|la?esionen|stroke|schlaganfall|ictus|core|penumbra|kern|(?:tumou?r|infar[ck]t|infarto|metasta|ha?emorrh|hamorrh|blutung|edem|oedem|odem|glio)[a-z]*"
 )
 BODY = "brain head body skull bet hirn gehirn kopf korper koerper cerveau tete corps cerebro cabeza cuerpo cervello testa corpo foreground binary bin desc space res final new"
+UNNAMED = "scan"  # a modality that neither a pattern nor a name states
 OTHERS = "t1w t2w pdw t1gd dwi adc mri cbct ctp qsm phase mag fa md dsa pet pt source target input output"
 KNOWN = {*UNITS, *MASKS, *LABELS, *OTHERS.split()}
 ENTITY = re.compile(r"_(run|acq|rec)-[a-z0-9]+")  # of BIDS, in the name of a modality

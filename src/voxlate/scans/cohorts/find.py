@@ -16,6 +16,7 @@ from voxlate.base.groups import grouped
 from voxlate.base.options.option import merge
 from voxlate.scans.cohorts.case_files import (
     LABELS,
+    UNNAMED,
     CaseFiles,
     CohortFiles,
     cases_of,
@@ -24,7 +25,7 @@ from voxlate.scans.cohorts.case_files import (
 )
 from voxlate.scans.cohorts.choice import Choice, Row, as_names, quote_some
 from voxlate.scans.cohorts.manifest import check_stated, read_manifest, root_and_manifest
-from voxlate.scans.cohorts.path_roles import rows_by_roles
+from voxlate.scans.cohorts.path_roles import modality_by_name, rows_by_roles
 from voxlate.scans.cohorts.patient_names import find_owners
 from voxlate.scans.cohorts.patterns import (
     fits_any,
@@ -483,7 +484,8 @@ def _rows_of(
     """The rows of paths that match a pattern of the layout; the other paths are added to `unmatched`.
 
     Every path goes to the first pattern that it matches, and to others that name further parts of that file.
-    tagged: the rows of a DICOM folder, which also names modalities where the pattern does not.
+    tagged: the rows of a DICOM folder, which also names modalities where the pattern does not; other files, whose
+    names state none either, remain unnamed.
     """
     parts_of = defaultdict[str, list[tuple[str, str]]](list)  # of a place: names and parts
     expressions = {}
@@ -491,7 +493,8 @@ def _rows_of(
         place, part = split_part(pattern)
         expressions[place] = path_expression(place)
         unnamed = not modality and "modality" not in expressions[place].groupindex
-        if unnamed and not any((root / path).is_dir() for path in paths):
+        files = [root / path for path in paths]
+        if unnamed and any(map(modality_by_name, files)) and not any(map(Path.is_dir, files)):
             raise BadInput(
                 f"pattern '{pattern}': expected {{modality}} in it, found none. Put it where the modality stands."
             )
@@ -507,7 +510,8 @@ def _rows_of(
         patient, study, split = study_of(match, root, splits)
         stated = match.groupdict().get("modality", "")
         if not {stated, *dict(parts_of[place])} - {""}:
-            for row in tagged(path):
+            named = Row(None, "", UNNAMED, root / path)
+            for row in tagged(path) if (root / path).is_dir() else [named]:
                 yield replace(row, patient=patient, case=study, split=split)
             continue
         for modality, part in parts_of[place]:

@@ -339,9 +339,14 @@ def _is_side_by_side(path: Path) -> bool:
 def _without_modality(root: Path, names: Sequence[str]) -> BadInput:
     """The error of scans whose names state no modality."""
     marks = (mark for mark in "_-" if all(mark in Path(name).stem for name in names))
-    advice = "name the files of each modality by --preset FILE.toml (docs/guides/own_data.md)"
+    advice = "or name the files of each modality by --preset FILE.toml (docs/guides/own_data.md)"
     if mark := next(marks, ""):
-        advice = f"pass --pattern '**/{{case}}{mark}{{modality}}' if they end so, or {advice}"
+        advice = f"pass --pattern '**/{{case}}{mark}{{modality}}' if they end so, {advice}"
+    endings = {name.removeprefix(without_ending(name)) for name in names}
+    if len(endings) == 1 and not any("/" in name for name in names):
+        advice = (
+            f"pass --pattern '{{case}}{endings.pop()}' if each is the one scan of a case, {advice}"
+        )
     return BadInput(
         f"{root}: expected a folder for each case, or names that end with a modality, found {len(names)} scans of another form ({quote_some(names)}). Rename them, {advice}."
     )
