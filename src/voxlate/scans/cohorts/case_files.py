@@ -19,16 +19,7 @@ MASKS = ("mask", "brainmask")
 LABELS = ("seg", "lesion", "labels", "label", "segmentation")
 # Words of names, without accents. MASK: in English, German, French, Spanish and Italian, also behind a word (hirnmaske).
 MASK = re.compile(r"(?P<of>[a-z\d]*?)s?(?:maske?|masque|mascara|maschera|msk)\d*")
-SEGMENTATIONS = {
-    *LABELS,
-    "segmentierung",
-    "segmentacion",
-    "segmentazione",
-    "roi",
-    "lasion",
-    "laesion",
-    "lesione",
-}
+SEGMENTATION = re.compile(r"seg|labels?|segment(?:ation|ierung|acion|azione)|roi|l(?:e|a|ae)sione?")
 # Of a part of the body, which no mask of a body is of.
 PART = re.compile(
     r"lesion(?:s|es|i)|la?esionen|stroke|schlaganfall|ictus|core|penumbra|kern|(?:tumou?r|infar[ck]t|infarto|metasta|ha?emorrh|hamorrh|blutung|edem|oedem|odem|glio)[a-z]*"
@@ -187,7 +178,7 @@ def kind_of(name: str) -> Literal["image", "mask", "labels"]:
     words = re.findall(r"[a-z][a-z\d]*", _without_accents(name))
     masks = [mask for word in words if (mask := MASK.fullmatch(word))]
     rest = {*words, *(mask["of"] for mask in masks)} - {"", *(mask[0] for mask in masks)}
-    if rest & SEGMENTATIONS or (rest and all(map(PART.fullmatch, rest))):
+    if any(map(SEGMENTATION.fullmatch, rest)) or (rest and all(map(PART.fullmatch, rest))):
         return "labels"
     if not masks:
         return "image"
@@ -197,7 +188,7 @@ def kind_of(name: str) -> Literal["image", "mask", "labels"]:
 def is_of_mask(word: str) -> bool:
     """Whether a word before that of a mask states of what it is: of a body, or of a part of one."""
     plain = _without_accents(word)
-    return plain in {*SEGMENTATIONS, *BODY.split()} or PART.fullmatch(plain) is not None
+    return plain in BODY.split() or any(one.fullmatch(plain) for one in (SEGMENTATION, PART))
 
 
 def _without_accents(name: str) -> str:
@@ -209,5 +200,5 @@ def is_known(name: str) -> bool:
     """Whether a name is that of a known modality, mask or label map, or begins with one ('cta2', 't1_gd')."""
     lower = _without_accents(name)
     first = re.split("[-_]", lower)[0]
-    is_drawn = first in SEGMENTATIONS or MASK.fullmatch(first) is not None
+    is_drawn = any(one.fullmatch(first) for one in (SEGMENTATION, MASK))
     return is_drawn or {lower, first} & KNOWN != set() or re.split("[^a-z]", lower)[0] in UNITS
