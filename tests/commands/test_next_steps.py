@@ -213,8 +213,9 @@ def test_prepare_names_no_training_that_cannot_be_planned(voxlate, cohort, tmp_p
         "prepare", cohort, "--modality", "t1", "--out", tmp_path / "p", "--no-audit"
     ).done()
     assert "Next:" not in answer.out
-    assert "no training can be planned: " in answer.err
-    assert "expected two modalities, a source and a target, found t1 alone" in answer.err
+    last = answer.out.splitlines()[-1]
+    assert "No training can be planned: " in last
+    assert "expected two modalities, a source and a target, found t1 alone" in last
 
 
 @pytest.mark.slow

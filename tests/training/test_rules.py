@@ -340,3 +340,15 @@ def test_cases_that_lack_a_modality_are_taken_by_a_completion():
 def test_the_tail_of_a_uniform_scan_is_1():
     assert scan().tail == pytest.approx(1.0, abs=0.01)
     assert replace(scan(), inside=Distribution(0, 0, tuple(np.zeros(len(PERCENTILES))))).tail == 1
+
+
+def test_a_modality_that_is_not_to_be_trusted_is_taken_only_where_it_is_named():
+    known = facts(scan("t1"), scan("t2"), scan("läsion"))
+    doubted = replace(known, unfit=("läsion",))
+    found = roles_of(doubted)
+    assert (found.source, found.target, found.pairing) == (("t1",), ("t2",), "pairs")
+    assert "läsion" in found.why
+    assert roles_of(doubted, source=["t1"]).target == ("t2",)
+    assert roles_of(doubted, source=["t1"], target=["läsion"]).target == ("läsion",)
+    with pytest.raises(BadInput, match="läsion"):
+        roles_of(replace(known, unfit=("läsion", "t2")))

@@ -393,7 +393,7 @@ class _Work:
                 for name, scan in scans.items()
                 if name not in TISSUE_MAPS
             }
-            | {"mask": mask_numbers(mask)},
+            | {"mask": mask_numbers(mask, case.mask(), case.outlines.values()) if mask else {}},
         )
         for name, transform in case.transforms.items():
             write_transform(self.out / header.registered[name].transform, transform)

@@ -3,7 +3,7 @@
 The first three are measured on some slices. Limits are in limits.toml; a training with worse scans raises them.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
@@ -181,18 +181,26 @@ def symmetry(away: Float32) -> float:
 def check_stacks(headers: Sequence[CaseHeader]) -> Iterator[Message]:
     """Messages from headers: slices in a wrong order, empty or alternately dark, bodies that are flat or of another contrast, and masks that are scans."""
     for header in headers:
-        for name, numbers in header.stacks.items():
-            asked = ask(("mask", *ORDER, "body_in_case"), numbers, name)
-            yield from (said.on(header.case) for said in asked)
+        for name in header.stacks:
+            yield from (said.on(header.case) for said in check_stack(header, name))
 
 
-def mask_numbers(mask: Volume | None) -> dict[str, float]:
-    """Numbers of a mask as whole numbers: see `mask` in limits.toml; none without a mask."""
-    if not mask:
-        return {}
+def check_stack(header: CaseHeader, name: str) -> list[Message]:
+    """The messages of check_stacks on one scan, or the mask, of a case."""
+    return ask(("mask", *ORDER, "body_in_case"), header.stacks.get(name, {}), name)
+
+
+def mask_numbers(mask: Volume, inside: Bool, bodies: Iterable[Bool]) -> dict[str, float]:
+    """Numbers of a mask as whole numbers, and of its voxels on the grid of a case with the bodies in its scans: see `mask` in limits.toml.
+
+    A body that fills the image is none.
+    """
     labels = np.rint(mask.data[0])
     steps = np.diff(labels)[np.minimum(labels[..., 1:], labels[..., :-1]) > 0]
-    return {"uneven": np.count_nonzero(steps) / max(1, steps.size)}
+    numbers = {"uneven": np.count_nonzero(steps) / max(1, steps.size)}
+    if held := [float(inside[body].mean()) for body in bodies if body.any() and not body.all()]:
+        numbers["held"] = max(held)
+    return numbers
 
 
 def slice_numbers(scan: Volume) -> dict[str, float]:

@@ -114,7 +114,9 @@ def prepare_inputs(
     find_body = foreground if frame is None else body_in_any_air
     prepared = prepare_case(case, volumes, used, mask=mask, masked=masked, find_body=find_body)
     warnings = check_scans(facts, prepared, wholes, anatomy, targets)
-    warnings += ask("mask", mask_numbers(mask))
+    if mask is not None:
+        outlines = prepared.outlines.values()
+        warnings += ask("mask", mask_numbers(mask, prepared.mask(), outlines))
     if mask is None and facts.needs_mask and used.mask_from != trained.mask_from:
         text = f"The brain was found in {used.mask_from}, not in {trained.mask_from} as in training (missing)."
         warnings.append(message("brain-mask", text))

@@ -10,12 +10,12 @@ from voxlate.base.codes import Grade
 from voxlate.base.errors import BadInput, known_name, plural
 from voxlate.base.messages import Message, message
 from voxlate.scans.cases.case import MASK
-from voxlate.scans.cohorts.case_files import CaseFiles, CohortFiles, plain_name
+from voxlate.scans.cohorts.case_files import UNNAMED, CaseFiles, CohortFiles, plain_name
 from voxlate.scans.cohorts.path_roles import modality_by_name
 from voxlate.scans.cohorts.split import check_known
 from voxlate.scans.formats.archive import is_archive, unpacked
 from voxlate.scans.formats.dicom import SeriesInfo, is_dicom_folder, list_series
-from voxlate.scans.formats.io import is_there, location_of
+from voxlate.scans.formats.io import is_there, location_of, without_ending
 from voxlate.scans.images.units import MR, TISSUE_MAPS, UNITS
 from voxlate.synthesis.dicom_study import DERIVED, pick_series, study_series, why_excluded
 from voxlate.synthesis.inputs import by_accepted_names
@@ -148,6 +148,10 @@ def _name_scans(
 
     cohort = place or find_cohort(path, **layout)
     for case in in_split(model, cohort.cases, split):
+        if [*case.files] == [UNNAMED]:
+            scan = _one_scan(case.files[UNNAMED], model)
+            yield replace(scan, case=case.case, patient=case.patient)
+            continue
         mask = {MASK: case.mask} if case.mask else {}
         yield CaseScans(case.case, case.files | mask, patient=case.patient)
     recorded = splits_of(model)
@@ -158,7 +162,7 @@ def _name_scans(
 
 def _one_scan(path: Path, model: Model) -> CaseScans:
     """The case of a lone scan; raises BadInput where the model has several sources."""
-    sources, stem = model.facts.data.source, path.name.split(".")[0].lower()
+    sources, stem = model.facts.data.source, without_ending(path.name).lower()
     says = modality_by_name(path)
     if len(sources) != 1:
         named = says if says in sources else "NAME"
@@ -226,7 +230,7 @@ def _case_of(files: Mapping[str, Path]) -> str:
     if not files:
         raise BadInput("inputs: expected a scan, found none. Give one.")
     path = location_of(next(iter(files.values())))
-    stem = path.name.split(".")[0]
+    stem = without_ending(path.name)
     generic = stem.lower() in {name.lower() for name in files} or stem.lower() in UNITS
     name = path.absolute().parent.name if generic else stem
     return plain_name(name)

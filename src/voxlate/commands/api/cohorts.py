@@ -203,6 +203,9 @@ def _prepared_lines(
     yield from overview_lines(cohort_overview(done))
     if held_out := describe_held_out({entry.patient: entry.split for entry in done.cases}):
         yield Aside(held_out)
+    headers = (done.header(case.case) for case in done.cases)
+    if masks := {header.mask_from for header in headers if header.has_mask_file}:
+        yield Aside(f"The body or brain is that of a mask file: {first_of(sorted(masks))}.")
     for name in done.modalities:
         if lacking := [case.case for case in done.cases if name not in case.present]:
             yield Aside(f"without {name}: {first_of(lacking)} ({plural(len(lacking), 'case')}).")
@@ -221,9 +224,9 @@ def _prepared_lines(
         following = f"Next:  voxlate {after_prepare(done.folder)}"
         if not is_sound:
             following = "Correct what is not to be trusted, and prepare again: into another --out where cases come, go or get other names."
-        yield f"{plural(len(done.cases), 'case')} in {done.folder}. {following}"
     except BadInput as error:
-        yield Message("", "note", f"no training can be planned: {error}")
+        following = f"No training can be planned: {error}"
+    yield f"{plural(len(done.cases), 'case')} in {done.folder}. {following}"
     yield from map(Undone, done.provenance["unread"])
     if not is_sound:
         yield Undone()

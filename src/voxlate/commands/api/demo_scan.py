@@ -12,7 +12,7 @@ from voxlate.base.files import HIGH, LOW, SYNTHETIC, whole_file
 from voxlate.base.options.option import FLAG
 from voxlate.commands.api.images import synthesise, volumes_in
 from voxlate.commands.api.progress import Reporter
-from voxlate.scans.formats.io import location_of, read_volume
+from voxlate.scans.formats.io import location_of, read_volume, without_ending
 from voxlate.scans.images.grid import Volume, canonical
 from voxlate.scans.images.mask import box_around, foreground
 from voxlate.scans.images.pictures import (
@@ -95,7 +95,7 @@ def starter_for(scan: Path) -> str:
         )
     cards = {name: read_card(folder_of(name)) for name in known}
     single = [name for name, card in cards.items() if len(card.source) == 1]
-    stem = location_of(scan).name.split(".")[0].lower()
+    stem = without_ending(location_of(scan).name).lower()
     if not single:
         raise BadInput(
             f"--real: expected a starter that takes one scan, found {', '.join(known)}. Name one and its scans: voxlate synth {PREFIX}{known[0]} t1=scan.nii.gz --out OUT"

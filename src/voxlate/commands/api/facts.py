@@ -9,10 +9,11 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
-from voxlate.base.errors import BadInput
+from voxlate.base.errors import BadInput, plural
 from voxlate.base.hub import download, is_on_hub
 from voxlate.base.messages import Message, message
 from voxlate.checks.quality_checks import WholeScan, check_alone
+from voxlate.scans.cohorts.choice import quote_some
 from voxlate.scans.formats.archive import apart, is_archive, unpacked
 from voxlate.scans.formats.dicom import DICOM, SeriesInfo, is_dicom_folder, list_series
 from voxlate.scans.formats.io import format_of, is_there, read_volume, without_ending
@@ -80,11 +81,16 @@ def _folder(path: Path) -> dict[str, Any]:
             raise
         return _series(path, series)
     scans = Counter(chain.from_iterable(case.files for case in cohort.cases))
+    labels = Counter(chain.from_iterable(case.labels for case in cohort.cases))
+    masks = [str(case.mask) for case in cohort.cases if case.mask]
+    of_bodies = f"{plural(len(masks), 'file')} of the whole body or brain ({quote_some(masks)})"
     return {
         "cohort": str(path),
         "cases": len(cohort.cases),
         "patients": len({case.patient or case.case for case in cohort.cases}),
         "modalities": {name: scans[name] for name in sorted(scans)},
+        **({"label maps": {name: labels[name] for name in sorted(labels)}} if labels else {}),
+        **({"masks": of_bodies} if masks else {}),
         "left out": [*cohort.unread, *cohort.unclaimed],
         **({"assumed": cohort.guessed} if cohort.guessed else {}),
         "next": f"voxlate prepare {quote_path(path)} --out PREPARED",
@@ -132,7 +138,7 @@ def _series_line(series: SeriesInfo) -> str:
 def _scan(path: Path) -> dict[str, Any]:
     """The voxels are read too: a header alone would not show that a file is cut short or full of NaN."""
     named = (
-        "" if format_of(path) is DICOM else path.name.split(".")[0]
+        "" if format_of(path) is DICOM else without_ending(path.name)
     )  # DICOM headers name the modality
     volume = read_volume(path, named, allow_nan=True)
     values, finite = volume.data, np.isfinite(volume.data)

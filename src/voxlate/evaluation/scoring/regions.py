@@ -214,7 +214,10 @@ def mask_of(mask: str | Path, truth: Volume, case: CaseFiles) -> Bool | None:
         assert path is not None
         given = on_grid_of(truth, path, "mask")
         inside = given.data[0] > 0.5
-        refuse_misplaced(path, inside, foreground(truth), mask_numbers(given))
+        body = foreground(truth)
+        # a file of the user's may be of any part
+        bodies = [body] if mask == "cohort" else []
+        refuse_misplaced(path, inside, body, mask_numbers(given, inside, bodies))
     if not inside.any():
         raise BadInput(
             f"{case.case}: expected a mask with voxels inside, found an empty one. Choose another --mask."

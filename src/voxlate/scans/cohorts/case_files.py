@@ -1,11 +1,13 @@
 """The cases that the rows of a cohort's manifest make: each with its patient and a file for each modality."""
 
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
+from typing import Literal
 
 from voxlate.base.errors import BadInput
 from voxlate.base.files import safe_name
@@ -15,6 +17,15 @@ from voxlate.scans.images.units import UNITS
 
 MASKS = ("mask", "brainmask")
 LABELS = ("seg", "lesion", "labels", "label", "segmentation")
+# Words of names, without accents. MASK: in English, German, French, Spanish and Italian, also behind a word (hirnmaske).
+MASK = re.compile(r"(?P<of>[a-z\d]*?)s?(?:maske?|masque|mascara|maschera|msk)\d*")
+SEGMENTATION = re.compile(r"seg|labels?|segment(?:ation|ierung|acion|azione)|roi|l(?:e|a|ae)sione?")
+# Of a part of the body, which no mask of a body is of.
+PART = re.compile(
+    r"lesion(?:s|es|i)|la?esionen|stroke|schlaganfall|ictus|core|penumbra|kern|(?:tumou?r|infar[ck]t|infarto|metasta|ha?emorrh|hamorrh|blutung|edem|oedem|odem|glio)[a-z]*"
+)
+BODY = "brain head body skull bet hirn gehirn kopf korper koerper cerveau tete corps cerebro cabeza cuerpo cervello testa corpo foreground binary bin desc space res final new"
+UNNAMED = "scan"  # a modality that neither a pattern nor a name states
 OTHERS = "t1w t2w pdw t1gd dwi adc mri cbct ctp qsm phase mag fa md dsa pet pt source target input output"
 KNOWN = {*UNITS, *MASKS, *LABELS, *OTHERS.split()}
 ENTITY = re.compile(r"_(run|acq|rec)-[a-z0-9]+")  # of BIDS, in the name of a modality
@@ -144,18 +155,50 @@ def _case(case: str, patient: str, split: str | None, paths: Mapping[str, Path])
     """A case from all its files: images, the mask and label maps go by their names."""
     for name in (case, *paths):
         safe_name(name, f"case {case}")
+    named = {name: kind_of(name) for name in (*MASKS, *LABELS, *sorted(paths)) if name in paths}
+    images, masks, labels = (
+        [name for name, kind in named.items() if kind == wanted]
+        for wanted in ("image", "mask", "labels")
+    )
     return CaseFiles(
         case,
         patient,
         split,
-        {name: paths[name] for name in sorted(paths.keys() - {*MASKS, *LABELS})},
-        next((paths[name] for name in MASKS if name in paths), None),
-        {name: paths[name] for name in LABELS if name in paths},
+        {name: paths[name] for name in images},
+        next((paths[name] for name in masks), None),
+        {name: paths[name] for name in labels},
     )
+
+
+def kind_of(name: str) -> Literal["image", "mask", "labels"]:
+    """Whether a file is an image, the mask of a body or a label map, by its name.
+
+    A mask is that of a body where its further words name a body or a modality; lesion_mask and infarct_core are label maps.
+    """
+    words = re.findall(r"[a-z][a-z\d]*", _without_accents(name))
+    masks = [mask for word in words if (mask := MASK.fullmatch(word))]
+    rest = {*words, *(mask["of"] for mask in masks)} - {"", *(mask[0] for mask in masks)}
+    if any(map(SEGMENTATION.fullmatch, rest)) or (rest and all(map(PART.fullmatch, rest))):
+        return "labels"
+    if not masks:
+        return "image"
+    return "mask" if rest <= KNOWN | {*BODY.split()} else "labels"
+
+
+def is_of_mask(word: str) -> bool:
+    """Whether a word before that of a mask states of what it is: of a body, or of a part of one."""
+    plain = _without_accents(word)
+    return plain in BODY.split() or any(one.fullmatch(plain) for one in (SEGMENTATION, PART))
+
+
+def _without_accents(name: str) -> str:
+    """A name in small letters without accents, however these are stored."""
+    return unicodedata.normalize("NFKD", name.lower()).encode("ascii", "ignore").decode()
 
 
 def is_known(name: str) -> bool:
     """Whether a name is that of a known modality, mask or label map, or begins with one ('cta2', 't1_gd')."""
-    lower = name.lower()
+    lower = _without_accents(name)
     first = re.split("[-_]", lower)[0]
-    return {lower, first} & KNOWN != set() or re.split("[^a-z]", lower)[0] in UNITS
+    is_drawn = any(one.fullmatch(first) for one in (SEGMENTATION, MASK))
+    return is_drawn or {lower, first} & KNOWN != set() or re.split("[^a-z]", lower)[0] in UNITS

@@ -15,6 +15,8 @@ from voxlate.base.files import MAPS, SYNTHETIC
 from voxlate.base.groups import grouped
 from voxlate.base.options.option import merge
 from voxlate.scans.cohorts.case_files import (
+    LABELS,
+    UNNAMED,
     CaseFiles,
     CohortFiles,
     cases_of,
@@ -23,7 +25,7 @@ from voxlate.scans.cohorts.case_files import (
 )
 from voxlate.scans.cohorts.choice import Choice, Row, as_names, quote_some
 from voxlate.scans.cohorts.manifest import check_stated, read_manifest, root_and_manifest
-from voxlate.scans.cohorts.path_roles import rows_by_roles
+from voxlate.scans.cohorts.path_roles import modality_by_name, rows_by_roles
 from voxlate.scans.cohorts.patient_names import find_owners
 from voxlate.scans.cohorts.patterns import (
     fits_any,
@@ -135,7 +137,7 @@ def find_cohort(
     )
     if modalities is not None:
         cohort_files.cases = _take_modalities(modalities, layout, root, cohort_files)
-    _state_assumptions(cohort_files, layout, root)
+    _state_assumptions(cohort_files, layout, root, is_stated=table is not None)
     return cohort_files
 
 
@@ -194,13 +196,19 @@ def _settle_splits(cases: list[CaseFiles], found: CohortFiles) -> list[CaseFiles
     return placed
 
 
-def _state_assumptions(found: CohortFiles, layout: Preset, root: Path) -> None:
-    """Note what is assumed of the cases; raises BadInput where slices of arrays do not fit together."""
+def _state_assumptions(found: CohortFiles, layout: Preset, root: Path, is_stated: bool) -> None:
+    """Note what is assumed of the cases, whose files a manifest may state; raises BadInput where slices of arrays do not fit together."""
     if layout.arrays is not None:
         refuse_unfit(found.cases, root)
         found.guessed += layout.arrays.guessed
         found.heads = layout.arrays.heads
     found.guessed += assumptions(found.cases)
+    if not is_stated:
+        labels = Counter(chain.from_iterable(case.labels for case in found.cases))
+        found.guessed += (
+            f"{name} in {plural(labels[name], 'case')} is a label map, and no scan"
+            for name in sorted(labels.keys() - {*LABELS})
+        )
     found.guessed += sentences_on_shared_masks(
         (case.patient, case.mask) for case in found.cases if case.mask
     )
@@ -476,7 +484,8 @@ def _rows_of(
     """The rows of paths that match a pattern of the layout; the other paths are added to `unmatched`.
 
     Every path goes to the first pattern that it matches, and to others that name further parts of that file.
-    tagged: the rows of a DICOM folder, which also names modalities where the pattern does not.
+    tagged: the rows of a DICOM folder, which also names modalities where the pattern does not; other files, whose
+    names state none either, remain unnamed.
     """
     parts_of = defaultdict[str, list[tuple[str, str]]](list)  # of a place: names and parts
     expressions = {}
@@ -484,7 +493,8 @@ def _rows_of(
         place, part = split_part(pattern)
         expressions[place] = path_expression(place)
         unnamed = not modality and "modality" not in expressions[place].groupindex
-        if unnamed and not any((root / path).is_dir() for path in paths):
+        files = [root / path for path in paths]
+        if unnamed and any(map(modality_by_name, files)) and not any(map(Path.is_dir, files)):
             raise BadInput(
                 f"pattern '{pattern}': expected {{modality}} in it, found none. Put it where the modality stands."
             )
@@ -500,7 +510,8 @@ def _rows_of(
         patient, study, split = study_of(match, root, splits)
         stated = match.groupdict().get("modality", "")
         if not {stated, *dict(parts_of[place])} - {""}:
-            for row in tagged(path):
+            named = Row(None, "", UNNAMED, root / path)
+            for row in tagged(path) if (root / path).is_dir() else [named]:
                 yield replace(row, patient=patient, case=study, split=split)
             continue
         for modality, part in parts_of[place]:

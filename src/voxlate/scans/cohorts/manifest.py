@@ -11,7 +11,7 @@ from pathlib import Path
 
 from voxlate.base.errors import BadInput, first_of, plural
 from voxlate.base.files import inside, safe_name, whole_file
-from voxlate.scans.cohorts.case_files import MASKS, CaseFiles, CohortFiles, cases_of
+from voxlate.scans.cohorts.case_files import CaseFiles, CohortFiles, cases_of, kind_of
 from voxlate.scans.cohorts.choice import Choice, Row
 from voxlate.scans.cohorts.patient_names import patient_in
 from voxlate.scans.cohorts.patterns import split_named
@@ -314,7 +314,7 @@ def _refuse_scan_twice(path: Path, rows: Sequence[Row]) -> None:
         scan = location_of(row.path)
         key = (scan.resolve(), str(row.path).removeprefix(str(scan)))
         use = f"{row.modality} of case {row.case}"
-        if row.modality not in MASKS and uses.setdefault(key, use) != use:
+        if kind_of(row.modality) != "mask" and uses.setdefault(key, use) != use:
             raise BadInput(
                 f"{path}: expected each scan once, found it as {uses[key]} and as {use}: {row.path}. Fix one of the paths."
             )

@@ -15,7 +15,7 @@ from pathlib import Path
 from voxlate.base.errors import BadInput
 from voxlate.base.files import LONGEST_NAME
 from voxlate.base.groups import grouped
-from voxlate.scans.cohorts.case_files import KNOWN, LABELS, MASKS, CohortFiles, is_known
+from voxlate.scans.cohorts.case_files import KNOWN, CohortFiles, is_known, is_of_mask, kind_of
 from voxlate.scans.cohorts.choice import Row, quote_some
 from voxlate.scans.cohorts.patient_names import (
     DATE,
@@ -167,8 +167,8 @@ def _roles(path: str, is_dicom: bool, splits: Mapping[str, tuple[str, str]]) -> 
     elif names and not modality and not (is_person(own) or re.search(r"\d{3}|^\d+$", own)):
         own, modality = "", rest
     elif names and (is_known(own) or not re.search(r"\d", own)) and (has_number or _is_study(own)):
-        is_image = modality.lower() not in (*MASKS, *LABELS)
-        own, modality = "", rest if own and is_image and rest.endswith(modality) else modality
+        is_said = kind_of(modality) == "image" or kind_of(modality) != kind_of(rest)
+        own, modality = "", rest if own and is_said and rest.endswith(modality) else modality
     ids = (*names, own) if own and not (names and own.lower() in NO_PATIENT) else tuple(names)
     plain = tuple(name.replace(" ", "_") for name in ids)
     return Roles(path, split, plain, len(names), modality.replace(" ", "_"))
@@ -214,6 +214,10 @@ def _cut(stem: str, number: str) -> tuple[str, str]:
         name = "".join(pieces[start:])
         if is_known(name) and not re.search(number, name):
             end = start
+            if kind_of(name) == "mask":
+                while end and is_of_mask(pieces[end - 2]):  # p1_lesion_mask
+                    end -= 2
+                name = "".join(pieces[end:])
             while end and pieces[end - 2].lower() in KNOWN:  # p1_t2_flair, p1_ct_mask
                 end -= 2
             return "".join(pieces[: max(end - 1, 0)]), name
@@ -261,7 +265,7 @@ def _of_usual_form(every: Sequence[Roles]) -> tuple[list[Roles], list[Roles]]:
     def rank(form: int) -> tuple[bool, int, int, bool]:
         """Enough cases, then scans of known modalities, then all images."""
         names = [role.modality.lower() for role in forms[form]]
-        images = [name for name in names if re.split("[-_]", name)[0] not in (*MASKS, *LABELS)]
+        images = [name for name in names if kind_of(name) == "image"]
         plain = sum(name in KNOWN for name in images)
         return 2 * cases[form] > max(cases.values()), plain, len(images), form == 1
 
@@ -335,9 +339,14 @@ def _is_side_by_side(path: Path) -> bool:
 def _without_modality(root: Path, names: Sequence[str]) -> BadInput:
     """The error of scans whose names state no modality."""
     marks = (mark for mark in "_-" if all(mark in Path(name).stem for name in names))
-    advice = "name the files of each modality by --preset FILE.toml (docs/guides/own_data.md)"
+    advice = "or name the files of each modality by --preset FILE.toml (docs/guides/own_data.md)"
     if mark := next(marks, ""):
-        advice = f"pass --pattern '**/{{case}}{mark}{{modality}}' if they end so, or {advice}"
+        advice = f"pass --pattern '**/{{case}}{mark}{{modality}}' if they end so, {advice}"
+    endings = {name.removeprefix(without_ending(name)) for name in names}
+    if len(endings) == 1 and not any("/" in name for name in names):
+        advice = (
+            f"pass --pattern '{{case}}{endings.pop()}' if each is the one scan of a case, {advice}"
+        )
     return BadInput(
         f"{root}: expected a folder for each case, or names that end with a modality, found {len(names)} scans of another form ({quote_some(names)}). Rename them, {advice}."
     )

@@ -16,7 +16,7 @@ from voxlate.base.options.option import read_shipped
 from voxlate.scans.formats.arrays import is_part
 from voxlate.scans.formats.dicom import SeriesInfo
 from voxlate.scans.formats.dynamic import is_frame
-from voxlate.scans.formats.io import holds_slices, read_volume
+from voxlate.scans.formats.io import holds_slices, read_volume, without_ending
 from voxlate.scans.images.units import plain_modality
 from voxlate.scans.options.layout import SHIPPED, presets
 
@@ -234,7 +234,7 @@ def _nnunet(root: Path) -> Preset:
     if isinstance(stated, dict):
         channels = stated.get("channel_names") or stated.get("modality")
     stems, labelled = (
-        {file.name.partition(".")[0] for file in root.glob(f"{folder}/*")}
+        {without_ending(file.name) for file in root.glob(f"{folder}/*")}
         for folder in ("imagesTr", "labelsTr")
     )
     numbers = sorted({stem[-4:] for stem in stems if re.search(r"_\d{4}$", stem)})

@@ -44,7 +44,7 @@ def endings_by_name() -> tuple[str, ...]:
 
 def without_ending(path: str) -> str:
     """A path without the ending of a scan's file; any other path as it is."""
-    endings = (*scan_endings(), *PICTURE.named_endings)
+    endings = (*scan_endings(), *endings_by_name())
     known = (ending for ending in endings if path.lower().endswith(ending))
     return path[: len(path) - len(next(known, ""))]
 

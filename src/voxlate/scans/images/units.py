@@ -18,12 +18,13 @@ TISSUE_MAPS: dict[str, str] = {
 }
 # Maps of which a body without fluid, vessels or a skull has only zeros, as have phantoms of CTs.
 MAY_BE_ZERO = TISSUE_MAPS.keys() - {"pd_map", "t1_map", "t2_map", "t2star_map"}
+TIMES = ("tmax", "mtt", "ttp", "tmip")
 MR = ("t1", "t1c", "t1n", "t1ce", "t2", "t2w", "t2f", "flair", "pd", "swi", "tof", "mra", "mr")
 UNITS: dict[str, str] = {
     **dict.fromkeys(HOUNSFIELD, "HU"),
     "cbf": "ml/100g/min",
     "cbv": "ml/100g",
-    **dict.fromkeys(("tmax", "mtt", "ttp", "tmip"), "s"),
+    **dict.fromkeys(TIMES, "s"),
     **dict.fromkeys(MR, "a.u."),
     **TISSUE_MAPS,
 }
@@ -31,7 +32,7 @@ UNITS: dict[str, str] = {
 # Words of a scan's name that say its modality in another way, and those that say nothing of it: planes, sequences, copies,
 # and the absence of a contrast agent.
 SAID = re.compile(
-    r"(?<![a-z\d.])(?:(?P<t1>t1[nw]|mprage|f?spgr|bravo)|(?P<t1c>t1ce|t1gd)|(?P<t2>t2w)|(?P<flair>t2f)|(?P<pd>pdw)"
+    r"(?<![a-z\d.])(?:(?P<t1>t1[nw]|mprage|f?spgr|bravo)|(?P<t1c>t1ce|t1gd)|(?P<t2>t2w)|(?P<flair>t2f)|(?P<pd>pdw)|(?P<cbf>rcbf)|(?P<cbv>rcbv)|(?P<tmax>t[-_ ]max)"
     r"|(?P<km>(?:mit|nach|with|post)[-_ ]*(?:km|kontrast\w*|gd|gad\w*|contrast)))(?![a-z\d.])"
 )
 SILENT = re.compile(
@@ -39,6 +40,7 @@ SILENT = re.compile(
     r"|cube|tir|tirm|ir|propeller|blade|[23]d|iso|isotropic|mr|native|copy|kopie|copie|copia|(?:ohne|vor|non?|without|pre)[-_ ]*(?:km|kontrast[a-z]*|gd|gad[a-z]*|contrast)|nativ|[\d.]+(?:mm)?)(?![a-z\d.])"
 )
 AGENT = re.compile(r"post|gd|gad\w*|ce|contrast|kontrast\w*|c|km")
+OF_FLOW = re.compile(r"perf(?:usion\w*)?|ctp|maps?|karte")  # beside a map of perfusion
 # Words beside a modality that count: of agents, masks, maps, differences, and images of other contrasts.
 COUNTS = re.compile(
     r"ce|c|fa|md|pt|mag|pet|.*(?:km|gd|gad|[ck]ontrast|phase|qsm|asl|bold|perf|target|source|input|output|mask|seg|label|l[aä]sion|lesion|tumou?r|roi|map|diff|dwi|adc|star|struct|dose|sub|minus|ratio|pred|syn|fake|pseudo|ohne|vor|pre|post|\d).*"
@@ -62,6 +64,8 @@ def plain_modality(name: str) -> str:
     stated, rest = {*words} & UNITS.keys(), {*words} - UNITS.keys()
     before = takewhile(lambda word: word not in UNITS, words)
     rest -= {word for word in before if not COUNTS.fullmatch(word)}
+    if flows := stated & {"cbf", "cbv", *TIMES}:
+        stated, rest = flows, {word for word in rest if not OF_FLOW.fullmatch(word)}
     if "flair" in stated:
         stated -= {"t2"}
     if rest and stated in ({"t1"}, {"t1c"}) and all(map(AGENT.fullmatch, rest)):

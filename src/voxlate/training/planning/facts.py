@@ -9,8 +9,10 @@ from statistics import median
 import numpy as np
 
 from voxlate.base.errors import BadInput, first_of
+from voxlate.base.messages import worst_grade
 from voxlate.checks.audit import SHOW_ANATOMY
 from voxlate.checks.intensity_checks import check_one_scale
+from voxlate.checks.quality_checks import check_stack
 from voxlate.scans.cases.case_header import FOREGROUND_OF, CaseHeader
 from voxlate.scans.cases.prepared import CaseEntry, Cohort
 from voxlate.scans.images.statistics import PERCENTILES, Distribution, Statistics
@@ -71,7 +73,7 @@ class CohortFacts:
     of the largest; wide_mm: 95th percentile of the bodies' widths; pixel_ratio: largest over smallest pixel of cases;
     framed: whether
     each mask is the body that the scans show, as at synthesis; apart_mm: median distance between the scans of a case, without maps, over the cases where it could be estimated (0
-    if there are none).
+    if there are none); unfit: the modalities that prepare grades as not to be trusted in most cases, such as label maps.
     """
 
     cohort: Cohort
@@ -85,6 +87,7 @@ class CohortFacts:
     apart_mm: float = 0.0
     wide_mm: float = 0.0
     pixel_ratio: float = 1.0
+    unfit: tuple[str, ...] = ()
 
     @property
     def slices(self) -> int:
@@ -155,7 +158,16 @@ def _facts(cohort: Cohort, training: tuple[CaseEntry, ...]) -> CohortFacts:
         apart_mm=_apart(
             training, [name for name, scan in scans.items() if scan.unit in SHOW_ANATOMY]
         ),
+        unfit=tuple(name for name in scans if _is_unfit(name, headers)),
     )
+
+
+def _is_unfit(name: str, headers: Sequence[CaseHeader]) -> bool:
+    """Whether the messages on a modality say in most cases that it is not to be trusted."""
+    grades = [
+        worst_grade(check_stack(header, name)) for header in headers if name in header.visible
+    ]
+    return 2 * grades.count("do not trust") > len(grades)
 
 
 def _apart(training: Sequence[CaseEntry], names: Sequence[str]) -> float:

@@ -1,6 +1,6 @@
 """The roles of modalities: sources and targets of a model, as the user asks or as a guess."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -102,7 +102,9 @@ def roles_of(facts: CohortFacts, source: Sequence[str] = (), target: Sequence[st
         raise BadInput(
             f"--source, --target: expected a modality for each of them, found all ({known}) in one. Drop both options for a model of any missing modality."
         )
-    guess = _rest(facts, source, target) if source or target else _guess(facts)
+    shown, unfit = _without_unfit(facts, {*source, *target})
+    guess = _rest(shown, source, target) if source or target else _guess(shown)
+    guess = replace(guess, why=f"{guess.why}{unfit}")
     if guess.pairing == "complete":
         return guess
     pairs = len(facts.with_all([*guess.source, *guess.target]))
@@ -164,6 +166,24 @@ def refuse_maps(facts: CohortFacts, source: Sequence[str] = (), target: Sequence
         raise BadInput(
             f"{facts.cohort.folder}: expected scans to plan a training for, found tissue-parameter maps ({', '.join(maps)}). Train a recipe that has a [data.physics] table on them, or name both --source and --target."
         )
+
+
+def _without_unfit(facts: CohortFacts, asked: Collection[str]) -> tuple[CohortFacts, str]:
+    """The facts without the modalities that are not to be trusted in most cases, such as label maps, and what is said of these.
+
+    asked: those that the user names, which stay. Raises BadInput where too few are left.
+    """
+    unfit = {*facts.unfit} - {*asked}
+    if not unfit:
+        return facts, ""
+    named = ", ".join(sorted(unfit))
+    scans = {name: scan for name, scan in facts.scans.items() if name not in unfit}
+    if len(scans) < 2 or not scans.keys() - {*asked}:
+        raise BadInput(
+            f"{facts.cohort.folder}: expected two modalities, a source and a target, that can be trusted, found {', '.join(scans) or 'none'} beside {named}, which prepare grades as not to be trusted in most cases. Correct the files and prepare again, or name both --source and --target."
+        )
+    said = f"; not taken: {named}, which prepare grades as not to be trusted in most cases (name both --source and --target to take it)"
+    return replace(facts, scans=scans), said
 
 
 def _rest(facts: CohortFacts, source: Sequence[str], target: Sequence[str]) -> Roles:

@@ -1,0 +1,92 @@
+"""Files that are drawn, not scanned: which of them is the mask of a body, which a label map, and what is no scan."""
+
+import re
+
+import numpy as np
+import pytest
+
+import voxlate
+from rows import every_row
+from scans import touch
+from voxlate.base.errors import BadInput
+from voxlate.checks.cohort_outliers import refuse_misplaced
+from voxlate.checks.prepare import prepare
+from voxlate.checks.quality_checks import mask_numbers
+from voxlate.scans.cohorts.case_files import kind_of
+from voxlate.scans.cohorts.find import find_cohort
+from voxlate.scans.formats.io import without_ending
+from voxlate.scans.images.grid import Volume
+from voxlate.scans.images.units import plain_modality
+
+KINDS = {
+    "mask": "mask brain_mask t1_mask desc-brain_mask Hirnmaske Maske masque_cerveau mask_2",
+    "labels": "lesion_mask mask_stroke tumour_mask Läsion_Maske La\u0308sion Infarktmaske roi penumbra infarct_core Lesion_Segmentierung máscara_lesión masque_lésion hippocampus_mask",
+    "image": "t1 cta_arteriell stroke_ct tumor_t1 swan",
+}
+
+
+@every_row(("name", "kind"), [(name, kind) for kind in KINDS for name in KINDS[kind].split()])
+def test_the_words_of_a_name_say_whether_a_file_is_a_mask_of_the_body(name, kind):
+    assert kind_of(name) == kind
+
+
+@pytest.mark.parametrize("place", ["{}/{}.nii.gz", "{0}/{0}_{1}.nii.gz", "{}_{}.nii.gz"])
+def test_a_lesion_s_mask_is_a_label_map_and_what_is_taken_as_a_mask_is_said(tmp_path, place):
+    names = ("T1", "CT", "lesion_mask", "Infarkt_Maske", "brain_mask")
+    touch(tmp_path, *(place.format(case, name) for case in ("p1", "p2") for name in names))
+    found = find_cohort(tmp_path)
+    case = found.cases[0]
+    assert [*case.files] == ["ct", "t1"]
+    assert [*case.labels] == ["infarkt_maske", "lesion_mask"]
+    assert case.mask == tmp_path / place.format("p1", "brain_mask")
+    assert [sentence.split()[0] for sentence in found.guessed] == [*case.labels]
+    said = voxlate.info(tmp_path)
+    assert said["label maps"] == {"infarkt_maske": 2, "lesion_mask": 2}
+    assert str(case.mask) in said["masks"]
+
+
+def test_a_mask_of_a_small_part_of_the_body_is_not_to_be_trusted(save, tmp_path):
+    body, part = np.zeros((2, 12, 12, 12), np.float32)
+    body[1:11, 1:11, 1:11] = 100
+    part[5:7, 5:7, 5:7] = 1  # 8 of 1,000 voxels
+    for name, mask in (("whole", body > 0), ("part", part)):
+        for case in "ab":
+            noise = np.random.default_rng(ord(case)).integers(0, 50, body.shape)
+            save(tmp_path / name / case / "t1.nii.gz", body + noise * (body > 0))
+            save(tmp_path / name / case / "mask.nii.gz", mask.astype(float))
+        cohort = prepare(tmp_path / name, tmp_path / f"{name}_out", workers=1, audit=False)
+        said = {one.code: one.grade for one in cohort.warnings}
+        assert said.get("part-mask") == {"part": "do not trust"}.get(name)
+    inside = part > 0
+    numbers = mask_numbers(Volume(part[None], np.eye(4), "", "mask", ""), inside, [body > 0])
+    assert numbers["held"] == 0.008
+    with pytest.raises(BadInput):
+        refuse_misplaced(tmp_path, inside, body > 0, numbers)
+    refuse_misplaced(tmp_path, inside, body > 0, {"uneven": 0})
+
+
+@every_row(
+    ("name", "plain"),
+    [("rCBF", "cbf"), ("Perfusion_Tmax", "tmax"), ("T_max", "tmax"), ("asl_cbf", "asl_cbf")],
+)
+def test_maps_of_perfusion_are_read_beside_words_that_say_only_so(name, plain):
+    assert plain_modality(name) == plain
+
+
+def test_scans_without_a_modality_are_cases_of_their_own_where_a_pattern_says_so(tmp_path):
+    touch(tmp_path, "1.2.840.10.nii.gz", "1.2.840.11.nii.gz")
+    with pytest.raises(BadInput, match=re.escape("--pattern '{case}.nii.gz'")):
+        find_cohort(tmp_path)
+    cases = find_cohort(tmp_path, pattern="{case}.nii.gz").cases
+    assert {case.case: [*case.files] for case in cases} == {
+        "1.2.840.10": ["scan"],
+        "1.2.840.11": ["scan"],
+    }
+    touch(tmp_path, "a_t1.nii.gz")
+    with pytest.raises(BadInput, match="modality"):
+        find_cohort(tmp_path, pattern="{case}.nii.gz")
+
+
+@every_row("ending", [".nii.gz", ".nii", ".mha", ".npy", ".hdr"])
+def test_a_case_s_name_loses_a_known_ending_alone(ending):
+    assert without_ending(f"1.2.840.10{ending}") == "1.2.840.10"
