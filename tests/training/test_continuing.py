@@ -164,6 +164,7 @@ def test_images_of_the_weights_of_before_are_made_again(voxlate, run, cohort, tm
         ("RECIPE --out O", "--data: expected a prepared cohort"),
         ("RECIPE --data P --out O --folds 2 --fold 1", "--folds: expected no --fold with it"),
         ("RECIPE --data P", "--out: expected a folder for the run"),
+        ("RECIPE --data P --out O --mode mean", "--mode"),
     ],
 )
 def test_an_invalid_number_of_steps_is_refused_in_one_sentence(
