@@ -1,7 +1,7 @@
 """One training, two answers: the predictor's image, which is the mean, and a sample."""
 
-import numpy as np
 import pytest
+from numpy.testing import assert_allclose, assert_array_equal
 
 import voxlate as package
 from scans import t1_of
@@ -44,9 +44,9 @@ def test_the_mean_answer_is_the_predictors_own_image(voxlate, residual, cohort, 
     assert alone.provenance["model"]["title"] == "tiny residual (base alone)"
     own = alone.volume
     mean = package.load(residual, answer="mean").synthesise(t1_of(cohort)).volume
-    np.testing.assert_array_equal(mean.data, own.data)
+    assert_array_equal(mean.data, own.data)
     voxlate("synth", residual, cohort / "case0", "--out", out, "--answer", "mean").done()
-    np.testing.assert_array_equal(read_volume(out / "case0" / "t2.nii.gz").data, own.data)
+    assert_array_equal(read_volume(out / "case0" / "t2.nii.gz").data, own.data)
     made = read_json(out / "case0" / "provenance.json")
     assert made["run"].endswith("residual/weights.base.safetensors")
     assert made["model"]["weights"] == file_hash(Run(residual).weights("base"))
@@ -58,13 +58,13 @@ def test_a_predictor_that_mirrors_does_so_alone_and_in_no_sample(trained, residu
     mirrors = trained("mirrors", RESIDUAL.replace('name = "base"', 'name = "base"\nmirror = true'))
     own, wanted = (images_of(residual, cohort, "mean", mirror=mirror) for mirror in (False, True))
     assert (own != wanted).any()
-    np.testing.assert_array_equal(images_of(mirrors, cohort, "mean"), wanted)
+    assert_array_equal(images_of(mirrors, cohort, "mean"), wanted)
     sample, as_before = (images_of(one, cohort) for one in (mirrors, residual))
-    np.testing.assert_array_equal(sample, as_before)
+    assert_array_equal(sample, as_before)
 
 
 def test_a_regression_has_its_image_for_a_mean_and_no_sample(voxlate, run, cohort, out):
-    np.testing.assert_array_equal(images_of(run, cohort), images_of(run, cohort, "mean"))
+    assert_array_equal(images_of(run, cohort), images_of(run, cohort, "mean"))
     answer = voxlate("synth", run, cohort / "case0", "--out", out, "--answer", "sample")
     assert "found 'tiny', which makes one image of a case" in answer.sentence
     assert voxlate("synth", run, cohort / "case0", "--out", out, "--keep-states", 3).sentence
@@ -83,7 +83,7 @@ def test_states_of_the_reverse_process_are_written_up_to_the_image(
     assert [path.name for path in states] == ["states.png", *(f"t2_{k}.nii.gz" for k in (1, 2, 3))]
     first, *_, last = (read_volume(path).data for path in states[1:])
     shown = image.data != 0  # empty slices of an image become background, those of states do not
-    np.testing.assert_array_equal(last[shown], image.data[shown])
+    assert_array_equal(last[shown], image.data[shown])
     assert (first[shown] != last[shown]).mean() > 0.9
 
 
@@ -99,11 +99,11 @@ def test_a_diffusion_without_predictor_points_to_the_mean_of_its_samples(
 def test_sharpness_goes_from_the_mean_answer_to_the_sample_in_a_straight_line(residual, cohort):
     mean, sample = (images_of(residual, cohort, answer) for answer in ("mean", "sample"))
     assert (sample != mean).any()
-    np.testing.assert_array_equal(images_of(residual, cohort), sample)
-    np.testing.assert_array_equal(images_of(residual, cohort, sharpness=0), mean)
-    np.testing.assert_array_equal(images_of(residual, cohort, sharpness=1), sample)
+    assert_array_equal(images_of(residual, cohort), sample)
+    assert_array_equal(images_of(residual, cohort, sharpness=0), mean)
+    assert_array_equal(images_of(residual, cohort, sharpness=1), sample)
     quarter = images_of(residual, cohort, sharpness=0.25)
-    np.testing.assert_allclose(quarter, mean + 0.25 * (sample - mean), rtol=0, atol=1e-3)
+    assert_allclose(quarter, mean + 0.25 * (sample - mean), rtol=0, atol=1e-3)
 
 
 @pytest.mark.slow
@@ -113,7 +113,7 @@ def test_sharpness_0_mirrors_as_its_mean_stage_does_and_runs_no_sampler(trained,
         load(mirrors, answer=answer).synthesise(t1_of(cohort), **options)
         for answer, options in (("mean", {}), (None, {"sharpness": 0}))
     )
-    np.testing.assert_array_equal(mean.volume.data, blurred.volume.data)
+    assert_array_equal(mean.volume.data, blurred.volume.data)
     assert mean.provenance["network_calls"] == blurred.provenance["network_calls"] == 2
 
 
@@ -168,4 +168,4 @@ def test_one_flow_from_the_mean_serves_any_number_of_steps_and_sharpness_0_is_it
     assert "3 steps, of a size for which it was not trained: 1, 2, 4, 8 steps are" in said.text
     assert (one.volume.data != four.volume.data).any()
     mean = images_of(run, cohort, "mean")
-    np.testing.assert_array_equal(images_of(run, cohort, sharpness=0), mean)
+    assert_array_equal(images_of(run, cohort, sharpness=0), mean)

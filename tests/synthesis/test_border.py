@@ -64,7 +64,7 @@ def test_a_slice_gives_the_same_output_through_trainings_path_and_through_that_o
 
 @every_row("kind", [SliceConv, VolumeConv])
 @every_row(
-    ("repeat", "training", "edge"),
+    "repeat, training, edge",
     [
         ("never", True, 2),
         ("never", False, 2),

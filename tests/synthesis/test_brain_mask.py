@@ -99,7 +99,7 @@ def test_the_prepared_brain_is_the_brain_of_the_plain_ct(heads, ready):
 
 
 @every_row(
-    ("units", "name"),
+    "units, name",
     [
         ({"cbf": "ml/100g/min", "cta1": "HU", "ncct": "HU"}, "ncct"),
         ({"cta2": "HU", "cta1": "HU", "tmax": "s"}, "cta2"),

@@ -5,6 +5,7 @@ import re
 
 import numpy as np
 import pytest
+from numpy.testing import assert_allclose, assert_array_equal
 from safetensors import safe_open
 
 import voxlate as package
@@ -34,7 +35,7 @@ def test_what_is_above_the_median_is_stretched_until_the_percentile_is_near_the_
     assert peak.middle == pytest.approx(40, abs=0.3)
     assert np.percentile(stretched[inside], 99) == pytest.approx(95, abs=0.1)
     below = made.data[0] <= peak.middle
-    np.testing.assert_array_equal(stretched[below], made.data[0][below])
+    assert_array_equal(stretched[below], made.data[0][below])
     brightest = stretched[inside].max()
     assert brightest == pytest.approx(
         40 + 20 * 55 / 19.6, rel=0.02
@@ -56,10 +57,8 @@ def test_a_stated_share_is_approached_as_far_as_a_moderate_slope_allows():
 
 def test_a_standard_deviation_is_stretched_as_its_image():
     peak = Peak(10, 2)
-    np.testing.assert_array_equal(peak.curve.map(np.array([4, 10, 11.5])), [4, 10, 13])
-    np.testing.assert_array_equal(
-        peak.curve.map_sd(np.array([1, 1, 3.0]), np.array([4, 10, 11.5])), [1, 1, 6]
-    )
+    assert_array_equal(peak.curve.map(np.array([4, 10, 11.5])), [4, 10, 13])
+    assert_array_equal(peak.curve.map_sd(np.array([1, 1, 3.0]), np.array([4, 10, 11.5])), [1, 1, 6])
 
 
 @pytest.mark.parametrize("values", [(50, 50), (20, 21), (60, 98)])
@@ -77,7 +76,7 @@ def test_a_run_does_so_where_it_is_asked_and_says_by_how_much(run, trained, tiny
     assert "peaks" not in plain.provenance
     (stated,) = corrected.provenance["peaks"].values()
     peak = Peak(stated["median"], stated["slope"])
-    np.testing.assert_allclose(corrected.volume.data, peak.curve.map(plain.volume.data), rtol=1e-3)
+    assert_allclose(corrected.volume.data, peak.curve.map(plain.volume.data), rtol=1e-3)
     with safe_open(Run(own).weights(), "pt") as file:
         low, high = json.loads(file.metadata()["voxlate"])["target_scales"]["t2"]
     assert np.percentile(corrected.volume.data[0][foreground(plain.volume)], 99.5) == pytest.approx(

@@ -5,6 +5,7 @@ import shutil
 import nibabel as nib
 import numpy as np
 import pytest
+from numpy.testing import assert_allclose
 
 from voxlate.base.files import read_json, write_json
 from voxlate.evaluation.reports.pictures import read_case
@@ -31,14 +32,12 @@ def test_pictures_show_network_units_where_these_were_scored(scored, cohort):
         raw = nib.load(cohort / case / f"{name}.nii.gz").get_fdata()
         depth = round(float(np.nonzero(raw)[2].mean()))
         expected = np.sort(np.clip(raw[:, :, depth] * 255 / high, 0, 255).ravel())
-        np.testing.assert_allclose(
-            np.sort(shown["truth"].slices["axial"].ravel()), expected, atol=0.01
-        )
+        assert_allclose(np.sort(shown["truth"].slices["axial"].ravel()), expected, atol=0.01)
         difference = shown["synthesis"].slices["axial"] - shown["truth"].slices["axial"]
-        np.testing.assert_allclose(shown["error"].slices["axial"], difference, atol=1e-3)
+        assert_allclose(shown["error"].slices["axial"], difference, atol=1e-3)
         path = scored / case / f"desc-synthetic_{name}_std_uncalibrated.nii.gz"
         spread = np.sort(nib.load(path).get_fdata()[:, :, depth].ravel()) * 255 / high
-        np.testing.assert_allclose(
+        assert_allclose(
             np.sort(shown["spread"].slices["axial"].ravel()), spread, rtol=1e-4, atol=1e-3
         )
 

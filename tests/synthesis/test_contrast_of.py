@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.testing import assert_allclose, assert_array_equal
 
 import voxlate as package
 from brains import brain, tissues
@@ -109,7 +110,7 @@ def test_provenance_and_a_message_state_what_was_moved(voxlate, run, scan, site,
     )
     assert "contrast" not in read_json(out / "provenance.json")
     image = read_volume(out / "patient/t2.nii.gz").data
-    np.testing.assert_array_equal(image, made_by(run, scan, site).volume.data)
+    assert_array_equal(image, made_by(run, scan, site).volume.data)
 
 
 @pytest.mark.slow
@@ -137,21 +138,21 @@ def test_python_takes_the_scans_as_the_command_does_and_another_scan_is_synthesi
 def test_several_scans_of_the_site_give_their_mean_whatever_their_gain(run, scan, site, tmp_path):
     loud = write(tmp_path / "loud/t2.nii.gz", [10 * level for level in OF_SITE], noise=100)
     one, both = (made_by(run, scan, *sites).volume.data for sites in ([site], [site, loud]))
-    np.testing.assert_allclose(both, 5.5 * one, rtol=1e-3)
+    assert_allclose(both, 5.5 * one, rtol=1e-3)
 
 
 def test_the_spread_of_samples_grows_with_the_contrast(diffusion, scan, site):
     plain, moved = (made_by(diffusion, scan, *sites, samples=2) for sites in ([], [site]))
     grey = tissues() == 2
     values = plain.volume.data[0][grey]
-    np.testing.assert_allclose(plain.std["t2"].data[0][grey], SD, rtol=1e-4)
+    assert_allclose(plain.std["t2"].data[0][grey], SD, rtol=1e-4)
     stated = moved.provenance["contrast"]["t2"]
     for below, above in (("far", "middle"), ("middle", "fluid")):
         start, end = (stated["from"][name] for name in (below, above))
         slope = (stated["to"][above] - stated["to"][below]) / (end - start)
         between = (values > start + 1) & (values < end - 1)
         assert between.sum() > 100
-        np.testing.assert_allclose(moved.std["t2"].data[0][grey][between], slope * SD, rtol=1e-3)
+        assert_allclose(moved.std["t2"].data[0][grey][between], slope * SD, rtol=1e-3)
 
 
 @pytest.mark.slow
@@ -159,9 +160,7 @@ def test_each_member_of_an_ensemble_gets_the_contrast(run, scan, site):
     one = package.load(run)
     both = Ensemble((one, one)).with_contrast_of([site])
     made = both.synthesise({"t1": scan}, warn=no_report)
-    np.testing.assert_allclose(
-        made.volume.data, made_by(run, scan, site).volume.data, rtol=1e-5, atol=1e-3
-    )
+    assert_allclose(made.volume.data, made_by(run, scan, site).volume.data, rtol=1e-5, atol=1e-3)
     assert made.provenance["contrast"]["t2"]["to"]["fluid"] == pytest.approx(3000, rel=0.01)
 
 
@@ -181,7 +180,7 @@ def test_an_image_between_mean_and_sample_gets_the_contrast(trained, tiny, scan,
 
 def test_peaks_are_left_to_the_contrast(run, scan, site):
     plain, stretched = (made_by(run, scan, site, peaks=peaks) for peaks in (False, True))
-    np.testing.assert_array_equal(plain.volume.data, stretched.volume.data)
+    assert_array_equal(plain.volume.data, stretched.volume.data)
     assert "peaks" not in stretched.provenance
 
 
@@ -295,5 +294,5 @@ def test_an_exported_model_keeps_the_contrast_of_a_site(run, scan, site, tmp_pat
     expected, found = (
         one.synthesise({"t1": scan}, warn=no_report) for one in (model, load(tmp_path / "MODEL"))
     )
-    np.testing.assert_array_equal(found.volume.data, expected.volume.data)
+    assert_array_equal(found.volume.data, expected.volume.data)
     assert found.provenance["contrast"] == expected.provenance["contrast"]

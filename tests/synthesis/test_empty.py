@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import nibabel as nib
 import numpy as np
 import pytest
+from numpy.testing import assert_allclose, assert_array_equal
 from safetensors.numpy import load_file
 from scipy.ndimage import maximum_filter
 
@@ -76,10 +77,8 @@ def test_slices_without_a_source_are_the_targets_background_and_no_voxel_near_th
     own = model.synthesise({"t1": head}).volume.data[0]
     kept = near(head)
     image = canonical(made.volume).data[0, :-ABOVE]
-    np.testing.assert_array_equal(image[kept], raw[:-ABOVE][kept])
-    np.testing.assert_allclose(
-        made.volume.data[0, :-ABOVE], own, atol=0.01
-    )  # rounding of another batch
+    assert_array_equal(image[kept], raw[:-ABOVE][kept])
+    assert_allclose(made.volume.data[0, :-ABOVE], own, atol=0.01)  # rounding of another batch
     assert (
         made.provenance["empty"]
         == {
@@ -104,7 +103,7 @@ def test_noise_alone_is_background_where_training_left_out_emptier_slices_and_is
     left_out = of_filled_slices(model).synthesise(scans)
     assert (left_out.volume.data[0, -ABOVE:] == 0).all()
     well_filled = slice(1, -ABOVE - 1)  # the first and the last slice of the head hold little of it
-    np.testing.assert_array_equal(
+    assert_array_equal(
         left_out.volume.data[0, well_filled], learned_all.volume.data[0, well_filled]
     )
     assert left_out.provenance["empty"]["noise"] == 4
@@ -128,7 +127,7 @@ def test_a_slice_with_little_body_is_the_networks_near_the_body_and_background_a
     close = near(scan)
     assert (made[~close & little[:, None, None]] == 0).all()
     kept = close[: 1 - ABOVE]
-    np.testing.assert_array_equal(made[: 1 - ABOVE][kept], raw[: 1 - ABOVE][kept])
+    assert_array_equal(made[: 1 - ABOVE][kept], raw[: 1 - ABOVE][kept])
 
 
 def test_what_was_filled_in_slices_with_little_body_is_said_and_stated(run, head):
@@ -207,9 +206,7 @@ def test_slices_that_decide_nothing_are_left_out_and_all_voxels_stay_as_they_are
     whole, all_slices = synthesise()
     assert slices < all_slices
     for name in ("volumes", "low", "high"):
-        np.testing.assert_array_equal(
-            getattr(made, name)["t2"].data, getattr(whole, name)["t2"].data
-        )
+        assert_array_equal(getattr(made, name)["t2"].data, getattr(whole, name)["t2"].data)
     assert made.provenance["empty"] == whole.provenance["empty"]
 
 
@@ -271,7 +268,7 @@ def _two(prepared, t2):
 
 
 @every_row(
-    ("unit", "known", "scale", "value"),
+    "unit, known, scale, value",
     [
         ("a.u.", None, Scale(0, 1400), 0),
         ("HU", None, Scale(-1024, 2000), -1000),
@@ -297,7 +294,7 @@ def test_images_of_trainings_that_showed_more_than_their_sources_keep_what_is_ar
     brains = replace(model, anatomy=replace(model.anatomy, beyond={"t2": 0.4}))
     scans = {"t1": head}
     image = canonical(brains.synthesise(scans).volume).data[0]
-    np.testing.assert_array_equal(image, drawn(model, scans))
+    assert_array_equal(image, drawn(model, scans))
     assert (canonical(model.synthesise(scans).volume).data[0] != image).any()
 
 
@@ -354,7 +351,7 @@ def test_around_a_stripped_brain_the_image_is_0_and_not_its_darkest_tissue(by_pe
     around = canonical(head).data[0] == 0
     assert 0.3 < around.mean() < 0.9
     assert (image[around] == 0).all()
-    np.testing.assert_array_equal(image[~around], raw[~around])
+    assert_array_equal(image[~around], raw[~around])
     assert made.provenance["empty"]["surroundings"] == {"t2": int(around.sum())}
 
 
@@ -368,7 +365,7 @@ def test_a_hole_within_a_stripped_brain_stays_as_the_network_makes_it(by_percent
     around = canonical(head).data[0] == 0
     inside = hole & ~around
     assert inside.sum() == 1
-    np.testing.assert_array_equal(image[inside], drawn(by_percentiles, scans)[inside])
+    assert_array_equal(image[inside], drawn(by_percentiles, scans)[inside])
     assert (image[around] == 0).all()
 
 
@@ -388,7 +385,7 @@ def test_bone_that_is_0_and_meets_the_air_is_the_networks_where_it_is_bright(by_
     images = {"t2": replace(raw["t2"], values=values)}
     empty = empty_slices(by_percentiles.facts, prepared, by_percentiles.anatomy, images, found)
     assert "surroundings" in empty.entry
-    np.testing.assert_array_equal(empty.fill(images)["t2"].values[within], values.max())
+    assert_array_equal(empty.fill(images)["t2"].values[within], values.max())
 
 
 def test_noise_in_the_air_a_skull_in_the_image_and_windows_leave_the_image_alone(
@@ -398,9 +395,7 @@ def test_noise_in_the_air_a_skull_in_the_image_and_windows_leave_the_image_alone
     made = by_percentiles.synthesise(scans)
     assert "surroundings" not in made.provenance["empty"]
     kept = canonical(head).data[0] > 0
-    np.testing.assert_array_equal(
-        canonical(made.volume).data[0][kept], drawn(by_percentiles, scans)[kept]
-    )
+    assert_array_equal(canonical(made.volume).data[0][kept], drawn(by_percentiles, scans)[kept])
     raw, _ = predict_case(by_percentiles, by_percentiles.check({"t1": head}).inputs, 0, no_report)
     bright = raw["t2"].values.copy()
     bright[:, :8] = bright.max()  # as a scalp around the brain
@@ -420,6 +415,4 @@ def test_noise_in_the_air_a_skull_in_the_image_and_windows_leave_the_image_alone
     windows = load(run)
     made = windows.synthesise({"t1": head})
     assert "surroundings" not in made.provenance["empty"]
-    np.testing.assert_array_equal(
-        canonical(made.volume).data[0][kept], drawn(windows, {"t1": head})[kept]
-    )
+    assert_array_equal(canonical(made.volume).data[0][kept], drawn(windows, {"t1": head})[kept])

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from numpy.testing import assert_allclose, assert_array_equal
 from safetensors.numpy import load_file
 
 from scans import t1_of
@@ -56,8 +57,8 @@ def test_members_of_one_and_three_have_a_mean_of_two_and_their_spread(
     head = read_volume(t1_of(cohort)["t1"]).data > 0
     mean = read_volume(out / "case0" / "t2.nii.gz").data
     sd = read_volume(out / "case0" / "t2_std_uncalibrated.nii.gz").data
-    np.testing.assert_array_equal(mean[head], 2)
-    np.testing.assert_allclose(sd[head], np.sqrt(2), rtol=1e-6)
+    assert_array_equal(mean[head], 2)
+    assert_allclose(sd[head], np.sqrt(2), rtol=1e-6)
     for folder in (out, out / "case0"):
         made = read_json(folder / "provenance.json")
         assert [each["weights"] for each in made["members"]] == [
@@ -128,8 +129,8 @@ def test_equal_members_add_samples_that_tell_nothing_new(diffusion, cohort):
     """Each of n images is there twice: the same squares over 2n - 1 instead of n - 1 degrees of freedom."""
     alone = load(diffusion).synthesise(t1_of(cohort), samples=3)
     made = Ensemble((load(diffusion), load(diffusion))).synthesise(t1_of(cohort), samples=3)
-    np.testing.assert_array_equal(made.volume.data, alone.volume.data)
-    np.testing.assert_allclose(
+    assert_array_equal(made.volume.data, alone.volume.data)
+    assert_allclose(
         made.std["t2"].data, alone.std["t2"].data * np.sqrt(2 * 2 / 5), rtol=1e-5, atol=1e-4
     )
     assert made.provenance["network_calls"] == 2 * alone.provenance["network_calls"]
@@ -143,7 +144,7 @@ def test_members_count_the_same_however_many_samples_they_drew():
         few, many = (draw.normal(0, 1, (count, 1, 1, 1, 50)) for count in (2, 3))
         pool.add(_made(few.astype(np.float32)), 2, "case")
         pool.add(_made(many.astype(np.float32)), 3, "case")
-        np.testing.assert_allclose(
+        assert_allclose(
             pool.mean["ct"].data, (few.mean(0) + many.mean(0)) / 2, rtol=1e-4, atol=1e-6
         )
         variances.append(np.square(pool.std()["ct"].data).mean())

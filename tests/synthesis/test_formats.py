@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from numpy.testing import assert_allclose, assert_array_equal
 from PIL import Image
 
 from scans import t1_of
@@ -22,8 +23,8 @@ def test_every_format_holds_the_same_image(run, cohort, tmp_path):
         out = tmp_path / ending[1:]
         made.write(out, ending)
         image = read_volume(out / f"t2{ending}", "t2")
-        np.testing.assert_array_equal(image.data, made.volume.data)
-        np.testing.assert_allclose(image.affine, made.volume.affine, atol=1e-5)
+        assert_array_equal(image.data, made.volume.data)
+        assert_allclose(image.affine, made.volume.affine, atol=1e-5)
         assert [*read_json(out / "provenance.json")["images"]] == [f"t2{ending}"]
         assert is_synthetic(out / f"t2{ending}")
 
@@ -39,8 +40,8 @@ def test_a_picture_shows_a_window_of_the_image_and_says_that_it_is_synthetic(tmp
     made = Synthesised({"HU": volumes["HU"]}, {}, {}, low=low, high=low)
     made.write(tmp_path, windows={"HU": (0.0, 100.0)})
     pictures = {name: Image.open(tmp_path / f"HU{name}.png") for name in ("", "_low")}
-    np.testing.assert_array_equal(np.asarray(pictures[""])[0, ::-1], [0, 0, 128, 191, 255, 255])
-    np.testing.assert_array_equal(np.asarray(pictures["_low"])[0, ::-1], [0, 0, 0, 0, 0, 255])
+    assert_array_equal(np.asarray(pictures[""])[0, ::-1], [0, 0, 128, 191, 255, 255])
+    assert_array_equal(np.asarray(pictures["_low"])[0, ::-1], [0, 0, 0, 0, 0, 255])
     assert is_synthetic(tmp_path / "HU.png")
     assert "HU_high.png" in read_json(tmp_path / "provenance.json")["images"]
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.testing import assert_allclose
 from torch import nn
 
 from rows import every_row
@@ -113,7 +114,7 @@ WHOLE, CROPPED, RESIZED = (
 )
 
 
-@every_row(("width", "slices"), [(48, WHOLE), (64, WHOLE), (100, CROPPED), (86, RESIZED)])
+@every_row("width, slices", [(48, WHOLE), (64, WHOLE), (100, CROPPED), (86, RESIZED)])
 def test_the_mirrored_patient_is_drawn_as_the_mirror_image(monkeypatch, width, slices):
     """Narrower than the patch, equal and wider; kernels are symmetric and the noise is mirrored with the patient."""
     drawn, data = model(slices=slices), head(width)
@@ -121,7 +122,7 @@ def test_the_mirrored_patient_is_drawn_as_the_mirror_image(monkeypatch, width, s
     monkeypatch.setattr(network, "Noise", Turned)
     turned = made(np.ascontiguousarray(data[..., ::-1]), drawn)
     assert straight[straight > 0].std() > 0.5
-    np.testing.assert_allclose(turned[..., ::-1], straight, atol=0.02)
+    assert_allclose(turned[..., ::-1], straight, atol=0.02)
     shifted = np.roll(turned[..., ::-1], 1, axis=-1)  # what a mirror one column aside would give
     assert np.abs(shifted - straight).max() > 1
 
@@ -129,14 +130,14 @@ def test_the_mirrored_patient_is_drawn_as_the_mirror_image(monkeypatch, width, s
 def test_a_predictor_alone_mirrors_too():
     drawn, data = model(predictor_only=True), head(100)
     turned = made(np.ascontiguousarray(data[..., ::-1]), drawn)
-    np.testing.assert_allclose(turned[..., ::-1], made(data, drawn), atol=0.01)
+    assert_allclose(turned[..., ::-1], made(data, drawn), atol=0.01)
 
 
 def test_an_odd_width_is_drawn_as_if_it_had_one_more_column_on_the_left():
     """An even grid has no middle column: the mid-plane lies half a voxel to its right, as in training."""
     drawn, data = model(), head(93)
     wider = np.concatenate([np.full_like(data[..., :1], -1000), data], axis=-1)
-    np.testing.assert_allclose(made(data, drawn), made(wider, drawn)[..., 1:], atol=1e-4)
+    assert_allclose(made(data, drawn), made(wider, drawn)[..., 1:], atol=1e-4)
 
 
 @pytest.mark.slow
@@ -144,7 +145,7 @@ def test_an_odd_width_is_drawn_as_if_it_had_one_more_column_on_the_left():
 def test_nothing_outside_the_mask_is_drawn_and_the_batch_changes_nothing(crop):
     drawn, data = model(slices={"kind": "whole", "crop": crop}), head(86)
     few, many = made(data, drawn, batch=1), made(data, drawn, batch=3)
-    np.testing.assert_allclose(few, many, atol=1e-3)
+    assert_allclose(few, many, atol=1e-3)
     inside = data > -1000
     assert (few[~inside] == 0).all()
     assert few[inside].std() > 0.5
@@ -226,7 +227,7 @@ OUTSIDE = {**RECIPE["stages"][0], "task": {"kind": "translate", "strip": True}}
 
 
 @every_row(
-    ("values", "words"),
+    "values, words",
     [
         (
             {**ALONE, "task": {"kind": "translate", "inside": True}},
@@ -243,7 +244,7 @@ def test_a_crop_without_a_mask_is_refused(values, words):
 
 
 @every_row(
-    ("data", "words"),
+    "data, words",
     [
         ({"centred": False}, "data.centred = true"),
         ({"patch": [1, 64, 72]}, "multiple of 16 columns"),

@@ -173,7 +173,7 @@ def test_parts_of_another_number_are_refused_in_one_sentence(voxlate, run, cohor
 
 
 @every_row(
-    ("name", "t1_grade", "mr_grade"),
+    "name, t1_grade, mr_grade",
     [
         ("scan", "note", "note"),
         ("mr_20190304", "note", None),

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from numpy.testing import assert_allclose, assert_array_equal
 
 from rows import every_row
 from stand_ins import model_of, recipe_of
@@ -72,8 +73,8 @@ def test_a_network_that_copies_its_input_gives_the_scan_and_no_spread(codes):
     own = scan(affine)
     of_one_plane, _ = made_by(lambda x, _: x, tiny_recipe(planes=""), own)
     made, seen = made_by(lambda x, _: x, of=own)
-    np.testing.assert_array_equal(made.volume.data, of_one_plane.volume.data)
-    np.testing.assert_allclose(made.volume.data, own.data, atol=1e-3)
+    assert_array_equal(made.volume.data, of_one_plane.volume.data)
+    assert_allclose(made.volume.data, own.data, atol=1e-3)
     assert made.volume.grid == own.grid
     assert not of_one_plane.std
     assert not made.std["t2"].data.any(), "planes that agree have no spread"
@@ -98,11 +99,11 @@ def test_each_plane_has_its_own_rows_and_comes_back_in_place():
     ]
     up, forward, _ = np.indices(SHAPE)
     images = np.stack([forward, up, up]) * 60.0  # a tenth of half the window of 0 to 1200
-    np.testing.assert_allclose(made.volume.data[0], images.mean(0), atol=1e-3)
-    np.testing.assert_allclose(made.std["t2"].data[0], images.std(0, ddof=1), atol=1e-3)
+    assert_allclose(made.volume.data[0], images.mean(0), atol=1e-3)
+    assert_allclose(made.std["t2"].data[0], images.std(0, ddof=1), atol=1e-3)
     in_hu, _ = made_by(height, unit="HU")
     half = (images.mean(0) + np.median(images, axis=0)) / 2
-    np.testing.assert_allclose(in_hu.volume.data[0], half, atol=1e-3)
+    assert_allclose(in_hu.volume.data[0], half, atol=1e-3)
 
 
 def test_neighbours_are_those_of_the_plane_and_the_batch_size_changes_nothing():
@@ -110,18 +111,18 @@ def test_neighbours_are_those_of_the_plane_and_the_batch_size_changes_nothing():
     recipe = tiny_recipe(stack=1)
     made, _ = made_by(lambda x, _: x[:, 2:], recipe)
     again, _ = made_by(lambda x, _: x[:, 2:], recipe, batch=1)
-    np.testing.assert_array_equal(made.volume.data, again.volume.data)
+    assert_array_equal(made.volume.data, again.volume.data)
     values = scan().data[0]
     shifted = [
         np.take(values, np.minimum(np.arange(length) + 1, length - 1), axis)
         for axis, length in enumerate(SHAPE)
     ]
-    np.testing.assert_allclose(made.volume.data[0], np.mean(shifted, axis=0), atol=1e-3)
+    assert_allclose(made.volume.data[0], np.mean(shifted, axis=0), atol=1e-3)
 
 
 def test_a_sagittal_slice_is_not_mirrored_and_others_keep_left_and_right():
     made, seen = made_by(lambda x, _: x, tiny_recipe({"mirror": True}))
-    np.testing.assert_allclose(made.volume.data, scan().data, atol=1e-3)
+    assert_allclose(made.volume.data, scan().data, atol=1e-3)
     depth, front, side = SHAPE
     assert len(seen) == 2 * depth + 2 * front + side
 
@@ -133,7 +134,7 @@ def test_planes_have_noise_of_their_own_whatever_the_batch_size():
     made, _ = made_by(noisy)
     again, _ = made_by(noisy, batch=2)
     of_one_plane, _ = made_by(noisy, tiny_recipe(planes=""))
-    np.testing.assert_array_equal(made.volume.data, again.volume.data)
+    assert_array_equal(made.volume.data, again.volume.data)
     spread, of_one = made.volume.data.std(), of_one_plane.volume.data.std()
     assert spread == pytest.approx(of_one / 3**0.5, rel=0.15)  # three draws, not one three times
     assert made.std["t2"].data.mean() == pytest.approx(0.886 * of_one, rel=0.1)  # of three normals
@@ -224,7 +225,7 @@ def test_a_completion_reads_what_a_case_has_in_three_planes():
         task={"kind": "complete"},
     )
     made, seen = made_by(lambda x, _: x[:, :1].expand(-1, 2, -1, -1, -1), recipe)
-    np.testing.assert_allclose(made.volumes["t2"].data, scan().data, atol=1e-3)
+    assert_allclose(made.volumes["t2"].data, scan().data, atol=1e-3)
     assert made.provenance["planes_read"] == [*PLANES]
     assert len(seen) == sum(SHAPE)
 

@@ -8,6 +8,7 @@ import scipy.ndimage
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.testing import assert_allclose, assert_array_equal
 from safetensors.numpy import load_file
 
 from rows import every_row
@@ -74,7 +75,7 @@ def test_resized_slices_give_what_the_published_pipeline_gives(published, networ
     arrays, facts = published
     scan = scan_of(arrays["volume"])
     made = stand_in(NETWORKS[network], slices=RESIZED).synthesise(scan).volume
-    np.testing.assert_allclose(made.data[0], arrays[f"generated_{network}"], atol=1e-3)
+    assert_allclose(made.data[0], arrays[f"generated_{network}"], atol=1e-3)
     assert (made.data[0, : facts["stripped_bottom"]] == -50).all()
     assert (made.data[0, len(made.data[0]) - facts["stripped_top"] :] == -50).all()
     assert made.affine.tobytes() == scan["tof"].affine.tobytes()
@@ -110,8 +111,8 @@ def test_the_corner_voxels_of_resized_slices_lie_where_they_lay():
     made = resize_slices(scan_of(data), (16, 24), 1, 4)
     corners = np.array([[6, 8, 3, 1], [0, 0, 1, 1], [6, 0, 2, 1]])
     moved = np.array([[23, 15, 2, 1], [0, 0, 0, 1], [23, 0, 1, 1]])
-    np.testing.assert_allclose(made["tof"].affine @ moved.T, AFFINE @ corners.T, atol=1e-9)
-    np.testing.assert_allclose(
+    assert_allclose(made["tof"].affine @ moved.T, AFFINE @ corners.T, atol=1e-9)
+    assert_allclose(
         made["tof"].data[0, :, [0, 0, -1, -1], [0, -1, 0, -1]].T,
         data[1:][:, [0, 0, -1, -1], [0, -1, 0, -1]],
         atol=1e-5,
@@ -123,20 +124,20 @@ def test_a_cubic_is_zoomed_exactly_away_from_the_edges():
     places, fine = np.linspace(-1, 1, 61), np.linspace(-1, 1, 97)
     curve = 3 * places**3 - places**2 + places
     made = zoom(np.tile(curve, (2, 5, 1)).astype(np.float32), (5, 97))
-    np.testing.assert_allclose(
+    assert_allclose(
         made[:, 2, 25:-25], np.tile(3 * fine**3 - fine**2 + fine, (2, 1))[:, 25:-25], atol=2e-6
     )
 
 
 def test_zooming_is_scipys_but_for_its_zeros_at_the_edge():
     plane = np.random.default_rng(0).normal(10, 1, (256, 40)).astype(np.float32)
-    np.testing.assert_array_equal(
+    assert_array_equal(
         zoom(plane, (44, 57)), scipy.ndimage.zoom(plane, (44 / 256, 57 / 40), order=3)
     )
     default = scipy.ndimage.zoom(plane, (45 / 256, 1), order=3)
     assert (default[-1] == 0).all()  # the defect that is avoided
-    np.testing.assert_array_equal(zoom(plane, (45, 40))[:-1], default[:-1])
-    np.testing.assert_allclose(zoom(plane, (45, 40))[-1], plane[-1], atol=1e-5)  # corner on corner
+    assert_array_equal(zoom(plane, (45, 40))[:-1], default[:-1])
+    assert_allclose(zoom(plane, (45, 40))[-1], plane[-1], atol=1e-5)  # corner on corner
 
 
 @every_row("axes", [(1, -1, 1), (-1, 1, -1)])
@@ -147,7 +148,7 @@ def test_resized_synthesis_keeps_any_affine_exactly(axes):
     made = model.synthesise(scan_of(data, affine)).volume
     plain = model.synthesise(scan_of(data)).volume
     assert made.affine.tobytes() == affine.tobytes()
-    np.testing.assert_allclose(made.data, plain.data, atol=1e-2)
+    assert_allclose(made.data, plain.data, atol=1e-2)
     assert set(model.network.method.seen) == {(1, 1, 64, 48)}
 
 
@@ -159,8 +160,8 @@ def test_samples_are_brought_back_and_clipped_one_by_one():
     assert both.std["cta"].data.min() >= 0
     assert -50 <= both.volume.data.min() <= both.volume.data.max() <= 350
     again = model.synthesise(scan_of(data), samples=3, batch=1)
-    np.testing.assert_array_equal(again.volume.data, both.volume.data)
-    np.testing.assert_array_equal(again.std["cta"].data, both.std["cta"].data)
+    assert_array_equal(again.volume.data, both.volume.data)
+    assert_array_equal(again.std["cta"].data, both.std["cta"].data)
 
 
 @every_row("noise", ["independent", "shared", "correlated"])
@@ -169,7 +170,7 @@ def test_noise_belongs_to_the_item_whatever_the_batch(slices, noise):
     data = np.random.default_rng(0).normal(500, 80, (2, 264, 260))
     model = stand_in(None, slices={"kind": slices}, noise={"kind": noise})
     few, many = (model.synthesise(scan_of(data), batch=batch).volume.data for batch in (1, 5))
-    np.testing.assert_array_equal(few, many)
+    assert_array_equal(few, many)
 
 
 def test_slices_draw_the_noise_of_their_places_by_the_strategy():
@@ -188,10 +189,10 @@ def test_slices_draw_the_noise_of_their_places_by_the_strategy():
         wanted = Noise(4, streams).normal((20, 24)).clamp(-1, 1).numpy()
         kind = noise if isinstance(noise, dict) else {"kind": noise}
         made = model.synthesise(scan, case="a", seed=4, noise=kind).volume.data[0]
-        np.testing.assert_allclose(made, 200 * wanted + 150, atol=1e-3)
+        assert_allclose(made, 200 * wanted + 150, atol=1e-3)
     shared = model.synthesise(scan, case="a", seed=4, noise={"kind": "shared"}).volume.data[0]
     first = Noise(4, [stable_id(key, 0, 0, 0)]).normal((20, 24)).clamp(-1, 1).numpy()
-    np.testing.assert_allclose(shared, np.repeat(200 * first + 150, 5, axis=0), atol=1e-3)
+    assert_allclose(shared, np.repeat(200 * first + 150, 5, axis=0), atol=1e-3)
 
 
 def test_windows_see_the_volume_as_one_item_that_starts_from_the_noise_of_its_slices():
@@ -199,8 +200,8 @@ def test_windows_see_the_volume_as_one_item_that_starts_from_the_noise_of_its_sl
     model, scan = stand_in(None), scan_of(np.random.default_rng(0).normal(500, 80, (5, 20, 24)))
     slices = model.synthesise(scan, case="a", samples=2)
     volume = model.synthesise(scan, case="a", samples=2, windows={"size": 3, "overlap": 1})
-    np.testing.assert_array_equal(volume.volume.data, slices.volume.data)
-    np.testing.assert_array_equal(volume.std["cta"].data, slices.std["cta"].data)
+    assert_array_equal(volume.volume.data, slices.volume.data)
+    assert_array_equal(volume.std["cta"].data, slices.std["cta"].data)
     assert model.network.method.seen[-2:] == [(1, 5, 20, 24)] * 2
     with pytest.raises(BadInput, match="of kind 'whole'"):
         model.synthesise(scan, windows={"size": 3, "overlap": 1}, slices={"kind": "tiled"})
@@ -210,7 +211,7 @@ def test_tiles_of_large_slices_blend_to_what_whole_slices_give():
     data = np.random.default_rng(0).normal(500, 80, (3, 300, 280))
     whole = stand_in(NETWORKS["affine"])
     tiled = stand_in(NETWORKS["affine"], slices={"kind": "tiled"}, overlap=0.25)
-    np.testing.assert_allclose(
+    assert_allclose(
         tiled.synthesise(scan_of(data)).volume.data,
         whole.synthesise(scan_of(data)).volume.data,
         atol=1e-3,

@@ -8,6 +8,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from numpy.testing import assert_allclose, assert_array_equal
 from PIL import Image
 
 import voxlate as package
@@ -44,7 +45,7 @@ def test_any_orientation_of_the_same_scan_gives_the_same_image(run, cohort, tmp_
     first, second = (
         nib.Nifti1Image(made.data[0].transpose(2, 1, 0), made.affine) for made in (one, other)
     )
-    np.testing.assert_allclose(
+    assert_allclose(
         nib.as_closest_canonical(first).get_fdata(),
         nib.as_closest_canonical(second).get_fdata(),
         atol=1e-3,
@@ -63,8 +64,8 @@ def test_neither_the_batch_size_nor_the_threads_change_anything(diffusion, cohor
             torch.set_num_threads(1)
         assert one.provenance["network_calls"] == other.provenance["network_calls"]
         rounding = 0.05  # of 1400, by another batch
-        np.testing.assert_allclose(one.volume.data, other.volume.data, atol=rounding)
-        np.testing.assert_allclose(one.std["t2"].data, other.std["t2"].data, atol=rounding)
+        assert_allclose(one.volume.data, other.volume.data, atol=rounding)
+        assert_allclose(one.std["t2"].data, other.std["t2"].data, atol=rounding)
 
 
 def test_the_mean_and_spread_are_those_of_the_samples(diffusion, cohort):
@@ -80,8 +81,8 @@ def test_the_mean_and_spread_are_those_of_the_samples(diffusion, cohort):
     scale = model.network.header["target_scales"]["t2"]
     samples = torch.stack([torch.from_numpy(one) for one in _samples(model, cohort, 4)])
     expected = samples.mean(0).numpy() * 1.0
-    np.testing.assert_allclose(together.volume.data[0], expected, atol=0.1)
-    np.testing.assert_allclose(together.std["t2"].data[0], samples.std(0).numpy(), atol=0.1)
+    assert_allclose(together.volume.data[0], expected, atol=0.1)
+    assert_allclose(together.std["t2"].data[0], samples.std(0).numpy(), atol=0.1)
     assert scale == [0, 1400]
     assert together.std["t2"].data.max() > 1
 
@@ -123,7 +124,7 @@ def test_three_dimensional_patches_blend_to_what_the_whole_volume_gives(run, coh
         model,
         facts=replace(model.facts, data=replace(model.facts.data, patch=(4, 9, 8))),
     )
-    np.testing.assert_allclose(tiled.synthesise(t1_of(cohort)).volume.data, whole, atol=1e-3)
+    assert_allclose(tiled.synthesise(t1_of(cohort)).volume.data, whole, atol=1e-3)
 
 
 def test_mirroring_makes_the_image_symmetric(run, cohort, tmp_path):
@@ -132,7 +133,7 @@ def test_mirroring_makes_the_image_symmetric(run, cohort, tmp_path):
         load(run).synthesise(scans, mirror=mirror).volume.data for mirror in (False, True)
     )
     assert np.abs(plain - plain[..., ::-1]).max() > 0.1
-    np.testing.assert_allclose(mirrored, mirrored[..., ::-1], atol=1e-3)
+    assert_allclose(mirrored, mirrored[..., ::-1], atol=1e-3)
 
 
 def test_a_cohort_is_synthesised_case_by_case_and_resumed(voxlate, run, cohort, out):
@@ -222,9 +223,7 @@ def test_pictures_come_back_as_pictures_too(voxlate, out, tmp_path, tiny):
     picture = np.asarray(Image.open(out / "c0/t2.png"))
     volume = nib.load(out / "c0/t2.nii.gz")
     assert picture.shape == (24, 20)
-    np.testing.assert_allclose(
-        picture.T, np.clip(np.rint(volume.get_fdata()[..., 0]), 0, 255), atol=1
-    )
+    assert_allclose(picture.T, np.clip(np.rint(volume.get_fdata()[..., 0]), 0, 255), atol=1)
 
 
 def test_samples_that_cannot_differ_are_refused(voxlate, run, cohort, out):
@@ -282,16 +281,16 @@ def test_the_noise_goes_by_what_a_scan_shows_not_by_names_or_places(
     for path in (scan, other):
         voxlate("synth", diffusion, f"t1={path}", "--out", out, "--exact").done()
     first, second = (nib.load(out / case / "t2.nii.gz") for case in ("case0", "anna"))
-    np.testing.assert_array_equal(nib.as_closest_canonical(first).get_fdata(), second.get_fdata())
+    assert_array_equal(nib.as_closest_canonical(first).get_fdata(), second.get_fdata())
     memory = load(diffusion).synthesise({"t1": read_volume(scan)}, exact=True, case="x")
-    np.testing.assert_array_equal(memory.volume.data[0].T, np.asarray(first.dataobj, np.float32))
+    assert_array_equal(memory.volume.data[0].T, np.asarray(first.dataobj, np.float32))
 
 
 def test_exact_is_bit_identical_whatever_the_batch(diffusion, cohort):
     model = load(diffusion).with_options(exact=True, samples=2)
     one, other = (model.synthesise(t1_of(cohort), batch=batch) for batch in (1, 5))
-    np.testing.assert_array_equal(one.volume.data, other.volume.data)
-    np.testing.assert_array_equal(one.std["t2"].data, other.std["t2"].data)
+    assert_array_equal(one.volume.data, other.volume.data)
+    assert_array_equal(one.std["t2"].data, other.std["t2"].data)
 
 
 def test_cases_that_lack_a_scan_or_cannot_be_read_are_listed_and_the_others_made(
@@ -431,10 +430,10 @@ def test_python_gives_nibabel_images_and_files_of_images_that_there_are(run, coh
     (path,) = t1_of(cohort).values()
     image, model = nib.load(path), load(run)
     made = model.synthesise({"t1": path})
-    np.testing.assert_array_equal(made.to_nifti().get_fdata(), made.volume.data[0].T)
-    np.testing.assert_array_equal(made.to_nifti("t2").affine, image.affine)
+    assert_array_equal(made.to_nifti().get_fdata(), made.volume.data[0].T)
+    assert_array_equal(made.to_nifti("t2").affine, image.affine)
     (written,) = made.save(tmp_path / "here")
-    np.testing.assert_allclose(nib.load(written).get_fdata(), made.volume.data[0].T, atol=1e-4)
+    assert_allclose(nib.load(written).get_fdata(), made.volume.data[0].T, atol=1e-4)
     assert made.show().size[0] > 60
     assert "load" in dir(package)
     for ask in (made.to_nifti, made.volumes.__getitem__):

@@ -153,7 +153,7 @@ def test_images_of_the_weights_of_before_are_made_again(voxlate, run, cohort, tm
 
 
 @every_row(
-    ("arguments", "words"),
+    "arguments, words",
     [
         ("RUN --steps 2000", "--steps: expected a number above 0 after a +"),
         ("RUN --steps +0", "found +0"),

@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from torch import nn
+from torch.testing import assert_close
 
 from voxlate.training.recipe.optimiser import (
     COEFFICIENTS,
@@ -93,7 +94,7 @@ def test_kernels_that_move_together_move_as_each_does_by_the_published_iteration
     for each in grads:
         step(optimiser, kernels, each)
     for one, other in zip(kernels, expected):
-        torch.testing.assert_close(one.double(), other, atol=1e-6, rtol=0)
+        assert_close(one.double(), other, atol=1e-6, rtol=0)
 
 
 def test_the_state_of_a_kernel_is_its_momentum_and_a_count_in_its_own_shape():
@@ -102,7 +103,7 @@ def test_the_state_of_a_kernel_is_its_momentum_and_a_count_in_its_own_shape():
     step(optimiser, [kernel], [torch.ones(16, 8, 3, 3)])
     (state,) = optimiser.state_dict()["state"].values()
     assert set(state) == {"step", "momentum"}
-    torch.testing.assert_close(state["momentum"], torch.full((16, 8, 3, 3), 1 - MOMENTUM))
+    assert_close(state["momentum"], torch.full((16, 8, 3, 3), 1 - MOMENTUM))
 
 
 def test_a_matrix_of_low_rank_keeps_its_zeros():
@@ -125,7 +126,7 @@ def test_vectors_and_heads_of_few_channels_move_as_by_adamw():
         step(optimisers[0], ours, grads)
         step(optimisers[1], theirs, grads)
     for one, other in zip(ours, theirs):
-        torch.testing.assert_close(one, other, atol=0, rtol=0)
+        assert_close(one, other, atol=0, rtol=0)
 
 
 def test_weight_decay_shrinks_a_kernel_besides_its_step():
@@ -134,7 +135,7 @@ def test_weight_decay_shrinks_a_kernel_besides_its_step():
     plain, decayed = (nn.Parameter(torch.ones(16, 16)) for _ in range(2))
     step(muon([plain], lr=0.1), [plain], [grad])
     step(muon([decayed], lr=0.1, decay=0.5), [decayed], [grad])
-    torch.testing.assert_close(plain - decayed, torch.full((16, 16), 0.05))
+    assert_close(plain - decayed, torch.full((16, 16), 0.05))
 
 
 def test_a_restored_state_goes_on_bit_for_bit():
@@ -160,5 +161,5 @@ def test_the_size_of_a_gradient_changes_no_move(scale):
         kernel.grad = gradient * factor
         Optimiser(kind="muon", lr=1e-3).build([kernel]).step()
         moved.append(kernel.detach().clone())
-    torch.testing.assert_close(moved[1], moved[0], rtol=1e-4, atol=1e-7)
+    assert_close(moved[1], moved[0], rtol=1e-4, atol=1e-7)
     assert moved[0].abs().max() > 0

@@ -234,7 +234,7 @@ def test_an_edited_recipe_of_a_corrected_run_is_refused_and_one_of_before_is_wri
 
 
 @every_row(
-    ("seconds", "fewest", "done", "lengths", "too_slow"),
+    "seconds, fewest, done, lengths, too_slow",
     [
         (1.5, {"final": 15}, ("regression", 2), [12, 15], False),  # 10 and 15 of 1.5 s are 37.5 s
         (1.5, {"regression": 14, "final": 15}, ("regression", 2), [14, 13], True),
@@ -258,7 +258,7 @@ def test_a_stage_gives_its_time_to_one_below_its_fewest_steps_and_only_a_worse_r
 
 
 @every_row(
-    ("times", "pace"),
+    "times, pace",
     [
         ([1.0, 1.2, 9.0], 1.2),
         ([3.0, 3.2, 3.1, 1.0, 1.2, 9.0, 2.0], 1.2),

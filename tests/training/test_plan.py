@@ -126,7 +126,7 @@ def test_settings_and_options_of_no_recipe_are_refused_before_a_step_is_timed(
 
 
 @every_row(
-    ("options", "words"),
+    "options, words",
     [
         ("--minutes 0.0001", "expected time for one pass over the 24 slices to make t2 of t1"),
         ("--memory 1MB", "expected enough for the smallest network, found 0.00 GiB"),
@@ -549,7 +549,7 @@ def test_a_completion_of_less_than_a_pass_trains_on_a_part_of_the_slices_and_say
         clockwork(0.5)
 
 
-@every_row(("minutes", "timed"), [(20, [30]), (4, [10]), (1, [])])
+@every_row("minutes, timed", [(20, [30]), (4, [10]), (1, [])])
 def test_what_is_left_of_the_probes_time_goes_into_a_second_try(
     prepared, monkeypatch, minutes, timed
 ):

@@ -54,7 +54,7 @@ def auto(path: Path) -> recipe.Recipe:
 
 
 @every_row(
-    ("ratio", "chosen"), [(0.5, "bfloat16"), (0.9, "bfloat16"), (0.92, "float32"), (4.3, "float32")]
+    "ratio, chosen", [(0.5, "bfloat16"), (0.9, "bfloat16"), (0.92, "float32"), (4.3, "float32")]
 )
 def test_bfloat16_is_taken_where_it_saves_a_tenth_of_the_time(machine, ratio, chosen):
     machine(ratio)
@@ -106,7 +106,7 @@ def test_a_cache_folder_that_cannot_be_written_is_one_sentence_once(
 
 
 @every_row(
-    ("system", "variables", "folder"),
+    "system, variables, folder",
     [
         ("linux", {"XDG_CACHE_HOME": "/x"}, "/x/voxlate"),
         ("linux", {"XDG_CACHE_HOME": "here/x"}, "/home/me/.cache/voxlate"),
@@ -178,7 +178,7 @@ def test_a_run_in_which_nothing_was_trained_keeps_no_precision(run):
 
 
 @every_row(
-    ("trained", "asked", "ratio", "drawn"),
+    "trained, asked, ratio, drawn",
     [
         ("float32", "auto", 0.5, "float32"),  # never less exact than the training
         ("bfloat16", "auto", 0.5, "bfloat16"),

@@ -60,7 +60,7 @@ def window(low, high):
 
 
 @every_row(
-    ("known", "table", "reason"),
+    "known, table, reason",
     [
         # Hounsfield units get a window that holds the body in round numbers
         (scan("ct", "HU", -212.0, 1533.0, -1024), window(-1000.0, 1550.0), "-210 to 1531"),
@@ -113,7 +113,7 @@ def test_vessels_brighter_than_all_else_are_not_clipped():
 
 
 @every_row(
-    ("doubtful", "ordinary", "words", "key"),
+    "doubtful, ordinary, words, key",
     [
         # a case that alone sets the range of a map is named
         (
@@ -144,7 +144,7 @@ def test_bodies_are_measured_in_mm_and_different_pixels_are_stated():
 
 
 @every_row(
-    ("names", "source", "target", "way"),
+    "names, source, target, way",
     [
         (["t1", "ct"], ("t1",), ("ct",), "pairs"),
         (["ct", "mr"], ("mr",), ("ct",), "pairs"),

@@ -40,7 +40,7 @@ def test_it_ends_where_a_falling_loss_comes_to_rest():
     assert 150 < by_hand < 170
 
 
-@every_row(("last", "ends"), [(0.98, False), (0.9899, False), (0.9901, True), (2.0, True)])
+@every_row("last, ends", [(0.98, False), (0.9899, False), (0.9901, True), (2.0, True)])
 def test_one_per_cent_below_the_window_is_the_border(last, ends):
     assert PAPER.is_met([5.0] * 79 + [1.0] * 20 + [last]) is ends
 
