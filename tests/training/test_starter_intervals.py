@@ -52,12 +52,10 @@ def scan(cohort):
 
 @pytest.mark.slow
 def test_a_starter_writes_intervals_and_states_their_basis_and_no_bound(
-    ready, voxlate, cohort, scan, tmp_path
+    ready, voxlate, cohort, out
 ):
-    out = tmp_path / "out"
     answer = voxlate("synth", "starter:tiny", cohort / "case0", "--out", out).done()
-    said = answer.said
-    assert f"The intervals were {SAID}; they are no guarantee for a patient." in said
+    assert f"The intervals were {SAID}; they are no guarantee for a patient." in answer.said
     assert "each exceeded with a probability" not in answer.out
     names = {path.name for path in (out / "case0").iterdir()}
     assert names == {"t2.nii.gz", "t2_low.nii.gz", "t2_high.nii.gz", "provenance.json"}
@@ -71,12 +69,11 @@ def test_a_starter_writes_intervals_and_states_their_basis_and_no_bound(
 def test_widened_intervals_reach_twice_as_far_from_the_image(ready, own, scan):
     narrow, wide = (load(run, "cpu").synthesise({"t1": scan}) for run in (own, "starter:tiny"))
     image = wide.volume.data
-    for near, far, limit in ((narrow.low, wide.low, 0), (narrow.high, wide.high, 1400)):
+    for near, far in ((narrow.low, wide.low), (narrow.high, wide.high)):
         reached = image + 2 * (near["t2"].data - image)
         inside = (reached > 1) & (reached < 1399)
         assert inside.sum() > 300
         np.testing.assert_allclose(far["t2"].data[inside], reached[inside], atol=0.1)
-        assert np.abs(far["t2"].data - limit).min() >= 0
     assert narrow.bounds == wide.bounds == {}
     assert narrow.unfamiliar
     assert not wide.unfamiliar
@@ -90,10 +87,8 @@ def test_the_card_and_the_check_know_the_calibration(ready, voxlate):
 
 def test_another_calibration_than_that_of_the_card_is_refused(ready, own):
     shutil.copy(own / FILE, ready / FILE)
-    with pytest.raises(
-        BadInput,
-        match=r"expected calibration\.mean\.1\.safetensors \(\w+\) as its card states, found",
-    ):
+    refusal = r"expected calibration\.mean\.1\.safetensors \(\w+\) as its card states, found"
+    with pytest.raises(BadInput, match=refusal):
         check_starter(ready)
     (ready / FILE).unlink()
     with pytest.raises(BadInput, match="as its card states, found no calibration"):
@@ -102,9 +97,9 @@ def test_another_calibration_than_that_of_the_card_is_refused(ready, own):
 
 @pytest.mark.slow
 def test_a_calibration_on_patients_replaces_that_of_the_starter_in_the_copy(
-    ready, voxlate, cohort, scan, tmp_path
+    ready, voxlate, cohort, scan, out, tmp_path
 ):
-    copied, out = tmp_path / "copied", tmp_path / "out"
+    copied = tmp_path / "copied"
     voxlate("calibrate", "starter:tiny", cohort, "--out", copied).done()
     voxlate("synth", copied, scan, "--out", out).done()
     (provenance,) = out.glob("*/provenance.json")
@@ -113,9 +108,8 @@ def test_a_calibration_on_patients_replaces_that_of_the_starter_in_the_copy(
 
 
 def test_options_for_which_the_intervals_were_not_fitted_give_an_image_without_them(
-    ready, voxlate, scan, tmp_path
+    ready, voxlate, scan, out
 ):
-    out = tmp_path / "out"
     answer = voxlate("synth", "starter:tiny", scan, "--out", out, "--set", "synth.mirror=true")
     assert "No intervals: the starter has none for such images" in answer.done().err
     assert not list(out.glob("*/t2_low.nii.gz"))
@@ -147,18 +141,10 @@ def test_the_factor_covers_the_nominal_share_on_average_over_heads():
     assert heads.factor == pytest.approx(2.4, abs=0.01)  # (1 + 2.4 / 3) / 2 = 0.9
     assert heads.coverages(2.4) == pytest.approx({"easy": 1.0, "hard": 0.8}, abs=0.001)
     assert heads.left_out() == pytest.approx({"easy": 1.0, "hard": 1 / 3}, abs=0.001)
-
-
-def test_intervals_that_are_too_wide_are_not_narrowed():
-    assert RealHeads({"easy": np.linspace(0, 0.5, 101)}, 0.9).factor == 1.0
+    assert RealHeads({"easy": even / 2}, 0.9).factor == 1.0, "too wide ones are not narrowed"
 
 
 def test_nobody_is_told_to_calibrate_on_cases_of_which_none_could_have_intervals():
-    starter = {"name": "x", "trained_on": "heads"}
-    told = {
-        can_have: any(
-            "voxlate calibrate" in said.text for said in notes_on_starter(starter, None, can_have)
-        )
-        for can_have in (True, False)
-    }
-    assert told == {True: True, False: False}
+    for can_have in (True, False):
+        notes = notes_on_starter({"name": "x", "trained_on": "heads"}, None, can_have)
+        assert any("voxlate calibrate" in said.text for said in notes) == can_have
