@@ -98,7 +98,7 @@ def install(run, packed_once, tmp_path, monkeypatch):
             "spacing_mm": (1.0, 2.0),
             "limits": ["It was trained for seconds."],
         }
-        folder, packed = tmp_path / "installed" / "tiny", packed_once / f"{options}" / "tiny"
+        folder, packed = tmp_path / "installed/tiny", packed_once / f"{options}" / "tiny"
         if folder.exists():
             pack(run, folder, **(stated | options))
             return folder

@@ -90,15 +90,6 @@ def test_kernels_that_move_together_move_as_each_does_by_the_published_iteration
         assert_close(one.double(), other, atol=1e-6, rtol=0)
 
 
-def test_the_state_of_a_kernel_is_its_momentum_and_a_count_in_its_own_shape():
-    kernel = nn.Parameter(torch.randn(16, 8, 3, 3))
-    optimiser = muon([kernel])
-    step(optimiser, [kernel], [torch.ones(16, 8, 3, 3)])
-    (state,) = optimiser.state_dict()["state"].values()
-    assert set(state) == {"step", "momentum"}
-    assert_close(state["momentum"], torch.full((16, 8, 3, 3), 1 - MOMENTUM))
-
-
 def test_vectors_and_heads_of_few_channels_move_as_by_adamw():
     start = [torch.randn(30), torch.randn(1, 32, 3, 3)]
     grads = [[torch.randn_like(one) for one in start] for _ in range(3)]

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 import tomli_w
 
-from rows import every_row
+from refusals import refused
+from rows import every_row, slow
 from trainings import recipe_of_text, same_weights
-from voxlate.base.errors import BadInput, Stopped
+from voxlate.base.errors import Stopped
 from voxlate.base.files import read_json, write_json
 from voxlate.training import recipe
 from voxlate.training.planning.pace import SPARE, Paced, PaceRecord, read_pace
@@ -132,7 +133,7 @@ def test_the_running_average_covers_the_same_share_of_a_longer_training():
 
 def test_earlier_lengths_out_of_order_are_refused(two):
     for wrong in ("[[8, 20], [4, 16]]", "[[8, 7]]", "[[20, 30]]"):
-        with pytest.raises(BadInput, match=r"expected train\.paced with rising steps"):
+        with refused(r"expected train\.paced with rising steps"):
             recipe.read(two, {"train.paced": wrong})
 
 
@@ -185,7 +186,7 @@ def test_a_training_ends_in_its_minutes_although_its_steps_become_slower(correct
     assert len(chosen.all_stages[0].train.paced) > 1
 
 
-@pytest.mark.slow
+@slow
 @pytest.mark.parametrize("last", [("regression", 6), ("regression", 9), ("final", 3)])
 def test_a_training_that_is_stopped_and_resumed_gives_the_weights_of_its_recipe(
     planned, prepared, fit, out, last
@@ -222,7 +223,7 @@ def test_an_edited_recipe_of_a_corrected_run_is_refused_and_one_of_before_is_wri
     assert begun_recipe(run.folder)[0] == recipe.read(str(run.recipe)) == chosen
     run.recipe.write_text(after.replace("seed = 0", "seed = 5"))
     refusal = "expected the recipe that this run began with, found an edited one"
-    with pytest.raises(BadInput, match=refusal):
+    with refused(refusal):
         begun_recipe(run.folder)
 
 
@@ -292,5 +293,5 @@ def test_a_kept_plan_of_another_form_or_of_other_stages_is_refused(planned, tmp_
     assert read_pace(tmp_path, planned) is not None
     write_json(Run(tmp_path).pace, RECORD | change)
     refusal = r"plan\.json: expected the speed and steps of a plan as voxlate writes it"
-    with pytest.raises(BadInput, match=refusal):
+    with refused(refusal):
         read_pace(tmp_path, planned)

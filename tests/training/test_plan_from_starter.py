@@ -6,9 +6,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from rows import every_row
+from refusals import refused
+from rows import every_row, slow
 from trainings import weights_of
-from voxlate.base.errors import BadInput
 from voxlate.base.files import read_json
 from voxlate.base.items import BACKGROUND
 from voxlate.scans.cases.prepared import open_cohort
@@ -109,7 +109,7 @@ def test_a_starter_that_needs_no_training_is_named_where_the_minutes_are_too_few
     probe = SimpleNamespace(limits=Limits(**SHORT), probe_seconds=0.0, cohort=cohort)
     search = SimpleNamespace(facts=brains, roles=T1_TO_T2, probe=probe)
     refusal = "minutes or more, or synthesise without a training: "
-    with pytest.raises(BadInput, match=refusal) as no:
+    with refused(refusal) as no:
         planner._check_epoch(search, Candidate(Size(32, 1, 4), 60.0, 1, 1.0), 1.0)
     assert str(no.value).endswith(command)
 
@@ -257,7 +257,7 @@ def test_a_training_begins_with_the_starters_image_in_the_window(starter, read_t
     [("{ t1 = [0, 80] }", "for a target"), ("{ t2 = [80, 0] }", "low < high")],
 )
 def test_a_window_that_is_none_of_a_target_is_refused(read_tiny, window, sentence):
-    with pytest.raises(BadInput, match=sentence):
+    with refused(sentence):
         read_tiny({"start_from": "starter:tiny", "start_window": window})
 
 
@@ -276,7 +276,7 @@ def winner(monkeypatch):
     return wins
 
 
-@pytest.mark.slow
+@slow
 def test_train_auto_begins_from_the_starter_unless_it_is_switched_off(
     install, voxlate, prepared, tmp_path, winner
 ):
@@ -305,7 +305,7 @@ def test_random_weights_that_win_the_race_are_trained(install, prepared, winner)
     assert "starter:tiny: 0.100 after 8 steps" in made.why["start_from"]
 
 
-@pytest.mark.slow
+@slow
 def test_the_regression_of_a_plan_of_two_stages_begins_from_the_starter(install, prepared, winner):
     install(stripped=True)
     winner(0)

@@ -6,7 +6,7 @@ import sys
 import pytest
 import torch
 
-from rows import every_row
+from rows import every_row, slow
 from voxlate.base.files import read_json
 from voxlate.training import precision, recipe
 from voxlate.training.run import Run
@@ -90,12 +90,12 @@ def test_a_cache_folder_that_cannot_be_written_is_one_sentence_once(
     probes, monkeypatch, tmp_path, caplog
 ):
     (tmp_path / "file").touch()
-    monkeypatch.setenv("VOXLATE_CACHE", str(tmp_path / "file" / "cache"))
+    monkeypatch.setenv("VOXLATE_CACHE", str(tmp_path / "file/cache"))
     with caplog.at_level(logging.WARNING):
         assert [precision.choose(CPU).precision for _ in range(3)] == ["bfloat16"] * 3
     assert len(probes) == 1
     (said,) = caplog.messages
-    assert str(tmp_path / "file" / "cache") in said
+    assert str(tmp_path / "file/cache") in said
     assert "VOXLATE_CACHE" in said
 
 
@@ -119,7 +119,7 @@ def test_the_cache_folder_is_the_systems_own(monkeypatch, system, variables, fol
     assert precision.cache_folder().as_posix() == folder
 
 
-@pytest.mark.slow
+@slow
 def test_the_probe_ends_in_time_draws_no_random_number_and_leaves_the_threads():
     before, threads = torch.get_rng_state(), torch.get_num_threads()
     with torch.inference_mode():  # as in a synthesis
@@ -189,4 +189,4 @@ def test_a_synthesis_in_auto_is_as_exact_as_the_training_or_more(
 def test_provenance_states_the_precision_of_an_image(voxlate, run, cohort, out):
     options = ("--device", "cpu", "--set", "precision=bfloat16")
     voxlate("synth", run, cohort / "case1", "--out", out, *options).done()
-    assert read_json(out / "case1" / "provenance.json")["synth"]["precision"] == "bfloat16"
+    assert read_json(out / "case1/provenance.json")["synth"]["precision"] == "bfloat16"

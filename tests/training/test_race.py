@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from rows import slow
 from trainings import same_weights
 from voxlate.base.errors import Stopped
 from voxlate.scans.cases.prepared import open_cohort
@@ -55,7 +56,7 @@ def race(prepared_once):
     return lambda *entrants: run_race(list(entrants), cohort, 0.0, "cpu", True)
 
 
-@pytest.mark.slow
+@slow
 def test_the_entrant_that_learns_wins_and_its_state_is_kept(entrant, race):
     first, second = race(entrant("still", 1e-12), entrant("learns", 5e-3)).results
     assert (first.entrant.name, second.entrant.name) == ("learns", "still")
@@ -93,7 +94,7 @@ def raced(entrant, plan, race):
     return replace(plan, tables=tables, state={**best.state, "stage": "final"}, pace=None)
 
 
-@pytest.mark.slow
+@slow
 def test_the_winner_goes_on_as_if_its_recipe_had_been_trained_at_once(raced, fit, tmp_path):
     raced.keep_pace(tmp_path / "raced")
     said = []
@@ -109,7 +110,7 @@ def test_a_plan_whose_keys_are_changed_begins_anew(plan, tmp_path):
     assert math.isfinite(changed.seconds)
 
 
-@pytest.mark.slow
+@slow
 @pytest.mark.parametrize("change", ["recipe", "splits", "start"])
 def test_the_state_of_a_race_enters_no_other_training(change, raced, fit, tmp_path):
     run = Run(tmp_path / "run")

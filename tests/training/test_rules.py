@@ -6,8 +6,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from refusals import refused
 from rows import every_row
-from voxlate.base.errors import BadInput
 from voxlate.scans.cases.prepared import CaseEntry
 from voxlate.scans.images.statistics import PERCENTILES, Distribution
 from voxlate.scans.images.units import unit_of
@@ -165,12 +165,12 @@ def test_scans_that_no_case_has_both_of_are_unpaired():
 
 
 def test_a_single_modality_and_unknown_names_are_refused():
-    with pytest.raises(BadInput, match="expected two modalities"):
+    with refused("expected two modalities"):
         roles_of(facts(scan()))
-    with pytest.raises(BadInput, match="found 'pet'"):
+    with refused("found 'pet'"):
         roles_of(facts(), target=["pet"])
     refusal = r"expected a modality for each of them, found all \(t1, ct\) in one"
-    with pytest.raises(BadInput, match=refusal):
+    with refused(refusal):
         roles_of(facts(), target=["t1", "ct"])
 
 

@@ -7,6 +7,7 @@ import pytest
 from scipy.ndimage import gaussian_filter
 
 import voxlate
+from rows import slow
 from voxlate.anatomy.head import make_head
 from voxlate.anatomy.scanner import image
 from voxlate.anatomy.tissue import Label
@@ -91,7 +92,7 @@ def test_air_beside_a_body_changes_no_voxel_of_its_image(shipped):
     np.testing.assert_array_equal(in_air[:, :, :-9, :-20], alone)
 
 
-@pytest.mark.slow
+@slow
 def test_a_brain_that_lies_otherwise_or_whose_sides_differ_is_named(shipped):
     model, turned = load("starter:brain-mr-to-mr", "cpu"), _brain(radii=(65, 65, 78))
     assert "axes-exchanged" in codes(model, t1=_brain(), flair=turned), "wider than long"
@@ -100,7 +101,7 @@ def test_a_brain_that_lies_otherwise_or_whose_sides_differ_is_named(shipped):
     assert "lopsided" in codes(model, flair=flair)
 
 
-@pytest.mark.slow
+@slow
 def test_fluid_as_dark_as_air_is_warned_about_where_t2_or_pd_is_made(shipped):
     model = load("starter:brain-mr-to-mr", "cpu")
 
@@ -119,7 +120,7 @@ def test_fluid_as_dark_as_air_is_warned_about_where_t2_or_pd_is_made(shipped):
     assert not warned(model, _brain())
 
 
-@pytest.mark.slow
+@slow
 def test_a_starter_has_the_licence_of_voxlate_where_none_is_stated(shipped, tmp_path):
     for licence, stated in (("apache-2.0", {}), ("mit", {"licence": "MIT"})):
         options = {"dry_run": tmp_path / licence, "onnx": False, **stated}

@@ -3,8 +3,9 @@
 import pytest
 import torch
 
+from refusals import refused
+from rows import slow
 from trainings import same_tensors, same_weights, weights_of
-from voxlate.base.errors import BadInput
 from voxlate.training.recipe import from_dict, to_dict
 
 
@@ -26,7 +27,7 @@ RESIDUAL = {"kind": "residual", "predictor": "predictor"}
 DIFFUSION = {"kind": "diffusion"}
 
 
-@pytest.mark.slow
+@slow
 def test_a_stage_that_trains_its_predictor_leaves_that_of_other_stages_alone(staged, fit):
     middle = {"task": {**RESIDUAL, "predictor_weight": 1.0}, "method": DIFFUSION}
     recipe = staged({"predictor": {}, "middle": middle}, task=RESIDUAL, method=DIFFUSION)
@@ -39,7 +40,7 @@ def test_a_stage_that_trains_its_predictor_leaves_that_of_other_stages_alone(sta
     assert same_tensors(weights_of(fit(recipe)), final)
 
 
-@pytest.mark.slow
+@slow
 def test_a_stage_is_reused_only_where_all_that_it_depends_on_is_the_same(staged, fit):
     begun = fit(staged({"a": {}, "b": {"start_from": "a"}}), "one")
     reusing = fit(staged({"a": {}, "b": {}}), "two", reuse=[begun.folder])
@@ -50,5 +51,5 @@ def test_a_stage_is_reused_only_where_all_that_it_depends_on_is_the_same(staged,
 def test_a_predictor_must_be_given_the_modalities_of_the_stage_that_builds_on_it(staged):
     data = {"source": ["t2"], "target": ["t2"], "patch": [1, 24, 20]}
     refusal = r"expected data.source of the stage 'predictor' to be \['t1'\]"
-    with pytest.raises(BadInput, match=refusal):
+    with refused(refusal):
         staged({"predictor": {"data": data}}, task=RESIDUAL)

@@ -12,8 +12,9 @@ from multiprocessing import get_context
 import pytest
 import torch
 
+from refusals import refused
+from rows import slow
 from trainings import log_lines, same_tensors, same_weights, weights_of
-from voxlate.base.errors import BadInput
 from voxlate.base.files import lock
 from voxlate.checks.prepare import prepare
 from voxlate.commands import cli
@@ -25,7 +26,7 @@ from voxlate.training.train import train
 @pytest.fixture
 def only_training(cohort, tmp_path):
     """A prepared cohort without validation and test cases, one of which lacks t2."""
-    (cohort / "case3" / "t2.nii.gz").unlink()
+    (cohort / "case3/t2.nii.gz").unlink()
     return prepare(cohort, tmp_path / "ready", workers=0, audit=False, shares=(1, 0, 0)).folder
 
 
@@ -50,7 +51,7 @@ def test_validation_patients_may_choose_the_first_weights_alone(read_tiny, fit):
         assert same_weights(done, first) == (share == "1")
 
 
-@pytest.mark.slow
+@slow
 def test_the_kept_weights_hold_a_share_of_the_first_ones(only_training, read_tiny, tmp_path):
     """A training of any length ends between its first weights and those that it would keep otherwise."""
 
@@ -66,13 +67,13 @@ def test_the_kept_weights_hold_a_share_of_the_first_ones(only_training, read_tin
 
 
 def test_a_folder_that_another_training_writes_is_refused(read_tiny, fit, out):
-    with lock(out), pytest.raises(BadInput, match="found one that does"):
+    with lock(out), refused("found one that does"):
         fit(read_tiny(), "out")
 
 
 def test_weights_to_begin_from_that_do_not_fit_leave_no_folder(read_tiny, fit, run, out):
     for start in (Run(run).weights(), out / "nowhere.safetensors"):
-        with pytest.raises(BadInput):
+        with refused():
             fit(read_tiny({"net.width": "16"}), "out", start=start)
         assert not out.exists()
 
@@ -81,7 +82,7 @@ def test_a_start_that_failed_late_does_not_block_the_next(read_tiny, fit, tmp_pa
     (tmp_path / "no_run").mkdir()
     made, other = read_tiny(), read_tiny(steps=1)
     first = replace(made, stages=[replace(made.all_stages[0], name="first")])
-    with pytest.raises(BadInput, match="expected a run to take stages from"):
+    with refused("expected a run to take stages from"):
         fit(first, reuse=[tmp_path / "no_run"])
     assert recipe.read(str(fit(other).recipe)) == other
 
@@ -131,7 +132,7 @@ def launch(launcher, *arguments):
     return subprocess.Popen([sys.executable, *map(str, words)], **output)
 
 
-@pytest.mark.slow
+@slow
 @pytest.mark.parametrize("launcher", list(LAUNCH))
 def test_two_processes_start_every_time(prepared, tiny, tmp_path, launcher):
     for start in range(3):
@@ -141,7 +142,7 @@ def test_two_processes_start_every_time(prepared, tiny, tmp_path, launcher):
         assert said.count("weights.safetensors is the model") == 1
 
 
-@pytest.mark.slow
+@slow
 def test_a_signal_ends_two_processes_within_ten_seconds(prepared, tiny, tmp_path):
     keys = ("steps=100000", "validate_every=0", "log_every=1000")
     lengths = chain.from_iterable(("--set", f"train.{key}") for key in keys)
@@ -155,7 +156,7 @@ def test_a_signal_ends_two_processes_within_ten_seconds(prepared, tiny, tmp_path
     assert time.monotonic() - begun < 10
 
 
-@pytest.mark.slow
+@slow
 def test_weights_whose_modalities_lie_in_another_order_are_no_start(
     voxlate, prepared, tiny, tmp_path
 ):
