@@ -27,8 +27,8 @@ def test_pictures_show_network_units_where_these_were_scored(scored, cohort):
     for name, given, high in (("t1", "t2", 1200), ("t2", "t1", 1400)):
         images = read_case(scored, scores.header, case, name).images
         assert [image.name for image in images if image.role == "source"] == [given]
-        scales = {image.role: image.scale.high for image in images}
-        assert {scales[role] for role in ("source", "synthesis", "truth")} == {255}
+        scales = {image.role: image.scale for image in images}
+        assert {scales[role].high for role in ("source", "synthesis", "truth")} == {255}
         shown = {image.role: image.slices["axial"] for image in images}
         raw = nib.load(cohort / case / f"{name}.nii.gz").get_fdata()
         depth = round(float(np.nonzero(raw)[2].mean()))

@@ -148,9 +148,9 @@ def test_members_count_the_same_however_many_samples_they_drew():
 
 
 @slow
-def test_members_that_make_something_else_are_refused(synth, run, trained, tiny, cohort):
-    turned = tiny.read_text().replace("t1", "t3").replace("t2", "t1").replace("t3", "t2")
-    refusal = synth(run, trained("back", turned), cohort).sentence
+def test_members_that_make_something_else_are_refused(synth, run, changed, cohort):
+    back = changed("back", {"data.source": '["t2"]', "data.target": '["t1"]'})
+    refusal = synth(run, back, cohort).sentence
     assert "expected a model that makes t2 [a.u.] of t1 [a.u.], as" in refusal
     assert "found one that makes t1 [a.u.] of t2 [a.u.]" in refusal
     model = load(run)
