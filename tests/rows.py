@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 Test = Callable[..., None]
+slow = pytest.mark.slow
 ALONE = {"tmp_path", "monkeypatch"}  # fixtures that each row has for itself
 
 

@@ -1,15 +1,22 @@
-"""What tests of trainings share: the weights and the log of a run, and a progress that stops it."""
+"""What tests of trainings share: recipes of texts, the weights and the log of a run, and a progress that stops it."""
 
 import json
 import os
 import signal
+import tomllib
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from voxlate.training.recipe import Recipe, from_dict
 from voxlate.training.run import Run
+
+
+def recipe_of_text(text: str) -> Recipe:
+    """The recipe that a text in TOML states."""
+    return from_dict(tomllib.loads(text), "here")
 
 
 def weights_of(run: Run | Path, stage: str = "final") -> dict[str, Tensor]:

@@ -1,23 +1,25 @@
 """Bright ends that a mean answer cannot reach are moved near to where they lay in training."""
 
-import json
 import re
 
 import numpy as np
 import pytest
-from safetensors import safe_open
+from numpy.testing import assert_allclose, assert_array_equal
 
 import voxlate as package
+from rows import every_row, slow
+from scans import t1_of
 from voxlate.scans.images.grid import Volume
 from voxlate.scans.images.intensity import Percentile, Scale
 from voxlate.scans.images.mask import foreground
 from voxlate.synthesis.brightness import MOST_SLOPE, Peak, find_peak
 from voxlate.training.run import Run
+from voxlate.training.weights import read_header
 
 SCALE = Scale(0, 100)
 
 
-def ball(low, high) -> Volume:
+def ball(low, high):
     """A ball in air of 0, 2 mm a voxel, of values evenly from low to high in an order of chance."""
     z, y, x = np.indices((24, 24, 24)) - 11.5
     inside = z**2 + y**2 + x**2 < 100
@@ -26,66 +28,59 @@ def ball(low, high) -> Volume:
     return Volume(data[None], np.diag([2.0, 2.0, 2.0, 1.0]), "a.u.", "t2")
 
 
+def found(low, high, share=0.95):
+    """The peak of a ball, whose 99th percentile should be a share of the scale."""
+    return find_peak(ball(low, high), Percentile(high=99), SCALE, share=share)
+
+
 def test_what_is_above_the_median_is_stretched_until_the_percentile_is_near_the_trainings():
     made = ball(20, 60)
     peak = find_peak(made, Percentile(high=99), SCALE)
-    inside = foreground(made)
-    stretched = peak.curve.map(made.data[0])
+    stretched, inside = peak.curve.map(made.data[0]), foreground(made)
     assert peak.middle == pytest.approx(40, abs=0.3)
     assert np.percentile(stretched[inside], 99) == pytest.approx(95, abs=0.1)
     below = made.data[0] <= peak.middle
-    np.testing.assert_array_equal(stretched[below], made.data[0][below])
-    brightest = stretched[inside].max()
-    assert brightest == pytest.approx(
-        40 + 20 * 55 / 19.6, rel=0.02
-    )  # the slope is (95 - 40) / (59.6 - 40)
-
-
-def test_a_modality_whose_scans_have_brighter_extremes_is_stretched_to_a_share_of_its_own():
-    made = ball(20, 70)
-    inside = foreground(made)
-    peak = find_peak(made, Percentile(high=99), SCALE, share=1.3)
-    assert np.percentile(peak.curve.map(made.data[0])[inside], 99) == pytest.approx(130, abs=0.1)
+    assert_array_equal(stretched[below], made.data[0][below])
+    # the slope is (95 - 40) / (59.6 - 40)
+    assert stretched[inside].max() == pytest.approx(40 + 20 * 55 / 19.6, rel=0.02)
+    made = ball(20, 70)  # a modality whose scans have brighter extremes
+    stretched = found(20, 70, share=1.3).curve.map(made.data[0])
+    assert np.percentile(stretched[foreground(made)], 99) == pytest.approx(130, abs=0.1)
 
 
 def test_a_stated_share_is_approached_as_far_as_a_moderate_slope_allows():
     assert find_peak(ball(40, 50), Percentile(high=99), SCALE) is None
-    peak = find_peak(ball(40, 50), Percentile(high=99), SCALE, share=1.3)
-    assert peak.slope == 4
+    assert found(40, 50, share=1.3).slope == 4
 
 
 def test_a_standard_deviation_is_stretched_as_its_image():
     peak = Peak(10, 2)
-    np.testing.assert_array_equal(peak.curve.map(np.array([4, 10, 11.5])), [4, 10, 13])
-    np.testing.assert_array_equal(
-        peak.curve.map_sd(np.array([1, 1, 3.0]), np.array([4, 10, 11.5])), [1, 1, 6]
-    )
+    assert_array_equal(peak.curve.map(np.array([4, 10, 11.5])), [4, 10, 13])
+    assert_array_equal(peak.curve.map_sd(np.array([1, 1, 3.0]), np.array([4, 10, 11.5])), [1, 1, 6])
 
 
-@pytest.mark.parametrize("values", [(50, 50), (20, 21), (60, 98)])
-def test_an_image_that_is_flat_or_reaches_its_peak_is_left_as_it_is(values):
-    assert find_peak(ball(*values), Percentile(high=99), SCALE) is None
+@every_row("low, high", [(50, 50), (20, 21), (60, 98)])
+def test_an_image_that_is_flat_or_reaches_its_peak_is_left_as_it_is(low, high):
+    assert find_peak(ball(low, high), Percentile(high=99), SCALE) is None
 
 
-@pytest.mark.slow
+@slow
 def test_a_run_does_so_where_it_is_asked_and_says_by_how_much(run, trained, tiny, cohort):
     text = tiny.read_text().replace('kind = "window", low = 0, high = 1400', 'kind = "percentile"')
     text = re.sub(r"_every = \d+", "_every = 150", text)
     own = trained("own_scale", re.sub(r"steps = \d+", "steps = 150", text, count=1))
-    scans = {"t1": cohort / "case0" / "t1.nii.gz"}
-    plain, corrected = (package.load(own).synthesise(scans, peaks=peaks) for peaks in (False, True))
+    plain, corrected = (
+        package.load(own).synthesise(t1_of(cohort), peaks=peaks) for peaks in (False, True)
+    )
     assert "peaks" not in plain.provenance
     (stated,) = corrected.provenance["peaks"].values()
     peak = Peak(stated["median"], stated["slope"])
-    np.testing.assert_allclose(corrected.volume.data, peak.curve.map(plain.volume.data), rtol=1e-3)
-    with safe_open(Run(own).weights(), "pt") as file:
-        low, high = json.loads(file.metadata()["voxlate"])["target_scales"]["t2"]
-    assert np.percentile(corrected.volume.data[0][foreground(plain.volume)], 99.5) == pytest.approx(
-        0.95 * (high - low) + low, rel=0.02
-    )
-    in_window = package.load(run).synthesise(
-        scans, peaks=True
-    )  # its scale is the same for all scans
+    assert_allclose(corrected.volume.data, peak.curve.map(plain.volume.data), rtol=1e-3)
+    low, high = read_header(Run(own).weights())["target_scales"]["t2"]
+    bright = np.percentile(corrected.volume.data[0][foreground(plain.volume)], 99.5)
+    assert bright == pytest.approx(0.95 * (high - low) + low, rel=0.02)
+    # its scale is the same for all scans
+    in_window = package.load(run).synthesise(t1_of(cohort), peaks=True)
     assert "peaks" not in in_window.provenance
 
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from numpy.testing import assert_allclose, assert_array_equal
 from PIL import Image
 
 from scans import t1_of
@@ -22,27 +23,26 @@ def test_every_format_holds_the_same_image(run, cohort, tmp_path):
         out = tmp_path / ending[1:]
         made.write(out, ending)
         image = read_volume(out / f"t2{ending}", "t2")
-        np.testing.assert_array_equal(image.data, made.volume.data)
-        np.testing.assert_allclose(image.affine, made.volume.affine, atol=1e-5)
+        assert_array_equal(image.data, made.volume.data)
+        assert_allclose(image.affine, made.volume.affine, atol=1e-5)
         assert [*read_json(out / "provenance.json")["images"]] == [f"t2{ending}"]
         assert is_synthetic(out / f"t2{ending}")
 
 
 def test_a_picture_shows_a_window_of_the_image_and_says_that_it_is_synthetic(tmp_path):
     values = np.array([[[[-1000, 0, 50, 75, 100, 1500]]]], np.float32)
-    volumes = {unit: Volume(values, np.eye(4), unit, "ct") for unit in ("HU", "grey", "a.u.")}
-    windows = {unit: picture_window(volume) for unit, volume in volumes.items()}
-    assert windows["grey"] == (0, 255)
-    assert windows["HU"] == HEAD_HU
-    assert windows["a.u."][1] > 100
-    low = {"HU": replace(volumes["HU"], data=values - 100)}
-    made = Synthesised({"HU": volumes["HU"]}, {}, {}, low=low, high=low)
-    made.write(tmp_path, windows={"HU": (0.0, 100.0)})
-    pictures = {name: Image.open(tmp_path / f"HU{name}.png") for name in ("", "_low")}
-    np.testing.assert_array_equal(np.asarray(pictures[""])[0, ::-1], [0, 0, 128, 191, 255, 255])
-    np.testing.assert_array_equal(np.asarray(pictures["_low"])[0, ::-1], [0, 0, 0, 0, 0, 255])
-    assert is_synthetic(tmp_path / "HU.png")
-    assert "HU_high.png" in read_json(tmp_path / "provenance.json")["images"]
+    ct = Volume(values, np.eye(4), "HU", "ct")
+    grey, hu, other = (picture_window(replace(ct, unit=unit)) for unit in ("grey", "HU", "a.u."))
+    assert (grey, hu) == ((0, 255), HEAD_HU)
+    assert other[1] > 100
+    low = {"ct": replace(ct, data=values - 100)}
+    made = Synthesised({"ct": ct}, {}, {}, low=low, high=low)
+    made.write(tmp_path, windows={"ct": (0.0, 100.0)})
+    for name, shown in (("ct", [0, 0, 128, 191, 255, 255]), ("ct_low", [0, 0, 0, 0, 0, 255])):
+        picture = np.asarray(Image.open(tmp_path / f"{name}.png"))
+        assert_array_equal(picture[0, ::-1], shown)
+    assert is_synthetic(tmp_path / "ct.png")
+    assert "ct_high.png" in read_json(tmp_path / "provenance.json")["images"]
 
 
 @pytest.mark.slow
@@ -57,7 +57,7 @@ def test_another_format_replaces_the_first_is_kept_and_scored(voxlate, run, coho
     voxlate("evaluate", out, "--truth", cohort / "case0").done()
 
 
-def test_an_unknown_format_is_refused(voxlate, run, cohort, out):
-    refused = voxlate("synth", run, cohort / "case0", "--out", out, "--format", "jpg").refusal
+def test_an_unknown_format_is_refused(synth, run, cohort):
+    refusal = synth(run, cohort / "case0", "--format", "jpg").refusal
     expected = "'nii.gz', 'nii', 'nrrd', 'mha', 'mgz'"
-    assert f"voxlate: --format: expected {expected}, found 'jpg'" in refused
+    assert f"voxlate: --format: expected {expected}, found 'jpg'" in refusal

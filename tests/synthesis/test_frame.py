@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from voxlate.base.errors import BadInput
+from refusals import refused
+from rows import every_row, slow
+from voxlate.base.executors.job import no_report
 from voxlate.base.items import BACKGROUND
 from voxlate.scans.cases.align import Preparation
 from voxlate.scans.cases.case import prepare_case
@@ -21,7 +23,6 @@ from voxlate.training import recipe
 from voxlate.training.batches.batches import training_batches
 from voxlate.training.batches.patches import read_pair
 from voxlate.training.model import load
-from voxlate.training.train import train
 
 PADS = [
     ((0, 0), (7, 3), (0, 11)),
@@ -30,19 +31,14 @@ PADS = [
 ]
 
 
-def with_air(scan: Volume, pads) -> Volume:
+def with_air(scan, pads):
     """A scan with planes of zeros appended along D, H, W, in the same place."""
     affine = scan.affine.copy()
     affine[:3, 3] -= affine[:3, :3] @ [before for before, _ in reversed(pads)]
     return replace(scan, data=np.pad(scan.data, ((0, 0), *pads)), affine=affine)
 
 
-def without_air(volume: Volume, pads) -> np.ndarray:
-    """The voxels of a padded volume that are those of the scan."""
-    return volume.data[(slice(None), *(slice(before, -after or None) for before, after in pads))]
-
-
-def in_noise() -> tuple[Volume, list[tuple[int, int]]]:
+def in_noise():
     """A head in much air with the noise of magnitude images, and the ends of the head along D, H, W."""
     z, y, x = np.ogrid[-37:38, -72:73, -68:69]
     radius = (z / 6.9) ** 2 + (y / 22) ** 2 + (x / 18) ** 2
@@ -54,60 +50,46 @@ def in_noise() -> tuple[Volume, list[tuple[int, int]]]:
     return volume, [(31, 44), (51, 94), (51, 86)]
 
 
-def boxed(scan: Volume, ends) -> Volume:
+def boxed(scan, ends):
     """A box of a scan, in the same place."""
     return BodyFrame(scan.grid, ends, ends, ends).cut(scan)
 
 
+def around(head, before, after=None):
+    """The ends of a head with so many voxels of air on either side."""
+    return [(first - before, end + (after or before)) for first, end in head]
+
+
+def made_of(model, scan):
+    return model.synthesise({"t1": scan}, warn=no_report, anyway=True)
+
+
 @pytest.fixture
-def framed(once, prepared, tiny, tmp_path):
-    """A model that was trained in frames, and the folder of its training."""
+def framed(changed):
+    """A model that was trained in frames."""
     changes = {"data.frame": "4.0", "data.patch": "[1,32,24]", "net.zero_init": "false"}
     changes["intensity.t1"] = "{kind='percentile'}"
-    run, read = tmp_path / "run", recipe.read(str(tiny), changes)
-    text = f"{tiny.read_text()}{changes}"
-    once(text, prepared, run, lambda: train(read, prepared, run, device="cpu"))
-    return load(run, device="cpu")
+    return load(changed("framed", changes), device="cpu")
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("pads", PADS)
-def test_air_around_a_body_changes_no_voxel_of_its_image_and_no_message(framed, cohort, pads):
-    scan = read_volume(cohort / "case0" / "t1.nii.gz", "t1")
-    noisy = np.random.default_rng(0).uniform(0, 20, scan.data.shape).astype(np.float32)
-    for base in (scan, replace(scan, data=np.maximum(scan.data, noisy))):
-        for axes in ("RAS", "SPL"):
-            turned = orient(base, axes)
-            plain = framed.synthesise({"t1": turned}, warn=lambda _: None, anyway=True)
-            made = framed.synthesise(
-                {"t1": with_air(turned, pads)}, warn=lambda _: None, anyway=True
-            )
-            assert np.array_equal(without_air(made.volume, pads), plain.volume.data)
-            assert made.warnings == plain.warnings
-            assert made.volume.data.shape[1:] == with_air(turned, pads).grid.shape
-
-
-@pytest.mark.slow
+@slow
 def test_noise_in_the_air_around_a_body_and_the_end_of_the_air_change_no_voxel_of_the_body(framed):
     whole, head = in_noise()
     made = []
     for voxels, planes in ((1, 0), (2, 0), (5, 0), (1, 9), (20, 0), (9, [[9, 0], [0, 0], [0, 4]])):
-        near = boxed(whole, [(first - voxels, end + voxels) for first, end in head])
+        near = boxed(whole, around(head, voxels))
         made.append(with_air(near, np.broadcast_to(planes, (3, 2))))
     for side in range(6):  # air on one side alone
-        ends = [[first - 1, end + 1] for first, end in head]
+        ends = [[*pair] for pair in around(head, 1)]
         ends[side // 2][side % 2] = (0, whole.grid.shape[side // 2])[side % 2]
         made.append(boxed(whole, ends))
     # zeros between the air of the head and other noise
     zeros = with_air(made[1], [(4, 4)] * 3)
     other = np.random.default_rng(1).rayleigh(15, whole.data.shape).astype(np.float32)
-    first = [begin - 6 for begin, _ in head]
-    place = tuple(slice(a, a + n) for a, n in zip(first, zeros.grid.shape))
+    place = tuple(slice(a - 6, a - 6 + n) for (a, _), n in zip(head, zeros.grid.shape))
     other[(0, *place)] = zeros.data[0]
     made.append(replace(whole, data=other))
-    images = [
-        framed.synthesise({"t1": scan}, warn=lambda _: None, anyway=True).volume for scan in made
-    ]
+    images = [made_of(framed, scan).volume for scan in made]
     plain, *others = (resample(image, boxed(whole, head).grid).data for image in images)
     assert np.ptp(plain) > 1
     assert all(np.abs(other - plain).max() <= 1e-5 * 1400 for other in others)
@@ -115,9 +97,8 @@ def test_noise_in_the_air_around_a_body_and_the_end_of_the_air_change_no_voxel_o
 
 def test_training_and_synthesis_read_the_same_input_of_a_frame_in_any_air(framed):
     whole, head = in_noise()
-    stored = boxed(whole, [(first - 5, end + 5) for first, end in head])
-    given = boxed(whole, [(first - 1, end + 9) for first, end in head])
-    inputs = framed.check({"t1": given}, "a").inputs
+    given = boxed(whole, around(head, 1, 9))
+    stored = prepare_case("a", {"t1": boxed(whole, around(head, 5))}, Preparation())
     (trained, inside), (source, mask) = (
         Patch(
             case,
@@ -127,7 +108,7 @@ def test_training_and_synthesis_read_the_same_input_of_a_frame_in_any_air(framed
             (19, 49, 41),
             None,
         ).sources()
-        for case in (inputs.prepared, prepare_case("a", {"t1": stored}, Preparation()))
+        for case in (framed.check({"t1": given}, "a").inputs.prepared, stored)
     )
     assert np.array_equal(trained, source)
     assert np.array_equal(inside, mask)
@@ -139,9 +120,7 @@ def test_training_and_synthesis_read_the_same_input_of_a_frame_in_any_air(framed
 def test_a_scan_of_the_training_is_known_in_its_frame(framed, prepared, cohort):
     case = open_cohort(prepared).splits["train"][0]
     scan = read_volume(cohort / case / "t1.nii.gz", "t1")
-    assert framed.synthesise({"t1": scan}, warn=lambda _: None, anyway=True).provenance[
-        "in_training"
-    ]
+    assert made_of(framed, scan).provenance["in_training"]
 
 
 def test_a_frame_holds_the_body_and_its_margin_and_no_constant_plane():
@@ -150,9 +129,12 @@ def test_a_frame_holds_the_body_and_its_margin_and_no_constant_plane():
     scan = Volume(image[None], np.diag([1.0, 2, 3, 1]), "a.u.", "t1")
     image[5, 0, 0] = image[15, 29, 39] = 1e-3  # what is in the file, however faint, ends the planes
     assert find_frame([scan], 4.0).ends == [(2, 18), (4, 24), (4, 36)]
-    frame = find_frame([with_air(scan, PADS[2])], 4.0)
-    back = frame.restore(frame.cut(with_air(scan, PADS[2])), 0.0)
-    assert np.array_equal(back.data, with_air(scan, PADS[2]).data * (back.data > 0))
+    wide = with_air(scan, PADS[2])
+    frame = find_frame([wide], 4.0)
+    back = frame.restore(frame.cut(wide), 0.0).data
+    assert np.array_equal(back, wide.data * (back > 0))
+    in_hu = frame.restore(frame.cut(wide), AIR_HU).data
+    assert (in_hu == AIR_HU).sum() == wide.data.size - frame.cut(wide).data.size
 
 
 def test_the_frame_of_a_scan_that_is_stored_in_other_directions_is_the_same():
@@ -162,7 +144,7 @@ def test_the_frame_of_a_scan_that_is_stored_in_other_directions_is_the_same():
     assert np.array_equal(frame.cut(orient(scan, "LIP")).data, frame.cut(scan).data)
 
 
-@pytest.mark.parametrize("place", [(0, 0, 0), (8, 30, 30), (15, 63, 63), (0, 63, 5)])
+@every_row("place", [(0, 0, 0), (8, 30, 30), (15, 63, 63), (0, 63, 5)])
 def test_a_scan_with_one_voxel_has_a_frame_of_that_voxel_or_of_the_lines_that_hold_it(place):
     image = np.zeros((16, 64, 64), np.float32)
     image[place] = 5
@@ -174,23 +156,18 @@ def test_training_reads_nothing_outside_of_the_frame_and_places_patches_around_t
     cohort = open_cohort(prepared)
     known = recipe.read("t1_to_t2_brain")
     data = replace(known.data, source=["t1"], target=["t2"], patch=(1, 40, 40), frame=4.0)
-    maps = known.intensity
-    case = cohort.splits["train"][0]
-    stored = cohort.case(case)
-    (_, _), *box = stored.header.mask_box
-    pair = read_pair(stored, data, maps, (3, 0, 0))
+    stored = cohort.case(cohort.splits["train"][0])
+    pair = read_pair(stored, data, known.intensity, (3, 0, 0))
     shown = (pair.source[0, 0, 0] != BACKGROUND).numpy()
-    rows, columns = (np.flatnonzero(shown.any(axis)) for axis in (1, 0))
     margin = 2  # 4 mm of 2 mm
-    assert box[0][0] - margin <= rows[0]
-    assert rows[-1] < box[0][1] + margin
-    assert box[1][0] - margin <= columns[0]
-    assert columns[-1] < box[1][1] + margin
-    batches = training_batches(cohort, data, maps, steps=40)
+    for axis, (first, end) in zip((1, 0), stored.header.mask_box[1:]):
+        places = np.flatnonzero(shown.any(axis))
+        assert first - margin <= places[0]
+        assert places[-1] < end + margin
+    batches = training_batches(cohort, data, known.intensity, steps=40)
     places = [batches._place(item, torch.Generator()) for item in range(8)]
     for name, (_, y, x) in places:
-        (_, _), *ends = cohort.header(name).mask_box
-        for start, (first, end) in zip((y, x), ends):
+        for start, (first, end) in zip((y, x), cohort.header(name).mask_box[1:]):
             assert start <= first
             assert end <= start + 40
             assert abs((first + end) / 2 - (start + 20)) <= margin + 1
@@ -204,17 +181,9 @@ def test_an_edge_is_hard_where_it_cuts_a_body_and_not_where_a_round_body_ends():
     assert cut.tolist() == [[False, True], [True, False], [False, False]]
 
 
-def test_outside_of_the_frame_an_image_in_hu_is_air(framed):
-    scan = Volume(np.zeros((1, 2, 3, 4), np.float32), np.eye(4), "a.u.", "t1")
-    scan.data[0, :, 1:, 1:3] = np.arange(8).reshape(2, 2, 2)
-    frame = find_frame([scan], 0.0)
-    restored = frame.restore(frame.cut(scan), AIR_HU)
-    assert (restored.data == AIR_HU).sum() == scan.data.size - frame.cut(scan).data.size
-
-
 def test_a_scan_whose_voxels_are_in_metres_is_refused_before_memory_is_taken(framed):
     whole, _ = in_noise()
     small = replace(whole, affine=whole.affine @ np.diag([1e-3, 1e-3, 1e-3, 1.0]))
-    with pytest.raises(BadInput) as refused:
+    with refused() as no:
         framed.check({"t1": small}, "a")
-    assert "metres" in refused.value.parts["found"]
+    assert "metres" in no.value.parts["found"]

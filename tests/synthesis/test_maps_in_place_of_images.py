@@ -16,20 +16,20 @@ def maps(cohort, tmp_path):
     return folder
 
 
-def test_cases_of_maps_alone_are_refused_with_what_was_expected(run, maps, voxlate, out):
-    answer = voxlate("synth", run, maps, "--out", out)
+def test_cases_of_maps_alone_are_refused_with_what_was_expected(run, maps, synth, out):
+    answer = synth(run, maps)
     assert "(pd_map, t1_map)" in answer.refusal
     assert "voxlate phantom --modality t1" in answer.err
     assert len(answer.err.strip().splitlines()) == 1
     assert not out.exists()
 
 
-def test_a_map_given_alone_is_not_taken_as_the_source(run, maps, voxlate, out):
-    answer = voxlate("synth", run, maps / "case0" / "t1_map.nii.gz", "--out", out).refusal
+def test_a_map_given_alone_is_not_taken_as_the_source(run, maps, synth):
+    answer = synth(run, maps / "case0/t1_map.nii.gz").refusal
     assert "expected an image (t1), found tissue-parameter maps (t1_map)" in answer
 
 
-def test_a_cohort_with_an_image_beside_the_maps_is_synthesised(run, maps, cohort, voxlate, out):
-    shutil.copy(cohort / "case0" / "t1.nii.gz", maps / "case0" / "t1.nii.gz")
-    assert "left out case1" in voxlate("synth", run, maps, "--out", out).err
-    assert (out / "case0" / "t2.nii.gz").is_file()
+def test_a_cohort_with_an_image_beside_the_maps_is_synthesised(run, maps, cohort, synth, out):
+    shutil.copy(cohort / "case0/t1.nii.gz", maps / "case0/t1.nii.gz")
+    assert "left out case1" in synth(run, maps).err
+    assert (out / "case0/t2.nii.gz").is_file()

@@ -9,42 +9,33 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from rows import every_row
+from rows import every_row, slow
 from scans import change_scan, contents_of, keep_cases
 from voxlate.base.files import read_json
 from voxlate.checks.prepare import prepare
 from voxlate.evaluation.scoring.evaluate import evaluate
 from voxlate.evaluation.scoring.scores import read_scores
 from voxlate.synthesis.result import is_unchanged, write_images
-from voxlate.training import recipe
-from voxlate.training.train import train
-
-RUNS = {"t1": "back", "t2": "tiny"}  # the titles of the runs that make each modality
 
 
 @pytest.fixture(scope="module")
 def prepared_otherwise(cohort_once, tmp_path_factory):
     """The cases of `cohort` with other splits than in `prepared`."""
     out = tmp_path_factory.mktemp("otherwise") / "other"
-    prepare(cohort_once, out, workers=0, audit=False, seed=3)
-    return out
+    return prepare(cohort_once, out, workers=0, audit=False, seed=3).folder
 
 
 @pytest.fixture
-def two_ways(once, run, prepared_otherwise, tiny, tmp_path):
+def two_cases(cohort):
+    return keep_cases(cohort, "case0", "case1")
+
+
+@pytest.fixture
+def two_ways(changed, run, prepared_otherwise):
     """Options of runs of t1 to t2 and, trained on other cases, of t2 to t1; gives (options, runs)."""
     turned = {"data.source": '["t2"]', "data.target": '["t1"]', "title": "'back'"}
-    chosen, out = recipe.read(str(tiny), turned), tmp_path / "back"
-    key = tiny.read_text() + str(turned)
-    back = once(
-        key, prepared_otherwise, out, lambda: train(chosen, prepared_otherwise, out, device="cpu")
-    )
+    back = changed("back", turned, prepared_otherwise)
     return ("--run", run, "--run", back), (run, back)
-
-
-@pytest.fixture
-def out(tmp_path):
-    return tmp_path / "o"
 
 
 @pytest.fixture
@@ -68,14 +59,13 @@ def table_of(folder):
     return [line for line in lines if ",seconds_per_slice," not in line]
 
 
-@pytest.mark.slow
+@slow
 def test_scores_of_another_model_are_not_replaced_and_those_of_the_same_are_resumed(
-    voxlate, score, two_ways, completing, cohort, out
+    voxlate, score, two_ways, completing, two_cases, out
 ):
-    keep_cases(cohort, "case0", "case1")
     score(*two_ways[0])
     before, first = contents_of(out), table_of(out)
-    answer = voxlate("evaluate", out, "--truth", cohort, "--run", completing).refusal
+    answer = voxlate("evaluate", out, "--truth", two_cases, "--run", completing).refusal
     assert "found images of another (case0: model: title" in answer
     assert "whose scores would be lost. Choose another folder." in answer
     assert contents_of(out) == before
@@ -84,9 +74,9 @@ def test_scores_of_another_model_are_not_replaced_and_those_of_the_same_are_resu
 
 
 def test_images_that_synth_made_are_not_replaced_by_an_evaluation_of_its_run(
-    voxlate, completing, cohort, out
+    synth, voxlate, completing, cohort, out
 ):
-    voxlate("synth", completing, cohort / "case0", "--missing", "t2", "--out", out).done()
+    synth(completing, cohort / "case0", "--missing", "t2").done()
     answer = voxlate("evaluate", out, "--truth", cohort, "--run", completing).refusal
     assert "case0: synth made them" in answer
 
@@ -95,18 +85,18 @@ def test_images_that_synth_made_are_not_replaced_by_an_evaluation_of_its_run(
 def test_synth_never_replaces_the_provenance_of_something_else(
     voxlate, completing, cohort, prepared, place
 ):
-    out = prepared.parent / place
+    out = prepared.with_name(place)
     if place == "elsewhere":
         out.mkdir()
         (out / "provenance.json").write_text('{"scanner": "ours"}')
     before = contents_of(out)
+    sentence = (
+        f"{out}: expected a new folder, one of scans, or one that voxlate synth wrote, found "
+    )
     for command in (
         ("synth", completing, cohort, "--missing", "t2", "--out", out),
         ("evaluate", out, "--truth", cohort, "--run", completing),
     ):
-        sentence = (
-            f"{out}: expected a new folder, one of scans, or one that voxlate synth wrote, found "
-        )
         assert sentence in voxlate(*command).refusal
         assert contents_of(out) == before
 
@@ -126,63 +116,57 @@ def test_a_provenance_of_something_else_in_a_case_is_kept_and_in_another_case_pa
 
 
 def test_a_run_whose_provenance_is_of_something_else_is_refused_by_that_files_name(
-    voxlate, run, cohort, out
+    synth, run, cohort
 ):
     (run / "provenance.json").write_text('{"cases": ["case0"]}')
     sentence = "run/provenance.json: expected the provenance of a training, with its recipe, found a provenance without a recipe"
-    assert sentence in voxlate("synth", run, cohort / "case0", "--out", out).refusal
+    assert sentence in synth(run, cohort / "case0").refusal
 
 
-@pytest.mark.slow
+@slow
 def test_completing_in_place_scores_the_synthesis_and_not_the_scan(
-    voxlate, score, completing, cohort, out, tmp_path
+    voxlate, score, completing, two_cases, out, tmp_path
 ):
-    keep_cases(cohort, "case0", "case1")
-    place = shutil.copytree(cohort, tmp_path / "place")
-    for source, to in ((place, place), (cohort, out)):
-        voxlate("synth", completing, source, "--missing", "t2", "--out", to).done()
+    place = shutil.copytree(two_cases, tmp_path / "place")
+    command = ("synth", completing, place, "--missing", "t2", "--out")
+    for to in (out, place):
+        voxlate(*command, to).done()
     assert list(score(folder=place)["modalities"]) == ["t2"]
     score()
     assert table_of(place) == table_of(out)
     assert all(row.scores["mae"] > 0 for row in read_scores(out / "metrics.json").rows)
-    again = ("synth", completing, place, "--missing", "t2", "--out", place, "--seed", "1")
-    voxlate(*again).done()
+    voxlate(*command, place, "--seed", "1").done()
     assert len(list(place.glob("*/t[12].nii.gz"))) == 4, "scans stay"
 
 
-@pytest.mark.slow
+@slow
 def test_images_of_other_models_do_not_stay_in_a_case(
-    voxlate, score, completing, run, cohort, out, tmp_path
+    synth, voxlate, score, completing, run, two_cases, out, tmp_path
 ):
-    keep_cases(cohort, "case0", "case1")
-    voxlate("synth", completing, cohort, "--missing", "t2", "--out", out).done()
-    answer = voxlate("synth", run, cohort, "--out", out)
+    synth(completing, two_cases, "--missing", "t2").done()
+    said = synth(run, two_cases).err
     sentence = "2 images of an earlier synthesis, which is not this one, are removed (case0/desc-synthetic_t2"
-    assert sentence in answer.err
-    assert sorted(path.name for path in (out / "case0").iterdir()) == [
-        "provenance.json",
-        "t2.nii.gz",
-    ]
-    voxlate("synth", run, cohort, "--out", tmp_path / "new").done()
+    assert sentence in said
+    assert {path.name for path in (out / "case0").iterdir()} == {"provenance.json", "t2.nii.gz"}
+    voxlate("synth", run, two_cases, "--out", tmp_path / "new").done()
     score()
     score(folder=tmp_path / "new")
     assert table_of(out) == table_of(tmp_path / "new")
 
 
-@pytest.mark.slow
+@slow
 def test_scores_of_images_that_are_gone_for_others_are_not_reported(
-    voxlate, score, completing, cohort, out
+    synth, voxlate, score, completing, two_cases, out
 ):
-    keep_cases(cohort, "case0", "case1")
-    voxlate("synth", completing, cohort, "--missing", "t1", "--out", out).done()
+    synth(completing, two_cases, "--missing", "t1").done()
     score()
     voxlate("report", out).done()
-    copy = partial(shutil.copyfile, cohort / "case0/t2.nii.gz")
+    copy = partial(shutil.copyfile, two_cases / "case0/t2.nii.gz")
     write_images(out / "case0", {"desc-synthetic_t2.nii.gz": copy}, {})
     assert "found case0/t1 changed since" in voxlate("report", out).refusal
 
 
-@pytest.mark.slow
+@slow
 def test_a_second_split_in_the_same_folder_is_scored_alone(score, completing, out):
     splits = read_json(completing / "provenance.json")["data"]["splits"]
     for split in ("val", "test"):
@@ -193,7 +177,7 @@ def test_a_second_split_in_the_same_folder_is_scored_alone(score, completing, ou
         assert {line["cases"] for line in lines} == {len(splits[split])}
 
 
-@pytest.mark.slow
+@slow
 def test_the_spread_of_more_samples_is_gone_with_them(score, completing, out):
     def keys(samples):
         score("--run", completing, "--split", "val", "--samples", samples)
@@ -204,15 +188,13 @@ def test_the_spread_of_more_samples_is_gone_with_them(score, completing, out):
     assert not list(out.glob("**/*_std*"))
 
 
-@pytest.mark.slow
+@slow
 def test_each_image_is_scored_by_the_run_that_made_it(voxlate, score, two_ways, out):
     options, runs = two_ways
     document = score(*options)
-    answers = {name: set(part["answers"]) for name, part in document["modalities"].items()}
-    assert answers == {
-        "t1": {"synthesis", "mean image", "copy of t2", "intensity table"},
-        "t2": {"synthesis", "mean image", "copy of t1", "intensity table"},
-    }
+    for target, source in (("t1", "t2"), ("t2", "t1")):
+        answers = {"synthesis", "mean image", f"copy of {source}", "intensity table"}
+        assert set(document["modalities"][target]["answers"]) == answers
     first, other = (
         set(read_json(run / "provenance.json")["data"]["splits"]["train"]) for run in runs
     )
@@ -221,12 +203,11 @@ def test_each_image_is_scored_by_the_run_that_made_it(voxlate, score, two_ways, 
     made = read_json(out / "case0/provenance.json")
     assert "model" not in made
     assert "model" not in read_json(out / "provenance.json"), "several made what is here"
-    without = made["made_without"]
-    assert {name: own["model"]["title"] for name, own in without.items()} == RUNS
-    assert {name: list(own["inputs"]) for name, own in without.items()} == {
-        "t1": ["t2"],
-        "t2": ["t1"],
+    stated = {
+        name: (own["model"]["title"], [*own["inputs"]])
+        for name, own in made["made_without"].items()
     }
+    assert stated == {"t1": ("back", ["t2"]), "t2": ("tiny", ["t1"])}
     voxlate("report", out).done()
     for folder in out.glob("without_*"):
         shutil.rmtree(folder)
@@ -235,10 +216,11 @@ def test_each_image_is_scored_by_the_run_that_made_it(voxlate, score, two_ways, 
     assert table_of(out) == table
 
 
-@pytest.mark.slow
-def test_a_run_without_naive_baselines_is_said_next_to_one_that_has_them(score, two_ways, cohort):
+@slow
+def test_a_run_without_naive_baselines_is_said_next_to_one_that_has_them(
+    score, two_ways, two_cases
+):
     options, (_, back) = two_ways
-    keep_cases(cohort, "case0", "case1")
     (back / "naive.safetensors").unlink()
     document = score(*options)
     sentence = "No naive baselines: the run of this image has none."
@@ -246,7 +228,7 @@ def test_a_run_without_naive_baselines_is_said_next_to_one_that_has_them(score, 
     assert set(document["modalities"]["t1"]["answers"]) == {"synthesis"}
 
 
-@pytest.mark.slow
+@slow
 def test_a_modality_that_a_run_could_not_make_of_a_case_is_listed(
     voxlate, score, completing, cohort, out
 ):
@@ -261,32 +243,30 @@ def test_a_modality_that_a_run_could_not_make_of_a_case_is_listed(
     assert "(case2/t1): it shows the same value everywhere" in answer.err
 
 
-def test_an_image_that_is_gone_or_changed_is_made_again(voxlate, run, cohort, out):
-    voxlate("synth", run, cohort, "--out", out).done()
+def test_an_image_that_is_gone_or_changed_is_made_again(synth, run, cohort, out):
+    synth(run, cohort).done()
     before = {path: nib.load(path).get_fdata() for path in out.glob("*/t2.nii.gz")}
     (out / "case1/t2.nii.gz").unlink()
     shutil.copyfile(out / "case4/t2.nii.gz", out / "case3/t2.nii.gz")
-    answer = voxlate("synth", run, cohort, "--out", out, "-v").done()
+    answer = synth(run, cohort, "-v").done()
     assert "4 of 6" in answer.err
     assert "2 cases are synthesised again: their images are gone, changed" in answer.err
     for path, image in before.items():
         np.testing.assert_array_equal(nib.load(path).get_fdata(), image)
 
 
-@pytest.mark.slow
+@slow
 def test_the_seed_of_an_evaluation_is_that_of_its_synthesis_and_its_intervals(
-    score, completing, cohort, tmp_path
+    score, completing, two_cases, out, tmp_path
 ):
-    keep_cases(cohort, "case0", "case1")
-    first, other = (
-        score("--run", completing, "--seed", seed, folder=tmp_path / f"o{seed}") for seed in (0, 7)
-    )
+    first = score("--run", completing, folder=tmp_path / "o0")
+    other = score("--run", completing, "--seed", 7)
     assert first["images"] != other["images"]
     assert other["seed"] == 7
-    assert read_json(tmp_path / "o7/case0" / "provenance.json")["seed"] == 7
-    before = table_of(tmp_path / "o7")
-    evaluate(tmp_path / "o7", cohort, seed=7)
-    assert table_of(tmp_path / "o7") == before
+    assert read_json(out / "case0/provenance.json")["seed"] == 7
+    before = table_of(out)
+    evaluate(out, two_cases, seed=7)
+    assert table_of(out) == before
 
 
 def test_only_files_that_were_listed_and_are_unchanged_are_removed(tmp_path):
@@ -294,34 +274,29 @@ def test_only_files_that_were_listed_and_are_unchanged_are_removed(tmp_path):
         return lambda path: path.write_text(text)
 
     (tmp_path / "scan.nii.gz").write_text("a scan")
-    made = {name: content(name) for name in ("a.nii.gz", "b.nii.gz", "c.nii.gz")}
+    made = {f"{name}.nii.gz": content(name) for name in "abc"}
     assert write_images(tmp_path, made, {}) == []
     assert is_unchanged(tmp_path)
     (tmp_path / "b.nii.gz").write_text("somebody's own")
     assert not is_unchanged(tmp_path)
     assert write_images(tmp_path, {"c.nii.gz": content("new")}, {}) == ["a.nii.gz"]
-    assert sorted(path.name for path in tmp_path.glob("*.gz")) == [
-        "b.nii.gz",
-        "c.nii.gz",
-        "scan.nii.gz",
-    ]
+    names = {path.name for path in tmp_path.glob("*.gz")}
+    assert names == {"b.nii.gz", "c.nii.gz", "scan.nii.gz"}
     assert list(read_json(tmp_path / "provenance.json")["images"]) == ["c.nii.gz"]
 
 
-@pytest.mark.slow
+@slow
 def test_synthesis_of_an_evaluation_takes_the_options_that_synth_takes(
-    voxlate, score, completing, cohort, out
+    voxlate, score, completing, two_cases, out
 ):
-    keep_cases(cohort, "case0", "case1")
     how = ("--set", "synth.sampler=ddpm", "--set", "steps=3", "--noise", "shared")
     assert score("--run", completing, *how)["modalities"]
     stated = [read_json(path)["synth"] for path in out.glob("*/provenance.json")]
     assert stated
-    assert {(how["sampler"], how["steps"], how["noise"]["kind"]) for how in stated} == {
-        ("ddpm", 3, "shared")
-    }
+    for how in stated:
+        assert (how["sampler"], how["steps"], how["noise"]["kind"]) == ("ddpm", 3, "shared")
     for option in (("--set", "steps=3"), ("--noise", "shared"), ("--missing", "all")):
-        answer = voxlate("evaluate", out, "--truth", cohort, *option).refusal
+        answer = voxlate("evaluate", out, "--truth", two_cases, *option).refusal
         assert f"{option[0]}: expected --run with it" in answer
 
 

@@ -1,29 +1,25 @@
 """One way in: the same scans give the network the same numbers in training, from disk, and at synthesis, in memory."""
 
-from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from rows import every_row, slow
 from stand_ins import model_of, recipe_of
 from voxlate.anatomy.cohort import write_cohort
 from voxlate.base.config import settings
 from voxlate.checks.prepare import prepare
-from voxlate.scans.cases.prepared import Cohort
 from voxlate.scans.cohorts.find import find_cohort
 from voxlate.scans.formats.io import read_volume, write_volume
-from voxlate.scans.images.grid import Volume, resample, with_spacing
+from voxlate.scans.images.grid import resample, with_spacing
 from voxlate.scans.images.intensity import IntensityMap, Scale
-from voxlate.scans.images.statistics import Statistics
-from voxlate.science.batch import Batch
-from voxlate.synthesis.model import Synthesised
 from voxlate.training.batches.batches import Batches, batches_of
 from voxlate.training.weights import make_header
 
-SIZE = (48, 56, 20)  # x, y, z
+SIZE, PATCH = (48, 56, 20), [1, 56, 48]  # x, y, z
 WINDOW = {"kind": "window", "low": -100, "high": 1200}
 ZSCORE, MINMAX, PERCENTILE = {"kind": "zscore"}, {"kind": "minmax"}, {"kind": "percentile"}
 STRIPPED = {"kind": "translate", "inside": True, "strip": True}
@@ -35,7 +31,7 @@ class HalfOfTheMean(IntensityMap):
 
     share: float = 0.5
 
-    def scale(self, statistics: Statistics | None, slice_index: int | None = None) -> Scale:
+    def scale(self, statistics, slice_index=None):
         assert statistics is not None
         return Scale(0.0, statistics.all.mean / self.share)
 
@@ -45,26 +41,26 @@ class Recorder(torch.nn.Module):
 
     net = torch.nn.Identity()
 
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__()
-        self.batches: list[Batch] = []
+        self.batches = []
 
-    def synthesise(self, batch: Batch, noise: object, sampling: object) -> torch.Tensor:
+    def synthesise(self, batch, noise, sampling):
         self.batches.append(batch)
         return batch.source[:, :1]
 
 
 @pytest.fixture(scope="module")
-def heads(tmp_path_factory) -> Path:
+def heads(tmp_path_factory):
     """Two phantom heads; the second has no t1."""
     out = tmp_path_factory.mktemp("heads") / "cohort"
     write_cohort(out, cases=2, size=SIZE, lesion="tumour", modalities=["ncct", "t1", "t2"])
-    (out / "phantom_001" / "t1.nii.gz").unlink()
+    (out / "phantom_001/t1.nii.gz").unlink()
     return out
 
 
 @pytest.fixture(scope="module")
-def ready(tmp_path_factory) -> Callable[..., Cohort]:
+def ready(tmp_path_factory):
     """ready(root, **preparation): a cohort prepared in this way, once."""
 
     @cache
@@ -76,30 +72,39 @@ def ready(tmp_path_factory) -> Callable[..., Cohort]:
 
 
 @pytest.fixture
-def both_ways(heads, ready) -> Callable[..., tuple[Batch, list[Batch], Synthesised]]:
+def copied(heads, tmp_path):
+    """copied(change): a folder of one case "a", whose scans are change(name, volume)."""
+
+    def copy(change):
+        for name in ("ncct", "t1", "t2"):
+            volume = read_volume(heads / f"phantom_000/{name}.nii.gz", name)
+            write_volume(tmp_path / f"in/a/{name}.nii.gz", change(name, volume))
+        return tmp_path / "in"
+
+    return copy
+
+
+MAPS = {"ncct": WINDOW, "t1": ZSCORE}
+
+
+@pytest.fixture
+def both_ways(heads, ready):
     """Of one case: the patches that training reads at the places where synthesis reads, and those of synthesis."""
 
-    def read(
-        data,
-        intensity,
-        task=None,
-        case="phantom_000",
-        root=heads,
-        **preparation,
-    ):
+    def read(data=None, intensity=MAPS, task=STRIPPED, root=heads, case=None, **preparation):
+        case = case or ("phantom_000" if root == heads else "a")
         recipe = recipe_of(
-            {"source": ["ncct", "t1"], "target": ["t2"], "patch": [1, SIZE[1], SIZE[0]], **data},
+            {"source": ["ncct", "t1"], "target": ["t2"], "patch": PATCH, **(data or {})},
             {"t2": WINDOW, **intensity},
-            task=task or {"kind": "translate"},
+            task=task,
         )
         cohort = ready(root, **preparation)
         header = make_header(recipe, torch.nn.Identity(), cohort, 0, 0.0)
         model = model_of(Recorder(), recipe, header["units"], **header)
         (files,) = [one for one in find_cohort(root).cases if one.case == case]
         scans = {**files.files, **({"mask": files.mask} if files.mask else {})}
-        made = model.synthesise(
-            {name: scans[name] for name in model.scan_names if name in scans}, case=case, batch=1
-        )
+        scans = {name: scans[name] for name in model.scan_names if name in scans}
+        made = model.synthesise(scans, case=case, batch=1)
         depth = cohort.header(case).shape[0] if recipe.data.patch[0] == 1 else 1
         places = [(case, (z, 0, 0)) for z in range(depth)]
         (trained,) = batches_of(cohort, recipe.data, recipe.intensity, places, len(places))
@@ -108,14 +113,11 @@ def both_ways(heads, ready) -> Callable[..., tuple[Batch, list[Batch], Synthesis
     return read
 
 
-def assert_equal(trained: Batch, synthesised: list[Batch], mask: bool = True) -> None:
+def assert_equal(trained, synthesised, mask=True):
+    order = [trained.item.tolist().index(item) for one in synthesised for item in one.item.tolist()]
     for name in ("source", "present", "item", *(["mask"] if mask else [])):
         mine = torch.cat([getattr(batch, name) for batch in synthesised])
-        chosen = [
-            trained.item.tolist().index(item)
-            for item in torch.cat([b.item for b in synthesised]).tolist()
-        ]
-        assert torch.equal(getattr(trained, name)[chosen], mine), name
+        assert torch.equal(getattr(trained, name)[order], mine), name
     assert synthesised[0].source_names == trained.source_names
     assert trained.source.std() > 0.1
 
@@ -123,15 +125,16 @@ def assert_equal(trained: Batch, synthesised: list[Batch], mask: bool = True) ->
 OWN = {"kind": f"{__name__}:HalfOfTheMean", "share": 0.4}
 
 
-@pytest.mark.parametrize("t1", [WINDOW, ZSCORE, MINMAX, PERCENTILE, OWN])
+@every_row("t1", [WINDOW, ZSCORE, MINMAX, PERCENTILE, OWN])
 def test_every_intensity_map_gives_the_same_network_input_both_ways(both_ways, t1):
-    trained, synthesised, _ = both_ways({}, {"ncct": PERCENTILE, "t1": t1})
+    maps = {"ncct": PERCENTILE, "t1": t1}
+    trained, synthesised, _ = both_ways(intensity=maps, task={"kind": "translate"})
     assert len(synthesised) == len(trained) == SIZE[2]
     assert_equal(trained, synthesised, mask=False)  # nothing asks for a mask
 
 
-@pytest.mark.parametrize(
-    ("data", "preparation"),
+@every_row(
+    "data, preparation",
     [
         ({}, {}),
         ({}, {"mask": "brain"}),
@@ -139,18 +142,20 @@ def test_every_intensity_map_gives_the_same_network_input_both_ways(both_ways, t
         ({"patch": [24, 56, 48]}, {}),
         ({"patch": [24, 56, 48], "stack": 1}, {}),
         ({"patch": [1, 27, 20]}, {"spacing_mm": (20.0, 9.0, 10.0)}),
-        pytest.param({}, {"align": "midline"}, marks=pytest.mark.slow),
     ],
 )
 def test_every_preparation_is_repeated_at_synthesis(both_ways, data, preparation):
-    trained, synthesised, _ = both_ways(
-        data, {"ncct": WINDOW, "t1": ZSCORE}, STRIPPED, **preparation
-    )
+    trained, synthesised, _ = both_ways(data, **preparation)
     assert_equal(trained, synthesised)
     assert 0.05 < trained.mask.mean() < 0.95
 
 
-def test_images_of_resized_scans_come_back_on_the_scans_own_grid(both_ways, heads, tmp_path):
+@slow
+def test_an_alignment_is_repeated_at_synthesis(both_ways):
+    assert_equal(*both_ways(align="midline")[:2])
+
+
+def test_images_of_resized_scans_come_back_on_the_scans_own_grid(both_ways, copied):
     """The recorder answers with the CT, resized and back; the voxels of t1 and t2 are wider, as those of paper 004's MRA."""
     wider = np.array([2.0, 0.9, 0.9]) / (0.8, 0.34, 0.34)
 
@@ -159,90 +164,69 @@ def test_images_of_resized_scans_come_back_on_the_scans_own_grid(both_ways, head
             return volume
         return resample(volume, with_spacing(volume.grid, wider * volume.grid.spacing_mm))
 
-    root, patch, matrix = copied(heads, tmp_path / "in", change), [1, 44, 64], (25, 44, 64)
-    intensity = {"ncct": WINDOW, "t1": ZSCORE}
-    trained, synthesised, made = both_ways(
-        {"patch": patch}, intensity, case="a", root=root, resample=True, matrix=matrix
-    )
+    root, how = copied(change), {"resample": True, "matrix": (25, 44, 64)}
+    trained, synthesised, made = both_ways({"patch": [1, 44, 64]}, root=root, **how)
     assert_equal(trained, synthesised, mask=False)
     assert len(trained.source) == 25
-    scan, image = read_volume(root / "a" / "ncct.nii.gz", "ncct"), made.volumes["t2"]
+    scan, image = read_volume(root / "a/ncct.nii.gz", "ncct"), made.volumes["t2"]
     assert image.grid == scan.grid
     clipped = np.clip(scan.data[0], -100, 1200)
     assert np.corrcoef(clipped.ravel(), image.data[0].ravel())[0, 1] > 0.9
 
 
-def copied(heads: Path, root: Path, change: Callable[[str, Volume], Volume]) -> Path:
-    """A cohort of one case whose scans are changed."""
-    for name in ("ncct", "t1", "t2"):
-        volume = read_volume(heads / "phantom_000" / f"{name}.nii.gz", name)
-        write_volume(root / "a" / f"{name}.nii.gz", change(name, volume))
-    return root
-
-
-def test_a_target_that_shows_more_than_the_sources_does_not_move_the_mask(
-    both_ways, heads, ready, tmp_path
-):
+def test_a_target_that_shows_more_than_the_sources_does_not_move_the_mask(both_ways, copied, ready):
     def change(name, volume):
         if name == "t2":
             volume.data[:, 2:-2, 2:-2, 2:-2] += 500
         return volume
 
-    root = copied(heads, tmp_path / "in", change)
-    trained, synthesised, _ = both_ways(
-        {}, {"ncct": WINDOW, "t1": ZSCORE}, STRIPPED, case="a", root=root
-    )
+    root = copied(change)
+    trained, synthesised, _ = both_ways(root=root)
     assert_equal(trained, synthesised)
-    foreground_of_all = ready(root).case("a").mask()
-    assert foreground_of_all.sum() > 1.2 * trained.mask.sum()
+    assert ready(root).case("a").mask().sum() > 1.2 * trained.mask.sum(), "foreground of all"
 
 
-def test_a_mask_file_wins_both_ways(both_ways, heads, ready, tmp_path):
-    root = copied(heads, tmp_path / "in", lambda _, volume: volume)
-    box = read_volume(root / "a" / "t1.nii.gz", "mask")
+def test_a_mask_file_wins_both_ways(both_ways, copied, ready):
+    root = copied(lambda _, volume: volume)
+    box = read_volume(root / "a/t1.nii.gz", "mask")
     box.data[:] = 0
     box.data[:, 3:9, 8:20, 5:25] = 1
-    write_volume(root / "a" / "mask.nii.gz", box)
-    trained, synthesised, made = both_ways(
-        {}, {"ncct": WINDOW, "t1": ZSCORE}, STRIPPED, case="a", root=root, mask="brain"
-    )
+    write_volume(root / "a/mask.nii.gz", box)
+    trained, synthesised, made = both_ways(root=root, mask="brain")
     assert_equal(trained, synthesised)
     assert ready(root, mask="brain").header("a").mask_from == "mask.nii.gz"
     assert trained.mask.sum() == box.data.sum()
-    assert (made.volume.data[0, [0, 1, 2, 9, 10, 11]] == -100).all(), (
-        "slices outside the mask are not made"
-    )
+    # slices outside the mask are not made
+    assert (made.volume.data[0, [0, 1, 2, 9, 10, 11]] == -100).all()
 
 
 def test_unequal_grids_are_resampled_both_ways_and_the_image_has_the_first_source_s_own(
-    both_ways, heads, tmp_path
+    both_ways, heads, copied
 ):
     def change(name, volume):
         if name != "t1":
             return volume
         affine = volume.affine @ np.diag([2.0, 2.0, 2.0, 1.0])
-        return Volume(
-            np.ascontiguousarray(volume.data[:, ::2, ::2, ::2]), affine, volume.unit, name
-        )
+        data = np.ascontiguousarray(volume.data[:, ::2, ::2, ::2])
+        return replace(volume, data=data, affine=affine)
 
-    root = copied(heads, tmp_path / "in", change)
-    data = {"source": ["t1", "ncct"]}
-    maps = {"ncct": WINDOW, "t1": PERCENTILE}
-    trained, synthesised, made = both_ways(data, maps, STRIPPED, case="a", root=root, resample=True)
+    root, maps = copied(change), {"ncct": WINDOW, "t1": PERCENTILE}
+    options = {"intensity": maps, "root": root, "resample": True}
+    trained, synthesised, made = both_ways({"source": ["t1", "ncct"]}, **options)
     assert_equal(trained, synthesised, mask=False)
-    assert made.volume.grid == read_volume(root / "a" / "t1.nii.gz").grid
+    assert made.volume.grid == read_volume(root / "a/t1.nii.gz").grid
     assert made.provenance["prepared"]["fixed"] == "ncct"
     assert "grid_of" not in made.provenance["prepared"]
-    alone = {"source": ["t1"]}
-    _, _, made = both_ways(alone, maps, case="a", root=root, resample=True)
-    assert made.provenance["prepared"]["grid_of"].startswith("t1 in place of the training's ncct")
+    _, _, made = both_ways({"source": ["t1"]}, task={"kind": "translate"}, **options)
+    stated = made.provenance["prepared"]
+    assert stated["grid_of"].startswith("t1 in place of the training's ncct")
+    spacing = read_volume(heads / "phantom_000/ncct.nii.gz").grid.spacing_mm
+    assert stated["spacing_mm"] == pytest.approx(spacing, rel=1e-4), "that of the training is kept"
 
 
 def test_a_missing_source_is_background_both_ways(both_ways):
     data = {"allow_missing": True, "stack": 1}
-    trained, synthesised, _ = both_ways(
-        data, {"ncct": WINDOW, "t1": ZSCORE}, STRIPPED, case="phantom_001"
-    )
+    trained, synthesised, _ = both_ways(data, case="phantom_001")
     assert_equal(trained, synthesised, mask=False)
     assert trained.present[0].tolist() == [True, False] * 3
     assert trained.source_names == ("ncct", "t1", "ncct[-1]", "t1[-1]", "ncct[+1]", "t1[+1]")
@@ -252,14 +236,12 @@ def test_a_missing_source_is_background_both_ways(both_ways):
 def test_a_batch_of_training_holds_the_same_patches(heads, ready):
     """Without augmentation, Batches gives what is read at its items' places."""
     cohort = ready(heads, modalities=("ncct", "t2"))
-    data = {"source": ["ncct"], "target": ["t2"], "patch": [1, SIZE[1], SIZE[0]]}
+    data = {"source": ["ncct"], "target": ["t2"], "patch": PATCH}
     recipe = recipe_of(data, {"ncct": WINDOW, "t2": PERCENTILE})
     drawn = Batches(cohort, recipe.data, recipe.intensity, batch=3, steps=2)
     places = [(one.case, (z, 0, 0)) for one in cohort.cases for z in range(SIZE[2])]
     (every,) = batches_of(cohort, recipe.data, recipe.intensity, places, len(places))
     for batch in (drawn[0], drawn[1]):
         chosen = [every.item.tolist().index(item) for item in batch.item.tolist()]
-        assert batch.target is not None
-        assert every.target is not None
         assert torch.equal(every.source[chosen], batch.source)
         assert torch.equal(every.target[chosen], batch.target)

@@ -1,41 +1,34 @@
 """Several jobs synthesise the cases of one cohort into one folder."""
 
 import json
+import shutil
 from types import SimpleNamespace
 
 import pytest
 
 import voxlate as package
-from rows import every_row
+from refusals import refused
+from rows import every_row, slow
 from scans import contents_of
-from voxlate.base.errors import BadInput
 from voxlate.base.files import lock, read_json
 from voxlate.evaluation.scoring.scores import read_scores
 from voxlate.scans.cohorts.case_files import CaseFiles
 from voxlate.synthesis import cohort as cohorts
 from voxlate.synthesis.cohort import synthesise_cases
 from voxlate.synthesis.model import Model
-from voxlate.synthesis.scans import CaseScans, find_scans, in_split
+from voxlate.synthesis.scans import find_scans, in_split
 from voxlate.synthesis.selection import Selection, part_of
 from voxlate.training.model import load_members
 
 
-def names(scans):
-    return [one.case for one in scans]
-
-
 def test_parts_share_out_all_cases_and_each_once():
-    scans = [CaseScans(f"case{number}", {}) for number in range(7)]
-    assert [names(scans[part_of(text)]) for text in ("1/3", "2/3", "3/3")] == [
-        ["case0", "case3", "case6"],
-        ["case1", "case4"],
-        ["case2", "case5"],
-    ]
+    parts = [[*range(7)][part_of(text)] for text in ("1/3", "2/3", "3/3")]
+    assert parts == [[0, 3, 6], [1, 4], [2, 5]]
 
 
 @every_row("text", ["", "3", "0/3", "4/3", "-1/3", "1/0", "a/b", "1/3/5"])
 def test_an_invalid_part_is_refused_in_one_sentence(text):
-    with pytest.raises(BadInput, match="expected the number of a part and how many there are"):
+    with refused("expected the number of a part and how many there are"):
         part_of(text)
 
 
@@ -53,43 +46,43 @@ def test_parts_give_the_same_files_as_one_job_and_scores_miss_an_unfinished_part
     voxlate(*options, parts, "--part", "1/2").done()
     voxlate("evaluate", parts, "--truth", cohort).done()
     for case in cases:
-        assert (parts / case / "t2.nii.gz").read_bytes() == (
-            whole / case / "t2.nii.gz"
-        ).read_bytes()
+        one, other = ((out / case / "t2.nii.gz").read_bytes() for out in (parts, whole))
+        assert one == other
     assert sorted(read_json(parts / "provenance.json")["cases"]) == cases
 
 
-def test_a_part_beyond_the_last_case_has_nothing_to_do(voxlate, run, cohort, out):
-    answer = voxlate("synth", run, cohort / "case0", "--out", out, "--part", "2/2").done()
-    assert "--part 2/2 holds none of the 1 cases" in answer.out
-
-
-@pytest.mark.slow
-def test_a_case_that_another_job_makes_is_left_to_it(voxlate, run, cohort, out):
-    with lock(out / "case0"):
-        answer = voxlate("synth", run, cohort, "--out", out, "--part", "1/1")
-    assert "case0: expected no other voxlate to write here" in answer.refusal
-    assert (out / "case1" / "t2.nii.gz").exists()
-    voxlate("synth", run, cohort, "--out", out, "--part", "1/1").done()
-    assert (
-        "failed" not in read_json(out / "provenance.json")
-        or not read_json(out / "provenance.json")["failed"]
-    )
-
-
-@pytest.mark.slow
-def test_a_part_made_in_another_way_than_the_others_is_refused_before_anything_is_written(
-    voxlate, run, cohort, out
+def test_a_part_beyond_the_last_case_or_beside_a_job_of_all_cases_makes_nothing(
+    synth, run, cohort, out, monkeypatch
 ):
-    voxlate("synth", run, cohort, "--split", "train", "--out", out, "--part", "1/2").done()
+    answer = synth(run, cohort / "case0", "--part", "2/2").done()
+    assert "--part 2/2 holds none of the 1 cases" in answer.out
+    monkeypatch.setattr(cohorts, "SHARED_SECONDS", 0.05)
+    with lock(out):
+        answer = synth(run, cohort, "--part", "1/2")
+    assert "expected no other voxlate to write here" in answer.refusal
+
+
+@slow
+def test_a_case_that_another_job_makes_is_left_to_it(synth, run, cohort, out):
+    with lock(out / "case0"):
+        answer = synth(run, cohort, "--part", "1/1")
+    assert "case0: expected no other voxlate to write here" in answer.refusal
+    assert (out / "case1/t2.nii.gz").exists()
+    synth(run, cohort, "--part", "1/1").done()
+    assert not read_json(out / "provenance.json").get("failed")
+
+
+@slow
+def test_a_part_made_in_another_way_than_the_others_is_refused_before_anything_is_written(
+    synth, run, cohort, out
+):
+    synth(run, cohort, "--split", "train", "--part", "1/2").done()
     before = contents_of(out)
     for part in ("1/2", "2/2"):
-        answer = voxlate(
-            "synth", run, cohort, "--split", "train", "--out", out, "--part", part, "--seed", 7
-        ).refusal
+        answer = synth(run, cohort, "--split", "train", "--part", part, "--seed", 7).refusal
         assert "expected images made in one way" in answer
         assert "seed: 0 and 7" in answer
-    with pytest.raises(BadInput, match="seed: 0 and 7"):
+    with refused("seed: 0 and 7"):
         package.synthesise(run, cohort, out, split="train", part="2/2", seed=7, progress=False)
     assert contents_of(out) == before
 
@@ -99,7 +92,7 @@ def first_case(run, cohort):
     """The selection of one of six cases."""
     model = load_members([run])
     first, *others = find_scans([str(cohort)], model)
-    return Selection(model, [first], names(others))
+    return Selection(model, [first], [one.case for one in others])
 
 
 def test_a_part_sees_the_way_of_a_job_that_has_made_no_case_yet_and_one_of_the_same_way_goes_on(
@@ -115,65 +108,62 @@ def test_a_part_sees_the_way_of_a_job_that_has_made_no_case_yet_and_one_of_the_s
             synthesise_cases(first_case, out)
     assert not [*out.glob("*/*.nii.gz")]
     sentence = r"provenance.json: expected the way in which this part.*seed: 0 and 7"
-    with pytest.raises(BadInput, match=sentence):
+    with refused(sentence):
         synthesise_cases(first_case, out, seed=7)
     made, failed, _ = synthesise_cases(first_case, out)
     assert (len(made), failed) == (1, {})
 
 
-def test_a_part_never_writes_beside_a_job_of_all_cases(voxlate, run, cohort, out, monkeypatch):
-    monkeypatch.setattr(cohorts, "SHARED_SECONDS", 0.05)
-    with lock(out):
-        answer = voxlate("synth", run, cohort, "--out", out, "--part", "1/2")
-    assert "expected no other voxlate to write here" in answer.refusal
-
-
-def test_a_split_is_that_of_the_training_where_the_cohort_has_no_table(voxlate, run, cohort, out):
-    voxlate("synth", run, cohort, "--out", out).done()
-    voxlate("evaluate", out, "--truth", cohort, "--split", "val").done()
-    assert read_scores(out / "metrics.json").patients.keys() == set(
-        read_json(run / "provenance.json")["data"]["splits"]["val"]
-    )
-
-
-@pytest.mark.slow
-def test_another_patient_with_the_name_of_a_training_case_counts_as_held_out(
-    voxlate, run, cohort, out, tmp_path, small_head
+def test_a_split_is_that_of_the_training_where_the_cohort_has_no_table(
+    synth, voxlate, run, cohort, out
 ):
-    for number in range(2):
-        small_head(tmp_path / "others" / f"case{number}", 100 + number)  # names of training cases
-    answer = voxlate("synth", run, tmp_path / "others", "--out", out)
-    assert "It has the name of a training case and other voxels" in answer.err
-    scored = voxlate("evaluate", out, "--truth", tmp_path / "others", "--json")
-    assert json.loads(scored.out)["trained_on"] == []
-    own = voxlate("synth", run, cohort, "--out", tmp_path / "own", "--split", "train")
-    assert "other voxels" not in own.err
-    assert json.loads(voxlate("evaluate", tmp_path / "own", "--truth", cohort, "--json").out)[
+    splits = read_json(run / "provenance.json")["data"]["splits"]
+    synth(run, cohort).done()
+    voxlate("evaluate", out, "--truth", cohort, "--split", "val").done()
+    assert read_scores(out / "metrics.json").patients.keys() == {*splits["val"]}
+
+
+@pytest.fixture
+def trained_on(voxlate, out):
+    """trained_on(truth): the cases of `out` whose scores are not held-out scores."""
+    return lambda truth: json.loads(voxlate("evaluate", out, "--truth", truth, "--json").out)[
         "trained_on"
     ]
 
 
-def test_a_training_case_under_another_name_counts_as_one(voxlate, run, cohort, out, tmp_path):
+@slow
+def test_another_patient_with_the_name_of_a_training_case_counts_as_held_out(
+    synth, trained_on, run, cohort, out, tmp_path, small_head
+):
+    others = tmp_path / "others"
+    for number in range(2):
+        small_head(others / f"case{number}", 100 + number)  # names of training cases
+    assert "It has the name of a training case and other voxels" in synth(run, others).err
+    assert trained_on(others) == []
+    shutil.rmtree(out)
+    assert "other voxels" not in synth(run, cohort, "--split", "train").err
+    assert trained_on(cohort)
+
+
+def test_a_training_case_under_another_name_counts_as_one(synth, trained_on, run, cohort, tmp_path):
     splits = read_json(run / "provenance.json")["data"]["splits"]
     (tmp_path / "renamed").mkdir()
-    (cohort / splits["train"][0]).rename(tmp_path / "renamed" / "somebody")
-    voxlate("synth", run, tmp_path / "renamed", "--out", out).done()
-    scored = voxlate("evaluate", out, "--truth", tmp_path / "renamed", "--json")
-    assert json.loads(scored.out)["trained_on"] == ["somebody"]
+    (cohort / splits["train"][0]).rename(tmp_path / "renamed/somebody")
+    synth(run, tmp_path / "renamed").done()
+    assert trained_on(tmp_path / "renamed") == ["somebody"]
 
 
-@pytest.mark.slow
-def test_parts_of_another_number_are_refused_in_one_sentence(voxlate, run, cohort, out):
-    voxlate("synth", run, cohort, "--out", out, "--part", "1/2").done()
-    before = sorted(path.name for path in out.iterdir())
-    answer = voxlate("synth", run, cohort, "--out", out, "--part", "1/3").refusal
-    assert "found one of 3" in " ".join(answer.split())
-    assert sorted(path.name for path in out.iterdir()) == before
-    voxlate("synth", run, cohort, "--out", out, "--part", "2/2").done()
+@slow
+def test_parts_of_another_number_are_refused_in_one_sentence(synth, run, cohort, out):
+    synth(run, cohort, "--part", "1/2").done()
+    before = contents_of(out)
+    assert "found one of 3" in synth(run, cohort, "--part", "1/3").refusal
+    assert contents_of(out) == before
+    synth(run, cohort, "--part", "2/2").done()
 
 
 @every_row(
-    ("name", "t1_grade", "mr_grade"),
+    "name, t1_grade, mr_grade",
     [
         ("scan", "note", "note"),
         ("mr_20190304", "note", None),
@@ -192,9 +182,9 @@ def test_a_lone_scan_is_a_caution_only_where_its_name_states_another_modality(
         assert [note.grade for note in scans.notes] == ([grade] if grade else [])
 
 
-def test_a_case_that_the_training_could_not_read_has_the_split_of_its_patient():
+@every_row("split, names", [("val", ["a1", "a2"]), ("train", ["b1", "b2"])])
+def test_a_case_that_the_training_could_not_read_has_the_split_of_its_patient(split, names):
     facts = SimpleNamespace(splits={"a1": "val", "b1": "train"}, of_fold=False)
     model = SimpleNamespace(members=[SimpleNamespace(facts=facts)])
     cases = [CaseFiles(name, name[0], None, {}) for name in ("a1", "a2", "b1", "b2", "c1")]
-    assert names(in_split(model, cases, "val")) == ["a1", "a2"]
-    assert names(in_split(model, cases, "train")) == ["b1", "b2"]
+    assert [one.case for one in in_split(model, cases, split)] == names

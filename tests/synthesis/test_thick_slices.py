@@ -6,7 +6,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from rows import every_row
 from voxlate.anatomy.cohort import write_cohort
+from voxlate.base.executors.job import no_report
 from voxlate.scans.formats.io import read_volume
 from voxlate.scans.images.grid import Volume, canonical
 from voxlate.scans.images.mask import foreground
@@ -15,34 +17,36 @@ from voxlate.training.model import load
 pytestmark = pytest.mark.slow
 
 
-@pytest.mark.parametrize(("planes", "has_intervals"), [((1,), True), ((3,), False), ((), False)])
+@pytest.fixture
+def model(shipped_starters):
+    return load(shipped_starters / "head-mr-to-ct", device="cpu")
+
+
+@every_row("planes, has_intervals", [((1,), True), ((3,), False), ((), False)])
 def test_a_case_read_in_one_plane_has_intervals_only_of_cases_that_were_read_so(
-    shipped_starters, planes, has_intervals
+    model, planes, has_intervals
 ):
-    model = load(shipped_starters / "head-mr-to-ct", device="cpu")
     own = model.calibration()
     known = replace(own, header=replace(own.header, planes=planes))
     stated = SimpleNamespace(find=lambda _: known, messages=lambda _: [])
-    model = replace(model, calibrations=stated)
     values = np.zeros((1, 6, 24, 24), np.float32)
     values[:, 1:5, 4:20, 4:20] = np.random.default_rng(0).uniform(500, 1000, (4, 16, 16))
     scan = Volume(values, np.diag([8.0, 8, 20, 1]), "a.u.", "mr")
-    made = model.synthesise({"mr": scan}, warn=lambda _: None, anyway=True)
+    made = replace(model, calibrations=stated).synthesise({"mr": scan}, warn=no_report, anyway=True)
     assert bool(made.low) == has_intervals
     assert ("no-intervals" in {said.code for said in made.warnings}) == (not has_intervals)
     assert made.provenance["planes_read"] == ["SAR"]
     assert not made.std, "one plane says nothing of how planes differ"
 
 
-@pytest.mark.parametrize(("slices", "thick"), [(14, True), (56, False)])
+@every_row("slices, thick", [(14, True), (56, False)])
 def test_thick_slices_are_a_caution_and_the_crowns_intervals_contain_soft_tissue(
-    tmp_path, shipped_starters, slices, thick
+    tmp_path, model, slices, thick
 ):
-    write_cohort(tmp_path / "heads", cases=1, size=(48, 48, slices), modalities=["t1"], seed=3)
-    scan = read_volume(next((tmp_path / "heads").rglob("t1.nii.gz")), "t1")
-    body = np.flatnonzero(foreground(canonical(scan))[:].any(axis=(1, 2)))
-    model = load(shipped_starters / "head-mr-to-ct", device="cpu")
-    made = model.synthesise({"mr": scan}, warn=lambda _: None)
+    write_cohort(tmp_path, cases=1, size=(48, 48, slices), modalities=["t1"], seed=3)
+    scan = read_volume(next(tmp_path.rglob("t1.nii.gz")), "t1")
+    body = np.flatnonzero(foreground(canonical(scan)).any(axis=(1, 2)))
+    made = model.synthesise({"mr": scan}, warn=no_report)
     assert ("thick-slices" in {said.code for said in made.warnings}) == thick
     top = body[-1] - len(body) // 5 + 1
     low = canonical(made.low["ct"]).data[0, top : body[-1] + 1]

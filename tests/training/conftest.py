@@ -1,8 +1,6 @@
-"""A tiny recipe of two stages and its training, for tests of stopping and going on, and a tiny starter."""
+"""Tiny recipes with changes, their trainings, a tiny recipe of two stages, and a tiny starter."""
 
 import shutil
-from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
@@ -29,8 +27,34 @@ train = { steps = 5, batch = 2, workers = 0, validate_every = 0, validation_item
 """
 
 
+def reader(path):
+    """A function that reads a recipe with changes: of train by their names, others by their keys."""
+
+    def read(others=None, **changes):
+        changes = {f"train.{key}": str(value) for key, value in changes.items()}
+        return recipe.read(str(path), changes | (others or {}))
+
+    return read
+
+
+@pytest.fixture
+def read_tiny(tiny):
+    """read_tiny({"net.width": "4"}, steps=5): the recipe `tiny` with changes."""
+    return reader(tiny)
+
+
+@pytest.fixture
+def fit(prepared, tmp_path):
+    """fit(recipe, "run"): the run tmp_path/run, trained on `prepared`."""
+
+    def fit(made, name="run", **options):
+        return train(made, prepared, tmp_path / name, device="cpu", **options)
+
+    return fit
+
+
 @pytest.fixture(scope="session")
-def two_stages(tmp_path_factory) -> Path:
+def two_stages(tmp_path_factory):
     """The recipe of two stages."""
     path = tmp_path_factory.mktemp("two_stages") / "two.toml"
     path.write_text(TWO_STAGES)
@@ -38,31 +62,25 @@ def two_stages(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def read_two(two_stages) -> Callable[..., recipe.Recipe]:
-    """read_two(more="[5]"): the recipe of two stages with changes of train."""
-
-    def read(**changes):
-        return recipe.read(
-            str(two_stages), {f"train.{key}": str(value) for key, value in changes.items()}
-        )
-
-    return read
+def read_two(two_stages):
+    """read_two(more="[5]"): the recipe of two stages with changes."""
+    return reader(two_stages)
 
 
 @pytest.fixture(scope="session")
-def two_staged_once(read_two, prepared_once, tmp_path_factory) -> Run:
+def two_staged_once(read_two, prepared_once, tmp_path_factory):
     """A training of the recipe of two stages that nothing disturbed; no test changes it."""
     return train(read_two(), prepared_once, tmp_path_factory.mktemp("whole") / "run", device="cpu")
 
 
 @pytest.fixture
-def two_staged(two_staged_once, prepared, tmp_path) -> Run:
+def two_staged(two_staged_once, prepared, tmp_path):
     """The same training, next to its prepared cohort, for tests that change it."""
     return Run(shutil.copytree(two_staged_once.folder, tmp_path / "run"))
 
 
 @pytest.fixture(scope="session")
-def packed_once(tmp_path_factory) -> Path:
+def packed_once(tmp_path_factory):
     """The folder of the starters that `install` copies, each packed once in a process."""
     return tmp_path_factory.mktemp("packed")
 
@@ -80,7 +98,7 @@ def install(run, packed_once, tmp_path, monkeypatch):
             "spacing_mm": (1.0, 2.0),
             "limits": ["It was trained for seconds."],
         }
-        folder, packed = tmp_path / "installed" / "tiny", packed_once / f"{options}" / "tiny"
+        folder, packed = tmp_path / "installed/tiny", packed_once / f"{options}" / "tiny"
         if folder.exists():
             pack(run, folder, **(stated | options))
             return folder

@@ -2,18 +2,17 @@
 
 import shutil
 from dataclasses import replace
-from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 import pytest
 import torch
 
 import voxlate as package
-from rows import every_row
+from refusals import refused
+from rows import every_row, slow
+from scans import change_scan
 from voxlate.anatomy.cohort import write_cohort
 from voxlate.anatomy.physics import Contrast, PhysicsSettings
-from voxlate.base.errors import BadInput
 from voxlate.checks.prepare import prepare
 from voxlate.scans.cases.prepared import open_cohort
 from voxlate.scans.images.intensity import Percentile
@@ -37,17 +36,15 @@ MAPS = {name: Percentile(low=0, high=99.5, floor=0) for name in ("mr", "t1", "fl
 PLAN = ("--mode", "mean", "--minutes", 0.5, "--set", "train.steps=4")
 
 
-def write_cases(folder: Path, small_head) -> Path:
+def write_cases(folder, small_head):
     """Cases by SCANS; flair is t1 squared, with another scale."""
     for number, (case, names) in enumerate(SCANS.items()):
-        wanted = ["t2", *(name for name in names if name != "flair")]
-        small_head(folder / case, number, modalities=(*wanted, "t1"))
-        t1 = nib.load(folder / case / "t1.nii.gz")
+        small_head(folder / case, number, modalities=("t1", "t2", *({"ct"} & {*names})))
+        t1 = folder / case / "t1.nii.gz"
         if "flair" in names:
-            flair = nib.Nifti1Image(np.asarray(t1.dataobj) ** 2 / 50, t1.affine)
-            nib.save(flair, folder / case / "flair.nii.gz")
+            change_scan(t1, lambda values: values**2 / 50, t1.with_name("flair.nii.gz"))
         if "t1" not in names:
-            (folder / case / "t1.nii.gz").unlink()
+            t1.unlink()
     rows = [f"{case},{'val' if case == 'p4' else 'train'}" for case in SCANS]
     (folder / "cases.csv").write_text("\n".join(["case,split", *rows]))
     return folder
@@ -67,21 +64,28 @@ def cohort(folders):
     return open_cohort(folders / "prepared")
 
 
-def test_each_scan_of_a_case_is_the_source_of_a_case_of_its_own(cohort):
-    seen = with_any_source(cohort, ("t1", "flair"), "mr")
+@pytest.fixture
+def seen(cohort):
+    """The cohort as a training sees it."""
+    return with_any_source(cohort, DATA.any_source, "mr")
+
+
+def test_each_scan_of_a_case_is_the_source_of_a_case_of_its_own(cohort, seen):
     train = ["t1 of p0", "flair of p0", "t1 of p1", "flair of p2", "t1 of p3", "flair of p3", "p5"]
     assert seen.splits == {"train": train, "val": ["t1 of p4", "flair of p4"], "test": []}
-    assert seen.on_disk(seen.splits["train"]) == cohort.splits["train"]
+    assert seen.on_disk(train) == cohort.splits["train"]
     assert seen.digest == cohort.digest
     stored, shown = cohort.case("p3"), seen.case("flair of p3")
     assert shown.header.statistics["mr"] == stored.header.statistics["flair"]
     assert np.array_equal(shown.arrays["mr"], stored.arrays["flair"])
     assert np.array_equal(shown.mask(["mr"]), stored.mask(["flair"]))
     assert np.array_equal(shown.mask(["t2"]), stored.mask(["t2"]))
+    [batch] = validation_batches(seen, DATA, MAPS, batch=12)
+    assert torch.equal(batch.target[:6], batch.target[6:])
+    assert not torch.equal(batch.source[:6], batch.source[6:])
 
 
-def test_an_epoch_shows_each_slice_once_with_each_scan_on_that_scan_s_own_scale(cohort):
-    seen = with_any_source(cohort, DATA.any_source, "mr")
+def test_an_epoch_shows_each_slice_once_with_each_scan_on_that_scan_s_own_scale(cohort, seen):
     batches = Batches(seen, DATA, MAPS, seed=3, steps=36)  # 6 scans with t2, of 6 slices
     assert len(batches.items) == 36
     assert {case for case, _ in batches.items} == {*seen.splits["train"]} - {"p5"}
@@ -92,20 +96,11 @@ def test_an_epoch_shows_each_slice_once_with_each_scan_on_that_scan_s_own_scale(
         scan, _, name = case.split()
         alone = replace(DATA, any_source=(), source=[scan])
         expected = read_pair(cohort.case(name), alone, MAPS, (start, 0, 0))
-        assert torch.equal(batches[step].source, expected.source)
-        assert torch.equal(batches[step].target, expected.target)
-        assert torch.equal(batches[step].mask, expected.mask)
+        for key in ("source", "target", "mask"):
+            assert torch.equal(getattr(batches[step], key), getattr(expected, key))
 
 
-def test_validation_shows_every_scan_of_a_case(cohort):
-    seen = with_any_source(cohort, DATA.any_source, "mr")
-    [batch] = validation_batches(seen, DATA, MAPS, batch=12)
-    t1, flair = batch.source[:6], batch.source[6:]
-    assert torch.equal(batch.target[:6], batch.target[6:])
-    assert not torch.equal(t1, flair)
-
-
-@pytest.mark.slow
+@slow
 def test_a_case_whose_source_is_drawn_from_maps_is_one_case_beside_the_scans(tmp_path, small_head):
     cases = write_cases(tmp_path / "cases", small_head)
     (cases / "cases.csv").unlink()
@@ -128,24 +123,22 @@ def test_a_case_whose_source_is_drawn_from_maps_is_one_case_beside_the_scans(tmp
 
 
 @every_row(
-    "options, expected",
+    "scans, options, expected",
     [
-        (("t1", "flair", "pd", "--target", "t2"), "found 'pd'."),
-        (("t1", "flair"), "Add --target NAME."),
-        (("t1", "t2", "--target", "t2"), "other than those of data.source and data.target"),
-        (("t1", "ct", "--target", "t2"), "one arbitrary unit, any of which is the source, found t1 in a.u., ct in HU"),
-        (("t1", "flair", "--target", "t2", "--source", "ct"), "found both (ct). Drop one."),
+        ("t1,flair,pd", "--target t2", "found 'pd'."),
+        ("t1,flair", "", "Add --target NAME."),
+        ("t1,t2", "--target t2", "other than those of data.source and data.target"),
+        ("t1,ct", "--target t2", "one arbitrary unit, any of which is the source, found t1 in a.u., ct in HU"),
+        ("t1,flair", "--target t2 --source ct", "found both (ct). Drop one."),
     ],
 )  # fmt: skip
-def test_wrong_sources_are_refused_in_one_sentence(voxlate, folders, tmp_path, options, expected):
-    names = [word for word in options if word in ("t1", "flair", "pd", "ct") or word == "t2"]
-    scans = names[: 3 if "pd" in names else 2]
-    given = ["--any-source", ",".join(scans)]
-    others = options[len(scans) :]
-    arguments = [*given, *others, *PLAN, "--out", tmp_path / "run"]
-    refusal = voxlate("train", "auto", "--data", folders / "prepared", *arguments).refusal
-    assert expected in refusal
-    assert not (tmp_path / "run").exists()
+def test_wrong_sources_are_refused_in_one_sentence(
+    voxlate, folders, tmp_path, scans, options, expected
+):
+    run = tmp_path / "run"
+    given = ("--any-source", scans, *options.split(), *PLAN, "--out", run)
+    assert expected in voxlate("train", "auto", "--data", folders / "prepared", *given).refusal
+    assert not run.exists()
 
 
 @every_row(
@@ -158,58 +151,45 @@ def test_wrong_sources_are_refused_in_one_sentence(voxlate, folders, tmp_path, o
     ],
 )
 def test_settings_that_do_not_fit_any_source_are_refused(changes, expected):
-    with pytest.raises(BadInput, match=expected):
+    with refused(expected):
         replace(DATA, **changes)
 
 
 def test_a_recipe_for_scans_that_a_cohort_lacks_is_refused(cohort):
-    with pytest.raises(BadInput, match=r"expected scans of pd or swi or mr \(data.any_source\)"):
+    with refused(r"expected scans of pd or swi or mr \(data.any_source\)"):
         with_any_source(cohort, ("pd", "swi"), "mr")
 
 
-@pytest.mark.slow
+@slow
 def test_a_planned_model_takes_whichever_scan_is_given(voxlate, folders, tmp_path):
-    prepared, run = folders / "prepared", tmp_path / "run"
-    options = ("--any-source", "t1", "--any-source", "flair", "--target", "t2")
-    command = ("train", "auto", "--data", prepared, *options, *PLAN, "--out", run)
+    cases, run = folders / "cases", tmp_path / "run"
+    start = ("train", "auto", "--data", folders / "prepared", "--out", run)
+    command = (*start, "--any-source", "t1,flair", "--target", "t2", *PLAN)
     answer = voxlate(*command).done()
-    said = answer.said
-    assert "p5 has none of them and is left out" in said
+    assert "p5 has none of them and is left out" in answer.said
     assert "--split val --out OUT" in answer.out
-    assert splits_of_training([run]) == open_cohort(prepared).splits
+    assert splits_of_training([run]) == open_cohort(folders / "prepared").splits
 
-    scan = folders / "cases" / "p4"
-    images = {}
-    for name in ("t1", "flair"):
-        out = tmp_path / name
-        voxlate("synth", run, f"{name}={scan / name}.nii.gz", "--out", out).done()
-        [image] = out.glob("*/t2.nii.gz")
-        images[name] = nib.load(image).get_fdata()
-    assert not np.array_equal(images["t1"], images["flair"])
-    as_mr = package.load(run).synthesise({"mr": scan / "flair.nii.gz"})
-    by_name = package.load(run).synthesise({"flair": scan / "flair.nii.gz"})
-    assert np.array_equal(as_mr.volumes["t2"].data, by_name.volumes["t2"].data)
+    def image(name, file):
+        return package.load(run).synthesise({name: cases / f"p4/{file}.nii.gz"}).volume.data
 
-    answer = voxlate("synth", run, folders / "cases", "--split", "val", "--out", tmp_path / "val")
-    assert "t1 is taken as mr; flair could be taken, too, by mr=FILE." in answer.done().err
-    assert (
-        "found 'ct'"
-        in voxlate("synth", run, f"ct={scan}/t1.nii.gz", "--out", tmp_path / "ct").refusal
-    )
-    scored = voxlate("evaluate", tmp_path / "val", "--truth", folders / "cases").done()
-    assert "t2" in scored.out
+    flair = image("flair", "flair")
+    assert not np.array_equal(image("t1", "t1"), flair)
+    assert np.array_equal(image("mr", "flair"), flair)
 
-    lone = tmp_path / "lone"
-    shutil.copytree(folders / "cases" / "p5", lone)
-    refusal = voxlate("synth", run, lone, "--out", tmp_path / "none").refusal
+    def synth(given, *options, out="none"):
+        return voxlate("synth", run, given, "--out", tmp_path / out, *options)
+
+    answer = synth(cases, "--split", "val", out="val").done()
+    assert "t1 is taken as mr; flair could be taken, too, by mr=FILE." in answer.err
+    assert "t2" in voxlate("evaluate", tmp_path / "val", "--truth", cases).done().out
+    assert "found 'ct'" in synth(f"ct={cases}/p4/t1.nii.gz").refusal
+    refusal = synth(shutil.copytree(cases / "p5", tmp_path / "lone")).refusal
     assert "expected t1 or flair, found none of them. Add t1 or flair" in refusal
-    adapted = voxlate("adapt", run, "--data", prepared, "--out", tmp_path / "adapted", "--steps", 2)
-    assert "is the model" in adapted.done().out
+    adapted = ("adapt", run, "--data", folders / "prepared", "--out", tmp_path / "adapted")
+    assert "is the model" in voxlate(*adapted, "--steps", 2).done().out
 
     voxlate(*command).done()
-    other = ("--any-source", "t1", *command[-2:])
-    refusal = voxlate("train", "auto", "--data", prepared, *other).refusal
-    assert (
-        "expected a run with the any-source t1, found one that was planned with t1, flair"
-        in refusal
-    )
+    refusal = voxlate(*start, "--any-source", "t1").refusal
+    said = "expected a run with the any-source t1, found one that was planned with t1, flair"
+    assert said in refusal

@@ -6,13 +6,13 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from refusals import refused
+from rows import every_row
 from starter_pack import pack
-from voxlate.base.errors import BadInput
+from trainings import recipe_of_text
 from voxlate.scans.cases.align import Preparation
-from voxlate.scans.formats.io import read_volume
-from voxlate.scans.images.grid import Volume, canonical
+from voxlate.scans.images.grid import Volume
 from voxlate.synthesis.inputs import preparation_for
-from voxlate.training import recipe
 from voxlate.training.model import load
 from voxlate.training.starters import names
 from voxlate.training.train import train
@@ -31,11 +31,9 @@ train = { steps = 2, batch = 2, precision = "float32", workers = 0, validate_eve
 def installed(prepared_once, tmp_path_factory):
     """The folder of an only starter, `tiny`, whose intensities have a floor."""
     folder = tmp_path_factory.mktemp("installed")
-    (folder / "floor.toml").write_text(WITH_FLOOR)
-    made = recipe.read(str(folder / "floor.toml"))
-    run = train(made, prepared_once, folder / "run", device="cpu").folder
+    run = train(recipe_of_text(WITH_FLOOR), prepared_once, folder / "run", device="cpu").folder
     stated = {"trained_on": "synthetic heads only", "stripped": False, "spacing_mm": (1.0, 2.0)}
-    pack(run, folder / "starters" / "tiny", accepts={"t1": ["mr"]}, **stated)
+    pack(run, folder / "starters/tiny", accepts={"t1": ["mr"]}, **stated)
     return folder / "starters"
 
 
@@ -47,12 +45,12 @@ def model(installed):
 @pytest.fixture(scope="module")
 def head(cohort_once):
     """The T1 of one of the small heads, [x, y, z]."""
-    return nib.load(cohort_once / "case0" / "t1.nii.gz").get_fdata()
+    return nib.load(cohort_once / "case0/t1.nii.gz").get_fdata()
 
 
 def write_scan(path, values, voxel_mm=(2.0, 2.0, 3.0)):
     """A scan of voxels [x, y, z]."""
-    affine = np.diag([-voxel_mm[0], -voxel_mm[1], voxel_mm[2], 1.0])
+    affine = np.diag([*voxel_mm, 1.0]) * [-1, -1, 1, 1]
     nib.save(nib.Nifti1Image(np.asarray(values, np.float32), affine), path)
     return path
 
@@ -74,22 +72,18 @@ def knee(head):
     return values
 
 
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        (as_ct, "or a CT"),
-        (z_scored, "above 0"),
-        (np.zeros_like, "to show something"),
-    ],
+@every_row(
+    "change, words",
+    [(as_ct, "or a CT"), (z_scored, "above 0"), (np.zeros_like, "to show something")],
 )
 def test_a_scan_that_is_no_mr_in_arbitrary_units_is_refused(model, head, tmp_path, change, words):
-    path = write_scan(tmp_path / "scan.nii.gz", change(head))
-    with pytest.raises(BadInput, match=words):
-        model.check({"t1": canonical(read_volume(path, "t1"))})
+    path = write_scan(tmp_path / "t1.nii.gz", change(head))
+    with refused(words):
+        model.check(path)
 
 
-@pytest.mark.parametrize(
-    ("change", "voxel_mm", "words"),
+@every_row(
+    "change, voxel_mm, words",
     [
         (knee, (2, 2, 3), "does not show what the model knows"),
         (lambda head: head[: len(head) // 2], (2, 2, 3), "mm wide"),
@@ -102,30 +96,28 @@ def test_a_scan_that_is_no_mr_in_arbitrary_units_is_refused(model, head, tmp_pat
 def test_a_scan_outside_the_field_of_the_training_is_warned_about(
     model, head, tmp_path, change, voxel_mm, words
 ):
-    path = write_scan(tmp_path / "scan.nii.gz", change(head), voxel_mm)
-    warnings = model.check({"t1": canonical(read_volume(path, "t1"))}).messages
-    said = " ".join(one.text for one in warnings)
+    path = write_scan(tmp_path / "t1.nii.gz", change(head), voxel_mm)
+    said = " ".join(one.text for one in model.check(path).messages)
     assert words in said if words else "mm high" not in said
 
 
 def test_a_refused_scan_writes_nothing_and_a_knee_is_synthesised_in_capitals(
-    installed, head, voxlate, tmp_path, monkeypatch
+    installed, head, voxlate, out, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(names, "FOLDER", installed)
-    out = tmp_path / "out"
-    refused = write_scan(tmp_path / "scan.nii.gz", as_ct(head))
-    answer = voxlate("synth", "starter:tiny", refused, "--out", out)
+    path = write_scan(tmp_path / "scan.nii.gz", as_ct(head))
+    answer = voxlate("synth", "starter:tiny", path, "--out", out)
     assert answer.code == 2
     assert len([line for line in answer.err.splitlines() if line.startswith("voxlate:")]) == 1
     assert not (out / "scan").exists()
-    answer = voxlate("synth", "starter:tiny", write_scan(refused, knee(head)), "--out", out).done()
+    write_scan(path, knee(head))
+    answer = voxlate("synth", "starter:tiny", path, "--out", out).done()
     assert "DO NOT TRUST: scan:" in answer.err
 
 
-@pytest.mark.parametrize(("is_starter", "distance"), [(False, 4.0), (True, 2.4)])
-def test_a_starter_of_single_slices_keeps_their_distance(model, is_starter, distance):
+@every_row("starter, distance", [(None, 4.0), ({"name": "tiny"}, 2.4)])
+def test_a_starter_of_single_slices_keeps_their_distance(model, starter, distance):
     scan = Volume(np.ones((1, 4, 6, 8), np.float32), np.diag([1.0, 1.0, 2.4, 1.0]), "a.u.", "t1")
     preparation = Preparation(spacing_mm=(4.0, 2.0, 2.0))
-    starter = {"name": "tiny"} if is_starter else None
     facts = replace(model.facts, preparation=preparation, starter=starter)
     assert preparation_for(facts, {"t1": scan}).spacing_mm == (distance, 2.0, 2.0)

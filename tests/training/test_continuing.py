@@ -5,11 +5,13 @@ import shutil
 import pytest
 import torch
 
-from rows import every_row
-from scans import keep_cases
+from refusals import refused
+from rows import every_row, slow
+from scans import keep_cases, t1_of
 from trainings import log_lines, same_weights, stop_at
-from voxlate.base.errors import BadInput, Stopped
+from voxlate.base.errors import Stopped
 from voxlate.base.files import read_json, write_json
+from voxlate.checks.prepare import prepare
 from voxlate.training import recipe
 from voxlate.training.continuing import train_further
 from voxlate.training.model import load
@@ -17,11 +19,10 @@ from voxlate.training.recipe.optimiser import Optimiser
 from voxlate.training.recipe.training import Training
 from voxlate.training.run import Run
 from voxlate.training.state_file import load_state
-from voxlate.training.train import train
 from voxlate.training.weights import read_header
 
 
-def steps_in(run) -> list[tuple[str, int]]:
+def steps_in(run):
     """The stage and number of each step in the log of a run."""
     return [(line["stage"], line["step"]) for line in log_lines(run, "loss")]
 
@@ -38,122 +39,124 @@ def test_each_part_of_a_training_has_a_rate_of_its_own():
     assert progress == [0, 0.5, 1]  # curricula do not begin again
 
 
-@pytest.mark.slow
-def test_a_continued_run_is_the_run_of_a_recipe_that_asks_for_more(
-    prepared, read_two, two_staged, tmp_path
-):
-    whole = train(read_two(more="[4, 2]"), prepared, tmp_path / "whole", device="cpu")
-    assert not same_weights(whole, two_staged)
+@slow
+def test_a_continued_run_is_the_run_of_a_recipe_that_asks_for_more(read_two, fit, two_staged):
+    run, whole = two_staged, fit(read_two(more="[4, 2]"), "whole")
+    assert not same_weights(whole, run)
     for steps in (4, 2):
-        train_further(two_staged.folder, steps=steps, device="cpu")
-    assert same_weights(whole, two_staged)
-    assert read_header(two_staged.weights())["steps"] == 8 + 4 + 2
-    assert steps_in(two_staged) == steps_in(whole)
-    saved, stated = recipe.read(str(two_staged.recipe)), read_json(two_staged.provenance)
-    assert saved.train.more == (4, 2)
+        train_further(run.folder, steps=steps, device="cpu")
+    assert same_weights(whole, run)
+    assert read_header(run.weights())["steps"] == 8 + 4 + 2
+    assert steps_in(run) == steps_in(whole)
+    assert recipe.read(str(run.recipe)).train.more == (4, 2)
+    stated = read_json(run.provenance)
     assert stated["recipe"]["train"]["more"] == [4, 2]
     continued = [(one["asked"], one["from_step"], one["steps"]) for one in stated["continuations"]]
     assert continued == [("--steps +4", 8, 4), ("--steps +2", 12, 2)]
 
 
-@pytest.mark.slow
+@slow
 @pytest.mark.parametrize("again", [{}, {"steps": 4}])
 def test_a_stopped_continuation_resumes_and_the_weights_of_before_serve_until_then(
-    prepared, cohort, read_two, two_staged, tmp_path, again
+    cohort, read_two, fit, two_staged, again
 ):
-    whole = train(read_two(more="[4]"), prepared, tmp_path / "whole", device="cpu")
-    run, scan = two_staged, {"t1": cohort / "case0" / "t1.nii.gz"}
-    before, image = run.weights().read_bytes(), load(run.folder, "cpu").synthesise(scan).volume.data
+    whole, run = fit(read_two(more="[4]"), "whole"), two_staged
+
+    def image():
+        return load(run.folder, "cpu").synthesise(t1_of(cohort)).volume.data
+
+    weights, before = run.weights().read_bytes(), image()
     with pytest.raises(Stopped, match="11 of 12"):
         train_further(run.folder, steps=4, device="cpu", progress=stop_at(2))
-    assert run.weights().read_bytes() == before
-    assert (load(run.folder, "cpu").synthesise(scan).volume.data == image).all()
+    assert run.weights().read_bytes() == weights
+    assert (image() == before).all()
     refusal = r"expected a finished run for --steps \+7, found one that stopped"
-    with pytest.raises(BadInput, match=refusal):
+    with refused(refusal):
         train_further(run.folder, steps=7, device="cpu")
     train_further(run.folder, device="cpu", **again)  # the same command, or the run alone
     assert same_weights(whole, run)
     assert len(steps_in(run)) == len(set(steps_in(run))) == 5 + 12
 
 
-@pytest.mark.slow
+@slow
 def test_a_first_training_that_was_stopped_resumes_by_its_folder_alone(
-    voxlate, prepared, read_two, two_staged_once, tmp_path
+    voxlate, fit, read_two, two_staged_once, tmp_path
 ):
-    run = tmp_path / "stopped"
+    run = Run(tmp_path / "stopped")
     with pytest.raises(Stopped):
-        train(read_two(), prepared, run, device="cpu", progress=stop_at(7))
-    provenance = run / "provenance.json"
-    stated = read_json(provenance)
+        fit(read_two(), "stopped", progress=stop_at(7))
+    stated = read_json(run.provenance)
     huge = {**stated["recipe"], "train": {**stated["recipe"]["train"], "steps": 10**9}}
     correction = {"stage": "final", "step": 1, "seconds": 1.0, "steps_before": {"final": 4}}
     for corrections in ({}, {"corrections": [correction]}):
-        write_json(provenance, {**stated, "recipe": huge, **corrections})
+        write_json(run.provenance, {**stated, "recipe": huge, **corrections})
         refusal = r"recipe\.toml: expected the recipe that this run began with"
-        with pytest.raises(BadInput, match=refusal):
-            train_further(run, device="cpu")
-    write_json(provenance, stated)
-    assert "weights.safetensors" in voxlate("train", run, "--device", "cpu").done().out
+        with refused(refusal):
+            train_further(run.folder, device="cpu")
+    write_json(run.provenance, stated)
+    assert "weights.safetensors" in voxlate("train", run.folder, "--device", "cpu").done().out
     assert same_weights(two_staged_once, run)
 
 
 def test_a_finished_run_without_further_steps_is_left_as_it_is(voxlate, run):
-    before = Run(run).weights().stat().st_mtime_ns, Run(run).provenance.read_text()
-    answer = voxlate("train", run, "--device", "cpu").done()
-    assert "is finished, with 6 steps; --steps +6 continues it" in answer.err.replace("\n", " ")
-    assert (Run(run).weights().stat().st_mtime_ns, Run(run).provenance.read_text()) == before
+    run = Run(run)
+    before = run.weights().stat().st_mtime_ns, run.provenance.read_text()
+    said = voxlate("train", run.folder, "--device", "cpu").done().said
+    assert "is finished, with 6 steps; --steps +6 continues it" in said
+    assert (run.weights().stat().st_mtime_ns, run.provenance.read_text()) == before
 
 
-@pytest.mark.slow
+@slow
 def test_minutes_are_steps_at_the_speed_of_the_run(voxlate, run):
-    each = read_header(Run(run).weights())["seconds"] / 6
-    wanted = max(1, round(0.6 / each))
-    answer = voxlate("train", run, "--minutes", "+0.01", "--device", "cpu").done()
-    assert f"0.01 minutes are about {wanted} steps of" in answer.err.replace("\n", " ")
-    assert recipe.read(str(Run(run).recipe)).train.more == (wanted,)
+    run = Run(run)
+    wanted = max(1, round(0.6 / (read_header(run.weights())["seconds"] / 6)))
+    said = voxlate("train", run.folder, "--minutes", "+0.01", "--device", "cpu").done().said
+    assert f"0.01 minutes are about {wanted} steps of" in said
+    assert recipe.read(str(run.recipe)).train.more == (wanted,)
 
 
-@pytest.mark.slow
+@slow
 def test_a_cohort_that_moved_is_given_and_another_one_is_refused(
     prepared, run, cohort, small_head, tmp_path
 ):
-    from voxlate.checks.prepare import prepare
-
-    moved = tmp_path / "elsewhere"
+    moved, provenance = tmp_path / "elsewhere", Run(run).provenance
     shutil.move(prepared, moved)
-    with pytest.raises(BadInput, match=r"expected its prepared cohort in .*prepared, found none"):
+    with refused(r"expected its prepared cohort in .*prepared, found none"):
         train_further(run, steps=2, device="cpu")
     small_head(cohort / "case6", 6)
-    prepare(cohort, tmp_path / "other", workers=0, audit=False)
-    with pytest.raises(BadInput, match="found other scans or another cohort"):
-        train_further(run, steps=2, data=tmp_path / "other", device="cpu")
-    assert "more" not in read_json(Run(run).provenance)["recipe"]["train"]
+    other = prepare(cohort, tmp_path / "other", workers=0, audit=False).folder
+    with refused("found other scans or another cohort"):
+        train_further(run, steps=2, data=other, device="cpu")
+    assert "more" not in read_json(provenance)["recipe"]["train"]
     train_further(run, steps=2, data=moved, device="cpu")
-    assert read_json(Run(run).provenance)["prepared"] == "../elsewhere"
+    assert read_json(provenance)["prepared"] == "../elsewhere"
 
 
-def test_without_its_state_a_run_is_not_trained_further(run):
-    Run(run).state.unlink()
-    with pytest.raises(BadInput, match=r"expected the state of this run's last step.*found none"):
+def test_a_state_is_read_onto_the_cpu_and_without_it_a_run_is_not_trained_further(run):
+    path = Run(run).state
+    state = load_state(path)
+    assert state["step"] == 6
+    assert {one.device for one in state["method"].values()} == {torch.device("cpu")}
+    path.unlink()
+    with refused(r"expected the state of this run's last step.*found none"):
         train_further(run, steps=2, device="cpu")
     assert recipe.read(str(Run(run).recipe)).train.more is None
 
 
-@pytest.mark.slow
-def test_images_of_the_weights_of_before_are_made_again(voxlate, run, cohort, tmp_path):
-    out = tmp_path / "out"
+@slow
+def test_images_of_the_weights_of_before_are_made_again(voxlate, run, cohort, out):
     keep_cases(cohort, "case0", "case1")
     voxlate("synth", run, cohort, "--out", out).done()
     train_further(run, steps=1, device="cpu")
     refusal = voxlate("synth", run, cohort / "case0", "--out", out).sentence
     assert "to differ in model: weights" in refusal
-    answer = voxlate("synth", run, cohort, "--out", out).done()
-    assert "2 images" in answer.err
-    assert "made in another way" in answer.err
+    said = voxlate("synth", run, cohort, "--out", out).done().err
+    assert "2 images" in said
+    assert "made in another way" in said
 
 
 @every_row(
-    ("arguments", "words"),
+    "arguments, words",
     [
         ("RUN --steps 2000", "--steps: expected a number above 0 after a +"),
         ("RUN --steps +0", "found +0"),
@@ -164,6 +167,7 @@ def test_images_of_the_weights_of_before_are_made_again(voxlate, run, cohort, tm
         ("RECIPE --out O", "--data: expected a prepared cohort"),
         ("RECIPE --data P --out O --folds 2 --fold 1", "--folds: expected no --fold with it"),
         ("RECIPE --data P", "--out: expected a folder for the run"),
+        ("RECIPE --data P --out O --mode mean", "--mode"),
     ],
 )
 def test_an_invalid_number_of_steps_is_refused_in_one_sentence(
@@ -175,12 +179,6 @@ def test_an_invalid_number_of_steps_is_refused_in_one_sentence(
     assert words in answer.sentence
 
 
-def test_a_run_that_ends_by_its_losses_is_not_trained_further(tiny):
-    with pytest.raises(BadInput, match=r"expected train\.more or train\.stop"):
-        recipe.read(str(tiny), {"train.more": "[3]", "train.stop.after_epochs": "2"})
-
-
-def test_a_state_is_read_onto_the_cpu(run):
-    state = load_state(Run(run).state)
-    assert state["step"] == 6
-    assert {one.device for one in state["method"].values()} == {torch.device("cpu")}
+def test_a_run_that_ends_by_its_losses_is_not_trained_further(read_tiny):
+    with refused(r"expected train\.more or train\.stop"):
+        read_tiny({"train.stop.after_epochs": "2"}, more="[3]")

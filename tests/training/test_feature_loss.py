@@ -4,15 +4,13 @@ import pytest
 import torch
 from torch import nn
 
-from trainings import log_lines, weights_of
+from refusals import refused
+from rows import slow
+from trainings import log_lines, same_weights, weights_of
 from vits import save_vit
-from voxlate.base.errors import BadInput
 from voxlate.science.methods.feature_loss import FeatureLoss, FrozenFeatures
-from voxlate.science.nets.interface import NetworkInput, Output
+from voxlate.science.nets.interface import Output
 from voxlate.science.nets.vit import VitFeatures
-from voxlate.training import recipe as recipes
-from voxlate.training.recipe import from_dict, to_dict
-from voxlate.training.train import train
 
 
 class Pyramid(nn.Module):
@@ -26,7 +24,7 @@ class Pyramid(nn.Module):
         for layer in (self.first, self.second, self.up):
             nn.init.ones_(layer.weight)
 
-    def forward(self, inputs: NetworkInput) -> Output:
+    def forward(self, inputs):
         h = self.second(self.first(inputs.joined[:, :, 0]))
         return Output(self.up(h.repeat_interleave(2, -1).repeat_interleave(2, -2)))
 
@@ -43,52 +41,47 @@ def test_the_features_are_those_of_each_size_on_the_way_down_or_of_the_named_lay
     assert coarsest.flatten().tolist() == [10, 18, 42, 50]
     (only,) = FrozenFeatures(Pyramid(), ["ct"], ["up"])(image)
     assert only.shape == (1, 1, 4, 4)
-    with pytest.raises(BadInput):
+    with refused():
         FrozenFeatures(Pyramid(), ["ct"], ["third"])
 
 
 @pytest.fixture
-def inverse(tiny, prepared, tmp_path):
+def inverse(read_tiny, fit):
     """A run from t2 to t1, whose source is the target of the tiny recipe."""
-    values = to_dict(recipes.read(str(tiny)))
-    values["data"] |= {"source": ["t2"], "target": ["t1"]}
-    return train(from_dict(values, "inverse"), prepared, tmp_path / "inverse", device="cpu")
+    return fit(read_tiny({"data.source": '["t2"]', "data.target": '["t1"]'}), "inverse")
 
 
-def with_features(tiny, **loss):
-    values = to_dict(recipes.read(str(tiny)))
-    values["method"] |= {"features": [loss]}
-    values["train"] |= {"log_every": 1}
-    return from_dict(values, "tiny")
+@pytest.fixture
+def with_features(read_tiny):
+    """with_features(network): the tiny recipe with a loss on features of a run."""
+    text = "[{{ network = '{}', weight = 0.5 }}]"
+    return lambda network, **changes: read_tiny(
+        {"method.features": text.format(network), **changes}, log_every=1
+    )
 
 
-@pytest.mark.slow
+@slow
 def test_a_training_compares_features_of_a_run_and_leaves_them_out_of_its_weights(
-    inverse, tiny, prepared, tmp_path
+    inverse, with_features, read_tiny, fit
 ):
-    recipe = with_features(tiny, network=str(inverse.folder), weight=0.5)
-    run = train(recipe, prepared, tmp_path / "run", device="cpu")
+    run, plain = fit(with_features(inverse.folder)), fit(read_tiny(), "plain")
     first = log_lines(run, "loss")[0]["loss"]
     assert first["features.0"] > 0
     assert first["total"] == pytest.approx(first["l1"] + first["features.0"], abs=2e-4)
-    plain = train(recipes.read(str(tiny)), prepared, tmp_path / "plain", device="cpu")
     assert weights_of(run).keys() == weights_of(plain).keys()
-    assert not all(torch.equal(weights_of(run)[n], w) for n, w in weights_of(plain).items())
+    assert not same_weights(run, plain)
 
 
-@pytest.mark.slow
-def test_a_network_of_another_source_or_intensity_map_is_refused(inverse, tiny, prepared, tmp_path):
-    forward = train(recipes.read(str(tiny)), prepared, tmp_path / "forward", device="cpu")
-    recipe = with_features(tiny, network=str(forward.folder))
-    with pytest.raises(BadInput, match=r"method\.features"):
-        train(recipe, prepared, tmp_path / "run", device="cpu")
+@slow
+def test_a_network_of_another_source_or_intensity_map_is_refused(with_features, read_tiny, fit):
+    forward = fit(read_tiny(), "forward")
+    with refused(r"method\.features"):
+        fit(with_features(forward.folder))
 
 
-def test_features_are_refused_where_the_state_is_no_image_as_the_network_knows_it(tiny):
-    values = to_dict(with_features(tiny, network="run"))
-    values["task"]["range"] = [0, 1]
-    with pytest.raises(BadInput, match=r"method\.features"):
-        from_dict(values, "tiny")
+def test_features_are_refused_where_the_state_is_no_image_as_the_network_knows_it(with_features):
+    with refused(r"method\.features"):
+        with_features("run", task="{ kind = 'translate', range = [0, 1] }")
 
 
 def test_a_vits_features_are_its_tokens_of_each_slice_and_have_gradients(tmp_path):
@@ -105,5 +98,5 @@ def test_a_vits_features_are_its_tokens_of_each_slice_and_have_gradients(tmp_pat
     assert term.distance(image, image) == 0
     (gradient,) = torch.autograd.grad(term.distance(image, -image.detach()), image)
     assert gradient.abs().sum() > 0
-    with pytest.raises(BadInput):
+    with refused():
         VitFeatures(str(tmp_path), ("5",), image.device)

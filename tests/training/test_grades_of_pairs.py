@@ -14,22 +14,21 @@ from voxlate.base.errors import BadInput
 from voxlate.base.messages import worst_grade
 from voxlate.scans.formats.io import read_volume
 from voxlate.scans.images.grid import Volume, canonical
-from voxlate.synthesis.model import Model
 from voxlate.training.model import load
 
-PAGE = Path(__file__).parents[2] / "docs" / "guides" / "trust.md"
+PAGE = Path(__file__).parents[2] / "docs/guides/trust.md"
 
 
-def _with(change: Callable[[np.ndarray], np.ndarray]) -> Callable[[Volume], Volume]:
+def _with(change):
     return lambda scan: replace(scan, data=change(scan.data[0])[None].astype(np.float32))
 
 
-def _sized(*factors: float) -> Callable[[Volume], Volume]:
+def _sized(*factors):
     return lambda scan: replace(scan, affine=scan.affine @ np.diag([*factors, 1.0]))
 
 
-def _turned(*axes: int) -> Callable[[Volume], Volume]:
-    def turn(scan: Volume) -> Volume:
+def _turned(*axes):
+    def turn(scan):
         spacing_mm = [scan.grid.spacing_mm[axis] for axis in axes]
         data = scan.data[0].transpose(axes).copy()
         return replace(scan, data=data[None], affine=np.diag([*spacing_mm[::-1], 1.0]))
@@ -37,17 +36,17 @@ def _turned(*axes: int) -> Callable[[Volume], Volume]:
     return turn
 
 
-def _stripes(image: np.ndarray) -> np.ndarray:
+def _stripes(image):
     return np.broadcast_to(100.0 * (np.arange(image.shape[-1]) % 2), image.shape)
 
 
-def _noisy(image: np.ndarray) -> np.ndarray:
+def _noisy(image):
     draw = np.random.default_rng(0)
     sd = 0.2 * np.percentile(image, 98)
     return np.hypot(image + draw.normal(0, sd, image.shape), draw.normal(0, sd, image.shape))
 
 
-def _void(image: np.ndarray) -> np.ndarray:
+def _void(image):
     """A disc without signal of 25 mm radius in all slices, in the middle of a half of the head."""
     _, height, width = image.shape
     rows = (np.arange(height)[:, None] - 0.5 * height) * SIDE_MM
@@ -55,14 +54,14 @@ def _void(image: np.ndarray) -> np.ndarray:
     return np.where((rows - 30) ** 2 + (columns - 20) ** 2 < 25**2, 0, image)
 
 
-def _ellipsoid(image: np.ndarray) -> np.ndarray:
+def _ellipsoid(image):
     places = [np.linspace(-1.2, 1.2, length) ** 2 for length in image.shape]
     texture = gaussian_filter(np.random.default_rng(0).normal(0, 1, image.shape), 1.5)
     inside = places[0][:, None, None] + places[1][:, None] + places[2] < 1
     return np.where(inside, 500 + 2000 * texture, 0)
 
 
-def _positions(image: np.ndarray) -> np.ndarray:
+def _positions(image):
     """The positions of slices, [D, 1, 1]."""
     return np.arange(len(image))[:, None, None]
 
@@ -95,7 +94,7 @@ CHANGES: dict[str, Callable[[Volume], Volume]] = {
 
 
 @pytest.fixture(scope="module")
-def scans(tmp_path_factory) -> dict[str, Volume]:
+def scans(tmp_path_factory):
     folder = tmp_path_factory.mktemp("pairs")
     write_cohort(folder, cases=1, size=(80, 96, 48), lesion="none", modalities=["t1", "ct"], seed=3)
     (case,) = (path for path in folder.iterdir() if path.is_dir())
@@ -105,54 +104,37 @@ def scans(tmp_path_factory) -> dict[str, Volume]:
     }
 
 
-def _table() -> dict[str, tuple[str, str]]:
+def _table():
     """The grade and the code of each row of the page."""
     rows = re.findall(r"^\| ([^|]+) \| ([^|]+) \| `([^|]*)` \|$", PAGE.read_text(), re.MULTILINE)
     return {change: (grade, code) for change, grade, code in rows}
 
 
-def _found(model: Model, scan: Volume) -> tuple[str, set[str]]:
-    """The worst grade, and the codes that have it."""
-    try:
-        warnings = model.check({"mr": scan}).messages
-    except BadInput:
-        return "refused", {"–"}
-    grade = worst_grade(warnings)
-    if grade in (None, "note"):
-        return "none", {"–"}
-    return grade, {one.code for one in warnings if one.grade == grade}
-
-
-@pytest.fixture(scope="module")
-def starter(shipped_starters) -> Model:
-    return load(shipped_starters / "head-mr-to-ct", device="cpu")
+CT = {"CT in place of the MR": 0, "the same, 1024 added": 1024}
 
 
 def test_the_page_has_a_row_for_every_pair():
-    assert [*_table()] == [*CHANGES, "CT in place of the MR", "the same, 1024 added"]
+    assert [*_table()] == [*CHANGES, *CT]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("change", CHANGES)
-def test_a_starter_gives_the_grade_and_the_code_of_the_page(change, scans, starter):
-    _compare(starter, change, CHANGES[change](scans["t1"]))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("change", "offset"), [("CT in place of the MR", 0), ("the same, 1024 added", 1024)]
-)
-def test_a_ct_in_place_of_an_mr_has_the_grade_and_the_code_of_the_page(
-    change, offset, scans, starter
-):
-    scan = replace(
-        scans["ct"], unit="a.u.", data=np.maximum(scans["ct"].data + offset, offset - 1024)
-    )
-    _compare(starter, change, scan)
-
-
-def _compare(model: Model, change: str, scan: Volume) -> None:
-    grade, code = _table()[change]
-    found, codes = _found(model, scan)
-    assert found == grade
+@pytest.mark.parametrize("change", [*CHANGES, *CT])
+def test_a_starter_gives_the_grade_and_the_code_of_the_page(change, scans, shipped_starters):
+    if change in CHANGES:
+        scan = CHANGES[change](scans["t1"])
+    else:
+        values = np.maximum(scans["ct"].data + CT[change], CT[change] - 1024)
+        scan = replace(scans["ct"], unit="a.u.", data=values)
+    try:
+        warnings = (
+            load(shipped_starters / "head-mr-to-ct", device="cpu").check({"mr": scan}).messages
+        )
+        grade = worst_grade(warnings)
+        codes = {one.code for one in warnings if one.grade == grade}
+    except BadInput:
+        grade, codes = "refused", {"–"}
+    if grade in (None, "note"):
+        grade, codes = "none", {"–"}
+    stated, code = _table()[change]
+    assert grade == stated
     assert code in codes

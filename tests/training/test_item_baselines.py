@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from refusals import refused
 from trainings import log_lines
-from voxlate.base.errors import BadInput
 from voxlate.base.files import read_json
 from voxlate.evaluation.reports.page import report
 from voxlate.science.batch import Batch
@@ -20,10 +20,13 @@ SHAPE = (1, 24, 20)
 
 def items(sources, targets, present=None, target_present=None):
     """A batch of one item from images [D, H, W] by name."""
-    stack = lambda images: torch.from_numpy(np.stack(list(images.values())))[None].float()  # noqa: E731
+    source, target = (
+        torch.from_numpy(np.stack([*images.values()]))[None].float()
+        for images in (sources, targets)
+    )
     return Batch(
-        source=stack(sources),
-        target=stack(targets),
+        source=source,
+        target=target,
         mask=torch.ones(1, 1, *SHAPE),
         present=torch.tensor([present or [True] * len(sources)]),
         target_present=None if target_present is None else torch.tensor([target_present]),
@@ -33,52 +36,52 @@ def items(sources, targets, present=None, target_present=None):
     )
 
 
+def measured(batches, batch, given=None, image=None):
+    """The errors by target and method on a batch, of baselines that are fitted to others."""
+    sources, targets = ([*names] for names in (batch.source_names, batch.target_names))
+    found = ItemErrors(fit_items(batches, sources, targets), ["p0"])
+    found.add(batch, given or batch, batch.target if image is None else image)
+    return {
+        target: {method: one["0"] for method, one in methods.items()}
+        for target, methods in found.errors.items()
+    }
+
+
 def image(seed):
     return np.random.default_rng(seed).uniform(-1, 1, SHAPE).astype(np.float32)
 
 
 def test_the_table_of_an_item_recovers_a_function_of_its_source():
     batches = [items({"t1": image(seed)}, {"ct": image(seed) ** 2}) for seed in range(4)]
-    measured = ItemErrors(fit_items(batches, ["t1"], ["ct"]), ["p0"])
     held_out = image(9)
     batch = items({"t1": held_out}, {"ct": held_out**2})
-    measured.add(batch, batch, torch.zeros(1, 1, *SHAPE))
-    errors = {answer: mine["0"] for answer, mine in measured.errors["ct"].items()}
+    errors = measured(batches, batch, image=torch.zeros(1, 1, *SHAPE))["ct"]
     assert errors["synthesis"] == pytest.approx(np.mean(held_out**2), rel=1e-5)
     assert errors["copy of t1"] == pytest.approx(np.mean(np.abs(held_out - held_out**2)), rel=1e-5)
     assert errors["intensity table"] < 0.01, "1024 bins of width 1/512, of which some have no voxel"
 
 
 def test_least_squares_of_two_sources_recovers_their_sum():
-    batches = [
-        items(
-            {"a": image(n), "b": image(n + 10)}, {"ct": 0.3 * image(n) - 0.5 * image(n + 10) + 0.1}
-        )
-        for n in range(3)
-    ]
-    a, b = image(20), image(30)
-    truth = items({"a": a, "b": b}, {"ct": 0.3 * a - 0.5 * b + 0.1})
-    measured = ItemErrors(fit_items(batches, ["a", "b"], ["ct"]), ["p0"])
-    measured.add(truth, truth, truth.target)
-    assert measured.errors["ct"]["least squares"]["0"] == pytest.approx(0, abs=1e-5)
-    assert measured.errors["ct"]["synthesis"]["0"] == 0
+    def summed(first, second):
+        a, b = image(first), image(second)
+        return items({"a": a, "b": b}, {"ct": 0.3 * a - 0.5 * b + 0.1})
+
+    errors = measured([summed(n, n + 10) for n in range(3)], summed(20, 30))["ct"]
+    assert errors["least squares"] == pytest.approx(0, abs=1e-5)
+    assert errors["synthesis"] == 0
 
 
 def test_only_what_was_hidden_from_the_model_is_measured():
     both = {"t1": image(0), "t2": image(1)}
-    batch = items(both, both)
-    given = items(both, both, present=[True, False])
-    measured = ItemErrors(fit_items([batch], [*both], [*both]), ["p0"])
-    measured.add(batch, given, batch.target)
-    assert set(measured.errors) == {"t2"}
-    assert set(measured.errors["t2"]) == {"synthesis", "copy of t1", "intensity table"}
+    batch, given = items(both, both), items(both, both, present=[True, False])
+    errors = measured([batch], batch, given)
+    assert set(errors) == {"t2"}
+    assert set(errors["t2"]) == {"synthesis", "copy of t1", "intensity table"}
 
 
 def test_a_target_that_an_item_lacks_is_not_measured():
     batch = items({"t1": image(0)}, {"ct": image(1), "t2": image(2)}, target_present=[True, False])
-    measured = ItemErrors(fit_items([batch], ["t1"], ["ct", "t2"]), ["p0"])
-    measured.add(batch, batch, batch.target)
-    assert set(measured.errors) == {"ct"}
+    assert set(measured([batch], batch)) == {"ct"}
 
 
 @pytest.mark.slow
@@ -103,13 +106,13 @@ def test_a_training_ends_with_its_verdict_and_so_does_its_page(voxlate, run, pre
 def test_the_last_verdicts_of_a_log_are_read_and_a_cut_line_is_left_out(tmp_path):
     log = tmp_path / "log.jsonl"
     assert read_verdicts(log) == {}
-    bad, good = (
-        {"modality": "ct", "outcome": outcome, "sentence": outcome}
-        for outcome in ("worse", "better")
-    )
-    lines = [{"stage": "final", "step": 1, "verdict": {"ct": verdict}} for verdict in (bad, good)]
-    log.write_text("\n".join(map(json.dumps, lines)) + '\n{"stage": "fi')
+
+    def line(outcome):
+        verdict = {"modality": "ct", "outcome": outcome, "sentence": "said"}
+        return json.dumps({"stage": "final", "step": 1, "verdict": {"ct": verdict}})
+
+    log.write_text("\n".join([line("worse"), line("better"), '{"stage": "fi']))
     assert [verdict.outcome for verdict in read_verdicts(log)["final"]] == ["better"]
-    log.write_text(json.dumps(lines[0] | {"verdict": {"ct": {"outcome": 3}}}))
-    with pytest.raises(BadInput, match="expected a line of a training's log"):
+    log.write_text(line(3))
+    with refused("expected a line of a training's log"):
         read_verdicts(log)

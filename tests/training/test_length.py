@@ -2,44 +2,39 @@
 
 import math
 
-import pytest
-
-from trainings import log_lines, same_weights
-from voxlate.base.errors import BadInput
-from voxlate.training import recipe
+from refusals import refused
+from rows import slow
+from trainings import log_lines, recipe_of_text, same_weights
+from voxlate.training import loop, recipe
 from voxlate.training.network import count_calls
 from voxlate.training.recipe.training import VALIDATION_SHARE
-from voxlate.training.train import train
 
 
-@pytest.mark.slow
-def test_a_length_in_epochs_is_that_in_steps_once_the_cohort_is_known(prepared, tiny, tmp_path):
-    few = {"train.batch": "12", "train.validate_every": "0"}
-    by_epochs = recipe.read(str(tiny), few | {"train.epochs": "1"})
-    run = train(by_epochs, prepared, tmp_path / "epochs", device="cpu")
+@slow
+def test_a_length_in_epochs_is_that_in_steps_once_the_cohort_is_known(read_tiny, fit):
+    few = {"batch": 12, "validate_every": 0}
+    run = fit(read_tiny(epochs=1, **few))
     saved = recipe.read(str(run.recipe))
     assert (saved.train.epochs, saved.train.steps) == (1, 2), "24 items of 12"
-    by_steps = recipe.read(str(tiny), few | {"train.steps": "2"})
-    assert same_weights(run, train(by_steps, prepared, tmp_path / "steps", device="cpu"))
-    train(saved, prepared, run.folder, device="cpu")  # the run's own recipe is the same run
+    assert same_weights(run, fit(read_tiny(steps=2, **few), "steps"))
+    fit(saved)  # the run's own recipe is the same run
 
 
-def test_one_length_replaces_the_other_and_both_must_agree(prepared, tiny, tmp_path):
-    assert recipe.read(str(tiny), {"train.epochs": "2"}).train.steps == 0
-    (tmp_path / "more.toml").write_text(f'base = "{tiny}"\ntrain = {{ epochs = 3 }}\n')
-    more = recipe.read(str(tmp_path / "more.toml"))
+def test_one_length_replaces_the_other_and_both_must_agree(tiny, read_tiny, fit, tmp_path):
+    assert read_tiny(epochs=2).train.steps == 0
+    path = tmp_path / "more.toml"
+    path.write_text(f'base = "{tiny}"\ntrain = {{ epochs = 3 }}\n')
+    more = recipe.read(str(path))
     assert (more.train.steps, more.train.epochs) == (0, 3)
-    assert recipe.read(str(tmp_path / "more.toml"), {"train.steps": "9"}).train.epochs is None
-    (tmp_path / "both.toml").write_text(
-        tiny.read_text().replace("steps = 6,", "steps = 6, epochs = 50,")
-    )
-    with pytest.raises(BadInput, match=r"expected train\.epochs or train\.steps, found both"):
-        train(recipe.read(str(tmp_path / "both.toml")), prepared, tmp_path / "run", device="cpu")
-    with pytest.raises(BadInput, match=r"expected train\.steps from 1, or train\.epochs, found 0"):
-        recipe.read(str(tiny), {"train.steps": "0"})
+    assert recipe.read(str(path), {"train.steps": "9"}).train.epochs is None
+    both = recipe_of_text(tiny.read_text().replace("steps = 6,", "steps = 6, epochs = 50,"))
+    with refused(r"expected train\.epochs or train\.steps, found both"):
+        fit(both)
+    with refused(r"expected train\.steps from 1, or train\.epochs, found 0"):
+        read_tiny(steps=0)
 
 
-@pytest.mark.slow
+@slow
 def test_validation_takes_at_most_a_twentieth_of_every_shipped_training():
     for name in recipe.names():
         made = recipe.read(name)
@@ -48,22 +43,15 @@ def test_validation_takes_at_most_a_twentieth_of_every_shipped_training():
             assert share <= VALIDATION_SHARE, (name, stage.name, share)
 
 
-def test_validation_is_counted_as_it_is(prepared, tiny, tmp_path, monkeypatch):
+def test_validation_is_counted_as_it_is(read_tiny, fit, monkeypatch):
     """The counted evaluations of the averaged network are those that the recipe promises."""
-    changes = {
-        "method.kind": "diffusion",
-        "train.validate_every": "3",
-        "train.validation_items": "4",
-    }
-    drawing = {"synth.sampler": "ddpm", "synth.steps": "500", "synth.keep_states": "3"}
-    made = recipe.read(str(tiny), {**changes, **drawing})
+    drawing = {"method.kind": "diffusion", "synth.sampler": "ddpm"}
+    drawing |= {"synth.steps": "500", "synth.keep_states": "3"}
+    made = read_tiny(drawing, validate_every=3, validation_items=4)
     (stage,) = made.all_stages
     sampling, counted = stage.validation_sampling(made.synth), []
     assert (sampling.sampler, sampling.steps) == ("ddim", 1)
-
-    from voxlate.training import loop as module
-
-    validate = module.validate
+    validate = loop.validate
 
     def counting(method, *others):
         with count_calls(method.net) as calls:
@@ -71,12 +59,12 @@ def test_validation_is_counted_as_it_is(prepared, tiny, tmp_path, monkeypatch):
         counted.append(calls.count)
         return scores
 
-    monkeypatch.setattr(module, "validate", counting)
-    train(made, prepared, tmp_path / "run", device="cpu")
+    monkeypatch.setattr(loop, "validate", counting)
+    fit(made)
     assert counted == [4 * stage.evaluations(sampling)] * 2
 
 
-@pytest.mark.slow
+@slow
 def test_how_validation_draws_does_not_change_the_weights(voxlate, prepared, tiny, tmp_path):
     for name, change in {"few": "{steps = 2}", "many": '{sampler = "heun", steps = 5}'}.items():
         line = ("train", tiny, "--data", prepared, "--out", tmp_path / name, "--device", "cpu")

@@ -10,16 +10,17 @@ from pathlib import Path
 import pytest
 import tomli_w
 
-from rows import every_row
-from trainings import same_weights
-from voxlate.base.errors import BadInput, Stopped
+from refusals import refused
+from rows import every_row, slow
+from trainings import recipe_of_text, same_weights
+from voxlate.base.errors import Stopped
 from voxlate.base.files import read_json, write_json
 from voxlate.training import recipe
 from voxlate.training.planning.pace import SPARE, Paced, PaceRecord, read_pace
 from voxlate.training.planning.plan import begun_recipe
 from voxlate.training.planning.probe import quiet_pace
 from voxlate.training.planning.rules import HELD
-from voxlate.training.recipe import Recipe, with_trainings
+from voxlate.training.recipe import with_trainings
 from voxlate.training.recipe.training import Training
 from voxlate.training.run import Run
 from voxlate.training.train import Beginning, train
@@ -44,38 +45,45 @@ net = {{ kind = "unet", width = 8, multipliers = [1, 2], blocks = 1, groups = 4,
 {OF_STAGE.format(STEPS, HELD)}
 """
 STEP_SECONDS, MOST_STEPS = {"regression": 0.25, "final": 0.5}, {"regression": 30, "final": 40}
+RECORD = {"minutes": 2, "probed_seconds": 10}
+RECORD |= {"step_seconds": STEP_SECONDS, "most_steps": MOST_STEPS}
 
 
 @pytest.fixture(scope="module")
-def planned(tmp_path_factory) -> Recipe:
-    path = tmp_path_factory.mktemp("planned") / "two.toml"
-    path.write_text(TWO)
-    return recipe.read(str(path))
+def planned():
+    return recipe_of_text(TWO)
 
 
-def steps_of(one: Recipe) -> list[int]:
+def steps_of(one):
     return [stage.train.steps for stage in one.all_stages]
 
 
-def paced(seconds: float, *, most: int = 10**6, fewest=None, say=lambda _: None) -> Paced:
+def paced(seconds, most=10**6, fewest=None, say=lambda _: None):
     """A pace whose probe measured 1 s for a step of either stage, with so many seconds until the deadline."""
-    return Paced(
-        seconds,
-        {"regression": 1.0, "final": 1.0},
-        {"regression": most, "final": most},
-        fewest or {},
-        say,
-        lambda: 0.0,
-    )
+    stages = ("regression", "final")
+    measured, limits = (dict.fromkeys(stages, number) for number in (1.0, most))
+    return Paced(seconds, measured, limits, fewest or {}, say, lambda: 0.0)
 
 
-def test_steps_follow_the_speed_so_that_the_training_ends_at_its_deadline(planned):
-    assert paced(38)(planned, "regression", 2, 1.0) is None  # 18 and 20 steps of a second are left
-    slower = paced(38)(planned, "regression", 2, 1.5)
-    assert steps_of(slower) == [14, 13]  # 2 are done; 12 and 13 of 1.5 s are 37.5 s
-    faster = paced(38)(planned, "regression", 2, 0.5)
-    assert steps_of(faster) == [38, 40]  # 36 and 40 of half a second are 38 s
-    assert steps_of(paced(9)(planned, "final", 2, 0.25)) == [20, 38]  # the last stage alone
+@every_row(
+    "seconds, most, stage, done, step_seconds, lengths",
+    [
+        (38, 10**6, "regression", 2, 1.0, None),  # 18 and 20 steps of a second are left
+        (38, 10**6, "regression", 2, 1.5, [14, 13]),  # 2 are done; 12 and 13 of 1.5 s are 37.5 s
+        (38, 10**6, "regression", 2, 0.5, [38, 40]),  # 36 and 40 of half a second are 38 s
+        (9, 10**6, "final", 2, 0.25, [20, 38]),  # the last stage alone
+        # a quarter of the remaining steps at least: 2 + 18 / 4, 20 / 4
+        (1, 10**6, "regression", 2, 1.0, [6, 5]),
+        (100, 10**6, "regression", 2, 1.0, [49, 52]),
+        (100, 30, "regression", 2, 1.0, [30, 30]),  # what the patients are worth
+        (0, 10**6, "final", 19, 1.0, None),  # a stage ends with a step, not before one
+    ],
+)
+def test_steps_follow_the_speed_within_limits_so_that_the_training_ends_at_its_deadline(
+    planned, seconds, most, stage, done, step_seconds, lengths
+):
+    corrected = paced(seconds, most)(planned, stage, done, step_seconds)
+    assert (corrected and steps_of(corrected)) == lengths
 
 
 def test_a_pace_counts_half_beside_those_before_it(planned):
@@ -84,26 +92,19 @@ def test_a_pace_counts_half_beside_those_before_it(planned):
     assert steps_of(pace(planned, "regression", 2, 2.0)) == [14, 13]  # as of 1.5 s
 
 
-def test_the_remaining_steps_are_quartered_at_most_and_never_more_than_the_patients_are_worth(
-    planned,
-):
-    assert steps_of(paced(1)(planned, "regression", 2, 1.0)) == [6, 5]  # 2 + 18 / 4, 20 / 4
-    assert steps_of(paced(100)(planned, "regression", 2, 1.0)) == [49, 52]
-    assert steps_of(paced(100, most=30)(planned, "regression", 2, 1.0)) == [30, 30]
-    assert paced(0)(planned, "final", 19, 1.0) is None, "a stage ends with a step, not before one"
+@pytest.fixture
+def two(tmp_path):
+    """The path of the recipe."""
+    path = tmp_path / "two.toml"
+    path.write_text(TWO)
+    return str(path)
 
 
-def test_a_new_length_replaces_the_lengths_to_which_a_run_was_corrected(tmp_path):
-    text = TWO.replace(f"steps = {STEPS}", f"steps = {STEPS}, paced = [[2, 20]]", 1)
-    (tmp_path / "two.toml").write_text(text)
-    path = str(tmp_path / "two.toml")
-    assert recipe.read(path).train.paced == ((2, 20),)
-    assert recipe.read(path, {"train.steps": "1"}).train.paced == ()
-
-
-def test_a_stage_of_a_single_step_keeps_it(tmp_path):
-    (tmp_path / "two.toml").write_text(TWO)
-    brief = recipe.read(str(tmp_path / "two.toml"), {"train.steps": "1"})
+def test_a_new_length_replaces_those_of_corrections_and_a_stage_of_a_single_step_keeps_it(two):
+    assert recipe.read(two, {"train.paced": "[[2, 20]]"}).train.paced == ((2, 20),)
+    Path(two).write_text(TWO.replace("steps = 20", "steps = 20, paced = [[2, 20]]", 1))
+    brief = recipe.read(two, {"train.steps": "1"})
+    assert brief.train.paced == ()
     assert steps_of(paced(1)(brief, "regression", 2, 1.0)) == [6, 1]
 
 
@@ -125,29 +126,27 @@ def test_the_running_average_covers_the_same_share_of_a_longer_training():
     short = Training(steps=1000, ema=0.99)
     longer = replace(short, steps=2000, paced=((100, 1000),))
     assert (short.decay(50), longer.decay(50)) == (0.99, 0.99)
-    assert longer.decay(100) == pytest.approx(
-        0.995
-    )  # the last 200 of 2,000 steps, not 100 of 1,000
+    # the last 200 of 2,000 steps, not 100 of 1,000
+    assert longer.decay(100) == pytest.approx(0.995)
     assert replace(longer, ema=0.0).decay(100) == 0
 
 
-def test_earlier_lengths_out_of_order_are_refused(tmp_path):
-    (tmp_path / "two.toml").write_text(TWO)
+def test_earlier_lengths_out_of_order_are_refused(two):
     for wrong in ("[[8, 20], [4, 16]]", "[[8, 7]]", "[[20, 30]]"):
-        with pytest.raises(BadInput, match=r"expected train\.paced with rising steps"):
-            recipe.read(str(tmp_path / "two.toml"), {"train.paced": wrong})
+        with refused(r"expected train\.paced with rising steps"):
+            recipe.read(two, {"train.paced": wrong})
 
 
 class Clock:
     """A clock by which a step takes 1 s, from step 3 on 1.5 s, and from step 8 on 2.5 s, as other work begins."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         self.seconds, self.steps = 0.0, 0
 
-    def monotonic(self) -> float:
+    def monotonic(self):
         return self.seconds
 
-    def add_step(self, *_) -> None:
+    def add_step(self, *_):
         self.steps += 1
         self.seconds += 1.0 if self.steps < 3 else 1.5 if self.steps < 8 else 2.5
 
@@ -155,26 +154,24 @@ class Clock:
 MINUTES_OF = 2 * STEPS  # seconds that both stages take by the plan
 
 
-def train_by(clock: Clock, one: Recipe, data: Path, out: Path, add_step=None, say=lambda _: None):
-    pace = replace(paced(MINUTES_OF, say=say), now=clock.monotonic)
+def train_by(clock, one, data, out, progress):
+    pace = replace(paced(MINUTES_OF), now=clock.monotonic)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("voxlate.training.log.time", clock)
-        progress = add_step or clock.add_step
-        return train(
-            one, data, out, device="cpu", beginning=Beginning(pace=pace), progress=progress
-        )
+        options = {"device": "cpu", "beginning": Beginning(pace=pace)}
+        return train(one, data, out, progress=progress, **options)
 
 
 @pytest.fixture(scope="module")
-def slowed() -> Clock:
+def slowed():
     return Clock()
 
 
 @pytest.fixture(scope="module")
-def corrected(planned, prepared_once, slowed, tmp_path_factory) -> Run:
+def corrected(planned, prepared_once, slowed, tmp_path_factory):
     """A run of two stages whose lengths were corrected several times because its steps became slower."""
     folder = tmp_path_factory.mktemp("corrected") / "run"
-    return train_by(slowed, planned, prepared_once, folder)
+    return train_by(slowed, planned, prepared_once, folder, slowed.add_step)
 
 
 def test_a_training_ends_in_its_minutes_although_its_steps_become_slower(corrected, slowed):
@@ -189,12 +186,12 @@ def test_a_training_ends_in_its_minutes_although_its_steps_become_slower(correct
     assert len(chosen.all_stages[0].train.paced) > 1
 
 
-@pytest.mark.slow
+@slow
 @pytest.mark.parametrize("last", [("regression", 6), ("regression", 9), ("final", 3)])
 def test_a_training_that_is_stopped_and_resumed_gives_the_weights_of_its_recipe(
-    planned, prepared, tmp_path, last
+    planned, prepared, fit, out, last
 ):
-    out, clock = tmp_path / "parts", Clock()
+    clock = Clock()
 
     def stop(stage, done, *_):
         clock.add_step()
@@ -203,13 +200,11 @@ def test_a_training_that_is_stopped_and_resumed_gives_the_weights_of_its_recipe(
 
     with pytest.raises(Stopped):
         train_by(clock, planned, prepared, out, stop)
-    chosen, _ = begun_recipe(out)
-    train_by(clock, chosen, prepared, out)
-    chosen, _ = begun_recipe(out)
+    train_by(clock, begun_recipe(out)[0], prepared, out, clock.add_step)
     assert clock.seconds == pytest.approx(MINUTES_OF, rel=0.1)
-    train(chosen, prepared, tmp_path / "anew", device="cpu")
-    assert same_weights(out, tmp_path / "anew")
-    assert same_weights(out, tmp_path / "anew", "regression")
+    anew = fit(begun_recipe(out)[0], "anew")
+    assert same_weights(out, anew)
+    assert same_weights(out, anew, "regression")
 
 
 def test_an_edited_recipe_of_a_corrected_run_is_refused_and_one_of_before_is_written_again(
@@ -227,14 +222,13 @@ def test_an_edited_recipe_of_a_corrected_run_is_refused_and_one_of_before_is_wri
     # as where it was stopped between the files
     assert begun_recipe(run.folder)[0] == recipe.read(str(run.recipe)) == chosen
     run.recipe.write_text(after.replace("seed = 0", "seed = 5"))
-    with pytest.raises(
-        BadInput, match="expected the recipe that this run began with, found an edited one"
-    ):
+    refusal = "expected the recipe that this run began with, found an edited one"
+    with refused(refusal):
         begun_recipe(run.folder)
 
 
 @every_row(
-    ("seconds", "fewest", "done", "lengths", "too_slow"),
+    "seconds, fewest, done, lengths, too_slow",
     [
         (1.5, {"final": 15}, ("regression", 2), [12, 15], False),  # 10 and 15 of 1.5 s are 37.5 s
         (1.5, {"regression": 14, "final": 15}, ("regression", 2), [14, 13], True),
@@ -258,7 +252,7 @@ def test_a_stage_gives_its_time_to_one_below_its_fewest_steps_and_only_a_worse_r
 
 
 @every_row(
-    ("times", "pace"),
+    "times, pace",
     [
         ([1.0, 1.2, 9.0], 1.2),
         ([3.0, 3.2, 3.1, 1.0, 1.2, 9.0, 2.0], 1.2),
@@ -270,9 +264,7 @@ def test_the_pace_of_a_probe_is_that_of_its_quietest_repeat(times, pace):
 
 
 def test_a_resumed_run_keeps_the_pace_of_its_plan_less_what_it_used(planned, tmp_path):
-    PaceRecord(
-        minutes=2, probed_seconds=10, step_seconds=STEP_SECONDS, most_steps=MOST_STEPS
-    ).write(tmp_path)
+    PaceRecord(**RECORD).write(tmp_path)
     Run(tmp_path).log.write_text(
         '{"stage": "regression", "step": 5, "seconds": 20.0}\n{"stage": "regression", "step": 9, "seconds": 30.0}\n'
         '{"stage": "final", "step": 1, "seconds": 5.0}\n{"stage": "final", "st'  # cut short by a kill
@@ -296,13 +288,10 @@ def test_a_resumed_run_keeps_the_pace_of_its_plan_less_what_it_used(planned, tmp
     ],
 )
 def test_a_kept_plan_of_another_form_or_of_other_stages_is_refused(planned, tmp_path, change):
-    whole = {"minutes": 2.0, "probed_seconds": 1.0}
-    whole |= {"step_seconds": STEP_SECONDS, "most_steps": MOST_STEPS}
     assert read_pace(tmp_path, planned) is None, "the lengths were set by hand"
-    write_json(Run(tmp_path).pace, whole)
+    write_json(Run(tmp_path).pace, RECORD)
     assert read_pace(tmp_path, planned) is not None
-    write_json(Run(tmp_path).pace, whole | change)
-    with pytest.raises(
-        BadInput, match=r"plan\.json: expected the speed and steps of a plan as voxlate writes it"
-    ):
+    write_json(Run(tmp_path).pace, RECORD | change)
+    refusal = r"plan\.json: expected the speed and steps of a plan as voxlate writes it"
+    with refused(refusal):
         read_pace(tmp_path, planned)

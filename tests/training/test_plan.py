@@ -4,16 +4,18 @@ import json
 import shutil
 import time
 import tomllib
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from itertools import product, starmap
 from typing import ClassVar
 
-import nibabel as nib
 import numpy as np
 import pytest
 
-from rows import every_row
+from refusals import refused
+from rows import every_row, slow
+from scans import change_scan, hold_out_the_last
+from trainings import log_lines
 from voxlate.anatomy.cohort import write_cohort
-from voxlate.base.errors import BadInput
 from voxlate.checks.prepare import prepare
 from voxlate.scans.cases.prepared import open_cohort
 from voxlate.training import recipe
@@ -27,23 +29,23 @@ from voxlate.training.planning.probe import Limits, Measured, Probe
 from voxlate.training.planning.roles import choose_roles, roles_of
 from voxlate.training.planning.rules import Size
 from voxlate.training.planning.search import BATCHES, FILLED, WIDTHS
+from voxlate.training.run import Run
 from voxlate.training.starters import names
 from voxlate.training.train import train
 
 SHORT = ("--minutes", 0.2, "--set", "train.steps=4")  # planned, and cut
 
 
-@pytest.fixture(scope="module")
-def planned(prepared_once):
-    return plan_training(prepared_once, minutes=0.2, memory_bytes=8 * 2**30)
+LIMITS = {"minutes": 0.2, "memory_bytes": 2**33}
 
 
-def test_a_plan_is_an_ordinary_recipe_that_says_why(voxlate, prepared, tmp_path):
-    answer = voxlate(
-        "plan", prepared, "--minutes", 0.3, "--mode", "samples", "--out", tmp_path / "plan.toml"
-    ).done()
-    text = (tmp_path / "plan.toml").read_text()
-    made = recipe.read(str(tmp_path / "plan.toml"))
+def test_a_plan_is_an_ordinary_recipe_that_says_why_and_replaces_no_file(
+    voxlate, prepared, tmp_path
+):
+    path = tmp_path / "plan.toml"
+    command = ("plan", prepared, "--minutes", 0.3, "--mode", "samples", "--out", path)
+    answer = voxlate(*command).done()
+    text, made = path.read_text(), recipe.read(str(path))
     assert (made.data.source, made.data.target, made.data.patch) == (["t1"], ["t2"], (1, 24, 24))
     assert [stage.name for stage in made.all_stages] == ["regression", "final"]
     keys = ("data.source", "data.patch", "data.augment", "intensity.t1", "net.width", "train.steps")
@@ -51,32 +53,36 @@ def test_a_plan_is_an_ordinary_recipe_that_says_why(voxlate, prepared, tmp_path)
         assert f"# {key}: " in text
         assert f"{key}: " in answer.out
     assert "patch = [1, 24, 24]" in text  # lists stand on a line
+    path.write_text("mine")
+    assert voxlate(*command).code == 2
+    assert path.read_text() == "mine"
 
 
-def test_what_a_plan_predicts_lies_within_what_it_may_take(planned):
+def test_what_a_plan_predicts_lies_within_what_it_may_take_and_a_single_step_is_timed_too(prepared):
+    planned = plan_training(prepared, **LIMITS)
     assert 0 < planned.seconds <= 12
-    assert planned.memory <= 8 * 2**30
+    assert planned.memory <= 2**33
     assert "start_from" not in planned.text, "no starter is installed"
+    tables = {**planned.tables, "train": {**planned.tables["train"], "steps": 1}}
+    assert Probe(open_cohort(prepared), Limits(1, 2**33)).measure(tables, 0).seconds > 0
 
 
-@pytest.mark.slow
+@slow
 def test_train_auto_ends_within_a_tenth_of_its_minutes(voxlate, prepared, tmp_path):
     begun = time.monotonic()
-    assert (
-        voxlate("train", "auto", "--data", prepared, "--out", tmp_path / "run", "--minutes", 2).code
-        == 0
-    )
+    options = ("--data", prepared, "--out", tmp_path / "run", "--minutes", 2)
+    assert voxlate("train", "auto", *options).code == 0
     assert 108 < time.monotonic() - begun < 132
 
 
-@pytest.mark.slow
+@slow
 def test_train_auto_gives_both_answers(voxlate, prepared, tmp_path, cohort):
     run = tmp_path / "run"
     options = ("--data", prepared, "--out", run, *SHORT, "--mode", "samples")
     few = ("--set", "stages.regression.train.steps=4")
     answer = voxlate("train", "auto", *options, *few).done()
-    assert (run / "weights.regression.safetensors").exists()
-    last = json.loads((run / "log.jsonl").read_text().splitlines()[-1])
+    assert Run(run).weights("regression").exists()
+    (last,) = log_lines(run, "planned")
     assert last["planned"]["seconds"] < 40  # of 12, on a machine that may be busy
     assert last["took"]["seconds"] > 0
     assert "; took " in answer.err
@@ -113,8 +119,7 @@ def test_settings_and_options_of_no_recipe_are_refused_before_a_step_is_timed(
     settings = (("--set", change) for change in wrong)
     others = (("--fold", 7), ("--device", "tpu"), ("--minutes", 0), ("--reuse", tmp_path / "none"))
     for given in (*settings, *others):
-        answer = voxlate(*options, *given)
-        assert answer.code == 2, given
+        assert voxlate(*options, *given).code == 2, given
         assert not (run / "recipe.toml").exists()
     accepted = ("method.ssim=0.2", "stages.regression.method.ssim=0.2")
     for change in accepted[:1] if mode else accepted:
@@ -122,7 +127,7 @@ def test_settings_and_options_of_no_recipe_are_refused_before_a_step_is_timed(
 
 
 @every_row(
-    ("options", "words"),
+    "options, words",
     [
         ("--minutes 0.0001", "expected time for one pass over the 24 slices to make t2 of t1"),
         ("--memory 1MB", "expected enough for the smallest network, found 0.00 GiB"),
@@ -141,26 +146,14 @@ def test_a_plan_that_cannot_be_met_is_refused_in_one_sentence(
     assert not (tmp_path / "plan.toml").exists()
 
 
-def test_a_plan_never_replaces_a_file(voxlate, prepared, tmp_path):
-    (tmp_path / "plan.toml").write_text("mine")
-    answer = voxlate("plan", prepared, "--out", tmp_path / "plan.toml")
-    assert answer.code == 2
-    assert (tmp_path / "plan.toml").read_text() == "mine"
-
-
-def test_options_of_a_plan_are_refused_for_a_recipe(voxlate, prepared, tiny, tmp_path):
-    answer = voxlate("train", tiny, "--data", prepared, "--out", tmp_path / "run", "--mode", "mean")
-    assert "--mode" in answer.refusal
-
-
 def test_one_patient_is_too_few(voxlate, small_head, tmp_path):
-    small_head(tmp_path / "scans" / "one", 0)
+    small_head(tmp_path / "scans/one", 0)
     voxlate("prepare", tmp_path / "scans", "--out", tmp_path / "ready")
     answer = voxlate("plan", tmp_path / "ready", "--out", tmp_path / "plan.toml")
     assert "expected two patients or more" in answer.refusal
 
 
-@pytest.mark.slow
+@slow
 def test_recipes_and_starters_that_fit_a_cohort_are_ranked_and_the_others_say_what_they_need(
     voxlate, prepared, monkeypatch, shipped_starters
 ):
@@ -191,7 +184,7 @@ def heads_of_papers(tmp_path_factory):
     return folder
 
 
-@pytest.mark.slow
+@slow
 @pytest.mark.parametrize(
     ("modalities", "first"),
     [
@@ -205,12 +198,11 @@ def heads_of_papers(tmp_path_factory):
 def test_the_system_of_each_paper_is_the_first_for_its_modalities(
     tmp_path, heads_of_papers, modalities, first
 ):
-    for name in [*modalities.split(), "seg"]:
-        for file in heads_of_papers.glob(f"*/{name}.nii.gz"):
-            copy = tmp_path / "scans" / file.parent.name / file.name
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(file, copy)
-    prepare(tmp_path / "scans", tmp_path / "ready", audit=False)
+    scans = shutil.copytree(heads_of_papers, tmp_path / "scans")
+    for file in scans.glob("*/*.nii.gz"):
+        if file.name.removesuffix(".nii.gz") not in [*modalities.split(), "seg"]:
+            file.unlink()
+    prepare(scans, tmp_path / "ready", audit=False)
     fitting = [fit for fit in fits(tmp_path / "ready") if not fit.against]
     assert fitting[0].name == first
     unpaired = [fit.unpaired for fit in fitting]
@@ -224,7 +216,7 @@ def scans_apart(tmp_path_factory, small_head):
     scans = tmp_path_factory.mktemp("apart") / "scans"
     rows = ["case,patient,split,t1,ct"]
     for number in range(9):
-        names = ("t1", "ct") if number == 8 else ("t1",) if number < 4 else ("ct",)
+        names = {8: ("t1", "ct")}.get(number, (("t1",), ("ct",))[number // 4 % 2])
         small_head(scans / f"c{number}", number, modalities=names)
         files = (f"c{number}/{name}.nii.gz" if name in names else "" for name in ("t1", "ct"))
         rows.append(f"c{number},c{number},{'val' if number == 8 else 'train'},{','.join(files)}")
@@ -237,7 +229,7 @@ def apart(scans_apart):
     return prepare(scans_apart, scans_apart.parent / "apart", audit=False).folder
 
 
-@pytest.mark.slow
+@slow
 def test_scans_that_no_case_has_both_of_are_learned_without_pairs(
     voxlate, scans_apart, apart, tmp_path
 ):
@@ -253,47 +245,18 @@ def test_scans_that_no_case_has_both_of_are_learned_without_pairs(
 
 def test_a_method_of_pairs_refuses_scans_that_lie_apart(voxlate, apart, tiny, tmp_path):
     options = ("--out", tmp_path / "run", "--set", "data.apart=true")
-    answer = voxlate("train", tiny, "--data", apart, *options)
-    assert answer.code == 2
-    expected = "expected data.apart = false for a method that learns from pairs"
-    assert expected in answer.said
+    refusal = voxlate("train", tiny, "--data", apart, *options).sentence
+    assert "expected data.apart = false for a method that learns from pairs" in refusal
 
 
-@pytest.mark.slow
-def test_gaps_among_three_contrasts_make_a_completion(voxlate, tmp_path, small_head):
-    scans, ready, run = (tmp_path / name for name in ("scans", "ready", "run"))
-    for number in range(6):
-        case = scans / f"c{number}"
-        small_head(case, number, modalities=("t1", "t2", "ct") if number % 2 else ("t1", "t2"))
-        if number % 2:  # a third contrast of MR
-            (case / "ct.nii.gz").rename(case / "flair.nii.gz")
-    prepare(scans, ready, audit=False)
-    voxlate("train", "auto", "--data", ready, "--out", run, *SHORT).done()
-    voxlate("synth", run, scans, "--out", tmp_path / "out").done()
+class Clockwork(Probe):
+    """A probe that takes no time, on a machine whose steps cost what `step_seconds` says."""
 
-
-@dataclass
-class Clockwork:
-    """A probe on a machine whose steps cost what `step_seconds` says."""
-
-    cohort: object
-    limits: Limits
-    device_name: str = "auto"
-    probe_seconds: float = 0.0
-    most: float = 0.0
-    last: Measured | None = None
+    probe_seconds, has_time = 0.0, True
     tried: ClassVar[list[Size]] = []
-
-    @property
-    def seconds(self) -> float:
-        return self.limits.minutes * 60
 
     def again(self, tables, seconds, least=0):
         return seconds
-
-    @property
-    def has_time(self):
-        return True
 
     def measure(self, tables, stage):
         net = tables["net"]
@@ -304,17 +267,27 @@ class Clockwork:
         return self.last if memory <= self.limits.memory_bytes else None
 
 
-def step_seconds(size: Size) -> float:
+def step_seconds(size):
     """Of a step on Clockwork's machine; four times as fast with a stem of two times the size."""
     return 2.5e-6 * (size.width / size.stem) ** 2 * size.batch
 
 
 @pytest.fixture
-def clockwork(monkeypatch):
-    """Plans probe a machine whose speed is known; the list of sizes that they try."""
+def clockwork(prepared, monkeypatch):
+    """clockwork(minutes, **options): a plan of one answer that probes a machine whose speed is known."""
     monkeypatch.setattr("voxlate.training.planning.planner.Probe", Clockwork)
     monkeypatch.setattr(Clockwork, "tried", [])
-    return lambda: Clockwork.tried
+
+    def plan(minutes, memory_bytes=2**33, mode="mean"):
+        return plan_training(prepared, minutes=minutes, memory_bytes=memory_bytes, mode=mode)
+
+    return plan
+
+
+@pytest.fixture
+def speed(monkeypatch):
+    """speed(step_seconds): the machine becomes another one."""
+    return lambda step_seconds: monkeypatch.setitem(globals(), "step_seconds", step_seconds)
 
 
 @pytest.fixture
@@ -323,63 +296,53 @@ def any_length(monkeypatch):
     monkeypatch.setattr("voxlate.training.planning.rules.most_items", lambda *_, **__: 10**9)
 
 
-@pytest.mark.parametrize(
-    ("minutes", "largest"), [(0.2, 1000), (1, 1000), (2, 1000), (60, 1000), (60, 40)]
-)
+@every_row("minutes, largest", [(0.2, 1000), (1, 1000), (2, 1000), (60, 1000), (60, 40)])
 def test_the_network_of_least_predicted_error_is_taken_that_fits_in_memory(
     prepared, clockwork, any_length, minutes, largest
 ):
-    made = plan_training(prepared, minutes=minutes, memory_bytes=largest * 2**20, mode="mean")
+    Clockwork.tried.clear()
+    made = clockwork(minutes, largest * 2**20)
     facts = cohort_facts(open_cohort(prepared))
-    stems = rules.stems(facts)
+
+    def steps_of(size):
+        return int(minutes * 60 * 0.96 / step_seconds(size))
 
     def error(size):
-        steps = int(minutes * 60 * 0.96 / step_seconds(size))
+        pixel_mm = size.stem * facts.pixel_mm
         doubt = 1.09 ** np.log2(size.stem)
-        return doubt * relative_error(size.width, size.stem * facts.pixel_mm, size.batch, steps)
+        return doubt * relative_error(size.width, pixel_mm, size.batch, steps_of(size))
 
-    every = [Size(width, stem, batch) for stem in stems for width in WIDTHS for batch in BATCHES]
-    fitting = [size for size in every if size.width / size.stem <= largest]
-    best = min(fitting, key=error)
-    assert (made.tables["net"]["width"], made.tables["net"].get("patch", 1)) == (
-        best.width,
-        best.stem,
-    )
-    assert made.tables["train"]["steps"] == int(minutes * 60 * 0.96 / step_seconds(best))
-    assert len(clockwork()) <= 7  # the law passes over the others
+    every = starmap(Size, product(WIDTHS, rules.stems(facts), BATCHES))
+    best = min((size for size in every if size.width / size.stem <= largest), key=error)
+    net = made.tables["net"]
+    assert (net["width"], net.get("patch", 1)) == (best.width, best.stem)
+    assert made.tables["train"]["steps"] == steps_of(best)
+    assert len(Clockwork.tried) <= 7  # the law passes over the others
     assert f"{best} gets" in made.why["net.width"]
 
 
 def test_a_coarser_stem_that_is_hardly_faster_is_never_taken(
-    prepared, clockwork, any_length, monkeypatch
+    clockwork, any_length, speed, monkeypatch
 ):
-    monkeypatch.setattr("voxlate.training.planning.rules.stems", lambda _: [1, 2])
+    monkeypatch.setattr(rules, "stems", lambda _: [1, 2])
     # wide features are learned sooner
     monkeypatch.setattr("voxlate.training.planning.law.COARSE", -2.0)
-    short = {"minutes": 0.05, "memory_bytes": 2**33, "mode": "mean"}
-    assert plan_training(prepared, **short).tables["net"]["patch"] == 2
-    slower = lambda size: 2.5e-6 * size.width**2 * size.batch / (1.4 if size.stem == 2 else 1)  # noqa: E731
-    monkeypatch.setitem(globals(), "step_seconds", slower)
-    assert "patch" not in plan_training(prepared, **short).tables["net"]
+    assert clockwork(0.05).tables["net"]["patch"] == 2
+    speed(lambda size: 2.5e-6 * size.width**2 * size.batch / (1.4 if size.stem == 2 else 1))
+    assert "patch" not in clockwork(0.05).tables["net"]
 
 
-def test_time_beyond_what_few_patients_are_worth_is_filled_up_to_a_quarter(
-    prepared, clockwork, monkeypatch
-):
+def test_time_beyond_what_few_patients_are_worth_is_filled_up_to_a_quarter(clockwork, monkeypatch):
     for most, filled in ((10**9, True), (10, False)):
-        monkeypatch.setattr(
-            "voxlate.training.planning.rules.most_items", lambda *_, most=most, **__: most
-        )
-        made = plan_training(prepared, minutes=0.25, memory_bytes=2**30, mode="mean")
-        steps, seconds = made.tables["train"]["steps"], made.seconds
-        assert steps * made.tables["train"]["batch"] <= FILLED * max(
-            most, made.tables["train"]["batch"]
-        )
-        assert (seconds > 0.9 * 0.96 * 15) == filled
+        monkeypatch.setattr(rules, "most_items", lambda *_, most=most, **__: most)
+        made = clockwork(0.25)
+        train = made.tables["train"]
+        assert train["steps"] * train["batch"] <= FILLED * max(most, train["batch"])
+        assert (made.seconds > 0.9 * 0.96 * 15) == filled
 
 
-def test_few_patients_are_not_learned_by_heart(prepared, clockwork):
-    made = plan_training(prepared, minutes=60, memory_bytes=8 * 2**30)
+def test_few_patients_are_not_learned_by_heart(clockwork):
+    made = clockwork(60, mode=None)
     items = 25 * 24  # passes over the 24 slices of four patients
     first = made.tables["stages"][0]["train"]
     assert first["steps"] * first["batch"] == items
@@ -388,42 +351,35 @@ def test_few_patients_are_not_learned_by_heart(prepared, clockwork):
     assert "overfit to 4 patients" in made.why["stages.regression.train.steps"]
 
 
-def test_time_is_shared_between_the_two_answers(prepared, clockwork, any_length):
-    made = plan_training(prepared, minutes=1, memory_bytes=8 * 2**30)
-    each = made.pace.step_seconds
-    first = made.tables["stages"][0]["train"]["steps"] * each["regression"]
+def test_time_is_shared_between_the_two_answers(clockwork, any_length):
+    made = clockwork(1, mode=None)
+    each, stage = made.pace.step_seconds, made.tables["stages"][0]["train"]
+    first = stage["steps"] * each["regression"]
     second = made.tables["train"]["steps"] * each["final"]
     assert first / (first + second) == pytest.approx(0.75, abs=0.01)
-    batch = made.tables["stages"][0]["train"]["batch"]
-    assert made.pace.fewest_steps == {"regression": 12 / batch, "final": 200}  # half of 24 slices
+    half = 12 / stage["batch"]  # of 24 slices
+    assert made.pace.fewest_steps == {"regression": half, "final": 200}
 
 
 def test_a_time_too_short_for_samples_plans_the_mean_alone_and_says_from_when_on_they_pay(
-    prepared, clockwork, any_length, monkeypatch
+    clockwork, any_length, speed
 ):
-    monkeypatch.setitem(globals(), "step_seconds", lambda size: 0.1)
-    short = plan_training(prepared, minutes=1, memory_bytes=2**33)
+    speed(lambda size: 0.1)
+    short = clockwork(1, mode=None)
     assert "stages" not in short.tables
-    assert short.tables["train"]["steps"] == pytest.approx(
-        576, abs=1
-    )  # all of the minute, less 4 %
-    with pytest.raises(BadInput, match=r"--mode both: expected minutes for 200 steps"):
-        plan_training(prepared, minutes=1, memory_bytes=2**33, mode="both")
+    # all of the minute, less 4 %
+    assert short.tables["train"]["steps"] == pytest.approx(576, abs=1)
+    with refused(r"--mode both: expected minutes for 200 steps"):
+        clockwork(1, mode="both")
     minutes = int(short.why["stages"].split("--minutes ")[1].rstrip(")"))
-    assert len(plan_training(prepared, minutes=minutes, memory_bytes=2**33).recipe.stages) == 1
-    assert (
-        len(plan_training(prepared, minutes=1, memory_bytes=2**33, mode="samples").recipe.stages)
-        == 1
-    )  # asked for
+    assert len(clockwork(minutes, mode=None).recipe.stages) == 1
+    assert len(clockwork(1, mode="samples").recipe.stages) == 1, "asked for"
 
 
 def rescaled(scans, cases, change, name="ct"):
     """Rewrite the CT, or another scan, of cases of these numbers as change(voxels)."""
     for number in cases:
-        path = scans / f"case{number}" / f"{name}.nii.gz"
-        image = nib.load(path)
-        values = np.asarray(change(np.asanyarray(image.dataobj)), np.float32)
-        nib.save(nib.Nifti1Image(values, image.affine), path)
+        change_scan(scans / f"case{number}/{name}.nii.gz", change)
 
 
 @pytest.fixture
@@ -432,9 +388,19 @@ def ct_cohort(tmp_path, small_head):
     scans = tmp_path / "scans"
     for number in range(6):
         small_head(scans / f"case{number}", number, modalities=("t1", "ct"))
-    splits = "".join(f"case{number},{'val' if number == 5 else 'train'}\n" for number in range(6))
-    (scans / "cases.csv").write_text("case,split\n" + splits)
+    hold_out_the_last(scans)
     return scans
+
+
+def one_step(source, target, floor=""):
+    """Changes of `tiny` to a single step from a scan to another, by percentiles; floor: a key of the CT's."""
+    return {
+        "data.source": f'["{source}"]',
+        "data.target": f'["{target}"]',
+        "train.steps": "1",
+        "intensity.t1": '{kind = "percentile"}',
+        "intensity.ct": f'{{kind = "percentile"{floor}}}',
+    }
 
 
 def padded(ct):
@@ -457,140 +423,105 @@ def test_hounsfield_units_on_several_scales_or_on_none_or_without_their_offset_a
 ):
     rescaled(ct_cohort, cases, change)
     prepare(ct_cohort, tmp_path / "ready", audit=False)
-    expected = f"ct: expected Hounsfield units in every scan, found.*{words}"
-    with pytest.raises(BadInput, match=expected):
-        plan_training(tmp_path / "ready", minutes=1, memory_bytes=8 * 2**30)
+    with refused(f"ct: expected Hounsfield units in every scan, found.*{words}"):
+        plan_training(tmp_path / "ready", **LIMITS)
 
 
 def test_mr_targets_of_which_some_are_z_scored_are_refused_by_plan_and_train(
-    ct_cohort, tmp_path, tiny
+    ct_cohort, tmp_path, read_tiny
 ):
     rescaled(ct_cohort, [1, 2], lambda t1: t1 / 50 - 1, name="t1")
     prepare(ct_cohort, tmp_path / "ready", audit=False, workers=1)
     expected = r"the target t1 on one scale, found 2 of 5 training cases z-scored \(case1, case2\)"
     facts = cohort_facts(open_cohort(tmp_path / "ready"))
-    with pytest.raises(BadInput, match=expected):
+    with refused(expected):
         check_scales(facts, ["ct", "t1"], ["t1"])
-    with pytest.raises(BadInput, match="--exclude case1 --exclude case2"):
+    with refused("--exclude case1 --exclude case2"):
         choose_roles(facts.cohort, PlanOptions(target="t1"))
     check_scales(facts, ["t1", "ct"], ["ct"])  # a source is mapped by its own percentiles
-    words = {"data.source": '["ct"]', "data.target": '["t1"]', "train.steps": "1"}
-    maps = dict.fromkeys(("intensity.ct", "intensity.t1"), '{kind = "percentile"}')
-    with pytest.raises(BadInput, match=expected):
-        train(recipe.read(str(tiny), {**words, **maps}), tmp_path / "ready", tmp_path / "run")
+    with refused(expected):
+        train(read_tiny(one_step("ct", "t1")), tmp_path / "ready", tmp_path / "run")
 
 
-@pytest.fixture
-def odd_case(ct_cohort, tmp_path):
-    """A prepared cohort whose case1 has no t1, and a CT with another offset, and is for training."""
+def test_a_case_without_the_source_stops_no_plan_for_its_scale_and_no_training_for_its_floor(
+    ct_cohort, read_tiny, tmp_path
+):
+    """Case1 has no t1, and a CT with another offset, and is for training."""
     rescaled(ct_cohort, [1], lambda ct: ct - 1024)
-    (ct_cohort / "case1" / "t1.nii.gz").unlink()
-    prepare(ct_cohort, tmp_path / "ready", audit=False, workers=1)
-    return tmp_path / "ready"
-
-
-def test_a_case_without_the_source_does_not_stop_a_plan_for_its_scale(odd_case):
-    facts = cohort_facts(open_cohort(odd_case))
-    with pytest.raises(BadInput, match="ct: expected Hounsfield units in every scan"):
+    (ct_cohort / "case1/t1.nii.gz").unlink()
+    ready = prepare(ct_cohort, tmp_path / "ready", audit=False, workers=1).folder
+    facts = cohort_facts(open_cohort(ready))
+    with refused("ct: expected Hounsfield units in every scan"):
         check_scales(facts, ["ct"])
     used = facts.of_cases_with(["t1", "ct"])
     assert len(used.training) == 4
     check_scales(used, ["t1", "ct"])
-
-
-def test_a_case_without_the_source_does_not_stop_a_training_for_its_floor(odd_case, tiny, tmp_path):
-    words = {"data.source": '["t1"]', "data.target": '["ct"]', "train.steps": "1"}
-    maps = {
-        "intensity.ct": '{kind = "percentile", floor = 0}',
-        "intensity.t1": '{kind = "percentile"}',
-    }
-    made = recipe.read(str(tiny), {**words, **maps})
-    assert train(made, odd_case, tmp_path / "run", device="cpu").weights().is_file()
-    other = recipe.read(
-        str(tiny), {**words, **maps, "intensity.ct": '{kind = "percentile", floor = 100}'}
-    )
-    with pytest.raises(BadInput, match=r"case\d: expected ct to be above 100"):
-        train(other, odd_case, tmp_path / "other", device="cpu")
+    made, other = (read_tiny(one_step("t1", "ct", f", floor = {floor}")) for floor in (0, 100))
+    assert train(made, ready, tmp_path / "run", device="cpu").weights().is_file()
+    with refused(r"case\d: expected ct to be above 100"):
+        train(other, ready, tmp_path / "other", device="cpu")
 
 
 def test_cases_that_teach_nothing_decide_nothing(tmp_path, small_head):
     """Those without a T2 have a z-scored T1, with air below 0: the plan and the weights know the others alone."""
     scans = tmp_path / "scans"
     for number in range(8):
-        small_head(
-            scans / f"case{number}", number, modalities=("t1", "t2") if number > 4 else ["t1"]
-        )
+        modalities = ("t1", "t2") if number > 4 else ["t1"]
+        small_head(scans / f"case{number}", number, modalities=modalities)
     rescaled(scans, range(5), lambda t1: (t1 - 600) / 100, name="t1")
     rows = [f"case{k},case{k},{'val' if k == 7 else 'train'}" for k in range(8)]
     (scans / "cases.csv").write_text("\n".join(["case,patient,split", *rows]))
     prepare(scans, tmp_path / "ready", audit=False)
-    options = {"minutes": 0.3, "memory_bytes": 8 * 2**30, "mode": "mean"}
-    made = plan_training(tmp_path / "ready", source=("t1",), target=("t2",), **options)
+    made = plan_training(tmp_path / "ready", source=("t1",), target=("t2",), **LIMITS, mode="mean")
     assert made.tables["intensity"]["t1"].get("floor") == 0
     assert "of 2 patients" in made.why["data.augment"]
 
 
-def test_the_same_facts_give_the_same_rules_whatever_the_time(prepared, clockwork):
-    one, other = (
-        plan_training(prepared, minutes=minutes, memory_bytes=2**33).why for minutes in (0.2, 0.4)
-    )
-    same = ("data.source", "data.patch", "intensity.t1", "intensity.t2")
-    assert [one[key] for key in same] == [other[key] for key in same]
-
-
-def test_a_plan_that_is_too_short_says_what_would_be_enough(prepared, clockwork, monkeypatch):
-    monkeypatch.setitem(globals(), "step_seconds", lambda size: 0.00257 if size.batch == 2 else 1.0)
-    short = plan_training(prepared, minutes=0.005, memory_bytes=2**30, mode="mean")  # 288 ms
+def test_a_plan_that_is_too_short_says_what_would_be_enough(clockwork, speed):
+    speed(lambda size: 0.00257 if size.batch == 2 else 1.0)
+    short = clockwork(0.005)  # 288 ms
     assert "112 steps show each slice 9.3 times: EXPECT BLUR" in short.why["minutes"]
-    assert "minutes" not in plan_training(prepared, minutes=5, memory_bytes=2**30, mode="mean").why
+    assert "minutes" not in clockwork(5).why
 
 
-def test_minutes_are_refused_only_after_steps_were_timed_again(prepared, clockwork, monkeypatch):
-    monkeypatch.setitem(globals(), "step_seconds", lambda size: 5.0)
-    limits = {"minutes": 0.5, "memory_bytes": 2**30, "mode": "mean"}
-    with pytest.raises(BadInput, match="expected time for one pass"):
-        plan_training(prepared, **limits)
+def test_minutes_are_refused_only_after_steps_were_timed_again(clockwork, speed, monkeypatch):
+    speed(lambda size: 5.0)
+    with refused("expected time for one pass"):
+        clockwork(0.5)
     busy = lambda self, tables, seconds, least=0: 0.5 if least else seconds  # noqa: E731
     monkeypatch.setattr(Clockwork, "again", busy)
-    assert plan_training(prepared, **limits).tables["train"]["steps"] == 57
+    assert clockwork(0.5).tables["train"]["steps"] == 57
     monkeypatch.setattr(CohortFacts, "slices", 400)  # of which 5 steps are a fifth
     for minutes in (0.5, 1e-7):
         Clockwork.tried.clear()
-        with pytest.raises(BadInput, match="expected time for one pass"):
-            plan_training(prepared, **{**limits, "minutes": minutes})
-        assert bool(clockwork()) == (minutes == 0.5), "no machine is as fast as the other needs"
+        with refused("expected time for one pass"):
+            clockwork(minutes)
+        assert bool(Clockwork.tried) == (minutes == 0.5), "no machine is as fast as the other needs"
 
 
 def test_a_completion_of_less_than_a_pass_trains_on_a_part_of_the_slices_and_says_so(
-    prepared, clockwork, monkeypatch
+    prepared, clockwork, speed, monkeypatch
 ):
-    monkeypatch.setitem(globals(), "step_seconds", lambda size: size.batch / 2)
+    speed(lambda size: size.batch / 2)
     monkeypatch.setattr(CohortFacts, "slices", 10_000)
-    limits = {"minutes": 3, "memory_bytes": 2**30, "mode": "mean"}
-    with pytest.raises(BadInput, match="over the 10,000 slices"):
-        plan_training(prepared, **limits)
+    with refused("over the 10,000 slices"):
+        clockwork(3)
     both = ("t1", "t2")
     facts = cohort_facts(open_cohort(prepared))
     roles = replace(roles_of(facts), source=both, target=both, pairing="complete")
     monkeypatch.setattr("voxlate.training.planning.roles.roles_of", lambda *_: roles)
-    said = plan_training(prepared, **limits).why["minutes"]  # 345 of about 5,000 slices
+    said = clockwork(3).why["minutes"]  # 345 of about 5,000 slices
     assert "train on about 7% of the slices, drawn at random, once each: EXPECT BLUR" in said
-    with pytest.raises(BadInput, match="expected time for one pass"):
-        plan_training(prepared, **limits | {"minutes": 0.5})
+    with refused("expected time for one pass"):
+        clockwork(0.5)
 
 
-def test_a_stage_of_fewer_steps_than_the_probe_takes_is_timed_too(planned, prepared):
-    tables = {**planned.tables, "train": {**planned.tables["train"], "steps": 1}}
-    assert Probe(open_cohort(prepared), Limits(1, 8 * 2**30)).measure(tables, 0).seconds > 0
-
-
-@pytest.mark.parametrize(("minutes", "timed"), [(20, 30), (4, 10), (1, 0)])
+@every_row("minutes, timed", [(20, [30]), (4, [10]), (1, [])])
 def test_what_is_left_of_the_probes_time_goes_into_a_second_try(
     prepared, monkeypatch, minutes, timed
 ):
+    """5 % of the minutes are 60, 12 and 3 seconds, less what has passed; one step warms up."""
     taken = []
     monkeypatch.setattr(Probe, "measure", lambda self, *_, steps: taken.append(steps))
     assert Probe(open_cohort(prepared), Limits(minutes, 2**33)).again({}, 1.0) == 1.0
-    assert taken == (
-        [timed] if timed else []
-    )  # 5 % of the minutes are 60, 12 and 3 seconds, less what has passed; one step warms up
+    assert taken == timed

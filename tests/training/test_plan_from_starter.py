@@ -6,7 +6,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from voxlate.base.errors import BadInput
+from refusals import refused
+from rows import every_row, slow
+from trainings import weights_of
 from voxlate.base.files import read_json
 from voxlate.base.items import BACKGROUND
 from voxlate.scans.cases.prepared import open_cohort
@@ -31,7 +33,7 @@ from voxlate.training.starter import self_test_batch, self_test_output
 from voxlate.training.starters import names
 from voxlate.training.starters.card import read_card
 from voxlate.training.train import initial_method
-from voxlate.training.weights import load_method, read_header, read_weights
+from voxlate.training.weights import load_method, read_header
 
 SHORT = {"minutes": 0.2, "memory_bytes": 8 * 2**30}
 
@@ -42,15 +44,8 @@ def facts(prepared):
     return replace(cohort_facts(open_cohort(prepared)), wide_mm=160.0)
 
 
-def test_the_fitting_starter_is_named_with_its_reason(starter, facts):
-    found, why = find_starter(facts, roles_of(facts), "both")
-    assert found is not None
-    assert found.start_from == "starter:tiny"
-    assert "--from-scratch" in why
-
-
-@pytest.mark.parametrize(
-    ("changed", "roles", "reason"),
+@every_row(
+    "changed, roles, reason",
     [
         (
             {"wide_mm": 130.0},
@@ -74,45 +69,54 @@ def test_a_starter_of_other_scans_or_modalities_is_refused_with_a_reason(
     assert reason in why
 
 
-def test_a_starter_fits_modalities_whose_names_have_further_words_and_says_so(starter, facts):
+def test_a_starter_is_named_with_its_reason_also_where_names_have_further_words(starter, facts):
+    found, why = find_starter(facts, roles_of(facts), "both")
+    assert found.start_from == "starter:tiny"
+    assert "--from-scratch" in why
     names = {"t1_gewichtet": "t1", "t2_schädel": "t2"}
     scans = {name: replace(facts.scans[plain], name=name) for name, plain in names.items()}
-    found, why = find_starter(
-        replace(facts, scans=scans), Roles(("t1_gewichtet",), ("t2_schädel",), ""), "mean"
-    )
+    roles = Roles(*((name,) for name in names), "")
+    found, why = find_starter(replace(facts, scans=scans), roles, "mean")
     assert found.tables["data"]["target"] == ["t2_schädel"]
     assert "t1_gewichtet as t1" in why
 
 
 T1_TO_T2 = Roles(("t1",), ("t2",), "pairs")
-OF_BRAINS = {"wide_mm": 135.0, "spacing_mm": (3.0, 1.0, 1.0)}
+
+
+@pytest.fixture
+def shipped(shipped_starters, monkeypatch):
+    """The starters of the package are installed."""
+    monkeypatch.setattr(names, "FOLDER", shipped_starters)
+
+
+@pytest.fixture
+def brains(facts):
+    """The same facts, as of stripped brains."""
+    return replace(facts, wide_mm=135.0, spacing_mm=(3.0, 1.0, 1.0))
 
 
 def test_a_starter_that_needs_no_training_is_named_where_the_minutes_are_too_few(
-    shipped_starters, facts, monkeypatch
+    shipped, facts, brains
 ):
-    monkeypatch.setattr(names, "FOLDER", shipped_starters)
-    roles, brains = T1_TO_T2, replace(facts, **OF_BRAINS)
     command = "voxlate synth starter:brain-mr-to-mr heads --missing t2 --out OUT"
-    assert without_training(brains, roles, "heads") == command
-    assert without_training(facts, roles, "heads") == "", "heads with their skull"
+    assert without_training(brains, T1_TO_T2, "heads") == command
+    assert without_training(facts, T1_TO_T2, "heads") == "", "heads with their skull"
     narrow = replace(brains, wide_mm=72.0)  # as slices of heads in pixels of 1 mm that are assumed
-    assert without_training(narrow, roles, "heads") == "", "its check refuses them"
+    assert without_training(narrow, T1_TO_T2, "heads") == "", "its check refuses them"
     assert without_training(brains, Roles(("t1",), ("cbf",), "pairs"), "heads") == ""
-    probe = SimpleNamespace(
-        limits=Limits(**SHORT), probe_seconds=0.0, cohort=SimpleNamespace(scans="heads")
-    )
-    search = SimpleNamespace(facts=brains, roles=roles, probe=probe)
-    with pytest.raises(
-        BadInput, match=r"minutes or more, or synthesise without a training: "
-    ) as no:
+    cohort = SimpleNamespace(scans="heads")
+    probe = SimpleNamespace(limits=Limits(**SHORT), probe_seconds=0.0, cohort=cohort)
+    search = SimpleNamespace(facts=brains, roles=T1_TO_T2, probe=probe)
+    refusal = "minutes or more, or synthesise without a training: "
+    with refused(refusal) as no:
         planner._check_epoch(search, Candidate(Size(32, 1, 4), 60.0, 1, 1.0), 1.0)
     assert str(no.value).endswith(command)
 
 
 def test_modalities_are_matched_by_accepted_names_in_the_order_of_the_channels(starter):
-    card = replace(read_card(starter), source=["t1", "t2"], target=["ct"])
-    card = replace(card, accepts={"t1": ["t1w"], "t2": ["t2w", "flair"], "ct": ["ct"]})
+    accepted = {"t1": ["t1w"], "t2": ["t2w", "flair"], "ct": ["ct"]}
+    card = replace(read_card(starter), source=["t1", "t2"], target=["ct"], accepts=accepted)
     assert card.match(["flair", "t1w"], ["ct"]) == {"t1": "t1w", "t2": "flair", "ct": "ct"}
     assert card.match(["t1w"], ["ct"]) is None
     assert card.match(["t1w", "swi"], ["ct"]) is None
@@ -123,8 +127,8 @@ def test_modalities_are_matched_by_accepted_names_in_the_order_of_the_channels(s
 
 
 def test_a_starter_that_completes_translates_any_of_its_modalities(starter):
-    card = replace(read_card(starter), source=["t1", "t2", "pd"], target=["t1", "t2", "pd"])
-    card = replace(card, accepts={"t1": ["t1n"]})
+    every = ["t1", "t2", "pd"]
+    card = replace(read_card(starter), source=every, target=every, accepts={"t1": ["t1n"]})
     assert card.match(["t1n"], ["t2"]) == {"t1": "t1n", "t2": "t2"}
     assert card.match(["t2", "t1"], ["pd"]) == {"t1": "t1", "t2": "t2", "pd": "pd"}
     assert card.match(["t1", "pd"], ["t1", "pd"]) == {"t1": "t1", "pd": "pd"}
@@ -133,14 +137,12 @@ def test_a_starter_that_completes_translates_any_of_its_modalities(starter):
 
 
 def test_stripped_brains_from_t1_to_t2_begin_from_the_starter_that_completes(
-    shipped_starters, facts, monkeypatch
+    shipped, shipped_starters, brains
 ):
-    monkeypatch.setattr(names, "FOLDER", shipped_starters)
     # Patches smaller than slices leave the starter's padding as it is.
-    roles, brains = T1_TO_T2, replace(facts, **OF_BRAINS, shape=(6, 48, 40))
-    found, why = find_starter(brains, roles, "both")
-    assert found is not None, why
-    draft = first_stage(brains, roles, Size(32, 2, 2), 400)
+    brains = replace(brains, shape=(6, 48, 40))
+    found, _ = find_starter(brains, T1_TO_T2, "both")
+    draft = first_stage(brains, T1_TO_T2, Size(32, 2, 2), 400)
     begin_from(found, draft, {})
     assert draft.tables["task"] == {"kind": "translate"}
     assert draft.data["lift"] == 0.12, "as the starter sees fluid"
@@ -149,23 +151,18 @@ def test_stripped_brains_from_t1_to_t2_begin_from_the_starter_that_completes(
     assert "0 fresh" in started
     whole, completing, _ = load_method(shipped_starters / "brain-mr-to-mr")
     batch = self_test_batch(completing, _t1(5))
-    own = replace(
-        batch,
-        source=_t1(1),
-        present=batch.present[:, :1],
-        source_names=("t1",),
-        target_names=("t2",),
-    )
+    own = replace(batch, source=_t1(1), present=batch.present[:, :1])
+    own = replace(own, source_names=("t1",), target_names=("t2",))
     image = self_test_output(method.eval(), recipe, own)
-    wanted = self_test_output(whole, completing, replace(batch, present=_only_first(batch.present)))
+    only_t1 = torch.arange(batch.present.shape[1])[None] == 0
+    wanted = self_test_output(whole, completing, replace(batch, present=only_t1))
     torch.testing.assert_close(image, wanted[:, 2:3], rtol=0, atol=1e-3)
 
 
 def test_a_completion_of_some_of_its_modalities_starts_from_the_starter_if_a_regression_is_planned(
-    shipped_starters, facts
+    shipped_starters, brains
 ):
     card = read_card(shipped_starters / "brain-mr-to-mr")
-    brains = replace(facts, wide_mm=135.0, spacing_mm=(3.0, 1.0, 1.0))
     some = Roles(("t1", "t2"), ("t1", "t2"), "asked", "complete")
     assert reason_against_training(card, brains, some, "mean") == ""
     assert "--mode mean" in reason_against_training(card, brains, some, "both")
@@ -173,25 +170,22 @@ def test_a_completion_of_some_of_its_modalities_starts_from_the_starter_if_a_reg
     assert "without pairs" in reason_against_training(card, brains, apart, "mean")
 
 
-def _t1(channels: int) -> torch.Tensor:
+def _t1(channels):
     """A slice of noise within air in the first of some channels, which are air otherwise."""
     source = torch.full((1, channels, 1, 64, 64), BACKGROUND)
     source[:, :1, :, 12:52, 12:52] = torch.rand(40, 40, generator=torch.Generator().manual_seed(6))
     return source
 
 
-def _only_first(present: torch.Tensor) -> torch.Tensor:
-    """The presence of the first modality alone."""
-    return torch.arange(present.shape[1])[None] == 0
-
-
 @pytest.fixture
 def begun(starter, facts):
     """begun(windows, steps): the draft of a training from the starter, whose patches are whole slices."""
 
-    def begin(windows=None, steps=800, **changes):
+    def begin(windows=None, steps=800, physics=None, **changes):
         known = replace(facts, **changes)
         found, _ = find_starter(facts, roles_of(facts), "both")
+        if physics:
+            found.tables["data"]["physics"] = physics
         draft = first_stage(known, roles_of(known), Size(64, 1, 4), steps)
         begin_from(found, draft, windows or {})
         return draft
@@ -200,22 +194,14 @@ def begun(starter, facts):
 
 
 def test_a_starter_has_the_rate_of_random_weights_for_few_steps_and_half_of_it_for_more(begun):
-    rates = {
-        steps: begun(steps=steps).tables["train"]["optimiser"]["lr"] for steps in (499, 500, 2000)
-    }
-    assert rates == {499: 2e-3, 500: 1e-3, 2000: 1e-3}
+    for steps, rate in {499: 2e-3, 500: 1e-3, 2000: 1e-3}.items():
+        assert begun(steps=steps).tables["train"]["optimiser"]["lr"] == rate
 
 
-def test_bright_and_dark_change_places_only_for_a_starter_that_knows_any_sequence(starter, facts):
-    found, _ = find_starter(facts, roles_of(facts), "both")
+def test_bright_and_dark_change_places_only_for_a_starter_that_knows_any_sequence(begun):
     drawn = {"contrasts": {"t1": {"sequence": "any"}}}
-    any_sequence = {**found.tables, "data": {**found.tables["data"], "physics": drawn}}
-    shares = []
-    for each in (found, replace(found, tables=any_sequence)):
-        draft = first_stage(facts, roles_of(facts), Size(64, 1, 4), 800)
-        begin_from(each, draft, {})
-        shares.append(draft.tables["data"]["augment"].get("invert", 0))
-    assert shares == [0, 0.3]
+    for physics, share in ((None, 0), (drawn, 0.3)):
+        assert begun(physics=physics).data["augment"].get("invert", 0) == share
 
 
 def test_a_plan_from_a_starter_has_its_network(starter, begun):
@@ -257,34 +243,22 @@ def test_a_plan_for_pictures_rescales_the_starters_output_to_their_window(begun)
     assert "from 100 to 800" in draft.why["start_window.t2"]
 
 
-def test_a_training_begins_with_the_starters_image_in_the_window(
-    starter, voxlate, prepared, tiny, tmp_path
-):
+def test_a_training_begins_with_the_starters_image_in_the_window(starter, read_tiny, fit):
     """A range of 350 to 1050 instead of 0 to 1400 doubles what a network of -1 to 1 gives."""
-    text = "start_from = 'starter:tiny'\nstart_window = { t2 = [350, 1050] }\n" + tiny.read_text()
-    recipe = tmp_path / "begun.toml"
-    recipe.write_text(text)
-    changes = ("train.steps=1", "train.optimiser.lr=1e-12", "train.ema=0.0")
-    steps = [word for change in changes for word in ("--set", change)]
-    voxlate("train", recipe, "--data", prepared, "--out", tmp_path / "begun", *steps).done()
-    own = read_weights(Run(starter).weights())
-    begun = read_weights(Run(tmp_path / "begun").weights())
-    for name, tensor in own.items():
+    begin = {"start_from": "starter:tiny", "start_window": "{ t2 = [350, 1050] }"}
+    begun = weights_of(fit(read_tiny(begin, steps=1, optimiser="{ lr = 1e-12 }", ema=0.0), "begun"))
+    for name, tensor in weights_of(starter).items():
         factor = 2 if ".head." in f".{name}" else 1
         torch.testing.assert_close(begun[name].float(), factor * tensor.float(), rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize(
-    ("window", "sentence"),
+@every_row(
+    "window, sentence",
     [("{ t1 = [0, 80] }", "for a target"), ("{ t2 = [80, 0] }", "low < high")],
 )
-def test_a_window_that_is_none_of_a_target_is_refused(
-    starter, voxlate, prepared, tiny, tmp_path, window, sentence
-):
-    recipe = tmp_path / "begun.toml"
-    recipe.write_text(f"start_from = 'starter:tiny'\nstart_window = {window}\n" + tiny.read_text())
-    answer = voxlate("train", recipe, "--data", prepared, "--out", tmp_path / "begun")
-    assert sentence in answer.refusal
+def test_a_window_that_is_none_of_a_target_is_refused(read_tiny, window, sentence):
+    with refused(sentence):
+        read_tiny({"start_from": "starter:tiny", "start_window": window})
 
 
 @pytest.fixture
@@ -302,26 +276,22 @@ def winner(monkeypatch):
     return wins
 
 
-@pytest.mark.slow
+@slow
 def test_train_auto_begins_from_the_starter_unless_it_is_switched_off(
     install, voxlate, prepared, tmp_path, winner
 ):
     folder = install(stripped=True)  # the small bodies are 32 mm wide
     winner(0)
     options = ("--data", prepared, "--minutes", 0.2, "--mode", "mean", "--set", "train.steps=1")
-    voxlate("train", "auto", *options, "--out", tmp_path / "auto").done()
-    head = (tmp_path / "auto" / "recipe.toml").read_text()
+    command, run = ("train", "auto", *options, "--out"), Run(tmp_path / "auto")
+    voxlate(*command, run.folder).done()
+    head = run.recipe.read_text()
     assert "# starter: starter:tiny" in head
     assert "# start_from: starter:tiny" in head
-    stated = read_json(tmp_path / "auto" / "provenance.json")
-    assert stated["recipe"]["start_from"] == "starter:tiny"
-    voxlate("train", "auto", *options, "--out", tmp_path / "auto").done()
-    scratch = voxlate(
-        "train", "auto", *options, "--from-scratch", "--out", tmp_path / "scratch"
-    ).done()
-    assert "start_from" not in scratch.err
-    own = read_weights(Run(folder).weights())
-    begun = read_weights(Run(tmp_path / "auto").weights())
+    assert read_json(run.provenance)["recipe"]["start_from"] == "starter:tiny"
+    voxlate(*command, run.folder).done()
+    assert "start_from" not in voxlate(*command, tmp_path / "new", "--from-scratch").done().err
+    own, begun = weights_of(folder), weights_of(run)
     assert own.keys() == begun.keys()
     far = max(float((own[name] - begun[name]).abs().max()) for name in own)
     assert far < 0.1
@@ -335,7 +305,7 @@ def test_random_weights_that_win_the_race_are_trained(install, prepared, winner)
     assert "starter:tiny: 0.100 after 8 steps" in made.why["start_from"]
 
 
-@pytest.mark.slow
+@slow
 def test_the_regression_of_a_plan_of_two_stages_begins_from_the_starter(install, prepared, winner):
     install(stripped=True)
     winner(0)

@@ -4,8 +4,9 @@ import math
 from dataclasses import replace
 
 import pytest
-import torch
 
+from rows import slow
+from trainings import same_weights
 from voxlate.base.errors import Stopped
 from voxlate.scans.cases.prepared import open_cohort
 from voxlate.training.planning import race as races
@@ -15,8 +16,6 @@ from voxlate.training.planning.race import Entrant, hold_out, run_race
 from voxlate.training.planning.roles import roles_of
 from voxlate.training.planning.rules import Size, first_stage
 from voxlate.training.run import Run
-from voxlate.training.train import train
-from voxlate.training.weights import read_weights
 
 SMALL = Size(8, 1, 2)
 SHORT = {"minutes": 0.2, "memory_bytes": 8 * 2**30, "mode": "mean", "device": "cpu"}
@@ -50,64 +49,58 @@ def entrant(prepared_once):
     return make
 
 
-@pytest.mark.slow
-def test_the_entrant_that_learns_wins_and_its_state_is_kept(entrant, prepared):
-    cohort = hold_out(open_cohort(prepared))
-    race = run_race([entrant("still", 1e-12), entrant("learns", 5e-3)], cohort, 0.0, "cpu", True)
-    assert [result.entrant.name for result in race.results] == ["learns", "still"]
-    assert [result.steps for result in race.results] == [FEWEST, FEWEST]
-    assert race.best.error < race.results[1].error
-    assert race.best.state["step"] == FEWEST
+@pytest.fixture(scope="module")
+def race(prepared_once):
+    """race(entrants): the race of these on the CPU."""
+    cohort = hold_out(open_cohort(prepared_once))
+    return lambda *entrants: run_race(list(entrants), cohort, 0.0, "cpu", True)
+
+
+@slow
+def test_the_entrant_that_learns_wins_and_its_state_is_kept(entrant, race):
+    first, second = race(entrant("still", 1e-12), entrant("learns", 5e-3)).results
+    assert (first.entrant.name, second.entrant.name) == ("learns", "still")
+    assert first.steps == second.steps == first.state["step"] == FEWEST
+    assert first.error < second.error
 
 
 def test_an_error_is_a_share_of_the_truths_deviation_whatever_the_scale_of_the_target(
-    entrant, prepared
+    entrant, race
 ):
     """Weights that do not move give zeros. Twice the range of the target halves both the error and the deviation."""
-    cohort = hold_out(open_cohort(prepared))
     plain, wide = entrant("plain", 1e-12), entrant("wide", 1e-12)
     for one, high in ((plain, 2000.0), (wide, 4000.0)):
         table = {"kind": "window", "low": -high, "high": high}
         one.draft.tables["intensity"]["t2"] = table
-    errors = {
-        result.entrant.name: result.error
-        for result in run_race([plain, wide], cohort, 0.0, "cpu", True).results
-    }
-    assert errors["plain"] == pytest.approx(errors["wide"], rel=1e-4)
+    first, second = race(plain, wide).results
+    assert first.error == pytest.approx(second.error, rel=1e-4)
 
 
 def test_without_validation_patients_one_of_several_training_patients_is_held_out(prepared):
     cohort = open_cohort(prepared)
-    everyone = cohort.with_splits({entry.case: "train" for entry in cohort.cases})
-    held_out = hold_out(everyone)
-    assert len(held_out.splits["val"]) == 1
-    alone = cohort.with_splits(
-        {entry.case: "test" for entry in cohort.cases if entry != cohort.cases[0]}
-        | {cohort.cases[0].case: "train"}
-    )
-    assert hold_out(alone) is None
+    cases = [entry.case for entry in cohort.cases]
+    everyone = cohort.with_splits(dict.fromkeys(cases, "train"))
+    assert len(hold_out(everyone).splits["val"]) == 1
+    alone = dict.fromkeys(cases, "test") | {cases[0]: "train"}
+    assert hold_out(cohort.with_splits(alone)) is None
 
 
 @pytest.fixture(scope="module")
-def raced(entrant, plan, prepared_once):
+def raced(entrant, plan, race):
     """A plan with the recipe and the state of the winner of a race."""
-    cohort = hold_out(open_cohort(prepared_once))
-    race = run_race([entrant("one", 1e-3), entrant("two", 2e-3)], cohort, 0.0, "cpu", True)
-    tables = race.best.entrant.draft.tables
+    best = race(entrant("one", 1e-3), entrant("two", 2e-3)).best
+    tables = best.entrant.draft.tables
     tables["train"]["precision"] = "float32"
-    return replace(plan, tables=tables, state={**race.best.state, "stage": "final"}, pace=None)
+    return replace(plan, tables=tables, state={**best.state, "stage": "final"}, pace=None)
 
 
-@pytest.mark.slow
-def test_the_winner_goes_on_as_if_its_recipe_had_been_trained_at_once(raced, prepared, tmp_path):
-    runs = {name: tmp_path / name for name in ("raced", "at once")}
-    raced.keep_pace(runs["raced"])
+@slow
+def test_the_winner_goes_on_as_if_its_recipe_had_been_trained_at_once(raced, fit, tmp_path):
+    raced.keep_pace(tmp_path / "raced")
     said = []
-    for run in runs.values():
-        train(raced.recipe, prepared, run, device="cpu", say=lambda one: said.append(one.code))
-    assert "race-dropped" not in said
-    first, second = (read_weights(Run(run).weights()) for run in runs.values())
-    assert all(torch.equal(first[name], second[name]) for name in first)
+    runs = [fit(raced.recipe, name, say=said.append) for name in ("raced", "at once")]
+    assert "race-dropped" not in {one.code for one in said}
+    assert same_weights(*runs)
 
 
 def test_a_plan_whose_keys_are_changed_begins_anew(plan, tmp_path):
@@ -117,11 +110,11 @@ def test_a_plan_whose_keys_are_changed_begins_anew(plan, tmp_path):
     assert math.isfinite(changed.seconds)
 
 
-@pytest.mark.slow
+@slow
 @pytest.mark.parametrize("change", ["recipe", "splits", "start"])
-def test_the_state_of_a_race_enters_no_other_training(change, raced, prepared, tmp_path):
-    run = tmp_path / "run"
-    raced.keep_pace(run)
+def test_the_state_of_a_race_enters_no_other_training(change, raced, fit, tmp_path):
+    run = Run(tmp_path / "run")
+    raced.keep_pace(run.folder)
     recipe, options = raced.recipe, {}
     if change == "recipe":
         optimiser = replace(recipe.train.optimiser, lr=1e-5)
@@ -130,20 +123,18 @@ def test_the_state_of_a_race_enters_no_other_training(change, raced, prepared, t
         options["fold"] = 1  # fold 0 has the splits of the cohort
     else:
         short = replace(recipe, train=replace(recipe.train, steps=1))
-        train(short, prepared, tmp_path / "other", device="cpu")
-        options["start"] = tmp_path / "other"
+        options["start"] = fit(short, "other").folder
 
     def end_when_dropped(said):
         if said.code == "race-dropped":
             raise Stopped("it was said")
 
     with pytest.raises(Stopped):
-        train(recipe, prepared, run, device="cpu", say=end_when_dropped, **options)
-    assert not Run(run).race.exists()
-    assert not Run(run).state.exists()
+        fit(recipe, say=end_when_dropped, **options)
+    assert not run.race.exists()
+    assert not run.state.exists()
 
 
-def test_a_diverged_entrant_never_wins(entrant, prepared):
-    cohort = open_cohort(prepared)
-    race = run_race([entrant("diverges", 1e14), entrant("learns", 1e-3)], cohort, 0.0, "cpu", True)
-    assert race.best.entrant.name == "learns"
+def test_a_diverged_entrant_never_wins(entrant, race):
+    best = race(entrant("diverges", 1e14), entrant("learns", 1e-3)).best
+    assert best.entrant.name == "learns"

@@ -3,69 +3,53 @@
 import pytest
 import torch
 
+from refusals import refused
+from rows import slow
 from trainings import same_tensors, same_weights, weights_of
-from voxlate.base.errors import BadInput
-from voxlate.training import recipe as recipes
 from voxlate.training.recipe import from_dict, to_dict
-from voxlate.training.train import train
 
 
-def staged(tiny, tmp_path, **changes):
-    values = to_dict(recipes.read(str(tiny)))
-    values["train"] |= {"steps": 2, "validate_every": 0}
-    values |= changes
-    return from_dict(values, "tiny")
+@pytest.fixture
+def staged(read_tiny):
+    """staged({"predictor": {}}, task=…): the recipe `tiny` behind these stages, with changes of each."""
 
+    def staged(stages, **changes):
+        values = to_dict(read_tiny(steps=2, validate_every=0))
+        stage = {"method": values["method"], "net": values["net"]}
+        stage["train"] = {"steps": 2, "batch": 2}
+        stages = [{"name": name, **stage, **own} for name, own in stages.items()]
+        return from_dict(values | changes | {"stages": stages}, "tiny")
 
-def stage(name: str, tiny, **changes):
-    values = to_dict(recipes.read(str(tiny)))
-    return {
-        "name": name,
-        "method": values["method"],
-        "net": values["net"],
-        "train": {"steps": 2, "batch": 2},
-        **changes,
-    }
+    return staged
 
 
 RESIDUAL = {"kind": "residual", "predictor": "predictor"}
+DIFFUSION = {"kind": "diffusion"}
 
 
-@pytest.mark.slow
-def test_a_stage_that_trains_its_predictor_leaves_that_of_other_stages_alone(
-    prepared, tiny, tmp_path
-):
-    stages = [
-        stage("predictor", tiny),
-        stage(
-            "middle", tiny, task={**RESIDUAL, "predictor_weight": 1.0}, method={"kind": "diffusion"}
-        ),
-    ]
-    recipe = staged(tiny, tmp_path, task=RESIDUAL, method={"kind": "diffusion"}, stages=stages)
-    run = train(recipe, prepared, tmp_path / "run", device="cpu")
-    alone, final, start = weights_of(run, "predictor"), weights_of(run), "task.predictor."
-    held = {name.removeprefix(start): final[name] for name in final if name.startswith(start)}
-    assert held
-    assert all(torch.equal(held[name], alone[name]) for name in held)
+@slow
+def test_a_stage_that_trains_its_predictor_leaves_that_of_other_stages_alone(staged, fit):
+    middle = {"task": {**RESIDUAL, "predictor_weight": 1.0}, "method": DIFFUSION}
+    recipe = staged({"predictor": {}, "middle": middle}, task=RESIDUAL, method=DIFFUSION)
+    run = fit(recipe)
+    alone, final = weights_of(run, "predictor"), weights_of(run)
+    for name, tensor in alone.items():
+        assert torch.equal(final[f"task.predictor.{name}"], tensor)
     for path in (run.weights(), run.state):
         path.unlink()
-    assert same_tensors(weights_of(train(recipe, prepared, run.folder, device="cpu")), final)
+    assert same_tensors(weights_of(fit(recipe)), final)
 
 
-@pytest.mark.slow
-def test_a_stage_is_reused_only_where_all_that_it_depends_on_is_the_same(prepared, tiny, tmp_path):
-    first = [stage("a", tiny), stage("b", tiny, start_from="a")]
-    begun = train(staged(tiny, tmp_path, stages=first), prepared, tmp_path / "one", device="cpu")
-    fresh = [stage("a", tiny), stage("b", tiny)]
-    recipe = staged(tiny, tmp_path, stages=fresh)
-    reusing = train(recipe, prepared, tmp_path / "two", device="cpu", reuse=[begun.folder])
+@slow
+def test_a_stage_is_reused_only_where_all_that_it_depends_on_is_the_same(staged, fit):
+    begun = fit(staged({"a": {}, "b": {"start_from": "a"}}), "one")
+    reusing = fit(staged({"a": {}, "b": {}}), "two", reuse=[begun.folder])
     assert same_weights(reusing, begun, "a")
     assert not same_weights(reusing, begun, "b")
 
 
-def test_a_predictor_must_be_given_the_modalities_of_the_stage_that_builds_on_it(tiny, tmp_path):
+def test_a_predictor_must_be_given_the_modalities_of_the_stage_that_builds_on_it(staged):
     data = {"source": ["t2"], "target": ["t2"], "patch": [1, 24, 20]}
-    with pytest.raises(
-        BadInput, match=r"expected data.source of the stage 'predictor' to be \['t1'\]"
-    ):
-        staged(tiny, tmp_path, task=RESIDUAL, stages=[stage("predictor", tiny, data=data)])
+    refusal = r"expected data.source of the stage 'predictor' to be \['t1'\]"
+    with refused(refusal):
+        staged({"predictor": {"data": data}}, task=RESIDUAL)

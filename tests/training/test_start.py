@@ -8,13 +8,13 @@ import time
 from dataclasses import replace
 from itertools import chain
 from multiprocessing import get_context
-from pathlib import Path
 
 import pytest
 import torch
 
-from trainings import log_lines, same_tensors, weights_of
-from voxlate.base.errors import BadInput
+from refusals import refused
+from rows import slow
+from trainings import log_lines, same_tensors, same_weights, weights_of
 from voxlate.base.files import lock
 from voxlate.checks.prepare import prepare
 from voxlate.commands import cli
@@ -24,79 +24,67 @@ from voxlate.training.train import train
 
 
 @pytest.fixture
-def only_training(cohort, tmp_path) -> Path:
+def only_training(cohort, tmp_path):
     """A prepared cohort without validation and test cases, one of which lacks t2."""
-    (cohort / "case3" / "t2.nii.gz").unlink()
-    (cohort / "cases.csv").write_text(
-        "case,split\n" + "".join(f"case{k},train\n" for k in range(6))
-    )
-    prepare(cohort, tmp_path / "ready", workers=0, audit=False, manifest=cohort / "cases.csv")
-    return tmp_path / "ready"
+    (cohort / "case3/t2.nii.gz").unlink()
+    return prepare(cohort, tmp_path / "ready", workers=0, audit=False, shares=(1, 0, 0)).folder
 
 
 def test_without_validation_training_items_are_looked_at_and_cases_that_are_left_out_listed(
-    voxlate, only_training, tiny, tmp_path
+    voxlate, only_training, tiny, out
 ):
-    answer = voxlate("train", tiny, "--data", only_training, "--out", tmp_path / "run").done()
+    answer = voxlate("train", tiny, "--data", only_training, "--out", out).done()
     assert answer.err.count("no validation cases: training items are used instead") == 1
     assert "note: left out of training: case3 (no t2)." in answer.err
-    names = [set(line["validation"]) for line in log_lines(tmp_path / "run", "validation")]
+    names = [set(line["validation"]) for line in log_lines(out, "validation")]
     assert names == [{"training_items_loss", "training_items_mae"}] * 2
 
 
-@pytest.mark.parametrize(("lr", "share"), [("1e-3", "0.5"), ("30", "1")])
-def test_validation_patients_may_choose_the_first_weights_alone(
-    prepared, tiny, tmp_path, lr, share
-):
+def test_validation_patients_may_choose_the_first_weights_alone(read_tiny, fit):
     """A training that goes wrong ends with the weights from which it began."""
-    first = train(
-        recipe.read(str(tiny), {"train.steps": "80"}), prepared, tmp_path / "first", device="cpu"
-    )
-    changes = {"train.keep_start": "0.5", "train.optimiser.lr": lr, "train.steps": "12"}
-    again = recipe.read(str(tiny), changes)
-    done = train(again, prepared, tmp_path / "again", start=first.weights(), device="cpu")
-    (errors,) = log_lines(done, "keep_start")
-    assert min(errors["keep_start"], key=errors["keep_start"].get) == share
-    assert same_tensors(weights_of(done), weights_of(first)) == (share == "1")
+    first = fit(read_tiny(steps=80), "first")
+    for lr, share in (("1e-3", "0.5"), ("30", "1")):
+        again = read_tiny({"train.optimiser.lr": lr}, keep_start=0.5, steps=12)
+        done = fit(again, lr, start=first.weights())
+        (errors,) = log_lines(done, "keep_start")
+        assert min(errors["keep_start"], key=errors["keep_start"].get) == share
+        assert same_weights(done, first) == (share == "1")
 
 
-@pytest.mark.slow
-def test_the_kept_weights_hold_a_share_of_the_first_ones(only_training, tiny, tmp_path):
+@slow
+def test_the_kept_weights_hold_a_share_of_the_first_ones(only_training, read_tiny, tmp_path):
     """A training of any length ends between its first weights and those that it would keep otherwise."""
-    made = recipe.read(str(tiny), {"train.steps": "3"})
-    shares = {"none": 0.0, "half": 0.5, "all": 0.999999}
-    kept = {}
-    for name, share in shares.items():
-        own = replace(made, train=replace(made.train, keep_start=share))
-        train(own, only_training, tmp_path / name, device="cpu")
-        kept[name] = weights_of(tmp_path / name)
-    for name, half in kept["half"].items():
-        middle = torch.lerp(kept["none"][name].double(), kept["all"][name].double(), 0.5)
-        torch.testing.assert_close(half.double(), middle, rtol=0, atol=1e-4)
-    assert not same_tensors(kept["none"], kept["all"])
+
+    def kept(share):
+        made, out = read_tiny(steps=3, keep_start=share), tmp_path / f"{share}"
+        return weights_of(train(made, only_training, out, device="cpu"))
+
+    none, half, first = map(kept, (0.0, 0.5, 0.999999))
+    for name, tensor in half.items():
+        middle = torch.lerp(none[name].double(), first[name].double(), 0.5)
+        torch.testing.assert_close(tensor.double(), middle, rtol=0, atol=1e-4)
+    assert not same_tensors(none, first)
 
 
-def test_a_folder_that_another_training_writes_is_refused(prepared, tiny, tmp_path):
-    with lock(tmp_path / "run"), pytest.raises(BadInput, match="found one that does"):
-        train(recipe.read(str(tiny)), prepared, tmp_path / "run", device="cpu")
+def test_a_folder_that_another_training_writes_is_refused(read_tiny, fit, out):
+    with lock(out), refused("found one that does"):
+        fit(read_tiny(), "out")
 
 
-def test_weights_to_begin_from_that_do_not_fit_leave_no_folder(prepared, tiny, run, tmp_path):
-    wider = recipe.read(str(tiny), {"net.width": "16"})
-    for start in (Run(run).weights(), tmp_path / "nowhere.safetensors"):
-        with pytest.raises(BadInput):
-            train(wider, prepared, tmp_path / "wide", start=start, device="cpu")
-        assert not (tmp_path / "wide").exists()
+def test_weights_to_begin_from_that_do_not_fit_leave_no_folder(read_tiny, fit, run, out):
+    for start in (Run(run).weights(), out / "nowhere.safetensors"):
+        with refused():
+            fit(read_tiny({"net.width": "16"}), "out", start=start)
+        assert not out.exists()
 
 
-def test_a_start_that_failed_late_does_not_block_the_next(prepared, tiny, tmp_path):
+def test_a_start_that_failed_late_does_not_block_the_next(read_tiny, fit, tmp_path):
     (tmp_path / "no_run").mkdir()
-    one, *_ = recipe.read(str(tiny)).all_stages
-    first = replace(recipe.read(str(tiny)), stages=[replace(one, name="first")])
-    with pytest.raises(BadInput, match="expected a run to take stages from"):
-        train(first, prepared, tmp_path / "out", reuse=[tmp_path / "no_run"], device="cpu")
-    other = recipe.read(str(tiny), {"train.steps": "1"})
-    assert recipe.read(str(train(other, prepared, tmp_path / "out").recipe)) == other
+    made, other = read_tiny(), read_tiny(steps=1)
+    first = replace(made, stages=[replace(made.all_stages[0], name="first")])
+    with refused("expected a run to take stages from"):
+        fit(first, reuse=[tmp_path / "no_run"])
+    assert recipe.read(str(fit(other).recipe)) == other
 
 
 PORT = str(29600 + os.getpid() % 1000)
@@ -133,35 +121,28 @@ def test_two_processes_that_start_at_once_make_one_run(prepared, tiny, tmp_path,
         process.join(120)
     assert [process.exitcode for process in both] == [0, 0]
     assert Run(tmp_path / "run").weights().exists()
-    steps = [line["step"] for line in log_lines(tmp_path / "run", "loss")]
-    assert steps
-    assert len(steps) == len(set(steps))  # one process writes for both
+    # one process writes for both
+    assert [line["step"] for line in log_lines(tmp_path / "run", "loss")] == [1, 2, 3, 4, 5, 6]
 
 
-def launch(launcher: str, *arguments: object) -> subprocess.Popen:
+def launch(launcher, *arguments):
     """Two processes of `voxlate train`, whose output is read as one text."""
     words = ["-m", *LAUNCH[launcher], "-m", "voxlate", "train", *arguments, "--device", "cpu"]
-    return subprocess.Popen(
-        [sys.executable, *map(str, words)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    output = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    return subprocess.Popen([sys.executable, *map(str, words)], **output)
 
 
-@pytest.mark.slow
+@slow
 @pytest.mark.parametrize("launcher", list(LAUNCH))
 def test_two_processes_start_every_time(prepared, tiny, tmp_path, launcher):
     for start in range(3):
-        out = tmp_path / f"run{start}"
-        done = launch(launcher, tiny, "--data", prepared, "--out", out)
+        done = launch(launcher, tiny, "--data", prepared, "--out", tmp_path / f"run{start}")
         said, _ = done.communicate(timeout=150)
         assert done.returncode == 0, said
         assert said.count("weights.safetensors is the model") == 1
-        assert Run(out).weights().exists()
 
 
-@pytest.mark.slow
+@slow
 def test_a_signal_ends_two_processes_within_ten_seconds(prepared, tiny, tmp_path):
     keys = ("steps=100000", "validate_every=0", "log_every=1000")
     lengths = chain.from_iterable(("--set", f"train.{key}") for key in keys)
@@ -175,7 +156,7 @@ def test_a_signal_ends_two_processes_within_ten_seconds(prepared, tiny, tmp_path
     assert time.monotonic() - begun < 10
 
 
-@pytest.mark.slow
+@slow
 def test_weights_whose_modalities_lie_in_another_order_are_no_start(
     voxlate, prepared, tiny, tmp_path
 ):

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 
 import voxlate as package
+from refusals import refused
+from rows import slow
+from scans import contents_of
 from starter_intervals import RealHeads, ends_in_window
 from starter_pack import with_intervals
-from voxlate.base.errors import BadInput
 from voxlate.base.files import read_json
 from voxlate.synthesis.calibration import needed_scale, widen
 from voxlate.synthesis.intervals import notes_on_starter
@@ -47,21 +49,19 @@ def ready(starter, own):
 
 @pytest.fixture
 def scan(cohort):
-    return cohort / "case0" / "t1.nii.gz"
+    return cohort / "case0/t1.nii.gz"
 
 
-@pytest.mark.slow
+@slow
 def test_a_starter_writes_intervals_and_states_their_basis_and_no_bound(
-    ready, voxlate, cohort, scan, tmp_path
+    ready, voxlate, cohort, out
 ):
-    out = tmp_path / "out"
     answer = voxlate("synth", "starter:tiny", cohort / "case0", "--out", out).done()
-    said = answer.said
-    assert f"The intervals were {SAID}; they are no guarantee for a patient." in said
+    assert f"The intervals were {SAID}; they are no guarantee for a patient." in answer.said
     assert "each exceeded with a probability" not in answer.out
     names = {path.name for path in (out / "case0").iterdir()}
     assert names == {"t2.nii.gz", "t2_low.nii.gz", "t2_high.nii.gz", "provenance.json"}
-    stated = read_json(out / "case0" / "provenance.json")
+    stated = read_json(out / "case0/provenance.json")
     assert stated["calibration"]["widened"] == {"t2": {"factor": 2.0, "heads": 7}}
     assert stated.keys().isdisjoint({"bounds", "familiar"})
     voxlate("evaluate", out, "--truth", cohort).done()
@@ -71,12 +71,11 @@ def test_a_starter_writes_intervals_and_states_their_basis_and_no_bound(
 def test_widened_intervals_reach_twice_as_far_from_the_image(ready, own, scan):
     narrow, wide = (load(run, "cpu").synthesise({"t1": scan}) for run in (own, "starter:tiny"))
     image = wide.volume.data
-    for near, far, limit in ((narrow.low, wide.low, 0), (narrow.high, wide.high, 1400)):
+    for near, far in ((narrow.low, wide.low), (narrow.high, wide.high)):
         reached = image + 2 * (near["t2"].data - image)
         inside = (reached > 1) & (reached < 1399)
         assert inside.sum() > 300
         np.testing.assert_allclose(far["t2"].data[inside], reached[inside], atol=0.1)
-        assert np.abs(far["t2"].data - limit).min() >= 0
     assert narrow.bounds == wide.bounds == {}
     assert narrow.unfamiliar
     assert not wide.unfamiliar
@@ -90,32 +89,32 @@ def test_the_card_and_the_check_know_the_calibration(ready, voxlate):
 
 def test_another_calibration_than_that_of_the_card_is_refused(ready, own):
     shutil.copy(own / FILE, ready / FILE)
-    with pytest.raises(
-        BadInput,
-        match=r"expected calibration\.mean\.1\.safetensors \(\w+\) as its card states, found",
-    ):
+    refusal = r"expected calibration\.mean\.1\.safetensors \(\w+\) as its card states, found"
+    with refused(refusal):
         check_starter(ready)
     (ready / FILE).unlink()
-    with pytest.raises(BadInput, match="as its card states, found no calibration"):
+    with refused("as its card states, found no calibration"):
         check_starter(ready)
 
 
-@pytest.mark.slow
-def test_a_calibration_on_patients_replaces_that_of_the_starter_in_the_copy(
-    ready, voxlate, cohort, scan, tmp_path
+@slow
+def test_a_calibration_on_patients_replaces_that_of_the_starter_in_a_copy_alone(
+    ready, voxlate, cohort, scan, out, tmp_path
 ):
-    copied, out = tmp_path / "copied", tmp_path / "out"
+    before, copied = contents_of(ready), tmp_path / "copied"
+    assert "Add --out RUN" in voxlate("calibrate", "starter:tiny", cohort).refusal
     voxlate("calibrate", "starter:tiny", cohort, "--out", copied).done()
-    voxlate("synth", copied, scan, "--out", out).done()
+    assert "for research only" in voxlate("synth", copied, scan, "--out", out).done().err
     (provenance,) = out.glob("*/provenance.json")
     assert "widened" not in read_json(provenance)["calibration"]
-    assert list(provenance.parent.glob("t2_unfamiliar.nii.gz"))
+    names = {path.name for path in provenance.parent.iterdir()}
+    assert names >= {"t2_low.nii.gz", "t2_unfamiliar.nii.gz"}
+    assert contents_of(ready) == before
 
 
 def test_options_for_which_the_intervals_were_not_fitted_give_an_image_without_them(
-    ready, voxlate, scan, tmp_path
+    ready, voxlate, scan, out
 ):
-    out = tmp_path / "out"
     answer = voxlate("synth", "starter:tiny", scan, "--out", out, "--set", "synth.mirror=true")
     assert "No intervals: the starter has none for such images" in answer.done().err
     assert not list(out.glob("*/t2_low.nii.gz"))
@@ -147,18 +146,10 @@ def test_the_factor_covers_the_nominal_share_on_average_over_heads():
     assert heads.factor == pytest.approx(2.4, abs=0.01)  # (1 + 2.4 / 3) / 2 = 0.9
     assert heads.coverages(2.4) == pytest.approx({"easy": 1.0, "hard": 0.8}, abs=0.001)
     assert heads.left_out() == pytest.approx({"easy": 1.0, "hard": 1 / 3}, abs=0.001)
-
-
-def test_intervals_that_are_too_wide_are_not_narrowed():
-    assert RealHeads({"easy": np.linspace(0, 0.5, 101)}, 0.9).factor == 1.0
+    assert RealHeads({"easy": even / 2}, 0.9).factor == 1.0, "too wide ones are not narrowed"
 
 
 def test_nobody_is_told_to_calibrate_on_cases_of_which_none_could_have_intervals():
-    starter = {"name": "x", "trained_on": "heads"}
-    told = {
-        can_have: any(
-            "voxlate calibrate" in said.text for said in notes_on_starter(starter, None, can_have)
-        )
-        for can_have in (True, False)
-    }
-    assert told == {True: True, False: False}
+    for can_have in (True, False):
+        notes = notes_on_starter({"name": "x", "trained_on": "heads"}, None, can_have)
+        assert any("voxlate calibrate" in said.text for said in notes) == can_have

@@ -5,10 +5,8 @@ from types import ModuleType
 
 import pytest
 
+from refusals import refused
 from trainings import log_lines
-from voxlate.base.errors import BadInput
-from voxlate.training import recipe
-from voxlate.training.train import train
 
 
 @pytest.fixture
@@ -25,19 +23,20 @@ def mlflow(monkeypatch):
     return package
 
 
-def test_a_tracker_gets_the_losses_and_validations_of_the_log(mlflow, tiny, prepared, tmp_path):
-    run = train(recipe.read(str(tiny)), prepared, tmp_path / "run", device="cpu", track="mlflow")
+def test_a_tracker_gets_the_losses_and_validations_of_the_log(mlflow, read_tiny, fit):
+    run = fit(read_tiny(), track="mlflow")
+
+    def sent(key):
+        return {step: numbers[key] for numbers, step in mlflow.sent if key in numbers}
+
     losses = {line["step"]: line["loss"]["l1"] for line in log_lines(run, "loss")}
-    sent = {
-        step: numbers["final/net/l1"] for numbers, step in mlflow.sent if "final/net/l1" in numbers
-    }
-    assert sent == pytest.approx(losses)
-    assert [step for numbers, step in mlflow.sent if "final/validation/mae" in numbers] == [3, 6]
+    assert sent("final/net/l1") == pytest.approx(losses)
+    assert [*sent("final/validation/mae")] == [3, 6]
     assert all(isinstance(value, float) for numbers, _ in mlflow.sent for value in numbers.values())
     assert mlflow.runs == ["begins", "ends"]  # a later stage could not begin one while this is open
 
 
-def test_a_tracker_that_is_not_installed_is_refused(tiny, prepared, tmp_path, monkeypatch):
+def test_a_tracker_that_is_not_installed_is_refused(read_tiny, fit, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)
-    with pytest.raises(BadInput, match="--track"):
-        train(recipe.read(str(tiny)), prepared, tmp_path / "run", device="cpu", track="wandb")
+    with refused("--track"):
+        fit(read_tiny(), track="wandb")
