@@ -51,3 +51,11 @@ def page(tmp_path) -> Iterator[Callable[..., Any]]:
             return Page(client, app.app.state.site.jobs, settings, app)
 
         yield make
+
+
+@pytest.fixture
+def at_work(page) -> Callable[..., Any]:
+    """at_work(folder, **options): a page with one model, "run", that does its jobs in this process."""
+    from paging import Here
+
+    return lambda folder, **options: page({"run": str(folder)}, start=Here, **options)

@@ -90,8 +90,39 @@ class Page:
         """A client without a session."""
         return TestClient(self.app, base_url=BASE, follow_redirects=False, **options)
 
+    @property
+    def get(self) -> Any:
+        return self.client.get
+
+    @property
+    def post(self) -> Any:
+        return self.client.post
+
     def upload(self, *paths: Path, **names: bytes) -> Any:
         """Upload files with their own names, and contents by name; returns the response of the form."""
         files = [("files", (path.name, path.read_bytes())) for path in paths]
         files += [("files", (name, content)) for name, content in names.items()]
-        return self.client.post("/uploads", files=files)
+        return self.post("/uploads", files=files)
+
+    def finished(self, place: str, seconds: float = 60) -> str:
+        """The page of a job once it has ended; its address is below the page's own."""
+        over = time.monotonic() + seconds
+        while not self.jobs.read(place.rpartition("/")[2]).has_ended:
+            assert time.monotonic() < over, self.get(place).text
+            time.sleep(0.05)
+        answer = self.get(place)
+        assert answer.status_code == 200, answer.text
+        assert "hx-trigger" not in answer.text
+        return str(answer.text)
+
+    def checked(self, *paths: Path, **names: bytes) -> tuple[str, str]:
+        """The address and the page of an upload once it is checked."""
+        place = self.upload(*paths, **names).headers["location"]
+        return place, self.finished(place)
+
+    def synthesised(self, place: str, label: str = "run", **settings: object) -> tuple[str, str]:
+        """The address and the page of a synthesis of an upload."""
+        answer = self.post(f"{place}/synthesise", data={"run": label, **settings})
+        assert answer.status_code == 303, answer.text
+        address = answer.headers["location"]
+        return address, self.finished(address)

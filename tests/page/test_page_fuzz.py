@@ -122,7 +122,7 @@ def test_no_request_is_a_fault_of_the_server(page, run, cohort, tmp_path):
         assert str(tmp_path) not in answer.text
         assert TOKEN not in answer.text
     assert {200, 303, 400, 404, 405} <= codes.keys()
-    assert made.client.get("/").status_code == 200
+    assert made.get("/").status_code == 200
 
 
 def encoded(path: str) -> str:

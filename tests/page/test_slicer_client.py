@@ -254,27 +254,27 @@ def test_python_of_slicer_reads_the_module():
 
 def test_each_documented_address_answers_as_openapi_states(page, cohort):
     made = page({"run": "nowhere"})
-    stated = made.client.get("/openapi.json").json()
+    stated = made.get("/openapi.json").json()
     assert stated["openapi"].startswith("3.1")
     assert {place for place in stated["paths"] if not place.startswith("/training/")} == {
         "/", "/enter", "/uploads", "/uploads/{name}", "/uploads/{name}/synthesise", "/jobs/{name}",
         "/jobs/{name}/cancel", "/jobs/{name}/delete", "/jobs/{name}/{kind}/{file}", "/jobs/{name}/{file}",
     }  # fmt: skip
     schemas = stated["components"]["schemas"]
-    listed = made.client.get("/", headers=JSON).json()
+    listed = made.get("/", headers=JSON).json()
     assert (listed["models"], listed["jobs"]) == (["run"], [])
     assert "t1" in listed["contrasts"]
     place = made.upload(cohort / "case1" / "t1.nii.gz").headers["location"]
-    job = made.client.get(place, headers=JSON).json()
+    job = made.get(place, headers=JSON).json()
     assert {*job} == {*schemas["JobState"]["properties"]}
     assert (job["url"], job["state"], job["kind"]) == (place, "queued", "check")
-    early = made.client.post(f"{place}/synthesise", data={"run": "run"}, headers=JSON)
+    early = made.post(f"{place}/synthesise", data={"run": "run"}, headers=JSON)
     assert early.status_code == 400
     assert {*early.json()} == {*schemas["Refused"]["properties"]}
-    gone = made.client.get("/jobs/20200101-000000-000000000000", headers=JSON)
+    gone = made.get("/jobs/20200101-000000-000000000000", headers=JSON)
     assert (gone.status_code, {*gone.json()}) == (404, {"error"})
-    answer = made.client.post(f"/jobs/{job['job']}/delete", headers=JSON)
+    answer = made.post(f"/jobs/{job['job']}/delete", headers=JSON)
     assert (answer.status_code, answer.headers["location"]) == (303, "/")
-    entered = made.client.get("/enter", params={"token": TOKEN}, headers=JSON)
+    entered = made.get("/enter", params={"token": TOKEN}, headers=JSON)
     assert entered.json() == {"entered": True}
     assert "HttpOnly" in entered.headers["set-cookie"]
