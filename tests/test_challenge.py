@@ -1,6 +1,6 @@
 """A challenge from end to end: its metrics through `evaluate`, and its container's script on a phantom."""
 
-import importlib.util
+import importlib
 import socket
 from pathlib import Path
 
@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from rows import every_row
+from scans import touch
 from voxlate.base.errors import BadInput
 from voxlate.base.files import read_json
 from voxlate.evaluation.scoring.evaluate import evaluate
@@ -27,9 +28,9 @@ train = { steps = 4, batch = 2, precision = "float32", workers = 0, validate_eve
 """
 
 
-def save(path, data, modality="ct", unit="HU", letters="LPS"):
-    affine = directions(letters)
-    write_volume(path, Volume(data.astype(np.float32)[None], affine, unit, modality))
+def save(path, data, modality="ct", unit="HU"):
+    volume = Volume(data.astype(np.float32)[None], directions("LPS"), unit, modality)
+    write_volume(path, volume)
 
 
 @pytest.fixture
@@ -55,11 +56,9 @@ def test_evaluate_has_the_challenges_scores_of_the_arrays_as_they_are_stored(sco
     chosen = {"preset": "synthrad", "scopes": ["synthrad2023", "synthrad2025"], "any_truth": True}
     scores = evaluate(folder / "out", folder / "Task1", **chosen)
     row = scores.rows[0].scores
-    for name, expected in (
-        ("synthrad2023", synthrad2023(*arrays)),
-        ("synthrad2025", synthrad2025(*arrays)),
-    ):
-        found = {key: row[f"{name}.{key}"] for key in expected}
+    for challenge in (synthrad2023, synthrad2025):
+        expected = challenge(*arrays)
+        found = {key: row[f"{challenge.__name__}.{key}"] for key in expected}
         assert found == pytest.approx(expected, abs=1e-6)
     keys = [*scores.metrics]
     first = keys.index("synthrad2023.mae")
@@ -97,12 +96,9 @@ def test_a_case_without_what_a_challenge_needs_is_refused(scored, name, lost, me
 
 def test_the_cohort_of_2025_is_found_in_each_region_and_in_one(tmp_path):
     for region in ("AB", "HN", "TH"):
-        for name in ("mr.mha", "ct.mha", "mask.mha"):
-            path = tmp_path / "Task1" / region / f"1{region}A001" / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.touch()
-    (tmp_path / "Task1/AB" / "overviews").mkdir()
-    (tmp_path / "Task1/AB" / "overviews/ct.mha").touch()
+        case = tmp_path / "Task1" / region / f"1{region}A001"
+        touch(case, "mr.mha", "ct.mha", "mask.mha")
+    touch(tmp_path, "Task1/AB/overviews/ct.mha")
     cases = find_cohort(tmp_path, preset="synthrad2025").cases
     assert [case.case for case in cases] == ["1ABA001", "1HNA001", "1THA001"]
     assert all(list(case.files) == ["ct", "mr"] and case.mask for case in cases)
@@ -111,53 +107,23 @@ def test_the_cohort_of_2025_is_found_in_each_region_and_in_one(tmp_path):
 
 
 @pytest.fixture
-def container():
-    path = ROOT / "release/challenge" / "synthrad.py"
-    spec = importlib.util.spec_from_file_location("synthrad", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture
-def run(voxlate, tmp_path):
-    (tmp_path / "tiny.toml").write_text(RECIPE)
-    heads = tmp_path / "heads"
-    voxlate(
-        "phantom",
-        "--out",
-        heads,
-        "--cases",
-        3,
-        "--size",
-        20,
-        24,
-        8,
-        "--modality",
-        "t1",
-        "--modality",
-        "ct",
-    )
-    voxlate("prepare", heads, "--out", tmp_path / "prepared")
-    voxlate(
-        "train",
-        tmp_path / "tiny.toml",
-        "--data",
-        tmp_path / "prepared",
-        "--out",
-        tmp_path / "run",
-        "--device",
-        "cpu",
-    )
-    return tmp_path / "run"
+def container(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "release/challenge"))
+    return importlib.import_module("synthrad")
 
 
 @pytest.mark.slow
 def test_the_containers_script_writes_a_ct_for_each_scan_without_network(
-    container, run, tmp_path, monkeypatch
+    container, voxlate, tmp_path, monkeypatch
 ):
+    heads, prepared, run = tmp_path / "heads", tmp_path / "prepared", tmp_path / "run"
+    (tmp_path / "tiny.toml").write_text(RECIPE)
+    sizes = "--cases 3 --size 20 24 8 --modality t1 --modality ct"
+    voxlate("phantom", "--out", heads, *sizes.split())
+    voxlate("prepare", heads, "--out", prepared)
+    voxlate("train", tmp_path / "tiny.toml", "--data", prepared, "--out", run, "--device", "cpu")
     monkeypatch.setattr(socket, "socket", None)
-    scan = read_volume(tmp_path / "heads/phantom_000" / "t1.nii.gz", "t1")
+    scan = read_volume(heads / "phantom_000" / "t1.nii.gz", "t1")
     images = tmp_path / "input/images"
     write_volume(images / "mri/1BA001.nii.gz", scan)
     mask = np.zeros(scan.data.shape, np.float32)
@@ -165,9 +131,8 @@ def test_the_containers_script_writes_a_ct_for_each_scan_without_network(
     write_volume(images / "body/1BA001.nii.gz", Volume(mask, scan.affine, "", "mask"))
     (tmp_path / "input/region.json").write_text('"Head and Neck"')
     output = tmp_path / "output"
-    assert (
-        container.main([str(run), "--input", str(tmp_path / "input"), "--output", str(output)]) == 0
-    )
+    line = [run, "--input", tmp_path / "input", "--output", output]
+    assert container.main([*map(str, line)]) == 0
     made = output / "images/synthetic-ct" / "1BA001.nii.gz"
     image = read_volume(made, "ct")
     assert image.grid == scan.grid

@@ -1,5 +1,6 @@
 """Parts of one's own: the documented example, and a method and a network that this file alone knows."""
 
+import copy
 import json
 import re
 from pathlib import Path
@@ -7,11 +8,11 @@ from typing import ClassVar
 
 import pytest
 import torch
-from safetensors.torch import load_file
 from torch import nn
 
 import voxlate as package
 from rows import every_row
+from trainings import weights_of
 from voxlate.base.config import settings
 from voxlate.base.errors import BadInput
 from voxlate.science.methods.method import Method, MethodSettings, channels_by_name
@@ -24,6 +25,9 @@ from voxlate.training.train import train
 from voxlate.training.weights import read_header
 
 DOCUMENT = (Path(__file__).parents[1] / "docs" / "guides" / "extending.md").read_text()
+
+
+PLAIN = recipe.to_dict(recipe.read("t1_to_t2_brain"))
 
 
 def block(language: str) -> str:
@@ -39,12 +43,9 @@ def test_the_documented_example_trains_synthesises_and_is_scored(
     (tmp_path / "my_parts.py").write_text(code)
     (tmp_path / "my_recipe.toml").write_text(block("toml"))
     monkeypatch.syspath_prepend(str(tmp_path))
-    names = {"my_recipe.toml": "my_recipe.toml", "PREPARED": "prepared", "RUN": "run"}
-    names |= {"COHORT": "cohort", "OUT": "out"}
+    monkeypatch.chdir(tmp_path)
     for line in block("sh").splitlines():
-        words = [
-            str(tmp_path / names[word]) if word in names else word for word in line.split()[1:]
-        ]
+        words = (word.lower() if word.isupper() else word for word in line.split()[1:])
         voxlate(*words).done()
     needed = ["my_parts:Small", "my_parts:charbonnier"]
     assert read_header(Run(tmp_path / "run").weights())["imports"] == needed
@@ -52,7 +53,7 @@ def test_the_documented_example_trains_synthesises_and_is_scored(
     assert facts["needs code"] == ", ".join(needed)
 
 
-def test_code_is_imported_only_where_it_is_allowed_and_found(
+def test_code_is_imported_only_where_it_is_allowed_and_found_by_plans_too(
     voxlate, cohort, prepared, tmp_path, monkeypatch
 ):
     (tmp_path / "own_parts.py").write_text(block("python"))
@@ -71,16 +72,9 @@ def test_code_is_imported_only_where_it_is_allowed_and_found(
     assert package.load(tmp_path / "run", allow_code=True).facts.title.startswith("T1 to T2")
     with pytest.raises(BadInput, match="expected 'Large' in the module"):
         recipe.read(str(path), {"net.kind": "own_parts:Large"}, allow_code=True)
-
-
-def test_a_plan_takes_a_network_of_ones_own_that_set_names(prepared, tmp_path, monkeypatch):
-    (tmp_path / "planned_parts.py").write_text(block("python"))
-    monkeypatch.syspath_prepend(str(tmp_path))
-    tables = recipe.to_dict(recipe.read("t1_to_t2_brain"))
-    made = Plan(tables, {}, 1.0, 1.0, Limits(1, 1e9), "here").change(
-        {"net": '{kind = "planned_parts:Small"}'}, allow_code=True
-    )
-    assert type(made.recipe.net).__name__ == "Small"
+    plan = Plan(PLAIN, {}, 1.0, 1.0, Limits(1, 1e9), "here")
+    planned = plan.change({"net": '{kind = "own_parts:Small"}'}, allow_code=True)
+    assert type(planned.recipe.net).__name__ == "Small"
 
 
 @every_row(
@@ -90,11 +84,9 @@ def test_a_plan_takes_a_network_of_ones_own_that_set_names(prepared, tmp_path, m
 def test_no_name_in_the_header_of_a_foreign_model_is_imported(where, tmp_path, monkeypatch):
     (tmp_path / "harmful.py").write_text("raise SystemExit('imported')")
     monkeypatch.syspath_prepend(str(tmp_path))
-    plain = recipe.to_dict(recipe.read("t1_to_t2_brain"))
     for name in ("harmful:Net", "harmful:net.inner", "harmful: net", "härmful:Net"):
-        changed = json.loads(json.dumps(plain))
+        changed = table = copy.deepcopy(PLAIN)
         *tables, last = where
-        table = changed
         for key in tables:
             table = table[key]
         table[last] = name
@@ -170,9 +162,9 @@ def test_a_method_and_a_network_that_only_this_file_knows_go_all_the_way(
     run, out = tmp_path / "run", tmp_path / "out"
     line = ("train", tmp_path / "own.toml", "--data", prepared, "--out", run)
     voxlate(*line, "--allow-code").done()
-    weights = load_file(Run(tmp_path / "run").weights())
-    assert list(weights) == ["net.weights.t1"]
-    assert weights["net.weights.t1"] != 0
+    ((name, weight),) = weights_of(run).items()
+    assert name == "net.weights.t1"
+    assert weight != 0
     assert Least.progress == [step / 8 for step in range(8)]
     voxlate("synth", run, cohort, "--out", out, "--allow-code").done()
     scored = voxlate("evaluate", out, "--truth", cohort, "--json").done()
@@ -190,7 +182,6 @@ def test_a_part_that_inherits_from_one_of_voxlates_is_written_under_its_own_name
         "@settings\nclass Mine(RegressionSettings):\n    strength: float = 1.0\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
-    values = recipe.to_dict(recipe.read("t1_to_t2_brain"))
-    method = {**values["method"], "kind": "inheriting:Mine", "strength": 2.0}
-    own = recipe.from_dict({**values, "method": method}, "own", allow_code=True)
+    method = {**PLAIN["method"], "kind": "inheriting:Mine", "strength": 2.0}
+    own = recipe.from_dict({**PLAIN, "method": method}, "own", allow_code=True)
     assert recipe.to_dict(own)["method"] == method

@@ -72,10 +72,18 @@ def places(handed_over, cohort, prepared, tmp_path, monkeypatch) -> dict[str, st
     stated = own / "run" / "provenance.json"
     write_json(stated, {**read_run(stated), "prepared": str(prepared)})
     weights = shutil.copy(own / "run" / "weights.safetensors", tmp_path / "weights.safetensors")
-    found = {"RUN": own / "run", "PLANNED": own / "planned", "RECIPE": own / "recipe.toml"}
-    found |= {"WEIGHTS": weights, "COHORT": cohort, "PREPARED": prepared, "OUT": tmp_path / "out"}
-    found |= {"SCAN": cohort / "case0" / "t1.nii.gz", "SAMPLER": f"{MODULE}:sampler"}
-    found |= {"LAYER": f'{{ kind = "{MODULE}:Layer" }}'}
+    found = {
+        "RUN": own / "run",
+        "PLANNED": own / "planned",
+        "RECIPE": own / "recipe.toml",
+        "WEIGHTS": weights,
+        "COHORT": cohort,
+        "PREPARED": prepared,
+        "OUT": tmp_path / "out",
+        "SCAN": cohort / "case0" / "t1.nii.gz",
+        "SAMPLER": f"{MODULE}:sampler",
+        "LAYER": f'{{ kind = "{MODULE}:Layer" }}',
+    }
     return {word: str(place) for word, place in found.items()}
 
 
@@ -87,11 +95,14 @@ def words_of(places: dict[str, str], line: str) -> list[str]:
 
 def values_of(places: dict[str, str], table: dict[str, object]) -> dict[str, object]:
     """Arguments in Python, or a request of the page."""
-    values = dict[str, object]()
-    for key, value in table.items():
-        inner = values_of(places, value) if isinstance(value, dict) else value
-        values[key] = places.get(value, value) if isinstance(value, str) else inner
-    return values
+    return {
+        key: values_of(places, value) if isinstance(value, dict) else _place(places, value)
+        for key, value in table.items()
+    }
+
+
+def _place(places: dict[str, str], value: object) -> object:
+    return places.get(value, value) if isinstance(value, str) else value
 
 
 # Each line is refused, because it would need the stranger's code, and with --allow-code imports it.
@@ -151,11 +162,11 @@ def test_every_command_is_tried_with_a_strangers_files(voxlate):
     voxlate("--version")  # which adds the commands
     commands = typer.main.get_command(app).commands
     assert commands.keys() - {"mcp"} == LINES.keys()
-    assert {name for name, one in commands.items() if takes_code(one)} == ALLOWED.keys()
-
-
-def takes_code(one) -> bool:
-    return any("--allow-code" in option.opts for option in one.params)
+    options = {
+        name: {flag for option in one.params for flag in option.opts}
+        for name, one in commands.items()
+    }
+    assert {name for name, flags in options.items() if "--allow-code" in flags} == ALLOWED.keys()
 
 
 @every_row("name, line", lines_of(LINES))
@@ -194,9 +205,8 @@ pseudonymise report serve survey"""
 
 
 def test_every_function_in_python_is_tried_with_a_strangers_files():
-    others = OTHER_FUNCTIONS.split()
     functions = {name for name in package.__all__ if not inspect.isclass(getattr(package, name))}
-    assert {*CALLS, *others, "synthesize"} == functions
+    assert {*CALLS, *OTHER_FUNCTIONS.split(), "synthesize"} == functions
     takes = {name for name in CALLS if "allow_code: " in (getattr(package, name).__doc__ or "")}
     assert {*CALLS} - takes == {"listen"}
 
@@ -242,13 +252,13 @@ def test_no_job_of_the_page_imports_code_of_a_stranger(places, tmp_path, kind, r
     asked = values_of(places, request)
     if kind not in SCANS_ALONE:
         asked = {"root": "/", "options": {}, **asked}
-    why = ""
+    said = []
     try:
         do_job(kind, tmp_path, asked, lambda *_: None)
     except BadInput as error:
-        why = str(error)
-    found = [path.read_text() for path in tmp_path.glob("*.json")]
-    assert f"needs the code of {MODULE}:" in why + "".join(found), why
+        said.append(str(error))
+    said += [path.read_text() for path in tmp_path.glob("*.json")]
+    assert f"needs the code of {MODULE}:" in "".join(said)
     assert MODULE not in sys.modules
 
 

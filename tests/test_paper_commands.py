@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 
 from dicom_slices import DESCRIPTIONS, write_series
 from pretrained import written
-from test_recipes import NARROW
+from test_recipes import narrow
 from voxlate.anatomy.cohort import write_cohort
 from voxlate.base.options.option import pairs
 from voxlate.exchange.published import layout
@@ -209,7 +209,7 @@ def _less(words: list[str]) -> list[object]:
 
 def _short(name: str, recipe: Recipe) -> dict[str, str]:
     """The changes of a recipe that make a training of one step a stage, with narrow networks and small patches."""
-    changes = dict(NARROW.get(name, {"net.width": "32"} if name == "umm_csgm" else {}))
+    changes = {} if name.endswith("_small") else narrow(recipes.to_dict(recipe))
     for number, stage in enumerate(recipe.all_stages):
         place = "" if stage.name == "final" else f"stages.{number}."
         length = "steps" if stage.train.epochs is None else "epochs"
