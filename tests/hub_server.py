@@ -66,8 +66,7 @@ class _Handler(BaseHTTPRequestHandler):
     do_HEAD = do_GET
 
     def do_POST(self) -> None:
-        length = int(self.headers.get("Content-Length") or 0)
-        self._answer(self.rfile.read(length))
+        self._answer(self.rfile.read(int(self.headers.get("Content-Length") or 0)))
 
     def _answer(self, body: bytes = b"") -> None:
         path = unquote(urlparse(self.path).path)
@@ -93,7 +92,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(contents)
 
     def _refuse(self, status: int, code: str, text: str = "") -> None:
-        self._send({"error": text or code}, status, X_Error_Code=code, X_Error_Message=text or code)
+        said = text or code
+        self._send({"error": said}, status, X_Error_Code=code, X_Error_Message=said)
 
     def _found(self, repo: str, revision: str) -> tuple[str, dict[str, bytes]] | None:
         if repo not in self.hub.repositories:
@@ -107,30 +107,24 @@ class _Handler(BaseHTTPRequestHandler):
         return commit
 
     def _describe(self, repo: str, rest: list[str]) -> None:
-        revision = rest[1] if len(rest) > 1 else "main"
-        found = self._found(repo, revision)
+        found = self._found(repo, rest[1] if len(rest) > 1 else "main")
         if found is None:
             return
         commit, files = found
+        about: object = {
+            "id": repo,
+            "modelId": repo,
+            "sha": commit,
+            "siblings": [{"rfilename": name} for name in files],
+            "tags": [],
+            "private": repo in self.hub.private,
+        }
         if rest[:1] == ["tree"]:
-            self._send(
-                [
-                    {"type": "file", "path": name, "size": len(held), "oid": git_hash(held)}
-                    for name, held in files.items()
-                ]
-            )
-            return
-        siblings = [{"rfilename": name} for name in files]
-        self._send(
-            {
-                "id": repo,
-                "modelId": repo,
-                "sha": commit,
-                "siblings": siblings,
-                "tags": [],
-                "private": repo in self.hub.private,
-            }
-        )
+            about = [
+                {"type": "file", "path": name, "size": len(held), "oid": git_hash(held)}
+                for name, held in files.items()
+            ]
+        self._send(about)
 
     def _file(self, repo: str, revision: str, name: str) -> None:
         found = self._found(repo, revision)

@@ -4,13 +4,11 @@ import inspect
 import traceback
 from collections.abc import Callable, Iterable
 from functools import wraps
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 Test = Callable[..., None]
-ALONE = {"tmp_path", "monkeypatch"}  # fixtures that each row has for itself
 
 
 def every_row(names: str | tuple[str, ...], rows: Iterable[Any]) -> Callable[[Test], Test]:
@@ -30,10 +28,15 @@ def every_row(names: str | tuple[str, ...], rows: Iterable[Any]) -> Callable[[Te
             failures = []
             for number, row in enumerate(table):
                 values = dict(zip(keys, row if len(keys) > 1 else (row,), strict=True))
+                own = dict(given)
+                if "tmp_path" in given:
+                    own["tmp_path"] = given["tmp_path"] / f"row{number}"
+                    own["tmp_path"].mkdir()
                 with pytest.MonkeyPatch.context() as patch:
-                    own = {"tmp_path": _folder(given, number), "monkeypatch": patch}
+                    if "monkeypatch" in given:
+                        own["monkeypatch"] = patch
                     try:
-                        test(**given | {name: own[name] for name in ALONE & given.keys()}, **values)
+                        test(**own, **values)
                     except (Exception, pytest.fail.Exception) as error:
                         place = "".join(traceback.format_tb(error.__traceback__, limit=-1))
                         failures.append(
@@ -49,11 +52,3 @@ def every_row(names: str | tuple[str, ...], rows: Iterable[Any]) -> Callable[[Te
         return on_all_rows
 
     return decorate
-
-
-def _folder(given: dict[str, Any], number: int) -> Path | None:
-    if "tmp_path" not in given:
-        return None
-    folder: Path = given["tmp_path"] / f"row{number}"
-    folder.mkdir()
-    return folder

@@ -54,19 +54,13 @@ def volume(trained):
     return trained("volume", STAGES)
 
 
-FEW = ["--set=train.steps=1", "--set=stages.slices.train.steps=1"]
+FEW = "--set=train.steps=1 --set=stages.slices.train.steps=1"
 
 
 @pytest.fixture
-def again(voxlate, volume, prepared, tmp_path):
-    """again(out, *options): trains the recipe of `volume` once more."""
-
-    def train(out, *options, data=prepared):
-        return voxlate(
-            "train", tmp_path / "volume.toml", "--data", data, "--out", tmp_path / out, *options
-        )
-
-    return train
+def again(typed, volume, prepared):
+    """again(words): trains the recipe of `volume` once more."""
+    return lambda words, data="prepared": typed(f"train volume.toml --data {data} --out {words}")
 
 
 def identity(tensor: torch.Tensor) -> torch.Tensor:
@@ -75,9 +69,15 @@ def identity(tensor: torch.Tensor) -> torch.Tensor:
     return torch.nn.init.dirac_(one) if one.ndim > 1 else one
 
 
-def made(voxlate, weights, cohort, out, *options):
-    voxlate("synth", weights, cohort / "case1", "--out", out, *options).done()
-    return read_volume(out / "case1" / "t2.nii.gz", "t2").data
+@pytest.fixture
+def made(typed, cohort, tmp_path):
+    """made(model, out, options): the image that a model gives of a case."""
+
+    def synthesise(model, out, options=""):
+        typed(f"synth {model} cohort/case1 --out {out} {options}").done()
+        return read_volume(tmp_path / out / "case1" / "t2.nii.gz", "t2").data
+
+    return synthesise
 
 
 @pytest.mark.slow
@@ -92,7 +92,7 @@ def test_one_command_trains_three_stages_and_the_last_one_moves_volumetric_layer
 
 @pytest.mark.slow
 def test_volumetric_layers_that_did_not_learn_give_the_slice_wise_images_in_any_windows(
-    voxlate, volume, cohort, tmp_path
+    made, volume, tmp_path
 ):
     tensors = load_file(volume / "weights.safetensors")
     tensors |= {name: identity(one) for name, one in tensors.items() if ".volumetric." in name}
@@ -100,12 +100,11 @@ def test_volumetric_layers_that_did_not_learn_give_the_slice_wise_images_in_any_
     method.load_state_dict(tensors)
     header = read_header(volume / "weights.safetensors")
     del header["sha256"]
-    unlearned = tmp_path / "identity.safetensors"
-    save_weights(unlearned, method, header)
-    wanted = made(voxlate, volume / "weights.slices.safetensors", cohort, tmp_path / "slices")
+    save_weights(tmp_path / "identity.safetensors", method, header)
+    wanted = made("volume/weights.slices.safetensors", "slices")
     for size in (2, 9):
         windows = f"--set=windows={{size={size},overlap=1}}"
-        found = made(voxlate, unlearned, cohort, tmp_path / f"o{size}", windows)
+        found = made("identity.safetensors", f"o{size}", windows)
         np.testing.assert_allclose(found, wanted, atol=1e-3 * np.abs(wanted).max(), rtol=0)
 
 
@@ -149,8 +148,8 @@ def test_latents_are_encoded_once_and_again_where_they_are_damaged_or_of_another
     assert (cut.read_bytes(), changed.read_bytes()) == contents
     assert kept.stat().st_mtime_ns == before
     assert same_weights(tmp_path / "same", volume)
-    other = (f"--set=stages.autoencoder.train.{key}=1" for key in ("seed", "steps"))
-    again("other", *FEW, *other).done()
+    autoencoder = "--set=stages.autoencoder.train"
+    again(f"other {FEW} {autoencoder}.seed=1 {autoencoder}.steps=1").done()
     assert len(list((prepared / "latents").iterdir())) == 2
 
 
@@ -161,7 +160,7 @@ def test_kept_latents_train_what_encoding_at_every_step_does(again, volume, tmp_
             f"voxlate.training.{module}.why_not_kept", lambda stage, cohort: "a test"
         )
     said = "latents of stage 'slices' are encoded again at every step, because there is a test"
-    assert said in again("direct", "--verbose").done().err
+    assert said in again("direct --verbose").done().err
     direct, kept = (load_file(one / "weights.safetensors") for one in (tmp_path / "direct", volume))
     for name, tensor in kept.items():
         torch.testing.assert_close(direct[name], tensor, atol=2e-3, rtol=0.02)
@@ -174,25 +173,25 @@ def test_another_autoencoder_in_the_folder_of_a_run_is_refused(again, volume):
     save_weights(path, method, header)
     (volume / "weights.safetensors").unlink()
     said = "expected a model of the latents of weights.autoencoder.safetensors, found one of"
-    assert said in again(volume).refusal
+    assert said in again("volume").refusal
 
 
 @pytest.mark.slow
-def test_the_autoencoder_alone_gives_the_bound_of_the_row(voxlate, volume, cohort, tmp_path):
-    bound = made(voxlate, volume / "weights.autoencoder.safetensors", cohort, tmp_path / "bound")
+def test_the_autoencoder_alone_gives_the_bound_of_the_row(made, typed, volume, cohort, tmp_path):
+    bound = made("volume/weights.autoencoder.safetensors", "bound")
     assert bound.shape == read_volume(cohort / "case1" / "t2.nii.gz", "t2").data.shape
     stated = read_json(tmp_path / "bound" / "case1" / "provenance.json")
     assert list(stated["inputs"]) == ["t2"]
     bounds = [read_header(path)["bound"]["t2"] for path in volume.glob("weights*.safetensors")]
     assert bounds == bounds[:1] * 3
-    voxlate("evaluate", tmp_path / "bound", "--truth", cohort).done()
+    typed("evaluate bound --truth cohort").done()
     scored = read_scores(tmp_path / "bound" / "metrics.json").by_case("t2")
     assert scored["autoencoder"].tolist() == [bounds[0]]
-    made(voxlate, volume, cohort, tmp_path / "own")
-    voxlate("evaluate", tmp_path / "own", "--truth", cohort).done()
-    table = voxlate("compare", tmp_path / "own", tmp_path / "bound").out
-    assert "bound (given the truth)" in " ".join(table.split())
-    assert "own (given" not in " ".join(table.split())
+    made("volume", "own")
+    typed("evaluate own --truth cohort").done()
+    table = " ".join(typed("compare own bound").out.split())
+    assert "bound (given the truth)" in table
+    assert "own (given" not in table
 
 
 def test_the_published_schedule_and_networks_are_the_recipes():
@@ -223,48 +222,44 @@ def test_a_volume_in_windows_reports_its_slices_as_they_are_denoised(volume, coh
 
 
 @pytest.mark.slow
-def test_other_scans_of_the_same_names_are_another_cohort(voxlate, again, volume, cohort, tmp_path):
+def test_other_scans_of_the_same_names_are_another_cohort(typed, again, cohort):
     change_scan(cohort / "case0" / "t2.nii.gz", np.flipud)
-    changed = tmp_path / "changed"
-    voxlate("prepare", cohort, "--out", changed, "--no-audit").done()
-    assert "data.cohort" in again(volume, data=changed).refusal
-    answer = again("other", "--reuse", volume, *FEW, data=changed).done()
+    typed("prepare cohort --out changed --no-audit").done()
+    assert "data.cohort" in again("volume", data="changed").refusal
+    answer = again(f"other --reuse volume {FEW}", data="changed").done()
     assert "stage 'autoencoder' is not taken" in answer.said
 
 
 @pytest.mark.slow
-def test_what_would_swap_the_autoencoder_of_a_model_is_refused(again, volume, tmp_path):
+def test_what_would_swap_the_autoencoder_of_a_model_is_refused(again, tmp_path):
     said = "--init: expected a model without an autoencoder of its own"
-    assert said in again("o", "--init", volume).refusal
-    text = STAGES.replace(
-        'task = { kind = "latent" }', 'task = { kind = "latent", autoencoder = "second" }', 1
-    )
+    assert said in again("o --init volume").refusal
     first = STAGES[STAGES.index("[[stages]]") : STAGES.index('[[stages]]\nname = "slices"')]
-    (tmp_path / "two.toml").write_text(text + first.replace('"autoencoder"', '"second"', 1))
-    with pytest.raises(
-        BadInput, match="expected the stage 'final' to build on 'autoencoder' as 'slices' does"
+    two = STAGES.replace('kind = "latent"', 'kind = "latent", autoencoder = "second"', 1)
+    for text, said in (
+        (
+            two + first.replace('"autoencoder"', '"second"', 1),
+            "expected the stage 'final' to build on 'autoencoder' as 'slices' does",
+        ),
+        (
+            STAGES.replace('target = ["t2"], patch = [4', 'target = ["ct"], patch = [4'),
+            r"expected (data|the stage 'autoencoder' to learn all|an intensity map)",
+        ),
     ):
-        recipes.read(str(tmp_path / "two.toml"))
-    (tmp_path / "ct.toml").write_text(
-        STAGES.replace('target = ["t2"], patch = [4', 'target = ["ct"], patch = [4')
-    )
-    with pytest.raises(
-        BadInput, match=r"expected (data|the stage 'autoencoder' to learn all|an intensity map)"
-    ):
-        recipes.read(str(tmp_path / "ct.toml"))
+        (tmp_path / "own.toml").write_text(text)
+        with pytest.raises(BadInput, match=said):
+            recipes.read(str(tmp_path / "own.toml"))
 
 
-def test_a_stage_without_data_of_its_own_is_another_where_the_recipes_differ(tmp_path):
-    text = STAGES.replace(DATA, "")
-    (tmp_path / "plain.toml").write_text(text)
+def test_a_stage_without_data_of_its_own_is_another_where_the_recipes_differ_and_windows_need_a_sampler(
+    tmp_path, tiny
+):
+    (tmp_path / "plain.toml").write_text(STAGES.replace(DATA, ""))
     made = recipes.read(str(tmp_path / "plain.toml"))
     other = dataclasses.replace(made, data=dataclasses.replace(made.data, patch=(2, 24, 20)))
     for name in ("autoencoder", "slices"):
         assert recipes.stage_recipe(made, name) != recipes.stage_recipe(other, name)
         assert all(one.data is not None for one in recipes.stage_recipe(made, name).stages)
-
-
-def test_windows_for_a_method_without_a_sampler_are_refused(tiny):
     said = r"synth\.windows: expected none for method\.kind = 'regression'"
     with pytest.raises(BadInput, match=said):
         recipes.read(str(tiny), {"synth.windows": "{size=4,overlap=2}"})
@@ -274,9 +269,9 @@ def test_windows_for_a_method_without_a_sampler_are_refused(tiny):
 def test_patches_that_do_not_fit_the_cohort_or_each_other_are_said(
     again,
 ):
-    wide = ("--set=data.patch=[4,48,40]", "--set=stages.autoencoder.train.steps=1")
-    assert "(24×20): 75% of them is filled in" in again("wide", *wide, *FEW).said
+    wide = again(f"wide --set=data.patch=[4,48,40] --set=stages.autoencoder.train.steps=1 {FEW}")
+    assert "(24×20): 75% of them is filled in" in wide.said
     said = (
         "expected patches of several slices in the stage 'final', whose net.volumetric joins slices"
     )
-    assert said in again("flat", "--set=data.patch=[1,24,20]").refusal
+    assert said in again("flat --set=data.patch=[1,24,20]").refusal

@@ -7,9 +7,11 @@ import re
 import shlex
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -91,50 +93,49 @@ def on_phantoms(page: str) -> list[list[str]]:
     return found
 
 
+def heads(out: Path, cases: int = 4, **options: Any) -> Iterator[Path]:
+    """Phantoms, which are gone once they are used."""
+    folder = out.parent / f"{out.name}_heads"
+    options = {"size": (48, 48, 8), **options}
+    yield from write_cohort(folder, cases=cases, **options)
+    shutil.rmtree(folder)
+
+
 def write_scans(out: Path, places: dict[str, str]) -> None:
     """Four phantoms as the files of a public data set."""
-    heads = out.parent / f"{out.name}_heads"
-    for head in write_cohort(
-        heads, cases=4, size=(64, 64, 24), modalities=[*places], lesion="stroke"
-    ):
+    for head in heads(out, size=(64, 64, 24), modalities=[*places], lesion="stroke"):
         for modality, place in places.items():
             path = out / place.format(case=head.name[-3:])
             path.parent.mkdir(parents=True, exist_ok=True)
             write_volume(path, read_volume(head / f"{modality}.nii.gz", modality))
-    shutil.rmtree(heads)
 
 
 def write_gold(out: Path) -> None:
     """Four phantoms as DICOM series of the Gold Atlas."""
-    for head in write_cohort(out / "heads", cases=4, size=(48, 48, 8), modalities=["t2", "ct"]):
+    for head in heads(out, modalities=["t2", "ct"]):
         for modality, kind in (("t2", "MR"), ("ct", "CT")):
             volume = read_volume(head / f"{modality}.nii.gz")
             tags = {"Modality": kind, "SeriesDescription": DESCRIPTIONS[modality]}
             write_series(volume, out / head.name, kind, **tags)
-    shutil.rmtree(out / "heads")
 
 
 def write_pictures(out: Path) -> None:
     """Slices of four phantoms as pictures of 8 bits, a folder each."""
-    for head in write_cohort(out / "heads", cases=4, size=(48, 48, 8), modalities=["t2", "ct"]):
-        values = {name: nib.load(head / f"{name}.nii.gz").get_fdata() for name in ("t2", "ct")}
-        grey = {"mr": values["t2"] / values["t2"].max(), "ct": (values["ct"] + 100) / 400}
+    for head in heads(out, modalities=["t2", "ct"]):
+        t2, ct = (nib.load(head / f"{name}.nii.gz").get_fdata() for name in ("t2", "ct"))
         for k in (3, 4):
             folder = out / f"case{head.name[-3:]}_s{k:03}"
             folder.mkdir(parents=True)
-            for name, image in grey.items():
-                plane = (image[:, :, k].T.clip(0, 1) * 255).astype(np.uint8)
+            for name, grey in (("mr", t2 / t2.max()), ("ct", (ct + 100) / 400)):
+                plane = (grey[:, :, k].T.clip(0, 1) * 255).astype(np.uint8)
                 Image.fromarray(plane).save(folder / f"{name}.png")
-    shutil.rmtree(out / "heads")
 
 
 def write_pair(out: Path) -> None:
     """The two scans of a patient, in the working folder."""
-    (head,) = write_cohort(
-        out.parent / "pair_heads", cases=1, size=(48, 48, 34), modalities=["tof", "cta"]
-    )
-    shutil.copy(head / "tof.nii.gz", out.parent / "mra.nii.gz")
-    shutil.copy(head / "cta.nii.gz", out.parent / "cta.nii.gz")
+    for head in heads(out, cases=1, size=(48, 48, 34), modalities=["tof", "cta"]):
+        shutil.copy(head / "tof.nii.gz", out.parent / "mra.nii.gz")
+        shutil.copy(head / "cta.nii.gz", out.parent / "cta.nii.gz")
 
 
 def write_alexnet(out: Path) -> None:
@@ -179,10 +180,9 @@ def run(voxlate, tmp_path, monkeypatch) -> Callable[[str, list[str]], str]:
         if words[0] == "voxlate":
             by_voxlate(*words[1:])
         else:
-            program, *arguments = words[1:]
             assert words[0] == "python"
-            module = __import__(Path(program).stem)
-            monkeypatch.setattr(sys, "argv", [program, *arguments])
+            module = __import__(Path(words[1]).stem)
+            monkeypatch.setattr(sys, "argv", words[1:])
             monkeypatch.setattr(module, "voxlate", by_voxlate, raising=False)
             module.main()
         return "".join(said)
@@ -194,10 +194,9 @@ def _less(words: list[str]) -> list[object]:
     """A command that does less: its own words, and those that make it small."""
     command = words[0]
     if command == "train":
-        given = pairs([word for word, before in zip(words[1:], words) if before == "--set"])
-        given |= _short(words[1], recipes.read(words[1], given))
-        plain = [word for before, word in zip(["", *words], words) if "--set" not in (word, before)]
-        return [*plain, *(f"--set={key}={value}" for key, value in given.items())]
+        given = pairs([word for before, word in pairwise(words) if before == "--set"])
+        short = _short(words[1], recipes.read(words[1], given))
+        return [*words, *(f"--set={key}={value}" for key, value in short.items())]
     if command == "synth":
         like = words[words.index("--like") + 1] if "--like" in words else ""
         return [*words, *_few_steps(Path(words[1]), like)]
@@ -249,27 +248,21 @@ def small_row(page: str, run: Callable[[str, list[str]], str]) -> str:
 
 
 QUICK = "make_a_volume"  # the rows of the other pages are slow tests
-SLOW = [
-    pytest.param(page, marks=pytest.mark.slow) for page in ROWS if page not in (QUICK, "xmodality")
-]
 
 
-@pytest.mark.parametrize("page", [QUICK, *SLOW])
-def test_a_small_row_of_each_paper_goes_the_whole_way_by_the_pages_commands(page, run):
-    assert small_row(page, run).count("best naive") >= 2  # of the training and of the scores
-
-
-@pytest.mark.slow
-def test_paper_001_trains_and_the_part_that_its_window_clips_is_stated(run, voxlate):
-    said = small_row("xmodality", run)
-    assert said.count("best naive") >= 2
-    (share,) = re.findall(r"window -50 to 350 of intensity\.cta clips (\d+)%", said)
-    assert 20 < int(share) < 40
-    wide = "intensity.cta={kind='window',low=-1e5,high=1e5,clips=1}"  # as in another unit
-    refused = voxlate(
-        *("train", ROWS["xmodality"], "--data", "HEADS_PREPARED", "--out", "WIDE", "--set", wide)
-    )
-    assert "expected the scans' bodies to fill the window -100000 to 100000" in refused.refusal
+@pytest.mark.parametrize(
+    "page", [pytest.param(page, marks=pytest.mark.slow if page != QUICK else ()) for page in ROWS]
+)
+def test_a_small_row_of_each_paper_goes_the_whole_way_by_the_pages_commands(page, run, typed):
+    said = small_row(page, run)
+    assert said.count("best naive") >= 2  # of the training and of the scores
+    if page == "xmodality":
+        (share,) = re.findall(r"window -50 to 350 of intensity\.cta clips (\d+)%", said)
+        assert 20 < int(share) < 40
+        wide = "intensity.cta={kind='window',low=-1e5,high=1e5,clips=1}"  # as in another unit
+        line = f'train {ROWS[page]} --data HEADS_PREPARED --out WIDE --set "{wide}"'
+        said = "expected the scans' bodies to fill the window -100000 to 100000"
+        assert said in typed(line).refusal
 
 
 @pytest.mark.parametrize("page", ROWS)

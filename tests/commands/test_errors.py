@@ -2,7 +2,6 @@
 
 import gzip
 import json
-import shlex
 import shutil
 import subprocess
 import sys
@@ -31,11 +30,11 @@ def refused(answer, *words) -> None:
 
 
 def test_a_modality_that_a_case_lacks_is_accepted_and_stated_with_and_without_its_name(
-    voxlate, cohort, tmp_path
+    typed, cohort
 ):
     (cohort / "case3" / "t2.nii.gz").unlink()
-    for place, options in (("all", ()), ("named", ("--modality=t1", "--modality=t2"))):
-        answer = voxlate("prepare", cohort, "--out", tmp_path / place, *options)
+    for options in ("--out all", "--out named --modality t1 --modality t2"):
+        answer = typed(f"prepare cohort {options}")
         assert answer.code == 0
         assert "without t2: case3" in answer.err
 
@@ -63,15 +62,14 @@ def in_4d(image):
     ],
 )
 def test_a_scan_that_cannot_be_prepared(voxlate, cohort_once, tmp_path, change, words):
-    cohort = tmp_path / "cohort"
-    shutil.copytree(cohort_once / "case0", cohort / "case0")
-    path = cohort / "case0" / "t2.nii.gz"
+    case = shutil.copytree(cohort_once / "case0", tmp_path / "cohort" / "case0")
+    path = case / "t2.nii.gz"
     spoilt = change(nib.load(path))
     if isinstance(spoilt, bytes):
         path.write_bytes(spoilt)
     else:
         nib.save(spoilt, path)
-    refused(voxlate("prepare", cohort, "--out", tmp_path / "new"), *words)
+    refused(voxlate("prepare", case.parent, "--out", tmp_path / "new"), *words)
     assert not [path for path in tmp_path.rglob("*") if ".writing-" in path.name]
     assert not (tmp_path / "new" / "cohort.json").exists()
 
@@ -124,9 +122,8 @@ LINES = [  # with the words that the refusal has besides
 
 
 @pytest.fixture
-def here(cohort, prepared, run, tiny, tmp_path, monkeypatch):
-    """The folder in which the lines are said."""
-    monkeypatch.chdir(tmp_path)
+def here(cohort, prepared, run, tiny, tmp_path):
+    """The folder in which the lines are typed."""
     (tmp_path / "bad.toml").write_text("title = [")
     (tmp_path / "deep.toml").write_text(f"a = {DEEP}")
     (tmp_path / "other.toml").write_text(tiny.read_text().replace("t2", "ct"))
@@ -144,29 +141,25 @@ def here(cohort, prepared, run, tiny, tmp_path, monkeypatch):
 
 
 @every_row("row", LINES)
-def test_a_wrong_line_is_refused_with_its_words_and_leaves_all_files_as_they_were(
-    voxlate, here, row
-):
+def test_a_wrong_line_is_refused_with_its_words_and_leaves_all_files_as_they_were(typed, here, row):
     before = contents_of(here)
     line, *words = row.split(" | ")
-    refused(voxlate(*shlex.split(line)), *words)
+    refused(typed(line), *words)
     assert contents_of(here) == before
 
 
 def test_a_run_whose_weights_are_cut_short_missing_or_another_runs(
-    voxlate, run, prepared, tiny, cohort, tmp_path
+    typed, run, prepared, tiny, cohort
 ):
     weights = Run(run).weights()
-    synth = ("synth", run, cohort, "--out", tmp_path / "o")
-    whole = weights.read_bytes()
-    weights.write_bytes(whole[:-100])
-    refused(voxlate(*synth), "weights.safetensors")
+    weights.write_bytes(weights.read_bytes()[:-100])
+    refused(typed(SYNTH), "weights.safetensors")
     weights.unlink()
-    refused(voxlate(*synth), "resume")
-    other = ("--out", tmp_path / "other", "--set=net.width=16", "--set=train.steps=1")
-    voxlate("train", tiny, "--data", prepared, *other).done()
-    shutil.copy(Run(tmp_path / "other").weights(), weights)
-    refused(voxlate(*synth), "weights.safetensors", "width")
+    refused(typed(SYNTH), "resume")
+    changes = "--set net.width=16 --set train.steps=1"
+    typed(f"train tiny.toml --data prepared --out other {changes}").done()
+    shutil.copy(weights.parents[1] / "other" / weights.name, weights)
+    refused(typed(SYNTH), "weights.safetensors", "width")
 
 
 @every_row(
@@ -192,23 +185,21 @@ def test_an_error_of_the_system_is_one_sentence_whatever_it_is_met_by(
     refused(voxlate("info", tmp_path), *words)
 
 
-@pytest.mark.parametrize("command", ["prepare", "train", "synth"])
-def test_a_full_disk_leaves_no_half_file(
-    voxlate, run, prepared, cohort, tiny, tmp_path, monkeypatch, command
-):
+def test_a_full_disk_leaves_no_half_file(typed, run, prepared, cohort, tiny, tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(files.os, "fsync", full)
     monkeypatch.setattr("voxlate.checks.prepare.cores", lambda: 1)  # in this process
-    new = tmp_path / "new"
-    lines = {
-        "prepare": ("prepare", cohort, "--out", new, "--seed", 1),
-        "train": ("train", tiny, "--data", prepared, "--out", new),
-        "synth": ("synth", run, cohort, "--out", new),
-    }
-    refused(voxlate(*lines[command]), "full disk")
-    assert not [path for path in new.rglob("*") if path.is_file() and path.stat().st_size]
+    for line in (
+        "prepare cohort --out new --seed 1",
+        "train tiny.toml --data prepared --out new",
+        SYNTH,
+    ):
+        refused(typed(line), "full disk")
+        written = [path for path in (tmp_path / "new").rglob("*") if path.is_file()]
+        assert not [path for path in written if path.stat().st_size]
+        shutil.rmtree(tmp_path / "new", ignore_errors=True)
 
 
 def test_our_own_fault_is_exit_1_and_one_line(voxlate, monkeypatch, tmp_path):
