@@ -87,12 +87,14 @@ def values(key: str, shape: tuple[int, ...]) -> Tensor:
 
 def written(path: Path, source: Source, diffusers: bool = True, prefix: str = "") -> Path:
     """A file with the same weights in either layout."""
-    state = {key: values(key, shape) for key, shape in published(source).items()}
-    if diffusers:
-        linear = re.compile(r"attn_1\.(q|k|v|proj_out)\.weight")
-        state = {
-            diffusers_key(key, LEVELS[source] - 1): one[..., 0, 0] if linear.search(key) else one
-            for key, one in state.items()
-        }
-    save_file({f"{prefix}{key}": one.contiguous() for key, one in state.items()}, path)
+    state = {}
+    for key, shape in published(source).items():
+        name = diffusers_key(key, LEVELS[source] - 1)
+        tensor = values(name, shape)
+        if not diffusers:
+            name = f"{prefix}{key}"
+        elif re.search(r"attentions.*to_.*weight", name):
+            tensor = tensor[..., 0, 0].contiguous()
+        state[name] = tensor
+    save_file(state, path)
     return path

@@ -124,13 +124,14 @@ def test_every_stage_of_a_recipe_takes_a_step(name, whole):
         channels, depth = len(data.source) * (1 + 2 * data.stack), min(data.patch[0], 5)
         method = earlier[stage.name] = stage.build(earlier)
         source = torch.rand(size, channels, depth, side, side) * 2 - 1
+        empty = torch.zeros_like(source[:, :1])
         batch = Batch(
             source=source,
-            mask=torch.ones_like(source[:, :1]),
+            mask=empty + 1,
             present=torch.ones(size, channels, dtype=torch.bool),
             item=torch.arange(size * depth).view(size, depth),
             target=source[:, : len(data.target)],
-            labels=torch.zeros_like(source[:, :1]) if data.labels else None,
+            labels=empty if data.labels else None,
             source_names=data.source_names,
         )
         for turn in method.turns:

@@ -3,14 +3,13 @@
 import re
 import shutil
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
-from browsing import Watched, open_page, serving
+from browsing import open_page, serving
 from paging import TOKEN, Here
 from pydicom.uid import BasicTextSRStorage, MediaStorageDirectoryStorage
 
@@ -43,14 +42,20 @@ class Held(Here):
         super().__init__(folder)
 
 
-@contextmanager
-def _serving(run: Path, data: Path, start: type[Here]) -> Iterator[str]:
-    """A server of the run; yields its base URL."""
-    try:
-        with serving({"tiny": str(run)}, data, start) as base:
-            yield base
-    finally:
-        Held.gate.set()
+@pytest.fixture
+def entered(browser, tmp_path):
+    """entered(run, start, **options): the page of a server of a run, whose token it gave."""
+    with ExitStack() as opened:
+
+        def enter(run, start, **options):
+            base = opened.enter_context(serving({"tiny": str(run)}, tmp_path / "data", start))
+            opened.callback(Held.gate.set)
+            page = opened.enter_context(open_page(browser, base, **options)).page
+            page.goto(f"{base}enter?token={TOKEN}")
+            page.get_by_role("heading", name="Synthesise a scan").wait_for()
+            return page
+
+        yield enter
 
 
 @pytest.fixture
@@ -94,61 +99,43 @@ def study(small_head, tmp_path) -> Path:
     return Path(shutil.make_archive(str(disc), "zip", disc))
 
 
-def _enter(watched: Watched) -> None:
-    watched.page.goto(f"{watched.base}enter?token={TOKEN}")
-    watched.page.get_by_role("heading", name="Synthesise a scan").wait_for()
-
-
-def _bottom(page, selector: str) -> float:
-    """The lower edge of an element on a page that is not scrolled."""
-    page.evaluate("() => window.scrollTo(0, 0)")
-    box = page.locator(selector).bounding_box()
-    return box["y"] + box["height"]
-
-
 @pytest.mark.parametrize("screen", SCREENS)
-def test_a_study_of_a_hospital_becomes_a_ct_by_three_clicks(
-    browser, calibrated, study, tmp_path, screen
-):
+def test_a_study_of_a_hospital_becomes_a_ct_by_three_clicks(entered, calibrated, study, screen):
     Held.gate.clear()
     options = SCREENS[screen]
-    clicks = 1  # the choice of the file
+    page, clicks = entered(calibrated, Held, **options), 1  # the choice of the file
 
-    def press(text: str) -> None:
+    def press(text):
         nonlocal clicks
         clicks += 1
         button = page.get_by_role("button", name=text).first
         button.tap() if "has_touch" in options else button.click()
 
-    with (
-        _serving(calibrated, tmp_path / "data", Held) as base,
-        open_page(browser, base, **options) as watched,
-    ):
-        page = watched.page
-        _enter(watched)
-        page.set_input_files("#files", study)
-        _assert_structure(page)
-        press("Upload, and see")
-        page.wait_for_url("**/uploads/*")  # the upload has a bar of its own
-        page.get_by_role("progressbar").wait_for()  # the check has not begun
-        _assert_structure(page)
-        Held.gate.set()
-        expect(page.get_by_text("Fits.").first).to_be_visible()
-        assert page.get_by_text("Not offered").count() == 2  # the map and the localiser
-        expect(page.get_by_text("DICOMDIR, LOGO.JPG, 0000, README.TXT")).to_be_visible()
-        _assert_structure(page)
-        Held.gate.clear()
-        press("Synthesise ct")
-        expect(page.get_by_role("progressbar")).to_be_visible()
-        Held.gate.set()
-        page.wait_for_selector("[data-viewer][data-ready]")
-        assert clicks <= 3
-        _assert_structure(page)
-        expect(page.locator("[data-map-button]")).to_have_attribute("aria-pressed", "false")
-        height = options["viewport"]["height"]
-        assert _bottom(page, "[data-save]") <= height
-        assert _bottom(page, ".stage") > 0.5 * height  # the picture takes most of the screen
-        assert re.search(r"Expected error of ct: about [\d.]+", page.inner_text("#job"))
+    page.set_input_files("#files", study)
+    _assert_structure(page)
+    press("Upload, and see")
+    page.wait_for_url("**/uploads/*")  # the upload has a bar of its own
+    page.get_by_role("progressbar").wait_for()  # the check has not begun
+    _assert_structure(page)
+    Held.gate.set()
+    expect(page.get_by_text("Fits.").first).to_be_visible()
+    assert page.get_by_text("Not offered").count() == 2  # the map and the localiser
+    expect(page.get_by_text("DICOMDIR, LOGO.JPG, 0000, README.TXT")).to_be_visible()
+    _assert_structure(page)
+    Held.gate.clear()
+    press("Synthesise ct")
+    expect(page.get_by_role("progressbar")).to_be_visible()
+    Held.gate.set()
+    page.wait_for_selector("[data-viewer][data-ready]")
+    assert clicks <= 3
+    _assert_structure(page)
+    expect(page.locator("[data-map-button]")).to_have_attribute("aria-pressed", "false")
+    page.evaluate("() => window.scrollTo(0, 0)")
+    height = options["viewport"]["height"]
+    save, stage = (page.locator(one).bounding_box() for one in ("[data-save]", ".stage"))
+    assert save["y"] + save["height"] <= height
+    assert stage["y"] + stage["height"] > 0.5 * height  # the picture takes most of the screen
+    assert re.search(r"Expected error of ct: about [\d.]+", page.inner_text("#job"))
 
 
 def _tab_to(page, selector: str, most: int = 60) -> None:
@@ -190,50 +177,42 @@ def _assert_structure(page) -> None:
 
 
 @pytest.mark.slow
-def test_the_whole_way_works_by_keyboard_alone_on_a_phone_in_the_dark(
-    browser, run, study, tmp_path
-):
+def test_the_whole_way_works_by_keyboard_alone_on_a_phone_in_the_dark(entered, run, study):
     options = {"viewport": PHONE, "color_scheme": "dark", "reduced_motion": "reduce"}
-    with (
-        _serving(run, tmp_path / "data", Here) as base,
-        open_page(browser, base, **options) as watched,
-    ):
-        page = watched.page
-        _enter(watched)
-        assert page.evaluate("() => getComputedStyle(document.body).backgroundColor") == (
-            "rgb(13, 16, 20)"
-        )
-        _assert_structure(page)
-        _tab_to(page, ".skip")
-        _tab_to(page, "#files")
-        page.set_input_files("#files", study)  # the dialog for files belongs to the system
-        _tab_to(page, "button.primary")
-        page.keyboard.press("Enter")
-        page.get_by_text("Fits.").wait_for()
-        _assert_structure(page)
-        _tab_to(page, "button.primary")
-        page.keyboard.press("Enter")
-        page.wait_for_selector("[data-viewer][data-ready]")
-        _assert_structure(page)
+    page = entered(run, Here, **options)
+    background = page.evaluate("() => getComputedStyle(document.body).backgroundColor")
+    assert background == "rgb(13, 16, 20)"
+    _assert_structure(page)
+    _tab_to(page, ".skip")
+    _tab_to(page, "#files")
+    page.set_input_files("#files", study)  # the dialog for files belongs to the system
+    _tab_to(page, "button.primary")
+    page.keyboard.press("Enter")
+    page.get_by_text("Fits.").wait_for()
+    _assert_structure(page)
+    _tab_to(page, "button.primary")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("[data-viewer][data-ready]")
+    _assert_structure(page)
 
-        _tab_to(page, "[data-canvas]")
-        before = int(page.input_value("[data-slice]"))
-        page.keyboard.press("ArrowUp")
-        assert int(page.input_value("[data-slice]")) == before + 1
-        page.keyboard.press(" ")
-        expect(page.locator('[name="mode"][value="source"]')).to_be_checked()
-        page.keyboard.press("2")
-        assert page.is_checked('[name="view"][value="coronal"]')
-        expect(page.locator("[data-announce]")).to_contain_text("Coronal slice 13 of 24")
-        page.focus('[name="mode"][value="source"]')
-        page.keyboard.press("ArrowRight")
-        expect(page.locator('[name="mode"][value="fusion"]')).to_be_checked()
-        page.wait_for_selector("[data-legend]")
-        _tab_to(page, "[data-strength]")
-        page.keyboard.press("Home")
-        assert page.inner_text("[data-strength-text]") == "0 %"
-        _assert_structure(page)
-        _tab_to(page, "a[download]")
-        with page.expect_download() as downloading:
-            page.keyboard.press("Enter")
-        assert downloading.value.suggested_filename == "t2.nii.gz"
+    _tab_to(page, "[data-canvas]")
+    before = int(page.input_value("[data-slice]"))
+    page.keyboard.press("ArrowUp")
+    assert int(page.input_value("[data-slice]")) == before + 1
+    page.keyboard.press(" ")
+    expect(page.locator('[name="mode"][value="source"]')).to_be_checked()
+    page.keyboard.press("2")
+    assert page.is_checked('[name="view"][value="coronal"]')
+    expect(page.locator("[data-announce]")).to_contain_text("Coronal slice 13 of 24")
+    page.focus('[name="mode"][value="source"]')
+    page.keyboard.press("ArrowRight")
+    expect(page.locator('[name="mode"][value="fusion"]')).to_be_checked()
+    page.wait_for_selector("[data-legend]")
+    _tab_to(page, "[data-strength]")
+    page.keyboard.press("Home")
+    assert page.inner_text("[data-strength-text]") == "0 %"
+    _assert_structure(page)
+    _tab_to(page, "a[download]")
+    with page.expect_download() as downloading:
+        page.keyboard.press("Enter")
+    assert downloading.value.suggested_filename == "t2.nii.gz"

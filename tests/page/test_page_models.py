@@ -113,7 +113,9 @@ def test_a_residual_diffusion_offers_the_answer_with_intervals_first_and_shows_i
     _, text = made.synthesised(place)
     assert facts(text)["Prediction"] == "mean"
     assert not {"Samples", "Steps", "Seed"} & set(facts(text))
-    assert 'data-role="width"' in text
+    roles = re.findall(r'data-role="(\w+)"', text)
+    assert roles == ["source", "synthesis", "lower", "upper", "width"]
+    assert re.search(r"Expected error of t2: about [\d.]+", text)
     _, text = made.synthesised(place, answer="sample", seed="3")
     stated = facts(text)
     assert (stated["Prediction"], stated["Steps"], stated["Seed"]) == (

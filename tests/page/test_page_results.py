@@ -10,7 +10,6 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-import voxlate as package
 from dicom_slices import mr_slice, save
 from scans import change_scan
 from voxlate.base.errors import BadInput
@@ -60,20 +59,6 @@ def test_an_upload_gives_the_bits_of_voxlate_synth(at_work, voxlate, diffusion, 
         assert made.get(f"{address}/{file}").status_code in (400, 404)
     for link in re.findall(r'href="([^"]+)" download', text):
         assert made.get(link).status_code == 200
-
-
-@pytest.mark.slow
-def test_a_calibrated_run_shows_its_interval_and_its_bound(at_work, run, small_head, tmp_path):
-    for number in range(10):
-        small_head(tmp_path / "others" / f"new{number}", 100 + number)
-    package.calibrate(run, tmp_path / "others", progress=False)
-    made = at_work(run)
-    place, text = made.checked(tmp_path / "others/new3" / "t1.nii.gz")
-    assert "with prediction intervals" in text
-    _, text = made.synthesised(place)
-    roles = re.findall(r'data-role="(\w+)"', text)
-    assert roles == ["source", "synthesis", "lower", "upper", "width"]
-    assert re.search(r"Expected error of t2: about [\d.]+", text)
 
 
 @pytest.mark.slow
@@ -128,13 +113,14 @@ def test_each_fitting_series_of_a_study_is_a_choice_and_no_localiser_is(at_work,
     assert made.post(f"{place}/synthesise", data={"run": "run", "scan": "x"}).is_error
     assert unpacked(whole) == (tmp_path / "study", 1)  # which has the same files
     slice_file = tmp_path / "study/t1_iso" / "0.dcm"
-    kept = slice_file.read_bytes()
-    for others in (kept[:-1] + bytes([kept[-1] ^ 1]), None):  # another study of the same sizes
-        slice_file.unlink()
-        if others:
-            slice_file.write_bytes(others)
-        with pytest.raises(BadInput):
-            unpacked(whole)
+    kept = bytearray(slice_file.read_bytes())
+    kept[-1] ^= 1
+    slice_file.write_bytes(kept)  # of another study of the same sizes
+    with pytest.raises(BadInput):
+        unpacked(whole)
+    slice_file.unlink()
+    with pytest.raises(BadInput):
+        unpacked(whole)
     shutil.rmtree(tmp_path / "study")
     assert (unpacked(whole)[0] / "t1_iso/0.dcm").is_file()
     shutil.make_archive(str(tmp_path / "packed"), "zip", tmp_path, "study")

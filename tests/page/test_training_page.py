@@ -1,7 +1,6 @@
 """Training from the page: folders, what a cohort holds, plans, trainings, calibrations and comparisons."""
 
 import html
-import json
 import re
 import shutil
 import time
@@ -107,7 +106,7 @@ def test_the_table_of_a_cohort_is_that_of_the_dry_run(made, voxlate, cohort, tmp
     (cohort / "case0/notes.txt").write_text("no scan")
     (cohort / "case1/localizer.nii.gz").write_bytes((cohort / "case1/t1.nii.gz").read_bytes())
     (cohort / "case2/t2.nii.gz").write_bytes(b"damaged")
-    told = json.loads(voxlate("prepare", cohort, "--dry-run", "--json").out)
+    told = voxlate("prepare", cohort, "--dry-run", "--json").json
     text = ended(made, made.post("/training/survey", data={"place": "cohort"}))
     files = re.search(r'<table id="files">(.*?)</table>', text, re.DOTALL)
     shown = [re.findall(r"<td>(.*?)</td>", row) for row in files[1].split("<tr>")[2:]]
@@ -138,7 +137,7 @@ def test_a_link_that_leads_out_of_the_root_is_not_read(page, cohort, tmp_path):
     assert str(tmp_path) not in text
 
 
-def test_a_cohort_is_prepared_as_by_the_command_line(made, voxlate, cohort, tmp_path):
+def test_a_cohort_is_prepared_as_by_the_command_line(made, typed, cohort, tmp_path):
     form = {"place": "cohort", "modalities": "t1, t2"}
     answer = made.post("/training/survey", data=form)
     ended(made, answer)
@@ -146,8 +145,7 @@ def test_a_cohort_is_prepared_as_by_the_command_line(made, voxlate, cohort, tmp_
     inside = made.post(f"{address}/prepare", data={"folder": "cohort/new"})
     assert "outside of the cohort" in sentence(inside)
     ended(made, made.post(f"{address}/prepare", data={"folder": "ours"}))
-    named = ("--modality=t1", "--modality=t2")
-    voxlate("prepare", cohort, "--out", tmp_path / "theirs", *named).done()
+    typed("prepare cohort --out theirs --modality t1 --modality t2").done()
     ours, theirs = (read_json(tmp_path / name / "cohort.json") for name in ("ours", "theirs"))
     assert ours == theirs
     text = made.get("/training/prepared", params={"place": "ours"}).text
@@ -159,15 +157,14 @@ def test_a_cohort_is_prepared_as_by_the_command_line(made, voxlate, cohort, tmp_
 
 
 def test_a_training_from_the_page_has_the_weights_of_voxlate_train(
-    made, voxlate, prepared, tiny, tmp_path
+    made, typed, prepared, tiny, tmp_path
 ):
     form = {"place": "prepared", "recipe": "tiny.toml", "folder": "new"}
     form["changes"] = "train.steps=4\ntrain.seed=7"
     text = ended(made, made.post("/training/recipe", data=form))
-    theirs = tmp_path / "theirs"
-    options = ("--set=train.steps=4", "--set=train.seed=7", "--device=cpu")
-    voxlate("train", tiny, "--data", prepared, "--out", theirs, *options).done()
-    assert same_weights(tmp_path / "new", theirs)
+    options = "--set train.steps=4 --set train.seed=7 --device cpu"
+    typed(f"train tiny.toml --data prepared --out theirs {options}").done()
+    assert same_weights(tmp_path / "new", tmp_path / "theirs")
     assert '<svg class="chart"' in text
     assert " style=" not in text
     name = re.search(r"name=(final_\d+)", text)[1]
@@ -216,9 +213,9 @@ def test_a_plan_is_that_of_plan_training_and_its_training_keeps_the_recipe(
 
 
 @pytest.mark.slow
-def test_a_finished_run_is_trained_further_as_by_the_command_line(made, voxlate, run, tmp_path):
+def test_a_finished_run_is_trained_further_as_by_the_command_line(made, typed, run, tmp_path):
     theirs = shutil.copytree(run, tmp_path / "theirs")
-    voxlate("train", theirs, "--steps", "+2", "--device", "cpu").done()
+    typed("train theirs --steps +2 --device cpu").done()
     form = {"place": "run", "steps": "2"}
     ended(made, made.post("/training/further", data=form))
     assert same_weights(run, theirs)
@@ -228,14 +225,14 @@ def test_a_finished_run_is_trained_further_as_by_the_command_line(made, voxlate,
 
 @pytest.mark.slow
 def test_a_run_is_calibrated_and_compared_as_by_the_command_line(
-    made, voxlate, run, small_head, tmp_path
+    made, typed, run, small_head, tmp_path
 ):
     for number in range(3):
         small_head(tmp_path / "others" / f"new{number}", 100 + number)
     shutil.copytree(run, tmp_path / "second")
     form = {"place": "run", "cohort": "others", "split": ""}
     text = ended(made, made.post("/training/calibrate", data=form))
-    answer = voxlate("calibrate", tmp_path / "second", tmp_path / "others", "--device", "cpu")
+    answer = typed("calibrate second others --device cpu")
     told = answer.out[: answer.out.rindex("\n", 0, answer.out.index(". Next:"))].strip()
     shown = re.search(r'<pre id="calibration">(.*?)</pre>', text, re.DOTALL)[1]
     assert shown.split() == told.split()
@@ -288,7 +285,7 @@ def test_runs_are_found_below_the_root_but_not_inside_of_links(run, tmp_path):
 
 @pytest.mark.slow
 def test_a_stopped_training_saves_resumes_and_ends_with_the_same_weights(
-    page, voxlate, prepared, tiny, tmp_path
+    page, typed, prepared, tiny, tmp_path
 ):
     made = page(root=tmp_path, start=start_process)
     changes = "train.steps=1500\ntrain.validate_every=1500"
@@ -301,10 +298,9 @@ def test_a_stopped_training_saves_resumes_and_ends_with_the_same_weights(
     assert not (tmp_path / "new/weights.safetensors").exists()
     resumed = made.post(f"{address}/again")
     ended(made, resumed, seconds=500)
-    options = [f"--set={line}" for line in changes.split()]
-    theirs = tmp_path / "theirs"
-    voxlate("train", tiny, "--data", prepared, "--out", theirs, *options).done()
-    assert same_weights(tmp_path / "new", theirs)
+    options = changes.replace("train", "--set train")
+    typed(f"train tiny.toml --data prepared --out theirs {options}").done()
+    assert same_weights(tmp_path / "new", tmp_path / "theirs")
 
 
 def _wait_for(holds, seconds: float = 300) -> None:
