@@ -1,6 +1,7 @@
 """The site of `make docs`: pages generated from the code, the table of faults, and the whole build."""
 
 import dataclasses
+import importlib
 import re
 import subprocess
 import sys
@@ -20,9 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 def generate(monkeypatch):
     """The module that generates pages."""
     monkeypatch.syspath_prepend(str(ROOT / "docs"))
-    import generate
-
-    return generate
+    return importlib.import_module("generate")
 
 
 def section(page: str, heading: str) -> str:
@@ -60,12 +59,6 @@ def test_the_page_of_recipe_keys_has_every_key_of_every_settings_class(generate)
     assert "| `steps` | `10000` |" in section(page, "train")
 
 
-def test_the_page_of_scores_has_every_metric(generate):
-    page = generate.scores()
-    assert all(f"| `{metric.key}` |" in page for metric in METRICS)
-    assert "| `NAME.dice` | Dice |" in page
-
-
 def test_markup_in_a_description_is_shown_as_it_is_and_backticks_are_code(generate):
     assert generate.escaped("a_b <c> | [d]") == r"a\_b \<c\> \| \[d\]"
     assert generate.escaped("see `a_b` there") == "see `a_b` there"
@@ -95,9 +88,10 @@ def test_the_site_builds_without_warnings_and_loads_nothing_from_elsewhere(tmp_p
         assert not re.search(r"url\(.?https?:|@import", style.read_text()), style.name
 
 
-def test_the_page_of_addresses_has_every_answer_of_the_server(generate):
+def test_the_pages_of_scores_and_addresses_have_every_metric_and_answer(generate):
     pytest.importorskip("fastapi")
-    page = generate.addresses()
-    assert "`POST /uploads/{name}/synthesise`" in page
-    assert "JSON JobState" in page
-    assert "## Fit" in page
+    scores, addresses = generate.scores(), generate.addresses()
+    assert all(f"| `{metric.key}` |" in scores for metric in METRICS)
+    assert "| `NAME.dice` | Dice |" in scores
+    for text in ("`POST /uploads/{name}/synthesise`", "JSON JobState", "## Fit"):
+        assert text in addresses

@@ -75,13 +75,6 @@ def test_progress_goes_to_stderr_to_a_function_or_nowhere(cohort, tmp_path, capf
     assert seen[-1] == ("prepare", 6, 6, {})
 
 
-@pytest.mark.slow
-def test_recipes_of_a_cohort_and_reports_are_plain_values(run, prepared, tmp_path):
-    assert {one["name"] for one in package.recipes(cohort=prepared)} >= {"t1_to_t2_brain"}
-    assert package.report(run).read_text().startswith("<!doctype html>")
-    assert package.report(prepared, tmp_path / "cohort.html") == tmp_path / "cohort.html"
-
-
 def test_changes_may_be_numbers_and_truths_and_a_run_shows_its_history(prepared, tiny, tmp_path):
     def train(**changes):
         return package.train(tiny, prepared, tmp_path / "run", changes=changes, progress=False)

@@ -21,22 +21,16 @@ def test_every_recipe_says_what_to_expect_explains_its_keys_and_survives_being_w
         head, made = recipes.head_of(name), recipes.read(name)
         assert re.search(rf"voxlate train {name} |--like {name}\b|voxlate demo", head), name
         assert "measured" in head.lower(), name
-        assert recipes.from_dict(json.loads(json.dumps(recipes.to_dict(made))), name) == made
-        for line in explain(made).splitlines()[1:]:
-            key = line.removeprefix("# ").split(" ")[0].strip("[]")
-            if not key.startswith("intensity.") and key != "kind":
-                assert len(line.split("  ")[-1].strip()) > 3, (name, line)
-
-
-@pytest.mark.slow
-def test_numbers_in_a_head_name_the_precision_they_were_measured_in():
-    for name in recipes.names():
-        head = recipes.head_of(name)
         measured = re.search(
             r"Measured(?!:? (not|see|no scores))|step of \d+ (slices|crops)|In float32", head
         )
         if measured:
             assert re.search("bfloat16|float32", head[measured.start() :].split("\n")[0]), name
+        assert recipes.from_dict(json.loads(json.dumps(recipes.to_dict(made))), name) == made
+        for line in explain(made).splitlines()[1:]:
+            key = line.removeprefix("# ").split(" ")[0].strip("[]")
+            if not key.startswith("intensity.") and key != "kind":
+                assert len(line.split("  ")[-1].strip()) > 3, (name, line)
 
 
 def narrow(values: dict[str, Any], place: str = "") -> dict[str, str]:
@@ -94,7 +88,7 @@ def test_papers_000_and_002_train_their_epochs_on_a_cohort_of_any_size():
         "palette_cbf",
     ]:
         assert recipes.read(name).train.epochs == 200, name
-    for name in ("mrdpm", "mrdpm_bran", "mrdpm_pix2pix", "mrdpm_cbv"):
+    for name in ["mrdpm", "mrdpm_bran", "mrdpm_pix2pix", "mrdpm_cbv"]:
         assert [stage.train.epochs for stage in recipes.read(name).stages] == [50], name
     assert recipes.read("mr_to_ct_em").train.epochs == 5000
     assert recipes.read("mrdpm_small").train.epochs is None

@@ -22,13 +22,10 @@ def test_the_nearest_recipe_comes_first(name, first):
     assert nearest(name, names())[0] == first
 
 
-def test_a_modality_alone_finds_the_recipes_with_that_word():
+def test_a_modality_alone_finds_the_recipes_with_that_word_and_what_is_near_nothing_none():
     found = nearest("flair", names())
     assert found
     assert all("flair" in one.split("_") for one in found)
-
-
-def test_what_is_near_nothing_gets_no_suggestion():
     assert nearest("xyzzy", names()) == []
     assert did_you_mean("tof", ["t1", "t2f"]) == ""
     assert did_you_mean("T1", ["t1", "t2", "ct"]) == "Did you mean 't1'?"
@@ -67,18 +64,15 @@ def test_a_file_whose_name_begins_with_a_dash_is_told_from_an_option(
 
 
 @pytest.mark.parametrize("word", ["none", "unset", '"none"'])
-def test_an_optional_key_is_unset_by_name(word):
-    changes = {"synth.grid": word, "synth.end": word, "stages.regression.train.workers": word}
-    made = recipe.read("phantom_t1_to_ct", changes)
+def test_an_optional_key_is_unset_by_name_where_none_is_no_choice_and_a_key_is_not_needed(word):
+    optional = ("synth.grid", "synth.end", "stages.regression.train.workers")
+    made = recipe.read("phantom_t1_to_ct", dict.fromkeys(optional, word))
     assert (made.synth.grid, made.synth.end, made.stages[0].train.workers) == (None, None, None)
     assert recipe.read("phantom_t1_to_ct").synth.grid == "log_snr"
-
-
-def test_none_stays_a_choice_where_it_is_one_and_is_refused_where_a_key_is_needed():
-    made = recipe.read("phantom_t1_to_ct", {"train.optimiser.decay": "none"})
-    assert made.train.optimiser.decay == "none"
-    with pytest.raises(BadInput, match=r"expected of 'train.batch'.*found 'none'"):
-        recipe.read("phantom_t1_to_ct", {"train.batch": "none"})
+    kept = recipe.read("phantom_t1_to_ct", {"train.optimiser.decay": "none"})
+    assert kept.train.optimiser.decay == "none"
+    with pytest.raises(BadInput, match=r"expected of 'train.batch'.*found"):
+        recipe.read("phantom_t1_to_ct", {"train.batch": word})
 
 
 def test_all_wrong_keys_of_a_recipe_are_listed_at_once():

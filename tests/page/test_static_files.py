@@ -9,35 +9,25 @@ import pytest
 import voxlate
 
 STATIC = Path(voxlate.__file__).parent / "page" / "static"
-VENDORED = ("htmx.min.js", "niivue.umd.js")
 
 
-@pytest.mark.parametrize("name", VENDORED)
-def test_a_vendored_library_is_the_published_file_that_the_readme_names(name):
-    rows = (STATIC / "README.md").read_text().splitlines()
-    row = next(row for row in rows if row.startswith(f"| `{name}`"))
-    stated = re.search(r"`([0-9a-f]{64})`", row)
-    assert stated is not None
-    assert hashlib.sha256((STATIC / name).read_bytes()).hexdigest() == stated[1]
-
-
-@pytest.mark.parametrize("name", VENDORED)
-def test_a_vendored_library_comes_with_its_licence(name):
+@pytest.mark.parametrize("name", ["htmx.min.js", "niivue.umd.js"])
+def test_a_vendored_library_is_the_published_file_that_the_readme_names_with_its_licence(name):
+    readme = (STATIC / "README.md").read_text()
+    (stated,) = re.findall(rf"^\| `{name}`.*`([0-9a-f]{{64}})`", readme, flags=re.M)
+    assert hashlib.sha256((STATIC / name).read_bytes()).hexdigest() == stated
     licence = STATIC / "licences" / f"{name.split('.')[0]}.txt"
     assert "SOFTWARE IS PROVIDED" in licence.read_text()
 
 
 # Text on its background needs 4.5 to 1, edges of controls and the focus ring 3 to 1 (WCAG 2.2, 1.4.3 and 1.4.11).
+PAGE = ("paper", "card", "tint")
 CONTRASTS = (
-    ("ink", ("paper", "card", "tint"), 4.5),
-    ("soft", ("paper", "card", "tint"), 4.5),
-    ("accent", ("paper", "card", "tint"), 4.5),
+    *((front, PAGE, 4.5) for front in ("ink", "soft", "accent")),
+    *((front, (f"{front}-tint",), 4.5) for front in ("warn", "good", "bad")),
     ("on-accent", ("accent",), 4.5),
-    ("warn", ("warn-tint",), 4.5),
-    ("good", ("good-tint",), 4.5),
-    ("bad", ("bad-tint",), 4.5),
-    ("edge", ("paper", "card"), 3.0),
-    ("focus", ("paper", "card", "tint"), 3.0),
+    ("edge", PAGE[:2], 3.0),
+    ("focus", PAGE, 3.0),
 )
 
 
@@ -69,13 +59,9 @@ def test_the_contrast_of_known_colours_is_the_published_one():
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_every_pair_of_colours_that_the_page_uses_can_be_read(scheme):
     palette = _palettes()[scheme]
-    low = [
-        f"--{front} on --{back}: {contrast(palette[front], palette[back]):.2f}, expected {least}"
-        for front, backs, least in CONTRASTS
-        for back in backs
-        if contrast(palette[front], palette[back]) < least
-    ]
-    assert not low, "\n".join(low)
+    for front, backs, least in CONTRASTS:
+        for back in backs:
+            assert contrast(palette[front], palette[back]) >= least, f"--{front} on --{back}"
 
 
 def test_no_rule_of_the_style_sheet_uses_a_colour_outside_the_palette():
