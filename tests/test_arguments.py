@@ -1,6 +1,5 @@
 """Wrong options: every one is refused in one sentence, which is the same in Python and on the command line."""
 
-from collections.abc import Iterator
 from dataclasses import MISSING, fields
 from typing import Any, Literal, get_args, get_origin
 
@@ -13,7 +12,6 @@ from rows import every_row
 from voxlate.base.errors import BadInput
 from voxlate.base.options.check import check_options, check_value, read_text
 from voxlate.base.options.option import (
-    Option,
     flag_of,
     in_python,
     option_of,
@@ -43,7 +41,7 @@ TABLES = {name: getattr(package, f"{name.title()}Options") for name in LINES}
 OBJECTS: tuple[Any, ...] = (object(), b"bytes", 3 + 4j, {"a": object()}, [object()])
 
 
-def wrong_texts(hint: Any, option: Option) -> Iterator[str]:
+def wrong_texts(hint, option):
     """Texts that an option refuses: no number, a number out of its range, no choice of its list."""
     kind = text_type(hint)
     if kind in (int, float):
@@ -54,7 +52,7 @@ def wrong_texts(hint: Any, option: Option) -> Iterator[str]:
         yield "none_of_these"
 
 
-def options_on_command_line() -> list[tuple[str, str, str]]:
+def options_on_command_line():
     """Each command and option with each text that it refuses."""
     rows = []
     for command, table in TABLES.items():

@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -43,9 +42,7 @@ def echo(cluster):
     (cluster / "bin" / "voxlate").write_text('#!/bin/sh\necho "$@"\n')
 
 
-def submitted(
-    name: str, tasks: Sequence[int] = (), **values: object
-) -> list[subprocess.Popen[str]]:
+def submitted(name, tasks=(), **values):
     """The jobs that a script is submitted as, all at the same time: one, or one for each task of its array."""
     jobs = []
     for task in tasks or [None]:
@@ -59,14 +56,14 @@ def submitted(
     return jobs
 
 
-def ended(jobs: list[subprocess.Popen[str]]) -> list[str]:
+def ended(jobs):
     """What the jobs printed; they must have ended well."""
     said = [job.communicate(timeout=240) for job in jobs]
     assert [job.returncode for job in jobs] == [0] * len(jobs), said
     return [out for out, _ in said]
 
 
-def stopped(job: subprocess.Popen[str], begun: Path) -> None:
+def stopped(job, begun):
     """Ends a job, once it has begun to write, as at its time limit; it must queue itself again."""
     end = time.monotonic() + 120
     while not begun.exists() and time.monotonic() < end:

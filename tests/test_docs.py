@@ -6,7 +6,6 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -24,7 +23,7 @@ def generate(monkeypatch):
     return importlib.import_module("generate")
 
 
-def section(page: str, heading: str) -> str:
+def section(page, heading):
     """The part of a page below a heading."""
     return page.split(f"\n## {heading}\n")[1].split("\n## ")[0]
 
@@ -38,7 +37,7 @@ def test_the_page_of_commands_has_every_command_option_and_example(generate):
     assert "\\[required\\]" in synth
 
 
-def every_settings_class(kind: Any) -> set[Any]:
+def every_settings_class(kind):
     found = {kind}
     for hint in key_types(kind).values():
         for member in members(hint):

@@ -4,7 +4,6 @@ import ast
 import inspect
 import shutil
 import sys
-from pathlib import Path
 from typing import get_args
 
 import pytest
@@ -47,7 +46,7 @@ MARKER = "from voxlate.base.errors import BadInput\nraise BadInput('expected no 
 
 
 @pytest.fixture(scope="module")
-def handed_over(tmp_path_factory, prepared_once) -> Path:
+def handed_over(tmp_path_factory, prepared_once):
     """The folder of a stranger, whose module is a network when it is trained and says so when it is imported later."""
     folder = tmp_path_factory.mktemp("stranger")
     code = folder / f"{MODULE}.py"
@@ -65,7 +64,7 @@ def handed_over(tmp_path_factory, prepared_once) -> Path:
 
 
 @pytest.fixture
-def places(handed_over, cohort, prepared, tmp_path, monkeypatch) -> dict[str, str]:
+def places(handed_over, cohort, prepared, tmp_path, monkeypatch):
     """What the capital words of the tables below stand for."""
     monkeypatch.syspath_prepend(str(handed_over))
     own = shutil.copytree(handed_over, tmp_path / "stranger")
@@ -87,13 +86,13 @@ def places(handed_over, cohort, prepared, tmp_path, monkeypatch) -> dict[str, st
     return {word: str(place) for word, place in found.items()}
 
 
-def words_of(places: dict[str, str], line: str) -> list[str]:
+def words_of(places, line):
     """A line of the command line."""
     parts = [word.rpartition("=") for word in line.split()]
     return [f"{key}{equals}{places.get(value, value)}" for key, equals, value in parts]
 
 
-def values_of(places: dict[str, str], table: dict[str, object]) -> dict[str, object]:
+def values_of(places, table):
     """Arguments in Python, or a request of the page."""
     return {
         key: values_of(places, value) if isinstance(value, dict) else _place(places, value)
@@ -101,7 +100,7 @@ def values_of(places: dict[str, str], table: dict[str, object]) -> dict[str, obj
     }
 
 
-def _place(places: dict[str, str], value: object) -> object:
+def _place(places, value):
     return places.get(value, value) if isinstance(value, str) else value
 
 
@@ -154,7 +153,7 @@ READING = {
 LINES = {**ALLOWED, **REFUSED, **READING}
 
 
-def lines_of(table: dict[str, list[str]]) -> list[tuple[str, str]]:
+def lines_of(table):
     return [(name, line) for name, lines in table.items() for line in lines]
 
 

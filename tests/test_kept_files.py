@@ -21,7 +21,7 @@ TO_TORCH = 1e-3  # the same, between onnxruntime and torch
 
 
 @pytest.fixture(scope="module", params=ARCHIVES, ids=VERSIONS)
-def kept(request, tmp_path_factory) -> Path:
+def kept(request, tmp_path_factory):
     """The files of a version."""
     folder = tmp_path_factory.mktemp("kept")
     with tarfile.open(request.param) as archive:
@@ -29,14 +29,14 @@ def kept(request, tmp_path_factory) -> Path:
     return folder
 
 
-def _images(folder: Path) -> dict[str, np.ndarray]:
+def _images(folder):
     """The images of a folder and its maps, by name."""
     found = sorted(folder.rglob("*.nii.gz"))
     images = {path.name.removesuffix(".nii.gz"): path for path in found}
     return {name: nib.load(path).get_fdata(dtype=np.float32) for name, path in images.items()}
 
 
-def _compare(found: dict[str, np.ndarray], expected: dict[str, np.ndarray], share: float) -> None:
+def _compare(found, expected, share):
     assert found.keys() == expected.keys()
     for name, values in expected.items():
         assert np.ptp(values) > 0, name

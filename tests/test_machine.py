@@ -53,7 +53,7 @@ def test_a_lock_leaves_no_file_and_one_that_a_dead_process_left_blocks_nobody(tm
     assert list(tmp_path.iterdir()) == []
 
 
-def started(script: str) -> tuple["subprocess.Popen[str]", str]:
+def started(script):
     """A process of a script, and the first line that it printed."""
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     process = subprocess.Popen([sys.executable, "-c", script], **pipes)
@@ -61,7 +61,7 @@ def started(script: str) -> tuple["subprocess.Popen[str]", str]:
     return process, process.stdout.readline()
 
 
-def end(process: "subprocess.Popen[str]") -> None:
+def end(process):
     process.kill()
     process.wait()
 

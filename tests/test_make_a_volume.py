@@ -63,7 +63,7 @@ def again(typed, volume, prepared):
     return lambda words, data="prepared": typed(f"train volume.toml --data {data} --out {words}")
 
 
-def identity(tensor: torch.Tensor) -> torch.Tensor:
+def identity(tensor):
     """A layer's weights, or its biases, that change nothing."""
     one = torch.zeros_like(tensor)
     return torch.nn.init.dirac_(one) if one.ndim > 1 else one

@@ -16,7 +16,7 @@ DYNAMIC = "truth-"  # codes that are put together from the kind of a fault
 
 
 @pytest.fixture(scope="module")
-def called() -> set[str]:
+def called():
     """The codes that calls of `message` name."""
     calls = [
         node
@@ -29,7 +29,7 @@ def called() -> set[str]:
 
 
 @pytest.fixture(scope="module")
-def texts() -> set[str]:
+def texts():
     """All texts of the source outside the table of codes."""
     return {
         node.value

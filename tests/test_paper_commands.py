@@ -7,11 +7,9 @@ import re
 import shlex
 import shutil
 import sys
-from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -31,7 +29,6 @@ from voxlate.science.nets.interface import Channels
 from voxlate.science.nets.lpips import shapes
 from voxlate.science.nets.xmodality.adm import ADM
 from voxlate.training import recipe as recipes
-from voxlate.training.recipe import Recipe
 
 PAGES = Path(__file__).resolve().parents[1] / "docs" / "papers"
 BLOCK = re.compile(r"^```\n(.*?)^```$", flags=re.M | re.S)
@@ -74,7 +71,7 @@ COHORTS = {  # what a page calls a cohort: its phantoms' modalities and the plac
 }
 
 
-def blocks(page: str) -> list[list[list[str]]]:
+def blocks(page):
     """The blocks of a page: the words of each of their commands."""
     text = (PAGES / f"{page}.md").read_text()
     return [
@@ -87,13 +84,13 @@ def blocks(page: str) -> list[list[list[str]]]:
     ]
 
 
-def on_phantoms(page: str) -> list[list[str]]:
+def on_phantoms(page):
     """The block of a page that trains small rows on phantoms."""
     (found,) = (block for block in blocks(page) if block[0][:2] == ["voxlate", "phantom"])
     return found
 
 
-def heads(out: Path, cases: int = 4, **options: Any) -> Iterator[Path]:
+def heads(out, cases=4, **options):
     """Phantoms, which are gone once they are used."""
     folder = out.parent / f"{out.name}_heads"
     options = {"size": (48, 48, 8), **options}
@@ -101,7 +98,7 @@ def heads(out: Path, cases: int = 4, **options: Any) -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
-def write_scans(out: Path, places: dict[str, str]) -> None:
+def write_scans(out, places):
     """Four phantoms as the files of a public data set."""
     for head in heads(out, size=(64, 64, 24), modalities=[*places], lesion="stroke"):
         for modality, place in places.items():
@@ -110,7 +107,7 @@ def write_scans(out: Path, places: dict[str, str]) -> None:
             write_volume(path, read_volume(head / f"{modality}.nii.gz", modality))
 
 
-def write_gold(out: Path) -> None:
+def write_gold(out):
     """Four phantoms as DICOM series of the Gold Atlas."""
     for head in heads(out, modalities=["t2", "ct"]):
         for modality, kind in (("t2", "MR"), ("ct", "CT")):
@@ -119,7 +116,7 @@ def write_gold(out: Path) -> None:
             write_series(volume, out / head.name, kind, **tags)
 
 
-def write_pictures(out: Path) -> None:
+def write_pictures(out):
     """Slices of four phantoms as pictures of 8 bits, a folder each."""
     for head in heads(out, modalities=["t2", "ct"]):
         t2, ct = (nib.load(head / f"{name}.nii.gz").get_fdata() for name in ("t2", "ct"))
@@ -131,20 +128,20 @@ def write_pictures(out: Path) -> None:
                 Image.fromarray(plane).save(folder / f"{name}.png")
 
 
-def write_pair(out: Path) -> None:
+def write_pair(out):
     """The two scans of a patient, in the working folder."""
     for head in heads(out, cases=1, size=(48, 48, 34), modalities=["tof", "cta"]):
         shutil.copy(head / "tof.nii.gz", out.parent / "mra.nii.gz")
         shutil.copy(head / "cta.nii.gz", out.parent / "cta.nii.gz")
 
 
-def write_alexnet(out: Path) -> None:
+def write_alexnet(out):
     """Random weights of LPIPS."""
     draw = torch.Generator().manual_seed(0)
     save_file({key: torch.rand(shape, generator=draw) for key, shape in shapes().items()}, out)
 
 
-def write_adm(out: Path) -> None:
+def write_adm(out):
     """Random weights of a narrow ADM in the layout of the authors' file."""
     net = ADM(width=8).build(Channels(images={"image": 1}, state=1, out=1, noisy=True))
     save_file({key: torch.rand(slot.shape) / 100 for key, slot in layout(net).items()}, out)
@@ -162,7 +159,7 @@ FILES = {
 
 
 @pytest.fixture
-def run(voxlate, tmp_path, monkeypatch) -> Callable[[str, list[str]], str]:
+def run(voxlate, tmp_path, monkeypatch):
     """Runs the words of a page's command with small sizes, in an empty folder; gives what it said."""
     monkeypatch.chdir(tmp_path)
     said = []
@@ -190,7 +187,7 @@ def run(voxlate, tmp_path, monkeypatch) -> Callable[[str, list[str]], str]:
     return one
 
 
-def _less(words: list[str]) -> list[object]:
+def _less(words):
     """A command that does less: its own words, and those that make it small."""
     command = words[0]
     if command == "train":
@@ -206,7 +203,7 @@ def _less(words: list[str]) -> list[object]:
     return [*words, *SIZES.get(command, []), *grids]
 
 
-def _short(name: str, recipe: Recipe) -> dict[str, str]:
+def _short(name, recipe):
     """The changes of a recipe that make a training of one step a stage, with narrow networks and small patches."""
     changes = {} if name.endswith("_small") else narrow(recipes.to_dict(recipe))
     for number, stage in enumerate(recipe.all_stages):
@@ -220,7 +217,7 @@ def _short(name: str, recipe: Recipe) -> dict[str, str]:
     return changes
 
 
-def _few_steps(run: Path, like: str = "") -> list[object]:
+def _few_steps(run, like=""):
     """Sampling of two steps where the run samples."""
     folder = run if run.is_dir() else run.parent
     stage = "final" if run.is_dir() else run.name.split(".")[1]
@@ -236,7 +233,7 @@ def _few_steps(run: Path, like: str = "") -> list[object]:
     return [*samples, "--steps", 2]
 
 
-def small_row(page: str, run: Callable[[str, list[str]], str]) -> str:
+def small_row(page, run):
     """What the commands said that take the small row of a page the whole way."""
     said = ""
     for words in on_phantoms(page):

@@ -21,16 +21,16 @@ UNMEASURED = {  # small recipes whose heads name a page that has no row of them
 }
 
 
-def tables_of(paper: str) -> list[list[str]]:
+def tables_of(paper):
     """The rows of each table of a page, the titles of its columns first."""
     return [block.splitlines() for block in re.findall(r"(?:^\|.*\n)+", page_of(paper), flags=re.M)]
 
 
-def page_of(paper: str) -> str:
+def page_of(paper):
     return (ROOT / f"docs/papers/{paper}.md").read_text()
 
 
-def defines(text: str, name: str) -> bool:
+def defines(text, name):
     """Whether a module has a function, class, constant or method (as Class.method) at its top level."""
     first, _, method = name.partition(".")
     found = re.search(rf"^(def |class )?{first}\b.*?(?=^\S|\Z)", text, flags=re.M | re.S)

@@ -28,19 +28,19 @@ BENCHMARK = re.compile(r"(?<=python )benchmarks/[^`\n]+")
 
 
 @pytest.fixture(scope="module")
-def commands() -> dict[str, Any]:
+def commands():
     """The commands of the command line, by name."""
     group: Any = command_line()
     return dict(group.commands)
 
 
-def commands_on(page: Path) -> list[str]:
+def commands_on(page):
     """The lines of a page that are commands, without the name voxlate."""
     text = page.read_text().replace("\\\n", " ")
     return [line for block in BLOCK.findall(text) for line in COMMAND.findall(block)]
 
 
-def read(commands: dict[str, Any], line: str) -> None:
+def read(commands, line):
     """Have a documented line read by the command line itself, its recipes and their changes, too."""
     for part in line.split("  #")[0].split("&&"):
         words = shlex.split(part.strip().removeprefix("voxlate "))
@@ -74,7 +74,7 @@ def test_each_benchmark_on_a_page_exists_and_reads_its_words(page, monkeypatch):
     seen: list[argparse.Namespace] = []
     parse = argparse.ArgumentParser.parse_args
 
-    def parse_alone(parser: argparse.ArgumentParser) -> None:
+    def parse_alone(parser):
         seen.append(parse(parser))
         raise InterruptedError  # before it runs
 
@@ -108,7 +108,7 @@ def test_each_make_target_in_the_readme_exists():
 def made(tmp_path):
     """Runs make install with stubs in place of every Python: each is a script that ends with its exit code."""
 
-    def run(stubs: dict[str, int], *options: str) -> subprocess.CompletedProcess[str]:
+    def run(stubs, *options):
         for name in ("Makefile", "pyproject.toml", "constraints.txt"):
             shutil.copy(ROOT / name, tmp_path / name)
         for name, code in stubs.items():

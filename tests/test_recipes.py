@@ -4,7 +4,6 @@ import dataclasses
 import json
 import re
 import tomllib
-from typing import Any
 
 import pytest
 import torch
@@ -33,7 +32,7 @@ def test_every_recipe_says_what_to_expect_explains_its_keys_and_survives_being_w
                 assert len(line.split("  ")[-1].strip()) > 3, (name, line)
 
 
-def narrow(values: dict[str, Any], place: str = "") -> dict[str, str]:
+def narrow(values, place=""):
     """The changes that leave an eighth of the channels and two blocks of a recipe's networks.
 
     Networks of paper size take minutes a step and gigabytes; the other settings stay the recipe's.

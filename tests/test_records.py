@@ -100,7 +100,7 @@ def test_tensors_are_written_with_their_checksum_for_those_whom_the_umask_lets_r
 
 
 @pytest.fixture
-def baselines(tmp_path) -> Path:
+def baselines(tmp_path):
     mean, table = np.zeros((2, 3, 4), np.float32), np.zeros(1024, np.float32)
     ranges = dict.fromkeys(("t1", "ct"), Range(**HU))
     baselines = Baselines(ranges, 3, means={"ct": mean}, tables={("t1", "ct"): table})

@@ -2,7 +2,6 @@
 
 import ast
 import re
-from collections.abc import Iterator
 
 import pytest
 
@@ -18,7 +17,7 @@ PLACES = re.compile(r"(?<![\w.])/(?:home|tmp|work|root|usr|mnt)/|[A-Z]:\\\\")
 AMERICAN = re.compile(r"\b(?:color|center|normalize|optimize|gray|license)[sd]?\b")
 
 
-def _text(node: ast.AST) -> str:
+def _text(node):
     """The text of an expression, with VALUE for each of its values."""
     match node:
         case ast.Constant(value=str() as text):
@@ -32,7 +31,7 @@ def _text(node: ast.AST) -> str:
     return VALUE
 
 
-def sentences() -> Iterator[tuple[str, str]]:
+def sentences():
     """The place and the sentence of each error of the package."""
     for path in files():
         for node in nodes(path):

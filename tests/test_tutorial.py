@@ -8,7 +8,7 @@ import pytest
 NOTEBOOK = Path(__file__).parents[1] / "docs" / "start" / "tutorial.ipynb"
 
 
-def cells() -> list[str]:
+def cells():
     """The code cells of the notebook."""
     found = json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"]
     return ["".join(cell["source"]) for cell in found if cell["cell_type"] == "code"]

@@ -20,7 +20,7 @@ from voxlate.training.weights import load_method, save_weights
 SPEAKS = ("expected", "found")
 
 
-def refused(answer, *words) -> None:
+def refused(answer, *words):
     assert answer.code == 2, answer
     lines = [line for line in answer.err.splitlines() if line.startswith("voxlate: ")]
     assert len(lines) == 1, answer.err

@@ -10,7 +10,7 @@ import pytest
 from rows import every_row
 
 
-def refused(answer, *words) -> None:
+def refused(answer, *words):
     for word in ("expected", "found", *words):
         assert word in answer.refusal, word
 

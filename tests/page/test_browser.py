@@ -42,7 +42,7 @@ def volumes():
     }
 
 
-def _images(prefix: str = "", **others: str) -> list[dict[str, object]]:
+def _images(prefix="", **others):
     """What the viewer is told; others: images of some roles that have another file."""
     return [
         {
@@ -118,13 +118,13 @@ def viewer(browser, base):
         yield show
 
 
-def _scale(width: float, height: float, view: str) -> float:
+def _scale(width, height, view):
     """Pixels a millimetre of the slice of a view, which fills a pane."""
     _, *axes = AXES[view]
     return min(size / (SHAPE[axis] * SPACING_MM[axis]) for size, axis in zip((width, height), axes))
 
 
-def _point(page, across: float, down: float, canvas: str = "[data-canvas]") -> tuple[float, float]:
+def _point(page, across, down, canvas="[data-canvas]"):
     """The point of the screen at a voxel (x, y), which may be fractional, of an axial slice that is not zoomed."""
     page.locator(canvas).scroll_into_view_if_needed()
     box = page.locator(canvas).bounding_box()
@@ -136,7 +136,7 @@ def _point(page, across: float, down: float, canvas: str = "[data-canvas]") -> t
     )
 
 
-def _drag(page, start: tuple[float, float], end: tuple[float, float], **options) -> None:
+def _drag(page, start, end, **options):
     page.mouse.move(*start)
     page.mouse.down(**options)
     page.mouse.move(*end, steps=4)
@@ -144,7 +144,7 @@ def _drag(page, start: tuple[float, float], end: tuple[float, float], **options)
     after_drawing(page)
 
 
-def _shown(page, view: str, canvas: str = "[data-canvas]") -> np.ndarray:
+def _shown(page, view, canvas="[data-canvas]"):
     """Colours at the centres of the voxels of the shown slice, as [voxels across, voxels down, 3]."""
     _, across, down = AXES[view]
     screen = pixels(page.locator(canvas))
@@ -159,21 +159,19 @@ def _shown(page, view: str, canvas: str = "[data-canvas]") -> np.ndarray:
     return screen[rows[None, :], columns[:, None]]
 
 
-def _grey(role: str, voxels: np.ndarray) -> np.ndarray:
+def _grey(role, voxels):
     low, high = STATED[role][2:]
     return 255 * np.clip((voxels - low) / (high - low), 0, 1)
 
 
-def _assert_shown(
-    page, expected: np.ndarray, view: str = "axial", canvas: str = "[data-canvas]"
-) -> None:
+def _assert_shown(page, expected, view="axial", canvas="[data-canvas]"):
     """Compares the interior, because letters for the sides stand at the middle of each edge."""
     after_drawing(page)
     difference = np.abs(_shown(page, view, canvas) - expected[..., None])
     assert difference[3:-3, 3:-3].max() <= 2
 
 
-def _values(page) -> dict[str, str]:
+def _values(page):
     rows = page.locator("[data-values] tr").all()
     return {
         row.locator("th").inner_text(): row.locator("td").inner_text().replace("−", "-")
@@ -181,7 +179,7 @@ def _values(page) -> dict[str, str]:
     }
 
 
-def _text(value: float, unit: str) -> str:
+def _text(value, unit):
     return (
         f"{round(value, 1):g} {unit}".strip()
     )  # the values of the test are halves of whole numbers
@@ -233,7 +231,7 @@ def test_keys_wheel_and_slider_move_by_whole_slices(viewer, volumes):
     assert "16 of 16" in page.inner_text("[data-slice-text]")
 
 
-def _coloured(page, voxels: np.ndarray, low: float, high: float) -> np.ndarray:
+def _coloured(page, voxels, low, high):
     """The colours of the legend for values in a window."""
     bar = "document.querySelector('[data-legend-bar]').getContext('2d').getImageData(0, 0, 256, 1).data"
     legend = np.array(page.evaluate(f"() => Array.from({bar})")).reshape(256, 4)[:, :3]
@@ -342,7 +340,7 @@ def test_side_by_side_moves_slices_crosshair_and_zoom_of_both_images(viewer, vol
         assert np.abs(around - _grey(role, volumes[role][12, 9, index])).max() <= 2
 
 
-def _measured(page) -> dict[str, list[float]]:
+def _measured(page):
     return {
         row.locator("th").inner_text(): [
             float(number)
@@ -398,7 +396,7 @@ def test_a_region_is_not_measured_in_an_image_that_is_rotated_in_its_plane(viewe
     assert "±" in rows.nth(3).inner_text()  # the synthesis, on which it was drawn
 
 
-def _saved(page, path) -> tuple[str, np.ndarray, np.ndarray]:
+def _saved(page, path):
     """The name of the saved picture, its colours, and where its drawings are."""
     with page.expect_download() as downloading:
         page.click("[data-save]")

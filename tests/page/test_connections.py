@@ -26,13 +26,13 @@ def port(tmp_path, monkeypatch):
         yield settings.port
 
 
-def opened(port: int, sent: bytes) -> socket.socket:
+def opened(port, sent):
     connection = socket.create_connection((HOST, port), timeout=20)
     connection.sendall(sent)
     return connection
 
 
-def seconds_until_closed(connection: socket.socket) -> float:
+def seconds_until_closed(connection):
     began = time.monotonic()
     try:
         while connection.recv(4096):
@@ -42,7 +42,7 @@ def seconds_until_closed(connection: socket.socket) -> float:
     return time.monotonic() - began
 
 
-def enter(port: int) -> httpx.Response:
+def enter(port):
     return httpx.get(f"http://{HOST}:{port}/enter", params={"token": TOKEN}, timeout=10)
 
 

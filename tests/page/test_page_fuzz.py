@@ -72,13 +72,13 @@ PATHS = [
 ]
 
 
-def odd_text(draw: random.Random) -> str:
+def odd_text(draw):
     if draw.random() < 0.6:
         return draw.choice(ODD)
     return "".join(draw.choices(string.printable, k=draw.randrange(40)))
 
 
-def odd_path(draw: random.Random, names: list[str]) -> str:
+def odd_path(draw, names):
     """An address of the page with parts that may be wrong."""
     name = draw.choice([*names, odd_text(draw)])
     file = draw.choice(["t2.nii.gz", "report.html", "dicom.zip", "result.json", odd_text(draw)])
@@ -86,7 +86,7 @@ def odd_path(draw: random.Random, names: list[str]) -> str:
     return path if draw.random() < 0.9 else f"{path}?{draw.choice(FIELDS)}={odd_text(draw)}"
 
 
-def odd_body(draw: random.Random) -> tuple[bytes, str]:
+def odd_body(draw):
     """A body and its type; half of the bodies are forms that a browser might send."""
     kind = draw.choice(TYPES)
     fields = [(draw.choice(FIELDS), odd_text(draw)) for _ in range(draw.randrange(5))]

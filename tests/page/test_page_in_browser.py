@@ -37,7 +37,7 @@ class Held(Here):
 
     gate = threading.Event()
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder):
         self.gate.wait(300)
         super().__init__(folder)
 
@@ -59,7 +59,7 @@ def entered(browser, tmp_path):
 
 
 @pytest.fixture
-def calibrated(voxlate, small_head, tiny, tmp_path, quick_widths) -> Path:
+def calibrated(voxlate, small_head, tiny, tmp_path, quick_widths):
     """A tiny run from t1 to ct, with intervals from four heads that its training did not see."""
     for number in range(10):
         case = tmp_path / ("cohort" if number < 6 else "others") / f"case{number}"
@@ -75,7 +75,7 @@ def calibrated(voxlate, small_head, tiny, tmp_path, quick_widths) -> Path:
 
 
 @pytest.fixture
-def study(small_head, tmp_path) -> Path:
+def study(small_head, tmp_path):
     """A study as a hospital's disc holds it: t1, t2, a diffusion map, a localiser, a report, and a viewer's files."""
     small_head(tmp_path / "incoming", 500)
     disc = tmp_path / "disc"
@@ -138,7 +138,7 @@ def test_a_study_of_a_hospital_becomes_a_ct_by_three_clicks(entered, calibrated,
     assert re.search(r"Expected error of ct: about [\d.]+", page.inner_text("#job"))
 
 
-def _tab_to(page, selector: str, most: int = 60) -> None:
+def _tab_to(page, selector, most=60):
     """Presses Tab until the element has the focus, which must be visible at every stop."""
     for _ in range(most):
         page.keyboard.press("Tab")
@@ -159,7 +159,7 @@ TWICE = """() => Array.from(document.querySelectorAll('[id]'), element => elemen
 HEADINGS = """() => Array.from(document.querySelectorAll('h1, h2, h3, h4'), heading => Number(heading.tagName[1]))"""
 
 
-def _assert_structure(page) -> None:
+def _assert_structure(page):
     """No wider than the screen; every control has a name; headings and landmarks as a screen reader needs them."""
     wide = page.evaluate("() => document.documentElement.scrollWidth")
     assert wide <= page.viewport_size["width"]

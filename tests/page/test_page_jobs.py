@@ -8,7 +8,6 @@ import threading
 import time
 from dataclasses import replace
 from itertools import product
-from pathlib import Path
 
 import psutil
 import pytest
@@ -21,26 +20,26 @@ from voxlate.page.workers import Worker
 
 
 @pytest.fixture
-def jobs(tmp_path) -> Jobs:
+def jobs(tmp_path):
     return Jobs(tmp_path / "data")
 
 
-def waiting(jobs: Jobs, count: int = 1) -> list[str]:
+def waiting(jobs, count=1):
     """The names of new jobs that wait."""
     return [jobs.add("synthesise", f"job {number}", {}, 100).name for number in range(count)]
 
 
-def script(text: str):
+def script(text):
     """Starts a process that runs a Python text in place of a job's work; FOLDER is the job's folder."""
 
-    def start(folder: Path) -> "subprocess.Popen[bytes]":
+    def start(folder):
         code = f"FOLDER = {str(folder)!r}\n{text}"
         return subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE)
 
     return start
 
 
-def worked(jobs: Jobs, start, until, **options) -> None:
+def worked(jobs, start, until, **options):
     """A lane works until a condition holds, in at most 20 seconds."""
     lane = Worker(jobs, ("synthesise",), start, **options)
     thread = threading.Thread(target=lane.run, daemon=True)

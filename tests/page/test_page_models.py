@@ -42,7 +42,7 @@ def scan(cohort):
     return cohort / "case1" / "t1.nii.gz"
 
 
-def facts(text: str) -> dict[str, str]:
+def facts(text):
     """The settings that a result's page states."""
     return dict(re.findall(r"<dt>([^<]+)</dt><dd>([^<]+)</dd>", text))
 

@@ -13,7 +13,7 @@ BUILT = Path(__file__).parents[2] / "build" / "browser"
 
 
 @pytest.fixture
-def built(tmp_path) -> Path:
+def built(tmp_path):
     """What stands for the built page."""
     (tmp_path / "built").mkdir()
     (tmp_path / "built" / "index.html").write_text("the page")

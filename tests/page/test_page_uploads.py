@@ -15,7 +15,7 @@ from voxlate.scans.formats.archive import safe_parts
 KB = 1024
 
 
-def archive(files: dict[str | zipfile.ZipInfo, bytes], method: int = zipfile.ZIP_DEFLATED) -> bytes:
+def archive(files, method=zipfile.ZIP_DEFLATED):
     """A zip with these files."""
     made = io.BytesIO()
     with zipfile.ZipFile(made, "w", method) as opened:
@@ -24,13 +24,13 @@ def archive(files: dict[str | zipfile.ZipInfo, bytes], method: int = zipfile.ZIP
     return made.getvalue()
 
 
-def of_entry(mode: int) -> bytes:
+def of_entry(mode):
     entry = zipfile.ZipInfo("entry")
     entry.external_attr = mode << 16
     return archive({entry: b"/etc/passwd"})
 
 
-def stored(made) -> list[str]:
+def stored(made):
     """The files of all uploads, by their paths below the folders of the scans."""
     found = made.jobs.root.glob("*/scans/**/*")
     return sorted(path.as_posix().split("/scans/")[1] for path in found if path.is_file())
@@ -76,7 +76,7 @@ def test_names_become_names_that_any_system_takes_and_hidden_files_are_left_out(
     assert safe_parts(name) == ([safe] if safe else [])
 
 
-def liar() -> bytes:
+def liar():
     """A zip whose headers state another size of its file than it has."""
     content = bytearray(archive({"a": bytes(range(256)) * 400}))
     for at in (content.find(b"PK\x01\x02") + 24, 22):  # the uncompressed size, in both headers
@@ -84,7 +84,7 @@ def liar() -> bytes:
     return bytes(content)
 
 
-def damaged(method: int) -> bytes:
+def damaged(method):
     """A zip whose data were changed."""
     content = bytearray(archive({"scan.nii": bytes(range(256)) * 64}, method))
     for place in range(48, 80):

@@ -29,7 +29,7 @@ MODULE = Path(__file__).parents[2] / "slicer" / "VoxlateSynthesis"
 JSON = {"accept": "application/json"}
 
 
-def loaded(name: str) -> types.ModuleType:
+def loaded(name):
     """A file of the module's folder, which is no package."""
     spec = importlib.util.spec_from_file_location(name, MODULE / f"{name}.py")
     module = importlib.util.module_from_spec(spec)

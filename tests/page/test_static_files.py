@@ -31,21 +31,21 @@ CONTRASTS = (
 )
 
 
-def _palettes() -> dict[str, dict[str, str]]:
+def _palettes():
     text = (STATIC / "page.css").read_text()
     blocks = re.findall(r":root \{(.*?)\}", text, re.DOTALL)
     light, dark = (dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6})", block)) for block in blocks)
     return {"light": light, "dark": light | dark}
 
 
-def _luminance(colour: str) -> float:
+def _luminance(colour):
     """Relative luminance of an sRGB colour. Source: WCAG 2.2, "relative luminance"."""
     channels = [int(colour[start : start + 2], 16) / 255 for start in (1, 3, 5)]
     linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 
-def contrast(one: str, other: str) -> float:
+def contrast(one, other):
     """Contrast ratio of two colours, from 1 to 21."""
     darker, lighter = sorted((_luminance(one), _luminance(other)))
     return (lighter + 0.05) / (darker + 0.05)

@@ -27,7 +27,7 @@ def made(page, tmp_path):
     return page(root=tmp_path, start=Here)
 
 
-def ended(made, answer, state: str = "done", seconds: float = 60) -> str:
+def ended(made, answer, state="done", seconds=60):
     """The page of the job that a form began, once it has ended in this state."""
     assert answer.status_code == 303, answer.text
     address = answer.headers["location"]
@@ -37,7 +37,7 @@ def ended(made, answer, state: str = "done", seconds: float = 60) -> str:
     return html.unescape(text)
 
 
-def sentence(answer) -> str:
+def sentence(answer):
     """The sentence of a refusal."""
     found = re.search(r'role="alert">(.*?)</p>', answer.text, re.DOTALL)
     assert found is not None, answer.text
@@ -303,7 +303,7 @@ def test_a_stopped_training_saves_resumes_and_ends_with_the_same_weights(
     assert same_weights(tmp_path / "new", tmp_path / "theirs")
 
 
-def _wait_for(holds, seconds: float = 300) -> None:
+def _wait_for(holds, seconds=300):
     over = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < over

@@ -27,7 +27,7 @@ REFUSAL = "brain.txt: expected a NIfTI file, found a text file. Upload the scan 
 
 
 @pytest.fixture
-def received() -> dict[str, bytes]:
+def received():
     """Content of each uploaded file by the name that it was sent under."""
     return {}
 
