@@ -53,6 +53,10 @@ def running(hub: Hub) -> Iterator[str]:
         thread.join()
 
 
+class _Missing(Exception):
+    """What the hub does not have, by the code of its answer."""
+
+
 class _Handler(BaseHTTPRequestHandler):
     hub: Hub
     protocol_version = "HTTP/1.1"
@@ -74,12 +78,16 @@ class _Handler(BaseHTTPRequestHandler):
         parts = path.strip("/").split("/")
         if self.command == "POST":
             self._write(parts, body)
-        elif parts[:2] == ["api", "models"]:
-            self._describe("/".join(parts[2:4]), parts[4:])
-        elif parts[2:3] != ["resolve"]:
-            self._refuse(404, "EntryNotFound")  # what the client asks about itself
-        else:
-            self._file("/".join(parts[:2]), parts[3], "/".join(parts[4:]))
+            return
+        try:
+            if parts[:2] == ["api", "models"]:
+                self._describe("/".join(parts[2:4]), parts[4:])
+            elif parts[2:3] == ["resolve"]:
+                self._file("/".join(parts[:2]), parts[3], "/".join(parts[4:]))
+            else:
+                raise _Missing("EntryNotFound")  # what the client asks about itself
+        except _Missing as missing:
+            self._refuse(404, str(missing))
 
     def _send(self, value: object, status: int = 200, **headers: str) -> None:
         contents = value if isinstance(value, bytes) else json.dumps(value).encode()
@@ -95,22 +103,18 @@ class _Handler(BaseHTTPRequestHandler):
         said = text or code
         self._send({"error": said}, status, X_Error_Code=code, X_Error_Message=said)
 
-    def _found(self, repo: str, revision: str) -> tuple[str, dict[str, bytes]] | None:
+    def _found(self, repo: str, revision: str) -> tuple[str, dict[str, bytes]]:
         if repo not in self.hub.repositories:
-            self._refuse(404, "RepoNotFound")
-            return None
+            raise _Missing("RepoNotFound")
         if not self.hub.repositories[repo]:
             return "0" * 40, {}
         commit = self.hub.files(repo, revision)
         if commit is None:
-            self._refuse(404, "RevisionNotFound")
+            raise _Missing("RevisionNotFound")
         return commit
 
     def _describe(self, repo: str, rest: list[str]) -> None:
-        found = self._found(repo, rest[1] if len(rest) > 1 else "main")
-        if found is None:
-            return
-        commit, files = found
+        commit, files = self._found(repo, rest[1] if len(rest) > 1 else "main")
         about: object = {
             "id": repo,
             "modelId": repo,
@@ -127,13 +131,9 @@ class _Handler(BaseHTTPRequestHandler):
         self._send(about)
 
     def _file(self, repo: str, revision: str, name: str) -> None:
-        found = self._found(repo, revision)
-        if found is None:
-            return
-        commit, files = found
+        commit, files = self._found(repo, revision)
         if name not in files:
-            self._refuse(404, "EntryNotFound")
-            return
+            raise _Missing("EntryNotFound")
         held = self.hub.changed.get(name, files[name])
         self._send(held, ETag=f'"{git_hash(files[name])}"', X_Repo_Commit=commit)
 

@@ -210,6 +210,9 @@ def test_a_model_of_one_source_takes_a_scan_without_its_name(run, cohort, monkey
         model.check(path)
 
 
+ZEROS = np.zeros((2, 2, 2))
+
+
 @every_row(
     ("scan", "said"),
     [
@@ -219,15 +222,15 @@ def test_a_model_of_one_source_takes_a_scan_without_its_name(run, cohort, monkey
             (np.zeros((2, 2)), np.eye(4)),
             "expected an array [x, y, z] of finite values, found the shape (2, 2)",
         ),
-        ((np.zeros((2, 2, 2)), np.eye(3)), "expected an affine"),
-        (nib.Nifti1Image(np.zeros((2, 2, 2)), LEANING), "expected an affine"),
-        ((np.zeros((2, 2, 2)), "RAS"), "expected numbers for an array and its affine"),
+        ((ZEROS, np.eye(3)), "expected an affine"),
+        (nib.Nifti1Image(ZEROS, LEANING), "expected an affine"),
+        ((ZEROS, "RAS"), "expected numbers for an array and its affine"),
         (
-            (np.ma.masked_less(np.zeros((2, 2, 2)), 1), np.eye(4)),
+            (np.ma.masked_less(ZEROS, 1), np.eye(4)),
             "t1: expected an array in which no voxel is masked",
         ),
         ((np.zeros((2, 2, 2), complex), np.eye(4)), "expected real numbers, found complex ones"),
-        (np.zeros((2, 2, 2)), "t1: expected a path, a Volume, a nibabel image, or a pair"),
+        (ZEROS, "t1: expected a path, a Volume, a nibabel image, or a pair"),
         ((np.full((2, 2, 2), "1"), np.eye(4)), "expected numbers for an array and its affine"),
         ({"t9": "scan.nii.gz"}, "found 't9'"),
         (

@@ -30,11 +30,10 @@ from voxlate.training.log import append_line
 def test_the_cores_that_a_process_may_use_count_and_all_where_no_affinity_is_known(monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 3}, raising=False)
     assert machine.cores() == 2
-    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
-    monkeypatch.setattr(os, "cpu_count", lambda: 12)
-    assert machine.cores() == 12
-    monkeypatch.setattr(os, "cpu_count", lambda: None)
-    assert machine.cores() == 1
+    monkeypatch.delattr(os, "sched_getaffinity")
+    for count, cores in ((12, 12), (None, 1)):
+        monkeypatch.setattr(os, "cpu_count", lambda count=count: count)
+        assert machine.cores() == cores
     monkeypatch.delattr(os, "getloadavg", raising=False)
     assert machine.load_average() == 0, "without a load average nothing is taken to run"
 

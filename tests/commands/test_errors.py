@@ -213,27 +213,28 @@ def test_our_own_fault_is_exit_1_and_one_line(voxlate, monkeypatch, tmp_path):
 @every_row(
     ("place", "value"),
     [
-        (("units",), 3),
-        (("units",), {}),
-        (("target_scales",), {"t2": "wide"}),
-        (("target_scales",), {"t1": [0, 1]}),
-        (("recipe",), 5),
-        (("recipe", "data"), []),
-        (("recipe", "data", "target"), "t2"),
-        (("training_ranges",), {"t1": 1}),
-        (("training_spacing_mm",), [1, 1]),
-        (("made_by",), None),
-        (("seconds",), "long"),
+        ("units", 3),
+        ("units", {}),
+        ("target_scales", {"t2": "wide"}),
+        ("target_scales", {"t1": [0, 1]}),
+        ("recipe", 5),
+        ("recipe.data", []),
+        ("recipe.data.target", "t2"),
+        ("training_ranges", {"t1": 1}),
+        ("training_spacing_mm", [1, 1]),
+        ("made_by", None),
+        ("seconds", "long"),
     ],
 )
 def test_a_weights_header_with_a_wrong_value_is_refused(voxlate, run, tmp_path, place, value):
     method, _, header = load_method(run)
     inner = header = json.loads(json.dumps(header))
-    for key in place[:-1]:
-        inner = inner[key]
-    inner[place[-1]] = value
+    *tables, key = place.split(".")
+    for table in tables:
+        inner = inner[table]
+    inner[key] = value
     save_weights(tmp_path / "w.safetensors", method, header)
-    refused(voxlate("info", tmp_path / "w.safetensors"), place[0])
+    refused(voxlate("info", tmp_path / "w.safetensors"), *tables[:1] or [key])
 
 
 @pytest.mark.slow

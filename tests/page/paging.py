@@ -3,7 +3,7 @@
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -33,6 +33,14 @@ BASE = "http://127.0.0.1:8765"
 TOKEN = "a token of the tests"
 
 
+def until(holds: Callable[[], Any], seconds: float = 60) -> None:
+    """Waits until a condition holds."""
+    over = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < over
+        time.sleep(0.02)
+
+
 def free_port() -> int:
     """A port of this machine on which nothing listens."""
     with socket.socket() as free:
@@ -56,10 +64,7 @@ def running(
     monkeypatch.setattr(uvicorn.Server, "run", run_here)
     work = threading.Thread(target=app.run_server, args=(settings, sessions))
     work.start()
-    over = time.monotonic() + 20
-    while not (servers and servers[0].started):
-        assert time.monotonic() < over
-        time.sleep(0.01)
+    until(lambda: servers and servers[0].started)
     yield
     servers[0].should_exit = True
     work.join(20)
@@ -106,10 +111,7 @@ class Page:
 
     def finished(self, place: str, seconds: float = 60) -> str:
         """The page of a job once it has ended; its address is below the page's own."""
-        over = time.monotonic() + seconds
-        while not self.jobs.read(place.rpartition("/")[2]).has_ended:
-            assert time.monotonic() < over, self.get(place).text
-            time.sleep(0.05)
+        until(lambda: self.jobs.read(place.rpartition("/")[2]).has_ended, seconds)
         answer = self.get(place)
         assert answer.status_code == 200, answer.text
         assert "hx-trigger" not in answer.text

@@ -174,13 +174,13 @@ def test_the_server_starts_without_torch():
 
 
 def test_the_printed_address_has_a_new_token_each_time(tmp_path):
-    one, other = (check_server([tmp_path], ServeOptions()) for _ in range(2))
+    one, other, six = (
+        check_server([tmp_path], ServeOptions(**host)) for host in ({}, {}, {"host": "::1"})
+    )
     assert one.address.startswith("http://127.0.0.1:8765/enter?token=")
     assert one.sessions.token != other.sessions.token
     assert len(one.sessions.token) >= 32
-    assert check_server([tmp_path], ServeOptions(host="::1")).address.startswith(
-        "http://[::1]:8765/"
-    )
+    assert six.address.startswith("http://[::1]:8765/")
 
 
 def test_runs_of_one_name_have_different_labels(tmp_path):
@@ -189,20 +189,18 @@ def test_runs_of_one_name_have_different_labels(tmp_path):
 
 
 def test_a_token_is_read_from_a_file_of_its_owner_alone_and_never_from_the_command_line(
-    voxlate, tmp_path, monkeypatch
+    typed, tmp_path, monkeypatch
 ):
     served = []
     monkeypatch.setattr("voxlate.page.app.run_server", lambda _, sessions: served.append(sessions))
     file = tmp_path / "token"
     file.write_text(f"{TOKEN}\n")
     file.chmod(0o600)
-    command = ("serve", tmp_path, "--data", tmp_path / "data")
-    assert voxlate(*command, "--token-file", file).code == 0
-    assert served[0].token == TOKEN
-    assert served[0].reusable
-    refused = voxlate(*command, "--token", TOKEN)
-    assert "--token-file" in refused.refusal
+    assert typed("serve . --data data --token-file token").code == 0
+    assert (served[0].token, served[0].reusable) == (TOKEN, True)
+    assert "--token-file" in typed(f"serve . --data data --token '{TOKEN}'").refusal
     if os.name == "posix":
         file.chmod(0o640)
-        assert "found a file that others may read" in voxlate(*command, "--token-file", file).err
+        said = typed("serve . --data data --token-file token").err
+        assert "found a file that others may read" in said
     assert len(served) == 1

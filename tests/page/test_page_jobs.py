@@ -11,7 +11,7 @@ from itertools import product
 
 import psutil
 import pytest
-from paging import BASE, TOKEN, Here, free_port
+from paging import BASE, TOKEN, Here, free_port, until
 
 from voxlate.base.errors import BadInput
 from voxlate.base.files import read_json, write_json
@@ -39,18 +39,17 @@ def script(text):
     return start
 
 
-def worked(jobs, start, until, **options):
+def worked(jobs, start, met, **options):
     """A lane works until a condition holds, in at most 20 seconds."""
     lane = Worker(jobs, ("synthesise",), start, **options)
     thread = threading.Thread(target=lane.run, daemon=True)
     thread.start()
-    over = time.monotonic() + 20
-    while not (holds := until()) and time.monotonic() < over:
-        time.sleep(0.02)
-    lane.stop.set()
-    thread.join(10)
+    try:
+        until(met, seconds=20)
+    finally:
+        lane.stop.set()
+        thread.join(10)
     assert not thread.is_alive()
-    assert holds
 
 
 DONE = "import json; open(FOLDER + '/outcome.json', 'w').write(json.dumps({'why': ''}))"
@@ -231,12 +230,6 @@ def test_a_server_that_is_killed_in_the_middle_of_a_synthesis_finishes_it_after_
             except httpx.HTTPError:
                 time.sleep(0.1)
         raise AssertionError("the server does not answer")
-
-    def until(done):
-        over = time.monotonic() + 120
-        while not done() and time.monotonic() < over:
-            time.sleep(0.05)
-        assert done()
 
     def read(name):
         return Jobs(data).read(name)

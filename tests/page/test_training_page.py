@@ -3,13 +3,12 @@
 import html
 import re
 import shutil
-import time
 from pathlib import Path
 
 import pytest
 import tomli_w
 from markupsafe import Markup
-from paging import Here
+from paging import Here, until
 
 from trainings import same_weights
 from voxlate.base.errors import BadInput
@@ -292,22 +291,15 @@ def test_a_stopped_training_saves_resumes_and_ends_with_the_same_weights(
     form = {"place": "prepared", "recipe": "tiny.toml", "folder": "new", "changes": changes}
     address = made.post("/training/recipe", data=form).headers["location"]
     name = address.rpartition("/")[2]
-    _wait_for(lambda: getattr(made.jobs.progress(name), "done", 0) >= 5)
+    until(lambda: getattr(made.jobs.progress(name), "done", 0) >= 5, 300)
     made.post(f"{address}/stop")
-    _wait_for(lambda: (tmp_path / "new/state.pt").is_file())
+    until((tmp_path / "new/state.pt").is_file, 300)
     assert not (tmp_path / "new/weights.safetensors").exists()
     resumed = made.post(f"{address}/again")
     ended(made, resumed, seconds=500)
     options = changes.replace("train", "--set train")
     typed(f"train tiny.toml --data prepared --out theirs {options}").done()
     assert same_weights(tmp_path / "new", tmp_path / "theirs")
-
-
-def _wait_for(holds, seconds=300):
-    over = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < over
-        time.sleep(0.05)
 
 
 @pytest.mark.slow

@@ -136,7 +136,7 @@ def test_an_upload_of_nothing_and_a_refused_one_show_a_sentence_and_can_be_repea
 def test_a_broken_connection_is_said_and_a_cancelled_upload_too(form, scan):
     page, errors = form()
     held = []
-    page.route("**/uploads", held.append)
+    page.route("**/uploads", lambda route: held.append(route))
     page.set_input_files("#files", scan)
     upload(page).click()
     expect(upload(page)).to_be_disabled()
