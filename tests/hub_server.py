@@ -4,7 +4,6 @@ import base64
 import hashlib
 import json
 import threading
-from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote, urlparse
@@ -13,21 +12,21 @@ from urllib.parse import unquote, urlparse
 class Hub:
     """Repositories by name, each a list of commits (hash, contents by path); token: of those who may write."""
 
-    def __init__(self, token: str) -> None:
+    def __init__(self, token):
         self.token = token
         self.repositories = dict[str, list[tuple[str, dict[str, bytes]]]]()
         self.asked = list[str]()
         self.private = set[str]()
         self.changed = dict[str, bytes]()  # contents that are sent in place of those of the hash
 
-    def commit(self, repo: str, files: dict[str, bytes]) -> str:
+    def commit(self, repo, files):
         """Add a commit; returns its hash."""
         commits = self.repositories.setdefault(repo, [])
         name = hashlib.sha1(f"{len(commits)} {sorted(files.items())}".encode()).hexdigest()
         commits.append((name, files))
         return name
 
-    def files(self, repo: str, revision: str) -> tuple[str, dict[str, bytes]] | None:
+    def files(self, repo, revision):
         """The commit of a branch or hash."""
         commits = self.repositories[repo]
         if revision == "main":
@@ -35,12 +34,12 @@ class Hub:
         return next((one for one in commits if one[0] == revision), None)
 
 
-def git_hash(contents: bytes) -> str:
+def git_hash(contents):
     return hashlib.sha1(b"blob %d\0" % len(contents) + contents).hexdigest()
 
 
 @contextmanager
-def running(hub: Hub) -> Iterator[str]:
+def running(hub):
     """The address of the hub."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": hub}))
     thread = threading.Thread(target=server.serve_forever, daemon=True)
@@ -61,18 +60,18 @@ class _Handler(BaseHTTPRequestHandler):
     hub: Hub
     protocol_version = "HTTP/1.1"
 
-    def log_message(self, *_: object) -> None:
+    def log_message(self, *_):
         """Say nothing."""
 
-    def do_GET(self) -> None:
+    def do_GET(self):
         self._answer()
 
     do_HEAD = do_GET
 
-    def do_POST(self) -> None:
+    def do_POST(self):
         self._answer(self.rfile.read(int(self.headers.get("Content-Length") or 0)))
 
-    def _answer(self, body: bytes = b"") -> None:
+    def _answer(self, body=b""):
         path = unquote(urlparse(self.path).path)
         self.hub.asked.append(f"{self.command} {path}")
         parts = path.strip("/").split("/")
@@ -89,7 +88,7 @@ class _Handler(BaseHTTPRequestHandler):
         except _Missing as missing:
             self._refuse(404, str(missing))
 
-    def _send(self, value: object, status: int = 200, **headers: str) -> None:
+    def _send(self, value, status=200, **headers):
         contents = value if isinstance(value, bytes) else json.dumps(value).encode()
         self.send_response(status)
         for name, text in headers.items():
@@ -99,11 +98,11 @@ class _Handler(BaseHTTPRequestHandler):
         if self.command != "HEAD":
             self.wfile.write(contents)
 
-    def _refuse(self, status: int, code: str, text: str = "") -> None:
+    def _refuse(self, status, code, text=""):
         said = text or code
         self._send({"error": said}, status, X_Error_Code=code, X_Error_Message=said)
 
-    def _found(self, repo: str, revision: str) -> tuple[str, dict[str, bytes]]:
+    def _found(self, repo, revision):
         if repo not in self.hub.repositories:
             raise _Missing("RepoNotFound")
         if not self.hub.repositories[repo]:
@@ -113,7 +112,7 @@ class _Handler(BaseHTTPRequestHandler):
             raise _Missing("RevisionNotFound")
         return commit
 
-    def _describe(self, repo: str, rest: list[str]) -> None:
+    def _describe(self, repo, rest):
         commit, files = self._found(repo, rest[1] if len(rest) > 1 else "main")
         about: object = {
             "id": repo,
@@ -130,14 +129,14 @@ class _Handler(BaseHTTPRequestHandler):
             ]
         self._send(about)
 
-    def _file(self, repo: str, revision: str, name: str) -> None:
+    def _file(self, repo, revision, name):
         commit, files = self._found(repo, revision)
         if name not in files:
             raise _Missing("EntryNotFound")
         held = self.hub.changed.get(name, files[name])
         self._send(held, ETag=f'"{git_hash(files[name])}"', X_Repo_Commit=commit)
 
-    def _write(self, parts: list[str], body: bytes) -> None:
+    def _write(self, parts, body):
         if self.headers.get("Authorization") != f"Bearer {self.hub.token}":
             given = self.headers.get("Authorization", "none")
             self._refuse(403, "Forbidden", f"not allowed with {given}")
@@ -166,7 +165,7 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._refuse(404, "EntryNotFound")
 
-    def _commit(self, repo: str, body: bytes) -> None:
+    def _commit(self, repo, body):
         commits = self.hub.repositories[repo]
         files = dict(commits[-1][1]) if commits else {".gitattributes": b""}
         for line in map(json.loads, body.splitlines()):

@@ -3,13 +3,11 @@
 import math
 import re
 import zlib
-from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
-from torch import Tensor
 
-from voxlate.exchange.pretrained import LEVELS, Source
+from voxlate.exchange.pretrained import LEVELS
 
 WIDTHS = {"kl-f4": (64, 64, 128), "kl-f8": (64, 64, 128, 128)}  # of each level
 LATENT = {"kl-f4": 3, "kl-f8": 4}  # channels
@@ -29,21 +27,21 @@ IN_DIFFUSERS = {  # what is called otherwise there
 Shapes = dict[str, tuple[int, ...]]
 
 
-def conv(name: str, ins: int, outs: int, kernel: int = 3) -> Shapes:
+def conv(name, ins, outs, kernel=3):
     return {f"{name}.weight": (outs, ins, kernel, kernel), f"{name}.bias": (outs,)}
 
 
-def norm(name: str, channels: int) -> Shapes:
+def norm(name, channels):
     return {f"{name}.weight": (channels,), f"{name}.bias": (channels,)}
 
 
-def residual(name: str, ins: int, outs: int) -> Shapes:
+def residual(name, ins, outs):
     found = norm(f"{name}.norm1", ins) | conv(f"{name}.conv1", ins, outs)
     found |= norm(f"{name}.norm2", outs) | conv(f"{name}.conv2", outs, outs)
     return found if ins == outs else found | conv(f"{name}.nin_shortcut", ins, outs, 1)
 
 
-def published(source: Source) -> Shapes:
+def published(source):
     """The shapes of a file of one residual block a level, by CompVis' keys."""
     widths, latent, last = WIDTHS[source], LATENT[source], LEVELS[source] - 1
     ins, deep = widths[0], widths[-1]
@@ -70,14 +68,14 @@ def published(source: Source) -> Shapes:
     return found | conv("post_quant_conv", latent, latent, 1)
 
 
-def diffusers_key(key: str, last: int) -> str:
+def diffusers_key(key, last):
     """A key in diffusers' layout, which counts the levels of the decoder from the deepest, the last one."""
     for ours, theirs in IN_DIFFUSERS.items():
         key = re.sub(ours, theirs, key)
     return re.sub(r"(?<=up_blocks\.)\d", lambda level: str(last - int(level[0])), key)
 
 
-def values(key: str, shape: tuple[int, ...]) -> Tensor:
+def values(key, shape):
     """Random weights of about the size of trained ones, the same everywhere."""
     drawn = torch.randn(shape, generator=torch.Generator().manual_seed(zlib.crc32(key.encode())))
     if len(shape) > 1:
@@ -85,7 +83,7 @@ def values(key: str, shape: tuple[int, ...]) -> Tensor:
     return 0.1 * drawn + (1 if key.endswith("weight") else 0)
 
 
-def written(path: Path, source: Source, diffusers: bool = True, prefix: str = "") -> Path:
+def written(path, source, diffusers=True, prefix=""):
     """A file with the same weights in either layout."""
     state = {}
     for key, shape in published(source).items():

@@ -5,7 +5,6 @@ import io
 import shutil
 import socket
 import threading
-from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,7 +29,7 @@ PATIENCE_MS = 120_000  # a laden machine draws slowly
 SOFTWARE_GL = ("--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--no-sandbox")
 
 
-def chromium() -> str:
+def chromium():
     """Path of an installed Chromium; skips the test where there is none."""
     for name in ("chromium", "chromium-browser", "google-chrome"):
         found = shutil.which(name)
@@ -40,7 +39,7 @@ def chromium() -> str:
 
 
 @contextmanager
-def open_browser(*flags: str) -> Iterator[Any]:
+def open_browser(*flags):
     """Headless Chromium that draws WebGL on the processor."""
     program = chromium()
     from playwright.sync_api import expect, sync_playwright
@@ -53,9 +52,7 @@ def open_browser(*flags: str) -> Iterator[Any]:
 
 
 @contextmanager
-def serving(
-    runs: dict[str, str], data: Path, start: Any = None, browser: Path | None = None
-) -> Iterator[str]:
+def serving(runs, data, start=None, browser=None):
     """A server on a free port, as `voxlate serve` starts it; yields its base URL. Its token is paging.TOKEN."""
     import uvicorn
     from paging import TOKEN
@@ -89,17 +86,17 @@ class Watched:
 
 
 @contextmanager
-def open_page(browser: Any, base: str, **options: Any) -> Iterator[Watched]:
+def open_page(browser, base, **options):
     """A page of its own context; errors, violated policies and requests to another host fail the test."""
     context = browser.new_context(**options)
     context.set_default_timeout(PATIENCE_MS)
     watched = Watched(context.new_page(), base)
 
-    def on_console(message: Any) -> None:
+    def on_console(message):
         if message.type == "error":
             watched.errors.append(message.text)
 
-    def on_request(request: Any) -> None:
+    def on_request(request):
         if not request.url.startswith((base, f"blob:{base}", "data:")):
             watched.errors.append(request.url)
 
@@ -113,21 +110,21 @@ def open_page(browser: Any, base: str, **options: Any) -> Iterator[Watched]:
         context.close()
 
 
-def pixels(element: Any) -> np.ndarray:
+def pixels(element):
     """What the screen shows of an element: [height, width, 3]."""
     element.scroll_into_view_if_needed()
     picture = Image.open(io.BytesIO(element.screenshot()))
     return np.asarray(picture.convert("RGB")).astype(int)
 
 
-def after_drawing(page: Any) -> None:
+def after_drawing(page):
     """Waits until all that was asked for is on the screen."""
     page.evaluate(
         "() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"
     )
 
 
-def render(template: str, **variables: Any) -> str:
+def render(template, **variables):
     """A page of ours around a text in the language of the templates."""
     environment = Environment(
         loader=FileSystemLoader(WEB / "templates"), autoescape=select_autoescape(default=True)
@@ -140,11 +137,11 @@ Answer = tuple[int, str, bytes]
 
 
 @contextmanager
-def small_server(answer: Callable[[str, str, bytes], Answer | None], folder: Path) -> Iterator[str]:
+def small_server(answer, folder):
     """Serves answer(method, path, body), then /static and the folder; yields the base URL."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
+        def do_GET(self):
             body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
             status, kind, content = answer(self.command, self.path, body) or self.file()
             self.send_response(status)
@@ -157,14 +154,14 @@ def small_server(answer: Callable[[str, str, bytes], Answer | None], folder: Pat
 
         do_POST = do_GET
 
-        def file(self) -> Answer:
+        def file(self):
             name = self.path.removeprefix("/static/")
             path = WEB / "static" / name if self.path.startswith("/static/") else folder / name[1:]
             if not path.is_file():
                 return 404, "text/plain", b"not found"
             return 200, TYPES.get(path.suffix, "application/octet-stream"), path.read_bytes()
 
-        def log_message(self, *_: Any) -> None:
+        def log_message(self, *_):
             pass
 
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)

@@ -1,15 +1,13 @@
 """A page without a browser."""
 
-from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
-from typing import Any
 
 import pytest
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
+def browser():
     """A browser for the tests of a module."""
     from browsing import open_browser
 
@@ -18,7 +16,7 @@ def browser() -> Iterator[Any]:
 
 
 @pytest.fixture
-def page(tmp_path) -> Iterator[Callable[..., Any]]:
+def page(tmp_path):
     """page(runs, start=None, **limits): a page that works on no job; start=Here does jobs in this process."""
     from paging import BASE, TOKEN, Page, TestClient
 
@@ -54,7 +52,7 @@ def page(tmp_path) -> Iterator[Callable[..., Any]]:
 
 
 @pytest.fixture
-def at_work(page) -> Callable[..., Any]:
+def at_work(page):
     """at_work(folder, **options): a page with one model, "run", that does its jobs in this process."""
     from paging import Here
 

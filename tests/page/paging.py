@@ -3,11 +3,9 @@
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,15 +23,15 @@ import voxlate.page.check  # noqa: F401  # loads torch before threads do
 from voxlate.page import app
 from voxlate.page.app import create_app
 from voxlate.page.jobs import Jobs
-from voxlate.page.settings import Sessions, Settings
+from voxlate.page.settings import Settings
 from voxlate.page.work import work
-from voxlate.page.workers import Start, start_process
+from voxlate.page.workers import start_process
 
 BASE = "http://127.0.0.1:8765"
 TOKEN = "a token of the tests"
 
 
-def until(holds: Callable[[], Any], seconds: float = 60) -> None:
+def until(holds, seconds=60):
     """Waits until a condition holds."""
     over = time.monotonic() + seconds
     while not holds():
@@ -41,7 +39,7 @@ def until(holds: Callable[[], Any], seconds: float = 60) -> None:
         time.sleep(0.02)
 
 
-def free_port() -> int:
+def free_port():
     """A port of this machine on which nothing listens."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -49,15 +47,13 @@ def free_port() -> int:
 
 
 @contextmanager
-def running(
-    settings: Settings, sessions: Sessions, monkeypatch: Any, start: Start = start_process
-) -> Iterator[None]:
+def running(settings, sessions, monkeypatch, start=start_process):
     """A server in a thread, until the block ends; start: starts the work of a job."""
     servers = list[uvicorn.Server]()
     run = uvicorn.Server.run
     monkeypatch.setattr(app, "create_app", partial(create_app, start=start))
 
-    def run_here(server: uvicorn.Server, sockets: list[socket.socket]) -> None:
+    def run_here(server, sockets):
         servers.append(server)
         run(server, sockets)
 
@@ -75,10 +71,10 @@ class Here:
 
     stdin = None
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder):
         work(folder)
 
-    def poll(self) -> int:
+    def poll(self):
         return 0
 
 
@@ -91,25 +87,25 @@ class Page:
     settings: Settings
     app: Any
 
-    def stranger(self, **options: Any) -> TestClient:
+    def stranger(self, **options):
         """A client without a session."""
         return TestClient(self.app, base_url=BASE, follow_redirects=False, **options)
 
     @property
-    def get(self) -> Any:
+    def get(self):
         return self.client.get
 
     @property
-    def post(self) -> Any:
+    def post(self):
         return self.client.post
 
-    def upload(self, *paths: Path, **names: bytes) -> Any:
+    def upload(self, *paths, **names):
         """Upload files with their own names, and contents by name; returns the response of the form."""
         files = [("files", (path.name, path.read_bytes())) for path in paths]
         files += [("files", (name, content)) for name, content in names.items()]
         return self.post("/uploads", files=files)
 
-    def finished(self, place: str, seconds: float = 60) -> str:
+    def finished(self, place, seconds=60):
         """The page of a job once it has ended; its address is below the page's own."""
         until(lambda: self.jobs.read(place.rpartition("/")[2]).has_ended, seconds)
         answer = self.get(place)
@@ -117,12 +113,12 @@ class Page:
         assert "hx-trigger" not in answer.text
         return str(answer.text)
 
-    def checked(self, *paths: Path, **names: bytes) -> tuple[str, str]:
+    def checked(self, *paths, **names):
         """The address and the page of an upload once it is checked."""
         place = self.upload(*paths, **names).headers["location"]
         return place, self.finished(place)
 
-    def synthesised(self, place: str, label: str = "run", **settings: object) -> tuple[str, str]:
+    def synthesised(self, place, label="run", **settings):
         """The address and the page of a synthesis of an upload."""
         answer = self.post(f"{place}/synthesise", data={"run": label, **settings})
         assert answer.status_code == 303, answer.text
