@@ -148,9 +148,9 @@ def test_the_containers_script_writes_a_ct_for_each_scan_without_network(
     assert len(result["inputs"]) == 2
 
 
-def test_the_containers_script_says_what_is_missing(container, tmp_path, capsys):
-    assert container.main(["RUN", "--input", str(tmp_path), "--output", str(tmp_path)]) == 1
-    assert (
-        "expected scans (.mha or .nii.gz) in images/mri or images/cbct" in capsys.readouterr().err
-    )
+def test_the_containers_script_says_what_is_missing(container, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert container.main(["RUN", "--input", ".", "--output", "."]) == 1
+    said = "expected scans (.mha or .nii.gz) in images/mri or images/cbct"
+    assert said in capsys.readouterr().err
     assert not (tmp_path / "results.json").exists()

@@ -16,6 +16,7 @@ from trainings import weights_of
 from voxlate.base.config import settings
 from voxlate.base.errors import BadInput
 from voxlate.science.methods.method import Method, MethodSettings, channels_by_name
+from voxlate.science.methods.regression import RegressionSettings
 from voxlate.science.nets.interface import Channels, NetSettings, NetworkInput, Output
 from voxlate.training import recipe
 from voxlate.training.planning.plan import Plan
@@ -111,8 +112,8 @@ class BlendNet(nn.Module):
         self.weights = nn.ParameterDict({name: torch.zeros(()) for name in channels.images})
 
     def forward(self, inputs: NetworkInput) -> Output:
-        image = sum(self.weights[name] * image for name, image in inputs.images.items())
-        return Output(self.gain * image)
+        images = inputs.images
+        return Output(self.gain * sum(self.weights[name] * images[name] for name in images))
 
 
 @settings
@@ -174,14 +175,14 @@ def test_a_method_and_a_network_that_only_this_file_knows_go_all_the_way(
         recipe.from_dict(unknown, "own", allow_code=True)
 
 
-def test_a_part_that_inherits_from_one_of_voxlates_is_written_under_its_own_name(
-    tmp_path, monkeypatch
-):
-    (tmp_path / "inheriting.py").write_text(
-        "from voxlate.base.config import settings\nfrom voxlate.science.methods.regression import RegressionSettings\n"
-        "@settings\nclass Mine(RegressionSettings):\n    strength: float = 1.0\n"
-    )
-    monkeypatch.syspath_prepend(str(tmp_path))
-    method = {**PLAIN["method"], "kind": "inheriting:Mine", "strength": 2.0}
+def test_a_part_that_inherits_from_one_of_voxlates_is_written_under_its_own_name():
+    method = {**PLAIN["method"], "kind": "test_extending:Mine", "strength": 2.0}
     own = recipe.from_dict({**PLAIN, "method": method}, "own", allow_code=True)
     assert recipe.to_dict(own)["method"] == method
+
+
+@settings
+class Mine(RegressionSettings):
+    """A regression with one key more."""
+
+    strength: float = 1.0

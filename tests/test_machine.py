@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import subprocess
 import sys
+from unittest.mock import Mock
 
 import psutil
 import pytest
@@ -120,25 +121,20 @@ def test_a_name_that_some_system_forbids_is_refused_and_others_are_kept(name):
 
 def test_a_place_is_written_with_slashes_and_whole_where_no_path_leads_to_it(tmp_path, monkeypatch):
     assert relative_to(tmp_path / "run", tmp_path / "a" / "b") == "../a/b"
-
-    def other_drive(path, start):
-        raise ValueError("path is on mount 'D:', start on mount 'C:'")
-
-    monkeypatch.setattr(os.path, "relpath", other_drive)
+    other_drive = ValueError("path is on mount 'D:', start on mount 'C:'")
+    monkeypatch.setattr(os.path, "relpath", Mock(side_effect=other_drive))
     assert relative_to(tmp_path / "run", tmp_path / "a" / "b") == (tmp_path / "a" / "b").as_posix()
 
 
 def test_a_file_that_another_program_has_open_is_one_sentence(tmp_path, monkeypatch):
-    def in_use(new, old):
-        raise PermissionError(13, "Access is denied", str(new), None, str(old))
-
-    (tmp_path / "scores.json").write_text("old")
-    monkeypatch.setattr(files.os, "replace", in_use)
-    with pytest.raises(
-        CannotWrite, match=r"expected a file that can be replaced, found Access is denied\. Close"
-    ):
-        write_text(tmp_path / "scores.json", "new")
-    assert [path.name for path in tmp_path.iterdir()] == ["scores.json"]
+    path = tmp_path / "scores.json"
+    path.write_text("old")
+    in_use = PermissionError(13, "Access is denied", "new", None, "old")
+    monkeypatch.setattr(files.os, "replace", Mock(side_effect=in_use))
+    said = r"expected a file that can be replaced, found Access is denied\. Close"
+    with pytest.raises(CannotWrite, match=said):
+        write_text(path, "new")
+    assert [*tmp_path.iterdir()] == [path]
 
 
 def test_text_has_the_same_line_ends_on_every_system(tmp_path, monkeypatch):

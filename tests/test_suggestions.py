@@ -81,14 +81,13 @@ def test_all_wrong_keys_of_a_recipe_are_listed_at_once():
         recipe.read("phantom_t1_to_ct", wrong)
     said = str(error.value)
     assert said.startswith("phantom_t1_to_ct: expected")
-    assert said.count("phantom_t1_to_ct") == 1
+    assert (said.count("phantom_t1_to_ct"), said.count(" Also expected ")) == (1, 3)
     assert "\n" not in said
-    for key in ("net.widht", "train.batch", "synth.steps", "no_such_table"):
+    for key in wrong:
         assert f"'{key}'" in said
-    assert said.count(" Also expected ") == 3
+    tables = recipe.values_of("phantom_t1_to_ct") | {
+        "train": {"steps": "1"},
+        "synth": {"mirror": 1},
+    }
     with pytest.raises(BadInput, match=r"'train\.steps'.*Also expected of 'synth\.mirror'"):
-        recipe.from_dict(
-            recipe.values_of("phantom_t1_to_ct")
-            | {"train": {"steps": "1"}, "synth": {"mirror": 1}},
-            "own",
-        )
+        recipe.from_dict(tables, "own")

@@ -5,6 +5,7 @@ import json
 import shutil
 import subprocess
 import sys
+from unittest.mock import Mock
 
 import nibabel as nib
 import numpy as np
@@ -178,18 +179,13 @@ def test_a_run_whose_weights_are_cut_short_missing_or_another_runs(
 def test_an_error_of_the_system_is_one_sentence_whatever_it_is_met_by(
     voxlate, tmp_path, monkeypatch, error, words
 ):
-    def fail(*_, **__):
-        raise error
-
-    monkeypatch.setattr("voxlate.commands.api.facts.describe_path", fail)
+    monkeypatch.setattr("voxlate.commands.api.facts.describe_path", Mock(side_effect=error))
     refused(voxlate("info", tmp_path), *words)
 
 
 def test_a_full_disk_leaves_no_half_file(typed, run, prepared, cohort, tiny, tmp_path, monkeypatch):
-    def full(*_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(files.os, "fsync", full)
+    full = OSError(28, "No space left on device")
+    monkeypatch.setattr(files.os, "fsync", Mock(side_effect=full))
     monkeypatch.setattr("voxlate.checks.prepare.cores", lambda: 1)  # in this process
     for line in (
         "prepare cohort --out new --seed 1",

@@ -3,7 +3,6 @@
 import http.server
 import io
 import shutil
-import socket
 import threading
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -49,31 +48,6 @@ def open_browser(*flags):
         browser = driver.chromium.launch(executable_path=program, args=[*SOFTWARE_GL, *flags])
         yield browser
         browser.close()
-
-
-@contextmanager
-def serving(runs, data, start=None, browser=None):
-    """A server on a free port, as `voxlate serve` starts it; yields its base URL. Its token is paging.TOKEN."""
-    import uvicorn
-    from paging import TOKEN
-
-    from voxlate.page.app import create_app
-    from voxlate.page.settings import Sessions, Settings
-
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        listening.listen()  # a browser that is faster than the server waits
-        port = listening.getsockname()[1]
-        settings = Settings(runs, data, device="cpu", port=port, browser=browser)
-        app = create_app(settings, Sessions(TOKEN, reusable=True), start)
-        server = uvicorn.Server(uvicorn.Config(app, log_level="error"))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{port}/"
-        finally:
-            server.should_exit = True
-            thread.join(20)
 
 
 @dataclass

@@ -1,7 +1,6 @@
 """A page without a browser."""
 
 from contextlib import ExitStack
-from dataclasses import replace
 
 import pytest
 
@@ -36,9 +35,14 @@ def page(tmp_path):
             **limits,
         ):
             settings = Settings(
-                runs or {}, tmp_path / folder, root, device="cpu", names=names, browser=browser
+                runs or {},
+                tmp_path / folder,
+                root,
+                device="cpu",
+                names=names,
+                browser=browser,
+                limits=Limits(**limits),
             )
-            settings = replace(settings, limits=replace(Limits(), **limits))
             app = create_app(settings, Sessions(TOKEN, reusable), start)
             options = {"base_url": BASE, "follow_redirects": False}
             client = open_pages.enter_context(
@@ -46,7 +50,7 @@ def page(tmp_path):
             )
             if reusable:
                 client.get("/enter", params={"token": TOKEN})
-            return Page(client, app.app.state.site.jobs, settings, app)
+            return Page(client, app.app.state.site.jobs, app)
 
         yield make
 

@@ -23,7 +23,7 @@ import voxlate.page.check  # noqa: F401  # loads torch before threads do
 from voxlate.page import app
 from voxlate.page.app import create_app
 from voxlate.page.jobs import Jobs
-from voxlate.page.settings import Settings
+from voxlate.page.settings import Sessions, Settings
 from voxlate.page.work import work
 from voxlate.page.workers import start_process
 
@@ -47,23 +47,31 @@ def free_port():
 
 
 @contextmanager
-def running(settings, sessions, monkeypatch, start=start_process):
-    """A server in a thread, until the block ends; start: starts the work of a job."""
-    servers = list[uvicorn.Server]()
-    run = uvicorn.Server.run
-    monkeypatch.setattr(app, "create_app", partial(create_app, start=start))
+def serving(runs, data, start=start_process, reusable=True, **options):
+    """A server in a thread, as `voxlate serve` starts it, until the block ends; yields its address.
+
+    start: starts the work of a job; options: of Settings.
+    """
+    servers, run = [], uvicorn.Server.run
 
     def run_here(server, sockets):
         servers.append(server)
         run(server, sockets)
 
-    monkeypatch.setattr(uvicorn.Server, "run", run_here)
-    work = threading.Thread(target=app.run_server, args=(settings, sessions))
-    work.start()
-    until(lambda: servers and servers[0].started)
-    yield
-    servers[0].should_exit = True
-    work.join(20)
+    settings = Settings(runs, data, device="cpu", port=free_port(), **options)
+    arguments = (settings, Sessions(TOKEN, reusable))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(app, "create_app", partial(create_app, start=start))
+        patch.setattr(uvicorn.Server, "run", run_here)
+        thread = threading.Thread(target=app.run_server, args=arguments)
+        thread.start()
+        try:
+            until(lambda: servers and servers[0].started)
+            yield f"http://127.0.0.1:{settings.port}/"
+        finally:
+            for server in servers:
+                server.should_exit = True
+            thread.join(20)
 
 
 class Here:
@@ -80,11 +88,10 @@ class Here:
 
 @dataclass(frozen=True)
 class Page:
-    """A running page: a client that is in, its jobs and settings."""
+    """A running page: a client that is in, and its jobs."""
 
     client: TestClient
     jobs: Jobs
-    settings: Settings
     app: Any
 
     def stranger(self, **options):

@@ -6,10 +6,9 @@ from contextlib import ExitStack
 
 import httpx
 import pytest
-from paging import TOKEN, free_port, running
+from paging import TOKEN, serving
 
 from voxlate.page import app, connections
-from voxlate.page.settings import Sessions, Settings
 
 HOST = "127.0.0.1"
 MOST, WAITING, WAIT_SECONDS = 20, 10, 0.5
@@ -21,9 +20,8 @@ def port(tmp_path, monkeypatch):
     monkeypatch.setattr(app, "MOST_CONNECTIONS", MOST)
     monkeypatch.setattr(connections, "MOST_WAITING", WAITING)
     monkeypatch.setattr(connections, "WAIT_SECONDS", WAIT_SECONDS)
-    settings = Settings({}, tmp_path / "data", None, device="cpu", port=free_port())
-    with running(settings, Sessions(TOKEN, True), monkeypatch):
-        yield settings.port
+    with serving({}, tmp_path / "data") as address:
+        yield int(address.split(":")[-1].rstrip("/"))
 
 
 def opened(port, sent):

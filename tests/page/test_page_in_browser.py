@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from browsing import open_page, serving
-from paging import TOKEN, Here
+from browsing import open_page
+from paging import TOKEN, Here, serving
 from pydicom.uid import BasicTextSRStorage, MediaStorageDirectoryStorage
 
 from dicom_slices import item, save, write_series

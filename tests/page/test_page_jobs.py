@@ -220,16 +220,17 @@ def test_a_server_that_is_killed_in_the_middle_of_a_synthesis_finishes_it_after_
     token.touch(0o600)
     token.write_text(f"{TOKEN}\n")
 
+    def is_open():
+        try:
+            return client.get("/enter", params={"token": TOKEN})
+        except httpx.HTTPError:
+            return False
+
     def serve():
         words = f"-m voxlate serve {diffusion} --port {port} --data {data} --token-file {token}"
         process = subprocess.Popen([sys.executable, *words.split(), "--device", "cpu"])
-        for _ in range(600):
-            try:
-                client.get("/enter", params={"token": TOKEN})
-                return process
-            except httpx.HTTPError:
-                time.sleep(0.1)
-        raise AssertionError("the server does not answer")
+        until(is_open)
+        return process
 
     def read(name):
         return Jobs(data).read(name)

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from browsing import open_browser, open_page, serving
-from paging import TOKEN
+from browsing import open_browser, open_page
+from paging import TOKEN, serving
 
 from carried import head, tiny_model
 

@@ -16,13 +16,12 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
-from paging import TOKEN, Here, free_port, running
+from paging import TOKEN, Here, serving
 
 from rows import every_row
 from voxlate.base.files import read_json
 from voxlate.page.forms import FORMS
 from voxlate.page.jobs import JOB
-from voxlate.page.settings import Sessions, Settings
 from voxlate.page.workers import start_process
 
 MODULE = Path(__file__).parents[2] / "slicer" / "VoxlateSynthesis"
@@ -46,15 +45,14 @@ def client_file(monkeypatch):
 
 
 @pytest.fixture
-def serve(tmp_path, diffusion, monkeypatch):
+def serve(tmp_path, diffusion):
     """serve(start): the address that a running server with one model prints; start starts its jobs."""
+    runs = {"run": str(diffusion)}
     with ExitStack() as servers:
 
         def run(start):
-            port = free_port()
-            settings = Settings({"run": str(diffusion)}, tmp_path / "data", device="cpu", port=port)
-            servers.enter_context(running(settings, Sessions(TOKEN), monkeypatch, start))
-            return f"http://127.0.0.1:{port}/enter?token={TOKEN.replace(' ', '%20')}"
+            server = serving(runs, tmp_path / "data", start, reusable=False)
+            return f"{servers.enter_context(server)}enter?token={TOKEN.replace(' ', '%20')}"
 
         yield run
 
