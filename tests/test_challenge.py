@@ -53,11 +53,14 @@ def scored(tmp_path):
 
 @pytest.mark.slow
 def test_evaluate_has_the_challenges_scores_of_the_arrays_as_they_are_stored(scored, typed):
+    pytest.importorskip("SimpleITK")
     folder, arrays = scored
-    case = "Task1/HN/1HNA001"
-    save(folder / case / "mr.nii.gz", np.abs(arrays[0]), "mr", "a.u.")
+    case = folder / "cohort/HN/1HNA001"
+    save(case / "ct.mha", arrays[0])
+    save(case / "mr.mha", np.abs(arrays[0]), "mr", "a.u.")
+    save(case / "mask.mha", arrays[2], "mask", "")
     scopes = "--score synthrad2023 --score synthrad2025 --region tissues=ct"
-    typed(f"evaluate out --truth Task1 --preset synthrad {scopes} --any-truth").done()
+    typed(f"evaluate out --truth cohort --preset synthrad2025 {scopes} --any-truth").done()
     scores = read_scores(folder / "out" / "metrics.json")
     means = scores.means["ct"]["synthesis"]
     for challenge in (synthrad2023, synthrad2025):
@@ -71,7 +74,7 @@ def test_evaluate_has_the_challenges_scores_of_the_arrays_as_they_are_stored(sco
     assert "soft_tissue" in read_json(folder / "out" / "metrics.json")["regions"]
     turned = synthrad2025(*(one[:, ::-1, ::-1] for one in arrays))
     assert turned["ms_ssim"] != pytest.approx(found["ms_ssim"], abs=1e-6)
-    typed("prepare Task1 --preset synthrad2025 --out prepared").done()
+    typed("prepare cohort --preset synthrad2025 --out prepared").done()
 
 
 def test_brasyn_is_scored_in_tumour_and_rest(scored):

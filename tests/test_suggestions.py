@@ -1,7 +1,5 @@
 """What errors suggest where a name is unknown, and keys that are left unset by name."""
 
-from pathlib import Path
-
 import pytest
 
 from rows import every_row
@@ -50,17 +48,14 @@ def test_a_key_is_looked_for_in_its_table_then_in_all_then_by_its_meaning(key, m
     ("option", "meant"),
     [("--resampel", "--resample"), ("--exclude-files", "--exclude-file")],
 )
-def test_an_unknown_option_is_answered_with_the_nearest(voxlate, cohort, option, meant):
-    refusal = voxlate("prepare", cohort, option).refusal.replace(" │ │ ", " ")
+def test_an_unknown_option_is_answered_with_the_nearest(typed, option, meant):
+    refusal = typed(f"prepare cohort {option}").refusal.replace(" │ │ ", " ")
     assert f"No such option: {option} (Possible options: {meant}" in refusal
 
 
-def test_a_file_whose_name_begins_with_a_dash_is_told_from_an_option(
-    voxlate, tmp_path, monkeypatch
-):
-    monkeypatch.chdir(tmp_path)
-    Path("-scan.nii.gz").touch()
-    assert voxlate("info", "-scan.nii.gz").refusal.endswith("Write ./-scan.nii.gz.")
+def test_a_file_whose_name_begins_with_a_dash_is_told_from_an_option(typed, tmp_path):
+    (tmp_path / "-scan.nii.gz").touch()
+    assert typed("info -scan.nii.gz").refusal.endswith("Write ./-scan.nii.gz.")
 
 
 @pytest.mark.parametrize("word", ["none", "unset", '"none"'])

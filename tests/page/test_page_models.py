@@ -49,7 +49,7 @@ def facts(text):
 
 @pytest.mark.slow
 def test_a_sharpness_gives_the_bits_of_synth_between_the_mean_and_the_sample_and_wrong_settings_are_refused(
-    page, voxlate, both, diffusion, scan, tmp_path
+    page, typed, both, diffusion, scan, tmp_path
 ):
     made = page({"both": str(both), "alone": str(diffusion)}, start=Here)
     place, text = made.checked(scan)
@@ -65,11 +65,10 @@ def test_a_sharpness_gives_the_bits_of_synth_between_the_mean_and_the_sample_and
         settings = {"answer": "sample", "noise": "independent", "sharpness": sharpness, **chosen}
         address, text = made.synthesised(place, "both", **settings)
         assert html.unescape(facts(text)["Prediction"]) == said
-        drawn = [word for name, value in chosen.items() for word in (f"--{name}", value)]
-        out = tmp_path / sharpness
-        options = ("--sharpness", sharpness, *drawn, "--out", out, "--device", "cpu")
-        voxlate("synth", both, scan, *options).done()
-        (image,) = out.glob("*/t2.nii.gz")
+        drawn = " ".join(f"--{name} {value}" for name, value in chosen.items())
+        options = f"--sharpness {sharpness} {drawn} --out {sharpness} --device cpu"
+        typed(f"synth both cohort/case1/t1.nii.gz {options}").done()
+        (image,) = (tmp_path / sharpness).glob("*/t2.nii.gz")
         assert made.get(f"{address}/images/t2.nii.gz").content == image.read_bytes()
     _, text = made.synthesised(place, "both", **settings | {"sharpness": "1"})
     assert facts(text)["Prediction"] == "sharp (one sample)"

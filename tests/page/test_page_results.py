@@ -16,14 +16,14 @@ from voxlate.base.errors import BadInput
 from voxlate.scans.formats.archive import unpacked
 
 
-def test_an_upload_gives_the_bits_of_voxlate_synth(at_work, voxlate, diffusion, cohort, tmp_path):
+def test_an_upload_gives_the_bits_of_voxlate_synth(at_work, typed, diffusion, cohort, tmp_path):
     made, scan = at_work(diffusion), cohort / "case1/t1.nii.gz"
     place, text = made.checked(scan)
     assert "<strong>Fits.</strong>" in text
     assert 'name="scan" value="t1.nii.gz"' in text
     address, text = made.synthesised(place, samples=2, steps=3, seed=5)
-    options = ("--samples", 2, "--steps", 3, "--seed", 5, "--device", "cpu")
-    voxlate("synth", diffusion, scan, "--out", tmp_path / "out", *options).done()
+    options = "--out out --samples 2 --steps 3 --seed 5 --device cpu"
+    typed(f"synth drun cohort/case1/t1.nii.gz {options}").done()
     for name in ("t2", "t2_std_uncalibrated"):
         (theirs,) = (tmp_path / "out").glob(f"*/{name}.nii.gz")
         assert made.get(f"{address}/images/{name}.nii.gz").content == theirs.read_bytes()
@@ -92,7 +92,9 @@ def test_a_lone_scan_is_what_its_name_or_description_says_or_is_taken_as_the_sou
 
 
 @pytest.mark.slow
-def test_each_fitting_series_of_a_study_is_a_choice_and_no_localiser_is(at_work, run, tmp_path):
+def test_each_fitting_series_of_a_study_is_a_choice_that_gives_a_derived_series(
+    at_work, run, tmp_path
+):
     made = at_work(run)
     series = {"localizer": 3, "t1_tra": 6, "t1_iso": 8}
     for number, (text, slices) in enumerate(series.items()):
@@ -106,7 +108,14 @@ def test_each_fitting_series_of_a_study_is_a_choice_and_no_localiser_is(at_work,
     place, text = made.checked(whole)
     chosen = re.findall(r'name="scan" value="([^"]+)"', text)
     assert chosen == ["study/t1_iso", "study/t1_tra"]
-    made.synthesised(place, scan="study/t1_tra", anyway=1)
+    address, text = made.synthesised(place, scan="study/t1_tra", anyway=1)
+    assert "DICOM series (zip)" in text
+    content = made.get(f"{address}/dicom.zip").content
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        names = [name for name in archive.namelist() if name.endswith(".dcm")]
+    assert sum("/t2/" in name for name in names) == 6
+    (report,) = (name for name in names if "/t2/" not in name)
+    assert report.endswith("/report/0001.dcm")
     assert made.post(f"{place}/synthesise", data={"run": "run", "scan": "x"}).is_error
     assert unpacked(whole) == (tmp_path / "study", 1)  # which has the same files
     slice_file = tmp_path / "study/t1_iso" / "0.dcm"
@@ -161,19 +170,6 @@ def test_a_damaged_scan_is_named_and_nothing_else_happens(at_work, run, cohort, 
         assert re.search("<strong>Does not fit.</strong> .*t1.nii.gz: expected", text)
         assert ("damaged" in text) == (content is cut)
         assert str(tmp_path) not in text
-
-
-@pytest.mark.slow
-def test_a_dicom_series_gives_a_derived_series(at_work, run, series):
-    made = at_work(run)
-    files = {f"s/{path.name}": path.read_bytes() for path in series.iterdir()}
-    address, text = made.synthesised(made.checked(**files)[0], anyway=1)
-    assert "DICOM series (zip)" in text
-    content = made.get(f"{address}/dicom.zip").content
-    with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        names = [name for name in archive.namelist() if name.endswith(".dcm")]
-    assert sum("/t2/" in name for name in names) == 6
-    assert [name for name in names if "/t2/" not in name] == ["s/report/0001.dcm"]
 
 
 def test_the_page_synthesises_what_is_not_to_be_trusted_only_where_the_box_is_ticked(

@@ -78,7 +78,7 @@ def first_by(process):
 
 @pytest.mark.slow
 def test_a_script_gets_the_images_of_voxlate_synth_and_leaves_nothing_behind(
-    serve, client_file, cohort, voxlate, diffusion, tmp_path
+    serve, client_file, cohort, typed, tmp_path
 ):
     client = client_file.Client(server := serve(first_by(start_process)))
     assert client.models() == ["run"]
@@ -95,8 +95,7 @@ def test_a_script_gets_the_images_of_voxlate_synth_and_leaves_nothing_behind(
     assert result["windows"].keys() == {"t2"}
     assert client.options().keys() == FORMS["synthesise"].options.keys()
     assert isinstance(result["use"], str)
-    options = ("--steps", 3, "--seed", 5, "--device", "cpu")
-    voxlate("synth", diffusion, scan, "--out", tmp_path / "out", *options).done()
+    typed(f"synth drun {scan} --out out --steps 3 --seed 5 --device cpu").done()
     (path,) = (tmp_path / "out").glob("*/t2.nii.gz")
     assert client.read(result["images"]["t2"]) == path.read_bytes()
     client.delete(result)

@@ -283,10 +283,15 @@ def test_runs_are_found_below_the_root_but_not_inside_of_links(run, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_stopped_training_saves_resumes_and_ends_with_the_same_weights(
-    page, typed, prepared, tiny, tmp_path
+def test_processes_prepare_with_workers_and_stop_save_and_resume_a_training_with_the_same_weights(
+    page, typed, cohort, prepared, tiny, tmp_path
 ):
     made = page(root=tmp_path, start=start_process)
+    survey = made.post("/training/survey", data={"place": "cohort"})
+    ended(made, survey, seconds=300)
+    again = made.post(f"{survey.headers['location']}/prepare", data={"folder": "ours"})
+    ended(made, again, seconds=300)
+    assert len(read_json(tmp_path / "ours/cohort.json")["cases"]) == 6
     changes = "train.steps=1500\ntrain.validate_every=1500"
     form = {"place": "prepared", "recipe": "tiny.toml", "folder": "new", "changes": changes}
     address = made.post("/training/recipe", data=form).headers["location"]
@@ -300,13 +305,3 @@ def test_a_stopped_training_saves_resumes_and_ends_with_the_same_weights(
     options = changes.replace("train", "--set train")
     typed(f"train tiny.toml --data prepared --out theirs {options}").done()
     assert same_weights(tmp_path / "new", tmp_path / "theirs")
-
-
-@pytest.mark.slow
-def test_a_cohort_is_prepared_by_workers_of_a_process_of_its_own(page, cohort, tmp_path):
-    made = page(root=tmp_path, start=start_process)
-    answer = made.post("/training/survey", data={"place": "cohort"})
-    ended(made, answer, seconds=300)
-    again = made.post(f"{answer.headers['location']}/prepare", data={"folder": "ours"})
-    ended(made, again, seconds=300)
-    assert len(read_json(tmp_path / "ours/cohort.json")["cases"]) == 6
