@@ -2,16 +2,15 @@
 
 import inspect
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import wraps
-from typing import Any
 
 import pytest
 
 Test = Callable[..., None]
 
 
-def every_row(names: str | tuple[str, ...], rows: Iterable[Any]) -> Callable[[Test], Test]:
+def every_row(names, rows):
     """Run a test on all rows, as pytest.mark.parametrize does, but as one test whose message lists the rows that fail.
 
     Rows share fixtures, but for the folder `tmp_path` and `monkeypatch`, which each row has for itself.
@@ -19,12 +18,12 @@ def every_row(names: str | tuple[str, ...], rows: Iterable[Any]) -> Callable[[Te
     keys = tuple(name.strip() for name in names.split(",")) if isinstance(names, str) else names
     table = list(rows)
 
-    def decorate(test: Test) -> Test:
+    def decorate(test):
         signature = inspect.signature(test)
         fixtures = [one for name, one in signature.parameters.items() if name not in keys]
 
         @wraps(test)
-        def on_all_rows(**given: Any) -> None:
+        def on_all_rows(**given):
             failures = []
             for number, row in enumerate(table):
                 values = dict(zip(keys, row if len(keys) > 1 else (row,), strict=True))

@@ -5,11 +5,10 @@ from typing import Any, Literal, get_args, get_origin
 
 import nibabel as nib
 import numpy as np
-import pytest
 
 import voxlate as package
+from refusals import refuses
 from rows import every_row
-from voxlate.base.errors import BadInput
 from voxlate.base.options.check import check_options, check_value, read_text
 from voxlate.base.options.option import (
     flag_of,
@@ -72,7 +71,7 @@ def test_python_and_the_command_line_refuse_the_same_option_in_the_same_sentence
     flag = flag_of(name, option_of(hint))
     answer = voxlate(command, *LINES[command].split(), flag, text)
     number = text_type(hint) in (int, float) and text != "many"
-    with pytest.raises(BadInput) as error:
+    with refuses() as error:
         check_options(table, None, {name: text_type(hint)(float(text)) if number else text})
     sentence = str(error.value)
     assert sentence.startswith(f"{name}: expected ")
@@ -94,23 +93,23 @@ def test_every_default_is_a_value_that_its_option_takes():
 def test_every_option_refuses_objects_of_another_type_in_one_sentence(table, name):
     hint = field_types(table)[name]
     for wrong in OBJECTS:
-        with pytest.raises(BadInput) as error:
+        with refuses() as error:
             check_options(table, None, {name: wrong})
         said = str(error.value)
         assert said.startswith(f"{name}: expected "), said
         assert "\n" not in said
         assert f"({type(wrong).__name__})" in said
-    with pytest.raises(BadInput, match=f"^{name}: expected "):
+    with refuses(f"^{name}: expected "):
         check_options(table, None, {name: ""})
     members = get_args(without_notes(hint)) or (without_notes(hint),)
     swapped: list[Any] = [True, "0"] if {int, float} & {*members} else []
     swapped += [1, "true"] if bool in members else []
     for wrong in (value for value in swapped if type(value) not in members):
-        with pytest.raises(BadInput):
+        with refuses():
             check_options(table, None, {name: wrong})
     kind = text_type(hint)
     if option_of(hint) is not None and get_origin(kind) is tuple:
-        with pytest.raises(BadInput, match=f"--x: expected {len(get_args(kind))} numbers"):
+        with refuses(f"--x: expected {len(get_args(kind))} numbers"):
             read_text("--x", ("a",), hint)
 
 
@@ -141,7 +140,7 @@ def test_options_that_exclude_or_need_each_other_are_refused(
 ):
     places = {"RUN": run, "tiny": tiny, "COHORT": cohort, "PREPARED": prepared}
     places |= {word: tmp_path / word for word in ("NEW", "OUT", "WEIGHTS")}
-    with pytest.raises(BadInput, match="expected"):
+    with refuses("expected"):
         getattr(package, function)(*(places.get(word, word) for word in words.split()), **options)
     assert not places["NEW"].exists()
 
@@ -173,7 +172,7 @@ def test_options_that_exclude_or_need_each_other_are_refused(
     ],
 )
 def test_the_error_names_the_expected_and_the_found_value(call, said, tmp_path):
-    with pytest.raises(BadInput) as error:
+    with refuses() as error:
         call(tmp_path)
     assert said in str(error.value)
 
@@ -203,10 +202,10 @@ def test_a_model_of_one_source_takes_a_scan_without_its_name(run, cohort, monkey
     image.set_qform(np.diag([-1, 1, 1, 1]) @ image.affine, 1)
     (said,) = [one for one in model.check(image).messages if one.code == "guess"]
     assert said.grade == "caution"
-    with pytest.raises(BadInput):
+    with refuses():
         model.synthesise(path).low["t9"]
     monkeypatch.setenv("VOXLATE_MAX_VOLUME", "1kB")
-    with pytest.raises(BadInput, match="pass max_volume="):
+    with refuses("pass max_volume="):
         model.check(path)
 
 
@@ -245,7 +244,7 @@ ZEROS = np.zeros((2, 2, 2))
     ],
 )
 def test_an_input_that_is_not_a_scan_is_refused_in_one_sentence(run, scan, said):
-    with pytest.raises(BadInput) as error:
+    with refuses() as error:
         package.load(run).synthesise(scan)
     assert said in str(error.value)
     assert str(error.value).count("expected") == 1
@@ -270,7 +269,7 @@ def test_wrong_keywords_are_refused_by_those_of_the_function(run, given, near, t
     if name not in ("warn", "progress"):
         calls.append(lambda: package.synthesise(model, "t1.nii.gz", tmp_path, **given))
     for call in calls:
-        with pytest.raises(BadInput, match=near) as error:
+        with refuses(near) as error:
             call()
         assert error.value.parts["where"] == name
 
@@ -278,16 +277,16 @@ def test_wrong_keywords_are_refused_by_those_of_the_function(run, given, near, t
 def test_errors_of_a_model_and_of_its_results_name_options_as_python_does(run, cohort):
     model = package.load(run)
     (cohort / "case1/t1.nii.gz").write_bytes(b"")
-    with pytest.raises(BadInput) as error:
+    with refuses() as error:
         model.with_contrast_of(["t9=scan.nii.gz"])
-    with pytest.raises(BadInput):
+    with refuses():
         model.with_only("t9")
     checks = package.check(model, cohort, progress=False)
     said = [str(error.value), *checks.left_out.values(), *map(str, checks.cases)]
     result = model.synthesise(cohort / "case0/t1.nii.gz")
     (cohort / "t2.nii.gz").touch()
     for wrong in ((cohort,), (cohort, ".foo"), (cohort / "t2.nii.gz",)):
-        with pytest.raises(BadInput) as error:
+        with refuses() as error:
             result.save(*wrong)
         said.append(str(error.value))
     assert "--" not in " ".join(said)
@@ -299,7 +298,7 @@ def test_scans_that_are_all_declared_missing_are_one_sentence(run, cohort):
     path = cohort / "case0/t1.nii.gz"
     image = nib.load(path)
     for scan in (path, (image.get_fdata(), image.affine)):
-        with pytest.raises(BadInput):
+        with refuses():
             package.check(run, {"t1": scan}, missing="t1", progress=False)
 
 
@@ -317,7 +316,7 @@ def test_python_says_what_to_do_in_its_own_words(text, said):
 
 
 def test_a_model_of_several_sources_asks_for_their_names():
-    with pytest.raises(BadInput, match="by modality for a model of t1, flair, found one"):
+    with refuses("by modality for a model of t1, flair, found one"):
         by_name("scan.nii.gz", ["t1", "flair"])
 
 

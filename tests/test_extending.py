@@ -11,10 +11,10 @@ import torch
 from torch import nn
 
 import voxlate as package
+from refusals import refuses
 from rows import every_row
 from trainings import weights_of
 from voxlate.base.config import settings
-from voxlate.base.errors import BadInput
 from voxlate.science.methods.method import Method, MethodSettings, channels_by_name
 from voxlate.science.methods.regression import RegressionSettings
 from voxlate.science.nets.interface import Channels, NetSettings, NetworkInput, Output
@@ -68,10 +68,10 @@ def test_code_is_imported_only_where_it_is_allowed_and_found_by_plans_too(
     train(recipe.read(str(path), allow_code=True), prepared, tmp_path / "run", device="cpu")
     refusal = voxlate("synth", tmp_path / "run", cohort, "--out", tmp_path / "out").refusal
     assert "--allow-code" in refusal
-    with pytest.raises(BadInput, match="allow_code=True"):
+    with refuses("allow_code=True"):
         package.load(tmp_path / "run")
     assert package.load(tmp_path / "run", allow_code=True).facts.title.startswith("T1 to T2")
-    with pytest.raises(BadInput, match="expected 'Large' in the module"):
+    with refuses("expected 'Large' in the module"):
         recipe.read(str(path), {"net.kind": "own_parts:Large"}, allow_code=True)
     plan = Plan(PLAIN, {}, 1.0, 1.0, Limits(1, 1e9), "here")
     planned = plan.change({"net": '{kind = "own_parts:Small"}'}, allow_code=True)
@@ -91,7 +91,7 @@ def test_no_name_in_the_header_of_a_foreign_model_is_imported(where, tmp_path, m
         for key in tables:
             table = table[key]
         table[last] = name
-        with pytest.raises(BadInput):
+        with refuses():
             assert recipe.from_dict(changed, "weights (header)").synth.function
 
 
@@ -171,7 +171,7 @@ def test_a_method_and_a_network_that_only_this_file_knows_go_all_the_way(
     scored = voxlate("evaluate", out, "--truth", cohort, "--json").done()
     assert "t2" in json.loads(scored.out)["modalities"]
     unknown = {**recipe.to_dict(made), "net": {"kind": "test_extending:Blend", "gian": 2.0}}
-    with pytest.raises(BadInput, match="Did you mean 'gain'"):
+    with refuses("Did you mean 'gain'"):
         recipe.from_dict(unknown, "own", allow_code=True)
 
 

@@ -10,10 +10,11 @@ from unittest.mock import Mock
 import psutil
 import pytest
 
+from refusals import refuses
 from rows import every_row
 from scans import touch
 from voxlate.base import files, machine
-from voxlate.base.errors import BadInput, CannotWrite
+from voxlate.base.errors import CannotWrite
 from voxlate.base.files import (
     LOCK,
     WRITING,
@@ -70,10 +71,10 @@ def test_a_lock_goes_with_its_process_even_if_that_is_killed(tmp_path):
     line = f"from voxlate.base.files import lock; held = lock({str(tmp_path)!r}); held.__enter__(); print(1, flush=True)"
     holder, said = started(f"{line}; input()")
     assert said == "1\n"
-    with pytest.raises(BadInput, match="found one that does"), lock(tmp_path):
+    with refuses("found one that does"), lock(tmp_path):
         pass
     end(holder)
-    with lock(tmp_path), pytest.raises(BadInput, match="found one that does"), lock(tmp_path):
+    with lock(tmp_path), refuses("found one that does"), lock(tmp_path):
         pass
 
 
@@ -97,7 +98,7 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path):
             (new / "0001.dcm").touch()
             raise OSError(errno.ENOSPC, "No space left on device")
 
-    with pytest.raises(BadInput, match="found a full disk"):
+    with refuses("found a full disk"):
         fill()
     assert list(tmp_path.iterdir()) == []
     with whole_folder(tmp_path / "to" / "series") as new:
@@ -113,7 +114,7 @@ def test_what_fails_in_a_locked_folder_is_not_taken_for_a_lock(tmp_path):
 
 @every_row("name", ["NUL", "aux.nii", "Lpt9.x", "lpt²", "case1.", ".a", "a b", ""])
 def test_a_name_that_some_system_forbids_is_refused_and_others_are_kept(name):
-    with pytest.raises(BadInput, match="here: expected a name"):
+    with refuses("here: expected a name"):
         safe_name(name, "here")
     for other in ("con1", "a.nul", "com", "lpt10", "P.1-a_b", "Müller"):
         assert safe_name(other, "here") == other

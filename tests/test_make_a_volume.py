@@ -7,9 +7,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from refusals import refuses
 from scans import change_scan
 from trainings import same_weights
-from voxlate.base.errors import BadInput
 from voxlate.base.files import read_json
 from voxlate.evaluation.scoring.scores import read_scores
 from voxlate.scans.cases.prepared import open_cohort
@@ -247,7 +247,7 @@ def test_what_would_swap_the_autoencoder_of_a_model_is_refused(again, tmp_path):
         ),
     ):
         (tmp_path / "own.toml").write_text(text)
-        with pytest.raises(BadInput, match=said):
+        with refuses(said):
             recipes.read(str(tmp_path / "own.toml"))
 
 
@@ -261,7 +261,7 @@ def test_a_stage_without_data_of_its_own_is_another_where_the_recipes_differ_and
         assert recipes.stage_recipe(made, name) != recipes.stage_recipe(other, name)
         assert all(one.data is not None for one in recipes.stage_recipe(made, name).stages)
     said = r"synth\.windows: expected none for method\.kind = 'regression'"
-    with pytest.raises(BadInput, match=said):
+    with refuses(said):
         recipes.read(str(tiny), {"synth.windows": "{size=4,overlap=2}"})
 
 

@@ -7,8 +7,8 @@ import nibabel as nib
 import pytest
 
 import voxlate as package
+from refusals import refuses
 from rows import every_row
-from voxlate.base.errors import BadInput
 
 
 def test_every_step_from_a_cohort_to_scores_returns_a_result_that_shows_itself(
@@ -82,7 +82,7 @@ def test_changes_may_be_numbers_and_truths_and_a_run_shows_its_history(prepared,
     run = train(**{"train.steps": 2, "synth.exact": True})
     assert package.info(run.folder)["steps"] == 2
     assert len(run.figure().axes) == len(set(run.history["stage"]))
-    with pytest.raises(BadInput, match=r"found 'train\.stps'"):
+    with refuses(r"found 'train\.stps'"):
         train(**{"train.stps": 5})
 
 
@@ -94,7 +94,7 @@ def test_a_planned_run_resumes_and_one_of_another_target_is_refused(prepared, tm
     begun = run.recipe.read_bytes()
     package.train(*places, minutes=5, progress=False)
     assert run.recipe.read_bytes() == begun, "it resumes, whatever the minutes"
-    with pytest.raises(BadInput, match="found one that was planned with t1"):
+    with refuses("found one that was planned with t1"):
         package.train(*places, source="t2", target="t1", **options)
     said = "expected a run with the target t1, found one that was planned with t2"
     assert said in typed("train auto --data prepared --out run --target t1").refusal

@@ -10,8 +10,8 @@ import pytest
 from paging import BASE, TOKEN
 
 import voxlate
+from refusals import refuses
 from rows import every_row
-from voxlate.base.errors import BadInput
 from voxlate.clinic.options.share import ServeOptions
 from voxlate.page.access import CONTENT_POLICY
 from voxlate.page.server import check_server, serve
@@ -153,13 +153,13 @@ def test_a_request_without_a_length_or_with_a_long_form_is_refused(page):
     ],
 )
 def test_options_that_would_let_others_in_or_serve_nothing_are_refused(tmp_path, options, named):
-    with pytest.raises(BadInput, match=named):
+    with refuses(named):
         serve(**{"runs": [tmp_path], **options})
 
 
 def test_a_missing_package_is_named_with_the_command_that_installs_it(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "fastapi", None)
-    with pytest.raises(BadInput, match=r"fastapi.*pip install '\.\[serve\]'"):
+    with refuses(r"fastapi.*pip install '\.\[serve\]'"):
         serve([tmp_path])
 
 

@@ -13,7 +13,7 @@ import psutil
 import pytest
 from paging import BASE, TOKEN, Here, free_port, until
 
-from voxlate.base.errors import BadInput
+from refusals import refuses
 from voxlate.base.files import read_json, write_json
 from voxlate.page.jobs import MOST_ATTEMPTS, PROGRESS, Jobs, NoSuchJob, Progress
 from voxlate.page.workers import Worker
@@ -141,7 +141,7 @@ def test_old_jobs_are_removed_and_those_in_use_are_kept(jobs):
     jobs.change(waits, request={"check": used})
     assert jobs.remove_old(50, now) == [old]
     assert [job.name for job in jobs.all()] == [used, new, waits]
-    with pytest.raises(BadInput, match="needed by another"):
+    with refuses("needed by another"):
         jobs.remove(used)
     jobs.end(waits, "cancelled")
     jobs.remove(used)
@@ -198,11 +198,11 @@ def test_a_data_folder_and_a_port_belong_to_one_server(tmp_path):
     from voxlate.page.settings import Sessions, Settings
 
     settings = Settings({}, tmp_path / "data", port=free_port())
-    with lock(settings.data), pytest.raises(BadInput, match="no other voxlate"):
+    with lock(settings.data), refuses("no other voxlate"):
         run_server(settings, Sessions(TOKEN))
     with (
         socket.create_server(("127.0.0.1", settings.port)),
-        pytest.raises(BadInput, match="a free port"),
+        refuses("a free port"),
     ):
         run_server(settings, Sessions(TOKEN))
 

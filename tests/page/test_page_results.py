@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from dicom_slices import mr_slice, save
+from refusals import refuses
 from scans import change_scan
-from voxlate.base.errors import BadInput
 from voxlate.scans.formats.archive import unpacked
 
 
@@ -122,10 +122,10 @@ def test_each_fitting_series_of_a_study_is_a_choice_that_gives_a_derived_series(
     kept = bytearray(slice_file.read_bytes())
     kept[-1] ^= 1
     slice_file.write_bytes(kept)  # of another study of the same sizes
-    with pytest.raises(BadInput):
+    with refuses():
         unpacked(whole)
     slice_file.unlink()
-    with pytest.raises(BadInput):
+    with refuses():
         unpacked(whole)
     shutil.rmtree(tmp_path / "study")
     assert (unpacked(whole)[0] / "t1_iso/0.dcm").is_file()

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from paging import BASE
 
-from voxlate.base.errors import BadInput
+from refusals import refuses
 from voxlate.page.folders import below_root
 from voxlate.scans.formats.archive import safe_parts
 
@@ -58,7 +58,7 @@ def test_the_files_of_an_archive_are_unpacked_and_clutter_is_left_out(page):
     "name", ["../up.nii", "/etc/up.nii", "C:\\up.nii", "a/../../up.nii", "a/" * 20 + "b"]
 )
 def test_a_name_that_leads_out_of_its_folder_is_refused(name):
-    with pytest.raises(BadInput, match="inside a folder"):
+    with refuses("inside a folder"):
         safe_parts(name)
 
 
@@ -185,7 +185,7 @@ def test_a_folder_of_the_machine_is_taken_below_the_root_alone(page, tmp_path):
     assert asked("a").status_code == 303
     (root / "link").symlink_to(other)
     for place in ("..", "../other", "a/../../other", "link", "link/..", "a\0b"):
-        with pytest.raises(BadInput, match="below the root"):
+        with refuses("below the root"):
             below_root(root, place)
     assert below_root(root, "/a") == (root / "a").resolve()
     for place in ("..", str(tmp_path), "nowhere"):

@@ -10,8 +10,8 @@ import tomli_w
 from markupsafe import Markup
 from paging import Here, until
 
+from refusals import refuses
 from trainings import same_weights
-from voxlate.base.errors import BadInput
 from voxlate.base.files import read_json
 from voxlate.page.facts import without_styles
 from voxlate.page.folders import find_runs, list_folder, new_folder
@@ -81,7 +81,7 @@ def test_a_folder_that_cannot_be_read_is_refused_with_one_sentence(tmp_path, mon
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(Path, "iterdir", refuse)
-    with pytest.raises(BadInput, match="expected one that can be read, found 'Permission denied'"):
+    with refuses("expected one that can be read, found 'Permission denied'"):
         list_folder(tmp_path.resolve(), ".")
 
 
@@ -97,7 +97,7 @@ def test_a_new_folder_is_below_the_root_and_outside_of_the_cohort(cohort, tmp_pa
         ("cohort/new", "outside of the cohort"),
         ("", "expected a name, found none"),
     ):
-        with pytest.raises(BadInput, match=why):
+        with refuses(why):
             new_folder(root, text, apart_from=cohort)
 
 
