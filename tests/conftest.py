@@ -204,19 +204,16 @@ def small_head():
 @pytest.fixture(scope="session")
 def cohort_once(tmp_path_factory) -> Path:
     """What `cohort` copies: its cases, written once in a process."""
-    return _write_cohort(tmp_path_factory.mktemp("cohort_once") / "cohort")
+    folder = tmp_path_factory.mktemp("cohort_once") / "cohort"
+    for number in range(6):
+        write_head(folder / f"case{number}", number)
+    return folder
 
 
 @pytest.fixture
 def cohort(cohort_once, tmp_path) -> Path:
     """Six small cases with t1 and t2."""
     return shutil.copytree(cohort_once, tmp_path / "cohort")
-
-
-def _write_cohort(folder: Path) -> Path:
-    for number in range(6):
-        write_head(folder / f"case{number}", number)
-    return folder
 
 
 TINY = """

@@ -1,7 +1,6 @@
 """Parts of one's own: the documented example, and a method and a network that this file alone knows."""
 
 import copy
-import json
 import re
 from pathlib import Path
 from typing import ClassVar
@@ -37,37 +36,35 @@ def block(language: str) -> str:
 
 
 def test_the_documented_example_trains_synthesises_and_is_scored(
-    voxlate, cohort, prepared, tmp_path, monkeypatch
+    typed, cohort, prepared, tmp_path, monkeypatch
 ):
     code = block("python")
     assert len([line for line in code.splitlines() if line.strip()]) <= 32
     (tmp_path / "my_parts.py").write_text(code)
     (tmp_path / "my_recipe.toml").write_text(block("toml"))
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.chdir(tmp_path)
     for line in block("sh").splitlines():
-        words = (word.lower() if word.isupper() else word for word in line.split()[1:])
-        voxlate(*words).done()
+        typed(
+            re.sub("[A-Z]{3,}", lambda word: word[0].lower(), line.removeprefix("voxlate "))
+        ).done()
     needed = ["my_parts:Small", "my_parts:charbonnier"]
     assert read_header(Run(tmp_path / "run").weights())["imports"] == needed
-    facts = json.loads(voxlate("info", tmp_path / "run", "--json").out)
-    assert facts["needs code"] == ", ".join(needed)
+    assert typed("info run --json").json["needs code"] == ", ".join(needed)
 
 
 def test_code_is_imported_only_where_it_is_allowed_and_found_by_plans_too(
-    voxlate, cohort, prepared, tmp_path, monkeypatch
+    typed, cohort, prepared, tmp_path, monkeypatch
 ):
     (tmp_path / "own_parts.py").write_text(block("python"))
     path = tmp_path / "own.toml"
     path.write_text(
         block("toml").replace("my_parts", "own_parts").replace("steps = 20", "steps = 1")
     )
-    new = ("train", path, "--data", prepared, "--out", tmp_path / "run")
-    assert "module 'own_parts'" in voxlate(*new, "--allow-code").refusal
+    new = "train own.toml --data prepared --out run --allow-code"
+    assert "module 'own_parts'" in typed(new).refusal
     monkeypatch.syspath_prepend(str(tmp_path))
     train(recipe.read(str(path), allow_code=True), prepared, tmp_path / "run", device="cpu")
-    refusal = voxlate("synth", tmp_path / "run", cohort, "--out", tmp_path / "out").refusal
-    assert "--allow-code" in refusal
+    assert "--allow-code" in typed("synth run cohort --out out").refusal
     with refuses("allow_code=True"):
         package.load(tmp_path / "run")
     assert package.load(tmp_path / "run", allow_code=True).facts.title.startswith("T1 to T2")
@@ -154,22 +151,19 @@ train = { steps = 8, batch = 2, precision = "float32", workers = 0, optimiser = 
 
 @pytest.mark.slow
 def test_a_method_and_a_network_that_only_this_file_knows_go_all_the_way(
-    voxlate, cohort, prepared, tmp_path
+    typed, cohort, prepared, tmp_path
 ):
     (tmp_path / "own.toml").write_text(OWN)
     made = recipe.read(str(tmp_path / "own.toml"), allow_code=True)
     assert recipe.from_dict(recipe.to_dict(made), "again", allow_code=True) == made
     Least.progress.clear()
-    run, out = tmp_path / "run", tmp_path / "out"
-    line = ("train", tmp_path / "own.toml", "--data", prepared, "--out", run)
-    voxlate(*line, "--allow-code").done()
-    ((name, weight),) = weights_of(run).items()
+    typed("train own.toml --data prepared --out run --allow-code").done()
+    ((name, weight),) = weights_of(tmp_path / "run").items()
     assert name == "net.weights.t1"
     assert weight != 0
     assert Least.progress == [step / 8 for step in range(8)]
-    voxlate("synth", run, cohort, "--out", out, "--allow-code").done()
-    scored = voxlate("evaluate", out, "--truth", cohort, "--json").done()
-    assert "t2" in json.loads(scored.out)["modalities"]
+    typed("synth run cohort --out out --allow-code").done()
+    assert "t2" in typed("evaluate out --truth cohort --json").done().json["modalities"]
     unknown = {**recipe.to_dict(made), "net": {"kind": "test_extending:Blend", "gian": 2.0}}
     with refuses("Did you mean 'gain'"):
         recipe.from_dict(unknown, "own", allow_code=True)

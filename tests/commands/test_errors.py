@@ -63,7 +63,8 @@ def in_4d(image):
     ],
 )
 def test_a_scan_that_cannot_be_prepared(voxlate, cohort_once, tmp_path, change, words):
-    case = shutil.copytree(cohort_once / "case0", tmp_path / "cohort" / "case0")
+    case = tmp_path / "one" / "case0"
+    shutil.copytree(cohort_once / "case0", case)
     path = case / "t2.nii.gz"
     spoilt = change(nib.load(path))
     if isinstance(spoilt, bytes):
@@ -251,7 +252,7 @@ def test_info_of_a_large_scan_takes_at_most_five_times_its_memory(tmp_path):
     assert peaks[180] - peaks[8] < 5 * 4 * 180**3
 
 
-def test_every_command_shows_the_traceback_of_an_error_where_asked(voxlate, monkeypatch):
+def test_every_command_shows_the_traceback_of_an_error_where_asked(typed, monkeypatch):
     monkeypatch.setattr(app, "debug", False)
-    assert "--debug" in voxlate("info", "--help").out
-    assert "Traceback" in voxlate("info", "nowhere", "--debug").err
+    assert "--debug" in typed("info --help").out
+    assert "Traceback" in typed("info nowhere --debug").err

@@ -59,7 +59,7 @@ def entered(browser, tmp_path):
 
 
 @pytest.fixture
-def calibrated(voxlate, small_head, tiny, tmp_path, quick_widths):
+def calibrated(typed, small_head, tiny, tmp_path, quick_widths):
     """A tiny run from t1 to ct, with intervals from four heads that its training did not see."""
     for number in range(10):
         case = tmp_path / ("cohort" if number < 6 else "others") / f"case{number}"
@@ -67,11 +67,13 @@ def calibrated(voxlate, small_head, tiny, tmp_path, quick_widths):
         change_scan(case / "ct.nii.gz", lambda ct: np.where(ct > 0, 5 * ct, ct))  # with bone
     text = tiny.read_text().replace("t2", "ct")
     tiny.write_text(text.replace("low = 0, high = 1400", "low = -1000, high = 500"))
-    data, run = tmp_path / "prepared", tmp_path / "run"
-    voxlate("prepare", tmp_path / "cohort", "--out", data).done()
-    voxlate("train", tiny, "--data", data, "--out", run).done()
-    voxlate("calibrate", run, tmp_path / "others").done()
-    return run
+    for line in (
+        "prepare cohort --out prepared",
+        "train tiny.toml --data prepared --out run",
+        "calibrate run others",
+    ):
+        typed(line).done()
+    return tmp_path / "run"
 
 
 @pytest.fixture

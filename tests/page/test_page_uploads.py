@@ -36,22 +36,13 @@ def stored(made):
     return sorted(path.as_posix().split("/scans/")[1] for path in found if path.is_file())
 
 
-def test_an_upload_becomes_a_check_with_its_files_in_their_folders(page):
-    made = page()
-    answer = made.upload(**{"study/a/1.dcm": b"1", "study/a/2.dcm": b"2", "Ö x.nii": b"3"})
-    assert answer.status_code == 303
-    (job,) = made.jobs.all()
-    assert answer.headers["location"] == f"/uploads/{job.name}"
-    assert (job.kind, job.state) == ("check", "queued")
-    assert stored(made) == ["study/a/1.dcm", "study/a/2.dcm", "Ö_x.nii"]
-
-
 def test_the_files_of_an_archive_are_unpacked_and_clutter_is_left_out(page):
     made = page()
     names = ("study/1", "study/sub/2", "__MACOSX/1", "study/.DS_Store")
     nested = archive({"inner.zip": archive({"a": b"1"})})
-    made.upload(**{"my.zip": archive(dict.fromkeys(names, b"x")), "a/other.ZIP": nested})
-    assert stored(made) == ["a/other/inner.zip", "my/study/1", "my/study/sub/2"]
+    files = {"my.zip": archive(dict.fromkeys(names, b"x")), "a/other.ZIP": nested}
+    made.upload(**files, **{"b/Ö x.nii": b"3"})
+    assert stored(made) == ["a/other/inner.zip", "b/Ö_x.nii", "my/study/1", "my/study/sub/2"]
 
 
 @pytest.mark.parametrize(
