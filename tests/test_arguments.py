@@ -62,7 +62,7 @@ def options_on_command_line():
     return rows
 
 
-@every_row(("command", "name", "text"), options_on_command_line())
+@every_row("command, name, text", options_on_command_line())
 def test_python_and_the_command_line_refuse_the_same_option_in_the_same_sentence(
     command, name, text, voxlate
 ):
@@ -87,7 +87,7 @@ def test_every_default_is_a_value_that_its_option_takes():
 
 
 @every_row(
-    ("table", "name"),
+    "table, name",
     [(table, name) for table in TABLES.values() for name in field_types(table)],
 )
 def test_every_option_refuses_objects_of_another_type_in_one_sentence(table, name):
@@ -136,7 +136,7 @@ PAIRS = [  # calls with one option without another, or not with it
 ]
 
 
-@every_row(("function", "words", "options"), PAIRS)
+@every_row("function, words, options", PAIRS)
 def test_options_that_exclude_or_need_each_other_are_refused(
     function, words, options, run, prepared, cohort, tiny, tmp_path
 ):
@@ -148,7 +148,7 @@ def test_options_that_exclude_or_need_each_other_are_refused(
 
 
 @every_row(
-    ("call", "said"),
+    "call, said",
     [
         (
             lambda path: package.synthesise("run", (np.zeros((9, 9, 9)), np.eye(4)), path),
@@ -215,7 +215,7 @@ ZEROS = np.zeros((2, 2, 2))
 
 
 @every_row(
-    ("scan", "said"),
+    "scan, said",
     [
         (3, 'scans: expected scans by modality, as {"t1": "scan.nii.gz"}, found int'),
         ("gone.nii.gz", "gone.nii.gz"),
@@ -263,7 +263,7 @@ CALLED = [
 ]
 
 
-@every_row(("given", "near"), CALLED)
+@every_row("given, near", CALLED)
 def test_wrong_keywords_are_refused_by_those_of_the_function(run, given, near, tmp_path):
     (name,) = given
     model = package.load(run)
@@ -305,7 +305,7 @@ def test_scans_that_are_all_declared_missing_are_one_sentence(run, cohort):
 
 
 @every_row(
-    ("text", "said"),
+    "text, said",
     [
         ("Pass --resample, or --fixed T1.", "Pass resample=True, or fixed=T1."),
         ("--no-audit --shares 2 1 0", "audit=False shares 2 1 0"),

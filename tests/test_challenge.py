@@ -90,7 +90,7 @@ def test_brasyn_is_scored_in_tumour_and_rest(scored):
 
 
 @every_row(
-    ("name", "lost", "message"),
+    "name, lost, message",
     [
         ("synthrad2025", "mask.nii.gz", "expected a mask file in the cohort, found none"),
         ("brasyn", "seg.nii.gz", "expected the label map seg of 1HNA001, .* found none"),

@@ -2,6 +2,7 @@
 
 import pytest
 
+from rows import every_row
 from voxlate.training import recipe as recipes
 
 MODALITIES = ("flair", "t1", "t1c", "t2")
@@ -9,7 +10,7 @@ HI_NETS = {f"hi_net_{name}": name for name in MODALITIES}
 ANY = ("mm_gan", "mm_syn", "coca_gan", "ucd_gan")
 
 
-@pytest.mark.parametrize("size", ["", "_small"])
+@every_row("size", ["", "_small"])
 def test_all_baselines_see_the_same_contrasts_on_the_same_scale(size):
     first = recipes.read("mm_gan").intensity
     for name in (*ANY, *HI_NETS):
@@ -21,8 +22,8 @@ def test_all_baselines_see_the_same_contrasts_on_the_same_scale(size):
         assert (made.data.target, {*made.data.source}) == (targets, {*others})
 
 
-@pytest.mark.parametrize(
-    ("name", "gan", "extras"),
+@every_row(
+    "name, gan, extras",
     [
         ("mm_gan", 0.1 / 0.9, {}),
         ("mm_syn", None, {"reconstructions": 1, "images_by_latent": 1, "latent_variance": 0.5}),

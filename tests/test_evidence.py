@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from rows import every_row
+
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 
 
@@ -57,8 +59,8 @@ def test_a_row_is_measured_once_by_commit_machine_and_seed(ledger, result):
         assert not ledger.is_measured([result], *others)
 
 
-@pytest.mark.parametrize(
-    ("score", "within", "beyond"),
+@every_row(
+    "score, within, beyond",
     [
         ("mae", 0.0720, 0.0723),
         ("ssim", 0.671, 0.669),

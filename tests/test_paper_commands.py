@@ -20,6 +20,7 @@ from safetensors.torch import save_file
 
 from dicom_slices import DESCRIPTIONS, write_series
 from pretrained import written
+from rows import every_row
 from test_recipes import narrow
 from voxlate.anatomy.cohort import write_cohort
 from voxlate.base.options.option import pairs
@@ -262,7 +263,7 @@ def test_a_small_row_of_each_paper_goes_the_whole_way_by_the_pages_commands(page
         assert said in typed(line).refusal
 
 
-@pytest.mark.parametrize("page", ROWS)
+@every_row("page", ROWS)
 def test_the_shares_of_documented_phantoms_are_all_their_cases(page):
     phantom, prepare, *_ = on_phantoms(page)
     cases = int(phantom[phantom.index("--cases") + 1])

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import voxlate
+from rows import every_row
 from voxlate.training.recipe.text import SMALL, head_of, names
 
 PACKAGE = Path(voxlate.__file__).parent
@@ -37,7 +38,7 @@ def defines(text, name):
     return found is not None and (not method or f"    def {method}(" in found[0])
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+@every_row("page", PAGES)
 def test_each_function_that_a_page_names_exists(page):
     named = re.findall(r"`([\w/]+\.py):([\w.]+)`", page.read_text())
     for file, name in named:
@@ -71,14 +72,12 @@ def test_the_table_of_a_page_is_what_its_results_give(paper, monkeypatch, capsys
     assert [row for row in shown if not row.endswith((*printed,))] == []
 
 
-@pytest.mark.parametrize("paper", PAPERS)
-def test_no_further_table_of_scores_is_without_lines_in_tables_jsonl(paper):
+@every_row("paper", PAPERS)
+def test_each_recipe_in_a_table_ships_with_its_variants_and_no_further_scores_lack_their_lines(
+    paper,
+):
     heads = [table[0] for table in tables_of(paper)]
     assert len([one for one in heads if "MAE" in one and "seeds" not in one]) <= UNKEPT[paper]
-
-
-@pytest.mark.parametrize("paper", PAPERS)
-def test_each_recipe_in_a_table_of_recipes_ships_with_the_variants_that_the_table_states(paper):
     lacking = set()
     for head, _, *rows in tables_of(paper):
         column = [cell.startswith("recipe") for cell in head.split("|")]
@@ -104,7 +103,7 @@ def test_each_number_at_the_head_of_a_recipe_is_on_the_page_that_it_names():
             assert [number for number in numbers if number not in page] == [], name
 
 
-@pytest.mark.parametrize("paper", ["umm_csgm", "make_a_volume"])
+@every_row("paper", ["umm_csgm", "make_a_volume"])
 def test_the_seconds_of_a_page_hold_every_training_of_its_table(paper):
     (stated,) = re.findall(r"\(measured: ([^)]+)\)", page_of(paper))
     first, last, *others = map(int, re.findall(r"(\d+)(?= s| to)", stated))

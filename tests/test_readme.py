@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import typer
 
+from rows import every_row
 from voxlate.base.options.option import pairs
 from voxlate.commands.cli.commands import command_line
 from voxlate.training import recipe as recipes
@@ -52,7 +53,7 @@ def read(commands, line):
             recipes.read(named[0], pairs(changes) if words[0] == "train" else {})
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@every_row("page", PAGES)
 def test_each_command_on_a_page_is_read_by_the_command_line_and_each_link_leads_to_a_file(
     commands, page
 ):
@@ -69,7 +70,7 @@ def test_each_command_at_the_head_of_a_recipe_is_read_by_the_command_line(comman
             read(commands, line)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@every_row("page", PAGES)
 def test_each_benchmark_on_a_page_exists_and_reads_its_words(page, monkeypatch):
     seen: list[argparse.Namespace] = []
     parse = argparse.ArgumentParser.parse_args

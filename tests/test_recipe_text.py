@@ -70,7 +70,7 @@ def test_stages_are_changed_by_their_names_and_a_change_of_the_last_alone_is_sai
 
 
 @every_row(
-    ("change", "key"),
+    "change, key",
     [
         ("train = { steps = '12' }", "train.steps"),
         ("train = { steps = true }", "train.steps"),

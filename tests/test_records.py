@@ -42,7 +42,7 @@ def test_a_number_is_finite_plain_and_within_bounds(text):
 
 
 @every_row(
-    ("change", "found"),
+    "change, found",
     [
         ({"more": 1}, "found a key 'more' that none has"),
         ({"rule": None}, "found no 'rule'"),
@@ -57,7 +57,7 @@ def test_a_table_has_no_other_key_and_lacks_none(change, found):
 
 
 @every_row(
-    ("values", "found"),
+    "values, found",
     [
         (np.zeros((2, 3), np.float64), "'a' of 2×3 F64"),
         (np.zeros((2, 0), np.float32), "'a' of 2×0 F32"),
@@ -107,7 +107,7 @@ def baselines(tmp_path):
 
 
 @every_row(
-    ("key", "value"),
+    "key, value",
     [
         ("cases", -3),
         ("cases", "3"),
@@ -149,7 +149,7 @@ def of_version(path, kind, version):
 
 
 @every_row(
-    ("kind", "read"),
+    "kind, read",
     [
         ("weights", read_header),
         ("calibration", read_calibration),
@@ -199,7 +199,7 @@ def test_a_state_of_another_outline_is_refused(change):
 
 
 @every_row(
-    ("read", "change"),
+    "read, change",
     [
         (read_provenance, {"inputs": {"t1": {"path": "a\0b"}}}),
         (read_provenance, {"images": {"../t2.nii.gz": "0"}}),
@@ -225,7 +225,7 @@ ROW = "c0,p0,ct,synthesis,,,mae,HU,2.0,0.0\n"
 
 
 @every_row(
-    ("header", "before", "after"),
+    "header, before, after",
     [
         ({"range": [1, 0]}, "2.0", "1.0"),
         ({"own_peak": 1}, "2.0", "1.0"),

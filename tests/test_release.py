@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from rows import every_row
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -39,7 +41,7 @@ def test_a_version_is_not_released_without_its_kept_files(release, tmp_path, mon
         release.files_of_this_version_are_kept(tmp_path)
 
 
-@pytest.mark.parametrize(
+@every_row(
     "licence",
     ["AGPL-3.0-only", "GNU Affero General Public License v3", "EUPL-1.2", "CC-BY-NC-4.0"],
 )

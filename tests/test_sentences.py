@@ -3,8 +3,7 @@
 import ast
 import re
 
-import pytest
-
+from rows import every_row
 from sources import files, nodes
 from voxlate.base.errors import BadInput
 
@@ -55,8 +54,8 @@ def test_no_error_names_a_place_of_a_machine_or_spells_as_americans_do():
     assert not wrong
 
 
-@pytest.mark.parametrize(
-    ("sentence", "where", "found", "fix"),
+@every_row(
+    "sentence, where, found, fix",
     [
         ("t1.nii: expected 3 axes, found 2. Add one.", "t1.nii", "2", "Add one."),
         ("expected a, found b. Do c. Or d.", "", "b", "Do c. Or d."),

@@ -1,7 +1,5 @@
 """What errors suggest where a name is unknown, and keys that are left unset by name."""
 
-import pytest
-
 from refusals import refuses
 from rows import every_row
 from voxlate.base.errors import did_you_mean, nearest
@@ -9,8 +7,8 @@ from voxlate.training import recipe
 from voxlate.training.recipe.text import names
 
 
-@pytest.mark.parametrize(
-    ("name", "first"),
+@every_row(
+    "name, first",
     [
         ("t1_to_ctt", "phantom_t1_to_ct"),
         ("T1-to-T2", "t1_to_t2_brain"),
@@ -31,7 +29,7 @@ def test_a_modality_alone_finds_the_recipes_with_that_word_and_what_is_near_noth
 
 
 @every_row(
-    ("key", "meant"),
+    "key, meant",
     [
         ("step", "'train.steps'"),
         ("learning_rate", "'train.optimiser.lr'"),
@@ -45,8 +43,8 @@ def test_a_key_is_looked_for_in_its_table_then_in_all_then_by_its_meaning(key, m
     assert f"found '{key}'. Did you mean {meant}" in str(error.value)
 
 
-@pytest.mark.parametrize(
-    ("option", "meant"),
+@every_row(
+    "option, meant",
     [("--resampel", "--resample"), ("--exclude-files", "--exclude-file")],
 )
 def test_an_unknown_option_is_answered_with_the_nearest(typed, option, meant):
@@ -59,7 +57,7 @@ def test_a_file_whose_name_begins_with_a_dash_is_told_from_an_option(typed, tmp_
     assert typed("info -scan.nii.gz").refusal.endswith("Write ./-scan.nii.gz.")
 
 
-@pytest.mark.parametrize("word", ["none", "unset", '"none"'])
+@every_row("word", ["none", "unset", '"none"'])
 def test_an_optional_key_is_unset_by_name_where_none_is_no_choice_and_a_key_is_not_needed(word):
     optional = ("synth.grid", "synth.end", "stages.regression.train.workers")
     made = recipe.read("phantom_t1_to_ct", dict.fromkeys(optional, word))

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from rows import every_row
 from voxlate.training import recipe as recipes
 
 ROWS = ("pix2pix", "pix2pix_3d", "cyclegan_3d", "palette", "palette_tuned")
@@ -33,8 +34,8 @@ def test_three_dimensional_rows_have_kernels_of_64_voxels_in_the_widths_of_the_s
     assert parameters("cyclegan_3d_swi_mra") == (5_872_641, 2 * (64 * 32 + deep))
 
 
-@pytest.mark.parametrize("row", ROWS)
-@pytest.mark.parametrize("size", ["", "_small"])
+@every_row("row", ROWS)
+@every_row("size", ["", "_small"])
 def test_all_rows_see_the_same_images_on_the_same_scale_and_are_trained_alike(row, size):
     tables = []
     for pair, modalities in (("swi_mra", ("swi", "tof")), ("t1_t2", ("t1", "t2"))):

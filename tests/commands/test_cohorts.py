@@ -76,7 +76,7 @@ def test_recipes_are_found_whatever_the_case_and_listed_with_their_modalities(ty
 
 
 @every_row(
-    ("name", "begun", "known"),
+    "name, begun, known",
     [
         ("mask", "b", ["body", "brain"]),
         ("scopes", "both_masked.c", ["both_masked.crops"]),

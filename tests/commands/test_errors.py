@@ -52,7 +52,7 @@ def in_4d(image):
 
 
 @every_row(
-    ("change", "words"),
+    "change, words",
     [
         (lambda image: image.slicer[:-2], ["case0", "20×24×6", "18×24×6", "--resample"]),
         (not_a_number, ["t2.nii.gz", "2"]),
@@ -208,7 +208,7 @@ def test_our_own_fault_is_exit_1_and_one_line(voxlate, monkeypatch, tmp_path):
 
 
 @every_row(
-    ("place", "value"),
+    "place, value",
     [
         ("units", 3),
         ("units", {}),

@@ -4,6 +4,8 @@ import re
 
 import pytest
 
+from rows import every_row
+
 SCREENS, LINES, COLUMNS = 2, 50, 80
 
 
@@ -15,7 +17,7 @@ def help_of(voxlate, monkeypatch):
     return lambda command: voxlate(command, "--help").out.splitlines()
 
 
-@pytest.mark.parametrize("command", ["prepare", "train", "synth", "evaluate", "calibrate"])
+@every_row("command", ["prepare", "train", "synth", "evaluate", "calibrate"])
 def test_the_help_of_a_command_fits_on_two_screens(help_of, command):
     assert "Returns:" not in help_of("--help"), "nothing of Python"
     lines = help_of(command)

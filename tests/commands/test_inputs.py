@@ -41,7 +41,7 @@ EVALUATE = "evaluate images --truth cohort"
 
 
 @every_row(
-    ("line", "words"),
+    "line, words",
     [
         ("--region 'a=t2>900' --region 'a=t2>800'", ["--region", "'a' twice"]),
         ("--mask m.nii.gz", ["m.nii.gz", "20×24×5"]),  # a mask on another grid

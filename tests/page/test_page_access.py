@@ -141,8 +141,8 @@ def test_a_request_without_a_length_or_with_a_long_form_is_refused(page):
     assert made.post("/folders", content=b"place=" + b"x" * 70_000).status_code == 413
 
 
-@pytest.mark.parametrize(
-    ("options", "named"),
+@every_row(
+    "options, named",
     [
         ({"host": "10.0.0.5"}, "token="),
         ({"host": "0.0.0.0", "token": "x" * 16}, "name=NAME"),

@@ -14,6 +14,7 @@ import pytest
 from paging import BASE, TOKEN, Here, free_port, until
 
 from refusals import refuses
+from rows import every_row
 from voxlate.base.files import read_json, write_json
 from voxlate.page.jobs import MOST_ATTEMPTS, PROGRESS, Jobs, NoSuchJob, Progress
 from voxlate.page.workers import Worker
@@ -157,7 +158,7 @@ def test_a_damaged_job_stops_nothing_and_is_removed_in_time(jobs):
     assert again.remove_old(50, time.time() + 100) == [damaged]
 
 
-@pytest.mark.parametrize("name", ["", "..", "../../etc", "x" * 99, "20260101-000000-0123456789AB"])
+@every_row("name", ["", "..", "../../etc", "x" * 99, "20260101-000000-0123456789AB"])
 def test_a_text_that_is_no_name_of_a_job_is_refused(jobs, name):
     with pytest.raises(NoSuchJob):
         jobs.read(name)

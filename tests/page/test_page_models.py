@@ -9,6 +9,7 @@ import pytest
 from paging import Here
 
 import voxlate as package
+from rows import every_row
 from voxlate.scans.images.grid import Volume
 from voxlate.scans.images.shown import top_of, window_of
 
@@ -168,7 +169,7 @@ def test_a_model_that_cannot_be_used_is_listed_with_its_sentence_and_the_others_
     assert made.post(f"{place}/synthesise", data={"run": "gone"}).status_code == 400
 
 
-@pytest.mark.parametrize(("widest", "top"), [(735.0, 800.0), (0.0042, 0.005), (0.0, 1.0)])
+@every_row("widest, top", [(735.0, 800.0), (0.0042, 0.005), (0.0, 1.0)])
 def test_a_map_ends_at_a_round_value_and_a_ct_has_the_window_of_heads_or_trunks(widest, top):
     ball = sum(np.square(axis) for axis in np.ogrid[-1:1:20j, -1:1:20j, -1:1:20j]) < 0.5
     data = np.where(ball, 40.0, -1000.0)[None].astype(np.float32)

@@ -5,10 +5,10 @@ import stat
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 
-import pytest
 from paging import BASE
 
 from refusals import refuses
+from rows import every_row
 from voxlate.page.folders import below_root
 from voxlate.scans.formats.archive import safe_parts
 
@@ -45,16 +45,14 @@ def test_the_files_of_an_archive_are_unpacked_and_clutter_is_left_out(page):
     assert stored(made) == ["a/other/inner.zip", "b/Ö_x.nii", "my/study/1", "my/study/sub/2"]
 
 
-@pytest.mark.parametrize(
-    "name", ["../up.nii", "/etc/up.nii", "C:\\up.nii", "a/../../up.nii", "a/" * 20 + "b"]
-)
+@every_row("name", ["../up.nii", "/etc/up.nii", "C:\\up.nii", "a/../../up.nii", "a/" * 20 + "b"])
 def test_a_name_that_leads_out_of_its_folder_is_refused(name):
     with refuses("inside a folder"):
         safe_parts(name)
 
 
-@pytest.mark.parametrize(
-    ("name", "safe"),
+@every_row(
+    "name, safe",
     [
         ("T1 (1).nii.gz", "T1_1_.nii.gz"),
         ("con.dcm", "_con.dcm"),

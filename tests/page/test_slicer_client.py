@@ -166,8 +166,7 @@ def test_the_script_of_the_guide_writes_the_images_by_no_proxy_of_the_environmen
     assert nib.load(tmp_path / "t2.nii.gz").shape == nib.load(tmp_path / "t1.nii.gz").shape
 
 
-@every_row(
-    ("address", "sentence"),
+@every_row("address, sentence",
     [
         ("http://127.0.0.1:8765/", "address: expected what `voxlate serve` printed"),
         ("http://[::1/enter?token=x", "address: expected what `voxlate serve` printed"),

@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 
 import voxlate
+from rows import every_row
 
 STATIC = Path(voxlate.__file__).parent / "page" / "static"
 
 
-@pytest.mark.parametrize("name", ["htmx.min.js", "niivue.umd.js"])
+@every_row("name", ["htmx.min.js", "niivue.umd.js"])
 def test_a_vendored_library_is_the_published_file_that_the_readme_names_with_its_licence(name):
     readme = (STATIC / "README.md").read_text()
     (stated,) = re.findall(rf"^\| `{name}`.*`([0-9a-f]{{64}})`", readme, flags=re.M)
@@ -56,7 +57,7 @@ def test_the_contrast_of_known_colours_is_the_published_one():
     assert contrast("#777777", "#ffffff") == pytest.approx(4.48, abs=0.005)
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@every_row("scheme", ["light", "dark"])
 def test_every_pair_of_colours_that_the_page_uses_can_be_read(scheme):
     palette = _palettes()[scheme]
     for front, backs, least in CONTRASTS:
