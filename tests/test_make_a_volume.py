@@ -156,9 +156,7 @@ def test_latents_are_encoded_once_and_again_where_they_are_damaged_or_of_another
 @pytest.mark.slow
 def test_kept_latents_train_what_encoding_at_every_step_does(again, volume, tmp_path, monkeypatch):
     for module in ("latents", "messages"):
-        monkeypatch.setattr(
-            f"voxlate.training.{module}.why_not_kept", lambda stage, cohort: "a test"
-        )
+        monkeypatch.setattr(f"voxlate.training.{module}.uncacheable", lambda *_: "a test")
     said = "latents of stage 'slices' are encoded again at every step, because there is a test"
     assert said in again("direct --verbose").done().err
     direct, kept = (load_file(one / "weights.safetensors") for one in (tmp_path / "direct", volume))
