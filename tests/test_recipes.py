@@ -32,21 +32,24 @@ def test_every_recipe_says_what_to_expect_explains_its_keys_and_survives_being_w
                 assert len(line.split("  ")[-1].strip()) > 3, (name, line)
 
 
+MOST = {"depth": 2, "blocks": 2, "groups": 8, "head_width": 8}
+
+
 def narrow(values, place=""):
-    """The changes that leave an eighth of the channels and two blocks of a recipe's networks.
+    """The changes that leave an eighth of the channels, in small groups, and two blocks of a recipe's networks.
 
     Networks of paper size take minutes a step and gigabytes; the other settings stay the recipe's.
     """
     changes = dict[str, str]()
     for key, value in values.items():
-        inner = dict(enumerate(value)) if key == "stages" else value
+        inner = dict(enumerate(value)) if f"{place}{key}" == "stages" else value
         if isinstance(inner, dict):
             changes |= narrow(inner, f"{place}{key}.")
         elif key in ("width", "widths", "features_per_stage", "decoder_channels"):
             less = [one // 8 for one in value] if isinstance(value, list) else value // 8
             changes[f"{place}{key}"] = str(less)
-        elif key in ("depth", "blocks"):
-            changes[f"{place}{key}"] = str(min(value, 2))
+        elif key in MOST:
+            changes[f"{place}{key}"] = str(min(value, MOST[key]))
     return changes
 
 
