@@ -13,6 +13,7 @@ from rows import every_row
 from voxlate.scans.images.grid import Volume
 from voxlate.scans.images.shown import top_of, window_of
 
+JSON = {"accept": "application/json"}
 RESIDUAL = """
 title = "both"
 data = { source = ["t1"], target = ["t2"], patch = [1, 24, 20] }
@@ -56,7 +57,8 @@ def test_a_sharpness_gives_the_bits_of_synth_between_the_mean_and_the_sample_and
     place, text = made.checked(scan)
     assert text.count('name="sharpness"') == 1, "none of a diffusion without a mean prediction"
     for label, settings in WRONG:
-        answer = made.post(f"{place}/synthesise", data={"run": label, **settings})
+        asked = {"run": label, **settings}
+        answer = made.post(f"{place}/synthesise", data=asked, headers=JSON)
         assert answer.status_code == 400, settings
     assert len(made.jobs.all()) == 1
     for sharpness, chosen, said in (
