@@ -3,14 +3,13 @@
 import numpy as np
 
 from voxlate.anatomy import scanner
-from voxlate.anatomy.head import Head
 from voxlate.scans.images.grid import Volume
 
 SHAPE = (36, 44, 36)  # D, H, W
 VOXEL_MM = 4.0
 
 
-def tissues(ventricle: float = 0.2) -> np.ndarray:
+def tissues(ventricle=0.2):
     """0 around the brain, 1 in fluid (furrows and a ventricle), 2 in grey and 3 in white matter: [D, H, W].
 
     ventricle: its radius, as a share of the brain's.
@@ -25,9 +24,7 @@ def tissues(ventricle: float = 0.2) -> np.ndarray:
     return labels
 
 
-def brain(
-    fluid: float, grey: float, white: float, *, noise=10.0, name="t2", ventricle=0.2
-) -> Volume:
+def brain(fluid, grey, white, *, noise=10.0, name="t2", ventricle=0.2):
     """The brain with its tissues at these levels, on average, in air of 0; noise: standard deviation."""
     labels = tissues(ventricle)
     values = np.array([0, fluid, grey, white], np.float32)[labels]
@@ -36,7 +33,7 @@ def brain(
     return Volume(values[None].astype(np.float32), affine, "a.u.", name)
 
 
-def symmetric(made: Head) -> Volume:
+def symmetric(made):
     """The CT of a head whose left and right mirror each other exactly."""
     ct = scanner.image(made, "ncct")
     right = ct[..., ct.shape[-1] // 2 :]

@@ -2,13 +2,16 @@
 
 import gc
 import hashlib
+import json
 import os
 import pickle
+import shlex
 import shutil
 import sys
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -129,6 +132,11 @@ class Answer:
         return self.err
 
     @property
+    def json(self) -> Any:
+        """What a command says to programs."""
+        return json.loads(self.out)
+
+    @property
     def said(self) -> str:
         """What went to stderr, on one line."""
         return " ".join(self.err.split())
@@ -149,6 +157,17 @@ def voxlate(capfd, monkeypatch):
             code = int(stop.code or 0)
         said = capfd.readouterr()
         return Answer(code, said.out, said.err)
+
+    return run
+
+
+@pytest.fixture
+def typed(voxlate, tmp_path, monkeypatch) -> Callable[[str], Answer]:
+    """Run a command line as it is written, in the folder of the test: typed("info cohort") -> Answer."""
+
+    def run(line):
+        monkeypatch.chdir(tmp_path)
+        return voxlate(*shlex.split(line))
 
     return run
 
@@ -185,19 +204,16 @@ def small_head():
 @pytest.fixture(scope="session")
 def cohort_once(tmp_path_factory) -> Path:
     """What `cohort` copies: its cases, written once in a process."""
-    return _write_cohort(tmp_path_factory.mktemp("cohort_once") / "cohort")
+    folder = tmp_path_factory.mktemp("cohort_once") / "cohort"
+    for number in range(6):
+        write_head(folder / f"case{number}", number)
+    return folder
 
 
 @pytest.fixture
 def cohort(cohort_once, tmp_path) -> Path:
     """Six small cases with t1 and t2."""
     return shutil.copytree(cohort_once, tmp_path / "cohort")
-
-
-def _write_cohort(folder: Path) -> Path:
-    for number in range(6):
-        write_head(folder / f"case{number}", number)
-    return folder
 
 
 TINY = """

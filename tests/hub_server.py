@@ -4,7 +4,6 @@ import base64
 import hashlib
 import json
 import threading
-from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote, urlparse
@@ -13,21 +12,21 @@ from urllib.parse import unquote, urlparse
 class Hub:
     """Repositories by name, each a list of commits (hash, contents by path); token: of those who may write."""
 
-    def __init__(self, token: str) -> None:
+    def __init__(self, token):
         self.token = token
         self.repositories = dict[str, list[tuple[str, dict[str, bytes]]]]()
         self.asked = list[str]()
         self.private = set[str]()
         self.changed = dict[str, bytes]()  # contents that are sent in place of those of the hash
 
-    def commit(self, repo: str, files: dict[str, bytes]) -> str:
+    def commit(self, repo, files):
         """Add a commit; returns its hash."""
         commits = self.repositories.setdefault(repo, [])
         name = hashlib.sha1(f"{len(commits)} {sorted(files.items())}".encode()).hexdigest()
         commits.append((name, files))
         return name
 
-    def files(self, repo: str, revision: str) -> tuple[str, dict[str, bytes]] | None:
+    def files(self, repo, revision):
         """The commit of a branch or hash."""
         commits = self.repositories[repo]
         if revision == "main":
@@ -35,12 +34,12 @@ class Hub:
         return next((one for one in commits if one[0] == revision), None)
 
 
-def git_hash(contents: bytes) -> str:
+def git_hash(contents):
     return hashlib.sha1(b"blob %d\0" % len(contents) + contents).hexdigest()
 
 
 @contextmanager
-def running(hub: Hub) -> Iterator[str]:
+def running(hub):
     """The address of the hub."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": hub}))
     thread = threading.Thread(target=server.serve_forever, daemon=True)
@@ -53,36 +52,43 @@ def running(hub: Hub) -> Iterator[str]:
         thread.join()
 
 
+class _Missing(Exception):
+    """What the hub does not have, by the code of its answer."""
+
+
 class _Handler(BaseHTTPRequestHandler):
     hub: Hub
     protocol_version = "HTTP/1.1"
 
-    def log_message(self, *_: object) -> None:
+    def log_message(self, *_):
         """Say nothing."""
 
-    def do_GET(self) -> None:
+    def do_GET(self):
         self._answer()
 
     do_HEAD = do_GET
 
-    def do_POST(self) -> None:
-        length = int(self.headers.get("Content-Length") or 0)
-        self._answer(self.rfile.read(length))
+    def do_POST(self):
+        self._answer(self.rfile.read(int(self.headers.get("Content-Length") or 0)))
 
-    def _answer(self, body: bytes = b"") -> None:
+    def _answer(self, body=b""):
         path = unquote(urlparse(self.path).path)
         self.hub.asked.append(f"{self.command} {path}")
         parts = path.strip("/").split("/")
         if self.command == "POST":
             self._write(parts, body)
-        elif parts[:2] == ["api", "models"]:
-            self._describe("/".join(parts[2:4]), parts[4:])
-        elif parts[2:3] != ["resolve"]:
-            self._refuse(404, "EntryNotFound")  # what the client asks about itself
-        else:
-            self._file("/".join(parts[:2]), parts[3], "/".join(parts[4:]))
+            return
+        try:
+            if parts[:2] == ["api", "models"]:
+                self._describe("/".join(parts[2:4]), parts[4:])
+            elif parts[2:3] == ["resolve"]:
+                self._file("/".join(parts[:2]), parts[3], "/".join(parts[4:]))
+            else:
+                raise _Missing("EntryNotFound")  # what the client asks about itself
+        except _Missing as missing:
+            self._refuse(404, str(missing))
 
-    def _send(self, value: object, status: int = 200, **headers: str) -> None:
+    def _send(self, value, status=200, **headers):
         contents = value if isinstance(value, bytes) else json.dumps(value).encode()
         self.send_response(status)
         for name, text in headers.items():
@@ -92,58 +98,45 @@ class _Handler(BaseHTTPRequestHandler):
         if self.command != "HEAD":
             self.wfile.write(contents)
 
-    def _refuse(self, status: int, code: str, text: str = "") -> None:
-        self._send({"error": text or code}, status, X_Error_Code=code, X_Error_Message=text or code)
+    def _refuse(self, status, code, text=""):
+        said = text or code
+        self._send({"error": said}, status, X_Error_Code=code, X_Error_Message=said)
 
-    def _found(self, repo: str, revision: str) -> tuple[str, dict[str, bytes]] | None:
+    def _found(self, repo, revision):
         if repo not in self.hub.repositories:
-            self._refuse(404, "RepoNotFound")
-            return None
+            raise _Missing("RepoNotFound")
         if not self.hub.repositories[repo]:
             return "0" * 40, {}
         commit = self.hub.files(repo, revision)
         if commit is None:
-            self._refuse(404, "RevisionNotFound")
+            raise _Missing("RevisionNotFound")
         return commit
 
-    def _describe(self, repo: str, rest: list[str]) -> None:
-        revision = rest[1] if len(rest) > 1 else "main"
-        found = self._found(repo, revision)
-        if found is None:
-            return
-        commit, files = found
+    def _describe(self, repo, rest):
+        commit, files = self._found(repo, rest[1] if len(rest) > 1 else "main")
+        about: object = {
+            "id": repo,
+            "modelId": repo,
+            "sha": commit,
+            "siblings": [{"rfilename": name} for name in files],
+            "tags": [],
+            "private": repo in self.hub.private,
+        }
         if rest[:1] == ["tree"]:
-            self._send(
-                [
-                    {"type": "file", "path": name, "size": len(held), "oid": git_hash(held)}
-                    for name, held in files.items()
-                ]
-            )
-            return
-        siblings = [{"rfilename": name} for name in files]
-        self._send(
-            {
-                "id": repo,
-                "modelId": repo,
-                "sha": commit,
-                "siblings": siblings,
-                "tags": [],
-                "private": repo in self.hub.private,
-            }
-        )
+            about = [
+                {"type": "file", "path": name, "size": len(held), "oid": git_hash(held)}
+                for name, held in files.items()
+            ]
+        self._send(about)
 
-    def _file(self, repo: str, revision: str, name: str) -> None:
-        found = self._found(repo, revision)
-        if found is None:
-            return
-        commit, files = found
+    def _file(self, repo, revision, name):
+        commit, files = self._found(repo, revision)
         if name not in files:
-            self._refuse(404, "EntryNotFound")
-            return
+            raise _Missing("EntryNotFound")
         held = self.hub.changed.get(name, files[name])
         self._send(held, ETag=f'"{git_hash(files[name])}"', X_Repo_Commit=commit)
 
-    def _write(self, parts: list[str], body: bytes) -> None:
+    def _write(self, parts, body):
         if self.headers.get("Authorization") != f"Bearer {self.hub.token}":
             given = self.headers.get("Authorization", "none")
             self._refuse(403, "Forbidden", f"not allowed with {given}")
@@ -172,7 +165,7 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._refuse(404, "EntryNotFound")
 
-    def _commit(self, repo: str, body: bytes) -> None:
+    def _commit(self, repo, body):
         commits = self.hub.repositories[repo]
         files = dict(commits[-1][1]) if commits else {".gitattributes": b""}
         for line in map(json.loads, body.splitlines()):

@@ -1,101 +1,81 @@
 """Random weights in the published layouts of latent diffusion's autoencoders."""
 
 import math
+import re
 import zlib
-from collections.abc import Iterator
-from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
-from torch import Tensor
 
-from voxlate.exchange.pretrained import LEVELS, Source
+from voxlate.exchange.pretrained import LEVELS
 
 WIDTHS = {"kl-f4": (64, 64, 128), "kl-f8": (64, 64, 128, 128)}  # of each level
 LATENT = {"kl-f4": 3, "kl-f8": 4}  # channels
 
 
-def conv(name: str, ins: int, outs: int, kernel: int = 3) -> Iterator[tuple[str, tuple[int, ...]]]:
-    yield f"{name}.weight", (outs, ins, kernel, kernel)
-    yield f"{name}.bias", (outs,)
+IN_DIFFUSERS = {  # what is called otherwise there
+    r"(down|up)\.(\d)\.block": r"\1_blocks.\2.resnets",
+    r"(down|up)\.(\d)\.(\w+sample)": r"\1_blocks.\2.\3rs.0",
+    r"mid\.block_1": "mid_block.resnets.0",
+    r"mid\.block_2": "mid_block.resnets.1",
+    r"mid\.attn_1\.norm": "mid_block.attentions.0.group_norm",
+    r"mid\.attn_1\.proj_out": "mid_block.attentions.0.to_out.0",
+    r"mid\.attn_1\.([qkv])": r"mid_block.attentions.0.to_\1",
+    r"nin_shortcut": "conv_shortcut",
+    r"coder\.norm_out": "coder.conv_norm_out",
+}
+Shapes = dict[str, tuple[int, ...]]
 
 
-def norm(name: str, channels: int) -> Iterator[tuple[str, tuple[int, ...]]]:
-    yield f"{name}.weight", (channels,)
-    yield f"{name}.bias", (channels,)
+def conv(name, ins, outs, kernel=3):
+    return {f"{name}.weight": (outs, ins, kernel, kernel), f"{name}.bias": (outs,)}
 
 
-def residual(
-    name: str, ins: int, outs: int, diffusers: bool
-) -> Iterator[tuple[str, tuple[int, ...]]]:
-    yield from norm(f"{name}.norm1", ins)
-    yield from conv(f"{name}.conv1", ins, outs)
-    yield from norm(f"{name}.norm2", outs)
-    yield from conv(f"{name}.conv2", outs, outs)
-    if ins != outs:
-        yield from conv(f"{name}.{'conv_shortcut' if diffusers else 'nin_shortcut'}", ins, outs, 1)
+def norm(name, channels):
+    return {f"{name}.weight": (channels,), f"{name}.bias": (channels,)}
 
 
-def middle(part: str, channels: int, diffusers: bool) -> Iterator[tuple[str, tuple[int, ...]]]:
-    blocks = (
-        ("mid_block.resnets.0", "mid_block.resnets.1")
-        if diffusers
-        else ("mid.block_1", "mid.block_2")
-    )
-    for block in blocks:
-        yield from residual(f"{part}.{block}", channels, channels, diffusers)
-    if diffusers:
-        yield from norm(f"{part}.mid_block.attentions.0.group_norm", channels)
-        for name in ("to_q", "to_k", "to_v", "to_out.0"):
-            yield f"{part}.mid_block.attentions.0.{name}.weight", (channels, channels)
-            yield f"{part}.mid_block.attentions.0.{name}.bias", (channels,)
-        return
-    yield from norm(f"{part}.mid.attn_1.norm", channels)
-    for name in ("q", "k", "v", "proj_out"):
-        yield from conv(f"{part}.mid.attn_1.{name}", channels, channels, 1)
+def residual(name, ins, outs):
+    found = norm(f"{name}.norm1", ins) | conv(f"{name}.conv1", ins, outs)
+    found |= norm(f"{name}.norm2", outs) | conv(f"{name}.conv2", outs, outs)
+    return found if ins == outs else found | conv(f"{name}.nin_shortcut", ins, outs, 1)
 
 
-def published(source: Source, diffusers: bool) -> dict[str, tuple[int, ...]]:
-    """The shapes of a file of one residual block a level, by key."""
+def published(source):
+    """The shapes of a file of one residual block a level, by CompVis' keys."""
     widths, latent, last = WIDTHS[source], LATENT[source], LEVELS[source] - 1
-    found = dict(conv("encoder.conv_in", 3, widths[0])) | dict(
-        conv("decoder.conv_in", latent, widths[-1])
-    )
-    ins = widths[0]
+    ins, deep = widths[0], widths[-1]
+    found = conv("encoder.conv_in", 3, ins) | conv("decoder.conv_in", latent, deep)
     for level, outs in enumerate(widths):
-        down = f"encoder.down_blocks.{level}" if diffusers else f"encoder.down.{level}"
-        found |= dict(
-            residual(f"{down}.{'resnets' if diffusers else 'block'}.0", ins, outs, diffusers)
-        )
+        found |= residual(f"encoder.down.{level}.block.0", ins, outs)
         if level < last:
-            found |= dict(
-                conv(f"{down}.{'downsamplers.0' if diffusers else 'downsample'}.conv", outs, outs)
-            )
+            found |= conv(f"encoder.down.{level}.downsample.conv", outs, outs)
         ins = outs
     for level in range(last, -1, -1):
-        up = f"decoder.up_blocks.{last - level}" if diffusers else f"decoder.up.{level}"
         for block in range(2):
-            name = f"{up}.{'resnets' if diffusers else 'block'}.{block}"
-            found |= dict(residual(name, ins, widths[level], diffusers))
+            found |= residual(f"decoder.up.{level}.block.{block}", ins, widths[level])
             ins = widths[level]
         if level:
-            found |= dict(
-                conv(f"{up}.{'upsamplers.0' if diffusers else 'upsample'}.conv", ins, ins)
-            )
-    ends = {"encoder": (widths[-1], 2 * latent), "decoder": (widths[0], 3)}
-    for part, (channels, outs) in ends.items():
-        found |= dict(middle(part, widths[-1], diffusers)) | dict(
-            conv(f"{part}.conv_out", channels, outs)
-        )
-        found |= dict(norm(f"{part}.{'conv_norm_out' if diffusers else 'norm_out'}", channels))
-    return (
-        found
-        | dict(conv("quant_conv", 2 * latent, 2 * latent, 1))
-        | dict(conv("post_quant_conv", latent, latent, 1))
-    )
+            found |= conv(f"decoder.up.{level}.upsample.conv", ins, ins)
+    for part, channels, outs in (("encoder", deep, 2 * latent), ("decoder", widths[0], 3)):
+        for block in ("block_1", "block_2"):
+            found |= residual(f"{part}.mid.{block}", deep, deep)
+        found |= norm(f"{part}.mid.attn_1.norm", deep)
+        for name in ("q", "k", "v", "proj_out"):
+            found |= conv(f"{part}.mid.attn_1.{name}", deep, deep, 1)
+        found |= norm(f"{part}.norm_out", channels) | conv(f"{part}.conv_out", channels, outs)
+    found |= conv("quant_conv", 2 * latent, 2 * latent, 1)
+    return found | conv("post_quant_conv", latent, latent, 1)
 
 
-def values(key: str, shape: tuple[int, ...]) -> Tensor:
+def diffusers_key(key, last):
+    """A key in diffusers' layout, which counts the levels of the decoder from the deepest, the last one."""
+    for ours, theirs in IN_DIFFUSERS.items():
+        key = re.sub(ours, theirs, key)
+    return re.sub(r"(?<=up_blocks\.)\d", lambda level: str(last - int(level[0])), key)
+
+
+def values(key, shape):
     """Random weights of about the size of trained ones, the same everywhere."""
     drawn = torch.randn(shape, generator=torch.Generator().manual_seed(zlib.crc32(key.encode())))
     if len(shape) > 1:
@@ -103,19 +83,16 @@ def values(key: str, shape: tuple[int, ...]) -> Tensor:
     return 0.1 * drawn + (1 if key.endswith("weight") else 0)
 
 
-def in_compvis(source: Source) -> dict[str, str]:
-    """diffusers' key: CompVis' key, in the order in which both list the same layers."""
-    return dict(zip(published(source, True), published(source, False), strict=True))
-
-
-def written(path: Path, source: Source, diffusers: bool = True, prefix: str = "") -> Path:
+def written(path, source, diffusers=True, prefix=""):
     """A file with the same weights in either layout."""
-    shapes, other = published(source, False), in_compvis(source)
-    state = {name: values(name, shape) for name, shape in published(source, True).items()}
-    if not diffusers:
-        state = {
-            f"{prefix}{other[name]}": one.reshape(shapes[other[name]])
-            for name, one in state.items()
-        }
+    state = {}
+    for key, shape in published(source).items():
+        name = diffusers_key(key, LEVELS[source] - 1)
+        tensor = values(name, shape)
+        if not diffusers:
+            name = f"{prefix}{key}"
+        elif re.search(r"attentions.*to_.*weight", name):
+            tensor = tensor[..., 0, 0].contiguous()
+        state[name] = tensor
     save_file(state, path)
     return path

@@ -2,10 +2,8 @@
 
 import inspect
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import wraps
-from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -14,7 +12,7 @@ slow = pytest.mark.slow
 ALONE = {"tmp_path", "monkeypatch"}  # fixtures that each row has for itself
 
 
-def every_row(names: str | tuple[str, ...], rows: Iterable[Any]) -> Callable[[Test], Test]:
+def every_row(names, rows):
     """Run a test on all rows, as pytest.mark.parametrize does, but as one test whose message lists the rows that fail.
 
     Rows share fixtures, but for the folder `tmp_path` and `monkeypatch`, which each row has for itself.
@@ -22,19 +20,24 @@ def every_row(names: str | tuple[str, ...], rows: Iterable[Any]) -> Callable[[Te
     keys = tuple(name.strip() for name in names.split(",")) if isinstance(names, str) else names
     table = list(rows)
 
-    def decorate(test: Test) -> Test:
+    def decorate(test):
         signature = inspect.signature(test)
         fixtures = [one for name, one in signature.parameters.items() if name not in keys]
 
         @wraps(test)
-        def on_all_rows(**given: Any) -> None:
+        def on_all_rows(**given):
             failures = []
             for number, row in enumerate(table):
                 values = dict(zip(keys, row if len(keys) > 1 else (row,), strict=True))
+                own = dict(given)
+                if "tmp_path" in given:
+                    own["tmp_path"] = given["tmp_path"] / f"row{number}"
+                    own["tmp_path"].mkdir()
                 with pytest.MonkeyPatch.context() as patch:
-                    own = {"tmp_path": _folder(given, number), "monkeypatch": patch}
+                    if "monkeypatch" in given:
+                        own["monkeypatch"] = patch
                     try:
-                        test(**given | {name: own[name] for name in ALONE & given.keys()}, **values)
+                        test(**own, **values)
                     except (Exception, pytest.fail.Exception) as error:
                         place = "".join(traceback.format_tb(error.__traceback__, limit=-1))
                         failures.append(
@@ -50,11 +53,3 @@ def every_row(names: str | tuple[str, ...], rows: Iterable[Any]) -> Callable[[Te
         return on_all_rows
 
     return decorate
-
-
-def _folder(given: dict[str, Any], number: int) -> Path | None:
-    if "tmp_path" not in given:
-        return None
-    folder: Path = given["tmp_path"] / f"row{number}"
-    folder.mkdir()
-    return folder

@@ -10,25 +10,25 @@ ROOT = Path(voxlate.__file__).parent
 
 
 @cache
-def files() -> tuple[Path, ...]:
+def files():
     """The files of the package, by their paths from its folder."""
     return tuple(path.relative_to(ROOT) for path in sorted(ROOT.rglob("*.py")))
 
 
 @cache
-def text_of(path: Path) -> str:
+def text_of(path):
     """The text of a file."""
     return (ROOT / path).read_text(encoding="utf-8")
 
 
 @cache
-def nodes(path: Path) -> tuple[ast.AST, ...]:
+def nodes(path):
     """All nodes of the syntax tree of a file."""
     return tuple(ast.walk(ast.parse(text_of(path))))
 
 
 @cache
-def imported_names(path: Path) -> frozenset[str]:
+def imported_names(path):
     """The modules and names of voxlate that a file imports, also inside functions and `if TYPE_CHECKING:`."""
     names = set[str]()
     for node in nodes(path):
@@ -40,7 +40,7 @@ def imported_names(path: Path) -> frozenset[str]:
 
 
 @cache
-def imported_files(path: Path) -> frozenset[Path]:
+def imported_files(path):
     """The other files of the package that a file imports."""
     modules = {Path(*name.split(".")).with_suffix(".py") for name in imported_names(path)}
     return frozenset((modules & {*files()}) - {path})

@@ -36,43 +36,42 @@ def cluster(tmp_path, monkeypatch):
     return tmp_path
 
 
-def environment(**values: object) -> dict[str, str]:
-    return {
-        **os.environ,
-        "SLURM_JOB_ID": "17",
-        **{name: str(value) for name, value in values.items()},
-    }
+@pytest.fixture
+def echo(cluster):
+    """In place of voxlate, a command that prints its words."""
+    (cluster / "bin" / "voxlate").write_text('#!/bin/sh\necho "$@"\n')
 
 
-def submitted(
-    name: str, tasks: range | None = None, **values: object
-) -> list[subprocess.Popen[str]]:
+def submitted(name, tasks=(), **values):
     """The jobs that a script is submitted as, all at the same time: one, or one for each task of its array."""
     jobs = []
-    for task in tasks or range(1):
-        array = (
-            {"ID": task, "MIN": tasks[0], "MAX": tasks[-1], "COUNT": len(tasks)} if tasks else {}
-        )
-        env = environment(
-            **{f"SLURM_ARRAY_TASK_{key}": value for key, value in array.items()}, **values
-        )
-        jobs.append(
-            subprocess.Popen(
-                ["bash", SCRIPTS / name],
-                env=env,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-        )
+    for task in tasks or [None]:
+        values |= {"SLURM_JOB_ID": 17}
+        if task is not None:
+            array = {"ID": task, "MIN": tasks[0], "MAX": tasks[-1], "COUNT": len(tasks)}
+            values |= {f"SLURM_ARRAY_TASK_{key}": value for key, value in array.items()}
+        env = os.environ | {key: str(value) for key, value in values.items()}
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        jobs.append(subprocess.Popen(["bash", SCRIPTS / name], env=env, **pipes))
     return jobs
 
 
-def ended(jobs: list[subprocess.Popen[str]]) -> list[str]:
+def ended(jobs):
     """What the jobs printed; they must have ended well."""
     said = [job.communicate(timeout=240) for job in jobs]
     assert [job.returncode for job in jobs] == [0] * len(jobs), said
     return [out for out, _ in said]
+
+
+def stopped(job, begun):
+    """Ends a job, once it has begun to write, as at its time limit; it must queue itself again."""
+    end = time.monotonic() + 120
+    while not begun.exists() and time.monotonic() < end:
+        time.sleep(0.05)
+    time.sleep(0.5)
+    job.send_signal(signal.SIGTERM)
+    _, err = job.communicate(timeout=30)
+    assert Path("scontrol.log").read_text() == "requeue 17\n", err
 
 
 def test_every_script_names_its_submission_and_is_valid_bash():
@@ -84,43 +83,28 @@ def test_every_script_names_its_submission_and_is_valid_bash():
         assert subprocess.run(["bash", "-n", path], check=False).returncode == 0
 
 
-def assert_six_cases_are_scored() -> None:
-    rows = Path("out/scores.csv").read_text().splitlines()[1:]
-    assert len({row.split(",")[0] for row in rows}) == 6
-    assert Path("out/report.html").exists()
-
-
 @pytest.mark.slow
 def test_the_commands_of_an_array_fill_one_folder_that_is_scored_together(
-    cluster, run, cohort, voxlate
+    echo, run, cohort, voxlate
 ):
-    (cluster / "bin" / "voxlate").write_text('#!/bin/sh\necho "$@"\n')
-
     parts = ended(submitted("synth.sh", range(1, 3), RUN=run, COHORT=cohort, OUT="out"))
     assert all("3 cases in out" in voxlate(*line.split()).done().out for line in parts)
     (scoring,) = ended(submitted("score.sh", COHORT=cohort, OUT="out"))
     for line in scoring.splitlines():
         voxlate(*line.split()).done()
-    assert_six_cases_are_scored()
+    rows = Path("out/scores.csv").read_text().splitlines()[1:]
+    assert len({row.split(",")[0] for row in rows}) == 6
+    assert Path("out/report.html").exists()
 
 
-def test_a_resubmitted_task_makes_its_own_part_and_an_array_with_gaps_needs_their_number(cluster):
-    (cluster / "bin" / "voxlate").write_text('#!/bin/sh\necho "$@"\n')
-
-    def answered(task, **values):
-        array = {"ID": task, "MIN": 3, "MAX": 5, "COUNT": 2}
-        env = environment(
-            **{f"SLURM_ARRAY_TASK_{key}": value for key, value in array.items()}, **values
-        )
-        env |= {"RUN": "run", "COHORT": "cohort", "OUT": "out"}
-        return subprocess.run(
-            ["bash", SCRIPTS / "synth.sh"], env=env, capture_output=True, text=True, check=False
-        )
-
-    assert [answered(task, PARTS=8).stdout.split()[-1] for task in (3, 5)] == ["3/8", "5/8"]
-    refused = answered(5)
-    assert (refused.returncode, refused.stdout) == (2, "")
-    assert "PARTS: expected how many parts there are" in refused.stderr
+def test_a_resubmitted_task_makes_its_own_part_and_an_array_with_gaps_needs_their_number(echo):
+    words = {"RUN": "run", "COHORT": "cohort", "OUT": "out"}
+    said = ended(submitted("synth.sh", (3, 5), PARTS=8, **words))
+    assert [line.split()[-1] for line in said] == ["3/8", "5/8"]
+    refused, _ = submitted("synth.sh", (3, 5), **words)
+    out, err = refused.communicate(timeout=60)
+    assert (refused.returncode, out) == (2, "")
+    assert "PARTS: expected how many parts there are" in err
 
 
 def test_scores_have_their_report_although_a_case_is_missing(cluster):
@@ -137,12 +121,7 @@ def test_a_training_job_that_is_stopped_queues_itself_again(cluster, script):
     (cluster / "bin" / "voxlate").write_text(stub)
     words = {"PREPARED": "prepared", "RUN": "run", "RUNS": "runs", "SLURM_ARRAY_TASK_ID": 3}
     (job,) = submitted(script, **words)
-    end = time.monotonic() + 60
-    while not Path("begun").exists() and time.monotonic() < end:
-        time.sleep(0.05)
-    job.send_signal(signal.SIGTERM)
-    _, err = job.communicate(timeout=60)
-    assert (cluster / "scontrol.log").read_text() == "requeue 17\n", err
+    stopped(job, Path("begun"))
 
 
 @pytest.mark.slow
@@ -150,9 +129,9 @@ def test_each_job_of_an_array_trains_a_fold_and_their_mean_is_synthesised(
     cluster, prepared, cohort
 ):
     ended(submitted("folds.sh", range(2), PREPARED=prepared, RUNS="runs", MINUTES=1))
-    assert [
-        read_json(Run(Path(f"runs/fold{fold}")).provenance)["data"]["fold"] for fold in (0, 1)
-    ] == [0, 1]
+    for fold in (0, 1):
+        stated = read_json(Run(Path(f"runs/fold{fold}")).provenance)
+        assert stated["data"]["fold"] == fold
     both = "runs/fold0 runs/fold1"
     ended(submitted("synth.sh", range(1, 2), RUN=both, COHORT=cohort, OUT="out", SPLIT="test"))
     assert len(list(Path("out").glob("*/t2.nii.gz"))) == 1
@@ -172,13 +151,5 @@ def test_a_job_at_its_time_limit_saves_its_state_and_queues_itself_again(cluster
     words = {"PREPARED": prepared, "RUN": "run", "MINUTES": 3, "DEVICE": "cpu"}
     words["SLURM_GPUS_ON_NODE"] = 2
     (job,) = submitted(script, **words)
-    end = time.monotonic() + 120
-    while not Run(Path("run")).log.exists() and time.monotonic() < end:
-        time.sleep(0.2)
-    time.sleep(2)
-    job.send_signal(signal.SIGTERM)
-    begun = time.monotonic()
-    _, err = job.communicate(timeout=60)
-    assert time.monotonic() - begun < 30, err
-    assert (cluster / "scontrol.log").read_text() == "requeue 17\n", err
+    stopped(job, Run(Path("run")).log)
     assert Run(Path("run")).state.exists()

@@ -1,11 +1,11 @@
 """The site of `make docs`: pages generated from the code, the table of faults, and the whole build."""
 
 import dataclasses
+import importlib
 import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -20,12 +20,10 @@ ROOT = Path(__file__).resolve().parents[1]
 def generate(monkeypatch):
     """The module that generates pages."""
     monkeypatch.syspath_prepend(str(ROOT / "docs"))
-    import generate
-
-    return generate
+    return importlib.import_module("generate")
 
 
-def section(page: str, heading: str) -> str:
+def section(page, heading):
     """The part of a page below a heading."""
     return page.split(f"\n## {heading}\n")[1].split("\n## ")[0]
 
@@ -39,7 +37,7 @@ def test_the_page_of_commands_has_every_command_option_and_example(generate):
     assert "\\[required\\]" in synth
 
 
-def every_settings_class(kind: Any) -> set[Any]:
+def every_settings_class(kind):
     found = {kind}
     for hint in key_types(kind).values():
         for member in members(hint):
@@ -58,12 +56,6 @@ def test_the_page_of_recipe_keys_has_every_key_of_every_settings_class(generate)
         page, 'intensity: kind = "window"'
     )
     assert "| `steps` | `10000` |" in section(page, "train")
-
-
-def test_the_page_of_scores_has_every_metric(generate):
-    page = generate.scores()
-    assert all(f"| `{metric.key}` |" in page for metric in METRICS)
-    assert "| `NAME.dice` | Dice |" in page
 
 
 def test_markup_in_a_description_is_shown_as_it_is_and_backticks_are_code(generate):
@@ -95,9 +87,10 @@ def test_the_site_builds_without_warnings_and_loads_nothing_from_elsewhere(tmp_p
         assert not re.search(r"url\(.?https?:|@import", style.read_text()), style.name
 
 
-def test_the_page_of_addresses_has_every_answer_of_the_server(generate):
+def test_the_pages_of_scores_and_addresses_have_every_metric_and_answer(generate):
     pytest.importorskip("fastapi")
-    page = generate.addresses()
-    assert "`POST /uploads/{name}/synthesise`" in page
-    assert "JSON JobState" in page
-    assert "## Fit" in page
+    scores, addresses = generate.scores(), generate.addresses()
+    assert all(f"| `{metric.key}` |" in scores for metric in METRICS)
+    assert "| `NAME.dice` | Dice |" in scores
+    for text in ("`POST /uploads/{name}/synthesise`", "JSON JobState", "## Fit"):
+        assert text in addresses

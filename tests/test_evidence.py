@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from rows import every_row
+
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 
 
@@ -27,11 +29,7 @@ ledger, evidence, rows = map(module, ("ledger", "evidence", "evidence_rows"))
 def result(ledger):
     """A result that others are made from."""
     return ledger.Result(
-        "aaaaaaaa",
-        "2026-01-01",
-        "AMD EPYC, bfloat16",
-        "heads-case37-3min",
-        0,
+        *("aaaaaaaa", "2026-01-01", "AMD EPYC, bfloat16", "heads-case37-3min", 0),
         steps="220+130",
         minutes=3.02,
         mae=0.07,
@@ -54,16 +52,15 @@ def test_a_ledger_is_read_as_it_was_written(ledger, result, tmp_path):
 
 
 def test_a_row_is_measured_once_by_commit_machine_and_seed(ledger, result):
-    known = [result]
-    asked = (result.machine, [result.row], result.seed)
-    assert ledger.is_measured(known, result.commit, *asked)
-    assert not ledger.is_measured(known, "bbbbbbbb", *asked)
-    assert not ledger.is_measured(known, result.commit, "other", [result.row], 0)
-    assert not ledger.is_measured(known, result.commit, result.machine, [result.row], 1)
+    asked = (result.commit, result.machine, [result.row], result.seed)
+    assert ledger.is_measured([result], *asked)
+    for place, other in ((0, "bbbbbbbb"), (1, "other"), (3, 1)):
+        others = (*asked[:place], other, *asked[place + 1 :])
+        assert not ledger.is_measured([result], *others)
 
 
-@pytest.mark.parametrize(
-    ("score", "within", "beyond"),
+@every_row(
+    "score, within, beyond",
     [
         ("mae", 0.0720, 0.0723),
         ("ssim", 0.671, 0.669),
@@ -83,17 +80,15 @@ def test_a_score_is_worse_beyond_its_default_spread(ledger, result, score, withi
         assert all(score in sentence for sentence in found)
 
 
-def test_the_best_earlier_result_counts_and_not_the_last(ledger, result):
+def test_the_best_earlier_result_counts_and_the_range_over_seeds_replaces_the_default_spread(
+    ledger, result
+):
     last = replace(result, commit="bbbbbbbb", mae=0.09)
     now = replace(result, commit="cccccccc", mae=0.08)
     assert len(ledger.worse([result, last, now], "cccccccc")) == 1
-
-
-def test_the_range_over_seeds_replaces_the_default_spread(ledger, result):
     seeds = [replace(result, seed=seed, mae=mae) for seed, mae in enumerate((0.065, 0.07, 0.075))]
-    now = replace(result, commit="bbbbbbbb", mae=0.079)
-    assert ledger.worse([*seeds, now], "bbbbbbbb") == []
-    assert len(ledger.worse([*seeds, replace(now, mae=0.081)], "bbbbbbbb")) == 1
+    for mae, count in ((0.079, 0), (0.081, 1)):
+        assert len(ledger.worse([*seeds, replace(now, mae=mae)], "cccccccc")) == count
 
 
 def test_other_machines_later_and_uncommitted_results_are_not_compared(ledger, result):
@@ -104,17 +99,14 @@ def test_other_machines_later_and_uncommitted_results_are_not_compared(ledger, r
     assert ledger.worse([worse, result], "bbbbbbbb") == []
 
 
-def test_the_default_set_fits_forty_minutes_of_two_cores(rows):
-    assert rows.planned_minutes(rows.default_rows()) <= 40
-
-
-def test_each_head_that_is_left_out_neither_trains_nor_validates(rows):
+def test_the_default_set_fits_forty_minutes_and_left_out_heads_neither_train_nor_validate(rows):
+    assert rows.planned_minutes(rows.default_rows()) <= 40  # of two cores
     for row in rows.full_rows():
         if row.kind == "heads":
             parts = rows.parts_of_heads(row)
             assert parts[row.subject] == "test"
-            assert list(parts.values()).count("val") == 1
-            assert list(parts.values()).count("train") == (row.patients or 5)
+            splits = [*parts.values()]
+            assert (splits.count("val"), splits.count("train")) == (1, row.patients or 5)
 
 
 def test_a_row_whose_scans_are_absent_is_skipped_and_named(evidence, tmp_path, monkeypatch, capsys):

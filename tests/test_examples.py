@@ -27,7 +27,7 @@ NAMES = sorted({*package.__all__, *RESULTS, *PARTS.split()} - {"__version__"})
 
 
 @pytest.fixture
-def places(cohort, prepared, run, series, small_head, tmp_path) -> list[Path]:
+def places(cohort, prepared, run, series, small_head, tmp_path):
     """The folders that examples read, whose names have capital letters there."""
     out, others = tmp_path / "out", tmp_path / "others"
     package.synthesise(run, cohort, out, split="val", progress=False)

@@ -1,20 +1,21 @@
 """Parts of one's own: the documented example, and a method and a network that this file alone knows."""
 
-import json
+import copy
 import re
 from pathlib import Path
 from typing import ClassVar
 
 import pytest
 import torch
-from safetensors.torch import load_file
 from torch import nn
 
 import voxlate as package
+from refusals import refuses
 from rows import every_row
+from trainings import weights_of
 from voxlate.base.config import settings
-from voxlate.base.errors import BadInput
 from voxlate.science.methods.method import Method, MethodSettings, channels_by_name
+from voxlate.science.methods.regression import RegressionSettings
 from voxlate.science.nets.interface import Channels, NetSettings, NetworkInput, Output
 from voxlate.training import recipe
 from voxlate.training.planning.plan import Plan
@@ -26,61 +27,52 @@ from voxlate.training.weights import read_header
 DOCUMENT = (Path(__file__).parents[1] / "docs" / "guides" / "extending.md").read_text()
 
 
+PLAIN = recipe.to_dict(recipe.read("t1_to_t2_brain"))
+
+
 def block(language: str) -> str:
     (text,) = re.findall(rf"```{language}\n(.*?)```", DOCUMENT, re.DOTALL)
     return text
 
 
 def test_the_documented_example_trains_synthesises_and_is_scored(
-    voxlate, cohort, prepared, tmp_path, monkeypatch
+    typed, cohort, prepared, tmp_path, monkeypatch
 ):
     code = block("python")
     assert len([line for line in code.splitlines() if line.strip()]) <= 32
     (tmp_path / "my_parts.py").write_text(code)
     (tmp_path / "my_recipe.toml").write_text(block("toml"))
     monkeypatch.syspath_prepend(str(tmp_path))
-    names = {"my_recipe.toml": "my_recipe.toml", "PREPARED": "prepared", "RUN": "run"}
-    names |= {"COHORT": "cohort", "OUT": "out"}
     for line in block("sh").splitlines():
-        words = [
-            str(tmp_path / names[word]) if word in names else word for word in line.split()[1:]
-        ]
-        voxlate(*words).done()
+        typed(
+            re.sub("[A-Z]{3,}", lambda word: word[0].lower(), line.removeprefix("voxlate "))
+        ).done()
     needed = ["my_parts:Small", "my_parts:charbonnier"]
     assert read_header(Run(tmp_path / "run").weights())["imports"] == needed
-    facts = json.loads(voxlate("info", tmp_path / "run", "--json").out)
-    assert facts["needs code"] == ", ".join(needed)
+    assert typed("info run --json").json["needs code"] == ", ".join(needed)
 
 
-def test_code_is_imported_only_where_it_is_allowed_and_found(
-    voxlate, cohort, prepared, tmp_path, monkeypatch
+def test_code_is_imported_only_where_it_is_allowed_and_found_by_plans_too(
+    typed, cohort, prepared, tmp_path, monkeypatch
 ):
     (tmp_path / "own_parts.py").write_text(block("python"))
     path = tmp_path / "own.toml"
     path.write_text(
         block("toml").replace("my_parts", "own_parts").replace("steps = 20", "steps = 1")
     )
-    new = ("train", path, "--data", prepared, "--out", tmp_path / "run")
-    assert "module 'own_parts'" in voxlate(*new, "--allow-code").refusal
+    new = "train own.toml --data prepared --out run --allow-code"
+    assert "module 'own_parts'" in typed(new).refusal
     monkeypatch.syspath_prepend(str(tmp_path))
     train(recipe.read(str(path), allow_code=True), prepared, tmp_path / "run", device="cpu")
-    refusal = voxlate("synth", tmp_path / "run", cohort, "--out", tmp_path / "out").refusal
-    assert "--allow-code" in refusal
-    with pytest.raises(BadInput, match="allow_code=True"):
+    assert "--allow-code" in typed("synth run cohort --out out").refusal
+    with refuses("allow_code=True"):
         package.load(tmp_path / "run")
     assert package.load(tmp_path / "run", allow_code=True).facts.title.startswith("T1 to T2")
-    with pytest.raises(BadInput, match="expected 'Large' in the module"):
+    with refuses("expected 'Large' in the module"):
         recipe.read(str(path), {"net.kind": "own_parts:Large"}, allow_code=True)
-
-
-def test_a_plan_takes_a_network_of_ones_own_that_set_names(prepared, tmp_path, monkeypatch):
-    (tmp_path / "planned_parts.py").write_text(block("python"))
-    monkeypatch.syspath_prepend(str(tmp_path))
-    tables = recipe.to_dict(recipe.read("t1_to_t2_brain"))
-    made = Plan(tables, {}, 1.0, 1.0, Limits(1, 1e9), "here").change(
-        {"net": '{kind = "planned_parts:Small"}'}, allow_code=True
-    )
-    assert type(made.recipe.net).__name__ == "Small"
+    plan = Plan(PLAIN, {}, 1.0, 1.0, Limits(1, 1e9), "here")
+    planned = plan.change({"net": '{kind = "own_parts:Small"}'}, allow_code=True)
+    assert type(planned.recipe.net).__name__ == "Small"
 
 
 @every_row(
@@ -90,15 +82,13 @@ def test_a_plan_takes_a_network_of_ones_own_that_set_names(prepared, tmp_path, m
 def test_no_name_in_the_header_of_a_foreign_model_is_imported(where, tmp_path, monkeypatch):
     (tmp_path / "harmful.py").write_text("raise SystemExit('imported')")
     monkeypatch.syspath_prepend(str(tmp_path))
-    plain = recipe.to_dict(recipe.read("t1_to_t2_brain"))
     for name in ("harmful:Net", "harmful:net.inner", "harmful: net", "härmful:Net"):
-        changed = json.loads(json.dumps(plain))
+        changed = table = copy.deepcopy(PLAIN)
         *tables, last = where
-        table = changed
         for key in tables:
             table = table[key]
         table[last] = name
-        with pytest.raises(BadInput):
+        with refuses():
             assert recipe.from_dict(changed, "weights (header)").synth.function
 
 
@@ -119,8 +109,8 @@ class BlendNet(nn.Module):
         self.weights = nn.ParameterDict({name: torch.zeros(()) for name in channels.images})
 
     def forward(self, inputs: NetworkInput) -> Output:
-        image = sum(self.weights[name] * image for name, image in inputs.images.items())
-        return Output(self.gain * image)
+        images = inputs.images
+        return Output(self.gain * sum(self.weights[name] * images[name] for name in images))
 
 
 @settings
@@ -161,36 +151,32 @@ train = { steps = 8, batch = 2, precision = "float32", workers = 0, optimiser = 
 
 @pytest.mark.slow
 def test_a_method_and_a_network_that_only_this_file_knows_go_all_the_way(
-    voxlate, cohort, prepared, tmp_path
+    typed, cohort, prepared, tmp_path
 ):
     (tmp_path / "own.toml").write_text(OWN)
     made = recipe.read(str(tmp_path / "own.toml"), allow_code=True)
     assert recipe.from_dict(recipe.to_dict(made), "again", allow_code=True) == made
     Least.progress.clear()
-    run, out = tmp_path / "run", tmp_path / "out"
-    line = ("train", tmp_path / "own.toml", "--data", prepared, "--out", run)
-    voxlate(*line, "--allow-code").done()
-    weights = load_file(Run(tmp_path / "run").weights())
-    assert list(weights) == ["net.weights.t1"]
-    assert weights["net.weights.t1"] != 0
+    typed("train own.toml --data prepared --out run --allow-code").done()
+    ((name, weight),) = weights_of(tmp_path / "run").items()
+    assert name == "net.weights.t1"
+    assert weight != 0
     assert Least.progress == [step / 8 for step in range(8)]
-    voxlate("synth", run, cohort, "--out", out, "--allow-code").done()
-    scored = voxlate("evaluate", out, "--truth", cohort, "--json").done()
-    assert "t2" in json.loads(scored.out)["modalities"]
+    typed("synth run cohort --out out --allow-code").done()
+    assert "t2" in typed("evaluate out --truth cohort --json").done().json["modalities"]
     unknown = {**recipe.to_dict(made), "net": {"kind": "test_extending:Blend", "gian": 2.0}}
-    with pytest.raises(BadInput, match="Did you mean 'gain'"):
+    with refuses("Did you mean 'gain'"):
         recipe.from_dict(unknown, "own", allow_code=True)
 
 
-def test_a_part_that_inherits_from_one_of_voxlates_is_written_under_its_own_name(
-    tmp_path, monkeypatch
-):
-    (tmp_path / "inheriting.py").write_text(
-        "from voxlate.base.config import settings\nfrom voxlate.science.methods.regression import RegressionSettings\n"
-        "@settings\nclass Mine(RegressionSettings):\n    strength: float = 1.0\n"
-    )
-    monkeypatch.syspath_prepend(str(tmp_path))
-    values = recipe.to_dict(recipe.read("t1_to_t2_brain"))
-    method = {**values["method"], "kind": "inheriting:Mine", "strength": 2.0}
-    own = recipe.from_dict({**values, "method": method}, "own", allow_code=True)
+def test_a_part_that_inherits_from_one_of_voxlates_is_written_under_its_own_name():
+    method = {**PLAIN["method"], "kind": "test_extending:Mine", "strength": 2.0}
+    own = recipe.from_dict({**PLAIN, "method": method}, "own", allow_code=True)
     assert recipe.to_dict(own)["method"] == method
+
+
+@settings
+class Mine(RegressionSettings):
+    """A regression with one key more."""
+
+    strength: float = 1.0

@@ -4,13 +4,13 @@ import ast
 import inspect
 import shutil
 import sys
-from pathlib import Path
 from typing import get_args
 
 import pytest
 import typer
 
 import voxlate as package
+from refusals import refuses
 from rows import every_row
 from sources import files, nodes, text_of
 from voxlate.base.errors import BadInput
@@ -47,7 +47,7 @@ MARKER = "from voxlate.base.errors import BadInput\nraise BadInput('expected no 
 
 
 @pytest.fixture(scope="module")
-def handed_over(tmp_path_factory, prepared_once) -> Path:
+def handed_over(tmp_path_factory, prepared_once):
     """The folder of a stranger, whose module is a network when it is trained and says so when it is imported later."""
     folder = tmp_path_factory.mktemp("stranger")
     code = folder / f"{MODULE}.py"
@@ -65,85 +65,71 @@ def handed_over(tmp_path_factory, prepared_once) -> Path:
 
 
 @pytest.fixture
-def places(handed_over, cohort, prepared, tmp_path, monkeypatch) -> dict[str, str]:
-    """What the capital words of the tables below stand for."""
+def here(handed_over, cohort, prepared, tmp_path, monkeypatch):
+    """The folder in which lines are typed, with what the stranger handed over."""
     monkeypatch.syspath_prepend(str(handed_over))
-    own = shutil.copytree(handed_over, tmp_path / "stranger")
-    stated = own / "run" / "provenance.json"
+    shutil.copytree(handed_over, tmp_path, dirs_exist_ok=True)
+    stated = tmp_path / "run" / "provenance.json"
     write_json(stated, {**read_run(stated), "prepared": str(prepared)})
-    weights = shutil.copy(own / "run" / "weights.safetensors", tmp_path / "weights.safetensors")
-    found = {"RUN": own / "run", "PLANNED": own / "planned", "RECIPE": own / "recipe.toml"}
-    found |= {"WEIGHTS": weights, "COHORT": cohort, "PREPARED": prepared, "OUT": tmp_path / "out"}
-    found |= {"SCAN": cohort / "case0" / "t1.nii.gz", "SAMPLER": f"{MODULE}:sampler"}
-    found |= {"LAYER": f'{{ kind = "{MODULE}:Layer" }}'}
-    return {word: str(place) for word, place in found.items()}
+    shutil.copy(tmp_path / "run" / "weights.safetensors", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
 
 
-def words_of(places: dict[str, str], line: str) -> list[str]:
-    """A line of the command line."""
-    parts = [word.rpartition("=") for word in line.split()]
-    return [f"{key}{equals}{places.get(value, value)}" for key, equals, value in parts]
-
-
-def values_of(places: dict[str, str], table: dict[str, object]) -> dict[str, object]:
-    """Arguments in Python, or a request of the page."""
-    values = dict[str, object]()
-    for key, value in table.items():
-        inner = values_of(places, value) if isinstance(value, dict) else value
-        values[key] = places.get(value, value) if isinstance(value, str) else inner
-    return values
-
-
+LAYER = f'{{ kind = "{MODULE}:Layer" }}'
 # Each line is refused, because it would need the stranger's code, and with --allow-code imports it.
 ALLOWED = {
-    "recipes": ["RECIPE"],
+    "recipes": ["recipe.toml"],
     "train": [
-        "RECIPE --data PREPARED --out OUT",
-        "RUN",
-        "RUN --steps +1",
-        "RUN --minutes +1 --data PREPARED",
-        "RECIPE --data PREPARED --out RUN",
-        "auto --data PREPARED --out PLANNED",
-        "t1_to_t2_brain --data PREPARED --out OUT --set net=LAYER",
-        "t1_to_t2_brain --data PREPARED --out OUT --set synth.sampler=SAMPLER",
+        "recipe.toml --data prepared --out out",
+        "run",
+        "run --steps +1",
+        "run --minutes +1 --data prepared",
+        "recipe.toml --data prepared --out run",
+        "auto --data prepared --out planned",
+        f"t1_to_t2_brain --data prepared --out out --set 'net={LAYER}'",
+        f"t1_to_t2_brain --data prepared --out out --set synth.sampler={MODULE}:sampler",
     ],
-    "check": ["RUN COHORT"],
+    "check": ["run cohort"],
     "synth": [
-        "RUN COHORT --out OUT",
-        "WEIGHTS COHORT --out OUT",
-        "RUN RUN COHORT --out OUT",
-        "RUN COHORT --out OUT --answer sample",
+        "run cohort --out out",
+        "weights.safetensors cohort --out out",
+        "run run cohort --out out",
+        "run cohort --out out --answer sample",
     ],
-    "evaluate": ["OUT --truth COHORT --run RUN --missing one"],
-    "calibrate": ["RUN COHORT"],
-    "export": ["RUN --out OUT"],
-    "push": ["RUN NAME/REPO --dry-run OUT", "WEIGHTS NAME/REPO --dry-run OUT"],
-    "adapt": ["RUN --data PREPARED --out OUT --steps 1", "WEIGHTS --data PREPARED --out OUT"],
+    "evaluate": ["out --truth cohort --run run --missing one"],
+    "calibrate": ["run cohort"],
+    "export": ["run --out out"],
+    "push": ["run NAME/REPO --dry-run out", "weights.safetensors NAME/REPO --dry-run out"],
+    "adapt": [
+        "run --data prepared --out out --steps 1",
+        "weights.safetensors --data prepared --out out",
+    ],
 }
 # These would need the code too, and have no way to allow it.
 REFUSED = {
-    "listen": ["RUN --out OUT --allow SENDER --to PACS@127.0.0.1:104 --port 11999"],
+    "listen": ["run --out out --allow SENDER --to PACS@127.0.0.1:104 --port 11999"],
 }
 # These read a run or a recipe only as text, or none at all; the page opens a run when a job asks for it.
 READING = {
-    "import": ["xmodality WEIGHTS --out OUT --set net=LAYER"],
-    "serve": ["RUN --data OUT", "WEIGHTS --data OUT"],
-    "demo": ["--real SCAN --out OUT --starter starter:RUN"],
-    "info": ["RUN", "WEIGHTS", "RECIPE"],
-    "manifest": ["RUN"],
-    "prepare": ["RUN --out OUT"],
-    "plan": ["PREPARED --out OUT.toml --minutes 0.001", "RUN --out RUN/new.toml"],
-    "report": ["RUN --out OUT"],
-    "compare": ["RUN RUN --out OUT"],
-    "phantom": ["RUN --cases 1"],
-    "pseudonymise": ["RUN --out OUT --key RECIPE"],
-    "pseudonym-key": ["RECIPE --of RUN"],
+    "import": [f"xmodality weights.safetensors --out out --set 'net={LAYER}'"],
+    "serve": ["run --data out", "weights.safetensors --data out"],
+    "demo": ["--real cohort/case0/t1.nii.gz --out out --starter starter:run"],
+    "info": ["run", "weights.safetensors", "recipe.toml"],
+    "manifest": ["run"],
+    "prepare": ["run --out out"],
+    "plan": ["prepared --out out.toml --minutes 0.001", "run --out run/new.toml"],
+    "report": ["run --out out"],
+    "compare": ["run run --out out"],
+    "phantom": ["run --cases 1"],
+    "pseudonymise": ["run --out out --key recipe.toml"],
+    "pseudonym-key": ["recipe.toml --of run"],
     "starters": [""],
 }
 LINES = {**ALLOWED, **REFUSED, **READING}
 
 
-def lines_of(table: dict[str, list[str]]) -> list[tuple[str, str]]:
+def lines_of(table):
     return [(name, line) for name, lines in table.items() for line in lines]
 
 
@@ -151,17 +137,17 @@ def test_every_command_is_tried_with_a_strangers_files(voxlate):
     voxlate("--version")  # which adds the commands
     commands = typer.main.get_command(app).commands
     assert commands.keys() - {"mcp"} == LINES.keys()
-    assert {name for name, one in commands.items() if takes_code(one)} == ALLOWED.keys()
-
-
-def takes_code(one) -> bool:
-    return any("--allow-code" in option.opts for option in one.params)
+    options = {
+        name: {flag for option in one.params for flag in option.opts}
+        for name, one in commands.items()
+    }
+    assert {name for name, flags in options.items() if "--allow-code" in flags} == ALLOWED.keys()
 
 
 @every_row("name, line", lines_of(LINES))
-def test_a_command_imports_no_code_of_a_stranger(voxlate, places, monkeypatch, name, line):
+def test_a_command_imports_no_code_of_a_stranger(typed, here, monkeypatch, name, line):
     monkeypatch.setattr("voxlate.page.app.run_server", lambda *_: None)  # its work: tested below
-    said = voxlate(name, *words_of(places, line))
+    said = typed(f"{name} {line}")
     assert MODULE not in sys.modules
     assert "expected no import" not in said.err + said.out
     if name not in READING:
@@ -171,65 +157,63 @@ def test_a_command_imports_no_code_of_a_stranger(voxlate, places, monkeypatch, n
 
 
 @every_row("name, line", lines_of(ALLOWED))
-def test_a_command_that_is_allowed_imports_it(voxlate, places, name, line):
-    assert "expected no import" in voxlate(name, *words_of(places, line), "--allow-code").refusal
+def test_a_command_that_is_allowed_imports_it(typed, here, name, line):
+    assert "expected no import" in typed(f"{name} {line} --allow-code").refusal
 
 
 # Functions in Python that open a run, a recipe or weights: their arguments.
 CALLS = {
-    "adapt": {"run": "RUN", "data": "PREPARED", "out": "OUT"},
-    "calibrate": {"run": "RUN", "cohort": "COHORT"},
-    "export_model": {"run": "RUN", "out": "OUT"},
-    "push": {"run": "RUN", "repo": "name/repo"},
-    "evaluate": {"out": "OUT", "truth": "COHORT", "run": "RUN"},
-    "load": {"run": "WEIGHTS"},
-    "recipes": {"name": "RECIPE"},
-    "check": {"run": "RUN", "inputs": "COHORT"},
-    "synthesise": {"run": "RUN", "inputs": "COHORT", "out": "OUT"},
-    "train": {"recipe": "RECIPE", "data": "PREPARED", "out": "OUT"},
-    "listen": {"run": "RUN", "out": "OUT", "allow": ["A"], "to": "B@127.0.0.1:104"},
+    "adapt": {"run": "run", "data": "prepared", "out": "out"},
+    "calibrate": {"run": "run", "cohort": "cohort"},
+    "export_model": {"run": "run", "out": "out"},
+    "push": {"run": "run", "repo": "name/repo"},
+    "evaluate": {"out": "out", "truth": "cohort", "run": "run"},
+    "load": {"run": "weights.safetensors"},
+    "recipes": {"name": "recipe.toml"},
+    "check": {"run": "run", "inputs": "cohort"},
+    "synthesise": {"run": "run", "inputs": "cohort", "out": "out"},
+    "train": {"recipe": "recipe.toml", "data": "prepared", "out": "out"},
+    "listen": {"run": "run", "out": "out", "allow": ["A"], "to": "B@127.0.0.1:104"},
 }
 OTHER_FUNCTIONS = """__version__ compare demo export export_for import_weights info list_starters manifest phantom plan prepare pseudonym_key
 pseudonymise report serve survey"""
 
 
 def test_every_function_in_python_is_tried_with_a_strangers_files():
-    others = OTHER_FUNCTIONS.split()
     functions = {name for name in package.__all__ if not inspect.isclass(getattr(package, name))}
-    assert {*CALLS, *others, "synthesize"} == functions
+    assert {*CALLS, *OTHER_FUNCTIONS.split(), "synthesize"} == functions
     takes = {name for name in CALLS if "allow_code: " in (getattr(package, name).__doc__ or "")}
     assert {*CALLS} - takes == {"listen"}
 
 
 @every_row("name, arguments", CALLS.items())
-def test_a_function_imports_no_code_of_a_stranger(places, name, arguments):
+def test_a_function_imports_no_code_of_a_stranger(here, name, arguments):
     function = getattr(package, name)
-    given = values_of(places, arguments)
-    with pytest.raises(BadInput, match=f"needs the code of {MODULE}:"):
-        function(**given)
+    with refuses(f"needs the code of {MODULE}:"):
+        function(**arguments)
     assert MODULE not in sys.modules
     if "allow_code: " in (function.__doc__ or ""):
-        with pytest.raises(BadInput, match="expected no import"):
-            function(**given, allow_code=True)
+        with refuses("expected no import"):
+            function(**arguments, allow_code=True)
 
 
 PLAN = {"source": ["t1"], "target": ["t2"], "minutes": 0.2, "mode": "mean", "from_scratch": True}
 PLAN["memory_bytes"] = 8e9
 # Jobs of the page: the requests by which they open a run or take changes of a recipe.
 JOBS = {
-    "check": [{"runs": {"theirs": "RUN"}, "place": "COHORT", "device": "cpu"}],
+    "check": [{"runs": {"theirs": "run"}, "place": "cohort", "device": "cpu"}],
     "synthesise": [
-        {"run": "RUN", "label": "run", "place": "COHORT", "inputs": ["."], "options": {}}
+        {"run": "run", "label": "run", "place": "cohort", "inputs": ["."], "options": {}}
     ],
     "train": [
-        {"arguments": {"recipe": "RUN"}, "options": {"steps": "+1"}},
-        {"arguments": {"recipe": "auto", "data": "PREPARED", "out": "RUN"}},
-        {"arguments": {"recipe": "auto", "data": "PREPARED", "out": "PLANNED"}},
-        {"arguments": {"recipe": "RECIPE", "data": "PREPARED", "out": "RUN"}},
+        {"arguments": {"recipe": "run"}, "options": {"steps": "+1"}},
+        {"arguments": {"recipe": "auto", "data": "prepared", "out": "run"}},
+        {"arguments": {"recipe": "auto", "data": "prepared", "out": "planned"}},
+        {"arguments": {"recipe": "recipe.toml", "data": "prepared", "out": "run"}},
     ],
-    "calibrate": [{"arguments": {"run": "RUN", "cohort": "COHORT"}}],
-    "compare": [{"arguments": {"runs": {"theirs": "RUN"}, "cohort": "COHORT"}}],
-    "plan": [{"arguments": {"data": "PREPARED"}, "options": PLAN, "changes": {"net": "LAYER"}}],
+    "calibrate": [{"arguments": {"run": "run", "cohort": "cohort"}}],
+    "compare": [{"arguments": {"runs": {"theirs": "run"}, "cohort": "cohort"}}],
+    "plan": [{"arguments": {"data": "prepared"}, "options": PLAN, "changes": {"net": LAYER}}],
 }
 
 
@@ -238,17 +222,15 @@ def test_every_job_of_the_page_is_tried_with_a_strangers_files():
 
 
 @every_row("kind, request", [(kind, one) for kind, some in JOBS.items() for one in some])
-def test_no_job_of_the_page_imports_code_of_a_stranger(places, tmp_path, kind, request):
-    asked = values_of(places, request)
-    if kind not in SCANS_ALONE:
-        asked = {"root": "/", "options": {}, **asked}
-    why = ""
+def test_no_job_of_the_page_imports_code_of_a_stranger(here, tmp_path, kind, request):
+    asked = request if kind in SCANS_ALONE else {"root": "/", "options": {}, **request}
+    said = []
     try:
         do_job(kind, tmp_path, asked, lambda *_: None)
     except BadInput as error:
-        why = str(error)
-    found = [path.read_text() for path in tmp_path.glob("*.json")]
-    assert f"needs the code of {MODULE}:" in why + "".join(found), why
+        said.append(str(error))
+    said += [path.read_text() for path in tmp_path.glob("*.json")]
+    assert f"needs the code of {MODULE}:" in "".join(said)
     assert MODULE not in sys.modules
 
 

@@ -2,14 +2,14 @@
 
 import dataclasses
 
-import nibabel as nib
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from refusals import refuses
+from scans import change_scan
 from trainings import same_weights
-from voxlate.base.errors import BadInput
 from voxlate.base.files import read_json
 from voxlate.evaluation.scoring.scores import read_scores
 from voxlate.scans.cases.prepared import open_cohort
@@ -54,9 +54,30 @@ def volume(trained):
     return trained("volume", STAGES)
 
 
-def made(voxlate, weights, cohort, out, *options):
-    voxlate("synth", weights, cohort / "case1", "--out", out, *options).done()
-    return read_volume(out / "case1" / "t2.nii.gz", "t2").data
+FEW = "--set=train.steps=1 --set=stages.slices.train.steps=1"
+
+
+@pytest.fixture
+def again(typed, volume, prepared):
+    """again(words): trains the recipe of `volume` once more."""
+    return lambda words, data="prepared": typed(f"train volume.toml --data {data} --out {words}")
+
+
+def identity(tensor):
+    """A layer's weights, or its biases, that change nothing."""
+    one = torch.zeros_like(tensor)
+    return torch.nn.init.dirac_(one) if one.ndim > 1 else one
+
+
+@pytest.fixture
+def made(typed, cohort, tmp_path):
+    """made(model, out, options): the image that a model gives of a case."""
+
+    def synthesise(model, out, options=""):
+        typed(f"synth {model} cohort/case1 --out {out} {options}").done()
+        return read_volume(tmp_path / out / "case1" / "t2.nii.gz", "t2").data
+
+    return synthesise
 
 
 @pytest.mark.slow
@@ -65,52 +86,55 @@ def test_one_command_trains_three_stages_and_the_last_one_moves_volumetric_layer
     fresh = set(final) - set(slices)
     assert fresh == {name for name in final if ".volumetric." in name}
     assert all(torch.equal(final[name], tensor) for name, tensor in slices.items())
-    moved = [name for name in fresh if not torch.equal(final[name], torch.zeros_like(final[name]))]
-    kernels = [final[name] for name in fresh if name.endswith("weight")]
-    identity = [torch.nn.init.dirac_(torch.empty_like(one)) for one in kernels]
-    assert len(moved) > len(kernels), "biases began at 0"
-    assert not all(torch.equal(one, other) for one, other in zip(kernels, identity))
+    moved = {name for name in fresh if not torch.equal(final[name], identity(final[name]))}
+    assert {name.rpartition(".")[2] for name in moved} == {"weight", "bias"}
 
 
 @pytest.mark.slow
 def test_volumetric_layers_that_did_not_learn_give_the_slice_wise_images_in_any_windows(
-    voxlate, volume, cohort, tmp_path
+    made, volume, tmp_path
 ):
     tensors = load_file(volume / "weights.safetensors")
-    for name in tensors:
-        if ".volumetric." in name:
-            one = torch.empty_like(tensors[name])
-            tensors[name] = (
-                torch.nn.init.dirac_(one) if name.endswith("weight") else torch.zeros_like(one)
-            )
-    own = load(volume)
-    own.network.method.load_state_dict(tensors)
+    tensors |= {name: identity(one) for name, one in tensors.items() if ".volumetric." in name}
+    method = load(volume).network.method
+    method.load_state_dict(tensors)
     header = read_header(volume / "weights.safetensors")
     del header["sha256"]
-    identity = tmp_path / "identity.safetensors"
-    save_weights(identity, own.network.method, header)
-    wanted = made(voxlate, volume / "weights.slices.safetensors", cohort, tmp_path / "slices")
+    save_weights(tmp_path / "identity.safetensors", method, header)
+    wanted = made("volume/weights.slices.safetensors", "slices")
     for size in (2, 9):
         windows = f"--set=windows={{size={size},overlap=1}}"
-        found = made(voxlate, identity, cohort, tmp_path / f"o{size}", windows)
+        found = made("identity.safetensors", f"o{size}", windows)
         np.testing.assert_allclose(found, wanted, atol=1e-3 * np.abs(wanted).max(), rtol=0)
 
 
-def test_an_item_of_a_volume_has_one_time_for_all_its_slices(volume, prepared):
-    model, seen = load(volume), []
-    model.network.method.net.register_forward_hook(lambda _, given, __: seen.append(given[0]))
-    items = Batches(
-        open_cohort(prepared), model.network.recipe.data, model.network.recipe.intensity, batch=2
-    )[0]
-    model.network.method.loss("net", items, Noise(3, items.item))
+def test_an_item_of_a_volume_has_one_time_for_all_its_slices_and_latents_of_unit_spread(
+    volume, prepared
+):
+    model, seen, cohort = load(volume), [], open_cohort(prepared)
+    method, recipe = model.network.method, model.network.recipe
+    method.net.register_forward_hook(lambda _, given, __: seen.append(given[0]))
+    items = Batches(cohort, recipe.data, recipe.intensity, batch=2)[0]
+    method.loss("net", items, Noise(3, items.item))
     (given,) = seen
     assert given.log_snr.shape == (2,)
     assert given.state.shape == (2, 3, 4, 12, 10)
+    # the scale of the autoencoder, whose latents of whole slices later stages see
+    data = dataclasses.replace(recipe.data, patch=(1, 24, 20))
+    spread = []
+    for batch in validation_batches(cohort, data, recipe.intensity, split="train"):
+        mean, log_variance = method.task.autoencoder.encode(batch.target)
+        spread.append(mean + torch.randn(50, *mean.shape) * (0.5 * log_variance).exp())
+    whole = torch.cat(spread, dim=1) * method.task.autoencoder.scale
+    assert whole.std().item() == pytest.approx(1, abs=0.02)
+    eta = model.with_options(sampler="ddim", eta=1.0)
+    assert eta.with_options(sampler="ddpm").network.recipe.synth.eta == 0
+    assert eta.with_options(steps=3).network.recipe.synth.eta == 1
 
 
 @pytest.mark.slow
 def test_latents_are_encoded_once_and_again_where_they_are_damaged_or_of_another_autoencoder(
-    voxlate, volume, prepared, tmp_path
+    again, volume, prepared, tmp_path
 ):
     (folder,) = (prepared / "latents").iterdir()
     cases = open_cohort(prepared).splits["train"]
@@ -120,64 +144,52 @@ def test_latents_are_encoded_once_and_again_where_they_are_damaged_or_of_another
     cut.write_bytes(contents[0][:100])
     gone.unlink()
     changed.write_bytes(contents[1][:-200] + bytes(200))
-    again = ("train", tmp_path / "volume.toml", "--data", prepared, "--out")
-    voxlate(*again, tmp_path / "same").done()
+    again("same").done()
     assert (cut.read_bytes(), changed.read_bytes()) == contents
     assert kept.stat().st_mtime_ns == before
     assert same_weights(tmp_path / "same", volume)
-    few = [f"--set={stage}train.steps=1" for stage in ("", "stages.slices.")]
-    other = ("--set=stages.autoencoder.train.seed=1", "--set=stages.autoencoder.train.steps=1")
-    voxlate(*again, tmp_path / "other", *few, *other).done()
+    autoencoder = "--set=stages.autoencoder.train"
+    again(f"other {FEW} {autoencoder}.seed=1 {autoencoder}.steps=1").done()
     assert len(list((prepared / "latents").iterdir())) == 2
 
 
 @pytest.mark.slow
-def test_kept_latents_train_what_encoding_at_every_step_does(
-    voxlate, volume, prepared, tmp_path, monkeypatch
-):
+def test_kept_latents_train_what_encoding_at_every_step_does(again, volume, tmp_path, monkeypatch):
     for module in ("latents", "messages"):
-        monkeypatch.setattr(
-            f"voxlate.training.{module}.why_not_kept", lambda stage, cohort: "a test"
-        )
-    line = ("train", tmp_path / "volume.toml", "--data", prepared, "--out", tmp_path / "direct")
+        monkeypatch.setattr(f"voxlate.training.{module}.uncacheable", lambda *_: "a test")
     said = "latents of stage 'slices' are encoded again at every step, because there is a test"
-    assert said in voxlate(*line, "--verbose").done().err
+    assert said in again("direct --verbose").done().err
     direct, kept = (load_file(one / "weights.safetensors") for one in (tmp_path / "direct", volume))
     for name, tensor in kept.items():
         torch.testing.assert_close(direct[name], tensor, atol=2e-3, rtol=0.02)
 
 
-def test_another_autoencoder_in_the_folder_of_a_run_is_refused(voxlate, volume, prepared, tmp_path):
+def test_another_autoencoder_in_the_folder_of_a_run_is_refused(again, volume):
     path = volume / "weights.autoencoder.safetensors"
-    changed, header = {name: one * 1.5 for name, one in load_file(path).items()}, read_header(path)
-    model = load(path)
-    model.network.method.load_state_dict(changed)
-    save_weights(path, model.network.method, header)
+    method, header = load(path).network.method, read_header(path)
+    method.load_state_dict({name: one * 1.5 for name, one in load_file(path).items()})
+    save_weights(path, method, header)
     (volume / "weights.safetensors").unlink()
-    line = ("train", tmp_path / "volume.toml", "--data", prepared, "--out", volume)
-    said = (
-        "expected a model of the latents of weights.autoencoder.safetensors, found one of another"
-    )
-    assert said in voxlate(*line).refusal
+    said = "expected a model of the latents of weights.autoencoder.safetensors, found one of"
+    assert said in again("volume").refusal
 
 
 @pytest.mark.slow
-def test_the_autoencoder_alone_gives_the_bound_of_the_row(voxlate, volume, cohort, tmp_path):
-    bound = made(voxlate, volume / "weights.autoencoder.safetensors", cohort, tmp_path / "bound")
+def test_the_autoencoder_alone_gives_the_bound_of_the_row(made, typed, volume, cohort, tmp_path):
+    bound = made("volume/weights.autoencoder.safetensors", "bound")
     assert bound.shape == read_volume(cohort / "case1" / "t2.nii.gz", "t2").data.shape
     stated = read_json(tmp_path / "bound" / "case1" / "provenance.json")
     assert list(stated["inputs"]) == ["t2"]
     bounds = [read_header(path)["bound"]["t2"] for path in volume.glob("weights*.safetensors")]
-    assert len(bounds) == 3
-    assert len(set(bounds)) == 1
-    voxlate("evaluate", tmp_path / "bound", "--truth", cohort).done()
+    assert bounds == bounds[:1] * 3
+    typed("evaluate bound --truth cohort").done()
     scored = read_scores(tmp_path / "bound" / "metrics.json").by_case("t2")
     assert scored["autoencoder"].tolist() == [bounds[0]]
-    made(voxlate, volume, cohort, tmp_path / "own")
-    voxlate("evaluate", tmp_path / "own", "--truth", cohort).done()
-    table = voxlate("compare", tmp_path / "own", tmp_path / "bound").out
-    assert "bound (given the truth)" in " ".join(table.split())
-    assert "own (given" not in " ".join(table.split())
+    made("volume", "own")
+    typed("evaluate own --truth cohort").done()
+    table = " ".join(typed("compare own bound").out.split())
+    assert "bound (given the truth)" in table
+    assert "own (given" not in table
 
 
 def test_the_published_schedule_and_networks_are_the_recipes():
@@ -207,89 +219,57 @@ def test_a_volume_in_windows_reports_its_slices_as_they_are_denoised(volume, coh
     )
 
 
-def test_the_scale_makes_latents_of_whole_slices_as_later_stages_see_them_of_unit_spread(
-    volume, prepared
-):
-    model = load(volume)
-    cohort, task = open_cohort(prepared), model.network.method.task
-    data = dataclasses.replace(model.network.recipe.data, patch=(1, 24, 20))
-    spread = []
-    for batch in validation_batches(cohort, data, model.network.recipe.intensity, split="train"):
-        mean, log_variance = task.autoencoder.encode(batch.target)
-        spread.append(mean + torch.randn(50, *mean.shape) * (0.5 * log_variance).exp())
-    assert (torch.cat(spread, dim=1) * task.autoencoder.scale).std().item() == pytest.approx(
-        1, abs=0.02
-    )
-
-
 @pytest.mark.slow
-def test_other_scans_of_the_same_names_are_another_cohort(voxlate, volume, cohort, tmp_path):
-    again = ("train", tmp_path / "volume.toml", "--data", tmp_path / "changed", "--out")
-    path = cohort / "case0" / "t2.nii.gz"
-    scan = nib.load(path)
-    nib.save(nib.Nifti1Image(scan.get_fdata()[::-1].copy(), scan.affine), path)
-    voxlate("prepare", cohort, "--out", tmp_path / "changed", "--no-audit").done()
-    assert "data.cohort" in voxlate(*again, volume).refusal
-    few = [f"--set={stage}train.steps=1" for stage in ("", "stages.slices.")]
-    answer = voxlate(*again, tmp_path / "other", "--reuse", volume, *few).done()
+def test_other_scans_of_the_same_names_are_another_cohort(typed, again, cohort):
+    change_scan(cohort / "case0" / "t2.nii.gz", np.flipud)
+    typed("prepare cohort --out changed --no-audit").done()
+    assert "data.cohort" in again("volume", data="changed").refusal
+    answer = again(f"other --reuse volume {FEW}", data="changed").done()
     assert "stage 'autoencoder' is not taken" in answer.said
 
 
 @pytest.mark.slow
-def test_what_would_swap_the_autoencoder_of_a_model_is_refused(voxlate, volume, prepared, tmp_path):
-    line = ("train", tmp_path / "volume.toml", "--data", prepared, "--out", tmp_path / "o")
+def test_what_would_swap_the_autoencoder_of_a_model_is_refused(again, tmp_path):
     said = "--init: expected a model without an autoencoder of its own"
-    assert said in voxlate(*line, "--init", volume).refusal
-    text = STAGES.replace(
-        'task = { kind = "latent" }', 'task = { kind = "latent", autoencoder = "second" }', 1
-    )
+    assert said in again("o --init volume").refusal
     first = STAGES[STAGES.index("[[stages]]") : STAGES.index('[[stages]]\nname = "slices"')]
-    (tmp_path / "two.toml").write_text(text + first.replace('"autoencoder"', '"second"', 1))
-    with pytest.raises(
-        BadInput, match="expected the stage 'final' to build on 'autoencoder' as 'slices' does"
+    two = STAGES.replace('kind = "latent"', 'kind = "latent", autoencoder = "second"', 1)
+    for text, said in (
+        (
+            two + first.replace('"autoencoder"', '"second"', 1),
+            "expected the stage 'final' to build on 'autoencoder' as 'slices' does",
+        ),
+        (
+            STAGES.replace('target = ["t2"], patch = [4', 'target = ["ct"], patch = [4'),
+            r"expected (data|the stage 'autoencoder' to learn all|an intensity map)",
+        ),
     ):
-        recipes.read(str(tmp_path / "two.toml"))
-    (tmp_path / "ct.toml").write_text(
-        STAGES.replace('target = ["t2"], patch = [4', 'target = ["ct"], patch = [4')
-    )
-    with pytest.raises(
-        BadInput, match=r"expected (data|the stage 'autoencoder' to learn all|an intensity map)"
-    ):
-        recipes.read(str(tmp_path / "ct.toml"))
+        (tmp_path / "own.toml").write_text(text)
+        with refuses(said):
+            recipes.read(str(tmp_path / "own.toml"))
 
 
-def test_a_stage_without_data_of_its_own_is_another_where_the_recipes_differ(tmp_path):
-    text = STAGES.replace(DATA, "")
-    (tmp_path / "plain.toml").write_text(text)
+def test_a_stage_without_data_of_its_own_is_another_where_the_recipes_differ_and_windows_need_a_sampler(
+    tmp_path, tiny
+):
+    (tmp_path / "plain.toml").write_text(STAGES.replace(DATA, ""))
     made = recipes.read(str(tmp_path / "plain.toml"))
     other = dataclasses.replace(made, data=dataclasses.replace(made.data, patch=(2, 24, 20)))
     for name in ("autoencoder", "slices"):
         assert recipes.stage_recipe(made, name) != recipes.stage_recipe(other, name)
         assert all(one.data is not None for one in recipes.stage_recipe(made, name).stages)
-
-
-def test_windows_for_a_method_without_a_sampler_are_refused(tiny):
     said = r"synth\.windows: expected none for method\.kind = 'regression'"
-    with pytest.raises(BadInput, match=said):
+    with refuses(said):
         recipes.read(str(tiny), {"synth.windows": "{size=4,overlap=2}"})
 
 
 @pytest.mark.slow
 def test_patches_that_do_not_fit_the_cohort_or_each_other_are_said(
-    voxlate, volume, prepared, tmp_path
+    again,
 ):
-    line = ("train", tmp_path / "volume.toml", "--data", prepared, "--out")
-    few = [f"--set={stage}train.steps=1" for stage in ("", "stages.slices.", "stages.autoencoder.")]
-    wide = voxlate(*line, tmp_path / "wide", "--set", "data.patch=[4,48,40]", *few)
-    said = wide.said
-    assert "(24×20): 75% of them is filled in" in said
+    wide = again(f"wide --set=data.patch=[4,48,40] --set=stages.autoencoder.train.steps=1 {FEW}")
+    assert "(24×20): 75% of them is filled in" in wide.said
     said = (
         "expected patches of several slices in the stage 'final', whose net.volumetric joins slices"
     )
-    assert said in voxlate(*line, tmp_path / "flat", "--set", "data.patch=[1,24,20]").refusal
-
-
-def test_another_sampler_leaves_the_eta_of_the_recipes_own(volume):
-    model = load(volume).with_options(sampler="ddim", eta=1.0)
-    assert model.with_options(sampler="ddpm").network.recipe.synth.eta == 0
-    assert model.with_options(steps=3).network.recipe.synth.eta == 1
+    assert said in again("flat --set=data.patch=[1,24,20]").refusal

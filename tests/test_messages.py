@@ -4,6 +4,8 @@ import ast
 import json
 import re
 
+import pytest
+
 from sources import ROOT, files, nodes
 from voxlate.base.codes import GRADES, codes
 from voxlate.base.messages import FILE, Message, message, read_messages, summarise, worst_grade
@@ -13,24 +15,33 @@ from voxlate.commands.cli.messages import MOST_LINES, keep_messages, shorten
 DYNAMIC = "truth-"  # codes that are put together from the kind of a fault
 
 
-def constants() -> tuple[set[str], set[str]]:
-    """The codes that calls of `message` name, and all texts of the source outside the table."""
-    called, texts = set[str](), set[str]()
-    for path in files():
-        if path.name == "codes.py":
-            continue
-        for node in nodes(path):
-            if isinstance(node, ast.Constant) and isinstance(node.value, str):
-                texts.add(node.value)
-            named = isinstance(node, ast.Call) and getattr(node.func, "id", "") == "message"
-            if named and isinstance(node.args[0], ast.Constant):
-                called.add(node.args[0].value)
-    return called, texts
+@pytest.fixture(scope="module")
+def called():
+    """The codes that calls of `message` name."""
+    calls = [
+        node
+        for path in files()
+        for node in nodes(path)
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "message"
+    ]
+    codes_of = (call.args[0] for call in calls)
+    return {code.value for code in codes_of if isinstance(code, ast.Constant)}
 
 
-def test_every_row_of_checks_has_a_code_a_sentence_conditions_and_where_they_were_measured():
+@pytest.fixture(scope="module")
+def texts():
+    """All texts of the source outside the table of codes."""
+    return {
+        node.value
+        for path in files()
+        if path.name != "codes.py"
+        for node in nodes(path)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    }
+
+
+def test_every_row_of_checks_has_a_code_a_sentence_conditions_and_where_they_were_measured(texts):
     assert len(table()) > 30
-    _, texts = constants()
     for row in table():
         assert {*row.groups} <= texts, "nothing asks for this group"
         assert {row.code, *row.unless} <= codes().keys()
@@ -50,8 +61,7 @@ def test_a_row_speaks_where_all_its_conditions_hold_and_no_number_is_missing():
     assert ask("values", {"soft": 0.01, "dark": 0.0}) == []
 
 
-def test_every_code_of_the_source_is_in_the_table_and_every_entry_is_used():
-    called, texts = constants()
+def test_every_code_of_the_source_is_in_the_table_and_every_entry_is_used(called, texts):
     assert len(called) > 60
     assert called - codes().keys() == set()
     known = texts | {f"{DYNAMIC}{text}" for text in texts} | {row.code for row in table()}
@@ -67,30 +77,28 @@ def test_the_page_of_messages_is_the_table(monkeypatch):
     assert dict(rows) == {code: ", ".join(entry.grades) for code, entry in codes().items()}
 
 
-def test_a_folder_called_do_not_trust_changes_no_grade(tmp_path):
-    text = f"{tmp_path}/Do not trust the image. Caution: x is not checked."
-    one = message("unchecked", text)
+def test_a_folder_called_do_not_trust_changes_no_grade_and_the_highest_grade_counts(tmp_path):
+    one = message("unchecked", f"{tmp_path}/Do not trust the image. Caution: x is not checked.")
     assert one.grade == "note"
-    assert str(one) == text
+    assert str(one) == one.text
     assert read_messages({"warnings": [one.table]}) == [one]
-
-
-def test_the_highest_grade_counts():
-    several = [Message("brightness", grade, "") for grade in ("caution", "do not trust", "note")]
-    assert worst_grade(several) == "do not trust"
+    worst = Message("brightness", "do not trust", "")
+    assert worst_grade([Message("brightness", "caution", ""), worst, one]) == "do not trust"
     assert worst_grade([]) is None
 
 
 def test_messages_of_one_code_are_one_line_with_three_cases():
-    several = [
-        message("starter", "Synthesised by starter:x.", case=f"c{number}") for number in range(50)
-    ]
-    (one,) = summarise(several)
-    assert one.text.startswith("50 cases (c0, c1, c2, …): Synthesised by starter:x.")
-
-    several = [message("starter", f"It is {case}.", case=case) for case in "abcd"]
-    (joined,) = summarise(several)
-    assert joined.text.startswith("4 cases (a, b, c, …), for example a: It is a.")
+    for text, cases, line in (
+        (
+            "Synthesised by starter:x.",
+            range(50),
+            "50 cases (0, 1, 2, …): Synthesised by starter:x.",
+        ),
+        ("It is {}.", "abcd", "4 cases (a, b, c, …), for example a: It is a."),
+    ):
+        several = [message("starter", text.format(case), case=f"{case}") for case in cases]
+        (one,) = summarise(several)
+        assert one.text.startswith(line)
 
 
 def test_no_caution_is_left_out_of_the_printed_lines(tmp_path):
@@ -101,21 +109,20 @@ def test_no_caution_is_left_out_of_the_printed_lines(tmp_path):
 
 
 def test_a_command_prints_few_lines_and_keeps_every_message(tmp_path, capfd):
-    named = [code for code, entry in codes().items() if not entry.detail]
-    notes = [code for code in named if codes()[code].grades[0] == "note"]
-    kinds = [*notes[: 2 * MOST_LINES], "face"]
-    said = [message(code, "Text.", case=case) for code in kinds for case in "abc"]
+    kinds = [code for code, one in codes().items() if not one.detail and one.grades[0] == "note"]
+    said = [
+        message(code, "Text.", case=case)
+        for code in (*kinds[: 2 * MOST_LINES], "face")
+        for case in "abc"
+    ]
     assert shorten(said, tmp_path)[0].grade == "caution"
-    for _ in range(2):  # the same command again replaces its own lines
-        with keep_messages(tmp_path, "synth", verbose=False) as say:
+    # the same command again replaces its own lines
+    for verbose, count in ((False, MOST_LINES), (False, MOST_LINES), (True, len(said))):
+        with keep_messages(tmp_path, "synth", verbose=verbose) as say:
             for one in said:
                 say(one)
-        assert len(capfd.readouterr().err.splitlines()) == MOST_LINES
-    assert len((tmp_path / FILE).read_text().splitlines()) == len(said)
-    with keep_messages(tmp_path, "synth", verbose=True) as say:
-        for one in said:
-            say(one)
-    assert len(capfd.readouterr().err.splitlines()) == len(said)
+        assert len(capfd.readouterr().err.splitlines()) == count
+        assert len((tmp_path / FILE).read_text().splitlines()) == len(said)
 
 
 def test_a_damaged_file_of_messages_is_begun_anew_which_is_said(tmp_path, capsys):

@@ -7,8 +7,8 @@ import re
 import shlex
 import shutil
 import sys
-from collections.abc import Callable
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 import nibabel as nib
@@ -20,7 +20,8 @@ from safetensors.torch import save_file
 
 from dicom_slices import DESCRIPTIONS, write_series
 from pretrained import written
-from test_recipes import NARROW
+from rows import every_row
+from test_recipes import narrow
 from voxlate.anatomy.cohort import write_cohort
 from voxlate.base.options.option import pairs
 from voxlate.exchange.published import layout
@@ -29,7 +30,6 @@ from voxlate.science.nets.interface import Channels
 from voxlate.science.nets.lpips import shapes
 from voxlate.science.nets.xmodality.adm import ADM
 from voxlate.training import recipe as recipes
-from voxlate.training.recipe import Recipe
 
 PAGES = Path(__file__).resolve().parents[1] / "docs" / "papers"
 BLOCK = re.compile(r"^```\n(.*?)^```$", flags=re.M | re.S)
@@ -72,7 +72,7 @@ COHORTS = {  # what a page calls a cohort: its phantoms' modalities and the plac
 }
 
 
-def blocks(page: str) -> list[list[list[str]]]:
+def blocks(page):
     """The blocks of a page: the words of each of their commands."""
     text = (PAGES / f"{page}.md").read_text()
     return [
@@ -85,65 +85,64 @@ def blocks(page: str) -> list[list[list[str]]]:
     ]
 
 
-def on_phantoms(page: str) -> list[list[str]]:
+def on_phantoms(page):
     """The block of a page that trains small rows on phantoms."""
     (found,) = (block for block in blocks(page) if block[0][:2] == ["voxlate", "phantom"])
     return found
 
 
-def write_scans(out: Path, places: dict[str, str]) -> None:
+def heads(out, cases=4, **options):
+    """Phantoms, which are gone once they are used."""
+    folder = out.parent / f"{out.name}_heads"
+    options = {"size": (48, 48, 8), **options}
+    yield from write_cohort(folder, cases=cases, **options)
+    shutil.rmtree(folder)
+
+
+def write_scans(out, places):
     """Four phantoms as the files of a public data set."""
-    heads = out.parent / f"{out.name}_heads"
-    for head in write_cohort(
-        heads, cases=4, size=(64, 64, 24), modalities=[*places], lesion="stroke"
-    ):
+    for head in heads(out, size=(64, 64, 24), modalities=[*places], lesion="stroke"):
         for modality, place in places.items():
             path = out / place.format(case=head.name[-3:])
             path.parent.mkdir(parents=True, exist_ok=True)
             write_volume(path, read_volume(head / f"{modality}.nii.gz", modality))
-    shutil.rmtree(heads)
 
 
-def write_gold(out: Path) -> None:
+def write_gold(out):
     """Four phantoms as DICOM series of the Gold Atlas."""
-    for head in write_cohort(out / "heads", cases=4, size=(48, 48, 8), modalities=["t2", "ct"]):
+    for head in heads(out, modalities=["t2", "ct"]):
         for modality, kind in (("t2", "MR"), ("ct", "CT")):
             volume = read_volume(head / f"{modality}.nii.gz")
             tags = {"Modality": kind, "SeriesDescription": DESCRIPTIONS[modality]}
             write_series(volume, out / head.name, kind, **tags)
-    shutil.rmtree(out / "heads")
 
 
-def write_pictures(out: Path) -> None:
+def write_pictures(out):
     """Slices of four phantoms as pictures of 8 bits, a folder each."""
-    for head in write_cohort(out / "heads", cases=4, size=(48, 48, 8), modalities=["t2", "ct"]):
-        values = {name: nib.load(head / f"{name}.nii.gz").get_fdata() for name in ("t2", "ct")}
-        grey = {"mr": values["t2"] / values["t2"].max(), "ct": (values["ct"] + 100) / 400}
+    for head in heads(out, modalities=["t2", "ct"]):
+        t2, ct = (nib.load(head / f"{name}.nii.gz").get_fdata() for name in ("t2", "ct"))
         for k in (3, 4):
             folder = out / f"case{head.name[-3:]}_s{k:03}"
             folder.mkdir(parents=True)
-            for name, image in grey.items():
-                plane = (image[:, :, k].T.clip(0, 1) * 255).astype(np.uint8)
+            for name, grey in (("mr", t2 / t2.max()), ("ct", (ct + 100) / 400)):
+                plane = (grey[:, :, k].T.clip(0, 1) * 255).astype(np.uint8)
                 Image.fromarray(plane).save(folder / f"{name}.png")
-    shutil.rmtree(out / "heads")
 
 
-def write_pair(out: Path) -> None:
+def write_pair(out):
     """The two scans of a patient, in the working folder."""
-    (head,) = write_cohort(
-        out.parent / "pair_heads", cases=1, size=(48, 48, 34), modalities=["tof", "cta"]
-    )
-    shutil.copy(head / "tof.nii.gz", out.parent / "mra.nii.gz")
-    shutil.copy(head / "cta.nii.gz", out.parent / "cta.nii.gz")
+    for head in heads(out, cases=1, size=(48, 48, 34), modalities=["tof", "cta"]):
+        shutil.copy(head / "tof.nii.gz", out.parent / "mra.nii.gz")
+        shutil.copy(head / "cta.nii.gz", out.parent / "cta.nii.gz")
 
 
-def write_alexnet(out: Path) -> None:
+def write_alexnet(out):
     """Random weights of LPIPS."""
     draw = torch.Generator().manual_seed(0)
     save_file({key: torch.rand(shape, generator=draw) for key, shape in shapes().items()}, out)
 
 
-def write_adm(out: Path) -> None:
+def write_adm(out):
     """Random weights of a narrow ADM in the layout of the authors' file."""
     net = ADM(width=8).build(Channels(images={"image": 1}, state=1, out=1, noisy=True))
     save_file({key: torch.rand(slot.shape) / 100 for key, slot in layout(net).items()}, out)
@@ -161,7 +160,7 @@ FILES = {
 
 
 @pytest.fixture
-def run(voxlate, tmp_path, monkeypatch) -> Callable[[str, list[str]], str]:
+def run(voxlate, tmp_path, monkeypatch):
     """Runs the words of a page's command with small sizes, in an empty folder; gives what it said."""
     monkeypatch.chdir(tmp_path)
     said = []
@@ -179,10 +178,9 @@ def run(voxlate, tmp_path, monkeypatch) -> Callable[[str, list[str]], str]:
         if words[0] == "voxlate":
             by_voxlate(*words[1:])
         else:
-            program, *arguments = words[1:]
             assert words[0] == "python"
-            module = __import__(Path(program).stem)
-            monkeypatch.setattr(sys, "argv", [program, *arguments])
+            module = __import__(Path(words[1]).stem)
+            monkeypatch.setattr(sys, "argv", words[1:])
             monkeypatch.setattr(module, "voxlate", by_voxlate, raising=False)
             module.main()
         return "".join(said)
@@ -190,14 +188,13 @@ def run(voxlate, tmp_path, monkeypatch) -> Callable[[str, list[str]], str]:
     return one
 
 
-def _less(words: list[str]) -> list[object]:
+def _less(words):
     """A command that does less: its own words, and those that make it small."""
     command = words[0]
     if command == "train":
-        given = pairs([word for word, before in zip(words[1:], words) if before == "--set"])
-        given |= _short(words[1], recipes.read(words[1], given))
-        plain = [word for before, word in zip(["", *words], words) if "--set" not in (word, before)]
-        return [*plain, *(f"--set={key}={value}" for key, value in given.items())]
+        given = pairs([word for before, word in pairwise(words) if before == "--set"])
+        short = _short(words[1], recipes.read(words[1], given))
+        return [*words, *(f"--set={key}={value}" for key, value in short.items())]
     if command == "synth":
         like = words[words.index("--like") + 1] if "--like" in words else ""
         return [*words, *_few_steps(Path(words[1]), like)]
@@ -207,9 +204,9 @@ def _less(words: list[str]) -> list[object]:
     return [*words, *SIZES.get(command, []), *grids]
 
 
-def _short(name: str, recipe: Recipe) -> dict[str, str]:
+def _short(name, recipe):
     """The changes of a recipe that make a training of one step a stage, with narrow networks and small patches."""
-    changes = dict(NARROW.get(name, {"net.width": "32"} if name == "umm_csgm" else {}))
+    changes = {} if name.endswith("_small") else narrow(recipes.to_dict(recipe))
     for number, stage in enumerate(recipe.all_stages):
         place = "" if stage.name == "final" else f"stages.{number}."
         length = "steps" if stage.train.epochs is None else "epochs"
@@ -221,7 +218,7 @@ def _short(name: str, recipe: Recipe) -> dict[str, str]:
     return changes
 
 
-def _few_steps(run: Path, like: str = "") -> list[object]:
+def _few_steps(run, like=""):
     """Sampling of two steps where the run samples."""
     folder = run if run.is_dir() else run.parent
     stage = "final" if run.is_dir() else run.name.split(".")[1]
@@ -237,7 +234,7 @@ def _few_steps(run: Path, like: str = "") -> list[object]:
     return [*samples, "--steps", 2]
 
 
-def small_row(page: str, run: Callable[[str, list[str]], str]) -> str:
+def small_row(page, run):
     """What the commands said that take the small row of a page the whole way."""
     said = ""
     for words in on_phantoms(page):
@@ -249,30 +246,24 @@ def small_row(page: str, run: Callable[[str, list[str]], str]) -> str:
 
 
 QUICK = "make_a_volume"  # the rows of the other pages are slow tests
-SLOW = [
-    pytest.param(page, marks=pytest.mark.slow) for page in ROWS if page not in (QUICK, "xmodality")
-]
 
 
-@pytest.mark.parametrize("page", [QUICK, *SLOW])
-def test_a_small_row_of_each_paper_goes_the_whole_way_by_the_pages_commands(page, run):
-    assert small_row(page, run).count("best naive") >= 2  # of the training and of the scores
+@pytest.mark.parametrize(
+    "page", [pytest.param(page, marks=pytest.mark.slow if page != QUICK else ()) for page in ROWS]
+)
+def test_a_small_row_of_each_paper_goes_the_whole_way_by_the_pages_commands(page, run, typed):
+    said = small_row(page, run)
+    assert said.count("best naive") >= 2  # of the training and of the scores
+    if page == "xmodality":
+        (share,) = re.findall(r"window -50 to 350 of intensity\.cta clips (\d+)%", said)
+        assert 20 < int(share) < 40
+        wide = "intensity.cta={kind='window',low=-1e5,high=1e5,clips=1}"  # as in another unit
+        line = f'train {ROWS[page]} --data HEADS_PREPARED --out WIDE --set "{wide}"'
+        said = "expected the scans' bodies to fill the window -100000 to 100000"
+        assert said in typed(line).refusal
 
 
-@pytest.mark.slow
-def test_paper_001_trains_and_the_part_that_its_window_clips_is_stated(run, voxlate):
-    said = small_row("xmodality", run)
-    assert said.count("best naive") >= 2
-    (share,) = re.findall(r"window -50 to 350 of intensity\.cta clips (\d+)%", said)
-    assert 20 < int(share) < 40
-    wide = "intensity.cta={kind='window',low=-1e5,high=1e5,clips=1}"  # as in another unit
-    refused = voxlate(
-        *("train", ROWS["xmodality"], "--data", "HEADS_PREPARED", "--out", "WIDE", "--set", wide)
-    )
-    assert "expected the scans' bodies to fill the window -100000 to 100000" in refused.refusal
-
-
-@pytest.mark.parametrize("page", ROWS)
+@every_row("page", ROWS)
 def test_the_shares_of_documented_phantoms_are_all_their_cases(page):
     phantom, prepare, *_ = on_phantoms(page)
     cases = int(phantom[phantom.index("--cases") + 1])

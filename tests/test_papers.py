@@ -2,11 +2,13 @@
 
 import json
 import re
+from itertools import compress
 from pathlib import Path
 
 import pytest
 
 import voxlate
+from rows import every_row
 from voxlate.training.recipe.text import SMALL, head_of, names
 
 PACKAGE = Path(voxlate.__file__).parent
@@ -20,26 +22,31 @@ UNMEASURED = {  # small recipes whose heads name a page that has no row of them
 }
 
 
-def defines(text: str, name: str) -> bool:
+def tables_of(paper):
+    """The rows of each table of a page, the titles of its columns first."""
+    return [block.splitlines() for block in re.findall(r"(?:^\|.*\n)+", page_of(paper), flags=re.M)]
+
+
+def page_of(paper):
+    return (ROOT / f"docs/papers/{paper}.md").read_text()
+
+
+def defines(text, name):
     """Whether a module has a function, class, constant or method (as Class.method) at its top level."""
     first, _, method = name.partition(".")
     found = re.search(rf"^(def |class )?{first}\b.*?(?=^\S|\Z)", text, flags=re.M | re.S)
     return found is not None and (not method or f"    def {method}(" in found[0])
 
 
-def named_code(page: Path) -> list[tuple[str, str]]:
-    """The file and the name of each `folder/file.py:name` on a page."""
-    return re.findall(r"`([\w/]+\.py):([\w.]+)`", page.read_text())
-
-
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+@every_row("page", PAGES)
 def test_each_function_that_a_page_names_exists(page):
-    for file, name in named_code(page):
+    named = re.findall(r"`([\w/]+\.py):([\w.]+)`", page.read_text())
+    for file, name in named:
         path = (ROOT if file.startswith("tests/") else PACKAGE) / file
         assert path.is_file(), f"{page.name}: {file}"
         assert defines(path.read_text(), name), f"{page.name}: {file}:{name}"
     if page.stem in PAPERS:
-        assert len(named_code(page)) >= 10, "a page says where its equations are"
+        assert len(named) >= 10, "a page says where its equations are"
 
 
 def test_each_page_that_the_package_names_exists():
@@ -57,37 +64,25 @@ def test_the_table_of_a_page_is_what_its_results_give(paper, monkeypatch, capsys
     printed = {
         line.split("|", 2)[2] for line in capsys.readouterr().out.splitlines() if "`" in line
     }
-    page = (ROOT / "docs" / "papers" / f"{paper}.md").read_text()
     assert len(printed) > 7
-    assert [row for row in printed if f"|{row}\n" not in page] == []
+    assert [row for row in printed if f"|{row}\n" not in page_of(paper)] == []
     shown = (
-        row for table in tables_of(page) for row in table if "seeds" in table[0] and "`" in row
+        row for table in tables_of(paper) for row in table if "seeds" in table[0] and "`" in row
     )
     assert [row for row in shown if not row.endswith((*printed,))] == []
 
 
-@pytest.mark.parametrize("paper", PAPERS)
-def test_no_further_table_of_scores_is_without_lines_in_tables_jsonl(paper):
-    heads = [table[0] for table in tables_of((ROOT / f"docs/papers/{paper}.md").read_text())]
+@every_row("paper", PAPERS)
+def test_each_recipe_in_a_table_ships_with_its_variants_and_no_further_scores_lack_their_lines(
+    paper,
+):
+    heads = [table[0] for table in tables_of(paper)]
     assert len([one for one in heads if "MAE" in one and "seeds" not in one]) <= UNKEPT[paper]
-
-
-def tables_of(page: str) -> list[list[str]]:
-    """The rows of each table, the titles of its columns first."""
-    return [block.splitlines() for block in re.findall(r"(?:^\|.*\n)+", page, flags=re.M)]
-
-
-@pytest.mark.parametrize("paper", PAPERS)
-def test_each_recipe_in_a_table_of_recipes_ships_with_the_variants_that_the_table_states(paper):
     lacking = set()
-    for head, _, *rows in tables_of((ROOT / f"docs/papers/{paper}.md").read_text()):
+    for head, _, *rows in tables_of(paper):
         column = [cell.startswith("recipe") for cell in head.split("|")]
-        named = re.findall(
-            r"`([a-z]\w+)`",
-            "".join(
-                cell for row in rows for cell, is_recipe in zip(row.split("|"), column) if is_recipe
-            ),
-        )
+        cells = "".join(cell for row in rows for cell in compress(row.split("|"), column))
+        named = re.findall(r"`([a-z]\w+)`", cells)
         small = [f"{name}_small" for name in named if "_small`" in head]
         pairs = [
             name.replace("_swi_mra", "_t1_t2") for name in [*named, *small] if "_t1_t2`" in head
@@ -102,16 +97,15 @@ def test_each_number_at_the_head_of_a_recipe_is_on_the_page_that_it_names():
         said = head[head.find("Measured") :].partition("Mean image")[0]
         small = name if f"{name}{SMALL}" not in names() else f"{name}{SMALL}"
         for paper in {*re.findall(r"docs/papers/(\w+)\.md", said)} - {"spread", "dial"}:
-            page = (ROOT / "docs" / "papers" / f"{paper}.md").read_text()
+            page = page_of(paper)
             assert small in page or name in UNMEASURED, f"{name}: {paper} has no row"
             numbers = re.findall(r"(?:MAE|LPIPS|SSIM|PSNR|Dice of Tmax > 6 s) ([\d.]*\d)", said)
             assert [number for number in numbers if number not in page] == [], name
 
 
-@pytest.mark.parametrize("paper", ["umm_csgm", "make_a_volume"])
+@every_row("paper", ["umm_csgm", "make_a_volume"])
 def test_the_seconds_of_a_page_hold_every_training_of_its_table(paper):
-    page = (ROOT / "docs" / "papers" / f"{paper}.md").read_text()
-    (stated,) = re.findall(r"\(measured: ([^)]+)\)", page)
+    (stated,) = re.findall(r"\(measured: ([^)]+)\)", page_of(paper))
     first, last, *others = map(int, re.findall(r"(\d+)(?= s| to)", stated))
     lines = map(json.loads, (ROOT / "benchmarks" / "tables.jsonl").read_text().splitlines())
     seconds = {

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import typer
 
+from rows import every_row
 from voxlate.base.options.option import pairs
 from voxlate.commands.cli.commands import command_line
 from voxlate.training import recipe as recipes
@@ -28,13 +29,19 @@ BENCHMARK = re.compile(r"(?<=python )benchmarks/[^`\n]+")
 
 
 @pytest.fixture(scope="module")
-def commands() -> dict[str, Any]:
+def commands():
     """The commands of the command line, by name."""
     group: Any = command_line()
     return dict(group.commands)
 
 
-def read(commands: dict[str, Any], line: str) -> None:
+def commands_on(page):
+    """The lines of a page that are commands, without the name voxlate."""
+    text = page.read_text().replace("\\\n", " ")
+    return [line for block in BLOCK.findall(text) for line in COMMAND.findall(block)]
+
+
+def read(commands, line):
     """Have a documented line read by the command line itself, its recipes and their changes, too."""
     for part in line.split("  #")[0].split("&&"):
         words = shlex.split(part.strip().removeprefix("voxlate "))
@@ -46,10 +53,14 @@ def read(commands: dict[str, Any], line: str) -> None:
             recipes.read(named[0], pairs(changes) if words[0] == "train" else {})
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_each_command_on_a_page_is_read_by_the_command_line(commands, page):
+@every_row("page", PAGES)
+def test_each_command_on_a_page_is_read_by_the_command_line_and_each_link_leads_to_a_file(
+    commands, page
+):
     for line in commands_on(page):
         read(commands, line)
+    for path in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
+        assert (page.parent / path).exists() or "generated/" in path, path
 
 
 def test_each_command_at_the_head_of_a_recipe_is_read_by_the_command_line(commands):
@@ -59,12 +70,12 @@ def test_each_command_at_the_head_of_a_recipe_is_read_by_the_command_line(comman
             read(commands, line)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@every_row("page", PAGES)
 def test_each_benchmark_on_a_page_exists_and_reads_its_words(page, monkeypatch):
     seen: list[argparse.Namespace] = []
     parse = argparse.ArgumentParser.parse_args
 
-    def parse_alone(parser: argparse.ArgumentParser) -> None:
+    def parse_alone(parser):
         seen.append(parse(parser))
         raise InterruptedError  # before it runs
 
@@ -79,27 +90,13 @@ def test_each_benchmark_on_a_page_exists_and_reads_its_words(page, monkeypatch):
             assert {row.partition(":")[0] for row in seen[-1].rows} <= {*recipes.names()}
 
 
-def commands_on(page: Path) -> list[str]:
-    """The lines of a page that are commands, without the name voxlate."""
-    text = page.read_text().replace("\\\n", " ")
-    return [line for block in BLOCK.findall(text) for line in COMMAND.findall(block)]
-
-
-def test_the_readme_shows_a_starter_first_and_then_the_way_from_scans_to_scores():
-    first, *others = commands_on(PAGES[0])
-    assert first.startswith("synth starter:head-mr-to-ct ")
-    assert [line.split()[0] for line in others][:4] == [
-        "prepare",
-        "train",
-        "synth",
-        "evaluate",
-    ]
-
-
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_each_link_on_a_page_leads_to_a_file(page):
-    for path in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
-        assert (page.parent / path).exists() or "generated/" in path, path
+def test_the_readme_shows_a_starter_first_and_then_the_way_from_scans_to_scores_on_two_screens():
+    shown = commands_on(PAGES[0])
+    assert shown[0].startswith("synth starter:head-mr-to-ct ")
+    assert [line.split()[0] for line in shown[1:5]] == ["prepare", "train", "synth", "evaluate"]
+    lines = README.splitlines()
+    assert len(lines) <= 120
+    assert max(map(len, lines)) < 120
 
 
 def test_each_make_target_in_the_readme_exists():
@@ -112,18 +109,15 @@ def test_each_make_target_in_the_readme_exists():
 def made(tmp_path):
     """Runs make install with stubs in place of every Python: each is a script that ends with its exit code."""
 
-    def run(stubs: dict[str, int], *options: str) -> subprocess.CompletedProcess[str]:
+    def run(stubs, *options):
         for name in ("Makefile", "pyproject.toml", "constraints.txt"):
             shutil.copy(ROOT / name, tmp_path / name)
-        stubs_in = tmp_path / "bin"
-        stubs_in.mkdir()
         for name, code in stubs.items():
-            stub = stubs_in / name
-            stub.write_text(f"#!/bin/sh\nexit {code}\n")
-            stub.chmod(0o755)
+            (tmp_path / name).write_text(f"#!/bin/sh\nexit {code}\n")
+            (tmp_path / name).chmod(0o755)
         command = [str(shutil.which("make")), *options, "install"]
         return subprocess.run(
-            command, cwd=tmp_path, env={"PATH": str(stubs_in)}, capture_output=True, text=True
+            command, cwd=tmp_path, env={"PATH": str(tmp_path)}, capture_output=True, text=True
         )
 
     return run
@@ -143,9 +137,3 @@ def test_make_says_in_one_sentence_which_python_it_needs(made):
     assert first.startswith("make: expected Python 3.11 to 3.14 with venv, found none")
     assert "make PYTHON=" in first
     assert ended.stdout == ""
-
-
-def test_the_readme_fits_on_two_screens():
-    lines = README.splitlines()
-    assert len(lines) <= 120
-    assert max(map(len, lines)) < 120

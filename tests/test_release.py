@@ -1,5 +1,6 @@
 """The checklist of a release finds what it looks for; the builds themselves are `make release`."""
 
+import importlib
 import json
 import re
 import sys
@@ -7,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
+from rows import every_row
+
 ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture
 def release(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "release"))
-    import release
-
-    return release
+    return importlib.import_module("release")
 
 
 def test_no_installed_dependency_has_a_licence_that_is_not_allowed(release, tmp_path):
@@ -40,7 +41,7 @@ def test_a_version_is_not_released_without_its_kept_files(release, tmp_path, mon
         release.files_of_this_version_are_kept(tmp_path)
 
 
-@pytest.mark.parametrize(
+@every_row(
     "licence",
     ["AGPL-3.0-only", "GNU Affero General Public License v3", "EUPL-1.2", "CC-BY-NC-4.0"],
 )

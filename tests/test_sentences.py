@@ -2,10 +2,8 @@
 
 import ast
 import re
-from collections.abc import Iterator
 
-import pytest
-
+from rows import every_row
 from sources import files, nodes
 from voxlate.base.errors import BadInput
 
@@ -18,7 +16,7 @@ PLACES = re.compile(r"(?<![\w.])/(?:home|tmp|work|root|usr|mnt)/|[A-Z]:\\\\")
 AMERICAN = re.compile(r"\b(?:color|center|normalize|optimize|gray|license)[sd]?\b")
 
 
-def _text(node: ast.AST) -> str:
+def _text(node):
     """The text of an expression, with VALUE for each of its values."""
     match node:
         case ast.Constant(value=str() as text):
@@ -32,7 +30,7 @@ def _text(node: ast.AST) -> str:
     return VALUE
 
 
-def sentences() -> Iterator[tuple[str, str]]:
+def sentences():
     """The place and the sentence of each error of the package."""
     for path in files():
         for node in nodes(path):
@@ -56,8 +54,8 @@ def test_no_error_names_a_place_of_a_machine_or_spells_as_americans_do():
     assert not wrong
 
 
-@pytest.mark.parametrize(
-    ("sentence", "where", "found", "fix"),
+@every_row(
+    "sentence, where, found, fix",
     [
         ("t1.nii: expected 3 axes, found 2. Add one.", "t1.nii", "2", "Add one."),
         ("expected a, found b. Do c. Or d.", "", "b", "Do c. Or d."),

@@ -8,18 +8,21 @@ import pytest
 NOTEBOOK = Path(__file__).parents[1] / "docs" / "start" / "tutorial.ipynb"
 
 
-def cells() -> list[str]:
-    """The code cells of the notebook."""
+@pytest.fixture
+def cells():
+    """The cells of code of the notebook."""
     found = json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"]
-    return ["".join(cell["source"]) for cell in found if cell["cell_type"] == "code"]
+    return [cell for cell in found if cell["cell_type"] == "code"]
 
 
 @pytest.mark.slow
-def test_every_cell_of_the_tutorial_runs_and_two_patients_are_no_proof(tmp_path, monkeypatch):
+def test_every_cell_of_the_tutorial_runs_and_two_patients_are_no_proof(
+    cells, tmp_path, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
     names = {"__name__": "__main__"}
-    for cell in cells():
-        exec(cell, names)
+    for cell in cells:
+        exec("".join(cell["source"]), names)
     assert names["images"].left_out == {}
     (verdict,) = names["scores"].verdicts
     assert verdict.patients == 2
@@ -31,6 +34,5 @@ def test_every_cell_of_the_tutorial_runs_and_two_patients_are_no_proof(tmp_path,
     assert names["result"].to_nifti().shape == (48, 56, 10)
 
 
-def test_the_notebook_is_committed_without_outputs():
-    found = json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"]
-    assert all(cell["outputs"] == [] for cell in found if cell["cell_type"] == "code")
+def test_the_notebook_is_committed_without_outputs(cells):
+    assert all(cell["outputs"] == [] for cell in cells)

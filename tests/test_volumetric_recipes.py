@@ -3,18 +3,19 @@
 import pytest
 import torch
 
+from rows import every_row
 from voxlate.training import recipe as recipes
 
 ROWS = ("pix2pix", "pix2pix_3d", "cyclegan_3d", "palette", "palette_tuned")
 
 
-def parameters(name: str) -> dict[str, int]:
+def parameters(name):
     """Of the network that synthesises, and of all critics together."""
     with torch.device("meta"):
         method = recipes.read(name).build()
-    net = sum(one.numel() for one in method.net.parameters())
-    critics = sum(one.numel() for key, one in method.named_parameters() if key.startswith("critic"))
-    return {"net": net, "critics": critics}
+    sizes = {key: one.numel() for key, one in method.named_parameters()}
+    critics = sum(size for key, size in sizes.items() if key.startswith("critic"))
+    return sum(one.numel() for one in method.net.parameters()), critics
 
 
 def test_two_dimensional_pix2pix_has_the_size_of_isolas_code_with_one_channel():
@@ -23,37 +24,32 @@ def test_two_dimensional_pix2pix_has_the_size_of_isolas_code_with_one_channel():
     critics = (
         16 * (2 * 64 + 64 * 128 + 128 * 256 + 256 * 512 + 512) + 64 + 2 * (128 + 256 + 512) + 1
     )
-    assert parameters("pix2pix_swi_mra") == {"net": net, "critics": critics}
+    assert parameters("pix2pix_swi_mra") == (net, critics)
 
 
 def test_three_dimensional_rows_have_kernels_of_64_voxels_in_the_widths_of_the_specification():
     """Critics of 2 channels (a pair) or, twice, of 1; their convolutions have biases, their norms nothing."""
     deep = 64 * (32 * 64 + 64 * 128 + 128) + 32 + 64 + 128 + 1
-    assert parameters("pix2pix_3d_swi_mra") == {"net": 16_652_288, "critics": 64 * 2 * 32 + deep}
-    assert parameters("cyclegan_3d_swi_mra") == {"net": 5_872_641, "critics": 2 * (64 * 32 + deep)}
+    assert parameters("pix2pix_3d_swi_mra") == (16_652_288, 64 * 2 * 32 + deep)
+    assert parameters("cyclegan_3d_swi_mra") == (5_872_641, 2 * (64 * 32 + deep))
 
 
-@pytest.mark.parametrize("pair", ["swi_mra", "t1_t2"])
-def test_all_rows_see_the_same_images_on_the_same_scale(pair):
-    source, target = {"swi_mra": ("swi", "tof"), "t1_t2": ("t1", "t2")}[pair]
-    for name in (f"{row}_{pair}{size}" for row in ROWS for size in ("", "_small")):
-        made = recipes.read(name)
-        assert (made.data.source, made.data.target) == ([source], [target])
-        assert (made.data.patch[0] > 1) == ("_3d_" in name)
-        for modality in (source, target):
+@every_row("row", ROWS)
+@every_row("size", ["", "_small"])
+def test_all_rows_see_the_same_images_on_the_same_scale_and_are_trained_alike(row, size):
+    tables = []
+    for pair, modalities in (("swi_mra", ("swi", "tof")), ("t1_t2", ("t1", "t2"))):
+        made = recipes.read(f"{row}_{pair}{size}")
+        assert (*made.data.source, *made.data.target) == modalities
+        assert (made.data.patch[0] > 1) == ("_3d" in row)
+        for modality in modalities:
             # of TOF the 99.5th percentile lies within the arteries
             high = 99.9 if modality == "tof" else 99.5
             assert (made.intensity[modality].low, made.intensity[modality].high) == (0.5, high)
-
-
-def test_t1_to_t2_is_trained_as_swi_to_mra_is():
-    for row in ROWS:
-        for size in ("", "_small"):
-            names = (f"{row}_{pair}{size}" for pair in ("t1_t2", "swi_mra"))
-            ours, theirs = (recipes.to_dict(recipes.read(name)) for name in names)
-            for values in (ours, theirs):
-                del values["title"], values["data"]["source"], values["data"]["target"]
-            assert ours == theirs
+        values = recipes.to_dict(made)
+        del values["title"], values["data"]["source"], values["data"]["target"]
+        tables.append(values)
+    assert tables[0] == tables[1]
 
 
 def test_palette_trains_with_2000_betas_and_samples_with_1000_others():

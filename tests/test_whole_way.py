@@ -1,7 +1,5 @@
 """Every task and every method on the whole way: prepare, train, synth and evaluate, through the command line."""
 
-import json
-
 import nibabel as nib
 import numpy as np
 import pytest
@@ -59,27 +57,30 @@ LEAST_SQUARES = (
     f"opponent = {{ gan_loss = 'least_squares', penalty = 0, critic_turns = 1, {MAPS} }}"
 )
 COMPLETION = 'task = { kind = "complete", curriculum = [[0.5, 0.5]] }'
-BASELINES = {  # of paper 003: the network, and the losses of what it gives besides its image
-    "mm_gan": ("widths = [4, 8]", ""),
-    "mm_syn": (
+BASELINES = [  # of paper 003: the network, and the losses of what it gives besides its image
+    ("mm_gan", "widths = [4, 8]", ""),
+    (
+        "mm_syn",
         "widths = [4, 8], latent = 4, decoder = 4",
         "reconstructions = 1, images_by_latent = 1, latent_variance = 0.5",
     ),
-    "hi_net": ("width = 4", "reconstructions = 0.6"),
-    "coca_gan": ("widths = [4, 8], classes = 2", "modality_logits = 0.001, segmentation = 0.01"),
-    "ucd_gan": ("width = 4, blocks = 1", "reconstructions = 0.1, codes = 0.01"),
-}
-for name, (net, extras) in BASELINES.items():
-    WAYS[f"completion_by_{name}"] = (
-        [
-            ALL.replace("patch", "labels = ['seg'], patch") if name == "coca_gan" else ALL,
-            COMPLETION,
-            f'method = {{ kind = "regression", extras = {{ {extras} }} }}',
-            f'net = {{ kind = "{name}", {net} }}',
-            LEAST_SQUARES if "gan" in name else "",
-        ],
-        ["t2"],
-    )
+    ("hi_net", "width = 4", "reconstructions = 0.6"),
+    (
+        "coca_gan",
+        "widths = [4, 8], classes = 2",
+        "modality_logits = 0.001, segmentation = 0.01",
+    ),
+    ("ucd_gan", "width = 4, blocks = 1", "reconstructions = 0.1, codes = 0.01"),
+]
+for name, net, extras in BASELINES:
+    lines = [
+        ALL.replace("patch", "labels = ['seg'], patch") if name == "coca_gan" else ALL,
+        COMPLETION,
+        f'method = {{ kind = "regression", extras = {{ {extras} }} }}',
+        f'net = {{ kind = "{name}", {net} }}',
+        LEAST_SQUARES if "gan" in name else "",
+    ]
+    WAYS[f"completion_by_{name}"] = (lines, ["t2"])
 TOP = [
     'title = "tiny"',
     "train = { steps = 2, batch = 2, validate_every = 0, validation_items = 2 }",
@@ -119,22 +120,21 @@ SLOW = [pytest.param(way, marks=pytest.mark.slow) for way in WAYS if way not in 
 
 
 @pytest.mark.parametrize("way", [*QUICK, *SLOW])
-def test_a_task_and_a_method_go_the_whole_way(way, cohorts, voxlate, tmp_path):
+def test_a_task_and_a_method_go_the_whole_way(way, cohorts, typed, tmp_path):
     lines, missing = WAYS[way]
-    cohort = cohorts / ("gaps" if "gaps" in way else "full")
+    cohort = "gaps" if "gaps" in way else "full"
     stages = [line for line in lines if line.startswith("[[")]
     keys = [line for line in lines if line not in stages]
     (tmp_path / "own.toml").write_text("\n".join([*TOP, *keys, *BELOW, *stages]))
-    run, out = tmp_path / "run", tmp_path / "out"
-    voxlate("train", tmp_path / "own.toml", "--data", f"{cohort}_prepared", "--out", run).done()
-    left_out = [f"--missing={name}" for name in missing]
-    voxlate("synth", run, cohort / "case0", "--out", out, *left_out).done()
-    scored = voxlate("evaluate", out, "--truth", cohort, "--json").done()
-    scores = json.loads(scored.out)["modalities"]
+    left_out = " ".join(f"--missing={name}" for name in missing)
+    typed(f"train own.toml --data {cohorts}/{cohort}_prepared --out run").done()
+    typed(f"synth run {cohorts}/{cohort}/case0 --out out {left_out}").done()
+    scored = typed(f"evaluate out --truth {cohorts}/{cohort} --json").done()
+    scores = scored.json["modalities"]
     assert sorted(scores) == sorted(missing or ["t2"])
     for name, part in scores.items():
         assert part["answers"]["synthesis"]["mae"]["mean"] >= 0
-        (file,) = out.glob(f"case0/*{name}.nii.gz")
+        (file,) = tmp_path.glob(f"out/case0/*{name}.nii.gz")
         image = nib.load(file)
         assert np.isfinite(image.get_fdata()).all()
         assert np.allclose(image.affine, np.diag([-2.0, -2.0, 3.0, 1.0]))  # the scan's own grid

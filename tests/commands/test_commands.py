@@ -2,7 +2,7 @@
 
 import nibabel as nib
 import numpy as np
-import pytest
+import torch
 from rich.console import Console
 from rich.progress import Progress
 from safetensors.torch import save_file
@@ -15,33 +15,18 @@ from voxlate.science.nets.xmodality.adm import ADM
 from voxlate.synthesis.progress import report_part
 
 
-@pytest.fixture
-def published(tmp_path):
-    """A narrow ADM in the published key style, all weights small."""
-    import torch
-
+def test_published_weights_become_a_run_that_draws(typed, tmp_path):
     net = ADM(width=32, heads=2).build(Channels({"tof": 1}, out=1, state=1, noisy=True))
     torch.manual_seed(0)
     arrays = {key: 0.02 * torch.randn(slot.shape) for key, slot in layout(net).items()}
     save_file(arrays, tmp_path / "adm.safetensors")
-    return tmp_path / "adm.safetensors"
-
-
-def scan(path, shape=(12, 16, 4)):
-    values = np.random.default_rng(0).random(shape).astype(np.float32)
-    nib.save(nib.Nifti1Image(values, np.diag([0.5, 0.5, 1.0, 1.0])), path)
-    return path
-
-
-def test_published_weights_become_a_run_that_draws(voxlate, published, tmp_path):
-    run, out = tmp_path / "run", tmp_path / "out"
-    assert voxlate("import", "xmodality", published, "--out", run).code == 0
-    source = scan(tmp_path / "tof.nii.gz")
-    options = ("--steps", 1, "--slices", "whole", "--schedule", "shifted_cosine")
-    options += ("--sampler", "ddim", "--noise", "shared")
-    voxlate("synth", run, f"tof={source}", "--out", out, *options).done()
-    (folder,) = out.glob("*/")  # "tof" says nothing of the patient, so its folder's name is taken
-    assert folder.name == tmp_path.name.lstrip(".")
+    values = np.random.default_rng(0).random((12, 16, 4)).astype(np.float32)
+    nib.save(nib.Nifti1Image(values, np.diag([0.5, 0.5, 1.0, 1.0])), tmp_path / "tof.nii.gz")
+    assert typed("import xmodality adm.safetensors --out run").code == 0
+    options = "--steps 1 --slices whole --schedule shifted_cosine --sampler ddim --noise shared"
+    typed(f"synth run tof=tof.nii.gz --out out {options}").done()
+    # "tof" says nothing of the patient, so its folder's name is taken
+    folder = tmp_path / "out" / tmp_path.name.lstrip(".")
     made = read_json(folder / "provenance.json")
     assert made["synth"]["schedule"]["kind"] == "shifted_cosine"
     assert made["synth"]["slices"] == {"kind": "whole", "crop": None}
@@ -51,19 +36,13 @@ def test_published_weights_become_a_run_that_draws(voxlate, published, tmp_path)
     assert -50 <= image.get_fdata().min() <= image.get_fdata().max() <= 350
 
 
-def test_an_option_of_synthesis_may_be_named_as_in_a_recipe(voxlate, run, cohort, tmp_path):
+def test_an_option_of_synthesis_may_be_named_as_in_a_recipe(typed, run, cohort, tmp_path):
+    stated = []
     for name in ("mirror", "synth.mirror"):
-        assert (
-            voxlate(
-                "synth", run, cohort / "case0", "--out", tmp_path / name, "--set", f"{name}=true"
-            ).code
-            == 0
-        )
-    stated = [
-        read_json(next((tmp_path / name).glob("*/*.json"))) for name in ("mirror", "synth.mirror")
-    ]
-    assert stated[0]["synth"] == stated[1]["synth"]
-    assert stated[0]["synth"]["mirror"] is True
+        typed(f"synth run cohort/case0 --out {name} --set batch=2 --set {name}=true").done()
+        stated.append(read_json(tmp_path / name / "case0" / "provenance.json")["synth"])
+    assert stated[0] == stated[1]
+    assert stated[0]["mirror"] is True
 
 
 def test_the_time_left_of_a_second_case_begins_anew(capsys, monkeypatch):
@@ -93,8 +72,6 @@ def test_slices_of_three_planes_count_as_those_of_the_image():
     assert seen == [(2, 6), (4, 6), (6, 6)]
 
 
-def test_a_recipe_that_is_its_own_base_is_refused(voxlate, tmp_path):
-    path = tmp_path / "loop.toml"
-    path.write_text(f'base = "{path}"\n')
-    answer = voxlate("recipes", path)
-    assert "base" in answer.refusal
+def test_a_recipe_that_is_its_own_base_is_refused(typed, tmp_path):
+    (tmp_path / "loop.toml").write_text('base = "loop.toml"\n')
+    assert "base" in typed("recipes loop.toml").refusal

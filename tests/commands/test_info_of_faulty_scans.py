@@ -34,7 +34,7 @@ def exchanged(hu):
 
 
 @every_row(
-    ("change", "codes"),
+    "change, codes",
     [
         (lambda hu: hu, []),
         (lambda hu: hu + 1024, ["shifted-hu"]),

@@ -1,14 +1,12 @@
 """Commands print few lines; OUT/messages.jsonl has every message."""
 
 
-def lines(answer) -> int:
-    assert answer.code == 0, answer.err
-    return len([*answer.out.splitlines(), *answer.err.splitlines()])
-
-
-def test_prepare_synth_and_evaluate_of_an_ordinary_cohort_print_few_lines(
-    voxlate, cohort, run, tmp_path
-):
-    assert lines(voxlate("prepare", cohort, "--out", tmp_path / "ready")) <= 15
-    assert lines(voxlate("synth", run, cohort, "--out", tmp_path / "out")) <= 8
-    assert lines(voxlate("evaluate", tmp_path / "out", "--truth", cohort)) <= 19
+def test_prepare_synth_and_evaluate_of_an_ordinary_cohort_print_few_lines(typed, cohort, run):
+    for line, most in (
+        ("prepare cohort --out ready", 15),
+        ("synth run cohort --out out", 8),
+        ("evaluate out --truth cohort", 19),
+    ):
+        answer = typed(line)
+        assert answer.code == 0, answer.err
+        assert len((answer.out + answer.err).splitlines()) <= most

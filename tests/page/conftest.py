@@ -1,15 +1,12 @@
 """A page without a browser."""
 
-from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import replace
-from typing import Any
 
 import pytest
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
+def browser():
     """A browser for the tests of a module."""
     from browsing import open_browser
 
@@ -18,7 +15,7 @@ def browser() -> Iterator[Any]:
 
 
 @pytest.fixture
-def page(tmp_path) -> Iterator[Callable[..., Any]]:
+def page(tmp_path):
     """page(runs, start=None, **limits): a page that works on no job; start=Here does jobs in this process."""
     from paging import BASE, TOKEN, Page, TestClient
 
@@ -38,9 +35,14 @@ def page(tmp_path) -> Iterator[Callable[..., Any]]:
             **limits,
         ):
             settings = Settings(
-                runs or {}, tmp_path / folder, root, device="cpu", names=names, browser=browser
+                runs or {},
+                tmp_path / folder,
+                root,
+                device="cpu",
+                names=names,
+                browser=browser,
+                limits=Limits(**limits),
             )
-            settings = replace(settings, limits=replace(Limits(), **limits))
             app = create_app(settings, Sessions(TOKEN, reusable), start)
             options = {"base_url": BASE, "follow_redirects": False}
             client = open_pages.enter_context(
@@ -48,6 +50,14 @@ def page(tmp_path) -> Iterator[Callable[..., Any]]:
             )
             if reusable:
                 client.get("/enter", params={"token": TOKEN})
-            return Page(client, app.app.state.site.jobs, settings, app)
+            return Page(client, app.app.state.site.jobs, app)
 
         yield make
+
+
+@pytest.fixture
+def at_work(page):
+    """at_work(folder, **options): a page with one model, "run", that does its jobs in this process."""
+    from paging import Here
+
+    return lambda folder, **options: page({"run": str(folder)}, start=Here, **options)

@@ -3,11 +3,9 @@
 import socket
 import threading
 import time
-from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,13 +25,21 @@ from voxlate.page.app import create_app
 from voxlate.page.jobs import Jobs
 from voxlate.page.settings import Sessions, Settings
 from voxlate.page.work import work
-from voxlate.page.workers import Start, start_process
+from voxlate.page.workers import start_process
 
 BASE = "http://127.0.0.1:8765"
 TOKEN = "a token of the tests"
 
 
-def free_port() -> int:
+def until(holds, seconds=60):
+    """Waits until a condition holds."""
+    over = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < over
+        time.sleep(0.02)
+
+
+def free_port():
     """A port of this machine on which nothing listens."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -41,28 +47,31 @@ def free_port() -> int:
 
 
 @contextmanager
-def running(
-    settings: Settings, sessions: Sessions, monkeypatch: Any, start: Start = start_process
-) -> Iterator[None]:
-    """A server in a thread, until the block ends; start: starts the work of a job."""
-    servers = list[uvicorn.Server]()
-    run = uvicorn.Server.run
-    monkeypatch.setattr(app, "create_app", partial(create_app, start=start))
+def serving(runs, data, start=start_process, reusable=True, **options):
+    """A server in a thread, as `voxlate serve` starts it, until the block ends; yields its address.
 
-    def run_here(server: uvicorn.Server, sockets: list[socket.socket]) -> None:
+    start: starts the work of a job; options: of Settings.
+    """
+    servers, run = [], uvicorn.Server.run
+
+    def run_here(server, sockets):
         servers.append(server)
         run(server, sockets)
 
-    monkeypatch.setattr(uvicorn.Server, "run", run_here)
-    work = threading.Thread(target=app.run_server, args=(settings, sessions))
-    work.start()
-    over = time.monotonic() + 20
-    while not (servers and servers[0].started):
-        assert time.monotonic() < over
-        time.sleep(0.01)
-    yield
-    servers[0].should_exit = True
-    work.join(20)
+    settings = Settings(runs, data, device="cpu", port=free_port(), **options)
+    arguments = (settings, Sessions(TOKEN, reusable))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(app, "create_app", partial(create_app, start=start))
+        patch.setattr(uvicorn.Server, "run", run_here)
+        thread = threading.Thread(target=app.run_server, args=arguments)
+        thread.start()
+        try:
+            until(lambda: servers and servers[0].started)
+            yield f"http://127.0.0.1:{settings.port}/"
+        finally:
+            for server in servers:
+                server.should_exit = True
+            thread.join(20)
 
 
 class Here:
@@ -70,28 +79,55 @@ class Here:
 
     stdin = None
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder):
         work(folder)
 
-    def poll(self) -> int:
+    def poll(self):
         return 0
 
 
 @dataclass(frozen=True)
 class Page:
-    """A running page: a client that is in, its jobs and settings."""
+    """A running page: a client that is in, and its jobs."""
 
     client: TestClient
     jobs: Jobs
-    settings: Settings
     app: Any
 
-    def stranger(self, **options: Any) -> TestClient:
+    def stranger(self, **options):
         """A client without a session."""
         return TestClient(self.app, base_url=BASE, follow_redirects=False, **options)
 
-    def upload(self, *paths: Path, **names: bytes) -> Any:
+    @property
+    def get(self):
+        return self.client.get
+
+    @property
+    def post(self):
+        return self.client.post
+
+    def upload(self, *paths, **names):
         """Upload files with their own names, and contents by name; returns the response of the form."""
         files = [("files", (path.name, path.read_bytes())) for path in paths]
         files += [("files", (name, content)) for name, content in names.items()]
-        return self.client.post("/uploads", files=files)
+        return self.post("/uploads", files=files)
+
+    def finished(self, place, seconds=60):
+        """The page of a job once it has ended; its address is below the page's own."""
+        until(lambda: self.jobs.read(place.rpartition("/")[2]).has_ended, seconds)
+        answer = self.get(place)
+        assert answer.status_code == 200, answer.text
+        assert "hx-trigger" not in answer.text
+        return str(answer.text)
+
+    def checked(self, *paths, **names):
+        """The address and the page of an upload once it is checked."""
+        place = self.upload(*paths, **names).headers["location"]
+        return place, self.finished(place)
+
+    def synthesised(self, place, label="run", **settings):
+        """The address and the page of a synthesis of an upload."""
+        answer = self.post(f"{place}/synthesise", data={"run": label, **settings})
+        assert answer.status_code == 303, answer.text
+        address = answer.headers["location"]
+        return address, self.finished(address)

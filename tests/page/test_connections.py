@@ -6,10 +6,9 @@ from contextlib import ExitStack
 
 import httpx
 import pytest
-from paging import TOKEN, free_port, running
+from paging import TOKEN, serving
 
 from voxlate.page import app, connections
-from voxlate.page.settings import Sessions, Settings
 
 HOST = "127.0.0.1"
 MOST, WAITING, WAIT_SECONDS = 20, 10, 0.5
@@ -21,18 +20,17 @@ def port(tmp_path, monkeypatch):
     monkeypatch.setattr(app, "MOST_CONNECTIONS", MOST)
     monkeypatch.setattr(connections, "MOST_WAITING", WAITING)
     monkeypatch.setattr(connections, "WAIT_SECONDS", WAIT_SECONDS)
-    settings = Settings({}, tmp_path / "data", None, device="cpu", port=free_port())
-    with running(settings, Sessions(TOKEN, True), monkeypatch):
-        yield settings.port
+    with serving({}, tmp_path / "data") as address:
+        yield int(address.split(":")[-1].rstrip("/"))
 
 
-def opened(port: int, sent: bytes) -> socket.socket:
+def opened(port, sent):
     connection = socket.create_connection((HOST, port), timeout=20)
     connection.sendall(sent)
     return connection
 
 
-def seconds_until_closed(connection: socket.socket) -> float:
+def seconds_until_closed(connection):
     began = time.monotonic()
     try:
         while connection.recv(4096):
@@ -42,7 +40,7 @@ def seconds_until_closed(connection: socket.socket) -> float:
     return time.monotonic() - began
 
 
-def enter(port: int) -> httpx.Response:
+def enter(port):
     return httpx.get(f"http://{HOST}:{port}/enter", params={"token": TOKEN}, timeout=10)
 
 

@@ -3,15 +3,14 @@
 import re
 import shutil
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
-from browsing import Watched, open_page, serving
-from paging import TOKEN, Here
+from browsing import open_page
+from paging import TOKEN, Here, serving
 from pydicom.uid import BasicTextSRStorage, MediaStorageDirectoryStorage
 
 from dicom_slices import item, save, write_series
@@ -38,23 +37,29 @@ class Held(Here):
 
     gate = threading.Event()
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder):
         self.gate.wait(300)
         super().__init__(folder)
 
 
-@contextmanager
-def _serving(run: Path, data: Path, start: type[Here]) -> Iterator[str]:
-    """A server of the run; yields its base URL."""
-    try:
-        with serving({"tiny": str(run)}, data, start) as base:
-            yield base
-    finally:
-        Held.gate.set()
+@pytest.fixture
+def entered(browser, tmp_path):
+    """entered(run, start, **options): the page of a server of a run, whose token it gave."""
+    with ExitStack() as opened:
+
+        def enter(run, start, **options):
+            base = opened.enter_context(serving({"tiny": str(run)}, tmp_path / "data", start))
+            opened.callback(Held.gate.set)
+            page = opened.enter_context(open_page(browser, base, **options)).page
+            page.goto(f"{base}enter?token={TOKEN}")
+            page.get_by_role("heading", name="Synthesise a scan").wait_for()
+            return page
+
+        yield enter
 
 
 @pytest.fixture
-def calibrated(voxlate, small_head, tiny, tmp_path, quick_widths) -> Path:
+def calibrated(typed, small_head, tiny, tmp_path, quick_widths):
     """A tiny run from t1 to ct, with intervals from four heads that its training did not see."""
     for number in range(10):
         case = tmp_path / ("cohort" if number < 6 else "others") / f"case{number}"
@@ -62,15 +67,17 @@ def calibrated(voxlate, small_head, tiny, tmp_path, quick_widths) -> Path:
         change_scan(case / "ct.nii.gz", lambda ct: np.where(ct > 0, 5 * ct, ct))  # with bone
     text = tiny.read_text().replace("t2", "ct")
     tiny.write_text(text.replace("low = 0, high = 1400", "low = -1000, high = 500"))
-    data, run = tmp_path / "prepared", tmp_path / "run"
-    voxlate("prepare", tmp_path / "cohort", "--out", data).done()
-    voxlate("train", tiny, "--data", data, "--out", run).done()
-    voxlate("calibrate", run, tmp_path / "others").done()
-    return run
+    for line in (
+        "prepare cohort --out prepared",
+        "train tiny.toml --data prepared --out run",
+        "calibrate run others",
+    ):
+        typed(line).done()
+    return tmp_path / "run"
 
 
 @pytest.fixture
-def study(small_head, tmp_path) -> Path:
+def study(small_head, tmp_path):
     """A study as a hospital's disc holds it: t1, t2, a diffusion map, a localiser, a report, and a viewer's files."""
     small_head(tmp_path / "incoming", 500)
     disc = tmp_path / "disc"
@@ -94,64 +101,46 @@ def study(small_head, tmp_path) -> Path:
     return Path(shutil.make_archive(str(disc), "zip", disc))
 
 
-def _enter(watched: Watched) -> None:
-    watched.page.goto(f"{watched.base}enter?token={TOKEN}")
-    watched.page.get_by_role("heading", name="Synthesise a scan").wait_for()
-
-
-def _bottom(page, selector: str) -> float:
-    """The lower edge of an element on a page that is not scrolled."""
-    page.evaluate("() => window.scrollTo(0, 0)")
-    box = page.locator(selector).bounding_box()
-    return box["y"] + box["height"]
-
-
 @pytest.mark.parametrize("screen", SCREENS)
-def test_a_study_of_a_hospital_becomes_a_ct_by_three_clicks(
-    browser, calibrated, study, tmp_path, screen
-):
+def test_a_study_of_a_hospital_becomes_a_ct_by_three_clicks(entered, calibrated, study, screen):
     Held.gate.clear()
     options = SCREENS[screen]
-    clicks = 1  # the choice of the file
+    page, clicks = entered(calibrated, Held, **options), 1  # the choice of the file
 
-    def press(text: str) -> None:
+    def press(text):
         nonlocal clicks
         clicks += 1
         button = page.get_by_role("button", name=text).first
         button.tap() if "has_touch" in options else button.click()
 
-    with (
-        _serving(calibrated, tmp_path / "data", Held) as base,
-        open_page(browser, base, **options) as watched,
-    ):
-        page = watched.page
-        _enter(watched)
-        page.set_input_files("#files", study)
-        _assert_structure(page)
-        press("Upload, and see")
-        page.wait_for_url("**/uploads/*")  # the upload has a bar of its own
-        page.get_by_role("progressbar").wait_for()  # the check has not begun
-        _assert_structure(page)
-        Held.gate.set()
-        expect(page.get_by_text("Fits.").first).to_be_visible()
-        assert page.get_by_text("Not offered").count() == 2  # the map and the localiser
-        expect(page.get_by_text("DICOMDIR, LOGO.JPG, 0000, README.TXT")).to_be_visible()
-        _assert_structure(page)
-        Held.gate.clear()
-        press("Synthesise ct")
-        expect(page.get_by_role("progressbar")).to_be_visible()
-        Held.gate.set()
-        page.wait_for_selector("[data-viewer][data-ready]")
-        assert clicks <= 3
-        _assert_structure(page)
-        expect(page.locator("[data-map-button]")).to_have_attribute("aria-pressed", "false")
-        height = options["viewport"]["height"]
-        assert _bottom(page, "[data-save]") <= height
-        assert _bottom(page, ".stage") > 0.5 * height  # the picture takes most of the screen
-        assert re.search(r"Expected error of ct: about [\d.]+", page.inner_text("#job"))
+    page.set_input_files("#files", study)
+    _assert_structure(page)
+    press("Upload, and see")
+    page.wait_for_url("**/uploads/*")  # the upload has a bar of its own
+    page.get_by_role("progressbar").wait_for()  # the check has not begun
+    _assert_structure(page)
+    Held.gate.set()
+    expect(page.get_by_text("Fits.").first).to_be_visible()
+    assert page.get_by_text("Not offered").count() == 2  # the map and the localiser
+    expect(page.get_by_text("DICOMDIR, LOGO.JPG, 0000, README.TXT")).to_be_visible()
+    _assert_structure(page)
+    Held.gate.clear()
+    press("Synthesise ct")
+    expect(page.get_by_role("progressbar")).to_be_visible()
+    Held.gate.set()
+    page.wait_for_selector("[data-viewer][data-ready]")
+    assert clicks <= 3
+    _assert_structure(page)
+    expect(page.locator("[data-map-button]")).to_have_attribute("aria-pressed", "false")
+    page.evaluate("() => window.scrollTo(0, 0)")
+    height = options["viewport"]["height"]
+    save, stage = (page.locator(one).bounding_box() for one in ("[data-save]", ".stage"))
+    assert save["y"] + save["height"] <= height
+    assert stage["y"] + stage["height"] > 0.5 * height  # the picture takes most of the screen
+    assert re.search(r"Expected error of ct: about [\d.]+", page.inner_text("#job"))
 
 
-def _tab_to(page, selector: str, most: int = 60) -> None:
+def _tab_to(page, selector, most=60):
     """Presses Tab until the element has the focus, which must be visible at every stop."""
     for _ in range(most):
         page.keyboard.press("Tab")
@@ -172,7 +161,7 @@ TWICE = """() => Array.from(document.querySelectorAll('[id]'), element => elemen
 HEADINGS = """() => Array.from(document.querySelectorAll('h1, h2, h3, h4'), heading => Number(heading.tagName[1]))"""
 
 
-def _assert_structure(page) -> None:
+def _assert_structure(page):
     """No wider than the screen; every control has a name; headings and landmarks as a screen reader needs them."""
     wide = page.evaluate("() => document.documentElement.scrollWidth")
     assert wide <= page.viewport_size["width"]
@@ -190,50 +179,42 @@ def _assert_structure(page) -> None:
 
 
 @pytest.mark.slow
-def test_the_whole_way_works_by_keyboard_alone_on_a_phone_in_the_dark(
-    browser, run, study, tmp_path
-):
+def test_the_whole_way_works_by_keyboard_alone_on_a_phone_in_the_dark(entered, run, study):
     options = {"viewport": PHONE, "color_scheme": "dark", "reduced_motion": "reduce"}
-    with (
-        _serving(run, tmp_path / "data", Here) as base,
-        open_page(browser, base, **options) as watched,
-    ):
-        page = watched.page
-        _enter(watched)
-        assert page.evaluate("() => getComputedStyle(document.body).backgroundColor") == (
-            "rgb(13, 16, 20)"
-        )
-        _assert_structure(page)
-        _tab_to(page, ".skip")
-        _tab_to(page, "#files")
-        page.set_input_files("#files", study)  # the dialog for files belongs to the system
-        _tab_to(page, "button.primary")
-        page.keyboard.press("Enter")
-        page.get_by_text("Fits.").wait_for()
-        _assert_structure(page)
-        _tab_to(page, "button.primary")
-        page.keyboard.press("Enter")
-        page.wait_for_selector("[data-viewer][data-ready]")
-        _assert_structure(page)
+    page = entered(run, Here, **options)
+    background = page.evaluate("() => getComputedStyle(document.body).backgroundColor")
+    assert background == "rgb(13, 16, 20)"
+    _assert_structure(page)
+    _tab_to(page, ".skip")
+    _tab_to(page, "#files")
+    page.set_input_files("#files", study)  # the dialog for files belongs to the system
+    _tab_to(page, "button.primary")
+    page.keyboard.press("Enter")
+    page.get_by_text("Fits.").wait_for()
+    _assert_structure(page)
+    _tab_to(page, "button.primary")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("[data-viewer][data-ready]")
+    _assert_structure(page)
 
-        _tab_to(page, "[data-canvas]")
-        before = int(page.input_value("[data-slice]"))
-        page.keyboard.press("ArrowUp")
-        assert int(page.input_value("[data-slice]")) == before + 1
-        page.keyboard.press(" ")
-        expect(page.locator('[name="mode"][value="source"]')).to_be_checked()
-        page.keyboard.press("2")
-        assert page.is_checked('[name="view"][value="coronal"]')
-        expect(page.locator("[data-announce]")).to_contain_text("Coronal slice 13 of 24")
-        page.focus('[name="mode"][value="source"]')
-        page.keyboard.press("ArrowRight")
-        expect(page.locator('[name="mode"][value="fusion"]')).to_be_checked()
-        page.wait_for_selector("[data-legend]")
-        _tab_to(page, "[data-strength]")
-        page.keyboard.press("Home")
-        assert page.inner_text("[data-strength-text]") == "0 %"
-        _assert_structure(page)
-        _tab_to(page, "a[download]")
-        with page.expect_download() as downloading:
-            page.keyboard.press("Enter")
-        assert downloading.value.suggested_filename == "t2.nii.gz"
+    _tab_to(page, "[data-canvas]")
+    before = int(page.input_value("[data-slice]"))
+    page.keyboard.press("ArrowUp")
+    assert int(page.input_value("[data-slice]")) == before + 1
+    page.keyboard.press(" ")
+    expect(page.locator('[name="mode"][value="source"]')).to_be_checked()
+    page.keyboard.press("2")
+    assert page.is_checked('[name="view"][value="coronal"]')
+    expect(page.locator("[data-announce]")).to_contain_text("Coronal slice 13 of 24")
+    page.focus('[name="mode"][value="source"]')
+    page.keyboard.press("ArrowRight")
+    expect(page.locator('[name="mode"][value="fusion"]')).to_be_checked()
+    page.wait_for_selector("[data-legend]")
+    _tab_to(page, "[data-strength]")
+    page.keyboard.press("Home")
+    assert page.inner_text("[data-strength-text]") == "0 %"
+    _assert_structure(page)
+    _tab_to(page, "a[download]")
+    with page.expect_download() as downloading:
+        page.keyboard.press("Enter")
+    assert downloading.value.suggested_filename == "t2.nii.gz"

@@ -2,12 +2,10 @@
 
 import re
 import shutil
-from pathlib import Path
 
 import pytest
 from browsing import open_page
 from paging import Here
-from test_page_results import finished, synthesised
 from test_training_page import ended
 
 from voxlate.base.files import read_json
@@ -26,27 +24,24 @@ def reports(page, run, cohort, tmp_path):
 
     def compared(*names):
         form = {"runs": list(names), "cohort": "cohort", "split": "val"}
-        return made.client.post("/training/compare", data=form)
+        return made.post("/training/compare", data=form)
 
-    surveyed = made.client.post("/training/survey", data={"place": "cohort"}).headers["location"]
-    upload = made.upload(cohort / "case1" / "t1.nii.gz").headers["location"]
-    finished(made, upload)
+    surveyed = made.post("/training/survey", data={"place": "cohort"}).headers["location"]
+    upload, _ = made.checked(cohort / "case1" / "t1.nii.gz")
     answers = {
-        "prepared": made.client.post(f"{surveyed}/prepare", data={"folder": "new"}),
+        "prepared": made.post(f"{surveyed}/prepare", data={"folder": "new"}),
         "scores": compared("run"),
         "comparison": compared("run", "second"),
     }
     for answer in answers.values():
         ended(made, answer)
     addresses = {name: answer.headers["location"] for name, answer in answers.items()}
-    addresses["synthesis"], _ = synthesised(made, upload, "tiny")
-    files = dict[str, Path]()
-    for name, address in addresses.items():
-        files[name] = tmp_path / f"{name}.html"
-        job = address.rpartition("/")[2]
-        files[name].write_bytes(made.client.get(f"/jobs/{job}/report.html").content)
-    job = made.jobs.root / addresses["scores"].rpartition("/")[2]
-    (metrics,) = job.glob("out/*/metrics.json")
+    addresses["synthesis"], _ = made.synthesised(upload, "tiny")
+    jobs = {name: address.rpartition("/")[2] for name, address in addresses.items()}
+    files = {name: tmp_path / f"{name}.html" for name in jobs}
+    for name, job in jobs.items():
+        files[name].write_bytes(made.get(f"/jobs/{job}/report.html").content)
+    (metrics,) = (made.jobs.root / jobs["scores"]).glob("out/*/metrics.json")
     return files, read_json(metrics)
 
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from browsing import open_browser, open_page, serving
-from paging import TOKEN
+from browsing import open_browser, open_page
+from paging import TOKEN, serving
 
 from carried import head, tiny_model
 
@@ -13,7 +13,7 @@ BUILT = Path(__file__).parents[2] / "build" / "browser"
 
 
 @pytest.fixture
-def built(tmp_path) -> Path:
+def built(tmp_path):
     """What stands for the built page."""
     (tmp_path / "built").mkdir()
     (tmp_path / "built" / "index.html").write_text("the page")

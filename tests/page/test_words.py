@@ -23,11 +23,11 @@ NAMES = [*HOMES]
 COMMAND = re.compile(rf"\bvoxlate ({'|'.join(NAMES)})\b|\bvoxlate-run\b")
 
 
-def _names(text: str) -> bool:
+def _names(text):
     return bool(OPTION.search(text) or COMMAND.search(text))
 
 
-def _literals(path: Path):
+def _literals(path):
     """The texts in a file's code, without docstrings; a value in a text is an x."""
     inner = set[int]()
     for node in nodes(path):

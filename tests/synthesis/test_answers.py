@@ -4,7 +4,7 @@ import shutil
 
 from numpy.testing import assert_allclose, assert_array_equal
 
-from refusals import refused
+from refusals import refuses
 from rows import every_row, slow
 from scans import t1_of
 from voxlate.base.executors.job import no_report
@@ -76,7 +76,7 @@ def test_states_of_the_reverse_process_are_written_up_to_the_image(
 def test_a_diffusion_without_predictor_points_to_the_mean_of_its_samples(synth, diffusion, cohort):
     answer = synth(diffusion, cohort / "case0", "--answer", "mean")
     assert "--samples 10" in answer.sentence
-    with refused("found 'median'"):
+    with refuses("found 'median'"):
         load(diffusion, answer="median")
 
 
@@ -111,14 +111,14 @@ def test_the_provenance_states_the_sharpness_of_an_image_between_mean_and_sample
     ],
 )
 def test_a_sharpness_that_contradicts_other_options_is_refused(residual, options, sentence):
-    with refused(sentence):
+    with refuses(sentence):
         load(residual).with_options(**options)
 
 
 def test_models_that_lack_a_mean_or_a_sample_have_no_sharpness(residual, diffusion):
     refusal = r"expected samples of a model with a mean prediction, found '.*'"
     for model in (load(diffusion), load(residual, answer="mean")):
-        with refused(refusal):
+        with refuses(refusal):
             model.with_options(sharpness=0.5)
 
 

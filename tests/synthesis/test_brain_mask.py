@@ -7,7 +7,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from refusals import refused
+from refusals import refuses
 from rows import every_row, slow
 from trainings import recipe_of_text
 from voxlate.anatomy.cohort import write_cohort
@@ -110,9 +110,9 @@ def test_a_mask_from_a_scan_that_the_model_is_not_given_is_refused(heads, out, t
     prepare(heads, out, mask="brain", mask_from="ncct", workers=1)
     recipe = recipe_of_text(RECIPE.replace('["ncct", "cta1"]', '["cta1"]'))
     sentence = r"found the brain of ncct\. Prepare it with --mask-from cta1"
-    with refused(sentence):
+    with refuses(sentence):
         train(recipe, out, tmp_path / "run", device="cpu")
-    with refused("expected cta9"):
+    with refuses("expected cta9"):
         prepare(heads, tmp_path / "other", mask="brain", mask_from="cta9", workers=1)
 
 
@@ -163,16 +163,16 @@ def test_a_mask_that_does_not_fit_is_refused_in_one_sentence(
 ):
     values = np.full(shape, value, np.uint8)
     path = save_like(tmp_path / "mask.nii.gz", values, scans(heads)["ncct"])
-    with refused(sentence):
+    with refuses(sentence):
         load(run).synthesise({**scans(heads), "mask": path})
 
 
 def test_no_brain_and_a_missing_phase_are_one_sentence_each(volumes, run):
-    with refused(r"case: expected ncct and cta1, found ncct\. Add cta1"):
+    with refuses(r"case: expected ncct and cta1, found ncct\. Add cta1"):
         load(run).synthesise({"ncct": volumes["ncct"]})
     ct = volumes["ncct"].data
     ct[:] = np.where(ct > -300, 30, -1000)  # a body without bone
-    with refused("expected a head, found no brain"):
+    with refuses("expected a head, found no brain"):
         load(run).synthesise(volumes)
 
 
@@ -186,9 +186,9 @@ def test_a_cut_head_is_refused_though_alignment_puts_air_around_it(heads, run, o
     for name, path in scans(heads).items():
         nib.save(nib.load(path).slicer[13:], cut[name])
     sentence = "expected a whole head in each slice"
-    with refused(sentence):
+    with refuses(sentence):
         prepare(tmp_path / "in", out, mask="brain", align="midline", workers=1)
-    with refused(sentence):
+    with refuses(sentence):
         model.synthesise(cut)
     # Who gives a mask knows better.
     whole = np.ones(nib.load(cut["ncct"]).shape, np.uint8)

@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 
-from refusals import refused
+from refusals import refuses
 from rows import slow
 from scans import change_scan, hold_out_the_last, keep_cases
 from trainings import recipe_of_text
@@ -133,7 +133,7 @@ def test_a_scan_by_another_name_is_said_where_its_modality_is_made(synth, comple
     sentence = "case4: weird was not used: no modality of this model has that name."
     assert sentence in answer.said
     scans = {"T9": cohort / "case1/t1.nii.gz", "t2": cohort / "case1/t2.nii.gz"}
-    with refused("found 'T9'"):
+    with refuses("found 'T9'"):
         load(completing).synthesise(scans)
 
 

@@ -9,7 +9,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import voxlate as package
 from brains import brain, tissues
-from refusals import refused
+from refusals import refuses
 from rows import every_row, slow
 from scans import change_scan
 from voxlate.base.executors.job import no_report
@@ -185,13 +185,13 @@ def test_peaks_are_left_to_the_contrast(run, scan, site):
 
 def test_a_scan_of_another_contrast_is_refused(run, scan, tmp_path):
     t1 = write(tmp_path / "site/other.nii.gz", T1)
-    with refused(r"they are of another contrast. Give scans of t2"):
+    with refuses(r"they are of another contrast. Give scans of t2"):
         made_by(run, scan, t1)
     for name in ("t1.nii.gz", "sub-02_ses-1_T1w.nii.gz", "scanA_t1.nii.gz"):
-        with refused(r"expected a scan of t2, found .*, whose name says t1"):
+        with refuses(r"expected a scan of t2, found .*, whose name says t1"):
             made_by(run, scan, write(tmp_path / "site" / name, T1))
     t2 = write(tmp_path / "site/t2.nii.gz", OF_SITE)
-    with refused("expected scans of one contrast for t2"):
+    with refuses("expected scans of one contrast for t2"):
         made_by(run, scan, t1, t2)
 
 
@@ -216,7 +216,7 @@ def z_scored(values):
 )
 def test_a_scan_without_levels_in_air_of_0_is_refused(change, why, run, site):
     changed = change_scan(site, change, site.with_name("changed.nii.gz"))
-    with refused(f"expected {why}"):
+    with refuses(f"expected {why}"):
         package.load(run).with_contrast_of([changed])
 
 
@@ -227,9 +227,9 @@ def test_a_whole_head_is_refused_as_the_scan_and_as_the_input(run, scan, site, t
     noisy = wide + np.random.default_rng(0).normal(20, 5, wide.shape)
     path = tmp_path / "head/scan.nii.gz"
     write_volume(path, replace(head, data=noisy.astype(np.float32)))
-    with refused("expected a brain without skull"):
+    with refuses("expected a brain without skull"):
         package.load(run).with_contrast_of([path])
-    with refused("case: expected a brain without skull"):
+    with refuses("case: expected a brain without skull"):
         made_by(run, path, site)
 
 
@@ -237,16 +237,16 @@ def test_a_whole_head_is_refused_as_the_scan_and_as_the_input(run, scan, site, t
 def test_targets_whose_values_mean_the_same_everywhere_are_refused(unit, run, site):
     model = package.load(run)
     quantitative = replace(model, facts=replace(model.facts, units={"t1": "a.u.", "t2": unit}))
-    with refused(f"expected a target in arbitrary units.*found t2 in {unit}"):
+    with refuses(f"expected a target in arbitrary units.*found t2 in {unit}"):
         quantitative.with_contrast_of([site])
 
 
 def test_the_target_must_be_named_where_there_are_several(completing, site):
     model = package.load(completing)
     unnamed = write(site.with_name("scan.nii.gz"), OF_SITE)
-    with refused(r"expected the name of its contrast \(t1, t2\)"):
+    with refuses(r"expected the name of its contrast \(t1, t2\)"):
         model.with_contrast_of([unnamed])
-    with refused("found 't3'"):
+    with refuses("found 't3'"):
         model.with_contrast_of([f"t3={site}"])
     named = model.with_contrast_of([f"T2={unnamed}"]).facts.synth.contrast
     assert named.keys() == {"t2"}
@@ -266,7 +266,7 @@ def test_a_calibration_for_other_images_is_refused_and_no_intervals_helps(
     voxlate(*command, "--no-intervals").done()
     assert not list(out.rglob("*_low*"))
     moved = package.load(run).with_contrast_of([site])
-    with refused(r"found synth\.contrast"):
+    with refuses(r"found synth\.contrast"):
         calibrate(moved, [])
 
 

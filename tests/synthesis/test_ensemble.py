@@ -7,7 +7,7 @@ import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
 
-from refusals import refused
+from refusals import refuses
 from rows import slow
 from scans import t1_of
 from trainings import same_weights
@@ -110,9 +110,9 @@ def test_members_of_another_brightness_are_refused(run):
     own = {"intensity": {**one.facts.intensity, "t2": Percentile()}}
     bright = scaled(0, 1000, **own)
     Ensemble((bright, scaled(0, 990, **own)))
-    with refused("expected t2 as bright as"):
+    with refuses("expected t2 as bright as"):
         Ensemble((bright, scaled(0, 1, **own)))
-    with refused(r"expected the window of t2 that .* has"):
+    with refuses(r"expected the window of t2 that .* has"):
         Ensemble((one, scaled(-200, 1400)))  # air would be a mean of 0 and -200
 
 
@@ -155,7 +155,7 @@ def test_members_that_make_something_else_are_refused(synth, run, changed, cohor
     assert "found one that makes t1 [a.u.] of t2 [a.u.]" in refusal
     model = load(run)
     in_hu = replace(model, facts=replace(model.facts, units={"t1": "a.u.", "t2": "HU"}))
-    with refused(r"found one that makes t2 \[HU\]"):
+    with refuses(r"found one that makes t2 \[HU\]"):
         Ensemble((model, in_hu))
 
 

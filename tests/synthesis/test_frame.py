@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from refusals import refused
+from refusals import refuses
 from rows import every_row, slow
 from voxlate.base.executors.job import no_report
 from voxlate.base.items import BACKGROUND
@@ -184,6 +184,6 @@ def test_an_edge_is_hard_where_it_cuts_a_body_and_not_where_a_round_body_ends():
 def test_a_scan_whose_voxels_are_in_metres_is_refused_before_memory_is_taken(framed):
     whole, _ = in_noise()
     small = replace(whole, affine=whole.affine @ np.diag([1e-3, 1e-3, 1e-3, 1.0]))
-    with refused() as no:
+    with refuses() as no:
         framed.check({"t1": small}, "a")
     assert "metres" in no.value.parts["found"]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from refusals import refused
+from refusals import refuses
 from rows import slow
 from stand_ins import model_of, recipe_of
 from voxlate.base import slabs
@@ -108,13 +108,13 @@ def test_a_scan_that_needs_more_memory_or_disk_than_there_is_is_refused_before_i
     given = {"t1": scan}, stand_in().facts
     monkeypatch.setattr(slabs, "LEAST_BYTES_IN_FILE", VOXELS)
     monkeypatch.setattr(memory, "free_memory", lambda: 2**20)
-    with refused("80×90×64"):
+    with refuses("80×90×64"):
         check_memory(*given)
     monkeypatch.setattr(memory, "free_memory", lambda: 2**40)
     monkeypatch.setattr(memory, "free_disk", lambda folder: 2**20)
     check_memory(*given)
     refusal = r"expected 0.0 GB of free disk in .* found 0.0 GB"
-    with scratch_in(tmp_path), refused(refusal):
+    with scratch_in(tmp_path), refuses(refusal):
         check_memory(*given)
     monkeypatch.setattr(slabs, "LEAST_BYTES_IN_FILE", 5 * VOXELS)  # a scan of a usual size
     monkeypatch.setattr(memory, "free_memory", lambda: 0)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 from torch import nn
 
-from refusals import refused
+from refusals import refuses
 from rows import every_row, slow
 from stand_ins import model_of
 from voxlate.scans.images.grid import Volume
@@ -232,7 +232,7 @@ OUTSIDE = {**RECIPE["stages"][0], "task": {"kind": "translate", "strip": True}}
 )
 def test_a_crop_without_a_mask_is_refused(values, words):
     assert from_dict(ALONE, "here").synth.slices == Whole(crop=4)
-    with refused(words):
+    with refuses(words):
         from_dict(values, "here")
 
 
@@ -252,5 +252,5 @@ def test_a_crop_without_a_mask_is_refused(values, words):
 def test_data_that_move_the_mid_plane_are_refused_before_training(data, words):
     values = {**RECIPE["data"], "augment": {"flip_lr": 0.5, "scale": 0.1, "stretch": 0.1}}
     assert from_dict({**RECIPE, "data": values}, "here").data.centred, "these keep it"
-    with refused(words):
+    with refuses(words):
         from_dict({**RECIPE, "data": {**values, **data}}, "here")

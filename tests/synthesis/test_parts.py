@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 import voxlate as package
-from refusals import refused
+from refusals import refuses
 from rows import every_row, slow
 from scans import contents_of
 from voxlate.base.files import lock, read_json
@@ -28,7 +28,7 @@ def test_parts_share_out_all_cases_and_each_once():
 
 @every_row("text", ["", "3", "0/3", "4/3", "-1/3", "1/0", "a/b", "1/3/5"])
 def test_an_invalid_part_is_refused_in_one_sentence(text):
-    with refused("expected the number of a part and how many there are"):
+    with refuses("expected the number of a part and how many there are"):
         part_of(text)
 
 
@@ -82,7 +82,7 @@ def test_a_part_made_in_another_way_than_the_others_is_refused_before_anything_i
         answer = synth(run, cohort, "--split", "train", "--part", part, "--seed", 7).refusal
         assert "expected images made in one way" in answer
         assert "seed: 0 and 7" in answer
-    with refused("seed: 0 and 7"):
+    with refuses("seed: 0 and 7"):
         package.synthesise(run, cohort, out, split="train", part="2/2", seed=7, progress=False)
     assert contents_of(out) == before
 
@@ -108,7 +108,7 @@ def test_a_part_sees_the_way_of_a_job_that_has_made_no_case_yet_and_one_of_the_s
             synthesise_cases(first_case, out)
     assert not [*out.glob("*/*.nii.gz")]
     sentence = r"provenance.json: expected the way in which this part.*seed: 0 and 7"
-    with refused(sentence):
+    with refuses(sentence):
         synthesise_cases(first_case, out, seed=7)
     made, failed, _ = synthesise_cases(first_case, out)
     assert (len(made), failed) == (1, {})

@@ -5,7 +5,7 @@ import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
 
-from refusals import refused
+from refusals import refuses
 from rows import every_row
 from stand_ins import model_of, recipe_of
 from voxlate.checks.prepare import prepare
@@ -194,7 +194,7 @@ def test_left_and_right_are_mirrored_in_the_planes_that_show_them(batches, plane
     ],
 )
 def test_what_knows_one_plane_alone_is_refused(data, synth, found):
-    with refused(found):
+    with refuses(found):
         tiny_recipe(synth, **data)
 
 

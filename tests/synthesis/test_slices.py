@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from safetensors.numpy import load_file
 
-from refusals import refused
+from refusals import refuses
 from rows import every_row
 from stand_ins import model_of
 from voxlate.base.files import read_json
@@ -80,7 +80,7 @@ def noise_of(*shape):
 
 
 def test_a_volume_that_is_one_value_is_refused():
-    with refused("every voxel 7"):
+    with refuses("every voxel 7"):
         stand_in(NETWORKS["affine"]).synthesise(scan_of(np.full((3, 20, 24), 7.0)))
 
 
@@ -187,7 +187,7 @@ def test_windows_see_the_volume_as_one_item_that_starts_from_the_noise_of_its_sl
     assert_array_equal(volume.volume.data, slices.volume.data)
     assert_array_equal(volume.std["cta"].data, slices.std["cta"].data)
     assert model.network.method.seen[-2:] == [(1, 5, 20, 24)] * 2
-    with refused("of kind 'whole'"):
+    with refuses("of kind 'whole'"):
         model.synthesise(scan, windows={"size": 3, "overlap": 1}, slices={"kind": "tiled"})
 
 
@@ -220,7 +220,7 @@ def test_tiles_are_never_larger_than_the_slice(shape, patch, overlap):
     ],
 )
 def test_an_unknown_type_of_slices_is_refused_in_one_sentence(slices, words):
-    with refused(words):
+    with refuses(words):
         stand_in(None, slices=slices)
 
 
@@ -236,7 +236,7 @@ def test_a_model_of_volumes_refuses_options_for_slices(options, expected):
     values = {**RECIPE, "data": {**RECIPE["data"], "patch": [8, 64, 64]}}
     model = stand_in(None)
     deep = replace(model, network=replace(model.network, recipe=from_dict(values, "deep")))
-    with refused(expected):
+    with refuses(expected):
         deep.with_options(**options)
-    with refused(expected):
+    with refuses(expected):
         from_dict({**values, "synth": options}, "deep")

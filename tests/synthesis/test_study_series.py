@@ -3,7 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
-from refusals import refused
+from refusals import refuses
 from rows import every_row
 from voxlate.scans.formats.dicom import SeriesInfo
 from voxlate.synthesis.dicom_study import pick_series, why_excluded
@@ -61,14 +61,14 @@ def test_each_modality_takes_the_only_series_that_fits(modality, number):
 
 @every_row("modality", ["cta", "swi"])
 def test_a_modality_that_no_series_fits_is_refused(modality):
-    with refused(r"among its 9 series \(.*derived"):
+    with refuses(r"among its 9 series \(.*derived"):
         picked(STUDY, {modality: ()})
 
 
 def test_two_that_fit_are_listed_and_one_is_named_by_its_number_or_uid():
     study = [*STUDY, series(12, "t1_space_cor", images=90), series(13, "t1 few", images=20)]
     refusal = r"found 2 that fit \(series 2 .*; series 12 .*--series t1=2"
-    with refused(refusal):
+    with refuses(refusal):
         picked(study, {"t1": ()})
     for name in ("t1=12", "12", "1.2.12", "T1=0000000c"):
         assert picked(study, {"t1": ()}, [name]).files == {"t1": Path("STUDY#0000000c")}
@@ -88,13 +88,13 @@ def test_an_accepted_name_is_tried_after_the_models_own():
     ],
 )
 def test_a_name_that_names_no_series_is_one_sentence(named, sentence):
-    with refused(sentence):
+    with refuses(sentence):
         picked(STUDY, {"t1": (), "t2": ()}, named)
 
 
 def test_one_number_in_two_studies_names_the_series_by_their_uids():
     twice = [replace(STUDY[0], uid=uid) for uid in ("1.3.1", "1.4.1")]
-    with refused(r"\(--series t1=1\.3\.1 or t1=1\.4\.1\)"):
+    with refuses(r"\(--series t1=1\.3\.1 or t1=1\.4\.1\)"):
         picked(twice, {"t1": ()}, ["t1=1"])
 
 
@@ -103,7 +103,7 @@ def test_a_series_whose_images_are_in_several_folders_is_refused_with_their_name
     whole = series(2, "t1_mprage_sag", images=60)
     parts = [replace(whole, folder=Path(f"STUDY/{name}"), images=20) for name in "ab"]
     for study in (parts, [whole, parts[0]]):
-        with refused() as no:
+        with refuses() as no:
             picked(study, {"t1": ()}, named)
         assert all(str(one.folder) in str(no.value) for one in study)
         assert "--series" not in str(no.value)

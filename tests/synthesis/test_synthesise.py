@@ -11,7 +11,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from PIL import Image
 
 import voxlate as package
-from refusals import refused
+from refusals import refuses
 from rows import every_row, slow
 from scans import change_scan, t1_of
 from voxlate.base.files import read_json
@@ -211,10 +211,10 @@ def test_samples_that_cannot_differ_are_refused(synth, run, cohort, out):
     assert "synth.samples: expected 1 for 'tiny', which draws no noise" in refusal
     assert not out.exists()
     model = load(run)
-    with refused("found 3"):
+    with refuses("found 3"):
         made_of(model, cohort, samples=3)
     for name in ("samples", "seed", "anyway"):
-        with refused(f"{name}: expected"):
+        with refuses(f"{name}: expected"):
             made_of(model, cohort, **{name: "1"})
     assert not made_of(model, cohort, samples=1).std
 
@@ -302,13 +302,13 @@ def test_a_name_in_a_weights_header_that_would_leave_its_folder_is_refused(
     changed = {**header, "recipe": json.loads(text), "units": {"t1": "a.u.", name: "a.u."}}
     changed |= {"target_scales": {name: [0, 1400]}, "target_widths": {name: [1400, 1400]}}
     save_weights(tmp_path / "w.safetensors", method, changed)
-    with refused("expected a name of letters"):
+    with refuses("expected a name of letters"):
         load(tmp_path / "w.safetensors")
 
 
 def test_an_image_that_is_not_finite_is_not_written(run, cohort):
     broken = answering(load(run), lambda source: source * float("nan"))
-    with refused("2880 of 2880"):
+    with refuses("2880 of 2880"):
         made_of(broken, cohort)
 
 
@@ -331,7 +331,7 @@ def test_a_cohort_on_another_scale_than_the_recipes_window_does_not_train(
     for path in cohort.glob("*/t1.nii.gz"):
         change_scan(path, lambda data: data * factor)
     ready, out = prepare(cohort, tmp_path / "p", audit=False).folder, tmp_path / "r"
-    with refused(words):
+    with refuses(words):
         train(recipe.read(str(tiny)), ready, out, device="cpu")
     assert not out.exists()
     if factor > 1:
@@ -349,9 +349,9 @@ def test_python_gives_nibabel_images_and_files_of_images_that_there_are(run, coh
     assert made.show().size[0] > 60
     assert "load" in dir(package)
     for ask in (made.to_nifti, made.volumes.__getitem__):
-        with refused("x: expected t2"):
+        with refuses("x: expected t2"):
             ask("x")
-    with refused("folder: expected a path"):
+    with refuses("folder: expected a path"):
         made.save(3)
 
 
@@ -361,7 +361,7 @@ def test_a_scan_is_never_replaced_by_a_synthesis(voxlate, run, cohort, out):
     sentence = "t2.nii.gz: expected no file of this name that voxlate did not write, found one: is it the scan"
     assert sentence in voxlate("synth", run, cohort, "--out", cohort).refusal
     made = made_of(load(run), cohort)
-    with refused():
+    with refuses():
         made.save(cohort / "case0")
     assert truth.read_bytes() == before
     made.save(out)

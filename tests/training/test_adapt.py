@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import voxlate
-from refusals import refused
+from refusals import refuses
 from rows import slow
 from starter_pack import pack
 from trainings import log_lines, recipe_of_text, same_tensors, same_weights
@@ -165,7 +165,7 @@ PREPARING = {"workers": 0, "audit": False, "progress": False, "shares": (2, 1, 0
 
 def test_adaptation_without_a_held_out_case_is_refused(run, cohort, tmp_path, out):
     everything = voxlate.prepare(cohort, tmp_path / "all", **PREPARING | {"shares": (1, 0, 0)})
-    with refused(r"found none among 6 cases of 6 patients.*--shares 5 1 0"):
+    with refuses(r"found none among 6 cases of 6 patients.*--shares 5 1 0"):
         adapt(run, everything.folder, out, steps=1, device="cpu")
     assert not (out / "provenance.json").exists()
 
@@ -293,7 +293,7 @@ def test_a_ct_with_another_offset_is_cautioned_about_with_both_errors(
 def test_scans_that_are_no_ct_or_swapped_are_refused_with_their_values(
     to_ct, site, out, name, change, words
 ):
-    with refused(words):
+    with refuses(words):
         adapt(to_ct.folder, site(name, change), out, steps=1, device="cpu")
     assert not out.exists()
 
@@ -304,9 +304,9 @@ def test_scans_by_other_names_or_in_other_units_than_those_of_the_run_are_refuse
     made, cohort = read_tiny(), open_cohort(prepared)
     check_names(made, cohort)
     other = {"data.source": '["mr"]', "intensity.mr": '{ kind = "percentile" }'}
-    with refused():
+    with refuses():
         check_names(read_tiny(other), cohort)
     check_units(made, {"t1": "a.u.", "t2": "a.u."}, cohort)
     refusal = r"expected t2 in the unit of the run 'tiny' \(HU\), found a\.u\."
-    with refused(refusal):
+    with refuses(refusal):
         check_units(made, {"t1": "a.u.", "t2": "HU"}, cohort)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import voxlate as package
-from refusals import refused
+from refusals import refuses
 from rows import every_row, slow
 from scans import change_scan
 from voxlate.anatomy.cohort import write_cohort
@@ -151,12 +151,12 @@ def test_wrong_sources_are_refused_in_one_sentence(
     ],
 )
 def test_settings_that_do_not_fit_any_source_are_refused(changes, expected):
-    with refused(expected):
+    with refuses(expected):
         replace(DATA, **changes)
 
 
 def test_a_recipe_for_scans_that_a_cohort_lacks_is_refused(cohort):
-    with refused(r"expected scans of pd or swi or mr \(data.any_source\)"):
+    with refuses(r"expected scans of pd or swi or mr \(data.any_source\)"):
         with_any_source(cohort, ("pd", "swi"), "mr")
 
 

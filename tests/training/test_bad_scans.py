@@ -6,7 +6,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from refusals import refused
+from refusals import refuses
 from rows import every_row
 from starter_pack import pack
 from trainings import recipe_of_text
@@ -78,7 +78,7 @@ def knee(head):
 )
 def test_a_scan_that_is_no_mr_in_arbitrary_units_is_refused(model, head, tmp_path, change, words):
     path = write_scan(tmp_path / "t1.nii.gz", change(head))
-    with refused(words):
+    with refuses(words):
         model.check(path)
 
 

@@ -5,7 +5,7 @@ import shutil
 import pytest
 import torch
 
-from refusals import refused
+from refusals import refuses
 from rows import every_row, slow
 from scans import keep_cases, t1_of
 from trainings import log_lines, same_weights, stop_at
@@ -71,7 +71,7 @@ def test_a_stopped_continuation_resumes_and_the_weights_of_before_serve_until_th
     assert run.weights().read_bytes() == weights
     assert (image() == before).all()
     refusal = r"expected a finished run for --steps \+7, found one that stopped"
-    with refused(refusal):
+    with refuses(refusal):
         train_further(run.folder, steps=7, device="cpu")
     train_further(run.folder, device="cpu", **again)  # the same command, or the run alone
     assert same_weights(whole, run)
@@ -91,7 +91,7 @@ def test_a_first_training_that_was_stopped_resumes_by_its_folder_alone(
     for corrections in ({}, {"corrections": [correction]}):
         write_json(run.provenance, {**stated, "recipe": huge, **corrections})
         refusal = r"recipe\.toml: expected the recipe that this run began with"
-        with refused(refusal):
+        with refuses(refusal):
             train_further(run.folder, device="cpu")
     write_json(run.provenance, stated)
     assert "weights.safetensors" in voxlate("train", run.folder, "--device", "cpu").done().out
@@ -121,11 +121,11 @@ def test_a_cohort_that_moved_is_given_and_another_one_is_refused(
 ):
     moved, provenance = tmp_path / "elsewhere", Run(run).provenance
     shutil.move(prepared, moved)
-    with refused(r"expected its prepared cohort in .*prepared, found none"):
+    with refuses(r"expected its prepared cohort in .*prepared, found none"):
         train_further(run, steps=2, device="cpu")
     small_head(cohort / "case6", 6)
     other = prepare(cohort, tmp_path / "other", workers=0, audit=False).folder
-    with refused("found other scans or another cohort"):
+    with refuses("found other scans or another cohort"):
         train_further(run, steps=2, data=other, device="cpu")
     assert "more" not in read_json(provenance)["recipe"]["train"]
     train_further(run, steps=2, data=moved, device="cpu")
@@ -138,7 +138,7 @@ def test_a_state_is_read_onto_the_cpu_and_without_it_a_run_is_not_trained_furthe
     assert state["step"] == 6
     assert {one.device for one in state["method"].values()} == {torch.device("cpu")}
     path.unlink()
-    with refused(r"expected the state of this run's last step.*found none"):
+    with refuses(r"expected the state of this run's last step.*found none"):
         train_further(run, steps=2, device="cpu")
     assert recipe.read(str(Run(run).recipe)).train.more is None
 
@@ -180,5 +180,5 @@ def test_an_invalid_number_of_steps_is_refused_in_one_sentence(
 
 
 def test_a_run_that_ends_by_its_losses_is_not_trained_further(read_tiny):
-    with refused(r"expected train\.more or train\.stop"):
+    with refuses(r"expected train\.more or train\.stop"):
         read_tiny({"train.stop.after_epochs": "2"}, more="[3]")

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from refusals import refused
+from refusals import refuses
 from rows import slow
 from trainings import log_lines, same_weights, weights_of
 from vits import save_vit
@@ -41,7 +41,7 @@ def test_the_features_are_those_of_each_size_on_the_way_down_or_of_the_named_lay
     assert coarsest.flatten().tolist() == [10, 18, 42, 50]
     (only,) = FrozenFeatures(Pyramid(), ["ct"], ["up"])(image)
     assert only.shape == (1, 1, 4, 4)
-    with refused():
+    with refuses():
         FrozenFeatures(Pyramid(), ["ct"], ["third"])
 
 
@@ -75,12 +75,12 @@ def test_a_training_compares_features_of_a_run_and_leaves_them_out_of_its_weight
 @slow
 def test_a_network_of_another_source_or_intensity_map_is_refused(with_features, read_tiny, fit):
     forward = fit(read_tiny(), "forward")
-    with refused(r"method\.features"):
+    with refuses(r"method\.features"):
         fit(with_features(forward.folder))
 
 
 def test_features_are_refused_where_the_state_is_no_image_as_the_network_knows_it(with_features):
-    with refused(r"method\.features"):
+    with refuses(r"method\.features"):
         with_features("run", task="{ kind = 'translate', range = [0, 1] }")
 
 
@@ -98,5 +98,5 @@ def test_a_vits_features_are_its_tokens_of_each_slice_and_have_gradients(tmp_pat
     assert term.distance(image, image) == 0
     (gradient,) = torch.autograd.grad(term.distance(image, -image.detach()), image)
     assert gradient.abs().sum() > 0
-    with refused():
+    with refuses():
         VitFeatures(str(tmp_path), ("5",), image.device)

@@ -6,7 +6,7 @@ from functools import partial
 import numpy as np
 import pytest
 
-from refusals import refused
+from refusals import refuses
 from rows import every_row, slow
 from voxlate.base.errors import Stopped
 from voxlate.base.files import read_json
@@ -51,7 +51,7 @@ def test_the_same_fold_resumes_and_another_one_is_refused(fold_run, by_percentil
     fit(by_percentile, "fold1", fold=1)
     assert fold_run.weights().stat().st_mtime_ns == before
     for fold in (2, None):
-        with refused(r"found another run \(data\.fold is 1 there"):
+        with refuses(r"found another run \(data\.fold is 1 there"):
             fit(by_percentile, "fold1", fold=fold)
     train_further(fold_run.folder, steps=1, device="cpu")
     assert read_json(fold_run.provenance)["data"]["fold"] == 1

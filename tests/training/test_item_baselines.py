@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from refusals import refused
+from refusals import refuses
 from trainings import log_lines
 from voxlate.base.files import read_json
 from voxlate.evaluation.reports.page import report
@@ -114,5 +114,5 @@ def test_the_last_verdicts_of_a_log_are_read_and_a_cut_line_is_left_out(tmp_path
     log.write_text("\n".join([line("worse"), line("better"), '{"stage": "fi']))
     assert [verdict.outcome for verdict in read_verdicts(log)["final"]] == ["better"]
     log.write_text(line(3))
-    with refused("expected a line of a training's log"):
+    with refuses("expected a line of a training's log"):
         read_verdicts(log)

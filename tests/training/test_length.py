@@ -2,7 +2,7 @@
 
 import math
 
-from refusals import refused
+from refusals import refuses
 from rows import slow
 from trainings import log_lines, recipe_of_text, same_weights
 from voxlate.training import loop, recipe
@@ -28,9 +28,9 @@ def test_one_length_replaces_the_other_and_both_must_agree(tiny, read_tiny, fit,
     assert (more.train.steps, more.train.epochs) == (0, 3)
     assert recipe.read(str(path), {"train.steps": "9"}).train.epochs is None
     both = recipe_of_text(tiny.read_text().replace("steps = 6,", "steps = 6, epochs = 50,"))
-    with refused(r"expected train\.epochs or train\.steps, found both"):
+    with refuses(r"expected train\.epochs or train\.steps, found both"):
         fit(both)
-    with refused(r"expected train\.steps from 1, or train\.epochs, found 0"):
+    with refuses(r"expected train\.steps from 1, or train\.epochs, found 0"):
         read_tiny(steps=0)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import tomli_w
 
-from refusals import refused
+from refusals import refuses
 from rows import every_row, slow
 from trainings import recipe_of_text, same_weights
 from voxlate.base.errors import Stopped
@@ -133,7 +133,7 @@ def test_the_running_average_covers_the_same_share_of_a_longer_training():
 
 def test_earlier_lengths_out_of_order_are_refused(two):
     for wrong in ("[[8, 20], [4, 16]]", "[[8, 7]]", "[[20, 30]]"):
-        with refused(r"expected train\.paced with rising steps"):
+        with refuses(r"expected train\.paced with rising steps"):
             recipe.read(two, {"train.paced": wrong})
 
 
@@ -223,7 +223,7 @@ def test_an_edited_recipe_of_a_corrected_run_is_refused_and_one_of_before_is_wri
     assert begun_recipe(run.folder)[0] == recipe.read(str(run.recipe)) == chosen
     run.recipe.write_text(after.replace("seed = 0", "seed = 5"))
     refusal = "expected the recipe that this run began with, found an edited one"
-    with refused(refusal):
+    with refuses(refusal):
         begun_recipe(run.folder)
 
 
@@ -293,5 +293,5 @@ def test_a_kept_plan_of_another_form_or_of_other_stages_is_refused(planned, tmp_
     assert read_pace(tmp_path, planned) is not None
     write_json(Run(tmp_path).pace, RECORD | change)
     refusal = r"plan\.json: expected the speed and steps of a plan as voxlate writes it"
-    with refused(refusal):
+    with refuses(refusal):
         read_pace(tmp_path, planned)

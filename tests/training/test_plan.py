@@ -11,7 +11,7 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
-from refusals import refused
+from refusals import refuses
 from rows import every_row, slow
 from scans import change_scan, hold_out_the_last
 from trainings import log_lines
@@ -369,7 +369,7 @@ def test_a_time_too_short_for_samples_plans_the_mean_alone_and_says_from_when_on
     assert "stages" not in short.tables
     # all of the minute, less 4 %
     assert short.tables["train"]["steps"] == pytest.approx(576, abs=1)
-    with refused(r"--mode both: expected minutes for 200 steps"):
+    with refuses(r"--mode both: expected minutes for 200 steps"):
         clockwork(1, mode="both")
     minutes = int(short.why["stages"].split("--minutes ")[1].rstrip(")"))
     assert len(clockwork(minutes, mode=None).recipe.stages) == 1
@@ -423,7 +423,7 @@ def test_hounsfield_units_on_several_scales_or_on_none_or_without_their_offset_a
 ):
     rescaled(ct_cohort, cases, change)
     prepare(ct_cohort, tmp_path / "ready", audit=False)
-    with refused(f"ct: expected Hounsfield units in every scan, found.*{words}"):
+    with refuses(f"ct: expected Hounsfield units in every scan, found.*{words}"):
         plan_training(tmp_path / "ready", **LIMITS)
 
 
@@ -434,12 +434,12 @@ def test_mr_targets_of_which_some_are_z_scored_are_refused_by_plan_and_train(
     prepare(ct_cohort, tmp_path / "ready", audit=False, workers=1)
     expected = r"the target t1 on one scale, found 2 of 5 training cases z-scored \(case1, case2\)"
     facts = cohort_facts(open_cohort(tmp_path / "ready"))
-    with refused(expected):
+    with refuses(expected):
         check_scales(facts, ["ct", "t1"], ["t1"])
-    with refused("--exclude case1 --exclude case2"):
+    with refuses("--exclude case1 --exclude case2"):
         choose_roles(facts.cohort, PlanOptions(target="t1"))
     check_scales(facts, ["t1", "ct"], ["ct"])  # a source is mapped by its own percentiles
-    with refused(expected):
+    with refuses(expected):
         train(read_tiny(one_step("ct", "t1")), tmp_path / "ready", tmp_path / "run")
 
 
@@ -451,14 +451,14 @@ def test_a_case_without_the_source_stops_no_plan_for_its_scale_and_no_training_f
     (ct_cohort / "case1/t1.nii.gz").unlink()
     ready = prepare(ct_cohort, tmp_path / "ready", audit=False, workers=1).folder
     facts = cohort_facts(open_cohort(ready))
-    with refused("ct: expected Hounsfield units in every scan"):
+    with refuses("ct: expected Hounsfield units in every scan"):
         check_scales(facts, ["ct"])
     used = facts.of_cases_with(["t1", "ct"])
     assert len(used.training) == 4
     check_scales(used, ["t1", "ct"])
     made, other = (read_tiny(one_step("t1", "ct", f", floor = {floor}")) for floor in (0, 100))
     assert train(made, ready, tmp_path / "run", device="cpu").weights().is_file()
-    with refused(r"case\d: expected ct to be above 100"):
+    with refuses(r"case\d: expected ct to be above 100"):
         train(other, ready, tmp_path / "other", device="cpu")
 
 
@@ -486,7 +486,7 @@ def test_a_plan_that_is_too_short_says_what_would_be_enough(clockwork, speed):
 
 def test_minutes_are_refused_only_after_steps_were_timed_again(clockwork, speed, monkeypatch):
     speed(lambda size: 5.0)
-    with refused("expected time for one pass"):
+    with refuses("expected time for one pass"):
         clockwork(0.5)
     busy = lambda self, tables, seconds, least=0: 0.5 if least else seconds  # noqa: E731
     monkeypatch.setattr(Clockwork, "again", busy)
@@ -494,7 +494,7 @@ def test_minutes_are_refused_only_after_steps_were_timed_again(clockwork, speed,
     monkeypatch.setattr(CohortFacts, "slices", 400)  # of which 5 steps are a fifth
     for minutes in (0.5, 1e-7):
         Clockwork.tried.clear()
-        with refused("expected time for one pass"):
+        with refuses("expected time for one pass"):
             clockwork(minutes)
         assert bool(Clockwork.tried) == (minutes == 0.5), "no machine is as fast as the other needs"
 
@@ -504,7 +504,7 @@ def test_a_completion_of_less_than_a_pass_trains_on_a_part_of_the_slices_and_say
 ):
     speed(lambda size: size.batch / 2)
     monkeypatch.setattr(CohortFacts, "slices", 10_000)
-    with refused("over the 10,000 slices"):
+    with refuses("over the 10,000 slices"):
         clockwork(3)
     both = ("t1", "t2")
     facts = cohort_facts(open_cohort(prepared))
@@ -512,7 +512,7 @@ def test_a_completion_of_less_than_a_pass_trains_on_a_part_of_the_slices_and_say
     monkeypatch.setattr("voxlate.training.planning.roles.roles_of", lambda *_: roles)
     said = clockwork(3).why["minutes"]  # 345 of about 5,000 slices
     assert "train on about 7% of the slices, drawn at random, once each: EXPECT BLUR" in said
-    with refused("expected time for one pass"):
+    with refuses("expected time for one pass"):
         clockwork(0.5)
 
 

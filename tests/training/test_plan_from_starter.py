@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from refusals import refused
+from refusals import refuses
 from rows import every_row, slow
 from trainings import weights_of
 from voxlate.base.files import read_json
@@ -109,7 +109,7 @@ def test_a_starter_that_needs_no_training_is_named_where_the_minutes_are_too_few
     probe = SimpleNamespace(limits=Limits(**SHORT), probe_seconds=0.0, cohort=cohort)
     search = SimpleNamespace(facts=brains, roles=T1_TO_T2, probe=probe)
     refusal = "minutes or more, or synthesise without a training: "
-    with refused(refusal) as no:
+    with refuses(refusal) as no:
         planner._check_epoch(search, Candidate(Size(32, 1, 4), 60.0, 1, 1.0), 1.0)
     assert str(no.value).endswith(command)
 
@@ -257,7 +257,7 @@ def test_a_training_begins_with_the_starters_image_in_the_window(starter, read_t
     [("{ t1 = [0, 80] }", "for a target"), ("{ t2 = [80, 0] }", "low < high")],
 )
 def test_a_window_that_is_none_of_a_target_is_refused(read_tiny, window, sentence):
-    with refused(sentence):
+    with refuses(sentence):
         read_tiny({"start_from": "starter:tiny", "start_window": window})
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from refusals import refused
+from refusals import refuses
 from rows import slow
 from trainings import same_tensors, same_weights, weights_of
 from voxlate.training.recipe import from_dict, to_dict
@@ -51,5 +51,5 @@ def test_a_stage_is_reused_only_where_all_that_it_depends_on_is_the_same(staged,
 def test_a_predictor_must_be_given_the_modalities_of_the_stage_that_builds_on_it(staged):
     data = {"source": ["t2"], "target": ["t2"], "patch": [1, 24, 20]}
     refusal = r"expected data.source of the stage 'predictor' to be \['t1'\]"
-    with refused(refusal):
+    with refuses(refusal):
         staged({"predictor": {"data": data}}, task=RESIDUAL)

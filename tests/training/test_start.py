@@ -12,7 +12,7 @@ from multiprocessing import get_context
 import pytest
 import torch
 
-from refusals import refused
+from refusals import refuses
 from rows import slow
 from trainings import log_lines, same_tensors, same_weights, weights_of
 from voxlate.base.files import lock
@@ -67,13 +67,13 @@ def test_the_kept_weights_hold_a_share_of_the_first_ones(only_training, read_tin
 
 
 def test_a_folder_that_another_training_writes_is_refused(read_tiny, fit, out):
-    with lock(out), refused("found one that does"):
+    with lock(out), refuses("found one that does"):
         fit(read_tiny(), "out")
 
 
 def test_weights_to_begin_from_that_do_not_fit_leave_no_folder(read_tiny, fit, run, out):
     for start in (Run(run).weights(), out / "nowhere.safetensors"):
-        with refused():
+        with refuses():
             fit(read_tiny({"net.width": "16"}), "out", start=start)
         assert not out.exists()
 
@@ -82,7 +82,7 @@ def test_a_start_that_failed_late_does_not_block_the_next(read_tiny, fit, tmp_pa
     (tmp_path / "no_run").mkdir()
     made, other = read_tiny(), read_tiny(steps=1)
     first = replace(made, stages=[replace(made.all_stages[0], name="first")])
-    with refused("expected a run to take stages from"):
+    with refuses("expected a run to take stages from"):
         fit(first, reuse=[tmp_path / "no_run"])
     assert recipe.read(str(fit(other).recipe)) == other
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import voxlate as package
-from refusals import refused
+from refusals import refuses
 from rows import slow
 from scans import contents_of
 from starter_intervals import RealHeads, ends_in_window
@@ -90,10 +90,10 @@ def test_the_card_and_the_check_know_the_calibration(ready, voxlate):
 def test_another_calibration_than_that_of_the_card_is_refused(ready, own):
     shutil.copy(own / FILE, ready / FILE)
     refusal = r"expected calibration\.mean\.1\.safetensors \(\w+\) as its card states, found"
-    with refused(refusal):
+    with refuses(refusal):
         check_starter(ready)
     (ready / FILE).unlink()
-    with refused("as its card states, found no calibration"):
+    with refuses("as its card states, found no calibration"):
         check_starter(ready)
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from refusals import refused
+from refusals import refuses
 from rows import every_row
 from scans import keep_cases, t1_of
 from starter_pack import with_measured
@@ -68,20 +68,20 @@ def test_one_changed_byte_or_sound_weights_that_are_not_of_the_card_are_refused(
     header = {key: value for key, value in read_header(weights).items() if key != "sha256"}
     tensors = {name: 1.01 * tensor for name, tensor in read_weights(weights).items()}
     weights.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
-    with refused("starter:tiny: expected the weights of its card"):
+    with refuses("starter:tiny: expected the weights of its card"):
         check_starter(starter)
     assert voxlate("synth", "starter:tiny", scan, "--out", out).sentence
     assert not out.exists()
     assert voxlate("starters", "--check").code == 2
     write_weights(weights, tensors, header)
-    with refused("checksum of its card"):
+    with refuses("checksum of its card"):
         check_starter(starter)
 
 
 def test_another_output_of_the_self_test_is_refused(starter, monkeypatch):
     output = starters.self_test_output
     monkeypatch.setattr(starters, "self_test_output", lambda *args: output(*args) + 0.01)
-    with refused(r"difference of 0\.01"):
+    with refuses(r"difference of 0\.01"):
         check_starter(starter)
 
 

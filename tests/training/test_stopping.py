@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from refusals import refused
+from refusals import refuses
 from rows import every_row, slow
 from trainings import log_lines, same_weights, stop_at
 from voxlate.base.errors import Stopped
@@ -98,7 +98,7 @@ def test_a_training_that_diverges_stops_with_the_step_and_keeps_the_last_good_st
         steps = iter(range(1000))
         bad = lambda image, truth: (image - truth).abs() * (float("inf") if next(steps) >= 7 else 1)  # noqa: E731
         monkeypatch.setitem(regression.LOSSES, "l1", bad)
-    with refused(r"the training diverged.*at step |at step .*diverged"):
+    with refuses(r"the training diverged.*at step |at step .*diverged"):
         fit(read_tiny(**changes))
     run = Run(tmp_path / "run")
     assert not run.weights().exists()

@@ -5,7 +5,7 @@ from types import ModuleType
 
 import pytest
 
-from refusals import refused
+from refusals import refuses
 from trainings import log_lines
 
 
@@ -38,5 +38,5 @@ def test_a_tracker_gets_the_losses_and_validations_of_the_log(mlflow, read_tiny,
 
 def test_a_tracker_that_is_not_installed_is_refused(read_tiny, fit, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)
-    with refused("--track"):
+    with refuses("--track"):
         fit(read_tiny(), track="wandb")

@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from refusals import refused
+from refusals import refuses
 from rows import slow
 from trainings import log_lines, same_tensors, same_weights, stop_at, weights_of
 from voxlate.base.errors import Stopped
@@ -166,19 +166,19 @@ def test_a_flipped_bit_in_a_weights_file_is_refused(run):
         spoiled = bytearray(whole)
         spoiled[place] ^= 1 << draw.integers(8)
         path.write_bytes(spoiled)
-        with refused():
+        with refuses():
             load_method(path)
 
 
 def test_weights_that_are_not_finite_are_neither_saved_nor_loaded(run, tmp_path):
     method, _, header = load_method(run)
     next(method.parameters()).data[0] = float("nan")
-    with refused("expected finite weights, found"):
+    with refuses("expected finite weights, found"):
         save_weights(tmp_path / "w.safetensors", method, header)
     tensors = {name: tensor.contiguous() for name, tensor in method.state_dict().items()}
     whole = {**header, "sha256": weights_checksum(header, tensors)}
     save_file(tensors, tmp_path / "spoiled.safetensors", {"voxlate": json.dumps(whole)})
-    with refused("the training diverged"):
+    with refuses("the training diverged"):
         load_method(tmp_path / "spoiled.safetensors")
 
 
