@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from voxlate.base.errors import BadInput, first_of
+from voxlate.base.messages import Message, message
 from voxlate.base.optional import optional_package, pydicom
 from voxlate.scans.formats.dicom_geometry import (
     TILT_DEGREES,
@@ -25,6 +26,7 @@ from voxlate.scans.formats.dicom_headers import (
     Headers,
     Image,
     images_in,
+    kind_of,
     number_of,
     tag_errors,
     text_of,
@@ -65,6 +67,7 @@ DESCRIBING = {
     "description": "SeriesDescription",
     "protocol": "ProtocolName",
     "image_type": "ImageType",
+    "body_part": "BodyPartExamined",
     "number": "SeriesNumber",
     "uid": "SeriesInstanceUID",
     "study": "StudyInstanceUID",
@@ -105,6 +108,7 @@ class SeriesInfo:
     description: str
     protocol: str
     image_type: str
+    body_part: str = ""
     number: str = ""
     uid: str = field(default="", repr=False)  # identifies the patient's record: for comparison only
     study: str = field(default="", repr=False)
@@ -321,14 +325,18 @@ def read_series(path: Path) -> Stored:
     that the headers do not state.
     """
     with _no_warnings():
-        headers, key = _check_series(path)
+        headers, series = _check_series(path)
         copies = find_copies(headers)
         for copy in copies:
             del headers[copy]
-        check_single_volume(headers, key, path)
+        check_single_volume(headers, series.key, path)
         meaning = find_meaning(headers)
         stack = _agreeing_stack(headers, path)
-    stored = _straighten(_read_stack(stack, *meaning), path)
+    stored = replace(
+        _straighten(_read_stack(stack, *meaning), path),
+        kind=kind_of(series.image_type, series.description),
+        body_part=series.body_part,
+    )
     if not copies:
         return stored
     note = f"{len(copies)} images repeat another at the same place exactly and are left out (the first: {copies[0].name})."
@@ -350,7 +358,12 @@ def _straighten(stored: Stored, path: Path) -> Stored:
     target = upright(grid)
     check_volume(target.shape, path)
     sheared = Volume(stored.data[None], grid.affine, stored.unit, stored.modality)
-    note = f"Its gantry was tilted by {tilt:.1f} degrees; its slices are resampled to an upright grid ({target})."
+    note: str | Message = (
+        f"Its gantry was tilted by {tilt:.1f} degrees; its slices are resampled to an upright grid ({target})."
+    )
+    if stored.modality == "mr":  # whose gantry does not tilt
+        text = f"Its positions shear its slices by {tilt:.1f} degrees, as a tilted gantry does, which no MR has. Look whether the head is sheared."
+        note = message("guess", text, grade="caution")
     return replace(
         stored,
         data=resample(sheared, target).data[0],
@@ -427,8 +440,8 @@ def read_frames(path: Path) -> DynamicScan:
     return DynamicScan(grid, len(frames), times, planes, lambda k: _read_stack(frames[k], *meaning))
 
 
-def _check_series(path: Path) -> tuple[Headers, str]:
-    """The checked headers of the only series at a path, and its key."""
+def _check_series(path: Path) -> tuple[Headers, SeriesInfo]:
+    """The checked headers of the only series at a path, and what it is."""
     headers = headers_of(path)
     if not headers:
         raise BadInput(
@@ -448,7 +461,7 @@ def _check_series(path: Path) -> tuple[Headers, str]:
             raise BadInput(
                 f"{path}: expected the {max(stated):g} images that their headers state ({name}), found {len(headers)}. Copy the missing ones, or convert what there is with dcm2niix."
             )
-    return headers, series[0].key
+    return headers, series[0]
 
 
 def _check_image(header: Any, file: Image) -> None:

@@ -1,5 +1,6 @@
-"""DICOM: the images of a file with their headers, and the values of tags."""
+"""DICOM: the images of a file with their headers, the values of tags, and what they say of a series."""
 
+import re
 from collections.abc import Iterator, MutableSequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -52,6 +53,28 @@ OF_THE_OBJECT = (
     "AcquisitionTime",
     "AcquisitionDateTime",
 )
+
+
+# What a series is that is no ordinary scan: by words of ImageType ("_" counts as a blank), or by its description; the first
+# that fits counts.
+KINDS: dict[str, tuple[set[str], str]] = {
+    "localiser": (
+        {"LOCALIZER"},
+        r"locali[sz]|scout|topogram|surview|survey|3-?plane|three plane|\bloc\b",
+    ),
+    "screenshot": ({"SCREEN SAVE", "POSDISP"}, r"screen.?(save|shot)"),
+    "map": (
+        {"ADC", "EADC", "FA", "TRACEW", "T1 MAP", "T2 MAP", "T2 STAR MAP", "R2 MAP", "R2 STAR MAP"}
+        | {"B0 MAP", "B1 MAP", "FIELD MAP", "CBF", "RELCBF", "CBV", "RELCBV", "MTT", "TTP", "TMAX"},
+        r"",
+    ),
+    "phase image": ({"P", "PHASE", "PHASE MAP"}, r""),
+    "subtraction": ({"SUBTRACT", "SUBTRACTION"}, r"subtract"),
+    "projection": (
+        {"MIP", "MNIP", "MINIP", "MIN IP", "PROJECTION IMAGE"},
+        r"\bm(ax|in|n)?[ -]?ip\b",
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -110,6 +133,15 @@ def _header_of_frame(header: Any, groups: list[Any]) -> Any:
                     if item.get(name) is not None:
                         setattr(frame, own, item.get(name))
     return frame
+
+
+def kind_of(image_type: str, description: str) -> str:
+    """The kind of a series that is no ordinary scan (KINDS); '' for one that may be."""
+    words = {*image_type.upper().replace("_", " ").split("\\")}
+    for kind, (types, described) in KINDS.items():
+        if words & types or (described and re.search(described, description, re.I)):
+            return kind
+    return ""
 
 
 def tag_errors(name: str, file: object) -> AbstractContextManager[None]:
