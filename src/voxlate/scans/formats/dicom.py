@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from voxlate.base.codes import Grade
 from voxlate.base.errors import BadInput, first_of
-from voxlate.base.messages import Message, message
+from voxlate.base.messages import message
 from voxlate.base.optional import optional_package, pydicom
 from voxlate.scans.formats.dicom_geometry import (
     TILT_DEGREES,
@@ -219,12 +220,11 @@ def _group_by_series(headers: Iterable[tuple[Image, Any]]) -> list[SeriesInfo]:
             }
             by_key[key] = SeriesInfo(file.parent, key, **texts)
         series = by_key[key]
-        directions = {*series.directions}
+        directions = series.directions
         with suppress(Exception):  # of a header that states none that can be read
             values = [round(float(value), 1) + 0.0 for value in header.ImageOrientationPatient]
-            directions.add(" ".join(map(str, values)))
-        own = frozenset(directions)
-        by_key[key] = replace(series, images=series.images + 1, directions=own)
+            directions |= {" ".join(map(str, values))}
+        by_key[key] = replace(series, images=series.images + 1, directions=directions)
     for key, common in joins.keys().items():
         if key != common:
             images = by_key[common].images + by_key.pop(key).images
@@ -358,17 +358,18 @@ def _straighten(stored: Stored, path: Path) -> Stored:
     target = upright(grid)
     check_volume(target.shape, path)
     sheared = Volume(stored.data[None], grid.affine, stored.unit, stored.modality)
-    note: str | Message = (
-        f"Its gantry was tilted by {tilt:.1f} degrees; its slices are resampled to an upright grid ({target})."
-    )
-    if stored.modality == "mr":  # whose gantry does not tilt
-        text = f"Its positions shear its slices by {tilt:.1f} degrees, as a tilted gantry does, which no MR has. Look whether the head is sheared."
-        note = message("guess", text, grade="caution")
+    text = f"Its gantry was tilted by {tilt:.1f} degrees; its slices are resampled to an upright grid ({target})."
+    grade: Grade = "note"
+    if stored.modality == "mr":
+        text, grade = (
+            f"{text} No gantry of an MR tilts: look whether the head is sheared.",
+            "caution",
+        )
     return replace(
         stored,
         data=resample(sheared, target).data[0],
         affine=target.affine,
-        guesses=(*stored.guesses, note),
+        guesses=(*stored.guesses, message("guess", text, grade=grade)),
     )
 
 

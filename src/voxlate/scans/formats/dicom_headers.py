@@ -55,25 +55,14 @@ OF_THE_OBJECT = (
 )
 
 
-# What a series is that is no ordinary scan: by words of ImageType ("_" counts as a blank), or by its description; the first
-# that fits counts.
-KINDS: dict[str, tuple[set[str], str]] = {
-    "localiser": (
-        {"LOCALIZER"},
-        r"locali[sz]|scout|topogram|surview|survey|3-?plane|three plane|\bloc\b",
-    ),
-    "screenshot": ({"SCREEN SAVE", "POSDISP"}, r"screen.?(save|shot)"),
-    "map": (
-        {"ADC", "EADC", "FA", "TRACEW", "T1 MAP", "T2 MAP", "T2 STAR MAP", "R2 MAP", "R2 STAR MAP"}
-        | {"B0 MAP", "B1 MAP", "FIELD MAP", "CBF", "RELCBF", "CBV", "RELCBV", "MTT", "TTP", "TMAX"},
-        r"",
-    ),
-    "phase image": ({"P", "PHASE", "PHASE MAP"}, r""),
-    "subtraction": ({"SUBTRACT", "SUBTRACTION"}, r"subtract"),
-    "projection": (
-        {"MIP", "MNIP", "MINIP", "MIN IP", "PROJECTION IMAGE"},
-        r"\bm(ax|in|n)?[ -]?ip\b",
-    ),
+# What a series is that is no ordinary scan, by its ImageType (values behind backslashes) or its description; the first counts.
+KINDS = {
+    "localiser": r"locali[sz]|scout|topogram|surview|survey|3-?plane|three plane|\bloc\b",
+    "screenshot": r"screen.?(save|shot)|posdisp",
+    "map": r"\\(e?adc|fa|tracew|(t1|t2|t2.star|r2|r2.star|b0|b1|field).map|(rel)?cb[fv]|mtt|ttp|tmax)(?![^\\\n])",
+    "phase image": r"\\(p|phase|phase.map)(?![^\\\n])",
+    "subtraction": r"subtract",
+    "projection": r"\bm(ax|in|n)?[ -]?ip\b|projection image",
 }
 
 
@@ -137,11 +126,8 @@ def _header_of_frame(header: Any, groups: list[Any]) -> Any:
 
 def kind_of(image_type: str, description: str) -> str:
     """The kind of a series that is no ordinary scan (KINDS); '' for one that may be."""
-    words = {*image_type.upper().replace("_", " ").split("\\")}
-    for kind, (types, described) in KINDS.items():
-        if words & types or (described and re.search(described, description, re.I)):
-            return kind
-    return ""
+    text = f"{image_type}\n{description}"
+    return next((kind for kind, words in KINDS.items() if re.search(words, text, re.I)), "")
 
 
 def tag_errors(name: str, file: object) -> AbstractContextManager[None]:
