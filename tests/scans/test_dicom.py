@@ -258,3 +258,36 @@ def test_lossless_images_have_the_values_of_the_uncompressed_one(name):
     plain, packed = map(read_volume, files)
     np.testing.assert_array_equal(packed.data, plain.data)
     np.testing.assert_array_equal(packed.affine, plain.affine)
+
+
+@every_row(
+    ("image_type", "description", "name", "odd"),
+    [
+        ("M\\ND", "t1_mprage sag", "t1", False),
+        ("SECONDARY\\MPR", "t1 location map", "t1", False),  # reformatted
+        ("LOCALIZER", "head", "ct", True),
+        ("M", "localizer", "mr", True),
+        ("SUBTRACTION", "t1", "t1", True),
+        ("MIP", "t1", "swi", True),
+        ("SCREEN SAVE", "t1", "t1", True),
+        ("P\\ND", "t1", "t1", True),
+        ("PHASE_MAP", "t1", "t1", True),
+        ("ADC", "ep2d", "t2", True),
+        ("ADC", "ep2d", "adc", False),  # as it is called
+    ],
+)
+def test_a_series_whose_tags_name_another_kind_of_image_is_a_caution(
+    tmp_path, image_type, description, name, odd
+):
+    tags = {"ImageType": ["DERIVED", "PRIMARY", *image_type.split("\\")]}
+    modality = "CT" if name == "ct" else "MR"
+    write_series(tmp_path, Modality=modality, SeriesDescription=description, **tags)
+    said = [(one.code, one.grade) for one in read_volume(tmp_path, name).guesses]
+    assert said == [("taken-as", "caution")] * odd
+
+
+def test_a_sheared_mr_series_is_a_caution_since_no_gantry_of_an_mr_tilts(tmp_path):
+    for k in range(5):
+        write_slice(tmp_path, str(k), k, Modality="MR", ImagePositionPatient=[k * 0.1, 0, k])
+    (guess,) = read_volume(tmp_path, "t1").guesses
+    assert (guess.code, guess.grade) == ("guess", "caution")

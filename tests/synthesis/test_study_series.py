@@ -7,6 +7,7 @@ from refusals import refuses
 from rows import every_row
 from voxlate.scans.formats.dicom import SeriesInfo
 from voxlate.synthesis.dicom_study import pick_series, why_excluded
+from voxlate.synthesis.scan_checks import ELSEWHERE
 
 AXIAL = frozenset({"1.0 0.0 0.0 0.0 1.0 0.0"})
 THREE = AXIAL | {"0.0 1.0 0.0 0.0 0.0 -1.0", "1.0 0.0 0.0 0.0 0.0 -1.0"}
@@ -42,7 +43,7 @@ STUDY = [
     series(8, "Screen", "OT", "DERIVED\\SECONDARY\\SCREEN SAVE", 1),
     series(9, "Head 1.0", "CT", images=160),
 ]
-REASONS = ["localiser", "", "", "", "", "derived", "synthetic", "screenshot", ""]
+REASONS = ["localiser", "", "", "", "", "projection", "synthetic", "screenshot", ""]
 PICKED = {"t1": 2, "t2": 3, "flair": 4, "t1c": 5, "ct": 9, "ncct": 9}
 
 
@@ -56,12 +57,12 @@ def test_localisers_screenshots_derived_and_synthetic_series_are_no_candidates()
 def test_each_modality_takes_the_only_series_that_fits(modality, number):
     found = picked(STUDY, {modality: ()})
     assert found.files == {modality: Path(f"STUDY#{number:08x}")}
-    assert "left out: 1 derived, 1 localiser, 1 screenshot, 1 synthetic" in found.notes[0].text
+    assert "left out: 1 localiser, 1 projection, 1 screenshot, 1 synthetic" in found.notes[0].text
 
 
 @every_row("modality", ["cta", "swi"])
 def test_a_modality_that_no_series_fits_is_refused(modality):
-    with refuses(r"among its 9 series \(.*derived"):
+    with refuses(r"among its 9 series \(.*projection"):
         picked(STUDY, {modality: ()})
 
 
@@ -107,3 +108,12 @@ def test_a_series_whose_images_are_in_several_folders_is_refused_with_their_name
             picked(study, {"t1": ()}, named)
         assert all(str(one.folder) in str(no.value) for one in study)
         assert "--series" not in str(no.value)
+
+
+@every_row(
+    ("part", "elsewhere"),
+    [("KNEE", True), ("T-SPINE", True), ("Right Foot", True), ("CHEST_ABDOMEN", True)]
+    + [(part, False) for part in ("", "HEAD", "BRAIN", "NECKCHEST", "CSPINE", "HIPPOCAMPUS", "X")],
+)
+def test_parts_of_the_body_without_a_head_are_known_by_their_words(part, elsewhere):
+    assert bool(ELSEWHERE.search(part)) == elsewhere

@@ -51,3 +51,15 @@ def test_thick_slices_are_a_caution_and_the_crowns_intervals_contain_soft_tissue
     top = body[-1] - len(body) // 5 + 1
     low = canonical(made.low["ct"]).data[0, top : body[-1] + 1]
     assert bool((low <= 0).all()) == thick
+
+
+@pytest.mark.parametrize(("part", "codes"), [("KNEE", ["other-content"]), ("HEAD", [])])
+def test_another_part_of_the_body_in_the_header_is_said_before_thick_slices(
+    tmp_path, shipped_starters, part, codes
+):
+    write_cohort(tmp_path / "heads", cases=1, size=(48, 48, 14), modalities=["t1"], seed=3)
+    scan = read_volume(next((tmp_path / "heads").rglob("t1.nii.gz")), "t1")
+    model = load(shipped_starters / "head-mr-to-ct", device="cpu")
+    said = model.check({"mr": replace(scan, body_part=part)}).messages
+    known = [one.code for one in said if one.code in ("other-content", "thick-slices")]
+    assert known == [*codes, "thick-slices"]

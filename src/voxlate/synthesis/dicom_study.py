@@ -9,6 +9,7 @@ from pathlib import Path
 from voxlate.base.errors import BadInput, first_of
 from voxlate.base.messages import Message, message
 from voxlate.scans.formats.dicom import SeriesInfo, is_dicom_folder, list_series
+from voxlate.scans.formats.dicom_headers import kind_of
 from voxlate.scans.images.units import HOUNSFIELD, unit_of
 
 FEWEST_IMAGES = 3  # of a volume
@@ -17,16 +18,8 @@ SHARE_OF_LARGEST = (
 )
 MOST_LISTED = 12
 # of the image types; MR images may be DERIVED and PRIMARY where a scanner only corrected their distortion
-COMPUTED = (
-    *("SECONDARY", "MPR", "MIP", "MNIP", "MIN IP", "PROJECTION IMAGE", "RESAMPLED", "REFORMATTED"),
-    *("SUBTRACT", "SUBTRACTION"),
-)
-MAPS = ("ADC", "FA", "TRACEW")
+COMPUTED = {"SECONDARY", "MPR", "RESAMPLED", "REFORMATTED"}
 DERIVED = "derived"
-SCREENSHOT = ("SCREEN SAVE", "POSDISP")
-LOCALISER = re.compile(
-    r"locali[sz]er|scout|topogram|surview|survey|3-?plane|three plane|\bloc\b", re.I
-)
 CONTRAST = r"(gd|gado|contrast|post(?!er)|\+ ?c\b|\bce\b|\bkm\b|t1c)"
 T1 = r"(t1|mprage|bravo|spgr|tfl)"
 FLAIR = r"(flair|dark.?fluid|tirm)"
@@ -58,16 +51,15 @@ class Picked:
 
 def why_excluded(series: SeriesInfo) -> str:
     """Why a series is no candidate, in a word or two; '' where it is one."""
-    kinds = series.image_type.upper().split("\\")
     if "SYNTHETIC" in series.description.upper():
         return "synthetic"
-    if "LOCALIZER" in kinds or LOCALISER.search(series.description) or len(series.directions) > 1:
+    if kind := kind_of(series.image_type, series.description):
+        return kind
+    if len(series.directions) > 1:
         return "localiser"
-    if any(kind in kinds for kind in SCREENSHOT) or series.modality in ("OT", "SC"):
+    if series.modality in ("OT", "SC"):
         return "screenshot"
-    if any(kind in kinds for kind in MAPS):
-        return "map"
-    if any(kind in kinds for kind in COMPUTED):
+    if COMPUTED & {*series.image_type.upper().split("\\")}:
         return DERIVED
     if not series.directions:
         return "without a place in the patient"

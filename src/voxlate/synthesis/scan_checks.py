@@ -1,10 +1,12 @@
 """Checks of a case's scans before synthesis: whether they fit the model's training and are complete."""
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Literal
 
+from voxlate.base.codes import GRADES
 from voxlate.base.errors import BadInput
 from voxlate.base.messages import Message, worst_grade
 from voxlate.checks.anatomy import Anatomy, Body, body_of, check_body, check_content
@@ -28,6 +30,12 @@ from voxlate.synthesis.intervals import fills_crown
 # Codes of messages that rest on the size of voxels, and what they say where no file states it.
 OF_SIZE = ("body-size", "brain-alone", "crop", "whole-head")
 ASSUMED = "This rests on pixels of 1 mm, which are assumed, because the file states no size."
+# BodyPartExamined (PS3.16, annex L) of no head, in English; a text with a word of the head may mean one.
+ELSEWHERE = re.compile(
+    r"^(?!.*(head|brain|skull|neck|c.?spine|whole)).*(?<![a-z])(abdomen|ankle|(fore|upper)?.?arm|breast|chest|elbow|extremity"
+    r"|foot|hand|heart|hip|knee|leg|liver|pelvis|prostate|shoulder|[tl]?.?spine|thigh|thorax|wrist)s?(?![a-z])",
+    re.I,
+)
 FLUID_IS_BRIGHT = ("t2", "pd")
 LESION = "flair"  # the sides of a healthy brain differ as much in T1 and T2 as beside some gliomas (limits.toml)
 
@@ -79,13 +87,14 @@ def check_scans(
             of_scans += check_body(compared, name, bodies[name], height)
     of_scans += [*check_together(prepared), *_check_spacing(facts, prepared)]
     warnings = [*of_scans, *of_kind]
-    if any(fills_crown(facts, prepared, name) for name in targets):
-        warnings += ask("crown", {"apart_mm": header.spacing_mm[0]})
     if anatomy and worst_grade(warnings) != "do not trust":
         for name, whole in wholes.items():
             warnings += check_whole(whole, anatomy.quality.get(name, {}), name)
     for name in targets:
         warnings += check_scales(name, facts.target_widths.get(name, ()))
+    if any(fills_crown(facts, prepared, name) for name in targets):
+        warnings += ask("crown", {"apart_mm": header.spacing_mm[0]})
+    warnings.sort(key=lambda said: -GRADES.index(said.grade))
     if all(origin.states_spacing for origin in header.origins.values()):
         return warnings
     return [
@@ -100,9 +109,12 @@ def _check_scan(
     """Messages on the values of one scan of a prepared case."""
     header, spec = prepared.header, facts.intensity[name]
     statistics = header.statistics[name]
-    guesses = check_guesses(name, header.origins[name].guesses)
+    origin, heads = header.origins[name], facts.data.heads
+    guesses = check_guesses(name, origin.guesses)
     warnings = [*guesses, *check_kind(name, header.units[name], statistics)]
-    heads = facts.data.heads  # other trainings state the brightness of theirs
+    if heads is not None and ELSEWHERE.search(origin.body_part):
+        warnings += ask("part", {"elsewhere": 1, "part": origin.body_part}, name)
+    # other trainings state the brightness of theirs
     if heads is not None and heads.sequences.get(name) == "tof":
         warnings += check_vessels(name, statistics)
     return warnings + check_brightness(name, statistics, spec, facts.training_ranges, patients)

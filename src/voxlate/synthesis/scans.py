@@ -15,6 +15,7 @@ from voxlate.scans.cohorts.path_roles import modality_by_name
 from voxlate.scans.cohorts.split import check_known
 from voxlate.scans.formats.archive import is_archive, unpacked
 from voxlate.scans.formats.dicom import SeriesInfo, is_dicom_folder, list_series
+from voxlate.scans.formats.dicom_headers import KINDS
 from voxlate.scans.formats.io import is_there, location_of, without_ending
 from voxlate.scans.images.units import MR, TISSUE_MAPS, UNITS
 from voxlate.synthesis.dicom_study import DERIVED, pick_series, study_series, why_excluded
@@ -179,7 +180,8 @@ def _one_scan(path: Path, model: Model) -> CaseScans:
         text = f"The scan ({path.name}) is taken as {sources[0]} because it is the only one; its name says {says or 'nothing of it'}. If it is another scan, name its modality."
         notes = (message("taken-as", text, grade=grade),)
     why = why_excluded(list_series(path)[0]) if path.is_dir() else ""
-    if why not in ("", DERIVED):  # a lone reformatted series is an ordinary scan
+    # a lone reformatted series is an ordinary scan, and of KINDS its reader speaks
+    if why not in ("", DERIVED, *KINDS):
         text = f"By its tags the series ({path.name}) is no ordinary scan ({why}): among others it would be left out. Take another one."
         notes = (*notes, message("taken-as", text, grade="caution"))
     return CaseScans(_case_of(files), files, notes=notes)

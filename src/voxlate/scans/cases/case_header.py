@@ -42,7 +42,7 @@ FOREGROUND_OF = "foreground of "
 
 @dataclass(frozen=True)
 class Origin:
-    """The grid that a modality had in its file, and the file's name; note, guesses, codes: as those of Volume."""
+    """The grid that a modality had in its file, and the file's name; note, guesses, codes, body_part: as those of Volume."""
 
     file: Text
     shape: Sides
@@ -50,12 +50,14 @@ class Origin:
     note: Text = ""
     guesses: tuple[Message, ...] = ()
     codes: tuple[Count, Count] = (1, 1)
+    body_part: Text = ""
 
     @classmethod
     def of(cls, scan: Volume) -> "Origin":
         """The origin of a scan as it was read."""
         file, affine = Path(scan.origin).name, scan.affine.tolist()
-        return cls(file, scan.grid.shape, affine, scan.note, scan.guesses, scan.codes)
+        known = (scan.note, scan.guesses, scan.codes, scan.body_part)
+        return cls(file, scan.grid.shape, affine, *known)
 
     @property
     def grid(self) -> Grid:

@@ -25,7 +25,7 @@ from voxlate.scans.formats.dicom import (
     is_dicom_folder,
     list_series,
 )
-from voxlate.scans.formats.dicom_headers import text_of
+from voxlate.scans.formats.dicom_headers import kind_of, text_of
 from voxlate.scans.formats.io import file_and_part
 
 # Contrasts of MR by the words of a description; the first that fits counts.
@@ -44,7 +44,6 @@ MR = {
 NOBODY = re.compile(
     r"[\W0_]*|(?:anon|unknown|none|no.?name|n.?a$|de.?id|removed|x+$).*", re.IGNORECASE
 )
-SCOUT = re.compile(r"LOCALIZER|scout|survey|localiz|topogram", re.I)  # of no use as a scan
 
 
 def cases_by_series(
@@ -94,8 +93,8 @@ def rows_by_tags(root: Path, choice: Choice, path: str) -> list[Row]:
     """
     rows = []
     for series in list_series(root / path):
-        is_scout = SCOUT.search(f"{series.image_type} {series.description} {series.protocol}")
-        if not is_scout and _is_kept(series, root, choice):
+        kind = kind_of(series.image_type, f"{series.description} {series.protocol}")
+        if kind != "localiser" and _is_kept(series, root, choice):
             rows.append(Row(None, "", modality_of(series), series.path, series))
     if len({row.modality for row in rows}) < len(rows):
         known = [*dict.fromkeys(person_in(row.path) for row in rows)]

@@ -10,7 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from voxlate.base.codes import Grade
 from voxlate.base.errors import BadInput, first_of
+from voxlate.base.messages import message
 from voxlate.base.optional import optional_package, pydicom
 from voxlate.scans.formats.dicom_geometry import (
     TILT_DEGREES,
@@ -25,6 +27,7 @@ from voxlate.scans.formats.dicom_headers import (
     Headers,
     Image,
     images_in,
+    kind_of,
     number_of,
     tag_errors,
     text_of,
@@ -65,6 +68,7 @@ DESCRIBING = {
     "description": "SeriesDescription",
     "protocol": "ProtocolName",
     "image_type": "ImageType",
+    "body_part": "BodyPartExamined",
     "number": "SeriesNumber",
     "uid": "SeriesInstanceUID",
     "study": "StudyInstanceUID",
@@ -105,6 +109,7 @@ class SeriesInfo:
     description: str
     protocol: str
     image_type: str
+    body_part: str = ""
     number: str = ""
     uid: str = field(default="", repr=False)  # identifies the patient's record: for comparison only
     study: str = field(default="", repr=False)
@@ -215,12 +220,11 @@ def _group_by_series(headers: Iterable[tuple[Image, Any]]) -> list[SeriesInfo]:
             }
             by_key[key] = SeriesInfo(file.parent, key, **texts)
         series = by_key[key]
-        directions = {*series.directions}
+        directions = series.directions
         with suppress(Exception):  # of a header that states none that can be read
             values = [round(float(value), 1) + 0.0 for value in header.ImageOrientationPatient]
-            directions.add(" ".join(map(str, values)))
-        own = frozenset(directions)
-        by_key[key] = replace(series, images=series.images + 1, directions=own)
+            directions |= {" ".join(map(str, values))}
+        by_key[key] = replace(series, images=series.images + 1, directions=directions)
     for key, common in joins.keys().items():
         if key != common:
             images = by_key[common].images + by_key.pop(key).images
@@ -321,14 +325,18 @@ def read_series(path: Path) -> Stored:
     that the headers do not state.
     """
     with _no_warnings():
-        headers, key = _check_series(path)
+        headers, series = _check_series(path)
         copies = find_copies(headers)
         for copy in copies:
             del headers[copy]
-        check_single_volume(headers, key, path)
+        check_single_volume(headers, series.key, path)
         meaning = find_meaning(headers)
         stack = _agreeing_stack(headers, path)
-    stored = _straighten(_read_stack(stack, *meaning), path)
+    stored = replace(
+        _straighten(_read_stack(stack, *meaning), path),
+        kind=kind_of(series.image_type, series.description),
+        body_part=series.body_part,
+    )
     if not copies:
         return stored
     note = f"{len(copies)} images repeat another at the same place exactly and are left out (the first: {copies[0].name})."
@@ -350,12 +358,18 @@ def _straighten(stored: Stored, path: Path) -> Stored:
     target = upright(grid)
     check_volume(target.shape, path)
     sheared = Volume(stored.data[None], grid.affine, stored.unit, stored.modality)
-    note = f"Its gantry was tilted by {tilt:.1f} degrees; its slices are resampled to an upright grid ({target})."
+    text = f"Its gantry was tilted by {tilt:.1f} degrees; its slices are resampled to an upright grid ({target})."
+    grade: Grade = "note"
+    if stored.modality == "mr":
+        text, grade = (
+            f"{text} No gantry of an MR tilts: look whether the head is sheared.",
+            "caution",
+        )
     return replace(
         stored,
         data=resample(sheared, target).data[0],
         affine=target.affine,
-        guesses=(*stored.guesses, note),
+        guesses=(*stored.guesses, message("guess", text, grade=grade)),
     )
 
 
@@ -427,8 +441,8 @@ def read_frames(path: Path) -> DynamicScan:
     return DynamicScan(grid, len(frames), times, planes, lambda k: _read_stack(frames[k], *meaning))
 
 
-def _check_series(path: Path) -> tuple[Headers, str]:
-    """The checked headers of the only series at a path, and its key."""
+def _check_series(path: Path) -> tuple[Headers, SeriesInfo]:
+    """The checked headers of the only series at a path, and what it is."""
     headers = headers_of(path)
     if not headers:
         raise BadInput(
@@ -448,7 +462,7 @@ def _check_series(path: Path) -> tuple[Headers, str]:
             raise BadInput(
                 f"{path}: expected the {max(stated):g} images that their headers state ({name}), found {len(headers)}. Copy the missing ones, or convert what there is with dcm2niix."
             )
-    return headers, series[0].key
+    return headers, series[0]
 
 
 def _check_image(header: Any, file: Image) -> None:

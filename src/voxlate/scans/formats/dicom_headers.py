@@ -1,5 +1,6 @@
-"""DICOM: the images of a file with their headers, and the values of tags."""
+"""DICOM: the images of a file with their headers, the values of tags, and what they say of a series."""
 
+import re
 from collections.abc import Iterator, MutableSequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -52,6 +53,17 @@ OF_THE_OBJECT = (
     "AcquisitionTime",
     "AcquisitionDateTime",
 )
+
+
+# What a series is that is no ordinary scan, by its ImageType (values behind backslashes) or its description; the first counts.
+KINDS = {
+    "localiser": r"locali[sz]|scout|topogram|surview|survey|3-?plane|three plane|\bloc\b",
+    "screenshot": r"screen.?(save|shot)|posdisp",
+    "map": r"\\(e?adc|fa|tracew|(t1|t2|t2.star|r2|r2.star|b0|b1|field).map|(rel)?cb[fv]|mtt|ttp|tmax)(?![^\\\n])",
+    "phase image": r"\\(p|phase|phase.map)(?![^\\\n])",
+    "subtraction": r"subtract",
+    "projection": r"\bm(ax|in|n)?[ -]?ip\b|projection image",
+}
 
 
 @dataclass(frozen=True)
@@ -110,6 +122,12 @@ def _header_of_frame(header: Any, groups: list[Any]) -> Any:
                     if item.get(name) is not None:
                         setattr(frame, own, item.get(name))
     return frame
+
+
+def kind_of(image_type: str, description: str) -> str:
+    """The kind of a series that is no ordinary scan (KINDS); '' for one that may be."""
+    text = f"{image_type}\n{description}"
+    return next((kind for kind, words in KINDS.items() if re.search(words, text, re.I)), "")
 
 
 def tag_errors(name: str, file: object) -> AbstractContextManager[None]:

@@ -88,11 +88,11 @@ def find_copies(headers: Headers) -> list[Image]:
 
 def _same_values(a: Image, b: Image, headers: Headers) -> bool:
     """Whether two images have the same size and the same values."""
-    shape, other = ((int(headers[image].Rows), int(headers[image].Columns)) for image in (a, b))
-    if shape != other:
-        return False
-    values = read_slice(a, headers[a], shape)
-    return np.array_equal(values, read_slice(b, headers[b], shape))
+    first, second = (
+        read_slice(image, header, (int(header.Rows), int(header.Columns)))
+        for image, header in ((a, headers[a]), (b, headers[b]))
+    )
+    return np.array_equal(first, second)
 
 
 def _repeats(headers: Headers) -> bool:
@@ -125,9 +125,7 @@ def order_in_time(
     along = planes.places @ planes.normal
     order = np.argsort(along, kind="stable")
     breaks = np.flatnonzero(np.diff(along[order]) > SAME_PLACE_MM) + 1
-    ordered_images = [images[k] for k in order]
-    ends = zip([0, *breaks], [*breaks, None])
-    places = [ordered_images[first:end] for first, end in ends]
+    places = [[images[k] for k in place] for place in np.split(order, breaks)]
     short = min(places, key=len)
     full = max(places, key=len)
     if len(short) < len(full):
@@ -224,9 +222,8 @@ def check_agreement(headers: Headers, path: Path) -> tuple[str, ...]:
         places = [f"{value or 'nothing'} in {_first(images[value])}" for value in images]
         listed = first_of(places, MOST_NAMED, "; ")
         known = [value for value in images if value]
-        sentences = [STATED[name, value] for value in known if (name, value) in STATED]
         if (name, modality) != INVERTED_CT:
-            said += sentences
+            said += [STATED[name, value] for value in known if (name, value) in STATED]
         if len(images) < 2:
             continue
         if name in PATIENT + SCAN and len(known) < 2:

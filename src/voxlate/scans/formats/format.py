@@ -29,7 +29,8 @@ class Stored:
     """The image in a file: data [D, H, W] float32, affine to RAS millimetres, unit and modality where stated.
 
     note: which part of the file was read; guesses: on each assumption about what the file does not state;
-    codes: as those of Grid; not_hu: why the values cannot be Hounsfield units; as_hu: the assumption behind reading them as Hounsfield units.
+    codes: as those of Grid; not_hu: why the values cannot be Hounsfield units; as_hu: the assumption behind reading them as Hounsfield units;
+    kind: of a DICOM series that is no ordinary scan; body_part: as that of Volume.
     """
 
     data: np.ndarray
@@ -41,6 +42,8 @@ class Stored:
     codes: Codes = (1, 1)
     not_hu: str = ""
     as_hu: str = ""
+    kind: str = ""
+    body_part: str = ""
 
 
 @dataclass(frozen=True)

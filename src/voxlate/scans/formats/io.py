@@ -24,7 +24,7 @@ from voxlate.scans.formats.itk import ITK
 from voxlate.scans.formats.nifti import FREESURFER, NIFTI, SYNTHETIC, open_nifti
 from voxlate.scans.formats.picture import PICTURE
 from voxlate.scans.images.grid import Volume, check_affine, orient
-from voxlate.scans.images.units import MR, unit_of
+from voxlate.scans.images.units import HOUNSFIELD, MR, unit_of
 
 NOT_UTF8 = re.compile("[\ud800-\udfff]")  # by which Python states such bytes
 WHITE = 250  # the least largest value of a windowed CT of 8 bits
@@ -144,6 +144,9 @@ def read_volume(path: Path | str, modality: str = "", allow_nan: bool = False) -
         )
     if unit == "HU" and stored.as_hu:
         guesses = (*guesses, stored.as_hu)
+    if stored.kind and modality.lower() in (*MR, *HOUNSFIELD):
+        text = f"By its tags the series is no ordinary scan ({stored.kind}): among others it would be left out. Take another one."
+        guesses = (*guesses, message("taken-as", text, grade="caution"))
     if unit == "HU" and not stored.unit and _is_window(stored.data):
         unit = "grey"
         text = "It is read as grey values of a window, not as Hounsfield units: all are whole numbers from 0 to 255. Its images will have such values, too."
@@ -157,6 +160,7 @@ def read_volume(path: Path | str, modality: str = "", allow_nan: bool = False) -
         stored.note,
         tuple(said if isinstance(said, Message) else message("guess", said) for said in guesses),
         stored.codes,
+        stored.body_part,
     )
 
 

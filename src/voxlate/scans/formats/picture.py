@@ -80,12 +80,13 @@ def read_halves(path: Path) -> DynamicScan:
         )
     halves = np.split(stored.data, 2, axis=2)
     grid = Grid(halves[0].shape, stored.affine)
-
-    def read(number: int) -> Stored:
-        """A half, counted from 0."""
-        return replace(stored, data=halves[number])
-
-    return DynamicScan(grid, 2, None, lambda: (half[0] for half in halves), read)
+    return DynamicScan(
+        grid,
+        2,
+        None,
+        lambda: (half[0] for half in halves),
+        lambda number: replace(stored, data=halves[number]),
+    )
 
 
 def write_picture(path: Path, volume: Volume, description: str) -> None:

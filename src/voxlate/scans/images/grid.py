@@ -89,6 +89,7 @@ class Volume:
         note: which part of the file was read (a frame, say).
         guesses: a message on each assumption about what the file does not state.
         codes: as those of Grid.
+        body_part: that the file states; "" for none.
 
     Example:
         >>> import numpy as np, voxlate
@@ -106,6 +107,7 @@ class Volume:
     note: str = ""
     guesses: tuple[Message, ...] = ()
     codes: Codes = (1, 1)
+    body_part: str = ""
 
     def __post_init__(self) -> None:
         kind, shape = getattr(self.data, "dtype", None), getattr(self.affine, "shape", None)
