@@ -49,7 +49,7 @@ from voxlate.evaluation.scoring.own_metrics import (
     score_by,
     without_value,
 )
-from voxlate.evaluation.scoring.regions import WHOLE_MASK, masks_of_several, read_canonical
+from voxlate.evaluation.scoring.regions import masks_of_several, read_canonical
 from voxlate.evaluation.scoring.scopes import Cut, Scope, check_pictures, filter_from, scopes_from
 from voxlate.evaluation.scoring.scored_images import (
     Item,
@@ -60,7 +60,7 @@ from voxlate.evaluation.scoring.scored_images import (
     not_scored,
 )
 from voxlate.evaluation.scoring.scores import Scores
-from voxlate.evaluation.scoring.units import RANGE, shows_a_window, window_of, window_sentence
+from voxlate.evaluation.scoring.units import shows_a_window, window_of, window_sentence
 from voxlate.scans.cases.layout import CANONICAL
 from voxlate.scans.cases.prepared import open_cohort
 from voxlate.scans.cohorts.case_files import CaseFiles
@@ -69,7 +69,7 @@ from voxlate.scans.cohorts.slice_lists import require_patients
 from voxlate.scans.cohorts.split import check_known
 from voxlate.scans.formats.io import content_hash, is_there, read_volume
 from voxlate.scans.images.grid import return_to
-from voxlate.scans.images.ranges import Range, range_for
+from voxlate.scans.images.ranges import NETWORK_RANGE, WHOLE_MASK, Range, range_for
 from voxlate.scans.images.regions import Region, regions_from
 from voxlate.science.nets.lpips import Lpips, load_lpips
 from voxlate.synthesis.provenance import (
@@ -274,7 +274,7 @@ def _range(modality: str, items: Sequence[Item], asked: EvaluateOptions) -> Rang
             raise BadInput(
                 "--units network: expected no --range, found one: the range is 0 to 255. Give one of the two."
             )
-        return RANGE
+        return NETWORK_RANGE
     if isinstance(given, Mapping):
         given = given.get(modality)
     unit = ""
