@@ -82,8 +82,7 @@ class ItemErrors:
 
     def unit(self, target: str) -> tuple[str, float]:
         """The unit of a target's errors, and how many of it a network unit is."""
-        spec = self.intensity[target]
-        if spec.window is None:
+        if self.intensity[target].window is None:
             return NETWORK_RANGE.unit, NETWORK_RANGE.width / 2
         return self.cohort.units[target], self._typical(target).half
 

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from voxlate.base.items import BACKGROUND
-from voxlate.scans.cases.case_header import CaseHeader
 from voxlate.scans.cases.layout import CANONICAL, reorder_axes
 from voxlate.scans.cases.prepared import Cohort
 from voxlate.scans.images.pictures import montage
@@ -18,12 +17,7 @@ from voxlate.scans.images.tiling import Triple
 from voxlate.science.batch import Batch
 from voxlate.science.diffusion.noise import Noise
 from voxlate.science.methods.method import Method
-from voxlate.training.batches.batches import (
-    batches_of,
-    even_places,
-    plane_starts,
-    validation_batches,
-)
+from voxlate.training.batches.batches import batches_of, even_places, validation_batches
 from voxlate.training.batches.patches import DataSettings
 from voxlate.training.precision import autocast
 from voxlate.training.recipe import FullStage, Recipe, Synthesis
@@ -31,7 +25,6 @@ from voxlate.training.recipe import FullStage, Recipe, Synthesis
 Measure = Callable[[Batch, Batch, Tensor], None]
 
 PICTURED = 6  # items in the picture of a validation
-EVEN = (0.7549, 0.5698)  # steps that spread points over a plane: Roberts 2018, the R2 sequence
 SEED = 1234  # this is no setting, so that validations of all runs have the same noise
 
 
@@ -50,30 +43,11 @@ def validation_items(recipe: Recipe, stage: FullStage, cohort: Cohort) -> list[B
 
 
 def validation_places(stage: FullStage, cohort: Cohort) -> Sequence[tuple[str, Triple]]:
-    """Case and start of each validation item of a stage, in order.
-
-    Patches that cannot hold the body are spread over it, because its middle alone is another tissue than the whole.
-    """
+    """Case and start of each validation item of a stage, in order."""
     split = validation_split(cohort)
     if not has_pairs(stage, cohort, split):
         return []
-    data = in_pairs(stage)
-    places = even_places(cohort, data, split, stage.train.validation_items)
-    return [
-        (case, _spread(k, cohort.header(case, data.axes), data, start))
-        for k, (case, start) in enumerate(places)
-    ]
-
-
-def _spread(number: int, header: CaseHeader, data: DataSettings, start: Triple) -> Triple:
-    """The start of a patch by its number: along axes in the plane where it is shorter than the body, all are equally likely."""
-    z, *plane = start
-    sides = zip(plane, data.patch[1:], header.mask_box[1:], plane_starts(header, data), EVEN)
-    y, x = (
-        starts[int((number * step + 0.5) % 1 * len(starts))] if last - first > length else centred
-        for centred, length, (first, last), starts, step in sides
-    )
-    return z, y, x
+    return even_places(cohort, in_pairs(stage), split, stage.train.validation_items)
 
 
 def has_pairs(stage: FullStage, cohort: Cohort, split: str) -> bool:

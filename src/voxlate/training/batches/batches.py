@@ -140,7 +140,7 @@ class Batches(Dataset[Batch]):
         header = self.cohort.header(case, data.axes)
         starts = self.starts[case]
         z = starts[_below(len(starts), generator)] if fixed is None else fixed
-        axes = plane_starts(header, data)
+        axes = _choices(header, data)
         sides = zip(header.mask_box[1:], data.patch[1:])
         holds_body = all(end - first <= length for (first, end), length in sides)
         whole = data.frame is not None and holds_body
@@ -346,7 +346,7 @@ def _items(starts: Mapping[str, list[int]], depth: int) -> list[tuple[str, int |
     return items
 
 
-def plane_starts(header: CaseHeader, data: DataSettings) -> list[range]:
+def _choices(header: CaseHeader, data: DataSettings) -> list[range]:
     """Starts along H and W: inside the volume, the patch's centre inside the mask's box; 0 if the patch is longer.
 
     In a frame: around the middle of the mask's box, by up to the margin; anywhere in a box that is larger. Centred
