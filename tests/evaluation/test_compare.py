@@ -249,3 +249,11 @@ def test_methods_whose_ranks_differ_between_scores_are_ordered_by_each():
     found = ranks({"metrics": scores}, 0.9)
     assert found == {"mae": ("a", "b"), "bone.dice": ("b", "a"), "coverage": ("b", "a")}
     assert "coverage" not in ranks({"metrics": scores}, None)
+
+
+def test_a_region_that_one_folder_lacks_is_not_compared_and_said(folders):
+    write(folders[1], {"mae": list(EIGHT)}, header={"regions": {"vessels": "cta > 150 HU"}})
+    for pair in (folders[:2], folders[1::-1]):
+        comparison = compare(pair)
+        assert comparison.document["left_out"] == {"vessels": ["b"]}
+        assert comparison.document["regions"] == {}

@@ -234,3 +234,18 @@ def test_volumes_score_as_the_paper_scores_them(shared, tmp_path):
     # the origin matters
     assert abs(low.scores["ssim_3d"] - wanted["ssim"]) > 5e-5
     assert scores.parts["cta"]["ssim_from"] == "zero"
+
+
+def test_a_threshold_that_is_named_after_vessels_and_finds_bone_has_a_caution(cohort, out):
+    def codes(**regions):
+        """The codes of the messages on regions."""
+        said = evaluate(out, cohort, regions=regions).header["messages"]
+        return [one["code"] for one in said if one["code"] == "region-of-bone"]
+
+    assert codes(vessels="cta>150") == []
+    for number in range(3):
+        data = head(number)
+        data[1:-1, 4:6] = 1200
+        write_volume(cohort / f"p{number}" / "cta.nii.gz", volume(data))
+    assert codes(vessels="cta>150") == ["region-of-bone"]
+    assert codes(vessels="150<cta<600", dense="cta>150") == []

@@ -7,7 +7,8 @@ from made_volumes import save
 from rows import every_row
 from voxlate.base.errors import BadInput
 from voxlate.evaluation.scoring.evaluate import evaluate
-from voxlate.evaluation.scoring.regions import TISSUES, mask_for, thirds
+from voxlate.evaluation.scoring.regions import TISSUES, thirds
+from voxlate.scans.images.ranges import mask_for
 from voxlate.scans.images.regions import BORDERS_HU, TISSUES_HU, regions_from
 
 SPACING = np.diag([1.0, 1.0, 2.0, 1.0])  # x, y, z

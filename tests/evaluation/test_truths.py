@@ -463,3 +463,32 @@ def test_a_truth_whose_slices_are_shuffled_is_not_scored_without_a_word(heads):
     faults, odd = judge(truths | {"p0/ct": sketched(heads, 0, lambda ct: ct[shuffled])})
     assert {label: fault.kind for label, fault in faults.items()} == {"p0/ct": "slices"}
     assert "p0/ct" not in {one.case for one in odd}
+
+
+def test_one_truth_that_is_its_image_with_a_blur_and_noise_is_not_to_be_trusted(heads):
+    def model(ct):
+        return gaussian_filter(np.where(ct > 300, 200, ct), 1.2)
+
+    def copied(ct):
+        return gaussian_filter(model(ct), 0.4) + np.random.default_rng(5).normal(0, 8, ct.shape)
+
+    truths = {f"p{n}/ct": sketched(heads, n, model=model) for n in range(CASES)}
+    assert judge(truths) == ({}, [])
+    truths["p2/ct"] = sketched(heads, 2, copied, model=model)
+    (said,) = judge(truths)[1]
+    assert (said.case, said.code, said.grade) == ("p2/ct", "truth-image", "do not trust")
+    pair = {label: truths[label] for label in ("p1/ct", "p2/ct")}
+    assert [said.grade for said in judge(pair)[1]] == ["caution"], "two cases have no median"
+
+
+def test_an_evaluation_with_a_truth_that_is_not_to_be_trusted_ends_with_code_3(
+    voxlate, heads, tmp_path
+):
+    for number in range(CASES):
+        case = f"phantom_{number:03d}"
+        shutil.copytree(heads / case, tmp_path / "OUT" / case)
+    options = ("evaluate", tmp_path / "OUT", "--truth", heads)
+    said = voxlate(*options, "--json")
+    assert said.code == 3
+    assert "truth-image" in said.out
+    assert voxlate(*options, "--any-truth").code == 0

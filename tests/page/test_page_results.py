@@ -185,3 +185,27 @@ def test_the_page_synthesises_what_is_not_to_be_trusted_only_where_the_box_is_ti
     assert made.get(f"{address}/images/t2.nii.gz").status_code == 400
     address, _ = made.synthesised(place, anyway=1)
     assert made.get(f"{address}/images/t2.nii.gz").status_code == 200
+
+
+def test_a_program_reads_every_refusal_as_json_and_learns_of_redirects_and_fields(
+    at_work, run, cohort
+):
+    program = {"accept": "application/json"}
+    made = at_work(run)
+    stated = made.client.get("/openapi.json").json()["paths"]
+    for place in ("/uploads", "/uploads/{name}/synthesise", "/jobs/{name}/delete"):
+        assert {"200", "303", "411"} <= stated[place]["post"]["responses"].keys(), place
+    refusals = (
+        made.stranger().get("/", headers=program),
+        made.client.post("/uploads", headers=program | {"origin": "http://elsewhere"}),
+        made.client.post("/uploads", content=iter([b"x"]), headers=program),
+    )
+    assert [answer.status_code for answer in refusals] == [401, 403, 411]
+    assert all({*answer.json()} == {"error"} for answer in refusals)
+    scan = change_scan(cohort / "case1/t1.nii.gz", lambda values: values - 1000)
+    place, _ = made.checked(scan)
+    address, _ = made.synthesised(place)
+    job = made.client.get(address, headers=program).json()
+    assert job["state"] == "failed"
+    assert "anyway=true" in job["why"]
+    assert "(in Python" not in job["why"]

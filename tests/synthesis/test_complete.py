@@ -81,10 +81,14 @@ def test_only_what_was_named_is_written_and_the_other_gaps_are_said(synth, of_th
     model = load(of_three)
 
     def codes(*scans, **chosen):
-        """The codes of the notes on these scans."""
-        return [note.code for note in select(model, scans, SynthOptions(**chosen)).notes()]
+        """The codes of the notes on these scans, of which every case was synthesised."""
+        selected = select(model, scans, SynthOptions(**chosen))
+        return [note.code for note in selected.notes([case.case for case in selected.scans])]
 
     assert codes(scan) == ["not-named"]
+    assert not [*select(model, [scan], SynthOptions()).notes([])], (
+        "a case that failed lacks nothing"
+    )
     assert codes(scan, missing=["t2"]) == codes(scan, pd) == []
 
 

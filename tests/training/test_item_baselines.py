@@ -1,32 +1,37 @@
 """The model and naive baselines on validation items: hand-made items, and the verdict that a training ends with."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
-from refusals import refuses
 from trainings import log_lines
+from voxlate.base.errors import BadInput
 from voxlate.base.files import read_json
 from voxlate.evaluation.reports.page import report
+from voxlate.scans.images.grid import Volume
+from voxlate.scans.images.intensity import Window
+from voxlate.scans.images.ranges import range_for
+from voxlate.scans.images.statistics import intensity_statistics
 from voxlate.science.batch import Batch
-from voxlate.training.item_baselines import ItemErrors, fit_items
+from voxlate.training.batches.patches import DataSettings
+from voxlate.training.item_baselines import ItemErrors
 from voxlate.training.log_file import read_verdicts
+from voxlate.training.naive import fit
 from voxlate.training.run import Run
 
 SHAPE = (1, 24, 20)
+WINDOW = Window(low=-1000.0, high=1000.0)
 
 
 def items(sources, targets, present=None, target_present=None):
-    """A batch of one item from images [D, H, W] by name."""
-    source, target = (
-        torch.from_numpy(np.stack([*images.values()]))[None].float()
-        for images in (sources, targets)
-    )
+    """A batch of one item from images [D, H, W] in network units by name."""
+    stack = lambda images: torch.from_numpy(np.stack(list(images.values())))[None].float()  # noqa: E731
     return Batch(
-        source=source,
-        target=target,
+        source=stack(sources),
+        target=stack(targets),
         mask=torch.ones(1, 1, *SHAPE),
         present=torch.tensor([present or [True] * len(sources)]),
         target_present=None if target_present is None else torch.tensor([target_present]),
@@ -36,61 +41,120 @@ def items(sources, targets, present=None, target_present=None):
     )
 
 
-def measured(batches, batch, given=None, image=None):
-    """The errors by target and method on a batch, of baselines that are fitted to others."""
-    sources, targets = ([*names] for names in (batch.source_names, batch.target_names))
-    found = ItemErrors(fit_items(batches, sources, targets), ["p0"])
-    found.add(batch, given or batch, batch.target if image is None else image)
-    return {
-        target: {method: one["0"] for method, one in methods.items()}
-        for target, methods in found.errors.items()
-    }
-
-
 def image(seed):
     return np.random.default_rng(seed).uniform(-1, 1, SHAPE).astype(np.float32)
 
 
-def test_the_table_of_an_item_recovers_a_function_of_its_source():
-    batches = [items({"t1": image(seed)}, {"ct": image(seed) ** 2}) for seed in range(4)]
+class Site:
+    """A cohort of cases of one slice, whose body is its upper half in every scan."""
+
+    def __init__(self, unit):
+        self.units = dict.fromkeys(("a", "b", "ct"), unit)
+        self.cases = ()
+        self.splits = {"train": ["p0"], "val": ["p0"]}
+        self.body = np.zeros(SHAPE, bool)
+        self.body[:, :12] = True
+
+    def header(self, case, axes="SAR"):
+        names = dict.fromkeys(self.units, intensity_statistics(image(0)))
+        return SimpleNamespace(shape=SHAPE, affine=np.eye(4), statistics=names)
+
+    def case(self, case):
+        return SimpleNamespace(header=self.header(case), outline=lambda _: self.body)
+
+    def target_scale(self, spec, target, cases):
+        return spec.scale(None)
+
+
+def errors_of(
+    training, sources, targets, batch, prediction, given=None, unit="HU", start=(0, 0, 0)
+):
+    """The errors of an item by target and answer, after a fit to training items of sources and targets."""
+    ranges = {name: range_for(unit, given=(-1000, 1000)) for name in (*sources, *targets)}
+    cases = []
+    for images in training:
+        scans = {
+            name: Volume(one[None] * 1000, np.eye(4), unit, name) for name, one in images.items()
+        }
+        cases.append((scans, None))
+    data = DataSettings(source=sources, target=targets, patch=SHAPE, apart=True)
+    measured = ItemErrors(
+        fit(cases, sources, targets, ranges),
+        Site(unit),
+        data,
+        dict.fromkeys(ranges, WINDOW),
+        [("p0", start)],
+    )
+    measured.add(batch, given or batch, prediction)
+    return {
+        target: {answer: of["0"] for answer, of in answers.items()}
+        for target, answers in measured.errors.items()
+    }
+
+
+def test_the_table_of_an_item_recovers_a_function_of_its_source_in_hu():
+    training = [{"a": image(seed), "ct": image(seed) ** 2} for seed in range(4)]
     held_out = image(9)
-    batch = items({"t1": held_out}, {"ct": held_out**2})
-    errors = measured(batches, batch, image=torch.zeros(1, 1, *SHAPE))["ct"]
-    assert errors["synthesis"] == pytest.approx(np.mean(held_out**2), rel=1e-5)
-    assert errors["copy of t1"] == pytest.approx(np.mean(np.abs(held_out - held_out**2)), rel=1e-5)
-    assert errors["intensity table"] < 0.01, "1024 bins of width 1/512, of which some have no voxel"
+    batch = items({"a": held_out}, {"ct": held_out**2})
+    errors = errors_of(training, ["a"], ["ct"], batch, torch.zeros(1, 1, *SHAPE))["ct"]
+    body = held_out[:, :12]
+    assert errors["synthesis"] == pytest.approx(1000 * np.mean(body**2), rel=1e-4)
+    assert errors["copy of a"] == pytest.approx(1000 * np.mean(np.abs(body - body**2)), rel=1e-4)
+    assert errors["intensity table"] < 10, "1024 bins of 2 HU, of which some have no voxel"
+    assert set(errors) == {"synthesis", "copy of a", "intensity table", "mean image"}
+
+
+@pytest.mark.parametrize(("unit", "shown"), [("HU", 0.0), ("a.u.", 500.0)])
+def test_what_lies_beside_the_body_counts_where_evaluate_scores_whole_images(unit, shown):
+    truth = items({"a": image(0)}, {"ct": image(1)})
+    beside = truth.target.clone()
+    beside[..., 12:, :] += torch.where(beside[..., 12:, :] > 0, -1.0, 1.0)
+    training = [{"a": image(0), "ct": image(1)}]
+    errors = errors_of(training, ["a"], ["ct"], truth, beside, unit=unit)
+    assert errors["ct"]["synthesis"] == pytest.approx(shown, abs=1e-3)
+
+
+def test_an_item_without_a_voxel_of_the_body_is_not_measured():
+    batch = items({"a": image(0)}, {"ct": image(1)})
+    assert not errors_of(
+        [{"a": image(0), "ct": image(1)}], ["a"], ["ct"], batch, batch.target, start=(0, 12, 0)
+    )
 
 
 def test_least_squares_of_two_sources_recovers_their_sum():
-    def summed(first, second):
-        a, b = image(first), image(second)
-        return items({"a": a, "b": b}, {"ct": 0.3 * a - 0.5 * b + 0.1})
-
-    errors = measured([summed(n, n + 10) for n in range(3)], summed(20, 30))["ct"]
-    assert errors["least squares"] == pytest.approx(0, abs=1e-5)
+    sum_of = lambda a, b: 0.3 * a - 0.5 * b + 0.1  # noqa: E731
+    training = [
+        {"a": image(n), "b": image(n + 10), "ct": sum_of(image(n), image(n + 10))} for n in range(3)
+    ]
+    a, b = image(20), image(30)
+    truth = items({"a": a, "b": b}, {"ct": sum_of(a, b)})
+    errors = errors_of(training, ["a", "b"], ["ct"], truth, truth.target)["ct"]
+    assert errors["least squares"] == pytest.approx(0, abs=0.1)
     assert errors["synthesis"] == 0
 
 
 def test_only_what_was_hidden_from_the_model_is_measured():
-    both = {"t1": image(0), "t2": image(1)}
-    batch, given = items(both, both), items(both, both, present=[True, False])
-    errors = measured([batch], batch, given)
-    assert set(errors) == {"t2"}
-    assert set(errors["t2"]) == {"synthesis", "copy of t1", "intensity table"}
+    both = {"a": image(0), "b": image(1)}
+    batch = items(both, both)
+    given = items(both, both, present=[True, False])
+    errors = errors_of([both], [*both], [*both], batch, batch.target, given)
+    assert set(errors) == {"b"}
+    assert set(errors["b"]) == {"synthesis", "copy of a", "intensity table", "mean image"}
 
 
 def test_a_target_that_an_item_lacks_is_not_measured():
-    batch = items({"t1": image(0)}, {"ct": image(1), "t2": image(2)}, target_present=[True, False])
-    assert set(measured([batch], batch)) == {"ct"}
+    images = {"a": image(0), "ct": image(1), "b": image(2)}
+    batch = items({"a": image(0)}, {"ct": image(1), "b": image(2)}, target_present=[True, False])
+    assert set(errors_of([images], ["a"], ["ct", "b"], batch, batch.target)) == {"ct"}
 
 
 @pytest.mark.slow
 def test_the_model_is_measured_as_the_validation_measures_it(trained, tiny):
-    """One patient validates, and each batch is an item: the mean over patients is that over batches."""
+    """One patient validates an image without unit, and each batch is an item: the mean over patients is that over batches."""
     run = trained("one_by_one", tiny.read_text().replace("steps = 2 }", "steps = 2, batch = 1 }"))
     mae = log_lines(run, "validation")[-1]["validation"]["mae"]
     (verdict,) = Run(run).verdicts
-    assert verdict.synthesis == pytest.approx(mae, rel=1e-5)
+    assert (verdict.synthesis, verdict.unit) == (pytest.approx(700 * mae, rel=1e-5), "a.u.")
     assert verdict.patients == len(read_json(run / "provenance.json")["data"]["splits"]["val"]) == 1
 
 
@@ -106,13 +170,13 @@ def test_a_training_ends_with_its_verdict_and_so_does_its_page(voxlate, run, pre
 def test_the_last_verdicts_of_a_log_are_read_and_a_cut_line_is_left_out(tmp_path):
     log = tmp_path / "log.jsonl"
     assert read_verdicts(log) == {}
-
-    def line(outcome):
-        verdict = {"modality": "ct", "outcome": outcome, "sentence": "said"}
-        return json.dumps({"stage": "final", "step": 1, "verdict": {"ct": verdict}})
-
-    log.write_text("\n".join([line("worse"), line("better"), '{"stage": "fi']))
+    bad, good = (
+        {"modality": "ct", "outcome": outcome, "sentence": outcome}
+        for outcome in ("worse", "better")
+    )
+    lines = [{"stage": "final", "step": 1, "verdict": {"ct": verdict}} for verdict in (bad, good)]
+    log.write_text("\n".join(map(json.dumps, lines)) + '\n{"stage": "fi')
     assert [verdict.outcome for verdict in read_verdicts(log)["final"]] == ["better"]
-    log.write_text(line(3))
-    with refuses("expected a line of a training's log"):
+    log.write_text(json.dumps(lines[0] | {"verdict": {"ct": {"outcome": 3}}}))
+    with pytest.raises(BadInput, match="expected a line of a training's log"):
         read_verdicts(log)

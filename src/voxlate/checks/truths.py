@@ -30,6 +30,7 @@ from voxlate.checks.scan_numbers import (
 )
 from voxlate.checks.table import Kind, Measured, ask
 from voxlate.checks.thumbnail import best_flip, coarse, pair_similarity, thumbnails, unit
+from voxlate.scans.images.filters import ndimage
 from voxlate.scans.images.grid import Grid, Volume, canonical_view
 from voxlate.scans.images.mask import foreground
 from voxlate.scans.images.statistics import Statistics, distribution
@@ -51,6 +52,14 @@ PADDED_HU = (
     -1100.0,
     4095.0,
 )  # values beyond are no tissue and no air; larger metal objects are not in patients
+BLURS = (
+    0.0,
+    0.3,
+    0.4,
+    0.5,
+    0.6,
+    0.8,
+)  # standard deviations in cells: a copy may have been smoothed
 FEWEST_SLICES = 8  # below, truths are pictures or a few slices
 # Times by which the field of view of a truth may be longer than that of its image, and where both have as many voxels.
 OTHER_SIZE, OTHER_VOXELS = 20.0, 1.2
@@ -205,14 +214,17 @@ def judge(
     # what nearly all have in common is no error of a single place
     offsets = {label: _offset_mm(compared[label].sketch) for label in flips}
     common_mm = np.clip(0, *np.quantile([*offsets.values()] or [np.zeros(3)], NEARLY_ALL, axis=0))
+    rests = {label: numbers[label]["rest"] for label in flips}
     places = []
     for label, (times, how) in flips.items():
         if label in faults:
             continue
         sketch = compared[label].sketch
+        others = [rest for other, rest in rests.items() if other != label and np.isfinite(rest)]
         placed: Measured = {
             **numbers[label],
             "cases": len(flips),
+            "rest_times": rests[label] / max(np.median(others), TINY) if len(others) > 1 else 1.0,
             "flip": times,
             "how": how,
             "apart": float(norm(_away(sketch))),
@@ -275,7 +287,8 @@ def _own_fault(truth: SketchedTruth) -> Fault | None:
 def _numbers(truth: SketchedTruth, scans: Scans) -> dict[str, float]:
     """The numbers of a truth, and those of its image at the same places: soft_image, background_image, dark_below.
 
-    rest: the variation of the image's steps from column to column that the truth does not have, as a share of the truth's;
+    rest: the variation of the image's steps from column to column that the truth does not have, as a share of the truth's,
+    where a blur of the image makes it least;
     filled: the share of the body in its source, or else its image, where it has a value of no tissue; empty_planes: the
     share of planes without it where the bodies of its image, and of a source, go on; dark_below: how far the image goes on below
     where the truth is darkest, and nowhere else; bright_above: how far above where the truth is brightest; differs: the
@@ -298,12 +311,16 @@ def _numbers(truth: SketchedTruth, scans: Scans) -> dict[str, float]:
     shares = (_empty_planes(body, scan.body) for body in bodies)
     numbers["empty_planes"] = min(shares, default=0.0)
     if image is not None:
-        differs = np.diff(sketch.image - sketch.truth)
-        known = np.isfinite(differs)
+        known = np.isfinite(np.diff(sketch.image))
         length = norm(np.diff(sketch.truth)[known])
+        whole = np.where(np.isfinite(sketch.image), sketch.image, sketch.truth)
+        rests = (
+            norm(np.diff(ndimage.gaussian_filter(whole, cells) - sketch.truth)[known])
+            for cells in BLURS
+        )
         ends = np.nanpercentile(np.abs([sketch.image, sketch.truth]), BRIGHT, axis=(1, 2, 3))
         numbers |= {
-            "rest": float(norm(differs[known]) / length) if length else np.inf,
+            "rest": float(min(rests) / length) if length else np.inf,
             "bright_image": ends[0],
             "bright_truth": ends[1],
             "bright_times": ends.max() / max(ends.min(), TINY),

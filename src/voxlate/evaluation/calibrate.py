@@ -64,7 +64,7 @@ def calibrate(
 
     changes: fields of the options. coverage: share of a new patient's voxels that the intervals are to contain, on average over patients, with this
     confidence, counted as in conformal.upper_bound (unset: "normal" from ENOUGH patients on, else "none", because a
-    margin for fewer would be most of the range). regions: parts of the body by a rule ("vessels": "cta>150"), in
+    margin for fewer would be most of the range). regions: parts of the body by a rule ("lesion": "tmax>6"), in
     addition to those of the unit and of label maps. A completion is calibrated for one missing modality, each in turn
     left out of cases that have all. A stopped calibration resumes. any_truth: cases whose truth cannot be that of their image count, too. narrows: whether a tissue of images in HU may have
     narrower intervals than all voxels together need; synthetic heads show too small errors in soft tissue. Of an ensemble, the first model is

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Literal
 
@@ -137,17 +138,23 @@ def compare(
     first = methods[0]
     headers = {method.name: method.scores.header for method in methods}
     modalities = first.scores.parts.keys()
-    scopes = dict(first.scores.header.get("scopes", {}))
     for method in methods[1:]:
         others = method.scores.parts.keys()
         if others != modalities:
             raise BadInput(
                 f"{method.path}: expected scores of {', '.join(modalities)} as in {first.path}, found {', '.join(others)}. Compare folders of the same targets."
             )
-        stated = method.scores.header.get("scopes", {})
-        scopes = {name: rule for name, rule in scopes.items() if name in stated}
-    keys = ("regions", "standard", "own_metrics")
-    shared = {key: first.scores.header.get(key, {}) for key in keys} | {"scopes": scopes}
+    shared = {key: first.scores.header.get(key, {}) for key in ("standard", "own_metrics")}
+    left_out = dict[str, list[str]]()
+    for key in ("regions", "scopes"):
+        stated = {name: of.get(key, {}) for name, of in headers.items()}
+        shared[key] = {}
+        for area, rule in chain.from_iterable(of.items() for of in stated.values()):
+            having = [name for name, of in stated.items() if area in of]
+            if len(having) == len(names):
+                shared[key][area] = rule
+            else:
+                left_out[area] = having
     known = metrics_of(shared)
     aims = {one["coverage"] for of in headers.values() for one in of.get("calibrations", ())}
     document = {
@@ -156,6 +163,7 @@ def compare(
         "answer": answer,
         "reference": reference,
         **shared,
+        "left_out": left_out,
         "coverage_aim": aims.pop() if len(aims) == 1 else None,
         "methods": {method.name: str(method.path) for method in methods},
         "trained_on": {name: of.get("trained_on", []) for name, of in headers.items()},
@@ -457,6 +465,8 @@ def _caption(document: Document) -> Iterator[str]:
     for name, rule in document["scopes"].items():
         if name not in document["standard"]:
             yield f"{scope_label(name)}: {rule}."
+    for name, having in document["left_out"].items():
+        yield f"{scope_label(name)}: not compared, because it is scored in {', '.join(having)} alone (--region, --score)."
     devices = {name: ", ".join(of) for name, of in document["devices"].items() if of}
     if len({*devices.values()}) > 1:
         on = "; ".join(f"{name} on {device}" for name, device in devices.items())

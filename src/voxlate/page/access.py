@@ -8,9 +8,10 @@ from urllib.parse import urlsplit
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse
+from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from voxlate.page.api import wants_json
 from voxlate.page.settings import Limits, Sessions, Settings
 
 CONTENT_POLICY = "; ".join(
@@ -96,7 +97,7 @@ class Access:
         if scope["type"] != "http":
             return  # the page has no web sockets
         request = Request(scope)
-        app = self.app
+        app: ASGIApp = self.app
         path = scope["path"]
 
         async def send_with_headers(message: Message) -> None:
@@ -116,6 +117,8 @@ class Access:
             self._check(request, path)
         except HTTPException as refusal:
             app = PlainTextResponse(f"{refusal.detail}\n", refusal.status_code)
+            if wants_json(request):
+                app = JSONResponse({"error": refusal.detail}, refusal.status_code)
         await app(scope, receive, send_with_headers)
 
     def _check(self, request: Request, path: str) -> None:

@@ -131,14 +131,21 @@ def wants_json(request: Request) -> bool:
     return JSON in request.headers.get("accept", "")
 
 
-_TEXT = {"content": {"text/plain": {"schema": {"type": "string"}}}}
+LEADS: dict[int | str, dict[str, Any]] = {
+    303: {
+        "description": "The address of what follows (Location), which answers as stated for 200",
+        "headers": {"Location": {"schema": {"type": "string"}}},
+    }
+}
 REFUSALS: dict[int | str, dict[str, Any]] = {
     400: {"model": Refused, "description": "What was expected and found, in one sentence"},
-    401: {**_TEXT, "description": "No session: enter with the token first"},
-    403: {**_TEXT, "description": "A form without the Origin of this server"},
+    401: {"model": Refused, "description": "No session: enter with the token first"},
+    403: {"model": Refused, "description": "A form without the Origin of this server"},
     404: {"model": Refused, "description": "There is no such job or file"},
+    411: {"model": Refused, "description": "A form without its length"},
+    413: {"model": Refused, "description": "More bytes than the server takes"},
     422: {"model": Refused, "description": "A form without a field that it must have"},
-    429: {**_TEXT, "description": "Too many requests in a minute"},
+    429: {"model": Refused, "description": "Too many requests in a minute"},
 }
 
 
@@ -146,6 +153,11 @@ def answers(model: type | None = None, **more: Any) -> dict[str, Any]:
     """The responses of an address for openapi.json: what it answers, and its refusals."""
     own = {"model": model, "description": (model.__doc__ or "").split("\n")[0]} if model else more
     return {"responses": {200: own, **REFUSALS}}
+
+
+def leads_to(model: type) -> dict[str, Any]:
+    """The responses of the address of a form, which leads to another one."""
+    return {"responses": {**LEADS, **answers(model)["responses"]}}
 
 
 def _body(kind: str, schema: Mapping[str, Any]) -> dict[str, Any]:
@@ -162,4 +174,4 @@ UPLOAD = _body(
 def asks(name: str) -> dict[str, Any]:
     """The form of an address and its responses for openapi.json, from the options of the form."""
     body = _body("application/x-www-form-urlencoded", FORMS[name].schema)
-    return {**answers(JobState), "openapi_extra": body}
+    return {**leads_to(JobState), "openapi_extra": body}

@@ -19,6 +19,7 @@ from fastapi.responses import (
 from starlette.datastructures import FormData
 
 from voxlate.base.errors import BadInput
+from voxlate.base.messages import reworded
 from voxlate.page.access import BROWSER, WRONG_TOKEN
 from voxlate.page.api import (
     UPLOAD,
@@ -27,6 +28,7 @@ from voxlate.page.api import (
     Listed,
     answers,
     asks,
+    leads_to,
     wants_json,
 )
 from voxlate.page.folders import below_root, check_links, find_runs
@@ -46,7 +48,7 @@ from voxlate.page.jobs import (
 )
 from voxlate.page.settings import LOOPBACK, Sessions, Settings
 from voxlate.page.uploads import Space, receive
-from voxlate.page.words import CONTRASTS, for_page
+from voxlate.page.words import CONTRASTS, for_page, in_fields
 from voxlate.scans.formats.archive import FOLDER
 from voxlate.scans.formats.io import without_ending
 
@@ -114,7 +116,7 @@ class Site:
     def job_page(self, request: Request, job: Job, **values: Any) -> Response:
         """The page of a job; where htmx asks for one that has ended since, the browser is told to load all of it."""
         if wants_json(request):
-            return JSONResponse(asdict(self.state_of(job)))
+            return JSONResponse(reworded(asdict(self.state_of(job)), in_fields))
         found = self.jobs.read_file(job.name, FOUND) if job.state == "done" else {}
         page = self.page(f"{job.kind}.html", job=job, row=self.state_of(job), found=found, **values)
         if job.has_ended and "hx-request" in request.headers:
@@ -173,7 +175,7 @@ class Site:
         """A page with one sentence, in the words of the page."""
         said = for_page(sentence, {})
         if wants_json(request):
-            return JSONResponse({"error": said}, status)
+            return JSONResponse({"error": in_fields(said)}, status)
         return self.page("error.html", status, sentence=said)
 
     def add(
@@ -272,7 +274,7 @@ def queue(site: OfSite) -> Response:
     return site.page("queue.html", rows=site.rows())
 
 
-@router.post("/uploads", **answers(JobState), openapi_extra=UPLOAD)
+@router.post("/uploads", **leads_to(JobState), openapi_extra=UPLOAD)
 async def upload(request: Request, site: OfSite) -> Response:
     """Take files, and put the check of which models fit them into the queue."""
     size = 2 * int(request.headers["content-length"])  # the form, and its files
@@ -420,14 +422,14 @@ def sheet(site: OfSite, name: str) -> Response:
     return site.page("sheet.html", job=job, row=site.state_of(job), found=found, rows=rows)
 
 
-@router.post("/jobs/{name}/cancel", **answers(Listed))
+@router.post("/jobs/{name}/cancel", **leads_to(Listed))
 def cancel(site: OfSite, name: str) -> Response:
     """Cancel a job that waits or runs; of one that has ended nothing changes."""
     site.jobs.end(name, "cancelled")
     return RedirectResponse("/", SEE_OTHER)
 
 
-@router.post("/jobs/{name}/delete", **answers(Listed))
+@router.post("/jobs/{name}/delete", **leads_to(Listed))
 def delete(site: OfSite, name: str) -> Response:
     """Remove a job with its files."""
     site.jobs.remove(name)

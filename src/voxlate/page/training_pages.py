@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import FileResponse, Response
 
 from voxlate.base.errors import BadInput
-from voxlate.page.api import JobState, answers, asks
+from voxlate.page.api import JobState, answers, asks, leads_to
 from voxlate.page.folders import (
     ROOT,
     below_root,
@@ -221,13 +221,13 @@ def compare(site: OfSite, form: Form) -> Response:
     return _add(site, "compare", f"Comparison of {', '.join(runs)}", arguments, options, {})
 
 
-@router.post("/jobs/{name}/stop", **answers(JobState))
+@router.post("/jobs/{name}/stop", **leads_to(JobState))
 def stop(site: OfSite, name: str) -> Response:
     """Stop a job: a training saves its state first."""
     return site.go_to(site.jobs.end(name, "cancelled"))
 
 
-@router.post("/jobs/{name}/again", **answers(JobState))
+@router.post("/jobs/{name}/again", **leads_to(JobState))
 def again(site: OfSite, name: str) -> Response:
     """Put a stopped or failed job into the queue again, which resumes it."""
     site.find_job(name, RESUMED, ("cancelled", "failed"))

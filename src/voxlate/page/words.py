@@ -7,15 +7,16 @@ one (Code.page).
 
 import re
 from collections.abc import Mapping
+from itertools import chain
 from typing import Any
 
 from markupsafe import Markup
 
 from voxlate.base.errors import BadInput
 from voxlate.base.messages import reworded
-from voxlate.base.options.option import FLAG
+from voxlate.base.options.option import FLAG, without_notes
 from voxlate.commands.api.entry import HOMES
-from voxlate.page.forms import labels
+from voxlate.page.forms import FORMS, label, labels
 from voxlate.scans.cohorts.pseudonyms import without_names
 
 # What a scan may be.
@@ -50,6 +51,7 @@ ON_LINE = re.compile(
     rf"{OPTION.pattern}|\bvoxlate(?:-run| (?:{'|'.join(HOMES)}))\b"
 )  # or a command
 PARENTHESIS = re.compile(r" ?\([^()]*\)")
+IN_PYTHON = re.compile(r" \(in Python: [^()]*\)")
 END = re.compile(r"(?<=[.!?]) (?=[A-Z])")
 LEAST_WORDS = 4  # fewer are a name, not a sentence
 ADVICE = "Choose other files or settings."
@@ -74,6 +76,7 @@ def in_settings(text: str) -> str:
     """A text that names settings of the page in place of options, without what only a command line can do."""
     if len(text.split()) < LEAST_WORDS or not ON_LINE.search(text):
         return text
+    text = IN_PYTHON.sub("", text)
     text = PARENTHESIS.sub(lambda part: "" if ON_LINE.search(part[0]) else part[0], text)
     refusal = BadInput(text)
     if refusal.fix:
@@ -93,7 +96,15 @@ def in_settings(text: str) -> str:
     return " ".join([finding, *advice])
 
 
+def in_fields(text: str) -> str:
+    """A text of the page that names the fields of its forms in place of their settings."""
+    for one in chain.from_iterable(form.options.values() for form in FORMS.values()):
+        value = "=true" if without_notes(one.annotation) is bool else ""
+        text = text.replace(f"“{label(one.name)}”", f"the form field {one.name}{value}")
+    return text
+
+
 def _setting(option: re.Match[str]) -> str:
     """The setting of an option, or the option itself where the page has none."""
-    label = labels().get(option[0])
-    return f"“{label}”" if label else option[0]
+    name = labels().get(option[0])
+    return f"“{name}”" if name else option[0]

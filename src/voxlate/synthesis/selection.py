@@ -1,6 +1,6 @@
 """From a model, inputs and options to the cases that `synth` and voxlate.synthesise work on."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -30,13 +30,14 @@ class Selection:
     parts: int = 0
     hidden: dict[str, str] | None = None
 
-    def notes(self) -> Iterator[Message]:
-        """A note on a completion that synthesises several modalities of a case, because none was named."""
+    def notes(self, done: Collection[str]) -> Iterator[Message]:
+        """A note on a completion that synthesised several modalities of a case, because none was named; done: these cases."""
         model = self.model
-        most = max((model.targets_of(case.files) for case in self.scans), key=len)
+        targets = (model.targets_of(case.files) for case in self.scans if case.case in done)
+        most = max(targets, key=len, default=[])
         if model.facts.completes and not model.only and len(most) > 1:
             yield message(
-                "not-named", f"All missing modalities are synthesised: {', '.join(most)}."
+                "not-named", f"All missing modalities were synthesised: {', '.join(most)}."
             )
 
 

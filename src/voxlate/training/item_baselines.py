@@ -1,117 +1,174 @@
-"""The errors of a model and of naive baselines on the same validation items, in network units."""
+"""The errors of a model and of naive baselines on the same validation items, in the voxels that `evaluate` scores."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
 from torch import Tensor
 
+from voxlate.base.arrays import Float32
 from voxlate.base.messages import UNOWNED
+from voxlate.scans.cases.layout import CANONICAL, reorder_axes
 from voxlate.scans.cases.prepared import Cohort
-from voxlate.scans.images.grid import Volume
-from voxlate.scans.images.ranges import Range
+from voxlate.scans.images.grid import Grid, Volume
+from voxlate.scans.images.intensity import IntensityMap, Scale
+from voxlate.scans.images.ranges import NETWORK_RANGE, mask_for, normalise_by
+from voxlate.scans.images.tiling import Triple
 from voxlate.science.batch import Batch
-from voxlate.training.batches.batches import validation_batches
-from voxlate.training.naive import Baselines, Sums
-from voxlate.training.recipe import FullStage, Recipe
-from voxlate.training.validate import (
-    find_targets,
-    has_pairs,
-    in_pairs,
-    validation_places,
-    validation_split,
-)
+from voxlate.synthesis.patch import overlap
+from voxlate.training.batches.patches import DataSettings, training_cases
+from voxlate.training.naive import Baselines, fit_cohort
+from voxlate.training.recipe import FullStage, Recipe, ranges_of
+from voxlate.training.run import Run
+from voxlate.training.validate import find_targets, in_pairs, validation_places, validation_split
 from voxlate.training.verdict import SYNTHESIS, UNOWNED_CLAUSE, Verdict, verdict_on
 
-ITEMS = 32  # training items for the fit of baselines
-UNIT = "network units"
-SCALE = Range(-1.0, 1.0, UNIT, "the ends of intensity maps")
+MOST = 0.95  # share of a slice's voxels that stands for all of them
 
 
 @dataclass
 class ItemErrors:
     """Mean absolute errors of items by target and answer (the model or a baseline) on the same voxels.
 
-    baselines: of training items (see `fit_items`); patients: the patient of each item in the order of `add`. A target
-    that was an input of the model does not count.
+    They are in the unit of a window, or else of 255, as `evaluate` states them. baselines: those that `evaluate` scores;
+    places: case and start of each item in the order of `add`; shown, hidden: voxels that count in their slices, in
+    them and beside them. A target that was an input of the model does not count, nor
+    does an item without a voxel to be scored.
     """
 
     baselines: Baselines
-    patients: Sequence[str]
+    cohort: Cohort
+    data: DataSettings
+    intensity: Mapping[str, IntensityMap]
+    places: Sequence[tuple[str, Triple]]
     count: int = 0
+    shown: float = 0.0
+    hidden: float = 0.0
     errors: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        # the items of a case follow one another
+        self.scored_part = lru_cache(len(self.data.target))(self._scored_part)
 
     def add(self, batch: Batch, given: Batch, image: Tensor) -> None:
         """Measure a batch; given: the input of the model; image: its prediction."""
+        assert batch.target is not None
         for item in range(len(batch)):
-            sources = _sources(given, item)
+            case, start = self.places[self.count]
             label = str(self.count)
             self.count += 1
-            for name, truth in _targets(batch, item).items():
+            sources = self._sources(given, item, case, start)
+            for place in find_targets(batch, item):
+                name = batch.target_names[place]
                 if name in sources:
                     continue
-                prediction = _volume(image[item, batch.target_names.index(name)], name)
-                images = self.baselines.images(name, sources, truth.grid)
-                for answer, values in {SYNTHESIS: prediction.data[0], **images}.items():
-                    error = float(np.mean(np.abs(values - truth.data[0]), dtype=np.float64))
+                size: Triple = (*batch.target.shape[2:],)
+                body, whole_mean = self.scored_part(case, name)
+                inside, mean = (_cut(whole, start, size) for whole in (body, whole_mean))
+                self.shown += inside.sum()
+                self.hidden += body[start[0] : start[0] + size[0]].sum() - inside.sum()
+                if not inside.any():
+                    continue
+                truth, prediction = (_array(of[item, place]) for of in (batch.target, image))
+                naive = self.baselines.images_of_values(name, sources)
+                if name in self.baselines.means:
+                    naive["mean image"] = mean
+                answers = {key: self._in_network_units(name, one) for key, one in naive.items()}
+                for answer, values in {SYNTHESIS: prediction, **answers}.items():
+                    apart = np.abs(values - truth)[inside > 0]
+                    error = float(np.mean(apart, dtype=np.float64)) * self.unit(name)[1]
                     self.errors.setdefault(name, {}).setdefault(answer, {})[label] = error
 
+    def unit(self, target: str) -> tuple[str, float]:
+        """The unit of a target's errors, and how many of it a network unit is."""
+        if self.intensity[target].window is None:
+            return NETWORK_RANGE.unit, NETWORK_RANGE.width / 2
+        return self.cohort.units[target], self._typical(target).half
 
-def fit_items(
-    batches: Iterable[Batch], sources: Sequence[str], targets: Sequence[str]
-) -> Baselines:
-    """Learn the naive baselines from training items; without any, only those that need no training remain."""
-    sums = Sums(dict.fromkeys([*sources, *targets], SCALE), sources, targets)
-    for batch in batches:
-        for item in range(len(batch)):
-            sums.add({**_sources(batch, item), **_targets(batch, item)})
-    return sums.baselines()
+    def _sources(self, given: Batch, item: int, case: str, start: Triple) -> dict[str, Float32]:
+        """The sources of an item on their scored ranges; in a stack, these are its own slices, which come first."""
+        header = self.cohort.header(case, self.data.axes)
+        depth = given.source.shape[2]
+        slices = np.clip(range(start[0], start[0] + depth), 0, header.shape[0] - 1).tolist()
+        sources = {}
+        for name, shown, values in zip(given.source_names, given.present[item], given.source[item]):
+            if not shown or name in sources or name not in self.baselines.ranges:
+                continue
+            statistics = header.statistics[name]
+            scales = [self.intensity[name].scale(statistics, number) for number in slices]
+            stored = np.stack([one.inverse(part) for one, part in zip(scales, _array(values))])
+            scale = self.baselines.ranges[name]
+            if scale.own:
+                sources[name] = normalise_by(statistics, stored)
+            else:
+                sources[name] = scale.normalise(stored, None)
+        return sources
+
+    def _scored_part(self, case: str, target: str) -> tuple[Float32, Float32]:
+        """The voxels of a case that count, as 1, and its mean image, with the axes of the items."""
+        prepared = self.cohort.case(case)
+        header = prepared.header
+        inside = np.ones(header.shape, np.float32)
+        if mask_for(self.cohort.units[target]) == "body":
+            inside = prepared.outline(target).astype(np.float32)
+        mean = inside
+        if target in self.baselines.means:
+            grid = Grid(header.shape, np.array(header.affine))
+            mean = self.baselines.mean_image(target, grid).data[0]
+        axes = self.data.axes
+        return reorder_axes(inside, CANONICAL, axes), reorder_axes(mean, CANONICAL, axes)
+
+    def _in_network_units(self, target: str, image: Float32) -> Float32:
+        """A baseline's image on the scored range in network units."""
+        volume = Volume(image[None], np.eye(4), "", target)  # its place does not matter
+        return self._typical(target).forward(self.baselines.in_own_unit(volume).data[0])
+
+    def _typical(self, target: str) -> Scale:
+        """The scale of a target's images."""
+        cases = training_cases(self.cohort, self.data)
+        return self.cohort.target_scale(self.intensity[target], target, cases)
 
 
-def _sources(batch: Batch, item: int) -> dict[str, Volume]:
-    """The sources of an item; in a stack, these are its own slices, which come first."""
-    present = batch.present[item].tolist()
-    return {
-        name: _volume(batch.source[item, place], name)
-        for place, name in enumerate(batch.source_names)
-        if present[place]
-    }
+def _array(values: Tensor) -> Float32:
+    return values.detach().cpu().float().numpy()
 
 
-def _targets(batch: Batch, item: int) -> dict[str, Volume]:
-    assert batch.target is not None
-    names = [(place, batch.target_names[place]) for place in find_targets(batch, item)]
-    return {name: _volume(batch.target[item, place], name) for place, name in names}
+def _cut(image: Float32, start: Triple, size: Triple) -> Float32:
+    """The part of a whole image that an item shows, with 0 beyond its ends."""
+    part = np.zeros(size, np.float32)
+    in_part, in_image = overlap(start, size, [(0, length) for length in image.shape])
+    part[in_part] = image[in_image]
+    return part
 
 
-def _volume(values: Tensor, name: str) -> Volume:
-    """An image [D, H, W] of an item, at a place that does not matter."""
-    return Volume(values[None].detach().cpu().float().numpy(), np.eye(4), UNIT, name)
-
-
-def begin_errors(recipe: Recipe, stage: FullStage, cohort: Cohort) -> ItemErrors:
-    """Fit the baselines to training items similar to those of the validation, which `ItemErrors.add` then takes."""
-    training: Iterable[Batch] = ()
-    if has_pairs(stage, cohort, "train"):
-        training = validation_batches(
-            cohort, in_pairs(stage), recipe.intensity, split="train", batch=1, limit=ITEMS
-        )
-    baselines = fit_items(training, stage.data.source, stage.data.target)
-    patients = {entry.case: entry.patient for entry in cohort.cases}
+def begin_errors(run: Run, recipe: Recipe, stage: FullStage, cohort: Cohort) -> ItemErrors:
+    """The errors of a stage's validation items before any is added, with the baselines of its run."""
+    data = stage.data
+    baselines = Baselines.load(run.naive)
+    if not {*data.source, *data.target} <= baselines.ranges.keys():
+        baselines = fit_cohort(cohort, data.source, data.target, ranges_of(recipe))
     places = validation_places(stage, cohort)
-    return ItemErrors(baselines, [patients[case] for case, _ in places])
+    return ItemErrors(baselines, cohort, in_pairs(stage), recipe.intensity, places)
 
 
-def verdicts_on(errors: ItemErrors, stage: FullStage, cohort: Cohort) -> list[Verdict]:
+def verdicts_on(errors: ItemErrors, stage: FullStage) -> list[Verdict]:
     """The verdict on each target of a stage by its last validation."""
+    cohort = errors.cohort
     drawn = ", one sample each" if stage.method.iterates else ""
-    where = f"on {errors.count} validation items{drawn} (voxlate evaluate scores whole images)"
     known = validation_split(cohort) == "train"
     clause = "these are training items, because there is no validation patient" if known else ""
     if any(warning.code == UNOWNED for warning in cohort.warnings):
         clause = clause or UNOWNED_CLAUSE
-    patients = {str(number): patient for number, patient in enumerate(errors.patients)}
-    return [
-        verdict_on(name, of_target, patients, UNIT, where, clause)
-        for name, of_target in errors.errors.items()
-    ]
+    patients = {entry.case: entry.patient for entry in cohort.cases}
+    of_items = {str(number): patients[case] for number, (case, _) in enumerate(errors.places)}
+    share = errors.shown / max(errors.shown + errors.hidden, 1)
+    verdicts = []
+    for name, of_target in errors.errors.items():
+        unit, _ = errors.unit(name)
+        inside = ", inside the body" if mask_for(cohort.units[name]) == "body" else ", whole slices"
+        if share < MOST:
+            inside += f", of which they show {share:.0%}"
+        where = f"on {errors.count} validation items{inside}{drawn} (voxlate evaluate scores whole cases)"
+        verdicts.append(verdict_on(name, of_target, of_items, unit, where, clause))
+    return verdicts

@@ -353,7 +353,7 @@ def compare(now: StageState) -> None:
     if not now.items or not stage.method.makes_targets:
         _log_validation(now)
         return
-    errors = begin_errors(now.job.recipe, stage, cohort)
+    errors = begin_errors(now.session.run, now.job.recipe, stage, cohort)
     if chosen := now.sharpness:
         wanted = now.job.recipe.synth.gradient_ratio or 0.0
         items = "training" if validation_split(cohort) == "train" else "validation"
@@ -361,7 +361,7 @@ def compare(now: StageState) -> None:
         now.session.say(message("sharpness", text, place=chosen.place, ratio=chosen.ratio))
         now.log.add(sharpness={"place": chosen.place, "ratio": chosen.ratio})
     _log_validation(now, errors.add, chosen)
-    verdicts = verdicts_on(errors, stage, cohort)
+    verdicts = verdicts_on(errors, stage)
     now.log.add(verdict={verdict.modality: asdict(verdict) for verdict in verdicts})
 
 

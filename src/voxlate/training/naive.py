@@ -38,8 +38,8 @@ BINS = 1024  # of an intensity table: four for each level of 8 bit pictures, 4 H
 MEAN_VOXELS = 1 << 22  # a mean of many heads is smooth: 16 MiB hold it however large the scans are
 MOST_CASES = 200  # a mean and a table of more cases are the same to three digits
 
-Body = Bool | None
-Case = tuple[Mapping[str, Volume], Body]
+# Scans, and where each shows the body; None where that is unknown.
+Case = tuple[Mapping[str, Volume], Mapping[str, Bool] | None]
 
 
 @dataclass(frozen=True)
@@ -122,17 +122,22 @@ class Baselines(_Header):
 
         sources: the case's scans (resampled to `grid` where they have another); each has its own copy and table.
         """
+        scans = {name: return_to(one, grid) for name, one in sources.items() if name in self.ranges}
+        on_range = {name: _to_range(one, self.ranges[name]) for name, one in scans.items()}
+        return self.images_of_values(target, on_range)
+
+    def images_of_values(self, target: str, sources: Mapping[str, Float32]) -> dict[str, Float32]:
+        """As `images`, of sources [D, H, W] that are on their scored ranges."""
         if target not in self.ranges:
             return {}
         result = {}
         others = dict[str, Float32]()
         to = self.ranges[target]
         several = len([pair for pair in self.tables if pair[1] == target]) > 1
-        for name, source in sources.items():
+        for name, values in sources.items():
             if name == target or name not in self.ranges:
                 continue
             scale = self.ranges[name]
-            values = _to_range(return_to(source, grid), scale)
             others[name] = to.low + (values - scale.low) * np.float32(to.width / scale.width)
             result[f"copy of {name}"] = others[name]
             if (name, target) in self.tables:
@@ -193,14 +198,14 @@ def fit(
 ) -> Baselines:
     """Learn the naive baselines from training cases, one at a time.
 
-    cases: canonical volumes by modality and their foreground (None: found in each), of one grid within a case; a
+    cases: canonical volumes by modality and the foreground of each (None: it is found), of one grid within a case; a
     case counts for the targets and sources that it has.
     Targets of several sizes are stretched to the first one's box for the mean image.
     Raises BadInput where no case has a target.
     """
     sums = Sums({name: ranges[name] for name in (*sources, *targets)}, sources, targets)
-    for volumes, body in cases:
-        sums.add(volumes, body)
+    for volumes, outlines in cases:
+        sums.add(volumes, outlines or {})
     empty = [name for name in targets if name not in sums.totals]
     if empty:
         raise BadInput(
@@ -224,16 +229,16 @@ class Sums:
         self.ends = defaultdict[str, list[tuple[float, float]]](list)
         self.products = np.zeros((len(ranges) + 1,) * 2)
 
-    def add(self, volumes: Mapping[str, Volume], body: Body = None) -> None:
-        """Add one case, whose foreground is found where none is given."""
+    def add(self, volumes: Mapping[str, Volume], outlines: Mapping[str, Bool]) -> None:
+        """Add one case; outlines: the foregrounds of its scans, as `images` finds them, as far as they are known."""
         ranges = self.ranges
         self.cases += 1
         values = {}
         for name in ranges.keys() & volumes.keys():
-            values[name] = _to_range(volumes[name], ranges[name], body)
+            values[name] = _to_range(volumes[name], ranges[name], outlines.get(name))
         for name in values.keys() & {*self.targets}:
             if ranges[name].own:
-                inside = foreground(volumes[name]) if body is None else body
+                inside = outlines[name] if name in outlines else foreground(volumes[name])
                 self.ends[name].append(floor_and_peak(volumes[name].data[0], inside))
             if name not in self.totals:
                 size = values[name].shape
@@ -242,7 +247,7 @@ class Sums:
             self.totals[name] += _stretch(values[name], self.totals[name].shape)
             self.images[name] += 1
         if len(values) == len(ranges) > 2:
-            shares = _shares(values, ranges, body)
+            shares = _shares(values, ranges, [*outlines.values()])
             self.products += shares @ shares.T
             self.voxels += shares.shape[1]
         for (source, target), table in self.tables.items():
@@ -302,9 +307,10 @@ def fit_cohort(
         ranges[name] = range_for(cohort.units[name], largest, window, "the recipe's window")
 
     def read(case: PreparedCase) -> Case:
-        """The wanted scans of a case, and its mask."""
+        """The wanted scans of a case, and where each shows the body."""
         names = wanted & {*case.header.visible}
-        return {name: case.volume(name) for name in names}, case.mask()
+        outlines = {name: case.mask([name]) for name in names}
+        return {name: case.volume(name) for name in names}, outlines
 
     how = cohort.preparation
     moved = how.resample or how.register is not None or how.align is not None
@@ -313,20 +319,22 @@ def fit_cohort(
     return replace(learned, fixed=fixed, align=how.align is not None)
 
 
-def _to_range(volume: Volume, scale: Range, body: Body = None) -> Float32:
+def _to_range(volume: Volume, scale: Range, body: Bool | None = None) -> Float32:
     """Values on the scored range; the foreground is computed only where it is needed and not given."""
     if scale.own and body is None:
         body = foreground(volume)
     return scale.normalise(volume.data[0], body)
 
 
-def _shares(values: Mapping[str, Float32], ranges: Mapping[str, Range], body: Body) -> Float64:
+def _shares(
+    values: Mapping[str, Float32], ranges: Mapping[str, Range], outlines: Sequence[Bool]
+) -> Float64:
     """Values as shares of their ranges, by name, and a row of 1: [M + 1, voxels that some modality shows]."""
     shares = [
         (values[name].astype(np.float64) - scale.low) / scale.width
         for name, scale in sorted(ranges.items())
     ]
-    inside = np.any([share > 0 for share in shares], axis=0) if body is None else body
+    inside = np.any(outlines or [share > 0 for share in shares], axis=0)
     rows = [share[inside] for share in shares]
     return np.stack([*rows, np.ones_like(rows[0])])
 

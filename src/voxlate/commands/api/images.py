@@ -271,8 +271,6 @@ def synthesise(
     )
     if not scans:
         return described((), left_out)
-    for note in selected.notes():
-        progress.say(note)
     if options.pseudonymise is not None:
         check_outside(options.pseudonymise, to)
     if f".{options.format}" in ITK.written_endings:
@@ -285,12 +283,14 @@ def synthesise(
     folders, failed, refused = synthesise_cases(
         selected, to, options, progress=progress.step, say=progress.say
     )
+    cases = tuple(folder.name for folder in folders)
+    for note in selected.notes(cases):
+        progress.say(note)
     if has_layout and folders:
         write_layouts(folders, scans, to, options, progress.say)
     if options.store:
         stored = store_answers(fetched, folders, progress.say, options.accept_untrusted)
         progress.say(message("stored", stored))
-    cases = tuple(folder.name for folder in folders)
     with_truth = frozenset(case.case for case in scans if case.truths and case.case in cases)
     return described(cases, left_out | failed, refused=refused, with_truth=with_truth)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from voxlate.base.errors import BadInput
-from voxlate.base.messages import Message, message
+from voxlate.base.messages import Message, message, read_messages
 from voxlate.base.options.option import MAIN, PYTHON, Option
 from voxlate.commands.api.entry import Argument, Command, Everything, Place, Undone
 from voxlate.commands.api.progress import Reporter
@@ -53,6 +53,9 @@ def _evaluation_lines(
     yield colour_lines(scores.verdicts)
     for text in not_scored_texts(scores.header["not_synthesised"]):
         yield Undone(f"not scored: {text}")
+    graded = read_messages(scores.header, "messages")
+    if not options.any_truth and any(said.grade == "do not trust" for said in graded):
+        yield Undone()
     yield from (Undone(f"left out {why}") for why in (summary.failed.values() if summary else ()))
 
 

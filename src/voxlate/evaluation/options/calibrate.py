@@ -60,7 +60,7 @@ class CalibrateOptions(Layout, ExecutorOptions):
     regions: Annotated[
         Mapping[str, str] | None,
         Option(
-            "Region that is calibrated in addition to bone, soft tissue and labels: vessels='cta>150'. Repeatable.",
+            "Region that is calibrated in addition to bone, soft tissue and labels: lesion='tmax>6'; of vessels, a label map, because a threshold in a head finds bone. Repeatable.",
             flag="--region",
             metavar="RULE",
             takes=list[str],

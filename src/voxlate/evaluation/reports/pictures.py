@@ -19,13 +19,12 @@ from voxlate.evaluation.scoring.regions import read_canonical
 from voxlate.evaluation.scoring.scored_images import images_in, is_map, spread_of
 from voxlate.evaluation.scoring.scores import Scores
 from voxlate.evaluation.scoring.units import OWN, Conversion, Units, network_units
-from voxlate.evaluation.scoring.units import RANGE as NETWORK_RANGE
 from voxlate.scans.formats.io import is_picture, is_there
 from voxlate.scans.images import pictures
 from voxlate.scans.images.grid import Grid, Volume, return_to
 from voxlate.scans.images.mask import foreground
 from voxlate.scans.images.pictures import Plane
-from voxlate.scans.images.ranges import Range, range_for
+from voxlate.scans.images.ranges import NETWORK_RANGE, Range, range_for
 from voxlate.scans.images.shown import nice, shown_range
 from voxlate.synthesis.provenance import provenance_of, source_paths
 

@@ -22,9 +22,7 @@ from voxlate.evaluation.scoring.intervals import interval_scores, is_changed, re
 from voxlate.evaluation.scoring.metrics import ImagePair, Score, correlation, mean_inside, seam
 from voxlate.evaluation.scoring.misregistered import estimate_for, floor_of, score_aligned
 from voxlate.evaluation.scoring.regions import (
-    WHOLE_MASK,
     find_region,
-    mask_for,
     mask_of,
     ratio_scores,
     read_canonical,
@@ -51,7 +49,7 @@ from voxlate.scans.formats.io import content_hash, is_there
 from voxlate.scans.images.grid import Grid, Volume
 from voxlate.scans.images.mask import foreground
 from voxlate.scans.images.midline import midline_grid
-from voxlate.scans.images.ranges import Range
+from voxlate.scans.images.ranges import WHOLE_MASK, Range, mask_for
 from voxlate.scans.images.regions import Region, scale_to_peak
 from voxlate.scans.images.units import unit_of
 from voxlate.training.naive import Baselines

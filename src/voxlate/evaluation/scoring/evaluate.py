@@ -1,5 +1,7 @@
 """The evaluation of a folder of syntheses and of naive baselines against the truth, with all conventions stated."""
 
+import math
+import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
@@ -7,6 +9,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas
 
 from voxlate.base.errors import BadInput, plural
@@ -24,6 +27,7 @@ from voxlate.base.groups import grouped
 from voxlate.base.messages import UNOWNED, Message, message, read_messages
 from voxlate.base.options.option import merge
 from voxlate.checks.header_checks import refuse_synthetic
+from voxlate.checks.table import ask
 from voxlate.checks.truths import KEPT, LEFT_OUT, Fault, SketchedTruth, fault_messages, judge
 from voxlate.evaluation.options.evaluate import EvaluateOptions
 from voxlate.evaluation.scoring.alignment import check_prepared
@@ -49,7 +53,7 @@ from voxlate.evaluation.scoring.own_metrics import (
     score_by,
     without_value,
 )
-from voxlate.evaluation.scoring.regions import WHOLE_MASK, masks_of_several, read_canonical
+from voxlate.evaluation.scoring.regions import masks_of_several, read_canonical
 from voxlate.evaluation.scoring.scopes import Cut, Scope, check_pictures, filter_from, scopes_from
 from voxlate.evaluation.scoring.scored_images import (
     Item,
@@ -60,7 +64,7 @@ from voxlate.evaluation.scoring.scored_images import (
     not_scored,
 )
 from voxlate.evaluation.scoring.scores import Scores
-from voxlate.evaluation.scoring.units import RANGE, shows_a_window, window_of, window_sentence
+from voxlate.evaluation.scoring.units import shows_a_window, window_of, window_sentence
 from voxlate.scans.cases.layout import CANONICAL
 from voxlate.scans.cases.prepared import open_cohort
 from voxlate.scans.cohorts.case_files import CaseFiles
@@ -69,7 +73,7 @@ from voxlate.scans.cohorts.slice_lists import require_patients
 from voxlate.scans.cohorts.split import check_known
 from voxlate.scans.formats.io import content_hash, is_there, read_volume
 from voxlate.scans.images.grid import return_to
-from voxlate.scans.images.ranges import Range, range_for
+from voxlate.scans.images.ranges import NETWORK_RANGE, WHOLE_MASK, Range, range_for
 from voxlate.scans.images.regions import Region, regions_from
 from voxlate.science.nets.lpips import Lpips, load_lpips
 from voxlate.synthesis.provenance import (
@@ -84,6 +88,7 @@ from voxlate.training.recipe.provenance import find_trained, splits_of_training
 from voxlate.training.verdict import SYNTHESIS
 
 Scored = Mapping[Item, ScoredItem]
+VESSELS = re.compile("vessel|arter|vein|gef|vasc|aneurysm", re.IGNORECASE)
 CALIBRATION = ("patients", "coverage", "confidence", "bound", "widened")
 
 
@@ -101,7 +106,7 @@ def evaluate(
 
     cases: the cases to score, instead of those of the split; executor: scores images, by default this process;
     changes: fields of the options, of which some take objects or mappings in Python. value_range: (low, high),
-    for all or by modality; regions: rules by name, such as {"vessels": "cta>150"}, within the mask (the body without
+    for all or by modality; regions: rules by name, such as {"lesion": "tmax>6"}, within the mask (the body without
     one); naive, features, slices: Baselines, Features and SliceFilter, too.
     Scores are taken in the truth's unit, on its own grid, to which images of another are resampled or moved back;
     voxels that they do not cover do not count. Raises BadInput where nothing matches.
@@ -134,7 +139,12 @@ def evaluate(
         raise BadInput(" ".join(map(str, wrong)))
     rows = [*chain.from_iterable(result.rows for result in scored.values())]
     _check_areas(rules, rows)
-    messages = [*cautions, *_recognised(images.recognised), *_outliers(rows)]
+    messages = [
+        *cautions,
+        *_bones(rules, rows, ranges),
+        *_recognised(images.recognised),
+        *_outliers(rows),
+    ]
     messages += without_value(own, rows)
     for prepared in {item.prepared for item in items if item.prepared}:
         with suppress(BadInput):  # scores need no cohort that is damaged or gone
@@ -185,6 +195,21 @@ def _outliers(rows: Iterable[Row]) -> list[Message]:
     ours = (row for row in rows if row.method == SYNTHESIS)
     errors = grouped((row.modality, (row.case, row.scores["mae"])) for row in ours)
     return [*chain.from_iterable(find_outliers(name, dict(of)) for name, of in errors.items())]
+
+
+def _bones(rules: Rules, rows: Sequence[Row], ranges: Mapping[str, Range]) -> Iterable[Message]:
+    """Messages on regions of HU above a threshold that are called vessels, and mostly hold bone."""
+    for region in rules.regions:
+        means = [
+            row.scores[f"{region.name}.truth_mean"]
+            for row in rows
+            if row.modality == region.modality
+            and ranges[row.modality].unit == "HU"
+            and row.scores[f"{region.name}.voxels"]
+        ]
+        if VESSELS.search(region.name) and region.high == math.inf and means:
+            numbers = {"mean_hu": float(np.mean(means)), "region": region.name}
+            yield from ask("vessels-region", numbers)
 
 
 def _recognised(places: Mapping[str, str]) -> list[Message]:
@@ -274,7 +299,7 @@ def _range(modality: str, items: Sequence[Item], asked: EvaluateOptions) -> Rang
             raise BadInput(
                 "--units network: expected no --range, found one: the range is 0 to 255. Give one of the two."
             )
-        return RANGE
+        return NETWORK_RANGE
     if isinstance(given, Mapping):
         given = given.get(modality)
     unit = ""

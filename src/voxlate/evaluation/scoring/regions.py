@@ -24,12 +24,10 @@ from voxlate.scans.formats.io import is_there, read_volume
 from voxlate.scans.images.filters import ndimage
 from voxlate.scans.images.grid import Volume, canonical, same_grid
 from voxlate.scans.images.mask import box_around, brain, clearest, foreground
-from voxlate.scans.images.ranges import PERFUSION, Range, range_for
+from voxlate.scans.images.ranges import WHOLE_MASK, Range, range_for
 from voxlate.scans.images.regions import Region, scale_to_peak, tissue_regions
 from voxlate.scans.images.units import unit_of
 
-WHOLE_MASK = "whole"  # the mask of all voxels
-IN_BODY = ("HU", *PERFUSION)  # units of images whose air is no result
 BONE = "bone"
 TISSUES = ("air", "fat", "soft_tissue", BONE)
 THIRDS = ("low", "middle", "high")
@@ -37,11 +35,6 @@ THIRDS = ("low", "middle", "high")
 HEAD_MM, WIDEST_MM = 90.0, 230.0
 FEWEST_VOXELS = 8  # on each side of a distance of surfaces: stray voxels show no surface
 NAMED = (None, WHOLE_MASK, "body", "brain", "cohort")  # masks that are no files
-
-
-def mask_for(unit: str) -> str:
-    """The voxels that count by default in images of a unit."""
-    return "body" if unit in IN_BODY else WHOLE_MASK
 
 
 def tissues_for(modality: str, unit: str, taken: Collection[str]) -> list[Region]:

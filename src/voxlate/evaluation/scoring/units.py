@@ -13,14 +13,10 @@ from voxlate.base.schema import ValidationError
 from voxlate.scans.images.grid import Volume
 from voxlate.scans.images.intensity import Intensity, IntensityMap, Scale
 from voxlate.scans.images.mask import foreground
-from voxlate.scans.images.ranges import Range
+from voxlate.scans.images.ranges import NETWORK_RANGE, Range
 from voxlate.scans.images.shown import as_grey
 from voxlate.scans.images.statistics import intensity_statistics
 
-TOP = 255.0
-RULE = "network units: the truth by its own statistics, the image by the training's typical scale; clipped"
-# Network outputs and targets on the range 0 to 255, as some papers score them.
-RANGE = Range(0.0, TOP, "of 255", RULE)
 # The usual window of the brain, of width 80 and level 40: Osborn 2012, "Osborn's Brain".
 BRAIN_HU = (0.0, 80.0)
 
@@ -60,15 +56,15 @@ def network_units(provenance: Mapping[str, Any], modality: str, where: object) -
 
     def on_255(volume: Volume, scale: Scale) -> Volume:
         """A volume whose scale ends at 0 and 255."""
-        values = (scale.forward(volume.data) + 1) * (TOP / 2)
-        return replace(volume, data=values.astype(np.float32), unit=RANGE.unit)
+        values = (scale.forward(volume.data) + 1) * (NETWORK_RANGE.high / 2)
+        return replace(volume, data=values.astype(np.float32), unit=NETWORK_RANGE.unit)
 
     def of_truth(volume: Volume) -> Volume:
         """A truth, scaled by its own statistics."""
         statistics = intensity_statistics(volume.data[0], foreground(volume))
         return on_255(volume, scaled_by.scale(statistics))
 
-    gain = TOP / (typical.high - typical.low)
+    gain = NETWORK_RANGE.high / (typical.high - typical.low)
     return Units(of_truth, lambda volume: on_255(volume, typical), _times(gain))
 
 

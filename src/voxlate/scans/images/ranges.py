@@ -8,12 +8,15 @@ import numpy as np
 
 from voxlate.base.arrays import AnyArray, Bool, Float32
 from voxlate.base.errors import BadInput
+from voxlate.scans.images.statistics import Statistics
 
 PEAK_PERCENTILE = 99.5
 FLOOR_PERCENTILE = 0.5
 HU = (-1024.0, 3071.0)  # SynthRAD 2023 and 2025: the range of their PSNR and SSIM
 # CBF, CBV, Tmax: a lesion is still visible
 PERFUSION = {"ml/100g/min": 200.0, "ml/100g": 20.0, "s": 30.0}
+WHOLE_MASK = "whole"  # the mask of all voxels
+IN_BODY = ("HU", *PERFUSION)  # units of images whose air is no result
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,18 @@ class Range:
         return peak - floor
 
 
+def mask_for(unit: str) -> str:
+    """The voxels that count by default in images of a unit."""
+    return "body" if unit in IN_BODY else WHOLE_MASK
+
+
+def normalise_by(statistics: Statistics, values: AnyArray) -> Float32:
+    """Values of a part of an image of arbitrary unit, divided by its peak as `Range.normalise` does with the whole image."""
+    floor = min(0.0, statistics.all.at(FLOOR_PERCENTILE))
+    peak = statistics.foreground.at(PEAK_PERCENTILE)
+    return ((values - floor) / (peak - floor if peak > floor else 1.0)).astype(np.float32)
+
+
 def floor_and_peak(
     values: AnyArray,
     inside: Bool | None,
@@ -104,3 +119,12 @@ def range_for(
         return Range(0.0, PERFUSION[unit], unit, "usual display range; values outside are clipped")
     rule = "arbitrary unit: each image divided by its own 99.5 percentile inside the truth's foreground, nothing clipped"
     return Range(0.0, 1.0, "× peak", rule, own=True)
+
+
+# Network outputs and targets on the range 0 to 255, as some papers score them.
+NETWORK_RANGE = Range(
+    0.0,
+    255.0,
+    "of 255",
+    "network units: the truth by its own statistics, the image by the training's typical scale; clipped",
+)

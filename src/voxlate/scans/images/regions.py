@@ -125,13 +125,13 @@ def tissue_regions(modality: str) -> list[Region]:
 def _region(name: str, text: str) -> Region:
     if not re.fullmatch(r"[\w-]+", name):
         raise BadInput(
-            f"region: expected a name of letters, digits, _ and -, found {name!r}. Write it as vessels=cta>150."
+            f"region: expected a name of letters, digits, _ and -, found {name!r}. Write it as lesion=tmax>6."
         )
     rule = RULE.fullmatch(text.strip())
     if rule is None and not set(text) & set("<>"):
         if not text:
             raise BadInput(
-                f"region {name}: expected a threshold or a mask file, found nothing. Write {name}=cta>150."
+                f"region {name}: expected a threshold or a mask file, found nothing. Write {name}=tmax>6."
             )
         return Region(name, text, path=text)
     below, modality, sign, number, percent = rule.groups() if rule else ("", "", "", "0", "")
@@ -146,7 +146,7 @@ def _region(name: str, text: str) -> Region:
         low, high = ends.get(sign, (value - 0.5, value + 0.5))
         return Region(name, said, modality, low, high)
     raise BadInput(
-        f"region {name}: expected MODALITY>NUMBER, MODALITY<NUMBER, LOW<MODALITY<HIGH, LABELS=NUMBER or a mask file, found {text!r}. Write it as {name}=cta>150."
+        f"region {name}: expected MODALITY>NUMBER, MODALITY<NUMBER, LOW<MODALITY<HIGH, LABELS=NUMBER or a mask file, found {text!r}. Write it as {name}=tmax>6."
     )
 
 

@@ -249,6 +249,7 @@ def _outcome(run: Run, recipe: Recipe) -> str:
     before, after = errors.get(0), errors.get(kept)
     if before is None or after is None:
         return f"the weights of step {kept} are kept."
+    items = f"{recipe.train.validation_items} items with the air around bodies, in network units"
     if kept == 0:
-        return f"no step lowered the error on held-out cases ({before:.4g} in network units): the weights of the run are kept as they are."
-    return f"held-out cases: mean absolute error {before:.4g} before, {after:.4g} after (network units); the weights of step {kept} of {recipe.train.steps} are kept."
+        return f"no step lowered the error on held-out cases ({before:.4g}, of {items}): the weights of the run are kept as they are."
+    return f"held-out cases: mean absolute error {before:.4g} before, {after:.4g} after, of {items}; the weights of step {kept} of {recipe.train.steps} are kept."
