@@ -29,7 +29,7 @@ from voxlate.base.records import Widening
 from voxlate.checks.conformal import least_scale, shares_outside
 from voxlate.evaluation.calibrate import calibrate
 from voxlate.evaluation.scoring.regions import read_canonical
-from voxlate.evaluation.scoring.units import BRAIN_HU, TOP, shows_a_window
+from voxlate.evaluation.scoring.units import BRAIN_HU, shows_a_window
 from voxlate.scans.cases.case import PreparedCase
 from voxlate.scans.cases.prepared import open_cohort
 from voxlate.scans.cohorts.find import find_cohort
@@ -58,6 +58,7 @@ from voxlate.training.weights import file_hash
 
 # Each head is drawn in these numbers of contrasts, of which one has every second slice, and so on: real scans have
 # slices of 1 to 8 mm, and features of a voxel compare neighbouring slices.
+TOP = 255.0  # of the grey values of a picture of 8 bits
 EVERY = (2, 4, 8, 1)
 METHODS: tuple[Literal["learned", "difficulty"], ...] = ("learned", "difficulty")
 

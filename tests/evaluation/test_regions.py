@@ -246,6 +246,6 @@ def test_a_threshold_that_is_named_after_vessels_and_finds_bone_has_a_caution(co
     for number in range(3):
         data = head(number)
         data[1:-1, 4:6] = 1200
-        write_volume(cohort / f"p{number}" / "cta.nii.gz", volume(data))
+        save(cohort / f"p{number}" / "cta.nii.gz", data, "cta")
     assert codes(vessels="cta>150") == ["region-of-bone"]
     assert codes(vessels="150<cta<600", dense="cta>150") == []
