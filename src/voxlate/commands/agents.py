@@ -16,7 +16,7 @@ from voxlate.base.errors import BadInput, known_name
 from voxlate.base.files import inside
 from voxlate.base.messages import Message
 from voxlate.base.optional import optional_package
-from voxlate.base.options.option import MAIN, Option
+from voxlate.base.options.option import MainOption
 from voxlate.commands.api import entry
 from voxlate.commands.api.progress import Reporter
 
@@ -42,9 +42,7 @@ def serve_agents(
             takes=list[Path],
         ),
     ],
-    write: Annotated[
-        bool, Option("Also the commands that write, into these folders.", panel=MAIN)
-    ] = False,
+    write: Annotated[bool, MainOption("Also the commands that write, into these folders.")] = False,
 ) -> None:
     """Serve the commands as tools for agents over stdio (Model Context Protocol).
 

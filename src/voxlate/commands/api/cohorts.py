@@ -10,7 +10,7 @@ from rich.text import Text
 from voxlate.anatomy.options import PhantomOptions
 from voxlate.base.errors import BadInput, first_of, plural
 from voxlate.base.messages import Message, worst_grade
-from voxlate.base.options.option import MAIN, Option
+from voxlate.base.options.option import MainOption
 from voxlate.commands.api.entry import (
     Argument,
     Aside,
@@ -161,14 +161,11 @@ def _prepared_document(done: Any) -> Any:
 )
 def _prepare_or_survey(
     root: Root,
-    out: Annotated[
-        Place | None, Option("Output folder. Not needed with --dry-run.", panel=MAIN)
-    ] = None,
+    out: Annotated[Place | None, MainOption("Output folder. Not needed with --dry-run.")] = None,
     dry_run: Annotated[
         bool,
-        Option(
+        MainOption(
             "Check units and grids of all scans, list the resulting files, and write nothing. Outliers and copies are not looked for.",
-            panel=MAIN,
         ),
     ] = False,
     *,
@@ -271,9 +268,7 @@ def _manifest_lines(found: "CohortFiles", root: Place, out: Place | None) -> Ite
 )
 def manifest(
     root: Annotated[Place, Argument("Folder of scans.", metavar="COHORT")],
-    out: Annotated[
-        Place | None, Option("Table to write. Default: COHORT/cases.csv.", panel=MAIN)
-    ] = None,
+    out: Annotated[Place | None, MainOption("Table to write. Default: COHORT/cases.csv.")] = None,
     *,
     options: Layout,
 ) -> "CohortFiles":
@@ -379,9 +374,8 @@ def pseudonym_key(
     *,
     of: Annotated[
         Sequence[str] | None,
-        Option(
+        MainOption(
             "Patient whose pseudonym is printed; FILE must exist. Repeatable.",
-            panel=MAIN,
             takes=list[str],
         ),
     ] = None,
@@ -425,7 +419,7 @@ def pseudonymise(
     folder: Annotated[Place, Argument("Folder with DICOM files.", metavar="DICOM")],
     out: Out,
     *,
-    key: Annotated[Place, Option("Key file of pseudonym-key.", panel=MAIN)],
+    key: Annotated[Place, MainOption("Key file of pseudonym-key.")],
 ) -> "Deidentified":
     """Copy DICOM images under pseudonyms, by the basic profile of DICOM PS3.15.
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from voxlate.anatomy.options import PhantomOptions
 from voxlate.base.errors import BadInput
-from voxlate.base.options.option import MAIN, Option
+from voxlate.base.options.option import MainOption
 from voxlate.commands.api.cohorts import phantom, prepare
 from voxlate.commands.api.entry import Command, Out, Place
 from voxlate.commands.api.images import load, synthesise
@@ -78,15 +78,12 @@ def demo(
     *,
     real: Annotated[
         Place | None,
-        Option(
-            "Scan of your own: a starter's synthesis of it as a picture, in seconds.", panel=MAIN
-        ),
+        MainOption("Scan of your own: a starter's synthesis of it as a picture, in seconds."),
     ] = None,
     starter: Annotated[
         str | None,
-        Option(
+        MainOption(
             "Starter for --real, as starter:NAME. Default: by the scan's name.",
-            panel=MAIN,
             metavar="NAME",
             complete="voxlate.training.starters.names:starters_to_run",
         ),

@@ -18,11 +18,11 @@ from voxlate.base.options import option
 from voxlate.base.options.option import (
     ARGUMENT,
     FLAG,
-    MAIN,
-    OUTPUT,
     PANELS,
     PYTHON,
+    MainOption,
     Option,
+    OutputOption,
     describe,
     option_of,
     with_args,
@@ -51,11 +51,9 @@ RUNS = Argument(
     takes=list[str],
     complete=RUN.complete,
 )
-OUT = Option("Output folder.", panel=MAIN)
+OUT = MainOption("Output folder.")
 Out = Annotated[Place, OUT]
-Everything = Annotated[
-    bool, Option("Print all files, scores or baselines.", flag="--all", panel=OUTPUT)
-]
+Everything = Annotated[bool, OutputOption("Print all files, scores or baselines.", flag="--all")]
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from voxlate.base.errors import BadInput, plural
 from voxlate.base.hub import PREFIX, check_repo, upload
 from voxlate.base.messages import Message
-from voxlate.base.options.option import MAIN, Option
+from voxlate.base.options.option import MainOption
 from voxlate.clinic.options.consumers import ConsumerOptions
 from voxlate.clinic.options.share import (
     NOT_STATED,
@@ -28,13 +28,13 @@ if TYPE_CHECKING:
     from voxlate.clinic.export_for import Converted
     from voxlate.exchange.model_file import Description
 
-DICOM = Option("New folder for the DICOM series.", panel=MAIN)
+DICOM = MainOption("New folder for the DICOM series.")
 IMAGES = Argument(
     "Folder that synth wrote, or one case's folder in it; or a CT in HU.", metavar="OUT|RUN"
 )
 Images = Annotated[Place, IMAGES]
 EXPORTED = "Folder that synth wrote, or one case's folder in it; with --for also a CT; with --out alone a run, starter:NAME or hf://NAME/REPO."
-To = Annotated[Place, Option("New folder of the images or of the model.", panel=MAIN)]
+To = Annotated[Place, MainOption("New folder of the images or of the model.")]
 
 
 @function
@@ -162,9 +162,8 @@ def _export_any(
     dicom: Annotated[Place | None, DICOM] = None,
     out: Annotated[
         Place | None,
-        Option(
+        MainOption(
             "Folder for the images of --for, or new folder for the model, which voxlate-run reads.",
-            panel=MAIN,
         ),
     ] = None,
     *,
@@ -287,7 +286,7 @@ def push(
 @Command("listen RUN --host 10.0.0.7 --allow SCANNER --to PACS@10.0.0.5:104 --out QUEUE")
 def listen(
     run: Run,
-    out: Annotated[Place, Option("Folder of the queue, on a disk of its own.", panel=MAIN)],
+    out: Annotated[Place, MainOption("Folder of the queue, on a disk of its own.")],
     *,
     options: ListenOptions,
     progress: Reporter,

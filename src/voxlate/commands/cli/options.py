@@ -12,9 +12,9 @@ from rich.markup import escape
 from voxlate.base.messages import Message
 from voxlate.base.options.option import (
     ARGUMENT,
-    OUTPUT,
     PANELS,
     Option,
+    OutputOption,
     flag_of,
     range_of,
     suggestions,
@@ -27,8 +27,8 @@ from voxlate.commands.cli.app import SuggestingCommand, app, end
 from voxlate.commands.cli.messages import keep_messages
 
 METAVARS = {Path: "PATH", int: "INT", float: "NUMBER", str: "TEXT", bool: ""}
-AS_JSON = Option("Print the result as JSON.", flag="--json", panel=OUTPUT)
-VERBOSE = Option("Print every message.", flag="--verbose -v", panel=OUTPUT)
+AS_JSON = OutputOption("Print the result as JSON.", flag="--json")
+VERBOSE = OutputOption("Print every message.", flag="--verbose -v")
 
 
 def add(command: Command) -> None:
