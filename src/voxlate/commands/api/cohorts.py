@@ -125,10 +125,49 @@ def _prepare_lines(
     verbose: bool = False,
     everything: Everything = False,
 ) -> Iterator[Any]:
+    """The table of a prepared cohort, its alignment in a few lines, and the next command."""
+    from voxlate.checks.survey import cohort_overview
+    from voxlate.commands.api.next_steps import after_prepare
+    from voxlate.commands.api.overview import by_value, overview_lines
+    from voxlate.evaluation.reports.alignment import misalignment_lines, registration_lines
+    from voxlate.scans.cohorts.manifest import root_and_manifest
+    from voxlate.scans.cohorts.split import describe_held_out
+
     if dry_run:
         yield from _survey_lines(done, None if everything else MOST_ROWS)
-    else:
-        yield from _prepared_lines(done, Path(root), options, None if verbose else MOST_ALIGNED)
+        return
+    most = None if verbose else MOST_ALIGNED
+    yield from done.warnings
+    manifest = None if options.manifest else root_and_manifest(Path(root), None)[1]
+    if manifest is not None:
+        yield Aside(f"Cases and splits are read from {manifest}.", "dim")
+    yield from overview_lines(cohort_overview(done))
+    if held_out := describe_held_out({entry.patient: entry.split for entry in done.cases}):
+        yield Aside(held_out)
+    for name in done.modalities:
+        if lacking := [case.case for case in done.cases if name not in case.present]:
+            yield Aside(f"without {name}: {first_of(lacking)} ({plural(len(lacking), 'case')}).")
+    registered = registration_lines(done.cases)
+    lines = by_value({**misalignment_lines(done.cases), **registered})
+    for names, line in lines[:most]:
+        yield Aside(f"{first_of(names)} {line}.")
+    if more := len(lines[most:] if most else []):
+        yield Aside(
+            f"{plural(more, 'further line')}, of scans that lie nearer: see --verbose.", "dim"
+        )
+    if registered:
+        yield Aside(f"Check the overlays:  voxlate report {done.folder}")
+    is_sound = worst_grade(done.warnings) != "do not trust"
+    try:
+        following = f"Next:  voxlate {after_prepare(done.folder)}"
+        if not is_sound:
+            following = "Correct what is not to be trusted, and prepare again: into another --out where cases come, go or get other names."
+        yield f"{plural(len(done.cases), 'case')} in {done.folder}. {following}"
+    except BadInput as error:
+        yield Message("", "note", f"no training can be planned: {error}")
+    yield from map(Undone, done.provenance["unread"])
+    if not is_sound:
+        yield Undone()
 
 
 def _prepared_document(done: Any) -> Any:
@@ -180,50 +219,6 @@ def _prepare_or_survey(
             "--out: expected a folder for the prepared cohort, found none. Add --out PREPARED."
         )
     return prepare(root, out, options, progress=progress)
-
-
-def _prepared_lines(
-    done: "Cohort", root: Path, options: PrepareOptions, most: int | None
-) -> Iterator[Any]:
-    """The table of a prepared cohort, its alignment in at most so many lines, and the next command."""
-    from voxlate.checks.survey import cohort_overview
-    from voxlate.commands.api.next_steps import after_prepare
-    from voxlate.commands.api.overview import by_value, overview_lines
-    from voxlate.evaluation.reports.alignment import misalignment_lines, registration_lines
-    from voxlate.scans.cohorts.manifest import root_and_manifest
-    from voxlate.scans.cohorts.split import describe_held_out
-
-    yield from done.warnings
-    manifest = None if options.manifest else root_and_manifest(root, None)[1]
-    if manifest is not None:
-        yield Aside(f"Cases and splits are read from {manifest}.", "dim")
-    yield from overview_lines(cohort_overview(done))
-    if held_out := describe_held_out({entry.patient: entry.split for entry in done.cases}):
-        yield Aside(held_out)
-    for name in done.modalities:
-        if lacking := [case.case for case in done.cases if name not in case.present]:
-            yield Aside(f"without {name}: {first_of(lacking)} ({plural(len(lacking), 'case')}).")
-    registered = registration_lines(done.cases)
-    lines = by_value({**misalignment_lines(done.cases), **registered})
-    for names, line in lines[:most]:
-        yield Aside(f"{first_of(names)} {line}.")
-    if more := len(lines[most:] if most else []):
-        yield Aside(
-            f"{plural(more, 'further line')}, of scans that lie nearer: see --verbose.", "dim"
-        )
-    if registered:
-        yield Aside(f"Check the overlays:  voxlate report {done.folder}")
-    is_sound = worst_grade(done.warnings) != "do not trust"
-    try:
-        following = f"Next:  voxlate {after_prepare(done.folder)}"
-        if not is_sound:
-            following = "Correct what is not to be trusted, and prepare again: into another --out where cases come, go or get other names."
-        yield f"{plural(len(done.cases), 'case')} in {done.folder}. {following}"
-    except BadInput as error:
-        yield Message("", "note", f"no training can be planned: {error}")
-    yield from map(Undone, done.provenance["unread"])
-    if not is_sound:
-        yield Undone()
 
 
 def _survey_lines(found: "Survey", most: int | None) -> Iterator[Any]:

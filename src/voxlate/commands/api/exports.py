@@ -66,8 +66,8 @@ def export(
 
     like = None if options.like is None else Path(options.like)
     write = write_enhanced if options.enhanced else write_derived
-    count, accepted = progress.count("images"), options.accept_untrusted
-    return export_dicom(Path(out), Path(dicom), like, count, write, accepted)
+    count = progress.count("images")
+    return export_dicom(Path(out), Path(dicom), like, count, write, options.accept_untrusted)
 
 
 @function
@@ -134,8 +134,7 @@ def _export_lines(done: Any, dicom: Path | None, out: Path | None) -> Iterator[A
 
     if isinstance(done, Exported):
         for said in done.messages:
-            refused = said.grade == "do not trust"
-            yield Undone(f"left out {said.text}") if refused else said
+            yield Undone(f"left out {said.text}") if said.grade == "do not trust" else said
         yield f"{done.summary} in {dicom}: derived, synthetic, not for diagnosis."
     elif isinstance(done, Converted):
         yield from done.messages
@@ -275,10 +274,14 @@ def push(
     scores = None if options.scores is None else scores_of(Path(options.scores), model)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(options.dry_run or Path(temporary) / "model")
-        allowed = options.allow_code
-        messages = build_folder(model, repo, folder, scores, licence, options.onnx, allowed)
-        places = sorted(path for path in folder.rglob("*") if path.is_file())
-        files = {path.relative_to(folder).as_posix(): path.stat().st_size for path in places}
+        messages = build_folder(
+            model, repo, folder, scores, licence, options.onnx, options.allow_code
+        )
+        files = {
+            path.relative_to(folder).as_posix(): path.stat().st_size
+            for path in sorted(folder.rglob("*"))
+            if path.is_file()
+        }
         commit = "" if options.dry_run else upload(folder, repo, options.private)
     return Pushed(repo, files, commit, tuple(messages))
 

@@ -1,10 +1,10 @@
 """The commands that train: recipes, starters, plan, train, adapt, import_weights, calibrate."""
 
-import shlex
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 from rich.text import Text
@@ -235,7 +235,7 @@ def _plan_lines(chosen: "Plan", data: Path, out: Path, options: PlanOptions) -> 
         yield f"{key}: {why}."
     assumed = "" if options.minutes else " 60 minutes are assumed without --minutes."
     yield f"{chosen.prediction}{assumed}"
-    place, cohort = shlex.quote(str(out)), shlex.quote(str(data))
+    place, cohort = quote(str(out)), quote(str(data))
     yield f"{out} is the recipe. Next:  voxlate train {place} --data {cohort} --out RUN"
 
 
@@ -530,8 +530,8 @@ def _fitted_lines(fitted: Fitted, run: Any, options: CalibrateOptions) -> Iterat
     same = f" --answer {options.answer}" if options.answer else ""
     same += f" --samples {fitted.samples}" if fitted.samples > 1 else ""
     for key, value in (options.synth or {}).items():
-        same += f" --set {shlex.quote(f'{key}={value}')}"
-    place = shlex.quote(str(options.out or run))
+        same += f" --set {quote(f'{key}={value}')}"
+    place = quote(str(options.out or run))
     yield f"{fitted.path}. Next:  voxlate synth {place} NEW --out OUT{same}"
 
 
