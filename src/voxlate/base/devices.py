@@ -5,7 +5,6 @@ import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,6 +14,7 @@ from voxlate.base.errors import BadInput
 
 # torch.compile needs one of them to run on a CPU.
 COMPILERS = ("c++", "g++", "clang++", "cl")
+_own = torch.get_device_module  # of a device: torch.cuda or torch.xpu
 # MPS; CPUs of Linux and of Windows
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 
@@ -62,9 +62,9 @@ def single_threads(count: int) -> Iterator[ThreadPoolExecutor]:
 
 def name_of(device: torch.device) -> str:
     """The model of the GPU if torch knows it, or else the type of the device."""
-    return (
-        str(_own(device).get_device_name(device)) if device.type in ("cuda", "xpu") else device.type
-    )
+    if device.type in ("cuda", "xpu"):
+        return str(_own(device).get_device_name(device))
+    return device.type
 
 
 def wait_for(device: torch.device) -> None:
@@ -75,9 +75,8 @@ def wait_for(device: torch.device) -> None:
 
 def free_memory(device: torch.device) -> float:
     """Bytes of memory that are free on a device now."""
-    if (
-        device.type == "mps"
-    ):  # it shares the machine's memory, and uses at most a recommended part of it
+    # MPS shares the machine's memory, and uses at most a recommended part of it
+    if device.type == "mps":
         left = torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
         return float(min(max(left, 0), machine.free_memory()))
     if device.type == "cpu":
@@ -85,10 +84,8 @@ def free_memory(device: torch.device) -> float:
     try:
         return float(_own(device).mem_get_info(device)[0])
     except (AttributeError, RuntimeError):  # torch before 2.7 on XPUs, and some drivers
-        return float(
-            _own(device).get_device_properties(device).total_memory
-            - _own(device).memory_reserved(device)
-        )
+        own = _own(device)
+        return float(own.get_device_properties(device).total_memory - own.memory_reserved(device))
 
 
 def forget_peak_memory(device: torch.device) -> None:
@@ -102,15 +99,12 @@ def forget_peak_memory(device: torch.device) -> None:
 
 def peak_memory(device: torch.device) -> float:
     """Peak memory in bytes since `forget_peak_memory`: that of the GPU, or of the process."""
-    if (
-        device.type == "mps"
-    ):  # it measures no peak, but keeps allocated memory until its cache is emptied
+    # MPS measures no peak, but keeps allocated memory until its cache is emptied
+    if device.type == "mps":
         return float(torch.mps.driver_allocated_memory())
-    return (
-        machine.peak_memory()
-        if device.type == "cpu"
-        else float(_own(device).max_memory_reserved(device))
-    )
+    if device.type == "cpu":
+        return machine.peak_memory()
+    return float(_own(device).max_memory_reserved(device))
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -150,8 +144,3 @@ def may_not_wait(device: torch.device) -> bool:
     Source: issues 139550 and 189690 of PyTorch.
     """
     return device.type == "cuda"
-
-
-def _own(device: torch.device) -> Any:
-    """torch.cuda or torch.xpu."""
-    return torch.get_device_module(device)

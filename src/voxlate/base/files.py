@@ -1,16 +1,16 @@
 """Writing of files: they appear whole or not at all, and one process at a time writes in a folder."""
 
-import contextlib
 import hashlib
 import itertools
 import json
 import os
 import re
 import secrets
-import shutil
 import stat
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from shutil import rmtree
 from typing import Any
 
 from voxlate.base.errors import FULL, UNFIT, BadInput, CannotWrite, system_code
@@ -60,7 +60,7 @@ def inside(root: Path, path: Path) -> bool:
     return path.resolve().is_relative_to(root.resolve())
 
 
-@contextlib.contextmanager
+@contextmanager
 def whole_file(path: Path | str) -> Iterator[Path]:
     """Yield a temporary path next to `path`, and rename it to `path` after the block has written it.
 
@@ -80,11 +80,11 @@ def whole_file(path: Path | str) -> Iterator[Path]:
                 os.fsync(file.fileno())
             _replace(temporary, path)
     finally:
-        with contextlib.suppress(OSError):  # where none was made, or it has its name
+        with suppress(OSError):  # where none was made, or it has its name
             temporary.unlink()
 
 
-@contextlib.contextmanager
+@contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
     """Yield a temporary folder next to `path`, and rename it to `path` after the block has filled it.
 
@@ -98,7 +98,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
             yield temporary
             temporary.rename(path)
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        rmtree(temporary, ignore_errors=True)
 
 
 def _incomplete(path: Path) -> Path:
@@ -106,7 +106,7 @@ def _incomplete(path: Path) -> Path:
     return path.with_name(f"{WRITING}{secrets.token_hex(4)}-{path.name[-LONGEST_NAME:]}")
 
 
-@contextlib.contextmanager
+@contextmanager
 def _refusals(path: Path) -> Iterator[None]:
     """Turn errors of the system, met while `path` is written, into sentences."""
     try:
@@ -142,7 +142,7 @@ def _replace(new: Path, old: Path) -> None:
         ) from error
 
 
-@contextlib.contextmanager
+@contextmanager
 def lock(folder: Path | str, wait_seconds: float = 0) -> Iterator[None]:
     """Lock a folder (created if necessary) against other voxlate processes, and remove files of killed processes.
 
@@ -175,31 +175,30 @@ def lock(folder: Path | str, wait_seconds: float = 0) -> Iterator[None]:
                 _remove(stray)
         yield
     finally:
-        with contextlib.suppress(
-            OSError
-        ):  # the file is removed before the release, and filelock detects that it is gone
+        # the file is removed before the release, and filelock detects that it is gone
+        with suppress(OSError):
             (folder / LOCK).unlink()
         lock.release()
         if is_new:
-            with contextlib.suppress(OSError):  # one with files stays
+            with suppress(OSError):  # one with files stays
                 folder.rmdir()
 
 
-@contextlib.contextmanager
+@contextmanager
 def lock_if_free(folder: Path | str) -> Iterator[None]:
     """Lock a folder unless another process holds it, for a file that may be written beside that process.
 
     The lock serves to remove the files of killed processes, which the other process has done already.
     """
-    with contextlib.ExitStack() as held:
-        with contextlib.suppress(BadInput):
+    with ExitStack() as held:
+        with suppress(BadInput):
             held.enter_context(lock(folder))
         yield
 
 
 def _remove(path: Path) -> None:
     if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
+        rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
 

@@ -121,9 +121,8 @@ def refusals(address: str) -> Iterator[None]:
         yield
     except BadInput:
         raise
-    except (
-        Exception
-    ) as error:  # its client for HTTP, and with it the types, differ between versions
+    # its client for HTTP, and with it the types, differ between versions
+    except Exception as error:
         raise BadInput(f"{address}: {_sentence(error)}") from error
 
 

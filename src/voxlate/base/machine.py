@@ -3,7 +3,6 @@
 Only this file calls functions that some systems lack, and each call has a fallback.
 """
 
-import contextlib
 import ctypes
 import os
 import shutil
@@ -11,6 +10,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -70,13 +70,13 @@ def free_disk(folder: Path) -> float:
 
 def forget_peak_memory() -> None:
     """Start a new measurement of `peak_memory` (Linux)."""
-    with contextlib.suppress(OSError):  # by proc(5), 5 resets the peak of the process
+    with suppress(OSError):  # by proc(5), 5 resets the peak of the process
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
 
 def peak_memory() -> float:
     """Peak memory of this process in bytes since `forget_peak_memory`; on other systems than Linux since its start."""
-    with contextlib.suppress(OSError, StopIteration):
+    with suppress(OSError, StopIteration):
         lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
         return 1024.0 * int(next(line for line in lines if line.startswith("VmHWM")).split()[1])
     try:
@@ -96,15 +96,14 @@ def keep_freed_memory() -> None:
 
     Gain: 6 % (default network, 256², float32), 8 % (width 32, 128², bfloat16); on others between −7 and 4 %.
     """
-    with contextlib.suppress(
-        AttributeError, OSError, TypeError
-    ):  # Windows cannot open the program itself
+    # Windows cannot open the program itself
+    with suppress(AttributeError, OSError, TypeError):
         library = ctypes.CDLL(None)
         library.mallopt(TRIM_THRESHOLD, NEVER)
         library.mallopt(MMAP_THRESHOLD, BLOCK)
 
 
-@contextlib.contextmanager
+@contextmanager
 def interrupts_held() -> Iterator[None]:
     """Defer Ctrl-C to the end of the block; on Windows it is lost meanwhile.
 

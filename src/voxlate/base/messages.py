@@ -4,7 +4,6 @@ Programs read code and grade, never the text. codes.toml has one entry for each 
 """
 
 import json
-import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -112,7 +111,7 @@ def message(
     return Message(code, grade or entry.grades[0], f"{text} {entry.action}".rstrip(), case, rounded)
 
 
-def grade_of_distance(times: float, patients: float = math.inf) -> Grade:
+def grade_of_distance(times: float, patients: float) -> Grade:
     """The grade of a scan by its distance from the median of some patients' scans, in units of their farthest one's."""
     if times <= CAREFUL or patients < FEWEST_PATIENTS:
         return "note"
@@ -136,7 +135,7 @@ def read_messages(table: Mapping[str, Any], key: str = "warnings") -> list[Messa
 
 
 def write_messages(
-    folder: Path, command: str, messages: Iterable[Message], is_done: bool = True
+    folder: Path, command: str, messages: Iterable[Message], is_done: bool
 ) -> Message | None:
     """Write the messages of a command into FOLDER/messages.jsonl, in place of those of the same command and cases.
 
@@ -162,9 +161,8 @@ def write_messages(
 
 def summarise(messages: Iterable[Message]) -> list[Message]:
     """One message for all of a code and grade, the gravest first; of several, the text counts and names the cases."""
-    groups = grouped(((said.code, said.grade), said) for said in messages)
-    ordered = sorted(groups.values(), key=lambda group: -GRADES.index(group[0].grade))
-    return [_join(group) for group in ordered]
+    groups = grouped(((said.code, said.grade), said) for said in messages).values()
+    return [*map(_join, sorted(groups, key=lambda group: -GRADES.index(group[0].grade)))]
 
 
 def _join(group: list[Message]) -> Message:

@@ -39,12 +39,10 @@ Count = Annotated[int, Field(ge=0, le=MOST_NUMBER)]
 Several = Annotated[int, Field(ge=1, le=MOST_NUMBER)]
 Length = Annotated[int, Field(ge=1, le=1 << 20)]
 Text = Annotated[str, StringConstraints(pattern=r"^[^\x00]*$", max_length=LONGEST_TEXT)]
-Name = Annotated[
-    str, StringConstraints(pattern=r"^[^\x00/\\]+$", max_length=1000)
-]  # of a case, a modality, a part
-FileName = Annotated[
-    str, StringConstraints(pattern=r"^[\w-][\w.-]*$", max_length=250)
-]  # no way out of its folder
+# of a case, a modality, a part
+Name = Annotated[str, StringConstraints(pattern=r"^[^\x00/\\]+$", max_length=1000)]
+# no way out of its folder
+FileName = Annotated[str, StringConstraints(pattern=r"^[\w-][\w.-]*$", max_length=250)]
 Place = Annotated[str, StringConstraints(pattern=r"^[^\x00]+$", max_length=4000)]
 Split = Annotated[str, StringConstraints(pattern="^(train|val|test)$")]
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
@@ -252,9 +250,8 @@ def _bytes(array: Any) -> Iterator[memoryview]:
     if not isinstance(array, np.ndarray):
         import torch  # here, because most readers of records need none of it
 
-        array = (
-            array.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
-        )  # numpy has no bfloat16
+        # numpy has no bfloat16
+        array = array.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
     for values in chunks(array):
         yield values.view(np.uint8).data
 

@@ -14,10 +14,8 @@ Counts = NDArray[np.int64]
 
 RADIUS, SIGMA = 5, 1.5  # Wang et al. 2004, section III.B: an 11 x 11 Gaussian window of 1.5 pixels
 K1, K2 = 0.01, 0.03
-RANGE_HU = (
-    -150.0,
-    600.0,
-)  # fat to bone: air below and metal above would take most of a histogram's bins
+# fat to bone: air below and metal above would take most of a histogram's bins
+RANGE_HU = (-150.0, 600.0)
 PERCENTILES = (0.5, 99.5)  # the range of other units
 NARROWEST = 1e-30  # the range of a constant image is 0
 
@@ -55,10 +53,10 @@ def mutual_information(
     """
     pairs = _bin(a, *range_a, bins) * bins + _bin(b, *range_b, bins)
     joint = np.bincount(pairs, minlength=bins * bins).reshape(bins, bins)
-    of_a = float(_entropy(joint.sum(1)))
-    of_b = float(_entropy(joint.sum(0)))
-    both = float(_entropy(joint.ravel()))
-    return (of_a + of_b) / both if both > 0 else float("nan")
+    of_a = _entropy(joint.sum(1))
+    of_b = _entropy(joint.sum(0))
+    both = _entropy(joint.ravel())
+    return float((of_a + of_b) / both) if both > 0 else float("nan")
 
 
 def information_of_rows(

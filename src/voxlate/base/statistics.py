@@ -78,7 +78,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     scaled = np.asarray(p_values, np.float64)[order] * np.arange(len(order), 0, -1)
     corrected = np.empty(len(order))
     corrected[order] = np.minimum(np.maximum.accumulate(scaled), 1)
-    return [float(value) for value in corrected]
+    return list(map(float, corrected))
 
 
 def wilcoxon_p(a: AnyArray, b: AnyArray) -> float:
@@ -86,9 +86,8 @@ def wilcoxon_p(a: AnyArray, b: AnyArray) -> float:
 
     Where values are tied, the test's approximation may be below the least possible p, which is then returned.
     """
-    from scipy.stats import (
-        wilcoxon,  # imported here because training reads verdicts and needs no test
-    )
+    # imported here because training reads verdicts and needs no test
+    from scipy.stats import wilcoxon
 
     if not np.any(a != b):
         return 1.0

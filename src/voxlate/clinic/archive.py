@@ -53,15 +53,13 @@ def fetch_inputs(inputs: Sequence[str], out: Path, options: SynthOptions) -> Fet
     studies = {}
     named = []
     for text in inputs:
-        if text not in addresses:
-            named.append(text)
-            continue
-        address = addresses[text]
-        name = study_name(f"{address.study} {address.series}".strip())
-        folder = out / FETCHED / name / name  # synth names the case by the last part
-        fetch_study(WebArchive.connect(address.url), address, folder)
-        studies[folder] = address
-        named.append(str(folder))
+        if address := addresses.get(text):
+            name = study_name(f"{address.study} {address.series}".strip())
+            folder = out / FETCHED / name / name  # synth names the case by the last part
+            fetch_study(WebArchive.connect(address.url), address, folder)
+            studies[folder] = address
+            text = str(folder)
+        named.append(text)
     return Fetched(named, studies)
 
 

@@ -16,6 +16,7 @@ from voxlate.base.files import (
     UNCALIBRATED,
     UNFAMILIAR,
     lock,
+    read_json,
     relative_to,
     whole_file,
     write_text,
@@ -70,7 +71,7 @@ def check_bids(out: Path, cases: Mapping[str, Collection[Path]], ending: str) ->
         )
     for case, entities in entities_of(cases).items():
         for path in _files_of(out / PLACE, entities):
-            owner = _read_json(path).get(CASE) if path.suffix == ".json" else case
+            owner = read_json(path).get(CASE) if path.suffix == ".json" else case
             if owner != case:
                 raise BadInput(
                     f"{path}: expected images of {case}, found those of {owner}, whose name has the same letters and digits. Rename one of the cases, or choose another --out."
@@ -103,7 +104,7 @@ def write_bids(
     with lock(root, SHARED_SECONDS):
         links: dict[str, str] = {}  # the datasets that earlier cases come from
         if (root / DATASET).is_file():
-            links = _read_json(root / DATASET).get("DatasetLinks", {})
+            links = read_json(root / DATASET).get("DatasetLinks", {})
         for folder in folders:
             sources = _sources(folder, root, links)
             outside |= _write_case(folder, root, entities[folder.name], sources)
@@ -196,10 +197,6 @@ def _write_dataset(root: Path, links: Mapping[str, str], outside: Collection[str
     write_text(ignored, "".join(f"{line}\n" for line in dict.fromkeys([*lines, *new])))
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    """A JSON file as it is in BIDS, without the checksum of our own."""
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a JSON file as it is in BIDS, without the checksum of our own."""
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")

@@ -74,8 +74,9 @@ def write_attenuation(
         check_patient(folder, series, messages)
     else:
         like = find_source(folder, None, messages)
-    has_highdicom = like is None or _has_highdicom("Parametric Map of the attenuation", messages)
-    if folder is None or like is None or not has_highdicom:
+    if folder is None or like is None:
+        return False
+    if not _has_highdicom("Parametric Map of the attenuation", messages):
         return False
     origin = origin_of(provenance_of(folder))
     origin = replace(origin, facts=(*origin.facts, ("mu", statement)))

@@ -14,7 +14,7 @@ from voxlate.base.errors import BadInput
 from voxlate.base.files import lock, whole_file
 from voxlate.base.optional import optional_package
 from voxlate.scans.cohorts.pseudonyms import Pseudonyms
-from voxlate.scans.formats.dicom_series import PRIVATE_GROUP
+from voxlate.scans.formats.dicom_series import PRIVATE_GROUP, code
 from voxlate.scans.formats.format import errors_as
 
 EDITION = "dicomfields_2026c"
@@ -23,9 +23,8 @@ CODES = (
     ("113107", "Retain Longitudinal Temporal Information Modified Dates Option"),
 )
 METHOD = "voxlate, PS3.15 basic profile, keyed pseudonyms, shifted dates"
-SYNTHETIC = (
-    "SYNTHETIC - NOT FOR DIAGNOSIS"  # the description of a synthesised series under a pseudonym
-)
+# the description of a synthesised series under a pseudonym
+SYNTHETIC = "SYNTHETIC - NOT FOR DIAGNOSIS"
 OWN_CREATOR = "voxlate"  # the private creator of the block with the provenance, in any case
 STANDARD_UIDS = "1.2.840.10008."  # UIDs of DICOM itself, such as SOP classes, name no object
 Action = Literal["delete", "empty", "dummy", "uid"]
@@ -130,9 +129,9 @@ def deidentify_folder(source: Path, target: Path, pseudonyms: Pseudonyms) -> Dei
                 left_out.append(file)
                 continue
             _deidentify(dataset, pseudonyms, actions, file)
-            dataset.DeidentificationMethodCodeSequence = [pydicom.Dataset() for _ in CODES]
-            for item, code in zip(dataset.DeidentificationMethodCodeSequence, CODES):
-                item.CodeValue, item.CodeMeaning, item.CodingSchemeDesignator = (*code, "DCM")
+            dataset.DeidentificationMethodCodeSequence = [
+                code(value, "DCM", meaning) for value, meaning in CODES
+            ]
             path = target / f"{dataset.SOPInstanceUID}.dcm"
             if path in written:
                 raise BadInput(

@@ -137,8 +137,8 @@ def export_dicom(
     done = 0
     with lock(to, SHARED_SECONDS):
         for case, files in names.items():
-            alone = len(cases) == 1
-            if left := withheld(case.name, provenance_of(case), accept_untrusted, alone):
+            stated = provenance_of(case)
+            if left := withheld(case.name, stated, accept_untrusted, len(cases) == 1):
                 exported.messages.append(left)
                 continue
             source = check_source(case, like, exported.messages)
@@ -241,8 +241,7 @@ def _case_folders(out: Path) -> list[Path]:
     """The case folders of a synthesis; of a case folder, itself."""
     if not out.is_dir():
         raise BadInput(f"{out}: expected a folder that synth wrote, found none. Name its --out.")
-    inside = sorted(path.parent for path in out.glob(f"*/{PROVENANCE}"))
-    return inside or [out]
+    return sorted(path.parent for path in out.glob(f"*/{PROVENANCE}")) or [out]
 
 
 def _images(case: Path) -> list[str]:
@@ -351,17 +350,17 @@ def origin_of(provenance: Mapping[str, Any]) -> Origin:
     """The provenance as headers state it, and the hash of the whole."""
     model = provenance.get("model", {})
     whole = json.dumps({key: provenance.get(key) for key in IN_HEADER}, sort_keys=True, default=str)
-    facts = [
+    facts = (
         ("weights", str(model.get("weights", ""))),
         ("seed", str(provenance.get("seed", ""))),
         ("provenance", hashlib.sha256(whole.encode()).hexdigest()[:16]),
         *(("warning", str(warning)) for warning in read_messages(provenance)),
         ("notice", str(provenance.get("notice", ""))),
-    ]
+    )
     return Origin(
         title=str(model.get("title", "")),
         version=str(provenance.get("voxlate", "")),
-        facts=tuple(facts),
+        facts=facts,
         distrust=why_not(provenance),
         cautions=why_not(provenance, "caution"),
     )

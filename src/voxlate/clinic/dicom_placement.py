@@ -6,10 +6,12 @@ Source: DICOM PS3.3 (2024), C.7.6.2 (image plane), C.7.6.1.1.4 (source image).
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import product
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
+from nibabel.affines import apply_affine
 
 from voxlate.base.errors import BadInput
 from voxlate.base.optional import pydicom
@@ -99,7 +101,7 @@ class Placement:
         if self.exact:
             return [self.sources[level]]
         normal = self._normal()
-        here = float((self.grid.affine @ (0, 0, level, 1))[:3] @ normal)
+        here = float(apply_affine(self.grid.affine, (0, 0, level)) @ normal)
         sides = np.array([source.corners_mm @ normal - here for source in self.sources])
         away = np.maximum(0, np.maximum(sides.min(axis=1), -sides.max(axis=1)))
         near = max(self._thickness_mm() / 2, away.min() + 1e-6)
@@ -152,8 +154,8 @@ def place_volume(volume: Volume, like: Path, slices: Slices = "source") -> Place
     _, height, width = stack.grid.shape
     sources = []
     for level, (image, header) in enumerate(stack.headers.items()):
-        corners = [(x, y, level, 1) for x in (0, width - 1) for y in (0, height - 1)]
-        sources.append(Source(image, header, (np.array(corners) @ stack.grid.affine.T)[:, :3]))
+        corners = [*product((0, width - 1), (0, height - 1), [level])]
+        sources.append(Source(image, header, apply_affine(stack.grid.affine, corners)))
     if flipped is None:
         return Placement(volume.data[0], sources, volume.grid, exact=False)
     return Placement(flipped.data[0], sources, stack.grid, exact=True)

@@ -18,14 +18,12 @@ OUT_OF_RESOURCES = range(0xA700, 0xA800)  # passes
 CANNOT_UNDERSTAND, NO_ROOM = 0xC000, 0xA700
 PENDING = (0xFF00, 0xFF01)
 MOST_CONTEXTS = 128  # presentation contexts of an association
-MOST_WAITING = (
-    20  # connections that have not asked for an association yet; the oldest is closed for one more
-)
+# connections that have not asked for an association yet; the oldest is closed for one more
+MOST_WAITING = 20
 MOST_ASSOCIATIONS = 1000  # counts closed connections, too, until their threads have ended
 ASK_SECONDS = 10.0  # in which a new connection asks for an association
-SILENT_SECONDS = (
-    300.0  # after which an association without a message ends: senders pause between series
-)
+# after which an association without a message ends: senders pause between series
+SILENT_SECONDS = 300.0
 ECHO = "1.2.840.10008.1.1"
 pynetdicom = Package("pynetdicom", "pacs", "DICOM", "pynetdicom to talk to a DICOM node")
 queries = Package("pynetdicom.sop_class", "pacs", "C-FIND", "pynetdicom")

@@ -14,7 +14,7 @@ import numpy as np
 from voxlate import __version__
 from voxlate.base.errors import BadInput, CannotWrite
 from voxlate.base.executors.job import Progress, no_report
-from voxlate.base.files import HIGH, LOW, lock, read_json, whole_folder, write_json, write_text
+from voxlate.base.files import lock, read_json, whole_folder, write_json, write_text
 from voxlate.base.messages import Message, message, read_messages
 from voxlate.checks.intensity_checks import check_tissue
 from voxlate.clinic.consumer_dicom import find_source, write_attenuation, write_plan
@@ -40,7 +40,7 @@ from voxlate.clinic.consumers.ultrasound import (
     skull_rays,
 )
 from voxlate.clinic.ct_checks import body_of, unusual
-from voxlate.clinic.cts import CtFiles, check_ends, find_cts, read_ct
+from voxlate.clinic.cts import ENDS, CtFiles, check_ends, find_cts, read_ct
 from voxlate.clinic.options.consumers import ConsumerOptions
 from voxlate.clinic.trust import refuse_changed, refuse_untrusted, why_not
 from voxlate.evaluation.intervals.expected import expected_errors
@@ -50,7 +50,6 @@ from voxlate.scans.images.grid import Volume, canonical, resample, same_grid
 from voxlate.scans.images.mask import foreground
 
 SHARED_SECONDS = 1.0
-SUFFIX = {"": "", "low": LOW, "high": HIGH}
 NOTICE = "of a synthetic CT"
 AIR_BELOW_HU = -900.0  # a table that begins below knows air
 IN_COUCH = 0.05  # of a body; voxels at its skin may be
@@ -256,9 +255,8 @@ def _write_facts(case: _Case) -> None:
 
 def _say_beyond(case: _Case, table: HuTable, hu: np.ndarray) -> None:
     """Say how many of a body's voxels [N], in HU, are beyond the rows of a table."""
-    below = (
-        table.hu[0] if table.hu[0] > AIR_BELOW_HU else -np.inf
-    )  # air has the value of the first row
+    # air has the value of the first row
+    below = table.hu[0] if table.hu[0] > AIR_BELOW_HU else -np.inf
     beyond = float(((hu < below) | (hu > table.hu[-1])).mean()) if hu.size else 0.0
     if beyond:
         case.say(
@@ -280,12 +278,12 @@ def _proton(case: _Case, options: ConsumerOptions) -> None:
     _say_beyond(case, table, case.ct.data[0][body])
     maps = {end: table(volume.data[0]) for end, volume in case.volumes.items()}
     for end, rsp in maps.items():
-        case.map(f"rsp{SUFFIX[end]}", rsp, "1")
-        case.map(f"wepl{SUFFIX[end]}", wepl_map(rsp, body, grid, direction), "mm")
+        case.map(f"rsp{ENDS[end]}", rsp, "1")
+        case.map(f"wepl{ENDS[end]}", wepl_map(rsp, body, grid, direction), "mm")
     totals = ray_totals(maps, body, grid, direction)
     columns = {f"{axis}_mm": totals.entry_mm[:, number] for number, axis in enumerate("xyz")}
     columns["length_mm"] = totals.length_mm
-    columns |= {f"wepl{SUFFIX[end]}_mm": values for end, values in totals.wepl_mm.items()}
+    columns |= {f"wepl{ENDS[end]}_mm": values for end, values in totals.wepl_mm.items()}
     case.rows("rays.csv", columns)
     table.write(case.to / "table.csv")
     ratio = totals.wepl_mm[""].sum() / totals.length_mm.sum()
@@ -331,7 +329,7 @@ def _pet(case: _Case, options: ConsumerOptions) -> None:
         mu = with_data(ct, mu_511(ct.data[0], options.kvp), "1/cm", "mu")
         if pet is not None:
             mu, share = on_pet_grid(mu, pet.grid, str(options.like))
-        maps[f"mu{SUFFIX[end]}"] = mu if couch is None else add_couch(mu, couch)
+        maps[f"mu{ENDS[end]}"] = mu if couch is None else add_couch(mu, couch)
     for name, mu in maps.items():
         case.write(name, mu)
     statement = f"linear attenuation at 511 keV, Carney et al. 2006, {options.kvp:g} kVp{'' if couch is None else ', couch added'}"
@@ -371,7 +369,7 @@ def _ultrasound(case: _Case, options: ConsumerOptions) -> None:
     hu = {end: volume.data[0] for end, volume in case.volumes.items()}
     for name, of_ends in acoustic_ends(hu, skull, options.conversion, most).items():
         for end, values in of_ends.items():
-            case.map(f"{name}{SUFFIX[end]}", values, units[name])
+            case.map(f"{name}{ENDS[end]}", values, units[name])
     for end, volume in case.volumes.items():
         alone = clear_outside(volume, body)  # a head rest at the border is no head
         # each end has a skull of its own: with the threshold on the lower HU it is thinner
@@ -384,7 +382,7 @@ def _ultrasound(case: _Case, options: ConsumerOptions) -> None:
         thickness = rays.thickness_mm[met]
         if end:
             thickness = end_of_thickness(end, thickness, columns["thickness_mm"])
-        columns[f"thickness{SUFFIX[end]}_mm"] = thickness
+        columns[f"thickness{ENDS[end]}_mm"] = thickness
         mean = {"thickness_mm": float(thickness.mean())} if np.isfinite(thickness).all() else {}
         summary.setdefault(end or "ct", mean)
     case.rows("rays.csv", columns)

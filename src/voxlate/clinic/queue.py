@@ -10,11 +10,11 @@ A study's folder is named by a hash of its UID, which leads back to no patient.
 
 import hashlib
 import os
-import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from shutil import rmtree
 from typing import Any, Protocol
 
 from voxlate.base.errors import BadInput
@@ -84,7 +84,7 @@ class Queue:
         self.heard.pop(study, None)
         if not (work / SCANS).is_dir():
             new = self.path / WORK / f".{study}"  # hidden until its images are in it
-            shutil.rmtree(new, ignore_errors=True)
+            rmtree(new, ignore_errors=True)
             new.mkdir(parents=True)
             os.replace(self.path / INCOMING / study, new / SCANS)
             os.replace(new, work)
@@ -120,7 +120,7 @@ class Queue:
         ever_sent.add_all(ledger)
         removed = work.with_name(f".{study}{REMOVED}")  # the images of patients do not stay
         os.replace(work, removed)
-        shutil.rmtree(removed)
+        rmtree(removed)
         return f"{study}: {count} files sent{f', {before} were sent before' if before else ''}."
 
     def _mend(self) -> None:
@@ -130,13 +130,13 @@ class Queue:
             if (hidden / SCANS).is_dir() and not hidden.name.endswith(REMOVED):
                 os.replace(hidden, root / hidden.name[1:])
             else:
-                shutil.rmtree(hidden)
+                rmtree(hidden)
 
     def _put_aside(self, study: str, why: str) -> None:
         work = self.path / WORK / study
         write_text(work / WHY, f"{why}\n")
         target = self.path / FAILED / study
-        shutil.rmtree(target, ignore_errors=True)
+        rmtree(target, ignore_errors=True)
         target.parent.mkdir(parents=True, exist_ok=True)
         os.replace(work, target)
 

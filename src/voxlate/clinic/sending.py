@@ -2,8 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -97,12 +96,17 @@ def send(
             continue
         kind = COMPANIONS.get(str(dataset.get("SOPClassUID", "")))
         try:
-            with _in_words(where, number, len(files)):
-                _send_image(dataset, archive, sleep, first_attempt=0 if count else 1)
-        except BadInput as error:
-            if say is None or kind is None or not isinstance(error.__cause__, Refused):
-                raise
-            text = f"{where}: a {kind} was refused and is left out ({first_line(error.__cause__)})."
+            _send_image(dataset, archive, sleep, ask=not count)
+        except Lost as error:
+            raise BadInput(
+                f"{where}: expected an archive that takes {len(files)} images, found the connection lost after {number} of them ({first_line(error)}). Run the same command again: it sends the rest."
+            ) from error
+        except Refused as error:
+            if say is None or kind is None:
+                raise BadInput(
+                    f"{where}: expected an archive that takes {len(files)} images, found image {number + 1} refused ({first_line(error)}). Check the archive's rights and its log; the same command sends the rest."
+                ) from error
+            text = f"{where}: a {kind} was refused and is left out ({first_line(error)})."
             say(message("refused", text))
             continue
         ledger.add(instance)
@@ -111,33 +115,18 @@ def send(
     return count
 
 
-def _send_image(dataset: Any, archive: Archive, sleep: Sleep, first_attempt: int) -> None:
+def _send_image(dataset: Any, archive: Archive, sleep: Sleep, ask: bool) -> None:
     """Send one image, unless the archive has it.
 
-    The archive is asked after a lost connection, and for the first image of a call (whose attempts count from 1): a
-    process that was killed may have sent it without recording it.
+    ask: ask the archive before the first attempt, too, as for the first image of a call: a process that was killed may
+    have sent it without recording it.
     """
-    last = first_attempt + ATTEMPTS - 1
-    for attempt in range(first_attempt, last + 1):
+    for attempt in range(ATTEMPTS):
         try:
-            if not attempt or not archive.has(dataset):
+            if not (ask or attempt) or not archive.has(dataset):
                 archive.store(dataset)
             return
         except Lost:
-            if attempt == last:
+            if attempt + 1 == ATTEMPTS:
                 raise
-            sleep(FIRST_WAIT_SECONDS * 2 ** (attempt - first_attempt))
-
-
-@contextmanager
-def _in_words(where: object, number: int, files: int) -> Iterator[None]:
-    try:
-        yield
-    except Lost as error:
-        raise BadInput(
-            f"{where}: expected an archive that takes {files} images, found the connection lost after {number} of them ({first_line(error)}). Run the same command again: it sends the rest."
-        ) from error
-    except Refused as error:
-        raise BadInput(
-            f"{where}: expected an archive that takes {files} images, found image {number + 1} refused ({first_line(error)}). Check the archive's rights and its log; the same command sends the rest."
-        ) from error
+            sleep(FIRST_WAIT_SECONDS * 2**attempt)

@@ -13,8 +13,7 @@ from voxlate.synthesis.provenance import provenance_of
 
 def why_not(provenance: Mapping[str, Any], grade: Grade = "do not trust") -> str:
     """Why the images of a provenance are not to be trusted, or have another grade; "" where nothing says so."""
-    said = read_messages(provenance)
-    return " ".join(one.text for one in said if one.grade == grade)
+    return " ".join(said.text for said in read_messages(provenance) if said.grade == grade)
 
 
 def refuse_untrusted(case: str, provenance: Mapping[str, Any], accepted: bool) -> None:

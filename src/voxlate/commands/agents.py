@@ -16,16 +16,15 @@ from voxlate.base.errors import BadInput, known_name
 from voxlate.base.files import inside
 from voxlate.base.messages import Message
 from voxlate.base.optional import optional_package
-from voxlate.base.options.option import MAIN, Option
+from voxlate.base.options.option import MainOption
 from voxlate.commands.api import entry
 from voxlate.commands.api.progress import Reporter
 
 NEVER = ("listen", "mcp", "pseudonym-key", "push", "serve")  # servers, keys and uploads
 # code, folders beyond those that are named, and networks
 CLOSED = {"address", "allow_code", "allow_outside", "executor", "store", "workers"}
-ADDRESS = re.compile(
-    r"[A-Za-z][\w+.-]+:/"
-)  # of a hub or an archive; no drive, which has one letter
+# of a hub or an archive; no drive, which has one letter
+ADDRESS = re.compile(r"[A-Za-z][\w+.-]+:/")
 NUMBER = re.compile(r"[-+]?[\d.]+(e[-+]?\d+)?", re.I)
 SEPARATORS = re.compile(r"""[=,#"'{}\[\]]""")  # of names, lists, parts and TOML around paths
 SECONDS = 0.5  # between two reports of progress
@@ -42,9 +41,7 @@ def serve_agents(
             takes=list[Path],
         ),
     ],
-    write: Annotated[
-        bool, Option("Also the commands that write, into these folders.", panel=MAIN)
-    ] = False,
+    write: Annotated[bool, MainOption("Also the commands that write, into these folders.")] = False,
 ) -> None:
     """Serve the commands as tools for agents over stdio (Model Context Protocol).
 
@@ -85,7 +82,7 @@ class Tools:
         """The arguments and options of a command that agents may give."""
         parameters = entry.parameters_of(command.described)
         closed = {*CLOSED, *self.fixed(command)}
-        return {name: parameters[name] for name in parameters if name not in closed}
+        return {name: one for name, one in parameters.items() if name not in closed}
 
     def tool(self, command: entry.Command) -> dict[str, Any]:
         """What a command does, and the JSON schema of its arguments and options."""

@@ -1,8 +1,8 @@
 """Export of a trained model as a folder that runs without torch (see model_file)."""
 
-import dataclasses
 import json
 import math
+from dataclasses import fields, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -35,13 +35,7 @@ from voxlate.training.calibration_file import width_networks
 from voxlate.training.model import network_of
 from voxlate.training.run import software
 
-ON_CARD = (
-    "training_cases",
-    "parameters",
-    "steps",
-    "seconds",
-    "adapted",
-)  # of the header
+ON_CARD = ("training_cases", "parameters", "steps", "seconds", "adapted")  # of the header
 
 
 def export_model(
@@ -60,8 +54,7 @@ def export_model(
     if folder.exists():
         raise BadInput(f"{folder}: expected a new folder, found one. Choose another --out.")
     with whole_folder(folder) as new:
-        description = _write(model, new, weights, licence)
-    return description
+        return _write(model, new, weights, licence)
 
 
 def _in_slices(model: Model) -> Model:
@@ -70,8 +63,8 @@ def _in_slices(model: Model) -> Model:
     recipe, synth = network.recipe, network.recipe.synth
     if synth.windows is None or recipe.net.joins_slices or recipe.data.patch[0] > 1:
         return model
-    facts, network = network.with_synth(model.facts, dataclasses.replace(synth, windows=None))
-    return dataclasses.replace(model, facts=facts, network=network)
+    facts, network = network.with_synth(model.facts, replace(synth, windows=None))
+    return replace(model, facts=facts, network=network)
 
 
 def _check(model: Model) -> None:
@@ -92,7 +85,7 @@ def _write(model: Model, folder: Path, weights: Weights, licence: str) -> Descri
     network = network_of(model)
     recipe = network.recipe
     plane = recipe.data.by_plane[0]
-    in_plane = dataclasses.replace(recipe, data=plane)
+    in_plane = replace(recipe, data=plane)
     single = recipe.method.is_stochastic  # constants of its steps have the shape of the batch
     traced = write_graph(folder / NETWORK, network.method, in_plane, single)
     if not (single or _runs(folder, traced)):
@@ -145,8 +138,8 @@ def _arrays(model: Model) -> dict[str, np.ndarray]:
     if calibration is None:
         return arrays
     if calibration.references is not None:
-        fields = vars(calibration.references)
-        arrays |= {f"references.{name}": np.asarray(array) for name, array in fields.items()}
+        patches = vars(calibration.references)
+        arrays |= {f"references.{name}": np.asarray(array) for name, array in patches.items()}
     for target, widths in width_networks(calibration).items():
         for name, tensor in widths.state_dict().items():
             arrays[f"widths.{target}.{name}"] = tensor.numpy().reshape(tensor.shape or (1,))
@@ -162,7 +155,7 @@ def _describe(
         stated = CarriedCalibration(_without_cases(calibration.header), calibration.hash)
     anatomy = None
     if model.anatomy is not None:
-        names = [field.name for field in dataclasses.fields(AnatomyHeader)]
+        names = [field.name for field in fields(AnatomyHeader)]
         anatomy = AnatomyHeader(**{name: getattr(model.anatomy, name) for name in names})
     made_by = software()
     notice = made_by.pop("notice")
@@ -173,9 +166,7 @@ def _describe(
         notice,
         licence,
         # digests and names of the training's scans and patients stay with the run
-        dataclasses.replace(
-            model.facts, seen_voxels=[], seen_signatures=[], splits={}, of_fold=False
-        ),
+        replace(model.facts, seen_voxels=[], seen_signatures=[], splits={}, of_fold=False),
         Graph(
             NETWORK,
             OPSET,
@@ -199,8 +190,8 @@ def _without_cases(header: Header) -> Header:
     targets = {}
     for name, target in header.targets.items():
         bounds = {key: bound for key, bound in target.bounds.items() if math.isfinite(bound)}
-        targets[name] = dataclasses.replace(target, compared={}, bounds=bounds)
-    return dataclasses.replace(header, cases={}, made_by={}, targets=targets)
+        targets[name] = replace(target, compared={}, bounds=bounds)
+    return replace(header, cases={}, made_by={}, targets=targets)
 
 
 def _card(model: Model) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from voxlate.base.files import read_json
 from voxlate.base.records import Record
 from voxlate.exchange.imported import compare_shapes, write_imported
 from voxlate.scans.cases.align import Preparation
+from voxlate.scans.formats.format import errors_as
 from voxlate.science.nets.foreign import NETWORKS
 from voxlate.training import recipe as recipes
 from voxlate.training.recipe import Recipe
@@ -21,6 +22,7 @@ from voxlate.training.recipe import text as recipe_text
 from voxlate.training.run import Run
 
 AUTOENCODER = "foreign_autoencoder"
+ABSENT = object()  # stands for the value of a key that tables do not have
 # Names that training wrappers prefix to the names of a network's tensors.
 WRAPPERS = ("module.", "_orig_mod.")
 
@@ -70,7 +72,7 @@ def import_foreign(found: Foreign, stated: Preprocessing, out: Path) -> Run:
         values, unstated = recipe_text.over(values, OF_AUTOENCODER), []
     else:
         unstated = _unstated(values, stated)
-    unstated += [key for key in found.needs if not _has(values, key)]
+    unstated += [key for key in found.needs if _at(values, key) is ABSENT]
     if unstated:
         hint = f" {found.hint}" if found.hint else ""
         raise BadInput(
@@ -98,11 +100,11 @@ def _unstated(values: Mapping[str, Any], stated: Preprocessing) -> list[str]:
     wanted = [f"data.{key}" for key in ("source", "target", "patch", "axes")]
     wanted += [f"intensity.{name}" for name in dict.fromkeys((*sources, *targets))]
     wanted += ["method", "net"]
-    if _has(values, "net.kind") and values["net"]["kind"] == "foreign":
+    if _at(values, "net.kind") == "foreign":
         wanted += ["net.network", *(f"net.input_range.{name}" for name in sources)]
-        if not _has(values, "method.kind") or values["method"]["kind"] != "diffusion":
+        if _at(values, "method.kind") != "diffusion":
             wanted.append("net.output_range")
-    missing = [key for key in wanted if not _has(values, key)]
+    missing = [key for key in wanted if _at(values, key) is ABSENT]
     if stated.spacing_mm is None and not stated.any_spacing:
         missing.append("--spacing X Y Z (or --any-spacing)")
     return missing
@@ -110,17 +112,17 @@ def _unstated(values: Mapping[str, Any], stated: Preprocessing) -> list[str]:
 
 def _names(values: Mapping[str, Any], side: str) -> list[str]:
     """The modalities of a side, where they are a list of names."""
-    modalities = values["data"][side] if _has(values, f"data.{side}") else []
+    modalities = _at(values, f"data.{side}")
     return [str(name) for name in modalities] if isinstance(modalities, list) else []
 
 
-def _has(values: Any, key: str) -> bool:
-    """Whether tables have a key, such as "net.arguments.activation"."""
+def _at(values: Any, key: str) -> Any:
+    """The value of a key of tables, such as "net.arguments.activation"; ABSENT where they have none."""
     for part in key.split("."):
         if not isinstance(values, dict) or part not in values:
-            return False
+            return ABSENT
         values = values[part]
-    return True
+    return values
 
 
 def _check_channels(found: Foreign, recipe: Recipe) -> None:
@@ -190,12 +192,11 @@ def read_checkpoint(path: Path) -> Any:
     """What torch reads of a file without unpickling; raises BadInput where it holds more than tensors and numbers."""
     if not path.is_file():
         raise BadInput(f"{path}: expected the weights, found no such file. Check the path.")
-    try:
+    with errors_as(
+        f"{path}: expected weights that torch.load(weights_only=True) reads, found a file that it refuses",
+        "If you trust the file, which voxlate does not unpickle, save its weights alone in Python (docs/guides/importing.md has the line).",
+    ):  # errors of pickle, zip and torch, as the file decides
         return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # of pickle, zip and torch, as the file decides
-        raise BadInput(
-            f"{path}: expected weights that torch.load(weights_only=True) reads, found a file that it refuses ({str(error).splitlines()[0][:120]}). If you trust the file, which voxlate does not unpickle, save its weights alone in Python (docs/guides/importing.md has the line)."
-        ) from error
 
 
 def read_config(path: Path, what: str) -> dict[str, Any]:

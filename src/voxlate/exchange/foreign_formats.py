@@ -44,8 +44,13 @@ def read_diffusers(place: Path) -> Foreign:
     tables = _denoiser(f"diffusers.{name}", arguments)
     if scheduler is not None:
         tables |= _sampling(read_config(scheduler, "a scheduler"), scheduler, BY_DIFFUSERS)
-    channels = (config.get("in_channels"), config.get("out_channels"))
-    return Foreign(form, weights, read_tensors(weights), tables, channels=channels)  # type: ignore[arg-type]
+    channels: Any = tuple(map(config.get, CHANNELS))
+    return Foreign(form, weights, read_tensors(weights), tables, channels=channels)
+
+
+def _first_there(*files: Path) -> Path:
+    """The first of some files that is there; the last one where none is."""
+    return next(filter(Path.is_file, files), files[-1])
 
 
 def _arguments(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -146,14 +151,8 @@ def read_monai(place: Path) -> Foreign:
     """A MONAI bundle (configs/inference.json or train.json, models/model.pt), or weights whose network a recipe names."""
     if not place.is_dir():
         return Foreign("MONAI", place, read_tensors(place, *HOLDERS), _regression({}))
-    path = next(
-        (
-            path
-            for name in ("inference", "train")
-            if (path := place / "configs" / f"{name}.json").is_file()
-        ),
-        place / "configs" / "inference.json",
-    )
+    inference, train = (place / "configs" / f"{name}.json" for name in ("inference", "train"))
+    path = _first_there(inference, train, inference)
     config = read_config(path, "the configuration of a MONAI bundle")
     networks = dict(_targets(config, MONAI, path))
     if len(networks) != 1:
@@ -162,8 +161,8 @@ def read_monai(place: Path) -> Foreign:
             f"{path}: expected one network of {', '.join(MONAI)}, found {found}. Name its weights file, and state net.network and net.arguments."
         )
     ((name, arguments),) = networks.values()
-    files = [place / "models" / f"model.{ending}" for ending in ("safetensors", "pt")]
-    weights = next((path for path in files if path.is_file()), files[-1])
+    models = place / "models"
+    weights = _first_there(models / "model.safetensors", models / "model.pt")
     if name == "AutoencoderKL":
         return _autoencoder(f"MONAI {name}", MONAI[name], arguments, weights, *HOLDERS)
     tables = _denoiser(MONAI[name], arguments)
@@ -220,8 +219,8 @@ def read_nnunet(place: Path) -> Foreign:
     if len(folds) != 1:
         found = ", ".join(fold.name for fold in folds) or "none"
         raise BadInput(f"{folder}: expected one fold, found {found}. Name the folder of the fold.")
-    alone = folds[0] / "weights.pth"  # of a user who saved them without the training's own numbers
-    weights = alone if alone.is_file() else folds[0] / "checkpoint_final.pth"
+    # the first is of a user who saved the weights without the training's own numbers
+    weights = _first_there(folds[0] / "weights.pth", folds[0] / "checkpoint_final.pth")
     checkpoint = read_checkpoint(weights)
     is_checkpoint = isinstance(checkpoint, dict) and "network_weights" in checkpoint
     # the folder is called TRAINER__PLANS__CONFIGURATION
@@ -368,12 +367,8 @@ def import_model(source: str, place: Path, stated: Preprocessing, out: Path) -> 
         foreign_model = READERS[source](place)
     except BadInput:  # a ValueError, which says it already
         raise
-    except (
-        AttributeError,
-        LookupError,
-        TypeError,
-        ValueError,
-    ) as error:  # of values of other types
+    # of values of other types
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
         raise BadInput(
             f"{place}: expected a model as {source} writes it, found a file of another structure ({error}). Copy it again."
         ) from error

@@ -19,12 +19,11 @@ from voxlate.training.network import count_calls
 from voxlate.training.recipe import Recipe, stage_recipe
 
 OPSET = 17  # which onnxruntime-web runs in WASM and WebGPU, too
-SIDES = (
-    158,
-    106,
-)  # largest of the slices that are traced, and of those that show whether sizes stayed free
+# largest sides of the slices that are traced, and of those that show whether sizes stayed free
+SIDES = 158, 106
 UNEVEN = 16  # sides are one more than a multiple: halved four times, each is uneven
 ITEMS = 2, 3  # that are traced, and that show whether their number stayed free
+INPUTS = ["source", "mask", "present", "noise"]
 FOLDED = 1 << 12  # numbers of the largest result that is computed at export
 
 
@@ -77,8 +76,14 @@ class Sample(nn.Module):
         """The images of patches, with synth.mirror their mean with the mirrored ones, and with synth.sharpness on the way from the mean."""
         data, synth = self.recipe.data, self.recipe.synth
         nothing = torch.zeros(1, 1, dtype=torch.int64)  # synthesis reads no ids: its noise is given
-        names = data.source_names, tuple(data.target)
-        batch = Batch(source, mask, present, nothing, source_names=names[0], target_names=names[1])
+        batch = Batch(
+            source,
+            mask,
+            present,
+            nothing,
+            source_names=data.source_names,
+            target_names=tuple(data.target),
+        )
         image = self.method.synthesise(batch, noise, synth).float()
         axis = data.axis_lr
         if synth.mirror and source.shape[axis] > 1:
@@ -150,7 +155,7 @@ def _arrays_of(
 ) -> dict[str, np.ndarray]:
     """The inputs and torch's image by the graph's names; arrays without numbers are left out."""
     tensors = (*inputs, noise, sample(*inputs, noise))
-    named = zip(("source", "mask", "present", "noise", "image"), tensors)
+    named = zip([*INPUTS, "image"], tensors)
     return {name: tensor.numpy() for name, tensor in named if tensor.numel()}
 
 
@@ -189,23 +194,21 @@ def _normal(seed: int, shape: tuple[int, ...]) -> Tensor:
 def _trace(
     path: Path, sample: Sample, inputs: tuple[Tensor, ...], recipe: Recipe, single: bool
 ) -> None:
-    names = ["source", "mask", "present", "noise"]
     free = {} if single else {0: "batch"}
     if recipe.data.patch[0] == 1 and recipe.synth.slices.resize_to is None:
         free |= {3: "height", 4: "width"}
     axes = {name: dict(free) for name in ("source", "mask", "image")}
     axes["present"] = {} if single else {0: "batch"}
     axes["noise"] = {axis + 1: f"noise_{name}" for axis, name in free.items()}
-    with warnings.catch_warnings(
-        action="ignore"
-    ):  # of sizes that are constants, which tests compare
+    # of sizes that are constants, which tests compare
+    with warnings.catch_warnings(action="ignore"):
         torch.onnx.export(
             sample,
             inputs,
             str(path),
             dynamo=False,  # it keeps sizes free where torch.export makes guards of them
             opset_version=OPSET,
-            input_names=names,
+            input_names=INPUTS,
             output_names=["image"],
             dynamic_axes=axes,
             do_constant_folding=True,

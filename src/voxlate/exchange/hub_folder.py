@@ -23,11 +23,10 @@ from voxlate.training.weights import file_hash, read_header, read_weights, write
 
 # Of the header of weights: all that is there but voxels and signatures of the training scans.
 KEPT = (
-    *("units", "target_scales", "target_widths", "preparation", "training_ranges"),
-    *("training_spacing_mm", "training_ml", "steps", "starter", "imported", "bound", "worse"),
-    *("recipe", "imports", "adapted", "kept_step", "sharpness", "parameters", "seconds"),
-    *("training_cases", "made_by"),
-)
+    "units", "target_scales", "target_widths", "preparation", "training_ranges", "training_spacing_mm", "training_ml",
+    "steps", "starter", "imported", "bound", "worse", "recipe", "imports", "adapted", "kept_step", "sharpness",
+    "parameters", "seconds", "training_cases", "made_by",
+)  # fmt: skip
 ONNX = "onnx"  # the folder of the model that voxlate-run reads
 CARD = "README.md"
 
@@ -49,16 +48,14 @@ def build_folder(
         raise BadInput("RUN: expected one run, found several. Push each by itself.")
     if folder.exists():
         raise BadInput(f"{folder}: expected a new folder, found one. Choose another --dry-run.")
-    messages = list[Message]()
     with whole_folder(folder) as new:
         calibrations = list[Calibration]()
-        messages += _copy(model, new, calibrations)
+        messages = [*_copy(model, new, calibrations)]
         # the copy itself is exported, so that both models have one calibration; messages name the run
         copied = replace(load(new, "cpu", allow_code), origin=model.origin)
         if with_onnx:
             try:
-                exact = copied.with_options(precision="float32")
-                export_model(exact, new / ONNX, licence=licence)
+                export_model(copied.with_options(precision="float32"), new / ONNX, licence=licence)
             except BadInput as error:
                 messages.append(message("no-onnx", f"No ONNX model is in the folder: {error}"))
         write_card(new / CARD, model, repo, calibrations, scores, licence, (new / ONNX).is_dir())

@@ -15,6 +15,7 @@ from voxlate.base.arrays import Float32
 from voxlate.base.errors import BadInput
 from voxlate.base.streams import ArrayNoise
 from voxlate.exchange.model_file import TOLERANCE, Carried, Graph
+from voxlate.scans.formats.format import errors_as, first_line
 from voxlate.synthesis.facts import ModelFacts
 from voxlate.synthesis.network import Calls, NoiseOf
 from voxlate.synthesis.patch import Patch
@@ -104,14 +105,12 @@ class OnnxNetwork:
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> Float32:
         """The image of a graph's inputs."""
-        try:
+        shape = "×".join(map(str, inputs["source"].shape))
+        with errors_as(
+            f"{self.graph.file}: expected patches that the graph can run, found {shape}",
+            "Synthesise with voxlate itself.",
+        ):
             (image,) = self.session.run(["image"], dict(inputs))
-        except Exception as error:  # of a kind of its own for each failure
-            shape = "×".join(map(str, inputs["source"].shape))
-            reason = str(error).splitlines()[0][:200]
-            raise BadInput(
-                f"{self.graph.file}: expected patches that the graph can run, found {shape} ({reason}). Synthesise with voxlate itself."
-            ) from error
         return np.asarray(image, np.float32)
 
     @contextlib.contextmanager
@@ -151,10 +150,10 @@ def open_network(carried: Carried, threads: int | None = None) -> OnnxNetwork:
     """
     import onnxruntime
 
-    graph = carried.description.graph
+    stated = carried.description
+    graph = stated.graph
     path = carried.folder / graph.file
     try:
-        stated = carried.description
         network = OnnxNetwork(
             graph,
             open_session(path, threads),
@@ -166,9 +165,8 @@ def open_network(carried: Carried, threads: int | None = None) -> OnnxNetwork:
         given = selftest.pop("image")
         image = network.run({name: selftest[name] for name in network.inputs})
     except Exception as error:  # onnxruntime has an exception of its own for each kind of failure
-        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         raise BadInput(
-            f"{path}: expected a graph that onnxruntime {onnxruntime.__version__} can run, found none ({reason}). Install a newer onnxruntime, or export the run again."
+            f"{path}: expected a graph that onnxruntime {onnxruntime.__version__} can run, found none ({first_line(error)}). Install a newer onnxruntime, or export the run again."
         ) from error
     apart = float(np.abs(image - given).max()) if image.shape == given.shape else np.inf
     most = 2 * TOLERANCE + graph.largest_loss

@@ -58,19 +58,16 @@ GROUPS = 32
 NORM_EPS = 1e-6
 
 
-def import_autoencoder(source: Source, weights: Path | str, out: Path | str) -> Run:
+def import_autoencoder(source: Source, weights: Path, out: Path) -> Run:
     """Write a pretrained autoencoder as a run folder, which `train --reuse` uses instead of training that stage.
 
     Raises BadInput if the file is no such autoencoder, or if keys are unknown, absent or of another shape.
     """
-    weights = Path(weights)
     net, state = read_autoencoder(source, weights)
     recipe = _recipe(source, net)
     method = recipe.build()
     method.load_state_dict({f"net.{name}": tensor for name, tensor in state.items()})
-    return write_imported(
-        Path(out), weights, f"{source} (latent diffusion)", recipe, method, steps=0
-    )
+    return write_imported(out, weights, f"{source} (latent diffusion)", recipe, method, steps=0)
 
 
 def read_autoencoder(source: Source, path: Path) -> tuple[KLAutoencoder, dict[str, Tensor]]:
@@ -187,13 +184,15 @@ def _names_in_file(net: KLAutoencoder, built: AutoencoderNet) -> dict[str, list[
 
 def _recipe(source: Source, net: KLAutoencoder) -> Recipe:
     """A recipe of the autoencoder alone, of images whose values are those of the network."""
-    values = {
-        "title": f"{source}, imported",
-        **OF_AUTOENCODER,
-        "net": {"kind": net.kind, **to_tables(net)},
-        "train": {"precision": "float32"},
-    }
-    return recipes.from_dict(values, source)
+    return recipes.from_dict(
+        {
+            "title": f"{source}, imported",
+            **OF_AUTOENCODER,
+            "net": {"kind": net.kind, **to_tables(net)},
+            "train": {"precision": "float32"},
+        },
+        source,
+    )
 
 
 def net_changes(run: Run) -> str:

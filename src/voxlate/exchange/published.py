@@ -90,23 +90,18 @@ class _Arrays:
         return len({match[1] for match in numbered if match})
 
 
-def import_run(
-    weights: Path | str, out: Path | str, changes: Mapping[str, Any] | None = None
-) -> Run:
+def import_run(weights: Path, out: Path, changes: Mapping[str, Any] | None = None) -> Run:
     """Write a published file as a run folder for `synth`: TOF-MRA to CTA by the paper's recipe with the file's network.
 
     changes: changes of the recipe, as with --set. Raises BadInput if the file is none of the four networks, or if its
     channels are not those of the recipe's modalities.
     """
-    weights = Path(weights)
     network, state = read_weights(weights)
     recipe = _recipe(network, weights, changes)
     with torch.device("meta"):
         method = recipe.build()
     method.load_state_dict({f"net.{name}": tensor for name, tensor in state.items()}, assign=True)
-    return write_imported(
-        Path(out), weights, "xmodality (flax)", recipe, method, recipe.train.steps
-    )
+    return write_imported(out, weights, "xmodality (flax)", recipe, method, recipe.train.steps)
 
 
 def layout(net: nn.Module) -> dict[str, Slot]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from voxlate.base.errors import BadInput
-from voxlate.base.executors.job import QUIET, Case, Context, Job, Outcomes, no_report
+from voxlate.base.executors.job import QUIET, Case, Context, Job, Outcomes
 from voxlate.base.executors.ray_resources import CPUS_WITH_NETWORK, nodes_of, resources_for
 from voxlate.base.executors.schedule import Answer, Numbered, schedule_cases
 from voxlate.base.executors.worker import CaseWorker, say_crowded
@@ -35,11 +35,11 @@ class RayExecutor:
     computes on fewer CPUs than `threads`.
     """
 
-    address: str | None = None
-    workers: int | None = None
-    threads: int = 1
-    gpu: bool = True
-    say: Say = no_report
+    address: str | None
+    workers: int | None
+    threads: int
+    gpu: bool
+    say: Say
 
     def run(self, job: Job, cases: Sequence[Case], context: Context = QUIET) -> Outcomes:
         """See Executor.run; progress within a case is not reported."""

@@ -84,8 +84,8 @@ class CaseWorker:
             result = self.work(case, Context(turn, warn=said.append))
         except Exception as raised:
             error = sendable(raised)
-        ended, used = time.monotonic(), tuple(turn.times)
-        cost = Cost(self.number, self.device, self.on_gpu, began, ended, used)
+        ended = time.monotonic()
+        cost = Cost(self.number, self.device, self.on_gpu, began, ended, tuple(turn.times))
         return Outcome(result, error, tuple(said), cost)
 
 

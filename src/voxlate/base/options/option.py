@@ -6,6 +6,7 @@ import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.resources.abc import Traversable
 from inspect import Parameter, Signature, cleandoc, signature
 from pathlib import Path
@@ -65,6 +66,11 @@ class Option:
     check: Callable[[Any], object] | None = None
     objects: str = ""
     complete: str | Sequence[str] = ()
+
+
+# options of the two panels that most commands have
+MainOption = partial(Option, panel=MAIN)
+OutputOption = partial(Option, panel=OUTPUT)
 
 
 def suggestions(option: Option, begun: str) -> list[str]:
@@ -275,10 +281,9 @@ def in_array_order(sizes: Sequence[Any]) -> tuple[Any, ...]:
     return tuple(reversed(sizes))
 
 
-CHANGES = Option(
+CHANGES = MainOption(
     "Change of a key of the recipe, such as train.steps=500. Repeatable.",
     flag="--set",
-    panel=MAIN,
     metavar="KEY=…",
     takes=list[str],
     read=pairs,

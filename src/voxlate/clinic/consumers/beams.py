@@ -1,12 +1,12 @@
 """Parallel rays through a grid: their directions, and the exact lengths of their ways through the voxels."""
 
 import math
-import re
 from collections.abc import Iterator
 from itertools import product
 from typing import NamedTuple
 
 import numpy as np
+from nibabel.affines import apply_affine
 
 from voxlate.base.errors import BadInput
 from voxlate.scans.images.grid import Grid
@@ -23,9 +23,8 @@ def read_beam(text: str) -> np.ndarray:
     Gantry 0 comes from the front of a patient on the back, head first, and 90 from the left (IEC 61217). Raises
     BadInput for any other text.
     """
-    numbers = [part for part in re.split(r"[,\s]+", text.strip()) if part]
     try:
-        values = [float(part) for part in numbers]
+        values = [*map(float, text.replace(",", " ").split())]
     except ValueError:
         values = []
     if len(values) == 1 and math.isfinite(values[0]):
@@ -81,7 +80,7 @@ def rays_over(
     """
     apart_mm = np.broadcast_to(apart_mm, 3)
     edges = [(first - 0.5, end - 0.5) for first, end in reversed(box_around(mask))]
-    corners = np.array([*product(*edges)]) @ grid.affine[:3, :3].T + grid.affine[:3, 3]
+    corners = apply_affine(grid.affine, [*product(*edges)])
     placed = frame.place(corners) / apart_mm
     first = np.floor(placed.min(axis=0)).astype(int) - 1
     last = np.ceil(placed.max(axis=0)).astype(int) + 1
@@ -95,11 +94,15 @@ def starts_of(frame: BeamAxes, u: np.ndarray, v: np.ndarray, depth_mm: float) ->
     return frame.ras(np.column_stack([across, np.full(len(across), depth_mm)]))
 
 
+def corners_mm(grid: Grid) -> np.ndarray:
+    """The corners of a grid (RAS mm, [8, 3])."""
+    corners = [*product(*((-0.5, length - 0.5) for length in grid.shape[::-1]))]
+    return np.asarray(apply_affine(grid.affine, corners))
+
+
 def before_grid(grid: Grid, frame: BeamAxes) -> float:
     """A depth from which all rays of a beam begin outside a grid."""
-    corners = np.array([*product(*((-0.5, length - 0.5) for length in grid.shape[::-1]))])
-    places = corners @ grid.affine[:3, :3].T + grid.affine[:3, 3]
-    return float(frame.place(places)[:, 2].min()) - 1.0
+    return float(frame.place(corners_mm(grid))[:, 2].min()) - 1.0
 
 
 class Walk(NamedTuple):
@@ -125,7 +128,7 @@ def walk(grid: Grid, starts_mm: np.ndarray, direction: np.ndarray) -> Iterator[W
     shape = np.array(grid.shape[::-1])
     for first in range(0, len(starts_mm), CHUNK):
         rays = slice(first, min(first + CHUNK, len(starts_mm)))
-        start = starts_mm[rays] @ inverse[:3, :3].T + inverse[:3, 3]
+        start = apply_affine(inverse, starts_mm[rays])
         enter = np.zeros(len(start))
         leave = np.full(len(start), np.inf)
         crossings = []

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
+from nibabel.affines import apply_affine
 
 from voxlate.base.arrays import Bool
 from voxlate.clinic.consumers.beams import (
@@ -54,8 +55,7 @@ def range_errors(
         for name, ct in {"image": image, **ends}.items()
     }
     stopping["truth"] = np.where(body, table(truth.data[0]), 0).reshape(-1)
-    middle = np.argwhere(body).mean(axis=0)[::-1]
-    target = truth.affine[:3, :3] @ middle + truth.affine[:3, 3]
+    target = apply_affine(truth.affine, np.argwhere(body).mean(axis=0)[::-1])
     angles = [
         _depths_of_target(stopping, body, truth.grid, read_beam(str(angle)), target)
         for angle in range(0, 360, GANTRY_STEP)

@@ -3,9 +3,12 @@
 Electron densities: a table of the user's, or that of Schneider et al. 1996 (tissues.py).
 """
 
+from dataclasses import replace
+
 import nibabel as nib
 import numpy as np
 
+from voxlate.clinic.consumers.beams import corners_mm
 from voxlate.scans.images.grid import Grid, Volume, orient, resample
 
 AIR_HU = -1000.0
@@ -39,15 +42,13 @@ def squared(ct: Volume) -> Volume:
     side = max(height, width)
     data = np.full((1, depth, side, side), AIR_HU, np.float32)
     data[..., :height, :width] = ct.data
-    return Volume(data, ct.affine, ct.unit, ct.modality, ct.origin, codes=ct.codes)
+    return replace(ct, data=data)
 
 
 def _straight(grid: Grid, spacing_mm: tuple[float, float, float]) -> Grid:
     """The grid along the axes of the patient that covers another one."""
-    ends = np.array(grid.shape[::-1]) - 0.5
-    corners = np.array(np.meshgrid(*((-0.5, end) for end in ends))).reshape(3, -1)
-    placed = grid.affine[:3, :3] @ corners + grid.affine[:3, 3:]
-    low, high = placed.min(axis=1), placed.max(axis=1)
+    placed = corners_mm(grid)
+    low, high = placed.min(axis=0), placed.max(axis=0)
     spacing = np.array(spacing_mm[::-1])
     shape = np.maximum(np.ceil((high - low) / spacing - 1e-6), 1).astype(int)
     signs = np.array([-1.0, -1.0, 1.0])  # LPS
@@ -59,8 +60,7 @@ def _straight(grid: Grid, spacing_mm: tuple[float, float, float]) -> Grid:
 
 def clear_outside(ct: Volume, body: np.ndarray) -> Volume:
     """The CT with air outside the body."""
-    data = np.where(body, ct.data[0], AIR_HU).astype(np.float32)
-    return Volume(data[None], ct.affine, ct.unit, ct.modality, ct.origin, codes=ct.codes)
+    return replace(ct, data=np.where(body, ct.data, AIR_HU).astype(np.float32))
 
 
 def cut_slices(body: np.ndarray, scanned: np.ndarray, spacing_mm: float) -> int:

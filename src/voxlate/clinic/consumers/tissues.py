@@ -16,9 +16,8 @@ from voxlate.clinic.consumers.tables import HuTable
 PHOTO, COHERENT = 2.4507e-5, 8.6239e-4
 PHOTO_POWER, COHERENT_POWER = 3.62, 1.86
 ELECTRON_EV, PROTON_MEV = 510998.95, 938.272  # energies at rest
-BEAM_MEV = (
-    100.0  # the ratio of stopping powers changes by at most 0.9 %, in bone, from 50 to 220 MeV
-)
+# the ratio of stopping powers changes by at most 0.9 %, in bone, from 50 to 220 MeV
+BEAM_MEV = 100.0
 # Number, relative atomic mass, mean excitation energy in eV.
 ELEMENTS = {
     "H": (1, 1.008, 19.2),

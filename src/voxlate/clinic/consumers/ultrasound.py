@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from nibabel.affines import apply_affine
+from numpy.polynomial.polynomial import polyval
 
 from voxlate.base.errors import BadInput
 from voxlate.clinic.consumers.beams import before_grid, frame_of, walk
@@ -64,11 +66,6 @@ def _mcdannold_density(hu: np.ndarray, _: float) -> np.ndarray:
     return 1.01237293 * hu + 1013.66593
 
 
-def _polynomial(density: np.ndarray, *coefficients: float) -> np.ndarray:
-    """A polynomial of density, from the constant term on."""
-    return sum((c * density**power for power, c in enumerate(coefficients)), np.zeros_like(density))
-
-
 CONVERSIONS: dict[str, Conversion] = {
     "kplan": Conversion(
         "k-Plan: density by Schneider et al. 1996 (k-Wave hounsfield2density), speed 1.33 density + 167 m/s, attenuation 13.3 dB/(MHz cm)",
@@ -93,12 +90,12 @@ CONVERSIONS: dict[str, Conversion] = {
         _mcdannold_density,
         lambda hu, most: (
             1
-            / _polynomial(
-                _mcdannold_density(hu, most), 1.24e-3, -7.63e-7, 1.69e-10, 5.31e-16, -2.79e-18
+            / polyval(
+                _mcdannold_density(hu, most), [1.24e-3, -7.63e-7, 1.69e-10, 5.31e-16, -2.79e-18]
             )
         ),
         lambda hu, most: (
-            _polynomial(_mcdannold_density(hu, most), 5.71e3, -9.02, 5.40e-3, -1.41e-6, 1.36e-10)
+            polyval(_mcdannold_density(hu, most), [5.71e3, -9.02, 5.40e-3, -1.41e-6, 1.36e-10])
             * (NEPER_DB / 100 / 0.66)
         ),
     ),
@@ -219,7 +216,7 @@ def skull_rays(
     """
     frame = frame_of(grid, direction)
     voxels = np.argwhere(skull if around is None else around)[:, ::-1]
-    places = voxels @ grid.affine[:3, :3].T + grid.affine[:3, 3]
+    places = apply_affine(grid.affine, voxels)
     vault = places[:, 2] > places[:, 2].max() - VAULT_MM
     placed = frame.place(places[vault])
     u0, v0, _ = (placed.min(axis=0) + placed.max(axis=0)) / 2

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from voxlate.base.options.option import MAIN, OUTPUT, Option, options
+from voxlate.base.options.option import MainOption, OutputOption, options
 
 
 @options
@@ -21,52 +21,48 @@ class ConsumerOptions:
 
     consumer: Annotated[
         Literal["planning", "proton", "ultrasound", "pet"] | None,
-        Option(
+        MainOption(
             "User of a CT, in whose units it is written to --out: planning, proton, ultrasound, pet.",
             flag="--for",
-            panel=MAIN,
         ),
     ] = None
     beam: Annotated[
         str | None,
-        Option(
+        OutputOption(
             "Direction of protons or of a transducer: gantry angle, or x,y,z (RAS). Default: 0, from the front; ultrasound: 0,0,-1, from the vertex.",
-            panel=OUTPUT,
             metavar="ANGLE",
         ),
     ] = None
     table: Annotated[
         Path | None,
-        Option(
+        OutputOption(
             "CSV of your scanner, hu,rsp (proton) or hu,electron_density (planning). Default: Schneider 1996.",
-            panel=OUTPUT,
         ),
     ] = None
     kvp: Annotated[
-        float, Option("Tube voltage of the CT whose HU are synthesised (pet).", panel=OUTPUT)
+        float, OutputOption("Tube voltage of the CT whose HU are synthesised (pet).")
     ] = 120
     couch: Annotated[
-        Path | None, Option("Attenuation of the table in 1/cm, which is added (pet).", panel=OUTPUT)
+        Path | None, OutputOption("Attenuation of the table in 1/cm, which is added (pet).")
     ] = None
     conversion: Annotated[
         Literal["kplan", "marsac2017", "aubry2003", "mcdannold2020"],
-        Option("Published conversion of HU in the skull (ultrasound).", panel=OUTPUT),
+        OutputOption("Published conversion of HU in the skull (ultrasound)."),
     ] = "kplan"
     aperture: Annotated[
         float,
-        Option(
+        OutputOption(
             "Diameter in mm of the rays through the skull (ultrasound).",
-            panel=OUTPUT,
             least=2,
             most=400,
         ),
     ] = 60.0
     plane: Annotated[
         Literal["axial", "source"],
-        Option("Plane of the slices (planning).", panel=OUTPUT),
+        OutputOption("Plane of the slices (planning)."),
     ] = "axial"
-    clear_outside: Annotated[
-        bool, Option("Set HU outside the body to -1000 (planning).", panel=OUTPUT)
-    ] = False
+    clear_outside: Annotated[bool, OutputOption("Set HU outside the body to -1000 (planning).")] = (
+        False
+    )
     like: Path | str | None = None
     accept_untrusted: bool = False

@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from voxlate.base.options.option import (
-    MAIN,
-    OUTPUT,
     AllowCode,
     Device,
+    MainOption,
     Option,
+    OutputOption,
     bytes_of,
     options,
 )
@@ -19,9 +19,7 @@ SHORTEST_TOKEN = 16  # characters; a token of the user's own stays valid, so it 
 NOT_STATED = "not stated"
 Licence = Annotated[
     str,
-    Option(
-        "Licence of the model, as its users will read it; of a starter, Apache-2.0.", panel=OUTPUT
-    ),
+    OutputOption("Licence of the model, as its users will read it; of a starter, Apache-2.0."),
 ]
 
 
@@ -37,15 +35,14 @@ class ExportOptions:
 
     like: Annotated[
         Path | str | None,
-        Option(
+        MainOption(
             "DICOM series of the source, for one case (default: as the provenance states it); with --for pet an image on the PET's grid.",
-            panel=MAIN,
             metavar="SERIES",
         ),
     ] = None
     enhanced: Annotated[
         bool,
-        Option("One enhanced object of many frames for each CT or MR image.", panel=MAIN),
+        MainOption("One enhanced object of many frames for each CT or MR image."),
     ] = False
     accept_untrusted: Annotated[bool, ACCEPT_UNTRUSTED] = False
 
@@ -63,26 +60,24 @@ class ModelOptions:
 
     weights: Annotated[
         Literal["float32", "float16", "int8"],
-        Option("Numbers in which the weights are stored; the loss is measured.", panel=OUTPUT),
+        OutputOption("Numbers in which the weights are stored; the loss is measured."),
     ] = "float32"
     answer: Annotated[
         Literal["mean", "sample"] | None,
-        Option("Prediction: mean or sample (default: of the last stage).", panel=OUTPUT),
+        OutputOption("Prediction: mean or sample (default: of the last stage)."),
     ] = None
     steps: Annotated[
         int | None,
-        Option("Steps of the sampler, which are fixed in the model.", panel=OUTPUT, least=1),
+        OutputOption("Steps of the sampler, which are fixed in the model.", least=1),
     ] = None
-    samples: Annotated[
-        int | None, Option("Images sampled for each case.", panel=OUTPUT, least=1)
-    ] = None
+    samples: Annotated[int | None, OutputOption("Images sampled for each case.", least=1)] = None
     sharpness: Annotated[
         float | None,
-        Option("Place between the mean prediction (0) and the sample (1).", panel=OUTPUT),
+        OutputOption("Place between the mean prediction (0) and the sample (1)."),
     ] = None
     intervals: Annotated[
         bool,
-        Option("Intervals of a calibrated run.", flag="--intervals/--no-intervals", panel=OUTPUT),
+        OutputOption("Intervals of a calibrated run.", flag="--intervals/--no-intervals"),
     ] = True
     licence: Licence = NOT_STATED
     allow_code: AllowCode = False
@@ -101,20 +96,19 @@ class PushOptions:
 
     dry_run: Annotated[
         Path | str | None,
-        Option("New folder that is written in place of the upload.", panel=MAIN, metavar="FOLDER"),
+        MainOption("New folder that is written in place of the upload.", metavar="FOLDER"),
     ] = None
     scores: Annotated[
         Path | str | None,
-        Option("Scored folder of the run's images, for the card.", panel=MAIN, metavar="OUT"),
+        MainOption("Scored folder of the run's images, for the card.", metavar="OUT"),
     ] = None
     licence: Licence = NOT_STATED
-    private: Annotated[bool, Option("A new repository is private.", panel=MAIN)] = False
+    private: Annotated[bool, MainOption("A new repository is private.")] = False
     onnx: Annotated[
         bool,
-        Option(
+        OutputOption(
             "The model that voxlate-run reads, too, if the run can be exported.",
             flag="--onnx/--no-onnx",
-            panel=OUTPUT,
         ),
     ] = True
     allow_code: AllowCode = False
@@ -133,11 +127,11 @@ class ListenOptions:
 
     allow: Annotated[
         Sequence[str],
-        Option("AE title of a sender that is allowed. Repeatable.", panel=MAIN, takes=list[str]),
+        MainOption("AE title of a sender that is allowed. Repeatable.", takes=list[str]),
     ]
-    to: Annotated[str, Option("Node that takes the images.", panel=MAIN, metavar="TITLE@HOST:PORT")]
-    port: Annotated[int, Option("Port to listen on.", panel=MAIN, least=1, most=65535)] = 11112
-    title: Annotated[str, Option("Own AE title.", panel=MAIN, metavar="NAME")] = "VOXLATE"
+    to: Annotated[str, MainOption("Node that takes the images.", metavar="TITLE@HOST:PORT")]
+    port: Annotated[int, MainOption("Port to listen on.", least=1, most=65535)] = 11112
+    title: Annotated[str, MainOption("Own AE title.", metavar="NAME")] = "VOXLATE"
     host: Annotated[
         str,
         Option("Own address to listen on, which the senders reach; 0.0.0.0: all.", metavar="NAME"),
@@ -167,16 +161,15 @@ class ServeOptions:
 
     data: Annotated[
         Path | str | None,
-        Option("Folder of uploads, queue and results (default: in the user's cache).", panel=MAIN),
+        MainOption("Folder of uploads, queue and results (default: in the user's cache)."),
     ] = None
     root: Annotated[
         Path | str | None,
-        Option(
+        MainOption(
             "Folder below which the page may read scans, and write prepared cohorts and runs.",
-            panel=MAIN,
         ),
     ] = None
-    port: Annotated[int, Option("Port of the page.", panel=MAIN, least=1, most=65535)] = 8765
+    port: Annotated[int, MainOption("Port of the page.", least=1, most=65535)] = 8765
     host: Annotated[
         str,
         Option("Address to listen on; one that others reach needs --token-file.", metavar="NAME"),

@@ -10,7 +10,7 @@ from rich.text import Text
 from voxlate.anatomy.options import PhantomOptions
 from voxlate.base.errors import BadInput, first_of, plural
 from voxlate.base.messages import Message, worst_grade
-from voxlate.base.options.option import MAIN, Option
+from voxlate.base.options.option import MainOption
 from voxlate.commands.api.entry import (
     Argument,
     Aside,
@@ -125,70 +125,7 @@ def _prepare_lines(
     verbose: bool = False,
     everything: Everything = False,
 ) -> Iterator[Any]:
-    if dry_run:
-        yield from _survey_lines(done, None if everything else MOST_ROWS)
-    else:
-        yield from _prepared_lines(done, Path(root), options, None if verbose else MOST_ALIGNED)
-
-
-def _prepared_document(done: Any) -> Any:
-    from voxlate.checks.survey import Survey, cohort_overview
-    from voxlate.scans.cohorts.split import list_held_out
-
-    if isinstance(done, Survey):
-        return done.facts
-    return {
-        "out": str(done.folder),
-        "cases": {split: len(cases) for split, cases in done.splits.items()},
-        "modalities": list(done.modalities),
-        "warnings": [warning.table for warning in done.warnings],
-        "overview": cohort_overview(done),
-        "held_out": list_held_out({entry.patient: entry.split for entry in done.cases}),
-    }
-
-
-@Command(
-    """
-    prepare COHORT --out PREPARED
-    prepare BraTS --preset brats --out PREPARED
-    prepare SCANS --pattern '{patient}/{case}_{modality}.nii.gz' --out PREPARED
-    """,
-    name="prepare",
-    lines=_prepare_lines,
-    document=_prepared_document,
-    reads={"dry_run": True},
-    keeps="end",
-)
-def _prepare_or_survey(
-    root: Root,
-    out: Annotated[
-        Place | None, Option("Output folder. Not needed with --dry-run.", panel=MAIN)
-    ] = None,
-    dry_run: Annotated[
-        bool,
-        Option(
-            "Check units and grids of all scans, list the resulting files, and write nothing. Outliers and copies are not looked for.",
-            panel=MAIN,
-        ),
-    ] = False,
-    *,
-    options: PrepareOptions,
-    progress: Reporter,
-) -> Any:
-    """Check a cohort, split it by patient, and convert it for training."""
-    if dry_run:
-        return survey(root, options, progress=progress)
-    if out is None:
-        raise BadInput(
-            "--out: expected a folder for the prepared cohort, found none. Add --out PREPARED."
-        )
-    return prepare(root, out, options, progress=progress)
-
-
-def _prepared_lines(
-    done: "Cohort", root: Path, options: PrepareOptions, most: int | None
-) -> Iterator[Any]:
-    """The table of a prepared cohort, its alignment in at most so many lines, and the next command."""
+    """The table of a prepared cohort, its alignment in a few lines, and the next command."""
     from voxlate.checks.survey import cohort_overview
     from voxlate.commands.api.next_steps import after_prepare
     from voxlate.commands.api.overview import by_value, overview_lines
@@ -196,8 +133,12 @@ def _prepared_lines(
     from voxlate.scans.cohorts.manifest import root_and_manifest
     from voxlate.scans.cohorts.split import describe_held_out
 
+    if dry_run:
+        yield from _survey_lines(done, None if everything else MOST_ROWS)
+        return
+    most = None if verbose else MOST_ALIGNED
     yield from done.warnings
-    manifest = None if options.manifest else root_and_manifest(root, None)[1]
+    manifest = None if options.manifest else root_and_manifest(Path(root), None)[1]
     if manifest is not None:
         yield Aside(f"Cases and splits are read from {manifest}.", "dim")
     yield from overview_lines(cohort_overview(done))
@@ -230,6 +171,57 @@ def _prepared_lines(
     yield from map(Undone, done.provenance["unread"])
     if not is_sound:
         yield Undone()
+
+
+def _prepared_document(done: Any) -> Any:
+    from voxlate.checks.survey import Survey, cohort_overview
+    from voxlate.scans.cohorts.split import list_held_out
+
+    if isinstance(done, Survey):
+        return done.facts
+    return {
+        "out": str(done.folder),
+        "cases": {split: len(cases) for split, cases in done.splits.items()},
+        "modalities": list(done.modalities),
+        "warnings": [warning.table for warning in done.warnings],
+        "overview": cohort_overview(done),
+        "held_out": list_held_out({entry.patient: entry.split for entry in done.cases}),
+    }
+
+
+@Command(
+    """
+    prepare COHORT --out PREPARED
+    prepare BraTS --preset brats --out PREPARED
+    prepare SCANS --pattern '{patient}/{case}_{modality}.nii.gz' --out PREPARED
+    """,
+    name="prepare",
+    lines=_prepare_lines,
+    document=_prepared_document,
+    reads={"dry_run": True},
+    keeps="end",
+)
+def _prepare_or_survey(
+    root: Root,
+    out: Annotated[Place | None, MainOption("Output folder. Not needed with --dry-run.")] = None,
+    dry_run: Annotated[
+        bool,
+        MainOption(
+            "Check units and grids of all scans, list the resulting files, and write nothing. Outliers and copies are not looked for.",
+        ),
+    ] = False,
+    *,
+    options: PrepareOptions,
+    progress: Reporter,
+) -> Any:
+    """Check a cohort, split it by patient, and convert it for training."""
+    if dry_run:
+        return survey(root, options, progress=progress)
+    if out is None:
+        raise BadInput(
+            "--out: expected a folder for the prepared cohort, found none. Add --out PREPARED."
+        )
+    return prepare(root, out, options, progress=progress)
 
 
 def _survey_lines(found: "Survey", most: int | None) -> Iterator[Any]:
@@ -274,9 +266,7 @@ def _manifest_lines(found: "CohortFiles", root: Place, out: Place | None) -> Ite
 )
 def manifest(
     root: Annotated[Place, Argument("Folder of scans.", metavar="COHORT")],
-    out: Annotated[
-        Place | None, Option("Table to write. Default: COHORT/cases.csv.", panel=MAIN)
-    ] = None,
+    out: Annotated[Place | None, MainOption("Table to write. Default: COHORT/cases.csv.")] = None,
     *,
     options: Layout,
 ) -> "CohortFiles":
@@ -382,9 +372,8 @@ def pseudonym_key(
     *,
     of: Annotated[
         Sequence[str] | None,
-        Option(
+        MainOption(
             "Patient whose pseudonym is printed; FILE must exist. Repeatable.",
-            panel=MAIN,
             takes=list[str],
         ),
     ] = None,
@@ -428,7 +417,7 @@ def pseudonymise(
     folder: Annotated[Place, Argument("Folder with DICOM files.", metavar="DICOM")],
     out: Out,
     *,
-    key: Annotated[Place, Option("Key file of pseudonym-key.", panel=MAIN)],
+    key: Annotated[Place, MainOption("Key file of pseudonym-key.")],
 ) -> "Deidentified":
     """Copy DICOM images under pseudonyms, by the basic profile of DICOM PS3.15.
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from voxlate.anatomy.options import PhantomOptions
 from voxlate.base.errors import BadInput
-from voxlate.base.options.option import MAIN, Option
+from voxlate.base.options.option import MainOption
 from voxlate.commands.api.cohorts import phantom, prepare
 from voxlate.commands.api.entry import Command, Out, Place
 from voxlate.commands.api.images import load, synthesise
@@ -78,15 +78,12 @@ def demo(
     *,
     real: Annotated[
         Place | None,
-        Option(
-            "Scan of your own: a starter's synthesis of it as a picture, in seconds.", panel=MAIN
-        ),
+        MainOption("Scan of your own: a starter's synthesis of it as a picture, in seconds."),
     ] = None,
     starter: Annotated[
         str | None,
-        Option(
+        MainOption(
             "Starter for --real, as starter:NAME. Default: by the scan's name.",
-            panel=MAIN,
             metavar="NAME",
             complete="voxlate.training.starters.names:starters_to_run",
         ),
@@ -133,17 +130,14 @@ def _demo_on_phantoms(out: Path, reporter: Reporter) -> Demo:
     prepared = prepare(cohort, ready, modalities=[SOURCE, TARGET], progress=reporter)
     train(RECIPE, ready, run, progress=reporter)
     if load(run, answer="mean").calibration() is None:
-        further = replace(heads, cases=CALIBRATION_HEADS, seed=1)
-        phantom(out / "further", further, progress=reporter)
-        calibrate(run, out / "further", answer="mean", progress=reporter)
+        further = out / "further"
+        phantom(further, replace(heads, cases=CALIBRATION_HEADS, seed=1), progress=reporter)
+        calibrate(run, further, answer="mean", progress=reporter)
     held_out = sorted({*prepared.splits["val"], *prepared.splits["test"]})[:TEST_HEADS]
     others = [entry.case for entry in prepared.cases if entry.case not in held_out]
     regression, between, sample = out / "regression", out / "between", out / "one_sample"
-    shared: Any = {
-        "exclude": others,
-        "anyway": True,
-        "progress": reporter,
-    }  # all compare the same heads
+    # all compare the same heads
+    shared: Any = {"exclude": others, "anyway": True, "progress": reporter}
     synthesise(run, cohort, regression, answer="mean", **shared)
     synthesise(run, cohort, between, sharpness=BETWEEN, intervals=False, **shared)
     synthesise(run, cohort, sample, intervals=False, **shared)
@@ -151,9 +145,9 @@ def _demo_on_phantoms(out: Path, reporter: Reporter) -> Demo:
     scores = [evaluate(folder, cohort, progress=reporter) for folder in folders]
     page = out / "report.html"
     compared = compare(folders, report=page)
-    own_page = report(regression)  # with intervals and naive baselines
+    pages = [page, report(regression)]  # the second with intervals and naive baselines
     picture = picture_of(cohort, folders, held_out[:ROWS], BETWEEN, out / "picture.png")
-    return Demo(compared, [page, own_page], picture, _sum_up(scores[0], scores[-1]))
+    return Demo(compared, pages, picture, _sum_up(scores[0], scores[-1]))
 
 
 def _sum_up(regression: "Scores", sample: "Scores") -> str:

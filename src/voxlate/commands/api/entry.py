@@ -5,10 +5,10 @@ The modules of this folder import what computes inside their functions, so that 
 
 import functools
 import importlib
-import inspect
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field, is_dataclass, replace
+from inspect import Parameter, Signature, get_annotations, signature
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_origin
 
@@ -18,11 +18,11 @@ from voxlate.base.options import option
 from voxlate.base.options.option import (
     ARGUMENT,
     FLAG,
-    MAIN,
-    OUTPUT,
     PANELS,
     PYTHON,
+    MainOption,
     Option,
+    OutputOption,
     describe,
     option_of,
     with_args,
@@ -36,7 +36,7 @@ RAISES = """Raises:
     BadInput: an argument, an option or a file is wrong; the message states what was expected, found, and what to do."""
 
 Place = Path | str
-Parameters = dict[str, inspect.Parameter]
+Parameters = dict[str, Parameter]
 Argument = functools.partial(Option, panel=ARGUMENT)
 RUN = Argument(
     "Run folder, weights file, starter:NAME or hf://NAME/REPO@COMMIT.",
@@ -51,11 +51,9 @@ RUNS = Argument(
     takes=list[str],
     complete=RUN.complete,
 )
-OUT = Option("Output folder.", panel=MAIN)
+OUT = MainOption("Output folder.")
 Out = Annotated[Place, OUT]
-Everything = Annotated[
-    bool, Option("Print all files, scores or baselines.", flag="--all", panel=OUTPUT)
-]
+Everything = Annotated[bool, OutputOption("Print all files, scores or baselines.", flag="--all")]
 
 
 @dataclass(frozen=True)
@@ -107,7 +105,7 @@ class Command:
     def parameters(self) -> Parameters:
         """The arguments and options of the command line: of the function, and of what shows its result."""
         parameters = {
-            **_stated(inspect.signature(self.lines).parameters),
+            **_stated(signature(self.lines).parameters),
             **parameters_of(self.described),
         }
         for name, default in self.by_line.items():
@@ -117,7 +115,7 @@ class Command:
     def arguments(self, given: Mapping[str, Any], progress: Reporter) -> dict[str, Any]:
         """The arguments of the call from values by name, which fill the options dataclasses."""
         values = {**given, "progress": progress}
-        parameters = inspect.signature(self.described).parameters
+        parameters = signature(self.described).parameters
         for name, parameter in parameters.items():
             table: Any = parameter.annotation
             if _is_table(table):
@@ -127,7 +125,7 @@ class Command:
 
     def show(self, result: Any, given: Mapping[str, Any]) -> list[Any]:
         """What people see of a result."""
-        named = inspect.signature(self.lines).parameters
+        named = signature(self.lines).parameters
         return [*self.lines(result, **{name: given[name] for name in named if name in given})]
 
 
@@ -141,9 +139,8 @@ MODULES = {
     "api.exports": ("export", "push", "listen", "serve"),
     "agents": ("mcp",),
 }
-HOMES = {
-    name: module for module, names in MODULES.items() for name in names
-}  # as --help lists them
+# as --help lists them
+HOMES = {name: module for module, names in MODULES.items() for name in names}
 
 
 def commands(names: Iterable[str] = HOMES) -> dict[str, Command]:
@@ -179,9 +176,9 @@ def _for_python(
         return getattr(result, gives) if gives else result
 
     if gives:
-        signature = inspect.signature(call)
-        kind = inspect.get_annotations(signature.return_annotation)[gives]
-        run.__signature__ = signature.replace(return_annotation=kind)  # type: ignore[attr-defined]
+        whole = signature(call)
+        kind = get_annotations(whole.return_annotation)[gives]
+        run.__signature__ = whole.replace(return_annotation=kind)  # type: ignore[attr-defined]
     return run
 
 
@@ -192,11 +189,11 @@ def _checked(
 
     Its options may be given by name, and `progress` in several ways; the docstring lists both. keys: see Command.
     """
-    own = inspect.signature(described)
+    own = signature(described)
     parameters = own.parameters
     table: Any = parameters["options"].annotation if "options" in parameters else None
     fields = _fields(table)
-    signature = _in_python(own, table, keys)
+    in_python = _in_python(own, table, keys)
 
     @functools.wraps(described)
     def run(*args: Any, **kwargs: Any) -> Any:
@@ -206,7 +203,7 @@ def _checked(
         for name in kwargs:
             if name not in parameters and name not in fields:  # the keys load the recipe settings
                 known_name(name, "an option", name, [*parameters, *fields, *keys()])
-        given = signature.bind_partial(*args, **kwargs).arguments
+        given = in_python.bind_partial(*args, **kwargs).arguments
         changes = {name: given.pop(name) for name in fields if name in given}
         further = given.pop("changes", {})
         for name in given:
@@ -228,12 +225,12 @@ def _checked(
             raise system_refusal(error) from error
 
     text = FLAG.sub(lambda flag: flag[0][2:], f"{described.__doc__}")
-    run.__signature__ = signature  # type: ignore[attr-defined]
+    run.__signature__ = in_python  # type: ignore[attr-defined]
     run.__doc__ = with_args(text, _help(parameters, table)).replace("Raises:", RAISES)
     return run
 
 
-def _in_python(own: inspect.Signature, table: Any, keys: Any) -> inspect.Signature:
+def _in_python(own: Signature, table: Any, keys: Any) -> Signature:
     """The signature in Python: `progress` may be left out, and options are an object or keywords, with any `changes` for keys."""
     parameters = []
     for name, parameter in {**own.parameters, **_fields(table)}.items():
@@ -241,16 +238,16 @@ def _in_python(own: inspect.Signature, table: Any, keys: Any) -> inspect.Signatu
         if name == "progress":
             parameter = parameter.replace(annotation=Feedback, default=True)
         elif name == "options":
-            kind = parameter.POSITIONAL_OR_KEYWORD
-            parameter = inspect.Parameter(name, kind, default=None, annotation=table | None)
+            parameter = Parameter(
+                name, Parameter.POSITIONAL_OR_KEYWORD, default=None, annotation=table | None
+            )
         parameters.append(parameter)
     if keys is not tuple:
-        named = inspect.Parameter.VAR_KEYWORD
-        parameters.append(inspect.Parameter("changes", named, annotation=Any))
+        parameters.append(Parameter("changes", Parameter.VAR_KEYWORD, annotation=Any))
     return own.replace(parameters=sorted(parameters, key=lambda parameter: parameter.kind))
 
 
-def _help(own: Mapping[str, inspect.Parameter], table: Any) -> list[str]:
+def _help(own: Mapping[str, Parameter], table: Any) -> list[str]:
     """The parameters of a function in Python, a line each."""
     lines = describe(_stated(own, {PYTHON}))
     if "progress" in own:
@@ -265,14 +262,14 @@ def _help(own: Mapping[str, inspect.Parameter], table: Any) -> list[str]:
     return lines
 
 
-def _stated(own: Mapping[str, inspect.Parameter], further: Collection[str] = ()) -> Parameters:
+def _stated(own: Mapping[str, Parameter], further: Collection[str] = ()) -> Parameters:
     """The parameters that have an Option of the command line, or of further panels."""
     options = {name: option_of(parameter.annotation) for name, parameter in own.items()}
     shown = {ARGUMENT, *PANELS, *further}
     return {name: own[name] for name, one in options.items() if one and one.panel in shown}
 
 
-def option_in(parameter: inspect.Parameter) -> Option:
+def option_in(parameter: Parameter) -> Option:
     """The Option of a parameter that has one."""
     option = option_of(parameter.annotation)
     assert option is not None
@@ -287,7 +284,7 @@ def _is_table(annotation: Any) -> bool:
 def parameters_of(described: Callable[..., Any]) -> Parameters:
     """The parameters of a function that have an Option, with those of its options dataclasses."""
     parameters = Parameters()
-    for name, parameter in inspect.signature(described).parameters.items():
+    for name, parameter in signature(described).parameters.items():
         table: Any = parameter.annotation
         parameters |= _stated(_fields(table) if _is_table(table) else {name: parameter})
     return parameters

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from voxlate.base.errors import BadInput, plural
 from voxlate.base.hub import PREFIX, check_repo, upload
 from voxlate.base.messages import Message
-from voxlate.base.options.option import MAIN, Option
+from voxlate.base.options.option import MainOption
 from voxlate.clinic.options.consumers import ConsumerOptions
 from voxlate.clinic.options.share import (
     NOT_STATED,
@@ -28,13 +28,13 @@ if TYPE_CHECKING:
     from voxlate.clinic.export_for import Converted
     from voxlate.exchange.model_file import Description
 
-DICOM = Option("New folder for the DICOM series.", panel=MAIN)
+DICOM = MainOption("New folder for the DICOM series.")
 IMAGES = Argument(
     "Folder that synth wrote, or one case's folder in it; or a CT in HU.", metavar="OUT|RUN"
 )
 Images = Annotated[Place, IMAGES]
 EXPORTED = "Folder that synth wrote, or one case's folder in it; with --for also a CT; with --out alone a run, starter:NAME or hf://NAME/REPO."
-To = Annotated[Place, Option("New folder of the images or of the model.", panel=MAIN)]
+To = Annotated[Place, MainOption("New folder of the images or of the model.")]
 
 
 @function
@@ -66,8 +66,8 @@ def export(
 
     like = None if options.like is None else Path(options.like)
     write = write_enhanced if options.enhanced else write_derived
-    count, accepted = progress.count("images"), options.accept_untrusted
-    return export_dicom(Path(out), Path(dicom), like, count, write, accepted)
+    count = progress.count("images")
+    return export_dicom(Path(out), Path(dicom), like, count, write, options.accept_untrusted)
 
 
 @function
@@ -134,8 +134,7 @@ def _export_lines(done: Any, dicom: Path | None, out: Path | None) -> Iterator[A
 
     if isinstance(done, Exported):
         for said in done.messages:
-            refused = said.grade == "do not trust"
-            yield Undone(f"left out {said.text}") if refused else said
+            yield Undone(f"left out {said.text}") if said.grade == "do not trust" else said
         yield f"{done.summary} in {dicom}: derived, synthetic, not for diagnosis."
     elif isinstance(done, Converted):
         yield from done.messages
@@ -162,9 +161,8 @@ def _export_any(
     dicom: Annotated[Place | None, DICOM] = None,
     out: Annotated[
         Place | None,
-        Option(
+        MainOption(
             "Folder for the images of --for, or new folder for the model, which voxlate-run reads.",
-            panel=MAIN,
         ),
     ] = None,
     *,
@@ -276,10 +274,14 @@ def push(
     scores = None if options.scores is None else scores_of(Path(options.scores), model)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(options.dry_run or Path(temporary) / "model")
-        allowed = options.allow_code
-        messages = build_folder(model, repo, folder, scores, licence, options.onnx, allowed)
-        places = sorted(path for path in folder.rglob("*") if path.is_file())
-        files = {path.relative_to(folder).as_posix(): path.stat().st_size for path in places}
+        messages = build_folder(
+            model, repo, folder, scores, licence, options.onnx, options.allow_code
+        )
+        files = {
+            path.relative_to(folder).as_posix(): path.stat().st_size
+            for path in sorted(folder.rglob("*"))
+            if path.is_file()
+        }
         commit = "" if options.dry_run else upload(folder, repo, options.private)
     return Pushed(repo, files, commit, tuple(messages))
 
@@ -287,7 +289,7 @@ def push(
 @Command("listen RUN --host 10.0.0.7 --allow SCANNER --to PACS@10.0.0.5:104 --out QUEUE")
 def listen(
     run: Run,
-    out: Annotated[Place, Option("Folder of the queue, on a disk of its own.", panel=MAIN)],
+    out: Annotated[Place, MainOption("Folder of the queue, on a disk of its own.")],
     *,
     options: ListenOptions,
     progress: Reporter,

@@ -137,9 +137,8 @@ def _series_line(series: SeriesInfo) -> str:
 
 def _scan(path: Path) -> dict[str, Any]:
     """The voxels are read too: a header alone would not show that a file is cut short or full of NaN."""
-    named = (
-        "" if format_of(path) is DICOM else without_ending(path.name)
-    )  # DICOM headers name the modality
+    # DICOM headers name the modality
+    named = "" if format_of(path) is DICOM else without_ending(path.name)
     volume = read_volume(path, named, allow_nan=True)
     values, finite = volume.data, np.isfinite(volume.data)
     low, high = values.min(where=finite, initial=np.inf), values.max(where=finite, initial=-np.inf)
@@ -184,18 +183,16 @@ def _unit_in_provenance(path: Path, modality: str) -> str | None:
     provenance = path.parent / "provenance.json"
     if not provenance.is_file():
         return None
-    from voxlate.synthesis.result import (
-        read_synthesis,
-    )  # only images of a synthesis need it
+    # only images of a synthesis need it
+    from voxlate.synthesis.result import read_synthesis
 
     units: dict[str, str] = read_synthesis(provenance).get("units", {})
     return units.get(modality)
 
 
 def _cohort(path: Path) -> dict[str, Any]:
-    from voxlate.scans.cases.prepared import (
-        open_cohort,
-    )  # a scan is described without it, in half the time
+    # a scan is described without it, in half the time
+    from voxlate.scans.cases.prepared import open_cohort
 
     cohort = open_cohort(path)
     return {
@@ -214,11 +211,9 @@ def _model(path: Path) -> dict[str, Any]:
 
     weights = Run(path).weights() if path.is_dir() else path
     if path.is_dir() and not weights.exists():
-        state = (
-            "stopped; the same train command resumes it"
-            if Run(path).state.exists()
-            else "not begun"
-        )
+        state = "not begun"
+        if Run(path).state.exists():
+            state = "stopped; the same train command resumes it"
         return {"run": str(path), "state": state}
     header = read_header(weights)
     recipe = header["recipe"]

@@ -463,10 +463,11 @@ def check_case(model: "Model", scans: "CaseScans") -> CheckedCase:
     checked = model.check(scans.files, scans.case)
     messages = [*scans.notes, *checked.messages, *model.missing_checks]
     inputs = checked.inputs
-    files = {}
-    for name, grid in inputs.grids.items():
-        unit = inputs.prepared.header.units.get(name, "")
-        files[name] = {"file": str(inputs.files[name]), "grid": f"{grid}", "unit": unit}
+    units = inputs.prepared.header.units
+    files = {
+        name: {"file": str(inputs.files[name]), "grid": f"{grid}", "unit": units.get(name, "")}
+        for name, grid in inputs.grids.items()
+    }
     return CheckedCase(scans.case, verdict_of(messages), files, checked.targets, messages)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
-from voxlate.base.executors.job import StepCallback
+from voxlate.base.executors.job import StepCallback, no_report
 from voxlate.base.messages import Message, Say, reworded
 from voxlate.base.options.option import in_python
 from voxlate.commands.api.console import err, note, say
@@ -78,11 +78,9 @@ class Lines:
             return
         self.printed = now
         self.wait = min(self.wait * GROWTH, LONGEST_SECONDS)
-        left = (
-            f", {_clock((now - start) / (done - before) * (total - done))} left"
-            if before < done < total
-            else ""
-        )
+        left = ""
+        if before < done < total:
+            left = f", {_clock((now - start) / (done - before) * (total - done))} left"
         say(f"{name} {int(done)}/{total}{left}{'  ' if note else ''}{note}", self.console)
 
 
@@ -154,7 +152,7 @@ def report_to(progress: Feedback) -> Iterator[Reporter]:
     elif progress is True:
         reporter = Reporter()
     else:
-        reporter = Reporter((lambda *_: None) if progress is False else progress, warn_in_python)
+        reporter = Reporter(progress or no_report, warn_in_python)
     if reporter.step is draw_bars:
         with progress_on(err) as bars:
             yield replace(reporter, step=bars)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from voxlate.base.errors import BadInput
 from voxlate.base.messages import Message, message, read_messages
-from voxlate.base.options.option import MAIN, PYTHON, Option
+from voxlate.base.options.option import PYTHON, MainOption, Option
 from voxlate.commands.api.entry import Argument, Command, Everything, Place, Undone
 from voxlate.commands.api.progress import Reporter
 from voxlate.evaluation.options.evaluate import CompareOptions, EvaluateOptions
@@ -83,7 +83,7 @@ def _assumptions(done: Evaluation, options: EvaluateOptions) -> Iterator[Message
 )
 def evaluate(
     out: Annotated[Place, Argument("Folder of images; with --run, a new one.", metavar="OUT")],
-    truth: Annotated[Place, Option("Cohort with the true scans.", panel=MAIN)],
+    truth: Annotated[Place, MainOption("Cohort with the true scans.")],
     *,
     options: EvaluateOptions,
     cases: Annotated[
@@ -184,9 +184,7 @@ def report(
     path: Annotated[
         Place, Argument("Run, folder that synth wrote, or prepared cohort.", metavar="PATH")
     ],
-    out: Annotated[
-        Place | None, Option("HTML file. Default: PATH/report.html.", panel=MAIN)
-    ] = None,
+    out: Annotated[Place | None, MainOption("HTML file. Default: PATH/report.html.")] = None,
 ) -> Path:
     """Write an offline HTML page with pictures, curves and tables, and return its path.
     \f

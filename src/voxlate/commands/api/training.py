@@ -1,17 +1,17 @@
 """The commands that train: recipes, starters, plan, train, adapt, import_weights, calibrate."""
 
-import shlex
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 from rich.text import Text
 
 from voxlate.base.errors import BadInput
 from voxlate.base.groups import grouped
-from voxlate.base.options.option import MAIN, AllowCode, Option
+from voxlate.base.options.option import AllowCode, MainOption
 from voxlate.commands.api.console import out as terminal
 from voxlate.commands.api.entry import RUN, Argument, Command, Out, Place, Run
 from voxlate.commands.api.images import MODEL
@@ -73,10 +73,9 @@ def recipes(
     *,
     cohort: Annotated[
         Place | None,
-        Option(
+        MainOption(
             "Prepared cohort for which recipes are ranked, or refused with a reason.",
             flag="--for",
-            panel=MAIN,
         ),
     ] = None,
     allow_code: AllowCode = False,
@@ -190,7 +189,7 @@ def list_starters(
     ] = None,
     *,
     check: Annotated[
-        bool, Option("Check the weights of each starter by its hash and self-test.", panel=MAIN)
+        bool, MainOption("Check the weights of each starter by its hash and self-test.")
     ] = False,
 ) -> list[dict[str, Any]]:
     """List the weights that come with voxlate, or print one's card.
@@ -236,7 +235,7 @@ def _plan_lines(chosen: "Plan", data: Path, out: Path, options: PlanOptions) -> 
         yield f"{key}: {why}."
     assumed = "" if options.minutes else " 60 minutes are assumed without --minutes."
     yield f"{chosen.prediction}{assumed}"
-    place, cohort = shlex.quote(str(out)), shlex.quote(str(data))
+    place, cohort = quote(str(out)), quote(str(data))
     yield f"{out} is the recipe. Next:  voxlate train {place} --data {cohort} --out RUN"
 
 
@@ -258,7 +257,7 @@ def plan(
     data: Annotated[Place, Argument("Prepared cohort.", metavar="PREPARED")],
     *,
     options: PlanOptions,
-    out: Annotated[Place | None, Option("TOML file of the recipe.", panel=MAIN)] = None,
+    out: Annotated[Place | None, MainOption("TOML file of the recipe.")] = None,
     progress: Reporter,
 ) -> "Plan":
     """Choose a recipe for a prepared cohort, and explain it.
@@ -351,11 +350,11 @@ def train(
     ],
     data: Annotated[
         Place | None,
-        Option("Prepared cohort. For a run only needed if the cohort was moved.", panel=MAIN),
+        MainOption("Prepared cohort. For a run only needed if the cohort was moved."),
     ] = None,
     out: Annotated[
         Place | None,
-        Option("Output folder. Not needed when continuing a run.", panel=MAIN),
+        MainOption("Output folder. Not needed when continuing a run."),
     ] = None,
     *,
     options: TrainOptions,
@@ -400,9 +399,7 @@ def _model_lines(done: "Trained") -> Iterator[str]:
 )
 def adapt(
     run: Run,
-    data: Annotated[
-        Place, Option("Prepared cohort of the other site, with a held-out case.", panel=MAIN)
-    ],
+    data: Annotated[Place, MainOption("Prepared cohort of the other site, with a held-out case.")],
     out: Out,
     *,
     options: AdaptOptions,
@@ -533,8 +530,8 @@ def _fitted_lines(fitted: Fitted, run: Any, options: CalibrateOptions) -> Iterat
     same = f" --answer {options.answer}" if options.answer else ""
     same += f" --samples {fitted.samples}" if fitted.samples > 1 else ""
     for key, value in (options.synth or {}).items():
-        same += f" --set {shlex.quote(f'{key}={value}')}"
-    place = shlex.quote(str(options.out or run))
+        same += f" --set {quote(f'{key}={value}')}"
+    place = quote(str(options.out or run))
     yield f"{fitted.path}. Next:  voxlate synth {place} NEW --out OUT{same}"
 
 

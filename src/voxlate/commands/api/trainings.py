@@ -1,12 +1,12 @@
 """A training as `voxlate train` does it: of a recipe, of a plan, or of a run that goes on."""
 
 import re
-import shlex
 import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from shlex import quote
 from typing import Any, cast
 
 from voxlate.base.errors import BadInput
@@ -121,13 +121,12 @@ class _Training:
                 return _train_planned(prepared, run, asked, report)
             chosen, head = _read_recipe(recipe, asked)
             _say_last_stage(chosen, asked, report)
-            beginning = Beginning(head)
             return train_recipe(
                 chosen,
                 prepared,
                 run,
                 asked,
-                beginning=beginning,
+                beginning=Beginning(head),
                 progress=report.step,
                 say=report.say,
             )
@@ -171,7 +170,7 @@ def _continue(run: Path, data: Path | None, asked: TrainOptions, report: Reporte
     """Continue a run by `+N` steps or `+M` minutes, or resume it."""
     if unfit := [*asked.changed_options(*OF_RECIPE)]:
         raise BadInput(
-            f"{_flag(unfit[0])}: expected a recipe with it, found the run {run}, which keeps its recipe. Drop it, or begin a new run with it from these weights: voxlate train {shlex.quote(str(run / 'recipe.toml'))} --data PREPARED --init {shlex.quote(str(run))} --out NEW."
+            f"{_flag(unfit[0])}: expected a recipe with it, found the run {run}, which keeps its recipe. Drop it, or begin a new run with it from these weights: voxlate train {quote(str(run / 'recipe.toml'))} --data PREPARED --init {quote(str(run))} --out NEW."
         )
     wanted = asked.changed_options("steps", "minutes")
     if len(wanted) > 1:
@@ -214,7 +213,7 @@ def _train_planned(data: Path, run: Path, asked: TrainOptions, report: Reporter)
     changes = asked.changes or {}
     if asked.start is not None:
         raise BadInput(
-            f"--init: expected a recipe whose start is chosen by you, found auto, which chooses it itself. Write the plan with voxlate plan, and train that file with --init {shlex.quote(str(asked.start))}."
+            f"--init: expected a recipe whose start is chosen by you, found auto, which chooses it itself. Write the plan with voxlate plan, and train that file with --init {quote(str(asked.start))}."
         )
 
     def make_plan() -> Plan:
@@ -266,8 +265,8 @@ def _minutes(text: str) -> float:
 def _say_resumed(run: Path, recipe: Recipe, asked: TrainOptions, report: Reporter) -> None:
     """State that a planned run keeps its plan; raises BadInput where it was planned for other modalities."""
     check_same(run, recipe, asked)
-    given = [_flag(name) for name in asked.changed_options(*OF_PLAN, "minutes")]
-    ignored = [*given, *(f"--set {key}" for key in asked.changes or {})]
+    ignored = [*map(_flag, asked.changed_options(*OF_PLAN, "minutes"))]
+    ignored += [f"--set {key}" for key in asked.changes or {}]
     listed = ", ".join(ignored) or "options of a plan"
     text = f"{run / 'recipe.toml'} is resumed as it was planned; {listed} change nothing (another --out makes another plan)."
     report.say(message("resumed", text))

@@ -1,8 +1,8 @@
 """From the description of a command to the command line: how typer gets its parameters, and what is printed."""
 
-import inspect
 import json
 from collections.abc import Callable, Mapping
+from inspect import Parameter, Signature, cleandoc
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
@@ -12,9 +12,9 @@ from rich.markup import escape
 from voxlate.base.messages import Message
 from voxlate.base.options.option import (
     ARGUMENT,
-    OUTPUT,
     PANELS,
     Option,
+    OutputOption,
     flag_of,
     range_of,
     suggestions,
@@ -27,13 +27,13 @@ from voxlate.commands.cli.app import SuggestingCommand, app, end
 from voxlate.commands.cli.messages import keep_messages
 
 METAVARS = {Path: "PATH", int: "INT", float: "NUMBER", str: "TEXT", bool: ""}
-AS_JSON = Option("Print the result as JSON.", flag="--json", panel=OUTPUT)
-VERBOSE = Option("Print every message.", flag="--verbose -v", panel=OUTPUT)
+AS_JSON = OutputOption("Print the result as JSON.", flag="--json")
+VERBOSE = OutputOption("Print every message.", flag="--verbose -v")
 
 
 def add(command: Command) -> None:
     """Add a command to the command line, with examples at the end of its --help."""
-    examples = [f"voxlate {line}" for line in inspect.cleandoc(command.examples).splitlines()]
+    examples = [f"voxlate {line}" for line in cleandoc(command.examples).splitlines()]
     epilog = "\n".join(["Example:" if len(examples) == 1 else "Examples:", *examples])
     parameters = {**command.parameters, "as_json": _flag("as_json", AS_JSON)}
     if command.keeps:
@@ -42,8 +42,7 @@ def add(command: Command) -> None:
     def run(**values: Any) -> None:
         """Call the command, and print its result: a document, or lines; what is left undone ends it with code 3."""
         given = _read(parameters, values)
-        folder = given.get("out") or given.get("recipe")
-        kept = Path(str(folder)) if command.keeps else None
+        kept = Path(str(given.get("out") or given.get("recipe"))) if command.keeps else None
         verbose = given.get("verbose", False)
         with keep_messages(kept, command.name, verbose, command.keeps == "end") as take:
             arguments = command.arguments(given, Reporter(say=take))
@@ -66,19 +65,18 @@ def add(command: Command) -> None:
     ordered = sorted(
         parameters.values(), key=lambda p: (ARGUMENT, *PANELS).index(option_in(p).panel)
     )
-    run.__signature__ = inspect.Signature([*map(_for_typer, ordered)])  # type: ignore[attr-defined]
+    run.__signature__ = Signature([*map(_for_typer, ordered)])  # type: ignore[attr-defined]
     # Typer shows what follows the form feed in the list of commands.
-    run.__doc__ = inspect.cleandoc(f"{command.described.__doc__}").partition("\f")[0]
+    run.__doc__ = cleandoc(f"{command.described.__doc__}").partition("\f")[0]
     app.command(name=command.name, epilog=epilog, cls=SuggestingCommand)(run)
 
 
-def _flag(name: str, option: Option) -> inspect.Parameter:
-    kind = inspect.Parameter.KEYWORD_ONLY
-    annotation = Annotated[bool, option]
-    return inspect.Parameter(name, kind, default=False, annotation=annotation)
+def _flag(name: str, option: Option) -> Parameter:
+    kind = Parameter.KEYWORD_ONLY
+    return Parameter(name, kind, default=False, annotation=Annotated[bool, option])
 
 
-def _read(parameters: Mapping[str, inspect.Parameter], values: dict[str, Any]) -> dict[str, Any]:
+def _read(parameters: Mapping[str, Parameter], values: dict[str, Any]) -> dict[str, Any]:
     """The values of the command line, checked; those that are not given are the defaults."""
     from voxlate.base.options.check import read_text  # loads pydantic, which --help does not need
 
@@ -96,12 +94,12 @@ def _read(parameters: Mapping[str, inspect.Parameter], values: dict[str, Any]) -
     return read
 
 
-def _for_typer(parameter: inspect.Parameter) -> inspect.Parameter:
+def _for_typer(parameter: Parameter) -> Parameter:
     """A parameter with typer's own annotation in place of ours; typer gives texts, paths and flags."""
     option = option_in(parameter)
     kind = text_type(parameter.annotation)
     default = parameter.default
-    required = default is inspect.Parameter.empty
+    required = default is Parameter.empty
     is_set = not required and default not in (None, ()) and kind is not bool
     stated: dict[str, Any] = {
         "help": _help(option, default if is_set else None),
@@ -119,9 +117,9 @@ def _for_typer(parameter: inspect.Parameter) -> inspect.Parameter:
         default = None  # what is not given is not checked
     if default is None:
         typed = typed | None
-    return inspect.Parameter(
+    return Parameter(
         parameter.name,
-        inspect.Parameter.KEYWORD_ONLY,
+        Parameter.KEYWORD_ONLY,
         default=default,
         annotation=Annotated[typed, declaration],
     )
