@@ -27,7 +27,7 @@ from voxlate.base.groups import grouped
 from voxlate.base.messages import UNOWNED, Message, message, read_messages
 from voxlate.base.options.option import merge
 from voxlate.checks.header_checks import refuse_synthetic
-from voxlate.checks.table import Numbers, ask
+from voxlate.checks.table import Measured, ask
 from voxlate.checks.truths import KEPT, LEFT_OUT, Fault, SketchedTruth, fault_messages, judge
 from voxlate.evaluation.options.evaluate import EvaluateOptions
 from voxlate.evaluation.scoring.alignment import check_prepared
@@ -208,7 +208,7 @@ def _bones(rules: Rules, rows: Sequence[Row], ranges: Mapping[str, Range]) -> It
             and row.scores[f"{region.name}.voxels"]
         ]
         if VESSELS.search(region.name) and region.high == math.inf and means:
-            numbers: Numbers = {"mean_hu": float(np.mean(means)), "region": region.name}
+            numbers: Measured = {"mean_hu": float(np.mean(means)), "region": region.name}
             yield from ask("vessels-region", numbers)
 
 
