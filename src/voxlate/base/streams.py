@@ -26,15 +26,12 @@ class Tile:
     size: tuple[int, int]
     plane: tuple[int, int]
 
-    def within(self, size: Sequence[int]) -> tuple[list[int], tuple[slice, slice]]:
+    def within(self, size: Sequence[int]) -> tuple[list[int], list[slice]]:
         """The whole slice's size and the item's part of it for a state of this size: a latent's is another."""
         corner = [start * new // old for start, new, old in zip(self.corner, size, self.size)]
         plane = [-(-whole * new // old) for whole, new, old in zip(self.plane, size, self.size)]
-        rows, columns = (slice(start, start + length) for start, length in zip(corner, size))
-        return [max(whole, part.stop) for whole, part in zip(plane, (rows, columns))], (
-            rows,
-            columns,
-        )
+        parts = [slice(start, start + length) for start, length in zip(corner, size)]
+        return [max(whole, part.stop) for whole, part in zip(plane, parts)], parts
 
 
 class Streams:
