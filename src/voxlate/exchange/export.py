@@ -148,8 +148,8 @@ def _describe(
         stated = CarriedCalibration(_without_cases(calibration.header), calibration.hash)
     anatomy = None
     if model.anatomy is not None:
-        names = [field.name for field in fields(AnatomyHeader)]
-        anatomy = AnatomyHeader(**{name: getattr(model.anatomy, name) for name in names})
+        stated_fields = (getattr(model.anatomy, field.name) for field in fields(AnatomyHeader))
+        anatomy = AnatomyHeader(*stated_fields)
     made_by = software()
     notice = made_by.pop("notice")
     made_by |= {"onnx": metadata.version("onnx"), "torch": torch.__version__}
