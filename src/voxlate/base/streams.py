@@ -78,10 +78,9 @@ class Streams:
         whole: list[int] = list(shape[-2:])
         parts: list[Any] = [...] * len(self)
         if self.tiles is not None:
-            places = [tile.within(shape[-2:]) for tile in self.tiles]
-            planes = [plane for plane, _ in places]
+            planes, places = zip(*(tile.within(shape[-2:]) for tile in self.tiles))
             whole = [max(lengths) for lengths in zip(*planes)]
-            parts = [(..., *part) for _, part in places]
+            parts = [(..., *place) for place in places]
         return sliced, [*(shape[:-3] if sliced else shape[:-2]), *whole], parts
 
 
