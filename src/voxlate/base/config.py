@@ -1,5 +1,6 @@
 """Strict settings: frozen dataclasses that a TOML table fills, where an unknown key is an error with a hint."""
 
+import importlib
 import json
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -7,7 +8,6 @@ from dataclasses import dataclass, is_dataclass
 from functools import cache, partial
 from itertools import chain, count
 from numbers import Real
-from pkgutil import resolve_name
 from typing import (
     Annotated,
     Any,
@@ -244,7 +244,7 @@ def load_object(name: str) -> Any:
         raise BadInput(f'expected "module:name", in plain letters, found {name!r}. Change it.')
     module, _, attribute = name.partition(":")
     try:
-        return resolve_name(name)
+        return getattr(importlib.import_module(module), attribute)
     except ModuleNotFoundError as error:
         raise BadInput(
             f"expected the Python module '{module}' for {name}, found none ('{error.name}' is not installed). Install it, or add its folder to PYTHONPATH."
