@@ -202,5 +202,5 @@ def _card(model: Model) -> dict[str, Any]:
         from voxlate.training.starters.names import folder_of
 
         own = read_card(folder_of(header["starter"]["name"]))
-        card |= {"trained_on": own.trained_on, "limits": list(own.limits)}
+        card |= {"trained_on": own.trained_on, "limits": own.limits}
     return json.loads(json.dumps(card, default=str))
