@@ -11,7 +11,7 @@ import voxlate as package
 from dciodvfy import errors_in, needs_dciodvfy
 from voxlate.base.errors import BadInput
 from voxlate.clinic.address import StudyAddress
-from voxlate.clinic.archive import Fetched, store_answers, write_objects_of
+from voxlate.clinic.archive import store_answers, write_objects_of
 from voxlate.clinic.dicom_images import write_enhanced
 from voxlate.clinic.dicom_out import export_dicom
 from voxlate.clinic.export_for import export_for
@@ -310,6 +310,6 @@ def test_each_study_gets_the_images_of_its_own_scans(run, series, voxlate, tmp_p
 
     monkeypatch.setattr(WebArchive, "connect", Archive)
     cases = sorted(path.parent for path in out.glob("*/*/provenance.json"))
-    sentence = store_answers(Fetched([], studies), cases)
+    sentence = store_answers(studies, cases)
     assert stored == {"http://first": {"1.2.5"}, "http://second": {"1.2.6"}}
     assert sentence.endswith("files stored in the study now: 2 series, 2 reports.")

@@ -1,12 +1,11 @@
 """Strict settings: frozen dataclasses that a TOML table fills, where an unknown key is an error with a hint."""
 
-import functools
 import importlib
 import json
 import re
-import typing
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, is_dataclass
+from functools import cache, partial
 from itertools import chain, count
 from numbers import Real
 from typing import (
@@ -14,9 +13,11 @@ from typing import (
     Any,
     Literal,
     TypeVar,
+    cast,
     dataclass_transform,
     get_args,
     get_origin,
+    get_type_hints,
 )
 
 from voxlate.base.errors import BadInput, nearest
@@ -120,7 +121,7 @@ def converted(given: Any, taken: Any, key: str = "") -> Iterator[tuple[str, Any,
 
 
 # what fills settings of a kind and writes them; kept, for a recipe's takes 45 ms to make and is needed twice a reading
-adapter: "Callable[[Any], TypeAdapter[Any]]" = functools.cache(TypeAdapter)
+adapter: "Callable[[Any], TypeAdapter[Any]]" = cache(TypeAdapter)
 
 
 def to_tables(settings_object: Any) -> dict[str, Any]:
@@ -176,10 +177,10 @@ class Kinds:
 
         def filled(value: Any, info: ValidationInfo) -> Any:
             """Settings of the package, or of code outside it."""
-            inner = functools.partial(own, info=info)
+            inner = partial(own, info=info)
             return _fill_importable(value, inner, info, self.settings_of)
 
-        written = functools.partial(_plain, inner=to_tables)
+        written = partial(_plain, inner=to_tables)
         return core_schema.with_info_plain_validator_function(
             filled, serialization=core_schema.plain_serializer_function_ser_schema(written)
         )
@@ -225,7 +226,7 @@ def _fill_importable(value: Any, inner: Any, info: ValidationInfo, settings_of: 
             f"expected a class made with voxlate.base.config.settings, found {name}. Decorate it with @settings."
         )
     rest = {key: entry for key, entry in value.items() if key != "kind"}
-    return fill(typing.cast(type, kind), rest, name, code=code)
+    return fill(cast(type, kind), rest, name, code=code)
 
 
 def _plain(value: Any, inner: Any) -> Any:
@@ -283,7 +284,7 @@ def _is_own(cls: Any) -> bool:
 
 def key_types(kind: Any) -> dict[str, Any]:
     """The keys of a settings class with their types (annotations kept)."""
-    return typing.get_type_hints(kind, include_extras=True)
+    return get_type_hints(kind, include_extras=True)
 
 
 def meaning_of(hint: Any) -> str:

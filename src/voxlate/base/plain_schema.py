@@ -59,8 +59,8 @@ def fill(kind: Any, value: Any, place: tuple[Any, ...]) -> Any:
         return _check(value in options and type(value) is not bool, kind, value, place)
     if origin in UNIONS:
         if isinstance(value, dict) and "kind" in value:  # of settings, the one of its kind
-            own = tuple(o for o in options if getattr(o, "kind", None) == value["kind"])
-            options = own or options
+            named = (o for o in options if getattr(o, "kind", None) == value["kind"])
+            options = tuple(named) or options
         for option in options[:-1]:
             try:
                 return fill(option, value, place)
@@ -68,7 +68,7 @@ def fill(kind: Any, value: Any, place: tuple[Any, ...]) -> Any:
                 continue
         return fill(options[-1], value, place)
     if dataclasses.is_dataclass(kind):
-        return _fill_keys(kind, dataclasses.fields(kind), value, place)
+        return _fill_keys(kind, value, place)
     if typing.is_typeddict(kind):
         _check(isinstance(value, dict), kind, value, place)
         hints = typing.get_type_hints(kind, include_extras=True)
@@ -86,11 +86,12 @@ def _check(sound: bool, kind: Any, value: Any, place: tuple[Any, ...]) -> Any:
     return value
 
 
-def _fill_keys(kind: Any, fields: Any, value: Any, place: tuple[Any, ...]) -> Any:
+def _fill_keys(kind: Any, value: Any, place: tuple[Any, ...]) -> Any:
     if isinstance(value, kind):
         return value
     _check(isinstance(value, dict), kind, value, place)
     hints = typing.get_type_hints(kind, include_extras=True)
+    fields = dataclasses.fields(kind)
     known = {field.name for field in fields if field.init}
     for key in value.keys() - known:
         raise ValidationError("unexpected", (*place, key), value[key], "extra_forbidden")

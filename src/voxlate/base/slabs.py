@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
+from voxlate.base.arrays import AnyArray
 from voxlate.base.errors import FULL, CannotWrite, system_code
 
 SLAB = 1 << 24  # voxels that are computed at a time
@@ -50,8 +51,8 @@ def scratch_folder() -> Path | None:
 
 
 def empty(
-    shape: Sequence[int], dtype: DTypeLike, in_memory: Callable[..., np.ndarray] = np.empty
-) -> np.ndarray:
+    shape: Sequence[int], dtype: DTypeLike, in_memory: Callable[..., AnyArray] = np.empty
+) -> AnyArray:
     """An array whose values are undefined: in a file where it is large and a scratch folder is set, else in memory."""
     size = math.prod(shape) * np.dtype(dtype).itemsize
     folder = _scratch.get()
@@ -90,7 +91,7 @@ def slabs(shape: Sequence[int]) -> list[slice]:
     return [slice(z, min(z + planes, shape[0])) for z in range(0, shape[0], planes)]
 
 
-def release(*arrays: np.ndarray) -> None:
+def release(*arrays: AnyArray) -> None:
     """Give the pages of arrays in files back to the system, which reads them again where they are needed."""
     if sys.platform != "linux":
         return
@@ -103,10 +104,10 @@ def release(*arrays: np.ndarray) -> None:
 
 
 def in_slabs(
-    function: Callable[..., np.ndarray],
-    *arrays: np.ndarray,
-    out: np.ndarray | None = None,
-) -> np.ndarray:
+    function: Callable[..., AnyArray],
+    *arrays: AnyArray,
+    out: AnyArray | None = None,
+) -> AnyArray:
     """The result of a function that treats every plane along the first axis alone; out: where it is written."""
     pieces = slabs(arrays[0].shape)
     if len(pieces) < 2 and out is None:
@@ -124,7 +125,7 @@ def in_slabs(
 
 def map_slabs(
     function: Callable[..., Any],
-    *arrays: np.ndarray,
+    *arrays: AnyArray,
 ) -> list[Any]:
     """The result of a function for each slab of some arrays."""
     results = []
@@ -134,23 +135,23 @@ def map_slabs(
     return results
 
 
-def by_plane(function: Callable[..., np.ndarray], *arrays: np.ndarray) -> np.ndarray:
+def by_plane(function: Callable[..., AnyArray], *arrays: AnyArray) -> AnyArray:
     """One value (or row) for each plane along the first axis."""
     return np.concatenate(map_slabs(function, *arrays))
 
 
-def count_nonzero(values: np.ndarray) -> int:
+def count_nonzero(values: AnyArray) -> int:
     """The number of values of an array that are not 0."""
     return int(sum(map_slabs(np.count_nonzero, values)))
 
 
-def least_and_most(values: np.ndarray) -> tuple[Any, Any]:
+def least_and_most(values: AnyArray) -> tuple[Any, Any]:
     """The least and the largest value of an array."""
     ends = map_slabs(lambda slab: (slab.min(), slab.max()), values)
     return min(low for low, _ in ends), max(high for _, high in ends)
 
 
-def spread_values(values: np.ndarray, step: int) -> np.ndarray:
+def spread_values(values: AnyArray, step: int) -> AnyArray:
     """Every step-th value of an array in C order, from the first on."""
     if len(slabs(values.shape)) < 2:
         return values.reshape(-1)[::step]
@@ -163,7 +164,7 @@ def spread_values(values: np.ndarray, step: int) -> np.ndarray:
     return np.concatenate(pieces)
 
 
-def chunks(array: np.ndarray) -> Iterator[np.ndarray]:
+def chunks(array: AnyArray) -> Iterator[AnyArray]:
     """The values of an array in C order, as contiguous slabs."""
     part = array
     while part.ndim > 1 and len(part) == 1:

@@ -26,15 +26,12 @@ class Tile:
     size: tuple[int, int]
     plane: tuple[int, int]
 
-    def within(self, size: Sequence[int]) -> tuple[list[int], tuple[slice, slice]]:
+    def within(self, size: Sequence[int]) -> tuple[list[int], list[slice]]:
         """The whole slice's size and the item's part of it for a state of this size: a latent's is another."""
         corner = [start * new // old for start, new, old in zip(self.corner, size, self.size)]
         plane = [-(-whole * new // old) for whole, new, old in zip(self.plane, size, self.size)]
-        rows, columns = (slice(start, start + length) for start, length in zip(corner, size))
-        return [max(whole, part.stop) for whole, part in zip(plane, (rows, columns))], (
-            rows,
-            columns,
-        )
+        parts = [slice(start, start + length) for start, length in zip(corner, size)]
+        return [max(whole, part.stop) for whole, part in zip(plane, parts)], parts
 
 
 class Streams:
@@ -81,10 +78,9 @@ class Streams:
         whole: list[int] = list(shape[-2:])
         parts: list[Any] = [...] * len(self)
         if self.tiles is not None:
-            places = [tile.within(shape[-2:]) for tile in self.tiles]
-            planes = [plane for plane, _ in places]
+            planes, places = zip(*(tile.within(shape[-2:]) for tile in self.tiles))
             whole = [max(lengths) for lengths in zip(*planes)]
-            parts = [(..., *part) for _, part in places]
+            parts = [(..., *place) for place in places]
         return sliced, [*(shape[:-3] if sliced else shape[:-2]), *whole], parts
 
 

@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -31,16 +31,16 @@ FETCHED = "dicom"  # the folder of fetched studies in OUT
 DERIVED, SENT = "derived", "sent.txt"
 
 
-@dataclass(frozen=True)
-class Fetched:
-    """The inputs of a command, with folders in place of addresses, and the studies that were fetched into them."""
-
-    inputs: list[str]
-    studies: dict[Path, StudyAddress]
+Studies = dict[Path, StudyAddress]  # that were fetched, by their folders
 
 
-def fetch_inputs(inputs: Sequence[str], out: Path, options: SynthOptions) -> Fetched:
-    """Fetch the studies among the inputs to OUT/dicom/<study>/<study>; raises BadInput where --store has none."""
+def fetch_inputs(
+    inputs: Sequence[str], out: Path, options: SynthOptions
+) -> tuple[list[str], Studies]:
+    """Fetch the studies among the inputs to OUT/dicom/<study>/<study>; raises BadInput where --store has none.
+
+    Returns the inputs with folders in place of addresses, and the studies.
+    """
     addresses = {text: study_address(text) for text in inputs if is_dicomweb(text)}
     if options.store and not addresses:
         raise BadInput(
@@ -60,11 +60,11 @@ def fetch_inputs(inputs: Sequence[str], out: Path, options: SynthOptions) -> Fet
             studies[folder] = address
             text = str(folder)
         named.append(text)
-    return Fetched(named, studies)
+    return named, studies
 
 
 def store_answers(
-    fetched: Fetched,
+    studies: Studies,
     folders: Sequence[Path],
     say: Say = no_report,
     accept_untrusted: bool = False,
@@ -75,7 +75,7 @@ def store_answers(
     """
     count = 0
     stored = Exported()
-    for study, address in fetched.studies.items():
+    for study, address in studies.items():
         place = study.resolve()
         cases = []
         for folder in folders:

@@ -140,7 +140,7 @@ def _write_case(folder: Path, root: Path, entities: Entities, sources: Sequence[
             "VoxlateVersion": __version__,
             "VoxlateProvenance": {key: provenance[key] for key in STATED if key in provenance},
             "SkullStripped": stripped[modality],
-            **({"Sources": list(sources)} if sources else {}),
+            **({"Sources": sources} if sources else {}),
         }
         _write_json(sidecar, facts)
         written |= {path, sidecar}

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from voxlate.base.arrays import AnyArray
 from voxlate.base.errors import BadInput
 from voxlate.clinic.consumers.planning import straight_mm
 from voxlate.clinic.consumers.tissues import MOST_HU
@@ -17,7 +18,7 @@ PADDED = 0.05  # of a body that is exactly 0 HU; of a scan's it is 0.02
 BESIDE = 0.05  # of a body's volume; head holders are smaller
 
 
-def body_of(ct: Volume) -> np.ndarray:
+def body_of(ct: Volume) -> AnyArray:
     """The body in a CT in HU, bool [D, H, W]; raises BadInput where it shows none."""
     body = foreground(ct)
     if _millilitres(ct, body) < LEAST_ML:
@@ -27,7 +28,7 @@ def body_of(ct: Volume) -> np.ndarray:
     return body
 
 
-def unusual(ct: Volume, body: np.ndarray, others: Sequence[str]) -> Iterator[str]:
+def unusual(ct: Volume, body: AnyArray, others: Sequence[str]) -> Iterator[str]:
     """Sentences on a CT whose conversion may be wrong; body: [D, H, W]; others: names of CTs beside it, which are not read."""
     if others:
         yield f"{', '.join(others)} of the same folder is not read: name its file."
@@ -46,7 +47,7 @@ def unusual(ct: Volume, body: np.ndarray, others: Sequence[str]) -> Iterator[str
         yield f"the body has the same outline in all slices over {width:.0f} mm, as a couch or head rest that touches it: it counts as body. Remove it from the CT."
 
 
-def _unusual_values(hu: np.ndarray, body: np.ndarray) -> Iterator[str]:
+def _unusual_values(hu: AnyArray, body: AnyArray) -> Iterator[str]:
     """Sentences on padding, metal and values below air."""
     padded = float((hu[body] == 0).mean())
     if padded > PADDED:
@@ -58,6 +59,6 @@ def _unusual_values(hu: np.ndarray, body: np.ndarray) -> Iterator[str]:
         yield f"{below_air.sum()} voxels in the body are below air, down to {hu[below_air].min():g} HU, as where 12 bits of metal overflow: they count as air."
 
 
-def _millilitres(ct: Volume, voxels: np.ndarray) -> float:
+def _millilitres(ct: Volume, voxels: AnyArray) -> float:
     """The volume of voxels of a CT."""
     return float(voxels.sum() * np.prod(ct.grid.spacing_mm) / 1000)

@@ -84,10 +84,8 @@ class Exported:
     @property
     def files(self) -> list[Path]:
         """All DICOM files, images first."""
-        files = list[Path]()
-        for folder in [*self.folders, *self.reports]:
-            files += sorted(folder.glob("*.dcm"))
-        return files
+        folders = [*self.folders, *self.reports]
+        return [file for folder in folders for file in sorted(folder.glob("*.dcm"))]
 
     def add(self, other: "Exported") -> None:
         """Add the objects of other cases."""

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from contourpy import FillType, contour_generator
 
+from voxlate.base.arrays import AnyArray
 from voxlate.base.errors import BadInput
 from voxlate.clinic.dicom_placement import Placement, place_volume, refer
 from voxlate.scans.formats.dicom_series import (
@@ -115,7 +116,7 @@ def _contours(placement: Placement, out: Path) -> list[Any]:
     return contours
 
 
-def _outlines(plane: np.ndarray) -> list[np.ndarray]:
+def _outlines(plane: AnyArray) -> list[AnyArray]:
     """The outlines [N, 2] (x, y) of the parts of a mask [H, W], each with its holes, without points on straight lines."""
     if not plane.any():
         return []
@@ -130,14 +131,14 @@ def _outlines(plane: np.ndarray) -> list[np.ndarray]:
     return outlines
 
 
-def _corners(ring: np.ndarray) -> np.ndarray:
+def _corners(ring: AnyArray) -> AnyArray:
     """The points [N, 2] of a closed ring at which it turns."""
     after = np.diff(ring, axis=0)
     before = np.roll(after, 1, axis=0)
     return ring[:-1][before[:, 0] * after[:, 1] != before[:, 1] * after[:, 0]]
 
 
-def _with_hole(outer: np.ndarray, hole: np.ndarray) -> np.ndarray:
+def _with_hole(outer: AnyArray, hole: AnyArray) -> AnyArray:
     """An outline that goes to a hole at the nearest points, around it, and back the same way."""
     away = np.linalg.norm(outer[:, None] - hole[None], axis=2)
     here, there = np.unravel_index(away.argmin(), away.shape)

@@ -170,7 +170,7 @@ def _convert(files: CtFiles, to: Path, options: ConsumerOptions, done: Converted
         done.messages += [said.on(files.case) for said in kept + check_tissue(case.ct)]
         for sentence in unusual(case.ct, case.body, files.others):
             case.say(sentence)
-        _CONVERT[options.consumer or ""](case, options)
+        _CONVERT[done.consumer](case, options)
         _write_facts(case)
         if folder.exists():
             shutil.rmtree(folder)

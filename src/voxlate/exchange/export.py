@@ -84,12 +84,14 @@ def _check(model: Model) -> None:
 def _write(model: Model, folder: Path, weights: Weights, licence: str) -> Description:
     network = network_of(model)
     recipe = network.recipe
-    plane = recipe.data.by_plane[0]
-    in_plane = replace(recipe, data=plane)
+    in_plane = replace(recipe, data=recipe.data.by_plane[0])
     single = recipe.method.is_stochastic  # constants of its steps have the shape of the batch
     traced = write_graph(folder / NETWORK, network.method, in_plane, single)
-    if not (single or _runs(folder, traced)):
-        traced = write_graph(folder / NETWORK, network.method, in_plane, single=True)
+    if not single:
+        try:  # whether it takes patches in another number and size than those by which it was traced
+            _loss(folder, traced)
+        except Exception:  # onnxruntime has an exception of its own for each kind of failure
+            traced = write_graph(folder / NETWORK, network.method, in_plane, single=True)
     if weights != "float32":
         from voxlate.exchange.smaller import shrink_weights
 
@@ -106,15 +108,6 @@ def _write(model: Model, folder: Path, weights: Weights, licence: str) -> Descri
 
 def _write_description(folder: Path, description: Description) -> None:
     write_json(folder / DESCRIPTION, adapter(Description).dump_python(description, mode="json"))
-
-
-def _runs(folder: Path, traced: Traced) -> bool:
-    """Whether a graph takes patches in another number and size than those by which it was traced."""
-    try:
-        _loss(folder, traced)
-    except Exception:  # onnxruntime has an exception of its own for each kind of failure
-        return False
-    return True
 
 
 def _loss(folder: Path, traced: Traced) -> tuple[float, float]:
@@ -155,8 +148,8 @@ def _describe(
         stated = CarriedCalibration(_without_cases(calibration.header), calibration.hash)
     anatomy = None
     if model.anatomy is not None:
-        names = [field.name for field in fields(AnatomyHeader)]
-        anatomy = AnatomyHeader(**{name: getattr(model.anatomy, name) for name in names})
+        stated_fields = (getattr(model.anatomy, field.name) for field in fields(AnatomyHeader))
+        anatomy = AnatomyHeader(*stated_fields)
     made_by = software()
     notice = made_by.pop("notice")
     made_by |= {"onnx": metadata.version("onnx"), "torch": torch.__version__}
@@ -209,5 +202,5 @@ def _card(model: Model) -> dict[str, Any]:
         from voxlate.training.starters.names import folder_of
 
         own = read_card(folder_of(header["starter"]["name"]))
-        card |= {"trained_on": own.trained_on, "limits": list(own.limits)}
+        card |= {"trained_on": own.trained_on, "limits": own.limits}
     return json.loads(json.dumps(card, default=str))

@@ -76,21 +76,15 @@ def _autoencoder(
     )
 
 
-# Keys of schedulers by their meaning, as each package writes them, and the names of schedules.
-BY_DIFFUSERS = {
-    "betas": "beta_schedule",
-    "linear": "linear",
-    "sqrt": "scaled_linear",
-    "cosine": "squaredcos_cap_v2",
-    "class": "_class_name",
-}
-BY_MONAI = {
-    "betas": "schedule",
-    "linear": "linear_beta",
-    "sqrt": "scaled_linear_beta",
-    "cosine": "",  # capped at another beta
-    "class": "_target_",
-}
+# The keys of a scheduler's class and schedule, as each package writes them, and its schedules, the usual one first.
+Keys = tuple[str, str, Mapping[str, str]]
+BY_DIFFUSERS: Keys = (
+    "_class_name",
+    "beta_schedule",
+    {"linear": "linear", "scaled_linear": "sqrt", "squaredcos_cap_v2": "cosine"},
+)
+# its cosine is capped at another beta
+BY_MONAI: Keys = ("_target_", "schedule", {"linear_beta": "linear", "scaled_linear_beta": "sqrt"})
 # What would change the image and has no counterpart here: the only value of a key that is taken.
 PLAIN = {
     "trained_betas": (None,),
@@ -101,7 +95,7 @@ PLAIN = {
 SAMPLERS = {"DDPMScheduler": "ddpm", "DDIMScheduler": "ddim"}
 
 
-def _sampling(config: Mapping[str, Any], where: Path, by: Mapping[str, str]) -> dict[str, Any]:
+def _sampling(config: Mapping[str, Any], where: Path, by: Keys) -> dict[str, Any]:
     """The tables `method` and `synth` of a scheduler; raises BadInput for one that has no exact counterpart."""
 
     def taken(key: str, default: Any, choices: Mapping[Any, Any]) -> Any:
@@ -115,14 +109,14 @@ def _sampling(config: Mapping[str, Any], where: Path, by: Mapping[str, str]) -> 
 
     for key, values in PLAIN.items():
         taken(key, values[0], dict.fromkeys(values))
-    kinds = {by[kind]: kind for kind in ("linear", "sqrt", "cosine") if by[kind]}
-    spacing = taken(by["betas"], by["linear"], kinds)
+    class_key, schedule_key, kinds = by
+    spacing = taken(schedule_key, next(iter(kinds)), kinds)
     count = config.get("num_train_timesteps", 1000)
     schedule: dict[str, Any] = {"kind": "cosine_betas", "count": count}
     if spacing != "cosine":
         ends = {"first": config.get("beta_start", 1e-4), "last": config.get("beta_end", 0.02)}
         schedule = {"kind": "linear_betas", "count": count, "spacing": spacing, **ends}
-    name = str(config.get(by["class"], "")).rpartition(".")[2]
+    name = str(config.get(class_key, "")).rpartition(".")[2]
     if name not in SAMPLERS:
         raise BadInput(
             f"{where}: expected one of {', '.join(SAMPLERS)}, found {name or 'no class'!r}. State method and synth, and remove the scheduler."
@@ -286,10 +280,15 @@ def read_konfai(place: Path) -> Foreign:
         "decoder_channels": [len(tensors[name]) for name in ends],
     }
     tables = _regression(_denoiser("konfai.UNetPlusPlus", arguments))
-    # weights do not tell what follows the last convolution
-    needs = ("net.arguments.activation",)
-    channels = (stem.shape[1], len(head))
-    return Foreign("KonfAI UNetPlusPlus", place, tensors, tables, channels=channels, needs=needs)
+    return Foreign(
+        "KonfAI UNetPlusPlus",
+        place,
+        tensors,
+        tables,
+        channels=(stem.shape[1], len(head)),
+        # weights do not tell what follows the last convolution
+        needs=("net.arguments.activation",),
+    )
 
 
 def read_pix2pix(place: Path) -> Foreign:

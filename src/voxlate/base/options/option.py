@@ -1,6 +1,5 @@
 """How an option is declared: once, as the field of a frozen dataclass, with its type, default, range and help."""
 
-import importlib
 import re
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -10,6 +9,7 @@ from functools import partial
 from importlib.resources.abc import Traversable
 from inspect import Parameter, Signature, cleandoc, signature
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Annotated, Any, TypeVar, Union, dataclass_transform, get_args, get_origin
 
 from voxlate.base.errors import BadInput, known_name
@@ -77,8 +77,7 @@ def suggestions(option: Option, begun: str) -> list[str]:
     """The values of an option that begin with the letters of a word that a shell completes."""
     known: Any = option.complete
     if isinstance(known, str):
-        module, _, name = known.partition(":")
-        known = getattr(importlib.import_module(module), name)
+        known = resolve_name(known)
     return [value for value in (known() if callable(known) else known) if value.startswith(begun)]
 
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from nibabel.affines import apply_affine
 
+from voxlate.base.arrays import AnyArray
 from voxlate.base.errors import BadInput
 from voxlate.scans.images.grid import Grid
 from voxlate.scans.images.mask import box_around
@@ -17,7 +18,7 @@ ALONG = 1 - 1e-6  # cosine from which a beam's axis is one of the grid's
 PARALLEL = 1e-9  # voxels per mm along an axis, below which a ray has no way along it
 
 
-def read_beam(text: str) -> np.ndarray:
+def read_beam(text: str) -> AnyArray:
     """The direction (RAS, length 1) of a beam: a gantry angle in degrees, or x,y,z towards right, front and head.
 
     Gantry 0 comes from the front of a patient on the back, head first, and 90 from the left (IEC 61217). Raises
@@ -41,19 +42,19 @@ def read_beam(text: str) -> np.ndarray:
 class BeamAxes(NamedTuple):
     """Axes of a beam in RAS: two across it and its direction, as columns; origin_mm: (0, 0, 0) of it in RAS."""
 
-    axes: np.ndarray
-    origin_mm: np.ndarray
+    axes: AnyArray
+    origin_mm: AnyArray
 
-    def place(self, points_mm: np.ndarray) -> np.ndarray:
+    def place(self, points_mm: AnyArray) -> AnyArray:
         """Points in RAS [N, 3] in the axes of the beam."""
         return (points_mm - self.origin_mm) @ self.axes
 
-    def ras(self, points: np.ndarray) -> np.ndarray:
+    def ras(self, points: AnyArray) -> AnyArray:
         """Points in the axes of the beam [N, 3] in RAS."""
         return points @ self.axes.T + self.origin_mm
 
 
-def frame_of(grid: Grid, direction: np.ndarray) -> BeamAxes:
+def frame_of(grid: Grid, direction: AnyArray) -> BeamAxes:
     """The axes of a beam through the first voxel; where the beam runs along an axis of the grid, so do all of them."""
     unit = grid.affine[:3, :3] / np.linalg.norm(grid.affine[:3, :3], axis=0)
     across = unit[:, int(np.abs(direction @ unit).argmin())]
@@ -64,7 +65,7 @@ def frame_of(grid: Grid, direction: np.ndarray) -> BeamAxes:
     )
 
 
-def sides_along(grid: Grid, frame: BeamAxes) -> np.ndarray:
+def sides_along(grid: Grid, frame: BeamAxes) -> AnyArray:
     """The distances in mm of voxels along the axes of a beam [3]; the least one for an axis that is none of the grid's."""
     spacing = np.array(grid.spacing_mm[::-1])
     along = np.abs(frame.axes.T @ (grid.affine[:3, :3] / spacing))
@@ -72,8 +73,8 @@ def sides_along(grid: Grid, frame: BeamAxes) -> np.ndarray:
 
 
 def rays_over(
-    mask: np.ndarray, grid: Grid, frame: BeamAxes, apart_mm: np.ndarray | float
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    mask: AnyArray, grid: Grid, frame: BeamAxes, apart_mm: AnyArray | float
+) -> tuple[AnyArray, AnyArray, AnyArray]:
     """Rays over the box of a mask [D, H, W]: positions along the two axes across, and depths, `apart_mm` (each) apart.
 
     They are multiples of the distance, and reach one distance or more beyond the box.
@@ -88,13 +89,13 @@ def rays_over(
     return u, v, depth
 
 
-def starts_of(frame: BeamAxes, u: np.ndarray, v: np.ndarray, depth_mm: float) -> np.ndarray:
+def starts_of(frame: BeamAxes, u: AnyArray, v: AnyArray, depth_mm: float) -> AnyArray:
     """The starts (RAS mm, [R, 3]) of rays at all positions along the two axes across a beam, at one depth."""
     across = np.stack(np.meshgrid(u, v, indexing="ij"), axis=-1).reshape(-1, 2)
     return frame.ras(np.column_stack([across, np.full(len(across), depth_mm)]))
 
 
-def corners_mm(grid: Grid) -> np.ndarray:
+def corners_mm(grid: Grid) -> AnyArray:
     """The corners of a grid (RAS mm, [8, 3])."""
     corners = [*product(*((-0.5, length - 0.5) for length in grid.shape[::-1]))]
     return np.asarray(apply_affine(grid.affine, corners))
@@ -109,16 +110,16 @@ class Walk(NamedTuple):
     """The ways of some rays: rays: which; depths_mm: [R, K+1] the borders of their steps; voxels: [R, K] flat indices."""
 
     rays: slice
-    depths_mm: np.ndarray
-    voxels: np.ndarray
+    depths_mm: AnyArray
+    voxels: AnyArray
 
     @property
-    def lengths_mm(self) -> np.ndarray:
+    def lengths_mm(self) -> AnyArray:
         """The lengths of the steps [R, K]; 0 outside the grid."""
         return np.diff(self.depths_mm, axis=1)
 
 
-def walk(grid: Grid, starts_mm: np.ndarray, direction: np.ndarray) -> Iterator[Walk]:
+def walk(grid: Grid, starts_mm: AnyArray, direction: AnyArray) -> Iterator[Walk]:
     """The voxels on each ray from its start (RAS mm, [R, 3]) and the exact length in each, ray by ray and by depth.
 
     Source: Siddon 1985 (Med. Phys. 12:252): the crossings with the planes between voxels, sorted by depth.

@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 from nibabel.affines import apply_affine
 
-from voxlate.base.arrays import Bool
+from voxlate.base.arrays import AnyArray, Bool
 from voxlate.clinic.consumers.beams import (
     before_grid,
     frame_of,
@@ -83,12 +83,12 @@ def range_errors(
 
 
 def _depths_of_target(
-    stopping: Mapping[str, np.ndarray],
-    body: np.ndarray,
+    stopping: Mapping[str, AnyArray],
+    body: AnyArray,
     grid: Grid,
-    direction: np.ndarray,
-    target_mm: np.ndarray,
-) -> dict[str, np.ndarray]:
+    direction: AnyArray,
+    target_mm: AnyArray,
+) -> dict[str, AnyArray]:
     """Water-equivalent depths of the plane of the target on parallel rays, for each map of stopping power (flat)."""
     frame = frame_of(grid, direction)
     u, v, _ = rays_over(body, grid, frame, RAYS_MM)

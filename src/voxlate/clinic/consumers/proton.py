@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from voxlate.base.arrays import AnyArray
 from voxlate.base.errors import BadInput
 from voxlate.clinic.consumers.beams import frame_of, rays_over, sides_along, starts_of, walk
 from voxlate.scans.images.filters import ndimage
@@ -21,16 +22,16 @@ RAYS_MM = 5.0  # between the rays whose totals are listed
 class RayTotals:
     """Whole rays through the body: entry_mm: [R, 3] the skin (RAS); length_mm: [R] within the body; wepl_mm: [R] of each map."""
 
-    entry_mm: np.ndarray
-    length_mm: np.ndarray
-    wepl_mm: Mapping[str, np.ndarray]
+    entry_mm: AnyArray
+    length_mm: AnyArray
+    wepl_mm: Mapping[str, AnyArray]
 
 
 def ray_totals(
-    rsp: Mapping[str, np.ndarray],
-    body: np.ndarray,
+    rsp: Mapping[str, AnyArray],
+    body: AnyArray,
     grid: Grid,
-    direction: np.ndarray,
+    direction: AnyArray,
     apart_mm: float = RAYS_MM,
 ) -> RayTotals:
     """Water-equivalent path lengths of parallel rays through a body, for each map [D, H, W] of relative stopping power.
@@ -62,7 +63,7 @@ def missed_body() -> None:
     )
 
 
-def wepl_map(rsp: np.ndarray, body: np.ndarray, grid: Grid, direction: np.ndarray) -> np.ndarray:
+def wepl_map(rsp: AnyArray, body: AnyArray, grid: Grid, direction: AnyArray) -> AnyArray:
     """The water-equivalent depth in mm of the centre of each voxel [D, H, W] from the skin, along parallel rays.
 
     Rays are one voxel side apart and go through the centres of voxels where the beam runs along an axis of the grid, so that

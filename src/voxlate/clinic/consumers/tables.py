@@ -44,7 +44,7 @@ def read_table(path: Path, column: str) -> HuTable:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file)
             rows = [*reader]
-        names = [*(reader.fieldnames or ())]
+        names = reader.fieldnames or ()
         if None in {key for row in rows for key in row} or len({*names}) < len(names):
             raise ValueError("a row of more fields than columns, or a column twice")
         hu = tuple(float(row["hu"]) for row in rows)

@@ -13,6 +13,7 @@ import numpy as np
 from nibabel.affines import apply_affine
 from numpy.polynomial.polynomial import polyval
 
+from voxlate.base.arrays import AnyArray
 from voxlate.base.errors import BadInput
 from voxlate.clinic.consumers.beams import before_grid, frame_of, walk
 from voxlate.scans.images.grid import Grid, Volume
@@ -27,7 +28,7 @@ MOST_RUN_MM = 30.0  # a longer way through bone runs along it, as through the ba
 SCALP_MM = 20.0  # from skin to bone
 WATER_DENSITY, WATER_SPEED = 1000.0, 1500.0  # kg/m3, m/s
 NEPER_DB = 8.686
-Property = Callable[[np.ndarray, float], np.ndarray]
+Property = Callable[[AnyArray, float], AnyArray]
 
 
 @dataclass(frozen=True)
@@ -43,17 +44,17 @@ class Conversion:
     attenuation: Property | None
 
 
-def _porosity(hu: np.ndarray, _: float) -> np.ndarray:
+def _porosity(hu: AnyArray, _: float) -> AnyArray:
     """Share of water in bone; Aubry et al. 2003: 1 at 0 HU, 0 at 1000 HU."""
     return np.clip(1 - hu / 1000, 0, 1)
 
 
-def _share(hu: np.ndarray, most: float) -> np.ndarray:
+def _share(hu: AnyArray, most: float) -> AnyArray:
     """Share of the largest HU of the skull; Marsac et al. 2017, with a least value of 0 HU."""
     return np.clip(hu / most, 0, 1)
 
 
-def _schneider_density(hu: np.ndarray, _: float) -> np.ndarray:
+def _schneider_density(hu: AnyArray, _: float) -> AnyArray:
     """Density by lines through the tissues of Schneider et al. 1996, with the coefficients of k-Wave's hounsfield2density."""
     raised = hu + 1000
     soft = np.where(raised < 930, 1.0257931 * raised - 5.6804040, 0.9082710 * raised + 103.61515)
@@ -61,7 +62,7 @@ def _schneider_density(hu: np.ndarray, _: float) -> np.ndarray:
     return np.where(raised <= 1098, soft, bone)
 
 
-def _mcdannold_density(hu: np.ndarray, _: float) -> np.ndarray:
+def _mcdannold_density(hu: AnyArray, _: float) -> AnyArray:
     """Density by a line through air (1.293) and tissue (1041 kg/m3 at 27 HU)."""
     return 1.01237293 * hu + 1013.66593
 
@@ -102,12 +103,12 @@ CONVERSIONS: dict[str, Conversion] = {
 }
 
 
-def bone_of(ct: Volume) -> np.ndarray:
+def bone_of(ct: Volume) -> AnyArray:
     """The bone above SKULL_HU in a CT in HU, with marrow and sutures, bool [D, H, W]."""
     return close_gaps(ct.data[0] > SKULL_HU, CLOSE_MM, ct.grid.spacing_mm)
 
 
-def skull_of(ct: Volume) -> np.ndarray:
+def skull_of(ct: Volume) -> AnyArray:
     """The skull in a CT in HU, bool [D, H, W]: the largest of its bones. Raises BadInput where there is none."""
     bone = bone_of(ct)
     if not bone.any():
@@ -117,9 +118,7 @@ def skull_of(ct: Volume) -> np.ndarray:
     return largest(bone)
 
 
-def acoustic_maps(
-    hu: np.ndarray, skull: np.ndarray, name: str, most: float
-) -> dict[str, np.ndarray]:
+def acoustic_maps(hu: AnyArray, skull: AnyArray, name: str, most: float) -> dict[str, AnyArray]:
     """Maps [D, H, W] by the conversion of a name: density, sound_speed, and alpha_coeff where its source has one.
 
     most: the largest HU of the skull, to which Marsac et al. refer. Outside the skull all is water.
@@ -140,8 +139,8 @@ def acoustic_maps(
 
 
 def acoustic_ends(
-    hu: Mapping[str, np.ndarray], skull: np.ndarray, name: str, most: float
-) -> dict[str, dict[str, np.ndarray]]:
+    hu: Mapping[str, AnyArray], skull: AnyArray, name: str, most: float
+) -> dict[str, dict[str, AnyArray]]:
     """Each acoustic map of a CT, and the least and the largest of its values at the CT and the ends of its interval.
 
     hu: the CT ("") and, if there are any, "low" and "high" [D, H, W]. Attenuation falls with HU in some conversions, so that
@@ -157,7 +156,7 @@ def acoustic_ends(
     return by_key
 
 
-def end_of_thickness(end: str, thickness_mm: np.ndarray, own_mm: np.ndarray) -> np.ndarray:
+def end_of_thickness(end: str, thickness_mm: AnyArray, own_mm: AnyArray) -> AnyArray:
     """The "low" or "high" thickness of rays, by that of the skull at this end of the interval and at the CT itself.
 
     Without bone at the low end it is 0. It is never on the other side of the CT's, which gaps that close there would give.
@@ -175,9 +174,9 @@ class SkullRays:
     NaN where a ray meets no skull, the ratio also where it shows no marrow; thickness is infinite where a ray runs along bone.
     """
 
-    entry_mm: np.ndarray
-    thickness_mm: np.ndarray
-    ratio: np.ndarray
+    entry_mm: AnyArray
+    thickness_mm: AnyArray
+    ratio: AnyArray
 
     @property
     def summary(self) -> Mapping[str, float]:
@@ -202,12 +201,12 @@ class SkullRays:
 
 
 def skull_rays(
-    hu: np.ndarray,
-    skull: np.ndarray,
+    hu: AnyArray,
+    skull: AnyArray,
     grid: Grid,
-    direction: np.ndarray,
+    direction: AnyArray,
     aperture_mm: float,
-    around: np.ndarray | None = None,
+    around: AnyArray | None = None,
 ) -> SkullRays:
     """Thickness and density ratio of the skull on parallel rays within a round aperture around the centre of its vault.
 
@@ -247,7 +246,7 @@ def skull_rays(
 
 
 def _first_bone(
-    depths: np.ndarray, hu: np.ndarray, inside: np.ndarray
+    depths: AnyArray, hu: AnyArray, inside: AnyArray
 ) -> tuple[float, float, float] | None:
     """Depth, thickness and density ratio of the first bone on a ray; None without any, or where the scan is cut off before it.
 

@@ -58,11 +58,11 @@ class ConsumerOptions:
         ),
     ] = 60.0
     plane: Annotated[
-        Literal["axial", "source"],
-        OutputOption("Plane of the slices (planning)."),
+        Literal["axial", "source"], OutputOption("Plane of the slices (planning).")
     ] = "axial"
-    clear_outside: Annotated[bool, OutputOption("Set HU outside the body to -1000 (planning).")] = (
-        False
-    )
+    clear_outside: Annotated[
+        bool,
+        OutputOption("Set HU outside the body to -1000 (planning)."),
+    ] = False
     like: Path | str | None = None
     accept_untrusted: bool = False

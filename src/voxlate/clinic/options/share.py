@@ -18,8 +18,7 @@ from voxlate.synthesis.options import ACCEPT_UNTRUSTED, ANYWAY
 SHORTEST_TOKEN = 16  # characters; a token of the user's own stays valid, so it must not be guessed
 NOT_STATED = "not stated"
 Licence = Annotated[
-    str,
-    OutputOption("Licence of the model, as its users will read it; of a starter, Apache-2.0."),
+    str, OutputOption("Licence of the model, as its users will read it; of a starter, Apache-2.0.")
 ]
 
 
@@ -41,8 +40,7 @@ class ExportOptions:
         ),
     ] = None
     enhanced: Annotated[
-        bool,
-        MainOption("One enhanced object of many frames for each CT or MR image."),
+        bool, MainOption("One enhanced object of many frames for each CT or MR image.")
     ] = False
     accept_untrusted: Annotated[bool, ACCEPT_UNTRUSTED] = False
 
@@ -67,17 +65,14 @@ class ModelOptions:
         OutputOption("Prediction: mean or sample (default: of the last stage)."),
     ] = None
     steps: Annotated[
-        int | None,
-        OutputOption("Steps of the sampler, which are fixed in the model.", least=1),
+        int | None, OutputOption("Steps of the sampler, which are fixed in the model.", least=1)
     ] = None
     samples: Annotated[int | None, OutputOption("Images sampled for each case.", least=1)] = None
     sharpness: Annotated[
-        float | None,
-        OutputOption("Place between the mean prediction (0) and the sample (1)."),
+        float | None, OutputOption("Place between the mean prediction (0) and the sample (1).")
     ] = None
     intervals: Annotated[
-        bool,
-        OutputOption("Intervals of a calibrated run.", flag="--intervals/--no-intervals"),
+        bool, OutputOption("Intervals of a calibrated run.", flag="--intervals/--no-intervals")
     ] = True
     licence: Licence = NOT_STATED
     allow_code: AllowCode = False

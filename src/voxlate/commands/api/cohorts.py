@@ -34,8 +34,7 @@ if TYPE_CHECKING:
 MOST_ALIGNED = 2  # lines on the alignment of scans
 MOST_ROWS = 12  # files of a dry run; --all shows the others
 Root = Annotated[
-    Place,
-    Argument("Folder with one folder per case, or a manifest (CSV).", metavar="COHORT"),
+    Place, Argument("Folder with one folder per case, or a manifest (CSV).", metavar="COHORT")
 ]
 
 

@@ -256,8 +256,7 @@ def synthesise(
     if in_archive:
         from voxlate.clinic.archive import fetch_inputs, store_answers  # needs pydicom
 
-        fetched = fetch_inputs(texts, to, options)
-        texts = fetched.inputs
+        texts, studies = fetch_inputs(texts, to, options)
     selected = select(open_model(runs, options), texts, options)
     scans = selected.scans
     left_out = {**selected.lacking}
@@ -289,7 +288,7 @@ def synthesise(
     if has_layout and folders:
         write_layouts(folders, scans, to, options, progress.say)
     if options.store:
-        stored = store_answers(fetched, folders, progress.say, options.accept_untrusted)
+        stored = store_answers(studies, folders, progress.say, options.accept_untrusted)
         progress.say(message("stored", stored))
     with_truth = frozenset(case.case for case in scans if case.truths and case.case in cases)
     return described(cases, left_out | failed, refused=refused, with_truth=with_truth)
@@ -438,7 +437,8 @@ def check(run: Runs, inputs: Inputs, *, options: CheckOptions, progress: Reporte
 def _checks(selected: "Selection", progress: Reporter) -> Checks:
     """The verdict on each case that was found."""
     left_out, cases = {}, []
-    of_model = selected.model.missing_checks if len(selected.scans) > 1 else []
+    several = len(selected.scans) > 1
+    of_model = selected.model.missing_checks if several else []
     for said in of_model:
         progress.say(said)
     for number, scans in enumerate(selected.scans):
@@ -446,11 +446,11 @@ def _checks(selected: "Selection", progress: Reporter) -> Checks:
         try:
             cases.append(check_case(selected.model, scans))
         except BadInput as error:
-            if len(selected.scans) == 1:
+            if not several:
                 raise
             left_out[scans.case] = str(error)
         else:
-            if len(selected.scans) > 1:  # what was found is not lost when the command is stopped
+            if several:  # what was found is not lost when the command is stopped
                 own = (said for said in cases[-1].messages if said not in of_model)
                 why = (said.text for said in own if said.grade != "note")
                 text = f"{cases[-1].verdict}. {' '.join(why)}".rstrip()

@@ -93,7 +93,7 @@ def progress_on(console: Console) -> Iterator[StepCallback]:
         return
     from rich import progress as rich  # which --help does not need
 
-    columns = (
+    with rich.Progress(
         rich.SpinnerColumn(),
         rich.TextColumn("[bold]{task.description}"),
         rich.BarColumn(bar_width=24),
@@ -102,8 +102,8 @@ def progress_on(console: Console) -> Iterator[StepCallback]:
         rich.TextColumn("[dim]left"),
         rich.TimeRemainingColumn(elapsed_when_finished=False),
         rich.TextColumn("[dim]{task.fields[note]}"),
-    )
-    with rich.Progress(*columns, console=console) as progress:
+        console=console,
+    ) as progress:
         yield Loops(Bars(progress))
 
 

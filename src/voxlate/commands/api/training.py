@@ -210,11 +210,11 @@ def list_starters(
     from voxlate.training.starters.names import FOLDER, PREFIX, folder_of, starter_names
 
     folders = [folder_of(one) for one in (starter_names() if name is None else [name])]
-    if check and not folders:
-        raise BadInput(
-            f"starters --check: expected an installed starter to check, found none in {FOLDER}. Install a version of voxlate with starters, or leave --check out."
-        )
     if check:
+        if not folders:
+            raise BadInput(
+                f"starters --check: expected an installed starter to check, found none in {FOLDER}. Install a version of voxlate with starters, or leave --check out."
+            )
         from voxlate.training.starter import check_starter
 
         for folder in folders:
@@ -281,14 +281,15 @@ def plan(
     from voxlate.training.planning.planner import plan_training
 
     to = None if out is None else Path(out)
-    if to is not None and (to.suffix != ".toml" or to.is_dir()):
-        raise BadInput(
-            f"--out: expected the name of a .toml file, found {to}. Write --out plan.toml."
-        )
-    if to is not None and to.exists():
-        raise BadInput(
-            f"{to}: expected a new file, found one that is there. Choose another --out, or remove it."
-        )
+    if to is not None:
+        if to.suffix != ".toml" or to.is_dir():
+            raise BadInput(
+                f"--out: expected the name of a .toml file, found {to}. Write --out plan.toml."
+            )
+        if to.exists():
+            raise BadInput(
+                f"{to}: expected a new file, found one that is there. Choose another --out, or remove it."
+            )
     chosen = plan_training(data, options, say=progress.say)
     if to is not None:
         chosen.save(to)
@@ -349,12 +350,10 @@ def train(
         ),
     ],
     data: Annotated[
-        Place | None,
-        MainOption("Prepared cohort. For a run only needed if the cohort was moved."),
+        Place | None, MainOption("Prepared cohort. For a run only needed if the cohort was moved.")
     ] = None,
     out: Annotated[
-        Place | None,
-        MainOption("Output folder. Not needed when continuing a run."),
+        Place | None, MainOption("Output folder. Not needed when continuing a run.")
     ] = None,
     *,
     options: TrainOptions,
@@ -548,8 +547,7 @@ def _fitted_lines(fitted: Fitted, run: Any, options: CalibrateOptions) -> Iterat
 def calibrate(
     run: Annotated[Place | Any, MODEL],
     cohort: Annotated[
-        Place,
-        Argument("Cases with true scans that training did not use.", metavar="COHORT"),
+        Place, Argument("Cases with true scans that training did not use.", metavar="COHORT")
     ],
     *,
     options: CalibrateOptions,
