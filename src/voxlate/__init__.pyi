@@ -1330,7 +1330,7 @@ def calibrate(
         confidence: Confidence in the coverage, on average over patients. Default: 0.9.
         bound: Margin for a limited number of patients: normal (Student's t; the default from 10 patients on), any (no assumption; needs 22 patients for 90 %) or none (the default below 10).
         method: Type of intervals: learned (quantiles of the error, from six patients on, similar coverage in all regions), difficulty (mean size of the error) or constant; the default is the narrower one of the first two.
-        regions: Region that is calibrated in addition to bone, soft tissue and labels: vessels='cta>150'. A dict.
+        regions: Region that is calibrated in addition to bone, soft tissue and labels: lesion='tmax>6'; of vessels, a label map, because a threshold in a head finds bone. A dict.
         seed: Random seed. Default: 0.
         synth: Change of a key of the recipe's synth table, such as overlap=0.25. A dict.
         any_truth: Calibrate on truths that cannot be those of their images, too (see evaluate). Default: False.
