@@ -256,3 +256,9 @@ def test_air_in_the_bone_of_a_ct_is_no_overflow_of_large_values():
 def test_more_brightness_beside_a_body_than_another_has_is_an_uneven_background(elsewhere, code):
     (said,) = ask("order", {"elsewhere": elsewhere})
     assert (said.code, said.grade) == (code, "do not trust")
+
+
+def test_a_map_that_is_brighter_in_one_half_as_beside_a_stroke_was_not_joined():
+    halves = SCAN * np.where(np.arange(SCAN.shape[-1]) < SCAN.shape[-1] // 2, 0.3, 1)
+    for unit, least, most in (("a.u.", 1.38, 9), ("ml/100g/min", 1, 1)):
+        assert least <= slice_numbers(volume_of(halves, (2, 2, 3), unit))["step"] <= most

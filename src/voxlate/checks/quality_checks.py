@@ -344,9 +344,11 @@ def _steps(scan: Volume) -> dict[str, Any]:
 
     step: the largest lasting change between two planes, as a ratio, with its axis and the plane before it; darker: by how
     much every second plane is darker; level: the largest ratio of a slice to both of its neighbours, in z alone; ramp: the largest
-    of the brightness at both ends of an axis.
+    of the brightness at both ends of an axis. Those of maps, which change with the disease, are not measured.
     """
     numbers: dict[str, Any] = {"step": 1.0, "darker": 0.0, "ramp": 1.0}
+    if scan.unit not in SHOW_ANATOMY:
+        return numbers | {"level": 1.0}
     background = background_value(scan)
     for axis in range(1 if scan.unit == "HU" else 3):  # planes behind a head show the table of a CT
         first, levels = _levels(np.moveaxis(scan.data[0], axis, 0), background)
