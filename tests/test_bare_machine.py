@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
+from rows import slow
 
 BARE = Path(__file__).parent / "bare"
 RECIPE = """
@@ -46,7 +46,7 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.slow
+@slow
 def test_phantom_prepare_train_synth_and_evaluate_work_without_posix_calls(tmp_path):
     (tmp_path / "script.py").write_text(SCRIPT)
     (tmp_path / "own.toml").write_text(RECIPE)

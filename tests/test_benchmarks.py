@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from rows import slow
 from voxlate.training.starters import names
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
@@ -28,7 +29,7 @@ def bench_gpu(monkeypatch):
     return importlib.import_module("bench_gpu")
 
 
-@pytest.mark.slow
+@slow
 def test_the_gpu_benchmark_runs_on_a_tiny_network_and_writes_every_part(
     bench_gpu, tmp_path, monkeypatch
 ):
@@ -73,7 +74,7 @@ def test_a_bragg_curve_falls_to_80_percent_at_its_range():
         assert np.abs(np.diff(curve[: peak - 20])).max() < 0.04 * curve[0]
 
 
-@pytest.mark.slow
+@slow
 def test_errors_of_range_rank_spoilt_cts_as_errors_of_proton_dose_do(
     tmp_path, shipped_starters, monkeypatch
 ):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from refusals import refuses
-from rows import every_row
+from rows import every_row, slow
 from scans import touch
 from voxlate.base.files import read_json
 from voxlate.evaluation.scoring.evaluate import evaluate
@@ -51,7 +51,7 @@ def scored(tmp_path):
     return tmp_path, (truth, image, mask > 0)
 
 
-@pytest.mark.slow
+@slow
 def test_evaluate_has_the_challenges_scores_of_the_arrays_as_they_are_stored(scored, typed):
     pytest.importorskip("SimpleITK")
     folder, arrays = scored
@@ -121,7 +121,7 @@ def container(monkeypatch):
     return importlib.import_module("synthrad")
 
 
-@pytest.mark.slow
+@slow
 def test_the_containers_script_writes_a_ct_for_each_scan_without_network(
     container, typed, tmp_path, monkeypatch
 ):

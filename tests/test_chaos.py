@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from rows import slow
+
 ROOT = Path(__file__).parents[1]
 FUZZ = ROOT / "fuzz"
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="expected a system with fork")
 
 
-@pytest.mark.slow
+@slow
 def test_disturbed_preparations_end_with_the_bits_of_an_undisturbed_one(tmp_path):
     command = [sys.executable, str(FUZZ / "chaos.py"), "--quick", "--only", ": prepare"]
     command += ["--tries", "1", "--files", str(tmp_path / "chaos"), "--seed", "3"]

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from rows import slow
 from voxlate.base.files import read_json
 from voxlate.training.run import Run
 
@@ -83,7 +84,7 @@ def test_every_script_names_its_submission_and_is_valid_bash():
         assert subprocess.run(["bash", "-n", path], check=False).returncode == 0
 
 
-@pytest.mark.slow
+@slow
 def test_the_commands_of_an_array_fill_one_folder_that_is_scored_together(
     echo, run, cohort, voxlate
 ):
@@ -124,7 +125,7 @@ def test_a_training_job_that_is_stopped_queues_itself_again(cluster, script):
     stopped(job, Path("begun"))
 
 
-@pytest.mark.slow
+@slow
 def test_each_job_of_an_array_trains_a_fold_and_their_mean_is_synthesised(
     cluster, prepared, cohort
 ):
@@ -137,7 +138,7 @@ def test_each_job_of_an_array_trains_a_fold_and_their_mean_is_synthesised(
     assert len(list(Path("out").glob("*/t2.nii.gz"))) == 1
 
 
-@pytest.mark.slow
+@slow
 def test_the_processes_of_one_node_train_one_plan(cluster, prepared):
     words = {"PREPARED": prepared, "RUN": "run", "MINUTES": 0.4, "DEVICE": "cpu"}
     words["SLURM_GPUS_ON_NODE"] = 2
@@ -145,7 +146,7 @@ def test_the_processes_of_one_node_train_one_plan(cluster, prepared):
     assert Run(Path("run")).weights().exists()
 
 
-@pytest.mark.slow
+@slow
 @pytest.mark.parametrize("script", ["one_gpu.sh", "several_gpus.sh"])
 def test_a_job_at_its_time_limit_saves_its_state_and_queues_itself_again(cluster, prepared, script):
     words = {"PREPARED": prepared, "RUN": "run", "MINUTES": 3, "DEVICE": "cpu"}

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from rows import slow
 from voxlate.base.config import key_types, members
 from voxlate.evaluation.scoring.metrics import METRICS
 from voxlate.training.recipe import Recipe
@@ -71,7 +72,7 @@ def test_each_fault_names_a_test_file_that_exists():
     assert [path for path in set(files) if not (ROOT / "tests" / path).is_file()] == []
 
 
-@pytest.mark.slow
+@slow
 def test_the_site_builds_without_warnings_and_loads_nothing_from_elsewhere(tmp_path):
     pytest.importorskip("furo", reason="the extra 'docs' is not installed")
     command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "--quiet"]

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 import voxlate as package
-from rows import every_row
-from voxlate.base.errors import BadInput
+from refusals import refuses
+from rows import every_row, slow
 from voxlate.commands.agents import CLOSED, NEVER, Tools
 from voxlate.commands.api.entry import COMMANDS, HOMES, commands, parameters_of
 from voxlate.commands.api.progress import Reporter
@@ -146,7 +146,7 @@ REFUSED = [
 ]
 
 
-@pytest.mark.slow
+@slow
 def test_an_agent_calls_commands_over_stdio_and_writes_nothing(cohort, prepared, run, tmp_path):
     mcp = pytest.importorskip("mcp")
     anyio = pytest.importorskip("anyio")
@@ -209,14 +209,14 @@ def test_an_agent_gets_no_place_outside_its_folders_no_network_and_no_code(
         link.unlink(missing_ok=True)
         link.symlink_to(tmp_path)
     monkeypatch.chdir(inner)
-    with pytest.raises(BadInput):
+    with refuses():
         Tools([inner], write=True).call("synth", given, Reporter(lambda *_: None))
     assert not (inner / "out").exists()
 
 
 def test_a_number_that_json_has_as_a_text_in_a_table_is_refused_by_its_key():
     given = {"run": "run", "inputs": "t1.nii.gz", "synth": {"overlap": "0.25"}}
-    with pytest.raises(BadInput, match=r"^synth\.overlap: "):
+    with refuses(r"^synth\.overlap: "):
         Tools([Path.cwd()], True).call("synth", given, Reporter(lambda *_: None))
 
 

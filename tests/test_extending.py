@@ -5,13 +5,12 @@ import re
 from pathlib import Path
 from typing import ClassVar
 
-import pytest
 import torch
 from torch import nn
 
 import voxlate as package
 from refusals import refuses
-from rows import every_row
+from rows import every_row, slow
 from trainings import weights_of
 from voxlate.base.config import settings
 from voxlate.science.methods.method import Method, MethodSettings, channels_by_name
@@ -149,7 +148,7 @@ train = { steps = 8, batch = 2, precision = "float32", workers = 0, optimiser = 
 """
 
 
-@pytest.mark.slow
+@slow
 def test_a_method_and_a_network_that_only_this_file_knows_go_all_the_way(
     typed, cohort, prepared, tmp_path
 ):

@@ -6,12 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from rows import slow
+
 FUZZ = Path(__file__).parents[1] / "fuzz" / "fuzz.py"
 OWN = ["cohort.json", "prepared case", "weights", "metrics.json", "calibration", "state"]
 FURTHER = ["anatomy", "plan.json", "state, muon", "calibration of samples", "latents"]
 
 
-@pytest.mark.slow
+@slow
 @pytest.mark.parametrize(
     ("words", "kinds"),
     [

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from rows import slow
 from sources import ROOT
 from test_imports import ALL_BUT_PAGE
 
@@ -30,7 +31,7 @@ def _draws(path: Path) -> bool:
     return "voxlate.anatomy" in text or "from brains" in text or "from starter_intervals" in text
 
 
-@pytest.mark.slow
+@slow
 @pytest.mark.parametrize("leaf", ["anatomy", "clinic", "exchange", "page"])
 def test_without_a_leaf_the_other_wings_are_imported_and_their_tests_pass(leaf, tmp_path):
     ignored = shutil.ignore_patterns("__pycache__")

@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from refusals import refuses
+from rows import slow
 from scans import change_scan
 from trainings import same_weights
 from voxlate.base.files import read_json
@@ -80,7 +81,7 @@ def made(typed, cohort, tmp_path):
     return synthesise
 
 
-@pytest.mark.slow
+@slow
 def test_one_command_trains_three_stages_and_the_last_one_moves_volumetric_layers_alone(volume):
     slices, final = (load_file(volume / f"weights{name}.safetensors") for name in (".slices", ""))
     fresh = set(final) - set(slices)
@@ -90,7 +91,7 @@ def test_one_command_trains_three_stages_and_the_last_one_moves_volumetric_layer
     assert {name.rpartition(".")[2] for name in moved} == {"weight", "bias"}
 
 
-@pytest.mark.slow
+@slow
 def test_volumetric_layers_that_did_not_learn_give_the_slice_wise_images_in_any_windows(
     made, volume, tmp_path
 ):
@@ -132,7 +133,7 @@ def test_an_item_of_a_volume_has_one_time_for_all_its_slices_and_latents_of_unit
     assert eta.with_options(steps=3).network.recipe.synth.eta == 1
 
 
-@pytest.mark.slow
+@slow
 def test_latents_are_encoded_once_and_again_where_they_are_damaged_or_of_another_autoencoder(
     again, volume, prepared, tmp_path
 ):
@@ -153,7 +154,7 @@ def test_latents_are_encoded_once_and_again_where_they_are_damaged_or_of_another
     assert len(list((prepared / "latents").iterdir())) == 2
 
 
-@pytest.mark.slow
+@slow
 def test_kept_latents_train_what_encoding_at_every_step_does(again, volume, tmp_path, monkeypatch):
     for module in ("latents", "messages"):
         monkeypatch.setattr(f"voxlate.training.{module}.uncacheable", lambda *_: "a test")
@@ -174,7 +175,7 @@ def test_another_autoencoder_in_the_folder_of_a_run_is_refused(again, volume):
     assert said in again("volume").refusal
 
 
-@pytest.mark.slow
+@slow
 def test_the_autoencoder_alone_gives_the_bound_of_the_row(made, typed, volume, cohort, tmp_path):
     bound = made("volume/weights.autoencoder.safetensors", "bound")
     assert bound.shape == read_volume(cohort / "case1" / "t2.nii.gz", "t2").data.shape
@@ -207,7 +208,7 @@ def test_the_published_schedule_and_networks_are_the_recipes():
     assert counts == [89_539_075, 89_539_075 + 20_070_942]
 
 
-@pytest.mark.slow
+@slow
 def test_a_volume_in_windows_reports_its_slices_as_they_are_denoised(volume, cohort):
     seen = []
     scan = cohort / "case1" / "t1.nii.gz"
@@ -219,7 +220,7 @@ def test_a_volume_in_windows_reports_its_slices_as_they_are_denoised(volume, coh
     )
 
 
-@pytest.mark.slow
+@slow
 def test_other_scans_of_the_same_names_are_another_cohort(typed, again, cohort):
     change_scan(cohort / "case0" / "t2.nii.gz", np.flipud)
     typed("prepare cohort --out changed --no-audit").done()
@@ -228,7 +229,7 @@ def test_other_scans_of_the_same_names_are_another_cohort(typed, again, cohort):
     assert "stage 'autoencoder' is not taken" in answer.said
 
 
-@pytest.mark.slow
+@slow
 def test_what_would_swap_the_autoencoder_of_a_model_is_refused(again, tmp_path):
     said = "--init: expected a model without an autoencoder of its own"
     assert said in again("o --init volume").refusal
@@ -263,7 +264,7 @@ def test_a_stage_without_data_of_its_own_is_another_where_the_recipes_differ_and
         recipes.read(str(tiny), {"synth.windows": "{size=4,overlap=2}"})
 
 
-@pytest.mark.slow
+@slow
 def test_patches_that_do_not_fit_the_cohort_or_each_other_are_said(
     again,
 ):

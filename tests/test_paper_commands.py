@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 
 from dicom_slices import DESCRIPTIONS, write_series
 from pretrained import written
-from rows import every_row
+from rows import every_row, slow
 from test_recipes import narrow
 from voxlate.anatomy.cohort import write_cohort
 from voxlate.base.options.option import pairs
@@ -271,7 +271,7 @@ def test_the_shares_of_documented_phantoms_are_all_their_cases(page):
     assert sum(map(int, prepare[first : first + 3])) == cases
 
 
-@pytest.mark.slow
+@slow
 @pytest.mark.parametrize("page", ROWS)
 def test_every_command_of_a_papers_page_runs(page, run):
     for block in blocks(page):

@@ -4,11 +4,10 @@ import re
 from pathlib import Path
 
 import nibabel as nib
-import pytest
 
 import voxlate as package
 from refusals import refuses
-from rows import every_row
+from rows import every_row, slow
 
 
 def test_every_step_from_a_cohort_to_scores_returns_a_result_that_shows_itself(
@@ -86,7 +85,7 @@ def test_changes_may_be_numbers_and_truths_and_a_run_shows_its_history(prepared,
         train(**{"train.stps": 5})
 
 
-@pytest.mark.slow
+@slow
 def test_a_planned_run_resumes_and_one_of_another_target_is_refused(prepared, tmp_path, typed):
     options = {"mode": "mean", "minutes": 1, "changes": {"train.steps": 2}, "progress": False}
     places = ("auto", prepared, tmp_path / "run")

@@ -5,12 +5,11 @@ import re
 import subprocess
 import sys
 
-import pytest
 from torch import nn
 
 import voxlate as package
 from refusals import refuses
-from rows import every_row
+from rows import every_row, slow
 from voxlate.training import recipe
 from voxlate.training.recipe.text import SMALL, small_variant, table_of_recipes
 from voxlate.training.run import Run
@@ -96,7 +95,7 @@ def test_names_that_are_no_file_names_are_refused_in_recipes(tiny, name):
             recipe.from_dict({**values, "data": data, "intensity": intensity}, "mine")
 
 
-@pytest.mark.slow
+@slow
 def test_a_run_to_reuse_that_does_not_fit_says_why(typed, prepared, run, tiny, tmp_path):
     text = tiny.read_text().replace("steps = 6", "steps = 1")
     keys = ("method", "net", "train")
@@ -148,7 +147,7 @@ def test_code_inside_a_class_or_function_is_refused(prepared, tiny):
         package.train(tiny, prepared, "run", changes={"net.kind": Small.forward})
 
 
-@pytest.mark.slow
+@slow
 def test_a_network_of_a_notebook_is_trained_and_loaded_where_it_is_defined(
     prepared, tiny, tmp_path
 ):

@@ -14,7 +14,7 @@ from safetensors.numpy import load_file, save_file
 
 from made_scores import made_scores
 from refusals import refuses
-from rows import every_row
+from rows import every_row, slow
 from trainings import same_weights
 from voxlate.base.files import CHECKSUM, read_json, sha256_of, write_json
 from voxlate.base.records import Number, Record, Shape, checksum, write_tensors
@@ -254,7 +254,7 @@ def test_scores_in_another_form_are_refused(tmp_path, header, before, after):
         read_scores(path)
 
 
-@pytest.mark.slow
+@slow
 def test_a_run_continues_with_the_optimiser_of_its_recipe_whatever_the_state_says(run, tmp_path):
     other = shutil.copytree(run, tmp_path / "changed")
     state = torch.load(other / "state.pt", weights_only=True)

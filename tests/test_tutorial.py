@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from rows import slow
+
 NOTEBOOK = Path(__file__).parents[1] / "docs" / "start" / "tutorial.ipynb"
 
 
@@ -15,7 +17,7 @@ def cells():
     return [cell for cell in found if cell["cell_type"] == "code"]
 
 
-@pytest.mark.slow
+@slow
 def test_every_cell_of_the_tutorial_runs_and_two_patients_are_no_proof(
     cells, tmp_path, monkeypatch
 ):

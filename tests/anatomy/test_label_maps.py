@@ -10,6 +10,7 @@ from numpy.random import default_rng
 from numpy.testing import assert_allclose
 from scipy import ndimage
 
+from refusals import refuses
 from rows import every_row
 from voxlate.anatomy import label_anatomy
 from voxlate.anatomy import variation as varying
@@ -23,7 +24,6 @@ from voxlate.anatomy.mapped_head import _take, make_mapped_head
 from voxlate.anatomy.options import PhantomOptions, tables
 from voxlate.anatomy.shapes import Space
 from voxlate.anatomy.tissue import SKULL, Label
-from voxlate.base.errors import BadInput
 from voxlate.base.messages import Message
 from voxlate.scans.formats.io import read_volume
 
@@ -101,7 +101,7 @@ def test_every_table_that_comes_with_the_package_names_known_tissues_once():
 def test_a_table_that_cannot_be_used_is_refused(tmp_path, text):
     path = tmp_path / "own.toml"
     path.write_text("title = 'x'\n" + text)
-    with pytest.raises(BadInput):
+    with refuses():
         read_table(path)
 
 
@@ -117,7 +117,7 @@ def test_a_table_that_cannot_be_used_is_refused(tmp_path, text):
 )
 def test_what_is_no_label_map_and_labels_that_the_table_leaves_out_are_refused(tmp_path, change):
     labels = np.asarray(change(ball_head(40).astype(np.float32)), np.float32)
-    with pytest.raises(BadInput):
+    with refuses():
         read_map(tmp_path, labels)
 
 
@@ -253,7 +253,7 @@ def test_the_ct_of_a_map_shows_its_bone_and_air(cohort):
     ],
 )
 def test_options_that_do_not_fit_together_are_refused(cohort, options):
-    with pytest.raises(BadInput):
+    with refuses():
         write(cohort, "out", **{"spacing_mm": None, **options})
 
 
@@ -279,7 +279,7 @@ def test_a_lesion_of_a_label_map_keeps_its_voxels_and_lies_in_the_brain(tmp_path
 
 def test_a_map_without_a_lesion_is_refused(tmp_path):
     path = write_map(tmp_path / "seg.nii.gz", np.zeros((9, 9, 9), np.int16))
-    with pytest.raises(BadInput):
+    with refuses():
         write_cohort(tmp_path / "out", cases=1, size=SMALL, lesion="tumour", lesions=path)
 
 
@@ -324,7 +324,7 @@ def test_a_label_of_air_is_gas_where_unlabelled_voxels_are_soft_tissue(tmp_path)
     ],
 )
 def test_a_grid_in_metres_or_sheared_is_refused(tmp_path, affine):
-    with pytest.raises(BadInput):
+    with refuses():
         read_map(tmp_path, ball_head(40), affine=affine)
 
 
@@ -335,18 +335,18 @@ def test_a_cohort_is_not_continued_with_a_changed_map_or_table(tmp_path):
     own.write_text(text)
     write(tmp_path, tissues=own)
     own.write_text(text.replace("white", "grey"))
-    with pytest.raises(BadInput, match="expected a cohort with table"):
+    with refuses("expected a cohort with table"):
         write(tmp_path, tissues=own)
     own.write_text(text)
     write_map(tmp_path / "maps/a.nii.gz", ball_head(64))
-    with pytest.raises(BadInput, match="expected a cohort with label_maps"):
+    with refuses("expected a cohort with label_maps"):
         write(tmp_path, tissues=own)
 
 
 def test_the_table_of_cases_is_written_first_and_keeps_its_rows(tmp_path):
     write_map(tmp_path / "maps/a.nii.gz", ball_head())
     write_map(tmp_path / "maps/b.nii.gz", np.zeros((9, 9, 9), np.int16))
-    with pytest.raises(BadInput):
+    with refuses():
         write(tmp_path, cases=4)
     write(tmp_path)
     rows = (tmp_path / "scans/cases.csv").read_text().splitlines()
@@ -374,7 +374,7 @@ def test_maps_of_one_file_name_have_their_own_names_and_random_numbers(tmp_path)
 def test_two_maps_that_would_share_a_name_are_refused(tmp_path):
     write_map(tmp_path / "maps/a_b.nii.gz", ball_head(40))
     write_map(tmp_path / "maps/a/b.nii.gz", ball_head(40))
-    with pytest.raises(BadInput):
+    with refuses():
         write(tmp_path)
 
 
@@ -386,5 +386,5 @@ def test_a_body_without_a_brain_is_told_for_lesions_and_refused_for_stripping(tm
     body = {"tissues": "totalsegmentator", "lesion": "stroke"}
     write(tmp_path, **body, say=told.append)
     assert [said.code for said in told].count("no-brain") == 1
-    with pytest.raises(BadInput):
+    with refuses():
         write(tmp_path, "other", **body, stripped=True)

@@ -8,6 +8,7 @@ import nibabel
 import numpy as np
 import pytest
 
+from rows import slow
 from voxlate.anatomy.label_table import read_table
 from voxlate.anatomy.tissue import Label
 
@@ -63,7 +64,7 @@ def words_of(line: str, folder: Path, **names: str) -> list[str]:
     return [str(folder / names.get(w, w.lower())) if path else w for w, path in zip(words, is_path)]
 
 
-@pytest.mark.slow
+@slow
 def test_the_commands_of_the_guide_train_on_a_pelvis_and_synthesise_its_ct(voxlate, folder):
     *making, synthesis = COMMANDS[0].strip().splitlines()
     for line in making:
@@ -89,7 +90,7 @@ def test_the_table_of_the_guide_names_the_tissues_of_a_pelvis(tmp_path):
     table.convert(pelvis().astype(np.int64), "pelvis")
 
 
-@pytest.mark.slow
+@slow
 def test_the_commands_of_the_guide_train_on_cts_alone(voxlate, folder):
     first, prepare, train, _ = COMMANDS[0].strip().splitlines()
     voxlate(*words_of(first, folder, BODIES="cts")).done()

@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 
+from rows import slow
 from voxlate.base.files import read_json
 from voxlate.scans.cases.prepared import open_cohort
 
@@ -90,7 +91,7 @@ def made_by(voxlate, diffusion, heads, tmp_path, quick_widths):
     return make
 
 
-@pytest.mark.slow
+@slow
 @pytest.mark.parametrize("executor", ["local", "ray"])
 def test_images_scores_and_intervals_have_the_same_bits_by_workers(made_by, executor, request):
     options = ["--executor", executor, "--workers", 2]

@@ -15,7 +15,8 @@ import psutil
 import pytest
 from jobs import Numbers, Stages, Unopened
 
-from rows import every_row
+from refusals import refuses
+from rows import every_row, slow
 from voxlate.base.errors import BadInput
 from voxlate.base.executors.choose import choose_executor
 from voxlate.base.executors.job import (
@@ -133,7 +134,7 @@ def test_processes_list_failures_and_survive_killed_workers(tmp_path):
 
 @every_row("dies, words", [(False, "weights"), (True, "--executor")])
 def test_a_job_that_cannot_be_opened_is_one_sentence(dies, words):
-    with pytest.raises(BadInput, match=words):
+    with refuses(words):
         list(LocalExecutor(2).run(Unopened(dies), [1, 2]))
 
 
@@ -191,13 +192,13 @@ def test_the_options_state_the_executor_and_its_threads():
     chosen = choose_executor(ExecutorOptions(workers=3), "cpu", said.append)
     assert isinstance(chosen, LocalExecutor)
     assert (chosen.workers, chosen.threads, said) == (3, 1, [])  # the tests have one thread
-    with pytest.raises(BadInput, match="--address"):
+    with refuses("--address"):
         choose_executor(ExecutorOptions(executor="local", address="auto"))
 
 
 def test_without_ray_a_sentence_names_the_command_that_installs_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(BadInput, match=r"pip install '\.\[ray\]'"):
+    with refuses(r"pip install '\.\[ray\]'"):
         list(choose_executor(ExecutorOptions(executor="ray")).run(Unopened(dies=False), [1]))
 
 
@@ -224,12 +225,12 @@ if __name__ == '__main__':
     assert not [one for one in alive if one.status() != psutil.STATUS_ZOMBIE]
 
 
-@pytest.mark.slow
+@slow
 def test_ray_lists_failures_and_survives_killed_workers(ray_address, tmp_path):
     check_failures(choose_executor(ExecutorOptions(executor="ray", address=ray_address)), tmp_path)
 
 
-@pytest.mark.slow
+@slow
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "auto"])
 def test_a_ray_cluster_that_is_not_there_is_one_sentence(address, tmp_path, monkeypatch):
     pytest.importorskip("ray")
@@ -237,5 +238,5 @@ def test_a_ray_cluster_that_is_not_there_is_one_sentence(address, tmp_path, monk
     (tmp_path / "ray" / "ray_current_cluster").write_text("127.0.0.1:1")  # it has ended
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
     executor = choose_executor(ExecutorOptions(executor="ray", address=address))
-    with pytest.raises(BadInput, match=f"a Ray cluster at {address}, found none"):
+    with refuses(f"a Ray cluster at {address}, found none"):
         list(executor.run(Unopened(dies=False), [1]))

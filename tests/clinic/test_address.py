@@ -1,9 +1,7 @@
 """Addresses of studies and nodes; what is none is one sentence."""
 
-import pytest
-
+from refusals import refuses
 from rows import every_row
-from voxlate.base.errors import BadInput
 from voxlate.clinic.address import Node, StudyAddress, is_dicomweb, node, study_address
 
 
@@ -40,12 +38,12 @@ def test_an_address_names_a_server_and_a_study(text, address):
     ],
 )
 def test_other_texts_are_refused(text):
-    with pytest.raises(BadInput, match="address"):
+    with refuses("address"):
         study_address(text)
 
 
 def test_a_password_in_an_address_is_refused_and_not_repeated():
-    with pytest.raises(BadInput, match="netrc") as refused:
+    with refuses("netrc") as refused:
         study_address("dicomweb://anna:secret@pacs.org/studies/1.2")
     assert "secret" not in str(refused.value)
 
@@ -58,5 +56,5 @@ def test_a_node_has_a_title_a_host_and_a_port():
     "text", ["PACS", "@host:1", "A@host", "A@host:0", "A@host:99999", "A B@h:1", "A" * 17 + "@h:1"]
 )
 def test_other_nodes_are_refused(text):
-    with pytest.raises(BadInput, match="expected"):
+    with refuses("expected"):
         node(text)

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from made_volumes import made_volume, save
-from rows import every_row
+from refusals import refuses
+from rows import every_row, slow
 from voxlate import evaluate
-from voxlate.base.errors import BadInput
 from voxlate.base.files import write_json
 from voxlate.clinic.consumers.errors import attenuation_errors, range_errors, skull_errors
 from voxlate.clinic.consumers.tissues import default_table
@@ -73,7 +73,7 @@ def test_a_thicker_skull_has_its_error_in_mm():
     assert found["thickness"] == pytest.approx(4, abs=0.5)
 
 
-@pytest.mark.slow
+@slow
 def test_voxels_that_do_not_count_change_no_error():
     truth, wrong = head(bone=0.0), shifted(head(bone=0.0), 20)
     half = np.zeros(truth.grid.shape, bool)
@@ -103,7 +103,7 @@ def scored(tmp_path):
     return tmp_path / "OUT", tmp_path / "COHORT", image
 
 
-@pytest.mark.slow
+@slow
 def test_evaluate_scores_a_ct_in_the_units_of_its_users_without_an_interval_of_unstated_coverage(
     scored,
 ):
@@ -122,7 +122,7 @@ def test_evaluate_scores_a_ct_in_the_units_of_its_users_without_an_interval_of_u
 
 @every_row("consumers", ["carbon", "proton,dose"])
 def test_other_users_are_refused_by_name(consumers, scored):
-    with pytest.raises(BadInput, match="consumer"):
+    with refuses("consumer"):
         evaluate(*scored[:2], consumers=consumers)
 
 
@@ -131,11 +131,11 @@ def test_images_of_another_unit_have_no_errors_of_these_users(tmp_path):
     for folder in folders:
         scan = np.random.default_rng(0).uniform(0, 900, (12, 16, 16))
         save(folder / "ann/t1.nii.gz", scan, "t1", "a.u.")
-    with pytest.raises(BadInput, match="consumers pet"):
+    with refuses("consumers pet"):
         evaluate(*folders, consumers="pet", any_truth=True)
 
 
-@pytest.mark.slow
+@slow
 def test_tissues_whose_intervals_hold_less_than_stated_are_named_below_the_table(scored):
     out, cohort, image = scored
     calibration = {"patients": 9, "coverage": 0.9, "confidence": 0.9, "bound": "none"}

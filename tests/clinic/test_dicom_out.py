@@ -9,7 +9,8 @@ import pytest
 
 import voxlate as package
 from dciodvfy import errors_in, needs_dciodvfy
-from voxlate.base.errors import BadInput
+from refusals import refuses
+from rows import slow
 from voxlate.clinic.address import StudyAddress
 from voxlate.clinic.archive import store_answers, write_objects_of
 from voxlate.clinic.dicom_images import write_enhanced
@@ -86,7 +87,7 @@ def test_a_scan_that_is_no_series_is_refused_before_the_synthesis(run, cohort, v
     assert "expected a DICOM series as the scan of every case" in answer
     assert not out.exists()
     voxlate(*command).done()
-    with pytest.raises(BadInput, match="expected a synthesis of a DICOM series"):
+    with refuses("expected a synthesis of a DICOM series"):
         package.export(out, tmp_path / "dicom", progress=False)
 
 
@@ -107,7 +108,7 @@ def test_images_whose_source_is_nowhere_stated_are_exported_by_like_as_one_objec
     assert np.abs(back.data - image.data).max() <= image.data.max() / 4095
 
 
-@pytest.mark.slow
+@slow
 def test_a_series_named_by_like_takes_an_image_of_its_converted_file_and_none_on_another_grid(
     run, cohort, series, tmp_path, voxlate
 ):
@@ -208,7 +209,7 @@ def test_an_export_of_which_no_object_can_carry_an_image_is_refused(series, tmp_
     scan = read_volume(series)
     tmax = Volume(scan.data, scan.affine, "s", "tmax")
     Synthesised({"tmax": tmax}, {}, {"model": {"title": "any"}}).write(tmp_path / "case")
-    with pytest.raises(BadInput, match="expected an image that a DICOM object can carry"):
+    with refuses("expected an image that a DICOM object can carry"):
         export_dicom(tmp_path / "case", tmp_path / "dicom", series)
     assert not [*(tmp_path / "dicom").rglob("*.dcm")]
 
@@ -229,12 +230,12 @@ def test_an_image_that_was_changed_after_the_synthesis_leaves_by_no_exit(case, s
         lambda: write_objects_of([case], to, print),
         lambda: export_for(case, to, ConsumerOptions(consumer="proton")),
     ):
-        with pytest.raises(BadInput, match="checksum"):
+        with refuses("checksum"):
             leave()
     assert not [*to.rglob("*.*")]
 
 
-@pytest.mark.slow
+@slow
 def test_like_refuses_another_patient_and_says_what_it_takes_on_trust(
     out, series, tmp_path, voxlate
 ):
@@ -247,7 +248,7 @@ def test_like_refuses_another_patient_and_says_what_it_takes_on_trust(
     assert "expected a series of the patient and frame of reference" in refused.refusal
 
 
-@pytest.mark.slow
+@slow
 def test_a_mask_elsewhere_is_left_out_and_one_that_lies_half_outside_is_named(
     case, series, tmp_path
 ):
@@ -266,7 +267,7 @@ def test_a_mask_elsewhere_is_left_out_and_one_that_lies_half_outside_is_named(
     assert "case/brainmask.nii.gz: " in note
 
 
-@pytest.mark.slow
+@slow
 def test_what_goes_to_an_archive_is_what_export_writes_with_images_first(out, tmp_path):
     pytest.importorskip("highdicom")
     case = next(path.parent for path in out.glob("*/provenance.json"))
@@ -286,7 +287,7 @@ def test_what_goes_to_an_archive_is_what_export_writes_with_images_first(out, tm
     assert ours == theirs
 
 
-@pytest.mark.slow
+@slow
 def test_each_study_gets_the_images_of_its_own_scans(run, series, voxlate, tmp_path, monkeypatch):
     out = tmp_path / "out"
     studies = {}

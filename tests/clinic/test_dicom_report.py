@@ -2,7 +2,7 @@
 
 import pytest
 
-from voxlate.base.errors import BadInput
+from refusals import refuses
 
 pydicom = pytest.importorskip("pydicom")
 
@@ -47,5 +47,5 @@ def test_names_in_another_alphabet_than_the_source_s_are_kept(tmp_path):
 
 def test_other_sentences_in_the_place_of_a_document_are_refused(tmp_path):
     _, images = written(tmp_path)
-    with pytest.raises(BadInput, match="this very series, found another"):
+    with refuses("this very series, found another"):
         write_report(SENTENCES[:1], images, tmp_path / "mr", tmp_path / "report", ORIGIN)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from rows import slow
 from voxlate.base.files import read_json
 from voxlate.clinic.consumers.tissues import default_table
 from voxlate.scans.formats.io import read_volume
@@ -19,7 +20,7 @@ def voxels(path):
     return canonical(read_volume(path, path.name.partition(".")[0])).data[0]
 
 
-@pytest.mark.slow
+@slow
 def test_an_mr_series_becomes_what_each_of_four_users_reads(
     tmp_path, shipped_starters, monkeypatch, voxlate
 ):

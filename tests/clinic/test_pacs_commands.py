@@ -8,6 +8,7 @@ import pytest
 from orthanc_steps import listens, push, until
 from pydicom.uid import generate_uid
 
+from rows import slow
 from voxlate.clinic.address import StudyAddress
 from voxlate.clinic.queue import FAILED, study_name
 from voxlate.clinic.sending import Ledger, send
@@ -30,7 +31,7 @@ def derived(orthanc, study, folder):
 
 
 @pytest.mark.pacs
-@pytest.mark.slow
+@slow
 def test_a_study_is_fetched_synthesised_and_its_images_are_stored_once(
     voxlate, orthanc, stored, series, run, tmp_path
 ):
@@ -48,7 +49,7 @@ def test_a_study_is_fetched_synthesised_and_its_images_are_stored_once(
 
 
 @pytest.mark.pacs
-@pytest.mark.slow
+@slow
 def test_a_listener_answers_a_study_and_puts_another_aside(
     orthanc, stored, run, tmp_path, datasets
 ):

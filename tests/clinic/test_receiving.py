@@ -6,6 +6,7 @@ from contextlib import ExitStack
 
 import pytest
 
+from rows import slow
 from voxlate.clinic import dimse
 from voxlate.clinic.address import Node
 from voxlate.clinic.dimse import NodeArchive, receive_images
@@ -68,7 +69,7 @@ def test_a_stranger_is_rejected_and_a_sender_that_is_cut_off_keeps_no_study_open
     assert complete(queue) == study_name(str(datasets[0].StudyInstanceUID))
 
 
-@pytest.mark.slow
+@slow
 def test_connections_that_ask_for_nothing_lock_no_sender_out(queue, sender, datasets, monkeypatch):
     monkeypatch.setattr(dimse, "MOST_WAITING", 4)
     with ExitStack() as held:

@@ -7,6 +7,7 @@ import pytest
 
 import voxlate as package
 from made_volumes import save
+from rows import slow
 from voxlate.clinic.address import Node, StudyAddress
 from voxlate.clinic.dimse import NodeArchive
 from voxlate.clinic.sending import Ledger, send
@@ -20,7 +21,7 @@ pydicom = pytest.importorskip("pydicom")
 
 
 @pytest.mark.pacs
-@pytest.mark.slow
+@slow
 def test_a_real_series_goes_through_synthesis_and_archive_and_keeps_its_geometry(
     shared, shipped_starters, orthanc, tmp_path, monkeypatch, voxlate
 ):
@@ -46,7 +47,7 @@ def test_a_real_series_goes_through_synthesis_and_archive_and_keeps_its_geometry
 
 
 @pytest.mark.pacs
-@pytest.mark.slow
+@slow
 def test_every_exported_object_is_taken_by_an_archive_and_comes_back_to_the_byte(
     shared, orthanc, tmp_path
 ):

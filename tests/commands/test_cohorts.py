@@ -5,9 +5,8 @@ import shutil
 from typing import get_type_hints
 
 import numpy as np
-import pytest
 
-from rows import every_row
+from rows import every_row, slow
 from scans import change_scan
 from voxlate.base.files import write_json
 from voxlate.base.options.option import option_of, suggestions
@@ -55,7 +54,7 @@ def test_an_unknown_split_is_answered_with_those_there_are(typed, run, cohort):
     assert all(name in refusal for name in ("'train'", "'val'", "'test'"))
 
 
-@pytest.mark.slow
+@slow
 def test_the_table_counts_mask_files(typed, cohort):
     none = typed("prepare cohort --out none --json").json
     assert "mask" not in none["overview"]["rows"]
@@ -98,7 +97,7 @@ def test_a_made_ct_of_grey_values_is_not_described_in_hounsfield_units(typed, tm
     assert ">HU<" not in report(tmp_path / "o").read_text()
 
 
-@pytest.mark.slow
+@slow
 def test_keys_of_a_finished_run_are_changed_by_a_new_run_that_its_refusal_names(
     typed, voxlate, run, prepared
 ):

@@ -11,7 +11,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from rows import every_row
+from rows import every_row, slow
 from scans import contents_of
 from voxlate.base import files
 from voxlate.commands.cli import app
@@ -234,7 +234,7 @@ def test_a_weights_header_with_a_wrong_value_is_refused(voxlate, run, tmp_path, 
     refused(voxlate("info", tmp_path / "w.safetensors"), *tables[:1] or [key])
 
 
-@pytest.mark.slow
+@slow
 def test_info_of_a_large_scan_takes_at_most_five_times_its_memory(tmp_path):
     """A scan of 23 MB as floats, whose slices are compared, too, beyond what a small one takes."""
     peaks = {}

@@ -7,7 +7,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from rows import every_row
+from rows import every_row, slow
 
 
 def refused(answer, *words):
@@ -68,7 +68,7 @@ def test_shares_are_shares_of_one_or_whole_counts_of_all_patients(typed, cohort,
     refused(typed(f"prepare cohort --dry-run --out o --shares {shares}"), "--shares", shares)
 
 
-@pytest.mark.slow
+@slow
 def test_a_mask_file_of_several_patients_is_said_by_prepare_and_evaluate(
     typed, images, mask, tmp_path
 ):
@@ -86,7 +86,7 @@ def test_a_mask_file_of_several_patients_is_said_by_prepare_and_evaluate(
     assert "assumed: the" not in typed(f"{EVALUATE} --mask '{{case}}.nii.gz'").err
 
 
-@pytest.mark.slow
+@slow
 def test_a_prepared_cohort_that_would_not_be_used_is_refused(typed, images, prepared):
     refused(typed(f"{EVALUATE} --prepared cohort"), "a prepared cohort")
     typed(f"{EVALUATE} --prepared prepared").done()  # nothing was registered: headers say it all
@@ -94,7 +94,7 @@ def test_a_prepared_cohort_that_would_not_be_used_is_refused(typed, images, prep
     refused(typed(f"{EVALUATE} --prepared prepared"), "provenance", "case0", "--prepared")
 
 
-@pytest.mark.slow
+@slow
 def test_a_crop_far_larger_than_the_slices_is_refused_before_it_is_made(typed, images):
     refused(typed(f"{EVALUATE} --score crops --crop 100000"), "--crop", "20×24", "100000")
     refused(typed(f"{EVALUATE} --score crops --crop 257"), "at most 256")

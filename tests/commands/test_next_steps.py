@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from rows import slow
+
 TRANSLATION = """
 data = { source = ["t1"], target = ["t2"], patch = [1, 24, 20] }
 method = { kind = "regression" }
@@ -75,7 +77,7 @@ def test_a_translation_names_synth_and_that_names_the_scores(train, follow, coho
     assert scored.out.splitlines()[-1][0] in "✓?✗"
 
 
-@pytest.mark.slow
+@slow
 def test_a_completion_with_whole_cases_is_scored_and_others_are_listed(train, follow, cohort):
     split(cohort, case3="val", case4="val")
     (cohort / "case4" / "t1.nii.gz").unlink()
@@ -84,7 +86,7 @@ def test_a_completion_with_whole_cases_is_scored_and_others_are_listed(train, fo
     assert "left out case4: expected all of t1, t2, found no t1" in scored.err
 
 
-@pytest.mark.slow
+@slow
 def test_a_completion_whose_cases_all_lack_something_is_not_told_to_score(train, follow, cohort):
     split(cohort)
     for number in range(6):
@@ -95,7 +97,7 @@ def test_a_completion_whose_cases_all_lack_something_is_not_told_to_score(train,
     follow(made)
 
 
-@pytest.mark.slow
+@slow
 def test_whole_test_cases_are_scored_where_validation_cases_lack_something(train, follow, cohort):
     split(cohort)
     (cohort / "case4" / "t1.nii.gz").unlink()
@@ -104,7 +106,7 @@ def test_whole_test_cases_are_scored_where_validation_cases_lack_something(train
     follow(answer)
 
 
-@pytest.mark.slow
+@slow
 @pytest.mark.parametrize("splits", [{"case5": "test"}, {"case9": "val"}])
 def test_without_validation_patients_the_test_patients_or_all_are_made(
     train, follow, cohort, splits
@@ -115,7 +117,7 @@ def test_without_validation_patients_the_test_patients_or_all_are_made(
     follow(answer)
 
 
-@pytest.mark.slow
+@slow
 def test_where_held_out_cases_lack_the_source_one_case_that_has_it_is_named(train, follow, cohort):
     split(cohort, case2="val", case3="val")
     (cohort / "case2" / "t1.nii.gz").unlink()
@@ -124,7 +126,7 @@ def test_where_held_out_cases_lack_the_source_one_case_that_has_it_is_named(trai
     assert named(made) == ["report OUT"]
 
 
-@pytest.mark.slow
+@slow
 def test_the_layout_of_slices_is_part_of_the_next_command(train, follow, tmp_path):
     draw = np.random.default_rng(0)
     for number in range(6):
@@ -139,7 +141,7 @@ def test_the_layout_of_slices_is_part_of_the_next_command(train, follow, tmp_pat
     follow(made)
 
 
-@pytest.mark.slow
+@slow
 def test_a_manifest_outside_of_its_scans_and_a_chosen_file_are_part_of_the_next_commands(
     train, follow, cohort, tmp_path
 ):
@@ -156,7 +158,7 @@ def test_a_manifest_outside_of_its_scans_and_a_chosen_file_are_part_of_the_next_
     follow(made)
 
 
-@pytest.mark.slow
+@slow
 def test_calibrate_names_synth_as_it_was_calibrated_and_train_without_its_cohort_any_scans(
     typed, train, follow, cohort, small_head, tmp_path
 ):
@@ -182,7 +184,7 @@ def test_prepare_names_no_training_that_cannot_be_planned(typed, cohort):
     assert "expected two modalities, a source and a target, found t1 alone" in last
 
 
-@pytest.mark.slow
+@slow
 def test_the_way_from_a_phantom_to_scores_works_as_each_command_names_the_next(
     typed, follow, tmp_path
 ):

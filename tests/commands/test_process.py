@@ -12,6 +12,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from rows import slow
+
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": ""}
 
 
@@ -27,7 +29,7 @@ def start(*line) -> subprocess.Popen[str]:
     )
 
 
-@pytest.mark.slow
+@slow
 def test_train_and_synth_report_their_progress_where_no_terminal_is(
     voxlate, cohort, prepared, tiny, run, tmp_path, monkeypatch
 ):

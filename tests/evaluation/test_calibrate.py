@@ -9,7 +9,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import voxlate as package
-from rows import every_row
+from rows import every_row, slow
 from scans import change_scan, keep_cases
 from voxlate.base.files import read_json
 from voxlate.base.records import checksum
@@ -72,7 +72,7 @@ def synthesise_and_score(voxlate, others, out):
     return both
 
 
-@pytest.mark.slow
+@slow
 def test_held_back_patients_give_a_regression_intervals_that_hold(
     voxlate, run, others, out, synthesise_and_score
 ):
@@ -105,7 +105,7 @@ def test_held_back_patients_give_a_regression_intervals_that_hold(
     assert "10 of 10" in voxlate("synth", run, others, "--out", out, "-v").err
 
 
-@pytest.mark.slow
+@slow
 def test_samples_without_calibration_say_so_in_name_and_header(
     voxlate, diffusion, others, tmp_path
 ):
@@ -171,7 +171,7 @@ def test_a_damaged_calibration_and_a_lone_patient_are_refused(voxlate, run, othe
     assert damaged.name in voxlate("synth", run, others, "--out", out).refusal
 
 
-@pytest.mark.slow
+@slow
 def test_a_stopped_calibration_goes_on_and_ends_the_same(
     voxlate, run, others, tmp_path, monkeypatch
 ):
@@ -200,7 +200,7 @@ def test_a_stopped_calibration_goes_on_and_ends_the_same(
     assert not list(run.glob("*.parts"))
 
 
-@pytest.mark.slow
+@slow
 def test_any_whole_percent_holds_on_the_files_own_voxels_where_the_network_sees_coarser_ones(
     voxlate, run, others, synthesise_and_score
 ):
@@ -215,7 +215,7 @@ def test_any_whole_percent_holds_on_the_files_own_voxels_where_the_network_sees_
     assert scores["coverage"].mean() == pytest.approx(0.85, abs=0.01)
 
 
-@pytest.mark.slow
+@slow
 def test_maps_that_were_changed_after_synthesis_are_not_scored_and_changed_images_are_named(
     voxlate, calibrated, others, out
 ):
@@ -230,13 +230,13 @@ def test_maps_that_were_changed_after_synthesis_are_not_scored_and_changed_image
     assert [*coverage.index[coverage.isna()]] == ["new2"]
 
 
-@pytest.mark.slow
+@slow
 @every_row("rule", ["body=t2>100", "mae=t2>100", "dark=t2<30%", "none=t2>90000", "none"])
 def test_regions_that_cannot_be_calibrated_are_refused(voxlate, run, others, rule):
     assert rule.partition("=")[0] in voxlate("calibrate", run, others, "--region", rule).refusal
 
 
-@pytest.mark.slow
+@slow
 def test_patients_of_the_run_that_another_began_from_are_refused(
     voxlate, run, cohort, small_head, tmp_path
 ):
@@ -250,7 +250,7 @@ def test_patients_of_the_run_that_another_began_from_are_refused(
         package.calibrate(tuned, cohort)
 
 
-@pytest.mark.slow
+@slow
 def test_the_spread_of_three_planes_is_calibrated_as_that_of_samples_is(
     voxlate, tiny, prepared, others, out, tmp_path
 ):

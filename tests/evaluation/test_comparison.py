@@ -11,6 +11,7 @@ from scipy.ndimage import gaussian_filter
 from test_report import Page
 
 from made_volumes import save
+from rows import slow
 from voxlate.base.files import read_json, write_json
 from voxlate.base.messages import message
 from voxlate.evaluation.compare import compare
@@ -70,7 +71,7 @@ def page(outs):
     return (outs[0].parent / "methods.html").read_text(encoding="utf-8")
 
 
-@pytest.mark.slow
+@slow
 def test_each_case_shows_source_truth_and_every_methods_image_error_and_spread_once_in_three_planes(
     page,
 ):
@@ -113,7 +114,7 @@ def test_the_same_window_serves_all_methods_and_the_truth(page):
     assert ours == truth != noisy
 
 
-@pytest.mark.slow
+@slow
 def test_of_many_cases_a_few_are_shown_from_the_lowest_to_the_highest_error(tmp_path):
     outs = make(tmp_path, cases=MOST_CASES + 1, methods=METHODS[:2])
     write_page(compare(outs).document, tmp_path / "methods.html")
@@ -123,7 +124,7 @@ def test_of_many_cases_a_few_are_shown_from_the_lowest_to_the_highest_error(tmp_
     assert "error rank 5 of 5 (highest)" in text
 
 
-@pytest.mark.slow
+@slow
 def test_a_method_whose_images_have_gone_keeps_its_line_in_the_table(voxlate, outs, tmp_path):
     side = shutil.copytree(outs[0].parent, tmp_path / "side")
     outs = [side / method for method in METHODS[:2]]
@@ -143,7 +144,7 @@ def made_by(folder, run, **synth):
         write_json(path, stated)
 
 
-@pytest.mark.slow
+@slow
 def test_images_of_one_model_are_joined_from_its_mean_to_its_fewest_steps(tmp_path):
     outs = make(tmp_path, methods=("one", "half", "oracle", "unet", "other"))
     run = tmp_path / "runs/dial"

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from rows import slow
 from voxlate.checks.conformal import (
     conformal_quantile,
     least_patients,
@@ -32,7 +33,7 @@ def test_the_cases_of_a_patient_share_his_weight():
     assert conformal_quantile(scores, 0.75) == 10
 
 
-@pytest.mark.slow
+@slow
 @pytest.mark.parametrize(
     ("bound", "shares"), [("normal", stats.norm(0.1, 0.03)), ("any", stats.beta(0.5, 4.5))]
 )

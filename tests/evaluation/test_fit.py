@@ -5,7 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from voxlate.base.errors import BadInput
+from refusals import refuses
+from rows import slow
 from voxlate.evaluation.intervals.fit import CalibrationVoxels, fit
 from voxlate.synthesis.calibration import (
     Calibration,
@@ -49,7 +50,7 @@ def patient(number: int) -> CalibrationVoxels:
 PATIENTS = [patient(number) for number in range(20)]
 
 
-@pytest.mark.slow
+@slow
 def test_a_constant_is_not_taken_although_it_is_narrower(shorten_widths):
     shorten_widths(100, 1024)
 
@@ -62,7 +63,7 @@ def test_a_constant_is_not_taken_although_it_is_narrower(shorten_widths):
     assert target.method == "difficulty"
 
 
-@pytest.mark.slow
+@slow
 def test_the_narrower_learned_way_is_taken_and_holds_new_patients(shorten_widths):
     shorten_widths(100, 1024)
     target, learned = fitted(PATIENTS, bound="normal", rules={"bright": "ct>0.8"})
@@ -120,7 +121,7 @@ def windowed(number: int) -> CalibrationVoxels:
     )
 
 
-@pytest.mark.slow
+@slow
 def test_intervals_of_three_patients_follow_errors_that_a_feature_shows_in_each_group(
     shorten_widths,
 ):
@@ -141,7 +142,7 @@ def test_intervals_of_three_patients_follow_errors_that_a_feature_shows_in_each_
     assert (small, large) == pytest.approx((0.9, 0.9), abs=0.08)
 
 
-@pytest.mark.slow
+@slow
 def test_images_without_any_error_have_scales_that_grow_with_coverage():
     exact = changed(PATIENTS, truth=lambda one: one.image)
     target, _ = fitted(exact, bound="normal", borders=(0.5,))
@@ -151,7 +152,7 @@ def test_images_without_any_error_have_scales_that_grow_with_coverage():
 
 def test_truths_without_a_body_teach_nothing():
     none = changed(PATIENTS[:8], truth_parts=lambda one: {"body": one.truth > 9})
-    with pytest.raises(BadInput, match="none in 8"):
+    with refuses("none in 8"):
         fitted(none)
 
 
@@ -160,7 +161,7 @@ def test_five_patients_teach_no_quantiles_and_bound_no_error():
     assert set(target.compared) == {"difficulty", "constant"}
     assert target.bounds == {"mae": np.inf}
     for named, options in (("63%", {"bound": "any"}), ("learned", {"chosen": "learned"})):
-        with pytest.raises(BadInput, match=named):
+        with refuses(named):
             fitted(PATIENTS[:5], **options)
 
 
@@ -170,7 +171,7 @@ def test_a_chosen_method_is_taken_though_another_is_narrower():
     assert target.compared["constant"].width > target.compared["difficulty"].width
 
 
-@pytest.mark.slow
+@slow
 def test_a_truth_beyond_the_ends_of_intervals_is_outside_however_wide_they_are():
     rare = np.arange(3000) < 0.05 * 3000
     beyond = changed(PATIENTS[:8], truth=lambda one: np.where(rare, np.float32(1.3), one.truth))
@@ -179,7 +180,7 @@ def test_a_truth_beyond_the_ends_of_intervals_is_outside_however_wide_they_are()
     open_ended, _ = fit(beyond, {}, 0.97, 0.9, "none", 0, (-1.0, 1e4))
     # 0.15 from below, where an end is 1 away
     assert open_ended.compared["constant"].scale == pytest.approx(1.15)
-    with pytest.raises(BadInput, match="97%"):
+    with refuses("97%"):
         fit(beyond, {}, 0.97, 0.9, "none", 0)
 
 
@@ -209,7 +210,7 @@ def of_two_tissues(number: int) -> CalibrationVoxels:
     return replace(patient(number), image=image, truth=image + error.astype(np.float32))
 
 
-@pytest.mark.slow
+@slow
 def test_each_group_of_predicted_values_holds_the_coverage_that_one_scale_holds_in_one_alone():
     def of(**options):
         return fitted([of_two_tissues(k) for k in range(20)], chosen="constant", **options)[0]
@@ -233,7 +234,7 @@ def test_each_group_of_predicted_values_holds_the_coverage_that_one_scale_holds_
     assert coverage(grouped, rare=False) == pytest.approx(0.9, abs=0.02)
 
 
-@pytest.mark.slow
+@slow
 def test_a_group_that_images_do_not_show_joins_the_one_below():
     patients = [of_two_tissues(k) for k in range(8)]
     target, _ = fitted(patients, borders=[-0.9, 0.0, 0.3, 0.8])

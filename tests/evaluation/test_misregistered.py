@@ -7,10 +7,10 @@ import pytest
 import scipy.ndimage
 
 from made_volumes import save
-from rows import every_row
+from refusals import refuses
+from rows import every_row, slow
 from voxlate.anatomy.head import make_head
 from voxlate.anatomy.scanner import image
-from voxlate.base.errors import BadInput
 from voxlate.checks.prepare import prepare
 from voxlate.evaluation.options.evaluate import EvaluateOptions
 from voxlate.evaluation.scoring.evaluate import evaluate, rules_of
@@ -111,7 +111,7 @@ def scores(truth, synthesis, body):
     return score_aligned(pair, body, HEAD_MM, FUNCTIONS) | {"mae": FUNCTIONS["mae"](pair)}
 
 
-@pytest.mark.slow
+@slow
 def test_an_image_that_is_shifted_by_5_mm_is_moved_back(head):
     truth, body = head
     shift_mm = np.array([0.0, 4.0, -3.0])
@@ -122,7 +122,7 @@ def test_an_image_that_is_shifted_by_5_mm_is_moved_back(head):
     assert found["aligned.mae"] < 0.5 * found["mae"]
 
 
-@pytest.mark.slow
+@slow
 def test_an_image_in_its_place_keeps_its_scores(head):
     truth, body = head
     noisy = truth + 20 * np.random.default_rng(0).standard_normal(truth.shape).astype(np.float32)
@@ -138,7 +138,7 @@ def test_a_slice_is_moved_within_its_plane(head):
     assert np.median(np.linalg.norm(steps_mm, axis=0)[body]) == pytest.approx(3 * 2**0.5, abs=0.6)
 
 
-@pytest.mark.slow
+@slow
 def test_a_shift_over_10_mm_is_an_error_of_the_image_and_stays(head):
     truth, body = head
     shifted = scipy.ndimage.shift(truth, (0, 5, 0), order=1, mode="nearest")
@@ -146,5 +146,5 @@ def test_a_shift_over_10_mm_is_an_error_of_the_image_and_stays(head):
 
 
 def test_a_region_may_not_have_the_name_of_the_aligned_scores():
-    with pytest.raises(BadInput, match="aligned"):
+    with refuses("aligned"):
         rules_of(EvaluateOptions(align=True, regions={"aligned": "ct>100"}))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import scipy.ndimage as ndimage
 
-from rows import every_row
+from rows import every_row, slow
 from voxlate.checks.out_of_distribution import (
     PROVING,
     STATISTICS,
@@ -42,7 +42,7 @@ def references_of(known):
     return fit_references([seen(head(k)) for k in range(known)], [f"p{k}" for k in range(known)])
 
 
-@pytest.mark.slow
+@slow
 def test_new_heads_of_the_same_kind_pass(references):
     assert references.patients < PROVING == 59
     flagged = [verdict_on(references, seen(head(k))).is_flagged for k in range(100, 140)]
@@ -99,7 +99,7 @@ def test_a_single_slice_and_a_scan_that_shows_nothing_have_patches():
 
 
 @every_row("known, grade", [(2, "note"), (4, "caution")])
-@pytest.mark.slow
+@slow
 def test_few_patients_flag_no_head_by_its_size_and_say_that_they_are_few(known, grade):
     references = references_of(known)
     verdicts = [verdict_on(references, seen(head(k))) for k in range(100, 110)]

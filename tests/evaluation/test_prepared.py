@@ -3,9 +3,9 @@
 from dataclasses import replace
 
 import numpy as np
-import pytest
 
 from made_volumes import made_volume, save
+from rows import slow
 from voxlate.checks.prepare import prepare
 from voxlate.evaluation.reports.alignment import misalignment_lines, registration_lines
 from voxlate.evaluation.reports.pictures import CaseImage, ColourScale, chequerboard, scan_columns
@@ -68,7 +68,7 @@ def test_scans_that_are_not_registered_have_no_chequerboard():
     assert columns[2]["notes"] == ["rigid"]
 
 
-@pytest.mark.slow
+@slow
 def test_report_shows_at_most_twelve_cases_of_a_prepared_cohort_and_prepare_accepts_its_page(
     voxlate, tmp_path
 ):

@@ -17,7 +17,7 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 from made_volumes import made_volume, save
-from voxlate.base.errors import BadInput
+from refusals import refuses
 from voxlate.base.files import WRITING, read_json, write_json
 from voxlate.base.messages import message
 from voxlate.evaluation.reports import curves
@@ -159,7 +159,7 @@ def test_names_cannot_break_the_page_and_scores_at_fault_are_refused(out):
     assert "<script>x" not in source
     assert "&lt;script&gt;x" in source
     (out / "metrics.json").write_text("[]")
-    with pytest.raises(BadInput, match=r"metrics\.json"):
+    with refuses(r"metrics\.json"):
         report(out)
 
 
@@ -255,7 +255,7 @@ def test_a_run_shows_its_curves_pictures_recipe_and_provenance(run):
 
 def test_a_folder_that_is_neither_is_refused(tmp_path):
     for folder in (tmp_path, tmp_path / "nowhere"):
-        with pytest.raises(BadInput, match=folder.name):
+        with refuses(folder.name):
             report(folder)
 
 

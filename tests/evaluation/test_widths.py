@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from rows import slow
 from voxlate.checks.patch_features import NARROWEST
 from voxlate.evaluation.intervals.widths import fit_widths
 from voxlate.training.widths import read_widths
@@ -38,7 +39,7 @@ def test_the_quantiles_of_known_errors_are_found_on_each_side():
     np.testing.assert_allclose(above, 2 * right, rtol=0.12)
 
 
-@pytest.mark.slow
+@slow
 def test_the_square_root_of_the_mean_size_of_known_errors_is_found_for_both_sides():
     draw = np.random.default_rng(3)
     x = draw.uniform(size=60_000).astype(np.float32)
@@ -50,7 +51,7 @@ def test_the_square_root_of_the_mean_size_of_known_errors_is_found_for_both_side
     np.testing.assert_array_equal(below, above)
 
 
-@pytest.mark.slow
+@slow
 def test_a_feature_that_never_varied_says_nothing_where_it_does():
     """As the spread over planes of scans in thick slices, which are read in one plane."""
     draw = np.random.default_rng(5)
@@ -67,7 +68,7 @@ def rare_errors(draw):
     return rare, (draw.normal(size=len(rare)) * np.where(rare, 0.5, 0.05)).astype(np.float32)
 
 
-@pytest.mark.slow
+@slow
 def test_a_rare_region_is_covered_although_no_feature_shows_it():
     draw = np.random.default_rng(1)
     rare, error = rare_errors(draw)
@@ -81,7 +82,7 @@ def test_a_rare_region_is_covered_although_no_feature_shows_it():
         assert above.mean() == pytest.approx(expected, abs=most)
 
 
-@pytest.mark.slow
+@slow
 def test_regions_that_a_feature_shows_are_covered_each_and_no_wider_than_their_errors():
     rare, error = rare_errors(np.random.default_rng(4))
     regions = np.stack([rare, ~rare], axis=1)

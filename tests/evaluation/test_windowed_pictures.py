@@ -5,8 +5,8 @@ import pytest
 from PIL import Image
 
 from made_volumes import save
+from refusals import refuses
 from rows import every_row
-from voxlate.base.errors import BadInput
 from voxlate.base.files import read_json, write_json
 from voxlate.evaluation.reports.pictures import read_case
 from voxlate.evaluation.scoring.evaluate import evaluate
@@ -73,7 +73,7 @@ def test_an_image_in_grey_values_is_scored_as_it_is(folders):
     scores = evaluate(*folders)
     assert "windows" not in scores.header
     assert scores.rows[0].scores["mae"] > 50
-    with pytest.raises(BadInput, match="--window"):
+    with refuses("--window"):
         evaluate(*folders, window=(0, 80))
 
 
@@ -87,7 +87,7 @@ def test_an_image_in_grey_values_is_scored_as_it_is(folders):
     ],
 )
 def test_other_ranges_and_units_than_the_windows_are_refused(folders, options, named):
-    with pytest.raises(BadInput, match=named):
+    with refuses(named):
         evaluate(*folders, **options)
 
 

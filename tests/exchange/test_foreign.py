@@ -16,8 +16,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from rows import every_row
-from voxlate.base.errors import BadInput
+from refusals import refuses
+from rows import every_row, slow
 from voxlate.base.files import read_json
 from voxlate.exchange.foreign import Preprocessing
 from voxlate.exchange.foreign_formats import import_model
@@ -185,7 +185,7 @@ def nnunet(
 
 
 @every_row("dims, patch", [(2, (1, 16, 16)), (3, (16, 16, 16))])
-@pytest.mark.slow
+@slow
 def test_a_basic_unet_of_monai_gives_the_module_s_image_in_its_own_ranges(tmp_path, dims, patch):
     place, module = basic_unet(tmp_path, dims)
     ours = network("monai", place, stated(tmp_path, RANGES, patch))
@@ -213,7 +213,7 @@ SCHEDULES = [
 
 
 @every_row("keys, schedule, prediction, ours", SCHEDULES)
-@pytest.mark.slow
+@slow
 def test_a_scheduler_of_diffusers_is_ours_to_the_sixth_digit(
     tmp_path, keys, schedule, prediction, ours
 ):
@@ -557,7 +557,7 @@ def test_an_imported_model_is_exported_and_runs_without_its_package(
 
 
 def refusal(source: str, place: Path, told: Preprocessing | None = None) -> str:
-    with pytest.raises(BadInput) as error:
+    with refuses() as error:
         import_model(source, place, told or Preprocessing(), place.parent / "refused")
     assert "\n" not in str(error.value)
     assert str(error.value).count("expected") == 1

@@ -7,8 +7,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from pretrained import written
-from rows import every_row
-from voxlate.base.errors import BadInput
+from refusals import refuses
+from rows import every_row, slow
 from voxlate.exchange.pretrained import (
     import_autoencoder,
     net_changes,
@@ -57,7 +57,7 @@ def test_a_file_that_is_no_such_autoencoder_is_one_sentence(tmp_path, source, ch
     path = written(tmp_path / "a.safetensors", "kl-f4")
     state = load_file(path) | change
     save_file({name: one for name, one in state.items() if one is not None}, path)
-    with pytest.raises(BadInput, match=found):
+    with refuses(found):
         import_autoencoder(source, path, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
@@ -80,7 +80,7 @@ train = { steps = 1, batch = 2, precision = "float32", validate_every = 0, valid
 """
 
 
-@pytest.mark.slow
+@slow
 def test_a_latent_recipe_takes_a_pretrained_autoencoder_in_place_of_training_its_own(
     voxlate, prepared, cohort, tmp_path
 ):

@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from rows import every_row
-from voxlate.base.errors import BadInput
+from refusals import refuses
+from rows import every_row, slow
 from voxlate.base.files import read_json
 from voxlate.exchange.published import detect, import_run, layout, read_weights
 from voxlate.science.nets.interface import Channels, NetworkInput
@@ -119,7 +119,7 @@ def test_network_and_sizes_are_read_from_the_file(name, noisy, sources, tmp_path
 )
 def test_a_file_that_is_not_as_published_is_refused_by_name(key, value, words, tmp_path):
     path = _file(tmp_path / "adm.safetensors", "adm", **{key: value})
-    with pytest.raises(BadInput, match=words) as error:
+    with refuses(words) as error:
         load_network(path)
     assert "\n" not in str(error.value)
 
@@ -135,7 +135,7 @@ def test_a_file_that_is_not_as_published_is_refused_by_name(key, value, words, t
 )
 def test_a_file_that_is_no_weights_is_refused(tmp_path, write, words):
     write(tmp_path / "w.safetensors")
-    with pytest.raises(BadInput, match=words):
+    with refuses(words):
         load_network(tmp_path / "w.safetensors")
 
 
@@ -155,7 +155,7 @@ STORED = {  # stored as LPS and as RAS: steps to LPS, and where a piece of the h
 }
 
 
-@pytest.mark.slow
+@slow
 @every_row("name", STORED)
 def test_an_imported_network_sees_the_slices_of_the_lps_array_and_answers_on_the_scan_s_grid(
     shared, name, tmp_path
@@ -190,9 +190,7 @@ def test_an_imported_network_sees_the_slices_of_the_lps_array_and_answers_on_the
 
 def test_an_import_for_other_modalities_needs_as_many_channels(tmp_path):
     weights = _file(tmp_path / "w.safetensors", "adm", sources=2)
-    with pytest.raises(
-        BadInput, match="1 source and 1 target channels as in the recipe, found 2 and 1"
-    ):
+    with refuses("1 source and 1 target channels as in the recipe, found 2 and 1"):
         import_run(weights, tmp_path / "run")
     changes = {"data.source": '["tof", "t1"]', "intensity.t1.kind": '"minmax"'}
     imported = load(import_run(weights, tmp_path / "run", changes).folder)

@@ -10,9 +10,9 @@ import pytest
 import scipy.ndimage
 import torch
 
+from refusals import refuses
 from rows import every_row
 from voxlate.base import plain_schema
-from voxlate.base.errors import BadInput
 from voxlate.base.records import Name, Number
 from voxlate.base.streams import ArrayNoise, NormalStream, Tile
 from voxlate.checks.head_checks import sides_of
@@ -118,7 +118,7 @@ def test_components_their_numbers_and_distances_are_those_of_scipy():
 
 
 def test_a_filter_that_only_scipy_has_is_refused_in_one_sentence():
-    with pytest.raises(BadInput, match="expected SciPy, found none"):
+    with refuses("expected SciPy, found none"):
         numpy_filters.map_coordinates(np.zeros((2, 2)), [[0], [0]])
 
 

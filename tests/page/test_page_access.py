@@ -6,12 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
 from paging import BASE, TOKEN
 
 import voxlate
 from refusals import refuses
-from rows import every_row
+from rows import every_row, slow
 from voxlate.clinic.options.share import ServeOptions
 from voxlate.page.access import CONTENT_POLICY
 from voxlate.page.server import check_server, serve
@@ -163,7 +162,7 @@ def test_a_missing_package_is_named_with_the_command_that_installs_it(tmp_path, 
         serve([tmp_path])
 
 
-@pytest.mark.slow
+@slow
 def test_the_server_starts_without_torch():
     """It shows what the processes of jobs wrote, and holds no network."""
     text = "import sys, voxlate.page.app, voxlate.page.server; print('torch' in sys.modules)"

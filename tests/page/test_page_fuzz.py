@@ -5,9 +5,9 @@ import string
 from collections import Counter
 from urllib.parse import quote
 
-import pytest
 from paging import BASE, TOKEN, Here
 
+from rows import slow
 from voxlate.page.forms import FORMS
 
 REQUESTS = 300
@@ -103,7 +103,7 @@ def odd_body(draw):
     return ("".join(parts) + "--b--\r\n").encode(), kind
 
 
-@pytest.mark.slow
+@slow
 def test_no_request_is_a_fault_of_the_server(page, run, cohort, tmp_path):
     draw = random.Random(34)
     root = tmp_path / "root"

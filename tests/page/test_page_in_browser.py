@@ -14,6 +14,7 @@ from paging import TOKEN, Here, serving
 from pydicom.uid import BasicTextSRStorage, MediaStorageDirectoryStorage
 
 from dicom_slices import item, save, write_series
+from rows import slow
 from scans import change_scan
 from voxlate.scans.formats.io import read_volume
 
@@ -178,7 +179,7 @@ def _assert_structure(page):
     assert not re.search(r"(?<![\w-])--[a-z]|voxlate [a-z-]+ [A-Z]{2,}", page.inner_text("body"))
 
 
-@pytest.mark.slow
+@slow
 def test_the_whole_way_works_by_keyboard_alone_on_a_phone_in_the_dark(entered, run, study):
     options = {"viewport": PHONE, "color_scheme": "dark", "reduced_motion": "reduce"}
     page = entered(run, Here, **options)

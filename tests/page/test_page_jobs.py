@@ -14,7 +14,7 @@ import pytest
 from paging import BASE, TOKEN, Here, free_port, until
 
 from refusals import refuses
-from rows import every_row
+from rows import every_row, slow
 from voxlate.base.files import read_json, write_json
 from voxlate.page.jobs import MOST_ATTEMPTS, PROGRESS, Jobs, NoSuchJob, Progress
 from voxlate.page.workers import Worker
@@ -208,7 +208,7 @@ def test_a_data_folder_and_a_port_belong_to_one_server(tmp_path):
         run_server(settings, Sessions(TOKEN))
 
 
-@pytest.mark.slow
+@slow
 def test_a_server_that_is_killed_in_the_middle_of_a_synthesis_finishes_it_after_a_restart(
     diffusion, cohort, tmp_path
 ):

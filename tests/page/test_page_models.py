@@ -9,7 +9,7 @@ import pytest
 from paging import Here
 
 import voxlate as package
-from rows import every_row
+from rows import every_row, slow
 from voxlate.scans.images.grid import Volume
 from voxlate.scans.images.shown import top_of, window_of
 
@@ -49,7 +49,7 @@ def facts(text):
     return dict(re.findall(r"<dt>([^<]+)</dt><dd>([^<]+)</dd>", text))
 
 
-@pytest.mark.slow
+@slow
 def test_a_sharpness_gives_the_bits_of_synth_between_the_mean_and_the_sample_and_wrong_settings_are_refused(
     page, typed, both, diffusion, scan, tmp_path
 ):
@@ -103,7 +103,7 @@ def calibrate(small_head, tmp_path, quick_widths):
     return fit
 
 
-@pytest.mark.slow
+@slow
 def test_a_residual_diffusion_offers_the_answer_with_intervals_first_and_shows_its_map(
     at_work, both, scan, calibrate
 ):
@@ -126,7 +126,7 @@ def test_a_residual_diffusion_offers_the_answer_with_intervals_first_and_shows_i
     assert 'data-role="width"' not in text
 
 
-@pytest.mark.slow
+@slow
 def test_other_numbers_than_those_of_the_calibration_give_an_image_without_intervals_and_say_so(
     at_work, diffusion, scan, calibrate
 ):

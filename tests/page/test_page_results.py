@@ -8,10 +8,10 @@ import zipfile
 
 import nibabel as nib
 import numpy as np
-import pytest
 
 from dicom_slices import mr_slice, save
 from refusals import refuses
+from rows import slow
 from scans import change_scan
 from voxlate.scans.formats.archive import unpacked
 
@@ -58,7 +58,7 @@ def test_an_upload_gives_the_bits_of_voxlate_synth(at_work, typed, diffusion, co
         assert made.get(link).status_code == 200
 
 
-@pytest.mark.slow
+@slow
 def test_the_user_says_which_file_is_which_modality(at_work, run, cohort, tmp_path):
     scans = (tmp_path / "a.nii.gz", tmp_path / "b.nii.gz")
     for path, name in zip(scans, ("t2", "t1")):
@@ -91,7 +91,7 @@ def test_a_lone_scan_is_what_its_name_or_description_says_or_is_taken_as_the_sou
         assert "the only one" not in text
 
 
-@pytest.mark.slow
+@slow
 def test_each_fitting_series_of_a_study_is_a_choice_that_gives_a_derived_series(
     at_work, run, tmp_path
 ):

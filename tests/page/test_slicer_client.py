@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from paging import TOKEN, Here, serving
 
-from rows import every_row
+from rows import every_row, slow
 from voxlate.base.files import read_json
 from voxlate.page.forms import FORMS
 from voxlate.page.jobs import JOB
@@ -76,7 +76,7 @@ def first_by(process):
     return start
 
 
-@pytest.mark.slow
+@slow
 def test_a_script_gets_the_images_of_voxlate_synth_and_leaves_nothing_behind(
     serve, client_file, cohort, typed, tmp_path
 ):
@@ -106,7 +106,7 @@ def test_a_script_gets_the_images_of_voxlate_synth_and_leaves_nothing_behind(
         client_file.Client(server)  # the token is spent
 
 
-@pytest.mark.slow
+@slow
 def test_who_stops_to_wait_leaves_no_job_and_the_warnings_of_the_check_are_kept(
     serve, client_file, cohort
 ):
@@ -140,7 +140,7 @@ def test_a_connection_that_ends_is_no_absent_server_and_names_no_token(client_fi
     assert "secret" not in str(refused.value)
 
 
-@pytest.mark.slow
+@slow
 def test_a_scan_that_no_model_takes_is_refused_with_its_reason(server, client_file):
     client = client_file.Client(server)
     odd = nib.Nifti1Image(np.full((4, 4, 4), np.nan, np.float32), np.eye(4))
@@ -217,7 +217,7 @@ def slicer_module(client_file, monkeypatch):
     return loaded("VoxlateSynthesis")
 
 
-@pytest.mark.slow
+@slow
 def test_the_logic_of_slicers_module_loads_the_image_of_a_volume(
     server, slicer_module, cohort, client_file
 ):

@@ -11,6 +11,7 @@ from markupsafe import Markup
 from paging import Here, until
 
 from refusals import refuses
+from rows import slow
 from trainings import same_weights
 from voxlate.base.files import read_json
 from voxlate.page.facts import without_styles
@@ -175,7 +176,7 @@ def test_a_training_from_the_page_has_the_weights_of_voxlate_train(
     assert "<li>new</li>" in made.get("/").text  # among the models of the synthesis page
 
 
-@pytest.mark.slow
+@slow
 def test_a_plan_is_that_of_plan_training_and_its_training_keeps_the_recipe(
     made, monkeypatch, prepared, tmp_path
 ):
@@ -211,7 +212,7 @@ def test_a_plan_is_that_of_plan_training_and_its_training_keeps_the_recipe(
     assert "which is there" in sentence(again)
 
 
-@pytest.mark.slow
+@slow
 def test_a_finished_run_is_trained_further_as_by_the_command_line(made, typed, run, tmp_path):
     theirs = shutil.copytree(run, tmp_path / "theirs")
     typed("train theirs --steps +2 --device cpu").done()
@@ -222,7 +223,7 @@ def test_a_finished_run_is_trained_further_as_by_the_command_line(made, typed, r
     assert "expected steps or minutes, found both" in sentence(both)
 
 
-@pytest.mark.slow
+@slow
 def test_a_run_is_calibrated_and_compared_as_by_the_command_line(
     made, typed, run, small_head, tmp_path
 ):
@@ -282,7 +283,7 @@ def test_runs_are_found_below_the_root_but_not_inside_of_links(run, tmp_path):
     assert find_runs(None) == {}
 
 
-@pytest.mark.slow
+@slow
 def test_processes_prepare_with_workers_and_stop_save_and_resume_a_training_with_the_same_weights(
     page, typed, cohort, prepared, tiny, tmp_path
 ):

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from brains import symmetric
+from refusals import refuses
 from voxlate.anatomy.head import make_head
-from voxlate.base.errors import BadInput
 from voxlate.checks.prepare import prepare
 from voxlate.scans.cases.align import Preparation, find_common_grid
 from voxlate.scans.formats.io import write_volume
@@ -53,5 +53,5 @@ def test_prepare_aligns_a_case_and_its_labels_with_the_midline_and_keeps_both_gr
 
 def test_a_scan_of_a_voxel_size_in_another_unit_is_refused_before_memory_is_taken():
     scan = Volume(np.ones((1, 20, 30, 40), np.float32), np.diag([1000.0, 1000, 1000, 1]), "", "t1")
-    with pytest.raises(BadInput, match="found 40 m"):
+    with refuses("found 40 m"):
         find_common_grid("case", {"t1": scan}, Preparation(spacing_mm=(2.0, 2.0, 2.0)))

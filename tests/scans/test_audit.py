@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import scipy.ndimage
 
+from rows import slow
 from voxlate.anatomy.cohort import write_cohort
 from voxlate.checks import audit
 from voxlate.checks.audit import (
@@ -50,7 +51,7 @@ def prepared(heads):
     return out
 
 
-@pytest.mark.slow
+@slow
 def test_prepare_measures_how_far_scans_lie_apart_and_the_worst_at_the_finest_voxels(prepared):
     near, far = (entry.misaligned["t2"] for entry in open_cohort(prepared).cases)
     assert near.median_mm < 0.6
@@ -60,7 +61,7 @@ def test_prepare_measures_how_far_scans_lie_apart_and_the_worst_at_the_finest_vo
     assert open_cohort(prepared).header("phantom_001").misaligned == {"t2": far}
 
 
-@pytest.mark.slow
+@slow
 def test_the_pair_that_is_out_of_register_is_named_in_prepare_in_synthesis_and_first_in_the_report(
     prepared, tmp_path, monkeypatch
 ):
@@ -106,7 +107,7 @@ def test_the_examined_slices_are_of_all_patients_and_do_not_depend_on_the_order_
     assert choose_cases(dict(reversed(patients.items()))) == chosen
 
 
-@pytest.mark.slow
+@slow
 def test_a_cohort_of_which_a_part_was_examined_says_so_and_the_rest_can_follow(heads, tmp_path):
     def again(**how):
         return prepare(heads, tmp_path / "out", fixed="t1", resample=True, workers=1, **how)
@@ -119,7 +120,7 @@ def test_a_cohort_of_which_a_part_was_examined_says_so_and_the_rest_can_follow(h
     assert "not-examined" not in {one.code for one in cohort.warnings}
 
 
-@pytest.mark.slow
+@slow
 def test_only_the_worst_pairs_are_refined(prepared):
     header = open_cohort(prepared).header("phantom_001")
     far = header.misaligned["t2"]
@@ -137,7 +138,7 @@ def test_only_the_worst_pairs_are_refined(prepared):
     assert said == ["caution"] * 6
 
 
-@pytest.mark.slow
+@slow
 def test_scans_of_too_large_voxels_cannot_be_measured_and_are_said_to_be_so(prepared):
     case = open_cohort(prepared).case("phantom_000")
     coarse = replace(case, header=replace(case.header, spacing_mm=(7.0, 3.0, 3.125)))
@@ -147,7 +148,7 @@ def test_scans_of_too_large_voxels_cannot_be_measured_and_are_said_to_be_so(prep
     assert said.code == "not-measured"
 
 
-@pytest.mark.slow
+@slow
 def test_a_map_is_neither_compared_nor_what_others_are_compared_with(prepared):
     case = open_cohort(prepared).case("phantom_000")
     units = {"t1": "s", "t2": "a.u."}

@@ -10,7 +10,8 @@ import h5py
 import numpy as np
 import pytest
 
-from rows import every_row
+from refusals import refuses
+from rows import every_row, slow
 from voxlate.base.errors import BadInput
 from voxlate.checks.prepare import prepare
 from voxlate.evaluation.scoring.scores import read_scores
@@ -150,7 +151,7 @@ def test_items_are_held_back_by_whole_patients_and_no_patient_is_in_two_splits(
     held = Counter(one.patient for one in cases if one.split == "val")
     assert [*held.values()] == [4, 4, 4]  # the fewest patients that make ten
     owners.write_text("\n".join(f"{name} pat{k % 45}" for k, name in enumerate(IDS)))
-    with pytest.raises(BadInput):
+    with refuses():
         find_cohort(arrays_000, preset="mrdpm", patients=owners)
 
 
@@ -197,7 +198,7 @@ def test_slices_of_paper_002_are_paired_by_index_and_split_by_patient(arrays_002
 PRESETS = {"arrays_000": "mrdpm", "arrays_001": "xmodality", "arrays_002": "lyu_wang"}
 
 
-@pytest.mark.slow
+@slow
 @pytest.mark.parametrize("fixture", PRESETS)
 def test_without_a_list_of_patients_prepare_and_evaluate_ask_for_one_and_synth_need_not(
     fixture, request, voxlate, tmp_path
@@ -224,7 +225,7 @@ train = { steps = 1, batch = 1, precision = "float32", workers = 0, validate_eve
 """
 
 
-@pytest.mark.slow
+@slow
 def test_slices_of_stacks_go_the_whole_way_and_one_by_one(arrays_002, voxlate, tmp_path):
     (tmp_path / "tiny.toml").write_text(RECIPE)
     prepared, run, out = (tmp_path / name for name in ("prepared", "run", "out"))
@@ -280,7 +281,7 @@ def test_of_a_stack_only_the_slices_that_are_named_are_read_and_those_packed_as_
 def test_a_pattern_finds_arrays_and_asks_for_patients_as_presets_do(tmp_path):
     for name in ("a_mr", "a_ct", "b_mr", "b_ct"):
         save(tmp_path / "set" / f"{name}.npy", values(len(name), 0, 9))
-    with pytest.raises(BadInput):
+    with refuses():
         prepare(tmp_path / "set", tmp_path / "out", pattern="{case}_{modality}.npy")
     found = find_cohort(tmp_path / "set", pattern="{patient}_{modality}.npy")
     assert [one.patient for one in found.cases] == ["a", "b"]
@@ -338,7 +339,7 @@ def test_damaged_or_mismatched_files_of_paper_000_give_one_sentence(
     file, content, sentence, few_000, tmp_path
 ):
     damage(few_000 / file, content)
-    with pytest.raises(BadInput, match=sentence):
+    with refuses(sentence):
         raise BadInput(left_out(few_000, tmp_path / "out", "mrdpm"))
 
 
@@ -372,7 +373,7 @@ def test_an_npz_that_unpacks_to_more_than_a_slice_is_refused_before_it_is_unpack
     ):
         for _ in range(257):
             member.write(bytes(1 << 20))
-    with pytest.raises(BadInput):
+    with refuses():
         read_volume(tmp_path / "a.npz")
 
 
@@ -388,7 +389,7 @@ def test_an_npz_that_unpacks_to_more_than_a_slice_is_refused_before_it_is_unpack
 def test_a_list_of_patients_that_does_not_fit_gives_one_sentence(fixture, text, sentence, request):
     root = request.getfixturevalue(fixture)
     (root / "patients.txt").write_text(text)
-    with pytest.raises(BadInput, match=sentence):
+    with refuses(sentence):
         find_cohort(root, preset=PRESETS[fixture])
 
 
@@ -405,18 +406,18 @@ def test_a_list_of_patients_that_does_not_fit_gives_one_sentence(fixture, text, 
 def test_stacks_that_are_no_pairs_of_slices_give_one_sentence(name, value, sentence, arrays_002):
     with h5py.File(arrays_002 / "ct.h5", "w") as file:
         file[name] = value
-    with pytest.raises(BadInput, match=sentence):
+    with refuses(sentence):
         find_cohort(arrays_002, preset="lyu_wang")
 
 
 def test_a_stack_that_is_damaged_or_absent_gives_one_sentence(arrays_002):
     whole = (arrays_002 / "ct.h5").read_bytes()
     (arrays_002 / "ct.h5").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(BadInput):
+    with refuses():
         find_cohort(arrays_002, preset="lyu_wang")
     (arrays_002 / "ct.h5").unlink()
     assert list(find_cohort(arrays_002, preset="lyu_wang").cases[0].files) == ["t2"]
-    with pytest.raises(BadInput):
+    with refuses():
         find_cohort(arrays_002, preset="lyu_wang", modalities=["t2", "ct"])
 
 
@@ -439,7 +440,7 @@ def test_a_base_that_is_no_preset_and_a_part_that_is_none_are_refused(arrays_001
         ('base = "xmodality"\nfiles = {tof = "{case}.npz#src"}', "files.tof"),
     ):
         own.write_text(text)
-        with pytest.raises(BadInput, match=sentence):
+        with refuses(sentence):
             find_cohort(arrays_001, preset=own)
 
 
@@ -447,5 +448,5 @@ def test_a_base_that_is_no_preset_and_a_part_that_is_none_are_refused(arrays_001
     "part", ["mm=0", "mm=1x1", "mm=1.2.3", "slice=1", "channel=1,channel=2", "axes=LR", "frame=1"]
 )
 def test_what_stands_after_the_mark_is_checked(part, arrays_000):
-    with pytest.raises(BadInput):
+    with refuses():
         read_volume(f"{arrays_000}/mCTA/p00.npy#channel=0,{part}")

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from voxlate.base.errors import BadInput
+from refusals import refuses
 from voxlate.scans.cases.align import Preparation
 from voxlate.scans.cases.case import MOST_MODALITIES, OPEN_FILES, open_case, prepare_case
 from voxlate.scans.images.grid import Volume
@@ -17,7 +17,7 @@ def test_a_mask_has_room_for_64_modalities_and_more_are_refused():
     data[:, 1:3, 2:6, 2:6] = 100
     names = [f"m{k}" for k in range(MOST_MODALITIES + 1)]
     scans = {name: Volume(data, np.eye(4), "a.u.", name, f"{name}.nii.gz") for name in names}
-    with pytest.raises(BadInput, match="found 65"):
+    with refuses("found 65"):
         prepare_case("case0", scans, Preparation())
     del scans[names[0]]
     case = prepare_case("case0", scans, Preparation())

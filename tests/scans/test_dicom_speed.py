@@ -4,11 +4,13 @@ from pathlib import Path
 
 import pytest
 
+from rows import slow
+
 pytest.importorskip("pydicom")
 pytest.importorskip("SimpleITK")
 
 
-@pytest.mark.slow
+@slow
 def test_200_slices_are_read_and_written_in_at_most_twice_the_time_of_other_tools(
     tmp_path, monkeypatch
 ):

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 import voxlate
+from refusals import refuses
 from rows import every_row
 from scans import touch
-from voxlate.base.errors import BadInput
 from voxlate.checks.cohort_outliers import refuse_misplaced
 from voxlate.checks.prepare import prepare
 from voxlate.checks.quality_checks import mask_numbers
@@ -60,7 +60,7 @@ def test_a_mask_of_a_small_part_of_the_body_is_not_to_be_trusted(save, tmp_path)
     inside = part > 0
     numbers = mask_numbers(Volume(part[None], np.eye(4), "", "mask", ""), inside, [body > 0])
     assert numbers["held"] == 0.008
-    with pytest.raises(BadInput):
+    with refuses():
         refuse_misplaced(tmp_path, inside, body > 0, numbers)
     refuse_misplaced(tmp_path, inside, body > 0, {"uneven": 0})
 
@@ -75,7 +75,7 @@ def test_maps_of_perfusion_are_read_beside_words_that_say_only_so(name, plain):
 
 def test_scans_without_a_modality_are_cases_of_their_own_where_a_pattern_says_so(tmp_path):
     touch(tmp_path, "1.2.840.10.nii.gz", "1.2.840.11.nii.gz")
-    with pytest.raises(BadInput, match=re.escape("--pattern '{case}.nii.gz'")):
+    with refuses(re.escape("--pattern '{case}.nii.gz'")):
         find_cohort(tmp_path)
     cases = find_cohort(tmp_path, pattern="{case}.nii.gz").cases
     assert {case.case: [*case.files] for case in cases} == {
@@ -83,7 +83,7 @@ def test_scans_without_a_modality_are_cases_of_their_own_where_a_pattern_says_so
         "1.2.840.11": ["scan"],
     }
     touch(tmp_path, "a_t1.nii.gz")
-    with pytest.raises(BadInput, match="modality"):
+    with refuses("modality"):
         find_cohort(tmp_path, pattern="{case}.nii.gz")
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from rows import every_row
+from rows import every_row, slow
 from voxlate.anatomy.cohort import write_cohort
 from voxlate.scans.formats.io import read_volume
 from voxlate.scans.images.grid import Volume
@@ -52,7 +52,7 @@ def test_a_slab_of_a_head_shows_no_face(heads):
 
 @every_row("name, face", [("native_unaligned/chris/t1", True), ("native_unaligned/chris/pd", True),
                           ("brats_like/BraTS-GLI-00001-000/t2", False), ("topcow_pair/mra", False)])  # fmt: skip
-@pytest.mark.slow
+@slow
 def test_real_heads_with_their_skin_may_show_a_face(shared, name, face):
     path = shared / "data" / f"{name}.nii.gz"
     assert may_show_face(read_volume(path, path.name.split(".")[0])) == face

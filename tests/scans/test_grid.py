@@ -4,11 +4,10 @@ from itertools import permutations, product
 
 import nibabel as nib
 import numpy as np
-import pytest
 
+from refusals import refuses
 from rows import every_row
 from scans import indices, turn_about_z
-from voxlate.base.errors import BadInput
 from voxlate.scans.images.grid import (
     Grid,
     Volume,
@@ -159,8 +158,8 @@ def test_an_affine_that_gives_voxels_no_places_is_bad_input():
     last[3, 0] = 0.5
     wrong = [0 * ones, np.diag([1.0, 0, 1, 1]), np.nan * ones, ones + np.diag([1, 0, 0, 0])]
     for affine in (*wrong, last, 1j + last, np.eye(4)[:3], np.eye(4).astype(str), None):
-        with pytest.raises(BadInput, match=r"^t1\.nii: expected an affine"):
+        with refuses(r"^t1\.nii: expected an affine"):
             check_affine(affine, "t1.nii")
     for data in ([1], ones):
-        with pytest.raises(BadInput):
+        with refuses():
             Volume(data, last, "HU", "ct")

@@ -8,7 +8,7 @@ from scipy import ndimage
 
 from brains import brain as made_brain
 from brains import tissues
-from rows import every_row
+from rows import every_row, slow
 from voxlate import phantom
 from voxlate.checks.head_checks import black_pools_ml, body_numbers, check_head
 from voxlate.checks.table import ask
@@ -173,7 +173,7 @@ def test_a_head_of_a_cohort_whose_slices_are_too_close_is_told(head, slice_mm, c
     assert [said.code for said in ask("body_in_case", numbers)] == codes
 
 
-@pytest.mark.slow
+@slow
 @every_row(
     ("change", "code"),
     [

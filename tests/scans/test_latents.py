@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from refusals import refuses
 from rows import every_row
-from voxlate.base.errors import BadInput
 from voxlate.checks.prepare import prepare
 from voxlate.scans.cases.prepared import Cohort, open_cohort
 from voxlate.scans.images.intensity import Intensity, Percentile, Window
@@ -87,5 +87,5 @@ def test_what_is_not_the_same_slice_every_time_is_not_cached(cohort, changes, wo
 
 
 def test_a_case_without_cached_latents_is_named(cohort, tmp_path):
-    with pytest.raises(BadInput):
+    with refuses():
         Batches(cohort, DATA, MAPS, moments=tmp_path / "empty")[0]

@@ -3,9 +3,9 @@ from pathlib import Path
 
 import pytest
 
+from refusals import refuses
 from rows import every_row
 from scans import touch
-from voxlate.base.errors import BadInput
 from voxlate.scans.cohorts.case_files import CaseFiles
 from voxlate.scans.cohorts.find import CohortFiles, find_cohort
 
@@ -126,7 +126,7 @@ REFUSED = [
 
 @every_row("text, sentence", REFUSED)
 def test_a_manifest_that_cannot_be_meant_is_refused_in_one_sentence(root, text, sentence):
-    with pytest.raises(BadInput, match=re.escape(sentence)):
+    with refuses(re.escape(sentence)):
         listed(root, text)
 
 
@@ -139,7 +139,7 @@ def test_paths_that_leave_the_cohort_are_read_only_where_that_is_allowed(tmp_pat
     (root / "link.nii.gz").symlink_to(tmp_path / "outside/t1.nii.gz")
     (root / "linked").symlink_to(tmp_path / "outside")
     (root / "cases.csv").write_text(f"case,t1\nc,{way.format(root=root)}\n")
-    with pytest.raises(BadInput):
+    with refuses():
         find_cohort(root)
     assert [one.case for one in find_cohort(root, allow_outside=True).cases] == ["c"]
 
@@ -176,7 +176,7 @@ def test_a_column_of_files_that_are_not_read_is_refused(root, value):
     for case in "ab":
         touch(root, f"{case}/mr.png.bak", f"{case}/mr.xyz")
     rows = "".join(f"{case},scans/{case}/ct.png,{value.format(case)}\n" for case in "ab")
-    with pytest.raises(BadInput):
+    with refuses():
         listed(root, "case,ct,t1\n" + rows)
 
 
@@ -227,7 +227,7 @@ def test_a_wide_table_takes_every_kind_that_is_read(root, suffix):
 )
 def test_a_column_that_looks_like_one_of_ours_is_refused(root, columns, found, meant):
     first = "train" if meant != "split" or found == "group" else "0"
-    with pytest.raises(BadInput, match=f"expected a column '{meant}', found '{found}'"):
+    with refuses(f"expected a column '{meant}', found '{found}'"):
         listed(root, f"{columns}\na,p1,{first}\nb,p1,test\n")
 
 
@@ -238,7 +238,7 @@ def test_columns_like_ours_are_notes_where_ours_are_there(root):
 
 def test_a_list_of_patients_with_two_spellings_is_refused(root):
     (root.parent / "whose.txt").write_text("a p0\nb P0\nc\n")
-    with pytest.raises(BadInput):
+    with refuses():
         find_cohort(root, patients=root.parent / "whose.txt")
 
 
@@ -246,7 +246,7 @@ def test_a_list_of_patients_with_two_spellings_is_refused(root):
 def test_a_file_that_is_listed_twice_is_refused(root, value):
     (root / "link.png").symlink_to(root / "a/mr.png")
     for text in ("case,mr\na,a/mr.png\nb,{}\n", "case,mr,ct\na,a/mr.png,{}\n"):
-        with pytest.raises(BadInput):
+        with refuses():
             listed(root, text.format(value))
 
 

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from brains import symmetric
+from refusals import refuses
+from rows import slow
 from voxlate.anatomy.head import make_head
-from voxlate.base.errors import BadInput
 from voxlate.scans.images.grid import Grid, Volume, canonical, resample, return_to, same_grid
 from voxlate.scans.images.midline import Midline, find_midline, midline_grid
 
@@ -41,7 +42,7 @@ def test_a_turn_a_tilt_and_a_shift_are_found(head):
     assert found.correlation > 0.9
 
 
-@pytest.mark.slow
+@slow
 def test_a_head_aligned_to_its_midline_is_its_own_mirror_image_and_goes_back_to_its_grid(head):
     askew = turned(head, -10.0, 3.0, 6.0)
     before = find_midline(askew)
@@ -59,7 +60,7 @@ def test_a_head_aligned_to_its_midline_is_its_own_mirror_image_and_goes_back_to_
     assert np.corrcoef(back.data[inner].clip(0, 80).ravel(), soft.ravel())[0, 1] > 0.9
 
 
-@pytest.mark.slow
+@slow
 def test_a_head_that_is_straight_stays_where_it_is(head):
     assert midline_grid(head) == head.grid
     found = find_midline(head)
@@ -72,5 +73,5 @@ def test_what_is_unlike_its_mirror_image_is_refused():
     noise[:, :, :15] = 0
     noise[0, 0, 1] = 30  # planes of one value at a side are no part of a scan
     noise *= np.linspace(0, 1, 30)
-    with pytest.raises(BadInput):
+    with refuses():
         find_midline(Volume(noise[None], np.diag([4, 4, 6, 1.0]), "a.u.", "x"))

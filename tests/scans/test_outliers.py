@@ -6,11 +6,10 @@ from dataclasses import replace
 from functools import cache
 
 import numpy as np
-import pytest
 from numpy.random import default_rng
 from scipy.ndimage import gaussian_filter
 
-from rows import every_row
+from rows import every_row, slow
 from voxlate.checks.cohort_outliers import check_outliers
 from voxlate.checks.pairs import Pairs
 from voxlate.checks.table import first
@@ -138,7 +137,7 @@ def test_a_window_that_all_cts_share_is_named_once():
     assert "(5 of 5 cases) is cut" in line
 
 
-@pytest.mark.slow
+@slow
 @every_row("kind", KINDS)
 def test_a_spoilt_scan_is_named_in_one_line(kind):
     name, function, expected = KINDS[kind]
@@ -231,7 +230,7 @@ def test_slices_that_show_little_as_near_the_crown_are_not_compared(half, exchan
     assert {finding.case for finding in pairs.findings([])} == exchanged
 
 
-@pytest.mark.slow
+@slow
 @every_row(
     "function, expected",
     [

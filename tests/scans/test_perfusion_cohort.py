@@ -5,11 +5,10 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
-import pytest
 from numpy.testing import assert_array_equal
 
+from refusals import refuses
 from rows import every_row
-from voxlate.base.errors import BadInput
 from voxlate.checks.prepare import prepare
 from voxlate.scans.cases.prepared import Cohort, case_path, open_cohort
 from voxlate.scans.cohorts.find import find_cohort
@@ -112,7 +111,7 @@ def test_the_folder_above_and_a_plain_rawdata_do_as_well(tmp_path):
 
 def test_a_scan_too_short_for_the_third_phase_is_refused_by_its_file(tmp_path, out):
     isles24(tmp_path, "sub-stroke0001", "ses-0", step=0.5)
-    with pytest.raises(BadInput, match=r"space-ncct_ctp\.nii\.gz#peak\+16s"):
+    with refuses(r"space-ncct_ctp\.nii\.gz#peak\+16s"):
         prepared(tmp_path, out, preset="isles24")
 
 
@@ -159,10 +158,10 @@ def test_a_manifest_names_frames_of_its_own_and_the_same_call_again_keeps_the_ca
 @every_row("text", ['patterns = ["{case}/{modality}"]\n[frames]\ncta2 = "ctp#pique"', ""])
 def test_a_preset_that_cannot_work_is_refused(tmp_path, text):
     (tmp_path / "own.toml").write_text('title = "x"\nsource = "y"\n' + text)
-    with pytest.raises(BadInput):
+    with refuses():
         load_preset(tmp_path / "own.toml")
 
 
 def test_a_wrong_preset_is_answered_with_all_presets(tmp_path):
-    with pytest.raises(BadInput, match=f"^preset: .*{', '.join(presets())}"):
+    with refuses(f"^preset: .*{', '.join(presets())}"):
         find_cohort(tmp_path, preset="of_nobody")

@@ -1,12 +1,11 @@
 from dataclasses import replace
 from pathlib import Path
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from refusals import refuses
 from rows import every_row
-from voxlate.base.errors import BadInput
 from voxlate.scans.cohorts.case_files import CaseFiles
 from voxlate.scans.cohorts.slice_lists import hold_out
 from voxlate.scans.cohorts.split import (
@@ -78,7 +77,7 @@ def test_another_seed_gives_another_split():
 def test_stated_splits_win():
     cases = _cases("aa", "test") + _cases("b", "train")
     assert split_patients(cases) == {"a": "test", "b": "train"}
-    with pytest.raises(BadInput):
+    with refuses():
         split_patients(cases, shares=(1, 1, 0))
 
 
@@ -143,7 +142,7 @@ def test_training_gets_its_share_of_the_patients(count):
     ],
 )
 def test_shares_that_get_no_patient_or_do_not_add_up_are_refused(count, shares, found):
-    with pytest.raises(BadInput, match=found):
+    with refuses(found):
         split_patients(_cases(count), shares=shares)
 
 
@@ -155,7 +154,7 @@ def test_shares_that_get_no_patient_or_do_not_add_up_are_refused(count, shares, 
 def test_over_the_folds_each_patient_validates_once_and_the_test_patients_never(splits):
     learning = {name for name, split in splits.items() if split != "test"}
     if len(learning) < FOLDS:
-        with pytest.raises(BadInput, match=f"found {len(learning)}"):
+        with refuses(f"found {len(learning)}"):
             fold_splits(splits, 0, "cohort")
         return
     folds = [fold_splits(splits, fold, "cohort") for fold in range(FOLDS)]

@@ -7,8 +7,8 @@ import pytest
 from numpy.testing import assert_allclose
 
 from brains import brain, tissues
+from refusals import refuses
 from rows import every_row
-from voxlate.base.errors import BadInput
 from voxlate.scans.images.curve import Curve
 from voxlate.scans.images.tissue_levels import TissueLevels, find_levels, mean_levels
 
@@ -93,5 +93,5 @@ def test_the_mean_of_levels_weights_each_scan_alike_whatever_its_gain():
 
 
 def test_levels_in_no_order_are_refused():
-    with pytest.raises(BadInput):
+    with refuses():
         TissueLevels(fluid=100, middle=700, far=600, bright=750, top=800)

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from rows import every_row
-from voxlate.base.errors import BadInput
+from refusals import refuses
+from rows import every_row, slow
 from voxlate.checks.prepare import prepare
 from voxlate.science.batch import Batch
 from voxlate.science.methods.method import Problem
@@ -30,7 +30,7 @@ def test_marked_voxels_weigh_as_stated_and_those_without_a_map_once():
 
 @every_row("weigh", [{"lesion": 10.0}, {"seg=high": 2.0}, {"seg": 0.0}])
 def test_weights_of_nothing_are_refused(weigh):
-    with pytest.raises(BadInput):
+    with refuses():
         DataSettings(**DATA, labels=["seg"], weigh=weigh)
 
 
@@ -65,11 +65,11 @@ def test_a_latents_voxel_weighs_as_the_mean_of_the_images_below_it():
 
 
 def test_methods_whose_loss_is_not_of_voxels_refuse_weights():
-    with pytest.raises(BadInput):
+    with refuses():
         recipes.read("cyclegan_3d_t1_t2_small", WEIGHED)
 
 
-@pytest.mark.slow
+@slow
 def test_a_training_says_how_many_cases_have_marked_voxels(cohort, tiny, tmp_path):
     for case in cohort.iterdir():
         image = nib.load(case / "t1.nii.gz")

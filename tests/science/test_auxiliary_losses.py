@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from refusals import refuses
 from rows import every_row
-from voxlate.base.errors import BadInput
 from voxlate.science.batch import Batch
 from voxlate.science.diffusion.noise import Noise
 from voxlate.science.methods.auxiliary_losses import LOSSES
@@ -104,7 +104,7 @@ def test_a_segmentation_counts_labelled_voxels_alone():
 
 
 def test_a_label_beyond_the_classes_is_refused():
-    with pytest.raises(BadInput, match="4, found 4"):
+    with refuses("4, found 4"):
         loss("segmentation", torch.zeros(1, 4, *SIZE), labels=flat(4.0))
 
 
@@ -152,6 +152,6 @@ def test_a_regression_weighs_the_losses_of_extras():
 def test_extras_that_a_stage_cannot_give_or_score_are_refused(net, extras, labels, said):
     data = SimpleNamespace(labels=labels, apart=False, weigh={})
     stage = SimpleNamespace(name="final", net=net, task=Translate(), data=data)
-    with pytest.raises(BadInput, match=said):
+    with refuses(said):
         RegressionSettings(extras=extras).check(stage, "mine")
     RegressionSettings().check(stage, "mine")

@@ -8,8 +8,8 @@ from calling import ask, channels, count, count_of, make_symmetric
 from torch import nn
 from torch.testing import assert_close
 
+from refusals import refuses
 from rows import every_row
-from voxlate.base.errors import BadInput
 from voxlate.science.nets.bran import Bran, BranNet, DropBlock, RegionalFilters, one_hot
 from voxlate.science.nets.interface import NetworkInput
 
@@ -103,7 +103,7 @@ def test_dropped_squares_leave_the_wanted_share_and_the_mean(side):
 
 
 def test_it_refuses_to_denoise():
-    with pytest.raises(BadInput, match="takes the noise level"):
+    with refuses("takes the noise level"):
         Bran().build(channels(1, 1, 1))
 
 
@@ -116,5 +116,5 @@ def test_it_refuses_to_denoise():
     ],
 )
 def test_settings_that_do_not_fit_are_refused(options, words):
-    with pytest.raises(BadInput, match=words):
+    with refuses(words):
         Bran(**options)

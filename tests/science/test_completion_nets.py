@@ -2,14 +2,13 @@
 
 from dataclasses import replace
 
-import pytest
 import torch
 from calling import count_of
 from torch import Tensor, nn
 from torch.testing import assert_close
 
+from refusals import refuses
 from rows import every_row
-from voxlate.base.errors import BadInput
 from voxlate.science.nets.completion.coca_gan import CocaGAN, reverse_gradient
 from voxlate.science.nets.completion.hi_net import HiNet
 from voxlate.science.nets.completion.mm_gan import MMGAN
@@ -187,7 +186,7 @@ def test_networks_translate_too(name):
     ],
 )
 def test_a_task_that_is_neither_completion_nor_translation_is_refused(name, channels):
-    with pytest.raises(BadInput, match=r"net\.kind: expected"):
+    with refuses(r"net\.kind: expected"):
         built(name, channels)
 
 

@@ -6,6 +6,7 @@ from dataclasses import fields, replace
 import pytest
 import torch
 
+from rows import slow
 from stand_ins import recipe_of
 from voxlate.science.batch import Batch
 from voxlate.science.diffusion.noise import Noise
@@ -144,7 +145,7 @@ def test_a_step_against_the_gradient_lowers_the_loss_and_a_batch_counts_the_mean
         assert total(full, turn) < before
 
 
-@pytest.mark.slow
+@slow
 @every_method_and_task
 def test_synthesis_depends_on_the_item_its_seed_and_the_weights_alone(method_name, task):
     """Not on the other items of a batch, nor on the target; a loaded twin draws the same."""
@@ -174,7 +175,7 @@ def test_synthesis_depends_on_the_item_its_seed_and_the_weights_alone(method_nam
         assert torch.equal(together, same)
 
 
-@pytest.mark.slow
+@slow
 def test_the_autoencoder_scales_its_latents_to_unit_spread():
     torch.manual_seed(0)
     method, full = recipe("diffusion", "latent").all_stages[0].build({}), batch("latent", items=4)

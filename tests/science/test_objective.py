@@ -5,8 +5,8 @@ import torch
 from exact import KINDS, SCHEDULES, for_every
 from torch.testing import assert_close
 
+from refusals import refuses
 from rows import every_row
-from voxlate.base.errors import BadInput
 from voxlate.science.diffusion.objective import (
     MinSnr,
     Snr,
@@ -87,7 +87,7 @@ def test_a_table_of_x0_weights_is_turned_into_those_of_the_output():
 
 @every_row("log_snr, weight", [((1.0, 0.0), (1.0, 1.0)), ((0.0, 1.0), (1.0, 1.0, 1.0))])
 def test_a_table_out_of_order_is_refused(log_snr, weight):
-    with pytest.raises(BadInput, match="rising log_snr"):
+    with refuses("rising log_snr"):
         WeightTable(log_snr=log_snr, weight=weight)
 
 

@@ -7,8 +7,8 @@ import torch
 from calling import count
 from torch import nn
 
+from refusals import refuses
 from rows import every_row
-from voxlate.base.errors import BadInput
 from voxlate.science.batch import Batch
 from voxlate.science.diffusion.noise import Noise
 from voxlate.science.methods.opponent import (
@@ -199,7 +199,7 @@ def test_the_critic_sees_with_an_image_what_its_context_says(context, channels):
 
 
 def test_a_critic_of_each_channel_needs_a_map_for_each():
-    with pytest.raises(BadInput, match=r"opponent\.critic\.maps"):
+    with refuses(r"opponent\.critic\.maps"):
         OpponentSettings(critic=Critic(separate=True)).build(completing())
 
 

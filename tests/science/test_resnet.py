@@ -5,8 +5,8 @@ import torch
 from calling import ask, channels, count_of
 from torch import nn
 
+from refusals import refuses
 from rows import every_row
-from voxlate.base.errors import BadInput
 from voxlate.science.nets.resnet import ResNet, ResNetNet
 
 
@@ -70,5 +70,5 @@ def test_brightness_and_contrast_of_a_whole_image_are_normalised_away(dimensions
 
 
 def test_more_than_images_is_refused():
-    with pytest.raises(BadInput, match="found 'resnet'"):
+    with refuses("found 'resnet'"):
         ResNet().build(channels(1, 1, 1))

@@ -19,7 +19,7 @@ from exact import (
 from torch import Tensor
 from torch.testing import assert_close
 
-from rows import every_row
+from rows import every_row, slow
 from voxlate.science.diffusion.higher_order import dpm2, dpm3, dpmpp_2m, dpmpp_2s, heun
 from voxlate.science.diffusion.noise import Noise
 from voxlate.science.diffusion.sample import SAMPLERS, SamplerSettings, sample
@@ -156,7 +156,7 @@ def test_higher_orders_are_right_to_two_percent_as_they_are_set_by_default(name,
 
 
 @every_row("end, schedule, most", [(1e-3, LinearVP(), 0.01), (None, ExponentialVE(), 0.02)])
-@pytest.mark.slow
+@slow
 def test_the_euler_maruyama_settings_of_003_and_002_reach_one_and_two_percent(end, schedule, most):
     """1000 steps to 1e-3 under the linear VP schedule (spec 003, fact 6) and sigma^t (spec 002, fact 3)."""
     mean, std = law(SamplerSettings(sampler="euler_maruyama", steps=1000, end=end), schedule)

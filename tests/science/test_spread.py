@@ -7,7 +7,7 @@ from collections import defaultdict
 import pytest
 from kept_spread import STDS, kept_shares, share_after_closing
 
-from rows import every_row
+from rows import every_row, slow
 from voxlate.science.diffusion.sample import SamplerSettings
 from voxlate.science.diffusion.schedules import LinearVP
 from voxlate.training import recipe
@@ -36,7 +36,7 @@ def shipped_settings() -> dict[str, list[str]]:
     return found
 
 
-@pytest.mark.slow
+@slow
 def test_heads_say_what_a_sample_keeps_where_that_is_not_nine_tenths():
     for recipes in shipped_settings().values():
         made = recipe.read(recipes[0])

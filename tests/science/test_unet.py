@@ -9,8 +9,8 @@ from calling import ask, channels, count_of
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from rows import every_row
-from voxlate.base.errors import BadInput
+from refusals import refuses
+from rows import every_row, slow
 from voxlate.science.nets.blocks import Fourier, Sinusoidal
 from voxlate.science.nets.unet import ResidualUNet, UNet
 
@@ -208,11 +208,11 @@ def test_the_decoder_is_handed_the_map_from_before_features_entered_it(blocks):
     ],
 )
 def test_settings_that_contradict_each_other_are_refused(changes, sentence):
-    with pytest.raises(BadInput, match=sentence):
+    with refuses(sentence):
         _tiny(**changes)
 
 
-@pytest.mark.slow
+@slow
 @pytest.mark.parametrize("backend", ["eager", "inductor"])
 def test_the_network_compiles_into_one_graph(backend):
     net = _tiny(attention=(1,), volumetric=True, code=4)

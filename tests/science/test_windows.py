@@ -3,14 +3,13 @@
 import itertools
 import math
 
-import pytest
 import torch
 from exact import GAUSS
 from hypothesis import given
 from hypothesis import strategies as st
 
+from refusals import refuses
 from rows import every_row
-from voxlate.base.errors import BadInput
 from voxlate.science.diffusion.noise import Noise
 from voxlate.science.diffusion.sample import SAMPLERS, SamplerSettings, sample
 from voxlate.science.diffusion.schedules import Cosine
@@ -68,5 +67,5 @@ def test_windows_that_disagree_are_averaged_where_they_overlap():
 
 
 def test_an_overlap_of_a_whole_window_is_refused():
-    with pytest.raises(BadInput, match=r"synth\.windows: .* found 4 and 4"):
+    with refuses(r"synth\.windows: .* found 4 and 4"):
         Windows(size=4, overlap=4)

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
+from refusals import refuses
 from rows import every_row
-from voxlate.base.errors import BadInput
 from voxlate.science.methods.method import Problem
 from voxlate.science.methods.regression import Regression, RegressionSettings
 from voxlate.science.methods.tasks import Translate
@@ -34,5 +34,5 @@ def test_an_error_within_a_window_counts_as_its_share_of_the_window(image, truth
 
 @every_row("window", ["[0.2, 0.1]", "[5, 80]"])
 def test_a_window_with_swapped_ends_or_in_another_unit_is_refused(window):
-    with pytest.raises(BadInput, match=r"method\.windows\.brain as \[low, high\] with low < high"):
+    with refuses(r"method\.windows\.brain as \[low, high\] with low < high"):
         recipe.read("t1_to_t2_brain", {"method.windows.brain": window})

@@ -4,10 +4,10 @@ import json
 from dataclasses import replace
 
 import numpy as np
-import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from PIL import Image
 
+from rows import slow
 from scans import t1_of
 from voxlate.base.files import read_json
 from voxlate.scans.formats.io import is_synthetic, read_volume
@@ -45,7 +45,7 @@ def test_a_picture_shows_a_window_of_the_image_and_says_that_it_is_synthetic(tmp
     assert "ct_high.png" in read_json(tmp_path / "provenance.json")["images"]
 
 
-@pytest.mark.slow
+@slow
 def test_another_format_replaces_the_first_is_kept_and_scored(voxlate, run, cohort, out):
     command = ("synth", run, cohort / "case0", "--out", out)
     voxlate(*command).done()

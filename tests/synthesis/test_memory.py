@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-import pytest
+from rows import slow
 
 SYNTH = """
 from pathlib import Path
@@ -47,7 +47,7 @@ print(machine.peak_memory() / 2**30)
 """
 
 
-@pytest.mark.slow
+@slow
 def test_a_scan_of_512_by_512_by_160_needs_less_than_3_gib():
     answer = subprocess.run(
         [sys.executable, "-c", SYNTH], capture_output=True, text=True, check=False

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter, rotate
 
+from rows import slow
 from voxlate.anatomy.cohort import write_cohort
 from voxlate.base.errors import BadInput
 from voxlate.base.messages import worst_grade
@@ -117,7 +118,7 @@ def test_the_page_has_a_row_for_every_pair():
     assert [*_table()] == [*CHANGES, *CT]
 
 
-@pytest.mark.slow
+@slow
 @pytest.mark.parametrize("change", [*CHANGES, *CT])
 def test_a_starter_gives_the_grade_and_the_code_of_the_page(change, scans, shipped_starters):
     if change in CHANGES:

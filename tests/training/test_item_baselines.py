@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 
+from refusals import refuses
+from rows import slow
 from trainings import log_lines
-from voxlate.base.errors import BadInput
 from voxlate.base.files import read_json
 from voxlate.evaluation.reports.page import report
 from voxlate.scans.images.grid import Volume
@@ -148,7 +149,7 @@ def test_a_target_that_an_item_lacks_is_not_measured():
     assert set(errors_of([images], ["a"], ["ct", "b"], batch, batch.target)) == {"ct"}
 
 
-@pytest.mark.slow
+@slow
 def test_the_model_is_measured_as_the_validation_measures_it(trained, tiny):
     """One patient validates an image without unit, and each batch is an item: the mean over patients is that over batches."""
     run = trained("one_by_one", tiny.read_text().replace("steps = 2 }", "steps = 2, batch = 1 }"))
@@ -178,5 +179,5 @@ def test_the_last_verdicts_of_a_log_are_read_and_a_cut_line_is_left_out(tmp_path
     log.write_text("\n".join(map(json.dumps, lines)) + '\n{"stage": "fi')
     assert [verdict.outcome for verdict in read_verdicts(log)["final"]] == ["better"]
     log.write_text(json.dumps(lines[0] | {"verdict": {"ct": {"outcome": 3}}}))
-    with pytest.raises(BadInput, match="expected a line of a training's log"):
+    with refuses("expected a line of a training's log"):
         read_verdicts(log)
