@@ -191,7 +191,7 @@ def body_of(header: CaseHeader, volume: Volume, spec: IntensityMap) -> Body:
     coarse, spacing = _coarse(volume)
     body = foreground(coarse)
     inside = within(box_around(body))
-    cut = np.asarray(hard_edges(body, spacing.tolist(), HARD).all(axis=1))
+    cut = np.asarray(hard_edges(body, spacing.tolist(), HARD).all(1))
     values = np.where(body, coarse.data[0], coarse.data[0].min())
     cropped = spec.scale(statistics).forward(values)[inside].astype(np.float32)
     factors = [SIDE / length for length in cropped.shape]
@@ -221,7 +221,8 @@ def check_extent(anatomy: Anatomy, scan: Volume, case: str) -> None:
 
 def _coarse(volume: Volume) -> tuple[Volume, Float64]:
     """A volume averaged over blocks of about COARSE_MM, and its spacing; voxels that fill no block are left out."""
-    data, sides_mm = volume.data[0], volume.grid.spacing_mm
+    data = volume.data[0]
+    sides_mm = volume.grid.spacing_mm
     blocks = [min(n, max(1, round(COARSE_MM / mm))) for n, mm in zip(data.shape, sides_mm)]
     spacing = np.multiply(sides_mm, blocks)
     affine = np.diag([*spacing[::-1], 1.0])
@@ -237,7 +238,8 @@ def anatomy_of(
     """The anatomy of a cohort's training cases; at most MOST_CASES of them, evenly chosen."""
     step = -(-len(cases) // MOST_CASES) or 1
     bodies = {name: defaultdict[str, list[Body]](list) for name in sources}
-    airs, beyond = defaultdict(list), defaultdict(list)
+    airs = defaultdict(list)
+    beyond = defaultdict(list)
     qualities = defaultdict(list)
     for case_name in cases[::step]:
         case = cohort.case(case_name)
@@ -252,17 +254,16 @@ def anatomy_of(
                 qualities[name].append(quality_numbers(volumes[name]))
         for name in targets.keys() & volumes.keys():
             scale = targets[name].scale(header.statistics[name])
-            air = np.float32(background_value(volumes[name]))
-            airs[name].append(float(scale.forward(air)))
+            airs[name].append(float(scale.forward(np.float32(background_value(volumes[name])))))
             beyond[name].append(_beyond(volumes[name], [volumes[source] for source in shown]))
     usual = {}
     means = {}
     for name, patients in bodies.items():
         if len(patients) >= FEWEST_PATIENTS:
             boxes = np.stack(
-                [np.mean([body.box for body in cases], axis=0) for cases in patients.values()]
+                [np.mean([body.box for body in cases], 0) for cases in patients.values()]
             )
-            means[name] = boxes.mean(axis=0).astype(np.float32)
+            means[name] = boxes.mean(0).astype(np.float32)
             usual[name] = _usual(boxes, [*patients.values()])
     backgrounds = {}
     for name, values in airs.items():
@@ -293,10 +294,11 @@ def _usual(boxes: Box, patients: Sequence[Sequence[Body]]) -> BodyDistribution:
 
     boxes: of each patient [P, SIDE, SIDE, SIDE].
     """
-    far, contrasts = [], []
+    far = []
+    contrasts = []
     leans = []
     for own, cases in zip(boxes, patients):
-        others = boxes.sum(axis=0) - own
+        others = boxes.sum(0) - own
         correlations = [_correlations(case.box, others) for case in cases]
         far.append(1 - min(of_case[0] for of_case in correlations))
         contrasts.append(1 - min(_inside(case.box, others) for case in cases))
@@ -309,11 +311,11 @@ def _usual(boxes: Box, patients: Sequence[Sequence[Body]]) -> BodyDistribution:
         """How far training patients exceed the median."""
         return float(max(margin * (max(values) - float(np.median(values))), least))
 
-    squares = (count * np.var(leans, axis=0) + LEAN_WORTH * USUAL_LEAN**2) / (count + LEAN_WORTH)
+    squares = (count * np.var(leans, 0) + LEAN_WORTH * USUAL_LEAN**2) / (count + LEAN_WORTH)
     bodies = [*chain.from_iterable(patients)]
     sizes = np.stack([body.size for body in bodies])
     spread = np.sqrt(variance_of_extents(sizes) * (1 + 1 / count))
-    deviation = spread + np.mean([body.grain for body in bodies], axis=0)
+    deviation = spread + np.mean([body.grain for body in bodies], 0)
     levels = [body.level for body in bodies]
     return BodyDistribution(
         count,
@@ -321,9 +323,9 @@ def _usual(boxes: Box, patients: Sequence[Sequence[Body]]) -> BodyDistribution:
         width(far, LEAST_WIDTH),
         float(np.median(contrasts)),
         width(contrasts, LEAST_CONTRAST),
-        tuple(np.mean(leans, axis=0).tolist()),
+        tuple(np.mean(leans, 0).tolist()),
         tuple(np.sqrt(squares).tolist()),
-        tuple(sizes.mean(axis=0).tolist()),
+        tuple(sizes.mean(0).tolist()),
         tuple(deviation.tolist()),
         (min(levels), max(levels)),
     )
@@ -336,8 +338,7 @@ def margin_of(patients: int) -> float:
 
 def variance_of_extents(sizes: AnyArray) -> AnyArray:
     """The variance of the logarithms of extents [N, K]; the fewer the bodies, the nearer it is to that of heads."""
-    prior = WORTH * USUAL_SPREAD**2
-    return (len(sizes) * sizes.var(axis=0) + prior) / (len(sizes) + WORTH)
+    return (len(sizes) * sizes.var(0) + WORTH * USUAL_SPREAD**2) / (len(sizes) + WORTH)
 
 
 def _inside(box: Box, mean: Box) -> float:
@@ -397,7 +398,8 @@ def _body_numbers(
         return {}
     mean = anatomy.means[name]
     correlations = _correlations(body.box, mean)
-    own, largest = float(correlations[0]), float(correlations.max())
+    own = float(correlations[0])
+    largest = float(correlations.max())
     is_small = body.size < usual.size + np.log(CROP)
     turned, axes, fits = max(
         _turns(usual, body, mean, own, largest), default=(-2.0, (0, 1, 2), False)
@@ -443,8 +445,7 @@ def check_width(anatomy: Anatomy, name: str, wide_mm: float) -> list[Message]:
     """A message where bodies of this width are out of the training's distribution of a source."""
     if (usual := anatomy.usual.get(name)) is None:
         return []
-    size = np.array([*usual.size[:2], np.log(wide_mm)])
-    return ask("body", _size_numbers(usual, size), name)
+    return ask("body", _size_numbers(usual, np.array([*usual.size[:2], np.log(wide_mm)])), name)
 
 
 def _size_numbers(usual: BodyDistribution, size: Float64) -> Measured:

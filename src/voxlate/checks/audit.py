@@ -54,7 +54,8 @@ def misalignments(
     fixed: by default, or where it shows nothing, the first scan that shows anatomy. A scan that has too little in common
     with it is compared with the others.
     """
-    header, shown = case.header, case.header.visible
+    header = case.header
+    shown = case.header.visible
     if len(shown) < 2:
         return {}
     anatomy = [name for name in shown if header.units[name] in SHOW_ANATOMY]
@@ -67,8 +68,10 @@ def misalignments(
         if not (are_seen and find_spec("scipy")):
             reason = NO_SCIPY if are_seen else MAPS
             return Misalignment(None, None, None, None, 0, 0, to=to, reason=reason)
-        still, moving = case.volume(to), case.volume(name)
-        images, units = (still.data[0], moving.data[0]), (still.unit, moving.unit)
+        still = case.volume(to)
+        moving = case.volume(name)
+        images = still.data[0], moving.data[0]
+        units = still.unit, moving.unit
         return replace(misalignment(*images, header.spacing_mm, mask, units, coarse), to=to)
 
     by_name = {}
@@ -88,8 +91,9 @@ def check_together(case: PreparedCase) -> Iterator[Message]:
     """A message on scans of a case that are one, and on each that lies far from the first, moved or of another patient."""
     for one, other in combinations(case.header.statistics, 2):
         if np.array_equal(case.arrays[one], case.arrays[other]):
-            same = f"{one} and {other} have the same voxels."
-            yield message("same-voxels", same, grade="do not trust")
+            yield message(
+                "same-voxels", f"{one} and {other} have the same voxels.", grade="do not trust"
+            )
     for name, found in misalignments(case, coarse=True).items():
         yield from check_apart(case.header, name, found, of_input=1.0)
 
@@ -130,10 +134,9 @@ def not_examined(shown: Sequence[str], misaligned: Mapping[str, Misalignment]) -
 
 def to_refine(headers: Sequence[CaseHeader]) -> frozenset[str]:
     """The cases of the worst pairs that have only a coarse estimate."""
-    worst = _worst_first(headers)[:MOST_PAIRS]
     return frozenset(
         header.case
-        for header, _, found in worst
+        for header, _, found in _worst_first(headers)[:MOST_PAIRS]
         if found.coarse and (found.median_mm or 0.0) > REFINED_MM
     )
 
@@ -147,8 +150,11 @@ def check_alignment(headers: Sequence[CaseHeader], preparation: Preparation) -> 
     left = sum(not_examined(header.visible, header.misaligned) for header in headers)
     several = sum(len(header.visible) > 1 for header in headers)
     if 0 < left < several:
-        text = f"How far scans lie from each other was examined in {several - left} of {several} cases, spread over the patients; of the other {left} it is not known. --audit-cases {len(headers)} examines all of them."
-        yield message("not-examined", text, cases=left)
+        yield message(
+            "not-examined",
+            f"How far scans lie from each other was examined in {several - left} of {several} cases, spread over the patients; of the other {left} it is not known. --audit-cases {len(headers)} examines all of them.",
+            cases=left,
+        )
 
 
 def _worst_first(headers: Sequence[CaseHeader]) -> list[tuple[CaseHeader, str, Misalignment]]:

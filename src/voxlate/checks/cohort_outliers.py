@@ -43,8 +43,13 @@ def finding_messages(findings: Iterable[Finding], of: Mapping[str, int]) -> list
     for (name, code, partner), found in groups.items():
         names = first_of([finding.case for finding in found], 3)
         numbers = f" ({found[0].numbers})" if found[0].numbers else ""
-        text = f"{name} of {names} ({len(found)} of {plural(of[name], 'case')}) {found[0].clause(partner)}{numbers}."
-        messages.append(message(code, text, cases=len(found)))
+        messages.append(
+            message(
+                code,
+                f"{name} of {names} ({len(found)} of {plural(of[name], 'case')}) {found[0].clause(partner)}{numbers}.",
+                cases=len(found),
+            )
+        )
     return messages
 
 

@@ -53,8 +53,7 @@ class _Scan(NamedTuple):
 
 def signatures(case: PreparedCase) -> dict[str, str]:
     """The signatures (see checks/same_scan.py) of a case's scans, as text; those of blank scans are empty."""
-    names = comparable(case.header)
-    return {name: as_text(signature_of(_field(case, name))) for name in names}
+    return {name: as_text(signature_of(_field(case, name))) for name in comparable(case.header)}
 
 
 def is_copy(case: PreparedCase, names: Collection[str], known: Iterable[str]) -> bool:
@@ -113,7 +112,7 @@ def check_copies(
     same = grouped(
         (header.voxels[MASK], header)
         for header in headers
-        if header.case in masks and sum(header.mask_area) < np.ptp(header.mask_box, axis=1).prod()
+        if header.case in masks and sum(header.mask_area) < np.ptp(header.mask_box, 1).prod()
     )
     for owners in same.values():
         numbers = {
@@ -144,7 +143,8 @@ def _find_changed(headers: Sequence[CaseHeader], cases: Path) -> list[tuple[_Sca
         rows = np.array([signature for _, signature in group])
         flat = scans[0].header.shape[0] == 1
         for like, one, two in similar(rows, rows, LEAST_FLAT if flat else LEAST):
-            scan, other = scans[one], scans[two]
+            scan = scans[one]
+            other = scans[two]
             same_patient = scan.header.patient == other.header.patient
             if one < two and not same_patient and scan.voxels != other.voxels:
                 candidates.append((like, (scan, other)))

@@ -102,13 +102,13 @@ class _Head:
     @property
     def across_mm(self) -> float:
         """The geometric mean of depth and width."""
-        _, depth, width = np.ptp(self.box, axis=1) * self.spacing_mm
+        _, depth, width = np.ptp(self.box, 1) * self.spacing_mm
         return float(np.sqrt(depth * width))
 
     @property
     def radius_mm(self) -> float:
         """The radius of a circle of its largest area."""
-        largest = self.body.sum(axis=(1, 2)).max()
+        largest = self.body.sum((1, 2)).max()
         return float(np.sqrt(largest * np.prod(self.spacing_mm[1:]) / np.pi))
 
     @property
@@ -181,12 +181,14 @@ def _contrast(scan: Volume, ct: Volume | None = None) -> dict[str, float]:
         levels = find_levels(scan.data[0], foreground(scan), scan.grid.spacing_mm)
         if levels is None:
             return {}
-        fluid, tissue = levels.fluid, levels.middle
+        fluid = levels.fluid
+        tissue = levels.middle
     else:
         mm = ct.grid.spacing_mm
         hu = ndimage.gaussian_filter(ct.data[0], [NOISE_MM / side for side in mm], mode="nearest")
         deep = coarse(erode(fill_slices(foreground(ct)), DEEP_MM, mm))[0] > 0
-        of_ct, values = coarse(hu)[0][deep], coarse(scan.data[0])[0][deep]
+        of_ct = coarse(hu)[0][deep]
+        values = coarse(scan.data[0])[0][deep]
         brain = tissue_numbers(of_ct).get("tissue", 0.0)
         away = of_ct - brain
         parts = [values[(away > low) & (away < high)] for low, high in (FLUID_HU, BRAIN_HU)]
@@ -207,7 +209,7 @@ def _head_numbers(head: _Head) -> Numbers:
     # the longest line along which each border of slices cuts the head, beside which synthetic heads have air
     sides = {
         # the border goes along the other axis of slices
-        side: is_cut[axis, face] * tissue.take(face, axis).sum(axis=1).max() * along_mm[3 - axis]
+        side: is_cut[axis, face] * tissue.take(face, axis).sum(1).max() * along_mm[3 - axis]
         for side, (axis, face) in BORDERS.items()
     }
     saturated = ndimage.distance_transform_edt(head.values >= head.values.max(), along_mm)
@@ -247,7 +249,7 @@ def coarse_head(scan: Volume) -> _Head:
     _, clean = find_tissue(small)
     body = foreground(small)
     box = box_around(body)
-    sums = body[slice(*box[0])].sum(axis=(1, 2))
+    sums = body[slice(*box[0])].sum((1, 2))
     areas = sums / max(sums.max(), 1)
     ends = np.nan, np.nan
     if len(areas) * z >= LEAST_HEIGHT_MM:
@@ -290,11 +292,12 @@ def _shape(head: _Head) -> dict[str, float]:
 def _waist(head: _Head) -> float:
     """The least area between two larger ones, as a share of the lesser of them; 1 where the parts have other widths, as above shoulders."""
     areas = head.areas
-    below, above = np.maximum.accumulate(areas), np.maximum.accumulate(areas[::-1])[::-1]
+    below = np.maximum.accumulate(areas)
+    above = np.maximum.accumulate(areas[::-1])[::-1]
     shares = areas / np.minimum(below, above)
     at = head.box[0][0] + int(shares.argmin())
     parts = head.body[: at + 1], head.body[at:]
-    widths = [np.count_nonzero(part.any(axis=(0, 1))) for part in parts]
+    widths = [np.count_nonzero(part.any((0, 1))) for part in parts]
     return float(shares.min()) if max(widths) < SAME_WIDTH * min(widths) else 1.0
 
 
@@ -341,7 +344,8 @@ def _mirror(head: _Head) -> float:
 
 def _turned(image: Float32, angle: float) -> Float32:
     """An image [D, H, W] turned by an angle in its plane, whose edge goes on."""
-    cosine, sine = np.cos(angle), np.sin(angle)
+    cosine = np.cos(angle)
+    sine = np.sin(angle)
     matrix = np.array([[1, 0, 0], [0, cosine, -sine], [0, sine, cosine]])
     middle = (np.array(image.shape) - 1) / 2
     out = np.zeros_like(image)
@@ -361,8 +365,7 @@ def _turned(image: Float32, angle: float) -> Float32:
 def _even(head: _Head) -> Float32:
     """The values in a body without what changes slowly, as coils do, and without their mean; 0 outside."""
     body = head.body
-    most = BRIGHTEST * np.median(head.values[body])
-    values = np.where(body, head.values.clip(0, most), 0)
+    values = np.where(body, head.values.clip(0, BRIGHTEST * np.median(head.values[body])), 0)
     sigma = [SLOW_MM / mm for mm in head.spacing_mm]
     slow, share = (
         ndimage.gaussian_filter(part.astype(np.float32), sigma, mode="nearest")
@@ -370,8 +373,7 @@ def _even(head: _Head) -> Float32:
     )
     even = np.where(body, values * share / np.maximum(slow, TINY), 0)
     away = np.where(body, even - even[body].mean(), 0).astype(np.float32)
-    fine = [FINE_MM / mm for mm in head.spacing_mm]
-    return ndimage.gaussian_filter(away, fine, mode="nearest")
+    return ndimage.gaussian_filter(away, [FINE_MM / mm for mm in head.spacing_mm], mode="nearest")
 
 
 def black_pools_ml(scans: Sequence[Volume], scales: Sequence[Scale]) -> float:

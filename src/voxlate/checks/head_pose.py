@@ -69,8 +69,7 @@ def cells_of(tissue: Float32, body: Bool, spacing_mm: Float64) -> Float32:
         np.floor(at + mm / side).astype(int)
         for at, mm, side in zip((top, *middle), (below_mm, *aside_mm), spacing_mm)
     ]
-    least = (lowest, 0, 0)
-    known = [(p >= low) & (p < n) for p, low, n in zip(places, least, tissue.shape)]
+    known = [(p >= low) & (p < n) for p, low, n in zip(places, (lowest, 0, 0), tissue.shape)]
     out[np.ix_(*known)] = tissue[np.ix_(*(place[there] for place, there in zip(places, known)))]
     return out
 
@@ -102,5 +101,6 @@ def _means(kind: Kind) -> tuple[Float32, Float32, Float32]:
     for moved, known, (lower, aside) in zip(heads, there, ways):
         moved[lower:] = np.roll(head, aside, 1)[: SHAPE[0] - lower]
         known[lower:] = 1
-    heads, there = heads.reshape(len(ways), -1), there.reshape(len(ways), -1)
+    heads = heads.reshape(len(ways), -1)
+    there = there.reshape(len(ways), -1)
     return heads, heads**2, there

@@ -34,8 +34,11 @@ def check_origins(headers: Sequence[CaseHeader]) -> Iterator[Message]:
             if scan.kept != scan.asked:
                 gain = f"{scan.before.mutual_information:.4f} before, {scan.after.mutual_information:.4f} after"
                 left = "resampled by its header" if scan.kept == "none" else f"kept {scan.kept}"
-                text = f"{name}: {scan.asked} registration did not make it more similar to {scan.to}, {left} (mutual information {gain})."
-                yield message("not-registered", text, case=header.case)
+                yield message(
+                    "not-registered",
+                    f"{name}: {scan.asked} registration did not make it more similar to {scan.to}, {left} (mutual information {gain}).",
+                    case=header.case,
+                )
 
 
 def check_guesses(name: str, guesses: Sequence[Message], case: str = "") -> Iterator[Message]:
@@ -66,12 +69,17 @@ def _is_synthesised(path: Path) -> bool:
 
 def check_widths(headers: Sequence[CaseHeader]) -> list[Message]:
     """A message where most masks are wider than deep, as no head is: rows and columns are likely exchanged."""
-    sides = [np.ptp(header.mask_box, axis=1) * header.spacing_mm for header in headers]
+    sides = [np.ptp(header.mask_box, 1) * header.spacing_mm for header in headers]
     wide = sum(bool(width > depth) for _, depth, width in sides)
     if 2 * wide <= len(headers):
         return []
-    text = f"{wide} of {len(headers)} heads are wider than deep: rows and columns are likely exchanged."
-    return [message("wide-heads", text, heads=wide)]
+    return [
+        message(
+            "wide-heads",
+            f"{wide} of {len(headers)} heads are wider than deep: rows and columns are likely exchanged.",
+            heads=wide,
+        )
+    ]
 
 
 def check_unit(name: str, unit: str, case: str, first: dict[str, tuple[str, str]]) -> None:
@@ -98,17 +106,24 @@ def check_resampling(cases: Sequence[Resampled], preparation: Preparation) -> It
                 lost[name].append((case, origin, grid))
     for name, found in cut.items():
         case, kept = found[0]
-        text = f"{name} IS CUT to the case's grid in {len(found)} of {len(cases)} cases: in {case} {kept:.0%} of its volume lies on it."
-        yield message("is-cut", text, cases=len(found), kept=kept)
+        yield message(
+            "is-cut",
+            f"{name} IS CUT to the case's grid in {len(found)} of {len(cases)} cases: in {case} {kept:.0%} of its volume lies on it.",
+            cases=len(found),
+            kept=kept,
+        )
     for name, coarser in lost.items():
         case, before, after = coarser[0]
-        text = f"{name} LOSES DETAIL on the case's grid in {len(coarser)} of {len(cases)} cases: in {case} from {before} to {after}."
-        yield message("loses-detail", text, cases=len(coarser))
+        yield message(
+            "loses-detail",
+            f"{name} LOSES DETAIL on the case's grid in {len(coarser)} of {len(cases)} cases: in {case} from {before} to {after}.",
+            cases=len(coarser),
+        )
 
 
 def _along_the_body(grid: Grid) -> Float64:
     """Distance of voxels to the left, the front and the top, whichever axes of the array have these directions."""
     steps = np.abs(grid.affine[:3, :3])
     spacing = np.zeros(3)
-    spacing[steps.argmax(axis=0)] = np.linalg.norm(steps, axis=0)
+    spacing[steps.argmax(0)] = np.linalg.norm(steps, axis=0)
     return spacing

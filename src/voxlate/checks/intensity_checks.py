@@ -49,8 +49,10 @@ def check_kind(name: str, unit: str, statistics: Statistics) -> list[Message]:
 
 def values_of(statistics: Statistics) -> Numbers:
     """Numbers of a scan's values: see `values` in limits.toml."""
-    everything, body = statistics.all, statistics.foreground
-    air, median = everything.at(OF_AIR), body.at(50)
+    everything = statistics.all
+    body = statistics.foreground
+    air = everything.at(OF_AIR)
+    median = body.at(50)
     numbers: Measured = {
         "dark": air,
         "values": len(set(everything.percentiles)),
@@ -98,7 +100,7 @@ def training_ranges(
         having = [header.statistics[name] for header in headers if name in header.statistics]
         points = np.array([_points(statistics, spec) for statistics in having])
         if points.size:
-            ranges[name] = {"low": points.min(axis=0).tolist(), "high": points.max(axis=0).tolist()}
+            ranges[name] = {"low": points.min(0).tolist(), "high": points.max(0).tolist()}
     return ranges
 
 
@@ -119,8 +121,15 @@ def check_brightness(
     scale = spec.scale(statistics)
     value, least, most = (float(scale.inverse(point)) for point in values[:, worst])
     times = float(beyond[worst] / (TOLERANCE + (highs - lows)[worst] / 2))
-    numbers = {"times": times, "value": value, "least": least, "most": most, "patients": patients}
-    return ask("brightness", {**numbers, "point": f"{POINTS[worst]}"}, name)
+    numbers: Numbers = {
+        "times": times,
+        "value": value,
+        "least": least,
+        "most": most,
+        "patients": patients,
+        "point": f"{POINTS[worst]}",
+    }
+    return ask("brightness", numbers, name)
 
 
 def check_scales(name: str, widths: Sequence[float]) -> list[Message]:

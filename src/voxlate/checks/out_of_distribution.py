@@ -90,7 +90,8 @@ class ReferencePatches:
 
 def reference_shapes(points: Sequence[int]) -> dict[str, Shape]:
     """The shapes of the fields of reference patches; points: number of patches, and of features of each."""
-    features, statistics = (points[-1],), (len(STATISTICS),)
+    features = (points[-1],)
+    statistics = (len(STATISTICS),)
     bounded = partial(Shape, low=-LARGEST, high=LARGEST)
     return {
         "points": bounded(points),
@@ -129,12 +130,15 @@ class DistributionTest:
     def messages(self) -> list[Message]:
         """The largest deviation, and how reliable that is with few patients; none for a case in distribution."""
         worst = max(self.statistics, key=self.statistics.__getitem__)
-        numbers = {
-            "score": self.score,
-            "patients": self.patients,
-            "proving": PROVING,
-        }
-        return ask("calibration", {**numbers, "how": STATISTICS[worst]})
+        return ask(
+            "calibration",
+            {
+                "score": self.score,
+                "patients": self.patients,
+                "proving": PROVING,
+                "how": STATISTICS[worst],
+            },
+        )
 
     @property
     def entry(self) -> dict[str, object]:
@@ -195,14 +199,13 @@ def _features(
     """Features of patches at some places: values and gradient, variation at two scales, and the surroundings."""
     fine = blur(image, FINE_MM, pixel_mm)
     coarse = blur(image, COARSE_MM, pixel_mm)
-    variance = blur(image**2, COARSE_MM, pixel_mm) - coarse**2
-    sd = np.sqrt(np.maximum(variance, 0))
+    sd = np.sqrt(np.maximum(blur(image**2, COARSE_MM, pixel_mm) - coarse**2, 0))
     texture = blur(np.abs(image - fine), COARSE_MM, pixel_mm)
     at = tuple(places.T)
     features = [values[at] for values in (fine, coarse, gradient(fine, pixel_mm), sd, texture)]
-    for axis in (1, 2):
+    for axis in 1, 2:
         last = image.shape[axis] - 1
-        for sign in (-1, 1):
+        for sign in -1, 1:
             moved = places.copy()
             along = moved[:, axis]
             along += sign * round(AROUND_MM / pixel_mm[axis - 1])
@@ -223,8 +226,7 @@ def fit_references(
     kept = []
     for case in cases:
         count = len(case.features)
-        chosen = generator.choice(count, min(most, count), replace=False)
-        kept.append(case.features[chosen])
+        kept.append(case.features[generator.choice(count, min(most, count), replace=False)])
     whole = np.concatenate(kept)
     names = np.array(patients)
     owners = np.repeat(names, [len(features) for features in kept])
@@ -232,14 +234,14 @@ def fit_references(
     spread = np.maximum(whole.std(0), LEAST_SPREAD)
     points = (whole - centre) / spread
     sizes = np.stack([case.size for case in cases])
-    voxel_size = np.mean([case.voxel_size for case in cases], axis=0)
+    voxel_size = np.mean([case.voxel_size for case in cases], 0)
     statistics = []
     distances = []
     for case, patient in zip(cases, patients):
         distances.append(_distances((case.features - centre) / spread, points[owners != patient]))
         others = _size_distribution(sizes[names != patient], voxel_size)
         statistics.append(_statistics(distances[-1], case.size, others))
-    usual = np.median(statistics, axis=0)
+    usual = np.median(statistics, 0)
     by_patients = grouped(zip(patients, np.array(statistics) - usual))
     width = _limits([np.array(rows) for rows in by_patients.values()], usual)
     near = np.quantile(np.concatenate(distances), NEAR)
@@ -261,7 +263,8 @@ def _limits(deviations: Sequence[Float64], median: Float64) -> Float64:
     """
     patients = len(deviations)
     proved = patients >= PROVING
-    level, margin = LEVEL, 1.0
+    level = LEVEL
+    margin = 1.0
     if not proved:
         level = patients / (patients + 1)  # the largest of all is a bound at this level
         margin = margin_of(patients)
@@ -305,13 +308,13 @@ def _statistics(distances: Array, size: Array, sizes: Array) -> list[float]:
 
 def _distances(features: Array, points: Array) -> Array:
     """The distance from each patch to its nearest reference, divided by the root of the number of features."""
-    lengths = np.square(points).sum(axis=1)
+    lengths = np.square(points).sum(1)
     nearest = []
     for first in range(0, len(features), PATCHES_AT_ONCE):
         part = features[first : first + PATCHES_AT_ONCE]
         squares = lengths - 2 * (
             part @ points.T
         )  # and the square of the patch, which is the same in each row
-        nearest.append(squares.min(axis=1) + np.square(part).sum(axis=1))
+        nearest.append(squares.min(1) + np.square(part).sum(1))
     squares = np.maximum(np.concatenate(nearest), 0)
     return np.sqrt(squares / features.shape[1])

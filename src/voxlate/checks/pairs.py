@@ -55,13 +55,13 @@ class _Pair:
 
     def distance(self, curve: Float64) -> float:
         """Root of the mean squared difference from another curve, in classes, over the voxels of the worse half."""
-        squares = ((self.curve - curve) ** 2 * self.counts).sum(axis=1)
-        return float(np.sqrt(squares / np.maximum(self.counts.sum(axis=1), 1)).max())
+        squares = ((self.curve - curve) ** 2 * self.counts).sum(1)
+        return float(np.sqrt(squares / np.maximum(self.counts.sum(1), 1)).max())
 
     def halves(self, curve: Float64) -> float:
         """How much both halves differ in their distance from another curve, in classes, over the voxels of both."""
         lower, upper = self.curve - curve
-        shared = self.counts.min(axis=0)
+        shared = self.counts.min(0)
         return float(np.sqrt(((upper - lower) ** 2 * shared).sum() / max(shared.sum(), 1)))
 
     @property
@@ -96,7 +96,9 @@ class Pairs:
         unasked: Collection[str],
         maps: Collection[str],
     ) -> None:
-        self.patients, self.reference, self.unasked = patients, reference, unasked
+        self.patients = patients
+        self.reference = reference
+        self.unasked = unasked
         self.maps = maps
         self.compared = {
             case: thumbnails(case) for case in sorted(choose_cases(patients, COMPARED))
@@ -125,10 +127,15 @@ class Pairs:
                 pair_similarity(reference, other) for other in self._others(case, name, reference)
             ]
             own = pair_similarity(reference, scan)
-            curve = class_curve(reference, scan)
             area_mm2 = min(float(np.prod(shown.box_mm[1:])) for shown in (reference, scan))
-            flip = best_flip(reference, scan)
-            pair = _Pair(own, others, *flip, *curve, len(scan.own), area_mm2)
+            pair = _Pair(
+                own,
+                others,
+                *best_flip(reference, scan),
+                *class_curve(reference, scan),
+                len(scan.own),
+                area_mm2,
+            )
             pairs[name] = pair
             numbers[name]["flip"] = pair.flip
         numbers[self.reference]["flip"] = max((pair.flip for pair in pairs.values()), default=0.0)
@@ -184,14 +191,13 @@ class Pairs:
             }
             for case, pair in pairs.items()
         }
-        for measure in (self._contrasts, self._foreign, self._exchanged):
+        for measure in self._contrasts, self._foreign, self._exchanged:
             for case, further in measure(name, pairs).items():
                 numbers[case] |= further
         for case, of_case in numbers.items():
             if row := first("pair", of_case):
                 has_nearest = row.code == "contrast-of-modality"
-                brief = row.brief.format_map(of_case)
-                finding = Finding(name, case, row, brief, self.reference)
+                finding = Finding(name, case, row, row.brief.format_map(of_case), self.reference)
                 yield finding, str(of_case["nearest"]) if has_nearest else ""
 
     def _exchanged(self, name: str, pairs: Mapping[str, _Pair]) -> ByCase:
@@ -210,8 +216,7 @@ class Pairs:
             if same_patient or pairs[case].slices != pairs[other].slices:
                 continue
             crossed = pair_similarity(scans[case][self.reference], scans[other][name])
-            own = max(pairs[case].own, pairs[other].own, TINY)
-            found.append((crossed / own, case, other))
+            found.append((crossed / max(pairs[case].own, pairs[other].own, TINY), case, other))
         numbers = ByCase()
         fitting = dict[str, str]()
         for times, case, other in sorted(found, reverse=True):
@@ -253,7 +258,7 @@ class Pairs:
             for other, pair in by_name.items()
             if other != MASK
         )
-        means = {other: np.median(curves[other], axis=0) for other in sorted(curves)}
+        means = {other: np.median(curves[other], 0) for other in sorted(curves)}
         apart = {
             case: {other: pair.distance(mean) for other, mean in means.items()}
             for case, pair in pairs.items()

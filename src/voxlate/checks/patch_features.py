@@ -16,9 +16,8 @@ BACKGROUND_BELOW = -0.98  # network units
 DISTANCES = (np.sqrt(np.arange(FAR**2 + 1)) / FAR).astype(np.float32)  # by their squares
 NARROWEST = 1e-3  # of the network's range of 2: no interval is narrower before it is scaled
 VOXELS_AT_ONCE = 1 << 17  # voxels of a slab, whose features fit into a CPU's cache
-VOXELS_OF_WIDTHS = (
-    1 << 13
-)  # in one prediction of widths, whose hidden layers fit into a CPU's cache
+# In one prediction of widths, whose hidden layers fit into a CPU's cache.
+VOXELS_OF_WIDTHS = 1 << 13
 
 
 def voxel_features(
@@ -69,8 +68,7 @@ def features_in_slabs(
 def number_of_features(sources: int, has_spread: bool) -> int:
     """The number of features of `voxel_features`; has_spread: whether the image has a standard deviation."""
     image = np.zeros((1, 2, 2), np.float32)
-    sd = image if has_spread else None
-    return voxel_features(image, [image] * sources, sd).shape[-1]
+    return voxel_features(image, [image] * sources, image if has_spread else None).shape[-1]
 
 
 def _image_features(image: Array) -> list[Array]:
@@ -83,9 +81,10 @@ def _image_features(image: Array) -> list[Array]:
 
 def _largest(image: Array) -> Array:
     """The largest value of 3 x 3 pixels around each pixel of slices."""
-    for axis in (1, 2):
+    for axis in 1, 2:
         chosen = np.copy(image)
-        lines, before = np.moveaxis(chosen, axis, 0), np.moveaxis(image, axis, 0)
+        lines = np.moveaxis(chosen, axis, 0)
+        before = np.moveaxis(image, axis, 0)
         np.maximum(lines[1:], before[:-1], out=lines[1:])
         np.maximum(lines[:-1], before[1:], out=lines[:-1])
         image = chosen
@@ -113,9 +112,7 @@ def gradient(image: Array, pixel: Sequence[float] = (1.0, 1.0)) -> Array:
 def _difference_to_neighbours(image: Array) -> Array:
     """The mean absolute difference between a slice and those below and above; 0 for a single slice."""
     padded = np.pad(image, ((1, 1), (0, 0), (0, 0)), mode="edge")
-    above = np.abs(padded[2:] - image)
-    below = np.abs(padded[:-2] - image)
-    return (above + below) / 2
+    return (np.abs(padded[2:] - image) + np.abs(padded[:-2] - image)) / 2
 
 
 def _distance_to_background(image: Array) -> Array:
@@ -123,7 +120,7 @@ def _distance_to_background(image: Array) -> Array:
     # Squares of whole pixels: along H to the nearest background, then along W to the nearest of those.
     shown = np.pad(image > BACKGROUND_BELOW, ((0, 0), (1, 1), (1, 1)))
     squares = np.where(shown, np.uint16(FAR**2), np.uint16(0))
-    for axis in (1, 2):
+    for axis in 1, 2:
         squares = _least_sum(squares, axis)
     return DISTANCES[squares[:, 1:-1, 1:-1]]
 
@@ -131,7 +128,8 @@ def _distance_to_background(image: Array) -> Array:
 def _least_sum(squares: np.ndarray, axis: int) -> np.ndarray:
     """The least sum of a pixel's value along an axis and the squared distance to it, up to FAR pixels away."""
     least = np.copy(squares)
-    lines, before = np.moveaxis(least, axis, 0), np.moveaxis(squares, axis, 0)
+    lines = np.moveaxis(least, axis, 0)
+    before = np.moveaxis(squares, axis, 0)
     for away in range(1, FAR):
         farther = before + np.uint16(away**2)
         np.minimum(lines[away:], farther[:-away], out=lines[away:])

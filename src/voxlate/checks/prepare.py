@@ -69,12 +69,8 @@ from voxlate.scans.images.units import TISSUE_MAPS
 from voxlate.scans.options.prepare import PrepareOptions
 
 MOST_WORKERS = 8
-OWN_NAMES = (
-    "transforms",
-    "latents",
-    "report.html",
-    "messages.jsonl",
-)  # further entries of a cohort's folder
+# Further entries of a cohort's folder.
+OWN_NAMES = "transforms", "latents", "report.html", "messages.jsonl"
 # of cohort.json's provenance; they may differ
 NO_OPTIONS = ("unread", "failed", "left_out", "voxlate")
 
@@ -112,7 +108,8 @@ def prepare(
     asked = merge(PrepareOptions, options, changes)
     if executor is None and (asked.executor, asked.address) != (None, None):
         executor = choose_executor(asked)
-    inputs, out = read_inputs(root, asked), Path(out)
+    inputs = read_inputs(root, asked)
+    out = Path(out)
     cases = inputs.found.cases
     for warning in inputs.small:
         say(warning)
@@ -121,7 +118,8 @@ def prepare(
     examined = choose_cases(patients, asked.audit_cases if asked.audit else 0)
     work = _Work(out, inputs.preparation, examined)
     run = partial(_each, executor=executor, workers=asked.workers)
-    again, failed = list[str](), dict[str, Exception]()
+    again = list[str]()
+    failed = dict[str, Exception]()
     with lock(out):
         for done, (case, result) in enumerate(run(work, cases), start=1):
             if isinstance(result, Exception):
@@ -138,8 +136,13 @@ def prepare(
                 if isinstance(result, Exception):
                     raise result
     if again:
-        text = f"{len(again)} cases were prepared again, because their files or the options have changed: {first_of(sorted(again))}."
-        say(message("prepared-again", text, cases=len(again)))
+        say(
+            message(
+                "prepared-again",
+                f"{len(again)} cases were prepared again, because their files or the options have changed: {first_of(sorted(again))}.",
+                cases=len(again),
+            )
+        )
     headers = _headers(out, cases)
     made = _provenance(inputs, asked)
     if failed:
@@ -171,7 +174,8 @@ def _cohort(out: Path, inputs: Inputs, headers: list[CaseHeader], made: dict[str
 
     Raises BadInput where a modality has one unit in one case and another in the next.
     """
-    found, preparation = inputs.found, inputs.preparation
+    found = inputs.found
+    preparation = inputs.preparation
     units = dict[str, str]()
     first = dict[str, tuple[str, str]]()
     entries = []
@@ -188,11 +192,6 @@ def _cohort(out: Path, inputs: Inputs, headers: list[CaseHeader], made: dict[str
                 fold=case.fold,
             )
         )
-    masks = {case.case: case.mask for case in found.cases if case.mask}
-    grids = [
-        (header.case, header.grid, {name: one.grid for name, one in header.origins.items()})
-        for header in headers
-    ]
     return Cohort(
         folder=out,
         cases=tuple(entries),
@@ -207,12 +206,26 @@ def _cohort(out: Path, inputs: Inputs, headers: list[CaseHeader], made: dict[str
             ),
             *(check_widths(headers) if found.heads else ()),
             *check_copies(
-                headers, inputs.splits, out / "cases", masks, (inputs.root / PHANTOMS).is_file()
+                headers,
+                inputs.splits,
+                out / "cases",
+                {case.case: case.mask for case in found.cases if case.mask},
+                (inputs.root / PHANTOMS).is_file(),
             ),
             *check_origins(headers),
             *check_stacks(headers),
             *check_outliers(headers, lambda case: map_arrays(case_path(out, case))),
-            *check_resampling(grids, preparation),
+            *check_resampling(
+                [
+                    (
+                        header.case,
+                        header.grid,
+                        {name: one.grid for name, one in header.origins.items()},
+                    )
+                    for header in headers
+                ],
+                preparation,
+            ),
             *check_alignment(headers, preparation),
         ),
         provenance=made,
@@ -221,7 +234,8 @@ def _cohort(out: Path, inputs: Inputs, headers: list[CaseHeader], made: dict[str
 
 def _provenance(inputs: Inputs, asked: PrepareOptions) -> dict[str, Any]:
     """The inputs and options as cohort.json states them; paths are absolute, so that every folder reads them alike."""
-    found, manifest = inputs.found, inputs.manifest
+    found = inputs.found
+    manifest = inputs.manifest
     split_by = f"patient, shares {asked.shares or 'by number of patients'}, seed {asked.seed}"
     if found.cases[0].split is not None:
         split_by = "manifest" if manifest else "lists"
@@ -258,8 +272,7 @@ def _refuse_other(out: Path, provenance: dict[str, Any], inputs: Inputs) -> None
     others = sorted(set(entries) - {"cases", "cohort.json", *OWN_NAMES})
     if "cohort.json" not in entries:
         names = [path.name for path in out.glob("cases/*") if not is_scaffold(path)]
-        known = {f"{case.case}.safetensors" for case in inputs.found.cases}
-        others += sorted(set(names) - known)
+        others += sorted(set(names) - {f"{case.case}.safetensors" for case in inputs.found.cases})
     if others:
         raise BadInput(
             f"{out}: expected an empty folder or this cohort's, found {others[0]}. Choose another folder."
@@ -267,8 +280,7 @@ def _refuse_other(out: Path, provenance: dict[str, Any], inputs: Inputs) -> None
     if "cohort.json" not in entries:
         return
     there = read_tables(out)
-    differs = _differences(there, provenance, inputs)
-    if differs:
+    if differs := _differences(there, provenance, inputs):
         raise BadInput(
             f"{out}: expected an empty folder, or the same cohort and options to resume, found a prepared cohort of {len(there.get('cases', []))} cases with other options (differs in: {'; '.join(differs)}). Choose another --out, or remove the folder."
         )
@@ -323,7 +335,8 @@ def _each(
     Without an executor, processes of this machine work, or this process alone where it would be a single one. Raises an
     error where folders cannot be written, or none of the first cases succeeds.
     """
-    failed, succeeds = 0, False
+    failed = 0
+    succeeds = False
     processes = min(workers or min(cores(), MOST_WORKERS), len(cases))
     of_machine: Executor = LocalExecutor(processes) if processes > 1 else InProcess()
     with closing((executor or of_machine).run(work, cases)) as outcomes:

@@ -41,10 +41,8 @@ FEWEST_SLICES = 8
 TINY = 1e-9
 DIM = 0.1  # of the largest deviation of a slice, from which it is compared with its neighbours; noise of air has 0.03
 ENDS = 10  # one in so many slices at either end is not, because bodies end steeply
-CROWN, AT_CROWN = (
-    0.05,
-    0.6,
-)  # share of the slices at either end, where differences count as much: a crown changes steeply
+# Share of the slices at either end, where differences count as much: a crown changes steeply.
+CROWN, AT_CROWN = 0.05, 0.6
 AROUND, EVEN = 5, 8  # slices on either side
 SAME = 1e-6
 ODD = 1.6
@@ -90,7 +88,7 @@ def quality_numbers(scan: Volume) -> dict[str, float]:
     bright = ~dark & body
     # discs of dark pixels with bright ones on both sides along an axis
     radius_mm = max(
-        float(ndimage.distance_transform_edt(np.pad(plane, 1), sampling=pixel_mm).max())
+        float(ndimage.distance_transform_edt(np.pad(plane, 1), pixel_mm).max())
         for plane in dark & (_enclosed(bright, 1) | _enclosed(bright, 2))
     )
     return numbers | {
@@ -157,8 +155,7 @@ def check_alone(scan: WholeScan) -> list[Message]:
     said = ask("array", {"levels": len(np.unique(few))}) + ask(ORDER, scan.stack)
     if scan.scan.unit == "HU":
         said += ask("tissue", scan.quality)
-    labels = [one for one in said if one.code == "label-values"]
-    return labels[:1] or said
+    return [one for one in said if one.code == "label-values"][:1] or said
 
 
 def check_whole(scan: WholeScan, trained: Mapping[str, float], name: str) -> list[Message]:
@@ -174,7 +171,7 @@ def symmetry(away: Float32) -> float:
     """The correlation of values [D, H, W] with those of their mirror image from left to right, at the best place of it."""
     # a product of spectra is a convolution: the correlation with the mirror image at each shift
     spectrum = np.fft.rfft(away, 2 * away.shape[2], axis=2)
-    correlations = np.fft.irfft((spectrum**2).sum(axis=(0, 1)))
+    correlations = np.fft.irfft((spectrum**2).sum((0, 1)))
     return float(correlations.max() / max(float((away**2).sum()), TINY))
 
 
@@ -217,11 +214,11 @@ def slice_numbers(scan: Volume) -> dict[str, float]:
         normalised = planes[shown] / deviations[shown, None]
         alike = normalised @ normalised.T
         np.fill_diagonal(alike, -np.inf)
-        away = np.abs(alike.argmax(axis=1) - np.arange(len(shown)))
+        away = np.abs(alike.argmax(1) - np.arange(len(shown)))
         # a slice of a body of two equal halves is that of the other half, too
-        misplaced = ((away > 1) & (alike.max(axis=1) < EQUAL)).mean()
-    peaks = image.max(axis=(1, 2))
-    at_peak = (image == peaks[:, None, None]).sum(axis=(1, 2))
+        misplaced = ((away > 1) & (alike.max(1) < EQUAL)).mean()
+    peaks = image.max((1, 2))
+    at_peak = (image == peaks[:, None, None]).sum((1, 2))
     voxel_ml = np.prod(scan.grid.spacing_mm) * rows * columns / 1000
     numbers = {
         "misplaced": misplaced,
@@ -261,7 +258,7 @@ def slice_numbers(scan: Volume) -> dict[str, float]:
 def _planes(image: Float32, axis: int) -> tuple[Float32, Float32]:
     """The planes [N, P] of an image along an axis, without their means, and their lengths."""
     planes = np.moveaxis(image, axis, 0).reshape(image.shape[axis], -1)
-    planes = planes - planes.mean(axis=1, keepdims=True)
+    planes = planes - planes.mean(1, keepdims=True)
     return planes, norm(planes, axis=1)
 
 
@@ -276,21 +273,20 @@ def _continuity(slices: Float32, deviations: Float32) -> dict[str, float]:
     shown = np.flatnonzero(deviations > DIM * deviations.max())
     if not shown.size:
         return {}
-    first, last = shown[0] + len(shown) // ENDS, shown[-1] - len(shown) // ENDS
+    first = shown[0] + len(shown) // ENDS
+    last = shown[-1] - len(shown) // ENDS
     if last - first < FEWEST_SLICES:
         return {}
-    s, deviations = slices[first : last + 1], np.maximum(deviations[first : last + 1], TINY)
-    steps = norm(s[1:] - s[:-1], axis=1)
-    apart = steps / np.maximum(deviations[1:], deviations[:-1])
+    s = slices[first : last + 1]
+    deviations = np.maximum(deviations[first : last + 1], TINY)
+    apart = norm(np.diff(s, axis=0), axis=1) / np.maximum(deviations[1:], deviations[:-1])
     jumps = apart / np.maximum(_around(apart), TINY)
     near_end = np.arange(len(jumps)) < CROWN * len(jumps)
     jumps[near_end | near_end[::-1]] *= AT_CROWN
     middle = (s[:-2] + s[2:]) / 2
-    half = norm(s[2:] - s[:-2], axis=1) / 2
-    odd = norm(s[1:-1] - middle, axis=1) / np.maximum(half, TINY)
-    odd_times = odd / np.maximum(_around(odd), TINY)
-    both = np.minimum(odd, odd_times)
-    at, is_copy = jumps.argmax(), apart < SAME
+    odd = norm(s[1:-1] - middle, axis=1) / np.maximum(norm(s[2:] - s[:-2], axis=1) / 2, TINY)
+    both = np.minimum(odd, odd / np.maximum(_around(odd), TINY))
+    is_copy = apart < SAME
     numbers = {}
     if len(apart) > 2 * EVEN:
         _, paces = _changes(np.log(np.maximum(apart, SAME)), EVEN)
@@ -300,7 +296,7 @@ def _continuity(slices: Float32, deviations: Float32) -> dict[str, float]:
         "copied_share": is_copy.mean(),
         "copied_at": first + is_copy.argmax(),
         "jump": jumps.max(),
-        "jump_at": first + at,
+        "jump_at": first + jumps.argmax(),
         "jump_axis": 0,
         "odd": both.max(),
         "odd_at": first + 1 + both.argmax(),
@@ -353,7 +349,8 @@ def _steps(scan: Volume) -> dict[str, Any]:
     for axis in range(1 if scan.unit == "HU" else 3):  # planes behind a head show the table of a CT
         first, levels = _levels(np.moveaxis(scan.data[0], axis, 0), background)
         mm = scan.grid.spacing_mm[axis]
-        beside, within = max(BESIDE, round(BESIDE_MM / mm)), max(1, round(STEP_MM / mm))
+        beside = max(BESIDE, round(BESIDE_MM / mm))
+        within = max(1, round(STEP_MM / mm))
         if len(levels) < max(FEWEST_SLICES, 2 * beside):
             continue
         sides, changes = _changes(levels, beside, within)
@@ -395,12 +392,13 @@ def _levels(planes: Float32, background: float) -> tuple[int, Float64]:
     least = TISSUE * float(values.mean())
     tissue = values > least
     logs = np.log(np.maximum(values, least or 1))
-    areas = tissue.sum(axis=(1, 2))
+    areas = tissue.sum((1, 2))
     filled = np.flatnonzero(areas > FILLED * np.percentile(areas, 90))
     if tissue.mean() < SPARSE or not len(filled):
         return 0, np.zeros(0)
     margin = len(filled) // ENDS
-    first, last = filled[0] + margin, filled[-1] - margin
+    first = filled[0] + margin
+    last = filled[-1] - margin
     changes = [0.0]
     for plane in range(first, last):
         either = tissue[plane] | tissue[plane + 1]
@@ -418,7 +416,7 @@ def _points(image: Float32, unit: str) -> dict[str, float]:
         [np.roll(image, shift, axis) for axis in (1, 2) for shift in (1, -1)]
     )
     salt = (image - beside > POINT * (most - image.min()))[bright].mean()
-    steps = np.abs(image[..., 1:] - image[..., :-1])
+    steps = np.abs(np.diff(image))
     # all bone of a window is white
     varied = (bright & (image < image.max()) if unit == "grey" else bright)[..., 1:]
     flat = ((steps == 0) & varied).sum() / max(1, varied.sum())
@@ -427,8 +425,7 @@ def _points(image: Float32, unit: str) -> dict[str, float]:
     far = (steps > least_far) & inside[..., :-1] & inside[..., 1:]
     clipped = 2 * (image == image.max()).sum() > (image - image.min() > least_far).sum()
     wrapped = 0.0 if clipped else far.sum() / bright.sum()
-    shares = {"salt": salt, "flat": flat, "wrapped": wrapped}
-    return shares if most > least else {}
+    return {"salt": salt, "flat": flat, "wrapped": wrapped} if most > least else {}
 
 
 def _block_voxels(image: Float32, unit: str, least: float) -> float:
@@ -469,7 +466,7 @@ def _block_voxels(image: Float32, unit: str, least: float) -> float:
 def _around(values: Float32) -> Float32:
     """The median of the values around each, without itself."""
     near = [np.roll(values, shift) for shift in range(-AROUND, AROUND + 1) if shift]
-    return np.median(near, axis=0)
+    return np.median(near, 0)
 
 
 def _shown(deviations: Float32) -> NDArray[np.intp]:
@@ -488,7 +485,7 @@ def _empty(deviations: Float32) -> NDArray[np.intp]:
 
 def _middle_slices(scan: Volume) -> Volume:
     first, last = (round(share * (scan.data.shape[1] - 1)) for share in MIDDLE)
-    apart = -(-(last + 1 - first) // SLICES)
+    apart = 1 + (last - first) // SLICES
     data = np.ascontiguousarray(scan.data[:, first : last + 1 : apart], np.float32)
     affine = scan.affine @ np.diag([1.0, 1.0, apart, 1.0])
     return Volume(data, affine, scan.unit, scan.modality)
@@ -501,7 +498,7 @@ def _ghosts(image: Float32, pixel_mm: Sequence[float]) -> float:
     for axis, side in enumerate(pixel_mm, 1):
         length = image.shape[axis]
         power = np.abs(np.fft.rfft(edges, axis=axis)) ** 2
-        alike = np.fft.irfft(power.sum(axis=(0, 3 - axis)), length)
+        alike = np.fft.irfft(power.sum((0, 3 - axis)), length)
         away = round(AWAY_MM / side)
         if length > 2 * away and alike[0] > 0:
             largest = max(largest, float((alike[away : length - away] / alike[0]).max()))

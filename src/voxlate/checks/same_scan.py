@@ -11,6 +11,7 @@ import base64
 import itertools
 
 import numpy as np
+from numpy.linalg import norm
 from numpy.typing import NDArray
 from scipy import fft, ndimage
 
@@ -39,9 +40,13 @@ ROWS = 1000  # of signatures that are compared with all at a time
 
 def field_of(image: AnyArray, mask: Bool, spacing_mm: Spacing) -> Field:
     """The ranks of a scan [D, H, W] inside its body on a coarse grid, 0 outside, without slow changes; [d, h, w]."""
-    coarse, slow_mm, least = COARSE_MM, SLOW_MM, LEAST_INSIDE
+    coarse = COARSE_MM
+    slow_mm = SLOW_MM
+    least = LEAST_INSIDE
     if image.shape[0] == 1:
-        coarse, slow_mm, least = FLAT_MM, FLAT_SLOW_MM, FLAT_LEAST_INSIDE
+        coarse = FLAT_MM
+        slow_mm = FLAT_SLOW_MM
+        least = FLAT_LEAST_INSIDE
     factors = [max(1, min(n, int(coarse / 2 / mm))) for mm, n in zip(spacing_mm, image.shape)]
     body = mask.astype(np.float32)
     sums, weights = (block_means(part, factors) for part in (image * body, body))
@@ -84,8 +89,7 @@ def signature_of(field: Field) -> Signature:
     np.add.at(folded, np.ix_(*(np.arange(n) % m for n, m in zip(field.shape, folded.shape))), field)
     magnitudes = np.abs(fft.fftn(folded))
     for axis in range(3):
-        mirrored = np.roll(np.flip(magnitudes, axis), 1, axis)
-        magnitudes = (magnitudes + mirrored) / 2
+        magnitudes = (magnitudes + np.roll(np.flip(magnitudes, axis), 1, axis)) / 2
     low = magnitudes[tuple(slice(0, min(n, longest + 1)) for n in magnitudes.shape)]
     length = _lengths(low.shape)
     kept = length > 0
@@ -128,7 +132,7 @@ def similar(signatures: Signature, others: Signature, least: float) -> list[tupl
 
 def _unit(rows: Signature) -> Field:
     values = rows.astype(np.float32)
-    return values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-6)
+    return values / np.maximum(norm(values, axis=1, keepdims=True), 1e-6)
 
 
 def _quarter_turn(count: int) -> NDArray[np.intp]:
@@ -152,13 +156,17 @@ def correlation(field: Field, other: Field) -> float:
     shape = [fft.next_fast_len(n, True) for n in (depth, 2 * length, 2 * length)]
     first = fft.rfftn(field, shape)
     both = (1, -1)
-    best, laid, place = 0.0, other, 0
+    best = 0.0
+    laid = other
+    place = 0
     for turned in (other, other.swapaxes(1, 2)):
         for flips in itertools.product(both if len(other) > 1 else (1,), both, both):
             posed = turned[:: flips[0], :: flips[1], :: flips[2]]
             products = fft.irfftn(first * np.conj(fft.rfftn(posed, shape)), shape)
             if (most := float(products.max())) > best:
-                best, laid, place = most, posed, int(products.argmax())
+                best = most
+                laid = posed
+                place = int(products.argmax())
     a, b = np.zeros((2, *shape), np.float32)
     for whole, part in ((a, field), (b, laid)):
         whole[tuple(map(slice, part.shape))] = part
@@ -166,8 +174,9 @@ def correlation(field: Field, other: Field) -> float:
     shared = (a != 0) & (b != 0)
     if 2 * shared.sum() < min(np.count_nonzero(field), np.count_nonzero(other)):
         return 0.0
-    a, b = a[shared], b[shared]
-    return float(a @ b) / max(float(np.linalg.norm(a) * np.linalg.norm(b)), 1e-6)
+    a = a[shared]
+    b = b[shared]
+    return float(a @ b) / max(float(norm(a) * norm(b)), 1e-6)
 
 
 def likeness(similarity: float, field: Field, other: Field) -> float:

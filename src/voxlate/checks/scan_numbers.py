@@ -32,7 +32,7 @@ class Finding:
     name: str
     case: str
     row: Row
-    numbers: str = ""
+    numbers: str
     partner: str = ""
 
     @property
@@ -63,8 +63,10 @@ def numbers_of(
     """
     everything = statistics.all
     low, high, bright = (everything.at(percentile) for percentile in (0, 100, 99.9))
-    level, signed = max(abs(bright), TINY), statistics.is_signed
-    is_ct, no_image = unit == "HU", unit == "grey" or name in TISSUE_MAPS
+    level = max(abs(bright), TINY)
+    signed = statistics.is_signed
+    is_ct = unit == "HU"
+    no_image = unit == "grey" or name in TISSUE_MAPS
     numbers = {
         "ct": is_ct,
         "low": low,

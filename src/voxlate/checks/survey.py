@@ -133,7 +133,8 @@ def _preparation(options: PrepareOptions, cases: Sequence[CaseFiles]) -> Prepara
     asked = Preparation(
         **{field.name: getattr(options, field.name) for field in fields(Preparation)}
     )
-    fixed, mask_from = asked.fixed, asked.mask_from
+    fixed = asked.fixed
+    mask_from = asked.mask_from
     first = cases[0].files
     shared = set(first).intersection(*(case.files for case in cases))
     everywhere = [name for name in first if name in shared]
@@ -157,8 +158,7 @@ def _finest(cases: Sequence[CaseFiles], names: Sequence[str]) -> str | None:
     for name in names if len(names) > 1 else ():
         sides = [read_volume(case.files[name], name).grid.spacing_mm for case in compared.values()]
         widest = max(map(max, sides))
-        voxel = max(map(math.prod, sides))
-        losses[name] = round(widest, 2), round(voxel, 2)
+        losses[name] = round(widest, 2), round(max(map(math.prod, sides)), 2)
     return min(names, key=losses.__getitem__) if losses else next(iter(names), None)
 
 
@@ -177,10 +177,12 @@ def survey(cohort: Path, options: PrepareOptions, progress: Progress) -> Survey:
     for done, case in enumerate(cases, start=1):
         volumes = {}
         for name, path in case.paths.items():
-            grid, unit = UNREAD, ""
+            grid = UNREAD
+            unit = ""
             try:
                 volumes[name] = read_volume(path, name)
-                grid, unit = str(volumes[name].grid), volumes[name].unit
+                grid = str(volumes[name].grid)
+                unit = volumes[name].unit
                 for guess in volumes[name].guesses:
                     guesses[f"{name}: {guess}"].append(case.case)
                 if name in case.files:
@@ -197,10 +199,14 @@ def survey(cohort: Path, options: PrepareOptions, progress: Progress) -> Survey:
         progress(done, len(cases))
     inputs.found.guessed += [f"{text} ({first_of(names)})" for text, names in guesses.items()]
     found_units = {file.name: file.unit for file in files if file.unit}
-    masked = {case.case for case in cases if case.mask}
-    table = overview(cases, inputs.splits, found_units, masked)
-    lost = list(check_resampling(resampled, inputs.preparation))
-    return Survey(**vars(inputs), files=files, problems=problems, lost=lost, table=table)
+    table = overview(cases, inputs.splits, found_units, {case.case for case in cases if case.mask})
+    return Survey(
+        **vars(inputs),
+        files=files,
+        problems=problems,
+        lost=list(check_resampling(resampled, inputs.preparation)),
+        table=table,
+    )
 
 
 def _resample(

@@ -68,8 +68,7 @@ def _thumbnail(array: AnyArray, own: Ends, shared: Ends, spacing_mm: Spacing) ->
     scanned = values if padding is None else values[values != np.float32(padding)]
     floor = float(np.percentile(values, 5))
     # a brain's fluid alone may be above Otsu's level
-    is_cut_out = np.mean(values == np.float32(floor)) > CUT_OUT
-    shown = _body_box(array, floor) if is_cut_out else own
+    shown = _body_box(array, floor) if np.mean(values == np.float32(floor)) > CUT_OUT else own
     depth, height, width = ((end - first) * mm for (first, end), mm in zip(shown, spacing_mm))
     return Thumbnail(
         values,
@@ -126,8 +125,7 @@ def _padding(values: Float32) -> float | None:
     if constant == 0 or len(others) < 2 or len(others) > (1 - BORDER_SHARE) * values.size:
         return None
     low, high = np.percentile(others, [0.1, 99.9])
-    gap = max(low - constant, constant - high)
-    return constant if gap > GAP * (high - low) else None
+    return constant if max(low - constant, constant - high) > GAP * (high - low) else None
 
 
 def similarity(a: Classes, b: Classes) -> float:

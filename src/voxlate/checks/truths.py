@@ -41,25 +41,15 @@ NO_AIR_HU = -500.0  # air is below, all tissue but lung above
 DARK = 10.0  # percentile of a truth, below which is air wherever the scan has any
 FILLED = 0.25  # of the largest plane of a body: ends of it are not looked at
 EMPTIED = 0.1  # of a body's plane, below which a truth has none there
-OF_NOISE = (
-    0.01  # similarity, below which there is none: noise has 0.001, CTs of a mirrored phantom 0.07
-)
+# Similarity, below which there is none: noise has 0.001, CTs of a mirrored phantom 0.07.
+OF_NOISE = 0.01
 REACH = 2  # cells by which an image is moved against its truth
 IN_COMMON = 0.5  # correlation, from which it says where an image lies
 NEARLY_ALL = (0.1, 0.9)  # quantiles of cases
 AS_IT_LIES = 1.1  # times, from which an image fits a truth better than a turned one
-PADDED_HU = (
-    -1100.0,
-    4095.0,
-)  # values beyond are no tissue and no air; larger metal objects are not in patients
-BLURS = (
-    0.0,
-    0.3,
-    0.4,
-    0.5,
-    0.6,
-    0.8,
-)  # standard deviations in cells: a copy may have been smoothed
+# Values beyond are no tissue and no air; larger metal objects are not in patients.
+PADDED_HU = -1100.0, 4095.0
+BLURS = 0.0, 0.3, 0.4, 0.5, 0.6, 0.8  # standard deviations in cells: a copy may have been smoothed
 FEWEST_SLICES = 8  # below, truths are pictures or a few slices
 # Times by which the field of view of a truth may be longer than that of its image, and where both have as many voxels.
 OTHER_SIZE, OTHER_VOXELS = 20.0, 1.2
@@ -90,8 +80,7 @@ class Sketch:
         """The statistics of the truth, with its own ends."""
         everything = distribution(self.truth)
         low, high = self.ends.tolist()
-        percentiles = (low, *everything.percentiles[1:-1], high)
-        everything = replace(everything, percentiles=percentiles)
+        everything = replace(everything, percentiles=(low, *everything.percentiles[1:-1], high))
         return Statistics(everything, everything, (), ())
 
     @property
@@ -163,10 +152,10 @@ def other_size(truth: Grid, image: Grid) -> float:
 
     By the mean sides of slices.
     """
-    sides = [
+    side, usual = (
         np.sqrt(np.prod(np.multiply(grid.shape, grid.spacing_mm)[1:])) for grid in (truth, image)
-    ]
-    times = float(sides[0] / sides[1])
+    )
+    times = float(side / usual)
     most = OTHER_VOXELS if truth.shape == image.shape else OTHER_SIZE
     return 0.0 if 1 / most < times < most else times
 
@@ -270,12 +259,12 @@ def _own_fault(truth: SketchedTruth) -> Fault | None:
     """The fault that a truth shows by its size, its image and its unit."""
     sketch = truth.sketch
     if times := sketch.other_size.item():
-        sides = [
-            "×".join(f"{mm:.3g}" for mm in own) for own in (sketch.spacing_mm, sketch.image_mm)
-        ]
+        own, of_image = (
+            "×".join(f"{mm:.3g}" for mm in side) for side in (sketch.spacing_mm, sketch.image_mm)
+        )
         return Fault(
             "spacing",
-            f"{sides[0]} mm and {sides[1]} mm (z, y, x), a field of view {times:.3g} times as long as that of the image",
+            f"{own} mm and {of_image} mm (z, y, x), a field of view {times:.3g} times as long as that of the image",
         )
     if truth.other:
         return Fault("patient", f"an image that was made of the scan of {truth.other}")
@@ -296,7 +285,8 @@ def _numbers(truth: SketchedTruth, scans: Scans) -> dict[str, float]:
     """
     sketch = truth.sketch
     mm = sketch.spacing_mm.tolist()
-    scan, image = scans.get("truth"), scans.get("image")
+    scan = scans.get("truth")
+    image = scans.get("image")
     source = scans.get("source", image)
     numbers = dict(numbers_of("", truth.unit, sketch.statistics, mm, scan, source))
     numbers["map"] = truth.unit not in SHOW_ANATOMY
@@ -305,11 +295,10 @@ def _numbers(truth: SketchedTruth, scans: Scans) -> dict[str, float]:
         return numbers
     if source is not None:
         inside = scan.values[source.body]
-        impossible = (inside < PADDED_HU[0]) | (inside > PADDED_HU[1])
+        impossible = inside != inside.clip(*PADDED_HU)
         numbers["filled"] = float(impossible.mean()) if inside.size else 0.0
     bodies = [other.body for other in (source, image) if other is not None]
-    shares = (_empty_planes(body, scan.body) for body in bodies)
-    numbers["empty_planes"] = min(shares, default=0.0)
+    numbers["empty_planes"] = min((_empty_planes(body, scan.body) for body in bodies), default=0.0)
     if image is not None:
         known = np.isfinite(np.diff(sketch.image))
         length = norm(np.diff(sketch.truth)[known])
@@ -328,7 +317,8 @@ def _numbers(truth: SketchedTruth, scans: Scans) -> dict[str, float]:
         for key, of_image in soft_and_background(image).items():
             numbers[f"{key}_from_image"] = abs(numbers[key] - of_image)
         known = np.isfinite(sketch.image)
-        values, shown = sketch.truth[known], sketch.image[known]
+        values = sketch.truth[known]
+        shown = sketch.image[known]
         dark, bright = np.percentile(values, [DARK, 100 - DARK])
         of_dark = float(np.median(shown[values <= dark]))
         of_bright = float(np.median(shown[values >= bright]))
@@ -346,7 +336,8 @@ def _empty_planes(body: Bool, truth: Bool) -> float:
     """The share of planes, along the worst axis, that a body [d, h, w] fills and a truth leaves empty."""
     shares = [0.0]
     for others in ((1, 2), (0, 2), (0, 1)):
-        areas, kept = body.sum(axis=others), (body & truth).sum(axis=others)
+        areas = body.sum(axis=others)
+        kept = (body & truth).sum(axis=others)
         lost = (areas > FILLED * areas.max()) & (kept < EMPTIED * areas)
         shares.append(float(lost.sum()) / max(1, int((areas > 0).sum())))
     return max(shares)
@@ -361,8 +352,7 @@ def _away(sketch: Sketch) -> Float64:
         return np.zeros(3)
     places = [np.sort(np.nonzero(part)) for part in bodies]
     here, there = (
-        place[:, place.shape[1] // 4 : -(place.shape[1] // 4) or None].mean(axis=1)
-        for place in places
+        place[:, place.shape[1] // 4 : -(place.shape[1] // 4) or None].mean(1) for place in places
     )
     size = float(bodies[0].sum() * sketch.cell_mm.prod()) ** (1 / 3)
     return (here - there) * sketch.cell_mm / size
@@ -375,7 +365,8 @@ def _offset_mm(sketch: Sketch) -> Float64:
         kept = np.arange(REACH, length - REACH)
         fits = dict.fromkeys(range(-REACH, REACH + 1), 0.0)
         for step in fits:
-            truth, image = sketch.truth.take(kept, axis), sketch.image.take(kept + step, axis)
+            truth = sketch.truth.take(kept, axis)
+            image = sketch.image.take(kept + step, axis)
             known = np.isfinite(image)
             if known.any():
                 fits[step] = float(unit(truth[known]) @ unit(image[known]))
@@ -396,7 +387,10 @@ def fault_messages(faults: Mapping[str, Fault], of: int, then: str) -> list[Mess
         said = (faults[label].found for label in labels)
         found = next((f" ({found})" for found in said if found), "")
         at_fault = "A HEADER" if kind == "spacing" else "THE TRUTH"
-        text = f"{at_fault} IS AT FAULT, not the model, in {len(labels)} of {plural(of, 'image')} ({first_of(labels)}): {codes()[code].meaning}{found}."
-        stated = message(code, text, images=len(labels))
+        stated = message(
+            code,
+            f"{at_fault} IS AT FAULT, not the model, in {len(labels)} of {plural(of, 'image')} ({first_of(labels)}): {codes()[code].meaning}{found}.",
+            images=len(labels),
+        )
         messages.append(replace(stated, text=f"{stated.text} {then}"))
     return messages

@@ -76,7 +76,8 @@ def calibrate(
     model = model.members[0]
     _check(model, asked)
     labels = sorted(set[str]().union(*(case.labels for case in cases)))
-    units, names = model.facts.units, model.facts.data.target
+    units = model.facts.units
+    names = model.facts.data.target
     rules = {
         name: calibration_regions(name, units[name], labels, asked.regions or {}) for name in names
     }
@@ -100,8 +101,11 @@ def _fit(
     narrows: bool,
 ) -> Calibration:
     """The intervals of each target, and the reference patches, by the data of all cases."""
-    facts, seed, of_cases = model.facts, asked.seed, data.values()
-    coverage, confidence = asked.coverage, asked.confidence
+    facts = model.facts
+    seed = asked.seed
+    of_cases = data.values()
+    coverage = asked.coverage
+    confidence = asked.confidence
     count = len({case.patient for case in of_cases})
     bound = asked.bound or ("normal" if count >= ENOUGH else "none")
     targets = dict[str, Target]()
@@ -114,8 +118,18 @@ def _fit(
         most = UNREACHED if spec.window is None else 1.0
         ends = (-most if spec.floor is None else -1.0, most)
         borders = tissue_borders(facts.units[name], facts.target_scales[name])
-        options = (coverage, confidence, bound, seed, ends, asked.method)
-        targets[name], network = fit(voxels, of_target, *options, borders, narrows)
+        targets[name], network = fit(
+            voxels,
+            of_target,
+            coverage,
+            confidence,
+            bound,
+            seed,
+            ends,
+            asked.method,
+            borders,
+            narrows,
+        )
         if network is not None:
             widths[name] = network
     patches = [part for case in of_cases for part in case.patches]
@@ -141,7 +155,8 @@ def _fit(
 
 def _check(model: Model, asked: CalibrateOptions) -> None:
     """Raise BadInput for levels that no calibration has, and for a model that has no calibration."""
-    coverage, confidence = asked.coverage, asked.confidence
+    coverage = asked.coverage
+    confidence = asked.confidence
     whole_percent = abs(coverage - round(coverage, 2)) <= 1e-8
     if not 0.5 <= coverage < 1 or not 0.5 <= confidence < 1 or not whole_percent:
         raise BadInput(
@@ -168,8 +183,12 @@ def _calibration_path(model: Model, warn: Say) -> Path:
             f"{given}: expected a folder of yours for the calibration, because what came with the package or from a hub stays as it is, found none. Add --out RUN, which becomes a copy of the model with its calibration."
         )
     if path.is_file():
-        text = f"{path.name} is there: it is replaced, and images of before name another calibration than the run has."
-        warn(message("calibration-replaced", text))
+        warn(
+            message(
+                "calibration-replaced",
+                f"{path.name} is there: it is replaced, and images of before name another calibration than the run has.",
+            )
+        )
     return path
 
 
@@ -191,8 +210,14 @@ def _warn_of_other_scans(model: Model, data: Mapping[str, CaseData], warn: Say) 
         )
     ]
     if unlike:
-        text = f"{len(unlike)} of {plural(len(data), 'case')} look unlike those of the calibration that is replaced: {first_of(unlike)}. Check their contrast: scans like those of before will count as unlike the calibration."
-        warn(message("calibration-distance", text, grade="caution", cases=len(unlike)))
+        warn(
+            message(
+                "calibration-distance",
+                f"{len(unlike)} of {plural(len(data), 'case')} look unlike those of the calibration that is replaced: {first_of(unlike)}. Check their contrast: scans like those of before will count as unlike the calibration.",
+                grade="caution",
+                cases=len(unlike),
+            )
+        )
 
 
 def own_copy(run: Path | str, out: Path | str | None) -> Path | str:
@@ -209,22 +234,13 @@ def own_copy(run: Path | str, out: Path | str | None) -> Path | str:
     return copy_model(run_folder(run), Path(out), run)
 
 
-def _refuse_without_fold(members: Sequence[Model], cases: Sequence[str], cohort: Path) -> None:
-    """Raise BadInput for cases that each run of a cross-validation trained on, before anything is synthesised."""
-    splits = [member.facts.splits for member in members]
-    seen = [case for case in cases if all(split.get(case) == "train" for split in splits)]
-    if seen:
-        raise BadInput(
-            f"{cohort}: expected cases that one of the {len(members)} runs did not train on, found {len(seen)} of {len(cases)} that trained each ({first_of(seen)}). Add the other folds to --out-of-fold, or --exclude these cases."
-        )
-
-
 def find_calibration_cases(
     model: Model, cohort: Path, asked: CalibrateOptions, warn: Say = warn_unless_note
 ) -> list[CaseFiles]:
     """The cases of a split of a cohort; the fold of the run's training has priority over the cohort's splits.
 
-    Out of fold, those that are not for test. Warns of slices whose patients are unknown.
+    Out of fold, those that are not for test; raises BadInput for cases that each run of a cross-validation trained on.
+    Warns of slices whose patients are unknown.
     """
     found = find_cohort(cohort, asked)
     for text in found.unowned:
@@ -239,7 +255,12 @@ def find_calibration_cases(
     if not cases:
         of_split = f" of the split {asked.split}" if asked.split else ""
         raise BadInput(f"{cohort}: expected cases{of_split}, found none. Check --split.")
-    if asked.out_of_fold:
-        _refuse_without_fold(model.members, [case.case for case in cases], cohort)
+    splits = [member.facts.splits for member in model.members]
+    names = (case.case for case in cases)
+    seen = [name for name in names if all(split.get(name) == "train" for split in splits)]
+    if asked.out_of_fold and seen:  # before anything is synthesised
+        raise BadInput(
+            f"{cohort}: expected cases that one of the {len(splits)} runs did not train on, found {len(seen)} of {len(cases)} that trained each ({first_of(seen)}). Add the other folds to --out-of-fold, or --exclude these cases."
+        )
     refuse_synthetic(cases, {*data.source, *data.target})
     return cases

@@ -98,7 +98,8 @@ class CalibrationJob:
     def read(self, case: CaseFiles, content: Mapping[str, str]) -> CaseData | None:
         """The kept data of a case; content: the hashes of its files."""
         path, digest = self._place(case, content)
-        patient, units = case.patient or case.case, self.model.facts.units
+        patient = case.patient or case.case
+        units = self.model.facts.units
         return read_case(path, digest, case.case, patient, content, units)
 
     def _place(self, case: CaseFiles, content: Mapping[str, str]) -> tuple[Path, str]:
@@ -150,7 +151,8 @@ class CalibrationJob:
             checked = model.check(used, case.case)
             if not self.anyway:
                 checked.refuse(context.warn)
-            inputs, prepared = checked.inputs, checked.inputs.prepared
+            inputs = checked.inputs
+            prepared = checked.inputs.prepared
             output_grid = find_output_grid(facts, prepared)
             framed = {name: inputs.cut(scan) for name, scan in scans.items()}
             labels = {name: inputs.cut(label, 0) for name, label in maps.items()}
@@ -273,14 +275,20 @@ def collect_cases(
     failed = list[Message]()
     data = dict[str, CaseData]()
     for files, outcome in zip(cases, outcomes):
-        case, content = files.case, outcome.result
+        case = files.case
+        content = outcome.result
         twin = next((name for name, other in data.items() if other.content == content), None)
         if outcome.error is not None:
             reason = case_sentence(case, outcome.error).removeprefix(f"{case}: ")
             failed.append(message("case-left-out", f"left out: {reason}", case=case))
         elif twin is not None:
-            text = f"It has the same scans as {twin}: it is left out, because it is not another patient."
-            warn(message("same-patient", text, case=case))
+            warn(
+                message(
+                    "same-patient",
+                    f"It has the same scans as {twin}: it is left out, because it is not another patient.",
+                    case=case,
+                )
+            )
         elif (of_case := job.read(files, content)) is not None:
             data[case] = of_case
         else:
@@ -291,8 +299,7 @@ def collect_cases(
         warn(said)
     wrong = set[str]()
     for name in job.rules:
-        truths = {case: of_case.truths[name] for case, of_case in data.items()}
-        faults, cautions = judge(truths)
+        faults, cautions = judge({case: of_case.truths[name] for case, of_case in data.items()})
         then = KEPT if any_truth else LEFT_OUT
         doubts = [said for said in cautions if said.case and said.grade == "do not trust"]
         for said in [*fault_messages(faults, len(data), then), *cautions]:

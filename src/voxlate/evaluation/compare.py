@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Literal
 
@@ -12,6 +11,7 @@ from pandas import DataFrame
 from voxlate import __version__
 from voxlate.base.errors import BadInput, plural
 from voxlate.base.files import write_json
+from voxlate.base.groups import grouped
 from voxlate.base.statistics import (
     SIGNIFICANT,
     bootstrap,
@@ -146,15 +146,11 @@ def compare(
             )
     shared = {key: first.scores.header.get(key, {}) for key in ("standard", "own_metrics")}
     left_out = dict[str, list[str]]()
-    for key in ("regions", "scopes"):
-        stated = {name: of.get(key, {}) for name, of in headers.items()}
-        shared[key] = {}
-        for area, rule in chain.from_iterable(of.items() for of in stated.values()):
-            having = [name for name, of in stated.items() if area in of]
-            if len(having) == len(names):
-                shared[key][area] = rule
-            else:
-                left_out[area] = having
+    for key in "regions", "scopes":
+        having = grouped((area, name) for name, of in headers.items() for area in of.get(key, {}))
+        left_out |= {area: some for area, some in having.items() if some != names}
+        rules = first.scores.header.get(key, {})
+        shared[key] = {area: rules[area] for area, some in having.items() if some == names}
     known = metrics_of(shared)
     aims = {one["coverage"] for of in headers.values() for one in of.get("calibrations", ())}
     document = {
@@ -241,10 +237,9 @@ def _modality(
         scored = {method: table[key] for method, table in tables.items() if key in table}
         if scored:
             results[key] = _test(metric, DataFrame(scored), patients, reference)
-    several = parts[0]["patients"] > 1
     return {
         **{key: parts[0][key] for key in (*MUST_AGREE, "cases", "patients")},
-        "over": "patients" if several else "cases",
+        "over": "patients" if parts[0]["patients"] > 1 else "cases",
         "metrics": results,
     }
 
@@ -433,8 +428,7 @@ def comparison_tables(document: Document, which: Literal["all", "main"] = "all")
             yield _naive_cell(naive.get(modality), metric)
 
     lines = metric_lines(document, cells)
-    methods = (*names, NAIVE) if naive else names
-    return Tables(TITLE, methods, lines, list(_caption(document)))
+    return Tables(TITLE, (*names, NAIVE) if naive else names, lines, list(_caption(document)))
 
 
 def _caption(document: Document) -> Iterator[str]:

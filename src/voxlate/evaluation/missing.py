@@ -141,8 +141,7 @@ def score_run(
     are kept, and only cases of the split are scored. Raises BadInput where no case is complete, and where OUT has
     images of another model, whose scores would be lost.
     """
-    runs = as_list(options.run or ())
-    loaded = [load(run, options.device, options.allow_code) for run in runs]
+    loaded = [load(run, options.device, options.allow_code) for run in as_list(options.run or ())]
     models = [model.with_options(options.allow_code, **options.keys) for model in loaded]
     scenarios = scenarios_of(models, options.missing or "one")
     _check_images(out, models, options.seed)
@@ -172,10 +171,9 @@ def score_run(
                 failed = {cases[0]: f"{error}"}
             if len(failed) == len(cases):
                 refused = next(iter(failed.values()))
-                text = (
+                all_failed[scenario.folder] = (
                     f"{scenario.folder}: none of its {len(cases)} cases is synthesised; {refused}"
                 )
-                all_failed[scenario.folder] = text
                 continue
             all_failed |= failed
             if len(scenario.missing) > 1:
@@ -315,7 +313,6 @@ def _means(scores: Scores, missing: Sequence[str]) -> DataFrame:
     rows = []
     for name in missing:
         table = scores.by_case(name)
-        kept = [key for key in table if key in METRICS or "." in key]
-        means = table[kept].mean().dropna()
+        means = table[[key for key in table if key in METRICS or "." in key]].mean().dropna()
         rows.append({"missing": "+".join(missing), "modality": name, "cases": len(table), **means})
     return DataFrame(rows)

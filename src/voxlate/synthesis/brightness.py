@@ -17,9 +17,8 @@ from voxlate.synthesis.calibration import Prediction
 from voxlate.synthesis.facts import ModelFacts
 
 REACHED = 0.95  # of the range: predicted means end at 0.88 to 0.93 for scanners of the training, else at 0.56 to 0.9
-WHOLE_BODY_SHARE = (
-    0.6  # of the median body of the training: a part of a body may lack its bright tissue
-)
+# Of the median body of the training: a part of a body may lack its bright tissue.
+WHOLE_BODY_SHARE = 0.6
 MOST_SLOPE = 4.0  # slope beyond which an image differs too much from a scan to be corrected
 NOTED = 1.1  # slope from which a note states the correction
 
@@ -121,7 +120,8 @@ def in_physical_units(prediction: Prediction, scale: Scale) -> SynthesisedImage:
 
 def with_peak(image: SynthesisedImage, volume: Volume, facts: ModelFacts) -> SynthesisedImage:
     """The image with its bright end corrected; volume: the image with its grid."""
-    spec, share = facts.intensity[volume.modality], facts.synth.peak_shares.get(volume.modality)
+    spec = facts.intensity[volume.modality]
+    share = facts.synth.peak_shares.get(volume.modality)
     peak = find_peak(volume, spec, image.scale, facts.training_ml, share)
     return image if peak is None else image.moved(peak)
 

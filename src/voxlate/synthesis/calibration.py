@@ -179,9 +179,8 @@ class Calibration:
         """Whether these scans, by their content, are those of a case of the calibration."""
         paths = {name: Path(path) for name, path in files.items()}
         contents = {name: content_hash(path) for name, path in paths.items() if is_there(path)}
-        if not contents:
-            return False
-        return any(contents.items() <= case.items() for case in self.header.cases.values())
+        cases = self.header.cases.values() if contents else ()
+        return any(contents.items() <= case.items() for case in cases)
 
     def interval(
         self, name: str, prediction: Prediction, sources: Sequence[Array]

@@ -63,23 +63,27 @@ def synthesise_cases(
     case that fails raises BadInput.
     """
     asked = merge(SynthOptions, options, changes)
-    model, scans, others = selected.model, selected.scans, selected.others
+    model = selected.model
+    scans = selected.scans
+    others = selected.others
     if not scans:
         raise BadInput(f"{out}: expected cases to synthesise, found none. Check INPUT and --split.")
     check_folder(out)
     for missing in model.missing_checks:
         say(missing)
-    plan, ending = model.plan({}, asked.seed), f".{asked.format}"
+    plan = model.plan({}, asked.seed)
+    ending = f".{asked.format}"
     output = OutputFolder(out, plan, model.origins, others, ending, selected.hidden, selected.parts)
     cases = [case.case for case in scans]
-    finished, failed, refused = {}, {}, set()
+    finished = {}
+    failed = {}
+    refused = set()
     with lock(out) if others is None else nullcontext():
         _claim(output, cases, say)
         chosen = executor or choose_executor(asked, asked.device, say)
         apart = not isinstance(chosen, InProcess)
         job = _SynthesisJob(model, output, splits_of(model), asked.seed, asked.anyway, apart)
-        outcomes = run_cases(chosen, job, scans, progress, say, CannotWrite)
-        for case, outcome in zip(cases, outcomes):
+        for case, outcome in zip(cases, run_cases(chosen, job, scans, progress, say, CannotWrite)):
             error = outcome.error
             if error is None:
                 finished[case] = outcome.result
@@ -102,8 +106,13 @@ def _claim(output: OutputFolder, cases: list[str], say: Say) -> None:
     """State what will be replaced in the folder of this process, or claim that of several processes."""
     if output.others is None:
         if outdated := output.differences(cases):
-            text = f"{len(outdated)} images in {output.path} made in another way ({outdated[0]}) are synthesised again."
-            say(message("synthesised-again", text, images=len(outdated)))
+            say(
+                message(
+                    "synthesised-again",
+                    f"{len(outdated)} images in {output.path} made in another way ({outdated[0]}) are synthesised again.",
+                    images=len(outdated),
+                )
+            )
         return
     with lock(output.path, SHARED_SECONDS):  # a process that synthesises all cases would hold it
         output.claim([*cases, *output.others])
@@ -115,14 +124,23 @@ def _changes(finished: Mapping[str, "_CaseFolder"], cases: int) -> Iterator[Mess
     kept = sum(done.kept for done in finished.values())
     removed = list(chain.from_iterable(done.removed for done in finished.values()))
     if replaced:
-        text = f"{len(replaced)} cases are synthesised again: their images are gone, changed, not recorded, or in another format ({replaced[0]})."
-        yield message("synthesised-again", text, cases=len(replaced))
+        yield message(
+            "synthesised-again",
+            f"{len(replaced)} cases are synthesised again: their images are gone, changed, not recorded, or in another format ({replaced[0]}).",
+            cases=len(replaced),
+        )
     if kept:
-        text = f"{kept} of {cases} cases were synthesised before and are kept."
-        yield message("already-synthesised", text, cases=kept)
+        yield message(
+            "already-synthesised",
+            f"{kept} of {cases} cases were synthesised before and are kept.",
+            cases=kept,
+        )
     if removed:
-        text = f"{len(removed)} images of an earlier synthesis, which is not this one, are removed ({removed[0]})."
-        yield message("removed", text, images=len(removed))
+        yield message(
+            "removed",
+            f"{len(removed)} images of an earlier synthesis, which is not this one, are removed ({removed[0]}).",
+            images=len(removed),
+        )
 
 
 def warnings_in(folder: Path) -> list[Message]:
@@ -177,7 +195,8 @@ class _SynthesisJob:
 
     def _has_all_and_no_other(self, scans: CaseScans, folder: Path) -> bool:
         """Whether the folder has the images that are asked for, and none of those that --missing leaves out."""
-        model, ending = self.model, self.output.ending
+        model = self.model
+        ending = self.output.ending
         wanted = set(model.names_of(scans.files))
         possible = model.with_only(()).names_of(scans.files)
         if model.facts.synth.keep_states and not (folder / STATES).is_dir():
@@ -186,7 +205,8 @@ class _SynthesisJob:
 
     def _synthesise(self, scans: CaseScans, folder: Path, context: Context) -> list[str]:
         """Synthesise the images of a case; returns the images of an earlier synthesis that are removed."""
-        model, output = self.model, self.output
+        model = self.model
+        output = self.output
 
         def warn(warning: Message) -> None:
             """Report a warning on this case."""
@@ -224,8 +244,12 @@ class _SynthesisJob:
         for name, (low, high) in windows.items():
             if (unit := image.volumes[name].unit) != "grey":
                 file = f"{image.mark}{name}"
-                text = f"{file}.png shows {low:.4g} to {high:.4g} {unit} as black to white. The values are in {file}{output.ending}."
-                notes.append(message("picture-window", text))
+                notes.append(
+                    message(
+                        "picture-window",
+                        f"{file}.png shows {low:.4g} to {high:.4g} {unit} as black to white. The values are in {file}{output.ending}.",
+                    )
+                )
         stated = _provenance_for(image, scans, folder, output)
         if notes:
             tables = [output.clean(note).table for note in notes]

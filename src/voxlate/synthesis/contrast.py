@@ -42,8 +42,7 @@ class Contrast:
 
     def scale_of(self, scale: Scale) -> Scale:
         """The scale of the image, whose ends moved with its values."""
-        ends = self.curve.map(np.array([scale.low, scale.high]))
-        return Scale(*ends.tolist())
+        return Scale(*self.curve.map(np.array([scale.low, scale.high])).tolist())
 
     @property
     def entry(self) -> dict[str, Any]:
@@ -52,8 +51,12 @@ class Contrast:
 
     def check(self, name: str) -> list[Message]:
         """A message on what was moved."""
-        text = f"In the {name} image, fluid and both tissues were moved from {_list(self.found)} to {_list(self.goal)}, their levels in the scans of {OPTION} (synth.contrast). Only whether fluid is bright was compared: make sure that these scans are {name}."
-        return [message("contrast", text)]
+        return [
+            message(
+                "contrast",
+                f"In the {name} image, fluid and both tissues were moved from {_list(self.found)} to {_list(self.goal)}, their levels in the scans of {OPTION} (synth.contrast). Only whether fluid is bright was compared: make sure that these scans are {name}.",
+            )
+        ]
 
 
 def _list(levels: TissueLevels) -> str:

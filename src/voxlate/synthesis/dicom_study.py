@@ -13,9 +13,8 @@ from voxlate.scans.formats.dicom_headers import kind_of
 from voxlate.scans.images.units import HOUNSFIELD, unit_of
 
 FEWEST_IMAGES = 3  # of a volume
-SHARE_OF_LARGEST = (
-    0.5  # of the images of the largest fitting series; others are parts or repeats of few slices
-)
+# Of the images of the largest fitting series; others are parts or repeats of few slices.
+SHARE_OF_LARGEST = 0.5
 MOST_LISTED = 12
 # of the image types; MR images may be DERIVED and PRIMARY where a scanner only corrected their distortion
 COMPUTED = {"SECONDARY", "MPR", "RESAMPLED", "REFORMATTED"}
@@ -71,11 +70,10 @@ def why_excluded(series: SeriesInfo) -> str:
 def study_series(path: Path) -> list[SeriesInfo]:
     """The series of one study in a folder or in folders below it; [] where these are several studies or none."""
     all_series = []
-    for folder in [path, *sorted(candidate for candidate in path.rglob("*") if candidate.is_dir())]:
+    for folder in [path, *sorted(filter(Path.is_dir, path.rglob("*")))]:
         if is_dicom_folder(folder):
             all_series += list_series(folder)
-        studies = {candidate.study or str(candidate.folder) for candidate in all_series}
-        if len(studies) > 1:
+        if len({candidate.study or str(candidate.folder) for candidate in all_series}) > 1:
             return []
     return all_series
 
@@ -116,8 +114,12 @@ def pick_series(
             )
         for candidate in fitting:
             files[modality] = candidate.path
-            text = f"Of {len(series)} series, {_describe(candidate)} is taken as {modality} (left out: {aside})."
-            notes.append(message("chosen-series", text))
+            notes.append(
+                message(
+                    "chosen-series",
+                    f"Of {len(series)} series, {_describe(candidate)} is taken as {modality} (left out: {aside}).",
+                )
+            )
     if not files:
         reasons_too = [
             ", ".join(filter(None, (_describe(one), why_excluded(one)))) for one in series

@@ -32,9 +32,8 @@ from voxlate.synthesis.brightness import SynthesisedImage
 from voxlate.synthesis.facts import ModelFacts
 from voxlate.synthesis.intervals import CaseIntervals, OutputGrid
 
-INSIDE_SHARE = (
-    1 - 1e-4
-)  # share of an output voxel inside such slices, from which it counts as inside
+# Share of an output voxel inside such slices, from which it counts as inside.
+INSIDE_SHARE = 1 - 1e-4
 AIR_HU = -1000.0
 EDGE = 2.0  # times data.foreground: slices with less body are rare in training, or absent from it
 DARK = -0.8  # network units: the background is -1, and a small network blurs the brain into it
@@ -42,9 +41,8 @@ MOSTLY = 0.95  # share of the surroundings that must be dark: a scalp around the
 LEAST_SURROUNDINGS = 0.1  # share of a volume that is exactly 0 around a stripped brain
 NEAR_MM = 5.0  # from the body, within which the network decides: only it may show scalp and skin
 COUNTS = ("slices", "noise", "slices_with_little_body")  # of an entry of the provenance
-MOST_BEYOND = (
-    0.1  # of a target's body that no source of the training showed: a head to a stripped brain
-)
+# Of a target's body that no source of the training showed: a head to a stripped brain.
+MOST_BEYOND = 0.1
 
 
 @dataclass(frozen=True)
@@ -65,7 +63,8 @@ class Empty:
             return images
         filled = {}
         for name, image in images.items():
-            voxels, sd = self.voxels[name], image.prediction.sd
+            voxels = self.voxels[name]
+            sd = image.prediction.sd
             if sd is not None:
                 sd = _with(sd, voxels, 0)
             values = _with(image.values, voxels, self.values[name])
@@ -120,8 +119,8 @@ def find_empty_slices(facts: ModelFacts, prepared: PreparedCase) -> EmptySlices:
     least = facts.data.foreground
     names = facts.visible_sources(prepared)
     is_background = np.array([_background_slices(prepared, name, least) for name in names])
-    empty = np.asarray(is_background.any(axis=1).all(axis=0))
-    return EmptySlices(empty, int((empty & ~is_background[:, 0].all(axis=0)).sum()))
+    empty = np.asarray(is_background.any(1).all(0))
+    return EmptySlices(empty, int((empty & ~is_background[:, 0].all(0)).sum()))
 
 
 def unused_slices(empty: Bool, slices_per_step: float) -> Bool:
@@ -132,8 +131,7 @@ def unused_slices(empty: Bool, slices_per_step: float) -> Bool:
     """
     if not np.isfinite(slices_per_step):
         return np.zeros_like(empty)
-    reach = 2 + math.ceil(slices_per_step)
-    return ~dilate(~empty[:, None, None], reach, (1, 1, 1))[:, 0, 0]
+    return ~dilate(~empty[:, None, None], 2 + math.ceil(slices_per_step), (1, 1, 1))[:, 0, 0]
 
 
 def empty_slices(
@@ -154,7 +152,8 @@ def empty_slices(
     empty, noise = found
     slices = np.broadcast_to(empty[:, None, None], prepared.header.shape)
     body = _any_of([prepared.outline(name) for name in names])
-    air, little = slices, np.zeros_like(empty)
+    air = slices
+    little = np.zeros_like(empty)
     if not facts.ignores_outside:  # which makes background there itself
         # the share of one slice does not exclude patches of several slices
         little_share = EDGE * least if facts.data.patch[0] == 1 else 0.0
@@ -173,10 +172,12 @@ def empty_slices(
     trained, beyond = ({}, {}) if anatomy is None else (anatomy.backgrounds, anatomy.beyond)
     if facts.imported:  # what the targets of a published training show is not known
         beyond = dict.fromkeys(images, 1.0)
-    voxels, values = {}, {}
+    voxels = {}
+    values = {}
     for name, scale in scales.items():
         voxels[name] = slices if beyond.get(name, 0) > MOST_BEYOND else air
-        move, usual = images[name].move, trained.get(name)
+        move = images[name].move
+        usual = trained.get(name)
         if move is not None and usual is not None:  # trained in the unit before the move
             usual = float(move.curve.map(np.array([usual]))[0])
         values[name] = background_of(scale, facts.units[name], usual)
@@ -205,7 +206,8 @@ def _describe(
     of_slices: str,
 ) -> list[Message]:
     """A message on what an entry states; above: by image that is 0 around a brain, the beginning of its scale."""
-    count, few = entry.get(COUNTS[0], 0), entry.get(COUNTS[2], 0)
+    count = entry.get(COUNTS[0], 0)
+    few = entry.get(COUNTS[2], 0)
     parts = []
     if count:
         stated = " and ".join(f"{value:.4g} in {name}" for name, value in values.items())
@@ -218,8 +220,9 @@ def _describe(
         parts.append(
             f"{shown} are exactly 0 around the brain: {name} was set to 0 there, too, in place of {low:.4g}, the darkest value of its scale"
         )
-    text = f"{'; '.join(parts)}."
-    return [message("empty-slices", text, slices=count, little=few)] if parts else []
+    return (
+        [message("empty-slices", f"{'; '.join(parts)}.", slices=count, little=few)] if parts else []
+    )
 
 
 def begins_above(facts: ModelFacts, scales: Mapping[str, Scale]) -> dict[str, float]:
@@ -268,7 +271,7 @@ def _away_from_the_body(
     Away are voxels farther than NEAR_MM: all of them in the slices with little body, and in others those that are
     nearer to the border of the slice. Slices without a body are left to the network.
     """
-    little = by_plane(lambda slab: slab.mean(axis=(1, 2)), body) < little_share
+    little = by_plane(lambda slab: slab.mean((1, 2)), body) < little_share
     tables = [find_tissue(volume)[0] for volume in volumes if volume.unit == "HU"]
     spacing_mm = volumes[0].grid.spacing_mm
     near = dilate(_any_of([body, *tables]), NEAR_MM, spacing_mm)
@@ -277,7 +280,7 @@ def _away_from_the_body(
     away = in_slabs(partial(_nearer_to_border, pixel_mm=spacing_mm[1:]), near)
     few = little[:, None, None]
     away = in_slabs(lambda air, of, all_air: np.where(all_air, ~of, air), away, near, few)
-    return away, little & by_plane(lambda slab: slab.any(axis=(1, 2)), away)
+    return away, little & by_plane(lambda slab: slab.any((1, 2)), away)
 
 
 def _nearer_to_border(near: Bool, pixel_mm: Sequence[float]) -> Bool:
@@ -290,7 +293,7 @@ def _nearer_to_border(near: Bool, pixel_mm: Sequence[float]) -> Bool:
     nearer = np.zeros(near.shape, bool)
     for region, of_slice in zip(near, nearer):
         if region.any():
-            of_slice[:] = ndimage.distance_transform_edt(~region, sampling=pixel_mm) > to_border
+            of_slice[:] = ndimage.distance_transform_edt(~region, pixel_mm) > to_border
     return nearer
 
 
@@ -299,14 +302,14 @@ def _background_slices(prepared: PreparedCase, name: str, least: float) -> tuple
     volume = prepared.volume(name)
     image = volume.data[0]
     above, clean = find_tissue(volume)
-    share = by_plane(lambda slab: slab.mean(axis=(1, 2)), above)
+    share = by_plane(lambda slab: slab.mean((1, 2)), above)
     if clean:
         return share == 0, np.zeros(len(image), bool)
-    constant = by_plane(lambda slab: slab.min(axis=(1, 2)) == slab.max(axis=(1, 2)), image)
+    constant = by_plane(lambda slab: slab.min((1, 2)) == slab.max((1, 2)), image)
     blank = (share == 0) & (constant | (volume.unit == "HU"))
     noise = ~blank & (share < least)
     if noise.any():  # the foreground is computed only where it matters
-        noise &= ~by_plane(lambda slab: slab.any(axis=(1, 2)), prepared.outline(name))
+        noise &= ~by_plane(lambda slab: slab.any((1, 2)), prepared.outline(name))
     return blank, noise
 
 

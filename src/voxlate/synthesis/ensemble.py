@@ -20,20 +20,12 @@ from voxlate.synthesis.moments import Moments
 from voxlate.synthesis.progress import report_part
 from voxlate.synthesis.result import Synthesised
 
-SHARED_IF_EQUAL = (
-    "peaks",
-    "contrast",
-    "network_units",
-    "bound",
-    "empty",
-    "planes_read",
-)  # entries of the ensemble if all members agree
-MOST_WIDTH_RATIO = (
-    1.25  # between ranges of intensity: those of folds of one cohort differ by a percent
-)
-MOST_SHIFT = (
-    0.1  # of the narrower window: upper ends that are planned for folds differ by a few percent
-)
+# Entries of the ensemble if all members agree.
+SHARED_IF_EQUAL = "peaks", "contrast", "network_units", "bound", "empty", "planes_read"
+# Between ranges of intensity: those of folds of one cohort differ by a percent.
+MOST_WIDTH_RATIO = 1.25
+# Of the narrower window: upper ends that are planned for folds differ by a few percent.
+MOST_SHIFT = 0.1
 OPTIONS_OF_MEMBERS = ("synth", "axes", "planes", "range")
 
 
@@ -106,10 +98,16 @@ class Ensemble(Model):
         stated = []
         warnings = dict[Message, None]()
         kept = self.held_out(checks)
-        count, (depth, *_) = len(kept), checks[0].inputs.prepared.header.shape
+        count = len(kept)
+        depth, *_ = checks[0].inputs.prepared.header.shape
         if count < len(self.members):
-            text = f"Synthesised by {count} of {len(self.members)} runs: the others trained on it."
-            warnings[message("held-out", text, runs=count)] = None
+            warnings[
+                message(
+                    "held-out",
+                    f"Synthesised by {count} of {len(self.members)} runs: the others trained on it.",
+                    runs=count,
+                )
+            ] = None
         for number, member in enumerate(self.members[index] for index in kept):
             report = partial(report_part, progress, number, count, depth)
             image = member._synthesise_checked(scans, case, seed, report, no_report, turn, True)
@@ -127,7 +125,7 @@ class Ensemble(Model):
             provenance[key] = sum(entry[key] for entry in stated)
         if warnings:
             provenance["warnings"] = [entry.table for entry in warnings]
-        for key in ("in_training", "anyway"):
+        for key in "in_training", "anyway":
             if any(entry.get(key) for entry in stated):
                 provenance[key] = True
         if count < len(self.members):
@@ -150,10 +148,10 @@ class Ensemble(Model):
         joined = "".join(plan["model"]["weights"] for plan in plans)
         weights = hashlib.sha256(joined.encode()).hexdigest()[:16]
         title = f"{plans[0]['model']['title']} (ensemble of {len(plans)})"
-        members = []
-        for plan in plans:
-            options = {key: plan[key] for key in OPTIONS_OF_MEMBERS if key in plan}
-            members.append({**plan["model"], **options})
+        members = [
+            plan["model"] | {key: plan[key] for key in OPTIONS_OF_MEMBERS if key in plan}
+            for plan in plans
+        ]
         return {**plans[0], "model": {"title": title, "weights": weights}, "members": members}
 
 
@@ -165,7 +163,8 @@ def _joined(checks: Sequence[Checked]) -> Checked:
 
 def _task(model: Model) -> str:
     """The targets and sources of a model with their units, in words."""
-    units, data = model.facts.units, model.facts.data
+    units = model.facts.units
+    data = model.facts.data
 
     def _list(names: Sequence[str]) -> str:
         return " + ".join(f"{name} [{units.get(name, 'a.u.')}]" for name in names)

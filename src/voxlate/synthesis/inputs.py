@@ -64,8 +64,8 @@ class CaseInputs:
     grids: Mapping[str, Grid]
     preparation: Mapping[str, Any]
     warnings: tuple[Message, ...]
-    frame: BodyFrame | None = None
-    digests: frozenset[str] = frozenset()
+    frame: BodyFrame | None
+    digests: frozenset[str]
 
     def cut(self, scan: Volume, background: float | None = None) -> Volume:
         """The part of a scan that was prepared, or of a label map with its background (see Frame.cut)."""
@@ -91,7 +91,8 @@ def prepare_inputs(
     mask = volumes.pop(MASK, None)
     for name, volume in volumes.items():
         _check_size(name, volume, case)
-    trained, used = facts.preparation, preparation_for(facts, volumes)
+    trained = facts.preparation
+    used = preparation_for(facts, volumes)
     frame = _find_frame(facts, volumes, used.fixed)
     digests = frozenset[str]()
     bodies = []
@@ -115,14 +116,21 @@ def prepare_inputs(
     prepared = prepare_case(case, volumes, used, mask=mask, masked=masked, find_body=find_body)
     warnings = check_scans(facts, prepared, wholes, anatomy, targets)
     if mask is not None:
-        outlines = prepared.outlines.values()
-        warnings += ask("mask", mask_numbers(mask, prepared.mask(), outlines))
-    if mask is None and facts.needs_mask and used.mask_from != trained.mask_from:
-        text = f"The brain was found in {used.mask_from}, not in {trained.mask_from} as in training (missing)."
-        warnings.append(message("brain-mask", text))
+        warnings += ask("mask", mask_numbers(mask, prepared.mask(), prepared.outlines.values()))
+    elif facts.needs_mask and used.mask_from != trained.mask_from:
+        warnings.append(
+            message(
+                "brain-mask",
+                f"The brain was found in {used.mask_from}, not in {trained.mask_from} as in training (missing).",
+            )
+        )
     if not facts.makes_targets:
-        text = f"{' and '.join(facts.data.target)} is reconstructed from itself: the bound of models with this autoencoder, no synthesis."
-        warnings.append(message("reconstruction", text))
+        warnings.append(
+            message(
+                "reconstruction",
+                f"{' and '.join(facts.data.target)} is reconstructed from itself: the bound of models with this autoencoder, no synthesis.",
+            )
+        )
     return CaseInputs(
         lay_out(prepared, facts.data.axes),  # its affine leads the images back to the scans
         key,
@@ -180,11 +188,11 @@ def is_in_training(
     from voxlate.checks.copies import is_copy  # here, because it needs SciPy
 
     names = list(names)
-    if not known.isdisjoint(digests):
-        return True
-    if any(digest(prepared.arrays[name][:])[:DIGITS] in known for name in names):
-        return True
-    return is_copy(prepared, names, facts.seen_signatures)
+    return (
+        not known.isdisjoint(digests)
+        or any(digest(prepared.arrays[name][:])[:DIGITS] in known for name in names)
+        or is_copy(prepared, names, facts.seen_signatures)
+    )
 
 
 def was_in_training(facts: ModelFacts, inputs: CaseInputs) -> bool | None:
@@ -231,8 +239,13 @@ def by_accepted_names(
             continue
         if modality in rest:
             others = ", ".join(accepted[1:])
-            text = f"{modality} is read, and {others} is not, which could stand for it."
-            notes.append(message("taken-as", text, grade="caution"))
+            notes.append(
+                message(
+                    "taken-as",
+                    f"{modality} is read, and {others} is not, which could stand for it.",
+                    grade="caution",
+                )
+            )
             continue
         first, *unused = accepted
         rest[modality] = rest.pop(first)
@@ -244,7 +257,8 @@ def by_accepted_names(
 
 def check_names(facts: ModelFacts, scans: Collection[str], case: str) -> None:
     """Raise BadInput where modalities that a model needs are not among a case's scans."""
-    data, sources = facts.data, facts.data.source
+    data = facts.data
+    sources = facts.data.source
     known = (*sources, *chain.from_iterable(facts.accepts.values()), *data.target, MASK)
     for name in sorted(scans):
         known_name(case, "scans that the model takes", name, known)

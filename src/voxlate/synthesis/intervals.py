@@ -50,11 +50,9 @@ class OutputGrid:
 
     def images(self, values: Mapping[str, np.ndarray | None]) -> dict[str, Volume]:
         """The volumes of the modalities that have values, on the file's grid."""
-        volumes = {}
-        for name, array in values.items():
-            if array is not None:
-                volumes[name] = self.write(array, name)
-        return volumes
+        return {
+            name: self.write(array, name) for name, array in values.items() if array is not None
+        }
 
     def reorient(self, volume: Volume) -> Volume:
         """A volume on the file's grid in the network's layout of slices."""
@@ -94,8 +92,7 @@ def sources_of(facts: ModelFacts, prepared: PreparedCase) -> list[np.ndarray]:
     for name in facts.data.source:
         if name in shown:
             scale = facts.intensity[name].scale(prepared.header.statistics[name])
-            values = prepared.arrays[name][:].astype(np.float32)
-            sources.append(scale.forward(values))
+            sources.append(scale.forward(prepared.arrays[name][:].astype(np.float32)))
         else:
             sources.append(np.full(prepared.header.shape, BACKGROUND, np.float32))
     return sources
@@ -156,8 +153,13 @@ class CaseIntervals:
         messages = [] if self.verdict is None else self.verdict.messages
         bounds = self.bounds if any(self.bounds.values()) else {}
         if bounds and worst_grade([*warnings, *messages]) == "do not trust":
-            text = "Bounds of the error are not stated, because they hold for scans like those of the calibration."
-            return {}, [*messages, message("no-bounds", text)]
+            return {}, [
+                *messages,
+                message(
+                    "no-bounds",
+                    "Bounds of the error are not stated, because they hold for scans like those of the calibration.",
+                ),
+            ]
         return bounds, messages
 
 
@@ -180,11 +182,12 @@ def case_intervals(
     high = dict[str, Volume]()
     bounds = {}
     sources = sources_of(facts, prepared)
-    resampled_sources = [output_grid.resample(source) for source in sources]
+    resampled_sources = [*map(output_grid.resample, sources)]
     for name, image in images.items():
         prediction = image.prediction.map(output_grid.resample)
         volume = output_grid.volume(image.values, name)
-        used, sd = _used_planes(unused, output_grid.affine, volume), prediction.sd
+        used = _used_planes(unused, output_grid.affine, volume)
+        sd = prediction.sd
         ends = calibration.interval(
             name,
             Prediction(prediction.values[used], None if sd is None else sd[used]),
@@ -215,13 +218,13 @@ def notes_on_starter(
     """Messages on a starter, and on what its intervals rest; can_have: whether a calibration would give them."""
     name = f"starter:{starter['name']}"
     trained = f"Synthesised by {name}, which was trained on {starter['trained_on']}."
-    text = f"{trained} Lesions may be missing from the image, or look healthy."
-    yield message("starter", text)
+    yield message("starter", f"{trained} Lesions may be missing from the image, or look healthy.")
     fit = f"Fit intervals on real cases with all its scans: voxlate calibrate {name} COHORT --out CALIBRATED."
     if calibration is None:
         how = fit if can_have else "Cases that lack several of its scans can have none."
-        text = f"No intervals: the starter has none for such images. {how}"
-        yield message("no-intervals", text)
+        yield message("no-intervals", f"No intervals: the starter has none for such images. {how}")
     elif widening := describe_widening(calibration.entry):
-        text = f"The intervals were {widening}; they are no guarantee for a patient. {fit}"
-        yield message("synthetic-intervals", text)
+        yield message(
+            "synthetic-intervals",
+            f"The intervals were {widening}; they are no guarantee for a patient. {fit}",
+        )

@@ -62,10 +62,8 @@ def check_memory(scans: Mapping[str, Any], facts: ModelFacts) -> None:
 
 def _bytes_a_voxel(sources: int, facts: ModelFacts) -> int:
     """The bytes of all arrays of a case that exist at the same time, divided by its voxels."""
-    has_spread = facts.synth.samples > 1 or facts.data.planes
-    moments = 3 if has_spread else 0
-    targets = len(facts.data.target)
-    return SOURCE * sources + (TARGET + MOMENT * moments) * targets + COMMON
+    moments = 3 if facts.synth.samples > 1 or facts.data.planes else 0
+    return SOURCE * sources + (TARGET + MOMENT * moments) * len(facts.data.target) + COMMON
 
 
 def _shape_of(scan: Any) -> Sequence[int] | None:

@@ -77,12 +77,8 @@ from voxlate.synthesis.progress import warn_unless_note
 from voxlate.synthesis.provenance import USED_FOR_CALIBRATION, Table, state_units
 from voxlate.synthesis.result import Synthesised
 
-COST = (
-    "network_calls",
-    "seconds_per_slice",
-    "device",
-    "batch",
-)  # measured, or of the machine, and therefore not part of the plan
+# Measured, or of the machine, and therefore not part of the plan.
+COST = "network_calls", "seconds_per_slice", "device", "batch"
 
 
 @dataclass(frozen=True)
@@ -126,8 +122,7 @@ class Model:
     @property
     def _errors_for_python(self) -> AbstractContextManager[None]:
         """Where errors are worded for the user of the model."""
-        options = parameters_of(SynthOptions)
-        return words_of_python(options) if self.in_python else nullcontext()
+        return words_of_python(parameters_of(SynthOptions)) if self.in_python else nullcontext()
 
     @property
     def members(self) -> tuple["Model", ...]:
@@ -251,8 +246,10 @@ class Model:
         anyway: bool,
     ) -> Synthesised:
         """The images of a case, by arguments that `synthesise` has checked."""
-        facts, checked = self.facts, self.check(scans, case)
-        inputs, calibration = checked.inputs, checked.calibration
+        facts = self.facts
+        checked = self.check(scans, case)
+        inputs = checked.inputs
+        calibration = checked.calibration
         if not anyway:
             checked.refuse(warn)
         for note in checked.notes:
@@ -319,13 +316,13 @@ class Model:
             except OSError as error:
                 raise system_refusal(error) from error
             # raises BadInput for other weights or options
-            calibration, verdict = self.calibration(), None
+            calibration = self.calibration()
+            verdict = None
             if _why_no_intervals(facts, calibration, known, inputs):
                 calibration = None
             messages = [*notes, *inputs.warnings]
             if calibration is not None and calibration.references is not None:
-                sources = sources_of(facts, inputs.prepared)
-                patches = patches_in(facts, inputs.prepared, sources)
+                patches = patches_in(facts, inputs.prepared, sources_of(facts, inputs.prepared))
                 verdict = verdict_on(calibration.references, patches)
                 messages += verdict.messages
             return Checked(inputs, targets, tuple(notes), tuple(messages), calibration, verdict)
@@ -339,8 +336,16 @@ class Model:
         why = f"was trained on {names} of fewer than {FEWEST_PATIENTS} patients"
         if self.anatomy is None:
             why = f"does not state how {names} of its training looked"
-        text = f"Orientation and field of view of scans are not checked, because the model {self.origin.name} {why}."
-        return [message("unchecked", text)] if missing else []
+        return (
+            [
+                message(
+                    "unchecked",
+                    f"Orientation and field of view of scans are not checked, because the model {self.origin.name} {why}.",
+                )
+            ]
+            if missing
+            else []
+        )
 
     @property
     def answer(self) -> Answer:
@@ -389,7 +394,8 @@ class Model:
 
         Equal plans give equal images.
         """
-        facts, data = self.facts, self.facts.data
+        facts = self.facts
+        data = self.facts.data
         stated = {"title": facts.title, "weights": facts.weights_hash, "steps": facts.steps}
         plan: Table = {
             "model": {**stated, **self.network.entry},
@@ -446,10 +452,12 @@ def predict_case(
 
     unused: slices [D] that stay background, if they are network inputs of their own.
     """
-    facts, network = model.facts, model.network
+    facts = model.facts
+    network = model.network
     sharpness = np.float32(facts.synth.sharpness)
     of_mean = None if sharpness == 1 else network.mean()
-    predictions, calls = list[Prediction](), 0.0
+    predictions = list[Prediction]()
+    calls = 0.0
     if of_mean is not None:
         report = no_report if sharpness else progress
         predictions, calls = sample_planes(*of_mean, inputs, seed, report, unused)
@@ -457,12 +465,13 @@ def predict_case(
         means = predictions
         predictions, further = sample_planes(facts, network, inputs, seed, progress, unused)
         calls += further
-
-        def _between(mean: np.ndarray, predict_case: np.ndarray) -> np.ndarray:
-            return mean + sharpness * (predict_case - mean)  # Freirich et al. 2021
-
         for mean, drawn in zip(means, predictions):
-            in_slabs(_between, mean.values, drawn.values, out=drawn.values)
+            in_slabs(  # Freirich et al. 2021
+                lambda mean, drawn: mean + sharpness * (drawn - mean),
+                mean.values,
+                drawn.values,
+                out=drawn.values,
+            )
     by_target = dict(zip(facts.data.target, predictions))
     wanted = model.targets_of(inputs.files)
     return {
@@ -479,8 +488,7 @@ def _in_physical_units(
     goal = facts.synth.contrast.get(name)
     if not facts.synth.peaks and goal is None:
         return image
-    affine = np.array(prepared.header.affine)
-    volume = Volume(image.values[None], affine, facts.units[name], name)
+    volume = Volume(image.values[None], np.array(prepared.header.affine), facts.units[name], name)
     if goal is not None:
         from voxlate.synthesis.contrast import find_contrast
 
@@ -587,30 +595,40 @@ def _why_no_intervals(
 
 def _notes(model: Model, inputs: CaseInputs) -> Iterator[Message]:
     """Messages on why a case has no intervals, on missing modalities that were not named, and on a starter."""
-    facts, calibration, files = model.facts, model.calibration(), inputs.files
+    facts = model.facts
+    calibration = model.calibration()
+    files = inputs.files
     if model.calibrations is not None:
         yield from model.calibrations.messages(facts)
     if why := _why_no_intervals(facts, calibration, files, inputs):
         yield message("no-intervals", f"No intervals: {why}")
     wanted = model.targets_of(files)
     if left := [name for name in facts.targets_for(files) if name not in wanted]:
-        why = f"Asked for {' and '.join(model.only)} only: {', '.join(left)} could be synthesised as well."
-        yield message("not-asked-for", why)
+        yield message(
+            "not-asked-for",
+            f"Asked for {' and '.join(model.only)} only: {', '.join(left)} could be synthesised as well.",
+        )
     if facts.synth.samples > 1 and not facts.shows_doubt:
-        why = "The samples of a flow differ in grain alone: their standard deviation does not show what may be wrong."
-        yield message("grain", why)
-    steps, trained = facts.options["steps"], facts.trained_steps
+        yield message(
+            "grain",
+            "The samples of a flow differ in grain alone: their standard deviation does not show what may be wrong.",
+        )
+    steps = facts.options["steps"]
+    trained = facts.trained_steps
     if trained and steps not in trained:
         sizes = ", ".join(map(str, trained))
-        why = f"The flow takes {plural(steps, 'step')}, of a size for which it was not trained: {sizes} steps are."
-        yield message("flow-steps", why)
+        yield message(
+            "flow-steps",
+            f"The flow takes {plural(steps, 'step')}, of a size for which it was not trained: {sizes} steps are.",
+        )
     # at 0 the image is the mean, on which the verdict says nothing
     if facts.synth.sharpness:
         for name, sentence in facts.worse.items():
             yield message("worse-than-naive", f"{name}: {sentence}.", grade="caution")
     if facts.starter:
-        can_have = len(_missing(facts, files)) < 2
-        yield from notes_on_starter(facts.starter, calibration, can_have)
+        yield from notes_on_starter(facts.starter, calibration, len(_missing(facts, files)) < 2)
     if facts.was_calibrated and calibration is None:
-        why = "No intervals: the run was adapted to other scans, and the calibration from before does not hold any more. Run voxlate calibrate again."
-        yield message("no-intervals", why)
+        yield message(
+            "no-intervals",
+            "No intervals: the run was adapted to other scans, and the calibration from before does not hold any more. Run voxlate calibrate again.",
+        )

@@ -28,7 +28,8 @@ class Moments:
         if self.count == 1:
             self.mean = zeros(image.shape, np.float32)
             self.squares = zeros(image.shape, np.float32)
-        count, within = np.float32(self.count), np.float32(1 - 1 / samples)
+        count = np.float32(self.count)
+        within = np.float32(1 - 1 / samples)
 
         def _squares(squares: Float32, mean: Float32, image: Float32) -> Float32:
             step = image - mean

@@ -38,9 +38,9 @@ class OutputFolder:
     plan: Mapping[str, Any]
     origins: tuple[Path, ...]
     others: Sequence[str] | None
-    ending: str = ".nii.gz"
-    hidden: Mapping[str, str] | None = None
-    parts: int = 0
+    ending: str
+    hidden: Mapping[str, str] | None
+    parts: int
 
     def folder_of(self, case: str) -> Path:
         """The folder of a case."""

@@ -72,7 +72,9 @@ class Patch:
         seed: int | None,
     ) -> None:
         self.case = lay_out(case, data.axes)
-        self.data, self.intensity, self.start = data, intensity, start
+        self.data = data
+        self.intensity = intensity
+        self.start = start
         self.size = size or data.patch
         self.inside, self.place = overlap(start, self.size, readable(self.case.header, data.frame))
         self.drawn = case.contrasts
@@ -82,7 +84,9 @@ class Patch:
 
     def sources(self) -> tuple[Float32, Float32]:
         """The sources [channels, D, H, W], and the mask [D, H, W], 1 inside."""
-        case, data, size = self.case, self.data, self.size
+        case = self.case
+        data = self.data
+        size = self.size
         by_name = {name: self.modality(name, "source", data.steps) for name in data.source}
         source = [by_name[name][data.steps.index(step)] for name, step in data.channels]
         mask = np.ones(size, np.float32)
@@ -107,7 +111,10 @@ class Patch:
 
         In a frame, a source is background in the air around the body, too, whose noise says nothing about the patient.
         """
-        case, place, drawn, item = self.case, self.place, self.drawn, self.item
+        case = self.case
+        place = self.place
+        drawn = self.drawn
+        item = self.item
         out = np.full((len(steps), *self.size), BACKGROUND, np.float32)
         images: Iterable[np.ndarray] = ()
         if name not in case.header.units:
@@ -138,7 +145,8 @@ class Patch:
 
     def _near_body(self, step: int) -> Bool:
         """Where some source shows the body or its rim, `step` slices away."""
-        header, (depth, rows, columns) = self.case.header, self.place
+        header = self.case.header
+        depth, rows, columns = self.place
         numbers = _repeat_ends(depth.start + step, depth.stop + step, header.shape[0])
         deep, high, wide = (min(side, RIM_MM) for side in header.spacing_mm)
         sides = deep, high, wide
@@ -146,7 +154,7 @@ class Patch:
         for place, side in zip((slice(numbers.min(), numbers.max() + 1), rows, columns), sides):
             reach = int(RIM_MM / side + 1e-6)
             grown.append(slice(max(0, place.start - reach), place.stop + reach))
-        near = dilate(self._body((grown[0], grown[1], grown[2])), RIM_MM, sides)
+        near = dilate(self._body(cast(Box, tuple(grown))), RIM_MM, sides)
         z, y, x = (of.start for of in grown)
         inner = near[:, rows.start - y : rows.stop - y, columns.start - x : columns.stop - x]
         return inner[numbers - z]
@@ -155,19 +163,21 @@ class Patch:
         """A stored modality in network units, `step` slices away; slice_mm: means over slices of this thickness."""
         header = self.case.header
         depth, rows, columns = self.place
-        length, spacing_mm = header.shape[0], header.spacing_mm[0]
+        length = header.shape[0]
+        spacing_mm = header.spacing_mm[0]
         reach = margin(slice_mm, spacing_mm)
-        first, end = depth.start + step - reach, depth.stop + step + reach
+        first = depth.start + step - reach
+        end = depth.stop + step + reach
         inside = first >= 0 and end <= length
         slices = slice(first, end) if inside else _repeat_ends(first, end, length)
         values = np.asarray(self.case.arrays[name][slices, rows, columns])
         if self.drawn is not None and self.item is not None:
-            place = (slices, rows, columns)
-            values = self.drawn.stored(self.case, name, self.item, place, values)
+            values = self.drawn.stored(self.case, name, self.item, (slices, rows, columns), values)
         if values.dtype == np.float16:
             values = values.astype(np.float32)
         values = through_plane(values, slice_mm, spacing_mm)
-        spec, statistics = self.intensity[name], header.statistics[name]
+        spec = self.intensity[name]
+        statistics = header.statistics[name]
         if not spec.slicewise:
             return spec.scale(statistics).forward(values)
         numbers = _repeat_ends(first + reach, end - reach, length)

@@ -52,7 +52,8 @@ def show_case(
 
 def middle_slices(volume: Volume, low: float, high: float) -> list[np.ndarray]:
     """The middle slices of a volume in its three planes as greys [H, W], with square pixels."""
-    upright, pictures = canonical_view(volume), []
+    upright = canonical_view(volume)
+    pictures = []
     for axis, plane in enumerate(PLANES):
         middle = plane_of(upright.data[0], plane, upright.data.shape[1 + axis] // 2)
         grey = shades(middle, low, high)

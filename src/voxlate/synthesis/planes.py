@@ -67,11 +67,11 @@ def sample_planes(
 
 def _half_median(mean: Float32, three: Sequence[Float32]) -> Float32:
     """The mean of the mean and the median of three images, of which the median is 3 mean - least - largest."""
-
-    def _of_slab(mean: Float32, *three: Float32) -> Float32:
-        return 2 * mean - (np.minimum.reduce(three) + np.maximum.reduce(three)) / 2
-
-    return in_slabs(_of_slab, mean, *three)
+    return in_slabs(
+        lambda mean, *three: 2 * mean - (np.minimum.reduce(three) + np.maximum.reduce(three)) / 2,
+        mean,
+        *three,
+    )
 
 
 def planes_read(facts: ModelFacts, header: CaseHeader) -> tuple[DataFacts, ...]:

@@ -189,18 +189,15 @@ def provenance_of(out: Path, case: str = "", modality: str = "") -> Table:
 
     modality: that of the image, if each image of a case has its own provenance (`made_without`).
     """
-    for path in (out / case / "provenance.json", out / "provenance.json"):
-        if path.is_file():
-            stated = read_provenance(path)
-            return _with_paths(
-                {**stated, **stated.get("made_without", {}).get(modality, {})},
-                path.parent,
-            )
-    return {}
-
-
-def _with_paths(stated: Provenance, folder: Path) -> Table:
-    """The provenance with absolute paths; its file states them relative to its own folder."""
+    folder = out / case
+    if not (folder / "provenance.json").is_file():
+        folder = out
+    path = folder / "provenance.json"
+    if not path.is_file():
+        return {}
+    stated = read_provenance(path)
+    stated = stated | stated.get("made_without", {}).get(modality, {})
+    # its file states paths relative to its own folder
     inputs = {
         name: {**scan, "path": os.path.normpath(folder / scan["path"])} if "path" in scan else scan
         for name, scan in stated.get("inputs", {}).items()

@@ -42,18 +42,10 @@ if TYPE_CHECKING:
 Writer = Callable[[Path], object]
 
 OTHERS = ("cohort.json", "weights.safetensors")  # files of the folders that prepare and train write
-OF_SYNTHESIS = {
-    "images",
-    "cases",
-    "synth",
-}  # every provenance of a synthesis has one of these keys
-ENDINGS = (
-    ".nii.gz",
-    ".nii",
-    ".nrrd",
-    ".mha",
-    ".mgz",
-)  # of the formats in which images may be written
+# Every provenance of a synthesis has one of these keys.
+OF_SYNTHESIS = {"images", "cases", "synth"}
+# Of the formats in which images may be written.
+ENDINGS = ".nii.gz", ".nii", ".nrrd", ".mha", ".mgz"
 STATES = "states"  # the folder of states, in that of a case
 WRITERS = 2  # files that are written at a time
 TILE = 320  # pixels along each side of a slice in a picture
@@ -101,7 +93,7 @@ class Synthesised:
     states: dict[str, Volume] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in ("volumes", "std", "low", "high", "unfamiliar", "states"):
+        for name in "volumes", "std", "low", "high", "unfamiliar", "states":
             object.__setattr__(self, name, Images(getattr(self, name)))
 
     def restored(self, frame: BodyFrame, backgrounds: Mapping[str, float]) -> "Synthesised":
@@ -278,7 +270,7 @@ def write_images(
 def check_earlier(folder: Path, provenance: Mapping[str, Any]) -> None:
     """Raise BadInput where a folder has images of another model or of other scans."""
     stated = provenance_of(folder)
-    for key in ("model", "inputs"):
+    for key in "model", "inputs":
         if stated and stated.get(key) != provenance[key]:
             raise BadInput(
                 f"{folder}: expected a new folder, or one with images of the same model and scans, found images of another one ({key} in provenance.json differs). Choose another folder."

@@ -49,8 +49,7 @@ def sample_targets(
     synth = facts.synth
     plan, prepared = _plan_slices(facts, inputs.prepared)
     if unused is not None and plan.input_tiling.patch[0] == 1:
-        left_out = (np.flatnonzero(unused) - plan.first).tolist()
-        plan = replace(plan, empty=plan.empty.union(left_out))
+        plan = replace(plan, empty=plan.empty.union((np.flatnonzero(unused) - plan.first).tolist()))
     starts = plan.starts()
     levels = len({start[0] for start in starts})  # slices, of which each may have several patches
     # the values of voxels that no patch holds, in the order of _draw_samples
@@ -93,7 +92,8 @@ def _predictions(case: str, blended: np.ndarray, facts: ModelFacts) -> list[Pred
             raise BadInput(
                 f"{case}: expected an image of finite values, found {wrong} of {part.size} that are not: nothing is written. Choose another sampler or more steps, or train again."
             )
-    mean, sd = 0, min(facts.synth.samples, 2) - 1
+    mean = 0
+    sd = min(facts.synth.samples, 2) - 1
     return [
         Prediction(of[mean], of[sd] if sd else None, tuple(of[sd + 1 :]))
         for of in parts.swapaxes(0, 1)
@@ -163,7 +163,8 @@ def _noise_of(
         weights = [synth.noise.streams(z, spacing_mm).items() for z in slices]
         # tiles of a slice share its streams
         items.append([{stable_id(key, z, 0, 0): w for z, w in of_slice} for of_slice in weights])
-    plane, size = plan.input_tiling.shape[1:], plan.input_tiling.patch[1:]
+    plane = plan.input_tiling.shape[1:]
+    size = plan.input_tiling.patch[1:]
     # whole slices have all of the noise, whatever their margins
     is_whole = all(length >= whole for length, whole in zip(size, plane))
     tiles = None if is_whole else [Tile((y, x), size, plane) for _, y, x in starts]
@@ -182,14 +183,15 @@ def _draw_samples(
 
     report: gets the number of finished samples.
     """
-    moments, samples = Moments(), facts.synth.samples
+    moments = Moments()
+    samples = facts.synth.samples
     for number in range(samples):
         drawn = _without_margins(network.sample(patches, replace(noise, samples=number)), plan)
         image, states = np.split(drawn, [len(facts.data.target)], axis=1)
         moments.add(image, None, 1)
         report(number + 1)
     sd = [moments.sd()] if samples > 1 else []
-    return np.concatenate([moments.mean, *sd, states], axis=1)
+    return np.concatenate([moments.mean, *sd, states], 1)
 
 
 def _without_margins(image: Float32, plan: SlicePlan) -> Float32:

@@ -107,17 +107,20 @@ def _check_scan(
     facts: ModelFacts, prepared: PreparedCase, name: str, patients: float
 ) -> list[Message]:
     """Messages on the values of one scan of a prepared case."""
-    header, spec = prepared.header, facts.intensity[name]
+    header = prepared.header
     statistics = header.statistics[name]
-    origin, heads = header.origins[name], facts.data.heads
-    guesses = check_guesses(name, origin.guesses)
-    warnings = [*guesses, *check_kind(name, header.units[name], statistics)]
-    if heads is not None and ELSEWHERE.search(origin.body_part):
-        warnings += ask("part", {"elsewhere": 1, "part": origin.body_part}, name)
-    # other trainings state the brightness of theirs
-    if heads is not None and heads.sequences.get(name) == "tof":
-        warnings += check_vessels(name, statistics)
-    return warnings + check_brightness(name, statistics, spec, facts.training_ranges, patients)
+    origin = header.origins[name]
+    heads = facts.data.heads
+    warnings = [*check_guesses(name, origin.guesses)]
+    warnings += check_kind(name, header.units[name], statistics)
+    if heads is not None:  # other trainings state the brightness of theirs
+        if ELSEWHERE.search(origin.body_part):
+            warnings += ask("part", {"elsewhere": 1, "part": origin.body_part}, name)
+        if heads.sequences.get(name) == "tof":
+            warnings += check_vessels(name, statistics)
+    return warnings + check_brightness(
+        name, statistics, facts.intensity[name], facts.training_ranges, patients
+    )
 
 
 def _check_synthetic_heads(

@@ -66,7 +66,8 @@ def find_scans(
         known_name("--missing", "a modality that the model reads", name, sources)
     wanted = {name for name in model.scan_names if name.lower() not in ignored}
     known = {*model.scan_names, *data.source, *data.target, MASK}
-    found, hidden = [], 0
+    found = []
+    hidden = 0
     if len(inputs) == 1 and is_archive(Path(inputs[0])):
         folder, hidden = unpacked(Path(inputs[0]), unpack_into)
         inputs = [str(folder)]
@@ -83,8 +84,11 @@ def find_scans(
             )
         )
     if hidden and found:
-        text = f"Left out of the archive: {plural(hidden, 'hidden file')}."
-        said = message("hidden-files", text, files=hidden)
+        said = message(
+            "hidden-files",
+            f"Left out of the archive: {plural(hidden, 'hidden file')}.",
+            files=hidden,
+        )
         found[0] = replace(found[0], notes=(*found[0].notes, said))
     if found and not any(scans.files.keys() & set(data.source) for scans in found):
         _refuse_maps(found, data.source, inputs[0])
@@ -163,7 +167,8 @@ def _name_scans(
 
 def _one_scan(path: Path, model: Model) -> CaseScans:
     """The case of a lone scan; raises BadInput where the model has several sources."""
-    sources, stem = model.facts.data.source, without_ending(path.name).lower()
+    sources = model.facts.data.source
+    stem = without_ending(path.name).lower()
     says = modality_by_name(path)
     if len(sources) != 1:
         named = says if says in sources else "NAME"
@@ -172,18 +177,30 @@ def _one_scan(path: Path, model: Model) -> CaseScans:
         )
     if stem in TISSUE_MAPS and stem not in sources:
         return CaseScans(stem, {}, others=(stem,))
-    files, notes = {sources[0]: path}, tuple[Message, ...]()
+    files = {sources[0]: path}
+    notes = tuple[Message, ...]()
     names = {sources[0], *model.facts.accepts.get(sources[0], ())}
     if not ({stem, says} & names or path.is_dir()):
         fits = says in ANY or (names <= ANY and says in MR)
         grade: Grade = "note" if fits else "caution"
-        text = f"The scan ({path.name}) is taken as {sources[0]} because it is the only one; its name says {says or 'nothing of it'}. If it is another scan, name its modality."
-        notes = (message("taken-as", text, grade=grade),)
+        notes = (
+            message(
+                "taken-as",
+                f"The scan ({path.name}) is taken as {sources[0]} because it is the only one; its name says {says or 'nothing of it'}. If it is another scan, name its modality.",
+                grade=grade,
+            ),
+        )
     why = why_excluded(list_series(path)[0]) if path.is_dir() else ""
     # a lone reformatted series is an ordinary scan, and of KINDS its reader speaks
     if why not in ("", DERIVED, *KINDS):
-        text = f"By its tags the series ({path.name}) is no ordinary scan ({why}): among others it would be left out. Take another one."
-        notes = (*notes, message("taken-as", text, grade="caution"))
+        notes = (
+            *notes,
+            message(
+                "taken-as",
+                f"By its tags the series ({path.name}) is no ordinary scan ({why}): among others it would be left out. Take another one.",
+                grade="caution",
+            ),
+        )
     return CaseScans(_case_of(files), files, notes=notes)
 
 
@@ -216,7 +233,8 @@ def in_split(model: Model, cases: Iterable[CaseFiles], split: str | None) -> lis
     in_fold = any(member.facts.of_fold for member in model.members)
     splits = []
     for case in cases:
-        own, trained = case.split, recorded.get(case.case)
+        own = case.split
+        trained = recorded.get(case.case)
         splits.append(trained or own if in_fold else own or trained)
     check_known(split, splits)
     of_patient = {case.patient: known for case, known in zip(cases, splits) if known}

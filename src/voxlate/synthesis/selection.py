@@ -84,8 +84,7 @@ def sort_cases(model: Model, scans: list[CaseScans]) -> Selection:
 
     Raises BadInput where no case can be synthesised; for a single case with its own sentence.
     """
-    patients = {case.case: case.patient for case in scans}
-    result = Selection(model, [], patients=patients)
+    result = Selection(model, [], patients={case.case: case.patient for case in scans})
     for case in scans:
         try:
             model.check_names(case.files, case.case)

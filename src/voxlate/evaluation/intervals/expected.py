@@ -22,7 +22,8 @@ UNKNOWN = "not known, because the intervals hold for scans like those of the cal
 
 def expected_errors(case: Path) -> dict[str, str]:
     """A sentence on the expected error of each image of a case that has intervals."""
-    provenance, images = provenance_of(case), images_in(case)
+    provenance = provenance_of(case)
+    images = images_in(case)
     sentences = {}
     units = provenance.get("units", {})
     for name in filter(images.__contains__, units):
@@ -72,7 +73,8 @@ def bound_lines(folders: Sequence[Path]) -> Iterator[str]:
     if not by_case:
         return
     provenance = provenance_of(next(folder for folder in folders if folder.name in by_case))
-    coverage, units = float(provenance["calibration"]["coverage"]), provenance.get("units", {})
+    coverage = float(provenance["calibration"]["coverage"])
+    units = provenance.get("units", {})
     yield f"Bounds of a case's error, each exceeded with a probability of {1 - coverage:.0%} at most:"
     cases = [*by_case]
     if len(cases) > MOST_CASES:
@@ -92,7 +94,8 @@ def mean_error(widths: Mapping[float, float]) -> float:
     if len(widths) < 2:
         return 0.0
     levels, quantiles = np.array([(0.0, 0.0), *sorted(widths.items())]).T
-    (before, last), (low, high) = quantiles[-2:], levels[-2:]
+    before, last = quantiles[-2:]
+    low, high = levels[-2:]
     fall = (last - before) / np.log((1 - low) / (1 - high))  # the mean of an exponential tail
     inside = np.diff(levels) @ (quantiles[1:] + quantiles[:-1]) / 2
     return float(inside + (1 - high) * (last + fall))

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
 from math import inf
 
@@ -128,7 +129,7 @@ class _Candidate:
         of_patients = [np.mean(values) for values in grouped(means).values()]
         coverage = {}
         least = 0.0
-        for region in (BODY, *regions):
+        for region in BODY, *regions:
             scores = self.scores(region)
             if scores:
                 inside = 1 - shares_outside(scores, scale)
@@ -162,11 +163,7 @@ def fit(
             f"calibrate: expected true images that show a body, found none in {len(cases)} cases. Check their units."
         )
     alpha = 1 - coverage
-
-    def learn(method: str, shown: Sequence[CalibrationVoxels]) -> Widths:
-        """A network of distances from some of the cases."""
-        return _learn(method, shown, borders, alpha, seed)
-
+    learn = partial(_learn, borders=borders, alpha=alpha, seed=seed)
     candidates = _candidates(cases, learn, seed, ends)
     compared = dict[str, MethodResult]()
     kept = _shown_borders(cases, borders)
@@ -206,9 +203,17 @@ def fit(
     for level, scale in scales.items():  # groups may need a larger one than their voxels together
         scales[level] = max(scale, nominal) if level > coverage else min(scale, nominal)
     network = learn(best, cases) if best in SETTINGS else None
-    bounds = _bounds(candidates[best], regions, nominal, coverage)
-    of_groups, shifted = factors[best], best != "learned"
-    target = Target(best, scales, compared, dict(regions), bounds, ends, kept, of_groups, shifted)
+    target = Target(
+        best,
+        scales,
+        compared,
+        dict(regions),
+        _bounds(candidates[best], regions, nominal, coverage),
+        ends,
+        kept,
+        factors[best],
+        shifted=best != "learned",
+    )
     return target, network
 
 
@@ -274,7 +279,8 @@ def _learn(
     """The network of distances; all patients have one weight, and quantiles cover every tissue and region of the truth."""
     if method == "difficulty":
         shown = [case for case in cases if case.truth_parts[BODY].any()]
-        cases, borders = [_relative_errors(case) for case in shown] or cases, ()
+        cases = [_relative_errors(case) for case in shown] or cases
+        borders = ()
     patients = Counter(case.patient for case in cases)
     named = sorted(set[str]().union(*(case.truth_parts for case in cases)))
     sizes = [len(case.image) for case in cases]
@@ -312,11 +318,12 @@ def _regions(
     case: CalibrationVoxels, named: Sequence[str], borders: Sequence[float]
 ) -> NDArray[np.bool_]:
     """The regions [N, R] of voxels by the truth: the surroundings, the body and others by name, and tissues in the body."""
-    body, none = case.truth_parts[BODY], np.zeros(len(case.image), bool)
+    body = case.truth_parts[BODY]
+    none = np.zeros(len(case.image), bool)
     by_name = [case.truth_parts.get(name, none) for name in named]
     tissue = np.searchsorted(borders, case.truth, side="right")
     tissues = [body & (tissue == number) for number in range(len(borders) + 1)]
-    return np.stack([~body, *by_name, *tissues], axis=1)
+    return np.stack([~body, *by_name, *tissues], 1)
 
 
 def _bounds(
@@ -331,7 +338,7 @@ def _bounds(
     for case, widths in candidate.widths(scale):
         error = case.truth - case.image
         body = case.truth_parts[BODY]
-        for region in (BODY, *regions):
+        for region in BODY, *regions:
             inside = case.image_parts.get(region)
             if inside is None or not inside.any() or (region == BODY and not body.any()):
                 continue

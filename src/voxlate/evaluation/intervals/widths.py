@@ -55,7 +55,9 @@ def fit_widths(
     log_prices = torch.zeros(regions.shape[1])
     for chosen in _batches(chances, settings.steps, seed):
         widths = model(all_features[chosen])
-        error, inside, share = all_errors[chosen], of_region[chosen], shares[chosen]
+        error = all_errors[chosen]
+        inside = of_region[chosen]
+        share = shares[chosen]
         if method == "learned":
             outside = _outside(widths, error)
             prices = (inside @ log_prices).exp()

@@ -71,14 +71,15 @@ def plane_chart(curves: Sequence[Sequence[Point]], label: str, ideal: float) -> 
     chart, axes = _empty_chart(300, right=52)  # room for labels
     for number, curve in enumerate(curves):
         colour = f"#0000c{number % 6}"
-        xs, ys = [point.x for point in curve], [point.y for point in curve]
+        xs = [point.x for point in curve]
+        ys = [point.y for point in curve]
         axes.plot(xs, ys, color=colour, linewidth=2, marker="o", markersize=6)
         for point in curve:
             _write_beside(axes, point.label, (point.x, point.y), colour)
     axes.axhline(ideal, color=FAINT, linewidth=1, linestyle=(0, (4, 4)))
     axes.margins(x=0.06, y=0.1)
     _write_beside(axes, f"ideal: {ideal:g}", (axes.get_xlim()[0], ideal), FAINT)
-    for axis in (axes.xaxis, axes.yaxis):
+    for axis in axes.xaxis, axes.yaxis:
         axis.set_major_locator(MaxNLocator(5, steps=STEPS))
     return _svg(chart, axes, label)
 
@@ -110,7 +111,7 @@ def _svg(chart: "Figure", axes: "Axes", label: str) -> Markup:
     from matplotlib import rc_context, ticker
 
     axes.grid(axis="y", color=RULE, linewidth=1)
-    for axis in (axes.xaxis, axes.yaxis):
+    for axis in axes.xaxis, axes.yaxis:
         axis.set_major_formatter(ticker.FuncFormatter(lambda value, _: short(value)))
     file = io.StringIO()
     # names of markers are drawn at random without a salt, and one report would differ from the next

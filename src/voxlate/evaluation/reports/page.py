@@ -227,8 +227,7 @@ def charts_of(log: Path) -> list[Table]:
         for part in [[curve] for curve in drawn] if group == "validation" else [drawn]:
             if part:
                 names = [f"{curve.name}, last {curve.values[-1]:.4g}" for curve in part]
-                svg = curve_chart(part, title)
-                charts.append({"title": title, "names": names, "svg": svg})
+                charts.append({"title": title, "names": names, "svg": curve_chart(part, title)})
     return charts
 
 

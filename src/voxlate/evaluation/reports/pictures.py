@@ -161,8 +161,7 @@ def read_case(out: Path, scores: Table, case: str, modality: str) -> CaseImages 
     sentences = [(said.grade, f"{said}") for said in read_messages(provenance)]
     if expected := expected_errors(out / case).get(modality):
         sentences.append(("note", expected))
-    files_read = [file or files[modality], *(placed or named).values()]
-    oriented = not any(map(is_picture, files_read))
+    oriented = not any(map(is_picture, [file or files[modality], *(placed or named).values()]))
     return CaseImages(case, main.grid, images, sentences, oriented)
 
 
@@ -369,7 +368,7 @@ def chequerboard(
 ) -> AnyArray:
     """Two slices of one plane in alternating squares, each in shades of its own scale from 0 to 1."""
     shown = []
-    for image in (first, second):
+    for image in first, second:
         low, high = (image.scale.low, image.scale.high) if image.scale else (0.0, 1.0)
         shown.append((image.slices[plane] - low).clip(0, high - low) / (high - low))
     rows, columns = shown[0].shape

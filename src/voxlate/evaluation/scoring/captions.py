@@ -95,7 +95,7 @@ def _on_areas(scores: ScoreFrame, left_out: Collection[str] = ()) -> Iterator[st
     for name, rule in regions.items():
         texts = []
         for modality, means in ours.items():
-            for what in ("mean", "volume", "ratio"):
+            for what in "mean", "volume", "ratio":
                 metric = scores.metrics[f"{name}.truth_{what}"]
                 value = means.get(metric.key)
                 if value and value["mean"] is not None:

@@ -107,8 +107,8 @@ class Rules:
         """The rules for images of a modality, with what is scored without being asked."""
         mask = self.asked.mask or mask_for(unit)
         tissues = tissues_for(name, unit, {region.name for region in self.regions})
-        beside = [] if self.asked.mask or mask == WHOLE_MASK else [SCOPES[WHOLE_MASK]]
-        beside = [scope for scope in beside if scope not in self.scopes]
+        whole = SCOPES[WHOLE_MASK]
+        beside = [] if self.asked.mask or mask == WHOLE_MASK or whole in self.scopes else [whole]
         return replace(
             self,
             regions=(*self.regions, *tissues),
@@ -150,9 +150,7 @@ class Truth:
     @cached_property
     def shown(self) -> float:
         """The share of the voxels to be scored that are inside the image."""
-        if self.coverage is None:
-            return 1.0
-        return mean_inside(self.coverage, self.mask)
+        return 1.0 if self.coverage is None else mean_inside(self.coverage, self.mask)
 
     @property
     def spacing_mm(self) -> tuple[float, float, float]:
@@ -167,8 +165,9 @@ class Truth:
     def alignment_from(self, grid: Grid, frame: str | None = None) -> Alignment:
         """The alignment of an image on a grid, in the frame of a scan (default: that of the scored image)."""
         item = self.item
-        cohort = item.prepared
-        return find_alignment(self.volume, grid, item.provenance, cohort, item.case.case, frame)
+        return find_alignment(
+            self.volume, grid, item.provenance, item.prepared, item.case.case, frame
+        )
 
     def read(self, path: Path, name: str) -> Volume:
         """Another scan of the case on the truth's grid; raises BadInput if the transform of its registration is lost."""
@@ -216,8 +215,11 @@ class Truth:
     def regions(self) -> list[tuple[Region, Bool]]:
         """The voxels of each named region; ratios of two regions have none, nor have tissues that nobody asked for."""
         where = (self.volume, self.scale, self.body, self.item.case, self.frame)
-        placed = [region for region in self.rules.regions if region.over is None]
-        parts = [(region, find_region(region, *where)) for region in placed]
+        parts = [
+            (region, find_region(region, *where))
+            for region in self.rules.regions
+            if region.over is None
+        ]
         return [
             (one, part) for one, part in parts if one.name not in self.rules.standard or part.any()
         ]
@@ -237,10 +239,13 @@ class Truth:
     @cached_property
     def voxels(self) -> CountedVoxels:
         """The facts of the truth that scopes need."""
-        masked = self.rules.mask != WHOLE_MASK
-        values = self.volume.data[0]
         return CountedVoxels(
-            values, self.inside, self.coverage, masked, self.rules.cut, self._image_of
+            self.volume.data[0],
+            self.inside,
+            self.coverage,
+            self.rules.mask != WHOLE_MASK,
+            self.rules.cut,
+            self._image_of,
         )
 
     def _image_of(self, name: str) -> AnyArray:
@@ -444,12 +449,10 @@ def _score(
     """All scores of one image of a case; pair: its values and the truth's on the range; pictures: receives those of its pictures."""
     rules = truth.rules
     item = truth.item
-    case = item.case
-    values = pair.synthesis
     scores = {key: score(pair) for key, score in functions.items()}
-    borders = window_borders(item.provenance, len(values))
+    borders = window_borders(item.provenance, len(pair.synthesis))
     if borders and truth.alignment.keeps(truth.grid):
-        scores["seam"] = seam(truth.values, values, borders, truth.inside)
+        scores["seam"] = seam(pair.truth, pair.synthesis, borders, pair.inside)
     if rules.asked.align:
         scores |= score_aligned(pair, truth.outline, truth.spacing_mm, functions)
     for region, inside in truth.regions:
@@ -465,8 +468,9 @@ def _score(
             scores |= score_scope(scope, pair, truth.voxels, functions, pictures)
         else:
             ends = truth.ends if method == SYNTHESIS else {}
-            masks = (truth.mask, truth.inside) if rules.asked.mask else (None, truth.coverage)
-            scores |= scope.score(truth.volume, image, masks[0], case, ends, masks[1])
+            mask = truth.mask if rules.asked.mask else None
+            counted = truth.inside if rules.asked.mask else truth.coverage
+            scores |= scope.score(truth.volume, image, mask, item.case, ends, counted)
     return scores
 
 

@@ -121,9 +121,11 @@ def frechet(a: Any, b: Any) -> float:
     Too high on average with few images; see `frechet_limit`. Raises ValueError for fewer than two vectors.
     Source: Dowson and Landau 1982; Heusel et al. 2017, eq. 6.
     """
-    a, b = _vectors(a), _vectors(b)
+    a = _vectors(a)
+    b = _vectors(b)
     gap = a.mean(0) - b.mean(0)
-    root_a, root_b = _root(a), _root(b)
+    root_a = _root(a)
+    root_b = _root(b)
     # C_a C_b has the eigenvalues of (R_a R_bᵀ)(R_a R_bᵀ)ᵀ, so the trace of its root is the sum of singular values.
     # Unlike a matrix square root this never meets a negative or complex eigenvalue, and needs no term on the diagonal.
     cross = np.linalg.svd(root_a @ root_b.T, compute_uv=False).sum()
@@ -138,7 +140,8 @@ def frechet_limit(a: Any, b: Any, seed: int = 0) -> float:
     Both sets are cut in k = 1 ... PARTS equal parts in random orders; the mean FD of parts is a point at k/N.
     Source: Chong and Forsyth 2020, section 4, with disjoint parts, which use every image at every N, for their draws.
     """
-    a, b = _vectors(a), _vectors(b)
+    a = _vectors(a)
+    b = _vectors(b)
     # The smallest parts then have twice as many images as dimensions.
     parts = min(PARTS, min(len(a), len(b)) // (ENOUGH // 2 * a.shape[1]))
     if parts < 2:
@@ -158,7 +161,8 @@ def with_error(
     groups: N labels; more than FOLDS of them are joined. The error is NaN below three groups.
     Source: Efron and Tibshirani 1993, eq. 11.5 (jackknife).
     """
-    a, b = _vectors(a), _vectors(b)
+    a = _vectors(a)
+    b = _vectors(b)
     member = np.unique(np.asarray(groups), return_inverse=True)[1] % FOLDS
     folds = np.unique(member)
     if len(folds) < 3:

@@ -27,7 +27,7 @@ from voxlate.base.groups import grouped
 from voxlate.base.messages import UNOWNED, Message, message, read_messages
 from voxlate.base.options.option import merge
 from voxlate.checks.header_checks import refuse_synthetic
-from voxlate.checks.table import Measured, ask
+from voxlate.checks.table import ask
 from voxlate.checks.truths import KEPT, LEFT_OUT, Fault, SketchedTruth, fault_messages, judge
 from voxlate.evaluation.options.evaluate import EvaluateOptions
 from voxlate.evaluation.scoring.alignment import check_prepared
@@ -112,7 +112,8 @@ def evaluate(
     voxels that they do not cover do not count. Raises BadInput where nothing matches.
     """
     asked = merge(EvaluateOptions, options, changes)
-    out, truth = Path(out), Path(truth)
+    out = Path(out)
+    truth = Path(truth)
     cohort = find_cohort(truth, asked).cases
     require_patients(cohort, truth)
     chosen = _in_split(asked.split, cohort, out) if cases is None else cases
@@ -124,8 +125,7 @@ def evaluate(
         items = [replace(item, baselines=learned) for item in items]
     for item in items:
         refuse_synthetic([item.case], {item.modality})
-    by_modality = items_by_modality(items).items()
-    ranges = {name: _range(name, of_modality, asked) for name, of_modality in by_modality}
+    ranges = {name: _range(name, some, asked) for name, some in items_by_modality(items).items()}
     rules = _rules(asked, out, items)
     of_name = {name: rules.for_modality(name, scale.unit) for name, scale in ranges.items()}
     weights = None if asked.lpips is None else load_lpips(asked.lpips)
@@ -144,8 +144,8 @@ def evaluate(
         *_bones(rules, rows, ranges),
         *_recognised(images.recognised),
         *_outliers(rows),
+        *without_value(own, rows),
     ]
-    messages += without_value(own, rows)
     for prepared in {item.prepared for item in items if item.prepared}:
         with suppress(BadInput):  # scores need no cohort that is damaged or gone
             messages += [one for one in open_cohort(prepared).warnings if one.code == UNOWNED]
@@ -184,8 +184,8 @@ def evaluate(
     pictures = [
         {**dict(zip(HEAD, row.head)), **picture} for row in rows for picture in row.pictures
     ]
-    frame = frame_of(rows, header)
-    scores = Scores(header, frame, pandas.DataFrame(pictures) if pictures else None)
+    table = pandas.DataFrame(pictures) if pictures else None
+    scores = Scores(header, frame_of(rows, header), table)
     scores.write(out)
     return scores
 
@@ -200,16 +200,16 @@ def _outliers(rows: Iterable[Row]) -> list[Message]:
 def _bones(rules: Rules, rows: Sequence[Row], ranges: Mapping[str, Range]) -> Iterable[Message]:
     """Messages on regions of HU above a threshold that are called vessels, and mostly hold bone."""
     for region in rules.regions:
+        name = region.name
         means = [
-            row.scores[f"{region.name}.truth_mean"]
+            row.scores[f"{name}.truth_mean"]
             for row in rows
             if row.modality == region.modality
             and ranges[row.modality].unit == "HU"
-            and row.scores[f"{region.name}.voxels"]
+            and row.scores[f"{name}.voxels"]
         ]
-        if VESSELS.search(region.name) and region.high == math.inf and means:
-            numbers: Measured = {"mean_hu": float(np.mean(means)), "region": region.name}
-            yield from ask("vessels-region", numbers)
+        if VESSELS.search(name) and region.high == math.inf and means:
+            yield from ask("vessels-region", {"mean_hu": float(np.mean(means)), "region": name})
 
 
 def _recognised(places: Mapping[str, str]) -> list[Message]:
@@ -217,8 +217,13 @@ def _recognised(places: Mapping[str, str]) -> list[Message]:
     if not places:
         return []
     label, place = next(iter(places.items()))
-    text = f"{plural(len(places), 'image')} of other software: cases and modalities by their paths ({place} is {label})."
-    return [message("recognised", text, images=len(places))]
+    return [
+        message(
+            "recognised",
+            f"{plural(len(places), 'image')} of other software: cases and modalities by their paths ({place} is {label}).",
+            images=len(places),
+        )
+    ]
 
 
 def _learn(cohort: Iterable[CaseFiles], items: Sequence[Item]) -> Baselines | None:
@@ -226,7 +231,8 @@ def _learn(cohort: Iterable[CaseFiles], items: Sequence[Item]) -> Baselines | No
 
     No patient with a scored image counts.
     """
-    targets, scored = [*items_by_modality(items)], {item.case.patient for item in items}
+    targets = [*items_by_modality(items)]
+    scored = {item.case.patient for item in items}
     others = (case for case in cohort if case.split == "train" and case.patient not in scored)
     training = [case.files for case in others if case.files.keys() >= {*targets}][:MOST_CASES]
     if not training:
@@ -423,7 +429,8 @@ def _judge(scored: Scored, cohort: Sequence[CaseFiles]) -> tuple[dict[str, Fault
 
     Of some, the truth is another case's of the cohort.
     """
-    faults, cautions = dict[str, Fault](), list[Message]()
+    faults = dict[str, Fault]()
+    cautions = list[Message]()
     for name, items in items_by_modality(scored).items():
         truths = dict[str, SketchedTruth]()
         for item in items:
@@ -495,11 +502,19 @@ def _on_provenance(out: Path, items: Iterable[Item]) -> Table:
         of_case |= {name: relative_to(out, path) for name, path in item.inputs.items()}
         messages = read_messages(provenance)
         for name in _find_changed(item):
-            text = f"Its source {name} differs from the {name} next to its truth: is it the same patient?"
-            messages.append(message("other-sources", text))
+            messages.append(
+                message(
+                    "other-sources",
+                    f"Its source {name} differs from the {name} next to its truth: is it the same patient?",
+                )
+            )
         if item.interval is None and has_ends(item.modality, images_in(item.synthesis.parent)):
-            text = f"The interval beside its {item.modality} is not scored, because no provenance states its coverage: synthesise it again with a calibrated model."
-            messages.append(message("unstated-interval", text))
+            messages.append(
+                message(
+                    "unstated-interval",
+                    f"The interval beside its {item.modality} is not scored, because no provenance states its coverage: synthesise it again with a calibrated model.",
+                )
+            )
         if messages:
             warnings.setdefault(case, {}).update({warning: warning.table for warning in messages})
     return {
@@ -524,7 +539,9 @@ def _on_areas(
     rules: Mapping[str, Rules], ranges: Mapping[str, Range], rows: Sequence[Row]
 ) -> Table:
     """Sentences on regions and scopes, which of them nobody asked for, and how many images --align could move."""
-    regions, scopes, standard = dict[str, str](), dict[str, str](), dict[str, None]()
+    regions = dict[str, str]()
+    scopes = dict[str, str]()
+    standard = dict[str, None]()
     if any(own.asked.align for own in rules.values()):
         moved = [f"{NAME}.mm" in row.scores for row in rows if row.method == SYNTHESIS]
         scopes[NAME] = f"{RULE}; {sum(moved)} of {len(moved)} images were moved"

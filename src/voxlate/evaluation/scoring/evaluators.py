@@ -69,7 +69,8 @@ def synthrad2025(truth: AnyArray, image: AnyArray, mask: Bool) -> dict[str, floa
         luminance, contrast, structure = _terms(a, b, HU_2025)
         similarity = luminance**weight * contrast**weight * structure**weight
         product *= float(np.clip(_inner_mean(similarity, mask), 0, 1))
-        a, b = _halve(a), _halve(b)
+        a = _halve(a)
+        b = _halve(b)
         mask = mask[::2, ::2, ::2]
     return {**scores, "ms_ssim": product}
 
@@ -125,10 +126,12 @@ def _terms(
             f"--score: expected images of at least {WINDOW} voxels along each axis for SSIM of SynthRAD, found {size}. Drop this score."
         )
     width = range_hu[1] - range_hu[0]
-    c1, c2 = (K1 * width) ** 2, (K2 * width) ** 2
+    c1 = (K1 * width) ** 2
+    c2 = (K2 * width) ** 2
     sample = WINDOW**3 / (WINDOW**3 - 1)
     uniform = partial(ndimage.uniform_filter, size=WINDOW)
-    mean_a, mean_b = uniform(a), uniform(b)
+    mean_a = uniform(a)
+    mean_b = uniform(b)
     variance_a = np.maximum(sample * (uniform(a * a) - mean_a * mean_a), 0)
     variance_b = np.maximum(sample * (uniform(b * b) - mean_b * mean_b), 0)
     covariance = sample * (uniform(a * b) - mean_a * mean_b)
@@ -215,7 +218,11 @@ class Evaluator:
     ) -> Mapping[str, float]:
         """The scores of a challenge, on the voxels as they are in the truth's file."""
         if self.name == "brasyn":
-            mask = self._tumour(truth, case)
+            if "seg" not in case.labels:
+                raise BadInput(
+                    f"--score {self.name}: expected the label map seg of {case.case}, which separates tumour and the rest, found none. Add it to the cohort."
+                )
+            mask = on_grid_of(truth, case.labels["seg"], "seg").data[0] > 0
         elif mask is None:
             mask = mask_of("cohort", truth, case)
         assert mask is not None
@@ -226,15 +233,9 @@ class Evaluator:
             """An array [D, H, W] in the orientation of the file, on which halving an image depends."""
             return orient(replace(truth, data=values.astype(np.float32)[None]), axes).data[0]
 
-        a, b = as_stored(truth.data[0]), as_stored(image.data[0])
+        a = as_stored(truth.data[0])
+        b = as_stored(image.data[0])
         return CHALLENGES[self.name](a, b, as_stored(mask) > 0)
-
-    def _tumour(self, truth: Volume, case: CaseFiles) -> Bool:
-        if "seg" not in case.labels:
-            raise BadInput(
-                f"--score {self.name}: expected the label map seg of {case.case}, which separates tumour and the rest, found none. Add it to the cohort."
-            )
-        return on_grid_of(truth, case.labels["seg"], "seg").data[0] > 0
 
 
 CONSUMERS = dict[str, Evaluator]()  # users of CTs by name

@@ -94,7 +94,8 @@ def responses(picture: Float64) -> list[Float64]:
     )
     steered = []
     for angle in np.pi * np.arange(ANGLES) / ANGLES:
-        cos, sin = np.cos(angle), np.sin(angle)
+        cos = np.cos(angle)
+        sin = np.sin(angle)
         steered.append(cos * dx + sin * dy)
         steered.append(cos * cos * dxx + 2 * cos * sin * dxy + sin * sin * dyy)
     return steered
@@ -171,8 +172,7 @@ def load_vit(where: str) -> Features:
     model.load_state_dict(state)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     compute = partial(class_tokens, model.eval().float().to(device))
-    resize = f"{SIDE}×{SIDE} by cubic splines"
-    return Features(name, "fd", resize, int(config.hidden_size), compute)
+    return Features(name, "fd", f"{SIDE}×{SIDE} by cubic splines", int(config.hidden_size), compute)
 
 
 def stretch_positions(positions: Tensor, side: int) -> Tensor:

@@ -40,16 +40,19 @@ SYNTHETIC_CT = (
 
 def value_messages(label: str, truth: SketchedTruth) -> list[Message]:
     """Messages on a CT of other software whose values cannot be those of the scan that its truth shows."""
-    real, image = truth.sketch.truth, truth.sketch.image
+    real = truth.sketch.truth
+    image = truth.sketch.image
     if truth.unit != "HU" or image.shape != real.shape:
         return []
     known = np.isfinite(image)
-    body, air = known & (real > NO_AIR_HU), known & (real < NO_AIR_HU)
+    body = known & (real > NO_AIR_HU)
+    air = known & (real < NO_AIR_HU)
     if not body.any():
         return []
     of_air = float(np.median(image[air])) if air.any() else NO_AIR_HU
     lifts = [float(np.median((image - real)[part])) for part in (body, air) if part.any()]
-    real, image = real[body], image[body]
+    real = real[body]
+    image = image[body]
     true, own = (float(np.ptp(np.percentile(values, (1, 99)))) for values in (real, image))
     numbers = {
         "apart": abs(lifts[0]),
@@ -98,8 +101,7 @@ def names_apart(out: Path, cases: Mapping[str, CaseFiles]) -> str:
             continue
         truths = cases[case].files
         name = re.sub(r"\W+", "_", rest).strip("_").lower() or "ct"
-        file = next(iter(truths.values()))
-        stem = without_ending(file.name).replace(case, "{case}")
+        stem = without_ending(next(iter(truths.values())).name).replace(case, "{case}")
         form = stem if "{case}" in stem else f"{{case}}/{stem}"
         return f'; {place} is of the case {case}, whose truths are named {", ".join(truths)}. If one of them is its truth, name it as the image: --preset FILE.toml with the lines [files] and {name} = "{form}" (the truth\'s path), or rename the images'
     return ""
@@ -109,7 +111,8 @@ def _case_of(place: str, cases: Collection[str]) -> tuple[str | None, str]:
     """The one case that the last part of a path with a case's name has, and the path without it."""
     parts = place.split("/")
     for level in reversed(range(len(parts))):
-        rest, named = parts[level], list[str]()
+        rest = parts[level]
+        named = list[str]()
         for case in sorted(cases, key=len, reverse=True):
             whole = rf"(?<![A-Za-z0-9]){re.escape(case)}(?![A-Za-z0-9])"
             if re.search(whole, rest):

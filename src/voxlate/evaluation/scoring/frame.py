@@ -77,8 +77,7 @@ class ScoreFrame:
         """The finite values of a score by method and case."""
         keyed = self.keyed
         chosen = keyed[(keyed["modality"] == modality) & (keyed["key"] == key)]
-        finite = chosen[np.isfinite(chosen["value"])]
-        groups = finite.groupby("method", sort=False)
+        groups = chosen[np.isfinite(chosen["value"])].groupby("method", sort=False)
         return {method: dict(zip(own["case"], own["value"])) for method, own in groups}
 
     @cached_property
@@ -145,7 +144,8 @@ def frame_of(rows: Iterable[Row], header: Document) -> DataFrame:
 
 def _verdict(name: str, scores: ScoreFrame) -> Verdict:
     """Whether the syntheses of a modality are better than the best naive baseline."""
-    header, part = scores.header, scores.parts[name]
+    header = scores.header
+    part = scores.parts[name]
     left_out = {*header.get("wrong_truths", ())} - scores.labels
     wrong = sum(label.endswith(f"/{name}") for label in left_out)
     none = ""
@@ -221,7 +221,8 @@ def _worse_in(overall: Verdict, scores: ScoreFrame) -> Iterator[tuple[str, str]]
             verdict = verdict_on(overall.modality, errors, scores.patients, overall.unit, key)
             if verdict.outcome != "worse":
                 continue
-            ours, theirs = verdict.synthesis or 0.0, verdict.naive or 0.0
+            ours = verdict.synthesis or 0.0
+            theirs = verdict.naive or 0.0
             if key == "dice":
                 yield region, f"Dice {1 - ours:.3f} against {1 - theirs:.3f}"
             else:

@@ -44,7 +44,8 @@ def interval_of(
     calibration = provenance.get("calibration")
     if not has_ends(modality, images) or not isinstance(calibration, Mapping):
         return None
-    low, high = images[modality + LOW], images[modality + HIGH]
+    low = images[modality + LOW]
+    high = images[modality + HIGH]
     bound = provenance.get("bounds", {}).get(modality, {}).get("mae")
     changed = any(is_changed(path, provenance) for path in (low, high))
     levels = calibration.get("levels", {}).get(modality, {})

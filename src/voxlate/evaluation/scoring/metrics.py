@@ -108,8 +108,7 @@ class Metric:
     def text(self, value: float, like: float | None = None) -> str:
         """A value with digits that fit its size, or the size of another value that is printed with it."""
         size = value if like is None else like
-        fits = self.unit == UNIT
-        return fixed_text(value * self.scale, size * self.scale, self.digits, fits)
+        return fixed_text(value * self.scale, size * self.scale, self.digits, self.unit == UNIT)
 
     def mean_text(self, summary: Mapping[str, Any] | None) -> str:
         """A mean with its standard deviation, such as 0.068 ± 0.012; pooled values have the standard error."""
@@ -351,7 +350,8 @@ def ssim(
     b = _slices(synthesis)
     inside = None if mask is None else _slices(mask).astype(bool)
     halo = RADIUS if dimensions == 3 else 0
-    first, last = halo, len(a) - halo
+    first = halo
+    last = len(a) - halo
     crop = slice(RADIUS, -RADIUS)
     step = max(1, SLAB_VOXELS // (a.shape[1] * a.shape[2]))
     total = 0.0
@@ -391,7 +391,7 @@ def gradient_strength(
         inside = np.moveaxis(_array(mask).astype(bool), axis, 0)
         pair = inside[1:] & inside[:-1]
     sums = []
-    for image in (truth, synthesis):
+    for image in truth, synthesis:
         steps = np.abs(np.diff(np.moveaxis(_array(image), axis, 0), axis=0))
         sums.append(float(np.sum(steps[pair], dtype=np.float64)))
     return sums[1] / sums[0] if sums[0] > 0 else nan
@@ -414,13 +414,9 @@ def seam(truth: Any, synthesis: Any, borders: Collection[int], mask: Any = None)
     """
     total, count = _steps_of_error(truth, synthesis, mask)
     at = np.isin(np.arange(1, len(total) + 1), list(borders))
-    here = float(total[at].sum())
-    there = float(total[~at].sum())
-    voxels_here = int(count[at].sum())
-    voxels_there = int(count[~at].sum())
-    if not (voxels_here and voxels_there and there > 0):
-        return nan
-    return (here / voxels_here) / (there / voxels_there)
+    sums = [(float(total[part].sum()), int(count[part].sum())) for part in (at, ~at)]
+    here, there = (error / voxels if voxels else nan for error, voxels in sums)
+    return here / there if there > 0 else nan
 
 
 def _steps_of_error(truth: Any, synthesis: Any, mask: Any) -> tuple[Float64, NDArray[np.int64]]:

@@ -97,4 +97,4 @@ def displacement_onto(
 
 
 def _lengths(steps_mm: Float32, body: Bool) -> Float32:
-    return np.sqrt((steps_mm[:, body] ** 2).sum(axis=0))
+    return np.sqrt((steps_mm[:, body] ** 2).sum(0))

@@ -25,5 +25,11 @@ def find_outliers(name: str, errors: Mapping[str, float]) -> list[Message]:
     if not odd:
         return []
     worst = sorted(odd, key=lambda case: -odd[case])
-    text = f"{name}: {len(odd)} of {len(errors)} cases with an error of up to {odd[worst[0]]:.1f} times the median ({first_of(worst, 3)}): is the truth, the image or the patient wrong? They count all the same."
-    return [message("large-error", text, cases=len(odd), times=odd[worst[0]])]
+    return [
+        message(
+            "large-error",
+            f"{name}: {len(odd)} of {len(errors)} cases with an error of up to {odd[worst[0]]:.1f} times the median ({first_of(worst, 3)}): is the truth, the image or the patient wrong? They count all the same.",
+            cases=len(odd),
+            times=odd[worst[0]],
+        )
+    ]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from voxlate.base.arrays import Bool, Float64
+from voxlate.base.arrays import Bool
 from voxlate.base.errors import BadInput
 from voxlate.base.similarity import RADIUS, dice
 from voxlate.checks.cohort_outliers import refuse_misplaced
@@ -73,8 +73,7 @@ def find_region(
     scale: the scored range of the truth; body: the truth's foreground, if the range is that of the image's own peak.
     """
     if region.path is not None:
-        path = _file_of(region.path, case.case)
-        inside: Bool = on_grid_of(truth, path, "mask").data[0] > 0.5
+        inside: Bool = on_grid_of(truth, _file_of(region.path, case.case), "mask").data[0] > 0.5
         return inside & frame
     modality = region.modality
     assert modality is not None
@@ -106,7 +105,8 @@ def region_scores(
     with one threshold, the distance of both surfaces. Of all but tissues also PSNR, SSIM, MAE of slices' differences, and
     counts of lesions.
     """
-    truth, other = pair.truth, pair.synthesis
+    truth = pair.truth
+    other = pair.synthesis
     voxel_ml = float(np.prod(spacing_mm)) / 1000
     count = float(inside.sum())
     scores = {
@@ -125,8 +125,7 @@ def region_scores(
         scores["volume_error"] = abs(scores["volume"] - scores["truth_volume"])
         # Between two thresholds lies a shell around other tissues, whose surfaces say little; air has no end.
         if math.isinf(region.high if region.tissue else region.high - region.low):
-            distances = surface_distances(inside, overlap, spacing_mm)
-            scores |= zip(("surface", "surface_95"), distances)
+            scores |= zip(("surface", "surface_95"), surface_distances(inside, overlap, spacing_mm))
     if not region.tissue:
         scores |= _structure_scores(inside, pair) | count_lesions(inside, truth, other, overlap)
     return {f"{region.name}.{key}": value for key, value in scores.items()}
@@ -156,22 +155,17 @@ def surface_distances(a: Bool, b: Bool, spacing_mm: Sequence[float]) -> tuple[fl
     if min(a.sum(), b.sum()) < FEWEST_VOXELS:
         return math.nan, math.nan
     box = tuple(slice(max(first - 1, 0), end + 1) for first, end in box_around(a | b))
-    of_a, of_b = (_surface(mask[box]) for mask in (a, b))
+    cut = (mask[box] for mask in (a, b))
+    of_a, of_b = (mask & ~ndimage.binary_erosion(mask, border_value=1) for mask in cut)
     if not (of_a.any() and of_b.any()):
         return math.nan, math.nan
-    there = _distances(of_a, of_b, spacing_mm)
-    back = _distances(of_b, of_a, spacing_mm)
-    mean = float(np.concatenate([there, back]).mean())
-    return mean, max(float(np.percentile(way, 95)) for way in (there, back))
-
-
-def _surface(mask: Bool) -> Bool:
-    return mask & ~ndimage.binary_erosion(mask, border_value=1)
-
-
-def _distances(surface: Bool, other: Bool, spacing_mm: Sequence[float]) -> Float64:
-    """The distance in mm of each voxel of a surface to the nearest one of another."""
-    return ndimage.distance_transform_edt(~other, sampling=spacing_mm)[surface]
+    # of each voxel of a surface to the nearest one of the other, both ways
+    ways = [
+        ndimage.distance_transform_edt(~other, spacing_mm)[surface]
+        for surface, other in ((of_a, of_b), (of_b, of_a))
+    ]
+    mean = float(np.concatenate(ways).mean())
+    return mean, max(float(np.percentile(way, 95)) for way in ways)
 
 
 def ratio_scores(name: str, over: tuple[str, str], scored: Mapping[str, float]) -> dict[str, float]:
@@ -209,8 +203,8 @@ def mask_of(mask: str | Path, truth: Volume, case: CaseFiles) -> Bool | None:
         inside = given.data[0] > 0.5
         body = foreground(truth)
         # a file of the user's may be of any part
-        bodies = [body] if mask == "cohort" else []
-        refuse_misplaced(path, inside, body, mask_numbers(given, inside, bodies))
+        numbers = mask_numbers(given, inside, [body] if mask == "cohort" else [])
+        refuse_misplaced(path, inside, body, numbers)
     if not inside.any():
         raise BadInput(
             f"{case.case}: expected a mask with voxels inside, found an empty one. Choose another --mask."
@@ -237,9 +231,10 @@ def masks_of_several(
     places: list[object] = [region.path for region in regions if region.path is not None]
     if mask not in NAMED:
         places.append(mask)
-    files = []
-    for place, case in itertools.product(places, cases):
-        files.append((case.patient, _file_of(place, case.case)))
+    files = [
+        (case.patient, _file_of(place, case.case))
+        for place, case in itertools.product(places, cases)
+    ]
     if mask == "cohort":
         files += [(case.patient, case.mask) for case in cases if case.mask is not None]
     return sentences_on_shared_masks(files)

@@ -211,13 +211,12 @@ def score_scope(
     keys = [key for key in functions if key in (OF_PICTURES if scope.pictures else SCOPED)]
     if not scope.pictures:
         return {f"{scope.name}.{key}": functions[key](pair) for key in keys}
-    values: dict[str, list[float]] = {key: [] for key in keys}
-    for place, picture in _pictures(scope, pair, truth):
-        scores = {key: functions[key](picture) for key in keys}
-        for key, value in scores.items():
-            values[key].append(value)
-        pictures.append(place | scores)
-    return {f"{scope.name}.{key}": _mean(values[key]) for key in keys}
+    shown = [
+        place | {key: functions[key](picture) for key in keys}
+        for place, picture in _pictures(scope, pair, truth)
+    ]
+    pictures += shown
+    return {f"{scope.name}.{key}": _mean([one[key] for one in shown]) for key in keys}
 
 
 def _pictures(
@@ -227,7 +226,8 @@ def _pictures(
 
     Raises BadInput for crops that are far larger than the case's slices.
     """
-    (height, width), cut = truth.values.shape[1:], truth.cut
+    height, width = truth.values.shape[1:]
+    cut = truth.cut
     is_crop = scope.pictures == "crops"
     most = max(CROP, LARGEST_CROP * height, LARGEST_CROP * width)
     if is_crop and cut.size > most:

@@ -278,8 +278,7 @@ def add_run_files(
         cohort = prepared or _find_cohort(folders)
         baselines = read(stored[0]) if stored and naive is None else naive
         if baselines is None and prepared is not None:
-            patient = patients_of(prepared).get(item.case.case)
-            baselines = learn(prepared, item.modality, patient)
+            baselines = learn(prepared, item.modality, patients_of(prepared).get(item.case.case))
         completed.append(replace(item, baselines=baselines, prepared=cohort))
     return completed
 

@@ -21,8 +21,16 @@ NARROWEST = 13  # width of a method's column, which fits 0.994 ± 0.001
 # These metrics are printed without --all.
 OF_BONE = ("dice", "surface_95", "dice_low", "dice_middle", "dice_high")
 MAIN = (
-    *("mae", "floor", "floor_mm", "psnr", "ssim_2d", "coverage", "mae_bound", "mae_bound_held"),
-    *("whole.mae", *(f"{BONE}.{key}" for key in OF_BONE)),
+    "mae",
+    "floor",
+    "floor_mm",
+    "psnr",
+    "ssim_2d",
+    "coverage",
+    "mae_bound",
+    "mae_bound_held",
+    "whole.mae",
+    *(f"{BONE}.{key}" for key in OF_BONE),
 )
 OF_ONE = "Scores of one case"
 TITLE = "Scores: mean ± sd over cases; below, the 95 % interval of the mean"
@@ -154,8 +162,7 @@ def score_tables(scores: ScoreFrame, which: Literal["all", "main"] = "all") -> T
                 below.append(f"{value['n']} of {plural(cases, 'case')}")
             if method == BEST and metric.key == MAIN[0] and answer:
                 below.append(answer)
-            text = metric.mean_text(value)
-            yield Cell(text, "\n".join(below), bold=answer == SYNTHESIS)
+            yield Cell(metric.mean_text(value), "\n".join(below), bold=answer == SYNTHESIS)
 
     lines = metric_lines(scores.header, cells)
     is_one = all(part["cases"] == 1 for part in scores.parts.values())
