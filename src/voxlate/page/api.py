@@ -131,33 +131,32 @@ def wants_json(request: Request) -> bool:
     return JSON in request.headers.get("accept", "")
 
 
-LEADS: dict[int | str, dict[str, Any]] = {
-    303: {
-        "description": "The address of what follows (Location), which answers as stated for 200",
-        "headers": {"Location": {"schema": {"type": "string"}}},
-    }
+LEADS = {
+    "description": "The address of what follows (Location), which answers as stated for 200",
+    "headers": {"Location": {"schema": {"type": "string"}}},
 }
-REFUSALS: dict[int | str, dict[str, Any]] = {
-    400: {"model": Refused, "description": "What was expected and found, in one sentence"},
-    401: {"model": Refused, "description": "No session: enter with the token first"},
-    403: {"model": Refused, "description": "A form without the Origin of this server"},
-    404: {"model": Refused, "description": "There is no such job or file"},
-    411: {"model": Refused, "description": "A form without its length"},
-    413: {"model": Refused, "description": "More bytes than the server takes"},
-    422: {"model": Refused, "description": "A form without a field that it must have"},
-    429: {"model": Refused, "description": "Too many requests in a minute"},
+REFUSALS = {
+    400: "What was expected and found, in one sentence",
+    401: "No session: enter with the token first",
+    403: "A form without the Origin of this server",
+    404: "There is no such job or file",
+    411: "A form without its length",
+    413: "More bytes than the server takes",
+    422: "A form without a field that it must have",
+    429: "Too many requests in a minute",
 }
 
 
 def answers(model: type | None = None, **more: Any) -> dict[str, Any]:
     """The responses of an address for openapi.json: what it answers, and its refusals."""
     own = {"model": model, "description": (model.__doc__ or "").split("\n")[0]} if model else more
-    return {"responses": {200: own, **REFUSALS}}
+    refusals = {status: {"model": Refused, "description": why} for status, why in REFUSALS.items()}
+    return {"responses": {200: own, **refusals}}
 
 
 def leads_to(model: type) -> dict[str, Any]:
     """The responses of the address of a form, which leads to another one."""
-    return {"responses": {**LEADS, **answers(model)["responses"]}}
+    return {"responses": {303: LEADS, **answers(model)["responses"]}}
 
 
 def _body(kind: str, schema: Mapping[str, Any]) -> dict[str, Any]:

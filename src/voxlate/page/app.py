@@ -60,8 +60,7 @@ def create_app(
     site = Site(settings, sessions, jobs, Space(settings.limits), templates)
     longest = {"check": settings.limits.check_minutes * 60}
     stop = threading.Event()
-    works = []
-    works.append(lambda: clean_regularly(jobs, settings.limits.keep_hours * 3600, stop))
+    works = [lambda: clean_regularly(jobs, settings.limits.keep_hours * 3600, stop)]
     if start is not None:
         for kinds in KINDS:
             works.append(Worker(jobs, kinds, start, longest.get(kinds[0], math.inf), stop).run)
@@ -106,10 +105,8 @@ def _add_errors(app: FastAPI) -> None:
     @app.exception_handler(BadInput)
     def bad_input(request: Request, error: BadInput) -> Response:
         """400, or the status of the kind of a refusal."""
-        status = 404 if isinstance(error, NoSuchJob) else 400
-        return site_of(request).error(
-            request, FULL if isinstance(error, CannotWrite) else status, f"{error}"
-        )
+        statuses = {NoSuchJob: 404, CannotWrite: FULL}
+        return site_of(request).error(request, statuses.get(type(error), 400), f"{error}")
 
     @app.exception_handler(RequestValidationError)
     @app.exception_handler(HTTPException)
@@ -122,10 +119,8 @@ def _add_errors(app: FastAPI) -> None:
     @app.exception_handler(Exception)
     def fault(request: Request, error: Exception) -> Response:
         """A fault of voxlate."""
-        name = type(error).__name__
-        return site_of(request).error(
-            request, 500, f"This should not happen: {name}. The terminal of the server shows where."
-        )
+        said = f"This should not happen: {type(error).__name__}. The terminal of the server shows where."
+        return site_of(request).error(request, 500, said)
 
 
 def run_server(settings: Settings, sessions: Sessions) -> None:

@@ -19,7 +19,7 @@ from voxlate.commands.api.images import check_case
 from voxlate.commands.api.progress import Reporter
 from voxlate.page.api import Answer, Fit, Said
 from voxlate.page.forms import FORMS
-from voxlate.page.jobs import scans_of
+from voxlate.page.jobs import Asked, Json, scans_of
 from voxlate.page.words import CONTRASTS, contrast_of
 from voxlate.scans.cases.case import MASK
 from voxlate.scans.cohorts.path_roles import modality_by_name
@@ -47,10 +47,10 @@ MOST_UNREAD = 3  # scans whose fault is stated where a model finds none that it 
 MOST_CHOICES = 6  # scans that are compared with one model, the best first
 ORDER = (None, "note", "caution", "do not trust")  # of the worst warning
 ITERATED = {"eta", "sampler", "schedule", "steps"}  # options of networks that compute several times
-Entry = dict[str, Any]
+Entry = Json
 
 
-def check(folder: Path, request: Mapping[str, Any], reporter: Reporter) -> dict[str, Any]:
+def check(folder: Path, request: Asked, reporter: Reporter) -> Json:
     """Find which files an upload has, and which models fit them, the best first.
 
     The networks compute one small slice each, for their self-tests.
@@ -110,7 +110,7 @@ def _patient(scans: Path, entries: Sequence[Entry]) -> str:
     return ""
 
 
-def _others(scans: Path, entries: Sequence[Entry], request: Mapping[str, Any]) -> Iterator[str]:
+def _others(scans: Path, entries: Sequence[Entry], request: Asked) -> Iterator[str]:
     """Sentences on the files of an upload that are not used; those among DICOM files are left to the series."""
     listed = {location_of(scans / entry["place"]) for entry in entries}
     others = [
@@ -174,10 +174,10 @@ def _series_in(folder: Path, scans: Path) -> list[Entry]:
     try:
         series = list_series(folder)
     except BadInput as error:
-        return [_entry(_place(folder, scans), "DICOM", why=str(error))]
+        return [_entry(place_in(folder, scans), "DICOM", why=str(error))]
     entries = []
     for found in series:
-        place = _place(found.path if len(series) > 1 else folder, scans)
+        place = place_in(found.path if len(series) > 1 else folder, scans)
         title = f"{found.modality} {found.description}".strip()
         aside = why_excluded(found)
         entries.append(
@@ -196,7 +196,7 @@ def _series_in(folder: Path, scans: Path) -> list[Entry]:
 
 def _describe(path: Path, scans: Path) -> Entry:
     """A file that is no DICOM."""
-    place = _place(path, scans)
+    place = place_in(path, scans)
     try:
         volume = read_volume(path, without_ending(path.name))
     except BadInput as error:
@@ -206,7 +206,7 @@ def _describe(path: Path, scans: Path) -> Entry:
 
 
 def _fits(
-    label: str, run: str, scans: Path, entries: Sequence[Entry], request: Mapping[str, Any]
+    label: str, run: str, scans: Path, entries: Sequence[Entry], request: Asked
 ) -> Iterator[Fit]:
     """The fits of one run, one for each choice of scans; one that cannot be opened or compared states the reason.
 
@@ -278,7 +278,7 @@ def _is_calibrated(model: Model) -> bool:
         return False
 
 
-def card_of(model: Model) -> dict[str, Any]:
+def card_of(model: Model) -> Json:
     """A starter's limits and intervals and, for each of its sources, the names of scans that it accepts; of other models none."""
     sources = model.facts.data.source
     accepts = {name: model.facts.accepts.get(name, (name,)) for name in sources}
@@ -343,7 +343,7 @@ def absolute_inputs(inputs: Sequence[str], scans: Path) -> list[str]:
     return texts
 
 
-def _try(model: Model, inputs: Sequence[str], scans: Path) -> dict[str, Any]:
+def _try(model: Model, inputs: Sequence[str], scans: Path) -> Json:
     """What a synthesis of these inputs would read and warn of; raises BadInput where it would refuse them."""
     selected = select(model, absolute_inputs(inputs, scans), SynthOptions())
     if len(selected.scans) != 1:
@@ -353,14 +353,14 @@ def _try(model: Model, inputs: Sequence[str], scans: Path) -> dict[str, Any]:
     (found,) = selected.scans
     checked = check_case(model, found)
     return {
-        "used": {name: _place(path, scans) for name, path in found.files.items()},
+        "used": {name: place_in(path, scans) for name, path in found.files.items()},
         "targets": checked.targets,
         "warnings": tuple(Said(said.grade, said.on_page) for said in checked.messages),
         "worst": worst_grade(checked.messages),
     }
 
 
-def _settings(models: Mapping[Answer, Model]) -> dict[str, Any]:
+def _settings(models: Mapping[Answer, Model]) -> Json:
     """The answers of a model, and the options of the form that have an effect where it draws noise."""
     drawn = models.get("sample")
     settings = {}
@@ -395,6 +395,6 @@ def _stated(entry: Entry, names: Collection[str]) -> str:
     return next((word for word in words if word in names or contrast_of(word) in CONTRASTS), "")
 
 
-def _place(path: Path, scans: Path) -> str:
-    """A scan's place below the upload's folder."""
+def place_in(path: Path, scans: Path) -> str:
+    """A scan's place below the upload's folder, or the folder of a cohort."""
     return path.relative_to(scans).as_posix() if path.is_relative_to(scans) else path.name

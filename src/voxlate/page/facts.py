@@ -17,10 +17,9 @@ from voxlate.evaluation.reports.page import charts_of, newest_pictures
 from voxlate.page.folders import find_runs, place_of
 from voxlate.scans.cases.prepared import open_cohort
 from voxlate.training.log_file import read_verdicts
-from voxlate.training.recipe.provenance import read_run
 from voxlate.training.run import Run
 from voxlate.training.verdict import verdict_lines
-from voxlate.training.weights import read_header
+from voxlate.training.weights import is_finished
 
 STYLE = re.compile(r' style="([^"]*)"| id="[^"]*"')
 
@@ -53,7 +52,7 @@ def facts_of_run(root: Path, run: Path) -> dict[str, Any]:
     trained_on = cohort_of(run)
     scans = Path(str(trained_on.provenance.get("root", ""))) if trained_on else None
     below = scans is not None and scans.is_dir() and scans.is_relative_to(root)
-    finished = is_finished(Run(run))
+    finished = has_ended(Run(run))
     return {
         "place": own,
         "has_begun": Run(run).has_begun,
@@ -83,14 +82,9 @@ def _as_attributes(match: re.Match[str]) -> str:
     return attributes
 
 
-def is_finished(run: Run) -> bool:
+def has_ended(run: Run) -> bool:
     """Whether a run has the weights of its last stage, and waits for no further steps; no code of a recipe is imported."""
-    if not run.weights().is_file():
-        return False
-    stated = read_run(run.provenance) if run.provenance.is_file() else {}
-    trained = read_header(run.weights())["recipe"]
-    return not stated or _further_steps(stated.get("recipe", {})) == _further_steps(trained)
-
-
-def _further_steps(recipe: dict[str, Any]) -> list[int]:
-    return list(recipe.get("train", {}).get("more") or ())
+    weights = run.weights()
+    if not weights.is_file() or not run.provenance.is_file():
+        return weights.is_file()
+    return is_finished(weights, run.origin.get("recipe", {}).get("train", {}).get("more"))

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Literal
 
@@ -116,7 +117,7 @@ def new_folder(root: Path | None, text: str, apart_from: Path | None = None) -> 
         raise BadInput(
             "new folder: expected a place below the root folder, found another. Choose one below it."
         )
-    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise BadInput(
             f"new folder: expected a new name, found {'/'.join(names)!r}, which is there. Choose another name."
         )
@@ -151,9 +152,7 @@ def find_runs(root: Path | None) -> dict[str, Path]:
     if root is None:
         return {}
     places = {}
-    for number, path in enumerate(_folders(root, DEEPEST)):
-        if number >= MOST_SEARCHED:
-            break
+    for path in islice(_folders(root, DEEPEST), MOST_SEARCHED):
         if content_of(path) == "run" and os.path.isfile(path / WEIGHTS):
             places[path.relative_to(root).as_posix()] = path
     return places

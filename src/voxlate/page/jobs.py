@@ -26,6 +26,8 @@ from voxlate.base.files import read_json, write_json
 from voxlate.page.folders import ROOT
 from voxlate.scans.formats.archive import FILE, FOLDER, make_folders
 
+Json = dict[str, Any]
+Asked = Mapping[str, Any]  # the request of a job
 State = Literal["queued", "running", "done", "failed", "cancelled"]
 Kind = Literal["check", "synthesise", "survey", "prepare", "plan", "train", "calibrate", "compare"]
 ENDED: tuple[State, ...] = ("done", "failed", "cancelled")
@@ -53,7 +55,7 @@ class Job:
     name: str
     kind: Kind
     title: str
-    request: dict[str, Any] = field(default_factory=dict)
+    request: Json = field(default_factory=dict)
     state: State = "queued"
     created: float = 0.0
     started: float = 0.0
@@ -133,7 +135,7 @@ class Jobs:
         self,
         kind: Kind,
         title: str,
-        request: Mapping[str, Any],
+        request: Asked,
         most: int,
         reserved: Path | None = None,
     ) -> Job:
@@ -168,11 +170,9 @@ class Jobs:
         """Write changes of a job, unless it is in one of some states; returns the job as it is then."""
         with self._lock:
             job = self.read(name)
-            return (
-                job
-                if job.state in unless
-                else self._write(self.root / name, replace(job, **changes))
-            )
+            if job.state in unless:
+                return job
+            return self._write(self.root / name, replace(job, **changes))
 
     def take(self, kinds: Collection[Kind]) -> Job | None:
         """The job of these kinds that waits longest, as running; None where none waits."""
@@ -204,9 +204,11 @@ class Jobs:
         for job in self.all():
             if job.refusal:
                 self.end(job.name, "failed", job.refusal)
-            elif job.state == "running" and job.attempts < MOST_ATTEMPTS:
+            elif job.state != "running":
+                continue
+            elif job.attempts < MOST_ATTEMPTS:
                 self.change(job.name, state="queued")
-            elif job.state == "running":
+            else:
                 why = f"The server ended {job.attempts} times while it worked on this job. Ask for it again with a smaller scan or fewer samples."
                 self.end(job.name, "failed", why)
 
@@ -248,7 +250,7 @@ class Jobs:
     def read_file(self, name: str, file: str) -> dict[str, Any]:
         """The content of a file that the process of a job wrote; {} before it has."""
         try:
-            content: dict[str, Any] = read_json(self.folder(name) / file)
+            content: Json = read_json(self.folder(name) / file)
         except BadInput:
             return {}
         return content
@@ -265,19 +267,17 @@ class Jobs:
         return total
 
 
-def scans_of(folder: Path, request: Mapping[str, Any]) -> Path:
+def scans_of(folder: Path, request: Asked) -> Path:
     """The folder of a job's scans: uploaded ones are in the folder of the check, others stay where they are."""
     if request.get("place"):
         return Path(request["place"])
     return folder.parent / request.get("check", folder.name) / SCANS
 
 
-def places_of(folder: Path, request: Mapping[str, Any]) -> dict[str, str]:
+def places_of(folder: Path, request: Asked) -> dict[str, str]:
     """What stands for the absolute places in the sentences of a job."""
     if "root" in request:
         return {request["root"]: ROOT, str(folder): "the job"}
     places = {str(scans_of(folder, request)): "the upload", str(folder): "the job"}
-    runs = dict(request.get("runs", {}))
-    if "run" in request:
-        runs[request["label"]] = request["run"]
-    return places | {run: label for label, run in runs.items()}
+    places |= {run: label for label, run in request.get("runs", {}).items()}
+    return places | ({request["run"]: request["label"]} if "run" in request else {})

@@ -43,6 +43,7 @@ from voxlate.page.jobs import (
     VIEWS,
     Job,
     Jobs,
+    Json,
     Kind,
     State,
 )
@@ -134,7 +135,7 @@ class Site:
             one.name for one in self.jobs.all() if one.kind == job.kind and one.state == "queued"
         ]
         progress = self.jobs.progress(job.name) if job.state == "running" else None
-        now = dict[str, Any]()
+        now = Json()
         if progress is not None:
             stage = progress.stage
             is_even = stage == "slices" or job.kind == "train"
@@ -178,9 +179,7 @@ class Site:
             return JSONResponse({"error": in_fields(said)}, status)
         return self.page("error.html", status, sentence=said)
 
-    def add(
-        self, kind: Kind, title: str, request: dict[str, Any], reserved: Path | None = None
-    ) -> Response:
+    def add(self, kind: Kind, title: str, request: Json, reserved: Path | None = None) -> Response:
         """Put a job into the queue, and go to its page."""
         most = self.settings.limits.queue
         return self.go_to(self.jobs.add(kind, title[:LONGEST_TITLE], request, most, reserved))
@@ -261,7 +260,7 @@ def index(request: Request, site: OfSite) -> Response:
         return JSONResponse(asdict(Listed([*site.runs], [*CONTRASTS], jobs)))
     return site.page(
         "index.html",
-        runs=list(site.runs),
+        runs=[*site.runs],
         rows=site.rows(),
         settings=site.settings,
         browser=BROWSER,
@@ -297,7 +296,7 @@ async def upload(request: Request, site: OfSite) -> Response:
             raise
 
 
-def _check_request(site: Site, **more: Any) -> dict[str, Any]:
+def _check_request(site: Site, **more: Any) -> Json:
     """The request of a check.
 
     is_local: a browser on another machine reads no name of a patient in the queue.

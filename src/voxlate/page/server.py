@@ -18,7 +18,7 @@ from voxlate.commands.api.console import say
 from voxlate.commands.api.entry import RUNS, Place, function
 from voxlate.commands.api.progress import Reporter
 from voxlate.page.settings import LOOPBACK, WILDCARDS, Limits, Sessions, Settings, label_runs
-from voxlate.training.starters.names import PREFIX, folder_of, is_starter, starter_names
+from voxlate.training.starters.names import folder_of, is_starter, starters_to_run
 
 PACKAGES = ("fastapi", "uvicorn", "python_multipart", "jinja2")
 OTHERS = 0o077  # the permissions of all but the owner
@@ -40,8 +40,7 @@ def check_server(runs: Sequence[Place], options: ServeOptions) -> Server:
     token = options.token
     if options.token_file is not None:
         token = read_token(Path(options.token_file))
-    host = options.host
-    names = options.name
+    host, names = options.host, options.name
     _check_host(host, names, token)
     settings = Settings(
         label_runs(_check_runs(runs)),
@@ -114,7 +113,7 @@ def serve(
 
 def _check_runs(runs: Sequence[Place]) -> list[str]:
     """The runs, or else the installed starters; raises BadInput for one that is not there, and where there is none."""
-    chosen = [*map(str, runs)] or [f"{PREFIX}{name}" for name in starter_names()]
+    chosen = [*map(str, runs)] or starters_to_run()
     if not chosen:
         raise BadInput(
             "RUN: expected a run to serve, found none: no starter is installed with this copy of voxlate. Name a run."

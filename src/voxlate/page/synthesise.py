@@ -4,7 +4,6 @@ import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from voxlate.base.errors import BadInput
 from voxlate.base.files import read_json
@@ -16,7 +15,7 @@ from voxlate.evaluation.intervals.expected import bound_lines
 from voxlate.evaluation.reports.page import report
 from voxlate.evaluation.usability import usability
 from voxlate.page.check import absolute_inputs, card_of
-from voxlate.page.jobs import DICOM_ZIP, JOB, OUT, REPORT, places_of, scans_of
+from voxlate.page.jobs import DICOM_ZIP, JOB, OUT, REPORT, Asked, Json, places_of, scans_of
 from voxlate.page.views import write_views
 from voxlate.page.words import for_page
 from voxlate.scans.formats.dicom import is_dicom_folder
@@ -28,7 +27,7 @@ from voxlate.training.model import load
 NO_INTERVALS = "No intervals: the run is calibrated for other settings. Leave the settings of the sampling empty for those of the calibration."
 
 
-def synthesise(folder: Path, request: Mapping[str, Any], reporter: Reporter) -> dict[str, Any]:
+def synthesise(folder: Path, request: Asked, reporter: Reporter) -> Json:
     """Synthesise the images of a case, then write the DICOM series and the report."""
     options = SynthOptions(**request["options"])
     model = load(request["run"], options.device, answer=options.answer)
@@ -53,7 +52,7 @@ def synthesise(folder: Path, request: Mapping[str, Any], reporter: Reporter) -> 
     missing = _write_dicom(folder, files)
     reporter.step("views", 2, 3)
     places = places_of(folder, request)
-    places |= dict.fromkeys(map(str, model.origins), request["label"])
+    places |= {str(origin): request["label"] for origin in model.origins}
     report(folder / OUT, folder / REPORT, places=places, title=read_json(folder / JOB)["title"])
     found = {
         "case": case.name,
@@ -85,7 +84,7 @@ def _write_dicom(folder: Path, files: Mapping[str, Path]) -> list[str]:
     return [told.text for told in exported.messages]
 
 
-def _settings(request: Mapping[str, Any], stated: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def _settings(request: Asked, stated: Asked) -> Iterator[tuple[str, str]]:
     """The settings with which images were synthesised, as their provenance states them."""
     synth = stated.get("synth", {})
     model = stated.get("model", {})

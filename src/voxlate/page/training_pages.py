@@ -18,7 +18,7 @@ from voxlate.page.folders import (
     place_of,
 )
 from voxlate.page.forms import FORMS
-from voxlate.page.jobs import PLANNED, REPORT, Kind
+from voxlate.page.jobs import PLANNED, REPORT, Json, Kind
 from voxlate.page.pages import (
     ADDRESSES,
     Form,
@@ -74,9 +74,9 @@ def _add(
     site: Site,
     kind: Kind,
     title: str,
-    arguments: dict[str, Any],
-    options: dict[str, Any],
-    shown: dict[str, Any],
+    arguments: Json,
+    options: Json,
+    shown: Json,
     **more: Any,
 ) -> Response:
     """Put a job into the queue, which calls the function of a command, and go to its page.
@@ -174,7 +174,7 @@ def start_recipe(site: OfSite, form: Form) -> Response:
     return _train(site, run, {"recipe": name, "data": str(prepared), "out": str(run)}, options)
 
 
-def _train(site: Site, run: Path, arguments: dict[str, Any], options: dict[str, Any]) -> Response:
+def _train(site: Site, run: Path, arguments: Json, options: Json) -> Response:
     options = {**options, "device": site.settings.device}
     title = f"Training {run.relative_to(_root(site)).as_posix()}"
     return _add(site, "train", title, arguments, options, {}, run=str(run))
@@ -272,7 +272,7 @@ def picture(site: OfSite, place: str, name: str) -> Response:
     raise BadInput("picture: expected one of the page, found another. Load the page again.")
 
 
-def _facts_of_run(site: Site, run: Path) -> dict[str, Any]:
+def _facts_of_run(site: Site, run: Path) -> Json:
     """The curves, pictures and verdicts of a run, and the choices of its forms."""
     from voxlate.page.facts import facts_of_run  # see its head
 

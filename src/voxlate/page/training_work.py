@@ -3,7 +3,7 @@
 A job's request has the arguments of that function and its options, as they are by name.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -17,35 +17,30 @@ from voxlate.evaluation.reports.comparison import write_page
 from voxlate.evaluation.reports.page import report
 from voxlate.evaluation.reports.prepared import report_prepared
 from voxlate.evaluation.scoring.tables import Tables
+from voxlate.page.check import place_in
 from voxlate.page.folders import RECIPE, ROOT, check_links
-from voxlate.page.jobs import OUT, PLANNED, REPORT
+from voxlate.page.jobs import OUT, PLANNED, REPORT, Asked, Json
 from voxlate.scans.options.layout import layout_of
 from voxlate.training.recipe import from_dict
 from voxlate.training.verdict import verdict_lines
 
-Facts = dict[str, Any]
-Request = Mapping[str, Any]
 
-
-def _call(function: Callable[..., Any], request: Request, reporter: Reporter, **more: Any) -> Any:
+def _call(function: Callable[..., Any], request: Asked, reporter: Reporter, **more: Any) -> Any:
     """The result of a command with the arguments and options of a request."""
     return function(**request["arguments"], progress=reporter, **request["options"], **more)
 
 
-def survey(folder: Path, request: Request, reporter: Reporter) -> Facts:
+def survey(folder: Path, request: Asked, reporter: Reporter) -> Json:
     """The facts that `voxlate prepare --dry-run` shows of a cohort."""
     check_links(Path(request["root"]), Path(request["arguments"]["root"]))
     survey = _call(cohorts.survey, request, reporter)
-    files = [{**vars(file), "path": _below(survey.root, file.path)} for file in survey.files]
+    files = [
+        {**vars(file), "path": place_in(Path(file.path), survey.root)} for file in survey.files
+    ]
     return {**survey.facts, "small": " ".join(map(str, survey.small)), "files": files}
 
 
-def _below(root: Path, place: str) -> str:
-    path = Path(place)
-    return str(path.relative_to(root)) if path.is_relative_to(root) else path.name
-
-
-def prepare(folder: Path, request: Request, reporter: Reporter) -> Facts:
+def prepare(folder: Path, request: Asked, reporter: Reporter) -> Json:
     """Prepare a cohort, and write the page of its overlays."""
     check_links(Path(request["root"]), Path(request["arguments"]["root"]))
     prepared = _call(cohorts.prepare, request, reporter)
@@ -53,7 +48,7 @@ def prepare(folder: Path, request: Request, reporter: Reporter) -> Facts:
     return {"unread": list(prepared.provenance["unread"])}
 
 
-def plan(folder: Path, request: Request, reporter: Reporter) -> Facts:
+def plan(folder: Path, request: Asked, reporter: Reporter) -> Json:
     """Plan a training; the plan is written as the folder of a planned run."""
     chosen = _call(training.plan, request, reporter).change(request["changes"])
     from_dict(dict(chosen.tables), "the plan")  # raises BadInput where a change names code
@@ -69,7 +64,7 @@ def plan(folder: Path, request: Request, reporter: Reporter) -> Facts:
     }
 
 
-def train(folder: Path, request: Request, reporter: Reporter) -> Facts:
+def train(folder: Path, request: Asked, reporter: Reporter) -> Json:
     """Train a planned run, a recipe or a further part of a run, or resume it."""
     asked = request["arguments"]
     if asked["recipe"] == training.AUTO and not (Path(asked["out"]) / RECIPE).is_file():
@@ -78,13 +73,13 @@ def train(folder: Path, request: Request, reporter: Reporter) -> Facts:
     return {"verdicts": verdict_lines(done.verdicts)}
 
 
-def calibrate(folder: Path, request: Request, reporter: Reporter) -> Facts:
+def calibrate(folder: Path, request: Asked, reporter: Reporter) -> Json:
     """Fit the prediction intervals of a run."""
     layout = _layout(*map(Path, request["arguments"].values()))
     return {"lines": _call(training.calibrate, request, reporter, **layout)}
 
 
-def compare(folder: Path, request: Request, reporter: Reporter) -> Facts:
+def compare(folder: Path, request: Asked, reporter: Reporter) -> Json:
     """Synthesise and score the same held-out cases with each run, then compare them."""
     options, (runs, place) = request["options"], request["arguments"].values()
     cohort = Path(place)
@@ -117,20 +112,18 @@ def _rename_stages(name: str, reporter: Reporter) -> Reporter:
     return replace(reporter, step=lambda stage, *rest: step(name.format(stage), *rest))
 
 
-def _plain(tables: Tables) -> Facts:
+def _plain(tables: Tables) -> Json:
     """Tables for the page, by modality."""
-    parts = [
-        {"modality": name, "lines": [*map(asdict, part)]} for name, part in tables.lines.items()
-    ]
+    lines = tables.lines.items()
     return {
         "title": tables.title,
         "methods": list(tables.methods),
-        "parts": parts,
+        "parts": [{"modality": name, "lines": [*map(asdict, part)]} for name, part in lines],
         "caption": list(tables.caption),
     }
 
 
-def _layout(run: Path, cohort: Path) -> Facts:
+def _layout(run: Path, cohort: Path) -> Json:
     """The layout of a cohort, which is known where the run was trained on it."""
     prepared = cohort_of(run)
     stated = {} if prepared is None else prepared.provenance

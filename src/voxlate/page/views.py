@@ -54,10 +54,9 @@ def write_views(case: Path, sources: Mapping[str, Path], folder: Path) -> list[d
     for number, (view, volume) in enumerate(_volumes(case, sources)):
         file = f"{number}_{view.role}{ENDINGS[0]}"
         write_volume(target / file, volume, f"voxlate: {view.role}")
-        ends = (view.low, view.high)
         if view.role not in ("lower", "upper"):
             colours = "inferno" if view.role in ("width", "spread") else "gray"
-            slices = middle_slices(volume, *ends)
+            slices = middle_slices(volume, view.low, view.high)
             pictures = [data_uri(picture, colours) for picture in slices]
             rows.append({"view": asdict(view), "pictures": pictures})
             if view.role == "synthesis":

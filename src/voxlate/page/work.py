@@ -10,27 +10,24 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from voxlate.base.errors import BadInput, Stopped
 from voxlate.base.files import lock, read_json, write_json
 from voxlate.base.messages import Message
 from voxlate.commands.api.progress import Reporter
-from voxlate.page.jobs import FOUND, JOB, OUTCOME, PROGRESS, Kind, Progress, places_of
+from voxlate.page.jobs import FOUND, JOB, OUTCOME, PROGRESS, Asked, Kind, Progress, places_of
 from voxlate.page.words import for_page
 
 EVERY_SECONDS = 0.5  # between two writings of the progress
 STDIN = 0  # file descriptor
 FOR_OWNER = 0o077  # as an umask
 WAIT_SECONDS = 60.0  # for the process of a killed server to end
-SCANS_ALONE: tuple[Kind, ...] = (
-    "check",
-    "synthesise",
-)  # the other kinds work below the root folder
+# The other kinds work below the root folder.
+SCANS_ALONE: tuple[Kind, ...] = ("check", "synthesise")
 
 
 @dataclass
@@ -58,13 +55,12 @@ class ProgressFile:
         write_json(self.folder / PROGRESS, asdict(moved))
 
 
-def do_job(
-    kind: str, folder: Path, request: Mapping[str, Any], progress: Callable[..., None]
-) -> None:
+def do_job(kind: str, folder: Path, request: Asked, progress: Callable[..., None]) -> None:
     """Do the work of a job, and write what it has found and said for the page, without places of this machine."""
     said = list[Message]()
-    module = kind if kind in SCANS_ALONE else "training_work"
+    module = kind
     if kind not in SCANS_ALONE:
+        module = "training_work"
         progress(kind, 0, 1)
     # the module of a synthesis takes half a second, which a check saves
     own = importlib.import_module(f"voxlate.page.{module}")
@@ -76,19 +72,18 @@ def do_job(
 def work(folder: Path) -> None:
     """Do the work of a job and write its outcome: {"why": ""} where it is done, else one sentence."""
     job = read_json(folder / JOB)
-    places = places_of(folder, job["request"])
+    kind, request = job["kind"], job["request"]
+    places = places_of(folder, request)
+    why = ""
     try:
-        with lock(folder, WAIT_SECONDS), _files_of(job["kind"]):
-            do_job(job["kind"], folder, job["request"], ProgressFile(folder))
-        outcome = {"why": ""}
+        with lock(folder, WAIT_SECONDS), _files_of(kind):
+            do_job(kind, folder, request, ProgressFile(folder))
     except (BadInput, Stopped) as error:
-        outcome = {"why": str(error)}
+        why = str(error)
     except MemoryError:
-        outcome = {
-            "why": "memory: expected enough for this scan, found too little. Choose a smaller scan, or fewer samples."
-        }
-    with _files_of(job["kind"]):
-        write_json(folder / OUTCOME, for_page(outcome, places))
+        why = "memory: expected enough for this scan, found too little. Choose a smaller scan, or fewer samples."
+    with _files_of(kind):
+        write_json(folder / OUTCOME, for_page({"why": why}, places))
 
 
 @contextmanager

@@ -187,8 +187,8 @@ def read_calibration(path: Path) -> Calibration:
     if header.widened is None:
         arrays = {name: tensor.numpy() for name, tensor in parts.pop(MEMORY).items()}
         references = ReferencePatches(**arrays)
-        same = references.patients == header.patients
-        record.check(same, f"scans of {references.patients} patients, not of {header.patients}")
+        known, stated = references.patients, header.patients
+        record.check(known == stated, f"scans of {known} patients, not of {stated}")
     widths = {name: read_widths(header.targets[name].method, own) for name, own in parts.items()}
     return Calibration(header, widths, references, file_hash(path))
 
@@ -233,12 +233,11 @@ def _check_target(record: Record, name: str, target: Target, coverage: float) ->
     """Raise BadInput unless the entries of a target agree with each other."""
     check = record.check
     low, high = target.ends
-    scaled = target.scales.get(coverage, 0) > 0
-    check(scaled, f"no scale of {name} for the coverage {coverage:g}")
+    check(target.scales.get(coverage, 0) > 0, f"no scale of {name} for the coverage {coverage:g}")
     check(target.method in target.compared, f"a method of {name} that was not compared")
     check(low < high, f"ends of {name} from {low:g} to {high:g}")
-    ascending = list(target.borders) == sorted(set(target.borders))
-    whole = ascending and len(target.factors) == len(target.borders) + 1
+    borders = target.borders
+    whole = [*borders] == sorted({*borders}) and len(target.factors) == len(borders) + 1
     check(whole, f"groups of {name} that do not fit together")
     try:
         regions = regions_from(target.regions)

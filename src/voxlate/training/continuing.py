@@ -12,7 +12,6 @@ from voxlate.scans.cases.prepared import open_cohort
 from voxlate.training.changes import first_change
 from voxlate.training.processes import by_main, processes
 from voxlate.training.recipe import Recipe, from_dict, to_dict, with_tables
-from voxlate.training.recipe.provenance import read_run
 from voxlate.training.run import Run, change_recipe, repair_recipe_file, software
 from voxlate.training.state_file import load_state
 from voxlate.training.train import Beginning, train
@@ -50,7 +49,7 @@ def train_further(
         with lock(run.folder):
             recipe = _open_recipe(run, data, allow_code)
             asked = f"--steps +{steps}" if steps else f"--minutes +{minutes:g}" if minutes else ""
-            if not is_finished(run.weights(), recipe.train):
+            if not is_finished(run.weights(), recipe.train.more):
                 _check_resumable(run, asked)
                 text = f"resuming {run.folder}, which stopped before step {recipe.train.length}."
                 say(message("resumed", text))
@@ -63,7 +62,7 @@ def train_further(
             return recipe
 
     recipe = by_main(accelerator, begin)
-    stated = read_run(run.provenance)
+    stated = run.origin
     replay = None
     if "replayed" in stated:
         replay = Path(os.path.normpath(run.folder / stated["replayed"]))
@@ -81,7 +80,7 @@ def train_further(
 
 def _open_recipe(run: Run, data: Path | None, allow_code: bool) -> Recipe:
     """The recipe of a run whose cohort is there; the place of a cohort that was moved is written to the provenance."""
-    stated = read_run(run.provenance)
+    stated = run.origin
     if not stated.get("recipe") or not stated.get("data", {}).get("cohort"):
         raise BadInput(
             f"{run.folder}: expected a run that voxlate trained, found none. Train a new one."
@@ -110,7 +109,7 @@ def _open_recipe(run: Run, data: Path | None, allow_code: bool) -> Recipe:
 
 def _check_resumable(run: Run, asked: str) -> None:
     """Raise BadInput if a run that is not finished cannot continue from its state, or was asked for other steps."""
-    stated = read_run(run.provenance)
+    stated = run.origin
     before = stated.get("continuations", [])
     if asked and (not before or before[-1]["asked"] != asked):
         raise BadInput(
@@ -133,7 +132,7 @@ def _add_steps(run: Run, recipe: Recipe, asked: str, steps: int) -> Recipe:
     recipe = with_tables(recipe, plain, f"{run.recipe}")
     versions = {name: software()[name] for name in ("voxlate", "torch")}
     record = {"asked": asked, "from_step": done, "steps": steps, **versions}
-    before = read_run(run.provenance).get("continuations", [])
+    before = run.origin.get("continuations", [])
     change_recipe(run, recipe, {"continuations": [*before, record]})
     return recipe
 
@@ -179,7 +178,7 @@ def _cohort_folder(run: Run, stated: dict[str, Any]) -> Path:
 
 def training_cohort(run: Run) -> Path | None:
     """The prepared cohort that a run was trained on; None if it is not there any more, or has changed."""
-    stated = read_run(run.provenance) if run.provenance.is_file() else {}
+    stated = run.origin if run.provenance.is_file() else {}
     if "prepared" not in stated:
         return None
     place = _cohort_folder(run, stated)

@@ -1,6 +1,5 @@
 """The errors of a model and of naive baselines on the same validation items, in the voxels that `evaluate` scores."""
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -12,12 +11,13 @@ from voxlate.base.messages import UNOWNED
 from voxlate.scans.cases.layout import CANONICAL, reorder_axes
 from voxlate.scans.cases.prepared import Cohort
 from voxlate.scans.images.grid import Grid, Volume
-from voxlate.scans.images.intensity import IntensityMap, Scale
+from voxlate.scans.images.intensity import Scale
 from voxlate.scans.images.ranges import NETWORK_RANGE, mask_for, normalise_by
 from voxlate.scans.images.tiling import Triple
 from voxlate.science.batch import Batch
 from voxlate.synthesis.patch import overlap
-from voxlate.training.batches.patches import DataSettings, training_cases
+from voxlate.training.batches.batches import Places
+from voxlate.training.batches.patches import DataSettings, IntensityMaps, training_cases
 from voxlate.training.naive import Baselines, fit_cohort
 from voxlate.training.recipe import FullStage, Recipe, ranges_of
 from voxlate.training.run import Run
@@ -40,8 +40,8 @@ class ItemErrors:
     baselines: Baselines
     cohort: Cohort
     data: DataSettings
-    intensity: Mapping[str, IntensityMap]
-    places: Sequence[tuple[str, Triple]]
+    intensity: IntensityMaps
+    places: Places
     count: int = 0
     shown: float = 0.0
     hidden: float = 0.0
@@ -54,6 +54,7 @@ class ItemErrors:
     def add(self, batch: Batch, given: Batch, image: Tensor) -> None:
         """Measure a batch; given: the input of the model; image: its prediction."""
         assert batch.target is not None
+        size: Triple = (*batch.target.shape[2:],)
         for item in range(len(batch)):
             case, start = self.places[self.count]
             label = str(self.count)
@@ -63,7 +64,6 @@ class ItemErrors:
                 name = batch.target_names[place]
                 if name in sources:
                     continue
-                size: Triple = (*batch.target.shape[2:],)
                 body, whole_mean = self.scored_part(case, name)
                 inside, mean = (_cut(whole, start, size) for whole in (body, whole_mean))
                 self.shown += inside.sum()
@@ -77,7 +77,7 @@ class ItemErrors:
                 answers = {key: self._in_network_units(name, one) for key, one in naive.items()}
                 for answer, values in {SYNTHESIS: prediction, **answers}.items():
                     apart = np.abs(values - truth)[inside > 0]
-                    error = float(np.mean(apart, dtype=np.float64)) * self.unit(name)[1]
+                    error = float(apart.mean(dtype=np.float64)) * self.unit(name)[1]
                     self.errors.setdefault(name, {}).setdefault(answer, {})[label] = error
 
     def unit(self, target: str) -> tuple[str, float]:
@@ -89,20 +89,19 @@ class ItemErrors:
     def _sources(self, given: Batch, item: int, case: str, start: Triple) -> dict[str, Float32]:
         """The sources of an item on their scored ranges; in a stack, these are its own slices, which come first."""
         header = self.cohort.header(case, self.data.axes)
-        depth = given.source.shape[2]
-        slices = np.clip(range(start[0], start[0] + depth), 0, header.shape[0] - 1).tolist()
+        numbers = start[0] + np.arange(given.source.shape[2])
+        slices = numbers.clip(0, header.shape[0] - 1).tolist()
         sources = {}
         for name, shown, values in zip(given.source_names, given.present[item], given.source[item]):
-            if not shown or name in sources or name not in self.baselines.ranges:
+            if not shown or name not in self.baselines.ranges:
                 continue
             statistics = header.statistics[name]
             scales = [self.intensity[name].scale(statistics, number) for number in slices]
             stored = np.stack([one.inverse(part) for one, part in zip(scales, _array(values))])
             scale = self.baselines.ranges[name]
-            if scale.own:
-                sources[name] = normalise_by(statistics, stored)
-            else:
-                sources[name] = scale.normalise(stored, None)
+            sources[name] = (
+                normalise_by(statistics, stored) if scale.own else scale.normalise(stored, None)
+            )
         return sources
 
     def _scored_part(self, case: str, target: str) -> tuple[Float32, Float32]:

@@ -34,8 +34,6 @@ from voxlate.training.log import Log
 from voxlate.training.log_file import read_verdicts
 from voxlate.training.processes import Agreement, by_main
 from voxlate.training.recipe import Recipe, stage_recipe
-from voxlate.training.recipe.provenance import read_run
-from voxlate.training.recipe.training import Training
 from voxlate.training.run import Run, change_recipe
 from voxlate.training.sharpness import Sharpness, choose_sharpness
 from voxlate.training.state_file import resume, save_state
@@ -67,7 +65,7 @@ def train_stage(job: Job, session: Session, method: Method, started: str) -> Met
     started: a sentence for the log if some of the weights are not random. Raises Stopped after a signal.
     """
     options = job.stage.train
-    learner = begin_learner(method, options, job.device, job.epoch_steps if options.stop else 0)
+    learner = begin_learner(method, job)
     first = [tensor.clone() for tensor in learner.moving[0]] if options.keep_start else []
     resume(learner, job, session.run)
     now = StageState(job, session, learner, first)
@@ -79,7 +77,7 @@ def train_stage(job: Job, session: Session, method: Method, started: str) -> Met
         if learner.step == 0:
             begin_log(now, started)
         while not now.done and now.changed is None:
-            now.losses = take_step(learner, parallel, options, job.seed, batches, job.device)
+            now.losses = take_step(learner, parallel, job, batches)
             for when, what in AFTER_STEP:
                 if when(now):
                     what(now)
@@ -92,36 +90,30 @@ def train_stage(job: Job, session: Session, method: Method, started: str) -> Met
     return finish(job, session.run, learner, chosen | dict(session.notes))
 
 
-def begin_learner(
-    method: Method, options: Training, device: torch.device, epoch_steps: int
-) -> Learner:
-    """The state of a training before its first step; epoch_steps: 0 if the losses of epochs are not needed."""
-    method.to(device).train()
+def begin_learner(method: Method, job: Job) -> Learner:
+    """The state of a training before its first step."""
+    options = job.stage.train
+    method.to(job.device).train()
     averaged = copy.deepcopy(method).requires_grad_(False).eval()
     optimisers = {
         turn: options.optimiser.build(method.parameters_of(turn)) for turn in method.turns
     }
     # Compiling takes half a minute on a CPU, which gains 4-20 %, and over a minute for a GPU beside other work. Later
     # steps do not count, because it changes roundings.
-    long = options.planned > LONG
-    if (long and can_compile(device)) if options.compile is None else options.compile:
+    gains = options.planned > LONG and can_compile(job.device)
+    if gains if options.compile is None else options.compile:
         method.net.compile()
-    return Learner(method, averaged, optimisers, Epochs(epoch_steps))
+    epochs = Epochs(job.epoch_steps if options.stop else 0)
+    return Learner(method, averaged, optimisers, epochs)
 
 
-def take_step(
-    learner: Learner,
-    parallel: Method,
-    options: Training,
-    seed: int,
-    batches: Iterator[Batch],
-    device: torch.device,
-) -> Losses:
+def take_step(learner: Learner, parallel: Method, job: Job, batches: Iterator[Batch]) -> Losses:
     """Run every turn of the method as often as it states, and move the running average of the weights.
 
     Returns each turn's last losses, still on the device.
     """
     losses = {}
+    options, device = job.stage.train, job.device
     # torch.manual_seed looks for GPUs, which takes 1 ms.
     seeded = torch.default_generator if device.type == "cpu" else torch
     progress = options.progress(learner.step)
@@ -140,7 +132,7 @@ def take_step(
             optimiser.zero_grad(set_to_none=True)
             for _ in range(options.accumulate):
                 batch = next(batches)
-                noise = Noise(stable_id(seed, learner.step, next(calls)), batch.item)
+                noise = Noise(stable_id(job.seed, learner.step, next(calls)), batch.item)
                 # Dropout is the same after a restart.
                 seeded.manual_seed(stable_id(noise.seed, int(batch.item.flatten()[0])))
                 # This is around the backward pass, too, which may compute layers again.
@@ -150,9 +142,9 @@ def take_step(
                     (parts["total"] / options.accumulate).backward()
             if options.clip_norm:
                 groups = (group["params"] for group in optimiser.param_groups)
-                # On other devices torch processes all tensors together by default.
-                on_cpu = True if device.type == "cpu" else None
                 weights = itertools.chain.from_iterable(groups)
+                # On other devices torch processes all tensors together by default.
+                on_cpu = device.type == "cpu" or None
                 nn.utils.clip_grad_norm_(weights, options.clip_norm, foreach=on_cpu)
             optimiser.step()
         losses[turn] = {name: value.detach() for name, value in parts.items()}
@@ -311,10 +303,10 @@ def validation_error(now: StageState) -> float:
 
 def decide(now: StageState) -> None:
     """Decide in all processes whether a signal stops the training after this step, and whether a state is saved."""
-    after_next_step = now.log.seconds + now.log.step_seconds
-    is_old = after_next_step - now.saved >= now.options.save_every
+    each = now.log.step_seconds
+    is_old = now.log.seconds + each - now.saved >= now.options.save_every
     asked = (bool(now.session.stop), is_old)
-    now.stops, now.is_old = now.agreement.ask(now.learner.step, now.log.step_seconds, asked)
+    now.stops, now.is_old = now.agreement.ask(now.learner.step, each, asked)
 
 
 def check_finite(now: StageState) -> None:
@@ -361,8 +353,7 @@ def compare(now: StageState) -> None:
         now.session.say(message("sharpness", text, place=chosen.place, ratio=chosen.ratio))
         now.log.add(sharpness={"place": chosen.place, "ratio": chosen.ratio})
     _log_validation(now, errors.add, chosen)
-    verdicts = verdicts_on(errors, stage)
-    now.log.add(verdict={verdict.modality: asdict(verdict) for verdict in verdicts})
+    now.log.add(verdict={one.modality: asdict(one) for one in verdicts_on(errors, stage)})
 
 
 def _log_validation(
@@ -428,7 +419,7 @@ def _ask_pace(now: StageState) -> Recipe | None:
     if recipe:
         before = {stage.name: stage.train.steps for stage in job.recipe.all_stages}
         note = {"stage": job.stage.name, "step": step, "seconds": seconds, "steps_before": before}
-        noted = read_run(run.provenance).get("corrections", [])
+        noted = run.origin.get("corrections", [])
         change_recipe(run, recipe, {"corrections": [*noted, note]})
         save(now)
     return recipe
@@ -463,7 +454,7 @@ def finish(job: Job, run: Run, learner: Learner, notes: Mapping[str, Any]) -> Me
     if job.accelerator.is_main_process:
         recipe = stage_recipe(job.recipe, job.stage.name)
         header = make_header(recipe, method, job.cohort, learner.step, learner.seconds)
-        header["training_voxels"] += read_run(run.provenance).get("inherited_voxels", [])
+        header["training_voxels"] += run.origin.get("inherited_voxels", [])
         if learner.best is not None:
             header["kept_step"] = learner.best.step
         if bound := _bound(job, method, run):

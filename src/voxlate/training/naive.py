@@ -112,8 +112,7 @@ class Baselines(_Header):
 
     def mean_image(self, target: str, box: Grid) -> Volume:
         """The mean of the training targets, stretched to fill a case's grid [D, H, W]."""
-        zeros = np.zeros((1, *box.shape), np.float32)
-        blank = canonical(Volume(zeros, box.affine, "", target))
+        blank = canonical(Volume(np.zeros((1, *box.shape), np.float32), box.affine, "", target))
         mean = _stretch(self.means[target], blank.data.shape[1:])
         return return_to(Volume(mean[None], blank.affine, "", target), box)
 
@@ -122,8 +121,11 @@ class Baselines(_Header):
 
         sources: the case's scans (resampled to `grid` where they have another); each has its own copy and table.
         """
-        scans = {name: return_to(one, grid) for name, one in sources.items() if name in self.ranges}
-        on_range = {name: _to_range(one, self.ranges[name]) for name, one in scans.items()}
+        on_range = {}
+        for name in filter(self.ranges.__contains__, sources):
+            scan, scale = return_to(sources[name], grid), self.ranges[name]
+            inside = foreground(scan) if scale.own else None
+            on_range[name] = scale.normalise(scan.data[0], inside)
         return self.images_of_values(target, on_range)
 
     def images_of_values(self, target: str, sources: Mapping[str, Float32]) -> dict[str, Float32]:
@@ -133,9 +135,9 @@ class Baselines(_Header):
         result = {}
         others = dict[str, Float32]()
         to = self.ranges[target]
-        several = len([pair for pair in self.tables if pair[1] == target]) > 1
+        several = sum(made == target for _, made in self.tables) > 1
         for name, values in sources.items():
-            if name == target or name not in self.ranges:
+            if name == target:
                 continue
             scale = self.ranges[name]
             others[name] = to.low + (values - scale.low) * np.float32(to.width / scale.width)
@@ -184,9 +186,10 @@ def _shapes(record: Record, stated: _Header, names: Sequence[str]) -> dict[str, 
 
 def baselines_checksum(texts: Mapping[str, str], tensors: Mapping[str, AnyArray]) -> str:
     """The checksum of a file of baselines."""
-    ordered = json.dumps(texts, sort_keys=True)
     return checksum(
-        ordered, tensors, lambda name, values: repr((name, values.shape, values.dtype.str))
+        json.dumps(texts, sort_keys=True),
+        tensors,
+        lambda name, values: repr((name, values.shape, values.dtype.str)),
     )
 
 
@@ -203,85 +206,65 @@ def fit(
     Targets of several sizes are stretched to the first one's box for the mean image.
     Raises BadInput where no case has a target.
     """
-    sums = Sums({name: ranges[name] for name in (*sources, *targets)}, sources, targets)
+    scales = {name: ranges[name] for name in (*sources, *targets)}
+    count = voxels = 0
+    totals = dict[str, Float64]()
+    images = Counter[str]()
+    pairs = [pair for pair in product(sources, targets) if pair[0] != pair[1]]
+    sums = {pair: np.zeros((2, BINS)) for pair in pairs}
+    ends = defaultdict[str, list[tuple[float, float]]](list)
+    products = np.zeros((len(scales) + 1,) * 2)
     for volumes, outlines in cases:
-        sums.add(volumes, outlines or {})
-    empty = [name for name in targets if name not in sums.totals]
+        count += 1
+        known = outlines or {}
+        values = {}
+        for name in scales.keys() & volumes.keys():
+            volume, scale = volumes[name], scales[name]
+            inside = known.get(name)
+            if scale.own and inside is None:
+                inside = foreground(volume)
+            image = values[name] = scale.normalise(volume.data[0], inside)
+            if name not in targets:
+                continue
+            if scale.own:
+                ends[name].append(floor_and_peak(volume.data[0], inside))
+            if name not in totals:
+                shrink = min(1.0, (MEAN_VOXELS / image.size) ** (1 / 3))
+                totals[name] = np.zeros([max(1, round(n * shrink)) for n in image.shape])
+            totals[name] += _stretch(image, totals[name].shape)
+            images[name] += 1
+        if len(values) == len(scales) > 2:
+            shares = _shares(values, scales, [*known.values()])
+            products += shares @ shares.T
+            voxels += shares.shape[1]
+        for (source, target), table in sums.items():
+            if source in values and target in values:
+                bins = _bins(values[source], scales[source]).ravel()
+                table[0] += np.bincount(bins, values[target].ravel(), BINS)
+                table[1] += np.bincount(bins, minlength=BINS)
+    empty = [name for name in targets if name not in totals]
     if empty:
         raise BadInput(
             f"naive baselines: expected training cases with {', '.join(empty)}, found none. Check the cohort's split and the names of its modalities."
         )
-    return sums.baselines()
-
-
-class Sums:
-    """Sums over the cases that were added: of targets, of tables' bins, and of products of shares."""
-
-    def __init__(
-        self, ranges: dict[str, Range], sources: Sequence[str], targets: Sequence[str]
-    ) -> None:
-        self.ranges, self.targets = ranges, targets
-        self.cases = self.voxels = 0
-        self.totals = dict[str, Float64]()
-        self.images = Counter[str]()
-        pairs = [pair for pair in product(sources, targets) if pair[0] != pair[1]]
-        self.tables = {pair: np.zeros((2, BINS)) for pair in pairs}
-        self.ends = defaultdict[str, list[tuple[float, float]]](list)
-        self.products = np.zeros((len(ranges) + 1,) * 2)
-
-    def add(self, volumes: Mapping[str, Volume], outlines: Mapping[str, Bool]) -> None:
-        """Add one case; outlines: the foregrounds of its scans, as `images` finds them, as far as they are known."""
-        ranges = self.ranges
-        self.cases += 1
-        values = {}
-        for name in ranges.keys() & volumes.keys():
-            values[name] = _to_range(volumes[name], ranges[name], outlines.get(name))
-        for name in values.keys() & {*self.targets}:
-            if ranges[name].own:
-                inside = outlines[name] if name in outlines else foreground(volumes[name])
-                self.ends[name].append(floor_and_peak(volumes[name].data[0], inside))
-            if name not in self.totals:
-                size = values[name].shape
-                shrink = min(1.0, (MEAN_VOXELS / values[name].size) ** (1 / 3))
-                self.totals[name] = np.zeros([max(1, round(n * shrink)) for n in size])
-            self.totals[name] += _stretch(values[name], self.totals[name].shape)
-            self.images[name] += 1
-        if len(values) == len(ranges) > 2:
-            shares = _shares(values, ranges, [*outlines.values()])
-            self.products += shares @ shares.T
-            self.voxels += shares.shape[1]
-        for (source, target), table in self.tables.items():
-            if source in values and target in values:
-                bins = _bins(values[source], ranges[source]).ravel()
-                table[0] += np.bincount(bins, values[target].ravel(), BINS)
-                table[1] += np.bincount(bins, minlength=BINS)
-
-    def baselines(self) -> Baselines:
-        """The baselines of the cases that were added; bins without a training voxel are interpolated."""
-        means = {
-            name: (self.totals[name] / self.images[name]).astype(np.float32)
-            for name in self.targets
-            if name in self.totals
-        }
-        tables = {}
-        for pair, (sums, counts) in self.tables.items():
-            filled = np.flatnonzero(counts)
-            if filled.size:
-                values = np.interp(np.arange(BINS), filled, sums[filled] / counts[filled])
-                tables[pair] = values.astype(np.float32)
-        typical = {}
-        for name, ends in self.ends.items():
-            low, high = np.median(ends, axis=0).tolist()
-            typical[name] = low, high
-        products = self.products / self.voxels if self.voxels else None
-        return Baselines(
-            self.ranges,
-            self.cases,
-            typical=typical,
-            means=means,
-            tables=tables,
-            products=products,
-        )
+    tables = {}
+    for pair, (total, counts) in sums.items():
+        filled = np.flatnonzero(counts)
+        if filled.size:  # bins without a training voxel are interpolated
+            line = np.interp(np.arange(BINS), filled, total[filled] / counts[filled])
+            tables[pair] = line.astype(np.float32)
+    typical = {}
+    for name, of_cases in ends.items():
+        low, high = np.median(of_cases, axis=0).tolist()
+        typical[name] = low, high
+    return Baselines(
+        scales,
+        count,
+        typical=typical,
+        means={name: (totals[name] / images[name]).astype(np.float32) for name in targets},
+        tables=tables,
+        products=products / voxels if voxels else None,
+    )
 
 
 def fit_cohort(
@@ -315,15 +298,7 @@ def fit_cohort(
     how = cohort.preparation
     moved = how.resample or how.register is not None or how.align is not None
     learned = fit((read(cohort.case(entry.case)) for entry in chosen), sources, targets, ranges)
-    fixed = how.fixed if moved and how.fixed else ""
-    return replace(learned, fixed=fixed, align=how.align is not None)
-
-
-def _to_range(volume: Volume, scale: Range, body: Bool | None = None) -> Float32:
-    """Values on the scored range; the foreground is computed only where it is needed and not given."""
-    if scale.own and body is None:
-        body = foreground(volume)
-    return scale.normalise(volume.data[0], body)
+    return replace(learned, fixed=(moved and how.fixed) or "", align=how.align is not None)
 
 
 def _shares(
@@ -349,10 +324,4 @@ def _stretch(image: AnyArray, shape: Sequence[int]) -> Float32:
     if image.shape == tuple(shape):
         return image
     factors = [new / old for new, old in zip(shape, image.shape)]
-    return zoom(
-        image,
-        factors,
-        order=1,
-        mode="nearest",
-        grid_mode=True,
-    )
+    return zoom(image, factors, order=1, mode="nearest", grid_mode=True)

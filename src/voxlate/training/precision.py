@@ -31,7 +31,6 @@ from voxlate.base.machine import cache_folder
 from voxlate.science.nets.interface import Channels, NetworkInput
 from voxlate.science.nets.unet import UNet
 from voxlate.training.recipe import Recipe, with_trainings
-from voxlate.training.recipe.provenance import read_run
 from voxlate.training.recipe.training import Precision
 from voxlate.training.run import Run
 
@@ -76,7 +75,7 @@ def stage_precisions(run: Run) -> dict[str, Precision]:
     """The precision of each stage of a run that has begun; empty if there is no such run."""
     if not run.has_begun or not run.provenance.is_file():
         return {}
-    recipe = read_run(run.provenance).get("recipe", {})
+    recipe = run.origin.get("recipe", {})
     tables = [*recipe.get("stages", ()), {**recipe, "name": "final"}]
     stated = {table.get("name"): table.get("train", {}).get("precision") for table in tables}
     return {name: found for name, found in stated.items() if found in ("bfloat16", "float32")}

@@ -71,6 +71,11 @@ class Run:
     anatomy = _File("anatomy.safetensors")  # the usual anatomy of the training cases
 
     @property
+    def origin(self) -> dict[str, Any]:
+        """The content of provenance.json; raises BadInput if it is not as `train` writes it."""
+        return read_run(self.provenance)
+
+    @property
     def history(self) -> Any:
         """The log as a pandas DataFrame: stage, step, and a column for each loss and each validation score."""
         import pandas  # slow to import, and needed by no training
@@ -142,7 +147,7 @@ def begin_run(
     run = Run(folder)
     wanted = {"recipe": to_dict(recipe), "data": data}
     if run.provenance.exists():
-        recorded = read_run(run.provenance)
+        recorded = run.origin
         change = first_change({key: recorded.get(key) for key in wanted}, wanted)
         if not change:
             return run
@@ -167,19 +172,15 @@ def check_free(run: Run) -> None:
     of_plan = {run.recipe, run.pace, run.race, folder / LOCK, folder / MESSAGES}
     if not folder.exists() or (folder.is_dir() and set(folder.iterdir()) <= of_plan):
         return
-    if run.has_begun or run.provenance.is_file():
-        raise BadInput(
-            f"{folder}: expected an empty folder or a plan, found a run. Choose another --out."
-        )
-    raise BadInput(
-        f"{folder}: expected an empty folder or a run, found other files. Choose another --out."
-    )
+    is_run = run.has_begun or run.provenance.is_file()
+    found = "a plan, found a run" if is_run else "a run, found other files"
+    raise BadInput(f"{folder}: expected an empty folder or {found}. Choose another --out.")
 
 
 def change_recipe(run: Run, recipe: Recipe, notes: Mapping[str, Any]) -> None:
     """Continue a run with another recipe, and add notes to its provenance, by which it resumes."""
     plain = to_dict(recipe)
-    write_json(run.provenance, {**read_run(run.provenance), "recipe": plain, **notes})
+    write_json(run.provenance, {**run.origin, "recipe": plain, **notes})
     head = header(run.recipe.read_text(encoding="utf-8")) if run.recipe.exists() else ""
     write_text(run.recipe, head + tomli_w.dumps(plain))
 
@@ -191,7 +192,7 @@ def repair_recipe_file(run: Run, begun: Recipe) -> None:
     a plan.
     """
     path = f"{run.recipe}"
-    corrections = read_run(run.provenance).get("corrections", [])
+    corrections = run.origin.get("corrections", [])
     before = corrections[-1]["steps_before"] if corrections else {}
     stated = with_tables(begun, values_of(path), path)
     trainings = []
@@ -203,8 +204,7 @@ def repair_recipe_file(run: Run, begun: Recipe) -> None:
         if (own.more or ()) == (known.more or ())[:-1]:
             own = replace(own, more=known.more)
         trainings.append(own)
-    same_stages = len(stated.stages) == len(begun.stages)
-    if not same_stages or with_trainings(stated, trainings) != begun:
+    if len(stated.stages) != len(begun.stages) or with_trainings(stated, trainings) != begun:
         raise BadInput(
             f"{run.recipe}: expected the recipe that this run began with, found an edited one. Restore it, or train the edited recipe into another --out."
         )

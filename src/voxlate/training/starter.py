@@ -5,7 +5,6 @@ import shutil
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,7 +23,7 @@ from voxlate.training.recipe import FullStage, Recipe
 from voxlate.training.run import Run, weights_of
 from voxlate.training.starters.card import read_card
 from voxlate.training.starters.names import PREFIX, folder_of, is_starter
-from voxlate.training.weights import file_hash, load_method, read_header
+from voxlate.training.weights import Loaded, file_hash, load_method, read_header
 
 SELF_TEST = "selftest.safetensors"
 SIDE = (
@@ -34,7 +33,6 @@ SEED = 4021  # of the noise in the self-test of a method that samples
 # Float32 on other processors differs by 1e-5; other weights differ by more than a hundredth.
 TOLERANCE = 2e-3
 AGAIN = "Install voxlate again."
-Loaded = tuple[Method, Recipe, dict[str, Any]]
 
 
 def run_folder(run: Path | str) -> Path:

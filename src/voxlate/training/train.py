@@ -19,7 +19,6 @@ from voxlate.base.options.option import merge
 from voxlate.checks.anatomy import anatomy_of
 from voxlate.scans.cases.prepared import Cohort, open_cohort
 from voxlate.science.methods.method import Method
-from voxlate.training import naive
 from voxlate.training.batches.patches import training_cases
 from voxlate.training.batches.windows import check_windows
 from voxlate.training.features import check_features
@@ -28,6 +27,7 @@ from voxlate.training.job import Job, Pace, Session
 from voxlate.training.learner import Epochs, Learner
 from voxlate.training.loop import finish, train_stage
 from voxlate.training.messages import check_training, fold_note
+from voxlate.training.naive import fit_cohort
 from voxlate.training.options import TrainOptions
 from voxlate.training.precision import choose, stage_precisions, with_precision
 from voxlate.training.processes import by_main, processes, stop_signal
@@ -40,7 +40,6 @@ from voxlate.training.recipe import (
     to_dict,
     with_steps,
 )
-from voxlate.training.recipe.provenance import read_run
 from voxlate.training.run import Run, begin_run, weights_of
 from voxlate.training.starter import run_folder, starter_hash
 from voxlate.training.starters.names import is_starter
@@ -106,9 +105,7 @@ def train(
     _check_stages(jobs, starts)
     reused = runs_of(asked.reuse)
     # The weights of some are imported, those of a pretrained autoencoder, say.
-    pretrained = [
-        other for other in reused if "imported" in read_run(other.provenance).get("data", {})
-    ]
+    pretrained = [other for other in reused if "imported" in other.origin.get("data", {})]
     others = [other for other in reused if other not in pretrained]
 
     with contextlib.ExitStack() as held:
@@ -128,8 +125,8 @@ def train(
                 say(note)
 
         by_main(jobs[0].accelerator, _begin)
-        stated = read_run(run.provenance)
-        notes = {key: stated[key] for key in ("adapted",) if key in stated}
+        stated = run.origin
+        notes = {"adapted": stated["adapted"]} if "adapted" in stated else {}
         stop = held.enter_context(stop_signal())
         session = Session(
             run, stop, progress, say, beginning.pace, asked.track, pretrained, starts, notes
@@ -141,9 +138,8 @@ def train(
 
 def owner_of(recipe: Recipe, cohort: Cohort | None) -> str:
     """The digest of what the first steps of a training depend on: its recipe, cohort and splits."""
-    splits = (
-        {} if cohort is None else {name: sorted(cases) for name, cases in cohort.splits.items()}
-    )
+    known = {} if cohort is None else cohort.splits
+    splits = {name: sorted(cases) for name, cases in known.items()}
     whole = [to_dict(recipe), cohort and cohort.digest, splits]
     return f"{stable_id(json.dumps(whole, sort_keys=True)):016x}"
 
@@ -234,13 +230,12 @@ def _describe_cases(run: Run, recipe: Recipe, cohort: Cohort) -> None:
     """Write the naive baselines and the usual anatomy of the training cases, where they are absent."""
     data = recipe.data
     if not run.naive.exists():
-        windows = ranges_of(recipe)
-        naive.fit_cohort(cohort, data.source, data.target, windows).save(run.naive)
+        learned = fit_cohort(cohort, data.source, data.target, ranges_of(recipe))
+        learned.save(run.naive)
     if not run.anatomy.exists():
         sources = {name: recipe.intensity[name] for name in data.source}
         targets = {name: recipe.intensity[name] for name in data.target}
-        cases = training_cases(cohort, data)
-        anatomy_of(cohort, cases, sources, targets).save(run.anatomy)
+        anatomy_of(cohort, training_cases(cohort, data), sources, targets).save(run.anatomy)
 
 
 def _train_stages(session: Session, jobs: Sequence[Job]) -> list[Job]:
@@ -251,7 +246,7 @@ def _train_stages(session: Session, jobs: Sequence[Job]) -> list[Job]:
         torch.manual_seed(job.seed)
         name = job.stage.name
         method, started = initial_method(job.stage, earlier)
-        if is_finished(run.weights(name), job.stage.train):
+        if is_finished(run.weights(name), job.stage.train.more):
             load_weights(method, run.weights(name))
             _check_autoencoder(method, job.stage, earlier, run)
         else:
@@ -299,7 +294,7 @@ def _import_autoencoder(job: Job, session: Session, method: Method) -> Method | 
         if not change:
             load_weights(method.without_opponent, run.weights())
             method.to(job.device)
-            origin = read_run(run.provenance)["data"]["imported"]
+            origin = run.origin["data"]["imported"]
             learner = Learner(method, method, {}, Epochs(0))
             return finish(job, session.run, learner, {"imported": origin})
     return None

@@ -13,11 +13,10 @@ from voxlate.base.items import BACKGROUND
 from voxlate.scans.cases.layout import CANONICAL, reorder_axes
 from voxlate.scans.cases.prepared import Cohort
 from voxlate.scans.images.pictures import montage
-from voxlate.scans.images.tiling import Triple
 from voxlate.science.batch import Batch
 from voxlate.science.diffusion.noise import Noise
 from voxlate.science.methods.method import Method
-from voxlate.training.batches.batches import batches_of, even_places, validation_batches
+from voxlate.training.batches.batches import Places, batches_of, even_places, validation_batches
 from voxlate.training.batches.patches import DataSettings
 from voxlate.training.precision import autocast
 from voxlate.training.recipe import FullStage, Recipe, Synthesis
@@ -42,7 +41,7 @@ def validation_items(recipe: Recipe, stage: FullStage, cohort: Cohort) -> list[B
     return list(batches_of(cohort, in_pairs(stage), recipe.intensity, places, recipe.synth.batch))
 
 
-def validation_places(stage: FullStage, cohort: Cohort) -> Sequence[tuple[str, Triple]]:
+def validation_places(stage: FullStage, cohort: Cohort) -> Places:
     """Case and start of each validation item of a stage, in order."""
     split = validation_split(cohort)
     if not has_pairs(stage, cohort, split):

@@ -27,11 +27,10 @@ from voxlate.training.batches.patches import training_cases
 from voxlate.training.changes import first_change
 from voxlate.training.header import header_of
 from voxlate.training.recipe import FullStage, Recipe, code_of, from_dict, to_dict
-from voxlate.training.recipe.provenance import read_run
-from voxlate.training.recipe.training import Training
 from voxlate.training.run import Run, software, weights_of
 
 DRAWS = 256  # of data.physics over all cases, from which the range of training intensities is taken
+Loaded = tuple[Method, Recipe, dict[str, Any]]  # with the header
 HALF = (torch.float16, torch.bfloat16)
 
 
@@ -48,7 +47,7 @@ def make_header(
     draws = max(1, DRAWS // len(cases))
     drawn = list(chain.from_iterable(cohort.headers_of_draws(case, draws) for case in cases))
     # a case that no stage can use may have other scans of a patient who trains
-    seen = [cohort.header(case) for case in cohort.on_disk(cohort.splits["train"])]
+    seen = [*map(cohort.header, cohort.on_disk(cohort.splits["train"]))]
     signatures = chain.from_iterable(header.signatures.items() for header in seen)
     return {
         "recipe": plain,
@@ -66,7 +65,7 @@ def make_header(
         "parameters": sum(parameter.numel() for parameter in method.parameters()),
         "steps": steps,
         "seconds": seconds,
-        "training_cases": len(cohort.on_disk(cohort.splits["train"])),
+        "training_cases": len(seen),
         "training_ml": cohort.median("mask_ml"),
         "training_voxels": [
             header.voxels[name][:DIGITS]
@@ -150,9 +149,7 @@ def load_weights(method: nn.Module, path: Path) -> None:
 def _fill(method: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
     """Load the tensors of a file into a method (see `load_weights`)."""
     _check_finite(tensors, path)
-    tensors = _with_all_names(method, tensors)
-    _check_shapes(method, tensors, path)
-    method.load_state_dict(tensors)
+    method.load_state_dict(_checked(method, tensors, path))
 
 
 def _first_names(method: nn.Module) -> dict[str, str]:
@@ -162,10 +159,18 @@ def _first_names(method: nn.Module) -> dict[str, str]:
     return {name: firsts.setdefault(id(tensor), name) for name, tensor in named}
 
 
-def _with_all_names(method: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of a file by all names that they have in a method."""
+def _checked(method: nn.Module, found: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """The tensors of a file by all names that they have in a method; raises BadInput unless they are of its shapes."""
     firsts = _first_names(method).items()
-    return {**{name: tensors[first] for name, first in firsts if first in tensors}, **tensors}
+    tensors = {**{name: found[first] for name, first in firsts if first in found}, **found}
+    wanted = method.state_dict()
+    for name in sorted(wanted.keys() | tensors.keys()):
+        here, there = _shape(wanted.get(name)), _shape(tensors.get(name))
+        if here != there:
+            raise BadInput(
+                f"{path}: expected weights of this recipe, found another's ('{name}': expected {here}, found {there}). Use the weights with the recipe they were trained by."
+            )
+    return tensors
 
 
 def _check_finite(tensors: Mapping[str, Tensor], path: Path) -> None:
@@ -173,16 +178,6 @@ def _check_finite(tensors: Mapping[str, Tensor], path: Path) -> None:
         if tensor.is_floating_point() and not tensor.isfinite().all():
             raise BadInput(
                 f"{path}: expected finite weights, found {int((~tensor.isfinite()).sum())} of {tensor.numel()} in '{name}' that are not: the training diverged. Train again with a lower train.optimiser.lr."
-            )
-
-
-def _check_shapes(method: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
-    wanted = method.state_dict()
-    for name in sorted(wanted.keys() | tensors.keys()):
-        here, there = _shape(wanted.get(name)), _shape(tensors.get(name))
-        if here != there:
-            raise BadInput(
-                f"{path}: expected weights of this recipe, found another's ('{name}': expected {here}, found {there}). Use the weights with the recipe they were trained by."
             )
 
 
@@ -194,7 +189,7 @@ def _shape(tensor: Tensor | None) -> str:
     return shape if kind == "float32" else f"{shape} of {kind}"
 
 
-def load_method(path: Path, allow_code: bool = False) -> tuple[Method, Recipe, dict[str, Any]]:
+def load_method(path: Path, allow_code: bool = False) -> Loaded:
     """The finished method of a run folder or weights file, its recipe and its header.
 
     allow_code: import the code outside voxlate that the model names; without it such a model is refused. Raises
@@ -216,8 +211,7 @@ def load_method(path: Path, allow_code: bool = False) -> tuple[Method, Recipe, d
         recipe = replace(recipe, synth=chosen)
     # A network of another size may be too large to build. External code may compute while it builds.
     with suppress(NotImplementedError, RuntimeError), torch.device("meta"):
-        built = recipe.build()
-        _check_shapes(built, _with_all_names(built, tensors), weights)
+        _checked(recipe.build(), tensors, weights)
     method = recipe.build()
     _fill(method, tensors, weights)
     return method.eval().requires_grad_(False), recipe, header
@@ -225,7 +219,7 @@ def load_method(path: Path, allow_code: bool = False) -> tuple[Method, Recipe, d
 
 def _check_provenance(run: Run, trained: Mapping[str, Any]) -> None:
     """Raise BadInput if the recipe of a run is not the one that its weights were trained by."""
-    stated = read_run(run.provenance).get("recipe")
+    stated = run.origin.get("recipe")
     if stated is None:
         raise BadInput(
             f"{run.provenance}: expected the provenance of a training, with its recipe, found a provenance without a recipe. Restore the file, or name weights.safetensors instead of the folder."
@@ -243,12 +237,12 @@ def _without_more(recipe: Mapping[str, Any]) -> dict[str, Any]:
     return {**recipe, "train": train}
 
 
-def is_finished(path: Path, options: Training) -> bool:
-    """Whether a weights file is of a stage's whole training; it is not while additional steps are missing."""
+def is_finished(path: Path, more: Sequence[int] | None) -> bool:
+    """Whether a weights file is of a stage's whole training, with these additional steps."""
     if not path.exists():
         return False
     trained = read_header(path)["recipe"].get("train", {})
-    return list(trained.get("more") or ()) == list(options.more or ())
+    return list(trained.get("more") or ()) == list(more or ())
 
 
 def runs_of(folders: Sequence[Path | str]) -> list[Run]:
@@ -282,7 +276,7 @@ def reuse_weights(run: Run, others: Sequence[Run], recipe: Recipe, stage: str) -
 
 def _why_not_reused(run: Run, other: Run, recipe: Recipe, stage: str) -> str:
     """The reason against the weights of another run; "" if they can be used."""
-    data, theirs = (read_run(each.provenance).get("data", {}) for each in (run, other))
+    data, theirs = (each.origin.get("data", {}) for each in (run, other))
     if theirs.get("cohort") != data.get("cohort"):
         return "it saw another cohort"
     if theirs.get("splits") != data.get("splits"):

@@ -21,6 +21,8 @@ from voxlate.scans.cases.layout import CANONICAL, axis_of
 from voxlate.science.batch import Batch
 
 PIECES = 8  # of a random curve of intensities
+# Changes of shape that are off at 0.
+SHAPES = ("rotate_degrees", "tilt_degrees", "scale", "stretch", "shear", "translate", "elastic_mm")
 BIAS_POINTS = 5  # a coil's field changes once or twice over the head
 Share = Annotated[float, Field(ge=0, le=1)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
@@ -144,16 +146,7 @@ def draw_grid(
     None where no such change is on. Second: which items are moved, bool [B, 1, 1, 1, 1].
     """
     s = settings
-    amounts = (
-        s.rotate_degrees,
-        s.tilt_degrees,
-        s.scale,
-        s.stretch,
-        s.shear,
-        s.translate,
-        s.elastic_mm,
-    )
-    if not any(amounts) or s.spatial_share == 0:
+    if not any(getattr(s, name) for name in SHAPES) or s.spatial_share == 0:
         return None, torch.zeros(len(generators), 1, 1, 1, 1, dtype=torch.bool)
     moved = _per_item(_uniform(generators) < s.spatial_share)
     affine, shift = draw_affine(s, generators, size)
@@ -212,11 +205,11 @@ def sampling_grid(
     affine: [B, 3, 3] in mm, axes (W, H, D); shift: [B, 3] in voxels; bend_mm: [B, 2 or 3, D, H, W], added displacement.
     """
     axes = 2 if size[0] == 1 else 3
-    half_mm = spacing_mm.flip(1) * torch.tensor([size[2], size[1], size[0]]) / 2
+    half_mm = spacing_mm.flip(1) * torch.tensor(size[::-1]) / 2
     # a voxel's offset from the centre is u = x_n * N / 2, where x_n is grid_sample's coordinate (align_corners=False)
     linear = affine * half_mm.view(-1, 1, 3) / half_mm.view(-1, 3, 1)
     offset = shift * spacing_mm.flip(1) / half_mm
-    places = [(2 * torch.arange(n) + 1) / n - 1 for n in (size[2], size[1], size[0])]
+    places = [(2 * torch.arange(n) + 1) / n - 1 for n in size[::-1]]
     shapes = ((1, 1, 1, -1), (1, 1, -1, 1), (1, -1, 1, 1))
     lines = [place.view(shape) for place, shape in zip(places, shapes)]
     grid = torch.empty(len(affine), *size, axes)

@@ -18,7 +18,6 @@ from voxlate.scans.cases.case import MASK
 from voxlate.scans.cases.case_header import CaseHeader
 from voxlate.scans.cases.layout import lay_out
 from voxlate.scans.cases.prepared import Cohort
-from voxlate.scans.images.intensity import IntensityMap
 from voxlate.scans.images.tiling import Triple, centre_on
 from voxlate.science.batch import Batch, collate
 from voxlate.training.batches.augment import augment
@@ -26,6 +25,7 @@ from voxlate.training.batches.latents import read_moments
 from voxlate.training.batches.levels import find_levels, to_one_level
 from voxlate.training.batches.patches import (
     DataSettings,
+    IntensityMaps,
     even_start,
     mask_share,
     read_pair,
@@ -33,6 +33,8 @@ from voxlate.training.batches.patches import (
     usable_cases,
 )
 from voxlate.training.batches.slice_filter import select_slices
+
+Places = Sequence[tuple[str, Triple]]  # case and start of patches
 
 TRIES = 8  # random places in the plane; where none has enough foreground, the best of them is taken
 
@@ -52,7 +54,7 @@ class Batches(Dataset[Batch]):
 
     cohort: Cohort
     data: DataSettings
-    intensity: Mapping[str, IntensityMap]
+    intensity: IntensityMaps
     _: KW_ONLY
     seed: int = 0
     batch: int = 1
@@ -189,7 +191,7 @@ class Planes(Dataset[Batch]):
 def training_batches(
     cohort: Cohort,
     data: DataSettings,
-    intensity: Mapping[str, IntensityMap],
+    intensity: IntensityMaps,
     seed: int = 0,
     **options: Any,
 ) -> Batches | Planes:
@@ -205,7 +207,7 @@ def training_batches(
 def validation_batches(
     cohort: Cohort,
     data: DataSettings,
-    intensity: Mapping[str, IntensityMap],
+    intensity: IntensityMaps,
     split: str = "val",
     batch: int = 8,
     limit: int | None = None,
@@ -222,7 +224,7 @@ def even_places(
     data: DataSettings,
     split: str,
     limit: int | None,
-) -> Sequence[tuple[str, Triple]]:
+) -> Places:
     """Case and start of each patch of `validation_batches`, in their order."""
     places = list[tuple[str, Triple]]()
     for case, starts in whole_cases(cohort, data, split).items():
@@ -253,8 +255,8 @@ def whole_cases(cohort: Cohort, data: DataSettings, split: str) -> dict[str, lis
 def batches_of(
     cohort: Cohort,
     data: DataSettings,
-    intensity: Mapping[str, IntensityMap],
-    places: Sequence[tuple[str, Triple]],
+    intensity: IntensityMaps,
+    places: Places,
     batch: int,
 ) -> Iterator[Batch]:
     """The patches at these places without augmentation, in batches."""
@@ -269,9 +271,7 @@ def batches_of(
         yield _in_one_window(read_batch(cohort, data, intensity, part), levels, part)
 
 
-def _in_one_window(
-    batch: Batch, levels: Mapping[str, Tensor], places: Sequence[tuple[str, Triple]]
-) -> Batch:
+def _in_one_window(batch: Batch, levels: Mapping[str, Tensor], places: Places) -> Batch:
     """A batch whose targets have the level of the median training patient; levels: of find_levels, none to keep them."""
     if not levels:
         return batch
@@ -283,8 +283,8 @@ def _in_one_window(
 def read_batch(
     cohort: Cohort,
     data: DataSettings,
-    intensity: Mapping[str, IntensityMap],
-    places: Sequence[tuple[str, Triple]],
+    intensity: IntensityMaps,
+    places: Places,
     moments: Path | None = None,
     seeds: Sequence[int] | None = None,
 ) -> Batch:

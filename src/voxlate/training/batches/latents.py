@@ -12,9 +12,14 @@ from voxlate.base.records import Record, Shape, checksum, write_tensors
 from voxlate.scans.cases.case import PreparedCase, map_arrays
 from voxlate.scans.cases.layout import lay_out
 from voxlate.scans.cases.prepared import Cohort
-from voxlate.scans.images.intensity import IntensityMap
 from voxlate.training.batches.augment import AugmentSettings
-from voxlate.training.batches.patches import DataSettings, even_start, read_pair, usable_cases
+from voxlate.training.batches.patches import (
+    DataSettings,
+    IntensityMaps,
+    even_start,
+    read_pair,
+    usable_cases,
+)
 
 Encode = Callable[
     [Tensor], Tensor
@@ -43,7 +48,7 @@ def uncacheable(cohort: Cohort, data: DataSettings) -> str:
 def cache_moments(
     cohort: Cohort,
     data: DataSettings,
-    intensity: Mapping[str, IntensityMap],
+    intensity: IntensityMaps,
     encode: Encode,
     folder: Path,
     progress: Callable[[int, int], None] = lambda done, total: None,
@@ -73,7 +78,7 @@ def cache_moments(
 def _moments(
     case: PreparedCase,
     data: DataSettings,
-    intensity: Mapping[str, IntensityMap],
+    intensity: IntensityMaps,
     encode: Encode,
 ) -> dict[str, Tensor]:
     """[2 L, D, h, w] of each modality, float32."""

@@ -24,6 +24,8 @@ from voxlate.synthesis.patch import Patch, overlap, readable
 from voxlate.training.batches.augment import AugmentSettings
 from voxlate.training.batches.slice_filter import SliceFilter
 
+IntensityMaps = Mapping[str, IntensityMap]  # by modality
+
 COMPLETE_GAPS = "; a completion learns from cases with gaps by --set task.incomplete=true --set data.allow_missing=true"
 FILLED = 0.6  # share of a patch that the largest slice fills, below which a message states it
 NO_LABEL = -1  # in place of a label map that a case lacks
@@ -321,7 +323,7 @@ def training_cases(cohort: Cohort, data: DataSettings) -> list[str]:
     return cohort.splits["train"] if data.apart else usable_cases(cohort, data, "train")
 
 
-def starts_of(header: CaseHeader, data: DataSettings, kept: np.ndarray | None = None) -> list[int]:
+def starts_of(header: CaseHeader, data: DataSettings, kept: np.ndarray | None) -> list[int]:
     """Starts along D whose slab holds enough mask, and kept slices only; a volume thinner than the patch has one."""
     depth, height, width = (min(a, b) for a, b in zip(header.shape, data.patch))
     # divided by the patch's own area: a narrow patch can be full of body in a slice that is mostly air
@@ -397,7 +399,7 @@ def even_start(length: int, patch: int) -> int:
 def read_pair(
     case: PreparedCase,
     data: DataSettings,
-    intensity: Mapping[str, IntensityMap],
+    intensity: IntensityMaps,
     start: Triple,
     size: Triple | None = None,
     seed: int | None = None,

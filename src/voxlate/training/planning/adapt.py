@@ -31,7 +31,6 @@ from voxlate.training.planning.site import (
 )
 from voxlate.training.planning.starters import rename
 from voxlate.training.recipe import Recipe, from_dict, to_dict, with_tables
-from voxlate.training.recipe.provenance import read_run
 from voxlate.training.recipe.training import BACKWARD
 from voxlate.training.run import Run, weights_of
 from voxlate.training.starter import run_folder
@@ -172,12 +171,12 @@ def _starts(recipe: Recipe, own: Run, weights: Path) -> dict[str, Path]:
 
 def _begun_recipe(out: Path, asked: AdaptOptions, say: Say) -> Recipe | None:
     """The recipe of an adaptation that has begun in this folder; None if there is none."""
-    place = Run(out).provenance
-    if not place.exists():
+    begun = Run(out)
+    if not begun.provenance.exists():
         return None
     text = f"{out} is continued as it was begun: minutes, steps and the share of replay stay as they were. Another --out adapts anew."
     say(message("resumed", text))
-    return from_dict(read_run(place)["recipe"], f"{out}", asked.allow_code)
+    return from_dict(begun.origin["recipe"], f"{out}", asked.allow_code)
 
 
 def _adapt_recipe(

@@ -113,8 +113,8 @@ class CohortFacts:
     def gaps(self) -> dict[str, int]:
         """The number of training cases that lack a modality, for each modality that some lack."""
         have = Counter(chain.from_iterable(entry.present for entry in self.training))
-        lacking = {name: len(self.training) - have[name] for name in self.scans}
-        return {name: count for name, count in lacking.items() if count > 0}
+        every = len(self.training)
+        return {name: every - have[name] for name in self.scans if have[name] < every}
 
     def of_cases_with(self, names: Sequence[str]) -> "CohortFacts":
         """The facts of the training cases alone that have all of these modalities."""

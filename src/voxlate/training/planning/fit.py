@@ -21,7 +21,7 @@ from voxlate.training.planning.starters import reason_against, reason_against_tr
 from voxlate.training.recipe import Recipe, head_of, read
 from voxlate.training.recipe.text import SMALL, names
 from voxlate.training.starters.card import Card, read_card
-from voxlate.training.starters.names import PREFIX, folder_of, starter_names
+from voxlate.training.starters.names import PREFIX, folder_of, starters_to_run
 
 # The systems that the papers propose, and the recipes of this project; all others are baselines and ablations.
 SYSTEMS = (
@@ -110,9 +110,8 @@ def _fit(name: str, cohort: Cohort) -> Fit:
     empty = max(1 - share_of_patch(cohort, stage.data) for stage in stages)
     unused = tuple(sorted(set(cohort.modalities) - recipe.modalities))
     steps = sum(stage.train.steps for stage in stages)
-    has_pairs = any(
-        case.split == "train" and recipe.modalities <= set(case.present) for case in cohort.cases
-    )
+    training = (case.present for case in cohort.cases if case.split == "train")
+    has_pairs = any(recipe.modalities <= {*present} for present in training)
     facts = (
         f"patches filled to {1 - empty:.0%}",
         f"{len(in_training)} of {len(cohort.splits['train'])} training cases",
@@ -147,7 +146,7 @@ def _lacks(recipe: Recipe, cohort: Cohort) -> str:
 def _starters(cohort: Cohort) -> list[Fit]:
     """The fit of each installed starter, which synthesises without training."""
     fits = []
-    for name in starter_names():
+    for name in starters_to_run():
         folder = folder_of(name)
         card = read_card(folder)
         try:
@@ -157,7 +156,7 @@ def _starters(cohort: Cohort) -> list[Fit]:
         why = f"trained on {card.trained_on}; no training needed"
         if not against:
             why += f"; {_in_training(card, cohort)}"
-        fits.append(Fit(f"{PREFIX}{name}", card.title, against, why=why))
+        fits.append(Fit(name, card.title, against, why=why))
     return fits
 
 

@@ -25,7 +25,6 @@ from voxlate.training.planning.rules import Tables
 from voxlate.training.processes import by_main, processes
 from voxlate.training.recipe import Recipe, from_dict, head_of, header, read
 from voxlate.training.recipe import text as recipe_text
-from voxlate.training.recipe.provenance import read_run
 from voxlate.training.run import Run, check_free, repair_recipe_file
 from voxlate.training.state_file import save_state
 from voxlate.training.train import owner_of
@@ -77,16 +76,15 @@ class Plan:
     def keep_pace(self, run: Path) -> None:
         """Write what the training continues from: RUN/plan.json with the speed by which it corrects its steps (see
         pace.read_pace), and the state after a race; no file where there is none."""
-        if self.pace is None:
-            Run(run).pace.unlink(missing_ok=True)
-        else:
+        files = Run(run)
+        for file in (files.pace, files.race):
+            file.unlink(missing_ok=True)
+        if self.pace is not None:
             self.pace.write(run)
-        if self.state is None:
-            Run(run).race.unlink(missing_ok=True)
-        else:
+        if self.state is not None:
             # The owner is the training to which the state belongs.
             owner = owner_of(self.recipe, self.cohort)
-            save_state(Run(run).race, {"owner": owner, "state": dict(self.state)})
+            save_state(files.race, {"owner": owner, "state": dict(self.state)})
 
     def write_run(self, run: Path) -> None:
         """Write the folder of a planned run, which `train auto` trains."""
@@ -137,7 +135,7 @@ class Plan:
         most = peak_memory(find_device(device))
         planned = {"seconds": self.seconds, "memory_bytes": self.memory}
         took = {"seconds": seconds, "memory_bytes": most}
-        steps = read_run(run.provenance)["recipe"]["train"]["steps"]
+        steps = run.origin["recipe"]["train"]["steps"]
         append_line(run.log, {"stage": "final", "step": steps, "planned": planned, "took": took})
         wanted = f"of {self.limits.minutes:g} and {self.limits.memory_bytes / 2**30:.1f}"
         return f"predicted {self.seconds / 60:.1f} minutes and {self.memory / 2**30:.2f} GiB, {wanted}; took {seconds / 60:.1f} minutes and {most / 2**30:.2f} GiB."
@@ -197,7 +195,7 @@ def begun_recipe(run: Path, allow_code: bool = False) -> tuple[Recipe, str] | No
         return None
     recipe = read(str(files.recipe), allow_code=allow_code)
     head = head_of(str(files.recipe))
-    stated = read_run(files.provenance) if files.provenance.exists() else {}
+    stated = files.origin if files.provenance.exists() else {}
     if not stated.get("corrections") or not isinstance(stated.get("recipe"), dict):
         return recipe, head
     paced = from_dict(stated["recipe"], f"{files.provenance}", allow_code)

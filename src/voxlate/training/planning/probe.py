@@ -116,8 +116,8 @@ def _seconds(recipe: Recipe, cohort: Cohort, stage: int, device: torch.device, s
     """The pace of steps after a first step, which also allocates memory."""
     keep_freed_memory()  # as a training does, which is faster
     begun = _begin(recipe, cohort, stage, device, steps + 1)
-    times = [begun.step() for _ in range(steps + 1)]
-    return quiet_pace(times[1:])
+    begun.step()
+    return quiet_pace([begun.step() for _ in range(steps)])
 
 
 def quiet_pace(times: Sequence[float]) -> float:
@@ -131,15 +131,14 @@ class TimedSteps:
 
     def __init__(self, job: Job, method: Method, batches: Iterator[Batch]) -> None:
         self.job = job
-        self.learner = begin_learner(method, job.stage.train, job.device, 0)
+        self.learner = begin_learner(method, job)
         self.batches = batches
 
     def step(self) -> float:
         """Train one step; returns its seconds."""
         begun = time.perf_counter()
-        job, learner = self.job, self.learner
-        take_step(learner, learner.method, job.stage.train, job.seed, self.batches, job.device)
-        devices.wait_for(job.device)
+        take_step(self.learner, self.learner.method, self.job, self.batches)
+        devices.wait_for(self.job.device)
         return time.perf_counter() - begun
 
 

@@ -161,11 +161,9 @@ def run_race(
         key=lambda one: (math.isnan(one.error), one.error),
     )
     patients = {entry.patient for entry in cohort.cases if entry.split == "val"}
-    judges = (
-        plural(len(patients), "validation patient")
-        if goes_on
-        else "a training patient held out for it"
-    )
+    judges = "a training patient held out for it"
+    if goes_on:
+        judges = plural(len(patients), "validation patient")
     return Race(tuple(results), time.monotonic() - begun, judges)
 
 

@@ -113,9 +113,8 @@ def roles_of(facts: CohortFacts, source: Sequence[str] = (), target: Sequence[st
             guess,
             why=f"{guess.why}; {pairs} of {len(facts.training)} training cases have all of them",
         )
-    has_source = any(facts.with_all([name]) for name in guess.source)
-    has_target = any(facts.with_all([name]) for name in guess.target)
-    if has_source and has_target:
+    sides = (guess.source, guess.target)
+    if all(any(facts.with_all([name]) for name in side) for side in sides):
         return replace(
             guess,
             pairing="unpaired",
@@ -191,9 +190,8 @@ def _rest(facts: CohortFacts, source: Sequence[str], target: Sequence[str]) -> R
     if source and target:
         return Roles(tuple(source), tuple(target), "as asked for")
     given = target or source
-    others = [name for name, scan in facts.scans.items() if name not in given]
-    most = max(facts.scans[name].cases for name in others)
-    others = [name for name in others if facts.scans[name].cases >= most / 2]
+    cases = {name: scan.cases for name, scan in facts.scans.items() if name not in given}
+    others = [name for name, count in cases.items() if count >= max(cases.values()) / 2]
     if source:
         first = max(others, key=_rank)
         return Roles(tuple(source), (first,), f"{first} is the target, a guess (--target)")

@@ -583,7 +583,7 @@ def with_drawing(tables: Tables, size: Size, steps: int) -> Tables:
 
 
 def with_samples(
-    tables: Tables, size: Size, steps: int, mode: str = "samples", net: Tables | None = None
+    tables: Tables, size: Size, steps: int, mode: str, net: Tables | None = None
 ) -> Tables:
     """A regression's recipe, extended by a diffusion of its residual with this number of training steps.
 

@@ -13,6 +13,7 @@ from voxlate.checks.anatomy import check_width, read_anatomy
 from voxlate.scans.cohorts.path_roles import scans_named
 from voxlate.scans.images.mask import WIDEST_BRAIN_MM
 from voxlate.scans.images.units import unit_of
+from voxlate.training.batches.augment import SHAPES
 from voxlate.training.planning.facts import CohortFacts, Scan
 from voxlate.training.planning.pictures import Ends
 from voxlate.training.planning.roles import Roles
@@ -20,7 +21,7 @@ from voxlate.training.planning.rules import Draft, Tables, learning_rate, reason
 from voxlate.training.run import Run
 from voxlate.training.starter import run_folder
 from voxlate.training.starters.card import Card, read_card
-from voxlate.training.starters.names import PREFIX, starter_names
+from voxlate.training.starters.names import starters_to_run
 from voxlate.training.weights import read_header
 
 # Number of patients as which the starter counts in the weights that are kept. MAE of two held-out heads by five patients
@@ -38,18 +39,6 @@ SHORT_STEPS = 500
 # (1,440). Random weights lose (0.0572 and 0.0627 after 884 steps).
 ANY_SEQUENCE = {"remap": 1.0, "invert": 0.3}
 LEAK = 0.1  # slope beyond the range, in the unit of a starter
-# Changes of shape, of which a training from a starter has the larger of its own and the starter's: a starter learns few
-# patients by heart within 200 steps (MAE 0.068 of held-out heads without the starter's, 0.065 with them; one seed).
-SHAPES = (
-    "rotate_degrees",
-    "tilt_degrees",
-    "scale",
-    "stretch",
-    "shear",
-    "translate",
-    "elastic_mm",
-    "elastic_points",
-)
 MOST_SPACING_RATIO = 1.5  # beyond the pixels of a starter's training
 
 
@@ -88,7 +77,7 @@ def find_starter(facts: CohortFacts, roles: Roles, mode: str) -> tuple[Starter |
     mode: of the plan, whose first stage is a regression, as starters are, unless it draws missing images.
     """
     against = []
-    for name in map(f"{PREFIX}{{}}".format, starter_names()):
+    for name in starters_to_run():
         folder = run_folder(name)
         recipe = read_header(Run(folder).weights())["recipe"]
         card = read_card(folder)
@@ -144,15 +133,15 @@ def without_training(facts: CohortFacts, roles: Roles, scans: str) -> str:
 
     scans: their folder in the command.
     """
-    for name in starter_names():
-        folder = run_folder(f"{PREFIX}{name}")
+    for starter in starters_to_run():
+        folder = run_folder(starter)
         card = read_card(folder)
         fits = card.match(roles.source, roles.target) is not None
         if fits and not (_other_scans(card, facts) or _other_sizes(folder, card, facts)):
             # a completion names every contrast as a target, of which some must be there
             missing = roles.target[-1:] if roles.pairing == "complete" else roles.target
             wanted = "".join(f" --missing {name}" for name in missing if card.completes)
-            return f"voxlate synth {PREFIX}{name} {scans}{wanted} --out OUT"
+            return f"voxlate synth {starter} {scans}{wanted} --out OUT"
     return ""
 
 
@@ -199,8 +188,12 @@ def begin_from(starter: Starter, draft: Draft, windows: Mapping[str, Ends]) -> N
     tables["net"] = own["net"]
     why["net"] = f"that of {starter.start_from}"
     augment, shapes = data["augment"], own["data"].get("augment", {})
+    # The larger ones of both: a starter learns few patients by heart within 200 steps (MAE 0.068 of held-out heads without
+    # the starter's, 0.065 with them; one seed).
     data["augment"] = augment | {
-        name: max(augment.get(name, 0), shapes[name]) for name in SHAPES if shapes.get(name)
+        name: max(augment.get(name, 0), shapes[name])
+        for name in (*SHAPES, "elastic_points")
+        if shapes.get(name)
     }
     if data["augment"] != augment:
         why["data.augment"] = (

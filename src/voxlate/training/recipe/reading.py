@@ -8,7 +8,7 @@ from voxlate.base.config import fill, imports, needs_code, to_tables
 from voxlate.base.errors import BadInput
 from voxlate.training.recipe.checks import check
 from voxlate.training.recipe.settings import SHARED, Recipe
-from voxlate.training.recipe.text import values_of
+from voxlate.training.recipe.text import Values, values_of
 from voxlate.training.recipe.training import Training
 
 
@@ -21,7 +21,7 @@ def read(name: str, changes: Mapping[str, Any] | None = None, allow_code: bool =
     return from_dict(values_of(name, changes), name, allow_code)
 
 
-def from_dict(values: dict[str, Any], where: str, allow_code: bool = False) -> Recipe:
+def from_dict(values: Values, where: str, allow_code: bool = False) -> Recipe:
     """Fill and check a recipe from plain tables; raises BadInput, also where it needs code that is not allowed.
 
     allow_code: import, and thereby run, the code outside voxlate that the recipe names.
@@ -29,12 +29,12 @@ def from_dict(values: dict[str, Any], where: str, allow_code: bool = False) -> R
     return _fill(values, where, code_of(values) if allow_code else ())
 
 
-def with_tables(recipe: Recipe, values: dict[str, Any], where: str) -> Recipe:
+def with_tables(recipe: Recipe, values: Values, where: str) -> Recipe:
     """A recipe of these tables, which may name the code that `recipe` uses already, and no other."""
     return _fill(values, where, code_of(to_dict(recipe)))
 
 
-def _fill(values: dict[str, Any], where: str, code: Collection[str]) -> Recipe:
+def _fill(values: Values, where: str, code: Collection[str]) -> Recipe:
     if refused := [name for name in code_of(values) if name not in code]:
         raise BadInput(f"{where}: {needs_code(refused)}")
     values = _with_implied(values)
@@ -43,7 +43,7 @@ def _fill(values: dict[str, Any], where: str, code: Collection[str]) -> Recipe:
     return recipe
 
 
-def _with_implied(values: dict[str, Any], data: Any = None) -> dict[str, Any]:
+def _with_implied(values: Values, data: Any = None) -> Values:
     """Tables with what they imply: a stage has the recipe's data but for the keys that it gives, epochs alone 0 steps.
 
     The steps of so many epochs are known once there is a cohort (see `with_steps`).
@@ -98,7 +98,7 @@ def code_of(values: Mapping[str, Any]) -> list[str]:
     return imports(plain)
 
 
-def to_dict(recipe: Recipe) -> dict[str, Any]:
+def to_dict(recipe: Recipe) -> Values:
     """Plain tables that from_dict reads back to an equal recipe."""
     return to_tables(recipe)
 

@@ -12,6 +12,8 @@ from typing import Any
 from voxlate.base.errors import BadInput, did_you_mean
 from voxlate.base.options.option import toml_value
 
+Values = dict[str, Any]  # plain tables of a recipe
+
 SHIPPED = resources.files("voxlate.training.recipe") / "shipped"
 SMALL = "_small"  # ends the name of the small variant of a recipe, which its table [small] states
 
@@ -63,7 +65,7 @@ def text_of(name: str) -> str:
         ) from error
 
 
-def table_of_recipes() -> list[dict[str, Any]]:
+def table_of_recipes() -> list[Values]:
     """Name, title, source and target of each recipe that comes with the package."""
     rows = []
     for name in names():
@@ -84,18 +86,13 @@ def header(text: str) -> str:
     return re.match(r"(?:#[^\n]*\n)*", text)[0]  # type: ignore[index]
 
 
-def values_of(
-    recipe: str | Mapping[str, Any], changes: Mapping[str, Any] | None = None
-) -> dict[str, Any]:
+def values_of(recipe: str | Mapping[str, Any], changes: Mapping[str, Any] | None = None) -> Values:
     """The tables of a recipe by shipped name, path or tables, over those of its base, with `changes` as in `apply_changes`."""
-    if isinstance(recipe, str):
-        values = _values(recipe)
-    else:
-        values = _over_base(copy.deepcopy(dict(recipe)), "the recipe")
+    values = _values(recipe) if isinstance(recipe, str) else _over_base(recipe, "the recipe")
     return apply_changes(values, changes or {})
 
 
-def apply_changes(values: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+def apply_changes(values: Values, changes: Mapping[str, Any]) -> Values:
     """Tables with `changes` such as {'train.steps': '500'}, values as in TOML; what is given stays as it is."""
     values = copy.deepcopy(values)
     for key, value in changes.items():
@@ -105,7 +102,7 @@ def apply_changes(values: dict[str, Any], changes: Mapping[str, Any]) -> dict[st
     return values
 
 
-def _values(name: str, before: tuple[str, ...] = ()) -> dict[str, Any]:
+def _values(name: str, before: tuple[str, ...] = ()) -> Values:
     """The tables of a recipe, over those of its base."""
     if name in before:
         raise BadInput(
@@ -126,7 +123,7 @@ def _values(name: str, before: tuple[str, ...] = ()) -> dict[str, Any]:
     return _over_base(stated, name, before)
 
 
-def _over_base(stated: dict[str, Any], name: str, before: tuple[str, ...] = ()) -> dict[str, Any]:
+def _over_base(stated: Mapping[str, Any], name: str, before: tuple[str, ...] = ()) -> Values:
     """Stated tables over those of their base."""
     values = dict(stated)
     base = values.pop("base", None)
@@ -150,11 +147,11 @@ def over(below: Any, above: Any) -> Any:
     return merged
 
 
-def _update_stages(below: list[Any], above: dict[str, Any]) -> list[Any]:
+def _update_stages(below: list[Any], above: Values) -> list[Any]:
     """Stages, of which those that `above` names are updated; raises BadInput for a name that none has."""
     names = [stage.get("name") if isinstance(stage, dict) else None for stage in below]
     if unknown := [name for name in above if name not in names]:
-        known = ", ".join(str(name) for name in names)
+        known = ", ".join(map(str, names))
         raise BadInput(
             f"stages.{unknown[0]}: expected a stage of the base ({known}), found another name. Change it, or list all stages."
         )
@@ -163,12 +160,12 @@ def _update_stages(below: list[Any], above: dict[str, Any]) -> list[Any]:
     ]
 
 
-def _drop_other_length(table: dict[str, Any], key: str) -> None:
+def _drop_other_length(table: Values, key: str) -> None:
     """Steps replace epochs, and epochs steps: a training has one length."""
     table.pop({"steps": "epochs", "epochs": "steps"}.get(key, ""), None)
 
 
-def _change(values: dict[str, Any], key: str, value: Any) -> None:
+def _change(values: Values, key: str, value: Any) -> None:
     *tables, last = key.split(".")
     for part in tables:
         values = (
