@@ -77,11 +77,13 @@ class Plan:
         """Write what the training continues from: RUN/plan.json with the speed by which it corrects its steps (see
         pace.read_pace), and the state after a race; no file where there is none."""
         files = Run(run)
-        for file in (files.pace, files.race):
-            file.unlink(missing_ok=True)
-        if self.pace is not None:
+        if self.pace is None:
+            files.pace.unlink(missing_ok=True)
+        else:
             self.pace.write(run)
-        if self.state is not None:
+        if self.state is None:
+            files.race.unlink(missing_ok=True)
+        else:
             # The owner is the training to which the state belongs.
             owner = owner_of(self.recipe, self.cohort)
             save_state(files.race, {"owner": owner, "state": dict(self.state)})
