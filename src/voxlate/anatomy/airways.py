@@ -12,12 +12,10 @@ from voxlate.anatomy.shapes import (
     NoiseField,
     Rng,
     Space,
-    Triple,
     join,
     noise,
     numbers,
     overlap,
-    triple,
     union,
 )
 from voxlate.anatomy.tissue import Label
@@ -116,22 +114,23 @@ def _sinus(
         canvas.paint(Label.SINUS_FLUID, fluid, outside & (level > 0))
 
 
-def _ellipsoid_of_size(half: Space, size: AnyArray, centre: Triple, axes: str) -> AnyArray:
-    """Distance to an ellipsoid with these half axes times size."""
-    x, y, z = ((p - c) / size for p, c in zip(half, centre))
+def _ellipsoid_of_size(half: Space, size: AnyArray, text: str) -> AnyArray:
+    """Distance to an ellipsoid "x y z | a b c" whose half axes are multiplied by size."""
+    centre, _, axes = text.partition("|")
+    x, y, z = ((p - c) / size for p, c in zip(half, numbers(centre)))
     return Space(x, y, z).ellipsoid(f"0 0 0 | {axes}") * size
 
 
 def _maxillary(half: Space, right: AnyArray, airways: Airways) -> AnyArray:
     size = _by_side(right, airways.size["maxillary"])
-    box = _ellipsoid_of_size(half, size, (29, 63, -65), "14.5 18 17")
+    box = _ellipsoid_of_size(half, size, "29 63 -65 | 14.5 18 17")
     # The roof is the floor of the orbit, the inner wall that of the nose.
     return overlap(box, half.z + 54 - 0.12 * (half.y - 63), 15 - half.x)
 
 
 def _sphenoid(half: Space, right: AnyArray, airways: Airways) -> AnyArray:
     size = _by_side(right, airways.size["sphenoid"])
-    return overlap(_ellipsoid_of_size(half, size, (8, 29, -39), "9.5 13 9.5"), 0.7 - half.x)
+    return overlap(_ellipsoid_of_size(half, size, "8 29 -39 | 9.5 13 9.5"), 0.7 - half.x)
 
 
 def _frontal(
@@ -212,9 +211,8 @@ def mastoid_cells(airways: Airways, points: Space, region: str) -> tuple[AnyArra
     """
     right = points.x > 0
     half = Space(np.abs(points.x), points.y, points.z)
-    centre, _, axes = region.partition("|")
     size = _by_side(right, airways.size["mastoid"])
-    within_mm = _ellipsoid_of_size(half, size, triple(numbers(centre)), axes)
+    within_mm = _ellipsoid_of_size(half, size, region)
     within_mm = union(within_mm, np.where(size > 0.95, half.ellipsoid(_APEX), 9))
     septa = 0.7 - np.abs(airways.cells.at((half.y, half.z, half.x)))
     lining = 0.3 * _by_side(right, airways.mucosa_mm["mastoid"])

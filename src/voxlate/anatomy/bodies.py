@@ -16,7 +16,7 @@ from voxlate.anatomy.label_map import LEAST_MM, MOST_MM, read_label_map, read_le
 from voxlate.anatomy.label_table import LabelTable, read_table
 from voxlate.anatomy.mapped_head import make_mapped_head
 from voxlate.anatomy.options import PhantomOptions, tables
-from voxlate.anatomy.real_ct import CtScan, read_ct
+from voxlate.anatomy.real_ct import read_ct
 from voxlate.anatomy.tissue import BRAIN, Label
 from voxlate.base.errors import BadInput, first_of
 from voxlate.base.executors.job import no_report
@@ -110,9 +110,8 @@ def label_bodies(asked: PhantomOptions, say: Say = no_report) -> Bodies:
 
     def _make(case: int, lesion: LesionKind) -> Head:
         name = names[case % len(names)]
-        body = read(name)
         shape = lesions.of(case, lesion)
-        head = make_mapped_head(body, asked.seed, case, asked.spacing_mm, lesion, shape)
+        head = make_mapped_head(read(name), asked.seed, case, asked.spacing_mm, lesion, shape)
         if asked.stripped and not np.isin(head.labels, BRAIN).any():
             raise BadInput(
                 f"{maps[name]}: expected a brain for --stripped, found none. Remove --stripped."
@@ -152,12 +151,11 @@ def ct_bodies(asked: PhantomOptions, say: Say = no_report) -> Bodies:
             f"{maps[unknown[0]]}: expected the name of a CT of --ct ({first_of(names)}), found {unknown[0]}. Name each label map as its CT."
         )
 
-    @lru_cache(KEPT_MAPS)
-    def _read(name: str) -> CtScan:
-        return read_ct(scans[name], name, asked.spacing_mm, maps.get(name), table)
-
+    read = lru_cache(KEPT_MAPS)(
+        lambda name: read_ct(scans[name], name, asked.spacing_mm, maps.get(name), table)
+    )
     return Bodies(
-        lambda case, _: make_ct_body(_read(names[case % len(names)]), table, asked.seed, case),
+        lambda case, _: make_ct_body(read(names[case % len(names)]), table, asked.seed, case),
         _settings(asked, table, ct=scans, label_maps=maps) | {"lesion": "none"},
         {
             "what": "Real CTs of patients, with MR that was drawn from them by equations: no MR was acquired.",
@@ -178,7 +176,7 @@ def _settings(asked: PhantomOptions, table: LabelTable, **files: dict[str, Path]
 
 def _hashes(files: dict[str, Path]) -> dict[str, str]:
     """What states the content of files."""
-    return {name: content_hash(path)[:16] for name, path in files.items()}
+    return {name: content_hash(path) for name, path in files.items()}
 
 
 class _Lesions:
@@ -242,7 +240,7 @@ def _find_files(folder: Path, option: str, say: Say) -> dict[str, Path]:
         raise BadInput(f"{option}: expected a file or a folder, found no {folder}. Correct it.")
     if folder.is_file() or is_dicom_folder(folder):
         return {safe_name(plain_name(without_ending(folder.name)), folder): folder}
-    endings = tuple(scan_endings())
+    endings = scan_endings()
     maps = dict[str, Path]()
     for path in sorted(folder.rglob("*")):
         hidden = path.name.startswith(".") or is_picture(path)

@@ -8,7 +8,7 @@ from scipy import ndimage
 from voxlate.anatomy import eyes
 from voxlate.anatomy.anatomy import Anatomy
 from voxlate.anatomy.canvas import Canvas, within
-from voxlate.anatomy.shapes import Rng, Space, Triple, Tube, ellipsoid, join, overlap, union
+from voxlate.anatomy.shapes import Rng, Space, Triple, Tube, ellipsoid, join, overlap, triple, union
 from voxlate.anatomy.tissue import INTRACRANIAL, SKULL, Label
 from voxlate.anatomy.vessels import on_cerebrum
 from voxlate.base.arrays import AnyArray
@@ -120,16 +120,14 @@ def paint_face(
 ) -> None:
     """Paint the facial skeleton, the jaw and the outer skull base; inside: distance to the subcutaneous fat's depth."""
     outside = cavity > 0.5
-    walls = _orbital_walls(half)
     rims = half.tubes(_RIMS, 8)
     spongy = _skull_base(half)
-    plates = half.tubes(_PLATES, 5)
     maxilla = _maxilla(half)
     jaw = half.tubes(_JAW, 8)
     ramus = overlap(half.ellipsoid("49 13 -74 | 5 18 27"), np.abs(half.x - 49) - 3.2)
     jaw = join(jaw, ramus, 3)
-    hard = union(walls, rims, plates, maxilla)
-    hard = union(hard, jaw, spongy)
+    walls = _orbital_walls(half)
+    hard = union(walls, rims, half.tubes(_PLATES, 5), maxilla, jaw, spongy)
     canvas.paint(Label.BONE, overlap(hard, inside - 0.5), outside)
     canvas.paint(Label.MARROW, union(jaw + 2.4, rims + 2.2), outside)
     canvas.paint(Label.DIPLOE, union(spongy + 1.8, maxilla + 2.5), outside)
@@ -216,9 +214,9 @@ def paint_teeth(
                 kinds[Label.TOOTH].append(Tube((crown, root), (radius, 1.4)))
                 if kind > 1:
                     reach = 0.25 if kind == 2 else 0.45
-                    end = tuple(c + reach * (r - c) for c, r in zip(crown, root))
+                    end = triple(c + reach * (r - c) for c, r in zip(crown, root))
                     size = radius - 1.2 if kind == 2 else radius + 0.2
-                    kinds[Label.METAL].append(Tube((crown, (end[0], end[1], end[2])), (size, size)))
+                    kinds[Label.METAL].append(Tube((crown, end), (size, size)))
     for label, parts in kinds.items():
         if parts:
             canvas.paint(label, points.tubes(parts, 4), where)

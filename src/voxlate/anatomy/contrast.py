@@ -127,19 +127,13 @@ def _gradient(
         case "mprage":
             return np.asarray(mr.mprage(pd, t1, t2star, tr, te, protocol.ti_ms, flip))
         case "swi":
-            pulses = SWI_SLAB * _pulses(maps["inflow_map"], tr)
             # The phase filter of SWI removes what fat as a whole adds.
             chi = maps["chi_map"] * (1 - maps["fat_map"]) * np.float32(1e-6)
-            phase = mr.phase_rad(chi, te, protocol.field_t)
-            return np.asarray(
-                mr.phase_mask(phase) * mr.inflow(pd, t1, t2star, pulses, tr, te, flip)
-            )
+            weight = mr.phase_mask(mr.phase_rad(chi, te, protocol.field_t))
+            slab = SWI_SLAB
         case _:
-            pulses = _pulses(maps["inflow_map"], tr)
             bound = protocol.transfer * np.clip((1 - pd) / 0.2, 0, 1) * (maps["flow_map"] == 0)
-            return np.asarray((1 - bound) * mr.inflow(pd, t1, t2star, pulses, tr, te, flip))
-
-
-def _pulses(inflow_per_s: AnyArray, tr_ms: float) -> AnyArray:
-    """Pulses that blood has received since it entered the slab."""
-    return 1000 / (tr_ms * np.maximum(inflow_per_s, 1000 / (tr_ms * STATIC_PULSES)))
+            weight, slab = 1 - bound, 1.0
+    inflow_per_s = np.maximum(maps["inflow_map"], 1000 / (tr * STATIC_PULSES))
+    pulses = slab * (1000 / (tr * inflow_per_s))  # since blood entered the slab
+    return np.asarray(weight * mr.inflow(pd, t1, t2star, pulses, tr, te, flip))

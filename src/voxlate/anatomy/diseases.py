@@ -1,7 +1,7 @@
 """Diseases: tumours of several kinds, and what strokes, bleedings and operations leave behind."""
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -34,11 +34,9 @@ class Diseases:
 
 def draw(rng: Rng, base: Anatomy) -> tuple[Diseases, Anatomy]:
     """Draw the diseases of a head, and change its lesion and ventricles accordingly."""
-    kinds: tuple[Tumour, ...] = ("glioblastoma", "low grade", "meningioma", "metastases")
-    tumour = kinds[int(rng.choice(4, p=(0.5, 0.2, 0.15, 0.15)))]
-    remnants: tuple[Remnant, ...] = ("infarct", "haemorrhage", "resection", "hydrocephalus")
-    chance, which = rng.random(), int(rng.integers(4))
-    remnant: Remnant = remnants[which] if chance < 0.25 else "none"
+    tumour: Tumour = get_args(Tumour)[int(rng.choice(4, p=(0.5, 0.2, 0.15, 0.15)))]
+    chance, which = rng.random(), int(rng.integers(1, 5))
+    remnant: Remnant = get_args(Remnant)[which] if chance < 0.25 else "none"
     if base.lesion.kind != "none":
         remnant = "infarct" if base.lesion.kind == "stroke" and chance < 0.2 else "none"
     at = _ball(rng, (7, 18))

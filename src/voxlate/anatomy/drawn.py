@@ -105,11 +105,15 @@ class _Acquisition(NamedTuple):
         protocol = self.protocol
         return maps_for(protocol.kind, protocol.dose > 0, protocol.fat_removed > 0)
 
+    @property
+    def slice_mm(self) -> float:
+        """The thickness of its slices; 0: as they are stored."""
+        effects = self.effects
+        return effects.thickness_mm if effects and effects.along == 0 else 0.0
+
     def profile(self, case: PreparedCase) -> tuple[np.ndarray, int]:
         """The slices that a slice of the image reaches into, from it, and the last slice of the case."""
-        along_slices = self.effects is not None and self.effects.along == 0
-        thickness_mm = self.effects.thickness_mm if self.effects and along_slices else 0.0
-        reach = margin(thickness_mm, case.header.spacing_mm[0])
+        reach = margin(self.slice_mm, case.header.spacing_mm[0])
         return np.arange(-reach, reach + 1), case.header.shape[0] - 1
 
 
@@ -129,18 +133,17 @@ class Drawn:
 
     def computes(self, header: CaseHeader) -> bool:
         """Whether a stored case has the maps; raises BadInput where it has a modality that would be drawn, too."""
-        if not self.physics.needs <= header.units.keys():
+        physics = self.physics
+        if not physics.needs <= header.units.keys():
             return False
-        stored = sorted(header.units.keys() & set(self.names))
+        stored = sorted(header.units.keys() & self.names)
         if stored:
             raise BadInput(
                 f"case {header.case}: expected the modalities of data.physics ({', '.join(self.names)}) to be drawn from maps, found stored scans of {', '.join(stored)} as well. Prepare without them (--modality), or rename the contrast."
             )
-        physics = self.physics
-        regions = any(contrast.regions for contrast in physics.contrasts.values())
         for key, needed in (
             ("stripped", physics.stripped),
-            ("regions", regions),
+            ("regions", any(contrast.regions for contrast in physics.contrasts.values())),
             ("scalp", physics.scalp),
         ):
             if needed and "seg" not in header.labels:
@@ -162,9 +165,9 @@ class Drawn:
         header = case.header
         key = () if number is None else (number,)
         item = self.draw(stable_id("physics", header.case, *key))
-        statistics = dict[str, Statistics]()
-        for name in self.names:
-            statistics[name], _ = self._statistics(case, item, self._acquire(name, item))
+        statistics = {
+            name: self._statistics(case, item, self._acquire(name, item))[0] for name in self.names
+        }
         mask_ml = header.mask_ml
         if item.stripped:  # the volume of a brain, with which scans are compared
             left = case.mask([PROTONS]) & self.remainder(case, item, EVERYTHING)
@@ -227,8 +230,7 @@ class Drawn:
         """The slice thickness of the stored images of an item; 0: as they are stored."""
         if not self.physics.same_slices:
             return 0.0
-        effects = self._acquire(self.names[0], item, "source").effects
-        return effects.thickness_mm if effects and effects.along == 0 else 0.0
+        return self._acquire(self.names[0], item, "source").slice_mm
 
     def stored(
         self, case: PreparedCase, name: str, item: Draw, place: tuple[Any, ...], values: np.ndarray
@@ -336,10 +338,11 @@ class Drawn:
         slices, *plane = sample.voxels
         reached = (slices + profile[:, None, None, None]).clip(0, last)
         (blocks,) = self._simulate(case, item, acquisition, (reached, *plane))
-        signal, brightest = np.abs(sample.inside(blocks)), 0.0
+        clean = sample.inside(blocks)
+        signal, brightest = np.abs(clean), 0.0
         if effects is not None:
-            brightest = float(np.percentile(sample.inside(blocks), BRIGHTEST))
-            signal = _receive(sample.inside(blocks), effects, brightest, rng)
+            brightest = float(np.percentile(clean, BRIGHTEST))
+            signal = _receive(clean, effects, brightest, rng)
         remainder = self.remainder(case, item, sample.voxels)
         counted = sample.inside(np.broadcast_to(remainder, blocks.shape))
         values = distribution(signal[counted] if counted.any() else signal)
@@ -448,13 +451,10 @@ def _brain(case: PreparedCase, at: Slab | Voxels, strip_mm: float) -> np.ndarray
 
 def _in_face(case: PreparedCase, voxels: Voxels, height: float) -> np.ndarray:
     """Whether voxels are in the face: in front of a plane that leans forward, up to `height` in shares of the head."""
-    shares = []
-    for at, (first, end) in zip(voxels, case.header.mask_box):
-        shares.append((at - first) / max(end - first, 1))
-    front_axis = next(k for k, letter in enumerate(case.axes) if letter in "AP")
-    front = shares[front_axis]
-    if case.axes[front_axis] == "P":
-        front = 1 - front
-    up_axis = next(k for k, letter in enumerate(case.axes) if letter in "SI")
-    up = shares[up_axis] if case.axes[up_axis] == "S" else 1 - shares[up_axis]
+    shares = {
+        letter: (at - first) / max(end - first, 1)
+        for letter, at, (first, end) in zip(case.axes, voxels, case.header.mask_box)
+    }
+    front = shares["A"] if "A" in shares else 1 - shares["P"]
+    up = shares["S"] if "S" in shares else 1 - shares["I"]
     return (front > 0.55 + 0.4 * up / height) & (up < height)

@@ -70,11 +70,11 @@ def paint(canvas: Canvas, base: Anatomy, face: Face, points: Space, cavity: AnyA
     inside += 1.5 * face.fat
     _deep_tissue(canvas[box], face, points[box], inside[box])
     box = _below(points, 0)
-    _muscles(canvas[box], face, points[box].half, inside[box])
-    neck.paint(canvas, points, face.muscle, inside)
-    bones.paint_face(canvas[box], face.bones, points[box].half, cavity[box], inside[box])
-    bones.paint_vault(canvas, face.bones, points, cavity, thick, base)
     low = points[box].half
+    _muscles(canvas[box], face, low, inside[box])
+    neck.paint(canvas, points, face.muscle, inside)
+    bones.paint_face(canvas[box], face.bones, low, cavity[box], inside[box])
+    bones.paint_vault(canvas, face.bones, points, cavity, thick, base)
     lids = overlap(low.ellipsoid("31 80 -37 | 19 14 14"), outline[box] + 1.6)
     canvas[box].paint(Label.MUSCLE, lids)
     eyes.paint(canvas, points, cavity)

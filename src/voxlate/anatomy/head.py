@@ -110,8 +110,8 @@ def make_head(
     labels, second, share, lesion_map, texture = map(np.concatenate, zip(*slabs))
     maps = (labels, second, share, lesion_map, texture)
     drawn = shape.contents.base.lesion
-    scanner = exposure.draw(exposure_rng)
-    return Head(*maps, affine, drawn, patient(tissue_rng), seed, case, scanner)
+    tissue = patient(tissue_rng)
+    return Head(*maps, affine, drawn, tissue, seed, case, exposure.draw(exposure_rng))
 
 
 def _slab(shape: Shape, bent: Bending, straight: Points, voxel_mm: float) -> tuple[AnyArray, ...]:

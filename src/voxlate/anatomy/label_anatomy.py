@@ -151,14 +151,15 @@ def _draw_soft(
 def _draw_bones(out: AnyArray, body: LabelMap, habitus: Habitus, brain: AnyArray | None) -> None:
     """Diploe around the brain, marrow elsewhere, both within a cortex of bone."""
     near = False if brain is None else body.distance_mm(brain) < _VAULT_MM
-    inner = np.where(near, np.uint8(Label.DIPLOE), np.uint8(Label.MARROW))
+    marrow = np.where(near, np.uint8(Label.DIPLOE), np.uint8(Label.MARROW))
+    inner = np.broadcast_to(marrow, out.shape)
     cancellous = body.where("cancellous")
-    out[cancellous] = np.broadcast_to(inner, out.shape)[cancellous]
+    out[cancellous] = inner[cancellous]
     whole = body.where("whole_bone")
     if whole.any():
         deep = erode(whole, max(habitus.cortex_mm, min(body.spacing_mm)), body.spacing_mm)
         out[whole] = Label.BONE
-        out[deep] = np.broadcast_to(inner, out.shape)[deep]
+        out[deep] = inner[deep]
 
 
 def _draw_hollow(out: AnyArray, body: LabelMap, habitus: Habitus, lobes: AnyArray) -> None:

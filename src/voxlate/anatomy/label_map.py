@@ -83,8 +83,7 @@ def enlarge(coarse: AnyArray, shape: tuple[int, ...], steps: tuple[int, ...]) ->
     for axis, (length, step) in enumerate(zip(shape, steps)):
         at = np.minimum(np.arange(length) / step, coarse.shape[axis] - 1)
         low = np.minimum(at.astype(int), max(coarse.shape[axis] - 2, 0))
-        share = (at - low).astype(np.float32)
-        share = share.reshape([-1 if k == axis else 1 for k in range(3)])
+        share = (at - low).astype(np.float32).reshape(-1, *[1] * (2 - axis))
         high = np.minimum(low + 1, coarse.shape[axis] - 1)
         coarse = coarse.take(low, axis) * (1 - share) + coarse.take(high, axis) * share
     return coarse

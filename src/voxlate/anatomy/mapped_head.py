@@ -157,8 +157,8 @@ def _box(labels: AnyArray, step: Triple, rng: Rng) -> tuple[slice, ...]:
 def _frame(body: LabelMap, brain: AnyArray) -> HeadGrid:
     """The frame in which the brain's box is that of the phantoms' cerebrum."""
     spacing = body.spacing_mm[::-1]
-    axes = [np.flatnonzero(brain.any(others)) for others in ((0, 1), (0, 2), (1, 2))]
-    ends = [(along[0] * step, along[-1] * step) for along, step in zip(axes, spacing)]
+    sides = zip(box_around(brain)[::-1], spacing)
+    ends = [(first * step, (end - 1) * step) for (first, end), step in sides]
     half = [(last - first) / 2 for first, last in ends]
     x, y = CEREBRUM_AXES[0] / half[0], CEREBRUM_AXES[1] / half[1]
     z = (x + y) / 2
@@ -203,7 +203,7 @@ def _take(canvas: Canvas, tissues: AnyArray, index: list[AnyArray]) -> None:
     """Fill a canvas with the tissues at fractional indices (z, y, x): the two with the largest shares of eight corners."""
     low = [np.floor(i).astype(np.int32) for i in index]
     label = np.full((8, *canvas.label.shape), Label.AIR, np.uint8)
-    corners = [(a, b, c) for a in (0, 1) for b in (0, 1) for c in (0, 1)]
+    corners = [*np.ndindex(2, 2, 2)]
     for number, corner in enumerate(corners):
         at = [i + step for i, step in zip(low, corner)]
         inside = np.logical_and.reduce([(i >= 0) & (i < n) for i, n in zip(at, tissues.shape)])

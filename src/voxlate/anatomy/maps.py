@@ -40,8 +40,8 @@ def tissue_map(head: Head, name: str) -> AnyArray:
     for level in range(len(out)):
         share = head.share[level]
         there = (head.labels[level] != Label.AIR) | (share < 1)
-        main = voxels_of(head, level, head.labels[level][there], there)
-        second = voxels_of(head, level, head.second[level][there], there)
+        main = voxels_of(head, level, head.labels, there)
+        second = voxels_of(head, level, head.second, there)
         out[level][there] = _mix(name, main, second, share[there])
     if name in ("t2star_map", "fluid_map"):
         _dephase(head, name, out)

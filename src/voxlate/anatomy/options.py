@@ -1,12 +1,14 @@
 """Options of `phantom`."""
 
 from collections.abc import Sequence
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Literal
 
 from voxlate.base.options.option import MAIN, Option, options, shipped_tables
 
+MainOption = partial(Option, panel=MAIN)
 SHIPPED = resources.files("voxlate.anatomy") / "tables"
 
 
@@ -28,37 +30,33 @@ class PhantomOptions:
 
     cases: Annotated[
         int | None,
-        Option("Number of cases. Default: 24, of --ct one of each CT.", panel=MAIN, least=1),
+        MainOption("Number of cases. Default: 24, of --ct one of each CT.", least=1),
     ] = None
     size: Annotated[
         tuple[int, int, int] | None,
-        Option(
+        MainOption(
             "Number of voxels in x, y and z. Default: 96 96 48. Not with --labels.",
-            panel=MAIN,
             metavar="X Y Z",
         ),
     ] = None
     ct: Annotated[
         Path | str | None,
-        Option(
+        MainOption(
             "Real CT, or folder of CTs, whose MR is drawn in place of simulated heads.",
-            panel=MAIN,
             metavar="PATH",
         ),
     ] = None
     labels: Annotated[
         Path | str | None,
-        Option(
+        MainOption(
             "Label map, or folder of label maps, whose anatomy is varied and drawn in place of simulated heads. With --ct: the organs of the CTs of the same names.",
-            panel=MAIN,
             metavar="PATH",
         ),
     ] = None
     tissues: Annotated[
         Path | str | None,
-        Option(
+        MainOption(
             f"Tissues of the labels: {', '.join(tables())}, or a TOML file.",
-            panel=MAIN,
             metavar="TABLE",
             takes=str,
             complete="voxlate.anatomy.options:tables",
@@ -66,9 +64,8 @@ class PhantomOptions:
     ] = None
     lesions: Annotated[
         Path | str | None,
-        Option(
+        MainOption(
             "Label map, or folder of label maps, whose lesions take the place of drawn tumours.",
-            panel=MAIN,
             metavar="PATH",
         ),
     ] = None
@@ -83,26 +80,24 @@ class PhantomOptions:
     ] = "brats"
     spacing_mm: Annotated[
         tuple[float, float, float] | None,
-        Option(
+        MainOption(
             "Voxel size in mm with --labels or --ct. Default: that of the label map or CT.",
             flag="--spacing",
-            panel=MAIN,
             metavar="X Y Z",
         ),
     ] = None
     modalities: Annotated[
         Sequence[str] | None,
-        Option(
+        MainOption(
             "Modality that is written, such as t1, ct, a map of a tissue parameter such as t1_map, or maps for all of these. Repeatable. Default: all images and no map.",
             flag="--modality",
-            panel=MAIN,
             metavar="NAME",
             takes=list[str],
         ),
     ] = None
     lesion: Annotated[
         Literal["none", "tumour", "stroke", "mixed"],
-        Option("Lesion of the heads: none, tumour, stroke or mixed.", panel=MAIN),
+        MainOption("Lesion of the heads: none, tumour, stroke or mixed."),
     ] = "mixed"
     stripped: Annotated[bool, Option("Write the brain alone, as after skull stripping.")] = False
     seed: Annotated[int, Option("Random seed of the heads.", least=0)] = 0

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field, replace
 from itertools import chain, product
 from typing import Annotated, Literal
 
@@ -27,6 +27,7 @@ Amount = Annotated[float, Field(ge=0, lt=1)]
 Millimetres = Annotated[float, Field(ge=0, le=20)]
 
 USUAL_FIELD_T = 3.0
+PARAMETERS = ("tr_ms", "te_ms", "ti_ms", "flip_deg")  # of a sequence
 DOSES = (0.6, 1.4)  # of the contrast agent: tissue differs in uptake, scans in delay
 FAT_REMOVED = (0.5, 1.0)  # by fat saturation, which is never even
 NULLED = (0.94, 1.06)  # inversion times of FLAIR as shares of the time that nulls free water
@@ -46,7 +47,7 @@ class _ProtocolRanges:
 
     def at(self, shares: Iterable[float]) -> list[float]:
         """TR, TE, TI and flip angle at shares of their ranges."""
-        return list(map(within, shares, (self.tr_ms, self.te_ms, self.ti_ms, self.flip_deg)))
+        return list(map(within, shares, astuple(self)))
 
 
 USUAL: dict[Kind, _ProtocolRanges] = {
@@ -96,7 +97,7 @@ class Ranges:
     ] = None
 
     def __post_init__(self) -> None:
-        for name in ("tr_ms", "te_ms", "ti_ms", "flip_deg"):
+        for name in PARAMETERS:
             self._check_range(name)
         for kind, chosen in self.choices:
             tr, te, ti = chosen.tr_ms, chosen.te_ms, chosen.ti_ms
@@ -136,14 +137,8 @@ class Ranges:
         """The sequences that are drawn, with their ranges."""
         if self.sequence == "any":
             return ANY
-        usual = USUAL[self.sequence]
-        given = _ProtocolRanges(
-            self.tr_ms or usual.tr_ms,
-            self.te_ms or usual.te_ms,
-            self.ti_ms or usual.ti_ms,
-            self.flip_deg or usual.flip_deg,
-        )
-        return ((self.sequence, given),)
+        given = {name: ends for name in PARAMETERS if (ends := getattr(self, name))}
+        return ((self.sequence, replace(USUAL[self.sequence], **given)),)
 
 
 @settings

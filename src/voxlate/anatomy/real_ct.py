@@ -95,16 +95,17 @@ def read_ct(
     spacing = volume.grid.spacing_mm
     check_voxels(name, volume.data.size, triple(spacing[::-1]))
     body = foreground(volume)
-    if not (body & (volume.data[0] > SOFT_HU)).any():
+    values = volume.data[0]
+    if not (body & (values > SOFT_HU)).any():
         raise BadInput(f"{path}: expected a CT of a body, found air alone. Leave it out.")
     low, high = _SOFT_RANGE_HU
-    tissue = volume.data[0][body & (volume.data[0] > _LUNG_HU)]
+    tissue = values[body & (values > _LUNG_HU)]
     share = float(np.mean((tissue > low) & (tissue < high)))
     if share < _LEAST_SOFT:
         raise BadInput(
             f"{path}: expected a CT, of whose tissue at least {_LEAST_SOFT:.0%} are in {low:g} to {high:g} HU, found {share:.0%}, as of an MR that was scaled to HU. Give the CT."
         )
-    hu = np.clip(volume.data[0], LEAST_HU, MOST_HU)
+    hu = np.clip(values, LEAST_HU, MOST_HU)
     calm = _without_noise(hu, body, spacing)
     codes = _codes_of(labels, volume.grid, table)
     if labels is not None and not (codes[body] > 0).any():

@@ -279,10 +279,9 @@ def _field(
 
 def _distance_to_zero(values: AnyArray, pitch_mm: float) -> AnyArray:
     """The distance in mm to the zero surfaces of noise, f / |grad f|, bounded where the slope vanishes."""
-    slope = []
-    for axis in range(3):
-        difference = np.roll(values, -1, axis) - np.roll(values, 1, axis)
-        slope.append(difference / (2 * pitch_mm))
+    slope = [
+        (np.roll(values, -1, axis) - np.roll(values, 1, axis)) / (2 * pitch_mm) for axis in range(3)
+    ]
     steep = np.sqrt(sum(s * s for s in slope))
     floor = 0.3 * float(np.sqrt(np.mean(steep**2)))
     return (values / np.sqrt(steep**2 + floor**2)).astype(np.float32)

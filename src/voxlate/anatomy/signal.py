@@ -14,7 +14,7 @@ from voxlate.anatomy.head import Head
 from voxlate.anatomy.tissue import BRAIN, FLUID, TUMOUR, VESSEL, Label
 from voxlate.base.arrays import AnyArray
 
-PERFUSION = frozenset(("cbf", "cbv", "tmax"))
+PERFUSION = ("cbf", "cbv", "tmax")
 # Phases are 8 s apart: Menon et al. 2015, Radiology 275:510.
 PHASE_S = {"cta": 8.0, "cta1": 8.0, "cta2": 16.0, "cta3": 24.0}
 PULSES_BEYOND_CLOT = 45  # of the time of flight, in slow blood
@@ -177,7 +177,7 @@ def _perfusion(voxels: Voxels) -> tuple[AnyArray, AnyArray, AnyArray]:
 
 
 def _perfusion_map(voxels: Voxels, name: str) -> AnyArray:
-    return _perfusion(voxels)[("cbf", "cbv", "tmax").index(name)]
+    return _perfusion(voxels)[PERFUSION.index(name)]
 
 
 _MR: dict[str, Callable[[Voxels], AnyArray]] = {
@@ -194,7 +194,7 @@ _EQUATIONS: dict[str, Callable[[Voxels], AnyArray]] = {
     **_MR,
     **dict.fromkeys(("ncct", "ct"), _hounsfield),
     **{name: partial(_contrast_ct, seconds=seconds) for name, seconds in PHASE_S.items()},
-    **{name: partial(_perfusion_map, name=name) for name in ("cbf", "cbv", "tmax")},
+    **{name: partial(_perfusion_map, name=name) for name in PERFUSION},
 }
 MODALITIES = tuple(_EQUATIONS)
 MR = frozenset(_MR)
@@ -209,19 +209,20 @@ def signal(head: Head, modality: str) -> AnyArray:
     gain = mr.FULL_SCALE if modality in MR else 1.0
     out = np.empty(head.labels.shape, dtype=np.float32)
     for level in range(len(out)):
-        main = voxels_of(head, level, head.labels[level], slice(None))
+        main = voxels_of(head, level, head.labels, slice(None))
         out[level] = gain * equation(main)
         if modality != "tmax":
             mixed = head.share[level] < 1
-            second = voxels_of(head, level, head.second[level][mixed], mixed)
+            second = voxels_of(head, level, head.second, mixed)
             other = gain * equation(second)
             share = head.share[level][mixed]
             out[level][mixed] = share * out[level][mixed] + (1 - share) * other
     return out
 
 
-def voxels_of(head: Head, level: int, label: AnyArray, where: AnyArray | slice) -> Voxels:
-    """The voxels of a slice that `where` selects, with one tissue each."""
+def voxels_of(head: Head, level: int, labels: AnyArray, where: AnyArray | slice) -> Voxels:
+    """The voxels of a slice that `where` selects, with one tissue each, that of `labels` [D, H, W]."""
+    label = labels[level][where]
     height_mm = head.affine[2, 3] + level * head.affine[2, 2]
     stroke = (head.lesion.kind == "stroke") & np.isin(label, list(BRAIN))
     lesion = head.lesion_map[level][where]

@@ -260,8 +260,7 @@ def resize_case(case: PreparedCase, size: Size, slices: tuple[int, int]) -> Prep
         masks = (case.mask([name])[first:last] for name in case.header.units)
         # cubic splines overshoot and undershoot
         arrays[MASK] = _join_bits([zoom(mask.astype(np.float32), size) > 0.5 for mask in masks])
-    geometry = _geometry(grid, arrays.get(MASK))
-    header = replace(case.header, statistics=statistics, **geometry)
+    header = replace(case.header, statistics=statistics, **_geometry(grid, arrays.get(MASK)))
     return PreparedCase(header, arrays, axes=case.axes)
 
 
@@ -282,18 +281,16 @@ def _store_and_measure(
         shown = PROTONS if name in TISSUE_MAPS and PROTONS in volumes else name
         if shown not in bodies:
             bodies[shown] = find_body(volumes[shown])
-        outline = bodies[shown]
         values = volume.data[0]
-        stored = values
         if name in TISSUE_MAPS:
             with np.errstate(over="ignore"):
                 half = in_slabs(lambda slab: slab.astype(np.float16), values)
             # too coarse for means and percentiles
             arrays[name] = half if all(map_slabs(np.array_equal, half, values)) else values
         else:
-            stored = arrays[name] = compact(values)
-        statistics[name] = intensity_statistics(stored, outline)
-        outlines.append(outline)
+            values = arrays[name] = compact(values)
+        statistics[name] = intensity_statistics(values, bodies[shown])
+        outlines.append(bodies[shown])
     return arrays, statistics, outlines
 
 

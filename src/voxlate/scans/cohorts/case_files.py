@@ -157,17 +157,10 @@ def _case(case: str, patient: str, split: str | None, paths: Mapping[str, Path])
         safe_name(name, f"case {case}")
     named = {name: kind_of(name) for name in (*MASKS, *LABELS, *sorted(paths)) if name in paths}
     images, masks, labels = (
-        [name for name, kind in named.items() if kind == wanted]
+        {name: paths[name] for name, kind in named.items() if kind == wanted}
         for wanted in ("image", "mask", "labels")
     )
-    return CaseFiles(
-        case,
-        patient,
-        split,
-        {name: paths[name] for name in images},
-        next((paths[name] for name in masks), None),
-        {name: paths[name] for name in labels},
-    )
+    return CaseFiles(case, patient, split, images, next(iter(masks.values()), None), labels)
 
 
 def kind_of(name: str) -> Literal["image", "mask", "labels"]:

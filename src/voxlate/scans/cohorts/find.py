@@ -219,8 +219,7 @@ def _layout(root: Path, pattern: str | None, preset: str | Path | None) -> Prese
     if preset is not None:
         layout = load_preset(preset)
     else:
-        known = recognise(root) if pattern is None else None
-        layout = known or BY_NAMES
+        layout = (pattern is None and recognise(root)) or BY_NAMES
     if pattern is not None:
         layout = replace(layout, patterns=[pattern], files={})
     if layout.arrays is None and any(holds_slices(place) for place in layout.places):
@@ -289,11 +288,12 @@ def _unify_spelling(cases: list[CaseFiles], found: CohortFiles) -> list[CaseFile
             elif name != plain and not in_one_case and not is_usual:
                 renamed[name] = plain
                 found.guessed.append(f"{name} in {several} is {plain}")
-    files_of = (
-        {renamed.get(name, name): case.files[name] for name in case.files} for case in cases
-    )
     return [
-        replace(case, files=dict(sorted(files.items()))) for case, files in zip(cases, files_of)
+        replace(
+            case,
+            files=dict(sorted((renamed.get(name, name), case.files[name]) for name in case.files)),
+        )
+        for case in cases
     ]
 
 
@@ -507,19 +507,19 @@ def _rows_of(
         if match is None:
             unmatched.append(path)
             continue
+        scan = root / path
         patient, study, split = study_of(match, root, splits)
         stated = match.groupdict().get("modality", "")
         if not {stated, *dict(parts_of[place])} - {""}:
-            named = Row(None, "", UNNAMED, root / path)
-            for row in tagged(path) if (root / path).is_dir() else [named]:
+            for row in tagged(path) if scan.is_dir() else [Row(None, "", UNNAMED, scan)]:
                 yield replace(row, patient=patient, case=study, split=split)
             continue
         for modality, part in parts_of[place]:
             name = modality or layout.modality_of(stated)
-            if not modality and (root / path).is_dir() and not is_known(name):
+            if not modality and scan.is_dir() and not is_known(name):
                 is_ct = any(row.modality == "ct" for row in tagged(path))
                 name = f"ct_{name}" if is_ct else name  # whose unit is HU
-            for case, file in slices_of(root / path, part, common):
+            for case, file in slices_of(scan, part, common):
                 owner, own = (None, case) if case else (patient, study)
                 yield Row(owner, own, name, file, split=split)
 

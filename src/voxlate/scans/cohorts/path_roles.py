@@ -249,7 +249,7 @@ def _named_by_siblings(roles: Sequence[Roles]) -> list[Roles]:
     for role in roles:
         bare = without_ending(role.path)
         marks = [] if role.modality else re.finditer("[-_]", bare)
-        starts = [bare[: mark.end()] for mark in marks if bare[: mark.end()] in siblings]
+        starts = [start for mark in marks if (start := bare[: mark.end()]) in siblings]
         if starts:
             of_sibling = siblings[starts[-1]]
             role = replace(of_sibling, path=role.path, modality=bare.removeprefix(starts[-1]))
@@ -290,10 +290,9 @@ def _without_scan_folders(scans: Scans, found: CohortFiles) -> Scans:
             folders.setdefault(study, []).append(row.modality)
             shorter.append(((groups, patient, kept), row))
         several = [[*own.values()] for own in held.values() if len(own) > 1]
-        modalities = [[*chain.from_iterable(own)] for own in several]
-        if several and [*map(len, several)] == [*map(len, modalities)] == [
-            len({*own}) for own in modalities
-        ]:
+        if several and all(
+            len(own) == sum(map(len, own)) == len({*chain.from_iterable(own)}) for own in several
+        ):
             example = sorted({name for level in dropped for name in names[level]})
             found.guessed.append(f"names of single scans are no studies ({quote_some(example)})")
             scans = shorter

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from voxlate.base.codes import Grade
 from voxlate.base.errors import BadInput, first_of
 from voxlate.base.messages import message
 from voxlate.base.optional import optional_package, pydicom
@@ -359,24 +358,22 @@ def _straighten(stored: Stored, path: Path) -> Stored:
     check_volume(target.shape, path)
     sheared = Volume(stored.data[None], grid.affine, stored.unit, stored.modality)
     text = f"Its gantry was tilted by {tilt:.1f} degrees; its slices are resampled to an upright grid ({target})."
-    grade: Grade = "note"
+    said = message("guess", text, grade="note")
     if stored.modality == "mr":
-        text, grade = (
-            f"{text} No gantry of an MR tilts: look whether the head is sheared.",
-            "caution",
-        )
+        text += " No gantry of an MR tilts: look whether the head is sheared."
+        said = message("guess", text, grade="caution")
     return replace(
         stored,
         data=resample(sheared, target).data[0],
         affine=target.affine,
-        guesses=(*stored.guesses, message("guess", text, grade=grade)),
+        guesses=(*stored.guesses, said),
     )
 
 
 def _read_stack(stack: Stack, scaled: bool, not_hu: str) -> Stored:
     shape = stack.grid.shape
-    check_volume(shape, next(iter(stack.headers)).file.parent)
     first, header = next(iter(stack.headers.items()))
+    check_volume(shape, first.file.parent)
     read_slice(first, header, shape[1:])  # before memory is allocated for all slices
     data = np.empty(shape, np.float32)
     for plane, (image, header) in zip(data, stack.headers.items(), strict=True):
@@ -431,14 +428,14 @@ def read_frames(path: Path) -> DynamicScan:
     if moments is not None:
         means = np.array([[moments[image] for image in row] for row in rows]).mean(axis=1)
         times = means - means[0]
-
-    def planes() -> Iterator[np.ndarray]:
-        """All planes, frame by frame."""
-        for frame in frames:
-            for image, header in frame.headers.items():
-                yield read_slice(image, header, grid.shape[1:])
-
-    return DynamicScan(grid, len(frames), times, planes, lambda k: _read_stack(frames[k], *meaning))
+    every = [item for frame in frames for item in frame.headers.items()]
+    return DynamicScan(
+        grid,
+        len(frames),
+        times,
+        lambda: (read_slice(image, header, grid.shape[1:]) for image, header in every),
+        lambda k: _read_stack(frames[k], *meaning),
+    )
 
 
 def _check_series(path: Path) -> tuple[Headers, SeriesInfo]:

@@ -149,8 +149,11 @@ def _moments(headers: Headers, name: str) -> dict[Image, float]:
     """The value of a tag that orders images, for each file that states it; times in seconds, past midnight too."""
     is_time = name.endswith("Time")
     read = _seconds if is_time else number_of
-    values = {image: read(header, name) for image, header in headers.items()}
-    moments = {image: value for image, value in values.items() if value is not None}
+    moments = {
+        image: value
+        for image, header in headers.items()
+        if (value := read(header, name)) is not None
+    }
     if is_time and moments and max(moments.values()) - min(moments.values()) > DAY_S / 2:
         # past midnight
         return {image: value + DAY_S * (value < DAY_S / 2) for image, value in moments.items()}

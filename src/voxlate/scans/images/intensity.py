@@ -179,8 +179,7 @@ class Percentile(IntensityMap):
 
     def scale(self, statistics: Statistics, slice_index: int | None = None) -> Scale:
         """The scale between the percentiles of a volume."""
-        is_inside = self.inside == "foreground"
-        inside = statistics.foreground if is_inside else statistics.all
+        inside = statistics.foreground if self.inside == "foreground" else statistics.all
         low = inside.at(self.low) if self.floor is None else self.floor
         high = inside.at(self.high)
         limit = np.inf if self.medians is None else self.medians * inside.at(50)

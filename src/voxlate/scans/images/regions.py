@@ -84,10 +84,12 @@ def regions_from(texts: Mapping[str, str] | None) -> tuple[Region, ...]:
     """
     given = {name: str(text) for name, text in (texts or {}).items()}
     tissues = _tissues_of(given.pop(TISSUES), given) if TISSUES in given else ()
-    matches = {name: RATIO.fullmatch(text.strip()) for name, text in given.items()}
-    pairs = {name: (match[1], match[2]) for name, match in matches.items() if match}
-    # other texts with a slash are paths
-    pairs = {name: pair for name, pair in pairs.items() if {*pair} <= given.keys()}
+    pairs = {
+        name: (match[1], match[2])
+        for name, text in given.items()
+        # other texts with a slash are paths
+        if (match := RATIO.fullmatch(text.strip())) and {*match.groups()} <= given.keys()
+    }
     # A ratio of ratios is none.
     ratios = {name: pair for name, pair in pairs.items() if not pairs.keys() & pair}
     plain = [_region(name, text) for name, text in given.items() if name not in ratios]

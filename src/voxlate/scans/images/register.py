@@ -262,8 +262,7 @@ def _rigid(pair: CoarsePair, start: Transform) -> Transform | None:
         begin = itk.Euler3DTransform(pair.centre.tolist(), 0.0, 0.0, 0.0, shift.tolist())
         rough = _linear(pair, begin, (4,))
         if rough is not None:
-            similarity = pair.compare(rough)
-            results.append((similarity.mutual_information, len(results), rough))
+            results.append((pair.compare(rough).mutual_information, len(results), rough))
     return _linear(pair, max(results)[2], (2, 1)) if results else None
 
 

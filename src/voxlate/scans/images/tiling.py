@@ -245,11 +245,10 @@ def fit_to_mask(
     columns = (0, width)
     empty = frozenset[int]()
     if mask is not None:
-        _, height_of_mask, width_of_mask = mask.shape
         empty = frozenset(np.flatnonzero(~mask.any(axis=(1, 2))).tolist())
         if crop is not None:
-            rows = _box(np.flatnonzero(mask.any(axis=(0, 2))), height_of_mask, crop)
-            columns = _box(np.flatnonzero(mask.any(axis=(0, 1))), width_of_mask, crop)
+            rows = _box(mask, 1, crop)
+            columns = _box(mask, 2, crop)
     sides = _centre if centred else _round_out
     left, right = sides(columns, width, multiple, min(least[1], width))
     top, bottom = _round_out(rows, height, multiple, min(least[0], height))
@@ -280,8 +279,9 @@ def centre_on(ends: Size, length: int) -> int:
     return (ends[0] + ends[1] - length) // 2
 
 
-def _box(filled: np.ndarray, length: int, margin: int) -> Size:
-    """First and end of the filled rows, with a margin inside the axis; its middle where no row is filled."""
+def _box(mask: np.ndarray, axis: int, margin: int) -> Size:
+    """First and end of the filled rows or columns, with a margin inside the axis; its middle where none is filled."""
+    filled, length = np.flatnonzero(mask.any(axis=(0, 3 - axis))), mask.shape[axis]
     if not len(filled):
         return length // 2, length // 2
     first = int(filled[0]) - margin

@@ -5,6 +5,7 @@ import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any
@@ -30,7 +31,8 @@ def check_pattern(pattern: str) -> None:
         known_name(f"'{pattern}'", "{patient}, {case}, {modality} or {split}", name, PLACEHOLDERS)
 
 
-MAX_VOLUME = Option("Largest scan that is read. Default: 4GB.", panel=INPUT, metavar="SIZE")
+InputOption = partial(Option, panel=INPUT)
+MAX_VOLUME = InputOption("Largest scan that is read. Default: 4GB.", metavar="SIZE")
 
 
 @options
@@ -39,21 +41,19 @@ class Layout:
 
     pattern: Annotated[
         str | None,
-        Option(
+        InputOption(
             "Path of scans, with {patient}, {case}, {modality}.",
-            panel=INPUT,
             check=check_pattern,
         ),
     ] = None
     manifest: Annotated[
         Path | str | None,
-        Option("Table (CSV, TSV): cases, patients and paths.", panel=INPUT),
+        InputOption("Table (CSV, TSV): cases, patients and paths."),
     ] = None
     preset: Annotated[
         Path | str | None,
-        Option(
+        InputOption(
             f"Public data set ({', '.join(presets())}) or a TOML file.",
-            panel=INPUT,
             metavar="NAME",
             takes=str,
             complete="voxlate.scans.options.layout:presets",
@@ -61,38 +61,34 @@ class Layout:
     ] = None
     patients: Annotated[
         Path | str | None,
-        Option(
+        InputOption(
             "'CASE PATIENT' a line, or each (a patient a case).",
-            panel=INPUT,
             metavar="FILE",
             complete=("each",),
         ),
     ] = None
     allow_outside: Annotated[
         bool,
-        Option("Allow a manifest's paths to leave its folder.", panel=INPUT),
+        InputOption("Allow a manifest's paths to leave its folder."),
     ] = False
     prefer: Annotated[
         Names,
-        Option(
+        InputOption(
             "File to take if a case has several of a modality, such as '*_run-2_*'. Repeatable.",
-            panel=INPUT,
             takes=list[str],
         ),
     ] = None
     exclude: Annotated[
         Names,
-        Option(
+        InputOption(
             "Case or patient to leave out (*, ?). Repeatable.",
-            panel=INPUT,
             takes=list[str],
         ),
     ] = None
     exclude_file: Annotated[
         Names,
-        Option(
+        InputOption(
             "Name, path or series description of files to leave out: '*_defaced*'. Repeatable.",
-            panel=INPUT,
             takes=list[str],
         ),
     ] = None

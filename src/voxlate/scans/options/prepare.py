@@ -1,6 +1,7 @@
 """Options of `prepare`."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Annotated, Literal
 
 from voxlate.base.options.executors import ExecutorOptions
@@ -13,6 +14,8 @@ from voxlate.base.options.option import (
     options,
 )
 from voxlate.scans.options.layout import Layout
+
+PreparationOption = partial(Option, panel=PREPARATION)
 
 
 @options
@@ -47,19 +50,17 @@ class PrepareOptions(Layout, ExecutorOptions):
     ] = None
     spacing_mm: Annotated[
         tuple[float, float, float] | None,
-        Option(
+        PreparationOption(
             "Voxel size in mm to which all scans are resampled.",
             flag="--spacing",
-            panel=PREPARATION,
             metavar="X Y Z",
             read=in_array_order,
         ),
     ] = None
     matrix: Annotated[
         tuple[int, int] | tuple[int, int, int] | None,
-        Option(
+        PreparationOption(
             "Columns, rows and slices to which every scan is resized, instead of --spacing.",
-            panel=PREPARATION,
             metavar="X Y [Z]",
             takes=tuple[int, int, int],
             read=lambda sizes: in_array_order(sizes if sizes[2] else sizes[:2]),
@@ -67,42 +68,36 @@ class PrepareOptions(Layout, ExecutorOptions):
     ] = None
     fixed: Annotated[
         str | None,
-        Option(
+        PreparationOption(
             "Modality whose grid the other scans are resampled to.",
-            panel=PREPARATION,
             metavar="NAME",
         ),
     ] = None
     align: Annotated[
         Literal["midline"] | None,
-        Option(
+        PreparationOption(
             "Align heads: midline turns and shifts them until left and right mirror each other.",
-            panel=PREPARATION,
         ),
     ] = None
     mask: Annotated[
         Literal["body", "brain"],
-        Option("Mask of a case that has no mask file: body or brain.", panel=PREPARATION),
+        PreparationOption("Mask of a case that has no mask file: body or brain."),
     ] = "body"
     mask_from: Annotated[
         str | None,
-        Option(
+        PreparationOption(
             "Modality in which the brain is segmented. Default: plain CT if there is one.",
-            panel=PREPARATION,
             metavar="NAME",
         ),
     ] = None
     shares: Annotated[
         tuple[float, float, float] | None,
-        Option(
+        PreparationOption(
             "Shares or numbers of patients for train, val and test. Default: 0.7 0.15 0.15, and no test patients if there are fewer than 10. The splits of a manifest take precedence.",
-            panel=PREPARATION,
             metavar="A B C",
         ),
     ] = None
-    seed: Annotated[
-        int, Option("Random seed of the split by patient.", panel=PREPARATION, least=0)
-    ] = 0
+    seed: Annotated[int, PreparationOption("Random seed of the split by patient.", least=0)] = 0
     audit: Annotated[
         bool,
         Option(
