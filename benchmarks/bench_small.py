@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import repeat
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Literal, cast
 
 import torch
@@ -28,6 +29,7 @@ from voxlate.science.methods.regression import RegressionSettings
 from voxlate.science.methods.tasks import Translate
 from voxlate.science.nets.interface import NetSettings
 from voxlate.science.nets.unet import UNet
+from voxlate.training.job import Job
 from voxlate.training.loop import begin_learner, take_step
 from voxlate.training.recipe.optimiser import Optimiser
 from voxlate.training.recipe.training import Training
@@ -99,15 +101,17 @@ class Trained:
             net, task, task.channels(("mr",), ("ct",))
         )
         optimiser = Optimiser(kind="muon", betas=(0.9, 0.99))
-        self.options = Training(
+        train = Training(
             batch=BATCH, optimiser=optimiser, ema=0.99, precision=precision, compile=False
         )
-        self.learner = begin_learner(self.method, self.options, DEVICE, 0)
+        stage = SimpleNamespace(train=train)
+        self.job = cast(Job, SimpleNamespace(stage=stage, device=DEVICE, epoch_steps=0))
+        self.learner = begin_learner(self.method, self.job)
         self.optimiser = Timed(self.learner.optimisers["net"])
         self.learner.optimisers["net"] = cast(torch.optim.Optimizer, self.optimiser)
 
     def step(self) -> None:
-        take_step(self.learner, self.method, self.options, 0, self.batches, DEVICE)
+        take_step(self.learner, self.method, self.job, self.batches)
 
     def gflop(self) -> float:
         """Of forward and backward."""

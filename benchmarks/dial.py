@@ -97,7 +97,7 @@ def write_recipes(
 
 def recipe_of(rival: str, tables: dict[str, Any], size: rules.Size, steps: int) -> dict[str, Any]:
     """The recipe of a rival after the mean of these tables."""
-    made = rules.with_samples(tables, size, steps)
+    made = rules.with_samples(tables, size, steps, "samples")
     if rival == "diffusion":
         return made
     if rival == "flow":

@@ -171,7 +171,7 @@ def make(
     done = train(
         recipe, prepared, run, beginning=Beginning(head), start=start, device=device, say=print
     )
-    if not is_finished(done.weights(), recipe.train):
+    if not is_finished(done.weights(), recipe.train.more):
         raise SystemExit(f"{run}: the training is not finished; run the same command again.")
     print(f"{name}: trained, {(time.monotonic() - began) / 3600:.2f} hours in this call")
     starter = out / name
