@@ -173,13 +173,13 @@ def in_plane(image: Array, effects: Effects, spacing_mm: Sequence[float]) -> Arr
     height, width = image.shape[-2:]
     frequencies_y = np.fft.fftfreq(height).astype(np.float32)
     frequencies_x = np.fft.rfftfreq(width).astype(np.float32)
-    share_y = 2 * np.abs(frequencies_y)
-    share_x = 2 * np.abs(frequencies_x)
-    window_y = _window(share_y / effects.kept[0], effects.filtered)
-    window_x = _window(share_x / effects.kept[1], effects.filtered)
-    import scipy.fft  # here, because voxlate-run draws nothing
+    window_y, window_x = (
+        _window(2 * np.abs(frequencies) / kept, effects.filtered)
+        for frequencies, kept in zip((frequencies_y, frequencies_x), effects.kept)
+    )
+    from scipy.fft import irfft2, rfft2  # here, because voxlate-run draws nothing
 
-    space = scipy.fft.rfft2(image, workers=1)
+    space = rfft2(image, workers=1)
     if effects.moves_mm:
         segment = np.searchsorted(effects.cuts, frequencies_y + 0.5)
         middle = int(np.searchsorted(effects.cuts, 0.5))
@@ -188,7 +188,7 @@ def in_plane(image: Array, effects: Effects, spacing_mm: Sequence[float]) -> Arr
         turns = (frequencies_y * y)[:, None] + frequencies_x[None] * x[:, None]
         space *= np.exp(np.complex64(-2j * np.pi) * turns)
     space *= window_y[:, None] * window_x[None]
-    return np.asarray(scipy.fft.irfft2(space, s=(height, width), workers=1), np.float32)
+    return np.asarray(irfft2(space, s=(height, width), workers=1), np.float32)
 
 
 def _window(share: Array, filtered: float) -> Array:

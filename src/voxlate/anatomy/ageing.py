@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from voxlate.anatomy.anatomy import Anatomy
-from voxlate.anatomy.shapes import Pair, Rng, Triple, triple
+from voxlate.anatomy.shapes import Pair, Rng, Triple, bounded_normal, triple
 from voxlate.anatomy.vessels import CEREBRUM_AXES, CEREBRUM_CENTRE
 
 Ball = tuple[Triple, Triple]  # centre and half axes in mm
@@ -42,7 +42,7 @@ def draw(rng: Rng, base: Anatomy) -> tuple[Ageing, Anatomy]:
     """Draw an age from 20 to 90, and widen the fluid spaces of a head accordingly."""
     years = float(rng.uniform(20, 90))
     old = (years - 20) / 70
-    own = np.exp(0.35 * np.clip(rng.standard_normal(2), -2, 2))  # patients of an age differ
+    own = np.exp(0.35 * bounded_normal(rng, 2))  # patients of an age differ
     atrophy = float(old**1.5 * own[0])
     aged = replace(
         base,

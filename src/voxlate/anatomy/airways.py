@@ -144,8 +144,7 @@ def _frontal(
     scaled = Space((x - 10 * wide) / wide, (y - 88 + 0.004 * x * x), (z + 10 - 6 * wide) / wide)
     wall = scaled.ellipsoid("0 0 0 | 13 5.0 14")
     wall = overlap(wall, 0.8 - x)
-    glabella = overlap(wall - 2.2, -14 - z)
-    canvas.paint(Label.BONE, glabella, outside)
+    canvas.paint(Label.BONE, overlap(wall - 2.2, -14 - z), outside)
     _sinus(canvas, airways, "frontal", wall, half, right, outside, 80)
 
 
@@ -184,8 +183,7 @@ def _nose(canvas: Canvas, airways: Airways, points: Space) -> None:
     canvas.paint(Label.MUCOSA, overlap(side - 1.9, cavity))
     canvas.paint(Label.CARTILAGE, overlap(septum, 66 - y))
     canvas.paint(Label.BONE, overlap(septum, y - 66))
-    nostril = half.tubes("6 106 -68, 6 92 -66, 7 80 -66 | 3.6 4.4", 6)
-    canvas.paint(Label.SINUS, nostril)
+    canvas.paint(Label.SINUS, half.tubes("6 106 -68, 6 92 -66, 7 80 -66 | 3.6 4.4", 6))
 
 
 def _pharynx(canvas: Canvas, airways: Airways, points: Space) -> None:

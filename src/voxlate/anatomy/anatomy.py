@@ -15,6 +15,7 @@ from voxlate.anatomy.shapes import (
     Space,
     Triple,
     Tube,
+    bounded_normal,
     ellipsoid,
     interpolate,
     noise,
@@ -73,8 +74,8 @@ def anatomy(rng: Rng, kind: LesionKind) -> Anatomy:
     rng, lesion_rng, vessel_rng = rng.spawn(3)
     lesion = _lesion(lesion_rng, kind)
     return Anatomy(
-        scale=np.exp(_SCALE * np.clip(rng.standard_normal(3), -2, 2)),
-        tilt=np.radians(_TURN_DEGREES * np.clip(rng.standard_normal(3), -2, 2)),
+        scale=np.exp(_SCALE * bounded_normal(rng, 3)),
+        tilt=np.radians(_TURN_DEGREES * bounded_normal(rng, 3)),
         bend=tuple(noise(rng, 90, 10, 32) for _ in range(3)),
         sway=tuple(noise(rng, 70, 10, 32) for _ in range(3)),
         folds=noise(rng, 23, 3, 72, narrow=True, distance=True),
@@ -84,7 +85,7 @@ def anatomy(rng: Rng, kind: LesionKind) -> Anatomy:
         skull_mm=float(rng.uniform(4.5, 8.5)),
         cortex_mm=float(rng.uniform(2.7, 3.2)),
         sulcus_mm=float(rng.uniform(0.35, 0.75)),
-        ventricle=float(np.exp(0.2 * np.clip(rng.standard_normal(), -2, 2))),
+        ventricle=float(np.exp(0.2 * bounded_normal(rng))),
         vessels=vessels(vessel_rng, lesion.side if kind == "stroke" else 0),
         lesion=lesion,
     )
@@ -112,15 +113,16 @@ class Bending:
 
 def bending(head: Anatomy, axes: Points) -> Bending:
     """The bending of the space over a grid; axes: x [W], y [H], z [D] in scanner coordinates."""
-    x, y, z = (_coarse(axis) for axis in axes)
-    turned = _turn(head, (x, y, z))
+    x, y, z = map(_coarse, axes)
+    coarse = (x, y, z)
+    turned = _turn(head, coarse)
     # Both sides get the same noise; rounding |x| keeps the mid-plane free of a crease.
     half = (np.sqrt(turned[0] ** 2 + 400), turned[1], turned[2])
     shifts = np.stack([1.9 * field.at(half) for field in head.bend])
     # A sideways bend must vanish in the mid-plane to stay symmetric.
     shifts[0] *= np.tanh(turned[0] / 20)
-    shifts += [0.9 * field.on((x, y, z)) for field in head.sway]
-    return Bending((x, y, z), shifts)
+    shifts += [0.9 * field.on(coarse) for field in head.sway]
+    return Bending(coarse, shifts)
 
 
 def _coarse(axis: AnyArray) -> AnyArray:
@@ -131,9 +133,7 @@ def _coarse(axis: AnyArray) -> AnyArray:
 
 def _turn(head: Anatomy, axes: Points) -> list[AnyArray]:
     """The points of a grid, [D, H, W] each, turned and scaled to the average head."""
-    angle = head.tilt
-    turn = rotation(0, angle[0]) @ rotation(1, angle[1]) @ rotation(2, angle[2])
-    matrix = (turn / head.scale[:, None]).astype(np.float32)
+    matrix = (rotation(head.tilt) / head.scale[:, None]).astype(np.float32)
     z, y, x = np.meshgrid(*axes[::-1], indexing="ij", sparse=True)
     return [row[0] * x + row[1] * (y + 6) + row[2] * z for row in matrix]
 
@@ -149,13 +149,15 @@ def upright(head: Anatomy, bent: Bending, straight: Points) -> Space:
     return Space(x, y, z, straight)
 
 
-def rotation(axis: int, angle: float) -> AnyArray:
-    """A turn around an axis by an angle in radians, 3 × 3."""
-    i, j = [(1, 2), (0, 2), (0, 1)][axis]
-    matrix = np.eye(3)
-    matrix[[i, j], [i, j]] = np.cos(angle)
-    matrix[i, j], matrix[j, i] = -np.sin(angle), np.sin(angle)
-    return matrix
+def rotation(angles: AnyArray) -> AnyArray:
+    """The product of turns around x, y and z by angles in radians, 3 × 3."""
+    turn = np.eye(3)
+    for (i, j), angle in zip([(1, 2), (0, 2), (0, 1)], angles):
+        matrix = np.eye(3)
+        matrix[[i, j], [i, j]] = np.cos(angle)
+        matrix[i, j], matrix[j, i] = -np.sin(angle), np.sin(angle)
+        turn = turn @ matrix
+    return turn
 
 
 def before_tumour(lesion: Lesion, points: Space, depth: AnyArray) -> Space:

@@ -35,7 +35,7 @@ LESION_MAP = {
     "none": {},
 }
 MIXED: tuple[LesionKind, ...] = ("tumour", "stroke", "none")  # a small cohort has each of them
-_SOURCES = "Constants and equations with their literature: voxlate.anatomy.tissue and .signal."
+SOURCES = "Constants and equations with their literature: voxlate.anatomy.tissue and .signal."
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,6 @@ def simulated(asked: PhantomOptions, say: Say) -> Bodies:
             "spacing_mm": [field / n for field, n in zip(FIELD_MM, size)],
             "seg": {label.name.lower(): int(label) for label in Label},
             "lesion_map": LESION_MAP,
-            "sources": _SOURCES,
         },
     )
 
@@ -125,7 +124,6 @@ def label_bodies(asked: PhantomOptions, say: Say = no_report) -> Bodies:
             "what": "Simulated scans, computed from equations on the anatomy of label maps.",
             "seg": table.names,
             "lesion_map": LESION_MAP,
-            "sources": _SOURCES,
         },
         names,
     )
@@ -160,7 +158,6 @@ def ct_bodies(asked: PhantomOptions, say: Say = no_report) -> Bodies:
         {
             "what": "Real CTs of patients, with MR that was drawn from them by equations: no MR was acquired.",
             "seg": table_of(table, np.random.default_rng(0)).names,
-            "sources": _SOURCES,
         },
         names,
         len(names),

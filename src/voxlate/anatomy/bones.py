@@ -41,10 +41,8 @@ class Bones:
 
 def draw(rng: Rng) -> Bones:
     """Draw a skeleton."""
-    lost, filled = (
-        rng.choice((0.03, 0.1, 0.5, 1.0), p=(0.5, 0.3, 0.15, 0.05)),
-        rng.choice((0.0, 0.1, 0.3)),
-    )
+    lost = rng.choice((0.03, 0.1, 0.5, 1.0), p=(0.5, 0.3, 0.15, 0.05))
+    filled = rng.choice((0.0, 0.1, 0.3))
     chance = rng.random((4, _TEETH))
     teeth = np.where(
         chance < lost, 0, np.where(chance > 1 - filled, 2 + (rng.random((4, _TEETH)) < 0.3), 1)
@@ -113,7 +111,6 @@ def paint_vault(
 
 def paint_face(
     canvas: Canvas,
-    bones: Bones,
     half: Space,
     cavity: AnyArray,
     inside: AnyArray,

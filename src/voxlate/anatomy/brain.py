@@ -52,9 +52,8 @@ def cavity(brain: AnyArray, points: Space) -> AnyArray:
         points.ellipsoid("0 -4 -34 | 17 12 24"),
         6,
     )
-    sided = points.half
     ambient = join(
-        sided.ellipsoid("15 -10 -19 | 11 17 10"),
+        points.half.ellipsoid("15 -10 -19 | 11 17 10"),
         points.ellipsoid("0 -13 -11 | 33 28 12"),
         6,
     )

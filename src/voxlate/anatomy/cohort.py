@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from voxlate.anatomy.bodies import ct_bodies, label_bodies, simulated
+from voxlate.anatomy.bodies import SOURCES, ct_bodies, label_bodies, simulated
 from voxlate.anatomy.head import Head
 from voxlate.anatomy.label_anatomy import LEAST_BRAIN_ML
 from voxlate.anatomy.maps import MAPS, tissue_map
@@ -125,7 +125,7 @@ def _claim(out: Path, settings: dict[str, Any], description: dict[str, Any]) -> 
     """Write `phantom.json`; raises BadInput if there are cases with other settings."""
     note = out / PHANTOMS
     if not note.exists() or not any(out.glob("*/seg.nii.gz")):
-        write_json(note, {**settings, **description})
+        write_json(note, {**settings, **description, "sources": SOURCES})
         return
     stated = read_json(note)
     for name, value in settings.items():

@@ -109,8 +109,7 @@ def _echo(
         times = (protocol.tr_ms, protocol.te_ms, protocol.ti_ms)
         signal = mr.inversion_recovery(pd, t1, t2, *times)
     still = 1 - mr.flow_void(maps["flow_map"], protocol.te_ms)
-    refocused = np.sin(b1 * np.float32(np.pi / 2)) ** 3
-    return np.asarray(signal * still * refocused)
+    return np.asarray(signal * still * np.sin(b1 * np.float32(np.pi / 2)) ** 3)
 
 
 def _gradient(

@@ -69,8 +69,7 @@ def _place(rng: Rng, lesion: Lesion, tumour: Tumour) -> Lesion:
     if tumour == "metastases":
         return replace(lesion, radius_mm=1e-3)
     length = np.sqrt(x * x + y * y + z * z) / 0.93
-    centre = (64 * x / length, 83 * y / length, 18 + 54 * z / length)
-    return replace(lesion, centre_mm=centre)
+    return replace(lesion, centre_mm=(64 * x / length, 83 * y / length, 18 + 54 * z / length))
 
 
 def stroke_map(canvas: Canvas, base: Anatomy, points: Space) -> AnyArray:
@@ -155,9 +154,8 @@ def paint_carried(canvas: Canvas, lesion: Carried, points: Space) -> AnyArray:
         at = np.rint(distance / np.float32(step) + middle).astype(int)
         inside &= (at >= 0) & (at < n)
         index.append(at)
-    tissue = shape.tissues[tuple(at[inside] for at in index)]
     painted = np.zeros(canvas.label.shape, np.uint8)
-    painted[inside] = tissue
+    painted[inside] = shape.tissues[tuple(at[inside] for at in index)]
     there = painted > 0
     canvas.label[there] = painted[there]
     canvas.share[there] = 1

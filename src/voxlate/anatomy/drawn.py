@@ -219,8 +219,7 @@ class Drawn:
         last = case.header.shape[0] - 1
         wanted = [np.clip(np.arange(depth.start, depth.stop) + step, 0, last) for step in steps]
         first = min(int(slices[0]) for slices in wanted)
-        end = max(int(slices[-1]) for slices in wanted) + 1
-        slab = (slice(first, end), rows, columns)
+        slab = (slice(first, max(int(slices[-1]) for slices in wanted) + 1), rows, columns)
         image, statistics = self._image(case, item, self._acquire(name, item, role), slab)
         scaled = spec.scale(statistics).forward(image)
         scaled = np.where(self.remainder(case, item, slab), scaled, np.float32(BACKGROUND))
@@ -248,8 +247,7 @@ class Drawn:
 
     def _layers(self, case: PreparedCase, drawn: Scalp, place: tuple[Any, ...]) -> Layers:
         """The layers of a scalp in a part of a case."""
-        names = (TISSUES, *scalp.PLACES)
-        return scalp.layers(drawn, *(case.arrays[name][place] for name in names))
+        return scalp.layers(drawn, *(case.arrays[name][place] for name in (TISSUES, *scalp.PLACES)))
 
     def remainder(self, case: PreparedCase, item: Draw, place: Slab | Voxels) -> np.ndarray:
         """Where skull stripping and defacing leave the image; broadcasts against the part."""

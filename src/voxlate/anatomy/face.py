@@ -73,7 +73,7 @@ def paint(canvas: Canvas, base: Anatomy, face: Face, points: Space, cavity: AnyA
     low = points[box].half
     _muscles(canvas[box], face, low, inside[box])
     neck.paint(canvas, points, face.muscle, inside)
-    bones.paint_face(canvas[box], face.bones, low, cavity[box], inside[box])
+    bones.paint_face(canvas[box], low, cavity[box], inside[box])
     bones.paint_vault(canvas, face.bones, points, cavity, thick, base)
     lids = overlap(low.ellipsoid("31 80 -37 | 19 14 14"), outline[box] + 1.6)
     canvas[box].paint(Label.MUSCLE, lids)

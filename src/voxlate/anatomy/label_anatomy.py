@@ -13,7 +13,7 @@ from voxlate.anatomy.label_table import CODES
 from voxlate.anatomy.shapes import NoiseField, Rng, noise
 from voxlate.anatomy.tissue import BRAIN, OTHER_BRAIN, SKULL, Label
 from voxlate.base.arrays import AnyArray
-from voxlate.scans.images.mask import erode
+from voxlate.scans.images.mask import box_around, erode
 
 _CROSS = ndimage.generate_binary_structure(3, 1)
 _VAULT_MM = 14.0  # cancellous bone closer to the brain is diploe
@@ -80,7 +80,7 @@ def draw_tissues(body: LabelMap, habitus: Habitus) -> AnyArray:
         # Dura is the fluid beside the skull, where it is thick enough to show.
         skull = ndimage.binary_dilation(np.isin(out, SKULL), _CROSS)
         out[fluid & skull & (lobes < habitus.dura)] = Label.DURA
-        lowest = int(np.flatnonzero(brain.any((1, 2)))[0])
+        lowest = box_around(brain)[0][0]
         below = max(lowest - round(_SPINE_MM / body.spacing_mm[0]), 0)
         spine = out[:below]
         spine[np.isin(spine, (Label.CSF, Label.DURA))] = Label.SPINAL_FLUID
@@ -114,8 +114,7 @@ def _vary_airways(out: AnyArray, body: LabelMap, habitus: Habitus, lobes: AnyArr
         return
     swelling = habitus.swelling_mm + 0.8 * lobes
     depth = body.distance_mm(~air)
-    swollen = air & (depth < swelling) & (swelling > 0)
-    out[swollen] = Label.MUCOSA
+    out[air & (depth < swelling) & (swelling > 0)] = Label.MUCOSA
     outside = body.distance_mm(air)
     hull_mm = body.distance_mm(~body.hull)
     soft = body.where("soft", Label.MUCOSA, Label.MUSCLE) & (hull_mm > 6)
@@ -123,8 +122,7 @@ def _vary_airways(out: AnyArray, body: LabelMap, habitus: Habitus, lobes: AnyArr
     if habitus.wet:
         # Cells beside each other fill together, and fluid rests on the back of the lying head.
         back = np.linspace(0, 1, air.shape[1], dtype=np.float32)[None, :, None]
-        filled = air & (lobes > 0.6) & (back < habitus.wet) & (hull_mm > 8)
-        out[filled] = Label.SINUS_FLUID
+        out[air & (lobes > 0.6) & (back < habitus.wet) & (hull_mm > 8)] = Label.SINUS_FLUID
 
 
 def _draw_soft(

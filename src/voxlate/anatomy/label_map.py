@@ -22,6 +22,7 @@ from voxlate.scans.images.mask import (
     erode,
     fill_slices,
     largest,
+    within,
 )
 
 PAD_MM = 6.0  # air around the hull
@@ -81,10 +82,11 @@ class LabelMap:
 def enlarge(coarse: AnyArray, shape: tuple[int, ...], steps: tuple[int, ...]) -> AnyArray:
     """Linear interpolation of every `steps`-th voxel of an array to all of them."""
     for axis, (length, step) in enumerate(zip(shape, steps)):
-        at = np.minimum(np.arange(length) / step, coarse.shape[axis] - 1)
-        low = np.minimum(at.astype(int), max(coarse.shape[axis] - 2, 0))
+        last = coarse.shape[axis] - 1
+        at = np.minimum(np.arange(length) / step, last)
+        low = np.minimum(at.astype(int), max(last - 1, 0))
         share = (at - low).astype(np.float32).reshape(-1, *[1] * (2 - axis))
-        high = np.minimum(low + 1, coarse.shape[axis] - 1)
+        high = np.minimum(low + 1, last)
         coarse = coarse.take(low, axis) * (1 - share) + coarse.take(high, axis) * share
     return coarse
 
@@ -121,9 +123,8 @@ def read_lesion(path: Path, table: LabelTable) -> LesionShape:
         raise BadInput(
             f"{path}: expected lesions within {_LARGEST_LESION_MM:g} mm, found {size_mm:.0f} mm. Leave the map out."
         )
-    box = tuple(slice(first, end) for first, end in ends)
-    main = box_around(largest(lesion[box]))
-    middle = triple((first + end - 1) / 2 for first, end in main)
+    box = within(ends)
+    middle = triple((first + end - 1) / 2 for first, end in box_around(largest(lesion[box])))
     return LesionShape(np.where(lesion, codes, np.uint8(0))[box], spacing_mm, middle)
 
 
@@ -156,7 +157,7 @@ def check_grid(path: Path, volume: Volume) -> None:
         raise BadInput(
             f"{path}: expected voxels from {LEAST_MM:g} to {MOST_MM:g} mm, found {given}. Correct the unit in its header."
         )
-    axes = volume.affine[:3, :3] / np.linalg.norm(volume.affine[:3, :3], axis=0)
+    axes = volume.affine[:3, :3] / spacing_mm[::-1]
     if np.abs(axes.T @ axes - np.eye(3)).max() > _RIGHT_ANGLE:
         raise BadInput(
             f"{path}: expected a grid with right angles, found a sheared one. Resample the map with nearest neighbours."

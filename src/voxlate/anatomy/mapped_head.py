@@ -190,9 +190,9 @@ def _slab(scene: _Scene, axes: Points) -> tuple[AnyArray, ...]:
     _take(canvas, scene.tissues, index)
     lesion_map = np.zeros(x.shape, np.uint8)
     if scene.frame is not None:
-        middle = scene.places.middle_mm
-        placed = [axis + np.float32(m) for axis, m in zip(axes, middle)]
-        straight = scene.frame.upright((placed[0], placed[1], placed[2]))
+        middle = map(np.float32, scene.places.middle_mm)
+        placed_x, placed_y, placed_z = map(np.add, axes, middle)
+        straight = scene.frame.upright((placed_x, placed_y, placed_z))
         lesion_map = _paint_head(canvas, scene.shape, Space(*scene.frame.upright(at), straight))
     _paint_furniture(canvas, scene, (x, y, z))
     texture = scene.shape.base.texture.on(axes).astype(np.float16)
@@ -236,8 +236,7 @@ def _paint_head(canvas: Canvas, shape: Shape, points: Space) -> AnyArray:
     inner = before_tumour(base.lesion, points, np.where(soft, np.float32(20), np.float32(0)))
     contents.paint_spots(canvas, shape.contents.ageing, inner)
     lesion_map = contents.paint_findings(canvas, shape.contents, points, inner)
-    tumour = np.isin(canvas.label, TUMOUR)
-    contents.paint_vessels(canvas, base, inner, soft & ~tumour)
+    contents.paint_vessels(canvas, base, inner, soft & ~np.isin(canvas.label, TUMOUR))
     bone = np.isin(canvas.label, SKULL)
     bones.paint_teeth(canvas, shape.face.bones, points, shape.face.jaw_mm, bone)
     bones.paint_plates(canvas, shape.face.bones, points)

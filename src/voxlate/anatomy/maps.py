@@ -87,14 +87,14 @@ def _mix(name: str, main: Voxels, second: Voxels, share: AnyArray) -> AnyArray:
         return chi
     is_fluid, other_is_fluid = main.has(*FREE_WATER), second.has(*FREE_WATER)
     there = total > 0
-    fluid = (protons * is_fluid + other_protons * other_is_fluid) / np.where(there, total, 1)
+    divisor = np.where(there, total, 1)
     if name == "fluid_map":
-        return fluid
+        return (protons * is_fluid + other_protons * other_is_fluid) / divisor
     solid = protons * ~is_fluid
     solid_total = solid + other_protons * ~other_is_fluid
     has_solid = solid_total > 0
     counted = np.where(has_solid, solid, protons)  # where all is fluid, the maps are those of fluid
-    weight = counted / np.where(has_solid, solid_total, np.where(there, total, 1))
+    weight = counted / np.where(has_solid, solid_total, divisor)
     mean = weight * _per_proton(name, main) + (1 - weight) * _per_proton(name, second)
     if name in TIMES:
         mean = 1 / mean

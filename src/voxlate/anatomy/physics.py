@@ -195,8 +195,7 @@ class Contrast(Ranges):
 
     def draw(self, rng: np.random.Generator, field_t: float) -> Protocol:
         """A sequence with its parameters."""
-        number = int(rng.integers(len(self.sequences)))
-        kind, chosen = self.sequences[number]
+        kind, chosen = self.sequences[int(rng.integers(len(self.sequences)))]
         tr, te, ti, flip = chosen.at(rng.random(4))
         doses = within(rng.random(), DOSES)
         removed = within(rng.random(), FAT_REMOVED)

@@ -3,7 +3,7 @@
 Contrast agent counts as bone where it is as dense and as small: see `_bone`.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ from voxlate.anatomy.tissue import SKULL, Label
 from voxlate.base.arrays import AnyArray
 from voxlate.base.errors import BadInput
 from voxlate.scans.formats.io import read_volume
-from voxlate.scans.images.grid import Grid, Volume, canonical, resample, with_spacing
+from voxlate.scans.images.grid import Grid, canonical, resample, with_voxels
 from voxlate.scans.images.mask import (
     close_gaps,
     components_of,
@@ -91,7 +91,7 @@ def read_ct(
             f"{path}: expected a CT in Hounsfield units, with air below {_AIR_HU:g} and bone above {_HARD_HU:g}, found values from {lowest:g} to {highest:g}. Leave out what is clipped or no CT, and convert other units."
         )
     if spacing_mm is not None:
-        volume = _with_voxels(volume, spacing_mm)
+        volume = with_voxels(volume, triple(spacing_mm[::-1]))
     spacing = volume.grid.spacing_mm
     check_voxels(name, volume.data.size, triple(spacing[::-1]))
     body = foreground(volume)
@@ -120,8 +120,7 @@ def read_ct(
     thin = soft & (smooth < _FLUID_HU)
     fluid = thin & dilate(erode(thin, _FLUID_MM, spacing), 2 * _FLUID_MM, spacing) & (organs == 0)
     organs[fluid | (codes == CODES["fluid"])] = Label.SPINAL_FLUID
-    dense = body & (hu > _METAL_HU)
-    metal = dilate(dense, max(_HALO_MM, min(spacing)), spacing) & body
+    metal = dilate(body & (hu > _METAL_HU), max(_HALO_MM, min(spacing)), spacing) & body
     arrays = (hu, calm, smooth, body, bone, metal, soft, organs)
     return CtScan(name, *arrays, volume.affine, spacing)
 
@@ -130,21 +129,8 @@ def _codes_of(path: Path | None, grid: Grid, table: LabelTable) -> AnyArray:
     """The codes of a label map on a grid; 0 where there is none."""
     if path is None:
         return np.zeros(grid.shape, np.uint8)
-    drawn = canonical(read_volume(path, "seg"))
-    values = resample(drawn, grid, order=0, fill=0.0).data[0]
+    values = resample(canonical(read_volume(path, "seg")), grid, order=0, fill=0.0).data[0]
     return table.convert(np.rint(values).astype(np.int64), str(path))
-
-
-def _with_voxels(
-    volume: Volume,
-    spacing_mm: Triple,
-) -> Volume:
-    """The volume with voxels of another size (x, y, z), smoothed where they are larger."""
-    new, old = np.array(spacing_mm[::-1]), np.array(volume.grid.spacing_mm)
-    sigma = np.where(new > old, 0.5 * new / old, 0.0)
-    smooth = ndimage.gaussian_filter(volume.data[0], sigma)[None]
-    grid = with_spacing(volume.grid, triple(new))
-    return resample(replace(volume, data=smooth), grid)
 
 
 def _without_noise(

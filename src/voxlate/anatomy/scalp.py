@@ -29,8 +29,7 @@ _SCALP = np.isin(np.arange(256), (Label.AIR, Label.SKIN, Label.FAT, Label.MUSCLE
 def skin_map(labels: AnyArray, spacing_mm: Triple) -> AnyArray:
     """Depth in mm below the skin of a head with these labels [D, H, W], negative outside."""
     body = ~np.isin(labels, (Label.AIR, *FURNITURE))
-    depth = np.where(body, _away(~body, spacing_mm), -_away(body, spacing_mm))
-    return _stored(depth, spacing_mm)
+    return _stored(np.where(body, _away(~body, spacing_mm), -_away(body, spacing_mm)), spacing_mm)
 
 
 def vault_map(labels: AnyArray, spacing_mm: Triple) -> AnyArray:

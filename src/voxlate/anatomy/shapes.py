@@ -3,9 +3,9 @@
 Points are three arrays (x, y, z) in mm (right, anterior, superior). A distance is negative inside a shape.
 """
 
-import functools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache, reduce
 from typing import Any, Literal
 
 import numpy as np
@@ -40,7 +40,7 @@ class Space:
         x, y, z = (axis[part] for axis, part in zip(self.straight, box[::-1]))
         return Space(self.x[box], self.y[box], self.z[box], (x, y, z))
 
-    @functools.cached_property
+    @cached_property
     def half(self) -> "Space":
         """The same with the left side mirrored to the right."""
         assert self.straight is not None
@@ -56,7 +56,7 @@ class Space:
         centre, _, axes = text.partition("|")
         return ellipsoid(self, numbers(centre), numbers(axes))
 
-    @functools.cached_property
+    @cached_property
     def _bent_mm(self) -> AnyArray:
         """Least and largest difference from the straight axes, [3, 2] (x, y, z)."""
         assert self.straight is not None
@@ -120,12 +120,12 @@ def ellipsoid(
 
 def union(*distances: AnyArray) -> AnyArray:
     """Distance to the union of shapes."""
-    return functools.reduce(np.minimum, distances)
+    return reduce(np.minimum, distances)
 
 
 def overlap(*distances: AnyArray) -> AnyArray:
     """Distance to what lies in all of these shapes."""
-    return functools.reduce(np.maximum, distances)
+    return reduce(np.maximum, distances)
 
 
 def join(a: AnyArray, b: AnyArray, blend_mm: float) -> AnyArray:
@@ -146,7 +146,7 @@ class Tube:
     path: tuple[Triple, ...]
     radius_mm: Pair
 
-    @functools.cached_property
+    @cached_property
     def segments(self) -> AnyArray:
         """The straight parts of the tube: x, y, z and radius in mm of both ends, [N, 2, 4]."""
         points = np.asarray(self.path, dtype=np.float64)
@@ -161,7 +161,7 @@ class Tube:
         return Tube(tuple((-x, y, z) for x, y, z in self.path), self.radius_mm)
 
 
-@functools.lru_cache(maxsize=256)
+@lru_cache(maxsize=256)
 def tubes_of(text: str) -> tuple[Tube, ...]:
     """The tubes that the lines of a text state.
 
@@ -198,6 +198,11 @@ def _capsule(points: list[AnyArray], start: AnyArray, end: AnyArray) -> AnyArray
     y -= share * dy
     z -= share * dz
     return np.sqrt(x * x + y * y + z * z) - (np.float32(start[3]) + share * thicker)
+
+
+def bounded_normal(rng: Rng, size: int | None = None) -> AnyArray:
+    """Normal numbers, at most 2 standard deviations away from 0."""
+    return np.clip(rng.standard_normal(size), -2, 2)
 
 
 @dataclass(frozen=True)
@@ -257,7 +262,7 @@ def noise(
     return NoiseField(values, pitch_mm, triple(rng.uniform(0, points * pitch_mm, 3)))
 
 
-@functools.lru_cache
+@lru_cache
 def _field(
     wavelength_mm: float, pitch_mm: float, points: int, narrow: bool, distance: bool
 ) -> AnyArray:

@@ -39,7 +39,7 @@ class Voxels:
 
     def has(self, *labels: Label) -> AnyArray:
         """Whether each voxel has one of these labels."""
-        return np.isin(self.label, list(labels))
+        return np.isin(self.label, labels)
 
     @property
     def relaxation(self) -> tuple[AnyArray, AnyArray, AnyArray, AnyArray]:
@@ -134,8 +134,7 @@ def _hounsfield(voxels: Voxels) -> AnyArray:
     """
     bone = voxels.has(Label.BONE, Label.DIPLOE)
     soft = voxels.has(*BRAIN, Label.SKIN, Label.FAT, Label.MUSCLE, *TUMOUR)
-    base = voxels.head.tissue.hu[voxels.label]
-    textured = base * (1 + 0.06 * bone * voxels.texture)
+    textured = voxels.head.tissue.hu[voxels.label] * (1 + 0.06 * bone * voxels.texture)
     return textured + 0.6 * soft * voxels.texture - 5 * voxels.core
 
 
@@ -224,7 +223,7 @@ def voxels_of(head: Head, level: int, labels: AnyArray, where: AnyArray | slice)
     """The voxels of a slice that `where` selects, with one tissue each, that of `labels` [D, H, W]."""
     label = labels[level][where]
     height_mm = head.affine[2, 3] + level * head.affine[2, 2]
-    stroke = (head.lesion.kind == "stroke") & np.isin(label, list(BRAIN))
+    stroke = (head.lesion.kind == "stroke") & np.isin(label, BRAIN)
     lesion = head.lesion_map[level][where]
     texture = head.texture[level][where].astype(np.float32)
     core = (stroke & (lesion == 1)).astype(np.float32)

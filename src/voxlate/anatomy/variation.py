@@ -10,7 +10,7 @@ from scipy import ndimage
 
 from voxlate.anatomy.anatomy import rotation
 from voxlate.anatomy.label_map import LabelMap
-from voxlate.anatomy.shapes import NoiseField, Points, Rng, Triple, noise
+from voxlate.anatomy.shapes import NoiseField, Points, Rng, Triple, bounded_normal, noise
 from voxlate.anatomy.tissue import Label
 from voxlate.base.arrays import AnyArray
 
@@ -41,14 +41,13 @@ class Variation:
 
 def draw(rng: Rng) -> Variation:
     """Draw a variation."""
-    angles = np.radians(_TURN_DEGREES * np.clip(rng.standard_normal(3), -2, 2))
+    angles = np.radians(_TURN_DEGREES * bounded_normal(rng, 3))
     mirror = bool(rng.random() < 0.5)
-    scale = np.exp(0.05 * np.clip(rng.standard_normal(3), -2, 2))
+    scale = np.exp(0.05 * bounded_normal(rng, 3))
     bend = tuple(noise(rng, 80, 10, 32) for _ in range(3))
     bend_mm, vault_mm = rng.uniform((1.0, -2.4), (4.5, 2.6)).tolist()
     ventricle_mm = float(rng.uniform(-1.5, 1.5) if rng.random() < 0.6 else rng.uniform(0, 5))
-    turn = rotation(0, angles[0]) @ rotation(1, angles[1]) @ rotation(2, angles[2])
-    return Variation(turn, mirror, scale, bend, bend_mm, vault_mm, ventricle_mm)
+    return Variation(rotation(angles), mirror, scale, bend, bend_mm, vault_mm, ventricle_mm)
 
 
 @dataclass(frozen=True)

@@ -347,8 +347,7 @@ def write_case(path: Path, case: PreparedCase) -> None:
             raise BadInput(
                 f"{path}: expected finite voxels, found others in {name} after resampling. Check the scan."
             )
-    digests = {name: digest(values) for name, values in arrays.items()}
-    header = replace(case.header, voxels=digests)
+    header = replace(case.header, voxels={name: digest(array) for name, array in arrays.items()})
     header = replace(header, checksum=_header_digest(asdict(header)))
     open_case.kept.cache_clear()  # Windows replaces no file that is mapped
     write_tensors(path, arrays, {"voxlate": json.dumps(asdict(header), allow_nan=False)})

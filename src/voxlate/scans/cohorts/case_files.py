@@ -181,7 +181,7 @@ def kind_of(name: str) -> Literal["image", "mask", "labels"]:
 def is_of_mask(word: str) -> bool:
     """Whether a word before that of a mask states of what it is: of a body, or of a part of one."""
     plain = _without_accents(word)
-    return plain in BODY.split() or any(one.fullmatch(plain) for one in (SEGMENTATION, PART))
+    return bool(plain in BODY.split() or SEGMENTATION.fullmatch(plain) or PART.fullmatch(plain))
 
 
 def _without_accents(name: str) -> str:
@@ -193,5 +193,5 @@ def is_known(name: str) -> bool:
     """Whether a name is that of a known modality, mask or label map, or begins with one ('cta2', 't1_gd')."""
     lower = _without_accents(name)
     first = re.split("[-_]", lower)[0]
-    is_drawn = any(one.fullmatch(first) for one in (SEGMENTATION, MASK))
-    return is_drawn or {lower, first} & KNOWN != set() or re.split("[^a-z]", lower)[0] in UNITS
+    is_drawn = SEGMENTATION.fullmatch(first) or MASK.fullmatch(first)
+    return bool(is_drawn or {lower, first} & KNOWN or re.split("[^a-z]", lower)[0] in UNITS)

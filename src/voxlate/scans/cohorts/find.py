@@ -182,8 +182,7 @@ def _settle_splits(cases: list[CaseFiles], found: CohortFiles) -> list[CaseFiles
         return [replace(case, split=None) for case in cases]
     placed = [replace(case, split=case.split or "train") for case in cases]
     if stated == {"train", "test"}:
-        count = sum(case.split == "train" for case in placed)
-        placed = hold_out(placed, round(VALIDATE * count))
+        placed = hold_out(placed, round(VALIDATE * sum(case.split == "train" for case in placed)))
         reasons |= {case.case: "chance" for case in placed if case.split == "val"}
     # a case outside of all folders trains
     chosen = grouped(
@@ -543,7 +542,7 @@ def _is_synthesised(root: Path, path: str) -> bool:
     Others call their scans t1_std, too.
     """
     stem = without_ending(Path(path).name)
-    if stem.startswith(SYNTHETIC) or not stem.endswith(MAPS):
-        return stem.startswith(SYNTHETIC)
     beside = (root / folder / "provenance.json" for folder in Path(path).parents)
-    return is_synthetic(root / path) or any(file.is_file() for file in beside)
+    return stem.startswith(SYNTHETIC) or (
+        stem.endswith(MAPS) and (is_synthetic(root / path) or any(map(Path.is_file, beside)))
+    )

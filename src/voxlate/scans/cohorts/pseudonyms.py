@@ -47,13 +47,11 @@ class Pseudonyms:
 
     def uid(self, uid: str) -> str:
         """The UID in place of a DICOM UID."""
-        number = int.from_bytes(self.digest("uid", uid)[:16], "big")
-        return f"{UID_ROOT}{number}"
+        return f"{UID_ROOT}{int.from_bytes(self.digest('uid', uid)[:16], 'big')}"
 
     def days(self, patient: str) -> int:
         """By how many days the dates of a patient are moved into the past."""
-        number = int.from_bytes(self.digest("days", patient)[:8], "big")
-        return 1 + number % MOST_DAYS
+        return 1 + int.from_bytes(self.digest("days", patient)[:8], "big") % MOST_DAYS
 
     def date(self, text: str, patient: str) -> str:
         """A date as DICOM writes it (YYYYMMDD, or with a time behind it), moved; "" where it is no date."""

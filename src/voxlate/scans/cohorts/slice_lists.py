@@ -97,8 +97,7 @@ def take_patients(cases: list[CaseFiles], patients: Path | str) -> list[CaseFile
         for word in rows[number]:
             safe_name(word, f"{path}, line {number}")
     if _are_stacked(cases):
-        several = any(len(row) != 1 for row in rows.values())
-        if several or len(rows) != len(cases):
+        if any(len(row) != 1 for row in rows.values()) or len(rows) != len(cases):
             found = "lines of several words" if len(rows) == len(cases) else f"{len(rows)} lines"
             raise BadInput(
                 f"{path}: expected a patient for each of {len(cases)} slices, one a line, found {found}. Fix the list."

@@ -95,9 +95,8 @@ def held_out_order(cases: Iterable[CaseFiles], seed: int = 0) -> list[str]:
     def usual(patient: str) -> int:
         return sum(patients_with[name] for name in present[patient])
 
-    in_order = sorted(present, key=lambda name: (-usual(name), patient_order(seed, name)))
     first, chosen = list[str](), Counter[frozenset[str]]()
-    for patient in in_order:
+    for patient in sorted(present, key=lambda name: (-usual(name), patient_order(seed, name))):
         there, held_out = (
             sum(count for names, count in several.items() if present[patient] <= names)
             for several in (alike, chosen)

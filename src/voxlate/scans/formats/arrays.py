@@ -223,8 +223,7 @@ def _from_stack(path: Path, part: Part) -> np.ndarray:
             if chunk == 1 or dataset.nbytes // len(dataset) * chunk > MOST_BYTES:
                 return np.asarray(dataset[number])
             first = number // chunk * chunk
-            slices = _chunk(path, dataset.name, first, first + chunk)
-            return slices[number - first]
+            return _chunk(path, dataset.name, first, first + chunk)[number - first]
 
 
 @partial(KeptByFile, most=2)
@@ -267,8 +266,7 @@ def _shape(values: Any) -> str:
 
 
 def _names(names: Any) -> str:
-    quoted = [f"'{name}'" for name in sorted(map(str, names))]
-    return first_of(quoted) or "nothing"
+    return first_of([f"'{name}'" for name in sorted(map(str, names))]) or "nothing"
 
 
 ARRAY = Format(

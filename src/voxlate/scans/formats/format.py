@@ -146,9 +146,8 @@ def to_float32(planes: Iterable[np.ndarray], shape: tuple[int, ...], where: obje
 
 def first_line(error: BaseException) -> str:
     """The first line of an error, to be quoted in a sentence."""
-    lines = str(error).strip().splitlines()
-    line = lines[0][:160] if lines else type(error).__name__
-    return line.rstrip(".")
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0][:160].rstrip(".")
 
 
 @contextlib.contextmanager

@@ -3,10 +3,10 @@
 import contextlib
 import gzip
 import logging
-import math
 import struct
 import warnings
 from collections.abc import Callable, Collection, Iterator
+from math import inf, isfinite, isnan, prod
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -136,8 +136,8 @@ def _raw_header(start: bytes, path: Path) -> Any:
             f"{path}: expected voxels behind the header, from byte {least} to {LARGEST_HEADER >> 20} MB, found them stated at byte {offset:.4g} (vox_offset). Convert its source again."
         )
     slope, intercept = float(raw["scl_slope"]), float(raw["scl_inter"])
-    is_used = slope != 0 and not math.isnan(slope)
-    if is_used and not math.isfinite(slope + intercept):
+    is_used = slope != 0 and not isnan(slope)
+    if is_used and not isfinite(slope + intercept):
         raise BadInput(
             f"{path}: expected a finite scale, found scl_slope {slope:g} and scl_inter {intercept:g}. Convert its source again."
         )
@@ -157,7 +157,7 @@ def _read_oddities(image: Any, raw: Any) -> list[str]:
         said.append(
             f"Its header states sizes in {unit}s (xyzt_units); they are multiplied by {MILLIMETRES[unit]:g} to millimetres. Check the size of its voxels."
         )
-    if math.isnan(raw["scl_slope"]):
+    if isnan(raw["scl_slope"]):
         said.append("Its scl_slope is no number; its values are taken as stored.")
     if _first_byte(image) > image.dataobj.offset:
         said.append(
@@ -172,8 +172,7 @@ def _read_oddities(image: Any, raw: Any) -> list[str]:
 def _first_byte(image: Any) -> int:
     """The byte of a file at which its voxels begin."""
     is_single = isinstance(image, nib.nifti1.Nifti1Image)
-    least = image.header.single_vox_offset if is_single else 0
-    return max(int(image.dataobj.offset), least)
+    return max(int(image.dataobj.offset), image.header.single_vox_offset if is_single else 0)
 
 
 def grid_of(image: Any, path: Path | str) -> tuple[Grid, tuple[Message, ...]]:
@@ -252,7 +251,7 @@ def open_nifti(path: Path) -> DynamicScan:
     grid, guesses = grid_of(image, path)
     _check_size(image, grid, path)
     check_volume(grid.shape, path)
-    count = math.prod(image.shape[3:])
+    count = prod(image.shape[3:])
 
     def read(number: int) -> Stored:
         """A frame, counted from 0."""
@@ -285,7 +284,7 @@ def _times(image: Any, count: int) -> np.ndarray | None:
     if not isinstance(image, NiftiImage) or len(image.shape) < 4 or image.shape[3] != count:
         return None
     step = float(image.header["pixdim"][4]) * SECONDS.get(_units(image)[1], 0.0)
-    return np.arange(count) * step if 0 < step < math.inf else None
+    return np.arange(count) * step if 0 < step < inf else None
 
 
 def _planes(image: Any, grid: Grid, path: Path, frames: range) -> Iterator[np.ndarray]:
@@ -331,7 +330,7 @@ def _check_size(image: Any, grid: Grid, path: Path) -> None:
             f"{path}: expected the voxels of this header in {file.name}, found no such file. Copy both."
         )
     most = file.stat().st_size * (DEFLATE_MOST if file.suffix.lower() in PACKED else 1)
-    if math.prod(image.shape) * image.dataobj.dtype.itemsize > most:
+    if prod(image.shape) * image.dataobj.dtype.itemsize > most:
         raise BadInput(
             f"{path}: expected voxels for {grid}, found the file damaged or cut short (too small for them). {AGAIN}"
         )

@@ -66,8 +66,7 @@ def read_picture(path: Path) -> Stored:
                 f"{path}: expected grey values, found a colour picture. Save it as greyscale."
             )
         pixels = colour[..., 0]
-    data = pixels[None].astype(np.float32)
-    return Stored(data, LPS_TO_RAS, unit="grey", guesses=tuple(guesses))
+    return Stored(pixels[None].astype(np.float32), LPS_TO_RAS, unit="grey", guesses=tuple(guesses))
 
 
 def read_halves(path: Path) -> DynamicScan:
@@ -79,9 +78,8 @@ def read_halves(path: Path) -> DynamicScan:
             f"{path}: expected two pictures side by side, found {width}×{height} pixels. Name it without '#' and what follows."
         )
     halves = np.split(stored.data, 2, axis=2)
-    grid = Grid(halves[0].shape, stored.affine)
     return DynamicScan(
-        grid,
+        Grid(halves[0].shape, stored.affine),
         2,
         None,
         lambda: (half[0] for half in halves),

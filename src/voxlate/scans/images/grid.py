@@ -5,8 +5,15 @@ from itertools import product
 from typing import Any, Literal
 
 import numpy as np
-from nibabel import orientations
 from nibabel.affines import apply_affine, from_matvec, voxel_sizes
+from nibabel.orientations import (
+    aff2axcodes,
+    apply_orientation,
+    axcodes2ornt,
+    inv_ornt_aff,
+    io_orientation,
+    ornt_transform,
+)
 
 from voxlate.base.errors import BadInput
 from voxlate.base.messages import Message
@@ -23,7 +30,7 @@ Box = tuple[np.ndarray, np.ndarray]  # the least and the largest (x, y, z) in RA
 def directions(letters: str) -> np.ndarray:
     """4x4 matrix to RAS of voxel axes (x, y, z) that grow towards `letters`, three of R L A P S I: "LPS", say."""
     matrix = np.diag([0.0, 0.0, 0.0, 1.0])
-    for column, (axis, sign) in enumerate(orientations.axcodes2ornt(tuple(letters))):
+    for column, (axis, sign) in enumerate(axcodes2ornt(tuple(letters))):
         matrix[int(axis), column] = sign
     return matrix
 
@@ -60,8 +67,7 @@ class Grid:
     @property
     def centre_mm(self) -> np.ndarray:
         """The position (x, y, z) of the grid's centre, RAS."""
-        middle = (np.array(self.shape[::-1]) - 1) / 2
-        return np.asarray(apply_affine(self.affine, middle))
+        return np.asarray(apply_affine(self.affine, (np.array(self.shape[::-1]) - 1) / 2))
 
     def __str__(self) -> str:
         size = "×".join(map(str, reversed(self.shape)))
@@ -172,6 +178,14 @@ def with_spacing(grid: Grid, spacing_mm: Spacing) -> Grid:
     return _same_centre(grid, shape, spacing_mm / old)
 
 
+def with_voxels(volume: Volume, spacing_mm: Spacing) -> Volume:
+    """The volume with voxels of another size (D, H, W), smoothed where they are larger."""
+    new, old = np.array(spacing_mm), np.array(volume.grid.spacing_mm)
+    sigma = np.where(new > old, 0.5 * new / old, 0.0)
+    smooth = ndimage.gaussian_filter(volume.data, [0.0, *sigma])
+    return resample(replace(volume, data=smooth), with_spacing(volume.grid, spacing_mm))
+
+
 def with_matrix(grid: Grid, matrix: tuple[int, ...]) -> Grid:
     """The grid of the same box and directions with (H, W) pixels a slice, or (D, H, W) voxels of any sides."""
     shape = np.array([*grid.shape[: -len(matrix)], *matrix])
@@ -198,14 +212,13 @@ def orient(volume: Volume, axes: str) -> Volume:
 
 def _view_along(volume: Volume, axes: str) -> Volume:
     """As `orient`, but the voxels are a view of the old ones."""
-    current = orientations.io_orientation(volume.affine)
-    wanted = orientations.axcodes2ornt(tuple(axes))
-    change = orientations.ornt_transform(current, wanted)
+    wanted = axcodes2ornt(tuple(axes))
+    change = ornt_transform(io_orientation(volume.affine), wanted)
     if np.array_equal(change, [[0, 1], [1, 1], [2, 1]]):
         return volume
     # x, y, z, then channels, which the orientation leaves alone
-    data = orientations.apply_orientation(volume.data.T, change).T
-    affine = volume.affine @ orientations.inv_ornt_aff(change, volume.grid.shape[::-1])
+    data = apply_orientation(volume.data.T, change).T
+    affine = volume.affine @ inv_ornt_aff(change, volume.grid.shape[::-1])
     return replace(volume, data=data, affine=affine)
 
 
@@ -221,7 +234,7 @@ def canonical_view(volume: Volume) -> Volume:
 
 def flip_onto(volume: Volume, grid: Grid, tolerance_mm: float = 0.01) -> Volume | None:
     """The volume on `grid` where flips and permutations, which are exact, suffice; else None."""
-    axes = "".join(orientations.aff2axcodes(grid.affine))
+    axes = "".join(aff2axcodes(grid.affine))
     if not same_grid(_view_along(volume, axes).grid, grid, tolerance_mm):
         return None
     return replace(orient(volume, axes), affine=grid.affine, codes=grid.codes)
@@ -230,15 +243,13 @@ def flip_onto(volume: Volume, grid: Grid, tolerance_mm: float = 0.01) -> Volume 
 def has_voxels_of(grid: Grid, other: Grid) -> bool:
     """Whether flips and permutations lead from the voxels of a grid to those of another, as `flip_onto` needs."""
     nothing = np.broadcast_to(np.float32(0), (1, *grid.shape))
-    axes = "".join(orientations.aff2axcodes(other.affine))
-    flipped = _view_along(Volume(nothing, grid.affine, "", ""), axes)
-    return same_grid(flipped.grid, other)
+    axes = "".join(aff2axcodes(other.affine))
+    return same_grid(_view_along(Volume(nothing, grid.affine, "", ""), axes).grid, other)
 
 
 def return_to(volume: Volume, grid: Grid, order: Order = 1) -> Volume:
     """The volume on `grid`: bit-exact where flips and permutations suffice (undoing `canonical`), else resampled."""
-    flipped = flip_onto(volume, grid)
-    return flipped or replace(resample(volume, grid, order), codes=grid.codes)
+    return flip_onto(volume, grid) or replace(resample(volume, grid, order), codes=grid.codes)
 
 
 def resample(volume: Volume, grid: Grid, order: Order = 1, fill: float | None = None) -> Volume:
@@ -253,7 +264,7 @@ def resample(volume: Volume, grid: Grid, order: Order = 1, fill: float | None = 
     from voxlate.scans.images.numpy_filters import along_axes
 
     if order == 1:
-        volume = _view_along(volume, "".join(orientations.aff2axcodes(grid.affine)))
+        volume = _view_along(volume, "".join(aff2axcodes(grid.affine)))
     to_index = np.linalg.inv(volume.affine) @ grid.affine
     # scipy indexes (D, H, W), affines map (W, H, D)
     matrix = to_index[:3, :3][::-1, ::-1]

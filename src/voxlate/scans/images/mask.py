@@ -326,8 +326,7 @@ def _brain_in_mr(volume: Volume, body: np.ndarray) -> np.ndarray:
     if air.clean and tissue.sum() > STRIPPED * body.sum():
         return body
     if len(body) > 2:
-        inner = erode(np.pad(body, 1), SCALP_DEPTH_MM, spacing)
-        tissue &= inner[1:-1, 1:-1, 1:-1]
+        tissue &= erode(np.pad(body, 1), SCALP_DEPTH_MM, spacing)[1:-1, 1:-1, 1:-1]
     core = largest(erode(tissue, FORAMEN_MM, spacing))
     grown = dilate(core, FORAMEN_MM + max(spacing), spacing) & tissue
     return fill_slices(close_gaps(grown, SULCUS_MM, spacing) & body)
@@ -412,8 +411,7 @@ def hard_edges(body: np.ndarray, spacing_mm: Sequence[float], hard: float) -> Bo
     """
     cut = np.zeros((3, 2), bool)
     for axis, side in enumerate(spacing_mm):
-        others = tuple({0, 1, 2} - {axis})
-        areas = body.sum(axis=others)
+        areas = body.sum(axis=tuple({0, 1, 2} - {axis}))
         inward = min(len(areas) - 1, max(1, round(EDGE_MM / side)))
         for face, along in enumerate((areas, areas[::-1])):
             cut[axis, face] = along[0] > 0 and along[0] >= hard * along[inward]
@@ -437,8 +435,7 @@ def largest(mask: np.ndarray, weight: np.ndarray | None = None) -> np.ndarray:
     parts = components_of(mask)
     if parts.count < 2:
         return mask
-    number = 1 + parts.sizes(weight)[1:].argmax()
-    return parts.choose(np.arange(parts.count + 1) == number)
+    return parts.choose(np.arange(parts.count + 1) == 1 + parts.sizes(weight)[1:].argmax())
 
 
 def without_specks(mask: np.ndarray) -> np.ndarray:
@@ -505,9 +502,9 @@ class Components:
 def components_of(mask: np.ndarray) -> Components:
     """The components of a mask [D, H, W] or [H, W]."""
     labels = empty(mask.shape, np.int32)
-    count = ndimage.label(mask, output=labels)
+    count = int(ndimage.label(mask, output=labels))
     release(mask, labels)
-    return Components(labels, int(count))
+    return Components(labels, count)
 
 
 LEAST_BONE = 0.01  # of a head's voxels in CT; real heads have 0.08 or more

@@ -190,13 +190,11 @@ def _edges(image: Float32) -> Float32:
 
 def _box_means(image: AnyArray, firsts: list[Whole], size: Whole) -> Floats:
     """Means of the boxes that begin at the product of `firsts`, by a summed-volume table."""
-    padded = np.pad(image.astype(np.float64), ((1, 0),) * 3)
-    table = padded.cumsum(0).cumsum(1).cumsum(2)
+    table = np.pad(image.astype(np.float64), ((1, 0),) * 3).cumsum(0).cumsum(1).cumsum(2)
     total = np.zeros([len(line) for line in firsts])
     for far in product((0, 1), repeat=3):
         places = [line + end * n for line, end, n in zip(firsts, far, size)]
-        corner = table[np.ix_(*places)]
-        total += (-1) ** (3 - sum(far)) * corner
+        total += (-1) ** (3 - sum(far)) * table[np.ix_(*places)]
     return total / np.prod(size)
 
 
@@ -225,8 +223,7 @@ def peaks(scores: Floats, reach: Whole) -> Floats:
     inside = np.flatnonzero(within_reach[:, axes].all(axis=1))
     near, pairs, solve = _quadric(tuple(axes.tolist()))
     neighbours = np.ravel_multi_index((best[inside, None] + near).T, shape).T
-    values = scores[inside[:, None], neighbours]
-    terms = values @ solve.T
+    terms = scores[inside[:, None], neighbours] @ solve.T
     slope = terms[:, 1 : 1 + count]
     curvature = np.zeros((len(inside), count, count))
     for k, (i, j) in enumerate(pairs):

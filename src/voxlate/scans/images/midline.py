@@ -104,8 +104,9 @@ class _Search:
 
     def mirror(self, plane: Plane) -> np.ndarray:
         """The values at the mirror images of all points; beyond the top and bottom slices these are repeated."""
-        normal = Midline(plane[0], plane[1], plane[2], 1.0).rotation[:, 0]
-        across = 2 * (self.points @ normal - plane[2])
+        turn, tilt, shift = plane
+        normal = Midline(turn, tilt, shift, 1.0).rotation[:, 0]
+        across = 2 * (self.points @ normal - shift)
         mirror = self.points - across[:, None] * normal
         places = (mirror[:, ::-1] / self.spacing + self.centre).T
         places[0] = places[0].clip(0, len(self.image) - 1)

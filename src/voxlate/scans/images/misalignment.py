@@ -176,21 +176,16 @@ def displacement_field(
 
 def without_cut(fixed: Image, moving: Image) -> tuple[Image, Image]:
     """Both scans with NaN outside, where one mask has cut both: its edge would make them seem aligned."""
-    outside_fixed = fixed == fixed.flat[0]
-    outside_moving = moving == moving.flat[0]
-    if (
-        min(outside_fixed.mean(), outside_moving.mean()) < CONSTANT
-        or not dice(outside_fixed, outside_moving) > CUT_OUT
-    ):
+    outside = [image == image.flat[0] for image in (fixed, moving)]
+    if min(part.mean() for part in outside) < CONSTANT or not dice(*outside) > CUT_OUT:
         return fixed, moving
     nan = np.float32(np.nan)
-    return np.where(outside_fixed, nan, fixed), np.where(outside_moving, nan, moving)
+    return np.where(outside[0], nan, fixed), np.where(outside[1], nan, moving)
 
 
 def _range(image: Image, mask: Mask, unit: str) -> tuple[float, float]:
     if unit == "HU":
         return RANGE_HU
     values = image[mask & np.isfinite(image)]
-    sample = values[:: max(1, values.size // SAMPLES)]
-    low, high = np.percentile(sample, PERCENTILES).tolist()
+    low, high = np.percentile(values[:: max(1, values.size // SAMPLES)], PERCENTILES).tolist()
     return (low, high) if low < high else (low, low + 1.0)

@@ -11,7 +11,7 @@ from voxlate.base.arrays import Bool, Float32
 from voxlate.base.errors import BadInput
 from voxlate.scans.cohorts.case_files import LABELS
 from voxlate.scans.images.grid import Volume
-from voxlate.scans.images.mask import foreground
+from voxlate.scans.images.mask import box_around, foreground
 from voxlate.scans.images.ranges import Range, range_for
 from voxlate.scans.images.units import unit_of
 
@@ -160,11 +160,9 @@ def shares_of_other_side(values: Float32, frame: Bool) -> Float32:
     CBF of a core.
     """
     shares = np.full(values.shape, np.nan, np.float32)
-    columns = np.flatnonzero(frame.any(axis=(0, 1)))
-    if not len(columns):
+    if not frame.any():
         return shares
-    first = int(columns[0])
-    last = int(columns[-1]) + 1
+    first, last = box_around(frame)[2]
     left = slice(0, (first + last) // 2)
     right = slice((first + last + 1) // 2, None)
     middle = slice(left.stop, right.start)  # an odd width has a column of no side

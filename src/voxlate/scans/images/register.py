@@ -19,7 +19,7 @@ from voxlate.base.optional import Package
 from voxlate.base.records import Number
 from voxlate.base.similarity import PERCENTILES, RANGE_HU, dice, mutual_information
 from voxlate.scans.images.filters import ndimage
-from voxlate.scans.images.grid import LPS_TO_RAS, Grid, Volume, resample, with_spacing
+from voxlate.scans.images.grid import LPS_TO_RAS, Grid, Volume, with_voxels
 from voxlate.scans.images.mask import foreground
 from voxlate.scans.images.misalignment import displacement_field
 from voxlate.scans.images.motion import on_every_voxel
@@ -184,11 +184,8 @@ def coarse(volume: Volume, voxels: int = COARSE_VOXELS) -> Volume:
     wide = float((volume_mm3 / voxels) ** (1 / 3))
     if wide <= min(grid.spacing_mm):
         return volume
-    old = np.array(grid.spacing_mm)
-    new = np.maximum(wide, old)
-    sigma = np.where(new > old, 0.5 * new / old, 0.0)
-    smooth = ndimage.gaussian_filter(volume.data, [0.0, *sigma])
-    return resample(replace(volume, data=smooth), with_spacing(grid, tuple(new)))
+    depth, height, width = np.maximum(wide, grid.spacing_mm).tolist()
+    return with_voxels(volume, (depth, height, width))
 
 
 class CoarsePair:
@@ -209,8 +206,7 @@ class CoarsePair:
         """How similar the scans are through a transform."""
         grid = self.fixed.grid
         shared = cover(self.moving.grid, grid, transform)
-        grids = (self.moving.grid, grid)
-        boxes = [np.prod(box.shape) * np.prod(box.spacing_mm) for box in grids]
+        boxes = [np.prod(box.shape) * np.prod(box.spacing_mm) for box in (self.moving.grid, grid)]
         share = float(shared.mean())
         if share * boxes[1] < LEAST_SHARED * min(boxes):
             return Similarity(1.0, 0.0, share)
@@ -256,9 +252,8 @@ def _rigid(pair: CoarsePair, start: Transform) -> Transform | None:
     moving = pair.moving.grid
     by_boxes = centre_mm(moving) - centre_mm(pair.fixed.grid)
     by_bodies = centre_mm(moving, pair.bodies[0]) - pair.centre
-    shifts = np.unique((np.zeros(3), by_boxes, by_bodies), axis=0)
     results: list[tuple[float, int, Transform]] = []
-    for shift in shifts:
+    for shift in np.unique((np.zeros(3), by_boxes, by_bodies), axis=0):
         begin = itk.Euler3DTransform(pair.centre.tolist(), 0.0, 0.0, 0.0, shift.tolist())
         rough = _linear(pair, begin, (4,))
         if rough is not None:

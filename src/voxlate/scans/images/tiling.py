@@ -347,8 +347,7 @@ def resize_slices(
         _, height, width = volume.grid.shape
         for column, (old, new) in enumerate(((width, size[1]), (height, size[0]))):
             affine[:3, column] *= (old - 1) / (new - 1) if old > 1 else 1 / new
-        data = zoom(volume.data[:, first:last], size)
-        resized[name] = replace(volume, data=data, affine=affine)
+        resized[name] = replace(volume, data=zoom(volume.data[:, first:last], size), affine=affine)
     return resized
 
 
