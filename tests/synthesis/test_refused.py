@@ -116,9 +116,8 @@ def test_a_calibration_lists_the_case_that_it_leaves_out_and_the_next_counts_tho
     found = calibrate(load(run), cases, warn=said.append)
     assert found.entry["patients"] == 2
     assert [one.case for one in said if one.code == "case-left-out"] == ["new1"]
-    calibrate(load(run), cases, anyway=True, warn=said.append)
-    *_, last = said
-    assert (last.code, last.numbers) == ("calibration-distance", {"cases": 1})
+    calibrate(load(run), cases, anyway=True, any_truth=True, warn=said.append)
+    assert {"cases": 1} in [one.numbers for one in said if one.code == "calibration-distance"]
 
 
 @slow
