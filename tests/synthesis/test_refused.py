@@ -22,7 +22,7 @@ from voxlate.training.model import load
 @pytest.fixture
 def mixed(cohort):
     """Three cases, of which the t1 of case1 has the values of a CT."""
-    change_scan(cohort / "case1/t1.nii.gz", lambda values: values - 1000)
+    change_scan(cohort / "case1/t1.nii.gz", lambda values: 1500 - values)
     return keep_cases(cohort, "case0", "case1", "case2")
 
 
@@ -109,12 +109,12 @@ def test_a_calibration_lists_the_case_that_it_leaves_out_and_the_next_counts_tho
     run, small_head, quick_widths, tmp_path
 ):
     heads, said = tmp_path / "heads", []
-    for number in range(3):
+    for number in range(6):  # two patients have no usual distance
         small_head(heads / f"new{number}", 100 + number)
-    change_scan(heads / "new1/t1.nii.gz", lambda values: values - 1000)
+    change_scan(heads / "new1/t1.nii.gz", lambda values: 1500 - values)
     cases = find_cohort(heads).cases
     found = calibrate(load(run), cases, warn=said.append)
-    assert found.entry["patients"] == 2
+    assert found.entry["patients"] == 5
     assert [one.case for one in said if one.code == "case-left-out"] == ["new1"]
     calibrate(load(run), cases, anyway=True, any_truth=True, warn=said.append)
     assert {"cases": 1} in [one.numbers for one in said if one.code == "calibration-distance"]
