@@ -69,19 +69,19 @@ def text_of(way):
 
 @pytest.mark.parametrize("way", WAYS)
 def test_a_model_is_trained_and_used_on_mps_as_on_a_cpu(
-    way, cohort, prepared_once, tmp_path, monkeypatch
+    way, cohort, prepared, tmp_path, monkeypatch
 ):
     (tmp_path / "own.toml").write_text(text_of(way))
     made = recipe.read(str(tmp_path / "own.toml"))
     with pretended_mps(monkeypatch):
-        run = train(made, prepared_once, tmp_path / "mps", device="auto")
+        run = train(made, prepared, tmp_path / "mps", device="auto")
         model = load(run.folder, device="mps")
         assert all(isinstance(one, OnMps) for one in model.network.method.state_dict().values())
         scans = find_scans([str(cohort)], model)
         folders, failed, _ = synthesise_cases(Selection(model, scans[:1]), tmp_path / "out")
         assert len(folders) == 1
         assert not failed
-    here = train(made, prepared_once, tmp_path / "cpu", device="cpu")
+    here = train(made, prepared, tmp_path / "cpu", device="cpu")
     ours, theirs = (
         load(one.folder, device="cpu").network.method.state_dict() for one in (here, run)
     )

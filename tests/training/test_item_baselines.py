@@ -63,9 +63,6 @@ class Site:
     def case(self, case):
         return SimpleNamespace(header=self.header(case), outline=lambda _: self.body)
 
-    def target_scale(self, spec, target, cases):
-        return spec.scale(None)
-
 
 def errors_of(
     training, sources, targets, batch, prediction, given=None, unit="HU", start=(0, 0, 0)
@@ -85,6 +82,7 @@ def errors_of(
         data,
         dict.fromkeys(ranges, WINDOW),
         [("p0", start)],
+        {name: WINDOW.scale(None) for name in targets},
     )
     measured.add(batch, given or batch, prediction)
     return {

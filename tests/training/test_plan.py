@@ -229,7 +229,6 @@ def apart(scans_apart):
     return prepare(scans_apart, scans_apart.parent / "apart", audit=False).folder
 
 
-@slow
 def test_scans_that_no_case_has_both_of_are_learned_without_pairs(
     voxlate, scans_apart, apart, tmp_path
 ):

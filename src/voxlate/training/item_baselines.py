@@ -1,5 +1,6 @@
 """The errors of a model and of naive baselines on the same validation items, in the voxels that `evaluate` scores."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -32,7 +33,7 @@ class ItemErrors:
     """Mean absolute errors of items by target and answer (the model or a baseline) on the same voxels.
 
     They are in the unit of a window, or else of 255, as `evaluate` states them. baselines: those that `evaluate` scores;
-    places: case and start of each item in the order of `add`; shown, hidden: voxels that count in their slices, in
+    places: case and start of each item in the order of `add`; scales: those of the targets' images; shown, hidden: voxels that count in their slices, in
     them and beside them. A target that was an input of the model does not count, nor
     does an item without a voxel to be scored.
     """
@@ -42,6 +43,7 @@ class ItemErrors:
     data: DataSettings
     intensity: IntensityMaps
     places: Places
+    scales: Mapping[str, Scale]
     count: int = 0
     shown: float = 0.0
     hidden: float = 0.0
@@ -84,7 +86,7 @@ class ItemErrors:
         """The unit of a target's errors, and how many of it a network unit is."""
         if self.intensity[target].window is None:
             return NETWORK_RANGE.unit, NETWORK_RANGE.width / 2
-        return self.cohort.units[target], self._typical(target).half
+        return self.cohort.units[target], self.scales[target].half
 
     def _sources(self, given: Batch, item: int, case: str, start: Triple) -> dict[str, Float32]:
         """The sources of an item on their scored ranges; in a stack, these are its own slices, which come first."""
@@ -121,12 +123,7 @@ class ItemErrors:
     def _in_network_units(self, target: str, image: Float32) -> Float32:
         """A baseline's image on the scored range in network units."""
         volume = Volume(image[None], np.eye(4), "", target)  # its place does not matter
-        return self._typical(target).forward(self.baselines.in_own_unit(volume).data[0])
-
-    def _typical(self, target: str) -> Scale:
-        """The scale of a target's images."""
-        cases = training_cases(self.cohort, self.data)
-        return self.cohort.target_scale(self.intensity[target], target, cases)
+        return self.scales[target].forward(self.baselines.in_own_unit(volume).data[0])
 
 
 def _array(values: Tensor) -> Float32:
@@ -147,8 +144,11 @@ def begin_errors(run: Run, recipe: Recipe, stage: FullStage, cohort: Cohort) -> 
     baselines = Baselines.load(run.naive)
     if not {*data.source, *data.target} <= baselines.ranges.keys():
         baselines = fit_cohort(cohort, data.source, data.target, ranges_of(recipe))
+    maps = recipe.intensity
+    cases = training_cases(cohort, data)
+    scales = {name: cohort.target_scale(maps[name], name, cases) for name in data.target}
     places = validation_places(stage, cohort)
-    return ItemErrors(baselines, cohort, in_pairs(stage), recipe.intensity, places)
+    return ItemErrors(baselines, cohort, in_pairs(stage), maps, places, scales)
 
 
 def verdicts_on(errors: ItemErrors, stage: FullStage) -> list[Verdict]:
