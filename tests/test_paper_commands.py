@@ -43,9 +43,10 @@ ROWS = {  # the small row of each paper
 MOST = (4, 32, 32)  # voxels of a patch along each axis
 SIZES = {
     "phantom": ["--cases", 4, "--size", 48, 48, 8],
-    "prepare": ["--shares", 0.5, 0.25, 0.25, "--no-audit"],
+    "prepare": ["--no-audit"],
 }
-GRIDS = {
+LESS = {
+    "--shares": ["--shares", 0.5, 0.25, 0.25],
     "--spacing": ["--spacing", 4, 4, 8],
     "--matrix": ["--matrix", 48, 48, 8],
 }
@@ -193,15 +194,16 @@ def _less(words):
     command = words[0]
     if command == "train":
         given = pairs([word for before, word in pairwise(words) if before == "--set"])
-        short = _short(words[1], recipes.read(words[1], given))
-        return [*words, *(f"--set={key}={value}" for key, value in short.items())]
+        given |= _short(words[1], recipes.read(words[1], given))
+        plain = [word for before, word in pairwise(["", *words]) if "--set" not in (word, before)]
+        return [*plain, *(f"--set={key}={value}" for key, value in given.items())]
     if command == "synth":
         like = words[words.index("--like") + 1] if "--like" in words else ""
         return [*words, *_few_steps(Path(words[1]), like)]
     if command == "evaluate" and "--run" in words:
         return [*words, *_few_steps(Path(words[words.index("--run") + 1]))]
-    grids = [word for key, less in GRIDS.items() if key in words for word in less]
-    return [*words, *SIZES.get(command, []), *grids]
+    shown = [word for key, less in LESS.items() if key in words for word in less]
+    return [*words, *SIZES.get(command, []), *shown]
 
 
 def _short(name, recipe):

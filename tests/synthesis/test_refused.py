@@ -22,7 +22,7 @@ from voxlate.training.model import load
 @pytest.fixture
 def mixed(cohort):
     """Three cases, of which the t1 of case1 has the values of a CT."""
-    change_scan(cohort / "case1/t1.nii.gz", lambda values: 1500 - values)
+    change_scan(cohort / "case1/t1.nii.gz", lambda values: values - 1000)
     return keep_cases(cohort, "case0", "case1", "case2")
 
 

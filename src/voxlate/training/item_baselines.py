@@ -33,9 +33,9 @@ class ItemErrors:
     """Mean absolute errors of items by target and answer (the model or a baseline) on the same voxels.
 
     They are in the unit of a window, or else of 255, as `evaluate` states them. baselines: those that `evaluate` scores;
-    places: case and start of each item in the order of `add`; scales: those of the targets' images; shown, hidden: voxels that count in their slices, in
-    them and beside them. A target that was an input of the model does not count, nor
-    does an item without a voxel to be scored.
+    places: case and start of each item in the order of `add`; scales: those of the targets' images; shown, hidden:
+    voxels that count in their slices, in them and beside them. A target that was an input of the model does not
+    count, nor does an item without a voxel to be scored.
     """
 
     baselines: Baselines
