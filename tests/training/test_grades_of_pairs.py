@@ -97,7 +97,7 @@ CHANGES: dict[str, Callable[[Volume], Volume]] = {
 @pytest.fixture(scope="module")
 def scans(tmp_path_factory):
     folder = tmp_path_factory.mktemp("pairs")
-    write_cohort(folder, cases=1, size=(80, 96, 48), lesion="none", modalities=["t1", "ct"], seed=3)
+    write_cohort(folder, cases=1, size=(80, 96, 48), lesion="none", modalities=["t1", "ct"], seed=6)
     (case,) = (path for path in folder.iterdir() if path.is_dir())
     return {
         name: replace(canonical(read_volume(case / f"{name}.nii.gz", name)), modality="mr")

@@ -223,21 +223,19 @@ class _SynthesisJob:
             anyway=self.anyway,
         )
         notes = [*scans.notes]
-        if scans.others and model.facts.completes:  # another name would count as missing
-            text = (
-                f"{', '.join(scans.others)} was not used: no modality of this model has that name."
-            )
-            notes.append(message("unused-scan", text))
         in_training = image.provenance.get("in_training")
         is_held_out = "held_out_by" in image.provenance
         if in_training and not is_held_out:
             notes.append(message("trained-on", OF_TRAINING))
         if output.hidden is not None:
-            rest = (
-                "shows a whole head, whose face may be recognised although its name is a pseudonym."
-            )
-            shown = (name for name, volume in image.volumes.items() if may_show_face(volume))
-            notes += [message("face", f"{name} {rest}") for name in shown]
+            notes += [
+                message(
+                    "face",
+                    f"{name} shows a whole head, whose face may be recognised although its name is a pseudonym.",
+                )
+                for name, volume in image.volumes.items()
+                if may_show_face(volume)
+            ]
         windows = {}
         if all(is_picture(path) for path in scans.files.values()):
             windows = {name: picture_window(volume) for name, volume in image.volumes.items()}

@@ -310,6 +310,7 @@ class Model:
             own, notes = by_accepted_names(named, facts.accepts, facts.data.target)
             self.check_names(own, case)
             known = {name: own[name] for name in self.scan_names if name in own}
+            notes += self.unused(own)
             targets = tuple(self.targets_of(known))
             try:
                 inputs = prepare_inputs(facts, known, case, self.anatomy, targets)
@@ -369,6 +370,15 @@ class Model:
         for member in self.members:
             check_names(member.facts, scans, case)
 
+    def unused(self, scans: Collection[str]) -> list[Message]:
+        """A message on a case's scans that should count, and do not: its mask, and others of a case to complete."""
+        names = {*scans} - {*self.scan_names, *self.facts.data.target}
+        if not self.facts.completes:  # other scans may lie in its folder
+            names &= {MASK}
+        listed = ", ".join(sorted(names))
+        text = f"{listed} was not used: this model reads {', '.join(self.scan_names)} alone."
+        return [message("unused-scan", text)] if names else []
+
     def names_of(self, scans: Collection[str]) -> list[str]:
         """The names of the image files for a case with these scans, without their ending."""
         return [f"{self.mark}{name}" for name in self.targets_of(scans)]
@@ -395,10 +405,14 @@ class Model:
         Equal plans give equal images.
         """
         facts = self.facts
-        data = self.facts.data
-        stated = {"title": facts.title, "weights": facts.weights_hash, "steps": facts.steps}
+        data = facts.data
         plan: Table = {
-            "model": {**stated, **self.network.entry},
+            "model": {
+                "title": facts.title,
+                "weights": facts.weights_hash,
+                "steps": facts.steps,
+                **self.network.entry,
+            },
             "seed": seed,
             "synth": self.synthesis_options,
         }

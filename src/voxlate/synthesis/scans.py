@@ -80,7 +80,7 @@ def find_scans(
                 files=used,
                 others=tuple(sorted({*own, *scans.others} - known)),
                 truths=tuple(sorted(own.keys() & set(data.target) - wanted)),
-                notes=(*scans.notes, *notes),
+                notes=(*scans.notes, *notes, *model.unused([*own, *scans.others])),
             )
         )
     if hidden and found:

@@ -84,9 +84,9 @@ class ItemErrors:
 
     def unit(self, target: str) -> tuple[str, float]:
         """The unit of a target's errors, and how many of it a network unit is."""
-        if self.intensity[target].window is None:
-            return NETWORK_RANGE.unit, NETWORK_RANGE.width / 2
-        return self.cohort.units[target], self.scales[target].half
+        if self.intensity[target].window:
+            return self.cohort.units[target], self.scales[target].half
+        return NETWORK_RANGE.unit, NETWORK_RANGE.width / 2
 
     def _sources(self, given: Batch, item: int, case: str, start: Triple) -> dict[str, Float32]:
         """The sources of an item on their scored ranges; in a stack, these are its own slices, which come first."""
@@ -144,10 +144,9 @@ def begin_errors(run: Run, recipe: Recipe, stage: FullStage, cohort: Cohort) -> 
     baselines = Baselines.load(run.naive)
     if not {*data.source, *data.target} <= baselines.ranges.keys():
         baselines = fit_cohort(cohort, data.source, data.target, ranges_of(recipe))
-    maps = recipe.intensity
+    maps, places = recipe.intensity, validation_places(stage, cohort)
     cases = training_cases(cohort, data)
     scales = {name: cohort.target_scale(maps[name], name, cases) for name in data.target}
-    places = validation_places(stage, cohort)
     return ItemErrors(baselines, cohort, in_pairs(stage), maps, places, scales)
 
 

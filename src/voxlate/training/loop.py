@@ -277,15 +277,13 @@ def keep_first(now: StageState) -> None:
         torch._foreach_copy_(average, trained)
         torch._foreach_lerp_(average, now.first, share)
 
-    def error(share: float) -> float:
-        """The validation error with a share."""
-        move(share)
-        return now.by_main(validation_error)
-
     kept = now.options.keep_start
     if now.items and validation_split(now.job.cohort) == "val":
         # The first weights come first, because an error of NaN is never less.
-        errors = {share: error(share) for share in (1.0, kept)}
+        errors = {}
+        for share in (1.0, kept):
+            move(share)
+            errors[share] = now.by_main(validation_error)
         kept = min(errors, key=errors.__getitem__)
         if now.is_main:
             listed = ", ".join(f"{value:.4g} with {share:.0%}" for share, value in errors.items())
