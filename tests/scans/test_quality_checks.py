@@ -53,7 +53,7 @@ def test_what_is_wrong_with_a_scan_is_measured_and_said_unless_those_of_the_trai
     assert numbers[kind] == pytest.approx(value, rel=0.25)
     said, usual = (check_whole(scan_of(np.abs(image)), known, "t1") for known in ({}, numbers))
     assert ("quality", "caution") in {(one.code, one.grade) for one in said}
-    assert "quality" not in {one.code for one in usual}
+    assert not any(kind in one.numbers for one in usual)
 
 
 @every_row(
@@ -111,8 +111,7 @@ def test_slices_of_which_one_half_is_twice_as_far_apart_are_told():
     z, y, x = np.ogrid[-32:32, -36:36, -32:32]
     folds = 1.5 + np.sin(x * np.cos(z / 40) + y * np.sin(z / 40))
     image = folds * (np.hypot(y, x) < 28) + default_rng(0).random(folds.shape) / 100
-    (said,) = _said(image[np.r_[:32, 32:64:2]])
-    assert "pace" in said.numbers
+    assert any("pace" in said.numbers for said in _said(image[np.r_[:32, 32:64:2]]))
 
 
 EVEN_THEN_ODD = np.r_[0:24:2, 1:24:2]
@@ -171,6 +170,7 @@ FLAT = 500.0 * (CONE > 250) * SIDED.round(1)
         (IMAGE * ~np.isin(np.arange(80), range(40, 44))[:, None], "empty", 4),
         (IMAGE + POINTS, "salt", 0.012),
         (np.where(BALL, 0, IMAGE), "block_ml", 0.9),
+        (IMAGE * (1 + 0.3 * np.sin(np.arange(64))), "wave", 4.5),
         (FLAT, "flat", 0.5),
     ],
 )

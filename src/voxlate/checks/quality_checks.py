@@ -66,6 +66,8 @@ ALONE = 5  # times as large as the next block; 2.1 in scans of 64 grey levels or
 AIR_HU = -900.0  # clipped values below are air
 FEW_LEVELS = 256  # of 8 bits
 STEP_MM = 3.0  # within which it is made, because resampled scans have no sharp one
+AROUND_WAVE = 9  # frequencies along an axis
+WAVES = (1 / 16, 1 / 3)  # per mm
 LAG_MM = 3.0  # over which values change, of scans that may be blurred
 
 
@@ -219,7 +221,8 @@ def slice_numbers(scan: Volume) -> dict[str, float]:
         misplaced = ((away > 1) & (alike.max(1) < EQUAL)).mean()
     peaks = image.max((1, 2))
     at_peak = (image == peaks[:, None, None]).sum((1, 2))
-    voxel_ml = np.prod(scan.grid.spacing_mm) * rows * columns / 1000
+    steps_mm = np.multiply(scan.grid.spacing_mm, (1, rows, columns))
+    voxel_ml = np.prod(steps_mm) / 1000
     numbers = {
         "misplaced": misplaced,
         "empty": 0,
@@ -229,8 +232,9 @@ def slice_numbers(scan: Volume) -> dict[str, float]:
         "at_peak": np.median(at_peak[shown]),
         **_points(image[:: max(1, len(image) // MOST_ASKED)], scan.unit),
         "block_ml": _block_voxels(image, scan.unit, LEAST_ML / voxel_ml) * voxel_ml,
-        **_blur(image, np.multiply(scan.grid.spacing_mm, (1, rows, columns)), scan.unit),
+        **_blur(image, steps_mm, scan.unit),
         **_steps(scan),
+        "wave": _wave(image[shown[:: len(shown) // SLICES]], steps_mm[1:]),
     }
     for axis, step in enumerate((1, rows, columns)):
         if axis:
@@ -253,6 +257,16 @@ def slice_numbers(scan: Volume) -> dict[str, float]:
             at = along["jump_at"] * step
             numbers |= {"jump": along["jump"], "jump_axis": axis, "jump_at": at}
     return {name: float(number) for name, number in numbers.items()}
+
+
+def _wave(image: Float32, pixel_mm: NDArray[Any]) -> float:
+    """By how many times one wave in slices [S, H, W] is stronger than those of almost its length and direction."""
+    sides = image.shape[1:]
+    spectrum = np.abs(np.fft.fft2(image * np.outer(*map(np.hanning, sides)))).mean(0)
+    per_mm = np.hypot(*np.meshgrid(*map(np.fft.fftfreq, sides, pixel_mm), indexing="ij"))
+    usual = ndimage.median_filter(spectrum, AROUND_WAVE, mode="wrap") + TINY * spectrum.max()
+    asked = (per_mm > WAVES[0]) & (per_mm < WAVES[1]) & (min(sides) > 4 * AROUND_WAVE)
+    return (spectrum / usual)[asked].max(initial=0)
 
 
 def _planes(image: Float32, axis: int) -> tuple[Float32, Float32]:
