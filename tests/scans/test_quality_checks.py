@@ -53,7 +53,7 @@ def test_what_is_wrong_with_a_scan_is_measured_and_said_unless_those_of_the_trai
     assert numbers[kind] == pytest.approx(value, rel=0.25)
     said, usual = (check_whole(scan_of(np.abs(image)), known, "t1") for known in ({}, numbers))
     assert ("quality", "caution") in {(one.code, one.grade) for one in said}
-    assert not any(kind in one.numbers for one in usual)
+    assert "quality" not in {one.code for one in usual if "wave" not in one.numbers}
 
 
 @every_row(
@@ -111,7 +111,8 @@ def test_slices_of_which_one_half_is_twice_as_far_apart_are_told():
     z, y, x = np.ogrid[-32:32, -36:36, -32:32]
     folds = 1.5 + np.sin(x * np.cos(z / 40) + y * np.sin(z / 40))
     image = folds * (np.hypot(y, x) < 28) + default_rng(0).random(folds.shape) / 100
-    assert any("pace" in said.numbers for said in _said(image[np.r_[:32, 32:64:2]]))
+    (said,) = [one for one in _said(image[np.r_[:32, 32:64:2]]) if "wave" not in one.numbers]
+    assert "pace" in said.numbers
 
 
 EVEN_THEN_ODD = np.r_[0:24:2, 1:24:2]

@@ -144,7 +144,8 @@ def begin_errors(run: Run, recipe: Recipe, stage: FullStage, cohort: Cohort) -> 
     baselines = Baselines.load(run.naive)
     if not {*data.source, *data.target} <= baselines.ranges.keys():
         baselines = fit_cohort(cohort, data.source, data.target, ranges_of(recipe))
-    maps, places = recipe.intensity, validation_places(stage, cohort)
+    maps = recipe.intensity
+    places = validation_places(stage, cohort)
     cases = training_cases(cohort, data)
     scales = {name: cohort.target_scale(maps[name], name, cases) for name in data.target}
     return ItemErrors(baselines, cohort, in_pairs(stage), maps, places, scales)
