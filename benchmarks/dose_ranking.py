@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy import ndimage
 from scipy.special import pbdv
 from scipy.stats import spearmanr
 
@@ -25,7 +26,6 @@ from voxlate.clinic.consumers.beams import before_grid, frame_of, read_beam, wal
 from voxlate.clinic.consumers.errors import range_errors
 from voxlate.clinic.consumers.tissues import default_table
 from voxlate.scans.formats.io import read_volume
-from voxlate.scans.images.filters import ndimage
 from voxlate.scans.images.grid import Grid, Volume, canonical
 from voxlate.scans.images.mask import foreground
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
+from scipy import ndimage
 
 from voxlate.anatomy import scalp
 from voxlate.anatomy.acquisition import (
@@ -31,7 +32,6 @@ from voxlate.base.items import BACKGROUND, stable_id
 from voxlate.scans.cases.case import LABEL, MASK, PROTONS, PreparedCase, Role
 from voxlate.scans.cases.case_header import CaseHeader
 from voxlate.scans.cases.prepared import DRAWN_UNIT
-from voxlate.scans.images.filters import ndimage
 from voxlate.scans.images.intensity import IntensityMap
 from voxlate.scans.images.slice_profile import margin, through_plane
 from voxlate.scans.images.statistics import Statistics, distribution

@@ -7,12 +7,12 @@ from itertools import chain, product
 from typing import Annotated, Literal
 
 import numpy as np
+from pydantic import Field
 
 from voxlate.anatomy.contrast import TRANSFER, Kind, Protocol, maps_for
 from voxlate.anatomy.sequences import FREE_WATER_T1_MS, inversion_recovery, null_time_ms
 from voxlate.base.config import setting, settings
 from voxlate.base.errors import BadInput
-from voxlate.base.schema import Field
 from voxlate.scans.images.intensity import IntensityMap, MinMax, Percentile
 
 # Bounds that no scanner of heads exceeds, so that a slip of the unit or of a digit is refused.

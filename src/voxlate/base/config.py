@@ -20,19 +20,19 @@ from typing import (
     get_type_hints,
 )
 
-from voxlate.base.errors import BadInput, nearest
-from voxlate.base.lazy import PROVIDERS
-from voxlate.base.options.option import MOST_NUMBER, UNIONS
-from voxlate.base.schema import (
+from pydantic import (
     ConfigDict,
     Field,
     GetCoreSchemaHandler,
-    SchemaValidator,
     TypeAdapter,
     ValidationError,
     ValidationInfo,
-    core_schema,
 )
+from pydantic_core import SchemaValidator, core_schema
+
+from voxlate.base.errors import BadInput, nearest
+from voxlate.base.lazy import PROVIDERS
+from voxlate.base.options.option import MOST_NUMBER, UNIONS
 
 T = TypeVar("T")
 Counts = tuple[Annotated[int, Field(gt=0)], ...]  # channels of levels, and the like

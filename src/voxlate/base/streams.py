@@ -1,21 +1,19 @@
-"""Which noise each slice has: its streams, and torch's stream of normal numbers in NumPy."""
+"""Which noise each slice has in a synthesis: streams of NumPy, so that it is the same at every door."""
 
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
+from pydantic import Field
 
 from voxlate.base.arrays import Float32
 from voxlate.base.config import setting, settings
-from voxlate.base.schema import Field
 
 Stream = int | Mapping[int, float]  # a stream's id, or the weights of several whose sum is drawn
 Place = tuple[int, int, float]  # item, slice, weight
-BLOCK = 16  # numbers that torch draws at a time: eight radii, then eight angles
 
 
 @dataclass(frozen=True)
@@ -35,7 +33,16 @@ class Tile:
 
 
 class Streams:
-    """The streams that the slices of items draw from; see noise.Noise for the arguments."""
+    """Standard normal noise that belongs to slices of items: the same draws in any batch, slab, window or tile.
+
+    A stream is a Philox generator (Salmon et al. 2011) whose key is a hash of the seed, the slice's id and the sample.
+
+    seed: of the synthesis. items: [B, D] stable ids, one a slice, or [B], one an item; in place of an id {id: weight},
+    of a slice whose draws are a sum over several streams: squared weights that add up to 1 keep it standard normal, and
+    slices with ids in common are correlated. samples: the number of each item's sample, which has streams of its own.
+    tiles: where items are parts of their slices; tiles of one slice then have the slice's own noise in their places, and
+    so the same where they overlap. Successive draws go on along each stream.
+    """
 
     def __init__(
         self,
@@ -44,7 +51,6 @@ class Streams:
         samples: int | Sequence[int] = 0,
         tiles: Sequence[Tile] | None = None,
     ) -> None:
-        self.seed = seed
         self.tiles = tiles
         listed = items.tolist() if hasattr(items, "tolist") else items
         slices_of = [item if isinstance(item, Sequence) else [item] for item in listed]
@@ -52,21 +58,32 @@ class Streams:
             [stream if isinstance(stream, Mapping) else {int(stream): 1.0} for stream in slices]
             for slices in slices_of
         ]
-        self.samples = [samples] * len(self.items) if isinstance(samples, int) else list(samples)
+        numbers = [samples] * len(self.items) if isinstance(samples, int) else list(samples)
         places: dict[tuple[int, int], list[Place]] = {}  # by stream and sample
-        for number, (slices, sample) in enumerate(zip(self.items, self.samples)):
+        for number, (slices, sample) in enumerate(zip(self.items, numbers)):
             for depth, weights in enumerate(slices):
                 for stream, weight in weights.items():
                     places.setdefault((stream, sample), []).append((number, depth, weight))
         # sorted, so that a slice's sum is rounded alike in every batch
         self._places = dict(sorted(places.items()))
+        self._generators = {
+            key: np.random.Generator(np.random.Philox(key=stream_key(seed, *key, size=16)))
+            for key in self._places
+        }
 
     def __len__(self) -> int:
         return len(self.items)
 
-    def _seeds(self) -> dict[tuple[int, int], int]:
-        """The seed of each stream and sample."""
-        return {key: _key(self.seed, *key) for key in self._places}
+    def draw(self, shape: Sequence[int]) -> Float32:
+        """The next draws, float32 [B, *shape]; where items have slices, shape is [..., D, H, W]."""
+        out = np.zeros((len(self), *shape), np.float32)
+        sliced, drawn, parts = self._parts(shape)
+        for key, generator in self._generators.items():
+            draw = generator.standard_normal(drawn, np.float32)
+            for item, depth, weight in self._places[key]:
+                place = out[item][..., depth, :, :] if sliced else out[item]
+                place += np.float32(weight) * draw[parts[item]]
+        return out
 
     def _parts(self, shape: Sequence[int]) -> tuple[bool, list[int], list[Any]]:
         """Whether each slice draws by itself, the shape of a draw, and the part of it that each item has."""
@@ -84,63 +101,10 @@ class Streams:
         return sliced, [*(shape[:-3] if sliced else shape[:-2]), *whole], parts
 
 
-class ArrayNoise(Streams):
-    """The draws of noise.Noise on a CPU without torch, equal to them but for rounding."""
-
-    @cached_property
-    def _streams(self) -> dict[tuple[int, int], "NormalStream"]:
-        return {key: NormalStream(own) for key, own in self._seeds().items()}
-
-    def normal(self, shape: Sequence[int]) -> Float32:
-        """Standard normal draws, float32 [B, *shape]; where items have slices, shape is [..., D, H, W]."""
-        out = np.zeros((len(self), *shape), np.float32)
-        sliced, drawn, parts = self._parts(shape)
-        for key, stream in self._streams.items():
-            draw = stream(math.prod(drawn)).reshape(drawn)
-            for item, depth, weight in self._places[key]:
-                place = out[item][..., depth, :, :] if sliced else out[item]
-                place += np.float32(weight) * draw[parts[item]]
-        return out
-
-
-class NormalStream:
-    """torch's normal numbers on a CPU, from torch.Generator().manual_seed(seed), but for rounding.
-
-    Mersenne twister (Matsumoto and Nishimura 1998), 24 bits a number, and Box and Muller 1958; torch uses this method
-    for 16 or more numbers. RandomState seeds the twister as torch does.
-    """
-
-    def __init__(self, seed: int) -> None:
-        self._twister = np.random.RandomState(seed)
-
-    def __call__(self, count: int) -> Float32:
-        """The next numbers, float32 [count]; count: at least 16."""
-        if count < BLOCK:
-            raise ValueError(f"a draw has at least {BLOCK} numbers, got {count}")
-        whole = count // BLOCK * BLOCK
-        uniform = self._uniform(count)
-        out = np.empty(count, np.float32)
-        out[:whole] = _box_muller(uniform[:whole])
-        if whole < count:  # torch draws the last block again, so that it is whole
-            out[-BLOCK:] = _box_muller(self._uniform(BLOCK))
-        return out
-
-    def _uniform(self, count: int) -> Float32:
-        words = np.frombuffer(self._twister.bytes(4 * count), "<u4")
-        return (words & 0xFFFFFF).astype(np.float32) * np.float32(2**-24)
-
-
-def _box_muller(uniform: Float32) -> Float32:
-    pairs = uniform.reshape(-1, 2, BLOCK // 2)
-    radius = np.sqrt(-2 * np.log(1 - pairs[:, 0]))
-    angle = np.float32(2 * np.pi) * pairs[:, 1]
-    both: Float32 = np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1)
-    return both.reshape(-1)
-
-
-def _key(seed: int, item: int, sample: int) -> int:
+def stream_key(seed: int, item: int, sample: int, size: int) -> int:
+    """A hash of so many bytes, which keys the stream of an item and sample."""
     text = f"{seed} {item} {sample}".encode()
-    return int.from_bytes(hashlib.blake2b(text, digest_size=4).digest(), "big")
+    return int.from_bytes(hashlib.blake2b(text, digest_size=size).digest(), "big")
 
 
 @settings

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
+from pydantic import Field
+from scipy import ndimage
 
 from voxlate.base.arrays import AnyArray, Bool, Float32, Float64
 from voxlate.base.errors import BadInput
@@ -27,12 +29,10 @@ from voxlate.base.records import (
     checksum,
     write_tensors,
 )
-from voxlate.base.schema import Field
 from voxlate.checks.quality_checks import quality_numbers
 from voxlate.checks.table import Measured, ask
 from voxlate.checks.thumbnail import MIRRORED, unit
 from voxlate.scans.cases.case_header import CaseHeader
-from voxlate.scans.images.filters import ndimage
 from voxlate.scans.images.grid import Volume
 from voxlate.scans.images.intensity import IntensityMap
 from voxlate.scans.images.mask import (

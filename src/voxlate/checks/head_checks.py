@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import ndimage
 
 from voxlate.base.arrays import Bool, Float32, Float64
 from voxlate.base.errors import BadInput
@@ -19,7 +20,6 @@ from voxlate.checks.intensity_checks import tissue_numbers
 from voxlate.checks.quality_checks import symmetry
 from voxlate.checks.table import Measured, Numbers, ask
 from voxlate.checks.thumbnail import coarse
-from voxlate.scans.images.filters import ndimage
 from voxlate.scans.images.grid import Volume, resample, with_spacing
 from voxlate.scans.images.intensity import Scale
 from voxlate.scans.images.mask import (

@@ -10,6 +10,7 @@ from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from voxlate.base.arrays import Bool, Float32, Float64
 from voxlate.base.groups import grouped
@@ -19,7 +20,6 @@ from voxlate.checks.anatomy import margin_of, variance_of_extents
 from voxlate.checks.conformal import conformal_quantile, least_patients
 from voxlate.checks.patch_features import blur, gradient
 from voxlate.checks.table import ask
-from voxlate.scans.images.filters import ndimage
 from voxlate.scans.images.mask import Spacing, box_around
 
 Array = Float32

@@ -3,9 +3,9 @@
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+from scipy import ndimage
 
 from voxlate.base.arrays import Float32
-from voxlate.scans.images.filters import ndimage
 
 Array = Float32
 

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.linalg import norm
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from voxlate.base.arrays import AnyArray, Bool, Float32, Float64
 from voxlate.base.messages import Message
@@ -22,7 +23,6 @@ from voxlate.checks.scan_numbers import soft_and_background
 from voxlate.checks.table import ask
 from voxlate.checks.thumbnail import coarse, thumbnails
 from voxlate.scans.cases.case_header import CaseHeader
-from voxlate.scans.images.filters import ndimage
 from voxlate.scans.images.frame import BodyFrame
 from voxlate.scans.images.grid import Volume, canonical_view, same_grid
 from voxlate.scans.images.mask import background_value, components_of, foreground

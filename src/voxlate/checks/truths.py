@@ -11,6 +11,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.linalg import norm
+from scipy import ndimage
 
 from voxlate.base.arrays import Bool, Float32, Float64
 from voxlate.base.codes import codes
@@ -30,7 +31,6 @@ from voxlate.checks.scan_numbers import (
 )
 from voxlate.checks.table import Kind, Measured, ask
 from voxlate.checks.thumbnail import best_flip, coarse, pair_similarity, thumbnails, unit
-from voxlate.scans.images.filters import ndimage
 from voxlate.scans.images.grid import Grid, Volume, canonical_view
 from voxlate.scans.images.mask import foreground
 from voxlate.scans.images.statistics import Statistics, distribution

@@ -5,9 +5,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
+from scipy import ndimage
 
 from voxlate.base.arrays import Bool, Float32
-from voxlate.scans.images.filters import ndimage
 
 Box = tuple[slice, ...]
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
+from pydantic import Field
 
 from voxlate.base.arrays import Bool, Float32
 from voxlate.base.errors import plural
@@ -24,7 +25,6 @@ from voxlate.base.records import (
     Text,
     Widening,
 )
-from voxlate.base.schema import Field
 from voxlate.checks.conformal import WIDEST, Bound
 from voxlate.checks.out_of_distribution import ReferencePatches
 from voxlate.checks.patch_features import features_in_slabs

@@ -17,6 +17,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
+from scipy import ndimage
 
 from voxlate.base.arrays import Bool
 from voxlate.base.errors import plural
@@ -24,7 +25,6 @@ from voxlate.base.messages import Message, message
 from voxlate.base.slabs import by_plane, count_nonzero, in_slabs, map_slabs, zeros
 from voxlate.checks.anatomy import Anatomy
 from voxlate.scans.cases.case import PreparedCase
-from voxlate.scans.images.filters import ndimage
 from voxlate.scans.images.grid import Volume
 from voxlate.scans.images.intensity import Scale
 from voxlate.scans.images.mask import dilate, fill_holes, find_tissue

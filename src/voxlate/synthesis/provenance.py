@@ -5,6 +5,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Required
 
+from pydantic import StringConstraints
+from typing_extensions import TypedDict  # pydantic needs it before Python 3.12
+
 from voxlate.base.files import read_json
 from voxlate.base.messages import read_messages, worst_grade
 from voxlate.base.records import (
@@ -22,7 +25,6 @@ from voxlate.base.records import (
     Text,
     Widening,
 )
-from voxlate.base.schema import StringConstraints, TypedDict
 from voxlate.checks.conformal import Bound
 from voxlate.scans.cases.align import Align
 from voxlate.scans.cases.case import MASK

@@ -7,11 +7,11 @@ mu = 9.6e-5 (HU + 1000), above it mu = a (HU + 1000) + b, in 1/cm.
 from dataclasses import replace
 
 import numpy as np
+from scipy import ndimage
 
 from voxlate.base.errors import BadInput
 from voxlate.base.slabs import in_slabs
 from voxlate.clinic.consumers.maps import within
-from voxlate.scans.images.filters import ndimage
 from voxlate.scans.images.grid import Grid, Volume, resample
 
 WATER_SLOPE = 9.6e-5

@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import ndimage
 
 from voxlate.base.arrays import AnyArray
 from voxlate.base.errors import BadInput
 from voxlate.clinic.consumers.beams import frame_of, rays_over, sides_along, starts_of, walk
-from voxlate.scans.images.filters import ndimage
 from voxlate.scans.images.grid import Grid
 
 RAYS_MM = 5.0  # between the rays whose totals are listed

@@ -12,6 +12,7 @@ from functools import partial
 
 import nibabel as nib
 import numpy as np
+from scipy import ndimage
 
 from voxlate.base.arrays import AnyArray, Bool
 from voxlate.base.errors import BadInput
@@ -20,7 +21,6 @@ from voxlate.evaluation.scoring.metrics import add_scope_metrics, mae, mean_insi
 from voxlate.evaluation.scoring.regions import mask_of, on_grid_of
 from voxlate.scans.cohorts.case_files import CaseFiles
 from voxlate.scans.formats.io import read_volume
-from voxlate.scans.images.filters import ndimage
 from voxlate.scans.images.grid import Volume, orient
 
 HU_2023 = (-1024.0, 3000.0)  # SynthRAD2023/metrics, fe7e385

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from scipy import ndimage
 
 from voxlate.base.arrays import Bool
 from voxlate.base.errors import BadInput
@@ -21,7 +22,6 @@ from voxlate.evaluation.scoring.metrics import ImagePair, mae, mae_z, mean_insid
 from voxlate.scans.cohorts.case_files import CaseFiles
 from voxlate.scans.cohorts.split import sentences_on_shared_masks
 from voxlate.scans.formats.io import is_there, read_volume
-from voxlate.scans.images.filters import ndimage
 from voxlate.scans.images.grid import Volume, canonical, same_grid
 from voxlate.scans.images.mask import box_around, brain, clearest, foreground
 from voxlate.scans.images.ranges import WHOLE_MASK, Range, range_for

@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from pydantic import ValidationError
 
 from voxlate.base.config import adapter
 from voxlate.base.errors import BadInput
-from voxlate.base.schema import ValidationError
 from voxlate.scans.images.grid import Volume
 from voxlate.scans.images.intensity import Intensity, IntensityMap, Scale
 from voxlate.scans.images.mask import foreground

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
+from pydantic import Field
 
 from voxlate.base.errors import BadInput
 from voxlate.base.messages import Message
@@ -22,7 +23,6 @@ from voxlate.base.records import (
     Text,
     close,
 )
-from voxlate.base.schema import Field
 from voxlate.scans.cases.align import Registered
 from voxlate.scans.formats.io import holds_slices, is_picture
 from voxlate.scans.images.grid import Grid, Volume, check_affine

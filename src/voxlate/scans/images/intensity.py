@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar
 
 import numpy as np
+from pydantic import Field
 
 from voxlate.base.config import Importable, setting, settings
 from voxlate.base.errors import BadInput
-from voxlate.base.schema import Field
 from voxlate.scans.images.statistics import Statistics
 
 Array = TypeVar("Array", np.ndarray, Any)  # numpy arrays and torch tensors share what is used here

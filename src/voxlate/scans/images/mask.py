@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 from nibabel.affines import apply_affine
+from scipy import ndimage
 
 from voxlate.base.arrays import Bool
 from voxlate.base.errors import BadInput
@@ -22,7 +23,6 @@ from voxlate.base.slabs import (
     release,
     spread_values,
 )
-from voxlate.scans.images.filters import ndimage
 from voxlate.scans.images.grid import Box, Spacing, Volume
 
 Ends = list[tuple[int, int]]  # first and end along D, H, W

@@ -8,10 +8,10 @@ from itertools import combinations_with_replacement, product
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from voxlate.base.arrays import AnyArray, Float32
 from voxlate.base.similarity import class_of, information_of_rows
-from voxlate.scans.images.filters import ndimage
 from voxlate.scans.images.motion import Field, Floats, Mask, Shifts
 
 Image = NDArray[np.floating]

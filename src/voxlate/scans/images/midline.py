@@ -7,9 +7,9 @@ from itertools import product
 
 import numpy as np
 from nibabel.affines import from_matvec
+from scipy import ndimage
 
 from voxlate.base.errors import BadInput
-from voxlate.scans.images.filters import ndimage
 from voxlate.scans.images.grid import Grid, Spacing, Volume, resample, with_spacing
 from voxlate.scans.images.mask import foreground
 

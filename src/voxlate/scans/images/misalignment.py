@@ -9,9 +9,9 @@ from typing import Annotated
 
 import numpy as np
 from numpy.linalg import norm
+from pydantic import StringConstraints
 
 from voxlate.base.records import Count, NotNegative, Number, Text
-from voxlate.base.schema import StringConstraints
 from voxlate.base.similarity import PERCENTILES, RANGE_HU, dice
 from voxlate.scans.images.matching import Image, Matching, MatchingLevel, Spacing
 from voxlate.scans.images.motion import (

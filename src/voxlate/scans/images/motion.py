@@ -7,9 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import ndimage
 
 from voxlate.base.arrays import Bool, Float32, Float64
-from voxlate.scans.images.filters import ndimage
 
 Mask = Bool
 Floats = Float64

@@ -12,13 +12,13 @@ from typing import Any, Literal
 
 import numpy as np
 from nibabel.affines import apply_affine, voxel_sizes
+from scipy import ndimage
 
 from voxlate.base.errors import BadInput
 from voxlate.base.files import whole_file
 from voxlate.base.optional import Package
 from voxlate.base.records import Number
 from voxlate.base.similarity import PERCENTILES, RANGE_HU, dice, mutual_information
-from voxlate.scans.images.filters import ndimage
 from voxlate.scans.images.grid import LPS_TO_RAS, Grid, Volume, with_voxels
 from voxlate.scans.images.mask import foreground
 from voxlate.scans.images.misalignment import displacement_field

@@ -7,11 +7,11 @@ from itertools import product
 from typing import Annotated, ClassVar, Literal
 
 import numpy as np
+from pydantic import Field
+from scipy import ndimage
 
 from voxlate.base.config import settings
-from voxlate.base.schema import Field
 from voxlate.base.slabs import empty, release, slabs, zeros
-from voxlate.scans.images.filters import ndimage
 from voxlate.scans.images.grid import Volume
 
 Triple = tuple[int, int, int]

@@ -1,4 +1,4 @@
-"""Noise streams of slices, independent of batches; a volume's slices may share or mix them."""
+"""Noise that belongs to items, independent of batches: torch's streams in training, NumPy's in a synthesis."""
 
 from collections.abc import Callable, Sequence
 
@@ -6,43 +6,58 @@ import torch
 from torch import Tensor
 
 from voxlate.base.devices import move_like
-from voxlate.base.streams import Stream, Streams, Tile
+from voxlate.base.streams import Streams, stream_key
 
 
-class Noise(Streams):
-    """CPU streams that belong to slices of items: the same draws in any batch, slab or window, on any device.
-
-    items: [B, D] stable ids, one a slice, or [B], one an item; in place of an id {id: weight}, of a slice whose draws
-    are a sum over several streams: squared weights that add up to 1 keep it standard normal, and slices with ids in
-    common are correlated. tiles: where items are parts of their slices; tiles of one slice then have the slice's own
-    noise in their places, and so the same where they overlap. Successive draws go on along each stream; samples:
-    the number of each item's sample, which has streams of its own.
-    torch keeps 32 bits of a seed: of n streams two coincide with probability n²/2³³.
-    """
-
-    def __init__(
-        self,
-        seed: int,
-        items: Tensor | Sequence[Stream | Sequence[Stream]],
-        samples: int | Sequence[int] = 0,
-        tiles: Sequence[Tile] | None = None,
-    ) -> None:
-        super().__init__(seed, items, samples, tiles)
-        self._streams = {
-            key: torch.Generator().manual_seed(own) for key, own in self._seeds().items()
-        }
+class SynthesisNoise(Streams):
+    """The streams of a synthesis as tensors: they are drawn on the CPU, and copied to the device."""
 
     def normal(self, shape: Sequence[int]) -> Tensor:
         """Standard normal draws, float32 [B, *shape] on the CPU; where items have slices, shape is [..., D, H, W]."""
-        out = torch.zeros(len(self), *shape)
-        sliced, drawn, parts = self._parts(shape)
-        draw = torch.empty(drawn)
-        for key, generator in self._streams.items():
-            draw.normal_(generator=generator)
-            for item, depth, weight in self._places[key]:
-                place = out[item].select(-3, depth) if sliced else out[item]
-                place.add_(draw[parts[item]], alpha=weight)
-        return out
+        return torch.from_numpy(self.draw(shape))
+
+    def normal_like(self, x: Tensor) -> Tensor:
+        """Standard normal draws in the shape, type and place of x: [B, ...]."""
+        return move_like(self.normal(x.shape[1:]), x)
+
+    __call__ = normal_like
+
+
+class Noise:
+    """CPU streams of torch that belong to the slices of a training's items: the same draws in any batch, on any device.
+
+    items: [B, D] stable ids, one a slice, or [B], one an item; equal ids have equal draws. Successive draws go on along
+    each stream. torch keeps 32 bits of a seed: of n streams two coincide with probability n²/2³³.
+    """
+
+    def __init__(self, seed: int, items: Tensor | Sequence[int] | Sequence[Sequence[int]]) -> None:
+        listed = items.tolist() if isinstance(items, Tensor) else items
+        self.items = [[*item] if isinstance(item, Sequence) else [item] for item in listed]
+        self._streams = {
+            stream: torch.Generator().manual_seed(stream_key(seed, stream, 0, size=4))
+            for slices in self.items
+            for stream in slices
+        }
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def normal(self, shape: Sequence[int]) -> Tensor:
+        """Standard normal draws, float32 [B, *shape] on the CPU; where items have slices, shape is [..., D, H, W]."""
+        sliced = any(len(slices) > 1 for slices in self.items)
+        if sliced and any(len(slices) != shape[-3] for slices in self.items):
+            raise ValueError(
+                f"noise for {len(self.items[0])} slices an item cannot fill the shape {tuple(shape)}"
+            )
+        drawn = [*shape[:-3], *shape[-2:]] if sliced else shape
+        draws = {
+            key: torch.empty(*drawn).normal_(generator=stream)
+            for key, stream in self._streams.items()
+        }
+        of_items = (torch.stack([draws[key] for key in slices], -3) for slices in self.items)
+        if not sliced:
+            of_items = (draws[slices[0]] for slices in self.items)
+        return torch.stack([*of_items]) if self.items else torch.empty(0, *shape)
 
     def normal_like(self, x: Tensor) -> Tensor:
         """Standard normal draws in the shape, type and place of x: [B, ...]."""
@@ -64,10 +79,10 @@ class Noise(Streams):
         return self._each(lambda stream: torch.randint(high, (), generator=stream)).long()
 
     def _each(self, draw: Callable[[torch.Generator], Tensor]) -> Tensor:
-        """A number an item, from the heaviest stream of its first slice; all streams advance by one draw."""
+        """A number an item, from the stream of its first slice; all streams advance by one draw."""
         drawn = {key: draw(stream) for key, stream in self._streams.items()}
-        own = [
-            (max(item[0], key=item[0].__getitem__), sample)
-            for item, sample in zip(self.items, self.samples)
-        ]
-        return torch.stack([drawn[key] for key in own]) if own else torch.empty(0)
+        return (
+            torch.stack([drawn[slices[0]] for slices in self.items])
+            if self.items
+            else torch.empty(0)
+        )
