@@ -29,7 +29,7 @@ install: .venv/installed
 	test -x $(BIN)/python || "$(FOUND)" -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,dicom,registration]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[train,dev,dicom,registration]'
 	touch $@
 
 demo: install

@@ -32,10 +32,9 @@ from voxlate.science.diffusion.noise import Noise
 from voxlate.science.methods.method import Method
 from voxlate.synthesis.model import Model
 from voxlate.training import recipe as recipes
-from voxlate.training.facts import model_facts
-from voxlate.training.network import TorchNetwork
 from voxlate.training.precision import with_precision
 from voxlate.training.recipe import Recipe
+from voxlate.training.torch_network import TorchNetwork, model_facts
 
 XMODALITY = tuple(f"tof_to_cta_{name}" for name in ("unet", "adm", "uvit", "dit"))
 RECIPES = ("mr_to_ct_ddpm", "mrdpm", "cyclegan_tmax", *XMODALITY)

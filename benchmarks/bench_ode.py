@@ -23,7 +23,8 @@ from voxlate.science.methods.diffusion import Diffusion
 from voxlate.synthesis.model import Model
 from voxlate.synthesis.scans import find_scans
 from voxlate.training.batches.patches import read_pair
-from voxlate.training.model import load, network_of
+from voxlate.training.load import load
+from voxlate.training.torch_network import network_of
 
 
 def slices(model: Model, cohort: Path, split: str | None, count: int) -> list[Batch]:

@@ -27,7 +27,7 @@ from voxlate.synthesis.cohort import synthesise_cases
 from voxlate.synthesis.model import Model
 from voxlate.synthesis.scans import find_scans
 from voxlate.synthesis.selection import Selection
-from voxlate.training.model import load
+from voxlate.training.load import load
 
 matplotlib.use("svg")
 from matplotlib import pyplot

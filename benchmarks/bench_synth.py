@@ -31,11 +31,9 @@ from voxlate.synthesis.cohort import synthesise_cases
 from voxlate.synthesis.model import Model
 from voxlate.synthesis.scans import CaseScans
 from voxlate.synthesis.selection import Selection
-from voxlate.training import model as model_of_run
-from voxlate.training.facts import model_facts
-from voxlate.training.model import network_of
-from voxlate.training.network import TorchNetwork
+from voxlate.training import torch_network as model_of_run
 from voxlate.training.recipe import from_dict
+from voxlate.training.torch_network import TorchNetwork, model_facts, network_of
 
 RECIPE = {
     "title": "benchmark",

@@ -22,11 +22,12 @@ import voxlate
 from bench_samplers import measure
 from voxlate.base.files import read_json, write_json, write_text
 from voxlate.scans.cases.prepared import open_cohort
-from voxlate.training.model import load, network_of
+from voxlate.training.load import load
 from voxlate.training.planning import rules
 from voxlate.training.planning.planner import plan_training
 from voxlate.training.planning.probe import Limits, Probe, default_memory_limit
 from voxlate.training.recipe import values_of
+from voxlate.training.torch_network import network_of
 
 STEPS = (1, 2, 4, 8)
 SHARPNESS = (0.25, 0.5, 0.75)  # of the sample in one step

@@ -26,7 +26,7 @@ from voxlate.scans.images.pictures import (
     sheet_with_labels,
     square_pixels,
 )
-from voxlate.training.model import load
+from voxlate.training.load import load
 
 SAMPLES, STATES = 10, 5
 CONTRASTS = ("flair", "t1", "t1c", "t2")

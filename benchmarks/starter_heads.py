@@ -31,7 +31,7 @@ from voxlate.anatomy.tissue import Label
 from voxlate.scans.images.grid import Volume
 from voxlate.scans.images.slice_profile import margin, through_plane
 from voxlate.synthesis.model import Model
-from voxlate.training.model import load
+from voxlate.training.load import load
 
 PROTOCOLS = {
     "t1": Protocol("mprage", 2300, 3, 900, 9),

@@ -48,12 +48,12 @@ from voxlate.training.calibration_file import (
     read_calibration,
     write_calibration,
 )
-from voxlate.training.facts import data_facts
-from voxlate.training.model import load, network_of
+from voxlate.training.load import load
 from voxlate.training.recipe import Recipe
 from voxlate.training.run import Run
 from voxlate.training.starter import copy_model
 from voxlate.training.starters.card import Card, Intervals
+from voxlate.training.torch_network import data_facts, network_of
 from voxlate.training.weights import file_hash
 
 # Each head is drawn in these numbers of contrasts, of which one has every second slice, and so on: real scans have

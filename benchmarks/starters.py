@@ -32,7 +32,7 @@ from voxlate.evaluation.scoring.evaluate import evaluate
 from voxlate.synthesis.cohort import synthesise_cases
 from voxlate.synthesis.scans import find_scans
 from voxlate.synthesis.selection import Selection
-from voxlate.training.model import load
+from voxlate.training.load import load
 from voxlate.training.recipe import Recipe, head_of, read
 from voxlate.training.starter import check_starter
 from voxlate.training.starters.card import Card, Measured, read_card

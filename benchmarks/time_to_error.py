@@ -20,7 +20,7 @@ from bench_samplers import measure
 from dial import arguments
 from voxlate.base.files import read_json, write_json, write_text
 from voxlate.scans.cases.prepared import open_cohort
-from voxlate.training.model import load
+from voxlate.training.load import load
 from voxlate.training.planning import rules
 from voxlate.training.planning.planner import plan_training
 from voxlate.training.planning.probe import Limits, Probe, default_memory_limit

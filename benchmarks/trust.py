@@ -53,7 +53,7 @@ from voxlate.synthesis.cohort import synthesise_cases
 from voxlate.synthesis.model import Model
 from voxlate.synthesis.scans import find_scans
 from voxlate.synthesis.selection import Selection
-from voxlate.training.model import load
+from voxlate.training.load import load
 from voxlate.training.planning.planner import plan_training
 from voxlate.training.train import train
 

@@ -6,9 +6,8 @@ from typing import Any
 import torch
 
 from voxlate.synthesis.model import Model
-from voxlate.training.facts import model_facts
-from voxlate.training.network import TorchNetwork
 from voxlate.training.recipe import Recipe, from_dict
+from voxlate.training.torch_network import TorchNetwork, model_facts
 
 
 def recipe_of(data: dict[str, Any], intensity: dict[str, Any], **tables: Any) -> Recipe:

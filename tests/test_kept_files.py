@@ -10,8 +10,8 @@ import pytest
 
 pytest.importorskip("onnxruntime")
 
-from voxlate.exchange.run import load as load_carried
-from voxlate.training.model import load
+from voxlate.synthesis.exported import load_exported as load_carried
+from voxlate.training.load import load
 
 ROOT = Path(__file__).parents[1]
 ARCHIVES = sorted(ROOT.glob("tests/kept_files/*.tar.xz"))

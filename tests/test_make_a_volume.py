@@ -19,7 +19,7 @@ from voxlate.science.diffusion.noise import Noise
 from voxlate.science.nets.interface import Channels
 from voxlate.training import recipe as recipes
 from voxlate.training.batches.batches import Batches, validation_batches
-from voxlate.training.model import load
+from voxlate.training.load import load
 from voxlate.training.weights import read_header, save_weights
 
 DATA = 'data = { source = ["t1"], target = ["t2"], patch = [1, 24, 20] }'

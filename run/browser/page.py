@@ -12,11 +12,11 @@ from typing import Any
 
 from voxlate.base.errors import BadInput, DoNotTrust
 from voxlate.base.files import HIGH, LOW, SYNTHETIC
-from voxlate.exchange.model_file import read_model
-from voxlate.exchange.run import load
 from voxlate.scans.formats.io import read_volume, write_volume
 from voxlate.scans.images.grid import Volume
 from voxlate.scans.images.shown import top_of, window_of
+from voxlate.synthesis.exported import load_exported as load
+from voxlate.synthesis.exported import read_model
 from voxlate.synthesis.model import Model, Synthesised
 
 MODEL, SCANS, OUT, VIEWS = (Path(f"/{name}") for name in ("model", "scans", "out", "views"))

@@ -10,7 +10,7 @@ from voxlate.synthesis.cohort import synthesise_cases
 from voxlate.synthesis.scans import find_scans
 from voxlate.synthesis.selection import Selection
 from voxlate.training import recipe
-from voxlate.training.model import load
+from voxlate.training.load import load
 from voxlate.training.planning.probe import Limits, Probe
 from voxlate.training.recipe import to_dict
 from voxlate.training.run import Run

@@ -21,7 +21,7 @@ from voxlate.clinic.web import WebArchive
 from voxlate.scans.formats.io import read_volume, write_volume
 from voxlate.scans.images.grid import Volume
 from voxlate.synthesis.result import Synthesised
-from voxlate.training.model import load
+from voxlate.training.load import load
 
 pydicom = pytest.importorskip("pydicom")
 from dicom_slices import change, write_series  # noqa: E402 - needs pydicom

@@ -19,7 +19,7 @@ from voxlate.evaluation.reports.page import report
 from voxlate.evaluation.scoring.metrics import METRIC_OF
 from voxlate.evaluation.scoring.scores import read_scores
 from voxlate.scans.formats.io import read_volume
-from voxlate.training.model import load
+from voxlate.training.load import load
 from voxlate.training.weights import load_method, save_weights
 
 

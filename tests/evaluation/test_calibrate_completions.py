@@ -7,7 +7,7 @@ from scans import change_scan
 from voxlate.base.files import read_json
 from voxlate.evaluation.scoring.evaluate import evaluate
 from voxlate.scans.formats.io import read_volume
-from voxlate.training.model import load
+from voxlate.training.load import load
 
 THREE = """
 title = "tiny completion"

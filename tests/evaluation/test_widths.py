@@ -6,8 +6,8 @@ import torch
 
 from rows import slow
 from voxlate.checks.patch_features import NARROWEST
+from voxlate.evaluation.intervals import widths as widths_module
 from voxlate.evaluation.intervals.widths import fit_widths
-from voxlate.training.widths import read_widths
 
 
 @pytest.fixture(autouse=True)
@@ -91,14 +91,17 @@ def test_regions_that_a_feature_shows_are_covered_each_and_no_wider_than_their_e
     np.testing.assert_allclose(below, [1.645 * 0.05, 1.645 * 0.5], rtol=0.12)
 
 
-def test_a_kept_network_predicts_the_same_and_the_random_state_stays(quick_widths):
+def test_numpy_predicts_the_widths_of_torch_and_the_random_state_stays(quick_widths):
     features = np.random.default_rng(2).normal(size=(2000, 3)).astype(np.float32)
     torch.manual_seed(5)
     before = torch.get_rng_state()
     widths = fitted("learned", features, features[:, 0] / 10, seed=3)
     assert torch.equal(before, torch.get_rng_state())
-    again = read_widths("learned", widths.state_dict())
-    for one, other in zip(widths.predict(features), again.predict(features)):
-        np.testing.assert_array_equal(one, other)
+    network = widths_module._Network("learned", 3)
+    network.load_state_dict({name: torch.tensor(array) for name, array in widths.arrays.items()})
+    with torch.inference_mode():
+        expected = network(torch.from_numpy(features)).T.numpy()
+    for one, other in zip(widths.predict(features), expected):
+        np.testing.assert_allclose(one, other, rtol=1e-5)
         assert (one >= NARROWEST).all()
     assert widths.predict(features.reshape(20, 10, 10, 3))[0].shape == (20, 10, 10)

@@ -12,16 +12,17 @@ from refusals import refuses
 pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
+from voxlate.exchange.command import main
+from voxlate.exchange.onnx_file import check_graph
+
 from carried import KINDS, head, tiny_model
 from rows import every_row, slow
 from voxlate.base.files import read_json, sha256_of, write_json
-from voxlate.exchange.command import main
 from voxlate.exchange.export import _write_description, export_model
-from voxlate.exchange.model_file import DESCRIPTION, NETWORK, read_model
-from voxlate.exchange.onnx_file import check_graph
-from voxlate.exchange.run import load
 from voxlate.scans.formats.io import content_hash, is_synthetic, read_volume, write_volume
 from voxlate.science.nets import blocks
+from voxlate.synthesis.exported import DESCRIPTION, NETWORK, read_model
+from voxlate.synthesis.exported import load_exported as load
 
 
 @pytest.fixture(scope="module")

@@ -25,7 +25,7 @@ from voxlate.exchange.pretrained import net_changes
 from voxlate.science.diffusion.schedules import CosineBetas, LinearBetas
 from voxlate.science.nets.interface import NetworkInput
 from voxlate.training import recipe as recipes
-from voxlate.training.model import load
+from voxlate.training.load import load
 from voxlate.training.run import Run
 from voxlate.training.weights import unfit_network
 
@@ -535,7 +535,7 @@ def test_an_imported_model_is_exported_and_runs_without_its_package(
     tmp_path, cohort, voxlate, source
 ):
     pytest.importorskip("onnxruntime")
-    from voxlate.exchange.run import load as load_carried
+    from voxlate.synthesis.exported import load_exported as load_carried
 
     if source == "nnunet":
         place, told = nnunet(tmp_path, "ResidualEncoderUNet")[0], stated(tmp_path, RANGES)

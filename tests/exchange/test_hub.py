@@ -26,8 +26,8 @@ from voxlate.base.errors import BadInput
 from voxlate.base.hub import address_of
 from voxlate.base.messages import OwnWarning
 from voxlate.exchange.hub_card import scores_of
-from voxlate.exchange.run import load as load_carried
-from voxlate.training.model import load
+from voxlate.synthesis.exported import load_exported as load_carried
+from voxlate.training.load import load
 from voxlate.training.run import Run
 from voxlate.training.weights import read_header, write_weights
 

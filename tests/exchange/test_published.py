@@ -19,7 +19,7 @@ from voxlate.science.nets.xmodality.adm import ADM
 from voxlate.science.nets.xmodality.dit import DiT
 from voxlate.science.nets.xmodality.unet import PlainUNet
 from voxlate.science.nets.xmodality.uvit import UViT
-from voxlate.training.model import load
+from voxlate.training.load import load
 
 NETS = ("unet", "unet_time", "adm", "uvit", "dit")
 SMALL = {

@@ -10,36 +10,44 @@ from hypothesis import strategies as st
 from rows import every_row
 from voxlate.base.items import stable_id
 from voxlate.base.streams import Tile
-from voxlate.science.diffusion.noise import Noise
+from voxlate.science.diffusion.noise import Noise, SynthesisNoise
 
 ITEMS = [stable_id("case", k) for k in range(5)]
+
+
+KINDS = Noise, SynthesisNoise
 
 
 @given(seed=st.integers(0, 2**63 - 1), chosen=st.permutations(range(5)), count=st.integers(1, 5))
 def test_draws_do_not_depend_on_batch_mates_or_order(seed, chosen, count):
     chosen = chosen[:count]
-    whole, part = Noise(seed, ITEMS), Noise(seed, torch.tensor(ITEMS)[chosen])
-    for draw in (
-        lambda noise: noise.normal((1, 1, 5, 7)),
-        Noise.uniform,
-        lambda noise: noise.integers(1000),
-        lambda noise: noise.normal((3,)),
-    ):
-        assert torch.equal(draw(whole)[chosen], draw(part))
+
+    def normal(noise):
+        return noise.normal((1, 1, 5, 7))
+
+    for kind in KINDS:
+        whole, part = kind(seed, ITEMS), kind(seed, torch.tensor(ITEMS)[chosen])
+        draws = [normal, lambda noise: noise.normal((2, 3))]
+        if kind is Noise:
+            draws = [normal, Noise.uniform, lambda noise: noise.integers(1000), *draws]
+        for draw in draws:
+            assert torch.equal(draw(whole)[chosen], draw(part))
 
 
 def test_items_seeds_and_samples_have_streams_of_their_own():
     draws = [
-        Noise(seed, [item], samples).normal((1000,))[0]
+        SynthesisNoise(seed, [item], samples).normal((10, 100)).flatten()
         for seed in (0, 1)
         for item in ITEMS[:3]
         for samples in (0, 1, 2)
     ]
     correlation = torch.corrcoef(torch.stack(draws)) - torch.eye(len(draws))
     assert correlation.abs().max() < 0.15  # 4.7 standard errors of 1/sqrt(1000)
-    noise, first = Noise(3, ITEMS), Noise(3, ITEMS, 0)
-    assert torch.equal(noise.normal((4,)), first.normal((4,)))
-    assert not torch.equal(noise.normal((4,)), Noise(3, ITEMS).normal((4,)))  # a stream goes on
+    for kind in KINDS:
+        noise, first = kind(3, ITEMS), kind(3, ITEMS)
+        draw = noise.normal((2, 2))
+        assert torch.equal(draw, first.normal((2, 2)))
+        assert not torch.equal(draw, noise.normal((2, 2)))  # a stream goes on
 
 
 def test_uniform_draws_are_uniform_and_never_touch_the_ends_and_integers_take_every_value():
@@ -59,8 +67,9 @@ def volumes(*shape: int) -> torch.Tensor:
     return torch.arange(math.prod(shape)).reshape(shape) + 100
 
 
-def test_a_slab_of_slices_draws_what_the_slices_alone_draw():
-    slab, alone = Noise(3, volumes(2, 5)), Noise(3, volumes(2, 5).flatten())
+@every_row("kind", KINDS)
+def test_a_slab_of_slices_draws_what_the_slices_alone_draw(kind):
+    slab, alone = kind(3, volumes(2, 5)), kind(3, volumes(2, 5).flatten())
     for _ in range(2):
         slices = alone.normal((2, 1, 4, 3)).unflatten(0, (2, 5))
         assert torch.equal(slab.normal((2, 5, 4, 3)), slices[:, :, :, 0].transpose(1, 2))
@@ -72,9 +81,10 @@ def test_one_slice_an_item_draws_what_plain_ids_draw():
         assert torch.equal(getattr(plain, name)(*arguments), getattr(one, name)(*arguments))
 
 
-def test_noise_of_another_number_of_slices_is_refused():
+@every_row("kind", KINDS)
+def test_noise_of_another_number_of_slices_is_refused(kind):
     with pytest.raises(ValueError, match="noise for 3 slices an item cannot fill"):
-        Noise(0, volumes(2, 3)).normal((1, 4, 5, 5))
+        kind(0, volumes(2, 3)).normal((1, 4, 5, 5))
 
 
 @every_row(
@@ -87,8 +97,10 @@ def test_tiles_of_a_slice_or_its_latents_have_their_noise_in_their_places(
     def draw(noise, sides):
         return noise.normal((2, 1, *(side // scale for side in sides)))
 
-    whole = draw(Noise(3, [[7]]), image)[0]
+    whole = draw(SynthesisNoise(3, [[7]]), image)[0]
     tiles = [Tile(corner, size, image) for corner in corners]
-    for corner, tile in zip(corners, draw(Noise(3, [[7]] * len(tiles), tiles=tiles), size)):
+    for corner, tile in zip(
+        corners, draw(SynthesisNoise(3, [[7]] * len(tiles), tiles=tiles), size)
+    ):
         y, x = (slice(start // scale, (start + side) // scale) for start, side in zip(corner, size))
         assert torch.equal(tile, whole[..., y, x])

@@ -10,7 +10,7 @@ from scans import t1_of
 from voxlate.base.executors.job import no_report
 from voxlate.base.files import read_json
 from voxlate.scans.formats.io import read_volume
-from voxlate.training.model import load
+from voxlate.training.load import load
 from voxlate.training.run import Run
 from voxlate.training.weights import file_hash
 

@@ -15,7 +15,7 @@ from voxlate.science.diffusion.noise import Noise
 from voxlate.science.nets.blocks import BlockOptions, SliceConv, VolumeConv
 from voxlate.synthesis.model import predict_case
 from voxlate.training.batches.batches import read_batch
-from voxlate.training.model import load
+from voxlate.training.load import load
 
 PLACE = 3  # the slice that is compared
 

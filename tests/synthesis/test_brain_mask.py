@@ -18,7 +18,7 @@ from voxlate.checks.prepare import prepare
 from voxlate.evaluation.scoring.evaluate import evaluate
 from voxlate.scans.formats.io import content_hash, read_volume, write_volume
 from voxlate.scans.images.mask import brain, clearest
-from voxlate.training.model import load
+from voxlate.training.load import load
 from voxlate.training.train import train
 
 SIZE = (48, 52, 32)

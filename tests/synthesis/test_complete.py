@@ -24,7 +24,7 @@ from voxlate.synthesis.selection import select
 from voxlate.training import recipe as recipes
 from voxlate.training import validate
 from voxlate.training.batches.patches import read_pair
-from voxlate.training.model import load
+from voxlate.training.load import load
 from voxlate.training.train import train
 
 THREE = """

@@ -274,7 +274,7 @@ def test_a_calibration_for_other_images_is_refused_and_no_intervals_helps(
 def test_an_exported_model_keeps_the_contrast_of_a_site(run, scan, site, tmp_path):
     pytest.importorskip("onnx")
     from voxlate.exchange.export import export_model
-    from voxlate.exchange.run import load
+    from voxlate.synthesis.exported import load_exported as load
 
     model = package.load(run, "cpu").with_options(precision="float32").with_contrast_of([site])
     export_model(model, tmp_path / "MODEL")

@@ -27,7 +27,7 @@ from voxlate.synthesis.empty import (
 from voxlate.synthesis.ensemble import Ensemble
 from voxlate.synthesis.intervals import OutputGrid
 from voxlate.synthesis.model import Model, _unused_slices, predict_case
-from voxlate.training.model import load
+from voxlate.training.load import load
 from voxlate.training.run import Run
 
 ABOVE = 4  # slices of air that are put above a head

@@ -17,7 +17,7 @@ from voxlate.scans.images.grid import Volume
 from voxlate.scans.images.intensity import Percentile
 from voxlate.synthesis.ensemble import Ensemble, _Pool
 from voxlate.synthesis.model import Synthesised
-from voxlate.training.model import load
+from voxlate.training.load import load
 from voxlate.training.run import Run
 from voxlate.training.weights import file_hash, load_method, save_weights
 

@@ -14,7 +14,7 @@ from voxlate.scans.formats.io import is_synthetic, read_volume
 from voxlate.scans.images.grid import Volume
 from voxlate.scans.images.shown import HEAD_HU, picture_window
 from voxlate.synthesis.result import ENDINGS, Synthesised
-from voxlate.training.model import load
+from voxlate.training.load import load
 
 
 def test_every_format_holds_the_same_image(run, cohort, tmp_path):

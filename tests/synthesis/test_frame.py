@@ -22,7 +22,7 @@ from voxlate.synthesis.patch import Patch
 from voxlate.training import recipe
 from voxlate.training.batches.batches import training_batches
 from voxlate.training.batches.patches import read_pair
-from voxlate.training.model import load
+from voxlate.training.load import load
 
 PADS = [
     ((0, 0), (7, 3), (0, 11)),

@@ -13,9 +13,9 @@ from rows import every_row, slow
 from stand_ins import model_of
 from voxlate.scans.images.grid import Volume
 from voxlate.scans.images.tiling import Whole, fit_to_mask
-from voxlate.science.diffusion.noise import Noise
+from voxlate.science.diffusion.noise import SynthesisNoise
 from voxlate.synthesis import inputs
-from voxlate.training import network
+from voxlate.training import torch_network as network
 from voxlate.training.recipe import from_dict, stage_recipe
 
 INSIDE = {"inside": True, "strip": True}
@@ -89,7 +89,7 @@ def same_noise_for_all_patients(monkeypatch):
     monkeypatch.setattr(inputs, "_voxels_key", lambda scans: "key")
 
 
-class Turned(Noise):
+class Turned(SynthesisNoise):
     """The mirror image of every draw."""
 
     def normal(self, shape):
@@ -108,7 +108,7 @@ def test_the_mirrored_patient_is_drawn_as_the_mirror_image(monkeypatch, width, s
     """Narrower than the patch, equal and wider; kernels are symmetric and the noise is mirrored with the patient."""
     drawn, data = model(slices=slices), head(width)
     straight = made(data, drawn)
-    monkeypatch.setattr(network, "Noise", Turned)
+    monkeypatch.setattr(network, "SynthesisNoise", Turned)
     turned = turned_back(data, drawn)
     assert straight[straight > 0].std() > 0.5
     assert_allclose(turned, straight, atol=0.02)

@@ -15,8 +15,8 @@ from voxlate.base import machine
 from voxlate.scans.images.grid import Volume
 from voxlate.training.recipe import from_dict
 from voxlate.synthesis.model import Model
-from voxlate.training.facts import model_facts
-from voxlate.training.network import TorchNetwork
+from voxlate.training.torch_network import model_facts
+from voxlate.training.torch_network import TorchNetwork
 
 
 class Method(torch.nn.Module):

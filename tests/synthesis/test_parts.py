@@ -18,7 +18,7 @@ from voxlate.synthesis.cohort import synthesise_cases
 from voxlate.synthesis.model import Model
 from voxlate.synthesis.scans import find_scans, in_split
 from voxlate.synthesis.selection import Selection, part_of
-from voxlate.training.model import load_members
+from voxlate.training.load import load_members
 
 
 def test_parts_share_out_all_cases_and_each_once():

@@ -16,7 +16,7 @@ from voxlate.evaluation.scoring.scores import read_scores
 from voxlate.scans.cohorts.find import find_cohort
 from voxlate.synthesis.ensemble import Ensemble
 from voxlate.synthesis.options import SynthOptions
-from voxlate.training.model import load
+from voxlate.training.load import load
 
 
 @pytest.fixture

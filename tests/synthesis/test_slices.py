@@ -18,7 +18,7 @@ from voxlate.base.files import read_json
 from voxlate.base.items import stable_id
 from voxlate.scans.images.grid import Volume
 from voxlate.scans.images.tiling import Tiled, Whole, range_of_varied_slices, resize_slices, zoom
-from voxlate.science.diffusion.noise import Noise
+from voxlate.science.diffusion.noise import SynthesisNoise
 from voxlate.synthesis.inputs import _voxels_key
 from voxlate.training.recipe import from_dict
 
@@ -170,12 +170,12 @@ def test_slices_draw_the_noise_of_their_places_by_the_strategy():
         streams = [
             {stable_id(key, z + k, 0, 0): w / norm for k, w in weights.items()} for z in range(5)
         ]
-        wanted = Noise(4, streams).normal((20, 24)).clamp(-1, 1).numpy()
+        wanted = SynthesisNoise(4, streams).normal((20, 24)).clamp(-1, 1).numpy()
         kind = noise if isinstance(noise, dict) else {"kind": noise}
         made = model.synthesise(scan, case="a", seed=4, noise=kind).volume.data[0]
         assert_allclose(made, 200 * wanted + 150, atol=1e-3)
     shared = model.synthesise(scan, case="a", seed=4, noise={"kind": "shared"}).volume.data[0]
-    first = Noise(4, [stable_id(key, 0, 0, 0)]).normal((20, 24)).clamp(-1, 1).numpy()
+    first = SynthesisNoise(4, [stable_id(key, 0, 0, 0)]).normal((20, 24)).clamp(-1, 1).numpy()
     assert_allclose(shared, np.repeat(200 * first + 150, 5, axis=0), atol=1e-3)
 
 

@@ -18,8 +18,9 @@ from voxlate.base.files import read_json
 from voxlate.checks.prepare import prepare
 from voxlate.scans.formats.io import read_volume
 from voxlate.scans.images.grid import canonical, orient
-from voxlate.training import network, recipe
-from voxlate.training.model import load
+from voxlate.training import recipe
+from voxlate.training import torch_network as network
+from voxlate.training.load import load
 from voxlate.training.run import Run
 from voxlate.training.train import train
 from voxlate.training.weights import load_method, save_weights
@@ -72,10 +73,10 @@ def test_the_mean_and_spread_are_those_of_the_samples(diffusion, cohort, monkeyp
     )
     slices = done[-1][1]
     assert done == [(slices * part // 4, slices) for part in (1, 2, 3, 4)], "told by each sample"
-    noise, samples = network.Noise, []
+    noise, samples = network.SynthesisNoise, []
     for number in range(4):  # which is part of the key of a sample's noise stream
         own = lambda seed, items, _, k=number, **more: noise(seed, items, k, **more)  # noqa: E731
-        monkeypatch.setattr(network, "Noise", own)
+        monkeypatch.setattr(network, "SynthesisNoise", own)
         samples.append(made_of(model, cohort, samples=1).volume.data)
     sd = together.std["t2"].data
     assert_allclose(together.volume.data, np.mean(samples, axis=0), atol=0.1)

@@ -12,7 +12,7 @@ from voxlate.base.executors.job import no_report
 from voxlate.scans.formats.io import read_volume
 from voxlate.scans.images.grid import Volume, canonical
 from voxlate.scans.images.mask import foreground
-from voxlate.training.model import load
+from voxlate.training.load import load
 
 pytestmark = pytest.mark.slow
 

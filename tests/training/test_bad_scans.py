@@ -13,7 +13,7 @@ from trainings import recipe_of_text
 from voxlate.scans.cases.align import Preparation
 from voxlate.scans.images.grid import Volume
 from voxlate.synthesis.inputs import preparation_for
-from voxlate.training.model import load
+from voxlate.training.load import load
 from voxlate.training.starters import names
 from voxlate.training.train import train
 

@@ -14,7 +14,7 @@ from voxlate.base.files import read_json, write_json
 from voxlate.checks.prepare import prepare
 from voxlate.training import recipe
 from voxlate.training.continuing import train_further
-from voxlate.training.model import load
+from voxlate.training.load import load
 from voxlate.training.recipe.optimiser import Optimiser
 from voxlate.training.recipe.training import Training
 from voxlate.training.run import Run

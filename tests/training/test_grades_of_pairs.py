@@ -15,7 +15,7 @@ from voxlate.base.errors import BadInput
 from voxlate.base.messages import worst_grade
 from voxlate.scans.formats.io import read_volume
 from voxlate.scans.images.grid import Volume, canonical
-from voxlate.training.model import load
+from voxlate.training.load import load
 
 PAGE = Path(__file__).parents[2] / "docs/guides/trust.md"
 

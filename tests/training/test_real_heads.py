@@ -8,7 +8,7 @@ import pytest
 from voxlate.scans.formats.io import read_volume
 from voxlate.scans.images.grid import canonical
 from voxlate.scans.images.mask import foreground
-from voxlate.training.model import load
+from voxlate.training.load import load
 
 pytestmark = pytest.mark.slow
 

@@ -8,7 +8,7 @@ import torch
 from rows import every_row, slow
 from trainings import log_lines
 from voxlate.science.batch import Batch
-from voxlate.training.model import load
+from voxlate.training.load import load
 from voxlate.training.sharpness import LEAST_SHARPNESS, choose_sharpness
 from voxlate.training.validate import draw
 

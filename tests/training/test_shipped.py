@@ -12,7 +12,7 @@ from voxlate.anatomy.head import make_head
 from voxlate.anatomy.scanner import image
 from voxlate.anatomy.tissue import Label
 from voxlate.scans.images.grid import Volume
-from voxlate.training.model import load
+from voxlate.training.load import load
 from voxlate.training.run import Run
 from voxlate.training.starter import check_starter
 from voxlate.training.starters import names

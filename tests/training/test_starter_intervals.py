@@ -15,7 +15,7 @@ from voxlate.base.files import read_json
 from voxlate.synthesis.calibration import needed_scale, widen
 from voxlate.synthesis.intervals import notes_on_starter
 from voxlate.training.calibration_file import read_calibration, write_calibration
-from voxlate.training.model import load
+from voxlate.training.load import load
 from voxlate.training.starter import check_starter
 from voxlate.training.starters.card import Intervals, read_card
 from voxlate.training.weights import file_hash

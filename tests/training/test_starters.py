@@ -18,7 +18,7 @@ from trainings import same_weights
 from voxlate.base.files import read_json
 from voxlate.synthesis.inputs import by_accepted_names
 from voxlate.training import starter as starters
-from voxlate.training.model import load
+from voxlate.training.load import load
 from voxlate.training.run import Run
 from voxlate.training.starter import check_starter, run_folder
 from voxlate.training.starters import names

@@ -1,7 +1,9 @@
 """Packages that only an extra of voxlate installs."""
 
-import importlib.util
+import importlib
+import re
 from dataclasses import dataclass
+from importlib import metadata
 from types import ModuleType
 from typing import Any
 
@@ -23,11 +25,8 @@ class Package:
         try:
             return importlib.import_module(self.module)
         except ImportError as error:
-            # voxlate-run has neither a command line nor extras
-            whole = importlib.util.find_spec("voxlate.commands.cli") is not None
-            package = f"'.[{self.extra}]'" if whole else self.module.partition(".")[0]
             raise BadInput(
-                f"{self.where}: expected {self.purpose}, found it not installed. Run pip install {package}{self.instead}."
+                f"{self.where}: expected {self.purpose}, found it not installed. Run pip install 'voxlate[{self.extra}]'{self.instead}."
             ) from error
 
     def __getattr__(self, name: str) -> Any:
@@ -37,6 +36,31 @@ class Package:
 def optional_package(*fields: Any) -> ModuleType:
     """Import a package now; fields: those of `Package`."""
     return Package(*fields).load()
+
+
+def refusal_without(error: ModuleNotFoundError) -> Exception:
+    """The refusal of what needs a package that only an extra installs; the error itself where no extra does."""
+    missing = f"{error.name}".partition(".")[0]
+    extra = _extra_with({"PIL": "pillow"}.get(missing, missing))
+    if extra is None:
+        return error
+    return BadInput(
+        f"{missing}: expected this package of the extra '{extra}', found it not installed. Run pip install 'voxlate[{extra}]'."
+    )
+
+
+def _extra_with(package: str) -> str | None:
+    """The first extra of the installed voxlate that lists a package."""
+    for line in metadata.requires("voxlate") or ():
+        name, extra = re.match(r"[\w.-]+", line), re.search(r"extra == ['\"]([\w-]+)", line)
+        if name and extra and _normal(name[0]) == _normal(package):
+            return extra[1]
+    return None
+
+
+def _normal(name: str) -> str:
+    """The name of a package as pip compares it."""
+    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 pydicom = Package("pydicom", "dicom", "DICOM", "pydicom to read and write DICOM files")

@@ -220,7 +220,7 @@ def write_tensors(path: Path | str, arrays: Mapping[str, Any], metadata: Mapping
     if all(isinstance(array, np.ndarray) for array in arrays.values()):
         from safetensors.numpy import save_file
 
-        contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+        contiguous = {name: np.asarray(array, order="C") for name, array in arrays.items()}
     else:
         from safetensors.torch import save_file  # type: ignore[assignment]  # here, because most readers of records need no torch
 

@@ -25,7 +25,7 @@ from voxlate.synthesis.model import Model
 from voxlate.synthesis.options import SynthOptions
 from voxlate.synthesis.provenance import provenance_of, source_paths
 from voxlate.synthesis.selection import select
-from voxlate.training.model import load
+from voxlate.training.load import load
 
 FETCHED = "dicom"  # the folder of fetched studies in OUT
 DERIVED, SENT = "derived", "sent.txt"

@@ -28,7 +28,6 @@ from voxlate.evaluation.intervals.calibration_cases import (
     tissue_borders,
 )
 from voxlate.evaluation.intervals.fit import fit
-from voxlate.evaluation.intervals.widths import Widths
 from voxlate.evaluation.options.calibrate import CalibrateOptions
 from voxlate.scans.cohorts.case_files import CaseFiles
 from voxlate.scans.cohorts.find import find_cohort
@@ -37,6 +36,7 @@ from voxlate.synthesis.inputs import by_accepted_names
 from voxlate.synthesis.model import Model
 from voxlate.synthesis.progress import warn_unless_note
 from voxlate.synthesis.scans import in_split
+from voxlate.synthesis.widths import Widths
 from voxlate.training.calibration_file import (
     calibration_file,
     read_calibration,

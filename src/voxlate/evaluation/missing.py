@@ -32,7 +32,7 @@ from voxlate.synthesis.result import (
 )
 from voxlate.synthesis.scans import CaseScans, find_scans
 from voxlate.synthesis.selection import Selection
-from voxlate.training.model import load
+from voxlate.training.load import load
 
 HEAD = ["missing", "modality", "cases"]
 METRICS = ("mae", "mae_rel", "psnr", "ssim_2d")  # of the summary; scores.csv has all

@@ -1,4 +1,4 @@
-"""Export of a trained model as a folder that runs without torch (see model_file)."""
+"""Export of a trained model as a folder that runs without torch (see synthesis.exported)."""
 
 import json
 import math
@@ -17,23 +17,20 @@ from voxlate.base.optional import optional_package
 from voxlate.base.records import checksum, write_tensors
 from voxlate.checks.anatomy import AnatomyHeader
 from voxlate.exchange.graph import OPSET, Traced, write_graph
-from voxlate.exchange.model_file import (
+from voxlate.synthesis.calibration import Header
+from voxlate.synthesis.exported import (
     ARRAYS,
     DESCRIPTION,
     FORMAT,
     NETWORK,
     CarriedCalibration,
     Description,
-    Graph,
-    Weights,
-    read_model,
+    load_exported,
 )
-from voxlate.exchange.onnx_network import open_network, open_session
-from voxlate.synthesis.calibration import Header
 from voxlate.synthesis.model import Model
-from voxlate.training.calibration_file import width_networks
-from voxlate.training.model import network_of
+from voxlate.synthesis.onnx_network import Graph, Weights, open_session
 from voxlate.training.run import software
+from voxlate.training.torch_network import network_of
 
 ON_CARD = ("training_cases", "parameters", "steps", "seconds", "adapted")  # of the header
 
@@ -77,7 +74,7 @@ def _check(model: Model) -> None:
     for key in ("register", "align"):
         if found := getattr(preparation, key):
             raise BadInput(
-                f"{model.origin}: expected scans that are prepared without --{key}, found {found}, which voxlate-run cannot do. Export a run of a cohort that was prepared without it."
+                f"{model.origin}: expected scans that are prepared without --{key}, found {found}, which an exported model cannot do. Export a run of a cohort that was prepared without it."
             )
 
 
@@ -102,7 +99,7 @@ def _write(model: Model, folder: Path, weights: Weights, licence: str) -> Descri
     write_tensors(folder / ARRAYS, arrays, {"model": text, "sha256": checksum(text, arrays)})
     description = _describe(model, traced, weights, licence, folder)
     _write_description(folder, description)
-    open_network(read_model(folder))
+    load_exported(folder)
     return description
 
 
@@ -133,9 +130,9 @@ def _arrays(model: Model) -> dict[str, np.ndarray]:
     if calibration.references is not None:
         patches = vars(calibration.references)
         arrays |= {f"references.{name}": np.asarray(array) for name, array in patches.items()}
-    for target, widths in width_networks(calibration).items():
-        for name, tensor in widths.state_dict().items():
-            arrays[f"widths.{target}.{name}"] = tensor.numpy().reshape(tensor.shape or (1,))
+    for target, widths in calibration.widths.items():
+        for name, array in widths.arrays.items():
+            arrays[f"widths.{target}.{name}"] = array.reshape(array.shape or (1,))
     return arrays
 
 

@@ -12,11 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from voxlate.base.errors import BadInput
-from voxlate.base.streams import NormalStream
 from voxlate.science.batch import Batch
 from voxlate.science.methods.method import Method, networks_in
-from voxlate.training.network import count_calls
 from voxlate.training.recipe import Recipe, stage_recipe
+from voxlate.training.torch_network import count_calls
 
 OPSET = 17  # which onnxruntime-web runs in WASM and WebGPU, too
 # largest sides of the slices that are traced, and of those that show whether sizes stayed free
@@ -122,11 +121,11 @@ def write_graph(path: Path, method: Method, recipe: Recipe, single: bool) -> Tra
     synth = recipe.synth
     if math.isinf(synth.evaluations) and recipe.method.iterates:
         raise BadInput(
-            f"synth.sampler: expected a sampler of a fixed number of steps, found {synth.sampler}, which chooses its own. Train with another one in [synth], such as ddim, or take voxlate itself."
+            f"synth.sampler: expected a sampler of a fixed number of steps, found {synth.sampler}, which chooses its own. Train with another one in [synth], such as ddim, or synthesise with the run itself."
         )
     if synth.windows is not None:
         raise BadInput(
-            "synth.windows: expected none in a model that runs without torch, found windows of slices, which the layers along depth of this network join. Synthesise with voxlate itself."
+            "synth.windows: expected none in a model that runs without torch, found windows of slices, which the layers along depth of this network join. Synthesise with the run itself."
         )
     sample = Sample(method, recipe).eval()
     with torch.no_grad():
@@ -187,8 +186,9 @@ def _example(
 
 
 def _normal(seed: int, shape: tuple[int, ...]) -> Tensor:
-    count = math.prod(shape)
-    return torch.from_numpy(NormalStream(seed)(max(16, count))[:count].reshape(shape))
+    """Standard normal numbers, the same at each export."""
+    generator = np.random.Generator(np.random.Philox(key=seed))
+    return torch.from_numpy(generator.standard_normal(shape, np.float32))
 
 
 def _trace(

@@ -17,10 +17,10 @@ from voxlate.synthesis.calibration import Calibration, describe_widening
 from voxlate.synthesis.inputs import scans_to_give
 from voxlate.synthesis.model import Model
 from voxlate.synthesis.provenance import provenance_of
-from voxlate.training.model import network_of
 from voxlate.training.run import NOTICE, Run, weights_of
 from voxlate.training.starters.card import read_card
 from voxlate.training.starters.names import folder_of
+from voxlate.training.torch_network import network_of
 from voxlate.training.verdict import SYNTHESIS, verdict_lines
 from voxlate.training.weights import file_hash
 

@@ -17,8 +17,9 @@ from voxlate.exchange.hub_card import Scored, write_card
 from voxlate.synthesis.calibration import Calibration
 from voxlate.synthesis.model import Model
 from voxlate.training.calibration_file import read_calibration, write_calibration
-from voxlate.training.model import load, network_of
+from voxlate.training.load import load
 from voxlate.training.run import Run, weights_of
+from voxlate.training.torch_network import network_of
 from voxlate.training.weights import file_hash, read_header, read_weights, write_weights
 
 # Of the header of weights: all that is there but voxels and signatures of the training scans.

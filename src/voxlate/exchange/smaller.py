@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from voxlate.exchange.model_file import Weights
+from voxlate.synthesis.exported import Weights
 
 LEAST_NUMBERS = 1024  # numbers of an array that is stored in fewer bits
 

@@ -37,9 +37,10 @@ from voxlate.synthesis.dicom_study import why_excluded
 from voxlate.synthesis.model import Model
 from voxlate.synthesis.options import SynthOptions
 from voxlate.synthesis.selection import select
-from voxlate.training.model import load, network_of
+from voxlate.training.load import load
 from voxlate.training.starters.card import read_card
 from voxlate.training.starters.names import name_of
+from voxlate.training.torch_network import network_of
 
 MODELS_AT_ONCE = 2  # models that are compared with the scans, most of whose work is NumPy's
 MOST_ENTRIES = 200  # files and series that are listed

@@ -22,7 +22,7 @@ from voxlate.scans.formats.dicom import is_dicom_folder
 from voxlate.scans.formats.io import location_of
 from voxlate.synthesis.options import SynthOptions
 from voxlate.synthesis.provenance import provenance_of, source_paths
-from voxlate.training.model import load
+from voxlate.training.load import load
 
 NO_INTERVALS = "No intervals: the run is calibrated for other settings. Leave the settings of the sampling empty for those of the calibration."
 

@@ -31,6 +31,7 @@ from voxlate.checks.patch_features import features_in_slabs
 from voxlate.scans.formats.io import content_hash, is_there
 from voxlate.scans.images.regions import BODY
 from voxlate.synthesis.facts import ModelFacts
+from voxlate.synthesis.widths import Widths
 
 Array = Float32
 Answer = Literal["mean", "sample"]
@@ -44,13 +45,6 @@ INTERVAL_METHODS: dict[IntervalMethod, str] = {
 COVERAGE_LEVELS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)  # of the calibration curve
 CoverageLevel = Annotated[float, Field(ge=0.5, lt=1)]
 Scaling = Annotated[float, Field(ge=0, le=WIDEST)]
-
-
-class Widths(Protocol):
-    """A network of the widths of intervals."""
-
-    def predict(self, features: Array) -> Array:
-        """How far the truth may be below and above the image, [2, …] in network units; features: [..., F]."""
 
 
 @dataclass(frozen=True)

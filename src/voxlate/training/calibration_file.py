@@ -5,10 +5,9 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
-import torch
 from pydantic import StrictStr
 from typing_extensions import TypedDict  # pydantic needs it before Python 3.12
 
@@ -27,10 +26,10 @@ from voxlate.scans.images.regions import BODY, regions_from
 from voxlate.synthesis.calibration import Answer, Calibration, Header, Target
 from voxlate.synthesis.facts import ModelFacts
 from voxlate.synthesis.model import Model
+from voxlate.synthesis.widths import SETTINGS, Widths, widths_shapes
 from voxlate.training.changes import first_change
 from voxlate.training.run import Run
 from voxlate.training.weights import file_hash
-from voxlate.training.widths import SETTINGS, Widths, read_widths, widths_shapes
 
 MEMORY = ".memory"  # begins the names of the reference patches' tensors, as no modality does
 
@@ -107,17 +106,12 @@ def _answer(facts: ModelFacts) -> Answer:
     return "sample" if facts.is_stochastic else "mean"
 
 
-def width_networks(calibration: Calibration) -> Mapping[str, Widths]:
-    """The networks of torch of a calibration that was fitted or read here, by target."""
-    return cast("Mapping[str, Widths]", calibration.widths)
-
-
 def _check_images(path: Path, calibration: Calibration, facts: ModelFacts) -> None:
     """Raise BadInput unless a calibration is of the targets and the number of sources of a model."""
     stated, references = calibration.header, calibration.references
     targets, sources = facts.data.target, len(facts.data.source)
     has_spread = stated.synth["samples"] > 1 or bool(facts.data.planes)
-    sizes = {len(network.centre) for network in width_networks(calibration).values()}
+    sizes = {network.features for network in calibration.widths.values()}
     same = (
         stated.targets.keys() == set(targets)
         and stated.units == {name: facts.units[name] for name in targets}
@@ -151,21 +145,21 @@ class _Stamped(TypedDict):
 
 def write_calibration(path: Path, calibration: Calibration) -> None:
     """Write a calibration with a checksum of its whole content."""
-    tensors = {}
+    arrays = {}
     references = calibration.references
     for name, array in ({} if references is None else vars(references)).items():
-        tensors[f"{MEMORY}.{name}"] = torch.from_numpy(np.ascontiguousarray(array))
-    for target, widths in width_networks(calibration).items():
-        tensors |= widths.state_dict(prefix=f"{target}.")
+        arrays[f"{MEMORY}.{name}"] = np.asarray(array)
+    for target, widths in calibration.widths.items():
+        arrays |= {f"{target}.{name}": array for name, array in widths.arrays.items()}
     text = json.dumps(adapter(Header).dump_python(calibration.header, mode="json"))
-    stated = json.dumps({"header": text, "sha256": checksum(text, tensors)})
-    write_tensors(path, tensors, {"calibration": stated})
+    stated = json.dumps({"header": text, "sha256": _checksum(text, arrays)})
+    write_tensors(path, arrays, {"calibration": stated})
 
 
 def read_calibration(path: Path) -> Calibration:
     """The calibration in a file; raises BadInput where it is damaged, was changed, or is another file."""
     record = Record(path, "a calibration", "Remove it, and calibrate again.", True)
-    with record.tensors("pt") as file:
+    with record.tensors() as file:
         stamped = record.parse(_Stamped, file.text("calibration"))
         text = stamped["header"]
         record.check_version(record.table(text), "made_by", "voxlate")
@@ -177,20 +171,24 @@ def read_calibration(path: Path) -> Calibration:
             for owner, shapes in owners.items()
             for name, shape in shapes.items()
         }
-        tensors = {name: tensor.clone() for name, tensor in file.read(wanted).items()}
-    record.check_checksum(stamped["sha256"], checksum(text, tensors))
+        arrays = file.read(wanted)
+    record.check_checksum(stamped["sha256"], _checksum(text, arrays))
     parts = {
-        owner: {name: tensors[f"{owner}.{name}"] for name in shapes}
+        owner: {name: arrays[f"{owner}.{name}"] for name in shapes}
         for owner, shapes in owners.items()
     }
     references = None
     if header.widened is None:
-        arrays = {name: tensor.numpy() for name, tensor in parts.pop(MEMORY).items()}
-        references = ReferencePatches(**arrays)
+        references = ReferencePatches(**parts.pop(MEMORY))
         known, stated = references.patients, header.patients
         record.check(known == stated, f"scans of {known} patients, not of {stated}")
-    widths = {name: read_widths(header.targets[name].method, own) for name, own in parts.items()}
+    widths = {name: Widths(own) for name, own in parts.items()}
     return Calibration(header, widths, references, file_hash(path))
+
+
+def _checksum(text: str, arrays: Mapping[str, np.ndarray]) -> str:
+    """The checksum of a calibration, which names the types of its arrays as torch does."""
+    return checksum(text, arrays, lambda name, array: f"{name}{array.shape}torch.{array.dtype}")
 
 
 _read_once = KeptByFile(read_calibration, 8)

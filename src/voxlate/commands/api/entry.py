@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, get_origin
 
 from voxlate.base.errors import known_name, system_refusal
 from voxlate.base.messages import reworded
+from voxlate.base.optional import refusal_without
 from voxlate.base.options import option
 from voxlate.base.options.option import (
     ARGUMENT,
@@ -221,6 +222,8 @@ def _checked(
                 return described(**given)
             with report_to(progress) as report:
                 return described(**given, progress=report)
+        except ModuleNotFoundError as error:
+            raise refusal_without(error) from error
         except OSError as error:
             raise system_refusal(error) from error
 

@@ -26,7 +26,7 @@ from voxlate.training.starters.names import is_starter
 if TYPE_CHECKING:
     from voxlate.clinic.dicom_out import Exported
     from voxlate.clinic.export_for import Converted
-    from voxlate.exchange.model_file import Description
+    from voxlate.synthesis.exported import Description
 
 DICOM = MainOption("New folder for the DICOM series.")
 IMAGES = Argument(
@@ -110,7 +110,7 @@ def export_model(run: Run, out: To, *, options: ModelOptions, progress: Reporter
         True
     """
     from voxlate.exchange.export import export_model
-    from voxlate.training.model import load
+    from voxlate.training.load import load
 
     model = load(run, "cpu", options.allow_code, options.answer).with_options(
         precision="float32",
@@ -143,7 +143,7 @@ def _export_lines(done: Any, dicom: Path | None, out: Path | None) -> Iterator[A
     else:
         yield f"{done.facts.title} in {out}: at most {done.graph.largest_loss:.2g} network units from torch on its self-test."
         scans = scans_to_give(done.facts.data, done.facts.completes)
-        yield f"Next:  voxlate-run {out} {scans} --out OUT"
+        yield f"Next:  voxlate synth {out} {scans} --out OUT"
 
 
 @Command(
@@ -267,7 +267,7 @@ def push(
     """
     from voxlate.exchange.hub_card import scores_of
     from voxlate.exchange.hub_folder import build_folder
-    from voxlate.training.model import load
+    from voxlate.training.load import load
 
     check_repo(repo)
     model, licence = load(run, "cpu", options.allow_code), _licence(run, options.licence)

@@ -60,7 +60,7 @@ def load(
         >>> image.data.shape, image.unit  # [C, D, H, W]
         ((1, 6, 24, 20), 'a.u.')
     """
-    from voxlate.training.model import load
+    from voxlate.training.load import load
 
     return replace(load(run, device, allow_code, answer), in_python=True)
 
@@ -300,7 +300,7 @@ synthesize = synthesise
 def open_model(run: Any, options: "CheckOptions | CalibrateOptions") -> "Model":
     """A loaded model, or that of a run, or the ensemble of several."""
     from voxlate.synthesis.model import Model
-    from voxlate.training.model import load_members
+    from voxlate.training.load import load_members
 
     if isinstance(run, Model):
         return run
@@ -478,7 +478,7 @@ def _runs_and_texts(run: Any, inputs: Any, out: Path) -> tuple[Any, list[str]]:
     """
     from voxlate.scans.formats.io import write_volume
     from voxlate.synthesis.inputs import as_volume
-    from voxlate.training.model import members_and_scans
+    from voxlate.training.load import members_and_scans
 
     if isinstance(inputs, Path | str):
         return run, [str(inputs)]

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from voxlate.base.errors import BadInput
 from voxlate.scans.cases.case import PROTONS
@@ -13,11 +13,11 @@ from voxlate.scans.cohorts.find import find_cohort
 from voxlate.scans.options.layout import layout_of, layout_options, quote_path
 from voxlate.synthesis.inputs import scans_to_give
 from voxlate.synthesis.options import SynthOptions
-from voxlate.training.batches.patches import DataSettings
-from voxlate.training.continuing import training_cohort
 from voxlate.training.options import PlanOptions
 from voxlate.training.recipe.provenance import splits_of_training
-from voxlate.training.run import Run
+
+if TYPE_CHECKING:
+    from voxlate.training.batches.patches import DataSettings
 
 HELD_OUT = ("val", "test")
 
@@ -35,7 +35,7 @@ def after_prepare(prepared: Path) -> str:
     return f"train auto --data {quote_path(prepared)} --out RUN"
 
 
-def after_training(run: Path, data: DataSettings, completes: bool) -> str:
+def after_training(run: Path, data: "DataSettings", completes: bool) -> str:
     """The scores of a model that completes cases, or the synthesis of held-out cases.
 
     If held-out cases lack scans, the synthesis of all cases that lack some, or of one case; where the scans were drawn
@@ -113,6 +113,9 @@ def _cases(cohort: Cohort) -> Sequence[CaseFiles]:
 
 def cohort_of(run: Path) -> Cohort | None:
     """The prepared cohort that a run was trained on; None if it does not exist any more, or has changed."""
+    from voxlate.training.continuing import training_cohort  # here, because it imports torch
+    from voxlate.training.run import Run
+
     try:
         place = training_cohort(Run(run))
         return None if place is None else open_cohort(place)

@@ -20,7 +20,7 @@ from voxlate.checks.conformal import (
     mean_interval,
     shares_outside,
 )
-from voxlate.evaluation.intervals.widths import LEAST_DIVISOR, SETTINGS, Widths, fit_widths
+from voxlate.evaluation.intervals.widths import fit_widths
 from voxlate.scans.images.regions import BODY
 from voxlate.synthesis.calibration import (
     COVERAGE_LEVELS,
@@ -32,6 +32,7 @@ from voxlate.synthesis.calibration import (
     needed_scale,
     shifted_error,
 )
+from voxlate.synthesis.widths import LEAST_DIVISOR, SETTINGS, Widths
 
 Array = NDArray[np.float32]
 

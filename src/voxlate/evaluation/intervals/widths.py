@@ -1,12 +1,14 @@
 """The training of the networks that predict the widths of intervals."""
 
+from itertools import pairwise
+
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from voxlate.base.arrays import Bool, Float32
-from voxlate.training.widths import LARGEST, LEAST_DIVISOR, SETTINGS, Widths
+from voxlate.synthesis.widths import LARGEST, LEAST_DIVISOR, SETTINGS, Widths
 
 Array = Float32
 
@@ -15,6 +17,31 @@ LEARNING_RATE = 4e-3
 LARGEST_WEIGHT = 100.0  # of a voxel of a small region, relative to other voxels
 PRICE_STEP = 0.03  # of a region's log price, for all of its coverage
 LOG_PRICES = (-4.0, 5.0)  # a region that the features do not show would raise its price for ever
+
+
+class _Network(nn.Sequential):
+    """A network of widths, the mean and spread of its features, the unit of its outputs, and what is added to them."""
+
+    centre: Tensor
+    spread: Tensor
+    unit: Tensor
+    least: Tensor
+
+    def __init__(self, method: str, features: int):
+        settings = SETTINGS[method]
+        layers = list[nn.Module]()
+        for inputs, outputs in pairwise([features, *settings.hidden, settings.outputs]):
+            layers += [nn.Linear(inputs, outputs), nn.SiLU()]
+        super().__init__(*layers[:-1])
+        self.register_buffer("centre", torch.zeros(features))
+        self.register_buffer("spread", torch.ones(features))
+        self.register_buffer("unit", torch.ones(()))
+        self.register_buffer("least", torch.tensor(settings.least))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """The outputs [N, 1 or 2] for features [N, F]."""
+        standardised = (features - self.centre) / self.spread
+        return F.softplus(super().forward(standardised)) * self.unit + self.least
 
 
 def fit_widths(
@@ -44,7 +71,7 @@ def fit_widths(
     shares = mass / (chances / chances.sum())  # of voxels in the mean, after they are sampled
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = Widths(method, all_features.shape[1])
+        model = _Network(method, all_features.shape[1])
     model.centre = all_features.mean(0)
     spread = all_features.std(0)
     # what never varied, such as the spread over planes in single planes, says nothing about images in which it does
@@ -70,7 +97,7 @@ def fit_widths(
         (loss / unit).mean().backward()
         optimiser.step()
         schedule.step()
-    return model.requires_grad_(False)
+    return Widths({name: tensor.numpy() for name, tensor in model.state_dict().items()})
 
 
 def _outside(widths: Tensor, error: Tensor) -> Tensor:

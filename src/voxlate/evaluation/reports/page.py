@@ -15,6 +15,7 @@ from markupsafe import Markup
 from voxlate import __version__
 from voxlate.base.errors import BadInput
 from voxlate.base.files import lock_if_free, read_json, write_text
+from voxlate.base.hub import is_on_hub
 from voxlate.evaluation.reports.curves import curve_chart
 from voxlate.evaluation.reports.pictures import sections_of, warnings_of
 from voxlate.evaluation.scoring.captions import training_note
@@ -25,7 +26,6 @@ from voxlate.scans.cohorts.pseudonyms import without_names
 from voxlate.synthesis.provenance import provenance_of, run_folders
 from voxlate.training.log_file import curves_of, read_verdicts
 from voxlate.training.recipe import text as recipe_text
-from voxlate.training.starter import run_folder
 from voxlate.training.starters.names import is_starter
 from voxlate.training.verdict import verdict_lines
 
@@ -58,7 +58,11 @@ def report(
         raise BadInput(
             f"{path}: expected a file for the report, because the package stays as it is, found none. Add --out report.html."
         )
-    folder = run_folder(path)
+    folder = Path(path)
+    if is_starter(path) or is_on_hub(path):
+        from voxlate.training.starter import run_folder  # here, because it imports torch
+
+        folder = run_folder(path)
     if not folder.is_dir():
         raise BadInput(
             f"{folder}: expected the folder of a run or of syntheses, found none. Check the path."

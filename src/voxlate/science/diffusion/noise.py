@@ -31,6 +31,7 @@ class Noise:
     """
 
     def __init__(self, seed: int, items: Tensor | Sequence[int] | Sequence[Sequence[int]]) -> None:
+        self.seed = seed
         listed = items.tolist() if isinstance(items, Tensor) else items
         self.items = [[*item] if isinstance(item, Sequence) else [item] for item in listed]
         self._streams = {

@@ -21,7 +21,6 @@ from voxlate.base.records import (
     Split,
     Text,
 )
-from voxlate.science.diffusion.windows import Windows
 from voxlate.synthesis.provenance import Provenance, Table, run_folders, source_paths
 
 
@@ -140,6 +139,8 @@ def window_borders(provenance: Provenance, depth: int) -> list[int]:
     moved |= bool(prepared.get("resample")) and len(source_paths(provenance)) > 1
     if not stated or moved:
         return []
+    from voxlate.science.diffusion.windows import Windows  # here, because it imports torch
+
     # Slices run to Superior in every layout of a network, as in canonical images.
     parts = fill(Windows, stated, "provenance.json: synth.windows").slices(depth)
     borders = {part.start for part in parts} | {part.stop for part in parts}

@@ -1,4 +1,4 @@
-"""A method of torch as the network of a synthesis."""
+"""A run as a model of synthesis: its method of torch as the network, and the facts that its recipe and weights state."""
 
 import contextlib
 import io
@@ -6,36 +6,46 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from pathlib import Path
+from typing import Any, get_args
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from voxlate.base.arrays import Float32
-from voxlate.base.config import fill
+from voxlate.base.config import adapter, fill
 from voxlate.base.devices import find_device, name_of, single_threads
 from voxlate.base.errors import BadInput
 from voxlate.base.executors.job import no_report
 from voxlate.base.options.check import check_value
 from voxlate.base.options.table import field_types
+from voxlate.checks.anatomy import read_anatomy
+from voxlate.scans.cases.align import Preparation
 from voxlate.science.batch import collate
-from voxlate.science.diffusion.noise import Noise
+from voxlate.science.diffusion.noise import SynthesisNoise
 from voxlate.science.diffusion.sample import SamplerSettings
 from voxlate.science.methods.method import Method, networks_in
-from voxlate.synthesis.facts import ModelFacts
+from voxlate.synthesis.calibration import Answer
+from voxlate.synthesis.facts import DataFacts, ModelFacts, SyntheticHeads, SynthFacts
+from voxlate.synthesis.model import Model
 from voxlate.synthesis.network import Calls, NoiseOf
 from voxlate.synthesis.options import SynthKeys
 from voxlate.synthesis.patch import Patch
+from voxlate.synthesis.scans import merge_splits
 from voxlate.training import recipe as recipes
-from voxlate.training.batches.patches import batch_of
-from voxlate.training.facts import model_facts, options_of, synth_facts
+from voxlate.training.batches.patches import DataSettings, batch_of
+from voxlate.training.calibration_file import RunCalibrations
 from voxlate.training.precision import autocast, of_synthesis
 from voxlate.training.recipe import Recipe, Synthesis, check_synthesis, from_dict, stage_recipe
 from voxlate.training.recipe.checks import HOW_TO_SAMPLE
+from voxlate.training.recipe.provenance import data_of_training
 from voxlate.training.recipe.text import apply_changes
 from voxlate.training.recipe.training import Precision
-from voxlate.training.run import software
+from voxlate.training.run import Run, software, weights_of
+from voxlate.training.starter import load_run, run_folder
+from voxlate.training.starters.names import is_starter
+from voxlate.training.weights import file_hash, read_header
 
 TABLES = ("noise", "slices", "schedule")  # keys that hold a table, whose kind may be named alone
 OF_NOISE = frozenset((*(field.name for field in fields(SamplerSettings)), "noise"))
@@ -66,7 +76,7 @@ class TorchNetwork:
                 return np.concatenate(list(images))
         recipe = self.recipe
         batch = collate([batch_of(patch, recipe.data) for patch in patches]).to(self.device)
-        drawn = Noise(noise.seed, noise.items, noise.samples, tiles=noise.tiles)
+        drawn = SynthesisNoise(noise.seed, noise.items, noise.samples, tiles=noise.tiles)
         with torch.inference_mode(), autocast(self.device, self.precision):
             image = self.method.synthesise(batch, drawn, recipe.synth).float()
             axis = patches[0].data.axis_lr
@@ -216,3 +226,161 @@ def count_calls(*nets: nn.Module, report: Callable[[int], None] = no_report) -> 
     finally:
         for hook in hooks:
             hook.remove()
+
+
+def open_run(run: Path | str, device: str, allow_code: bool, answer: Answer | None) -> Model:
+    """The model of a run folder, a weights file, starter:NAME or hf://NAME/REPO (see load.load)."""
+    path = _stage_path(run_folder(run), answer, allow_code)
+    method, recipe, header = load_run(run if is_starter(run) else path, allow_code)
+    if (
+        not recipe.method.makes_targets
+    ):  # an autoencoder alone, whose inputs are the images that it reconstructs
+        recipe = replace(recipe, data=replace(recipe.data, source=recipe.data.target, stack=0))
+    chosen = find_device(device)
+    # a weights file of a hub's cache is a link, beside which the other files are
+    origin = path.resolve() if path.is_dir() else path.parent.resolve() / path.name
+    folder = origin if origin.is_dir() else origin.parent
+    header["weights_hash"] = file_hash(weights_of(path))
+    anatomy_file = Run(folder).anatomy
+    anatomy = read_anatomy(anatomy_file, recipe.intensity) if anatomy_file.is_file() else None
+    trained_on = data_of_training([folder])
+    splits = merge_splits(
+        dict.fromkeys(cases, split) for split, cases in trained_on.get("splits", {}).items()
+    )
+    facts = model_facts(recipe, header, splits, "fold" in trained_on)
+    network = TorchNetwork(method.to(chosen), recipe, header, chosen, device)
+    own_samples = (header["recipe"].get("synth") or {}).get("samples", 1)
+    return Model(facts, network, origin, anatomy, RunCalibrations(folder, own_samples))
+
+
+def network_of(model: Model) -> TorchNetwork:
+    """The network of a model that `load` has opened."""
+    assert isinstance(model.network, TorchNetwork), "a model of a run"
+    return model.network
+
+
+def _stage_path(path: Path, answer: Answer | None, allow_code: bool) -> Path:
+    """The run itself, or the weights file of the stage that gives this answer."""
+    weights = weights_of(path)
+    if answer is None or not weights.exists():
+        return path
+    if answer not in get_args(Answer):
+        raise BadInput(
+            f"answer: expected 'mean' or 'sample', found {answer!r}. Choose one of these."
+        )
+    recipe = from_dict(read_header(weights)["recipe"], f"{weights} (header)", allow_code)
+    if answer == "sample" and not recipe.method.is_stochastic:
+        raise BadInput(
+            f"{path}: expected a model that draws samples for the answer 'sample', found '{recipe.title}', which makes one image of a case. Ask for the answer 'mean', or for none; {HOW_TO_SAMPLE}."
+        )
+    if answer == "sample" or not recipe.method.is_stochastic:
+        return path
+    stage = recipe.task.mean_stage
+    if stage is None:
+        raise BadInput(
+            f"{path}: expected a model with a predictor for the answer 'mean', found '{recipe.title}', which has none. Take the mean of its samples instead: --samples 10 (in Python: samples=10)."
+        )
+    return Run(path if path.is_dir() else path.parent).weights(stage)
+
+
+def model_facts(
+    recipe: Recipe,
+    header: Mapping[str, Any],
+    splits: Mapping[str, str] | None = None,
+    of_fold: bool = False,
+) -> ModelFacts:
+    """What a synthesis needs to know of a model; splits: by case, of the training, which may be of a fold."""
+    get, method = header.get, recipe.method
+    starter = get("starter")
+    accepts = {name: [name] for name in recipe.data.source}
+    accepts |= {name: list(names) for name, names in (starter or {}).get("accepts", {}).items()}
+    if recipe.data.any_source:
+        accepts[recipe.data.source[0]] = list(recipe.data.any_source)
+    spacing = get("training_spacing_mm")
+    return ModelFacts(
+        title=recipe.title,
+        weights_hash=header["weights_hash"],
+        steps=header["steps"],
+        data=data_facts(recipe.data),
+        intensity=dict(recipe.intensity),
+        synth=synth_facts(recipe.synth),
+        options=options_of(recipe.synth),
+        completes=recipe.task.completes,
+        is_stochastic=method.is_stochastic,
+        shows_doubt=method.shows_doubt,
+        makes_targets=method.makes_targets,
+        trained_steps=list(method.trained_steps),
+        needs_mask=recipe.needs_mask,
+        ignores_outside=recipe.ignores_outside,
+        multiple=recipe.multiple,
+        units=dict(header["units"]),
+        target_scales=_pairs(header["target_scales"]),
+        target_widths=_pairs(get("target_widths", {})),
+        preparation=adapter(Preparation).validate_python(get("preparation", {})),
+        training_ranges=get("training_ranges", {}),
+        training_spacing_mm=None if spacing is None else tuple(spacing),
+        training_ml=float(get("training_ml") or 0),
+        bound=get("bound", {}),
+        accepts=accepts,
+        starter=starter and {key: starter[key] for key in ("name", "trained_on")},
+        imported="imported" in header,
+        was_calibrated=bool(get("adapted", {}).get("calibrated")),
+        worse=get("worse", {}),
+        seen_voxels=get("training_voxels", []),
+        seen_signatures=get("training_signatures", []),
+        splits=dict(splits or {}),
+        of_fold=of_fold,
+    )
+
+
+def synth_facts(synth: Synthesis) -> SynthFacts:
+    """How a recipe samples patches and joins them."""
+    return SynthFacts(
+        synth.samples,
+        synth.sharpness,
+        synth.batch,
+        synth.exact,
+        synth.overlap,
+        synth.slices,
+        synth.noise,
+        synth.peaks,
+        dict(synth.peak_shares),
+        dict(synth.contrast),
+        synth.windows is not None,
+        synth.keep_states,
+    )
+
+
+def options_of(synth: Synthesis) -> dict[str, Any]:
+    """The keys that decide the images, as plain values; the batch size decides roundings alone."""
+    options = adapter(Synthesis).dump_python(synth, mode="json")
+    others = ("batch", "precision", "keep_states")
+    return {key: value for key, value in options.items() if key not in others}
+
+
+def data_facts(data: DataSettings) -> DataFacts:
+    """Which scans a recipe reads, and how."""
+    heads = None
+    if data.physics is not None:
+        heads = SyntheticHeads(data.physics.stripped, data.physics.sequences)
+    return DataFacts(
+        list(data.source),
+        list(data.target),
+        data.patch,
+        data.axes,
+        [plane.axes for plane in data.by_plane] if data.planes else [],
+        data.stack,
+        data.steps,
+        data.channels,
+        data.foreground,
+        data.lift,
+        data.centred,
+        data.allow_missing,
+        list(data.any_source),
+        heads,
+        data.frame,
+    )
+
+
+def _pairs(table: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
+    return {name: (low, high) for name, (low, high) in table.items()}

@@ -6,30 +6,53 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
 from voxlate import __version__
 from voxlate.base.arrays import Float32
 from voxlate.base.errors import BadInput
-from voxlate.base.streams import ArrayNoise
-from voxlate.exchange.model_file import TOLERANCE, Carried, Graph
+from voxlate.base.records import FileName, Several
+from voxlate.base.streams import Streams
 from voxlate.scans.formats.format import errors_as, first_line
 from voxlate.synthesis.facts import ModelFacts
 from voxlate.synthesis.network import Calls, NoiseOf
 from voxlate.synthesis.patch import Patch
 
+TOLERANCE = 1e-3  # of the range of network units, 2: how far a machine may be from torch
+Weights = Literal["float32", "float16", "int8"]
+
+
+@dataclass(frozen=True)
+class Graph:
+    """The graph of one sample of a patch; opset, weights: of its file.
+
+    single: whether it takes one item at a time; draws: arrays of noise of a sample, each of `noise_channels`, at height and width divided by `shrink`; loss: by
+    measurement the largest and the mean distance from torch's float32 on the self-test, in network units; evaluations: of
+    the network, in one sample.
+    """
+
+    file: FileName
+    opset: int
+    weights: Weights
+    single: bool
+    draws: int
+    noise_channels: int
+    shrink: Several
+    evaluations: float
+    largest_loss: float
+    mean_loss: float
+
 
 @dataclass(frozen=True)
 class OnnxNetwork:
-    """An open graph, whose file has this hash; made_by: the software that exported it."""
+    """An open graph, whose file has this hash; exported: the software that exported it, and the notice that it is no medical device."""
 
     graph: Graph
     session: Any
     sha256: str
-    made_by: Mapping[str, str]
-    notice: str
+    exported: Mapping[str, Any]
     calls: Calls = field(default_factory=Calls)
 
     device: ClassVar[str] = "cpu"
@@ -44,7 +67,7 @@ class OnnxNetwork:
     @property
     def software(self) -> Mapping[str, Any]:
         """The version that computes, the software that exported the graph, and the notice that it is no medical device."""
-        return {"voxlate": __version__, "exported_by": self.made_by, "notice": self.notice}
+        return {"voxlate": __version__, **self.exported}
 
     def evaluations(self, depth: int) -> float:
         """The number of evaluations for a sample."""
@@ -84,9 +107,9 @@ class OnnxNetwork:
         if self.graph.draws:
             depth, *sides = known["source"].shape[2:]
             height, width = (-(-side // self.graph.shrink) for side in sides)
-            stream = ArrayNoise(noise.seed, noise.items, noise.samples, noise.tiles)
+            stream = Streams(noise.seed, noise.items, noise.samples, noise.tiles)
             shape = (self.graph.noise_channels, depth, height, width)
-            known["noise"] = np.stack([stream.normal(shape) for _ in range(self.graph.draws)])
+            known["noise"] = np.stack([stream.draw(shape) for _ in range(self.graph.draws)])
         given = {name: known[name] for name in self.inputs}
         image = self._one_by_one(given) if self.graph.single else self.run(given)
         self.calls.count += round(len(image) * self.graph.evaluations)
@@ -108,7 +131,7 @@ class OnnxNetwork:
         shape = "×".join(map(str, inputs["source"].shape))
         with errors_as(
             f"{self.graph.file}: expected patches that the graph can run, found {shape}",
-            "Synthesise with voxlate itself.",
+            "Synthesise with the run itself.",
         ):
             (image,) = self.session.run(["image"], dict(inputs))
         return np.asarray(image, np.float32)
@@ -126,15 +149,15 @@ def _fixed(option: str) -> BadInput:
     )
 
 
-def open_session(path: Path, threads: int | None = None) -> Any:
-    """A session of onnxruntime for a graph; its failures raise exceptions of its own kinds, and print nothing.
+def open_session(path: Path) -> Any:
+    """A session of onnxruntime for a graph, with OMP_NUM_THREADS threads, or as many as onnxruntime chooses.
 
-    threads: of the computation; default: OMP_NUM_THREADS, else as onnxruntime chooses.
+    Its failures raise exceptions of its own kinds, and print nothing.
     """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    asked = threads or int(os.environ.get("OMP_NUM_THREADS", "0") or 0)
+    asked = int(os.environ.get("OMP_NUM_THREADS", "0") or 0)
     # each thread takes memory, whether a core is there for it or not
     options.intra_op_num_threads = min(asked, os.cpu_count() or 1)
     options.log_severity_level = 4
@@ -143,31 +166,27 @@ def open_session(path: Path, threads: int | None = None) -> Any:
     )
 
 
-def open_network(carried: Carried, threads: int | None = None) -> OnnxNetwork:
-    """Open the graph of a model, and compare its self-test with torch's; raises BadInput where it differs.
+def open_network(
+    path: Path,
+    graph: Graph,
+    sha256: str,
+    software: Mapping[str, Any],
+    selftest: Mapping[str, np.ndarray],
+) -> OnnxNetwork:
+    """Open a graph, and compare its self-test with torch's image; raises BadInput where it differs.
 
-    threads: see open_session.
+    sha256: of the file; software: see OnnxNetwork.exported; selftest: the inputs of the graph and its `image`.
     """
     import onnxruntime
 
-    stated = carried.description
-    graph = stated.graph
-    path = carried.folder / graph.file
     try:
-        network = OnnxNetwork(
-            graph,
-            open_session(path, threads),
-            stated.files[graph.file],
-            stated.made_by,
-            stated.notice,
-        )
-        selftest = carried.part("selftest")
-        given = selftest.pop("image")
+        network = OnnxNetwork(graph, open_session(path), sha256, software)
         image = network.run({name: selftest[name] for name in network.inputs})
     except Exception as error:  # onnxruntime has an exception of its own for each kind of failure
         raise BadInput(
             f"{path}: expected a graph that onnxruntime {onnxruntime.__version__} can run, found none ({first_line(error)}). Install a newer onnxruntime, or export the run again."
         ) from error
+    given = selftest["image"]
     apart = float(np.abs(image - given).max()) if image.shape == given.shape else np.inf
     most = 2 * TOLERANCE + graph.largest_loss
     if not apart <= most:

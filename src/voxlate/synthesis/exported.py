@@ -1,4 +1,4 @@
-"""MODEL/: a trained model as ONNX graphs, arrays, and model.json with everything around them; its strict reading.
+"""MODEL/: an exported model, which is synthesised with by onnxruntime: an ONNX graph, arrays, and model.json around them.
 
 model.json states the SHA-256 of each other file and its own. network.onnx takes float32 arrays `source`
 [B, channels, D, H, W] and, where the graph uses them, `mask` [B, 1, D, H, W], `present` [B, channels] (bool) and
@@ -9,48 +9,27 @@ arrays.safetensors holds what is compared and what intervals are computed from (
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from voxlate.base.errors import BadInput
 from voxlate.base.files import read_json, sha256_of
-from voxlate.base.records import Digest, FileName, Record, Several, Text
+from voxlate.base.messages import Message
+from voxlate.base.records import Digest, FileName, Record, Text
 from voxlate.checks.anatomy import Anatomy, AnatomyHeader
 from voxlate.checks.out_of_distribution import ReferencePatches, reference_shapes
-from voxlate.exchange.onnx_file import check_graph
 from voxlate.scans.cases.case import map_arrays
-from voxlate.synthesis.calibration import Header
+from voxlate.synthesis.calibration import Calibration, Header
 from voxlate.synthesis.facts import ModelFacts
+from voxlate.synthesis.model import Model
+from voxlate.synthesis.onnx_network import Graph, open_network
+from voxlate.synthesis.widths import Widths
 
 FORMAT = 2
 DESCRIPTION = "model.json"
 ARRAYS = "arrays.safetensors"
 NETWORK = "network.onnx"
-NEWEST_OPSET = 21  # of ONNX: newer graphs may mean something that this version does not know
-TOLERANCE = 1e-3  # of the range of network units, 2: how far a machine may be from torch
-Weights = Literal["float32", "float16", "int8"]
-
-
-@dataclass(frozen=True)
-class Graph:
-    """The graph of one sample of a patch; opset, weights: of its file.
-
-    single: whether it takes one item at a time; draws: arrays of noise of a sample, each of `noise_channels`, at height and width divided by `shrink`; loss: by
-    measurement the largest and the mean distance from torch's float32 on the self-test, in network units; evaluations: of
-    the network, in one sample.
-    """
-
-    file: FileName
-    opset: int
-    weights: Weights
-    single: bool
-    draws: int
-    noise_channels: int
-    shrink: Several
-    evaluations: float
-    largest_loss: float
-    mean_loss: float
 
 
 @dataclass(frozen=True)
@@ -130,6 +109,50 @@ class Carried:
         return ReferencePatches(**arrays) if arrays else None
 
 
+@dataclass(frozen=True)
+class ExportedCalibration:
+    """The calibration of an exported model, which was checked when it was exported."""
+
+    calibration: Calibration
+
+    def find(self, facts: ModelFacts) -> Calibration:
+        """The calibration."""
+        return self.calibration
+
+    def messages(self, facts: ModelFacts) -> list[Message]:
+        """No message."""
+        return []
+
+
+def is_exported(path: Path | str) -> bool:
+    """Whether a path is a folder that `voxlate export` wrote a model in."""
+    return (Path(path) / DESCRIPTION).is_file()
+
+
+def load_exported(folder: Path | str) -> Model:
+    """Open MODEL/: its hashes are compared and its self-test is computed; raises BadInput where something differs."""
+    carried = read_model(folder)
+    stated = carried.description
+    network = open_network(
+        carried.folder / stated.graph.file,
+        stated.graph,
+        stated.files[stated.graph.file],
+        {"exported_by": stated.made_by, "notice": stated.notice},
+        carried.part("selftest"),
+    )
+    calibrations = None
+    if stated.calibration is not None:
+        calibrations = ExportedCalibration(_calibration(carried, stated.calibration))
+    return Model(stated.facts, network, carried.folder, carried.anatomy, calibrations)
+
+
+def _calibration(carried: Carried, stated: CarriedCalibration) -> Calibration:
+    """The calibration with its networks of widths, and the patches that scans are compared with."""
+    parts = {name: carried.part(f"widths.{name}") for name in stated.header.targets}
+    widths = {name: Widths(arrays) for name, arrays in parts.items() if arrays}
+    return Calibration(stated.header, widths, carried.references, stated.hash)
+
+
 def read_model(folder: Path | str) -> Carried:
     """Read MODEL/ and compare its files with their hashes; raises BadInput, and nothing of it has been run then."""
     folder = Path(folder)
@@ -142,7 +165,7 @@ def read_model(folder: Path | str) -> Carried:
     found = stated.get("format") if isinstance(stated, dict) else None
     if found != FORMAT:
         raise BadInput(
-            f"{path}: expected format {FORMAT}, found {found!r}. Take the version of voxlate-run that belongs to it, or export the run again."
+            f"{path}: expected format {FORMAT}, found {found!r}. Take the version of voxlate that wrote it, or export the run again."
         )
     record = Record(path, "a model", "Export the run again.")
     record.check_version(stated, "made_by", "voxlate")
@@ -150,7 +173,6 @@ def read_model(folder: Path | str) -> Carried:
     record.check({NETWORK, ARRAYS} <= description.files.keys(), f"no hash of {NETWORK} or {ARRAYS}")
     for name, digest in description.files.items():
         _check_file(folder, name, digest)
-    check_graph(folder / description.graph.file, description.graph.opset, NEWEST_OPSET)
     arrays = map_arrays(folder / ARRAYS)
     _check_arrays(record, description, arrays)
     return Carried(folder, description, arrays)

@@ -1,0 +1,75 @@
+"""The model that a path names: an exported model, or what needs torch: a run, a weights file, a starter, a model of a hub."""
+
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+
+from voxlate.base.errors import BadInput
+from voxlate.base.hub import is_on_hub
+from voxlate.synthesis.calibration import Answer
+from voxlate.synthesis.ensemble import Ensemble
+from voxlate.synthesis.exported import is_exported, load_exported
+from voxlate.synthesis.model import Model
+from voxlate.training.starters.names import is_starter
+
+OF_RUN = (
+    "recipe.toml",
+    "weights.safetensors",
+)  # one of which the folder of a run has, finished or not
+
+
+def load(
+    run: Path | str,
+    device: str = "auto",
+    allow_code: bool = False,
+    answer: Answer | None = None,
+) -> Model:
+    """Open an exported model, a run folder, a weights file, starter:NAME or hf://NAME/REPO for synthesis.
+
+    allow_code: import, and thereby run, the code outside voxlate that the model names. answer: "mean" opens the
+    predictor of a run that samples its predictor's residual, "sample" and None its last stage. Raises BadInput if it is
+    no model, and where it has no such answer.
+    """
+    if not is_exported(run):
+        from voxlate.training.torch_network import open_run
+
+        return open_run(run, device, allow_code, answer)
+    if device not in ("auto", "cpu"):
+        raise BadInput(
+            f"--device: expected auto or cpu for the exported model {run}, found {device!r}. Take the run itself on a GPU."
+        )
+    if answer is not None:
+        raise BadInput(
+            f"--answer: expected none for the exported model {run}, which has one answer, found {answer!r}. Export the run again with it."
+        )
+    return load_exported(run)
+
+
+def load_members(
+    runs: Sequence[Path | str],
+    device: str = "auto",
+    allow_code: bool = False,
+    answer: Answer | None = None,
+) -> Model:
+    """Open a run or weights file, or several as an ensemble; raises BadInput (see load)."""
+    models = tuple(load(run, device, allow_code, answer) for run in runs)
+    return models[0] if len(models) == 1 else Ensemble(models).without_intervals()
+
+
+def members_and_scans(inputs: Sequence[str]) -> tuple[list[Path], list[str]]:
+    """Split arguments into the runs and weights files at their beginning, and the rest, which names scans."""
+    models = [*itertools.takewhile(_is_model, map(Path, inputs))]
+    if len(models) == len(inputs):
+        raise BadInput(
+            f"INPUT: expected scans after the runs, found {', '.join(inputs) or 'nothing'} alone. Add a cohort."
+        )
+    return models, list(inputs[len(models) :])
+
+
+def _is_model(path: Path) -> bool:
+    """Whether a path is an exported model, a weights file, a starter, a model of a hub, or the folder of a run."""
+    if is_starter(path) or is_on_hub(path) or is_exported(path):
+        return True
+    if path.is_dir():
+        return any((path / name).is_file() for name in OF_RUN)
+    return path.suffix == ".safetensors" and path.is_file()
