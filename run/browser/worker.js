@@ -1,4 +1,4 @@
-// Computes in the background: Python (Pyodide) runs the same runner as voxlate-run, onnxruntime-web computes its graph.
+// Computes in the background: Python (Pyodide) runs voxlate itself, onnxruntime-web computes the graph of the model.
 
 import { loadPyodide } from "./pyodide/pyodide.mjs";
 import * as ort from "./onnxruntime-web/ort.jspi.min.mjs";
@@ -7,7 +7,7 @@ let python;
 
 async function start({ gpu }) {
   if (!("Suspending" in WebAssembly)) {
-    throw new Error("Browser: expected one in which WebAssembly can wait for a promise (Chrome and Edge from 137), found another. Use such a browser, or voxlate-run.");
+    throw new Error("Browser: expected one in which WebAssembly can wait for a promise (Chrome and Edge from 137), found another. Use such a browser, or voxlate synth.");
   }
   ort.env.wasm.wasmPaths = new URL("./onnxruntime-web/", self.location.href).href;
   // Threads need memory that workers share, which a browser allows where the server isolates the page (voxlate serve does).
@@ -17,10 +17,11 @@ async function start({ gpu }) {
   self.open_graph = (bytes) => ort.InferenceSession.create(bytes, { executionProviders: gpu ? ["webgpu", "wasm"] : ["wasm"] });
   self.compute = compute;
   python = await loadPyodide();
+  await python.loadPackage(["scipy"]);
   for (const name of await (await fetch("wheels.json")).json()) {
     python.unpackArchive(await (await fetch(`wheels/${name}`)).arrayBuffer(), "wheel");
   }
-  for (const name of ["onnxruntime.py", "page.py"]) {
+  for (const name of ["onnxruntime.py", "pydantic.py", "pydantic_core.py", "page.py"]) {
     python.FS.writeFile(name, await (await fetch(name)).text());
   }
   await python.runPythonAsync("import page");

@@ -29,12 +29,12 @@ from voxlate.evaluation.options.calibrate import CalibrateOptions as CalibrateOp
 from voxlate.evaluation.options.evaluate import CompareOptions as CompareOptions
 from voxlate.evaluation.options.evaluate import EvaluateOptions as EvaluateOptions
 from voxlate.evaluation.scoring.scores import Scores
-from voxlate.exchange.model_file import Description
 from voxlate.scans.cases.prepared import Cohort
 from voxlate.scans.cohorts.case_files import CohortFiles
 from voxlate.scans.images.grid import Volume as Volume
 from voxlate.scans.options.layout import Layout
 from voxlate.scans.options.prepare import PrepareOptions as PrepareOptions
+from voxlate.synthesis.exported import Description
 from voxlate.synthesis.model import Model
 from voxlate.synthesis.options import CheckOptions as CheckOptions
 from voxlate.synthesis.options import SynthOptions as SynthOptions
@@ -531,7 +531,7 @@ def export_model(
     licence: str = "not stated",
     allow_code: bool = False,
 ) -> Description:
-    """Write a trained model to a new folder that voxlate-run reads, and run its self-test there.
+    """Write a trained model to a new folder that synth runs without torch, and run its self-test there.
 
     Args:
         run: Run folder, weights file, starter:NAME or hf://NAME/REPO@COMMIT.
@@ -636,7 +636,7 @@ def push(
         scores: Scored folder of the run's images, for the card.
         licence: Licence of the model, as its users will read it; of a starter, Apache-2.0. Default: 'not stated'.
         private: A new repository is private. Default: False.
-        onnx: The model that voxlate-run reads, too, if the run can be exported. Default: True.
+        onnx: Also the exported model, which runs without torch, if the run can be exported. Default: True.
         allow_code: Import and run the model's own Python code. Default: False.
 
     Returns:

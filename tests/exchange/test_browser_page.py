@@ -1,4 +1,4 @@
-"""The page that computes in a browser: the runner's own code, whose graph onnxruntime-web computes (run/browser)."""
+"""The page that computes in a browser: voxlate's own code, whose graph onnxruntime-web computes (run/browser)."""
 
 import importlib.util
 import json
@@ -17,18 +17,18 @@ pytest.importorskip("onnxruntime")
 import onnxruntime
 
 from carried import head, tiny_model
-from voxlate.exchange.command import main
 from voxlate.exchange.export import export_model
 from voxlate.scans.formats.io import read_volume, write_volume
+from voxlate.synthesis.exported import load_exported
 
 ROOT = Path(__file__).parents[2]
 OWN = ROOT / "run" / "browser"
 FLOW = "a flow from the mean"
 
 
-def _module(name: str) -> ModuleType:
+def _module(name: str, folder: Path = OWN) -> ModuleType:
     """A file of run/browser as a module, which nothing else sees."""
-    spec = importlib.util.spec_from_file_location(name, OWN / f"{name}.py")
+    spec = importlib.util.spec_from_file_location(name, folder / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -92,12 +92,12 @@ def folder(tmp_path_factory) -> Path:
     return path
 
 
-def test_the_page_gives_the_image_of_the_command_bit_for_bit(folder, scan, tmp_path, monkeypatch):
-    assert main([str(folder), f"t1={scan}", "--seed", "3", "--out", str(tmp_path / "cli")]) == 0
+def test_the_page_gives_the_image_of_python_bit_for_bit(folder, scan, tmp_path, monkeypatch):
+    load_exported(folder).synthesise({"t1": scan}, seed=3).save(tmp_path / "cli")
     page = _page(tmp_path, monkeypatch)
     monkeypatch.setattr(page, "MODEL", folder)
     monkeypatch.delitem(sys.modules, "onnxruntime")
-    monkeypatch.setitem(sys.modules, "onnxruntime", _module("onnxruntime"))
+    monkeypatch.setitem(sys.modules, "onnxruntime", _module("onnxruntime", OWN / "stand_ins"))
     stated = json.loads(page.open_model())
     assert (stated["title"], stated["source"], stated["licence"]) == (FLOW, ["t1"], "CC0")
     steps = []
@@ -111,7 +111,7 @@ def test_the_page_gives_the_image_of_the_command_bit_for_bit(folder, scan, tmp_p
     np.testing.assert_array_equal(found, expected)
 
 
-def test_the_page_passes_the_runners_refusal_on(tmp_path, monkeypatch):
+def test_the_page_passes_a_refusal_on(tmp_path, monkeypatch):
     page = _page(tmp_path, monkeypatch)
     assert "found no model.json" in json.loads(page.open_model())["error"]
 

@@ -89,7 +89,7 @@ def test_what_is_pushed_gives_the_same_image_bit_for_bit(hub, calibrated, cohort
 
 
 @slow
-def test_the_model_for_voxlate_run_is_beside_the_weights(calibrated, cohort, tmp_path):
+def test_the_exported_model_is_beside_the_weights(calibrated, cohort, tmp_path):
     package.push(calibrated, REPO, dry_run=tmp_path / "pushed")
     scan = {"t1": cohort / "case0" / "t1.nii.gz"}
     own = load(tmp_path / "pushed", "cpu").synthesise(scan).volumes["t2"].data
@@ -180,7 +180,7 @@ def test_what_cannot_be_exported_is_pushed_without_onnx_which_is_said(run, tmp_p
     monkeypatch.setattr("voxlate.exchange.hub_folder.export_model", refuse)
     done = package.push(run, REPO, dry_run=tmp_path / "pushed")
     assert [str(said) for said in done.messages] == ["No ONNX model is in the folder: the reason"]
-    assert "voxlate-run" not in (tmp_path / "pushed" / "README.md").read_text()
+    assert "FOLDER/onnx" not in (tmp_path / "pushed" / "README.md").read_text()
 
 
 @slow

@@ -40,18 +40,18 @@ def test_a_folder_without_the_built_page_is_refused(tmp_path, voxlate):
 
 @pytest.mark.browser
 @pytest.mark.skipif(not BUILT.is_dir(), reason="make browser has not built the page")
-def test_chromium_gives_the_image_of_the_command(tmp_path):
+def test_chromium_gives_the_image_of_python(tmp_path):
     """Within 1e-3 of the range: onnxruntime-web computes in another order."""
     pytest.importorskip("playwright.sync_api")
     pytest.importorskip("onnx")
-    from voxlate.exchange.command import main
     from voxlate.exchange.export import export_model
     from voxlate.scans.formats.io import read_volume, write_volume
+    from voxlate.synthesis.exported import load_exported
 
     folder, scan = tmp_path / "MODEL", tmp_path / "scan.nii.gz"
     export_model(tiny_model("a flow from the mean"), folder)
     write_volume(scan, head("LPS"))
-    assert main([str(folder), f"t1={scan}", "--seed", "3", "--out", str(tmp_path / "cli")]) == 0
+    load_exported(folder).synthesise({"t1": scan}, seed=3).save(tmp_path / "python")
     with (
         serving({}, tmp_path / "serve", browser=BUILT) as base,
         open_browser() as browser,
@@ -72,6 +72,6 @@ def test_chromium_gives_the_image_of_the_command(tmp_path):
         download.value.save_as(tmp_path / "t2.nii.gz")
     expected, found = (
         read_volume(path, "t2").data
-        for path in (tmp_path / "cli" / "t2.nii.gz", tmp_path / "t2.nii.gz")
+        for path in (tmp_path / "python" / "t2.nii.gz", tmp_path / "t2.nii.gz")
     )
     assert np.abs(found - expected).max() < 1e-3 * np.ptp(expected)

@@ -20,7 +20,7 @@ WEB = Path(voxlate.__file__).parent / "page"
 # Independent of the code that leaves them out: an option, or a command line.
 OPTION = re.compile(r"(?<![\w-])--[a-z]")
 NAMES = [*HOMES]
-COMMAND = re.compile(rf"\bvoxlate ({'|'.join(NAMES)})\b|\bvoxlate-run\b")
+COMMAND = re.compile(rf"\bvoxlate ({'|'.join(NAMES)})\b")
 
 
 def _names(text):

@@ -177,7 +177,7 @@ def in_plane(image: Array, effects: Effects, spacing_mm: Sequence[float]) -> Arr
         _window(2 * np.abs(frequencies) / kept, effects.filtered)
         for frequencies, kept in zip((frequencies_y, frequencies_x), effects.kept)
     )
-    from scipy.fft import irfft2, rfft2  # here, because voxlate-run draws nothing
+    from scipy.fft import irfft2, rfft2  # here, because no synthesis draws contrasts
 
     space = rfft2(image, workers=1)
     if effects.moves_mm:

@@ -5,7 +5,6 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from importlib.util import find_spec
 from itertools import combinations
 
 import numpy as np
@@ -21,7 +20,6 @@ REFINED_MM = 1.0  # of a coarse estimate, whose error is below 0.7 mm
 MOST_PAIRS = 6
 LEAST_SLICES = 4  # along each axis, as registration asks for
 ALL_OF, ONE_OF = 12, 10  # so many cases are examined at least, and one in so many of the others
-NO_SCIPY = "SciPy is not installed"  # as with voxlate-run alone
 MAPS = "a map shows no anatomy to compare"
 # Units of scans whose place can be seen: a map of seconds seemed 3 mm off.
 SHOW_ANATOMY = ("HU", "a.u.", "grey")
@@ -64,10 +62,8 @@ def misalignments(
 
     def measured(name: str, to: str) -> Misalignment:
         """The misalignment of a scan from another one."""
-        are_seen = {to, name} <= {*anatomy}
-        if not (are_seen and find_spec("scipy")):
-            reason = NO_SCIPY if are_seen else MAPS
-            return Misalignment(None, None, None, None, 0, 0, to=to, reason=reason)
+        if not {to, name} <= {*anatomy}:
+            return Misalignment(None, None, None, None, 0, 0, to=to, reason=MAPS)
         still = case.volume(to)
         moving = case.volume(name)
         images = still.data[0], moving.data[0]

@@ -136,7 +136,7 @@ def _least(holds: Callable[[float], bool], high: float) -> float:
 
 def _half_interval(values: Array, confidence: float) -> float:
     """How far a one-sided bound of the mean is from it, by the quantile of Student's t."""
-    from scipy.special import stdtrit  # scipy.stats is slow to import, and voxlate-run fits nothing
+    from scipy.special import stdtrit  # here, because scipy.stats is slow to import
 
     count = len(values)
     return float(stdtrit(count - 1, confidence)) * float(values.std(ddof=1)) / math.sqrt(count)

@@ -399,7 +399,7 @@ def sides_of(brain: Volume) -> Numbers:
     """
     try:
         grid = midline_grid(brain)
-    except (BadInput, ImportError):  # no plane of symmetry, or no SciPy (voxlate-run)
+    except BadInput:  # no plane of symmetry
         return {}
     straight = resample(brain, with_spacing(grid, (FINE_MM,) * 3))
     body = foreground(straight)

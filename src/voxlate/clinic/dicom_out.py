@@ -338,7 +338,9 @@ def _source_of(case: Path) -> Path:
     for path in scans:
         if is_series(path):
             return path
-    first = next(iter(scans), "a file of unstated place, such as a NIfTI file of voxlate-run")
+    first = next(
+        iter(scans), "a file of unstated place, such as a NIfTI file that was saved in Python"
+    )
     raise BadInput(
         f"{case}: expected a synthesis of a DICOM series that is still in its place, found one of {first}. Name the series, from which a file may have been converted, by --like."
     )

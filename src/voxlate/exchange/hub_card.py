@@ -161,7 +161,7 @@ def _use(model: Model, repo: str, has_onnx: bool) -> list[str]:
     lines.append(f"voxlate synth hf://{repo}@COMMIT {inputs} --out OUT")
     if has_onnx:
         lines.append(f"hf download {repo} --revision COMMIT --local-dir FOLDER")
-        lines.append(f"voxlate-run FOLDER/onnx {inputs} --out OUT      # without torch")
+        lines.append(f"voxlate synth FOLDER/onnx {inputs} --out OUT    # without torch")
     return [*lines, "```"]
 
 

@@ -28,7 +28,7 @@ KEPT = (
     "steps", "starter", "imported", "bound", "worse", "recipe", "imports", "adapted", "kept_step", "sharpness",
     "parameters", "seconds", "training_cases", "made_by",
 )  # fmt: skip
-ONNX = "onnx"  # the folder of the model that voxlate-run reads
+ONNX = "onnx"  # the folder of the exported model
 CARD = "README.md"
 
 

@@ -15,6 +15,7 @@ from voxlate.base.errors import BadInput, known_name
 from voxlate.base.messages import Message, message
 from voxlate.base.slabs import chunks
 from voxlate.checks.anatomy import Anatomy, check_extent
+from voxlate.checks.copies import is_copy
 from voxlate.checks.quality_checks import WholeScan, mask_numbers
 from voxlate.checks.table import ask
 from voxlate.scans.cases.align import Preparation
@@ -185,8 +186,6 @@ def is_in_training(
     known = set(facts.seen_voxels)
     if not known:
         return None
-    from voxlate.checks.copies import is_copy  # here, because it needs SciPy
-
     names = list(names)
     return (
         not known.isdisjoint(digests)

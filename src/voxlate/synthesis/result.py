@@ -234,7 +234,7 @@ class Synthesised:
 
         Notebooks show it without a call; the warnings are below. tile: pixels along each side of a slice.
         """
-        from voxlate.synthesis.pictures import show_case  # here, because voxlate-run has no Pillow
+        from voxlate.synthesis.pictures import show_case  # here, because only a notebook shows them
 
         return show_case(self.volumes, self.std, self.mark, self.warnings, tile)
 

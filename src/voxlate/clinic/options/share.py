@@ -102,7 +102,7 @@ class PushOptions:
     onnx: Annotated[
         bool,
         OutputOption(
-            "The model that voxlate-run reads, too, if the run can be exported.",
+            "Also the exported model, which runs without torch, if the run can be exported.",
             flag="--onnx/--no-onnx",
         ),
     ] = True

@@ -94,7 +94,7 @@ def export_for(out: Images, to: To, *, options: ConsumerOptions, progress: Repor
 
 @function
 def export_model(run: Run, out: To, *, options: ModelOptions, progress: Reporter) -> "Description":
-    """Write a trained model to a new folder that voxlate-run reads, and run its self-test there.
+    """Write a trained model to a new folder that synth runs without torch, and run its self-test there.
     \f
     Returns:
         Description: The content of model.json: `facts` of the model, its `graph`, `calibration`, `licence`, and the SHA-256 of
@@ -162,7 +162,7 @@ def _export_any(
     out: Annotated[
         Place | None,
         MainOption(
-            "Folder for the images of --for, or new folder for the model, which voxlate-run reads.",
+            "Folder for the images of --for, or new folder for the model, which runs without torch.",
         ),
     ] = None,
     *,

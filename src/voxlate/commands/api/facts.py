@@ -37,6 +37,8 @@ def describe_path(path: Path) -> dict[str, Any]:
         )
     if (path / "cohort.json").is_file():
         return _cohort(path)
+    if (path / "model.json").is_file():
+        return _exported(path)
     if path.suffix == ".safetensors" or (path / "recipe.toml").is_file():
         return _model(path)
     if path.is_dir():
@@ -202,6 +204,24 @@ def _cohort(path: Path) -> dict[str, Any]:
         "modalities": {name: cohort.units[name] for name in cohort.modalities},
         "made from": cohort.provenance.get("root", ""),
         "warnings": [*map(str, cohort.warnings)],
+    }
+
+
+def _exported(path: Path) -> dict[str, Any]:
+    from voxlate.synthesis.exported import read_model
+
+    stated = read_model(path).description
+    inputs = " ".join(f"{name}=SCAN" for name in stated.facts.data.source)
+    return {
+        "exported model": str(path),
+        "title": stated.facts.title,
+        "source": stated.facts.data.source,
+        "target": stated.facts.data.target,
+        "intervals": "none" if stated.calibration is None else "calibrated",
+        "licence": stated.licence,
+        "card": [f"{key}: {value}" for key, value in stated.card.items()],
+        "notice": stated.notice,
+        "next": f"voxlate synth {quote_path(path)} {inputs} --out OUT",
     }
 
 

@@ -27,7 +27,7 @@ def read_picture(path: Path) -> Stored:
 
     Raises BadInput for damaged files, several pages and real colour.
     """
-    from PIL import Image  # here and below, because voxlate-run has no pillow
+    from PIL import Image  # here and below, because most scans are no pictures
 
     with (
         errors_as(f"{path}: expected a picture, found something else", "Check the file."),
