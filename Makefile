@@ -2,6 +2,7 @@
 # make test    the default suite (about 6 minutes on 2 cores); what takes longer has the marker slow or browser
 # make test-bare  the same as on a machine without fcntl, resource, /proc, fork and signal masks
 # make durations  the same, with the 30 slowest tests
+# make test-wheel  the wheel alone in a fresh environment without torch, and the page in Chromium where it is installed
 # make test-slow  second variants, and documented commands that take long
 # make docs    the documentation as a site, in docs/_build/html
 # make check   ruff, formatting, types
@@ -19,7 +20,7 @@ PYTHONS := $(or $(PYTHON),python3.11 python3.12 python3.13 python3.14 python3 py
 USABLE := import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))
 FOUND = $(shell for name in $(PYTHONS); do "$$name" -c '$(USABLE)' 2>/dev/null && echo "$$name" && break; done)
 
-.PHONY: install demo test dicom test-bare durations test-slow test-import check docs browser keep release fuzz chaos bench bench-gpu tables trust evidence starters clean
+.PHONY: install demo test dicom test-bare test-wheel durations test-slow test-import check docs browser keep release fuzz chaos bench bench-gpu tables trust evidence starters clean
 
 install: .venv/installed
 
@@ -44,6 +45,12 @@ durations: install
 
 test-bare: install
 	$(BIN)/python -m pytest --numprocesses 2 --bare
+
+test-wheel: install
+	$(BIN)/python -m pytest -m wheel -s
+	rm -rf build/browser
+	$(BIN)/python run/browser/build.py --out build/browser
+	$(BIN)/python -m pytest -m browser tests/page/test_page_that_computes.py
 
 test-slow: install
 	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal -m 'slow and not browser'
