@@ -45,7 +45,7 @@ def narrow(values, place=""):
         inner = dict(enumerate(value)) if f"{place}{key}" == "stages" else value
         if isinstance(inner, dict):
             changes |= narrow(inner, f"{place}{key}.")
-        elif key in ("width", "widths", "features_per_stage", "decoder_channels"):
+        elif key in ("width", "widths"):
             less = [one // 8 for one in value] if isinstance(value, list) else value // 8
             changes[f"{place}{key}"] = str(less)
         elif key in MOST:
@@ -72,10 +72,6 @@ QUICK = [
     "tof_to_cta_adm_small",
     "umm_csgm_small",
 ]
-PACKAGES = {  # whose networks recipes train: the extra `import`
-    "mr_to_ct_nnsyn": "dynamic_network_architectures",
-    "mr_to_ct_konfai": "konfai",
-}
 TRAINED = [name for name in recipes.names() if name not in LIKE]
 LARGE = [name for name in TRAINED if f"{name}_small" in TRAINED]
 
@@ -108,8 +104,6 @@ def test_papers_000_and_002_train_their_epochs_on_a_cohort_of_any_size():
     ],
 )
 def test_every_stage_of_a_recipe_takes_a_step(name, whole):
-    if package := PACKAGES.get(name.removesuffix("_small")):
-        pytest.importorskip(package)
     size, side = (1, 32) if name in QUICK else (2, 64)
     made, earlier = recipes.read(name), {}
     if name in LARGE and not whole:

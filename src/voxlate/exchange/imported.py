@@ -16,8 +16,6 @@ from voxlate.training.recipe import Recipe, ranges_of, to_dict
 from voxlate.training.run import Run, begin_run, software
 from voxlate.training.weights import save_weights
 
-AS_SCANNED = Preparation()
-
 
 def wrong_weights(sentence: str) -> BadInput:
     """The error of a file that is not as it was published."""
@@ -44,10 +42,9 @@ def write_imported(
     recipe: Recipe,
     method: nn.Module,
     steps: int,
-    prepared: Preparation = AS_SCANNED,
 ) -> Run:
-    """Write the run of a method whose weights are from a file; form: the file's format; prepared: the grid of its scans."""
-    header = _header(recipe, method, steps) | {"preparation": asdict(prepared)}
+    """Write the run of a method whose weights are from a file; form: the file's format."""
+    header = _header(recipe, method, steps) | {"preparation": asdict(Preparation())}
     digest = sha256_of(weights)
     imported = {"imported": {"file": weights.name, "sha256": digest, "format": form}}
     run = begin_run(out, recipe, f"# Imported from {weights.name} (sha256 {digest}).\n", imported)

@@ -24,9 +24,7 @@ if TYPE_CHECKING:
     from voxlate.training.run import Run as Trained
 
 RANKED = "Methods for pairs come first on paired scans, then recipes whose patches are filled, which train on more cases, use more modalities, are the systems of a paper or of voxlate, and have measured results; then those that are quicker. The scores that a recipe reaches on the cohort are not predicted.\n"
-Publication = Literal[
-    "xmodality", "kl-f4", "kl-f8", "diffusers", "monai", "nnunet", "konfai", "pix2pix"
-]
+Publication = Literal["xmodality", "kl-f4", "kl-f8"]
 
 
 def recipe_names() -> list[str]:
@@ -444,7 +442,6 @@ def _imported_lines(done: "Trained") -> Iterator[str]:
     """
     import xmodality adm.safetensors --out RUN
     import kl-f4 vae.safetensors --out KL
-    import diffusers FOLDER --recipe stated.toml --spacing 1 1 1 --out RUN
     """,
     name="import",
     lines=_imported_lines,
@@ -454,15 +451,13 @@ def import_weights(
     source: Annotated[
         Publication,
         Argument(
-            "Origin of the weights: xmodality; kl-f4 or kl-f8 for an autoencoder of latent diffusion; or a package: diffusers, monai, nnunet, konfai, pix2pix.",
+            "Origin of the weights: xmodality (paper 001), or kl-f4 or kl-f8 for an autoencoder of latent diffusion.",
             metavar="SOURCE",
         ),
     ],
     weights: Annotated[
         Place,
-        Argument(
-            "Published file (safetensors), or a package's own file or folder.", metavar="WEIGHTS"
-        ),
+        Argument("Published file (safetensors).", metavar="WEIGHTS"),
     ],
     out: Out,
     *,
@@ -476,28 +471,15 @@ def import_weights(
         Run: The folder of the imported run, as `train` returns it, without a history.
 
     Raises:
-        BadInput: the file has weights of another structure; an option does not fit the source; or the recipe does not state what
-            the package's own files leave open.
+        BadInput: the file has weights of another structure, or an option does not fit the source.
 
     Example:
         >>> import voxlate
         >>> run = voxlate.import_weights("xmodality", "adm.safetensors", "RUN")  # doctest: +SKIP
     """
-    from voxlate.exchange.foreign import Preprocessing
-    from voxlate.exchange.foreign_formats import READERS, import_model
     from voxlate.exchange.pretrained import Source, import_autoencoder
     from voxlate.exchange.published import import_run
 
-    recipe = None if options.recipe is None else str(options.recipe)
-    if source in READERS:
-        stated = Preprocessing(
-            recipe, options.changes or {}, options.spacing_mm, options.any_spacing
-        )
-        return import_model(source, Path(weights), stated, Path(out))
-    if recipe or options.spacing_mm or options.any_spacing:
-        raise BadInput(
-            f"import: expected no recipe and no spacing with {source}, whose preprocessing was published, found one. Drop --recipe, --spacing and --any-spacing."
-        )
     if source == "xmodality":
         return import_run(Path(weights), Path(out), options.changes or {})
     if options.changes:

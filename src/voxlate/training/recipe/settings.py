@@ -55,8 +55,6 @@ NETS = {
     "coca_gan": "nets.completion.coca_gan:CocaGAN",
     "ucd_gan": "nets.completion.ucd_gan:UcDGAN",
     "pix2pix_unet": "nets.pix2pix:Pix2PixUNet",
-    "foreign": "nets.foreign:ForeignNetwork",
-    "foreign_autoencoder": "nets.foreign:ForeignAutoencoder",
 }
 TASKS = {
     "translate": "methods.tasks:Translate",
