@@ -1466,24 +1466,26 @@ def plan(
 def recipes(
     name: str | None = None,
     *,
+    paper: str | None = None,
     cohort: str | Path | None = None,
     allow_code: bool = False,
 ) -> Any:
-    """List the shipped recipes by source and target, or print one.
+    """List the shipped recipes to start from by source and target, or those of a paper, or print one.
 
     Args:
         name: Recipe to print, with the default and the meaning of every key.
+        paper: Paper whose recipes are listed: its system, baselines and ablations; all: every recipe.
         cohort: Prepared cohort for which recipes are ranked, or refused with a reason.
         allow_code: Import and run the model's own Python code. Default: False.
 
     Returns:
-        Any: Without arguments a list of tables with the name, title, source and target of each recipe; of a `name` the recipe
-            with all its keys; for a `cohort` a list of tables, the fitting recipes first, whose `against` states why others do
-            not fit.
+        Any: Without a `name` or `cohort` a list of tables with the name, title, paper, source and target of each recipe; of a
+            `name` the recipe with all its keys; for a `cohort` a list of tables, the fitting recipes first, whose `against`
+            states why others do not fit.
 
     Raises:
         BadInput: an argument, an option or a file is wrong; the message states what was expected, found, and what to do.
-        BadInput: the recipe is unknown; it names code without allow_code; or the cohort is not prepared.
+        BadInput: the recipe or paper is unknown; it names code without allow_code; or the cohort is not prepared.
 
     Example:
         >>> import voxlate

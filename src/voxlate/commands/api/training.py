@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from voxlate.training.planning.plan import Plan
     from voxlate.training.run import Run as Trained
 
-RANKED = "Methods for pairs come first on paired scans, then recipes whose patches are filled, which train on more cases, use more modalities, are the systems of a paper or of voxlate, and have measured results; then those that are quicker. The scores that a recipe reaches on the cohort are not predicted.\n"
+RANKED = "Methods for pairs come first on paired scans, then recipes whose patches are filled, which train on more cases, use more modalities, are those to start from, and have measured results; then those that are quicker. The scores that a recipe reaches on the cohort are not predicted.\n"
 Publication = Literal["xmodality", "kl-f4", "kl-f8"]
 
 
@@ -37,13 +37,22 @@ def recipe_names() -> list[str]:
 NAMES = "voxlate.commands.api.training:recipe_names"
 
 
+def paper_names() -> list[str]:
+    """The papers whose recipes `recipes` lists."""
+    from voxlate.training.recipe.text import papers
+
+    return papers()
+
+
 def _recipe_lines(
-    rows: Any, name: str | None, cohort: Path | None, allow_code: bool
+    rows: Any, name: str | None, paper: str | None, cohort: Path | None, allow_code: bool
 ) -> Iterator[Any]:
     if cohort is not None:
         yield from _fit_lines(rows, cohort)
     elif name is None:
         yield from _recipes_in_lines(rows)
+        if paper is None:
+            yield f"\nThose of a paper, or all:  voxlate recipes --paper {' | '.join(paper_names())}"
     else:
         from voxlate.commands.api.explain import explain
         from voxlate.training.recipe import read, text
@@ -54,6 +63,7 @@ def _recipe_lines(
 @Command(
     """
     recipes t1_to_t2_brain
+    recipes --paper mrdpm
     recipes --for PREPARED
     """,
     lines=_recipe_lines,
@@ -69,6 +79,14 @@ def recipes(
         ),
     ] = None,
     *,
+    paper: Annotated[
+        str | None,
+        MainOption(
+            "Paper whose recipes are listed: its system, baselines and ablations; all: every recipe.",
+            metavar="NAME",
+            complete="voxlate.commands.api.training:paper_names",
+        ),
+    ] = None,
     cohort: Annotated[
         Place | None,
         MainOption(
@@ -78,15 +96,15 @@ def recipes(
     ] = None,
     allow_code: AllowCode = False,
 ) -> Any:
-    """List the shipped recipes by source and target, or print one.
+    """List the shipped recipes to start from by source and target, or those of a paper, or print one.
     \f
     Returns:
-        Any: Without arguments a list of tables with the name, title, source and target of each recipe; of a `name` the recipe
-            with all its keys; for a `cohort` a list of tables, the fitting recipes first, whose `against` states why others do
-            not fit.
+        Any: Without a `name` or `cohort` a list of tables with the name, title, paper, source and target of each recipe; of a
+            `name` the recipe with all its keys; for a `cohort` a list of tables, the fitting recipes first, whose `against`
+            states why others do not fit.
 
     Raises:
-        BadInput: the recipe is unknown; it names code without allow_code; or the cohort is not prepared.
+        BadInput: the recipe or paper is unknown; it names code without allow_code; or the cohort is not prepared.
 
     Example:
         >>> import voxlate
@@ -105,7 +123,7 @@ def recipes(
         return {"name": name, **to_dict(read(name, allow_code=allow_code))}
     from voxlate.training.recipe.text import table_of_recipes
 
-    return table_of_recipes()
+    return table_of_recipes(paper)
 
 
 def _recipes_in_lines(rows: list[dict[str, Any]]) -> Iterator[Any]:
