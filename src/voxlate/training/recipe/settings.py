@@ -54,7 +54,6 @@ NETS = {
     "mm_syn": "nets.completion.mm_syn:MMSYN",
     "coca_gan": "nets.completion.coca_gan:CocaGAN",
     "ucd_gan": "nets.completion.ucd_gan:UcDGAN",
-    "pix2pix_unet": "nets.pix2pix:Pix2PixUNet",
 }
 TASKS = {
     "translate": "methods.tasks:Translate",

@@ -163,10 +163,10 @@ def _over_base(stated: Mapping[str, Any], name: str, before: tuple[str, ...] = (
     """Stated tables over those of their base."""
     values = dict(stated)
     base = values.pop("base", None)
-    return values if base is None else over(_values(str(base), (*before, name)), values)
+    return values if base is None else _over(_values(str(base), (*before, name)), values)
 
 
-def over(below: Any, above: Any) -> Any:
+def _over(below: Any, above: Any) -> Any:
     """What is below, updated with what is above: tables key by key, a list of stages by a table of their names.
 
     All else is replaced, and so is a table by one of another `kind`.
@@ -177,7 +177,7 @@ def over(below: Any, above: Any) -> Any:
         return above
     if above.get("kind", below.get("kind")) != below.get("kind"):
         return above
-    merged = below | {key: over(below.get(key), value) for key, value in above.items()}
+    merged = below | {key: _over(below.get(key), value) for key, value in above.items()}
     if len(given := {"steps", "epochs"} & above.keys()) == 1:
         _drop_other_length(merged, *given)
     return merged
@@ -192,7 +192,7 @@ def _update_stages(below: list[Any], above: Values) -> list[Any]:
             f"stages.{unknown[0]}: expected a stage of the base ({known}), found another name. Change it, or list all stages."
         )
     return [
-        over(stage, above[name]) if name in above else stage for stage, name in zip(below, names)
+        _over(stage, above[name]) if name in above else stage for stage, name in zip(below, names)
     ]
 
 
