@@ -20,7 +20,7 @@ PYTHONS := $(or $(PYTHON),python3.11 python3.12 python3.13 python3.14 python3 py
 USABLE := import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))
 FOUND = $(shell for name in $(PYTHONS); do "$$name" -c '$(USABLE)' 2>/dev/null && echo "$$name" && break; done)
 
-.PHONY: install demo test dicom test-bare test-wheel durations test-slow test-import check docs browser keep release fuzz chaos bench bench-gpu tables trust evidence starters clean
+.PHONY: install demo test dicom test-bare test-wheel durations test-slow check docs browser keep release fuzz chaos bench bench-gpu tables trust evidence starters clean
 
 install: .venv/installed
 
@@ -54,12 +54,6 @@ test-wheel: install
 
 test-slow: install
 	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal -m 'slow and not browser'
-
-# models of other packages, next to the packages themselves, and ViTs by transformers
-test-import: install
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[import,features]'
-	$(BIN)/python -m pytest tests/exchange/test_foreign.py tests/evaluation/test_features.py tests/training/test_feature_loss.py
-	$(BIN)/python -m pytest -m 'slow or not slow' tests/test_recipes.py -k 'nnsyn or konfai'
 
 # the 48 orders of axes with dciodvfy, the speed of reading, and an Orthanc server where it is installed
 dicom: install

@@ -67,16 +67,39 @@ KEPT = {column.score for column in COLUMNS.values()} | {"enhancing.mean", "enhan
 
 
 @dataclass(frozen=True)
+class Training:
+    """A recipe that a row trains, with its changes; folder: the name of its run."""
+
+    recipe: str
+    changes: Mapping[str, str]
+    folder: str
+
+    def read(self) -> Recipe:
+        return read(self.recipe, self.changes)
+
+
+@dataclass(frozen=True)
 class Row:
     """Recipes whose runs make a row; draws: the ways of drawing from them that are rows of their own.
 
-    once: the draws that are measured with the first seed alone, because they take long; changes: of the recipes.
+    once: the draws that are measured with the first seed alone, because they take long; changes: of the recipes; each:
+    further changes of each training, where one recipe is trained several times.
     """
 
     recipes: tuple[str, ...]
     draws: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: {"": {}})
     once: tuple[str, ...] = ()
     changes: Mapping[str, str] = field(default_factory=dict)
+    each: tuple[Mapping[str, str], ...] = ({},)
+
+    @property
+    def trainings(self) -> list[Training]:
+        """The trainings of the row."""
+        several = [(name, further) for name in self.recipes for further in self.each]
+        return [
+            Training(name, {**self.changes, **further}, f"{name}_{number}" if number else name)
+            for number, (name, further) in enumerate(several)
+        ]
 
 
 @dataclass(frozen=True)
@@ -104,6 +127,13 @@ COMPLETION = {
     "seed": 3,
     "modalities": CONTRASTS,
 }
+TO_EACH = tuple(  # one contrast from the others
+    {
+        "data.source": json.dumps([other for other in CONTRASTS if other != name]),
+        "data.target": json.dumps([name]),
+    }
+    for name in CONTRASTS
+)
 IN_BRAIN = PLAIN | {"regions": {"tumour": "lesion>0", "enhancing": "lesion=3"}}
 TABLES = {
     "umm_csgm": Table(
@@ -118,7 +148,7 @@ TABLES = {
             ),
             "mm_gan_small": Row(("mm_gan_small",)),
             "ucd_gan_small": Row(("ucd_gan_small",)),
-            "hi_net_small": Row(tuple(f"hi_net_{name}_small" for name in CONTRASTS)),
+            "hi_net_small": Row(("hi_net_flair_small",), each=TO_EACH),
             "mm_syn_small": Row(("mm_syn_small",)),
             "coca_gan_small": Row(
                 ("coca_gan_small",),
@@ -260,7 +290,7 @@ def tuned_rate(
         for rate in RATES:
             tried = work / "tries" / f"{name}_{rate:g}_{minutes:g}"
             steps = steps_in(minutes * TUNED, row, prepared)
-            corrected = all(_seconds(tried, recipe).exists() for recipe in row.recipes)
+            corrected = all(_seconds(tried, one).exists() for one in row.trainings)
             runs, stated = trained(tried, row, prepared, steps, rate, 0)
             if not errors and not corrected:
                 correct_paces(row, prepared, stated["seconds"] / (minutes * TUNED * 60))
@@ -284,12 +314,12 @@ def trained(
     A training that was stopped begins again, because its seconds would be those of its last part alone.
     """
     runs, seconds = [], 0.0
-    for name, lengths in zip(row.recipes, steps, strict=True):
-        clock, kept = Clock(), _seconds(out, name)
+    for one, lengths in zip(row.trainings, steps, strict=True):
+        clock, kept = Clock(), _seconds(out, one)
         if not kept.exists():
-            shutil.rmtree(out / name, ignore_errors=True)
-        recipe = as_row(row, name, lengths, rate, seed)
-        runs.append(voxlate.train(recipe, prepared, out / name, device="cpu", progress=clock))
+            shutil.rmtree(out / one.folder, ignore_errors=True)
+        recipe = as_row(one, lengths, rate, seed)
+        runs.append(voxlate.train(recipe, prepared, out / one.folder, device="cpu", progress=clock))
         if not kept.exists():
             kept.write_text(f"{clock.seconds}")
         seconds += float(kept.read_text())
@@ -297,9 +327,9 @@ def trained(
     return runs, {"steps": steps, "parameters": parameters, "seconds": seconds}
 
 
-def _seconds(out: Path, recipe: str) -> Path:
+def _seconds(out: Path, training: Training) -> Path:
     """The file that holds the seconds of a whole training."""
-    return out / f"{recipe}.seconds"
+    return out / f"{training.folder}.seconds"
 
 
 class Clock:
@@ -317,21 +347,21 @@ class Clock:
 def time_row(work: Path, table: Table, row: Row) -> None:
     """Measure the steps of a row's recipes, before anything else keeps the machine busy."""
     _, prepared = cohort(work, table)
-    for name in row.recipes:
+    for training in row.trainings:
         print(
-            name,
-            seconds_of_steps(row, name, prepared),
+            training.folder,
+            seconds_of_steps(training, prepared),
             "seconds of one thread for a step of each stage",
             flush=True,
         )
 
 
-def seconds_of_steps(row: Row, name: str, prepared: Path) -> list[float]:
+def seconds_of_steps(training: Training, prepared: Path) -> list[float]:
     """Seconds of one thread that a step of each stage takes; kept next to the prepared cohort."""
-    known, key = _paces(prepared), _key(row, name)
+    known, key = _paces(prepared), _key(training)
     if key not in known:
         probe = Probe(open_cohort(prepared), Limits(1.0, math.inf), "cpu")
-        recipe = read(name, row.changes)
+        recipe = training.read()
         measured = [
             probe.measure(to_dict(recipe), number) for number in range(len(recipe.all_stages))
         ]
@@ -343,13 +373,14 @@ def seconds_of_steps(row: Row, name: str, prepared: Path) -> list[float]:
 def correct_paces(row: Row, prepared: Path, factor: float) -> None:
     """Multiply the times of a row's steps by the time that its trainings took over the time that was planned."""
     known = _paces(prepared)
-    for name in row.recipes:
-        known[_key(row, name)] = [seconds * factor for seconds in known[_key(row, name)]]
+    for key in map(_key, row.trainings):
+        known[key] = [seconds * factor for seconds in known[key]]
     _keep_paces(prepared, known)
 
 
-def _key(row: Row, name: str) -> str:
-    return " ".join([name, *(f"{key}={value}" for key, value in row.changes.items())])
+def _key(training: Training) -> str:
+    changes = (f"{key}={value}" for key, value in training.changes.items())
+    return " ".join([training.recipe, *changes])
 
 
 def _paces(prepared: Path) -> dict[str, list[float]]:
@@ -367,12 +398,12 @@ def steps_in(minutes: float, row: Row, prepared: Path) -> list[list[int]]:
     A recipe whose length is given in epochs has one stage, which takes all minutes.
     """
     steps = []
-    for name in row.recipes:
-        shares = [stage.train.steps or 1000 for stage in read(name, row.changes).all_stages]
-        seconds = seconds_of_steps(row, name, prepared)
+    for training in row.trainings:
+        shares = [stage.train.steps or 1000 for stage in training.read().all_stages]
+        seconds = seconds_of_steps(training, prepared)
         factor = (
             minutes
-            / len(row.recipes)
+            / len(row.trainings)
             * 60
             / sum(a * b for a, b in zip(seconds, shares, strict=True))
         )
@@ -380,15 +411,15 @@ def steps_in(minutes: float, row: Row, prepared: Path) -> list[list[int]]:
     return steps
 
 
-def as_row(row: Row, name: str, steps: list[int], rate: float, seed: int) -> Recipe:
+def as_row(training: Training, steps: list[int], rate: float, seed: int) -> Recipe:
     """The recipe with other steps, its learning rates multiplied by a factor, and a seed."""
-    tables = to_dict(read(name, row.changes))
-    trainings = [table["train"] for table in (*tables.get("stages", ()), tables)]
-    for training, length in zip(trainings, steps, strict=True):
-        training.pop("epochs", None)
-        training["steps"] = length
-        training["seed"] = seed
-        training["optimiser"]["lr"] *= rate
+    tables = to_dict(training.read())
+    stages = [table["train"] for table in (*tables.get("stages", ()), tables)]
+    for stage, length in zip(stages, steps, strict=True):
+        stage.pop("epochs", None)
+        stage["steps"] = length
+        stage["seed"] = seed
+        stage["optimiser"]["lr"] *= rate
     return from_dict(tables, "the row")
 
 

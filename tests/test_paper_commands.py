@@ -50,7 +50,7 @@ LESS = {
     "--spacing": ["--spacing", 4, 4, 8],
     "--matrix": ["--matrix", 48, 48, 8],
 }
-ELSEWHERE = {"vit": "texture", "ants": "rigid"}  # need weights from the network, and an extra
+ELSEWHERE = {"ants": "rigid"}  # needs an extra
 CONTRASTS = {name: name for name in ("flair", "t1", "t2")} | {"t1c": "t1ce"}
 COHORTS = {  # what a page calls a cohort: its phantoms' modalities and the places of their files
     ("mrdpm", "COHORT"): {
@@ -198,6 +198,7 @@ def _less(words):
         plain = [word for before, word in pairwise(["", *words]) if "--set" not in (word, before)]
         return [*plain, *(f"--set={key}={value}" for key, value in given.items())]
     if command == "synth":
+        words = ["samples=2" if word == "samples=10" else word for word in words]
         like = words[words.index("--like") + 1] if "--like" in words else ""
         return [*words, *_few_steps(Path(words[1]), like)]
     if command == "evaluate" and "--run" in words:
@@ -228,12 +229,11 @@ def _few_steps(run, like=""):
     method = next(one.method for one in recipe.all_stages if one.name == stage)
     if not method.iterates:
         return []
-    samples = ["--samples", 2] if recipe.synth.samples > 1 else []
     if recipe.synth.sampler == "rk45":
-        return [*samples, "--set", "rtol=0.5", "--set", "atol=0.5"]
+        return ["--set", "rtol=0.5", "--set", "atol=0.5"]
     if recipe.synth.traits.end == "one_step_early":  # with fewer steps they overshoot
-        return [*samples, "--steps", 8, "--set", "end=0.125"]
-    return [*samples, "--steps", 2]
+        return ["--steps", 8, "--set", "end=0.125"]
+    return ["--steps", 2]
 
 
 def small_row(page, run):
@@ -241,7 +241,7 @@ def small_row(page, run):
     said = ""
     for words in on_phantoms(page):
         if words[0] == "python":
-            rows = [one for one in words if one.endswith("_small") or "_small:" in one]
+            rows = [one for one in words if one.split()[0].partition(":")[0].endswith("_small")]
             return said + run(page, [one for one in words if one not in rows or one == ROWS[page]])
         said += run(page, words)
     return said

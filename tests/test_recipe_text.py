@@ -4,6 +4,7 @@ import inspect
 import re
 import subprocess
 import sys
+import tomllib
 
 from torch import nn
 
@@ -11,18 +12,53 @@ import voxlate as package
 from refusals import refuses
 from rows import every_row, slow
 from voxlate.training import recipe
-from voxlate.training.recipe.text import SMALL, small_variant, table_of_recipes
+from voxlate.training.recipe.text import SMALL, papers, small_variant, table_of_recipes
 from voxlate.training.run import Run
 from voxlate.training.weights import read_header
 
 
-def test_recipes_are_listed_by_what_they_make_of_what(voxlate):
-    said = voxlate("recipes").out
-    for row in table_of_recipes():
+@every_row("paper", [None, "mrdpm", "all"])
+def test_recipes_are_listed_by_what_they_make_of_what(voxlate, paper):
+    said = voxlate("recipes", *([] if paper is None else ["--paper", paper])).out
+    for row in table_of_recipes(paper):
         name = row["name"].removesuffix(SMALL)
         pair = f"{' + '.join(row['source'])} → {' + '.join(row['target'])}"
         (line,) = re.findall(rf"^  {name} .*$", said.split(f"\n{pair}\n")[1], re.MULTILINE)
         assert "--small" in line if name != row["name"] else row["title"] in line
+
+
+def test_recipes_are_those_to_start_from_or_of_a_paper_as_their_files_state(tmp_path):
+    starts = {row["name"] for row in table_of_recipes()}
+    assert {"phantom_t1_to_ct", "mrdpm", "mrdpm_small"} <= starts
+    assert 8 <= len([name for name in starts if not name.endswith(SMALL)]) <= 14
+    of_papers = [{row["name"] for row in table_of_recipes(paper)} for paper in papers()[:-1]]
+    assert set(papers()) == {"lyu_wang", "make_a_volume", "mrdpm", "umm_csgm", "xmodality", "all"}
+    assert all(of_paper & starts for of_paper in of_papers)
+    assert {row["name"] for row in table_of_recipes("all")} == {*recipe.names()}
+    assert sum(map(len, of_papers)) == len(set().union(*of_papers))
+    with refuses("found 'mrdp'"):
+        table_of_recipes("mrdp")
+    (tmp_path / "own.toml").write_text('base = "mrdpm"\npaper = "own"\nstart = true\n')
+    assert recipe.read(str(tmp_path / "own.toml")) == recipe.read("mrdpm")
+
+
+@every_row(
+    "name, changes",
+    [
+        ("mrdpm", {"task.asymmetry": "false"}),
+        ("mrdpm_masked_small", {"task.inside": "false"}),
+        ("pix2pix_tmax", {"task.strip": "false", "task.inside": "false"}),
+        ("palette_tmax", {"data.target": '["cbv"]'}),
+        ("hi_net_flair", {"data.source": '["flair", "t1c", "t2"]', "data.target": '["t1"]'}),
+        ("make_a_volume_slices_swi_mra", {"data.source": '["t1"]', "data.target": '["t2"]'}),
+        ("pix2pix_3d_swi_mra_small", {"data.source": '["t1"]', "data.target": '["t2"]'}),
+    ],
+)
+def test_the_rows_of_papers_that_change_a_recipe_are_recipes_with_these_keys(name, changes):
+    made = recipe.to_dict(recipe.read(name, changes))
+    for key, value in changes.items():
+        table, last = key.split(".")
+        assert made[table][last] == tomllib.loads(f"value = {value}")["value"]
 
 
 def test_the_small_variant_of_a_recipe_is_its_table_small_over_the_recipe_or_its_base(tmp_path):

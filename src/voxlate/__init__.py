@@ -10,7 +10,6 @@ os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")
 
 # here, because each process that uses a part of the package imports this file first
 PROVIDERS["data.physics"] = "voxlate.anatomy.physics:PhysicsSettings"
-PROVIDERS["features"] = "voxlate.training.features:frozen_network"
 PROVIDERS["contrasts"] = "voxlate.anatomy.drawn:Drawn"
 
 __version__ = "0.7.0"

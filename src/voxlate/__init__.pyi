@@ -1161,7 +1161,7 @@ def evaluate(
         consumers: Also score in units of users of CTs: proton,pet,ultrasound.
         slices: Slices that count: 'above={cta=0}, pixels=200'.
         crop: Side length of crops in pixels. Default: 256.
-        features: Features: texture, vit or a ViT's folder.
+        features: Distance of the slices' features: texture.
         metrics: Score of your own, MODULE:FUNCTION, with allow_code=True. One or a list.
         lpips: AlexNet weights (safetensors) for LPIPS.
         units: Unit of MR: own (of its peak) or network (0 to 255). Default: 'own'.
@@ -1355,37 +1355,30 @@ def calibrate(
 
 
 def import_weights(
-    source: Literal["xmodality", "kl-f4", "kl-f8", "diffusers", "monai", "nnunet", "konfai", "pix2pix"],
+    source: Literal["xmodality", "kl-f4", "kl-f8"],
     weights: str | Path,
     out: str | Path,
     options: ImportOptions | None = None,
     *,
     changes: Mapping[str, str | int | float | bool | Sequence[Any] | Mapping[str, Any] | type | Callable[..., Any] | None] | None = None,
-    recipe: str | Path | None = None,
-    spacing_mm: tuple[float, float, float] | None = None,
-    any_spacing: bool = False,
 ) -> Run:
     """Convert published weights into a run.
 
     The run is a network that synth accepts, or an autoencoder for `train reuse`.
 
     Args:
-        source: Origin of the weights: xmodality; kl-f4 or kl-f8 for an autoencoder of latent diffusion; or a package: diffusers, monai, nnunet, konfai, pix2pix.
-        weights: Published file (safetensors), or a package's own file or folder.
+        source: Origin of the weights: xmodality (paper 001), or kl-f4 or kl-f8 for an autoencoder of latent diffusion.
+        weights: Published file (safetensors).
         out: Output folder.
         options: ImportOptions, whose fields, listed below, may also be given by name.
         changes: Change of a key of the recipe, such as train.steps=500. A dict.
-        recipe: Recipe that states the inputs and the preprocessing of another package's model.
-        spacing_mm: Voxel size in mm of another package's model, to which scans are resampled. In the order z, y, x.
-        any_spacing: Take scans as they are: the model was trained on several voxel sizes. Default: False.
 
     Returns:
         Run: The folder of the imported run, as `train` returns it, without a history.
 
     Raises:
         BadInput: an argument, an option or a file is wrong; the message states what was expected, found, and what to do.
-        BadInput: the file has weights of another structure; an option does not fit the source; or the recipe does not state what
-            the package's own files leave open.
+        BadInput: the file has weights of another structure, or an option does not fit the source.
 
     Example:
         >>> import voxlate
@@ -1473,24 +1466,26 @@ def plan(
 def recipes(
     name: str | None = None,
     *,
+    paper: str | None = None,
     cohort: str | Path | None = None,
     allow_code: bool = False,
 ) -> Any:
-    """List the shipped recipes by source and target, or print one.
+    """List the shipped recipes to start from by source and target, or those of a paper, or print one.
 
     Args:
         name: Recipe to print, with the default and the meaning of every key.
+        paper: Paper whose recipes are listed: its system, baselines and ablations; all: every recipe.
         cohort: Prepared cohort for which recipes are ranked, or refused with a reason.
         allow_code: Import and run the model's own Python code. Default: False.
 
     Returns:
-        Any: Without arguments a list of tables with the name, title, source and target of each recipe; of a `name` the recipe
-            with all its keys; for a `cohort` a list of tables, the fitting recipes first, whose `against` states why others do
-            not fit.
+        Any: Without a `name` or `cohort` a list of tables with the name, title, paper, source and target of each recipe; of a
+            `name` the recipe with all its keys; for a `cohort` a list of tables, the fitting recipes first, whose `against`
+            states why others do not fit.
 
     Raises:
         BadInput: an argument, an option or a file is wrong; the message states what was expected, found, and what to do.
-        BadInput: the recipe is unknown; it names code without allow_code; or the cohort is not prepared.
+        BadInput: the recipe or paper is unknown; it names code without allow_code; or the cohort is not prepared.
 
     Example:
         >>> import voxlate

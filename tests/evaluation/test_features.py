@@ -1,28 +1,19 @@
-"""Feature vectors of pictures: what the built-in ones see, and the ViT's against its own parts."""
+"""Feature vectors of pictures: what the built-in ones see."""
 
 import itertools
-import json
-import shutil
-import sys
 
 import numpy as np
 import pytest
-import torch
-from scipy.ndimage import gaussian_filter, zoom
+from scipy.ndimage import gaussian_filter
 
 from refusals import refuses
 from rows import every_row, slow
-from vits import save_vit
 from voxlate.evaluation.scoring.distances import frechet
 from voxlate.evaluation.scoring.features import (
     REACH,
-    SIDE,
     TEXTURE,
-    digest,
     features_for,
-    load_vit,
     responses,
-    stretch_positions,
 )
 
 
@@ -98,101 +89,7 @@ def test_pictures_of_any_size_and_batch_give_the_same_vectors():
     assert np.isfinite(TEXTURE(np.ones((1, 1, 3), np.float32))).all()
 
 
-# ViT
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """A tiny ViT with random weights, those of its positions, too."""
-    torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("vit")
-    model = save_vit(path, 2)
-    torch.nn.init.normal_(model.embeddings.position_embeddings)
-    model.save_pretrained(path)
-    return path
-
-
-def test_position_embeddings_are_stretched_as_scipy_zooms_to_first_order():
-    stored = torch.randn(1, 1 + 14 * 14, 5, generator=torch.Generator().manual_seed(0))
-    found = stretch_positions(stored, 16)
-    grid = stored[0, 1:].reshape(14, 14, 5).numpy()
-    expected = zoom(grid, (16 / 14, 16 / 14, 1), order=1).reshape(-1, 5)
-    assert found.shape == (1, 1 + 16 * 16, 5)
-    assert torch.equal(found[:, 0], stored[:, 0])
-    assert np.abs(found[0, 1:].numpy() - expected).max() < 1e-5
-
-
-def test_the_vit_gives_its_class_token_after_the_last_norm(folder):
-    """By hand from the encoder's parts: grey thrice, no normalisation, no pooling layer."""
-    vit = load_vit(str(folder))
-    picture = np.random.default_rng(0).random((1, SIDE, SIDE)).astype(np.float32)
-    model, seen = vit.compute.args[0], {}
-    parts = model.embeddings
-    pixels = torch.from_numpy(picture)[:, None].repeat(1, 3, 1, 1)
-    for module in (parts, model.layernorm):
-        module.register_forward_hook(lambda module, _, output: seen.update({module: output}))
-    with torch.no_grad():
-        patches = parts.patch_embeddings.projection(pixels).flatten(2).transpose(1, 2)
-        tokens = torch.cat([parts.cls_token, patches], 1) + parts.position_embeddings
-        vector = vit(picture)
-    assert torch.allclose(seen[parts], tokens, atol=1e-5)
-    assert vector == pytest.approx(seen[model.layernorm][:, 0].double().numpy(), abs=1e-6)
-    assert vector.shape == (1, vit.dimensions) == (1, 24)
-    # normed
-    assert vector.mean() == pytest.approx(0, abs=1e-5)
-
-
-def test_a_vits_name_tells_its_weights_apart(folder):
-    vit = load_vit(str(folder))
-    before = digest(vit.compute.args[0])
-    assert vit.kind == "fd"
-    assert len(before) == 12
-    with torch.no_grad():
-        vit.compute.args[0].layernorm.bias[0] += 1e-3
-    assert digest(vit.compute.args[0]) != before
-    assert load_vit(str(folder)).name == vit.name
-
-
-def test_a_folder_without_safetensors_is_refused_even_with_a_pickle(folder, tmp_path):
-    shutil.copy(folder / "config.json", tmp_path)
-    torch.save({}, tmp_path / "pytorch_model.bin")
-    with refuses(r"safetensors"):
-        features_for(tmp_path)
-
-
-def test_weights_that_lack_a_layer_are_refused_instead_of_made_up(folder, tmp_path):
-    from safetensors.torch import load_file, save_file
-
-    tensors = load_file(folder / "model.safetensors")
-    dropped = next(key for key in tensors if "layernorm" in key.split("."))
-    del tensors[dropped]
-    save_file(tensors, tmp_path / "model.safetensors", {"format": "pt"})
-    shutil.copy(folder / "config.json", tmp_path)
-    with refuses(dropped):
-        features_for(tmp_path)
-
-
-def test_another_kind_of_model_is_refused(folder, tmp_path):
-    (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"}))
-    with refuses("bert"):
-        features_for(tmp_path)
-
-
-def test_the_hubs_vit_without_network_or_cache_is_one_sentence(monkeypatch, tmp_path):
-    transformers = pytest.importorskip(
-        "transformers", reason="the extra 'features' is not installed"
-    )
-
-    def offline(*arguments, **options):
-        assert options["use_safetensors"] is True
-        raise OSError("We couldn't connect to the hub\nand a long explanation")
-
-    monkeypatch.setattr(transformers.ViTModel, "from_pretrained", offline)
-    with refuses("OSError"):
-        features_for("vit")
-
-
-def test_a_missing_package_is_named_with_the_extra_that_installs_it(monkeypatch):
-    monkeypatch.setitem(sys.modules, "transformers", None)
-    with refuses(r"\.\[features\]"):
+def test_features_of_another_name_are_refused():
+    assert features_for("texture") is TEXTURE
+    with refuses(r"expected texture, found vit"):
         features_for("vit")

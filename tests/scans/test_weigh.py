@@ -66,7 +66,7 @@ def test_a_latents_voxel_weighs_as_the_mean_of_the_images_below_it():
 
 def test_methods_whose_loss_is_not_of_voxels_refuse_weights():
     with refuses():
-        recipes.read("cyclegan_3d_t1_t2_small", WEIGHED)
+        recipes.read("cyclegan_3d_swi_mra_small", WEIGHED)
 
 
 @slow

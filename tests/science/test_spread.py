@@ -21,7 +21,6 @@ ADVISED = {  # a sampler, what it keeps at least of 0.2 to 1 (docs/papers/spread
     "make_a_volume_slices_swi_mra_small": (EARLY_END, 0.91),
     "make_a_volume_t1_t2_small": (EARLY_END, 0.91),
     "palette_tuned_swi_mra_small": ({"sampler": "dpmpp_2m", "steps": 32}, 0.91),
-    "palette_tuned_t1_t2_small": ({"sampler": "dpmpp_2m", "steps": 32}, 0.91),
 }
 
 

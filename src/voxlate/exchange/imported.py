@@ -1,6 +1,5 @@
 """Runs of imported weights: their files and header, which do not depend on the format of the import."""
 
-from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,25 +15,10 @@ from voxlate.training.recipe import Recipe, ranges_of, to_dict
 from voxlate.training.run import Run, begin_run, software
 from voxlate.training.weights import save_weights
 
-AS_SCANNED = Preparation()
-
 
 def wrong_weights(sentence: str) -> BadInput:
     """The error of a file that is not as it was published."""
     return BadInput(f"{sentence}. Use the file as it was published.")
-
-
-def compare_shapes(
-    found: Mapping[str, tuple[int, ...]], wanted: Mapping[str, tuple[int, ...]], where: str
-) -> None:
-    """Raise BadInput with the first tensor of a file that is unknown, missing or of another shape."""
-    if unknown := sorted(found.keys() - wanted.keys()):
-        raise wrong_weights(f"{where}, found the unknown key '{unknown[0]}'")
-    for key, shape in wanted.items():
-        if key not in found:
-            raise wrong_weights(f"{where}, found no key '{key}'")
-        if found[key] != shape:
-            raise wrong_weights(f"{where} with '{key}' of shape {shape}, found {found[key]}")
 
 
 def write_imported(
@@ -44,10 +28,9 @@ def write_imported(
     recipe: Recipe,
     method: nn.Module,
     steps: int,
-    prepared: Preparation = AS_SCANNED,
 ) -> Run:
-    """Write the run of a method whose weights are from a file; form: the file's format; prepared: the grid of its scans."""
-    header = _header(recipe, method, steps) | {"preparation": asdict(prepared)}
+    """Write the run of a method whose weights are from a file; form: the file's format."""
+    header = _header(recipe, method, steps)
     digest = sha256_of(weights)
     imported = {"imported": {"file": weights.name, "sha256": digest, "format": form}}
     run = begin_run(out, recipe, f"# Imported from {weights.name} (sha256 {digest}).\n", imported)
@@ -67,6 +50,7 @@ def _header(recipe: Recipe, method: nn.Module, steps: int) -> dict[str, Any]:
         "recipe": to_dict(recipe),
         "units": {name: unit_of(name) for name in (*recipe.data.source, *recipe.data.target)},
         "target_scales": {name: scales[name] for name in recipe.data.target},
+        "preparation": asdict(Preparation()),
         "parameters": sum(parameter.numel() for parameter in method.parameters()),
         "steps": steps,
         "seconds": 0.0,

@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -18,7 +18,6 @@ from torch import Tensor
 from voxlate.base.config import to_tables
 from voxlate.base.errors import BadInput
 from voxlate.base.records import Record
-from voxlate.exchange.foreign import OF_AUTOENCODER
 from voxlate.exchange.imported import write_imported, wrong_weights
 from voxlate.science.nets.autoencoder import AutoencoderNet, KLAutoencoder
 from voxlate.science.nets.interface import Channels
@@ -56,6 +55,12 @@ DIFFUSERS = {
 OWN_KEYS = ["width", "multipliers", "blocks", "latent", "middle_attention", "border", "norm_eps"]
 GROUPS = 32
 NORM_EPS = 1e-6
+# The autoencoder alone knows images in its own range, and no modality.
+OF_AUTOENCODER = {
+    "data": {"source": ["image"], "target": ["image"], "patch": [1, 256, 256]},
+    "intensity": {"image": {"kind": "window", "low": -1, "high": 1}},
+    "method": {"kind": "autoencoding"},
+}
 
 
 def import_autoencoder(source: Source, weights: Path, out: Path) -> Run:
@@ -198,15 +203,6 @@ def _recipe(source: Source, net: KLAutoencoder) -> Recipe:
 def net_changes(run: Run) -> str:
     """The options that set a latent recipe's autoencoder to the network of a pretrained one."""
     net = read_header(run.weights())["recipe"]["net"]
-    if net["kind"] != KLAutoencoder.kind:
-        return f"--set 'stages.autoencoder.net={_inline(net)}'"
     return " ".join(
         f"--set 'stages.autoencoder.net.{key}={json.dumps(net[key])}'" for key in OWN_KEYS
     )
-
-
-def _inline(value: Any) -> str:
-    """A value as TOML in one line."""
-    if not isinstance(value, dict):
-        return json.dumps(value)
-    return "{ " + ", ".join(f"{key} = {_inline(inner)}" for key, inner in value.items()) + " }"

@@ -19,7 +19,7 @@ from voxlate.base.config import fill
 from voxlate.base.errors import BadInput
 from voxlate.base.groups import grouped
 from voxlate.base.records import Record
-from voxlate.exchange.imported import compare_shapes, write_imported, wrong_weights
+from voxlate.exchange.imported import write_imported, wrong_weights
 from voxlate.science.nets.interface import Channels
 from voxlate.science.nets.xmodality.adm import ADM
 from voxlate.science.nets.xmodality.dit import DiT
@@ -153,13 +153,26 @@ def read_weights(path: Path) -> tuple[PublishedNetwork, dict[str, Tensor]]:
         network = detect(shapes, str(path))
         slots = layout(network.build())
         wanted = {key: slot.shape for key, slot in slots.items()}
-        compare_shapes(shapes, wanted, f"{path}: expected the weights of the {network.name}")
+        _compare_shapes(shapes, wanted, f"{path}: expected the weights of the {network.name}")
         parts = grouped(
             (slot.parameter, _convert(file.file.get_tensor(key), key))
             for key, slot in slots.items()
         )
     state = {name: torch.cat(part) if len(part) > 1 else part[0] for name, part in parts.items()}
     return network, state
+
+
+def _compare_shapes(
+    found: Mapping[str, tuple[int, ...]], wanted: Mapping[str, tuple[int, ...]], where: str
+) -> None:
+    """Raise BadInput with the first tensor of a file that is unknown, missing or of another shape."""
+    if unknown := sorted(found.keys() - wanted.keys()):
+        raise wrong_weights(f"{where}, found the unknown key '{unknown[0]}'")
+    for key, shape in wanted.items():
+        if key not in found:
+            raise wrong_weights(f"{where}, found no key '{key}'")
+        if found[key] != shape:
+            raise wrong_weights(f"{where} with '{key}' of shape {shape}, found {found[key]}")
 
 
 def _convert(array: Tensor, key: str) -> Tensor:

@@ -15,7 +15,6 @@ from voxlate.base.options.option import (
     AllowCode,
     Device,
     Option,
-    in_array_order,
     options,
 )
 
@@ -193,31 +192,9 @@ class ImportOptions:
     \f
     Example:
         >>> import voxlate
-        >>> options = voxlate.ImportOptions(recipe="stated.toml", spacing_mm=(1, 1, 1))
-        >>> options.spacing_mm
-        (1, 1, 1)
+        >>> options = voxlate.ImportOptions(changes={"synth.steps": 50})
+        >>> options.changes
+        {'synth.steps': 50}
     """
 
     changes: Annotated[Mapping[str, Value] | None, CHANGES] = None
-    recipe: Annotated[
-        Path | str | None,
-        Option(
-            "Recipe that states the inputs and the preprocessing of another package's model.",
-            panel=MAIN,
-            metavar="FILE",
-        ),
-    ] = None
-    spacing_mm: Annotated[
-        tuple[float, float, float] | None,
-        Option(
-            "Voxel size in mm of another package's model, to which scans are resampled.",
-            flag="--spacing",
-            panel=MAIN,
-            metavar="X Y Z",
-            read=in_array_order,
-        ),
-    ] = None
-    any_spacing: Annotated[
-        bool,
-        Option("Take scans as they are: the model was trained on several voxel sizes.", panel=MAIN),
-    ] = False

@@ -21,7 +21,6 @@ from voxlate.scans.cases.prepared import Cohort, open_cohort
 from voxlate.science.methods.method import Method
 from voxlate.training.batches.patches import training_cases
 from voxlate.training.batches.windows import check_windows
-from voxlate.training.features import check_features
 from voxlate.training.initial import initial_method
 from voxlate.training.job import Job, Pace, Session
 from voxlate.training.learner import Epochs, Learner
@@ -326,7 +325,6 @@ def _check_stages(jobs: Sequence[Job], starts: Mapping[str, Path]) -> None:
         raise BadInput(
             f"{cohort.folder}: expected a mask found in {' or '.join(recipe.data.source)}, which a model is given to synthesise, found the brain of {name}. Prepare it with --mask-from {recipe.data.source[0]}."
         )
-    check_features(recipe)
     earlier: dict[str, Method] = {}
     for job in jobs:
         stage = job.stage

@@ -23,10 +23,8 @@ if TYPE_CHECKING:
     from voxlate.training.planning.plan import Plan
     from voxlate.training.run import Run as Trained
 
-RANKED = "Methods for pairs come first on paired scans, then recipes whose patches are filled, which train on more cases, use more modalities, are the systems of a paper or of voxlate, and have measured results; then those that are quicker. The scores that a recipe reaches on the cohort are not predicted.\n"
-Publication = Literal[
-    "xmodality", "kl-f4", "kl-f8", "diffusers", "monai", "nnunet", "konfai", "pix2pix"
-]
+RANKED = "Methods for pairs come first on paired scans, then recipes whose patches are filled, which train on more cases, use more modalities, are those to start from, and have measured results; then those that are quicker. The scores that a recipe reaches on the cohort are not predicted.\n"
+Publication = Literal["xmodality", "kl-f4", "kl-f8"]
 
 
 def recipe_names() -> list[str]:
@@ -39,13 +37,22 @@ def recipe_names() -> list[str]:
 NAMES = "voxlate.commands.api.training:recipe_names"
 
 
+def paper_names() -> list[str]:
+    """The papers whose recipes `recipes` lists."""
+    from voxlate.training.recipe.text import papers
+
+    return papers()
+
+
 def _recipe_lines(
-    rows: Any, name: str | None, cohort: Path | None, allow_code: bool
+    rows: Any, name: str | None, paper: str | None, cohort: Path | None, allow_code: bool
 ) -> Iterator[Any]:
     if cohort is not None:
         yield from _fit_lines(rows, cohort)
     elif name is None:
         yield from _recipes_in_lines(rows)
+        if paper is None:
+            yield f"\nThose of a paper, or all:  voxlate recipes --paper {' | '.join(paper_names())}"
     else:
         from voxlate.commands.api.explain import explain
         from voxlate.training.recipe import read, text
@@ -56,6 +63,7 @@ def _recipe_lines(
 @Command(
     """
     recipes t1_to_t2_brain
+    recipes --paper mrdpm
     recipes --for PREPARED
     """,
     lines=_recipe_lines,
@@ -71,6 +79,14 @@ def recipes(
         ),
     ] = None,
     *,
+    paper: Annotated[
+        str | None,
+        MainOption(
+            "Paper whose recipes are listed: its system, baselines and ablations; all: every recipe.",
+            metavar="NAME",
+            complete="voxlate.commands.api.training:paper_names",
+        ),
+    ] = None,
     cohort: Annotated[
         Place | None,
         MainOption(
@@ -80,15 +96,15 @@ def recipes(
     ] = None,
     allow_code: AllowCode = False,
 ) -> Any:
-    """List the shipped recipes by source and target, or print one.
+    """List the shipped recipes to start from by source and target, or those of a paper, or print one.
     \f
     Returns:
-        Any: Without arguments a list of tables with the name, title, source and target of each recipe; of a `name` the recipe
-            with all its keys; for a `cohort` a list of tables, the fitting recipes first, whose `against` states why others do
-            not fit.
+        Any: Without a `name` or `cohort` a list of tables with the name, title, paper, source and target of each recipe; of a
+            `name` the recipe with all its keys; for a `cohort` a list of tables, the fitting recipes first, whose `against`
+            states why others do not fit.
 
     Raises:
-        BadInput: the recipe is unknown; it names code without allow_code; or the cohort is not prepared.
+        BadInput: the recipe or paper is unknown; it names code without allow_code; or the cohort is not prepared.
 
     Example:
         >>> import voxlate
@@ -107,7 +123,7 @@ def recipes(
         return {"name": name, **to_dict(read(name, allow_code=allow_code))}
     from voxlate.training.recipe.text import table_of_recipes
 
-    return table_of_recipes()
+    return table_of_recipes(paper)
 
 
 def _recipes_in_lines(rows: list[dict[str, Any]]) -> Iterator[Any]:
@@ -444,7 +460,6 @@ def _imported_lines(done: "Trained") -> Iterator[str]:
     """
     import xmodality adm.safetensors --out RUN
     import kl-f4 vae.safetensors --out KL
-    import diffusers FOLDER --recipe stated.toml --spacing 1 1 1 --out RUN
     """,
     name="import",
     lines=_imported_lines,
@@ -454,15 +469,13 @@ def import_weights(
     source: Annotated[
         Publication,
         Argument(
-            "Origin of the weights: xmodality; kl-f4 or kl-f8 for an autoencoder of latent diffusion; or a package: diffusers, monai, nnunet, konfai, pix2pix.",
+            "Origin of the weights: xmodality (paper 001), or kl-f4 or kl-f8 for an autoencoder of latent diffusion.",
             metavar="SOURCE",
         ),
     ],
     weights: Annotated[
         Place,
-        Argument(
-            "Published file (safetensors), or a package's own file or folder.", metavar="WEIGHTS"
-        ),
+        Argument("Published file (safetensors).", metavar="WEIGHTS"),
     ],
     out: Out,
     *,
@@ -476,28 +489,15 @@ def import_weights(
         Run: The folder of the imported run, as `train` returns it, without a history.
 
     Raises:
-        BadInput: the file has weights of another structure; an option does not fit the source; or the recipe does not state what
-            the package's own files leave open.
+        BadInput: the file has weights of another structure, or an option does not fit the source.
 
     Example:
         >>> import voxlate
         >>> run = voxlate.import_weights("xmodality", "adm.safetensors", "RUN")  # doctest: +SKIP
     """
-    from voxlate.exchange.foreign import Preprocessing
-    from voxlate.exchange.foreign_formats import READERS, import_model
     from voxlate.exchange.pretrained import Source, import_autoencoder
     from voxlate.exchange.published import import_run
 
-    recipe = None if options.recipe is None else str(options.recipe)
-    if source in READERS:
-        stated = Preprocessing(
-            recipe, options.changes or {}, options.spacing_mm, options.any_spacing
-        )
-        return import_model(source, Path(weights), stated, Path(out))
-    if recipe or options.spacing_mm or options.any_spacing:
-        raise BadInput(
-            f"import: expected no recipe and no spacing with {source}, whose preprocessing was published, found one. Drop --recipe, --spacing and --any-spacing."
-        )
     if source == "xmodality":
         return import_run(Path(weights), Path(out), options.changes or {})
     if options.changes:

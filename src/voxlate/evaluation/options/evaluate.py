@@ -126,7 +126,7 @@ class EvaluateOptions(Layout, Sampling, ExecutorOptions):
     features: Annotated[
         Any,
         Option(
-            "Features: texture, vit or a ViT's folder.",
+            "Distance of the slices' features: texture.",
             panel=SCORES,
             metavar="NAME",
             takes=str,

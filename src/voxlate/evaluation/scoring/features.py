@@ -1,29 +1,20 @@
-"""Feature vectors of pictures for distances between sets of them: by a ViT, or by a filter bank without download.
+"""Feature vectors of pictures for distances between sets of them, by a filter bank without download.
 
-A distance on the ViT's vectors is the Fréchet distance (FD) of the field. A distance on the filter bank's vectors is
-called texture distance, because its numbers have another scale and meaning.
+A distance on its vectors is called texture distance, because its numbers have another scale and meaning than the Fréchet
+distance (FD) of the field, which an object of the user with a learned network gives.
 """
 
-import hashlib
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-import torch
-from scipy.ndimage import correlate1d, zoom
-from torch import Tensor
-from torch.nn import functional
+from scipy.ndimage import correlate1d
 
 from voxlate.base.arrays import Float32, Float64
 from voxlate.base.errors import BadInput
-from voxlate.science.nets import vit
 
-SIDE = 256  # side of the paper's pictures, which have 16 x 16 patches
-BATCH = 16
 SCALES = 4
 ANGLES = 4
 LEVELS = 8
@@ -53,16 +44,12 @@ class Features:
 
 
 def features_for(name: str | Path) -> Features:
-    """The features called "texture" (built in), "vit" (from the hub or its cache), or those of a ViT in a folder."""
-    if name == "texture":
-        return TEXTURE
-    if name == "vit":
-        return load_vit(vit.VIT)  # the paper's
-    if Path(name).is_dir():
-        return load_vit(str(name))
-    raise BadInput(
-        f"features: expected texture, vit or a folder with a ViT's config.json and model.safetensors, found {name}. Choose one of these."
-    )
+    """The features of this name; raises BadInput for all but "texture"."""
+    if name != "texture":
+        raise BadInput(
+            f"features: expected texture, found {name}. Choose it, or pass an object of your own in Python."
+        )
+    return TEXTURE
 
 
 def _filters() -> list[Float64]:
@@ -134,60 +121,3 @@ TEXTURE = Features(
     SCALES * (2 * ANGLES + 1) + LEVELS,
     _textures,
 )
-
-
-@torch.no_grad()
-def class_tokens(model: Any, pictures: Pictures) -> Vectors:
-    """The class token of a vision transformer after its last norm, for pictures of 256 x 256 with grey in [0, 1].
-
-    Grey is repeated to three channels without further normalisation. Pictures of another size are resized by cubic
-    splines, without keeping the aspect ratio. Source: the TOF-to-CTA paper's Fréchet distance.
-    """
-    vectors = []
-    for start in range(0, len(pictures), BATCH):
-        batch = np.stack([_stretch(picture) for picture in pictures[start : start + BATCH]])
-        pixels = torch.from_numpy(batch)[:, None].expand(-1, 3, -1, -1).to(model.device)
-        vectors.append(model(pixels).last_hidden_state[:, 0].cpu().double())
-    return torch.cat(vectors).numpy()
-
-
-def _stretch(picture: Pictures) -> Pictures:
-    """Cubic zoom to SIDE x SIDE, corners staying corners; splines overshoot, so the values are clipped again."""
-    if picture.shape == (SIDE, SIDE):
-        return picture
-    factors = [SIDE / size for size in picture.shape]
-    return np.clip(zoom(picture, factors, order=3), 0, 1).astype(np.float32)
-
-
-def load_vit(where: str) -> Features:
-    """A ViT from a folder or the hub (safetensors only), with its position embedding resized linearly to 256 x 256."""
-    stored = vit.load_vit(where)
-    state = stored.state_dict()
-    config = stored.config
-    positions = "embeddings.position_embeddings"
-    state[positions] = stretch_positions(state[positions], SIDE // int(config.patch_size))
-    name = f"ViT {Path(where).name if Path(where).is_dir() else where} (weights {digest(stored)})"
-    config.image_size = SIDE
-    model = type(stored)(config, add_pooling_layer=False)
-    model.load_state_dict(state)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    compute = partial(class_tokens, model.eval().float().to(device))
-    return Features(name, "fd", f"{SIDE}×{SIDE} by cubic splines", int(config.hidden_size), compute)
-
-
-def stretch_positions(positions: Tensor, side: int) -> Tensor:
-    """Position embedding [1, 1 + n², F] of the class token and n x n patches for side x side patches.
-
-    Linear, the corners staying corners, as `scipy.ndimage.zoom(order=1)`.
-    """
-    count = math.isqrt(positions.shape[1] - 1)
-    grid = positions[:, 1:].reshape(1, count, count, -1).permute(0, 3, 1, 2)
-    grid = functional.interpolate(grid, (side, side), mode="bilinear", align_corners=True)
-    return torch.cat([positions[:, :1], grid.flatten(2).transpose(1, 2)], 1)
-
-
-def digest(model: torch.nn.Module) -> str:
-    """The first 12 hex digits of a SHA-256 of all weights, which does not depend on their names."""
-    arrays = [tensor.detach().cpu().contiguous().numpy() for tensor in model.state_dict().values()]
-    parts = [hashlib.sha256(array).digest() for array in arrays]
-    return hashlib.sha256(b"".join(sorted(parts))).hexdigest()[:12]

@@ -242,11 +242,6 @@ class BetaTable(Schedule):
     def betas(self) -> Tensor:
         """Beta of each index, float64 [count]."""
 
-    @property
-    def levels(self) -> tuple[float, ...]:
-        """Log-SNR of each index."""
-        return tuple(_table(self).tolist())
-
     def _log_snr(self, t: Tensor) -> Tensor:
         table = _table(self).to(t.device)
         place = t * self.count - 1

@@ -22,7 +22,7 @@ from voxlate.science.diffusion.objective import (
 from voxlate.science.diffusion.prediction import Kind, denoiser, diffuse, per_item, target, to_x0
 from voxlate.science.diffusion.sample import SamplerSettings, check_sampler_fits, sample, with_known
 from voxlate.science.diffusion.samplers import Denoise
-from voxlate.science.diffusion.schedules import AnySchedule, BetaTable, Schedule, ShiftedCosine
+from voxlate.science.diffusion.schedules import AnySchedule, Schedule, ShiftedCosine
 from voxlate.science.diffusion.times import AnyTimes, UniformTimes
 from voxlate.science.diffusion.windows import denoise_windows
 from voxlate.science.methods.method import (
@@ -68,9 +68,7 @@ class DiffusionSettings(MethodSettings):
 
     def build(self, net: NetSettings, task: Task, channels: Channels) -> "Diffusion":
         """The method with fresh weights."""
-        levels = self.schedule.levels if isinstance(self.schedule, BetaTable) else ()
-        network = net.build(replace(channels, levels=levels))
-        method = Diffusion(self, network, task, channels.state)
+        method = Diffusion(self, net.build(channels), task, channels.state)
         method.pair_channels = (channels.state, sum(channels.images.values()))
         return method
 

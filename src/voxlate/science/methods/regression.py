@@ -9,14 +9,13 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from voxlate.base.config import Importable, kind_of, look_up, setting, settings
+from voxlate.base.config import Importable, look_up, setting, settings
 from voxlate.base.errors import BadInput
 from voxlate.science.batch import Batch
 from voxlate.science.diffusion.noise import Noise
 from voxlate.science.diffusion.objective import Reduction, means_in_mask
 from voxlate.science.diffusion.sample import SamplerSettings
 from voxlate.science.methods.auxiliary_losses import LOSSES as EXTRA_LOSSES
-from voxlate.science.methods.feature_loss import FeatureLoss
 from voxlate.science.methods.losses import dissimilarity
 from voxlate.science.methods.method import (
     Attempt,
@@ -63,10 +62,6 @@ class RegressionSettings(MethodSettings):
             "Additional losses within windows of network units, by name, each in shares of its width: { brain = [-0.333, -0.28] } counts a grey value of brain like one of bone."
         ),
     ] = field(default_factory=dict)
-    features: Annotated[
-        tuple[FeatureLoss, ...],
-        setting("Additional losses on features of frozen networks: [{ network = RUN }]."),
-    ] = ()
     leak: Annotated[
         float,
         setting(
@@ -84,13 +79,9 @@ class RegressionSettings(MethodSettings):
     def check(self, stage: StageSettings, where: str) -> None:
         """Raise BadInput where the loss does not fit the stage."""
         super().check(stage, where)
-        if (self.ssim or self.features or self.leak < 1) and stage.task.state_range != (-1, 1):
+        if (self.ssim or self.leak < 1) and stage.task.state_range != (-1, 1):
             raise BadInput(
-                f"{where}: expected task.range = [-1, 1] for method.ssim, method.features and method.leak, found {list(stage.task.state_range)}. Drop one of the two."
-            )
-        if self.features and stage.task.needs:
-            raise BadInput(
-                f"{where}: expected task.kind = 'translate' for method.features, whose networks take images, found '{kind_of(stage.task)}'. Drop method.features."
+                f"{where}: expected task.range = [-1, 1] for method.ssim and method.leak, found {list(stage.task.state_range)}. Drop one of the two."
             )
         for name, (low, high) in self.windows.items():
             if not -1 <= low < high <= 1:
@@ -161,8 +152,6 @@ class Regression(Method):
         terms = means_in_mask(errors, problem.loss_mask, self.options.reduction)
         if self.options.ssim:
             terms["ssim"] = self.options.ssim * dissimilarity(present, x0).mean()
-        for number, features in enumerate(self.options.features):
-            terms[f"features.{number}"] = features.weight * features.distance(present, x0)
         return with_total(terms)
 
     def predict(self, batch: Batch) -> tuple[Tensor, tuple[Tensor, ...]]:

@@ -79,7 +79,6 @@ class Channels:
         state: 0 where there is none.
         code: length of the configuration code.
         noisy: whether the noise level is an input.
-        levels: the log-SNR of each index of a discrete schedule.
         features: of each feature map.
         masked: whether all is background outside a mask, so that nothing is synthesised at an image's border.
 
@@ -94,7 +93,6 @@ class Channels:
     state: int = 0
     code: int = 0
     noisy: bool = False
-    levels: tuple[float, ...] = ()
     features: tuple[int, ...] = ()
     masked: bool = False
 

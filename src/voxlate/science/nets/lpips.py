@@ -142,15 +142,6 @@ def load_lpips(path: Path | str, device: torch.device | None = None) -> Lpips:
     return Lpips(net, heads, f"AlexNet v0.1 (weights {digest})")
 
 
-def is_lpips(path: str) -> bool:
-    """Whether a file has the names of LPIPS weights."""
-    try:
-        with safetensors.safe_open(path, "pt") as file:
-            return "lin0" in {*file.keys()}
-    except (safetensors.SafetensorError, OSError):
-        return False
-
-
 def mean_lpips(path: str, true: Tensor, image: Tensor) -> Tensor:
     """Mean LPIPS of the slices of images [N, 1, D, H, W] in [-1, 1], in float32; path: of the weights."""
     with exact(true.device):

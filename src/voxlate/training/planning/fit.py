@@ -19,24 +19,10 @@ from voxlate.training.planning.facts import cohort_facts
 from voxlate.training.planning.roles import refuse_maps, roles_of
 from voxlate.training.planning.starters import reason_against, reason_against_training
 from voxlate.training.recipe import Recipe, head_of, read
-from voxlate.training.recipe.text import SMALL, names
+from voxlate.training.recipe.text import is_start, names
 from voxlate.training.starters.card import Card, read_card
 from voxlate.training.starters.names import PREFIX, folder_of, starters_to_run
 
-# The systems that the papers propose, and the recipes of this project; all others are baselines and ablations.
-SYSTEMS = (
-    "make_a_volume_swi_mra",
-    "make_a_volume_t1_t2",
-    "mr_to_ct_ddpm",
-    "mr_to_ct_slices",
-    "mrdpm",
-    "mrdpm_cbf",
-    "mrdpm_cbv",
-    "phantom_t1_to_ct",
-    "t1_to_t2_brain",
-    "tof_to_cta_adm",
-    "umm_csgm",
-)
 MEASURED = re.compile(
     "Measured(?: in| on|: see)"
 )  # in a head: numbers of this project, not of a paper
@@ -49,7 +35,8 @@ class Fit:
     against: the reason why it cannot be used on the cohort; notes: sentences on unusual facts; why: the reasons for its
     rank in one line; unpaired: whether it learns without pairs from a cohort that has pairs; filled: share of its
     patches that slices do NOT fill (0 is best); cases: number of its training cases; measured: whether its head has
-    numbers of this project; samples: whether synthesis runs a sampler; steps: sum over all its stages (0: epochs).
+    numbers of this project; samples: whether synthesis runs a sampler; steps: sum over all its stages (0: epochs);
+    start: whether it is a recipe to start from.
     """
 
     name: str
@@ -64,6 +51,7 @@ class Fit:
     measured: bool = False
     samples: bool = False
     steps: int = 0
+    start: bool = False
 
     @property
     def rank(self) -> tuple[object, ...]:
@@ -75,7 +63,7 @@ class Fit:
             round(self.filled, 1),
             -self.cases,
             len(self.unused),
-            self.name.removesuffix(SMALL) not in SYSTEMS,
+            not self.start,
             not self.measured,
             self.samples,
             len(self.notes),
@@ -130,6 +118,7 @@ def _fit(name: str, cohort: Cohort) -> Fit:
         measured=MEASURED.search(head_of(name)) is not None,
         samples=recipe.method.iterates,
         steps=steps,
+        start=is_start(name),
     )
 
 

@@ -54,9 +54,6 @@ NETS = {
     "mm_syn": "nets.completion.mm_syn:MMSYN",
     "coca_gan": "nets.completion.coca_gan:CocaGAN",
     "ucd_gan": "nets.completion.ucd_gan:UcDGAN",
-    "pix2pix_unet": "nets.pix2pix:Pix2PixUNet",
-    "foreign": "nets.foreign:ForeignNetwork",
-    "foreign_autoencoder": "nets.foreign:ForeignAutoencoder",
 }
 TASKS = {
     "translate": "methods.tasks:Translate",

@@ -9,13 +9,17 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from voxlate.base.errors import BadInput, did_you_mean
+from voxlate.base.errors import BadInput, did_you_mean, known_name
 from voxlate.base.options.option import toml_value
 
 Values = dict[str, Any]  # plain tables of a recipe
 
 SHIPPED = resources.files("voxlate.training.recipe") / "shipped"
 SMALL = "_small"  # ends the name of the small variant of a recipe, which its table [small] states
+ALL = "all"  # in place of a paper's name: every recipe
+# Keys of a recipe's file that describe it and set nothing: the paper that it belongs to, and whether it is one to start
+# from. A recipe does not have those of its base.
+DESCRIBING = ("paper", "start")
 
 
 @functools.cache
@@ -65,14 +69,41 @@ def text_of(name: str) -> str:
         ) from error
 
 
-def table_of_recipes() -> list[Values]:
-    """Name, title, source and target of each recipe that comes with the package."""
+def paper_of(name: str) -> str:
+    """The paper that a shipped recipe belongs to, such as mrdpm; "" for a recipe of this project."""
+    return str(_stated(name).get("paper", ""))
+
+
+def is_start(name: str) -> bool:
+    """Whether a shipped recipe is one to start from: the system of a paper or of this project, no baseline or ablation."""
+    return bool(_stated(name).get("start", False))
+
+
+def papers() -> list[str]:
+    """The papers whose recipes come with the package, and "all"."""
+    return [*sorted({paper_of(name) for name in names()} - {""}), ALL]
+
+
+def table_of_recipes(paper: str | None = None) -> list[Values]:
+    """Name, title, paper, source and target of the shipped recipes to start from, or of those of a paper ("all": of all).
+
+    Raises BadInput for an unknown paper.
+    """
+    if paper is not None:
+        known_name("--paper", "a paper with recipes", paper, papers())
     rows = []
     for name in names():
-        values = values_of(name)
-        sides = {side: values["data"][side] for side in ("source", "target")}
-        rows.append({"name": name, "title": values["title"], **sides})
+        if _is_listed(name, paper):
+            values = values_of(name)
+            sides = {side: values["data"][side] for side in ("source", "target")}
+            rows.append({"name": name, "title": values["title"], "paper": paper_of(name), **sides})
     return rows
+
+
+def _is_listed(name: str, paper: str | None) -> bool:
+    if paper is None:
+        return is_start(name)
+    return paper in (ALL, paper_of(name))
 
 
 def head_of(name: str) -> str:
@@ -109,10 +140,7 @@ def _values(name: str, before: tuple[str, ...] = ()) -> Values:
             f"{name}: expected bases that end, found {' → '.join((*before, name))}. Change base."
         )
     full = _full_recipe(name)
-    try:
-        stated = tomllib.loads(text_of(name))
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise BadInput(f"{name}: expected TOML, found an error: {error}. Fix that line.") from error
+    stated = {key: value for key, value in _stated(name).items() if key not in DESCRIBING}
     small = stated.pop("small", None)
     if full != name:
         if not isinstance(small, dict):
@@ -123,14 +151,22 @@ def _values(name: str, before: tuple[str, ...] = ()) -> Values:
     return _over_base(stated, name, before)
 
 
+def _stated(name: str) -> Values:
+    """The tables in the file of a recipe, or of that of a small variant."""
+    try:
+        return tomllib.loads(text_of(name))
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise BadInput(f"{name}: expected TOML, found an error: {error}. Fix that line.") from error
+
+
 def _over_base(stated: Mapping[str, Any], name: str, before: tuple[str, ...] = ()) -> Values:
     """Stated tables over those of their base."""
     values = dict(stated)
     base = values.pop("base", None)
-    return values if base is None else over(_values(str(base), (*before, name)), values)
+    return values if base is None else _over(_values(str(base), (*before, name)), values)
 
 
-def over(below: Any, above: Any) -> Any:
+def _over(below: Any, above: Any) -> Any:
     """What is below, updated with what is above: tables key by key, a list of stages by a table of their names.
 
     All else is replaced, and so is a table by one of another `kind`.
@@ -141,7 +177,7 @@ def over(below: Any, above: Any) -> Any:
         return above
     if above.get("kind", below.get("kind")) != below.get("kind"):
         return above
-    merged = below | {key: over(below.get(key), value) for key, value in above.items()}
+    merged = below | {key: _over(below.get(key), value) for key, value in above.items()}
     if len(given := {"steps", "epochs"} & above.keys()) == 1:
         _drop_other_length(merged, *given)
     return merged
@@ -156,7 +192,7 @@ def _update_stages(below: list[Any], above: Values) -> list[Any]:
             f"stages.{unknown[0]}: expected a stage of the base ({known}), found another name. Change it, or list all stages."
         )
     return [
-        over(stage, above[name]) if name in above else stage for stage, name in zip(below, names)
+        _over(stage, above[name]) if name in above else stage for stage, name in zip(below, names)
     ]
 
 
