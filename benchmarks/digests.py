@@ -101,7 +101,6 @@ STEPS = {
     "onnx-run-xmodality": f"voxlate-run {{onnx-xmodality}} tof={CASE}/tof.nii.gz --out {{out}}",
     "dicom-synth": "synth starter:head-mr-to-ct {in}/series --out {out} --dicom {out}/series --set precision=float32",
     "dicom-export": "export {dicom-synth} --dicom {out}/enhanced --enhanced",
-    "dicom-pseudonyms": "pseudonymise {in}/series --key {in}/key --out {out}",
     "for-proton": "export {starter-head-mr-to-ct} --for proton --beam 90 --out {out}",
     "for-pet": "export {starter-head-mr-to-ct} --for pet --out {out}",
     "for-ultrasound": "export {starter-head-mr-to-ct} --for ultrasound --beam 90 --aperture 10 --out {out}",
@@ -363,7 +362,6 @@ def make_inputs(place: Place) -> None:
     for case in sorted(moved.glob("phantom_*")):
         for name, kind in (("t1", "MR"), ("ct", "CT")):
             write_series(case / f"{name}.nii.gz", place.inputs / "dicom" / case.name / name, kind)
-    place.call(["pseudonym-key", str(place.inputs / "key")]).check_returncode()
 
 
 INPUTS = {

@@ -9,7 +9,6 @@ from typing import Literal
 from voxlate.anatomy.options import PhantomOptions as PhantomOptions
 from voxlate.base.errors import BadInput as BadInput
 from voxlate.checks.survey import Survey
-from voxlate.clinic.deidentify import Deidentified
 from voxlate.clinic.dicom_out import Exported
 from voxlate.clinic.export_for import Converted
 from voxlate.clinic.options.consumers import ConsumerOptions as ConsumerOptions
@@ -280,38 +279,6 @@ def pseudonym_key(
         >>> pseudonyms = voxlate.pseudonym_key("KEY", of=["anna", "ben"])
         >>> list(pseudonyms)
         ['anna', 'ben']
-    """
-
-
-def pseudonymise(
-    folder: str | Path,
-    out: str | Path,
-    *,
-    key: str | Path,
-) -> Deidentified:
-    """Copy DICOM images under pseudonyms, by the basic profile of DICOM PS3.15.
-
-    Patient ids and UIDs are keyed hashes; dates are shifted by a number of days of the patient.
-
-    Args:
-        folder: Folder with DICOM files.
-        out: Output folder.
-        key: Key file of pseudonym-key.
-
-    Returns:
-        Deidentified: The written `files`, and the files that were `left_out` because they have texts and no pixels.
-
-    Raises:
-        BadInput: an argument, an option or a file is wrong; the message states what was expected, found, and what to do.
-        BadInput: the key is absent or inside `out`; the folder has no DICOM files; names may be burned into the pixels; a file
-            has no SOPInstanceUID or no patient; or the package dicom-anonymizer is not installed.
-
-    Example:
-        >>> import voxlate
-        >>> _ = voxlate.pseudonym_key("KEY")
-        >>> done = voxlate.pseudonymise("SERIES", "ANONYMOUS", key="KEY")
-        >>> len(done.files), done.left_out
-        (6, ())
     """
 
 
