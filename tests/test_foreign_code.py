@@ -174,7 +174,7 @@ CALLS = {
     "train": {"recipe": "recipe.toml", "data": "prepared", "out": "out"},
     "listen": {"run": "run", "out": "out", "allow": ["A"], "to": "B@127.0.0.1:104"},
 }
-OTHER_FUNCTIONS = """__version__ compare demo export export_for import_weights info list_starters manifest phantom plan prepare pseudonym_key
+OTHER_FUNCTIONS = """__version__ compare demo export import_weights info list_starters manifest phantom plan prepare pseudonym_key
 report serve survey"""
 
 
