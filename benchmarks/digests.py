@@ -88,7 +88,7 @@ STEPS = {
     "starter-head-mr-to-ct-exact": f"synth starter:head-mr-to-ct {SCAN}/t2.nii.gz --out {{out}} --exact --json",
     "starter-head-tof-to-cta-experimental": "synth starter:head-tof-to-cta-experimental {in}/slab/tof.nii.gz --out {out} --set precision=float32 --json",
     "starter-brain-mr-to-mr": f"synth starter:brain-mr-to-mr t1={SCAN}/t1.nii.gz t2={SCAN}/t2.nii.gz --out {{out}} --set precision=float32 --json",
-    "evaluate": f"evaluate {{out}} {EVALUATE} --mask body --region core=seg=1 --region bone=ct>250 --score slices --align --for proton,pet",
+    "evaluate": f"evaluate {{out}} {EVALUATE} --mask body --region core=seg=1 --region bone=ct>250 --score slices --align",
     "evaluate-maps": f"evaluate {{out}} {EVALUATE} --mask brain --region 'high=tmax>3' --score slices",
     "evaluate-means": f"evaluate {{out}} {EVALUATE} --mask brain --region 'high=tmax>3'",
     "evaluate-missing": f"evaluate {{out}} {EVALUATE} --run {{train-umm-csgm}} --split test --missing one --steps 2 --units network",
@@ -101,10 +101,7 @@ STEPS = {
     "onnx-run-xmodality": f"voxlate-run {{onnx-xmodality}} tof={CASE}/tof.nii.gz --out {{out}}",
     "dicom-synth": "synth starter:head-mr-to-ct {in}/series --out {out} --dicom {out}/series --set precision=float32",
     "dicom-export": "export {dicom-synth} --dicom {out}/enhanced --enhanced",
-    "dicom-pseudonyms": "pseudonymise {in}/series --key {in}/key --out {out}",
-    "for-proton": "export {starter-head-mr-to-ct} --for proton --beam 90 --out {out}",
-    "for-pet": "export {starter-head-mr-to-ct} --for pet --out {out}",
-    "for-ultrasound": "export {starter-head-mr-to-ct} --for ultrasound --beam 90 --aperture 10 --out {out}",
+    "dicom-rtstruct": "export {dicom-synth} --dicom {out}/planning --rtstruct",
 }  # fmt: skip
 # These steps extend a folder: a copy of that of another step.
 COPIES = {
@@ -363,7 +360,6 @@ def make_inputs(place: Place) -> None:
     for case in sorted(moved.glob("phantom_*")):
         for name, kind in (("t1", "MR"), ("ct", "CT")):
             write_series(case / f"{name}.nii.gz", place.inputs / "dicom" / case.name / name, kind)
-    place.call(["pseudonym-key", str(place.inputs / "key")]).check_returncode()
 
 
 INPUTS = {

@@ -15,7 +15,7 @@ import typer
 from voxlate.base.codes import codes
 from voxlate.base.config import key_types, members
 from voxlate.commands.cli.commands import command_line
-from voxlate.evaluation.scoring.metrics import METRICS, REGION_METRICS, SCOPE_METRICS, Metric
+from voxlate.evaluation.scoring.metrics import CHALLENGE_METRICS, METRICS, REGION_METRICS, Metric
 from voxlate.page.app import create_app
 from voxlate.page.settings import Sessions, Settings
 from voxlate.training.recipe import Recipe
@@ -153,7 +153,7 @@ def scores() -> str:
     parts += [
         _metrics(REGION_METRICS, "NAME."),
         "## Scores of challenges",
-        _metrics(SCOPE_METRICS),
+        _metrics(CHALLENGE_METRICS),
     ]
     return "\n\n".join(parts) + "\n"
 

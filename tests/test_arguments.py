@@ -154,7 +154,6 @@ def test_options_that_exclude_or_need_each_other_are_refused(
             lambda path: package.synthesise("run", (np.zeros((9, 9, 9)), np.eye(4)), path),
             "(array, affine)), found (ndarray of the shape (9, 9, 9), ndarray of the shape (4, 4)). Change it.",
         ),
-        (lambda path: package.export_for(path, path), "consumer: expected planning"),
         (lambda path: package.load(path, device="gpu9"), "device: expected auto, cpu, cuda,"),
         (lambda path: package.synthesise(path, path, path, synth="x"), "synth: expected KEY=VALUE"),
         (

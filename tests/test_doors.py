@@ -35,7 +35,7 @@ follow_imports = silent
 """
 # Functions of commands that have another name, or several.
 FUNCTIONS = {
-    "export": ("export", "export_for", "export_model"),
+    "export": ("export", "export_model"),
     "import": ("import_weights",),
     "mcp": (),  # a server of the command line
     "prepare": ("prepare", "survey"),

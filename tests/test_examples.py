@@ -33,7 +33,7 @@ def places(cohort, prepared, run, series, small_head, tmp_path):
     package.synthesise(run, cohort, out, split="val", progress=False)
     package.evaluate(out, cohort, progress=False)
     for number in range(10):
-        small_head(others / f"head{number}", 100 + number, modalities=("t1", "t2", "ct"))
+        small_head(others / f"head{number}", 100 + number, modalities=("t1", "t2"))
     return [cohort, prepared, run, series, out, others]
 
 

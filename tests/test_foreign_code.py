@@ -122,7 +122,6 @@ READING = {
     "report": ["run --out out"],
     "compare": ["run run --out out"],
     "phantom": ["run --cases 1"],
-    "pseudonymise": ["run --out out --key recipe.toml"],
     "pseudonym-key": ["recipe.toml --of run"],
     "starters": [""],
 }
@@ -175,8 +174,8 @@ CALLS = {
     "train": {"recipe": "recipe.toml", "data": "prepared", "out": "out"},
     "listen": {"run": "run", "out": "out", "allow": ["A"], "to": "B@127.0.0.1:104"},
 }
-OTHER_FUNCTIONS = """__version__ compare demo export export_for import_weights info list_starters manifest phantom plan prepare pseudonym_key
-pseudonymise report serve survey"""
+OTHER_FUNCTIONS = """__version__ compare demo export import_weights info list_starters manifest phantom plan prepare pseudonym_key
+report serve survey"""
 
 
 def test_every_function_in_python_is_tried_with_a_strangers_files():

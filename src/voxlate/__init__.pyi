@@ -9,10 +9,7 @@ from typing import Literal
 from voxlate.anatomy.options import PhantomOptions as PhantomOptions
 from voxlate.base.errors import BadInput as BadInput
 from voxlate.checks.survey import Survey
-from voxlate.clinic.deidentify import Deidentified
 from voxlate.clinic.dicom_out import Exported
-from voxlate.clinic.export_for import Converted
-from voxlate.clinic.options.consumers import ConsumerOptions as ConsumerOptions
 from voxlate.clinic.options.share import ExportOptions as ExportOptions
 from voxlate.clinic.options.share import ListenOptions as ListenOptions
 from voxlate.clinic.options.share import ModelOptions as ModelOptions
@@ -283,38 +280,6 @@ def pseudonym_key(
     """
 
 
-def pseudonymise(
-    folder: str | Path,
-    out: str | Path,
-    *,
-    key: str | Path,
-) -> Deidentified:
-    """Copy DICOM images under pseudonyms, by the basic profile of DICOM PS3.15.
-
-    Patient ids and UIDs are keyed hashes; dates are shifted by a number of days of the patient.
-
-    Args:
-        folder: Folder with DICOM files.
-        out: Output folder.
-        key: Key file of pseudonym-key.
-
-    Returns:
-        Deidentified: The written `files`, and the files that were `left_out` because they have texts and no pixels.
-
-    Raises:
-        BadInput: an argument, an option or a file is wrong; the message states what was expected, found, and what to do.
-        BadInput: the key is absent or inside `out`; the folder has no DICOM files; names may be burned into the pixels; a file
-            has no SOPInstanceUID or no patient; or the package dicom-anonymizer is not installed.
-
-    Example:
-        >>> import voxlate
-        >>> _ = voxlate.pseudonym_key("KEY")
-        >>> done = voxlate.pseudonymise("SERIES", "ANONYMOUS", key="KEY")
-        >>> len(done.files), done.left_out
-        (6, ())
-    """
-
-
 def survey(
     root: str | Path,
     options: PrepareOptions | None = None,
@@ -433,17 +398,19 @@ def export(
     progress: bool | Callable[..., None] | Reporter = True,
     like: str | Path | None = None,
     enhanced: bool = False,
+    rtstruct: bool = False,
     accept_untrusted: bool = False,
 ) -> Exported:
     """Write synthesised images as derived DICOM series in the study of their source (research use only).
 
     Args:
-        out: Folder that synth wrote, or one case's folder in it; or a CT in HU.
+        out: Folder that synth wrote, or one case's folder in it.
         dicom: New folder for the DICOM series.
         progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
         options: ExportOptions, whose fields, listed below, may also be given by name.
-        like: DICOM series of the source, for one case (default: as the provenance states it); with for pet an image on the PET's grid.
+        like: DICOM series of the source, for one case (default: as the provenance states it).
         enhanced: One enhanced object of many frames for each CT or MR image. Default: False.
+        rtstruct: CT on transverse slices of square pixels, with the body as an RT Structure Set. Default: False.
         accept_untrusted: Hand on untrusted images. Default: False.
 
     Returns:
@@ -460,59 +427,6 @@ def export(
         >>> exported = voxlate.export("NEW", "DICOM", accept_untrusted=True, progress=False)
         >>> exported.series[0].name, len(exported.files)
         ('t2', 7)
-    """
-
-
-def export_for(
-    out: str | Path,
-    to: str | Path,
-    options: ConsumerOptions | None = None,
-    *,
-    progress: bool | Callable[..., None] | Reporter = True,
-    consumer: Literal["planning", "proton", "ultrasound", "pet"] | None = None,
-    beam: str | None = None,
-    table: str | Path | None = None,
-    kvp: float = 120,
-    couch: str | Path | None = None,
-    conversion: Literal["kplan", "marsac2017", "aubry2003", "mcdannold2020"] = "kplan",
-    aperture: float = 60.0,
-    plane: Literal["axial", "source"] = "axial",
-    clear_outside: bool = False,
-    like: str | Path | None = None,
-    accept_untrusted: bool = False,
-) -> Converted:
-    """Write CTs in HU for planning, protons, ultrasound or PET, in the unit of each, with the ends of their intervals.
-
-    Args:
-        out: Folder that synth wrote, or one case's folder in it; or a CT in HU.
-        to: New folder of the images or of the model.
-        progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
-        options: ConsumerOptions, whose fields, listed below, may also be given by name.
-        consumer: User of a CT, in whose units it is written to out: planning, proton, ultrasound, pet.
-        beam: Direction of protons or of a transducer: gantry angle, or x,y,z (RAS). Default: 0, from the front; ultrasound: 0,0,-1, from the vertex.
-        table: CSV of your scanner, hu,rsp (proton) or hu,electron_density (planning). Default: Schneider 1996.
-        kvp: Tube voltage of the CT whose HU are synthesised (pet). Default: 120.
-        couch: Attenuation of the table in 1/cm, which is added (pet).
-        conversion: Published conversion of HU in the skull (ultrasound). Default: 'kplan'.
-        aperture: Diameter in mm of the rays through the skull (ultrasound). From 2 to 400. Default: 60.0.
-        plane: Plane of the slices (planning). Default: 'axial'.
-        clear_outside: Set HU outside the body to -1000 (planning). Default: False.
-        like: of the function in Python alone.
-        accept_untrusted: Default: False.
-
-    Returns:
-        Converted: The `folders` and `files` of the cases, with `facts` on each map and its unit, and the cases `left_out`.
-
-    Raises:
-        BadInput: an argument, an option or a file is wrong; the message states what was expected, found, and what to do.
-        BadInput: `consumer` is not named; an option belongs to another consumer; no CT in HU is found; or the folder has files
-            of something else.
-
-    Example:
-        >>> import voxlate
-        >>> converted = voxlate.export_for("OTHERS/head0/ct.nii.gz", "PET", consumer="pet", progress=False)
-        >>> converted.facts["ct"]["units"]
-        {'mu': '1/cm'}
     """
 
 
@@ -535,7 +449,7 @@ def export_model(
 
     Args:
         run: Run folder, weights file, starter:NAME or hf://NAME/REPO@COMMIT.
-        out: New folder of the images or of the model.
+        out: New folder of the model.
         progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
         options: ModelOptions, whose fields, listed below, may also be given by name.
         weights: Numbers in which the weights are stored; the loss is measured. Default: 'float32'.
@@ -1090,7 +1004,6 @@ def evaluate(
     align: bool = False,
     window: tuple[float, float] | None = None,
     scopes: Sequence[str] = (),
-    consumers: str | None = None,
     slices: Any = None,
     crop: int = 256,
     features: Any = None,
@@ -1158,7 +1071,6 @@ def evaluate(
         align: Also score images moved onto the truth. Default: False.
         window: HU range of PNG truths. Default: 0 80.
         scopes: Scope: whole, slices, crops, both_masked, synthrad2025, … One or a list.
-        consumers: Also score in units of users of CTs: proton,pet,ultrasound.
         slices: Slices that count: 'above={cta=0}, pixels=200'.
         crop: Side length of crops in pixels. Default: 256.
         features: Distance of the slices' features: texture.

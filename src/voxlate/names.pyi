@@ -2,7 +2,6 @@
 
 from voxlate.anatomy.options import PhantomOptions as PhantomOptions
 from voxlate.base.errors import BadInput as BadInput
-from voxlate.clinic.options.consumers import ConsumerOptions as ConsumerOptions
 from voxlate.clinic.options.share import ExportOptions as ExportOptions
 from voxlate.clinic.options.share import ListenOptions as ListenOptions
 from voxlate.clinic.options.share import ModelOptions as ModelOptions
@@ -13,11 +12,9 @@ from voxlate.commands.api.cohorts import manifest as manifest
 from voxlate.commands.api.cohorts import phantom as phantom
 from voxlate.commands.api.cohorts import prepare as prepare
 from voxlate.commands.api.cohorts import pseudonym_key as pseudonym_key
-from voxlate.commands.api.cohorts import pseudonymise as pseudonymise
 from voxlate.commands.api.cohorts import survey as survey
 from voxlate.commands.api.demo import demo as demo
 from voxlate.commands.api.exports import export as export
-from voxlate.commands.api.exports import export_for as export_for
 from voxlate.commands.api.exports import export_model as export_model
 from voxlate.commands.api.exports import listen as listen
 from voxlate.commands.api.exports import push as push

@@ -15,8 +15,6 @@ from voxlate.clinic.address import StudyAddress
 from voxlate.clinic.archive import store_answers, write_objects_of
 from voxlate.clinic.dicom_images import write_enhanced
 from voxlate.clinic.dicom_out import export_dicom
-from voxlate.clinic.export_for import export_for
-from voxlate.clinic.options.consumers import ConsumerOptions
 from voxlate.clinic.web import WebArchive
 from voxlate.scans.formats.io import read_volume, write_volume
 from voxlate.scans.images.grid import Volume
@@ -227,7 +225,6 @@ def test_an_image_that_was_changed_after_the_synthesis_leaves_by_no_exit(case, s
     for leave in (
         lambda: export_dicom(case, to, series),
         lambda: write_objects_of([case], to, print),
-        lambda: export_for(case, to, ConsumerOptions(consumer="proton")),
     ):
         with refuses("checksum"):
             leave()

@@ -1,6 +1,5 @@
 """Images graded "do not trust" are handed on only where the user accepts that, and then say so of themselves."""
 
-import shutil
 from dataclasses import replace
 
 import nibabel as nib
@@ -8,13 +7,13 @@ import numpy as np
 import pytest
 
 from voxlate.base.errors import DoNotTrust
-from voxlate.base.files import read_json, write_json
+from voxlate.base.files import write_json
 from voxlate.base.messages import message
 from voxlate.clinic.archive import write_objects_of
 from voxlate.clinic.dicom_out import export_dicom
 from voxlate.evaluation.intervals.expected import expected_errors
 from voxlate.evaluation.reports.page import report as write_report
-from voxlate.scans.formats.io import read_volume
+from voxlate.scans.formats.io import content_hash, read_volume
 from voxlate.scans.formats.nifti import description_of
 from voxlate.scans.images.grid import Volume
 from voxlate.synthesis.result import Synthesised
@@ -28,12 +27,12 @@ SHAPE = (6, 20, 24)
 GRID = np.diag([3.0, 3, 3, 1])
 
 
-def synthesised(folder, warnings):
+def synthesised(folder, warnings, inputs=None):
     """A case with a CT of a body in air."""
     ct = np.full(SHAPE, -1000, np.float32)
     ct[1:5, 4:16, 4:20] = 40
     ct[2:4, 6:8, 6:18] = 600
-    provenance = {"model": {"title": "any"}, "inputs": {}, "warnings": warnings}
+    provenance = {"model": {"title": "any"}, "inputs": inputs or {}, "warnings": warnings}
     Synthesised({"ct": Volume(ct[None], GRID, "HU", "ct")}, {}, provenance).write(folder)
     return folder
 
@@ -56,25 +55,6 @@ def test_its_own_file_says_not_to_trust_it(cases):
     assert description_of("", ["caution"] * 2).endswith("; 2 cautions")
 
 
-def test_no_user_of_a_ct_gets_it_unless_it_is_accepted(cases, voxlate, tmp_path):
-    words = ("export", cases, "--for", "pet", "--out", tmp_path / "pet")
-    alone = voxlate("export", cases / "bob", "--for", "pet", "--out", tmp_path / "alone")
-    assert alone.code == 3
-    assert REASON in alone.err
-    assert not (tmp_path / "alone/bob").exists()
-    file = cases / "bob/ct.nii.gz"
-    for one in (file, shutil.copy(file, tmp_path / "copy.nii.gz")):
-        assert voxlate("export", one, "--for", "pet", "--out", tmp_path / "alone").code == 3
-    both = voxlate(*words)
-    assert both.code != 0, both.said
-    assert [path.parent.name for path in (tmp_path / "pet").glob("*/facts.json")] == ["ann"], (
-        both.said
-    )
-    voxlate(*words, "--accept-untrusted").done()
-    facts = {case: read_json(tmp_path / "pet" / case / "facts.json") for case in ("ann", "bob")}
-    assert [facts[case]["do_not_trust"] for case in ("ann", "bob")] == ["", BAD["text"]]
-
-
 def test_no_study_gets_it_unless_it_is_accepted_and_then_its_headers_say_so(
     cases, series, tmp_path
 ):
@@ -92,7 +72,28 @@ def test_no_study_gets_it_unless_it_is_accepted_and_then_its_headers_say_so(
     assert REASON in first.DerivationDescription
 
 
-def test_every_receiver_reads_the_same_expected_error(series, voxlate, tmp_path):
+def test_the_command_hands_it_on_only_where_it_is_accepted(cases, series, voxlate, tmp_path):
+    words = ("export", cases / "bob", "--dicom", tmp_path / "dicom", "--rtstruct", "--like", series)
+    refused = voxlate(*words)
+    assert refused.code == 3
+    assert REASON in refused.err
+    assert not [*(tmp_path / "dicom").rglob("*.dcm")]
+    voxlate(*words, "--accept-untrusted").done()
+    for name in ("ct", "ct_rtstruct"):
+        first = pydicom.dcmread(tmp_path / "dicom/bob" / name / "0001.dcm")
+        assert "DO NOT TRUST" in first.SeriesDescription
+
+
+def test_of_several_cases_the_others_are_handed_on(series, voxlate, tmp_path):
+    inputs = {"mr": {"path": str(series), "sha256": content_hash(series)}}
+    for name, warnings in (("ann", []), ("bob", [BAD])):
+        synthesised(tmp_path / "both" / name, warnings, inputs)
+    both = voxlate("export", tmp_path / "both", "--dicom", tmp_path / "dicom")
+    assert both.code == 3
+    assert {path.parts[-3] for path in (tmp_path / "dicom").rglob("*.dcm")} == {"ann"}
+
+
+def test_every_receiver_reads_the_same_expected_error(series, tmp_path):
     # not at the top: test_leaves.py collects this file without that wing
     from voxlate.page.views import _volumes
 
@@ -103,12 +104,10 @@ def test_every_receiver_reads_the_same_expected_error(series, voxlate, tmp_path)
     stated = {"model": {"title": "any"}, "inputs": {}, "units": {"ct": "HU"}}
     Synthesised({"ct": ct}, {}, stated | {"calibration": calibration}, **ends).write(case)
     said = expected_errors(case)["ct"]
-    voxlate("export", case, "--for", "pet", "--out", tmp_path / "pet").done()
-    facts = read_json(tmp_path / "pet/ann/facts.json")
     export_dicom(case, tmp_path / "dicom", series)
     report = pydicom.dcmread(tmp_path / "dicom/ann/report/0001.dcm")
     (view,) = (view for view, _ in _volumes(case, {}) if view.role == "width")
-    assert facts["expected_error"]["ct"] == view.expected == said
+    assert view.expected == said
     texts = [element.value for element in report.iterall() if element.keyword == "TextValue"]
     assert said in texts
     assert said in write_report(case.parent, tmp_path / "report.html").read_text()

@@ -244,11 +244,12 @@ def test_methods_whose_ranks_differ_between_scores_are_ordered_by_each():
         "mae": of("lower", a=10, b=12),
         "bone.dice": of("higher", a=0.7, b=0.8),
         "coverage": of("truth", a=0.99, b=0.91),
-        "proton.error": of("lower", a=1.0),
     }
     found = ranks({"metrics": scores}, 0.9)
     assert found == {"mae": ("a", "b"), "bone.dice": ("b", "a"), "coverage": ("b", "a")}
     assert "coverage" not in ranks({"metrics": scores}, None)
+    of_one = {"metrics": scores | {"bone.dice": of("higher", a=0.7)}}
+    assert "bone.dice" not in ranks(of_one, 0.9)
 
 
 def test_a_region_that_one_folder_lacks_is_not_compared_and_said(folders):

@@ -3,7 +3,6 @@
 import hashlib
 import hmac
 import os
-import re
 
 from refusals import refuses
 from rows import every_row
@@ -31,28 +30,6 @@ def test_studies_of_a_patient_share_its_pseudonym_and_other_keys_give_others():
     assert Pseudonyms(KEY[::-1]).patient("Anna") != BY_KEY.patient("Anna")
     assert "0001020304" not in repr(BY_KEY)
     assert str(KEY) not in repr(BY_KEY)
-
-
-def test_a_uid_is_valid_and_always_the_same():
-    for uid in ("", "1.2.840", "ü", 64 * "7", *map(str, range(100))):
-        pseudonym = BY_KEY.uid(uid)
-        assert re.fullmatch(r"2\.25\.(0|[1-9]\d{0,38})", pseudonym)
-        assert pseudonym == BY_KEY.uid(uid)
-
-
-def test_dates_of_a_patient_keep_their_distances_and_times():
-    days = BY_KEY.days("Anna")
-    assert 1 <= days <= 3650
-    assert BY_KEY.date("20200301", "Anna") != "20200301"
-    first, second = (BY_KEY.date(day, "Anna") for day in ("20200228", "20200301"))
-    assert int(second) > int(first)
-    assert BY_KEY.date("20200228101112.5+0100", "Anna") == f"{first}101112.5+0100"
-    assert BY_KEY.days("Ben") != days
-
-
-@every_row("text", ["", "2020", "20201301", "yesterday", "00010101"])
-def test_what_is_no_date_that_can_be_moved_becomes_empty(text):
-    assert BY_KEY.date(text, "Anna") == ""
 
 
 def test_a_written_key_is_private_random_and_read_back(tmp_path):

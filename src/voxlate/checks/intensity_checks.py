@@ -145,11 +145,6 @@ def _points(statistics: Statistics, spec: IntensityMap) -> list[float]:
     return [2 * (statistics.foreground.at(point) - scale.low) / width - 1 for point in POINTS]
 
 
-def check_tissue(ct: Volume) -> list[Message]:
-    """A message where a CT is clipped to a window, or has soft tissue of other HU than patients, whatever its air has."""
-    return ask("tissue", tissue_of_ct(ct), ct.modality)
-
-
 def tissue_of_ct(ct: Volume) -> dict[str, float]:
     """Numbers of the tissue of a CT: see `tissue` in limits.toml."""
     hu, _ = coarse(ct.data[0])

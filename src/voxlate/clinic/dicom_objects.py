@@ -6,24 +6,22 @@ codes: PS3.16, CID 7150, 7151, 7180 and 7181.
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from voxlate import __version__
 from voxlate.base.errors import BadInput
 from voxlate.base.files import HIGH, LOW, STD, UNCALIBRATED, UNFAMILIAR
 from voxlate.base.optional import Package, pydicom
 from voxlate.clinic.dicom_images import (
-    ANY_REGION,
     SERIAL_NUMBER,
     SOP_CLASSES,
     anatomy,
     check_size,
 )
-from voxlate.clinic.dicom_placement import SOURCE_IMAGE, Placement, place_volume
+from voxlate.clinic.dicom_placement import Placement, place_volume
 from voxlate.scans.formats.dicom_series import (
     PRIVATE_SCHEME,
     SYNTHESIS,
@@ -58,7 +56,6 @@ UNIT_CODES: dict[str, Code] = {
     "ml/100g": ("ml/[100]g", "UCUM", "milliliter per 100 gram"),
     "ppm": ("ppm", "UCUM", "ppm"),
     "mM": ("mmol/L", "UCUM", "millimole per liter"),
-    "1/cm": ("/cm", "UCUM", "/centimeter"),
     "1": ("1", "UCUM", "no units"),
 }
 # Quantities by the name of the modality; others have a private code.
@@ -69,7 +66,6 @@ QUANTITIES: dict[str, Code] = {
     "mtt": ("113052", "DCM", "Mean Transit Time"),
     "ttp": ("113069", "DCM", "Time To Peak"),
     "ct": ("112031", "DCM", "Attenuation Coefficient"),
-    "mu_511kev": ("112031", "DCM", "Attenuation Coefficient"),
 }
 DERIVATION: Code = ("121401", "DCM", "Derivation")
 DEVIATION: Code = ("386136009", "SCT", "Standard Deviation")
@@ -86,7 +82,6 @@ STRUCTURE: Code = ("91723000", "SCT", "Anatomical Structure")
 ABNORMAL: Code = ("49755003", "SCT", "Morphologically Abnormal Structure")
 # Category and type of the segments of a mask by its name; other label maps are tissue.
 PROPERTIES: dict[str, tuple[Code, Code]] = {
-    "body": (STRUCTURE, ANY_REGION),
     "brainmask": (STRUCTURE, ("12738006", "SCT", "Brain")),
     "lesion": (ABNORMAL, ("52988006", "SCT", "Lesion")),
 }
@@ -131,17 +126,11 @@ def quantity_of(name: str, unit: str) -> Quantity:
 
 
 def write_map(
-    volume: Volume,
-    quantity: Quantity,
-    like: Path,
-    out: Path,
-    origin: Origin,
-    purpose: Code = SOURCE_IMAGE,
+    volume: Volume, quantity: Quantity, like: Path, out: Path, origin: Origin
 ) -> list[Path]:
     """Write a volume as one Parametric Map of float32 values into the new folder `out`; returns the file.
 
-    like: the series from which it was made, or for another `purpose` one that gives its patient, study and place.
-    Values are stored as they are; a code states their unit and quantity.
+    like: the series from which it was made. Values are stored as they are; a code states their unit and quantity.
     Raises BadInput for a unit without a code, values that are not finite, a source that is no series, a missing
     highdicom, and a folder that holds anything but this map.
     """
@@ -149,7 +138,7 @@ def write_map(
         raise BadInput(
             f"{out}: expected a unit that DICOM has a code for ({', '.join(UNIT_CODES)}), found {quantity.modality} in {quantity.unit!r}. Leave it out; it stays in its own file."
         )
-    placement = replace(place_volume(volume, like), purpose=purpose)
+    placement = place_volume(volume, like)
     values = np.ascontiguousarray(placement.data, np.float32)
     check_size(values, out)
     if not np.isfinite([values.min(), values.max()]).all():
@@ -180,13 +169,10 @@ def write_map(
     return write_objects(out, series, 1, [parametric])
 
 
-def write_mask(
-    volume: Volume, name: str, like: Path, out: Path, origin: Origin, algorithm: str = ""
-) -> list[Path]:
+def write_mask(volume: Volume, name: str, like: Path, out: Path, origin: Origin) -> list[Path]:
     """Write a mask or label map as one Segmentation with a segment for each label into the new folder `out`.
 
-    Returns the file. name: that of the mask, such as "mask" or "seg"; like: the series on whose slices it is; algorithm:
-    how voxlate drew it, or "" for a mask of unknown origin. Raises
+    Returns the file. name: that of the mask, such as "mask" or "seg"; like: the series on whose slices it is. Raises
     BadInput for values that are no labels, a mask without any voxel, a source that is no series, a missing highdicom,
     and a folder that holds anything but this mask.
     """
@@ -206,9 +192,9 @@ def write_mask(
     series = new_series(placement.template, name, origin, segments.data, "mask")
     segmentation = highdicom.seg.Segmentation(
         segmentation_type="BINARY",
-        segment_descriptions=_segments(name, labels, algorithm),
+        segment_descriptions=_segments(name, labels),
         content_label="MASK",
-        content_description=f"{name}: {algorithm or 'who drew it is not known to voxlate'}"[:64],
+        content_description=f"{name}: who drew it is not known to voxlate"[:64],
         **_common_arguments(placement, series, segments),
     )
     _complete(segmentation, series, placement, *SEGMENTATION)
@@ -240,14 +226,13 @@ def _concept(triple: Code) -> Any:
     return pydicom.sr.coding.Code(*triple)
 
 
-def _segments(name: str, labels: Sequence[int], algorithm: str) -> list[Any]:
+def _segments(name: str, labels: Sequence[int]) -> list[Any]:
     """The descriptions of segments; the origin of a mask beside an image is unknown, so no algorithm is claimed."""
     category, kind = PROPERTIES.get(name, (TISSUE, TISSUE))
-    family = ("THRESHOLD" if algorithm else "UNKNOWN", PRIVATE_SCHEME, algorithm or "Unknown")
     identification = highdicom.AlgorithmIdentificationSequence(
-        name="voxlate" if algorithm else UNKNOWN,
-        family=_concept(family),
-        version=__version__ if algorithm else UNKNOWN,
+        name=UNKNOWN,
+        family=_concept(("UNKNOWN", PRIVATE_SCHEME, "Unknown")),
+        version=UNKNOWN,
     )
     return [
         highdicom.seg.SegmentDescription(
@@ -255,7 +240,7 @@ def _segments(name: str, labels: Sequence[int], algorithm: str) -> list[Any]:
             segment_label=name if len(labels) == 1 else f"{name} {label}",
             segmented_property_category=_concept(category),
             segmented_property_type=_concept(kind),
-            algorithm_type="AUTOMATIC" if algorithm else "SEMIAUTOMATIC",
+            algorithm_type="SEMIAUTOMATIC",
             algorithm_identification=identification,
         )
         for number, label in enumerate(labels, start=1)

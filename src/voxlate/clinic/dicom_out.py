@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import product
+from itertools import chain, product
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from voxlate.clinic.dicom_objects import (
 )
 from voxlate.clinic.dicom_placement import share_on
 from voxlate.clinic.dicom_report import write_report
+from voxlate.clinic.planning_slices import write_planning
 from voxlate.clinic.trust import refuse_changed, why_not, withheld
 from voxlate.clinic.trust_report import trust_summary
 from voxlate.evaluation.intervals.expected import expected_errors
@@ -38,11 +39,13 @@ from voxlate.scans.formats.io import (
     scan_endings,
 )
 from voxlate.scans.images.grid import Volume, canonical, same_grid
+from voxlate.scans.images.units import unit_of
 from voxlate.synthesis.output_folder import SHARED_SECONDS
 from voxlate.synthesis.provenance import provenance_of, source_paths
 
 PROVENANCE = "provenance.json"
 REPORT = "report"  # the folder of the summary of trust
+STRUCTURE = "rtstruct"  # the end of the folder of a CT's structure set
 MASK_NAMES = (*MASKS, *LABELS)
 SAME_PLACE_MM = 0.1  # converters round headers
 MOST_OF_MASK = 0.95  # share of a mask on its source, below which a note says how much it is
@@ -59,6 +62,7 @@ class Exported:
         series: CT and MR images.
         maps: Parametric Maps.
         masks: Segmentations.
+        structures: RT Structure Sets.
         reports: summaries of trust.
         messages: why images have no object, and what was taken on the user's word.
 
@@ -73,6 +77,7 @@ class Exported:
     series: list[Path] = field(default_factory=list)
     maps: list[Path] = field(default_factory=list)
     masks: list[Path] = field(default_factory=list)
+    structures: list[Path] = field(default_factory=list)
     reports: list[Path] = field(default_factory=list)
     messages: list[Message] = field(default_factory=list)
 
@@ -84,8 +89,7 @@ class Exported:
     @property
     def files(self) -> list[Path]:
         """All DICOM files, images first."""
-        folders = [*self.folders, *self.reports]
-        return [file for folder in folders for file in sorted(folder.glob("*.dcm"))]
+        return _dicom_files([*self.folders, *self.structures, *self.reports])
 
     def add(self, other: "Exported") -> None:
         """Add the objects of other cases."""
@@ -95,7 +99,12 @@ class Exported:
     @property
     def summary(self) -> str:
         """The number of folders of each kind, such as '2 series, 1 map, 1 report'."""
-        counts = {"map": len(self.maps), "mask": len(self.masks), "report": len(self.reports)}
+        counts = {
+            "map": len(self.maps),
+            "mask": len(self.masks),
+            "structure set": len(self.structures),
+            "report": len(self.reports),
+        }
         parts = [f"{len(self.series)} series"] if self.series else []
         parts += [plural(count, kind) for kind, count in counts.items() if count]
         return ", ".join(parts)
@@ -108,6 +117,7 @@ def export_dicom(
     progress: Progress = no_report,
     write: Write = write_derived,
     accept_untrusted: bool = False,
+    rtstruct: bool = False,
 ) -> Exported:
     """Write TO/<case>/<image>/0001.dcm … for every image in a folder that synth wrote, or in one of its case folders.
 
@@ -117,7 +127,8 @@ def export_dicom(
 
     like: the DICOM series of the source, where OUT holds one case; by default that from which each case was made, as
     its provenance states it. progress is called with (images done, images). write: writes a CT or MR series, as classic
-    or enhanced objects. Images that no object can hold are left out and listed, and so are cases that are graded "do not
+    or enhanced objects. rtstruct: CTs are written on transverse slices of square pixels, with the body as contours,
+    TO/<case>/<image>_rtstruct. Images that no object can hold are left out and listed, and so are cases that are graded "do not
     trust", unless they are accepted; DoNotTrust is raised where there are no others. Raises BadInput for a folder without images,
     or without one that DICOM can hold, cases that were not made of DICOM, and a `like` for several cases. A series that
     is there, of the same image and source, is kept.
@@ -131,6 +142,11 @@ def export_dicom(
     count = sum(map(len, names.values()))
     if not any(map(_images, cases)):
         raise BadInput(f"{out}: expected images that synth wrote, found none. Name its --out.")
+    units = (unit_of(modality_of(name)) for name in chain.from_iterable(names.values()))
+    if rtstruct and "HU" not in units:
+        raise BadInput(
+            f"--rtstruct: expected a CT in HU in {out}, found none. Leave --rtstruct out."
+        )
     exported = Exported()
     done = 0
     with lock(to, SHARED_SECONDS):
@@ -143,7 +159,7 @@ def export_dicom(
             for name in files:
                 progress(done, count)
                 done += 1
-                _export_image(case / name, source, to, exported, write)
+                _export_image(case / name, source, to, exported, write, rtstruct)
             _export_report(case, source, to, exported)
     if not exported.folders:
         raise BadInput(
@@ -165,7 +181,12 @@ def export_case(case: Path, to: Path, source_of: Callable[[Volume], Path]) -> Ex
 
 
 def _export_image(
-    path: Path, source: Path, to: Path, exported: Exported, write: Write = write_derived
+    path: Path,
+    source: Path,
+    to: Path,
+    exported: Exported,
+    write: Write = write_derived,
+    rtstruct: bool = False,
 ) -> None:
     """Write an image, map or mask as the object that can carry it, or note why there is none."""
     case = path.parent
@@ -179,7 +200,13 @@ def _export_image(
         quantity = quantity_of(modality, volume.unit)
     is_mask = name in MASK_NAMES
     if volume.unit in UNITS and not quantity.statistic and not is_mask:
-        write(volume, source, folder, origin)
+        if rtstruct and volume.unit == "HU":
+            structure = to / case.name / f"{name}_{STRUCTURE}"
+            said = write_planning(volume, source, folder, structure, origin, case.name)
+            exported.structures.append(structure)
+            exported.messages += said
+        else:
+            write(volume, source, folder, origin)
         exported.series.append(folder)
         return
     reason = ""
@@ -211,13 +238,19 @@ def _export_image(
 
 def _export_report(case: Path, source: Path, to: Path, exported: Exported) -> None:
     """Write the summary of trust of a case beside its images, if there are any."""
-    images = [file for file in exported.files if file.is_relative_to(to / case.name)]
+    folders = [folder for folder in exported.folders if folder.is_relative_to(to / case.name)]
+    images = _dicom_files(folders)
     if images:
         provenance = provenance_of(case)
         folder = to / case.name / REPORT
         said = trust_summary(provenance, expected_errors(case).values())
         write_report(said, images, source, folder, origin_of(provenance))
         exported.reports.append(folder)
+
+
+def _dicom_files(folders: Sequence[Path]) -> list[Path]:
+    """The DICOM files in folders, one folder after the other."""
+    return [file for folder in folders for file in sorted(folder.glob("*.dcm"))]
 
 
 def check_dicom(files: Mapping[str, Sequence[Path]]) -> None:
@@ -312,24 +345,6 @@ def _patients(series: Path) -> set[tuple[str, str]]:
             f"{series}: expected images of one patient, found several PatientIDs. Separate them."
         )
     return patients
-
-
-def check_patient(case: Path, series: Path, messages: list[Message]) -> None:
-    """Raise BadInput for a series of another patient than the DICOM series from which a case was synthesised.
-
-    Says where another frame of reference, or a source that is no series, leaves it to the user that the two agree.
-    """
-    patients = _patients(series)
-    sources = filter(is_series, source_paths(provenance_of(case)).values())
-    expected = set[tuple[str, str]]().union(*map(_patients, sources))
-    if expected and dict(patients).keys() != dict(expected).keys():
-        raise BadInput(
-            f"--like: expected a series of the patient from which {case.name} was synthesised, found another PatientID in {series}. Name the right series."
-        )
-    if patients != expected:
-        frame = "in another frame of reference" if expected else "compared with no DICOM source"
-        text = f"{series} is {frame}: the map gets its patient and place on your word that it is registered to the scan."
-        messages.append(message("other-source", text, case=case.name))
 
 
 def _source_of(case: Path) -> Path:

@@ -42,14 +42,13 @@ class Placement:
     """The slices of a new image in space, and those of its source.
 
     data: [D, H, W], its voxels; exact: the image has the source's own grid, so that each slice has the place of a source
-    slice, digit by digit; purpose: why the image refers to its source.
+    slice, digit by digit.
     """
 
     data: np.ndarray
     sources: Sequence[Source]
     grid: Grid
     exact: bool
-    purpose: Code = SOURCE_IMAGE
 
     @cached_property
     def template(self) -> Any:
@@ -114,7 +113,7 @@ class Placement:
             reference = refer(source.header)
             if source.image.frame:
                 reference.ReferencedFrameNumber = source.image.frame
-            reference.PurposeOfReferenceCodeSequence = [code(*self.purpose)]
+            reference.PurposeOfReferenceCodeSequence = [code(*SOURCE_IMAGE)]
             items.append(reference)
         return items
 

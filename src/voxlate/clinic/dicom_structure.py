@@ -104,7 +104,7 @@ def _contours(placement: Placement, out: Path) -> list[Any]:
             text = "\\".join(f"{value:.3f}" for value in place.T.ravel())
             if len(text) > MOST_BYTES:
                 raise BadInput(
-                    f"{out}: expected contours of at most {MOST_BYTES} bytes, which DICOM holds as numbers (about 2,400 points), found {len(points)} points in slice {level + 1}. Smooth the outline of the body, or write the series alone by export --dicom."
+                    f"{out}: expected contours of at most {MOST_BYTES} bytes, which DICOM holds as numbers (about 2,400 points), found {len(points)} points in slice {level + 1}. Smooth the outline of the body, or leave --rtstruct out."
                 )
             contour = item(
                 ContourImageSequence=[refer(source.header) for source in placement.nearby(level)],

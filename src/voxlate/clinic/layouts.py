@@ -16,7 +16,7 @@ def check_layouts(scans: Sequence[CaseScans], out: Path, options: SynthOptions) 
     if options.dicom is not None:
         if options.pseudonymise is not None:
             raise BadInput(
-                "--dicom: expected it without --pseudonymise, found both: a derived series keeps the patient and study of its source. Run voxlate pseudonymise on the series first."
+                "--dicom: expected it without --pseudonymise, found both: a derived series keeps the patient and study of its source. De-identify the series first."
             )
         check_dicom({scan.case: [*scan.files.values()] for scan in scans})
     if options.bids:

@@ -32,7 +32,7 @@ from voxlate.synthesis.provenance import provenance_of
 from voxlate.training.verdict import SYNTHESIS
 
 MAE, COVERAGE = "mae", "coverage"
-RANKED = (MAE, "bone.dice", COVERAGE, "proton.error")  # of which each may prefer another method
+RANKED = (MAE, "bone.dice", COVERAGE)  # of which each may prefer another method
 NAIVE = "best naive"  # the column of the best naive baseline
 TITLE = "Methods: mean ± sd; below, the difference to the reference (=) with its 95 % interval, and p, * below 0.05"
 LEAST_APART = 0.02  # of the shares of scored voxels that two images show, from which their scores do not compare

@@ -35,12 +35,18 @@ class ExportOptions:
     like: Annotated[
         Path | str | None,
         MainOption(
-            "DICOM series of the source, for one case (default: as the provenance states it); with --for pet an image on the PET's grid.",
+            "DICOM series of the source, for one case (default: as the provenance states it).",
             metavar="SERIES",
         ),
     ] = None
     enhanced: Annotated[
         bool, MainOption("One enhanced object of many frames for each CT or MR image.")
+    ] = False
+    rtstruct: Annotated[
+        bool,
+        MainOption(
+            "CT on transverse slices of square pixels, with the body as an RT Structure Set."
+        ),
     ] = False
     accept_untrusted: Annotated[bool, ACCEPT_UNTRUSTED] = False
 

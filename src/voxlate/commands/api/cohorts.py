@@ -1,4 +1,4 @@
-"""The commands on scans and cohorts: phantom, prepare, manifest, info, pseudonym_key, pseudonymise."""
+"""The commands on scans and cohorts: phantom, prepare, manifest, info, pseudonym_key."""
 
 import shlex
 from collections.abc import Iterator, Sequence
@@ -9,7 +9,7 @@ from rich.text import Text
 
 from voxlate.anatomy.options import PhantomOptions
 from voxlate.base.errors import BadInput, first_of, plural
-from voxlate.base.messages import Message, worst_grade
+from voxlate.base.messages import worst_grade
 from voxlate.base.options.option import MainOption
 from voxlate.commands.api.entry import (
     Argument,
@@ -27,7 +27,6 @@ from voxlate.scans.options.prepare import PrepareOptions
 
 if TYPE_CHECKING:
     from voxlate.checks.survey import Survey
-    from voxlate.clinic.deidentify import Deidentified
     from voxlate.scans.cases.prepared import Cohort
     from voxlate.scans.cohorts.case_files import CohortFiles
 
@@ -400,44 +399,3 @@ def pseudonym_key(
         return {}
     pseudonyms = read_key(Path(file))
     return {name: pseudonyms.case(name) for name in of}
-
-
-def _pseudonymised_lines(done: "Deidentified", out: Path) -> Iterator[Any]:
-    if done.left_out:
-        text = (
-            f"{len(done.left_out)} objects without pixels are left out: their texts may hold names."
-        )
-        yield Message("", "note", text)
-    yield f"{len(done.files)} images in {out}."
-
-
-@Command("pseudonymise SERIES --key key --out TO", lines=_pseudonymised_lines)
-def pseudonymise(
-    folder: Annotated[Place, Argument("Folder with DICOM files.", metavar="DICOM")],
-    out: Out,
-    *,
-    key: Annotated[Place, MainOption("Key file of pseudonym-key.")],
-) -> "Deidentified":
-    """Copy DICOM images under pseudonyms, by the basic profile of DICOM PS3.15.
-
-    Patient ids and UIDs are keyed hashes; dates are shifted by a number of days of the patient.
-    \f
-    Returns:
-        Deidentified: The written `files`, and the files that were `left_out` because they have texts and no pixels.
-
-    Raises:
-        BadInput: the key is absent or inside `out`; the folder has no DICOM files; names may be burned into the pixels; a file
-            has no SOPInstanceUID or no patient; or the package dicom-anonymizer is not installed.
-
-    Example:
-        >>> import voxlate
-        >>> _ = voxlate.pseudonym_key("KEY")
-        >>> done = voxlate.pseudonymise("SERIES", "ANONYMOUS", key="KEY")
-        >>> len(done.files), done.left_out
-        (6, ())
-    """
-    from voxlate.clinic.deidentify import deidentify_folder
-    from voxlate.scans.cohorts.pseudonyms import check_outside, read_key
-
-    check_outside(Path(key), Path(out))
-    return deidentify_folder(Path(folder), Path(out), read_key(Path(key)))

@@ -132,7 +132,7 @@ class Command:
 
 COMMANDS = dict[str, Command]()  # those that are imported
 MODULES = {
-    "api.cohorts": ("phantom", "prepare", "manifest", "info", "pseudonym-key", "pseudonymise"),
+    "api.cohorts": ("phantom", "prepare", "manifest", "info", "pseudonym-key"),
     "api.images": ("synth", "check"),
     "api.scores": ("evaluate", "compare", "report"),
     "api.training": ("recipes", "starters", "plan", "train", "adapt", "import", "calibrate"),

@@ -6,11 +6,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from voxlate.base.errors import BadInput, plural
+from voxlate.base.errors import BadInput
 from voxlate.base.hub import PREFIX, check_repo, upload
 from voxlate.base.messages import Message
 from voxlate.base.options.option import MainOption
-from voxlate.clinic.options.consumers import ConsumerOptions
 from voxlate.clinic.options.share import (
     NOT_STATED,
     ExportOptions,
@@ -25,16 +24,13 @@ from voxlate.training.starters.names import is_starter
 
 if TYPE_CHECKING:
     from voxlate.clinic.dicom_out import Exported
-    from voxlate.clinic.export_for import Converted
     from voxlate.synthesis.exported import Description
 
 DICOM = MainOption("New folder for the DICOM series.")
-IMAGES = Argument(
-    "Folder that synth wrote, or one case's folder in it; or a CT in HU.", metavar="OUT|RUN"
-)
+IMAGES = Argument("Folder that synth wrote, or one case's folder in it.", metavar="OUT|RUN")
 Images = Annotated[Place, IMAGES]
-EXPORTED = "Folder that synth wrote, or one case's folder in it; with --for also a CT; with --out alone a run, starter:NAME or hf://NAME/REPO."
-To = Annotated[Place, MainOption("New folder of the images or of the model.")]
+EXPORTED = "Folder that synth wrote, or one case's folder in it; with --out a run, starter:NAME or hf://NAME/REPO."
+To = Annotated[Place, MainOption("New folder of the model.")]
 
 
 @function
@@ -64,32 +60,21 @@ def export(
     from voxlate.clinic.dicom_images import write_derived, write_enhanced
     from voxlate.clinic.dicom_out import export_dicom
 
+    if options.rtstruct and options.enhanced:
+        raise BadInput(
+            "--rtstruct: expected no --enhanced, found it: contours refer to an object for each slice. Drop one of the two."
+        )
     like = None if options.like is None else Path(options.like)
     write = write_enhanced if options.enhanced else write_derived
-    count = progress.count("images")
-    return export_dicom(Path(out), Path(dicom), like, count, write, options.accept_untrusted)
-
-
-@function
-def export_for(out: Images, to: To, *, options: ConsumerOptions, progress: Reporter) -> "Converted":
-    """Write CTs in HU for planning, protons, ultrasound or PET, in the unit of each, with the ends of their intervals.
-    \f
-    Returns:
-        Converted: The `folders` and `files` of the cases, with `facts` on each map and its unit, and the cases `left_out`.
-
-    Raises:
-        BadInput: `consumer` is not named; an option belongs to another consumer; no CT in HU is found; or the folder has files
-            of something else.
-
-    Example:
-        >>> import voxlate
-        >>> converted = voxlate.export_for("OTHERS/head0/ct.nii.gz", "PET", consumer="pet", progress=False)
-        >>> converted.facts["ct"]["units"]
-        {'mu': '1/cm'}
-    """
-    from voxlate.clinic.export_for import export_for
-
-    return export_for(Path(out), Path(to), options, progress.count("export"))
+    return export_dicom(
+        Path(out),
+        Path(dicom),
+        like,
+        progress.count("images"),
+        write,
+        options.accept_untrusted,
+        options.rtstruct,
+    )
 
 
 @function
@@ -129,17 +114,12 @@ def _licence(run: Place, stated: str) -> str:
 
 def _export_lines(done: Any, dicom: Path | None, out: Path | None) -> Iterator[Any]:
     from voxlate.clinic.dicom_out import Exported
-    from voxlate.clinic.export_for import Converted
     from voxlate.synthesis.inputs import scans_to_give
 
     if isinstance(done, Exported):
         for said in done.messages:
             yield Undone(f"left out {said.text}") if said.grade == "do not trust" else said
         yield f"{done.summary} in {dicom}: derived, synthetic, not for diagnosis."
-    elif isinstance(done, Converted):
-        yield from done.messages
-        yield f"{plural(len(done.folders), 'case')} for {done.consumer} in {out}: research use only."
-        yield from (Undone(f"left out {case}: {why}") for case, why in done.left_out.items())
     else:
         yield f"{done.facts.title} in {out}: at most {done.graph.largest_loss:.2g} network units from torch on its self-test."
         scans = scans_to_give(done.facts.data, done.facts.completes)
@@ -150,7 +130,7 @@ def _export_lines(done: Any, dicom: Path | None, out: Path | None) -> Iterator[A
     """
     export OUT --dicom TO
     export OUT/CASE --dicom TO --like SERIES
-    export OUT --for proton --beam 90 --out TO
+    export OUT --dicom TO --rtstruct
     export RUN --out MODEL
     """,
     name="export",
@@ -161,28 +141,14 @@ def _export_any(
     dicom: Annotated[Place | None, DICOM] = None,
     out: Annotated[
         Place | None,
-        MainOption(
-            "Folder for the images of --for, or new folder for the model, which runs without torch.",
-        ),
+        MainOption("New folder for the model, which runs without torch."),
     ] = None,
     *,
     images: ExportOptions,
-    consumer: ConsumerOptions,
     model: ModelOptions,
     progress: Reporter,
 ) -> Any:
-    """Write images as derived DICOM series or in the units of their user (research use only), or a model that runs without torch."""
-    if consumer != ConsumerOptions():
-        if consumer.consumer is None:
-            raise BadInput(
-                "export: expected --for with options of a user of CTs, found none. Add --for planning, proton, ultrasound or pet."
-            )
-        if out is None or dicom is not None:
-            raise BadInput(
-                "export --for: expected --out for the folder, and no --dicom, found otherwise. Pass --out TO; --for planning writes DICOM too."
-            )
-        shared = {"like": images.like, "accept_untrusted": images.accept_untrusted}
-        return export_for(path, out, consumer, progress=progress, **shared)
+    """Write images as derived DICOM series (research use only), or a model that runs without torch."""
     if dicom is not None and out is None:
         return export(path, dicom, images, progress=progress)
     if out is not None and dicom is None:

@@ -74,7 +74,6 @@ def _assumptions(done: Evaluation, options: EvaluateOptions) -> Iterator[Message
 @Command(
     """
     evaluate OUT --truth COHORT --mask body
-    evaluate OUT --truth COHORT --for proton,pet,ultrasound
     evaluate NEW --truth COHORT --run RUN --missing all --mask brain
     """,
     lines=_evaluation_lines,
@@ -114,7 +113,6 @@ def evaluate(
         >>> set(scores.frame["modality"]), "mae" in set(scores.frame["metric"])
         ({'t2'}, True)
     """
-    import voxlate.clinic.consumers.scores  # noqa: F401  adds the users of CTs to the scores
     from voxlate.evaluation.missing import score_run
     from voxlate.evaluation.scoring.evaluate import evaluate as score_images
 

@@ -103,15 +103,6 @@ class EvaluateOptions(Layout, Sampling, ExecutorOptions):
             complete="voxlate.evaluation.scoring.scopes:SCOPES",
         ),
     ] = ()
-    consumers: Annotated[
-        str | None,
-        Option(
-            "Also score in units of users of CTs: proton,pet,ultrasound.",
-            flag="--for",
-            panel=SCORES,
-            metavar="NAMES",
-        ),
-    ] = None
     slices: Annotated[
         Any,
         Option(

@@ -319,7 +319,7 @@ def score_item(item: Item, scale: Range, rules: Rules, functions: Functions) -> 
     for method, volume in {SYNTHESIS: synthesis, **scored}.items():
         pair = ImagePair(truth.values, truth.on_range(volume), scale, truth.inside, asked.ssim_from)
         pictures: list[dict[str, Any]] = []
-        scores = _score(truth, method, volume, pair, functions, pictures) | on_255.get(method, {})
+        scores = _score(truth, volume, pair, functions, pictures) | on_255.get(method, {})
         if method == SYNTHESIS:
             scores |= _interval_scores(truth, synthesis) | _spread_scores(truth, synthesis)
             scores |= _floor(truth) | _stated(item)
@@ -440,7 +440,6 @@ def _note(truth: Truth) -> str:
 
 def _score(
     truth: Truth,
-    method: str,
     image: Volume,
     pair: ImagePair,
     functions: Functions,
@@ -467,10 +466,8 @@ def _score(
         if isinstance(scope, Scope):
             scores |= score_scope(scope, pair, truth.voxels, functions, pictures)
         else:
-            ends = truth.ends if method == SYNTHESIS else {}
             mask = truth.mask if rules.asked.mask else None
-            counted = truth.inside if rules.asked.mask else truth.coverage
-            scores |= scope.score(truth.volume, image, mask, item.case, ends, counted)
+            scores |= scope.score(truth.volume, image, mask, item.case)
     return scores
 
 

@@ -292,7 +292,7 @@ def rules_of(
     if asked.align and NAME in (asked.regions or {}):
         raise BadInput(f"--align: expected no region named {NAME}, found one. Rename the region.")
     regions = regions_from(asked.regions)
-    scopes = scopes_from(asked.scopes, asked.mask, asked.regions or (), asked.consumers)
+    scopes = scopes_from(asked.scopes, asked.mask, asked.regions or ())
     slices = None if asked.slices is None else filter_from(asked.slices, asked.mask, scopes)
     return regions, scopes, slices
 

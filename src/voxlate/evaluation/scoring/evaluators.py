@@ -1,6 +1,6 @@
-"""The metrics of public challenges, with the conventions of their evaluators, and errors in the units of users of CTs.
+"""The metrics of public challenges, with the conventions of their evaluators.
 
-Both are further scopes of an evaluation. The function of a challenge takes a truth, an image and a mask [D, H, W] in the
+They are further scopes of an evaluation. The function of a challenge takes a truth, an image and a mask [D, H, W] in the
 orientation of the truth's file. Sources: the public code of the evaluators at the commits below, and Wang et al. 2003
 (MS-SSIM, Asilomar) and 2004 (SSIM).
 """
@@ -17,7 +17,7 @@ from scipy import ndimage
 from voxlate.base.arrays import AnyArray, Bool
 from voxlate.base.errors import BadInput
 from voxlate.base.similarity import K1, K2, RADIUS, SIGMA, ssim_map
-from voxlate.evaluation.scoring.metrics import add_scope_metrics, mae, mean_inside, psnr
+from voxlate.evaluation.scoring.metrics import mae, mean_inside, psnr
 from voxlate.evaluation.scoring.regions import mask_of, on_grid_of
 from voxlate.scans.cohorts.case_files import CaseFiles
 from voxlate.scans.formats.io import read_volume
@@ -165,58 +165,30 @@ def _gaussian_ssim(a: AnyArray, b: AnyArray, mask: Bool) -> float:
     return mean_inside(ssim_map(a, b, width, gaussian), mask)
 
 
-Errors = Callable[[Volume, Volume, Mapping[str, Volume], Bool | None], Mapping[str, float]]
-"""Of a true CT and an image on its grid, canonical and in HU, of "low" and "high" of the image's intervals or none, and of
-the voxels that count, None for all: the scores by name. A function of a module, because workers receive it."""
-
-
 @dataclass(frozen=True)
 class Evaluator:
-    """A challenge or a user of CTs.
-
-    stated: the conventions of its scores; errors: those of a user, None for a challenge; pictures: it has none of its own.
-    """
+    """A challenge. stated: the conventions of its scores; pictures: it has none of its own."""
 
     name: str
     stated: str
-    errors: Errors | None = None
     pictures: str = ""
 
-    def rule(self, mask: str | None, _: object) -> str:
+    def rule(self, *_: object) -> str:
         """A sentence for the caption and metrics.json."""
-        in_mask = self.errors is not None and mask is not None
-        return f"{self.stated}{f'; all in the mask {mask}' if in_mask else ''}"
+        return self.stated
 
     def score(
-        self,
-        truth: Volume,
-        image: Volume,
-        mask: Bool | None,
-        case: CaseFiles,
-        ends: Mapping[str, Volume],
-        counted: Bool | None,
-    ) -> Mapping[str, float]:
-        """The scores of an image by key; truth, image: canonical, on one grid, in their own unit.
-
-        mask: of the evaluation; ends: "low" and "high" of the image's intervals, or none; counted: the voxels of the mask
-        that the image covers, None for all. Raises BadInput for an image
-        in other units, and for a case without the mask or label map.
-        """
-        if truth.unit != "HU" and self.name != "brasyn":
-            option = "score" if self.errors is None else "for"
-            raise BadInput(
-                f"--{option} {self.name}: expected a CT in HU, found {truth.modality} in {truth.unit}. Drop it for this modality."
-            )
-        if self.errors is not None:
-            scores = self.errors(truth, image, ends, counted)
-        else:
-            scores = self._challenge(truth, image, mask, case)
-        return {f"{self.name}.{key}": value for key, value in scores.items()}
-
-    def _challenge(
         self, truth: Volume, image: Volume, mask: Bool | None, case: CaseFiles
     ) -> Mapping[str, float]:
-        """The scores of a challenge, on the voxels as they are in the truth's file."""
+        """The scores of an image by key, on the voxels as they are in the truth's file.
+
+        truth, image: canonical, on one grid, in their own unit; mask: of the evaluation. Raises BadInput for an image in
+        other units, and for a case without the mask or label map.
+        """
+        if truth.unit != "HU" and self.name != "brasyn":
+            raise BadInput(
+                f"--score {self.name}: expected a CT in HU, found {truth.modality} in {truth.unit}. Drop it for this modality."
+            )
         if self.name == "brasyn":
             if "seg" not in case.labels:
                 raise BadInput(
@@ -235,14 +207,5 @@ class Evaluator:
 
         a = as_stored(truth.data[0])
         b = as_stored(image.data[0])
-        return CHALLENGES[self.name](a, b, as_stored(mask) > 0)
-
-
-CONSUMERS = dict[str, Evaluator]()  # users of CTs by name
-
-
-def add_consumer(name: str, stated: str, errors: Errors, *tables: str) -> None:
-    """Add a user of CTs to those of `evaluate --for`, with the tables of its metrics (see `add_scope_metrics`)."""
-    CONSUMERS[name] = Evaluator(name, stated, errors)
-    for table in tables:
-        add_scope_metrics(table)
+        scores = CHALLENGES[self.name](a, b, as_stored(mask) > 0)
+        return {f"{self.name}.{key}": value for key, value in scores.items()}

@@ -258,17 +258,12 @@ def _catalogue(table: str, computed: Mapping[str, Score]) -> tuple[Metric, ...]:
 METRICS = _catalogue(_METRICS, _COMPUTED)
 # Of a named region: the key becomes NAME.mae, the label NAME MAE.
 REGION_METRICS = _catalogue(_REGION_METRICS, {})
-# Of challenges and of users of CTs; their scopes have the key's first part.
-SCOPE_METRICS = [*_catalogue(_CHALLENGE_METRICS, {})]
+# Of challenges; their scopes have the key's first part.
+CHALLENGE_METRICS = _catalogue(_CHALLENGE_METRICS, {})
 METRIC_OF = {metric.key: metric for metric in METRICS}
 # Scores of a scope have keys such as NAME.mae; single slices and crops have no scores across slices.
 OF_PICTURES = ("mae", "mae_rel", "mse_rel", "psnr", "ssim_2d", "lpips")
 SCOPED = (*OF_PICTURES, "ssim_3d", "ssim_coronal", "ssim_sagittal", "mae_z")
-
-
-def add_scope_metrics(table: str) -> None:
-    """Add the metrics of a table, whose columns are those of the tables above, with keys such as proton.error."""
-    SCOPE_METRICS.extend(_catalogue(table, {}))
 
 
 def metrics_of(document: Mapping[str, Any]) -> dict[str, Metric]:
@@ -279,7 +274,7 @@ def metrics_of(document: Mapping[str, Any]) -> dict[str, Metric]:
         metrics.append(Metric(key, label, own["unit"], own["better"], own["reduction"]))
     scoped = [METRIC_OF[key] for key in METRIC_OF if key in (*SCOPED, "gradient_strength", "mm")]
     for scope in document.get("scopes", {}):
-        own = [metric for metric in SCOPE_METRICS if metric.key.partition(".")[0] == scope]
+        own = [metric for metric in CHALLENGE_METRICS if metric.key.partition(".")[0] == scope]
         metrics += own or [_in_scope(metric, scope) for metric in scoped]
     for region, metric in itertools.product(document.get("regions", {}), REGION_METRICS):
         label = f"{region} {metric.label}"

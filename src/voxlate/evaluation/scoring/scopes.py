@@ -16,7 +16,7 @@ from voxlate.base.config import fill
 from voxlate.base.errors import BadInput
 from voxlate.evaluation.options.evaluate import CROP
 from voxlate.evaluation.scoring.distances import RADIOLOGICAL
-from voxlate.evaluation.scoring.evaluators import CONSUMERS, RULES, Evaluator
+from voxlate.evaluation.scoring.evaluators import RULES, Evaluator
 from voxlate.evaluation.scoring.metrics import OF_PICTURES, SCOPED, ImagePair, Score
 from voxlate.scans.cases.layout import CANONICAL, reorder_axes
 from voxlate.training.batches.slice_filter import SliceFilter, filter_slices
@@ -133,12 +133,9 @@ class CountedVoxels:
 
 
 def scopes_from(
-    names: Iterable[str],
-    mask: object,
-    regions: Collection[str],
-    consumers: str | None,
+    names: Iterable[str], mask: object, regions: Collection[str]
 ) -> tuple[Scope | Evaluator, ...]:
-    """The scopes of these names, each once, and those of --for; raises BadInput for other names, or if a mask is absent."""
+    """The scopes of these names, each once; raises BadInput for other names, or if a mask is absent."""
     scopes: list[Scope | Evaluator] = []
     for name in dict.fromkeys(names):
         if name not in SCOPES:
@@ -154,12 +151,6 @@ def scopes_from(
                 f"--score {name}: expected no region of that name, found one. Rename the region."
             )
         scopes.append(SCOPES[name])
-    for name in dict.fromkeys(filter(None, (consumers or "").split(","))):
-        if name not in CONSUMERS or name in regions:
-            raise BadInput(
-                f"--for: expected some of {','.join(CONSUMERS)}, and no region of that name, found {name!r}. Choose of these."
-            )
-        scopes.append(CONSUMERS[name])
     return tuple(scopes)
 
 

@@ -1,9 +1,8 @@
-"""Pseudonyms of cases, patients and UIDs by a keyed hash (HMAC-SHA256), and shifts of dates.
+"""Pseudonyms of cases and patients by a keyed hash (HMAC-SHA256).
 
 Without the key nobody can compute a pseudonym from a name, or test a guess; equal keys give equal pseudonyms.
 """
 
-import datetime
 import hashlib
 import hmac
 import os
@@ -18,9 +17,7 @@ from voxlate.base.files import inside
 
 KEY_BYTES = 32
 FEWEST_VALUES = 12  # different bytes among 32 random ones; fewer have a probability below 1e-15
-MOST_DAYS = 3650  # that dates are shifted into the past
 PATIENT_DIGITS, STUDY_DIGITS = 12, 8  # hexadecimal, of a pseudonym
-UID_ROOT = "2.25."  # of UIDs that are made from 128 random bits (DICOM PS3.5, B.2)
 PATH = re.compile(r"(?<![\w.~])(?:/|[A-Za-z]:\\)[^\s:,;()'\"/\\]+[/\\][^\s:,;()'\"]*")
 
 
@@ -44,26 +41,6 @@ class Pseudonyms:
         if patient in ("", case):
             return subject
         return f"{subject}_ses-{self.digest('study', case).hex()[:STUDY_DIGITS]}"
-
-    def uid(self, uid: str) -> str:
-        """The UID in place of a DICOM UID."""
-        return f"{UID_ROOT}{int.from_bytes(self.digest('uid', uid)[:16], 'big')}"
-
-    def days(self, patient: str) -> int:
-        """By how many days the dates of a patient are moved into the past."""
-        return 1 + int.from_bytes(self.digest("days", patient)[:8], "big") % MOST_DAYS
-
-    def date(self, text: str, patient: str) -> str:
-        """A date as DICOM writes it (YYYYMMDD, or with a time behind it), moved; "" where it is no date."""
-        match = re.fullmatch(r"(\d{4})\.?(\d{2})\.?(\d{2})(.*)", text.strip())
-        if match is None:
-            return ""
-        try:
-            day = datetime.date(int(match[1]), int(match[2]), int(match[3]))
-            moved = day - datetime.timedelta(days=self.days(patient))
-        except (ValueError, OverflowError):
-            return ""
-        return f"{moved:%Y%m%d}{match[4]}"
 
 
 def without_names(text: str, names: Mapping[str, str]) -> str:

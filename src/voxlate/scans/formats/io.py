@@ -218,16 +218,13 @@ def write_volume(path: Path | str, volume: Volume, description: str = "") -> Non
         kind.write(temporary, volume, description)
 
 
-def is_synthetic(path: Path, mark: str = SYNTHETIC) -> bool:
-    """Whether a file states that voxlate synthesised the image, even where the provenance was not written.
-
-    mark: what its description then holds, such as DISTRUSTED of images that are not to be trusted.
-    """
+def is_synthetic(path: Path) -> bool:
+    """Whether a file states that voxlate synthesised the image, even where the provenance was not written."""
     by_ending = format_by_ending(path.name)
     if by_ending is None or by_ending.description is None or not path.is_file():
         return False
     try:
-        return mark.encode() in by_ending.description(path)
+        return SYNTHETIC.encode() in by_ending.description(path)
     except Exception:  # of a damaged file, or of another format, of which nibabel raises many types
         return False
 
