@@ -53,7 +53,7 @@ NOT_ON_PAGE = {
     "calibrate": f"run cohort out out_of_fold bound method regions synth any_truth device allow_code {LAYOUT} {WORKERS}",
     "plan": "data out device",
     "prepare": f"root out dry_run matrix audit audit_cases manifest allow_outside max_volume {WORKERS}",
-    "synth": f"run inputs out missing series contrast_of part like synth keep_states batch exact intervals format bids dicom pseudonymise store accept_untrusted device allow_code {LAYOUT} {WORKERS}",
+    "synth": f"run inputs out missing series part like synth keep_states batch exact intervals format bids dicom pseudonymise store accept_untrusted device allow_code {LAYOUT} {WORKERS}",
     "train": f"recipe data out start reuse folds track device allow_code {WORKERS}",
 }
 

@@ -757,7 +757,6 @@ def synthesise(
     progress: bool | Callable[..., None] | Reporter = True,
     samples: int | None = None,
     anyway: bool = False,
-    contrast_of: Sequence[str | Path] | None = None,
     part: str | None = None,
     like: str | None = None,
     seed: int = 0,
@@ -804,7 +803,6 @@ def synthesise(
     mirror: Any = ...,
     peaks: Any = ...,
     peak_shares: Any = ...,
-    contrast: Any = ...,
     r: Any = ...,
     correctors: Any = ...,
     rtol: Any = ...,
@@ -858,7 +856,6 @@ def synthesise(
         batch: Number of slices at a time: changes memory, and rounding unless exact.
         exact: Compute in float32, one slice at a time: bit-identical for every batch, slower.
         anyway: Also cases graded "do not trust". Default: False.
-        contrast_of: MR scan of the same site, whose contrast the image gets (TARGET=SCAN). One or a list.
         part: Every N-th case from the I-th on, for N jobs.
         like: Recipe whose synth table replaces the model's.
         seed: Random seed. Default: 0.
@@ -903,7 +900,6 @@ def synthesize(
     progress: bool | Callable[..., None] | Reporter = True,
     samples: int | None = None,
     anyway: bool = False,
-    contrast_of: Sequence[str | Path] | None = None,
     part: str | None = None,
     like: str | None = None,
     seed: int = 0,
@@ -950,7 +946,6 @@ def synthesize(
     mirror: Any = ...,
     peaks: Any = ...,
     peak_shares: Any = ...,
-    contrast: Any = ...,
     r: Any = ...,
     correctors: Any = ...,
     rtol: Any = ...,
@@ -1004,7 +999,6 @@ def synthesize(
         batch: Number of slices at a time: changes memory, and rounding unless exact.
         exact: Compute in float32, one slice at a time: bit-identical for every batch, slower.
         anyway: Also cases graded "do not trust". Default: False.
-        contrast_of: MR scan of the same site, whose contrast the image gets (TARGET=SCAN). One or a list.
         part: Every N-th case from the I-th on, for N jobs.
         like: Recipe whose synth table replaces the model's.
         seed: Random seed. Default: 0.

@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -28,6 +28,7 @@ from voxlate.synthesis.calibration import Answer, Calibration, Header, Target
 from voxlate.synthesis.facts import ModelFacts
 from voxlate.synthesis.model import Model
 from voxlate.training.changes import first_change
+from voxlate.training.recipe.earlier_recipe import stored_options
 from voxlate.training.run import Run
 from voxlate.training.weights import file_hash
 from voxlate.training.widths import SETTINGS, Widths, read_widths, widths_shapes
@@ -190,6 +191,7 @@ def read_calibration(path: Path) -> Calibration:
         known, stated = references.patients, header.patients
         record.check(known == stated, f"scans of {known} patients, not of {stated}")
     widths = {name: read_widths(header.targets[name].method, own) for name, own in parts.items()}
+    header = replace(header, synth=stored_options(header.synth))
     return Calibration(header, widths, references, file_hash(path))
 
 

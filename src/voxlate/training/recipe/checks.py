@@ -36,11 +36,10 @@ def check_synthesis(recipe: Recipe) -> None:
         raise BadInput(
             f"{found.split()[0]}: expected none for data.planes, whose slices are read as they are in each plane, found it. Drop it."
         )
-    for key, table in (("peak_shares", synth.peak_shares), ("contrast", synth.contrast)):
-        if unknown := sorted(set(table) - set(recipe.data.target)):
-            raise BadInput(
-                f"synth.{key}: expected targets ({', '.join(recipe.data.target)}), found '{unknown[0]}'. Change it."
-            )
+    if unknown := sorted(set(synth.peak_shares) - set(recipe.data.target)):
+        raise BadInput(
+            f"synth.peak_shares: expected targets ({', '.join(recipe.data.target)}), found '{unknown[0]}'. Change it."
+        )
     if synth.sharpness < 1 and recipe.task.mean_stage is None:
         raise BadInput(
             f"synth.sharpness: expected samples of a model with a mean prediction, found '{recipe.title}'. Drop it, or --answer mean; {HOW_TO_SAMPLE}."

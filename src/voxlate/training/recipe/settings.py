@@ -13,7 +13,6 @@ from voxlate.base.streams import Independent, SliceNoise
 from voxlate.scans.cases.prepared import Cohort
 from voxlate.scans.images.intensity import Intensity
 from voxlate.scans.images.tiling import AnySlices, Whole
-from voxlate.scans.images.tissue_levels import TissueLevels
 from voxlate.science.diffusion.sample import SamplerSettings
 from voxlate.science.methods.method import Method, MethodSettings, TaskSettings
 from voxlate.science.methods.opponent import OpponentSettings
@@ -168,12 +167,6 @@ class Synthesis(SamplerSettings):
         dict[str, Annotated[float, Field(gt=0, le=3)]],
         setting(
             "By target, the share of the training scans' range to which `peaks` moves the upper percentile; 0.95 where none is given."
-        ),
-    ] = field(default_factory=dict)
-    contrast: Annotated[
-        dict[str, TissueLevels],
-        setting(
-            "By target, the levels of tissue to which those of the image are moved, in place of `peaks`; `synth --contrast-of` reads them from scans."
         ),
     ] = field(default_factory=dict)
 
