@@ -90,11 +90,6 @@ def test_the_intensities_of_a_target_follow_from_its_unit_and_values(known, tabl
     assert reason in why
 
 
-def test_pictures_of_several_patients_are_trained_at_one_level():
-    for target, moved in ((scan("ct", "HU", 3, 255), True), (CT, None)):
-        assert draft(facts(scan(), target)).data.get("level") is moved
-
-
 def test_hounsfield_units_that_are_only_given_keep_the_contrast_of_soft_tissue():
     points = [
         {5: -110, 25: 34, 75: 167}.get(at, 900 if at > 90 else 50 if at > 25 else -800)

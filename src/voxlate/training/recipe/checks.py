@@ -6,7 +6,6 @@ from itertools import pairwise
 from voxlate.base.config import kind_of
 from voxlate.base.errors import BadInput
 from voxlate.base.files import safe_name
-from voxlate.science.nets.unet import UNet
 from voxlate.training.recipe.settings import FullStage, Recipe
 from voxlate.training.starters.names import is_starter
 
@@ -87,7 +86,6 @@ def check(recipe: Recipe, where: str) -> None:
             )
         if stage.start_from is not None and not is_starter(stage.start_from):
             _check_start(stage, stage.start_from, earlier, where)
-        _check_window(stage, where)
         _check_training(stage, where)
         _check_planes(recipe, stage, where)
         stage.task.check(stage, earlier, where)
@@ -203,20 +201,6 @@ def _check_start(
     if other := set(first.task.needs) - set(stage.task.needs):
         raise BadInput(
             f"{where}: expected the stage '{stage.name}' to build on '{min(other)}' as '{start}' does, whose weights it starts from, found {', '.join(stage.task.needs) or 'none'}. Make them equal."
-        )
-
-
-def _check_window(stage: FullStage, where: str) -> None:
-    for name, (low, high) in stage.start_window.items():
-        if name not in stage.data.target or not low < high:
-            raise BadInput(
-                f"{where}: expected start_window with low < high for a target ({', '.join(stage.data.target)}), found {[low, high]} for '{name}'. Change it."
-            )
-    if stage.start_window and not (
-        is_starter(stage.start_from) and isinstance(stage.net, UNet) and stage.method.makes_targets
-    ):
-        raise BadInput(
-            f"{where}: expected start_window beside start_from = 'starter:NAME' in a regression by a U-Net, found it elsewhere in the stage '{stage.name}'. Drop it."
         )
 
 

@@ -6,7 +6,7 @@ from typing import Any
 from voxlate.base.earlier import without_retired
 
 # Keys that this version lacks: the value with which each changes no image (see without_retired).
-RETIRED = {"synth.contrast": {}}
+RETIRED = {"data.level": False, "start_window": {}, "synth.contrast": {}}
 
 
 def stored_recipe(tables: Mapping[str, Any]) -> dict[str, Any]:

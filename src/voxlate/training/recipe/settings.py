@@ -88,13 +88,6 @@ StartFrom = Annotated[
     ),
 ]
 
-StartWindow = Annotated[
-    dict[str, tuple[float, float]],
-    setting(
-        "By target of start_from, a starter: the ends of its range, in the starter's unit, where images show a part of the starter's range (pictures of a CT); its output is rescaled."
-    ),
-]
-
 
 @settings
 class Synthesis(SamplerSettings):
@@ -189,7 +182,6 @@ class Stage:
         setting("Data of this stage, where they differ from the recipe's."),
     ] = None
     start_from: StartFrom = None
-    start_window: StartWindow = field(default_factory=dict)
     mirror: Annotated[
         bool,
         setting("Value of synth.mirror where this stage predicts the image (--answer mean)."),
@@ -217,7 +209,6 @@ class Recipe:
     train: StageTraining = Training()
     synth: Annotated[Synthesis, setting("Synthesis: how images are sampled.")] = Synthesis()
     start_from: StartFrom = None
-    start_window: StartWindow = field(default_factory=dict)
     stages: Annotated[list[Stage], setting("Earlier trainings, in their order.")] = field(
         default_factory=list
     )
@@ -350,5 +341,4 @@ SHARED = (
     "train",
     "data",
     "start_from",
-    "start_window",
 )  # keys of a stage that a recipe has too
