@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from voxlate.base.earlier import without_retired
+from voxlate.base.earlier import ANY, without_retired
 from voxlate.base.errors import BadInput
 from voxlate.base.files import read_json, sha256_of
 from voxlate.base.records import Digest, FileName, Record, Several, Text
@@ -26,7 +26,7 @@ from voxlate.synthesis.facts import ModelFacts
 
 FORMAT = 2
 # Keys of model.json that this version lacks (see without_retired).
-RETIRED = {"facts.synth.contrast": {}}
+RETIRED = {"facts.intensity.*.clips": ANY, "facts.synth.contrast": {}}
 DESCRIPTION = "model.json"
 ARRAYS = "arrays.safetensors"
 NETWORK = "network.onnx"

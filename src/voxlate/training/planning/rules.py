@@ -381,7 +381,7 @@ def _soft_tissue(scan: Scan) -> Setting:
     fence = third + REACH * (third - at(25))
     table = _window(at(5), min(fence, at(99.9)), 10)
     why = f"HU of a source: soft tissue and vessels, from the 5th percentile to {REACH:g} quartile ranges over the 75th, {table['low']:g} to {table['high']:g}; bone beyond is clipped"
-    return {**table, "clips": 1.0}, why
+    return table, why
 
 
 def _whole_body(scan: Scan) -> Setting:

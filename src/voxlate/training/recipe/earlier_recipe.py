@@ -3,10 +3,15 @@
 from collections.abc import Mapping
 from typing import Any
 
-from voxlate.base.earlier import without_retired
+from voxlate.base.earlier import ANY, without_retired
 
 # Keys that this version lacks: the value with which each changes no image (see without_retired).
-RETIRED = {"data.level": False, "start_window": {}, "synth.contrast": {}}
+RETIRED = {
+    "data.level": False,
+    "intensity.*.clips": ANY,
+    "start_window": {},
+    "synth.contrast": {},
+}
 
 
 def stored_recipe(tables: Mapping[str, Any]) -> dict[str, Any]:
