@@ -522,7 +522,6 @@ def export_model(
     options: ModelOptions | None = None,
     *,
     progress: bool | Callable[..., None] | Reporter = True,
-    weights: Literal["float32", "float16", "int8"] = "float32",
     answer: Literal["mean", "sample"] | None = None,
     steps: int | None = None,
     samples: int | None = None,
@@ -538,7 +537,6 @@ def export_model(
         out: New folder of the images or of the model.
         progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
         options: ModelOptions, whose fields, listed below, may also be given by name.
-        weights: Numbers in which the weights are stored; the loss is measured. Default: 'float32'.
         answer: Prediction: mean or sample (default: of the last stage).
         steps: Steps of the sampler, which are fixed in the model.
         samples: Images sampled for each case.

@@ -25,7 +25,6 @@ from voxlate.exchange.model_file import (
     CarriedCalibration,
     Description,
     Graph,
-    Weights,
     read_model,
 )
 from voxlate.exchange.onnx_network import open_network, open_session
@@ -38,13 +37,11 @@ from voxlate.training.run import software
 ON_CARD = ("training_cases", "parameters", "steps", "seconds", "adapted")  # of the header
 
 
-def export_model(
-    model: Model, folder: Path, weights: Weights = "float32", licence: str = "not stated"
-) -> Description:
+def export_model(model: Model, folder: Path, licence: str = "not stated") -> Description:
     """Write a model to a new folder MODEL/ and run its self-test with onnxruntime.
 
-    weights: their type in the file; the loss against torch's float32 is measured and stated. Raises BadInput for what
-    cannot run without torch, and where the folder exists.
+    The loss against torch's float32 is measured and stated. Raises BadInput for what cannot run without torch, and where
+    the folder exists.
     """
     for package in ("onnx", "onnxruntime"):
         optional_package(package, "export", folder, f"{package} to export a model")
@@ -54,7 +51,7 @@ def export_model(
     if folder.exists():
         raise BadInput(f"{folder}: expected a new folder, found one. Choose another --out.")
     with whole_folder(folder) as new:
-        return _write(model, new, weights, licence)
+        return _write(model, new, licence)
 
 
 def _in_slices(model: Model) -> Model:
@@ -81,7 +78,7 @@ def _check(model: Model) -> None:
             )
 
 
-def _write(model: Model, folder: Path, weights: Weights, licence: str) -> Description:
+def _write(model: Model, folder: Path, licence: str) -> Description:
     network = network_of(model)
     recipe = network.recipe
     in_plane = replace(recipe, data=recipe.data.by_plane[0])
@@ -92,15 +89,11 @@ def _write(model: Model, folder: Path, weights: Weights, licence: str) -> Descri
             _loss(folder, traced)
         except Exception:  # onnxruntime has an exception of its own for each kind of failure
             traced = write_graph(folder / NETWORK, network.method, in_plane, single=True)
-    if weights != "float32":
-        from voxlate.exchange.smaller import shrink_weights
-
-        shrink_weights(folder / NETWORK, weights)
     arrays = {f"selftest.{name}": array for name, array in traced.arrays.items()}
     arrays |= _arrays(model)
     text = json.dumps({"format": FORMAT})
     write_tensors(folder / ARRAYS, arrays, {"model": text, "sha256": checksum(text, arrays)})
-    description = _describe(model, traced, weights, licence, folder)
+    description = _describe(model, traced, licence, folder)
     _write_description(folder, description)
     open_network(read_model(folder))
     return description
@@ -139,9 +132,7 @@ def _arrays(model: Model) -> dict[str, np.ndarray]:
     return arrays
 
 
-def _describe(
-    model: Model, traced: Traced, weights: Weights, licence: str, folder: Path
-) -> Description:
+def _describe(model: Model, traced: Traced, licence: str, folder: Path) -> Description:
     calibration = model.calibration()
     stated = None
     if calibration is not None:
@@ -163,7 +154,6 @@ def _describe(
         Graph(
             NETWORK,
             OPSET,
-            weights,
             traced.single,
             traced.draws,
             traced.noise_channels,

@@ -9,7 +9,7 @@ arrays.safetensors holds what is compared and what intervals are computed from (
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -26,18 +26,17 @@ from voxlate.synthesis.facts import ModelFacts
 
 FORMAT = 2
 # Keys of model.json that this version lacks (see without_retired).
-RETIRED = {"facts.intensity.*.clips": ANY, "facts.synth.contrast": {}}
+RETIRED = {"facts.intensity.*.clips": ANY, "facts.synth.contrast": {}, "graph.weights": ANY}
 DESCRIPTION = "model.json"
 ARRAYS = "arrays.safetensors"
 NETWORK = "network.onnx"
 NEWEST_OPSET = 21  # of ONNX: newer graphs may mean something that this version does not know
 TOLERANCE = 1e-3  # of the range of network units, 2: how far a machine may be from torch
-Weights = Literal["float32", "float16", "int8"]
 
 
 @dataclass(frozen=True)
 class Graph:
-    """The graph of one sample of a patch; opset, weights: of its file.
+    """The graph of one sample of a patch; opset: of its file.
 
     single: whether it takes one item at a time; draws: arrays of noise of a sample, each of `noise_channels`, at height and width divided by `shrink`; loss: by
     measurement the largest and the mean distance from torch's float32 on the self-test, in network units; evaluations: of
@@ -46,7 +45,6 @@ class Graph:
 
     file: FileName
     opset: int
-    weights: Weights
     single: bool
     draws: int
     noise_channels: int

@@ -38,8 +38,8 @@ class OnnxNetwork:
 
     @property
     def entry(self) -> Mapping[str, Any]:
-        """The graph, and the type of its weights."""
-        return {"graph": self.sha256, "precision": self.graph.weights}
+        """The graph, and the precision in which it computes."""
+        return {"graph": self.sha256, "precision": self.precision}
 
     @property
     def software(self) -> Mapping[str, Any]:
