@@ -85,9 +85,7 @@ def manifest(
     preset: str | Path | None = None,
     patients: str | Path | None = None,
     allow_outside: bool = False,
-    prefer: Sequence[str] | str | None = None,
     exclude: Sequence[str] | str | None = None,
-    exclude_file: Sequence[str] | str | None = None,
     max_volume: str | None = None,
 ) -> CohortFiles:
     """Write the table of cases, patients, splits and scans that prepare would read, for corrections.
@@ -101,9 +99,7 @@ def manifest(
         preset: Public data set (bids, brats, brats2019, brats2023, gold_atlas, isles18, isles24, ixi, lyu_wang, mrdpm, msd_brain_tumour, open_ms, rire, rire_rectified, synthrad, synthrad2025, topcow, unitobrain, xmodality) or a TOML file.
         patients: 'CASE PATIENT' a line, or each (a patient a case).
         allow_outside: Allow a manifest's paths to leave its folder. Default: False.
-        prefer: File to take if a case has several of a modality, such as '*_run-2_*'. One or a list.
         exclude: Case or patient to leave out (*, ?). One or a list.
-        exclude_file: Name, path or series description of files to leave out: '*_defaced*'. One or a list.
         max_volume: Largest scan that is read. Default: 4GB.
 
     Returns:
@@ -197,9 +193,7 @@ def prepare(
     preset: str | Path | None = None,
     patients: str | Path | None = None,
     allow_outside: bool = False,
-    prefer: Sequence[str] | str | None = None,
     exclude: Sequence[str] | str | None = None,
-    exclude_file: Sequence[str] | str | None = None,
     max_volume: str | None = None,
     executor: Literal["local", "ray"] | None = None,
     workers: int | None = None,
@@ -220,9 +214,7 @@ def prepare(
         preset: Public data set (bids, brats, brats2019, brats2023, gold_atlas, isles18, isles24, ixi, lyu_wang, mrdpm, msd_brain_tumour, open_ms, rire, rire_rectified, synthrad, synthrad2025, topcow, unitobrain, xmodality) or a TOML file.
         patients: 'CASE PATIENT' a line, or each (a patient a case).
         allow_outside: Allow a manifest's paths to leave its folder. Default: False.
-        prefer: File to take if a case has several of a modality, such as '*_run-2_*'. One or a list.
         exclude: Case or patient to leave out (*, ?). One or a list.
-        exclude_file: Name, path or series description of files to leave out: '*_defaced*'. One or a list.
         max_volume: Largest scan that is read. Default: 4GB.
         modalities: Modality to keep; cases without any of them are left out. One or a list. Default: all.
         resample: Resample the scans of a case to the grid with the thinnest slices. Default: False.
@@ -338,9 +330,7 @@ def survey(
     preset: str | Path | None = None,
     patients: str | Path | None = None,
     allow_outside: bool = False,
-    prefer: Sequence[str] | str | None = None,
     exclude: Sequence[str] | str | None = None,
-    exclude_file: Sequence[str] | str | None = None,
     max_volume: str | None = None,
     executor: Literal["local", "ray"] | None = None,
     workers: int | None = None,
@@ -360,9 +350,7 @@ def survey(
         preset: Public data set (bids, brats, brats2019, brats2023, gold_atlas, isles18, isles24, ixi, lyu_wang, mrdpm, msd_brain_tumour, open_ms, rire, rire_rectified, synthrad, synthrad2025, topcow, unitobrain, xmodality) or a TOML file.
         patients: 'CASE PATIENT' a line, or each (a patient a case).
         allow_outside: Allow a manifest's paths to leave its folder. Default: False.
-        prefer: File to take if a case has several of a modality, such as '*_run-2_*'. One or a list.
         exclude: Case or patient to leave out (*, ?). One or a list.
-        exclude_file: Name, path or series description of files to leave out: '*_defaced*'. One or a list.
         max_volume: Largest scan that is read. Default: 4GB.
         modalities: Modality to keep; cases without any of them are left out. One or a list. Default: all.
         resample: Resample the scans of a case to the grid with the thinnest slices. Default: False.
@@ -670,9 +658,7 @@ def check(
     preset: str | Path | None = None,
     patients: str | Path | None = None,
     allow_outside: bool = False,
-    prefer: Sequence[str] | str | None = None,
     exclude: Sequence[str] | str | None = None,
-    exclude_file: Sequence[str] | str | None = None,
     max_volume: str | None = None,
 ) -> Checks:
     """State whether a model fits scans, before anything is computed.
@@ -689,9 +675,7 @@ def check(
         preset: Public data set (bids, brats, brats2019, brats2023, gold_atlas, isles18, isles24, ixi, lyu_wang, mrdpm, msd_brain_tumour, open_ms, rire, rire_rectified, synthrad, synthrad2025, topcow, unitobrain, xmodality) or a TOML file.
         patients: 'CASE PATIENT' a line, or each (a patient a case).
         allow_outside: Allow a manifest's paths to leave its folder. Default: False.
-        prefer: File to take if a case has several of a modality, such as '*_run-2_*'. One or a list.
         exclude: Case or patient to leave out (*, ?). One or a list.
-        exclude_file: Name, path or series description of files to leave out: '*_defaced*'. One or a list.
         max_volume: Largest scan that is read. Default: 4GB.
         split: Split to synthesise: train, val or test.
         answer: Model of two stages: mean (least error) or sample (sharp). Default: sample.
@@ -788,9 +772,7 @@ def synthesise(
     preset: str | Path | None = None,
     patients: str | Path | None = None,
     allow_outside: bool = False,
-    prefer: Sequence[str] | str | None = None,
     exclude: Sequence[str] | str | None = None,
-    exclude_file: Sequence[str] | str | None = None,
     max_volume: str | None = None,
     executor: Literal["local", "ray"] | None = None,
     workers: int | None = None,
@@ -830,9 +812,7 @@ def synthesise(
         preset: Public data set (bids, brats, brats2019, brats2023, gold_atlas, isles18, isles24, ixi, lyu_wang, mrdpm, msd_brain_tumour, open_ms, rire, rire_rectified, synthrad, synthrad2025, topcow, unitobrain, xmodality) or a TOML file.
         patients: 'CASE PATIENT' a line, or each (a patient a case).
         allow_outside: Allow a manifest's paths to leave its folder. Default: False.
-        prefer: File to take if a case has several of a modality, such as '*_run-2_*'. One or a list.
         exclude: Case or patient to leave out (*, ?). One or a list.
-        exclude_file: Name, path or series description of files to leave out: '*_defaced*'. One or a list.
         max_volume: Largest scan that is read. Default: 4GB.
         split: Split to synthesise: train, val or test.
         answer: Model of two stages: mean (least error) or sample (sharp). Default: sample.
@@ -931,9 +911,7 @@ def synthesize(
     preset: str | Path | None = None,
     patients: str | Path | None = None,
     allow_outside: bool = False,
-    prefer: Sequence[str] | str | None = None,
     exclude: Sequence[str] | str | None = None,
-    exclude_file: Sequence[str] | str | None = None,
     max_volume: str | None = None,
     executor: Literal["local", "ray"] | None = None,
     workers: int | None = None,
@@ -973,9 +951,7 @@ def synthesize(
         preset: Public data set (bids, brats, brats2019, brats2023, gold_atlas, isles18, isles24, ixi, lyu_wang, mrdpm, msd_brain_tumour, open_ms, rire, rire_rectified, synthrad, synthrad2025, topcow, unitobrain, xmodality) or a TOML file.
         patients: 'CASE PATIENT' a line, or each (a patient a case).
         allow_outside: Allow a manifest's paths to leave its folder. Default: False.
-        prefer: File to take if a case has several of a modality, such as '*_run-2_*'. One or a list.
         exclude: Case or patient to leave out (*, ?). One or a list.
-        exclude_file: Name, path or series description of files to leave out: '*_defaced*'. One or a list.
         max_volume: Largest scan that is read. Default: 4GB.
         split: Split to synthesise: train, val or test.
         answer: Model of two stages: mean (least error) or sample (sharp). Default: sample.
@@ -1103,9 +1079,7 @@ def evaluate(
     preset: str | Path | None = None,
     patients: str | Path | None = None,
     allow_outside: bool = False,
-    prefer: Sequence[str] | str | None = None,
     exclude: Sequence[str] | str | None = None,
-    exclude_file: Sequence[str] | str | None = None,
     max_volume: str | None = None,
     samples: int | None = None,
     steps: int | None = None,
@@ -1138,9 +1112,7 @@ def evaluate(
         preset: Public data set (bids, brats, brats2019, brats2023, gold_atlas, isles18, isles24, ixi, lyu_wang, mrdpm, msd_brain_tumour, open_ms, rire, rire_rectified, synthrad, synthrad2025, topcow, unitobrain, xmodality) or a TOML file.
         patients: 'CASE PATIENT' a line, or each (a patient a case).
         allow_outside: Allow a manifest's paths to leave its folder. Default: False.
-        prefer: File to take if a case has several of a modality, such as '*_run-2_*'. One or a list.
         exclude: Case or patient to leave out (*, ?). One or a list.
-        exclude_file: Name, path or series description of files to leave out: '*_defaced*'. One or a list.
         max_volume: Largest scan that is read. Default: 4GB.
         mask: Voxels to score: body (the default in HU and for perfusion), whole (else), brain, cohort or a mask file.
         regions: Region to score: 'lesion=tmax>6', 'core=cbf<30%', core=seg=1, vessels=MASK_FILE, ratio=lesion/core or tissues=ct. A dict.
@@ -1283,9 +1255,7 @@ def calibrate(
     preset: str | Path | None = None,
     patients: str | Path | None = None,
     allow_outside: bool = False,
-    prefer: Sequence[str] | str | None = None,
     exclude: Sequence[str] | str | None = None,
-    exclude_file: Sequence[str] | str | None = None,
     max_volume: str | None = None,
     executor: Literal["local", "ray"] | None = None,
     workers: int | None = None,
@@ -1309,9 +1279,7 @@ def calibrate(
         preset: Public data set (bids, brats, brats2019, brats2023, gold_atlas, isles18, isles24, ixi, lyu_wang, mrdpm, msd_brain_tumour, open_ms, rire, rire_rectified, synthrad, synthrad2025, topcow, unitobrain, xmodality) or a TOML file.
         patients: 'CASE PATIENT' a line, or each (a patient a case).
         allow_outside: Allow a manifest's paths to leave its folder. Default: False.
-        prefer: File to take if a case has several of a modality, such as '*_run-2_*'. One or a list.
         exclude: Case or patient to leave out (*, ?). One or a list.
-        exclude_file: Name, path or series description of files to leave out: '*_defaced*'. One or a list.
         max_volume: Largest scan that is read. Default: 4GB.
         out: Folder for a copy of a starter with the new calibration.
         split: Split that calibrates: train, val or test.
