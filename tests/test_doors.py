@@ -47,13 +47,13 @@ NOT_IN_PYTHON = {"mcp": {"folders", "write"}, "prepare": {"dry_run"}, "export": 
 ONLY_IN_PYTHON = {"cases", "changes", "options", "progress", "run", "to", "token"}
 SHOWN = {"as_json", "verbose", "everything"}
 # Arguments that other fields of a form give, places of the machine, code, networks, workers, and what the page chooses.
-LAYOUT = "pattern manifest preset patients allow_outside prefer exclude exclude_file max_volume"
+LAYOUT = "pattern manifest preset patients allow_outside exclude max_volume"
 WORKERS = "executor workers address"
 NOT_ON_PAGE = {
     "calibrate": f"run cohort out out_of_fold bound method regions synth any_truth device allow_code {LAYOUT} {WORKERS}",
     "plan": "data out device",
     "prepare": f"root out dry_run matrix audit audit_cases manifest allow_outside max_volume {WORKERS}",
-    "synth": f"run inputs out missing series contrast_of part like synth keep_states batch exact intervals format bids dicom pseudonymise store accept_untrusted device allow_code {LAYOUT} {WORKERS}",
+    "synth": f"run inputs out missing series part like synth keep_states batch exact intervals format bids dicom pseudonymise store accept_untrusted device allow_code {LAYOUT} {WORKERS}",
     "train": f"recipe data out start reuse folds track device allow_code {WORKERS}",
 }
 

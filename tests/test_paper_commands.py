@@ -257,9 +257,7 @@ def test_a_small_row_of_each_paper_goes_the_whole_way_by_the_pages_commands(page
     said = small_row(page, run)
     assert said.count("best naive") >= 2  # of the training and of the scores
     if page == "xmodality":
-        (share,) = re.findall(r"window -50 to 350 of intensity\.cta clips (\d+)%", said)
-        assert 20 < int(share) < 40
-        wide = "intensity.cta={kind='window',low=-1e5,high=1e5,clips=1}"  # as in another unit
+        wide = "intensity.cta={kind='window',low=-1e5,high=1e5}"  # as in another unit
         line = f'train {ROWS[page]} --data HEADS_PREPARED --out WIDE --set "{wide}"'
         said = "expected the scans' bodies to fill the window -100000 to 100000"
         assert said in typed(line).refusal

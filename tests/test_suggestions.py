@@ -45,7 +45,7 @@ def test_a_key_is_looked_for_in_its_table_then_in_all_then_by_its_meaning(key, m
 
 @every_row(
     "option, meant",
-    [("--resampel", "--resample"), ("--exclude-files", "--exclude-file")],
+    [("--resampel", "--resample"), ("--excludes", "--exclude")],
 )
 def test_an_unknown_option_is_answered_with_the_nearest(typed, option, meant):
     refusal = typed(f"prepare cohort {option}").refusal.replace(" │ │ ", " ")

@@ -80,7 +80,9 @@ def scans(tmp_path_factory) -> dict[str, Path]:
     found = {}
     for name, size in {"thin": (112, 112, 96), "thick": (96, 96, 34)}.items():
         cohort = tmp_path_factory.mktemp(name)
-        voxlate.phantom(cohort, cases=1, size=size, modalities=["t1"], lesion="none", progress=False)
+        voxlate.phantom(
+            cohort, cases=1, size=size, modalities=["t1"], lesion="none", progress=False
+        )
         (found[name],) = cohort.rglob("t1.nii.gz")
     found["series"] = tmp_path_factory.mktemp("series") / "T1"
     write_series(read_volume(found["thick"], "t1"), found["series"], Modality="MR")

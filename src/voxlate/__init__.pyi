@@ -82,9 +82,7 @@ def manifest(
     preset: str | Path | None = None,
     patients: str | Path | None = None,
     allow_outside: bool = False,
-    prefer: Sequence[str] | str | None = None,
     exclude: Sequence[str] | str | None = None,
-    exclude_file: Sequence[str] | str | None = None,
     max_volume: str | None = None,
 ) -> CohortFiles:
     """Write the table of cases, patients, splits and scans that prepare would read, for corrections.
@@ -98,9 +96,7 @@ def manifest(
         preset: Public data set (bids, brats, brats2019, brats2023, gold_atlas, isles18, isles24, ixi, lyu_wang, mrdpm, msd_brain_tumour, open_ms, rire, rire_rectified, synthrad, synthrad2025, topcow, unitobrain, xmodality) or a TOML file.
         patients: 'CASE PATIENT' a line, or each (a patient a case).
         allow_outside: Allow a manifest's paths to leave its folder. Default: False.
-        prefer: File to take if a case has several of a modality, such as '*_run-2_*'. One or a list.
         exclude: Case or patient to leave out (*, ?). One or a list.
-        exclude_file: Name, path or series description of files to leave out: '*_defaced*'. One or a list.
         max_volume: Largest scan that is read. Default: 4GB.
 
     Returns:
@@ -194,9 +190,7 @@ def prepare(
     preset: str | Path | None = None,
     patients: str | Path | None = None,
     allow_outside: bool = False,
-    prefer: Sequence[str] | str | None = None,
     exclude: Sequence[str] | str | None = None,
-    exclude_file: Sequence[str] | str | None = None,
     max_volume: str | None = None,
     executor: Literal["local", "ray"] | None = None,
     workers: int | None = None,
@@ -217,9 +211,7 @@ def prepare(
         preset: Public data set (bids, brats, brats2019, brats2023, gold_atlas, isles18, isles24, ixi, lyu_wang, mrdpm, msd_brain_tumour, open_ms, rire, rire_rectified, synthrad, synthrad2025, topcow, unitobrain, xmodality) or a TOML file.
         patients: 'CASE PATIENT' a line, or each (a patient a case).
         allow_outside: Allow a manifest's paths to leave its folder. Default: False.
-        prefer: File to take if a case has several of a modality, such as '*_run-2_*'. One or a list.
         exclude: Case or patient to leave out (*, ?). One or a list.
-        exclude_file: Name, path or series description of files to leave out: '*_defaced*'. One or a list.
         max_volume: Largest scan that is read. Default: 4GB.
         modalities: Modality to keep; cases without any of them are left out. One or a list. Default: all.
         resample: Resample the scans of a case to the grid with the thinnest slices. Default: False.
@@ -303,9 +295,7 @@ def survey(
     preset: str | Path | None = None,
     patients: str | Path | None = None,
     allow_outside: bool = False,
-    prefer: Sequence[str] | str | None = None,
     exclude: Sequence[str] | str | None = None,
-    exclude_file: Sequence[str] | str | None = None,
     max_volume: str | None = None,
     executor: Literal["local", "ray"] | None = None,
     workers: int | None = None,
@@ -325,9 +315,7 @@ def survey(
         preset: Public data set (bids, brats, brats2019, brats2023, gold_atlas, isles18, isles24, ixi, lyu_wang, mrdpm, msd_brain_tumour, open_ms, rire, rire_rectified, synthrad, synthrad2025, topcow, unitobrain, xmodality) or a TOML file.
         patients: 'CASE PATIENT' a line, or each (a patient a case).
         allow_outside: Allow a manifest's paths to leave its folder. Default: False.
-        prefer: File to take if a case has several of a modality, such as '*_run-2_*'. One or a list.
         exclude: Case or patient to leave out (*, ?). One or a list.
-        exclude_file: Name, path or series description of files to leave out: '*_defaced*'. One or a list.
         max_volume: Largest scan that is read. Default: 4GB.
         modalities: Modality to keep; cases without any of them are left out. One or a list. Default: all.
         resample: Resample the scans of a case to the grid with the thinnest slices. Default: False.
@@ -436,7 +424,6 @@ def export_model(
     options: ModelOptions | None = None,
     *,
     progress: bool | Callable[..., None] | Reporter = True,
-    weights: Literal["float32", "float16", "int8"] = "float32",
     answer: Literal["mean", "sample"] | None = None,
     steps: int | None = None,
     samples: int | None = None,
@@ -452,7 +439,6 @@ def export_model(
         out: New folder of the model.
         progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
         options: ModelOptions, whose fields, listed below, may also be given by name.
-        weights: Numbers in which the weights are stored; the loss is measured. Default: 'float32'.
         answer: Prediction: mean or sample (default: of the last stage).
         steps: Steps of the sampler, which are fixed in the model.
         samples: Images sampled for each case.
@@ -586,9 +572,7 @@ def check(
     preset: str | Path | None = None,
     patients: str | Path | None = None,
     allow_outside: bool = False,
-    prefer: Sequence[str] | str | None = None,
     exclude: Sequence[str] | str | None = None,
-    exclude_file: Sequence[str] | str | None = None,
     max_volume: str | None = None,
 ) -> Checks:
     """State whether a model fits scans, before anything is computed.
@@ -605,9 +589,7 @@ def check(
         preset: Public data set (bids, brats, brats2019, brats2023, gold_atlas, isles18, isles24, ixi, lyu_wang, mrdpm, msd_brain_tumour, open_ms, rire, rire_rectified, synthrad, synthrad2025, topcow, unitobrain, xmodality) or a TOML file.
         patients: 'CASE PATIENT' a line, or each (a patient a case).
         allow_outside: Allow a manifest's paths to leave its folder. Default: False.
-        prefer: File to take if a case has several of a modality, such as '*_run-2_*'. One or a list.
         exclude: Case or patient to leave out (*, ?). One or a list.
-        exclude_file: Name, path or series description of files to leave out: '*_defaced*'. One or a list.
         max_volume: Largest scan that is read. Default: 4GB.
         split: Split to synthesise: train, val or test.
         answer: Model of two stages: mean (least error) or sample (sharp). Default: sample.
@@ -671,7 +653,6 @@ def synthesise(
     progress: bool | Callable[..., None] | Reporter = True,
     samples: int | None = None,
     anyway: bool = False,
-    contrast_of: Sequence[str | Path] | None = None,
     part: str | None = None,
     like: str | None = None,
     seed: int = 0,
@@ -705,9 +686,7 @@ def synthesise(
     preset: str | Path | None = None,
     patients: str | Path | None = None,
     allow_outside: bool = False,
-    prefer: Sequence[str] | str | None = None,
     exclude: Sequence[str] | str | None = None,
-    exclude_file: Sequence[str] | str | None = None,
     max_volume: str | None = None,
     executor: Literal["local", "ray"] | None = None,
     workers: int | None = None,
@@ -718,7 +697,6 @@ def synthesise(
     mirror: Any = ...,
     peaks: Any = ...,
     peak_shares: Any = ...,
-    contrast: Any = ...,
     r: Any = ...,
     correctors: Any = ...,
     rtol: Any = ...,
@@ -748,9 +726,7 @@ def synthesise(
         preset: Public data set (bids, brats, brats2019, brats2023, gold_atlas, isles18, isles24, ixi, lyu_wang, mrdpm, msd_brain_tumour, open_ms, rire, rire_rectified, synthrad, synthrad2025, topcow, unitobrain, xmodality) or a TOML file.
         patients: 'CASE PATIENT' a line, or each (a patient a case).
         allow_outside: Allow a manifest's paths to leave its folder. Default: False.
-        prefer: File to take if a case has several of a modality, such as '*_run-2_*'. One or a list.
         exclude: Case or patient to leave out (*, ?). One or a list.
-        exclude_file: Name, path or series description of files to leave out: '*_defaced*'. One or a list.
         max_volume: Largest scan that is read. Default: 4GB.
         split: Split to synthesise: train, val or test.
         answer: Model of two stages: mean (least error) or sample (sharp). Default: sample.
@@ -772,7 +748,6 @@ def synthesise(
         batch: Number of slices at a time: changes memory, and rounding unless exact.
         exact: Compute in float32, one slice at a time: bit-identical for every batch, slower.
         anyway: Also cases graded "do not trust". Default: False.
-        contrast_of: MR scan of the same site, whose contrast the image gets (TARGET=SCAN). One or a list.
         part: Every N-th case from the I-th on, for N jobs.
         like: Recipe whose synth table replaces the model's.
         seed: Random seed. Default: 0.
@@ -817,7 +792,6 @@ def synthesize(
     progress: bool | Callable[..., None] | Reporter = True,
     samples: int | None = None,
     anyway: bool = False,
-    contrast_of: Sequence[str | Path] | None = None,
     part: str | None = None,
     like: str | None = None,
     seed: int = 0,
@@ -851,9 +825,7 @@ def synthesize(
     preset: str | Path | None = None,
     patients: str | Path | None = None,
     allow_outside: bool = False,
-    prefer: Sequence[str] | str | None = None,
     exclude: Sequence[str] | str | None = None,
-    exclude_file: Sequence[str] | str | None = None,
     max_volume: str | None = None,
     executor: Literal["local", "ray"] | None = None,
     workers: int | None = None,
@@ -864,7 +836,6 @@ def synthesize(
     mirror: Any = ...,
     peaks: Any = ...,
     peak_shares: Any = ...,
-    contrast: Any = ...,
     r: Any = ...,
     correctors: Any = ...,
     rtol: Any = ...,
@@ -894,9 +865,7 @@ def synthesize(
         preset: Public data set (bids, brats, brats2019, brats2023, gold_atlas, isles18, isles24, ixi, lyu_wang, mrdpm, msd_brain_tumour, open_ms, rire, rire_rectified, synthrad, synthrad2025, topcow, unitobrain, xmodality) or a TOML file.
         patients: 'CASE PATIENT' a line, or each (a patient a case).
         allow_outside: Allow a manifest's paths to leave its folder. Default: False.
-        prefer: File to take if a case has several of a modality, such as '*_run-2_*'. One or a list.
         exclude: Case or patient to leave out (*, ?). One or a list.
-        exclude_file: Name, path or series description of files to leave out: '*_defaced*'. One or a list.
         max_volume: Largest scan that is read. Default: 4GB.
         split: Split to synthesise: train, val or test.
         answer: Model of two stages: mean (least error) or sample (sharp). Default: sample.
@@ -918,7 +887,6 @@ def synthesize(
         batch: Number of slices at a time: changes memory, and rounding unless exact.
         exact: Compute in float32, one slice at a time: bit-identical for every batch, slower.
         anyway: Also cases graded "do not trust". Default: False.
-        contrast_of: MR scan of the same site, whose contrast the image gets (TARGET=SCAN). One or a list.
         part: Every N-th case from the I-th on, for N jobs.
         like: Recipe whose synth table replaces the model's.
         seed: Random seed. Default: 0.
@@ -1024,9 +992,7 @@ def evaluate(
     preset: str | Path | None = None,
     patients: str | Path | None = None,
     allow_outside: bool = False,
-    prefer: Sequence[str] | str | None = None,
     exclude: Sequence[str] | str | None = None,
-    exclude_file: Sequence[str] | str | None = None,
     max_volume: str | None = None,
     samples: int | None = None,
     steps: int | None = None,
@@ -1059,9 +1025,7 @@ def evaluate(
         preset: Public data set (bids, brats, brats2019, brats2023, gold_atlas, isles18, isles24, ixi, lyu_wang, mrdpm, msd_brain_tumour, open_ms, rire, rire_rectified, synthrad, synthrad2025, topcow, unitobrain, xmodality) or a TOML file.
         patients: 'CASE PATIENT' a line, or each (a patient a case).
         allow_outside: Allow a manifest's paths to leave its folder. Default: False.
-        prefer: File to take if a case has several of a modality, such as '*_run-2_*'. One or a list.
         exclude: Case or patient to leave out (*, ?). One or a list.
-        exclude_file: Name, path or series description of files to leave out: '*_defaced*'. One or a list.
         max_volume: Largest scan that is read. Default: 4GB.
         mask: Voxels to score: body (the default in HU and for perfusion), whole (else), brain, cohort or a mask file.
         regions: Region to score: 'lesion=tmax>6', 'core=cbf<30%', core=seg=1, vessels=MASK_FILE, ratio=lesion/core or tissues=ct. A dict.
@@ -1203,9 +1167,7 @@ def calibrate(
     preset: str | Path | None = None,
     patients: str | Path | None = None,
     allow_outside: bool = False,
-    prefer: Sequence[str] | str | None = None,
     exclude: Sequence[str] | str | None = None,
-    exclude_file: Sequence[str] | str | None = None,
     max_volume: str | None = None,
     executor: Literal["local", "ray"] | None = None,
     workers: int | None = None,
@@ -1229,9 +1191,7 @@ def calibrate(
         preset: Public data set (bids, brats, brats2019, brats2023, gold_atlas, isles18, isles24, ixi, lyu_wang, mrdpm, msd_brain_tumour, open_ms, rire, rire_rectified, synthrad, synthrad2025, topcow, unitobrain, xmodality) or a TOML file.
         patients: 'CASE PATIENT' a line, or each (a patient a case).
         allow_outside: Allow a manifest's paths to leave its folder. Default: False.
-        prefer: File to take if a case has several of a modality, such as '*_run-2_*'. One or a list.
         exclude: Case or patient to leave out (*, ?). One or a list.
-        exclude_file: Name, path or series description of files to leave out: '*_defaced*'. One or a list.
         max_volume: Largest scan that is read. Default: 4GB.
         out: Folder for a copy of a starter with the new calibration.
         split: Split that calibrates: train, val or test.

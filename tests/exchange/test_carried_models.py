@@ -97,19 +97,6 @@ def test_scans_that_are_not_to_be_trusted_are_synthesised_only_where_asked(
     assert read_json(made)["anyway"] is True
 
 
-@slow
-@every_row("weights, share, loss", [("float16", 0.7, 5e-3), ("int8", 0.5, 0.2)])
-def test_smaller_weights_make_a_smaller_file_and_state_their_loss(
-    weights, share, loss, folder, tmp_path
-):
-    stated = export_model(tiny_model(QUICK), tmp_path / "MODEL", weights).graph
-    assert 1e-6 < stated.mean_loss <= stated.largest_loss < loss
-    sizes = [(path / NETWORK).stat().st_size for path in (tmp_path / "MODEL", folder)]
-    weights_alone = 8 * 8 * 9 * 4  # of one convolution: a tiny graph is mostly nodes
-    assert sizes[0] < sizes[1] - (1 - share) * weights_alone
-    load(tmp_path / "MODEL")
-
-
 @pytest.fixture
 def scan(tmp_path) -> Path:
     """A scan."""

@@ -348,15 +348,15 @@ def test_the_documented_file_chooses_series_by_their_tags(voxlate, documented):
     assert "patient01#" in voxlate("prepare", root, "--preset", layout, "--dry-run").done().err
 
 
-def test_of_two_series_that_fit_one_is_preferred_by_its_description(documented):
+def test_two_series_that_fit_are_refused_and_a_narrower_table_takes_one(documented):
     root, layout = documented
     write_series(root / "patient01", "d", t2_values(), "MR", "Ax T2 late", uid="1.2.1.3")
-    with refuses("--prefer 'Ax T2 late'"):
+    with refuses("Ax T2 late"):
         find_cohort(root, preset=layout)
+    layout.write_text(layout.read_text().replace('"(?i)T2"', '"(?i)T2 tse"'))
     described = {one.path: one.description for one in list_series(root / "patient01")}
-    for option, chosen in (("prefer", "Ax T2 late"), ("exclude_file", "Ax t2 tse")):
-        found = find_cohort(root, preset=layout, **{option: "Ax T2 late"})
-        assert described[found.cases[0].files["t2"]] == chosen
+    found = find_cohort(root, preset=layout)
+    assert described[found.cases[0].files["t2"]] == "Ax t2 tse"
 
 
 def test_mixed_series_without_a_preset_are_named_by_their_tags(voxlate, documented):

@@ -36,7 +36,7 @@ def found(low, high, share=0.95):
 def test_what_is_above_the_median_is_stretched_until_the_percentile_is_near_the_trainings():
     made = ball(20, 60)
     peak = find_peak(made, Percentile(high=99), SCALE)
-    stretched, inside = peak.curve.map(made.data[0]), foreground(made)
+    stretched, inside = peak.stretch(made.data[0]), foreground(made)
     assert peak.middle == pytest.approx(40, abs=0.3)
     assert np.percentile(stretched[inside], 99) == pytest.approx(95, abs=0.1)
     below = made.data[0] <= peak.middle
@@ -44,7 +44,7 @@ def test_what_is_above_the_median_is_stretched_until_the_percentile_is_near_the_
     # the slope is (95 - 40) / (59.6 - 40)
     assert stretched[inside].max() == pytest.approx(40 + 20 * 55 / 19.6, rel=0.02)
     made = ball(20, 70)  # a modality whose scans have brighter extremes
-    stretched = found(20, 70, share=1.3).curve.map(made.data[0])
+    stretched = found(20, 70, share=1.3).stretch(made.data[0])
     assert np.percentile(stretched[foreground(made)], 99) == pytest.approx(130, abs=0.1)
 
 
@@ -55,8 +55,8 @@ def test_a_stated_share_is_approached_as_far_as_a_moderate_slope_allows():
 
 def test_a_standard_deviation_is_stretched_as_its_image():
     peak = Peak(10, 2)
-    assert_array_equal(peak.curve.map(np.array([4, 10, 11.5])), [4, 10, 13])
-    assert_array_equal(peak.curve.map_sd(np.array([1, 1, 3.0]), np.array([4, 10, 11.5])), [1, 1, 6])
+    assert_array_equal(peak.stretch(np.array([4, 10, 11.5])), [4, 10, 13])
+    assert_array_equal(peak.stretch_sd(np.array([1, 1, 3.0]), np.array([4, 10, 11.5])), [1, 1, 6])
 
 
 @every_row("low, high", [(50, 50), (20, 21), (60, 98)])
@@ -75,7 +75,7 @@ def test_a_run_does_so_where_it_is_asked_and_says_by_how_much(run, trained, tiny
     assert "peaks" not in plain.provenance
     (stated,) = corrected.provenance["peaks"].values()
     peak = Peak(stated["median"], stated["slope"])
-    assert_allclose(corrected.volume.data, peak.curve.map(plain.volume.data), rtol=1e-3)
+    assert_allclose(corrected.volume.data, peak.stretch(plain.volume.data), rtol=1e-3)
     low, high = read_header(Run(own).weights())["target_scales"]["t2"]
     bright = np.percentile(corrected.volume.data[0][foreground(plain.volume)], 99.5)
     assert bright == pytest.approx(0.95 * (high - low) + low, rel=0.02)

@@ -324,20 +324,16 @@ def test_scans_on_another_scale_than_the_training_are_said_to_be(
 
 
 @slow
-@every_row("factor, words", [(3.0, "of at most 20%"), (0.001, "filled")])
 def test_a_cohort_on_another_scale_than_the_recipes_window_does_not_train(
-    cohort_once, tiny, tmp_path, factor, words
+    cohort_once, tiny, tmp_path
 ):
     cohort = shutil.copytree(cohort_once, tmp_path / "cohort")
     for path in cohort.glob("*/t1.nii.gz"):
-        change_scan(path, lambda data: data * factor)
+        change_scan(path, lambda data: data * 0.001)
     ready, out = prepare(cohort, tmp_path / "p", audit=False).folder, tmp_path / "r"
-    with refuses(words):
+    with refuses("filled"):
         train(recipe.read(str(tiny)), ready, out, device="cpu")
     assert not out.exists()
-    if factor > 1:
-        changes = {"intensity.t1.clips": "1", "train.steps": "1"}
-        train(recipe.read(str(tiny), changes), ready, out, device="cpu")
 
 
 def test_python_gives_nibabel_images_and_files_of_images_that_there_are(run, cohort, out):

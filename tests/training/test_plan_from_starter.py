@@ -12,8 +12,7 @@ from trainings import weights_of
 from voxlate.base.files import read_json
 from voxlate.base.items import BACKGROUND
 from voxlate.scans.cases.prepared import open_cohort
-from voxlate.scans.images.intensity import Window
-from voxlate.training.planning import pictures, planner, race
+from voxlate.training.planning import planner, race
 from voxlate.training.planning.facts import cohort_facts
 from voxlate.training.planning.probe import Limits
 from voxlate.training.planning.race import Race, Result
@@ -143,7 +142,7 @@ def test_stripped_brains_from_t1_to_t2_begin_from_the_starter_that_completes(
     brains = replace(brains, shape=(6, 48, 40))
     found, _ = find_starter(brains, T1_TO_T2, "both")
     draft = first_stage(brains, T1_TO_T2, Size(32, 2, 2), 400)
-    begin_from(found, draft, {})
+    begin_from(found, draft)
     assert draft.tables["task"] == {"kind": "translate"}
     assert draft.data["lift"] == 0.12, "as the starter sees fluid"
     recipe = from_dict(draft.tables, "the plan")
@@ -179,15 +178,15 @@ def _t1(channels):
 
 @pytest.fixture
 def begun(starter, facts):
-    """begun(windows, steps): the draft of a training from the starter, whose patches are whole slices."""
+    """begun(steps): the draft of a training from the starter, whose patches are whole slices."""
 
-    def begin(windows=None, steps=800, physics=None, **changes):
+    def begin(steps=800, physics=None, **changes):
         known = replace(facts, **changes)
         found, _ = find_starter(facts, roles_of(facts), "both")
         if physics:
             found.tables["data"]["physics"] = physics
         draft = first_stage(known, roles_of(known), Size(64, 1, 4), steps)
-        begin_from(found, draft, windows or {})
+        begin_from(found, draft)
         return draft
 
     return begin
@@ -215,50 +214,6 @@ def test_a_plan_from_a_starter_has_its_network(starter, begun):
     assert tables["start_from"] == "starter:tiny"
     assert "10%" in why["train.ema"]
     assert "starter:tiny" in why["intensity.t2"]
-
-
-def test_pictures_are_found_to_show_the_window_whose_levels_the_starters_images_have(
-    starter, facts, monkeypatch
-):
-    """A perfect starter, whose range is 0 to 1400; the cohort's scans from 100 to 800 are grey levels."""
-    _, recipe, header = load_method(starter)
-
-    class Perfect:
-        def synthesise(self, batch, noise, sampling):
-            return (100 + 700 * (batch.target + 1) / 2) / 700 - 1
-
-    monkeypatch.setattr(pictures, "load_run", lambda _: (Perfect(), recipe, header))
-    monkeypatch.setattr(pictures, "WINDOWS_HU", ((0, 1400), (100, 800), (400, 600)))
-    names = {"t1": "t1", "t2": "t2"}
-    draft = first_stage(facts, roles_of(facts), Size(16, 1, 2), 10)
-    found = pictures.find_window("starter:tiny", names, draft, Window(low=100, high=800))
-    assert found == (100, 800)
-
-
-def test_a_plan_for_pictures_rescales_the_starters_output_to_their_window(begun):
-    draft = begun({"t2": (100, 800)}, shape=(6, 48, 40))
-    assert draft.tables["start_window"] == {"t2": [100, 800]}
-    assert draft.tables["method"]["leak"] == 0.05
-    assert "border" not in draft.tables["net"]
-    assert "from 100 to 800" in draft.why["start_window.t2"]
-
-
-def test_a_training_begins_with_the_starters_image_in_the_window(starter, read_tiny, fit):
-    """A range of 350 to 1050 instead of 0 to 1400 doubles what a network of -1 to 1 gives."""
-    begin = {"start_from": "starter:tiny", "start_window": "{ t2 = [350, 1050] }"}
-    begun = weights_of(fit(read_tiny(begin, steps=1, optimiser="{ lr = 1e-12 }", ema=0.0), "begun"))
-    for name, tensor in weights_of(starter).items():
-        factor = 2 if ".head." in f".{name}" else 1
-        torch.testing.assert_close(begun[name].float(), factor * tensor.float(), rtol=0, atol=1e-6)
-
-
-@every_row(
-    "window, sentence",
-    [("{ t1 = [0, 80] }", "for a target"), ("{ t2 = [80, 0] }", "low < high")],
-)
-def test_a_window_that_is_none_of_a_target_is_refused(read_tiny, window, sentence):
-    with refuses(sentence):
-        read_tiny({"start_from": "starter:tiny", "start_window": window})
 
 
 @pytest.fixture

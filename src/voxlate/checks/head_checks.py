@@ -15,6 +15,7 @@ from scipy import ndimage
 from voxlate.base.arrays import Bool, Float32, Float64
 from voxlate.base.errors import BadInput
 from voxlate.base.messages import Message
+from voxlate.checks.brain_fluid import fluid_and_tissue
 from voxlate.checks.head_pose import CELL_MM, Kind, cells_of, likeness_of, pose_of
 from voxlate.checks.intensity_checks import tissue_numbers
 from voxlate.checks.quality_checks import symmetry
@@ -38,7 +39,6 @@ from voxlate.scans.images.mask import (
 )
 from voxlate.scans.images.midline import midline_grid
 from voxlate.scans.images.statistics import PERCENTILES, Distribution
-from voxlate.scans.images.tissue_levels import find_levels
 
 COARSE_MM = 2.0
 LEAST_HEIGHT_MM = 40.0  # of bodies whose ends are compared
@@ -178,11 +178,10 @@ def body_numbers(scan: Volume, ct: Volume | None) -> dict[str, float]:
 def _contrast(scan: Volume, ct: Volume | None = None) -> dict[str, float]:
     """How bright fluid is beside tissue, and whether the name says that it is brighter; ct: without one, the scan shows a brain."""
     if ct is None:
-        levels = find_levels(scan.data[0], foreground(scan), scan.grid.spacing_mm)
+        levels = fluid_and_tissue(scan.data[0], foreground(scan), scan.grid.spacing_mm)
         if levels is None:
             return {}
-        fluid = levels.fluid
-        tissue = levels.middle
+        fluid, tissue = levels
     else:
         mm = ct.grid.spacing_mm
         hu = ndimage.gaussian_filter(ct.data[0], [NOISE_MM / side for side in mm], mode="nearest")

@@ -52,7 +52,7 @@ def refuse_synthetic(cases: Iterable[CaseFiles], names: Collection[str] | None =
         for name, path in case.files.items():
             if (names is None or name in names) and _is_synthesised(path):
                 raise BadInput(
-                    f"{path}: expected a scan of the patient, found an image that voxlate synthesised, which is no truth and no source to learn from. Take the scan, or leave the file out (--exclude-file)."
+                    f"{path}: expected a scan of the patient, found an image that voxlate synthesised, which is no truth and no source to learn from. Take the scan, or leave the case out (--exclude)."
                 )
 
 

@@ -23,6 +23,9 @@ OF_AIR = 5  # percentile of all voxels of a scan of the head; more of it is air
 # Percentiles of a body: its largest vessels in a TOF, and its brightest other tissue.
 VESSELS, TISSUE = 99.95, 95
 MOST_NAMED = 5  # cases that an error names for --exclude
+NARROWEST = (
+    0.02  # share of a window that the middle 98 % of bodies fill: in other units it is a flat grey
+)
 TOLERANCE = 0.15  # of the network's range of 2, beyond what the training cases span
 
 
@@ -77,17 +80,36 @@ def check_floor(name: str, spec: IntensityMap, header: CaseHeader, where: str) -
     floor = spec.floor
     if floor is None or name not in header.statistics:
         return
-    below = share_outside(header.statistics[name].foreground, floor, np.inf)
+    below = _share_below(header.statistics[name].foreground, floor)
     if below > MOST_BELOW:
         raise BadInput(
             f"{where}: expected {name} to be above {floor:g} (intensity.{name}.floor), found {below:.0%} of its foreground below: is it z-scored, inverted, or a CT? Take the scan from before, or raise its values so that air is {floor:g} and tissue above; a training may also leave the case out, or take an intensity.{name} without a floor."
         )
 
 
-def share_outside(values: Distribution, low: float, high: float) -> float:
-    """The share of a distribution below low or above high."""
-    below, above = np.interp([low, high], values.percentiles, PERCENTILES, left=0, right=100)
-    return float(below if values.percentiles[0] < low else 0) / 100 + float(100 - above) / 100
+def check_filled(
+    name: str, spec: IntensityMap, headers: Sequence[CaseHeader], where: object
+) -> None:
+    """Raise BadInput where bodies fill next to nothing of a window, as scans in another unit than the recipe's do."""
+    bodies = [header.statistics[name].foreground for header in headers if name in header.statistics]
+    if spec.window is None or not bodies:
+        return
+    low, high = spec.window
+    firsts = [body.at(1) for body in bodies]
+    lasts = [body.at(99) for body in bodies]
+    widths = [min(last, high) - max(first, low) for first, last in zip(firsts, lasts)]
+    filled = float(np.median(widths)) / (high - low)
+    if filled < NARROWEST:
+        raise BadInput(
+            f"{where}: expected the scans' bodies to fill the window {low:g} to {high:g} of intensity.{name}, found {max(filled, 0):.1%} filled ({np.median(firsts):.4g} to {np.median(lasts):.4g}): are the scans in the recipe's unit? Change the window."
+        )
+
+
+def _share_below(values: Distribution, floor: float) -> float:
+    """The share of a distribution below a value."""
+    if values.percentiles[0] >= floor:
+        return 0.0
+    return float(np.interp(floor, values.percentiles, PERCENTILES, right=100)) / 100
 
 
 def training_ranges(

@@ -60,8 +60,8 @@ from voxlate.scans.cases.prepared import (
     write_cohort,
 )
 from voxlate.scans.cohorts.case_files import CaseFiles
-from voxlate.scans.cohorts.choice import as_names
 from voxlate.scans.cohorts.patient_names import EACH
+from voxlate.scans.cohorts.rows import as_names
 from voxlate.scans.formats.io import content_hash, read_volume
 from voxlate.scans.images.grid import canonical_view
 from voxlate.scans.images.register import write_transform
@@ -239,10 +239,6 @@ def _provenance(inputs: Inputs, asked: PrepareOptions) -> dict[str, Any]:
     split_by = f"patient, shares {asked.shares or 'by number of patients'}, seed {asked.seed}"
     if found.cases[0].split is not None:
         split_by = "manifest" if manifest else "lists"
-    names = {
-        name: None if (given := getattr(asked, name)) is None else [*as_names(given)]
-        for name in ("prefer", "exclude", "exclude_file")
-    }
     return {
         "root": _place(inputs.root),
         "pattern": asked.pattern,
@@ -251,7 +247,7 @@ def _provenance(inputs: Inputs, asked: PrepareOptions) -> dict[str, Any]:
         "patients": EACH if str(asked.patients) == EACH else _place(asked.patients),
         **({"allow_outside": True} if asked.allow_outside else {}),
         "modalities": asked.modalities,
-        **names,
+        "exclude": None if asked.exclude is None else [*as_names(asked.exclude)],
         **asdict(inputs.preparation),
         "unread": found.unread,
         "left_out": found.unclaimed,

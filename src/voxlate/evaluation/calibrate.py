@@ -162,10 +162,6 @@ def _check(model: Model, asked: CalibrateOptions) -> None:
         raise BadInput(
             f"calibrate: expected a coverage in whole percents and a confidence, from 0.5 to below 1, found {coverage:g} and {confidence:g}. Change them."
         )
-    if model.facts.synth.contrast:
-        raise BadInput(
-            f"{model.origin}: expected images in the unit of the training for a calibration, found synth.contrast, which moves them to another. Leave it out."
-        )
     if not model.facts.makes_targets:
         targets = " and ".join(model.facts.data.target)
         raise BadInput(

@@ -28,20 +28,18 @@ from voxlate.synthesis.exported import (
     load_exported,
 )
 from voxlate.synthesis.model import Model
-from voxlate.synthesis.onnx_network import Graph, Weights, open_session
+from voxlate.synthesis.onnx_network import Graph, open_session
 from voxlate.training.run import software
 from voxlate.training.torch_network import network_of
 
 ON_CARD = ("training_cases", "parameters", "steps", "seconds", "adapted")  # of the header
 
 
-def export_model(
-    model: Model, folder: Path, weights: Weights = "float32", licence: str = "not stated"
-) -> Description:
+def export_model(model: Model, folder: Path, licence: str = "not stated") -> Description:
     """Write a model to a new folder MODEL/ and run its self-test with onnxruntime.
 
-    weights: their type in the file; the loss against torch's float32 is measured and stated. Raises BadInput for what
-    cannot run without torch, and where the folder exists.
+    The loss against torch's float32 is measured and stated. Raises BadInput for what cannot run without torch, and where
+    the folder exists.
     """
     for package in ("onnx", "onnxruntime"):
         optional_package(package, "export", folder, f"{package} to export a model")
@@ -51,7 +49,7 @@ def export_model(
     if folder.exists():
         raise BadInput(f"{folder}: expected a new folder, found one. Choose another --out.")
     with whole_folder(folder) as new:
-        return _write(model, new, weights, licence)
+        return _write(model, new, licence)
 
 
 def _in_slices(model: Model) -> Model:
@@ -78,7 +76,7 @@ def _check(model: Model) -> None:
             )
 
 
-def _write(model: Model, folder: Path, weights: Weights, licence: str) -> Description:
+def _write(model: Model, folder: Path, licence: str) -> Description:
     network = network_of(model)
     recipe = network.recipe
     in_plane = replace(recipe, data=recipe.data.by_plane[0])
@@ -89,15 +87,11 @@ def _write(model: Model, folder: Path, weights: Weights, licence: str) -> Descri
             _loss(folder, traced)
         except Exception:  # onnxruntime has an exception of its own for each kind of failure
             traced = write_graph(folder / NETWORK, network.method, in_plane, single=True)
-    if weights != "float32":
-        from voxlate.exchange.smaller import shrink_weights
-
-        shrink_weights(folder / NETWORK, weights)
     arrays = {f"selftest.{name}": array for name, array in traced.arrays.items()}
     arrays |= _arrays(model)
     text = json.dumps({"format": FORMAT})
     write_tensors(folder / ARRAYS, arrays, {"model": text, "sha256": checksum(text, arrays)})
-    description = _describe(model, traced, weights, licence, folder)
+    description = _describe(model, traced, licence, folder)
     _write_description(folder, description)
     load_exported(folder)
     return description
@@ -136,9 +130,7 @@ def _arrays(model: Model) -> dict[str, np.ndarray]:
     return arrays
 
 
-def _describe(
-    model: Model, traced: Traced, weights: Weights, licence: str, folder: Path
-) -> Description:
+def _describe(model: Model, traced: Traced, licence: str, folder: Path) -> Description:
     calibration = model.calibration()
     stated = None
     if calibration is not None:
@@ -160,7 +152,6 @@ def _describe(
         Graph(
             NETWORK,
             OPSET,
-            weights,
             traced.single,
             traced.draws,
             traced.noise_channels,

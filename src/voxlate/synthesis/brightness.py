@@ -1,14 +1,11 @@
 """Images in physical units, and the correction of their bright end, because predicted means are too dark."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
 from voxlate.base.messages import Message, message
 from voxlate.base.slabs import count_nonzero, in_slabs
-from voxlate.scans.images.curve import Curve
 from voxlate.scans.images.grid import Volume
 from voxlate.scans.images.intensity import IntensityMap, Scale
 from voxlate.scans.images.mask import foreground
@@ -23,36 +20,17 @@ MOST_SLOPE = 4.0  # slope beyond which an image differs too much from a scan to 
 NOTED = 1.1  # slope from which a note states the correction
 
 
-class Move(Protocol):
-    """A change of an image's values by an increasing curve; key: of its entries in a provenance."""
-
-    @property
-    def key(self) -> str: ...
-
-    @property
-    def curve(self) -> Curve: ...
-
-    @property
-    def entry(self) -> Mapping[str, Any]: ...
-
-    def scale_of(self, scale: Scale) -> Scale:
-        """The scale from network units of the image after the change."""
-
-    def check(self, name: str) -> list[Message]:
-        """Messages on the change of an image of this name."""
-
-
 @dataclass(frozen=True)
 class SynthesisedImage:
     """An image [D, H, W] on the network's grid in physical units, and the prediction that it is in network units.
 
-    scale: from network units to physical units; move: the change of its values after the network.
+    scale: from network units to physical units; peak: the stretch of its values after the network.
     """
 
     values: np.ndarray
     prediction: Prediction
     scale: Scale
-    move: Move | None = None
+    peak: "Peak | None" = None
 
     @property
     def physical_sd(self) -> np.ndarray | None:
@@ -62,17 +40,16 @@ class SynthesisedImage:
         half = np.float32(self.scale.half)
         return in_slabs(lambda slab: slab * half, self.prediction.sd)
 
-    def moved(self, move: Move) -> "SynthesisedImage":
-        """The image with its values changed, and its spread with them."""
-        scale = move.scale_of(self.scale)
-        values = move.curve.map(self.values)
+    def stretched(self, peak: "Peak") -> "SynthesisedImage":
+        """The image with its values stretched, and its spread with them."""
+        values = peak.stretch(self.values)
         sd = self.physical_sd
         if sd is not None:
-            half = np.float32(scale.half)
-            stretched = move.curve.map_sd(sd, self.values)
-            sd = in_slabs(lambda slab: np.asarray(slab / half, np.float32), stretched)
-        prediction = replace(self.prediction, values=in_slabs(scale.of, values), sd=sd)
-        return SynthesisedImage(values, prediction, scale, move)
+            half = np.float32(self.scale.half)
+            wider = peak.stretch_sd(sd, self.values)
+            sd = in_slabs(lambda slab: np.asarray(slab / half, np.float32), wider)
+        prediction = replace(self.prediction, values=in_slabs(self.scale.of, values), sd=sd)
+        return SynthesisedImage(values, prediction, self.scale, peak)
 
 
 @dataclass(frozen=True)
@@ -81,17 +58,25 @@ class Peak:
 
     middle: float
     slope: float
-    key: ClassVar[str] = "peaks"
 
-    @property
-    def curve(self) -> Curve:
-        """The map of the values, in the unit of `middle`."""
-        ends = (self.middle - 1, self.middle)
-        return Curve((*ends, self.middle + 1), (*ends, self.middle + self.slope))
+    def stretch(self, values: np.ndarray) -> np.ndarray:
+        """The values [N, ...] after the stretch, in the unit of `middle`."""
+        return in_slabs(self._stretch_slab, values)
 
-    def scale_of(self, scale: Scale) -> Scale:
-        """The scale of the image, which stays that of the training."""
-        return scale
+    def stretch_sd(self, sd: np.ndarray, values: np.ndarray) -> np.ndarray:
+        """The standard deviations after the stretch of values that had them; both: [N, ...]."""
+        return in_slabs(self._stretch_sd_slab, sd, values)
+
+    def _stretch_slab(self, values: np.ndarray) -> np.ndarray:
+        stretched = values.copy()
+        offset = self.middle - self.slope * self.middle
+        np.copyto(stretched, self.slope * values + offset, where=values > self.middle)
+        return stretched
+
+    def _stretch_sd_slab(self, sd: np.ndarray, values: np.ndarray) -> np.ndarray:
+        stretched = sd.copy()
+        np.copyto(stretched, self.slope * sd, where=values > self.middle)
+        return stretched
 
     @property
     def entry(self) -> dict[str, float]:
@@ -123,7 +108,7 @@ def with_peak(image: SynthesisedImage, volume: Volume, facts: ModelFacts) -> Syn
     spec = facts.intensity[volume.modality]
     share = facts.synth.peak_shares.get(volume.modality)
     peak = find_peak(volume, spec, image.scale, facts.training_ml, share)
-    return image if peak is None else image.moved(peak)
+    return image if peak is None else image.stretched(peak)
 
 
 def find_peak(

@@ -176,10 +176,10 @@ def empty_slices(
     values = {}
     for name, scale in scales.items():
         voxels[name] = slices if beyond.get(name, 0) > MOST_BEYOND else air
-        move = images[name].move
+        peak = images[name].peak
         usual = trained.get(name)
-        if move is not None and usual is not None:  # trained in the unit before the move
-            usual = float(move.curve.map(np.array([usual]))[0])
+        if peak is not None and usual is not None:
+            usual = float(peak.stretch(np.array([usual]))[0])
         values[name] = background_of(scale, facts.units[name], usual)
         if name in around:
             voxels[name] = in_slabs(np.logical_or, voxels[name], around[name])

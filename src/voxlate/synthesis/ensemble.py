@@ -21,7 +21,7 @@ from voxlate.synthesis.progress import report_part
 from voxlate.synthesis.result import Synthesised
 
 # Entries of the ensemble if all members agree.
-SHARED_IF_EQUAL = "peaks", "contrast", "network_units", "bound", "empty", "planes_read"
+SHARED_IF_EQUAL = "peaks", "network_units", "bound", "empty", "planes_read"
 # Between ranges of intensity: those of folds of one cohort differ by a percent.
 MOST_WIDTH_RATIO = 1.25
 # Of the narrower window: upper ends that are planned for folds differ by a few percent.
@@ -70,7 +70,6 @@ class Ensemble(Model):
     with_options = _of_each(Model.with_options)
     with_only = _of_each(Model.with_only)
     without_intervals = _of_each(Model.without_intervals)
-    with_contrast_of = _of_each(Model.with_contrast_of)
     like = _of_each(Model.like)
 
     def check(self, scans: Mapping[str, Scan] | Scan, case: str = "case") -> Checked:

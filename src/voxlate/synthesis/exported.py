@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from voxlate.base.earlier import ANY, without_retired
 from voxlate.base.errors import BadInput
 from voxlate.base.files import read_json, sha256_of
 from voxlate.base.messages import Message
@@ -27,6 +28,8 @@ from voxlate.synthesis.onnx_network import Graph, open_network
 from voxlate.synthesis.widths import Widths
 
 FORMAT = 2
+# Keys of model.json that this version lacks (see without_retired).
+RETIRED = {"facts.intensity.*.clips": ANY, "facts.synth.contrast": {}, "graph.weights": ANY}
 DESCRIPTION = "model.json"
 ARRAYS = "arrays.safetensors"
 NETWORK = "network.onnx"
@@ -169,7 +172,7 @@ def read_model(folder: Path | str) -> Carried:
         )
     record = Record(path, "a model", "Export the run again.")
     record.check_version(stated, "made_by", "voxlate")
-    description: Description = record.fill(Description, stated)
+    description: Description = record.fill(Description, without_retired(stated, RETIRED))
     record.check({NETWORK, ARRAYS} <= description.files.keys(), f"no hash of {NETWORK} or {ARRAYS}")
     for name, digest in description.files.items():
         _check_file(folder, name, digest)

@@ -11,7 +11,6 @@ from voxlate.scans.cases.case import PreparedCase
 from voxlate.scans.cases.layout import CANONICAL, axis_of
 from voxlate.scans.images.intensity import Intensity, Scale
 from voxlate.scans.images.tiling import AnySlices
-from voxlate.scans.images.tissue_levels import TissueLevels
 
 # Largest slice thickness, in training slices or pixels, at which a starter reads three planes.
 CUBIC = 1.5
@@ -80,7 +79,6 @@ class SynthFacts:
     noise: SliceNoise
     peaks: bool
     peak_shares: dict[Name, float]
-    contrast: dict[Name, TissueLevels]
     in_windows: bool = False
     keep_states: Count = 0
 

@@ -9,8 +9,7 @@ The path of a scan, in the order in which `synthesise` calls these functions:
 3. Network units: patch.Patch scales slices or patches to [-1, 1], called by sampling.sample_targets for each plane.
 4. Sample: sampling.sample_targets runs the network, and joins patches and samples to predictions; planes.sample_planes
    averages those of several planes.
-5. Physical units: `predict_case` applies the scale of each target and moves its levels of tissue
-   (contrast.find_contrast) or its bright end (brightness.find_peak).
+5. Physical units: `predict_case` applies the scale of each target and stretches its bright end (brightness.find_peak).
 6. Trust: intervals.case_intervals adds intervals, error bounds and an out-of-distribution map, if calibrated.
 7. Empty slices: empty.empty_slices finds the slices that show no body, which become background.
 8. Output grid: intervals.OutputGrid.images resamples the images to the grid of the scan's file.
@@ -18,7 +17,7 @@ The path of a scan, in the order in which `synthesise` calls these functions:
 """
 
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from inspect import signature
@@ -168,24 +167,6 @@ class Model:
         ]
         return replace(self, only=tuple(targets[name] for name in targets if name in only))
 
-    def with_contrast_of(self, scans: Sequence[str | Path] | str | Path) -> "Model":
-        """The same model, whose images get the levels of fluid, grey and white matter in some scans of the same site.
-
-        scans: one or several of stripped brains, as a path or TARGET=PATH; the target may be left out where the model
-        synthesises one.
-        Raises BadInput for a scan of another contrast or without such levels, and for targets in HU and the like.
-        """
-        from voxlate.synthesis.contrast import read_contrasts  # here: few images take a contrast
-
-        facts = self.facts
-        targets = self.only or tuple(facts.data.target)
-        names = {name.lower(): name for name in (*facts.data.source, *targets)}
-        for name, others in facts.accepts.items():
-            names |= dict.fromkeys(others, name)
-        with self._errors_for_python:
-            levels = read_contrasts(as_list(scans), targets, names, facts.units)
-        return self.with_options(contrast=levels)
-
     def synthesise(
         self,
         scans: Mapping[str, Scan] | Scan,
@@ -256,10 +237,6 @@ class Model:
             warn(note)
         prepared = inputs.prepared
         plan = self.plan(inputs.files, seed)
-        if facts.synth.contrast:
-            from voxlate.synthesis.contrast import check_stripped
-
-            check_stripped(prepared.volume(facts.visible_sources(prepared)[0]), case)
         grid = find_output_grid(facts, prepared)
         background = find_empty_slices(facts, prepared)
         unused = _unused_slices(facts, background.which, grid, calibration)
@@ -496,19 +473,12 @@ def predict_case(
 def _in_physical_units(
     facts: ModelFacts, name: str, prediction: Prediction, inputs: CaseInputs
 ) -> SynthesisedImage:
-    """A prediction in physical units; its levels or its bright end are moved where synth.contrast or synth.peaks asks for it."""
-    prepared = inputs.prepared
+    """A prediction in physical units; its bright end is stretched where synth.peaks asks for it."""
     image = in_physical_units(prediction, facts.scales[name])
-    goal = facts.synth.contrast.get(name)
-    if not facts.synth.peaks and goal is None:
+    if not facts.synth.peaks:
         return image
-    volume = Volume(image.values[None], np.array(prepared.header.affine), facts.units[name], name)
-    if goal is not None:
-        from voxlate.synthesis.contrast import find_contrast
-
-        brain = prepared.outline(facts.visible_sources(prepared)[0])
-        return image.moved(find_contrast(volume, brain, goal, prepared.header.case))
-    return with_peak(image, volume, facts)
+    affine = np.array(inputs.prepared.header.affine)
+    return with_peak(image, Volume(image.values[None], affine, facts.units[name], name), facts)
 
 
 def _unused_slices(
@@ -516,12 +486,11 @@ def _unused_slices(
 ) -> Bool:
     """The slices [D] that the network may leave out, because none of their voxels decides anything.
 
-    No slice where levels, peaks, error bounds or brain surroundings are measured.
+    No slice where peaks, error bounds or brain surroundings are measured.
     """
     targets = {} if calibration is None else calibration.header.targets
     bounded = any(target.bounds for target in targets.values())
-    moved = facts.synth.contrast or facts.synth.peaks
-    if moved or bounded or begins_above(facts, facts.scales):
+    if facts.synth.peaks or bounded or begins_above(facts, facts.scales):
         return np.zeros_like(empty)
     return unused_slices(empty, grid.slices_per_step)
 
@@ -561,16 +530,15 @@ def _provenance(
     """The entries of the provenance that describe a case's inputs, images and error bounds; entries without content are left out."""
     facts = model.facts
     warnings = [*inputs.warnings, *_notes(model, inputs)]
-    moved = dict[str, dict[str, Any]]()
-    for name, image in images.items():
-        if image.move is not None:
-            moved.setdefault(image.move.key, {})[name] = image.move.entry
-            warnings += image.move.check(name)
+    peaks = {name: image.peak for name, image in images.items() if image.peak is not None}
+    for name, peak in peaks.items():
+        warnings += peak.check(name)
     bounds, messages = ends.stated(warnings)
     warnings += [*messages, *empty.messages]
     scales = {name: (image.scale.low, image.scale.high) for name, image in images.items()}
     maps = {name: facts.intensity[name] for name in facts.data.target}
     optional = {
+        "peaks": {name: peak.entry for name, peak in peaks.items()},
         "bounds": bounds,
         "familiar": ends.verdict and ends.verdict.entry,
         USED_FOR_CALIBRATION: calibration is not None and calibration.has_case(inputs.files),
@@ -581,7 +549,6 @@ def _provenance(
     entries = {
         "prepared": inputs.preparation,
         "network_units": state_units(maps, facts.target_scales | scales),
-        **moved,
         **{key: value for key, value in optional.items() if value},
     }
     in_training = was_in_training(facts, inputs)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -21,12 +21,11 @@ from voxlate.synthesis.network import Calls, NoiseOf
 from voxlate.synthesis.patch import Patch
 
 TOLERANCE = 1e-3  # of the range of network units, 2: how far a machine may be from torch
-Weights = Literal["float32", "float16", "int8"]
 
 
 @dataclass(frozen=True)
 class Graph:
-    """The graph of one sample of a patch; opset, weights: of its file.
+    """The graph of one sample of a patch; opset: of its file.
 
     single: whether it takes one item at a time; draws: arrays of noise of a sample, each of `noise_channels`, at height and width divided by `shrink`; loss: by
     measurement the largest and the mean distance from torch's float32 on the self-test, in network units; evaluations: of
@@ -35,7 +34,6 @@ class Graph:
 
     file: FileName
     opset: int
-    weights: Weights
     single: bool
     draws: int
     noise_channels: int
@@ -61,8 +59,8 @@ class OnnxNetwork:
 
     @property
     def entry(self) -> Mapping[str, Any]:
-        """The graph, and the type of its weights."""
-        return {"graph": self.sha256, "precision": self.graph.weights}
+        """The graph, and the precision in which it computes."""
+        return {"graph": self.sha256, "precision": self.precision}
 
     @property
     def software(self) -> Mapping[str, Any]:

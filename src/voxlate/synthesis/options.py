@@ -232,15 +232,6 @@ class SynthOptions(SynthKeys, CheckOptions, ExecutorOptions):
 
     samples: Annotated[int | None, replace(SAMPLES, panel=MAIN)] = None
     anyway: Annotated[bool, ANYWAY] = False
-    contrast_of: Annotated[
-        Sequence[str | Path] | None,
-        Option(
-            "MR scan of the same site, whose contrast the image gets (TARGET=SCAN). Repeatable.",
-            panel=MAIN,
-            metavar="SCAN",
-            takes=list[str],
-        ),
-    ] = None
     part: Annotated[
         str | None,
         Option(

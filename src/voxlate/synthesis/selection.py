@@ -61,8 +61,6 @@ def select(
     )
     if options.missing is not None and model.facts.completes:
         model = model.with_only(options.missing)
-    if options.contrast_of:
-        model = model.with_contrast_of(options.contrast_of)
     if not cases:
         in_split = "" if options.split is None else f" in the split {options.split}"
         raise BadInput(

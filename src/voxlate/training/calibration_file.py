@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from voxlate.synthesis.facts import ModelFacts
 from voxlate.synthesis.model import Model
 from voxlate.synthesis.widths import SETTINGS, Widths, widths_shapes
 from voxlate.training.changes import first_change
+from voxlate.training.recipe.earlier_recipe import stored_options
 from voxlate.training.run import Run
 from voxlate.training.weights import file_hash
 
@@ -183,6 +184,7 @@ def read_calibration(path: Path) -> Calibration:
         known, stated = references.patients, header.patients
         record.check(known == stated, f"scans of {known} patients, not of {stated}")
     widths = {name: Widths(own) for name, own in parts.items()}
+    header = replace(header, synth=stored_options(header.synth))
     return Calibration(header, widths, references, file_hash(path))
 
 

@@ -1,13 +1,11 @@
 """The weights with which a stage begins: random, or those of a starter or an earlier stage, all or a part trained."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from torch import nn
 
 from voxlate.base.errors import BadInput
-from voxlate.scans.images.intensity import IntensityMap
 from voxlate.science.methods.method import Method
-from voxlate.science.nets.unet import ResidualUNet
 from voxlate.training.recipe import FullStage
 from voxlate.training.starter import starter_for
 from voxlate.training.starters.names import is_starter
@@ -19,9 +17,7 @@ def initial_method(stage: FullStage, earlier: Mapping[str, Method]) -> tuple[Met
     started = ""
     source = stage.start_from
     if is_starter(source):
-        weights, maps = starter_for(source, stage)
-        started = start_from(method, weights, str(source))
-        started += show_window(method, stage.data.target, maps, stage.start_window)
+        started = start_from(method, starter_for(source, stage), str(source))
     elif source is not None:
         started = start_from(method, earlier[source], source)
     if stage.train.only is not None:
@@ -45,34 +41,6 @@ def start_from(method: Method, earlier: Method, name: str) -> str:
     method.without_opponent.load_state_dict({**here, **there})
     fresh = len(here) - len(there)
     return f"started from the weights of stage '{name}': {len(there)} tensors copied, {fresh} fresh"
-
-
-def show_window(
-    method: Method,
-    targets: Sequence[str],
-    of: Mapping[str, IntensityMap],
-    window: Mapping[str, tuple[float, float]],
-) -> str:
-    """Rescale the output of copied weights so that -1 to 1 are the ends of a window; returns a sentence for the log.
-
-    of: the intensity maps of the weights' training. Raises BadInput where that of a target is no fixed range.
-    """
-    sentence = ""
-    for name, (low, high) in window.items():
-        whole = of[name].window
-        if whole is None:
-            raise BadInput(
-                f"start_window.{name}: expected a starter whose range of {name} is a window, found an intensity map of each volume. Drop it."
-            )
-        factor = (whole[1] - whole[0]) / (high - low)
-        offset = (whole[0] + whole[1] - low - high) / (high - low)
-        net = method.without_opponent.net
-        assert isinstance(net, ResidualUNet)  # recipe.checks
-        net.rescale(targets.index(name), factor, offset)
-        sentence += (
-            f"; its {name} was rescaled from {whole[0]:g} to {whole[1]:g} to {low:g} to {high:g}"
-        )
-    return sentence
 
 
 def train_only(method: Method, part: str) -> None:

@@ -20,7 +20,6 @@ from voxlate.training.batches.patches import (
     note_on_padding,
     training_cases,
 )
-from voxlate.training.batches.windows import check_windows
 from voxlate.training.recipe import FullStage, Recipe, Synthesis
 from voxlate.training.validate import validation_split
 
@@ -54,8 +53,6 @@ def _of_stage(stage: FullStage, recipe: Recipe, cohort: Cohort) -> Iterator[Mess
     teaching = training_cases(cohort, data)
     for name in data.target:
         yield from check_scales(name, cohort.target_widths(recipe.intensity[name], name, teaching))
-    if text := check_windows(cohort, data, recipe):
-        yield message("window-clips", text)
     reason = uncacheable(cohort, data) if stage.task.encodes else ""
     if reason:
         text = f"latents of stage '{stage.name}' are encoded again at every step, because there is {reason}."

@@ -24,6 +24,7 @@ from voxlate.training.recipe import (
     with_tables,
     with_trainings,
 )
+from voxlate.training.recipe.earlier_recipe import stored_recipe
 from voxlate.training.recipe.provenance import read_run
 from voxlate.training.verdict import Verdict
 
@@ -194,7 +195,7 @@ def repair_recipe_file(run: Run, begun: Recipe) -> None:
     path = f"{run.recipe}"
     corrections = run.origin.get("corrections", [])
     before = corrections[-1]["steps_before"] if corrections else {}
-    stated = with_tables(begun, values_of(path), path)
+    stated = with_tables(begun, stored_recipe(values_of(path)), path)
     trainings = []
     for ours, theirs in zip(stated.all_stages, begun.all_stages):
         own, known = ours.train, theirs.train

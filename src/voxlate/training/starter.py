@@ -13,7 +13,6 @@ from voxlate.base.errors import BadInput
 from voxlate.base.hub import download, is_on_hub
 from voxlate.base.items import BACKGROUND, stable_id
 from voxlate.base.records import Record, Shape, checksum
-from voxlate.scans.images.intensity import IntensityMap
 from voxlate.science.batch import Batch
 from voxlate.science.diffusion.noise import Noise
 from voxlate.science.methods.method import Method
@@ -146,8 +145,8 @@ def _read_self_test(folder: Path, recipe: Recipe) -> tuple[Batch, Tensor]:
     return self_test_batch(recipe, source), output
 
 
-def starter_for(source: Path | str, stage: FullStage) -> tuple[Method, Mapping[str, IntensityMap]]:
-    """The method of a starter with the modalities of a stage alone, and the intensity maps of its targets by their names.
+def starter_for(source: Path | str, stage: FullStage) -> Method:
+    """The method of a starter with the modalities of a stage alone.
 
     Where its card matches no names, the order of the modalities decides.
     """
@@ -157,9 +156,8 @@ def starter_for(source: Path | str, stage: FullStage) -> tuple[Method, Mapping[s
     if names is None:
         names = dict(zip([*own.source, *own.target], [*data.source, *data.target]))
     known = {theirs: name for name, theirs in names.items()}
-    maps = {name: recipe.intensity[known[name]] for name in data.target if name in known}
     _take_modalities(method, recipe, stage, known)
-    return method, maps
+    return method
 
 
 def _take_modalities(

@@ -345,7 +345,6 @@ def synth_facts(synth: Synthesis) -> SynthFacts:
         synth.noise,
         synth.peaks,
         dict(synth.peak_shares),
-        dict(synth.contrast),
         synth.windows is not None,
         synth.keep_states,
     )

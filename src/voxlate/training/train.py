@@ -19,8 +19,8 @@ from voxlate.base.options.option import merge
 from voxlate.checks.anatomy import anatomy_of
 from voxlate.scans.cases.prepared import Cohort, open_cohort
 from voxlate.science.methods.method import Method
+from voxlate.training.batches.one_scale import check_scale
 from voxlate.training.batches.patches import training_cases
-from voxlate.training.batches.windows import check_windows
 from voxlate.training.initial import initial_method
 from voxlate.training.job import Job, Pace, Session
 from voxlate.training.learner import Epochs, Learner
@@ -328,7 +328,7 @@ def _check_stages(jobs: Sequence[Job], starts: Mapping[str, Path]) -> None:
     earlier: dict[str, Method] = {}
     for job in jobs:
         stage = job.stage
-        check_windows(cohort, stage.data, recipe)
+        check_scale(cohort, stage.data, recipe)
         job.batches()
         validation_items(recipe, stage, cohort)
         earlier[stage.name], _ = initial_method(stage, earlier)

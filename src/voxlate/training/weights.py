@@ -27,6 +27,7 @@ from voxlate.training.batches.patches import training_cases
 from voxlate.training.changes import first_change
 from voxlate.training.header import header_of
 from voxlate.training.recipe import FullStage, Recipe, code_of, from_dict, to_dict
+from voxlate.training.recipe.earlier_recipe import stored_recipe
 from voxlate.training.run import Run, software, weights_of
 
 DRAWS = 256  # of data.physics over all cases, from which the range of training intensities is taken
@@ -109,7 +110,7 @@ def read_header(path: Path) -> dict[str, Any]:
     with _record(path).tensors("pt") as file:
         header = header_of(file)
     _check_once(path)
-    return header
+    return {**header, "recipe": stored_recipe(header["recipe"])}
 
 
 @partial(KeptByFile, most=64)
@@ -132,6 +133,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         header = header_of(file)
         tensors = {name: file.file.get_tensor(name) for name in file.shapes}
     file.record.check_checksum(header["sha256"], weights_checksum(header, tensors))
+    header = {**header, "recipe": stored_recipe(header["recipe"])}
     return header, {
         name: tensor.float() if tensor.dtype in HALF else tensor for name, tensor in tensors.items()
     }

@@ -57,15 +57,11 @@ class ModelOptions:
     \f
     Example:
         >>> import voxlate
-        >>> options = voxlate.ModelOptions(weights="float16", licence="apache-2.0")
+        >>> options = voxlate.ModelOptions(answer="mean", licence="apache-2.0")
         >>> options.licence
         'apache-2.0'
     """
 
-    weights: Annotated[
-        Literal["float32", "float16", "int8"],
-        OutputOption("Numbers in which the weights are stored; the loss is measured."),
-    ] = "float32"
     answer: Annotated[
         Literal["mean", "sample"] | None,
         OutputOption("Prediction: mean or sample (default: of the last stage)."),

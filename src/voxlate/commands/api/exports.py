@@ -104,7 +104,7 @@ def export_model(run: Run, out: To, *, options: ModelOptions, progress: Reporter
         sharpness=options.sharpness,
     )
     model = model if options.intervals else model.without_intervals()
-    return export_model(model, Path(out), options.weights, _licence(run, options.licence))
+    return export_model(model, Path(out), _licence(run, options.licence))
 
 
 def _licence(run: Place, stated: str) -> str:

@@ -13,7 +13,7 @@ from voxlate.base.errors import BadInput, plural
 from voxlate.base.hub import download, is_on_hub
 from voxlate.base.messages import Message, message
 from voxlate.checks.quality_checks import WholeScan, check_alone
-from voxlate.scans.cohorts.choice import quote_some
+from voxlate.scans.cohorts.rows import quote_some
 from voxlate.scans.formats.archive import apart, is_archive, unpacked
 from voxlate.scans.formats.dicom import DICOM, SeriesInfo, is_dicom_folder, list_series
 from voxlate.scans.formats.io import format_of, is_there, read_volume, without_ending

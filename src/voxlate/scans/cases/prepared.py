@@ -12,6 +12,7 @@ from pydantic import Field
 from typing_extensions import TypedDict  # pydantic needs it before Python 3.12
 
 from voxlate.base.config import Provided, adapter
+from voxlate.base.earlier import ANY, without_retired
 from voxlate.base.errors import BadInput
 from voxlate.base.files import read_json, write_json
 from voxlate.base.messages import Message, read_messages
@@ -48,10 +49,11 @@ from voxlate.scans.options.layout import layout_options, quote_path
 COHORT = "COHORT"  # stands for scans in a command whose folder is unknown
 FORMAT = "voxlate prepared cohort"
 VERSION = 4
+# Keys of cohort.json that this version lacks (see without_retired).
+RETIRED = {"provenance.prefer": ANY, "provenance.exclude_file": ANY}
 # facts of a case that its file and the list of cases state
 SHARED = ("case", "patient", "labels", "shape", "spacing_mm")
 Fold = Annotated[int, Field(ge=0, lt=FOLDS)]
-Patterns = list[Text] | None
 DRAWN_UNIT = "a.u."  # of modalities that are computed
 ROUNDED = 2e-3  # a list of cases states volumes to three digits
 
@@ -312,7 +314,7 @@ def open_cohort(path: Path | str) -> Cohort:
         )
     value = read_tables(folder)
     record = Record(folder / "cohort.json", "the record of a prepared cohort", "Prepare it again.")
-    written = record.fill(CohortFile, value)
+    written = record.fill(CohortFile, without_retired(value, RETIRED))
     cases, modalities = written.cases, set(written.modalities)
     names = {case.case for case in cases}
     record.check(bool(cases) and len(names) == len(cases), "no cases, or one twice")
@@ -341,9 +343,7 @@ class _Provenance(TypedDict):
     patients: Place | None
     allow_outside: NotRequired[bool]
     modalities: list[Name] | None
-    prefer: Patterns
-    exclude: Patterns
-    exclude_file: Patterns
+    exclude: list[Text] | None
     spacing_mm: tuple[Positive, Positive, Positive] | None
     matrix: tuple[Length, ...] | None
     resample: bool

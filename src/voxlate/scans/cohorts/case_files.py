@@ -3,16 +3,15 @@
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import product
 from pathlib import Path
 from typing import Literal
 
 from voxlate.base.errors import BadInput
 from voxlate.base.files import safe_name
 from voxlate.base.groups import grouped
-from voxlate.scans.cohorts.choice import Choice, Row, several_files
+from voxlate.scans.cohorts.rows import Exclusion, Row, several_files
 from voxlate.scans.images.units import UNITS
 
 MASKS = ("mask", "brainmask")
@@ -28,7 +27,6 @@ BODY = "brain head body skull bet hirn gehirn kopf korper koerper cerveau tete c
 UNNAMED = "scan"  # a modality that neither a pattern nor a name states
 OTHERS = "t1w t2w pdw t1gd dwi adc mri cbct ctp qsm phase mag fa md dsa pet pt source target input output"
 KNOWN = {*UNITS, *MASKS, *LABELS, *OTHERS.split()}
-ENTITY = re.compile(r"_(run|acq|rec)-[a-z0-9]+")  # of BIDS, in the name of a modality
 
 
 @dataclass(frozen=True)
@@ -86,20 +84,19 @@ class CohortFiles:
 
 def cases_of(
     rows: Iterable[Row],
-    choice: Choice,
+    exclusion: Exclusion,
     patient: str = "",
     unclear: Callable[[Sequence[Row]], BadInput] = several_files,
 ) -> list[CaseFiles]:
-    """The cases of all rows that the choice keeps.
+    """The cases of all rows that are not left out.
 
     patient: a regular expression whose first group, in the name of a case, is the patient; unclear: the error for
-    several files of a modality of which none is chosen.
+    several files of a modality.
     """
     by_case = grouped(
         ((row.split, row.patient and plain_name(row.patient), plain_name(row.case)), row)
         for row in rows
     )
-    plain_names = _merge_runs(by_case.values(), choice)
     # Studies often have one name in every patient ('baseline'): then only patient and study together name a case.
     studies = Counter(study for _, study in {(owner, study) for _, owner, study in by_case})
     is_ambiguous = max(studies.values(), default=1) > 1
@@ -113,19 +110,13 @@ def cases_of(
         if owner is None:
             match = re.search(patient, case) if patient else None
             owner = match[1] if match else ""
-        if not choice.keep_case(case, owner):
+        if not exclusion.keep_case(case, owner):
             continue
-        named = (
-            replace(row, case=case, modality=plain_names.get(row.modality, row.modality))
-            for row in of_case
-        )
-        candidates = grouped((row.modality, row) for row in named)
         files = {}
-        for name, of_modality in candidates.items():
-            chosen = choice.choose(of_modality)
-            if chosen is None:
-                raise unclear(of_modality)
-            files[name] = chosen.path
+        for name, rows_of_modality in grouped((row.modality, row) for row in of_case).items():
+            if len(rows_of_modality) > 1:
+                raise unclear([replace(row, case=case) for row in rows_of_modality])
+            files[name] = rows_of_modality[0].path
         cases.append(_case(case, owner, split, files))
     return cases
 
@@ -133,22 +124,6 @@ def cases_of(
 def plain_name(text: str) -> str:
     """A text as the name of a case, with '_' for what not every system allows in a file's name."""
     return re.sub(r"[^\w.-]+", "_", text).strip(".") or "case"
-
-
-def _merge_runs(cases: Collection[Sequence[Row]], choice: Choice) -> dict[str, str]:
-    """t1 for t1_run-2, where --prefer fits a file of one of them and a case has both.
-
-    Without --prefer they are two modalities, since their voxels may differ in more than noise.
-    """
-    plain_names = dict[str, str]()
-    for rows in cases:
-        runs = grouped((ENTITY.sub("", row.modality), row) for row in rows)
-        for plain, group in runs.items():
-            names = {row.modality for row in group}
-            fits = any(row.fits(pattern) for row, pattern in product(group, choice.prefer))
-            if len(names) > 1 and fits:
-                plain_names |= dict.fromkeys(names, plain)
-    return plain_names
 
 
 def _case(case: str, patient: str, split: str | None, paths: Mapping[str, Path]) -> CaseFiles:

@@ -23,7 +23,6 @@ from voxlate.scans.cohorts.case_files import (
     is_known,
     plain_name,
 )
-from voxlate.scans.cohorts.choice import Choice, Row, as_names, quote_some
 from voxlate.scans.cohorts.manifest import check_stated, read_manifest, root_and_manifest
 from voxlate.scans.cohorts.path_roles import modality_by_name, rows_by_roles
 from voxlate.scans.cohorts.patient_names import find_owners
@@ -42,6 +41,7 @@ from voxlate.scans.cohorts.presets import (
     recognise,
     split_part,
 )
+from voxlate.scans.cohorts.rows import Exclusion, Row, as_names, quote_some
 from voxlate.scans.cohorts.series import cases_by_series, join_by_person, rows_by_tags
 from voxlate.scans.cohorts.slice_lists import (
     arrange,
@@ -95,7 +95,7 @@ def find_cohort(
     root/patients.txt), or "each", by which every case is a patient of its own. By default paths and manifests state the
     patients, and where they do not, the names of the cases (see patient_names.py).
     modalities: only these are kept; cases without any are left out, and of some public data sets those that lack one.
-    prefer, exclude, exclude_file: see choice.py. root may also be a manifest, whose folder is then the root.
+    exclude: cases or patients that are left out. root may also be a manifest, whose folder is then the root.
     Raises BadInput for an empty cohort, a pattern that matches nothing, two files of one name.
     """
     asked = merge(Layout, options, changes)
@@ -104,26 +104,26 @@ def find_cohort(
         raise BadInput(
             f"{root}: expected a folder of cases, found {'a file' if root.exists() else 'nothing'}. Check the path."
         )
-    choice = Choice(as_names(asked.prefer), as_names(asked.exclude), as_names(asked.exclude_file))
+    exclusion = Exclusion(as_names(asked.exclude))
     cohort_files = CohortFiles()
     layout = _layout(root, asked.pattern, asked.preset)
     if layout.title and asked.preset is None:
         cohort_files.guessed.append(f"the layout is that of {layout.title}")
-    on_disk = partial(_on_disk, root, layout, asked.patients, cohort_files, choice)
+    on_disk = partial(_on_disk, root, layout, asked.patients, cohort_files, exclusion)
     if table is None:
         cases = _leave_out(on_disk(), layout, cohort_files)
     else:
         cases = read_manifest(
-            table, root, layout, on_disk, choice, cohort_files, asked.allow_outside
+            table, root, layout, on_disk, exclusion, cohort_files, asked.allow_outside
         )
     cases = _take_owners(cases, asked.patients, table, layout, cohort_files)
     if table is None and not (layout.arrays and layout.arrays.lists):
         cases = _settle_splits(cases, cohort_files)
     refuse_leak(cases, table or asked.patients or root)
     # lists and names have stated the patients only now
-    cases = [case for case in cases if choice.keep_case(case.case, case.patient)]
-    choice.refuse_unused(root)
-    cohort_files.unclaimed += choice.sentences()
+    cases = [case for case in cases if exclusion.keep_case(case.case, case.patient)]
+    exclusion.refuse_unused(root)
+    cohort_files.unclaimed += exclusion.sentences()
     if not cases:
         raise BadInput(
             f"{root}: expected at least one case with an image, found none: an empty cohort. Check the path."
@@ -231,13 +231,14 @@ def _on_disk(
     layout: Preset,
     patients: Path | str | None,
     found: CohortFiles,
-    choice: Choice,
+    exclusion: Exclusion,
 ) -> list[CaseFiles]:
     """The cases of the layout below root; other files, and files that cannot be read, are noted in `found`."""
     folders = _folders(root, found)
     if layout.series:
-        return cases_by_series(root, layout, [folder for folder, files in folders if files], choice)
-    cases = _cases_by_path(root, layout, folders, found, choice)
+        holding_files = [folder for folder, files in folders if files]
+        return cases_by_series(root, layout, holding_files, exclusion)
+    cases = _cases_by_path(root, layout, folders, found, exclusion)
     if layout.arrays is None:
         return cases
     return arrange(cases, layout.arrays, root, patients, found)
@@ -319,7 +320,7 @@ def _take_frames(case: CaseFiles, frames: Mapping[str, str]) -> CaseFiles:
 
 
 def _cases_by_path(
-    root: Path, layout: Preset, folders: Folders, found: CohortFiles, choice: Choice
+    root: Path, layout: Preset, folders: Folders, found: CohortFiles, exclusion: Exclusion
 ) -> list[CaseFiles]:
     """The cases below root whose paths have the layout's form; by default root may itself be one case, or flat.
 
@@ -335,11 +336,11 @@ def _cases_by_path(
     others = [path for path in images if (root / path).is_dir() and not holds_image(root / path)]
     synthetic = [path for path in images if _is_synthesised(root, path)]
     left_out = {*others, *synthetic}
-    paths = [path for path in images if path not in left_out and choice.keep_file(path)]
+    paths = [path for path in images if path not in left_out]
     if not paths:
         raise _no_images(root, folders, kinds)
     unmatched = list[str]()
-    tagged = partial(rows_by_tags, root, choice)
+    tagged = partial(rows_by_tags, root)
     if layout is BY_NAMES:
         # pictures whose names are those of no modality
         pictures = [
@@ -359,7 +360,7 @@ def _cases_by_path(
         )
     odd = {name for row in rows for name in (row.case, row.modality) if plain_name(name) != name}
     rows = [replace(row, modality=plain_name(row.modality)) for row in rows]
-    cases = cases_of(rows, choice, layout.patient)
+    cases = cases_of(rows, exclusion, layout.patient)
     if not cases:
         expected = "' or '".join(pattern for _, pattern in layout.forms)
         raise BadInput(

@@ -12,10 +12,10 @@ from pathlib import Path
 from voxlate.base.errors import BadInput, first_of, plural
 from voxlate.base.files import inside, safe_name, whole_file
 from voxlate.scans.cohorts.case_files import CaseFiles, CohortFiles, cases_of, kind_of
-from voxlate.scans.cohorts.choice import Choice, Row
 from voxlate.scans.cohorts.patient_names import patient_in
 from voxlate.scans.cohorts.patterns import split_named
 from voxlate.scans.cohorts.presets import NOTES, Preset
+from voxlate.scans.cohorts.rows import Exclusion, Row
 from voxlate.scans.cohorts.split import FOLDS
 from voxlate.scans.cohorts.table import Cells, read_table
 from voxlate.scans.formats.dicom import is_dicom_folder
@@ -59,7 +59,7 @@ def read_manifest(
     root: Path,
     layout: Preset,
     on_disk: Callable[[], list[CaseFiles]],
-    choice: Choice,
+    exclusion: Exclusion,
     found: CohortFiles,
     allow_outside: bool = False,
 ) -> list[CaseFiles]:
@@ -68,13 +68,13 @@ def read_manifest(
     Three forms: long (case, modality, path), wide (case and a column of paths for each modality), or notes only (case
     or patient, split, whatever else), where the files are found by the layout. Optional columns: patient (or subject),
     split (or set, or fold, of these words), fold (0 to 4: in which a patient validates; without a split, those of fold
-    0 validate and the others train). choice: which rows and paths do not count.
+    0 validate and the others train). exclusion: which rows do not count.
     Paths are relative to the manifest or to root, and stay below one of them unless allow_outside.
     Raises BadInput for a case, a modality or a scan twice, a missing file, an unknown split, an unused column whose
     name is almost that of a used one.
     """
     every = _rows(path)
-    rows = [row for row in every if choice.keep_case(_name(row), row.get("patient"))]
+    rows = [row for row in every if exclusion.keep_case(_name(row), row.get("patient"))]
     if not rows:
         raise BadInput(
             f"{path}: expected a case that --exclude does not name, found none. Leave some in."
@@ -90,11 +90,11 @@ def read_manifest(
         files = []
         for row, column in product(rows, ["path"] if is_long else scans):
             name, cell = row["modality"] if is_long else column, row[column]
-            if cell and choice.keep_file(cell):
+            if cell:
                 modality = layout.modality_of(name)
                 files.append(_file(path, bases, _name(row), modality, cell, allow_outside))
         _refuse_scan_twice(path, files)
-        cases = cases_of(files, choice, layout.patient)
+        cases = cases_of(files, exclusion, layout.patient)
         owners = {case.case: [case] for case in cases}
     else:
         cases = on_disk()

@@ -16,7 +16,6 @@ from voxlate.base.errors import BadInput
 from voxlate.base.files import LONGEST_NAME
 from voxlate.base.groups import grouped
 from voxlate.scans.cohorts.case_files import KNOWN, CohortFiles, is_known, is_of_mask, kind_of
-from voxlate.scans.cohorts.choice import Row, quote_some
 from voxlate.scans.cohorts.patient_names import (
     DATE,
     PART,
@@ -27,6 +26,7 @@ from voxlate.scans.cohorts.patient_names import (
     is_person,
 )
 from voxlate.scans.cohorts.patterns import split_folders
+from voxlate.scans.cohorts.rows import Row, quote_some
 from voxlate.scans.formats.io import is_picture, location_of, read_volume, without_ending
 from voxlate.scans.images.units import COUNTS, UNITS, plain_modality
 

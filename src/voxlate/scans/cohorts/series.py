@@ -13,9 +13,9 @@ from pathlib import Path
 
 from voxlate.base.errors import BadInput, first_of, plural
 from voxlate.scans.cohorts.case_files import CaseFiles, CohortFiles, cases_of
-from voxlate.scans.cohorts.choice import Choice, Row, quote_some
 from voxlate.scans.cohorts.patterns import fits_any, path_expression, split_folders, study_of
 from voxlate.scans.cohorts.presets import Preset, Tags
+from voxlate.scans.cohorts.rows import Exclusion, Row, quote_some
 from voxlate.scans.formats.dicom import (
     SeriesInfo,
     describe_series,
@@ -47,7 +47,7 @@ NOBODY = re.compile(
 
 
 def cases_by_series(
-    root: Path, layout: Preset, folders: Sequence[Path], choice: Choice
+    root: Path, layout: Preset, folders: Sequence[Path], exclusion: Exclusion
 ) -> list[CaseFiles]:
     """The cases whose series are in folders of the layout's form, each series chosen by its tags.
 
@@ -68,9 +68,10 @@ def cases_by_series(
         listed, splits = [], split_folders(places)
         for name, match in matches.items():
             patient, study, split = study_of(match, root, splits)
-            for series in list_series(places[name]):
-                if _is_kept(series, root, choice):
-                    listed.append(Row(patient, study, "", series.path, series, split))
+            listed += [
+                Row(patient, study, "", series.path, series, split)
+                for series in list_series(places[name])
+            ]
         rows = [
             replace(row, modality=name.lower())
             for (name, tags), row in product(layout.series.items(), listed)
@@ -78,7 +79,7 @@ def cases_by_series(
         ]
         if not rows:
             raise _none_fits(root, listed, layout.series)
-        return cases_of(rows, choice, layout.patient, partial(_several_series, layout.series))
+        return cases_of(rows, exclusion, layout.patient, partial(_several_series, layout.series))
     others = f"{len(places)} of another form ({quote_some([*places])})" if places else "none"
     expected = "' or '".join(layout.patterns)
     raise BadInput(
@@ -86,7 +87,7 @@ def cases_by_series(
     )
 
 
-def rows_by_tags(root: Path, choice: Choice, path: str) -> list[Row]:
+def rows_by_tags(root: Path, path: str) -> list[Row]:
     """The rows of the series in a DICOM folder, whose modalities their tags state; localisers are none.
 
     Where one modality is of several patients, the case of a row is the end of its name, such as "_2"; else "".
@@ -94,19 +95,13 @@ def rows_by_tags(root: Path, choice: Choice, path: str) -> list[Row]:
     rows = []
     for series in list_series(root / path):
         kind = kind_of(series.image_type, f"{series.description} {series.protocol}")
-        if kind != "localiser" and _is_kept(series, root, choice):
+        if kind != "localiser":
             rows.append(Row(None, "", modality_of(series), series.path, series))
     if len({row.modality for row in rows}) < len(rows):
         known = [*dict.fromkeys(person_in(row.path) for row in rows)]
         if len(known) > 1:
             rows = [replace(row, case=f"_{known.index(person_in(row.path)) + 1}") for row in rows]
     return rows
-
-
-def _is_kept(series: SeriesInfo, root: Path, choice: Choice) -> bool:
-    """Whether the choice keeps a series in a folder below root."""
-    shown = series.path.as_posix().removeprefix(f"{root.as_posix()}/")
-    return choice.keep_file(series.path, series.description, shown)
 
 
 def modality_of(series: SeriesInfo) -> str:
@@ -123,10 +118,8 @@ def _several_series(tables: Mapping[str, Tags], rows: Sequence[Row]) -> BadInput
     name, tags = next((name, tags) for name, tags in tables.items() if name.lower() == modality)
     candidates = [row.series for row in rows if row.series]
     folders = " and ".join(dict.fromkeys(str(series.folder) for series in candidates))
-    differ = len({row.description for row in rows}) == len(rows)
-    choice = rows[0].description if differ else rows[0].path.name
     return BadInput(
-        f"{folders}: expected one series with {tags} to be {modality} of case {rows[0].case}, found {describe_series(candidates)}. Choose one (--prefer '{choice}'), leave others out (--exclude-file, by description or path), or narrow [series.{name}] in a TOML file of your own (--preset)."
+        f"{folders}: expected one series with {tags} to be {modality} of case {rows[0].case}, found {describe_series(candidates)}. Narrow [series.{name}] in a TOML file of your own (--preset), or name one in a table (--manifest)."
     )
 
 
@@ -134,11 +127,7 @@ def _none_fits(root: Path, listed: Sequence[Row], tables: Mapping[str, Tags]) ->
     cases = [(row.patient, row.case) for row in listed]
     candidates = [row.series for row, case in zip(listed, cases) if case == cases[0] and row.series]
     wanted = " or ".join(f"{tags} ({name})" for name, tags in tables.items())
-    shown = (
-        f"{listed[0].case} has {describe_series(candidates)}"
-        if listed
-        else "--exclude-file leaves none"
-    )
+    shown = f"{listed[0].case} has {describe_series(candidates)}" if listed else "no series at all"
     return BadInput(
         f"{root}: expected DICOM series with {wanted}, found none in {len({*cases})} cases; {shown}. Check the path, or name the tags in a preset file of your own."
     )

@@ -78,12 +78,10 @@ class IntensityMap(ABC):
         ... class ToMedian(IntensityMap):
         ...     def scale(self, statistics, slice_index=None):
         ...         return Scale(0.0, 2 * statistics.foreground.at(50))
-        >>> ToMedian().clips
-        1.0
+        >>> ToMedian().slicewise
+        False
     """
 
-    clips: float = 1.0
-    """The largest share of a body's voxels that may be outside `window`."""
     floor: float | None = None
     """The value that becomes -1 in every volume, such as 0 for air; None where each volume has its own."""
 
@@ -127,10 +125,6 @@ class Window(IntensityMap):
     high: Annotated[
         float, setting("value that becomes 1, in the volume's unit", allow_inf_nan=False)
     ]
-    clips: Annotated[
-        float,
-        setting("largest share of bodies' voxels outside it that training accepts", ge=0, le=1),
-    ] = 0.2
     kind: Literal["window"] = "window"
 
     def __post_init__(self) -> None:

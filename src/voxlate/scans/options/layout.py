@@ -71,24 +71,10 @@ class Layout:
         bool,
         InputOption("Allow a manifest's paths to leave its folder."),
     ] = False
-    prefer: Annotated[
-        Names,
-        InputOption(
-            "File to take if a case has several of a modality, such as '*_run-2_*'. Repeatable.",
-            takes=list[str],
-        ),
-    ] = None
     exclude: Annotated[
         Names,
         InputOption(
             "Case or patient to leave out (*, ?). Repeatable.",
-            takes=list[str],
-        ),
-    ] = None
-    exclude_file: Annotated[
-        Names,
-        InputOption(
-            "Name, path or series description of files to leave out: '*_defaced*'. Repeatable.",
             takes=list[str],
         ),
     ] = None

@@ -332,17 +332,6 @@ class ResidualUNet(nn.Module):
                 h = level.resample(h, embedding, depth)
         return self.head(self.norm(h), depth)
 
-    @torch.no_grad()
-    def rescale(self, channel: int, factor: float, offset: float) -> None:
-        """Let the network give factor · y + offset where its output channel gave y."""
-        pixels = self.net.patch**2  # of a patch; those of a channel follow each other
-        rows = slice(channel * pixels, (channel + 1) * pixels)
-        for parameter in self.head.parameters():
-            parameter[rows] *= factor
-        bias = self.head.bias
-        assert isinstance(bias, Tensor)
-        bias[rows] += offset
-
     def _fold(self, image: Tensor) -> tuple[Tensor, int]:
         """To patches, and to channels-last slices in a slice-wise network."""
         depth = image.shape[2]

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Generator, Tensor
+from torch import Generator
 from torch.utils.data import Dataset
 
 from voxlate.base.errors import BadInput
@@ -22,7 +22,6 @@ from voxlate.scans.images.tiling import Triple, centre_on
 from voxlate.science.batch import Batch, collate
 from voxlate.training.batches.augment import augment
 from voxlate.training.batches.latents import read_moments
-from voxlate.training.batches.levels import find_levels, to_one_level
 from voxlate.training.batches.patches import (
     DataSettings,
     IntensityMaps,
@@ -69,10 +68,6 @@ class Batches(Dataset[Batch]):
         self.starts = _starts(self.cohort, data, usable_cases(self.cohort, data, "train"))
         self.items = _items(self.starts, data.patch[0])
         self.patients = {case: self.cohort.header(case).patient for case in self.starts}
-        self.levels = dict[str, Tensor]()
-        if data.level:
-            headers = [*map(self.cohort.header, self.starts)]
-            self.levels = find_levels(headers, headers, data.target, self.intensity)
         self.unpaired_targets = self  # the batches from which targets of other patients are drawn
         if self.unpaired and data.apart:  # targets are of cases that have them, with their own mask
             autoencoded = replace(data, source=data.target, stack=0)
@@ -115,7 +110,6 @@ class Batches(Dataset[Batch]):
         """The items with their augmentation; seeds: of what data.physics draws for each."""
         places = [self._place(item, generator) for item, generator in zip(items, generators)]
         plain = read_batch(self.cohort, self.data, self.intensity, places, self.moments, seeds)
-        plain = _in_one_window(plain, self.levels, places)
         spacing_mm = torch.tensor(
             [self.cohort.header(case, self.data.axes).spacing_mm for case, _ in places]
         )
@@ -260,24 +254,8 @@ def batches_of(
     batch: int,
 ) -> Iterator[Batch]:
     """The patches at these places without augmentation, in batches."""
-    levels = dict[str, Tensor]()
-    if data.level:  # an image of a new patient has the training patients' window, too
-        training = [*map(cohort.header, usable_cases(cohort, data, "train"))]
-        patients = {cohort.header(case).patient for case, _ in places}
-        headers = [cohort.header(entry.case) for entry in cohort.cases if entry.patient in patients]
-        levels = find_levels(training, headers, data.target, intensity)
     for first in range(0, len(places), batch):
-        part = places[first : first + batch]
-        yield _in_one_window(read_batch(cohort, data, intensity, part), levels, part)
-
-
-def _in_one_window(batch: Batch, levels: Mapping[str, Tensor], places: Places) -> Batch:
-    """A batch whose targets have the level of the median training patient; levels: of find_levels, none to keep them."""
-    if not levels:
-        return batch
-    assert batch.target is not None
-    of_cases = torch.stack([levels[case] for case, _ in places])
-    return replace(batch, target=to_one_level(batch.target, of_cases))
+        yield read_batch(cohort, data, intensity, places[first : first + batch])
 
 
 def read_batch(

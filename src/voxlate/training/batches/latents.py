@@ -34,8 +34,6 @@ def uncacheable(cohort: Cohort, data: DataSettings) -> str:
         return "data.physics"
     if data.augment != AugmentSettings():
         return "data.augment"
-    if data.level:
-        return "data.level"
     for case in usable_cases(cohort, data, "train"):
         depth, *plane = cohort.header(case, data.axes).shape
         if any(length > patch for length, patch in zip(plane, data.patch[1:])):

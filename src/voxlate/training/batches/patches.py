@@ -87,12 +87,6 @@ class DataSettings:
             ge=0,
         ),
     ] = None
-    level: Annotated[
-        bool,
-        setting(
-            "whether training and validation move the grey level of soft tissue in each patient's targets to that of the median patient: for pictures, each with a window of its own"
-        ),
-    ] = False
     centred: Annotated[
         bool,
         setting(
@@ -200,10 +194,6 @@ class DataSettings:
                 f"data.augment.{moving[0]}: expected 0 with data.centred, found {getattr(self.augment, moving[0]):g}, which moves the mid-plane away from the middle. Set it to 0."
             )
 
-        if self.level and {*self.source} & {*self.target}:
-            raise BadInput(
-                f"data.level: expected targets that are no sources, whose levels stay, found {self.source} and {self.target}. Drop it."
-            )
         self._check_any_source()
         self._check_planes()
 

@@ -19,7 +19,7 @@ from voxlate.training.log_file import lines_of
 from voxlate.training.options import AdaptOptions
 from voxlate.training.planning.facts import Scan, cohort_facts
 from voxlate.training.planning.probe import Limits, Probe, default_memory_limit
-from voxlate.training.planning.rules import BATCH, STARTED, Tables, average_decay
+from voxlate.training.planning.rules import BATCH, Tables, average_decay
 from voxlate.training.planning.site import (
     check_held_out,
     check_names,
@@ -188,8 +188,7 @@ def _adapt_recipe(
     tables["title"] += ", adapted"
     for table, steps in zip([*tables.get("stages", []), tables], _steps(recipe, cohort, asked)):
         table["train"] = lower_rate(table["train"], steps)
-        for key in STARTED:
-            table.pop(key, None)
+        table.pop("start_from", None)
         if "data" in table and not draws:
             # Without replay of phantoms, only images are read, whatever the run's contrasts were drawn from.
             table["data"].pop("physics", None)

@@ -8,13 +8,13 @@ from pathlib import Path
 
 from voxlate.base.errors import BadInput
 from voxlate.scans.cases.prepared import Cohort, open_cohort
+from voxlate.training.batches.one_scale import check_scale
 from voxlate.training.batches.patches import (
     note_on_padding,
     share_of_patch,
     training_cases,
     usable_cases,
 )
-from voxlate.training.batches.windows import check_windows
 from voxlate.training.planning.facts import cohort_facts
 from voxlate.training.planning.roles import refuse_maps, roles_of
 from voxlate.training.planning.starters import reason_against, reason_against_training
@@ -90,6 +90,7 @@ def _fit(name: str, cohort: Cohort) -> Fit:
             return Fit(name, recipe.title, reason)
         for stage in recipe.all_stages:
             usable_cases(cohort, stage.data, "train")
+            check_scale(cohort, stage.data, recipe)
         notes = tuple(dict.fromkeys(filter(None, _notes(recipe, cohort))))
     except BadInput as error:
         return Fit(name, recipe.title, _reason(str(error)))
@@ -175,5 +176,3 @@ def _notes(recipe: Recipe, cohort: Cohort) -> Iterator[str]:
         yield f"needs {depth} slices at once, and the cohort's deepest scan has {deepest}"
     for stage in recipe.all_stages:
         yield note_on_padding(cohort, stage.data)
-    for stage in recipe.all_stages:
-        yield check_windows(cohort, stage.data, recipe)

@@ -20,7 +20,6 @@ from voxlate.science.batch import Batch
 from voxlate.training.initial import initial_method
 from voxlate.training.job import Job
 from voxlate.training.planning.pace import TOLERANCE
-from voxlate.training.planning.pictures import find_windows
 from voxlate.training.planning.probe import TimedSteps
 from voxlate.training.planning.rules import LEAST_STEPS, Draft, Size, first_stage
 from voxlate.training.planning.search import Candidate, Search
@@ -206,14 +205,13 @@ def choose_start(
     net = starter.tables["net"]
     size = Size(net["width"], net.get("patch", 1), best.size.batch)
     draft = draft_of(size, LEAST_STEPS)
-    windows = find_windows(starter.start_from, starter.card, draft)
-    begin_from(starter, draft, windows)
+    begin_from(starter, draft)
     measured = probe.measure(draft.tables, 0)
     draft = draft_of(best.size, candidate(best.size, best.seconds).steps)
     chosen = random = Entrant(f"{best.size} from random weights", best.seconds, draft)
     if measured is not None:
         draft = draft_of(size, candidate(size, measured.seconds).steps)
-        begin_from(starter, draft, windows)
+        begin_from(starter, draft)
         chosen = Entrant(starter.start_from, measured.seconds, draft)
     if measured is None or held_out is None:
         result = Result(chosen, 0, math.nan, chosen.step_seconds, None)

@@ -59,7 +59,6 @@ OUTLYING = 6.0
 REACH = 1.5
 
 PREDICTOR = "regression"  # the name of the first of two stages
-STARTED = ("start_from", "start_window")  # keys of the stage that begins from a starter
 # Parts of planned recipes, as recipes are written.
 PARTS: dict[str, Tables] = tomllib.loads("""
 [light]
@@ -358,12 +357,6 @@ def choose_intensities(draft: Draft) -> None:
         table, why = intensity(draft.facts.scans[name], "target" if name in target else "source")
         draft.tables["intensity"][name] = table
         draft.why[f"intensity.{name}"] = why
-    shown = all(draft.facts.scans[name].pictures for name in target)
-    if shown and draft.roles.pairing == "pairs" and draft.facts.patients > 1:
-        draft.data["level"] = True
-        draft.why["data.level"] = (
-            "pictures of each patient have a window of their own, which no MR tells: training and validation move soft tissue to the median patient's grey value, which new patients get"
-        )
 
 
 def intensity(scan: Scan, side: Literal["source", "target"]) -> Setting:
@@ -388,7 +381,7 @@ def _soft_tissue(scan: Scan) -> Setting:
     fence = third + REACH * (third - at(25))
     table = _window(at(5), min(fence, at(99.9)), 10)
     why = f"HU of a source: soft tissue and vessels, from the 5th percentile to {REACH:g} quartile ranges over the 75th, {table['low']:g} to {table['high']:g}; bone beyond is clipped"
-    return {**table, "clips": 1.0}, why
+    return table, why
 
 
 def _whole_body(scan: Scan) -> Setting:
@@ -590,9 +583,10 @@ def with_samples(
     mode: a key of SAMPLING; net: of the diffusion, by default that of the regression.
     """
     own = {key: tables[key] for key in ("method", "net", "train")}
-    started = {key: tables[key] for key in STARTED if key in tables}
-    stage = {"name": PREDICTOR, **own, **mirror(tables), **started}
-    shared = {key: value for key, value in tables.items() if key not in STARTED}
+    stage = {"name": PREDICTOR, **own, **mirror(tables)}
+    shared = dict(tables)
+    if "start_from" in shared:
+        stage["start_from"] = shared.pop("start_from")
     return {
         **shared,
         "title": f"{tables['title']}, and samples of its residual",

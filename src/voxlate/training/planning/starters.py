@@ -15,7 +15,6 @@ from voxlate.scans.images.mask import WIDEST_BRAIN_MM
 from voxlate.scans.images.units import unit_of
 from voxlate.training.batches.augment import SHAPES
 from voxlate.training.planning.facts import CohortFacts, Scan
-from voxlate.training.planning.pictures import Ends
 from voxlate.training.planning.roles import Roles
 from voxlate.training.planning.rules import Draft, Tables, learning_rate, reasons_for_training
 from voxlate.training.run import Run
@@ -38,7 +37,6 @@ SHORT_STEPS = 500
 # 0.771; case34 0.0761 and 0.0781; case02, whose contrast none of the five has, 0.0568, 0.862 and 0.0573, 0.862 (535), 0.0661, 0.874 and 0.0581, 0.881
 # (1,440). Random weights lose (0.0572 and 0.0627 after 884 steps).
 ANY_SEQUENCE = {"remap": 1.0, "invert": 0.3}
-LEAK = 0.1  # slope beyond the range, in the unit of a starter
 MOST_SPACING_RATIO = 1.5  # beyond the pixels of a starter's training
 
 
@@ -171,11 +169,8 @@ def reason_against(folder: Path, card: Card, facts: CohortFacts) -> str:
     return _other_scans(card, facts) or _other_sizes(folder, card, facts)
 
 
-def begin_from(starter: Starter, draft: Draft, windows: Mapping[str, Ends]) -> None:
-    """Give the draft of a first stage the starter's network, intensities and at least its changes of shape.
-
-    windows: those of pictures.find_windows.
-    """
+def begin_from(starter: Starter, draft: Draft) -> None:
+    """Give the draft of a first stage the starter's network, intensities and at least its changes of shape."""
     own, tables, facts, why = starter.tables, draft.tables, draft.facts, draft.why
     data = draft.data
     data.pop("stack", None)
@@ -206,15 +201,6 @@ def begin_from(starter: Starter, draft: Draft, windows: Mapping[str, Ends]) -> N
         tables["net"] = {**own["net"], "border": "zeros"}
         why["net.border"] = (
             "zeros also in synthesis, because patches are whole slices, and a starter keeps its response to another border"
-        )
-    for name, (low, high) in windows.items():
-        (whole,) = (own["intensity"][target] for target in own["data"]["target"])
-        # What the starter puts beyond the window is right: it is hardly pulled back.
-        leak = LEAK * (high - low) / (whole["high"] - whole["low"])
-        tables["method"]["leak"] = round(leak, 5)
-        tables["start_window"] = {name: [low, high]}
-        why[f"start_window.{name}"] = (
-            f"the pictures are nearest to the starter's CT from {low:g} to {high:g} HU, to which its output is rescaled"
         )
     tables["start_from"] = starter.start_from
     kept = round(COUNTS_AS / (COUNTS_AS + facts.patients), 3)

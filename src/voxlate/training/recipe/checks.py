@@ -6,7 +6,6 @@ from itertools import pairwise
 from voxlate.base.config import kind_of
 from voxlate.base.errors import BadInput
 from voxlate.base.files import safe_name
-from voxlate.science.nets.unet import UNet
 from voxlate.training.recipe.settings import FullStage, Recipe
 from voxlate.training.starters.names import is_starter
 
@@ -36,11 +35,10 @@ def check_synthesis(recipe: Recipe) -> None:
         raise BadInput(
             f"{found.split()[0]}: expected none for data.planes, whose slices are read as they are in each plane, found it. Drop it."
         )
-    for key, table in (("peak_shares", synth.peak_shares), ("contrast", synth.contrast)):
-        if unknown := sorted(set(table) - set(recipe.data.target)):
-            raise BadInput(
-                f"synth.{key}: expected targets ({', '.join(recipe.data.target)}), found '{unknown[0]}'. Change it."
-            )
+    if unknown := sorted(set(synth.peak_shares) - set(recipe.data.target)):
+        raise BadInput(
+            f"synth.peak_shares: expected targets ({', '.join(recipe.data.target)}), found '{unknown[0]}'. Change it."
+        )
     if synth.sharpness < 1 and recipe.task.mean_stage is None:
         raise BadInput(
             f"synth.sharpness: expected samples of a model with a mean prediction, found '{recipe.title}'. Drop it, or --answer mean; {HOW_TO_SAMPLE}."
@@ -88,7 +86,6 @@ def check(recipe: Recipe, where: str) -> None:
             )
         if stage.start_from is not None and not is_starter(stage.start_from):
             _check_start(stage, stage.start_from, earlier, where)
-        _check_window(stage, where)
         _check_training(stage, where)
         _check_planes(recipe, stage, where)
         stage.task.check(stage, earlier, where)
@@ -204,20 +201,6 @@ def _check_start(
     if other := set(first.task.needs) - set(stage.task.needs):
         raise BadInput(
             f"{where}: expected the stage '{stage.name}' to build on '{min(other)}' as '{start}' does, whose weights it starts from, found {', '.join(stage.task.needs) or 'none'}. Make them equal."
-        )
-
-
-def _check_window(stage: FullStage, where: str) -> None:
-    for name, (low, high) in stage.start_window.items():
-        if name not in stage.data.target or not low < high:
-            raise BadInput(
-                f"{where}: expected start_window with low < high for a target ({', '.join(stage.data.target)}), found {[low, high]} for '{name}'. Change it."
-            )
-    if stage.start_window and not (
-        is_starter(stage.start_from) and isinstance(stage.net, UNet) and stage.method.makes_targets
-    ):
-        raise BadInput(
-            f"{where}: expected start_window beside start_from = 'starter:NAME' in a regression by a U-Net, found it elsewhere in the stage '{stage.name}'. Drop it."
         )
 
 

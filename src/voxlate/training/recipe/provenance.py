@@ -22,6 +22,7 @@ from voxlate.base.records import (
     Text,
 )
 from voxlate.synthesis.provenance import Provenance, Table, run_folders, source_paths
+from voxlate.training.recipe.earlier_recipe import stored_recipe
 
 
 class _Data(TypedDict, total=False):
@@ -93,6 +94,8 @@ def read_run(path: Path) -> Table:
     content: Table = read_json(path)
     record.check_version(content, "voxlate")
     record.fill(_Trained, content, others=None)
+    if isinstance(content.get("recipe"), dict):
+        content["recipe"] = stored_recipe(content["recipe"])
     return content
 
 

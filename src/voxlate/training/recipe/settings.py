@@ -13,7 +13,6 @@ from voxlate.base.streams import Independent, SliceNoise
 from voxlate.scans.cases.prepared import Cohort
 from voxlate.scans.images.intensity import Intensity
 from voxlate.scans.images.tiling import AnySlices, Whole
-from voxlate.scans.images.tissue_levels import TissueLevels
 from voxlate.science.diffusion.sample import SamplerSettings
 from voxlate.science.methods.method import Method, MethodSettings, TaskSettings
 from voxlate.science.methods.opponent import OpponentSettings
@@ -83,13 +82,6 @@ StartFrom = Annotated[
     str | None,
     setting(
         "Earlier stage, or starter:NAME, whose weights initialise this one; weights that it lacks are initialised at random."
-    ),
-]
-
-StartWindow = Annotated[
-    dict[str, tuple[float, float]],
-    setting(
-        "By target of start_from, a starter: the ends of its range, in the starter's unit, where images show a part of the starter's range (pictures of a CT); its output is rescaled."
     ),
 ]
 
@@ -167,12 +159,6 @@ class Synthesis(SamplerSettings):
             "By target, the share of the training scans' range to which `peaks` moves the upper percentile; 0.95 where none is given."
         ),
     ] = field(default_factory=dict)
-    contrast: Annotated[
-        dict[str, TissueLevels],
-        setting(
-            "By target, the levels of tissue to which those of the image are moved, in place of `peaks`; `synth --contrast-of` reads them from scans."
-        ),
-    ] = field(default_factory=dict)
 
 
 @settings
@@ -193,7 +179,6 @@ class Stage:
         setting("Data of this stage, where they differ from the recipe's."),
     ] = None
     start_from: StartFrom = None
-    start_window: StartWindow = field(default_factory=dict)
     mirror: Annotated[
         bool,
         setting("Value of synth.mirror where this stage predicts the image (--answer mean)."),
@@ -221,7 +206,6 @@ class Recipe:
     train: StageTraining = Training()
     synth: Annotated[Synthesis, setting("Synthesis: how images are sampled.")] = Synthesis()
     start_from: StartFrom = None
-    start_window: StartWindow = field(default_factory=dict)
     stages: Annotated[list[Stage], setting("Earlier trainings, in their order.")] = field(
         default_factory=list
     )
@@ -354,5 +338,4 @@ SHARED = (
     "train",
     "data",
     "start_from",
-    "start_window",
 )  # keys of a stage that a recipe has too

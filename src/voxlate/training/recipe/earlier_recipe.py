@@ -1,0 +1,31 @@
+"""Recipes that earlier versions wrote into weights, runs and calibrations."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from voxlate.base.earlier import ANY, without_retired
+
+# Keys that this version lacks: the value with which each changes no image (see without_retired).
+RETIRED = {
+    "data.level": False,
+    "intensity.*.clips": ANY,
+    "start_window": {},
+    "synth.contrast": {},
+}
+
+
+def stored_recipe(tables: Mapping[str, Any]) -> dict[str, Any]:
+    """The tables of a stored recipe without keys that this version lacks, and that change nothing."""
+    kept = without_retired(tables, RETIRED)
+    if isinstance(stages := kept.get("stages"), list):
+        kept["stages"] = [
+            without_retired(stage, RETIRED) if isinstance(stage, dict) else stage
+            for stage in stages
+        ]
+    return kept
+
+
+def stored_options(synth: Mapping[str, Any]) -> dict[str, Any]:
+    """Synthesis options of a stored file, as `stored_recipe` leaves them."""
+    options: dict[str, Any] = stored_recipe({"synth": dict(synth)})["synth"]
+    return options
