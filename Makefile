@@ -54,9 +54,9 @@ test-import: install
 	$(BIN)/python -m pytest tests/exchange/test_foreign.py tests/evaluation/test_features.py tests/training/test_feature_loss.py
 	$(BIN)/python -m pytest -m 'slow or not slow' tests/test_recipes.py -k 'nnsyn or konfai'
 
-# the 48 orders of axes with dciodvfy, the speed of reading, and an Orthanc server where it is installed
+# the 48 orders of axes with dciodvfy, and an Orthanc server where it is installed
 dicom: install
-	$(BIN)/python -m pytest -q -m "slow or pacs or not slow" tests/clinic/test_dicom_derived.py tests/clinic/test_dicom_maps.py tests/clinic/test_dicom_masks.py tests/clinic/test_dicom_report.py tests/scans/test_dicom_speed.py tests/clinic/test_dicom_structure.py tests/clinic/test_dicom_study.py tests/clinic/test_mr_dicom_to_consumers.py tests/clinic/test_dicom_out.py tests/clinic/test_trust_report.py tests/clinic
+	$(BIN)/python -m pytest -q -m "slow or pacs or not slow" tests/clinic/test_dicom_derived.py tests/clinic/test_dicom_maps.py tests/clinic/test_dicom_masks.py tests/clinic/test_dicom_report.py tests/clinic/test_dicom_structure.py tests/clinic/test_dicom_study.py tests/clinic/test_mr_dicom_to_consumers.py tests/clinic/test_dicom_out.py tests/clinic/test_trust_report.py tests/clinic
 
 check: install
 	$(BIN)/ruff check
@@ -92,11 +92,7 @@ chaos: install
 bench: install
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
 	$(BIN)/python benchmarks/bench_nets.py
-	$(BIN)/python benchmarks/bench_small.py
 	$(BIN)/python benchmarks/bench_synth.py
-	$(BIN)/python benchmarks/bench_backbones.py
-	$(BIN)/python benchmarks/bench_samplers.py --samplers ddpm euler_maruyama predictor_corrector rk45 --steps 8 32
-	$(BIN)/python benchmarks/bench_ode.py bench/samplers/run bench/samplers/phantom
 
 bench-gpu: install
 	$(BIN)/python benchmarks/bench_gpu.py

@@ -128,24 +128,6 @@ TABLES = {
         columns=("mae", "ssim", "psnr", "psnr_sd", "gradient"),
         completes=True,
     ),
-    "umm_csgm_why": Table(
-        COMPLETION,
-        (30, 2, 8),
-        IN_BRAIN,
-        {
-            "as shipped": Row(("umm_csgm_small",)),
-            "no stem": Row(("umm_csgm_small",), changes={"net.patch": "1"}),
-            "times even in t": Row(
-                ("umm_csgm_small",), changes={"method.times": '{ kind = "uniform" }'}
-            ),
-            "predicts eps": Row(("umm_csgm_small",), changes={"method.prediction": '"eps"'}),
-            "regression, same network": Row(
-                ("umm_csgm_small",), changes={"method": '{ kind = "regression" }'}
-            ),
-        },
-        columns=("mae", "ssim", "psnr", "gradient"),
-        completes=True,
-    ),
     "make_a_volume": Table(
         {"cases": 24, "size": (96, 96, 48), "seed": 4, "modalities": ("swi", "tof")},
         (16, 2, 6),

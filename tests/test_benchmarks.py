@@ -6,12 +6,10 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
 from rows import slow
-from voxlate.training.starters import names
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 
@@ -58,27 +56,3 @@ def test_a_kernel_that_is_wrong_in_bfloat16_is_found(bench_gpu, monkeypatch):
 
     monkeypatch.setitem(bench_gpu.KERNELS, "conv2d", wrong)
     assert bench_gpu.error_of(call, torch.device("cpu")) > bench_gpu.BOUND
-
-
-def test_a_bragg_curve_falls_to_80_percent_at_its_range():
-    import dose_ranking
-
-    for range_mm in (30, 70, 150):
-        curve = dose_ranking.bragg(range_mm)
-        peak = int(curve.argmax())
-        falling = curve[peak:] / curve[peak]
-        at = np.interp(-0.8, -falling, dose_ranking.WATER_MM[peak:])
-        assert at == pytest.approx(range_mm, abs=0.05)  # Bortfeld 1997
-        assert 3 < curve[peak] / curve[0] < 5
-        # the two parts of the formula meet ten widths before the range
-        assert np.abs(np.diff(curve[: peak - 20])).max() < 0.04 * curve[0]
-
-
-@slow
-def test_errors_of_range_rank_spoilt_cts_as_errors_of_proton_dose_do(
-    tmp_path, shipped_starters, monkeypatch
-):
-    import dose_ranking
-
-    monkeypatch.setattr(names, "FOLDER", shipped_starters)
-    assert dose_ranking.main(tmp_path, quick=True) > 0.8
