@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from json_lines import finished
+from json_lines import append, finished
 from voxlate.anatomy.cohort import write_cohort
 from voxlate.anatomy.tissue import INTRACRANIAL
 from voxlate.base.codes import GRADES
@@ -423,8 +423,7 @@ def main() -> None:
             if which
             else list(all_rows[kind](arguments.work))
         )
-        with RESULTS.open("a") as file:
-            file.writelines(json.dumps(one) + "\n" for one in rows)
+        append(RESULTS, rows)
         print(*map(json.dumps, rows), sep="\n", flush=True)
 
 
