@@ -7,7 +7,7 @@
 # make check   ruff, formatting, types
 # make starters  the weights that come with the package, from synthetic heads (hours; resumable)
 # make evidence  train and score a fixed set on real scans and phantoms: docs/reference/evidence.tsv (40 minutes at most; resumable)
-# make chaos   kill commands, fill their disk, change their files: a table in docs/reliability.md (20 minutes at most; resumable)
+# make chaos   kill commands, fill their disk: a table in docs/reliability.md (20 minutes at most; resumable)
 # make browser  the page that computes in a browser, in build/browser (MODELS="MODEL ..." puts models in it), and every test
 #              that needs Chromium (marker browser), which the default suite leaves out
 # make keep    files of this version for tests of later ones, in tests/kept_files; before a release
@@ -85,7 +85,7 @@ release: install
 fuzz: install
 	$(BIN)/python fuzz/fuzz.py --further
 
-# kills, full disks, competing processes and changed files; resumable, 20 minutes at most
+# kills, full disks and competing processes; resumable, 20 minutes at most
 chaos: install
 	OMP_NUM_THREADS=1 $(BIN)/python fuzz/chaos.py --write docs/reliability.md
 
