@@ -8,7 +8,7 @@
 # make check   ruff, formatting, types
 # make starters  the weights that come with the package, from synthetic heads (hours; resumable)
 # make evidence  train and score a fixed set on real scans and phantoms: docs/reference/evidence.tsv (40 minutes at most; resumable)
-# make chaos   kill commands, fill their disk, change their files: a table in docs/reliability.md (20 minutes at most; resumable)
+# make chaos   kill commands, fill their disk: a table in docs/reliability.md (20 minutes at most; resumable)
 # make browser  the page that computes in a browser, in build/browser (MODELS="MODEL ..." puts models in it), and every test
 #              that needs Chromium (marker browser), which the default suite leaves out
 # make keep    files of this version for tests of later ones, in tests/kept_files; before a release
@@ -55,9 +55,9 @@ test-wheel: install
 test-slow: install
 	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal -m 'slow and not browser'
 
-# the 48 orders of axes with dciodvfy, the speed of reading, and an Orthanc server where it is installed
+# the 48 orders of axes with dciodvfy, and an Orthanc server where it is installed
 dicom: install
-	$(BIN)/python -m pytest -q -m "slow or pacs or not slow" tests/clinic/test_dicom_derived.py tests/clinic/test_dicom_maps.py tests/clinic/test_dicom_masks.py tests/clinic/test_dicom_report.py tests/scans/test_dicom_speed.py tests/clinic/test_dicom_structure.py tests/clinic/test_dicom_study.py tests/clinic/test_planning_slices.py tests/clinic/test_dicom_out.py tests/clinic/test_trust_report.py tests/clinic
+	$(BIN)/python -m pytest -q -m "slow or pacs or not slow" tests/clinic/test_dicom_derived.py tests/clinic/test_dicom_maps.py tests/clinic/test_dicom_masks.py tests/clinic/test_dicom_report.py tests/clinic/test_dicom_structure.py tests/clinic/test_dicom_study.py tests/clinic/test_planning_slices.py tests/clinic/test_dicom_out.py tests/clinic/test_trust_report.py tests/clinic
 
 check: install
 	$(BIN)/ruff check
@@ -86,18 +86,14 @@ release: install
 fuzz: install
 	$(BIN)/python fuzz/fuzz.py --further
 
-# kills, full disks, competing processes and changed files; resumable, 20 minutes at most
+# kills, full disks and competing processes; resumable, 20 minutes at most
 chaos: install
 	OMP_NUM_THREADS=1 $(BIN)/python fuzz/chaos.py --write docs/reliability.md
 
 bench: install
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
 	$(BIN)/python benchmarks/bench_nets.py
-	$(BIN)/python benchmarks/bench_small.py
 	$(BIN)/python benchmarks/bench_synth.py
-	$(BIN)/python benchmarks/bench_backbones.py
-	$(BIN)/python benchmarks/bench_samplers.py --samplers ddpm euler_maruyama predictor_corrector rk45 --steps 8 32
-	$(BIN)/python benchmarks/bench_ode.py bench/samplers/run bench/samplers/phantom
 
 bench-gpu: install
 	$(BIN)/python benchmarks/bench_gpu.py

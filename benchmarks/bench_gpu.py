@@ -24,17 +24,17 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
+from bench_synth import untrained
 from voxlate.base import machine
 from voxlate.base.files import write_json
 from voxlate.scans.images.grid import Volume
+from voxlate.scans.images.units import unit_of
 from voxlate.science.batch import Batch
 from voxlate.science.diffusion.noise import Noise
 from voxlate.science.methods.method import Method
-from voxlate.synthesis.model import Model
 from voxlate.training import recipe as recipes
 from voxlate.training.precision import with_precision
 from voxlate.training.recipe import Recipe
-from voxlate.training.torch_network import TorchNetwork, model_facts
 
 XMODALITY = tuple(f"tof_to_cta_{name}" for name in ("unet", "adm", "uvit", "dit"))
 RECIPES = ("mr_to_ct_ddpm", "mrdpm", "cyclegan_tmax", *XMODALITY)
@@ -215,11 +215,7 @@ def shares(recipe: Recipe, device: torch.device, peak: float, repeats: int) -> d
             torch.cuda.reset_peak_memory_stats()
         row[f"{name}_seconds"] = seconds_of(step, device, repeats)
         row[f"{name}_share"] = counter.get_total_flops() / row[f"{name}_seconds"] / peak
-        row[f"{name}_gib"] = (
-            torch.cuda.max_memory_allocated() / 2**30
-            if device.type == "cuda"
-            else machine.peak_memory() / 2**30
-        )
+        row[f"{name}_gib"] = peak_gib(device)
     return row
 
 
@@ -236,11 +232,6 @@ def volume_seconds(
     recipe: Recipe, device: torch.device, shape: tuple[int, int, int]
 ) -> dict[str, float]:
     """What the synthesis of a volume [D, H, W] takes, with the recipe's own sampler; a head of noise in air."""
-    torch.manual_seed(0)
-    method = recipe.build().to(device).eval().requires_grad_(False)
-    scales = {name: [-1000.0, 2000.0] for name in recipe.data.target}
-    units = dict.fromkeys({*recipe.data.source, *recipe.data.target}, "a.u.")
-    header = {"target_scales": scales, "units": units, "weights_hash": "", "steps": 0}
     z, y, x = np.meshgrid(
         *(np.linspace(-1, 1, size, dtype=np.float32) for size in shape), indexing="ij", sparse=True
     )
@@ -249,21 +240,22 @@ def volume_seconds(
         None
     ]
     scans = {
-        name: Volume(data, np.diag([0.5, 0.5, 1.0, 1.0]), "a.u.", name)
+        name: Volume(data, np.diag([0.5, 0.5, 1.0, 1.0]), unit_of(name), name)
         for name in recipe.data.source
     }
-    network = TorchNetwork(method, recipe, header, device, f"{device}")
-    model = Model(model_facts(recipe, header), network, Path("benchmark"))
+    model = untrained(recipe, device)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
     begun = time.perf_counter()
     model.synthesise(scans, anyway=True)
-    gib = (
-        torch.cuda.max_memory_allocated() / 2**30
-        if device.type == "cuda"
-        else machine.peak_memory() / 2**30
-    )
-    return {"seconds": time.perf_counter() - begun, "gib": gib}
+    return {"seconds": time.perf_counter() - begun, "gib": peak_gib(device)}
+
+
+def peak_gib(device: torch.device) -> float:
+    """The peak of a GPU's memory since it was last reset, or of this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated() / 2**30
+    return machine.peak_memory() / 2**30
 
 
 def main() -> int:

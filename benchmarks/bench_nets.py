@@ -20,7 +20,6 @@ from rich.table import Table
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from ceiling import convolution
 from voxlate.base.files import write_json
 from voxlate.base.machine import keep_freed_memory
 from voxlate.science.nets.interface import Channels, NetworkInput
@@ -168,6 +167,18 @@ def compare(settings: UNet, size: int, repeats: int, console: Console) -> list[S
                     Speed(task, precision, mine, f"{best} {peer_precision}", theirs, target)
                 )
     return found
+
+
+def convolution(dtype: torch.dtype) -> tuple[Step, float]:
+    """One channels-last 128 -> 128 convolution at 256², and its GFLOP."""
+    image = torch.randn(1, 128, 256, 256, dtype=dtype).to(memory_format=torch.channels_last)
+    weight = torch.randn(128, 128, 3, 3, dtype=dtype).to(memory_format=torch.channels_last)
+
+    def convolve() -> None:
+        with torch.inference_mode():
+            F.conv2d(image, weight, padding=1)
+
+    return convolve, 2 * 9 * 128 * 128 * 256 * 256 / 1e9
 
 
 def shares(size: int, repeats: int) -> list[Share]:

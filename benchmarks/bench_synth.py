@@ -1,17 +1,15 @@
-"""What synthesis costs in addition to its network, by part, and how much memory a large volume takes.
+"""What synthesis of a head takes, what it costs in addition to its network, and the memory of a large volume.
 
 python benchmarks/bench_synth.py [--quick]     writes bench/synth.json
 """
 
 import argparse
 import gzip
-import json
+import os
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,22 +18,20 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from voxlate import phantom, synthesise
-from voxlate.base import machine
+from voxlate import phantom
 from voxlate.base.files import write_json
+from voxlate.scans.images.units import unit_of
 from voxlate.science.batch import Batch
 from voxlate.science.diffusion.noise import Noise
-from voxlate.synthesis import inputs, result
-from voxlate.synthesis import model as model_of_case
 from voxlate.synthesis.cohort import synthesise_cases
 from voxlate.synthesis.model import Model
 from voxlate.synthesis.scans import CaseScans
 from voxlate.synthesis.selection import Selection
-from voxlate.training import torch_network as model_of_run
-from voxlate.training.recipe import from_dict
+from voxlate.training.recipe import Recipe, from_dict
 from voxlate.training.torch_network import TorchNetwork, model_facts, network_of
 
-RECIPE = {
+Table = dict[str, Any]
+RECIPE: Table = {
     "title": "benchmark",
     "data": {"source": ["t1"], "target": ["ct"], "patch": [1, 256, 256]},
     "intensity": {
@@ -47,17 +43,6 @@ RECIPE = {
 }
 SMALL = {"kind": "unet", "width": 32, "multipliers": [1, 2, 4, 4], "blocks": 1, "patch": 4}
 
-PARTS = (  # of a synthesis, and the functions that they consist of
-    ("read", inputs, "as_volume"),
-    ("resample", inputs, "prepare_case"),
-    ("checks", model_of_case, "prepare_inputs", "is_in_training"),
-    ("network", model_of_case, "sample_planes"),
-    ("intervals", model_of_case, "case_intervals"),
-    ("background", model_of_case, "find_empty_slices", "empty_slices"),
-    ("write", result, "write_images"),
-    ("load", model_of_run, "load_members"),
-)
-
 TINY = {
     "kind": "unet",
     "width": 16,
@@ -68,25 +53,31 @@ TINY = {
 }
 
 
-def model(net: dict | None = None, intensity: dict | None = None, **synth: object) -> Model:
+def untrained(recipe: Recipe, device: torch.device) -> Model:
     """A model with fresh weights; how well it does is not the question here."""
-    values = {**RECIPE, "synth": {**RECIPE["synth"], **synth}, **({"net": net} if net else {})}  # type: ignore[dict-item]
-    if intensity:
-        values["intensity"] = {**RECIPE["intensity"], "t1": intensity}  # type: ignore[dict-item]
-    recipe = from_dict(values, "benchmark")
     torch.manual_seed(0)
+    method = recipe.build().to(device).eval().requires_grad_(False)
     header = {
-        "target_scales": {"ct": [-1000, 2000]},
-        "units": {"ct": "HU", "t1": "a.u."},
+        "target_scales": {name: [-1000.0, 2000.0] for name in recipe.data.target},
+        "units": {name: unit_of(name) for name in (*recipe.data.source, *recipe.data.target)},
         "weights_hash": "",
         "steps": 0,
     }
-    method = recipe.build().eval().requires_grad_(False)
-    network = TorchNetwork(method, recipe, header, torch.device("cpu"), "cpu")
+    network = TorchNetwork(method, recipe, header, device, f"{device}")
     return Model(model_facts(recipe, header), network, Path("benchmark"))
 
 
-def overhead(net: dict | None, steps: int = 8, repeats: int = 3) -> float:
+def model(net: Table | None = None, intensity: Table | None = None, **synth: Any) -> Model:
+    """An untrained model of RECIPE with some of its tables replaced."""
+    values = {**RECIPE, "synth": {**RECIPE["synth"], **synth}}
+    if net:
+        values["net"] = net
+    if intensity:
+        values["intensity"] = {**RECIPE["intensity"], "t1": intensity}
+    return untrained(from_dict(values, "benchmark"), torch.device("cpu"))
+
+
+def overhead(net: Table | None, steps: int = 8, repeats: int = 3) -> float:
     """Share of the sampling time at 256² that is not the network, median of repeats."""
     made = model(net, steps=steps)
     method, spent = network_of(made).method, 0.0
@@ -113,19 +104,37 @@ def overhead(net: dict | None, steps: int = 8, repeats: int = 3) -> float:
     return sorted(shares[1:])[repeats // 2]
 
 
+def measured(*words: str) -> dict[str, float]:
+    """Wall and CPU seconds, and peak memory in GiB, of Python with these words in a process of its own (Linux)."""
+    begun = time.perf_counter()
+    process = subprocess.Popen([sys.executable, *words], stdout=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode not in (0, 3):  # 3: an image that is not to be trusted
+        sys.exit(f"{' '.join(words)}: failed")
+    return {
+        "seconds": time.perf_counter() - begun,
+        "cpu_seconds": usage.ru_utime + usage.ru_stime,
+        "gib": usage.ru_maxrss / 2**20,
+    }
+
+
+def head(size: tuple[int, int, int]) -> dict[str, float]:
+    """What the command line takes to synthesise the CT of a head with intervals."""
+    with tempfile.TemporaryDirectory() as folder:
+        cohort = Path(folder) / "cohort"
+        phantom(cohort, cases=1, size=size, modalities=["t1"], lesion="none", progress=False)
+        (scan,) = cohort.glob("*/t1.nii.gz")
+        words = ("-m", "voxlate", "synth", "starter:head-mr-to-ct", f"mr={scan}")
+        return measured(*words, "--out", f"{folder}/out")
+
+
 def peak(kind: str, depth: int) -> dict[str, float]:
-    """Peak memory in GiB, and seconds, of a process that synthesises a 512×512×depth file: two samples, two steps."""
+    """What a process takes that synthesises a 512×512×depth file: two samples, two steps."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "scan.nii.gz"
         write_scan(path, kind, depth)
-        command = [sys.executable, __file__, "--volume", str(path), "--kind", kind]
-        printed = (
-            subprocess.run(command, check=True, capture_output=True, text=True)
-            .stdout.strip()
-            .splitlines()
-        )
-    gib, seconds = printed[-1].split()
-    return {"gib": float(gib), "seconds": float(seconds)}
+        return measured(__file__, "--volume", str(path), "--kind", kind)
 
 
 def write_scan(path: Path, kind: str, depth: int) -> None:
@@ -150,100 +159,29 @@ def write_scan(path: Path, kind: str, depth: int) -> None:
 
 def volume(path: Path, kind: str) -> None:
     """What `peak` measures: a file through the whole of synth, to files again."""
-    begun = time.perf_counter()
-    intensity = (
-        {"kind": "window", "low": -1000, "high": 2000} if kind == "ct" else {"kind": "percentile"}
-    )
+    intensity: Table = {"kind": "percentile"}
+    if kind == "ct":
+        intensity = {"kind": "window", "low": -1000, "high": 2000}
     made = model(TINY, intensity, steps=2, samples=2)
-    synthesise_cases(
-        Selection(made, [CaseScans("case", {"t1": path})]), path.parent / "out", anyway=True
-    )
-    print(machine.peak_memory() / 2**30, time.perf_counter() - begun)
-
-
-@dataclass
-class Parts:
-    """Wall and CPU seconds by part of a synthesis; a part that another one calls counts for itself alone."""
-
-    seconds: dict[str, list[float]] = field(default_factory=dict)
-    inner: list[list[float]] = field(default_factory=lambda: [[0.0, 0.0]])
-
-    def timed(self, part: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        """The function, whose calls count for a part."""
-
-        def run(*arguments: Any, **named: Any) -> Any:
-            self.inner.append([0.0, 0.0])
-            begun = _clocks()
-            try:
-                return function(*arguments, **named)
-            finally:
-                passed = [now - then for now, then in zip(_clocks(), begun)]
-                inside = self.inner.pop()
-                own = self.seconds.setdefault(part, [0.0, 0.0])
-                for clock in (0, 1):
-                    own[clock] += passed[clock] - inside[clock]
-                    self.inner[-1][clock] += passed[clock]
-
-        return run
-
-
-def _clocks() -> tuple[float, float]:
-    return time.perf_counter(), time.process_time()
-
-
-def head(path: Path, begun: float) -> None:
-    """What `parts_of_head` measures: a head to CT with intervals, as the command line does it.
-
-    begun: the time when the process was started.
-    """
-    parts = Parts()
-    for part, module, *names in PARTS:
-        for name in names:
-            setattr(module, name, parts.timed(part, getattr(module, name)))
-    started = (time.time() - begun, time.process_time())
-    parts.timed("rest", synthesise)(
-        "starter:head-mr-to-ct", f"mr={path}", path.parent / "out", progress=False
-    )
-    whole = {
-        "start": started,
-        **parts.seconds,
-        "in all": (time.time() - begun, time.process_time()),
-    }
-    print(json.dumps({"seconds": whole, "gib": machine.peak_memory() / 2**30}))
-
-
-def parts_of_head(size: tuple[int, int, int]) -> dict[str, Any]:
-    """Wall and CPU seconds by part of a process that synthesises the CT of a head, and its peak memory in GiB."""
-    with tempfile.TemporaryDirectory() as folder:
-        cohort = Path(folder) / "cohort"
-        phantom(cohort, cases=1, size=size, modalities=["t1"], lesion="none", progress=False)
-        (scan,) = cohort.glob("*/t1.nii.gz")
-        command = [sys.executable, __file__, "--head", str(scan), str(time.time())]
-        printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    found: dict[str, Any] = json.loads(printed.strip().splitlines()[-1])
-    return found
+    cases = [CaseScans("case", {"t1": path})]
+    synthesise_cases(Selection(made, cases), path.parent / "out", anyway=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="few slices: does it run?")
-    parser.add_argument(
-        "--volume", type=Path, help="(internal) synthesise this scan and print the peak"
-    )
+    parser.add_argument("--volume", type=Path, help="(internal) synthesise this scan")
     parser.add_argument("--kind", choices=("ct", "mr"), help="(internal) how the scan is scaled")
-    parser.add_argument("--head", nargs=2, help="(internal) synthesise this scan, print its parts")
     parser.add_argument("--out", type=Path, default=Path("bench/synth.json"))
     options = parser.parse_args()
     if options.volume:
-        return volume(options.volume, options.kind)
-    if options.head:
-        return head(Path(options.head[0]), float(options.head[1]))
+        volume(options.volume, options.kind)
+        return
     console = Console()
-    of_head = parts_of_head((64, 96, 96) if options.quick else (170, 256, 256))
-    for part, (wall, cpu) in of_head["seconds"].items():
-        console.print(f"head to CT with intervals, {part}: {wall:.1f} s, {cpu:.1f} s of CPU")
+    of_head = head((64, 96, 96) if options.quick else (170, 256, 256))
     console.print(
-        f"head to CT with intervals: {of_head['gib']:.2f} GiB (target: 6 s on two cores, 2 GiB)"
+        f"head to CT with intervals: {of_head['seconds']:.1f} s, {of_head['cpu_seconds']:.1f} s of CPU, "
+        f"{of_head['gib']:.2f} GiB (target: 6 s on two cores, 2 GiB)"
     )
     shares = {
         name: overhead(net) for name, net in (("default network", None), ("small network", SMALL))
@@ -261,7 +199,6 @@ def main() -> None:
                 f"{one['seconds']:.0f} s (target: under 3 GiB, whatever the slices)"
             )
     write_json(options.out, {"head": of_head, "overhead": shares, "peaks": peaks})
-    return None
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ Decision rule: rules of plans and trainings are chosen on the heads of --full ot
 these two, which report.
 
 heads-HEAD         MR to CT of 2-D slices (DATA/harvard_ct_mr). Another head validates, all others train `train auto`.
-heads-HEAD-…-starter, -scratch  the same, made to begin from the starter, or from random weights.
 heads-HEAD-…steps  the same in a fixed number of steps of a mean prediction, for machines of different speed.
 brain-PATIENT      T1 to T2 (DATA/brats_like), scored inside the body; the three other brains train.
 phantoms-TASK      24 synthetic heads: 16 train, 2 validate, 6 report.

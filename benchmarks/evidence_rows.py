@@ -6,14 +6,13 @@ from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any
 
 import voxlate
 from trust import HEADS, means, parts_of_intervals, write_manifest
 from voxlate.anatomy.cohort import write_cohort
 from voxlate.scans.cohorts.find import find_cohort
 from voxlate.training.options import Mode
-from voxlate.training.planning import race
 from voxlate.training.recipe import read
 from voxlate.training.run import Run
 from voxlate.training.verdict import SYNTHESIS
@@ -21,7 +20,6 @@ from voxlate.training.verdict import SYNTHESIS
 WORKERS = 2
 OVERHEAD = 1.0  # minutes of a row for the plan, the synthesis and the scores
 REPORTING = ("case37", "case41")
-CHOOSING = "case02"  # the head on which plans are compared with each of their starts
 BRAINS = ("openMS-cs-patient26", "TCGA-DU-7294", "openMS-cs-patient07", "BraTS-GLI-00001-000")
 STARTERS = ("head-mr-to-ct", "brain-mr-to-mr", "head-tof-to-cta-experimental")
 SEEDS = (0, 1, 2)
@@ -41,8 +39,7 @@ class Row:
     """A training or a starter, and the patients on which it reports.
 
     subject: the held-out patient, the task of phantoms, or the starter; minutes: of training, of a starter about those
-    that it takes; patients: number that train, all if None; answers: predictions that are results of their own; start:
-    the weights that the plan has to begin from, its own choice if None.
+    that it takes; patients: number that train, all if None; answers: predictions that are results of their own.
     """
 
     kind: str
@@ -53,7 +50,6 @@ class Row:
     steps: int | None = None
     patients: int | None = None
     answers: tuple[str, ...] = ()
-    start: Literal["starter", "scratch"] | None = None
 
     @property
     def name(self) -> str:
@@ -65,8 +61,6 @@ class Row:
             parts.append(f"{self.patients}patients")
         if self.answers:
             parts.append(f"{self.mode}")
-        if self.start:
-            parts.append(self.start)
         return "-".join(parts)
 
     @property
@@ -106,9 +100,6 @@ def full_rows() -> list[Row]:
     rows = default_rows()
     for seed, minutes, patients, head in product(SEEDS, (3, 10, 20), (1, 3, None), HEADS):
         rows.append(Row("heads", head, minutes, seed, patients=patients))
-    for minutes, seed, patients in product((3, 10, 20), SEEDS[:2], (1, 3, None)):
-        for start in ("starter", "scratch"):
-            rows.append(Row("heads", CHOOSING, minutes, seed, patients=patients, start=start))
     rows += [Row("brain", patient, 6) for patient in BRAINS]
     rows += [Row("intervals", head, 3, mode="mean") for head in HEADS]
     return list(dict.fromkeys(rows))
@@ -205,8 +196,6 @@ def trained(
     changes = {} if row.steps is None else {"train.steps": f"{row.steps}"}
     if row.seed:
         changes["train.seed"] = f"{row.seed}"
-    if row.start == "starter":
-        race.hold_out = lambda cohort: None  # without a race, a plan begins from the starter
     resumes, began = run.has_begun, time.monotonic()
     voxlate.train(
         "auto",
@@ -214,7 +203,6 @@ def trained(
         run.folder,
         minutes=row.minutes,
         mode=row.mode,
-        from_scratch=row.start == "scratch",
         changes=changes,
         device="cpu",
         progress=False,

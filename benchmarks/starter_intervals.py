@@ -1,14 +1,8 @@
 """Fits the intervals of a starter on synthetic heads, and widens them as far as real heads show to be necessary.
 
-`benchmarks/starters.py` calls this after the training. For a finished starter and a prepared cohort, without training:
-
-    python benchmarks/starter_intervals.py STARTER PREPARED REAL WORK [--device auto]
-
-STARTER: the starter's folder; PREPARED: a cohort of phantoms, of which the validation split calibrates; REAL: a cohort of
-real heads with source and target, whose manifest may lie beside it (REAL.csv); WORK: a folder for scans and images.
+`benchmarks/starters.py` calls this after the training.
 """
 
-import argparse
 import csv
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,7 +11,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import torch
 
 from starter_pack import with_intervals
 from voxlate.anatomy.drawn import Drawn
@@ -268,18 +261,3 @@ def _table(shown: RealHeads) -> str:
         other = f"{left_out[head]:6.1%}" if head in left_out else ""
         lines.append(f"  {head:12} {share:6.1%} {after[head]:6.1%} {other}")
     return "\n".join(lines)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    for name in ("starter", "prepared", "real", "work"):
-        parser.add_argument(name, type=Path)
-    parser.add_argument("--device", default="auto")
-    given = parser.parse_args()
-    torch.set_num_threads(1)
-    card = add_intervals(given.starter, given.prepared, given.real, given.work, given.device)
-    print(*card.lines, sep="\n")
-
-
-if __name__ == "__main__":
-    main()

@@ -3,13 +3,12 @@
     python benchmarks/tables.py WORK [TABLE[:ROW[:SEED]] …] [--minutes 2] [--print]   (`make tables`: hours)
 
 A row is one recipe, or several that share its minutes. The steps of all its stages are multiplied by one factor, so
-that the steps take the minutes given on one thread of this machine, in processor time. A step is first timed alone
-(--time does this for every row, best on a quiet machine); the tries of learning rates then correct that time, because
-they take many more steps. Both times are kept in WORK/paces.json. The learning rates are multiplied by the factor of
-RATES that has the least error on the validation heads after a fifth of the minutes. Later seeds of a row take the
-steps and the rate of its first one, also on another machine. Results are kept in tables.jsonl next to this file, a JSON
-line for each row, draw and seed; existing lines are skipped. --print shows the tables: mean over seeds and, in
-brackets, the range.
+that the steps take the minutes given on one thread of this machine, in processor time. A step is first timed alone;
+the tries of learning rates then correct that time, because they take many more steps. Both times are kept in
+WORK/paces.json. The learning rates are multiplied by the factor of RATES that has the least error on the validation
+heads after a fifth of the minutes. Later seeds of a row take the steps and the rate of its first one, also on another
+machine. Results are kept in tables.jsonl next to this file, a JSON line for each row, draw and seed; existing lines are
+skipped. --print shows the tables: mean over seeds and, in brackets, the range.
 """
 
 import argparse
@@ -26,6 +25,7 @@ from typing import Any, Literal
 import torch
 
 import voxlate
+from json_lines import append, finished
 from voxlate.scans.cases.prepared import open_cohort
 from voxlate.training.planning.probe import Limits, Probe
 from voxlate.training.recipe import Recipe, from_dict, read, to_dict
@@ -158,24 +158,6 @@ TABLES = {
         columns=("mae", "ssim", "psnr", "psnr_sd", "gradient"),
         completes=True,
     ),
-    "umm_csgm_why": Table(
-        COMPLETION,
-        (30, 2, 8),
-        IN_BRAIN,
-        {
-            "as shipped": Row(("umm_csgm_small",)),
-            "no stem": Row(("umm_csgm_small",), changes={"net.patch": "1"}),
-            "times even in t": Row(
-                ("umm_csgm_small",), changes={"method.times": '{ kind = "uniform" }'}
-            ),
-            "predicts eps": Row(("umm_csgm_small",), changes={"method.prediction": '"eps"'}),
-            "regression, same network": Row(
-                ("umm_csgm_small",), changes={"method": '{ kind = "regression" }'}
-            ),
-        },
-        columns=("mae", "ssim", "psnr", "gradient"),
-        completes=True,
-    ),
     "make_a_volume": Table(
         {"cases": 24, "size": (96, 96, 48), "seed": 4, "modalities": ("swi", "tof")},
         (16, 2, 6),
@@ -207,17 +189,12 @@ def main() -> None:
         "--minutes", type=float, default=2.0, help="of one thread, for each row and seed"
     )
     parser.add_argument(
-        "--time", dest="timed", action="store_true", help="only time a step of every row"
-    )
-    parser.add_argument(
         "--print", dest="shown", action="store_true", help="only print what was measured"
     )
     chosen = parser.parse_args()
     torch.set_num_threads(1)
     for name, row, seed in _wanted(chosen.wanted):
-        if chosen.timed:
-            time_row(chosen.work / name, TABLES[name], TABLES[name].rows[row])
-        elif not chosen.shown:
+        if not chosen.shown:
             measure(chosen.work / name, name, row, seed, chosen.minutes)
     for name in TABLES:
         print_table(name, chosen.minutes)
@@ -243,7 +220,7 @@ def measure(work: Path, name: str, row: str, seed: int, minutes: float) -> None:
     heads, prepared = cohort(work, table)
     before = [
         line
-        for line in _lines()
+        for line in finished(RESULTS)
         if (line["table"], line["row"], line["minutes"]) == (name, row, minutes)
     ]
     if before:
@@ -266,8 +243,7 @@ def measure(work: Path, name: str, row: str, seed: int, minutes: float) -> None:
             "rate": rate,
             **stated,
         }
-        with RESULTS.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({**line, "scores": scores}) + "\n")
+        append(RESULTS, [{**line, "scores": scores}])
 
 
 def cohort(work: Path, table: Table) -> tuple[Path, Path]:
@@ -342,18 +318,6 @@ class Clock:
         now = time.process_time()
         self.begun = now if math.isnan(self.begun) else self.begun
         self.seconds = now - self.begun
-
-
-def time_row(work: Path, table: Table, row: Row) -> None:
-    """Measure the steps of a row's recipes, before anything else keeps the machine busy."""
-    _, prepared = cohort(work, table)
-    for training in row.trainings:
-        print(
-            training.folder,
-            seconds_of_steps(training, prepared),
-            "seconds of one thread for a step of each stage",
-            flush=True,
-        )
 
 
 def seconds_of_steps(training: Training, prepared: Path) -> list[float]:
@@ -468,14 +432,10 @@ def _mean_error(scores: Mapping[str, Any]) -> float:
     return mean(part[SYNTHESIS]["mae"][0] for part in scores.values())
 
 
-def _lines() -> list[dict[str, Any]]:
-    text = RESULTS.read_text(encoding="utf-8") if RESULTS.exists() else ""
-    return [json.loads(line) for line in text.splitlines()]
-
-
 def _done() -> set[tuple[str, str, str, int, float]]:
     return {
-        (one["table"], one["row"], one["draw"], one["seed"], one["minutes"]) for one in _lines()
+        (one["table"], one["row"], one["draw"], one["seed"], one["minutes"])
+        for one in finished(RESULTS)
     }
 
 
@@ -485,7 +445,9 @@ def print_table(name: str, minutes: float) -> None:
     The best mean of a column is bold, and so is every mean whose range overlaps with the range of the best: such a
     difference counts as none.
     """
-    lines = [line for line in _lines() if (line["table"], line["minutes"]) == (name, minutes)]
+    lines = [
+        line for line in finished(RESULTS) if (line["table"], line["minutes"]) == (name, minutes)
+    ]
     columns = [
         key
         for key in TABLES[name].columns

@@ -10,8 +10,6 @@ harvard:HEAD  of the MR-CT slices in WORK/harvard_scans, HEAD is left out: `trai
 phantom:TASK  240 made-up heads, t1-ct or tof-cta: 40 to learn from, 40 to calibrate, 160 to test; the mean answer.
 unlike        the T1 of these heads with metal, motion, cut off, a jaw that known heads lack, upside down, and their CT
               given as T1, whole heads to known brains, tumours where known heads have none: are they flagged?
-uncalibrated  64 other heads of 40 slices; runs of one step on 20 of them, without a calibration; the highest
-              grade of what they say of the 44 others: as they are, turned, cut off, of another modality or unit.
 """
 
 import argparse
@@ -25,12 +23,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from json_lines import finished
+from json_lines import append, finished
 from voxlate.anatomy.cohort import write_cohort
 from voxlate.anatomy.tissue import INTRACRANIAL
-from voxlate.base.codes import GRADES
-from voxlate.base.errors import BadInput
-from voxlate.base.messages import worst_grade
 from voxlate.checks.out_of_distribution import (
     DistributionTest,
     Patches,
@@ -50,7 +45,6 @@ from voxlate.scans.images.intensity import Percentile
 from voxlate.scans.images.mask import foreground
 from voxlate.scans.images.statistics import intensity_statistics
 from voxlate.synthesis.cohort import synthesise_cases
-from voxlate.synthesis.model import Model
 from voxlate.synthesis.scans import find_scans
 from voxlate.synthesis.selection import Selection
 from voxlate.training.load import load
@@ -68,7 +62,6 @@ KEYS: tuple[str, ...] = (
     "mae_bound_ratio",
 )
 KEYS += tuple(f"coverage_{level}" for level in (50, 60, 70, 80, 90, 95))
-Change = Callable[[Volume], Volume]
 SIZE, COUNT = (72, 88, 14), 240
 
 
@@ -281,101 +274,6 @@ def unlike(work: Path) -> Iterator[dict[str, Any]]:
     yield row("tumours, known are none", healthy, usual, found)
 
 
-def flipped(*axes: int) -> Change:
-    return lambda scan: replace(scan, data=np.flip(scan.data, axes).copy())
-
-
-def ending(axis: int, first: float, last: float) -> Change:
-    """A part of the field of view along an axis (1 to 3: D, H, W), as shares of it."""
-
-    def change(scan: Volume) -> Volume:
-        size, affine = scan.data.shape[axis], scan.affine.copy()
-        begin, end = round(first * size), round(last * size)
-        affine[:3, 3] += affine[:3, 3 - axis] * begin
-        return replace(scan, data=scan.data.take(range(begin, end), axis).copy(), affine=affine)
-
-    return change
-
-
-def times(factor: float) -> Change:
-    return lambda scan: replace(scan, data=scan.data * np.float32(factor))
-
-
-CHANGES: dict[str, Change] = {
-    "as they are": lambda scan: scan,
-    "upside down": flipped(1),
-    "front to back": flipped(2),
-    "left to right": flipped(3),
-    "upside down and front to back": flipped(1, 2),
-    "lowest quarter cut off": ending(1, 0.25, 1),
-    "highest quarter cut off": ending(1, 0, 0.75),
-    "front quarter cut off": ending(2, 0, 0.75),
-    "a side's quarter cut off": ending(3, 0.25, 1),
-    "times 1000": times(1000),
-    "over 1000": times(1 / 1000),
-}
-
-
-def uncalibrated(work: Path) -> Iterator[dict[str, Any]]:
-    scans = work / "whole_heads"
-    if not (scans / "phantom_063" / "ct.nii.gz").exists():
-        write_cohort(
-            scans, cases=64, size=(72, 88, 40), lesion="mixed", modalities=["t1", "ct"], seed=21
-        )
-    names = sorted(one.case for one in find_cohort(scans).cases)
-    table = scans / "cases.csv"
-    lines = [
-        f"{name},{name},{'train' if k < 20 else 'val'},{name}/ct.nii.gz,{name}/t1.nii.gz"
-        for k, name in enumerate(names)
-    ]
-    table.write_text("\n".join(["case,patient,split,ct,t1", *lines]) + "\n")
-    if not (work / "whole_prepared" / "cohort.json").exists():
-        prepare(scans, work / "whole_prepared", manifest=table, audit=False)
-    for source, target in (("t1", "ct"), ("ct", "t1")):
-        run = work / f"one_step_{source}"
-        made = plan_training(
-            work / "whole_prepared",
-            source=(source,),
-            target=(target,),
-            minutes=10,
-            mode="mean",
-            device="cpu",
-        )
-        train(made.change({"train.steps": "1"}).recipe, work / "whole_prepared", run, device="cpu")
-        model = load(run)
-        others = {**CHANGES, f"{target} given as {source}": lambda scan: scan}
-        for name, change in others.items():
-            given = target if name.endswith(f"as {source}") else source
-            found = [
-                said_of(model, source, change(_scan(scans / one / f"{given}.nii.gz", source)))
-                for one in names[20:]
-            ]
-            shares = {
-                each: round(found.count(each) / len(found), 4)
-                for each in (*GRADES, "refused", "nothing")
-            }
-            yield {
-                "row": "uncalibrated",
-                "source": source,
-                "change": name,
-                "scans": len(found),
-                **shares,
-            }
-
-
-def _scan(path: Path, modality: str) -> Volume:
-    scan = canonical(read_volume(path, path.name.split(".")[0]))
-    return replace(scan, modality=modality, unit="HU" if modality == "ct" else "a.u.")
-
-
-def said_of(model: Model, source: str, scan: Volume) -> str:
-    """The highest grade of what a model says of a scan, or that it refuses it."""
-    try:
-        return worst_grade(model.check({source: scan}).messages) or "nothing"
-    except BadInput:
-        return "refused"
-
-
 def row(
     name: str,
     memory: ReferencePatches,
@@ -408,7 +306,6 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     for name in arguments.rows or [
         "unlike",
-        "uncalibrated",
         "phantom:t1-ct",
         "phantom:tof-cta",
         *(f"harvard:{head}" for head in HEADS),
@@ -416,15 +313,12 @@ def main() -> None:
         if name in {one["row"] for one in finished(RESULTS)}:
             continue
         kind, _, which = name.partition(":")
-        one_row = {"harvard": harvard, "phantom": phantom}
-        all_rows = {"unlike": unlike, "uncalibrated": uncalibrated}
-        rows = (
-            [one_row[kind](which, arguments.work)]
-            if which
-            else list(all_rows[kind](arguments.work))
-        )
-        with RESULTS.open("a") as file:
-            file.writelines(json.dumps(one) + "\n" for one in rows)
+        if kind == "unlike":
+            rows = [*unlike(arguments.work)]
+        else:
+            measure = {"harvard": harvard, "phantom": phantom}[kind]
+            rows = [measure(which, arguments.work)]
+        append(RESULTS, rows)
         print(*map(json.dumps, rows), sep="\n", flush=True)
 
 

@@ -1,4 +1,4 @@
-"""Kills, full disks, competing processes and changed files: what becomes of commands, as a table of faults and outcomes.
+"""Kills, full disks and competing processes: what becomes of commands, as a table of faults and outcomes.
 
 python fuzz/chaos.py [--quick] [--seed 0] [--write docs/reliability.md]     exits with 1 where an outcome is a fault.
 The same command resumes: tries that are done are kept in --files until the seed or the sources of voxlate change.
@@ -25,7 +25,6 @@ from rich.console import Console
 from rich.table import Table
 
 import voxlate
-from changed_files import FORMATS, make_files, try_changed
 from disturb import (
     FAULT,
     Disturbance,
@@ -52,21 +51,19 @@ DISTURBANCES: dict[str, Disturbance] = {
 OF_PAGE = "kill −9 of the page"
 OF_WORKERS = "kill −9 of a worker"
 SERVE = "serve"  # the subject of OF_PAGE
-CHANGED = "changed file"
-TRIES = {  # of each disturbance, and of changed files: all, and with --quick
+TRIES = {  # of each fault: all, and with --quick
     "kill −9 at a random moment": (60, 3),
     "kill −9 before a file-system event": (36, 5),
     "disk full as a file is written": (36, 5),
     "two processes on one folder": (12, 2),
     "kill −9 of a worker": (10, 1),
     "kill −9 of the page": (8, 1),
-    CHANGED: (1001, 28),
 }
 
 
 @dataclass(frozen=True)
 class Try:
-    """One try of a fault: on a scenario or on a format."""
+    """One try of a fault on a scenario."""
 
     fault: str
     subject: str
@@ -105,13 +102,14 @@ def main() -> int:
             print(json.dumps([one.key, results[one.key]]), file=log, flush=True)
             if results[one.key].startswith(FAULT):
                 print(f"{one.key}: {results[one.key]}", flush=True)
-    show(summarise(tries, results, fault_and_subject))
+    show(summarise(tries, results, lambda one: f"{one.fault}: {one.subject}"))
     print(f"{time.monotonic() - begun:.0f} s, seed {chosen.seed}")
     left = sum(one.key not in results for one in tries)
     if left:
         print(f"{left} tries are left; the same command goes on with them.")
     if chosen.write:
-        rows = summarise(tries, results, fault_of_commands)
+        # the same outcome is expected of all commands
+        rows = summarise(tries, results, lambda one: one.fault)
         write_table(chosen.write, rows, f"{len(tries) - left} of {len(tries)} tries.")
     return int(any(results.get(one.key, "").startswith(FAULT) for one in tries))
 
@@ -137,7 +135,7 @@ def mounted(disk: Path) -> bool:
 
 
 def listed(only: str, quick: bool, tries: int | None) -> list[Try]:
-    """All tries: each fault takes commands or formats in turn."""
+    """All tries: each fault takes commands in turn."""
     found = list[Try]()
     for fault, counts in TRIES.items():
         names = subjects_of(fault)
@@ -152,12 +150,12 @@ def listed(only: str, quick: bool, tries: int | None) -> list[Try]:
 
 
 def subjects_of(fault: str) -> list[str]:
-    """The commands or formats on which a fault is tried."""
+    """The commands on which a fault is tried."""
     if fault == OF_PAGE:
         return [SERVE] if find_spec("fastapi") and find_spec("httpx") else []
     if fault == OF_WORKERS:
         return [one.name for one in SCENARIOS if one in (BY_WORKERS, BY_RAY)]
-    return [one.name for one in SCENARIOS] if fault in DISTURBANCES else list(FORMATS)
+    return [one.name for one in SCENARIOS]
 
 
 def read_results(files: Path, seed: int) -> dict[str, str]:
@@ -181,7 +179,7 @@ def read_results(files: Path, seed: int) -> dict[str, str]:
 
 
 def begin(files: Path, tries: list[Try]) -> Place:
-    """Mount the disk, and make what is missing of undisturbed results and files to change."""
+    """Mount the disk, and make what is missing of undisturbed results."""
     has_own_disk = mounted(files / "disk")
     work, states, kept = files / "disk" / "work", files / "states", files / "runs.json"
     warm_up()
@@ -193,8 +191,6 @@ def begin(files: Path, tries: list[Try]) -> Place:
         shutil.rmtree(states, ignore_errors=True)
         runs = {name: asdict(one) for name, one in undisturbed(states, work, last).items()}
         kept.write_text(json.dumps(runs))
-    if subjects & set(FORMATS) and not (files / "files").is_dir():
-        make_files(files / "files")
     return Place(
         states, work, {name: Undisturbed.of(one) for name, one in runs.items()}, has_own_disk
     )
@@ -216,9 +212,6 @@ def outcome(one: Try, place: Place, files: Path, seed: int) -> str:
     draw = np.random.default_rng([seed, zlib.crc32(one.key.encode())])
     if one.fault == OF_PAGE:
         return try_page(place.states, files / "page", draw)
-    if one.fault not in DISTURBANCES:
-        work = files / "disk" / "files"
-        return try_changed(files / "files", work, one.subject, one.number, draw)
     scenario = next(scenario for scenario in SCENARIOS if scenario.name == one.subject)
     return DISTURBANCES[one.fault](place, scenario, draw)
 
@@ -235,15 +228,6 @@ def try_page(states: Path, work: Path, draw: np.random.Generator) -> str:
         kept.write_text(json.dumps(asdict(served.undisturbed(state, work))))
     seen = served.Undisturbed(**json.loads(kept.read_text()))
     return str(served.kill_the_page(state, work, seen, draw))
-
-
-def fault_and_subject(trial: Try) -> str:
-    return f"{trial.fault}: {trial.subject}"
-
-
-def fault_of_commands(trial: Try) -> str:
-    """A row of the page: the same outcome is expected of all commands, while file types differ."""
-    return fault_and_subject(trial) if trial.fault == CHANGED else trial.fault
 
 
 def summarise(

@@ -1,4 +1,4 @@
-"""Commands in forked processes: killed at a chosen moment, and watched for their time, memory and file-system events.
+"""Commands in forked processes: killed at a chosen moment, and watched for their time and file-system events.
 
 A fork saves the import of torch. The process that forks runs no command itself, so that it has one thread.
 """
@@ -32,8 +32,6 @@ class Ended:
     out: str
     err: str
     seconds: float
-    peak_bytes: int
-    hung: bool
 
     @property
     def sentences(self) -> list[str]:
@@ -84,7 +82,7 @@ class Child:
         limit = LONGEST if kill_after is None else kill_after
         late = False
         while True:
-            pid, status, usage = os.wait4(self.pid, os.WNOHANG)
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
             seconds = time.monotonic() - self.start
             if pid:
                 break
@@ -98,8 +96,7 @@ class Child:
             texts.append(file.read().decode(errors="replace"))
             file.close()
         code = os.waitstatus_to_exitcode(status)
-        hung = late and kill_after is None
-        return Ended(code, texts[0], texts[1], seconds, usage.ru_maxrss * 1024, hung)
+        return Ended(code, texts[0], texts[1], seconds)
 
     def workers_are_gone(self) -> bool:
         """Whether every process that this one started has ended."""

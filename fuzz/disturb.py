@@ -16,7 +16,6 @@ from scenarios import SCENARIOS, Scenario, Undisturbed, differences, reset
 SAME = "same bits"
 FAULT = "FAULT"
 SKIPPED = "skipped: no disk of its own could be mounted"
-MOST_BYTES = 2**30  # of a process on a changed file
 PAGE = os.sysconf("SC_PAGE_SIZE")
 FILLER = "filler"  # a file beside the folder to work in
 

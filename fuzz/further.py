@@ -51,9 +51,9 @@ FURTHER = (
         Kind(f"state, {name}", f"{name}/state.pt", ("train", name), form="state", restored=name)
         for name in ("muon", "cycle", "opponent", "residual")
     ),
-    Kind("plan.json", "planned/plan.json", (*AUTO, "planned"), form="json", text=True, restored="planned"),
+    Kind("plan.json", "planned/plan.json", (*AUTO, "planned"), form="json", restored="planned"),
     *(
-        Kind("paced provenance", "paced/provenance.json", command, form="json", text=True, restored="paced")
+        Kind("paced provenance", "paced/provenance.json", command, form="json", restored="paced")
         for command in ((*AUTO, "paced"), ("train", "paced"))
     ),
     *(
@@ -66,13 +66,13 @@ FURTHER = (
     Kind("calibration of samples", "drawn/calibration.sample.2.safetensors",
          ("synth", "drawn", "cohort/case0", "--samples", "2", "--out", "new"), True, form="calibration"),
     *(
-        Kind("ensemble's provenance", f"several/{place}provenance.json", command, form="json", text=True,
+        Kind("ensemble's provenance", f"several/{place}provenance.json", command, form="json",
              restored="several")
         for place in ("", "case1/")
         for command in (("evaluate", "several", "--truth", "cohort", "--json"), ("report", "several"))
     ),
     *(
-        Kind(f"completion's {file}", f"missing/{file}", command, form="json", text=True, restored="missing")
+        Kind(f"completion's {file}", f"missing/{file}", command, form="json", restored="missing")
         for file in ("provenance.json", "case3/provenance.json", "without_t2/case3/provenance.json", "metrics.json",
                      "scenarios.json")
         for command in (
@@ -82,7 +82,7 @@ FURTHER = (
         )
     ),
     Kind("transform", "registered/transforms/case1/t2.tfm",
-         ("evaluate", "moved", "--truth", "shifted", "--prepared", "registered", "--json"), form="words", text=True,
+         ("evaluate", "moved", "--truth", "shifted", "--prepared", "registered", "--json"), form="words",
          restored="moved"),
     Kind("latents", "encoded/latents/*/case1.safetensors", ("train", "latent"), form="latents", restored="latent"),
     Kind("part of a calibration", "begun/calibration.sample.2.parts/case4.*.safetensors",

@@ -33,155 +33,104 @@ class Kind:
     file: str
     command: tuple[str, ...]
     checked: bool = False
-    text: bool = False
-    form: str = ""  # of structures.mutated; "" where only bits and texts are changed
+    form: str = ""  # of structures.mutated; "" where only bits are changed
     restored: str = ""  # a folder that the command changes
 
 
+# The name of each format, its file, the part that is read, and whether it has a checksum.
+SCANS = (
+    ("NIfTI", "scans/a.nii", "", False),
+    ("NIfTI, gzip", "scans/a.nii.gz", "", True),
+    ("NIfTI pair, header", "scans/pair.hdr", "", False),
+    ("MGH", "scans/a.mgh", "", False),
+    ("MGZ", "scans/a.mgz", "", True),
+    ("MetaImage, packed", "scans/a.mha", "", False),
+    ("NRRD, packed", "scans/a.nrrd", "", False),
+    ("PNG", "scans/a.png", "", True),
+    ("TIFF", "scans/a.tif", "", False),
+    ("NumPy slice", "scans/a.npy", "#channel=1", False),
+    ("NumPy archive", "scans/a.npz", "#array=src", True),
+    ("HDF5 stack", "scans/a.h5", "#slice=1", False),
+)
+PREPARE = ("prepare", "cohort", "--out", "new")
+REPORT = ("report", "prepared", "--out", "new.html")
+SYNTH = ("synth", "run", "cohort/case0", "--out", "new")
+MORE = ("train", "run", "--steps", "+1")
+EVALUATE = ("evaluate", "out", "--truth", "cohort")
+COMPARE = ("compare", "out", "other", "--json")
+STOPPED = (*TRAIN[:-1], "stopped")
+
 KINDS = (
-    Kind("NIfTI", "scans/a.nii", ("info", "scans/a.nii", "--json")),
-    Kind("NIfTI, gzip", "scans/a.nii.gz", ("info", "scans/a.nii.gz", "--json"), checked=True),
-    Kind("NIfTI pair, header", "scans/pair.hdr", ("info", "scans/pair.hdr", "--json")),
-    Kind("MGH", "scans/a.mgh", ("info", "scans/a.mgh", "--json")),
-    Kind("MGZ", "scans/a.mgz", ("info", "scans/a.mgz", "--json"), checked=True),
-    Kind("MetaImage, packed", "scans/a.mha", ("info", "scans/a.mha", "--json")),
-    Kind("NRRD, packed", "scans/a.nrrd", ("info", "scans/a.nrrd", "--json")),
-    Kind("PNG", "scans/a.png", ("info", "scans/a.png", "--json"), checked=True),
-    Kind("TIFF", "scans/a.tif", ("info", "scans/a.tif", "--json")),
+    *(
+        Kind(name, file, ("info", file + part, "--json"), checked)
+        for name, file, part, checked in SCANS
+    ),
     Kind("DICOM slice", "series/2.dcm", ("info", "series", "--json")),
-    Kind("NumPy slice", "scans/a.npy", ("info", "scans/a.npy#channel=1", "--json")),
-    Kind("NumPy archive", "scans/a.npz", ("info", "scans/a.npz#array=src", "--json"), checked=True),
-    Kind("HDF5 stack", "scans/a.h5", ("info", "scans/a.h5#slice=1", "--json")),
     Kind(
         "list of patients",
         "slices/patients.txt",
         ("prepare", "slices", "--preset", "xmodality", "--out", "new"),
-        text=True,
     ),
-    Kind(
-        "scan of a cohort",
-        "cohort/case1/t1.nii.gz",
-        ("prepare", "cohort", "--out", "new"),
-        checked=True,
-    ),
+    Kind("scan of a cohort", "cohort/case1/t1.nii.gz", PREPARE, checked=True),
     Kind(
         "scan to synthesise",
         "cohort/case1/t1.nii.gz",
         ("synth", "run", "cohort", "--out", "new"),
         checked=True,
     ),
-    Kind(
-        "synthesis to score",
-        "out/case1/t2.nii.gz",
-        ("evaluate", "out", "--truth", "cohort"),
-        checked=True,
-        restored="out",
-    ),
-    Kind("manifest", "cohort/cases.csv", ("prepare", "cohort", "--out", "new"), text=True),
-    Kind(
-        "preset",
-        "own.toml",
-        ("prepare", "cohort", "--preset", "own.toml", "--out", "new"),
-        text=True,
-    ),
+    Kind("synthesis to score", "out/case1/t2.nii.gz", EVALUATE, checked=True, restored="out"),
+    Kind("manifest", "cohort/cases.csv", PREPARE),
+    Kind("preset", "own.toml", (*PREPARE, "--preset", "own.toml"), form="toml"),
     # steps are given, for without them a recipe asks for 10,000
-    Kind(
-        "recipe",
-        "tiny.toml",
-        ("train", "tiny.toml", "--data", "prepared", "--out", "new", "--set", "train.steps=2"),
-        text=True,
-    ),
+    Kind("recipe", "tiny.toml", (*TRAIN, "--set", "train.steps=2"), form="toml"),
     *(
-        Kind(
-            "cohort.json", "prepared/cohort.json", command, text=True, form="json", restored=folder
-        )
+        Kind("cohort.json", "prepared/cohort.json", command, form="json", restored=folder)
         for command, folder in (
             (("info", "prepared", "--json"), ""),
-            (("report", "prepared", "--out", "new.html"), ""),
+            (REPORT, ""),
             (TRAIN, ""),
-            (("evaluate", "out", "--truth", "cohort", "--json"), "out"),
+            ((*EVALUATE, "--json"), "out"),
         )
     ),
     *(
-        Kind(
-            "prepared case", "prepared/cases/case1.safetensors", command, checked=True, form="case"
-        )
-        for command in (TRAIN, ("report", "prepared", "--out", "new.html"))
+        Kind("prepared case", "prepared/cases/case1.safetensors", command, True, form="case")
+        for command in (TRAIN, REPORT)
     ),
     *(
-        Kind(
-            "weights",
-            "run/weights.safetensors",
-            command,
-            checked=True,
-            form="weights",
-            restored=folder,
-        )
-        for command, folder in (
-            (("synth", "run", "cohort/case0", "--out", "new"), ""),
-            (("info", "run", "--json"), ""),
-            (("train", "run", "--steps", "+1"), "run"),
-        )
+        Kind("weights", "run/weights.safetensors", command, True, form="weights", restored=folder)
+        for command, folder in ((SYNTH, ""), (("info", "run", "--json"), ""), (MORE, "run"))
     ),
     *(
-        Kind(
-            "run's provenance",
-            f"{run}/provenance.json",
-            command,
-            text=True,
-            form="json",
-            restored=run,
-        )
+        Kind("run's provenance", f"{run}/provenance.json", command, form="json", restored=run)
         for run, command in (
-            ("run", ("synth", "run", "cohort/case0", "--out", "new")),
-            ("run", ("evaluate", "out", "--truth", "cohort", "--json")),
-            ("run", ("train", "run", "--steps", "+1")),
-            ("stopped", (*TRAIN[:-1], "stopped")),
+            ("run", SYNTH),
+            ("run", (*EVALUATE, "--json")),
+            ("run", MORE),
+            ("stopped", STOPPED),
             ("stopped", ("train", "stopped")),
         )
     ),
     Kind(
-        "run's recipe", "stopped/recipe.toml", ("train", "stopped"), text=True, restored="stopped"
+        "run's recipe", "stopped/recipe.toml", ("train", "stopped"), form="toml", restored="stopped"
     ),
-    Kind(
-        "anatomy",
-        "run/anatomy.safetensors",
-        ("synth", "run", "cohort/case0", "--out", "new"),
-        True,
-        form="anatomy",
-    ),
+    Kind("anatomy", "run/anatomy.safetensors", SYNTH, checked=True, form="anatomy"),
     *(
-        Kind(
-            "provenance",
-            f"out/{place}provenance.json",
-            command,
-            text=True,
-            form="json",
-            restored="out",
-        )
+        Kind("provenance", f"out/{place}provenance.json", command, form="json", restored="out")
         for place in ("case1/", "")
         for command in (
-            ("evaluate", "out", "--truth", "cohort", "--json"),
+            (*EVALUATE, "--json"),
             ("report", "out"),
             ("info", "out", "--json"),
             ("synth", "run", "cohort", "--out", "out"),
-            ("compare", "out", "other", "--json"),
+            COMPARE,
         )
     ),
     *(
-        Kind(file, f"out/{file}", command, not form, text=True, form=form, restored="out")
+        Kind(file, f"out/{file}", command, not form, form=form, restored="out")
         for file, form in (("metrics.json", "json"), ("scores.csv", ""))
-        for command in (
-            ("report", "out"),
-            ("compare", "out", "other", "--json", "--report", "new.html"),
-        )
+        for command in (("report", "out"), (*COMPARE, "--report", "new.html"))
     ),
-    Kind(
-        "naive baselines",
-        "run/naive.safetensors",
-        ("evaluate", "out", "--truth", "cohort", "--json"),
-        form="naive",
-    ),
+    Kind("naive baselines", "run/naive.safetensors", (*EVALUATE, "--json"), form="naive"),
     Kind(
         "calibration",
         "cal/calibration.mean.1.safetensors",
@@ -191,14 +140,11 @@ KINDS = (
     ),
     *(
         Kind("log", "run/log.jsonl", command, form="lines", restored="run")
-        for command in (("report", "run"), ("train", "run", "--steps", "+1"))
+        for command in (("report", "run"), MORE)
     ),
     *(
         Kind("state", f"{run}/state.pt", command, form="state", restored=run)
-        for run, command in (
-            ("stopped", (*TRAIN[:-1], "stopped")),
-            ("run", ("train", "run", "--steps", "+1")),
-        )
+        for run, command in (("stopped", STOPPED), ("run", MORE))
     ),
 )
 

@@ -10,6 +10,7 @@ import httpx
 import numpy as np
 
 from children import Child, command_line, strays
+from disturb import FAULT, SAME
 from scenarios import reset
 from voxlate.base.files import LOCK
 
@@ -17,8 +18,6 @@ TOKEN = "a token of chaos tests"
 DATA = "served"
 LONGEST = 120.0  # seconds until the page answers or a job ends, also on a busy machine
 AFTER = 0.2  # share of the undisturbed time by which a kill may come after its end
-SAME = "same bits"
-FAULT = "FAULT"
 
 
 @dataclass

@@ -8,12 +8,13 @@ import copy
 import hashlib
 import io
 import json
+import tomllib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tomli_w
 import torch
 
 from voxlate.base.records import checksum
@@ -244,7 +245,7 @@ HEADERS = {
 }  # fmt: skip
 
 
-def mutated(form: str, path: Path, whole: bytes, draw: Draw, stamped: bool) -> bytes:
+def mutated(form: str, whole: bytes, draw: Draw, stamped: bool) -> bytes:
     """The bytes of a file of a form with one thing changed; stamped: its checksum is that of the changed content."""
     if form in STAMPS:
         file = Packed.of(whole)
@@ -269,7 +270,16 @@ def mutated(form: str, path: Path, whole: bytes, draw: Draw, stamped: bool) -> b
         change(value, draw)
         if stamped and digest is not None:
             digest = hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+            if draw.random() < 0.1:
+                digest = None
         return json.dumps({**value, **({CHECKSUM: digest} if digest else {})}).encode()
+    if form == "toml":
+        value = tomllib.loads(whole.decode())
+        change(value, draw)
+        try:
+            return tomli_w.dumps(value).encode()
+        except (AttributeError, TypeError, ValueError):  # TOML has no such value
+            return whole
     if form == "words":
         return _word_changed(whole.decode(), draw).encode()
     if form == "lines":

@@ -1,19 +1,15 @@
 """`data.weigh`: voxels that label maps mark count more than once in training's loss."""
 
-import nibabel as nib
-import numpy as np
 import pytest
 import torch
 
 from refusals import refuses
-from rows import every_row, slow
-from voxlate.checks.prepare import prepare
+from rows import every_row
 from voxlate.science.batch import Batch
 from voxlate.science.methods.method import Problem
 from voxlate.science.nets.interface import NetworkInput
 from voxlate.training import recipe as recipes
 from voxlate.training.batches.patches import DataSettings
-from voxlate.training.train import train
 
 DATA = {"source": ["t1"], "target": ["t2"], "patch": (1, 4, 4)}
 
@@ -67,18 +63,3 @@ def test_a_latents_voxel_weighs_as_the_mean_of_the_images_below_it():
 def test_methods_whose_loss_is_not_of_voxels_refuse_weights():
     with refuses():
         recipes.read("cyclegan_3d_swi_mra_small", WEIGHED)
-
-
-@slow
-def test_a_training_says_how_many_cases_have_marked_voxels(cohort, tiny, tmp_path):
-    for case in cohort.iterdir():
-        image = nib.load(case / "t1.nii.gz")
-        marks = np.zeros(image.shape, np.uint8)
-        marks[8:12, 8:12, 2] = case.name == "case0"
-        nib.save(nib.Nifti1Image(marks, image.affine), case / "lesion.nii.gz")
-    prepare(cohort, tmp_path / "p", workers=0, audit=False, shares=(4, 1, 1))
-    messages = []
-    recipe = recipes.read(str(tiny), {**WEIGHED, "train.steps": "1"})
-    train(recipe, tmp_path / "p", tmp_path / "run", device="cpu", say=messages.append)
-    said = " ".join(map(str, messages))
-    assert ("1 of 4 training cases have" in said) != ("0 of 4 training cases have" in said)

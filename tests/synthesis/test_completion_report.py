@@ -6,8 +6,6 @@ import pytest
 from numpy.testing import assert_allclose
 
 from rows import slow
-from scans import keep_cases
-from voxlate.base.files import read_json, write_json
 from voxlate.evaluation.reports.pictures import read_case
 from voxlate.evaluation.scoring.scores import read_scores
 
@@ -38,27 +36,3 @@ def test_pictures_show_network_units_where_these_were_scored(scored, cohort):
         path = scored / case / f"desc-synthetic_{name}_std_uncalibrated.nii.gz"
         spread = np.sort(nib.load(path).get_fdata()[:, :, depth].ravel()) * 255 / high
         assert_allclose(np.sort(shown["spread"].ravel()), spread, rtol=1e-4, atol=1e-3)
-
-
-@slow
-def test_scores_by_an_images_own_peak_say_that_they_cannot_see_its_brightness(scored):
-    said = "Each image is divided by its own peak, so its overall brightness does not change its scores"
-    scores = read_scores(scored / "metrics.json")
-    assert said not in " ".join(scores.table().caption)
-    scores.parts["t1"]["own_peak"] = True
-    assert f"{said}; with --units network it does." in scores.table().caption
-
-
-@slow
-def test_what_synth_warned_of_stands_with_the_pictures_of_that_case(
-    synth, voxlate, completing, cohort, out
-):
-    synth(completing, keep_cases(cohort, "case1", "case2"), "--missing", "t2").done()
-    path = out / "case1/provenance.json"
-    warning = {"code": "other-content", "grade": "do not trust", "text": "t1: another scanner?"}
-    write_json(path, read_json(path) | {"warnings": [warning]})
-    voxlate("report", out).done()
-    page = (out / "report.html").read_text(encoding="utf-8")
-    said = '<p class="warning do-not-trust">t1: another scanner? Do not trust'
-    shown = page.split('<article class="case card">')[1:]
-    assert [said in part for part in shown] == [True, False]

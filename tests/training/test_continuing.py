@@ -7,7 +7,7 @@ import torch
 
 from refusals import refuses
 from rows import every_row, slow
-from scans import keep_cases, t1_of
+from scans import t1_of
 from trainings import log_lines, same_weights, stop_at
 from voxlate.base.errors import Stopped
 from voxlate.base.files import read_json, write_json
@@ -141,18 +141,6 @@ def test_a_state_is_read_onto_the_cpu_and_without_it_a_run_is_not_trained_furthe
     with refuses(r"expected the state of this run's last step.*found none"):
         train_further(run, steps=2, device="cpu")
     assert recipe.read(str(Run(run).recipe)).train.more is None
-
-
-@slow
-def test_images_of_the_weights_of_before_are_made_again(voxlate, run, cohort, out):
-    keep_cases(cohort, "case0", "case1")
-    voxlate("synth", run, cohort, "--out", out).done()
-    train_further(run, steps=1, device="cpu")
-    refusal = voxlate("synth", run, cohort / "case0", "--out", out).sentence
-    assert "to differ in model: weights" in refusal
-    said = voxlate("synth", run, cohort, "--out", out).done().err
-    assert "2 images" in said
-    assert "made in another way" in said
 
 
 @every_row(

@@ -476,13 +476,6 @@ def test_cases_that_teach_nothing_decide_nothing(tmp_path, small_head):
     assert "of 2 patients" in made.why["data.augment"]
 
 
-def test_a_plan_that_is_too_short_says_what_would_be_enough(clockwork, speed):
-    speed(lambda size: 0.00257 if size.batch == 2 else 1.0)
-    short = clockwork(0.005)  # 288 ms
-    assert "112 steps show each slice 9.3 times: EXPECT BLUR" in short.why["minutes"]
-    assert "minutes" not in clockwork(5).why
-
-
 def test_minutes_are_refused_only_after_steps_were_timed_again(clockwork, speed, monkeypatch):
     speed(lambda size: 5.0)
     with refuses("expected time for one pass"):

@@ -120,13 +120,6 @@ def test_values_that_seem_to_be_of_another_unit_are_asked_about(doubtful, ordina
     assert key not in rules.intensity(ordinary, side="target")[1]
 
 
-def test_bodies_are_measured_in_mm_and_different_pixels_are_stated():
-    fine = draft(replace(facts(box=(100, 180, 350)), wide_mm=200.0, pixel_ratio=2.0))
-    assert "200 mm wide, a head" in fine.why["data.augment"]
-    assert "2.0 TIMES THOSE OF ANOTHER" in fine.why["data.patch"]
-    assert "TIMES" not in draft(facts()).why["data.patch"]
-
-
 BRAIN = ["flair", "t1", "t1c", "t2"]
 
 
@@ -279,11 +272,6 @@ def test_a_mean_of_nearly_cubic_voxels_is_that_of_three_planes_and_not_mirrored(
 )
 def test_thick_slices_few_slices_and_completions_keep_one_plane(known):
     assert "planes" not in draft(known, mean_alone=True).data
-
-
-def test_thick_slices_are_stated_with_their_number():
-    thick = draft(facts(spacing=(5.0, 0.98, 0.98)))
-    assert "slices are 5 mm apart, 5.1 times the pixel" in thick.why["data.stack"]
 
 
 @every_row(
