@@ -11,7 +11,7 @@ from typing import Any, Literal
 from starlette.requests import Request
 
 from voxlate.base.codes import Grade
-from voxlate.page.forms import FORMS
+from voxlate.page.forms import SCHEMA
 
 JSON = "application/json"
 OPENAPI = "/openapi.json"
@@ -78,7 +78,7 @@ class Fit:
 class JobState:
     """A job, and what it has found.
 
-    kind: check, synthesise, or a kind of the training pages.
+    kind: check or synthesise.
     state: queued, running, done, failed or cancelled.
     at: when it was asked for, in the time of the machine that runs voxlate.
     position: in the queue.
@@ -170,7 +170,4 @@ UPLOAD = _body(
 )
 
 
-def asks(name: str) -> dict[str, Any]:
-    """The form of an address and its responses for openapi.json, from the options of the form."""
-    body = _body("application/x-www-form-urlencoded", FORMS[name].schema)
-    return {**leads_to(JobState), "openapi_extra": body}
+SYNTHESIS = _body("application/x-www-form-urlencoded", SCHEMA)
