@@ -34,7 +34,6 @@ HEADERS = [
 ]
 PATHS = [
     "/",
-    "/queue",
     "/enter",
     "/uploads",
     "/folders",

@@ -180,7 +180,7 @@ def test_the_page_shows_progress_time_left_and_a_way_to_cancel(page):
     now = time.time()
     facts = {"stage": "slices", "done": 25, "total": 100, "since": now - 10, "at": now}
     write_json(made.jobs.folder(name) / PROGRESS, facts)
-    for place in ("/", "/queue", f"/jobs/{name}"):
+    for place in ("/", f"/jobs/{name}"):
         text = made.get(place).text
         assert "Synthesising, 25 %, about 30 s left" in text.replace("29 s", "30 s")
         assert f'action="/jobs/{name}/cancel"' in text

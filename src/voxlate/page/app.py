@@ -146,15 +146,10 @@ def _temporary_files_in(folder: Path) -> Iterator[None]:
 def _listen(host: str, port: int) -> socket.socket:
     """A socket that listens on the port."""
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        listening = socket.socket(family, kind, protocol)
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind(address)
-        listening.listen()
+        family = socket.getaddrinfo(host, port, flags=socket.AI_PASSIVE)[0][0]
+        both = family == socket.AF_INET6 and socket.has_dualstack_ipv6()
+        return socket.create_server((host, port), family=family, dualstack_ipv6=both)
     except OSError as error:
         raise BadInput(
             f"{host}:{port}: expected a free port of this machine, found '{error.strerror}'. Choose another --port or --host."
         ) from error
-    return listening

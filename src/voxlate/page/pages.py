@@ -241,12 +241,6 @@ def index(request: Request, site: OfSite) -> Response:
     )
 
 
-@router.get("/queue", include_in_schema=False)
-def queue(site: OfSite) -> Response:
-    """The queue alone, which the page asks for every few seconds."""
-    return site.page("queue.html", rows=site.rows())
-
-
 @router.post("/uploads", **leads_to(JobState), openapi_extra=UPLOAD)
 async def upload(request: Request, site: OfSite) -> Response:
     """Take files, and put the check of which models fit them into the queue."""
