@@ -131,11 +131,8 @@ def wants_json(request: Request) -> bool:
     return JSON in request.headers.get("accept", "")
 
 
-LEADS = {
-    "description": "The address of what follows (Location), which answers as stated for 200",
-    "headers": {"Location": {"schema": {"type": "string"}}},
-}
-REFUSALS = {
+Responses = dict[int | str, dict[str, Any]]  # of addresses, for openapi.json
+_WHY = {
     400: "What was expected and found, in one sentence",
     401: "No session: enter with the token first",
     403: "A form without the Origin of this server",
@@ -145,18 +142,15 @@ REFUSALS = {
     422: "A form without a field that it must have",
     429: "Too many requests in a minute",
 }
-
-
-def answers(model: type | None = None, **more: Any) -> dict[str, Any]:
-    """The responses of an address for openapi.json: what it answers, and its refusals."""
-    own = {"model": model, "description": (model.__doc__ or "").split("\n")[0]} if model else more
-    refusals = {status: {"model": Refused, "description": why} for status, why in REFUSALS.items()}
-    return {"responses": {200: own, **refusals}}
-
-
-def leads_to(model: type) -> dict[str, Any]:
-    """The responses of the address of a form, which leads to another one."""
-    return {"responses": {303: LEADS, **answers(model)["responses"]}}
+REFUSALS: Responses = {
+    status: {"model": Refused, "description": why} for status, why in _WHY.items()
+}
+LEADS: Responses = {
+    303: {
+        "description": "The address of what follows (Location), which answers as stated for 200",
+        "headers": {"Location": {"schema": {"type": "string"}}},
+    }
+}
 
 
 def _body(kind: str, schema: Mapping[str, Any]) -> dict[str, Any]:
@@ -168,6 +162,4 @@ UPLOAD = _body(
     "multipart/form-data",
     {"type": "object", "properties": {"files": _FILES}, "required": ["files"]},
 )
-
-
 SYNTHESIS = _body("application/x-www-form-urlencoded", SCHEMA)

@@ -396,5 +396,5 @@ def _stated(entry: Entry, names: Collection[str]) -> str:
 
 
 def place_in(path: Path, scans: Path) -> str:
-    """A scan's place below the upload's folder, or the folder of a cohort."""
+    """A scan's place below the upload's folder."""
     return path.relative_to(scans).as_posix() if path.is_relative_to(scans) else path.name

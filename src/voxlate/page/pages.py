@@ -22,13 +22,13 @@ from voxlate.base.errors import BadInput
 from voxlate.base.messages import reworded
 from voxlate.page.access import BROWSER, WRONG_TOKEN
 from voxlate.page.api import (
+    LEADS,
+    REFUSALS,
     SYNTHESIS,
     UPLOAD,
     Entered,
     JobState,
     Listed,
-    answers,
-    leads_to,
     wants_json,
 )
 from voxlate.page.forms import read_options, text_in
@@ -51,12 +51,13 @@ from voxlate.page.words import CONTRASTS, for_page, in_fields
 from voxlate.scans.formats.archive import FOLDER
 from voxlate.scans.formats.io import without_ending
 
-router = APIRouter()
+router = APIRouter(responses=REFUSALS)
 SEE_OTHER = 303
 LONGEST_TITLE = 60
 DOWNLOADS = {DICOM_ZIP: "DICOM series (zip)", REPORT: "Report (HTML)"}
 NO_PAGE = "page: expected one that exists, found none. Go to the list."
-VERDICTS = {"worse": "Do not trust", "unclear": "Usable with care", "better": "Usable"}
+# of what a job has found, the parts of its state
+SHOWN = ("fits", "warnings", "expected", "verdict", "use", "windows", "small")
 STAGES = {
     "models": "comparing the scan with the models",
     "cases": "reading and preparing the scan",
@@ -114,22 +115,19 @@ class Site:
         folder = self.jobs.folder(job.name)
         url = url_of(job)
         found = self.found(job)
-        made = found if job.kind == "synthesise" else {}
         waiting = [one.name for one in self.jobs.all() if one.state == "queued"]
         progress = self.jobs.progress(job.name) if job.state == "running" else None
         now = Json()
         if progress is not None:
             stage = progress.stage
-            is_even = stage == "slices"
             # all but one step may be short: before the first and after the last, the rest is unknown
             is_known = 0 < progress.done < progress.total
             percent = round(100 * progress.done / progress.total) if is_known else None
             now = {
                 "stage": STAGES.get(stage, stage),
                 "percent": percent,
-                "left": duration(progress.seconds_left(time.time()) if is_even else None),
+                "left": duration(progress.seconds_left(time.time()) if stage == "slices" else None),
             }
-        images = [view for view in made.get("views", ()) if view["role"] == "synthesis"]
         return JobState(
             job.name,
             url,
@@ -140,17 +138,11 @@ class Site:
             why=for_page(job.why, {}),
             position=waiting.index(job.name) + 1 if job.name in waiting else 0,
             patient=job.request.get("patient", found.get("patient", "")),
-            fits=found.get("fits", []),
             images={
-                without_ending(file): f"{url}/images/{file}" for file in made.get("images", ())
+                without_ending(file): f"{url}/images/{file}" for file in found.get("images", ())
             },
             files={file: f"{url}/{file}" for file in DOWNLOADS if (folder / file).is_file()},
-            warnings=made.get("warnings", []),
-            expected=made.get("expected", []),
-            verdict=VERDICTS[made["use"][0]] if made else "",
-            use=made["use"][1] if made else "",
-            windows={view["name"]: (view["low"], view["high"]) for view in images},
-            small=images[0]["small"] if images else "",
+            **{key: found[key] for key in SHOWN if key in found},
             **now,
         )
 
@@ -207,7 +199,7 @@ OfSite = Annotated[Site, Depends(site_of)]
 Form = Annotated[FormData, Depends(_read_form)]
 
 
-@router.get("/enter", **answers(Entered))
+@router.get("/enter", response_model=Entered)
 async def enter(request: Request, site: OfSite, token: str = "") -> Response:
     """Exchange the token of the printed URL for a session. The page leads on by itself.
 
@@ -228,7 +220,7 @@ async def enter(request: Request, site: OfSite, token: str = "") -> Response:
     return page
 
 
-@router.get("/", **answers(Listed))
+@router.get("/", response_model=Listed)
 def index(request: Request, site: OfSite) -> Response:
     """The form of an upload, the models, and all jobs."""
     if wants_json(request):
@@ -241,7 +233,7 @@ def index(request: Request, site: OfSite) -> Response:
     )
 
 
-@router.post("/uploads", **leads_to(JobState), openapi_extra=UPLOAD)
+@router.post("/uploads", response_model=JobState, responses=LEADS, openapi_extra=UPLOAD)
 async def upload(request: Request, site: OfSite) -> Response:
     """Take files, and put the check of which models fit them into the queue."""
     size = 2 * int(request.headers["content-length"])  # the form, and its files
@@ -285,7 +277,7 @@ def folder(site: OfSite, form: Form) -> Response:
     return site.add("check", path.name, _check_request(site, place=str(path)))
 
 
-@router.get("/uploads/{name}", **answers(JobState))
+@router.get("/uploads/{name}", response_model=JobState)
 def upload_page(request: Request, site: OfSite, name: str) -> Response:
     """Which models fit an upload, and why; while the check waits or runs, how far it is."""
     job = site.read_job(name)
@@ -312,7 +304,9 @@ def check_again(site: OfSite, form: Form, name: str) -> Response:
     return site.go_to(site.jobs.change(name, state="queued", request=again, ended=0.0, attempts=0))
 
 
-@router.post("/uploads/{name}/synthesise", **leads_to(JobState), openapi_extra=SYNTHESIS)
+@router.post(
+    "/uploads/{name}/synthesise", response_model=JobState, responses=LEADS, openapi_extra=SYNTHESIS
+)
 def synthesise(request: Request, site: OfSite, form: Form, name: str) -> Response:
     """Put a synthesis into the queue: of the inputs that the check found for this model."""
     job, checked = site.finished(name, "check")
@@ -362,7 +356,7 @@ def synthesise(request: Request, site: OfSite, form: Form, name: str) -> Respons
     return site.add("synthesise", f"{', '.join(fit['targets']).upper()} of {job.title}", asked)
 
 
-@router.get("/jobs/{name}", **answers(JobState))
+@router.get("/jobs/{name}", response_model=JobState)
 def result_page(request: Request, site: OfSite, name: str) -> Response:
     """A synthesis: its progress, and once it is finished its images, warnings and downloads."""
     job = site.read_job(name)
@@ -386,14 +380,14 @@ def sheet(site: OfSite, name: str) -> Response:
     return site.page("sheet.html", job=job, row=site.state_of(job), found=found, rows=rows)
 
 
-@router.post("/jobs/{name}/cancel", **leads_to(Listed))
+@router.post("/jobs/{name}/cancel", response_model=Listed, responses=LEADS)
 def cancel(site: OfSite, name: str) -> Response:
     """Cancel a job that waits or runs; of one that has ended nothing changes."""
     site.jobs.end(name, "cancelled")
     return RedirectResponse("/", SEE_OTHER)
 
 
-@router.post("/jobs/{name}/delete", **leads_to(Listed))
+@router.post("/jobs/{name}/delete", response_model=Listed, responses=LEADS)
 def delete(site: OfSite, name: str) -> Response:
     """Remove a job with its files."""
     site.jobs.remove(name)
@@ -402,7 +396,8 @@ def delete(site: OfSite, name: str) -> Response:
 
 @router.get(
     "/jobs/{name}/{kind}/{file}",
-    **answers(description="An image as NIfTI", content={"application/gzip": {}}),
+    response_class=FileResponse,
+    responses={200: {"description": "An image as NIfTI", "content": {"application/gzip": {}}}},
 )
 def image(site: OfSite, name: str, kind: str, file: str) -> Response:
     """An image as voxlate synth writes it (kind images), or one of the viewer (kind views)."""
@@ -417,7 +412,8 @@ def image(site: OfSite, name: str, kind: str, file: str) -> Response:
 
 @router.get(
     "/jobs/{name}/{file}",
-    **answers(description="report.html or dicom.zip", content={"application/octet-stream": {}}),
+    response_class=FileResponse,
+    responses={200: {"description": "report.html or dicom.zip"}},
 )
 def other_file(request: Request, site: OfSite, name: str, file: str) -> Response:
     """The report, or the DICOM series as an archive. The report is saved and not shown: its styles are inline."""
