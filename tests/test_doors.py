@@ -49,13 +49,7 @@ SHOWN = {"as_json", "verbose", "everything"}
 # Arguments that other fields of a form give, places of the machine, code, networks, workers, and what the page chooses.
 LAYOUT = "pattern manifest preset patients allow_outside exclude max_volume"
 WORKERS = "executor workers address"
-NOT_ON_PAGE = {
-    "calibrate": f"run cohort out out_of_fold bound method regions synth any_truth device allow_code {LAYOUT} {WORKERS}",
-    "plan": "data out device",
-    "prepare": f"root out dry_run matrix audit audit_cases manifest allow_outside max_volume {WORKERS}",
-    "synth": f"run inputs out missing series part like synth keep_states batch exact intervals format bids dicom pseudonymise store accept_untrusted device allow_code {LAYOUT} {WORKERS}",
-    "train": f"recipe data out start reuse folds track device allow_code {WORKERS}",
-}
+NOT_ON_PAGE = f"run inputs out split missing series part like synth keep_states batch exact intervals format bids dicom pseudonymise store accept_untrusted device allow_code {LAYOUT} {WORKERS}"
 
 
 def in_python(name: str) -> set[str]:
@@ -86,28 +80,23 @@ def test_every_option_of_a_command_is_in_the_command_line_in_python_and_in_mcp(n
         assert all(one["description"] for one in schema["properties"].values())
 
 
-def test_every_option_of_a_command_on_the_page_is_in_its_form_in_openapi_and_nowhere_else():
+def test_every_option_of_a_synthesis_is_in_the_form_of_the_page_and_in_openapi_or_named_here():
     pytest.importorskip("fastapi", reason="the page needs the extra serve")
     from voxlate.page.app import create_app
-    from voxlate.page.forms import FORMS
+    from voxlate.page.forms import FIELDS, OPTIONS, SCHEMA
     from voxlate.page.settings import Sessions, Settings
 
     site = create_app(Settings({}, Path("nowhere")), Sessions(""), None).app
-    shown = {command: set() for command in NOT_ON_PAGE}
     stated = list[set[str]]()
     for methods in site.openapi()["paths"].values():
         for content in methods.get("post", {}).get("requestBody", {}).get("content", {}).values():
             stated.append({*content["schema"]["properties"]})
-    for name, form in FORMS.items():
-        page = site.state.site.page("panels.html", panels=form.panels, own={}, prefix=name)
-        assert {*re.findall(r' name="(\w+)"', page.body.decode())} == {*form.options}, name
-        assert {*form.options, *form.fields} in stated, name
-        for command in form.shown:
-            described = parameters_of(commands()[command].described)
-            shown[command] |= form.options.keys() & described
-    for command, names in shown.items():
-        described = parameters_of(commands()[command].described)
-        assert {*described} - names == {*NOT_ON_PAGE[command].split()}, command
+    options = {name: SCHEMA["properties"][name] for name in OPTIONS}
+    page = site.state.site.page("controls.html", options=options, own={}, prefix="any")
+    assert {*re.findall(r' name="(\w+)"', page.body.decode())} == {*OPTIONS}
+    assert {*OPTIONS, *FIELDS} in stated
+    described = parameters_of(commands()["synth"].described)
+    assert {*described} - OPTIONS.keys() == {*NOT_ON_PAGE.split()}
 
 
 def test_the_stub_of_the_package_is_up_to_date(monkeypatch):

@@ -1471,7 +1471,7 @@ def serve(
         progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
         options: ServeOptions, whose fields, listed below, may also be given by name.
         data: Folder of uploads, queue and results (default: in the user's cache).
-        root: Folder below which the page may read scans, and write prepared cohorts and runs.
+        root: Folder below which the page may read scans.
         port: Port of the page. From 1 to 65535. Default: 8765.
         host: Address to listen on; one that others reach needs token_file. Default: '127.0.0.1'.
         name: Further host name by which browsers reach the page. One or a list.

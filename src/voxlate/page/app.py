@@ -1,6 +1,5 @@
-"""The application: the pages with their access checks, the workers on jobs, and the server that runs them."""
+"""The application: the pages with their access checks, the worker on jobs, and the server that runs them."""
 
-import math
 import socket
 import tempfile
 import threading
@@ -19,11 +18,11 @@ from starlette.exceptions import HTTPException
 from voxlate import __version__
 from voxlate.base.errors import BadInput, CannotWrite
 from voxlate.base.files import lock
-from voxlate.page import api, pages, training_pages
+from voxlate.page import api, pages
 from voxlate.page.access import BROWSER, Access
 from voxlate.page.api import OPENAPI
-from voxlate.page.forms import FORMS, label
-from voxlate.page.jobs import Jobs, Kind, NoSuchJob
+from voxlate.page.forms import SCHEMA, label
+from voxlate.page.jobs import Jobs, NoSuchJob
 from voxlate.page.pages import NO_PAGE, Site, site_of
 from voxlate.page.settings import Sessions, Settings
 from voxlate.page.uploads import Space
@@ -32,13 +31,6 @@ from voxlate.page.workers import Start, Worker, clean_regularly, start_process
 JOIN_SECONDS = 10.0
 GRACE_SECONDS = 3  # for requests in progress when the server ends
 MOST_CONNECTIONS = 200
-# A check takes seconds, and does not wait for a synthesis; a training takes hours, and neither waits for it.
-KINDS: tuple[tuple[Kind, ...], ...] = (
-    ("check",),
-    ("synthesise",),
-    ("survey",),
-    ("prepare", "plan", "train", "calibrate", "compare"),
-)
 FULL = 507  # the status of a request for which the disk has no room
 UNPROCESSABLE = 422
 
@@ -55,19 +47,17 @@ def create_app(
         undefined=jinja2.StrictUndefined,
     )
     templates.filters["label"] = label
-    templates.globals["forms"] = FORMS
+    templates.globals["form"] = SCHEMA
     jobs = Jobs(settings.data)
     site = Site(settings, sessions, jobs, Space(settings.limits), templates)
-    longest = {"check": settings.limits.check_minutes * 60}
     stop = threading.Event()
     works = [lambda: clean_regularly(jobs, settings.limits.keep_hours * 3600, stop)]
     if start is not None:
-        for kinds in KINDS:
-            works.append(Worker(jobs, kinds, start, longest.get(kinds[0], math.inf), stop).run)
+        works.append(Worker(jobs, start, settings.limits.check_minutes * 60, stop).run)
 
     @asynccontextmanager
     async def run_threads(_: FastAPI) -> AsyncIterator[None]:
-        """Run workers, and the removal of old jobs; at the end they stop, and running jobs return to the queue."""
+        """Run the worker, and the removal of old jobs; at the end they stop, and a running job returns to the queue."""
         jobs.mend()
         threads = [threading.Thread(target=work, daemon=True) for work in works]
         for thread in threads:
@@ -91,7 +81,6 @@ def create_app(
     )
     app.state.site = site
     app.include_router(pages.router)
-    app.include_router(training_pages.router)
     app.mount("/static", StaticFiles(packages=[("voxlate.page", "static")]), name="static")
     if settings.browser is not None:
         app.mount(BROWSER.rstrip("/"), StaticFiles(directory=settings.browser, html=True))
@@ -157,15 +146,10 @@ def _temporary_files_in(folder: Path) -> Iterator[None]:
 def _listen(host: str, port: int) -> socket.socket:
     """A socket that listens on the port."""
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        listening = socket.socket(family, kind, protocol)
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind(address)
-        listening.listen()
+        family = socket.getaddrinfo(host, port, flags=socket.AI_PASSIVE)[0][0]
+        both = family == socket.AF_INET6 and socket.has_dualstack_ipv6()
+        return socket.create_server((host, port), family=family, dualstack_ipv6=both)
     except OSError as error:
         raise BadInput(
             f"{host}:{port}: expected a free port of this machine, found '{error.strerror}'. Choose another --port or --host."
         ) from error
-    return listening

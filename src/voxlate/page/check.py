@@ -18,7 +18,7 @@ from voxlate.base.optional import pydicom
 from voxlate.commands.api.images import check_case
 from voxlate.commands.api.progress import Reporter
 from voxlate.page.api import Answer, Fit, Said
-from voxlate.page.forms import FORMS
+from voxlate.page.forms import OPTIONS
 from voxlate.page.jobs import Asked, Json, scans_of
 from voxlate.page.words import CONTRASTS, contrast_of
 from voxlate.scans.cases.case import MASK
@@ -373,7 +373,7 @@ def _settings(models: Mapping[Answer, Model]) -> Json:
             idle.add("steps")
         if recipe.task.mean_stage is None:
             idle.add("sharpness")
-        for name in FORMS["synthesise"].options:
+        for name in OPTIONS:
             if name not in idle:
                 value = getattr(recipe.synth, name, None)
                 settings[name] = kind_of(value) if is_dataclass(value) else value
@@ -397,5 +397,5 @@ def _stated(entry: Entry, names: Collection[str]) -> str:
 
 
 def place_in(path: Path, scans: Path) -> str:
-    """A scan's place below the upload's folder, or the folder of a cohort."""
+    """A scan's place below the upload's folder."""
     return path.relative_to(scans).as_posix() if path.is_relative_to(scans) else path.name

@@ -6,8 +6,7 @@ DATA/jobs/<job>/outcome.json  how the work ended
 DATA/jobs/<job>/found.json    what the page shows of a finished job
 DATA/jobs/<job>/scans, out    uploaded scans of a check; images of a synthesis
 
-A check finds which models fit uploaded scans; a synthesis refers to the check whose scans it takes. The other kinds read
-cohorts and write prepared cohorts and runs below the root folder of the server; those stay when the job is removed.
+A check finds which models fit scans; a synthesis refers to the check whose scans it takes.
 """
 
 import os
@@ -16,28 +15,27 @@ import secrets
 import shutil
 import threading
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from voxlate.base.errors import BadInput
 from voxlate.base.files import read_json, write_json
-from voxlate.page.folders import ROOT
 from voxlate.scans.formats.archive import FILE, FOLDER, make_folders
 
 Json = dict[str, Any]
 Asked = Mapping[str, Any]  # the request of a job
 State = Literal["queued", "running", "done", "failed", "cancelled"]
-Kind = Literal["check", "synthesise", "survey", "prepare", "plan", "train", "calibrate", "compare"]
+Kind = Literal["check", "synthesise"]
 ENDED: tuple[State, ...] = ("done", "failed", "cancelled")
 JOB, PROGRESS, OUTCOME, FOUND = "job.json", "progress.json", "outcome.json", "found.json"
-SCANS, OUT, VIEWS, PLANNED = "scans", "out", "views", "planned"  # folders of a job
+SCANS, OUT, VIEWS = "scans", "out", "views"  # folders of a job
 REPORT, DICOM_ZIP, SHEET = "report.html", "dicom.zip", "sheet.json"
 NAME = re.compile(r"\d{8}-\d{6}-[0-9a-f]{12}")
 HIDDEN = "."  # first letter of folders that are being filled or removed
 MOST_ATTEMPTS = 3  # of a job during which the server was killed
-LAYOUT = 3  # of requests and results; jobs with another one are refused
+LAYOUT = 4  # of requests and results; jobs with another one are refused
 
 
 class NoSuchJob(BadInput):
@@ -79,23 +77,19 @@ class Job:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far the work of a job is: finished parts of all parts, and when that was.
-
-    begun: parts that were finished at the time `since`, as those of a training that was resumed.
-    """
+    """How far the work of a job is: finished parts of all parts since a time, and when that was."""
 
     stage: str
     done: int
     total: int
     since: float
     at: float
-    begun: int = 0
 
     def seconds_left(self, now: float) -> float | None:
         """The time that the other parts take at the pace of the finished ones; None before the first of them."""
-        if not self.begun < self.done < self.total:
+        if not 0 < self.done < self.total:
             return None
-        each = (self.at - self.since) / (self.done - self.begun)
+        each = (self.at - self.since) / self.done
         return max(0.0, each * (self.total - self.done) - (now - self.at))
 
 
@@ -126,7 +120,7 @@ class Jobs:
 
     def _write(self, folder: Path, job: Job) -> Job:
         write_json(folder / JOB, asdict(job))
-        # no umask: it would be that of all threads, and of the trainings they start
+        # no umask: it would be that of all threads
         (folder / JOB).chmod(FILE)
         self._jobs[job.name] = job
         return job
@@ -174,11 +168,11 @@ class Jobs:
                 return job
             return self._write(self.root / name, replace(job, **changes))
 
-    def take(self, kinds: Collection[Kind]) -> Job | None:
-        """The job of these kinds that waits longest, as running; None where none waits."""
+    def take(self) -> Job | None:
+        """The job that waits longest, as running; None where none waits."""
         with self._lock:
             for job in self.all():
-                if job.state == "queued" and job.kind in kinds:
+                if job.state == "queued":
                     for name in (PROGRESS, OUTCOME):
                         (self.root / job.name / name).unlink(missing_ok=True)
                     attempts = job.attempts + 1
@@ -276,8 +270,6 @@ def scans_of(folder: Path, request: Asked) -> Path:
 
 def places_of(folder: Path, request: Asked) -> dict[str, str]:
     """What stands for the absolute places in the sentences of a job."""
-    if "root" in request:
-        return {request["root"]: ROOT, str(folder): "the job"}
     places = {str(scans_of(folder, request)): "the upload", str(folder): "the job"}
     places |= {run: label for label, run in request.get("runs", {}).items()}
     return places | ({request["run"]: request["label"]} if "run" in request else {})

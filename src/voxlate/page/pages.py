@@ -4,7 +4,7 @@ import shutil
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any
 
 import jinja2
 from fastapi import APIRouter, Depends, Request
@@ -22,17 +22,16 @@ from voxlate.base.errors import BadInput
 from voxlate.base.messages import reworded
 from voxlate.page.access import BROWSER, WRONG_TOKEN
 from voxlate.page.api import (
+    LEADS,
+    REFUSALS,
+    SYNTHESIS,
     UPLOAD,
     Entered,
     JobState,
     Listed,
-    answers,
-    asks,
-    leads_to,
     wants_json,
 )
-from voxlate.page.folders import below_root, check_links, find_runs
-from voxlate.page.forms import FORMS
+from voxlate.page.forms import read_options, text_in
 from voxlate.page.jobs import (
     DICOM_ZIP,
     FOUND,
@@ -45,30 +44,26 @@ from voxlate.page.jobs import (
     Jobs,
     Json,
     Kind,
-    State,
 )
 from voxlate.page.settings import LOOPBACK, Sessions, Settings
-from voxlate.page.uploads import Space, receive
+from voxlate.page.uploads import Space, folder_below, receive
 from voxlate.page.words import CONTRASTS, for_page, in_fields
 from voxlate.scans.formats.archive import FOLDER
 from voxlate.scans.formats.io import without_ending
 
-router = APIRouter()
+router = APIRouter(responses=REFUSALS)
 SEE_OTHER = 303
 LONGEST_TITLE = 60
 DOWNLOADS = {DICOM_ZIP: "DICOM series (zip)", REPORT: "Report (HTML)"}
 NO_PAGE = "page: expected one that exists, found none. Go to the list."
-VERDICTS = {"worse": "Do not trust", "unclear": "Usable with care", "better": "Usable"}
+# of what a job has found, the parts of its state
+SHOWN = ("fits", "warnings", "expected", "verdict", "use", "windows", "small")
 STAGES = {
     "models": "comparing the scan with the models",
     "cases": "reading and preparing the scan",
-    "prepare": "reading and preparing the scan",
-    "check": "scans",
     "slices": "synthesising",
     "views": "writing the report and the images of the viewer",
-    "plan": "probe",
 }
-ADDRESSES: dict[Kind, str] = {"check": "/uploads", "synthesise": "/jobs"}
 
 
 @dataclass(frozen=True)
@@ -81,17 +76,6 @@ class Site:
     space: Space
     templates: jinja2.Environment
 
-    @property
-    def runs(self) -> dict[str, str]:
-        """The models by label: those of the command line, then finished runs below the root."""
-        given = self.settings.runs
-        context = {
-            label: str(path)
-            for label, path in find_runs(self.settings.root).items()
-            if label not in given and str(path) not in given.values()
-        }
-        return given | context
-
     def page(self, template: str, status: int = 200, **values: Any) -> HTMLResponse:
         """A filled template."""
         return HTMLResponse(self.templates.get_template(template).render(**values), status)
@@ -103,23 +87,25 @@ class Site:
             raise BadInput(job.refusal)
         return job
 
-    def find_job(
-        self, name: str, kinds: tuple[Kind, ...], states: tuple[State, ...] = get_args(State)
-    ) -> Job:
-        """A job of some kinds in one of some states; raises BadInput for any other."""
+    def finished(self, name: str, kind: Kind) -> tuple[Job, Json]:
+        """A finished job of a kind, and what it has found; raises BadInput for any other."""
         job = self.read_job(name)
-        if job.kind not in kinds or job.state not in states:
+        if job.kind != kind or job.state != "done":
             raise BadInput(
-                f"job {name}: expected {' or '.join(kinds)} that is {' or '.join(states)}, found another job or state. Go to its page."
+                f"job {name}: expected a finished one of the kind {kind}, found another job or state. Go to its page."
             )
-        return job
+        return job, self.found(job)
+
+    def found(self, job: Job) -> Json:
+        """What a job has found; {} before it is finished."""
+        return self.jobs.read_file(job.name, FOUND) if job.state == "done" else {}
 
     def job_page(self, request: Request, job: Job, **values: Any) -> Response:
         """The page of a job; where htmx asks for one that has ended since, the browser is told to load all of it."""
+        state = self.state_of(job)
         if wants_json(request):
-            return JSONResponse(reworded(asdict(self.state_of(job)), in_fields))
-        found = self.jobs.read_file(job.name, FOUND) if job.state == "done" else {}
-        page = self.page(f"{job.kind}.html", job=job, row=self.state_of(job), found=found, **values)
+            return JSONResponse(reworded(asdict(state), in_fields))
+        page = self.page(f"{job.kind}.html", job=job, row=state, found=self.found(job), **values)
         if job.has_ended and "hx-request" in request.headers:
             page.headers["HX-Refresh"] = "true"
         return page
@@ -128,26 +114,20 @@ class Site:
         """A job with its progress or its place in the queue, and what it has found."""
         folder = self.jobs.folder(job.name)
         url = url_of(job)
-        found = self.jobs.read_file(job.name, FOUND) if job.state == "done" else {}
-        # in other jobs these keys mean other things
-        made = found if job.kind == "synthesise" else {}
-        waiting = [
-            one.name for one in self.jobs.all() if one.kind == job.kind and one.state == "queued"
-        ]
+        found = self.found(job)
+        waiting = [one.name for one in self.jobs.all() if one.state == "queued"]
         progress = self.jobs.progress(job.name) if job.state == "running" else None
         now = Json()
         if progress is not None:
             stage = progress.stage
-            is_even = stage == "slices" or job.kind == "train"
             # all but one step may be short: before the first and after the last, the rest is unknown
             is_known = 0 < progress.done < progress.total
             percent = round(100 * progress.done / progress.total) if is_known else None
             now = {
                 "stage": STAGES.get(stage, stage),
                 "percent": percent,
-                "left": duration(progress.seconds_left(time.time()) if is_even else None),
+                "left": duration(progress.seconds_left(time.time()) if stage == "slices" else None),
             }
-        images = [view for view in made.get("views", ()) if view["role"] == "synthesis"]
         return JobState(
             job.name,
             url,
@@ -158,17 +138,11 @@ class Site:
             why=for_page(job.why, {}),
             position=waiting.index(job.name) + 1 if job.name in waiting else 0,
             patient=job.request.get("patient", found.get("patient", "")),
-            fits=found.get("fits", []),
             images={
-                without_ending(file): f"{url}/images/{file}" for file in made.get("images", ())
+                without_ending(file): f"{url}/images/{file}" for file in found.get("images", ())
             },
             files={file: f"{url}/{file}" for file in DOWNLOADS if (folder / file).is_file()},
-            warnings=made.get("warnings", []),
-            expected=made.get("expected", []),
-            verdict=VERDICTS[made["use"][0]] if made else "",
-            use=made["use"][1] if made else "",
-            windows={view["name"]: (view["low"], view["high"]) for view in images},
-            small=images[0]["small"] if images else "",
+            **{key: found[key] for key in SHOWN if key in found},
             **now,
         )
 
@@ -198,7 +172,7 @@ class Site:
 
 def url_of(job: Job) -> str:
     """The address of a job's page."""
-    return f"{ADDRESSES.get(job.kind, '/training/jobs')}/{job.name}"
+    return f"/uploads/{job.name}" if job.kind == "check" else f"/jobs/{job.name}"
 
 
 def duration(seconds: float | None) -> str:
@@ -225,13 +199,7 @@ OfSite = Annotated[Site, Depends(site_of)]
 Form = Annotated[FormData, Depends(_read_form)]
 
 
-def text_in(form: FormData, name: str) -> str:
-    """The text of a field of a form; "" for none."""
-    value = form.get(name, "")
-    return value.strip() if isinstance(value, str) else ""
-
-
-@router.get("/enter", **answers(Entered))
+@router.get("/enter", response_model=Entered)
 async def enter(request: Request, site: OfSite, token: str = "") -> Response:
     """Exchange the token of the printed URL for a session. The page leads on by itself.
 
@@ -252,28 +220,20 @@ async def enter(request: Request, site: OfSite, token: str = "") -> Response:
     return page
 
 
-@router.get("/", **answers(Listed))
+@router.get("/", response_model=Listed)
 def index(request: Request, site: OfSite) -> Response:
     """The form of an upload, the models, and all jobs."""
     if wants_json(request):
-        jobs = [row for row in site.rows() if row.kind in ADDRESSES]
-        return JSONResponse(asdict(Listed([*site.runs], [*CONTRASTS], jobs)))
+        return JSONResponse(asdict(Listed([*site.settings.runs], [*CONTRASTS], site.rows())))
     return site.page(
         "index.html",
-        runs=[*site.runs],
         rows=site.rows(),
         settings=site.settings,
         browser=BROWSER,
     )
 
 
-@router.get("/queue", include_in_schema=False)
-def queue(site: OfSite) -> Response:
-    """The queue alone, which the page asks for every few seconds."""
-    return site.page("queue.html", rows=site.rows())
-
-
-@router.post("/uploads", **leads_to(JobState), openapi_extra=UPLOAD)
+@router.post("/uploads", response_model=JobState, responses=LEADS, openapi_extra=UPLOAD)
 async def upload(request: Request, site: OfSite) -> Response:
     """Take files, and put the check of which models fit them into the queue."""
     size = 2 * int(request.headers["content-length"])  # the form, and its files
@@ -302,24 +262,27 @@ def _check_request(site: Site, **more: Any) -> Json:
     is_local: a browser on another machine reads no name of a patient in the queue.
     """
     local = site.settings.host in LOOPBACK
-    return {"runs": site.runs, "device": site.settings.device, "is_local": local, **more}
+    return {
+        "runs": site.settings.runs,
+        "device": site.settings.device,
+        "is_local": local,
+        **more,
+    }
 
 
 @router.post("/folders", include_in_schema=False)
 def folder(site: OfSite, form: Form) -> Response:
     """Take a scan of this machine that lies below the root folder."""
-    root = site.settings.root
-    path = below_root(root, text_in(form, "place"))
-    if not path.is_dir():
-        raise BadInput("folder: expected a folder with a scan, found a file. Name its folder.")
-    check_links(below_root(root, "."), path)
+    path = folder_below(site.settings.root, text_in(form, "place"))
     return site.add("check", path.name, _check_request(site, place=str(path)))
 
 
-@router.get("/uploads/{name}", **answers(JobState))
+@router.get("/uploads/{name}", response_model=JobState)
 def upload_page(request: Request, site: OfSite, name: str) -> Response:
     """Which models fit an upload, and why; while the check waits or runs, how far it is."""
-    job = site.find_job(name, ("check",))
+    job = site.read_job(name)
+    if job.kind != "check":
+        return site.go_to(job)
     said = job.request.get("names")
     return site.job_page(request, job, said=said, limits=site.settings.limits)
 
@@ -327,8 +290,7 @@ def upload_page(request: Request, site: OfSite, name: str) -> Response:
 @router.post("/uploads/{name}/names", include_in_schema=False)
 def check_again(site: OfSite, form: Form, name: str) -> Response:
     """Take which file is which modality, and check again with these names."""
-    job = site.find_job(name, ("check",), ("done",))
-    found = site.jobs.read_file(name, FOUND)
+    job, found = site.finished(name, "check")
     names = {}
     for number, entry in enumerate(found["entries"]):
         chosen = text_in(form, f"name_{number}")
@@ -342,20 +304,20 @@ def check_again(site: OfSite, form: Form, name: str) -> Response:
     return site.go_to(site.jobs.change(name, state="queued", request=again, ended=0.0, attempts=0))
 
 
-@router.post("/uploads/{name}/synthesise", **asks("synthesise"))
+@router.post(
+    "/uploads/{name}/synthesise", response_model=JobState, responses=LEADS, openapi_extra=SYNTHESIS
+)
 def synthesise(request: Request, site: OfSite, form: Form, name: str) -> Response:
     """Put a synthesis into the queue: of the inputs that the check found for this model."""
-    job = site.find_job(name, ("check",), ("done",))
-    runs = site.runs
+    job, checked = site.finished(name, "check")
+    runs = site.settings.runs
     label = text_in(form, "run")
-    checked = site.jobs.read_file(name, FOUND)
-    fits = checked["fits"]
     scan = text_in(form, "scan")
-    offered = [fit for fit in fits if fit["label"] == label and not fit["why_not"]]
+    offered = [fit for fit in checked["fits"] if fit["label"] == label and not fit["why_not"]]
     fit = next((fit for fit in offered if scan in ("", *fit["used"].values())), None)
     if fit is None or label not in runs:
         raise BadInput("model: expected one that fits the scan, found another. Choose one.")
-    options = FORMS["synthesise"].read(form)
+    options = read_options(form)
     answers = fit["answers"]
     anyway = options.pop("anyway", False)
     answer = options.pop("answer", answers[0])
@@ -394,19 +356,17 @@ def synthesise(request: Request, site: OfSite, form: Form, name: str) -> Respons
     return site.add("synthesise", f"{', '.join(fit['targets']).upper()} of {job.title}", asked)
 
 
-@router.get("/jobs/{name}", **answers(JobState))
+@router.get("/jobs/{name}", response_model=JobState)
 def result_page(request: Request, site: OfSite, name: str) -> Response:
     """A synthesis: its progress, and once it is finished its images, warnings and downloads."""
     job = site.read_job(name)
     if job.kind != "synthesise":
         return site.go_to(job)
-    folder = site.jobs.folder(name)
-    others = {label: file for file, label in DOWNLOADS.items() if (folder / file).is_file()}
-    views = site.jobs.read_file(name, FOUND).get("views", ())
+    views = site.found(job).get("views", ())
     return site.job_page(
         request,
         job,
-        others=others,
+        downloads=DOWNLOADS,
         images=[{**view, "url": f"/jobs/{name}/{VIEWS}/{view['file']}"} for view in views],
         expires=site.settings.limits.keep_hours,
     )
@@ -415,20 +375,19 @@ def result_page(request: Request, site: OfSite, name: str) -> Response:
 @router.get("/jobs/{name}/sheet", include_in_schema=False)
 def sheet(site: OfSite, name: str) -> Response:
     """A synthesis on one page of paper."""
-    job = site.find_job(name, ("synthesise",), ("done",))
+    job, found = site.finished(name, "synthesise")
     rows = site.jobs.read_file(name, SHEET)["rows"]
-    found = site.jobs.read_file(name, FOUND)
     return site.page("sheet.html", job=job, row=site.state_of(job), found=found, rows=rows)
 
 
-@router.post("/jobs/{name}/cancel", **leads_to(Listed))
+@router.post("/jobs/{name}/cancel", response_model=Listed, responses=LEADS)
 def cancel(site: OfSite, name: str) -> Response:
     """Cancel a job that waits or runs; of one that has ended nothing changes."""
     site.jobs.end(name, "cancelled")
     return RedirectResponse("/", SEE_OTHER)
 
 
-@router.post("/jobs/{name}/delete", **leads_to(Listed))
+@router.post("/jobs/{name}/delete", response_model=Listed, responses=LEADS)
 def delete(site: OfSite, name: str) -> Response:
     """Remove a job with its files."""
     site.jobs.remove(name)
@@ -437,12 +396,12 @@ def delete(site: OfSite, name: str) -> Response:
 
 @router.get(
     "/jobs/{name}/{kind}/{file}",
-    **answers(description="An image as NIfTI", content={"application/gzip": {}}),
+    response_class=FileResponse,
+    responses={200: {"description": "An image as NIfTI", "content": {"application/gzip": {}}}},
 )
 def image(site: OfSite, name: str, kind: str, file: str) -> Response:
     """An image as voxlate synth writes it (kind images), or one of the viewer (kind views)."""
-    site.find_job(name, ("synthesise",), ("done",))
-    found = site.jobs.read_file(name, FOUND)
+    _, found = site.finished(name, "synthesise")
     folders = {"images": f"{OUT}/{found['case']}", VIEWS: VIEWS}
     allowed = {"images": found["images"], VIEWS: [view["file"] for view in found["views"]]}
     if file not in allowed.get(kind, ()):
@@ -453,7 +412,8 @@ def image(site: OfSite, name: str, kind: str, file: str) -> Response:
 
 @router.get(
     "/jobs/{name}/{file}",
-    **answers(description="report.html or dicom.zip", content={"application/octet-stream": {}}),
+    response_class=FileResponse,
+    responses={200: {"description": "report.html or dicom.zip"}},
 )
 def other_file(request: Request, site: OfSite, name: str, file: str) -> Response:
     """The report, or the DICOM series as an archive. The report is saved and not shown: its styles are inline."""

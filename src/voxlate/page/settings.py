@@ -41,9 +41,8 @@ class Settings:
     """What a server offers, and to whom.
 
     runs: folders, weights files or starter:NAME by the label that the page shows; data: folder of uploads, jobs and
-    results; root: the folder below which folders of this machine may be chosen, and prepared cohorts and runs are written,
-    None where none may; names: further host names by which browsers reach the page; browser: the built page that
-    computes in the browser (run/browser).
+    results; root: the folder below which folders of this machine may be chosen, None where none may; names: further
+    host names by which browsers reach the page; browser: the built page that computes in the browser (run/browser).
     """
 
     runs: dict[str, str]

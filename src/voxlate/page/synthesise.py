@@ -24,6 +24,7 @@ from voxlate.synthesis.options import SynthOptions
 from voxlate.synthesis.provenance import provenance_of, source_paths
 from voxlate.training.load import load
 
+VERDICTS = {"worse": "Do not trust", "unclear": "Usable with care", "better": "Usable"}
 NO_INTERVALS = "No intervals: the run is calibrated for other settings. Leave the settings of the sampling empty for those of the calibration."
 
 
@@ -54,6 +55,8 @@ def synthesise(folder: Path, request: Asked, reporter: Reporter) -> Json:
     places = places_of(folder, request)
     places |= {str(origin): request["label"] for origin in model.origins}
     report(folder / OUT, folder / REPORT, places=places, title=read_json(folder / JOB)["title"])
+    outcome, use = usability({case.name: warnings})
+    synthesised = [view for view in views if view["role"] == "synthesis"]
     found = {
         "case": case.name,
         "images": [*stated["images"]],
@@ -63,7 +66,10 @@ def synthesise(folder: Path, request: Asked, reporter: Reporter) -> Json:
         "missing": missing,
         "settings": [*_settings(request, stated)],
         "card": card_of(model),
-        "use": usability({case.name: warnings}),
+        "verdict": VERDICTS[outcome],
+        "use": use,
+        "windows": {view["name"]: (view["low"], view["high"]) for view in synthesised},
+        "small": synthesised[0]["small"],
     }
     return {key: for_page(value, places) for key, value in found.items()}
 

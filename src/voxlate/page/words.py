@@ -7,7 +7,6 @@ one (Code.page).
 
 import re
 from collections.abc import Mapping
-from itertools import chain
 from typing import Any
 
 from markupsafe import Markup
@@ -16,7 +15,7 @@ from voxlate.base.errors import BadInput
 from voxlate.base.messages import reworded
 from voxlate.base.options.option import FLAG, without_notes
 from voxlate.commands.api.entry import HOMES
-from voxlate.page.forms import FORMS, label, labels
+from voxlate.page.forms import LABELS, OPTIONS, label
 from voxlate.scans.cohorts.pseudonyms import without_names
 
 # What a scan may be.
@@ -98,13 +97,13 @@ def in_settings(text: str) -> str:
 
 def in_fields(text: str) -> str:
     """A text of the page that names the fields of its forms in place of their settings."""
-    for one in chain.from_iterable(form.options.values() for form in FORMS.values()):
-        value = "=true" if without_notes(one.annotation) is bool else ""
-        text = text.replace(f"“{label(one.name)}”", f"the form field {one.name}{value}")
+    for name, parameter in OPTIONS.items():
+        value = "=true" if without_notes(parameter.annotation) is bool else ""
+        text = text.replace(f"“{label(name)}”", f"the form field {name}{value}")
     return text
 
 
 def _setting(option: re.Match[str]) -> str:
     """The setting of an option, or the option itself where the page has none."""
-    name = labels().get(option[0])
+    name = LABELS.get(option[0])
     return f"“{name}”" if name else option[0]

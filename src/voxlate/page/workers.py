@@ -1,25 +1,23 @@
-"""Workers: each works on the jobs of some kinds, one at a time, in a process of its own."""
+"""The worker: it works on the jobs one at a time, each in a process of its own."""
 
 import logging
-import math
 import os
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
-from voxlate.page.jobs import ENDED, OUTCOME, Job, Jobs, Kind
+from voxlate.page.jobs import ENDED, OUTCOME, Job, Jobs
 from voxlate.scans.formats.archive import open_new
 
 _log = logging.getLogger(__name__)
 LOOK_SECONDS = 0.2  # between two looks at the queue, and at a process
 RETRY_SECONDS = 5.0  # after a fault of the disk
-MERCY_SECONDS = 3.0  # after which a process that is asked to end is killed
-PATIENCE: dict[Kind, float] = {"train": 600.0}  # a training ends its step or validation, and saves
+FOR_OWNER = 0o077  # as an umask: uploads and results are for their owner alone
 CLEAN_SECONDS = 60.0  # between two removals of old jobs
 MESSAGES = "messages.txt"  # what the process of a job prints, for whoever runs the server
 
@@ -35,6 +33,7 @@ def start_process(folder: Path) -> subprocess.Popen[bytes]:
             stderr=subprocess.STDOUT,
             env=os.environ | {"PYTHONUNBUFFERED": "1"},
             start_new_session=True,  # Ctrl-C in the terminal reaches the server alone, which ends its jobs
+            umask=FOR_OWNER,
         )
 
 
@@ -43,22 +42,21 @@ Start = Callable[[Path], "subprocess.Popen[bytes]"]
 
 @dataclass
 class Worker:
-    """A thread that works on the waiting jobs of some kinds until `stop` is set.
+    """A thread that works on the waiting jobs until `stop` is set.
 
-    longest_seconds: after which a job fails.
+    check_seconds: after which a check fails.
     """
 
     jobs: Jobs
-    kinds: Collection[Kind]
-    start: Start = start_process
-    longest_seconds: float = math.inf
-    stop: threading.Event = field(default_factory=threading.Event)
+    start: Start
+    check_seconds: float
+    stop: threading.Event
 
     def run(self) -> None:
         """Work on jobs until the worker is stopped; a job that runs then returns to the queue."""
         while not self.stop.is_set():
             try:
-                job = self.jobs.take(self.kinds)
+                job = self.jobs.take()
                 if job is not None:
                     self._work_on(job)
                     continue
@@ -77,11 +75,11 @@ class Worker:
         try:
             self._wait(job, process)
         finally:
-            end(process, PATIENCE.get(job.kind, MERCY_SECONDS))
+            end(process)
 
     def _wait(self, job: Job, process: subprocess.Popen[bytes]) -> None:
         """Wait until the process ends, the job is cancelled or takes too long, or the worker is to stop; note which."""
-        over = time.monotonic() + self.longest_seconds
+        over = time.monotonic() + self.check_seconds
         while process.poll() is None:
             if self.jobs.read(job.name).has_ended:
                 return
@@ -89,8 +87,8 @@ class Worker:
                 attempts = job.attempts - 1
                 self.jobs.change(job.name, unless=ENDED, state="queued", attempts=attempts)
                 return
-            if time.monotonic() > over:
-                why = f"{job.kind}: expected an end within {self.longest_seconds / 60:g} minutes, found none. Choose a smaller scan."
+            if job.kind == "check" and time.monotonic() > over:
+                why = f"check: expected an end within {self.check_seconds / 60:g} minutes, found none. Choose a smaller scan."
                 self.jobs.end(job.name, "failed", why)
                 return
         none = f"This should not happen: the process of the job ended without a result (exit code {process.poll()}). The reason may be too little memory; the server's folder has {MESSAGES} with its messages."
@@ -98,18 +96,13 @@ class Worker:
         self.jobs.end(job.name, "failed" if why else "done", why)
 
 
-def end(process: subprocess.Popen[bytes], seconds: float = MERCY_SECONDS) -> None:
-    """End a process that may have ended: by its closed input, after these seconds by a signal that it cannot ignore."""
-    if process.stdin is not None:
-        process.stdin.close()
-    if process.poll() is not None:
-        return
-    process.terminate()
-    try:
-        process.wait(seconds)
-    except subprocess.TimeoutExpired:
+def end(process: subprocess.Popen[bytes]) -> None:
+    """End a process that may have ended; a job keeps nothing of its unfinished work."""
+    if process.poll() is None:
         process.kill()
         process.wait()
+    if process.stdin is not None:
+        process.stdin.close()
 
 
 def clean_regularly(jobs: Jobs, keep_seconds: float, stop: threading.Event) -> None:

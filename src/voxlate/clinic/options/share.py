@@ -163,7 +163,7 @@ class ServeOptions:
     root: Annotated[
         Path | str | None,
         MainOption(
-            "Folder below which the page may read scans, and write prepared cohorts and runs.",
+            "Folder below which the page may read scans.",
         ),
     ] = None
     port: Annotated[int, MainOption("Port of the page.", least=1, most=65535)] = 8765

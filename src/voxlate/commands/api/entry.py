@@ -1,4 +1,4 @@
-"""A command is described once, by a function: Python, the command line, `voxlate mcp` and the page's forms are made from it.
+"""A command is described once, by a function: Python, the command line, `voxlate mcp` and the page's form are made from it.
 
 The modules of this folder import what computes inside their functions, so that --help needs none of it.
 """

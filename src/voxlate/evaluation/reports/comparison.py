@@ -19,12 +19,8 @@ PLANE = "A line joins the images of one model: from its mean prediction by sharp
 SCALES = "Axial, coronal and sagittal slices through the middle. Images, errors (image − truth) and standard deviations (sd) each have one colour scale for all methods and cases."
 
 
-def write_page(
-    document: Mapping[str, Any],
-    path: Path | str,
-    places: Mapping[str, str] | None = None,
-) -> None:
-    """Write the page of a comparison (see compare.compare) as one HTML file; places as in `page.render`."""
+def write_page(document: Mapping[str, Any], path: Path | str) -> None:
+    """Write the page of a comparison (see compare.compare) as one HTML file."""
     names = list(document["methods"])
     modalities = document["modalities"]
     targets = ", ".join(modalities)
@@ -48,7 +44,7 @@ def write_page(
         "cases_total": max(part["cases"] for part in modalities.values()),
         "scales": SCALES,
     }
-    write_text(path, render(context, places))
+    write_text(path, render(context))
 
 
 def plane_charts(document: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

@@ -1,6 +1,6 @@
 """The page of a prepared cohort: the alignment of its scans, or the scans side by side, case by case."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +18,10 @@ BOARDS = "A chequerboard shows the fixed scan and the other one in turn: where t
 SIDE_BY_SIDE = "The scans of a case on its one grid, each on its own colour scale."
 
 
-def report_prepared(
-    path: Path | str,
-    out: Path | str | None = None,
-    *,
-    places: Mapping[str, str] | None = None,
-) -> Path:
+def report_prepared(path: Path | str, out: Path | str | None = None) -> Path:
     """Write the page of a prepared cohort (default: report.html inside it) and return its path.
 
-    places: as in `page.render`. Raises BadInput if the folder is no prepared cohort, or is damaged.
+    Raises BadInput if the folder is no prepared cohort, or is damaged.
     """
     cohort = open_cohort(path)
     preparation = cohort.preparation
@@ -66,7 +61,7 @@ def report_prepared(
         "scales": some + (BOARDS if moved or known else SIDE_BY_SIDE),
         "provenance": flat(cohort.provenance),
     }
-    return write_report(context, cohort.folder, out, places)
+    return write_report(context, cohort.folder, out)
 
 
 def _similarity(entry: CaseEntry) -> float:

@@ -88,12 +88,6 @@ class Plan:
             owner = owner_of(self.recipe, self.cohort)
             save_state(files.race, {"owner": owner, "state": dict(self.state)})
 
-    def write_run(self, run: Path) -> None:
-        """Write the folder of a planned run, which `train auto` trains."""
-        with lock(run):
-            self.keep_pace(run)
-            write_text(Run(run).recipe, self.text)
-
     @property
     def recipe(self) -> Recipe:
         """The recipe; raises BadInput where a change makes it invalid."""
