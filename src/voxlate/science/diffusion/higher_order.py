@@ -23,25 +23,6 @@ from voxlate.science.diffusion.samplers import (
 from voxlate.science.diffusion.schedules import Schedule
 
 
-@with_traits(Traits(evaluations=2))
-def heun(denoise: Denoise, schedule: Schedule, x: Tensor, times: Tensor, noise: Draw) -> Tensor:
-    """Heun's method along dx = x0·d alpha + eps·d sigma, the probability-flow ODE of every schedule; second order.
-
-    For alpha = 1 this is algorithm 1 of Karras et al. 2022, for 1 − t, t the trapezoidal rule on the velocity.
-    Two denoisings a step.
-    """
-    for (t, alpha, sigma), (s, alpha_s, sigma_s) in steps_of(schedule, times):
-        x0 = denoise(x, at(t, x))
-        eps = (x - alpha * x0) / sigma
-        guess = alpha_s * x0 + sigma_s * eps
-        if sigma_s == 0:
-            return guess
-        x0_s = denoise(guess, at(s, x))
-        eps_s = (guess - alpha_s * x0_s) / sigma_s
-        x = x + (alpha_s - alpha) / 2 * (x0 + x0_s) + (sigma_s - sigma) / 2 * (eps + eps_s)
-    return x
-
-
 @with_traits(Traits(evaluations=2, grid="log_snr"))
 def dpm2(denoise: Denoise, schedule: Schedule, x: Tensor, times: Tensor, noise: Draw) -> Tensor:
     """DPM-Solver-2 (Lu et al. 2022a, algorithm 1): a step with the eps of its middle in log-SNR; second order.

@@ -94,7 +94,7 @@ class SamplerSettings:
     end: Annotated[
         float | None,
         setting(
-            "Time at which stepping ends; unset: the sampler's own (0 for ddim, ddpm, dpm1 and adjusted_ddim, start/steps for euler_maruyama and predictor_corrector, at most 0.001 for others).",
+            "Time at which stepping ends; unset: the sampler's own (0 for ddim, ddpm and adjusted_ddim, start/steps for euler_maruyama and predictor_corrector, at most 0.001 for others).",
             ge=0,
             lt=1,
         ),

@@ -141,9 +141,8 @@ def ddim(
     return x
 
 
-# Ancestral sampling (Ho et al. 2020, algorithm 2, with the posterior variance), and DPM-Solver-1 (Lu et al. 2022).
+# Ancestral sampling (Ho et al. 2020, algorithm 2, with the posterior variance).
 ddpm = with_traits(Traits(end="image"))(partial(ddim, eta=1.0))
-dpm1 = with_traits(Traits(end="image"))(partial(ddim, eta=0.0))
 
 
 @with_traits(Traits(end="image"))
