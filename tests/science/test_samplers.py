@@ -22,10 +22,18 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from rows import every_row, slow
-from voxlate.science.diffusion.higher_order import dpm2, dpm3, dpmpp_2m, dpmpp_2s
 from voxlate.science.diffusion.noise import Noise
 from voxlate.science.diffusion.sample import SAMPLERS, SamplerSettings, sample
-from voxlate.science.diffusion.samplers import adjusted_ddim, ddim, ddpm, euler_maruyama
+from voxlate.science.diffusion.samplers import (
+    adjusted_ddim,
+    ddim,
+    ddpm,
+    dpm2,
+    dpm3,
+    dpmpp_2m,
+    dpmpp_2s,
+    euler_maruyama,
+)
 from voxlate.science.diffusion.schedules import (
     Cosine,
     ExponentialVE,
