@@ -29,9 +29,9 @@ DOCUMENT = (Path(__file__).parents[1] / "docs" / "guides" / "extending.md").read
 PLAIN = recipe.to_dict(recipe.read("t1_to_t2_brain"))
 
 
-def block(language: str) -> str:
-    (text,) = re.findall(rf"```{language}\n(.*?)```", DOCUMENT, re.DOTALL)
-    return text
+def block(language: str, number: int = 0) -> str:
+    texts: list[str] = re.findall(rf"```{language}\n(.*?)```", DOCUMENT, re.DOTALL)
+    return texts[number]
 
 
 def test_the_documented_example_trains_synthesises_and_is_scored(
@@ -49,6 +49,25 @@ def test_the_documented_example_trains_synthesises_and_is_scored(
     needed = ["my_parts:Small", "my_parts:charbonnier"]
     assert read_header(Run(tmp_path / "run").weights())["imports"] == needed
     assert typed("info run --json").json["needs code"] == ", ".join(needed)
+
+
+def test_the_documented_sampler_and_schedule_train_and_synthesise(
+    typed, cohort, prepared, tmp_path, monkeypatch
+):
+    (tmp_path / "my_sampler.py").write_text(block("python", 1))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    tables = {
+        **recipe.to_dict(recipe.read("t1_to_t2_brain")),
+        "method": {"kind": "diffusion", "schedule": {"kind": "my_sampler:Geometric"}},
+        "net": {"kind": "unet", "width": 8, "groups": 4},
+        "train": {"steps": 1, "batch": 2, "precision": "float32", "workers": 0},
+        "synth": {"sampler": "my_sampler:trapezoidal", "steps": 4},
+    }
+    made = recipe.from_dict(tables, "own", allow_code=True)
+    assert recipe.from_dict(recipe.to_dict(made), "again", allow_code=True) == made
+    assert made.synth.evaluations == 8
+    train(made, prepared, tmp_path / "run", device="cpu")
+    typed("synth run cohort --out out --allow-code").done()
 
 
 def test_code_is_imported_only_where_it_is_allowed_and_found_by_plans_too(

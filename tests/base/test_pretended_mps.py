@@ -30,7 +30,9 @@ method = { kind = "autoencoding" }
 net = { kind = "kl_autoencoder", width = 8, multipliers = [1, 2], blocks = 1, groups = 4 }
 train = { steps = 2, batch = 2, precision = "float32" }
 """
-EXPLODING = 'schedule = { kind = "geometric_ve" }, prediction = "score", scaled_input = true'
+EXPLODING = (
+    'schedule = { kind = "exponential_ve" }, prediction = "x_plus_score", scaled_input = true'
+)
 WAYS = {
     "a state that the network sees scaled": [
         ONE,

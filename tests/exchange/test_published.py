@@ -25,8 +25,8 @@ NETS = ("unet", "unet_time", "adm", "uvit", "dit")
 SMALL = {
     "unet": PlainUNet(width=32),
     "adm": ADM(width=8, multipliers=(1, 3), heads=2),
-    "uvit": UViT(width=8, multipliers=(2, 2), heads=2, depth=3, vit_heads=1, mlp_ratio=3),
-    "dit": DiT(patch=4, width=24, depth=2, heads=3, mlp_ratio=2, frequencies=64),
+    "uvit": UViT(width=8, multipliers=(2, 2), heads=2, depth=3, vit_heads=1),
+    "dit": DiT(patch=4, width=24, depth=2, heads=3),
 }
 
 

@@ -1,14 +1,16 @@
 """Data whose best denoiser is known, and the schedules to try it on."""
 
 import itertools
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from rows import every_row
+from voxlate.base.config import settings
 from voxlate.science.diffusion.noise import Noise
 from voxlate.science.diffusion.prediction import Kind, per_item, target, to_eps, to_x0
 from voxlate.science.diffusion.sample import SamplerSettings, sample
@@ -18,14 +20,25 @@ from voxlate.science.diffusion.schedules import (
     CosineBetas,
     ExponentialVE,
     FlowMatching,
-    GeometricVE,
     LinearAlpha,
     LinearBetas,
     LinearVP,
+    Path,
     Schedule,
     ShiftedCosine,
     Sigmoid,
 )
+
+
+@settings
+class LeavesNoise(Schedule):
+    """sigma = 0.01 · 5000^t, which is not 0 at time 0 (Song et al. 2021, eq. 30): a schedule of one's own."""
+
+    path: ClassVar[Path] = "exploding"
+
+    def _log_snr(self, t: Tensor) -> Tensor:
+        return -2 * (math.log(0.01) + t * math.log(5000))
+
 
 SCHEDULES: dict[str, Schedule] = {
     "cosine": Cosine(),
@@ -40,7 +53,7 @@ SCHEDULES: dict[str, Schedule] = {
     "cosine_betas": CosineBetas(),
     "linear_vp": LinearVP(),
     "exponential_ve": ExponentialVE(),
-    "geometric_ve": GeometricVE(),
+    "leaves_noise": LeavesNoise(),
     "flow": FlowMatching(),
 }
 
@@ -52,7 +65,7 @@ def for_every(**axes: Iterable[Any]) -> Callable[[Callable[..., None]], Callable
 
 
 every_schedule = for_every(schedule=SCHEDULES.values())
-KINDS: tuple[Kind, ...] = ("eps", "x0", "v", "score", "x_plus_score", "velocity")
+KINDS: tuple[Kind, ...] = ("eps", "x0", "v", "x_plus_score")
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ from refusals import refuses
 from rows import every_row
 from voxlate.science.diffusion.objective import (
     MinSnr,
-    Snr,
     Uniform,
     WeightTable,
     from_x0_weight,
@@ -17,7 +16,7 @@ from voxlate.science.diffusion.objective import (
     snr,
 )
 from voxlate.science.diffusion.prediction import diffuse, target, to_x0
-from voxlate.science.diffusion.schedules import Cosine, ExponentialVE, FlowMatching
+from voxlate.science.diffusion.schedules import Cosine, ExponentialVE
 
 T = torch.linspace(0.001, 0.999, 41, dtype=torch.float64)
 
@@ -45,26 +44,16 @@ def test_min_snr_has_the_published_form_of_each_prediction():
         ("x0", 1),
         ("eps", 1 / ratio),
         ("v", 1 / (ratio + 1)),
-        ("score", sigma**2 / ratio),
     ):
         assert_close(weight(alpha, sigma, kind), capped * factor)
 
 
-def test_the_snr_weight_is_one_for_eps_and_the_variance_for_the_score():
-    """The second is lambda(t) = s(t)² of papers 002 and 003."""
+def test_min_snr_without_a_cap_is_one_for_eps():
     alpha, sigma = ExponentialVE()(T)
-    assert_close(Snr()(alpha, sigma, "eps"), torch.ones_like(T))
-    assert_close(Snr()(alpha, sigma, "score"), sigma**2)
+    assert_close(MinSnr(gamma=1e9)(alpha, sigma, "eps"), torch.ones_like(T))
 
 
-def test_uniform_on_velocity_is_the_image_loss_over_t_squared():
-    alpha, sigma = FlowMatching()(T)
-    assert_close(
-        from_x0_weight(1 / T**2, alpha, sigma, "velocity"), Uniform()(alpha, sigma, "velocity")
-    )
-
-
-@for_every(weight=[Uniform(), Snr(), MinSnr()], kind=KINDS)
+@for_every(weight=[Uniform(), MinSnr()], kind=KINDS)
 def test_weights_are_finite_at_both_ends(weight, kind):
     for schedule in SCHEDULES.values():
         found = weight(*schedule(torch.tensor([0.0, 1.0])), kind)

@@ -15,7 +15,7 @@ from voxlate.science.diffusion.prediction import per_item
 from voxlate.science.diffusion.sample import SamplerSettings, sample
 from voxlate.science.diffusion.schedules import Cosine, ExponentialVE, LinearVP
 
-SMOOTH = ("cosine", "exponential_ve", "geometric_ve")
+SMOOTH = ("cosine", "exponential_ve", "leaves_noise")
 TIMES = torch.tensor([1.0, 31 / 32, 1e-3], dtype=torch.float64)
 
 

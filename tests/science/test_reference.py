@@ -11,10 +11,9 @@ from torch.testing import assert_close
 
 from rows import every_row
 from voxlate.base.files import read_json
-from voxlate.science.diffusion.higher_order import dpm2, dpm3, dpmpp_2s
 from voxlate.science.diffusion.prediction import denoiser, target, to_eps
 from voxlate.science.diffusion.sample import SamplerSettings
-from voxlate.science.diffusion.samplers import adjusted_ddim, ddim, ddpm
+from voxlate.science.diffusion.samplers import adjusted_ddim, ddim, ddpm, dpm2, dpm3, dpmpp_2s
 from voxlate.science.diffusion.schedules import (
     LOG_SNR_LIMIT,
     Cosine,

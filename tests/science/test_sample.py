@@ -30,16 +30,14 @@ from voxlate.science.diffusion.schedules import (
     Cosine,
     ExponentialVE,
     FlowMatching,
-    GeometricVE,
     LinearBetas,
     LinearVP,
 )
 from voxlate.science.diffusion.times import grid
 
-ONCE = [name for name in SAMPLERS if name != "dpm1"]  # which is ddim
-every_sampler = for_every(name=ONCE)
-STARTED_LATE = [name for name in ONCE if name not in ("rk45", "heun", "dpm2", "dpm3", "dpmpp_2s")]
-CALLS_A_STEP = {"heun": 2, "dpm2": 2, "dpmpp_2s": 2, "dpm3": 3, "predictor_corrector": 2}
+every_sampler = for_every(name=SAMPLERS)
+STARTED_LATE = [name for name in SAMPLERS if name not in ("rk45", "dpm2", "dpm3", "dpmpp_2s")]
+CALLS_A_STEP = {"dpm2": 2, "dpmpp_2s": 2, "dpm3": 3, "predictor_corrector": 2}
 
 
 def quick(name: str, **options) -> SamplerSettings:
@@ -62,8 +60,8 @@ def times_asked(sampling: SamplerSettings, schedule, denoise=zeros) -> list[floa
 
 
 @for_every(
-    name=[name for name in ONCE if name != "rk45"],
-    schedule=[SCHEDULES[name] for name in ("cosine", "geometric_ve")],
+    name=[name for name in SAMPLERS if name != "rk45"],
+    schedule=[SCHEDULES[name] for name in ("cosine", "leaves_noise")],
     steps=[1, 2, 5],
 )
 def test_steps_are_the_times_at_which_the_network_denoises(name, schedule, steps):
@@ -73,7 +71,7 @@ def test_steps_are_the_times_at_which_the_network_denoises(name, schedule, steps
     seen = times_asked(sampling, schedule)
     assert len(seen) == 1 + (sampling.steps - 1) * CALLS_A_STEP.get(name, 1)
     assert seen[0] == 1
-    assert min(seen) > 0 or schedule.kind == "geometric_ve"  # which leaves noise at time 0
+    assert min(seen) > 0 or schedule == SCHEDULES["leaves_noise"]
 
 
 def keep(sampling: SamplerSettings, schedule, states: list[Tensor] | None) -> Tensor:
@@ -83,7 +81,7 @@ def keep(sampling: SamplerSettings, schedule, states: list[Tensor] | None) -> Te
 
 
 @slow
-@for_every(name=ONCE, schedule=[SCHEDULES[name] for name in ("cosine", "exponential_ve")])
+@for_every(name=SAMPLERS, schedule=[SCHEDULES[name] for name in ("cosine", "exponential_ve")])
 def test_kept_states_change_no_image_and_end_with_it(name, schedule):
     plain, states = quick(name, steps=30), list[Tensor]()
     image = keep(replace(plain, keep_states=4), schedule, states)
@@ -136,7 +134,7 @@ def test_euler_maruyama_stops_one_step_before_the_image_and_denoises_once_more(n
 def test_noise_that_a_schedule_leaves_at_time_zero_is_denoised_once_more():
     sampling = SamplerSettings(sampler="ddim", steps=10)
     schedules = (
-        GeometricVE(sigma_min=0.01),
+        SCHEDULES["leaves_noise"],
         Cosine(),
         FlowMatching(),
         LinearBetas(),
@@ -171,9 +169,13 @@ def test_impossible_options_are_refused_in_one_sentence(table):
 @every_row("name", ["euler_maruyama", "predictor_corrector"])
 def test_a_sampler_whose_steps_overshoot_under_a_schedule_is_refused(name):
     """g²·dt/sigma² = 2·log(5000)/4 = 4.3: each step would leave 3.3 times the noise that it finds."""
-    with refuses(r"fits the geometric_ve schedule.*overshoot"):
-        run(quick(name, steps=4), zeros, GeometricVE())
-    run(quick(name, steps=9), zeros, GeometricVE())
+    for schedule, kind in (
+        (SCHEDULES["leaves_noise"], "LeavesNoise"),
+        (LinearBetas(), "linear_betas"),
+    ):
+        with refuses(rf"fits the {kind} schedule.*overshoot"):
+            run(quick(name, steps=4), zeros, schedule)
+        run(quick(name, steps=9), zeros, schedule)
 
 
 # Masks
@@ -182,7 +184,9 @@ CONFIGURATIONS = [code for code in itertools.product((0.0, 1.0), repeat=4) if 0 
 
 
 @for_every(
-    case=[(name, code) for name in ONCE for code in CONFIGURATIONS[:: 1 if name == "ddim" else 7]]
+    case=[
+        (name, code) for name in SAMPLERS for code in CONFIGURATIONS[:: 1 if name == "ddim" else 7]
+    ]
 )
 def test_known_channels_are_bit_identical_at_every_step_and_in_the_result_and_others_have_no_influence(
     case,
@@ -256,7 +260,7 @@ def test_sampling_from_a_noised_initial_image_keeps_the_law_of_the_data(name, sc
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-@every_row("name", [name for name in ONCE if name != "rk45"])  # which must know its errors
+@every_row("name", [name for name in SAMPLERS if name != "rk45"])  # which must know its errors
 def test_samplers_never_wait_for_the_gpu(name):
     known = torch.zeros(SHAPE, device="cuda")
     mask = torch.ones(2, 1, 1, 6, 5, device="cuda")
@@ -268,7 +272,9 @@ def test_samplers_never_wait_for_the_gpu(name):
         torch.cuda.set_sync_debug_mode("default")
 
 
-@for_every(name=[name for name in ONCE if name != "adjusted_ddim"])  # whose spread is of data alone
+@for_every(
+    name=[name for name in SAMPLERS if name != "adjusted_ddim"]
+)  # whose spread is of data alone
 def test_temperature_multiplies_the_spread_and_leaves_the_mean(name):
     """For Gaussian data every sampler is affine in its noise, so the deviation from the mean grows in proportion."""
 
@@ -324,7 +330,7 @@ def test_a_sampler_of_ones_own_states_its_evaluations_grid_end_and_options():
     assert float(run(open_end, zeros, schedule).std()) > 0.2
     assert len(times_asked(own.synth, schedule)) == 17  # 8 steps and the closing evaluation
     with refuses("overshoot"):
-        with_synth(steps=4, schedule={"kind": "geometric_ve"})
+        with_synth(steps=4, schedule={"kind": "exact:LeavesNoise"})
     plain = SamplerSettings(sampler=f"{__name__}:still", steps=5)
     assert (plain.evaluations, float(plain.times(Cosine())[-1])) == (5, 0.0)
     with refuses(r"synth\.eta: expected 0"):

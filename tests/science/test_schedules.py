@@ -21,7 +21,6 @@ from voxlate.science.diffusion.schedules import (
     CosineBetas,
     ExponentialVE,
     FlowMatching,
-    GeometricVE,
     LinearBetas,
     LinearVP,
     ShiftedCosine,
@@ -146,11 +145,6 @@ def test_the_exponential_ve_has_g_equal_to_base_to_the_t():
     assert float(ExponentialVE().g2(times(0))) == pytest.approx(1, rel=1e-6)
 
 
-def test_the_geometric_ve_grows_evenly_in_the_logarithm():
-    _, sigma = GeometricVE(sigma_min=0.01, sigma_max=50.0)(times(0, 0.5, 1))
-    assert sigma.tolist() == pytest.approx([0.01, math.sqrt(0.5), 50])
-
-
 def test_the_linear_vp_has_the_published_means_and_its_beta():
     schedule = LinearVP(first=0.1, last=20.0)
     alpha, sigma = schedule(times(0.5, 1, 0.01, 1e-3, 1e-5))
@@ -228,7 +222,6 @@ def test_tables_hit_every_index_and_the_published_products_from_exactly_the_imag
     "table",
     [
         {"kind": "sigmoid", "start": 1, "end": 1},
-        {"kind": "geometric_ve", "sigma_min": 2, "sigma_max": 1},
         {"kind": "cosine", "log_snr_max": -1},
         {"kind": "linear_betas", "count": 1},
         {"kind": "exponential_ve", "base": 1},

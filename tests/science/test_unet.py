@@ -103,16 +103,6 @@ def test_a_batch_of_many_equals_batches_of_one(changes):
     assert (many[0] - many[1]).abs().max() > 1e-3
 
 
-def test_features_that_are_computed_again_give_the_same_gradients():
-    gradients = []
-    for again in (False, True):
-        torch.manual_seed(3)  # of the dropout
-        net = _tiny(checkpoint=again, dropout=0.2).train()
-        ask(net, *_inputs(1, 12, 16)).square().sum().backward()
-        gradients.append([weight.grad for weight in net.parameters()])
-    assert all(map(torch.equal, *gradients))
-
-
 def test_a_fresh_network_gives_zero():
     assert not ask(_tiny(zero_init=True), *_inputs(1, 8, 8)).any()
 

@@ -122,7 +122,7 @@ def test_fresh_weights_have_the_published_spreads():
         bound = (6 / fans) ** 0.5  # Glorot and Bengio 2010, eq. 16
         assert bound * 0.99 < weight.abs().max() <= bound
         assert weight.std().item() == pytest.approx(bound / 3**0.5, rel=0.02)
-    settings = dataclasses.replace(SMALL["dit"], width=256, frequencies=256)
+    settings = dataclasses.replace(SMALL["dit"], width=256)
     dit = settings.build(channels(1, 1, 1))
     block, first = dit.blocks[0], dit.time.first.weight
     # LeCun, after the cut

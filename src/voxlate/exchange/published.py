@@ -225,10 +225,10 @@ def detect(shapes: Mapping[str, tuple[int, ...]], where: str) -> PublishedNetwor
     if not file.count("Transformer"):
         outs = file.get("Dense_2/kernel", 2)[1]
         return PublishedNetwork("adm", fill(ADM, values, where), ins, outs)
-    query = file.get("Transformer_0/MultiHeadDotProductAttention_0/query/kernel", 3)
-    values["vit_heads"] = query[1]
+    values["vit_heads"] = file.get("Transformer_0/MultiHeadDotProductAttention_0/query/kernel", 3)[
+        1
+    ]
     values["depth"] = file.count("Transformer_0/SwiGLU")
-    values["mlp_ratio"] = file.get("Transformer_0/SwiGLU_0/Dense_1/kernel", 2)[1] // query[0]
     outs = file.get("Dense_3/kernel", 2)[1]
     return PublishedNetwork("uvit", fill(UViT, values, where), ins // 4, outs)
 
@@ -243,8 +243,6 @@ def _detect_dit(file: _Arrays) -> PublishedNetwork:
         "width": width,
         "depth": file.count("DiTBlock"),
         "heads": file.get("DiTBlock_0/MultiHeadDotProductAttention_0/query/kernel", 3)[1],
-        "mlp_ratio": file.get("DiTBlock_0/SwiGLU_0/Dense_0/kernel", 2)[1] // width,
-        "frequencies": file.get("Dense_1/kernel", 2)[0],
     }
     net = fill(DiT, values, file.where)
     return PublishedNetwork("dit", net, pixels_in // patch**2, pixels_out // patch**2)

@@ -46,16 +46,6 @@ class Uniform:
 
 
 @settings
-class Snr:
-    """The x0 loss times SNR, which is the plain eps loss (Ho et al. 2020) whatever the network predicts."""
-
-    kind: Literal["snr"] = "snr"
-
-    def __call__(self, alpha: Tensor, sigma: Tensor, kind: Kind) -> Tensor:
-        return from_x0_weight(snr(alpha, sigma), alpha, sigma, kind)
-
-
-@settings
 class MinSnr:
     """The x0 loss times min(SNR, gamma) (Hang et al. 2023): eps min/SNR, v min/(SNR + 1), x0 min."""
 
@@ -106,7 +96,7 @@ Reduction = Annotated[
     Literal["mask", "all"],
     setting("Voxels over which the loss is averaged: the mask, or all voxels (Cai et al. 2024)."),
 ]
-AnyWeight = Annotated[Uniform | Snr | MinSnr | WeightTable, Field(discriminator="kind")]
+AnyWeight = Annotated[Uniform | MinSnr | WeightTable, Field(discriminator="kind")]
 
 
 def mean_in_mask(error: Tensor, mask: Tensor, reduction: Reduction = "mask") -> Tensor:

@@ -9,13 +9,13 @@ from torch import Tensor
 from voxlate.base.devices import move_like
 from voxlate.science.diffusion.schedules import Schedule
 
-Kind = Literal["eps", "x0", "v", "score", "x_plus_score", "velocity"]
+Kind = Literal["eps", "x0", "v", "x_plus_score"]
 
 
 def coefficients(alpha: Tensor, sigma: Tensor, kind: Kind) -> tuple[Tensor, Tensor, Tensor]:
-    """(a, b, c) of c·out = a·x0 + b·eps; c = sigma clears the division by sigma from the scores.
+    """(a, b, c) of c·out = a·x0 + b·eps; c = sigma clears the division by sigma from the score.
 
-    v: Salimans & Ho 2022; score: Song et al. 2021; x_plus_score: paper 003, eq. 5; velocity: Lipman et al. 2023.
+    v: Salimans & Ho 2022; x_plus_score: paper 003, eq. 5.
     """
     zero = torch.zeros_like(sigma)
     ones = torch.ones_like(sigma)
@@ -26,12 +26,8 @@ def coefficients(alpha: Tensor, sigma: Tensor, kind: Kind) -> tuple[Tensor, Tens
             return ones, zero, ones
         case "v":  # alpha·eps − sigma·x0
             return -sigma, alpha, ones
-        case "score":  # −eps / sigma
-            return zero, -ones, sigma
         case "x_plus_score":  # x_t − eps / sigma
             return alpha * sigma, sigma**2 - 1, sigma
-        case "velocity":  # eps − x0
-            return -ones, ones, ones
 
 
 def per_item(values: Tensor, x: Tensor) -> Tensor:
@@ -53,7 +49,7 @@ def target(x0: Tensor, eps: Tensor, alpha: Tensor, sigma: Tensor, kind: Kind) ->
 def to_x0(out: Tensor, x_t: Tensor, alpha: Tensor, sigma: Tensor, kind: Kind) -> Tensor:
     """The image that a network's output stands for: x0 = (b·x_t − sigma·c·out) / (alpha·b − sigma·a).
 
-    alpha, sigma: [B]. Finite at sigma = 0 for every kind, and wherever alpha > 0; "v", "x0" and "velocity" also at 0.
+    alpha, sigma: [B]. Finite at sigma = 0 for every kind, and wherever alpha > 0; "v" and "x0" also at 0.
     """
     if kind == "x0":  # sigma cancels; dividing by it would fail at sigma = 0
         return out

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from voxlate.base.config import Importable, look_up, setting, settings
 from voxlate.base.errors import BadInput
-from voxlate.science.diffusion import higher_order, ode, samplers
+from voxlate.science.diffusion import ode, samplers
 from voxlate.science.diffusion.prediction import reschedule
 from voxlate.science.diffusion.samplers import Denoise, Draw, Sampler, Traits, traits_of
 from voxlate.science.diffusion.schedules import AnySchedule, Schedule
@@ -19,7 +19,7 @@ from voxlate.science.diffusion.windows import Windows
 # every function of these modules that states its traits is a sampler by its own name
 SAMPLERS: dict[str, Sampler] = {
     name: function
-    for name, function in (vars(samplers) | vars(higher_order) | vars(ode)).items()
+    for name, function in (vars(samplers) | vars(ode)).items()
     if hasattr(function, "traits")
 }
 
@@ -94,7 +94,7 @@ class SamplerSettings:
     end: Annotated[
         float | None,
         setting(
-            "Time at which stepping ends; unset: the sampler's own (0 for ddim, ddpm, dpm1 and adjusted_ddim, start/steps for euler_maruyama and predictor_corrector, at most 0.001 for others).",
+            "Time at which stepping ends; unset: the sampler's own (0 for ddim, ddpm and adjusted_ddim, start/steps for euler_maruyama and predictor_corrector, at most 0.001 for others).",
             ge=0,
             lt=1,
         ),

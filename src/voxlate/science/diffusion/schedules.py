@@ -16,7 +16,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import logsigmoid, softplus
 
-from voxlate.base.config import setting, settings
+from voxlate.base.config import Importable, setting, settings
 from voxlate.base.errors import BadInput
 
 # Networks never see a log-SNR outside ±20. At −20, alpha is 4.5e-5: small, but x0 can still be divided out.
@@ -336,33 +336,6 @@ class ExponentialVE(Schedule):
 
 
 @settings
-class GeometricVE(Schedule):
-    """sigma = sigma_min·(sigma_max / sigma_min)^t (Song et al. 2021, eq. 30)."""
-
-    kind: Literal["geometric_ve"] = "geometric_ve"
-    sigma_min: Annotated[float, setting("Sigma at t = 0, in units of the data.", gt=0)] = 0.01
-    sigma_max: Annotated[float, setting("Sigma at t = 1, in units of the data.", gt=0, lt=2e4)] = (
-        50.0
-    )
-    path: ClassVar[Path] = "exploding"
-
-    def __post_init__(self) -> None:
-        if not self.sigma_min < self.sigma_max:
-            raise BadInput(
-                f"geometric_ve schedule: expected sigma_min below sigma_max, found {self.sigma_min} and {self.sigma_max}. Swap them."
-            )
-
-    def _log_snr(self, t: Tensor) -> Tensor:
-        return -2 * (math.log(self.sigma_min) + t * math.log(self.sigma_max / self.sigma_min))
-
-    def t(self, log_snr: Tensor) -> Tensor:
-        """The time of a log-SNR."""
-        return (-log_snr.double() / 2 - math.log(self.sigma_min)) / math.log(
-            self.sigma_max / self.sigma_min
-        )
-
-
-@settings
 class FlowMatching(Schedule):
     """The straight line alpha = 1 − t, sigma = t (Lipman et al. 2023; Liu et al. 2023).
 
@@ -389,7 +362,7 @@ AnySchedule = Annotated[
     | CosineBetas
     | LinearVP
     | ExponentialVE
-    | GeometricVE
     | FlowMatching,
     Field(discriminator="kind"),
+    Importable(),
 ]

@@ -57,31 +57,6 @@ class EarlyHeavyTimes:
 
 
 @settings
-class LogitNormalTimes:
-    """logit t is normal, so that times in the middle are drawn most (Esser et al. 2024, eq. 19)."""
-
-    kind: Literal["logit_normal"] = "logit_normal"
-    mean: Annotated[float, setting("Mean of logit t; above 0 times are noisier.")] = 0.0
-    std: Annotated[float, setting("Standard deviation of logit t.", gt=0)] = 1.0
-
-    def __call__(self, u: Tensor, schedule: Schedule) -> Tensor:
-        return torch.sigmoid(self.mean + self.std * torch.special.ndtri(u.double()))
-
-
-@settings
-class NormalLogSnrTimes:
-    """log-SNR is normal, whatever the schedule: log sigma/alpha of mean −mean/2 (Karras et al. 2022, table 1)."""
-
-    kind: Literal["normal_log_snr"] = "normal_log_snr"
-    mean: Annotated[float, setting("Mean of the log-SNR.")] = 2.4
-    std: Annotated[float, setting("Standard deviation of the log-SNR.", gt=0)] = 2.4
-
-    def __call__(self, u: Tensor, schedule: Schedule) -> Tensor:
-        log_snr = self.mean + self.std * torch.special.ndtri(u.double())
-        return schedule.t(log_snr.clamp(*_limits(schedule, u)))
-
-
-@settings
 class UniformLogSnrTimes:
     """log-SNR is uniform, whatever the schedule; by default between the schedule's own limits."""
 
@@ -90,19 +65,14 @@ class UniformLogSnrTimes:
     high: Annotated[float, setting("Highest log-SNR, with the least noise.")] = LOG_SNR_LIMIT
 
     def __call__(self, u: Tensor, schedule: Schedule) -> Tensor:
-        last, first = _limits(schedule, u)
+        last, first = schedule.log_snr(torch.tensor([1.0, 0.0], device=u.device))
         low = last.clamp(min=self.low)
         high = first.clamp(max=self.high)
         return schedule.t(low + u.double() * (high - low))
 
 
-def _limits(schedule: Schedule, u: Tensor) -> tuple[Tensor, ...]:
-    """The lowest and the highest log-SNR of a schedule, on the device of u."""
-    return schedule.log_snr(torch.tensor([1.0, 0.0], device=u.device)).unbind()
-
-
 AnyTimes = Annotated[
-    UniformTimes | EarlyHeavyTimes | LogitNormalTimes | NormalLogSnrTimes | UniformLogSnrTimes,
+    UniformTimes | EarlyHeavyTimes | UniformLogSnrTimes,
     Field(discriminator="kind"),
 ]
 
@@ -112,7 +82,7 @@ def early_heavy(u: Tensor) -> Tensor:
     return 2 - torch.sqrt(4 - 3 * u)
 
 
-GridName = Literal["t", "log_snr", "early_heavy", "karras", "index"]
+GridName = Literal["t", "log_snr", "early_heavy", "index"]
 
 
 def grid(
@@ -121,8 +91,7 @@ def grid(
     """steps + 1 falling times from `start` to `end`, float64 on the CPU.
 
     "t": even in t. "log_snr": even in log-SNR. "early_heavy": steps shrink towards the image as paper 004 draws
-    times. "karras": even in (sigma/alpha)^(1/7) (Karras et al. 2022, eq. 5). "index": the table indices
-    round(linspace(T − 1, 0, steps)) of a discrete schedule, then `end`.
+    times. "index": the table indices round(linspace(T − 1, 0, steps)) of a discrete schedule, then `end`.
     """
     if not 0 <= end < start <= 1:
         raise BadInput(
@@ -138,22 +107,13 @@ def grid(
         times = end + (start - end) * early_heavy(1 - share)
     else:
         first, last = schedule.log_snr(limits)
-        times = schedule.t(
-            first + share * (last - first) if name == "log_snr" else _karras(first, last, share)
-        )
+        times = schedule.t(first + share * (last - first))
     times[0], times[-1] = limits
     if (times.diff() >= 0).any():
         raise BadInput(
             f'times: expected a log-SNR that falls from {start} to {end} for grid "{name}", found one that is held at its limit. Use grid "t" or another schedule.'
         )
     return times
-
-
-def _karras(first: Tensor, last: Tensor, share: Tensor, rho: float = 7.0) -> Tensor:
-    # (sigma/alpha)^(1/rho)
-    high = torch.exp(-first / 2 / rho)
-    low = torch.exp(-last / 2 / rho)
-    return -2 * rho * torch.log(high + share * (low - high))
 
 
 def _index_grid(schedule: Schedule, steps: int, start: float, end: float) -> Tensor:

@@ -47,10 +47,9 @@ class AutoencodingSettings(MethodSettings):
     lpips: Annotated[
         str | None,
         setting(
-            "File of LPIPS weights (AlexNet v0.1) for an LPIPS term of the loss; unset: no such term."
+            "File of LPIPS weights (AlexNet v0.1) for an LPIPS term of the loss, of weight 1 as in latent diffusion; unset: no such term."
         ),
     ] = None
-    lpips_weight: Annotated[float, setting("Weight of the LPIPS term.", ge=0)] = 1.0
 
     def build(self, net: NetSettings, task: Task, channels: Channels) -> "Autoencoding":
         """The method with fresh weights; raises BadInput where the network is no autoencoder."""
@@ -91,9 +90,7 @@ class Autoencoding(Method):
             whole = fit + self.options.kl_weight * kl + self.options.gradient_weight * edges
             parts = {"l1": fit, "kl": kl, "edges": torch.as_tensor(edges)}
             if self.options.lpips is not None:
-                parts["lpips"] = self.options.lpips_weight * mean_lpips(
-                    self.options.lpips, x, restored
-                )
+                parts["lpips"] = mean_lpips(self.options.lpips, x, restored)
                 whole = whole + parts["lpips"]
             return {"total": whole, **parts}
 

@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -403,20 +403,14 @@ class Sinusoidal:
 
 @settings
 class Fourier:
-    """Sines and cosines of fixed random frequencies (Song et al. 2021)."""
+    """Sines and cosines of fixed random frequencies (Song et al. 2021), with the numbers of paper 002's code."""
 
+    of: ClassVar[str] = "log_snr"
+    scale: ClassVar[float] = 0.05  # log_snr from -20 to 20 becomes -1 to 1, the times of the paper
+    size: ClassVar[int] = 256  # of the features
+    std: ClassVar[float] = 30.0  # of the frequencies
+    mlp: ClassVar[int] = 0  # no layers after the features
     kind: Literal["fourier"] = "fourier"
-    of: Of = "log_snr"
-    scale: Annotated[
-        float,
-        setting(
-            "Factor on the noise level before the features; 0.05 scales log_snr from -20 to 20 to -1 to 1.",
-            gt=0,
-        ),
-    ] = 0.05
-    size: Size = 256
-    std: Annotated[float, setting("Standard deviation of the frequencies.", gt=0)] = 30.0
-    mlp: Mlp = 0
 
 
 def sinusoids(value: Tensor, size: int, divisor: int) -> tuple[Tensor, Tensor]:

@@ -2,12 +2,11 @@
 
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Annotated, Any, ClassVar, Literal, cast
+from typing import Annotated, ClassVar, Literal, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from voxlate.base.config import setting, settings
 from voxlate.base.errors import BadInput
@@ -62,9 +61,6 @@ class UNet(NetSettings):
         bool, setting("Whether self-attention is between the two middle blocks.")
     ] = True
     head_width: Annotated[int, setting("Number of channels of an attention head.", gt=0)] = 32
-    heads: Annotated[
-        int | None, setting("Number of attention heads, in place of head_width.", gt=0)
-    ] = None
     resampling: Annotated[
         Literal["conv", "block"],
         setting(
@@ -85,12 +81,6 @@ class UNet(NetSettings):
     ] = "all"
     groups: Groups = 32
     dropout: Annotated[float, setting("Share of features dropped in each block.", ge=0, lt=1)] = 0.0
-    checkpoint: Annotated[
-        bool,
-        setting(
-            "Whether training computes the features inside blocks again in place of keeping them: less memory, more time."
-        ),
-    ] = False
     kernel: Kernel = "1x3x3"
     volumetric: Annotated[
         bool,
@@ -158,10 +148,9 @@ def _check(net: UNet, channels: Channels) -> None:
         )
     attending = {*net.attention, *([last] if net.middle_attention else [])}
     for width in (net.width * net.multipliers[level] for level in attending):
-        if width % (net.heads or net.head_width):
-            name = "heads" if net.heads else "head_width"
+        if width % net.head_width:
             raise BadInput(
-                f"net.{name}: expected a divisor of {width} channels, found {net.heads or net.head_width}. Change it."
+                f"net.head_width: expected a divisor of {width} channels, found {net.head_width}. Change it."
             )
 
 
@@ -221,7 +210,7 @@ class ResidualUNet(nn.Module):
         self.stem = conv3(channels.joined * net.patch**2, net.width, conditioned)
         self.encoder, skips = self._encoder(widths, conditioned if net.inject == "all" else plain)
         deepest = widths[-1]
-        heads = self._heads(deepest) if net.middle_attention else 0
+        heads = deepest // net.head_width if net.middle_attention else 0
         middle = [LevelStage(deepest, deepest, count, conditioned) for count in (heads, 0)]
         self.middle = UNetLevel(middle, None)
         self.decoder = self._decoder(widths, skips, conditioned)
@@ -234,15 +223,16 @@ class ResidualUNet(nn.Module):
         if self.dims == 2:
             self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def _heads(self, channels: int) -> int:
-        return self.net.heads or channels // self.net.head_width
+    def _heads(self, level: int, channels: int) -> int:
+        """The number of attention heads after the blocks of a level; 0: no attention."""
+        return channels // self.net.head_width if level in self.net.attention else 0
 
     def _encoder(self, widths: list[int], options: BlockOptions) -> tuple[nn.ModuleList, list[int]]:
         skips = [widths[0]]
         levels = nn.ModuleList()
         ins = widths[0]
         for level, outs in enumerate(widths):
-            heads = self._heads(outs) if level in self.net.attention else 0
+            heads = self._heads(level, outs)
             stages = [
                 LevelStage(ins if block == 0 else outs, outs, heads, options)
                 for block in range(self.net.blocks)
@@ -262,7 +252,7 @@ class ResidualUNet(nn.Module):
         levels = nn.ModuleList()
         ins = widths[-1]
         for level, outs in reversed(list(enumerate(widths))):
-            heads = self._heads(outs) if level in self.net.attention else 0
+            heads = self._heads(level, outs)
             stages = []
             for _ in range(self.net.blocks + 1):
                 stages.append(LevelStage(ins + skips.pop(), outs, heads, options))
@@ -303,18 +293,12 @@ class ResidualUNet(nn.Module):
         out = self._unfold(self._blocks(h, embedding, depth, pyramid), depth)
         return Output(cut_far(out, image))
 
-    def _run(self, block: nn.Module, *inputs: Any) -> Tensor:
-        """The result of a block, whose features are kept for its gradient, or computed again."""
-        if self.net.checkpoint and torch.is_grad_enabled():
-            return cast(Tensor, checkpoint(block, *inputs, use_reentrant=False))
-        return cast(Tensor, block(*inputs))
-
     def _blocks(self, h: Tensor, embedding: Tensor | None, depth: int, pyramid: Pyramid) -> Tensor:
         h = self.stem(h, depth)
         skips = [h]
         for index, level in enumerate(_levels(self.encoder)):
             for position, stage in enumerate(level.stages):
-                h = self._run(stage, h, embedding, depth)
+                h = stage(h, embedding, depth)
                 skips.append(h)
                 if (
                     position == 0 and self.asymmetry is not None
@@ -324,10 +308,10 @@ class ResidualUNet(nn.Module):
                 h = level.resample(h, embedding, depth)
                 skips.append(h)
         for stage in self.middle.stages:
-            h = self._run(stage, h, embedding, depth)
+            h = stage(h, embedding, depth)
         for level in _levels(self.decoder):
             for stage in level.stages:
-                h = self._run(stage, torch.cat([h, skips.pop()], dim=1), embedding, depth)
+                h = stage(torch.cat([h, skips.pop()], dim=1), embedding, depth)
             if level.resample is not None:
                 h = level.resample(h, embedding, depth)
         return self.head(self.norm(h), depth)

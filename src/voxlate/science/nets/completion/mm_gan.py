@@ -38,7 +38,6 @@ class MMGAN(NetSettings):
         float,
         setting("Share of features dropped at 1/16 of the size and below.", ge=0, lt=1),
     ] = 0.2
-    tanh: Annotated[bool, setting("Whether outputs are limited to -1 to 1 by tanh.")] = False
 
     @property
     def multiple(self) -> int:
@@ -93,7 +92,7 @@ class MMGANNet(nn.Module):
             h = torch.cat([up(h), skips.pop()], dim=1)
         # 4x4 pixels of twice the size, and one side more on the near edges, keep the size
         out = self.head(F.pad(F.interpolate(h, scale_factor=2.0), (1, 0, 1, 0)))
-        return Output(slices.volumes(out.tanh() if self.net.tanh else out))
+        return Output(slices.volumes(out))
 
 
 class Stage(nn.Module):

@@ -22,6 +22,8 @@ from voxlate.science.nets.xmodality.parts import (
     position_embedding,
 )
 
+FREQUENCIES = 256  # sines and cosines of the log-SNR, as published
+
 
 @settings
 class DiT(NetSettings):
@@ -32,10 +34,6 @@ class DiT(NetSettings):
     width: Annotated[int, setting("Number of channels of a token.", gt=0, multiple_of=4)] = 1024
     depth: Annotated[int, setting("Number of transformer blocks.", gt=0)] = 24
     heads: Annotated[int, setting("Number of attention heads, a divisor of width.", gt=0)] = 16
-    mlp_ratio: Annotated[int, setting("Width of the gated layers over width.", gt=0)] = 4
-    frequencies: Annotated[
-        int, setting("Number of sines and cosines of the log-SNR.", gt=0, multiple_of=2)
-    ] = 256
     wavelet: Annotated[
         bool,
         setting(
@@ -52,16 +50,15 @@ class DiT(NetSettings):
 class TimeMLP(nn.Module):
     """log-SNR [N] -> [N, width], with the SiLU that every user of it starts with."""
 
-    def __init__(self, frequencies: int, width: int) -> None:
+    def __init__(self, width: int) -> None:
         super().__init__()
-        self.frequencies = frequencies
         init = partial(nn.init.trunc_normal_, std=0.02, a=-0.04, b=0.04)
-        self.first = Dense(frequencies, width, init)
+        self.first = Dense(FREQUENCIES, width, init)
         self.second = Dense(width, width, init)
 
     def forward(self, log_snr: Tensor) -> Tensor:
         """The embedding of the log-SNR."""
-        sines, cosines = sinusoids(log_snr, self.frequencies, self.frequencies // 2)
+        sines, cosines = sinusoids(log_snr, FREQUENCIES, FREQUENCIES // 2)
         return F.silu(self.second(F.silu(self.first(torch.cat([cosines, sines], dim=-1)))))
 
 
@@ -74,7 +71,7 @@ class DiTBlock(nn.Module):
         self.norm1 = RMSNorm(net.width)
         self.attention = Attention(net.width, net.heads, lecun_normal_)
         self.norm2 = RMSNorm(net.width)
-        self.mlp = SwiGLU(net.width, net.mlp_ratio * net.width)
+        self.mlp = SwiGLU(net.width)
 
     def forward(self, tokens: Tensor, embedding: Tensor) -> Tensor:
         """Tokens [N, T, C] of the same shape; embedding: [N, C]."""
@@ -120,7 +117,7 @@ class DiTNet(Backbone):
         self.norm_in = nn.LayerNorm(pixels * ins, eps=EPS)
         self.embed = Dense(pixels * ins, net.width)
         self.norm = nn.LayerNorm(net.width, eps=EPS)
-        self.time = TimeMLP(net.frequencies, net.width)
+        self.time = TimeMLP(net.width)
         self.blocks = nn.ModuleList(DiTBlock(net) for _ in range(net.depth))
         self.final = FinalLayer(net.width, pixels * channels.out)
 

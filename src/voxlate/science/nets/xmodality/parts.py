@@ -24,6 +24,7 @@ from voxlate.science.nets.blocks import (
 from voxlate.science.nets.interface import Channels, NetworkInput, Output
 
 EPS = cpu.RMS_EPS
+MLP_RATIO = 4  # width of gated layers over that of tokens, in both published transformers
 Init = Callable[[Tensor], object]
 MakeNorm = Callable[[int], nn.Module]
 
@@ -239,8 +240,9 @@ class ResNetBlock(nn.Module):
 class SwiGLU(nn.Module):
     """silu(gate) · value, scaled and shifted by the time where there is one, and back (Shazeer 2020, eq. 6)."""
 
-    def __init__(self, channels: int, hidden: int, embedding: int = 0) -> None:
+    def __init__(self, channels: int, embedding: int = 0) -> None:
         super().__init__()
+        hidden = MLP_RATIO * channels
         self.time = Dense(embedding, 2 * hidden) if embedding else None
         self.gate = Dense(channels, hidden)
         self.value = Dense(channels, hidden)

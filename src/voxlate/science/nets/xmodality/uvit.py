@@ -37,9 +37,6 @@ class UViT(NetSettings):
     heads: Annotated[int, setting("Number of heads of the attention along rows.", gt=0)] = 4
     depth: Annotated[int, setting("Number of layers of the transformer.", gt=0)] = 16
     vit_heads: Annotated[int, setting("Number of heads of the transformer.", gt=0)] = 4
-    mlp_ratio: Annotated[
-        int, setting("Width of the transformer's gated layers over its own width.", gt=0)
-    ] = 4
 
     def build(self, channels: Channels) -> "UViTNet":
         """Raises BadInput where a task gives more than images and their noise level."""
@@ -59,7 +56,7 @@ class TransformerLayer(nn.Module):
         self.norm1 = RMSNorm(channels)
         self.attention = Attention(channels, net.vit_heads)
         self.norm2 = RMSNorm(channels)
-        self.mlp = SwiGLU(channels, net.mlp_ratio * channels, embedding)
+        self.mlp = SwiGLU(channels, embedding)
 
     def forward(self, tokens: Tensor, embedding: Tensor | None) -> Tensor:
         """Tokens [N, T, C] of the same shape."""
