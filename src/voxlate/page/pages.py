@@ -137,7 +137,7 @@ class Site:
             time.strftime("%d %b %H:%M", time.localtime(job.created)),
             why=for_page(job.why, {}),
             position=waiting.index(job.name) + 1 if job.name in waiting else 0,
-            patient=job.request.get("patient", found.get("patient", "")),
+            patient=job.request.get("patient") or found.get("patient", ""),
             images={
                 without_ending(file): f"{url}/images/{file}" for file in found.get("images", ())
             },

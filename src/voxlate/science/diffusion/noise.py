@@ -1,12 +1,25 @@
 """Noise that belongs to items, independent of batches: torch's streams in training, NumPy's in a synthesis."""
 
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from voxlate.base.devices import move_like
 from voxlate.base.streams import Streams, stream_key
+
+
+class Draws(Protocol):
+    """What a synthesis takes its noise from."""
+
+    def normal_like(self, x: Tensor) -> Tensor:
+        """Standard normal draws in the shape, type and place of x."""
+        ...
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """The same."""
+        ...
 
 
 class SynthesisNoise(Streams):

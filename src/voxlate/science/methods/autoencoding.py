@@ -10,7 +10,7 @@ from voxlate.base.config import kind_of, setting, settings
 from voxlate.base.devices import with_doubles
 from voxlate.base.errors import BadInput
 from voxlate.science.batch import Batch
-from voxlate.science.diffusion.noise import Noise
+from voxlate.science.diffusion.noise import Draws, Noise
 from voxlate.science.diffusion.sample import SamplerSettings
 from voxlate.science.methods.method import (
     Attempt,
@@ -97,7 +97,7 @@ class Autoencoding(Method):
         return Attempt(_losses, lambda: Pair(x, restored))
 
     @torch.no_grad()
-    def synthesise(self, batch: Batch, noise: Noise, sampling: SamplerSettings) -> Tensor:
+    def synthesise(self, batch: Batch, noise: Draws, sampling: SamplerSettings) -> Tensor:
         """The reconstruction of the batch's images."""
         return _reconstruct(
             self.net, batch.source if batch.target is None else batch.target

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from voxlate.base.config import setting, settings
 from voxlate.base.errors import BadInput
 from voxlate.science.batch import Batch
-from voxlate.science.diffusion.noise import Noise
+from voxlate.science.diffusion.noise import Draws, Noise
 from voxlate.science.diffusion.sample import SamplerSettings
 from voxlate.science.methods.method import (
     Losses,
@@ -200,7 +200,7 @@ class Cycle(Method):
             image, replace(problem, x0=problem.inputs.joined)
         )["total"]
 
-    def synthesise(self, batch: Batch, noise: Noise, sampling: SamplerSettings) -> Tensor:
+    def synthesise(self, batch: Batch, noise: Draws, sampling: SamplerSettings) -> Tensor:
         """The targets of a batch."""
         return self.generator("to_target").synthesise(batch, noise, sampling)
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from voxlate.base.config import setting, settings
 from voxlate.base.devices import move_like, with_doubles
 from voxlate.science.batch import Batch
-from voxlate.science.diffusion.noise import Noise
+from voxlate.science.diffusion.noise import Draws, Noise
 from voxlate.science.diffusion.objective import (
     AnyWeight,
     MinSnr,
@@ -95,7 +95,7 @@ class Sampled(Method):
         batch: Batch,
         denoiser_of: Callable[[Problem], Denoise],
         schedule: Schedule,
-        noise: Noise,
+        noise: Draws,
         sampling: SamplerSettings,
     ) -> Tensor:
         """One sample of each item, in windows of slices where `sampling` says so; its states follow as channels."""
@@ -148,7 +148,7 @@ class Diffusion(Sampled):
         )
 
     @torch.no_grad()
-    def synthesise(self, batch: Batch, noise: Noise, sampling: SamplerSettings) -> Tensor:
+    def synthesise(self, batch: Batch, noise: Draws, sampling: SamplerSettings) -> Tensor:
         """One sample of each item."""
         return self.draw(batch, self._denoiser, self.options.schedule, noise, sampling)
 

@@ -18,7 +18,7 @@ from voxlate.base.config import kind_of, setting, settings
 from voxlate.base.devices import move_like
 from voxlate.base.errors import BadInput
 from voxlate.science.batch import Batch
-from voxlate.science.diffusion.noise import Noise
+from voxlate.science.diffusion.noise import Draws, Noise
 from voxlate.science.diffusion.objective import Reduction, means_in_mask
 from voxlate.science.diffusion.prediction import per_item
 from voxlate.science.diffusion.sample import SamplerSettings
@@ -146,7 +146,7 @@ class Flow(Sampled):
         return (first + self._velocity(problem, x, t - step, step)) / 2
 
     @torch.no_grad()
-    def synthesise(self, batch: Batch, noise: Noise, sampling: SamplerSettings) -> Tensor:
+    def synthesise(self, batch: Batch, noise: Draws, sampling: SamplerSettings) -> Tensor:
         """One sample of each item."""
         # DDIM on a straight path takes Euler steps along the velocity
         sampling = replace(sampling, temperature=sampling.temperature * self.options.sigma_s)

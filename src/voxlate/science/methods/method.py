@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from voxlate.base.errors import BadInput
 from voxlate.science.batch import Batch
-from voxlate.science.diffusion.noise import Noise
+from voxlate.science.diffusion.noise import Draws, Noise
 from voxlate.science.diffusion.sample import SamplerSettings, with_known
 from voxlate.science.nets.autoencoder import AutoencoderNet
 from voxlate.science.nets.interface import Channels, NetSettings, NetworkInput
@@ -173,7 +173,7 @@ class Method(nn.Module, ABC):
         raise NotImplementedError
 
     @abstractmethod
-    def synthesise(self, batch: Batch, noise: Noise, sampling: SamplerSettings) -> Tensor:
+    def synthesise(self, batch: Batch, noise: Draws, sampling: SamplerSettings) -> Tensor:
         """Images [B, T, D, H, W] in network units; the batch needs no target."""
 
     def as_at_inference(self, batch: Batch) -> Batch:

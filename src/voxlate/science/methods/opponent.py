@@ -10,7 +10,7 @@ from torch.func import functional_call
 
 from voxlate.base.config import Importable, setting, settings
 from voxlate.science.batch import Batch
-from voxlate.science.diffusion.noise import Noise
+from voxlate.science.diffusion.noise import Draws, Noise
 from voxlate.science.diffusion.objective import mean_in_mask
 from voxlate.science.diffusion.sample import SamplerSettings
 from voxlate.science.methods.method import Losses, Method, Pair
@@ -165,7 +165,7 @@ class Opponent(Method):
         context = {"given": pair.context, "true": pair.true, "none": None}[self.options.context]
         return image if context is None else torch.cat([context, image], dim=1)
 
-    def synthesise(self, batch: Batch, noise: Noise, sampling: SamplerSettings) -> Tensor:
+    def synthesise(self, batch: Batch, noise: Draws, sampling: SamplerSettings) -> Tensor:
         """The targets of a batch."""
         return self.generator.synthesise(batch, noise, sampling)
 

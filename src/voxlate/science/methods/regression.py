@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from voxlate.base.config import Importable, look_up, setting, settings
 from voxlate.base.errors import BadInput
 from voxlate.science.batch import Batch
-from voxlate.science.diffusion.noise import Noise
+from voxlate.science.diffusion.noise import Draws, Noise
 from voxlate.science.diffusion.objective import Reduction, means_in_mask
 from voxlate.science.diffusion.sample import SamplerSettings
 from voxlate.science.methods.auxiliary_losses import LOSSES as EXTRA_LOSSES
@@ -161,7 +161,7 @@ class Regression(Method):
         return self.task.restore(output.image, problem), tuple(output.extras.get("features", ()))
 
     @torch.no_grad()
-    def synthesise(self, batch: Batch, noise: Noise, sampling: SamplerSettings) -> Tensor:
+    def synthesise(self, batch: Batch, noise: Draws, sampling: SamplerSettings) -> Tensor:
         """The predicted image of each item."""
         return self.predict(batch)[0]
 
