@@ -22,6 +22,7 @@ from voxlate.base.options.option import pairs
 from voxlate.training import recipe as recipes
 
 console = Console(soft_wrap=True)
+SYNTH = "synth."  # begins the keys that a training does not have
 
 
 @dataclass(frozen=True)
@@ -45,13 +46,20 @@ class Row:
     @property
     def of_training(self) -> list[str]:
         """The options of its changes for voxlate train."""
-        return _options({key: self.changes[key] for key in self.changes if key[:6] != "synth."})
+        return _options(
+            {key: value for key, value in self.changes.items() if not key.startswith(SYNTH)}
+        )
 
     @property
     def of_synthesis(self) -> list[str]:
         """The options of its changes for voxlate synth."""
-        given = {key[6:]: self.changes[key] for key in self.changes if key[:6] == "synth."}
-        return _options(given)
+        return _options(
+            {
+                key.removeprefix(SYNTH): value
+                for key, value in self.changes.items()
+                if key.startswith(SYNTH)
+            }
+        )
 
 
 def row_of(text: str) -> Row:
