@@ -135,9 +135,9 @@ class Site:
             job.title,
             job.state,
             time.strftime("%d %b %H:%M", time.localtime(job.created)),
-            why=for_page(job.why, {}),
+            why=job.why,
             position=waiting.index(job.name) + 1 if job.name in waiting else 0,
-            patient=job.request.get("patient", found.get("patient", "")),
+            patient=(found | job.request).get("patient", ""),
             images={
                 without_ending(file): f"{url}/images/{file}" for file in found.get("images", ())
             },
