@@ -5,24 +5,27 @@ import stat
 import sys
 
 import pytest
-from paging import start_process
+
+
+@pytest.fixture
+def open_umask():
+    """A umask that lets everybody read, also while the server ends."""
+    former = os.umask(0)
+    yield
+    os.umask(former)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no permissions of this kind")
 def test_uploads_and_results_are_for_their_owner_alone_whatever_the_umask(
-    page, run, cohort, tmp_path
+    open_umask, at_work, run, cohort, tmp_path
 ):
     folder = tmp_path / "data" / "jobs"
     folder.mkdir(parents=True)
     folder.chmod(0o755)  # which is closed at the start
-    former = os.umask(0)
-    try:
-        made = page({"run": str(run)}, start=start_process)
-        content = (cohort / "case1" / "t1.nii.gz").read_bytes()
-        place, _ = made.checked(**{"inner/t1.nii.gz": content})
-        address, _ = made.synthesised(place)
-    finally:
-        os.umask(former)
+    made = at_work(run)
+    content = (cohort / "case1" / "t1.nii.gz").read_bytes()
+    place, _ = made.checked(**{"inner/t1.nii.gz": content})
+    address, _ = made.synthesised(place)
     assert made.get(f"{address}/images/t2.nii.gz").status_code == 200
     found = [folder, *folder.rglob("*")]
     assert {path.name for path in found} >= {"inner", "t1.nii.gz", "out", "t2.nii.gz", "job.json"}

@@ -1,5 +1,6 @@
 """The application: the pages with their access checks, the worker on jobs, and the server that runs them."""
 
+import os
 import socket
 import tempfile
 import threading
@@ -33,6 +34,9 @@ GRACE_SECONDS = 3  # for requests in progress when the server ends
 MOST_CONNECTIONS = 200
 FULL = 507  # the status of a request for which the disk has no room
 UNPROCESSABLE = 422
+FOR_OWNER = (
+    0o077  # the umask of the server and of its jobs: uploads and results are for their owner alone
+)
 
 
 def create_app(
@@ -58,6 +62,7 @@ def create_app(
     @asynccontextmanager
     async def run_threads(_: FastAPI) -> AsyncIterator[None]:
         """Run the worker, and the removal of old jobs; at the end they stop, and a running job returns to the queue."""
+        umask = os.umask(FOR_OWNER)
         jobs.mend()
         threads = [threading.Thread(target=work, daemon=True) for work in works]
         for thread in threads:
@@ -68,6 +73,7 @@ def create_app(
             stop.set()
             for thread in threads:
                 thread.join(JOIN_SECONDS)
+            os.umask(umask)
 
     app = FastAPI(
         lifespan=run_threads,

@@ -5,10 +5,9 @@ import re
 import traceback
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, is_dataclass, replace
+from dataclasses import asdict, dataclass, is_dataclass, replace
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 from voxlate.base.config import kind_of
 from voxlate.base.devices import is_out_of_memory, single_threads
@@ -48,7 +47,23 @@ MOST_UNREAD = 3  # scans whose fault is stated where a model finds none that it 
 MOST_CHOICES = 6  # scans that are compared with one model, the best first
 ORDER = (None, "note", "caution", "do not trust")  # of the worst warning
 ITERATED = {"eta", "sampler", "schedule", "steps"}  # options of networks that compute several times
-Entry = Json
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A file or series of an upload.
+
+    place: below the upload's folder; why: the reason why it is not offered; contrast: that which its tags state; slices: of
+    two scans of a contrast, that with more is the finer one; study: of a series, which other series are of the same patient.
+    """
+
+    place: str
+    title: str
+    grid: str = ""
+    why: str = ""
+    contrast: str = ""
+    slices: int = 0
+    study: str = ""
 
 
 def check(folder: Path, request: Asked, reporter: Reporter) -> Json:
@@ -77,22 +92,20 @@ def check(folder: Path, request: Asked, reporter: Reporter) -> Json:
         if name in {*taken, MASK}
     }
     return {
-        "entries": entries,
+        "entries": [asdict(entry) for entry in entries],
         "patient": _patient(scans, entries) if request.get("is_local") else "",
         "fits": [asdict(fit) for fit in fits],
         "others": [*_others(scans, entries, request)],
         "names": names,
         "by_file": {
-            entry["place"]: contrast_of(_stated(entry, names))
-            for entry in entries
-            if not entry["why"]
+            entry.place: contrast_of(_stated(entry, names)) for entry in entries if not entry.why
         },
     }
 
 
 def _check_patients(scans: Path, entries: Sequence[Entry]) -> None:
     """Raise BadInput for series of several patients, of whom the result would name one."""
-    series = [scans / entry["place"] for entry in entries if entry["study"]]
+    series = [scans / entry.place for entry in entries if entry.study]
     persons = [*filter(None, map(person_in, series))]
     if any(not persons[0].may_be(person) for person in persons):
         raise BadInput(
@@ -103,8 +116,8 @@ def _check_patients(scans: Path, entries: Sequence[Entry]) -> None:
 def _patient(scans: Path, entries: Sequence[Entry]) -> str:
     """The patient's name by the first file of a series; "" where none states it."""
     for entry in entries:
-        if entry["study"]:
-            folder, _ = folder_and_key(scans / entry["place"])
+        if entry.study:
+            folder, _ = folder_and_key(scans / entry.place)
             first = next(path for path in folder.iterdir() if path.is_file())
             header = pydicom.dcmread(first, stop_before_pixels=True, force=True)
             return str(header.get("PatientName", "")).replace("^", " ").strip()
@@ -113,7 +126,7 @@ def _patient(scans: Path, entries: Sequence[Entry]) -> str:
 
 def _others(scans: Path, entries: Sequence[Entry], request: Asked) -> Iterator[str]:
     """Sentences on the files of an upload that are not used; those among DICOM files are left to the series."""
-    listed = {location_of(scans / entry["place"]) for entry in entries}
+    listed = {location_of(scans / entry.place) for entry in entries}
     others = [
         path.name
         for path in sorted(scans.rglob("*"))
@@ -142,10 +155,10 @@ def list_entries(scans: Path) -> list[Entry]:
             raise BadInput(
                 f"upload: expected the scans of one case, found more than {MOST_ENTRIES} files and series. Choose one case."
             )
-    if any(entry["study"] for entry in entries):
-        entries = [entry for entry in entries if not is_picture(scans / entry["place"])]
-    if len(entries) == 1 and entries[0]["study"]:
-        entries[0]["why"] = ""  # a lone series is what the user wants
+    if any(entry.study for entry in entries):
+        entries = [entry for entry in entries if not is_picture(scans / entry.place)]
+    if len(entries) == 1 and entries[0].study:
+        entries[0] = replace(entries[0], why="")  # a lone series is what the user wants
     if not entries:
         raise BadInput(
             "upload: expected a scan (NIfTI, DICOM or another format that voxlate reads), found none. Choose other files."
@@ -153,43 +166,26 @@ def list_entries(scans: Path) -> list[Entry]:
     return entries
 
 
-def _entry(place: str, title: str, **more: Any) -> Entry:
-    """A file or series of an upload.
-
-    why: the reason why it is not offered; is: the contrast that its tags state; slices: of two scans of a contrast, that
-    with more is the finer one; study: of a series, which other series are of the same patient.
-    """
-    return {
-        "place": place,
-        "title": title,
-        "grid": "",
-        "why": "",
-        "is": "",
-        "slices": 0,
-        "study": "",
-    } | more
-
-
 def _series_in(folder: Path, scans: Path) -> list[Entry]:
     """The series in a DICOM folder; localisers, derived series and the like are listed, and not offered."""
     try:
         series = list_series(folder)
     except BadInput as error:
-        return [_entry(place_in(folder, scans), "DICOM", why=str(error))]
+        return [Entry(place_in(folder, scans), "DICOM", why=str(error))]
     entries = []
     for found in series:
         place = place_in(found.path if len(series) > 1 else folder, scans)
         title = f"{found.modality} {found.description}".strip()
         aside = why_excluded(found)
         entries.append(
-            _entry(
+            Entry(
                 place,
                 title,
                 grid=plural(found.images, "image"),
                 why=f"Not offered: {aside}." if aside else "",
                 study=found.study or place,
                 slices=found.images,
-                **{"is": modality_of(found)},
+                contrast=modality_of(found),
             )
         )
     return entries
@@ -201,9 +197,9 @@ def _describe(path: Path, scans: Path) -> Entry:
     try:
         volume = read_volume(path, without_ending(path.name))
     except BadInput as error:
-        return _entry(place, path.name, why=str(error))
+        return Entry(place, path.name, why=str(error))
     slices = min(volume.grid.shape)
-    return _entry(place, path.name, grid=f"{volume.grid}, {volume.unit}", slices=slices)
+    return Entry(place, path.name, grid=f"{volume.grid}, {volume.unit}", slices=slices)
 
 
 def _fits(
@@ -232,7 +228,7 @@ def _fits(
         return
     if not choices:
         wanted = " or ".join(chain.from_iterable(described.card["accepts"].values()))
-        unread = [entry["why"] for entry in entries if entry["why"]][:MOST_UNREAD]
+        unread = [entry.why for entry in entries if entry.why][:MOST_UNREAD]
         why_not = [f"It takes {wanted}, which none of the scans is.", *unread]
         yield replace(described, why_not=" ".join(why_not))
     for inputs in choices:
@@ -311,9 +307,9 @@ def choices_of(
     own |= {name.lower(): name for name in accepted}
     # what each scan is by its place; a finer scan comes before a coarser one of the same contrast
     known = {}
-    for entry in sorted(entries, key=lambda entry: -entry["slices"]):
-        if entry["place"] in said or not (said or entry["why"]):
-            known[entry["place"]] = said.get(entry["place"]) or _stated(entry, own)
+    for entry in sorted(entries, key=lambda entry: -entry.slices):
+        if entry.place in said or not (said or entry.why):
+            known[entry.place] = said.get(entry.place) or _stated(entry, own)
     known = dict(sorted(known.items(), key=lambda item: item[1] != "t1"))
     names = {place: own.get(name, own.get(contrast_of(name), "")) for place, name in known.items()}
     masks = [f"{MASK}={place}" for place, name in names.items() if name == MASK][:1]
@@ -323,7 +319,7 @@ def choices_of(
             return [(place,) for place, name in known.items() if len(entries) == 1 or not name]
         return [(f"{name}={place}", *masks) for place, name in pairs.items()][:MOST_CHOICES]
     # a model of several contrasts takes one series of each, all of one patient
-    studies = {entry["place"]: entry["study"] for entry in entries}
+    studies = {entry.place: entry.study for entry in entries}
     # files are joined to cases by their names, as on the command line
     if not said and len(entries) > 1 and not any(map(studies.get, known)):
         return [(".",)] if known else []
@@ -386,12 +382,12 @@ def _settings(models: Mapping[Answer, Model]) -> Json:
 
 def _stated(entry: Entry, names: Collection[str]) -> str:
     """The contrast of a series by its tags, or of a file by its name or its last part: t1 of t1.nii.gz and head_t1.nii.gz."""
-    stem = without_ending(entry["title"]).lower()
+    stem = without_ending(entry.title).lower()
     words = (
-        entry["is"],
+        entry.contrast,
         stem,
         re.split(r"[_\s-]", stem)[-1],
-        modality_by_name(Path(entry["title"])),
+        modality_by_name(Path(entry.title)),
     )
     return next((word for word in words if word in names or contrast_of(word) in CONTRASTS), "")
 

@@ -22,7 +22,7 @@ from typing import Any, Literal
 
 from voxlate.base.errors import BadInput
 from voxlate.base.files import read_json, write_json
-from voxlate.scans.formats.archive import FILE, FOLDER, make_folders
+from voxlate.scans.formats.archive import FOLDER
 
 Json = dict[str, Any]
 Asked = Mapping[str, Any]  # the request of a job
@@ -115,13 +115,11 @@ class Jobs:
         """A new hidden folder, into which an upload is written before it becomes a job."""
         stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
         folder = self.root / f"{HIDDEN}{stamp}-{secrets.token_hex(6)}"
-        make_folders(folder)
+        folder.mkdir(parents=True)
         return folder
 
     def _write(self, folder: Path, job: Job) -> Job:
         write_json(folder / JOB, asdict(job))
-        # no umask: it would be that of all threads
-        (folder / JOB).chmod(FILE)
         self._jobs[job.name] = job
         return job
 
@@ -191,7 +189,7 @@ class Jobs:
         Jobs of another version fail.
         The owner alone may enter the folder of all jobs, also where it was open before.
         """
-        make_folders(self.root)
+        self.root.mkdir(parents=True, exist_ok=True)
         self.root.chmod(FOLDER)
         for folder in self.root.glob(f"{HIDDEN}*"):
             shutil.rmtree(folder, ignore_errors=True)

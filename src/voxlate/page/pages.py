@@ -48,7 +48,6 @@ from voxlate.page.jobs import (
 from voxlate.page.settings import LOOPBACK, Sessions, Settings
 from voxlate.page.uploads import Space, folder_below, receive
 from voxlate.page.words import CONTRASTS, for_page, in_fields
-from voxlate.scans.formats.archive import FOLDER
 from voxlate.scans.formats.io import without_ending
 
 router = APIRouter(responses=REFUSALS)
@@ -135,7 +134,7 @@ class Site:
             job.title,
             job.state,
             time.strftime("%d %b %H:%M", time.localtime(job.created)),
-            why=for_page(job.why, {}),
+            why=job.why,
             position=waiting.index(job.name) + 1 if job.name in waiting else 0,
             patient=job.request.get("patient") or found.get("patient", ""),
             images={
@@ -241,7 +240,7 @@ async def upload(request: Request, site: OfSite) -> Response:
     with site.space.reserve(size, used, site.settings.data):
         folder = site.jobs.reserve()
         scans = folder / SCANS
-        scans.mkdir(FOLDER)
+        scans.mkdir()
         try:
             received = await receive(request, scans, site.settings.limits)
             files = sorted(path for path in scans.rglob("*") if path.is_file())

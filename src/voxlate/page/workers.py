@@ -12,20 +12,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from voxlate.page.jobs import ENDED, OUTCOME, Job, Jobs
-from voxlate.scans.formats.archive import open_new
 
 _log = logging.getLogger(__name__)
 LOOK_SECONDS = 0.2  # between two looks at the queue, and at a process
 RETRY_SECONDS = 5.0  # after a fault of the disk
-FOR_OWNER = 0o077  # as an umask: uploads and results are for their owner alone
 CLEAN_SECONDS = 60.0  # between two removals of old jobs
 MESSAGES = "messages.txt"  # what the process of a job prints, for whoever runs the server
 
 
 def start_process(folder: Path) -> subprocess.Popen[bytes]:
     """Start the work of a job; its process ends when this one does, because its standard input is closed then."""
-    (folder / MESSAGES).unlink(missing_ok=True)  # of an earlier attempt
-    with open_new(folder / MESSAGES) as messages:
+    with open(folder / MESSAGES, "wb") as messages:
         return subprocess.Popen(
             [sys.executable, "-m", "voxlate.page.work", str(folder)],
             stdin=subprocess.PIPE,
@@ -33,7 +30,6 @@ def start_process(folder: Path) -> subprocess.Popen[bytes]:
             stderr=subprocess.STDOUT,
             env=os.environ | {"PYTHONUNBUFFERED": "1"},
             start_new_session=True,  # Ctrl-C in the terminal reaches the server alone, which ends its jobs
-            umask=FOR_OWNER,
         )
 
 
