@@ -21,7 +21,6 @@ from voxlate.exchange.model_file import DESCRIPTION, NETWORK, read_model
 from voxlate.exchange.onnx_file import check_graph
 from voxlate.exchange.run import load
 from voxlate.scans.formats.io import content_hash, is_synthetic, read_volume, write_volume
-from voxlate.science.nets import blocks
 
 
 @pytest.fixture(scope="module")
@@ -57,8 +56,7 @@ def test_the_images_without_torch_are_those_of_torch(kind, carried, tmp_path):
 
 
 @slow
-def test_a_graph_takes_any_number_of_patches_where_enlargements_are_fused(tmp_path, monkeypatch):
-    monkeypatch.setattr(blocks, "FEWEST_PRODUCTS", 0)
+def test_a_graph_takes_any_number_of_patches(tmp_path):
     model = tiny_model("a completion").with_options(batch=4)
     export_model(model, tmp_path / "MODEL")
     assert_same_images(model, tmp_path / "MODEL", "desc-synthetic_t2")
