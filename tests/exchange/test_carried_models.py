@@ -17,7 +17,6 @@ from rows import every_row, slow
 from voxlate.base.files import read_json, sha256_of
 from voxlate.exchange.export import _write_description, export_model
 from voxlate.scans.formats.io import content_hash, is_synthetic, read_volume, write_volume
-from voxlate.science.nets import blocks
 from voxlate.synthesis.exported import DESCRIPTION, NETWORK, read_model
 from voxlate.synthesis.exported import load_exported as load
 
@@ -55,8 +54,7 @@ def test_the_images_without_torch_are_those_of_torch(kind, carried, tmp_path):
 
 
 @slow
-def test_a_graph_takes_any_number_of_patches_where_enlargements_are_fused(tmp_path, monkeypatch):
-    monkeypatch.setattr(blocks, "FEWEST_PRODUCTS", 0)
+def test_a_graph_takes_any_number_of_patches(tmp_path):
     model = tiny_model("a completion").with_options(batch=4)
     export_model(model, tmp_path / "MODEL")
     assert_same_images(model, tmp_path / "MODEL", "desc-synthetic_t2")

@@ -12,10 +12,8 @@ from voxlate.science.nets.blocks import (
     Attention,
     BlockOptions,
     FourierFeatures,
-    Up,
     Volumetric,
     conv3,
-    enlarge,
     pad_far,
     sinusoids,
     to_slices,
@@ -32,20 +30,6 @@ def test_attention_is_the_softmax_average_of_the_values():
     weights = (torch.einsum("nqhc,nkhc->nhqk", query, key) / math.sqrt(4)).softmax(-1)
     mixed = layer.out(torch.einsum("nhqk,nkhc->nqhc", weights, value).flatten(2))
     assert_close(layer(h), h + mixed.mT.reshape(h.shape), atol=1e-5, rtol=1e-5)
-
-
-@every_row("size", [(16, 17), (3, 5)])
-@every_row("volumetric", [False, True])
-def test_going_up_is_a_convolution_of_the_enlarged_map(size, volumetric, monkeypatch):
-    # the larger size has more, the smaller fewer
-    monkeypatch.setattr("voxlate.science.nets.blocks.FEWEST_PRODUCTS", 10_000)
-    torch.manual_seed(0)
-    up = Up(6, (1, 2, 2), BlockOptions(volumetric=volumetric))
-    h = torch.randn(2, 6, *size).contiguous(memory_format=torch.channels_last).requires_grad_()
-    outs = up(h, None, 2), up.conv(enlarge(h, (1, 2, 2)), 2)
-    pairs = ([out, *gradients(out, (h, up.conv.weight, up.conv.bias))] for out in outs)
-    for mine, plain in zip(*pairs):
-        assert_close(mine, plain, atol=1e-4, rtol=1e-4)
 
 
 def gradients(out: torch.Tensor, leaves: Iterable[torch.Tensor]) -> tuple[torch.Tensor, ...]:

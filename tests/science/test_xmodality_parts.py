@@ -51,13 +51,6 @@ def _plain_norm(h: Tensor, gain: Tensor, shift: Tensor | None, gelu: bool) -> Te
     return F.gelu(y, approximate="tanh") if gelu else y
 
 
-@pytest.fixture(autouse=True)
-def _parts(monkeypatch):
-    """Several slabs an item and several parts of scores, the last one shorter."""
-    monkeypatch.setattr("voxlate.science.nets.cpu.SLAB", 64)
-    monkeypatch.setattr("voxlate.science.nets.cpu.SCORES", 300)
-
-
 @every_row("gelu", [False, True])
 @every_row("rows", [1, 3])
 @every_row("shifted", [False, True])

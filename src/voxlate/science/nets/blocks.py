@@ -19,8 +19,6 @@ from voxlate.base.config import Counts, setting, settings
 from voxlate.science.nets import cpu
 from voxlate.science.nets.interface import Channels
 
-# Products per kernel tap below which cpu.enlarge_conv is slower than the plain path.
-FEWEST_PRODUCTS = 1 << 22
 AUTOCAST = ("cpu", "cuda", "xpu", "mps")  # torch is not asked: before 2.13 it cannot compile that
 NORM_EPS = 1e-5  # added to a variance; as torch has it
 MAX_PERIOD = 10_000.0  # of the sinusoids: Vaswani et al. 2017, sec. 3.5
@@ -268,15 +266,6 @@ class Up(nn.Module):
 
     def forward(self, h: Tensor, embedding: Tensor | None, depth: int) -> Tensor:
         """A map multiplied by the stride; embedding is not used."""
-        conv = self.conv
-        if (
-            isinstance(conv, SliceConv)
-            and h.device.type == "cpu"
-            and h.numel() * len(conv.weight) >= FEWEST_PRODUCTS
-        ):
-            h = repeat_border(h) if repeats(conv) else F.pad(h, (1, 1, 1, 1))
-            h = cpu.enlarge_conv(h, conv.weight, conv.bias)
-            return h if conv.volumetric is None else conv.volumetric(h, depth)
         return self.conv(enlarge(h, self.stride), depth)
 
 
