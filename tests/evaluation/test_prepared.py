@@ -7,7 +7,7 @@ import numpy as np
 from made_volumes import made_volume, save
 from rows import slow
 from voxlate.checks.prepare import prepare
-from voxlate.evaluation.reports.alignment import misalignment_lines
+from voxlate.evaluation.reports.alignment import misalignment_lines, registration_lines
 from voxlate.evaluation.reports.pictures import CaseImage, ColourScale, chequerboard, scan_columns
 from voxlate.scans.cases.align import Registered
 from voxlate.scans.cases.prepared import CaseEntry
@@ -31,6 +31,17 @@ def test_the_distance_of_scans_is_counted_for_each_scan_that_they_were_compared_
     of_ct, of_t1 = misalignment_lines(cases)["t2"].split("; lies")
     assert ("2.0 mm from ct" in of_ct, of_ct.endswith("2 cases")) == (True, True)
     assert ("9.0 mm from t1" in of_t1, of_t1.endswith("1 case")) == (True, True)
+
+
+def test_one_line_says_how_a_modality_was_registered():
+    cases = [
+        entry("a", "rigid", 1.1, 1.3),
+        entry("b", "none", 1.05, 1.05),
+        entry("c", "rigid", 1.2, 1.4),
+    ]
+    ((name, line),) = registration_lines(cases).items()
+    assert name == "t1"
+    assert all(part in line for part in ("1.100 → 1.300", "1.050 → 1.050", "(b)"))
 
 
 def test_a_chequerboard_has_eight_squares_along_the_shorter_side_each_scan_in_its_own_shades():

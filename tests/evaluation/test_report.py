@@ -203,6 +203,12 @@ def opened(uri):
     return Image.open(io.BytesIO(base64.b64decode(uri.split(",")[1])))
 
 
+def test_warnings_are_sentences_with_the_colour_of_their_grade(page):
+    assert "{'code'" not in html.unescape(page.source)
+    assert page.source.count('<p class="warning note">By a starter.') == 2
+    assert page.source.count('<p class="warning caution">A face.') == 2
+
+
 @pytest.mark.parametrize("every", [1000, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_recipes_numbers_are_said_to_be_of_the_recipe_as_shipped_where_a_run_differs(run, every):
     def written(name, **changes):

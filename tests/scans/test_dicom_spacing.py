@@ -1,10 +1,13 @@
 """DICOM series whose files are missing by a rule, and sound ones whose headers look as if they were."""
 
+import json
+
 import pytest
 
 from refusals import refuses
 from rows import every_row
-from voxlate.scans.formats.io import read_volume
+from voxlate.checks.prepare import prepare
+from voxlate.scans.formats.io import read_volume, write_volume
 
 pydicom = pytest.importorskip("pydicom")
 from test_dicom import FIRST, NORMAL, write_slice  # noqa: E402 - needs pydicom
@@ -102,6 +105,18 @@ def test_tags_that_contradict_the_positions_of_slices_are_named_and_numbers_of_n
     tmp_path, tags, guesses
 ):
     assert len(read_volume(write(tmp_path, **tags)).guesses) == guesses
+
+
+def test_info_prepare_and_evaluate_say_what_was_guessed_of_a_series(tmp_path, voxlate):
+    cohort = tmp_path / "cohort"
+    folder = write(cohort / "p0" / "ct", step=5.8, number=0, SliceThickness=3)
+    guessed = json.loads(voxlate("info", folder, "--json").out)["guessed"][0]["text"]
+    warnings = prepare(cohort, tmp_path / "prepared", workers=1, audit=False).warnings
+    write_volume(tmp_path / "out" / "p0" / "ct.nii.gz", read_volume(folder))
+    answer = voxlate("evaluate", tmp_path / "out", "--truth", cohort, "--json").done()
+    moved = json.loads(answer.out)["moved"]["p0/ct"]
+    for said in (guessed, moved, " ".join(one.text for one in warnings)):
+        assert "3 mm thick are 5.80 mm apart" in said
 
 
 def test_real_series_pass_and_every_second_file_of_them_does_not(tmp_path, shared):

@@ -204,6 +204,17 @@ def test_the_halves_of_pictures_side_by_side_are_two_modalities(tmp_path):
         read_volume(cases[1].files["a"])
 
 
+def test_what_decided_a_split_is_told_apart(tmp_path):
+    lay_out(tmp_path, "train/p{1,2,3,6}/{t1,ct}.png test/p4/{t1,ct}.png p5_test/{t1,ct}.png")
+    said = " ".join(find_cohort(tmp_path).guessed)
+    assert re.findall(r"(\d) cases? of (\w+) by (\w+)", said) == [
+        ("1", "test", "folders"),
+        ("1", "test", "names"),
+        ("3", "train", "folders"),
+        ("1", "val", "chance"),
+    ]
+
+
 def write(path: Path, values: np.ndarray, description: str = "") -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     write_volume(path, Volume(np.float32(values)[None], np.eye(4), "a.u.", "x"), description)

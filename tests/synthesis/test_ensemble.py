@@ -157,3 +157,7 @@ def test_members_that_make_something_else_are_refused(synth, run, changed, cohor
     in_hu = replace(model, facts=replace(model.facts, units={"t1": "a.u.", "t2": "HU"}))
     with refuses(r"found one that makes t2 \[HU\]"):
         Ensemble((model, in_hu))
+
+
+def test_runs_without_scans_are_refused(synth, run):
+    assert "INPUT: expected scans after the runs" in synth(run, run).sentence

@@ -55,3 +55,9 @@ def test_another_format_replaces_the_first_is_kept_and_scored(voxlate, run, coho
     assert "1 of 1 cases were synthesised before and are kept" in kept.err
     assert json.loads(voxlate("info", out, "--json").out)["images"] == ["t2"]
     voxlate("evaluate", out, "--truth", cohort / "case0").done()
+
+
+def test_an_unknown_format_is_refused(synth, run, cohort):
+    refusal = synth(run, cohort / "case0", "--format", "jpg").refusal
+    expected = "'nii.gz', 'nii', 'nrrd', 'mha', 'mgz'"
+    assert f"voxlate: --format: expected {expected}, found 'jpg'" in refusal

@@ -115,6 +115,19 @@ def test_adaptation_replays_the_cohort_of_the_run_at_a_quarter_of_its_rate_and_r
     assert adapt(run, prepared, out, **options).folder == done.folder
 
 
+@slow
+def test_a_calibrated_run_is_stale_after_adaptation_until_it_is_calibrated_again(
+    run, prepared, cohort, voxlate, tmp_path
+):
+    (run / "calibration.mean.safetensors").write_bytes(b"")  # what matters is that there was one
+    out = tmp_path / "adapted"
+    answer = voxlate("adapt", run, "--data", prepared, "--steps", 1, "--out", out).done()
+    assert "does not hold" in answer.err
+    scan = next(cohort.glob("*/t1.nii.gz"))
+    answer = voxlate("synth", out, scan, "--out", tmp_path / "out")
+    assert "the calibration from before does not hold any more" in answer.err
+
+
 TWO = """
 title = "two"
 data = { source = ["t1"], target = ["t2"], patch = [1, 24, 20] }
