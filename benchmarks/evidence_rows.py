@@ -10,11 +10,11 @@ from typing import Any
 
 import voxlate
 from trust import HEADS, means, parts_of_intervals, write_manifest
-from voxlate.anatomy.cohort import write_cohort
+from voxlate.anatomy.phantom_cohort import write_cohort
 from voxlate.scans.cohorts.find import find_cohort
-from voxlate.training.options import Mode
 from voxlate.training.recipe import read
 from voxlate.training.run import Run
+from voxlate.training.training_options import Mode
 from voxlate.training.verdict import SYNTHESIS
 
 WORKERS = 2

@@ -21,8 +21,8 @@ from voxlate.base.items import stable_id
 from voxlate.base.records import Widening
 from voxlate.checks.conformal import least_scale, shares_outside
 from voxlate.evaluation.calibrate import calibrate
-from voxlate.evaluation.scoring.regions import read_canonical
-from voxlate.evaluation.scoring.units import BRAIN_HU, shows_a_window
+from voxlate.evaluation.scoring.score_units import BRAIN_HU, shows_a_window
+from voxlate.evaluation.scoring.scored_regions import read_canonical
 from voxlate.scans.cases.case import PreparedCase
 from voxlate.scans.cases.prepared import open_cohort
 from voxlate.scans.cohorts.find import find_cohort

@@ -24,8 +24,8 @@ import torch
 
 from starter_intervals import add_intervals, layout
 from starter_pack import pack, with_measured
-from voxlate.anatomy.cohort import write_cohort
 from voxlate.anatomy.head import FIELD_MM
+from voxlate.anatomy.phantom_cohort import write_cohort
 from voxlate.base.files import write_text
 from voxlate.checks.prepare import prepare
 from voxlate.evaluation.scoring.evaluate import evaluate

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 
 from json_lines import append, finished
-from voxlate.anatomy.cohort import write_cohort
+from voxlate.anatomy.phantom_cohort import write_cohort
 from voxlate.anatomy.tissue import INTRACRANIAL
 from voxlate.checks.out_of_distribution import (
     DistributionTest,
@@ -43,7 +43,7 @@ from voxlate.scans.formats.io import read_volume
 from voxlate.scans.images.grid import Volume, canonical
 from voxlate.scans.images.intensity import Percentile
 from voxlate.scans.images.mask import foreground
-from voxlate.scans.images.statistics import intensity_statistics
+from voxlate.scans.images.volume_statistics import intensity_statistics
 from voxlate.synthesis.cohort import synthesise_cases
 from voxlate.synthesis.scans import find_scans
 from voxlate.synthesis.selection import Selection

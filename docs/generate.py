@@ -17,7 +17,7 @@ from voxlate.base.config import key_types, members
 from voxlate.commands.cli.commands import command_line
 from voxlate.evaluation.scoring.metrics import CHALLENGE_METRICS, METRICS, REGION_METRICS, Metric
 from voxlate.page.app import create_app
-from voxlate.page.settings import Sessions, Settings
+from voxlate.page.page_settings import Sessions, Settings
 from voxlate.training.recipe import Recipe
 
 DOCS = Path(__file__).parent

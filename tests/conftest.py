@@ -324,7 +324,7 @@ def _trained(once, recipe_path: Path, prepared: Path, out: Path) -> Path:
 @pytest.fixture
 def shorten_widths(monkeypatch) -> Callable[[int, int], None]:
     """Let calibrations learn their widths in fewer steps of so many voxels."""
-    from voxlate.evaluation.intervals import widths
+    from voxlate.evaluation.intervals import width_training as widths
 
     def shorten(steps, batch):
         for method, settings in widths.SETTINGS.items():

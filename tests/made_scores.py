@@ -4,7 +4,7 @@ import math
 from types import MappingProxyType
 
 from voxlate.evaluation.scoring.case_scores import Row
-from voxlate.evaluation.scoring.frame import frame_of
+from voxlate.evaluation.scoring.score_frame import frame_of
 from voxlate.evaluation.scoring.scores import Scores
 
 NONE = MappingProxyType({})

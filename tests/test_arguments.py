@@ -9,7 +9,7 @@ import numpy as np
 import voxlate as package
 from refusals import refuses
 from rows import every_row
-from voxlate.base.options.check import check_options, check_value, read_text
+from voxlate.base.options.check_values import check_options, check_value, read_text
 from voxlate.base.options.option import (
     flag_of,
     in_python,

@@ -84,7 +84,7 @@ def test_every_option_of_a_synthesis_is_in_the_form_of_the_page_and_in_openapi_o
     pytest.importorskip("fastapi", reason="the page needs the extra serve")
     from voxlate.page.app import create_app
     from voxlate.page.forms import FIELDS, OPTIONS, SCHEMA
-    from voxlate.page.settings import Sessions, Settings
+    from voxlate.page.page_settings import Sessions, Settings
 
     site = create_app(Settings({}, Path("nowhere")), Sessions(""), None).app
     stated = list[set[str]]()

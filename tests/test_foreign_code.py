@@ -15,11 +15,11 @@ from rows import every_row
 from sources import files, nodes, text_of
 from voxlate.base.errors import BadInput
 from voxlate.base.files import write_json
-from voxlate.commands.cli.app import app
+from voxlate.commands.cli.typer_app import app
 from voxlate.page.jobs import Kind
 from voxlate.page.work import do_job
 from voxlate.training import recipe as recipes
-from voxlate.training.recipe.provenance import read_run
+from voxlate.training.recipe.run_provenance import read_run
 from voxlate.training.train import train
 
 MODULE = "strangers_parts"

@@ -9,8 +9,8 @@ import pytest
 from sources import ROOT, files, nodes
 from voxlate.base.codes import GRADES, codes
 from voxlate.base.messages import FILE, Message, message, read_messages, summarise, worst_grade
-from voxlate.checks.table import COMPARE, OR, ask, table
-from voxlate.commands.cli.messages import MOST_LINES, keep_messages, shorten
+from voxlate.checks.check_table import COMPARE, OR, ask, table
+from voxlate.commands.cli.printed_messages import MOST_LINES, keep_messages, shorten
 
 DYNAMIC = "truth-"  # codes that are put together from the kind of a fault
 

@@ -22,7 +22,7 @@ from dicom_slices import DESCRIPTIONS, write_series
 from pretrained import written
 from rows import every_row, slow
 from test_recipes import narrow
-from voxlate.anatomy.cohort import write_cohort
+from voxlate.anatomy.phantom_cohort import write_cohort
 from voxlate.base.options.option import pairs
 from voxlate.exchange.published import layout
 from voxlate.scans.formats.io import read_volume, write_volume

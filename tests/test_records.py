@@ -25,7 +25,7 @@ from voxlate.training.calibration_file import read_calibration
 from voxlate.training.continuing import train_further
 from voxlate.training.log_file import lines_of
 from voxlate.training.naive import Baselines, baselines_checksum
-from voxlate.training.recipe.provenance import read_run
+from voxlate.training.recipe.run_provenance import read_run
 from voxlate.training.state_file import check_outline
 from voxlate.training.weights import read_header
 

@@ -6,42 +6,42 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from typing import Literal
-from voxlate.anatomy.options import PhantomOptions as PhantomOptions
+from voxlate.anatomy.phantom_options import PhantomOptions as PhantomOptions
 from voxlate.base.errors import BadInput as BadInput
 from voxlate.checks.survey import Survey
 from voxlate.clinic.dicom_out import Exported
-from voxlate.clinic.options.share import ExportOptions as ExportOptions
-from voxlate.clinic.options.share import ListenOptions as ListenOptions
-from voxlate.clinic.options.share import ModelOptions as ModelOptions
-from voxlate.clinic.options.share import PushOptions as PushOptions
-from voxlate.clinic.options.share import ServeOptions as ServeOptions
+from voxlate.clinic.share_options import ExportOptions as ExportOptions
+from voxlate.clinic.share_options import ListenOptions as ListenOptions
+from voxlate.clinic.share_options import ModelOptions as ModelOptions
+from voxlate.clinic.share_options import PushOptions as PushOptions
+from voxlate.clinic.share_options import ServeOptions as ServeOptions
 from voxlate.commands.api.demo import Demo
 from voxlate.commands.api.demo_scan import RealDemo
 from voxlate.commands.api.exports import Pushed
 from voxlate.commands.api.images import Checks
 from voxlate.commands.api.images import Syntheses
 from voxlate.commands.api.progress import Reporter
+from voxlate.evaluation.calibrate_options import CalibrateOptions as CalibrateOptions
 from voxlate.evaluation.compare import Comparison
-from voxlate.evaluation.options.calibrate import CalibrateOptions as CalibrateOptions
-from voxlate.evaluation.options.evaluate import CompareOptions as CompareOptions
-from voxlate.evaluation.options.evaluate import EvaluateOptions as EvaluateOptions
+from voxlate.evaluation.evaluate_options import CompareOptions as CompareOptions
+from voxlate.evaluation.evaluate_options import EvaluateOptions as EvaluateOptions
 from voxlate.evaluation.scoring.scores import Scores
 from voxlate.scans.cases.prepared import Cohort
 from voxlate.scans.cohorts.case_files import CohortFiles
 from voxlate.scans.images.grid import Volume as Volume
-from voxlate.scans.options.layout import Layout
-from voxlate.scans.options.prepare import PrepareOptions as PrepareOptions
+from voxlate.scans.layout_options import Layout
+from voxlate.scans.prepare_options import PrepareOptions as PrepareOptions
 from voxlate.synthesis.exported import Description
 from voxlate.synthesis.model import Model
-from voxlate.synthesis.options import CheckOptions as CheckOptions
-from voxlate.synthesis.options import SynthOptions as SynthOptions
-from voxlate.training.options import AdaptOptions as AdaptOptions
-from voxlate.training.options import ImportOptions as ImportOptions
-from voxlate.training.options import PlanOptions as PlanOptions
-from voxlate.training.options import TrainOptions as TrainOptions
+from voxlate.synthesis.synth_options import CheckOptions as CheckOptions
+from voxlate.synthesis.synth_options import SynthOptions as SynthOptions
 from voxlate.training.planning.plan import Plan
 from voxlate.training.recipe.settings import Recipe
 from voxlate.training.run import Run
+from voxlate.training.training_options import AdaptOptions as AdaptOptions
+from voxlate.training.training_options import ImportOptions as ImportOptions
+from voxlate.training.training_options import PlanOptions as PlanOptions
+from voxlate.training.training_options import TrainOptions as TrainOptions
 
 __version__: str
 

@@ -1,12 +1,12 @@
 """Where the names of the package are; release/stub.py writes their types into __init__.pyi."""
 
-from voxlate.anatomy.options import PhantomOptions as PhantomOptions
+from voxlate.anatomy.phantom_options import PhantomOptions as PhantomOptions
 from voxlate.base.errors import BadInput as BadInput
-from voxlate.clinic.options.share import ExportOptions as ExportOptions
-from voxlate.clinic.options.share import ListenOptions as ListenOptions
-from voxlate.clinic.options.share import ModelOptions as ModelOptions
-from voxlate.clinic.options.share import PushOptions as PushOptions
-from voxlate.clinic.options.share import ServeOptions as ServeOptions
+from voxlate.clinic.share_options import ExportOptions as ExportOptions
+from voxlate.clinic.share_options import ListenOptions as ListenOptions
+from voxlate.clinic.share_options import ModelOptions as ModelOptions
+from voxlate.clinic.share_options import PushOptions as PushOptions
+from voxlate.clinic.share_options import ServeOptions as ServeOptions
 from voxlate.commands.api.cohorts import info as info
 from voxlate.commands.api.cohorts import manifest as manifest
 from voxlate.commands.api.cohorts import phantom as phantom
@@ -22,9 +22,9 @@ from voxlate.commands.api.images import check as check
 from voxlate.commands.api.images import load as load
 from voxlate.commands.api.images import synthesise as synthesise
 from voxlate.commands.api.images import synthesize as synthesize
-from voxlate.commands.api.scores import compare as compare
-from voxlate.commands.api.scores import evaluate as evaluate
-from voxlate.commands.api.scores import report as report
+from voxlate.commands.api.scoring import compare as compare
+from voxlate.commands.api.scoring import evaluate as evaluate
+from voxlate.commands.api.scoring import report as report
 from voxlate.commands.api.training import adapt as adapt
 from voxlate.commands.api.training import calibrate as calibrate
 from voxlate.commands.api.training import import_weights as import_weights
@@ -32,15 +32,15 @@ from voxlate.commands.api.training import list_starters as list_starters
 from voxlate.commands.api.training import plan as plan
 from voxlate.commands.api.training import recipes as recipes
 from voxlate.commands.api.training import train as train
-from voxlate.evaluation.options.calibrate import CalibrateOptions as CalibrateOptions
-from voxlate.evaluation.options.evaluate import CompareOptions as CompareOptions
-from voxlate.evaluation.options.evaluate import EvaluateOptions as EvaluateOptions
+from voxlate.evaluation.calibrate_options import CalibrateOptions as CalibrateOptions
+from voxlate.evaluation.evaluate_options import CompareOptions as CompareOptions
+from voxlate.evaluation.evaluate_options import EvaluateOptions as EvaluateOptions
 from voxlate.page.server import serve as serve
 from voxlate.scans.images.grid import Volume as Volume
-from voxlate.scans.options.prepare import PrepareOptions as PrepareOptions
-from voxlate.synthesis.options import CheckOptions as CheckOptions
-from voxlate.synthesis.options import SynthOptions as SynthOptions
-from voxlate.training.options import AdaptOptions as AdaptOptions
-from voxlate.training.options import ImportOptions as ImportOptions
-from voxlate.training.options import PlanOptions as PlanOptions
-from voxlate.training.options import TrainOptions as TrainOptions
+from voxlate.scans.prepare_options import PrepareOptions as PrepareOptions
+from voxlate.synthesis.synth_options import CheckOptions as CheckOptions
+from voxlate.synthesis.synth_options import SynthOptions as SynthOptions
+from voxlate.training.training_options import AdaptOptions as AdaptOptions
+from voxlate.training.training_options import ImportOptions as ImportOptions
+from voxlate.training.training_options import PlanOptions as PlanOptions
+from voxlate.training.training_options import TrainOptions as TrainOptions

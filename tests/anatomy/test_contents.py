@@ -8,8 +8,8 @@ from numpy.random import default_rng
 
 from rows import every_row
 from voxlate.anatomy import ageing, diseases
-from voxlate.anatomy.anatomy import LesionKind, anatomy
 from voxlate.anatomy.head import Head, make_head
+from voxlate.anatomy.head_shape import LesionKind, anatomy
 from voxlate.anatomy.tissue import BRAIN, OTHER_BRAIN, Label
 
 pytestmark = pytest.mark.slow

@@ -11,9 +11,9 @@ from scipy import ndimage
 
 from refusals import refuses
 from rows import every_row
-from voxlate.anatomy.cohort import write_cohort
 from voxlate.anatomy.exposure import Exposure
 from voxlate.anatomy.head import Head, make_head
+from voxlate.anatomy.phantom_cohort import write_cohort
 from voxlate.anatomy.scanner import image
 from voxlate.anatomy.sequences import bolus
 from voxlate.anatomy.shapes import Space, ellipsoid, noise

@@ -12,12 +12,12 @@ from refusals import refuses
 from rows import every_row
 from scans import change_scan
 from voxlate.anatomy.bodies import ct_bodies
-from voxlate.anatomy.cohort import write_cohort
 from voxlate.anatomy.ct_body import NO_LABELS, make_ct_body
 from voxlate.anatomy.head import Head
 from voxlate.anatomy.label_table import read_table
 from voxlate.anatomy.maps import MAPS, tissue_map
-from voxlate.anatomy.options import PhantomOptions
+from voxlate.anatomy.phantom_cohort import write_cohort
+from voxlate.anatomy.phantom_options import PhantomOptions
 from voxlate.anatomy.real_ct import read_ct
 from voxlate.anatomy.tissue import Label
 from voxlate.base.files import read_json

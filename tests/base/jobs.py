@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from voxlate.base.errors import BadInput
-from voxlate.base.executors.job import Context
+from voxlate.base.executors.case_work import Context
 
 
 @dataclass(frozen=True)

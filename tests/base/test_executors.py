@@ -18,8 +18,7 @@ from jobs import Numbers, Stages, Unopened
 from refusals import refuses
 from rows import every_row, slow
 from voxlate.base.errors import BadInput
-from voxlate.base.executors.choose import choose_executor
-from voxlate.base.executors.job import (
+from voxlate.base.executors.case_work import (
     Context,
     Cost,
     InProcess,
@@ -27,6 +26,7 @@ from voxlate.base.executors.job import (
     WorkerDied,
     busy_line,
 )
+from voxlate.base.executors.choose import choose_executor
 from voxlate.base.executors.local import LocalExecutor
 from voxlate.base.executors.schedule import schedule_cases
 from voxlate.base.options.executors import ExecutorOptions

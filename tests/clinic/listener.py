@@ -13,9 +13,9 @@ from pydicom.uid import generate_uid
 from voxlate.clinic.address import node
 from voxlate.clinic.dimse import NodeArchive
 from voxlate.clinic.listen import listen
-from voxlate.clinic.options.share import ListenOptions
 from voxlate.clinic.queue import Queue
 from voxlate.clinic.sending import Ledger, send
+from voxlate.clinic.share_options import ListenOptions
 
 
 def answer(scans: Path, images: Path) -> list[Path]:

@@ -12,9 +12,9 @@ from dciodvfy import errors_in, needs_dciodvfy
 from refusals import refuses
 from rows import slow
 from voxlate.clinic.address import StudyAddress
-from voxlate.clinic.archive import store_answers, write_objects_of
 from voxlate.clinic.dicom_images import write_enhanced
 from voxlate.clinic.dicom_out import export_dicom
+from voxlate.clinic.picture_archive import store_answers, write_objects_of
 from voxlate.clinic.web import WebArchive
 from voxlate.scans.formats.io import read_volume, write_volume
 from voxlate.scans.images.grid import Volume

@@ -9,8 +9,8 @@ import pytest
 from voxlate.base.errors import DoNotTrust
 from voxlate.base.files import write_json
 from voxlate.base.messages import message
-from voxlate.clinic.archive import write_objects_of
 from voxlate.clinic.dicom_out import export_dicom
+from voxlate.clinic.picture_archive import write_objects_of
 from voxlate.evaluation.intervals.expected import expected_errors
 from voxlate.evaluation.reports.page import report as write_report
 from voxlate.scans.formats.io import content_hash, read_volume

@@ -14,7 +14,7 @@ import pytest
 from rows import every_row, slow
 from scans import contents_of
 from voxlate.base import files
-from voxlate.commands.cli import app
+from voxlate.commands.cli import typer_app as app
 from voxlate.training.run import Run
 from voxlate.training.weights import load_method, save_weights
 
@@ -180,7 +180,7 @@ def test_a_run_whose_weights_are_cut_short_missing_or_another_runs(
 def test_an_error_of_the_system_is_one_sentence_whatever_it_is_met_by(
     voxlate, tmp_path, monkeypatch, error, words
 ):
-    monkeypatch.setattr("voxlate.commands.api.facts.describe_path", Mock(side_effect=error))
+    monkeypatch.setattr("voxlate.commands.api.describe.describe_path", Mock(side_effect=error))
     refused(voxlate("info", tmp_path), *words)
 
 
@@ -200,7 +200,7 @@ def test_a_full_disk_leaves_no_half_file(typed, run, prepared, cohort, tiny, tmp
 
 
 def test_our_own_fault_is_exit_1_and_one_line(voxlate, monkeypatch, tmp_path):
-    monkeypatch.setattr("voxlate.commands.api.facts.describe_path", lambda _: 1 / 0)
+    monkeypatch.setattr("voxlate.commands.api.describe.describe_path", lambda _: 1 / 0)
     answer = voxlate("info", tmp_path)
     assert answer.code == 1
     assert "ZeroDivisionError" in answer.err

@@ -8,7 +8,7 @@ import pytest
 
 import voxlate
 from rows import every_row
-from voxlate.anatomy.cohort import write_cohort
+from voxlate.anatomy.phantom_cohort import write_cohort
 from voxlate.scans.formats.io import read_volume, write_volume
 
 pytest.importorskip("pydicom")

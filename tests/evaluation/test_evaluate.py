@@ -15,16 +15,16 @@ from refusals import refuses
 from rows import every_row, slow
 from voxlate.base.files import read_json, write_json
 from voxlate.base.statistics import bootstrap
-from voxlate.evaluation.scoring import alignment
+from voxlate.evaluation.scoring import truth_alignment as alignment
 from voxlate.evaluation.scoring.evaluate import evaluate
-from voxlate.evaluation.scoring.frame import COLUMNS
+from voxlate.evaluation.scoring.score_frame import COLUMNS
 from voxlate.evaluation.scoring.scores import read_scores
 from voxlate.scans.formats.io import read_volume
 from voxlate.scans.images.grid import canonical
 from voxlate.scans.images.intensity import Percentile
 from voxlate.scans.images.mask import foreground
 from voxlate.scans.images.ranges import range_for
-from voxlate.scans.images.statistics import intensity_statistics
+from voxlate.scans.images.volume_statistics import intensity_statistics
 from voxlate.synthesis.provenance import state_units
 from voxlate.training.naive import Baselines, fit
 

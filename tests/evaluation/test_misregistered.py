@@ -12,7 +12,7 @@ from rows import every_row, slow
 from voxlate.anatomy.head import make_head
 from voxlate.anatomy.scanner import image
 from voxlate.checks.prepare import prepare
-from voxlate.evaluation.options.evaluate import EvaluateOptions
+from voxlate.evaluation.evaluate_options import EvaluateOptions
 from voxlate.evaluation.scoring.evaluate import evaluate, rules_of
 from voxlate.evaluation.scoring.metrics import METRIC_OF, ImagePair
 from voxlate.evaluation.scoring.misregistered import displacement_onto, floor_of, score_aligned

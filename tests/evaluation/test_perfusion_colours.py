@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from voxlate.evaluation.reports.pictures import read_case
+from voxlate.evaluation.reports.case_pictures import read_case
 from voxlate.scans.formats.io import write_volume
 from voxlate.scans.images.grid import Volume
 from voxlate.scans.images.pictures import palette

@@ -13,7 +13,7 @@ from voxlate.evaluation.reports.page import report
 from voxlate.evaluation.scoring.distances import frechet, with_error
 from voxlate.evaluation.scoring.evaluate import evaluate
 from voxlate.evaluation.scoring.metrics import ImagePair, psnr, ssim
-from voxlate.evaluation.scoring.regions import region_scores
+from voxlate.evaluation.scoring.scored_regions import region_scores
 from voxlate.scans.images.ranges import range_for
 from voxlate.scans.images.regions import Region, regions_from
 

@@ -7,7 +7,7 @@ from made_volumes import save
 from refusals import refuses
 from rows import every_row
 from voxlate.evaluation.scoring.evaluate import evaluate
-from voxlate.evaluation.scoring.regions import TISSUES, thirds
+from voxlate.evaluation.scoring.scored_regions import TISSUES, thirds
 from voxlate.scans.images.ranges import mask_for
 from voxlate.scans.images.regions import BORDERS_HU, TISSUES_HU, regions_from
 

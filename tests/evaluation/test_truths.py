@@ -12,7 +12,7 @@ from made_volumes import made_volume, save
 from refusals import refuses
 from rows import every_row, slow
 from scans import change_scan
-from voxlate.anatomy.cohort import write_cohort
+from voxlate.anatomy.phantom_cohort import write_cohort
 from voxlate.base.files import write_json
 from voxlate.checks.header_checks import refuse_synthetic
 from voxlate.checks.prepare import prepare

@@ -6,8 +6,8 @@ import torch
 
 from rows import slow
 from voxlate.checks.patch_features import NARROWEST
-from voxlate.evaluation.intervals import widths as widths_module
-from voxlate.evaluation.intervals.widths import fit_widths
+from voxlate.evaluation.intervals import width_training as widths_module
+from voxlate.evaluation.intervals.width_training import fit_widths
 
 
 @pytest.fixture(autouse=True)

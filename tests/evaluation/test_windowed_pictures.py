@@ -8,7 +8,7 @@ from made_volumes import save
 from refusals import refuses
 from rows import every_row
 from voxlate.base.files import read_json, write_json
-from voxlate.evaluation.reports.pictures import read_case
+from voxlate.evaluation.reports.case_pictures import read_case
 from voxlate.evaluation.scoring.evaluate import evaluate
 from voxlate.scans.formats.io import content_hash, read_volume
 from voxlate.scans.images.grid import canonical

@@ -354,7 +354,7 @@ def test_a_file_whose_contents_are_not_those_of_its_hash_is_refused(hub, pushed)
 
 
 def test_a_page_is_served_from_the_commit_that_it_began_with(hub, pushed, tmp_path):
-    from voxlate.clinic.options.share import ServeOptions
+    from voxlate.clinic.share_options import ServeOptions
     from voxlate.page.server import check_server
 
     server = check_server([f"hf://{REPO}@{pushed}"], ServeOptions(data=tmp_path / "data"))

@@ -16,8 +16,8 @@ from voxlate.base.files import read_json
 from voxlate.exchange.published import detect, import_run, layout, read_weights
 from voxlate.science.nets.interface import Channels, NetworkInput
 from voxlate.science.nets.xmodality.adm import ADM
+from voxlate.science.nets.xmodality.baseline_unet import PlainUNet
 from voxlate.science.nets.xmodality.dit import DiT
-from voxlate.science.nets.xmodality.unet import PlainUNet
 from voxlate.science.nets.xmodality.uvit import UViT
 from voxlate.training.load import load
 

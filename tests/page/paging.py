@@ -19,11 +19,11 @@ pytest.importorskip("httpx", reason="starlette's test client needs httpx")
 import uvicorn
 from starlette.testclient import TestClient
 
-import voxlate.page.check  # noqa: F401  # loads torch before threads do
+import voxlate.page.model_check  # noqa: F401  # loads torch before threads do
 from voxlate.page import app
 from voxlate.page.app import create_app
 from voxlate.page.jobs import Jobs
-from voxlate.page.settings import Sessions, Settings
+from voxlate.page.page_settings import Sessions, Settings
 from voxlate.page.work import work
 from voxlate.page.workers import start_process
 

@@ -11,10 +11,10 @@ from paging import BASE, TOKEN
 import voxlate
 from refusals import refuses
 from rows import every_row, slow
-from voxlate.clinic.options.share import ServeOptions
+from voxlate.clinic.share_options import ServeOptions
 from voxlate.page.access import CONTENT_POLICY
+from voxlate.page.page_settings import label_runs
 from voxlate.page.server import check_server, serve
-from voxlate.page.settings import label_runs
 
 PATHS = "/ /uploads/20260101-000000-0123456789ab /jobs/x /jobs/x/out/y /docs /openapi.json"
 TEMPLATES = Path(voxlate.__file__).parent / "page" / "templates"

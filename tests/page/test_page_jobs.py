@@ -196,7 +196,7 @@ def test_the_page_shows_progress_time_left_and_a_way_to_cancel(page):
 def test_a_data_folder_and_a_port_belong_to_one_server(tmp_path):
     from voxlate.base.files import lock
     from voxlate.page.app import run_server
-    from voxlate.page.settings import Sessions, Settings
+    from voxlate.page.page_settings import Sessions, Settings
 
     settings = Settings({}, tmp_path / "data", port=free_port())
     with lock(settings.data), refuses("no other voxlate"):

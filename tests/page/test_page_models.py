@@ -145,7 +145,7 @@ def test_other_numbers_than_those_of_the_calibration_give_an_image_without_inter
 def test_a_model_that_cannot_be_used_is_listed_with_its_sentence_and_the_others_are_checked(
     page, run, scan, tmp_path, monkeypatch
 ):
-    from voxlate.page import check
+    from voxlate.page import model_check as check
 
     faults = {
         "large": MemoryError(),

@@ -9,7 +9,7 @@ import pytest
 import scipy.ndimage
 
 from rows import slow
-from voxlate.anatomy.cohort import write_cohort
+from voxlate.anatomy.phantom_cohort import write_cohort
 from voxlate.checks import audit
 from voxlate.checks.audit import (
     MOST_PAIRS,

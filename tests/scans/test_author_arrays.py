@@ -15,8 +15,8 @@ from rows import every_row, slow
 from voxlate.base.errors import BadInput
 from voxlate.checks.prepare import prepare
 from voxlate.evaluation.scoring.scores import read_scores
+from voxlate.scans.cases.axes import lay_out
 from voxlate.scans.cases.case import open_case
-from voxlate.scans.cases.layout import lay_out
 from voxlate.scans.cases.prepared import case_path
 from voxlate.scans.cohorts.find import find_cohort
 from voxlate.scans.formats.io import content_hash, read_volume

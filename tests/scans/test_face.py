@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from rows import every_row, slow
-from voxlate.anatomy.cohort import write_cohort
+from voxlate.anatomy.phantom_cohort import write_cohort
 from voxlate.scans.formats.io import read_volume
 from voxlate.scans.images.grid import Volume
 from voxlate.scans.images.mask import is_stripped, may_show_face

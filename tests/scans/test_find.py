@@ -16,7 +16,7 @@ from voxlate.scans.cases.prepared import open_cohort
 from voxlate.scans.cohorts.find import find_cohort
 from voxlate.scans.cohorts.presets import load_preset
 from voxlate.scans.formats.io import read_volume
-from voxlate.scans.options.layout import presets
+from voxlate.scans.layout_options import presets
 
 
 def names(cases):

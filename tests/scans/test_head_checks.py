@@ -10,13 +10,13 @@ from brains import brain as made_brain
 from brains import tissues
 from rows import every_row, slow
 from voxlate import phantom
+from voxlate.checks.check_table import ask
 from voxlate.checks.head_checks import black_pools_ml, body_numbers, check_head
-from voxlate.checks.table import ask
 from voxlate.scans.formats.io import read_volume
 from voxlate.scans.images.frame import find_frame
 from voxlate.scans.images.grid import Volume, canonical_view
 from voxlate.scans.images.intensity import Scale
-from voxlate.scans.images.statistics import distribution
+from voxlate.scans.images.volume_statistics import distribution
 
 SHAPE = (60, 80, 70)  # voxels of 3 mm
 SPACING_MM = 3.0

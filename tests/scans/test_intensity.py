@@ -18,7 +18,7 @@ from voxlate.scans.images.intensity import (
     ZScore,
     typical_scale,
 )
-from voxlate.scans.images.statistics import PERCENTILES, distribution, intensity_statistics
+from voxlate.scans.images.volume_statistics import PERCENTILES, distribution, intensity_statistics
 
 VALUES = arrays(np.float32, st.integers(1, 40), elements=st.floats(-3000, 3000, width=32))
 

@@ -13,7 +13,7 @@ from rows import every_row
 from voxlate.base.options.option import bytes_of
 from voxlate.scans.formats.format import check_expansion, check_volume
 from voxlate.scans.formats.io import read_volume
-from voxlate.scans.options.layout import LARGEST_VOLUME, Layout
+from voxlate.scans.layout_options import LARGEST_VOLUME, Layout
 
 pydicom = pytest.importorskip("pydicom")
 from test_dicom import write_slice  # noqa: E402 - needs pydicom

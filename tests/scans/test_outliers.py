@@ -10,9 +10,9 @@ from numpy.random import default_rng
 from scipy.ndimage import gaussian_filter
 
 from rows import every_row, slow
+from voxlate.checks.check_table import first
 from voxlate.checks.cohort_outliers import check_outliers
 from voxlate.checks.pairs import Pairs
-from voxlate.checks.table import first
 from voxlate.checks.thumbnail import resemblance, thumbnails
 from voxlate.scans.cases.align import Preparation
 from voxlate.scans.cases.case import PreparedCase, prepare_case

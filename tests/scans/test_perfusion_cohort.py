@@ -13,7 +13,7 @@ from voxlate.checks.prepare import prepare
 from voxlate.scans.cases.prepared import Cohort, case_path, open_cohort
 from voxlate.scans.cohorts.find import find_cohort
 from voxlate.scans.cohorts.presets import load_preset
-from voxlate.scans.options.layout import presets
+from voxlate.scans.layout_options import presets
 
 AFFINE = np.diag([-2.0, 2.0, 5.0, 1.0])
 SHAPE = (4, 16, 20)  # D, H, W

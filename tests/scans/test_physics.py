@@ -22,10 +22,10 @@ from voxlate.anatomy.acquisition import (
     in_plane,
     rician,
 )
-from voxlate.anatomy.cohort import write_cohort
 from voxlate.anatomy.contrast import magnitude
 from voxlate.anatomy.drawn import SURFACE
 from voxlate.anatomy.maps import MAPS
+from voxlate.anatomy.phantom_cohort import write_cohort
 from voxlate.anatomy.physics import USUAL, Contrast, PhysicsSettings, Ranges
 from voxlate.anatomy.sequences import FULL_SCALE
 from voxlate.anatomy.tissue import INTRACRANIAL, Label
@@ -33,8 +33,8 @@ from voxlate.base.items import BACKGROUND, stable_id
 from voxlate.base.lazy import PROVIDERS
 from voxlate.checks.prepare import prepare
 from voxlate.scans.cases.align import Preparation
+from voxlate.scans.cases.axes import lay_out
 from voxlate.scans.cases.case import PreparedCase, prepare_case
-from voxlate.scans.cases.layout import lay_out
 from voxlate.scans.cases.prepared import open_cohort
 from voxlate.scans.images.intensity import Percentile, Window
 from voxlate.science.batch import Batch

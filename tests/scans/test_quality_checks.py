@@ -7,6 +7,7 @@ from scipy import ndimage
 
 from rows import every_row
 from voxlate.base.messages import Message
+from voxlate.checks.check_table import ask
 from voxlate.checks.quality_checks import (
     ORDER,
     WholeScan,
@@ -14,7 +15,6 @@ from voxlate.checks.quality_checks import (
     quality_numbers,
     slice_numbers,
 )
-from voxlate.checks.table import ask
 from voxlate.scans.images.grid import Volume
 
 

@@ -21,7 +21,7 @@ from voxlate.base.slabs import (
 from voxlate.scans.images import mask as masks
 from voxlate.scans.images.grid import Volume
 from voxlate.scans.images.mask import components_of
-from voxlate.scans.images.statistics import PERCENTILES, distribution
+from voxlate.scans.images.volume_statistics import PERCENTILES, distribution
 
 SHAPE = (23, 30, 41)
 

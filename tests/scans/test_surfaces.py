@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from voxlate.evaluation.scoring.regions import surface_distances
+from voxlate.evaluation.scoring.scored_regions import surface_distances
 
 
 def box(*sides):

@@ -11,7 +11,8 @@ from scipy.ndimage import binary_erosion
 from refusals import refuses
 from rows import every_row, slow
 from voxlate.base.messages import Message, worst_grade
-from voxlate.checks.anatomy import (
+from voxlate.checks.prepare import prepare
+from voxlate.checks.usual_anatomy import (
     FLIPS,
     LEFT_RIGHT,
     Anatomy,
@@ -22,7 +23,6 @@ from voxlate.checks.anatomy import (
     check_extent,
     read_anatomy,
 )
-from voxlate.checks.prepare import prepare
 from voxlate.scans.cases.align import Preparation
 from voxlate.scans.cases.case import prepare_case
 from voxlate.scans.formats.io import write_volume

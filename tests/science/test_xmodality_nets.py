@@ -14,9 +14,9 @@ from refusals import refuses
 from rows import every_row, slow
 from voxlate.science.nets.xmodality import wavelet
 from voxlate.science.nets.xmodality.adm import ADM
+from voxlate.science.nets.xmodality.baseline_unet import PlainUNet
 from voxlate.science.nets.xmodality.dit import DiT
 from voxlate.science.nets.xmodality.parts import Attention, Conv, Dense
-from voxlate.science.nets.xmodality.unet import PlainUNet
 from voxlate.science.nets.xmodality.uvit import UViT
 
 SMALL = {

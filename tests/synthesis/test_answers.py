@@ -7,7 +7,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from refusals import refuses
 from rows import every_row, slow
 from scans import t1_of
-from voxlate.base.executors.job import no_report
+from voxlate.base.executors.case_work import no_report
 from voxlate.base.files import read_json
 from voxlate.scans.formats.io import read_volume
 from voxlate.training.load import load

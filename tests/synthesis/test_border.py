@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from rows import every_row, slow
-from voxlate.base.executors.job import no_report
+from voxlate.base.executors.case_work import no_report
 from voxlate.scans.cases.prepared import open_cohort
 from voxlate.scans.formats.io import read_volume
 from voxlate.scans.images.grid import canonical

@@ -10,7 +10,7 @@ import pytest
 from refusals import refuses
 from rows import every_row, slow
 from trainings import recipe_of_text
-from voxlate.anatomy.cohort import write_cohort
+from voxlate.anatomy.phantom_cohort import write_cohort
 from voxlate.anatomy.tissue import INTRACRANIAL
 from voxlate.base.files import read_json
 from voxlate.base.similarity import dice

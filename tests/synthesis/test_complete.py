@@ -10,17 +10,17 @@ from refusals import refuses
 from rows import slow
 from scans import change_scan, hold_out_the_last, keep_cases
 from trainings import recipe_of_text
-from voxlate.base.executors.job import no_report
+from voxlate.base.executors.case_work import no_report
 from voxlate.base.files import read_json
 from voxlate.checks.prepare import prepare
 from voxlate.evaluation import missing
-from voxlate.evaluation.options.evaluate import EvaluateOptions
+from voxlate.evaluation.evaluate_options import EvaluateOptions
 from voxlate.evaluation.scoring.scores import read_scores
 from voxlate.scans.cases.prepared import open_cohort
 from voxlate.scans.cohorts.find import find_cohort
 from voxlate.scans.formats.io import content_hash
-from voxlate.synthesis.options import SynthOptions
 from voxlate.synthesis.selection import select
+from voxlate.synthesis.synth_options import SynthOptions
 from voxlate.training import recipe as recipes
 from voxlate.training import validate
 from voxlate.training.batches.patches import read_pair

@@ -6,7 +6,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 from rows import slow
-from voxlate.evaluation.reports.pictures import read_case
+from voxlate.evaluation.reports.case_pictures import read_case
 from voxlate.evaluation.scoring.scores import read_scores
 
 

@@ -11,7 +11,7 @@ from safetensors.numpy import load_file
 from scipy.ndimage import maximum_filter
 
 from rows import every_row, slow
-from voxlate.base.executors.job import no_report
+from voxlate.base.executors.case_work import no_report
 from voxlate.base.files import read_json
 from voxlate.scans.cases.align import Preparation
 from voxlate.scans.formats.io import read_volume, write_volume

@@ -8,7 +8,7 @@ import torch
 
 from refusals import refuses
 from rows import every_row, slow
-from voxlate.base.executors.job import no_report
+from voxlate.base.executors.case_work import no_report
 from voxlate.base.items import BACKGROUND
 from voxlate.scans.cases.align import Preparation
 from voxlate.scans.cases.case import prepare_case

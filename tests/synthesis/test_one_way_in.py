@@ -9,7 +9,7 @@ import torch
 
 from rows import every_row, slow
 from stand_ins import model_of, recipe_of
-from voxlate.anatomy.cohort import write_cohort
+from voxlate.anatomy.phantom_cohort import write_cohort
 from voxlate.base.config import settings
 from voxlate.checks.prepare import prepare
 from voxlate.scans.cohorts.find import find_cohort

@@ -15,7 +15,7 @@ from voxlate.evaluation.calibrate import calibrate
 from voxlate.evaluation.scoring.scores import read_scores
 from voxlate.scans.cohorts.find import find_cohort
 from voxlate.synthesis.ensemble import Ensemble
-from voxlate.synthesis.options import SynthOptions
+from voxlate.synthesis.synth_options import SynthOptions
 from voxlate.training.load import load
 
 
@@ -86,7 +86,7 @@ def by_ensemble(*given):
 
 def of_the_archive(run, scans, out, anyway):
     # not at the top: test_leaves.py collects this file without that wing
-    from voxlate.clinic.archive import _answer_by
+    from voxlate.clinic.picture_archive import _answer_by
 
     return _answer_by(load(run), SynthOptions(anyway=anyway), print)(scans / "t1.nii.gz", out)
 
@@ -94,7 +94,7 @@ def of_the_archive(run, scans, out, anyway):
 @every_row("door", [by_command, in_memory, by_ensemble, of_the_archive])
 def test_a_single_case_is_an_error_at_every_door(door, run, mixed, tmp_path, monkeypatch):
     no_files = SimpleNamespace(files=[])
-    monkeypatch.setattr("voxlate.clinic.archive.write_objects_of", lambda *_: no_files)
+    monkeypatch.setattr("voxlate.clinic.picture_archive.write_objects_of", lambda *_: no_files)
     with pytest.raises(DoNotTrust):
         door(run, mixed / "case1", tmp_path / "out", False)
     assert not [*tmp_path.rglob("*.nii.gz")]

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from rows import every_row
-from voxlate.anatomy.cohort import write_cohort
-from voxlate.base.executors.job import no_report
+from voxlate.anatomy.phantom_cohort import write_cohort
+from voxlate.base.executors.case_work import no_report
 from voxlate.scans.formats.io import read_volume
 from voxlate.scans.images.grid import Volume, canonical
 from voxlate.scans.images.mask import foreground

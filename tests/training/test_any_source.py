@@ -11,7 +11,7 @@ import voxlate as package
 from refusals import refuses
 from rows import every_row, slow
 from scans import change_scan
-from voxlate.anatomy.cohort import write_cohort
+from voxlate.anatomy.phantom_cohort import write_cohort
 from voxlate.anatomy.physics import Contrast, PhysicsSettings
 from voxlate.checks.prepare import prepare
 from voxlate.scans.cases.prepared import open_cohort
@@ -19,7 +19,7 @@ from voxlate.scans.images.intensity import Percentile
 from voxlate.training.batches.any_source import with_any_source
 from voxlate.training.batches.batches import Batches, validation_batches
 from voxlate.training.batches.patches import DataSettings, read_pair
-from voxlate.training.recipe.provenance import splits_of_training
+from voxlate.training.recipe.run_provenance import splits_of_training
 
 SCANS = {  # contrasts of each case without t2; p4 is the validation case, and p5 has none
     "p0": ("t1", "flair"),

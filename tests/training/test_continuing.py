@@ -16,7 +16,7 @@ from voxlate.training import recipe
 from voxlate.training.continuing import train_further
 from voxlate.training.load import load
 from voxlate.training.recipe.optimiser import Optimiser
-from voxlate.training.recipe.training import Training
+from voxlate.training.recipe.training_settings import Training
 from voxlate.training.run import Run
 from voxlate.training.state_file import load_state
 from voxlate.training.weights import read_header

@@ -10,7 +10,7 @@ import pytest
 from scipy.ndimage import gaussian_filter, rotate
 
 from rows import slow
-from voxlate.anatomy.cohort import write_cohort
+from voxlate.anatomy.phantom_cohort import write_cohort
 from voxlate.base.errors import BadInput
 from voxlate.base.messages import worst_grade
 from voxlate.scans.formats.io import read_volume

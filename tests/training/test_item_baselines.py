@@ -15,7 +15,7 @@ from voxlate.evaluation.reports.page import report
 from voxlate.scans.images.grid import Volume
 from voxlate.scans.images.intensity import Window
 from voxlate.scans.images.ranges import range_for
-from voxlate.scans.images.statistics import intensity_statistics
+from voxlate.scans.images.volume_statistics import intensity_statistics
 from voxlate.science.batch import Batch
 from voxlate.training.batches.patches import DataSettings
 from voxlate.training.item_baselines import ItemErrors

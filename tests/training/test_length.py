@@ -6,7 +6,7 @@ from refusals import refuses
 from rows import slow
 from trainings import log_lines, recipe_of_text, same_weights
 from voxlate.training import loop, recipe
-from voxlate.training.recipe.training import VALIDATION_SHARE
+from voxlate.training.recipe.training_settings import VALIDATION_SHARE
 from voxlate.training.torch_network import count_calls
 
 

@@ -21,7 +21,7 @@ from voxlate.training.planning.plan import begun_recipe
 from voxlate.training.planning.probe import quiet_pace
 from voxlate.training.planning.rules import HELD
 from voxlate.training.recipe import with_trainings
-from voxlate.training.recipe.training import Training
+from voxlate.training.recipe.training_settings import Training
 from voxlate.training.run import Run
 from voxlate.training.train import Beginning, train
 

@@ -15,23 +15,23 @@ from refusals import refuses
 from rows import every_row, slow
 from scans import change_scan, hold_out_the_last
 from trainings import log_lines
-from voxlate.anatomy.cohort import write_cohort
+from voxlate.anatomy.phantom_cohort import write_cohort
 from voxlate.checks.prepare import prepare
 from voxlate.scans.cases.prepared import open_cohort
 from voxlate.training import recipe
-from voxlate.training.options import PlanOptions
 from voxlate.training.planning import rules
-from voxlate.training.planning.facts import CohortFacts, check_scales, cohort_facts
-from voxlate.training.planning.fit import fits
+from voxlate.training.planning.cohort_facts import CohortFacts, check_scales, cohort_facts
 from voxlate.training.planning.law import relative_error
 from voxlate.training.planning.planner import plan_training
 from voxlate.training.planning.probe import Limits, Measured, Probe
+from voxlate.training.planning.recipe_fit import fits
 from voxlate.training.planning.roles import choose_roles, roles_of
 from voxlate.training.planning.rules import Size
 from voxlate.training.planning.search import BATCHES, FILLED, WIDTHS
 from voxlate.training.run import Run
 from voxlate.training.starters import names
 from voxlate.training.train import train
+from voxlate.training.training_options import PlanOptions
 
 SHORT = ("--minutes", 0.2, "--set", "train.steps=4")  # planned, and cut
 

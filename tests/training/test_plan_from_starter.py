@@ -13,7 +13,7 @@ from voxlate.base.files import read_json
 from voxlate.base.items import BACKGROUND
 from voxlate.scans.cases.prepared import open_cohort
 from voxlate.training.planning import planner, race
-from voxlate.training.planning.facts import cohort_facts
+from voxlate.training.planning.cohort_facts import cohort_facts
 from voxlate.training.planning.probe import Limits
 from voxlate.training.planning.race import Race, Result
 from voxlate.training.planning.roles import Roles, roles_of

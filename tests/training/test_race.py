@@ -10,7 +10,7 @@ from trainings import same_weights
 from voxlate.base.errors import Stopped
 from voxlate.scans.cases.prepared import open_cohort
 from voxlate.training.planning import race as races
-from voxlate.training.planning.facts import cohort_facts
+from voxlate.training.planning.cohort_facts import cohort_facts
 from voxlate.training.planning.planner import plan_training
 from voxlate.training.planning.race import Entrant, hold_out, run_race
 from voxlate.training.planning.roles import roles_of

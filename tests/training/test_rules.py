@@ -9,10 +9,10 @@ import pytest
 from refusals import refuses
 from rows import every_row
 from voxlate.scans.cases.prepared import CaseEntry
-from voxlate.scans.images.statistics import PERCENTILES, Distribution
 from voxlate.scans.images.units import unit_of
+from voxlate.scans.images.volume_statistics import PERCENTILES, Distribution
 from voxlate.training.planning import rules
-from voxlate.training.planning.facts import SHOW_ANATOMY, CohortFacts, Scan, _apart, _shape
+from voxlate.training.planning.cohort_facts import SHOW_ANATOMY, CohortFacts, Scan, _apart, _shape
 from voxlate.training.planning.roles import roles_of
 
 

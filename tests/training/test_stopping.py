@@ -12,7 +12,7 @@ from trainings import log_lines, same_weights, stop_at
 from voxlate.base.errors import Stopped
 from voxlate.science.methods import regression
 from voxlate.training.learner import Epochs
-from voxlate.training.recipe.training import Stop
+from voxlate.training.recipe.training_settings import Stop
 from voxlate.training.run import Run
 from voxlate.training.state_file import load_state
 from voxlate.training.weights import read_header

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from voxlate.anatomy.anatomy import Anatomy
+from voxlate.anatomy.head_shape import Anatomy
 from voxlate.anatomy.shapes import Pair, Rng, Triple, bounded_normal, triple
 from voxlate.anatomy.vessels import CEREBRUM_AXES, CEREBRUM_CENTRE
 

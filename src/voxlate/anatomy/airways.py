@@ -19,7 +19,7 @@ from voxlate.anatomy.shapes import (
     union,
 )
 from voxlate.anatomy.tissue import Label
-from voxlate.base.arrays import AnyArray
+from voxlate.base.array_types import AnyArray
 
 _APEX = "34 -8 -40 | 13 5 4.5"  # of the petrous bone, which wide cells reach
 SINUSES = ("frontal", "maxillary", "ethmoid", "sphenoid", "mastoid")

@@ -8,18 +8,18 @@ from typing import Any
 
 import numpy as np
 
-from voxlate.anatomy.anatomy import LesionKind
 from voxlate.anatomy.ct_body import NO_LABELS, make_ct_body, table_of
 from voxlate.anatomy.diseases import LesionShape
 from voxlate.anatomy.head import FIELD_MM, Head, make_head
+from voxlate.anatomy.head_shape import LesionKind
 from voxlate.anatomy.label_map import LEAST_MM, MOST_MM, read_label_map, read_lesion
 from voxlate.anatomy.label_table import LabelTable, read_table
 from voxlate.anatomy.mapped_head import make_mapped_head
-from voxlate.anatomy.options import PhantomOptions, tables
+from voxlate.anatomy.phantom_options import PhantomOptions, tables
 from voxlate.anatomy.real_ct import read_ct
 from voxlate.anatomy.tissue import BRAIN, Label
 from voxlate.base.errors import BadInput, first_of
-from voxlate.base.executors.job import no_report
+from voxlate.base.executors.case_work import no_report
 from voxlate.base.files import safe_name
 from voxlate.base.messages import Say, message
 from voxlate.scans.cohorts.case_files import plain_name

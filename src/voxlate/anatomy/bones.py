@@ -6,12 +6,12 @@ import numpy as np
 from scipy import ndimage
 
 from voxlate.anatomy import eyes
-from voxlate.anatomy.anatomy import Anatomy
 from voxlate.anatomy.canvas import Canvas, within
+from voxlate.anatomy.head_shape import Anatomy
 from voxlate.anatomy.shapes import Rng, Space, Triple, Tube, ellipsoid, join, overlap, triple, union
 from voxlate.anatomy.tissue import INTRACRANIAL, SKULL, Label
 from voxlate.anatomy.vessels import on_cerebrum
-from voxlate.base.arrays import AnyArray
+from voxlate.base.array_types import AnyArray
 
 LOWEST_VAULT_MM = -62.0
 _TEETH = 8  # of a quarter

@@ -4,12 +4,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from voxlate.anatomy.anatomy import Anatomy, deep_grey, ventricles
 from voxlate.anatomy.canvas import Canvas, within
+from voxlate.anatomy.head_shape import Anatomy, deep_grey, ventricles
 from voxlate.anatomy.shapes import Box, Space, cut, ellipsoid, join, overlap, union
 from voxlate.anatomy.tissue import Label
 from voxlate.anatomy.vessels import CEREBRUM_AXES, CEREBRUM_CENTRE
-from voxlate.base.arrays import AnyArray
+from voxlate.base.array_types import AnyArray
 
 
 def tentorium(y: AnyArray) -> AnyArray:

@@ -7,7 +7,7 @@ import numpy as np
 
 from voxlate.anatomy.shapes import Box, Space, Triple, ellipsoid, numbers
 from voxlate.anatomy.tissue import Label
-from voxlate.base.arrays import AnyArray
+from voxlate.base.array_types import AnyArray
 
 
 @dataclass(frozen=True)

@@ -5,15 +5,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from voxlate.anatomy import ageing, brain, diseases
-from voxlate.anatomy import anatomy as body
+from voxlate.anatomy import head_shape as body
 from voxlate.anatomy.ageing import Ageing
-from voxlate.anatomy.anatomy import Anatomy
 from voxlate.anatomy.brain import Envelope
 from voxlate.anatomy.canvas import Canvas, within
 from voxlate.anatomy.diseases import Carried, Diseases
+from voxlate.anatomy.head_shape import Anatomy
 from voxlate.anatomy.shapes import Rng, Space, Tube, join, overlap, union
 from voxlate.anatomy.tissue import BRAIN, OTHER_BRAIN, TUMOUR, Label
-from voxlate.base.arrays import AnyArray
+from voxlate.base.array_types import AnyArray
 
 _ATRIUM = (22.0, -32.0, 8.0)
 _LESIONED = (*BRAIN, *TUMOUR, *OTHER_BRAIN)

@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 
 from voxlate.anatomy import sequences as mr
-from voxlate.base.arrays import AnyArray
+from voxlate.base.array_types import AnyArray
 from voxlate.scans.images.units import TISSUE_MAPS
 
 Kind = Literal["spin_echo", "gradient_echo", "inversion_recovery", "mprage", "flair", "swi", "tof"]

@@ -10,14 +10,14 @@ import numpy as np
 from scipy import ndimage
 
 from voxlate.anatomy import exposure
-from voxlate.anatomy.anatomy import Lesion
 from voxlate.anatomy.canvas import Canvas, blank
 from voxlate.anatomy.head import Head
+from voxlate.anatomy.head_shape import Lesion
 from voxlate.anatomy.label_table import LabelTable, OwnTissue
 from voxlate.anatomy.real_ct import SOFT_HU, CtScan
 from voxlate.anatomy.shapes import Points, Rng, noise
 from voxlate.anatomy.tissue import Label
-from voxlate.base.arrays import AnyArray
+from voxlate.base.array_types import AnyArray
 from voxlate.base.items import stable_id
 
 NO_LABELS = LabelTable("none", "soft", 0.0, {0: int(Label.AIR)}, {})

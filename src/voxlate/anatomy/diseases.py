@@ -5,13 +5,13 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from voxlate.anatomy import anatomy as body
+from voxlate.anatomy import head_shape as body
 from voxlate.anatomy.ageing import Ball
-from voxlate.anatomy.anatomy import Anatomy, Lesion
 from voxlate.anatomy.canvas import Canvas
+from voxlate.anatomy.head_shape import Anatomy, Lesion
 from voxlate.anatomy.shapes import Pair, Rng, Space, Triple, ellipsoid, overlap, triple, union
 from voxlate.anatomy.tissue import BRAIN, HAEMORRHAGE, Label
-from voxlate.base.arrays import AnyArray
+from voxlate.base.array_types import AnyArray
 
 Tumour = Literal["glioblastoma", "low grade", "meningioma", "metastases"]
 Remnant = Literal["none", "infarct", "haemorrhage", "resection", "hydrocephalus"]

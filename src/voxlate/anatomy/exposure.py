@@ -9,7 +9,7 @@ import numpy as np
 from scipy import ndimage
 
 from voxlate.anatomy.shapes import Rng, Triple
-from voxlate.base.arrays import AnyArray
+from voxlate.base.array_types import AnyArray
 
 LEAST_HU, MOST_HU = -1024.0, 3071.0
 _BONE_HU = 300.0

@@ -3,7 +3,7 @@
 from voxlate.anatomy.canvas import Canvas, within
 from voxlate.anatomy.shapes import Space, overlap
 from voxlate.anatomy.tissue import Label
-from voxlate.base.arrays import AnyArray
+from voxlate.base.array_types import AnyArray
 
 
 def cone(half: Space) -> AnyArray:

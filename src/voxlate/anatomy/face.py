@@ -9,12 +9,12 @@ import numpy as np
 
 from voxlate.anatomy import airways, bones, eyes, neck
 from voxlate.anatomy.airways import Airways
-from voxlate.anatomy.anatomy import Anatomy
 from voxlate.anatomy.bones import Bones
 from voxlate.anatomy.canvas import Canvas
+from voxlate.anatomy.head_shape import Anatomy
 from voxlate.anatomy.shapes import Box, NoiseField, Rng, Space, join, noise, overlap, union
 from voxlate.anatomy.tissue import Label
-from voxlate.base.arrays import AnyArray
+from voxlate.base.array_types import AnyArray
 
 # Face and temples end below this height, with the vault alone above it.
 HIGHEST_MM = 50.0

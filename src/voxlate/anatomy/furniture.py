@@ -11,7 +11,7 @@ import numpy as np
 from voxlate.anatomy.canvas import Canvas
 from voxlate.anatomy.shapes import Pair, Rng, Space, overlap
 from voxlate.anatomy.tissue import Label
-from voxlate.base.arrays import AnyArray
+from voxlate.base.array_types import AnyArray
 
 # Half width and half length of the outline of a head of average size, and its centre: `anatomy._turn`.
 HALF_WIDTH_MM = 79.0

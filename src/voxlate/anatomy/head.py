@@ -4,18 +4,18 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from voxlate.anatomy import anatomy as body
 from voxlate.anatomy import bones, brain, contents, diseases, exposure, face, furniture
-from voxlate.anatomy.anatomy import Anatomy, Bending, Lesion, LesionKind
+from voxlate.anatomy import head_shape as body
 from voxlate.anatomy.canvas import blank
 from voxlate.anatomy.contents import Contents
 from voxlate.anatomy.diseases import LesionShape
 from voxlate.anatomy.exposure import Exposure
 from voxlate.anatomy.face import Face
 from voxlate.anatomy.furniture import Furniture
+from voxlate.anatomy.head_shape import Anatomy, Bending, Lesion, LesionKind
 from voxlate.anatomy.shapes import Points, Rng, Space, Triple, triple
 from voxlate.anatomy.tissue import Tissue, patient
-from voxlate.base.arrays import AnyArray
+from voxlate.base.array_types import AnyArray
 
 FIELD_MM = (200.0, 240.0, 168.0)  # x, y, z: an adult head from the upper jaw to the vertex
 # Its centre in upright coordinates lies between these.

@@ -12,7 +12,7 @@ from voxlate.anatomy.label_map import LabelMap, enlarge
 from voxlate.anatomy.label_table import CODES
 from voxlate.anatomy.shapes import NoiseField, Rng, noise
 from voxlate.anatomy.tissue import BRAIN, OTHER_BRAIN, SKULL, Label
-from voxlate.base.arrays import AnyArray
+from voxlate.base.array_types import AnyArray
 from voxlate.scans.images.mask import box_around, erode
 
 _CROSS = ndimage.generate_binary_structure(3, 1)

@@ -10,7 +10,7 @@ from voxlate.anatomy.diseases import OTHER_LESIONS, LesionShape
 from voxlate.anatomy.label_table import CODES, LabelTable
 from voxlate.anatomy.shapes import Triple, triple
 from voxlate.anatomy.tissue import BRAIN, FLUID, TUMOUR, Label
-from voxlate.base.arrays import AnyArray
+from voxlate.base.array_types import AnyArray
 from voxlate.base.errors import BadInput
 from voxlate.scans.formats.io import read_volume
 from voxlate.scans.images.grid import Volume, canonical

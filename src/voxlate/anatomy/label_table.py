@@ -9,9 +9,9 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import StrictInt
 
-from voxlate.anatomy.options import SHIPPED
+from voxlate.anatomy.phantom_options import SHIPPED
 from voxlate.anatomy.tissue import Label, Tissue, patient
-from voxlate.base.arrays import AnyArray
+from voxlate.base.array_types import AnyArray
 from voxlate.base.config import fill, setting, settings
 from voxlate.base.errors import BadInput, did_you_mean
 from voxlate.base.items import stable_id

@@ -14,17 +14,17 @@ from voxlate.anatomy import (
 )
 from voxlate.anatomy import variation as varying
 from voxlate.anatomy.airways import Airways, mastoid_cells
-from voxlate.anatomy.anatomy import Lesion, LesionKind, before_tumour
 from voxlate.anatomy.canvas import Canvas, blank
 from voxlate.anatomy.diseases import LesionShape
 from voxlate.anatomy.head import Head, Shape, draw_shape
+from voxlate.anatomy.head_shape import Lesion, LesionKind, before_tumour
 from voxlate.anatomy.label_anatomy import Habitus
 from voxlate.anatomy.label_map import PAD_MM, LabelMap, check_voxels
 from voxlate.anatomy.shapes import Points, Rng, Space, Triple, triple
 from voxlate.anatomy.tissue import FURNITURE, INTRACRANIAL, SKULL, TUMOUR, Label
 from voxlate.anatomy.variation import Places, Variation
 from voxlate.anatomy.vessels import CEREBRUM_AXES, CEREBRUM_CENTRE
-from voxlate.base.arrays import AnyArray
+from voxlate.base.array_types import AnyArray
 from voxlate.base.items import stable_id
 from voxlate.scans.images.mask import box_around, erode
 

@@ -15,7 +15,7 @@ from voxlate.anatomy import sequences as mr
 from voxlate.anatomy.head import Head
 from voxlate.anatomy.signal import PULSES_BEYOND_CLOT, Voxels, arterial_pulses, voxels_of
 from voxlate.anatomy.tissue import Label
-from voxlate.base.arrays import AnyArray
+from voxlate.base.array_types import AnyArray
 from voxlate.scans.images.units import TISSUE_MAPS
 
 MAPS = tuple(TISSUE_MAPS)

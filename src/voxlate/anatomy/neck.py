@@ -5,7 +5,7 @@ import numpy as np
 from voxlate.anatomy.canvas import Canvas, within
 from voxlate.anatomy.shapes import Space, overlap
 from voxlate.anatomy.tissue import Label
-from voxlate.base.arrays import AnyArray
+from voxlate.base.array_types import AnyArray
 
 
 def paint(canvas: Canvas, points: Space, muscle: float, inside: AnyArray) -> None:

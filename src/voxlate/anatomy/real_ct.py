@@ -14,7 +14,7 @@ from voxlate.anatomy.label_map import check_grid, check_voxels
 from voxlate.anatomy.label_table import CODES, LabelTable
 from voxlate.anatomy.shapes import Triple, triple
 from voxlate.anatomy.tissue import SKULL, Label
-from voxlate.base.arrays import AnyArray
+from voxlate.base.array_types import AnyArray
 from voxlate.base.errors import BadInput
 from voxlate.scans.formats.io import read_volume
 from voxlate.scans.images.grid import Grid, canonical, resample, with_voxels

@@ -11,7 +11,7 @@ from scipy import ndimage
 
 from voxlate.anatomy.shapes import Triple
 from voxlate.anatomy.tissue import FURNITURE, INTRACRANIAL, SKULL, Label
-from voxlate.base.arrays import AnyArray
+from voxlate.base.array_types import AnyArray
 
 PLACES = ("skin_map", "vault_map")
 SEPTUM, GALEA = 250, 251  # labels of layers that label maps do not have

@@ -8,7 +8,7 @@ from voxlate.anatomy.head import Head
 from voxlate.anatomy.shapes import Rng
 from voxlate.anatomy.signal import MODALITIES, MR, PERFUSION, signal
 from voxlate.anatomy.tissue import BRAIN, METAL, TUMOUR, VESSEL
-from voxlate.base.arrays import AnyArray
+from voxlate.base.array_types import AnyArray
 
 # Standard deviations are in the modality's unit.
 _NOISE = {"cbf": 1.5, "cbv": 0.12, "tmax": 0.2}

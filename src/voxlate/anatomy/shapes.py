@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 from scipy import fft, ndimage
 
-from voxlate.base.arrays import AnyArray
+from voxlate.base.array_types import AnyArray
 
 Rng = np.random.Generator
 Pair = tuple[float, float]

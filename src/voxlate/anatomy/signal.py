@@ -12,7 +12,7 @@ import numpy as np
 from voxlate.anatomy import sequences as mr
 from voxlate.anatomy.head import Head
 from voxlate.anatomy.tissue import BRAIN, FLUID, TUMOUR, VESSEL, Label
-from voxlate.base.arrays import AnyArray
+from voxlate.base.array_types import AnyArray
 
 PERFUSION = ("cbf", "cbv", "tmax")
 # Phases are 8 s apart: Menon et al. 2015, Radiology 275:510.

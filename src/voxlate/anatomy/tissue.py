@@ -40,7 +40,7 @@ from enum import IntEnum
 
 import numpy as np
 
-from voxlate.base.arrays import AnyArray
+from voxlate.base.array_types import AnyArray
 
 # The tissues in the order of their values in `seg.nii.gz`, from 0 on.
 Label = IntEnum(

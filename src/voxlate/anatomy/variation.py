@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from voxlate.anatomy.anatomy import rotation
+from voxlate.anatomy.head_shape import rotation
 from voxlate.anatomy.label_map import LabelMap
 from voxlate.anatomy.shapes import NoiseField, Points, Rng, Triple, bounded_normal, noise
 from voxlate.anatomy.tissue import Label
-from voxlate.base.arrays import AnyArray
+from voxlate.base.array_types import AnyArray
 
 _TURN_DEGREES = np.array([9.0, 4.0, 5.0])  # standard deviations around x (nodding), y and z
 _VAULT_MM = 7.0  # average thickness, over which a displacement grows

@@ -10,7 +10,7 @@ import numpy as np
 
 from voxlate.anatomy.shapes import Rng, Triple, Tube, numbers, triple, tubes_of
 from voxlate.anatomy.tissue import Label
-from voxlate.base.arrays import AnyArray
+from voxlate.base.array_types import AnyArray
 
 CEREBRUM_CENTRE: Triple = (0.0, 0.0, 18.0)
 CEREBRUM_AXES: Triple = (64.0, 83.0, 54.0)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from voxlate.base.arrays import AnyArray, Bool, Float64
+from voxlate.base.array_types import AnyArray, Bool, Float64
 
 Classes = NDArray[np.uint8]
 Counts = NDArray[np.int64]

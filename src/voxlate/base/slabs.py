@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
-from voxlate.base.arrays import AnyArray
+from voxlate.base.array_types import AnyArray
 from voxlate.base.errors import FULL, CannotWrite, system_code
 
 SLAB = 1 << 24  # voxels that are computed at a time

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from voxlate.base.arrays import AnyArray
+from voxlate.base.array_types import AnyArray
 
 RESAMPLES = 2000  # the 2.5 % tail then rests on 50 resamples
 SIGNIFICANT = 0.05  # a difference counts as one where p of its test is below this

@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from voxlate.base.arrays import Float32
+from voxlate.base.array_types import Float32
 from voxlate.base.config import setting, settings
 
 Stream = int | Mapping[int, float]  # a stream's id, or the weights of several whose sum is drawn

@@ -10,7 +10,7 @@ from itertools import combinations
 import numpy as np
 
 from voxlate.base.messages import Message, message
-from voxlate.checks.table import Numbers, ask, first
+from voxlate.checks.check_table import Numbers, ask, first
 from voxlate.scans.cases.align import Preparation
 from voxlate.scans.cases.case import MASK, PreparedCase
 from voxlate.scans.cases.case_header import CaseHeader

@@ -9,7 +9,7 @@ import math
 
 import numpy as np
 
-from voxlate.base.arrays import Bool
+from voxlate.base.array_types import Bool
 from voxlate.scans.images.mask import Spacing, erode
 
 FLUID, MIDDLE, FAR = (0.05, 0.35), (0.25, 0.6), (0.2, 0.55)  # least and largest share of a brain

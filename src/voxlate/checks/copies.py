@@ -11,6 +11,7 @@ import numpy as np
 from voxlate.base.errors import first_of
 from voxlate.base.groups import grouped
 from voxlate.base.messages import Message
+from voxlate.checks.check_table import Numbers, ask, first
 from voxlate.checks.cohort_outliers import comparable
 from voxlate.checks.same_scan import (
     LEAST,
@@ -23,7 +24,6 @@ from voxlate.checks.same_scan import (
     signature_of,
     similar,
 )
-from voxlate.checks.table import Numbers, ask, first
 from voxlate.scans.cases.case import MASK, PreparedCase, open_case
 from voxlate.scans.cases.case_header import CaseHeader
 from voxlate.scans.images.mask import foreground

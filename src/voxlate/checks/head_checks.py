@@ -12,14 +12,14 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from voxlate.base.arrays import Bool, Float32, Float64
+from voxlate.base.array_types import Bool, Float32, Float64
 from voxlate.base.errors import BadInput
 from voxlate.base.messages import Message
 from voxlate.checks.brain_fluid import fluid_and_tissue
+from voxlate.checks.check_table import Measured, Numbers, ask
 from voxlate.checks.head_pose import CELL_MM, Kind, cells_of, likeness_of, pose_of
 from voxlate.checks.intensity_checks import tissue_numbers
 from voxlate.checks.quality_checks import symmetry
-from voxlate.checks.table import Measured, Numbers, ask
 from voxlate.checks.thumbnail import coarse
 from voxlate.scans.images.grid import Volume, resample, with_spacing
 from voxlate.scans.images.intensity import Scale
@@ -38,7 +38,7 @@ from voxlate.scans.images.mask import (
     largest,
 )
 from voxlate.scans.images.midline import midline_grid
-from voxlate.scans.images.statistics import PERCENTILES, Distribution
+from voxlate.scans.images.volume_statistics import PERCENTILES, Distribution
 
 COARSE_MM = 2.0
 LEAST_HEIGHT_MM = 40.0  # of bodies whose ends are compared

@@ -12,7 +12,7 @@ from typing import Literal
 
 import numpy as np
 
-from voxlate.base.arrays import Bool, Float32, Float64
+from voxlate.base.array_types import Bool, Float32, Float64
 from voxlate.scans.images.mask import box_around
 
 Kind = Literal["head", "brain"]

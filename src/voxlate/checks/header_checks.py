@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from voxlate.base.arrays import Float64
+from voxlate.base.array_types import Float64
 from voxlate.base.errors import BadInput
 from voxlate.base.messages import Message, message
 from voxlate.scans.cases.align import Preparation

@@ -5,15 +5,15 @@ from typing import Any
 
 import numpy as np
 
-from voxlate.base.arrays import Float32
+from voxlate.base.array_types import Float32
 from voxlate.base.errors import BadInput, first_of
 from voxlate.base.messages import Message
-from voxlate.checks.table import Measured, Numbers, ask
+from voxlate.checks.check_table import Measured, Numbers, ask
 from voxlate.checks.thumbnail import coarse
 from voxlate.scans.cases.case_header import CaseHeader
 from voxlate.scans.images.grid import Volume
 from voxlate.scans.images.intensity import IntensityMap
-from voxlate.scans.images.statistics import PERCENTILES, Distribution, Statistics
+from voxlate.scans.images.volume_statistics import PERCENTILES, Distribution, Statistics
 
 # Percentiles of a scan's foreground that are compared, in network units.
 POINTS = (5, 25, 50, 75, 95)

@@ -12,14 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from voxlate.base.arrays import Bool, Float32, Float64
+from voxlate.base.array_types import Bool, Float32, Float64
 from voxlate.base.groups import grouped
 from voxlate.base.messages import Message
 from voxlate.base.records import Shape
-from voxlate.checks.anatomy import margin_of, variance_of_extents
+from voxlate.checks.check_table import ask
 from voxlate.checks.conformal import conformal_quantile, least_patients
 from voxlate.checks.patch_features import blur, gradient
-from voxlate.checks.table import ask
+from voxlate.checks.usual_anatomy import margin_of, variance_of_extents
 from voxlate.scans.images.mask import Spacing, box_around
 
 Array = Float32

@@ -10,12 +10,12 @@ from itertools import chain, product
 
 import numpy as np
 
-from voxlate.base.arrays import Float64
+from voxlate.base.array_types import Float64
 from voxlate.base.groups import grouped
 from voxlate.base.similarity import Counts
 from voxlate.checks.audit import choose_cases
+from voxlate.checks.check_table import Measured, first
 from voxlate.checks.scan_numbers import TINY, Finding
-from voxlate.checks.table import Measured, first
 from voxlate.checks.thumbnail import (
     Thumbnail,
     best_flip,

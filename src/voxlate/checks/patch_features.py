@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from scipy import ndimage
 
-from voxlate.base.arrays import Float32
+from voxlate.base.array_types import Float32
 
 Array = Float32
 

@@ -14,8 +14,7 @@ from safetensors.numpy import load_file
 
 from voxlate import __version__
 from voxlate.base.errors import BadInput, CannotWrite, first_of
-from voxlate.base.executors.choose import choose_executor
-from voxlate.base.executors.job import (
+from voxlate.base.executors.case_work import (
     Executor,
     InProcess,
     Progress,
@@ -23,6 +22,7 @@ from voxlate.base.executors.job import (
     case_sentence,
     no_report,
 )
+from voxlate.base.executors.choose import choose_executor
 from voxlate.base.executors.local import LocalExecutor
 from voxlate.base.files import PHANTOMS, is_scaffold, lock
 from voxlate.base.machine import cores
@@ -66,7 +66,7 @@ from voxlate.scans.formats.io import content_hash, read_volume
 from voxlate.scans.images.grid import canonical_view
 from voxlate.scans.images.register import write_transform
 from voxlate.scans.images.units import TISSUE_MAPS
-from voxlate.scans.options.prepare import PrepareOptions
+from voxlate.scans.prepare_options import PrepareOptions
 
 MOST_WORKERS = 8
 # Further entries of a cohort's folder.

@@ -15,12 +15,12 @@ from numpy.linalg import norm
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from voxlate.base.arrays import AnyArray, Bool, Float32, Float64
+from voxlate.base.array_types import AnyArray, Bool, Float32, Float64
 from voxlate.base.messages import Message
 from voxlate.checks.audit import SHOW_ANATOMY
+from voxlate.checks.check_table import ask
 from voxlate.checks.intensity_checks import tissue_of_ct
 from voxlate.checks.scan_numbers import soft_and_background
-from voxlate.checks.table import ask
 from voxlate.checks.thumbnail import coarse, thumbnails
 from voxlate.scans.cases.case_header import CaseHeader
 from voxlate.scans.images.frame import BodyFrame

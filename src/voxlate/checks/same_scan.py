@@ -15,7 +15,7 @@ from numpy.linalg import norm
 from numpy.typing import NDArray
 from scipy import fft, ndimage
 
-from voxlate.base.arrays import AnyArray, Bool, Float32, Float64
+from voxlate.base.array_types import AnyArray, Bool, Float32, Float64
 from voxlate.scans.images.mask import Spacing
 from voxlate.scans.images.matching import block_means
 

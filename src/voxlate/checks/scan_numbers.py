@@ -8,12 +8,12 @@ import numpy as np
 from voxlate.base.codes import codes
 from voxlate.base.groups import grouped
 from voxlate.checks.audit import SHOW_ANATOMY
+from voxlate.checks.check_table import Row, first
 from voxlate.checks.intensity_checks import AIR_BELOW_HU, check_kind, tissue_numbers
-from voxlate.checks.table import Row, first
 from voxlate.checks.thumbnail import Thumbnail, empty_share
 from voxlate.scans.images.mask import Spacing
-from voxlate.scans.images.statistics import Statistics
 from voxlate.scans.images.units import MAY_BE_ZERO, TISSUE_MAPS
+from voxlate.scans.images.volume_statistics import Statistics
 
 ScanNumbers = Mapping[str, float]
 Typical = Mapping[str, tuple[float, float]]  # by name: the median, and a robust standard deviation

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from voxlate.base.errors import BadInput, first_of
-from voxlate.base.executors.job import Progress
+from voxlate.base.executors.case_work import Progress
 from voxlate.base.groups import grouped
 from voxlate.base.messages import Message
 from voxlate.checks.header_checks import (
@@ -34,7 +34,7 @@ from voxlate.scans.formats.io import read_volume
 from voxlate.scans.images.grid import Volume, canonical
 from voxlate.scans.images.mask import clearest
 from voxlate.scans.images.units import unit_of
-from voxlate.scans.options.prepare import PrepareOptions
+from voxlate.scans.prepare_options import PrepareOptions
 
 UNREAD = "cannot be read"
 

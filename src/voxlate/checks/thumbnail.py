@@ -6,7 +6,7 @@ from itertools import chain, combinations, product
 
 import numpy as np
 
-from voxlate.base.arrays import AnyArray, Bool, Float32, Float64
+from voxlate.base.array_types import AnyArray, Bool, Float32, Float64
 from voxlate.base.similarity import Classes, Counts, mutual_information
 from voxlate.scans.images.mask import Ends, Spacing, box_around, components_of, otsu
 

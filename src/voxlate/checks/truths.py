@@ -13,13 +13,14 @@ import numpy as np
 from numpy.linalg import norm
 from scipy import ndimage
 
-from voxlate.base.arrays import Bool, Float32, Float64
+from voxlate.base.array_types import Bool, Float32, Float64
 from voxlate.base.codes import codes
 from voxlate.base.errors import first_of, plural
 from voxlate.base.groups import grouped
 from voxlate.base.messages import Message, message
 from voxlate.base.slabs import least_and_most
 from voxlate.checks.audit import SHOW_ANATOMY
+from voxlate.checks.check_table import Kind, Measured, ask
 from voxlate.checks.cohort_outliers import finding_messages
 from voxlate.checks.pairs import Pairs, Scans
 from voxlate.checks.quality_checks import slice_numbers
@@ -29,11 +30,10 @@ from voxlate.checks.scan_numbers import (
     odd_scans,
     soft_and_background,
 )
-from voxlate.checks.table import Kind, Measured, ask
 from voxlate.checks.thumbnail import best_flip, coarse, pair_similarity, thumbnails, unit
 from voxlate.scans.images.grid import Grid, Volume, canonical_view
 from voxlate.scans.images.mask import foreground
-from voxlate.scans.images.statistics import Statistics, distribution
+from voxlate.scans.images.volume_statistics import Statistics, distribution
 
 LEFT_OUT = "It is left out; --any-truth keeps it."
 KEPT = "It counts all the same (--any-truth)."

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from voxlate.base.errors import BadInput, first_of, plural
-from voxlate.base.executors.job import Progress, no_report
+from voxlate.base.executors.case_work import Progress, no_report
 from voxlate.base.files import lock
 from voxlate.base.messages import Message, message, read_messages
 from voxlate.clinic.dicom_images import UNITS, write_derived

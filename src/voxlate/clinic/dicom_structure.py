@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from contourpy import FillType, contour_generator
 
-from voxlate.base.arrays import AnyArray
+from voxlate.base.array_types import AnyArray
 from voxlate.base.errors import BadInput
 from voxlate.clinic.dicom_placement import Placement, place_volume, refer
 from voxlate.scans.formats.dicom_series import (

@@ -7,8 +7,8 @@ from voxlate.base.errors import BadInput, plural
 from voxlate.base.messages import Say, message
 from voxlate.clinic.bids import check_bids, write_bids
 from voxlate.clinic.dicom_out import check_dicom, export_dicom
-from voxlate.synthesis.options import SynthOptions
 from voxlate.synthesis.scans import CaseScans
+from voxlate.synthesis.synth_options import SynthOptions
 
 
 def check_layouts(scans: Sequence[CaseScans], out: Path, options: SynthOptions) -> None:

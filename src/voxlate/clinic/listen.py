@@ -7,8 +7,8 @@ from voxlate.base.errors import BadInput
 from voxlate.base.files import lock
 from voxlate.base.messages import Say, message
 from voxlate.clinic.dimse import receive_images
-from voxlate.clinic.options.share import ListenOptions
 from voxlate.clinic.queue import Answer, Queue, Send
+from voxlate.clinic.share_options import ListenOptions
 
 LOOK_SECONDS = 1.0  # between two looks for a complete study
 RETRY_SECONDS = 60.0  # after an answer that could not be sent

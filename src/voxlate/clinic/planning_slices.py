@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from nibabel.affines import apply_affine
 
-from voxlate.base.arrays import AnyArray
+from voxlate.base.array_types import AnyArray
 from voxlate.base.messages import Message, message
 from voxlate.clinic.dicom_images import write_derived
 from voxlate.clinic.dicom_structure import write_structure

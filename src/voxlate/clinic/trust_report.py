@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from voxlate.base.messages import read_messages
-from voxlate.evaluation.scoring.intervals import describe_bound, percent
+from voxlate.evaluation.scoring.interval_scores import describe_bound, percent
 from voxlate.scans.formats.dicom_series import PRIVATE_SCHEME, Code
 from voxlate.synthesis.calibration import describe_widening
 from voxlate.synthesis.provenance import OF_TRAINING

@@ -105,7 +105,7 @@ class Tools:
 
     def call(self, name: str, given: Mapping[str, Any], progress: Reporter) -> dict[str, Any]:
         """The result of a command as plain values, with its messages and what it left undone."""
-        from voxlate.base.options.check import check_value
+        from voxlate.base.options.check_values import check_value
 
         called = self.commands[known_name(name, "a tool", name, self.commands)]
         known = self.parameters(called)

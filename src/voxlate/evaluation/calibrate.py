@@ -8,14 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from voxlate.base.errors import BadInput, first_of, plural
+from voxlate.base.executors.case_work import NamedProgress, no_report
 from voxlate.base.executors.choose import choose_executor
-from voxlate.base.executors.job import NamedProgress, no_report
 from voxlate.base.files import lock
 from voxlate.base.hub import address_of, is_on_hub
 from voxlate.base.messages import UNOWNED, Say, message, verdict_of
 from voxlate.base.options.option import merge
 from voxlate.checks.header_checks import refuse_synthetic
 from voxlate.checks.out_of_distribution import fit_references, verdict_on
+from voxlate.evaluation.calibrate_options import CalibrateOptions
 from voxlate.evaluation.calibration_job import (
     PARTS,
     CalibrationJob,
@@ -28,7 +29,6 @@ from voxlate.evaluation.intervals.calibration_cases import (
     tissue_borders,
 )
 from voxlate.evaluation.intervals.fit import fit
-from voxlate.evaluation.options.calibrate import CalibrateOptions
 from voxlate.scans.cohorts.case_files import CaseFiles
 from voxlate.scans.cohorts.find import find_cohort
 from voxlate.synthesis.calibration import Calibration, Header, Target

@@ -11,7 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voxlate.base.errors import BadInput, CannotWrite, plural
-from voxlate.base.executors.job import Context, Executor, NamedProgress, case_sentence, run_cases
+from voxlate.base.executors.case_work import (
+    Context,
+    Executor,
+    NamedProgress,
+    case_sentence,
+    run_cases,
+)
 from voxlate.base.messages import Message, Say, message, summarise
 from voxlate.checks.out_of_distribution import Patches
 from voxlate.checks.truths import KEPT, LEFT_OUT, Sketch, fault_messages, judge, other_size
@@ -26,8 +32,8 @@ from voxlate.evaluation.intervals.calibration_cases import (
     write_case,
 )
 from voxlate.evaluation.scoring.outliers import find_outliers
+from voxlate.scans.cases.axes import lay_out
 from voxlate.scans.cases.case import LABEL, MASK, PreparedCase, prepare_case
-from voxlate.scans.cases.layout import lay_out
 from voxlate.scans.cohorts.case_files import CaseFiles
 from voxlate.scans.formats.io import content_hash, read_volume
 from voxlate.scans.images.grid import Volume, orient, same_grid

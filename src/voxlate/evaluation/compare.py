@@ -23,8 +23,8 @@ from voxlate.base.statistics import (
 )
 from voxlate.evaluation.scoring.captions import Part, not_held_out, range_note
 from voxlate.evaluation.scoring.case_scores import EFFORT
-from voxlate.evaluation.scoring.frame import Document, Table
 from voxlate.evaluation.scoring.metrics import Metric, metrics_of, scope_label
+from voxlate.evaluation.scoring.score_frame import Document, Table
 from voxlate.evaluation.scoring.scored_images import check_unchanged
 from voxlate.evaluation.scoring.scores import FILE, Scores, read_scores
 from voxlate.evaluation.scoring.tables import Cell, Tables, is_main, metric_lines, printed

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
-from voxlate.base.arrays import Bool, Float32
+from voxlate.base.array_types import Bool, Float32
 
 Box = tuple[slice, ...]
 

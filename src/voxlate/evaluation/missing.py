@@ -12,13 +12,13 @@ from pandas import DataFrame, concat
 from rich.table import Table
 
 from voxlate.base.errors import BadInput, DoNotTrust, as_list
+from voxlate.base.executors.case_work import NamedProgress
 from voxlate.base.executors.choose import choose_executor
-from voxlate.base.executors.job import NamedProgress
 from voxlate.base.files import lock, whole_file, write_json
 from voxlate.base.messages import Say
-from voxlate.evaluation.options.evaluate import EvaluateOptions
+from voxlate.evaluation.evaluate_options import EvaluateOptions
 from voxlate.evaluation.scoring.evaluate import evaluate, rules_of
-from voxlate.evaluation.scoring.regions import check_mask
+from voxlate.evaluation.scoring.scored_regions import check_mask
 from voxlate.evaluation.scoring.scores import Scores
 from voxlate.synthesis.cohort import synthesise_cases
 from voxlate.synthesis.model import Model

@@ -15,7 +15,7 @@ from voxlate.base.errors import BadInput
 from voxlate.base.files import sha256_of, whole_folder, write_json
 from voxlate.base.optional import optional_package
 from voxlate.base.records import checksum, write_tensors
-from voxlate.checks.anatomy import AnatomyHeader
+from voxlate.checks.usual_anatomy import AnatomyHeader
 from voxlate.exchange.graph import OPSET, Traced, write_graph
 from voxlate.synthesis.calibration import Header
 from voxlate.synthesis.exported import (

@@ -22,9 +22,9 @@ from voxlate.base.records import Record
 from voxlate.exchange.imported import write_imported, wrong_weights
 from voxlate.science.nets.interface import Channels
 from voxlate.science.nets.xmodality.adm import ADM
+from voxlate.science.nets.xmodality.baseline_unet import PlainUNet
 from voxlate.science.nets.xmodality.dit import DiT
 from voxlate.science.nets.xmodality.parts import Attention, Backbone, Conv, Dense
-from voxlate.science.nets.xmodality.unet import PlainUNet
 from voxlate.science.nets.xmodality.uvit import UViT
 from voxlate.training import recipe as recipes
 from voxlate.training.recipe import Recipe

@@ -12,7 +12,7 @@ from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from voxlate.page.api import wants_json
-from voxlate.page.settings import Limits, Sessions, Settings
+from voxlate.page.page_settings import Limits, Sessions, Settings
 
 CONTENT_POLICY = "; ".join(
     (

@@ -24,8 +24,8 @@ from voxlate.page.access import BROWSER, Access
 from voxlate.page.api import OPENAPI
 from voxlate.page.forms import SCHEMA, label
 from voxlate.page.jobs import Jobs, NoSuchJob
+from voxlate.page.page_settings import Sessions, Settings
 from voxlate.page.pages import NO_PAGE, Site, site_of
-from voxlate.page.settings import Sessions, Settings
 from voxlate.page.uploads import Space
 from voxlate.page.workers import Start, Worker, clean_regularly, start_process
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from starlette.datastructures import FormData
 
 from voxlate.base.errors import known_name
-from voxlate.base.options.check import read_text
+from voxlate.base.options.check_values import read_text
 from voxlate.base.options.option import flag_of, without_notes
 from voxlate.commands.api import entry
 

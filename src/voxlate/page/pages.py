@@ -45,7 +45,7 @@ from voxlate.page.jobs import (
     Json,
     Kind,
 )
-from voxlate.page.settings import LOOPBACK, Sessions, Settings
+from voxlate.page.page_settings import LOOPBACK, Sessions, Settings
 from voxlate.page.uploads import Space, folder_below, receive
 from voxlate.page.words import CONTRASTS, for_page, in_fields
 from voxlate.scans.formats.io import without_ending

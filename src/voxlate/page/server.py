@@ -13,11 +13,11 @@ from voxlate.base.machine import cache_folder
 from voxlate.base.messages import message
 from voxlate.base.optional import optional_package
 from voxlate.base.options.option import bytes_of
-from voxlate.clinic.options.share import SHORTEST_TOKEN, ServeOptions
+from voxlate.clinic.share_options import SHORTEST_TOKEN, ServeOptions
 from voxlate.commands.api.console import say
 from voxlate.commands.api.entry import RUNS, Place, function
 from voxlate.commands.api.progress import Reporter
-from voxlate.page.settings import LOOPBACK, WILDCARDS, Limits, Sessions, Settings, label_runs
+from voxlate.page.page_settings import LOOPBACK, WILDCARDS, Limits, Sessions, Settings, label_runs
 from voxlate.training.starters.names import folder_of, is_starter, starters_to_run
 
 PACKAGES = ("fastapi", "uvicorn", "python_multipart", "jinja2")

@@ -14,14 +14,14 @@ from voxlate.commands.api.progress import Reporter
 from voxlate.evaluation.intervals.expected import bound_lines
 from voxlate.evaluation.reports.page import report
 from voxlate.evaluation.usability import usability
-from voxlate.page.check import absolute_inputs, card_of
 from voxlate.page.jobs import DICOM_ZIP, JOB, OUT, REPORT, Asked, Json, places_of, scans_of
+from voxlate.page.model_check import absolute_inputs, card_of
 from voxlate.page.views import write_views
 from voxlate.page.words import for_page
 from voxlate.scans.formats.dicom import is_dicom_folder
 from voxlate.scans.formats.io import location_of
-from voxlate.synthesis.options import SynthOptions
 from voxlate.synthesis.provenance import provenance_of, source_paths
+from voxlate.synthesis.synth_options import SynthOptions
 from voxlate.training.load import load
 
 VERDICTS = {"worse": "Do not trust", "unclear": "Usable with care", "better": "Usable"}

@@ -9,7 +9,7 @@ import numpy as np
 
 from voxlate.base.files import write_json
 from voxlate.evaluation.intervals.expected import expected_error, mean_error
-from voxlate.evaluation.scoring.intervals import Interval, interval_of, percent
+from voxlate.evaluation.scoring.interval_scores import Interval, interval_of, percent
 from voxlate.evaluation.scoring.scored_images import images_in, spread_of
 from voxlate.page.jobs import SHEET, VIEWS
 from voxlate.scans.formats.io import is_there, read_volume, write_volume
@@ -18,7 +18,7 @@ from voxlate.scans.images.mask import foreground
 from voxlate.scans.images.pictures import data_uri
 from voxlate.scans.images.regions import TISSUES_HU
 from voxlate.scans.images.shown import top_of, window_of
-from voxlate.synthesis.pictures import middle_slices
+from voxlate.synthesis.montage import middle_slices
 from voxlate.synthesis.provenance import is_distrusted, provenance_of
 from voxlate.synthesis.result import ENDINGS
 

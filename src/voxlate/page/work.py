@@ -52,7 +52,7 @@ def do_job(kind: Kind, folder: Path, request: Asked, progress: Callable[..., Non
     said = list[Message]()
     reporter = Reporter(progress, said.append)
     if kind == "check":
-        from voxlate.page.check import check
+        from voxlate.page.model_check import check
 
         found = check(folder, request, reporter)
     else:

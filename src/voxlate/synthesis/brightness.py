@@ -9,7 +9,7 @@ from voxlate.base.slabs import count_nonzero, in_slabs
 from voxlate.scans.images.grid import Volume
 from voxlate.scans.images.intensity import IntensityMap, Scale
 from voxlate.scans.images.mask import foreground
-from voxlate.scans.images.statistics import intensity_statistics
+from voxlate.scans.images.volume_statistics import intensity_statistics
 from voxlate.synthesis.calibration import Prediction
 from voxlate.synthesis.facts import ModelFacts
 

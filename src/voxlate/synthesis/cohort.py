@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from voxlate.base.errors import BadInput, CannotWrite, DoNotTrust
-from voxlate.base.executors.choose import choose_executor
-from voxlate.base.executors.job import (
+from voxlate.base.executors.case_work import (
     Context,
     Executor,
     InProcess,
@@ -18,6 +17,7 @@ from voxlate.base.executors.job import (
     no_report,
     run_cases,
 )
+from voxlate.base.executors.choose import choose_executor
 from voxlate.base.files import lock
 from voxlate.base.messages import Message, Say, message, read_messages
 from voxlate.base.options.option import merge
@@ -26,7 +26,6 @@ from voxlate.scans.formats.io import is_picture
 from voxlate.scans.images.mask import may_show_face
 from voxlate.scans.images.shown import picture_window
 from voxlate.synthesis.model import Model
-from voxlate.synthesis.options import SynthOptions
 from voxlate.synthesis.output_folder import SHARED_SECONDS, OutputFolder, place_from
 from voxlate.synthesis.progress import warn_unless_note
 from voxlate.synthesis.provenance import OF_TRAINING, OTHER_PATIENT, provenance_of
@@ -39,6 +38,7 @@ from voxlate.synthesis.result import (
 )
 from voxlate.synthesis.scans import CaseScans, splits_of
 from voxlate.synthesis.selection import Selection
+from voxlate.synthesis.synth_options import SynthOptions
 
 OTHER = "other"  # the split of a patient whose case has the name of a training case
 

@@ -19,11 +19,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import ndimage
 
-from voxlate.base.arrays import Bool
+from voxlate.base.array_types import Bool
 from voxlate.base.errors import plural
 from voxlate.base.messages import Message, message
 from voxlate.base.slabs import by_plane, count_nonzero, in_slabs, map_slabs, zeros
-from voxlate.checks.anatomy import Anatomy
+from voxlate.checks.usual_anatomy import Anatomy
 from voxlate.scans.cases.case import PreparedCase
 from voxlate.scans.images.grid import Volume
 from voxlate.scans.images.intensity import Scale

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from voxlate.base.errors import BadInput
-from voxlate.base.executors.job import Progress, no_report
+from voxlate.base.executors.case_work import Progress, no_report
 from voxlate.base.messages import Message, Say, message
 from voxlate.scans.images.grid import Volume
 from voxlate.synthesis.check import Checked

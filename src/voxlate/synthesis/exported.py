@@ -18,8 +18,8 @@ from voxlate.base.errors import BadInput
 from voxlate.base.files import read_json, sha256_of
 from voxlate.base.messages import Message
 from voxlate.base.records import Digest, FileName, Record, Text
-from voxlate.checks.anatomy import Anatomy, AnatomyHeader
 from voxlate.checks.out_of_distribution import ReferencePatches, reference_shapes
+from voxlate.checks.usual_anatomy import Anatomy, AnatomyHeader
 from voxlate.scans.cases.case import map_arrays
 from voxlate.synthesis.calibration import Calibration, Header
 from voxlate.synthesis.facts import ModelFacts

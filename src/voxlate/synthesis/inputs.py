@@ -14,11 +14,12 @@ from voxlate.base.codes import Grade
 from voxlate.base.errors import BadInput, known_name
 from voxlate.base.messages import Message, message
 from voxlate.base.slabs import chunks
-from voxlate.checks.anatomy import Anatomy, check_extent
+from voxlate.checks.check_table import ask
 from voxlate.checks.copies import is_copy
 from voxlate.checks.quality_checks import WholeScan, mask_numbers
-from voxlate.checks.table import ask
+from voxlate.checks.usual_anatomy import Anatomy, check_extent
 from voxlate.scans.cases.align import Preparation
+from voxlate.scans.cases.axes import lay_out
 from voxlate.scans.cases.case import (
     DIGITS,
     MASK,
@@ -27,7 +28,6 @@ from voxlate.scans.cases.case import (
     digest,
     prepare_case,
 )
-from voxlate.scans.cases.layout import lay_out
 from voxlate.scans.cohorts.path_roles import scans_named
 from voxlate.scans.formats.io import content_hash, is_there, read_volume
 from voxlate.scans.formats.nifti import grid_of

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from voxlate.base.arrays import Bool, Float64
+from voxlate.base.array_types import Bool, Float64
 from voxlate.base.items import BACKGROUND
 from voxlate.base.messages import Message, message, worst_grade
 from voxlate.checks.out_of_distribution import DistributionTest, Patches, patches_of

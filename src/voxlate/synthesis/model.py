@@ -27,16 +27,16 @@ from typing import Any
 
 import numpy as np
 
-from voxlate.base.arrays import Bool
+from voxlate.base.array_types import Bool
 from voxlate.base.errors import BadInput, as_list, known_name, plural, system_refusal
-from voxlate.base.executors.job import Progress, no_report
+from voxlate.base.executors.case_work import Progress, no_report
 from voxlate.base.files import SYNTHETIC
 from voxlate.base.hub import address_of
 from voxlate.base.messages import FEWEST_PATIENTS, Message, Say, message
 from voxlate.base.options.option import check_range, parameters_of, words_of_python
 from voxlate.base.slabs import in_slabs
-from voxlate.checks.anatomy import Anatomy
 from voxlate.checks.out_of_distribution import verdict_on
+from voxlate.checks.usual_anatomy import Anatomy
 from voxlate.scans.cases.case import MASK
 from voxlate.scans.images.grid import Volume
 from voxlate.synthesis.brightness import SynthesisedImage, in_physical_units, with_peak
@@ -70,11 +70,11 @@ from voxlate.synthesis.intervals import (
     sources_of,
 )
 from voxlate.synthesis.network import Network
-from voxlate.synthesis.options import SEED, SynthKeys, SynthOptions
 from voxlate.synthesis.planes import planes_read, sample_planes
 from voxlate.synthesis.progress import warn_unless_note
 from voxlate.synthesis.provenance import USED_FOR_CALIBRATION, Table, state_units
 from voxlate.synthesis.result import Synthesised
+from voxlate.synthesis.synth_options import SEED, SynthKeys, SynthOptions
 
 # Measured, or of the machine, and therefore not part of the plan.
 COST = "network_calls", "seconds_per_slice", "device", "batch"

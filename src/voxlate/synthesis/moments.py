@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from voxlate.base.arrays import Float32
+from voxlate.base.array_types import Float32
 from voxlate.base.slabs import in_slabs, zeros
 
 

@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
-from voxlate.base.arrays import Float32
+from voxlate.base.array_types import Float32
 from voxlate.base.streams import Stream, Tile
 from voxlate.synthesis.facts import ModelFacts
 from voxlate.synthesis.patch import Patch

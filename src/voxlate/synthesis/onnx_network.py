@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from voxlate import __version__
-from voxlate.base.arrays import Float32
+from voxlate.base.array_types import Float32
 from voxlate.base.errors import BadInput
 from voxlate.base.records import FileName, Several
 from voxlate.base.streams import Streams

@@ -5,11 +5,11 @@ from typing import Any, Protocol, cast
 
 import numpy as np
 
-from voxlate.base.arrays import Bool, Float32
+from voxlate.base.array_types import Bool, Float32
 from voxlate.base.items import BACKGROUND, stable_id
+from voxlate.scans.cases.axes import lay_out
 from voxlate.scans.cases.case import MASK, PreparedCase, Role
 from voxlate.scans.cases.case_header import FOREGROUND_OF, CaseHeader
-from voxlate.scans.cases.layout import lay_out
 from voxlate.scans.images.intensity import IntensityMap
 from voxlate.scans.images.mask import dilate
 from voxlate.scans.images.slice_profile import margin, through_plane

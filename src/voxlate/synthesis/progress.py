@@ -2,7 +2,7 @@
 
 import warnings
 
-from voxlate.base.executors.job import Progress
+from voxlate.base.executors.case_work import Progress
 from voxlate.base.messages import Message
 
 

@@ -27,8 +27,8 @@ from voxlate.base.records import (
 )
 from voxlate.checks.conformal import Bound
 from voxlate.scans.cases.align import Align
+from voxlate.scans.cases.axes import Axes
 from voxlate.scans.cases.case import MASK
-from voxlate.scans.cases.layout import Axes
 from voxlate.scans.images.intensity import IntensityMap
 from voxlate.scans.images.register import RegistrationMethod
 

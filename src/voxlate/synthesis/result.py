@@ -211,7 +211,7 @@ class Synthesised:
             file = f"{name}{ending}"
             write_volume(folder / STATES / file, state, description_of(file))
         if self.states:
-            from voxlate.synthesis.pictures import show_case
+            from voxlate.synthesis.montage import show_case
 
             with whole_file(folder / STATES / "states.png") as path:
                 show_case(self.states, {}, "", (), TILE // 2).save(path)
@@ -234,7 +234,7 @@ class Synthesised:
 
         Notebooks show it without a call; the warnings are below. tile: pixels along each side of a slice.
         """
-        from voxlate.synthesis.pictures import show_case  # here, because only a notebook shows them
+        from voxlate.synthesis.montage import show_case  # here, because only a notebook shows them
 
         return show_case(self.volumes, self.std, self.mark, self.warnings, tile)
 

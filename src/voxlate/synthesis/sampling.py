@@ -6,9 +6,9 @@ from functools import partial
 
 import numpy as np
 
-from voxlate.base.arrays import Bool, Float32
+from voxlate.base.array_types import Bool, Float32
 from voxlate.base.errors import BadInput
-from voxlate.base.executors.job import Progress, no_report
+from voxlate.base.executors.case_work import Progress, no_report
 from voxlate.base.items import BACKGROUND, stable_id
 from voxlate.base.slabs import map_slabs, release
 from voxlate.base.streams import Tile

@@ -9,8 +9,8 @@ from typing import Literal
 from voxlate.base.codes import GRADES
 from voxlate.base.errors import BadInput
 from voxlate.base.messages import Message, worst_grade
-from voxlate.checks.anatomy import Anatomy, Body, body_of, check_body, check_content
 from voxlate.checks.audit import check_together
+from voxlate.checks.check_table import ask
 from voxlate.checks.head_checks import black_pools_ml, check_head, sides_of
 from voxlate.checks.head_pose import Kind
 from voxlate.checks.header_checks import check_guesses
@@ -22,7 +22,7 @@ from voxlate.checks.intensity_checks import (
     check_vessels,
 )
 from voxlate.checks.quality_checks import WholeScan, check_whole
-from voxlate.checks.table import ask
+from voxlate.checks.usual_anatomy import Anatomy, Body, body_of, check_body, check_content
 from voxlate.scans.cases.case import PreparedCase
 from voxlate.synthesis.facts import ModelFacts
 from voxlate.synthesis.intervals import fills_crown

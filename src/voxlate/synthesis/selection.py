@@ -8,8 +8,8 @@ from voxlate.base.errors import BadInput
 from voxlate.base.messages import Message, message
 from voxlate.scans.cohorts.pseudonyms import Pseudonyms, read_key, without_names
 from voxlate.synthesis.model import Model
-from voxlate.synthesis.options import SynthOptions, part_of
 from voxlate.synthesis.scans import CaseScans, find_scans
+from voxlate.synthesis.synth_options import SynthOptions, part_of
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """The small networks that predict the widths of intervals from the features of a voxel, in NumPy.
 
-evaluation/intervals/widths.py trains them.
+evaluation/intervals/width_training.py trains them.
 """
 
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from voxlate.base.arrays import Float32
+from voxlate.base.array_types import Float32
 from voxlate.base.records import Shape
 from voxlate.checks.patch_features import NARROWEST, VOXELS_OF_WIDTHS
 

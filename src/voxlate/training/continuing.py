@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from voxlate.base.errors import BadInput
-from voxlate.base.executors.job import StepCallback, no_report
+from voxlate.base.executors.case_work import StepCallback, no_report
 from voxlate.base.files import lock, relative_to
 from voxlate.base.messages import Say, message
 from voxlate.scans.cases.prepared import open_cohort

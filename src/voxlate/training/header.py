@@ -24,7 +24,7 @@ from voxlate.base.records import (
 from voxlate.checks.intensity_checks import POINTS
 from voxlate.scans.cases.align import Preparation
 from voxlate.scans.cases.case_header import Unit
-from voxlate.training.recipe.provenance import Adapted, ShownStage, ShownTraining
+from voxlate.training.recipe.run_provenance import Adapted, ShownStage, ShownTraining
 
 LEAST_SIZE = 4096  # numbers up to this one are allowed in all settings of a network
 NUMBERS = re.compile(r"\d+(?:\.\d+)?(?:e\+?\d+)?")

@@ -7,9 +7,9 @@ from functools import lru_cache
 import numpy as np
 from torch import Tensor
 
-from voxlate.base.arrays import Float32
+from voxlate.base.array_types import Float32
 from voxlate.base.messages import UNOWNED
-from voxlate.scans.cases.layout import CANONICAL, reorder_axes
+from voxlate.scans.cases.axes import CANONICAL, reorder_axes
 from voxlate.scans.cases.prepared import Cohort
 from voxlate.scans.images.grid import Grid, Volume
 from voxlate.scans.images.intensity import Scale

@@ -11,7 +11,7 @@ from accelerate import Accelerator
 from torch.utils.data import DataLoader, Dataset
 
 from voxlate.base.errors import BadInput
-from voxlate.base.executors.job import StepCallback
+from voxlate.base.executors.case_work import StepCallback
 from voxlate.base.items import stable_id
 from voxlate.base.machine import begin_reader, cores
 from voxlate.base.messages import Say

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from voxlate.base.devices import has_doubles
 from voxlate.science.methods.method import Method
-from voxlate.training.recipe.training import Training
+from voxlate.training.recipe.training_settings import Training
 
 
 @dataclass

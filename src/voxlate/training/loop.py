@@ -26,9 +26,9 @@ from voxlate.science.methods.method import Method
 from voxlate.science.nets.autoencoder import AutoencoderNet
 from voxlate.science.nets.cpu import volumes_in_float32
 from voxlate.training.batches.patches import note_on_cut
+from voxlate.training.cohort_latents import keep_moments
 from voxlate.training.item_baselines import begin_errors, verdicts_on
 from voxlate.training.job import Job, Session
-from voxlate.training.latents import keep_moments
 from voxlate.training.learner import Epochs, Learner
 from voxlate.training.log import Log
 from voxlate.training.log_file import read_verdicts

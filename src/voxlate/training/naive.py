@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import zoom
 
-from voxlate.base.arrays import AnyArray, Bool, Float32, Float64
+from voxlate.base.array_types import AnyArray, Bool, Float32, Float64
 from voxlate.base.errors import BadInput
 from voxlate.base.files import CHECKSUM
 from voxlate.base.records import (

@@ -31,7 +31,7 @@ from voxlate.base.machine import cache_folder
 from voxlate.science.nets.interface import Channels, NetworkInput
 from voxlate.science.nets.unet import UNet
 from voxlate.training.recipe import Recipe, with_trainings
-from voxlate.training.recipe.training import Precision
+from voxlate.training.recipe.training_settings import Precision
 from voxlate.training.run import Run
 
 # bfloat16 may take at most this share of float32's time, so that noise of the clock does not decide.

@@ -25,7 +25,7 @@ from voxlate.training.recipe import (
     with_trainings,
 )
 from voxlate.training.recipe.earlier_recipe import stored_recipe
-from voxlate.training.recipe.provenance import read_run
+from voxlate.training.recipe.run_provenance import read_run
 from voxlate.training.verdict import Verdict
 
 NOTICE = "Research software, not a medical device; not for diagnosis or treatment."

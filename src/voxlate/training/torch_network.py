@@ -13,14 +13,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from voxlate.base.arrays import Float32
+from voxlate.base.array_types import Float32
 from voxlate.base.config import adapter, fill
 from voxlate.base.devices import find_device, name_of, single_threads
 from voxlate.base.errors import BadInput
-from voxlate.base.executors.job import no_report
-from voxlate.base.options.check import check_value
+from voxlate.base.executors.case_work import no_report
+from voxlate.base.options.check_values import check_value
 from voxlate.base.options.table import field_types
-from voxlate.checks.anatomy import read_anatomy
+from voxlate.checks.usual_anatomy import read_anatomy
 from voxlate.scans.cases.align import Preparation
 from voxlate.science.batch import collate
 from voxlate.science.diffusion.noise import SynthesisNoise
@@ -30,18 +30,18 @@ from voxlate.synthesis.calibration import Answer
 from voxlate.synthesis.facts import DataFacts, ModelFacts, SyntheticHeads, SynthFacts
 from voxlate.synthesis.model import Model
 from voxlate.synthesis.network import Calls, NoiseOf
-from voxlate.synthesis.options import SynthKeys
 from voxlate.synthesis.patch import Patch
 from voxlate.synthesis.scans import merge_splits
+from voxlate.synthesis.synth_options import SynthKeys
 from voxlate.training import recipe as recipes
 from voxlate.training.batches.patches import DataSettings, batch_of
 from voxlate.training.calibration_file import RunCalibrations
 from voxlate.training.precision import autocast, of_synthesis
 from voxlate.training.recipe import Recipe, Synthesis, check_synthesis, from_dict, stage_recipe
 from voxlate.training.recipe.checks import HOW_TO_SAMPLE
-from voxlate.training.recipe.provenance import data_of_training
+from voxlate.training.recipe.run_provenance import data_of_training
 from voxlate.training.recipe.text import apply_changes
-from voxlate.training.recipe.training import Precision
+from voxlate.training.recipe.training_settings import Precision
 from voxlate.training.run import Run, software, weights_of
 from voxlate.training.starter import load_run, run_folder
 from voxlate.training.starters.names import is_starter

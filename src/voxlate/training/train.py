@@ -10,13 +10,13 @@ from typing import Any
 import torch
 
 from voxlate.base.errors import BadInput
-from voxlate.base.executors.job import StepCallback, no_report
+from voxlate.base.executors.case_work import StepCallback, no_report
 from voxlate.base.files import lock, relative_to
 from voxlate.base.items import stable_id
 from voxlate.base.machine import keep_freed_memory
 from voxlate.base.messages import Message, Say, message
 from voxlate.base.options.option import merge
-from voxlate.checks.anatomy import anatomy_of
+from voxlate.checks.usual_anatomy import anatomy_of
 from voxlate.scans.cases.prepared import Cohort, open_cohort
 from voxlate.science.methods.method import Method
 from voxlate.training.batches.one_scale import check_scale
@@ -25,9 +25,7 @@ from voxlate.training.initial import initial_method
 from voxlate.training.job import Job, Pace, Session
 from voxlate.training.learner import Epochs, Learner
 from voxlate.training.loop import finish, train_stage
-from voxlate.training.messages import check_training, fold_note
 from voxlate.training.naive import fit_cohort
-from voxlate.training.options import TrainOptions
 from voxlate.training.precision import choose, stage_precisions, with_precision
 from voxlate.training.processes import by_main, processes, stop_signal
 from voxlate.training.recipe import (
@@ -39,10 +37,12 @@ from voxlate.training.recipe import (
     to_dict,
     with_steps,
 )
+from voxlate.training.recipe_messages import check_training, fold_note
 from voxlate.training.run import Run, begin_run, weights_of
 from voxlate.training.starter import run_folder, starter_hash
 from voxlate.training.starters.names import is_starter
 from voxlate.training.state_file import take_race
+from voxlate.training.training_options import TrainOptions
 from voxlate.training.validate import validation_items, validation_split
 from voxlate.training.weights import (
     file_hash,

@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 from rich.text import Text
 
-from voxlate.base.arrays import Float64
+from voxlate.base.array_types import Float64
 from voxlate.base.errors import plural
 from voxlate.base.groups import grouped
 from voxlate.base.statistics import SIGNIFICANT, bootstrap, fixed_text, too_few, wilcoxon_p

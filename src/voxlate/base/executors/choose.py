@@ -1,7 +1,7 @@
 """The executor that the options of a command ask for."""
 
 from voxlate.base.errors import BadInput
-from voxlate.base.executors.job import Executor, InProcess, no_report
+from voxlate.base.executors.case_work import Executor, InProcess, no_report
 from voxlate.base.machine import cores
 from voxlate.base.messages import Say
 from voxlate.base.options.executors import ExecutorOptions

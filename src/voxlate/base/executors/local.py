@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
-from voxlate.base.executors.job import QUIET, Case, Context, Job, Outcomes
+from voxlate.base.executors.case_work import QUIET, Case, Context, Job, Outcomes
 from voxlate.base.executors.schedule import Answer, Numbered, schedule_cases
 from voxlate.base.executors.worker import CaseWorker
 from voxlate.base.machine import begin_worker, interrupts_held

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from voxlate.base.errors import BadInput
-from voxlate.base.executors.job import QUIET, Case, Context, Job, Outcomes
+from voxlate.base.executors.case_work import QUIET, Case, Context, Job, Outcomes
 from voxlate.base.executors.ray_resources import CPUS_WITH_NETWORK, nodes_of, resources_for
 from voxlate.base.executors.schedule import Answer, Numbered, schedule_cases
 from voxlate.base.executors.worker import CaseWorker, say_crowded

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from voxlate.base.errors import BadInput
-from voxlate.base.executors.job import Outcome, Outcomes, WorkerDied, no_report
+from voxlate.base.executors.case_work import Outcome, Outcomes, WorkerDied, no_report
 from voxlate.base.messages import Say
 
 MOST_FAILED_STARTS = 3  # workers that end before they are ready

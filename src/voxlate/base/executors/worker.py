@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from voxlate.base.errors import BadInput
-from voxlate.base.executors.job import Context, Cost, Job, Outcome, Turn, Work
+from voxlate.base.executors.case_work import Context, Cost, Job, Outcome, Turn, Work
 from voxlate.base.executors.schedule import Answer, Numbered
 from voxlate.base.messages import Message, Say, message
 

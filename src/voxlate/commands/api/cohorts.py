@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from rich.text import Text
 
-from voxlate.anatomy.options import PhantomOptions
+from voxlate.anatomy.phantom_options import PhantomOptions
 from voxlate.base.errors import BadInput, first_of, plural
 from voxlate.base.messages import worst_grade
 from voxlate.base.options.option import MainOption
@@ -22,8 +22,8 @@ from voxlate.commands.api.entry import (
     function,
 )
 from voxlate.commands.api.progress import Reporter
-from voxlate.scans.options.layout import MAX_VOLUME, Layout, allow_volumes, quote_path
-from voxlate.scans.options.prepare import PrepareOptions
+from voxlate.scans.layout_options import MAX_VOLUME, Layout, allow_volumes, quote_path
+from voxlate.scans.prepare_options import PrepareOptions
 
 if TYPE_CHECKING:
     from voxlate.checks.survey import Survey
@@ -64,7 +64,7 @@ def phantom(out: Out, *, options: PhantomOptions, progress: Reporter) -> list[Pa
         >>> (case / "t1.nii.gz").is_file(), (case / "ct.nii.gz").is_file()
         (True, True)
     """
-    from voxlate.anatomy.cohort import write_cohort
+    from voxlate.anatomy.phantom_cohort import write_cohort
 
     return write_cohort(Path(out), options, progress=progress.count("phantom"), say=progress.say)
 
@@ -344,7 +344,7 @@ def info(
         >>> facts["source"], facts["target"]
         (['t1'], ['t2'])
     """
-    from voxlate.commands.api import facts
+    from voxlate.commands.api import describe as facts
 
     allow_volumes(max_volume)
     return facts.describe_path(Path(path))

@@ -5,14 +5,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from voxlate.anatomy.options import PhantomOptions
+from voxlate.anatomy.phantom_options import PhantomOptions
 from voxlate.base.errors import BadInput
 from voxlate.base.options.option import MainOption
 from voxlate.commands.api.cohorts import phantom, prepare
 from voxlate.commands.api.entry import Command, Out, Place
 from voxlate.commands.api.images import load, synthesise
 from voxlate.commands.api.progress import Reporter
-from voxlate.commands.api.scores import compare, evaluate, report
+from voxlate.commands.api.scoring import compare, evaluate, report
 from voxlate.commands.api.training import calibrate, train
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from voxlate.base.arrays import AnyArray, Float32
+from voxlate.base.array_types import AnyArray, Float32
 from voxlate.base.errors import BadInput
 from voxlate.base.files import HIGH, LOW, SYNTHETIC, whole_file
 from voxlate.base.options.option import FLAG

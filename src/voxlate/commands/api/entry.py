@@ -134,7 +134,7 @@ COMMANDS = dict[str, Command]()  # those that are imported
 MODULES = {
     "api.cohorts": ("phantom", "prepare", "manifest", "info", "pseudonym-key"),
     "api.images": ("synth", "check"),
-    "api.scores": ("evaluate", "compare", "report"),
+    "api.scoring": ("evaluate", "compare", "report"),
     "api.training": ("recipes", "starters", "plan", "train", "adapt", "import", "calibrate"),
     "api.demo": ("demo",),
     "api.exports": ("export", "push", "listen", "serve"),
@@ -199,7 +199,7 @@ def _checked(
     @functools.wraps(described)
     def run(*args: Any, **kwargs: Any) -> Any:
         """Check the arguments, and call the function."""
-        from voxlate.base.options.check import check_options, check_value  # loads pydantic
+        from voxlate.base.options.check_values import check_options, check_value  # loads pydantic
 
         for name in kwargs:
             if name not in parameters and name not in fields:  # the keys load the recipe settings
@@ -303,7 +303,7 @@ def _fields(table: Any) -> Parameters:
 
 def schemas_of(parameters: Parameters) -> dict[str, dict[str, Any]]:
     """The JSON schemas of arguments and options: their types, ranges, defaults and help."""
-    from voxlate.base.options.check import adapter  # loads pydantic
+    from voxlate.base.options.check_values import adapter  # loads pydantic
 
     helps = dict(line.split(": ", 1) for line in describe(parameters))
     schemas = {}

@@ -10,7 +10,7 @@ from voxlate.base.errors import BadInput
 from voxlate.base.hub import PREFIX, check_repo, upload
 from voxlate.base.messages import Message
 from voxlate.base.options.option import MainOption
-from voxlate.clinic.options.share import (
+from voxlate.clinic.share_options import (
     NOT_STATED,
     ExportOptions,
     ListenOptions,
@@ -275,7 +275,7 @@ def listen(
         >>> import voxlate
         >>> voxlate.listen("RUN", "QUEUE", allow=["SCANNER"], to="PACS@10.0.0.5:104")  # doctest: +SKIP
     """
-    from voxlate.clinic.archive import serve as answer_studies
+    from voxlate.clinic.picture_archive import serve as answer_studies
 
     answer_studies(run, Path(out), options, progress.say)
 

@@ -13,12 +13,12 @@ from voxlate.base.options.option import AllowCode, Device
 from voxlate.base.options.table import field_types
 from voxlate.commands.api.entry import RUN, Argument, Command, Out, Place, Run, Undone, function
 from voxlate.commands.api.progress import Reporter
-from voxlate.synthesis.options import ANSWER, CheckOptions, SynthOptions
+from voxlate.synthesis.synth_options import ANSWER, CheckOptions, SynthOptions
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from voxlate.evaluation.options.calibrate import CalibrateOptions
+    from voxlate.evaluation.calibrate_options import CalibrateOptions
     from voxlate.synthesis.model import Model
     from voxlate.synthesis.scans import CaseScans
     from voxlate.synthesis.selection import Selection
@@ -254,7 +254,7 @@ def synthesise(
     runs, texts = _runs_and_texts(run, inputs, to)
     in_archive = options.store or any(map(is_dicomweb, texts))
     if in_archive:
-        from voxlate.clinic.archive import fetch_inputs, store_answers  # needs pydicom
+        from voxlate.clinic.picture_archive import fetch_inputs, store_answers  # needs pydicom
 
         texts, studies = fetch_inputs(texts, to, options)
     selected = select(open_model(runs, options), texts, options)

@@ -10,11 +10,11 @@ from voxlate.scans.cases.case import PROTONS
 from voxlate.scans.cases.prepared import COHORT, Cohort, open_cohort
 from voxlate.scans.cohorts.case_files import CaseFiles
 from voxlate.scans.cohorts.find import find_cohort
-from voxlate.scans.options.layout import layout_of, layout_options, quote_path
+from voxlate.scans.layout_options import layout_of, layout_options, quote_path
 from voxlate.synthesis.inputs import scans_to_give
-from voxlate.synthesis.options import SynthOptions
-from voxlate.training.options import PlanOptions
-from voxlate.training.recipe.provenance import splits_of_training
+from voxlate.synthesis.synth_options import SynthOptions
+from voxlate.training.recipe.run_provenance import splits_of_training
+from voxlate.training.training_options import PlanOptions
 
 if TYPE_CHECKING:
     from voxlate.training.batches.patches import DataSettings
@@ -24,7 +24,7 @@ HELD_OUT = ("val", "test")
 
 def after_prepare(prepared: Path) -> str:
     """The training of a prepared cohort, of a phantom's maps by a recipe with [data.physics]; raises BadInput if none can be planned."""
-    from voxlate.training.planning.facts import cohort_facts
+    from voxlate.training.planning.cohort_facts import cohort_facts
     from voxlate.training.planning.roles import choose_roles
 
     cohort = open_cohort(prepared)

@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
-from voxlate.base.executors.job import StepCallback, no_report
+from voxlate.base.executors.case_work import StepCallback, no_report
 from voxlate.base.messages import Message, Say, reworded
 from voxlate.base.options.option import in_python
 from voxlate.commands.api.console import err, note, say

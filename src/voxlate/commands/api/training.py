@@ -16,8 +16,14 @@ from voxlate.commands.api.console import out as terminal
 from voxlate.commands.api.entry import RUN, Argument, Command, Out, Place, Run
 from voxlate.commands.api.images import MODEL
 from voxlate.commands.api.progress import Reporter
-from voxlate.evaluation.options.calibrate import CalibrateOptions
-from voxlate.training.options import AUTO, AdaptOptions, ImportOptions, PlanOptions, TrainOptions
+from voxlate.evaluation.calibrate_options import CalibrateOptions
+from voxlate.training.training_options import (
+    AUTO,
+    AdaptOptions,
+    ImportOptions,
+    PlanOptions,
+    TrainOptions,
+)
 
 if TYPE_CHECKING:
     from voxlate.training.planning.plan import Plan
@@ -114,7 +120,7 @@ def recipes(
         True
     """
     if cohort is not None:
-        from voxlate.training.planning.fit import fits
+        from voxlate.training.planning.recipe_fit import fits
 
         return [asdict(fit) for fit in fits(cohort)]
     if name is not None:

@@ -10,15 +10,14 @@ from shlex import quote
 from typing import Any, cast
 
 from voxlate.base.errors import BadInput
+from voxlate.base.executors.case_work import Context, InProcess, Work, no_report, run_cases
 from voxlate.base.executors.choose import choose_executor
-from voxlate.base.executors.job import Context, InProcess, Work, no_report, run_cases
 from voxlate.base.messages import message
 from voxlate.base.options.option import flag_of, parameters_of
 from voxlate.commands.api.entry import Place, option_in
 from voxlate.commands.api.progress import Reporter
 from voxlate.scans.cohorts.split import FOLDS
 from voxlate.training.continuing import train_further
-from voxlate.training.options import AUTO, TrainOptions
 from voxlate.training.planning.pace import read_pace
 from voxlate.training.planning.plan import Plan, check_same, plan_once
 from voxlate.training.planning.planner import plan_training
@@ -27,6 +26,7 @@ from voxlate.training.recipe import text as recipe_text
 from voxlate.training.run import Run
 from voxlate.training.train import Beginning
 from voxlate.training.train import train as train_recipe
+from voxlate.training.training_options import AUTO, TrainOptions
 from voxlate.training.weights import runs_of
 
 MINUTES = r"(\d+\.?\d*|\.\d+)"

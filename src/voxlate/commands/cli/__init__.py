@@ -63,7 +63,7 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # names of files need not be text
     try:
-        from voxlate.commands.cli.app import thread_failed
+        from voxlate.commands.cli.typer_app import thread_failed
         from voxlate.commands.cli.warning_lines import in_sentences
 
         threading.excepthook = thread_failed
@@ -75,7 +75,7 @@ def main() -> None:
         if pressed:  # code that is interrupted may end with any other error
             print("voxlate: stopped.", file=sys.stderr)
             raise SystemExit(130) from error
-        from voxlate.commands.cli.app import fail
+        from voxlate.commands.cli.typer_app import fail
 
         fail(error)
     finally:

@@ -6,8 +6,8 @@ from typer.core import TyperGroup
 from typer.main import get_command
 
 from voxlate.commands.api.entry import HOMES, commands
-from voxlate.commands.cli.app import app
-from voxlate.commands.cli.options import add
+from voxlate.commands.cli.flags import add
+from voxlate.commands.cli.typer_app import app
 
 
 def command_line(words: Sequence[str] = ()) -> TyperGroup:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from voxlate.evaluation.scoring.intervals import Interval, interval_of, percent
+from voxlate.evaluation.scoring.interval_scores import Interval, interval_of, percent
 from voxlate.evaluation.scoring.metrics import METRIC_OF
 from voxlate.evaluation.scoring.scored_images import images_in
 from voxlate.scans.formats.io import read_volume

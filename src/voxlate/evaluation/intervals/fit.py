@@ -20,7 +20,7 @@ from voxlate.checks.conformal import (
     mean_interval,
     shares_outside,
 )
-from voxlate.evaluation.intervals.widths import fit_widths
+from voxlate.evaluation.intervals.width_training import fit_widths
 from voxlate.scans.images.regions import BODY
 from voxlate.synthesis.calibration import (
     COVERAGE_LEVELS,

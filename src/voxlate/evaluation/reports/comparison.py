@@ -7,9 +7,9 @@ from typing import Any
 from voxlate.base.files import write_text
 from voxlate.base.groups import grouped
 from voxlate.evaluation.compare import comparison_tables
+from voxlate.evaluation.reports.case_pictures import sections_of
 from voxlate.evaluation.reports.curves import Point, plane_chart
 from voxlate.evaluation.reports.page import render, scores_in
-from voxlate.evaluation.reports.pictures import sections_of
 from voxlate.evaluation.scoring.metrics import METRIC_OF
 
 MOST_CASES = 4

@@ -16,8 +16,8 @@ from voxlate import __version__
 from voxlate.base.errors import BadInput
 from voxlate.base.files import lock_if_free, read_json, write_text
 from voxlate.base.hub import is_on_hub
+from voxlate.evaluation.reports.case_pictures import sections_of, warnings_of
 from voxlate.evaluation.reports.curves import curve_chart
-from voxlate.evaluation.reports.pictures import sections_of, warnings_of
 from voxlate.evaluation.scoring.captions import training_note
 from voxlate.evaluation.scoring.scored_images import check_unchanged
 from voxlate.evaluation.scoring.scores import FILE, NO_SCORES, Scores, read_scores

@@ -7,8 +7,8 @@ from typing import Any
 from voxlate.base.errors import plural
 from voxlate.checks.audit import not_examined
 from voxlate.evaluation.reports.alignment import misalignment_lines, registration_lines
+from voxlate.evaluation.reports.case_pictures import evenly, in_a_row, scan_columns
 from voxlate.evaluation.reports.page import flat, write_report
-from voxlate.evaluation.reports.pictures import evenly, in_a_row, scan_columns
 from voxlate.scans.cases.align import Registered
 from voxlate.scans.cases.prepared import CaseEntry, Cohort, open_cohort
 from voxlate.scans.images.misalignment import NOTHING_IN_COMMON, Misalignment

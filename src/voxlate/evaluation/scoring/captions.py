@@ -8,9 +8,9 @@ from voxlate.base.groups import grouped
 from voxlate.base.messages import Message, read_messages, summarise, worst_grade
 from voxlate.base.statistics import RESAMPLES
 from voxlate.evaluation.lesion_counts import lesion_sentence
-from voxlate.evaluation.scoring.frame import ScoreFrame
-from voxlate.evaluation.scoring.intervals import describe_bound
+from voxlate.evaluation.scoring.interval_scores import describe_bound
 from voxlate.evaluation.scoring.metrics import LPIPS, SSIM, scope_label
+from voxlate.evaluation.scoring.score_frame import ScoreFrame
 from voxlate.synthesis.calibration import describe_widening
 from voxlate.training.verdict import SYNTHESIS
 

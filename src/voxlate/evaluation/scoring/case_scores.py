@@ -9,26 +9,17 @@ from typing import Any
 
 import numpy as np
 
-from voxlate.base.arrays import AnyArray, Bool, Float32
+from voxlate.base.array_types import AnyArray, Bool, Float32
 from voxlate.base.errors import BadInput
 from voxlate.checks.audit import SHOW_ANATOMY
 from voxlate.checks.truths import SketchedTruth, other_size, sketch_of
-from voxlate.evaluation.options.evaluate import EvaluateOptions
-from voxlate.evaluation.scoring.alignment import Alignment, find_alignment
+from voxlate.evaluation.evaluate_options import EvaluateOptions
 from voxlate.evaluation.scoring.distances import slices_of
 from voxlate.evaluation.scoring.evaluators import Evaluator
 from voxlate.evaluation.scoring.features import Features, Vectors
-from voxlate.evaluation.scoring.intervals import interval_scores, is_changed, region_coverage
+from voxlate.evaluation.scoring.interval_scores import interval_scores, is_changed, region_coverage
 from voxlate.evaluation.scoring.metrics import ImagePair, Score, correlation, mean_inside, seam
 from voxlate.evaluation.scoring.misregistered import estimate_for, floor_of, score_aligned
-from voxlate.evaluation.scoring.regions import (
-    find_region,
-    mask_of,
-    ratio_scores,
-    read_canonical,
-    region_scores,
-    tissues_for,
-)
 from voxlate.evaluation.scoring.scopes import (
     MASK,
     SCOPES,
@@ -37,14 +28,23 @@ from voxlate.evaluation.scoring.scopes import (
     Scope,
     score_scope,
 )
-from voxlate.evaluation.scoring.scored_images import Item
-from voxlate.evaluation.scoring.units import (
+from voxlate.evaluation.scoring.score_units import (
     OWN,
     Units,
     network_units,
     picture_units,
     shows_a_window,
 )
+from voxlate.evaluation.scoring.scored_images import Item
+from voxlate.evaluation.scoring.scored_regions import (
+    find_region,
+    mask_of,
+    ratio_scores,
+    read_canonical,
+    region_scores,
+    tissues_for,
+)
+from voxlate.evaluation.scoring.truth_alignment import Alignment, find_alignment
 from voxlate.scans.formats.io import content_hash, is_there
 from voxlate.scans.images.grid import Grid, Volume
 from voxlate.scans.images.mask import foreground
@@ -53,7 +53,7 @@ from voxlate.scans.images.ranges import WHOLE_MASK, Range, mask_for
 from voxlate.scans.images.regions import Region, scale_to_peak
 from voxlate.scans.images.units import unit_of
 from voxlate.training.naive import Baselines
-from voxlate.training.recipe.provenance import window_borders
+from voxlate.training.recipe.run_provenance import window_borders
 from voxlate.training.verdict import SYNTHESIS
 
 Functions = Mapping[str, Score]

@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from voxlate.base.arrays import Float32, Float64
+from voxlate.base.array_types import Float32, Float64
 from voxlate.base.groups import grouped
 from voxlate.evaluation.scoring.features import Features
 from voxlate.evaluation.scoring.metrics import ImagePair
-from voxlate.scans.cases.layout import reorder_axes
+from voxlate.scans.cases.axes import reorder_axes
 
 # The keys of the pooled distance, of its limit, and of the mean distance of single patients.
 KEYS = {

@@ -13,8 +13,7 @@ import numpy as np
 import pandas
 
 from voxlate.base.errors import BadInput, plural
-from voxlate.base.executors.choose import choose_executor
-from voxlate.base.executors.job import (
+from voxlate.base.executors.case_work import (
     Context,
     Executor,
     Progress,
@@ -22,15 +21,15 @@ from voxlate.base.executors.job import (
     no_report,
     run_cases,
 )
+from voxlate.base.executors.choose import choose_executor
 from voxlate.base.files import relative_to
 from voxlate.base.groups import grouped
 from voxlate.base.messages import UNOWNED, Message, message, read_messages
 from voxlate.base.options.option import merge
+from voxlate.checks.check_table import ask
 from voxlate.checks.header_checks import refuse_synthetic
-from voxlate.checks.table import ask
 from voxlate.checks.truths import KEPT, LEFT_OUT, Fault, SketchedTruth, fault_messages, judge
-from voxlate.evaluation.options.evaluate import EvaluateOptions
-from voxlate.evaluation.scoring.alignment import check_prepared
+from voxlate.evaluation.evaluate_options import EvaluateOptions
 from voxlate.evaluation.scoring.case_scores import Row, Rules, ScoredItem, score_item
 from voxlate.evaluation.scoring.distances import (
     RADIOLOGICAL,
@@ -41,8 +40,7 @@ from voxlate.evaluation.scoring.distances import (
 from voxlate.evaluation.scoring.evaluators import Evaluator
 from voxlate.evaluation.scoring.features import Vectors, features_for
 from voxlate.evaluation.scoring.foreign_images import value_messages
-from voxlate.evaluation.scoring.frame import HEAD, Table, frame_of
-from voxlate.evaluation.scoring.intervals import has_ends
+from voxlate.evaluation.scoring.interval_scores import has_ends
 from voxlate.evaluation.scoring.metrics import METRICS, ImagePair
 from voxlate.evaluation.scoring.misregistered import NAME, RULE
 from voxlate.evaluation.scoring.outliers import find_outliers
@@ -53,8 +51,9 @@ from voxlate.evaluation.scoring.own_metrics import (
     score_by,
     without_value,
 )
-from voxlate.evaluation.scoring.regions import masks_of_several, read_canonical
 from voxlate.evaluation.scoring.scopes import Cut, Scope, check_pictures, filter_from, scopes_from
+from voxlate.evaluation.scoring.score_frame import HEAD, Table, frame_of
+from voxlate.evaluation.scoring.score_units import shows_a_window, window_of, window_sentence
 from voxlate.evaluation.scoring.scored_images import (
     Item,
     add_run_files,
@@ -63,9 +62,10 @@ from voxlate.evaluation.scoring.scored_images import (
     items_by_modality,
     not_scored,
 )
+from voxlate.evaluation.scoring.scored_regions import masks_of_several, read_canonical
 from voxlate.evaluation.scoring.scores import Scores
-from voxlate.evaluation.scoring.units import shows_a_window, window_of, window_sentence
-from voxlate.scans.cases.layout import CANONICAL
+from voxlate.evaluation.scoring.truth_alignment import check_prepared
+from voxlate.scans.cases.axes import CANONICAL
 from voxlate.scans.cases.prepared import open_cohort
 from voxlate.scans.cohorts.case_files import CaseFiles
 from voxlate.scans.cohorts.find import find_cohort
@@ -84,7 +84,7 @@ from voxlate.synthesis.provenance import (
 )
 from voxlate.training.batches.slice_filter import SliceFilter
 from voxlate.training.naive import MOST_CASES, Baselines, Case, fit
-from voxlate.training.recipe.provenance import find_trained, splits_of_training
+from voxlate.training.recipe.run_provenance import find_trained, splits_of_training
 from voxlate.training.verdict import SYNTHESIS
 
 Scored = Mapping[Item, ScoredItem]

@@ -14,11 +14,11 @@ import nibabel as nib
 import numpy as np
 from scipy import ndimage
 
-from voxlate.base.arrays import AnyArray, Bool
+from voxlate.base.array_types import AnyArray, Bool
 from voxlate.base.errors import BadInput
 from voxlate.base.similarity import K1, K2, RADIUS, SIGMA, ssim_map
 from voxlate.evaluation.scoring.metrics import mae, mean_inside, psnr
-from voxlate.evaluation.scoring.regions import mask_of, on_grid_of
+from voxlate.evaluation.scoring.scored_regions import mask_of, on_grid_of
 from voxlate.scans.cohorts.case_files import CaseFiles
 from voxlate.scans.formats.io import read_volume
 from voxlate.scans.images.grid import Volume, orient

@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 from scipy.ndimage import correlate1d
 
-from voxlate.base.arrays import Float32, Float64
+from voxlate.base.array_types import Float32, Float64
 from voxlate.base.errors import BadInput
 
 SCALES = 4

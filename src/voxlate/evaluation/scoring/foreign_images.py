@@ -9,7 +9,7 @@ import numpy as np
 
 from voxlate.base.errors import BadInput
 from voxlate.base.messages import Message
-from voxlate.checks.table import ask
+from voxlate.checks.check_table import ask
 from voxlate.checks.truths import NO_AIR_HU, SketchedTruth
 from voxlate.evaluation.scoring.metrics import correlation
 from voxlate.scans.cohorts.case_files import KNOWN, CaseFiles

@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from voxlate.base.arrays import AnyArray, Bool, Float32, Float64
+from voxlate.base.array_types import AnyArray, Bool, Float32, Float64
 from voxlate.base.similarity import RADIUS, SIGMA, mutual_information, ssim_map
 from voxlate.base.statistics import fixed_text
-from voxlate.scans.cases.layout import CANONICAL
+from voxlate.scans.cases.axes import CANONICAL
 from voxlate.scans.images.ranges import Range
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import scipy.ndimage
 
-from voxlate.base.arrays import Bool, Float32
+from voxlate.base.array_types import Bool, Float32
 from voxlate.checks.audit import is_misaligned
 from voxlate.evaluation.scoring.metrics import SCOPED, ImagePair, Score, mae
 from voxlate.scans.cases.case import read_header

@@ -11,14 +11,14 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from voxlate.base.arrays import AnyArray, Bool, Float32
+from voxlate.base.array_types import AnyArray, Bool, Float32
 from voxlate.base.config import fill
 from voxlate.base.errors import BadInput
-from voxlate.evaluation.options.evaluate import CROP
+from voxlate.evaluation.evaluate_options import CROP
 from voxlate.evaluation.scoring.distances import RADIOLOGICAL
 from voxlate.evaluation.scoring.evaluators import RULES, Evaluator
 from voxlate.evaluation.scoring.metrics import OF_PICTURES, SCOPED, ImagePair, Score
-from voxlate.scans.cases.layout import CANONICAL, reorder_axes
+from voxlate.scans.cases.axes import CANONICAL, reorder_axes
 from voxlate.training.batches.slice_filter import SliceFilter, filter_slices
 
 Area = Literal["", "whole", "both_masked"]

@@ -12,7 +12,7 @@ from voxlate.base.errors import BadInput
 from voxlate.base.files import HIGH, LOW, MAPS, STD, SYNTHETIC, UNCALIBRATED
 from voxlate.base.groups import grouped
 from voxlate.evaluation.scoring.foreign_images import names_apart, recognise_images
-from voxlate.evaluation.scoring.intervals import Interval, interval_of
+from voxlate.evaluation.scoring.interval_scores import Interval, interval_of
 from voxlate.scans.cases.prepared import open_cohort
 from voxlate.scans.cohorts.case_files import CaseFiles
 from voxlate.scans.formats.io import content_hash, is_there, scan_endings, without_ending
@@ -24,7 +24,7 @@ from voxlate.synthesis.provenance import (
     source_paths,
 )
 from voxlate.training.naive import Baselines, fit_cohort
-from voxlate.training.recipe.provenance import read_run
+from voxlate.training.recipe.run_provenance import read_run
 
 BASELINES = "naive.safetensors"
 

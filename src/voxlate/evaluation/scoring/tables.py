@@ -12,9 +12,9 @@ from rich.text import Text
 
 from voxlate.base.errors import plural
 from voxlate.evaluation.scoring.captions import caption
-from voxlate.evaluation.scoring.frame import ScoreFrame
 from voxlate.evaluation.scoring.metrics import METRIC_OF, Metric, metrics_of
-from voxlate.evaluation.scoring.regions import BONE
+from voxlate.evaluation.scoring.score_frame import ScoreFrame
+from voxlate.evaluation.scoring.scored_regions import BONE
 from voxlate.training.verdict import SYNTHESIS
 
 NARROWEST = 13  # width of a method's column, which fits 0.994 ± 0.001

@@ -21,9 +21,9 @@ from voxlate.scans.images.grid import Grid, Volume, canonical, same_grid
 from voxlate.scans.images.intensity import IntensityMap
 from voxlate.scans.images.mask import box_around, brain, foreground, user_mask
 from voxlate.scans.images.register import Transform
-from voxlate.scans.images.statistics import Statistics, intensity_statistics
 from voxlate.scans.images.tiling import Size, resize_slices, zoom
 from voxlate.scans.images.units import TISSUE_MAPS
+from voxlate.scans.images.volume_statistics import Statistics, intensity_statistics
 
 MASK = "mask"
 PROTONS = "pd_map"  # the tissue-parameter map that shows the outline of the body
@@ -137,7 +137,7 @@ class PreparedCase:
     arrays: each modality, each label map by LABEL + name, and MASK, whose bit k is set where the modality k of the
     header shows something (all bits, where the mask comes from a file or a brain); no MASK where none was needed. The
     arrays of a case on disk are mapped, so that a part of one can be read alone. transforms: of the scans that were
-    registered, in memory only. axes: the directions in which D, H, W grow; other layouts are those of scans/cases/layout.py.
+    registered, in memory only. axes: the directions in which D, H, W grow; other layouts are those of scans/cases/axes.py.
     contrasts: of a phantom's tissue-parameter maps, the modalities that are computed when they are read; the header
     lists them last, and they share the mask of the proton density. outlines: foregrounds of scans, where they are known.
     """

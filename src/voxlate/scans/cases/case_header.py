@@ -27,8 +27,8 @@ from voxlate.scans.cases.align import Registered
 from voxlate.scans.formats.io import holds_slices, is_picture
 from voxlate.scans.images.grid import Grid, Volume, check_affine
 from voxlate.scans.images.misalignment import Misalignment
-from voxlate.scans.images.statistics import PERCENTILES, Statistics
 from voxlate.scans.images.units import MAY_BE_ZERO
+from voxlate.scans.images.volume_statistics import PERCENTILES, Statistics
 
 Sides = tuple[Length, Length, Length]
 Row = Annotated[list[Number], Field(min_length=4, max_length=4)]

@@ -30,6 +30,7 @@ from voxlate.base.records import (
     close,
 )
 from voxlate.scans.cases.align import Align, Mask, Preparation, Registered
+from voxlate.scans.cases.axes import CANONICAL, lay_out_header
 from voxlate.scans.cases.case import (
     Contrasts,
     ContrastSettings,
@@ -38,13 +39,12 @@ from voxlate.scans.cases.case import (
     read_header,
 )
 from voxlate.scans.cases.case_header import CaseHeader, Unit
-from voxlate.scans.cases.layout import CANONICAL, lay_out_header
 from voxlate.scans.cohorts.split import FOLDS, SPLITS, fold_splits, refuse_leak
 from voxlate.scans.images.intensity import IntensityMap, Scale, typical_scale
 from voxlate.scans.images.misalignment import Misalignment
 from voxlate.scans.images.register import RegistrationMethod
-from voxlate.scans.images.statistics import Statistics
-from voxlate.scans.options.layout import layout_options, quote_path
+from voxlate.scans.images.volume_statistics import Statistics
+from voxlate.scans.layout_options import layout_options, quote_path
 
 COHORT = "COHORT"  # stands for scans in a command whose folder is unknown
 FORMAT = "voxlate prepared cohort"
@@ -220,7 +220,7 @@ class Cohort:
         return [*dict.fromkeys(scans[case].case if case in scans else case for case in cases)]
 
     def header(self, case: str, axes: str = CANONICAL) -> CaseHeader:
-        """The header of a case with these axes (see scans/cases/layout.py)."""
+        """The header of a case with these axes (see scans/cases/axes.py)."""
         (header,) = self.headers_of_draws(case, None)
         return lay_out_header(header, axes)
 

@@ -67,7 +67,7 @@ from voxlate.scans.formats.io import (
 )
 from voxlate.scans.formats.picture import PICTURE
 from voxlate.scans.images.units import plain_modality
-from voxlate.scans.options.layout import Layout
+from voxlate.scans.layout_options import Layout
 
 BY_NAMES = Preset(patterns=["{case}/{modality}"])  # paths are then read by their names
 VALIDATE = 0.15  # of training cases, where folders state a test split and no validation

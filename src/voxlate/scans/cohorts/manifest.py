@@ -12,12 +12,12 @@ from pathlib import Path
 from voxlate.base.errors import BadInput, first_of, plural
 from voxlate.base.files import inside, safe_name, whole_file
 from voxlate.scans.cohorts.case_files import CaseFiles, CohortFiles, cases_of, kind_of
+from voxlate.scans.cohorts.csv_table import Cells, read_table
 from voxlate.scans.cohorts.patient_names import patient_in
 from voxlate.scans.cohorts.patterns import split_named
 from voxlate.scans.cohorts.presets import NOTES, Preset
 from voxlate.scans.cohorts.rows import Exclusion, Row
 from voxlate.scans.cohorts.split import FOLDS
-from voxlate.scans.cohorts.table import Cells, read_table
 from voxlate.scans.formats.dicom import is_dicom_folder
 from voxlate.scans.formats.io import format_by_ending, location_of, scan_endings
 

@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 from voxlate.base.groups import grouped
 from voxlate.scans.cohorts.case_files import is_known
 from voxlate.scans.cohorts.patient_names import identifies
-from voxlate.scans.options.layout import check_pattern
+from voxlate.scans.layout_options import check_pattern
 
 WILDCARDS = {"*": "[^/]*", "**/": "(?:.*/)?"}
 WORDS = {

@@ -13,12 +13,12 @@ from voxlate.base.config import fill, setting, settings
 from voxlate.base.errors import BadInput
 from voxlate.base.files import read_json
 from voxlate.base.options.option import read_shipped
-from voxlate.scans.formats.arrays import is_part
+from voxlate.scans.formats.array_files import is_part
 from voxlate.scans.formats.dicom import SeriesInfo
 from voxlate.scans.formats.dynamic import is_frame
 from voxlate.scans.formats.io import holds_slices, read_volume, without_ending
 from voxlate.scans.images.units import plain_modality
-from voxlate.scans.options.layout import SHIPPED, presets
+from voxlate.scans.layout_options import SHIPPED, presets
 
 MOST_NAMES = 2000  # paths that are compared with those of public data sets
 MOST_LABELS = 256  # values in a label map; an image has more, or fractions, or values below zero
@@ -90,7 +90,7 @@ class Tags:
 class Arrays:
     """What array files (.npy, .npz, HDF5) do not state: their geometry, splits and patients.
 
-    part: after '#' of every file, see scans/formats/arrays.py ('axes=PL,mm=0.6'). lists: split = text file with a case a
+    part: after '#' of every file, see scans/formats/array_files.py ('axes=PL,mm=0.6'). lists: split = text file with a case a
     line. heads: slices are of heads; prepare states if most are wider than deep. held_back: training items (at most a
     quarter) for validation. guessed: what is assumed; prepare states it.
     """

@@ -13,7 +13,7 @@ from voxlate.scans.cohorts.case_files import CaseFiles, CohortFiles
 from voxlate.scans.cohorts.patient_names import EACH, find_owners, patient_in
 from voxlate.scans.cohorts.presets import Arrays
 from voxlate.scans.cohorts.split import held_out_order, refuse_leak
-from voxlate.scans.formats.arrays import slice_size, stack_shape
+from voxlate.scans.formats.array_files import slice_size, stack_shape
 from voxlate.scans.formats.io import file_and_part, holds_slices, is_picture
 
 PATIENTS = "patients.txt"  # in a cohort's folder: read where no other list is named

@@ -17,7 +17,7 @@ from voxlate.base.messages import Message
 from voxlate.base.options.option import bytes_of
 from voxlate.base.slabs import empty, release
 from voxlate.scans.images.grid import Codes, Grid, Volume
-from voxlate.scans.options.layout import LARGEST_VOLUME
+from voxlate.scans.layout_options import LARGEST_VOLUME
 
 Result = TypeVar("Result")
 

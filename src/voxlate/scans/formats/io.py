@@ -16,7 +16,7 @@ from voxlate.base.files import sha256_of, whole_file
 from voxlate.base.messages import Message, message
 from voxlate.base.records import LARGEST
 from voxlate.base.slabs import map_slabs
-from voxlate.scans.formats.arrays import ARRAY
+from voxlate.scans.formats.array_files import ARRAY
 from voxlate.scans.formats.dicom import DICOM, entries_in, folder_and_key, headers_of
 from voxlate.scans.formats.dynamic import is_frame, read_frame
 from voxlate.scans.formats.format import Format, KeptByFile, Stored

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from voxlate.base.config import Importable, setting, settings
 from voxlate.base.errors import BadInput
-from voxlate.scans.images.statistics import Statistics
+from voxlate.scans.images.volume_statistics import Statistics
 
 Array = TypeVar("Array", np.ndarray, Any)  # numpy arrays and torch tensors share what is used here
 

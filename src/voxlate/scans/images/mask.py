@@ -10,7 +10,7 @@ import numpy as np
 from nibabel.affines import apply_affine
 from scipy import ndimage
 
-from voxlate.base.arrays import Bool
+from voxlate.base.array_types import Bool
 from voxlate.base.errors import BadInput
 from voxlate.base.slabs import (
     SLAB,

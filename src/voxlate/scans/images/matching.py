@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from voxlate.base.arrays import AnyArray, Float32
+from voxlate.base.array_types import AnyArray, Float32
 from voxlate.base.similarity import class_of, information_of_rows
 from voxlate.scans.images.motion import Field, Floats, Mask, Shifts
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from voxlate.base.arrays import Bool, Float32, Float64
+from voxlate.base.array_types import Bool, Float32, Float64
 
 Mask = Bool
 Floats = Float64

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from voxlate.base.arrays import AnyArray, Bool, Float32
+from voxlate.base.array_types import AnyArray, Bool, Float32
 from voxlate.base.errors import BadInput
-from voxlate.scans.images.statistics import Statistics
+from voxlate.scans.images.volume_statistics import Statistics
 
 PEAK_PERCENTILE = 99.5
 FLOOR_PERCENTILE = 0.5

@@ -7,7 +7,7 @@ from math import inf, isfinite
 
 import numpy as np
 
-from voxlate.base.arrays import Bool, Float32
+from voxlate.base.array_types import Bool, Float32
 from voxlate.base.errors import BadInput
 from voxlate.scans.cohorts.case_files import LABELS
 from voxlate.scans.images.grid import Volume

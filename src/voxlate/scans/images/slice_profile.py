@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from voxlate.base.arrays import AnyArray
+from voxlate.base.array_types import AnyArray
 
 
 def margin(thickness_mm: float, spacing_mm: float) -> int:

@@ -14,7 +14,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from voxlate.base.arrays import Float32, Float64
+from voxlate.base.array_types import Float32, Float64
 from voxlate.base.errors import BadInput
 from voxlate.science.nets.blocks import exact, to_slices
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from voxlate.base.config import adapter
 from voxlate.base.errors import BadInput
-from voxlate.base.executors.job import StepCallback, no_report
+from voxlate.base.executors.case_work import StepCallback, no_report
 from voxlate.base.messages import Say, message
 from voxlate.base.options.option import merge
 from voxlate.scans.cases.align import Preparation
@@ -16,8 +16,7 @@ from voxlate.scans.cohorts.path_roles import scans_named
 from voxlate.training.changes import first_change
 from voxlate.training.continuing import training_cohort
 from voxlate.training.log_file import lines_of
-from voxlate.training.options import AdaptOptions
-from voxlate.training.planning.facts import Scan, cohort_facts
+from voxlate.training.planning.cohort_facts import Scan, cohort_facts
 from voxlate.training.planning.probe import Limits, Probe, default_memory_limit
 from voxlate.training.planning.rules import BATCH, Tables, average_decay
 from voxlate.training.planning.site import (
@@ -31,12 +30,13 @@ from voxlate.training.planning.site import (
 )
 from voxlate.training.planning.starters import rename
 from voxlate.training.recipe import Recipe, from_dict, to_dict, with_tables
-from voxlate.training.recipe.training import BACKWARD
+from voxlate.training.recipe.training_settings import BACKWARD
 from voxlate.training.run import Run, weights_of
 from voxlate.training.starter import run_folder
 from voxlate.training.starters.card import read_card
 from voxlate.training.starters.names import is_starter
 from voxlate.training.train import Beginning, train
+from voxlate.training.training_options import AdaptOptions
 from voxlate.training.weights import read_header
 
 RATE = 0.25  # factor of the learning rate, so that the run is not forgotten

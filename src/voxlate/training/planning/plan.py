@@ -18,7 +18,6 @@ from voxlate.base.files import lock, write_text
 from voxlate.scans.cases.prepared import Cohort
 from voxlate.scans.cohorts.rows import as_names
 from voxlate.training.log_file import append_line
-from voxlate.training.options import PlanOptions
 from voxlate.training.planning.pace import PaceRecord
 from voxlate.training.planning.probe import Limits
 from voxlate.training.planning.rules import Tables
@@ -28,6 +27,7 @@ from voxlate.training.recipe import text as recipe_text
 from voxlate.training.run import Run, check_free, repair_recipe_file
 from voxlate.training.state_file import save_state
 from voxlate.training.train import owner_of
+from voxlate.training.training_options import PlanOptions
 
 # After changes of these keys, steps were set by hand, or a step takes another time than the probed one.
 DECIDES_LENGTH = r"train$|train\.(steps|epochs|more|stop|ema|optimiser)|opponent|task|method"

@@ -25,9 +25,8 @@ from voxlate.base.errors import BadInput, plural
 from voxlate.base.messages import Say
 from voxlate.base.options.option import merge
 from voxlate.scans.cases.prepared import open_cohort
-from voxlate.training.options import PlanOptions
 from voxlate.training.planning import rules
-from voxlate.training.planning.facts import CohortFacts
+from voxlate.training.planning.cohort_facts import CohortFacts
 from voxlate.training.planning.pace import SPARE, PaceRecord
 from voxlate.training.planning.plan import Plan
 from voxlate.training.planning.probe import Limits, Probe, default_memory_limit
@@ -47,6 +46,7 @@ from voxlate.training.planning.starters import Starter, find_starter, without_tr
 from voxlate.training.precision import choose
 from voxlate.training.recipe import from_dict
 from voxlate.training.recipe import text as recipe_text
+from voxlate.training.training_options import PlanOptions
 
 # With fewer steps of a second stage, its samples are noise.
 FEWEST_OF_SAMPLES = 200

@@ -9,8 +9,13 @@ from voxlate.scans.cases.prepared import Cohort
 from voxlate.scans.cohorts.rows import as_names
 from voxlate.scans.images.units import HOUNSFIELD, TISSUE_MAPS
 from voxlate.training.batches.any_source import with_any_source
-from voxlate.training.options import PlanOptions
-from voxlate.training.planning.facts import SHOW_ANATOMY, CohortFacts, check_scales, cohort_facts
+from voxlate.training.planning.cohort_facts import (
+    SHOW_ANATOMY,
+    CohortFacts,
+    check_scales,
+    cohort_facts,
+)
+from voxlate.training.training_options import PlanOptions
 
 # Later modalities take longer to scan, or need contrast agent or radiation, so they are synthesised from earlier ones.
 RISING = (

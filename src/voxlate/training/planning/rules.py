@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from voxlate.base.errors import plural
 from voxlate.synthesis.facts import CUBIC
-from voxlate.training.planning.facts import AIR_RANGE_HU, GREY_LEVELS, CohortFacts, Scan
+from voxlate.training.planning.cohort_facts import AIR_RANGE_HU, GREY_LEVELS, CohortFacts, Scan
 from voxlate.training.planning.roles import Roles
 
 Tables = dict[str, Any]

@@ -8,7 +8,7 @@ from math import ceil, inf, log, log2, sqrt
 from voxlate.base.errors import BadInput
 from voxlate.base.messages import Say, message
 from voxlate.training.planning import law, rules
-from voxlate.training.planning.facts import CohortFacts
+from voxlate.training.planning.cohort_facts import CohortFacts
 from voxlate.training.planning.pace import SPARE
 from voxlate.training.planning.probe import Probe
 from voxlate.training.planning.roles import Roles

@@ -4,13 +4,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from voxlate.base.errors import BadInput
-from voxlate.base.executors.job import StepCallback
+from voxlate.base.executors.case_work import StepCallback
 from voxlate.base.messages import Message, Say, message
 from voxlate.checks.truths import SketchedTruth, fault_messages, judge, sketch_of
 from voxlate.scans.cases.case import PROTONS
 from voxlate.scans.cases.prepared import Cohort
 from voxlate.training.log_file import lines_of
-from voxlate.training.planning.facts import AIR_RANGE_HU, Scan
+from voxlate.training.planning.cohort_facts import AIR_RANGE_HU, Scan
 from voxlate.training.recipe import Recipe, ranges_of
 from voxlate.training.run import Run
 

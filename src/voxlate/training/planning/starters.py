@@ -9,12 +9,12 @@ from typing import Any
 
 from voxlate.base.errors import plural
 from voxlate.base.messages import worst_grade
-from voxlate.checks.anatomy import check_width, read_anatomy
+from voxlate.checks.usual_anatomy import check_width, read_anatomy
 from voxlate.scans.cohorts.path_roles import scans_named
 from voxlate.scans.images.mask import WIDEST_BRAIN_MM
 from voxlate.scans.images.units import unit_of
 from voxlate.training.batches.augment import SHAPES
-from voxlate.training.planning.facts import CohortFacts, Scan
+from voxlate.training.planning.cohort_facts import CohortFacts, Scan
 from voxlate.training.planning.roles import Roles
 from voxlate.training.planning.rules import Draft, Tables, learning_rate, reasons_for_training
 from voxlate.training.run import Run

@@ -9,7 +9,7 @@ from voxlate.base.errors import BadInput
 from voxlate.training.recipe.checks import check
 from voxlate.training.recipe.settings import SHARED, Recipe
 from voxlate.training.recipe.text import Values, values_of
-from voxlate.training.recipe.training import Training
+from voxlate.training.recipe.training_settings import Training
 
 
 def read(name: str, changes: Mapping[str, Any] | None = None, allow_code: bool = False) -> Recipe:

@@ -21,7 +21,7 @@ from voxlate.science.nets.interface import NetSettings
 from voxlate.science.nets.unet import UNet
 from voxlate.training.batches.any_source import with_any_source
 from voxlate.training.batches.patches import DataSettings
-from voxlate.training.recipe.training import (
+from voxlate.training.recipe.training_settings import (
     BACKWARD,
     VALIDATION_SHARE,
     VALIDATION_STEPS,

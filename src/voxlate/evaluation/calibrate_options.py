@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 
 from voxlate.base.options.executors import ExecutorOptions
 from voxlate.base.options.option import MAIN, AllowCode, Device, Option, options, pairs
-from voxlate.scans.options.layout import Layout
-from voxlate.synthesis.options import ANSWER, ANYWAY, SAMPLES, SEED, SET_KEYS, Setting, Table
+from voxlate.scans.layout_options import Layout
+from voxlate.synthesis.synth_options import ANSWER, ANYWAY, SAMPLES, SEED, SET_KEYS, Setting, Table
 
 
 @options

@@ -18,7 +18,7 @@ from voxlate.scans.formats.archive import apart, is_archive, unpacked
 from voxlate.scans.formats.dicom import DICOM, SeriesInfo, is_dicom_folder, list_series
 from voxlate.scans.formats.io import format_of, is_there, read_volume, without_ending
 from voxlate.scans.images.units import unit_of
-from voxlate.scans.options.layout import quote_path
+from voxlate.scans.layout_options import quote_path
 from voxlate.training.starters.names import is_starter
 
 NO_AIR_HU = -500.0  # air is below, all tissue but lung above

@@ -34,8 +34,8 @@ from voxlate.scans.formats.io import (
 )
 from voxlate.synthesis.dicom_study import why_excluded
 from voxlate.synthesis.model import Model
-from voxlate.synthesis.options import SynthOptions
 from voxlate.synthesis.selection import select
+from voxlate.synthesis.synth_options import SynthOptions
 from voxlate.training.load import load
 from voxlate.training.starters.card import read_card
 from voxlate.training.starters.names import name_of

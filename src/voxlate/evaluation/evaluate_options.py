@@ -18,8 +18,8 @@ from voxlate.base.options.option import (
     options,
     pairs,
 )
-from voxlate.scans.options.layout import Layout
-from voxlate.synthesis.options import ANYWAY, Sampling
+from voxlate.scans.layout_options import Layout
+from voxlate.synthesis.synth_options import ANYWAY, Sampling
 
 CROP = 256  # pixels a side: paper 001, table 1
 

@@ -14,7 +14,7 @@ from voxlate.base.messages import UNOWNED, read_messages
 from voxlate.base.statistics import bootstrap, fixed_text, mean_and_sd
 from voxlate.evaluation.scoring.case_scores import Row
 from voxlate.evaluation.scoring.metrics import METRIC_OF, Metric, metrics_of
-from voxlate.evaluation.scoring.regions import BONE
+from voxlate.evaluation.scoring.scored_regions import BONE
 from voxlate.scans.images.ranges import WHOLE_MASK
 from voxlate.training.verdict import METRIC, SYNTHESIS, UNOWNED_CLAUSE, Verdict, verdict_on
 

@@ -20,7 +20,7 @@ from voxlate.base.options.option import (
     pairs,
     toml_value,
 )
-from voxlate.scans.options.layout import Layout
+from voxlate.scans.layout_options import Layout
 
 Setting = str | float | bool | Sequence[float] | None
 Table = Mapping[str, Setting]

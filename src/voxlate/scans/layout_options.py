@@ -56,7 +56,7 @@ class Layout:
             f"Public data set ({', '.join(presets())}) or a TOML file.",
             metavar="NAME",
             takes=str,
-            complete="voxlate.scans.options.layout:presets",
+            complete="voxlate.scans.layout_options:presets",
         ),
     ] = None
     patients: Annotated[

@@ -8,17 +8,17 @@ from typing import Any
 
 import numpy as np
 
-from voxlate.base.arrays import AnyArray, Bool, Float32
+from voxlate.base.array_types import AnyArray, Bool, Float32
 from voxlate.base.files import UNFAMILIAR
 from voxlate.base.groups import grouped
 from voxlate.base.messages import Message, read_messages
 from voxlate.evaluation.intervals.expected import expected_errors
-from voxlate.evaluation.scoring.intervals import interval_of
+from voxlate.evaluation.scoring.interval_scores import interval_of
 from voxlate.evaluation.scoring.metrics import METRICS
-from voxlate.evaluation.scoring.regions import read_canonical
+from voxlate.evaluation.scoring.score_units import OWN, Conversion, Units, network_units
 from voxlate.evaluation.scoring.scored_images import images_in, is_map, spread_of
+from voxlate.evaluation.scoring.scored_regions import read_canonical
 from voxlate.evaluation.scoring.scores import Scores
-from voxlate.evaluation.scoring.units import OWN, Conversion, Units, network_units
 from voxlate.scans.formats.io import is_picture, is_there
 from voxlate.scans.images import pictures
 from voxlate.scans.images.grid import Grid, Volume, return_to

@@ -15,7 +15,7 @@ from voxlate.checks.intensity_checks import check_one_scale
 from voxlate.checks.quality_checks import check_stack
 from voxlate.scans.cases.case_header import FOREGROUND_OF, CaseHeader
 from voxlate.scans.cases.prepared import CaseEntry, Cohort
-from voxlate.scans.images.statistics import PERCENTILES, Distribution, Statistics
+from voxlate.scans.images.volume_statistics import PERCENTILES, Distribution, Statistics
 
 GREY_LEVELS = 255  # largest value of pictures with 8 bits
 TAIL_PERCENTILES = (10, 75, 90)  # percentiles of all voxels, in air and in the body

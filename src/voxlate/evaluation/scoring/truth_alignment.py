@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from voxlate.base.arrays import Bool
+from voxlate.base.array_types import Bool
 from voxlate.base.errors import BadInput
 from voxlate.scans.cases.prepared import open_cohort
 from voxlate.scans.images.grid import Grid, Volume, resample, same_grid

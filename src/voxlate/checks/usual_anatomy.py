@@ -16,7 +16,7 @@ import numpy as np
 from pydantic import Field
 from scipy import ndimage
 
-from voxlate.base.arrays import AnyArray, Bool, Float32, Float64
+from voxlate.base.array_types import AnyArray, Bool, Float32, Float64
 from voxlate.base.errors import BadInput
 from voxlate.base.messages import FEWEST_PATIENTS, Message
 from voxlate.base.records import (
@@ -29,8 +29,8 @@ from voxlate.base.records import (
     checksum,
     write_tensors,
 )
+from voxlate.checks.check_table import Measured, ask
 from voxlate.checks.quality_checks import quality_numbers
-from voxlate.checks.table import Measured, ask
 from voxlate.checks.thumbnail import MIRRORED, unit
 from voxlate.scans.cases.case_header import CaseHeader
 from voxlate.scans.images.grid import Volume

@@ -13,7 +13,7 @@ from voxlate.base.options.option import (
     bytes_of,
     options,
 )
-from voxlate.synthesis.options import ACCEPT_UNTRUSTED, ANYWAY
+from voxlate.synthesis.synth_options import ACCEPT_UNTRUSTED, ANYWAY
 
 SHORTEST_TOKEN = 16  # characters; a token of the user's own stays valid, so it must not be guessed
 NOT_STATED = "not stated"

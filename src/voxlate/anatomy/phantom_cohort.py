@@ -12,13 +12,13 @@ from voxlate.anatomy.bodies import SOURCES, ct_bodies, label_bodies, simulated
 from voxlate.anatomy.head import Head
 from voxlate.anatomy.label_anatomy import LEAST_BRAIN_ML
 from voxlate.anatomy.maps import MAPS, tissue_map
-from voxlate.anatomy.options import PhantomOptions
+from voxlate.anatomy.phantom_options import PhantomOptions
 from voxlate.anatomy.scanner import image
 from voxlate.anatomy.signal import MODALITIES, MR
 from voxlate.anatomy.tissue import BRAIN, INTRACRANIAL
-from voxlate.base.arrays import AnyArray
+from voxlate.base.array_types import AnyArray
 from voxlate.base.errors import BadInput, first_of
-from voxlate.base.executors.job import Progress, no_report
+from voxlate.base.executors.case_work import Progress, no_report
 from voxlate.base.files import PHANTOMS, lock, read_json, write_json, write_text
 from voxlate.base.machine import cores
 from voxlate.base.messages import Say, message

@@ -13,7 +13,7 @@ from voxlate.base.options.option import (
     in_array_order,
     options,
 )
-from voxlate.scans.options.layout import Layout
+from voxlate.scans.layout_options import Layout
 
 PreparationOption = partial(Option, panel=PREPARATION)
 

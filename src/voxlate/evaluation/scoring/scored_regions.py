@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
-from voxlate.base.arrays import Bool
+from voxlate.base.array_types import Bool
 from voxlate.base.errors import BadInput
 from voxlate.base.similarity import RADIUS, dice
 from voxlate.checks.cohort_outliers import refuse_misplaced

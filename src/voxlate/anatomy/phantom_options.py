@@ -59,7 +59,7 @@ class PhantomOptions:
             f"Tissues of the labels: {', '.join(tables())}, or a TOML file.",
             metavar="TABLE",
             takes=str,
-            complete="voxlate.anatomy.options:tables",
+            complete="voxlate.anatomy.phantom_options:tables",
         ),
     ] = None
     lesions: Annotated[
@@ -75,7 +75,7 @@ class PhantomOptions:
             "Tissues of the labels of --lesions, as for --tissues.",
             metavar="TABLE",
             takes=str,
-            complete="voxlate.anatomy.options:tables",
+            complete="voxlate.anatomy.phantom_options:tables",
         ),
     ] = "brats"
     spacing_mm: Annotated[

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from voxlate.base.arrays import Bool, Float32
+from voxlate.base.array_types import Bool, Float32
 from voxlate.base.files import HIGH, LOW
 from voxlate.evaluation.scoring.metrics import PERCENT_LEVELS, correlation, mean_inside
 from voxlate.scans.formats.io import content_hash

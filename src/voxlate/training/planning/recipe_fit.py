@@ -15,7 +15,7 @@ from voxlate.training.batches.patches import (
     training_cases,
     usable_cases,
 )
-from voxlate.training.planning.facts import cohort_facts
+from voxlate.training.planning.cohort_facts import cohort_facts
 from voxlate.training.planning.roles import refuse_maps, roles_of
 from voxlate.training.planning.starters import reason_against, reason_against_training
 from voxlate.training.recipe import Recipe, head_of, read

@@ -7,24 +7,24 @@ from functools import partial
 from pathlib import Path
 
 from voxlate.base.errors import BadInput
-from voxlate.base.executors.job import no_report
+from voxlate.base.executors.case_work import no_report
 from voxlate.base.messages import Say
 from voxlate.clinic.address import StudyAddress, ae_title, is_dicomweb, node, study_address
 from voxlate.clinic.dicom_out import Exported, export_case
 from voxlate.clinic.dimse import NodeArchive
 from voxlate.clinic.listen import listen
-from voxlate.clinic.options.share import ListenOptions
 from voxlate.clinic.queue import Answer, Queue, study_name
 from voxlate.clinic.sending import Ledger, send
+from voxlate.clinic.share_options import ListenOptions
 from voxlate.clinic.trust import withheld
 from voxlate.clinic.web import WebArchive, fetch_study
 from voxlate.scans.formats.io import location_of, read_volume
 from voxlate.scans.images.grid import Grid, Volume, same_grid
 from voxlate.synthesis.cohort import synthesise_cases
 from voxlate.synthesis.model import Model
-from voxlate.synthesis.options import SynthOptions
 from voxlate.synthesis.provenance import provenance_of, source_paths
 from voxlate.synthesis.selection import select
+from voxlate.synthesis.synth_options import SynthOptions
 from voxlate.training.load import load
 
 FETCHED = "dicom"  # the folder of fetched studies in OUT

@@ -23,8 +23,8 @@ from voxlate.base.options.table import text_type
 from voxlate.commands.api.console import err, main_process, say
 from voxlate.commands.api.entry import Aside, Command, Undone, option_in, plain
 from voxlate.commands.api.progress import Reporter
-from voxlate.commands.cli.app import SuggestingCommand, app, end
-from voxlate.commands.cli.messages import keep_messages
+from voxlate.commands.cli.printed_messages import keep_messages
+from voxlate.commands.cli.typer_app import SuggestingCommand, app, end
 
 METAVARS = {Path: "PATH", int: "INT", float: "NUMBER", str: "TEXT", bool: ""}
 AS_JSON = OutputOption("Print the result as JSON.", flag="--json")
@@ -78,7 +78,9 @@ def _flag(name: str, option: Option) -> Parameter:
 
 def _read(parameters: Mapping[str, Parameter], values: dict[str, Any]) -> dict[str, Any]:
     """The values of the command line, checked; those that are not given are the defaults."""
-    from voxlate.base.options.check import read_text  # loads pydantic, which --help does not need
+    from voxlate.base.options.check_values import (
+        read_text,  # loads pydantic, which --help does not need
+    )
 
     read = {}
     for name, parameter in parameters.items():

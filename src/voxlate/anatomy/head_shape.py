@@ -25,7 +25,7 @@ from voxlate.anatomy.shapes import (
 )
 from voxlate.anatomy.tissue import Label
 from voxlate.anatomy.vessels import vessels
-from voxlate.base.arrays import AnyArray
+from voxlate.base.array_types import AnyArray
 
 LesionKind = Literal["none", "tumour", "stroke"]
 # Standard deviations: turns around x (nodding), y and z, and logarithms of sizes along them.
