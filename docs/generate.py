@@ -12,8 +12,8 @@ from typing import Annotated, Any, get_args, get_origin
 
 import typer
 
-from voxlate.base.codes import codes
 from voxlate.base.config import key_types, members
+from voxlate.base.messages import codes
 from voxlate.commands.cli.commands import command_line
 from voxlate.evaluation.scoring.metrics import CHALLENGE_METRICS, METRICS, REGION_METRICS, Metric
 from voxlate.page.app import create_app

@@ -15,8 +15,7 @@ from textwrap import indent
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import voxlate
-from voxlate.base.options.option import option_of, without_notes
-from voxlate.base.options.table import field_types
+from voxlate.base.options.option import field_types, option_of, without_notes
 from voxlate.training.recipe.settings import Synthesis
 
 STUB = Path(voxlate.__file__).with_suffix(".pyi")

@@ -11,13 +11,14 @@ from refusals import refuses
 from rows import every_row
 from voxlate.base.options.check_values import check_options, check_value, read_text
 from voxlate.base.options.option import (
+    field_types,
     flag_of,
     in_python,
     option_of,
     parameters_of,
+    text_type,
     without_notes,
 )
-from voxlate.base.options.table import field_types, text_type
 from voxlate.synthesis.inputs import by_name
 
 LINES = {  # what a command needs beside its options

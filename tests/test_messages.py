@@ -7,8 +7,16 @@ import re
 import pytest
 
 from sources import ROOT, files, nodes
-from voxlate.base.codes import GRADES, codes
-from voxlate.base.messages import FILE, Message, message, read_messages, summarise, worst_grade
+from voxlate.base.messages import (
+    FILE,
+    GRADES,
+    Message,
+    codes,
+    message,
+    read_messages,
+    summarise,
+    worst_grade,
+)
 from voxlate.checks.check_table import COMPARE, OR, ask, table
 from voxlate.commands.cli.printed_messages import MOST_LINES, keep_messages, shorten
 

@@ -70,3 +70,8 @@ def test_each_wing_says_in_few_lines_what_lives_there():
     for wing in MAY_IMPORT:
         said = (ROOT / wing / "__init__.py").read_text()
         assert 2 <= len(said.strip().splitlines()) <= 6, wing
+
+
+def test_no_file_name_stands_twice():
+    names = Counter(path.name for path in files() if path.name != "__init__.py")
+    assert not [name for name, count in names.items() if count > 1]

@@ -7,12 +7,12 @@ from rich.console import Console
 from rich.progress import Progress
 from safetensors.torch import save_file
 
+from voxlate.base.executors.case_work import report_part
 from voxlate.base.files import read_json
 from voxlate.commands.api.progress import Bars, Loops, progress_on
 from voxlate.exchange.published import layout
 from voxlate.science.nets.interface import Channels
 from voxlate.science.nets.xmodality.adm import ADM
-from voxlate.synthesis.progress import report_part
 
 
 def test_published_weights_become_a_run_that_draws(typed, tmp_path):

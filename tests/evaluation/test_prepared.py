@@ -7,13 +7,13 @@ import numpy as np
 from made_volumes import made_volume, save
 from rows import slow
 from voxlate.checks.prepare import prepare
-from voxlate.evaluation.reports.alignment import misalignment_lines, registration_lines
 from voxlate.evaluation.reports.case_pictures import (
     CaseImage,
     ColourScale,
     chequerboard,
     scan_columns,
 )
+from voxlate.evaluation.reports.cohort_page import misalignment_lines, registration_lines
 from voxlate.scans.cases.align import Registered
 from voxlate.scans.cases.prepared import CaseEntry
 from voxlate.scans.images.misalignment import Misalignment

@@ -2,7 +2,7 @@
 
 from rows import every_row
 from voxlate.base.messages import Message
-from voxlate.evaluation.usability import usability
+from voxlate.evaluation.reports.page import usability
 from voxlate.training.verdict import Verdict
 
 TURNED = "The T1 scan is likely turned upside down."

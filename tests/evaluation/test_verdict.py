@@ -6,7 +6,7 @@ import pytest
 from made_scores import made_scores
 from rows import every_row
 from voxlate.base.messages import UNOWNED
-from voxlate.evaluation.usability import usability
+from voxlate.evaluation.reports.page import usability
 from voxlate.training.verdict import verdict_lines, verdict_on
 
 

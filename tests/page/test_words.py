@@ -9,8 +9,7 @@ import pytest
 import voxlate
 from rows import every_row
 from sources import files, nodes
-from voxlate.base.codes import codes
-from voxlate.base.messages import message
+from voxlate.base.messages import codes, message
 
 pytest.importorskip("markupsafe", reason="the page needs the extra serve")
 from voxlate.commands.api.entry import HOMES

@@ -20,8 +20,7 @@ from voxlate.checks.audit import (
     to_refine,
 )
 from voxlate.checks.prepare import prepare
-from voxlate.evaluation.reports.alignment import misalignment_lines
-from voxlate.evaluation.reports.prepared import report_prepared
+from voxlate.evaluation.reports.cohort_page import misalignment_lines, report_prepared
 from voxlate.scans.cases.align import Preparation
 from voxlate.scans.cases.prepared import open_cohort
 from voxlate.scans.formats.io import read_volume, write_volume

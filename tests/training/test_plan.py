@@ -21,13 +21,12 @@ from voxlate.scans.cases.prepared import open_cohort
 from voxlate.training import recipe
 from voxlate.training.planning import rules
 from voxlate.training.planning.cohort_facts import CohortFacts, check_scales, cohort_facts
-from voxlate.training.planning.law import relative_error
 from voxlate.training.planning.planner import plan_training
 from voxlate.training.planning.probe import Limits, Measured, Probe
 from voxlate.training.planning.recipe_fit import fits
 from voxlate.training.planning.roles import choose_roles, roles_of
 from voxlate.training.planning.rules import Size
-from voxlate.training.planning.search import BATCHES, FILLED, WIDTHS
+from voxlate.training.planning.search import BATCHES, FILLED, WIDTHS, relative_error
 from voxlate.training.run import Run
 from voxlate.training.starters import names
 from voxlate.training.train import train
@@ -325,7 +324,7 @@ def test_a_coarser_stem_that_is_hardly_faster_is_never_taken(
 ):
     monkeypatch.setattr(rules, "stems", lambda _: [1, 2])
     # wide features are learned sooner
-    monkeypatch.setattr("voxlate.training.planning.law.COARSE", -2.0)
+    monkeypatch.setattr("voxlate.training.planning.search.COARSE", -2.0)
     assert clockwork(0.05).tables["net"]["patch"] == 2
     speed(lambda size: 2.5e-6 * size.width**2 * size.batch / (1.4 if size.stem == 2 else 1))
     assert "patch" not in clockwork(0.05).tables["net"]

@@ -3,16 +3,48 @@
 Programs read code and grade, never the text. codes.toml has one entry for each code, from which the reference page is made.
 """
 
+import functools
 import json
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, Literal, NamedTuple, TypeVar, cast, get_args
 
-from voxlate.base.codes import GRADES, Grade, codes
 from voxlate.base.errors import BadInput, first_of, plural
 from voxlate.base.files import write_text
 from voxlate.base.groups import grouped
+
+Grade = Literal["note", "caution", "do not trust"]
+GRADES: tuple[Grade, ...] = get_args(Grade)
+
+
+class Code(NamedTuple):
+    """What a code means, what to do, and its grades, the usual one first; detail: printed with --verbose only.
+
+    page: what to do on the page of `voxlate serve`, where that is another action."""
+
+    meaning: str
+    action: str = ""
+    grades: tuple[Grade, ...] = ("note",)
+    detail: bool = False
+    page: str = ""
+
+    @property
+    def sentence(self) -> str:
+        """The meaning as a sentence; the name of the scan that another one is compared with is left open."""
+        text = self.meaning.format(partner="reference scan")
+        return f"{text[0].upper()}{text[1:]}."
+
+
+@functools.cache
+def codes() -> dict[str, Code]:
+    """Every code by its name."""
+    import tomllib  # here, because --help needs none of it
+
+    text = Path(__file__).with_name("codes.toml").read_text(encoding="utf-8")
+    return {name: Code(**entry) for name, entry in tomllib.loads(text).items()}
+
 
 T = TypeVar("T")
 FILE = "messages.jsonl"
@@ -175,3 +207,9 @@ def _join(group: list[Message]) -> Message:
     example = f", for example {first.case}" if others else ""
     text = f"{len(cases)} cases ({first_of(cases, 3)}){example}: {first.text}"
     return replace(first, case="", text=text)
+
+
+def warn_unless_note(message: Message, stacklevel: int = 3) -> None:
+    """Warn as Python does, except of notes, which the images and their provenance contain; by default of the caller of `synthesise`."""
+    if message.grade != "note":
+        warnings.warn(str(message), stacklevel=stacklevel)

@@ -17,10 +17,10 @@ import numpy as np
 from pydantic import Field, StringConstraints, ValidationError
 from typing_extensions import TypedDict  # pydantic needs it before Python 3.12
 
-from voxlate.base.codes import Grade
 from voxlate.base.config import NO_KEY, UNKNOWN_KEY, adapter, what_is_wrong
 from voxlate.base.errors import BadInput
 from voxlate.base.files import whole_file
+from voxlate.base.messages import Grade
 from voxlate.base.options.option import MOST_NUMBER as MOST_NUMBER
 from voxlate.base.slabs import chunks
 

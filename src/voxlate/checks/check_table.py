@@ -14,9 +14,8 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
-from voxlate.base.codes import Grade
 from voxlate.base.errors import as_list
-from voxlate.base.messages import Message, grade_of_distance, message
+from voxlate.base.messages import Grade, Message, grade_of_distance, message
 
 # Of faults of truths.
 Kind = Literal[

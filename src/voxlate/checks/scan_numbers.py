@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from voxlate.base.codes import codes
 from voxlate.base.groups import grouped
+from voxlate.base.messages import codes
 from voxlate.checks.audit import SHOW_ANATOMY
 from voxlate.checks.check_table import Row, first
 from voxlate.checks.intensity_checks import AIR_BELOW_HU, check_kind, tissue_numbers

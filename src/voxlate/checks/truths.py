@@ -14,10 +14,9 @@ from numpy.linalg import norm
 from scipy import ndimage
 
 from voxlate.base.array_types import Bool, Float32, Float64
-from voxlate.base.codes import codes
 from voxlate.base.errors import first_of, plural
 from voxlate.base.groups import grouped
-from voxlate.base.messages import Message, message
+from voxlate.base.messages import Message, codes, message
 from voxlate.base.slabs import least_and_most
 from voxlate.checks.audit import SHOW_ANATOMY
 from voxlate.checks.check_table import Kind, Measured, ask

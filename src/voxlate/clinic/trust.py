@@ -4,9 +4,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from voxlate.base.codes import Grade
 from voxlate.base.errors import BadInput, DoNotTrust
-from voxlate.base.messages import Message, message, read_messages
+from voxlate.base.messages import Grade, Message, message, read_messages
 from voxlate.evaluation.scoring.interval_scores import is_changed
 from voxlate.synthesis.provenance import provenance_of
 

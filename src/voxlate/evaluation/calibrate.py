@@ -12,7 +12,7 @@ from voxlate.base.executors.case_work import NamedProgress, no_report
 from voxlate.base.executors.choose import choose_executor
 from voxlate.base.files import lock
 from voxlate.base.hub import address_of, is_on_hub
-from voxlate.base.messages import UNOWNED, Say, message, verdict_of
+from voxlate.base.messages import UNOWNED, Say, message, verdict_of, warn_unless_note
 from voxlate.base.options.option import merge
 from voxlate.checks.header_checks import refuse_synthetic
 from voxlate.checks.out_of_distribution import fit_references, verdict_on
@@ -34,7 +34,6 @@ from voxlate.scans.cohorts.find import find_cohort
 from voxlate.synthesis.calibration import Calibration, Header, Target
 from voxlate.synthesis.inputs import by_accepted_names
 from voxlate.synthesis.model import Model
-from voxlate.synthesis.progress import warn_unless_note
 from voxlate.synthesis.scans import in_split
 from voxlate.synthesis.widths import Widths
 from voxlate.training.calibration_file import (

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from starlette.requests import Request
 
-from voxlate.base.codes import Grade
+from voxlate.base.messages import Grade
 from voxlate.page.forms import SCHEMA
 
 JSON = "application/json"

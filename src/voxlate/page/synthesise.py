@@ -12,8 +12,7 @@ from voxlate.commands.api import images
 from voxlate.commands.api.exports import export
 from voxlate.commands.api.progress import Reporter
 from voxlate.evaluation.intervals.expected import bound_lines
-from voxlate.evaluation.reports.page import report
-from voxlate.evaluation.usability import usability
+from voxlate.evaluation.reports.page import report, usability
 from voxlate.page.jobs import DICOM_ZIP, JOB, OUT, REPORT, Asked, Json, places_of, scans_of
 from voxlate.page.model_check import absolute_inputs, card_of
 from voxlate.page.views import write_views

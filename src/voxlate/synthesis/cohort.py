@@ -19,7 +19,7 @@ from voxlate.base.executors.case_work import (
 )
 from voxlate.base.executors.choose import choose_executor
 from voxlate.base.files import lock
-from voxlate.base.messages import Message, Say, message, read_messages
+from voxlate.base.messages import Message, Say, message, read_messages, warn_unless_note
 from voxlate.base.options.option import merge
 from voxlate.base.slabs import scratch_in
 from voxlate.scans.formats.io import is_picture
@@ -27,7 +27,6 @@ from voxlate.scans.images.mask import may_show_face
 from voxlate.scans.images.shown import picture_window
 from voxlate.synthesis.model import Model
 from voxlate.synthesis.output_folder import SHARED_SECONDS, OutputFolder, place_from
-from voxlate.synthesis.progress import warn_unless_note
 from voxlate.synthesis.provenance import OF_TRAINING, OTHER_PATIENT, provenance_of
 from voxlate.synthesis.result import (
     STATES,

@@ -10,15 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from voxlate.base.errors import BadInput
-from voxlate.base.executors.case_work import Progress, no_report
+from voxlate.base.executors.case_work import Progress, no_report, report_part
 from voxlate.base.messages import Message, Say, message
 from voxlate.scans.images.grid import Volume
-from voxlate.synthesis.check import Checked
-from voxlate.synthesis.inputs import Scan, was_in_training
+from voxlate.synthesis.inputs import Checked, Scan, was_in_training
 from voxlate.synthesis.model import COST, Model
-from voxlate.synthesis.moments import Moments
-from voxlate.synthesis.progress import report_part
 from voxlate.synthesis.result import Synthesised
+from voxlate.synthesis.sampling import Moments
 
 # Entries of the ensemble if all members agree.
 SHARED_IF_EQUAL = "peaks", "network_units", "bound", "empty", "planes_read"

@@ -10,12 +10,12 @@ from typing import Any, TypeVar
 import nibabel as nib
 import numpy as np
 
-from voxlate.base.codes import Grade
-from voxlate.base.errors import BadInput, known_name
-from voxlate.base.messages import Message, message
+from voxlate.base.errors import BadInput, DoNotTrust, known_name
+from voxlate.base.messages import Grade, Message, Say, codes, message, verdict_of, worst_grade
 from voxlate.base.slabs import chunks
 from voxlate.checks.check_table import ask
 from voxlate.checks.copies import is_copy
+from voxlate.checks.out_of_distribution import DistributionTest
 from voxlate.checks.quality_checks import WholeScan, mask_numbers
 from voxlate.checks.usual_anatomy import Anatomy, check_extent
 from voxlate.scans.cases.align import Preparation
@@ -41,6 +41,7 @@ from voxlate.scans.images.grid import (
 )
 from voxlate.scans.images.mask import body_in_any_air, clearest, foreground
 from voxlate.scans.images.units import unit_of
+from voxlate.synthesis.calibration import Calibration
 from voxlate.synthesis.facts import CUBIC, ModelFacts
 from voxlate.synthesis.memory import check_memory
 from voxlate.synthesis.scan_checks import check_scans
@@ -412,3 +413,40 @@ def _check_plain(values: Any, modality: str) -> None:
         raise BadInput(
             f"{modality}: expected real numbers, found complex ones. Give the magnitude (np.abs)."
         )
+
+
+@dataclass(frozen=True)
+class Checked:
+    """The scans of a case as a model takes them, before its network computes.
+
+    targets: the modalities to synthesise; notes: messages on names of scans; messages: all of them, also on the scans
+    and their distance from the calibration; calibration: of the intervals, None without; verdict: of the calibration on
+    the scans, None where it compares none.
+    """
+
+    inputs: CaseInputs
+    targets: tuple[str, ...]
+    notes: tuple[Message, ...]
+    messages: tuple[Message, ...]
+    calibration: Calibration | None
+    verdict: DistributionTest | None
+
+    @property
+    def grade(self) -> Grade | None:
+        """The worst grade of the messages; None where there are none."""
+        return worst_grade(self.messages)
+
+    def __repr__(self) -> str:
+        first = f"{self.inputs.prepared.header.case}: {verdict_of(self.messages)}; to synthesise: {', '.join(self.targets)}"
+        return "\n".join([first, *(f"  {said.grade}: {said.text}" for said in self.messages)])
+
+    def refuse(self, say: Say) -> None:
+        """Raise DoNotTrust where the grade says so; say: is called with each message before."""
+        if self.grade == "do not trust":
+            for said in self.messages:
+                say(said)
+            grave = dict.fromkeys(said.code for said in self.messages if said.grade == self.grade)
+            found = "; ".join(codes()[code].meaning for code in grave)
+            raise DoNotTrust(
+                f"{self.inputs.prepared.header.case}: expected scans like those of the training, found that {found}. To synthesise an image all the same, choose --anyway (in Python: anyway=True)."
+            )

@@ -32,7 +32,7 @@ from voxlate.base.errors import BadInput, as_list, known_name, plural, system_re
 from voxlate.base.executors.case_work import Progress, no_report
 from voxlate.base.files import SYNTHETIC
 from voxlate.base.hub import address_of
-from voxlate.base.messages import FEWEST_PATIENTS, Message, Say, message
+from voxlate.base.messages import FEWEST_PATIENTS, Message, Say, message, warn_unless_note
 from voxlate.base.options.option import check_range, parameters_of, words_of_python
 from voxlate.base.slabs import in_slabs
 from voxlate.checks.out_of_distribution import verdict_on
@@ -41,7 +41,6 @@ from voxlate.scans.cases.case import MASK
 from voxlate.scans.images.grid import Volume
 from voxlate.synthesis.brightness import SynthesisedImage, in_physical_units, with_peak
 from voxlate.synthesis.calibration import Answer, Calibration, Calibrations, Prediction
-from voxlate.synthesis.check import Checked
 from voxlate.synthesis.empty import (
     Empty,
     begins_above,
@@ -52,6 +51,7 @@ from voxlate.synthesis.empty import (
 from voxlate.synthesis.facts import ModelFacts
 from voxlate.synthesis.inputs import (
     CaseInputs,
+    Checked,
     Scan,
     by_accepted_names,
     by_name,
@@ -71,7 +71,6 @@ from voxlate.synthesis.intervals import (
 )
 from voxlate.synthesis.network import Network
 from voxlate.synthesis.planes import planes_read, sample_planes
-from voxlate.synthesis.progress import warn_unless_note
 from voxlate.synthesis.provenance import USED_FOR_CALIBRATION, Table, state_units
 from voxlate.synthesis.result import Synthesised
 from voxlate.synthesis.synth_options import SEED, SynthKeys, SynthOptions

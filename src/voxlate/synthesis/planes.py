@@ -7,17 +7,15 @@ from functools import partial
 import numpy as np
 
 from voxlate.base.array_types import Bool, Float32
-from voxlate.base.executors.case_work import Progress
+from voxlate.base.executors.case_work import Progress, report_part
 from voxlate.base.slabs import in_slabs
 from voxlate.scans.cases.axes import lay_out, reorder_axes
 from voxlate.scans.cases.case_header import CaseHeader
 from voxlate.synthesis.calibration import Prediction
 from voxlate.synthesis.facts import CUBIC, DataFacts, ModelFacts
 from voxlate.synthesis.inputs import CaseInputs
-from voxlate.synthesis.moments import Moments
 from voxlate.synthesis.network import Network
-from voxlate.synthesis.progress import report_part
-from voxlate.synthesis.sampling import sample_targets
+from voxlate.synthesis.sampling import Moments, sample_targets
 
 LEAST_HEIGHT_MM = 60.0  # height of the stack of slices
 

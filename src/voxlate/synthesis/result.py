@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import nibabel as nib
 
-from voxlate.base.codes import Grade
 from voxlate.base.errors import BadInput, known_name, system_refusal
 from voxlate.base.files import (
     HIGH,
@@ -22,7 +21,7 @@ from voxlate.base.files import (
     whole_file,
     write_json,
 )
-from voxlate.base.messages import Message, read_messages
+from voxlate.base.messages import Grade, Message, read_messages
 from voxlate.scans.formats.io import (
     content_hash,
     has_content,

@@ -10,7 +10,7 @@ from voxlate.base.array_types import Bool, Float32
 from voxlate.base.errors import BadInput
 from voxlate.base.executors.case_work import Progress, no_report
 from voxlate.base.items import BACKGROUND, stable_id
-from voxlate.base.slabs import map_slabs, release
+from voxlate.base.slabs import in_slabs, map_slabs, release, zeros
 from voxlate.base.streams import Tile
 from voxlate.scans.cases.case import PreparedCase, resize_case
 from voxlate.scans.images.tiling import (
@@ -28,7 +28,6 @@ from voxlate.scans.images.tiling import (
 from voxlate.synthesis.calibration import Prediction
 from voxlate.synthesis.facts import ModelFacts, SynthFacts
 from voxlate.synthesis.inputs import CaseInputs
-from voxlate.synthesis.moments import Moments
 from voxlate.synthesis.network import Network, NoiseOf
 from voxlate.synthesis.patch import Patch
 
@@ -207,3 +206,48 @@ def _without_margins(image: Float32, plan: SlicePlan) -> Float32:
     if plan.resized:
         image = zoom(image, plan.output_tiling.patch[1:])
     return np.clip(image, -1, 1)
+
+
+class Moments:
+    """The mean of images, each a mean of samples, and the spread over all samples; one image at a time (Welford 1962).
+
+    All images have the same weight, whatever the number of their samples. With n_i samples of mean m_i and variance v_i of
+    image i of M (law of total variance, without bias): (sum (m_i - m)^2 + (1 - 1/n_i) v_i) / (M - sum 1/n_i / M).
+    """
+
+    mean: Float32
+    squares: Float32
+    states: tuple[Float32, ...] = ()  # of the last image
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.shares = 0.0
+
+    def add(self, image: Float32, sd: Float32 | None, samples: int) -> None:
+        """Add an image, and the standard deviation over its samples where there are several."""
+        self.count += 1
+        self.shares += 1 / samples
+        if self.count == 1:
+            self.mean = zeros(image.shape, np.float32)
+            self.squares = zeros(image.shape, np.float32)
+        count = np.float32(self.count)
+        within = np.float32(1 - 1 / samples)
+
+        def _squares(squares: Float32, mean: Float32, image: Float32) -> Float32:
+            step = image - mean
+            return squares + step * (image - (mean + step / count))
+
+        in_slabs(_squares, self.squares, self.mean, image, out=self.squares)
+        in_slabs(lambda mean, image: mean + (image - mean) / count, self.mean, image, out=self.mean)
+        if sd is not None:
+            in_slabs(
+                lambda squares, sd: squares + within * np.square(sd),
+                self.squares,
+                sd,
+                out=self.squares,
+            )
+
+    def sd(self) -> Float32:
+        """The standard deviation over all samples."""
+        freedom = np.float32(self.count - self.shares / self.count)
+        return in_slabs(lambda squares: np.sqrt(squares / freedom), self.squares)

@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Literal
 
-from voxlate.base.codes import GRADES
 from voxlate.base.errors import BadInput
-from voxlate.base.messages import Message, worst_grade
+from voxlate.base.messages import GRADES, Message, worst_grade
 from voxlate.checks.audit import check_together
 from voxlate.checks.check_table import ask
 from voxlate.checks.head_checks import black_pools_ml, check_head, sides_of

@@ -6,9 +6,8 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from voxlate.base.codes import Grade
 from voxlate.base.errors import BadInput, known_name, plural
-from voxlate.base.messages import Message, message
+from voxlate.base.messages import Grade, Message, message
 from voxlate.scans.cases.case import MASK
 from voxlate.scans.cohorts.case_files import UNNAMED, CaseFiles, CohortFiles, plain_name
 from voxlate.scans.cohorts.path_roles import modality_by_name

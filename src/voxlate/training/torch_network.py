@@ -19,7 +19,7 @@ from voxlate.base.devices import find_device, name_of, single_threads
 from voxlate.base.errors import BadInput
 from voxlate.base.executors.case_work import no_report
 from voxlate.base.options.check_values import check_value
-from voxlate.base.options.table import field_types
+from voxlate.base.options.option import field_types
 from voxlate.checks.usual_anatomy import read_anatomy
 from voxlate.scans.cases.align import Preparation
 from voxlate.science.batch import collate

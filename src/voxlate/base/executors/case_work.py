@@ -183,3 +183,10 @@ def busy_line(costs: Iterable[Cost | None]) -> str:
         return f"The network computed during {share:.0%} of the time of {workers} (cases: {len(used)})."
     advice = "" if share >= BUSY else " More --workers keep a GPU busier."
     return f"The network computed during {share:.0%} of the time of {plural(len(by_device), 'GPU')} ({workers}, cases: {len(used)}).{advice}"
+
+
+def report_part(
+    progress: Progress, number: int, count: int, slices: int, done: int, total: int
+) -> None:
+    """Report one of `count` parts that take equal times as slices of the image, whatever the part's own total."""
+    progress(slices * (number * total + done) // (count * total), slices)

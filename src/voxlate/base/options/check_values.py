@@ -14,8 +14,15 @@ from pydantic import ConfigDict, InstanceOf, TypeAdapter, ValidationError
 
 from voxlate.base.config import converted
 from voxlate.base.errors import BadInput
-from voxlate.base.options.option import UNIONS, Option, check_range, option_of, without_notes
-from voxlate.base.options.table import field_types, text_type
+from voxlate.base.options.option import (
+    UNIONS,
+    Option,
+    check_range,
+    field_types,
+    option_of,
+    text_type,
+    without_notes,
+)
 
 T = TypeVar("T")
 WORDS = {

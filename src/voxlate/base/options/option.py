@@ -1,13 +1,16 @@
 """How an option is declared: once, as the field of a frozen dataclass, with its type, default, range and help."""
 
+import functools
 import re
 import types
+import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.resources.abc import Traversable
 from inspect import Parameter, Signature, cleandoc, signature
+from itertools import chain
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Annotated, Any, TypeVar, Union, dataclass_transform, get_args, get_origin
@@ -295,3 +298,20 @@ MEMORY = Option(
     takes=str,
     read=bytes_of,
 )
+
+
+@functools.cache
+def field_types(table: Any) -> dict[str, Any]:
+    """The types of a dataclass's fields with their Options: its own fields first, then those of its bases."""
+    hints = typing.get_type_hints(table, include_extras=True)
+    owners = (vars(owner).get("__annotations__", {}) for owner in table.__mro__)
+    return {name: hints[name] for name in dict.fromkeys(chain.from_iterable(owners))}
+
+
+def text_type(hint: Any) -> Any:
+    """The type that the command line reads: that which the Option states, or else the first of the field's types."""
+    option = option_of(hint)
+    if option is not None and option.takes is not None:
+        return option.takes
+    bare = without_notes(hint)
+    return get_args(bare)[0] if get_origin(bare) in UNIONS else bare

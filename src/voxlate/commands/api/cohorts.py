@@ -127,7 +127,7 @@ def _prepare_lines(
     from voxlate.checks.survey import cohort_overview
     from voxlate.commands.api.next_steps import after_prepare
     from voxlate.commands.api.overview import by_value, overview_lines
-    from voxlate.evaluation.reports.alignment import misalignment_lines, registration_lines
+    from voxlate.evaluation.reports.cohort_page import misalignment_lines, registration_lines
     from voxlate.scans.cohorts.manifest import root_and_manifest
     from voxlate.scans.cohorts.split import describe_held_out
 

@@ -5,8 +5,7 @@ from typing import Any
 
 from rich.console import Console
 
-from voxlate.base.codes import Grade
-from voxlate.base.messages import Message
+from voxlate.base.messages import Grade, Message
 
 # Of the processes that torchrun or accelerate started, the main one alone prints.
 main_process = os.environ.get("RANK", "0") == "0"

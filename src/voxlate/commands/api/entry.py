@@ -25,11 +25,12 @@ from voxlate.base.options.option import (
     Option,
     OutputOption,
     describe,
+    field_types,
     option_of,
+    text_type,
     with_args,
     without_notes,
 )
-from voxlate.base.options.table import field_types, text_type
 from voxlate.commands.api.progress import Feedback, Reporter, report_to
 
 # The error of every function in Python, which stands before those of its own docstring.

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from voxlate.base.errors import BadInput, as_list, first_of, plural
 from voxlate.base.messages import Message, message, verdict_of, worst_grade
-from voxlate.base.options.option import AllowCode, Device
-from voxlate.base.options.table import field_types
+from voxlate.base.options.option import AllowCode, Device, field_types
 from voxlate.commands.api.entry import RUN, Argument, Command, Out, Place, Run, Undone, function
 from voxlate.commands.api.progress import Reporter
 from voxlate.synthesis.synth_options import ANSWER, CheckOptions, SynthOptions

@@ -197,8 +197,8 @@ def report(
         >>> voxlate.report("RUN").name
         'report.html'
     """
+    from voxlate.evaluation.reports.cohort_page import report_prepared
     from voxlate.evaluation.reports.page import report as report_images
-    from voxlate.evaluation.reports.prepared import report_prepared
 
     write = report_prepared if (Path(path) / "cohort.json").is_file() else report_images
     return write(Path(path), None if out is None else Path(out))

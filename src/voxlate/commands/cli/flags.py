@@ -18,8 +18,8 @@ from voxlate.base.options.option import (
     flag_of,
     range_of,
     suggestions,
+    text_type,
 )
-from voxlate.base.options.table import text_type
 from voxlate.commands.api.console import err, main_process, say
 from voxlate.commands.api.entry import Aside, Command, Undone, option_in, plain
 from voxlate.commands.api.progress import Reporter

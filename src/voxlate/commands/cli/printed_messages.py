@@ -4,8 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from voxlate.base.codes import codes
-from voxlate.base.messages import FILE, Message, Say, message, summarise, write_messages
+from voxlate.base.messages import FILE, Message, Say, codes, message, summarise, write_messages
 from voxlate.commands.api.console import note
 
 MOST_LINES = 4  # lines of messages, if no more of them are cautions

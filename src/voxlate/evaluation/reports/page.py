@@ -4,8 +4,9 @@ import base64
 import datetime
 import itertools
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import resources
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -13,21 +14,23 @@ import jinja2
 from markupsafe import Markup
 
 from voxlate import __version__
-from voxlate.base.errors import BadInput
+from voxlate.base.errors import BadInput, first_of, plural
 from voxlate.base.files import lock_if_free, read_json, write_text
+from voxlate.base.groups import grouped
 from voxlate.base.hub import is_on_hub
+from voxlate.base.messages import Message
+from voxlate.base.statistics import too_few
 from voxlate.evaluation.reports.case_pictures import sections_of, warnings_of
 from voxlate.evaluation.reports.curves import curve_chart
 from voxlate.evaluation.scoring.captions import training_note
 from voxlate.evaluation.scoring.scored_images import check_unchanged
 from voxlate.evaluation.scoring.scores import FILE, NO_SCORES, Scores, read_scores
-from voxlate.evaluation.usability import usability
 from voxlate.scans.cohorts.pseudonyms import without_names
 from voxlate.synthesis.provenance import provenance_of, run_folders
 from voxlate.training.log_file import curves_of, read_verdicts
 from voxlate.training.recipe import text as recipe_text
 from voxlate.training.starters.names import is_starter
-from voxlate.training.verdict import verdict_lines
+from voxlate.training.verdict import Outcome, Verdict, verdict_lines
 
 MOST_CASES = 9
 MOST_PICTURES = 4  # of the validation
@@ -254,3 +257,61 @@ def flat(value: Any, prefix: str = "") -> list[tuple[str, str]]:
     for key, part in value.items() if isinstance(value, dict) else enumerate(value):
         pairs += flat(part, f"{prefix}.{key}" if prefix else str(key))
     return pairs
+
+
+def usability(
+    warnings: Mapping[str, Sequence[Message]], verdicts: Sequence[Verdict] = ()
+) -> tuple[Outcome, str]:
+    """The outcome, and a sentence such as "Not usable because …" or "Usable with care: …".
+
+    warnings: of the images by case, {} where there are no images; verdicts: on their scores.
+    """
+    refused, careful = (
+        grouped(
+            (case, warning.text)
+            for case, of_case in warnings.items()
+            for warning in of_case
+            if warning.grade == grade
+        )
+        for grade in ("do not trust", "caution")
+    )
+    if failed := [verdict for verdict in verdicts if verdict.outcome == "worse"]:
+        names = ", ".join(verdict.modality for verdict in failed)
+        why = f"the error of {names} is higher than that of a naive baseline ({failed[0].baseline})"
+        lacks = next((verdict.lacks for verdict in failed if verdict.lacks), "")
+        return "worse", f"Not usable because {lacks or why}."
+    if refused and len(refused) == len(warnings):
+        return "worse", f"Not usable because the model does not take such scans. {_join(refused)}"
+    if refused:
+        some = f"{plural(len(refused), 'case')} of {len(warnings)} cannot be used ({first_of(list(refused))})"
+        return "unclear", f"Usable with care: {some}. {_join(refused)}"
+    if careful:
+        of = f" ({first_of(list(careful))})" if len(warnings) > 1 else ""
+        return "unclear", f"Usable with care{of}: {_join(careful)}"
+    if unclear := [verdict for verdict in verdicts if verdict.outcome == "unclear"]:
+        doubt = _not_shown(unclear[0])
+    elif any(verdict.outcome == "better" for verdict in verdicts):
+        return "better", "Usable in research: more accurate than each naive baseline."
+    elif verdicts:
+        doubt = "it is unknown whether a naive baseline is as accurate, because none was scored"
+    else:
+        doubt = "the error was not measured, because no true image was compared"
+    return "unclear", f"Usable with care: {doubt}."
+
+
+def _not_shown(verdict: Verdict) -> str:
+    """That images are not shown to be better than a baseline, and by how many patients."""
+    said = "the images are not shown to be more accurate than a naive baseline"
+    if not verdict.patients:
+        return said
+    if few := too_few(verdict.patients):
+        said = f"{few} cannot show that the images are more accurate than a naive baseline"
+    return f"{said}; their error is lower for {verdict.lower_on} of {plural(verdict.patients, 'patient')}"
+
+
+def _join(reasons: Mapping[str, Sequence[str]]) -> str:
+    """The reasons of a case, or the first one of several cases, which states how many others there are."""
+    several = list(dict.fromkeys(chain.from_iterable(reasons.values())))
+    if len(reasons) == 1 or len(several) == 1:
+        return " ".join(several)
+    return f"{several[0]} {plural(len(several) - 1, 'other reason')} below."

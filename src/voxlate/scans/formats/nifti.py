@@ -13,10 +13,9 @@ from typing import Any, BinaryIO
 import nibabel as nib
 import numpy as np
 
-from voxlate.base.codes import Grade
 from voxlate.base.errors import BadInput, plural
 from voxlate.base.files import HIGH, LOW, STD, UNCALIBRATED, UNFAMILIAR
-from voxlate.base.messages import Message, message
+from voxlate.base.messages import Grade, Message, message
 from voxlate.base.slabs import least_and_most, map_slabs, release
 from voxlate.scans.formats.format import (
     DynamicScan,

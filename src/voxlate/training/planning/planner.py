@@ -4,7 +4,7 @@ The path of `train auto`, in the order in which these functions are called:
 
 1. Facts: facts.cohort_facts reads sizes, units and intensities of the cohort from its headers.
 2. Roles: roles.roles_of finds the sources and targets, starters.find_starter a starter that fits.
-3. Network: search.Search times steps of candidates (probe.Probe) and takes the one with the least error by law.law;
+3. Network: search.Search times steps of candidates (probe.Probe) and takes the one with the least predicted error;
    rules turns facts into the settings of each stage, each with its reason.
 4. Race: race.choose_start trains from the starter and from random weights; held-out patients decide.
 5. Plan: plan.Plan keeps recipe, reasons and cost; plan.plan_once writes it into the run.

@@ -7,7 +7,7 @@ from math import ceil, inf, log, log2, sqrt
 
 from voxlate.base.errors import BadInput
 from voxlate.base.messages import Say, message
-from voxlate.training.planning import law, rules
+from voxlate.training.planning import rules
 from voxlate.training.planning.cohort_facts import CohortFacts
 from voxlate.training.planning.pace import SPARE
 from voxlate.training.planning.probe import Probe
@@ -132,7 +132,7 @@ class Search:
         fitting = max(int(seconds / each), 1)
         steps = useful_steps(fitting, ceil(most_items / size.batch))
         feature_mm = size.stem * self.facts.pixel_mm
-        error = law.relative_error(size.width, feature_mm, size.batch, steps)
+        error = relative_error(size.width, feature_mm, size.batch, steps)
         error *= DOUBT ** log2(size.stem)
         return Candidate(size, each, steps, error, fitting)
 
@@ -197,3 +197,17 @@ def _compare(candidate: Candidate, best: Candidate) -> str:
     )
     difference = candidate.error / best.error - 1
     return f"{candidate.size} ({candidate.steps:,} steps of {candidate.seconds:.3f} s) {difference:+.1%}{untimed}"
+
+
+GAIN = 0.074
+LATE = 42.1
+DECAY = 0.643
+COARSE = 1.69
+NARROW = 0.409
+FEW = 0.247
+
+
+def relative_error(width: int, feature_mm: float, batch: int, steps: float) -> float:
+    """Predicted error relative to an unlimited training of width 1; feature_mm: side of a feature after the stem."""
+    late = LATE * (feature_mm / 2) ** COARSE * (32 / width) ** NARROW * (4 / batch) ** FEW
+    return width**-GAIN * (1 + (late / steps) ** DECAY)
