@@ -29,26 +29,21 @@ class Ended:
     """What came of a process; `code` is negative where a signal ended it."""
 
     code: int
-    out: str
     err: str
     seconds: float
 
     @property
-    def sentences(self) -> list[str]:
-        return [line for line in self.err.splitlines() if line.startswith("voxlate: ")]
-
-    @property
     def refused(self) -> bool:
         """Whether it ended with exit code 2 or 3 and a sentence."""
-        return self.code in (2, 3) and bool(self.sentences) and "Traceback" not in self.err
+        sentences = [line for line in self.err.splitlines() if line.startswith("voxlate: ")]
+        return self.code in (2, 3) and bool(sentences) and "Traceback" not in self.err
 
 
 class Child:
-    """A forked process that does `action` in a folder; its output goes to files elsewhere."""
+    """A forked process that does `action` in a folder; what it says on stderr is kept."""
 
     def __init__(self, action: Callable[[], int], folder: Path, hook: Hook | None = None) -> None:
-        self.out = tempfile.TemporaryFile()  # noqa: SIM115 (`wait` closes it)
-        self.err = tempfile.TemporaryFile()  # noqa: SIM115
+        self.err = tempfile.TemporaryFile()  # noqa: SIM115 (`wait` closes it)
         self.start = time.monotonic()
         sys.stdout.flush()
         sys.stderr.flush()
@@ -60,7 +55,7 @@ class Child:
         code = 70
         try:
             os.setpgid(0, 0)
-            os.dup2(self.out.fileno(), 1)
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
             os.dup2(self.err.fileno(), 2)
             os.chdir(folder)
             if hook is not None:
@@ -90,13 +85,10 @@ class Child:
                 late = True
                 self.kill()
             time.sleep(0.002)
-        texts = []
-        for file in (self.out, self.err):
-            file.seek(0)
-            texts.append(file.read().decode(errors="replace"))
-            file.close()
-        code = os.waitstatus_to_exitcode(status)
-        return Ended(code, texts[0], texts[1], seconds)
+        self.err.seek(0)
+        said = self.err.read().decode(errors="replace")
+        self.err.close()
+        return Ended(os.waitstatus_to_exitcode(status), said, seconds)
 
     def workers_are_gone(self) -> bool:
         """Whether every process that this one started has ended."""
