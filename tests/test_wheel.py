@@ -20,6 +20,7 @@ ROOT = Path(__file__).parents[1]
 STARTER = "starter:head-mr-to-ct"
 MOST_MEGABYTES = 520  # of the environment with bytecode: SciPy, NumPy, pandas and onnxruntime are four fifths of it
 MOST_APART_HU = 0.5
+MOST_AT_BORDERS = 1e-4  # share of voxels
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -110,8 +111,12 @@ def test_an_exported_starter_gives_the_image_of_torch(name, run, model, scans, t
     for image in ("ct", "ct_low", "ct_high"):
         ours = read_volume(case / f"{image}.nii.gz", "ct").data
         theirs = read_volume(tmp_path / "TORCH" / case.name / f"{image}.nii.gz", "ct").data
-        assert np.abs(ours - theirs).max() < MOST_APART_HU, image
-    assert np.ptp(ours) > 1000
+        apart = np.abs(ours - theirs)
+        if image == "ct":
+            assert apart.max() < MOST_APART_HU
+        # single voxels lie on either side of a border between the groups of an interval
+        assert (apart > MOST_APART_HU).mean() < MOST_AT_BORDERS, image
+        assert np.ptp(ours) > 1000
 
 
 def test_check_info_report_and_dicom_out_need_no_torch(run, model, scans, tmp_path):
