@@ -50,7 +50,7 @@ LESS = {
     "--spacing": ["--spacing", 4, 4, 8],
     "--matrix": ["--matrix", 48, 48, 8],
 }
-ELSEWHERE = {"ants": "rigid"}  # needs an extra
+ELSEWHERE = {"bspline": "rigid"}  # takes minutes
 CONTRASTS = {name: name for name in ("flair", "t1", "t2")} | {"t1c": "t1ce"}
 COHORTS = {  # what a page calls a cohort: its phantoms' modalities and the places of their files
     ("mrdpm", "COHORT"): {

@@ -174,7 +174,7 @@ def prepare(
     progress: bool | Callable[..., None] | Reporter = True,
     modalities: Sequence[str] | None = None,
     resample: bool = False,
-    register: Literal["rigid", "affine", "smooth", "bspline", "ants"] | None = None,
+    register: Literal["rigid", "affine", "bspline"] | None = None,
     spacing_mm: tuple[float, float, float] | None = None,
     matrix: tuple[int, int, int] | tuple[int, int] | None = None,
     fixed: str | None = None,
@@ -215,7 +215,7 @@ def prepare(
         max_volume: Largest scan that is read. Default: 4GB.
         modalities: Modality to keep; cases without any of them are left out. One or a list. Default: all.
         resample: Resample the scans of a case to the grid with the thinnest slices. Default: False.
-        register: Register the scans of a case: rigid, affine, smooth, bspline or ants.
+        register: Register the scans of a case: rigid, affine or bspline.
         spacing_mm: Voxel size in mm to which all scans are resampled. In the order z, y, x.
         matrix: Columns, rows and slices to which every scan is resized, instead of spacing_mm. In the order z, y, x.
         fixed: Modality whose grid the other scans are resampled to.
@@ -279,7 +279,7 @@ def survey(
     progress: bool | Callable[..., None] | Reporter = True,
     modalities: Sequence[str] | None = None,
     resample: bool = False,
-    register: Literal["rigid", "affine", "smooth", "bspline", "ants"] | None = None,
+    register: Literal["rigid", "affine", "bspline"] | None = None,
     spacing_mm: tuple[float, float, float] | None = None,
     matrix: tuple[int, int, int] | tuple[int, int] | None = None,
     fixed: str | None = None,
@@ -319,7 +319,7 @@ def survey(
         max_volume: Largest scan that is read. Default: 4GB.
         modalities: Modality to keep; cases without any of them are left out. One or a list. Default: all.
         resample: Resample the scans of a case to the grid with the thinnest slices. Default: False.
-        register: Register the scans of a case: rigid, affine, smooth, bspline or ants.
+        register: Register the scans of a case: rigid, affine or bspline.
         spacing_mm: Voxel size in mm to which all scans are resampled. In the order z, y, x.
         matrix: Columns, rows and slices to which every scan is resized, instead of spacing_mm. In the order z, y, x.
         fixed: Modality whose grid the other scans are resampled to.

@@ -45,8 +45,8 @@ class PrepareOptions(Layout, ExecutorOptions):
         Option("Resample the scans of a case to the grid with the thinnest slices.", panel=MAIN),
     ] = False
     register: Annotated[
-        Literal["rigid", "affine", "smooth", "bspline", "ants"] | None,
-        Option("Register the scans of a case: rigid, affine, smooth, bspline or ants.", panel=MAIN),
+        Literal["rigid", "affine", "bspline"] | None,
+        Option("Register the scans of a case: rigid, affine or bspline.", panel=MAIN),
     ] = None
     spacing_mm: Annotated[
         tuple[float, float, float] | None,

@@ -172,9 +172,7 @@ def find_common_grid(case: str, scans: dict[str, Volume], preparation: Preparati
     for other in [other for other in scans if other != name]:
         registration = register(scans[other], fixed, preparation.register)
         kept = registration.kept
-        # dense fields are stored as HDF5, others as text
-        ending = ".h5" if kept in ("ants", "smooth") else ".tfm"
-        file = "" if kept == "none" else f"transforms/{case}/{other}{ending}"
+        file = "" if kept == "none" else f"transforms/{case}/{other}.tfm"
         common.registered[other] = Registered(
             name, preparation.register, kept, registration.before, registration.after, file
         )

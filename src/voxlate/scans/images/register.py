@@ -1,42 +1,31 @@
-"""Registration of two scans of a patient: rigid, affine, smooth or free-form, as far as each stage makes them more similar.
+"""Registration of two scans of a patient: rigid, affine or free-form, as far as each stage makes them more similar.
 
 SimpleITK's transforms take points of the fixed scan (LPS, mm) to points of the moving one.
 """
 
 import contextlib
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from nibabel.affines import apply_affine, voxel_sizes
+from nibabel.affines import apply_affine
 from scipy import ndimage
 
 from voxlate.base.errors import BadInput
 from voxlate.base.files import whole_file
-from voxlate.base.optional import Package
 from voxlate.base.records import Number
 from voxlate.base.similarity import PERCENTILES, RANGE_HU, dice, mutual_information
 from voxlate.scans.images.grid import LPS_TO_RAS, Grid, Volume, with_voxels
 from voxlate.scans.images.mask import foreground
-from voxlate.scans.images.misalignment import displacement_field
-from voxlate.scans.images.motion import on_every_voxel
 from voxlate.scans.images.simpleitk import itk, to_image
 
-ants = Package(
-    "ants",
-    "ants",
-    "registration",
-    "antspyx for --register ants",
-    ", or use --register bspline",
-)
-RegistrationMethod = Literal["rigid", "affine", "smooth", "bspline", "ants"]
+RegistrationMethod = Literal["rigid", "affine", "bspline"]
 Transform = Any  # a SimpleITK transform
 
 COARSE_VOXELS = 500_000  # a head at about 2.5 mm: finer takes longer and changes the result by less than a voxel
-FINE_VOXELS = 4_000_000  # for a smooth displacement, whose error is a part of a voxel
+FINE_VOXELS = 1_500_000  # for splines, whose error is a part of a voxel
 # A quarter of the voxels, at which mutual information is estimated, at least and at most. On four pairs of 64×64×16 voxels,
 # turned or bent by a formula, all voxels took four times as long and left 2.4 to 4.1 mm, a quarter of them 1.3 to 3.3 mm;
 # on a larger turned pair 15,000 points left 0.2 mm more than 60,000.
@@ -45,8 +34,10 @@ BINS = 32
 # Between the knots of splines: softer than any organ's border. Splines with knots every 30 mm after these raised the error
 # of each of the 4 of 9 bent phantoms in which they raised mutual information.
 KNOTS_MM = 60.0
+# Of a knot, along each axis: below 0.4 of their distance no spline folds space (Choi and Lee 2000). Without the bound, knots
+# beside the body folded it in both of two heads whose T1 was bent by 4 mm against their CT, so that the spline was lost.
+MOST_MM = 8.0
 LEAST_SLICES = 4
-MOST_MM = 10.0  # 95 % of the lengths of a smooth displacement, beyond which it is not trusted
 PYRAMID_VOXELS = 16  # along an axis; with a coarser image the first steps go wrong
 LEAST_VOLUME = 0.1  # of a voxel, after a transform; less is a fold
 LEAST_SHARED = 0.25  # of the smaller scan's box; with less in common, similarity says nothing
@@ -88,24 +79,21 @@ class Registration:
 def register(moving: Volume, fixed: Volume, method: RegistrationMethod) -> Registration:
     """Register `moving` to `fixed` by mutual information on coarse copies of both; the same call gives the same result.
 
-    Each stage (rigid, affine, then splines or SyN) is kept only if it makes the two more similar and does not fold
-    space. Raises BadInput where a scan has too few slices, a library is missing, or nothing makes the two overlap.
+    Each stage (rigid, then affine or splines) is kept only if it makes the two more similar and does not fold space.
+    Raises BadInput where a scan has too few slices, a library is missing, or nothing makes the two overlap.
     """
-    stages = _STAGES[method]
     flat = [scan for scan in (moving, fixed) if min(scan.grid.shape) < LEAST_SLICES]
-    if len(flat) == 2 and method == "smooth":
-        stages = _SMOOTH  # within the plane
-    elif flat:
+    if flat:
         raise BadInput(
-            f"{flat[0].origin}: expected at least {LEAST_SLICES} voxels along each axis to register, found {flat[0].grid}. Prepare without --register, or single slices with --register smooth."
+            f"{flat[0].origin}: expected at least {LEAST_SLICES} voxels along each axis to register, found {flat[0].grid}. Prepare without --register."
         )
     with _one_thread():
         pair = CoarsePair(coarse(moving), coarse(fixed))
         transform: Transform = itk.Euler3DTransform(pair.centre.tolist())
         kept: RegistrationMethod | Literal["none"] = "none"
         after = before = pair.compare(transform)
-        for name, stage in stages:
-            if stage is _smooth:
+        for name, stage in _STAGES[method]:
+            if stage is _bspline:
                 pair = CoarsePair(coarse(moving, FINE_VOXELS), coarse(fixed, FINE_VOXELS))
                 after = pair.compare(transform)
             new = stage(pair, transform)
@@ -172,7 +160,7 @@ def cover(moving: Grid, fixed: Grid, transform: Transform) -> np.ndarray:
 
 
 def write_transform(path: Path, transform: Transform) -> None:
-    """Write an ITK transform by the suffix of the path: .tfm (text) or .h5."""
+    """Write an ITK transform as text (.tfm)."""
     with whole_file(path) as temporary:
         itk.WriteTransform(transform, str(temporary))
 
@@ -228,12 +216,7 @@ class CoarsePair:
         field = make_field.Execute(transform)
         # ITK's own determinant assumes that the image's axes are those of the patient
         displacement = itk.GetArrayViewFromImage(field)
-        # no differences across a single slice
-        along = [
-            np.gradient(displacement, axis=axis) if length > 1 else np.zeros_like(displacement)
-            for axis, length in enumerate(displacement.shape[:3])
-        ]
-        steps = np.stack(along, axis=-1)
+        steps = np.stack([np.gradient(displacement, axis=axis) for axis in range(3)], axis=-1)
         # the same steps without the transform: D, H, W
         across = (LPS_TO_RAS @ self.fixed.affine)[:3, 2::-1]
         volumes = np.linalg.det(steps + across) / np.linalg.det(across)
@@ -281,38 +264,6 @@ def _linear(pair: CoarsePair, begin: Transform, levels: tuple[int, ...]) -> Tran
     return _optimise(registration, begin, *pair.images)
 
 
-def _smooth(pair: CoarsePair, start: Transform) -> Transform | None:
-    """The smooth displacement that windows of both scans follow, applied before the transform so far.
-
-    Single slices are displaced within their plane. None where windows do not agree, or 5 % of the displacements in the
-    body are longer than MOST_MM.
-    """
-    grid = pair.fixed.grid
-    moved = apply_transform(pair.moving, grid, start).data[0]
-    units = pair.fixed.unit, pair.moving.unit
-    field, _, _ = displacement_field(
-        pair.fixed.data[0], moved, grid.spacing_mm, pair.bodies[1], units
-    )
-    if field is None:
-        return None
-    displacement = on_every_voxel(field, grid.shape, grid.spacing_mm)
-    lengths = np.linalg.norm(displacement[:, pair.bodies[1]], axis=0)
-    if np.percentile(lengths, 95) > MOST_MM:
-        return None
-    directions = (LPS_TO_RAS @ grid.affine)[:3, :3] / voxel_sizes(grid.affine)
-    vectors = np.einsum("adhw,ca->dhwc", displacement[::-1], directions)
-    image = itk.GetImageFromArray(np.ascontiguousarray(vectors, dtype=np.float64), isVector=True)
-    image.CopyInformation(pair.images[1])
-    both = itk.CompositeTransform([start, itk.DisplacementFieldTransform(image)])
-    both.FlattenTransform()  # a file holds no composite within another
-    return both
-
-
-def _smooth_again(pair: CoarsePair, start: Transform) -> Transform | None:
-    """A further smooth displacement where an earlier one was kept."""
-    return _smooth(pair, start) if start.GetName() == "CompositeTransform" else None
-
-
 def _bspline(pair: CoarsePair, start: Transform) -> Transform | None:
     """A free-form deformation by cubic splines, applied before the transform so far. Source: Rueckert et al. 1999.
 
@@ -323,10 +274,15 @@ def _bspline(pair: CoarsePair, start: Transform) -> Transform | None:
     grid = pair.fixed.grid
     lengths_mm = [n * mm for n, mm in zip(grid.shape, grid.spacing_mm)]
     cells = [max(1, round(length / KNOTS_MM)) for length in reversed(lengths_mm)]
-    registration = _registration(pair, (2,))
+    registration = _registration(pair, (4, 2))
     covered = cover(pair.moving.grid, grid, start)
     registration.SetMetricMovingMask(to_image(covered.astype(np.uint8), grid))
-    registration.SetOptimizerAsLBFGSB(numberOfIterations=30, maximumNumberOfFunctionEvaluations=40)
+    registration.SetOptimizerAsLBFGSB(
+        numberOfIterations=20,
+        maximumNumberOfFunctionEvaluations=30,
+        lowerBound=-MOST_MM,
+        upperBound=MOST_MM,
+    )
     moved = itk.Resample(moving, fixed, start, itk.sitkLinear, pair.ranges[0][0])
     spline = _optimise(
         registration,
@@ -335,27 +291,6 @@ def _bspline(pair: CoarsePair, start: Transform) -> Transform | None:
         fixed,
     )
     return None if spline is None else itk.CompositeTransform([start, spline])
-
-
-def _ants(pair: CoarsePair, start: Transform) -> Transform | None:
-    """Symmetric diffeomorphic registration of ANTs after the transform so far. Source: Avants et al. 2008."""
-    with tempfile.TemporaryDirectory() as folder:
-        names = [f"{folder}/{name}" for name in ("moving.nii.gz", "fixed.nii.gz", "start.tfm")]
-        for image, name in zip(pair.images, names):
-            itk.WriteImage(image, name)
-        itk.WriteTransform(start, names[2])
-        files = ants.registration(
-            fixed=ants.image_read(names[1]),
-            moving=ants.image_read(names[0]),
-            type_of_transform="SyNOnly",
-            initial_transform=names[2],
-            syn_metric="mattes",
-            random_seed=SEED,
-            outprefix=f"{folder}/",
-        )["fwdtransforms"]
-        warp = itk.ReadImage(files[0], itk.sitkVectorFloat64)
-        linear = itk.ReadTransform(files[1])
-        return itk.CompositeTransform([linear, itk.DisplacementFieldTransform(warp)])
 
 
 def _registration(pair: CoarsePair, levels: tuple[int, ...]) -> Any:
@@ -399,16 +334,8 @@ def _optimise(
 
 Stage = Callable[[CoarsePair, Transform], Transform | None]
 _LINEAR: tuple[tuple[RegistrationMethod, Stage], ...] = (("rigid", _rigid), ("affine", _affine))
-# On 36 moved or bent phantoms the repetition lowered the mean error by 2.4 % and its 95th percentile by 3.1 %, a further
-# one by 0.1 and -0.2 %.
-_SMOOTH: tuple[tuple[RegistrationMethod, Stage], ...] = (
-    ("smooth", _smooth),
-    ("smooth", _smooth_again),
-)
 _STAGES: dict[RegistrationMethod, tuple[tuple[RegistrationMethod, Stage], ...]] = {
     "rigid": _LINEAR[:1],
     "affine": _LINEAR,
-    "smooth": (*_LINEAR[:1], *_SMOOTH),
-    "bspline": (*_LINEAR, ("bspline", _bspline)),
-    "ants": (*_LINEAR, ("ants", _ants)),
+    "bspline": (*_LINEAR[:1], ("bspline", _bspline)),
 }

@@ -26,8 +26,7 @@ def read_transform(path: Path) -> Transform:
     """A transform that `write_transform` wrote; raises BadInput where it is damaged, or none of two scans."""
     again = "Remove the prepared case and prepare again."
     record = Record(path, "a transform between two scans", again)
-    if path.suffix == ".tfm":
-        _check_text(record, path.read_text(encoding="utf-8", errors="replace"))
+    _check_text(record, path.read_text(encoding="utf-8", errors="replace"))
     try:
         transform = itk.ReadTransform(str(path))
     except RuntimeError as error:
