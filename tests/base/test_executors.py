@@ -198,7 +198,7 @@ def test_the_options_state_the_executor_and_its_threads():
 
 def test_without_ray_a_sentence_names_the_command_that_installs_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
-    with refuses(r"pip install '\.\[ray\]'"):
+    with refuses(r"pip install 'voxlate\[ray\]'"):
         list(choose_executor(ExecutorOptions(executor="ray")).run(Unopened(dies=False), [1]))
 
 

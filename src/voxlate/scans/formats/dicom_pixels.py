@@ -21,9 +21,7 @@ MARK_AT, META_AT = 128, 132  # the mark DICM, and the meta information after it
 GROUP_LENGTH_BYTES = 12
 AGAIN = "Get the file again."
 SERIES_AGAIN = "Get the series again."
-DECODER = (
-    "Install the decoders (pip install '.[dicom-compressed]') or convert the series with dcm2niix."
-)
+DECODER = "Install the decoders (pip install 'voxlate[dicom-compressed]') or convert the series with dcm2niix."
 # of which the first two state padding, and the others how they are stored
 PADDING = (
     "PixelPaddingValue",
