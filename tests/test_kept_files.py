@@ -59,7 +59,7 @@ def _compare_samples(found, expected, share, version):
     assert found.keys() == expected.keys()
     for name, values in expected.items():
         assert found[name].shape == values.shape
-        assert found[name].mean() == pytest.approx(values.mean(), abs=np.ptp(values) / 4)
+        assert found[name].mean() == pytest.approx(values.mean(), abs=float(np.ptp(values)) / 4)
 
 
 def test_each_released_minor_version_since_0_7_is_kept_in_a_small_file():
