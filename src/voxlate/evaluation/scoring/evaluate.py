@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas
@@ -75,7 +75,6 @@ from voxlate.scans.formats.io import content_hash, is_there, read_volume
 from voxlate.scans.images.grid import return_to
 from voxlate.scans.images.ranges import NETWORK_RANGE, WHOLE_MASK, Range, range_for
 from voxlate.scans.images.regions import Region, regions_from
-from voxlate.science.nets.lpips import Lpips, load_lpips
 from voxlate.synthesis.provenance import (
     USED_FOR_CALIBRATION,
     provenance_of,
@@ -86,6 +85,9 @@ from voxlate.training.batches.slice_filter import SliceFilter
 from voxlate.training.naive import MOST_CASES, Baselines, Case, fit
 from voxlate.training.recipe.run_provenance import find_trained, splits_of_training
 from voxlate.training.verdict import SYNTHESIS
+
+if TYPE_CHECKING:
+    from voxlate.science.nets.lpips import Lpips
 
 Scored = Mapping[Item, ScoredItem]
 VESSELS = re.compile("vessel|arter|vein|gef|vasc|aneurysm", re.IGNORECASE)
@@ -128,7 +130,11 @@ def evaluate(
     ranges = {name: _range(name, some, asked) for name, some in items_by_modality(items).items()}
     rules = _rules(asked, out, items)
     of_name = {name: rules.for_modality(name, scale.unit) for name, scale in ranges.items()}
-    weights = None if asked.lpips is None else load_lpips(asked.lpips)
+    weights = None
+    if asked.lpips is not None:
+        from voxlate.science.nets.lpips import load_lpips  # here, because it imports torch
+
+        weights = load_lpips(asked.lpips)
     own = functions_of(asked.metrics, asked.allow_code)
     job = _ScoreJob(tuple(items), ranges, of_name, weights, own)
     every, failed = _score_items(job, executor or choose_executor(asked), progress)
@@ -375,7 +381,7 @@ class _ScoreJob:
     items: tuple[Item, ...]
     ranges: Mapping[str, Range]
     rules: Mapping[str, Rules]
-    weights: Lpips | None
+    weights: "Lpips | None"
     own: Mapping[str, Function]
     uses_network: bool = False
 
