@@ -96,7 +96,7 @@ LINES = [  # with the words that the refusal has besides
     "train tiny.toml --data prepared --out run --set train.optimiser.lr=0.5 | another run | lr",
     "train tiny.toml --data prepared --out cohort | other files",
     f"{SYNTH} --sampler dimm | sampler | ddim | dimm",
-    f"{SYNTH} --sampler dpm2 --eta 0.5 | eta | dpm2",
+    f"{SYNTH} --sampler dpmpp_2m --eta 0.5 | eta | dpmpp_2m",
     f"{SYNTH} --device abacus | --device | abacus",
     f"{SYNTH} --crop 4 | synth.slices.crop | task.inside",
     f"{SYNTH} --slices tiled --crop 4 | slices.crop",

@@ -17,10 +17,8 @@ from voxlate.science.diffusion.sample import SamplerSettings, sample
 from voxlate.science.diffusion.samplers import Denoise
 from voxlate.science.diffusion.schedules import (
     Cosine,
-    CosineBetas,
     ExponentialVE,
     FlowMatching,
-    LinearAlpha,
     LinearBetas,
     LinearVP,
     Path,
@@ -46,11 +44,9 @@ SCHEDULES: dict[str, Schedule] = {
     "sigmoid": Sigmoid(),
     "sigmoid_from_0": Sigmoid(start=0.0, end=3.0, tau=0.7),
     "sigmoid_as_alpha": Sigmoid(start=0.0, end=3.0, tau=0.9, power="alpha"),
-    "linear_alpha": LinearAlpha(),
     "betas_of_002": LinearBetas(first=1e-4, last=0.02, count=1000),
     "betas_of_000": LinearBetas(first=1e-6, last=0.01, count=1000),
     "betas_of_004": LinearBetas(first=0.0015, last=0.0195, count=1000, spacing="sqrt"),
-    "cosine_betas": CosineBetas(),
     "linear_vp": LinearVP(),
     "exponential_ve": ExponentialVE(),
     "leaves_noise": LeavesNoise(),

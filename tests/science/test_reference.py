@@ -13,11 +13,10 @@ from rows import every_row
 from voxlate.base.files import read_json
 from voxlate.science.diffusion.prediction import denoiser, target, to_eps
 from voxlate.science.diffusion.sample import SamplerSettings
-from voxlate.science.diffusion.samplers import adjusted_ddim, ddim, ddpm, dpm2, dpm3, dpmpp_2s
+from voxlate.science.diffusion.samplers import ddim, ddpm
 from voxlate.science.diffusion.schedules import (
     LOG_SNR_LIMIT,
     Cosine,
-    LinearAlpha,
     ShiftedCosine,
     Sigmoid,
 )
@@ -36,7 +35,6 @@ def tensor(values) -> Tensor:
 
 PUBLISHED = {
     "cosine": Cosine(),
-    "linear": LinearAlpha(),
     "cosine_shifted_32_of_256": ShiftedCosine(size=256, reference=32),
     "sigmoid_start0_end3_tau0.1": Sigmoid(start=0, end=3, tau=0.1, power="alpha"),
     "sigmoid_start0_end3_tau0.008": Sigmoid(start=0, end=3, tau=0.008, power="alpha"),
@@ -70,13 +68,7 @@ TRACES = [
     ("ddim__no_x0_clip", ddim, False),
     ("dpm1", ddim, False),
     ("dpm1__no_x0_clip", ddim, False),
-    ("dpm2", dpm2, True),
-    ("dpm2__no_x0_clip", dpm2, False),
-    ("dpmpp_2s", dpmpp_2s, True),
-    ("dpmpp_2s__no_x0_clip", dpmpp_2s, False),
     ("ddpm_mean_only_(noise=0)", ddpm, True),
-    ("addim_corrected_per_sample_d=H*W*C", adjusted_ddim, True),
-    ("dpm3_corrected", dpm3, False),
 ]
 
 

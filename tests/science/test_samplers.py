@@ -1,6 +1,5 @@
 """Samplers against exact maps: Gaussian data make every sampler an affine map whose law is known without chance."""
 
-import itertools
 import math
 import re
 from pathlib import Path
@@ -25,13 +24,9 @@ from rows import every_row, slow
 from voxlate.science.diffusion.noise import Noise
 from voxlate.science.diffusion.sample import SAMPLERS, SamplerSettings, sample
 from voxlate.science.diffusion.samplers import (
-    adjusted_ddim,
     ddim,
     ddpm,
-    dpm2,
-    dpm3,
     dpmpp_2m,
-    dpmpp_2s,
     euler_maruyama,
 )
 from voxlate.science.diffusion.schedules import (
@@ -43,7 +38,6 @@ from voxlate.science.diffusion.schedules import (
 )
 from voxlate.science.diffusion.times import grid
 
-SECOND_ORDER = ("dpm2", "dpmpp_2s", "dpmpp_2m")
 # one of each path; a table has kinks, which cost order
 PATHS = {name: SCHEDULES[name] for name in ("cosine", "exponential_ve", "flow")}
 # and, of a table and of noise that is left at time 0
@@ -55,11 +49,7 @@ ENDS = [*PATHS.values(), SCHEDULES["betas_of_002"], SCHEDULES["leaves_noise"]]
     [
         (ddim, "t", 1),
         (ddim, "log_snr", 1),
-        (adjusted_ddim, "t", 1),
-        (dpm2, "log_snr", 2),
-        (dpmpp_2s, "log_snr", 2),
         (dpmpp_2m, "log_snr", 2),
-        (dpm3, "log_snr", 3),
     ],
 )
 def test_deterministic_samplers_converge_at_their_order(sampler, spacing, order):
@@ -160,12 +150,9 @@ def law(sampling: SamplerSettings, schedule) -> tuple[float, float]:
     return float(out[0]), float((out[1:] - out[0]).square().sum().sqrt())
 
 
-@every_row(
-    "name, schedule",
-    [*itertools.product(["dpm3", "dpmpp_2s", "dpmpp_2m"], SCHEDULES.values())][::4],
-)
-def test_higher_orders_are_right_to_two_percent_as_they_are_set_by_default(name, schedule):
-    mean, std = law(SamplerSettings(sampler=name, steps=100), schedule)
+@for_every(schedule=SCHEDULES.values())
+def test_the_second_order_is_right_to_two_percent_as_it_is_set_by_default(schedule):
+    mean, std = law(SamplerSettings(sampler="dpmpp_2m", steps=100), schedule)
     assert mean == pytest.approx(0.4, abs=0.009)
     assert std == pytest.approx(0.2, rel=0.02)
 
@@ -200,7 +187,7 @@ def test_samples_of_a_mixture_have_its_mean_and_spread(sampler, schedule, kind):
     x = run(sampling, TWO_TISSUES.through(schedule, kind), schedule, side=64)
     # the spread of a mixture's sample variance is below that of a Gaussian's
     chance = 4 * TWO_TISSUES.std / math.sqrt(count)
-    step_error = {"ddpm": 0.04, **dict.fromkeys(("rk45", "dpm3", *SECOND_ORDER), 0.01)}
+    step_error = {"ddpm": 0.04, "rk45": 0.01, "dpmpp_2m": 0.01}
     step_error = step_error.get(sampler, 0.02)
     assert x.isfinite().all()
     assert abs(float(x.mean()) - TWO_TISSUES.mean) < chance + step_error / 2
@@ -210,29 +197,13 @@ def test_samples_of_a_mixture_have_its_mean_and_spread(sampler, schedule, kind):
 # Perfect networks
 
 
-@for_every(schedule=ENDS, name=[name for name in SAMPLERS if name not in ("adjusted_ddim", "rk45")])
+@for_every(schedule=ENDS, name=[name for name in SAMPLERS if name != "rk45"])
 def test_a_network_that_knows_the_image_returns_it(name, schedule):
     x0 = torch.linspace(-1, 1, 16).reshape(1, 1, 1, 4, 4)
     sampling = SamplerSettings(sampler=name, steps=10)
     found = run(sampling, lambda x, t: x0.expand_as(x), schedule, count=2)
     sigma = float(schedule(torch.tensor(0.0))[1]) if not sampling.closes(schedule) else 0.0
     assert_close(found, x0.expand(2, -1, -1, -1, -1), rtol=0, atol=5 * sigma + 1e-6)
-
-
-@for_every(schedule=SCHEDULES.values(), inside=[(1.0, 1, 1, 1), (1.0, 1, 0, 1)])
-def test_adjusted_ddim_gives_back_the_spread_of_the_image_that_its_paper_expects(schedule, inside):
-    """In every item alike, and inside its mask: 0.1 / (2 + SNR) at the time of the last step, which leaves no noise."""
-    x0 = torch.linspace(-1, 1, 16).reshape(1, 1, 1, 4, 4)
-    sampling = SamplerSettings(sampler="adjusted_ddim", steps=20, end=0.0)
-    if sampling.closes(schedule):
-        return
-    (alpha, alpha_s), (sigma, sigma_s) = schedule(sampling.times(schedule)[-2:])
-    like, mask = torch.zeros(2, 1, 1, 4, 4), torch.tensor(inside).reshape(1, 1, 1, 4, 1)
-    found = sample(sampling, lambda x, t: x0.expand_as(x), schedule, Noise(0, [1, 2]), like, mask)
-    spread = 0.1 / (2 + (alpha / sigma) ** 2)
-    expected = sigma_s**2 + (alpha_s - alpha * sigma_s / sigma) ** 2 * spread
-    off = (found - alpha_s * x0)[mask.expand_as(like) > 0].reshape(2, -1)
-    assert_close(off.square().mean(1), expected.float().expand(2), rtol=1e-3, atol=1e-9)
 
 
 @for_every(

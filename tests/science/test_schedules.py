@@ -18,7 +18,6 @@ from voxlate.science.diffusion.schedules import (
     LOG_SNR_LIMIT,
     AnySchedule,
     Cosine,
-    CosineBetas,
     ExponentialVE,
     FlowMatching,
     LinearBetas,
@@ -181,15 +180,6 @@ def test_variance_preserving_sampling_starts_from_unit_noise_and_exploding_from_
 
 
 # Tables of betas
-
-
-def test_cosine_betas_follow_the_cosine_up_to_their_largest_beta():
-    t = torch.arange(1, 1001, dtype=torch.float64) / 1000
-    abar = CosineBetas(count=1000)(t)[0] ** 2
-    turn = math.pi / 2 / 1.008
-    expected = (torch.cos((t + 0.008) * turn) / math.cos(0.008 * turn)) ** 2
-    assert_close(abar[:-1], expected[:-1], rtol=1e-6, atol=0)
-    assert float(abar[-1] / abar[-2]) == pytest.approx(0.001, rel=1e-6)  # the last beta is cut
 
 
 TABLES = [

@@ -78,7 +78,7 @@ def test_draws_have_the_correlation_that_the_weights_say_at_every_draw(kind):
     assert torch.corrcoef(torch.cat([draw[:1] for draw in draws])).triu(1).abs().max() < ERROR
 
 
-@every_row("sampler", ["ddpm", "predictor_corrector", "dpm2"])
+@every_row("sampler", ["ddpm", "predictor_corrector", "dpmpp_2m"])
 def test_what_samplers_draw_correlates_as_the_noise_does(sampler):
     """Of independent normal voxels the best denoiser is linear: so is the sampler, start and steps alike."""
     schedule, sampling = Cosine(), SamplerSettings(sampler=sampler, steps=8)

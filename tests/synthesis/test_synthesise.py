@@ -150,11 +150,11 @@ def test_a_run_draws_as_another_recipe_that_trains_the_same(
     synth, diffusion, cohort, tiny, out, tmp_path
 ):
     other = tmp_path / "other.toml"
-    how = 'title = "other"\nsynth = { sampler = "dpm2", steps = 3, samples = 2 }'
+    how = 'title = "other"\nsynth = { sampler = "dpmpp_2m", steps = 3, samples = 2 }'
     other.write_text(f'base = "{(tmp_path / "diffusion.toml").as_posix()}"\n{how}')
     synth(diffusion, cohort / "case1", "--like", other).done()
     said = read_json(out / "case1/provenance.json")["synth"]
-    assert (said["sampler"], said["steps"], said["samples"]) == ("dpm2", 3, 2)
+    assert (said["sampler"], said["steps"], said["samples"]) == ("dpmpp_2m", 3, 2)
     refusal = synth(diffusion, cohort / "case1", "--like", tiny).refusal
     assert "expected a recipe that trains the same method" in refusal
 
@@ -177,7 +177,6 @@ def test_the_provenance_says_how_an_image_was_made(synth, run, cohort, out):
     "calls, options",
     [
         (3, {"sampler": "ddim", "samples": 2, "batch": 4}),
-        (5, {"sampler": "dpm2"}),
         (7, {"sampler": "predictor_corrector", "correctors": 2, "end": 0.4}),
         (6, {"sampler": "ddim", "mirror": True}),
     ],
@@ -185,7 +184,7 @@ def test_the_provenance_says_how_an_image_was_made(synth, run, cohort, out):
 def test_the_provenance_counts_what_the_network_was_asked_for_each_sample(
     diffusion, cohort, calls, options
 ):
-    """By hand: dpm2 asks twice at each time but the closing one, the corrector 1 + correctors times."""
+    """By hand: the corrector asks 1 + correctors times at each time but the closing one."""
     said = made_of(load(diffusion), cohort, steps=3, **options).provenance
     assert said["network_calls"] == calls
     assert said["seconds_per_slice"] > 0

@@ -76,7 +76,7 @@ class SamplerSettings:
     grid: Annotated[
         GridName | None,
         setting(
-            "Spacing of the times; unset: the sampler's own ('log_snr' for dpm2, dpm3, dpmpp_2s and dpmpp_2m, 't' for others). A schedule that is steep at time 0 needs 'log_snr'."
+            "Spacing of the times; unset: the sampler's own ('log_snr' for dpmpp_2m, 't' for others). A schedule that is steep at time 0 needs 'log_snr'."
         ),
     ] = None
     windows: Annotated[
@@ -94,7 +94,7 @@ class SamplerSettings:
     end: Annotated[
         float | None,
         setting(
-            "Time at which stepping ends; unset: the sampler's own (0 for ddim, ddpm and adjusted_ddim, start/steps for euler_maruyama and predictor_corrector, at most 0.001 for others).",
+            "Time at which stepping ends; unset: the sampler's own (0 for ddim and ddpm, start/steps for euler_maruyama and predictor_corrector, at most 0.001 for others).",
             ge=0,
             lt=1,
         ),

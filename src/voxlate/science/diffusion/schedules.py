@@ -215,21 +215,6 @@ def _log_gap(x: Tensor) -> Tensor:
     return torch.log(torch.abs(torch.expm1(x)))
 
 
-@settings
-class LinearAlpha(Schedule):
-    """alpha = 1 − t with sigma² = 1 − alpha² (the "linear" schedule of paper 001)."""
-
-    kind: Literal["linear_alpha"] = "linear_alpha"
-
-    def _log_snr(self, t: Tensor) -> Tensor:
-        return 2 * torch.log1p(-t) - torch.log(t * (2 - t))
-
-    def t(self, log_snr: Tensor) -> Tensor:
-        """The time of a log-SNR."""
-        alpha, sigma = variance_preserving(log_snr.double())
-        return sigma**2 / (1 + alpha)  # 1 − alpha, without losing digits near 0
-
-
 class BetaTable(Schedule):
     """The betas of a discrete DDPM as a table: index i of `count` is t = (i + 1) / count, t = 0 the image itself.
 
@@ -281,23 +266,6 @@ class LinearBetas(BetaTable):
         power = 2.0 if self.spacing == "sqrt" else 1.0
         first, last = self.first ** (1 / power), self.last ** (1 / power)
         return torch.linspace(first, last, self.count, dtype=torch.float64) ** power
-
-
-@settings
-class CosineBetas(BetaTable):
-    """Betas by which alpha² follows cos²((t + 0.008) / 1.008 · pi/2), each at most 0.999.
-
-    Source: Nichol & Dhariwal 2021, eq. 17; "squaredcos_cap_v2" of diffusers.
-    """
-
-    kind: Literal["cosine_betas"] = "cosine_betas"
-    count: Annotated[int, setting("Number of betas, T.", ge=2)] = 1000
-
-    def betas(self) -> Tensor:
-        """Beta of each index."""
-        share = torch.arange(self.count + 1, dtype=torch.float64) / self.count
-        alpha2 = torch.cos((share + 0.008) / 1.008 * math.pi / 2).square()
-        return (1 - alpha2[1:] / alpha2[:-1]).clamp(max=0.999)
 
 
 @settings
@@ -354,15 +322,7 @@ class FlowMatching(Schedule):
 
 
 AnySchedule = Annotated[
-    Cosine
-    | ShiftedCosine
-    | Sigmoid
-    | LinearAlpha
-    | LinearBetas
-    | CosineBetas
-    | LinearVP
-    | ExponentialVE
-    | FlowMatching,
+    Cosine | ShiftedCosine | Sigmoid | LinearBetas | LinearVP | ExponentialVE | FlowMatching,
     Field(discriminator="kind"),
     Importable(),
 ]

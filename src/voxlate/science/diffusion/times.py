@@ -120,7 +120,7 @@ def _index_grid(schedule: Schedule, steps: int, start: float, end: float) -> Ten
     if not isinstance(schedule, BetaTable):
         found = type(schedule).__name__
         raise BadInput(
-            f'times: expected a schedule of kind "linear_betas" or "cosine_betas" for grid "index", found {found}. Use grid "t".'
+            f'times: expected a schedule of kind "linear_betas" for grid "index", found {found}. Use grid "t".'
         )
     top = round(start * schedule.count) - 1
     if not 2 <= steps <= top + 1:
