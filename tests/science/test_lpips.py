@@ -13,7 +13,7 @@ from voxlate.base.files import read_json
 from voxlate.evaluation.scoring.evaluate import evaluate
 from voxlate.scans.formats.io import write_volume
 from voxlate.scans.images.grid import Volume
-from voxlate.science.nets.lpips import SCALE, SHIFT, SMALLEST, Lpips, load_lpips, mean_lpips, shapes
+from voxlate.science.nets.lpips import SCALE, SHIFT, SMALLEST, Lpips, load_lpips, shapes
 
 
 def made_up() -> dict[str, torch.Tensor]:
@@ -115,16 +115,6 @@ def test_evaluate_scores_lpips_slice_by_slice_and_says_by_which_weights(voxlate,
     assert part["answers"]["synthesis"]["lpips"]["mean"] == pytest.approx(expected.mean(), rel=1e-4)
     assert part["lpips"].startswith("AlexNet v0.1 (weights ")
     assert "lpips" not in evaluate(*folders).rows[0].scores
-
-
-def test_the_loss_of_autoencoders_is_the_score_and_has_gradients(weights):
-    pictures = np.random.default_rng(0).random((2, 3, 48, 40)).astype(np.float32)
-    true, made = torch.from_numpy(pictures)[:, :, None, None] * 2 - 1  # [N, 1, 1, H, W]
-    made.requires_grad_()
-    loss = mean_lpips(f"{weights}", true, made)
-    assert loss.item() == pytest.approx(load_lpips(weights)(*pictures).mean(), rel=1e-5)
-    (gradient,) = torch.autograd.grad(loss, made)
-    assert gradient.any()
 
 
 def test_published_files_become_weights_by_the_documented_lines(weights, tmp_path, monkeypatch):

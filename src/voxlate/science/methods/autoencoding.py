@@ -24,7 +24,6 @@ from voxlate.science.methods.method import (
 )
 from voxlate.science.nets.autoencoder import AutoencoderNet
 from voxlate.science.nets.interface import Channels, NetSettings
-from voxlate.science.nets.lpips import mean_lpips
 
 
 @settings
@@ -44,12 +43,6 @@ class AutoencodingSettings(MethodSettings):
         float,
         setting("Weight of the L1 distance between differences of neighbouring pixels.", ge=0),
     ] = 0.1
-    lpips: Annotated[
-        str | None,
-        setting(
-            "File of LPIPS weights (AlexNet v0.1) for an LPIPS term of the loss, of weight 1 as in latent diffusion; unset: no such term."
-        ),
-    ] = None
 
     def build(self, net: NetSettings, task: Task, channels: Channels) -> "Autoencoding":
         """The method with fresh weights; raises BadInput where the network is no autoencoder."""
@@ -89,9 +82,6 @@ class Autoencoding(Method):
             )
             whole = fit + self.options.kl_weight * kl + self.options.gradient_weight * edges
             parts = {"l1": fit, "kl": kl, "edges": torch.as_tensor(edges)}
-            if self.options.lpips is not None:
-                parts["lpips"] = mean_lpips(self.options.lpips, x, restored)
-                whole = whole + parts["lpips"]
             return {"total": whole, **parts}
 
         return Attempt(_losses, lambda: Pair(x, restored))

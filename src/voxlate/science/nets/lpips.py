@@ -1,9 +1,8 @@
-"""LPIPS, the learned perceptual distance of two pictures (v0.1, AlexNet), as a score and as a loss.
+"""LPIPS, the learned perceptual distance of two pictures (v0.1, AlexNet), as a score.
 
 The weights are the user's: the package contains none.
 """
 
-import functools
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,6 @@ from torch import Tensor, nn
 
 from voxlate.base.array_types import Float32, Float64
 from voxlate.base.errors import BadInput
-from voxlate.science.nets.blocks import exact, to_slices
 
 SMALLEST = 31  # pixels: the first convolution then gives 7, and the two poolings 3 and 1
 BATCH = 8
@@ -140,13 +138,3 @@ def load_lpips(path: Path | str, device: torch.device | None = None) -> Lpips:
     )
     heads = tuple(kept[name].flatten() for name in kept if name.startswith("lin"))
     return Lpips(net, heads, f"AlexNet v0.1 (weights {digest})")
-
-
-def mean_lpips(path: str, true: Tensor, image: Tensor) -> Tensor:
-    """Mean LPIPS of the slices of images [N, 1, D, H, W] in [-1, 1], in float32; path: of the weights."""
-    with exact(true.device):
-        pictures = (to_slices(part.float()).expand(-1, 3, -1, -1) for part in (true, image))
-        return _loaded(path, true.device).layers(*pictures).sum(1).mean()
-
-
-_loaded = functools.cache(load_lpips)  # not part of the method, whose weights are saved
