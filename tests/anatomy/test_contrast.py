@@ -11,7 +11,7 @@ from voxlate.anatomy.head import Head, make_head
 from voxlate.anatomy.maps import MAPS, tissue_map
 from voxlate.anatomy.scalp import PLACES
 from voxlate.anatomy.signal import signal
-from voxlate.anatomy.tissue import Label, patient
+from voxlate.anatomy.tissue import Label
 
 FIELDS_T = (0.5, 1.5, 3.0, 7.0)
 NULL_MS = mr.null_time_ms(mr.FREE_WATER_T1_MS, 9000)
@@ -186,11 +186,3 @@ def test_the_values_of_labels_are_those_of_written_cohorts():
         "ARTERY_BEYOND_CLOT CLOT NECROSIS ENHANCING OEDEMA "
     )
     assert [*Label] == [*range(len(Label))]
-
-
-def test_air_is_paramagnetic_and_fat_is_fat():
-    tissue = patient(np.random.default_rng(7))
-    assert tissue.chi_ppm[Label.AIR] == pytest.approx(0.36 + 9.05, abs=0.02)
-    assert tissue.chi_ppm[Label.BONE] < 0 < tissue.chi_ppm[Label.VEIN]
-    assert tissue.fat[Label.FAT] > 0.9 > tissue.fat[Label.MARROW] > 0.3
-    assert tissue.fat[Label.WHITE] == 0

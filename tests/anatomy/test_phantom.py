@@ -1,6 +1,5 @@
 """The phantom against closed forms, symmetry and the laws that tie its pictures together."""
 
-import shutil
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -225,8 +224,3 @@ def test_a_stripped_head_holds_the_brain_as_the_whole_one_does_and_nothing_aroun
         )
         assert np.mean(left[brain] == whole[brain]) > 0.999, "all but specks that hang on nothing"
         assert (left[outer] == empty).all()
-    with refuses():
-        write_cohort(tmp_path / "whole", stripped=True, **options)
-    for case in (tmp_path / "whole").glob("*/"):
-        shutil.rmtree(case)
-    write_cohort(tmp_path / "whole", stripped=True, **options)  # without a case, another cohort

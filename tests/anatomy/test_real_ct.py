@@ -3,21 +3,19 @@
 import shutil
 from pathlib import Path
 
-import nibabel
 import numpy as np
 import pytest
 from scipy import ndimage
 
+from made_volumes import save
 from refusals import refuses
 from rows import every_row
 from scans import change_scan
-from voxlate.anatomy.bodies import ct_bodies
 from voxlate.anatomy.ct_body import NO_LABELS, make_ct_body
 from voxlate.anatomy.head import Head
 from voxlate.anatomy.label_table import read_table
 from voxlate.anatomy.maps import MAPS, tissue_map
 from voxlate.anatomy.phantom_cohort import write_cohort
-from voxlate.anatomy.phantom_options import PhantomOptions
 from voxlate.anatomy.real_ct import read_ct
 from voxlate.anatomy.tissue import Label
 from voxlate.base.files import read_json
@@ -65,8 +63,7 @@ def pure(name: str, depth: int = 2) -> np.ndarray:
 
 
 def write(path: Path, data: np.ndarray, affine: np.ndarray = AFFINE) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    nibabel.save(nibabel.Nifti1Image(data.transpose(2, 1, 0).astype(np.float32), affine), path)
+    save(path, data, affine=affine)
     return path
 
 
@@ -152,18 +149,15 @@ def test_the_ct_itself_is_the_truth_on_its_own_grid(folder, out):
     assert second.name == "p2_000"
 
 
-def test_a_spacing_that_is_asked_for_is_that_of_all_images(folder):
-    body = ct_bodies(PhantomOptions(ct=folder, spacing_mm=(4, 4, 4))).make(0, "none")
-    assert body.spacing_mm == pytest.approx((4, 4, 4))
-    assert body.hu.shape == body.labels.shape
-
-
-def test_a_file_with_a_space_and_a_single_patient_are_said_at_once(tmp_path):
+def test_a_file_with_a_space_and_a_single_patient_are_said_at_once_and_images_have_the_spacing_asked_for(
+    tmp_path,
+):
     write(tmp_path / "cts/Pelvis Meier.nii.gz", torso(15))
     said = list[Message]()
     options = {"cases": 2, "spacing_mm": (4, 4, 4), "modalities": ["ct"]}
     first, _ = write_cohort(tmp_path / "out", ct=tmp_path / "cts", **options, say=said.append)
     assert first.name == "Pelvis_Meier_000"
+    assert read_volume(first / "ct.nii.gz").grid.spacing_mm == pytest.approx((4, 4, 4))
     assert [one.code for one in said] == ["assumed", "few-patients"]
 
 

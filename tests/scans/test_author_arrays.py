@@ -349,20 +349,10 @@ def left_out(root, out, preset):
     return sentence
 
 
-def test_an_npz_without_a_key_or_with_flipped_bits_gives_one_sentence(arrays_001, tmp_path):
-    path = arrays_001 / "s03.npz"
-    whole = path.read_bytes()
-    # its checksum covers every value
-    for place in np.random.default_rng(0).integers(0, len(whole), 30):
-        path.write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
-        try:
-            again = read_volume(f"{path}#array=src").data[0, 0]
-        except BadInput:
-            continue
-        np.testing.assert_array_equal(again, values(3, -1, 3))
+def test_an_npz_without_a_key_or_with_a_volume_gives_one_sentence(arrays_001, tmp_path):
     source = values(3, -1, 3)
     for arrays in ({"src": source, "target": source}, {"src": source[None], "tgt": source}):
-        np.savez(path, **arrays)
+        np.savez(arrays_001 / "s03.npz", **arrays)
         assert "s03" in left_out(arrays_001, tmp_path / "out", "xmodality")
 
 

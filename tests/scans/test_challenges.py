@@ -7,7 +7,7 @@ int16 arrays; hongweilibran/BraSyn 4d9af6d with the SSIM of torchmetrics in floa
 import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
-from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+from skimage.metrics import peak_signal_noise_ratio
 
 from refusals import refuses
 from voxlate.evaluation.scoring.evaluators import brasyn, synthrad2023, synthrad2025
@@ -22,18 +22,14 @@ def arrays(shape=(24, 40, 36)):
     return truth, image, (places**2).sum(-1).T < 0.16
 
 
-def test_synthrad2023_is_scikit_images_similarity_inside_the_mask():
+def test_synthrad2023_has_the_evaluators_similarity_and_scikit_images_noise_ratio():
     truth, image, mask = arrays()
     low, high = -1024.0, 3000.0
     a, b = (np.clip(one, low, high).astype(np.float32) for one in (truth, image))
     psnr = peak_signal_noise_ratio(a[mask], b[mask], data_range=high - low)
-    a, b = (np.where(mask, one, np.float32(low)) - np.float32(low) for one in (a, b))
-    _, similarity = structural_similarity(a, b, data_range=high - low, full=True)
-    inner = (slice(3, -3),) * 3
     scores = synthrad2023(truth, image, mask)
     assert scores["mae"] == pytest.approx(np.abs(truth - image)[mask].mean(), abs=1e-9)
     assert scores["psnr"] == pytest.approx(psnr, abs=1e-6)
-    assert scores["ssim"] == pytest.approx(similarity[inner][mask[inner]].mean(), abs=1e-6)
     # of the evaluator (SynthRAD2023/metrics fe7e385)
     assert scores["ssim"] == pytest.approx(0.9649226459916592, abs=1e-6)
 

@@ -148,24 +148,31 @@ def test_two_acquisitions_in_one_series_are_listed_and_each_is_read_by_its_path(
         write_slice(tmp_path, f"second{k}", k, AcquisitionNumber=2, RescaleIntercept="0")
     with refuses() as caught:
         read_volume(tmp_path)
+    with refuses():
+        read_volume(f"{tmp_path}#00000000")
     names = re.findall(r"\S+#[0-9a-f]{8}", str(caught.value))
     first, second = [read_volume(tmp_path.parent / name) for name in names]
     np.testing.assert_array_equal(first.data, true.data)
     np.testing.assert_array_equal(second.data, true.data + 1024)
 
 
-@every_row("allocated, stored", [(8, 5), (16, 16), (16, 12), (32, 20)])
+@every_row(
+    "allocated, stored, high",
+    [(8, 5, 4), (16, 16, 15), (16, 12, 11), (16, 12, 13), (16, 12, 15), (32, 20, 19)],
+)
 @every_row("signed", [0, 1])
-def test_stored_values_of_one_file_are_read_as_pydicom_decodes_them_by_the_name_of_the_user(
-    tmp_path, allocated, stored, signed
+def test_values_of_one_file_are_its_stored_bits_by_the_name_of_the_user(
+    tmp_path, allocated, stored, high, signed
 ):
-    pixels = np.random.default_rng(1).integers(0, 256, 3 * 4 * allocated // 8, np.uint8)
-    tags = {"BitsAllocated": allocated, "BitsStored": stored, "HighBit": stored - 1}
-    write_slice(tmp_path, "a", 0, PixelRepresentation=signed, PixelData=pixels.tobytes(), **tags)
-    file = tmp_path / "a.dcm"
-    expected = (pydicom.dcmread(file).pixel_array * 2.0 - 1024).astype(np.float32)
-    volume = read_volume(file, "cta")
-    np.testing.assert_array_equal(volume.data, expected[None, None])
+    below = high + 1 - stored  # bits that hold nothing; those above may hold anything
+    words = np.random.default_rng(1).integers(0, 2**allocated, (3, 4), f"u{allocated // 8}")
+    words = words >> below << below
+    tags = {"BitsAllocated": allocated, "BitsStored": stored, "HighBit": high}
+    write_slice(tmp_path, "a", 0, PixelRepresentation=signed, PixelData=words.tobytes(), **tags)
+    values = (words.astype(int) >> below) % 2**stored
+    values -= signed * (values >> stored - 1) * 2**stored
+    volume = read_volume(tmp_path / "a.dcm", "cta")
+    np.testing.assert_array_equal(volume.data[0, 0], np.float32(2.0 * values - 1024))
     assert volume.modality == "cta"
 
 
@@ -209,6 +216,7 @@ def test_damaged_run_lengths_are_noticed(tmp_path, shared):
 def test_the_real_series_have_their_known_grids(shared):
     folder = shared / "data" / "dicom"
     mr, ct = read_volume(folder / "t1_studyforrest"), read_volume(folder / "ct_head_phantom")
+    assert mr.guesses == ct.guesses == ()
     assert (str(mr.grid), mr.unit) == ("274×384×48, 0.70×0.67×0.67 mm", "a.u.")
     assert (str(ct.grid), ct.unit, ct.data.min()) == ("512×512×20, 0.45×0.45×5.00 mm", "HU", -1024)
     np.testing.assert_array_equal(return_to(canonical(mr), mr.grid).data, mr.data)

@@ -119,9 +119,7 @@ def everything_in(folder):
     return b"".join(path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file())
 
 
-def test_the_preset_takes_t2_and_the_ct_deformed_onto_it_with_their_values_in_the_order_of_places(
-    gold,
-):
+def test_the_preset_takes_t2_and_the_ct_deformed_onto_it_in_the_order_of_places(gold):
     cases = find_cohort(gold, preset="gold_atlas").cases
     names = ["1_01_P", "2_03_P", "3_04_P"]
     assert [one.case for one in cases] == [one.patient for one in cases] == names
@@ -131,24 +129,10 @@ def test_the_preset_takes_t2_and_the_ct_deformed_onto_it_with_their_values_in_th
     for case in cases[:2]:
         described = {one.path: one.description for one in list_series(gold / case.case)}
         assert len(described) == 4  # contours are no images
-        for name, values, unit in (("t2", t2_values(), "a.u."), ("ct", ct_values(), "HU")):
+        for name in ("t2", "ct"):
             assert described[case.files[name]] == DESCRIPTIONS[name]
-            volume = read_volume(case.files[name], name)
-            np.testing.assert_array_equal(volume.data[0], values)
-            assert volume.unit == unit
-            second = volume.affine @ [0, 0, 1, 1]
+            second = read_volume(case.files[name], name).affine @ [0, 0, 1, 1]
             np.testing.assert_allclose(second, [20, -30, -5, 1])  # LPS to RAS
-
-
-def test_a_folder_of_several_series_names_the_paths_of_each_and_has_no_other_key(gold):
-    folder = gold / "1_01_P"
-    with refuses(r'found 4 .*ATLAS", 2 images: 1_01_P#') as caught:
-        read_volume(folder)
-    for series in list_series(folder):
-        assert series.path.name in str(caught.value)
-        assert read_volume(series.path).modality == series.modality.lower()
-    with refuses():
-        read_volume(f"{folder}#00000000")
 
 
 def traces_of_patients(content):
@@ -209,14 +193,6 @@ def test_the_hash_of_a_series_goes_by_its_own_files_and_their_pixels(gold):
     assert content_hash(t2) != first
 
 
-def test_a_manifest_may_name_series_by_their_paths(gold, tmp_path):
-    (t1,) = [one for one in list_series(gold / "3_04_P") if one.description == DESCRIPTIONS["t1"]]
-    (tmp_path / "cases.csv").write_text(f"case,mr,split\n3_04_P,{t1.path.name},test")
-    (case,) = find_cohort(gold, manifest=tmp_path / "cases.csv").cases
-    assert (case.case, case.split, list(case.files)) == ("3_04_P", "test", ["mr"])
-    np.testing.assert_array_equal(read_volume(case.files["mr"]).data[0], t2_values()[:2])
-
-
 def second_t2(folder):
     write_series(folder, "again", t2_values(), "MR", "Ax t2 again", uid="1.2.77")
 
@@ -258,6 +234,7 @@ def test_what_is_wrong_with_a_mixed_folder_is_one_sentence(
         ('[series.t2]\ndescription = "T2("', "regular expression, found 'T2.'"),
         ("[series.t2]", "at least one of modality, description, protocol"),
         ('[series.t2]\ndescripton = "T2"', "'series.t2.description'"),
+        ("[series.t2]\nmodality = 3", "expected of 'series.t2.modality'"),
     ],
 )
 def test_a_preset_that_chooses_no_series_gets_one_sentence(gold, tmp_path, text, words):
@@ -348,24 +325,18 @@ def test_the_documented_file_chooses_series_by_their_tags(voxlate, documented):
     assert "patient01#" in voxlate("prepare", root, "--preset", layout, "--dry-run").done().err
 
 
-def test_two_series_that_fit_are_refused_and_a_narrower_table_takes_one(documented):
+def test_of_two_series_that_fit_a_narrower_table_takes_one(documented):
     root, layout = documented
     write_series(root / "patient01", "d", t2_values(), "MR", "Ax T2 late", uid="1.2.1.3")
-    with refuses("Ax T2 late"):
-        find_cohort(root, preset=layout)
     layout.write_text(layout.read_text().replace('"(?i)T2"', '"(?i)T2 tse"'))
     described = {one.path: one.description for one in list_series(root / "patient01")}
     found = find_cohort(root, preset=layout)
     assert described[found.cases[0].files["t2"]] == "Ax t2 tse"
 
 
-def test_mixed_series_without_a_preset_are_named_by_their_tags(voxlate, documented):
-    root, layout = documented
-    cases = find_cohort(root).cases
+def test_mixed_series_without_a_preset_are_named_by_their_tags(documented):
+    cases = find_cohort(documented[0]).cases
     assert [sorted(one.files) for one in cases] == [["ct", "t2"]] * 2
-    layout.write_text('patterns = ["{patient}"]\n[series.t2]\nmodality = 3\n')
-    wrong = voxlate("prepare", root, "--preset", layout, "--dry-run")
-    assert "expected of 'series.t2.modality'" in wrong.refusal
 
 
 PERSONS = [  # PatientID, name and date of birth of three folders, and which are of one patient

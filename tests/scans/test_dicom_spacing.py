@@ -119,10 +119,9 @@ def test_info_prepare_and_evaluate_say_what_was_guessed_of_a_series(tmp_path, vo
         assert "3 mm thick are 5.80 mm apart" in said
 
 
-def test_real_series_pass_and_every_second_file_of_them_does_not(tmp_path, shared):
+def test_every_second_file_of_a_real_series_is_refused(tmp_path, shared):
     for name in ("t1_studyforrest", "ct_head_phantom"):
         folder = shared / "data" / "dicom" / name
-        assert read_volume(folder).guesses == ()
         (tmp_path / name).mkdir()
         for file in sorted(folder.iterdir())[::2]:
             (tmp_path / name / file.name).symlink_to(file)

@@ -1,21 +1,15 @@
 """Files that are drawn, not scanned: which of them is the mask of a body, which a label map, and what is no scan."""
 
-import re
-
 import numpy as np
 import pytest
 
 import voxlate
-from refusals import refuses
 from rows import every_row
 from scans import touch
-from voxlate.checks.cohort_outliers import refuse_misplaced
 from voxlate.checks.prepare import prepare
-from voxlate.checks.quality_checks import mask_numbers
 from voxlate.scans.cohorts.case_files import kind_of
 from voxlate.scans.cohorts.find import find_cohort
 from voxlate.scans.formats.io import without_ending
-from voxlate.scans.images.grid import Volume
 from voxlate.scans.images.units import plain_modality
 
 KINDS = {
@@ -57,12 +51,6 @@ def test_a_mask_of_a_small_part_of_the_body_is_not_to_be_trusted(save, tmp_path)
         cohort = prepare(tmp_path / name, tmp_path / f"{name}_out", workers=1, audit=False)
         said = {one.code: one.grade for one in cohort.warnings}
         assert said.get("part-mask") == {"part": "do not trust"}.get(name)
-    inside = part > 0
-    numbers = mask_numbers(Volume(part[None], np.eye(4), "", "mask", ""), inside, [body > 0])
-    assert numbers["held"] == 0.008
-    with refuses():
-        refuse_misplaced(tmp_path, inside, body > 0, numbers)
-    refuse_misplaced(tmp_path, inside, body > 0, {"uneven": 0})
 
 
 @every_row(
@@ -71,20 +59,6 @@ def test_a_mask_of_a_small_part_of_the_body_is_not_to_be_trusted(save, tmp_path)
 )
 def test_maps_of_perfusion_are_read_beside_words_that_say_only_so(name, plain):
     assert plain_modality(name) == plain
-
-
-def test_scans_without_a_modality_are_cases_of_their_own_where_a_pattern_says_so(tmp_path):
-    touch(tmp_path, "1.2.840.10.nii.gz", "1.2.840.11.nii.gz")
-    with refuses(re.escape("--pattern '{case}.nii.gz'")):
-        find_cohort(tmp_path)
-    cases = find_cohort(tmp_path, pattern="{case}.nii.gz").cases
-    assert {case.case: [*case.files] for case in cases} == {
-        "1.2.840.10": ["scan"],
-        "1.2.840.11": ["scan"],
-    }
-    touch(tmp_path, "a_t1.nii.gz")
-    with refuses("modality"):
-        find_cohort(tmp_path, pattern="{case}.nii.gz")
 
 
 @every_row("ending", [".nii.gz", ".nii", ".mha", ".npy", ".hdr"])

@@ -125,14 +125,6 @@ def test_the_time_after_the_peak_goes_by_the_header_or_by_what_the_path_says(tmp
         assert volume.note == note
 
 
-def test_time_on_the_fifth_axis_is_read_with_the_step_that_the_path_says(tmp_path):
-    frames = bolus()
-    path = stored(tmp_path / "a.nii", frames[:, None])
-    np.testing.assert_allclose(read_volume(f"{path}#peak+8s@1s").data[0], frames[26], atol=1.01)
-    with refuses():
-        read_volume(f"{path}#peak+8s")
-
-
 def test_large_planes_are_averaged_on_the_way_to_the_peak_so_that_memory_stays_small(
     tmp_path,
 ):

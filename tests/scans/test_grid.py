@@ -132,12 +132,6 @@ def test_with_matrix_covers_exactly_the_same_box(slices):
     assert same_grid(with_matrix(grid, grid.shape[1:]), grid, 1e-9)
 
 
-def test_halving_the_samples_averages_two_neighbours():
-    volume = of(RANDOM.normal(size=(1, 1, 1, 8)))
-    got = resample(volume, with_spacing(volume.grid, (1, 1, 2))).data[0, 0, 0]
-    np.testing.assert_allclose(got, volume.data[0, 0, 0].reshape(4, 2).mean(axis=1), atol=1e-6)
-
-
 def test_same_grid_measures_millimetres_at_the_corners():
     grid = turned("RAS").grid
     assert same_grid(grid, Grid(grid.shape, grid.affine.astype(np.float32).astype(np.float64)))
@@ -146,11 +140,6 @@ def test_same_grid_measures_millimetres_at_the_corners():
     assert not same_grid(grid, moved)
     assert same_grid(grid, moved, tolerance_mm=0.03)
     assert not same_grid(grid, Grid((4, 5, 7), grid.affine))
-
-
-def test_a_grid_reads_as_users_know_it():
-    grid = Grid((80, 512, 512), np.diag([0.98, 0.98, 3.0, 1.0]))
-    assert str(grid) == "512×512×80, 0.98×0.98×3.00 mm"
 
 
 def test_an_affine_that_gives_voxels_no_places_is_bad_input():

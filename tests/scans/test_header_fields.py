@@ -12,8 +12,8 @@ from PIL import Image
 from refusals import refuses
 from rows import every_row
 from voxlate.scans.cases.align import Preparation, find_common_grid
-from voxlate.scans.cases.case_header import Origin
 from voxlate.scans.formats.io import read_volume
+from voxlate.scans.images.grid import Volume
 
 VOXELS = np.random.default_rng(3).integers(0, 400, (4, 5, 6)).astype(np.int16)
 AFFINE = np.diag([-1.2, 1.1, 3.0, 1.0])
@@ -28,14 +28,6 @@ def nifti(path, *fields, kind=nib.Nifti1Image, voxels=VOXELS):
         struct.pack_into(form, raw, place, value)
     path.write_bytes(raw)
     return path
-
-
-@every_row(
-    ("name", "stated"),
-    [("a.png", False), ("a.npy#slice=3", False), ("a.npy#slice=3,mm=1x1x2", True), ("a.nii", True)],
-)
-def test_an_origin_tells_whether_its_file_states_the_size_of_voxels(name, stated):
-    assert Origin(name, (1, 2, 3), np.eye(4).tolist()).states_spacing == stated
 
 
 SHARES = np.float32(VOXELS) / VOXELS.max()
@@ -202,3 +194,9 @@ def test_pictures_of_two_sizes_are_both_resized_to_the_matrix(tmp_path):
     a, b = (common.align(name, scan).data for name, scan in scans.items())
     assert a.shape == b.shape == (1, 1, 8, 8)
     assert np.abs(a - b).max() < 8
+
+
+def test_a_scan_of_a_voxel_size_in_another_unit_is_refused_before_memory_is_taken():
+    scan = Volume(np.ones((1, 20, 30, 40), np.float32), np.diag([1000.0, 1000, 1000, 1]), "", "t1")
+    with refuses("found 40 m"):
+        find_common_grid("case", {"t1": scan}, Preparation(spacing_mm=(2.0, 2.0, 2.0)))

@@ -86,6 +86,8 @@ REFUSED = [
         "expected one patient and split of case a",
     ),
     ("case,split\n../../etc,train\n", "expected a name of letters"),
+    ("case,modality,path\na,-a/.b,a/mr.png\n", "expected a name of letters"),
+    (f"case,modality,path\na,{'x' * 101},a/mr.png\n", "expected a name of letters"),
     ("name,split\na,train\n", "expected a column 'case' or 'patient', found name, split"),
     ("case,split\n", "an empty cohort"),
     (

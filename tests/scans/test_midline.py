@@ -9,6 +9,8 @@ from brains import symmetric
 from refusals import refuses
 from rows import slow
 from voxlate.anatomy.head import make_head
+from voxlate.checks.prepare import prepare
+from voxlate.scans.formats.io import write_volume
 from voxlate.scans.images.grid import Grid, Volume, canonical, resample, return_to, same_grid
 from voxlate.scans.images.midline import Midline, find_midline, midline_grid
 
@@ -66,6 +68,27 @@ def test_a_head_that_is_straight_stays_where_it_is(head):
     found = find_midline(head)
     assert abs(found.turn_deg) < 0.5
     assert abs(found.shift_mm) < 1.0
+
+
+def test_prepare_aligns_a_case_and_its_labels_with_the_midline_and_keeps_both_grids(head, tmp_path):
+    askew = turned(head, 9.0, 0.0, 6.0)
+    folder = tmp_path / "in" / "a"
+    for name, data in (
+        ("ncct", askew.data),
+        ("cbf", np.zeros_like(askew.data)),  # has no midline
+        ("seg", np.float32(askew.data > 300)),
+    ):
+        write_volume(folder / f"{name}.nii.gz", replace(askew, data=data))
+    cohort = prepare(tmp_path / "in", tmp_path / "out", align="midline", workers=1, audit=False)
+    straight = cohort.case("a").volume("ncct")
+    assert (cohort.provenance["align"], cohort.provenance["fixed"]) == ("midline", "ncct")
+    assert find_midline(straight).move_mm < 1.5 < 15 < find_midline(askew).move_mm
+    header = cohort.header("a")
+    np.testing.assert_allclose(header.origins["ncct"].affine, askew.affine, atol=1e-4)
+    to_head = np.linalg.inv(np.array(header.affine)) @ askew.affine
+    assert np.degrees(np.arctan2(-to_head[1, 0], to_head[0, 0])) == pytest.approx(9, abs=0.5)
+    bone = cohort.case("a").arrays["label.seg"][:] > 0
+    assert straight.data[0][bone].mean() > 300, "the label moved with the scan"
 
 
 def test_what_is_unlike_its_mirror_image_is_refused():

@@ -19,6 +19,9 @@ from voxlate.scans.images.grid import Volume
 
 # Paths -> patient/case: modalities [split]; {a,b} stands for several paths.
 COHORTS = """
+b/{t1.nii.gz,ct.mha} a/{t1.NII,ct.png,notes.txt,.hidden.nii.gz} -> a/a b/b *2 ct+t1
+p_1/p_1_{t1,t1_gd}.nii.gz -> p_1/p_1 *1 t1+t1_gd
+Patient~0+1/T1W.png -> Patient_0_1/Patient_0_1 *1 t1w
 trainA/{1,2,3}.png trainB/{1,2,3}.png testA/{1,2}.png testB/{1,2}.png -> *5 train:3 test:2 a+b
 A/train/{1,2}.png B/train/{1,2}.png A/test/3.png B/test/3.png -> *3 test:1 train:2 a+b
 train/{t1,ct}_{1,2}.png test/{t1,ct}_3.png -> *3 test:1 train:2 ct+t1
@@ -93,17 +96,8 @@ x/imagesTr/x_{0001,0002}.nii.gz x/labelsTr/x_{0001,0002}.nii.gz -> x_0001/x_0001
 """
 
 
-def spread(word: str) -> list[str]:
-    """The paths that a word with {a,b} stands for."""
-    head, brace, rest = word.partition("{")
-    if not brace:
-        return [word]
-    choices, _, tail = rest.partition("}")
-    return [head + one + more for one in choices.split(",") for more in spread(tail)]
-
-
 def lay_out(root: Path, words: str) -> Path:
-    return touch(root, *(path for word in words.split() for path in spread(word.replace("~", " "))))
+    return touch(root, *(word.replace("~", " ") for word in words.split()))
 
 
 @every_row("line", COHORTS.strip().splitlines())
@@ -227,11 +221,12 @@ def write(path: Path, values: np.ndarray, description: str = "") -> None:
 def test_nnunet_s_labels_are_a_label_map_or_an_image_by_their_values(tmp_path, labels, name):
     values = np.arange(64.0).reshape(4, 4, 4)
     for case in ("Tr/a", "Tr/b", "Tr/c", "Ts/d"):
-        write(tmp_path / f"images{case}_0000.nii.gz", values)
+        for channel in (0, 1):
+            write(tmp_path / f"images{case}_{channel:04}.nii.gz", values)
         write(tmp_path / f"labels{case}.nii.gz", labels(values))
-    (tmp_path / "dataset.json").write_text('{"channel_names": {"0": "T1w"}}')
+    (tmp_path / "dataset.json").write_text('{"channel_names": {"0": "T1w", "1": "FLAIR"}}')
     cases = find_cohort(tmp_path).cases
-    assert all(name in (*case.files, *case.labels) for case in cases)
+    assert all({"t1", "flair", name} == {*case.files, *case.labels} for case in cases)
     assert ("seg" in cases[0].labels) == (name == "seg")
     assert [case.split == "test" for case in cases] == [False, False, False, True]
 

@@ -13,7 +13,6 @@ from voxlate.checks.prepare import prepare
 from voxlate.scans.cases.prepared import Cohort, case_path, open_cohort
 from voxlate.scans.cohorts.find import find_cohort
 from voxlate.scans.cohorts.presets import load_preset
-from voxlate.scans.layout_options import presets
 
 AFFINE = np.diag([-2.0, 2.0, 5.0, 1.0])
 SHAPE = (4, 16, 20)  # D, H, W
@@ -109,12 +108,6 @@ def test_the_folder_above_and_a_plain_rawdata_do_as_well(tmp_path):
     assert case.files["cta3"].name == "sub-stroke0003_ses-01_space-ncct_ctp.nii.gz#peak+16s"
 
 
-def test_a_scan_too_short_for_the_third_phase_is_refused_by_its_file(tmp_path, out):
-    isles24(tmp_path, "sub-stroke0001", "ses-0", step=0.5)
-    with refuses(r"space-ncct_ctp\.nii\.gz#peak\+16s"):
-        prepared(tmp_path, out, preset="isles24")
-
-
 def isles18(root: Path, case: str) -> None:
     for number, kind in enumerate(("CT", "CT_CBF", "CT_CBV", "CT_MTT", "CT_Tmax", "OT")):
         name = f"SMIR.Brain.XX.O.{kind}.{345562 + number}"
@@ -160,8 +153,3 @@ def test_a_preset_that_cannot_work_is_refused(tmp_path, text):
     (tmp_path / "own.toml").write_text('title = "x"\nsource = "y"\n' + text)
     with refuses():
         load_preset(tmp_path / "own.toml")
-
-
-def test_a_wrong_preset_is_answered_with_all_presets(tmp_path):
-    with refuses(f"^preset: .*{', '.join(presets())}"):
-        find_cohort(tmp_path, preset="of_nobody")

@@ -235,13 +235,6 @@ def test_one_modality_in_two_units_is_refused(put, prepare_here, save, tmp_path)
         prepare_here()
 
 
-def test_a_blank_image_is_warned_of(put, prepare_here):
-    put("a/t1", np.full((2, 4, 4), 7))
-    put("a/mask", np.ones((2, 4, 4)))
-    (said,) = prepare_here(audit=False).warnings
-    assert said.code == "blank"
-
-
 def test_prepared_again_nothing_is_rewritten_but_what_changed(cohort_folder, save, out):
     messages = []
     again = partial(prepare_serially, cohort_folder, out, say=messages.append)

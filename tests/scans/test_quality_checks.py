@@ -115,7 +115,6 @@ def test_slices_of_which_one_half_is_twice_as_far_apart_are_told():
     assert "pace" in said.numbers
 
 
-EVEN_THEN_ODD = np.r_[0:24:2, 1:24:2]
 DARKER = np.where(np.arange(24) % 2, 0.5, 1.0)[:, None, None]
 SIDED = 1 + 0.5 / (1 + np.exp((40 - np.arange(64)) / 1.5))
 EMPTIED = ~np.isin(np.arange(24), [8, 9, 10, 11])[:, None, None]
@@ -218,21 +217,6 @@ def test_thick_slices_may_differ_more_near_the_crown_and_in_brightness_and_wide_
     numbers, codes
 ):
     assert [said.code for said in ask("slices", ORDINARY | numbers)] == codes
-
-
-@every_row("order", [EVEN_THEN_ODD, default_rng(0).permutation(24)])
-def test_slices_of_which_no_order_is_left_are_not_to_be_trusted(order):
-    (sentence,) = _said(CONE[order])
-    assert sentence.grade == "do not trust"
-
-
-@every_row("strength", [0.05, 0.5])
-def test_white_noise_inside_the_outline_of_a_body_is_no_anatomy_whatever_its_strength(strength):
-    noise = default_rng(0).uniform(1 - strength, 1 + strength, SCAN.shape)
-    alone = volume_of(500 * (SCAN > 250) * noise, (2, 2, 3))
-    (sentence,) = ask("noise", quality_numbers(alone))
-    assert (sentence.code, sentence.grade) == ("other-content", "do not trust")
-    assert sentence.numbers["noise_alone"] == pytest.approx(1, abs=0.15)
 
 
 def test_a_scan_with_much_noise_still_shows_anatomy():

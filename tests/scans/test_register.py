@@ -23,8 +23,6 @@ from voxlate.scans.images.intensity import Percentile
 from voxlate.scans.images.register import (
     Similarity,
     apply_transform,
-    centre_mm,
-    cover,
     register,
     write_transform,
 )
@@ -168,27 +166,6 @@ def test_a_step_that_makes_the_scans_less_alike_or_folds_them_is_not_kept(
         assert found.kept == "none"
         assert found.after == found.before
         assert np.array_equal(apply_transform(SCAN, FIXED, found.transform).data, SCAN.data)
-
-
-def test_moving_by_a_transform_takes_values_from_where_it_points():
-    grid = grid_of((4, 5, 6), [-2, 3, 4], [3, 1, -2])
-    values = np.arange(120, dtype=np.float32).reshape(1, 4, 5, 6)
-    # LPS: one voxel along x (which grows to L), one along z
-    shift = itk.TranslationTransform(3, (2.0, 0.0, 4.0))
-    moved = apply_transform(Volume(values, grid.affine, "a.u.", "t1"), grid, shift).data[0]
-    assert np.allclose(moved[:3, :, :5], values[0, 1:, :, 1:])
-    assert (moved[3] == 0).all()
-    assert (moved[:, :, 5] == 0).all()
-    inside = cover(grid, grid, shift)
-    assert inside[:3, :, :5].all()
-    assert inside.sum() == 3 * 5 * 5
-
-
-def test_the_centre_of_a_mask_is_in_patient_space():
-    mask = np.zeros(FIXED.shape, bool)
-    mask[3, 4, 5:8] = True
-    assert np.allclose(centre_mm(FIXED, mask), [-(-75 + 6 * 6), -(-81 + 6 * 4), -69 + 6 * 3])
-    assert np.allclose(centre_mm(FIXED), [-(-75 + 6 * 12.5), -(-81 + 6 * 13.5), -69 + 6 * 11.5])
 
 
 def test_a_written_transform_is_read_by_other_tools(tmp_path):

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from scans import touch
 from voxlate.scans.cohorts.find import find_cohort
 
 itk = pytest.importorskip("SimpleITK", reason="MetaImage needs the extra 'registration'")
@@ -61,10 +60,3 @@ def test_what_the_preset_leaves_out_is_taken_from_a_manifest_and_where_nothing_e
 def test_rectified_scans_are_a_preset_of_their_own(tmp_path):
     (case,) = find_cohort(cohort(tmp_path), preset="rire_rectified", modalities=["t1", "t2"]).cases
     assert case.files["t2"] == tmp_path / "patient_001/mr_T2_rectified/scan.mhd"
-
-
-def test_copies_in_metaimage_are_found_in_folders_and_next_to_each_other(tmp_path):
-    folder = "patient_001/mr_T1/patient_001_mr_T1.mhd"
-    touch(tmp_path, folder, "patient_001/mr_T2/x.mha", "patient_002_mr_T1.mha")
-    found = {one.case: sorted(one.files) for one in find_cohort(tmp_path, preset="rire").cases}
-    assert found == {"patient_001": ["t1", "t2"], "patient_002": ["t1"]}

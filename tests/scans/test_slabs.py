@@ -20,7 +20,6 @@ from voxlate.base.slabs import (
 )
 from voxlate.scans.images import mask as masks
 from voxlate.scans.images.grid import Volume
-from voxlate.scans.images.mask import components_of
 from voxlate.scans.images.volume_statistics import PERCENTILES, distribution
 
 SHAPE = (23, 30, 41)
@@ -46,18 +45,6 @@ def test_statistics_of_large_sets_are_numpys_to_the_bit(small_slabs, dtype, mask
     found = distribution(values, inside)
     assert (found.mean, found.sd) == (flat.mean(dtype=np.float64), flat.std(dtype=np.float64))
     assert found.percentiles == tuple(np.percentile(flat, PERCENTILES))
-
-
-@every_row("share", [0.1, 0.3, 0.6])
-def test_components_across_slabs_are_those_of_scipy(small_slabs, share):
-    mask = noise(2) > np.quantile(noise(2), 1 - share)
-    labels, count = scipy.ndimage.label(mask)
-    found = components_of(mask)
-    assert found.count == count > 3
-    assert found.sizes()[1:].tolist() == np.bincount(labels.ravel())[1:].tolist()
-    for number in (1, count // 2, count):
-        which = np.arange(count + 1) == number
-        assert np.array_equal(found.choose(which), labels == number)
 
 
 @every_row("unit", ["HU", "a.u."])

@@ -62,13 +62,6 @@ def cohort(tmp_path_factory, save) -> Cohort:
 KEPT = [0, 1, 3, 5]
 
 
-def test_slices_are_kept_by_overlap_and_size_of_what_is_bright(cohort):
-    for case, kept in select_slices(cohort, PAPER, ["p0", "p1", "p2"]).items():
-        assert np.flatnonzero(kept).tolist() == KEPT, case
-    stricter = SliceFilter(overlap=0.999, pixels=0, above=PAPER.above)
-    assert np.flatnonzero(select_slices(cohort, stricter, ["p0"])["p0"]).tolist() == [0, 3]
-
-
 def test_training_and_validation_take_the_same_slices(cohort):
     data = data_of(PAPER)
     batches = Batches(cohort, data, MAPS, batch=1, steps=8)

@@ -21,7 +21,6 @@ from voxlate.checks.header_checks import check_guesses
 from voxlate.scans.cases.case_header import Origin
 from voxlate.scans.formats.io import content_hash, read_volume, write_volume
 from voxlate.scans.images.grid import Volume, canonical, return_to
-from voxlate.scans.images.units import unit_of
 
 RANDOM = np.random.default_rng(0)
 
@@ -117,17 +116,6 @@ def test_a_grey_picture_stored_as_colour_is_grey(tmp_path):
     assert_array_equal(read_volume(tmp_path / "a.png").data[0, 0], pixels)
 
 
-def test_modalities_have_their_units():
-    known = {
-        **dict.fromkeys(("ct", "cta2", "CTA_venous"), "HU"),
-        "cbf": "ml/100g/min",
-        "cbv": "ml/100g",
-        "Tmax": "s",
-        **dict.fromkeys(("t1c", "swi", "tof", "", "anything"), "a.u."),
-    }
-    assert {name: unit_of(name) for name in known} == known
-
-
 def cut(path, keep):
     path.write_bytes(path.read_bytes()[: int(keep * path.stat().st_size)])
     return path
@@ -203,18 +191,15 @@ def test_what_cannot_be_written_is_refused(tmp_path, name, sentence):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_volume_is_float32_with_channels():
-    with pytest.raises(ValueError, match="float32"):
-        Volume(np.zeros((2, 3, 4), np.float32), AFFINE, "HU", "ct")
-
-
-@every_row("suffix", [".nii.gz", ".mgz", ".mha", ".nrrd", ".png"])
+@every_row("suffix", [".nii.gz", ".mgz", ".mha", ".nrrd", ".png", ".npz"])
 def test_a_flipped_bit_in_compressed_voxels_is_never_read_as_voxels(tmp_path, suffix):
     draw = np.random.default_rng(0)
     voxels = draw.integers(0, 200, (6, 20, 24)).astype(np.int16 if suffix != ".png" else np.uint8)
     good, bad = tmp_path / f"good{suffix}", tmp_path / f"bad{suffix}"
     if suffix == ".png":
         Image.fromarray(voxels[0]).save(good)
+    elif suffix == ".npz":
+        np.savez_compressed(good, src=voxels[0])
     else:
         write_volume(good, volume_of(voxels[None]))
     whole, true = good.read_bytes(), read_volume(good).data
@@ -226,7 +211,7 @@ def test_a_flipped_bit_in_compressed_voxels_is_never_read_as_voxels(tmp_path, su
         with contextlib.suppress(BadInput):
             assert_array_equal(read_volume(bad).data, true)
             read += 1
-    assert read < 5  # a few bits of gzip's header mean nothing
+    assert read < (8 if suffix == ".npz" else 5)  # a few bits of headers mean nothing
 
 
 def test_the_hash_of_an_image_is_that_of_all_its_files_whatever_they_are_called(tmp_path):
@@ -236,13 +221,6 @@ def test_the_hash_of_an_image_is_that_of_all_its_files_whatever_they_are_called(
     (before,) = {content_hash(tmp_path / name) for name in ("a.hdr", "a.img", "b.hdr")}
     overwrite(tmp_path / "a.img", 0, b"\1")
     assert content_hash(tmp_path / "a.hdr") != before
-    folder = tmp_path / "series"
-    folder.mkdir()
-    for k in range(3):
-        written(folder / f"{k}.dcm", bytes([k]) * 200)
-    before = content_hash(folder)
-    overwrite(folder / "1.dcm", 0, b"\7")
-    assert content_hash(folder) != before
 
 
 def nifti_with(path: Path, qform: tuple[float, int], sform: tuple[float, int]) -> Path:

@@ -8,7 +8,6 @@ import pytest
 import SimpleITK as sitk
 from numpy.testing import assert_allclose, assert_array_equal
 
-from refusals import refuses
 from rows import every_row
 from scans import SHEARED
 from voxlate.scans.cohorts.find import find_cohort
@@ -118,17 +117,6 @@ def test_a_registered_format_is_found_in_a_cohort_and_in_a_manifest_and_read(tmp
     assert back.unit == "a.u."
     (tmp_path / "cases.csv").write_text("case,t1\neva,ben/t2.raw.bin\n")
     assert find_cohort(tmp_path).cases[0].files == {"t1": tmp_path / "ben/t2.raw.bin"}
-
-
-def test_without_its_registration_the_format_is_unknown(tmp_path):
-    path = tmp_path / "t1.raw.bin"
-    _write(path, volume(False), "")
-    with refuses():
-        read_volume(path)
-    with refuses():
-        write_volume(path, volume(False))
-    with refuses():
-        find_cohort(tmp_path)
 
 
 @every_row("one", io.FORMATS)
