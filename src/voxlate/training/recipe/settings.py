@@ -44,7 +44,7 @@ NETS = {
     "bran": "nets.bran:Bran",
     "resnet": "nets.resnet:ResNet",
     "kl_autoencoder": "nets.autoencoder:KLAutoencoder",
-    "xmodality_unet": "nets.xmodality.unet:PlainUNet",
+    "xmodality_unet": "nets.xmodality.baseline_unet:PlainUNet",
     "adm": "nets.xmodality.adm:ADM",
     "uvit": "nets.xmodality.uvit:UViT",
     "dit": "nets.xmodality.dit:DiT",
