@@ -32,8 +32,14 @@ def switches(made: Recipe) -> tuple[bool, bool, bool, bool]:
 
 @every_row("size", ["", "_small"])
 def test_the_rows_of_the_ablation_switch_on_one_thing_after_another(size):
-    names = ("_plain", "_masked", "_pix2pix", "_bran", "")
-    rows = [recipes.read(f"mrdpm{name}{size}") for name in names]
+    lines = (
+        ("_masked", {"task.inside": "false"}),
+        ("_masked", {}),
+        ("_pix2pix", {}),
+        ("", {"task.asymmetry": "false"}),
+        ("", {}),
+    )
+    rows = [recipes.read(f"mrdpm{name}{size}", changes) for name, changes in lines]
     for number, row in enumerate(rows):
         assert switches(row) == tuple(column < number for column in range(4))
         assert row.task.strip
