@@ -5,10 +5,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from stand_ins import model_of
+from stand_ins import model_of, recipe_of
 from voxlate.scans.images.grid import Volume
 from voxlate.synthesis.model import Model
-from voxlate.training.recipe import from_dict
 
 NET = {
     "kind": "unet",
@@ -22,38 +21,35 @@ NET = {
 SHALLOW = {**NET, "multipliers": [1]}  # a graph holds such a network once for each step
 WINDOW = {"kind": "window", "low": 0, "high": 1000}
 PERCENTILE = {"kind": "percentile", "floor": 0.0}
-MEAN = {"name": "mean", "method": {"kind": "regression"}, "net": SHALLOW, "train": {}}
+RESIDUAL = {
+    "net": SHALLOW,
+    "task": {"kind": "residual", "predictor": "mean"},
+    "stages": [{"name": "mean", "method": {"kind": "regression"}, "net": SHALLOW, "train": {}}],
+}
 KINDS: dict[str, dict[str, Any]] = {
     "slices, their neighbours and the mirror image": {
         "data": {"stack": 1},
         "method": {"kind": "regression", "leak": 0.1},
         "synth": {"mirror": True},
     },
-    "three planes": {"data": {"planes": "all"}, "method": {"kind": "regression"}},
+    "three planes": {"data": {"planes": "all"}},
     "a flow from the mean": {
-        "net": SHALLOW,
+        **RESIDUAL,
         "method": {"kind": "flow"},
-        "task": {"kind": "residual", "predictor": "mean"},
-        "stages": [MEAN],
         "synth": {"steps": 1},
     },
     "halfway from the mean to a sample": {
-        "net": SHALLOW,
+        **RESIDUAL,
         "method": {"kind": "flow"},
-        "task": {"kind": "residual", "predictor": "mean"},
-        "stages": [MEAN],
         "synth": {"steps": 1, "sharpness": 0.5},
     },
     "a diffusion of the residual, with noise at each step": {
-        "net": SHALLOW,
+        **RESIDUAL,
         "method": {"kind": "diffusion"},
-        "task": {"kind": "residual", "predictor": "mean"},
-        "stages": [MEAN],
         "synth": {"sampler": "ddim", "steps": 2, "eta": 1.0, "samples": 2},
     },
     "a completion": {
         "data": {"source": ["t1", "t2"], "target": ["t1", "t2"]},
-        "method": {"kind": "regression"},
         "task": {"kind": "complete"},
     },
     "a latent diffusion": {
@@ -72,7 +68,6 @@ KINDS: dict[str, dict[str, Any]] = {
     },
     "volumes": {
         "data": {"patch": [4, 16, 16]},
-        "method": {"kind": "regression"},
         "net": {**NET, "kernel": "3x3x3"},
     },
 }
@@ -82,16 +77,7 @@ def tiny_model(kind: str) -> Model:
     """A model of random weights."""
     stated = {"net": NET, **KINDS[kind]}
     data = {"source": ["t1"], "target": ["t2"], "patch": [1, 24, 20], **stated.pop("data", {})}
-    recipe = from_dict(
-        {
-            "title": kind,
-            "data": data,
-            "intensity": {"t1": PERCENTILE, "t2": WINDOW},
-            "train": {"precision": "float32"},
-            **stated,
-        },
-        "here",
-    )
+    recipe = recipe_of(data, {"t1": PERCENTILE, "t2": WINDOW}, title=kind, **stated)
     torch.manual_seed(0)
     method = recipe.build().eval()
     scales = {name: [0.0, 1000.0] for name in data["target"]}

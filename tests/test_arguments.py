@@ -13,9 +13,7 @@ from voxlate.base.options.check_values import check_options, check_value, read_t
 from voxlate.base.options.option import (
     field_types,
     flag_of,
-    in_python,
     option_of,
-    parameters_of,
     text_type,
     without_notes,
 )
@@ -300,19 +298,6 @@ def test_scans_that_are_all_declared_missing_are_one_sentence(run, cohort):
     for scan in (path, (image.get_fdata(), image.affine)):
         with refuses():
             package.check(run, {"t1": scan}, missing="t1", progress=False)
-
-
-@every_row(
-    "text, said",
-    [
-        ("Pass --resample, or --fixed T1.", "Pass resample=True, or fixed=T1."),
-        ("--no-audit --shares 2 1 0", "audit=False shares 2 1 0"),
-        ("voxlate prepare IN --resample", "voxlate prepare IN --resample"),
-        ("Add --token-file FILE (in Python: token=...).", "Add token=...."),
-    ],
-)
-def test_python_says_what_to_do_in_its_own_words(text, said):
-    assert in_python(text, parameters_of(package.PrepareOptions)) == said
 
 
 def test_a_model_of_several_sources_asks_for_their_names():

@@ -1,11 +1,11 @@
 """A challenge from end to end: its metrics through `evaluate`, and its container's script on a phantom."""
 
-import importlib
 import socket
 from pathlib import Path
 
 import numpy as np
 import pytest
+import synthrad
 
 from refusals import refuses
 from rows import every_row, slow
@@ -18,7 +18,6 @@ from voxlate.scans.cohorts.find import find_cohort
 from voxlate.scans.formats.io import read_volume, write_volume
 from voxlate.scans.images.grid import Volume, directions
 
-ROOT = Path(__file__).resolve().parents[1]
 RECIPE = """
 title = "tiny"
 data = { source = ["t1"], target = ["ct"], patch = [1, 24, 20] }
@@ -115,15 +114,9 @@ def test_the_cohort_of_2025_is_found_in_each_region_and_in_one(tmp_path):
     assert [case.case for case in one] == ["1ABA001"]
 
 
-@pytest.fixture
-def container(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT / "release/challenge"))
-    return importlib.import_module("synthrad")
-
-
 @slow
 def test_the_containers_script_writes_a_ct_for_each_scan_without_network(
-    container, typed, tmp_path, monkeypatch
+    typed, tmp_path, monkeypatch
 ):
     (tmp_path / "tiny.toml").write_text(RECIPE)
     for line in (
@@ -140,7 +133,7 @@ def test_the_containers_script_writes_a_ct_for_each_scan_without_network(
     mask[:, 2:6, 6:18, 5:15] = 1
     write_volume(images / "body/1BA001.nii.gz", Volume(mask, scan.affine, "", "mask"))
     (tmp_path / "input/region.json").write_text('"Head and Neck"')
-    assert container.main(["run", "--input", "input", "--output", "output"]) == 0
+    assert synthrad.main(["run", "--input", "input", "--output", "output"]) == 0
     made = Path("output/images/synthetic-ct/1BA001.nii.gz")
     image = read_volume(made, "ct")
     assert image.grid == scan.grid
@@ -151,9 +144,9 @@ def test_the_containers_script_writes_a_ct_for_each_scan_without_network(
     assert len(result["inputs"]) == 2
 
 
-def test_the_containers_script_says_what_is_missing(container, tmp_path, capsys, monkeypatch):
+def test_the_containers_script_says_what_is_missing(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert container.main(["RUN", "--input", ".", "--output", "."]) == 1
+    assert synthrad.main(["RUN", "--input", ".", "--output", "."]) == 1
     said = "expected scans (.mha or .nii.gz) in images/mri or images/cbct"
     assert said in capsys.readouterr().err
     assert not (tmp_path / "results.json").exists()

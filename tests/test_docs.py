@@ -1,12 +1,12 @@
 """The site of `make docs`: pages generated from the code, the table of faults, and the whole build."""
 
 import dataclasses
-import importlib
 import re
 import subprocess
 import sys
 from pathlib import Path
 
+import generate
 import pytest
 
 from rows import slow
@@ -17,19 +17,12 @@ from voxlate.training.recipe import Recipe
 ROOT = Path(__file__).resolve().parents[1]
 
 
-@pytest.fixture
-def generate(monkeypatch):
-    """The module that generates pages."""
-    monkeypatch.syspath_prepend(str(ROOT / "docs"))
-    return importlib.import_module("generate")
-
-
 def section(page, heading):
     """The part of a page below a heading."""
     return page.split(f"\n## {heading}\n")[1].split("\n## ")[0]
 
 
-def test_the_page_of_commands_has_every_command_option_and_example(generate):
+def test_the_page_of_commands_has_every_command_option_and_example():
     page = generate.commands()
     assert len(re.findall(r"^## voxlate ", page, flags=re.M)) == 23
     synth = section(page, "voxlate synth")
@@ -46,7 +39,7 @@ def every_settings_class(kind):
     return found
 
 
-def test_the_page_of_recipe_keys_has_every_key_of_every_settings_class(generate):
+def test_the_page_of_recipe_keys_has_every_key_of_every_settings_class():
     page = generate.recipe_keys()
     named = {
         field.name for kind in every_settings_class(Recipe) for field in dataclasses.fields(kind)
@@ -59,7 +52,7 @@ def test_the_page_of_recipe_keys_has_every_key_of_every_settings_class(generate)
     assert "| `steps` | `10000` |" in section(page, "train")
 
 
-def test_markup_in_a_description_is_shown_as_it_is_and_backticks_are_code(generate):
+def test_markup_in_a_description_is_shown_as_it_is_and_backticks_are_code():
     assert generate.escaped("a_b <c> | [d]") == r"a\_b \<c\> \| \[d\]"
     assert generate.escaped("see `a_b` there") == "see `a_b` there"
     assert generate.code("a|b") == r"`a\|b`"
@@ -88,7 +81,7 @@ def test_the_site_builds_without_warnings_and_loads_nothing_from_elsewhere(tmp_p
         assert not re.search(r"url\(.?https?:|@import", style.read_text()), style.name
 
 
-def test_the_pages_of_scores_and_addresses_have_every_metric_and_answer(generate):
+def test_the_pages_of_scores_and_addresses_have_every_metric_and_answer():
     pytest.importorskip("fastapi")
     scores, addresses = generate.scores(), generate.addresses()
     assert all(f"| `{metric.key}` |" in scores for metric in METRICS)

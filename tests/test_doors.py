@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import stub
 import voxlate as package
 from refusals import refuses
 from rows import every_row, slow
@@ -18,8 +19,7 @@ from voxlate.commands.api.entry import COMMANDS, HOMES, commands, parameters_of
 from voxlate.commands.api.progress import Reporter
 from voxlate.commands.cli.commands import command_line
 
-ROOT = Path(__file__).parents[1]
-SOURCE = ROOT / "src"
+SOURCE = Path(__file__).parents[1] / "src"
 USER = """
 import voxlate
 voxlate.train("auto", "PREPARED", "RUN", minuts=3)
@@ -99,10 +99,7 @@ def test_every_option_of_a_synthesis_is_in_the_form_of_the_page_and_in_openapi_o
     assert {*described} - OPTIONS.keys() == {*NOT_ON_PAGE.split()}
 
 
-def test_the_stub_of_the_package_is_up_to_date(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT / "release"))
-    import stub
-
+def test_the_stub_of_the_package_is_up_to_date():
     assert stub.STUB.read_text() == stub.text(), "run python release/stub.py"
     helps = re.findall(r'""".*?"""', stub.text(), re.DOTALL)
     assert not re.search(r"--[a-z]", "".join(helps)), "no option of the command line in Python"

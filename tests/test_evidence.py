@@ -1,32 +1,17 @@
 """The evidence ledger: what is measured again, what counts as worse, and whether the default set fits its time."""
 
 from dataclasses import replace
-from importlib import import_module
-from pathlib import Path
 
 import pytest
 
+import evidence
+import evidence_rows
+import ledger
 from rows import every_row
-
-FOLDER = Path(__file__).parents[1] / "benchmarks"
-
-
-def module(name):
-    """The fixture of a module of the benchmarks."""
-
-    @pytest.fixture
-    def load(monkeypatch):
-        monkeypatch.syspath_prepend(str(FOLDER))
-        return import_module(name)
-
-    return load
-
-
-ledger, evidence, rows = map(module, ("ledger", "evidence", "evidence_rows"))
 
 
 @pytest.fixture
-def result(ledger):
+def result():
     """A result that others are made from."""
     return ledger.Result(
         *("aaaaaaaa", "2026-01-01", "AMD EPYC, bfloat16", "heads-case37-3min", 0),
@@ -42,7 +27,7 @@ def result(ledger):
     )
 
 
-def test_a_ledger_is_read_as_it_was_written(ledger, result, tmp_path):
+def test_a_ledger_is_read_as_it_was_written(result, tmp_path):
     path = tmp_path / "evidence.tsv"
     bare = ledger.Result("bbbbbbbb+", "2026-01-02", "Intel Xeon, float32", "starter-x", 2)
     ledger.append(path, [result])
@@ -51,7 +36,7 @@ def test_a_ledger_is_read_as_it_was_written(ledger, result, tmp_path):
     assert path.read_text().splitlines()[0].split("\t") == list(ledger.COLUMNS)
 
 
-def test_a_row_is_measured_once_by_commit_machine_and_seed(ledger, result):
+def test_a_row_is_measured_once_by_commit_machine_and_seed(result):
     asked = (result.commit, result.machine, [result.row], result.seed)
     assert ledger.is_measured([result], *asked)
     for place, other in ((0, "bbbbbbbb"), (1, "other"), (3, 1)):
@@ -72,7 +57,7 @@ def test_a_row_is_measured_once_by_commit_machine_and_seed(ledger, result):
         ("interval_r", 0.351, 0.349),
     ],
 )
-def test_a_score_is_worse_beyond_its_default_spread(ledger, result, score, within, beyond):
+def test_a_score_is_worse_beyond_its_default_spread(result, score, within, beyond):
     for value, count in ((within, 0), (beyond, 1)):
         later = replace(result, commit="bbbbbbbb", **{score: value})
         found = ledger.worse([result, later], "bbbbbbbb")
@@ -81,7 +66,7 @@ def test_a_score_is_worse_beyond_its_default_spread(ledger, result, score, withi
 
 
 def test_the_best_earlier_result_counts_and_the_range_over_seeds_replaces_the_default_spread(
-    ledger, result
+    result,
 ):
     last = replace(result, commit="bbbbbbbb", mae=0.09)
     now = replace(result, commit="cccccccc", mae=0.08)
@@ -91,7 +76,7 @@ def test_the_best_earlier_result_counts_and_the_range_over_seeds_replaces_the_de
         assert len(ledger.worse([*seeds, replace(now, mae=mae)], "cccccccc")) == count
 
 
-def test_other_machines_later_and_uncommitted_results_are_not_compared(ledger, result):
+def test_other_machines_later_and_uncommitted_results_are_not_compared(result):
     worse = replace(result, commit="bbbbbbbb", mae=0.1)
     other = replace(result, machine="Intel Xeon, float32")
     dirty = replace(result, commit="aaaaaaaa+")
@@ -99,17 +84,17 @@ def test_other_machines_later_and_uncommitted_results_are_not_compared(ledger, r
     assert ledger.worse([worse, result], "bbbbbbbb") == []
 
 
-def test_the_default_set_fits_forty_minutes_and_left_out_heads_neither_train_nor_validate(rows):
-    assert rows.planned_minutes(rows.default_rows()) <= 40  # of two cores
-    for row in rows.full_rows():
+def test_the_default_set_fits_forty_minutes_and_left_out_heads_neither_train_nor_validate():
+    assert evidence_rows.planned_minutes(evidence_rows.default_rows()) <= 40  # of two cores
+    for row in evidence_rows.full_rows():
         if row.kind == "heads":
-            parts = rows.parts_of_heads(row)
+            parts = evidence_rows.parts_of_heads(row)
             assert parts[row.subject] == "test"
             splits = [*parts.values()]
             assert (splits.count("val"), splits.count("train")) == (1, row.patients or 5)
 
 
-def test_a_row_whose_scans_are_absent_is_skipped_and_named(evidence, tmp_path, monkeypatch, capsys):
+def test_a_row_whose_scans_are_absent_is_skipped_and_named(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(evidence, "kind_of_machine", lambda: "a machine")
     monkeypatch.setattr(evidence, "RESULTS", tmp_path / "evidence.tsv")
     arguments = ["evidence.py", "--rows", "heads-case41*", "--data", str(tmp_path)]
@@ -118,7 +103,7 @@ def test_a_row_whose_scans_are_absent_is_skipped_and_named(evidence, tmp_path, m
     assert "heads-case41-3min-seed0: skipped" in capsys.readouterr().out
 
 
-def test_a_row_that_fails_stops_no_other(evidence, ledger, tmp_path, monkeypatch, capsys):
+def test_a_row_that_fails_stops_no_other(tmp_path, monkeypatch, capsys):
     def measured(row, options, folder):
         if row.subject == "case37":
             raise OSError("no space")

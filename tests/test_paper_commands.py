@@ -33,13 +33,7 @@ from voxlate.training import recipe as recipes
 
 PAGES = Path(__file__).resolve().parents[1] / "docs" / "papers"
 BLOCK = re.compile(r"^```\n(.*?)^```$", flags=re.M | re.S)
-ROWS = {  # the small row of each paper
-    "mrdpm": "mrdpm_masked_small",
-    "xmodality": "tof_to_cta_adm_small",
-    "lyu_wang": "mr_to_ct_cnn_small",
-    "umm_csgm": "umm_csgm_small",
-    "make_a_volume": "pix2pix_swi_mra_small",
-}
+PAPERS = ("mrdpm", "xmodality", "lyu_wang", "umm_csgm", "make_a_volume")
 MOST = (4, 32, 32)  # voxels of a patch along each axis
 SIZES = {
     "phantom": ["--cases", 4, "--size", 48, 48, 8],
@@ -236,34 +230,16 @@ def _few_steps(run, like=""):
     return ["--steps", 2]
 
 
-def small_row(page, run):
-    """What the commands said that take the small row of a page the whole way."""
-    said = ""
-    for words in on_phantoms(page):
-        if words[0] == "python":
-            rows = [one for one in words if one.split()[0].partition(":")[0].endswith("_small")]
-            return said + run(page, [one for one in words if one not in rows or one == ROWS[page]])
-        said += run(page, words)
-    return said
-
-
-QUICK = "make_a_volume"  # the rows of the other pages are slow tests
-
-
-@pytest.mark.parametrize(
-    "page", [pytest.param(page, marks=pytest.mark.slow if page != QUICK else ()) for page in ROWS]
-)
-def test_a_small_row_of_each_paper_goes_the_whole_way_by_the_pages_commands(page, run, typed):
-    said = small_row(page, run)
+def test_the_commands_of_a_page_take_a_small_row_the_whole_way(run, typed):
+    said = "".join(run("make_a_volume", words) for words in on_phantoms("make_a_volume"))
     assert said.count("best naive") >= 2  # of the training and of the scores
-    if page == "xmodality":
-        wide = "intensity.cta={kind='window',low=-1e5,high=1e5}"  # as in another unit
-        line = f'train {ROWS[page]} --data HEADS_PREPARED --out WIDE --set "{wide}"'
-        said = "expected the scans' bodies to fill the window -100000 to 100000"
-        assert said in typed(line).refusal
+    wide = "intensity.tof={kind='window',low=-1e5,high=1e5}"  # as in another unit
+    line = f'train pix2pix_swi_mra_small --data HEADS_PREPARED --out WIDE --set "{wide}"'
+    said = "expected the scans' bodies to fill the window -100000 to 100000"
+    assert said in typed(line).refusal
 
 
-@every_row("page", ROWS)
+@every_row("page", PAPERS)
 def test_the_shares_of_documented_phantoms_are_all_their_cases(page):
     phantom, prepare, *_ = on_phantoms(page)
     cases = int(phantom[phantom.index("--cases") + 1])
@@ -272,7 +248,7 @@ def test_the_shares_of_documented_phantoms_are_all_their_cases(page):
 
 
 @slow
-@pytest.mark.parametrize("page", ROWS)
+@pytest.mark.parametrize("page", PAPERS)
 def test_every_command_of_a_papers_page_runs(page, run):
     for block in blocks(page):
         for words in block:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import tables
 import voxlate
 from rows import every_row
 from voxlate.training.recipe.text import SMALL, head_of, names
@@ -54,10 +55,7 @@ def test_each_page_that_the_package_names_exists():
 
 
 @pytest.mark.parametrize("paper", ["umm_csgm", "make_a_volume"])
-def test_the_table_of_a_page_is_what_its_results_give(paper, monkeypatch, capsys):
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    import tables
-
+def test_the_table_of_a_page_is_what_its_results_give(paper, capsys):
     tables.print_table(paper, 2.0)
     printed = {
         line.split("|", 2)[2] for line in capsys.readouterr().out.splitlines() if "`" in line

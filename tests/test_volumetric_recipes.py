@@ -36,21 +36,13 @@ def test_three_dimensional_rows_have_kernels_of_64_voxels_in_the_widths_of_the_s
 
 @every_row("row", ROWS)
 @every_row("size", ["", "_small"])
-def test_all_rows_see_the_same_images_on_the_same_scale_and_are_trained_alike(row, size):
-    tables = []
-    of_rire = {"data.source": '["t1"]', "data.target": '["t2"]'}
-    for changes, modalities in (({}, ("swi", "tof")), (of_rire, ("t1", "t2"))):
-        made = recipes.read(f"{row}_swi_mra{size}", changes)
-        assert (*made.data.source, *made.data.target) == modalities
-        assert (made.data.patch[0] > 1) == ("_3d" in row)
-        for modality in modalities:
-            # of TOF the 99.5th percentile lies within the arteries
-            high = 99.9 if modality == "tof" else 99.5
-            assert (made.intensity[modality].low, made.intensity[modality].high) == (0.5, high)
-        values = recipes.to_dict(made)
-        del values["title"], values["data"]["source"], values["data"]["target"]
-        tables.append(values)
-    assert tables[0] == tables[1]
+def test_all_rows_see_the_same_images_on_the_same_scale(row, size):
+    made = recipes.read(f"{row}_swi_mra{size}")
+    assert (*made.data.source, *made.data.target) == ("swi", "tof")
+    assert (made.data.patch[0] > 1) == ("_3d" in row)
+    for modality, scale in made.intensity.items():
+        # of TOF the 99.5th percentile lies within the arteries
+        assert (scale.low, scale.high) == (0.5, 99.9 if modality == "tof" else 99.5)
 
 
 def test_palette_trains_with_2000_betas_and_samples_with_1000_others():

@@ -4,7 +4,6 @@ import math
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -28,7 +27,6 @@ from voxlate.evaluation.scoring.metrics import (
 )
 from voxlate.evaluation.scoring.scores import read_scores
 from voxlate.scans.images.ranges import Range
-from voxlate.science.methods.losses import dissimilarity
 
 ORACLE = {
     "gaussian_weights": True,
@@ -132,13 +130,6 @@ def test_ssim_does_not_depend_on_the_slabs_it_is_computed_in(pair, monkeypatch):
     whole = both()
     monkeypatch.setattr(metrics, "SLAB_VOXELS", 2 * 30 * 26)
     assert both() == pytest.approx(whole, abs=1e-7)
-
-
-def test_the_ssim_loss_of_one_window_is_one_minus_the_metric(pair):
-    a, b = (image[:, :11, :11] / 4 for image in pair)
-    expected = [1 - ssim(x[None], y[None], 1.0) for x, y in zip(a, b)]
-    found = dissimilarity(*(torch.from_numpy(2 * image[:, None, None] - 1) for image in (a, b)))
-    assert found.numpy() == pytest.approx(expected, abs=5e-5)  # variances of float32
 
 
 def test_ssim_is_nan_where_no_window_fits_or_the_mask_is_empty(pair):

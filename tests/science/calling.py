@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from voxlate.science.batch import Batch
 from voxlate.science.nets.interface import Channels, NetSettings, NetworkInput
 
 
@@ -31,6 +32,17 @@ def count_of(settings: NetSettings, channels: Channels) -> int:
     """The number of a network's parameters, which get no values."""
     with torch.device("meta"):
         return count(settings.build(channels))
+
+
+def batch_of(source: Tensor, target: Tensor | None = None, **parts: Tensor) -> Batch:
+    """Images [N, C, D, H, W] that are scanned and inside the mask, but for other `parts` of the batch."""
+    items, number = source.shape[:2]
+    whole = {
+        "mask": torch.ones_like(source[:, :1]),
+        "present": torch.ones(items, number, dtype=torch.bool),
+        "item": torch.arange(items),
+    }
+    return Batch(source, target=target, **(whole | parts))
 
 
 def make_symmetric(*nets: nn.Module) -> None:

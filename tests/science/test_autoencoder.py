@@ -48,11 +48,3 @@ def test_halving_pads_the_far_sides_only():
         halve.conv.bias.zero_()
     out = halve(torch.ones(1, 8, 4, 4))[0, 0]
     assert torch.equal(out, 8 * torch.tensor([[9.0, 6.0], [6.0, 4.0]]))
-
-
-def test_the_scale_is_saved_with_the_weights():
-    net = _tiny()
-    net.scale.fill_(0.25)
-    other = TINY.build(channels(0, 1, 1, noisy=False))
-    other.load_state_dict(net.state_dict())
-    assert other.scale == 0.25

@@ -6,11 +6,11 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from calling import batch_of
 from torch import Tensor, nn
 
 from refusals import refuses
 from rows import every_row
-from voxlate.science.batch import Batch
 from voxlate.science.diffusion.noise import Noise
 from voxlate.science.methods.auxiliary_losses import LOSSES
 from voxlate.science.methods.method import Problem
@@ -127,7 +127,7 @@ class Gives(nn.Module):
 
 def test_a_regression_weighs_the_losses_of_extras():
     images = torch.full((3, 4, 1, 4, 4), 0.5)
-    full = Batch(images, images[:, :1], images[..., 0, 0, 0] > 0, torch.arange(3), images)
+    full = batch_of(images, images)
     method = Regression(RegressionSettings(extras={"reconstructions": 20.0}), Gives(), Complete())
     parts = method.loss("net", full, Noise(0, full.item))
     found = {name: value.item() for name, value in parts.items()}

@@ -14,7 +14,6 @@ from voxlate.science.nets.blocks import (
     FourierFeatures,
     Volumetric,
     conv3,
-    pad_far,
     sinusoids,
     to_slices,
     to_volumes,
@@ -38,13 +37,6 @@ def gradients(out: torch.Tensor, leaves: Iterable[torch.Tensor]) -> tuple[torch.
     return torch.autograd.grad((out.float() * wave).sum(), leaves)
 
 
-def test_folding_slices_and_back_is_exact():
-    volume = torch.arange(2 * 3 * 4 * 5 * 6.0).reshape(2, 3, 4, 5, 6)
-    slices = to_slices(volume)
-    assert torch.equal(slices[5], volume[1, :, 1])
-    assert torch.equal(to_volumes(slices, 4), volume)
-
-
 @every_row("depth", [1, 2, 4])
 def test_a_volumetric_layer_is_a_convolution_along_the_depth_of_each_volume(depth):
     layer, volumes = Volumetric(6), torch.randn(2, 6, depth, 3, 5)
@@ -52,15 +44,6 @@ def test_a_volumetric_layer_is_a_convolution_along_the_depth_of_each_volume(dept
     found = to_volumes(layer(to_slices(volumes), depth), depth)
     expected = F.conv3d(volumes, layer.weight[..., None, None], padding=(1, 0, 0))
     assert_close(found, expected, atol=1e-5, rtol=1e-5)
-
-
-@every_row(
-    "size, far, mode",
-    [((1, 5, 7), (0, 1, 0, 3, 0, 0), "reflect"), ((1, 2, 1), (0, 3, 0, 2, 0, 0), "replicate")],
-)
-def test_padding_keeps_the_image_and_mirrors_its_far_sides(size, far, mode):
-    image = torch.randn(2, 1, *size)
-    assert torch.equal(pad_far(image, (1, 4, 4)), F.pad(image, far, mode=mode))
 
 
 def test_sinusoids_start_at_one_radian_a_unit_and_end_near_the_longest_period():

@@ -13,7 +13,7 @@ from voxlate.science.nets.completion.coca_gan import CocaGAN, reverse_gradient
 from voxlate.science.nets.completion.hi_net import HiNet
 from voxlate.science.nets.completion.mm_gan import MMGAN
 from voxlate.science.nets.completion.mm_syn import MMSYN
-from voxlate.science.nets.completion.shared import fuse_maps, modality_images
+from voxlate.science.nets.completion.shared import fuse_maps
 from voxlate.science.nets.completion.ucd_gan import UcDGAN
 from voxlate.science.nets.interface import Channels, NetworkInput
 
@@ -199,14 +199,3 @@ def test_maps_are_fused_over_those_available_alone(how, fused):
         maps = values[:, order].T.reshape(3, 3, 1, 1, 1).expand(3, 3, 2, 4, 4)
         out = fuse_maps([*maps], available[:, order], how)
         assert out[:, 1, 2, 3].tolist() == [fused, -2, 0]
-
-
-def test_available_is_what_is_neither_missing_nor_absent():
-    state = torch.rand(1, 4, 1, 2, 2)
-    code = torch.tensor([[1.0, 0, 0, 0, 0, 0, 1, 0]])
-    images, available = modality_images(NetworkInput(state=state, code=code))
-    assert available.tolist() == [[0, 1, 0, 1]]
-    assert torch.equal(images[:, 1::2], state[:, 1::2])
-    assert (images[:, ::2] == -1).all()
-    given = NetworkInput({"t1": state[:, :1], "t2": state[:, 1:2]})
-    assert modality_images(given)[1].tolist() == [[1, 1]]

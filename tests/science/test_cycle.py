@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 import torch
-from calling import count
+from calling import batch_of, count
 from torch import nn
 
 from refusals import refuses
@@ -70,8 +70,7 @@ def batch() -> Batch:
     source, target = torch.rand(2, items, 1, 1, 8, 8, generator=draw) * 2 - 1
     mask, target_mask = torch.zeros(2, items, 1, 1, 8, 8)
     mask[..., :4], target_mask[..., :4, :] = 1, 1
-    present = torch.ones(items, 1, dtype=torch.bool)
-    return Batch(source, mask, present, torch.arange(items), target=target, target_mask=target_mask)
+    return batch_of(source, target, mask=mask, target_mask=target_mask)
 
 
 @every_row("masked, share", [(True, 1 / 2), (False, 1)])
@@ -185,9 +184,7 @@ def test_unpaired_greys_are_matched_by_the_line_between_their_distributions():
     """Of exponential e, sources e - 1 and targets 0.5 - 0.4 e: forward is -0.4 x + 0.1, backward -2.5 y + 0.25."""
     items, steps = 64, 300
     draws = -torch.log1p(-(torch.arange(items) + 0.5) / items).view(items, 1, 1, 1, 1)
-    ones = torch.ones_like(draws)
-    there = ones[:, :, 0, 0, 0].bool()
-    full = Batch(draws - 1, ones, there, torch.arange(items), target=0.5 - 0.4 * draws.flip(0))
+    full = batch_of(draws - 1, 0.5 - 0.4 * draws.flip(0))
     # an absolute error holds both lines where they are inverses, far from done
     mse = RegressionSettings(loss="mse")
     method = lines((-0.1, 0.0), (-1.0, 0.0), masked=False, cycle=0.3, history=0, distance=mse)

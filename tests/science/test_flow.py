@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from calling import batch_of
 from torch import Tensor, nn
 from torch.testing import assert_close
 
@@ -67,10 +68,8 @@ def gaussian(items: int = 64) -> tuple[Batch, Noise]:
     """Items with targets of the Gaussian, and their noise."""
     draw = torch.Generator().manual_seed(1)
     target = MEAN + STD * torch.randn(items, 1, 1, 16, 16, generator=draw)
-    ones = torch.ones_like(target)
-    item = torch.arange(items)[:, None]
-    batch = Batch(torch.zeros_like(target), ones, ones[:, :, 0, 0, 0] > 0, item, target)
-    return batch, Noise(0, item)
+    batch = batch_of(torch.zeros_like(target), target)
+    return batch, Noise(0, batch.item)
 
 
 def loss(method: Flow, items: int = 64) -> float:

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from calling import count
+from calling import batch_of, count
 from torch import nn
 
 from refusals import refuses
@@ -53,7 +53,7 @@ def opponents(factor: float, **options) -> Opponent:
 
 def batch() -> Batch:
     ones = torch.ones(3, 1, 1, 4, 4)
-    return Batch(ones * 0.1, ones, ones[:, :, 0, 0, 0] > 0, torch.arange(3), target=ones * 0.75)
+    return batch_of(ones * 0.1, ones * 0.75)
 
 
 def loss_of(method: Opponent, turn: str, *progress: float) -> dict[str, torch.Tensor]:
@@ -159,11 +159,11 @@ class Keeps(nn.Module):
 def completion(**options) -> tuple[Opponent, Batch]:
     """Least squares over four maps, of a batch whose images are 0.1, 0.2, 0.3, 0.4 and lack the first two channels."""
     images = torch.tensor([0.1, 0.2, 0.3, 0.4]).view(1, 4, 1, 1, 1).expand(1, 4, 1, 4, 4)
-    there = torch.ones(1, 4, dtype=torch.bool)
-    full = Batch(images, torch.ones(1, 1, 1, 4, 4), there, torch.arange(1), target=images)
     generator = Regression(RegressionSettings(), Constant(0.5), Complete())
     options |= {"gan_loss": "least_squares", "penalty": 0, "weight": 1.0}
-    return Opponent(OpponentSettings(critic=Critic(maps=4), **options), generator, Keeps()), full
+    return Opponent(
+        OpponentSettings(critic=Critic(maps=4), **options), generator, Keeps()
+    ), batch_of(images, images)
 
 
 def test_scanned_channels_count_as_true_for_the_critic_and_not_at_all_for_the_generator():

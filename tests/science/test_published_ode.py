@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from calling import batch_of
 from torch import nn
 from torch.testing import assert_close
 
@@ -44,8 +45,7 @@ def method(name: str) -> Diffusion:
 
 def batch(items: int = 2) -> Batch:
     source = torch.linspace(-1, 1, items * 64).reshape(items, 1, 1, 8, 8)
-    ones, there = torch.ones_like(source), torch.ones(items, 1, dtype=torch.bool)
-    return Batch(source, ones, there, torch.arange(items)[:, None], target=-source)
+    return batch_of(source, -source)
 
 
 def test_the_ode_row_gives_the_state_at_a_thousandth_of_the_published_equation():

@@ -1,11 +1,11 @@
 """A model may be sampled under another schedule than it was trained with: its network goes by the log-SNR."""
 
 import torch
+from calling import batch_of
 from exact import SCHEDULES, SHAPE, TWO_TISSUES, for_every, image, odd_network
 from torch import nn
 
 from rows import every_row
-from voxlate.science.batch import Batch
 from voxlate.science.diffusion.noise import Noise
 from voxlate.science.diffusion.prediction import diffuse, reschedule, target, to_eps
 from voxlate.science.diffusion.sample import SamplerSettings, sample
@@ -77,13 +77,7 @@ class PerfectNet(nn.Module):
 
 @every_row("schedule", [None, Cosine(), Sigmoid(), ExponentialVE()])
 def test_a_trained_method_draws_the_same_law_under_another_schedule(schedule):
-    shape = (2, 1, 1, 64, 64)
-    batch = Batch(
-        source=torch.full(shape, 0.25),
-        mask=torch.ones(shape),
-        present=torch.ones(2, 1, dtype=torch.bool),
-        item=torch.tensor([1, 2]),
-    )
+    batch = batch_of(torch.full((2, 1, 1, 64, 64), 0.25))
     options = DiffusionSettings(schedule=ShiftedCosine())
     method = Diffusion(options, PerfectNet(), Translate(), 1)
     sampling = SamplerSettings(sampler="dpmpp_2m", steps=40, schedule=schedule)

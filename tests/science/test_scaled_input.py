@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from calling import batch_of
 from torch import Tensor, nn
 
 from rows import every_row
@@ -41,8 +42,7 @@ def method(schedule, scaled: bool) -> Diffusion:
 def batch(items: int = 3) -> Batch:
     draw = torch.Generator().manual_seed(1)
     source, target = torch.randn(2, items, 1, 1, 8, 8, generator=draw)
-    there = torch.ones(items, 1, dtype=torch.bool)
-    return Batch(source, torch.ones_like(source), there, torch.arange(items), target=target)
+    return batch_of(source, target)
 
 
 def test_the_same_noise_in_either_schedule_is_the_same_question():

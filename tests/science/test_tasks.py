@@ -6,6 +6,7 @@ from itertools import product
 import numpy as np
 import pytest
 import torch
+from calling import batch_of
 from skimage.metrics import structural_similarity
 from torch import nn
 from torch.testing import assert_close
@@ -47,13 +48,12 @@ class Half(nn.Module):
         return batch.source[:, :1] / 2, ()
 
 
-def batch(channels=4, items=2, size=8, present=None) -> Batch:
+def batch(channels=4, items=2, size=8, **parts) -> Batch:
     draw = torch.Generator().manual_seed(1)
     images = torch.rand(items, channels, 1, size, size, generator=draw) * 2 - 1
     mask = torch.zeros(items, 1, 1, size, size)
     mask[..., 2:6, 2:6] = 1
-    there = torch.ones(items, channels, dtype=torch.bool) if present is None else present
-    return Batch(images, mask, there, torch.arange(items), images)
+    return batch_of(images, images, mask=mask, **parts)
 
 
 def noise(full: Batch) -> Noise:
@@ -109,11 +109,7 @@ def test_a_curriculum_that_does_not_rise_is_refused(pairs):
         Complete(curriculum=pairs)
 
 
-def test_only_modalities_that_were_scanned_are_left_out():
-    present = torch.tensor([[True, False, True, True]]).expand(600, 4)
-    drawn = draw_missing(present, Noise(0, range(600)))
-    assert not drawn[:, 1].any()
-    assert len(drawn.unique(dim=0)) == 6  # of three, any non-empty proper subset
+def test_the_only_modality_of_an_item_is_missing():
     alone = torch.tensor([[False, True, False, False]])
     assert torch.equal(draw_missing(alone, Noise(0, [1])), alone)
 

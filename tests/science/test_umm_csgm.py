@@ -4,9 +4,8 @@ from itertools import product
 
 import pytest
 import torch
-from calling import count
+from calling import batch_of, count
 
-from voxlate.science.batch import Batch
 from voxlate.science.diffusion.noise import Noise
 from voxlate.training import recipe as recipes
 
@@ -41,8 +40,7 @@ def test_the_loss_weighs_all_fourteen_configurations_alike_and_known_channels_no
     """What the network gives is eps; at its start that is 0, so that the loss of any set is the mean of eps²."""
     draw = torch.Generator().manual_seed(1)
     images = torch.rand(len(CODES), 4, 1, 16, 16, generator=draw) * 2 - 1
-    mask, present = torch.ones(14, 1, 1, 16, 16), torch.ones(14, 4, dtype=torch.bool)
-    batch = Batch(images, mask, present, torch.arange(14), images)
+    batch = batch_of(images, images)
     problem = method.task.pose(batch, Noise(0, batch.item))
     missing, counted = (part.flatten(1).sum(1) for part in (problem.mask, problem.loss_mask))
     assert torch.equal(counted, missing)

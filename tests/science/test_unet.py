@@ -15,7 +15,6 @@ from voxlate.science.nets.blocks import Fourier, Sinusoidal
 from voxlate.science.nets.unet import ResidualUNet, UNet
 
 TINY = UNet(width=8, multipliers=(1, 2), blocks=1, head_width=8, groups=4, zero_init=False)
-LATENT = UNet(width=128, multipliers=(1, 2, 3, 4), attention=(1, 2, 3))
 SMALL_LATENT = UNet(width=64, multipliers=(1, 2, 3, 4), attention=(2, 3))
 
 
@@ -53,8 +52,6 @@ def _inputs(*size: int, batch: int = 2) -> tuple[Tensor, Tensor, Tensor]:
             UNet(width=64, multipliers=(1, 2, 2, 4, 4), middle_attention=False, time=Fourier()),
             *(1, 1, 1, 26_118_721 - 128),
         ),
-        (LATENT, 3, 3, 3, 89_539_075),
-        (dataclasses.replace(LATENT, volumetric=True), 3, 3, 3, 89_539_075 + 20_070_942),
         (SMALL_LATENT, 3, 3, 3, 22_082_051),
         (dataclasses.replace(SMALL_LATENT, volumetric=True), 3, 3, 3, 22_082_051 + 5_021_982),
     ],
