@@ -286,7 +286,7 @@ def test_a_hub_that_is_not_reached_is_said(monkeypatch, hub, run):
 def test_without_the_package_of_the_hub_the_extra_is_named(monkeypatch, run):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     for use in (lambda: load(f"hf://{REPO}"), lambda: package.push(run, REPO, onnx=False)):
-        with refuses(r"found it not installed. Run pip install '\.\[hub\]'"):
+        with refuses(r"found it not installed. Run pip install 'voxlate\[hub\]'"):
             use()
 
 
