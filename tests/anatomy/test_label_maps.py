@@ -81,7 +81,6 @@ def test_every_table_that_comes_with_the_package_names_known_tissues_once():
     codes = {name: read_table(name).codes for name in tables()}
     assert codes["synthseg"][1035] == codes["synthseg"][3] == Label.GREY
     assert codes["charm"][7] == codes["synthseg"][515] == Label.BONE
-    assert codes["brats"] == {0: 0, 1: Label.NECROSIS, 2: Label.OEDEMA, 3: Label.ENHANCING, 4: 18}
     body = read_table("totalsegmentator")
     assert sorted(body.codes) == list(range(118))
     assert list(body.own) == ["liver", "kidney", "spleen", "pancreas", "prostate", "heart", "lung"]

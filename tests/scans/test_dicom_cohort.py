@@ -325,15 +325,6 @@ def test_the_documented_file_chooses_series_by_their_tags(voxlate, documented):
     assert "patient01#" in voxlate("prepare", root, "--preset", layout, "--dry-run").done().err
 
 
-def test_of_two_series_that_fit_a_narrower_table_takes_one(documented):
-    root, layout = documented
-    write_series(root / "patient01", "d", t2_values(), "MR", "Ax T2 late", uid="1.2.1.3")
-    layout.write_text(layout.read_text().replace('"(?i)T2"', '"(?i)T2 tse"'))
-    described = {one.path: one.description for one in list_series(root / "patient01")}
-    found = find_cohort(root, preset=layout)
-    assert described[found.cases[0].files["t2"]] == "Ax t2 tse"
-
-
 def test_mixed_series_without_a_preset_are_named_by_their_tags(documented):
     cases = find_cohort(documented[0]).cases
     assert [sorted(one.files) for one in cases] == [["ct", "t2"]] * 2

@@ -1,6 +1,9 @@
 """Body and brain masks against made-up heads whose answer is known, and against a published mask."""
 
+from dataclasses import replace
+
 import numpy as np
+import pytest
 import scipy.ndimage
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -8,7 +11,12 @@ from numpy.random import default_rng
 from numpy.testing import assert_array_equal
 
 from refusals import refuses
-from rows import every_row
+from rows import every_row, slow
+from voxlate.anatomy.head import make_head
+from voxlate.anatomy.phantom_cohort import write_cohort
+from voxlate.anatomy.scanner import image
+from voxlate.anatomy.tissue import BRAIN as BRAIN_TISSUES
+from voxlate.anatomy.tissue import INTRACRANIAL
 from voxlate.base.similarity import dice
 from voxlate.scans.formats.io import read_volume
 from voxlate.scans.images.grid import Volume
@@ -19,7 +27,9 @@ from voxlate.scans.images.mask import (
     fill_holes,
     fill_slices,
     foreground,
+    is_stripped,
     largest,
+    may_show_face,
 )
 
 SHAPE, SPACING = (40, 84, 64), (4.0, 3.0, 3.0)  # D, H, W
@@ -141,3 +151,87 @@ def test_real_brains_with_a_negative_background_match_their_published_mask(share
     folder = shared / "data/brats_like/BraTS2013-pat0003"
     truth = read_volume(folder / "brainmask.nii.gz").data[0] > 0
     assert dice(foreground(read_volume(folder / f"{modality}.nii.gz")), truth) > 0.99
+
+
+PHANTOM = (48, 56, 32)
+
+
+@pytest.fixture(scope="module", params=[(4, "stroke"), (5, "tumour")], ids=["stroke", "tumour"])
+def head(request):
+    return make_head(request.param[0], 0, PHANTOM, request.param[1])
+
+
+def ct(head, modality="ncct", box=()) -> Volume:
+    return Volume(image(head, modality)[(None, *box)], head.affine, "HU", modality)
+
+
+@every_row(
+    "modality, slices",
+    [("ncct", slice(None)), ("cta1", slice(None)), ("ncct", slice(16, 24))],
+)
+def test_the_brain_in_ct_is_what_the_phantom_has_inside_its_skull(head, modality, slices):
+    truth = largest(np.isin(head.labels, INTRACRANIAL))[slices]
+    found = brain(ct(head, modality, (slices,)))
+    tissue = np.isin(head.labels, BRAIN_TISSUES)[slices] & truth
+    assert 2 * (found & truth).sum() / (found.sum() + truth.sum()) > 0.97
+    # no brain is lost at the rim, where bone brightens it
+    assert (found & tissue).sum() / tissue.sum() > 0.99
+
+
+@every_row(
+    "box, side",
+    [
+        (np.s_[:, :, 10:], "left or right"),
+        (np.s_[:, :34], "front or back"),
+        (np.s_[20:21, :, 14:], "left or right"),
+    ],
+)
+def test_a_head_that_the_field_of_view_cuts_off_is_refused(head, box, side):
+    with refuses(f"cuts off at the {side}"):
+        brain(ct(head, box=box))
+
+
+@pytest.fixture(scope="module")
+def heads(tmp_path_factory):
+    """A phantom with its skull, and one without."""
+    folder = tmp_path_factory.mktemp("heads")
+    for name, stripped in (("whole", False), ("brain", True)):
+        modalities = ["t1"] if stripped else ["t1", "t2", "ct"]
+        write_cohort(
+            folder / name, cases=1, size=(48, 48, 24), modalities=modalities, stripped=stripped
+        )
+    return folder
+
+
+@every_row(
+    "folder, name, stripped",
+    [("whole", "t1", False), ("whole", "t2", False), ("whole", "ct", False), ("brain", "t1", True)],
+)
+def test_a_head_with_its_skull_may_show_a_face_and_a_brain_without_does_not(
+    heads, folder, name, stripped
+):
+    volume = read_volume(heads / folder / "phantom_000" / f"{name}.nii.gz", name)
+    assert is_stripped(volume) == stripped
+    assert may_show_face(volume) != stripped
+
+
+def test_a_brain_in_hounsfield_units_without_bone_is_stripped():
+    data = np.full((1, 40, 40, 40), -1000, np.float32)
+    data[:, 8:32, 8:32, 8:32] = 35
+    volume = Volume(data, np.diag([4.0, 4, 4, 1]), "HU", "ct")
+    assert is_stripped(volume)
+    data[:, 8:10, 8:32, 8:32] = 1000
+    assert not is_stripped(volume)
+
+
+def test_a_slab_of_a_head_shows_no_face(heads):
+    volume = read_volume(heads / "whole" / "phantom_000" / "t1.nii.gz", "t1")
+    assert not may_show_face(replace(volume, data=volume.data[:, 10:14].copy()))
+
+
+@every_row("name, face", [("native_unaligned/chris/t1", True), ("native_unaligned/chris/pd", True),
+                          ("brats_like/BraTS-GLI-00001-000/t2", False), ("topcow_pair/mra", False)])  # fmt: skip
+@slow
+def test_real_heads_with_their_skin_may_show_a_face(shared, name, face):
+    path = shared / "data" / f"{name}.nii.gz"
+    assert may_show_face(read_volume(path, path.name.split(".")[0])) == face

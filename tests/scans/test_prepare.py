@@ -14,10 +14,17 @@ from rows import every_row
 from voxlate.base.errors import CannotWrite
 from voxlate.base.files import LOCK, lock, read_json
 from voxlate.checks.prepare import prepare
-from voxlate.scans.cases.case import compact, open_case
+from voxlate.scans.cases.align import Preparation
+from voxlate.scans.cases.case import (
+    MOST_MODALITIES,
+    OPEN_FILES,
+    compact,
+    open_case,
+    prepare_case,
+)
 from voxlate.scans.cases.prepared import Cohort, open_cohort, write_cohort
 from voxlate.scans.formats.io import read_volume
-from voxlate.scans.images.grid import canonical
+from voxlate.scans.images.grid import Volume, canonical
 from voxlate.scans.images.mask import foreground
 
 prepare_serially = partial(prepare, workers=1)
@@ -108,18 +115,23 @@ def test_a_mask_on_another_grid_is_refused(put, prepare_here):
         prepare_here()
 
 
-def test_the_mask_says_which_modality_shows_what(put, prepare_here):
-    """One bit a modality; 16 bits for more than eight of them."""
-    disc = np.hypot(*np.mgrid[-16:16, -16:16]) < 10
-    for k in range(9):
-        part = disc & (np.mgrid[:32, :32][0] < 14 + k)
-        put(f"a/mr{k}", np.repeat(part[None], 8, axis=0) * 500.0)
-    case = prepare_here().case("a")
-    assert case.arrays["mask"][:].dtype == np.uint16
-    for k in (0, 4, 8):
-        assert np.array_equal(case.mask([f"mr{k}"]), foreground(case.volume(f"mr{k}")))
-    assert np.array_equal(case.mask(["mr0", "mr4"]), case.mask(["mr4"]))
-    assert np.array_equal(case.mask(), case.mask(["mr8"]))
+@every_row("count, dtype", [(9, "uint16"), (MOST_MODALITIES, "uint64")])
+def test_the_mask_has_a_bit_for_each_of_64_modalities_and_more_are_refused(count, dtype):
+    rows, columns = np.mgrid[-16:16, -16:16]
+    scans = {}
+    for k in range(MOST_MODALITIES + 1):
+        part = (np.hypot(rows, columns) < 10) & (rows < min(k, 8) - 2)
+        data = np.repeat(500.0 * part[None, None], 8, axis=1).astype(np.float32)
+        scans[f"mr{k:02}"] = Volume(data, np.eye(4), "a.u.", f"mr{k}", f"mr{k}.nii.gz")
+    with refuses("found 65"):
+        prepare_case("case0", scans, Preparation())
+    case = prepare_case("case0", dict([*scans.items()][:count]), Preparation())
+    assert case.arrays["mask"][:].dtype == dtype
+    last = f"mr{count - 1:02}"
+    for name in ("mr00", "mr04", last):
+        assert np.array_equal(case.mask([name]), foreground(scans[name]))
+    assert np.array_equal(case.mask(["mr00", "mr04"]), case.mask(["mr04"]))
+    assert np.array_equal(case.mask(), case.mask([last]))
 
 
 def change_record(out: Path, **changes: object) -> None:
@@ -393,3 +405,13 @@ def test_resample_takes_the_finest_grid_and_says_what_a_chosen_one_loses(two_gri
     )
     assert lost == []
     assert "2 of 2 cases: in a from 24×24×24, 1.00×1.00×1.00 mm to 24×24×4, 1.00×1.00×6.00" in loss
+
+
+def test_opened_cases_hold_fewer_files_than_a_process_may_open(prepared, tmp_path):
+    one, here = min((prepared / "cases").iterdir()), Path("/proc/self/fd")
+    if not here.is_dir():
+        pytest.skip("this system does not list a process's open files")
+    before = len(list(here.iterdir()))
+    for number in range(OPEN_FILES + 9):
+        assert open_case(shutil.copy(one, tmp_path / f"{number}.safetensors")).header
+    assert len(list(here.iterdir())) - before <= OPEN_FILES
