@@ -81,10 +81,8 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             if parts[:2] == ["api", "models"]:
                 self._describe("/".join(parts[2:4]), parts[4:])
-            elif parts[2:3] == ["resolve"]:
-                self._file("/".join(parts[:2]), parts[3], "/".join(parts[4:]))
             else:
-                raise _Missing("EntryNotFound")  # what the client asks about itself
+                self._file("/".join(parts[:2]), parts[3], "/".join(parts[4:]))
         except _Missing as missing:
             self._refuse(404, str(missing))
 
@@ -131,8 +129,6 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _file(self, repo, revision, name):
         commit, files = self._found(repo, revision)
-        if name not in files:
-            raise _Missing("EntryNotFound")
         held = self.hub.changed.get(name, files[name])
         self._send(held, ETag=f'"{git_hash(files[name])}"', X_Repo_Commit=commit)
 
@@ -160,10 +156,8 @@ class _Handler(BaseHTTPRequestHandler):
                     ]
                 }
             )
-        elif parts[4:5] == ["commit"]:
-            self._commit("/".join(parts[2:4]), body)
         else:
-            self._refuse(404, "EntryNotFound")
+            self._commit("/".join(parts[2:4]), body)
 
     def _commit(self, repo, body):
         commits = self.hub.repositories[repo]

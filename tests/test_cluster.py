@@ -84,22 +84,10 @@ def test_every_script_names_its_submission_and_is_valid_bash():
         assert subprocess.run(["bash", "-n", path], check=False).returncode == 0
 
 
-@slow
-def test_the_commands_of_an_array_fill_one_folder_that_is_scored_together(
-    echo, run, cohort, voxlate
-):
-    parts = ended(submitted("synth.sh", range(1, 3), RUN=run, COHORT=cohort, OUT="out"))
-    assert all("3 cases in out" in voxlate(*line.split()).done().out for line in parts)
-    (scoring,) = ended(submitted("score.sh", COHORT=cohort, OUT="out"))
-    for line in scoring.splitlines():
-        voxlate(*line.split()).done()
-    rows = Path("out/scores.csv").read_text().splitlines()[1:]
-    assert len({row.split(",")[0] for row in rows}) == 6
-    assert Path("out/report.html").exists()
-
-
-def test_a_resubmitted_task_makes_its_own_part_and_an_array_with_gaps_needs_their_number(echo):
+def test_each_task_makes_its_own_part_and_an_array_with_gaps_needs_their_number(echo):
     words = {"RUN": "run", "COHORT": "cohort", "OUT": "out"}
+    line = "synth run cohort --out out --part"
+    assert ended(submitted("synth.sh", (7, 8), **words)) == [f"{line} 1/2\n", f"{line} 2/2\n"]
     said = ended(submitted("synth.sh", (3, 5), PARTS=8, **words))
     assert [line.split()[-1] for line in said] == ["3/8", "5/8"]
     refused, _ = submitted("synth.sh", (3, 5), **words)

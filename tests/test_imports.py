@@ -1,15 +1,17 @@
 """Imports point downward only."""
 
+import ast
 import re
 from pathlib import Path
 
-from sources import files, imported_files, imported_names
+from sources import files, imported_files, imported_names, nodes
 
 # The wings that a wing may import beside itself, from the ground up.
 ALL_BUT_PAGE = (
     "base", "scans", "checks", "anatomy", "synthesis", "science", "training", "evaluation", "clinic", "exchange",
     "commands",
 )  # fmt: skip
+LEAVES = {"anatomy", "clinic", "exchange", "page"}  # without which all but commands work
 WORK = ("base", "scans", "checks", "synthesis", "science", "training", "evaluation")
 MAY_IMPORT = {
     "base": (),
@@ -45,6 +47,16 @@ def test_wings_import_only_what_lies_below_them():
         if wing in MAY_IMPORT:
             wrong = (_folders(path) & MAY_IMPORT.keys()) - {wing, *MAY_IMPORT[wing]}
             assert not wrong, path
+
+
+def test_no_text_names_a_module_of_a_leaf_but_in_itself_and_in_what_imports_leaves():
+    """Kinds and homes are imported by their names."""
+    for path in _modules():
+        wing = path.parts[0]
+        if wing in WORK:
+            texts = {node.value for node in nodes(path) if isinstance(node, ast.Constant)}
+            named = re.findall(r"\bvoxlate\.(\w+)", " ".join(map(str, texts)))
+            assert not LEAVES & {*named}, path
 
 
 def test_no_modules_import_each_other_in_a_circle():

@@ -91,24 +91,6 @@ def test_one_command_trains_three_stages_and_the_last_one_moves_volumetric_layer
     assert {name.rpartition(".")[2] for name in moved} == {"weight", "bias"}
 
 
-@slow
-def test_volumetric_layers_that_did_not_learn_give_the_slice_wise_images_in_any_windows(
-    made, volume, tmp_path
-):
-    tensors = load_file(volume / "weights.safetensors")
-    tensors |= {name: identity(one) for name, one in tensors.items() if ".volumetric." in name}
-    method = load(volume).network.method
-    method.load_state_dict(tensors)
-    header = read_header(volume / "weights.safetensors")
-    del header["sha256"]
-    save_weights(tmp_path / "identity.safetensors", method, header)
-    wanted = made("volume/weights.slices.safetensors", "slices")
-    for size in (2, 9):
-        windows = f"--set=windows={{size={size},overlap=1}}"
-        found = made("identity.safetensors", f"o{size}", windows)
-        np.testing.assert_allclose(found, wanted, atol=1e-3 * np.abs(wanted).max(), rtol=0)
-
-
 def test_an_item_of_a_volume_has_one_time_for_all_its_slices_and_latents_of_unit_spread(
     volume, prepared
 ):

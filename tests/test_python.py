@@ -6,8 +6,7 @@ from pathlib import Path
 import nibabel as nib
 
 import voxlate as package
-from refusals import refuses
-from rows import every_row, slow
+from rows import every_row
 
 
 def test_every_step_from_a_cohort_to_scores_returns_a_result_that_shows_itself(
@@ -81,20 +80,6 @@ def test_changes_may_be_numbers_and_truths_and_a_run_shows_its_history(prepared,
     run = train(**{"train.steps": 2, "synth.exact": True})
     assert package.info(run.folder)["steps"] == 2
     assert len(run.figure().axes) == len(set(run.history["stage"]))
-
-
-@slow
-def test_a_planned_run_resumes_and_one_of_another_target_is_refused(prepared, tmp_path, typed):
-    options = {"mode": "mean", "minutes": 1, "changes": {"train.steps": 2}, "progress": False}
-    places = ("auto", prepared, tmp_path / "run")
-    run = package.train(*places, source="t1", target="t2", **options)
-    begun = run.recipe.read_bytes()
-    package.train(*places, minutes=5, progress=False)
-    assert run.recipe.read_bytes() == begun, "it resumes, whatever the minutes"
-    with refuses("found one that was planned with t1"):
-        package.train(*places, source="t2", target="t1", **options)
-    said = "expected a run with the target t1, found one that was planned with t2"
-    assert said in typed("train auto --data prepared --out run --target t1").refusal
 
 
 def test_every_name_of_the_package_in_messages_and_docs_exists():

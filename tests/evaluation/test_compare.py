@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from made_scores import made_scores
 from refusals import refuses
-from voxlate.base.statistics import holm, least_p, wilcoxon_p
+from rows import every_row
+from voxlate.base.statistics import holm, least_p
 from voxlate.evaluation.compare import compare, ranks
 
 FEATURES = {"name": "texture", "kind": "texture", "dimensions": 44, "resize": "none"}
@@ -117,31 +118,32 @@ def test_pooled_distances_are_in_the_table_without_a_test_where_they_compare(tmp
     assert "texture_distance" not in metrics(compare(folders[1:]))
 
 
-def test_scores_made_in_another_way_are_refused(folders, tmp_path):
-    changes = {"range": [-50, 350], "mask": "whole image", "ssim_from": "zero", "unit": "a.u."}
-    for key, value in changes.items():
-        odd = write(tmp_path / key, {"mae": list(EIGHT)}, **{key: value})
-        with refuses(key):
-            compare([folders[0], odd])
+TRUTH = {"truths": {"c0/ct": "1"}, "shown": {"c0/ct": 0.99}}
 
 
-@pytest.mark.parametrize(
-    "header", [{"truths": {"c0/ct": "2"}}, {"truths": {"c0/ct": "1"}, "shown": {"c0/ct": 0.22}}]
+@every_row(
+    "first, second, named",
+    [
+        ({}, {"range": [-50, 350]}, "range"),
+        ({}, {"mask": "whole image"}, "mask"),
+        ({}, {"ssim_from": "zero"}, "ssim_from"),
+        ({}, {"unit": "a.u."}, "unit"),
+        ({"header": TRUTH}, {"header": TRUTH | {"truths": {"c0/ct": "2"}}}, "c0/ct"),
+        ({"header": TRUTH}, {"header": TRUTH | {"shown": {"c0/ct": 0.22}}}, "c0/ct"),
+        *(
+            (*({"header": {part: {key: f"rule {n}"}}} for n in (0, 1)), f"{key}.*rule 0.*rule 1")
+            for part, key in (("regions", "vessels"), ("scopes", "crops"))
+        ),
+    ],
 )
-def test_scores_against_other_truths_or_of_a_part_of_a_body_are_refused(folders, header):
-    usual = {"truths": {"c0/ct": "1"}, "shown": {"c0/ct": 0.99}}
-    write(folders[0], {"mae": list(EIGHT)}, header=usual)
-    write(folders[1], {"mae": list(EIGHT)}, header=usual | header)
-    with refuses("c0/ct"):
-        compare(folders[:2])
-
-
-@pytest.mark.parametrize(("part", "key"), [("regions", "vessels"), ("scopes", "crops")])
-def test_regions_and_scopes_of_one_name_but_another_rule_are_refused(folders, part, key):
-    for number, folder in enumerate(folders[:2]):
-        write(folder, {"mae": list(EIGHT)}, header={part: {key: f"rule {number}"}})
-    with refuses(f"{key}.*rule 0.*rule 1"):
-        compare(folders[:2])
+def test_scores_made_in_another_way_or_against_other_truths_are_refused(
+    tmp_path, first, second, named
+):
+    folders = tmp_path / "a", tmp_path / "b"
+    for folder, changes in zip(folders, (first, second)):
+        write(folder, {"mae": list(EIGHT)}, **changes)
+    with refuses(named):
+        compare(folders)
 
 
 def test_what_cannot_be_compared_is_refused(folders, tmp_path):
@@ -176,17 +178,6 @@ def test_holm_keeps_the_order_and_lies_between_no_correction_and_bonferronis(p_v
         assert before <= after <= min(1, before * len(p_values)) + 1e-12
     ranked = [corrected[number] for number in np.argsort(p_values, kind="stable")]
     assert all(earlier <= later for earlier, later in itertools.pairwise(ranked))
-
-
-def test_the_exact_p_counts_the_signs_that_are_as_extreme():
-    """Enumerated: the sums of positive ranks over all 2⁶ signs."""
-    a, b = np.array([1.0, 2.5, 3.1, 4.7, 5.9, 6.2]), np.array([0.8, 2.0, 3.9, 3.6, 4.4, 4.0])
-    ranks = np.argsort(np.argsort(np.abs(a - b))) + 1
-    observed = abs(ranks[a > b].sum() - 10.5)
-    sums = [ranks[list(signs)].sum() for signs in itertools.product([True, False], repeat=6)]
-    assert wilcoxon_p(a, b) == pytest.approx(
-        np.mean([abs(total - 10.5) >= observed for total in sums])
-    )
 
 
 def test_the_least_p_that_holm_leaves_reachable_is_stated(tmp_path):

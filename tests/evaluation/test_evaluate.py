@@ -8,9 +8,8 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from scipy.ndimage import gaussian_filter
 
-from made_volumes import made_volume, save
+from made_volumes import head, made_volume, save
 from refusals import refuses
 from rows import every_row, slow
 from voxlate.base.files import read_json, write_json
@@ -29,13 +28,6 @@ from voxlate.synthesis.provenance import state_units
 from voxlate.training.naive import Baselines, fit
 
 CASES = ("p0", "p1", "p2")
-
-
-def head(seed, shape=(12, 24, 20)):
-    """A made-up head in HU: air, and a ball of soft tissue with some texture."""
-    z, y, x = np.meshgrid(*(np.linspace(-1, 1, size) for size in shape), indexing="ij")
-    noise = gaussian_filter(np.random.default_rng(seed).normal(0, 1, shape), 1)
-    return np.where(z**2 + y**2 + x**2 < 0.8, 40 + 100 * noise, -1000).astype(np.float32)
 
 
 def truth_of(cohort, case="p0", name="ct"):
@@ -125,8 +117,6 @@ def test_the_recipes_window_is_the_range_and_clips_both_images_unless_the_user_g
     assert rows[0].scores["mae"] == pytest.approx(10 * air.mean(), abs=1e-3)
     row = evaluate(shifted, cohort, value_range=(-1024, 976)).rows[0]
     assert row.scores["mae_rel"] == pytest.approx(50 / 2000, rel=1e-4)
-    with refuses("100"):
-        evaluate(shifted, cohort, value_range=(100, 100))
 
 
 def test_arbitrary_units_are_scored_up_to_each_images_own_peak(cohort, out):

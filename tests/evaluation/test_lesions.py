@@ -8,7 +8,6 @@ import pytest
 from made_volumes import save
 from refusals import refuses
 from voxlate.evaluation.scoring.evaluate import evaluate
-from voxlate.scans.images.regions import regions_from, shares_of_other_side
 
 AFFINE = np.diag([2.0, 1.0, 5.0, 1.0])  # x, y, z: a voxel is 0.01 ml
 BOX = (slice(1, 5), slice(4, 24), slice(2, 22))  # the brain: 4 slices, 20 rows, 20 columns of 24
@@ -67,18 +66,6 @@ def test_a_late_region_has_volumes_an_overlap_and_a_mismatch_ratio_where_there_i
     assert math.isnan(without["mismatch.ratio"])
 
 
-def test_a_perfused_part_is_compared_with_the_mean_of_the_other_half():
-    frame, values = brain(), flow(3).astype(np.float32)
-    shares = shares_of_other_side(values, frame)
-    right = values[..., 12:][frame[..., 12:] & (values[..., 12:] > 0)]
-    # a voxel of the left half
-    assert shares[1, 5, 5] == pytest.approx(40 / right.mean())
-    # a voxel of the right half
-    assert shares[1, 13, 20] == pytest.approx(12.5 / 40)
-    # fluid
-    assert shares[1, 6, 12] == 0
-
-
 def test_a_core_below_a_share_of_the_other_hemisphere_is_found_without_fluid(tmp_path):
     """12.5 is 31.25 % of the left half's 40."""
     folders, mask = (tmp_path / "out", tmp_path / "truth"), tmp_path / "brain.nii.gz"
@@ -90,9 +77,3 @@ def test_a_core_below_a_share_of_the_other_hemisphere_is_found_without_fluid(tmp
     assert row["core.volume"] == pytest.approx(4 * 5 * 2 * 0.01)
     with refuses("cbf < 31 %"):
         evaluate(*folders, regions={"core": "cbf<31%"}, mask=mask)
-
-
-def test_a_path_with_a_slash_is_a_mask_file_unless_both_sides_are_names_of_regions():
-    regions = regions_from({"lesion": "tmax>6", "core": "masks/core", "mismatch": "lesion / core"})
-    assert regions[1].path == "masks/core"
-    assert regions[2].over == ("lesion", "core")

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from made_volumes import made_volume, save
+from made_volumes import head, made_volume, save
 from refusals import refuses
 from voxlate.base.files import WRITING, read_json, write_json
 from voxlate.base.messages import message
@@ -129,11 +129,9 @@ def write_run(tmp_path):
 def write_out(tmp_path, run):
     shape, grid = (12, 40, 32), np.diag([1.0, 1.0, 3.0, 1.0])
     warnings = [message(code, text).table for code, text in WARNED.items()]
-    z, y, x = np.meshgrid(*(np.linspace(-1, 1, size) for size in shape), indexing="ij")
     cases = []
     for number in range(2):
-        noise = gaussian_filter(np.random.default_rng(number).normal(0, 1, shape), 1)
-        ct = np.where(z**2 + y**2 + x**2 < 0.8, 40 + 200 * noise, -1000)
+        ct = head(number, shape, contrast=200)
         case = {
             "ct": made_volume(ct, affine=grid),
             "t1": made_volume(np.sqrt(ct + 1300), "t1", "a.u.", grid),

@@ -105,10 +105,6 @@ def test_a_truth_with_wrong_values_is_at_fault_alone(heads, name):
     assert found(heads, change) == {"p0/ct": kind}
 
 
-def test_ordinary_truths_have_no_fault(heads):
-    assert found(heads) == {}
-
-
 def test_a_truth_that_lies_elsewhere_than_its_image_counts_with_a_caution(heads):
     moved = sketched(heads, 0, lambda ct: np.roll(ct, 1, (0, 2)))  # by 5.5 mm
     for truth, codes in ((sketched(heads, 0), set()), (moved, {"truth-apart"})):

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from calling import batch_of, count
+from calling import batch_of
 from torch import nn
 
 from refusals import refuses
@@ -108,13 +108,7 @@ def test_an_adaptive_weight_is_a_share_of_the_gradient_of_the_methods_own_loss()
         assert method.generator.net.grey.grad.item() == pytest.approx(-2 - 0.25 * 2, rel=1e-3)
 
 
-@every_row("norm, channels, parameters", [("batch", 6, 2_768_705), ("instance", 3, 2_764_737)])
-def test_the_patch_critic_is_the_published_one_of_pix2pix_and_cyclegan(norm, channels, parameters):
-    """2.769 million for 3 + 3 channels and 2.765 million for 3, as the code of Isola and Zhu prints."""
-    critic = Critic(norm=norm, output="patches", widths=(64, 128, 256, 512)).build(
-        channels=channels
-    )
-    assert count(critic) == parameters
+def test_the_patch_critic_sees_70_pixels_as_that_of_pix2pix_does():
     plain = Critic(widths=(8, 8, 8, 8), output="patches").build(channels=2)
     image = torch.zeros(1, 2, 1, 256, 256, requires_grad=True)
     outputs = plain(image)

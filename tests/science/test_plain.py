@@ -2,7 +2,6 @@
 
 import pickle
 
-import pytest
 import torch
 from safetensors.torch import load_file
 from torch import nn
@@ -122,14 +121,12 @@ def test_settings_of_a_plain_module_are_the_same_after_pickle():
     assert type(again) is type(made)
 
 
-@pytest.mark.parametrize(
-    "options", [(), pytest.param(("--executor", "local", "--workers", 2), marks=pytest.mark.slow)]
-)
-def test_a_plain_module_trains_and_synthesises(voxlate, prepared, cohort, tiny, tmp_path, options):
+@slow
+def test_a_plain_module_trains_and_workers_synthesise(voxlate, prepared, cohort, tiny, tmp_path):
     run, net = tmp_path / "run", f'net={{ kind = "{HERE}:TwoLayers" }}'
     voxlate("train", tiny, "--data", prepared, "--out", run, "--set", net, "--allow-code").done()
-    line = (run, cohort / "case0", "--out", tmp_path / "out", "--allow-code", *options)
-    voxlate("synth", *line).done()
+    line = (run, cohort / "case0", "--out", tmp_path / "out", "--allow-code")
+    voxlate("synth", *line, "--executor", "local", "--workers", 2).done()
     assert (tmp_path / "out" / "case0" / "t2.nii.gz").is_file()
 
 

@@ -153,12 +153,8 @@ def test_eta_is_refused_where_it_means_nothing(name):
     "table",
     [
         {"r": 0},
-        {"r": 1},
-        {"rtol": 0},
         {"atol": -1e-5},
         {"correctors": 0},
-        {"sampler": "dpm4"},
-        {"schedule": "cosine"},
     ],
 )
 def test_impossible_options_are_refused_in_one_sentence(table):
@@ -288,8 +284,12 @@ def test_temperature_multiplies_the_spread_and_leaves_the_mean(name):
 # A sampler of the user's own
 
 
+def halving(denoise, schedule, x, times, noise):
+    return x / 2
+
+
 def test_a_recipe_may_name_a_function_of_the_users_own_as_sampler():
-    own = "own_sampler:halving"
+    own = f"{__name__}:halving"
     sampling = fill(SamplerSettings, {"sampler": own, "end": 0.0}, "recipe", code=[own])
     assert torch.equal(run(sampling, zeros, Cosine()), Noise(0, [1]).normal((1, 1, 4, 4)) / 2)
 
@@ -335,7 +335,7 @@ def test_a_sampler_of_ones_own_states_its_evaluations_grid_end_and_options():
         SamplerSettings(sampler=f"{__name__}:still", eta=0.5)
 
 
-@every_row("name", ["no_such_module:f", "own_sampler:no_such_function"])
+@every_row("name", ["no_such_module:f", "exact:no_such_function"])
 def test_a_sampler_that_cannot_be_imported_is_refused_in_one_sentence(name):
     with refuses(r"^expected .* found none"):
         run(SamplerSettings(sampler=name), zeros, Cosine())

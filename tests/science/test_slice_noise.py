@@ -104,15 +104,6 @@ def test_the_correlation_is_the_same_anywhere_in_the_volume():
         assert sum(kind.streams(z, 2.5)) == z * len(first)  # centred on the slice
 
 
-@given(chosen=st.permutations(range(8)), count=st.integers(1, 8), length_mm=st.floats(1, 40))
-def test_correlated_draws_do_not_depend_on_batch_mates_or_order(chosen, count, length_mm):
-    whole = items(Correlated(length_mm=length_mm), depth=8)
-    chosen = list(chosen[:count])
-    together, apart = SynthesisNoise(5, whole), SynthesisNoise(5, [whole[k] for k in chosen])
-    for _ in range(2):
-        assert torch.equal(together.normal((1, 1, 5, 7))[chosen], apart.normal((1, 1, 5, 7)))
-
-
 def test_independent_slices_draw_the_streams_that_plain_ids_start():
     """So a recipe without the key gives the images it always gave."""
     plain = SynthesisNoise(3, [stable_id("case", z, 0, 0) for z in range(12)], 2)
