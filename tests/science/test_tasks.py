@@ -281,22 +281,17 @@ class AddsFeatures(nn.Module):
         return Output(inputs.state + sum(inputs.features))
 
 
-@every_row("detach, moves", [(True, False), (False, True)])
-def test_features_never_move_the_predictor_and_the_residual_does_unless_detached(detach, moves):
+def test_the_residual_moves_the_predictor():
     predictor, full = Offering(), batch(channels=1)
-    residual = Residual(asymmetry=True, see_base=False, predictor_weight=0.1, detach=detach)
+    residual = Residual(asymmetry=True, see_base=False, predictor_weight=0.1)
     method = Diffusion(DiffusionSettings(), AddsFeatures(), ResidualTask(residual, predictor), 1)
     loss = method.loss("net", full, noise(full))["diffusion"]
-    assert loss.requires_grad == moves
-    if moves:
-        assert torch.autograd.grad(loss, predictor.weight)[0] != 0
+    assert torch.autograd.grad(loss, predictor.weight)[0] != 0
 
 
-@every_row("weight, steady, acts", [(0.1, False, True), (0.1, True, False), (0.0, False, False)])
-def test_a_predictor_drops_features_only_where_it_learns_and_is_not_held_steady(
-    weight, steady, acts
-):
-    residual = Residual(predictor_weight=weight, predictor_steady=steady)
+@every_row("weight, acts", [(0.1, True), (0.0, False)])
+def test_a_predictor_drops_features_only_where_it_learns(weight, acts):
+    residual = Residual(predictor_weight=weight)
     assert ResidualTask(residual, Offering()).train().predictor.drop.training == acts
 
 

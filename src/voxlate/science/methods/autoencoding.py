@@ -81,8 +81,7 @@ class Autoencoding(Method):
                 (restored.diff(dim=axis) - x.diff(dim=axis)).abs().mean() for axis in (-1, -2)
             )
             whole = fit + self.options.kl_weight * kl + self.options.gradient_weight * edges
-            parts = {"l1": fit, "kl": kl, "edges": torch.as_tensor(edges)}
-            return {"total": whole, **parts}
+            return {"total": whole, "l1": fit, "kl": kl, "edges": torch.as_tensor(edges)}
 
         return Attempt(_losses, lambda: Pair(x, restored))
 

@@ -70,18 +70,6 @@ class Residual(TaskSettings):
             "Weight of the predictor's own L1 loss, times scale; 0 freezes the predictor.", ge=0
         ),
     ] = 0.0
-    predictor_steady: Annotated[
-        bool,
-        setting(
-            "Whether a predictor that is trained keeps its batch statistics and uses no dropout."
-        ),
-    ] = False
-    detach: Annotated[
-        bool,
-        setting(
-            "Whether the diffusion's loss leaves the predictor unchanged; otherwise it trains the predictor through the residual."
-        ),
-    ] = False
 
     def build(self, earlier: Mapping[str, Method]) -> Task:
         """The task with the predictor that it needs."""
@@ -147,7 +135,7 @@ class ResidualTask(nn.Module, Task):
 
     def train(self, mode: bool = True) -> "ResidualTask":
         """Set the mode of all but the predictor, which stays in that of inference."""
-        learns = self.residual.predictor_weight > 0 and not self.residual.predictor_steady
+        learns = self.residual.predictor_weight > 0
         return super().train(mode and learns)  # frozen means without dropout, too
 
     def channels(self, sources: Sequence[str], targets: Sequence[str]) -> Channels:
@@ -188,7 +176,7 @@ class ResidualTask(nn.Module, Task):
         errors = {}
         if residual.predictor_weight > 0:
             errors["predictor"] = residual.predictor_weight * residual.scale * (target - base).abs()
-        x0 = problem.mask * (target - (base.detach() if residual.detach else base)) * residual.scale
+        x0 = problem.mask * (target - base) * residual.scale
         return replace(problem, x0=x0, errors=errors, x0_present=batch.target_present)
 
     def restore(self, x0: Tensor, problem: Problem) -> Tensor:

@@ -102,11 +102,10 @@ def _unit(features: Tensor) -> Tensor:
     return features / (features.square().sum(1, keepdim=True).sqrt() + TINY)
 
 
-def load_lpips(path: Path | str, device: torch.device | None = None) -> Lpips:
+def load_lpips(path: Path | str) -> Lpips:
     """LPIPS with the weights of a safetensors file: features.{0,3,6,8,10}.{weight,bias} and lin0 to lin4.
 
-    device: by default CUDA if there is one. Raises BadInput where the file is absent, no safetensors, or has other
-    names or shapes.
+    On CUDA if there is one. Raises BadInput where the file is absent, no safetensors, or has other names or shapes.
     """
     path = Path(path)
     if not path.is_file():
@@ -127,7 +126,7 @@ def load_lpips(path: Path | str, device: torch.device | None = None) -> Lpips:
             raise BadInput(
                 f"{path}: expected {name} of shape {'×'.join(map(str, shape))} (LPIPS v0.1, AlexNet), found {text}. Join AlexNet and the heads of LPIPS as docs/guides/importing.md shows."
             )
-    device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     kept = {name: state[name].float().to(device) for name in wanted}
     digest = hashlib.sha256(
         b"".join(kept[name].cpu().numpy().tobytes() for name in sorted(kept))

@@ -9,8 +9,11 @@ from voxlate.base.earlier import ANY, without_retired
 RETIRED = {
     "data.level": False,
     "intensity.*.clips": ANY,
+    "method.lpips": None,
     "start_window": {},
     "synth.contrast": {},
+    "task.detach": False,
+    "task.predictor_steady": False,
 }
 
 
