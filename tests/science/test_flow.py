@@ -102,7 +102,7 @@ def test_exact_shortcuts_in_any_number_and_many_steps_of_the_exact_velocity_carr
 ):
     batch, noise = gaussian(4)
     image = flow(network).synthesise(batch, noise, SamplerSettings(steps=steps))
-    eps = Noise(0, batch.item).normal_like(batch.target)
+    eps = Noise(0, batch.item)(batch.target)
     assert_close(image.float(), MEAN + STD * eps, rtol=0, atol=atol)
 
 
@@ -152,7 +152,7 @@ def test_the_network_sees_the_image_on_its_path_and_nothing_else():
     method = Flow(options, net, ResidualTask(Residual(scale=4.0), Mean()), 1)
     batch, noise = gaussian(2)
     image = method.synthesise(batch, noise, SamplerSettings(steps=1))
-    eps = Noise(0, batch.item).normal_like(batch.target)
+    eps = Noise(0, batch.item)(batch.target)
     assert net.seen.images == {}
     assert_close(net.seen.state, 0.5 + SIGMA_S * eps / 4, rtol=0, atol=1e-3)
     assert_close(image, net.seen.state, rtol=0, atol=1e-3)  # its velocity is 0

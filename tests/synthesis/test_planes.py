@@ -112,7 +112,7 @@ def test_a_sagittal_slice_is_not_mirrored_and_others_keep_left_and_right():
 
 def test_planes_have_noise_of_their_own_whatever_the_batch_size():
     def noisy(recipe=None, **options):
-        return made_by(lambda x, noise: 0.1 * noise.normal_like(x), recipe, **options)[0]
+        return made_by(lambda x, noise: 0.1 * noise(x), recipe, **options)[0]
 
     made, again, of_one_plane = noisy(), noisy(batch=2), noisy(tiny_recipe(planes=""))
     assert_array_equal(made.volume.data, again.volume.data)

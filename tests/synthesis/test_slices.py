@@ -42,7 +42,7 @@ def stand_in(function, **synth):
 
         def synthesise(self, batch, noise, sampling):
             Method.seen.append(tuple(batch.source.shape[1:]))
-            return function(batch.source) if function else noise.normal_like(batch.source)
+            return function(batch.source) if function else noise(batch.source)
 
     recipe = from_dict({**RECIPE, "synth": synth}, "stand-in")
     return model_of(Method(), recipe, {"cta": "HU"})

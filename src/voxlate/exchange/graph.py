@@ -33,12 +33,10 @@ class GivenNoise:
         self.draws = draws
         self.count = 0
 
-    def normal_like(self, x: Tensor) -> Tensor:
+    def __call__(self, x: Tensor) -> Tensor:
         """The next draw."""
         self.count += 1
         return self.draws[self.count - 1]
-
-    __call__ = normal_like
 
 
 class CountedNoise:
@@ -47,12 +45,10 @@ class CountedNoise:
     def __init__(self) -> None:
         self.shapes = list[torch.Size]()
 
-    def normal_like(self, x: Tensor) -> Tensor:
+    def __call__(self, x: Tensor) -> Tensor:
         """Zeros."""
         self.shapes.append(x.shape)
         return torch.zeros_like(x)
-
-    __call__ = normal_like
 
 
 class Sample(nn.Module):

@@ -1,7 +1,6 @@
 """Noise that belongs to items, independent of batches: torch's streams in training, NumPy's in a synthesis."""
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -9,17 +8,8 @@ from torch import Tensor
 from voxlate.base.devices import move_like
 from voxlate.base.streams import Streams, stream_key
 
-
-class Draws(Protocol):
-    """What a synthesis takes its noise from."""
-
-    def normal_like(self, x: Tensor) -> Tensor:
-        """Standard normal draws in the shape, type and place of x."""
-        ...
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """The same."""
-        ...
+# What a synthesis takes its noise from: standard normal draws in the shape, type and place of a tensor
+Draws = Callable[[Tensor], Tensor]
 
 
 class SynthesisNoise(Streams):
@@ -29,11 +19,9 @@ class SynthesisNoise(Streams):
         """Standard normal draws, float32 [B, *shape] on the CPU; where items have slices, shape is [..., D, H, W]."""
         return torch.from_numpy(self.draw(shape))
 
-    def normal_like(self, x: Tensor) -> Tensor:
+    def __call__(self, x: Tensor) -> Tensor:
         """Standard normal draws in the shape, type and place of x: [B, ...]."""
         return move_like(self.normal(x.shape[1:]), x)
-
-    __call__ = normal_like
 
 
 class Noise:
@@ -73,11 +61,9 @@ class Noise:
             of_items = (draws[slices[0]] for slices in self.items)
         return torch.stack([*of_items]) if self.items else torch.empty(0, *shape)
 
-    def normal_like(self, x: Tensor) -> Tensor:
+    def __call__(self, x: Tensor) -> Tensor:
         """Standard normal draws in the shape, type and place of x: [B, ...]."""
         return move_like(self.normal(x.shape[1:]), x)
-
-    __call__ = normal_like
 
     def uniform(self) -> Tensor:
         """One draw from (0, 1) an item, float64 [B] on the CPU; never 0 or 1, so every inverse exists."""

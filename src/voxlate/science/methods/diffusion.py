@@ -129,7 +129,7 @@ class Diffusion(Sampled):
         kind = self.options.prediction
         t = self.options.times(noise.uniform(), schedule)
         alpha, sigma = schedule(t)
-        eps = noise.normal_like(x0)
+        eps = noise(x0)
         x_t = diffuse(x0, eps, alpha, sigma)
         if problem.known is not None:
             x_t = with_known(x_t, problem.known, problem.mask)

@@ -112,7 +112,7 @@ class Flow(Sampled):
         problem = self.task.pose(batch, noise, progress).with_weight(batch.weight)
         x0 = require(problem.x0)
         step, t = self._draw_steps(noise)
-        start = self.options.sigma_s * noise.normal_like(x0)
+        start = self.options.sigma_s * noise(x0)
         x_t = torch.lerp(x0, start, per_item(t, x0))
         # with a gradient first: autocast would keep weights that it casts without one
         velocity = self._velocity(problem, x_t, t, step)

@@ -254,7 +254,7 @@ class LatentTask(nn.Module, Task):
         if noise is None:
             return problem
         mean, log_variance = self._moments(require(batch.target), batch.target_moments)
-        x0 = mean + noise.normal_like(mean) * (0.5 * log_variance).exp() * self.autoencoder.scale
+        x0 = mean + noise(mean) * (0.5 * log_variance).exp() * self.autoencoder.scale
         present = batch.target_present
         if present is not None:
             present = present.repeat_interleave(self.autoencoder.net.latent, dim=1)
