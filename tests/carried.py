@@ -68,7 +68,7 @@ KINDS: dict[str, dict[str, Any]] = {
     },
     "volumes": {
         "data": {"patch": [4, 16, 16]},
-        "net": {**NET, "kernel": "3x3x3"},
+        "net": {**NET, "volumetric": True},
     },
 }
 

@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 
 UNET = 'net = { kind = "unet", width = 8, multipliers = [1, 2], blocks = 1, groups = 4, middle_attention = false }'
-UNET_3D = UNET.replace("blocks = 1", 'blocks = 1, kernel = "3x3x3"')
 BRAN_3D = (
     'net = { kind = "bran", width = 4, stages = 2, regions = 0, norm = "instance", dimensions = 3 }'
 )
@@ -17,9 +16,9 @@ RESNET_3D = RESNET.replace("blocks = 1", "blocks = 1, dimensions = 3")
 PATCHES = 'critic = { widths = [4, 4], output = "patches" }'
 PATCHES_3D = PATCHES.replace("]", '], norm = "instance", dimensions = 3')
 VOLUMETRIC = UNET.replace("middle", "volumetric = true, middle")
-AUTOENCODER_3D = (
+AUTOENCODER = (
     '[[stages]]\nname = "autoencoder"\nmethod = { kind = "autoencoding" }\n'
-    'net = { kind = "kl_autoencoder", width = 8, multipliers = [1, 2], blocks = 1, groups = 4, kernel = "3x3x3" }\n'
+    'net = { kind = "kl_autoencoder", width = 8, multipliers = [1, 2], blocks = 1, groups = 4 }\n'
     "train = { steps = 2, batch = 2 }"
 )
 T1_TO_T2 = 'data = { source = ["t1"], target = ["t2"], patch = [1, 24, 20] }'
@@ -39,7 +38,7 @@ WAYS = {
     "regression_with_opponent": ([T1_TO_T2, REGRESSION, UNET, f"opponent = {{ {CRITIC} }}"], []),
     "cycle": ([T1_TO_T2, f'method = {{ kind = "cycle", {PATCHES} }}', RESNET], []),
     "inside_the_mask": ([T1_TO_T2, f"task = {{ {INSIDE} }}", DIFFUSION, UNET], []),
-    "volumes_by_diffusion": ([VOLUMES.replace("16, 12", "12, 12"), DIFFUSION, UNET_3D], []),
+    "volumes_by_diffusion": ([VOLUMES.replace("16, 12", "12, 12"), DIFFUSION, VOLUMETRIC], []),
     "volumes_by_pix2pix": ([VOLUMES, REGRESSION, BRAN_3D, f"opponent = {{ {PIX2PIX_3D} }}"], []),
     "volumes_by_cycle": ([VOLUMES, f"method = {{ {CYCLE_3D} }}", RESNET_3D], []),
     "completion": ([ALL, 'task = { kind = "complete" }', DIFFUSION, UNET], ["t2", "ct"]),
@@ -48,7 +47,7 @@ WAYS = {
         ["t2"],
     ),
     "latent_of_volumes": (
-        [LATENTS, f"task = {{ {LATENT} }}", DIFFUSION, VOLUMETRIC, AUTOENCODER_3D],
+        [LATENTS, f"task = {{ {LATENT} }}", DIFFUSION, VOLUMETRIC, AUTOENCODER],
         [],
     ),
 }

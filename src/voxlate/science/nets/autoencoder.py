@@ -14,17 +14,13 @@ from voxlate.science.nets.blocks import (
     BlockOptions,
     Blocks,
     Groups,
-    Kernel,
     Multipliers,
     Norm,
     Repeat,
     ResBlock,
     SliceConv,
     Up,
-    VolumeConv,
     Width,
-    conv1,
-    conv3,
     pad_far,
     to_slices,
     to_volumes,
@@ -32,7 +28,6 @@ from voxlate.science.nets.blocks import (
 from voxlate.science.nets.interface import Channels, NetSettings
 
 LOGVAR_RANGE = (-30.0, 20.0)  # keeps exp() finite before training has settled
-HALO = 4  # slices that a part of a volume sees on each side, where slices see each other
 
 
 @settings
@@ -50,7 +45,6 @@ class KLAutoencoder(NetSettings):
         setting("Whether self-attention with one head is between the middle blocks."),
     ] = True
     groups: Groups = 32
-    kernel: Kernel = "1x3x3"
     border: Annotated[
         Literal["zeros", "repeat"] | None,
         setting(
@@ -67,7 +61,7 @@ class KLAutoencoder(NetSettings):
     slices: Annotated[
         int,
         setting(
-            f"Number of slices of a volume that are computed at a time outside of training; with kernel = '3x3x3' together with {HALO} more on each side.",
+            "Number of slices of a volume that are computed at a time outside of training.",
             ge=1,
         ),
     ] = 8
@@ -92,21 +86,19 @@ class AutoencoderNet(nn.Module):
     def __init__(self, net: KLAutoencoder, channels: int) -> None:
         super().__init__()
         self.net = net
-        self.dims: Literal[2, 3] = 2 if net.kernel == "1x3x3" else 3
         repeat: Repeat = (
             "synthesis" if net.border is None else "always" if net.border == "repeat" else "never"
         )
         eps = NORM_EPS if net.norm_eps is None else net.norm_eps
-        options = BlockOptions(self.dims, net.groups, zero_init=False, repeat=repeat, norm_eps=eps)
+        options = BlockOptions(net.groups, zero_init=False, repeat=repeat, norm_eps=eps)
         widths = [net.width * factor for factor in net.multipliers]
         self.encoder = _encoder(net, channels, widths, options)
-        self.quant = conv1(2 * net.latent, 2 * net.latent, options)
-        self.post_quant = conv1(net.latent, net.latent, options)
+        self.quant = nn.Conv2d(2 * net.latent, 2 * net.latent, 1)
+        self.post_quant = nn.Conv2d(net.latent, net.latent, 1)
         self.decoder = _decoder(net, channels, widths, options)
         self.scale: Tensor
         self.register_buffer("scale", torch.ones(()))
-        self.memory_format = torch.channels_last if self.dims == 2 else torch.channels_last_3d
-        self.to(memory_format=self.memory_format)  # type: ignore[call-overload]
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Moments of the latent's Gaussian; sides not divisible by `factor` are mirrored up to the next multiple."""
@@ -124,44 +116,31 @@ class AutoencoderNet(nn.Module):
         """What layers make of a volume, a few slices at a time where no gradient is kept."""
         depth = volume.shape[2]
         most = self.net.slices
-        halo = HALO if self.dims == 3 else 0
         if torch.is_grad_enabled() or depth <= most:
             return self._run(layers, volume)
-        parts = []
-        for first in range(0, depth, most):
-            low = max(0, first - halo)
-            high = min(depth, first + most + halo)
-            parts.append(
-                self._run(layers, volume[:, :, low:high])[:, :, first - low : first - low + most]
-            )
+        parts = [self._run(layers, part) for part in volume.split(most, dim=2)]
         return torch.cat(parts, dim=2)
 
     def _run(self, layers: Iterable[nn.Module], volume: Tensor) -> Tensor:
         depth = volume.shape[2]
-        h = (to_slices(volume) if self.dims == 2 else volume).contiguous(
-            memory_format=self.memory_format
-        )
+        h = to_slices(volume).contiguous(memory_format=torch.channels_last)
         for layer in layers:
             if isinstance(layer, ResBlock | Up):
                 h = layer(h, None, depth)
             else:
-                h = layer(h, depth) if isinstance(layer, SliceConv | VolumeConv) else layer(h)
-        return (to_volumes(h, depth) if self.dims == 2 else h).to(volume.dtype)
+                h = layer(h, depth) if isinstance(layer, SliceConv) else layer(h)
+        return to_volumes(h, depth).to(volume.dtype)
 
 
 class Halving(nn.Module):
     """Strided convolution that pads the far sides of the plane only, as the published weights expect."""
 
-    def __init__(self, channels: int, dims: Literal[2, 3]) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
-        self.conv = (
-            nn.Conv3d(channels, channels, 3, stride=(1, 2, 2), padding=(1, 0, 0))
-            if dims == 3
-            else nn.Conv2d(channels, channels, 3, stride=2)
-        )
+        self.conv = nn.Conv2d(channels, channels, 3, stride=2)
 
     def forward(self, h: Tensor) -> Tensor:
-        """Half the height and width of a map [N, C, H, W] or [B, C, D, H, W]."""
+        """Half the height and width of a map [N, C, H, W]."""
         return self.conv(F.pad(h, (0, 1, 0, 1)))
 
 
@@ -177,18 +156,18 @@ def _middle(net: KLAutoencoder, channels: int, options: BlockOptions) -> list[nn
 def _encoder(
     net: KLAutoencoder, channels: int, widths: list[int], options: BlockOptions
 ) -> nn.ModuleList:
-    parts = [conv3(channels, widths[0], options)]
+    parts = [SliceConv(channels, widths[0], options)]
     ins = widths[0]
     for level, outs in enumerate(widths):
         for _ in range(net.blocks):
             parts.append(ResBlock(ins, outs, options))
             ins = outs
         if level < len(widths) - 1:
-            parts.append(Halving(outs, options.dims))
+            parts.append(Halving(outs))
     parts += [
         *_middle(net, ins, options),
         Norm(ins, net.groups, True, options.norm_eps),
-        conv3(ins, 2 * net.latent, options),
+        SliceConv(ins, 2 * net.latent, options),
     ]
     return nn.ModuleList(parts)
 
@@ -197,12 +176,12 @@ def _decoder(
     net: KLAutoencoder, channels: int, widths: list[int], options: BlockOptions
 ) -> nn.ModuleList:
     ins = widths[-1]
-    parts = [conv3(net.latent, ins, options), *_middle(net, ins, options)]
+    parts = [SliceConv(net.latent, ins, options), *_middle(net, ins, options)]
     for level, outs in reversed(list(enumerate(widths))):
         for _ in range(net.blocks + 1):
             parts.append(ResBlock(ins, outs, options))
             ins = outs
         if level:
-            parts.append(Up(outs, (1, 2, 2), options))
-    parts += [Norm(ins, net.groups, True, options.norm_eps), conv3(ins, channels, options)]
+            parts.append(Up(outs, options))
+    parts += [Norm(ins, net.groups, True, options.norm_eps), SliceConv(ins, channels, options)]
     return nn.ModuleList(parts)

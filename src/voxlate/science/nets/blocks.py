@@ -1,8 +1,7 @@
 """The layers of networks: norms, one residual block, its resampling, attention, and embeddings of numbers.
 
-A slice-wise network hands its blocks 4-D channels-last maps `[B*D, C, H, W]`, so that norms are per slice; a network
-with (3, 3, 3) kernels hands them `[B, C, D, H, W]`. `depth` (D) is passed with the map, because a folded batch no
-longer says where one volume ends.
+Networks hand their blocks channels-last maps of slices `[B*D, C, H, W]`, so that norms are per slice. `depth` (D) is
+passed with the map, because a folded batch no longer says where one volume ends.
 """
 
 import math
@@ -43,13 +42,6 @@ Groups = Annotated[
         "Number of groups of a norm; fewer where a group would have less than two channels.", gt=0
     ),
 ]
-Kernel = Annotated[
-    Literal["1x3x3", "3x3x3"],
-    setting("Size of kernels, D x H x W; with 1x3x3 convolutions and norms work slice by slice."),
-]
-
-
-Stride = tuple[int, int, int]  # along D, H, W
 Repeat = Literal["never", "synthesis", "always"]
 
 
@@ -57,12 +49,10 @@ Repeat = Literal["never", "synthesis", "always"]
 class BlockOptions:
     """What all blocks of one network share.
 
-    dims: 2 (slices folded into the batch) or 3; embedding: length of the embedding, 0 for none;
-    volumetric: a (3, 1, 1) convolution after every spatial one (dims 2 only); repeat: when convolutions see the border
-    repeated beyond it, not zeros.
+    embedding: its length, 0 for none; volumetric: a (3, 1, 1) convolution after every spatial one; repeat: when
+    convolutions see the border repeated beyond it, not zeros.
     """
 
-    dims: Literal[2, 3] = 2
     groups: int = 32
     embedding: int = 0
     modulation: Literal["add", "scale_shift"] = "add"
@@ -103,13 +93,13 @@ def cut_far(padded: Tensor, image: Tensor) -> Tensor:
 
 
 def repeat_border(h: Tensor) -> Tensor:
-    """Repeat the outermost pixels (voxels) of a map once along each axis, as convolutions pad in synthesis.
+    """Repeat the outermost pixels of a map once along both axes, as convolutions pad in synthesis.
 
     Zeros beyond the border are grey to a network whose background is not 0: it draws that into corners of air. In
     training zeros are better, and in synthesis, too, where corners are not synthesised or the training's patches were
     whole slices (docs/design/decisions.md).
     """
-    return F.pad(h, [1, 1] * (h.ndim - 2), mode="replicate")
+    return F.pad(h, (1, 1, 1, 1), mode="replicate")
 
 
 def start_normal(module: nn.Module) -> None:
@@ -180,11 +170,6 @@ class Volumetric(nn.Module):
         )
 
 
-def repeats(conv: "SliceConv | VolumeConv") -> bool:
-    """Whether a convolution sees its map's border repeated now."""
-    return conv.repeat == "always" or (conv.repeat == "synthesis" and not conv.training)
-
-
 class SliceConv(nn.Conv2d):
     """A 3x3 convolution within slices, followed by one along depth where `volumetric` asks for it."""
 
@@ -195,78 +180,45 @@ class SliceConv(nn.Conv2d):
 
     def forward(self, h: Tensor, depth: int) -> Tensor:  # type: ignore[override]
         """Slices [B*D, C, H, W] of volumes of this depth, convolved."""
-        if repeats(self):
+        if self.repeat == "always" or (self.repeat == "synthesis" and not self.training):
             h = F.conv2d(repeat_border(h), self.weight, self.bias, self.stride)
         else:
             h = super().forward(h)
         return h if self.volumetric is None else self.volumetric(h, depth)
 
 
-class VolumeConv(nn.Conv3d):
-    """A convolution over (3, 3, 3) voxels; `depth` is in the shape of its input."""
-
-    def __init__(self, ins: int, outs: int, options: BlockOptions, stride: Stride) -> None:
-        super().__init__(ins, outs, 3, stride=stride, padding=1)
-        self.repeat = options.repeat
-
-    def forward(self, h: Tensor, depth: int) -> Tensor:  # type: ignore[override]
-        """Volumes [B, C, D, H, W], convolved; depth is not used."""
-        if repeats(self):
-            return F.conv3d(repeat_border(h), self.weight, self.bias, self.stride)
-        if h.shape[2] == 2 and h.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
-            # where it pads two slices itself, torch 2.13 (oneDNN) gives wrong bfloat16 gradients of its weights
-            return F.conv3d(
-                F.pad(h, (0, 0, 0, 0, 1, 1)), self.weight, self.bias, self.stride, (0, 1, 1)
-            )
-        return super().forward(h)
+def halve(h: Tensor) -> Tensor:
+    """The average over blocks of 2 x 2 pixels."""
+    return F.avg_pool2d(h, 2)
 
 
-def conv3(ins: int, outs: int, options: BlockOptions, stride: Stride = (1, 1, 1)) -> nn.Module:
-    """A 3x3 (or 3x3x3) convolution that keeps the size, or divides it by `stride` along D, H, W."""
-    if options.dims == 2:
-        return SliceConv(ins, outs, options, stride[-1])
-    return VolumeConv(ins, outs, options, stride)
-
-
-def conv1(ins: int, outs: int, options: BlockOptions) -> nn.Module:
-    """A 1x1 (or 1x1x1) convolution."""
-    return nn.Conv2d(ins, outs, 1) if options.dims == 2 else nn.Conv3d(ins, outs, 1)
-
-
-def shrink(h: Tensor, stride: Stride) -> Tensor:
-    """Average over blocks of `stride` voxels."""
-    return F.avg_pool2d(h, stride[1:]) if h.ndim == 4 else F.avg_pool3d(h, stride)
-
-
-def enlarge(h: Tensor, stride: Stride) -> Tensor:
-    """Repeat every voxel `stride` times."""
-    factors = [float(factor) for factor in (stride[1:] if h.ndim == 4 else stride)]
-    return F.interpolate(h, scale_factor=factors, mode="nearest")
+def enlarge(h: Tensor) -> Tensor:
+    """Every pixel of slices twice along both axes."""
+    return F.interpolate(h, scale_factor=2.0, mode="nearest")
 
 
 class Down(nn.Module):
     """Strided convolution."""
 
-    def __init__(self, channels: int, stride: Stride, options: BlockOptions) -> None:
+    def __init__(self, channels: int, options: BlockOptions) -> None:
         super().__init__()
-        self.conv = conv3(channels, channels, options, stride)
+        self.conv = SliceConv(channels, channels, options, stride=2)
 
     def forward(self, h: Tensor, embedding: Tensor | None, depth: int) -> Tensor:
-        """A map divided by the stride; embedding is not used."""
+        """A map of half the size; embedding is not used."""
         return self.conv(h, depth)
 
 
 class Up(nn.Module):
     """Nearest enlargement, then a convolution."""
 
-    def __init__(self, channels: int, stride: Stride, options: BlockOptions) -> None:
+    def __init__(self, channels: int, options: BlockOptions) -> None:
         super().__init__()
-        self.stride = stride
-        self.conv = conv3(channels, channels, options)
+        self.conv = SliceConv(channels, channels, options)
 
     def forward(self, h: Tensor, embedding: Tensor | None, depth: int) -> Tensor:
-        """A map multiplied by the stride; embedding is not used."""
-        return self.conv(enlarge(h, self.stride), depth)
+        """A map of twice the size; embedding is not used."""
+        return self.conv(enlarge(h), depth)
 
 
 class ResBlock(nn.Module):
@@ -283,14 +235,12 @@ class ResBlock(nn.Module):
         outs: int,
         options: BlockOptions,
         resample: Literal["down", "up"] | None = None,
-        stride: Stride = (1, 2, 2),
     ) -> None:
         super().__init__()
         self.resample = resample
-        self.stride = stride
         self.scale_shift = options.modulation == "scale_shift"
         self.norm1 = Norm(ins, options.groups, True, options.norm_eps)
-        self.conv1 = conv3(ins, outs, options)
+        self.conv1 = SliceConv(ins, outs, options)
         self.embed = (
             nn.Linear(options.embedding, outs * (1 + self.scale_shift))
             if options.embedding
@@ -298,18 +248,18 @@ class ResBlock(nn.Module):
         )
         self.norm2 = Norm(outs, options.groups, not self.scale_shift, options.norm_eps)
         self.dropout = nn.Dropout(options.dropout)
-        self.conv2 = conv3(outs, outs, options)
+        self.conv2 = SliceConv(outs, outs, options)
         if options.zero_init:
             zero_weights(self.conv2)
-        self.skip = conv1(ins, outs, options) if ins != outs else nn.Identity()
+        self.skip = nn.Conv2d(ins, outs, 1) if ins != outs else nn.Identity()
 
     def forward(self, h: Tensor, embedding: Tensor | None, depth: int) -> Tensor:
         """A map [N, ins, ...] to [N, outs, ...]; embedding: [N, size]."""
         inner = self.norm1(h)
         if self.resample is not None:
-            resample = shrink if self.resample == "down" else enlarge
-            inner = resample(inner, self.stride)
-            h = resample(h, self.stride)
+            resample = halve if self.resample == "down" else enlarge
+            inner = resample(inner)
+            h = resample(h)
         inner = self.conv1(inner, depth)
         inner = self.modulate(inner, embedding)
         return self.skip(h) + self.conv2(self.dropout(inner), depth)
@@ -330,7 +280,7 @@ class ResBlock(nn.Module):
 
 
 class Attention(nn.Module):
-    """Self-attention over all pixels of a slice (all voxels, for 3-D maps), with a zero-initialised output layer."""
+    """Self-attention over all pixels of a slice, with a zero-initialised output layer."""
 
     def __init__(self, channels: int, heads: int, options: BlockOptions) -> None:
         super().__init__()

@@ -19,16 +19,14 @@ from voxlate.science.nets.blocks import (
     Embedding,
     Fourier,
     Groups,
-    Kernel,
     Multipliers,
     Norm,
     Repeat,
     ResBlock,
     Sinusoidal,
-    Stride,
+    SliceConv,
     Up,
     Width,
-    conv3,
     cut_far,
     pad_far,
     to_slices,
@@ -81,19 +79,12 @@ class UNet(NetSettings):
     ] = "all"
     groups: Groups = 32
     dropout: Annotated[float, setting("Share of features dropped in each block.", ge=0, lt=1)] = 0.0
-    kernel: Kernel = "1x3x3"
     volumetric: Annotated[
         bool,
         setting(
             "Whether convolutions along depth follow those of slices; they start as the identity."
         ),
     ] = False
-    depth_halvings: Annotated[
-        int,
-        setting(
-            "Number of the deepest halvings that also halve depth; needs kernel = '3x3x3'.", ge=0
-        ),
-    ] = 0
     border: Annotated[
         Literal["zeros", "repeat"] | None,
         setting(
@@ -120,31 +111,15 @@ class UNet(NetSettings):
 
         Raises BadInput where the settings contradict each other.
         """
-        _check(self, channels)
+        _check(self)
         return ResidualUNet(self, channels)
 
 
-def _check(net: UNet, channels: Channels) -> None:
+def _check(net: UNet) -> None:
     last = len(net.multipliers) - 1
     if any(not 0 <= level <= last for level in net.attention):
         raise BadInput(
             f"net.attention: expected levels from 0 to {last}, found {list(net.attention)}. Leave the others out."
-        )
-    if net.volumetric and net.kernel == "3x3x3":
-        raise BadInput(
-            "net.volumetric: expected kernel 1x3x3, found 3x3x3, which joins slices already. Set one of the two."
-        )
-    if channels.features and net.kernel == "3x3x3":
-        raise BadInput(
-            "net.kernel: expected 1x3x3 with feature maps of slices, found 3x3x3. Set it to 1x3x3."
-        )
-    if net.depth_halvings and net.kernel == "1x3x3":
-        raise BadInput(
-            "net.depth_halvings: expected 0 with kernel 1x3x3, found more. Set kernel to 3x3x3."
-        )
-    if net.depth_halvings > last:
-        raise BadInput(
-            f"net.depth_halvings: expected at most {last}, found {net.depth_halvings}. Lower it."
         )
     attending = {*net.attention, *([last] if net.middle_attention else [])}
     for width in (net.width * net.multipliers[level] for level in attending):
@@ -189,10 +164,8 @@ class ResidualUNet(nn.Module):
     def __init__(self, net: UNet, channels: Channels) -> None:
         super().__init__()
         self.net = net
-        self.dims: Literal[2, 3] = 2 if net.kernel == "1x3x3" else 3
         self.embedding = Embedding(net.time, net.width, channels)
         conditioned = BlockOptions(
-            self.dims,
             net.groups,
             self.embedding.size,
             net.modulation,
@@ -203,11 +176,7 @@ class ResidualUNet(nn.Module):
         )
         plain = replace(conditioned, embedding=0)
         widths = [net.width * factor for factor in net.multipliers]
-        last = len(widths) - 1
-        self.strides = [
-            (2 if level >= last - net.depth_halvings else 1, 2, 2) for level in range(last)
-        ]
-        self.stem = conv3(channels.joined * net.patch**2, net.width, conditioned)
+        self.stem = SliceConv(channels.joined * net.patch**2, net.width, conditioned)
         self.encoder, skips = self._encoder(widths, conditioned if net.inject == "all" else plain)
         deepest = widths[-1]
         heads = deepest // net.head_width if net.middle_attention else 0
@@ -215,13 +184,12 @@ class ResidualUNet(nn.Module):
         self.middle = UNetLevel(middle, None)
         self.decoder = self._decoder(widths, skips, conditioned)
         self.norm = Norm(widths[0], net.groups, silu=True)
-        self.head = conv3(widths[0], channels.out * net.patch**2, conditioned)
+        self.head = SliceConv(widths[0], channels.out * net.patch**2, conditioned)
         prior = (widths, channels.features, net.patch, conditioned)
         self.asymmetry = AsymmetryPrior(*prior) if channels.features else None
         if net.zero_init:
             zero_weights(self.head)
-        if self.dims == 2:
-            self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def _heads(self, level: int, channels: int) -> int:
         """The number of attention heads after the blocks of a level; 0: no attention."""
@@ -241,7 +209,7 @@ class ResidualUNet(nn.Module):
             levels.append(
                 UNetLevel(
                     stages,
-                    None if last else self._resample("down", outs, self.strides[level], options),
+                    None if last else self._resample("down", outs, options),
                 )
             )
             skips += [outs] * (self.net.blocks + (not last))
@@ -260,7 +228,7 @@ class ResidualUNet(nn.Module):
             levels.append(
                 UNetLevel(
                     stages,
-                    self._resample("up", outs, self.strides[level - 1], options) if level else None,
+                    self._resample("up", outs, options) if level else None,
                 )
             )
         return levels
@@ -269,21 +237,19 @@ class ResidualUNet(nn.Module):
         self,
         way: Literal["down", "up"],
         channels: int,
-        stride: Stride,
         options: BlockOptions,
     ) -> nn.Module:
         if self.net.resampling == "block":
-            return ResBlock(channels, channels, options, resample=way, stride=stride)
-        return (Down if way == "down" else Up)(channels, stride, options)
+            return ResBlock(channels, channels, options, resample=way)
+        return (Down if way == "down" else Up)(channels, options)
 
     def forward(self, inputs: NetworkInput) -> Output:
         """The image."""
         image = inputs.joined
-        h, depth = self._fold(
-            pad_far(image, (2**self.net.depth_halvings, self.net.multiple, self.net.multiple))
-        )
+        depth = image.shape[2]
+        h = self._fold(pad_far(image, (1, self.net.multiple, self.net.multiple)))
         embedding = self.embedding(inputs.log_snr, inputs.code)
-        if embedding is not None and self.dims == 2:
+        if embedding is not None:
             embedding = embedding.repeat_interleave(depth, dim=0)
         pyramid = (
             self.asymmetry(inputs.features, h.shape[2:], image.shape[-1])
@@ -316,21 +282,14 @@ class ResidualUNet(nn.Module):
                 h = level.resample(h, embedding, depth)
         return self.head(self.norm(h), depth)
 
-    def _fold(self, image: Tensor) -> tuple[Tensor, int]:
-        """To patches, and to channels-last slices in a slice-wise network."""
-        depth = image.shape[2]
+    def _fold(self, image: Tensor) -> Tensor:
+        """To patches of channels-last slices."""
         h = to_slices(image)
         if self.net.patch > 1:
             h = F.pixel_unshuffle(h, self.net.patch)
-        if self.dims == 2:
-            return h.contiguous(memory_format=torch.channels_last), depth
-        volumes = to_volumes(h, depth)
-        if torch.jit.is_tracing():  # ONNX has no such layout
-            return volumes, depth
-        return volumes.contiguous(memory_format=torch.channels_last_3d), depth
+        return h.contiguous(memory_format=torch.channels_last)
 
     def _unfold(self, h: Tensor, depth: int) -> Tensor:
-        h = h if self.dims == 2 else to_slices(h)
         return to_volumes(F.pixel_shuffle(h, self.net.patch) if self.net.patch > 1 else h, depth)
 
 

@@ -10,6 +10,8 @@ RETIRED = {
     "data.level": False,
     "intensity.*.clips": ANY,
     "method.lpips": None,
+    "net.depth_halvings": 0,
+    "net.kernel": "1x3x3",
     "start_window": {},
     "synth.contrast": {},
     "task.detach": False,
