@@ -156,7 +156,7 @@ def _middle(net: KLAutoencoder, channels: int, options: BlockOptions) -> list[nn
 def _encoder(
     net: KLAutoencoder, channels: int, widths: list[int], options: BlockOptions
 ) -> nn.ModuleList:
-    parts = [SliceConv(channels, widths[0], options)]
+    parts: list[nn.Module] = [SliceConv(channels, widths[0], options)]
     ins = widths[0]
     for level, outs in enumerate(widths):
         for _ in range(net.blocks):
