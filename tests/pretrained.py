@@ -83,16 +83,10 @@ def values(key, shape):
     return 0.1 * drawn + (1 if key.endswith("weight") else 0)
 
 
-def written(path, source, diffusers=True, prefix=""):
-    """A file with the same weights in either layout."""
-    state = {}
-    for key, shape in published(source).items():
-        name = diffusers_key(key, LEVELS[source] - 1)
-        tensor = values(name, shape)
-        if not diffusers:
-            name = f"{prefix}{key}"
-        elif re.search(r"attentions.*to_.*weight", name):
-            tensor = tensor[..., 0, 0].contiguous()
-        state[name] = tensor
+def written(path, source, prefix=""):
+    """A file of such weights; drawn by diffusers' keys, as those of the golden numbers were."""
+    last = LEVELS[source] - 1
+    shapes = published(source).items()
+    state = {f"{prefix}{key}": values(diffusers_key(key, last), shape) for key, shape in shapes}
     save_file(state, path)
     return path

@@ -1,8 +1,8 @@
-"""Pretrained autoencoders of latent diffusion (kl-f4, kl-f8) as runs, from CompVis' layout and from diffusers'.
+"""Pretrained autoencoders of latent diffusion (kl-f4, kl-f8) as runs.
 
 They take colour pictures in [-1, 1]. A grey image would be repeated to three channels, and the three outputs averaged.
 This equals the sum over the first kernel's input channels and the mean over the last kernel's outputs, which are stored
-here, so that the network has one channel. Sources: Rombach et al. 2022, app. G; diffusers.
+here, so that the network has one channel. Source: Rombach et al. 2022, app. G.
 """
 
 import json
@@ -31,26 +31,6 @@ LEVELS = {"kl-f4": 3, "kl-f8": 4}
 PREFIX = "first_stage_model."  # prefix of the autoencoder in a file of a whole latent diffusion
 LEAST_WIDTH = 64  # norms of 32 groups then have at least two channels in each, as ours
 FIRST_BLOCKS = r"encoder\.down\.0\.block\.\d+\.conv1\.weight"
-UP_BLOCK = re.compile(r"up_blocks\.(\d+)\.")
-# Parts of diffusers' names by CompVis' ones, replaced in this order; attention has other names before diffusers 0.17.
-DIFFUSERS = {
-    "down_blocks": "down",
-    "resnets": "block",
-    "downsamplers.0": "downsample",
-    "upsamplers.0": "upsample",
-    "mid_block.block.0": "mid.block_1",
-    "mid_block.block.1": "mid.block_2",
-    "mid_block.attentions.0": "mid.attn_1",
-    "conv_shortcut": "nin_shortcut",
-    "conv_norm_out": "norm_out",
-    "group_norm": "norm",
-    "to_out.0": "proj_out",
-    "proj_attn": "proj_out",
-    "query": "q",
-    "key": "k",
-    "value": "v",
-    "to_": "",
-}
 # Keys of the network in which pretrained autoencoders differ from ours.
 OWN_KEYS = ["width", "multipliers", "blocks", "latent", "middle_attention", "border", "norm_eps"]
 GROUPS = 32
@@ -111,19 +91,11 @@ def read_autoencoder(source: Source, path: Path) -> tuple[KLAutoencoder, dict[st
 
 
 def _places(keys: Sequence[str]) -> dict[str, str]:
-    """The keys of an autoencoder in a file, by their names in CompVis' layout."""
+    """The keys of an autoencoder in a file, by their names without the prefix of a whole latent diffusion."""
     prefix = PREFIX if any(key.startswith(PREFIX) for key in keys) else ""
-    last = max([0, *map(int, UP_BLOCK.findall(" ".join(keys)))])
-    places = {}
-    for key in keys:
-        # diffusers numbers levels in running order, CompVis by size.
-        name = UP_BLOCK.sub(lambda found: f"up.{last - int(found[1])}.", key.removeprefix(prefix))
-        for theirs, compvis in DIFFUSERS.items():
-            name = name.replace(theirs, compvis)
-        # The loss contains its critic and LPIPS.
-        if key.startswith(prefix) and not name.startswith("loss."):
-            places[name] = key
-    return places
+    named = {key.removeprefix(prefix): key for key in keys if key.startswith(prefix)}
+    # The loss contains its critic and LPIPS.
+    return {name: key for name, key in named.items() if not name.startswith("loss.")}
 
 
 def _detect(source: Source, shapes: Mapping[str, tuple[int, ...]], where: Path) -> KLAutoencoder:
@@ -135,7 +107,7 @@ def _detect(source: Source, shapes: Mapping[str, tuple[int, ...]], where: Path) 
     latent = shapes.get("post_quant_conv.weight", ())
     if len(stem) != 4 or len(latent) != 4 or not firsts:
         raise BadInput(
-            f"{where}: expected an autoencoder in the layout of latent diffusion or of diffusers' AutoencoderKL, found other weights ({', '.join(list(shapes)[:2]) or 'none'}, …). Choose another file."
+            f"{where}: expected an autoencoder in the layout of latent diffusion, found other weights ({', '.join(list(shapes)[:2]) or 'none'}, …). Choose another file."
         )
     if len(firsts) != LEVELS[source]:
         right = {levels: name for name, levels in LEVELS.items()}.get(len(firsts))
