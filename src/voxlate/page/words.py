@@ -46,9 +46,7 @@ SAME = {
     "ncct": "ct",
 }
 OPTION = re.compile(rf"(?<![\w-]){FLAG.pattern}")
-ON_LINE = re.compile(
-    rf"{OPTION.pattern}|\bvoxlate(?:-run| (?:{'|'.join(HOMES)}))\b"
-)  # or a command
+ON_LINE = re.compile(rf"{OPTION.pattern}|\bvoxlate (?:{'|'.join(HOMES)})\b")  # or a command
 PARENTHESIS = re.compile(r" ?\([^()]*\)")
 IN_PYTHON = re.compile(r" \(in Python: [^()]*\)")
 END = re.compile(r"(?<=[.!?]) (?=[A-Z])")

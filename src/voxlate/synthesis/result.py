@@ -33,7 +33,7 @@ from voxlate.scans.formats.nifti import DESCRIPTION, description_of
 from voxlate.scans.images.frame import BodyFrame
 from voxlate.scans.images.grid import Volume
 from voxlate.scans.images.shown import as_grey
-from voxlate.synthesis.provenance import is_distrusted, provenance_of, read_provenance
+from voxlate.synthesis.provenance import provenance_of, read_provenance
 
 if TYPE_CHECKING:
     from PIL import Image as Picture
@@ -146,11 +146,6 @@ class Synthesised:
     def grades(self) -> list[Grade]:
         """The grades of the warnings."""
         return [said.grade for said in self.warnings]
-
-    @property
-    def distrusted(self) -> bool:
-        """Whether an image is graded "do not trust"."""
-        return is_distrusted(self.provenance)
 
     @property
     def bounds(self) -> dict[str, dict[str, float]]:
