@@ -22,7 +22,7 @@ from voxlate.science.batch import Batch
 
 PIECES = 8  # of a random curve of intensities
 # Changes of shape that are off at 0.
-SHAPES = ("rotate_degrees", "tilt_degrees", "scale", "stretch", "shear", "translate", "elastic_mm")
+SHAPES = ("rotate_degrees", "scale", "stretch", "shear", "translate", "elastic_mm")
 BIAS_POINTS = 5  # a coil's field changes once or twice over the head
 Share = Annotated[float, Field(ge=0, le=1)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
@@ -37,11 +37,7 @@ class AugmentSettings:
 
     flip_lr: Annotated[Share, setting("probability of mirroring left and right")] = 0.0
     flip_ap: Annotated[Share, setting("probability of mirroring front and back")] = 0.0
-    flip_si: Annotated[Share, setting("probability of mirroring top and bottom")] = 0.0
     rotate_degrees: Annotated[Degrees, setting("largest turn in the axial plane")] = 0.0
-    tilt_degrees: Annotated[
-        Degrees, setting("largest turn out of it, patches of several slices")
-    ] = 0.0
     scale: Annotated[Fraction, setting("largest change of size: 0.1 is 1/1.1 to 1.1 times")] = 0.0
     stretch: Annotated[Fraction, setting("the same for each axis by itself")] = 0.0
     shear: Annotated[Fraction, setting("largest shear in the axial plane")] = 0.0
@@ -75,7 +71,7 @@ class AugmentSettings:
     @property
     def off_centre(self) -> list[str]:
         """Changes that are on and take the middle column away from the middle; flips and sizes do not."""
-        names = ("rotate_degrees", "tilt_degrees", "shear", "translate", "elastic_mm")
+        names = ("rotate_degrees", "shear", "translate", "elastic_mm")
         return [name for name in names if getattr(self, name) > 0]
 
 
@@ -120,7 +116,7 @@ def draw_flips(
     settings: AugmentSettings, generators: Sequence[Generator], axes: str
 ) -> dict[int, Tensor]:
     """Which items are mirrored along which axis, [B] bool each."""
-    chances = {"SI": settings.flip_si, "AP": settings.flip_ap, "LR": settings.flip_lr}
+    chances = {"AP": settings.flip_ap, "LR": settings.flip_lr}
     return {
         axis_of(axes, pair): _uniform(generators) < chance
         for pair, chance in chances.items()
@@ -166,30 +162,26 @@ def draw_affine(
     """Random maps from output to input about the centre, in mm, axes (W, H, D): [B, 3, 3]; shifts in voxels: [B, 3]."""
     count = len(generators)
     turn = _symmetric(generators, math.radians(settings.rotate_degrees))
-    tilts = [_symmetric(generators, math.radians(settings.tilt_degrees)) for _ in range(2)]
     log_scale = _symmetric(generators, math.log1p(settings.scale))
     most_stretch = math.log1p(settings.stretch)
     log_stretch = torch.stack([_symmetric(generators, most_stretch) for _ in range(3)], dim=1)
     shear = _symmetric(generators, settings.shear)
     share = torch.stack([_symmetric(generators, settings.translate) for _ in range(2)], dim=1)
-    affine = _rotation(turn, 0, 1)
-    if size[0] > 1:
-        affine = affine @ _rotation(tilts[0], 0, 2) @ _rotation(tilts[1], 1, 2)
     sheared = torch.eye(3).repeat(count, 1, 1)
     sheared[:, 0, 1] = shear
     log_sizes = log_scale.view(-1, 1, 1) + log_stretch.view(-1, 1, 3)
-    affine = affine @ sheared * torch.exp(log_sizes)
+    affine = _rotation(turn) @ sheared * torch.exp(log_sizes)
     in_plane = share * torch.tensor([size[2], size[1]])
     shift = torch.cat([in_plane, torch.zeros(count, 1)], dim=1)
     return affine, shift
 
 
-def _rotation(angle: Tensor, first: int, second: int) -> Tensor:
-    """Turns of the axis `first` towards `second`: [B, 3, 3]."""
+def _rotation(angle: Tensor) -> Tensor:
+    """Turns of W towards H: [B, 3, 3]."""
     out = torch.eye(3).repeat(len(angle), 1, 1)
-    out[:, first, first] = out[:, second, second] = torch.cos(angle)
-    out[:, second, first] = torch.sin(angle)
-    out[:, first, second] = -torch.sin(angle)
+    out[:, 0, 0] = out[:, 1, 1] = torch.cos(angle)
+    out[:, 1, 0] = torch.sin(angle)
+    out[:, 0, 1] = -torch.sin(angle)
     return out
 
 
