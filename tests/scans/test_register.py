@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import scipy.ndimage
-import torch
 from numpy.random import default_rng
 from scipy.spatial.transform import Rotation
 
@@ -19,11 +18,8 @@ from scans import indices
 from voxlate.anatomy.head import make_head
 from voxlate.anatomy.scanner import image
 from voxlate.checks.prepare import prepare
-from voxlate.scans.cases.case import prepare_case
-from voxlate.scans.formats.io import read_volume
 from voxlate.scans.images import register as module
 from voxlate.scans.images.grid import Grid, Volume
-from voxlate.scans.images.intensity import Percentile
 from voxlate.scans.images.register import (
     Similarity,
     apply_transform,
@@ -31,7 +27,6 @@ from voxlate.scans.images.register import (
     write_transform,
 )
 from voxlate.scans.images.transforms import read_transform
-from voxlate.training.batches.patches import DataSettings, read_pair
 
 itk = pytest.importorskip("SimpleITK", reason="registration needs the extra 'registration'")
 
@@ -238,11 +233,6 @@ def ct() -> Volume:
     return Volume(image(head, "ct")[None], head.affine, "HU", "ct", "ct")
 
 
-@pytest.fixture
-def flat(ct) -> Volume:
-    return replace(ct, data=ct.data[:, 33:34])
-
-
 def bend_mm(volume):
     """A known smooth displacement of up to 4 mm along rows and columns, [3, D, H, W] as (D, H, W)."""
     spacing = np.array(volume.grid.spacing_mm)[:, None, None, None]
@@ -306,13 +296,8 @@ def test_a_single_slice_is_displaced_within_its_plane_to_a_part_of_a_voxel(tmp_p
 
 
 @slow
-def test_slices_are_not_registered_by_methods_of_volumes(flat):
-    with refuses():
-        register(flat, flat, "rigid")
-
-
-@slow
-def test_scans_that_agree_nowhere_stay_where_they_are(flat):
+def test_scans_that_agree_nowhere_stay_where_they_are(ct):
+    flat = replace(ct, data=ct.data[:, 33:34])
     noise = default_rng(0).normal(size=flat.data.shape).astype(np.float32)
     assert register(replace(flat, data=noise, unit="a.u."), flat, "smooth").kept == "none"
 
@@ -411,18 +396,3 @@ def test_prepared_again_nothing_is_done_and_otherwise_transforms_are_removed(
     (out / "cohort.json").unlink()  # unfinished, so that other options may take over
     to_ct(pair, out, resample=True)
     assert not (out / "transforms/a").exists()
-
-
-@slow
-def test_synthesis_registers_as_prepare_did(pair, monkeypatch, out):
-    """The scans as they were given, one of them in a frame of its own: the network sees what training saw."""
-    known_step(monkeypatch)
-    cohort = registered(pair, out)
-    maps = {"ct": Percentile(), "tof": Percentile()}
-    scans = {name: read_volume(pair / f"a/{name}.nii.gz", name) for name in ("ct", "tof")}
-    case = prepare_case("a", scans, cohort.preparation)
-    data = DataSettings(source=["ct", "tof"], target=["ct"], patch=(12, 14, 16))
-    mine, theirs = (read_pair(one, data, maps, (0, 0, 0)) for one in (case, cohort.case("a")))
-    assert torch.equal(mine.source, theirs.source)
-    assert torch.equal(mine.mask, theirs.mask)
-    assert case.header.registered == cohort.header("a").registered
