@@ -27,12 +27,6 @@ def _pure(head: Head, label: Label) -> np.ndarray:
     return (head.labels == label) & (head.share == 1)
 
 
-def _mixed(head: Head, label: Label, second: Label) -> tuple[int, int, int]:
-    """A voxel of two tissues."""
-    mixed = (head.labels == label) & (head.second == second) & (head.share < 0.8)
-    return tuple(np.argwhere(mixed)[0])
-
-
 @pytest.fixture(scope="module")
 def maps(head):
     return {name: tissue_map(head, name) for name in MAPS}
@@ -52,14 +46,8 @@ def test_t1_changes_with_the_field_as_measured_in_grey_and_white_matter(t1_ms, p
     assert mr.t1_at_field(t1_ms, field_t) / t1_ms == pytest.approx(measured, rel=0.06)
 
 
-def test_relaxation_at_three_tesla_is_that_of_the_maps():
-    assert mr.t1_at_field(832.0, 3.0) == pytest.approx(832)
-    assert mr.t2_at_field(80.0, 3.0) == pytest.approx(80)
-    assert mr.t2star_at_field(47.0, 80.0, 3.0) == pytest.approx(47)
-    assert mr.t2_at_field(110.0, 7.0) == pytest.approx(55)  # grey matter: half of that at 3 tesla
-
-
-def test_dephasing_is_proportional_to_the_field():
+def test_t2_of_grey_matter_halves_at_seven_tesla_and_dephasing_is_proportional_to_the_field():
+    assert mr.t2_at_field(110.0, 7.0) == pytest.approx(55)
     rates = [1 / mr.t2star_at_field(47.0, 80.0, b) - 1 / mr.t2_at_field(80.0, b) for b in (1.5, 6)]
     assert rates[1] / rates[0] == pytest.approx(4)
 
@@ -154,7 +142,8 @@ def test_a_spin_echo_of_the_maps_is_the_phantom_s_own_image(head, maps, name, pr
 
 
 def test_a_voxel_of_two_tissues_has_the_rates_of_its_protons(head, maps):
-    voxel = _mixed(head, Label.WHITE, Label.GREY)
+    mixed = (head.labels == Label.WHITE) & (head.second == Label.GREY) & (head.share < 0.8)
+    voxel = tuple(np.argwhere(mixed)[0])
     share = head.share[voxel]
     pd, t1 = head.tissue.pd, head.tissue.t1_ms
     parts = [share * pd[Label.WHITE], (1 - share) * pd[Label.GREY]]

@@ -3,13 +3,13 @@
 from dataclasses import replace
 from pathlib import Path
 
-import nibabel
 import numpy as np
 import pytest
 from numpy.random import default_rng
 from numpy.testing import assert_allclose
 from scipy import ndimage
 
+from made_volumes import save
 from refusals import refuses
 from rows import every_row
 from voxlate.anatomy import label_anatomy
@@ -49,9 +49,7 @@ def ball_head(size: int = 68) -> np.ndarray:
 
 def write_map(path: Path, labels: np.ndarray, affine: np.ndarray | None = None) -> Path:
     """Write labels [z, y, x] as NIfTI; affine: by default RAS with STEP_MM."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    given = np.diag([STEP_MM, STEP_MM, STEP_MM, 1]) if affine is None else affine
-    nibabel.save(nibabel.Nifti1Image(labels.transpose(2, 1, 0), given), path)
+    save(path, labels, affine=np.diag([STEP_MM, STEP_MM, STEP_MM, 1]) if affine is None else affine)
     return path
 
 
@@ -67,13 +65,6 @@ def read_map(
 @pytest.fixture(scope="module")
 def head(tmp_path_factory) -> LabelMap:
     return read_map(tmp_path_factory.mktemp("maps"), ball_head())
-
-
-def still(**changes: object) -> varying.Variation:
-    """A variation that moves nothing but what is asked for."""
-    quiet = {"turn": np.eye(3), "mirror": False, "scale": np.ones(3)}
-    quiet |= dict.fromkeys(("bend_mm", "vault_mm", "ventricle_mm"), 0.0)
-    return replace(varying.draw(default_rng(0)), **quiet | changes)
 
 
 def test_every_table_that_comes_with_the_package_names_known_tissues_once():
@@ -169,7 +160,10 @@ def test_a_voxel_between_two_tissues_has_the_shares_of_linear_interpolation():
 @every_row("vault_mm", [-2.0, 0.0, 2.0])
 def test_a_thicker_vault_moves_its_outer_surface_by_the_millimetres_drawn(head, vault_mm):
     drawn = label_anatomy.draw_tissues(head, label_anatomy.draw(default_rng(2)))
-    places = varying.places_of(head, drawn, head.where(Label.WHITE), still(vault_mm=vault_mm))
+    still = {"turn": np.eye(3), "mirror": False, "scale": np.ones(3)}
+    still |= {"bend_mm": 0.0, "vault_mm": vault_mm, "ventricle_mm": 0.0}
+    variation = replace(varying.draw(default_rng(0)), **still)
+    places = varying.places_of(head, drawn, head.where(Label.WHITE), variation)
     along = np.linspace(-90, 90, 361, dtype=np.float32)
     x, y, z = places.on((along, *np.zeros((2, 1), np.float32)))
     canvas = blank((1, 1, 361), STEP_MM)

@@ -8,6 +8,7 @@ import nibabel
 import numpy as np
 import pytest
 
+from made_volumes import save
 from rows import slow
 from voxlate.anatomy.label_table import read_table
 from voxlate.anatomy.tissue import Label
@@ -42,11 +43,8 @@ def pelvis() -> np.ndarray:
 
 @pytest.fixture
 def folder(tmp_path) -> Path:
-    (tmp_path / "maps").mkdir()
-    affine = np.diag([6.0, 6, 6, 1])
     for name in ("a", "b", "c"):
-        image = nibabel.Nifti1Image(pelvis().transpose(2, 1, 0), affine)
-        nibabel.save(image, tmp_path / f"maps/{name}.nii.gz")
+        save(tmp_path / f"maps/{name}.nii.gz", pelvis(), affine=np.diag([6.0, 6, 6, 1]))
     recipe = RECIPE
     for text, short in SMALL.items():
         assert text in recipe

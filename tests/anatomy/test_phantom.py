@@ -160,8 +160,6 @@ def test_noise_has_unit_variance_and_repeats_after_its_period():
     assert np.allclose(
         field.at((point, point, point)), field.at((point + 120, point - 120, point)), atol=1e-4
     )
-    z, y, x = np.meshgrid(point[:4], point[:5], point, indexing="ij")
-    assert np.allclose(field.on((point, point[:5], point[:4])), field.at((x, y, z)), atol=1e-4)
 
 
 def test_a_cohort_has_its_files_units_and_note_and_case_k_whatever_the_number_of_cases(

@@ -6,10 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import made_volumes
 from voxlate.checks.prepare import prepare
 from voxlate.scans.cases.prepared import Cohort
-from voxlate.scans.formats.io import write_volume
-from voxlate.scans.images.grid import Volume
 
 Save = Callable[..., Path]
 SHAPE = (4, 6, 8)  # D, H, W
@@ -26,7 +25,7 @@ def write_scan(
     if affine is None:
         affine = np.diag([*spacing_mm[::-1], 1.0])
         affine[:3, 3] = origin_mm
-    write_volume(path, Volume(values.astype(np.float32)[None], affine, "a.u.", "", str(path)))
+    made_volumes.save(path, values, "", "a.u.", affine)
     return path
 
 

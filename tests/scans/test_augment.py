@@ -36,12 +36,6 @@ def pictures(count, channels, *size, seed=0):
     return torch.rand(count, channels, *size, generator=Generator().manual_seed(seed)) * 2 - 1
 
 
-def example(count, depth=1):
-    """Sources of two channels, targets and masks of 16 x 16."""
-    target = pictures(count, 1, depth, 16, 16, seed=1)
-    return pictures(count, 2, depth, 16, 16), target, torch.ones_like(target)
-
-
 def augmented(
     settings,
     source,
@@ -63,13 +57,6 @@ def augmented(
     return augment(Batch(**given | more), settings, draws or generators(count), spacing(count))
 
 
-def moved(x, affine, shift=None):
-    """A batch of voxels of 1 mm sampled where a map [3, 3] or [B, 3, 3] leads to."""
-    shift = torch.zeros(len(x), 3) if shift is None else shift
-    affine = affine.expand(len(x), 3, 3)
-    return sample(x, sampling_grid(affine, shift, spacing(len(x)), x.shape[2:]))
-
-
 @every_row(
     "off",
     [
@@ -78,7 +65,8 @@ def moved(x, affine, shift=None):
     ],
 )
 def test_augmentation_that_draws_nothing_is_bit_identical(off):
-    before = example(2)
+    target = pictures(2, 1, 1, 16, 16, seed=1)
+    before = (pictures(2, 2, 1, 16, 16), target, torch.ones_like(target))
     out = augmented(off, *before)
     assert all(map(torch.equal, (out.source, out.target, out.mask), before))
 
@@ -86,9 +74,10 @@ def test_augmentation_that_draws_nothing_is_bit_identical(off):
 @every_row("depth, quarters", [(1, 0), (1, 1), (5, 3)])
 def test_turns_by_quarters_equal_rot90(depth, quarters):
     x = pictures(2, 2, depth, 12, 12)
-    turn = torch.from_numpy(turn_about_z(90 * quarters)).float()
+    turn = torch.from_numpy(turn_about_z(90 * quarters)).float().expand(2, 3, 3)
+    out = sample(x, sampling_grid(turn, torch.zeros(2, 3), spacing(2), x.shape[2:]))
     expected = torch.rot90(x, quarters, dims=(3, 4))
-    assert torch.allclose(moved(x, turn), expected, atol=1e-5)
+    assert torch.allclose(out, expected, atol=1e-5)
 
 
 def test_a_turn_keeps_distances_in_mm_where_voxels_are_not_square():

@@ -119,7 +119,7 @@ def everything_in(folder):
     return b"".join(path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file())
 
 
-def test_the_preset_takes_t2_and_the_ct_deformed_onto_it_in_the_order_of_places(gold):
+def test_the_preset_takes_t2_and_the_ct_deformed_onto_it(gold):
     cases = find_cohort(gold, preset="gold_atlas").cases
     names = ["1_01_P", "2_03_P", "3_04_P"]
     assert [one.case for one in cases] == [one.patient for one in cases] == names
@@ -131,8 +131,6 @@ def test_the_preset_takes_t2_and_the_ct_deformed_onto_it_in_the_order_of_places(
         assert len(described) == 4  # contours are no images
         for name in ("t2", "ct"):
             assert described[case.files[name]] == DESCRIPTIONS[name]
-            second = read_volume(case.files[name], name).affine @ [0, 0, 1, 1]
-            np.testing.assert_allclose(second, [20, -30, -5, 1])  # LPS to RAS
 
 
 def traces_of_patients(content):
@@ -269,7 +267,7 @@ train = { steps = 2, batch = 2, precision = "float32", workers = 0, validate_eve
 
 
 @slow
-def test_synth_evaluate_and_info_read_the_same_series(voxlate, gold, tmp_path):
+def test_synth_and_evaluate_read_the_same_series(voxlate, gold, tmp_path):
     recipe, prepared, run = (tmp_path / name for name in ("tiny.toml", "prepared", "run"))
     recipe.write_text(RECIPE)
     prepare(gold, prepared, preset="gold_atlas", workers=1, audit=False)
@@ -297,8 +295,6 @@ def test_synth_evaluate_and_info_read_the_same_series(voxlate, gold, tmp_path):
     assert scores["source_files"]["2_03_P"] == {"t2": f"../GOLD/{t2.name}"}
     # which reads the source again
     assert "2_03_P,2_03_P,ct,intensity table" in (out / "scores.csv").read_text()
-    facts = json.loads(voxlate("info", files["ct"], "--json").out)
-    assert (facts["unit"], facts["range"]) == ("HU", [-1000, ct_values().max()])
     assert traces_of_patients(everything_in(out) + everything_in(run)) == []
 
 

@@ -9,8 +9,6 @@ from scans import touch
 from voxlate.checks.prepare import prepare
 from voxlate.scans.cohorts.case_files import kind_of
 from voxlate.scans.cohorts.find import find_cohort
-from voxlate.scans.formats.io import without_ending
-from voxlate.scans.images.units import plain_modality
 
 KINDS = {
     "mask": "mask brain_mask t1_mask desc-brain_mask Hirnmaske Maske masque_cerveau mask_2",
@@ -51,16 +49,3 @@ def test_a_mask_of_a_small_part_of_the_body_is_not_to_be_trusted(save, tmp_path)
         cohort = prepare(tmp_path / name, tmp_path / f"{name}_out", workers=1, audit=False)
         said = {one.code: one.grade for one in cohort.warnings}
         assert said.get("part-mask") == {"part": "do not trust"}.get(name)
-
-
-@every_row(
-    ("name", "plain"),
-    [("rCBF", "cbf"), ("Perfusion_Tmax", "tmax"), ("T_max", "tmax"), ("asl_cbf", "asl_cbf")],
-)
-def test_maps_of_perfusion_are_read_beside_words_that_say_only_so(name, plain):
-    assert plain_modality(name) == plain
-
-
-@every_row("ending", [".nii.gz", ".nii", ".mha", ".npy", ".hdr"])
-def test_a_case_s_name_loses_a_known_ending_alone(ending):
-    assert without_ending(f"1.2.840.10{ending}") == "1.2.840.10"

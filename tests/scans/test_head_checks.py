@@ -168,12 +168,6 @@ def test_a_head_whose_slices_are_too_close_or_too_far_apart_is_told(head, slice_
     assert grades(head, z=slice_mm)["flattened"] == grade
 
 
-@every_row("slice_mm, codes", [(3.0, []), (1.0, ["flattened"])])
-def test_a_head_of_a_cohort_whose_slices_are_too_close_is_told(head, slice_mm, codes):
-    numbers = body_numbers(_scan(head, z=slice_mm), None)
-    assert [said.code for said in ask("body_in_case", numbers)] == codes
-
-
 @slow
 @every_row(
     ("change", "code"),
@@ -194,29 +188,24 @@ def test_what_is_no_whole_upright_head_with_two_like_sides_and_dark_bone_is_said
 DARK, BRIGHT = (100, 300, 450), (1200, 600, 400)  # of fluid, grey and white matter
 
 
-def test_a_brain_whose_fluid_is_not_as_its_name_states_is_told():
-    def said(name, levels):
-        messages = check_head(made_brain(*levels, name=name), "brain")
-        return [one.grade for one in messages if one.code == "contrast-of-name"]
-
-    assert said("t1", DARK) == said("t2", BRIGHT) == said("pd", BRIGHT) == []
-    assert said("t1", BRIGHT) == said("flair", BRIGHT) == said("t2", DARK) == ["do not trust"]
-
-
-@every_row("ct_offset", [None, 0, 20])
-def test_the_contrast_of_a_brain_or_beside_a_ct_is_known_whatever_the_other_cases_show(ct_offset):
+@every_row(
+    "name, levels, grades",
+    [
+        *((name, levels, []) for name, levels in (("t1", DARK), ("t2", BRIGHT), ("pd", BRIGHT))),
+        *((name, BRIGHT, ["do not trust"]) for name in ("t1", "flair")),
+        ("t2", DARK, ["do not trust"]),
+    ],
+)
+def test_a_brain_whose_fluid_is_not_as_its_name_states_is_told_alone_and_beside_a_ct(
+    name, levels, grades
+):
     labels = tissues(0.4)
     hu = np.array([-1000, 8, 37, 37])[labels] + np.random.default_rng(0).normal(0, 6, labels.shape)
-
-    def said(name, levels):
-        scan = made_brain(*levels, name=name, ventricle=0.4)
-        ct = None
-        if ct_offset is not None:
-            ct = replace(scan, data=np.float32(hu[None] + ct_offset), unit="HU", modality="ct")
-        return [one.code for one in ask("body_in_case", body_numbers(scan, ct), name)]
-
-    assert said("t1", DARK) == said("t2", BRIGHT) == said("pd", BRIGHT) == []
-    assert said("t1", BRIGHT) == said("t2", DARK) == ["contrast-of-name"]
+    scan = made_brain(*levels, name=name, ventricle=0.4)
+    cts = [replace(scan, data=np.float32(hu[None] + by), unit="HU") for by in (0, 20)]
+    of_cases = [ask("body_in_case", body_numbers(scan, ct), name) for ct in (None, *cts)]
+    for said in (check_head(scan, "brain"), *of_cases):
+        assert [one.grade for one in said if one.code == "contrast-of-name"] == grades
 
 
 @every_row("across_mm, count", [(190, 1), (345, 0)])

@@ -182,12 +182,11 @@ def test_bmp_and_jpeg_are_read(tmp_path, ending, said):
     assert len(picture.guesses) == said
 
 
-def test_pictures_of_two_sizes_are_both_resized_to_the_matrix(tmp_path):
-    ramp = Image.fromarray(np.tile(np.linspace(0, 200, 16, dtype=np.uint8), (16, 1)))
+def test_pictures_of_two_sizes_are_both_resized_to_the_matrix():
     scans = {}
     for name, size in (("a", 16), ("b", 32)):
-        ramp.resize((size, size)).save(tmp_path / f"{name}.png")
-        scans[name] = read_volume(tmp_path / f"{name}.png", name)
+        ramp = np.tile(np.linspace(0, 200, size, dtype=np.float32), (1, 1, size, 1))
+        scans[name] = Volume(ramp, np.diag([-1.0, -1, 1, 1]), "grey", name)
     with refuses("--matrix"):
         find_common_grid("case", scans, Preparation())
     common = find_common_grid("case", scans, Preparation(matrix=(8, 8)))

@@ -12,8 +12,7 @@ from voxlate.scans.cohorts.find import CohortFiles, find_cohort
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    names = (f"{case}/{name}.png" for case in "abc" for name in ("mr", "ct"))
-    return touch(tmp_path / "scans", *names)
+    return touch(tmp_path / "scans", "{a,b,c}/{mr,ct}.png")
 
 
 def stated(cases: list[CaseFiles]) -> dict[str, tuple[str, str | None]]:
@@ -175,8 +174,7 @@ def test_quotes_hold_separators_and_may_follow_a_blank(root):
 
 @every_row("value", ["scans/{}/mr.png.bak", "scans/{}/mr.xyz", "gone/{}.nii.bak"])
 def test_a_column_of_files_that_are_not_read_is_refused(root, value):
-    for case in "ab":
-        touch(root, f"{case}/mr.png.bak", f"{case}/mr.xyz")
+    touch(root, "{a,b}/mr.{png.bak,xyz}")
     rows = "".join(f"{case},scans/{case}/ct.png,{value.format(case)}\n" for case in "ab")
     with refuses():
         listed(root, "case,ct,t1\n" + rows)

@@ -216,12 +216,9 @@ def test_a_head_with_its_skull_may_show_a_face_and_a_brain_without_does_not(
 
 
 def test_a_brain_in_hounsfield_units_without_bone_is_stripped():
-    data = np.full((1, 40, 40, 40), -1000, np.float32)
-    data[:, 8:32, 8:32, 8:32] = 35
-    volume = Volume(data, np.diag([4.0, 4, 4, 1]), "HU", "ct")
-    assert is_stripped(volume)
-    data[:, 8:10, 8:32, 8:32] = 1000
-    assert not is_stripped(volume)
+    hu = np.where(BRAIN, 35, -1000)
+    assert is_stripped(volume_of(hu, "HU"))
+    assert not is_stripped(volume_of(np.where(ellipsoid(40, 40, 40), 1000, hu), "HU"))
 
 
 def test_a_slab_of_a_head_shows_no_face(heads):

@@ -10,7 +10,6 @@ from scipy.spatial.transform import Rotation
 
 from voxlate.anatomy.head import Head, make_head
 from voxlate.anatomy.scanner import image
-from voxlate.base.similarity import dice, information_of_rows
 from voxlate.scans.images.grid import Volume
 from voxlate.scans.images.mask import foreground
 from voxlate.scans.images.misalignment import misalignment
@@ -123,16 +122,3 @@ def test_the_cut_of_one_mask_does_not_make_moved_brains_look_aligned():
     fixed = scan("t1") * inside
     found = misalignment(fixed, moving * inside, tuple(spacing), inside, coarse=True)
     assert found.median_mm == pytest.approx(4.0, abs=0.5)
-
-
-def test_shared_information_is_highest_where_classes_determine_each_other():
-    a = np.arange(64, dtype=np.uint8) % 4
-    information, entropy = information_of_rows(a, np.stack([3 - a, np.sort(a)]), 4)
-    assert information == pytest.approx([2.0, 1.0])
-    assert entropy == pytest.approx(np.log(4))
-
-
-def test_dice_of_masks():
-    a, b = np.array([1, 1, 1, 0], bool), np.array([0, 1, 1, 1], bool)
-    assert dice(a, b) == pytest.approx(2 / 3)
-    assert np.isnan(dice(~a & a, a & ~a))

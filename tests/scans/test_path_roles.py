@@ -91,6 +91,18 @@ UKE/Smith-2021-01-1{1,2}/{t1,ct}.nii.gz HH/Weber-2021-01-1{1,2}/{t1,ct}.nii.gz -
 {Kontrolle,Patienten}/Weber/{t1,ct}.nii.gz -> Kontrolle_Weber/Kontrolle_Weber *2 patients:2 ct+t1
 Kontrolle0{1,2}/{t1,ct}.nii.gz Patient0{1,2}/{t1,ct}.nii.gz -> *4 patients:4 ct+t1
 P0{1,2}/{Kopf~T2,Kopf~T1,Kopf~T1~mit~KM,Dunkelflüssigkeit~(FLAIR)}.nii.gz -> *2 flair+t1+t1c+t2
+p01/{t1~,ct}.nii.gz p02/{t1,ct}.nii.gz -> p01/p01 *2 ct+t1
+p0{1,2}/{Ax~T1~MPRAGE~(1),ct}.nii.gz -> p01/p01 *2 ct+t1
+p0{1,2}/{AXIAL~T1~POST,ct}.nii.gz -> p01/p01 *2 ct+t1c
+p01/{T2-FLAIR~-~Copy,ct}.nii.gz p02/{flair,ct}.nii.gz -> p01/p01 *2 ct+flair
+p0{1,2}/{Gd~T1,ct}.nii.gz -> p01/p01 *2 ct+t1c
+p0{1,2}/{Kopf~T1~ohne~KM,ct}.nii.gz -> p01/p01 *2 ct+t1
+p0{1,2}/{Kopf~T1~post~OP,ct}.nii.gz -> p01/p01 *2 ct+kopf_t1_post_op
+p0{1,2}/{Tumor~T1,ct}.nii.gz -> p01/p01 *2 ct+tumor_t1
+p0{1,2}/{Kopf~T2~map,ct}.nii.gz -> p01/p01 *2 ct+kopf_t2_map
+p0{1,2}/{weird,ct}.nii.gz -> p01/p01 *2 ct+weird
+p0{1,2}/{rCBF,Perfusion_Tmax}.nii.gz -> p01/p01 *2 cbf+tmax
+p0{1,2}/{T_max,asl_cbf}.nii.gz -> p01/p01 *2 asl_cbf+tmax
 P0{1,2}/{Kopf~T2,Hals~T2,T1}.nii.gz -> *2 hals_t2+kopf_t2+t1
 x/imagesTr/x_{0001,0002}.nii.gz x/labelsTr/x_{0001,0002}.nii.gz -> x_0001/x_0001 *2 image
 """

@@ -37,7 +37,7 @@ from voxlate.scans.cases.case import PreparedCase, prepare_case
 from voxlate.scans.cases.prepared import open_cohort
 from voxlate.scans.images.intensity import Percentile, Window
 from voxlate.science.batch import Batch
-from voxlate.training.batches.batches import Batches, validation_batches
+from voxlate.training.batches.batches import Batches
 from voxlate.training.batches.patches import DataSettings, read_pair
 from voxlate.training.recipe import read
 
@@ -168,14 +168,6 @@ def test_a_modality_with_further_sequences_draws_each_of_them_and_targets_the_fi
     assert all(400 <= one.tr_ms <= 700 for one in draws if one.kind == "spin_echo")
     assert contrast.centre(3.0).kind == "mprage"
     assert contrast.needs > Contrast(sequence="mprage").needs
-
-
-def test_validation_sees_a_fixed_draw_of_each_item(cohort):
-    view = cohort.with_physics(_settings(), ["ct"])
-    first, again = (
-        [one.source for one in validation_batches(view, DATA, INTENSITY, limit=4)] for _ in range(2)
-    )
-    assert torch.equal(torch.cat(first), torch.cat(again))
 
 
 def test_neighbouring_slices_are_of_one_draw(cohort):

@@ -56,22 +56,6 @@ def test_what_is_wrong_with_a_scan_is_measured_and_said_unless_those_of_the_trai
     assert "quality" not in {one.code for one in usual if "wave" not in one.numbers}
 
 
-@every_row(
-    "exponent, values",
-    [
-        (0.0, default_rng(0).normal(size=(64, 64, 64))),
-        (1.0, np.indices((64, 64, 64)).sum(0) // 24 % 2 * 100),
-        (2.0, np.indices((64, 64, 64)).sum(0)),
-    ],
-)
-def test_squared_changes_do_not_grow_in_noise_grow_as_the_distance_at_edges_and_as_its_square_on_slopes(
-    exponent, values
-):
-    numbers = slice_numbers(volume_of(values))
-    assert numbers["blur"] == pytest.approx(exponent, abs=0.2)
-    assert numbers["smear_more"] == pytest.approx(0, abs=0.05)
-
-
 def test_a_scan_after_a_filter_or_from_thick_slices_is_called_blurred():
     draw = default_rng(0)
     cells = np.kron(draw.random((12, 12, 12)), np.ones((6, 6, 6)))

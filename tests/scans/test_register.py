@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from numpy.random import default_rng
 from scipy.spatial.transform import Rotation
 
@@ -15,11 +14,8 @@ from refusals import refuses
 from rows import every_row
 from scans import indices
 from voxlate.checks.prepare import prepare
-from voxlate.scans.cases.case import prepare_case
-from voxlate.scans.formats.io import read_volume
 from voxlate.scans.images import register as module
 from voxlate.scans.images.grid import Grid, Volume
-from voxlate.scans.images.intensity import Percentile
 from voxlate.scans.images.register import (
     Similarity,
     apply_transform,
@@ -27,7 +23,6 @@ from voxlate.scans.images.register import (
     write_transform,
 )
 from voxlate.scans.images.transforms import read_transform
-from voxlate.training.batches.patches import DataSettings, read_pair
 
 itk = pytest.importorskip("SimpleITK", reason="registration needs the extra 'registration'")
 
@@ -314,18 +309,3 @@ def test_prepared_again_nothing_is_done_and_otherwise_transforms_are_removed(
     (out / "cohort.json").unlink()  # unfinished, so that other options may take over
     to_ct(pair, out, resample=True)
     assert not (out / "transforms/a").exists()
-
-
-@slow
-def test_synthesis_registers_as_prepare_did(pair, monkeypatch, out):
-    """The scans as they were given, one of them in a frame of its own: the network sees what training saw."""
-    known_step(monkeypatch)
-    cohort = registered(pair, out)
-    maps = {"ct": Percentile(), "tof": Percentile()}
-    scans = {name: read_volume(pair / f"a/{name}.nii.gz", name) for name in ("ct", "tof")}
-    case = prepare_case("a", scans, cohort.preparation)
-    data = DataSettings(source=["ct", "tof"], target=["ct"], patch=(12, 14, 16))
-    mine, theirs = (read_pair(one, data, maps, (0, 0, 0)) for one in (case, cohort.case("a")))
-    assert torch.equal(mine.source, theirs.source)
-    assert torch.equal(mine.mask, theirs.mask)
-    assert case.header.registered == cohort.header("a").registered
