@@ -24,3 +24,11 @@ def made_volume(data, modality="ct", unit="HU", affine=None):
 def save(path, data, *what, **more):
     """Write voxels [D, H, W] as the volume that made_volume gives."""
     write_volume(path, made_volume(data, *what, **more))
+
+
+def save_pair(folder, truth, image, *what, case="p0", **more):
+    """Write the truth of a case and its synthesis; the folders of syntheses and of truths."""
+    name = f"{case}/{what[0] if what else 'ct'}.nii.gz"
+    save(folder / "cohort" / name, truth, *what, **more)
+    save(folder / "out" / name, image, *what, **more)
+    return folder / "out", folder / "cohort"

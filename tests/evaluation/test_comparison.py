@@ -9,7 +9,7 @@ import pytest
 from scipy.ndimage import gaussian_filter
 from test_report import Page
 
-from made_volumes import head, save
+from made_volumes import save
 from rows import slow
 from voxlate.base.files import read_json, write_json
 from voxlate.base.messages import message
@@ -26,16 +26,19 @@ METHODS = ("unet", "ddpm_m", "oracle")
 
 def make(folder, cases=2, methods=METHODS):
     """Scored syntheses of made-up heads: one blurs, one adds noise and has a spread, one is the truth itself."""
+    z, y, x = np.meshgrid(*(np.linspace(-1, 1, size) for size in SHAPE), indexing="ij")
     for number in range(cases):
-        ct = head(number, SHAPE, contrast=200)
-        inside, noise = ct > -1000, np.random.default_rng(number).normal(0, 20, SHAPE)
-        images = {"unet": gaussian_filter(ct, 1), "ddpm_m": ct + noise, "oracle": ct}
+        draw = np.random.default_rng(number)
+        inside = z**2 + (y / 0.9) ** 2 + (x / 0.8) ** 2 < 0.8
+        tissue = 40 + 200 * gaussian_filter(draw.normal(0, 1, SHAPE), 1)
+        noise = draw.normal(0, 20, SHAPE)
+        images = {"unet": gaussian_filter(tissue, 1), "ddpm_m": tissue + noise, "oracle": tissue}
         source = folder / f"cohort/head{number}/t1.nii.gz"
-        save(source, np.sqrt(np.abs(ct) + 300) * inside, "t1", "a.u.", GRID)
-        save(source.with_name("ct.nii.gz"), ct, affine=GRID)
+        save(source, np.sqrt(np.abs(tissue) + 300) * inside, "t1", "a.u.", GRID)
+        save(source.with_name("ct.nii.gz"), np.where(inside, tissue, -1000), affine=GRID)
         for method in methods:
             made, samples = folder / method / f"head{number}", 10 if method == "ddpm_m" else 1
-            image = images.get(method, ct + 0.5 * noise)
+            image = images.get(method, tissue + 0.5 * noise)
             save(made / "ct.nii.gz", np.where(inside, image, -1000), affine=GRID)
             if samples > 1:
                 save(made / "ct_std.nii.gz", 20.0 * inside, affine=GRID)

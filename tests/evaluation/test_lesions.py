@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from made_volumes import save
+from made_volumes import save, save_pair
 from refusals import refuses
 from voxlate.evaluation.scoring.evaluate import evaluate
 
@@ -42,10 +42,9 @@ def folders(tmp_path):
     core = np.zeros((6, 28, 24))
     core[1:5, 12:17, 18:21] = 1
     for case, labels in (("p0", core), ("p1", 0 * core)):
-        save(tmp_path / "truth" / case / "tmax.nii.gz", late(6), "tmax", "s", AFFINE)
-        save(tmp_path / "truth" / case / "lesion.nii.gz", labels, "lesion", "", AFFINE)
-        save(tmp_path / "out" / case / "tmax.nii.gz", late(4), "tmax", "s", AFFINE)
-    return tmp_path / "out", tmp_path / "truth"
+        folders = save_pair(tmp_path, late(6), late(4), "tmax", "s", AFFINE, case=case)
+        save(tmp_path / "cohort" / case / "lesion.nii.gz", labels, "lesion", "", AFFINE)
+    return folders
 
 
 def test_a_late_region_has_volumes_an_overlap_and_a_mismatch_ratio_where_there_is_a_core(folders):
@@ -68,9 +67,8 @@ def test_a_late_region_has_volumes_an_overlap_and_a_mismatch_ratio_where_there_i
 
 def test_a_core_below_a_share_of_the_other_hemisphere_is_found_without_fluid(tmp_path):
     """12.5 is 31.25 % of the left half's 40."""
-    folders, mask = (tmp_path / "out", tmp_path / "truth"), tmp_path / "brain.nii.gz"
-    for folder, columns in zip(folders, (2, 3)):
-        save(folder / "p0/cbf.nii.gz", flow(columns), "cbf", "ml/100g/min", AFFINE)
+    folders = save_pair(tmp_path, flow(3), flow(2), "cbf", "ml/100g/min", AFFINE)
+    mask = tmp_path / "brain.nii.gz"
     save(mask, brain(), "mask", "", AFFINE)
     row = evaluate(*folders, regions={"core": "cbf<32%"}, mask=mask).rows[0].scores
     assert row["core.truth_volume"] == pytest.approx(4 * 5 * 3 * 0.01)

@@ -10,7 +10,7 @@ from hypothesis.extra.numpy import arrays
 from scipy.ndimage import gaussian_filter
 from skimage.metrics import normalized_mutual_information, structural_similarity
 
-from made_volumes import save
+from made_volumes import save_pair
 from voxlate.evaluation.scoring import metrics
 from voxlate.evaluation.scoring.evaluate import evaluate
 from voxlate.evaluation.scoring.metrics import (
@@ -207,9 +207,7 @@ def test_a_metric_of_the_users_own_stands_in_the_table_beside_the_others(
     image = truth.copy()
     image[2, 8, 8] += 300
     image[0, 0, 0] += 900  # air, which does not count
-    out, cohort = tmp_path / "out", tmp_path / "cohort"
-    save(cohort / "p0/ct.nii.gz", truth)
-    save(out / "p0/ct.nii.gz", image)
+    out, cohort = save_pair(tmp_path, truth, image)
     (tmp_path / "my_metrics.py").write_text(OWN)
     monkeypatch.syspath_prepend(tmp_path)
 

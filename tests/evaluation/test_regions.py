@@ -5,7 +5,7 @@ import pytest
 from safetensors.numpy import load_file
 from scipy.ndimage import gaussian_filter
 
-from made_volumes import save
+from made_volumes import save, save_pair
 from refusals import refuses
 from rows import every_row
 from voxlate.base.files import read_json
@@ -221,9 +221,7 @@ def test_volumes_score_as_the_paper_scores_them(shared, tmp_path):
     folder = shared / "reference/xmodality/dev"
     arrays = load_file(folder / "pipeline_io.safetensors")
     wanted = read_json(folder / "pipeline.json")["metrics3d"]
-    folders = tmp_path / "out", tmp_path / "truth"
-    for place, key in zip(folders, ("vol3d_pred", "vol3d_true")):
-        save(place / "case/cta.nii.gz", arrays[key], "cta")
+    folders = save_pair(tmp_path, arrays["vol3d_true"], arrays["vol3d_pred"], "cta")
     scores = evaluate(*folders, value_range=(-50, 350), ssim_from="zero")
     found = scores.rows[0].scores
     assert found["mae"] == pytest.approx(wanted["mae"], rel=1e-6)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from made_volumes import save
+from made_volumes import save, save_pair
 from refusals import refuses
 from voxlate.base.files import read_json
 from voxlate.evaluation.scoring.evaluate import evaluate
@@ -22,11 +22,9 @@ AXES = np.diag(
 
 def pair(folder, truth, made, case="p0", mask=None, modality="tmax", unit="s"):
     """One case: its truth, its synthesis, and perhaps a mask of the cohort."""
-    save(folder / "cohort" / case / f"{modality}.nii.gz", truth, modality, unit, AXES)
-    save(folder / "out" / case / f"{modality}.nii.gz", made, modality, unit, AXES)
     if mask is not None:
         save(folder / "cohort" / case / "mask.nii.gz", mask, "mask", "", AXES)
-    return folder / "out", folder / "cohort"
+    return save_pair(folder, truth, made, modality, unit, AXES, case=case)
 
 
 def of(scores, key, modality="tmax"):

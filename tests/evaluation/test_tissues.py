@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from made_volumes import save
+from made_volumes import save, save_pair
 from refusals import refuses
 from rows import every_row
 from voxlate.evaluation.scoring.evaluate import evaluate
@@ -30,9 +30,7 @@ def folders(tmp_path):
     """The truth, and a synthesis whose bone lies one row too far up and whose sinus is half as deep."""
     image = head(first=7)
     image[5:7, 15:21, 10:18] = 40
-    save(tmp_path / "cohort/p0/ct.nii.gz", head(), affine=SPACING)
-    save(tmp_path / "out/p0/ct.nii.gz", image, affine=SPACING)
-    return tmp_path / "out", tmp_path / "cohort"
+    return save_pair(tmp_path, head(), image, affine=SPACING)
 
 
 def test_each_value_belongs_to_one_tissue_and_bone_is_its_two_parts():

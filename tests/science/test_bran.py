@@ -17,16 +17,8 @@ def built(net: Bran, sources: int = 2) -> BranNet:
     return net.build(channels(0, sources, 1, noisy=False))
 
 
-@every_row(
-    "net, sources, targets, parameters",
-    [
-        (Bran(), 4, 1, 29_885_296),
-        # the generator of pix2pix, 54.414 million as Isola's code prints for 256 pixels, which has three biases more
-        (Bran(regions=0, width=64, drop_block=1), 3, 3, 54_413_955 - 3),
-    ],
-)
-def test_networks_have_their_published_parameters(net, sources, targets, parameters):
-    assert count_of(net, channels(0, sources, targets, noisy=False)) == parameters
+def test_the_network_has_its_published_parameters():
+    assert count_of(Bran(), channels(0, 4, 1, noisy=False)) == 29_885_296
 
 
 def test_of_the_published_parameters_11394096_are_for_regions():

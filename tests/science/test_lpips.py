@@ -7,12 +7,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from made_volumes import save_pair
 from refusals import refuses
 from rows import every_row
 from voxlate.base.files import read_json
 from voxlate.evaluation.scoring.evaluate import evaluate
-from voxlate.scans.formats.io import write_volume
-from voxlate.scans.images.grid import Volume
 from voxlate.science.nets.lpips import SCALE, SHIFT, SMALLEST, Lpips, load_lpips, shapes
 
 
@@ -103,10 +102,8 @@ def test_evaluate_scores_lpips_slice_by_slice_and_says_by_which_weights(voxlate,
     draw = np.random.default_rng(2)
     truth, made = draw.uniform(0, 200, (2, 4, 36, 36)).astype(np.float32)
     made[1] = truth[1]
-    folders = tmp_path / "out", tmp_path / "truth"
-    for folder, data in zip(folders, (made, truth)):
-        volume = Volume(data[None], np.diag([2.0, 2.0, 5.0, 1.0]), "ml/100g/min", "cbf")
-        write_volume(folder / "p0" / "cbf.nii.gz", volume)
+    grid = np.diag([2.0, 2.0, 5.0, 1.0])
+    folders = save_pair(tmp_path, truth, made, "cbf", "ml/100g/min", grid)
     voxlate("evaluate", folders[0], "--truth", folders[1], "--lpips", weights, "--all").done()
     part = read_json(folders[0] / "metrics.json")["modalities"]["cbf"]
     seen = [image[:, ::-1, ::-1] / 200 for image in (truth, made)]  # as radiologists look at it
