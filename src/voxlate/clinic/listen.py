@@ -1,7 +1,6 @@
 """Waiting for studies: they are received, answered one at a time, and the answers are sent."""
 
 import time
-from threading import Event
 
 from voxlate.base.errors import BadInput
 from voxlate.base.files import lock
@@ -21,14 +20,12 @@ def listen(
     options: ListenOptions,
     *,
     say: Say,
-    stop: Event | None = None,
     retry_seconds: float = RETRY_SECONDS,
 ) -> None:
-    """Receive and answer studies until `stop` is set; see Queue for what is kept, and `receive_images` for the senders.
+    """Receive and answer studies until the process ends; see Queue for what is kept, and `receive_images` for the senders.
 
     Images are received while another study is answered. An answer that cannot be sent is tried again later.
     """
-    ended = stop or Event()
     at = options.title, options.port, options.allow, options.host
     with lock(queue.path), receive_images(queue.receive, *at):
         say(
@@ -37,21 +34,14 @@ def listen(
                 f"{options.title} listens on {options.host}:{options.port} for {', '.join(options.allow)}; images go to {options.to}.",
             )
         )
-        while not ended.is_set():
+        while True:
             try:
                 sentence = queue.run_next(answer, send)
             except BadInput as error:
                 say(message("not-sent", f"{error} The next attempt is in {retry_seconds:.0f} s."))
-                _wait(ended, retry_seconds)
+                time.sleep(retry_seconds)
                 continue
             if sentence is None:
-                _wait(ended, LOOK_SECONDS)
+                time.sleep(LOOK_SECONDS)
             else:
                 say(message("answered", sentence))
-
-
-def _wait(ended: Event, seconds: float) -> None:
-    """Wait in short steps, so that a signal is noticed."""
-    until = time.monotonic() + seconds
-    while not ended.is_set() and time.monotonic() < until:
-        ended.wait(min(0.2, seconds))
