@@ -102,7 +102,7 @@ class AutoencoderNet(nn.Module):
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Moments of the latent's Gaussian; sides not divisible by `factor` are mirrored up to the next multiple."""
-        padded = pad_far(x, (1, self.net.factor, self.net.factor))
+        padded = pad_far(x, self.net.factor)
         moments = self._in_parts([*self.encoder, self.quant], padded)
         mean, logvar = moments.chunk(2, dim=1)
         return mean, logvar.clamp(*LOGVAR_RANGE)

@@ -5,7 +5,6 @@ passed with the map, because a folded batch no longer says where one volume ends
 """
 
 import math
-from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
@@ -73,17 +72,14 @@ def to_volumes(slices: Tensor, depth: int) -> Tensor:
     return slices.reshape(-1, depth, *slices.shape[1:]).transpose(1, 2)
 
 
-def pad_far(image: Tensor, multiples: Sequence[int]) -> Tensor:
-    """Mirror the far sides of [B, C, D, H, W] up to the next multiples (repeat the border of a very small image)."""
-    missing = [-size % multiple for size, multiple in zip(image.shape[2:], multiples)]
-    if not any(missing):
+def pad_far(image: Tensor, multiple: int) -> Tensor:
+    """Mirror the far sides of slices [B, C, D, H, W] up to the next multiple (repeat the border of a very small image)."""
+    height, width = image.shape[-2:]
+    rows, columns = -height % multiple, -width % multiple
+    if not (rows or columns):
         return image
-    mirror = all(extra < size for extra, size in zip(missing, image.shape[2:]))
-    return F.pad(
-        image,
-        (0, missing[2], 0, missing[1], 0, missing[0]),
-        mode="reflect" if mirror else "replicate",
-    )
+    mode = "reflect" if rows < height and columns < width else "replicate"
+    return F.pad(image, (0, columns, 0, rows, 0, 0), mode=mode)
 
 
 def cut_far(padded: Tensor, image: Tensor) -> Tensor:

@@ -68,7 +68,7 @@ class ResNetNet(nn.Module):
     def forward(self, inputs: NetworkInput) -> Output:
         """The image."""
         image = inputs.joined
-        padded = pad_far(image, (1, 2**HALVINGS, 2**HALVINGS))
+        padded = pad_far(image, 2**HALVINGS)
         out = (
             self._volume(padded)
             if self.volumes

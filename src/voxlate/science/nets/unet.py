@@ -247,7 +247,7 @@ class ResidualUNet(nn.Module):
         """The image."""
         image = inputs.joined
         depth = image.shape[2]
-        h = self._fold(pad_far(image, (1, self.net.multiple, self.net.multiple)))
+        h = self._fold(pad_far(image, self.net.multiple))
         embedding = self.embedding(inputs.log_snr, inputs.code)
         if embedding is not None:
             embedding = embedding.repeat_interleave(depth, dim=0)

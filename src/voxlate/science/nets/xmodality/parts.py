@@ -327,7 +327,7 @@ class Backbone(nn.Module, ABC):
         if state is not None and not self.state_first:
             image = torch.cat([*inputs.images.values(), state], dim=1)
         depth = image.shape[2]
-        padded = to_slices(pad_far(image, (1, self.multiple, self.multiple)))
+        padded = to_slices(pad_far(image, self.multiple))
         h = padded.permute(0, 2, 3, 1).contiguous()
         log_snr = (
             noise_level(inputs.log_snr).repeat_interleave(depth)
