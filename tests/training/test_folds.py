@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from refusals import refuses
-from rows import every_row, slow
+from rows import slow
 from voxlate.base.errors import Stopped
 from voxlate.base.files import read_json
 from voxlate.scans.cases.prepared import open_cohort
@@ -73,18 +73,14 @@ def test_synth_takes_the_cases_that_the_fold_held_out_whatever_the_cohort_says(
 
 
 @slow
-@every_row(
-    "fold, words",
-    [(0, "stage 'predictor' is taken from"), (1, "it trained on other cases (--fold)")],
-)
-def test_a_stage_of_another_fold_is_not_reused(prepared, read_two, tmp_path, fold, words):
+def test_a_stage_of_another_fold_is_not_reused(prepared, read_two, tmp_path):
     chosen = read_two(steps=1, validate_every=0)
     first = train(chosen, prepared, tmp_path / "first", fold=0, device="cpu")
 
     def end_when_said(said):
-        if words in said.text:
+        if "it trained on other cases (--fold)" in said.text:
             raise Stopped("it was said")
 
-    options = {"fold": fold, "reuse": [first.folder], "device": "cpu"}
+    options = {"fold": 1, "reuse": [first.folder], "device": "cpu"}
     with pytest.raises(Stopped):
         train(chosen, prepared, tmp_path / "again", **options, say=end_when_said)

@@ -26,7 +26,6 @@ from voxlate.training.weights import load_method, save_weights, weights_checksum
 
 
 # a stop in the last stage: test_a_first_training_that_was_stopped_resumes_by_its_folder_alone
-# a stop in the last stage: test_a_first_training_that_was_stopped_resumes_by_its_folder_alone
 def test_a_stopped_training_resumes_to_the_same_weights(read_two, fit, two_staged_once, out):
     with pytest.raises(Stopped):
         fit(read_two(), "out", progress=stop_at(3))

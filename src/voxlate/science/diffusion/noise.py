@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from voxlate.base.devices import move_like
-from voxlate.base.streams import Streams, stream_key
+from voxlate.base.streams import Streams, have_slices, stream_key
 
 # What a synthesis takes its noise from: standard normal draws in the shape, type and place of a tensor
 Draws = Callable[[Tensor], Tensor]
@@ -46,11 +46,7 @@ class Noise:
 
     def normal(self, shape: Sequence[int]) -> Tensor:
         """Standard normal draws, float32 [B, *shape] on the CPU; where items have slices, shape is [..., D, H, W]."""
-        sliced = any(len(slices) > 1 for slices in self.items)
-        if sliced and any(len(slices) != shape[-3] for slices in self.items):
-            raise ValueError(
-                f"noise for {len(self.items[0])} slices an item cannot fill the shape {tuple(shape)}"
-            )
+        sliced = have_slices(self.items, shape)
         drawn = [*shape[:-3], *shape[-2:]] if sliced else shape
         draws = {
             key: torch.empty(*drawn).normal_(generator=stream)
