@@ -29,7 +29,11 @@ from voxlate.synthesis.widths import Widths
 
 FORMAT = 2
 # Keys of model.json that this version lacks (see without_retired).
-RETIRED = {"facts.intensity.*.clips": ANY, "facts.synth.contrast": {}, "graph.weights": ANY}
+RETIRED = {
+    "facts.intensity.*.clips": ANY,
+    "facts.synth.contrast": {},
+    **dict.fromkeys(("graph.opset", "graph.weights", "graph.mean_loss"), ANY),
+}
 DESCRIPTION = "model.json"
 ARRAYS = "arrays.safetensors"
 NETWORK = "network.onnx"

@@ -25,22 +25,20 @@ TOLERANCE = 1e-3  # of the range of network units, 2: how far a machine may be f
 
 @dataclass(frozen=True)
 class Graph:
-    """The graph of one sample of a patch; opset: of its file.
+    """The graph of one sample of a patch.
 
-    single: whether it takes one item at a time; draws: arrays of noise of a sample, each of `noise_channels`, at height and width divided by `shrink`; loss: by
-    measurement the largest and the mean distance from torch's float32 on the self-test, in network units; evaluations: of
+    single: whether it takes one item at a time; draws: arrays of noise of a sample, each of `noise_channels`, at height and width divided by `shrink`; largest_loss: by
+    measurement the largest distance from torch's float32 on the self-test, in network units; evaluations: of
     the network, in one sample.
     """
 
     file: FileName
-    opset: int
     single: bool
     draws: int
     noise_channels: int
     shrink: Several
     evaluations: float
     largest_loss: float
-    mean_loss: float
 
 
 @dataclass(frozen=True)
