@@ -267,7 +267,7 @@ train = { steps = 2, batch = 2, precision = "float32", workers = 0, validate_eve
 
 
 @slow
-def test_synth_and_evaluate_read_the_same_series(voxlate, gold, tmp_path):
+def test_synth_evaluate_and_info_read_the_same_series(voxlate, gold, tmp_path):
     recipe, prepared, run = (tmp_path / name for name in ("tiny.toml", "prepared", "run"))
     recipe.write_text(RECIPE)
     prepare(gold, prepared, preset="gold_atlas", workers=1, audit=False)
@@ -295,6 +295,8 @@ def test_synth_and_evaluate_read_the_same_series(voxlate, gold, tmp_path):
     assert scores["source_files"]["2_03_P"] == {"t2": f"../GOLD/{t2.name}"}
     # which reads the source again
     assert "2_03_P,2_03_P,ct,intensity table" in (out / "scores.csv").read_text()
+    facts = json.loads(voxlate("info", files["ct"], "--json").out)
+    assert (facts["unit"], facts["range"]) == ("HU", [-1000, ct_values().max()])
     assert traces_of_patients(everything_in(out) + everything_in(run)) == []
 
 

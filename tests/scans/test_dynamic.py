@@ -79,6 +79,8 @@ def test_a_single_bright_frame_a_late_step_and_voxels_that_are_not_finite_are_no
     frames[:, 0, 3, 3] = np.nan
     frames[7, 0, 4, 4] = np.inf
     assert peak_frame(frames) == 18
+    with refuses("found nothing"):
+        peak_frame(np.nan * frames)
 
 
 @every_row("name", ["ctp.nii", "ctp.nii.gz"])

@@ -108,10 +108,11 @@ def test_a_single_slice_is_measured_in_its_plane_without_the_air_of_a_ct():
     assert found.left_out == of_all.left_out
 
 
-def test_noise_has_no_misalignment():
-    noise = np.random.default_rng(0).standard_normal((2, 64, 64, 64), np.float32)
-    found = misalignment(*noise, (1.0, 1.0, 1.0), np.ones((64, 64, 64), bool))
-    assert found.median_mm is found.translation_mm is None
+def test_noise_and_blank_scans_have_no_misalignment():
+    still, noise = np.random.default_rng(0).standard_normal((2, 64, 64, 64), np.float32)
+    for moving in (noise, 0 * noise):
+        found = misalignment(still, moving, (1.0, 1.0, 1.0), np.ones((64, 64, 64), bool))
+        assert found.median_mm is found.translation_mm is None
 
 
 @slow
