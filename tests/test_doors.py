@@ -49,7 +49,7 @@ SHOWN = {"as_json", "verbose", "everything"}
 # Arguments that other fields of a form give, places of the machine, code, networks, workers, and what the page chooses.
 LAYOUT = "pattern manifest preset patients allow_outside exclude max_volume"
 WORKERS = "executor workers address"
-NOT_ON_PAGE = f"run inputs out split missing series part like synth keep_states batch exact intervals format bids dicom pseudonymise store accept_untrusted device allow_code {LAYOUT} {WORKERS}"
+NOT_ON_PAGE = f"run inputs out split missing series part like synth keep_states batch exact intervals format bids dicom store accept_untrusted device allow_code {LAYOUT} {WORKERS}"
 
 
 def in_python(name: str) -> set[str]:

@@ -122,7 +122,6 @@ READING = {
     "report": ["run --out out"],
     "compare": ["run run --out out"],
     "phantom": ["run --cases 1"],
-    "pseudonym-key": ["recipe.toml --of run"],
     "starters": [""],
 }
 LINES = {**ALLOWED, **REFUSED, **READING}
@@ -174,7 +173,7 @@ CALLS = {
     "train": {"recipe": "recipe.toml", "data": "prepared", "out": "out"},
     "listen": {"run": "run", "out": "out", "allow": ["A"], "to": "B@127.0.0.1:104"},
 }
-OTHER_FUNCTIONS = """__version__ compare demo export import_weights info list_starters manifest phantom plan prepare pseudonym_key
+OTHER_FUNCTIONS = """__version__ compare demo export import_weights info list_starters manifest phantom plan prepare
 report serve survey"""
 
 

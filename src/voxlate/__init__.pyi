@@ -244,34 +244,6 @@ def prepare(
     """
 
 
-def pseudonym_key(
-    file: str | Path,
-    *,
-    of: Sequence[str] | None = None,
-) -> dict[str, str]:
-    """Write a new random key for pseudonymise, or print the pseudonyms of patients by an existing key.
-
-    Args:
-        file: Key file, outside all output folders.
-        of: Patient whose pseudonym is printed; FILE must exist. One or a list.
-
-    Returns:
-        dict[str, str]: The pseudonym of each patient in `of`, by name; empty where a key is written.
-
-    Raises:
-        BadInput: an argument, an option or a file is wrong; the message states what was expected, found, and what to do.
-        BadInput: without `of`, the file exists; with it, the file is absent or no key.
-
-    Example:
-        >>> import voxlate
-        >>> voxlate.pseudonym_key("KEY")
-        {}
-        >>> pseudonyms = voxlate.pseudonym_key("KEY", of=["anna", "ben"])
-        >>> list(pseudonyms)
-        ['anna', 'ben']
-    """
-
-
 def survey(
     root: str | Path,
     options: PrepareOptions | None = None,
@@ -660,7 +632,6 @@ def synthesise(
     format: Literal["nii.gz", "nii", "nrrd", "mha", "mgz"] = "nii.gz",
     bids: bool = False,
     dicom: str | Path | None = None,
-    pseudonymise: str | Path | None = None,
     store: bool = False,
     accept_untrusted: bool = False,
     sharpness: float | None = None,
@@ -755,7 +726,6 @@ def synthesise(
         format: Format. Default: 'nii.gz'.
         bids: Copy as BIDS (voxlate). Default: False.
         dicom: Folder for DICOM series.
-        pseudonymise: Key file of the pseudonyms.
         store: Store in INPUT's study. Default: False.
         accept_untrusted: Hand on untrusted images. Default: False.
 
@@ -799,7 +769,6 @@ def synthesize(
     format: Literal["nii.gz", "nii", "nrrd", "mha", "mgz"] = "nii.gz",
     bids: bool = False,
     dicom: str | Path | None = None,
-    pseudonymise: str | Path | None = None,
     store: bool = False,
     accept_untrusted: bool = False,
     sharpness: float | None = None,
@@ -894,7 +863,6 @@ def synthesize(
         format: Format. Default: 'nii.gz'.
         bids: Copy as BIDS (voxlate). Default: False.
         dicom: Folder for DICOM series.
-        pseudonymise: Key file of the pseudonyms.
         store: Store in INPUT's study. Default: False.
         accept_untrusted: Hand on untrusted images. Default: False.
 

@@ -5,6 +5,7 @@ Programs read code and grade, never the text. codes.toml has one entry for each 
 
 import functools
 import json
+import re
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -213,3 +214,15 @@ def warn_unless_note(message: Message, stacklevel: int = 3) -> None:
     """Warn as Python does, except of notes, which the images and their provenance contain; by default of the caller of `synthesise`."""
     if message.grade != "note":
         warnings.warn(str(message), stacklevel=stacklevel)
+
+
+PATH = re.compile(r"(?<![\w.~])(?:/|[A-Za-z]:\\)[^\s:,;()'\"/\\]+[/\\][^\s:,;()'\"]*")
+
+
+def without_names(text: str, names: Mapping[str, str]) -> str:
+    """A text in which each of these names or paths has its replacement, and no absolute path remains."""
+    for name in sorted(names, key=len, reverse=True):
+        # not inside of words and numbers; '_' separates words
+        whole = rf"(?<![^\W_])(?<!\d\.){re.escape(name)}(?![^\W_])(?!\.\d)"
+        text = re.sub(whole, names[name].replace("\\", r"\\"), text)
+    return PATH.sub("PATH", text)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from voxlate.base.errors import BadInput, plural
+from voxlate.base.errors import plural
 from voxlate.base.messages import Say, message
 from voxlate.clinic.bids import check_bids, write_bids
 from voxlate.clinic.dicom_out import check_dicom, export_dicom
@@ -14,11 +14,7 @@ from voxlate.synthesis.synth_options import SynthOptions
 def check_layouts(scans: Sequence[CaseScans], out: Path, options: SynthOptions) -> None:
     """Raise BadInput where images of these scans cannot have the layouts of the options."""
     if options.dicom is not None:
-        if options.pseudonymise is not None:
-            raise BadInput(
-                "--dicom: expected it without --pseudonymise, found both: a derived series keeps the patient and study of its source. De-identify the series first."
-            )
-        check_dicom({scan.case: [*scan.files.values()] for scan in scans})
+        check_dicom(_named_files(scans))
     if options.bids:
         check_bids(out, _named_files(scans), f".{options.format}")
 
@@ -38,5 +34,5 @@ def write_layouts(
 
 
 def _named_files(scans: Sequence[CaseScans]) -> dict[str, list[Path]]:
-    """The files of each case, but none of cases with pseudonyms: names of their files name the subject."""
-    return {scan.case: [] if scan.known_as else [*scan.files.values()] for scan in scans}
+    """The files of each case."""
+    return {scan.case: [*scan.files.values()] for scan in scans}

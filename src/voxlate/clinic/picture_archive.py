@@ -46,10 +46,6 @@ def fetch_inputs(
         raise BadInput(
             "--store: expected a study of a DICOMweb server as INPUT, such as dicomweb://HOST/studies/UID, found none. Drop --store, or name the study."
         )
-    if options.store and options.pseudonymise is not None:
-        raise BadInput(
-            "--store: expected no --pseudonymise, found it: images in the study of a patient have the patient's ids. Drop one of the two."
-        )
     studies = {}
     named = []
     for text in inputs:

@@ -20,7 +20,7 @@ from voxlate.base.options.option import MainOption
 from voxlate.commands.api import entry
 from voxlate.commands.api.progress import Reporter
 
-NEVER = ("listen", "mcp", "pseudonym-key", "push", "serve")  # servers, keys and uploads
+NEVER = ("listen", "mcp", "push", "serve")  # servers and uploads
 # code, folders beyond those that are named, and networks
 CLOSED = {"address", "allow_code", "allow_outside", "executor", "store", "workers"}
 # of a hub or an archive; no drive, which has one letter

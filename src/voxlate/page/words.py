@@ -12,11 +12,10 @@ from typing import Any
 from markupsafe import Markup
 
 from voxlate.base.errors import BadInput
-from voxlate.base.messages import reworded
+from voxlate.base.messages import reworded, without_names
 from voxlate.base.options.option import FLAG, without_notes
 from voxlate.commands.api.entry import HOMES
 from voxlate.page.forms import LABELS, OPTIONS, label
-from voxlate.scans.cohorts.pseudonyms import without_names
 
 # What a scan may be.
 CONTRASTS = {

@@ -23,7 +23,6 @@ from voxlate.base.messages import Message, Say, message, read_messages, warn_unl
 from voxlate.base.options.option import merge
 from voxlate.base.slabs import scratch_in
 from voxlate.scans.formats.io import is_picture
-from voxlate.scans.images.mask import may_show_face
 from voxlate.scans.images.shown import picture_window
 from voxlate.synthesis.model import Model
 from voxlate.synthesis.output_folder import SHARED_SECONDS, OutputFolder, place_from
@@ -72,7 +71,7 @@ def synthesise_cases(
         say(missing)
     plan = model.plan({}, asked.seed)
     ending = f".{asked.format}"
-    output = OutputFolder(out, plan, model.origins, others, ending, selected.hidden, selected.parts)
+    output = OutputFolder(out, plan, model.origins, others, ending, selected.parts)
     cases = [case.case for case in scans]
     finished = {}
     failed = {}
@@ -89,7 +88,7 @@ def synthesise_cases(
             elif isinstance(error, BadInput) and len(cases) == 1:
                 raise error
             else:
-                failed[case] = output.clean(case_sentence(case, error))
+                failed[case] = case_sentence(case, error)
                 if isinstance(error, DoNotTrust):
                     refused.add(case)
         folders = [done.folder for done in finished.values()]
@@ -177,19 +176,16 @@ class _SynthesisJob:
         return self._work
 
     def _work(self, scans: CaseScans, context: Context) -> _CaseFolder:
-        """Synthesise a case, unless its images are there and unchanged; neither errors nor messages name hidden cases."""
+        """Synthesise a case, unless its images are there and unchanged."""
         output = self.output
         folder = output.folder_of(scans.case)
-        try:
-            recorded = output.has_images_of(scans.case, scans.files)
-            unchanged = recorded and is_unchanged(folder, output.ending)
-            if unchanged and self._has_all_and_no_other(scans, folder):
-                return _CaseFolder(folder, True, False, [])
-            hold = lock(folder, SHARED_SECONDS) if self.apart else output.lock(folder)
-            with hold, scratch_in(folder):
-                removed = self._synthesise(scans, folder, context)
-        except BadInput as error:
-            raise output.clean(error) from None
+        recorded = output.has_images_of(scans.case, scans.files)
+        unchanged = recorded and is_unchanged(folder, output.ending)
+        if unchanged and self._has_all_and_no_other(scans, folder):
+            return _CaseFolder(folder, True, False, [])
+        hold = lock(folder, SHARED_SECONDS) if self.apart else output.lock(folder)
+        with hold, scratch_in(folder):
+            removed = self._synthesise(scans, folder, context)
         return _CaseFolder(folder, False, recorded, [f"{folder.name}/{name}" for name in removed])
 
     def _has_all_and_no_other(self, scans: CaseScans, folder: Path) -> bool:
@@ -209,7 +205,7 @@ class _SynthesisJob:
 
         def warn(warning: Message) -> None:
             """Report a warning on this case."""
-            context.warn(output.clean(warning.on(scans.case)))
+            context.warn(warning.on(scans.case))
 
         check_free(folder, [f"{name}{output.ending}" for name in model.names_of(scans.files)])
         image = model.synthesise(
@@ -226,15 +222,6 @@ class _SynthesisJob:
         is_held_out = "held_out_by" in image.provenance
         if in_training and not is_held_out:
             notes.append(message("trained-on", OF_TRAINING))
-        if output.hidden is not None:
-            notes += [
-                message(
-                    "face",
-                    f"{name} shows a whole head, whose face may be recognised although its name is a pseudonym.",
-                )
-                for name, volume in image.volumes.items()
-                if may_show_face(volume)
-            ]
         windows = {}
         if all(is_picture(path) for path in scans.files.values()):
             windows = {name: picture_window(volume) for name, volume in image.volumes.items()}
@@ -249,11 +236,10 @@ class _SynthesisJob:
                 )
         stated = _provenance_for(image, scans, folder, output)
         if notes:
-            tables = [output.clean(note).table for note in notes]
-            stated["warnings"] = [*stated.get("warnings", ()), *tables]
+            stated["warnings"] = [*stated.get("warnings", ()), *(note.table for note in notes)]
         for note in notes:
             warn(note)
-        split = self.splits.get(scans.known_as or scans.case)
+        split = self.splits.get(scans.case)
         if is_held_out:
             split = "val"
         elif split == "train" and in_training is False:
@@ -269,16 +255,10 @@ class _SynthesisJob:
 def _provenance_for(
     image: Synthesised, scans: CaseScans, folder: Path, output: OutputFolder
 ) -> dict[str, Any]:
-    """The provenance of a case with the places of its model and scans; without names and places where these are hidden."""
-    inputs = {}
-    for name, scan in image.provenance["inputs"].items():
-        place = {} if output.hidden is not None else {"path": place_from(scans.files[name], folder)}
-        inputs[name] = {**scan, **place}
-    stated = {
-        **image.provenance,
-        **output.runs_from(folder, image.provenance.get("held_out_by")),
-        "inputs": inputs,
+    """The provenance of a case with the places of its model and scans."""
+    inputs = {
+        name: {**scan, "path": place_from(scans.files[name], folder)}
+        for name, scan in image.provenance["inputs"].items()
     }
-    # the entries of the plan stay as they are, because a stopped synthesis is resumed by them
-    own = {key: value for key, value in stated.items() if key not in output.plan}
-    return {**stated, **output.clean({**own, "inputs": inputs})}
+    runs = output.runs_from(folder, image.provenance.get("held_out_by"))
+    return {**image.provenance, **runs, "inputs": inputs}

@@ -3,19 +3,14 @@
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from voxlate.base.errors import BadInput
 from voxlate.base.files import lock, relative_to, safe_name, write_json
-from voxlate.base.messages import reworded
-from voxlate.scans.cohorts.pseudonyms import without_names
 from voxlate.synthesis.inputs import contents_of
 from voxlate.synthesis.provenance import difference, provenance_of, read_provenance
 from voxlate.synthesis.result import check_folder, read_synthesis
-
-T = TypeVar("T")
 
 SHARED_SECONDS = 60.0  # that one of several processes waits for another to write shared files
 OF_ONE_CASE = {  # entries of a case's provenance that the folder's provenance does not have
@@ -31,7 +26,7 @@ class OutputFolder:
     plan: what decides the images, without the scans of a case (see `Model.plan`); origins: of the models; others: cases
     that other processes write into the folder at the same time, None where there are no other processes; parts: into how many
     processes the cases are split; ending: of the
-    images' files; hidden: where cases have pseudonyms, what stands for each name and path (see pseudonyms.without_names).
+    images' files.
     """
 
     path: Path
@@ -39,27 +34,17 @@ class OutputFolder:
     origins: tuple[Path, ...]
     others: Sequence[str] | None
     ending: str
-    hidden: Mapping[str, str] | None
     parts: int
 
     def folder_of(self, case: str) -> Path:
         """The folder of a case."""
         return self.path / safe_name(case, "case")
 
-    def clean(self, value: T) -> T:
-        """A text, message or error, or a table of them, without the names and paths that pseudonyms stand for."""
-        if self.hidden is None:
-            return value
-        return reworded(value, partial(without_names, names=self.hidden))
-
     def runs_from(self, folder: Path, members: Collection[int] | None = None) -> dict[str, Any]:
         """The entries of a provenance on where models are: `run`, the first, and of an ensemble also `runs`, all of them.
 
         members: the numbers of those that made the images, None for all. The scores use the naive baselines of the first.
-        There are none where names are hidden.
         """
-        if self.hidden is not None:
-            return {}
         used = [
             one for number, one in enumerate(self.origins) if members is None or number in members
         ]

@@ -29,8 +29,7 @@ class CaseScans:
     """One case to synthesise: its name and where its scans are.
 
     others: names of its scans that the model does not use; truths: the target modalities that the case has as scans;
-    notes: on scans of other names that a starter takes; patient: "" where nothing says it; known_as: the
-    case's name in trainings, where `case` is a pseudonym.
+    notes: on scans of other names that a starter takes; patient: "" where nothing says it.
     """
 
     case: str
@@ -39,7 +38,6 @@ class CaseScans:
     truths: tuple[str, ...] = ()
     notes: tuple[Message, ...] = ()
     patient: str = ""
-    known_as: str = ""
 
 
 def find_scans(

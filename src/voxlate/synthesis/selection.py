@@ -6,7 +6,6 @@ from pathlib import Path
 
 from voxlate.base.errors import BadInput
 from voxlate.base.messages import Message, message
-from voxlate.scans.cohorts.pseudonyms import Pseudonyms, read_key, without_names
 from voxlate.synthesis.model import Model
 from voxlate.synthesis.scans import CaseScans, find_scans
 from voxlate.synthesis.synth_options import SynthOptions, part_of
@@ -18,7 +17,7 @@ class Selection:
 
     others: the cases of the other parts, None if the cases are not split into parts; parts: their number. lacking: by case, why it cannot be
     synthesised. complete: cases in which no modality is missing. patients: by case, those of other parts and those that
-    cannot be synthesised, too. hidden: where cases have pseudonyms, what stands for each name and path.
+    cannot be synthesised, too.
     """
 
     model: Model
@@ -28,7 +27,6 @@ class Selection:
     complete: list[str] = field(default_factory=list)
     patients: dict[str, str] = field(default_factory=dict)
     parts: int = 0
-    hidden: dict[str, str] | None = None
 
     def notes(self, done: Collection[str]) -> Iterator[Message]:
         """A note on a completion that synthesised several modalities of a case, because none was named; done: these cases."""
@@ -72,9 +70,7 @@ def select(
         others = [case.case for case in selected.scans]
         del others[part]
         selected = replace(selected, scans=selected.scans[part], others=others, parts=part.step)
-    if options.pseudonymise is None:
-        return selected
-    return _use_pseudonyms(selected, read_key(options.pseudonymise))
+    return selected
 
 
 def sort_cases(model: Model, scans: list[CaseScans]) -> Selection:
@@ -101,30 +97,3 @@ def sort_cases(model: Model, scans: list[CaseScans]) -> Selection:
             f"INPUT: expected cases to synthesise, found {len(lacking)} that lack scans{first} and {len(result.complete)} that lack none. Check INPUT, --split and --missing."
         )
     return result
-
-
-def _use_pseudonyms(selected: Selection, pseudonyms: Pseudonyms) -> Selection:
-    """The same cases under pseudonyms, which their folders and provenance have instead of names and paths."""
-    patients = selected.patients
-    names = {case: pseudonyms.case(case, patient) for case, patient in patients.items()}
-    hidden = {}
-    for case, patient in patients.items():
-        hidden[case] = names[case]
-        if patient:
-            hidden[patient] = names[case].partition("_")[0]
-    scans = []
-    for scan in selected.scans:
-        for modality, path in scan.files.items():
-            places = (str(path), str(path.absolute()), str(path.resolve()), path.name)
-            hidden |= dict.fromkeys(places, modality)
-        own = names[scan.case]
-        scans.append(replace(scan, case=own, known_as=scan.case, patient=own.partition("_")[0]))
-    hidden |= {str(origin): "RUN" for origin in selected.model.origins}
-    return replace(
-        selected,
-        scans=scans,
-        others=None if selected.others is None else [names[case] for case in selected.others],
-        lacking={names[case]: without_names(why, hidden) for case, why in selected.lacking.items()},
-        complete=[names[case] for case in selected.complete],
-        hidden=hidden,
-    )

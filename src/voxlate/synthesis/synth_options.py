@@ -270,12 +270,5 @@ class SynthOptions(SynthKeys, CheckOptions, ExecutorOptions):
         Path | None,
         Option("Folder for DICOM series.", panel=OUTPUT),
     ] = None
-    pseudonymise: Annotated[
-        Path | None,
-        Option(
-            "Key file of the pseudonyms.",
-            panel=OUTPUT,
-        ),
-    ] = None
     store: Annotated[bool, Option("Store in INPUT's study.", panel=OUTPUT)] = False
     accept_untrusted: Annotated[bool, ACCEPT_UNTRUSTED] = False

@@ -1,7 +1,7 @@
-"""The commands on scans and cohorts: phantom, prepare, manifest, info, pseudonym_key."""
+"""The commands on scans and cohorts: phantom, prepare, manifest, info."""
 
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -348,54 +348,3 @@ def info(
 
     allow_volumes(max_volume)
     return facts.describe_path(Path(path))
-
-
-def _key_lines(done: dict[str, str], file: Path, of: Sequence[str] | None) -> Iterator[str]:
-    for name, pseudonym in done.items():
-        yield f"{name}  {pseudonym}"
-    if not of:
-        yield f"{file} is the key. Keep it: without it no pseudonym can be computed again."
-        yield f"Next:  voxlate synth RUN COHORT --out OUT --pseudonymise {file}"
-
-
-@Command(
-    """
-    pseudonym-key key
-    pseudonym-key key --of anna --of ben
-    """,
-    lines=_key_lines,
-)
-def pseudonym_key(
-    file: Annotated[Place, Argument("Key file, outside all output folders.", metavar="FILE")],
-    *,
-    of: Annotated[
-        Sequence[str] | None,
-        MainOption(
-            "Patient whose pseudonym is printed; FILE must exist. Repeatable.",
-            takes=list[str],
-        ),
-    ] = None,
-) -> dict[str, str]:
-    """Write a new random key for --pseudonymise, or print the pseudonyms of patients by an existing key.
-    \f
-    Returns:
-        dict[str, str]: The pseudonym of each patient in `of`, by name; empty where a key is written.
-
-    Raises:
-        BadInput: without `of`, the file exists; with it, the file is absent or no key.
-
-    Example:
-        >>> import voxlate
-        >>> voxlate.pseudonym_key("KEY")
-        {}
-        >>> pseudonyms = voxlate.pseudonym_key("KEY", of=["anna", "ben"])
-        >>> list(pseudonyms)
-        ['anna', 'ben']
-    """
-    from voxlate.scans.cohorts.pseudonyms import read_key, write_key
-
-    if of is None:
-        write_key(Path(file))
-        return {}
-    pseudonyms = read_key(Path(file))
-    return {name: pseudonyms.case(name) for name in of}

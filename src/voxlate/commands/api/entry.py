@@ -133,7 +133,7 @@ class Command:
 
 COMMANDS = dict[str, Command]()  # those that are imported
 MODULES = {
-    "api.cohorts": ("phantom", "prepare", "manifest", "info", "pseudonym-key"),
+    "api.cohorts": ("phantom", "prepare", "manifest", "info"),
     "api.images": ("synth", "check"),
     "api.scoring": ("evaluate", "compare", "report"),
     "api.training": ("recipes", "starters", "plan", "train", "adapt", "import", "calibrate"),

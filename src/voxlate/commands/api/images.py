@@ -241,7 +241,6 @@ def synthesise(
         ('case',)
     """
     from voxlate.clinic.address import is_dicomweb
-    from voxlate.scans.cohorts.pseudonyms import check_outside
     from voxlate.scans.formats.itk import ITK, load_writer
     from voxlate.synthesis.cohort import synthesise_cases
     from voxlate.synthesis.model import Model
@@ -269,8 +268,6 @@ def synthesise(
     )
     if not scans:
         return described((), left_out)
-    if options.pseudonymise is not None:
-        check_outside(options.pseudonymise, to)
     if f".{options.format}" in ITK.written_endings:
         load_writer(f"--format {options.format}")
     has_layout = options.bids or options.dicom is not None

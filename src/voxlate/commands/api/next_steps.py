@@ -82,18 +82,15 @@ def after_folds(runs: Sequence[Path]) -> str:
 
 
 def after_synthesis(done: Any, run: str, asked: SynthOptions) -> list[str]:
-    """The scores of images (Syntheses) if the scans include the true targets, else their report; then those on complete cases.
-
-    Scores need the names of cases, which pseudonyms hide.
-    """
+    """The scores of images (Syntheses) if the scans include the true targets, else their report; then those on complete cases."""
     if not done.cases:
         return []
     truth = f"--truth {quote_path(done.inputs[0])}{layout_options(asked.layout)}"
-    if asked.pseudonymise is not None or not done.with_truth:
+    if not done.with_truth:
         steps = [f"report {quote_path(done.folder)}"]
     else:
         steps = [f"evaluate {quote_path(done.folder)} {truth}"]
-    if done.complete and asked.pseudonymise is None:
+    if done.complete:
         of_split = f" --split {asked.split}" if asked.split else ""
         model = f"--run {quote_path(Path(run))} --missing one --units network"
         steps.append(f"evaluate NEW {truth}{of_split} {model}")

@@ -18,14 +18,13 @@ from voxlate.base.errors import BadInput, first_of, plural
 from voxlate.base.files import lock_if_free, read_json, write_text
 from voxlate.base.groups import grouped
 from voxlate.base.hub import is_on_hub
-from voxlate.base.messages import Message
+from voxlate.base.messages import Message, without_names
 from voxlate.base.statistics import too_few
 from voxlate.evaluation.reports.case_pictures import sections_of, warnings_of
 from voxlate.evaluation.reports.curves import curve_chart
 from voxlate.evaluation.scoring.captions import training_note
 from voxlate.evaluation.scoring.scored_images import check_unchanged
 from voxlate.evaluation.scoring.scores import FILE, NO_SCORES, Scores, read_scores
-from voxlate.scans.cohorts.pseudonyms import without_names
 from voxlate.synthesis.provenance import provenance_of, run_folders
 from voxlate.training.log_file import curves_of, read_verdicts
 from voxlate.training.recipe import text as recipe_text

@@ -512,7 +512,6 @@ BRAIN_ALONE = 0.9  # share of the brain in the body, above which there is little
 # Brains are 125 to 145 mm wide, heads with skin 150 mm or more. Thick slices of a head without noise pass for a brain
 # by their intensities alone.
 WIDEST_BRAIN_MM = 148.0
-LEAST_HEAD_MM = 100.0  # extent along every axis; brain slabs and crops around an artery are thinner
 
 
 def is_stripped(volume: Volume) -> bool:
@@ -529,10 +528,3 @@ def is_stripped(volume: Volume) -> bool:
     except BadInput:
         return False
     return bool((inside & body).sum() > BRAIN_ALONE * body.sum())
-
-
-def may_show_face(volume: Volume) -> bool:
-    """Whether a whole head is shown with its skin; a head that was defaced counts, too, since nothing states it."""
-    least, most = body_box_mm(volume)
-    whole = bool(((most - least) >= LEAST_HEAD_MM).all())
-    return whole and not is_stripped(volume)
