@@ -24,7 +24,7 @@ def section(page, heading):
 
 def test_the_page_of_commands_has_every_command_option_and_example():
     page = generate.commands()
-    assert len(re.findall(r"^## voxlate ", page, flags=re.M)) == 23
+    assert len(re.findall(r"^## voxlate ", page, flags=re.M)) == 22
     synth = section(page, "voxlate synth")
     assert "`--samples INT`" in synth
     assert "\nvoxlate synth RUN COHORT --out OUT --split val" in synth

@@ -118,7 +118,7 @@ def test_a_command_prints_few_lines_and_keeps_every_message(tmp_path, capfd):
     kinds = [code for code, one in codes().items() if not one.detail and one.grades[0] == "note"]
     said = [
         message(code, "Text.", case=case)
-        for code in (*kinds[: 2 * MOST_LINES], "face")
+        for code in (*kinds[: 2 * MOST_LINES], "border")
         for case in "abc"
     ]
     assert shorten(said, tmp_path)[0].grade == "caution"

@@ -38,7 +38,7 @@ net = { kind = "unet", width = 32 }
 [intensity]
 ct = { kind = "window", low = -1000, high = 1000 }
 """
-WARNED = {"starter": "By a starter.", "face": "A face."}
+WARNED = {"starter": "By a starter.", "border": "A border."}
 VOID = {"meta", "link", "img", "br", "input", "hr"}
 
 
@@ -204,7 +204,7 @@ def opened(uri):
 def test_warnings_are_sentences_with_the_colour_of_their_grade(page):
     assert "{'code'" not in html.unescape(page.source)
     assert page.source.count('<p class="warning note">By a starter.') == 2
-    assert page.source.count('<p class="warning caution">A face.') == 2
+    assert page.source.count('<p class="warning caution">A border.') == 2
 
 
 @pytest.mark.parametrize("every", [1000, pytest.param(1, marks=pytest.mark.slow)])
