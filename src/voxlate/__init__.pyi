@@ -365,7 +365,7 @@ def export(
 
     Args:
         out: Folder that synth wrote, or one case's folder in it.
-        dicom: New folder for the DICOM series.
+        dicom: Folder for the DICOM series: new, or of this very export.
         progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
         options: ExportOptions, whose fields, listed below, may also be given by name.
         like: DICOM series of the source, for one case (default: as the provenance states it).
@@ -407,7 +407,7 @@ def export_model(
     """Write a trained model to a new folder that synth runs without torch, and run its self-test there.
 
     Args:
-        run: Run folder, weights file, starter:NAME or hf://NAME/REPO@COMMIT.
+        run: Run folder, exported model, weights file, starter:NAME or hf://NAME/REPO@COMMIT.
         out: New folder of the model.
         progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
         options: ModelOptions, whose fields, listed below, may also be given by name.
@@ -456,7 +456,7 @@ def listen(
     The queue survives a killed process: the same command goes on, and sends no image twice.
 
     Args:
-        run: Run folder, weights file, starter:NAME or hf://NAME/REPO@COMMIT.
+        run: Run folder, exported model, weights file, starter:NAME or hf://NAME/REPO@COMMIT.
         out: Folder of the queue, on a disk of its own.
         progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
         options: ListenOptions, whose fields, listed below, may also be given by name.
@@ -501,7 +501,7 @@ def push(
     dry-run writes the same files into a folder: look at them first.
 
     Args:
-        run: Run folder, weights file, starter:NAME or hf://NAME/REPO@COMMIT.
+        run: Run folder, exported model, weights file, starter:NAME or hf://NAME/REPO@COMMIT.
         repo: Repository, which is created if it is absent.
         options: PushOptions, whose fields, listed below, may also be given by name.
         dry_run: New folder that is written in place of the upload.
@@ -552,7 +552,7 @@ def check(
     The exit code is 3 where a case is graded "do not trust": synth leaves it out unless anyway.
 
     Args:
-        run: Run folder, weights file, starter:NAME or hf://NAME/REPO@COMMIT.
+        run: Run folder, exported model, weights file, starter:NAME or hf://NAME/REPO@COMMIT.
         inputs: Cohort, case, DICOM series, file or modality=path pairs; several runs give their mean.
         progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
         options: CheckOptions, whose fields, listed below, may also be given by name.
@@ -595,7 +595,7 @@ def load(
     """Open a run for synthesis in memory.
 
     Args:
-        run: Run folder, weights file, starter:NAME or hf://NAME/REPO@COMMIT.
+        run: Run folder, exported model, weights file, starter:NAME or hf://NAME/REPO@COMMIT.
         device: Device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps or xpu. Default: 'auto'.
         allow_code: Import and run the model's own Python code. Default: False.
         answer: Model of two stages: mean (least error) or sample (sharp). Default: sample.
@@ -684,7 +684,7 @@ def synthesise(
     The images are in physical units on the grid of the input.
 
     Args:
-        run: Run folder, weights file, starter:NAME or hf://NAME/REPO@COMMIT.
+        run: Run folder, exported model, weights file, starter:NAME or hf://NAME/REPO@COMMIT.
         inputs: Cohort, case, DICOM series, file or modality=path pairs; several runs give their mean.
         out: Output folder.
         progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
@@ -821,7 +821,7 @@ def synthesize(
     The images are in physical units on the grid of the input.
 
     Args:
-        run: Run folder, weights file, starter:NAME or hf://NAME/REPO@COMMIT.
+        run: Run folder, exported model, weights file, starter:NAME or hf://NAME/REPO@COMMIT.
         inputs: Cohort, case, DICOM series, file or modality=path pairs; several runs give their mean.
         out: Output folder.
         progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
@@ -1079,7 +1079,7 @@ def adapt(
     Calibrate the new run again before its intervals are used.
 
     Args:
-        run: Run folder, weights file, starter:NAME or hf://NAME/REPO@COMMIT.
+        run: Run folder, exported model, weights file, starter:NAME or hf://NAME/REPO@COMMIT.
         data: Prepared cohort of the other site, with a held-out case.
         out: Output folder.
         progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
@@ -1147,7 +1147,7 @@ def calibrate(
     The same command resumes a stopped calibration.
 
     Args:
-        run: Run folder, weights file, starter:NAME or hf://NAME/REPO@COMMIT.
+        run: Run folder, exported model, weights file, starter:NAME or hf://NAME/REPO@COMMIT.
         cohort: Cases with true scans that training did not use.
         progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
         options: CalibrateOptions, whose fields, listed below, may also be given by name.
@@ -1271,7 +1271,7 @@ def plan(
     """Choose a recipe for a prepared cohort, and explain it.
 
     The plan depends on the cohort, the training time and the memory.
-    A few training steps are timed on this machine.
+    A few training steps are timed on this machine. Where a starter fits, networks compete for a tenth of the minutes.
 
     Args:
         data: Prepared cohort.
@@ -1435,7 +1435,7 @@ def serve(
     """Serve a page on this machine: choose a scan, see which model fits, synthesise, view, download; until interrupted.
 
     Args:
-        runs: Run folders, weights files, starter:NAME or hf://NAME/REPO; without any, the installed starters.
+        runs: Run folders, exported models, weights files, starter:NAME or hf://NAME/REPO; without any, the installed starters.
         progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
         options: ServeOptions, whose fields, listed below, may also be given by name.
         data: Folder of uploads, queue and results (default: in the user's cache).

@@ -1,6 +1,7 @@
 """A model folder gives torch's images without torch, and is refused where anything in it differs."""
 
 import dataclasses
+import pickle
 import shutil
 from pathlib import Path
 
@@ -44,7 +45,8 @@ def test_the_images_without_torch_are_those_of_torch(kind, carried, tmp_path):
     path, description = carried if kind == QUICK else (path, export_model(model, path))
     assert description.graph.largest_loss < 1e-4
     expected = model.synthesise({"t1": head("LPS")}, seed=5).files
-    found = load(path).synthesise({"t1": head("LPS")}, seed=5).files
+    sent = pickle.loads(pickle.dumps(load(path)))  # as to workers
+    found = sent.synthesise({"t1": head("LPS")}, seed=5).files
     assert found.keys() == expected.keys()
     for name, volume in expected.items():
         assert np.ptp(volume.data) > 1, name
@@ -119,6 +121,11 @@ def test_the_command_writes_the_image_and_its_provenance(folder, scan, out, voxl
 def test_an_exported_model_takes_no_option_of_its_network(options, folder, scan, out, voxlate):
     assert voxlate("synth", folder, f"t1={scan}", "--out", out, *options).code == 2
     assert not (out / "scan").exists()
+
+
+@every_row("line", ["push {} a/b --dry-run NEW", "export {} --out NEW"])
+def test_what_needs_the_run_refuses_its_exported_model(line, folder, voxlate):
+    assert "exported model" in voxlate(*line.format(folder).split()).sentence
 
 
 def test_check_and_info_take_an_exported_model(folder, scan, voxlate):

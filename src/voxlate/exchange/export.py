@@ -28,7 +28,7 @@ from voxlate.synthesis.exported import (
     load_exported,
 )
 from voxlate.synthesis.model import Model
-from voxlate.synthesis.onnx_network import Graph, open_session
+from voxlate.synthesis.onnx_network import Graph, Session
 from voxlate.training.run import software
 from voxlate.training.torch_network import network_of
 
@@ -103,7 +103,7 @@ def _write_description(folder: Path, description: Description) -> None:
 
 def _loss(folder: Path, traced: Traced) -> float:
     """The largest distance of the graph's image from torch's, on the self-test."""
-    session = open_session(folder / NETWORK)
+    session = Session((folder / NETWORK).read_bytes()).opened
     names = [wanted.name for wanted in session.get_inputs()]
     largest = 0.0
     for given in (traced.arrays, traced.check):

@@ -39,7 +39,6 @@ from voxlate.synthesis.synth_options import SynthOptions
 from voxlate.training.load import load
 from voxlate.training.starters.card import read_card
 from voxlate.training.starters.names import name_of
-from voxlate.training.torch_network import network_of
 
 MODELS_AT_ONCE = 2  # models that are compared with the scans, most of whose work is NumPy's
 MOST_ENTRIES = 200  # files and series that are listed
@@ -361,7 +360,7 @@ def _settings(models: Mapping[Answer, Model]) -> Json:
     """The answers of a model, and the options of the form that have an effect where it draws noise."""
     drawn = models.get("sample")
     settings = {}
-    if drawn is not None and (recipe := network_of(drawn).recipe) is not None:
+    if drawn is not None and (recipe := getattr(drawn.network, "recipe", None)) is not None:
         idle = {"answer", "anyway"}
         if not recipe.method.iterates:
             idle |= ITERATED

@@ -25,6 +25,7 @@ from voxlate.base.slabs import scratch_in
 from voxlate.scans.formats.io import is_picture
 from voxlate.scans.images.shown import picture_window
 from voxlate.synthesis.model import Model
+from voxlate.synthesis.onnx_network import OnnxNetwork
 from voxlate.synthesis.output_folder import SHARED_SECONDS, OutputFolder, place_from
 from voxlate.synthesis.provenance import OF_TRAINING, OTHER_PATIENT, provenance_of
 from voxlate.synthesis.result import (
@@ -78,9 +79,12 @@ def synthesise_cases(
     refused = set()
     with lock(out) if others is None else nullcontext():
         _claim(output, cases, say)
-        chosen = executor or choose_executor(asked, asked.device, say)
+        in_torch = not all(isinstance(member.network, OnnxNetwork) for member in model.members)
+        chosen = executor or choose_executor(asked, asked.device if in_torch else None, say)
         apart = not isinstance(chosen, InProcess)
-        job = _SynthesisJob(model, output, splits_of(model), asked.seed, asked.anyway, apart)
+        job = _SynthesisJob(
+            model, output, splits_of(model), asked.seed, asked.anyway, apart, in_torch
+        )
         for case, outcome in zip(cases, run_cases(chosen, job, scans, progress, say, CannotWrite)):
             error = outcome.error
             if error is None:
@@ -169,7 +173,7 @@ class _SynthesisJob:
     seed: int
     anyway: bool
     apart: bool
-    uses_network: bool = True
+    uses_network: bool
 
     def open(self) -> Callable[[CaseScans, Context], _CaseFolder]:
         """The work on one case."""

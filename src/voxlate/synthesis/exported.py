@@ -187,7 +187,7 @@ def read_model(folder: Path | str) -> Carried:
 
 def _check_file(folder: Path, name: str, digest: str) -> None:
     path = folder / name
-    if path.is_symlink() or not path.is_file():
+    if not path.is_file():
         raise BadInput(
             f"{path}: expected a file of the model, found none. Copy the whole folder again."
         )

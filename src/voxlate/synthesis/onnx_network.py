@@ -46,7 +46,7 @@ class OnnxNetwork:
     """An open graph, whose file has this hash; exported: the software that exported it, and the notice that it is no medical device."""
 
     graph: Graph
-    session: Any
+    session: "Session"
     sha256: str
     exported: Mapping[str, Any]
     calls: Calls = field(default_factory=Calls)
@@ -90,7 +90,7 @@ class OnnxNetwork:
     @cached_property
     def inputs(self) -> list[str]:
         """The names of the inputs that the graph uses."""
-        return [wanted.name for wanted in self.session.get_inputs()]
+        return [wanted.name for wanted in self.session.opened.get_inputs()]
 
     def sample(self, patches: Sequence[Patch], noise: NoiseOf) -> Float32:
         """One sample of each patch in network units, [B, T, D, H, W]."""
@@ -129,7 +129,7 @@ class OnnxNetwork:
             f"{self.graph.file}: expected patches that the graph can run, found {shape}",
             "Synthesise with the run itself.",
         ):
-            (image,) = self.session.run(["image"], dict(inputs))
+            (image,) = self.session.opened.run(["image"], dict(inputs))
         return np.asarray(image, np.float32)
 
     @contextlib.contextmanager
@@ -145,21 +145,28 @@ def _fixed(option: str) -> BadInput:
     )
 
 
-def open_session(path: Path) -> Any:
-    """A session of onnxruntime for a graph, with OMP_NUM_THREADS threads, or as many as onnxruntime chooses.
+@dataclass(frozen=True)
+class Session:
+    """A session of onnxruntime for the bytes of a graph, as which it is sent to workers."""
 
-    Its failures raise exceptions of its own kinds, and print nothing.
-    """
-    import onnxruntime
+    content: bytes = field(repr=False)
 
-    options = onnxruntime.SessionOptions()
-    asked = int(os.environ.get("OMP_NUM_THREADS", "0") or 0)
-    # each thread takes memory, whether a core is there for it or not
-    options.intra_op_num_threads = min(asked, os.cpu_count() or 1)
-    options.log_severity_level = 4
-    return onnxruntime.InferenceSession(
-        path.read_bytes(), options, providers=["CPUExecutionProvider"]
-    )
+    @cached_property
+    def opened(self) -> Any:
+        """The session, with OMP_NUM_THREADS threads, or as many as onnxruntime chooses; its failures print nothing."""
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        asked = int(os.environ.get("OMP_NUM_THREADS", "0") or 0)
+        # each thread takes memory, whether a core is there for it or not
+        options.intra_op_num_threads = min(asked, os.cpu_count() or 1)
+        options.log_severity_level = 4
+        return onnxruntime.InferenceSession(
+            self.content, options, providers=["CPUExecutionProvider"]
+        )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Session, (self.content,)
 
 
 def open_network(
@@ -176,7 +183,7 @@ def open_network(
     import onnxruntime
 
     try:
-        network = OnnxNetwork(graph, open_session(path), sha256, software)
+        network = OnnxNetwork(graph, Session(path.read_bytes()), sha256, software)
         image = network.run({name: selftest[name] for name in network.inputs})
     except Exception as error:  # onnxruntime has an exception of its own for each kind of failure
         raise BadInput(

@@ -149,13 +149,15 @@ def _name_scans(
     from voxlate.scans.cohorts.find import find_cohort  # imported where a folder asks for it
 
     cohort = place or find_cohort(path, **layout)
+    notes = tuple(message("left-out", f"Left out: {text}.") for text in cohort.unclaimed)
     for case in in_split(model, cohort.cases, split):
         if [*case.files] == [UNNAMED]:
             scan = _one_scan(case.files[UNNAMED], model)
-            yield replace(scan, case=case.case, patient=case.patient)
-            continue
-        mask = {MASK: case.mask} if case.mask else {}
-        yield CaseScans(case.case, case.files | mask, patient=case.patient)
+            yield replace(scan, case=case.case, patient=case.patient, notes=(*scan.notes, *notes))
+        else:
+            mask = {MASK: case.mask} if case.mask else {}
+            yield CaseScans(case.case, case.files | mask, notes=notes, patient=case.patient)
+        notes = ()  # said once
     recorded = splits_of(model)
     for name in cohort.without_scan:  # sort_cases reports that they lack scans
         if split is None or recorded.get(name) == split:

@@ -129,7 +129,7 @@ def calibration_file(model: Model) -> Path:
     """The file of the calibration of a model's images, whether it exists or not; raises BadInput without a folder."""
     if not isinstance(model.calibrations, RunCalibrations):
         raise BadInput(
-            f"{model.origin}: expected a run that is read from a folder, found a model without a folder. Load it again."
+            f"{model.origin}: expected a run that is read from a folder, found an exported model, or one without a folder. Calibrate the run, and export it again."
         )
     return model.calibrations.file(model.facts)
 

@@ -13,6 +13,7 @@ import voxlate
 from voxlate.base.errors import BadInput
 from voxlate.base.files import LOCK, write_json, write_text
 from voxlate.base.messages import FILE as MESSAGES
+from voxlate.synthesis.exported import is_exported
 from voxlate.training.changes import first_change
 from voxlate.training.log_file import curves_of, lines_of, read_verdicts
 from voxlate.training.recipe import (
@@ -128,8 +129,17 @@ class Run:
         return self.state.exists() or any(self.folder.glob("weights*.safetensors"))
 
 
+def of_a_run(path: object) -> BadInput:
+    """The refusal of an exported model where only a run will do."""
+    return BadInput(
+        f"{path}: expected a run, found an exported model. Take the run that was exported, and export it again."
+    )
+
+
 def weights_of(path: Path) -> Path:
-    """The weights file of a run folder; any other path is returned as it is."""
+    """The weights file of a run folder, any other path as it is; raises BadInput for an exported model."""
+    if is_exported(path):
+        raise of_a_run(path)
     return Run(path).weights() if path.is_dir() else path
 
 

@@ -42,7 +42,7 @@ from voxlate.training.recipe.checks import HOW_TO_SAMPLE
 from voxlate.training.recipe.run_provenance import data_of_training
 from voxlate.training.recipe.text import apply_changes
 from voxlate.training.recipe.training_settings import Precision
-from voxlate.training.run import Run, software, weights_of
+from voxlate.training.run import Run, of_a_run, software, weights_of
 from voxlate.training.starter import load_run, run_folder
 from voxlate.training.starters.names import is_starter
 from voxlate.training.weights import file_hash, read_header
@@ -254,8 +254,9 @@ def open_run(run: Path | str, device: str, allow_code: bool, answer: Answer | No
 
 
 def network_of(model: Model) -> TorchNetwork:
-    """The network of a model that `load` has opened."""
-    assert isinstance(model.network, TorchNetwork), "a model of a run"
+    """The network of a run that `load` has opened; raises BadInput for an exported model."""
+    if not isinstance(model.network, TorchNetwork):
+        raise of_a_run(model.origin)
     return model.network
 
 

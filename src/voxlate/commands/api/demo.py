@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from voxlate.anatomy.phantom_options import PhantomOptions
 from voxlate.base.errors import BadInput
+from voxlate.base.optional import optional_package
 from voxlate.base.options.option import MainOption
 from voxlate.commands.api.cohorts import phantom, prepare
 from voxlate.commands.api.entry import Command, Out, Place
@@ -105,6 +106,7 @@ def demo(
         >>> demo.picture  # doctest: +SKIP
         PosixPath('demo/picture.png')
     """
+    optional_package("torch", "train", "demo", "torch to train and to open starters")
     if real is None and starter is not None:
         raise BadInput(f"--starter: expected --real SCAN with it, found {starter} alone. Add it.")
     if real is None:

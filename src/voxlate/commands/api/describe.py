@@ -219,7 +219,12 @@ def _exported(path: Path) -> dict[str, Any]:
         "target": stated.facts.data.target,
         "intervals": "none" if stated.calibration is None else "calibrated",
         "licence": stated.licence,
-        "card": [f"{key}: {value}" for key, value in stated.card.items()],
+        "card": [
+            f"{key}: {value}"
+            for key, held in stated.card.items()
+            if not isinstance(held, dict)
+            for value in (held if isinstance(held, list) else [held])
+        ],
         "notice": stated.notice,
         "next": f"voxlate synth {quote_path(path)} {inputs} --out OUT",
     }

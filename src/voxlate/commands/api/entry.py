@@ -41,14 +41,14 @@ Place = Path | str
 Parameters = dict[str, Parameter]
 Argument = functools.partial(Option, panel=ARGUMENT)
 RUN = Argument(
-    "Run folder, weights file, starter:NAME or hf://NAME/REPO@COMMIT.",
+    "Run folder, exported model, weights file, starter:NAME or hf://NAME/REPO@COMMIT.",
     metavar="RUN",
     takes=str,  # a path would lose a slash of hf://
     complete="voxlate.training.starters.names:starters_to_run",
 )
 Run = Annotated[Place, RUN]
 RUNS = Argument(
-    "Run folders, weights files, starter:NAME or hf://NAME/REPO; without any, the installed starters.",
+    "Run folders, exported models, weights files, starter:NAME or hf://NAME/REPO; without any, the installed starters.",
     metavar="[RUN...]",
     takes=list[str],
     complete=RUN.complete,

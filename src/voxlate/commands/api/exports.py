@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from voxlate.clinic.dicom_out import Exported
     from voxlate.synthesis.exported import Description
 
-DICOM = MainOption("New folder for the DICOM series.")
+DICOM = MainOption("Folder for the DICOM series: new, or of this very export.")
 IMAGES = Argument("Folder that synth wrote, or one case's folder in it.", metavar="OUT|RUN")
 Images = Annotated[Place, IMAGES]
 EXPORTED = "Folder that synth wrote, or one case's folder in it; with --out a run, starter:NAME or hf://NAME/REPO."
@@ -96,8 +96,11 @@ def export_model(run: Run, out: To, *, options: ModelOptions, progress: Reporter
     """
     from voxlate.exchange.export import export_model
     from voxlate.training.load import load
+    from voxlate.training.torch_network import network_of
 
-    model = load(run, "cpu", options.allow_code, options.answer).with_options(
+    opened = load(run, "cpu", options.allow_code, options.answer)
+    network_of(opened)  # refuses an exported model
+    model = opened.with_options(
         precision="float32",
         steps=options.steps,
         samples=options.samples,

@@ -285,7 +285,7 @@ def plan(
     """Choose a recipe for a prepared cohort, and explain it.
 
     The plan depends on the cohort, the training time and the memory.
-    A few training steps are timed on this machine.
+    A few training steps are timed on this machine. Where a starter fits, networks compete for a tenth of the minutes.
     \f
     Returns:
         Plan: The recipe as `tables`, the reason of each key (`why`), the predicted `seconds` and `memory` (bytes), and
