@@ -43,7 +43,7 @@ def export_model(model: Model, folder: Path, licence: str = "not stated") -> Des
     """
     for package in ("onnx", "onnxruntime"):
         optional_package(package, "export", folder, f"{package} to export a model")
-    model = _in_slices(model)
+    model = _in_slices(model).with_options(precision="float32")
     _check(model)
     model.calibration()  # refuses one of other images, before the graph is traced
     if folder.exists():

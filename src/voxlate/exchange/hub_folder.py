@@ -56,7 +56,7 @@ def build_folder(
         copied = replace(load(new, "cpu", allow_code), origin=model.origin)
         if with_onnx:
             try:
-                export_model(copied.with_options(precision="float32"), new / ONNX, licence=licence)
+                export_model(copied, new / ONNX, licence=licence)
             except BadInput as error:
                 messages.append(message("no-onnx", f"No ONNX model is in the folder: {error}"))
         write_card(new / CARD, model, repo, calibrations, scores, licence, (new / ONNX).is_dir())

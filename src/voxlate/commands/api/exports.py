@@ -96,12 +96,8 @@ def export_model(run: Run, out: To, *, options: ModelOptions, progress: Reporter
     """
     from voxlate.exchange.export import export_model
     from voxlate.training.load import load
-    from voxlate.training.torch_network import network_of
 
-    opened = load(run, "cpu", options.allow_code, options.answer)
-    network_of(opened)  # refuses an exported model
-    model = opened.with_options(
-        precision="float32",
+    model = load(run, "cpu", options.allow_code, options.answer).with_options(
         steps=options.steps,
         samples=options.samples,
         sharpness=options.sharpness,
