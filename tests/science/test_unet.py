@@ -224,3 +224,23 @@ def test_with_background_all_around_convolutions_pad_in_synthesis_as_in_training
     image = torch.full((1, 1, 4, 20, 28), -1.0).index_fill(3, torch.arange(8, 14), 0.5)
     training, synthesis = (ask(net.train(mode), None, image) for mode in (True, False))
     assert torch.equal(training, synthesis) == masked
+
+
+def test_a_refinement_begins_as_the_network_without_it_and_then_sees_the_images_at_full_size():
+    x, image, log_snr = _inputs(1, 16, 16)
+    plain, refined = _tiny(patch=2), _tiny(patch=2, refine=4)
+    own = refined.state_dict()
+    head = {name: own[name].clone() for name in ("head.weight", "head.bias")}
+    for name, tensor in plain.state_dict().items():
+        if name in head:
+            head[name][: len(tensor)] = tensor
+            tensor = head[name]
+        own[name] = tensor
+    refined.load_state_dict(own)
+    assert_close(ask(refined, x, image, log_snr), ask(plain, x, image, log_snr))
+    with torch.no_grad():
+        refined.refinement.last.weight.fill_(0.1)
+    other = image.clone()
+    other[..., 5, 7] += 1
+    apart = ask(refined, x, other, log_snr) - ask(refined, x, image, log_snr)
+    assert apart.abs()[0, 0, 0, 4:7, 6:9].min() > 0

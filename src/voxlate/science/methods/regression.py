@@ -62,6 +62,15 @@ class RegressionSettings(MethodSettings):
             "Additional losses within windows of network units, by name, each in shares of its width: { brain = [-0.333, -0.28] } counts a grey value of brain like one of bone."
         ),
     ] = field(default_factory=dict)
+    borders: Annotated[
+        dict[str, tuple[float, float, float]],
+        setting(
+            "Additional losses 1 - Dice of what lies above a level, by name, as [level, width, weight] in network units: { bone = [-0.1667, 0.0333, 0.1] }. The border is as soft as the width, and a negative one takes what lies below the level."
+        ),
+    ] = field(default_factory=dict)
+    gradient: Annotated[
+        float, setting("Weight of an additional L1 loss of differences between pixels.", ge=0)
+    ] = 0.0
     leak: Annotated[
         float,
         setting(
@@ -87,6 +96,11 @@ class RegressionSettings(MethodSettings):
             if not -1 <= low < high <= 1:
                 raise BadInput(
                     f"{where}: expected method.windows.{name} as [low, high] with low < high in network units (-1 to 1, the ends of the target's intensity map), found {[low, high]}. Change it."
+                )
+        for name, (_, width, _) in self.borders.items():
+            if width == 0:
+                raise BadInput(
+                    f"{where}: expected a width other than 0 in method.borders.{name}, found 0. Change it."
                 )
         if unknown := [
             name for name in self.extras if name not in stage.net.extras or name not in EXTRA_LOSSES
@@ -149,7 +163,12 @@ class Regression(Method):
             errors[f"windows.{name}"] = self.error(
                 in_window(image, *window), in_window(x0, *window)
             )
+        if self.options.gradient:
+            errors["gradient"] = self.options.gradient * slope_error(image, x0)
         terms = means_in_mask(errors, problem.loss_mask, self.options.reduction)
+        for name, (level, width, weight) in self.options.borders.items():
+            inside, true = (torch.sigmoid((x - level) / width) for x in (image, x0))
+            terms[f"borders.{name}"] = weight * overlap_loss(inside, true, problem.loss_mask)
         if self.options.ssim:
             terms["ssim"] = self.options.ssim * dissimilarity(present, x0).mean()
         return with_total(terms)
@@ -178,6 +197,21 @@ class Regression(Method):
 def in_window(x: Tensor, low: float, high: float) -> Tensor:
     """x clipped to a window, which becomes [-1, 1]."""
     return (x.clamp(low, high) - low) * (2 / (high - low)) - 1
+
+
+def overlap_loss(inside: Tensor, true: Tensor, mask: Tensor) -> Tensor:
+    """1 - Dice of two soft masks in another one, over the whole batch, since a slice may show nothing."""
+    shared = (inside * true * mask).sum()
+    both = ((inside + true) * mask).sum()
+    return 1 - (2 * shared + 1) / (both + 1)
+
+
+def slope_error(image: Tensor, x0: Tensor) -> Tensor:
+    """How far differences between neighbouring pixels are from the true ones, for each voxel; 0 at the first row and column."""
+    off = image - x0
+    rows = F.pad(off[..., 1:, :] - off[..., :-1, :], (0, 0, 1, 0))
+    columns = F.pad(off[..., 1:] - off[..., :-1], (1, 0))
+    return rows.abs() + columns.abs()
 
 
 def leaky(x: Tensor, slope: float) -> Tensor:

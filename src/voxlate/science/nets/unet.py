@@ -51,6 +51,13 @@ class UNet(NetSettings):
             "Factor of a pixel-unshuffle before the first convolution, which is undone after the last one."
         ),
     ] = 1
+    refine: Annotated[
+        int,
+        setting(
+            "Channels of two convolutions of full size after the patches are undone, which see the images, too, and remove the grid of the patches; 0: none.",
+            ge=0,
+        ),
+    ] = 0
     attention: Annotated[
         tuple[int, ...],
         setting("Levels with self-attention after each block; level 0 has full size."),
@@ -158,6 +165,22 @@ class UNetLevel(nn.Module):
         self.resample = resample
 
 
+class Refinement(nn.Module):
+    """Corrects an image at full size, from features of that size and the images that the network saw."""
+
+    def __init__(self, joined: int, out: int, features: int, options: BlockOptions) -> None:
+        super().__init__()
+        self.out = out
+        self.first = SliceConv(joined + out + features, features, options)
+        self.last = SliceConv(features, out, options)
+        zero_weights(self.last)
+
+    def forward(self, h: Tensor, image: Tensor, depth: int) -> Tensor:
+        """Slices [N, out + features, H, W] of an image and features, and those seen [N, joined, H, W], to the image."""
+        seen = F.silu(self.first(torch.cat([h, image], dim=1), depth))
+        return h[:, : self.out] + self.last(seen, depth)
+
+
 class ResidualUNet(nn.Module):
     """Takes images of any size; see `UNet` for its settings. Its first convolution sees the state, then the images."""
 
@@ -184,7 +207,9 @@ class ResidualUNet(nn.Module):
         self.middle = UNetLevel(middle, None)
         self.decoder = self._decoder(widths, skips, conditioned)
         self.norm = Norm(widths[0], net.groups, silu=True)
-        self.head = SliceConv(widths[0], channels.out * net.patch**2, conditioned)
+        self.head = SliceConv(widths[0], (channels.out + net.refine) * net.patch**2, conditioned)
+        full = (channels.joined, channels.out, net.refine, conditioned)
+        self.refinement = Refinement(*full) if net.refine else None
         prior = (widths, channels.features, net.patch, conditioned)
         self.asymmetry = AsymmetryPrior(*prior) if channels.features else None
         if net.zero_init:
@@ -247,7 +272,8 @@ class ResidualUNet(nn.Module):
         """The image."""
         image = inputs.joined
         depth = image.shape[2]
-        h = self._fold(pad_far(image, self.net.multiple))
+        seen = to_slices(pad_far(image, self.net.multiple))
+        h = self._fold(seen)
         embedding = self.embedding(inputs.log_snr, inputs.code)
         if embedding is not None:
             embedding = embedding.repeat_interleave(depth, dim=0)
@@ -256,8 +282,10 @@ class ResidualUNet(nn.Module):
             if self.asymmetry is not None
             else {}
         )
-        out = self._unfold(self._blocks(h, embedding, depth, pyramid), depth)
-        return Output(cut_far(out, image))
+        out = self._unfold(self._blocks(h, embedding, depth, pyramid))
+        if self.refinement is not None:
+            out = self.refinement(out, seen, depth)
+        return Output(cut_far(to_volumes(out, depth), image))
 
     def _blocks(self, h: Tensor, embedding: Tensor | None, depth: int, pyramid: Pyramid) -> Tensor:
         h = self.stem(h, depth)
@@ -282,15 +310,14 @@ class ResidualUNet(nn.Module):
                 h = level.resample(h, embedding, depth)
         return self.head(self.norm(h), depth)
 
-    def _fold(self, image: Tensor) -> Tensor:
-        """To patches of channels-last slices."""
-        h = to_slices(image)
+    def _fold(self, h: Tensor) -> Tensor:
+        """Slices to channels-last patches."""
         if self.net.patch > 1:
             h = F.pixel_unshuffle(h, self.net.patch)
         return h.contiguous(memory_format=torch.channels_last)
 
-    def _unfold(self, h: Tensor, depth: int) -> Tensor:
-        return to_volumes(F.pixel_shuffle(h, self.net.patch) if self.net.patch > 1 else h, depth)
+    def _unfold(self, h: Tensor) -> Tensor:
+        return F.pixel_shuffle(h, self.net.patch) if self.net.patch > 1 else h
 
 
 def _levels(modules: nn.ModuleList) -> Iterable[UNetLevel]:
