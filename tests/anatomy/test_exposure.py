@@ -15,7 +15,7 @@ pytestmark = pytest.mark.slow
 
 SPACING_MM = (3.0, 2.0, 2.0)
 SIZE = (50, 60, 24)
-PLAIN = Exposure(0.01, 0.0, 0.0, 0.5, 0.0, 0.0, 0.0, 0.0, 0.6)
+PLAIN = Exposure(0.01, 0.0, 0.0, 0.5, 0.0, 0.0, 0.0, 0.0)
 
 
 @pytest.fixture(scope="module")
@@ -83,14 +83,6 @@ def test_streaks_are_in_slices_with_metal_only_and_join_two_pieces_by_a_dark_ban
     assert between < 4 * beside or beside >= 0
     assert added[2].max() > 10
     assert not added[2][metal[2]].any()
-
-
-def test_thick_slices_are_means_whose_weights_sum_to_one():
-    column = np.zeros((9, 1, 1), np.float32)
-    column[4] = 12
-    assert exposure.thick_slices(column, 3)[:, 0, 0] == pytest.approx([0, 0, 0, 4, 4, 4, 0, 0, 0])
-    assert exposure.thick_slices(column, 2)[3:6, 0, 0] == pytest.approx([3, 6, 3])
-    assert exposure.thick_slices(column, 0.5) is column
 
 
 def test_noise_in_water_has_its_standard_deviation_and_its_grains():

@@ -17,6 +17,7 @@ from voxlate.anatomy.acquisition import (
     Effects,
     Smooth,
     draw_effects,
+    draw_regions,
     draw_spread,
     in_plane,
     rician,
@@ -399,15 +400,17 @@ def test_auto_refuses_a_cohort_of_maps(voxlate, phantoms, tmp_path):
     assert said.code == 2
 
 
-def test_drawn_regions_have_one_signal_for_each_tissue_and_leave_dense_bone_dark(cohort):
+def test_drawn_regions_have_a_textured_signal_for_each_tissue_and_leave_dense_bone_dark(cohort):
     case = _case(cohort, Contrast(sequence="any", regions=1.0), **QUIET)
     drawn, acquisition = case.contrasts, _acquired(case, 3)
     image, _ = drawn._image(case, drawn.draw(3), acquisition, EVERYTHING)
     labels, protons = case.arrays["label.seg"], case.arrays["pd_map"]
     for label in (Label.WHITE, Label.GREY, Label.CSF):
         values = image[(labels == label) & (protons > 0.65)]
-        expected = FULL_SCALE * acquisition.signals[label]
-        assert_allclose(values, expected, rtol=1e-3)
+        expected = FULL_SCALE * acquisition.regions.signals[0, label]
+        texture = float(acquisition.regions.contrast[label])
+        assert values.mean() == pytest.approx(expected, rel=0.1 * texture + 0.01)
+        assert 0.5 * texture < values.std() / expected < 2.5 * texture
     bone = image[(labels == Label.BONE) & (protons < 0.06)]
     assert bone.max() < 0.11 * FULL_SCALE
 
@@ -416,8 +419,8 @@ def test_half_of_the_items_have_regions_where_half_is_asked_for_and_others_are_d
     cohort,
 ):
     some, none = (_case(cohort, Contrast(sequence="any", regions=share)) for share in (0.5, 0.0))
-    signals = [_acquired(some, seed).signals for seed in range(200)]
-    assert 80 < sum(own is not None for own in signals) < 120
+    drawn = [_acquired(some, seed).regions for seed in range(200)]
+    assert 80 < sum(own is not None for own in drawn) < 120
     for seed in range(20):
         own, others = (_acquired(case, seed) for case in (some, none))
         assert (own.protocol, own.effects.noise) == (others.protocol, others.effects.noise)
@@ -427,6 +430,35 @@ def test_a_recipe_with_physics_states_the_wing_that_is_missing(recipe, monkeypat
     monkeypatch.setitem(PROVIDERS, "data.physics", "voxlate.absent:Settings")
     with refuses():
         read(str(recipe))
+
+
+def test_half_of_the_tissues_of_several_kinds_have_two_signals_in_patches_and_others_one():
+    drawn = [draw_regions(default_rng(seed)) for seed in range(200)]
+    two = np.mean([own.signals[0] != own.signals[1] for own in drawn], axis=0)
+    assert not two[[Label.WHITE, Label.BONE]].any()
+    assert 0.4 < two[Label.MUSCLE] < 0.6
+    own = next(
+        own for own in drawn if own.signals[0, Label.MUSCLE] > 1.3 * own.signals[1, Label.MUSCLE]
+    )
+    places = np.ogrid[0:1:24j, 0:1:24j, 0:1:24j]
+    bright = own.at(np.full((24,) * 3, Label.MUSCLE), places) > own.signals[:, Label.MUSCLE].mean()
+    assert 0.3 < bright.mean() < 0.7
+
+
+def test_neighbours_of_a_slice_lie_as_far_apart_as_the_slices_that_are_drawn_are_thick(cohort):
+    data = replace(DATA, stack=1)
+    case = _case(cohort, **{**QUIET, "slice_mm": 20.0}, same_slices=True)
+    item = next(
+        item for item in map(case.contrasts.draw, range(50)) if case.contrasts.slice_mm(item) > 15
+    )
+    apart = round(case.contrasts.slice_mm(item) / case.header.spacing_mm[0])
+    assert apart == 2
+    here, below, above = (
+        _pair(case, item.seed, z, data).source[0] for z in (10, 10 - apart, 10 + apart)
+    )
+    assert data.channels == [("mr", 0), ("mr", -1), ("mr", 1)]
+    assert_allclose(here[1], below[0], atol=0.05)
+    assert_allclose(here[2], above[0], atol=0.05)
 
 
 @slow

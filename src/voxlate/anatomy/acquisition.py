@@ -12,6 +12,7 @@ import numpy as np
 from voxlate.anatomy.contrast import Maps
 from voxlate.anatomy.physics import PhysicsSettings
 from voxlate.anatomy.sequences import FREE_WATER_T1_MS
+from voxlate.anatomy.tissue import Label
 
 FREE_RATES = {
     "t1_map": 1 / FREE_WATER_T1_MS,
@@ -25,6 +26,9 @@ ORDERS = (
     *((2, 0, 0), (0, 2, 0), (0, 0, 2)),
     *((1, 1, 0), (0, 1, 1)),
 )
+LABELS = 256  # of a map of tissues
+# Labels of several tissues: muscle and its tendons, fat with its septa, marrow of fat or blood.
+MIXED = (Label.MUSCLE, Label.FAT, Label.DIPLOE, Label.MARROW, Label.SKIN)
 MOST_SEGMENTS = 6  # of k-space, between which the head moves
 FIELD_OF_B1 = 3.0  # T, at which settings state the spread of the flip angle
 
@@ -105,6 +109,40 @@ def _draw_smooth(rng: np.random.Generator, sd: float) -> Smooth:
     # Cosines of one axis have the mean square 1/2, products of two 1/4.
     variance = sum(s**2 / 2 ** np.count_nonzero(order) for s, order in zip(strengths, ORDERS))
     return Smooth((sd * strengths / max(variance, 1e-6) ** 0.5).astype(np.float32))
+
+
+@dataclass(frozen=True)
+class Regions:
+    """Signals of labels that no sequence decides, with a texture; some labels have two, in patches of about a centimetre.
+
+    Source of the idea: Billot et al. 2023, Med Image Anal 86:102789.
+    """
+
+    signals: Array  # [2, LABELS], of peaks and of troughs of the texture
+    contrast: Array  # [LABELS], of the texture as a share of the signal
+    frequencies: Array  # [WAVES, 3], in waves along a head
+    phases: Array  # [WAVES]
+
+    def at(self, labels: Array, places: Places) -> Array:
+        """The signal of voxels with these labels at their places."""
+        texture: Array = np.zeros((1,) * labels.ndim, np.float32)
+        for frequency, phase in zip(self.frequencies, self.phases):
+            angle = sum(f * place for f, place in zip(frequency, places))
+            texture = texture + np.cos(np.float32(2 * np.pi) * angle + phase)
+        number = labels.astype(np.uint8)
+        signal = self.signals[(texture < 0).astype(np.uint8), number]
+        return np.asarray(signal * (1 + self.contrast[number] * texture), np.float32)
+
+
+def draw_regions(rng: np.random.Generator) -> Regions:
+    """Random signals of labels; half of those that hold several tissues have two."""
+    signals = np.repeat(rng.random((1, LABELS)), 2, 0)
+    apart = np.isin(np.arange(LABELS), MIXED) & (rng.random(LABELS) < 0.5)
+    signals[1] *= np.exp(apart * rng.normal(0, 0.4, LABELS))
+    contrast = 0.05 * rng.random(LABELS)
+    frequencies = rng.normal(0, 12, (WAVES, 3))
+    phases = rng.uniform(0, 2 * np.pi, WAVES)
+    return Regions(*(each.astype(np.float32) for each in (signals, contrast, frequencies, phases)))
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from voxlate.anatomy.shapes import (
 from voxlate.anatomy.tissue import Label
 from voxlate.base.array_types import AnyArray
 
+_FRONTAL = "6 84 4 | 30 32 36"  # where bone of the brow may be hollow
 _APEX = "34 -8 -40 | 13 5 4.5"  # of the petrous bone, which wide cells reach
 SINUSES = ("frontal", "maxillary", "ethmoid", "sphenoid", "mastoid")
 
@@ -215,6 +216,16 @@ def mastoid_cells(airways: Airways, points: Space, region: str) -> tuple[AnyArra
     septa = 0.7 - np.abs(airways.cells.at((half.y, half.z, half.x)))
     lining = 0.3 * _by_side(right, airways.mucosa_mm["mastoid"])
     return overlap(within_mm, septa), overlap(within_mm, septa + lining)
+
+
+def frontal_cells(airways: Airways, points: Space) -> tuple[AnyArray, AnyArray]:
+    """Distances to the lined frontal sinuses and to their air, which a septum and a few walls divide."""
+    half = Space(np.abs(points.x), points.y, points.z)
+    size = _by_side(points.x > 0, np.maximum(airways.size["frontal"], 0.05))
+    within_mm = _ellipsoid_of_size(half, size, _FRONTAL)
+    walls = overlap(0.9 - half.x, 0.35 - np.abs(airways.cells.at((points.z, points.x, points.y))))
+    lining = 0.3 * _by_side(points.x > 0, airways.mucosa_mm["frontal"])
+    return overlap(within_mm, walls), overlap(within_mm, walls + lining)
 
 
 def paint_mastoid(canvas: Canvas, airways: Airways, points: Space) -> None:

@@ -16,8 +16,10 @@ from voxlate.anatomy import scalp
 from voxlate.anatomy.acquisition import (
     Effects,
     Places,
+    Regions,
     TissueSpread,
     draw_effects,
+    draw_regions,
     draw_spread,
     in_plane,
     rician,
@@ -50,7 +52,6 @@ LEAST_B1 = np.float32(
     0.2
 )  # of the nominal flip angle: a draw at a strong field would turn it around
 
-LABELS = 256  # of the map of tissues
 FEW_PROTONS = np.float32(
     0.6
 )  # relative to water: tissue has more, a voxel that it shares with air or bone has fewer
@@ -89,18 +90,18 @@ class Draw:
 class _Acquisition(NamedTuple):
     """The sequence of an image, the scanner's effects (None: without), and the generator of its noise.
 
-    signals: of each label, in place of the sequence's; None: those of the sequence.
+    regions: signals of labels in place of the sequence's; None: those of the sequence.
     """
 
     protocol: Protocol
     effects: Effects | None
     rng: np.random.Generator
-    signals: np.ndarray | None = None
+    regions: Regions | None = None
 
     @property
     def maps(self) -> Collection[str]:
         """The tissue-parameter maps that the image needs."""
-        if self.signals is not None:
+        if self.regions is not None:
             return (PROTONS,)
         protocol = self.protocol
         return maps_for(protocol.kind, protocol.dose > 0, protocol.fat_removed > 0)
@@ -267,7 +268,7 @@ class Drawn:
     ) -> np.ndarray:
         """The image at voxels of a case without noise; one slice for each from whose profile others are at `place`."""
         maps = {key: case.arrays[key][place].astype(np.float32) for key in acquisition.maps}
-        labels = case.arrays[TISSUES][place] if acquisition.signals is not None else None
+        labels = case.arrays[TISSUES][place] if acquisition.regions is not None else None
         if item.scalp is not None:
             layers = self._layers(case, item.scalp, place)
             maps = layers.maps(maps)
@@ -321,7 +322,7 @@ class Drawn:
         # Drawn only where they are asked for, so that without them all other draws stay as they are.
         if contrast.regions == 0 or rng.random() >= contrast.regions:
             return _Acquisition(protocol, effects, rng)
-        return _Acquisition(protocol, effects, rng, rng.random(LABELS).astype(np.float32))
+        return _Acquisition(protocol, effects, rng, draw_regions(rng))
 
     def _statistics(
         self, case: PreparedCase, item: Draw, acquisition: _Acquisition
@@ -415,12 +416,9 @@ def _signal(
 def _of_regions(
     acquisition: _Acquisition, protons: np.ndarray, labels: np.ndarray, places: Places
 ) -> np.ndarray:
-    """One drawn signal for each label, float32; voxels with few protons, such as dense bone, stay dark.
-
-    Source of the idea: Billot et al. 2023, Med Image Anal 86:102789.
-    """
-    assert acquisition.signals is not None
-    signal = acquisition.signals[labels.astype(np.uint8)] * np.minimum(protons / FEW_PROTONS, 1)
+    """Drawn signals of labels, float32; voxels with few protons, such as dense bone, stay dark."""
+    assert acquisition.regions is not None
+    signal = acquisition.regions.at(labels, places) * np.minimum(protons / FEW_PROTONS, 1)
     if acquisition.effects is not None:
         signal = signal * np.exp(acquisition.effects.gain.at(places))
     return np.asarray(np.float32(FULL_SCALE) * signal, np.float32)

@@ -1,4 +1,4 @@
-"""How one CT scanner exposes and reconstructs a head: slices, kernel, noise, beam hardening, metal.
+"""How one CT scanner exposes and reconstructs a head: kernel, noise, beam hardening, metal.
 
 The beam hardening and the streaks approximate the shapes and sizes of the artefacts, not the spectrum of a tube.
 """
@@ -27,7 +27,7 @@ class Exposure:
     blur_mm: standard deviation of the kernel in the slice; edge: share of the detail that a sharp kernel adds. noise_hu:
     standard deviation in water; grain_mm: size of its grains. cupping_hu, band_hu: beam hardening, high beside bone and
     low in the middle, and dark bands between dense bones. raised_hu: by which bone around it raises soft tissue (Brooks
-    and Di Chiro 1976, Phys Med Biol 21:390). streak_hu: of metal. slice_mm: thickness.
+    and Di Chiro 1976, Phys Med Biol 21:390). streak_hu: of metal.
     """
 
     blur_mm: float
@@ -38,19 +38,16 @@ class Exposure:
     band_hu: float
     raised_hu: float
     streak_hu: float
-    slice_mm: float
 
 
 def draw(rng: Rng) -> Exposure:
     """Draw the parameters of a scanner."""
     edge = max(float(rng.uniform(-0.6, 0.6)), 0.0)
-    thick = rng.random() < 0.5
     low, high = np.log((0.25, 1.5, 0.35)), np.log((0.9, 14.0, 0.9))
     blur, noise, grain = np.exp(rng.uniform(low, high)).tolist()
-    lows, highs = (1, 2, 60, 2.5, 2), (6, 14, 500, 6, 9)
-    cupping, band, streak, slice_mm, raised = rng.uniform(lows, highs).tolist()
-    slice_mm = slice_mm if thick else 0.6
-    return Exposure(blur, edge, noise, grain, cupping, band, raised, streak, slice_mm)
+    lows, highs = (1, 2, 60, 2), (6, 14, 500, 9)
+    cupping, band, streak, raised = rng.uniform(lows, highs).tolist()
+    return Exposure(blur, edge, noise, grain, cupping, band, raised, streak)
 
 
 def expose(
@@ -65,23 +62,10 @@ def expose(
     wider = _WIDER.get(modality, _CTA_WIDER)
     image = clean + beam_hardening(clean, exposure, spacing_mm)
     image += streaks(metal, exposure.streak_hu)
-    image = thick_slices(image, exposure.slice_mm / spacing_mm[0])
     image = _kernel(image, exposure, spacing_mm, wider)
-    thin = np.sqrt(max(exposure.slice_mm, 1.0))
-    level_hu = exposure.noise_hu / (wider**2 * thin)
+    level_hu = exposure.noise_hu / wider**2
     image += level_hu * grains(image.shape, exposure.grain_mm * wider, spacing_mm, rng)
     return np.rint(np.clip(image, LEAST_HU, MOST_HU)).astype(np.float32)
-
-
-def thick_slices(image: AnyArray, voxels: float) -> AnyArray:
-    """Means over this many slices around each one: partial volume; 1 or less changes nothing."""
-    if voxels <= 1:
-        return image
-    outer = (voxels - 1) / 2
-    reach = int(np.ceil(outer))
-    distance = np.abs(np.arange(-reach, reach + 1))
-    weights = np.clip(outer + 1 - distance, 0, 1)
-    return ndimage.correlate1d(image, weights / weights.sum(), axis=0, mode="nearest")
 
 
 def _kernel(image: AnyArray, exposure: Exposure, spacing_mm: Triple, wider: float) -> AnyArray:

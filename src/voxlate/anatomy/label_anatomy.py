@@ -20,6 +20,7 @@ _VAULT_MM = 14.0  # cancellous bone closer to the brain is diploe
 _ORBIT_MM = 11.0  # fat around the optic nerve and the eye's muscles
 _SPINE_MM = 12.0  # below the lowest brain, from where fluid is that of the spine
 _CORTEX_MM = 2.5
+_BROW_MM = 25.0  # depth from the front of the brain in which the frontal sinuses are
 _WALL_MM = 2.0  # of hollow organs
 LEAST_BRAIN_ML = 200.0
 _BRAIN = (*BRAIN, *OTHER_BRAIN, Label.VENTRICLE)
@@ -33,7 +34,8 @@ class Habitus:
     are planes of fat between muscles, and whose peaks are lobes of fat; swelling_mm: by which mucosa narrows the airways,
     negative where they are wide, modulated by `lobes`; wet: share of air cells that hold fluid; cortex_mm: of bones of one
     label; dura: where it shows, 2.5 nearly everywhere; gas: share of hollow organs; shrunk_mm: depth to which fluid replaces the
-    surface of the brain, as in old age.
+    surface of the brain, as in old age; table_mm: depth in the vault's bone below which it is diploe, 0 where only the map
+    says so.
     """
 
     skin_mm: float
@@ -48,6 +50,7 @@ class Habitus:
     dura: float
     gas: float
     shrunk_mm: float
+    table_mm: float
 
 
 def draw(rng: Rng) -> Habitus:
@@ -58,8 +61,9 @@ def draw(rng: Rng) -> Habitus:
     wet = float(rng.uniform(0.1, 0.9)) if rng.random() < 0.25 else 0.0
     planes, lobes = noise(rng, 15, 3, 64), noise(rng, 34, 6, 48)
     shrunk = float(rng.uniform(0, 4)) if rng.random() < 0.4 else 0.0
+    table = float(rng.uniform(1.2, 3)) if rng.random() < 0.6 else 0.0
     return Habitus(
-        skin, fat, muscle, planes, lobes, plane, swelling, wet, cortex, dura, gas, shrunk
+        skin, fat, muscle, planes, lobes, plane, swelling, wet, cortex, dura, gas, shrunk, table
     )
 
 
@@ -71,7 +75,7 @@ def draw_tissues(body: LabelMap, habitus: Habitus) -> AnyArray:
     _vary_airways(out, body, habitus, lobes)
     skull_mm = body.distance_mm(body.where(Label.BONE, "cancellous", "whole_bone"))
     _draw_soft(out, body, habitus, lobes, skull_mm)
-    _draw_bones(out, body, habitus, brain)
+    _draw_bones(out, body, habitus, brain, lobes)
     _draw_hollow(out, body, habitus, lobes)
     fluid = body.where("fluid")
     out[fluid] = Label.CSF
@@ -146,18 +150,35 @@ def _draw_soft(
         out[soft & (depth < skin_mm)] = Label.SKIN
 
 
-def _draw_bones(out: AnyArray, body: LabelMap, habitus: Habitus, brain: AnyArray | None) -> None:
+def _draw_bones(
+    out: AnyArray, body: LabelMap, habitus: Habitus, brain: AnyArray | None, lobes: AnyArray
+) -> None:
     """Diploe around the brain, marrow elsewhere, both within a cortex of bone."""
     near = False if brain is None else body.distance_mm(brain) < _VAULT_MM
     marrow = np.where(near, np.uint8(Label.DIPLOE), np.uint8(Label.MARROW))
     inner = np.broadcast_to(marrow, out.shape)
     cancellous = body.where("cancellous")
+    if brain is not None:
+        cancellous |= _holes_of_vault(out, body, brain)
     out[cancellous] = inner[cancellous]
+    if habitus.table_mm and brain is not None:
+        bone = np.isin(out, SKULL)
+        deep = erode(bone, max(habitus.table_mm, min(body.spacing_mm)), body.spacing_mm)
+        out[deep & near & (lobes > -0.8)] = Label.DIPLOE
     whole = body.where("whole_bone")
     if whole.any():
         deep = erode(whole, max(habitus.cortex_mm, min(body.spacing_mm)), body.spacing_mm)
         out[whole] = Label.BONE
         out[deep] = inner[deep]
+
+
+def _holes_of_vault(out: AnyArray, body: LabelMap, brain: AnyArray) -> AnyArray:
+    """Air in the vault behind the frontal sinuses, which is diploe that a segmentation took for air."""
+    (low, high), (_, front), _ = box_around(brain)
+    holes = out == Label.SINUS
+    holes[: (low + high) // 2] = False
+    holes[:, front - round(_BROW_MM / body.spacing_mm[1]) :] = False
+    return holes
 
 
 def _draw_hollow(out: AnyArray, body: LabelMap, habitus: Habitus, lobes: AnyArray) -> None:

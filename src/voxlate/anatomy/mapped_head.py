@@ -13,17 +13,16 @@ from voxlate.anatomy import (
     label_anatomy,
 )
 from voxlate.anatomy import variation as varying
-from voxlate.anatomy.airways import Airways, mastoid_cells
+from voxlate.anatomy.airways import Airways, frontal_cells, mastoid_cells
 from voxlate.anatomy.canvas import Canvas, blank
 from voxlate.anatomy.diseases import LesionShape
 from voxlate.anatomy.head import Head, Shape, draw_shape
 from voxlate.anatomy.head_shape import Lesion, LesionKind, before_tumour
 from voxlate.anatomy.label_anatomy import Habitus
 from voxlate.anatomy.label_map import PAD_MM, LabelMap, check_voxels
-from voxlate.anatomy.shapes import Points, Rng, Space, Triple, triple
+from voxlate.anatomy.shapes import Points, Rng, Space, Triple, triple, union
 from voxlate.anatomy.tissue import FURNITURE, INTRACRANIAL, SKULL, TUMOUR, Label
-from voxlate.anatomy.variation import Places, Variation
-from voxlate.anatomy.vessels import CEREBRUM_AXES, CEREBRUM_CENTRE
+from voxlate.anatomy.variation import HeadGrid, Places, Variation, frame_of
 from voxlate.base.array_types import AnyArray
 from voxlate.base.items import stable_id
 from voxlate.scans.images.mask import box_around, erode
@@ -31,25 +30,8 @@ from voxlate.scans.images.mask import box_around, erode
 _SLAB_VOXELS = 2**21  # bounds the memory of the coordinates
 _FIELD_Z_MM = 9.0  # upright coordinates of the phantoms' middle slice
 _MASTOID = "52 -13 -42 | 22 18 26"  # temporal bones of maps, whose place in the frame differs
-_SHELL_MM = 1.6  # of bone around cells
 _CUT = 0.3  # share of heads whose lowest part the scan leaves out
 _ROOM = 1.2  # size of the grid on which a body is painted, relative to the map
-
-
-@dataclass(frozen=True)
-class HeadGrid:
-    """The phantoms' upright coordinates in a map: upright = (map - origin) * scale, in x, y, z."""
-
-    origin_mm: Triple
-    scale: Triple
-
-    def upright(self, points: Points) -> Points:
-        """Upright coordinates of points of the map."""
-        x, y, z = (
-            (p - np.float32(o)) * np.float32(s)
-            for p, o, s in zip(points, self.origin_mm, self.scale)
-        )
-        return x, y, z
 
 
 def make_mapped_head(
@@ -116,8 +98,8 @@ def _scene(body: LabelMap, drawn: Variation, habitus: Habitus, shape: Shape) -> 
         body = body.mirror()
     tissues = label_anatomy.draw_tissues(body, habitus)
     brain = label_anatomy.brain_of(body)
+    frame = None if brain is None else frame_of(body, brain)
     places = varying.places_of(body, tissues, brain, drawn)
-    frame = None if brain is None else _frame(body, brain)
     if frame is not None:
         _paint_cells(tissues, body, frame, shape.face.airways)
     return _Scene(body, tissues, places, frame, shape)
@@ -154,27 +136,15 @@ def _box(labels: AnyArray, step: Triple, rng: Rng) -> tuple[slice, ...]:
     return tuple(box)
 
 
-def _frame(body: LabelMap, brain: AnyArray) -> HeadGrid:
-    """The frame in which the brain's box is that of the phantoms' cerebrum."""
-    spacing = body.spacing_mm[::-1]
-    sides = zip(box_around(brain)[::-1], spacing)
-    ends = [(first * step, (end - 1) * step) for (first, end), step in sides]
-    half = [(last - first) / 2 for first, last in ends]
-    x, y = CEREBRUM_AXES[0] / half[0], CEREBRUM_AXES[1] / half[1]
-    z = (x + y) / 2
-    top = CEREBRUM_CENTRE[2] + CEREBRUM_AXES[2]
-    origin = (sum(ends[0]) / 2, sum(ends[1]) / 2, ends[2][1] - top / z)
-    return HeadGrid(triple(origin), triple((x, y, z)))
-
-
 def _paint_cells(tissues: AnyArray, body: LabelMap, frame: HeadGrid, airways: Airways) -> None:
-    """Paint mastoid cells into bone under its shell, which maps show solid or with a few holes."""
+    """Paint mastoid cells and frontal sinuses into bone under its shell, which maps show solid or with a few holes."""
     bone = np.isin(tissues, SKULL)
     solid = bone | (tissues == Label.SINUS)
-    shell_mm = max(_SHELL_MM, *body.spacing_mm)
-    deep = np.nonzero(bone & erode(solid, shell_mm, body.spacing_mm))
+    deep = np.nonzero(bone & erode(solid, max(body.spacing_mm), body.spacing_mm))
     x, y, z = (index * np.float32(s) for index, s in zip(deep[::-1], body.spacing_mm[::-1]))
-    lined, air = mastoid_cells(airways, Space(*frame.upright((x, y, z))), _MASTOID)
+    upright = Space(*frame.upright((x, y, z)))
+    cells = zip(mastoid_cells(airways, upright, _MASTOID), frontal_cells(airways, upright))
+    lined, air = (union(*of) for of in cells)
     cells = tissues[deep]
     cells[lined < 0] = Label.MUCOSA
     cells[air < 0] = Label.SINUS

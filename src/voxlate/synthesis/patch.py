@@ -117,6 +117,9 @@ class Patch:
         item = self.item
         out = np.full((len(steps), *self.size), BACKGROUND, np.float32)
         images: Iterable[np.ndarray] = ()
+        if drawn is not None and item is not None:
+            apart = self._slices_apart(drawn.slice_mm(item))
+            steps = [step * apart for step in steps]
         if name not in case.header.units:
             return out
         if drawn is None or item is None:
@@ -135,6 +138,10 @@ class Patch:
                 image = np.where(self._near_body(step), image, np.float32(BACKGROUND))
             plane[self.inside] = image
         return out
+
+    def _slices_apart(self, slice_mm: float) -> int:
+        """How many stored slices a neighbour of a thick one is away: scans of thick slices have no others between."""
+        return max(1, round(slice_mm / self.case.header.spacing_mm[0]))
 
     def _body(self, place: Box) -> Bool:
         """Where some source shows the body in a part of the case."""
