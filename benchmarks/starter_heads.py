@@ -1,66 +1,86 @@
-"""How well head-mr-to-ct finds the bone of heads that are drawn on held-out label maps: a table of Dice.
+"""How right the bone and the air of head-mr-to-ct are: the rulers by which its weights are chosen, as a table.
 
-    python benchmarks/starter_heads.py MAPS [--starter starter:head-mr-to-ct] [--variations 1] [--write FILE]
+    python benchmarks/starter_heads.py [--starter starter:head-mr-to-ct] [--maps FOLDER] [--pair FOLDER] [--write FILE]
 
-MAPS: label maps of whole heads (SynthSeg's labels) that did not train the starter. Each variation is imaged in four contrasts,
-at three fields and in slices of three thicknesses, with noise; CT is synthesised from each image and compared with the
-head's own CT. Bone is what has more than 250 HU. Thirds are those of the head's height. Air called bone: the share of internal
-air in the lower two thirds that becomes bone.
+--maps: label maps of whole heads (SynthSeg's labels) that trained nothing. Each is drawn twice, and imaged as T1 and T2 in thin
+slices and in slices of 5 mm. --pair: a folder with mr_t1.nii.gz and ct_on_mr.nii.gz, a real head whose CT shows bone and air
+rightly, whatever its HU. Bone is what has more than 250 HU, air what has less than -300 HU inside the body.
 """
 
 import argparse
 import json
-from collections import defaultdict
+from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
-from statistics import mean
 from typing import Any
 
 import numpy as np
+from scipy import ndimage
 
 from voxlate.anatomy.acquisition import rician
 from voxlate.anatomy.contrast import Protocol, magnitude
-from voxlate.anatomy.head import Head
 from voxlate.anatomy.label_map import read_label_map
 from voxlate.anatomy.label_table import read_table
 from voxlate.anatomy.mapped_head import make_mapped_head
 from voxlate.anatomy.maps import MAPS, tissue_map
 from voxlate.anatomy.scanner import image
-from voxlate.anatomy.sequences import FREE_WATER_T1_MS, FULL_SCALE, null_time_ms
-from voxlate.anatomy.tissue import Label
-from voxlate.scans.images.grid import Volume
-from voxlate.scans.images.slice_profile import margin, through_plane
+from voxlate.anatomy.sequences import FULL_SCALE
+from voxlate.scans.formats.io import read_volume
+from voxlate.scans.images.grid import Volume, canonical
+from voxlate.scans.images.mask import foreground
 from voxlate.synthesis.model import Model
 from voxlate.training.load import load
 
 PROTOCOLS = {
     "t1": Protocol("mprage", 2300, 3, 900, 9),
     "t2": Protocol("spin_echo", 5000, 100, 0, 90),
-    "flair": Protocol("flair", 9000, 120, null_time_ms(FREE_WATER_T1_MS, 9000), 90),
-    "pd": Protocol("spin_echo", 3000, 15, 0, 90),
 }
-FIELDS_T = (1.5, 3.0, 7.0)
-SLICES_MM = (1.333, 3.0, 6.0)
+STEPS = (1, 4)  # slices that are averaged into one: 1.333 and 5.3 mm
 SPACING_MM = (1.0, 1.0, 1.333)
-BONE_HU = 250.0
+BONE_HU, AIR_HU = 250.0, -300.0
+BASE_MM = -25.0  # height of the orbits in the phantoms' coordinates, below which the base of the skull and the face lie
+BASE_SLICE = 13  # the same of the real head
 NOISE = 0.02  # of the brightest tissue
 SEED = 7  # no starter was trained with it
+NEAR = 11  # pixels around a border in which its values are
 
 
-def mr_of(head: Head, maps: dict[str, np.ndarray], protocol: Protocol, slice_mm: float) -> Volume:
-    """The image of a head in a sequence, with noise, in slices of a thickness on the head's own grid."""
-    signal = np.where(maps["pd_map"] > 0, FULL_SCALE * magnitude(protocol, maps), 0)
-    signal = thick(signal.astype(np.float32), slice_mm, head.spacing_mm[0])
-    rng = np.random.default_rng([head.case, round(10 * protocol.field_t), round(10 * slice_mm)])
-    noisy = rician(signal, NOISE * float(np.percentile(signal, 99)), rng)
-    return Volume(noisy[None], head.affine, "a.u.", "mr")
+def drawn_pairs(maps: Path, variations: int = 2) -> Iterator[tuple[str, Volume, Volume, int]]:
+    """Name, MR, CT and the first slice of the vault of variations of label maps."""
+    for path, number in product(sorted(maps.glob("*.nii.gz")), range(variations)):
+        body = read_label_map(path, read_table("synthseg"), path.name)
+        head = make_mapped_head(body, SEED, number, SPACING_MM)
+        tissues = {name: tissue_map(head, name) for name in MAPS}
+        clean = image(head, "ct")
+        for (contrast, protocol), step in product(PROTOCOLS.items(), STEPS):
+            signal = np.where(tissues["pd_map"] > 0, FULL_SCALE * magnitude(protocol, tissues), 0)
+            signal, ct = (thick(values.astype(np.float32), step) for values in (signal, clean))
+            rng = np.random.default_rng([head.case, step])
+            mr = rician(signal, NOISE * float(np.percentile(signal, 99)), rng)
+            affine = head.affine.copy()
+            affine[:3, 3] += (step - 1) / 2 * affine[:3, 2]
+            affine[:3, 2] *= step
+            first = int((BASE_MM - affine[2, 3]) / affine[2, 2])
+            name = f"{path.name[:7]}.{number} {contrast} {step * SPACING_MM[2]:.1f} mm"
+            yield (
+                name,
+                Volume(mr[None], affine, "a.u.", "mr"),
+                Volume(ct[None], affine, "HU", "ct"),
+                max(first, 1),
+            )
 
 
-def thick(values: np.ndarray, slice_mm: float, spacing_mm: float) -> np.ndarray:
-    """Means over a slice's thickness around each slice."""
-    reach = margin(slice_mm, spacing_mm)
-    padded = np.pad(values, ((reach, reach), (0, 0), (0, 0)), mode="edge")
-    return through_plane(padded, slice_mm, spacing_mm)
+def thick(values: np.ndarray, step: int) -> np.ndarray:
+    """Means of `step` slices each."""
+    count = len(values) // step
+    return values[: count * step].reshape(count, step, *values.shape[1:]).mean(1)
+
+
+def real_pair(folder: Path) -> tuple[str, Volume, Volume, int]:
+    """The real head."""
+    mr = canonical(read_volume(folder / "mr_t1.nii.gz", "mr"))
+    ct = canonical(read_volume(folder / "ct_on_mr.nii.gz", "ct"))
+    return f"{folder.name} t1", mr, ct, BASE_SLICE
 
 
 def dice(a: np.ndarray, b: np.ndarray) -> float:
@@ -68,79 +88,72 @@ def dice(a: np.ndarray, b: np.ndarray) -> float:
     return float(2 * (a & b).sum() / max(a.sum() + b.sum(), 1))
 
 
-def scores_of(head: Head, ct: np.ndarray, truth: np.ndarray) -> dict[str, float]:
-    """Dice of bone, whole and by third from below, its volume relative to the true one, and the air called bone."""
-    made, real = ct > BONE_HU, truth > BONE_HU
-    parts = [
-        slice(*ends)
-        for ends in np.linspace(0, len(ct), 4).astype(int).repeat(2)[1:-1].reshape(3, 2)
-    ]
-    low, middle, high = (dice(made[part], real[part]) for part in parts)
-    lower = slice(0, 2 * len(ct) // 3)
-    air = (head.labels[lower] == Label.SINUS) & (truth[lower] < -700)
-    return {
-        "bone": dice(made, real),
-        "low": low,
-        "middle": middle,
-        "high": high,
-        "volume": float(made.sum() / max(real.sum(), 1)),
-        "air": float(made[lower][air].mean()) if air.any() else 0.0,
+def border_mm(ct: np.ndarray, pixel_mm: float) -> float:
+    """The median width of borders of bone in slices: the range of values around over the steepest slope there."""
+    bone = ct > BONE_HU
+    edge = bone & ~ndimage.binary_erosion(bone, np.ones((1, 3, 3)))
+    size = (1, NEAR, NEAR)
+    span = ndimage.maximum_filter(ct, size) - ndimage.minimum_filter(ct, size)
+    slope = ndimage.maximum_filter(np.hypot(*np.gradient(ct, pixel_mm, axis=(1, 2))), (1, 3, 3))
+    return float(np.median(span[edge] / slope[edge]))
+
+
+def scores_of(model: Model, mr: Volume, ct: Volume, first: int, case: str) -> dict[str, float]:
+    """The scores of a head in the body that both show; first: the first slice of the vault."""
+    made = model.synthesise({"mr": mr}, case=case, warn=lambda _: None, anyway=True)
+    image, truth = made.volumes["ct"].data[0], ct.data[0]
+    body = (foreground(mr) & foreground(ct)).reshape(truth.shape)
+    bone, air = (truth > BONE_HU) & body, (truth < AIR_HU) & body
+    found = (image > BONE_HU) & body
+    vault, base = slice(first, None), slice(0, first)
+    scores = {
+        "bone": dice(found, bone),
+        "vault": dice(found[vault], bone[vault]),
+        "base": dice(found[base], bone[base]),
+        "vault volume": float(found[vault].sum() / max(bone[vault].sum(), 1)),
+        "base volume": float(found[base].sum() / max(bone[base].sum(), 1)),
+        "air called bone": float((found & air).sum() / max(air.sum(), 1)),
+        "border mm": border_mm(image, mr.grid.spacing_mm[1]),
+        "true border mm": border_mm(truth, mr.grid.spacing_mm[1]),
+        "MAE": float(np.abs(image - truth)[body].mean()),
     }
-
-
-def rows_of(model: Model, path: Path, variation: int) -> list[dict[str, Any]]:
-    """A row for each contrast, field and thickness of one head."""
-    head = make_mapped_head(
-        read_label_map(path, read_table("synthseg"), path.name), SEED, variation, SPACING_MM
-    )
-    maps = {name: tissue_map(head, name) for name in MAPS}
-    clean = image(head, "ct")
-    rows = []
-    for (name, protocol), field_t, slice_mm in product(PROTOCOLS.items(), FIELDS_T, SLICES_MM):
-        own = Protocol(**{**vars(protocol), "field_t": field_t})
-        scan = mr_of(head, maps, own, slice_mm)
-        made = model.synthesise({"mr": scan}, case=path.stem, warn=lambda _: None, anyway=True)
-        truth = thick(clean, slice_mm, head.spacing_mm[0])
-        scores = scores_of(head, made.volumes["ct"].data[0], truth)
-        row = {
-            "head": path.name,
-            "contrast": name,
-            "field_t": field_t,
-            "slice_mm": slice_mm,
-            **scores,
+    if made.low:
+        low, high = made.low["ct"].data[0], made.high["ct"].data[0]
+        holds = (low <= truth) & (truth <= high)
+        scores |= {
+            f"holds {name}": float(holds[part].mean())
+            for name, part in (("body", body), ("bone", bone), ("air", air))
         }
-        print(json.dumps(row), flush=True)
-        rows.append(row)
-    return rows
+    return scores
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """Mean Dice by contrast and thickness, over heads and fields, as Markdown."""
-    found = defaultdict(list)
+    """The scores as Markdown, with the mean over drawn heads last."""
+    keys = [key for key in rows[0] if key != "head"]
+    lines = [f"| head | {' | '.join(keys)} |", "|---" * (len(keys) + 1) + "|"]
+    drawn = [row for row in rows if row["head"].endswith("mm")]
+    if drawn:
+        rows = [*rows, {"head": "drawn", **{k: np.mean([r[k] for r in drawn]) for k in keys}}]
     for row in rows:
-        found[row["contrast"], row["slice_mm"]].append(row)
-    keys = ("bone", "low", "middle", "high", "volume", "air")
-    lines = [f"| contrast, slice | {' | '.join(keys)} |", "|---" * 7 + "|"]
-    for (contrast, slice_mm), own in found.items():
-        values = " | ".join(f"{mean(row[key] for row in own):.3f}" for key in keys)
-        lines.append(f"| {contrast}, {slice_mm:g} mm | {values} |")
-    total = " | ".join(f"{mean(row[key] for row in rows):.3f}" for key in keys)
-    return "\n".join([*lines, f"| all | {total} |"])
+        lines.append(f"| {row['head']} | {' | '.join(f'{row[key]:.3f}' for key in keys)} |")
+    return "\n".join(lines)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("maps", type=Path)
     parser.add_argument("--starter", default="starter:head-mr-to-ct")
-    parser.add_argument("--variations", type=int, default=1)
+    parser.add_argument("--maps", type=Path)
+    parser.add_argument("--pair", type=Path)
     parser.add_argument("--write", type=Path)
     arguments = parser.parse_args()
     model = load(arguments.starter)
+    heads = [real_pair(arguments.pair)] if arguments.pair else []
+    drawn = drawn_pairs(arguments.maps) if arguments.maps else iter(())
     rows = []
-    for path, variation in product(
-        sorted(arguments.maps.glob("*.nii.gz")), range(arguments.variations)
-    ):
-        rows += rows_of(model, path, variation)
+    for source in (heads, drawn):
+        for name, mr, ct, first in source:
+            rows.append({"head": name, **scores_of(model, mr, ct, first, name.split()[0])})
+            print(json.dumps(rows[-1]), flush=True)
     print(table(rows))
     if arguments.write:
         arguments.write.write_text("".join(json.dumps(row) + "\n" for row in rows))
