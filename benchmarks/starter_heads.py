@@ -1,10 +1,10 @@
 """How right the bone and the air of head-mr-to-ct are: the rulers by which its weights are chosen, as a table.
 
-    python benchmarks/starter_heads.py [--starter starter:head-mr-to-ct] [--maps FOLDER] [--pair FOLDER] [--write FILE]
+    python benchmarks/starter_heads.py [--starter starter:head-mr-to-ct] [--maps FOLDER] [--pair FOLDER] [--picture FILE]
 
 --maps: label maps of whole heads (SynthSeg's labels) that trained nothing. Each is drawn twice, and imaged as T1 and T2 in thin
 slices and in slices of 5 mm. --pair: a folder with mr_t1.nii.gz and ct_on_mr.nii.gz, a real head whose CT shows bone and air
-rightly, whatever its HU. Bone is what has more than 250 HU, air what has less than -300 HU inside the body.
+rightly, whatever its HU; --picture draws it. Bone is what has more than 250 HU, air what has less than -300 HU inside the body.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from voxlate.anatomy.sequences import FULL_SCALE
 from voxlate.scans.formats.io import read_volume
 from voxlate.scans.images.grid import Volume, canonical
 from voxlate.scans.images.mask import foreground
-from voxlate.synthesis.model import Model
+from voxlate.synthesis.result import Synthesised
 from voxlate.training.load import load
 
 PROTOCOLS = {
@@ -42,6 +42,7 @@ BASE_MM = -25.0  # height of the orbits in the phantoms' coordinates, below whic
 BASE_SLICE = 13  # the same of the real head
 NOISE = 0.02  # of the brightest tissue
 SEED = 7  # no starter was trained with it
+SHOWN, BESIDE = (4, 10, 16, 22), 150  # axial slices of the picture, and the sagittal one
 NEAR = 11  # pixels around a border in which its values are
 
 
@@ -83,6 +84,27 @@ def real_pair(folder: Path) -> tuple[str, Volume, Volume, int]:
     return f"{folder.name} t1", mr, ct, BASE_SLICE
 
 
+def draw(mr: Volume, image: np.ndarray, ct: np.ndarray, path: Path) -> None:
+    """Write slices of the MR, the synthetic CT and the true one: axial in the first four columns, then sagittal beside the middle."""
+    from PIL import Image
+
+    rows = []
+    ends = ((0, float(np.percentile(mr.data, 99.5))), (-1000, 1500), (-1000, 1500))
+    for values, (low, high) in zip((mr.data[0], image, ct), ends):
+        grey = (255 * np.clip((values - low) / (high - low), 0, 1)).astype(np.uint8)
+        axial = [grey[z, 24:-16, 40:-40][::-1] for z in SHOWN]
+        sagittal = grey[::-1, 24:-16, BESIDE]
+        height = round(len(grey) * mr.grid.spacing_mm[0] / mr.grid.spacing_mm[1])
+        side = Image.fromarray(sagittal).resize(
+            (sagittal.shape[1], height), Image.Resampling.BILINEAR
+        )
+        tall = np.zeros((axial[0].shape[0], side.width), np.uint8)
+        start = (len(tall) - height) // 2
+        tall[start : start + height] = np.asarray(side)
+        rows.append(np.concatenate([*axial, tall], axis=1))
+    Image.fromarray(np.concatenate(rows)).save(path, optimize=True)
+
+
 def dice(a: np.ndarray, b: np.ndarray) -> float:
     """The Dice coefficient of two masks."""
     return float(2 * (a & b).sum() / max(a.sum() + b.sum(), 1))
@@ -98,9 +120,8 @@ def border_mm(ct: np.ndarray, pixel_mm: float) -> float:
     return float(np.median(span[edge] / slope[edge]))
 
 
-def scores_of(model: Model, mr: Volume, ct: Volume, first: int, case: str) -> dict[str, float]:
+def scores_of(made: Synthesised, mr: Volume, ct: Volume, first: int) -> dict[str, float]:
     """The scores of a head in the body that both show; first: the first slice of the vault."""
-    made = model.synthesise({"mr": mr}, case=case, warn=lambda _: None, anyway=True)
     image, truth = made.volumes["ct"].data[0], ct.data[0]
     body = (foreground(mr) & foreground(ct)).reshape(truth.shape)
     bone, air = (truth > BONE_HU) & body, (truth < AIR_HU) & body
@@ -144,7 +165,7 @@ def main() -> None:
     parser.add_argument("--starter", default="starter:head-mr-to-ct")
     parser.add_argument("--maps", type=Path)
     parser.add_argument("--pair", type=Path)
-    parser.add_argument("--write", type=Path)
+    parser.add_argument("--picture", type=Path)
     arguments = parser.parse_args()
     model = load(arguments.starter)
     heads = [real_pair(arguments.pair)] if arguments.pair else []
@@ -152,11 +173,13 @@ def main() -> None:
     rows = []
     for source in (heads, drawn):
         for name, mr, ct, first in source:
-            rows.append({"head": name, **scores_of(model, mr, ct, first, name.split()[0])})
+            case = name.split()[0]
+            made = model.synthesise({"mr": mr}, case=case, warn=lambda _: None, anyway=True)
+            rows.append({"head": name, **scores_of(made, mr, ct, first)})
+            if source is heads and arguments.picture:
+                draw(mr, made.volumes["ct"].data[0], ct.data[0], arguments.picture)
             print(json.dumps(rows[-1]), flush=True)
     print(table(rows))
-    if arguments.write:
-        arguments.write.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
 if __name__ == "__main__":

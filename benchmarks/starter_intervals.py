@@ -120,7 +120,7 @@ def add_intervals(starter: Path, prepared: Path, real: Path, work: Path, device:
                 bound="none",
                 method=method,
                 any_truth=True,
-                narrows=False,
+                synthetic=True,
                 anyway=True,
             )
         tried[file] = shown = compare(copied, real, work / f"{method}_images")

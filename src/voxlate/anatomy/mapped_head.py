@@ -143,8 +143,8 @@ def _paint_cells(tissues: AnyArray, body: LabelMap, frame: HeadGrid, airways: Ai
     deep = np.nonzero(bone & erode(solid, max(body.spacing_mm), body.spacing_mm))
     x, y, z = (index * np.float32(s) for index, s in zip(deep[::-1], body.spacing_mm[::-1]))
     upright = Space(*frame.upright((x, y, z)))
-    cells = zip(mastoid_cells(airways, upright, _MASTOID), frontal_cells(airways, upright))
-    lined, air = (union(*of) for of in cells)
+    kinds = zip(mastoid_cells(airways, upright, _MASTOID), frontal_cells(airways, upright))
+    lined, air = (union(*of) for of in kinds)
     cells = tissues[deep]
     cells[lined < 0] = Label.MUCOSA
     cells[air < 0] = Label.SINUS

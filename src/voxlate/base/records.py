@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, Required
+from typing import Annotated, Any, Literal, NotRequired, Required
 
 import numpy as np
 from pydantic import Field, StringConstraints, ValidationError
@@ -61,10 +61,14 @@ class StatedMessage(TypedDict, total=False):
 
 
 class Widening(TypedDict):
-    """The factor by which intervals that were fitted on synthetic heads are widened, and the number of real heads that showed it."""
+    """The factor by which intervals that were fitted on synthetic heads are widened, and the number of real heads that showed it.
+
+    bone: how many of these show bone in HU.
+    """
 
     factor: Positive
     heads: Several
+    bone: NotRequired[Count]
 
 
 @dataclass(frozen=True)

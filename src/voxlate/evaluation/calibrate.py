@@ -47,6 +47,7 @@ from voxlate.training.starters.names import PREFIX, is_starter, name_of
 
 UNREACHED = 1e4  # network units: no value reaches it
 ENOUGH = 10  # patients for a margin by Student's t
+HELD = ("bone", "inner_air")  # tissues of synthetic heads that hold the coverage each
 
 
 def calibrate(
@@ -56,7 +57,7 @@ def calibrate(
     *,
     progress: NamedProgress = no_report,
     warn: Say = warn_unless_note,
-    narrows: bool = True,
+    synthetic: bool = False,
     **changes: Any,
 ) -> Calibration:
     """Synthesise the images of cases with truth, compare methods of intervals, and write the best into the run.
@@ -65,8 +66,9 @@ def calibrate(
     confidence, counted as in conformal.upper_bound (unset: "normal" from ENOUGH patients on, else "none", because a
     margin for fewer would be most of the range). regions: parts of the body by a rule ("lesion": "tmax>6"), in
     addition to those of the unit and of label maps. A completion is calibrated for one missing modality, each in turn
-    left out of cases that have all. A stopped calibration resumes. any_truth: cases whose truth cannot be that of their image count, too. narrows: whether a tissue of images in HU may have
-    narrower intervals than all voxels together need; synthetic heads show too small errors in soft tissue. Of an ensemble, the first model is
+    left out of cases that have all. A stopped calibration resumes. any_truth: cases whose truth cannot be that of their image count, too. synthetic: whether they are synthetic heads, whose errors
+    in soft tissue are too small: no tissue of images in HU has narrower intervals than all voxels together need, and bone and
+    the air inside hold the coverage, too. Of an ensemble, the first model is
     calibrated; those of its cases that trained it are synthesised by another one. Raises
     BadInput where all models were trained on one of the cases, and where the cases are too few.
     """
@@ -86,7 +88,7 @@ def calibrate(
         executor = choose_executor(asked, asked.device, warn)
         data = collect_cases(job, cases, executor, progress, warn, any_truth=asked.any_truth)
         _warn_of_other_scans(model, data, warn)
-        write_calibration(path, _fit(model, data, rules, asked, progress, narrows))
+        write_calibration(path, _fit(model, data, rules, asked, progress, synthetic))
         shutil.rmtree(path.with_suffix(PARTS), ignore_errors=True)
     return read_calibration(path)
 
@@ -97,7 +99,7 @@ def _fit(
     rules: Rules,
     asked: CalibrateOptions,
     progress: NamedProgress,
-    narrows: bool,
+    synthetic: bool,
 ) -> Calibration:
     """The intervals of each target, and the reference patches, by the data of all cases."""
     facts = model.facts
@@ -127,7 +129,8 @@ def _fit(
             ends,
             asked.method,
             borders,
-            narrows,
+            not synthetic,
+            HELD if synthetic else (),
         )
         if network is not None:
             widths[name] = network

@@ -23,6 +23,7 @@ from voxlate.checks.out_of_distribution import Patches
 from voxlate.checks.truths import KEPT, LEFT_OUT, Sketch, fault_messages, judge, other_size
 from voxlate.evaluation.intervals.calibration_cases import (
     BODY_VOXELS,
+    CT_REGIONS,
     LABEL_RULE,
     PLANES,
     CaseData,
@@ -328,10 +329,10 @@ def collect_cases(
 def _check_voxels(
     name: str, data: Mapping[str, CaseData], rules: Mapping[str, str], warn: Say
 ) -> None:
-    """Warn of outliers; raise BadInput where no case has voxels of a region. A label map may be empty."""
+    """Warn of outliers; raise BadInput where no case has voxels of a region that was asked for. A label map may be empty."""
     voxels = [case.voxels[name] for case in data.values()]
     for region, rule in rules.items():
-        if rule == LABEL_RULE.format(region):
+        if region in CT_REGIONS or rule == LABEL_RULE.format(region):
             continue
         if not any(case.truth_parts[region].any() for case in voxels):
             raise BadInput(

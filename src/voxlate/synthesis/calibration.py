@@ -152,7 +152,10 @@ class Calibration:
     def entry(self) -> dict[str, Any]:
         """The entry of a provenance."""
         header = self.header
-        widened = {} if header.widened is None else {"widened": header.widened}
+        widened: dict[str, Any] = {}
+        if header.widened is not None:
+            held = {name: coverage_by_tissue(target) for name, target in header.targets.items()}
+            widened = {"widened": header.widened, "held": held}
         return {
             "sha256": self.hash,
             **widened,
@@ -233,6 +236,12 @@ def widen(calibration: Calibration, widened: Mapping[str, Widening]) -> Calibrat
     return replace(calibration, header=stated, references=None)
 
 
+def coverage_by_tissue(target: Target) -> dict[str, float]:
+    """The mean coverage of the tissues that the truths of a calibration show, by name."""
+    compared = target.compared[target.method].coverage
+    return {name: round(shown[0], 3) for name, shown in compared.items() if name != BODY}
+
+
 def relative_widths(target: Target, coverage: float) -> dict[str, float]:
     """The widths of intervals of other levels, relative to that of the coverage."""
     own = target.scales[coverage]
@@ -287,7 +296,9 @@ def interval(
 
 
 def describe_widening(calibration: Mapping[str, Any]) -> str:
-    """A clause on intervals that were fitted on synthetic heads and widened; "" for those of a calibration on patients.
+    """A clause on intervals that were fitted on synthetic heads and widened, with what they hold there of each tissue.
+
+    "" for those of a calibration on patients.
 
     calibration: its entry in a provenance.
     """
@@ -301,6 +312,14 @@ def describe_widening(calibration: Mapping[str, Any]) -> str:
         wider = f"made {by['factor']:.3g} times wider{of_one} because {heads} needed it"
         kept = f"found wide enough{of_one} for {heads}"
         factors.append(kept if by["factor"] == 1 else wider)
-    return (
-        f"fitted on {plural(calibration['patients'], 'synthetic head')} and {' and '.join(factors)}"
-    )
+        if bone := by.get("bone"):
+            factors[-1] += f" (of which {bone} {'shows' if bone == 1 else 'show'} bone in HU)"
+    held: Mapping[str, Mapping[str, float]] = calibration.get("held", {})
+    shares = [
+        f"{share:.0%} of {tissue.replace('_', ' ')}"
+        for of_target in held.values()
+        for tissue, share in of_target.items()
+    ]
+    where = f" (where they hold {', '.join(shares)})" if shares else ""
+    heads = plural(calibration["patients"], "synthetic head")
+    return f"fitted on {heads}{where} and {' and '.join(factors)}"

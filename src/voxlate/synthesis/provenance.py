@@ -78,6 +78,7 @@ class _Calibration(TypedDict, total=False):
     confidence: Share
     bound: Bound
     widened: dict[Name, Widening]
+    held: dict[Name, dict[Name, Share]]
     levels: dict[
         Name,
         dict[

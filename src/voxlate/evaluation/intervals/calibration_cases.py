@@ -27,7 +27,7 @@ AIR_VOXELS = 500  # of the surroundings that are kept, so that intervals of air 
 PATCHES = ".patches"  # begins the names of a case's patches, as no modality does
 PLANES = ".planes"  # in how many planes a case was read
 OWN_NAMES = (BODY, "mae")
-CT_REGIONS = {"soft_tissue": "-200<{0}<250", "bone": "{0}>250"}  # in HU
+CT_REGIONS = {"soft_tissue": "-200<{0}<250", "bone": "{0}>250", "inner_air": "{0}<-300"}  # in HU
 LABEL_RULE = "{0}>0.5"
 
 
@@ -62,7 +62,7 @@ class TrueImage:
 def calibration_regions(
     target: str, unit: str, labels: Collection[str], asked: Mapping[str, str]
 ) -> dict[str, str]:
-    """Rules by name: soft tissue and bone if the unit is HU, the voxels of each label map, and those of the user.
+    """Rules by name: soft tissue, bone and the air inside the body if the unit is HU, the voxels of each label map, and those of the user.
 
     Raises BadInput for a rule that is no threshold of the target or of a label map.
     """

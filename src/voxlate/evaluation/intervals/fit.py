@@ -1,7 +1,7 @@
 """Fitting a calibration: methods of intervals are compared on held-out patients, and the narrower learned one is scaled."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
@@ -150,13 +150,14 @@ def fit(
     chosen: IntervalMethod | None = None,
     borders: Sequence[float] = (),
     narrows: bool = True,
+    held: Collection[str] = (),
 ) -> tuple[Target, Widths | None]:
     """Compare the methods of intervals on held-out patients, scale one of them, and learn it again from all patients.
 
     regions: rules by name; ends: the limits of all intervals, in network units; chosen: the method, None for the
     narrower learned one; borders: values of the image in network units that separate groups, each of which is to hold
     the coverage, if enough voxels show it; narrows: whether a group may have narrower intervals than one factor of all voxels
-    gives it. Raises BadInput where the patients are too few for the coverage, or for the
+    gives it; held: regions of the truth, each of which is to hold the coverage, too. Raises BadInput where the patients are too few for the coverage, or for the
     method.
     """
     if not any(case.truth_parts[BODY].any() for case in cases):
@@ -176,6 +177,9 @@ def fit(
             candidate, factors[method] = candidate.grouped(kept, alpha, confidence, bound, floor)
         candidates[method] = candidate
         scale = least_scale(candidate.scores(), alpha, confidence, bound)
+        for region in held:
+            if scores := candidate.scores(region):
+                scale = max(scale, least_scale(scores, alpha, confidence, bound))
         if kept:
             scale = max(scale, 1.0)  # below, groups would lose what their factors hold
         if np.isfinite(scale):
