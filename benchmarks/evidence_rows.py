@@ -21,7 +21,7 @@ WORKERS = 2
 OVERHEAD = 1.0  # minutes of a row for the plan, the synthesis and the scores
 REPORTING = ("case37", "case41")
 BRAINS = ("openMS-cs-patient26", "TCGA-DU-7294", "openMS-cs-patient07", "BraTS-GLI-00001-000")
-STARTERS = ("head-mr-to-ct", "brain-mr-to-mr", "head-tof-to-cta-experimental")
+STARTERS = ("head-mr-to-ct", "brain-mr-to-mr")
 SEEDS = (0, 1, 2)
 FIXED_STEPS = 350  # about three minutes of one core in bfloat16
 # Fixed, because the window of a plan may change: that of today's plans of the phantoms.
@@ -30,7 +30,6 @@ BONE_GREY = f"ct>{0.9 * 255:g}"
 PHANTOMS: dict[str, Any] = {"cases": 24, "size": (72, 88, 14), "lesion": "mixed", "seed": 31}
 TRAINING, VALIDATING = 16, 2  # phantoms; the others report
 FILES = {"heads": {"mr": "mr", "ct": "ct"}, "brains": {"t1": "t1", "t2": "t2"}}
-TOPCOW = "case,patient,split,tof,cta\ntopcow,topcow,test,{0}/mra.nii.gz,{0}/cta_on_mra.nii.gz\n"
 Scores = dict[str, Any]
 
 
@@ -175,15 +174,9 @@ def starter(row: Row, place: Place) -> Iterator[Scores]:
     if row.subject == "head-mr-to-ct":
         table = _table(place, "harvard_ct_mr", dict.fromkeys(REPORTING, "test"), FILES["heads"])
         scores = scored(model, table, place, regions={"bone": BONE_GREY})
-    elif row.subject == "brain-mr-to-mr":
+    else:
         table = _table(place, "brats_like", dict.fromkeys(BRAINS[:2], "test"), FILES["brains"])
         scores = scored(model, table, place, missing=["t2"], mask="body")
-    else:
-        folder = (place.data / "topcow_pair").resolve()
-        table = place.folder / "cases.csv"
-        table.write_text(TOPCOW.format(folder), encoding="utf-8")
-        valid = folder / "cta_on_mra_valid.nii.gz"
-        scores = scored(model, table, place, mask=valid, value_range=HU_RANGE)
     yield {"minutes": (time.monotonic() - began) / 60, **scores}
 
 
@@ -255,11 +248,10 @@ KINDS: Mapping[str, Callable[[Row, Place], Iterator[Scores]]] = {
 
 def scans_of(row: Row) -> str:
     """The folder of DATA that a row needs; "" for phantoms."""
-    if row.kind == "starter":
-        return {"head-mr-to-ct": "harvard_ct_mr", "brain-mr-to-mr": "brats_like"}.get(
-            row.subject, "topcow_pair"
-        )
-    return {"brain": "brats_like", "phantoms": ""}.get(row.kind, "harvard_ct_mr")
+    if row.kind == "phantoms":
+        return ""
+    brains = row.kind == "brain" or row.subject == "brain-mr-to-mr"
+    return "brats_like" if brains else "harvard_ct_mr"
 
 
 def _table(place: Place, scans: str, parts: Mapping[str, str], files: Mapping[str, str]) -> Path:
