@@ -16,10 +16,11 @@ heads-HEAD         MR to CT of 2-D slices (DATA/harvard_ct_mr). Another head val
 heads-HEAD-…steps  the same in a fixed number of steps of a mean prediction, for machines of different speed.
 brain-PATIENT      T1 to T2 (DATA/brats_like), scored inside the body; the three other brains train.
 phantoms-TASK      24 synthetic heads: 16 train, 2 validate, 6 report.
-starter-NAME       a starter without training, on the same heads and brains, and on DATA/topcow_pair.
+starter-NAME       a starter without training, on the same heads and brains.
 intervals-HEAD     three heads train a mean prediction, three calibrate, HEAD reports the coverage of its 90 % intervals.
 
-MAE is a share of the range: 255 grey levels, the peak of an MR image, or -1000 to 1300 HU. Bone of slices is what has more
+MAE is a share of the range: 255 grey levels, the peak of an MR image, or -1000 to 1300 HU. mae_levelled is that of slices of
+heads after one offset a patient, in soft tissue, because the windows of their CTs differ between patients. Bone of slices is what has more
 than 0.9 of the grey levels, in truth and synthesis; of CT phantoms what has more than 250 HU. The commit is the last one
 that changed src/, with + if src/ has changes that are not committed. The rows are in evidence_rows.py.
 """

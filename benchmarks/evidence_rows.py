@@ -1,5 +1,6 @@
 """The rows of the evidence ledger: what each trains, on which scans, and how it is scored. See evidence.py."""
 
+import csv
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -8,10 +9,18 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
+
 import voxlate
 from trust import HEADS, means, parts_of_intervals, write_manifest
 from voxlate.anatomy.phantom_cohort import write_cohort
+from voxlate.base.groups import grouped
+from voxlate.evaluation.scoring.score_units import BRAIN_HU, shows_a_window
+from voxlate.evaluation.scoring.scored_regions import read_canonical
 from voxlate.scans.cohorts.find import find_cohort
+from voxlate.scans.images.mask import foreground
+from voxlate.scans.images.shown import as_grey
+from voxlate.synthesis.provenance import provenance_of
 from voxlate.training.recipe import read
 from voxlate.training.run import Run
 from voxlate.training.training_options import Mode
@@ -21,16 +30,16 @@ WORKERS = 2
 OVERHEAD = 1.0  # minutes of a row for the plan, the synthesis and the scores
 REPORTING = ("case37", "case41")
 BRAINS = ("openMS-cs-patient26", "TCGA-DU-7294", "openMS-cs-patient07", "BraTS-GLI-00001-000")
-STARTERS = ("head-mr-to-ct", "brain-mr-to-mr", "head-tof-to-cta-experimental")
+STARTERS = ("head-mr-to-ct", "brain-mr-to-mr")
 SEEDS = (0, 1, 2)
 FIXED_STEPS = 350  # about three minutes of one core in bfloat16
 # Fixed, because the window of a plan may change: that of today's plans of the phantoms.
 HU_RANGE = (-1000.0, 1300.0)
-BONE_GREY = f"ct>{0.9 * 255:g}"
+WHITE = 255.0  # the largest grey value, which a window gives to all that it has cut
+BONE_GREY = f"ct>{0.9 * WHITE:g}"
 PHANTOMS: dict[str, Any] = {"cases": 24, "size": (72, 88, 14), "lesion": "mixed", "seed": 31}
 TRAINING, VALIDATING = 16, 2  # phantoms; the others report
 FILES = {"heads": {"mr": "mr", "ct": "ct"}, "brains": {"t1": "t1", "t2": "t2"}}
-TOPCOW = "case,patient,split,tof,cta\ntopcow,topcow,test,{0}/mra.nii.gz,{0}/cta_on_mra.nii.gz\n"
 Scores = dict[str, Any]
 
 
@@ -131,7 +140,7 @@ def heads(row: Row, place: Place) -> Iterator[Scores]:
     table = _table(place, "harvard_ct_mr", parts_of_heads(row), FILES["heads"])
     run, facts = trained(row, place, table)
     for answer in row.answers or (None,):
-        yield facts | scored(run.folder, table, place, answer=answer, regions={"bone": BONE_GREY})
+        yield facts | scored_heads(run.folder, table, place, answer)
 
 
 def intervals(row: Row, place: Place) -> Iterator[Scores]:
@@ -141,7 +150,7 @@ def intervals(row: Row, place: Place) -> Iterator[Scores]:
     voxlate.calibrate(
         run.folder, table, split="val", allow_outside=True, device="cpu", progress=False
     )
-    yield facts | scored(run.folder, table, place, regions={"bone": BONE_GREY})
+    yield facts | scored_heads(run.folder, table, place)
 
 
 def brain(row: Row, place: Place) -> Iterator[Scores]:
@@ -174,16 +183,10 @@ def starter(row: Row, place: Place) -> Iterator[Scores]:
     model = f"starter:{row.subject}"
     if row.subject == "head-mr-to-ct":
         table = _table(place, "harvard_ct_mr", dict.fromkeys(REPORTING, "test"), FILES["heads"])
-        scores = scored(model, table, place, regions={"bone": BONE_GREY})
-    elif row.subject == "brain-mr-to-mr":
+        scores = scored_heads(model, table, place)
+    else:
         table = _table(place, "brats_like", dict.fromkeys(BRAINS[:2], "test"), FILES["brains"])
         scores = scored(model, table, place, missing=["t2"], mask="body")
-    else:
-        folder = (place.data / "topcow_pair").resolve()
-        table = place.folder / "cases.csv"
-        table.write_text(TOPCOW.format(folder), encoding="utf-8")
-        valid = folder / "cta_on_mra_valid.nii.gz"
-        scores = scored(model, table, place, mask=valid, value_range=HU_RANGE)
     yield {"minutes": (time.monotonic() - began) / 60, **scores}
 
 
@@ -213,6 +216,42 @@ def trained(
     return run, {"steps": "+".join(f"{stage.train.steps}" for stage in stages), "minutes": minutes}
 
 
+def scored_heads(model: Path | str, table: Path, place: Place, answer: str | None = None) -> Scores:
+    """Mean scores over the held-out patients of grey slices of heads."""
+    scores = scored(model, table, place, answer=answer, regions={"bone": BONE_GREY})
+    return scores | {"mae_levelled": levelled_mae(out_of(place, answer), table)}
+
+
+def levelled_mae(out: Path, table: Path) -> float:
+    """The MAE where each patient's synthesised soft tissue is moved by one offset to the level of the truth.
+
+    The windows of these CTs differ between patients, and no MR shows them. Soft tissue is what the true CT of the body shows
+    neither black nor white; the offset is the median difference there.
+    """
+    with table.open(encoding="utf-8", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["split"] == "test"]
+    errors = []
+    for cases in grouped((row["patient"], row) for row in rows).values():
+        differences, soft = [], []
+        for row in cases:
+            truth = read_canonical(Path(row["ct"]), "ct")
+            image = read_canonical(out / row["case"] / "ct.nii.gz", "ct")
+            if shows_a_window(provenance_of(out / row["case"]), "ct", truth.unit):
+                image = as_grey(image, BRAIN_HU)
+            grey = truth.data[0]
+            differences.append(grey - image.data[0])
+            soft.append(foreground(truth) & (grey > 0) & (grey < WHITE))
+        offset = np.median(np.concatenate([own[part] for own, part in zip(differences, soft)]))
+        left = [np.abs(own - offset * part).mean() for own, part in zip(differences, soft)]
+        errors.append(np.mean(left) / WHITE)
+    return float(np.mean(errors))
+
+
+def out_of(place: Place, answer: str | None) -> Path:
+    """The folder of the images of a prediction."""
+    return place.folder / f"out_{answer or 'default'}"
+
+
 def scored(
     model: Path | str,
     table: Path,
@@ -222,7 +261,7 @@ def scored(
     **scoring: Any,
 ) -> Scores:
     """Mean scores over the held-out patients of a table, from images that are synthesised first."""
-    out = place.folder / f"out_{answer or 'default'}"
+    out = out_of(place, answer)
     common: dict[str, Any] = {"split": "test", "allow_outside": True, "progress": False}
     # "sample" is the default of a model of two stages
     chosen = "mean" if answer == "mean" else None
@@ -255,11 +294,10 @@ KINDS: Mapping[str, Callable[[Row, Place], Iterator[Scores]]] = {
 
 def scans_of(row: Row) -> str:
     """The folder of DATA that a row needs; "" for phantoms."""
-    if row.kind == "starter":
-        return {"head-mr-to-ct": "harvard_ct_mr", "brain-mr-to-mr": "brats_like"}.get(
-            row.subject, "topcow_pair"
-        )
-    return {"brain": "brats_like", "phantoms": ""}.get(row.kind, "harvard_ct_mr")
+    if row.kind == "phantoms":
+        return ""
+    brains = row.kind == "brain" or row.subject == "brain-mr-to-mr"
+    return "brats_like" if brains else "harvard_ct_mr"
 
 
 def _table(place: Place, scans: str, parts: Mapping[str, str], files: Mapping[str, str]) -> Path:

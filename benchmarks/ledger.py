@@ -18,7 +18,7 @@ ROUNDING = 1e-6
 class Result:
     """What one commit reached on one row and seed; None stands for a score that the row does not have.
 
-    steps: of each stage, joined by +; minutes: of the training; mae: see evidence.py for its unit;
+    steps: of each stage, joined by +; minutes: of the training; mae, mae_levelled: see evidence.py;
     coverages: of each held-out patient, where there are several.
     """
 
@@ -36,6 +36,7 @@ class Result:
     coverage: float | None = None
     coverages: str = ""
     interval_r: float | None = None
+    mae_levelled: float | None = None
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,7 @@ class Measure:
 
 MEASURES = (
     Measure("mae", lambda value: value, 0.03, relative=True),
+    Measure("mae_levelled", lambda value: value, 0.03, relative=True),
     Measure("ssim", lambda value: 1 - value, 0.01),
     Measure("gradient_ratio", lambda value: abs(1 - value), 0.04),
     Measure("bone_dice", lambda value: 1 - value, 0.03),

@@ -8,7 +8,7 @@ after a stop.
     python benchmarks/starters.py WORK [STARTER …] [--heads N] [--steps N] [--out FOLDER] [--device auto]
 
 Label maps of real heads, on whose anatomy a part of the synthetic heads is drawn, are in WORK/head_labels/train (SynthSeg's
-training_label_maps, Apache-2.0), and two that calibrate in WORK/head_labels/val. Real scans are cohorts in WORK: harvard_scans (mr, ct), brains_scans (t1, t2, flair, …) and topcow_scans (tof, cta), each
+training_label_maps, Apache-2.0), and two that calibrate in WORK/head_labels/val. Real scans are cohorts in WORK: harvard_scans (mr, ct) and brains_scans (t1, t2, flair, …), each
 with its manifest WORK/NAME_scans.csv where it has one. Those that are absent are not measured, and the card says so.
 """
 
@@ -50,7 +50,6 @@ CALIBRATION_HEADS, CALIBRATION_SEED = 8, 1000
 UNITS = {
     "harvard": "grey levels of 255 that show 0 to 80 HU",
     "brains": "shares of the peak of each image",
-    "topcow": "HU",
 }
 SCORES = {
     "mae": "MAE",
@@ -138,18 +137,6 @@ WANTED = {
             "Enhancement by contrast agent cannot be seen in other contrasts: it is a guess.",
             "A lesion that is bright in a missing contrast, as a stroke in FLAIR, may be dark or absent in the synthesised image: docs/guides/starters.md shows one.",
             "Bright tissue of FLAIR and T1c may show a pattern of a few pixels; an enhancing rim may become dark in other contrasts, and wide ventricles may stay grey in FLAIR.",
-        ],
-    ),
-    "head-tof-to-cta-experimental": Wanted(
-        size=(400, 480, 210),
-        heads=2,
-        label_heads=7,
-        accepts={"tof": ["tof", "mra"], "cta": ["cta"]},
-        real={"topcow": None},
-        limits=[
-            "Experimental: some tissue beside arteries and bone becomes air.",
-            RESEARCH,
-            "TOF shows flow and CTA shows lumen: slow or turbulent flow looks narrower than the vessel is.",
         ],
     ),
 }

@@ -64,9 +64,9 @@ def test_every_row_of_checks_has_a_code_a_sentence_conditions_and_where_they_wer
 
 
 def test_a_row_speaks_where_all_its_conditions_hold_and_no_number_is_missing():
-    assert ask("vessels", {}) == ask("vessels", {"vessels": float("nan")}) == []
-    assert [said.grade for said in ask("vessels", {"vessels": 2.0})] == ["caution"]
-    assert [said.grade for said in ask("vessels", {"vessels": 1.0})] == ["do not trust"]
+    assert ask("array", {}) == ask("array", {"twin": float("nan")}) == []
+    assert [said.grade for said in ask("array", {"twin": 0.9})] == ["caution"]
+    assert [said.grade for said in ask("array", {"twin": 1.0})] == ["do not trust"]
     assert ask("values", {"soft": 0.01, "dark": 0.0}) == []
 
 

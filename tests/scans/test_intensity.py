@@ -101,21 +101,6 @@ def test_percentiles_are_of_the_foreground_by_default():
         assert whole(Percentile(low=0, high=100), *everything) == Scale(-5, 100)
 
 
-def test_bright_vessels_of_a_small_field_of_view_do_not_widen_a_range_in_medians():
-    crop = np.full(10_000, 100, np.float32)
-    crop[9000:] = np.linspace(200, 900, 1000)
-    wide = np.where(np.arange(100_000) < 99_900, np.float32(100), np.float32(250))
-    thresholded = np.where(crop > 100, crop, np.float32(0))
-    for values, high, medians, expected in (
-        (crop, 99.9, None, pytest.approx(893, abs=8)),
-        (crop, 99.9, 3.5, 350),
-        (wide, 100, 3.5, 250),
-        (thresholded, 100, 3.5, 900),
-    ):
-        scale = whole(Percentile(high=high, floor=0, medians=medians), values, values >= 0)
-        assert (scale.low, scale.high) == (0, expected)
-
-
 @every_row(
     "table",
     [

@@ -3,8 +3,7 @@
 import numpy as np
 
 from rows import every_row
-from voxlate.base.messages import worst_grade
-from voxlate.checks.intensity_checks import check_brightness, check_kind, check_vessels
+from voxlate.checks.intensity_checks import check_brightness, check_kind
 from voxlate.scans.images.intensity import Window
 from voxlate.scans.images.volume_statistics import intensity_statistics
 
@@ -70,20 +69,3 @@ def test_a_ct_or_a_mask_in_the_place_of_an_mr_is_not_to_be_trusted(modality, sca
 def test_a_ct_without_negative_values_in_the_place_of_an_mr_is_not_to_be_trusted(scan):
     (said,) = check_kind("mr", "a.u.", intensity_statistics(scan, scan > 0))
     assert (said.code, said.grade) == ("ct-values", "do not trust")
-
-
-@every_row(
-    ("brightness", "grade"),
-    [(3.0, None), (1.97, "caution"), (1.5, "do not trust"), (0, "do not trust")],
-)
-def test_a_scan_without_vessels_far_brighter_than_its_tissue_is_no_tof(brightness, grade):
-    head = np.zeros((8, 20, 20), np.float32)
-    head[:, 3:17, 3:17] = np.random.default_rng(0).uniform(50, 100, (8, 14, 14))
-    head[3, 8, 8:12] = 97.5 * brightness  # 97.5 is the 95th percentile of its tissue
-    assert worst_grade(check_vessels("tof", intensity_statistics(head, head > 0))) == grade
-
-
-def test_a_tof_of_which_a_threshold_left_the_vessels_alone_is_a_tof():
-    vessels = np.zeros((8, 20, 20), np.float32)
-    vessels[3, 8, 8:12] = 200
-    assert check_vessels("tof", intensity_statistics(vessels)) == []

@@ -18,7 +18,7 @@ from voxlate.training.starter import check_starter
 from voxlate.training.starters import names
 from voxlate.training.starters.card import MOST_BYTES, read_card
 
-SHIPPED = ("brain-mr-to-mr", "head-mr-to-ct", "head-tof-to-cta-experimental")
+SHIPPED = ("brain-mr-to-mr", "head-mr-to-ct")
 
 
 @pytest.fixture

@@ -20,8 +20,6 @@ POINTS = (5, 25, 50, 75, 95)
 MOST_BELOW = 0.2  # of a foreground under the floor; interpolation leaves a percent
 AIR_BELOW_HU = -500.0  # at or below it, values are of air in a CT
 OF_AIR = 5  # percentile of all voxels of a scan of the head; more of it is air
-# Percentiles of a body: its largest vessels in a TOF, and its brightest other tissue.
-VESSELS, TISSUE = 99.95, 95
 MOST_NAMED = 5  # cases that an error names for --exclude
 NARROWEST = (
     0.02  # share of a window that the middle 98 % of bodies fill: in other units it is a flat grey
@@ -66,13 +64,6 @@ def values_of(statistics: Statistics) -> Numbers:
         numbers["soft"] = (median - body.at(25)) / (median - air)
         numbers["bone"] = (body.at(95) - median) / (median - air)
     return numbers
-
-
-def check_vessels(name: str, statistics: Statistics) -> list[Message]:
-    """A message where a scan that is taken as a TOF lacks its few vessels, which are far brighter than all tissue."""
-    air = statistics.all.at(OF_AIR)
-    vessels, tissue = (statistics.foreground.at(point) - air for point in (VESSELS, TISSUE))
-    return ask("vessels", {"vessels": vessels / tissue if tissue > 0 else np.inf}, name)
 
 
 def check_floor(name: str, spec: IntensityMap, header: CaseHeader, where: str) -> None:

@@ -18,10 +18,9 @@ CUBIC = 1.5
 
 @dataclass(frozen=True)
 class SyntheticHeads:
-    """The synthetic heads that a network was trained on: the share without a skull, and the sequence of each modality."""
+    """The synthetic heads that a network was trained on: the share without a skull."""
 
     stripped: Share
-    sequences: dict[Name, Name]
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,6 @@ from voxlate.checks.intensity_checks import (
     check_floor,
     check_kind,
     check_scales,
-    check_vessels,
 )
 from voxlate.checks.quality_checks import WholeScan, check_whole
 from voxlate.checks.usual_anatomy import Anatomy, Body, body_of, check_body, check_content
@@ -109,14 +108,11 @@ def _check_scan(
     header = prepared.header
     statistics = header.statistics[name]
     origin = header.origins[name]
-    heads = facts.data.heads
     warnings = [*check_guesses(name, origin.guesses)]
     warnings += check_kind(name, header.units[name], statistics)
-    if heads is not None:  # other trainings state the brightness of theirs
-        if ELSEWHERE.search(origin.body_part):
-            warnings += ask("part", {"elsewhere": 1, "part": origin.body_part}, name)
-        if heads.sequences.get(name) == "tof":
-            warnings += check_vessels(name, statistics)
+    # trainings on scans state the brightness of theirs
+    if facts.data.heads is not None and ELSEWHERE.search(origin.body_part):
+        warnings += ask("part", {"elsewhere": 1, "part": origin.body_part}, name)
     return warnings + check_brightness(
         name, statistics, facts.intensity[name], facts.training_ranges, patients
     )

@@ -360,9 +360,7 @@ def options_of(synth: Synthesis) -> dict[str, Any]:
 
 def data_facts(data: DataSettings) -> DataFacts:
     """Which scans a recipe reads, and how."""
-    heads = None
-    if data.physics is not None:
-        heads = SyntheticHeads(data.physics.stripped, data.physics.sequences)
+    heads = None if data.physics is None else SyntheticHeads(data.physics.stripped)
     return DataFacts(
         list(data.source),
         list(data.target),

@@ -154,13 +154,6 @@ class Percentile(IntensityMap):
         Literal["foreground", "all"],
         setting("whether the percentiles are of the mask or of all voxels"),
     ] = "foreground"
-    medians: Annotated[
-        float | None,
-        setting(
-            "largest value that becomes 1, in medians of these voxels: of vessels in TOF, whose share depends on the field of view; unset: no limit",
-            gt=1,
-        ),
-    ] = None
     kind: Literal["percentile"] = "percentile"
 
     def __post_init__(self) -> None:
@@ -175,10 +168,7 @@ class Percentile(IntensityMap):
         """The scale between the percentiles of a volume."""
         inside = statistics.foreground if self.inside == "foreground" else statistics.all
         low = inside.at(self.low) if self.floor is None else self.floor
-        high = inside.at(self.high)
-        limit = np.inf if self.medians is None else self.medians * inside.at(50)
-        # a median at low, as where most of a scan was set to 0, is of no tissue
-        return Scale(low, min(high, limit) if limit > low else high)
+        return Scale(low, inside.at(self.high))
 
 
 @settings
