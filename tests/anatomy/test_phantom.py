@@ -61,7 +61,7 @@ def test_white_over_grey_on_t1_is_what_the_ernst_equation_says(tumour):
         for label in (Label.WHITE, Label.GREY)
     )
     expected = ernst(0.70, 832, 47) / ernst(0.82, 1331, 47)
-    assert white / grey == pytest.approx(expected, rel=1e-4)
+    assert white / grey == pytest.approx(expected, rel=1e-3)  # maps are in float16
 
 
 @of_the_phantom
