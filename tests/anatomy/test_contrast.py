@@ -9,9 +9,10 @@ from numpy.testing import assert_allclose
 from rows import every_row
 from voxlate.anatomy import sequences as mr
 from voxlate.anatomy.contrast import PROTOCOLS, Protocol, magnitude
-from voxlate.anatomy.head import Head, make_head
+from voxlate.anatomy.head import Head
 from voxlate.anatomy.maps import MAPS, tissue_map
 from voxlate.anatomy.scalp import PLACES
+from voxlate.anatomy.shipped_heads import make_head
 from voxlate.anatomy.signal import signal
 from voxlate.anatomy.tissue import Label
 

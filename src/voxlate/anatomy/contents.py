@@ -1,27 +1,22 @@
-"""What the skull contains: brain, fluid, vessels, membranes and diseases."""
+"""What is painted into the brain of a label map: vessels, calcifications and diseases."""
 
 from dataclasses import dataclass
 
 import numpy as np
 
-from voxlate.anatomy import ageing, brain, diseases
-from voxlate.anatomy import head_shape as body
+from voxlate.anatomy import ageing, diseases
 from voxlate.anatomy.ageing import Ageing
-from voxlate.anatomy.brain import Envelope
-from voxlate.anatomy.canvas import Canvas, within
+from voxlate.anatomy.canvas import Canvas
 from voxlate.anatomy.diseases import Carried, Diseases
 from voxlate.anatomy.head_shape import Anatomy
-from voxlate.anatomy.shapes import Rng, Space, Tube, join, overlap, union
-from voxlate.anatomy.tissue import BRAIN, OTHER_BRAIN, TUMOUR, Label
+from voxlate.anatomy.shapes import Rng, Space
+from voxlate.anatomy.tissue import Label
 from voxlate.base.array_types import AnyArray
-
-_ATRIUM = (22.0, -32.0, 8.0)
-_LESIONED = (*BRAIN, *TUMOUR, *OTHER_BRAIN)
 
 
 @dataclass(frozen=True)
 class Contents:
-    """The random numbers of one brain; base: those of the head, changed by age and diseases.
+    """The random numbers of one brain; base: those of the head, with the lesion of its diseases.
 
     carried: a lesion of a label map, in place of the one that is drawn.
     """
@@ -33,31 +28,11 @@ class Contents:
 
 
 def draw(rng: Rng, base: Anatomy) -> Contents:
-    """Draw age, atrophy and diseases."""
+    """Draw age and diseases."""
     age_rng, disease_rng = rng.spawn(2)
-    age, base = ageing.draw(age_rng, base)
+    age = ageing.draw(age_rng)
     ill, base = diseases.draw(disease_rng, base)
     return Contents(base, age, ill)
-
-
-def paint(canvas: Canvas, contents: Contents, points: Space, outer: Envelope) -> AnyArray:
-    """Paint all inside the cavity of the skull; returns the lesion map. points: upright coordinates in mm."""
-    lesion_map = np.zeros(canvas.label.shape, np.uint8)
-    corners = "-74 -94 -110 | 74 94 80"
-    canvas, points, outer, part = within(corners, canvas, points, outer, lesion_map)
-    base = contents.base
-    canvas.paint(Label.CSF, outer.cavity)
-    inner = body.before_tumour(base.lesion, points, -outer.cavity)
-    brain.paint(canvas, base, inner, outer, contents.ageing.gap_mm)
-    _basal_brain(canvas, base, inner)
-    _occipital_floor(canvas, contents, inner, outer)
-    _membranes(canvas, points, outer)
-    _white_matter(canvas, contents, inner)
-    _deep_structures(canvas, inner)
-    drawn = paint_findings(canvas, contents, points, inner)
-    paint_vessels(canvas, base, inner)
-    part[...] = drawn * np.isin(canvas.label, _LESIONED)
-    return lesion_map
 
 
 def paint_vessels(
@@ -88,82 +63,6 @@ def paint_spots(canvas: Canvas, age: Ageing, points: Space) -> None:
     white = canvas.label == Label.WHITE
     for centre, radii in age.spots:
         canvas.paint_ball(Label.LEUKOARAIOSIS, points, centre, radii, white)
-
-
-def _basal_brain(canvas: Canvas, base: Anatomy, points: Space) -> None:
-    """Uncus, hypothalamus and cerebral peduncles, which leave the cisterns the width that they have in scans."""
-    canvas, points = within("-40 -45 -35 | 40 40 12", canvas, points)
-    half = points.half
-    uncus = half.ellipsoid("20 0 -13 | 10 14 12") + base.ventricle - 1
-    parahippocampal = half.ellipsoid("21 -22 -12 | 8 16 9") + base.ventricle - 1
-    free = np.isin(canvas.label, (Label.CSF, Label.GREY, Label.WHITE))
-    lobe = join(uncus, parahippocampal, 4)
-    canvas.paint(Label.GREY, lobe, free)
-    canvas.paint(Label.WHITE, lobe + base.cortex_mm, free)
-    hypothalamus = half.ellipsoid("0 4 -6 | 9 12 9")
-    canvas.paint(Label.GREY, overlap(hypothalamus, 1.2 * base.ventricle - half.x), free)
-    peduncle = half.tubes("9 -6 -20, 13 -4 -8, 17 -3 2 | 7.0 7.0", 8)
-    collicular = half.ellipsoid("5 -22 -11 | 6.5 5 8")
-    canvas.paint(Label.WHITE, union(peduncle, collicular), free)
-    tracts = half.tubes("2 16 -14, 9 30 -16 | 2.0 2.0", 4)
-    canvas.paint(Label.WHITE, tracts, free)
-    nigra = half.ellipsoid("9 -7 -15 | 5 2.2 3")
-    canvas.paint(Label.PALLIDUM, nigra, canvas.label == Label.WHITE)
-
-
-def _occipital_floor(canvas: Canvas, contents: Contents, points: Space, outer: Envelope) -> None:
-    """The lower occipital and temporal lobes, which rest on the tentorium down to the cerebellum."""
-    canvas, points, outer = within("-65 -95 -25 | 65 -20 12", canvas, points, outer)
-    half = points.half
-    lobe = half.ellipsoid("26 -58 -6 | 36 34 16")
-    gap = 2.4 + contents.ageing.gap_mm
-    lobe = overlap(lobe, gap - outer.cerebellum, outer.cavity + gap)
-    lobe = overlap(lobe, 1.0 - half.x)
-    sulci = np.abs(contents.base.folds.at(points)) - contents.base.sulcus_mm
-    free = canvas.label == Label.CSF
-    canvas.paint(Label.GREY, overlap(lobe, -sulci), free)
-    deep = overlap(lobe, -sulci) + contents.base.cortex_mm
-    canvas.paint(Label.WHITE, deep, free | (canvas.label == Label.GREY))
-
-
-def _membranes(canvas: Canvas, points: Space, outer: Envelope) -> None:
-    """Dura along the skull, falx and tentorium."""
-    x, y, z = points
-    fluid = np.isin(canvas.label, (Label.CSF, Label.GREY))
-    canvas.paint(Label.DURA, overlap(-outer.cavity - 0.9, outer.cavity), canvas.label == Label.CSF)
-    falx = overlap(np.abs(x) - 0.6, -outer.cavity - 34, 14 - z)
-    canvas.paint(Label.DURA, overlap(falx, outer.cavity), fluid)
-    sheet = np.abs(z - brain.tentorium(y) + 0.12 * np.abs(x)) - 0.6
-    edge = overlap(sheet, y + 24, 15 - np.hypot(x, 0.8 * (y + 28)))
-    canvas.paint(Label.DURA, overlap(edge, outer.cavity), fluid)
-
-
-def _white_matter(canvas: Canvas, contents: Contents, points: Space) -> None:
-    """Leukoaraiosis around the ventricles and in spots."""
-    age, base = contents.ageing, contents.base
-    white = canvas.label == Label.WHITE
-    rim = age.cap_mm
-    if contents.diseases.remnant == "hydrocephalus":
-        rim += 2.5
-    if rim > 0.3:
-        distance = body.ventricles(base, points)
-        ragged = distance - rim * (1 + 0.7 * base.rough.at(points))
-        canvas.paint(Label.LEUKOARAIOSIS, ragged, white & (points.z > 0))
-    paint_spots(canvas, age, points)
-
-
-def _deep_structures(canvas: Canvas, points: Space) -> None:
-    """Pallidum, dentate nucleus, choroid plexus, pineal gland and pituitary."""
-    canvas, points = within("-35 -50 -38 | 35 30 30", canvas, points)
-    half = points.half
-    canvas.paint(Label.PALLIDUM, _pallidum(half), canvas.label == Label.DEEP_GREY)
-    dentate = half.ellipsoid("14 -38 -32 | 6 8 4")
-    canvas.paint(Label.PALLIDUM, dentate, canvas.label == Label.WHITE)
-    canvas.paint(Label.PITUITARY, half.ellipsoid("0 17 -25 | 6 4.5 3.5"))
-    canvas.paint(Label.PITUITARY, points.ellipsoid("0 -27 1 | 3 4 3"))
-    fluid = canvas.label == Label.VENTRICLE
-    plexus = half.tubes([Tube(((9, -12, 19), _ATRIUM, (28, -24, -3)), (1.2, 3.4))], 5)
-    canvas.paint(Label.CHOROID, plexus, fluid)
 
 
 def _pallidum(half: Space) -> AnyArray:

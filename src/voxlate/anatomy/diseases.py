@@ -33,7 +33,7 @@ class Diseases:
 
 
 def draw(rng: Rng, base: Anatomy) -> tuple[Diseases, Anatomy]:
-    """Draw the diseases of a head, and change its lesion and ventricles accordingly."""
+    """Draw the diseases of a head, and change its lesion accordingly."""
     tumour: Tumour = get_args(Tumour)[int(rng.choice(4, p=(0.5, 0.2, 0.15, 0.15)))]
     chance, which = rng.random(), int(rng.integers(1, 5))
     remnant: Remnant = get_args(Remnant)[which] if chance < 0.25 else "none"
@@ -44,12 +44,7 @@ def draw(rng: Rng, base: Anatomy) -> tuple[Diseases, Anatomy]:
     bleeding = HAEMORRHAGE[int(rng.integers(3))]
     shunted = bool(rng.random() < 0.4) and remnant == "hydrocephalus"
     diseases = Diseases(tumour, metastases, remnant, at, bleeding, shunted)
-    return diseases, replace(
-        base,
-        ventricle=base.ventricle
-        * (float(rng.uniform(1.6, 2.4)) if remnant == "hydrocephalus" else 1.0),
-        lesion=_place(rng, base.lesion, tumour),
-    )
+    return diseases, replace(base, lesion=_place(rng, base.lesion, tumour))
 
 
 def _ball(rng: Rng, radii: Pair) -> Ball:

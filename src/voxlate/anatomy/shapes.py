@@ -128,17 +128,6 @@ def overlap(*distances: AnyArray) -> AnyArray:
     return reduce(np.maximum, distances)
 
 
-def join(a: AnyArray, b: AnyArray, blend_mm: float) -> AnyArray:
-    """Union of two distances whose crease is rounded over `blend_mm` (a quadratic blend)."""
-    near = np.maximum(blend_mm - np.abs(a - b), 0)
-    return np.minimum(a, b) - near * near * (0.25 / blend_mm)
-
-
-def cut(a: AnyArray, b: AnyArray, blend_mm: float) -> AnyArray:
-    """Intersection of two distances with a rounded crease."""
-    return -join(-a, -b, blend_mm)
-
-
 @dataclass(frozen=True)
 class Tube:
     """A line through `path` (mm) whose radius changes linearly from `radius_mm[0]` to `radius_mm[1]`."""
