@@ -15,7 +15,7 @@ from voxlate.anatomy.head import Head
 from voxlate.anatomy.phantom_cohort import write_cohort
 from voxlate.anatomy.scanner import image
 from voxlate.anatomy.sequences import bolus
-from voxlate.anatomy.shapes import Space, ellipsoid, noise
+from voxlate.anatomy.shapes import Space, ellipsoid, noise, tubes_of
 from voxlate.anatomy.shipped_heads import make_head
 from voxlate.anatomy.signal import signal
 from voxlate.anatomy.tissue import Label, patient
@@ -149,7 +149,9 @@ def test_an_ellipsoid_with_equal_axes_has_the_distance_of_a_ball():
 def test_tubes_have_the_distance_of_a_cylinder_between_their_ends():
     axis = np.linspace(-12, 12, 25, dtype=np.float32)
     z, y, x = np.meshgrid(axis, axis, axis, indexing="ij")
-    distance = Space(x, y, z, (axis, axis, axis)).tubes("0 0 -30, 0 0 30 | 3 3  # upright", 5)
+    distance = Space(x, y, z, (axis, axis, axis)).tubes(
+        tubes_of("0 0 -30, 0 0 30 | 3 3  # upright"), 5
+    )
     assert np.allclose(distance, np.minimum(np.hypot(x, y) - 3, 5), atol=1e-5)
 
 

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from voxlate.anatomy.shapes import Pair, Rng, Triple, bounded_normal, triple
+from voxlate.anatomy.canvas import Canvas
+from voxlate.anatomy.shapes import Pair, Rng, Space, Triple, bounded_normal, triple
+from voxlate.anatomy.tissue import Label
 from voxlate.anatomy.vessels import CEREBRUM_AXES, CEREBRUM_CENTRE
 
 Ball = tuple[Triple, Triple]  # centre and half axes in mm
@@ -68,3 +70,22 @@ def _plaque(rng: Rng) -> Ball:
     y = 0.9 * CEREBRUM_AXES[1] * np.cos(angle)
     z = CEREBRUM_CENTRE[2] + 0.9 * CEREBRUM_AXES[2] * np.sin(angle)
     return triple((0, y, z)), triple((1.2, *rng.uniform((2, 2), (7, 5))))
+
+
+def paint(canvas: Canvas, age: Ageing, points: Space) -> None:
+    """Paint leukoaraiosis in spots of white matter, and calcium in pallidum, pineal gland, choroid plexus and falx."""
+    white = canvas.label == Label.WHITE
+    for centre, radii in age.spots:
+        canvas.paint_ball(Label.LEUKOARAIOSIS, points, centre, radii, white)
+    if age.pallidum:
+        half = points.half
+        pallidum = Space(half.x + 0.28 * (half.y - 14), half.y, half.z)
+        canvas.paint(Label.CALCIFICATION, pallidum.ellipsoid("19.5 12 0 | 4 10 6") + 3.0)
+    if age.pineal_mm:
+        canvas.paint_ball(Label.CALCIFICATION, points, (0, -27, 1), (age.pineal_mm,) * 3)
+    if max(age.choroid_mm) > 0:
+        left, right = age.choroid_mm
+        radius = np.where(points.x > 0, np.float32(right), np.float32(left))
+        canvas.paint(Label.CALCIFICATION, points.half.ellipsoid("23 -33 8 | 1 1 1") + 1 - radius)
+    for centre, radii in age.falx:
+        canvas.paint_ball(Label.CALCIFICATION, points, centre, radii)

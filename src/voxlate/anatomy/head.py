@@ -1,18 +1,17 @@
 """The head on a grid: the one or two tissues of each voxel, and their shares."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
-from voxlate.anatomy import airways, bones, contents, diseases, furniture
-from voxlate.anatomy import head_shape as body
+from voxlate.anatomy import ageing, airways, bones, diseases, furniture
+from voxlate.anatomy.ageing import Ageing
 from voxlate.anatomy.airways import Airways
 from voxlate.anatomy.bones import Bones
-from voxlate.anatomy.contents import Contents
-from voxlate.anatomy.diseases import LesionShape
+from voxlate.anatomy.diseases import Carried, Diseases, LesionShape
 from voxlate.anatomy.exposure import Exposure
 from voxlate.anatomy.furniture import Furniture
-from voxlate.anatomy.head_shape import Anatomy, Lesion, LesionKind
+from voxlate.anatomy.head_shape import Anatomy, Lesion, LesionKind, anatomy
 from voxlate.anatomy.shapes import Rng, Triple, triple
 from voxlate.anatomy.tissue import Tissue
 from voxlate.base.array_types import AnyArray
@@ -27,31 +26,34 @@ _HIGHEST_MM = (6.0, 12.0, 12.0)
 class Shape:
     """All random numbers of one head's shape; they do not depend on the image's size.
 
-    centre_mm: of the field of view, in upright coordinates.
+    carried: a lesion of a label map, in place of the one that is drawn; centre_mm: of the field of view, in upright
+    coordinates.
     """
 
     base: Anatomy
+    ageing: Ageing
+    diseases: Diseases
+    carried: Carried | None
     airways: Airways
     bones: Bones
-    contents: Contents
     furniture: Furniture
     centre_mm: Triple
 
 
 def draw_shape(rng: Rng, kind: LesionKind, lesion: LesionShape | None) -> Shape:
     """Draw a head; lesion: of a label map, in place of one of this kind."""
-    base_rng, pose_rng, air_rng, bone_rng, contents_rng, furniture_rng, lesion_rng = rng.spawn(7)
-    base = body.anatomy(base_rng, kind if lesion is None else "none")
-    inside = contents.draw(contents_rng, base)
-    if lesion is not None:
-        inside = replace(inside, carried=diseases.carry(lesion_rng, lesion))
+    rngs = rng.spawn(8)
+    base = anatomy(rngs[0], kind if lesion is None else "none")
+    ill, base = diseases.draw(rngs[1], base)
     return Shape(
         base,
-        airways.draw(air_rng),
-        bones.draw(bone_rng),
-        inside,
-        furniture.draw(furniture_rng, base.scale),
-        triple(pose_rng.uniform(_LOWEST_MM, _HIGHEST_MM)),
+        ageing.draw(rngs[2]),
+        ill,
+        None if lesion is None else diseases.carry(rngs[3], lesion),
+        airways.draw(rngs[4]),
+        bones.draw(rngs[5]),
+        furniture.draw(rngs[6], base.scale),
+        triple(rngs[7].uniform(_LOWEST_MM, _HIGHEST_MM)),
     )
 
 

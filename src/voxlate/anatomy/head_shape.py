@@ -24,9 +24,8 @@ from voxlate.anatomy.vessels import vessels
 from voxlate.base.array_types import AnyArray
 
 LesionKind = Literal["none", "tumour", "stroke"]
-_SCALE = np.array(
-    [0.035, 0.04, 0.035]
-)  # standard deviations of the logarithms of sizes along x, y and z
+# Standard deviations of the logarithms of sizes along x, y and z.
+_SCALE = np.array([0.035, 0.04, 0.035])
 
 
 @dataclass(frozen=True)
@@ -106,7 +105,7 @@ def before_tumour(lesion: Lesion, points: Space, depth: AnyArray) -> Space:
 def territory(head: Anatomy, points: Space) -> tuple[AnyArray, AnyArray]:
     """Distances to the core and to all hypoperfused tissue of a stroke of the middle cerebral artery."""
     lesion = head.lesion
-    sided = points.at(x=points.x * lesion.side)
+    sided = Space(points.x * lesion.side, points.y, points.z)
     rough = head.rough.at(points)
     radius = lesion.radius_mm
     reach = lesion.reach

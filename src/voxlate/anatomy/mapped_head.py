@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from voxlate.anatomy import (
+    ageing,
     bones,
-    contents,
     diseases,
     exposure,
     furniture,
@@ -105,7 +105,7 @@ def make_phantom(
 
 def _head(scene: "_Scene", maps: list[AnyArray], affine: AnyArray, seed: int, case: int) -> Head:
     """A painted head; maps: its labels, second labels, shares, lesion map and texture."""
-    lesion = scene.shape.contents.base.lesion if scene.frame is not None else Lesion("none")
+    lesion = scene.shape.base.lesion if scene.frame is not None else Lesion("none")
     labels, second, share, lesion_map, texture = maps
     return Head(
         labels,
@@ -268,13 +268,16 @@ def _take(canvas: Canvas, tissues: AnyArray, index: list[AnyArray]) -> None:
 
 def _paint_head(canvas: Canvas, shape: Shape, points: Space) -> AnyArray:
     """Paint findings, vessels, teeth with fillings, and plates; returns the lesion map."""
-    base = shape.contents.base
+    base = shape.base
     soft = np.isin(canvas.label, INTRACRANIAL)
     labelled = diseases.tumour_map(canvas)
     inner = before_tumour(base.lesion, points, np.where(soft, np.float32(20), np.float32(0)))
-    contents.paint_spots(canvas, shape.contents.ageing, inner)
-    lesion_map = contents.paint_findings(canvas, shape.contents, points, inner)
-    contents.paint_vessels(canvas, base, inner, soft & ~np.isin(canvas.label, TUMOUR))
+    ageing.paint(canvas, shape.ageing, inner)
+    lesion_map = diseases.paint(canvas, base, shape.diseases, shape.carried, points)
+    open_tissue = soft & ~np.isin(canvas.label, TUMOUR)
+    for label, vessels in base.vessels.items():
+        if vessels:
+            canvas.paint(label, inner.tubes(vessels, 4), open_tissue)
     bone = np.isin(canvas.label, SKULL)
     bones.paint_teeth(canvas, shape.bones, points, bone)
     bones.paint_plates(canvas, shape.bones, points)

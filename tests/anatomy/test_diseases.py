@@ -1,4 +1,4 @@
-"""The inside of the skull: ages and diseases."""
+"""Ages and diseases of brains."""
 
 from functools import cache
 
@@ -11,7 +11,7 @@ from voxlate.anatomy import ageing, diseases
 from voxlate.anatomy.head import Head
 from voxlate.anatomy.head_shape import LesionKind, anatomy
 from voxlate.anatomy.shipped_heads import make_head
-from voxlate.anatomy.tissue import BRAIN, OTHER_BRAIN, Label
+from voxlate.anatomy.tissue import BRAIN, OTHER_BRAIN, TUMOUR, VESSEL, Label
 
 pytestmark = pytest.mark.slow
 
@@ -56,26 +56,25 @@ def test_every_disease_occurs_and_a_shunt_only_with_hydrocephalus():
 
 @every_row(
     "case, labels",
-    [(2, (Label.NECROSIS, Label.ENHANCING, Label.OEDEMA)), (4, (Label.LOW_GRADE,))],
+    [(1, (Label.NECROSIS, Label.ENHANCING, Label.OEDEMA)), (4, (Label.LOW_GRADE,))],
 )
 def test_a_tumour_paints_its_tissues_and_its_map_marks_tissue_of_the_brain(case, labels):
     made = head(case, "tumour")
     assert {*labels} <= {*made.labels.flat}
     assert made.lesion_map.max() >= 2
-    diseased = (Label.NECROSIS, Label.ENHANCING, Label.OEDEMA, Label.LOW_GRADE)
-    inside = np.isin(made.labels, (*BRAIN, *OTHER_BRAIN, *diseased))
-    assert inside[made.lesion_map > 0].all()
+    solid = (*BRAIN, *OTHER_BRAIN, *TUMOUR, *VESSEL)  # a tumour of low grade holds vessels
+    assert np.isin(made.labels, solid)[made.lesion_map > 0].all()
 
 
 @every_row(
     "case, labels",
     [
-        (12, (Label.RESECTION, Label.GLIOSIS)),
-        (1, (Label.OLD_CAVITY, Label.GLIOSIS)),
-        (11, (Label.HAEMORRHAGE_ACUTE, Label.OEDEMA)),
-        (103, (Label.HAEMORRHAGE_SUBACUTE, Label.HAEMOSIDERIN)),
-        (22, (Label.HAEMOSIDERIN, Label.OLD_CAVITY)),
-        (49, (Label.SHUNT,)),
+        (8, (Label.RESECTION, Label.GLIOSIS)),
+        (6, (Label.OLD_CAVITY, Label.GLIOSIS)),
+        (17, (Label.HAEMORRHAGE_ACUTE, Label.OEDEMA)),
+        (35, (Label.HAEMORRHAGE_SUBACUTE, Label.HAEMOSIDERIN)),
+        (37, (Label.HAEMOSIDERIN, Label.OLD_CAVITY)),
+        (2, (Label.SHUNT,)),
     ],
 )
 def test_a_disease_paints_its_tissues(case, labels):
