@@ -7,8 +7,8 @@ import pytest
 
 from voxlate.anatomy import exposure
 from voxlate.anatomy.exposure import Exposure
-from voxlate.anatomy.head import make_head
 from voxlate.anatomy.maps import metal_rate_per_ms, tissue_map
+from voxlate.anatomy.shipped_heads import make_head
 from voxlate.anatomy.tissue import METAL, Label
 
 pytestmark = pytest.mark.slow

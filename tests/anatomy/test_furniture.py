@@ -8,8 +8,8 @@ from voxlate.anatomy import furniture
 from voxlate.anatomy.canvas import Canvas, blank
 from voxlate.anatomy.contrast import Protocol, magnitude, maps_for
 from voxlate.anatomy.furniture import Couch, Furniture, Holder
-from voxlate.anatomy.head import make_head
 from voxlate.anatomy.maps import tissue_map
+from voxlate.anatomy.shipped_heads import make_head
 from voxlate.anatomy.tissue import FURNITURE, Label
 
 pytestmark = pytest.mark.slow
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def head():
-    return make_head(5, 3, (50, 60, 24))
+    return make_head(5, 6, (50, 60, 24))
 
 
 def _painted(drawn: Furniture) -> Canvas:

@@ -11,11 +11,12 @@ from scipy import ndimage
 from refusals import refuses
 from rows import every_row
 from voxlate.anatomy.exposure import Exposure
-from voxlate.anatomy.head import Head, make_head
+from voxlate.anatomy.head import Head
 from voxlate.anatomy.phantom_cohort import write_cohort
 from voxlate.anatomy.scanner import image
 from voxlate.anatomy.sequences import bolus
-from voxlate.anatomy.shapes import Space, ellipsoid, noise
+from voxlate.anatomy.shapes import Space, ellipsoid, noise, tubes_of
+from voxlate.anatomy.shipped_heads import make_head
 from voxlate.anatomy.signal import signal
 from voxlate.anatomy.tissue import Label, patient
 from voxlate.base.files import read_json
@@ -61,7 +62,7 @@ def test_white_over_grey_on_t1_is_what_the_ernst_equation_says(tumour):
         for label in (Label.WHITE, Label.GREY)
     )
     expected = ernst(0.70, 832, 47) / ernst(0.82, 1331, 47)
-    assert white / grey == pytest.approx(expected, rel=1e-4)
+    assert white / grey == pytest.approx(expected, rel=1e-3)  # maps are in float16
 
 
 @of_the_phantom
@@ -148,7 +149,9 @@ def test_an_ellipsoid_with_equal_axes_has_the_distance_of_a_ball():
 def test_tubes_have_the_distance_of_a_cylinder_between_their_ends():
     axis = np.linspace(-12, 12, 25, dtype=np.float32)
     z, y, x = np.meshgrid(axis, axis, axis, indexing="ij")
-    distance = Space(x, y, z, (axis, axis, axis)).tubes("0 0 -30, 0 0 30 | 3 3  # upright", 5)
+    distance = Space(x, y, z, (axis, axis, axis)).tubes(
+        tubes_of("0 0 -30, 0 0 30 | 3 3  # upright"), 5
+    )
     assert np.allclose(distance, np.minimum(np.hypot(x, y) - 3, 5), atol=1e-5)
 
 

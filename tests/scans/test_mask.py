@@ -10,9 +10,9 @@ from numpy.testing import assert_array_equal
 
 from refusals import refuses
 from rows import every_row
-from voxlate.anatomy.head import make_head
 from voxlate.anatomy.phantom_cohort import write_cohort
 from voxlate.anatomy.scanner import image
+from voxlate.anatomy.shipped_heads import make_head
 from voxlate.anatomy.tissue import BRAIN as BRAIN_TISSUES
 from voxlate.anatomy.tissue import INTRACRANIAL
 from voxlate.base.similarity import dice

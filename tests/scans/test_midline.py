@@ -8,7 +8,7 @@ import pytest
 from brains import symmetric
 from refusals import refuses
 from rows import slow
-from voxlate.anatomy.head import make_head
+from voxlate.anatomy.shipped_heads import make_head
 from voxlate.checks.prepare import prepare
 from voxlate.scans.formats.io import write_volume
 from voxlate.scans.images.grid import Grid, Volume, canonical, resample, return_to, same_grid

@@ -8,8 +8,9 @@ import pytest
 import scipy.ndimage
 from scipy.spatial.transform import Rotation
 
-from voxlate.anatomy.head import Head, make_head
+from voxlate.anatomy.head import Head
 from voxlate.anatomy.scanner import image
+from voxlate.anatomy.shipped_heads import make_head
 from voxlate.scans.images.grid import Volume
 from voxlate.scans.images.mask import foreground
 from voxlate.scans.images.misalignment import misalignment

@@ -103,7 +103,7 @@ class Smooth:
         return total
 
 
-def _draw_smooth(rng: np.random.Generator, sd: float) -> Smooth:
+def draw_smooth(rng: np.random.Generator, sd: float) -> Smooth:
     """A field of mean 0 whose standard deviation over the volume is about `sd`."""
     strengths = rng.standard_normal(len(ORDERS)) / [sum(order) for order in ORDERS]
     # Cosines of one axis have the mean square 1/2, products of two 1/4.
@@ -169,8 +169,8 @@ class Effects:
 def draw_effects(rng: np.random.Generator, settings: PhysicsSettings, field_t: float) -> Effects:
     """Random effects of a scanner of this field strength (T)."""
     # The wavelength shortens with the field, and with it the evenness of excitation.
-    b1 = _draw_smooth(rng, settings.b1 * field_t / FIELD_OF_B1)
-    gain = _draw_smooth(rng, settings.bias * rng.random())
+    b1 = draw_smooth(rng, settings.b1 * field_t / FIELD_OF_B1)
+    gain = draw_smooth(rng, settings.bias * rng.random())
     thickness_mm = settings.slice_mm * rng.random()
     # Squared, so that most scans are nearly as sharp as the cohort and have little noise.
     kept = 1 - (1 - settings.resolution) * rng.random(2) ** 2

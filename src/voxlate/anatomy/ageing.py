@@ -1,16 +1,16 @@
-"""What age does to a brain: wider fluid spaces, lesions of white matter, iron and calcifications.
+"""What age does to a brain: lesions of white matter and calcifications.
 
-Orders of magnitude: Fjell et al. 2009, J Neurosci 29:15223 (half a percent of volume a year after 60); de Leeuw et al.
-2001, J Neurol Neurosurg Psychiatry 70:9 (white-matter lesions by age); Kwak et al. 1988, J Comput Assist Tomogr 12:775
+Orders of magnitude: de Leeuw et al. 2001, J Neurol Neurosurg Psychiatry 70:9 (white-matter lesions by age); Kwak et al. 1988, J Comput Assist Tomogr 12:775
 (calcified choroid plexus and pineal gland).
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
-from voxlate.anatomy.head_shape import Anatomy
-from voxlate.anatomy.shapes import Pair, Rng, Triple, bounded_normal, triple
+from voxlate.anatomy.canvas import Canvas
+from voxlate.anatomy.shapes import Pair, Rng, Space, Triple, bounded_normal, triple
+from voxlate.anatomy.tissue import Label
 from voxlate.anatomy.vessels import CEREBRUM_AXES, CEREBRUM_CENTRE
 
 Ball = tuple[Triple, Triple]  # centre and half axes in mm
@@ -23,14 +23,11 @@ _SPOTS = (1.0, 4.0), ((14, -48, 12), (40, 48, 46))
 class Ageing:
     """The age of a brain and what came with it.
 
-    gap_mm: fluid between brain and dura beyond that of the young; cap_mm: rim of leukoaraiosis around the ventricles;
     spots: lesions of white matter; pineal_mm, choroid_mm: radii of calcifications, 0 without; pallidum: whether it
     holds enough calcium for CT; falx_mm: radii of calcified plaques of the falx.
     """
 
     years: float
-    gap_mm: float
-    cap_mm: float
     spots: tuple[Ball, ...]
     pineal_mm: float
     choroid_mm: Pair
@@ -38,34 +35,25 @@ class Ageing:
     falx: tuple[Ball, ...]
 
 
-def draw(rng: Rng, base: Anatomy) -> tuple[Ageing, Anatomy]:
-    """Draw an age from 20 to 90, and widen the fluid spaces of a head accordingly."""
+def draw(rng: Rng) -> Ageing:
+    """Draw an age from 20 to 90, and what came with it."""
     years = float(rng.uniform(20, 90))
     old = (years - 20) / 70
-    own = np.exp(0.35 * bounded_normal(rng, 2))  # patients of an age differ
-    atrophy = float(old**1.5 * own[0])
-    aged = replace(
-        base,
-        sulcus_mm=float(min(base.sulcus_mm + 0.7 * atrophy, 1.7)),
-        cortex_mm=float(base.cortex_mm * (1 - 0.12 * min(atrophy, 1.2))),
-        ventricle=float(np.clip(base.ventricle * (0.75 + 0.85 * old**1.5 * own[1]), 0.6, 2.6)),
-    )
-    vascular = max(0.0, (years - 45) / 45) * own[1]
+    own = float(np.exp(0.35 * bounded_normal(rng, 1)[0]))  # patients of an age differ
+    vascular = max(0.0, (years - 45) / 45) * own
     plaques = years < 55 and rng.random() < 0.15
     count = int(rng.poisson(9)) + 4 if plaques else int(rng.poisson(14 * min(vascular, 1.5)))
     size, place = _PLAQUES if plaques else _SPOTS
     calcified = rng.random(4)
     # The order of the draws decides the heads.
-    cap = min(6.0, rng.exponential(2.2 * vascular)) if vascular > 0 else 0.0
     spots = tuple(_spot(rng, size, place) for _ in range(count))
     pineal = float(rng.uniform(0.8, 3.0)) if calcified[0] < 0.3 + 0.5 * old else 0.0
     common, left, right = rng.uniform((1.2, 0.6, 0.6), (4.0, 1.2, 1.2)).tolist()
     choroid = (common * left, common * right)
     falx = tuple(_plaque(rng) for _ in range(rng.integers(1, 4))) if calcified[3] < 0.15 else ()
-    gap = float(np.clip(1.8 * atrophy, 0, 3.2))
     choroid = choroid if calcified[1] < 0.15 + 0.65 * old else (0.0, 0.0)
     pallidum = bool(calcified[2] < 0.02 + 0.1 * old)
-    return Ageing(years, gap, float(cap), spots, pineal, choroid, pallidum, falx), aged
+    return Ageing(years, spots, pineal, choroid, pallidum, falx)
 
 
 def _spot(rng: Rng, size: Pair, place: Ball) -> Ball:
@@ -82,3 +70,22 @@ def _plaque(rng: Rng) -> Ball:
     y = 0.9 * CEREBRUM_AXES[1] * np.cos(angle)
     z = CEREBRUM_CENTRE[2] + 0.9 * CEREBRUM_AXES[2] * np.sin(angle)
     return triple((0, y, z)), triple((1.2, *rng.uniform((2, 2), (7, 5))))
+
+
+def paint(canvas: Canvas, age: Ageing, points: Space) -> None:
+    """Paint leukoaraiosis in spots of white matter, and calcium in pallidum, pineal gland, choroid plexus and falx."""
+    white = canvas.label == Label.WHITE
+    for centre, radii in age.spots:
+        canvas.paint_ball(Label.LEUKOARAIOSIS, points, centre, radii, white)
+    if age.pallidum:
+        half = points.half
+        pallidum = Space(half.x + 0.28 * (half.y - 14), half.y, half.z)
+        canvas.paint(Label.CALCIFICATION, pallidum.ellipsoid("19.5 12 0 | 4 10 6") + 3.0)
+    if age.pineal_mm:
+        canvas.paint_ball(Label.CALCIFICATION, points, (0, -27, 1), (age.pineal_mm,) * 3)
+    if max(age.choroid_mm) > 0:
+        left, right = age.choroid_mm
+        radius = np.where(points.x > 0, np.float32(right), np.float32(left))
+        canvas.paint(Label.CALCIFICATION, points.half.ellipsoid("23 -33 8 | 1 1 1") + 1 - radius)
+    for centre, radii in age.falx:
+        canvas.paint_ball(Label.CALCIFICATION, points, centre, radii)

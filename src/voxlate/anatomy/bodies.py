@@ -1,4 +1,4 @@
-"""What a cohort of phantoms is drawn from: simulated heads, variations of label maps, or real CTs."""
+"""What a cohort of phantoms is drawn from: the package's own label maps, those of a user, or real CTs."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,13 +10,14 @@ import numpy as np
 
 from voxlate.anatomy.ct_body import NO_LABELS, make_ct_body, table_of
 from voxlate.anatomy.diseases import LesionShape
-from voxlate.anatomy.head import FIELD_MM, Head, make_head
+from voxlate.anatomy.head import FIELD_MM, Head
 from voxlate.anatomy.head_shape import LesionKind
 from voxlate.anatomy.label_map import LEAST_MM, MOST_MM, read_label_map, read_lesion
 from voxlate.anatomy.label_table import LabelTable, read_table
 from voxlate.anatomy.mapped_head import make_mapped_head
 from voxlate.anatomy.phantom_options import PhantomOptions, tables
 from voxlate.anatomy.real_ct import read_ct
+from voxlate.anatomy.shipped_heads import SHIPPED_HEADS, make_head
 from voxlate.anatomy.tissue import BRAIN, Label
 from voxlate.base.errors import BadInput, first_of
 from voxlate.base.executors.case_work import no_report
@@ -72,7 +73,7 @@ class Bodies:
 
 
 def simulated(asked: PhantomOptions, say: Say) -> Bodies:
-    """Heads that are drawn from seeds; raises BadInput for a size that cannot be drawn, and options of label maps."""
+    """Heads of the label maps of the package; raises BadInput for a size that cannot be drawn, and options of other maps."""
     size = asked.size or SIZE
     if len(size) != 3 or min(size) < 8 or max(size) > 1024:
         given = " ".join(map(str, size))
@@ -87,9 +88,9 @@ def simulated(asked: PhantomOptions, say: Say) -> Bodies:
     lesions = _Lesions(asked, say)
     return Bodies(
         lambda case, lesion: make_head(asked.seed, case, size, lesion, lesions.of(case, lesion)),
-        {"size": list(size), **lesions.settings},
+        {"size": list(size), "heads": list(SHIPPED_HEADS), **lesions.settings},
         {
-            "what": "Simulated heads, computed from equations without data of any patient.",
+            "what": "Simulated heads, computed from equations on the anatomy of label maps of SynthSeg (Apache-2.0).",
             "field_mm": list(FIELD_MM),
             "spacing_mm": [field / n for field, n in zip(FIELD_MM, size)],
             "seg": {label.name.lower(): int(label) for label in Label},

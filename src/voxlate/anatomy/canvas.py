@@ -1,11 +1,10 @@
 """A head in the making: the two tissues of each voxel and their shares, painted from the outside inwards."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from voxlate.anatomy.shapes import Box, Space, Triple, ellipsoid, numbers
+from voxlate.anatomy.shapes import Box, Space, Triple, ellipsoid
 from voxlate.anatomy.tissue import Label
 from voxlate.base.array_types import AnyArray
 
@@ -62,10 +61,3 @@ def blank(shape: tuple[int, ...], voxel_mm: float) -> Canvas:
     """A canvas of air."""
     label, second = np.zeros((2, *shape), dtype=np.uint8)
     return Canvas(label, second, np.ones(shape, dtype=np.float32), voxel_mm)
-
-
-def within(corners: str, canvas: Canvas, points: Space, *more: Any) -> tuple[Any, ...]:
-    """A canvas, its points and arrays of its voxels, cut to a box and a voxel around it; corners: "x y z | x y z" in mm."""
-    low, _, high = corners.partition("|")
-    box = points.box(numbers(low), numbers(high), canvas.voxel_mm)
-    return tuple(part[box] for part in (canvas, points, *more))

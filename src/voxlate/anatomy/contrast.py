@@ -63,6 +63,19 @@ class Protocol:
     transfer: float = TRANSFER
 
 
+CSF_NULL_MS = mr.null_time_ms(mr.FREE_WATER_T1_MS, 9000)
+# The images of phantoms, at 3 T: usual in protocols of heads.
+PROTOCOLS = {
+    "t1": Protocol("gradient_echo", 18, 3, 0, 25, fat_removed=0.4),
+    "t1c": Protocol("gradient_echo", 18, 3, 0, 25, dose=1, fat_removed=0.4),
+    "t2": Protocol("spin_echo", 5000, 95, 0, 90),
+    "flair": Protocol("flair", 9000, 110, CSF_NULL_MS, 90, fat_removed=0.5),
+    "pd": Protocol("spin_echo", 3500, 14, 0, 90),
+    "swi": Protocol("swi", 28, 20, 0, 15),
+    "tof": Protocol("tof", 22, 3.5, 0, 20, fat_removed=0.75),
+}
+
+
 def maps_for(kind: Kind, agent: bool, fat_saturation: bool) -> tuple[str, ...]:
     """The maps from which a sequence is computed."""
     extra = ("gd_map",) * agent + ("fat_map",) * fat_saturation

@@ -9,7 +9,17 @@ from voxlate.anatomy import head_shape as body
 from voxlate.anatomy.ageing import Ball
 from voxlate.anatomy.canvas import Canvas
 from voxlate.anatomy.head_shape import Anatomy, Lesion
-from voxlate.anatomy.shapes import Pair, Rng, Space, Triple, ellipsoid, overlap, triple, union
+from voxlate.anatomy.shapes import (
+    Pair,
+    Rng,
+    Space,
+    Triple,
+    ellipsoid,
+    overlap,
+    triple,
+    tubes_of,
+    union,
+)
 from voxlate.anatomy.tissue import BRAIN, HAEMORRHAGE, Label
 from voxlate.base.array_types import AnyArray
 
@@ -17,6 +27,7 @@ Tumour = Literal["glioblastoma", "low grade", "meningioma", "metastases"]
 Remnant = Literal["none", "infarct", "haemorrhage", "resection", "hydrocephalus"]
 _SOFT = (*BRAIN, Label.CSF, Label.VENTRICLE, Label.LEUKOARAIOSIS, Label.PALLIDUM, Label.OEDEMA)
 _OEDEMA, _ENHANCING, _OTHER = 2, 3, 4  # of the lesion map of a tumour
+_SHUNT = tubes_of("-36 -62 66, -24 -36 38, -8 8 20 | 1.3 1.3")
 OTHER_LESIONS = (Label.INFARCT, Label.GLIOSIS, *HAEMORRHAGE, Label.OLD_CAVITY, Label.RESECTION)
 
 
@@ -33,7 +44,7 @@ class Diseases:
 
 
 def draw(rng: Rng, base: Anatomy) -> tuple[Diseases, Anatomy]:
-    """Draw the diseases of a head, and change its lesion and ventricles accordingly."""
+    """Draw the diseases of a head, and change its lesion accordingly."""
     tumour: Tumour = get_args(Tumour)[int(rng.choice(4, p=(0.5, 0.2, 0.15, 0.15)))]
     chance, which = rng.random(), int(rng.integers(1, 5))
     remnant: Remnant = get_args(Remnant)[which] if chance < 0.25 else "none"
@@ -44,12 +55,7 @@ def draw(rng: Rng, base: Anatomy) -> tuple[Diseases, Anatomy]:
     bleeding = HAEMORRHAGE[int(rng.integers(3))]
     shunted = bool(rng.random() < 0.4) and remnant == "hydrocephalus"
     diseases = Diseases(tumour, metastases, remnant, at, bleeding, shunted)
-    return diseases, replace(
-        base,
-        ventricle=base.ventricle
-        * (float(rng.uniform(1.6, 2.4)) if remnant == "hydrocephalus" else 1.0),
-        lesion=_place(rng, base.lesion, tumour),
-    )
+    return diseases, replace(base, lesion=_place(rng, base.lesion, tumour))
 
 
 def _ball(rng: Rng, radii: Pair) -> Ball:
@@ -70,6 +76,20 @@ def _place(rng: Rng, lesion: Lesion, tumour: Tumour) -> Lesion:
         return replace(lesion, radius_mm=1e-3)
     length = np.sqrt(x * x + y * y + z * z) / 0.93
     return replace(lesion, centre_mm=(64 * x / length, 83 * y / length, 18 + 54 * z / length))
+
+
+def paint(
+    canvas: Canvas, base: Anatomy, diseases: Diseases, carried: "Carried | None", points: Space
+) -> AnyArray:
+    """Paint diseases; returns the lesion map. carried: a lesion of a label map, in place of the one that is drawn."""
+    if carried is not None:
+        lesion_map = paint_carried(canvas, carried, points)
+    elif base.lesion.kind == "tumour":
+        lesion_map = paint_tumour(canvas, base, diseases, points)
+    else:
+        lesion_map = stroke_map(canvas, base, points)
+    paint_remnant(canvas, base, diseases, points)
+    return lesion_map
 
 
 def stroke_map(canvas: Canvas, base: Anatomy, points: Space) -> AnyArray:
@@ -165,7 +185,7 @@ def paint_carried(canvas: Canvas, lesion: Carried, points: Space) -> AnyArray:
 def paint_remnant(canvas: Canvas, base: Anatomy, diseases: Diseases, points: Space) -> None:
     """Paint what an old disease left: a cavity with its scar, blood of an age, or a shunt."""
     if diseases.has_shunt:
-        canvas.paint(Label.SHUNT, points.tubes("-36 -62 66, -24 -36 38, -8 8 20 | 1.3 1.3", 3))
+        canvas.paint(Label.SHUNT, points.tubes(_SHUNT, 3))
     if diseases.remnant not in ("infarct", "resection", "haemorrhage"):
         return
     soft = np.isin(canvas.label, _SOFT)

@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from voxlate.anatomy import (
+    ageing,
     bones,
-    contents,
     diseases,
     exposure,
     furniture,
@@ -16,13 +16,13 @@ from voxlate.anatomy import variation as varying
 from voxlate.anatomy.airways import Airways, frontal_cells, mastoid_cells
 from voxlate.anatomy.canvas import Canvas, blank
 from voxlate.anatomy.diseases import LesionShape
-from voxlate.anatomy.head import Head, Shape, draw_shape
+from voxlate.anatomy.exposure import Exposure
+from voxlate.anatomy.head import FIELD_MM, Head, Shape, draw_shape
 from voxlate.anatomy.head_shape import Lesion, LesionKind, before_tumour
-from voxlate.anatomy.label_anatomy import Habitus
 from voxlate.anatomy.label_map import PAD_MM, LabelMap, check_voxels
 from voxlate.anatomy.shapes import Points, Rng, Space, Triple, triple, union
-from voxlate.anatomy.tissue import FURNITURE, INTRACRANIAL, SKULL, TUMOUR, Label
-from voxlate.anatomy.variation import HeadGrid, Places, Variation, frame_of
+from voxlate.anatomy.tissue import FURNITURE, INTRACRANIAL, SKULL, TUMOUR, Label, Tissue
+from voxlate.anatomy.variation import HeadGrid, Places, frame_of
 from voxlate.base.array_types import AnyArray
 from voxlate.base.items import stable_id
 from voxlate.scans.images.mask import box_around, erode
@@ -48,36 +48,59 @@ def make_mapped_head(
     label map in its place.
     """
     rng = np.random.default_rng([seed, case, stable_id(body.name)])
-    shape_rng, vary_rng, habitus_rng, tissue_rng, exposure_rng, cut_rng = rng.spawn(6)
-    scene = _scene(
-        body,
-        varying.draw(vary_rng),
-        label_anatomy.draw(habitus_rng),
-        draw_shape(shape_rng, lesion, carried),
-    )
+    scene = _scene(rng, body, lesion, carried)
+    (cut_rng,) = rng.spawn(1)
     step = triple(spacing_mm or body.spacing_mm[::-1])
     axes = _axes(body.codes.shape, body.spacing_mm, step)
     check_voxels(body.name, int(np.prod([len(axis) for axis in axes])), step)
-    thick = max(1, _SLAB_VOXELS // (len(axes[0]) * len(axes[1])))
-    slabs = [
-        _slab(scene, (axes[0], axes[1], axes[2][start : start + thick]))
-        for start in range(0, len(axes[2]), thick)
-    ]
-    maps = [np.concatenate(arrays) for arrays in zip(*slabs)]
+    maps = _paint(scene, axes)
     box = _box(maps[0], step, cut_rng)
-    labels, second, share, lesion_map, texture = (array[box] for array in maps)
+    affine = _affine(scene, axes, box, step)
+    return _head(scene, [array[box] for array in maps], affine, seed, case)
+
+
+def make_phantom(
+    body: LabelMap,
+    seed: int,
+    case: int,
+    size: tuple[int, int, int],
+    lesion: LesionKind = "none",
+    carried: LesionShape | None = None,
+) -> Head:
+    """One variation of the label map of a head, in the phantoms' field of view of x, y, z voxels."""
+    scene = _scene(np.random.default_rng([seed, case]), body, lesion, carried)
+    assert scene.frame is not None
+    # Where the middle of the frame comes to lie, without its bending.
+    variation, places = scene.places.variation, scene.places
+    from_middle = np.subtract(scene.frame.origin_mm, places.middle_mm)
+    origin = variation.turn.T @ (variation.scale * from_middle)
+    spacing = [field / n for field, n in zip(FIELD_MM, size)]
+    affine = np.diag([*spacing, 1.0])
+    affine[:3, 3] = [-(n - 1) / 2 * step for n, step in zip(size, spacing)]
+    corner = affine[:3, 3] + origin + scene.shape.centre_mm
+    x, y, z = (
+        (np.arange(n) * step + first).astype(np.float32)
+        for n, step, first in zip(size, spacing, corner)
+    )
+    return _head(scene, _paint(scene, (x, y, z)), affine, seed, case)
+
+
+def _head(scene: "_Scene", maps: list[AnyArray], affine: AnyArray, seed: int, case: int) -> Head:
+    """A painted head; maps: its labels, second labels, shares, lesion map and texture."""
+    lesion = scene.shape.base.lesion if scene.frame is not None else Lesion("none")
+    labels, second, share, lesion_map, texture = maps
     return Head(
         labels,
         second,
         share,
         lesion_map,
         texture,
-        _affine(scene, axes, box, step),
-        scene.shape.contents.base.lesion if scene.frame is not None else Lesion("none"),
-        body.table.tissue(tissue_rng),
+        affine,
+        lesion,
+        scene.tissue,
         seed,
         case,
-        exposure.draw(exposure_rng),
+        scene.exposure,
     )
 
 
@@ -90,19 +113,34 @@ class _Scene:
     places: Places
     frame: HeadGrid | None
     shape: Shape
+    tissue: Tissue
+    exposure: Exposure
 
 
-def _scene(body: LabelMap, drawn: Variation, habitus: Habitus, shape: Shape) -> _Scene:
-    """The tissues of a map, and where a variation places them."""
+def _scene(rng: Rng, body: LabelMap, lesion: LesionKind, carried: LesionShape | None) -> _Scene:
+    """Draw a variation of a map, its tissues, and where it places them."""
+    shape_rng, vary_rng, habitus_rng, tissue_rng, exposure_rng = rng.spawn(5)
+    drawn, shape = varying.draw(vary_rng), draw_shape(shape_rng, lesion, carried)
     if drawn.mirror:
         body = body.mirror()
-    tissues = label_anatomy.draw_tissues(body, habitus)
+    tissues = label_anatomy.draw_tissues(body, label_anatomy.draw(habitus_rng))
     brain = label_anatomy.brain_of(body)
     frame = None if brain is None else frame_of(body, brain)
     places = varying.places_of(body, tissues, brain, drawn)
     if frame is not None:
-        _paint_cells(tissues, body, frame, shape.face.airways)
-    return _Scene(body, tissues, places, frame, shape)
+        _paint_cells(tissues, body, frame, shape.airways)
+    tissue, scanner = body.table.tissue(tissue_rng), exposure.draw(exposure_rng)
+    return _Scene(body, tissues, places, frame, shape, tissue, scanner)
+
+
+def _paint(scene: _Scene, axes: Points) -> list[AnyArray]:
+    """The maps of a grid; axes: x [W], y [H], z [D] in mm from the middle."""
+    thick = max(1, _SLAB_VOXELS // (len(axes[0]) * len(axes[1])))
+    slabs = [
+        _slab(scene, (axes[0], axes[1], axes[2][start : start + thick]))
+        for start in range(0, len(axes[2]), thick)
+    ]
+    return [np.concatenate(arrays) for arrays in zip(*slabs)]
 
 
 def _affine(scene: _Scene, axes: Points, box: tuple[slice, ...], step: Triple) -> AnyArray:
@@ -200,16 +238,19 @@ def _take(canvas: Canvas, tissues: AnyArray, index: list[AnyArray]) -> None:
 
 def _paint_head(canvas: Canvas, shape: Shape, points: Space) -> AnyArray:
     """Paint findings, vessels, teeth with fillings, and plates; returns the lesion map."""
-    base = shape.contents.base
+    base = shape.base
     soft = np.isin(canvas.label, INTRACRANIAL)
     labelled = diseases.tumour_map(canvas)
     inner = before_tumour(base.lesion, points, np.where(soft, np.float32(20), np.float32(0)))
-    contents.paint_spots(canvas, shape.contents.ageing, inner)
-    lesion_map = contents.paint_findings(canvas, shape.contents, points, inner)
-    contents.paint_vessels(canvas, base, inner, soft & ~np.isin(canvas.label, TUMOUR))
+    ageing.paint(canvas, shape.ageing, inner)
+    lesion_map = diseases.paint(canvas, base, shape.diseases, shape.carried, points)
+    open_tissue = soft & ~np.isin(canvas.label, TUMOUR)
+    for label, vessels in base.vessels.items():
+        if vessels:
+            canvas.paint(label, inner.tubes(vessels, 4), open_tissue)
     bone = np.isin(canvas.label, SKULL)
-    bones.paint_teeth(canvas, shape.face.bones, points, shape.face.jaw_mm, bone)
-    bones.paint_plates(canvas, shape.face.bones, points)
+    bones.paint_teeth(canvas, shape.bones, points, bone)
+    bones.paint_plates(canvas, shape.bones, points)
     return np.where(lesion_map > 0, lesion_map, labelled) * soft
 
 

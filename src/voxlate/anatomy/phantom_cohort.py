@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 
 from voxlate.anatomy.bodies import SOURCES, ct_bodies, label_bodies, simulated
+from voxlate.anatomy.contrast import PROTOCOLS
 from voxlate.anatomy.head import Head
 from voxlate.anatomy.label_anatomy import LEAST_BRAIN_ML
 from voxlate.anatomy.maps import MAPS, tissue_map
 from voxlate.anatomy.phantom_options import PhantomOptions
 from voxlate.anatomy.scanner import image
-from voxlate.anatomy.signal import MODALITIES, MR
+from voxlate.anatomy.signal import MODALITIES
 from voxlate.anatomy.tissue import BRAIN, INTRACRANIAL
 from voxlate.base.array_types import AnyArray
 from voxlate.base.errors import BadInput, first_of
@@ -32,7 +33,7 @@ from voxlate.scans.images.units import unit_of
 TABLE = "cases.csv"  # which `prepare` reads
 AIR_HU = -1000
 ALL_MAPS = "maps"
-OF_REAL_CT = (*(name for name in MODALITIES if name in MR), "ct")
+OF_REAL_CT = (*PROTOCOLS, "ct")
 MOST_THREADS = 4  # each thread holds one head in memory
 
 

@@ -12,18 +12,8 @@ FREE_WATER_T1_MS = 4300.0  # of CSF at every field: Rooney et al. 2007, Magn Res
 FREE_WATER_T2_MS = 2000.0  # Spijkerman et al. 2018, Magn Reson Mater Phy 31:415
 FULL_SCALE = 2000.0  # signal (a.u.) of a voxel of water with its full magnetisation
 
-# TR and TE are in ms, the flip angle in degrees; the values are usual in protocols at 3 T.
-T1 = (18.0, 3.0, 25.0)
-T2 = (5000.0, 95.0)
-PD = (3500.0, 14.0)
-FLAIR = (9000.0, 110.0)
-SWI = (28.0, 20.0, 15.0)
-TOF = (22.0, 3.5, 20.0)
 TRAIN_PULSES, TRAIN_SPACING_MS = 160, 6.0  # of MPRAGE
 SLICE_MM = 5.0  # through which blood flows
-VENOUS_CHI = (
-    4 * np.pi * 0.27e-6 * 0.42 * 0.45
-)  # 4 pi · 0.27 ppm · haematocrit 0.42 · (1 - saturation 0.55): Spees et al. 2001
 
 
 def gradient_echo(

@@ -4,9 +4,8 @@ Points are three arrays (x, y, z) in mm (right, anterior, superior). A distance 
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property, lru_cache, reduce
-from typing import Any, Literal
 
 import numpy as np
 from scipy import fft, ndimage
@@ -47,10 +46,6 @@ class Space:
         x, y, z = self.straight
         return Space(np.abs(self.x), self.y, self.z, (np.abs(x), y, z))
 
-    def at(self, **coordinates: Any) -> "Space":
-        """The same with other coordinates x, y or z."""
-        return replace(self, **coordinates)
-
     def ellipsoid(self, text: str) -> AnyArray:
         """Distance to the ellipsoid that a text states: its centre, a bar and its half axes, "x y z | a b c" in mm."""
         centre, _, axes = text.partition("|")
@@ -87,12 +82,8 @@ class Space:
         z, y, x = map(slice, first[0].tolist(), end[0].tolist())
         return z, y, x
 
-    def tubes(self, parts: "str | Sequence[Tube]", reach_mm: float) -> AnyArray:
-        """Distance to the nearest tube, exact within `reach_mm` of a tube and `reach_mm` elsewhere.
-
-        parts: a text is read by `tubes_of`.
-        """
-        parts = tubes_of(parts) if isinstance(parts, str) else parts
+    def tubes(self, parts: "Sequence[Tube]", reach_mm: float) -> AnyArray:
+        """Distance to the nearest tube, exact within `reach_mm` of a tube and `reach_mm` elsewhere."""
         out = np.full(self.x.shape, reach_mm, dtype=np.float32)
         segments = np.concatenate([part.segments for part in parts])
         margin = segments[:, :, 3:].max(1) + reach_mm
@@ -128,17 +119,6 @@ def overlap(*distances: AnyArray) -> AnyArray:
     return reduce(np.maximum, distances)
 
 
-def join(a: AnyArray, b: AnyArray, blend_mm: float) -> AnyArray:
-    """Union of two distances whose crease is rounded over `blend_mm` (a quadratic blend)."""
-    near = np.maximum(blend_mm - np.abs(a - b), 0)
-    return np.minimum(a, b) - near * near * (0.25 / blend_mm)
-
-
-def cut(a: AnyArray, b: AnyArray, blend_mm: float) -> AnyArray:
-    """Intersection of two distances with a rounded crease."""
-    return -join(-a, -b, blend_mm)
-
-
 @dataclass(frozen=True)
 class Tube:
     """A line through `path` (mm) whose radius changes linearly from `radius_mm[0]` to `radius_mm[1]`."""
@@ -161,7 +141,6 @@ class Tube:
         return Tube(tuple((-x, y, z) for x, y, z in self.path), self.radius_mm)
 
 
-@lru_cache(maxsize=256)
 def tubes_of(text: str) -> tuple[Tube, ...]:
     """The tubes that the lines of a text state.
 
@@ -225,24 +204,18 @@ class NoiseField:
 
     def on(self, axes: Points) -> AnyArray:
         """The same on a grid with axes x [W], y [H], z [D], [D, H, W], in less time."""
-        return interpolate(self.values, self._places(axes)[::-1], "wrap")
+        values = self.values
+        for axis, place in enumerate(self._places(axes)[::-1]):
+            low = np.floor(place).astype(int)
+            share = (place - low).astype(np.float32).reshape(-1, *[1] * (2 - axis))
+            before, after = (values.take(low + step, axis, mode="wrap") for step in (0, 1))
+            values = before + share * (after - before)
+        return values
 
     def _places(self, points: Iterable[AnyArray]) -> list[AnyArray]:
         """Fractional indices of points."""
         shifted = (p + np.float32(shift) for p, shift in zip(points, self.shift_mm))
         return [p / np.float32(self.pitch_mm) for p in shifted]
-
-
-def interpolate(
-    values: AnyArray, places: Sequence[AnyArray], mode: Literal["wrap", "clip"]
-) -> AnyArray:
-    """Values [A, B, C] between their points, at fractional indices [D], [H] and [W]; mode: of indices outside."""
-    for axis, place in enumerate(places):
-        low = np.floor(place).astype(int)
-        share = (place - low).astype(np.float32).reshape(-1, *[1] * (2 - axis))
-        before, after = (values.take(low + step, axis, mode=mode) for step in (0, 1))
-        values = before + share * (after - before)
-    return values
 
 
 def noise(

@@ -1,130 +1,22 @@
-"""The signal of tissue by its physics: MR signal equations, X-ray attenuation, the passage of a bolus.
+"""The signal of a head in each modality: MR of its tissue-parameter maps, X-ray attenuation, the passage of a bolus.
 
 The signal is exact in each voxel and free of noise; `scanner` adds noise, blur and shading.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
-
 import numpy as np
 
-from voxlate.anatomy import sequences as mr
+from voxlate.anatomy.contrast import PROTOCOLS, Protocol, magnitude, maps_for
 from voxlate.anatomy.head import Head
-from voxlate.anatomy.tissue import BRAIN, FLUID, TUMOUR, VESSEL, Label
+from voxlate.anatomy.maps import Voxels, tissue_map, voxels_of
+from voxlate.anatomy.sequences import FULL_SCALE, bolus
+from voxlate.anatomy.tissue import BRAIN, TUMOUR, VESSEL, Label
 from voxlate.base.array_types import AnyArray
 
 PERFUSION = ("cbf", "cbv", "tmax")
 # Phases are 8 s apart: Menon et al. 2015, Radiology 275:510.
 PHASE_S = {"cta": 8.0, "cta1": 8.0, "cta2": 16.0, "cta3": 24.0}
-PULSES_BEYOND_CLOT = 45  # of the time of flight, in slow blood
 ARTERIAL_PEAK_HU = 340.0
 VENOUS_PEAK_HU = 210.0
-
-
-@dataclass(frozen=True)
-class Voxels:
-    """One tissue per voxel of a slice: its label, texture, height and the effect of a stroke."""
-
-    head: Head
-    label: AnyArray
-    texture: AnyArray
-    core: AnyArray
-    penumbra: AnyArray
-    height_mm: float
-
-    def of(self, table: AnyArray, texture: float | AnyArray = 0.0, core: float = 0.0) -> AnyArray:
-        """The values of a table for each voxel, with texture and the change in a stroke's core as shares."""
-        return table[self.label] * (1 + texture * self.texture + core * self.core)
-
-    def has(self, *labels: Label) -> AnyArray:
-        """Whether each voxel has one of these labels."""
-        return np.isin(self.label, labels)
-
-    @property
-    def relaxation(self) -> tuple[AnyArray, AnyArray, AnyArray, AnyArray]:
-        """Proton density, T1, T2 and T2* of each voxel, in ms."""
-        # Cytotoxic oedema raises T1 of the core by 12 % and T2 by 40 % (order of Ordidge et al. 1991, MRM 21:1).
-        # Fluid has no texture, so FLAIR nulls it everywhere.
-        tissue = self.head.tissue
-        solid = 1 - self.has(*FLUID).astype(np.float32)
-        return (
-            self.of(tissue.pd, 0.005 * solid, 0.03),
-            self.of(tissue.t1_ms, 0.02 * solid, 0.12),
-            self.of(tissue.t2_ms, 0.025 * solid, 0.4),
-            self.of(tissue.t2star_ms, 0.025 * solid, 0.1),
-        )
-
-
-def _fat_saturation(voxels: Voxels, share: float) -> AnyArray:
-    """Factor of fat saturation, usual in head protocols at 3 T: `share` in fat and marrow, 1 elsewhere."""
-    return np.where(voxels.has(Label.FAT, Label.DIPLOE), np.float32(share), np.float32(1))
-
-
-def _t1(voxels: Voxels, dose: float = 0.0) -> AnyArray:
-    """T1, with gadolinium in vessels and where the blood-brain barrier leaks; dose: 1 for the usual one."""
-    pd, t1, _, t2star = voxels.relaxation
-    if dose:
-        t1 = mr.with_gadolinium(t1, dose * voxels.of(voxels.head.tissue.gadolinium_mm))
-    return _fat_saturation(voxels, 0.6) * mr.gradient_echo(pd, t1, t2star, *mr.T1)
-
-
-def _spin_echo(voxels: Voxels, protocol: tuple[float, float]) -> AnyArray:
-    pd, t1, t2, _ = voxels.relaxation
-    return _flow_void(voxels) * mr.spin_echo(pd, t1, t2, *protocol)
-
-
-def _flair(voxels: Voxels) -> AnyArray:
-    pd, t1, t2, _ = voxels.relaxation
-    still = mr.null_time_ms(float(voxels.head.tissue.t1_ms[Label.CSF]), mr.FLAIR[0])
-    return (
-        _flow_void(voxels)
-        * _fat_saturation(voxels, 0.5)
-        * mr.inversion_recovery(pd, t1, t2, *mr.FLAIR, still)
-    )
-
-
-def _flow_void(voxels: Voxels) -> AnyArray:
-    """Blood that leaves between excitation and refocusing gives no spin echo; behind a clot it is slow."""
-    lost = (
-        0.9 * voxels.has(Label.ARTERY)
-        + 0.7 * voxels.has(Label.VEIN)
-        + 0.3 * voxels.has(Label.ARTERY_BEYOND_CLOT)
-    )
-    return (1 - lost).astype(np.float32)
-
-
-def _swi(voxels: Voxels) -> AnyArray:
-    """Magnitude times the fourth power of the phase mask. Source: Haacke et al. 2004, Magn Reson Med 52:612.
-
-    Arteries are bright at the base and fade upward (Haacke et al. 2009, AJNR 30:19): at 10 cm/s and one slab over the
-    whole head, from below, blood receives a pulse every 2.8 mm; that of time of flight is quicker and in thin slabs.
-    """
-    pd, t1, _, t2star = voxels.relaxation
-    pulses = np.where(
-        voxels.has(Label.ARTERY), np.clip(0.36 * (voxels.height_mm + 80), 5, None), 1e4
-    )
-    mask = float(mr.phase_mask(mr.phase_rad(mr.VENOUS_CHI, mr.SWI[1])))
-    weight = np.where(voxels.has(Label.VEIN), mask, 1).astype(np.float32)
-    return weight * mr.inflow(pd, t1, t2star, pulses, *mr.SWI)
-
-
-def _tof(voxels: Voxels) -> AnyArray:
-    """Time of flight: arterial blood enters from below and receives more pulses the higher it is.
-
-    Veins flow in the opposite direction and are saturated. Magnetisation transfer reduces the signal of brain by about
-    30 % and that of blood not at all (Edelman et al. 1992, Radiology 184:395). Fat is saturated.
-    """
-    pd, t1, _, t2star = voxels.relaxation
-    pulses = np.where(voxels.has(Label.ARTERY), arterial_pulses(voxels.height_mm), 1e4)
-    pulses = np.where(voxels.has(Label.ARTERY_BEYOND_CLOT), PULSES_BEYOND_CLOT, pulses)
-    transfer = 1 - 0.3 * voxels.has(*BRAIN, *TUMOUR, Label.MUSCLE, Label.SKIN)
-    return transfer * _fat_saturation(voxels, 0.25) * mr.inflow(pd, t1, t2star, pulses, *mr.TOF)
-
-
-def arterial_pulses(height_mm: float) -> AnyArray:
-    """Pulses of the time of flight that arterial blood has received at a height."""
-    return np.clip(5 + 0.09 * (height_mm + 50), 3, 20)
 
 
 def _hounsfield(voxels: Voxels) -> AnyArray:
@@ -140,12 +32,12 @@ def _hounsfield(voxels: Voxels) -> AnyArray:
 
 def _contrast_ct(voxels: Voxels, seconds: float) -> AnyArray:
     """Plain HU plus iodine in arteries, in veins (5 s later), and in tissue by its blood volume and delay."""
-    arteries = ARTERIAL_PEAK_HU * mr.bolus(seconds, 0.0, 8.0)
+    arteries = ARTERIAL_PEAK_HU * bolus(seconds, 0.0, 8.0)
     delay = voxels.head.lesion.collateral_delay_s
-    late = 0.75 * ARTERIAL_PEAK_HU * mr.bolus(seconds, delay, 9.0)
-    veins = VENOUS_PEAK_HU * mr.bolus(seconds, 6.0, 9.0)
+    late = 0.75 * ARTERIAL_PEAK_HU * bolus(seconds, delay, 9.0)
+    veins = VENOUS_PEAK_HU * bolus(seconds, 6.0, 9.0)
     _, cbv, tmax = _perfusion(voxels)
-    tissue = cbv / 100 * ARTERIAL_PEAK_HU * mr.bolus(seconds, tmax, 9.0)
+    tissue = cbv / 100 * ARTERIAL_PEAK_HU * bolus(seconds, tmax, 9.0)
     tissue = np.where(voxels.has(*VESSEL), 0, tissue)
     since = seconds / 24
     tumour_leak = 25 * min(1.0, since) * voxels.has(Label.ENHANCING)
@@ -175,57 +67,42 @@ def _perfusion(voxels: Voxels) -> tuple[AnyArray, AnyArray, AnyArray]:
     return cbf, cbf * mtt / 60, np.where(stroke > 0, late, normal)
 
 
-def _perfusion_map(voxels: Voxels, name: str) -> AnyArray:
-    return _perfusion(voxels)[PERFUSION.index(name)]
-
-
-_MR: dict[str, Callable[[Voxels], AnyArray]] = {
-    "t1": _t1,
-    "t1c": partial(_t1, dose=1),
-    "t2": partial(_spin_echo, protocol=mr.T2),
-    "flair": _flair,
-    "pd": partial(_spin_echo, protocol=mr.PD),
-    "swi": _swi,
-    "tof": _tof,
-}
 # The order seeds the noise of each modality.
-_EQUATIONS: dict[str, Callable[[Voxels], AnyArray]] = {
-    **_MR,
-    **dict.fromkeys(("ncct", "ct"), _hounsfield),
-    **{name: partial(_contrast_ct, seconds=seconds) for name, seconds in PHASE_S.items()},
-    **{name: partial(_perfusion_map, name=name) for name in PERFUSION},
-}
-MODALITIES = tuple(_EQUATIONS)
-MR = frozenset(_MR)
+MODALITIES = (*PROTOCOLS, "ncct", "ct", *PHASE_S, *PERFUSION)
 
 
 def signal(head: Head, modality: str) -> AnyArray:
     """The image without noise, blur or shading, [D, H, W] float32: HU, ml/100 g(/min), s, or MR a.u.
 
-    A voxel of two tissues has the weighted mean of their signals; its Tmax, a time, is that of its main tissue.
+    A voxel of two tissues has the weighted mean of their HU and perfusion; its Tmax, a time, is that of its main tissue.
     """
-    equation = _EQUATIONS[modality]
-    gain = mr.FULL_SCALE if modality in MR else 1.0
+    if modality in PROTOCOLS:
+        return _magnitude(head, PROTOCOLS[modality])
     out = np.empty(head.labels.shape, dtype=np.float32)
     for level in range(len(out)):
-        main = voxels_of(head, level, head.labels, slice(None))
-        out[level] = gain * equation(main)
+        out[level] = _values(modality, voxels_of(head, level, head.labels, slice(None)))
         if modality != "tmax":
             mixed = head.share[level] < 1
-            second = voxels_of(head, level, head.second, mixed)
-            other = gain * equation(second)
+            other = _values(modality, voxels_of(head, level, head.second, mixed))
             share = head.share[level][mixed]
             out[level][mixed] = share * out[level][mixed] + (1 - share) * other
     return out
 
 
-def voxels_of(head: Head, level: int, labels: AnyArray, where: AnyArray | slice) -> Voxels:
-    """The voxels of a slice that `where` selects, with one tissue each, that of `labels` [D, H, W]."""
-    label = labels[level][where]
-    height_mm = head.affine[2, 3] + level * head.affine[2, 2]
-    stroke = (head.lesion.kind == "stroke") & np.isin(label, BRAIN)
-    lesion = head.lesion_map[level][where]
-    texture = head.texture[level][where].astype(np.float32)
-    core = (stroke & (lesion == 1)).astype(np.float32)
-    penumbra = (stroke & (lesion == 2)).astype(np.float32)
-    return Voxels(head, label, texture, core, penumbra, height_mm)
+def _magnitude(head: Head, protocol: Protocol) -> AnyArray:
+    """The MR signal of a head's tissue-parameter maps, as contrasts are drawn from stored ones."""
+    names = maps_for(protocol.kind, protocol.dose > 0, protocol.fat_removed > 0)
+    maps = {name: tissue_map(head, name) for name in names}
+    there = maps["pd_map"] > 0
+    out = np.zeros(there.shape, np.float32)
+    out[there] = FULL_SCALE * magnitude(protocol, {k: v[there] for k, v in maps.items()})
+    return out
+
+
+def _values(modality: str, voxels: Voxels) -> AnyArray:
+    """The values of a CT or perfusion map."""
+    if modality in PERFUSION:
+        return _perfusion(voxels)[PERFUSION.index(modality)]
+    if modality in PHASE_S:
+        return _contrast_ct(voxels, PHASE_S[modality])
+    return _hounsfield(voxels)

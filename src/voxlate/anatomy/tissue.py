@@ -20,7 +20,7 @@ Susceptibility is in ppm (SI) relative to water at -9.05 ppm:
   cortical bone                       Hopkins and Wehrli 1997, Magn Reson Med 37:494 (-11.3 absolute); enamel likewise
   fat                                 Szczepaniak et al. 2002, Magn Reson Med 47:607 and its kind: 0.6 to 1.1
   deep grey, pallidum                 Langkammer et al. 2012, NeuroImage 62:1593 (iron: 0.05 to 0.2)
-  veins                               Spees et al. 2001, Magn Reson Med 45:533, as in `sequences.VENOUS_CHI`
+  veins                               Spees et al. 2001, Magn Reson Med 45:533, 4 pi · 0.27 ppm · haematocrit 0.42 · (1 - saturation 0.55)
   haemorrhage by its age              Chang et al. 2016, J Magn Reson Imaging 44:420 (order of magnitude: about 1)
   calcification                       Schweser et al. 2010, Med Phys 37:5165 (diamagnetic; order of magnitude)
 Fat fraction (of protons): marrow of the spine grows from 0.3 to 0.6 with age: Griffith et al. 2012, J Magn Reson

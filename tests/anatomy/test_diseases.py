@@ -1,4 +1,4 @@
-"""The inside of the skull: ages and diseases."""
+"""Ages and diseases of brains."""
 
 from functools import cache
 
@@ -8,9 +8,10 @@ from numpy.random import default_rng
 
 from rows import every_row
 from voxlate.anatomy import ageing, diseases
-from voxlate.anatomy.head import Head, make_head
+from voxlate.anatomy.head import Head
 from voxlate.anatomy.head_shape import LesionKind, anatomy
-from voxlate.anatomy.tissue import BRAIN, OTHER_BRAIN, Label
+from voxlate.anatomy.shipped_heads import make_head
+from voxlate.anatomy.tissue import BRAIN, OTHER_BRAIN, TUMOUR, VESSEL, Label
 
 pytestmark = pytest.mark.slow
 
@@ -24,22 +25,15 @@ def head(case: int, kind: LesionKind = "none") -> Head:
 
 @pytest.fixture(scope="module")
 def drawn():
-    """Four hundred brains' ages and their shapes."""
-    base = anatomy(default_rng(0), "none")
-    return [ageing.draw(default_rng(seed), base) for seed in range(400)]
-
-
-def test_the_fluid_spaces_of_the_old_are_wider_than_those_of_the_young(drawn):
-    young = [shape for age, shape in drawn if age.years < 40]
-    old = [shape for age, shape in drawn if age.years > 75]
-    for of in (lambda shape: shape.sulcus_mm, lambda shape: shape.ventricle):
-        assert np.mean([of(one) for one in old]) > 1.4 * np.mean([of(one) for one in young])
-    assert 20 <= min(age.years for age, _ in drawn) < max(age.years for age, _ in drawn) <= 90
+    """The ages of four hundred brains."""
+    ages = [ageing.draw(default_rng(seed)) for seed in range(400)]
+    assert 20 <= min(age.years for age in ages) < max(age.years for age in ages) <= 90
+    return ages
 
 
 def test_calcifications_and_white_matter_lesions_become_more_frequent_with_age(drawn):
     def share(has, least, most):
-        return np.mean([has(age) for age, _ in drawn if least <= age.years < most])
+        return np.mean([has(age) for age in drawn if least <= age.years < most])
 
     for has, more in (
         (lambda age: age.pineal_mm > 0, 0.2),
@@ -62,26 +56,25 @@ def test_every_disease_occurs_and_a_shunt_only_with_hydrocephalus():
 
 @every_row(
     "case, labels",
-    [(0, (Label.ENHANCING, Label.OEDEMA)), (8, (Label.LOW_GRADE,))],  # metastases in case 0
+    [(1, (Label.NECROSIS, Label.ENHANCING, Label.OEDEMA)), (4, (Label.LOW_GRADE,))],
 )
 def test_a_tumour_paints_its_tissues_and_its_map_marks_tissue_of_the_brain(case, labels):
     made = head(case, "tumour")
     assert {*labels} <= {*made.labels.flat}
     assert made.lesion_map.max() >= 2
-    diseased = (Label.NECROSIS, Label.ENHANCING, Label.OEDEMA, Label.LOW_GRADE)
-    inside = np.isin(made.labels, (*BRAIN, *OTHER_BRAIN, *diseased))
-    assert inside[made.lesion_map > 0].all()
+    solid = (*BRAIN, *OTHER_BRAIN, *TUMOUR, *VESSEL)  # a tumour of low grade holds vessels
+    assert np.isin(made.labels, solid)[made.lesion_map > 0].all()
 
 
 @every_row(
     "case, labels",
     [
-        (0, (Label.RESECTION, Label.GLIOSIS)),
-        (11, (Label.OLD_CAVITY, Label.GLIOSIS)),
+        (8, (Label.RESECTION, Label.GLIOSIS)),
+        (6, (Label.OLD_CAVITY, Label.GLIOSIS)),
         (17, (Label.HAEMORRHAGE_ACUTE, Label.OEDEMA)),
         (35, (Label.HAEMORRHAGE_SUBACUTE, Label.HAEMOSIDERIN)),
-        (30, (Label.HAEMOSIDERIN, Label.OLD_CAVITY)),
-        (27, (Label.SHUNT, Label.LEUKOARAIOSIS)),
+        (37, (Label.HAEMOSIDERIN, Label.OLD_CAVITY)),
+        (2, (Label.SHUNT,)),
     ],
 )
 def test_a_disease_paints_its_tissues(case, labels):
