@@ -29,7 +29,7 @@ class Airways:
 
 def draw(rng: Rng) -> Airways:
     """Draw the cells; one head in ten has no frontal sinuses."""
-    mastoid, frontal = rng.uniform(0.55, 1.12, (2, 1)) * rng.uniform(0.85, 1.15, (2, 2))
+    mastoid, frontal = rng.uniform(0.55, 1.25, (2, 1)) * rng.uniform(0.85, 1.15, (2, 2))
     if rng.random() < 0.1:
         frontal = np.full(2, 0.05)
     swollen = rng.random(2) < 0.25

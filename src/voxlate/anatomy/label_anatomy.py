@@ -34,8 +34,8 @@ class Habitus:
     are planes of fat between muscles, and whose peaks are lobes of fat; swelling_mm: by which mucosa narrows the airways,
     negative where they are wide, modulated by `lobes`; wet: share of air cells that hold fluid; cortex_mm: of bones of one
     label; dura: where it shows, 2.5 nearly everywhere; gas: share of hollow organs; shrunk_mm: depth to which fluid replaces the
-    surface of the brain, as in old age; table_mm: depth in the vault's bone below which it is diploe, 0 where only the map
-    says so.
+    surface of the brain, as in old age; table_mm: depth in bone below which it is diploe or marrow, inf where only the map says
+    so: dark bone that is thick would look like a sinus.
     """
 
     skin_mm: float
@@ -61,7 +61,7 @@ def draw(rng: Rng) -> Habitus:
     wet = float(rng.uniform(0.1, 0.9)) if rng.random() < 0.25 else 0.0
     planes, lobes = noise(rng, 15, 3, 64), noise(rng, 34, 6, 48)
     shrunk = float(rng.uniform(0, 4)) if rng.random() < 0.4 else 0.0
-    table = float(rng.uniform(1.2, 3)) if rng.random() < 0.6 else 0.0
+    table = float(rng.uniform(1.0, 2.4)) if rng.random() < 0.95 else np.inf
     return Habitus(
         skin, fat, muscle, planes, lobes, plane, swelling, wet, cortex, dura, gas, shrunk, table
     )
@@ -161,10 +161,11 @@ def _draw_bones(
     if brain is not None:
         cancellous |= _holes_of_vault(out, body, brain)
     out[cancellous] = inner[cancellous]
-    if habitus.table_mm and brain is not None:
+    if brain is not None and np.isfinite(habitus.table_mm):
         bone = np.isin(out, SKULL)
         deep = erode(bone, max(habitus.table_mm, min(body.spacing_mm)), body.spacing_mm)
-        out[deep & near & (lobes > -0.8)] = Label.DIPLOE
+        deep &= lobes > -1  # the rest is dense, as around the inner ear
+        out[deep] = inner[deep]
     whole = body.where("whole_bone")
     if whole.any():
         deep = erode(whole, max(habitus.cortex_mm, min(body.spacing_mm)), body.spacing_mm)
