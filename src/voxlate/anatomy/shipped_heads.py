@@ -90,7 +90,8 @@ def _with_closed_skull(codes: AnyArray) -> AnyArray:
     inside = ndimage.binary_opening(
         inside, iterations=2
     )  # without nerves and vessels that leave the skull
-    holes = ndimage.binary_dilation(inside) & np.isin(codes, _OUTSIDE)
+    around = ndimage.binary_dilation(inside, np.ones((3, 3, 3)))
+    holes = around & np.isin(codes, _OUTSIDE)
     lowest = np.flatnonzero(np.isin(codes, BRAIN).any((1, 2)))[0]
     holes[:lowest] = False
     return np.where(holes, np.uint8(Label.BONE), codes)
