@@ -19,7 +19,7 @@ from dicom_slices import write_series
 def ct(tmp_path_factory):
     """The CT of a phantom in whole HU."""
     folder = tmp_path_factory.mktemp("heads")
-    write_cohort(folder, cases=1, size=(56, 60, 40), modalities=["ct"], lesion="none", seed=0)
+    write_cohort(folder, cases=1, size=(56, 60, 40), modalities=["ct"], lesion="none", seed=2)
     volume = read_volume(folder / "phantom_000" / "ct.nii.gz", "ct")
     return replace(volume, data=np.rint(volume.data))
 

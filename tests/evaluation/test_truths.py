@@ -106,7 +106,7 @@ def test_a_truth_with_wrong_values_is_at_fault_alone(heads, name):
 
 
 def test_a_truth_that_lies_elsewhere_than_its_image_counts_with_a_caution(heads):
-    moved = sketched(heads, 0, lambda ct: np.roll(ct, 1, (0, 2)))  # by 5.5 mm
+    moved = sketched(heads, 0, lambda ct: np.roll(ct, 2, (0, 2)))  # by 11 mm
     for truth, codes in ((sketched(heads, 0), set()), (moved, {"truth-apart"})):
         faults, said = judge({"p0/ct": truth})
         assert (faults, {one.code for one in said}) == ({}, codes)

@@ -190,7 +190,7 @@ def test_a_mask_file_wins_both_ways(both_ways, copied, ready):
     root = copied(lambda _, volume: volume)
     box = read_volume(root / "a/t1.nii.gz", "mask")
     box.data[:] = 0
-    box.data[:, 3:9, 4:24, 3:27] = 1
+    box.data[:, 3:9, 2:26, 2:28] = 1
     write_volume(root / "a/mask.nii.gz", box)
     trained, synthesised, made = both_ways(root=root, mask="brain")
     assert_equal(trained, synthesised)

@@ -7,6 +7,7 @@ from functools import lru_cache
 from importlib import resources
 
 import numpy as np
+from scipy import ndimage
 
 from voxlate.anatomy.diseases import LesionShape
 from voxlate.anatomy.head import FIELD_MM, Head
@@ -14,7 +15,7 @@ from voxlate.anatomy.head_shape import LesionKind
 from voxlate.anatomy.label_map import LabelMap
 from voxlate.anatomy.label_table import CODES, read_table
 from voxlate.anatomy.mapped_head import make_phantom
-from voxlate.anatomy.tissue import Label
+from voxlate.anatomy.tissue import BRAIN, OTHER_BRAIN, Label
 from voxlate.base.array_types import AnyArray
 
 SHIPPED_HEADS = ("head_01", "head_10", "head_18")
@@ -22,6 +23,8 @@ TABLE = "synthseg"
 _FOLDER = resources.files("voxlate.anatomy") / "heads"
 _SPACING_MM = 2.0
 _COARSE_MM = 3.0  # voxels of phantoms from which the maps are halved
+_INSIDE = (*BRAIN, *OTHER_BRAIN, Label.VENTRICLE, Label.ARTERY, Label.VEIN, CODES["fluid"])
+_OUTSIDE = (Label.SINUS, Label.MUCOSA, Label.MUSCLE, Label.SKIN, CODES["soft"])
 # What is thin counts for more in a larger voxel, so that its volume stays.
 _WEIGHTS = {
     CODES["fluid"]: 1.15,
@@ -67,7 +70,7 @@ def _read(name: str, times: int) -> LabelMap:
 
 
 def halved(codes: AnyArray) -> AnyArray:
-    """A map with voxels twice as large, each with the code that most of its eight parts have."""
+    """A map with voxels twice as large, each with the code that most of its eight parts have, and with a closed skull."""
     even = np.pad(codes, [(0, length % 2) for length in codes.shape])
     d, h, w = (length // 2 for length in even.shape)
     parts = even.reshape(d, 2, h, 2, w, 2)
@@ -78,4 +81,17 @@ def halved(codes: AnyArray) -> AnyArray:
         wins = votes > most
         out[wins] = code
         most[wins] = votes[wins]
-    return out
+    return _with_closed_skull(out)
+
+
+def _with_closed_skull(codes: AnyArray) -> AnyArray:
+    """A map with bone where soft tissue or air lies beside the fluid of the brain: maps have holes where bone is thin."""
+    inside = np.isin(codes, _INSIDE)
+    inside = ndimage.binary_opening(
+        inside, iterations=2
+    )  # without nerves and vessels that leave the skull
+    around = ndimage.binary_dilation(inside, np.ones((3, 3, 3)))
+    holes = around & np.isin(codes, _OUTSIDE)
+    lowest = np.flatnonzero(np.isin(codes, BRAIN).any((1, 2)))[0]
+    holes[:lowest] = False
+    return np.where(holes, np.uint8(Label.BONE), codes)
