@@ -15,7 +15,7 @@ pytestmark = pytest.mark.slow
 
 SPACING_MM = (3.0, 2.0, 2.0)
 SIZE = (50, 60, 24)
-PLAIN = Exposure(0.01, 0.0, 0.0, 0.5, 0.0, 0.0, 0.0, 0.0)
+PLAIN = Exposure(0.01, 0.0, 0.5)
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def _skull() -> np.ndarray:
 
 def _exposed(clean: np.ndarray, scanner: Exposure) -> np.ndarray:
     rng = np.random.default_rng(0)
-    return exposure.expose(clean, scanner, "ct", SPACING_MM, np.zeros(clean.shape, bool), rng)
+    return exposure.expose(clean, scanner, "ct", SPACING_MM, rng)
 
 
 def test_each_head_has_a_scanner_that_does_not_depend_on_its_size():
@@ -55,34 +55,6 @@ def test_a_scanner_without_effects_rounds_and_clips_only():
     expected = clean.copy()
     expected[0, 0, 0], expected[0, 0, 1] = 3071, 0
     assert np.array_equal(_exposed(clean, PLAIN), expected)
-
-
-def test_cupping_is_a_few_hu_lower_in_the_middle_than_at_the_skull():
-    changed = exposure.beam_hardening(_skull(), replace(PLAIN, cupping_hu=5), SPACING_MM)
-    row = changed[4, 48]
-    assert row[48] < row[14] - 2
-    assert np.abs(changed).max() <= 5
-    assert not changed[4, 0, 0]  # air
-
-
-def test_a_dark_band_joins_two_dense_bones_and_fades_above_and_below():
-    clean = np.zeros((8, 96, 96), np.float32)
-    clean[:, 44:52, 20:32] = clean[:, 44:52, 64:76] = 1900
-    changed = exposure.beam_hardening(clean, replace(PLAIN, band_hu=10), SPACING_MM)
-    assert -10 <= changed[4, 48, 48] < -3
-    assert abs(changed[4, 20, 48]) < 0.5
-
-
-def test_streaks_are_in_slices_with_metal_only_and_join_two_pieces_by_a_dark_band():
-    metal = np.zeros((5, 80, 80), bool)
-    metal[2, 38:42, 20:24] = metal[2, 38:42, 56:60] = True
-    added = exposure.streaks(metal, 200.0)
-    assert set(np.flatnonzero(added.any((1, 2)))) == {2}
-    between, beside = added[2, [39, 10], 30:50].mean(1)
-    assert between < -50
-    assert between < 4 * beside or beside >= 0
-    assert added[2].max() > 10
-    assert not added[2][metal[2]].any()
 
 
 def test_noise_in_water_has_its_standard_deviation_and_its_grains():

@@ -69,7 +69,7 @@ def test_white_over_grey_on_t1_is_what_the_ernst_equation_says(tumour):
 def test_tissue_plateaus_on_ct_have_their_hounsfield_units_within_the_noise(tumour):
     noise_hu = 2.5
     # The smooth kernel of a brain's CT divides the noise of the scanner by 1.6 squared.
-    scanner = Exposure(0.01, 0.0, 2.56 * noise_hu, 1e-3, 0.0, 0.0, 0.0, 0.0, 0.6)
+    scanner = Exposure(0.01, 2.56 * noise_hu, 1e-3)
     picture = image(replace(average(tumour), exposure=scanner), "ncct")
     for label, units in ((Label.WHITE, 30), (Label.MUSCLE, 55), (Label.AIR, -1000)):
         inside = ndimage.binary_erosion((tumour.labels == label) & (tumour.share == 1))

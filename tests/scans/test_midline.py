@@ -21,7 +21,7 @@ SIZE = (50, 60, 42)  # x, y, z: 4 mm each
 def head() -> Volume:
     """Left and right mirror each other exactly, but for noise."""
     made = make_head(3, 0, SIZE)
-    made = replace(made, exposure=replace(made.exposure, noise_hu=1.0, blur_mm=2.0, slice_mm=6.0))
+    made = replace(made, exposure=replace(made.exposure, noise_hu=1.0, blur_mm=2.0))
     return symmetric(made)
 
 

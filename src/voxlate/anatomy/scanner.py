@@ -8,7 +8,7 @@ from voxlate.anatomy.exposure import expose
 from voxlate.anatomy.head import Head
 from voxlate.anatomy.shapes import Rng
 from voxlate.anatomy.signal import MODALITIES, PERFUSION, signal
-from voxlate.anatomy.tissue import BRAIN, METAL, TUMOUR, VESSEL
+from voxlate.anatomy.tissue import BRAIN, TUMOUR, VESSEL
 from voxlate.base.array_types import AnyArray
 
 # Standard deviations are in the modality's unit.
@@ -31,8 +31,7 @@ def image(head: Head, modality: str) -> AnyArray:
         return _received(clean, head.spacing_mm, rng)
     if modality in PERFUSION:
         return _perfusion_map(head, modality, clean, rng)
-    metal = np.isin(head.labels, METAL)
-    return expose(clean, head.exposure, modality, head.spacing_mm, metal, rng)
+    return expose(clean, head.exposure, modality, head.spacing_mm, rng)
 
 
 def _received(clean: AnyArray, spacing_mm: tuple[float, float, float], rng: Rng) -> AnyArray:
