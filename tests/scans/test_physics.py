@@ -136,13 +136,13 @@ def test_a_phantom_image_at_synthesis_is_scaled_as_in_its_batch(cohort):
     prepared = prepare_case("user", {"mr": replace(whole, data=noisy)}, Preparation())
     for z in (6, 10, 14):
         apart = (_pair(prepared, None, z).source - _pair(case, seed, z).source).abs()
-        assert apart.mean() < 0.03  # of 2, by the sample
-        assert apart.max() < 0.2
+        assert apart.mean() < 0.05  # of 2, by the sample
+        assert apart.max() < 0.3
     own, scanned = (
         header.statistics["mr"].foreground.at(99.5)
         for header in (view.header("phantom_001"), prepared.header)
     )
-    assert own == pytest.approx(scanned, rel=0.1)
+    assert own == pytest.approx(scanned, rel=0.15)  # of 7000 voxels in blocks
 
 
 def test_seeds_decide_on_batches_and_their_sizes_do_not(cohort):

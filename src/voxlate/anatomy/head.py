@@ -4,13 +4,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from voxlate.anatomy import ageing, airways, bones, diseases, furniture
+from voxlate.anatomy import ageing, airways, bones, diseases
 from voxlate.anatomy.ageing import Ageing
 from voxlate.anatomy.airways import Airways
 from voxlate.anatomy.bones import Bones
 from voxlate.anatomy.diseases import Carried, Diseases, LesionShape
 from voxlate.anatomy.exposure import Exposure
-from voxlate.anatomy.furniture import Furniture
 from voxlate.anatomy.head_shape import Anatomy, Lesion, LesionKind, anatomy
 from voxlate.anatomy.shapes import Rng, Triple, triple
 from voxlate.anatomy.tissue import Tissue
@@ -36,13 +35,12 @@ class Shape:
     carried: Carried | None
     airways: Airways
     bones: Bones
-    furniture: Furniture
     centre_mm: Triple
 
 
 def draw_shape(rng: Rng, kind: LesionKind, lesion: LesionShape | None) -> Shape:
     """Draw a head; lesion: of a label map, in place of one of this kind."""
-    rngs = rng.spawn(8)
+    rngs = rng.spawn(7)
     base = anatomy(rngs[0], kind if lesion is None else "none")
     ill, base = diseases.draw(rngs[1], base)
     return Shape(
@@ -52,8 +50,7 @@ def draw_shape(rng: Rng, kind: LesionKind, lesion: LesionShape | None) -> Shape:
         None if lesion is None else diseases.carry(rngs[3], lesion),
         airways.draw(rngs[4]),
         bones.draw(rngs[5]),
-        furniture.draw(rngs[6], base.scale),
-        triple(rngs[7].uniform(_LOWEST_MM, _HIGHEST_MM)),
+        triple(rngs[6].uniform(_LOWEST_MM, _HIGHEST_MM)),
     )
 
 

@@ -14,7 +14,6 @@ from voxlate.anatomy.shapes import (
     Space,
     Triple,
     Tube,
-    bounded_normal,
     ellipsoid,
     noise,
     overlap,
@@ -25,7 +24,6 @@ from voxlate.base.array_types import AnyArray
 
 LesionKind = Literal["none", "tumour", "stroke"]
 # Standard deviations of the logarithms of sizes along x, y and z.
-_SCALE = np.array([0.035, 0.04, 0.035])
 
 
 @dataclass(frozen=True)
@@ -45,9 +43,8 @@ class Lesion:
 
 @dataclass(frozen=True)
 class Anatomy:
-    """The random numbers of one head; they do not depend on the image's size. scale: of its furniture, along x, y, z."""
+    """The random numbers of one head; they do not depend on the image's size."""
 
-    scale: AnyArray
     rough: NoiseField
     texture: NoiseField
     vessels: dict[Label, list[Tube]]
@@ -59,7 +56,6 @@ def anatomy(rng: Rng, kind: LesionKind) -> Anatomy:
     rng, lesion_rng, vessel_rng = rng.spawn(3)
     lesion = _lesion(lesion_rng, kind)
     return Anatomy(
-        scale=np.exp(_SCALE * bounded_normal(rng, 3)),
         rough=noise(rng, 16, 4, 64),
         texture=noise(rng, 9, 3, 84),
         vessels=vessels(vessel_rng, lesion.side if kind == "stroke" else 0),

@@ -1,6 +1,6 @@
-"""A head, or any other body, on a grid, from a label map: varied, drawn out, with findings, metal and a scanner's table."""
+"""A head, or any other body, on a grid, from a label map: varied, drawn out, with findings and metal."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -9,7 +9,6 @@ from voxlate.anatomy import (
     bones,
     diseases,
     exposure,
-    furniture,
     label_anatomy,
 )
 from voxlate.anatomy import variation as varying
@@ -19,9 +18,9 @@ from voxlate.anatomy.diseases import LesionShape
 from voxlate.anatomy.exposure import Exposure
 from voxlate.anatomy.head import FIELD_MM, Head, Shape, draw_shape
 from voxlate.anatomy.head_shape import Lesion, LesionKind, before_tumour
-from voxlate.anatomy.label_map import PAD_MM, LabelMap, check_voxels
+from voxlate.anatomy.label_map import LabelMap, check_voxels
 from voxlate.anatomy.shapes import Points, Rng, Space, Triple, triple, union
-from voxlate.anatomy.tissue import FURNITURE, INTRACRANIAL, SKULL, TUMOUR, Label, Tissue
+from voxlate.anatomy.tissue import INTRACRANIAL, SKULL, TUMOUR, Label, Tissue
 from voxlate.anatomy.variation import HeadGrid, Places, frame_of
 from voxlate.base.array_types import AnyArray
 from voxlate.base.items import stable_id
@@ -163,7 +162,7 @@ def _axes(shape: tuple[int, ...], spacing_mm: Triple, step: Triple) -> Points:
 
 def _box(labels: AnyArray, step: Triple, rng: Rng) -> tuple[slice, ...]:
     """The part of the grid that a scan shows: the body with some air, and in some scans not its lowest part."""
-    there = ~np.isin(labels, (Label.AIR, *FURNITURE))
+    there = labels != Label.AIR
     box = []
     for (first, end), size, n in zip(box_around(there), step[::-1], labels.shape):
         room = round(float(rng.uniform(2, 18)) / size)
@@ -191,18 +190,16 @@ def _paint_cells(tissues: AnyArray, body: LabelMap, frame: HeadGrid, airways: Ai
 
 def _slab(scene: _Scene, axes: Points) -> tuple[AnyArray, ...]:
     """The maps of a few slices; axes: x [W], y [H], z [D] in mm from the middle."""
-    z, y, x = np.meshgrid(*axes[::-1], indexing="ij")
     at = scene.places.on(axes)
-    canvas = blank(x.shape, float(axes[0][1] - axes[0][0]))
+    canvas = blank(at[0].shape, float(axes[0][1] - axes[0][0]))
     index = [p / np.float32(s) for p, s in zip(at[::-1], scene.body.spacing_mm)]
     _take(canvas, scene.tissues, index)
-    lesion_map = np.zeros(x.shape, np.uint8)
+    lesion_map = np.zeros(at[0].shape, np.uint8)
     if scene.frame is not None:
         middle = map(np.float32, scene.places.middle_mm)
         placed_x, placed_y, placed_z = map(np.add, axes, middle)
         straight = scene.frame.upright((placed_x, placed_y, placed_z))
         lesion_map = _paint_head(canvas, scene.shape, Space(*scene.frame.upright(at), straight))
-    _paint_furniture(canvas, scene, (x, y, z))
     texture = scene.shape.base.texture.on(axes).astype(np.float16)
     return canvas.label, canvas.second, canvas.share, lesion_map, texture
 
@@ -252,20 +249,3 @@ def _paint_head(canvas: Canvas, shape: Shape, points: Space) -> AnyArray:
     bones.paint_teeth(canvas, shape.bones, points, bone)
     bones.paint_plates(canvas, shape.bones, points)
     return np.where(lesion_map > 0, lesion_map, labelled) * soft
-
-
-def _paint_furniture(canvas: Canvas, scene: _Scene, points: Points) -> None:
-    """Paint the table, and for heads their holder, into the air outside the body."""
-    drawn = scene.shape.furniture
-    if scene.frame is None:
-        drawn = replace(drawn, holder=None)
-    x, y, z = points
-    length = scene.body.codes.shape[1] * scene.body.spacing_mm[1] / 2 - PAD_MM
-    scale = scene.places.variation.scale[1]
-    back = furniture.CENTRE_Y_MM - furniture.HALF_LENGTH_MM * scene.shape.base.scale[1]
-    under = blank(x.shape, canvas.voxel_mm)
-    furniture.paint(under, drawn, Space(x, y + np.float32(length * scale + back), z))
-    air = (canvas.label == Label.AIR) & (canvas.share == 1)
-    canvas.label[air] = under.label[air]
-    canvas.second[air] = under.second[air]
-    canvas.share[air] = under.share[air]

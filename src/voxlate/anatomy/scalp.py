@@ -10,7 +10,7 @@ import numpy as np
 from scipy import ndimage
 
 from voxlate.anatomy.shapes import Triple
-from voxlate.anatomy.tissue import FURNITURE, INTRACRANIAL, SKULL, Label
+from voxlate.anatomy.tissue import INTRACRANIAL, SKULL, Label
 from voxlate.base.array_types import AnyArray
 
 PLACES = ("skin_map", "vault_map")
@@ -28,7 +28,7 @@ _SCALP = np.isin(np.arange(256), (Label.AIR, Label.SKIN, Label.FAT, Label.MUSCLE
 
 def skin_map(labels: AnyArray, spacing_mm: Triple) -> AnyArray:
     """Depth in mm below the skin of a head with these labels [D, H, W], negative outside."""
-    body = ~np.isin(labels, (Label.AIR, *FURNITURE))
+    body = labels != Label.AIR
     return _stored(np.where(body, _away(~body, spacing_mm), -_away(body, spacing_mm)), spacing_mm)
 
 

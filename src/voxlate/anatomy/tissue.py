@@ -50,7 +50,7 @@ Label = IntEnum(
     ARTERY_BEYOND_CLOT CLOT NECROSIS ENHANCING OEDEMA
     CARTILAGE DISC TOOTH METAL DURA CALCIFICATION LENS MUCOSA SINUS_FLUID CORD SPINAL_FLUID MARROW GLAND
     PITUITARY CHOROID PALLIDUM LEUKOARAIOSIS LOW_GRADE INFARCT OLD_CAVITY GLIOSIS HAEMORRHAGE_ACUTE
-    HAEMORRHAGE_SUBACUTE HAEMOSIDERIN RESECTION SHUNT PLATE TABLE FOAM
+    HAEMORRHAGE_SUBACUTE HAEMOSIDERIN RESECTION SHUNT PLATE
     """,
     start=0,
 )
@@ -77,8 +77,6 @@ INTRACRANIAL = (
 )
 SKULL = (Label.BONE, Label.DIPLOE, Label.MARROW)
 METAL = (Label.METAL, Label.PLATE)
-# MR scanners do not see them: they stand outside the patient on CT.
-FURNITURE = (Label.TABLE, Label.FOAM)
 
 # Relative proton density, T1, T2, T2* in ms, Hounsfield units, CBF in ml/100g/min, MTT and Tmax in s, gadolinium in mM some
 # minutes after 0.1 mmol/kg, susceptibility in ppm relative to water, fat fraction.
@@ -131,8 +129,6 @@ HAEMOSIDERIN          0.75  1100    30     5     30    0    0     0      0    1.
 RESECTION             0.98  3200  1100   500     12    0    0     0      0      0     0
 SHUNT                    0  1000     1   0.5    450    0    0     0      0    0.5     0
 PLATE                    0  1000     1   0.1   4500    0    0     0      0    190     0
-TABLE                    0  1000     1   0.1   -250    0    0     0      0    9.4     0
-FOAM                     0  1000     1   0.1   -900    0    0     0      0    9.4     0
 """
 _VARYING = 9  # the first columns, which differ between patients
 _VALUES = {
@@ -170,6 +166,6 @@ def patient(rng: np.random.Generator) -> Tissue:
     varying *= factors
     spread_hu = np.full(len(table), 0.7, dtype=np.float32)
     spread_hu[[Label.BONE, Label.DIPLOE, Label.TOOTH, Label.MARROW]] = 60
-    spread_hu[[Label.AIR, Label.SINUS, *FLUID, *FURNITURE]] = 0
+    spread_hu[[Label.AIR, Label.SINUS, *FLUID]] = 0
     varying[:, 4] += spread_hu * rng.standard_normal(len(table)).astype(np.float32)
     return Tissue(*(column.copy() for column in table.T))
