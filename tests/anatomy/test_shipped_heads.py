@@ -42,6 +42,7 @@ def test_the_same_seed_and_case_give_the_same_head():
     assert bits(head(1, SMALL)) != bits(head(0, SMALL))
 
 
+@pytest.mark.slow
 def test_a_head_on_a_finer_grid_has_the_same_tissues():
     # The voxels of the coarse grid are centred between eight of the fine one.
     eighth = head(0).labels[::2, ::2, ::2]
@@ -78,6 +79,7 @@ def test_heads_have_the_tissues_of_a_face_and_a_neck():
     assert {label.name for label in wanted if label not in found} == set()
 
 
+@pytest.mark.slow
 def test_sinuses_lie_inside_the_head_and_not_inside_the_brain():
     made = head(0)
     body = made.labels != Label.AIR
@@ -113,6 +115,7 @@ def test_a_map_of_larger_voxels_keeps_the_volume_of_a_thin_shell():
         assert 8 * (small == label).sum() == pytest.approx((codes == label).sum(), rel=0.05)
 
 
+@pytest.mark.slow
 def test_the_volumes_of_heads_do_not_depend_on_the_size_of_the_maps_voxels():
     """Phantoms of large voxels are of maps of 4 mm, others of 2 mm."""
     fine, coarse = ({}, {})
