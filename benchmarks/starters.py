@@ -7,8 +7,9 @@ after a stop.
 
     python benchmarks/starters.py WORK [STARTER …] [--heads N] [--steps N] [--out FOLDER] [--device auto]
 
-Label maps of real heads, on whose anatomy a part of the synthetic heads is drawn, are in WORK/head_labels/train (SynthSeg's
-training_label_maps, Apache-2.0), and two that calibrate in WORK/head_labels/val. Real scans are cohorts in WORK: harvard_scans (mr, ct) and brains_scans (t1, t2, flair, …), each
+Synthetic heads are variations of label maps of real heads: WORK/head_labels/train (SynthSeg's training_label_maps and one of
+lab2im, Apache-2.0) trains, WORK/head_labels/val (head_03, 06, 12 and 16) calibrates; 06 and 16 trained no weights ever.
+Real scans are cohorts in WORK: harvard_scans (mr, ct) and brains_scans (t1, t2, flair, …), each
 with its manifest WORK/NAME_scans.csv where it has one. Those that are absent are not measured, and the card says so.
 """
 
@@ -18,13 +19,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import mean
-from typing import Any
 
 import torch
 
 from starter_intervals import add_intervals, layout
 from starter_pack import pack, with_measured
-from voxlate.anatomy.head import FIELD_MM
 from voxlate.anatomy.phantom_cohort import write_cohort
 from voxlate.base.files import write_text
 from voxlate.checks.prepare import prepare
@@ -41,12 +40,11 @@ from voxlate.training.train import Beginning, train
 from voxlate.training.weights import file_hash, is_finished
 
 RECIPES = Path(__file__).with_name("starter_recipes")
-SYNTHETIC = "synthetic heads only"
-MAPS = 19  # label maps that train: those of SynthSeg that are not held out, and one of lab2im
-HELD_OUT = ("head_06", "head_16")  # label maps that never train: they calibrate
-VALIDATION = 16  # one of so many simulated heads validates
+TRAINED_ON = "synthetic heads only, with the anatomy of 19 real heads (label maps of SynthSeg and lab2im, Apache-2.0)"
+VALIDATES = "head_20"  # whose variations validate, and only count
+SPACING_MM = (1.333, 1.0, 1.0)  # along z, y, x, to which every scan is resampled in synthesis, too
 # Other heads calibrate: learned quantiles of errors need six patients.
-CALIBRATION_HEADS, CALIBRATION_SEED = 8, 1000
+CALIBRATION_HEADS, CALIBRATION_SEED = 12, 1000
 UNITS = {
     "harvard": "grey levels of 255 that show 0 to 80 HU",
     "brains": "shares of the peak of each image",
@@ -68,43 +66,24 @@ RESEARCH = (
 
 @dataclass(frozen=True)
 class Wanted:
-    """A starter to make: the voxels and the number of its heads, the scans that it takes, real cohorts, and limits for the card.
+    """A starter to make: the number of its heads, the scans that it takes, real cohorts, and limits for the card.
 
-    size: voxels in x, y, z; label_heads: number of further heads, which are variations of label maps; continued: whether the training is initialised from the starter of this name in the package; stripped: whether its scans show the brain alone, which data.physics cuts out; real: names of cohorts in WORK, and the mask in which they are scored; widened_on: the one of them
-    whose heads widen the intervals, None for a starter without intervals.
+    stripped: whether its scans show the brain alone, which data.physics cuts out; real: names of cohorts in WORK, and the
+    mask in which they are scored; widened_on: the one of them whose heads widen the intervals, None for a starter without
+    intervals. The training continues the weights of the package.
     """
 
-    size: tuple[int, int, int]
     heads: int
     accepts: Mapping[str, Sequence[str]]
-    label_heads: int = 0
-    continued: bool = False
     stripped: bool = False
-    lesion: Any = "mixed"
     real: Mapping[str, str | None] = field(default_factory=dict)
     widened_on: str | None = None
     limits: Sequence[str] = ()
 
-    @property
-    def trained_on(self) -> str:
-        """What the starter is trained on, for its card."""
-        if self.label_heads == 0:
-            return SYNTHETIC
-        return f"{SYNTHETIC}, a part of them with the anatomy of {min(self.label_heads, MAPS)} real heads (label maps of SynthSeg and lab2im, Apache-2.0)"
-
-    @property
-    def spacing_mm(self) -> tuple[float, float, float]:
-        """The voxels of the heads along z, y, x, to which every scan is resampled in synthesis, too."""
-        x, y, z = (round(full / count, 3) for full, count in zip(FIELD_MM, self.size))
-        return z, y, x
-
 
 WANTED = {
     "head-mr-to-ct": Wanted(
-        size=(200, 240, 126),
-        heads=33,
-        label_heads=38,
-        continued=True,
+        heads=34,
         accepts={"mr": ANY_MR, "ct": ["ct", "ncct"]},
         real={"harvard": None},
         widened_on="harvard",
@@ -119,9 +98,7 @@ WANTED = {
         ],
     ),
     "brain-mr-to-mr": Wanted(
-        size=(200, 240, 126),
-        heads=33,
-        label_heads=36,
+        heads=34,
         accepts={
             "t1": ["t1", "t1w", "t1n"],
             "t1c": ["t1c", "t1ce"],
@@ -154,7 +131,7 @@ def make(
     prepared = _prepare_heads(wanted, recipe, folder, work, heads or wanted.heads)
     run = folder / "run"
     began = time.monotonic()
-    start = FOLDER / name if wanted.continued else None
+    start = FOLDER / name
     done = train(
         recipe, prepared, run, beginning=Beginning(head), start=start, device=device, say=print
     )
@@ -166,10 +143,10 @@ def make(
         pack(
             run,
             starter,
-            trained_on=wanted.trained_on,
+            trained_on=TRAINED_ON,
             accepts=wanted.accepts,
             stripped=wanted.stripped,
-            spacing_mm=spacing_range(wanted.spacing_mm[2]),
+            spacing_mm=spacing_range(SPACING_MM[2]),
             limits=wanted.limits,
         )
     check_starter(starter)
@@ -177,7 +154,7 @@ def make(
     real = work / f"{wanted.widened_on}_scans"
     if card.intervals is None and wanted.widened_on is not None and real.is_dir():
         own = folder / "calibration"
-        prepared = _prepare_heads(wanted, recipe, own, work, CALIBRATION_HEADS, calibrates=True)
+        prepared = _prepare_heads(wanted, recipe, own, work, CALIBRATION_HEADS, "val")
         card = add_intervals(starter, prepared, real, own, device)
     if not card.measured:
         card = with_measured(starter, measured(name, wanted, starter, work, device))
@@ -185,43 +162,33 @@ def make(
 
 
 def _prepare_heads(
-    wanted: Wanted, recipe: Recipe, folder: Path, work: Path, heads: int, calibrates: bool = False
+    wanted: Wanted, recipe: Recipe, folder: Path, work: Path, heads: int, part: str = "train"
 ) -> Path:
-    """Synthetic heads of a starter, prepared; those that are there are kept.
+    """Variations of the label maps of a part (train or val), prepared; those that are there are kept.
 
-    calibrates: other simulated heads, and held-out label maps, all of them for validation.
+    Those that train are validated by the variations of one map; those that calibrate count as a patient each.
     """
     prepared = folder / "prepared"
     if (prepared / "cohort.json").is_file():
         return prepared
-    common = {"lesion": wanted.lesion, "modalities": sorted(modalities(recipe))}
-    common["seed"] = CALIBRATION_SEED if calibrates else 0
-    simulated = write_cohort(folder / "heads", cases=heads, size=wanted.size, **common)
-    validating = len(simulated) if calibrates else max(1, heads // VALIDATION)
-    split = {case: "val" if k < validating else "train" for k, case in enumerate(simulated)}
-    patient = {case: case.name for case in simulated}
-    if wanted.label_heads:
-        part, count = ("val", heads // 2) if calibrates else ("train", wanted.label_heads)
-        maps = _label_maps(work, part)
-        spacing_mm = wanted.spacing_mm[::-1]
-        drawn = {"labels": maps, "tissues": "synthseg", "spacing_mm": spacing_mm, **common}
-        made = write_cohort(folder / "label_heads", cases=count, **drawn)
-        split |= dict.fromkeys(made, part)
-        patient |= {case: case.name.rpartition("_")[0] for case in made}
-    manifest = _write_manifest(folder, split, patient)
-    prepare(folder, prepared, manifest=manifest, spacing_mm=wanted.spacing_mm, audit=False)
-    return prepared
-
-
-def _label_maps(work: Path, part: str) -> Path:
-    """The folder of label maps that train, or that calibrate (val)."""
     maps = work / "head_labels" / part
     if not maps.is_dir():
-        held_out = " and ".join(HELD_OUT)
-        raise SystemExit(
-            f"{maps}: expected label maps of heads ({held_out} in val), found no folder."
-        )
-    return maps
+        raise SystemExit(f"{maps}: expected label maps of heads, found no folder.")
+    made = write_cohort(
+        folder / "heads",
+        cases=heads,
+        labels=maps,
+        tissues="synthseg",
+        spacing_mm=SPACING_MM[::-1],
+        lesion="mixed",
+        modalities=sorted(modalities(recipe)),
+        seed=CALIBRATION_SEED if part == "val" else 0,
+    )
+    own = {case: case.name if part == "val" else case.name.rpartition("_")[0] for case in made}
+    split = {case: "val" if part == "val" or own[case] == VALIDATES else "train" for case in made}
+    manifest = _write_manifest(folder, split, own)
+    prepare(folder, prepared, manifest=manifest, spacing_mm=SPACING_MM, audit=False)
+    return prepared
 
 
 def _write_manifest(folder: Path, split: Mapping[Path, str], patient: Mapping[Path, str]) -> Path:

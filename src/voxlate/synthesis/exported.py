@@ -31,6 +31,7 @@ FORMAT = 2
 # Keys of model.json that this version lacks (see without_retired).
 RETIRED = {
     "facts.intensity.*.clips": ANY,
+    "facts.intensity.*.medians": None,
     "facts.synth.contrast": {},
     **dict.fromkeys(("graph.opset", "graph.weights", "graph.mean_loss"), ANY),
 }
