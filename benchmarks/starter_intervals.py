@@ -8,19 +8,20 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from starter_pack import with_intervals
 from voxlate.anatomy.drawn import Drawn
-from voxlate.base.errors import BadInput, plural
+from voxlate.base.errors import BadInput
 from voxlate.base.files import HIGH, LOW
 from voxlate.base.groups import grouped
 from voxlate.base.items import stable_id
 from voxlate.base.records import Widening
 from voxlate.checks.conformal import least_scale, shares_outside
 from voxlate.evaluation.calibrate import calibrate
+from voxlate.evaluation.calibrate_options import CalibrateOptions
 from voxlate.evaluation.scoring.score_units import BRAIN_HU, shows_a_window
 from voxlate.evaluation.scoring.scored_regions import read_canonical
 from voxlate.scans.cases.case import PreparedCase
@@ -53,7 +54,6 @@ from voxlate.training.weights import file_hash
 # voxel compare neighbouring slices.
 EVERY = (4, 1)
 TOP = 255.0  # of the grey values of a picture of 8 bits
-METHODS: tuple[Literal["learned", "difficulty"], ...] = ("learned", "difficulty")
 
 
 @dataclass(frozen=True)
@@ -65,40 +65,23 @@ class RealHeads:
 
     @property
     def factor(self) -> float:
-        """The least factor at which the coverage is the nominal one or more, on average over heads."""
-        return _least_factor(self.needed, self.coverage)
+        """The least factor at which the coverage is the nominal one or more, on average over heads.
+
+        Never below 1, because clipped values hide errors: most bone of 8-bit CT is white whatever its HU.
+        """
+        factor = least_scale([*self.needed.values()], 1 - self.coverage, self.coverage, "none")
+        return max(1.0, factor)
 
     def coverages(self, factor: float) -> dict[str, float]:
         """The share of each head's voxels inside intervals that are wider by a factor."""
         shares = 1 - shares_outside([*self.needed.values()], factor)
         return dict(zip(self.needed, shares.tolist()))
 
-    @property
-    def deviation(self) -> float:
-        """How far the coverage of a head is from the nominal one at most, after the widening."""
-        shares = self.coverages(self.factor).values()
-        return max(abs(share - self.coverage) for share in shares)
-
-    def left_out(self) -> dict[str, float]:
-        """The share of each head's voxels inside, by the factor of the other heads."""
-        shares = dict[str, float]()
-        for head in self.needed:
-            others = {name: own for name, own in self.needed.items() if name != head}
-            if others:
-                shares[head] = self.coverages(_least_factor(others, self.coverage))[head]
-        return shares
-
-
-def _least_factor(needed: Mapping[str, Array], coverage: float) -> float:
-    """Never below 1, because clipped values hide errors: most bone of 8-bit CT is white whatever its HU."""
-    factor = least_scale([*needed.values()], 1 - coverage, coverage, "none")
-    return max(1.0, factor)
-
 
 def add_intervals(starter: Path, prepared: Path, real: Path, work: Path, device: str) -> Card:
     """Calibrate a starter on the validation split of prepared phantoms, widen its intervals, and write its card.
 
-    Of the methods of intervals, that is taken whose coverage differs least between real heads. Raises BadInput where the starter cannot have intervals that real heads widen.
+    Raises BadInput where the starter cannot have intervals that real heads widen.
     """
     model = load(starter, device)
     recipe = network_of(model).recipe
@@ -107,26 +90,15 @@ def add_intervals(starter: Path, prepared: Path, real: Path, work: Path, device:
             f"{starter}: expected a starter that makes a target of other scans, found a completion, whose intervals hold where one modality is missing: real scans lack more. Leave it without intervals."
         )
     scans = write_scans(prepared, recipe, work / "calibration_scans")
-    tried = dict[Path, RealHeads]()
-    for method in METHODS:
-        copied = load(_copy(starter, work / method), device)
-        file = RunCalibrations(copied.origin).file(copied.facts)
-        if not file.is_file():
-            # Some contrasts share so little with CT that the truths of others look like those of another patient.
-            cases = find_cohort(scans).cases
-            calibrate(
-                copied,
-                cases,
-                bound="none",
-                method=method,
-                any_truth=True,
-                synthetic=True,
-                anyway=True,
-            )
-        tried[file] = shown = compare(copied, real, work / f"{method}_images")
-        print(f"{method}: {_table(shown)}", flush=True)
-    best = min(tried, key=lambda file: tried[file].deviation)
-    return _write(starter, best, recipe.data.target[0], tried[best])
+    copied = load(_copy(starter, work / "learned"), device)
+    file = RunCalibrations(copied.origin).file(copied.facts)
+    if not file.is_file():
+        # Some contrasts share so little with CT that the truths of others look like those of another patient.
+        asked = CalibrateOptions(bound="none", method="learned", any_truth=True, anyway=True)
+        calibrate(copied, find_cohort(scans).cases, asked, synthetic=True)
+    shown = compare(copied, real, work / "learned_images")
+    print(f"factor {shown.factor:.3g}:", shown.coverages(shown.factor), flush=True)
+    return _write(starter, file, recipe.data.target[0], shown)
 
 
 def _write(starter: Path, calibration: Path, target: str, shown: RealHeads) -> Card:
@@ -248,16 +220,3 @@ def ends_in_window(grey: Array) -> tuple[Array, Array]:
     least = np.where(grey <= 0, -np.inf, shown)
     most = np.where(grey >= TOP, np.inf, shown)
     return least, most
-
-
-def _table(shown: RealHeads) -> str:
-    """The coverage of each real head before and after the widening, and by the factor of the other heads."""
-    factor, left_out = shown.factor, shown.left_out()
-    before, after = shown.coverages(1.0), shown.coverages(factor)
-    lines = [
-        f"{plural(len(before), 'real head')}, factor {factor:.3g}: before, after, by the others"
-    ]
-    for head, share in before.items():
-        other = f"{left_out[head]:6.1%}" if head in left_out else ""
-        lines.append(f"  {head:12} {share:6.1%} {after[head]:6.1%} {other}")
-    return "\n".join(lines)

@@ -136,7 +136,7 @@ def test_a_phantom_image_at_synthesis_is_scaled_as_in_its_batch(cohort):
     prepared = prepare_case("user", {"mr": replace(whole, data=noisy)}, Preparation())
     for z in (6, 10, 14):
         apart = (_pair(prepared, None, z).source - _pair(case, seed, z).source).abs()
-        assert apart.mean() < 0.05  # of 2, by the sample
+        assert apart.mean() < 0.06  # of 2, by the sample
         assert apart.max() < 0.3
     own, scanned = (
         header.statistics["mr"].foreground.at(99.5)

@@ -145,7 +145,6 @@ def test_the_factor_covers_the_nominal_share_on_average_over_heads():
     heads = RealHeads({"easy": even, "hard": 3 * even}, 0.9)
     assert heads.factor == pytest.approx(2.4, abs=0.01)  # (1 + 2.4 / 3) / 2 = 0.9
     assert heads.coverages(2.4) == pytest.approx({"easy": 1.0, "hard": 0.8}, abs=0.001)
-    assert heads.left_out() == pytest.approx({"easy": 1.0, "hard": 1 / 3}, abs=0.001)
     assert RealHeads({"easy": even / 2}, 0.9).factor == 1.0, "too wide ones are not narrowed"
 
 

@@ -48,6 +48,7 @@ CROSS = np.array(
     [[[0, 1, 0], [1, 1, 1], [0, 1, 0]]], bool
 )  # a pixel and its neighbours in the slice
 SURFACE = (Label.CSF, Label.DURA, *VESSEL)  # what stripping removes around the brain
+WATER_HU, BONE_HU = 0.0, 150.0
 LEAST_B1 = np.float32(
     0.2
 )  # of the nominal flip angle: a draw at a strong field would turn it around
@@ -85,6 +86,10 @@ class Draw:
         float | None
     )  # height of the plane that removes the face, in shares of the head; None: the face stays
     scalp: Scalp | None = None  # None: that of the stored maps
+    thin: tuple[float, float] = (
+        0.0,
+        0.0,
+    )  # shares by which bone is thinner, of the vault and beyond
 
 
 class _Acquisition(NamedTuple):
@@ -189,6 +194,7 @@ class Drawn:
         spread = draw_spread(rng, self.physics.tissue_spread)
         strips, defaces, height, depth = rng.random(4)
         new_scalp = rng.random() < self.physics.scalp
+        vault, beyond = self.physics.thin * rng.spawn(1)[0].uniform((0.0, 0.3), (0.5, 1.0))
         return Draw(
             seed,
             field_t,
@@ -197,6 +203,7 @@ class Drawn:
             self.physics.strip_mm * depth,
             0.3 + 0.15 * height if defaces < self.physics.defaced else None,
             scalp.draw(rng) if new_scalp else None,
+            (vault, beyond),
         )
 
     def whole(self, case: PreparedCase, name: str) -> np.ndarray:
@@ -235,8 +242,12 @@ class Drawn:
     def stored(
         self, case: PreparedCase, name: str, item: Draw, place: tuple[Any, ...], values: np.ndarray
     ) -> np.ndarray:
-        """The values of a stored image at a part of a case, with the item's scalp in a CT."""
-        if item.scalp is None or case.header.units[name] != "HU":
+        """The values of a stored image at a part of a case, with the item's scalp and thinner bone in a CT."""
+        if case.header.units[name] != "HU":
+            return values
+        if self.physics.thin:
+            values = _thinner(values, case.arrays["vault_map"][place], item.thin)
+        if item.scalp is None:
             return values
         return self._layers(case, item.scalp, place).hounsfield(values)
 
@@ -385,6 +396,14 @@ def _receive(
     if effects.black == 0:
         return noisy
     return np.maximum(noisy - np.float32(effects.black * brightest), 0)
+
+
+def _thinner(hu: np.ndarray, away_mm: np.ndarray, shares: tuple[float, float]) -> np.ndarray:
+    """HU [..., H, W] with bone that is thinner by shares of a pixel, of the vault (0 mm away) and beyond."""
+    share = np.where(away_mm > 0, np.float32(shares[1]), np.float32(shares[0]))
+    least = ndimage.grey_erosion(hu, size=(*(1,) * (hu.ndim - 2), 3, 3))
+    soft = np.maximum(least, np.float32(WATER_HU))
+    return np.where(hu > BONE_HU, hu + share * (soft - hu), hu)
 
 
 def _along(image: np.ndarray, axis: int, thickness_mm: float, spacing_mm: float) -> np.ndarray:

@@ -17,8 +17,8 @@ from voxlate.base.array_types import AnyArray
 
 FIELD_MM = (200.0, 240.0, 168.0)  # x, y, z: an adult head from the upper jaw to the vertex
 # Its centre in upright coordinates lies between these.
-_LOWEST_MM = (-6.0, 8.0, 16.0)
-_HIGHEST_MM = (6.0, 16.0, 26.0)
+_LOWEST_MM = (-6.0, 8.0, 12.0)
+_HIGHEST_MM = (6.0, 16.0, 22.0)
 
 
 @dataclass(frozen=True)

@@ -308,6 +308,12 @@ class PhysicsSettings:
             "share of items with a new scalp of skin, septum, fat and galea, half of them up to 5 mm thicker: source, target and mask"
         ),
     ] = 0.0
+    thin: Annotated[
+        Share,
+        setting(
+            "share by which bone of a stored CT is thinned by a pixel at most, in the vault half as much; label maps show the skull's base about twice as thick as CT does"
+        ),
+    ] = 0.0
     stripped: Annotated[Share, setting("share of items without skull: source, target and mask")] = (
         0.0
     )
@@ -325,7 +331,7 @@ class PhysicsSettings:
         """The maps that a cohort must have."""
         from voxlate.anatomy.scalp import PLACES
 
-        places = PLACES if self.scalp > 0 or self.surface > 0 else ()
+        places = PLACES if max(self.scalp, self.surface, self.thin) > 0 else ()
         return {*places, *chain.from_iterable(own.needs for own in self.contrasts.values())}
 
     @property
