@@ -38,7 +38,7 @@ def exchanged(hu):
     [
         (lambda hu: hu, []),
         (lambda hu: hu + 1024, ["shifted-hu"]),
-        (lambda hu: hu.clip(-160, 240), ["quality", "cut-window"]),
+        (lambda hu: hu.clip(-160, 240), ["cut-window"]),
         (at_20(lambda hu: hu[19]), ["slices"]),
         (at_20(lambda hu: hu[20, :, ::-1]), ["slices"]),
         (at_20(lambda hu: hu[20, ::-1]), ["slices"]),
