@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from starter_heads import real_pair
 from starter_pack import with_intervals
 from voxlate.anatomy.drawn import Drawn
 from voxlate.base.errors import BadInput
@@ -78,8 +79,12 @@ class RealHeads:
         return dict(zip(self.needed, shares.tolist()))
 
 
-def add_intervals(starter: Path, prepared: Path, real: Path, work: Path, device: str) -> Card:
+def add_intervals(
+    starter: Path, prepared: Path, real: Path, pair: Path, work: Path, device: str
+) -> Card:
     """Calibrate a starter on the validation split of prepared phantoms, widen its intervals, and write its card.
+
+    pair: a real head with its CT in HU (see starter_heads.py), which widens them beside the heads of `real`.
 
     Raises BadInput where the starter cannot have intervals that real heads widen.
     """
@@ -97,6 +102,7 @@ def add_intervals(starter: Path, prepared: Path, real: Path, work: Path, device:
         asked = CalibrateOptions(bound="none", method="learned", any_truth=True, anyway=True)
         calibrate(copied, find_cohort(scans).cases, asked, synthetic=True)
     shown = compare(copied, real, work / "learned_images")
+    shown = replace(shown, needed={**shown.needed, pair.name: _of_pair(copied, pair)})
     print(f"factor {shown.factor:.3g}:", shown.coverages(shown.factor), flush=True)
     return _write(starter, file, recipe.data.target[0], shown)
 
@@ -104,7 +110,7 @@ def add_intervals(starter: Path, prepared: Path, real: Path, work: Path, device:
 def _write(starter: Path, calibration: Path, target: str, shown: RealHeads) -> Card:
     """Write a calibration, wider as real heads showed to be necessary, and the card of its starter."""
     factor = round(shown.factor, 3)
-    widened = {target: Widening(factor=factor, heads=len(shown.needed))}
+    widened = {target: Widening(factor=factor, heads=len(shown.needed), bone=1)}
     path = starter / calibration.name
     write_calibration(path, widen(read_calibration(calibration), widened))
     entry = read_calibration(path).entry
@@ -187,6 +193,15 @@ def compare(model: Model, real: Path, out: Path) -> RealHeads:
         found.append((case.patient or case.case, of_case))
     needed = {head: np.sort(np.concatenate(own)) for head, own in grouped(found).items()}
     return RealHeads(needed, calibration.header.coverage)
+
+
+def _of_pair(model: Model, pair: Path) -> Array:
+    """The factors that the voxels of a real head with its CT need, sorted."""
+    _, mr, ct, _ = real_pair(pair)
+    made = model.synthesise({"mr": mr}, case=pair.name, warn=lambda _: None, anyway=True)
+    inside = (foreground(mr) & foreground(ct)).reshape(ct.data[0].shape)
+    image, low, high = (of["ct"].data[0][inside] for of in (made.volumes, made.low, made.high))
+    return np.sort(needed_scale(ct.data[0][inside] - image, image - low, high - image))
 
 
 def _needed(folder: Path, sources: Sequence[str], target: str, files: Mapping[str, Path]) -> Array:

@@ -167,7 +167,7 @@ def make(
     if card.intervals is None and wanted.widened_on is not None and real.is_dir():
         own = folder / "calibration"
         prepared = _prepare_heads(wanted, recipe, own, work, CALIBRATION_HEADS, "val")
-        card = add_intervals(starter, prepared, real, own, device)
+        card = add_intervals(starter, prepared, real, work / "vhm_pair", own, device)
     if not card.measured:
         card = with_measured(starter, measured(name, wanted, starter, work, device))
     return card
