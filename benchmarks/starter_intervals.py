@@ -32,7 +32,13 @@ from voxlate.scans.formats.io import write_volume
 from voxlate.scans.images.grid import Volume, same_grid
 from voxlate.scans.images.mask import foreground
 from voxlate.scans.images.slice_profile import margin, through_plane
-from voxlate.synthesis.calibration import Array, describe_widening, needed_scale, widen
+from voxlate.synthesis.calibration import (
+    Array,
+    Calibration,
+    describe_widening,
+    needed_scale,
+    widen,
+)
 from voxlate.synthesis.cohort import synthesise_cases
 from voxlate.synthesis.model import Model
 from voxlate.synthesis.provenance import provenance_of
@@ -54,6 +60,7 @@ from voxlate.training.weights import file_hash
 # Each head is drawn twice, with every fourth slice and with all: real scans have slices of about 1 or 5 mm, and features of a
 # voxel compare neighbouring slices.
 EVERY = (4, 1)
+SOFT_HU = (-130.0, 130.0)
 TOP = 255.0  # of the grey values of a picture of 8 bits
 
 
@@ -110,13 +117,26 @@ def add_intervals(
 def _write(starter: Path, calibration: Path, target: str, shown: RealHeads) -> Card:
     """Write a calibration, wider as real heads showed to be necessary, and the card of its starter."""
     factor = round(shown.factor, 3)
-    widened = {target: Widening(factor=factor, heads=len(shown.needed), bone=1)}
+    widened = {target: Widening(factor=factor, heads=len(shown.needed), bone=1, soft=True)}
     path = starter / calibration.name
-    write_calibration(path, widen(read_calibration(calibration), widened))
+    write_calibration(path, _in_soft_tissue(widen(read_calibration(calibration), widened), factor))
     entry = read_calibration(path).entry
     shares = shown.coverages(factor).values()
     text = f"Its intervals of {shown.coverage:.0%} were {describe_widening(entry)}: they contain {min(shares):.1%} to {max(shares):.1%} of the voxels of each of these that all its scans show, and guarantee nothing for a patient."
     return with_intervals(starter, Intervals(path.name, file_hash(path), text))
+
+
+def _in_soft_tissue(calibration: Calibration, factor: float) -> Calibration:
+    """A calibration whose groups of soft tissue are wider: pictures of 8 bits show nothing else."""
+    (name, target), *_ = calibration.header.targets.items()
+    ends = [-np.inf, *(500 + 1500 * np.array(target.borders)), np.inf]
+    factors = tuple(
+        own * (factor if SOFT_HU[0] < low and high < SOFT_HU[1] else 1.0)
+        for own, low, high in zip(target.factors, ends, ends[1:])
+    )
+    print("HU between groups:", ends, "factors:", target.factors, "->", factors, flush=True)
+    header = replace(calibration.header, targets={name: replace(target, factors=factors)})
+    return replace(calibration, header=header)
 
 
 def _copy(starter: Path, out: Path) -> Path:

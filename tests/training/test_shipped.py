@@ -44,14 +44,14 @@ def test_starters_are_whole_small_and_say_what_they_were_trained_on(shipped):
 def test_the_ct_of_a_head_that_no_training_saw_is_better_than_any_constant_and_in_its_intervals(
     shipped_starters,
 ):
-    head = make_head(987_654, 4, (100, 120, 9))
+    head = make_head(987_654, 4, (100, 120, 28))
     scan = Volume(image(head, "t2")[None], head.affine, "a.u.", "mr")
     made = load(shipped_starters / "head-mr-to-ct", "cpu").synthesise({"mr": scan})
     truth, ct, body = image(head, "ct"), made.volumes["ct"].data[0], head.labels != Label.AIR
     low, high = (ends["ct"].data[0][body] for ends in (made.low, made.high))
     inside = (low <= truth[body]) & (truth[body] <= high)
-    assert 0.75 < inside.mean() < 0.99
-    assert np.median(high - low) < 700, "of a range of 3000 HU"
+    assert inside.mean() > 0.88  # real heads made them wider than synthetic ones need
+    assert np.median(high - low) < 1300, "of a range of 3000 HU"
     assert any(note.code == "synthetic-intervals" for note in made.warnings)
     constant = np.abs(np.median(truth[body]) - truth)[body].mean()
     assert np.abs(ct - truth)[body].mean() < 0.75 * constant

@@ -63,12 +63,13 @@ class StatedMessage(TypedDict, total=False):
 class Widening(TypedDict):
     """The factor by which intervals that were fitted on synthetic heads are widened, and the number of real heads that showed it.
 
-    bone: how many of these show bone in HU.
+    bone: how many of these show bone in HU; soft: whether only soft tissue is widened, by the factors of its groups.
     """
 
     factor: Positive
     heads: Several
     bone: NotRequired[Count]
+    soft: NotRequired[bool]
 
 
 @dataclass(frozen=True)

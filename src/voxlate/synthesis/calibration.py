@@ -132,8 +132,9 @@ class Header:
     planes: tuple[Several, ...] = ()
 
     def factor(self, target: str) -> float:
-        """The factor by which the intervals of a target are widened; 1 for those of patients."""
-        return 1.0 if self.widened is None else self.widened[target]["factor"]
+        """The factor by which all intervals of a target are widened; 1 for those of patients."""
+        widened = None if self.widened is None else self.widened[target]
+        return 1.0 if widened is None or widened.get("soft") else widened["factor"]
 
 
 @dataclass(frozen=True)
@@ -309,7 +310,8 @@ def describe_widening(calibration: Mapping[str, Any]) -> str:
     for name, by in widened.items():
         heads = plural(by["heads"], "real head")
         of_one = f" ({name})" if len(widened) > 1 else ""
-        wider = f"made {by['factor']:.3g} times wider{of_one} because {heads} needed it"
+        where = " in soft tissue" if by.get("soft") else ""
+        wider = f"made {by['factor']:.3g} times wider{where}{of_one} because {heads} needed it"
         kept = f"found wide enough{of_one} for {heads}"
         factors.append(kept if by["factor"] == 1 else wider)
         if bone := by.get("bone"):
