@@ -238,9 +238,10 @@ def widen(calibration: Calibration, widened: Mapping[str, Widening]) -> Calibrat
 
 
 def coverage_by_tissue(target: Target) -> dict[str, float]:
-    """The mean coverage of the tissues that the truths of a calibration show, by name."""
-    compared = target.compared[target.method].coverage
-    return {name: round(shown[0], 3) for name, shown in compared.items() if name != BODY}
+    """The mean coverage of the tissues that the truths of a calibration show, by name; none in an exported model."""
+    compared = target.compared.get(target.method)
+    shown = {} if compared is None else compared.coverage
+    return {name: round(shares[0], 3) for name, shares in shown.items() if name != BODY}
 
 
 def relative_widths(target: Target, coverage: float) -> dict[str, float]:
