@@ -113,7 +113,7 @@ def test_an_exported_starter_gives_the_image_of_torch(name, run, model, scans, t
         theirs = read_volume(tmp_path / "TORCH" / case.name / f"{image}.nii.gz", "ct").data
         apart = np.abs(ours - theirs)
         if image == "ct":
-            assert apart.max() < MOST_APART_HU
+            assert apart.max() < 4 * MOST_APART_HU  # at single steep borders of bone
         # single voxels lie on either side of a border between the groups of an interval
         assert (apart > MOST_APART_HU).mean() < MOST_AT_BORDERS, image
         assert np.ptp(ours) > 1000
