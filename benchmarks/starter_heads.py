@@ -10,6 +10,7 @@ rightly, whatever its HU; --picture draws it. Bone is what has more than 250 HU,
 import argparse
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,8 @@ from voxlate.anatomy.sequences import FULL_SCALE
 from voxlate.scans.formats.io import read_volume
 from voxlate.scans.images.grid import Volume, canonical
 from voxlate.scans.images.mask import foreground
+from voxlate.scans.images.shown import as_grey
+from voxlate.synthesis.model import Model
 from voxlate.synthesis.result import Synthesised
 from voxlate.training.load import load
 
@@ -91,7 +94,7 @@ def draw(mr: Volume, image: np.ndarray, ct: np.ndarray, path: Path) -> None:
     rows = []
     ends = ((0, float(np.percentile(mr.data, 99.5))), (-1000, 1500), (-1000, 1500))
     for values, (low, high) in zip((mr.data[0], image, ct), ends):
-        grey = (255 * np.clip((values - low) / (high - low), 0, 1)).astype(np.uint8)
+        grey = as_grey(replace(mr, data=values), (low, high)).data.astype(np.uint8)
         axial = [grey[z, 24:-16, 40:-40][::-1] for z in SHOWN]
         sagittal = grey[::-1, 24:-16, BESIDE]
         height = round(len(grey) * mr.grid.spacing_mm[0] / mr.grid.spacing_mm[1])
@@ -118,6 +121,12 @@ def border_mm(ct: np.ndarray, pixel_mm: float) -> float:
     span = ndimage.maximum_filter(ct, size) - ndimage.minimum_filter(ct, size)
     slope = ndimage.maximum_filter(np.hypot(*np.gradient(ct, pixel_mm, axis=(1, 2))), (1, 3, 3))
     return float(np.median(span[edge] / slope[edge]))
+
+
+def synthesised(model: Model, name: str, mr: Volume) -> Synthesised:
+    """The images of a head, whatever its checks say."""
+    case = name.split()[0]
+    return model.synthesise({"mr": mr}, case=case, warn=lambda _: None, anyway=True)
 
 
 def scores_of(made: Synthesised, mr: Volume, ct: Volume, first: int) -> dict[str, float]:
@@ -173,8 +182,7 @@ def main() -> None:
     rows = []
     for source in (heads, drawn):
         for name, mr, ct, first in source:
-            case = name.split()[0]
-            made = model.synthesise({"mr": mr}, case=case, warn=lambda _: None, anyway=True)
+            made = synthesised(model, name, mr)
             rows.append({"head": name, **scores_of(made, mr, ct, first)})
             if source is heads and arguments.picture:
                 draw(mr, made.volumes["ct"].data[0], ct.data[0], arguments.picture)

@@ -5,14 +5,14 @@
 
 import csv
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from starter_heads import real_pair
+from starter_heads import real_pair, synthesised
 from starter_pack import with_intervals
 from voxlate.anatomy.drawn import Drawn
 from voxlate.base.errors import BadInput
@@ -30,6 +30,7 @@ from voxlate.scans.cases.prepared import open_cohort
 from voxlate.scans.cohorts.find import find_cohort
 from voxlate.scans.formats.io import write_volume
 from voxlate.scans.images.grid import Volume, same_grid
+from voxlate.scans.images.intensity import Scale
 from voxlate.scans.images.mask import foreground
 from voxlate.scans.images.slice_profile import margin, through_plane
 from voxlate.synthesis.calibration import (
@@ -108,33 +109,50 @@ def add_intervals(
         # Some contrasts share so little with CT that the truths of others look like those of another patient.
         asked = CalibrateOptions(bound="none", method="learned", any_truth=True, anyway=True)
         calibrate(copied, find_cohort(scans).cases, asked, synthetic=True)
-    shown = compare(copied, real, work / "learned_images")
-    shown = replace(shown, needed={**shown.needed, pair.name: _of_pair(copied, pair)})
-    print(f"factor {shown.factor:.3g}:", shown.coverages(shown.factor), flush=True)
-    return _write(starter, file, recipe.data.target[0], shown)
+    shown = compare(copied, real, pair, work / "learned_images")
+    return _write(
+        starter,
+        copied,
+        shown,
+        lambda: compare(load(starter, device), real, pair, work / "widened_images"),
+    )
 
 
-def _write(starter: Path, calibration: Path, target: str, shown: RealHeads) -> Card:
-    """Write a calibration, wider as real heads showed to be necessary, and the card of its starter."""
+def _write(
+    starter: Path, calibrated: Model, shown: RealHeads, again: Callable[[], RealHeads]
+) -> Card:
+    """Write a calibration, wider as real heads showed to be necessary, and the card of its starter.
+
+    again: compares the starter with the real heads, once its intervals are written.
+    """
+    (target,) = calibrated.facts.data.target
+    file = RunCalibrations(calibrated.origin).file(calibrated.facts)
     factor = round(shown.factor, 3)
     widened = {target: Widening(factor=factor, heads=len(shown.needed), bone=1, soft=True)}
-    path = starter / calibration.name
-    write_calibration(path, _in_soft_tissue(widen(read_calibration(calibration), widened), factor))
-    entry = read_calibration(path).entry
-    shares = shown.coverages(factor).values()
-    text = f"Its intervals of {shown.coverage:.0%} were {describe_widening(entry)}: they contain {min(shares):.1%} to {max(shares):.1%} of the voxels of each of these that all its scans show, and guarantee nothing for a patient."
-    return with_intervals(starter, Intervals(path.name, file_hash(path), text))
+    path = starter / file.name
+    wider = widen(read_calibration(file), widened)
+    write_calibration(path, _in_soft_tissue(wider, factor, calibrated.facts.target_scales[target]))
+    said = f"Its intervals of {shown.coverage:.0%} were {describe_widening(read_calibration(path).entry)}"
+    entry = Intervals(path.name, file_hash(path), f"{said}.")
+    with_intervals(starter, entry)
+    shares = again().coverages(1.0).values()
+    text = f"{said}: they contain {min(shares):.1%} to {max(shares):.1%} of the voxels of each of these that all its scans show, and guarantee nothing for a patient."
+    return with_intervals(starter, replace(entry, text=text))
 
 
-def _in_soft_tissue(calibration: Calibration, factor: float) -> Calibration:
-    """A calibration whose groups of soft tissue are wider: pictures of 8 bits show nothing else."""
-    (name, target), *_ = calibration.header.targets.items()
-    ends = [-np.inf, *(500 + 1500 * np.array(target.borders)), np.inf]
+def _in_soft_tissue(
+    calibration: Calibration, factor: float, scale: tuple[float, float]
+) -> Calibration:
+    """A calibration whose groups of soft tissue are wider: pictures of 8 bits show nothing else.
+
+    scale: the HU of network units -1 and 1.
+    """
+    ((name, target),) = calibration.header.targets.items()
+    ends = [-np.inf, *Scale(*scale).inverse(np.array(target.borders)), np.inf]
     factors = tuple(
         own * (factor if SOFT_HU[0] < low and high < SOFT_HU[1] else 1.0)
         for own, low, high in zip(target.factors, ends, ends[1:])
     )
-    print("HU between groups:", ends, "factors:", target.factors, "->", factors, flush=True)
     header = replace(calibration.header, targets={name: replace(target, factors=factors)})
     return replace(calibration, header=header)
 
@@ -199,8 +217,8 @@ def _draw(
         yield name, replace(volume, data=data[None, ::step], affine=affine)
 
 
-def compare(model: Model, real: Path, out: Path) -> RealHeads:
-    """Synthesise real heads with the intervals of synthetic ones, and compare these with the true images."""
+def compare(model: Model, real: Path, pair: Path, out: Path) -> RealHeads:
+    """Synthesise real heads, a pair in HU among them, and compare their intervals with the true images."""
     calibration = model.calibration()
     assert calibration is not None
     scans = find_scans([str(real)], model, **layout(real))
@@ -212,13 +230,13 @@ def compare(model: Model, real: Path, out: Path) -> RealHeads:
         of_case = _needed(out / case.case, model.facts.data.source, target, files)
         found.append((case.patient or case.case, of_case))
     needed = {head: np.sort(np.concatenate(own)) for head, own in grouped(found).items()}
-    return RealHeads(needed, calibration.header.coverage)
+    return RealHeads(needed | {pair.name: _of_pair(model, pair)}, calibration.header.coverage)
 
 
 def _of_pair(model: Model, pair: Path) -> Array:
     """The factors that the voxels of a real head with its CT need, sorted."""
-    _, mr, ct, _ = real_pair(pair)
-    made = model.synthesise({"mr": mr}, case=pair.name, warn=lambda _: None, anyway=True)
+    name, mr, ct, _ = real_pair(pair)
+    made = synthesised(model, name, mr)
     inside = (foreground(mr) & foreground(ct)).reshape(ct.data[0].shape)
     image, low, high = (of["ct"].data[0][inside] for of in (made.volumes, made.low, made.high))
     return np.sort(needed_scale(ct.data[0][inside] - image, image - low, high - image))

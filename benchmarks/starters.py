@@ -22,7 +22,7 @@ from statistics import mean
 
 import torch
 
-from starter_heads import real_pair, scores_of
+from starter_heads import real_pair, scores_of, synthesised
 from starter_intervals import add_intervals, layout
 from starter_pack import pack, with_measured
 from voxlate.anatomy.phantom_cohort import write_cohort
@@ -263,9 +263,8 @@ def measured_pair(model: Model, pair: Path) -> list[Measured]:
     """What a starter of heads has on the real head whose CT shows bone and air, where it is there."""
     if not pair.is_dir():
         return []
-    _, mr, ct, first = real_pair(pair)
-    made = model.synthesise({"mr": mr}, case=pair.name, warn=lambda _: None, anyway=True)
-    scores = scores_of(made, mr, ct, first)
+    name, mr, ct, first = real_pair(pair)
+    scores = scores_of(synthesised(model, name, mr), mr, ct, first)
     return [Measured(PAIR, title, round(scores[key], 3)) for key, title in PAIR_SCORES.items()]
 
 

@@ -10,7 +10,9 @@ import numpy as np
 from voxlate.anatomy.shapes import NoiseField, Rng, Space, ellipsoid, noise, numbers, overlap, union
 from voxlate.base.array_types import AnyArray
 
-_FRONTAL = "6 84 4 | 30 32 36"  # where bone of the brow may be hollow
+# Where bone may be hollow, at size 1: of the brow and of the temporal bones.
+_FRONTAL = "6 84 4 | 30 32 36"
+_MASTOID = "52 -13 -42 | 22 18 26"
 _APEX = "34 -8 -40 | 13 5 4.5"  # of the petrous bone, which wide cells reach
 
 
@@ -38,29 +40,20 @@ def draw(rng: Rng) -> Airways:
     return Airways(mastoid, frontal, mucosa_mm, cells)
 
 
-def mastoid_cells(airways: Airways, points: Space, region: str) -> tuple[AnyArray, AnyArray]:
-    """Distances to the lined cells and to their air in a region of the right side, and of the left one as its mirror image.
-
-    region: "x y z | a b c", the centre and half axes of an ellipsoid of size 1.
-    """
+def hollow(airways: Airways, points: Space) -> tuple[AnyArray, AnyArray]:
+    """Distances to the lined cells of mastoids and brow, and to their air, which walls divide; the left side mirrors the right."""
     right = points.x > 0
     half = Space(np.abs(points.x), points.y, points.z)
     size = _by_side(right, airways.mastoid)
-    within_mm = _ellipsoid_of_size(half, size, region)
-    within_mm = union(within_mm, np.where(size > 0.95, half.ellipsoid(_APEX), 9))
+    mastoid = _ellipsoid_of_size(half, size, _MASTOID)
+    mastoid = union(mastoid, np.where(size > 0.95, half.ellipsoid(_APEX), 9))
     septa = 0.7 - np.abs(airways.cells.at((half.y, half.z, half.x)))
-    lining = 0.3 * _by_side(right, airways.mucosa_mm)
-    return overlap(within_mm, septa), overlap(within_mm, septa + lining)
-
-
-def frontal_cells(airways: Airways, points: Space) -> tuple[AnyArray, AnyArray]:
-    """Distances to the lined frontal sinuses and to their air, which a septum and a few walls divide."""
-    half = Space(np.abs(points.x), points.y, points.z)
-    size = _by_side(points.x > 0, airways.frontal)
-    within_mm = _ellipsoid_of_size(half, size, _FRONTAL)
+    brow = _ellipsoid_of_size(half, _by_side(right, airways.frontal), _FRONTAL)
     walls = overlap(0.9 - half.x, 0.35 - np.abs(airways.cells.at((points.z, points.x, points.y))))
-    lining = 0.3 * _by_side(points.x > 0, airways.mucosa_mm)
-    return overlap(within_mm, walls), overlap(within_mm, walls + lining)
+    lining = 0.3 * _by_side(right, airways.mucosa_mm)
+    lined = union(overlap(mastoid, septa), overlap(brow, walls))
+    air = union(overlap(mastoid, septa + lining), overlap(brow, walls + lining))
+    return lined, air
 
 
 def _by_side(right: AnyArray, pair: AnyArray) -> AnyArray:

@@ -23,7 +23,6 @@ from voxlate.anatomy.vessels import vessels
 from voxlate.base.array_types import AnyArray
 
 LesionKind = Literal["none", "tumour", "stroke"]
-# Standard deviations of the logarithms of sizes along x, y and z.
 
 
 @dataclass(frozen=True)

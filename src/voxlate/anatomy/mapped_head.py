@@ -12,14 +12,14 @@ from voxlate.anatomy import (
     label_anatomy,
 )
 from voxlate.anatomy import variation as varying
-from voxlate.anatomy.airways import Airways, frontal_cells, mastoid_cells
+from voxlate.anatomy.airways import Airways, hollow
 from voxlate.anatomy.canvas import Canvas, blank
 from voxlate.anatomy.diseases import LesionShape
 from voxlate.anatomy.exposure import Exposure
 from voxlate.anatomy.head import FIELD_MM, Head, Shape, draw_shape
 from voxlate.anatomy.head_shape import Lesion, LesionKind, before_tumour
 from voxlate.anatomy.label_map import LabelMap, check_voxels
-from voxlate.anatomy.shapes import Points, Rng, Space, Triple, triple, union
+from voxlate.anatomy.shapes import Points, Rng, Space, Triple, triple
 from voxlate.anatomy.tissue import INTRACRANIAL, SKULL, TUMOUR, Label, Tissue
 from voxlate.anatomy.variation import HeadGrid, Places, frame_of
 from voxlate.base.array_types import AnyArray
@@ -28,7 +28,6 @@ from voxlate.scans.images.mask import box_around, erode
 
 _SLAB_VOXELS = 2**21  # bounds the memory of the coordinates
 _FIELD_Z_MM = 9.0  # upright coordinates of the phantoms' middle slice
-_MASTOID = "52 -13 -42 | 22 18 26"  # temporal bones of maps, whose place in the frame differs
 _CUT = 0.3  # share of heads whose lowest part the scan leaves out
 _ROOM = 1.2  # size of the grid on which a body is painted, relative to the map
 
@@ -179,9 +178,7 @@ def _paint_cells(tissues: AnyArray, body: LabelMap, frame: HeadGrid, airways: Ai
     solid = bone | (tissues == Label.SINUS)
     deep = np.nonzero(bone & erode(solid, max(body.spacing_mm), body.spacing_mm))
     x, y, z = (index * np.float32(s) for index, s in zip(deep[::-1], body.spacing_mm[::-1]))
-    upright = Space(*frame.upright((x, y, z)))
-    kinds = zip(mastoid_cells(airways, upright, _MASTOID), frontal_cells(airways, upright))
-    lined, air = (union(*of) for of in kinds)
+    lined, air = hollow(airways, Space(*frame.upright((x, y, z))))
     cells = tissues[deep]
     cells[lined < 0] = Label.MUCOSA
     cells[air < 0] = Label.SINUS

@@ -117,18 +117,18 @@ class Patch:
         item = self.item
         out = np.full((len(steps), *self.size), BACKGROUND, np.float32)
         images: Iterable[np.ndarray] = ()
-        if drawn is not None and item is not None:
-            apart = self._slices_apart(drawn.slice_mm(item))
-            steps = [step * apart for step in steps]
         if name not in case.header.units:
             return out
         if drawn is None or item is None:
             images = (self._scale(name, step) for step in steps)
         elif name in drawn.names:
+            if any(steps):  # the thickness of an item takes a draw
+                steps = self._apart(steps, drawn.slice_mm(item))
             images = drawn.read(case, name, self.intensity[name], item, place, steps, role)
         else:
             remains = drawn.remainder(case, item, place)
             slice_mm = drawn.slice_mm(item)
+            steps = self._apart(steps, slice_mm)
             stored = (self._scale(name, step, slice_mm) for step in steps)
             images = (np.where(remains, image, np.float32(BACKGROUND)) for image in stored)
         # a brain's mask or a user's says nothing about air
@@ -139,9 +139,10 @@ class Patch:
             plane[self.inside] = image
         return out
 
-    def _slices_apart(self, slice_mm: float) -> int:
-        """How many stored slices a neighbour of a thick one is away: scans of thick slices have no others between."""
-        return max(1, round(slice_mm / self.case.header.spacing_mm[0]))
+    def _apart(self, steps: Sequence[int], slice_mm: float) -> Sequence[int]:
+        """How many stored slices neighbours of a thick one are away: scans of thick slices have no others between."""
+        apart = max(1, round(slice_mm / self.case.header.spacing_mm[0]))
+        return [step * apart for step in steps]
 
     def _body(self, place: Box) -> Bool:
         """Where some source shows the body in a part of the case."""
