@@ -29,7 +29,9 @@ ORDERS = (
 LABELS = 256  # of a map of tissues
 # Labels of several tissues: muscle and its tendons, fat with its septa, marrow of fat or blood.
 MIXED = (Label.MUSCLE, Label.FAT, Label.DIPLOE, Label.MARROW, Label.SKIN)
+RINGING = 0.5  # share of items with Gibbs ringing; others are filtered
 MOST_SEGMENTS = 6  # of k-space, between which the head moves
+MOTION_MM = 1.5  # standard deviation of its displacement
 FIELD_OF_B1 = 3.0  # T, at which settings state the spread of the flip angle
 
 Array = np.ndarray
@@ -175,11 +177,11 @@ def draw_effects(rng: np.random.Generator, settings: PhysicsSettings, field_t: f
     # Squared, so that most scans are nearly as sharp as the cohort and have little noise.
     kept = 1 - (1 - settings.resolution) * rng.random(2) ** 2
     rings, strength = rng.random(2)
-    filtered = 0.0 if rings < settings.ringing else 0.3 + 0.7 * strength
+    filtered = 0.0 if rings < RINGING else 0.3 + 0.7 * strength
     moves = rng.random() < settings.motion
     segments = int(rng.integers(2, MOST_SEGMENTS + 1))
     cuts = np.sort(rng.random(segments - 1))
-    moves_mm = rng.normal(0, settings.motion_mm, (segments, 2))
+    moves_mm = rng.normal(0, MOTION_MM, (segments, 2))
     noise = settings.noise * rng.random() ** 2
     # Drawn only where it is asked for, so that without it all other draws stay as they are.
     black = settings.black * max(2 * rng.random() - 1, 0) if settings.black else 0.0

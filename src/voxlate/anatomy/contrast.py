@@ -16,7 +16,7 @@ Maps = Mapping[str, AnyArray]
 STATIC_PULSES = 1e4  # of tissue that stays in the slab: steady state
 # Pulses that blood receives in SWI for each one of a time of flight, whose slabs are thin.
 SWI_SLAB = 4.0
-TRANSFER = 0.3  # signal that magnetisation transfer takes from brain: Edelman et al. 1992, Radiology 184:395
+TRANSFER = 0.3  # share of the brain's signal in TOF that magnetisation transfer takes: Edelman et al. 1992, Radiology 184:395
 SHORTEST_MS = 0.1  # for voxels without protons, whose maps hold 0
 
 # Of one voxel, which broadcasts against all that contain it.
@@ -48,8 +48,7 @@ _NEEDS: dict[Kind, tuple[str, ...]] = {
 class Protocol:
     """A sequence with its parameters; ti_ms and flip_deg are ignored by sequences that have none.
 
-    dose: of the contrast agent, 1 for the usual one; fat_removed: share of the fat's signal that saturation removes;
-    transfer: share of the brain's signal in TOF that magnetisation transfer takes.
+    dose: of the contrast agent, 1 for the usual one; fat_removed: share of the fat's signal that saturation removes.
     """
 
     kind: Kind
@@ -60,7 +59,6 @@ class Protocol:
     field_t: float = 3.0
     dose: float = 0.0
     fat_removed: float = 0.0
-    transfer: float = TRANSFER
 
 
 CSF_NULL_MS = mr.null_time_ms(mr.FREE_WATER_T1_MS, 9000)
@@ -144,7 +142,7 @@ def _gradient(
             weight = mr.phase_mask(mr.phase_rad(chi, te, protocol.field_t))
             slab = SWI_SLAB
         case _:
-            bound = protocol.transfer * np.clip((1 - pd) / 0.2, 0, 1) * (maps["flow_map"] == 0)
+            bound = TRANSFER * np.clip((1 - pd) / 0.2, 0, 1) * (maps["flow_map"] == 0)
             weight, slab = 1 - bound, 1.0
     inflow_per_s = np.maximum(maps["inflow_map"], 1000 / (tr * STATIC_PULSES))
     pulses = slab * (1000 / (tr * inflow_per_s))  # since blood entered the slab

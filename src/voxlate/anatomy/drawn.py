@@ -82,9 +82,6 @@ class Draw:
     spread: TissueSpread
     stripped: bool
     strip_mm: float  # depth of CSF that stripping removes from the brain's surface
-    face: (
-        float | None
-    )  # height of the plane that removes the face, in shares of the head; None: the face stays
     scalp: Scalp | None = None  # None: that of the stored maps
     thin: tuple[float, float] = (
         0.0,
@@ -192,7 +189,7 @@ class Drawn:
         rng = np.random.default_rng(seed)
         field_t = within(rng.random(), self.physics.field_t)
         spread = draw_spread(rng, self.physics.tissue_spread)
-        strips, defaces, height, depth = rng.random(4)
+        strips, _, _, depth = rng.random(4)
         new_scalp = rng.random() < self.physics.scalp
         vault, beyond = self.physics.thin * rng.spawn(1)[0].uniform((0.0, 0.3), (0.5, 1.0))
         return Draw(
@@ -201,13 +198,12 @@ class Drawn:
             spread,
             bool(strips < self.physics.stripped),
             self.physics.strip_mm * depth,
-            0.3 + 0.15 * height if defaces < self.physics.defaced else None,
             scalp.draw(rng) if new_scalp else None,
             (vault, beyond),
         )
 
     def whole(self, case: PreparedCase, name: str) -> np.ndarray:
-        """The image of a whole case in its fixed draw, float32 [D, H, W]; 0 where skull or face are removed."""
+        """The image of a whole case in its fixed draw, float32 [D, H, W]; 0 where the skull is removed."""
         item = self.draw(stable_id("physics", case.header.case))
         image, _ = self._image(case, item, self._acquire(name, item), EVERYTHING)
         return np.where(self.remainder(case, item, EVERYTHING), image, np.float32(0))
@@ -262,13 +258,10 @@ class Drawn:
         return scalp.layers(drawn, *(case.arrays[name][place] for name in (TISSUES, *scalp.PLACES)))
 
     def remainder(self, case: PreparedCase, item: Draw, place: Slab | Voxels) -> np.ndarray:
-        """Where skull stripping and defacing leave the image; broadcasts against the part."""
-        inside = np.ones((1, 1, 1), bool)
+        """Where skull stripping leaves the image; broadcasts against the part."""
         if item.stripped:
-            inside = inside & _brain(case, place, item.strip_mm)
-        if item.face is not None:
-            inside = inside & ~_in_face(case, _voxels(case, place), item.face)
-        return inside
+            return _brain(case, place, item.strip_mm)
+        return np.ones((1, 1, 1), bool)
 
     def _simulate(
         self,
@@ -326,7 +319,7 @@ class Drawn:
         contrast = self.physics.contrasts[name]
         rng = np.random.default_rng([item.seed, stable_id(name)])
         role = role or ("target" if name in self.targets else "source")
-        if role == "target" and self.physics.target == "centre":
+        if role == "target":
             return _Acquisition(contrast.centre(self.physics.target_field_t), None, rng)
         protocol = contrast.draw(rng, item.field_t)
         effects = draw_effects(rng, self.physics, item.field_t)
@@ -462,14 +455,3 @@ def _brain(case: PreparedCase, at: Slab | Voxels, strip_mm: float) -> np.ndarray
         return inside
     deep = ndimage.binary_erosion(inside, CROSS, iterations=steps, border_value=1)
     return inside & (deep | ~np.isin(tissues, SURFACE))
-
-
-def _in_face(case: PreparedCase, voxels: Voxels, height: float) -> np.ndarray:
-    """Whether voxels are in the face: in front of a plane that leans forward, up to `height` in shares of the head."""
-    shares = {
-        letter: (at - first) / max(end - first, 1)
-        for letter, at, (first, end) in zip(case.axes, voxels, case.header.mask_box)
-    }
-    front = shares["A"] if "A" in shares else 1 - shares["P"]
-    up = shares["S"] if "S" in shares else 1 - shares["I"]
-    return (front > 0.55 + 0.4 * up / height) & (up < height)
