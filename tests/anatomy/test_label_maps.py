@@ -261,7 +261,7 @@ def test_a_lesion_of_a_label_map_keeps_its_voxels_and_lies_in_the_brain(tmp_path
     assert (canvas.label == Label.NECROSIS).sum() == 4 * 4 * 4 / 2
     assert (canvas.label == Label.OEDEMA).sum() == (1000 - 64) / 2
     assert np.array_equal(np.unique(lesion_map), [0, 1, 2])
-    made = make_mapped_head(head, 0, 0, (6, 6, 6), carried=shape)
+    made = make_mapped_head(head, 0, 0, (6, 6, 6), shape)
     assert (made.lesion_map > 0).any()
 
 

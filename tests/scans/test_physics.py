@@ -15,7 +15,6 @@ from refusals import refuses
 from rows import every_row, slow
 from voxlate.anatomy.acquisition import (
     Effects,
-    Smooth,
     draw_effects,
     draw_regions,
     draw_spread,
@@ -208,9 +207,7 @@ def test_noise_in_air_has_the_mean_of_its_rayleigh_law():
 
 def _in_plane(image: np.ndarray, **effects: object) -> np.ndarray:
     """The image after these effects alone, in voxels of 1 mm."""
-    flat = Smooth(np.zeros(8, np.float32))
-    plain = Effects(flat, flat, 0.0, (1.0, 1.0), 0.0, (), (), 0.0)
-    return in_plane(image, replace(plain, **effects), (1.0, 1.0))
+    return in_plane(image, Effects(**effects), (1.0, 1.0))
 
 
 def test_a_cut_k_space_overshoots_edges_by_nine_percent():

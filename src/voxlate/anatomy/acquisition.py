@@ -149,20 +149,19 @@ def draw_regions(rng: np.random.Generator) -> Regions:
 
 @dataclass(frozen=True)
 class Effects:
-    """A scanner's effects on one image; `noise` and `black` are shares of the signal of the brightest tissue."""
+    """A scanner's effects on one image, by default none; `noise` and `black` are shares of the signal of the brightest tissue."""
 
-    b1: Smooth
-    gain: Smooth
-    thickness_mm: float
-    kept: tuple[float, ...]  # shares of k-space along H and W
-    filtered: float  # strength of the filter against ringing: 0 none, 1 a squared cosine
-    cuts: tuple[float, ...]  # shares of the lines of k-space at which the head moves
-    moves_mm: tuple[tuple[float, ...], ...]  # along H and W, one more than cuts
-    noise: float
+    b1: Smooth | None = None  # deviation of the flip angle as a share
+    gain: Smooth = Smooth(np.zeros(0, np.float32))  # logarithm
+    thickness_mm: float = 0.0
+    kept: tuple[float, ...] = (1.0, 1.0)  # shares of k-space along H and W
+    filtered: float = 0.0  # strength of the filter against ringing: 0 none, 1 a squared cosine
+    cuts: tuple[float, ...] = ()  # shares of the lines of k-space at which the head moves
+    moves_mm: tuple[tuple[float, ...], ...] = ()  # along H and W, one more than cuts
+    noise: float = 0.0
     black: float = 0.0  # is subtracted
-    clip: float = (
-        np.inf
-    )  # the largest signal of the scale, as a share of that of the brightest tissue
+    # the largest signal of the scale, as a share of that of the brightest tissue
+    clip: float = np.inf
     surface: float = 0.0  # by which coils make the tissue at the skin brighter, as a share
     surface_mm: float = 1.0  # depth over which that fades
     along: int = 0  # the axis of the part along which slices are thick: 0 that of its slices

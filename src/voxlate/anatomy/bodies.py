@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 
 from voxlate.anatomy.ct_body import NO_LABELS, make_ct_body, table_of
-from voxlate.anatomy.diseases import LesionShape
+from voxlate.anatomy.diseases import LesionKind, Wanted
 from voxlate.anatomy.head import FIELD_MM, Head
-from voxlate.anatomy.head_shape import LesionKind
 from voxlate.anatomy.label_map import LEAST_MM, MOST_MM, read_label_map, read_lesion
 from voxlate.anatomy.label_table import LabelTable, read_table
 from voxlate.anatomy.mapped_head import make_mapped_head
@@ -87,7 +86,7 @@ def simulated(asked: PhantomOptions, say: Say) -> Bodies:
             )
     lesions = _Lesions(asked, say)
     return Bodies(
-        lambda case, lesion: make_head(asked.seed, case, size, lesion, lesions.of(case, lesion)),
+        lambda case, lesion: make_head(asked.seed, case, size, lesions.of(case, lesion)),
         {"size": list(size), "heads": list(SHIPPED_HEADS), **lesions.settings},
         {
             "what": "Simulated heads, computed from equations on the anatomy of label maps of SynthSeg (Apache-2.0).",
@@ -110,8 +109,8 @@ def label_bodies(asked: PhantomOptions, say: Say = no_report) -> Bodies:
 
     def _make(case: int, lesion: LesionKind) -> Head:
         name = names[case % len(names)]
-        shape = lesions.of(case, lesion)
-        head = make_mapped_head(read(name), asked.seed, case, asked.spacing_mm, lesion, shape)
+        wanted = lesions.of(case, lesion)
+        head = make_mapped_head(read(name), asked.seed, case, asked.spacing_mm, wanted)
         if asked.stripped and not np.isin(head.labels, BRAIN).any():
             raise BadInput(
                 f"{maps[name]}: expected a brain for --stripped, found none. Remove --stripped."
@@ -198,10 +197,10 @@ class _Lesions:
             "lesion_table": self.table.digest if self.table else None,
         }
 
-    def of(self, case: int, lesion: LesionKind) -> LesionShape | None:
-        """The lesion of a case; None where a drawn one, or none, is asked for."""
+    def of(self, case: int, lesion: LesionKind) -> Wanted:
+        """The lesion of a case: one of a label map in place of a drawn tumour."""
         if self.table is None or lesion != "tumour":
-            return None
+            return lesion
         number = np.random.default_rng([self.seed, case, 2]).integers(len(self.maps))
         return read_lesion(list(self.maps.values())[number], self.table)
 

@@ -11,8 +11,8 @@ from scipy import ndimage
 
 from voxlate.anatomy import exposure
 from voxlate.anatomy.canvas import Canvas, blank
+from voxlate.anatomy.diseases import Lesion
 from voxlate.anatomy.head import Head
-from voxlate.anatomy.head_shape import Lesion
 from voxlate.anatomy.label_table import LabelTable, OwnTissue
 from voxlate.anatomy.real_ct import SOFT_HU, CtScan
 from voxlate.anatomy.shapes import Points, Rng, noise

@@ -29,6 +29,7 @@ from voxlate.anatomy.physics import PhysicsSettings, within
 from voxlate.anatomy.scalp import Layers, Scalp
 from voxlate.anatomy.sequences import FULL_SCALE
 from voxlate.anatomy.tissue import INTRACRANIAL, VESSEL, Label
+from voxlate.base.array_types import AnyArray
 from voxlate.base.errors import BadInput
 from voxlate.base.items import BACKGROUND, stable_id
 from voxlate.scans.cases.case import LABEL, MASK, PROTONS, PreparedCase, Role
@@ -90,13 +91,13 @@ class Draw:
 
 
 class _Acquisition(NamedTuple):
-    """The sequence of an image, the scanner's effects (None: without), and the generator of its noise.
+    """The sequence of an image, the scanner's effects, and the generator of its noise.
 
     regions: signals of labels in place of the sequence's; None: those of the sequence.
     """
 
     protocol: Protocol
-    effects: Effects | None
+    effects: Effects
     rng: np.random.Generator
     regions: Regions | None = None
 
@@ -111,8 +112,7 @@ class _Acquisition(NamedTuple):
     @property
     def slice_mm(self) -> float:
         """The thickness of its slices; 0: as they are stored."""
-        effects = self.effects
-        return effects.thickness_mm if effects and effects.along == 0 else 0.0
+        return 0.0 if self.effects.along else self.effects.thickness_mm
 
     def profile(self, case: PreparedCase) -> tuple[np.ndarray, int]:
         """The slices that a slice of the image reaches into, from it, and the last slice of the case."""
@@ -284,8 +284,6 @@ class Drawn:
         else:
             image = _of_regions(acquisition, maps[PROTONS], labels, (z, y, x))
         effects = acquisition.effects
-        if effects is None:
-            return image
         slice_mm, *pixel_mm = case.header.spacing_mm
         if effects.surface:
             below = np.maximum(case.arrays["skin_map"][place].astype(np.float32), 0)
@@ -301,15 +299,12 @@ class Drawn:
         self, case: PreparedCase, item: Draw, acquisition: _Acquisition, place: Slab
     ) -> tuple[np.ndarray, Statistics]:
         """The image of a part of a case, and the statistics of that of the whole case."""
-        effects, rng = acquisition.effects, acquisition.rng
         statistics, brightest = self._statistics(case, item, acquisition)
         profile, last = acquisition.profile(case)
         first, end, _ = place[0].indices(last + 1)
         slices = np.arange(first + profile[0], end + profile[-1]).clip(0, last)
         image = self._simulate(case, item, acquisition, (slices, *place[1:]))
-        if effects is not None:
-            image = _receive(image, effects, brightest, rng)
-        return image, statistics
+        return _receive(image, acquisition, brightest), statistics
 
     def _acquire(self, name: str, item: Draw, role: Role | None = None) -> _Acquisition:
         """The acquisition of an item; a target has the middle of each range, and no effects.
@@ -320,7 +315,7 @@ class Drawn:
         rng = np.random.default_rng([item.seed, stable_id(name)])
         role = role or ("target" if name in self.targets else "source")
         if role == "target":
-            return _Acquisition(contrast.centre(self.physics.target_field_t), None, rng)
+            return _Acquisition(contrast.centre(self.physics.target_field_t), Effects(), rng)
         protocol = contrast.draw(rng, item.field_t)
         effects = draw_effects(rng, self.physics, item.field_t)
         # Drawn only where they are asked for, so that without them all other draws stay as they are.
@@ -332,7 +327,6 @@ class Drawn:
         self, case: PreparedCase, item: Draw, acquisition: _Acquisition
     ) -> tuple[Statistics, float]:
         """The statistics of the body in the sampled blocks, and the signal of its brightest tissue."""
-        effects, rng = acquisition.effects, acquisition.rng
         key = f"{case.header.case} {case.axes} {case.header.checksum}"
         if key not in self.samples:
             self.samples[key] = _draw_sample(case)
@@ -342,10 +336,8 @@ class Drawn:
         reached = (slices + profile[:, None, None, None]).clip(0, last)
         (blocks,) = self._simulate(case, item, acquisition, (reached, *plane))
         clean = sample.inside(blocks)
-        signal, brightest = np.abs(clean), 0.0
-        if effects is not None:
-            brightest = float(np.percentile(clean, BRIGHTEST))
-            signal = _receive(clean, effects, brightest, rng)
+        brightest = float(np.percentile(clean, BRIGHTEST))
+        signal = _receive(clean, acquisition, brightest)
         remainder = self.remainder(case, item, sample.voxels)
         counted = sample.inside(np.broadcast_to(remainder, blocks.shape))
         values = distribution(signal[counted] if counted.any() else signal)
@@ -379,11 +371,10 @@ def _draw_sample(case: PreparedCase) -> _Sample:
     return _Sample(voxels, np.stack(body))
 
 
-def _receive(
-    signal: np.ndarray, effects: Effects, brightest: float, rng: np.random.Generator
-) -> np.ndarray:
+def _receive(signal: np.ndarray, acquisition: _Acquisition, brightest: float) -> np.ndarray:
     """The magnitude with noise, without what is subtracted from it."""
-    noisy = rician(signal, effects.noise * brightest, rng)
+    effects = acquisition.effects
+    noisy = rician(signal, effects.noise * brightest, acquisition.rng)
     if effects.clip < 1:
         noisy = np.minimum(noisy, np.float32(effects.clip * brightest))
     if effects.black == 0:
@@ -415,13 +406,12 @@ def _signal(
     out = np.zeros(maps["pd_map"].shape, np.float32)
     there = maps["pd_map"] > 0  # half of a slice is air
     tissue = spread.of({key: maps[key][there] for key in acquisition.maps})
-    if effects is None:
-        signal = magnitude(protocol, tissue)
-    else:
+    reached: AnyArray | float = 1.0
+    if effects.b1 is not None:
         b1 = np.broadcast_to(effects.b1.at(places), out.shape)[there]
-        gain = np.broadcast_to(effects.gain.at(places), out.shape)[there]
-        signal = magnitude(protocol, tissue, np.maximum(1 + b1, LEAST_B1)) * np.exp(gain)
-    out[there] = np.float32(FULL_SCALE) * signal
+        reached = np.maximum(1 + b1, LEAST_B1)
+    gain = np.broadcast_to(effects.gain.at(places), out.shape)[there]
+    out[there] = np.float32(FULL_SCALE) * (magnitude(protocol, tissue, reached) * np.exp(gain))
     return out
 
 
@@ -431,8 +421,7 @@ def _of_regions(
     """Drawn signals of labels, float32; voxels with few protons, such as dense bone, stay dark."""
     assert acquisition.regions is not None
     signal = acquisition.regions.at(labels, places) * np.minimum(protons / FEW_PROTONS, 1)
-    if acquisition.effects is not None:
-        signal = signal * np.exp(acquisition.effects.gain.at(places))
+    signal = signal * np.exp(acquisition.effects.gain.at(places))
     return np.asarray(np.float32(FULL_SCALE) * signal, np.float32)
 
 

@@ -8,11 +8,11 @@ from voxlate.anatomy import ageing, airways, bones, diseases
 from voxlate.anatomy.ageing import Ageing
 from voxlate.anatomy.airways import Airways
 from voxlate.anatomy.bones import Bones
-from voxlate.anatomy.diseases import Carried, Diseases, LesionShape
+from voxlate.anatomy.diseases import Diseases, Lesion, Wanted
 from voxlate.anatomy.exposure import Exposure
-from voxlate.anatomy.head_shape import Anatomy, Lesion, LesionKind, anatomy
-from voxlate.anatomy.shapes import Rng, Triple, triple
-from voxlate.anatomy.tissue import Tissue
+from voxlate.anatomy.shapes import NoiseField, Rng, Triple, Tube, noise, triple
+from voxlate.anatomy.tissue import Label, Tissue
+from voxlate.anatomy.vessels import vessels
 from voxlate.base.array_types import AnyArray
 
 FIELD_MM = (200.0, 240.0, 168.0)  # x, y, z: an adult head from the upper jaw to the vertex
@@ -23,31 +23,31 @@ _HIGHEST_MM = (6.0, 16.0, 22.0)
 
 @dataclass(frozen=True)
 class Shape:
-    """All random numbers of one head's shape; they do not depend on the image's size.
+    """All random numbers of what a head holds beside the tissues of its label map; they do not depend on the image's size.
 
-    carried: a lesion of a label map, in place of the one that is drawn; centre_mm: of the field of view, in upright
-    coordinates.
+    centre_mm: of the field of view, in upright coordinates.
     """
 
-    base: Anatomy
+    texture: NoiseField
+    vessels: dict[Label, list[Tube]]
     ageing: Ageing
     diseases: Diseases
-    carried: Carried | None
     airways: Airways
     bones: Bones
     centre_mm: Triple
 
 
-def draw_shape(rng: Rng, kind: LesionKind, lesion: LesionShape | None) -> Shape:
-    """Draw a head; lesion: of a label map, in place of one of this kind."""
+def draw_shape(rng: Rng, wanted: Wanted) -> Shape:
+    """Draw a head with a lesion."""
     rngs = rng.spawn(7)
-    base = anatomy(rngs[0], kind if lesion is None else "none")
-    ill, base = diseases.draw(rngs[1], base)
+    noise_rng, lesion_rng, vessel_rng = rngs[0].spawn(3)
+    rough = noise(noise_rng, 16, 4, 64)
+    ill = diseases.draw((lesion_rng, rngs[1], rngs[3]), wanted, rough)
     return Shape(
-        base,
+        noise(noise_rng, 9, 3, 84),
+        vessels(vessel_rng, ill.lesion.side if ill.lesion.kind == "stroke" else 0),
         ageing.draw(rngs[2]),
         ill,
-        None if lesion is None else diseases.carry(rngs[3], lesion),
         airways.draw(rngs[4]),
         bones.draw(rngs[5]),
         triple(rngs[6].uniform(_LOWEST_MM, _HIGHEST_MM)),

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from voxlate.anatomy.acquisition import Effects, Smooth, draw_smooth, in_plane, rician
+from voxlate.anatomy.acquisition import Effects, draw_smooth, in_plane, rician
 from voxlate.anatomy.contrast import PROTOCOLS
 from voxlate.anatomy.exposure import expose
 from voxlate.anatomy.head import Head
@@ -36,9 +36,8 @@ def image(head: Head, modality: str) -> AnyArray:
 
 def _received(clean: AnyArray, spacing_mm: tuple[float, float, float], rng: Rng) -> AnyArray:
     """The MR image of a signal, in whole numbers."""
-    still = Smooth(np.zeros(1))
     gain = draw_smooth(rng, _BIAS)
-    effects = Effects(still, gain, 0.0, (_KEPT, _KEPT), _FILTERED, (), (), _MR_NOISE)
+    effects = Effects(kept=(_KEPT, _KEPT), filtered=_FILTERED)
     z, y, x = (
         ((at + 0.5) / n).astype(np.float32)
         for at, n in zip(np.ogrid[tuple(map(slice, clean.shape))], clean.shape)

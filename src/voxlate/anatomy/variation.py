@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from voxlate.anatomy.head_shape import rotation
 from voxlate.anatomy.label_map import LabelMap
 from voxlate.anatomy.shapes import (
     NoiseField,
@@ -92,8 +91,19 @@ def draw(rng: Rng) -> Variation:
     bend_mm, vault_mm = rng.uniform((1.0, -1.0), (4.5, 3.0)).tolist()
     brow_mm = float(rng.uniform(0, 10)) if rng.random() < 0.7 else 0.0
     ventricle_mm = float(rng.uniform(-1.5, 1.5) if rng.random() < 0.6 else rng.uniform(0, 5))
-    matrix = rotation(angles)
+    matrix = _rotation(angles)
     return Variation(matrix, mirror, scale, bend, bend_mm, vault_mm, brow_mm, ventricle_mm)
+
+
+def _rotation(angles: AnyArray) -> AnyArray:
+    """The product of turns around x, y and z by angles in radians, 3 × 3."""
+    turn = np.eye(3)
+    for (i, j), angle in zip([(1, 2), (0, 2), (0, 1)], angles):
+        matrix = np.eye(3)
+        matrix[[i, j], [i, j]] = np.cos(angle)
+        matrix[i, j], matrix[j, i] = -np.sin(angle), np.sin(angle)
+        turn = turn @ matrix
+    return turn
 
 
 @dataclass(frozen=True)
