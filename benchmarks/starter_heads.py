@@ -19,13 +19,12 @@ import numpy as np
 from scipy import ndimage
 
 from voxlate.anatomy.acquisition import rician
-from voxlate.anatomy.contrast import Protocol, magnitude
+from voxlate.anatomy.contrast import FULL_SCALE, Protocol, magnitude
 from voxlate.anatomy.label_map import read_label_map
 from voxlate.anatomy.label_table import read_table
 from voxlate.anatomy.mapped_head import make_mapped_head
 from voxlate.anatomy.maps import MAPS, tissue_map
 from voxlate.anatomy.scanner import image
-from voxlate.anatomy.sequences import FULL_SCALE
 from voxlate.scans.formats.io import read_volume
 from voxlate.scans.images.grid import Volume, canonical
 from voxlate.scans.images.mask import foreground

@@ -8,7 +8,7 @@ from numpy.testing import assert_allclose
 
 from rows import every_row
 from voxlate.anatomy import contrast
-from voxlate.anatomy import sequences as mr
+from voxlate.anatomy import contrast as mr
 from voxlate.anatomy.contrast import PROTOCOLS, Protocol, magnitude
 from voxlate.anatomy.head import Head
 from voxlate.anatomy.maps import MAPS, tissue_map

@@ -10,11 +10,11 @@ from scipy import ndimage
 
 from refusals import refuses
 from rows import every_row
+from voxlate.anatomy.contrast import bolus
 from voxlate.anatomy.exposure import Exposure
 from voxlate.anatomy.head import Head
 from voxlate.anatomy.phantom_cohort import write_cohort
 from voxlate.anatomy.scanner import image
-from voxlate.anatomy.sequences import bolus
 from voxlate.anatomy.shapes import Space, ellipsoid, noise, tubes_of
 from voxlate.anatomy.shipped_heads import make_head
 from voxlate.anatomy.signal import signal

@@ -11,12 +11,11 @@ from made_volumes import save
 from refusals import refuses
 from rows import every_row
 from scans import change_scan
-from voxlate.anatomy.ct_body import NO_LABELS, make_ct_body
 from voxlate.anatomy.head import Head
 from voxlate.anatomy.label_table import read_table
 from voxlate.anatomy.maps import MAPS, tissue_map
 from voxlate.anatomy.phantom_cohort import write_cohort
-from voxlate.anatomy.real_ct import read_ct
+from voxlate.anatomy.real_ct import NO_LABELS, make_ct_body, read_ct
 from voxlate.anatomy.tissue import Label
 from voxlate.base.files import read_json
 from voxlate.base.messages import Message

@@ -21,12 +21,11 @@ from voxlate.anatomy.acquisition import (
     in_plane,
     rician,
 )
-from voxlate.anatomy.contrast import magnitude
+from voxlate.anatomy.contrast import FULL_SCALE, magnitude
 from voxlate.anatomy.drawn import SURFACE
 from voxlate.anatomy.maps import MAPS
 from voxlate.anatomy.phantom_cohort import write_cohort
 from voxlate.anatomy.physics import USUAL, Contrast, PhysicsSettings, Ranges
-from voxlate.anatomy.sequences import FULL_SCALE
 from voxlate.anatomy.tissue import INTRACRANIAL, Label
 from voxlate.base.items import BACKGROUND, stable_id
 from voxlate.base.lazy import PROVIDERS

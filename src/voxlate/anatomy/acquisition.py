@@ -9,9 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from voxlate.anatomy.contrast import Maps
+from voxlate.anatomy.contrast import FREE_WATER_T1_MS, Maps
 from voxlate.anatomy.physics import PhysicsSettings
-from voxlate.anatomy.sequences import FREE_WATER_T1_MS
 from voxlate.anatomy.tissue import Label
 
 FREE_RATES = {

@@ -24,10 +24,9 @@ from voxlate.anatomy.acquisition import (
     in_plane,
     rician,
 )
-from voxlate.anatomy.contrast import Maps, Protocol, magnitude, maps_for
+from voxlate.anatomy.contrast import FULL_SCALE, Maps, Protocol, magnitude, maps_for
 from voxlate.anatomy.physics import PhysicsSettings, within
 from voxlate.anatomy.scalp import Layers, Scalp
-from voxlate.anatomy.sequences import FULL_SCALE
 from voxlate.anatomy.tissue import INTRACRANIAL, VESSEL, Label
 from voxlate.base.array_types import AnyArray
 from voxlate.base.errors import BadInput

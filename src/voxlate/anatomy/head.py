@@ -4,10 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from voxlate.anatomy import ageing, airways, bones, diseases
+from voxlate.anatomy import ageing, bones, diseases
 from voxlate.anatomy.ageing import Ageing
-from voxlate.anatomy.airways import Airways
-from voxlate.anatomy.bones import Bones
+from voxlate.anatomy.bones import Airways, Bones
 from voxlate.anatomy.diseases import Diseases, Lesion, Wanted
 from voxlate.anatomy.exposure import Exposure
 from voxlate.anatomy.shapes import NoiseField, Rng, Triple, Tube, noise, triple
@@ -48,7 +47,7 @@ def draw_shape(rng: Rng, wanted: Wanted) -> Shape:
         vessels(vessel_rng, ill.lesion.side if ill.lesion.kind == "stroke" else 0),
         ageing.draw(rngs[2]),
         ill,
-        airways.draw(rngs[4]),
+        bones.draw_airways(rngs[4]),
         bones.draw(rngs[5]),
         triple(rngs[6].uniform(_LOWEST_MM, _HIGHEST_MM)),
     )

@@ -12,7 +12,7 @@ from voxlate.anatomy import (
     label_anatomy,
 )
 from voxlate.anatomy import variation as varying
-from voxlate.anatomy.airways import Airways, hollow
+from voxlate.anatomy.bones import Airways
 from voxlate.anatomy.canvas import Canvas, blank
 from voxlate.anatomy.diseases import Lesion, Wanted, before_tumour
 from voxlate.anatomy.exposure import Exposure
@@ -149,7 +149,7 @@ def _paint_cells(tissues: AnyArray, body: LabelMap, frame: HeadGrid, airways: Ai
     solid = bone | (tissues == Label.SINUS)
     deep = np.nonzero(bone & erode(solid, max(body.spacing_mm), body.spacing_mm))
     x, y, z = (index * np.float32(s) for index, s in zip(deep[::-1], body.spacing_mm[::-1]))
-    lined, air = hollow(airways, Space(*frame.upright((x, y, z))))
+    lined, air = bones.hollow(airways, Space(*frame.upright((x, y, z))))
     cells = tissues[deep]
     cells[lined < 0] = Label.MUCOSA
     cells[air < 0] = Label.SINUS

@@ -51,7 +51,7 @@ def write_cohort(
     parameters (maps.MAPS) are written where they are named, "maps" stands for all of them. stripped: set voxels outside the brain to 0, as BraTS
     does. labels: label maps, each of which becomes several cases by
     variation (anatomy.mapped_head); `cases.csv` states from which map each case is. ct: real CTs, whose MR is drawn
-    (anatomy.ct_body). progress is called with (cases done, cases), say with a message on what was not drawn. Cases that exist are kept. Returns the case folders.
+    (anatomy.real_ct). progress is called with (cases done, cases), say with a message on what was not drawn. Cases that exist are kept. Returns the case folders.
     Raises BadInput if `out` holds another cohort or a setting is wrong.
     """
     asked = merge(PhantomOptions, options, changes)

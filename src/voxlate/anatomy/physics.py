@@ -9,8 +9,14 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import Field
 
-from voxlate.anatomy.contrast import Kind, Protocol, maps_for
-from voxlate.anatomy.sequences import FREE_WATER_T1_MS, inversion_recovery, null_time_ms
+from voxlate.anatomy.contrast import (
+    FREE_WATER_T1_MS,
+    Kind,
+    Protocol,
+    inversion_recovery,
+    maps_for,
+    null_time_ms,
+)
 from voxlate.base.config import setting, settings
 from voxlate.base.errors import BadInput
 from voxlate.scans.images.intensity import IntensityMap, MinMax, Percentile

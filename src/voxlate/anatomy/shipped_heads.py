@@ -35,9 +35,7 @@ _WEIGHTS = {
 }
 
 
-def make_head(
-    seed: int, case: int, size: tuple[int, int, int], lesion: Wanted = "none"
-) -> Head:
+def make_head(seed: int, case: int, size: tuple[int, int, int], lesion: Wanted = "none") -> Head:
     """One case of a cohort; the same seed and case give the same head.
 
     size: voxels in x, y, z over the same field of view.

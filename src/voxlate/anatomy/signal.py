@@ -5,10 +5,9 @@ The signal is exact in each voxel and free of noise; `scanner` adds noise, blur 
 
 import numpy as np
 
-from voxlate.anatomy.contrast import PROTOCOLS, Protocol, magnitude, maps_for
+from voxlate.anatomy.contrast import FULL_SCALE, PROTOCOLS, Protocol, bolus, magnitude, maps_for
 from voxlate.anatomy.head import Head
 from voxlate.anatomy.maps import Voxels, tissue_map, voxels_of
-from voxlate.anatomy.sequences import FULL_SCALE, bolus
 from voxlate.anatomy.tissue import BRAIN, TUMOUR, VESSEL, Label
 from voxlate.base.array_types import AnyArray
 
