@@ -234,7 +234,6 @@ def test_the_ct_of_a_map_shows_its_bone_and_air(cohort):
     [
         {"tissues": None},
         {"size": (9, 9, 9)},
-        {"spacing_mm": (1, 1, 99)},
         {"labels": Path(__file__).parent},
         {"labels": None},
         {"labels": None, "tissues": None, "spacing_mm": (1, 1, 1)},

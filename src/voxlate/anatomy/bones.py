@@ -146,7 +146,7 @@ def draw_airways(rng: Rng) -> Airways:
         frontal = np.full(2, 0.05)
     swollen = rng.random(2) < 0.25
     mucosa_mm = np.where(swollen, rng.uniform(1.5, 6, 2), rng.uniform(0.1, 1.0, 2))
-    cells = noise(rng, 13, 2.5, 64, narrow=True, distance=True)
+    cells = noise(rng, 13, 2.5, 64, cells=True)
     return Airways(mastoid, frontal, mucosa_mm, cells)
 
 

@@ -13,7 +13,7 @@ from voxlate.anatomy.phantom_options import SHIPPED
 from voxlate.anatomy.tissue import Label, Tissue, patient
 from voxlate.base.array_types import AnyArray
 from voxlate.base.config import fill, setting, settings
-from voxlate.base.errors import BadInput, did_you_mean
+from voxlate.base.errors import BadInput, known_name
 from voxlate.base.items import stable_id
 from voxlate.base.options.option import read_shipped
 
@@ -121,15 +121,15 @@ class LabelTable:
 
     def convert(self, labels: AnyArray, where: str) -> AnyArray:
         """The codes of a label map, uint8; raises BadInput for a value that the table does not have."""
-        values = np.flatnonzero(np.bincount(labels.ravel()))
-        unknown = [int(value) for value in values if int(value) not in self.codes]
+        values = np.unique(labels).tolist()
+        unknown = [value for value in values if value not in self.codes]
         if unknown:
             listed = ", ".join(map(str, unknown[:8])) + (" and more" if len(unknown) > 8 else "")
             raise BadInput(
                 f"{where}: expected labels of the table '{self.name}', found {listed}, which it does not have. Add each to a tissue of a table of your own, and name that one."
             )
-        table = np.zeros(int(values[-1]) + 1, np.uint8)
-        table[values] = [self.codes[int(value)] for value in values]
+        table = np.zeros(values[-1] + 1, np.uint8)
+        table[values] = [self.codes[value] for value in values]
         return np.asarray(table[labels])
 
 
@@ -174,11 +174,7 @@ def _check_tissues(
             f"{path}: expected at most {_FIRST_DRAWN - _FIRST_OWN} tissues in [tissues], found {len(own)}. Merge some."
         )
     for name in written.labels:
-        if name.lower() not in known:
-            hint = did_you_mean(name.lower(), known) or "Change it."
-            raise BadInput(
-                f"{path}: expected tissues in [labels], found '{name}'. {hint} Tissues are {', '.join(known)}; others need a table [tissues.{name}]."
-            )
+        known_name(path, "tissues in [labels], or a table [tissues.NAME]", name.lower(), known)
 
 
 def _values(path: str, name: str, ranges: Sequence[int | str]) -> list[int]:

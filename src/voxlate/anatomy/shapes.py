@@ -223,22 +223,19 @@ def noise(
     wavelength_mm: float,
     pitch_mm: float,
     points: int,
-    narrow: bool = False,
-    distance: bool = False,
+    cells: bool = False,
 ) -> NoiseField:
-    """Gaussian noise of unit variance with this wavelength, and with all longer ones unless `narrow`.
+    """Gaussian noise of unit variance with this wavelength, and with all longer ones.
 
-    distance: instead, the distance in mm to its zero surfaces. Fields of the same kind are shifts of one field, because
+    cells: instead, the distance in mm to the zero surfaces of noise of this wavelength alone. Fields of the same kind are shifts of one field, because
     drawing another for each head takes longer than a small head.
     """
-    values = _field(wavelength_mm, pitch_mm, points, narrow, distance)
+    values = _field(wavelength_mm, pitch_mm, points, cells)
     return NoiseField(values, pitch_mm, triple(rng.uniform(0, points * pitch_mm, 3)))
 
 
 @lru_cache
-def _field(
-    wavelength_mm: float, pitch_mm: float, points: int, narrow: bool, distance: bool
-) -> AnyArray:
+def _field(wavelength_mm: float, pitch_mm: float, points: int, cells: bool) -> AnyArray:
     """The noise of one kind, [points, points, points]."""
     white = np.random.default_rng(0).standard_normal((points,) * 3).astype(np.float32)
     axis = np.fft.fftfreq(points, pitch_mm)
@@ -246,13 +243,13 @@ def _field(
     squared = axis[:, None, None] ** 2 + axis[None, :, None] ** 2
     frequency = np.sqrt(squared + half[None, None, :] ** 2)
     relative = frequency * wavelength_mm
-    if narrow:
+    if cells:
         relative = (relative - 1) / 0.22
     keep = np.exp(-0.5 * relative**2)
     keep[0, 0, 0] = 0
     smooth = fft.irfftn(fft.rfftn(white) * keep, white.shape)
     values = (smooth / smooth.std()).astype(np.float32)
-    return _distance_to_zero(values, pitch_mm) if distance else values
+    return _distance_to_zero(values, pitch_mm) if cells else values
 
 
 def _distance_to_zero(values: AnyArray, pitch_mm: float) -> AnyArray:
