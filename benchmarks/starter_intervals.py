@@ -32,6 +32,7 @@ from voxlate.scans.formats.io import write_volume
 from voxlate.scans.images.grid import Volume, same_grid
 from voxlate.scans.images.intensity import Scale
 from voxlate.scans.images.mask import foreground
+from voxlate.scans.images.shown import WHITE
 from voxlate.scans.images.slice_profile import margin, through_plane
 from voxlate.synthesis.calibration import (
     Array,
@@ -62,7 +63,6 @@ from voxlate.training.weights import file_hash
 # voxel compare neighbouring slices.
 EVERY = (4, 1)
 SOFT_HU = (-130.0, 130.0)
-TOP = 255.0  # of the grey values of a picture of 8 bits
 
 
 @dataclass(frozen=True)
@@ -269,7 +269,7 @@ def _needed(folder: Path, sources: Sequence[str], target: str, files: Mapping[st
 def ends_in_window(grey: Array) -> tuple[Array, Array]:
     """The least and the largest HU that a grey value may show: black and white show all that a window has cut."""
     low, high = BRAIN_HU
-    shown = low + grey / np.float32(TOP) * (high - low)
+    shown = low + grey / np.float32(WHITE) * (high - low)
     least = np.where(grey <= 0, -np.inf, shown)
-    most = np.where(grey >= TOP, np.inf, shown)
+    most = np.where(grey >= WHITE, np.inf, shown)
     return least, most
