@@ -24,7 +24,7 @@ from voxlate.anatomy.label_map import read_label_map
 from voxlate.anatomy.label_table import read_table
 from voxlate.anatomy.mapped_head import make_mapped_head
 from voxlate.anatomy.maps import MAPS, tissue_map
-from voxlate.anatomy.scanner import image
+from voxlate.anatomy.signal import image
 from voxlate.scans.formats.io import read_volume
 from voxlate.scans.images.grid import Volume, canonical
 from voxlate.scans.images.mask import foreground

@@ -7,7 +7,7 @@ import pytest
 from numpy.random import default_rng
 
 from rows import every_row
-from voxlate.anatomy import ageing, diseases
+from voxlate.anatomy import diseases
 from voxlate.anatomy.diseases import LesionKind
 from voxlate.anatomy.head import Head
 from voxlate.anatomy.shapes import noise
@@ -27,7 +27,7 @@ def head(case: int, kind: LesionKind = "none") -> Head:
 @pytest.fixture(scope="module")
 def drawn():
     """The ages of four hundred brains."""
-    ages = [ageing.draw(default_rng(seed)) for seed in range(400)]
+    ages = [diseases.draw_age(default_rng(seed)) for seed in range(400)]
     assert 20 <= min(age.years for age in ages) < max(age.years for age in ages) <= 90
     return ages
 

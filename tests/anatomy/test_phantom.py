@@ -15,10 +15,9 @@ from voxlate.anatomy.contrast import bolus
 from voxlate.anatomy.exposure import Exposure
 from voxlate.anatomy.head import Head
 from voxlate.anatomy.phantom_cohort import write_cohort
-from voxlate.anatomy.scanner import image
 from voxlate.anatomy.shapes import Space, ellipsoid, noise, tubes_of
 from voxlate.anatomy.shipped_heads import make_head
-from voxlate.anatomy.signal import signal
+from voxlate.anatomy.signal import image, signal
 from voxlate.anatomy.tissue import Label, patient
 from voxlate.base.files import read_json
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from voxlate.anatomy.canvas import Canvas
 from voxlate.anatomy.shapes import (
+    Canvas,
     NoiseField,
     Rng,
     Space,
@@ -18,7 +18,6 @@ from voxlate.anatomy.shapes import (
     Tube,
     ellipsoid,
     noise,
-    numbers,
     overlap,
     triple,
     union,
@@ -155,10 +154,10 @@ def hollow(airways: Airways, points: Space) -> tuple[AnyArray, AnyArray]:
     right = points.x > 0
     half = Space(np.abs(points.x), points.y, points.z)
     size = _by_side(right, airways.mastoid)
-    mastoid = _ellipsoid_of_size(half, size, _MASTOID)
+    mastoid = half.ellipsoid(_MASTOID, size)
     mastoid = union(mastoid, np.where(size > 0.95, half.ellipsoid(_APEX), 9))
     septa = 0.7 - np.abs(airways.cells.at((half.y, half.z, half.x)))
-    brow = _ellipsoid_of_size(half, _by_side(right, airways.frontal), _FRONTAL)
+    brow = half.ellipsoid(_FRONTAL, _by_side(right, airways.frontal))
     walls = overlap(0.9 - half.x, 0.35 - np.abs(airways.cells.at((points.z, points.x, points.y))))
     lining = 0.3 * _by_side(right, airways.mucosa_mm)
     lined = union(overlap(mastoid, septa), overlap(brow, walls))
@@ -168,10 +167,3 @@ def hollow(airways: Airways, points: Space) -> tuple[AnyArray, AnyArray]:
 
 def _by_side(right: AnyArray, pair: AnyArray) -> AnyArray:
     return np.where(right, np.float32(pair[1]), np.float32(pair[0]))
-
-
-def _ellipsoid_of_size(half: Space, size: AnyArray, text: str) -> AnyArray:
-    """Distance to an ellipsoid "x y z | a b c" whose half axes are multiplied by size."""
-    centre, _, axes = text.partition("|")
-    scaled = [(p - c) / size for p, c in zip(half, numbers(centre))]
-    return ellipsoid(scaled, (0, 0, 0), numbers(axes)) * size

@@ -143,15 +143,11 @@ class Drawn:
             raise BadInput(
                 f"case {header.case}: expected the modalities of data.physics ({', '.join(self.names)}) to be drawn from maps, found stored scans of {', '.join(stored)} as well. Prepare without them (--modality), or rename the contrast."
             )
-        for key, needed in (
-            ("stripped", physics.stripped),
-            ("regions", any(contrast.regions for contrast in physics.contrasts.values())),
-            ("scalp", physics.scalp),
-        ):
-            if needed and "seg" not in header.labels:
-                raise BadInput(
-                    f"case {header.case}: expected the label map seg for {key} of data.physics, found {', '.join(header.labels) or 'none'}. Prepare the phantoms' folder as it was written, or set it to 0."
-                )
+        has_regions = any(contrast.regions for contrast in physics.contrasts.values())
+        if (has_regions or physics.stripped or physics.scalp) and "seg" not in header.labels:
+            raise BadInput(
+                f"case {header.case}: expected the label map seg for regions, stripped and scalp of data.physics, found {', '.join(header.labels) or 'none'}. Prepare the phantoms' folder as it was written, or set them to 0."
+            )
         return True
 
     def add_to_header(self, case: PreparedCase) -> CaseHeader:

@@ -5,22 +5,32 @@ from dataclasses import dataclass
 import numpy as np
 
 from voxlate.anatomy import (
-    ageing,
     bones,
     diseases,
     exposure,
     label_anatomy,
 )
 from voxlate.anatomy import variation as varying
-from voxlate.anatomy.bones import Airways
-from voxlate.anatomy.canvas import Canvas, blank
-from voxlate.anatomy.diseases import Lesion, Wanted, before_tumour
+from voxlate.anatomy.bones import Airways, Bones
+from voxlate.anatomy.diseases import Ageing, Diseases, Lesion, Wanted, before_tumour
 from voxlate.anatomy.exposure import Exposure
-from voxlate.anatomy.head import Head, Shape, draw_shape
+from voxlate.anatomy.head import Head
 from voxlate.anatomy.label_map import LabelMap, check_voxels
-from voxlate.anatomy.shapes import Points, Rng, Space, Triple, triple
+from voxlate.anatomy.shapes import (
+    Canvas,
+    NoiseField,
+    Points,
+    Rng,
+    Space,
+    Triple,
+    Tube,
+    blank,
+    noise,
+    triple,
+)
 from voxlate.anatomy.tissue import INTRACRANIAL, SKULL, TUMOUR, Label, Tissue
 from voxlate.anatomy.variation import HeadGrid, Places, frame_of
+from voxlate.anatomy.vessels import vessels
 from voxlate.base.array_types import AnyArray
 from voxlate.base.items import stable_id
 from voxlate.scans.images.mask import box_around, erode
@@ -29,6 +39,10 @@ _SLAB_VOXELS = 2**21  # bounds the memory of the coordinates
 _FIELD_Z_MM = 9.0  # upright coordinates of the phantoms' middle slice
 _CUT = 0.3  # share of heads whose lowest part the scan leaves out
 _ROOM = 1.2  # size of the grid on which a body is painted, relative to the map
+
+# Its centre in upright coordinates lies between these.
+_LOWEST_MM = (-6.0, 8.0, 12.0)
+_HIGHEST_MM = (6.0, 16.0, 22.0)
 
 
 def make_mapped_head(
@@ -52,6 +66,39 @@ def make_mapped_head(
     box = _box(maps[0], step, cut_rng)
     affine = _affine(scene, axes, box, step)
     return head_of(scene, [array[box] for array in maps], affine, seed, case)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """All random numbers of what a head holds beside the tissues of its label map; they do not depend on the image's size.
+
+    centre_mm: of the field of view, in upright coordinates.
+    """
+
+    texture: NoiseField
+    vessels: dict[Label, list[Tube]]
+    ageing: Ageing
+    diseases: Diseases
+    airways: Airways
+    bones: Bones
+    centre_mm: Triple
+
+
+def draw_shape(rng: Rng, wanted: Wanted) -> Shape:
+    """Draw a head with a lesion."""
+    rngs = rng.spawn(7)
+    noise_rng, lesion_rng, vessel_rng = rngs[0].spawn(3)
+    rough = noise(noise_rng, 16, 4, 64)
+    ill = diseases.draw((lesion_rng, rngs[1], rngs[3]), wanted, rough)
+    return Shape(
+        noise(noise_rng, 9, 3, 84),
+        vessels(vessel_rng, ill.lesion.side if ill.lesion.kind == "stroke" else 0),
+        diseases.draw_age(rngs[2]),
+        ill,
+        bones.draw_airways(rngs[4]),
+        bones.draw(rngs[5]),
+        triple(rngs[6].uniform(_LOWEST_MM, _HIGHEST_MM)),
+    )
 
 
 @dataclass(frozen=True)
@@ -207,12 +254,12 @@ def _paint_head(canvas: Canvas, shape: Shape, points: Space) -> AnyArray:
     labelled = diseases.tumour_map(canvas)
     depth = np.where(soft, np.float32(20), np.float32(0))
     inner = before_tumour(shape.diseases.lesion, points, depth)
-    ageing.paint(canvas, shape.ageing, inner)
+    diseases.paint_age(canvas, shape.ageing, inner)
     lesion_map = diseases.paint(canvas, shape.diseases, points)
     open_tissue = soft & ~np.isin(canvas.label, TUMOUR)
-    for label, vessels in shape.vessels.items():
-        if vessels:
-            canvas.paint(label, inner.tubes(vessels, 4), open_tissue)
+    for label, tubes in shape.vessels.items():
+        if tubes:
+            canvas.paint(label, inner.tubes(tubes, 4), open_tissue)
     bone = np.isin(canvas.label, SKULL)
     bones.paint_teeth(canvas, shape.bones, points, bone)
     bones.paint_plates(canvas, shape.bones, points)

@@ -12,13 +12,12 @@ import numpy as np
 from scipy import ndimage
 
 from voxlate.anatomy import exposure
-from voxlate.anatomy.canvas import Canvas, blank
 from voxlate.anatomy.diseases import Lesion
 from voxlate.anatomy.exposure import LEAST_HU, MOST_HU
 from voxlate.anatomy.head import Head
 from voxlate.anatomy.label_map import check_grid, check_voxels
 from voxlate.anatomy.label_table import CODES, LabelTable, OwnTissue
-from voxlate.anatomy.shapes import Points, Rng, Triple, noise, triple
+from voxlate.anatomy.shapes import Canvas, Points, Rng, Triple, blank, noise, triple
 from voxlate.anatomy.tissue import SKULL, Label
 from voxlate.base.array_types import AnyArray
 from voxlate.base.errors import BadInput
@@ -131,14 +130,12 @@ def read_ct(
     check_voxels(name, volume.data.size, triple(spacing[::-1]))
     body = foreground(volume)
     values = volume.data[0]
-    if not (body & (values > SOFT_HU)).any():
-        raise BadInput(f"{path}: expected a CT of a body, found air alone. Leave it out.")
     low, high = _SOFT_RANGE_HU
     tissue = values[body & (values > _LUNG_HU)]
-    share = float(np.mean((tissue > low) & (tissue < high)))
+    share = float(np.mean((tissue > low) & (tissue < high))) if tissue.size else 0.0
     if share < _LEAST_SOFT:
         raise BadInput(
-            f"{path}: expected a CT, of whose tissue at least {_LEAST_SOFT:.0%} are in {low:g} to {high:g} HU, found {share:.0%}, as of an MR that was scaled to HU. Give the CT."
+            f"{path}: expected a CT, of whose tissue at least {_LEAST_SOFT:.0%} are in {low:g} to {high:g} HU, found {share:.0%}, as of air alone or an MR that was scaled to HU. Give the CT."
         )
     hu = np.clip(values, LEAST_HU, MOST_HU)
     calm = _without_noise(hu, body, spacing)
