@@ -219,7 +219,7 @@ def _write_manifest(folder: Path, split: Mapping[Path, str], patient: Mapping[Pa
 def modalities(recipe: Recipe) -> set[str]:
     """What the phantoms of a recipe need: maps for drawn contrasts, and the other modalities as images."""
     physics = recipe.data.physics
-    drawn = set() if physics is None else set(physics.sequences)
+    drawn = set() if physics is None else set(physics.contrasts)
     maps = set() if physics is None else physics.needs
     return (recipe.modalities - drawn) | maps
 

@@ -310,15 +310,10 @@ class PhysicsSettings:
         places = PLACES if max(self.scalp, self.surface, self.thin) > 0 else ()
         return {*places, *chain.from_iterable(own.needs for own in self.contrasts.values())}
 
-    @property
-    def sequences(self) -> dict[str, str]:
-        """The modalities, each with its sequence."""
-        return {name: contrast.sequence for name, contrast in self.contrasts.items()}
-
     def check(self, targets: Sequence[str], intensity: Mapping[str, IntensityMap]) -> None:
         """Raise BadInput where a target has no sequence of its own, or a scale needs other voxels than a sample of the body."""
-        for name in self.contrasts:
-            if name in targets and self.sequences[name] == "any":
+        for name, contrast in self.contrasts.items():
+            if name in targets and contrast.sequence == "any":
                 raise BadInput(
                     f"data.physics.contrasts.{name}: expected one sequence for a target, found 'any'. Name one."
                 )

@@ -52,7 +52,7 @@ class ContrastSettings(Protocol):
     """What a recipe states of modalities that are computed from tissue-parameter maps."""
 
     @property
-    def sequences(self) -> dict[str, str]:
+    def contrasts(self) -> Mapping[str, Any]:
         """The modalities, each with its sequence."""
 
     @property
