@@ -31,9 +31,7 @@ _GAP_MM = 8.0  # half the width of openings, such as the mouth, that the hull cl
 _RIM_MM = 5.0  # depth below the closed hull from which air counts as internal
 _COARSE_MM = 2.0  # voxels of distances and noise
 MOST_DRAWN_VOXELS = 2**27
-_LEAST_LABELLED = 0.002  # of the volume
 _LESION = (*TUMOUR, Label.LEUKOARAIOSIS, Label.LOW_GRADE, *OTHER_LESIONS)
-_LARGEST_LESION_MM = 170.0
 _RIGHT_ANGLE = 0.02  # cosine between axes, above which a grid is sheared
 _SPECK_MM3 = 12.0  # smaller internal air is noise
 _HOLE_MM = 3.0  # half the width of holes in the brain, its fluid and the eyes
@@ -100,10 +98,6 @@ def read_label_map(path: Path, table: LabelTable, name: str) -> LabelMap:
         raise BadInput(
             f"{path}: expected a map of at least two tissues, found {tissues} by the table '{table.name}'. A mask of one organ is no anatomy."
         )
-    if (codes > 0).mean() < _LEAST_LABELLED:
-        raise BadInput(
-            f"{path}: expected labels in at least {_LEAST_LABELLED:.1%} of the volume, found {(codes > 0).mean():.2%}. Crop the map to its body."
-        )
     return _of_codes(name, codes, spacing_mm, table)
 
 
@@ -115,13 +109,7 @@ def read_lesion(path: Path, table: LabelTable) -> LesionShape:
         raise BadInput(
             f"{path}: expected a lesion by the table '{table.name}' ({', '.join(label.name.lower() for label in _LESION)}), found none. Leave the map out, or give its table with --lesion-tissues."
         )
-    ends = box_around(lesion)
-    size_mm = max((end - first) * step for (first, end), step in zip(ends, spacing_mm))
-    if size_mm > _LARGEST_LESION_MM:
-        raise BadInput(
-            f"{path}: expected lesions within {_LARGEST_LESION_MM:g} mm, found {size_mm:.0f} mm. Leave the map out."
-        )
-    box = within(ends)
+    box = within(box_around(lesion))
     middle = triple((first + end - 1) / 2 for first, end in box_around(largest(lesion[box])))
     return LesionShape(np.where(lesion, codes, np.uint8(0))[box], spacing_mm, middle)
 
