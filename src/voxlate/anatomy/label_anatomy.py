@@ -57,14 +57,14 @@ def draw(rng: Rng) -> Habitus:
     """Draw the habitus of a body."""
     lows = (1.2, 0.6, 0.8, 0.1, -1.8, 1.2, -0.5, 0.0)
     highs = (2.4, 7.0, 2.6, 0.7, 2.6, 2.6, 2.5, 1.0)
-    # The order of the draws decides the bodies.
+    # The order of the draws, which is that of the fields, decides the bodies.
     return Habitus(
         *rng.uniform(lows, highs).tolist(),
-        wet=float(rng.uniform(0.1, 0.9)) if rng.random() < 0.25 else 0.0,
-        planes=noise(rng, 15, 3, 64),
-        lobes=noise(rng, 34, 6, 48),
-        shrunk_mm=float(rng.uniform(0, 4)) if rng.random() < 0.4 else 0.0,
-        table_mm=float(rng.uniform(1.0, 2.4)) if rng.random() < 0.95 else np.inf,
+        float(rng.uniform(0.1, 0.9)) if rng.random() < 0.25 else 0.0,
+        noise(rng, 15, 3, 64),
+        noise(rng, 34, 6, 48),
+        float(rng.uniform(0, 4)) if rng.random() < 0.4 else 0.0,
+        float(rng.uniform(1.0, 2.4)) if rng.random() < 0.95 else np.inf,
     )
 
 
