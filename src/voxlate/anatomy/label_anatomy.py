@@ -58,8 +58,9 @@ def draw(rng: Rng) -> Habitus:
     lows = (1.2, 0.6, 0.8, 0.1, -1.8, 1.2, -0.5, 0.0)
     highs = (2.4, 7.0, 2.6, 0.7, 2.6, 2.6, 2.5, 1.0)
     # The order of the draws, which is that of the fields, decides the bodies.
+    skin, fat, muscle, plane, swelling, cortex, dura, gas = rng.uniform(lows, highs).tolist()
     return Habitus(
-        *rng.uniform(lows, highs).tolist(),
+        *(skin, fat, muscle, plane, swelling, cortex, dura, gas),
         float(rng.uniform(0.1, 0.9)) if rng.random() < 0.25 else 0.0,
         noise(rng, 15, 3, 64),
         noise(rng, 34, 6, 48),
