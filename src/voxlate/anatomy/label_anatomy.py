@@ -60,7 +60,14 @@ def draw(rng: Rng) -> Habitus:
     # The order of the draws, which is that of the fields, decides the bodies.
     skin, fat, muscle, plane, swelling, cortex, dura, gas = rng.uniform(lows, highs).tolist()
     return Habitus(
-        *(skin, fat, muscle, plane, swelling, cortex, dura, gas),
+        skin,
+        fat,
+        muscle,
+        plane,
+        swelling,
+        cortex,
+        dura,
+        gas,
         float(rng.uniform(0.1, 0.9)) if rng.random() < 0.25 else 0.0,
         noise(rng, 15, 3, 64),
         noise(rng, 34, 6, 48),
