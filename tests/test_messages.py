@@ -12,14 +12,18 @@ from voxlate.base.messages import (
     FILE,
     GRADES,
     Message,
+    KINDS,
+    MOST_LINES,
+    by_consequence,
     codes,
     message,
     read_messages,
+    shorten,
     summarise,
     worst_grade,
 )
 from voxlate.checks.check_table import COMPARE, OR, ask, table
-from voxlate.commands.cli.printed_messages import MOST_LINES, keep_messages, shorten
+from voxlate.commands.cli.printed_messages import keep_messages
 
 DYNAMIC = "truth-"  # codes that are put together from the kind of a fault
 
@@ -76,6 +80,7 @@ def test_every_code_of_the_source_is_in_the_table_and_every_entry_is_used(called
     known = texts | {f"{DYNAMIC}{text}" for text in texts} | {row.code for row in table()}
     assert [code for code in codes() if code not in known] == []
     assert all(set(entry.grades) <= set(GRADES) for entry in codes().values())
+    assert {entry.kind for entry in codes().values()} == set(KINDS)
 
 
 def test_the_page_of_messages_is_the_table():
@@ -107,11 +112,19 @@ def test_messages_of_one_code_are_one_line_with_three_cases():
         assert one.text.startswith(line)
 
 
-def test_no_caution_is_left_out_of_the_printed_lines(tmp_path):
+def test_messages_are_ordered_by_grade_and_then_by_what_they_mean_for_the_image():
+    assumed, limits, wrong = (message(code, "Text.") for code in ("guess", "starter", "brightness"))
+    caution = message("border", "Text.")
+    said = [assumed, limits, wrong, caution]
+    ordered = [caution, wrong, limits, assumed]
+    assert by_consequence(said) == shorten(said)[0] == ordered
+    assert read_messages({"warnings": [one.table for one in said]}) == ordered
+
+
+def test_no_caution_is_left_out_of_the_printed_lines():
     cautions = [Message(f"code{number}", "caution", "Text.") for number in range(2 * MOST_LINES)]
     notes = [Message(f"note{number}", "note", "Text.") for number in range(2)]
-    assert shorten([*notes, *cautions], tmp_path)[:-1] == cautions
-    assert shorten([*notes, *cautions], tmp_path)[-1].text.startswith("2 further kinds of notes")
+    assert shorten([*notes, *cautions]) == (cautions, 2)
 
 
 def test_a_command_prints_few_lines_and_keeps_every_message(tmp_path, capfd):
@@ -121,7 +134,7 @@ def test_a_command_prints_few_lines_and_keeps_every_message(tmp_path, capfd):
         for code in (*kinds[: 2 * MOST_LINES], "border")
         for case in "abc"
     ]
-    assert shorten(said, tmp_path)[0].grade == "caution"
+    assert shorten(said)[0][0].grade == "caution"
     # the same command again replaces its own lines
     for verbose, count in ((False, MOST_LINES), (False, MOST_LINES), (True, len(said))):
         with keep_messages(tmp_path, "synth", verbose=verbose) as say:

@@ -226,7 +226,7 @@ def by_name(scans: Any, sources: Sequence[str]) -> Mapping[str, Scan]:
 def by_accepted_names(
     files: Mapping[str, T], aliases: Mapping[str, Sequence[str]], targets: Collection[str] = ()
 ) -> tuple[dict[str, T], list[Message]]:
-    """Scans or files by the model's names of their modalities, and a message for each scan that has another name.
+    """Scans or files by the model's names of their modalities, and a message for each choice between several.
 
     aliases: see ModelFacts.accepts; of several accepted scans the first of the list is taken; targets: of the model.
     """
@@ -249,9 +249,9 @@ def by_accepted_names(
             continue
         first, *unused = accepted
         rest[modality] = rest.pop(first)
-        more = f"; {', '.join(unused)} could be taken, too, by {modality}=FILE" if unused else ""
-        grade: Grade = "caution" if unused else "note"  # a choice is seen without --verbose
-        notes.append(message("taken-as", f"{first} is taken as {modality}{more}.", grade=grade))
+        if unused:
+            text = f"{first} is taken as {modality}; {', '.join(unused)} could be taken, too, by {modality}=FILE."
+            notes.append(message("taken-as", text, grade="caution"))
     return rest, notes
 
 

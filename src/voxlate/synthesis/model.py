@@ -32,7 +32,14 @@ from voxlate.base.errors import BadInput, as_list, known_name, plural, system_re
 from voxlate.base.executors.case_work import Progress, no_report
 from voxlate.base.files import SYNTHETIC
 from voxlate.base.hub import address_of
-from voxlate.base.messages import FEWEST_PATIENTS, Message, Say, message, warn_unless_note
+from voxlate.base.messages import (
+    FEWEST_PATIENTS,
+    Message,
+    Say,
+    by_consequence,
+    message,
+    warn_unless_note,
+)
 from voxlate.base.options.option import check_range, parameters_of, words_of_python
 from voxlate.base.slabs import in_slabs
 from voxlate.checks.out_of_distribution import verdict_on
@@ -302,7 +309,7 @@ class Model:
                 patches = patches_in(facts, inputs.prepared, sources_of(facts, inputs.prepared))
                 verdict = verdict_on(calibration.references, patches)
                 messages += verdict.messages
-            return Checked(inputs, targets, tuple(notes), tuple(messages), calibration, verdict)
+            return Checked(inputs, targets, tuple(notes), tuple(by_consequence(messages)), calibration, verdict)
 
     @property
     def missing_checks(self) -> list[Message]:
@@ -582,12 +589,6 @@ def _notes(model: Model, inputs: CaseInputs) -> Iterator[Message]:
         yield from model.calibrations.messages(facts)
     if why := _why_no_intervals(facts, calibration, files, inputs):
         yield message("no-intervals", f"No intervals: {why}")
-    wanted = model.targets_of(files)
-    if left := [name for name in facts.targets_for(files) if name not in wanted]:
-        yield message(
-            "not-asked-for",
-            f"Asked for {' and '.join(model.only)} only: {', '.join(left)} could be synthesised as well.",
-        )
     if facts.synth.samples > 1 and not facts.shows_doubt:
         yield message(
             "grain",
