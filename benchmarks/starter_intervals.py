@@ -36,7 +36,7 @@ from voxlate.scans.images.slice_profile import margin, through_plane
 from voxlate.synthesis.calibration import (
     Array,
     Calibration,
-    describe_widening,
+    describe_fit,
     needed_scale,
     widen,
 )
@@ -132,11 +132,13 @@ def _write(
     path = starter / file.name
     wider = widen(read_calibration(file), widened)
     write_calibration(path, _in_soft_tissue(wider, factor, calibrated.facts.target_scales[target]))
-    said = f"Its intervals of {shown.coverage:.0%} were {describe_widening(read_calibration(path).entry)}"
+    said = (
+        f"Its intervals of {shown.coverage:.0%} were {describe_fit(read_calibration(path).entry)}"
+    )
     entry = Intervals(path.name, file_hash(path), f"{said}.")
     with_intervals(starter, entry)
     shares = again().coverages(1.0).values()
-    text = f"{said}: they contain {min(shares):.1%} to {max(shares):.1%} of the voxels of each of these that all its scans show, and guarantee nothing for a patient."
+    text = f"{said}. In soft tissue they contain {min(shares):.1%} to {max(shares):.1%} of the voxels of each real head that all its scans show, and guarantee nothing for a patient."
     return with_intervals(starter, replace(entry, text=text))
 
 

@@ -11,9 +11,9 @@ from sources import files, nodes
 from voxlate.base.messages import (
     FILE,
     GRADES,
-    Message,
     KINDS,
     MOST_LINES,
+    Message,
     by_consequence,
     codes,
     message,

@@ -94,7 +94,7 @@ def test_a_script_gets_the_images_of_voxlate_synth_and_leaves_nothing_behind(
     assert "report.html" in result["files"]
     assert result["windows"].keys() == {"t2"}
     assert client.options().keys() == OPTIONS.keys()
-    assert isinstance(result["use"], str)
+    assert isinstance(result["summary"], str)
     typed(f"synth drun {scan} --out out --steps 3 --seed 5 --device cpu").done()
     (path,) = (tmp_path / "out").glob("*/t2.nii.gz")
     assert client.read(result["images"]["t2"]) == path.read_bytes()

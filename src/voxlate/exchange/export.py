@@ -188,5 +188,5 @@ def _card(model: Model) -> dict[str, Any]:
         from voxlate.training.starters.names import folder_of
 
         own = read_card(folder_of(header["starter"]["name"]))
-        card |= {"trained_on": own.trained_on, "limits": own.limits}
+        card |= {"trained_on": own.trained_on, "limits": own.all_limits}
     return json.loads(json.dumps(card, default=str))

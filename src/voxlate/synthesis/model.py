@@ -309,7 +309,9 @@ class Model:
                 patches = patches_in(facts, inputs.prepared, sources_of(facts, inputs.prepared))
                 verdict = verdict_on(calibration.references, patches)
                 messages += verdict.messages
-            return Checked(inputs, targets, tuple(notes), tuple(by_consequence(messages)), calibration, verdict)
+            return Checked(
+                inputs, targets, tuple(notes), tuple(by_consequence(messages)), calibration, verdict
+            )
 
     @property
     def missing_checks(self) -> list[Message]:
@@ -539,13 +541,14 @@ def _provenance(
     peaks = {name: image.peak for name, image in images.items() if image.peak is not None}
     for name, peak in peaks.items():
         warnings += peak.check(name)
-    bounds, messages = ends.stated(warnings)
+    errors, messages = ends.stated(warnings)
     warnings += [*messages, *empty.messages]
     scales = {name: (image.scale.low, image.scale.high) for name, image in images.items()}
     maps = {name: facts.intensity[name] for name in facts.data.target}
     optional = {
         "peaks": {name: peak.entry for name, peak in peaks.items()},
-        "bounds": bounds,
+        **errors,
+        "measured": _measured(model, inputs),
         "familiar": ends.verdict and ends.verdict.entry,
         USED_FOR_CALIBRATION: calibration is not None and calibration.has_case(inputs.files),
         "warnings": [note.table for note in warnings],
@@ -559,6 +562,12 @@ def _provenance(
     }
     in_training = was_in_training(facts, inputs)
     return entries if in_training is None else {**entries, "in_training": in_training}
+
+
+def _measured(model: Model, inputs: CaseInputs) -> Table:
+    """The scores that a starter's card states of the modalities that are synthesised."""
+    measured = (model.facts.starter or {}).get("measured", {})
+    return {name: measured[name] for name in model.targets_of(inputs.files) if name in measured}
 
 
 def _missing(facts: ModelFacts, files: Collection[str]) -> list[str]:
@@ -605,9 +614,10 @@ def _notes(model: Model, inputs: CaseInputs) -> Iterator[Message]:
     # at 0 the image is the mean, on which the verdict says nothing
     if facts.synth.sharpness:
         for name, sentence in facts.worse.items():
-            yield message("worse-than-naive", f"{name}: {sentence}.", grade="caution")
+            yield message("worse-than-naive", f"{name}: {sentence}", grade="caution")
     if facts.starter:
-        yield from notes_on_starter(facts.starter, calibration, len(_missing(facts, files)) < 2)
+        can_have = len(_missing(facts, files)) < 2
+        yield from notes_on_starter(facts.starter, calibration, can_have, model.targets_of(files))
     if facts.was_calibrated and calibration is None:
         yield message(
             "no-intervals",

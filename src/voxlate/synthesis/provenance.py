@@ -114,6 +114,8 @@ class _Keys(TypedDict, total=False):
     batch: Count
     calibration: _Calibration
     bounds: dict[Name, dict[Name, NotNegative]]
+    expected: dict[Name, dict[Name, NotNegative]]
+    measured: dict[Name, list[Text]]
     bound: dict[Name, NotNegative]
     taught_calibration: bool
 

@@ -165,9 +165,7 @@ def verdicts_on(errors: ItemErrors, stage: FullStage) -> list[Verdict]:
     verdicts = []
     for name, of_target in errors.errors.items():
         unit, _ = errors.unit(name)
-        inside = ", inside the body" if mask_for(cohort.units[name]) == "body" else ", whole slices"
-        if share < MOST:
-            inside += f", of which they show {share:.0%}"
-        where = f"on {errors.count} validation items{inside}{drawn} (voxlate evaluate scores whole cases)"
+        shown = f", which show {share:.0%} of it" if share < MOST else ""
+        where = f" on validation items{shown}{drawn}"
         verdicts.append(verdict_on(name, of_target, of_items, unit, where, clause))
     return verdicts

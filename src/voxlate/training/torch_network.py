@@ -44,7 +44,8 @@ from voxlate.training.recipe.text import apply_changes
 from voxlate.training.recipe.training_settings import Precision
 from voxlate.training.run import Run, of_a_run, software, weights_of
 from voxlate.training.starter import load_run, run_folder
-from voxlate.training.starters.names import is_starter
+from voxlate.training.starters.card import read_card
+from voxlate.training.starters.names import folder_of, is_starter, starter_names
 from voxlate.training.weights import file_hash, read_header
 
 TABLES = ("noise", "slices", "schedule")  # keys that hold a table, whose kind may be named alone
@@ -323,7 +324,7 @@ def model_facts(
         training_ml=float(get("training_ml") or 0),
         bound=get("bound", {}),
         accepts=accepts,
-        starter=starter and {key: starter[key] for key in ("name", "trained_on")},
+        starter=starter and _of_starter(starter),
         imported="imported" in header,
         was_calibrated=bool(get("adapted", {}).get("calibrated")),
         worse=get("worse", {}),
@@ -332,6 +333,15 @@ def model_facts(
         splits=dict(splits or {}),
         of_fold=of_fold,
     )
+
+
+def _of_starter(starter: Mapping[str, Any]) -> dict[str, Any]:
+    """What a starter states of itself, with the limits and errors on its card if this package has it."""
+    stated = {key: starter[key] for key in ("name", "trained_on")}
+    if starter["name"] not in starter_names():
+        return stated
+    card = read_card(folder_of(starter["name"]))
+    return {**stated, "target_limits": card.target_limits, "measured": card.errors}
 
 
 def synth_facts(synth: Synthesis) -> SynthFacts:

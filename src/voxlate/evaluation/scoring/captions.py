@@ -11,7 +11,7 @@ from voxlate.evaluation.lesion_counts import lesion_sentence
 from voxlate.evaluation.scoring.interval_scores import describe_bound
 from voxlate.evaluation.scoring.metrics import LPIPS, SSIM, scope_label
 from voxlate.evaluation.scoring.score_frame import ScoreFrame
-from voxlate.synthesis.calibration import describe_widening
+from voxlate.synthesis.calibration import describe_fit
 from voxlate.training.verdict import SYNTHESIS
 
 Part = Mapping[str, Any]  # of a modality
@@ -128,10 +128,10 @@ def _on_intervals(scores: ScoreFrame) -> Iterator[str]:
     calibrations = scores.header.get("calibrations", [])
     for calibration in calibrations:
         aim = f"Intervals should contain {calibration['coverage']:.0%} of a new patient's voxels inside the body"
-        if widening := describe_widening(calibration):
-            yield f"{aim}; they were {widening}, without a guarantee for patients."
-        else:
-            yield f"{aim}; they were calibrated on {calibration['patients']} patients, {describe_bound(calibration['bound'], calibration['confidence'])}."
+        guarantee = "without a guarantee for patients"
+        if "widened" not in calibration:
+            guarantee = describe_bound(calibration["bound"], calibration["confidence"])
+        yield f"{aim}, {guarantee}. They were {describe_fit(calibration)}."
     least = min((calibration["coverage"] for calibration in calibrations), default=0.0)
     images = with_intervals = 0
     for name, part in scores.parts.items():

@@ -91,7 +91,7 @@ if TYPE_CHECKING:
 
 Scored = Mapping[Item, ScoredItem]
 VESSELS = re.compile("vessel|arter|vein|gef|vasc|aneurysm", re.IGNORECASE)
-CALIBRATION = ("patients", "coverage", "confidence", "bound", "widened")
+CALIBRATION = ("patients", "coverage", "confidence", "bound", "widened", "held")
 
 
 def evaluate(

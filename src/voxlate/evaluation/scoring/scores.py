@@ -155,6 +155,7 @@ class _Calibration(TypedDict):
     confidence: Share
     bound: Bound
     widened: NotRequired[dict[Name, Widening]]
+    held: NotRequired[dict[Name, dict[Name, Share]]]
 
 
 class _WrongTruth(TypedDict):

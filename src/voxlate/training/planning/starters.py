@@ -83,7 +83,7 @@ def find_starter(facts: CohortFacts, roles: Roles, mode: str) -> tuple[Starter |
         if not reason and recipe["net"].get("kind") != "unet":
             reason = "its network is of another kind than those of plans"
         if reason:
-            against.append(f"{name} does not fit ({reason})")
+            against.append(f"{name} does not fit: {reason}")
             continue
         body = "stripped brains" if card.stripped else "heads with their skull"
         names = card.match(roles.source, roles.target) or {}
@@ -91,7 +91,7 @@ def find_starter(facts: CohortFacts, roles: Roles, mode: str) -> tuple[Starter |
             f"{other} as {own}" for own, other in names.items() if other not in card.names_of(own)
         ]
         taken = f" (taking {' and '.join(read)})" if read else ""
-        why = f"{name}, because it makes {roles.task}{taken} of {body} with pixels of {facts.pixel_mm:.2g} mm; it was trained on {card.trained_on} (--from-scratch for random weights)"
+        why = f"{name}, because it synthesises {roles.task}{taken} of {body} with pixels of {facts.pixel_mm:.2g} mm; it was trained on {card.trained_on} (--from-scratch for random weights)"
         return Starter(name, card, rename(recipe, names)), why
     return None, f"random weights: {'; '.join(against)}" if against else ""
 
@@ -106,12 +106,24 @@ def reason_against_training(card: Card, facts: CohortFacts, roles: Roles, mode: 
     if completes and facts.gaps:
         return "it knows no cases that lack contrasts"
     if card.match(roles.source, roles.target) is None:
-        return f"it makes {' and '.join(card.target)} of {' and '.join(card.source)}, and the plan {roles.task}"
+        return _other_names(card, roles)
     if reason := _other_scans(card, facts):
         return reason
     if completes and mode != "mean":
         return "it is a regression, which --mode mean plans"
     return ""
+
+
+def _other_names(card: Card, roles: Roles) -> str:
+    """Which modalities of a plan a starter does not synthesise or read."""
+    for verb, own, theirs in (
+        ("synthesises", card.target, roles.target),
+        ("reads", card.source, roles.source),
+    ):
+        known = set(chain.from_iterable(card.names_of(name) for name in own))
+        if missing := [name for name in theirs if name not in known]:
+            return f"it {verb} no {' and no '.join(name.upper() for name in missing)}"
+    return "it reads other modalities together"
 
 
 def _other_scans(card: Card, facts: CohortFacts) -> str:
