@@ -49,5 +49,5 @@ def test_intervals_of_synthetic_heads_are_stated_with_their_widening():
     held = {"ct": {"bone": 0.88}}
     calibration = {**CALIBRATED["calibration"], "patients": 4, "widened": widened, "held": held}
     (coverage,) = texts({**CALIBRATED, "calibration": calibration}, "COVERAGE")
-    of_tissues = ("88% of bone", "7 in soft tissue", "1 in bone", "1 in air inside the body")
+    of_tissues = ("88% of bone", "7 for soft tissue", "1 for bone", "1 for air inside the body")
     assert all(part in coverage for part in ("90%", "4 synthetic heads", "1.83", *of_tissues))

@@ -97,7 +97,7 @@ def test_keys_of_a_plan_are_changed_by_set_once_and_its_run_is_resumed_as_it_was
     answer = voxlate(*options, "--minutes", 0.2, "--set", "train.steps=2").done()
     before = (run / "recipe.toml").read_text()
     assert tomllib.loads(before)["train"]["steps"] == 2
-    assert "Do not use: higher by" in answer.out, "two steps teach nothing"
+    assert "Do not use: higher for" in answer.out, "two steps teach nothing"
     said = voxlate(*options, *SHORT, "--set", "train.batch=2").done().said
     assert "--set train.steps, --set train.batch change nothing" in said
     assert (run / "recipe.toml").read_text() == before

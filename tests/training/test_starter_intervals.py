@@ -21,7 +21,7 @@ from voxlate.training.starters.card import Intervals, read_card
 from voxlate.training.weights import file_hash
 
 FILE = "calibration.mean.1.safetensors"
-SAID = "fitted on 6 synthetic heads; t2 measured on real heads: 7 (made 2 times wider)"
+SAID = "fitted on 6 synthetic heads; measured on real heads: 7 (made 2 times wider)"
 
 
 @pytest.fixture(scope="module")

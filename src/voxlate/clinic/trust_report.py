@@ -5,11 +5,11 @@ from typing import Any
 
 from voxlate.base.messages import read_messages
 from voxlate.evaluation.intervals.expected import error_lines
-from voxlate.evaluation.scoring.interval_scores import describe_bound, percent
+from voxlate.evaluation.scoring.interval_scores import describe_coverage, percent
 from voxlate.scans.formats.dicom_series import PRIVATE_SCHEME, Code
-from voxlate.synthesis.calibration import describe_fit
 from voxlate.synthesis.provenance import OF_TRAINING
 
+NO_INTERVALS = "No prediction intervals: the model is not calibrated."
 HEADINGS = {
     "NOTICE": "Intended use",
     "MODEL": "Recipe and weights of the model",
@@ -35,7 +35,11 @@ def trust_summary(provenance: Mapping[str, Any]) -> list[tuple[Code, str]]:
         ],
         "SOURCE": [f"{', '.join(scans)}."] if scans else [],
         "ERROR": [*error_lines(provenance), *_errors(provenance)],
-        "COVERAGE": [_coverage(provenance.get("calibration"))],
+        "COVERAGE": [
+            describe_coverage(provenance["calibration"])
+            if "calibration" in provenance
+            else NO_INTERVALS
+        ],
         "WARNING": [*warnings] or ["None."],
     }
     return [
@@ -59,17 +63,3 @@ def _errors(provenance: Mapping[str, Any]) -> list[str]:
                 f"{error} exceeds {value:g} {units.get(name, '')} with a probability of at most {level}."
             )
     return sentences
-
-
-def _coverage(calibration: Mapping[str, Any] | None) -> str:
-    """A sentence on the coverage of the intervals; calibration: the entry of a provenance."""
-    if not calibration:
-        return "No prediction intervals: the model is not calibrated."
-    aim = f"Prediction intervals should hold {percent(calibration['coverage'])} of a new patient's voxels inside the body"
-    guarantee = "without a guarantee for patients"
-    if "widened" not in calibration:
-        guarantee = "for patients and scanners like those of the calibration"
-        if {"bound", "confidence"} <= calibration.keys():
-            guarantee += f", {describe_bound(calibration['bound'], calibration['confidence'])}"
-    fit = f" They were {describe_fit(calibration)}." if "patients" in calibration else ""
-    return f"{aim}, {guarantee}.{fit}"

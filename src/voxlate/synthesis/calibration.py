@@ -339,7 +339,10 @@ def describe_fit(calibration: Mapping[str, Any]) -> str:
     widened: Mapping[str, Mapping[str, Any]] = calibration.get("widened", {})
     heads = plural(calibration["patients"], "synthetic head" if widened else "held-out patient")
     where = f", where they contain {', '.join(shares)}" if shares else ""
-    measured = [f"; {name} measured on real heads: {_measured(by)}" for name, by in widened.items()]
+    measured = [
+        f"; {f'{name} ' if len(widened) > 1 else ''}measured on real heads: {_measured(by)}"
+        for name, by in widened.items()
+    ]
     return f"fitted on {heads}{where}{''.join(measured)}"
 
 
@@ -350,4 +353,4 @@ def _measured(widened: Mapping[str, Any]) -> str:
     if "bone" not in widened:
         return f"{heads}{wider}"
     in_hu = widened["bone"]  # pictures of a window show soft tissue alone
-    return f"{heads} in soft tissue{wider}, {in_hu} in bone, {in_hu} in air inside the body"
+    return f"{heads} for soft tissue{wider}, {in_hu} for bone, {in_hu} for air inside the body"

@@ -9,7 +9,6 @@ from pydantic import StringConstraints
 from typing_extensions import TypedDict  # pydantic needs it before Python 3.12
 
 from voxlate.base.files import read_json
-from voxlate.base.messages import read_messages, worst_grade
 from voxlate.base.records import (
     Count,
     FileName,
@@ -146,11 +145,6 @@ def read_provenance(path: Path) -> Table:
     for own in content.get("made_without", {}).values():
         record.fill(_Keys, own, others=None)
     return content
-
-
-def is_distrusted(provenance: Provenance) -> bool:
-    """Whether images are graded "do not trust"."""
-    return worst_grade(read_messages(provenance)) == "do not trust"
 
 
 def run_folders(provenance: Provenance) -> list[Path]:

@@ -17,7 +17,7 @@ Errors = Mapping[str, float]  # by case
 
 SYNTHESIS = "synthesis"  # the answer of rows that are no naive baseline
 METRIC = "mae"
-TIE = 0.005  # share of the baseline's error below which a difference prints as 0 %
+TIE = 0.005  # share of the baseline's error below which a difference does not count
 ONE_WORSE = 0.05  # share by which a synthesis of one patient is worse
 UNOWNED_CLAUSE = (
     "the patients of the training's slices are unknown, so neighbours of these may be among them"
@@ -140,21 +140,20 @@ def _judge(pair: _Pair, unit: str, where: str, not_held_out: str) -> tuple[Outco
     size = len(pair.naive)
     errors = f"MAE {ours}{where}; {pair.baseline} {theirs}"
     share = pair.share
-    by = _percent(share)
     least = ONE_WORSE if size == 1 else TIE
     higher = int((pair.synthesis > pair.naive).sum())
     if share <= -least and 2 * higher > size:
         alone = " One patient does not represent others." if size == 1 else ""
         return (
             "worse",
-            f"{errors}. Do not use: higher by {by}, for {higher} of {plural(size, 'patient')}.{alone}",
+            f"{errors}. Do not use: higher for {higher} of {plural(size, 'patient')}.{alone}",
         )
     if not_held_out:
         return "unclear", f"{errors}. No result on other patients: {not_held_out}."
     lower = f"for {pair.lower_on} of {plural(size, 'patient')}"
     p = wilcoxon_p(pair.synthesis, pair.naive)
     if share >= TIE and p < SIGNIFICANT and 2 * pair.lower_on > size:
-        return "better", f"{errors}. Lower by {by}, {lower}."
+        return "better", f"{errors}. Lower {lower}."
     if enough := patients_needed(size):
         return "unclear", f"{errors}. Too few patients ({size} of {enough}) to compare."
     return "unclear", f"{errors}. Not clearly lower: {lower} (signed-rank test, p {p:.2g})."
@@ -169,14 +168,6 @@ def _pair(baseline: str, ours: Errors, theirs: Errors, patients: Mapping[str, st
     means = [np.mean(pairs, axis=0) for pairs in by_patient.values()]
     synthesis, naive = np.reshape(means, (-1, 2)).T
     return _Pair(baseline, synthesis, naive, sum(map(len, by_patient.values())))
-
-
-def _percent(share: float) -> str:
-    if not np.isfinite(share):
-        return "any share of a baseline without error"
-    if share < -10:
-        return f"a factor of {1 - share:.0f}"
-    return f"{100 * abs(share):.0f} %" if abs(share) >= TIE else "less than 1 %"
 
 
 def verdict_lines(verdicts: Sequence[Verdict]) -> list[str]:

@@ -1,11 +1,11 @@
 """The error of an image that is to be expected, and bounds of the errors of single cases, in words."""
 
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from voxlate.base.groups import grouped
 from voxlate.evaluation.scoring.metrics import METRIC_OF
 from voxlate.scans.images.regions import BODY
 from voxlate.synthesis.provenance import Provenance, provenance_of, run_folders
@@ -21,22 +21,20 @@ def error_lines(*provenances: Provenance) -> list[str]:
 
     By their intervals, as the mean over cases, else as the card of a starter or the validation of a run measured it.
     """
-    by_region = defaultdict[str, defaultdict[str, list[float]]](lambda: defaultdict(list))
-    for provenance in provenances:
-        for name, regions in provenance.get("expected", {}).items():
-            for region, error in regions.items():
-                by_region[name][region].append(error)
+    by_region = grouped(
+        ((name, region), error)
+        for provenance in provenances
+        for name, regions in provenance.get("expected", {}).items()
+        for region, error in regions.items()
+    )
     first = next(iter(provenances), {})
     if by_region:
         units = first.get("units", {})
+        means = ((name, (region, fmean(own))) for (name, region), own in by_region.items())
+        how = "mean, by the prediction intervals"
         return [
-            error_line(
-                f"Expected error of {name}",
-                {region: fmean(errors) for region, errors in regions.items()},
-                units.get(name, ""),
-                "mean, by the prediction intervals",
-            )
-            for name, regions in by_region.items()
+            error_line(f"Expected error of {name}", dict(regions), units.get(name, ""), how)
+            for name, regions in grouped(means).items()
         ]
     if measured := first.get("measured"):
         return [f"Measured error of {name}: {'; '.join(of)}." for name, of in measured.items()]
@@ -53,7 +51,7 @@ def error_lines(*provenances: Provenance) -> list[str]:
 def error_line(what: str, regions: Mapping[str, float], unit: str, how: str) -> str:
     """A sentence on errors by region, that of the body last."""
     errors = [
-        f"{region.replace('_', ' ')} {error:.2g} {unit}".rstrip()
+        f"{region.replace('_', ' ')} {float(f'{error:.2g}'):g} {unit}".rstrip()
         for region, error in sorted(regions.items(), key=lambda entry: entry[0] == BODY)
     ]
     return f"{what}: {', '.join(errors)} ({how})."

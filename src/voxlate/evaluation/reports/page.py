@@ -289,12 +289,10 @@ def lead(
         return "worse", f"Do not use: {lacks or why}. {stated}".rstrip()
     if refused and len(refused) == len(warnings):
         return "worse", f"Do not trust: the model does not take such scans. {_join(refused)}"
-    if refused:
-        some = f"{plural(len(refused), 'case')} of {len(warnings)} ({first_of(list(refused))})"
-        return "unclear", f"{stated} Do not trust {some}: {_join(refused)}".lstrip()
-    if careful:
-        of = f" ({first_of(list(careful))})" if len(warnings) > 1 else ""
-        return "unclear", f"{stated} Caution{of}: {_join(careful)}".lstrip()
+    for grade, reasons in (("Do not trust", refused), ("Caution", careful)):
+        if reasons:
+            of = f" ({first_of(list(reasons))})" if len(warnings) > 1 else ""
+            return "unclear", f"{stated} {grade}{of}: {_join(reasons)}".lstrip()
     is_better = bool(verdicts) and all(verdict.outcome == "better" for verdict in verdicts)
     return "better" if is_better else "unknown", stated
 

@@ -123,7 +123,7 @@ def _other_names(card: Card, roles: Roles) -> str:
         known = set(chain.from_iterable(card.names_of(name) for name in own))
         if missing := [name for name in theirs if name not in known]:
             return f"it {verb} no {' and no '.join(name.upper() for name in missing)}"
-    return "it reads other modalities together"
+    return "it has other modalities"
 
 
 def _other_scans(card: Card, facts: CohortFacts) -> str:
