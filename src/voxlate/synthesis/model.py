@@ -545,10 +545,11 @@ def _provenance(
     warnings += [*messages, *empty.messages]
     scales = {name: (image.scale.low, image.scale.high) for name, image in images.items()}
     maps = {name: facts.intensity[name] for name in facts.data.target}
+    measured = (facts.starter or {}).get("measured", {})  # on the card of the starter
     optional = {
         "peaks": {name: peak.entry for name, peak in peaks.items()},
         **errors,
-        "measured": _measured(model, inputs),
+        "measured": {name: own for name, own in measured.items() if name in images},
         "familiar": ends.verdict and ends.verdict.entry,
         USED_FOR_CALIBRATION: calibration is not None and calibration.has_case(inputs.files),
         "warnings": [note.table for note in warnings],
@@ -562,12 +563,6 @@ def _provenance(
     }
     in_training = was_in_training(facts, inputs)
     return entries if in_training is None else {**entries, "in_training": in_training}
-
-
-def _measured(model: Model, inputs: CaseInputs) -> Table:
-    """The scores that a starter's card states of the modalities that are synthesised."""
-    measured = (model.facts.starter or {}).get("measured", {})
-    return {name: measured[name] for name in model.targets_of(inputs.files) if name in measured}
 
 
 def _missing(facts: ModelFacts, files: Collection[str]) -> list[str]:

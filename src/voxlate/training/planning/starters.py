@@ -106,24 +106,16 @@ def reason_against_training(card: Card, facts: CohortFacts, roles: Roles, mode: 
     if completes and facts.gaps:
         return "it knows no cases that lack contrasts"
     if card.match(roles.source, roles.target) is None:
-        return _other_names(card, roles)
+        known = chain.from_iterable(map(card.names_of, card.target))
+        missing = [name.upper() for name in sorted({*roles.target} - {*known})]
+        return (
+            f"it synthesises no {' and no '.join(missing)}" if missing else "it reads other scans"
+        )
     if reason := _other_scans(card, facts):
         return reason
     if completes and mode != "mean":
         return "it is a regression, which --mode mean plans"
     return ""
-
-
-def _other_names(card: Card, roles: Roles) -> str:
-    """Which modalities of a plan a starter does not synthesise or read."""
-    for verb, own, theirs in (
-        ("synthesises", card.target, roles.target),
-        ("reads", card.source, roles.source),
-    ):
-        known = set(chain.from_iterable(card.names_of(name) for name in own))
-        if missing := [name for name in theirs if name not in known]:
-            return f"it {verb} no {' and no '.join(name.upper() for name in missing)}"
-    return "it has other modalities"
 
 
 def _other_scans(card: Card, facts: CohortFacts) -> str:
