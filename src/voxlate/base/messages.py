@@ -102,8 +102,8 @@ class Message:
 
     @property
     def is_detail(self) -> bool:
-        """Whether it is printed with --verbose only."""
-        return self.code in codes() and codes()[self.code].detail
+        """Whether it is printed with --verbose only, as no caution is."""
+        return self.grade == "note" and self.code in codes() and codes()[self.code].detail
 
     @property
     def on_page(self) -> str:

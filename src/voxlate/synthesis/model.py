@@ -552,7 +552,7 @@ def _provenance(
         "measured": {name: own for name, own in measured.items() if name in images},
         "familiar": ends.verdict and ends.verdict.entry,
         USED_FOR_CALIBRATION: calibration is not None and calibration.has_case(inputs.files),
-        "warnings": [note.table for note in warnings],
+        "warnings": [note.table for note in by_consequence(warnings)],
         "bound": facts.bound,
         "empty": empty.entry,
     }

@@ -138,7 +138,7 @@ def _judge(pair: _Pair, unit: str, where: str, not_held_out: str) -> tuple[Outco
         for mean in (float(pair.synthesis.mean()), float(pair.naive.mean()))
     )
     size = len(pair.naive)
-    errors = f"MAE {ours}{where}; {pair.baseline} {theirs}"
+    errors = f"MAE {ours}{where}; {pair.baseline} {theirs}".removesuffix(".")  # of a.u.
     share = pair.share
     least = ONE_WORSE if size == 1 else TIE
     higher = int((pair.synthesis > pair.naive).sum())
