@@ -103,7 +103,7 @@ class Message:
     @property
     def is_detail(self) -> bool:
         """Whether it is printed with --verbose only, as no caution is."""
-        return self.grade == "note" and self.code in codes() and codes()[self.code].detail
+        return self.grade == "note" and codes().get(self.code, Code("")).detail
 
     @property
     def on_page(self) -> str:
@@ -180,7 +180,7 @@ def by_consequence(messages: Iterable[Message]) -> list[Message]:
 
     def rank(said: Message) -> tuple[int, int]:
         """The place of a message; that of a code from another version is the last of its grade."""
-        kind = codes()[said.code].kind if said.code in codes() else KINDS[-1]
+        kind = codes().get(said.code, Code("")).kind
         return -GRADES.index(said.grade), KINDS.index(kind)
 
     return sorted(messages, key=rank)

@@ -11,7 +11,7 @@ from typing import Any
 
 from voxlate.base.errors import BadInput
 from voxlate.base.executors.case_work import Progress, no_report, report_part
-from voxlate.base.messages import Message, Say, by_consequence, message
+from voxlate.base.messages import Message, Say, message
 from voxlate.scans.images.grid import Volume
 from voxlate.synthesis.inputs import Checked, Scan, was_in_training
 from voxlate.synthesis.model import COST, Model
@@ -121,7 +121,7 @@ class Ensemble(Model):
         for key in COST[:2]:  # the number of evaluations, and seconds
             provenance[key] = sum(entry[key] for entry in stated)
         if warnings:
-            provenance["warnings"] = [entry.table for entry in by_consequence(warnings)]
+            provenance["warnings"] = [entry.table for entry in warnings]
         for key in "in_training", "anyway":
             if any(entry.get(key) for entry in stated):
                 provenance[key] = True
