@@ -13,14 +13,13 @@ from voxlate.base.array_types import AnyArray, Bool
 from voxlate.base.errors import BadInput, first_of, plural
 from voxlate.base.groups import grouped
 from voxlate.base.messages import Message, message
-from voxlate.checks.audit import SHOW_ANATOMY
 from voxlate.checks.check_table import first
 from voxlate.checks.pairs import Pairs, Scans
 from voxlate.checks.scan_numbers import Finding, ScanNumbers, numbers_of, odd_scans
 from voxlate.checks.thumbnail import thumbnails
 from voxlate.scans.cases.case import MASK
 from voxlate.scans.cases.case_header import CaseHeader
-from voxlate.scans.images.units import TISSUE_MAPS
+from voxlate.scans.images.units import SHOW_ANATOMY, TISSUE_MAPS
 
 Arrays = Mapping[str, AnyArray]
 Read = Callable[[str], Arrays]  # the arrays of a case by its name

@@ -13,7 +13,6 @@ import numpy as np
 from voxlate.base.array_types import Float64
 from voxlate.base.groups import grouped
 from voxlate.base.similarity import Counts
-from voxlate.checks.audit import choose_cases
 from voxlate.checks.check_table import Measured, first
 from voxlate.checks.scan_numbers import TINY, Finding
 from voxlate.checks.thumbnail import (
@@ -23,6 +22,7 @@ from voxlate.checks.thumbnail import (
     pair_similarity,
     resemblance,
 )
+from voxlate.scans.cases.alignment_audit import choose_cases
 from voxlate.scans.cases.case import MASK
 
 COMPARED = 12  # cases that every case is compared with

@@ -28,13 +28,7 @@ from voxlate.base.files import PHANTOMS, is_scaffold, lock
 from voxlate.base.machine import cores
 from voxlate.base.messages import UNOWNED, Say, message
 from voxlate.base.options.option import merge
-from voxlate.checks.audit import (
-    check_alignment,
-    choose_cases,
-    misalignments,
-    not_examined,
-    to_refine,
-)
+from voxlate.checks.alignment import check_alignment
 from voxlate.checks.cohort_outliers import check_outliers
 from voxlate.checks.copies import check_copies, signatures
 from voxlate.checks.head_checks import body_numbers
@@ -47,6 +41,12 @@ from voxlate.checks.header_checks import (
 from voxlate.checks.quality_checks import check_stacks, mask_numbers, slice_numbers
 from voxlate.checks.survey import Inputs, read_inputs
 from voxlate.scans.cases.align import Preparation
+from voxlate.scans.cases.alignment_audit import (
+    choose_cases,
+    misalignments,
+    not_examined,
+    to_refine,
+)
 from voxlate.scans.cases.case import PreparedCase, map_arrays, prepare_case, read_header, write_case
 from voxlate.scans.cases.case_header import CaseHeader
 from voxlate.scans.cases.prepared import (

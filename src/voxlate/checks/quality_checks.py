@@ -17,7 +17,6 @@ from scipy import ndimage
 
 from voxlate.base.array_types import AnyArray, Bool, Float32, Float64
 from voxlate.base.messages import Message
-from voxlate.checks.audit import SHOW_ANATOMY
 from voxlate.checks.check_table import ask
 from voxlate.checks.intensity_checks import tissue_of_ct
 from voxlate.checks.scan_numbers import soft_and_background
@@ -26,6 +25,7 @@ from voxlate.scans.cases.case_header import CaseHeader
 from voxlate.scans.images.frame import BodyFrame
 from voxlate.scans.images.grid import Volume, canonical_view, same_grid
 from voxlate.scans.images.mask import background_value, components_of, foreground
+from voxlate.scans.images.units import SHOW_ANATOMY
 
 ORDER = ("order", "slices")  # the groups of rows that are asked of `slice_numbers`
 SLICES = 8

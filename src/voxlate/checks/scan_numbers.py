@@ -7,12 +7,11 @@ import numpy as np
 
 from voxlate.base.groups import grouped
 from voxlate.base.messages import codes
-from voxlate.checks.audit import SHOW_ANATOMY
 from voxlate.checks.check_table import Row, first
 from voxlate.checks.intensity_checks import AIR_BELOW_HU, check_kind, tissue_numbers
 from voxlate.checks.thumbnail import Thumbnail, empty_share
 from voxlate.scans.images.mask import Spacing
-from voxlate.scans.images.units import MAY_BE_ZERO, TISSUE_MAPS
+from voxlate.scans.images.units import MAY_BE_ZERO, SHOW_ANATOMY, TISSUE_MAPS
 from voxlate.scans.images.volume_statistics import Statistics
 
 ScanNumbers = Mapping[str, float]

@@ -18,7 +18,6 @@ from voxlate.base.errors import first_of, plural
 from voxlate.base.groups import grouped
 from voxlate.base.messages import Message, codes, message
 from voxlate.base.slabs import least_and_most
-from voxlate.checks.audit import SHOW_ANATOMY
 from voxlate.checks.check_table import Kind, Measured, ask
 from voxlate.checks.cohort_outliers import finding_messages
 from voxlate.checks.pairs import Pairs, Scans
@@ -32,6 +31,7 @@ from voxlate.checks.scan_numbers import (
 from voxlate.checks.thumbnail import best_flip, coarse, pair_similarity, thumbnails, unit
 from voxlate.scans.images.grid import Grid, Volume, canonical_view
 from voxlate.scans.images.mask import foreground
+from voxlate.scans.images.units import SHOW_ANATOMY
 from voxlate.scans.images.volume_statistics import Statistics, distribution
 
 LEFT_OUT = "It is left out; --any-truth keeps it."

@@ -8,7 +8,7 @@ from typing import Literal
 
 from voxlate.base.errors import BadInput
 from voxlate.base.messages import GRADES, Message, worst_grade
-from voxlate.checks.audit import check_together
+from voxlate.checks.alignment import check_together
 from voxlate.checks.check_table import ask
 from voxlate.checks.head_checks import black_pools_ml, check_head, sides_of
 from voxlate.checks.head_pose import Kind

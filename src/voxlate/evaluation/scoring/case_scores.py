@@ -11,7 +11,6 @@ import numpy as np
 
 from voxlate.base.array_types import AnyArray, Bool, Float32
 from voxlate.base.errors import BadInput
-from voxlate.checks.audit import SHOW_ANATOMY
 from voxlate.checks.truths import SketchedTruth, other_size, sketch_of
 from voxlate.evaluation.evaluate_options import EvaluateOptions
 from voxlate.evaluation.scoring.distances import slices_of
@@ -51,7 +50,7 @@ from voxlate.scans.images.mask import foreground
 from voxlate.scans.images.midline import midline_grid
 from voxlate.scans.images.ranges import WHOLE_MASK, Range, mask_for
 from voxlate.scans.images.regions import Region, scale_to_peak
-from voxlate.scans.images.units import unit_of
+from voxlate.scans.images.units import SHOW_ANATOMY, unit_of
 from voxlate.training.naive import Baselines
 from voxlate.training.recipe.run_provenance import window_borders
 from voxlate.training.verdict import SYNTHESIS

@@ -10,11 +10,11 @@ import numpy as np
 
 from voxlate.base.errors import BadInput, first_of
 from voxlate.base.messages import worst_grade
-from voxlate.checks.audit import SHOW_ANATOMY
 from voxlate.checks.intensity_checks import check_one_scale
 from voxlate.checks.quality_checks import check_stack
 from voxlate.scans.cases.case_header import FOREGROUND_OF, CaseHeader
 from voxlate.scans.cases.prepared import CaseEntry, Cohort
+from voxlate.scans.images.units import SHOW_ANATOMY
 from voxlate.scans.images.volume_statistics import PERCENTILES, Distribution, Statistics
 
 GREY_LEVELS = 255  # largest value of pictures with 8 bits
