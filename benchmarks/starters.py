@@ -22,12 +22,12 @@ from statistics import mean
 
 import torch
 
+import voxlate
 from starter_heads import real_pair, scores_of, synthesised
 from starter_intervals import add_intervals, layout
 from starter_pack import pack, with_measured
 from voxlate.anatomy.phantom_cohort import write_cohort
 from voxlate.base.files import write_text
-from voxlate.checks.prepare import prepare
 from voxlate.evaluation.scoring.evaluate import evaluate
 from voxlate.synthesis.cohort import synthesise_cases
 from voxlate.synthesis.model import Model
@@ -199,7 +199,14 @@ def _prepare_heads(
     own = {case: case.name if part == "val" else case.name.rpartition("_")[0] for case in made}
     split = {case: "val" if part == "val" or own[case] == VALIDATES else "train" for case in made}
     manifest = _write_manifest(folder, split, own)
-    prepare(folder, prepared, manifest=manifest, spacing_mm=SPACING_MM, audit=False)
+    voxlate.prepare(
+        folder,
+        prepared,
+        manifest=manifest,
+        spacing_mm=SPACING_MM,
+        audit=False,
+        progress=False,
+    )
     return prepared
 
 

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 
+import voxlate
 from json_lines import append, finished
 from voxlate.anatomy.phantom_cohort import write_cohort
 from voxlate.anatomy.tissue import INTRACRANIAL
@@ -34,7 +35,6 @@ from voxlate.checks.out_of_distribution import (
     patches_of,
     verdict_on,
 )
-from voxlate.checks.prepare import prepare
 from voxlate.evaluation.calibrate import calibrate
 from voxlate.evaluation.scoring.evaluate import evaluate
 from voxlate.scans.cohorts.case_files import CaseFiles
@@ -76,7 +76,14 @@ def learned(
         folder.mkdir(parents=True)
         table = folder / "cases.csv"
         write_manifest(table, found, split, {name: name for name in sorted(found[0].files)})
-        prepare(scans, folder / "prepared", manifest=table, audit=False, allow_outside=True)
+        voxlate.prepare(
+            scans,
+            folder / "prepared",
+            manifest=table,
+            audit=False,
+            allow_outside=True,
+            progress=False,
+        )
         made = plan_training(folder / "prepared", minutes=minutes, mode="mean", device="cpu")
         train(made.recipe, folder / "prepared", run, device="cpu")
     cases = [one for one in found if split[one.case] == "val"]

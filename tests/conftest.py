@@ -83,7 +83,7 @@ def _shortened(tmp_path_factory):
     waits for the disk, and the misalignment of the same two scans, which most tests of prepare have, is estimated
     once in a process.
     """
-    from voxlate.checks import prepare
+    from voxlate.scans import prepare
     from voxlate.scans.cases import alignment_audit
     from voxlate.scans.images import pictures
     from voxlate.training.precision import keep_ratio, this_machine
@@ -239,7 +239,7 @@ def tiny(tmp_path) -> Path:
 @pytest.fixture(scope="session")
 def prepared_once(cohort_once, tmp_path_factory) -> Path:
     """What `prepared` copies: the cases of `cohort`, prepared once in a process."""
-    from voxlate.checks.prepare import prepare
+    from preparing import prepare
 
     folder = tmp_path_factory.mktemp("once")
     splits = (4, 1, 1)  # a test patient, too, whom so small a cohort has only where it is asked for

@@ -8,7 +8,6 @@ from typing import Any
 from typing import Literal
 from voxlate.anatomy.phantom_options import PhantomOptions as PhantomOptions
 from voxlate.base.errors import BadInput as BadInput
-from voxlate.checks.survey import Survey
 from voxlate.clinic.dicom_out import Exported
 from voxlate.clinic.share_options import ExportOptions as ExportOptions
 from voxlate.clinic.share_options import ListenOptions as ListenOptions
@@ -31,6 +30,7 @@ from voxlate.scans.cohorts.case_files import CohortFiles
 from voxlate.scans.images.grid import Volume as Volume
 from voxlate.scans.layout_options import Layout
 from voxlate.scans.prepare_options import PrepareOptions as PrepareOptions
+from voxlate.scans.survey import Survey
 from voxlate.synthesis.exported import Description
 from voxlate.synthesis.model import Model
 from voxlate.synthesis.synth_options import CheckOptions as CheckOptions

@@ -8,6 +8,7 @@ import pytest
 from scipy import ndimage
 
 from made_volumes import save
+from preparing import prepare
 from refusals import refuses
 from rows import every_row
 from scans import change_scan
@@ -20,7 +21,6 @@ from voxlate.anatomy.real_ct import read_ct
 from voxlate.anatomy.tissue import Label
 from voxlate.base.files import read_json
 from voxlate.base.messages import Message
-from voxlate.checks.prepare import prepare
 from voxlate.scans.cases.prepared import open_cohort
 from voxlate.scans.formats.io import read_volume
 

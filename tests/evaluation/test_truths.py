@@ -9,17 +9,17 @@ import pytest
 from scipy.ndimage import convolve, gaussian_filter
 
 from made_volumes import made_volume, save
+from preparing import prepare
 from refusals import refuses
 from rows import every_row, slow
 from scans import change_scan
 from voxlate.anatomy.phantom_cohort import write_cohort
 from voxlate.base.files import write_json
-from voxlate.checks.header_checks import refuse_synthetic
-from voxlate.checks.prepare import prepare
 from voxlate.checks.truths import SketchedTruth, judge, sketch_of
 from voxlate.evaluation.scoring.captions import caption, truth_messages
 from voxlate.evaluation.scoring.evaluate import evaluate
 from voxlate.evaluation.scoring.outliers import find_outliers
+from voxlate.scans.cohorts.cohort_refusals import refuse_synthetic
 from voxlate.scans.cohorts.find import find_cohort
 from voxlate.scans.formats.io import content_hash, read_volume, write_volume
 from voxlate.scans.formats.nifti import SYNTHETIC_SCAN

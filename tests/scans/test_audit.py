@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import scipy.ndimage
 
+from preparing import prepare
 from rows import slow
 from voxlate.anatomy.phantom_cohort import write_cohort
 from voxlate.checks.alignment import check_alignment, check_together
-from voxlate.checks.prepare import prepare
 from voxlate.evaluation.reports.cohort_page import misalignment_lines, report_prepared
 from voxlate.scans.cases import alignment_audit
 from voxlate.scans.cases.align import Preparation

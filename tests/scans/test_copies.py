@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from preparing import prepare
 from rows import every_row
 from voxlate.checks import same_scan
-from voxlate.checks.prepare import prepare
 from voxlate.checks.same_scan import field_of, signature_of, similar
 from voxlate.scans.cases.align import Preparation
 from voxlate.scans.cases.case import prepare_case

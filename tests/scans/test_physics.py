@@ -11,6 +11,7 @@ from numpy.random import default_rng
 from numpy.testing import assert_allclose
 from scipy import ndimage
 
+from preparing import prepare
 from refusals import refuses
 from rows import every_row, slow
 from voxlate.anatomy.acquisition import (
@@ -31,7 +32,6 @@ from voxlate.anatomy.sequences import FULL_SCALE
 from voxlate.anatomy.tissue import INTRACRANIAL, Label
 from voxlate.base.items import BACKGROUND, stable_id
 from voxlate.base.lazy import PROVIDERS
-from voxlate.checks.prepare import prepare
 from voxlate.scans.cases.align import Preparation
 from voxlate.scans.cases.axes import lay_out
 from voxlate.scans.cases.case import PreparedCase, prepare_case

@@ -10,10 +10,10 @@ import pytest
 from numpy.random import default_rng
 from scipy.spatial.transform import Rotation
 
+from preparing import prepare
 from refusals import refuses
 from rows import every_row
 from scans import indices
-from voxlate.checks.prepare import prepare
 from voxlate.scans.images import register as module
 from voxlate.scans.images.grid import Grid, Volume
 from voxlate.scans.images.register import (

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from scipy.ndimage import binary_erosion
 
+from preparing import prepare
 from refusals import refuses
 from rows import every_row, slow
 from voxlate.base.messages import Message
-from voxlate.checks.prepare import prepare
 from voxlate.checks.usual_anatomy import (
     FLIPS,
     LEFT_RIGHT,

@@ -6,13 +6,13 @@ import shutil
 import numpy as np
 import pytest
 
+from preparing import prepare
 from refusals import refuses
 from rows import slow
 from scans import change_scan, hold_out_the_last, keep_cases
 from trainings import recipe_of_text
 from voxlate.base.executors.case_work import no_report
 from voxlate.base.files import read_json
-from voxlate.checks.prepare import prepare
 from voxlate.evaluation import missing
 from voxlate.evaluation.evaluate_options import EvaluateOptions
 from voxlate.evaluation.scoring.scores import read_scores

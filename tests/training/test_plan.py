@@ -11,12 +11,12 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
+from preparing import prepare
 from refusals import refuses
 from rows import every_row, slow
 from scans import change_scan, hold_out_the_last
 from trainings import log_lines
 from voxlate.anatomy.phantom_cohort import write_cohort
-from voxlate.checks.prepare import prepare
 from voxlate.scans.cases.prepared import open_cohort
 from voxlate.training import recipe
 from voxlate.training.planning import rules
