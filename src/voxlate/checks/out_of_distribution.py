@@ -1,7 +1,7 @@
 """Scans that are out of the distribution of a calibration: by their patches, their farthest patches, their body's size.
 
 Patches are compared with the nearest ones of the calibration's scans, as in PatchCore (Roth et al. 2022), by hand-made
-features of intensity in place of a network's; a case is flagged by conformal prediction over patients.
+features of intensity in place of a network's; a case is flagged by its distance above that of each patient of the calibration.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,6 @@ from voxlate.base.groups import grouped
 from voxlate.base.messages import Message
 from voxlate.base.records import Shape
 from voxlate.checks.check_table import ask
-from voxlate.checks.conformal import conformal_quantile, least_patients
 from voxlate.checks.patch_features import blur, gradient
 from voxlate.checks.usual_anatomy import margin_of, variance_of_extents
 from voxlate.scans.images.mask import Spacing, box_around
@@ -47,8 +46,8 @@ STATISTICS = {
 }
 
 
-LEVEL = 1 - FALSE_ALARMS / len(STATISTICS)  # of the bound of each statistic
-PROVING = least_patients(LEVEL)  # patients that can prove the rate of false alarms
+# Patients that can prove the rate of false alarms: a new patient exceeds the largest of n with probability 1 / (n + 1).
+PROVING = 59
 
 
 @dataclass(frozen=True)
@@ -262,18 +261,9 @@ def _limits(deviations: Sequence[Float64], median: Float64) -> Float64:
     deviations: from the median, [cases, statistics] of each patient.
     """
     patients = len(deviations)
-    proved = patients >= PROVING
-    level = LEVEL
-    margin = 1.0
-    if not proved:
-        level = patients / (patients + 1)  # the largest of all is a bound at this level
-        margin = margin_of(patients)
-    widths = [
-        margin * conformal_quantile([rows[:, k] for rows in deviations], level)
-        for k in range(len(STATISTICS))
-    ]
-    width: Float64 = np.maximum(widths, 0.02 * median + LEAST_WIDTH)
-    if not proved:
+    largest = np.concatenate(deviations).max(0)
+    width: Float64 = np.maximum(margin_of(patients) * largest, 0.02 * median + LEAST_WIDTH)
+    if patients < PROVING:
         width[-1] = max(width[-1], FAR_SIZE - median[-1])
     return width
 
