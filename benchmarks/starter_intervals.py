@@ -20,7 +20,6 @@ from voxlate.base.files import HIGH, LOW
 from voxlate.base.groups import grouped
 from voxlate.base.items import stable_id
 from voxlate.base.records import Widening
-from voxlate.checks.conformal import least_scale, shares_outside
 from voxlate.evaluation.calibrate import calibrate
 from voxlate.evaluation.calibrate_options import CalibrateOptions
 from voxlate.evaluation.scoring.score_units import BRAIN_HU, shows_a_window
@@ -41,6 +40,7 @@ from voxlate.synthesis.calibration import (
     widen,
 )
 from voxlate.synthesis.cohort import synthesise_cases
+from voxlate.synthesis.conformal import least_scale, shares_outside
 from voxlate.synthesis.model import Model
 from voxlate.synthesis.provenance import provenance_of
 from voxlate.synthesis.scans import by_accepted_names, find_scans

@@ -17,9 +17,9 @@ from voxlate.base.groups import grouped
 from voxlate.base.messages import Message
 from voxlate.base.records import Shape
 from voxlate.checks.check_table import ask
-from voxlate.checks.patch_features import blur, gradient
 from voxlate.checks.usual_anatomy import margin_of, variance_of_extents
 from voxlate.scans.images.mask import Spacing, box_around
+from voxlate.scans.images.slice_filters import blur, gradient
 
 Array = Float32
 

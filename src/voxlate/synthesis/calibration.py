@@ -25,12 +25,12 @@ from voxlate.base.records import (
     Text,
     Widening,
 )
-from voxlate.checks.conformal import WIDEST, Bound
 from voxlate.checks.out_of_distribution import ReferencePatches
-from voxlate.checks.patch_features import features_in_slabs
 from voxlate.scans.formats.io import content_hash, is_there
 from voxlate.scans.images.regions import BODY
+from voxlate.synthesis.conformal import WIDEST, Bound
 from voxlate.synthesis.facts import ModelFacts
+from voxlate.synthesis.voxel_features import features_in_slabs
 from voxlate.synthesis.widths import Widths
 
 Array = Float32

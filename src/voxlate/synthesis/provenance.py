@@ -25,12 +25,12 @@ from voxlate.base.records import (
     Text,
     Widening,
 )
-from voxlate.checks.conformal import Bound
 from voxlate.scans.cases.align import Align
 from voxlate.scans.cases.axes import Axes
 from voxlate.scans.cases.case import MASK
 from voxlate.scans.images.intensity import IntensityMap
 from voxlate.scans.images.register import RegistrationMethod
+from voxlate.synthesis.conformal import Bound
 
 Provenance = Mapping[str, Any]
 Table = dict[str, Any]
