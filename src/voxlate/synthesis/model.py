@@ -11,7 +11,7 @@ The path of a scan, in the order in which `synthesise` calls these functions:
    averages those of several planes.
 5. Physical units: `predict_case` applies the scale of each target and stretches its bright end (brightness.find_peak).
 6. Trust: intervals.case_intervals adds intervals, error bounds and an out-of-distribution map, if calibrated.
-7. Empty slices: empty.empty_slices finds the slices that show no body, which become background.
+7. Background: background.find_outside finds what is outside of the body of all sources, which becomes background.
 8. Output grid: intervals.OutputGrid.images resamples the images to the grid of the scan's file.
 9. Result: result.Synthesised holds images and provenance, and writes them.
 """
@@ -39,15 +39,14 @@ from voxlate.checks.out_of_distribution import verdict_on
 from voxlate.checks.usual_anatomy import Anatomy
 from voxlate.scans.cases.case import MASK
 from voxlate.scans.images.grid import Volume
-from voxlate.synthesis.brightness import SynthesisedImage, in_physical_units, with_peak
-from voxlate.synthesis.calibration import Answer, Calibration, Calibrations, Prediction
-from voxlate.synthesis.empty import (
-    Empty,
-    begins_above,
-    empty_slices,
-    find_empty_slices,
+from voxlate.synthesis.background import (
+    Background,
+    background_of_case,
+    find_outside,
     unused_slices,
 )
+from voxlate.synthesis.brightness import SynthesisedImage, in_physical_units, with_peak
+from voxlate.synthesis.calibration import Answer, Calibration, Calibrations, Prediction
 from voxlate.synthesis.facts import ModelFacts
 from voxlate.synthesis.inputs import (
     CaseInputs,
@@ -237,14 +236,14 @@ class Model:
         prepared = inputs.prepared
         plan = self.plan(inputs.files, seed)
         grid = find_output_grid(facts, prepared)
-        background = find_empty_slices(facts, prepared)
-        unused = _unused_slices(facts, background.which, grid, calibration)
+        outside = find_outside(facts, prepared)
+        unused = _unused_slices(facts, outside.slices, grid, calibration)
         with turn or nullcontext():
             begun = time.monotonic()
             images, calls = predict_case(self, inputs, seed, progress, unused)
             seconds = (time.monotonic() - begun) / prepared.header.shape[0]
         ends = case_intervals(calibration, facts, prepared, images, grid, unused, checked.verdict)
-        empty = empty_slices(facts, prepared, self.anatomy, images, background)
+        background = background_of_case(facts, outside, self.anatomy, images)
         batch = 1 if facts.synth.exact else facts.synth.batch
         planes = [plane.axes for plane in planes_read(facts, prepared.header)]
         provenance = {
@@ -256,13 +255,13 @@ class Model:
                 name: scan or {"voxels": inputs.key} for name, scan in plan["inputs"].items()
             },
             **dict(zip(COST, (calls, seconds, self.network.device_name, batch))),
-            **_provenance(self, inputs, images, ends, calibration, empty),
+            **_provenance(self, inputs, images, ends, calibration, background),
             **({"planes_read": planes} if facts.data.planes else {}),
             **({"anyway": True} if checked.grade == "do not trust" else {}),
         }
-        result = _on_file_grid(self, images, ends, empty, grid, provenance)
+        result = _on_file_grid(self, images, ends, background, grid, provenance)
         if inputs.frame is not None:
-            result = result.restored(inputs.frame, empty.values)
+            result = result.restored(inputs.frame, background.values)
         for note in result.warnings:
             warn(note)
         return result
@@ -485,11 +484,11 @@ def _unused_slices(
 ) -> Bool:
     """The slices [D] that the network may leave out, because none of their voxels decides anything.
 
-    No slice where peaks, error bounds or brain surroundings are measured.
+    No slice where peaks or error bounds are measured.
     """
     targets = {} if calibration is None else calibration.header.targets
     bounded = any(target.bounds for target in targets.values())
-    if facts.synth.peaks or bounded or begins_above(facts, facts.scales):
+    if facts.synth.peaks or bounded:
         return np.zeros_like(empty)
     return unused_slices(empty, grid.slices_per_step)
 
@@ -498,15 +497,15 @@ def _on_file_grid(
     model: Model,
     images: dict[str, SynthesisedImage],
     ends: CaseIntervals,
-    empty: Empty,
+    background: Background,
     grid: OutputGrid,
     provenance: Table,
 ) -> Synthesised:
     """The images with their background, resampled to the grid of the file."""
-    images = empty.fill(images)
+    images = background.fill(images)
     volumes = grid.images({name: image.values for name, image in images.items()})
     spread = grid.images({name: image.physical_sd for name, image in images.items()})
-    ends = empty.close_intervals(ends, volumes, grid)
+    ends = background.close_intervals(ends, volumes, grid)
     shape = next(iter(images.values())).values.shape
     distance = None if ends.verdict is None else ends.verdict.map(shape)
     maps = (ends.low, ends.high, grid.images(dict.fromkeys(images, distance)))
@@ -524,7 +523,7 @@ def _provenance(
     images: Mapping[str, SynthesisedImage],
     ends: CaseIntervals,
     calibration: Calibration | None,
-    empty: Empty,
+    background: Background,
 ) -> Table:
     """The entries of the provenance that describe a case's inputs, images and error bounds; entries without content are left out."""
     facts = model.facts
@@ -533,7 +532,7 @@ def _provenance(
     for name, peak in peaks.items():
         warnings += peak.check(name)
     bounds, messages = ends.stated(warnings)
-    warnings += [*messages, *empty.messages]
+    warnings += [*messages, *background.messages]
     scales = {name: (image.scale.low, image.scale.high) for name, image in images.items()}
     maps = {name: facts.intensity[name] for name in facts.data.target}
     optional = {
@@ -543,7 +542,7 @@ def _provenance(
         USED_FOR_CALIBRATION: calibration is not None and calibration.has_case(inputs.files),
         "warnings": [note.table for note in warnings],
         "bound": facts.bound,
-        "empty": empty.entry,
+        "empty": background.entry,
     }
     entries = {
         "prepared": inputs.preparation,
