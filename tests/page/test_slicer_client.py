@@ -114,7 +114,7 @@ def test_who_stops_to_wait_leaves_no_job_and_the_warnings_of_the_check_are_kept(
         return subprocess.Popen([sys.executable, "-S", "-c", "input()"], stdin=subprocess.PIPE)
 
     client = client_file.Client(serve(first_by(wait)))
-    scan = {"scan.nii.gz": (cohort / "case1" / "t1.nii.gz").read_bytes()}
+    scan = {"t2.nii.gz": (cohort / "case1" / "t1.nii.gz").read_bytes()}
 
     def stop(stage, percent):
         if stage == "Synthesising: running":

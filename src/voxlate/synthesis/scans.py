@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from voxlate.base.errors import BadInput, known_name, plural
-from voxlate.base.messages import Grade, Message, message
+from voxlate.base.messages import Message, message
 from voxlate.scans.cases.case import MASK
 from voxlate.scans.cohorts.case_files import UNNAMED, CaseFiles, CohortFiles, plain_name
 from voxlate.scans.cohorts.path_roles import modality_by_name
@@ -179,14 +179,13 @@ def _one_scan(path: Path, model: Model) -> CaseScans:
     files = {sources[0]: path}
     notes = tuple[Message, ...]()
     names = {sources[0], *model.facts.accepts.get(sources[0], ())}
-    if not ({stem, says} & names or path.is_dir()):
-        fits = says in ANY or (names <= ANY and says in MR)
-        grade: Grade = "note" if fits else "caution"
+    fits = {stem, says} & (names | ANY) or (names <= ANY and says in MR)
+    if not (fits or path.is_dir()):
         notes = (
             message(
                 "taken-as",
-                f"The scan ({path.name}) is taken as {sources[0]} because it is the only one; its name says {says or 'nothing of it'}. If it is another scan, name its modality.",
-                grade=grade,
+                f"The scan ({path.name}) is taken as {sources[0]}; its name says {says}. If it is another scan, name its modality.",
+                grade="caution",
             ),
         )
     why = why_excluded(list_series(path)[0]) if path.is_dir() else ""
