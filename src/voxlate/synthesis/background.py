@@ -111,6 +111,8 @@ def find_outside(facts: ModelFacts, prepared: PreparedCase) -> Outside:
     # a CT shows the table, which a synthesised CT shows as well
     tables = [tissue for volume, (tissue, _) in zip(volumes, tissues) if volume.unit == "HU"]
     body = _any_of([*outlines, *tables])
+    if not count_nonzero(body):  # as in a scan of a small part
+        body = _any_of([tissue for tissue, _ in tissues])
     has_body = by_plane(lambda slab: slab.any((1, 2)), body)
     kept = dilate(body, NEAR_MM, volumes[0].grid.spacing_mm) & has_body[:, None, None]
     is_zero = all(is_constant for _, is_constant in tissues)
