@@ -98,7 +98,7 @@ bench: install
 bench-gpu: install
 	$(BIN)/python benchmarks/bench_gpu.py
 
-# how far intervals and warnings hold; WORK/harvard_scans are the MR-CT slices
+# how far intervals and warnings hold
 trust: install
 	$(BIN)/python benchmarks/trust.py bench
 

@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 
 import voxlate
-from trust import HEADS, means, parts_of_intervals, write_manifest
+from trust import means, write_manifest
 from voxlate.anatomy.phantom_cohort import write_cohort
 from voxlate.base.groups import grouped
 from voxlate.evaluation.scoring.score_units import BRAIN_HU, shows_a_window
 from voxlate.evaluation.scoring.scored_regions import read_canonical
 from voxlate.scans.cohorts.find import find_cohort
 from voxlate.scans.images.mask import foreground
-from voxlate.scans.images.shown import as_grey
+from voxlate.scans.images.shown import WHITE, as_grey
 from voxlate.synthesis.provenance import provenance_of
 from voxlate.training.recipe import read
 from voxlate.training.run import Run
@@ -28,6 +28,7 @@ from voxlate.training.verdict import SYNTHESIS
 
 WORKERS = 2
 OVERHEAD = 1.0  # minutes of a row for the plan, the synthesis and the scores
+HEADS = ("case02", "case16", "case20", "case32", "case34", "case37", "case41")
 REPORTING = ("case37", "case41")
 BRAINS = ("openMS-cs-patient26", "TCGA-DU-7294", "openMS-cs-patient07", "BraTS-GLI-00001-000")
 STARTERS = ("head-mr-to-ct", "brain-mr-to-mr")
@@ -35,7 +36,6 @@ SEEDS = (0, 1, 2)
 FIXED_STEPS = 350  # about three minutes of one core in bfloat16
 # Fixed, because the window of a plan may change: that of today's plans of the phantoms.
 HU_RANGE = (-1000.0, 1300.0)
-WHITE = 255.0  # the largest grey value, which a window gives to all that it has cut
 BONE_GREY = f"ct>{0.9 * WHITE:g}"
 PHANTOMS: dict[str, Any] = {"cases": 24, "size": (72, 88, 14), "lesion": "mixed", "seed": 31}
 TRAINING, VALIDATING = 16, 2  # phantoms; the others report
@@ -133,6 +133,12 @@ def parts_of_heads(row: Row) -> dict[str, str]:
     others.remove(validating)
     training = dict.fromkeys(others[: row.patients], "train")
     return {row.subject: "test", validating: "val", **training}
+
+
+def parts_of_intervals(head: str) -> dict[str, str]:
+    """The split of each head where one is left out: three heads calibrate and three train."""
+    others = [one for one in HEADS if one != head]
+    return {head: "test", **dict.fromkeys(others[:3], "val"), **dict.fromkeys(others[3:], "train")}
 
 
 def heads(row: Row, place: Place) -> Iterator[Scores]:

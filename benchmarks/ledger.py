@@ -7,6 +7,7 @@ from pathlib import Path
 from statistics import mean
 
 from voxlate.base.errors import BadInput
+from voxlate.base.groups import grouped
 
 DIRTY = "+"  # at the end of a commit whose src/ has changes that are not committed
 NOMINAL_COVERAGE = 0.9
@@ -117,9 +118,8 @@ def worse(results: Sequence[Result], commit: str) -> list[str]:
 
     Seeds and repeats of a commit count as their mean. Uncommitted code counts as no earlier result.
     """
-    groups: dict[tuple[str, str], list[Result]] = {}
-    for result in _without_outdated(results):
-        groups.setdefault((result.machine, result.row), []).append(result)
+    counted = _without_outdated(results)
+    groups = grouped(((result.machine, result.row), result) for result in counted)
     found = []
     for (machine, row), group in groups.items():
         for measure in MEASURES:
@@ -155,12 +155,8 @@ def _compare(group: Sequence[Result], commit: str, measure: Measure) -> str:
 
 
 def _values_by_commit(group: Sequence[Result], name: str) -> dict[str, list[float]]:
-    values: dict[str, list[float]] = {}
-    for result in group:
-        value = getattr(result, name)
-        if value is not None:
-            values.setdefault(result.commit, []).append(value)
-    return values
+    values = [(result.commit, getattr(result, name)) for result in group]
+    return grouped((commit, value) for commit, value in values if value is not None)
 
 
 def _is_earlier(group: Sequence[Result], name: str, commit: str) -> bool:

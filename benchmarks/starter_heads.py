@@ -9,7 +9,7 @@ rightly, whatever its HU; --picture draws it. Bone is what has more than 250 HU,
 
 import argparse
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -19,13 +19,12 @@ import numpy as np
 from scipy import ndimage
 
 from voxlate.anatomy.acquisition import rician
-from voxlate.anatomy.contrast import Protocol, magnitude
+from voxlate.anatomy.contrast import FULL_SCALE, Protocol, magnitude
 from voxlate.anatomy.label_map import read_label_map
 from voxlate.anatomy.label_table import read_table
 from voxlate.anatomy.mapped_head import make_mapped_head
 from voxlate.anatomy.maps import MAPS, tissue_map
-from voxlate.anatomy.scanner import image
-from voxlate.anatomy.sequences import FULL_SCALE
+from voxlate.anatomy.signal import image
 from voxlate.scans.formats.io import read_volume
 from voxlate.scans.images.grid import Volume, canonical
 from voxlate.scans.images.mask import foreground
@@ -49,14 +48,16 @@ SHOWN, BESIDE = (4, 10, 16, 22), 150  # axial slices of the picture, and the sag
 NEAR = 11  # pixels around a border in which its values are
 
 
-def drawn_pairs(maps: Path, variations: int = 2) -> Iterator[tuple[str, Volume, Volume, int]]:
+def drawn_pairs(
+    maps: Path, variations: int = 2, protocols: Mapping[str, Protocol] = PROTOCOLS
+) -> Iterator[tuple[str, Volume, Volume, int]]:
     """Name, MR, CT and the first slice of the vault of variations of label maps."""
     for path, number in product(sorted(maps.glob("*.nii.gz")), range(variations)):
         body = read_label_map(path, read_table("synthseg"), path.name)
         head = make_mapped_head(body, SEED, number, SPACING_MM)
         tissues = {name: tissue_map(head, name) for name in MAPS}
         clean = image(head, "ct")
-        for (contrast, protocol), step in product(PROTOCOLS.items(), STEPS):
+        for (contrast, protocol), step in product(protocols.items(), STEPS):
             signal = np.where(tissues["pd_map"] > 0, FULL_SCALE * magnitude(protocol, tissues), 0)
             signal, ct = (thick(values.astype(np.float32), step) for values in (signal, clean))
             rng = np.random.default_rng([head.case, step])
@@ -94,7 +95,7 @@ def draw(mr: Volume, image: np.ndarray, ct: np.ndarray, path: Path) -> None:
     rows = []
     ends = ((0, float(np.percentile(mr.data, 99.5))), (-1000, 1500), (-1000, 1500))
     for values, (low, high) in zip((mr.data[0], image, ct), ends):
-        grey = as_grey(replace(mr, data=values), (low, high)).data.astype(np.uint8)
+        grey = as_grey(replace(mr, data=values[None]), (low, high)).data[0].astype(np.uint8)
         axial = [grey[z, 24:-16, 40:-40][::-1] for z in SHOWN]
         sagittal = grey[::-1, 24:-16, BESIDE]
         height = round(len(grey) * mr.grid.spacing_mm[0] / mr.grid.spacing_mm[1])

@@ -20,7 +20,6 @@ from voxlate.base.files import HIGH, LOW
 from voxlate.base.groups import grouped
 from voxlate.base.items import stable_id
 from voxlate.base.records import Widening
-from voxlate.checks.conformal import least_scale, shares_outside
 from voxlate.evaluation.calibrate import calibrate
 from voxlate.evaluation.calibrate_options import CalibrateOptions
 from voxlate.evaluation.scoring.score_units import BRAIN_HU, shows_a_window
@@ -32,15 +31,17 @@ from voxlate.scans.formats.io import write_volume
 from voxlate.scans.images.grid import Volume, same_grid
 from voxlate.scans.images.intensity import Scale
 from voxlate.scans.images.mask import foreground
+from voxlate.scans.images.shown import WHITE
 from voxlate.scans.images.slice_profile import margin, through_plane
 from voxlate.synthesis.calibration import (
     Array,
     Calibration,
-    describe_widening,
+    describe_fit,
     needed_scale,
     widen,
 )
 from voxlate.synthesis.cohort import synthesise_cases
+from voxlate.synthesis.conformal import least_scale, shares_outside
 from voxlate.synthesis.model import Model
 from voxlate.synthesis.provenance import provenance_of
 from voxlate.synthesis.scans import by_accepted_names, find_scans
@@ -62,7 +63,6 @@ from voxlate.training.weights import file_hash
 # voxel compare neighbouring slices.
 EVERY = (4, 1)
 SOFT_HU = (-130.0, 130.0)
-TOP = 255.0  # of the grey values of a picture of 8 bits
 
 
 @dataclass(frozen=True)
@@ -132,11 +132,13 @@ def _write(
     path = starter / file.name
     wider = widen(read_calibration(file), widened)
     write_calibration(path, _in_soft_tissue(wider, factor, calibrated.facts.target_scales[target]))
-    said = f"Its intervals of {shown.coverage:.0%} were {describe_widening(read_calibration(path).entry)}"
+    said = (
+        f"Its intervals of {shown.coverage:.0%} were {describe_fit(read_calibration(path).entry)}"
+    )
     entry = Intervals(path.name, file_hash(path), f"{said}.")
     with_intervals(starter, entry)
     shares = again().coverages(1.0).values()
-    text = f"{said}: they contain {min(shares):.1%} to {max(shares):.1%} of the voxels of each of these that all its scans show, and guarantee nothing for a patient."
+    text = f"{said}. In soft tissue they contain {min(shares):.1%} to {max(shares):.1%} of the voxels of each real head that all its scans show, and guarantee nothing for a patient."
     return with_intervals(starter, replace(entry, text=text))
 
 
@@ -269,7 +271,7 @@ def _needed(folder: Path, sources: Sequence[str], target: str, files: Mapping[st
 def ends_in_window(grey: Array) -> tuple[Array, Array]:
     """The least and the largest HU that a grey value may show: black and white show all that a window has cut."""
     low, high = BRAIN_HU
-    shown = low + grey / np.float32(TOP) * (high - low)
+    shown = low + grey / np.float32(WHITE) * (high - low)
     least = np.where(grey <= 0, -np.inf, shown)
-    most = np.where(grey >= TOP, np.inf, shown)
+    most = np.where(grey >= WHITE, np.inf, shown)
     return least, most

@@ -30,6 +30,7 @@ def pack(
     stripped: bool,
     spacing_mm: tuple[float, float],
     limits: Sequence[str] = (),
+    target_limits: Mapping[str, str] | None = None,
     measured: Sequence[Measured] = (),
 ) -> Card:
     """Write the starter `out` from a finished run: its weights in float16, recipe, anatomy, self-test and card.
@@ -88,6 +89,7 @@ def pack(
         sha256=packed_header["sha256"],
         run=file_hash(weights_of(run)),
         limits=list(limits),
+        target_limits=dict(target_limits or {}),
         measured=list(measured),
     )
     write_card(out, card)

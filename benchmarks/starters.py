@@ -22,12 +22,12 @@ from statistics import mean
 
 import torch
 
+import voxlate
 from starter_heads import real_pair, scores_of, synthesised
 from starter_intervals import add_intervals, layout
 from starter_pack import pack, with_measured
 from voxlate.anatomy.phantom_cohort import write_cohort
 from voxlate.base.files import write_text
-from voxlate.checks.prepare import prepare
 from voxlate.evaluation.scoring.evaluate import evaluate
 from voxlate.synthesis.cohort import synthesise_cases
 from voxlate.synthesis.model import Model
@@ -91,6 +91,7 @@ class Wanted:
     real: Mapping[str, str | None] = field(default_factory=dict)
     widened_on: str | None = None
     limits: Sequence[str] = ()
+    target_limits: Mapping[str, str] = field(default_factory=dict)
 
 
 WANTED = {
@@ -123,10 +124,12 @@ WANTED = {
         limits=[
             RESEARCH,
             "It takes brains without a skull.",
-            "Enhancement by contrast agent cannot be seen in other contrasts: it is a guess.",
-            "A lesion that is bright in a missing contrast, as a stroke in FLAIR, may be dark or absent in the synthesised image: docs/guides/starters.md shows one.",
             "Bright tissue of FLAIR and T1c may show a pattern of a few pixels; an enhancing rim may become dark in other contrasts, and wide ventricles may stay grey in FLAIR.",
         ],
+        target_limits={
+            "t1c": "Do not trust enhancement in the synthesised T1c: other contrasts do not show it, and it is a guess.",
+            "flair": "Do not trust lesions in the synthesised FLAIR: they may be dark, absent or invented.",
+        },
     ),
 }
 
@@ -160,6 +163,7 @@ def make(
             stripped=wanted.stripped,
             spacing_mm=spacing_range(SPACING_MM[2]),
             limits=wanted.limits,
+            target_limits=wanted.target_limits,
         )
     check_starter(starter)
     card = read_card(starter)
@@ -199,7 +203,14 @@ def _prepare_heads(
     own = {case: case.name if part == "val" else case.name.rpartition("_")[0] for case in made}
     split = {case: "val" if part == "val" or own[case] == VALIDATES else "train" for case in made}
     manifest = _write_manifest(folder, split, own)
-    prepare(folder, prepared, manifest=manifest, spacing_mm=SPACING_MM, audit=False)
+    voxlate.prepare(
+        folder,
+        prepared,
+        manifest=manifest,
+        spacing_mm=SPACING_MM,
+        audit=False,
+        progress=False,
+    )
     return prepared
 
 
@@ -219,7 +230,7 @@ def _write_manifest(folder: Path, split: Mapping[Path, str], patient: Mapping[Pa
 def modalities(recipe: Recipe) -> set[str]:
     """What the phantoms of a recipe need: maps for drawn contrasts, and the other modalities as images."""
     physics = recipe.data.physics
-    drawn = set() if physics is None else set(physics.sequences)
+    drawn = set() if physics is None else set(physics.contrasts)
     maps = set() if physics is None else physics.needs
     return (recipe.modalities - drawn) | maps
 
@@ -255,7 +266,8 @@ def measured(name: str, wanted: Wanted, starter: Path, work: Path, device: str) 
                     unit = f" in {UNITS[real]}" if key == "mae" else ""
                     baseline = BASELINES.get((real, first, modality, key))
                     value = round(mean(values), 4)
-                    numbers.append(Measured(scans_text, title + unit, value, baseline))
+                    error_of = modality if key == "mae" else None
+                    numbers.append(Measured(scans_text, title + unit, value, baseline, error_of))
     return numbers
 
 

@@ -5,11 +5,11 @@ docs/guides/trust.md says what came out.
 
     python benchmarks/trust.py [--threads 1] WORK [ROW …]
 
-harvard:HEAD  of the MR-CT slices in WORK/harvard_scans, HEAD is left out: `train auto --mode mean` on three of the
-              other heads, `calibrate` on the other three, then HEAD is made and scored.
 phantom:TASK  240 made-up heads, t1-ct or tof-cta: 40 to learn from, 40 to calibrate, 160 to test; the mean answer.
 unlike        the T1 of these heads with metal, motion, cut off, a jaw that known heads lack, upside down, and their CT
               given as T1, whole heads to known brains, tumours where known heads have none: are they flagged?
+
+Real heads are rows intervals-HEAD of evidence.py.
 """
 
 import argparse
@@ -23,18 +23,18 @@ from typing import Any
 import numpy as np
 import torch
 
+import voxlate
 from json_lines import append, finished
 from voxlate.anatomy.phantom_cohort import write_cohort
 from voxlate.anatomy.tissue import INTRACRANIAL
+from voxlate.base.groups import grouped
 from voxlate.checks.out_of_distribution import (
     DistributionTest,
     Patches,
-    ReferencePatches,
     fit_references,
     patches_of,
     verdict_on,
 )
-from voxlate.checks.prepare import prepare
 from voxlate.evaluation.calibrate import calibrate
 from voxlate.evaluation.scoring.evaluate import evaluate
 from voxlate.scans.cohorts.case_files import CaseFiles
@@ -52,7 +52,6 @@ from voxlate.training.planning.planner import plan_training
 from voxlate.training.train import train
 
 RESULTS = Path(__file__).with_suffix(".jsonl")
-HEADS = ("case02", "case16", "case20", "case32", "case34", "case37", "case41")
 KEYS: tuple[str, ...] = (
     "mae",
     "coverage",
@@ -63,6 +62,7 @@ KEYS: tuple[str, ...] = (
 )
 KEYS += tuple(f"coverage_{level}" for level in (50, 60, 70, 80, 90, 95))
 SIZE, COUNT = (72, 88, 14), 240
+Made = Callable[[int], Volume]  # the scan of a head, by its number
 
 
 def learned(
@@ -76,7 +76,14 @@ def learned(
         folder.mkdir(parents=True)
         table = folder / "cases.csv"
         write_manifest(table, found, split, {name: name for name in sorted(found[0].files)})
-        prepare(scans, folder / "prepared", manifest=table, audit=False, allow_outside=True)
+        voxlate.prepare(
+            scans,
+            folder / "prepared",
+            manifest=table,
+            audit=False,
+            allow_outside=True,
+            progress=False,
+        )
         made = plan_training(folder / "prepared", minutes=minutes, mode="mean", device="cpu")
         train(made.recipe, folder / "prepared", run, device="cpu")
     cases = [one for one in found if split[one.case] == "val"]
@@ -121,28 +128,13 @@ def write_manifest(
 
 def means(rows: list[Any], key: str) -> float | None:
     """The mean over patients of a score, where there is one."""
-    by_patient: dict[str, list[float]] = {}
-    for row in rows:
-        if (value := row.scores.get(key)) is not None and np.isfinite(value):
-            by_patient.setdefault(row.patient, []).append(value)
-    return (
-        round(float(np.mean([np.mean(one) for one in by_patient.values()])), 5)
-        if by_patient
-        else None
+    scores = [(row.patient, row.scores.get(key)) for row in rows]
+    by_patient = grouped(
+        (patient, value) for patient, value in scores if value is not None and np.isfinite(value)
     )
-
-
-def parts_of_intervals(head: str) -> dict[str, str]:
-    """The split of each head where one is left out: three heads calibrate and three train."""
-    others = [one for one in HEADS if one != head]
-    return {head: "test", **dict.fromkeys(others[:3], "val"), **dict.fromkeys(others[3:], "train")}
-
-
-def harvard(head: str, work: Path) -> dict[str, Any]:
-    part = parts_of_intervals(head)
-    scans = work / "harvard_scans"
-    split = {one.case: part[one.patient] for one in find_cohort(scans).cases}
-    return learned(f"harvard:{head}", scans, split, 3, work)
+    if not by_patient:
+        return None
+    return round(float(np.mean([np.mean(one) for one in by_patient.values()])), 5)
 
 
 def heads(work: Path, source: str = "t1", target: str = "ct") -> Path:
@@ -194,7 +186,7 @@ def motion(scan: Volume, draw: np.random.Generator) -> Volume:
     return replace(scan, data=np.abs(np.fft.ifft(lines, axis=1)).astype(np.float32)[None])
 
 
-def cut(scan: Volume, draw: np.random.Generator | None = None) -> Volume:
+def cut(scan: Volume, draw: np.random.Generator) -> Volume:
     """Without the lowest quarter."""
     first = scan.data.shape[1] // 4
     affine = scan.affine.copy()
@@ -220,66 +212,38 @@ def unlike(work: Path) -> Iterator[dict[str, Any]]:
     def scan(number: int, name: str = "t1") -> Volume:
         return canonical(read_volume(scans / f"phantom_{number:03d}" / f"{name}.nii.gz", name))
 
-    known, patients = range(40, 80), [f"p{number}" for number in range(40)]
-    memory = fit_references([seen(scan(number)) for number in known], patients)
-    without_jaw = fit_references([seen(cut(scan(number))) for number in known], patients)
-    usual = [verdict_on(memory, seen(scan(number))) for number in range(80, 140)]
-    changes: dict[str, Callable[[Volume, np.random.Generator], Volume]] = {
-        "metal": metal,
-        "motion": motion,
-        "jaw cut off": cut,
-        "upside down": upside_down,
-    }
-    asked = range(80, 110)
-    for name, change in changes.items():
-        found = [
-            verdict_on(memory, seen(change(scan(number), np.random.default_rng(number))))
-            for number in asked
-        ]
-        yield row(name, memory, usual, found)
-    yield row(
-        "CT given as T1",
-        memory,
-        usual,
-        [verdict_on(memory, seen(scan(number, "ct"))) for number in asked],
-    )
-    usual = [verdict_on(without_jaw, seen(cut(scan(number)))) for number in range(80, 140)]
-    yield row(
-        "jaw added",
-        without_jaw,
-        usual,
-        [verdict_on(without_jaw, seen(scan(number))) for number in asked],
-    )
+    def ct(number: int) -> Volume:
+        return scan(number, "ct")
 
     def brain(number: int) -> Volume:
         tissue = np.isin(scan(number, "seg").data, INTRACRANIAL)
-        return replace(
-            whole := scan(number), data=np.where(tissue, whole.data, 0).astype(np.float32)
-        )
+        whole = scan(number)
+        return replace(whole, data=np.where(tissue, whole.data, 0).astype(np.float32))
 
-    brains = fit_references([seen(brain(number)) for number in known], patients)
-    usual = [verdict_on(brains, seen(brain(number))) for number in range(80, 140)]
-    yield row(
-        "not skull-stripped",
-        brains,
-        usual,
-        [verdict_on(brains, seen(scan(number))) for number in asked],
-    )
-    with_tumour, others = (
-        [number for number in range(COUNT) if (number % 3 == 0) == one] for one in (True, False)
-    )
-    healthy = fit_references([seen(scan(number)) for number in others[:40]], patients)
-    usual = [verdict_on(healthy, seen(scan(number))) for number in others[40:100]]
-    found = [verdict_on(healthy, seen(scan(number))) for number in with_tumour[:30]]
-    yield row("tumours, known are none", healthy, usual, found)
+    def changed(change: Callable[[Volume, np.random.Generator], Volume]) -> Made:
+        return lambda number: change(scan(number), np.random.default_rng(number))
+
+    every, healthy = range(40, COUNT), [number for number in range(COUNT) if number % 3]
+    with_tumour = range(0, COUNT, 3)
+    # by name: what is known, 40 to learn from and 60 more, and what is strange to it
+    trials: dict[str, tuple[Made, Sequence[int], Made, Sequence[int]]] = {
+        "metal": (scan, every, changed(metal), every[40:]),
+        "motion": (scan, every, changed(motion), every[40:]),
+        "jaw cut off": (scan, every, changed(cut), every[40:]),
+        "upside down": (scan, every, changed(upside_down), every[40:]),
+        "CT given as T1": (scan, every, ct, every[40:]),
+        "jaw added": (changed(cut), every, scan, every[40:]),
+        "not skull-stripped": (brain, every, scan, every[40:]),
+        "tumours, known are none": (scan, healthy, scan, with_tumour),
+    }
+    for name, (known, numbers, strange, asked) in trials.items():
+        patches = [seen(known(number)) for number in numbers[:100]]
+        memory = fit_references(patches[:40], [f"p{number}" for number in range(40)])
+        usual = [verdict_on(memory, one) for one in patches[40:]]
+        yield row(name, usual, [verdict_on(memory, seen(strange(k))) for k in asked[:30]])
 
 
-def row(
-    name: str,
-    memory: ReferencePatches,
-    usual: list[DistributionTest],
-    found: list[DistributionTest],
-) -> dict[str, Any]:
+def row(name: str, usual: list[DistributionTest], found: list[DistributionTest]) -> dict[str, Any]:
     """The share of pairs in which the strange scan has the higher score, and what is flagged."""
     low, high = (np.array([one.score for one in verdicts]) for verdicts in (usual, found))
     above = (high[:, None] > low).mean() + 0.5 * (high[:, None] == low).mean()
@@ -308,16 +272,11 @@ def main() -> None:
         "unlike",
         "phantom:t1-ct",
         "phantom:tof-cta",
-        *(f"harvard:{head}" for head in HEADS),
     ]:
         if name in {one["row"] for one in finished(RESULTS)}:
             continue
-        kind, _, which = name.partition(":")
-        if kind == "unlike":
-            rows = [*unlike(arguments.work)]
-        else:
-            measure = {"harvard": harvard, "phantom": phantom}[kind]
-            rows = [measure(which, arguments.work)]
+        task = name.removeprefix("phantom:")
+        rows = [*unlike(arguments.work)] if task == "unlike" else [phantom(task, arguments.work)]
         append(RESULTS, rows)
         print(*map(json.dumps, rows), sep="\n", flush=True)
 

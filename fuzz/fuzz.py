@@ -55,16 +55,13 @@ def main() -> int:
     options.add_argument(
         "--further", action="store_true", help="also files of further methods (minutes to make)"
     )
-    options.add_argument(
-        "--files", type=Path, help="a folder that keeps the files made first, for later runs"
-    )
     chosen = options.parse_args()
     draw, counts, faults = (
         np.random.default_rng(chosen.seed),
         Counter[tuple[str, str]](),
         list[str](),
     )
-    with in_files(chosen.files, chosen.further):
+    with in_files(chosen.further):
         kinds = [kind for kind in (*KINDS, *FURTHER) if file_of(kind) and chosen.only in kind.name]
         kinds = [kind for kind in kinds if kind.form not in ("", "toml") or not chosen.own]
         right = {
@@ -89,21 +86,13 @@ def main() -> int:
 
 
 @contextlib.contextmanager
-def in_files(kept: Path | None, further: bool) -> Iterator[None]:
+def in_files(further: bool) -> Iterator[None]:
     """Work in a folder of the files to mutate."""
-    with tempfile.TemporaryDirectory() as folder:
-        place = Path(folder) / "files"
-        if kept is not None and kept.is_dir():
-            shutil.copytree(kept, place)
-        place.mkdir(exist_ok=True)
-        with contextlib.chdir(place):
-            if not any(place.iterdir()):
-                prepare_files()
-                if further:
-                    prepare_further()
-                if kept is not None:
-                    shutil.copytree(place, kept)
-            yield
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+        prepare_files()
+        if further:
+            prepare_further()
+        yield
 
 
 def attempt(kind: Kind, draw: np.random.Generator, right: str | None) -> tuple[str, str]:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import tomli_w
 import torch
+from safetensors import numpy
 
 from voxlate.base.records import checksum
 from voxlate.scans.cases import case
@@ -29,11 +30,7 @@ ODD: list[Any] = [
     float("nan"), "", "7", "t1", "../../evil", "/", "x" * 300, "[/]", "\x00", "é" * 99, "\ud800", [], {}, [[]], [1, 2],
     ["a"], {"a": 1}, {"low": 1}, [0.0] * 23,
 ]  # fmt: skip
-DTYPES = {
-    "F64": np.float64, "F32": np.float32, "F16": np.float16, "I64": np.int64, "I32": np.int32, "I16": np.int16,
-    "I8": np.int8, "U8": np.uint8, "U16": np.uint16, "U32": np.uint32, "U64": np.uint64, "BOOL": np.bool_,
-}  # fmt: skip
-NAMES = {np.dtype(one): name for name, one in DTYPES.items()}
+DTYPES = ("f8", "f4", "f2", "i8", "i4", "i2", "i1", "u1", "u2", "u4", "u8", "?")
 
 
 def places(value: Any) -> Iterator[tuple[Any, Any]]:
@@ -127,29 +124,10 @@ class Packed:
     @classmethod
     def of(cls, whole: bytes) -> "Packed":
         begin = 8 + int.from_bytes(whole[:8], "little")
-        entries = json.loads(whole[8:begin])
-        metadata, arrays = entries.pop("__metadata__", {}), {}
-        for name, one in entries.items():
-            first, last = (begin + offset for offset in one["data_offsets"])
-            arrays[name] = np.frombuffer(whole[first:last], DTYPES[one["dtype"]]).reshape(
-                one["shape"]
-            )
-        return cls(metadata, arrays)
+        return cls(json.loads(whole[8:begin]).get("__metadata__", {}), numpy.load(whole))
 
     def bytes(self) -> bytes:
-        entries, data = dict[str, Any](), b""
-        for name, one in self.arrays.items():
-            raw = np.ascontiguousarray(one).tobytes()
-            offsets = [len(data), len(data) + len(raw)]
-            entries[name] = {
-                "dtype": NAMES[one.dtype],
-                "shape": list(one.shape),
-                "data_offsets": offsets,
-            }
-            data += raw
-        text = json.dumps({"__metadata__": self.metadata, **entries}).encode()
-        text += b" " * (-len(text) % 8)
-        return len(text).to_bytes(8, "little") + text + data
+        return numpy.save(self.arrays, self.metadata)
 
 
 def change_arrays(arrays: dict[str, np.ndarray], draw: Draw) -> None:
@@ -162,7 +140,7 @@ def change_arrays(arrays: dict[str, np.ndarray], draw: Draw) -> None:
         elif way == 1:
             arrays[f"{name}_"] = arrays.pop(name)
         elif way == 2:
-            arrays[name] = old.astype(list(DTYPES.values())[draw.integers(len(DTYPES))])
+            arrays[name] = old.astype(DTYPES[draw.integers(len(DTYPES))])
         elif way == 3:
             arrays[name] = [old.reshape(-1), old[None], old[..., None], old.T][draw.integers(4)]
         elif way == 4 and old.ndim:

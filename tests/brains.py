@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from voxlate.anatomy import scanner
+from voxlate.anatomy import signal
 from voxlate.scans.images.grid import Volume
 
 SHAPE = (36, 44, 36)  # D, H, W
@@ -35,7 +35,7 @@ def brain(fluid, grey, white, *, noise=10.0, name="t2", ventricle=0.2):
 
 def symmetric(made):
     """The CT of a head whose left and right mirror each other exactly."""
-    ct = scanner.image(made, "ncct")
+    ct = signal.image(made, "ncct")
     right = ct[..., ct.shape[-1] // 2 :]
     both = np.concatenate([right[..., ::-1], right], axis=-1)
     return Volume(both[None], made.affine, "HU", "ncct")

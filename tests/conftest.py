@@ -83,12 +83,13 @@ def _shortened(tmp_path_factory):
     waits for the disk, and the misalignment of the same two scans, which most tests of prepare have, is estimated
     once in a process.
     """
-    from voxlate.checks import audit, prepare
+    from voxlate.scans import prepare
+    from voxlate.scans.cases import alignment_audit
     from voxlate.scans.images import pictures
     from voxlate.training.precision import keep_ratio, this_machine
 
     known = {}
-    estimate = audit.misalignment
+    estimate = alignment_audit.misalignment
 
     def remember(*given):
         key = hashlib.sha256(pickle.dumps(given)).digest()
@@ -102,7 +103,7 @@ def _shortened(tmp_path_factory):
         patch.setattr(prepare, "MOST_WORKERS", 1)
         patch.setattr(pictures, "PNG_LEVEL", 0)
         patch.setattr(os, "fsync", lambda _: None)
-        patch.setattr(audit, "misalignment", remember)
+        patch.setattr(alignment_audit, "misalignment", remember)
         yield
 
 
@@ -238,7 +239,7 @@ def tiny(tmp_path) -> Path:
 @pytest.fixture(scope="session")
 def prepared_once(cohort_once, tmp_path_factory) -> Path:
     """What `prepared` copies: the cases of `cohort`, prepared once in a process."""
-    from voxlate.checks.prepare import prepare
+    from preparing import prepare
 
     folder = tmp_path_factory.mktemp("once")
     splits = (4, 1, 1)  # a test patient, too, whom so small a cohort has only where it is asked for

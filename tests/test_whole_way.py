@@ -97,7 +97,7 @@ BELOW = [
 @pytest.fixture(scope="module")
 def cohorts(tmp_path_factory, small_head):
     """Six small cases with all modalities, and six of which some lack one; each as scans, a label map, and prepared."""
-    from voxlate.checks.prepare import prepare
+    from preparing import prepare
 
     folder = tmp_path_factory.mktemp("cohorts")
     for name in ("full", "gaps"):

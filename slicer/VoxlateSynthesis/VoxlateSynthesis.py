@@ -196,7 +196,7 @@ class VoxlateSynthesisLogic(ScriptedLoadableModuleLogic):
                 nodes[name].SetDescription(NOTICE)
         self.client.delete(result)
         self.windows = result["windows"]
-        sentences = [result["use"], *result["expected"]]
+        sentences = [result["summary"], *result["expected"]]
         sentences += [f"{said['grade']}: {said['text']}" for said in result["warnings"]]
         return nodes, [sentence for sentence in sentences if sentence]
 

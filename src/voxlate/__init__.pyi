@@ -8,7 +8,6 @@ from typing import Any
 from typing import Literal
 from voxlate.anatomy.phantom_options import PhantomOptions as PhantomOptions
 from voxlate.base.errors import BadInput as BadInput
-from voxlate.checks.survey import Survey
 from voxlate.clinic.dicom_out import Exported
 from voxlate.clinic.share_options import ExportOptions as ExportOptions
 from voxlate.clinic.share_options import ListenOptions as ListenOptions
@@ -31,6 +30,7 @@ from voxlate.scans.cohorts.case_files import CohortFiles
 from voxlate.scans.images.grid import Volume as Volume
 from voxlate.scans.layout_options import Layout
 from voxlate.scans.prepare_options import PrepareOptions as PrepareOptions
+from voxlate.scans.survey import Survey
 from voxlate.synthesis.exported import Description
 from voxlate.synthesis.model import Model
 from voxlate.synthesis.synth_options import CheckOptions as CheckOptions
@@ -139,13 +139,13 @@ def phantom(
         progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
         options: PhantomOptions, whose fields, listed below, may also be given by name.
         cases: Number of cases. Default: 24, of ct one of each CT.
-        size: Number of voxels in x, y and z. Default: 96 96 48. Not with labels.
+        size: Number of voxels in x, y and z. Default: 96 96 48. Not with labels. From 8 to 1024.
         ct: Real CT, or folder of CTs, whose MR is drawn in place of simulated heads.
         labels: Label map, or folder of label maps, whose anatomy is varied and drawn in place of simulated heads. With ct: the organs of the CTs of the same names.
         tissues: Tissues of the labels: brats, charm, synthseg, totalsegmentator, or a TOML file.
         lesions: Label map, or folder of label maps, whose lesions take the place of drawn tumours.
         lesion_tissues: Tissues of the labels of lesions, as for tissues. Default: 'brats'.
-        spacing_mm: Voxel size in mm with labels or ct. Default: that of the label map or CT.
+        spacing_mm: Voxel size in mm with labels or ct. Default: that of the label map or CT. From 0.2 to 10.
         modalities: Modality that is written, such as t1, ct, a map of a tissue parameter such as t1_map, or maps for all of these. One or a list. Default: all images and no map.
         lesion: Lesion of the heads: none, tumour, stroke or mixed. Default: 'mixed'.
         stripped: Write the brain alone, as after skull stripping. Default: False.

@@ -7,9 +7,10 @@ import pytest
 from numpy.random import default_rng
 
 from rows import every_row
-from voxlate.anatomy import ageing, diseases
+from voxlate.anatomy import diseases
+from voxlate.anatomy.diseases import LesionKind
 from voxlate.anatomy.head import Head
-from voxlate.anatomy.head_shape import LesionKind, anatomy
+from voxlate.anatomy.shapes import noise
 from voxlate.anatomy.shipped_heads import make_head
 from voxlate.anatomy.tissue import BRAIN, OTHER_BRAIN, TUMOUR, VESSEL, Label
 
@@ -26,7 +27,7 @@ def head(case: int, kind: LesionKind = "none") -> Head:
 @pytest.fixture(scope="module")
 def drawn():
     """The ages of four hundred brains."""
-    ages = [ageing.draw(default_rng(seed)) for seed in range(400)]
+    ages = [diseases.draw_age(default_rng(seed)) for seed in range(400)]
     assert 20 <= min(age.years for age in ages) < max(age.years for age in ages) <= 90
     return ages
 
@@ -44,8 +45,8 @@ def test_calcifications_and_white_matter_lesions_become_more_frequent_with_age(d
 
 
 def test_every_disease_occurs_and_a_shunt_only_with_hydrocephalus():
-    base = anatomy(default_rng(0), "none")
-    made = [diseases.draw(default_rng(seed), base)[0] for seed in range(300)]
+    rough = noise(default_rng(0), 16, 4, 64)
+    made = [diseases.draw(default_rng(seed).spawn(3), "none", rough) for seed in range(300)]
     remnants = {"none", "infarct", "haemorrhage", "resection", "hydrocephalus"}
     assert {one.remnant for one in made} == remnants
     tumours = {"glioblastoma", "low grade", "meningioma", "metastases"}

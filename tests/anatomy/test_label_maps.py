@@ -15,14 +15,13 @@ from rows import every_row
 from voxlate.anatomy import label_anatomy
 from voxlate.anatomy import variation as varying
 from voxlate.anatomy.bodies import label_bodies
-from voxlate.anatomy.canvas import blank
 from voxlate.anatomy.diseases import Carried, paint_carried
 from voxlate.anatomy.label_map import LabelMap, read_label_map, read_lesion
 from voxlate.anatomy.label_table import read_table
 from voxlate.anatomy.mapped_head import _take, make_mapped_head
 from voxlate.anatomy.phantom_cohort import write_cohort
 from voxlate.anatomy.phantom_options import PhantomOptions, tables
-from voxlate.anatomy.shapes import Space
+from voxlate.anatomy.shapes import Space, blank
 from voxlate.anatomy.tissue import SKULL, Label
 from voxlate.base.messages import Message
 from voxlate.scans.formats.io import read_volume
@@ -234,7 +233,6 @@ def test_the_ct_of_a_map_shows_its_bone_and_air(cohort):
     [
         {"tissues": None},
         {"size": (9, 9, 9)},
-        {"spacing_mm": (1, 1, 99)},
         {"labels": Path(__file__).parent},
         {"labels": None},
         {"labels": None, "tissues": None, "spacing_mm": (1, 1, 1)},
@@ -261,7 +259,7 @@ def test_a_lesion_of_a_label_map_keeps_its_voxels_and_lies_in_the_brain(tmp_path
     assert (canvas.label == Label.NECROSIS).sum() == 4 * 4 * 4 / 2
     assert (canvas.label == Label.OEDEMA).sum() == (1000 - 64) / 2
     assert np.array_equal(np.unique(lesion_map), [0, 1, 2])
-    made = make_mapped_head(head, 0, 0, (6, 6, 6), carried=shape)
+    made = make_mapped_head(head, 0, 0, (6, 6, 6), shape)
     assert (made.lesion_map > 0).any()
 
 

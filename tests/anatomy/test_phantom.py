@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+import voxlate
 from refusals import refuses
 from rows import every_row
+from voxlate.anatomy.contrast import bolus
 from voxlate.anatomy.exposure import Exposure
 from voxlate.anatomy.head import Head
 from voxlate.anatomy.phantom_cohort import write_cohort
-from voxlate.anatomy.scanner import image
-from voxlate.anatomy.sequences import bolus
 from voxlate.anatomy.shapes import Space, ellipsoid, noise, tubes_of
 from voxlate.anatomy.shipped_heads import make_head
-from voxlate.anatomy.signal import signal
+from voxlate.anatomy.signal import image, signal
 from voxlate.anatomy.tissue import Label, patient
 from voxlate.base.files import read_json
 
@@ -204,10 +204,12 @@ def test_writing_a_cohort_again_keeps_what_is_there_and_adds_what_is_missing(
     assert (tmp_path / "phantom_001/t1.nii.gz").exists()
 
 
-@every_row("wrong", [{"size": (4, 32, 16)}, {"modalities": ["t1", "pet"]}])
+@every_row(
+    "wrong", [{"size": (4, 32, 16)}, {"spacing_mm": (1, 1, 99)}, {"modalities": ["t1", "pet"]}]
+)
 def test_wrong_settings_leave_no_folder(wrong, out):
     with refuses():
-        write_cohort(out, **{"cases": 1, "size": SMALL, **wrong})
+        voxlate.phantom(out, **{"cases": 1, "size": SMALL, **wrong})
     assert not out.exists()
 
 

@@ -8,19 +8,18 @@ import pytest
 from scipy import ndimage
 
 from made_volumes import save
+from preparing import prepare
 from refusals import refuses
 from rows import every_row
 from scans import change_scan
-from voxlate.anatomy.ct_body import NO_LABELS, make_ct_body
 from voxlate.anatomy.head import Head
 from voxlate.anatomy.label_table import read_table
 from voxlate.anatomy.maps import MAPS, tissue_map
 from voxlate.anatomy.phantom_cohort import write_cohort
-from voxlate.anatomy.real_ct import read_ct
+from voxlate.anatomy.real_ct import NO_LABELS, make_ct_body, read_ct
 from voxlate.anatomy.tissue import Label
 from voxlate.base.files import read_json
 from voxlate.base.messages import Message
-from voxlate.checks.prepare import prepare
 from voxlate.scans.cases.prepared import open_cohort
 from voxlate.scans.formats.io import read_volume
 
@@ -182,7 +181,7 @@ def test_maps_of_zeros_are_no_fault_of_a_cohort_whose_training_is_that_of_a_reci
     cohort = open_cohort(tmp_path / "p")
     assert all({*MAPS} < {*entry.present} for entry in cohort.cases)
     codes = [one.code for one in cohort.warnings]
-    assert {"blank", "same-voxels", "shared-voxels"}.isdisjoint(codes)
+    assert {"blank", "same-voxels"}.isdisjoint(codes)
 
 
 def test_maps_without_protons_and_those_of_another_patient_are_found(bodies, tmp_path):

@@ -11,7 +11,7 @@ import pytest
 LOADED = [
     "__main__",
     "torch",
-    "voxlate.checks.prepare",
+    "voxlate.checks.cohort_examination",
     "voxlate.evaluation.scoring.evaluate",
     "voxlate.evaluation.calibrate",
 ]

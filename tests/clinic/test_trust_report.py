@@ -20,7 +20,7 @@ def texts(provenance, heading):
 
 
 def test_a_calibrated_case_states_its_errors_with_their_probability_and_the_coverage():
-    body, bone = texts(CALIBRATED, "ERROR")
+    _, body, bone = texts(CALIBRATED, "ERROR")
     assert all(part in body for part in ("ct", "41.5 HU", "10%"))
     assert all(part in bone for part in ("bone", "96.25 HU", "10%"))
     (coverage,) = texts(CALIBRATED, "COVERAGE")
@@ -45,7 +45,9 @@ def test_what_is_not_known_is_said():
 
 
 def test_intervals_of_synthetic_heads_are_stated_with_their_widening():
-    widened = {"ct": {"factor": 1.834, "heads": 7}}
-    calibration = {**CALIBRATED["calibration"], "patients": 4, "widened": widened}
+    widened = {"ct": {"factor": 1.834, "heads": 7, "bone": 1, "soft": True}}
+    held = {"ct": {"bone": 0.88}}
+    calibration = {**CALIBRATED["calibration"], "patients": 4, "widened": widened, "held": held}
     (coverage,) = texts({**CALIBRATED, "calibration": calibration}, "COVERAGE")
-    assert all(part in coverage for part in ("90%", "4 synthetic heads", "1.83", "7 real heads"))
+    of_tissues = ("88% of bone", "7 for soft tissue", "1 for bone", "1 for air inside the body")
+    assert all(part in coverage for part in ("90%", "4 synthetic heads", "1.83", *of_tissues))

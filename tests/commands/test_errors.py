@@ -187,7 +187,7 @@ def test_an_error_of_the_system_is_one_sentence_whatever_it_is_met_by(
 def test_a_full_disk_leaves_no_half_file(typed, run, prepared, cohort, tiny, tmp_path, monkeypatch):
     full = OSError(28, "No space left on device")
     monkeypatch.setattr(files.os, "fsync", Mock(side_effect=full))
-    monkeypatch.setattr("voxlate.checks.prepare.cores", lambda: 1)  # in this process
+    monkeypatch.setattr("voxlate.scans.prepare.cores", lambda: 1)  # in this process
     for line in (
         "prepare cohort --out new --seed 1",
         "train tiny.toml --data prepared --out new",

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from voxlate.evaluation.intervals.expected import mean_error
+from voxlate.synthesis.calibration import mean_error
 
 LEVELS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 

@@ -188,7 +188,7 @@ def test_the_least_p_that_holm_leaves_reachable_is_stated(tmp_path):
     assert own["p_holm"] == own["smallest_p_holm"] == least_p(6, 2) == 2 * 2 / 2**6
     assert own["smallest_p"] == 2 / 2**6
     # patients are needed for two comparisons
-    assert "at least 7" in found.table().caption[0]
+    assert "6 of 7" in found.table().caption[0]
 
 
 def test_what_one_method_lacks_is_shown_for_those_that_have_it(tmp_path):

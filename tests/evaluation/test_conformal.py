@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from rows import slow
-from voxlate.checks.conformal import (
+from voxlate.synthesis.conformal import (
     conformal_quantile,
     least_patients,
     least_provable,

@@ -7,11 +7,11 @@ import pytest
 import scipy.ndimage
 
 from made_volumes import save
+from preparing import prepare
 from refusals import refuses
 from rows import every_row, slow
-from voxlate.anatomy.scanner import image
 from voxlate.anatomy.shipped_heads import make_head
-from voxlate.checks.prepare import prepare
+from voxlate.anatomy.signal import image
 from voxlate.evaluation.evaluate_options import EvaluateOptions
 from voxlate.evaluation.scoring.evaluate import evaluate, rules_of
 from voxlate.evaluation.scoring.metrics import METRIC_OF, ImagePair

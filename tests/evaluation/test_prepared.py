@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 
 from made_volumes import made_volume, save
+from preparing import prepare
 from rows import slow
-from voxlate.checks.prepare import prepare
 from voxlate.evaluation.reports.case_pictures import (
     CaseImage,
     ColourScale,

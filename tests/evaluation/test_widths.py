@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from rows import slow
-from voxlate.checks.patch_features import NARROWEST
 from voxlate.evaluation.intervals import width_training as widths_module
 from voxlate.evaluation.intervals.width_training import fit_widths
+from voxlate.synthesis.voxel_features import NARROWEST
 
 
 @pytest.fixture(autouse=True)

@@ -198,7 +198,7 @@ def test_a_folder_of_patients_names_none(folder):
     stated = read_json(folder / DESCRIPTION)
     assert stated["licence"] == "CC0"
     facts = stated["facts"]
-    assert not any(facts[name] for name in ("seen_voxels", "seen_signatures", "splits"))
+    assert not any(facts[name] for name in ("seen_voxels", "splits"))
 
 
 def test_images_of_other_arrays_are_not_written_over_and_no_option_is_taken(folder, tmp_path):

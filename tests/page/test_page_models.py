@@ -117,7 +117,7 @@ def test_a_residual_diffusion_offers_the_answer_with_intervals_first_and_shows_i
     assert not {"Samples", "Steps", "Seed"} & set(facts(text))
     roles = re.findall(r'data-role="(\w+)"', text)
     assert roles == ["source", "synthesis", "lower", "upper", "width"]
-    assert re.search(r"Expected error of t2: about [\d.]+", text)
+    assert re.search(r"Expected error of t2: .*body [\d.]+", text)
     _, text = made.synthesised(place, answer="sample", seed="3")
     stated = facts(text)
     assert (stated["Prediction"], stated["Steps"], stated["Seed"]) == (

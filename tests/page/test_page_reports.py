@@ -62,6 +62,6 @@ def test_each_report_shows_its_pictures_and_numbers_and_that_of_the_page_no_plac
     assert METRIC_OF["mae"].text(mean) in own
     assert {"run", "second"} <= {*rows["comparison"][0].split()}
     assert NUMBER.search(rows["comparison"][1])
-    assert first["scores"].startswith("Not usable because the error of t2 is higher than that of ")
-    assert first["synthesis"].startswith("Usable with care: ")
+    assert first["scores"].startswith("Do not use: the error of t2 is higher than that of ")
+    assert first["synthesis"].startswith("Measured error of t2: ")
     assert "run\ntiny\n" in texts["synthesis"]

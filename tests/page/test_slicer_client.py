@@ -94,7 +94,7 @@ def test_a_script_gets_the_images_of_voxlate_synth_and_leaves_nothing_behind(
     assert "report.html" in result["files"]
     assert result["windows"].keys() == {"t2"}
     assert client.options().keys() == OPTIONS.keys()
-    assert isinstance(result["use"], str)
+    assert isinstance(result["summary"], str)
     typed(f"synth drun {scan} --out out --steps 3 --seed 5 --device cpu").done()
     (path,) = (tmp_path / "out").glob("*/t2.nii.gz")
     assert client.read(result["images"]["t2"]) == path.read_bytes()
@@ -114,7 +114,7 @@ def test_who_stops_to_wait_leaves_no_job_and_the_warnings_of_the_check_are_kept(
         return subprocess.Popen([sys.executable, "-S", "-c", "input()"], stdin=subprocess.PIPE)
 
     client = client_file.Client(serve(first_by(wait)))
-    scan = {"scan.nii.gz": (cohort / "case1" / "t1.nii.gz").read_bytes()}
+    scan = {"t2.nii.gz": (cohort / "case1" / "t1.nii.gz").read_bytes()}
 
     def stop(stage, percent):
         if stage == "Synthesising: running":

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import made_volumes
-from voxlate.checks.prepare import prepare
+from preparing import prepare
 from voxlate.scans.cases.prepared import Cohort
 
 Save = Callable[..., Path]

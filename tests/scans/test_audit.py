@@ -8,20 +8,19 @@ import numpy as np
 import pytest
 import scipy.ndimage
 
+from preparing import prepare
 from rows import slow
 from voxlate.anatomy.phantom_cohort import write_cohort
-from voxlate.checks import audit
-from voxlate.checks.audit import (
+from voxlate.checks.case_checks import check_alignment, check_together
+from voxlate.evaluation.reports.cohort_page import misalignment_lines, report_prepared
+from voxlate.scans.cases import alignment_audit
+from voxlate.scans.cases.align import Preparation
+from voxlate.scans.cases.alignment_audit import (
     MOST_PAIRS,
-    check_alignment,
-    check_together,
     choose_cases,
     misalignments,
     to_refine,
 )
-from voxlate.checks.prepare import prepare
-from voxlate.evaluation.reports.cohort_page import misalignment_lines, report_prepared
-from voxlate.scans.cases.align import Preparation
 from voxlate.scans.cases.prepared import open_cohort
 from voxlate.scans.formats.io import read_volume, write_volume
 from voxlate.scans.images.grid import Volume
@@ -168,7 +167,7 @@ def test_a_scan_with_too_little_in_common_with_the_first_is_compared_with_anothe
     def volume(name):
         return Volume(np.full((1, 2, 2, 2), names.index(name), np.float32), np.eye(4), "a.u.", name)
 
-    monkeypatch.setattr(audit, "misalignment", measure)
+    monkeypatch.setattr(alignment_audit, "misalignment", measure)
     units = dict.fromkeys(names, "a.u.")
     header = SimpleNamespace(visible=names, units=units, shape=(2, 2, 2), spacing_mm=(1, 1, 1))
     found = misalignments(SimpleNamespace(header=header, arrays={}, volume=volume))

@@ -10,10 +10,10 @@ import h5py
 import numpy as np
 import pytest
 
+from preparing import prepare
 from refusals import refuses
 from rows import every_row, slow
 from voxlate.base.errors import BadInput
-from voxlate.checks.prepare import prepare
 from voxlate.evaluation.scoring.scores import read_scores
 from voxlate.scans.cases.axes import lay_out
 from voxlate.scans.cases.case import open_case

@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from preparing import prepare
 from refusals import refuses
 from rows import every_row, slow
 from voxlate.base.items import stable_id
-from voxlate.checks.prepare import prepare
 from voxlate.scans.images.intensity import Intensity, MinMax, Window
 from voxlate.science.batch import Batch
 from voxlate.science.methods.method import Problem

@@ -7,9 +7,9 @@ import re
 import numpy as np
 import pytest
 
+from preparing import prepare
 from refusals import refuses
 from rows import every_row
-from voxlate.checks.prepare import prepare
 from voxlate.scans.formats.dicom import is_dicom_folder
 from voxlate.scans.formats.io import content_hash, read_volume, write_volume
 from voxlate.scans.images.grid import LPS_TO_RAS, canonical, return_to

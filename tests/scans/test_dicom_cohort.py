@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from preparing import prepare
 from refusals import refuses
 from rows import every_row, slow
 from voxlate.base.files import read_json
-from voxlate.checks.prepare import prepare
 from voxlate.scans.cases.prepared import open_cohort
 from voxlate.scans.cohorts.find import find_cohort
 from voxlate.scans.formats.dicom import list_series

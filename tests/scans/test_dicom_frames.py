@@ -6,9 +6,9 @@ from datetime import datetime, timedelta
 import numpy as np
 import pytest
 
+from preparing import prepare
 from refusals import refuses
 from rows import every_row, slow
-from voxlate.checks.prepare import prepare
 from voxlate.scans.cohorts.find import find_cohort
 from voxlate.scans.formats.dicom import list_series
 from voxlate.scans.formats.io import read_volume

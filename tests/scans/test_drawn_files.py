@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 import voxlate
+from preparing import prepare
 from rows import every_row
 from scans import touch
-from voxlate.checks.prepare import prepare
 from voxlate.scans.cohorts.case_files import kind_of
 from voxlate.scans.cohorts.find import find_cohort
 

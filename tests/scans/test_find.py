@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from dicom_slices import item, save
+from preparing import prepare
 from refusals import refuses
 from rows import every_row, slow
 from scans import touch
-from voxlate.checks.prepare import prepare
 from voxlate.scans.cases.prepared import open_cohort
 from voxlate.scans.cohorts.find import find_cohort
 from voxlate.scans.cohorts.presets import load_preset

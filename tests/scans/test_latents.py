@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from preparing import prepare
 from refusals import refuses
 from rows import every_row
-from voxlate.checks.prepare import prepare
 from voxlate.scans.cases.prepared import Cohort, open_cohort
 from voxlate.scans.images.intensity import Intensity, Percentile, Window
 from voxlate.training.batches.augment import AugmentSettings

@@ -10,11 +10,11 @@ import torch
 from numpy.testing import assert_allclose, assert_array_equal
 from torch import Tensor
 
+from preparing import prepare
 from refusals import refuses
 from rows import every_row
 from scans import indices
 from stand_ins import model_of, recipe_of
-from voxlate.checks.prepare import prepare
 from voxlate.scans.cases.align import Preparation
 from voxlate.scans.cases.axes import Axes, lay_out, reorder_axes
 from voxlate.scans.cases.case import MASK, PreparedCase, prepare_case

@@ -11,8 +11,8 @@ from numpy.testing import assert_array_equal
 from refusals import refuses
 from rows import every_row
 from voxlate.anatomy.phantom_cohort import write_cohort
-from voxlate.anatomy.scanner import image
 from voxlate.anatomy.shipped_heads import make_head
+from voxlate.anatomy.signal import image
 from voxlate.anatomy.tissue import BRAIN as BRAIN_TISSUES
 from voxlate.anatomy.tissue import INTRACRANIAL
 from voxlate.base.similarity import dice

@@ -7,9 +7,9 @@ import nibabel as nib
 import numpy as np
 from numpy.testing import assert_array_equal
 
+from preparing import prepare
 from refusals import refuses
 from rows import every_row
-from voxlate.checks.prepare import prepare
 from voxlate.scans.cases.prepared import Cohort, open_cohort
 from voxlate.scans.cohorts.find import find_cohort
 from voxlate.scans.cohorts.presets import load_preset

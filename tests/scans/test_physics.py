@@ -11,27 +11,25 @@ from numpy.random import default_rng
 from numpy.testing import assert_allclose
 from scipy import ndimage
 
+from preparing import prepare
 from refusals import refuses
 from rows import every_row, slow
 from voxlate.anatomy.acquisition import (
     Effects,
-    Smooth,
     draw_effects,
     draw_regions,
     draw_spread,
     in_plane,
     rician,
 )
-from voxlate.anatomy.contrast import magnitude
+from voxlate.anatomy.contrast import FULL_SCALE, magnitude
 from voxlate.anatomy.drawn import SURFACE
 from voxlate.anatomy.maps import MAPS
 from voxlate.anatomy.phantom_cohort import write_cohort
 from voxlate.anatomy.physics import USUAL, Contrast, PhysicsSettings, Ranges
-from voxlate.anatomy.sequences import FULL_SCALE
 from voxlate.anatomy.tissue import INTRACRANIAL, Label
 from voxlate.base.items import BACKGROUND, stable_id
 from voxlate.base.lazy import PROVIDERS
-from voxlate.checks.prepare import prepare
 from voxlate.scans.cases.align import Preparation
 from voxlate.scans.cases.axes import lay_out
 from voxlate.scans.cases.case import PreparedCase, prepare_case
@@ -91,7 +89,7 @@ def _acquired(case: PreparedCase, seed: int):
 
 
 def _loaded(cohort, seed=5, batch=4, **keys):
-    physics = _settings(stripped=0.3, defaced=0.3)
+    physics = _settings(stripped=0.3)
     data = replace(DATA, physics=physics)
     view = cohort.with_physics(physics, ["ct"])
     return Batches(view, data, INTENSITY, seed=seed, batch=batch, **keys)
@@ -191,9 +189,6 @@ def test_a_target_has_the_middle_of_its_ranges_and_no_effects(cohort):
     assert torch.equal(one.target, other.target)
     assert not torch.equal(one.source, other.source)
     assert one.present.all()
-    case = cohort.with_physics(replace(physics, target="drawn"), names).case("phantom_000")
-    drawn = _pair(case, 1, data=data)
-    assert torch.equal(drawn.source, drawn.target)
 
 
 def test_tissue_spread_leaves_free_water_and_moves_other_tissue():
@@ -211,9 +206,7 @@ def test_noise_in_air_has_the_mean_of_its_rayleigh_law():
 
 def _in_plane(image: np.ndarray, **effects: object) -> np.ndarray:
     """The image after these effects alone, in voxels of 1 mm."""
-    flat = Smooth(np.zeros(8, np.float32))
-    plain = Effects(flat, flat, 0.0, (1.0, 1.0), 0.0, (), (), 0.0)
-    return in_plane(image, replace(plain, **effects), (1.0, 1.0))
+    return in_plane(image, Effects(**effects), (1.0, 1.0))
 
 
 def test_a_cut_k_space_overshoots_edges_by_nine_percent():
@@ -301,24 +294,6 @@ def test_tight_stripping_removes_the_csf_of_the_surface_and_leaves_tissue_and_ve
     assert (inside & ~tight).any()
 
 
-@every_row(
-    "axes, front, back",
-    [
-        ("SAR", slice(28, 48), slice(0, 24)),
-        ("SPL", slice(0, 20), slice(24, 48)),
-    ],
-)
-def test_defacing_removes_the_front_of_low_slices_alone(cohort, axes, front, back):
-    data = replace(DATA, axes=axes)
-    (low, high), (whole_low, whole_high) = (
-        [_pair(_case(cohort, defaced=share), 1, z, data).mask[0, 0, 0] for z in (2, 17)]
-        for share in (1.0, 0.0)
-    )
-    assert low[front].sum() < 0.6 * whole_low[front].sum()
-    assert torch.equal(low[back], whole_low[back])
-    assert torch.equal(high, whole_high)
-
-
 def test_maps_and_physics_that_lack_each_other_and_maps_without_labels_are_refused(
     cohort, prepared
 ):
@@ -344,7 +319,6 @@ def test_maps_and_physics_that_lack_each_other_and_maps_without_labels_are_refus
         {"sequence": "flair", "ti_ms": (2000, 7000)},
         {"sequence": "flair", "ti_ms": (5, 10)},
         {"sequence": "flair", "regions": 0.5},
-        {"sequence": "spin_echo", "transfer": (0.2, 0.7)},
     ],
 )
 def test_ranges_that_no_scanner_can_play_are_refused(keys):

@@ -9,11 +9,11 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from preparing import prepare
 from refusals import refuses
 from rows import every_row
 from voxlate.base.errors import CannotWrite
 from voxlate.base.files import LOCK, lock, read_json
-from voxlate.checks.prepare import prepare
 from voxlate.scans.cases.align import Preparation
 from voxlate.scans.cases.case import (
     MOST_MODALITIES,

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from preparing import prepare
 from refusals import refuses
 from voxlate.base.config import fill
 from voxlate.base.items import stable_id
-from voxlate.checks.prepare import prepare
 from voxlate.scans.cases.prepared import Cohort
 from voxlate.scans.images.intensity import Intensity, MinMax, Window
 from voxlate.training.batches.batches import Batches, validation_batches

@@ -7,6 +7,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from preparing import prepare
 from refusals import refuses
 from rows import every_row, slow
 from trainings import recipe_of_text
@@ -14,7 +15,6 @@ from voxlate.anatomy.phantom_cohort import write_cohort
 from voxlate.anatomy.tissue import INTRACRANIAL
 from voxlate.base.files import read_json
 from voxlate.base.similarity import dice
-from voxlate.checks.prepare import prepare
 from voxlate.evaluation.scoring.evaluate import evaluate
 from voxlate.scans.formats.io import content_hash, read_volume, write_volume
 from voxlate.scans.images.mask import brain, clearest

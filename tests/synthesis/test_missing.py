@@ -9,10 +9,10 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from preparing import prepare
 from rows import every_row, slow
 from scans import change_scan, contents_of, keep_cases
 from voxlate.base.files import read_json
-from voxlate.checks.prepare import prepare
 from voxlate.evaluation.scoring.evaluate import evaluate
 from voxlate.evaluation.scoring.scores import read_scores
 from voxlate.synthesis.result import is_unchanged, write_images

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
+from preparing import prepare
 from rows import every_row, slow
 from stand_ins import model_of, recipe_of
 from voxlate.anatomy.phantom_cohort import write_cohort
 from voxlate.base.config import settings
-from voxlate.checks.prepare import prepare
 from voxlate.scans.cohorts.find import find_cohort
 from voxlate.scans.formats.io import read_volume, write_volume
 from voxlate.scans.images.grid import resample, with_spacing

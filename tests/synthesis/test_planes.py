@@ -5,10 +5,10 @@ import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
 
+from preparing import prepare
 from refusals import refuses
 from rows import every_row
 from stand_ins import model_of, recipe_of
-from voxlate.checks.prepare import prepare
 from voxlate.scans.cases.axes import lay_out
 from voxlate.scans.images.grid import Volume
 from voxlate.training.batches.batches import Planes, training_batches

@@ -35,7 +35,7 @@ def test_check_says_what_each_scan_is_taken_for_and_what_is_wrong(voxlate, run, 
     assert (scan["file"], scan["unit"]) == (str(mixed / "case1/t1.nii.gz"), "a.u.")
     assert of_case["targets"] == ["t2"]
     graded = {(said["code"], said["grade"]) for said in of_case["messages"]}
-    assert ("ct-values", "do not trust") in graded
+    assert "do not trust" in {grade for _, grade in graded}
     assert voxlate("check", run, mixed / "case0").done().out.startswith("case0: fits")
     assert voxlate("check", run, mixed / "nothing").refusal
     (of_python,) = package.check(load(run), t1_of(mixed)).cases

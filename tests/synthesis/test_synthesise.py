@@ -11,11 +11,11 @@ from numpy.testing import assert_allclose, assert_array_equal
 from PIL import Image
 
 import voxlate as package
+from preparing import prepare
 from refusals import refuses
 from rows import every_row, slow
 from scans import change_scan, t1_of
 from voxlate.base.files import read_json
-from voxlate.checks.prepare import prepare
 from voxlate.scans.formats.io import read_volume
 from voxlate.scans.images.grid import canonical, orient
 from voxlate.training import recipe

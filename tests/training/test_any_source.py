@@ -8,12 +8,12 @@ import pytest
 import torch
 
 import voxlate as package
+from preparing import prepare
 from refusals import refuses
 from rows import every_row, slow
 from scans import change_scan
 from voxlate.anatomy.phantom_cohort import write_cohort
 from voxlate.anatomy.physics import Contrast, PhysicsSettings
-from voxlate.checks.prepare import prepare
 from voxlate.scans.cases.prepared import open_cohort
 from voxlate.scans.images.intensity import Percentile
 from voxlate.training.batches.any_source import with_any_source

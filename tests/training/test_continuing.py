@@ -5,13 +5,13 @@ import shutil
 import pytest
 import torch
 
+from preparing import prepare
 from refusals import refuses
 from rows import every_row, slow
 from scans import t1_of
 from trainings import log_lines, same_weights, stop_at
 from voxlate.base.errors import Stopped
 from voxlate.base.files import read_json, write_json
-from voxlate.checks.prepare import prepare
 from voxlate.training import recipe
 from voxlate.training.continuing import train_further
 from voxlate.training.load import load

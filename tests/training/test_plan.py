@@ -11,12 +11,12 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
+from preparing import prepare
 from refusals import refuses
 from rows import every_row, slow
 from scans import change_scan, hold_out_the_last
 from trainings import log_lines
 from voxlate.anatomy.phantom_cohort import write_cohort
-from voxlate.checks.prepare import prepare
 from voxlate.scans.cases.prepared import open_cohort
 from voxlate.training import recipe
 from voxlate.training.planning import rules
@@ -97,7 +97,7 @@ def test_keys_of_a_plan_are_changed_by_set_once_and_its_run_is_resumed_as_it_was
     answer = voxlate(*options, "--minutes", 0.2, "--set", "train.steps=2").done()
     before = (run / "recipe.toml").read_text()
     assert tomllib.loads(before)["train"]["steps"] == 2
-    assert "✗ WORSE THAN the best naive baseline" in answer.out, "two steps teach nothing"
+    assert "Do not use: higher for" in answer.out, "two steps teach nothing"
     said = voxlate(*options, *SHORT, "--set", "train.batch=2").done().said
     assert "--set train.steps, --set train.batch change nothing" in said
     assert (run / "recipe.toml").read_text() == before

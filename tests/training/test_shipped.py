@@ -8,8 +8,8 @@ from scipy.ndimage import gaussian_filter
 
 import voxlate
 from rows import slow
-from voxlate.anatomy.scanner import image
 from voxlate.anatomy.shipped_heads import make_head
+from voxlate.anatomy.signal import image
 from voxlate.anatomy.tissue import Label
 from voxlate.scans.images.grid import Volume
 from voxlate.training.load import load

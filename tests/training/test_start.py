@@ -12,11 +12,11 @@ from multiprocessing import get_context
 import pytest
 import torch
 
+from preparing import prepare
 from refusals import refuses
 from rows import slow
 from trainings import log_lines, same_tensors, same_weights, weights_of
 from voxlate.base.files import lock
-from voxlate.checks.prepare import prepare
 from voxlate.commands import cli
 from voxlate.training import recipe
 from voxlate.training.run import Run

@@ -21,7 +21,7 @@ from voxlate.training.starters.card import Intervals, read_card
 from voxlate.training.weights import file_hash
 
 FILE = "calibration.mean.1.safetensors"
-SAID = "fitted on 6 synthetic heads and made 2 times wider because 7 real heads needed it"
+SAID = "fitted on 6 synthetic heads; measured on real heads: 7 (made 2 times wider)"
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +57,7 @@ def test_a_starter_writes_intervals_and_states_their_basis_and_no_bound(
     ready, voxlate, cohort, out
 ):
     answer = voxlate("synth", "starter:tiny", cohort / "case0", "--out", out).done()
-    assert f"The intervals were {SAID}; they are no guarantee for a patient." in answer.said
+    assert f"The intervals were {SAID}. They are no guarantee for a patient." in answer.said
     assert "each exceeded with a probability" not in answer.out
     names = {path.name for path in (out / "case0").iterdir()}
     assert names == {"t2.nii.gz", "t2_low.nii.gz", "t2_high.nii.gz", "provenance.json"}
@@ -116,7 +116,7 @@ def test_options_for_which_the_intervals_were_not_fitted_give_an_image_without_t
     ready, voxlate, scan, out
 ):
     answer = voxlate("synth", "starter:tiny", scan, "--out", out, "--set", "synth.mirror=true")
-    assert "No intervals: the starter has none for such images" in answer.done().err
+    assert "It has no intervals for such images" in answer.done().err
     assert not list(out.glob("*/t2_low.nii.gz"))
 
 
@@ -152,3 +152,10 @@ def test_nobody_is_told_to_calibrate_on_cases_of_which_none_could_have_intervals
     for can_have in (True, False):
         notes = notes_on_starter({"name": "x", "trained_on": "heads"}, None, can_have)
         assert any("voxlate calibrate" in said.text for said in notes) == can_have
+
+
+def test_the_limits_of_a_starter_are_said_with_the_targets_that_have_them():
+    starter = {"name": "x", "trained_on": "heads", "target_limits": {"flair": "No lesions."}}
+    for targets, said in ((("flair", "t2"), 1), (("t2",), 0)):
+        notes = notes_on_starter(starter, None, True, targets)
+        assert [note.code for note in notes].count("target-limits") == said

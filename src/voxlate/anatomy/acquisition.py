@@ -9,9 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from voxlate.anatomy.contrast import Maps
+from voxlate.anatomy.contrast import FREE_WATER_T1_MS, Maps
 from voxlate.anatomy.physics import PhysicsSettings
-from voxlate.anatomy.sequences import FREE_WATER_T1_MS
 from voxlate.anatomy.tissue import Label
 
 FREE_RATES = {
@@ -29,7 +28,9 @@ ORDERS = (
 LABELS = 256  # of a map of tissues
 # Labels of several tissues: muscle and its tendons, fat with its septa, marrow of fat or blood.
 MIXED = (Label.MUSCLE, Label.FAT, Label.DIPLOE, Label.MARROW, Label.SKIN)
+RINGING = 0.5  # share of items with Gibbs ringing; others are filtered
 MOST_SEGMENTS = 6  # of k-space, between which the head moves
+MOTION_MM = 1.5  # standard deviation of its displacement
 FIELD_OF_B1 = 3.0  # T, at which settings state the spread of the flip angle
 
 Array = np.ndarray
@@ -147,20 +148,19 @@ def draw_regions(rng: np.random.Generator) -> Regions:
 
 @dataclass(frozen=True)
 class Effects:
-    """A scanner's effects on one image; `noise` and `black` are shares of the signal of the brightest tissue."""
+    """A scanner's effects on one image, by default none; `noise` and `black` are shares of the signal of the brightest tissue."""
 
-    b1: Smooth
-    gain: Smooth
-    thickness_mm: float
-    kept: tuple[float, ...]  # shares of k-space along H and W
-    filtered: float  # strength of the filter against ringing: 0 none, 1 a squared cosine
-    cuts: tuple[float, ...]  # shares of the lines of k-space at which the head moves
-    moves_mm: tuple[tuple[float, ...], ...]  # along H and W, one more than cuts
-    noise: float
+    b1: Smooth | None = None  # deviation of the flip angle as a share
+    gain: Smooth = Smooth(np.zeros(0, np.float32))  # logarithm
+    thickness_mm: float = 0.0
+    kept: tuple[float, ...] = (1.0, 1.0)  # shares of k-space along H and W
+    filtered: float = 0.0  # strength of the filter against ringing: 0 none, 1 a squared cosine
+    cuts: tuple[float, ...] = ()  # shares of the lines of k-space at which the head moves
+    moves_mm: tuple[tuple[float, ...], ...] = ()  # along H and W, one more than cuts
+    noise: float = 0.0
     black: float = 0.0  # is subtracted
-    clip: float = (
-        np.inf
-    )  # the largest signal of the scale, as a share of that of the brightest tissue
+    # the largest signal of the scale, as a share of that of the brightest tissue
+    clip: float = np.inf
     surface: float = 0.0  # by which coils make the tissue at the skin brighter, as a share
     surface_mm: float = 1.0  # depth over which that fades
     along: int = 0  # the axis of the part along which slices are thick: 0 that of its slices
@@ -175,11 +175,11 @@ def draw_effects(rng: np.random.Generator, settings: PhysicsSettings, field_t: f
     # Squared, so that most scans are nearly as sharp as the cohort and have little noise.
     kept = 1 - (1 - settings.resolution) * rng.random(2) ** 2
     rings, strength = rng.random(2)
-    filtered = 0.0 if rings < settings.ringing else 0.3 + 0.7 * strength
+    filtered = 0.0 if rings < RINGING else 0.3 + 0.7 * strength
     moves = rng.random() < settings.motion
     segments = int(rng.integers(2, MOST_SEGMENTS + 1))
     cuts = np.sort(rng.random(segments - 1))
-    moves_mm = rng.normal(0, settings.motion_mm, (segments, 2))
+    moves_mm = rng.normal(0, MOTION_MM, (segments, 2))
     noise = settings.noise * rng.random() ** 2
     # Drawn only where it is asked for, so that without it all other draws stay as they are.
     black = settings.black * max(2 * rng.random() - 1, 0) if settings.black else 0.0

@@ -8,15 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from voxlate.anatomy.ct_body import NO_LABELS, make_ct_body, table_of
-from voxlate.anatomy.diseases import LesionShape
+from voxlate.anatomy.diseases import LesionKind, Wanted
 from voxlate.anatomy.head import FIELD_MM, Head
-from voxlate.anatomy.head_shape import LesionKind
-from voxlate.anatomy.label_map import LEAST_MM, MOST_MM, read_label_map, read_lesion
+from voxlate.anatomy.label_map import read_label_map, read_lesion
 from voxlate.anatomy.label_table import LabelTable, read_table
 from voxlate.anatomy.mapped_head import make_mapped_head
 from voxlate.anatomy.phantom_options import PhantomOptions, tables
-from voxlate.anatomy.real_ct import read_ct
+from voxlate.anatomy.real_ct import NO_LABELS, make_ct_body, read_ct, table_of
 from voxlate.anatomy.shipped_heads import SHIPPED_HEADS, make_head
 from voxlate.anatomy.tissue import BRAIN, Label
 from voxlate.base.errors import BadInput, first_of
@@ -36,6 +34,13 @@ LESION_MAP = {
     "none": {},
 }
 MIXED: tuple[LesionKind, ...] = ("tumour", "stroke", "none")  # a small cohort has each of them
+# Options that have no meaning, by whether --ct and --labels are given.
+UNUSED = {
+    (False, False): ("without --labels or --ct", ("tissues", "spacing")),
+    (False, True): ("with --labels", ("size",)),
+    (True, False): ("with --ct alone", ("size", "lesions", "stripped", "tissues")),
+    (True, True): ("with --ct", ("size", "lesions", "stripped")),
+}
 SOURCES = "Constants and equations with their literature: voxlate.anatomy.tissue and .signal."
 
 
@@ -72,22 +77,26 @@ class Bodies:
         return case // len(self.files) if self.files else 0
 
 
+def bodies_of(asked: PhantomOptions, say: Say) -> Bodies:
+    """The bodies that the options name; raises BadInput for options that do not fit together."""
+    given = vars(asked) | {"spacing": asked.spacing_mm}
+    situation, unused = UNUSED[asked.ct is not None, asked.labels is not None]
+    for name in unused:
+        if given[name]:
+            raise BadInput(f"--{name}: expected none {situation}, found it. Remove it.")
+    if asked.ct is not None:
+        return ct_bodies(asked, say)
+    if asked.labels is not None:
+        return label_bodies(asked, say)
+    return simulated(asked, say)
+
+
 def simulated(asked: PhantomOptions, say: Say) -> Bodies:
-    """Heads of the label maps of the package; raises BadInput for a size that cannot be drawn, and options of other maps."""
+    """Heads of the label maps of the package."""
     size = asked.size or SIZE
-    if len(size) != 3 or min(size) < 8 or max(size) > 1024:
-        given = " ".join(map(str, size))
-        raise BadInput(
-            f"size: expected three numbers of voxels (x y z) from 8 to 1024, found {given}. Try 128 128 64."
-        )
-    for name, value in (("--tissues", asked.tissues), ("--spacing", asked.spacing_mm)):
-        if value is not None:
-            raise BadInput(
-                f"{name}: expected --labels or --ct with it, found neither. Name the label maps or CTs, or remove {name}."
-            )
     lesions = _Lesions(asked, say)
     return Bodies(
-        lambda case, lesion: make_head(asked.seed, case, size, lesion, lesions.of(case, lesion)),
+        lambda case, lesion: make_head(asked.seed, case, size, lesions.of(case, lesion)),
         {"size": list(size), "heads": list(SHIPPED_HEADS), **lesions.settings},
         {
             "what": "Simulated heads, computed from equations on the anatomy of label maps of SynthSeg (Apache-2.0).",
@@ -101,7 +110,6 @@ def simulated(asked: PhantomOptions, say: Say) -> Bodies:
 
 def label_bodies(asked: PhantomOptions, say: Say = no_report) -> Bodies:
     """Variations of label maps; raises BadInput where there are none, or without a table of their tissues."""
-    _check_voxels(asked)
     table, maps = _label_maps(asked, say)
     names = tuple(maps)
     lesions = _Lesions(asked, say)
@@ -110,8 +118,8 @@ def label_bodies(asked: PhantomOptions, say: Say = no_report) -> Bodies:
 
     def _make(case: int, lesion: LesionKind) -> Head:
         name = names[case % len(names)]
-        shape = lesions.of(case, lesion)
-        head = make_mapped_head(read(name), asked.seed, case, asked.spacing_mm, lesion, shape)
+        wanted = lesions.of(case, lesion)
+        head = make_mapped_head(read(name), asked.seed, case, asked.spacing_mm, wanted)
         if asked.stripped and not np.isin(head.labels, BRAIN).any():
             raise BadInput(
                 f"{maps[name]}: expected a brain for --stripped, found none. Remove --stripped."
@@ -131,20 +139,17 @@ def label_bodies(asked: PhantomOptions, say: Say = no_report) -> Bodies:
 
 
 def ct_bodies(asked: PhantomOptions, say: Say = no_report) -> Bodies:
-    """Bodies of real CTs; raises BadInput where there are none, and for options of bodies that are drawn."""
-    _check_voxels(asked)
-    has_labels = asked.labels is not None
-    alone = asked.tissues is not None and not has_labels
-    if asked.lesion in ("tumour", "stroke") or asked.lesions or asked.stripped or alone:
+    """Bodies of real CTs; raises BadInput where there are none, and for a lesion, because they have their own."""
+    if asked.lesion in ("tumour", "stroke"):
         raise BadInput(
-            "--ct: expected no --lesion, --lesions, --stripped, or --tissues without --labels, found one of them. Remove it; a real CT has its own lesions."
+            f"--lesion: expected none with --ct, found {asked.lesion}. Remove it; a real CT has its own lesions."
         )
     files = _find_files(Path(asked.ct or ""), "--ct", say)
     # beside other scans, those that are called so
     called = {name[:-3]: path for name, path in files.items() if name.lower().endswith("_ct")}
     scans = called or files
     names = tuple(scans)
-    table, maps = _label_maps(asked, say) if has_labels else (NO_LABELS, {})
+    table, maps = (NO_LABELS, {}) if asked.labels is None else _label_maps(asked, say)
     if unknown := sorted(maps.keys() - scans.keys()):
         raise BadInput(
             f"{maps[unknown[0]]}: expected the name of a CT of --ct ({first_of(names)}), found {unknown[0]}. Name each label map as its CT."
@@ -198,10 +203,10 @@ class _Lesions:
             "lesion_table": self.table.digest if self.table else None,
         }
 
-    def of(self, case: int, lesion: LesionKind) -> LesionShape | None:
-        """The lesion of a case; None where a drawn one, or none, is asked for."""
+    def of(self, case: int, lesion: LesionKind) -> Wanted:
+        """The lesion of a case: one of a label map in place of a drawn tumour."""
         if self.table is None or lesion != "tumour":
-            return None
+            return lesion
         number = np.random.default_rng([self.seed, case, 2]).integers(len(self.maps))
         return read_lesion(list(self.maps.values())[number], self.table)
 
@@ -213,20 +218,6 @@ def _label_maps(asked: PhantomOptions, say: Say) -> tuple[LabelTable, dict[str, 
             f"--labels: expected --tissues with the tissues of the labels, found none. Add --tissues with one of {', '.join(tables())}, or a TOML file."
         )
     return read_table(asked.tissues), _find_files(Path(asked.labels or ""), "--labels", say)
-
-
-def _check_voxels(asked: PhantomOptions) -> None:
-    """Raise BadInput for a size of simulated heads, and for voxels that no body has."""
-    if asked.size is not None:
-        raise BadInput(
-            "--size: expected no --size with --labels or --ct, whose files have a size, found it. Remove it; --spacing sets the voxels."
-        )
-    spacing = asked.spacing_mm
-    if spacing is not None and not (LEAST_MM <= min(spacing) <= max(spacing) <= MOST_MM):
-        given = " ".join(f"{step:g}" for step in spacing)
-        raise BadInput(
-            f"--spacing: expected three voxel sizes from {LEAST_MM:g} to {MOST_MM:g} mm, found {given}. Try 1 1 1."
-        )
 
 
 def _find_files(folder: Path, option: str, say: Say) -> dict[str, Path]:

@@ -1,19 +1,25 @@
-"""Diseases: tumours of several kinds, and what strokes, bleedings and operations leave behind."""
+"""Diseases: tumours of several kinds, strokes, what strokes, bleedings and operations leave behind, and what age does to a brain.
 
+Orders of magnitude of ageing: de Leeuw et al. 2001, J Neurol Neurosurg Psychiatry 70:9 (white-matter lesions by age); Kwak et al.
+1988, J Comput Assist Tomogr 12:775 (calcified choroid plexus and pineal gland).
+
+Upright coordinates are in mm: x right, y anterior, z superior. Their origin is the centre of the brain's base.
+"""
+
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import numpy as np
 
-from voxlate.anatomy import head_shape as body
-from voxlate.anatomy.ageing import Ball
-from voxlate.anatomy.canvas import Canvas
-from voxlate.anatomy.head_shape import Anatomy, Lesion
 from voxlate.anatomy.shapes import (
+    Canvas,
+    NoiseField,
     Pair,
     Rng,
     Space,
     Triple,
+    bounded_normal,
     ellipsoid,
     overlap,
     triple,
@@ -21,8 +27,15 @@ from voxlate.anatomy.shapes import (
     union,
 )
 from voxlate.anatomy.tissue import BRAIN, HAEMORRHAGE, Label
+from voxlate.anatomy.vessels import CEREBRUM_AXES, CEREBRUM_CENTRE
 from voxlate.base.array_types import AnyArray
 
+Ball = tuple[Triple, Triple]  # centre and half axes in mm
+# Sizes in mm, and corners of the boxes of centres: plaques of multiple sclerosis lie near the ventricles.
+_PLAQUES = (2.0, 6.0), ((10, -40, 8), (26, 42, 30))
+_SPOTS = (1.0, 4.0), ((14, -48, 12), (40, 48, 46))
+
+LesionKind = Literal["none", "tumour", "stroke"]
 Tumour = Literal["glioblastoma", "low grade", "meningioma", "metastases"]
 Remnant = Literal["none", "infarct", "haemorrhage", "resection", "hydrocephalus"]
 _SOFT = (*BRAIN, Label.CSF, Label.VENTRICLE, Label.LEUKOARAIOSIS, Label.PALLIDUM, Label.OEDEMA)
@@ -32,9 +45,51 @@ OTHER_LESIONS = (Label.INFARCT, Label.GLIOSIS, *HAEMORRHAGE, Label.OLD_CAVITY, L
 
 
 @dataclass(frozen=True)
-class Diseases:
-    """What else a brain has: the kind of its tumour, metastases, what an old disease left, and a shunt."""
+class Lesion:
+    """A lesion in upright coordinates.
 
+    side: -1 left, 1 right, 0 none; reach: size of the hypoperfused tissue relative to the artery's territory.
+    """
+
+    kind: LesionKind
+    side: int = 0
+    centre_mm: Triple = (0.0, 0.0, 0.0)
+    radius_mm: float = 0.0
+    reach: float = 0.0
+    collateral_delay_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class LesionShape:
+    """The lesion of a label map: its tissues [D, H, W], the size of its voxels in mm, and the middle of its largest part."""
+
+    tissues: AnyArray
+    spacing_mm: Triple
+    middle: Triple
+
+
+Wanted = LesionKind | LesionShape  # a lesion that is drawn, or one that is carried from a label map
+
+
+@dataclass(frozen=True)
+class Carried:
+    """A lesion of a label map with its middle in upright coordinates; mirror: whether left and right are exchanged."""
+
+    shape: LesionShape
+    centre_mm: Triple
+    mirror: bool
+
+
+@dataclass(frozen=True)
+class Diseases:
+    """The diseases of a brain: its lesion, the kind of its tumour, metastases, what an old disease left, and a shunt.
+
+    carried: a lesion of a label map, in place of the one that is drawn; rough: of the borders.
+    """
+
+    lesion: Lesion
+    carried: Carried | None
+    rough: NoiseField
     tumour: Tumour
     metastases: tuple[Ball, ...]
     remnant: Remnant
@@ -43,19 +98,37 @@ class Diseases:
     has_shunt: bool
 
 
-def draw(rng: Rng, base: Anatomy) -> tuple[Diseases, Anatomy]:
-    """Draw the diseases of a head, and change its lesion accordingly."""
+def draw(rngs: Sequence[Rng], wanted: Wanted, rough: NoiseField) -> Diseases:
+    """Draw the diseases of a head; rngs: of its lesion, of all else, and of the place of a lesion that is carried."""
+    lesion_rng, rng, place_rng = rngs
+    carried = None
+    if isinstance(wanted, LesionShape):
+        carried = carry(place_rng, wanted)
+        wanted = "none"
+    lesion = _lesion(lesion_rng, wanted)
     tumour: Tumour = get_args(Tumour)[int(rng.choice(4, p=(0.5, 0.2, 0.15, 0.15)))]
     chance, which = rng.random(), int(rng.integers(1, 5))
     remnant: Remnant = get_args(Remnant)[which] if chance < 0.25 else "none"
-    if base.lesion.kind != "none":
-        remnant = "infarct" if base.lesion.kind == "stroke" and chance < 0.2 else "none"
+    if wanted != "none":
+        remnant = "infarct" if wanted == "stroke" and chance < 0.2 else "none"
     at = _ball(rng, (7, 18))
     metastases = tuple(_ball(rng, (3, 9)) for _ in range(int(rng.integers(2, 6))))
     bleeding = HAEMORRHAGE[int(rng.integers(3))]
     shunted = bool(rng.random() < 0.4) and remnant == "hydrocephalus"
-    diseases = Diseases(tumour, metastases, remnant, at, bleeding, shunted)
-    return diseases, replace(base, lesion=_place(rng, base.lesion, tumour))
+    lesion = _place(rng, lesion, tumour)
+    return Diseases(lesion, carried, rough, tumour, metastases, remnant, at, bleeding, shunted)
+
+
+def _lesion(rng: Rng, kind: LesionKind) -> Lesion:
+    side = int(rng.choice((-1, 1)))
+    if kind == "tumour":
+        x, y, z, radius = rng.uniform((26, -38, 12, 11), (38, 42, 42, 19)).tolist()
+        return Lesion(kind, side, (side * x, y, z), radius)
+    if kind == "stroke":
+        lows, highs = (-14, 4, 0.75, 5.5, 14), (18, 22, 1.15, 8.5, 24)
+        y, z, reach, delay, radius = rng.uniform(lows, highs).tolist()
+        return Lesion(kind, side, (side * 40.0, y, z), radius, reach, delay)
+    return Lesion("none")
 
 
 def _ball(rng: Rng, radii: Pair) -> Ball:
@@ -78,37 +151,60 @@ def _place(rng: Rng, lesion: Lesion, tumour: Tumour) -> Lesion:
     return replace(lesion, centre_mm=(64 * x / length, 83 * y / length, 18 + 54 * z / length))
 
 
-def paint(
-    canvas: Canvas, base: Anatomy, diseases: Diseases, carried: "Carried | None", points: Space
-) -> AnyArray:
-    """Paint diseases; returns the lesion map. carried: a lesion of a label map, in place of the one that is drawn."""
-    if carried is not None:
-        lesion_map = paint_carried(canvas, carried, points)
-    elif base.lesion.kind == "tumour":
-        lesion_map = paint_tumour(canvas, base, diseases, points)
+def before_tumour(lesion: Lesion, points: Space, depth: AnyArray) -> Space:
+    """Points before the mass effect of a tumour, which displaces tissue away from it but not the skull."""
+    if lesion.kind != "tumour":
+        return points
+    offset = [p - c for p, c in zip(points, lesion.centre_mm)]
+    squared = sum(d * d for d in offset)
+    spread = 1.5 * lesion.radius_mm
+    push = 0.42 * np.exp(-squared / (2 * spread**2)) * np.clip(depth / 14, 0, 1)
+    x, y, z = (p - push * d for p, d in zip(points, offset))
+    return Space(x, y, z, points.straight)
+
+
+def paint(canvas: Canvas, diseases: Diseases, points: Space) -> AnyArray:
+    """Paint diseases; returns the lesion map."""
+    if diseases.carried is not None:
+        lesion_map = paint_carried(canvas, diseases.carried, points)
+    elif diseases.lesion.kind == "tumour":
+        lesion_map = paint_tumour(canvas, diseases, points)
     else:
-        lesion_map = stroke_map(canvas, base, points)
-    paint_remnant(canvas, base, diseases, points)
+        lesion_map = stroke_map(canvas, diseases, points)
+    paint_remnant(canvas, diseases, points)
     return lesion_map
 
 
-def stroke_map(canvas: Canvas, base: Anatomy, points: Space) -> AnyArray:
+def stroke_map(canvas: Canvas, diseases: Diseases, points: Space) -> AnyArray:
     """The lesion map of a stroke, whose tissue keeps its labels: 1 core, 2 penumbra; 0 without a stroke."""
     lesion_map = np.zeros(canvas.label.shape, np.uint8)
-    if base.lesion.kind == "stroke":
-        core, whole = body.territory(base, points)
+    if diseases.lesion.kind == "stroke":
+        core, whole = _territory(diseases, points)
         lesion_map[whole < 0] = 2
         lesion_map[core < 0] = 1
         lesion_map *= np.isin(canvas.label, BRAIN) & (points.z > -14)
     return lesion_map
 
 
-def paint_tumour(canvas: Canvas, base: Anatomy, diseases: Diseases, points: Space) -> AnyArray:
+def _territory(diseases: Diseases, points: Space) -> tuple[AnyArray, AnyArray]:
+    """Distances to the core and to all hypoperfused tissue of a stroke of the middle cerebral artery."""
+    lesion = diseases.lesion
+    sided = Space(points.x * lesion.side, points.y, points.z)
+    rough = diseases.rough.at(points)
+    radius = lesion.radius_mm
+    reach = lesion.reach
+    whole = sided.ellipsoid(f"50 -2 16 | {31 * reach} {50 * reach} {34 * reach}")
+    whole = overlap(whole + 3 * rough, 14 - sided.x)
+    core = ellipsoid(points, lesion.centre_mm, (0.9 * radius, 1.2 * radius, 0.9 * radius))
+    return overlap(core + 2.5 * rough, whole + 4), whole
+
+
+def paint_tumour(canvas: Canvas, diseases: Diseases, points: Space) -> AnyArray:
     """Paint a tumour; returns the lesion map: 1 necrosis, 2 oedema and tissue without enhancement, 3 enhancing."""
     soft = np.isin(canvas.label, _SOFT)
     white = np.isin(canvas.label, (Label.WHITE, Label.LEUKOARAIOSIS))
     if diseases.tumour == "metastases":
-        rough = base.rough.at(points)
+        rough = diseases.rough.at(points)
         for centre, axes in diseases.metastases:
             ball = ellipsoid(points, centre, axes) + 0.1 * axes[0] * rough
             canvas.paint(Label.OEDEMA, ball - 0.8 * axes[0] - 0.3 * axes[0] * rough, white)
@@ -116,7 +212,7 @@ def paint_tumour(canvas: Canvas, base: Anatomy, diseases: Diseases, points: Spac
             if axes[0] > 5:
                 canvas.paint(Label.NECROSIS, ball + 2.2, soft)
     else:
-        necrosis, rim, oedema = body.tumour(base, points)
+        necrosis, rim, oedema = _tumour(diseases, points)
         if diseases.tumour == "low grade":
             canvas.paint(Label.LOW_GRADE, union(rim, oedema + 5), soft & (points.half.x > 2))
         else:
@@ -127,6 +223,18 @@ def paint_tumour(canvas: Canvas, base: Anatomy, diseases: Diseases, points: Spac
     return tumour_map(canvas)
 
 
+def _tumour(diseases: Diseases, points: Space) -> tuple[AnyArray, AnyArray, AnyArray]:
+    """Distances to necrosis, necrosis with its enhancing rim, and the oedema around them."""
+    lesion = diseases.lesion
+    rough = diseases.rough.at(points)
+    radius = lesion.radius_mm
+    ball = ellipsoid(points, lesion.centre_mm, (radius, 1.1 * radius, 0.95 * radius))
+    ball = ball + 0.12 * radius * rough
+    finger = diseases.rough.at((points.y, points.z, points.x))
+    oedema = ball - 0.75 * radius - 0.35 * radius * finger
+    return ball + 0.27 * radius + finger, ball, oedema
+
+
 def tumour_map(canvas: Canvas) -> AnyArray:
     """The lesion map of a canvas: 1 necrosis, 2 oedema and tissue without enhancement, 3 enhancing, 4 other lesions."""
     lesion_map = np.zeros(canvas.label.shape, np.uint8)
@@ -135,24 +243,6 @@ def tumour_map(canvas: Canvas) -> AnyArray:
     lesion_map[np.isin(canvas.label, (Label.OEDEMA, Label.LOW_GRADE))] = _OEDEMA
     lesion_map[canvas.label == Label.ENHANCING] = _ENHANCING
     return lesion_map
-
-
-@dataclass(frozen=True)
-class LesionShape:
-    """The lesion of a label map: its tissues [D, H, W], the size of its voxels in mm, and the middle of its largest part."""
-
-    tissues: AnyArray
-    spacing_mm: Triple
-    middle: Triple
-
-
-@dataclass(frozen=True)
-class Carried:
-    """A lesion of a label map with its middle in upright coordinates; mirror: whether left and right are exchanged."""
-
-    shape: LesionShape
-    centre_mm: Triple
-    mirror: bool
 
 
 def carry(rng: Rng, shape: LesionShape) -> Carried:
@@ -182,7 +272,7 @@ def paint_carried(canvas: Canvas, lesion: Carried, points: Space) -> AnyArray:
     return tumour_map(canvas)
 
 
-def paint_remnant(canvas: Canvas, base: Anatomy, diseases: Diseases, points: Space) -> None:
+def paint_remnant(canvas: Canvas, diseases: Diseases, points: Space) -> None:
     """Paint what an old disease left: a cavity with its scar, blood of an age, or a shunt."""
     if diseases.has_shunt:
         canvas.paint(Label.SHUNT, points.tubes(_SHUNT, 3))
@@ -190,7 +280,7 @@ def paint_remnant(canvas: Canvas, base: Anatomy, diseases: Diseases, points: Spa
         return
     soft = np.isin(canvas.label, _SOFT)
     centre, radii = diseases.remnant_at
-    rough = base.rough.at((points.y, points.z, points.x))
+    rough = diseases.rough.at((points.y, points.z, points.x))
     place = ellipsoid(points, centre, radii) + 0.18 * radii[0] * rough
     if diseases.remnant != "haemorrhage":
         is_infarct = diseases.remnant == "infarct"
@@ -204,3 +294,75 @@ def paint_remnant(canvas: Canvas, base: Anatomy, diseases: Diseases, points: Spa
         canvas.paint(diseases.bleeding, place, soft)
         if diseases.bleeding == Label.HAEMOSIDERIN:
             canvas.paint(Label.OLD_CAVITY, place + 0.6 * radii[0], soft)
+
+
+@dataclass(frozen=True)
+class Ageing:
+    """The age of a brain and what came with it.
+
+    spots: lesions of white matter; pineal_mm, choroid_mm: radii of calcifications, 0 without; pallidum: whether it
+    holds enough calcium for CT; falx_mm: radii of calcified plaques of the falx.
+    """
+
+    years: float
+    spots: tuple[Ball, ...]
+    pineal_mm: float
+    choroid_mm: Pair
+    pallidum: bool
+    falx: tuple[Ball, ...]
+
+
+def draw_age(rng: Rng) -> Ageing:
+    """Draw an age from 20 to 90, and what came with it."""
+    years = float(rng.uniform(20, 90))
+    old = (years - 20) / 70
+    own = float(np.exp(0.35 * bounded_normal(rng, 1)[0]))  # patients of an age differ
+    vascular = max(0.0, (years - 45) / 45) * own
+    plaques = years < 55 and rng.random() < 0.15
+    count = int(rng.poisson(9)) + 4 if plaques else int(rng.poisson(14 * min(vascular, 1.5)))
+    size, place = _PLAQUES if plaques else _SPOTS
+    calcified = rng.random(4)
+    # The order of the draws decides the heads.
+    spots = tuple(_spot(rng, size, place) for _ in range(count))
+    pineal = float(rng.uniform(0.8, 3.0)) if calcified[0] < 0.3 + 0.5 * old else 0.0
+    common, left, right = rng.uniform((1.2, 0.6, 0.6), (4.0, 1.2, 1.2)).tolist()
+    choroid = (common * left, common * right)
+    falx = tuple(_plaque(rng) for _ in range(rng.integers(1, 4))) if calcified[3] < 0.15 else ()
+    choroid = choroid if calcified[1] < 0.15 + 0.65 * old else (0.0, 0.0)
+    pallidum = bool(calcified[2] < 0.02 + 0.1 * old)
+    return Ageing(years, spots, pineal, choroid, pallidum, falx)
+
+
+def _spot(rng: Rng, size: Pair, place: Ball) -> Ball:
+    """A lesion of deep white matter; place: the corners of the box of its centre, on the right side."""
+    side = rng.choice((-1, 1))
+    x, y, z = rng.uniform(*place)
+    radius = np.exp(rng.uniform(*np.log(size)))
+    return triple((side * x, y, z)), triple(radius * rng.uniform(0.7, 1.5, 3))
+
+
+def _plaque(rng: Rng) -> Ball:
+    """A calcification on the falx, below the vertex."""
+    angle = rng.uniform(0.5, 2.3)
+    y = 0.9 * CEREBRUM_AXES[1] * np.cos(angle)
+    z = CEREBRUM_CENTRE[2] + 0.9 * CEREBRUM_AXES[2] * np.sin(angle)
+    return triple((0, y, z)), triple((1.2, *rng.uniform((2, 2), (7, 5))))
+
+
+def paint_age(canvas: Canvas, age: Ageing, points: Space) -> None:
+    """Paint leukoaraiosis in spots of white matter, and calcium in pallidum, pineal gland, choroid plexus and falx."""
+    white = canvas.label == Label.WHITE
+    for centre, radii in age.spots:
+        canvas.paint_ball(Label.LEUKOARAIOSIS, points, centre, radii, white)
+    if age.pallidum:
+        half = points.half
+        pallidum = Space(half.x + 0.28 * (half.y - 14), half.y, half.z)
+        canvas.paint(Label.CALCIFICATION, pallidum.ellipsoid("19.5 12 0 | 4 10 6") + 3.0)
+    if age.pineal_mm:
+        canvas.paint_ball(Label.CALCIFICATION, points, (0, -27, 1), (age.pineal_mm,) * 3)
+    if max(age.choroid_mm) > 0:
+        left, right = age.choroid_mm
+        radius = np.where(points.x > 0, np.float32(right), np.float32(left))
+        canvas.paint(Label.CALCIFICATION, points.half.ellipsoid("23 -33 8 | 1 1 1") + 1 - radius)
+    for centre, radii in age.falx:
+        canvas.paint_ball(Label.CALCIFICATION, points, centre, radii)

@@ -24,11 +24,11 @@ from voxlate.anatomy.acquisition import (
     in_plane,
     rician,
 )
-from voxlate.anatomy.contrast import Maps, Protocol, magnitude, maps_for
+from voxlate.anatomy.contrast import FULL_SCALE, Maps, Protocol, magnitude, maps_for
 from voxlate.anatomy.physics import PhysicsSettings, within
 from voxlate.anatomy.scalp import Layers, Scalp
-from voxlate.anatomy.sequences import FULL_SCALE
 from voxlate.anatomy.tissue import INTRACRANIAL, VESSEL, Label
+from voxlate.base.array_types import AnyArray
 from voxlate.base.errors import BadInput
 from voxlate.base.items import BACKGROUND, stable_id
 from voxlate.scans.cases.case import LABEL, MASK, PROTONS, PreparedCase, Role
@@ -82,9 +82,6 @@ class Draw:
     spread: TissueSpread
     stripped: bool
     strip_mm: float  # depth of CSF that stripping removes from the brain's surface
-    face: (
-        float | None
-    )  # height of the plane that removes the face, in shares of the head; None: the face stays
     scalp: Scalp | None = None  # None: that of the stored maps
     thin: tuple[float, float] = (
         0.0,
@@ -93,13 +90,13 @@ class Draw:
 
 
 class _Acquisition(NamedTuple):
-    """The sequence of an image, the scanner's effects (None: without), and the generator of its noise.
+    """The sequence of an image, the scanner's effects, and the generator of its noise.
 
     regions: signals of labels in place of the sequence's; None: those of the sequence.
     """
 
     protocol: Protocol
-    effects: Effects | None
+    effects: Effects
     rng: np.random.Generator
     regions: Regions | None = None
 
@@ -114,8 +111,7 @@ class _Acquisition(NamedTuple):
     @property
     def slice_mm(self) -> float:
         """The thickness of its slices; 0: as they are stored."""
-        effects = self.effects
-        return effects.thickness_mm if effects and effects.along == 0 else 0.0
+        return 0.0 if self.effects.along else self.effects.thickness_mm
 
     def profile(self, case: PreparedCase) -> tuple[np.ndarray, int]:
         """The slices that a slice of the image reaches into, from it, and the last slice of the case."""
@@ -147,15 +143,11 @@ class Drawn:
             raise BadInput(
                 f"case {header.case}: expected the modalities of data.physics ({', '.join(self.names)}) to be drawn from maps, found stored scans of {', '.join(stored)} as well. Prepare without them (--modality), or rename the contrast."
             )
-        for key, needed in (
-            ("stripped", physics.stripped),
-            ("regions", any(contrast.regions for contrast in physics.contrasts.values())),
-            ("scalp", physics.scalp),
-        ):
-            if needed and "seg" not in header.labels:
-                raise BadInput(
-                    f"case {header.case}: expected the label map seg for {key} of data.physics, found {', '.join(header.labels) or 'none'}. Prepare the phantoms' folder as it was written, or set it to 0."
-                )
+        has_regions = any(contrast.regions for contrast in physics.contrasts.values())
+        if (has_regions or physics.stripped or physics.scalp) and "seg" not in header.labels:
+            raise BadInput(
+                f"case {header.case}: expected the label map seg for regions, stripped and scalp of data.physics, found {', '.join(header.labels) or 'none'}. Prepare the phantoms' folder as it was written, or set them to 0."
+            )
         return True
 
     def add_to_header(self, case: PreparedCase) -> CaseHeader:
@@ -192,7 +184,7 @@ class Drawn:
         rng = np.random.default_rng(seed)
         field_t = within(rng.random(), self.physics.field_t)
         spread = draw_spread(rng, self.physics.tissue_spread)
-        strips, defaces, height, depth = rng.random(4)
+        strips, _, _, depth = rng.random(4)
         new_scalp = rng.random() < self.physics.scalp
         vault, beyond = self.physics.thin * rng.spawn(1)[0].uniform((0.0, 0.3), (0.5, 1.0))
         return Draw(
@@ -201,13 +193,12 @@ class Drawn:
             spread,
             bool(strips < self.physics.stripped),
             self.physics.strip_mm * depth,
-            0.3 + 0.15 * height if defaces < self.physics.defaced else None,
             scalp.draw(rng) if new_scalp else None,
             (vault, beyond),
         )
 
     def whole(self, case: PreparedCase, name: str) -> np.ndarray:
-        """The image of a whole case in its fixed draw, float32 [D, H, W]; 0 where skull or face are removed."""
+        """The image of a whole case in its fixed draw, float32 [D, H, W]; 0 where the skull is removed."""
         item = self.draw(stable_id("physics", case.header.case))
         image, _ = self._image(case, item, self._acquire(name, item), EVERYTHING)
         return np.where(self.remainder(case, item, EVERYTHING), image, np.float32(0))
@@ -262,13 +253,10 @@ class Drawn:
         return scalp.layers(drawn, *(case.arrays[name][place] for name in (TISSUES, *scalp.PLACES)))
 
     def remainder(self, case: PreparedCase, item: Draw, place: Slab | Voxels) -> np.ndarray:
-        """Where skull stripping and defacing leave the image; broadcasts against the part."""
-        inside = np.ones((1, 1, 1), bool)
+        """Where skull stripping leaves the image; broadcasts against the part."""
         if item.stripped:
-            inside = inside & _brain(case, place, item.strip_mm)
-        if item.face is not None:
-            inside = inside & ~_in_face(case, _voxels(case, place), item.face)
-        return inside
+            return _brain(case, place, item.strip_mm)
+        return np.ones((1, 1, 1), bool)
 
     def _simulate(
         self,
@@ -291,8 +279,6 @@ class Drawn:
         else:
             image = _of_regions(acquisition, maps[PROTONS], labels, (z, y, x))
         effects = acquisition.effects
-        if effects is None:
-            return image
         slice_mm, *pixel_mm = case.header.spacing_mm
         if effects.surface:
             below = np.maximum(case.arrays["skin_map"][place].astype(np.float32), 0)
@@ -308,15 +294,12 @@ class Drawn:
         self, case: PreparedCase, item: Draw, acquisition: _Acquisition, place: Slab
     ) -> tuple[np.ndarray, Statistics]:
         """The image of a part of a case, and the statistics of that of the whole case."""
-        effects, rng = acquisition.effects, acquisition.rng
         statistics, brightest = self._statistics(case, item, acquisition)
         profile, last = acquisition.profile(case)
         first, end, _ = place[0].indices(last + 1)
         slices = np.arange(first + profile[0], end + profile[-1]).clip(0, last)
         image = self._simulate(case, item, acquisition, (slices, *place[1:]))
-        if effects is not None:
-            image = _receive(image, effects, brightest, rng)
-        return image, statistics
+        return _receive(image, acquisition, brightest), statistics
 
     def _acquire(self, name: str, item: Draw, role: Role | None = None) -> _Acquisition:
         """The acquisition of an item; a target has the middle of each range, and no effects.
@@ -326,8 +309,8 @@ class Drawn:
         contrast = self.physics.contrasts[name]
         rng = np.random.default_rng([item.seed, stable_id(name)])
         role = role or ("target" if name in self.targets else "source")
-        if role == "target" and self.physics.target == "centre":
-            return _Acquisition(contrast.centre(self.physics.target_field_t), None, rng)
+        if role == "target":
+            return _Acquisition(contrast.centre(self.physics.target_field_t), Effects(), rng)
         protocol = contrast.draw(rng, item.field_t)
         effects = draw_effects(rng, self.physics, item.field_t)
         # Drawn only where they are asked for, so that without them all other draws stay as they are.
@@ -339,7 +322,6 @@ class Drawn:
         self, case: PreparedCase, item: Draw, acquisition: _Acquisition
     ) -> tuple[Statistics, float]:
         """The statistics of the body in the sampled blocks, and the signal of its brightest tissue."""
-        effects, rng = acquisition.effects, acquisition.rng
         key = f"{case.header.case} {case.axes} {case.header.checksum}"
         if key not in self.samples:
             self.samples[key] = _draw_sample(case)
@@ -349,10 +331,8 @@ class Drawn:
         reached = (slices + profile[:, None, None, None]).clip(0, last)
         (blocks,) = self._simulate(case, item, acquisition, (reached, *plane))
         clean = sample.inside(blocks)
-        signal, brightest = np.abs(clean), 0.0
-        if effects is not None:
-            brightest = float(np.percentile(clean, BRIGHTEST))
-            signal = _receive(clean, effects, brightest, rng)
+        brightest = float(np.percentile(clean, BRIGHTEST))
+        signal = _receive(clean, acquisition, brightest)
         remainder = self.remainder(case, item, sample.voxels)
         counted = sample.inside(np.broadcast_to(remainder, blocks.shape))
         values = distribution(signal[counted] if counted.any() else signal)
@@ -386,11 +366,10 @@ def _draw_sample(case: PreparedCase) -> _Sample:
     return _Sample(voxels, np.stack(body))
 
 
-def _receive(
-    signal: np.ndarray, effects: Effects, brightest: float, rng: np.random.Generator
-) -> np.ndarray:
+def _receive(signal: np.ndarray, acquisition: _Acquisition, brightest: float) -> np.ndarray:
     """The magnitude with noise, without what is subtracted from it."""
-    noisy = rician(signal, effects.noise * brightest, rng)
+    effects = acquisition.effects
+    noisy = rician(signal, effects.noise * brightest, acquisition.rng)
     if effects.clip < 1:
         noisy = np.minimum(noisy, np.float32(effects.clip * brightest))
     if effects.black == 0:
@@ -422,13 +401,12 @@ def _signal(
     out = np.zeros(maps["pd_map"].shape, np.float32)
     there = maps["pd_map"] > 0  # half of a slice is air
     tissue = spread.of({key: maps[key][there] for key in acquisition.maps})
-    if effects is None:
-        signal = magnitude(protocol, tissue)
-    else:
+    reached: AnyArray | float = 1.0
+    if effects.b1 is not None:
         b1 = np.broadcast_to(effects.b1.at(places), out.shape)[there]
-        gain = np.broadcast_to(effects.gain.at(places), out.shape)[there]
-        signal = magnitude(protocol, tissue, np.maximum(1 + b1, LEAST_B1)) * np.exp(gain)
-    out[there] = np.float32(FULL_SCALE) * signal
+        reached = np.maximum(1 + b1, LEAST_B1)
+    gain = np.broadcast_to(effects.gain.at(places), out.shape)[there]
+    out[there] = np.float32(FULL_SCALE) * (magnitude(protocol, tissue, reached) * np.exp(gain))
     return out
 
 
@@ -438,8 +416,7 @@ def _of_regions(
     """Drawn signals of labels, float32; voxels with few protons, such as dense bone, stay dark."""
     assert acquisition.regions is not None
     signal = acquisition.regions.at(labels, places) * np.minimum(protons / FEW_PROTONS, 1)
-    if acquisition.effects is not None:
-        signal = signal * np.exp(acquisition.effects.gain.at(places))
+    signal = signal * np.exp(acquisition.effects.gain.at(places))
     return np.asarray(np.float32(FULL_SCALE) * signal, np.float32)
 
 
@@ -462,14 +439,3 @@ def _brain(case: PreparedCase, at: Slab | Voxels, strip_mm: float) -> np.ndarray
         return inside
     deep = ndimage.binary_erosion(inside, CROSS, iterations=steps, border_value=1)
     return inside & (deep | ~np.isin(tissues, SURFACE))
-
-
-def _in_face(case: PreparedCase, voxels: Voxels, height: float) -> np.ndarray:
-    """Whether voxels are in the face: in front of a plane that leans forward, up to `height` in shares of the head."""
-    shares = {
-        letter: (at - first) / max(end - first, 1)
-        for letter, at, (first, end) in zip(case.axes, voxels, case.header.mask_box)
-    }
-    front = shares["A"] if "A" in shares else 1 - shares["P"]
-    up = shares["S"] if "S" in shares else 1 - shares["I"]
-    return (front > 0.55 + 0.4 * up / height) & (up < height)

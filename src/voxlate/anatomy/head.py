@@ -4,54 +4,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from voxlate.anatomy import ageing, airways, bones, diseases
-from voxlate.anatomy.ageing import Ageing
-from voxlate.anatomy.airways import Airways
-from voxlate.anatomy.bones import Bones
-from voxlate.anatomy.diseases import Carried, Diseases, LesionShape
+from voxlate.anatomy.diseases import Lesion
 from voxlate.anatomy.exposure import Exposure
-from voxlate.anatomy.head_shape import Anatomy, Lesion, LesionKind, anatomy
-from voxlate.anatomy.shapes import Rng, Triple, triple
 from voxlate.anatomy.tissue import Tissue
 from voxlate.base.array_types import AnyArray
 
 FIELD_MM = (200.0, 240.0, 168.0)  # x, y, z: an adult head from the upper jaw to the vertex
-# Its centre in upright coordinates lies between these.
-_LOWEST_MM = (-6.0, 8.0, 12.0)
-_HIGHEST_MM = (6.0, 16.0, 22.0)
-
-
-@dataclass(frozen=True)
-class Shape:
-    """All random numbers of one head's shape; they do not depend on the image's size.
-
-    carried: a lesion of a label map, in place of the one that is drawn; centre_mm: of the field of view, in upright
-    coordinates.
-    """
-
-    base: Anatomy
-    ageing: Ageing
-    diseases: Diseases
-    carried: Carried | None
-    airways: Airways
-    bones: Bones
-    centre_mm: Triple
-
-
-def draw_shape(rng: Rng, kind: LesionKind, lesion: LesionShape | None) -> Shape:
-    """Draw a head; lesion: of a label map, in place of one of this kind."""
-    rngs = rng.spawn(7)
-    base = anatomy(rngs[0], kind if lesion is None else "none")
-    ill, base = diseases.draw(rngs[1], base)
-    return Shape(
-        base,
-        ageing.draw(rngs[2]),
-        ill,
-        None if lesion is None else diseases.carry(rngs[3], lesion),
-        airways.draw(rngs[4]),
-        bones.draw(rngs[5]),
-        triple(rngs[6].uniform(_LOWEST_MM, _HIGHEST_MM)),
-    )
 
 
 @dataclass(frozen=True)

@@ -30,10 +30,10 @@ _BRAIN = (*BRAIN, *OTHER_BRAIN, Label.VENTRICLE)
 class Habitus:
     """The random numbers of one body.
 
-    skin_mm; fat_mm: depth of subcutaneous fat; muscle_mm: of the thin muscles on the skull; planes, lobes: noise whose zeros
-    are planes of fat between muscles, and whose peaks are lobes of fat; swelling_mm: by which mucosa narrows the airways,
-    negative where they are wide, modulated by `lobes`; wet: share of air cells that hold fluid; cortex_mm: of bones of one
-    label; dura: where it shows, 2.5 nearly everywhere; gas: share of hollow organs; shrunk_mm: depth to which fluid replaces the
+    skin_mm; fat_mm: depth of subcutaneous fat; muscle_mm: of the thin muscles on the skull; plane_mm: thickness of planes of
+    fat; swelling_mm: by which mucosa narrows the airways, negative where they are wide, modulated by `lobes`; cortex_mm: of
+    bones of one label; dura: where it shows, 2.5 nearly everywhere; gas: share of hollow organs; wet: share of air cells that
+    hold fluid; planes, lobes: noise whose zeros are planes of fat between muscles, and whose peaks are lobes of fat; shrunk_mm: depth to which fluid replaces the
     surface of the brain, as in old age; table_mm: depth in bone below which it is diploe or marrow, inf where only the map says
     so: dark bone that is thick would look like a sinus.
     """
@@ -41,14 +41,14 @@ class Habitus:
     skin_mm: float
     fat_mm: float
     muscle_mm: float
-    planes: NoiseField
-    lobes: NoiseField
     plane_mm: float
     swelling_mm: float
-    wet: float
     cortex_mm: float
     dura: float
     gas: float
+    wet: float
+    planes: NoiseField
+    lobes: NoiseField
     shrunk_mm: float
     table_mm: float
 
@@ -57,13 +57,22 @@ def draw(rng: Rng) -> Habitus:
     """Draw the habitus of a body."""
     lows = (1.2, 0.6, 0.8, 0.1, -1.8, 1.2, -0.5, 0.0)
     highs = (2.4, 7.0, 2.6, 0.7, 2.6, 2.6, 2.5, 1.0)
+    # The order of the draws, which is that of the fields, decides the bodies.
     skin, fat, muscle, plane, swelling, cortex, dura, gas = rng.uniform(lows, highs).tolist()
-    wet = float(rng.uniform(0.1, 0.9)) if rng.random() < 0.25 else 0.0
-    planes, lobes = noise(rng, 15, 3, 64), noise(rng, 34, 6, 48)
-    shrunk = float(rng.uniform(0, 4)) if rng.random() < 0.4 else 0.0
-    table = float(rng.uniform(1.0, 2.4)) if rng.random() < 0.95 else np.inf
     return Habitus(
-        skin, fat, muscle, planes, lobes, plane, swelling, wet, cortex, dura, gas, shrunk, table
+        skin,
+        fat,
+        muscle,
+        plane,
+        swelling,
+        cortex,
+        dura,
+        gas,
+        float(rng.uniform(0.1, 0.9)) if rng.random() < 0.25 else 0.0,
+        noise(rng, 15, 3, 64),
+        noise(rng, 34, 6, 48),
+        float(rng.uniform(0, 4)) if rng.random() < 0.4 else 0.0,
+        float(rng.uniform(1.0, 2.4)) if rng.random() < 0.95 else np.inf,
     )
 
 

@@ -8,6 +8,7 @@ from scipy import ndimage
 
 from voxlate.anatomy.diseases import OTHER_LESIONS, LesionShape
 from voxlate.anatomy.label_table import CODES, LabelTable
+from voxlate.anatomy.phantom_options import LEAST_MM, MOST_MM
 from voxlate.anatomy.shapes import Triple, triple
 from voxlate.anatomy.tissue import BRAIN, FLUID, TUMOUR, Label
 from voxlate.base.array_types import AnyArray
@@ -30,13 +31,8 @@ _GAP_MM = 8.0  # half the width of openings, such as the mouth, that the hull cl
 _RIM_MM = 5.0  # depth below the closed hull from which air counts as internal
 _COARSE_MM = 2.0  # voxels of distances and noise
 MOST_DRAWN_VOXELS = 2**27
-_LEAST_LABELLED = 0.002  # of the volume
-_MOST_VOXELS = 2**28
 _LESION = (*TUMOUR, Label.LEUKOARAIOSIS, Label.LOW_GRADE, *OTHER_LESIONS)
-_LARGEST_LESION_MM = 170.0
 _RIGHT_ANGLE = 0.02  # cosine between axes, above which a grid is sheared
-LEAST_MM, MOST_MM = 0.2, 10.0  # voxels
-_MOST_LABEL = 10**6 - 1
 _SPECK_MM3 = 12.0  # smaller internal air is noise
 _HOLE_MM = 3.0  # half the width of holes in the brain, its fluid and the eyes
 
@@ -102,10 +98,6 @@ def read_label_map(path: Path, table: LabelTable, name: str) -> LabelMap:
         raise BadInput(
             f"{path}: expected a map of at least two tissues, found {tissues} by the table '{table.name}'. A mask of one organ is no anatomy."
         )
-    if (codes > 0).mean() < _LEAST_LABELLED:
-        raise BadInput(
-            f"{path}: expected labels in at least {_LEAST_LABELLED:.1%} of the volume, found {(codes > 0).mean():.2%}. Crop the map to its body."
-        )
     return _of_codes(name, codes, spacing_mm, table)
 
 
@@ -117,13 +109,7 @@ def read_lesion(path: Path, table: LabelTable) -> LesionShape:
         raise BadInput(
             f"{path}: expected a lesion by the table '{table.name}' ({', '.join(label.name.lower() for label in _LESION)}), found none. Leave the map out, or give its table with --lesion-tissues."
         )
-    ends = box_around(lesion)
-    size_mm = max((end - first) * step for (first, end), step in zip(ends, spacing_mm))
-    if size_mm > _LARGEST_LESION_MM:
-        raise BadInput(
-            f"{path}: expected lesions within {_LARGEST_LESION_MM:g} mm, found {size_mm:.0f} mm. Leave the map out."
-        )
-    box = within(ends)
+    box = within(box_around(lesion))
     middle = triple((first + end - 1) / 2 for first, end in box_around(largest(lesion[box])))
     return LesionShape(np.where(lesion, codes, np.uint8(0))[box], spacing_mm, middle)
 
@@ -132,19 +118,11 @@ def read_codes(path: Path, table: LabelTable) -> tuple[AnyArray, Triple]:
     """The codes of a label map, turned to D, H, W (z, y, x; RAS), and its spacing along them in mm."""
     volume = canonical(read_volume(path, modality="seg"))
     values = volume.data[0]
-    if values.size > _MOST_VOXELS:
-        raise BadInput(
-            f"{path}: expected a label map of at most {_MOST_VOXELS:,} voxels, found {values.size:,}. Resample it to larger voxels."
-        )
     check_grid(path, volume)
     labels = np.rint(values).astype(np.int64)
     if np.abs(labels - values).max() > 1e-3 or labels.min() < 0:
         raise BadInput(
             f"{path}: expected whole numbers from 0 for a label map, found {values.min():g} to {values.max():g} with fractions or signs. Give the label map, not an image of shares, and resample it with nearest neighbours."
-        )
-    if labels.max() > _MOST_LABEL:
-        raise BadInput(
-            f"{path}: expected labels up to {_MOST_LABEL:,}, found {labels.max():,}. Give the label map, not an image."
         )
     return table.convert(labels, str(path)), volume.grid.spacing_mm
 

@@ -1,10 +1,10 @@
 """Tables that say which tissue each value of a label map is: those that come with the package, or a user's own."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import StrictInt
@@ -13,7 +13,7 @@ from voxlate.anatomy.phantom_options import SHIPPED
 from voxlate.anatomy.tissue import Label, Tissue, patient
 from voxlate.base.array_types import AnyArray
 from voxlate.base.config import fill, setting, settings
-from voxlate.base.errors import BadInput, did_you_mean
+from voxlate.base.errors import BadInput, known_name
 from voxlate.base.items import stable_id
 from voxlate.base.options.option import read_shipped
 
@@ -121,15 +121,15 @@ class LabelTable:
 
     def convert(self, labels: AnyArray, where: str) -> AnyArray:
         """The codes of a label map, uint8; raises BadInput for a value that the table does not have."""
-        values = np.flatnonzero(np.bincount(labels.ravel()))
-        unknown = [int(value) for value in values if int(value) not in self.codes]
+        values = np.unique(labels).tolist()
+        unknown = [value for value in values if value not in self.codes]
         if unknown:
             listed = ", ".join(map(str, unknown[:8])) + (" and more" if len(unknown) > 8 else "")
             raise BadInput(
                 f"{where}: expected labels of the table '{self.name}', found {listed}, which it does not have. Add each to a tissue of a table of your own, and name that one."
             )
-        table = np.zeros(int(values[-1]) + 1, np.uint8)
-        table[values] = [self.codes[int(value)] for value in values]
+        table = np.zeros(values[-1] + 1, np.uint8)
+        table[values] = [self.codes[value] for value in values]
         return np.asarray(table[labels])
 
 
@@ -137,34 +137,30 @@ def read_table(table: str | Path) -> LabelTable:
     """A table by its name, or the path of a TOML file; raises BadInput for one that cannot be used."""
     path = str(table)
     written = fill(_Written, read_shipped(SHIPPED, table, "--tissues"), path, _CHANGE)
-    own = {name.lower(): tissue for name, tissue in written.tissues.items()}
-    if len(own) < len(written.tissues):
-        raise BadInput(
-            f"{path}: expected each tissue once in [tissues], found one in capitals and small letters. Rename one."
-        )
     codes = {0: int(Label.AIR)}
-    label_table = LabelTable(Path(table).stem, written.inside, written.coat_mm, codes, own)
+    label_table = LabelTable(
+        Path(table).stem, written.inside, written.coat_mm, codes, written.tissues
+    )
     known = label_table.names | CODES
-    _check_tissues(path, written, own, known)
+    _check_tissues(path, written, known)
     # A label of air is internal where 0 is not air.
     known["air"] = int(Label.AIR if written.inside == "air" else Label.SINUS)
     for name, ranges in written.labels.items():
         for value in _values(path, name, ranges):
-            if value == 0 and name.lower() != "air":
+            if value == 0 and name != "air":
                 raise BadInput(
                     f"{path}: expected 0 to be what has no label, found it in {name}. Remove it."
                 )
-            if codes.setdefault(value, known[name.lower()]) != known[name.lower()] and value:
+            if codes.setdefault(value, known[name]) != known[name] and value:
                 raise BadInput(
                     f"{path}: expected each label in one tissue, found {value} in {name} and in another one. Remove it from one."
                 )
     return label_table
 
 
-def _check_tissues(
-    path: str, written: _Written, own: dict[str, OwnTissue], known: dict[str, Any]
-) -> None:
+def _check_tissues(path: str, written: _Written, known: Mapping[str, int]) -> None:
     """Raise BadInput for tissues that do not exist, or exist already."""
+    own = written.tissues
     for name in own.keys() & (_NAMES | CODES).keys():
         raise BadInput(
             f"{path}: expected new names in [tissues], found {name}, which exists. Rename yours."
@@ -174,11 +170,7 @@ def _check_tissues(
             f"{path}: expected at most {_FIRST_DRAWN - _FIRST_OWN} tissues in [tissues], found {len(own)}. Merge some."
         )
     for name in written.labels:
-        if name.lower() not in known:
-            hint = did_you_mean(name.lower(), known) or "Change it."
-            raise BadInput(
-                f"{path}: expected tissues in [labels], found '{name}'. {hint} Tissues are {', '.join(known)}; others need a table [tissues.{name}]."
-            )
+        known_name(path, "tissues in [labels], or a table [tissues.NAME]", name, known)
 
 
 def _values(path: str, name: str, ranges: Sequence[int | str]) -> list[int]:

@@ -5,23 +5,32 @@ from dataclasses import dataclass
 import numpy as np
 
 from voxlate.anatomy import (
-    ageing,
     bones,
     diseases,
     exposure,
     label_anatomy,
 )
 from voxlate.anatomy import variation as varying
-from voxlate.anatomy.airways import Airways, hollow
-from voxlate.anatomy.canvas import Canvas, blank
-from voxlate.anatomy.diseases import LesionShape
+from voxlate.anatomy.bones import Airways, Bones
+from voxlate.anatomy.diseases import Ageing, Diseases, Lesion, Wanted, before_tumour
 from voxlate.anatomy.exposure import Exposure
-from voxlate.anatomy.head import FIELD_MM, Head, Shape, draw_shape
-from voxlate.anatomy.head_shape import Lesion, LesionKind, before_tumour
+from voxlate.anatomy.head import Head
 from voxlate.anatomy.label_map import LabelMap, check_voxels
-from voxlate.anatomy.shapes import Points, Rng, Space, Triple, triple
+from voxlate.anatomy.shapes import (
+    Canvas,
+    NoiseField,
+    Points,
+    Rng,
+    Space,
+    Triple,
+    Tube,
+    blank,
+    noise,
+    triple,
+)
 from voxlate.anatomy.tissue import INTRACRANIAL, SKULL, TUMOUR, Label, Tissue
 from voxlate.anatomy.variation import HeadGrid, Places, frame_of
+from voxlate.anatomy.vessels import vessels
 from voxlate.base.array_types import AnyArray
 from voxlate.base.items import stable_id
 from voxlate.scans.images.mask import box_around, erode
@@ -31,61 +40,99 @@ _FIELD_Z_MM = 9.0  # upright coordinates of the phantoms' middle slice
 _CUT = 0.3  # share of heads whose lowest part the scan leaves out
 _ROOM = 1.2  # size of the grid on which a body is painted, relative to the map
 
+# Its centre in upright coordinates lies between these.
+_LOWEST_MM = (-6.0, 8.0, 12.0)
+_HIGHEST_MM = (6.0, 16.0, 22.0)
+
 
 def make_mapped_head(
     body: LabelMap,
     seed: int,
     case: int,
     spacing_mm: Triple | None,
-    lesion: LesionKind = "none",
-    carried: LesionShape | None = None,
+    lesion: Wanted = "none",
 ) -> Head:
     """One variation of a label map; the same map, name, seed and case give the same head.
 
-    spacing_mm: voxels along x, y, z, by default the map's; lesion: drawn into maps that show a brain; carried: that of a
-    label map in its place.
+    spacing_mm: voxels along x, y, z, by default the map's; lesion: of maps that show a brain.
     """
     rng = np.random.default_rng([seed, case, stable_id(body.name)])
-    scene = _scene(rng, body, lesion, carried)
+    scene = draw_scene(rng, body, lesion)
     (cut_rng,) = rng.spawn(1)
     step = triple(spacing_mm or body.spacing_mm[::-1])
     axes = _axes(body.codes.shape, body.spacing_mm, step)
     check_voxels(body.name, int(np.prod([len(axis) for axis in axes])), step)
-    maps = _paint(scene, axes)
+    maps = paint(scene, axes)
     box = _box(maps[0], step, cut_rng)
     affine = _affine(scene, axes, box, step)
-    return _head(scene, [array[box] for array in maps], affine, seed, case)
+    return head_of(scene, [array[box] for array in maps], affine, seed, case)
 
 
-def make_phantom(
-    body: LabelMap,
-    seed: int,
-    case: int,
-    size: tuple[int, int, int],
-    lesion: LesionKind = "none",
-    carried: LesionShape | None = None,
-) -> Head:
-    """One variation of the label map of a head, in the phantoms' field of view of x, y, z voxels."""
-    scene = _scene(np.random.default_rng([seed, case]), body, lesion, carried)
-    assert scene.frame is not None
-    # Where the middle of the frame comes to lie, without its bending.
-    variation, places = scene.places.variation, scene.places
-    from_middle = np.subtract(scene.frame.origin_mm, places.middle_mm)
-    origin = variation.turn.T @ (variation.scale * from_middle)
-    spacing = [field / n for field, n in zip(FIELD_MM, size)]
-    affine = np.diag([*spacing, 1.0])
-    affine[:3, 3] = [-(n - 1) / 2 * step for n, step in zip(size, spacing)]
-    corner = affine[:3, 3] + origin + scene.shape.centre_mm
-    x, y, z = (
-        (np.arange(n) * step + first).astype(np.float32)
-        for n, step, first in zip(size, spacing, corner)
+@dataclass(frozen=True)
+class Shape:
+    """All random numbers of what a head holds beside the tissues of its label map; they do not depend on the image's size.
+
+    centre_mm: of the field of view, in upright coordinates.
+    """
+
+    texture: NoiseField
+    vessels: dict[Label, list[Tube]]
+    ageing: Ageing
+    diseases: Diseases
+    airways: Airways
+    bones: Bones
+    centre_mm: Triple
+
+
+def draw_shape(rng: Rng, wanted: Wanted) -> Shape:
+    """Draw a head with a lesion."""
+    rngs = rng.spawn(7)
+    noise_rng, lesion_rng, vessel_rng = rngs[0].spawn(3)
+    rough = noise(noise_rng, 16, 4, 64)
+    ill = diseases.draw((lesion_rng, rngs[1], rngs[3]), wanted, rough)
+    return Shape(
+        noise(noise_rng, 9, 3, 84),
+        vessels(vessel_rng, ill.lesion.side if ill.lesion.kind == "stroke" else 0),
+        diseases.draw_age(rngs[2]),
+        ill,
+        bones.draw_airways(rngs[4]),
+        bones.draw(rngs[5]),
+        triple(rngs[6].uniform(_LOWEST_MM, _HIGHEST_MM)),
     )
-    return _head(scene, _paint(scene, (x, y, z)), affine, seed, case)
 
 
-def _head(scene: "_Scene", maps: list[AnyArray], affine: AnyArray, seed: int, case: int) -> Head:
+@dataclass(frozen=True)
+class Scene:
+    """All that is painted; frame: None where the map shows no brain."""
+
+    body: LabelMap
+    tissues: AnyArray
+    places: Places
+    frame: HeadGrid | None
+    shape: Shape
+    tissue: Tissue
+    exposure: Exposure
+
+
+def draw_scene(rng: Rng, body: LabelMap, lesion: Wanted) -> Scene:
+    """Draw a variation of a map, its tissues, and where it places them."""
+    shape_rng, vary_rng, habitus_rng, tissue_rng, exposure_rng = rng.spawn(5)
+    drawn, shape = varying.draw(vary_rng), draw_shape(shape_rng, lesion)
+    if drawn.mirror:
+        body = body.mirror()
+    tissues = label_anatomy.draw_tissues(body, label_anatomy.draw(habitus_rng))
+    brain = label_anatomy.brain_of(body)
+    frame = None if brain is None else frame_of(body, brain)
+    places = varying.places_of(body, tissues, brain, drawn)
+    if frame is not None:
+        _paint_cells(tissues, body, frame, shape.airways)
+    tissue, scanner = body.table.tissue(tissue_rng), exposure.draw(exposure_rng)
+    return Scene(body, tissues, places, frame, shape, tissue, scanner)
+
+
+def head_of(scene: Scene, maps: list[AnyArray], affine: AnyArray, seed: int, case: int) -> Head:
     """A painted head; maps: its labels, second labels, shares, lesion map and texture."""
-    lesion = scene.shape.base.lesion if scene.frame is not None else Lesion("none")
+    lesion = scene.shape.diseases.lesion if scene.frame is not None else Lesion("none")
     labels, second, share, lesion_map, texture = maps
     return Head(
         labels,
@@ -102,36 +149,7 @@ def _head(scene: "_Scene", maps: list[AnyArray], affine: AnyArray, seed: int, ca
     )
 
 
-@dataclass(frozen=True)
-class _Scene:
-    """All that is painted; frame: None where the map shows no brain."""
-
-    body: LabelMap
-    tissues: AnyArray
-    places: Places
-    frame: HeadGrid | None
-    shape: Shape
-    tissue: Tissue
-    exposure: Exposure
-
-
-def _scene(rng: Rng, body: LabelMap, lesion: LesionKind, carried: LesionShape | None) -> _Scene:
-    """Draw a variation of a map, its tissues, and where it places them."""
-    shape_rng, vary_rng, habitus_rng, tissue_rng, exposure_rng = rng.spawn(5)
-    drawn, shape = varying.draw(vary_rng), draw_shape(shape_rng, lesion, carried)
-    if drawn.mirror:
-        body = body.mirror()
-    tissues = label_anatomy.draw_tissues(body, label_anatomy.draw(habitus_rng))
-    brain = label_anatomy.brain_of(body)
-    frame = None if brain is None else frame_of(body, brain)
-    places = varying.places_of(body, tissues, brain, drawn)
-    if frame is not None:
-        _paint_cells(tissues, body, frame, shape.airways)
-    tissue, scanner = body.table.tissue(tissue_rng), exposure.draw(exposure_rng)
-    return _Scene(body, tissues, places, frame, shape, tissue, scanner)
-
-
-def _paint(scene: _Scene, axes: Points) -> list[AnyArray]:
+def paint(scene: Scene, axes: Points) -> list[AnyArray]:
     """The maps of a grid; axes: x [W], y [H], z [D] in mm from the middle."""
     thick = max(1, _SLAB_VOXELS // (len(axes[0]) * len(axes[1])))
     slabs = [
@@ -141,7 +159,7 @@ def _paint(scene: _Scene, axes: Points) -> list[AnyArray]:
     return [np.concatenate(arrays) for arrays in zip(*slabs)]
 
 
-def _affine(scene: _Scene, axes: Points, box: tuple[slice, ...], step: Triple) -> AnyArray:
+def _affine(scene: Scene, axes: Points, box: tuple[slice, ...], step: Triple) -> AnyArray:
     """From the index (x, y, z) in a box of the grid to mm; heights of heads are those of the phantoms."""
     affine = np.diag([*step, 1.0])
     affine[:3, 3] = [axis[part.start] for axis, part in zip(axes, box[::-1])]
@@ -178,14 +196,14 @@ def _paint_cells(tissues: AnyArray, body: LabelMap, frame: HeadGrid, airways: Ai
     solid = bone | (tissues == Label.SINUS)
     deep = np.nonzero(bone & erode(solid, max(body.spacing_mm), body.spacing_mm))
     x, y, z = (index * np.float32(s) for index, s in zip(deep[::-1], body.spacing_mm[::-1]))
-    lined, air = hollow(airways, Space(*frame.upright((x, y, z))))
+    lined, air = bones.hollow(airways, Space(*frame.upright((x, y, z))))
     cells = tissues[deep]
     cells[lined < 0] = Label.MUCOSA
     cells[air < 0] = Label.SINUS
     tissues[deep] = cells
 
 
-def _slab(scene: _Scene, axes: Points) -> tuple[AnyArray, ...]:
+def _slab(scene: Scene, axes: Points) -> tuple[AnyArray, ...]:
     """The maps of a few slices; axes: x [W], y [H], z [D] in mm from the middle."""
     at = scene.places.on(axes)
     canvas = blank(at[0].shape, float(axes[0][1] - axes[0][0]))
@@ -197,7 +215,7 @@ def _slab(scene: _Scene, axes: Points) -> tuple[AnyArray, ...]:
         placed_x, placed_y, placed_z = map(np.add, axes, middle)
         straight = scene.frame.upright((placed_x, placed_y, placed_z))
         lesion_map = _paint_head(canvas, scene.shape, Space(*scene.frame.upright(at), straight))
-    texture = scene.shape.base.texture.on(axes).astype(np.float16)
+    texture = scene.shape.texture.on(axes).astype(np.float16)
     return canvas.label, canvas.second, canvas.share, lesion_map, texture
 
 
@@ -232,16 +250,16 @@ def _take(canvas: Canvas, tissues: AnyArray, index: list[AnyArray]) -> None:
 
 def _paint_head(canvas: Canvas, shape: Shape, points: Space) -> AnyArray:
     """Paint findings, vessels, teeth with fillings, and plates; returns the lesion map."""
-    base = shape.base
     soft = np.isin(canvas.label, INTRACRANIAL)
     labelled = diseases.tumour_map(canvas)
-    inner = before_tumour(base.lesion, points, np.where(soft, np.float32(20), np.float32(0)))
-    ageing.paint(canvas, shape.ageing, inner)
-    lesion_map = diseases.paint(canvas, base, shape.diseases, shape.carried, points)
+    depth = np.where(soft, np.float32(20), np.float32(0))
+    inner = before_tumour(shape.diseases.lesion, points, depth)
+    diseases.paint_age(canvas, shape.ageing, inner)
+    lesion_map = diseases.paint(canvas, shape.diseases, points)
     open_tissue = soft & ~np.isin(canvas.label, TUMOUR)
-    for label, vessels in base.vessels.items():
-        if vessels:
-            canvas.paint(label, inner.tubes(vessels, 4), open_tissue)
+    for label, tubes in shape.vessels.items():
+        if tubes:
+            canvas.paint(label, inner.tubes(tubes, 4), open_tissue)
     bone = np.isin(canvas.label, SKULL)
     bones.paint_teeth(canvas, shape.bones, points, bone)
     bones.paint_plates(canvas, shape.bones, points)

@@ -23,7 +23,8 @@ MAPS = tuple(TISSUE_MAPS)
 TIMES = ("t1_map", "t2_map", "t2star_map")
 FREE_WATER = (Label.CSF, Label.VENTRICLE, Label.SPINAL_FLUID)
 # Mean speeds of blood: arteries by transcranial Doppler (Aaslid et al. 1982, J Neurosurg 57:769), dural sinuses.
-SPEED_CM_S = {Label.ARTERY: 40.0, Label.VEIN: 15.0, Label.ARTERY_BEYOND_CLOT: 5.0}
+SPEED_CM_S = np.zeros(256)
+SPEED_CM_S[[Label.ARTERY, Label.VEIN, Label.ARTERY_BEYOND_CLOT]] = 40.0, 15.0, 5.0
 # The extent of the field's disturbance by metal: that of a filling or screw is larger than that of a titanium plate.
 METAL_REACH_MM = {Label.METAL: 4.0, Label.PLATE: 1.5}
 METAL_T2STAR_MS = 0.2  # at the metal's surface
@@ -144,10 +145,7 @@ def _per_proton(name: str, voxels: Voxels) -> AnyArray:
     if name in TIMES:
         return 1 / voxels.constant(name)
     if name == "flow_map":
-        return sum(
-            (speed * voxels.has(label) for label, speed in SPEED_CM_S.items()),
-            start=np.zeros(voxels.label.shape, np.float32),
-        )
+        return voxels.of(SPEED_CM_S)
     if name == "inflow_map":
         return inflow_rate(voxels)
     return voxels.of(tissue.fat if name == "fat_map" else tissue.gadolinium_mm)

@@ -8,17 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from voxlate.anatomy.bodies import SOURCES, ct_bodies, label_bodies, simulated
+from voxlate.anatomy.bodies import SOURCES, bodies_of
 from voxlate.anatomy.contrast import PROTOCOLS
 from voxlate.anatomy.head import Head
 from voxlate.anatomy.label_anatomy import LEAST_BRAIN_ML
 from voxlate.anatomy.maps import MAPS, tissue_map
 from voxlate.anatomy.phantom_options import PhantomOptions
-from voxlate.anatomy.scanner import image
-from voxlate.anatomy.signal import MODALITIES
+from voxlate.anatomy.signal import MODALITIES, image
 from voxlate.anatomy.tissue import BRAIN, INTRACRANIAL
 from voxlate.base.array_types import AnyArray
-from voxlate.base.errors import BadInput, first_of
+from voxlate.base.errors import BadInput, first_of, known_name
 from voxlate.base.executors.case_work import Progress, no_report
 from voxlate.base.files import PHANTOMS, lock, read_json, write_json, write_text
 from voxlate.base.machine import cores
@@ -51,7 +50,7 @@ def write_cohort(
     parameters (maps.MAPS) are written where they are named, "maps" stands for all of them. stripped: set voxels outside the brain to 0, as BraTS
     does. labels: label maps, each of which becomes several cases by
     variation (anatomy.mapped_head); `cases.csv` states from which map each case is. ct: real CTs, whose MR is drawn
-    (anatomy.ct_body). progress is called with (cases done, cases), say with a message on what was not drawn. Cases that exist are kept. Returns the case folders.
+    (anatomy.real_ct). progress is called with (cases done, cases), say with a message on what was not drawn. Cases that exist are kept. Returns the case folders.
     Raises BadInput if `out` holds another cohort or a setting is wrong.
     """
     asked = merge(PhantomOptions, options, changes)
@@ -59,13 +58,9 @@ def write_cohort(
     named = asked.modalities or images
     expanded = chain.from_iterable(MAPS if name == ALL_MAPS else [name] for name in named)
     wanted = tuple(dict.fromkeys(expanded))
-    _check(wanted, images)
-    if asked.ct is not None:
-        bodies = ct_bodies(asked, say)
-    elif asked.labels is not None:
-        bodies = label_bodies(asked, say)
-    else:
-        bodies = simulated(asked, say)
+    for name in wanted:
+        known_name("--modality", "an image or a map", name, (*images, *MAPS, ALL_MAPS))
+    bodies = bodies_of(asked, say)
     cases = asked.cases or bodies.cases
 
     def _write(case: int) -> Path:
@@ -111,15 +106,6 @@ def _list_cases(out: Path, patients: dict[str, str]) -> None:
         dict.fromkeys([*rows, *(f"{case},{patient}" for case, patient in patients.items())])
     )
     write_text(path, "\n".join(["case,patient", *rows, ""]))
-
-
-def _check(modalities: tuple[str, ...], images: tuple[str, ...]) -> None:
-    """Raise BadInput for a modality that cannot be written."""
-    unknown = [name for name in modalities if name not in (*images, *MAPS)]
-    if unknown:
-        raise BadInput(
-            f"modalities: expected some of {', '.join((*images, *MAPS, ALL_MAPS))}, found {', '.join(unknown)}. Remove it."
-        )
 
 
 def _claim(out: Path, settings: dict[str, Any], description: dict[str, Any]) -> None:

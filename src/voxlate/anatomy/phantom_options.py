@@ -1,14 +1,13 @@
 """Options of `phantom`."""
 
 from collections.abc import Sequence
-from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Literal
 
-from voxlate.base.options.option import MAIN, Option, options, shipped_tables
+from voxlate.base.options.option import MainOption, Option, options, shipped_tables
 
-MainOption = partial(Option, panel=MAIN)
+LEAST_MM, MOST_MM = 0.2, 10.0  # voxels
 SHIPPED = resources.files("voxlate.anatomy") / "tables"
 
 
@@ -37,6 +36,8 @@ class PhantomOptions:
         MainOption(
             "Number of voxels in x, y and z. Default: 96 96 48. Not with --labels.",
             metavar="X Y Z",
+            least=8,
+            most=1024,
         ),
     ] = None
     ct: Annotated[
@@ -84,6 +85,8 @@ class PhantomOptions:
             "Voxel size in mm with --labels or --ct. Default: that of the label map or CT.",
             flag="--spacing",
             metavar="X Y Z",
+            least=LEAST_MM,
+            most=MOST_MM,
         ),
     ] = None
     modalities: Annotated[

@@ -9,8 +9,14 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import Field
 
-from voxlate.anatomy.contrast import TRANSFER, Kind, Protocol, maps_for
-from voxlate.anatomy.sequences import FREE_WATER_T1_MS, inversion_recovery, null_time_ms
+from voxlate.anatomy.contrast import (
+    FREE_WATER_T1_MS,
+    Kind,
+    Protocol,
+    inversion_recovery,
+    maps_for,
+    null_time_ms,
+)
 from voxlate.base.config import setting, settings
 from voxlate.base.errors import BadInput
 from voxlate.scans.images.intensity import IntensityMap, MinMax, Percentile
@@ -147,12 +153,6 @@ class Contrast(Ranges):
 
     agent: Annotated[Share, setting("share of items with contrast agent")] = 0.0
     fat_saturation: Annotated[Share, setting("share of items with fat saturation")] = 0.0
-    transfer: Annotated[
-        tuple[Share, Share],
-        setting(
-            "signal that magnetisation transfer takes from the brain in TOF, as a share, least and most",
-        ),
-    ] = (TRANSFER, TRANSFER)
     regions: Annotated[
         Share,
         setting(
@@ -171,13 +171,6 @@ class Contrast(Ranges):
         if self.regions and self.sequence != "any":
             raise BadInput(
                 f"data.physics.contrasts: expected no regions for the sequence {self.sequence}, whose tissues have its signals, found {self.regions:g}. Drop it, or take sequence = 'any'."
-            )
-        _check_rising("contrasts: expected transfer", self.transfer)
-        if self.transfer != (TRANSFER, TRANSFER) and all(
-            kind != "tof" for kind, _ in self.sequences
-        ):
-            raise BadInput(
-                f"data.physics.contrasts: expected no transfer for the sequence {self.sequence}, because it changes TOF alone, found {list(self.transfer)}. Drop it."
             )
 
     @property
@@ -202,9 +195,6 @@ class Contrast(Ranges):
         has_agent, has_saturation, nulled = rng.random(3)
         if kind == "flair" and chosen.ti_ms is None:
             ti = within(nulled, NULLED) * null_time_ms(FREE_WATER_T1_MS, tr)
-        least, most = self.transfer
-        # Drawn only where it varies, so that a fixed one leaves all other draws as they are.
-        transfer = least + (most - least) * rng.random() if most > least else least
         return Protocol(
             kind,
             tr,
@@ -214,7 +204,6 @@ class Contrast(Ranges):
             field_t,
             dose=doses if has_agent < self.agent else 0.0,
             fat_removed=removed if has_saturation < self.fat_saturation else 0.0,
-            transfer=transfer,
         )
 
     def centre(self, field_t: float) -> Protocol:
@@ -225,26 +214,20 @@ class Contrast(Ranges):
             ti = null_time_ms(FREE_WATER_T1_MS, tr)
         dose = float(self.agent >= 0.5)
         removed = within(0.5, FAT_REMOVED) if self.fat_saturation >= 0.5 else 0.0
-        return Protocol(kind, tr, te, ti, flip, field_t, dose, removed, sum(self.transfer) / 2)
+        return Protocol(kind, tr, te, ti, flip, field_t, dose, removed)
 
 
 @settings
 class PhysicsSettings:
     """MR modalities that are drawn for each item from a phantom's tissue-parameter maps, and the scanner's effects.
 
-    Effects change sources alone; a target has none of them.
+    Effects change sources alone. A target has none of them, and the median of each range at 3 T.
     """
 
     contrasts: Annotated[
         dict[str, Contrast],
         setting("modalities that are drawn, by name", min_length=1),
     ]
-    target: Annotated[
-        Literal["centre", "drawn"],
-        setting(
-            "image of a drawn modality as a target: of the median of each range at 3 T and without effects, or the item's own draw with them"
-        ),
-    ] = "centre"
     field_t: Annotated[tuple[Tesla, Tesla], setting("field strength")] = (0.5, 7.0)
     tissue_spread: Annotated[
         Amount,
@@ -268,13 +251,7 @@ class PhysicsSettings:
         float,
         setting("least share of the cohort's resolution in the plane", ge=0.05, le=1),
     ] = 0.5
-    ringing: Annotated[Share, setting("share of items with Gibbs ringing, others are filtered")] = (
-        0.5
-    )
     motion: Annotated[Share, setting("share of items with motion")] = 0.15
-    motion_mm: Annotated[
-        Millimetres, setting("standard deviation of the displacement by motion")
-    ] = 1.5
     noise: Annotated[
         float,
         setting(
@@ -321,7 +298,6 @@ class PhysicsSettings:
         Millimetres,
         setting("largest depth below the surface to which stripping removes CSF, dura and vessels"),
     ] = 0.0
-    defaced: Annotated[Share, setting("share of items without face: source, target and mask")] = 0.0
 
     def __post_init__(self) -> None:
         _check_rising("field_t: expected a range", self.field_t)
@@ -334,17 +310,12 @@ class PhysicsSettings:
         places = PLACES if max(self.scalp, self.surface, self.thin) > 0 else ()
         return {*places, *chain.from_iterable(own.needs for own in self.contrasts.values())}
 
-    @property
-    def sequences(self) -> dict[str, str]:
-        """The modalities, each with its sequence."""
-        return {name: contrast.sequence for name, contrast in self.contrasts.items()}
-
     def check(self, targets: Sequence[str], intensity: Mapping[str, IntensityMap]) -> None:
         """Raise BadInput where a target has no sequence of its own, or a scale needs other voxels than a sample of the body."""
-        for name in self.contrasts:
-            if name in targets and self.sequences[name] == "any" and self.target == "centre":
+        for name, contrast in self.contrasts.items():
+            if name in targets and contrast.sequence == "any":
                 raise BadInput(
-                    f"data.physics.contrasts.{name}: expected one sequence for a target, found 'any'. Name one, or set data.physics.target to 'drawn'."
+                    f"data.physics.contrasts.{name}: expected one sequence for a target, found 'any'. Name one."
                 )
             spec = intensity.get(name)
             of_all = isinstance(spec, Percentile) and spec.inside == "all"

@@ -1,4 +1,4 @@
-"""Signed distances, tubes and smooth noise: the geometry of the phantom's organs.
+"""Signed distances, tubes and smooth noise: the geometry of the phantom's organs, and the canvas on which they are painted.
 
 Points are three arrays (x, y, z) in mm (right, anterior, superior). A distance is negative inside a shape.
 """
@@ -10,6 +10,7 @@ from functools import cached_property, lru_cache, reduce
 import numpy as np
 from scipy import fft, ndimage
 
+from voxlate.anatomy.tissue import Label
 from voxlate.base.array_types import AnyArray
 
 Rng = np.random.Generator
@@ -46,10 +47,14 @@ class Space:
         x, y, z = self.straight
         return Space(np.abs(self.x), self.y, self.z, (np.abs(x), y, z))
 
-    def ellipsoid(self, text: str) -> AnyArray:
-        """Distance to the ellipsoid that a text states: its centre, a bar and its half axes, "x y z | a b c" in mm."""
+    def ellipsoid(self, text: str, size: AnyArray | float = 1.0) -> AnyArray:
+        """Distance to the ellipsoid that a text states: its centre, a bar and its half axes, "x y z | a b c" in mm.
+
+        size: by which its half axes are multiplied.
+        """
         centre, _, axes = text.partition("|")
-        return ellipsoid(self, numbers(centre), numbers(axes))
+        scaled = [(p - c) / size for p, c in zip(self, numbers(centre))]
+        return ellipsoid(scaled, (0, 0, 0), numbers(axes)) * size
 
     @cached_property
     def _bent_mm(self) -> AnyArray:
@@ -107,6 +112,60 @@ def ellipsoid(
     k0 = np.sqrt(scaled[0] ** 2 + scaled[1] ** 2 + scaled[2] ** 2)
     k1 = np.sqrt(sum((s / a) ** 2 for s, a in zip(scaled, axes)))
     return k0 * (k0 - 1) / np.maximum(k1, 1e-6)
+
+
+@dataclass(frozen=True)
+class Canvas:
+    """A head in the making: voxels that are painted from the outside inwards; each keeps its last two tissues and their shares.
+
+    label, second: numbers of `Label`; share: that of `label`, 0..1; all are [D, H, W].
+    """
+
+    label: AnyArray
+    second: AnyArray
+    share: AnyArray
+    voxel_mm: float
+
+    def __getitem__(self, box: Box) -> "Canvas":
+        """A part of the canvas; what is painted there is painted on the whole."""
+        return Canvas(self.label[box], self.second[box], self.share[box], self.voxel_mm)
+
+    def paint(self, label: Label, distance: AnyArray, where: AnyArray | None = None) -> None:
+        """Paint where `distance` is negative; a voxel that the surface crosses is shared by two tissues."""
+        distance = np.broadcast_to(distance, self.label.shape)
+        touched = distance < self.voxel_mm / 2
+        if where is not None:
+            touched &= where
+        cover = np.clip(0.5 - distance[touched] / self.voxel_mm, 0, 1)
+        old = self.label[touched]
+        share = self.share[touched]
+        same = old == label
+        wins = cover >= 0.5
+        new_share = np.where(wins, cover, 1 - cover)
+        new_second = np.where(wins, old, label)
+        self.share[touched] = np.where(same, np.maximum(share, cover), new_share)
+        self.second[touched] = np.where(same, self.second[touched], new_second)
+        self.label[touched] = np.where(same | wins, label, old)
+
+    def paint_ball(
+        self,
+        label: Label,
+        points: Space,
+        centre: Triple,
+        axes: Triple,
+        where: AnyArray | None = None,
+    ) -> None:
+        """Paint an ellipsoid with this centre and these half axes in mm."""
+        low, high = np.subtract(centre, axes), np.add(centre, axes)
+        box = points.box([*low], [*high], self.voxel_mm)
+        inside = None if where is None else where[box]
+        self[box].paint(label, ellipsoid(points[box], centre, axes), inside)
+
+
+def blank(shape: tuple[int, ...], voxel_mm: float) -> Canvas:
+    """A canvas of air."""
+    label, second = np.zeros((2, *shape), dtype=np.uint8)
+    return Canvas(label, second, np.ones(shape, dtype=np.float32), voxel_mm)
 
 
 def union(*distances: AnyArray) -> AnyArray:
@@ -223,22 +282,19 @@ def noise(
     wavelength_mm: float,
     pitch_mm: float,
     points: int,
-    narrow: bool = False,
-    distance: bool = False,
+    cells: bool = False,
 ) -> NoiseField:
-    """Gaussian noise of unit variance with this wavelength, and with all longer ones unless `narrow`.
+    """Gaussian noise of unit variance with this wavelength, and with all longer ones.
 
-    distance: instead, the distance in mm to its zero surfaces. Fields of the same kind are shifts of one field, because
+    cells: instead, the distance in mm to the zero surfaces of noise of this wavelength alone. Fields of the same kind are shifts of one field, because
     drawing another for each head takes longer than a small head.
     """
-    values = _field(wavelength_mm, pitch_mm, points, narrow, distance)
+    values = _field(wavelength_mm, pitch_mm, points, cells)
     return NoiseField(values, pitch_mm, triple(rng.uniform(0, points * pitch_mm, 3)))
 
 
 @lru_cache
-def _field(
-    wavelength_mm: float, pitch_mm: float, points: int, narrow: bool, distance: bool
-) -> AnyArray:
+def _field(wavelength_mm: float, pitch_mm: float, points: int, cells: bool) -> AnyArray:
     """The noise of one kind, [points, points, points]."""
     white = np.random.default_rng(0).standard_normal((points,) * 3).astype(np.float32)
     axis = np.fft.fftfreq(points, pitch_mm)
@@ -246,13 +302,13 @@ def _field(
     squared = axis[:, None, None] ** 2 + axis[None, :, None] ** 2
     frequency = np.sqrt(squared + half[None, None, :] ** 2)
     relative = frequency * wavelength_mm
-    if narrow:
+    if cells:
         relative = (relative - 1) / 0.22
     keep = np.exp(-0.5 * relative**2)
     keep[0, 0, 0] = 0
     smooth = fft.irfftn(fft.rfftn(white) * keep, white.shape)
     values = (smooth / smooth.std()).astype(np.float32)
-    return _distance_to_zero(values, pitch_mm) if distance else values
+    return _distance_to_zero(values, pitch_mm) if cells else values
 
 
 def _distance_to_zero(values: AnyArray, pitch_mm: float) -> AnyArray:

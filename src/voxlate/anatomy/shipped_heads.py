@@ -9,12 +9,11 @@ from importlib import resources
 import numpy as np
 from scipy import ndimage
 
-from voxlate.anatomy.diseases import LesionShape
+from voxlate.anatomy.diseases import Wanted
 from voxlate.anatomy.head import FIELD_MM, Head
-from voxlate.anatomy.head_shape import LesionKind
 from voxlate.anatomy.label_map import LabelMap
 from voxlate.anatomy.label_table import CODES, read_table
-from voxlate.anatomy.mapped_head import make_phantom
+from voxlate.anatomy.mapped_head import draw_scene, head_of, paint
 from voxlate.anatomy.tissue import BRAIN, OTHER_BRAIN, Label
 from voxlate.base.array_types import AnyArray
 
@@ -36,20 +35,28 @@ _WEIGHTS = {
 }
 
 
-def make_head(
-    seed: int,
-    case: int,
-    size: tuple[int, int, int],
-    lesion: LesionKind = "none",
-    carried: LesionShape | None = None,
-) -> Head:
+def make_head(seed: int, case: int, size: tuple[int, int, int], lesion: Wanted = "none") -> Head:
     """One case of a cohort; the same seed and case give the same head.
 
-    size: voxels in x, y, z over the same field of view; carried: a lesion of a label map in place of one of the kind.
+    size: voxels in x, y, z over the same field of view.
     """
-    voxel_mm = float(np.prod(np.divide(FIELD_MM, size))) ** (1 / 3)
+    spacing = np.divide(FIELD_MM, size)
+    voxel_mm = float(np.prod(spacing)) ** (1 / 3)
     body = _read(map_of(case), 2 if voxel_mm > _COARSE_MM else 1)
-    return make_phantom(body, seed, case, size, lesion, carried)
+    scene = draw_scene(np.random.default_rng([seed, case]), body, lesion)
+    assert scene.frame is not None
+    # Where the middle of the frame comes to lie, without its bending.
+    variation, places = scene.places.variation, scene.places
+    from_middle = np.subtract(scene.frame.origin_mm, places.middle_mm)
+    origin = variation.turn.T @ (variation.scale * from_middle)
+    affine = np.diag([*spacing, 1.0])
+    affine[:3, 3] = [-(n - 1) / 2 * step for n, step in zip(size, spacing)]
+    corner = affine[:3, 3] + origin + scene.shape.centre_mm
+    x, y, z = (
+        (np.arange(n) * step + first).astype(np.float32)
+        for n, step, first in zip(size, spacing, corner)
+    )
+    return head_of(scene, paint(scene, (x, y, z)), affine, seed, case)
 
 
 def map_of(case: int) -> str:

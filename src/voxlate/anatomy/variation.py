@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from voxlate.anatomy.head_shape import rotation
 from voxlate.anatomy.label_map import LabelMap
 from voxlate.anatomy.shapes import (
     NoiseField,
@@ -84,16 +83,29 @@ class Variation:
 
 def draw(rng: Rng) -> Variation:
     """Draw a variation."""
-    angles = np.radians(_TURN_DEGREES * bounded_normal(rng, 3))
-    mirror = bool(rng.random() < 0.5)
-    scale = np.exp(0.05 * bounded_normal(rng, 3))
-    bend = tuple(noise(rng, 80, 10, 32) for _ in range(3))
-    # 20 label maps have a vault of 6.0 mm, two real CTs of 7.8 and 9.0
-    bend_mm, vault_mm = rng.uniform((1.0, -1.0), (4.5, 3.0)).tolist()
-    brow_mm = float(rng.uniform(0, 10)) if rng.random() < 0.7 else 0.0
-    ventricle_mm = float(rng.uniform(-1.5, 1.5) if rng.random() < 0.6 else rng.uniform(0, 5))
-    matrix = rotation(angles)
-    return Variation(matrix, mirror, scale, bend, bend_mm, vault_mm, brow_mm, ventricle_mm)
+    # The order of the draws decides the bodies.
+    return Variation(
+        turn=_rotation(np.radians(_TURN_DEGREES * bounded_normal(rng, 3))),
+        mirror=bool(rng.random() < 0.5),
+        scale=np.exp(0.05 * bounded_normal(rng, 3)),
+        bend=tuple(noise(rng, 80, 10, 32) for _ in range(3)),
+        bend_mm=float(rng.uniform(1.0, 4.5)),
+        # 20 label maps have a vault of 6.0 mm, two real CTs of 7.8 and 9.0
+        vault_mm=float(rng.uniform(-1.0, 3.0)),
+        brow_mm=float(rng.uniform(0, 10)) if rng.random() < 0.7 else 0.0,
+        ventricle_mm=float(rng.uniform(-1.5, 1.5) if rng.random() < 0.6 else rng.uniform(0, 5)),
+    )
+
+
+def _rotation(angles: AnyArray) -> AnyArray:
+    """The product of turns around x, y and z by angles in radians, 3 × 3."""
+    turn = np.eye(3)
+    for (i, j), angle in zip([(1, 2), (0, 2), (0, 1)], angles):
+        matrix = np.eye(3)
+        matrix[[i, j], [i, j]] = np.cos(angle)
+        matrix[i, j], matrix[j, i] = -np.sin(angle), np.sin(angle)
+        turn = turn @ matrix
+    return turn
 
 
 @dataclass(frozen=True)

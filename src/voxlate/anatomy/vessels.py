@@ -100,16 +100,18 @@ def _anterior(walk: _Walk) -> list[Tube]:
 
 def _middle(walk: _Walk) -> list[Tube]:
     """Branches of the middle cerebral artery: through the Sylvian fissure, then over the convexity."""
-    fork = (32.0, 14.0, -11.0)
-    upper = (37.0, 12.0, -5.0)
-    lower = (38.0, 6.0, -8.0)
-    parts = [Tube((fork, upper), (1.3, 1.2)), Tube((fork, lower), (1.3, 1.2))]
-    for root, courses in ((upper, _UPPER_BRANCHES), (lower, _LOWER_BRANCHES)):
+    parts = list(_FORK)
+    for stem, courses in zip(_FORK, (_UPPER_BRANCHES, _LOWER_BRANCHES)):
+        root = stem.path[-1]
         for azimuth, rising in map(numbers, courses.split(",")):
             parts += _convexity_branch(walk, root, azimuth, rising)
     return parts
 
 
+_FORK = tubes_of("""
+32 14 -11, 37 12 -5 | 1.3 1.2
+32 14 -11, 38 6 -8 | 1.3 1.2
+""")
 # Azimuth and rise (radians) of each branch over the convexity.
 _UPPER_BRANCHES = "0.75 0.9, 0.42 1.0, 0.12 1.0, -0.2 0.95, -0.5 0.75"
 _LOWER_BRANCHES = "0.1 -0.35, -0.45 -0.25, -0.75 0.2"
@@ -169,21 +171,22 @@ def _crest(angle: float) -> Triple:
     return triple((0, y, z))
 
 
+_CONFLUENCE = " ".join(map(str, _crest(3.5)))
+
+
 def _midline_veins() -> list[Tube]:
     arc = [_crest(angle) for angle in np.linspace(0.35, 3.5, 26)]
-    confluence = arc[-1]
-    straight = Tube(((0, -36, 9), (0, -50, 6), (0, -64, 0), confluence), (1.8, 2.3))
+    straight = tubes_of(f"0 -36 9, 0 -50 6, 0 -64 0, {_CONFLUENCE} | 1.8 2.3")
     lower = Tube(
         tuple((0.0, 44 * np.cos(a), 8 + 30 * np.sin(a)) for a in np.linspace(0.5, 2.6, 9)),
         (0.7, 1.0),
     )
-    return [Tube(tuple(arc), (2.0, 4.2)), straight, lower]
+    return [Tube(tuple(arc), (2.0, 4.2)), *straight, lower]
 
 
 def _drainage(walk: _Walk) -> list[Tube]:
     """Veins of one side: deep, transverse and sigmoid sinus, bridging and Sylvian veins."""
-    confluence = _crest(3.5)
-    sinuses = f"{' '.join(map(str, confluence))}, 20 -74 -7, 40 -58 -12, 52 -38 -18, 50 -28 -32, 36 -22 -46, 29 -12 -80 | 3.4 3.0"
+    sinuses = f"{_CONFLUENCE}, 20 -74 -7, 40 -58 -12, 52 -38 -18, 50 -28 -32, 36 -22 -46, 29 -12 -80 | 3.4 3.0"
     parts = [*tubes_of("2 18 12, 2.2 0 13.5, 2 -22 12, 0 -36 9 | 0.8 1.3"), *tubes_of(sinuses)]
     for azimuth in (1.15, 0.75, 0.3, -0.2, -0.65, -1.1):
         azimuth += 0.08 * walk.jitter()[0]

@@ -18,16 +18,21 @@ from voxlate.base.groups import grouped
 
 Grade = Literal["note", "caution", "do not trust"]
 GRADES: tuple[Grade, ...] = get_args(Grade)
+Kind = Literal["wrong", "limits", "assumed"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+MOST_LINES = 5  # of a list of messages, if no more of them are cautions
 
 
 class Code(NamedTuple):
     """What a code means, what to do, and its grades, the usual one first; detail: printed with --verbose only.
 
+    kind: whether it may make the image wrong, limits what the image shows, or was assumed.
     page: what to do on the page of `voxlate serve`, where that is another action."""
 
     meaning: str
     action: str = ""
     grades: tuple[Grade, ...] = ("note",)
+    kind: Kind = "assumed"
     detail: bool = False
     page: str = ""
 
@@ -50,8 +55,8 @@ def codes() -> dict[str, Code]:
 T = TypeVar("T")
 FILE = "messages.jsonl"
 UNOWNED = "unknown-patients"  # the code of slices of unknown patients
-CAREFUL = 1.5  # times the distance of the training scan that is farthest from their median
-REFUSED = 3.0  # no held-out phantom head reaches it
+# Times the distance of the usual scan that is farthest from their median, from which a scan has a note, a caution, "do not trust".
+NOTED, CAREFUL, REFUSED = 1.5, 2.2, 3.0
 # Patients below which a distance from them is at most a note, and at most a caution: of ordinary heads, 26 % were beyond
 # REFUSED with 2, 1 % with 8, none with 10.
 FEWEST_PATIENTS, FEW_PATIENTS = 3, 10
@@ -94,6 +99,11 @@ class Message:
         """The text with its case, and the advice of its grade."""
         case = f"{self.case}: " if self.case else ""
         return f"{case}{self.text} {ADVICE[self.grade]}".rstrip()
+
+    @property
+    def is_detail(self) -> bool:
+        """Whether it is printed with --verbose only, as no caution is."""
+        return self.grade == "note" and codes().get(self.code, Code("")).detail
 
     @property
     def on_page(self) -> str:
@@ -162,9 +172,23 @@ def verdict_of(messages: Iterable[Message]) -> str:
     return "fits" if grade in (None, "note") else str(grade)
 
 
+def by_consequence(messages: Iterable[Message]) -> list[Message]:
+    """Messages in the order in which all commands, pages and files state them.
+
+    The gravest first; of one grade, what may make the image wrong, then what limits it, then what is assumed.
+    """
+
+    def rank(said: Message) -> tuple[int, int]:
+        """The place of a message; that of a code from another version is the last of its grade."""
+        kind = codes().get(said.code, Code("")).kind
+        return -GRADES.index(said.grade), KINDS.index(kind)
+
+    return sorted(messages, key=rank)
+
+
 def read_messages(table: Mapping[str, Any], key: str = "warnings") -> list[Message]:
-    """Messages from the plain values in a file, by default those of a provenance."""
-    return [Message(**entry) for entry in table.get(key, ())]
+    """Messages from the plain values in a file, by default those of a provenance, by their consequence."""
+    return by_consequence(Message(**entry) for entry in table.get(key, ()))
 
 
 def write_messages(
@@ -192,10 +216,18 @@ def write_messages(
     return lost
 
 
+def shorten(messages: Iterable[Message]) -> tuple[list[Message], int]:
+    """At most MOST_LINES messages without details, or all cautions, and the number of the notes that are left out."""
+    shown = summarise(said for said in messages if not said.is_detail)
+    grave = sum(said.grade != "note" for said in shown)
+    kept = shown if len(shown) <= MOST_LINES else shown[: max(MOST_LINES - 1, grave)]
+    return kept, len(shown) - len(kept)
+
+
 def summarise(messages: Iterable[Message]) -> list[Message]:
-    """One message for all of a code and grade, the gravest first; of several, the text counts and names the cases."""
-    groups = grouped(((said.code, said.grade), said) for said in messages).values()
-    return [*map(_join, sorted(groups, key=lambda group: -GRADES.index(group[0].grade)))]
+    """One message for all of a code and grade, by their consequence; of several, the text counts and names the cases."""
+    groups = grouped(((said.code, said.grade), said) for said in by_consequence(messages))
+    return [_join(group) for group in groups.values()]
 
 
 def _join(group: list[Message]) -> Message:

@@ -48,17 +48,11 @@ def bootstrap(values: AnyArray, groups: Sequence[str], seed: int) -> tuple[float
     return float(low), float(high)
 
 
-def too_few(pairs: int, tests: int = 1) -> str:
-    """The number of patients if no difference of so many can be significant, such as "3 patients (at least 6 are needed)".
-
-    "" if there are enough patients.
-    """
+def patients_needed(pairs: int, tests: int = 1) -> int:
+    """The least number of patients of which a difference can be significant; 0 if so many pairs are enough."""
     if least_p(pairs, tests) < SIGNIFICANT:
-        return ""
-    if pairs == 1:
-        return "one patient"
-    enough = next(count for count in itertools.count(pairs) if least_p(count, tests) < SIGNIFICANT)
-    return f"{pairs} patients (at least {enough} are needed)"
+        return 0
+    return next(count for count in itertools.count(pairs) if least_p(count, tests) < SIGNIFICANT)
 
 
 def least_p(pairs: int, tests: int = 1) -> float:

@@ -1,7 +1,7 @@
-"""The table of checks (limits.toml), and its evaluation on the numbers of a scan.
+"""The table of exact checks (limits.toml), and its evaluation on the numbers of a scan.
 
 A measure gives numbers by name; a row says something where all its conditions on them hold. A number that a measure
-leaves out, or that is not one, meets no condition.
+leaves out meets no condition, and no row silences another.
 """
 
 import functools
@@ -10,17 +10,13 @@ import operator
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from voxlate.base.errors import as_list
 from voxlate.base.messages import Grade, Message, grade_of_distance, message
+from voxlate.checks.fingerprint import BORDERS, Fingerprint
+from voxlate.scans.images.volume_statistics import Statistics
 
-# Of faults of truths.
-Kind = Literal[
-    "spacing", "unit", "blank", "padding", "offset", "window", "slices", "mirrored", "patient"
-]
 Numbers = Mapping[str, float | str]  # texts fill sentences alone
 Measured = dict[str, float | str]  # numbers to which others are added
 
@@ -33,31 +29,27 @@ COMPARE = {
     ">=": operator.ge,
 }
 OR = " or "
+OF_AIR = 5  # percentile of all voxels of a scan of the head; more of it is air
+LEAST_TOUCH_MM = 30.0  # of a slice's border along the head: the skull is as long there, beyond a tip of nose or ear
 
 
 @dataclass(frozen=True)
 class Row:
-    """A row of one or several groups: its code, conditions as "number > limit", and its sentence with the names of numbers.
+    """A row of limits.toml: its code, conditions as "number > limit", and its sentence with the names of numbers.
 
-    A condition may be several, joined by "or". brief: the text in brackets where the scans of a cohort are listed; worse:
-    conditions under which it is "do not trust"; grade: else, by default the usual one of its code; times: a number that
-    is the distance from a training, which then decides the grade, together with `patients` among the numbers; unless:
-    codes of rows asked before, after which it is silent; excused: conditions on the image of a truth, under which it is
-    silent; fault: for which a truth is left out; measured: where its limits were.
+    A condition may be several, joined by "or". worse: conditions under which it is "do not trust"; grade: else, by default the
+    usual one of its code; times: a number that is a distance, which then decides the grade, together with `patients` among the
+    numbers; measured: where its limits come from.
     """
 
-    groups: Sequence[str]
+    group: str
     code: str
     when: Sequence[str]
+    text: str
     measured: str
-    text: str = ""
-    brief: str = ""
     worse: Sequence[str] = ()
     grade: Grade | None = None
     times: str = ""
-    unless: Sequence[str] = ()
-    excused: Sequence[str] = ()
-    fault: Kind | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -65,10 +57,6 @@ class Row:
         conditions = OR.join((*self.when, *self.worse)).split(OR)
         named = [condition.split()[0] for condition in conditions]
         return tuple(dict.fromkeys(named + FIELD.findall(self.text)))
-
-    def holds(self, numbers: Numbers) -> bool:
-        """Whether its conditions hold."""
-        return _hold(self.when, numbers) and not (self.excused and _hold(self.excused, numbers))
 
     def message(self, numbers: Numbers, name: str) -> Message:
         """What the row says of a scan with this name."""
@@ -79,17 +67,17 @@ class Row:
         if self.worse and _hold(self.worse, numbers):
             grade = "do not trust"
         measured: dict[str, Any] = {
-            key: numbers[key] for key in self.names if not isinstance(numbers.get(key, ""), str)
+            key: float(numbers[key])
+            for key in self.names
+            if not isinstance(numbers.get(key, ""), str)
         }
-        of_name = f"the {name.upper()} scan" if name else "the scan"
-        text = self.text.format_map({**numbers, "scan": of_name})
+        text = self.text.format_map({**numbers, "scan": called(name)})
         return message(self.code, text[:1].upper() + text[1:], grade=grade, **measured)
 
 
-@functools.cache
-def rows(group: str) -> tuple[Row, ...]:
-    """The rows of a group, in the order in which they are asked."""
-    return tuple(row for row in table() if group in row.groups)
+def called(name: str) -> str:
+    """A scan in a sentence."""
+    return f"the {name.upper()} scan" if name else "the scan"
 
 
 @functools.cache
@@ -101,18 +89,60 @@ def table() -> tuple[Row, ...]:
     return tuple(Row(**row) for row in tomllib.loads(text)["row"])
 
 
-def ask(groups: str | Sequence[str], numbers: Numbers, name: str = "") -> list[Message]:
-    """The messages of all rows of one group or several that hold for the numbers of a scan."""
-    said = list[Message]()
-    for row in chain.from_iterable(map(rows, as_list(groups))):
-        if row.holds(numbers) and not {one.code for one in said} & {*row.unless}:
-            said.append(row.message(numbers, name))
-    return said
+def ask(group: str, numbers: Numbers, name: str = "") -> list[Message]:
+    """The messages of all rows of a group that hold for the numbers of a scan."""
+    rows = (row for row in table() if row.group == group)
+    return [row.message(numbers, name) for row in rows if _hold(row.when, numbers)]
 
 
-def first(group: str, numbers: Numbers) -> Row | None:
-    """The first row of a group that holds."""
-    return next((row for row in rows(group) if row.holds(numbers)), None)
+def exact_messages(
+    scan: Fingerprint,
+    unit: str,
+    name: str = "",
+    statistics: Statistics | None = None,
+    groups: Sequence[str] = ("scan",),
+    **further: float,
+) -> list[Message]:
+    """What the numbers of one scan say alone.
+
+    statistics: of its voxels; groups: "array", too, where it must show a head; further: numbers of its grid and frame.
+    """
+    numbers: Measured = {**scan.numbers, **further, "ct": float(unit == "HU")}
+    if statistics is not None:
+        if statistics.blank:
+            return []
+        numbers |= _spread(statistics)
+    return [said for group in groups for said in ask(group, numbers, name)]
+
+
+def blank_messages(statistics: Statistics, name: str) -> list[Message]:
+    """A message where a scan has one value."""
+    if not statistics.blank:
+        return []
+    return [message("blank", f"Every voxel of {name} is {statistics.all.at(0):.4g}.")]
+
+
+def kind_messages(scan: Fingerprint, kind: str, name: str) -> list[Message]:
+    """What says that a scan is not of the kind ("head" or "brain") that a network of synthetic heads takes, or is cut."""
+    numbers = scan.numbers
+    if "across" not in numbers:
+        return []
+    touches = {side: numbers[f"touch_{side}"] for side in BORDERS}
+    sides = ", ".join(side for side, length in touches.items() if length >= LEAST_TOUCH_MM)
+    measured: Measured = {**numbers, "across_mm": math.exp(numbers["across"]), "sides": sides}
+    return ask(kind, {**measured, "touch_mm": max(touches.values())}, name)
+
+
+def _spread(statistics: Statistics) -> dict[str, float]:
+    """How air, soft tissue and bone of a scan lie, by its percentiles: see limits.toml."""
+    air = statistics.all.at(OF_AIR)
+    body = statistics.foreground
+    median = body.at(50)
+    numbers = {"dark": air}
+    if median > air:
+        numbers["soft_spread"] = (median - body.at(25)) / (median - air)
+        numbers["bone_spread"] = (body.at(95) - median) / (median - air)
+    return numbers
 
 
 def _hold(conditions: Sequence[str], numbers: Numbers) -> bool:

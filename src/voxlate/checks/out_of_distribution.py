@@ -1,7 +1,7 @@
 """Scans that are out of the distribution of a calibration: by their patches, their farthest patches, their body's size.
 
 Patches are compared with the nearest ones of the calibration's scans, as in PatchCore (Roth et al. 2022), by hand-made
-features of intensity in place of a network's; a case is flagged by conformal prediction over patients.
+features of intensity in place of a network's; a case is flagged by its distance above that of each patient of the calibration.
 """
 
 from collections.abc import Sequence
@@ -12,15 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from voxlate.base.array_types import Bool, Float32, Float64
+from voxlate.base.array_types import AnyArray, Bool, Float32, Float64
 from voxlate.base.groups import grouped
 from voxlate.base.messages import Message
 from voxlate.base.records import Shape
 from voxlate.checks.check_table import ask
-from voxlate.checks.conformal import conformal_quantile, least_patients
-from voxlate.checks.patch_features import blur, gradient
-from voxlate.checks.usual_anatomy import margin_of, variance_of_extents
 from voxlate.scans.images.mask import Spacing, box_around
+from voxlate.scans.images.slice_filters import blur, gradient
 
 Array = Float32
 
@@ -29,7 +27,6 @@ FINE_MM, COARSE_MM = 2.0, 6.0  # blurs
 AROUND_MM = 18.0  # distance at which the surroundings of a patch are measured
 MOST_PATCHES = 8000
 FARTHEST = 0.004  # share of a scan's patches over which the second statistic is averaged
-FALSE_ALARMS = 0.05  # share of scans in distribution that may be flagged, where each statistic can prove its part of it
 FAR_SIZE = 3.5  # deviations of the body's size that are never flagged by few patients
 NEAR = 0.99  # share of the calibration's patches whose distance is below 1 in a map
 FEWEST_MM = 1e-3
@@ -38,6 +35,10 @@ LEAST_SIZE = 1e-4  # deviation of an extent, below that of any calibration
 # Of features and of statistics that do not vary in the calibration.
 LEAST_SPREAD, LEAST_WIDTH = 1e-3, 1e-6
 EXTENTS = 4  # logarithms of a body's three extents, and of the cubic root of its volume
+# Factor of a distance of the farthest patient; UNPROVED where there are fewer than ENOUGH, who can prove 5 % of false alarms.
+MARGIN, UNPROVED, ENOUGH = 1.2, 1.5, 19
+# Prior standard deviation of the logarithm of a head's extent, and the number of patients that it counts as.
+USUAL_SPREAD, WORTH = 0.05, 3
 LARGEST = 1e9  # of a stored value: features are some network units
 
 STATISTICS = {
@@ -47,8 +48,18 @@ STATISTICS = {
 }
 
 
-LEVEL = 1 - FALSE_ALARMS / len(STATISTICS)  # of the bound of each statistic
-PROVING = least_patients(LEVEL)  # patients that can prove the rate of false alarms
+# Patients that can prove the rate of false alarms: a new patient exceeds the largest of n with probability 1 / (n + 1).
+PROVING = 59
+
+
+def margin_of(patients: int) -> float:
+    """The factor of the largest distance of so many patients, beyond which a scan is unusual."""
+    return MARGIN if patients >= ENOUGH else UNPROVED
+
+
+def variance_of_extents(sizes: AnyArray) -> AnyArray:
+    """The variance of the logarithms of extents [N, K]; the fewer the bodies, the nearer it is to that of heads."""
+    return (len(sizes) * sizes.var(0) + WORTH * USUAL_SPREAD**2) / (len(sizes) + WORTH)
 
 
 @dataclass(frozen=True)
@@ -262,18 +273,9 @@ def _limits(deviations: Sequence[Float64], median: Float64) -> Float64:
     deviations: from the median, [cases, statistics] of each patient.
     """
     patients = len(deviations)
-    proved = patients >= PROVING
-    level = LEVEL
-    margin = 1.0
-    if not proved:
-        level = patients / (patients + 1)  # the largest of all is a bound at this level
-        margin = margin_of(patients)
-    widths = [
-        margin * conformal_quantile([rows[:, k] for rows in deviations], level)
-        for k in range(len(STATISTICS))
-    ]
-    width: Float64 = np.maximum(widths, 0.02 * median + LEAST_WIDTH)
-    if not proved:
+    largest = np.concatenate(deviations).max(0)
+    width: Float64 = np.maximum(margin_of(patients) * largest, 0.02 * median + LEAST_WIDTH)
+    if patients < PROVING:
         width[-1] = max(width[-1], FAR_SIZE - median[-1])
     return width
 

@@ -26,7 +26,6 @@ from voxlate.clinic.dicom_report import write_report
 from voxlate.clinic.planning_slices import write_planning
 from voxlate.clinic.trust import refuse_changed, why_not, withheld
 from voxlate.clinic.trust_report import trust_summary
-from voxlate.evaluation.intervals.expected import expected_errors
 from voxlate.evaluation.scoring.scored_images import is_map, modality_of
 from voxlate.scans.cohorts.case_files import LABELS, MASKS
 from voxlate.scans.formats.dicom import folder_and_key, headers_of, is_dicom_folder
@@ -243,7 +242,7 @@ def _export_report(case: Path, source: Path, to: Path, exported: Exported) -> No
     if images:
         provenance = provenance_of(case)
         folder = to / case.name / REPORT
-        said = trust_summary(provenance, expected_errors(case).values())
+        said = trust_summary(provenance)
         write_report(said, images, source, folder, origin_of(provenance))
         exported.reports.append(folder)
 

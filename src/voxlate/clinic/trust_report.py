@@ -1,15 +1,15 @@
 """The summary of trust in the images of a case: what the provenance states of their error, coverage and warnings."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from voxlate.base.messages import read_messages
-from voxlate.evaluation.scoring.interval_scores import describe_bound, percent
+from voxlate.evaluation.intervals.expected import error_lines
+from voxlate.evaluation.scoring.interval_scores import describe_coverage, percent
 from voxlate.scans.formats.dicom_series import PRIVATE_SCHEME, Code
-from voxlate.synthesis.calibration import describe_widening
 from voxlate.synthesis.provenance import OF_TRAINING
 
-UNKNOWN = "Not known: these images have no intervals (voxlate calibrate)."
+NO_INTERVALS = "No prediction intervals: the model is not calibrated."
 HEADINGS = {
     "NOTICE": "Intended use",
     "MODEL": "Recipe and weights of the model",
@@ -20,13 +20,8 @@ HEADINGS = {
 }
 
 
-def trust_summary(
-    provenance: Mapping[str, Any], expected: Iterable[str] = ()
-) -> list[tuple[Code, str]]:
-    """Sentences on the images of a case, each under the code of its heading.
-
-    provenance: that of the case; expected: sentences on the errors that its intervals let expect.
-    """
+def trust_summary(provenance: Mapping[str, Any]) -> list[tuple[Code, str]]:
+    """Sentences on the images of a case, each under the code of its heading; provenance: that of the case."""
     model = provenance.get("model", {})
     inputs = provenance.get("inputs", {})
     scans = [f"{name} (hash {scan.get('sha256', '')})" for name, scan in inputs.items()]
@@ -39,8 +34,12 @@ def trust_summary(
             f"Recipe: {model.get('title', 'not stated')}. Hash of the weights: {model.get('weights', 'not stated')}. Seed {provenance.get('seed', 'not stated')}, voxlate {provenance.get('voxlate', 'not stated')}."
         ],
         "SOURCE": [f"{', '.join(scans)}."] if scans else [],
-        "ERROR": [*_errors(provenance), *expected] or [UNKNOWN],
-        "COVERAGE": [_coverage(provenance.get("calibration"))],
+        "ERROR": [*error_lines(provenance), *_errors(provenance)],
+        "COVERAGE": [
+            describe_coverage(provenance["calibration"])
+            if "calibration" in provenance
+            else NO_INTERVALS
+        ],
         "WARNING": [*warnings] or ["None."],
     }
     return [
@@ -64,17 +63,3 @@ def _errors(provenance: Mapping[str, Any]) -> list[str]:
                 f"{error} exceeds {value:g} {units.get(name, '')} with a probability of at most {level}."
             )
     return sentences
-
-
-def _coverage(calibration: Mapping[str, Any] | None) -> str:
-    """A sentence on the coverage of the intervals; calibration: the entry of a provenance."""
-    if not calibration:
-        return "No prediction intervals: the model is not calibrated."
-    share = percent(calibration["coverage"])
-    if widening := describe_widening(calibration):
-        return f"Prediction intervals should hold {share} of a new patient's voxels inside the body, without a guarantee for patients. They were {widening}."
-    clause = ""
-    if {"bound", "confidence"} <= calibration.keys():
-        clause = f", {describe_bound(calibration['bound'], calibration['confidence'])}"
-    patients = f"{calibration['patients']} " if "patients" in calibration else ""
-    return f"Prediction intervals hold {share} of a new patient's voxels inside the body{clause}. They were fitted on {patients}held-out patients, and hold for patients and scanners like those."

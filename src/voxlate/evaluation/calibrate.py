@@ -14,7 +14,6 @@ from voxlate.base.files import lock
 from voxlate.base.hub import address_of, is_on_hub
 from voxlate.base.messages import UNOWNED, Say, message, verdict_of, warn_unless_note
 from voxlate.base.options.option import merge
-from voxlate.checks.header_checks import refuse_synthetic
 from voxlate.checks.out_of_distribution import fit_references, verdict_on
 from voxlate.evaluation.calibrate_options import CalibrateOptions
 from voxlate.evaluation.calibration_job import (
@@ -30,6 +29,7 @@ from voxlate.evaluation.intervals.calibration_cases import (
 )
 from voxlate.evaluation.intervals.fit import fit
 from voxlate.scans.cohorts.case_files import CaseFiles
+from voxlate.scans.cohorts.cohort_refusals import refuse_synthetic
 from voxlate.scans.cohorts.find import find_cohort
 from voxlate.synthesis.calibration import Calibration, Header, Target
 from voxlate.synthesis.inputs import by_accepted_names

@@ -18,7 +18,7 @@ from voxlate.base.statistics import (
     holm,
     least_p,
     mean_and_sd,
-    too_few,
+    patients_needed,
     wilcoxon_p,
 )
 from voxlate.evaluation.scoring.captions import Part, not_held_out, range_note
@@ -489,8 +489,8 @@ def _reachable(document: Document, size: int) -> str:
     """What tests over this number of patients can tell after correction."""
     tests = len(document["methods"]) - 1
     corrected = f" after Holm's correction for {tests} comparisons" if tests > 1 else ""
-    if few := too_few(size, tests):
-        return f"Which method is better cannot be told from {few}{corrected}"
+    if enough := patients_needed(size, tests):
+        return f"Too few patients ({size} of {enough}) to compare{corrected}"
     return f"Tests over {size} patients: no p is below {least_p(size, tests):.2g}{corrected}"
 
 

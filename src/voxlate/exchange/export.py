@@ -15,7 +15,6 @@ from voxlate.base.errors import BadInput
 from voxlate.base.files import sha256_of, whole_folder, write_json
 from voxlate.base.optional import optional_package
 from voxlate.base.records import checksum, write_tensors
-from voxlate.checks.usual_anatomy import AnatomyHeader
 from voxlate.exchange.graph import Traced, write_graph
 from voxlate.synthesis.calibration import Header
 from voxlate.synthesis.exported import (
@@ -27,6 +26,7 @@ from voxlate.synthesis.exported import (
     Description,
     load_exported,
 )
+from voxlate.synthesis.known_scans import KnownHeader
 from voxlate.synthesis.model import Model
 from voxlate.synthesis.onnx_network import Graph, Session
 from voxlate.training.run import software
@@ -116,7 +116,7 @@ def _arrays(model: Model) -> dict[str, np.ndarray]:
     """The arrays of the anatomy and of the calibration."""
     arrays = dict[str, np.ndarray]()
     if model.anatomy is not None:
-        arrays |= {f"anatomy.{name}": box for name, box in model.anatomy.means.items()}
+        arrays |= {f"anatomy.{name}": box for name, box in model.anatomy.arrays.items()}
     calibration = model.calibration()
     if calibration is None:
         return arrays
@@ -136,8 +136,8 @@ def _describe(model: Model, traced: Traced, licence: str, folder: Path) -> Descr
         stated = CarriedCalibration(_without_cases(calibration.header), calibration.hash)
     anatomy = None
     if model.anatomy is not None:
-        stated_fields = (getattr(model.anatomy, field.name) for field in fields(AnatomyHeader))
-        anatomy = AnatomyHeader(*stated_fields)
+        stated_fields = (getattr(model.anatomy, field.name) for field in fields(KnownHeader))
+        anatomy = KnownHeader(*stated_fields)
     made_by = software()
     notice = made_by.pop("notice")
     made_by |= {"onnx": metadata.version("onnx"), "torch": torch.__version__}
@@ -147,7 +147,7 @@ def _describe(model: Model, traced: Traced, licence: str, folder: Path) -> Descr
         notice,
         licence,
         # digests and names of the training's scans and patients stay with the run
-        replace(model.facts, seen_voxels=[], seen_signatures=[], splits={}, of_fold=False),
+        replace(model.facts, seen_voxels=[], splits={}, of_fold=False),
         Graph(
             NETWORK,
             traced.single,
@@ -188,5 +188,5 @@ def _card(model: Model) -> dict[str, Any]:
         from voxlate.training.starters.names import folder_of
 
         own = read_card(folder_of(header["starter"]["name"]))
-        card |= {"trained_on": own.trained_on, "limits": own.limits}
+        card |= {"trained_on": own.trained_on, "limits": own.all_limits}
     return json.loads(json.dumps(card, default=str))

@@ -13,7 +13,7 @@ from voxlate.evaluation.intervals.summary import sentences
 from voxlate.evaluation.scoring.captions import training_note
 from voxlate.evaluation.scoring.metrics import METRIC_OF
 from voxlate.evaluation.scoring.scores import Scores, read_scores
-from voxlate.synthesis.calibration import Calibration, describe_widening
+from voxlate.synthesis.calibration import Calibration, describe_fit
 from voxlate.synthesis.inputs import scans_to_give
 from voxlate.synthesis.model import Model
 from voxlate.synthesis.provenance import provenance_of
@@ -244,8 +244,9 @@ def _calibration(calibrations: Sequence[Calibration]) -> list[str]:
     for calibration in calibrations:
         header = calibration.header
         what = f"Images of {plural(header.synth['samples'], 'sample')}:"
-        if widening := describe_widening(calibration.entry):
-            lines.append(f"{what} intervals {widening}, without a guarantee for patients.")
+        if header.widened is not None:
+            fit = describe_fit(calibration.entry)
+            lines.append(f"{what} intervals {fit}. They are no guarantee for patients.")
             continue
         lines += [what, "", "```", *sentences(header), "```", ""]
     return lines or ["None: images have no prediction intervals."]
@@ -259,7 +260,7 @@ def _limits(
     yield "- Scans of other scanners, sequences, bodies or diseases may give wrong images; voxlate warns of some of them."
     yield "- Whether a scan was in the training cannot be checked, because its digests are not here."
     if starter := network_of(model).header.get("starter"):
-        yield from (f"- {limit}" for limit in read_card(folder_of(starter["name"])).limits)
+        yield from (f"- {limit}" for limit in read_card(folder_of(starter["name"])).all_limits)
     if scored is None:
         yield "- No scores on test patients are stated."
     if not calibrations:

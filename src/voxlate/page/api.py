@@ -88,8 +88,8 @@ class JobState:
     fits: of a check, the best first.
     images: addresses by name, as synth writes them; also NAME_low and NAME_high.
     files: addresses of the report and the DICOM series.
-    expected: sentences on the error.
-    verdict, use: whether the images can be used, in words and in one sentence.
+    expected: sentences on the bounds of the error.
+    verdict, summary: in a word and in sentences, the error of the images, and whether not to trust them.
     windows: values shown as black and white by image.
     small: a picture of the first image.
     """
@@ -112,7 +112,7 @@ class JobState:
     warnings: list[Said] = field(default_factory=list)
     expected: list[str] = field(default_factory=list)
     verdict: str = ""
-    use: str = ""
+    summary: str = ""
     windows: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     small: str = ""
 

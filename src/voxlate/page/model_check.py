@@ -285,7 +285,7 @@ def card_of(model: Model) -> Json:
     if name_of(model.origin) is None:
         return {"accepts": accepts, "limits": []}
     card = read_card(model.origin)
-    return {"accepts": accepts, "limits": [*card.limits, card.on_intervals]}
+    return {"accepts": accepts, "limits": [*card.all_limits, card.on_intervals]}
 
 
 def names_for_scans(model: Model) -> tuple[str, ...]:

@@ -5,14 +5,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from voxlate.base.errors import BadInput
+from voxlate.base.errors import BadInput, plural
 from voxlate.base.files import read_json
-from voxlate.base.messages import message, read_messages
+from voxlate.base.messages import message, read_messages, shorten
 from voxlate.commands.api import images
 from voxlate.commands.api.exports import export
 from voxlate.commands.api.progress import Reporter
-from voxlate.evaluation.intervals.expected import bound_lines
-from voxlate.evaluation.reports.page import report, usability
+from voxlate.evaluation.intervals.expected import bound_lines, error_lines
+from voxlate.evaluation.reports.page import lead, report
 from voxlate.page.jobs import DICOM_ZIP, JOB, OUT, REPORT, Asked, Json, places_of, scans_of
 from voxlate.page.model_check import absolute_inputs, card_of
 from voxlate.page.views import write_views
@@ -23,7 +23,7 @@ from voxlate.synthesis.provenance import provenance_of, source_paths
 from voxlate.synthesis.synth_options import SynthOptions
 from voxlate.training.load import load
 
-VERDICTS = {"worse": "Do not trust", "unclear": "Usable with care", "better": "Usable"}
+VERDICTS = {"worse": "Do not trust", "unclear": "Caution"}
 NO_INTERVALS = "No intervals: the run is calibrated for other settings. Leave the settings of the sampling empty for those of the calibration."
 
 
@@ -54,19 +54,22 @@ def synthesise(folder: Path, request: Asked, reporter: Reporter) -> Json:
     places = places_of(folder, request)
     places |= {str(origin): request["label"] for origin in model.origins}
     report(folder / OUT, folder / REPORT, places=places, title=read_json(folder / JOB)["title"])
-    outcome, use = usability({case.name: warnings})
+    outcome, summary = lead({case.name: warnings}, errors=error_lines(stated))
+    shown, more = shorten(warnings)
+    if more:
+        missing.append(f"{plural(more, 'further note')} in the report.")
     synthesised = [view for view in views if view["role"] == "synthesis"]
     found = {
         "case": case.name,
         "images": [*stated["images"]],
         "views": views,
-        "warnings": [{"grade": said.grade, "text": said.on_page} for said in warnings],
-        "expected": [*filter(None, (view["expected"] for view in views)), *bound_lines([case])],
+        "warnings": [{"grade": said.grade, "text": said.on_page} for said in shown],
+        "expected": [*bound_lines([case])],
         "missing": missing,
         "settings": [*_settings(request, stated)],
         "card": card_of(model),
-        "verdict": VERDICTS[outcome],
-        "use": use,
+        "verdict": VERDICTS.get(outcome, "Done"),
+        "summary": summary,
         "windows": {view["name"]: (view["low"], view["high"]) for view in synthesised},
         "small": synthesised[0]["small"],
     }

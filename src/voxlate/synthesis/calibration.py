@@ -25,12 +25,12 @@ from voxlate.base.records import (
     Text,
     Widening,
 )
-from voxlate.checks.conformal import WIDEST, Bound
 from voxlate.checks.out_of_distribution import ReferencePatches
-from voxlate.checks.patch_features import features_in_slabs
 from voxlate.scans.formats.io import content_hash, is_there
 from voxlate.scans.images.regions import BODY
+from voxlate.synthesis.conformal import WIDEST, Bound
 from voxlate.synthesis.facts import ModelFacts
+from voxlate.synthesis.voxel_features import features_in_slabs
 from voxlate.synthesis.widths import Widths
 
 Array = Float32
@@ -44,6 +44,7 @@ INTERVAL_METHODS: dict[IntervalMethod, str] = {
 }
 COVERAGE_LEVELS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)  # of the calibration curve
 CoverageLevel = Annotated[float, Field(ge=0.5, lt=1)]
+FEWEST_VOXELS = 100  # of a region of which an expected error is stated
 Scaling = Annotated[float, Field(ge=0, le=WIDEST)]
 
 
@@ -153,13 +154,11 @@ class Calibration:
     def entry(self) -> dict[str, Any]:
         """The entry of a provenance."""
         header = self.header
-        widened: dict[str, Any] = {}
-        if header.widened is not None:
-            held = {name: coverage_by_tissue(target) for name, target in header.targets.items()}
-            widened = {"widened": header.widened, "held": held}
+        widened = {} if header.widened is None else {"widened": header.widened}
         return {
             "sha256": self.hash,
             **widened,
+            "held": {name: coverage_by_tissue(target) for name, target in header.targets.items()},
             "patients": header.patients,
             "coverage": header.coverage,
             "confidence": header.confidence,
@@ -211,6 +210,19 @@ class Calibration:
             if inside is not None and inside.any() and math.isfinite(factor):
                 bounds[key] = float(half[inside].mean()) * factor
         return bounds
+
+    def expected(self, name: str, half: Array, regions: Mapping[str, Bool]) -> dict[str, float]:
+        """The mean errors in regions that the intervals of an image let expect, in the unit of their half widths [D, H, W].
+
+        regions: their masks; {} where the calibration has too few levels of coverage.
+        """
+        levels = relative_widths(self.header.targets[name], self.header.coverage)
+        factor = mean_error({float(level): width for level, width in levels.items()})
+        return {
+            key: float(f"{factor * half[inside].mean():.2g}")
+            for key, inside in regions.items()
+            if factor and inside.sum() >= FEWEST_VOXELS
+        }
 
 
 @runtime_checkable  # as checks of options need it
@@ -297,32 +309,48 @@ def interval(
     return low, high
 
 
-def describe_widening(calibration: Mapping[str, Any]) -> str:
-    """A clause on intervals that were fitted on synthetic heads and widened, with what they hold there of each tissue.
+def mean_error(widths: Mapping[float, float]) -> float:
+    """The mean absolute error in half widths of an interval, by the relative widths of several levels of coverage.
 
-    "" for those of a calibration on patients.
+    It is the integral of the error's quantiles, which are these widths: linear between the levels, and exponential beyond
+    the highest. 0 for fewer than two levels.
+    """
+    if len(widths) < 2:
+        return 0.0
+    levels, quantiles = np.array([(0.0, 0.0), *sorted(widths.items())]).T
+    before, last = quantiles[-2:]
+    low, high = levels[-2:]
+    fall = (last - before) / np.log((1 - low) / (1 - high))  # the mean of an exponential tail
+    inside = np.diff(levels) @ (quantiles[1:] + quantiles[:-1]) / 2
+    return float(inside + (1 - high) * (last + fall))
+
+
+def describe_fit(calibration: Mapping[str, Any]) -> str:
+    """A clause on the patients or synthetic heads of a calibration, with the coverage of each tissue and where it was measured.
 
     calibration: its entry in a provenance.
     """
-    widened: Mapping[str, Mapping[str, Any]] = calibration.get("widened", {})
-    if not widened:
-        return ""
-    factors = []
-    for name, by in widened.items():
-        heads = plural(by["heads"], "real head")
-        of_one = f" ({name})" if len(widened) > 1 else ""
-        where = " in soft tissue" if by.get("soft") else ""
-        wider = f"made {by['factor']:.3g} times wider{where}{of_one} because {heads} needed it"
-        kept = f"found wide enough{of_one} for {heads}"
-        factors.append(kept if by["factor"] == 1 else wider)
-        if bone := by.get("bone"):
-            factors[-1] += f" (of which {bone} {'shows' if bone == 1 else 'show'} bone in HU)"
     held: Mapping[str, Mapping[str, float]] = calibration.get("held", {})
     shares = [
         f"{share:.0%} of {tissue.replace('_', ' ')}"
         for of_target in held.values()
         for tissue, share in of_target.items()
     ]
-    where = f" (where they hold {', '.join(shares)})" if shares else ""
-    heads = plural(calibration["patients"], "synthetic head")
-    return f"fitted on {heads}{where} and {' and '.join(factors)}"
+    widened: Mapping[str, Mapping[str, Any]] = calibration.get("widened", {})
+    heads = plural(calibration["patients"], "synthetic head" if widened else "held-out patient")
+    where = f", where they contain {', '.join(shares)}" if shares else ""
+    measured = [
+        f"; {f'{name} ' if len(widened) > 1 else ''}measured on real heads: {_measured(by)}"
+        for name, by in widened.items()
+    ]
+    return f"fitted on {heads}{where}{''.join(measured)}"
+
+
+def _measured(widened: Mapping[str, Any]) -> str:
+    """On how many real heads the intervals of each tissue were measured, and how much wider that made them."""
+    heads = widened["heads"]
+    wider = f" (made {widened['factor']:.3g} times wider)" if widened["factor"] != 1 else ""
+    if "bone" not in widened:
+        return f"{heads}{wider}"
+    in_hu = widened["bone"]  # pictures of a window show soft tissue alone
+    return f"{heads} for soft tissue{wider}, {in_hu} for bone, {in_hu} for air inside the body"

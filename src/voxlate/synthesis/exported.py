@@ -19,10 +19,10 @@ from voxlate.base.files import read_json, sha256_of
 from voxlate.base.messages import Message
 from voxlate.base.records import Digest, FileName, Record, Text
 from voxlate.checks.out_of_distribution import ReferencePatches, reference_shapes
-from voxlate.checks.usual_anatomy import Anatomy, AnatomyHeader
 from voxlate.scans.cases.case import map_arrays
 from voxlate.synthesis.calibration import Calibration, Header
 from voxlate.synthesis.facts import ModelFacts
+from voxlate.synthesis.known_scans import KnownHeader, KnownScans, shapes_of
 from voxlate.synthesis.model import Model
 from voxlate.synthesis.onnx_network import Graph, open_network
 from voxlate.synthesis.widths import Widths
@@ -30,8 +30,11 @@ from voxlate.synthesis.widths import Widths
 FORMAT = 2
 # Keys of model.json that this version lacks (see without_retired).
 RETIRED = {
+    "anatomy.usual": ANY,
+    "anatomy.quality": ANY,
     "facts.intensity.*.clips": ANY,
     "facts.intensity.*.medians": None,
+    "facts.seen_signatures": ANY,
     "facts.synth.contrast": {},
     **dict.fromkeys(("graph.opset", "graph.weights", "graph.mean_loss"), ANY),
 }
@@ -77,7 +80,7 @@ class Description:
     licence: Text
     facts: ModelFacts
     graph: Graph
-    anatomy: AnatomyHeader | None
+    anatomy: KnownHeader | None
     calibration: CarriedCalibration | None
     card: dict[str, Any]
     files: dict[FileName, Digest]
@@ -105,10 +108,10 @@ class Carried:
         }
 
     @property
-    def anatomy(self) -> Anatomy | None:
+    def anatomy(self) -> KnownScans | None:
         """The bodies of the training, with which scans are compared."""
         stated = self.description.anatomy
-        return None if stated is None else Anatomy(**vars(stated), means=self.part("anatomy"))
+        return None if stated is None else KnownScans(**vars(stated), arrays=self.part("anatomy"))
 
     @property
     def references(self) -> ReferencePatches | None:
@@ -209,5 +212,10 @@ def _check_arrays(
         for name, shape in reference_shapes(points.shape).items():
             found = arrays.get(f"references.{name}", np.zeros(0)).shape
             record.check(found == tuple(shape.lengths), f"another shape of references.{name}")
+    if description.anatomy is not None:
+        for name, shape in shapes_of(description.anatomy).items():
+            found = arrays.get(f"anatomy.{name}", np.zeros(0)).shape
+            fits = len(found) == len(shape.lengths) and shape.lengths[1:] == found[1:]
+            record.check(fits, f"another shape of anatomy.{name}")
     for name in ("source", "image"):
         record.check(f"selftest.{name}" in arrays, f"no array selftest.{name}")

@@ -90,7 +90,7 @@ class ModelFacts:
     case's modalities are synthesised; is_stochastic, shows_doubt, makes_targets, trained_steps: of the method; multiple:
     of which height and width are best. units, target_scales (the ends of network units in physical units) and what
     follows: of the training. accepts: for modalities, the names of scans that they stand for. was_calibrated: before an
-    adaptation; worse: verdicts on targets that are worse than a naive baseline. seen_voxels, seen_signatures, splits (by case) and of_fold stay on the machine of the training.
+    adaptation; worse: verdicts on targets that are worse than a naive baseline. seen_voxels, splits (by case) and of_fold stay on the machine of the training.
     """
 
     title: Text
@@ -122,7 +122,6 @@ class ModelFacts:
     was_calibrated: bool
     worse: dict[Name, Text] = field(default_factory=dict)
     seen_voxels: list[Text] = field(default_factory=list)
-    seen_signatures: list[Text] = field(default_factory=list)
     splits: dict[Name, Text] = field(default_factory=dict)
     of_fold: bool = False
 

@@ -13,11 +13,9 @@ import numpy as np
 from voxlate.base.errors import BadInput, DoNotTrust, known_name
 from voxlate.base.messages import Grade, Message, Say, codes, message, verdict_of, worst_grade
 from voxlate.base.slabs import chunks
+from voxlate.checks.case_checks import mask_numbers
 from voxlate.checks.check_table import ask
-from voxlate.checks.copies import is_copy
 from voxlate.checks.out_of_distribution import DistributionTest
-from voxlate.checks.quality_checks import WholeScan, mask_numbers
-from voxlate.checks.usual_anatomy import Anatomy, check_extent
 from voxlate.scans.cases.align import Preparation
 from voxlate.scans.cases.axes import lay_out
 from voxlate.scans.cases.case import (
@@ -43,8 +41,9 @@ from voxlate.scans.images.mask import body_in_any_air, clearest, foreground
 from voxlate.scans.images.units import unit_of
 from voxlate.synthesis.calibration import Calibration
 from voxlate.synthesis.facts import CUBIC, ModelFacts
+from voxlate.synthesis.known_scans import KnownScans
 from voxlate.synthesis.memory import check_memory
-from voxlate.synthesis.scan_checks import check_scans
+from voxlate.synthesis.scan_checks import WholeScan, check_scans
 
 T = TypeVar("T")
 LEAST_MM = 3.0  # along the longest side of a scan
@@ -78,7 +77,7 @@ def prepare_inputs(
     facts: ModelFacts,
     scans: Mapping[str, Scan],
     case: str,
-    anatomy: Anatomy | None,
+    anatomy: KnownScans | None,
     targets: Sequence[str],
 ) -> CaseInputs:
     """Prepare a case's scans as those of the training were.
@@ -102,15 +101,12 @@ def prepare_inputs(
     wholes = {name: WholeScan(volume, head) for name, volume in volumes.items()}
     if frame is not None:
         if facts.seen_voxels:
-            arrays = (compact(whole.scan.data[0]) for whole in wholes.values())
+            arrays = (compact(canonical_view(whole.volume).data[0]) for whole in wholes.values())
             digests = frozenset(digest(array)[:DIGITS] for array in arrays)
         around_body = replace(frame, ends=frame.body, held=frame.body)  # the same in any air
         bodies = [around_body.cut(volume) for volume in volumes.values()]
         volumes = {name: frame.cut(volume) for name, volume in volumes.items()}
         mask = mask and frame.cut(mask, 0)
-    if anatomy:
-        for volume in volumes.values():
-            check_extent(anatomy, volume, case)
     # the noise of a patient does not depend on the air around the body
     key = _voxels_key(bodies or volumes.values())
     masked = facts.needs_mask or frame is not None
@@ -118,7 +114,7 @@ def prepare_inputs(
     prepared = prepare_case(case, volumes, used, mask=mask, masked=masked, find_body=find_body)
     warnings = check_scans(facts, prepared, wholes, anatomy, targets)
     if mask is not None:
-        warnings += ask("mask", mask_numbers(mask, prepared.mask(), prepared.outlines.values()))
+        warnings += ask("mask", mask_numbers(mask, prepared.mask(), [*prepared.outlines.values()]))
     elif facts.needs_mask and used.mask_from != trained.mask_from:
         warnings.append(
             message(
@@ -188,10 +184,8 @@ def is_in_training(
     if not known:
         return None
     names = list(names)
-    return (
-        not known.isdisjoint(digests)
-        or any(digest(prepared.arrays[name][:])[:DIGITS] in known for name in names)
-        or is_copy(prepared, names, facts.seen_signatures)
+    return not known.isdisjoint(digests) or any(
+        digest(prepared.arrays[name][:])[:DIGITS] in known for name in names
     )
 
 
@@ -226,7 +220,7 @@ def by_name(scans: Any, sources: Sequence[str]) -> Mapping[str, Scan]:
 def by_accepted_names(
     files: Mapping[str, T], aliases: Mapping[str, Sequence[str]], targets: Collection[str] = ()
 ) -> tuple[dict[str, T], list[Message]]:
-    """Scans or files by the model's names of their modalities, and a message for each scan that has another name.
+    """Scans or files by the model's names of their modalities, and a message for each choice between several.
 
     aliases: see ModelFacts.accepts; of several accepted scans the first of the list is taken; targets: of the model.
     """
@@ -249,9 +243,9 @@ def by_accepted_names(
             continue
         first, *unused = accepted
         rest[modality] = rest.pop(first)
-        more = f"; {', '.join(unused)} could be taken, too, by {modality}=FILE" if unused else ""
-        grade: Grade = "caution" if unused else "note"  # a choice is seen without --verbose
-        notes.append(message("taken-as", f"{first} is taken as {modality}{more}.", grade=grade))
+        if unused:
+            text = f"{first} is taken as {modality}; {', '.join(unused)} could be taken, too, by {modality}=FILE."
+            notes.append(message("taken-as", text, grade="caution"))
     return rest, notes
 
 

@@ -1,6 +1,6 @@
 """Intervals and error bounds of a case's images by a calibration, and the grid on which images are written."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -15,7 +15,7 @@ from voxlate.scans.images.grid import Grid, Volume, has_voxels_of, orient, retur
 from voxlate.scans.images.mask import foreground
 from voxlate.scans.images.regions import region_masks
 from voxlate.synthesis.brightness import SynthesisedImage
-from voxlate.synthesis.calibration import Calibration, Prediction, describe_widening
+from voxlate.synthesis.calibration import Calibration, Prediction, describe_fit
 from voxlate.synthesis.facts import ModelFacts
 
 # At voxels and slices of 4 mm and more, 8 to 24 % of the brain's upper fifth became bone, with the whole interval in it.
@@ -136,31 +136,29 @@ def _used_planes(unused: Bool, affine: np.ndarray, volume: Volume) -> slice:
 
 @dataclass(frozen=True)
 class CaseIntervals:
-    """Prediction intervals and error bounds of a case's images, in physical units; all empty without a calibration.
+    """Prediction intervals and errors of a case's images, in physical units; all empty without a calibration.
 
-    verdict: whether the scans are in the distribution of the calibration; None where that is one of synthetic heads.
+    bounds: of the errors, and expected: mean errors by region that the intervals let expect, both by modality. verdict: whether the scans are in the distribution of the calibration; None where that is one of synthetic heads.
     """
 
     low: dict[str, Volume]
     high: dict[str, Volume]
     bounds: dict[str, dict[str, float]]
+    expected: dict[str, dict[str, float]]
     verdict: DistributionTest | None = None
 
-    def stated(
-        self, warnings: Sequence[Message]
-    ) -> tuple[dict[str, dict[str, float]], list[Message]]:
-        """The bounds, {} for scans that are very different by these warnings or the verdict, and the messages on both."""
+    def stated(self, warnings: Sequence[Message]) -> tuple[dict[str, Any], list[Message]]:
+        """The entries of a provenance on errors, {} for scans that are very different by these warnings or the verdict.
+
+        Also the messages on both.
+        """
         messages = [] if self.verdict is None else self.verdict.messages
-        bounds = self.bounds if any(self.bounds.values()) else {}
-        if bounds and worst_grade([*warnings, *messages]) == "do not trust":
-            return {}, [
-                *messages,
-                message(
-                    "no-bounds",
-                    "Bounds of the error are not stated, because they hold for scans like those of the calibration.",
-                ),
-            ]
-        return bounds, messages
+        errors = {"bounds": self.bounds, "expected": self.expected}
+        errors = {key: of for key, of in errors.items() if any(of.values())}
+        if errors and worst_grade([*warnings, *messages]) == "do not trust":
+            text = "Expected errors and their bounds are not stated, because they hold for scans like those of the calibration."
+            return {}, [*messages, message("no-bounds", text)]
+        return errors, messages
 
 
 def case_intervals(
@@ -177,10 +175,11 @@ def case_intervals(
     verdict: whether its scans are in distribution; unused: slices [D] on the network's grid that have no interval.
     """
     if calibration is None:
-        return CaseIntervals({}, {}, {})
+        return CaseIntervals({}, {}, {}, {})
     low = dict[str, Volume]()
     high = dict[str, Volume]()
     bounds = {}
+    expected = {}
     sources = sources_of(facts, prepared)
     resampled_sources = [*map(output_grid.resample, sources)]
     for name, image in images.items():
@@ -196,6 +195,7 @@ def case_intervals(
         crown = (
             _crown(prepared, output_grid, volume) if fills_crown(facts, prepared, name) else None
         )
+        physical_ends = []
         for maps, values in zip((low, high), ends):
             whole = prediction.values.copy()
             whole[used] = values
@@ -203,28 +203,41 @@ def case_intervals(
             if crown is not None and maps is low:
                 np.minimum(physical.data, np.float32(SOFT_HU), out=physical.data, where=crown)
             maps[name] = return_to(physical, output_grid.file)
-        target = calibration.header.targets[name]
-        parts = region_masks(target.regions, volume) if target.bounds else {}
+            physical_ends.append(physical.data[0])
+        parts = region_masks(calibration.header.targets[name].regions, volume)
+        half = (physical_ends[1] - physical_ends[0]) / 2
+        expected[name] = calibration.expected(name, half, parts)
         in_network_units = calibration.bounds(name, *ends, parts)
         bounds[name] = {
             key: round(bound * image.scale.half, 4) for key, bound in in_network_units.items()
         }
-    return CaseIntervals(low, high, bounds, verdict)
+    return CaseIntervals(low, high, bounds, expected, verdict)
 
 
 def notes_on_starter(
-    starter: Mapping[str, Any], calibration: Calibration | None, can_have: bool
+    starter: Mapping[str, Any],
+    calibration: Calibration | None,
+    can_have: bool,
+    targets: Collection[str] = (),
 ) -> Iterator[Message]:
-    """Messages on a starter, and on what its intervals rest; can_have: whether a calibration would give them."""
+    """Messages on a starter, and on what its intervals rest.
+
+    can_have: whether a calibration would give intervals; targets: that are synthesised.
+    """
     name = f"starter:{starter['name']}"
-    trained = f"Synthesised by {name}, which was trained on {starter['trained_on']}."
-    yield message("starter", f"{trained} Lesions may be missing from the image, or look healthy.")
+    limits = starter.get("target_limits", {})
+    if said := [limits[target] for target in targets if target in limits]:
+        yield message("target-limits", " ".join(said))
+    trained = f"Synthesised by {name}, which was trained on {starter['trained_on']}. Lesions may be missing from the image, or look healthy."
     fit = f"Fit intervals on real cases with all its scans: voxlate calibrate {name} COHORT --out CALIBRATED."
     if calibration is None:
         how = fit if can_have else "Cases that lack several of its scans can have none."
-        yield message("no-intervals", f"No intervals: the starter has none for such images. {how}")
-    elif widening := describe_widening(calibration.entry):
-        yield message(
-            "synthetic-intervals",
-            f"The intervals were {widening}; they are no guarantee for a patient. {fit}",
+        yield message("starter", f"{trained} It has no intervals for such images. {how}")
+        return
+    yield message("starter", trained)
+    entry = calibration.entry
+    if "widened" in entry:
+        text = (
+            f"The intervals were {describe_fit(entry)}. They are no guarantee for a patient. {fit}"
         )
+        yield message("synthetic-intervals", text)

@@ -11,7 +11,7 @@ The path of a scan, in the order in which `synthesise` calls these functions:
    averages those of several planes.
 5. Physical units: `predict_case` applies the scale of each target and stretches its bright end (brightness.find_peak).
 6. Trust: intervals.case_intervals adds intervals, error bounds and an out-of-distribution map, if calibrated.
-7. Empty slices: empty.empty_slices finds the slices that show no body, which become background.
+7. Background: background.find_outside finds what is outside of the body of all sources, which becomes background.
 8. Output grid: intervals.OutputGrid.images resamples the images to the grid of the scan's file.
 9. Result: result.Synthesised holds images and provenance, and writes them.
 """
@@ -32,22 +32,27 @@ from voxlate.base.errors import BadInput, as_list, known_name, plural, system_re
 from voxlate.base.executors.case_work import Progress, no_report
 from voxlate.base.files import SYNTHETIC
 from voxlate.base.hub import address_of
-from voxlate.base.messages import FEWEST_PATIENTS, Message, Say, message, warn_unless_note
+from voxlate.base.messages import (
+    FEWEST_PATIENTS,
+    Message,
+    Say,
+    by_consequence,
+    message,
+    warn_unless_note,
+)
 from voxlate.base.options.option import check_range, parameters_of, words_of_python
 from voxlate.base.slabs import in_slabs
 from voxlate.checks.out_of_distribution import verdict_on
-from voxlate.checks.usual_anatomy import Anatomy
 from voxlate.scans.cases.case import MASK
 from voxlate.scans.images.grid import Volume
-from voxlate.synthesis.brightness import SynthesisedImage, in_physical_units, with_peak
-from voxlate.synthesis.calibration import Answer, Calibration, Calibrations, Prediction
-from voxlate.synthesis.empty import (
-    Empty,
-    begins_above,
-    empty_slices,
-    find_empty_slices,
+from voxlate.synthesis.background import (
+    Background,
+    background_of_case,
+    find_outside,
     unused_slices,
 )
+from voxlate.synthesis.brightness import SynthesisedImage, in_physical_units, with_peak
+from voxlate.synthesis.calibration import Answer, Calibration, Calibrations, Prediction
 from voxlate.synthesis.facts import ModelFacts
 from voxlate.synthesis.inputs import (
     CaseInputs,
@@ -69,6 +74,7 @@ from voxlate.synthesis.intervals import (
     patches_in,
     sources_of,
 )
+from voxlate.synthesis.known_scans import KnownScans
 from voxlate.synthesis.network import Network
 from voxlate.synthesis.planes import planes_read, sample_planes
 from voxlate.synthesis.provenance import USED_FOR_CALIBRATION, Table, state_units
@@ -106,7 +112,7 @@ class Model:
     facts: ModelFacts
     network: Network
     origin: Path
-    anatomy: Anatomy | None = None
+    anatomy: KnownScans | None = None
     calibrations: Calibrations | None = None
     only: tuple[str, ...] = ()
     models: tuple["Model", ...] = ()
@@ -237,14 +243,14 @@ class Model:
         prepared = inputs.prepared
         plan = self.plan(inputs.files, seed)
         grid = find_output_grid(facts, prepared)
-        background = find_empty_slices(facts, prepared)
-        unused = _unused_slices(facts, background.which, grid, calibration)
+        outside = find_outside(facts, prepared)
+        unused = _unused_slices(facts, outside.slices, grid, calibration)
         with turn or nullcontext():
             begun = time.monotonic()
             images, calls = predict_case(self, inputs, seed, progress, unused)
             seconds = (time.monotonic() - begun) / prepared.header.shape[0]
         ends = case_intervals(calibration, facts, prepared, images, grid, unused, checked.verdict)
-        empty = empty_slices(facts, prepared, self.anatomy, images, background)
+        background = background_of_case(facts, outside, self.anatomy, images)
         batch = 1 if facts.synth.exact else facts.synth.batch
         planes = [plane.axes for plane in planes_read(facts, prepared.header)]
         provenance = {
@@ -256,13 +262,13 @@ class Model:
                 name: scan or {"voxels": inputs.key} for name, scan in plan["inputs"].items()
             },
             **dict(zip(COST, (calls, seconds, self.network.device_name, batch))),
-            **_provenance(self, inputs, images, ends, calibration, empty),
+            **_provenance(self, inputs, images, ends, calibration, background),
             **({"planes_read": planes} if facts.data.planes else {}),
             **({"anyway": True} if checked.grade == "do not trust" else {}),
         }
-        result = _on_file_grid(self, images, ends, empty, grid, provenance)
+        result = _on_file_grid(self, images, ends, background, grid, provenance)
         if inputs.frame is not None:
-            result = result.restored(inputs.frame, empty.values)
+            result = result.restored(inputs.frame, background.values)
         for note in result.warnings:
             warn(note)
         return result
@@ -302,12 +308,14 @@ class Model:
                 patches = patches_in(facts, inputs.prepared, sources_of(facts, inputs.prepared))
                 verdict = verdict_on(calibration.references, patches)
                 messages += verdict.messages
-            return Checked(inputs, targets, tuple(notes), tuple(messages), calibration, verdict)
+            return Checked(
+                inputs, targets, tuple(notes), tuple(by_consequence(messages)), calibration, verdict
+            )
 
     @property
     def missing_checks(self) -> list[Message]:
         """A message where orientation, field of view and modality of scans cannot be checked."""
-        known = {} if self.anatomy is None else self.anatomy.usual
+        known = {} if self.anatomy is None else self.anatomy.references
         missing = [name for name in self.facts.data.source if name not in known]
         names = " and ".join(missing)
         why = f"was trained on {names} of fewer than {FEWEST_PATIENTS} patients"
@@ -485,11 +493,11 @@ def _unused_slices(
 ) -> Bool:
     """The slices [D] that the network may leave out, because none of their voxels decides anything.
 
-    No slice where peaks, error bounds or brain surroundings are measured.
+    No slice where peaks or error bounds are measured.
     """
     targets = {} if calibration is None else calibration.header.targets
     bounded = any(target.bounds for target in targets.values())
-    if facts.synth.peaks or bounded or begins_above(facts, facts.scales):
+    if facts.synth.peaks or bounded:
         return np.zeros_like(empty)
     return unused_slices(empty, grid.slices_per_step)
 
@@ -498,15 +506,15 @@ def _on_file_grid(
     model: Model,
     images: dict[str, SynthesisedImage],
     ends: CaseIntervals,
-    empty: Empty,
+    background: Background,
     grid: OutputGrid,
     provenance: Table,
 ) -> Synthesised:
     """The images with their background, resampled to the grid of the file."""
-    images = empty.fill(images)
+    images = background.fill(images)
     volumes = grid.images({name: image.values for name, image in images.items()})
     spread = grid.images({name: image.physical_sd for name, image in images.items()})
-    ends = empty.close_intervals(ends, volumes, grid)
+    ends = background.close_intervals(ends, volumes, grid)
     shape = next(iter(images.values())).values.shape
     distance = None if ends.verdict is None else ends.verdict.map(shape)
     maps = (ends.low, ends.high, grid.images(dict.fromkeys(images, distance)))
@@ -524,7 +532,7 @@ def _provenance(
     images: Mapping[str, SynthesisedImage],
     ends: CaseIntervals,
     calibration: Calibration | None,
-    empty: Empty,
+    background: Background,
 ) -> Table:
     """The entries of the provenance that describe a case's inputs, images and error bounds; entries without content are left out."""
     facts = model.facts
@@ -532,18 +540,20 @@ def _provenance(
     peaks = {name: image.peak for name, image in images.items() if image.peak is not None}
     for name, peak in peaks.items():
         warnings += peak.check(name)
-    bounds, messages = ends.stated(warnings)
-    warnings += [*messages, *empty.messages]
+    errors, messages = ends.stated(warnings)
+    warnings += [*messages, *background.messages]
     scales = {name: (image.scale.low, image.scale.high) for name, image in images.items()}
     maps = {name: facts.intensity[name] for name in facts.data.target}
+    measured = (facts.starter or {}).get("measured", {})  # on the card of the starter
     optional = {
         "peaks": {name: peak.entry for name, peak in peaks.items()},
-        "bounds": bounds,
+        **errors,
+        "measured": {name: own for name, own in measured.items() if name in images},
         "familiar": ends.verdict and ends.verdict.entry,
         USED_FOR_CALIBRATION: calibration is not None and calibration.has_case(inputs.files),
-        "warnings": [note.table for note in warnings],
+        "warnings": [note.table for note in by_consequence(warnings)],
         "bound": facts.bound,
-        "empty": empty.entry,
+        "empty": background.entry,
     }
     entries = {
         "prepared": inputs.preparation,
@@ -582,12 +592,6 @@ def _notes(model: Model, inputs: CaseInputs) -> Iterator[Message]:
         yield from model.calibrations.messages(facts)
     if why := _why_no_intervals(facts, calibration, files, inputs):
         yield message("no-intervals", f"No intervals: {why}")
-    wanted = model.targets_of(files)
-    if left := [name for name in facts.targets_for(files) if name not in wanted]:
-        yield message(
-            "not-asked-for",
-            f"Asked for {' and '.join(model.only)} only: {', '.join(left)} could be synthesised as well.",
-        )
     if facts.synth.samples > 1 and not facts.shows_doubt:
         yield message(
             "grain",
@@ -604,9 +608,10 @@ def _notes(model: Model, inputs: CaseInputs) -> Iterator[Message]:
     # at 0 the image is the mean, on which the verdict says nothing
     if facts.synth.sharpness:
         for name, sentence in facts.worse.items():
-            yield message("worse-than-naive", f"{name}: {sentence}.", grade="caution")
+            yield message("worse-than-naive", f"{name}: {sentence}", grade="caution")
     if facts.starter:
-        yield from notes_on_starter(facts.starter, calibration, len(_missing(facts, files)) < 2)
+        can_have = len(_missing(facts, files)) < 2
+        yield from notes_on_starter(facts.starter, calibration, can_have, model.targets_of(files))
     if facts.was_calibrated and calibration is None:
         yield message(
             "no-intervals",

@@ -14,7 +14,7 @@ from voxlate.synthesis.result import check_folder, read_synthesis
 
 SHARED_SECONDS = 60.0  # that one of several processes waits for another to write shared files
 OF_ONE_CASE = {  # entries of a case's provenance that the folder's provenance does not have
-    "case", "bounds", "familiar", "peaks", "split", "inputs", "prepared", "warnings", "empty", "images", "in_training", "anyway", "held_out_by",
+    "case", "bounds", "expected", "measured", "familiar", "peaks", "split", "inputs", "prepared", "warnings", "empty", "images", "in_training", "anyway", "held_out_by",
     "network_calls", "seconds_per_slice", "device", "batch", "planes_read",
 }  # fmt: skip
 

@@ -9,7 +9,6 @@ from pydantic import StringConstraints
 from typing_extensions import TypedDict  # pydantic needs it before Python 3.12
 
 from voxlate.base.files import read_json
-from voxlate.base.messages import read_messages, worst_grade
 from voxlate.base.records import (
     Count,
     FileName,
@@ -25,12 +24,12 @@ from voxlate.base.records import (
     Text,
     Widening,
 )
-from voxlate.checks.conformal import Bound
 from voxlate.scans.cases.align import Align
 from voxlate.scans.cases.axes import Axes
 from voxlate.scans.cases.case import MASK
 from voxlate.scans.images.intensity import IntensityMap
 from voxlate.scans.images.register import RegistrationMethod
+from voxlate.synthesis.conformal import Bound
 
 Provenance = Mapping[str, Any]
 Table = dict[str, Any]
@@ -114,6 +113,8 @@ class _Keys(TypedDict, total=False):
     batch: Count
     calibration: _Calibration
     bounds: dict[Name, dict[Name, NotNegative]]
+    expected: dict[Name, dict[Name, NotNegative]]
+    measured: dict[Name, list[Text]]
     bound: dict[Name, NotNegative]
     taught_calibration: bool
 
@@ -144,11 +145,6 @@ def read_provenance(path: Path) -> Table:
     for own in content.get("made_without", {}).values():
         record.fill(_Keys, own, others=None)
     return content
-
-
-def is_distrusted(provenance: Provenance) -> bool:
-    """Whether images are graded "do not trust"."""
-    return worst_grade(read_messages(provenance)) == "do not trust"
 
 
 def run_folders(provenance: Provenance) -> list[Path]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from voxlate.base.errors import BadInput, known_name, plural
-from voxlate.base.messages import Grade, Message, message
+from voxlate.base.messages import Message, message
 from voxlate.scans.cases.case import MASK
 from voxlate.scans.cohorts.case_files import UNNAMED, CaseFiles, CohortFiles, plain_name
 from voxlate.scans.cohorts.path_roles import modality_by_name
@@ -179,16 +179,10 @@ def _one_scan(path: Path, model: Model) -> CaseScans:
     files = {sources[0]: path}
     notes = tuple[Message, ...]()
     names = {sources[0], *model.facts.accepts.get(sources[0], ())}
-    if not ({stem, says} & names or path.is_dir()):
-        fits = says in ANY or (names <= ANY and says in MR)
-        grade: Grade = "note" if fits else "caution"
-        notes = (
-            message(
-                "taken-as",
-                f"The scan ({path.name}) is taken as {sources[0]} because it is the only one; its name says {says or 'nothing of it'}. If it is another scan, name its modality.",
-                grade=grade,
-            ),
-        )
+    takes_any = says in MR and sources[0] in ANY
+    if not (path.is_dir() or takes_any or says in ANY or {stem, says} & names):
+        text = f"By its name, {path.name} is {says}, and it is taken as {sources[0]}. Give a scan of {sources[0]}, or a model for {says}."
+        notes = (message("taken-as", text, grade="caution"),)
     why = why_excluded(list_series(path)[0]) if path.is_dir() else ""
     # a lone reformatted series is an ordinary scan, and of KINDS its reader speaks
     if why not in ("", DERIVED, *KINDS):

@@ -1,11 +1,10 @@
 """From a model, inputs and options to the cases that `synth` and voxlate.synthesise work on."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from voxlate.base.errors import BadInput
-from voxlate.base.messages import Message, message
 from voxlate.synthesis.model import Model
 from voxlate.synthesis.scans import CaseScans, find_scans
 from voxlate.synthesis.synth_options import SynthOptions, part_of
@@ -27,16 +26,6 @@ class Selection:
     complete: list[str] = field(default_factory=list)
     patients: dict[str, str] = field(default_factory=dict)
     parts: int = 0
-
-    def notes(self, done: Collection[str]) -> Iterator[Message]:
-        """A note on a completion that synthesised several modalities of a case, because none was named; done: these cases."""
-        model = self.model
-        targets = (model.targets_of(case.files) for case in self.scans if case.case in done)
-        most = max(targets, key=len, default=[])
-        if model.facts.completes and not model.only and len(most) > 1:
-            yield message(
-                "not-named", f"All missing modalities were synthesised: {', '.join(most)}."
-            )
 
 
 def select(

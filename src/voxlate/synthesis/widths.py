@@ -11,7 +11,7 @@ import numpy as np
 
 from voxlate.base.array_types import Float32
 from voxlate.base.records import Shape
-from voxlate.checks.patch_features import NARROWEST, VOXELS_OF_WIDTHS
+from voxlate.synthesis.voxel_features import NARROWEST, VOXELS_OF_WIDTHS
 
 LEAST_DIVISOR = 1e-4  # divisor of features and errors
 LARGEST = 1e4  # size of a value: networks with such weights predict finite values

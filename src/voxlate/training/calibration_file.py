@@ -20,12 +20,12 @@ from voxlate.checks.out_of_distribution import (
     number_of_patch_features,
     reference_shapes,
 )
-from voxlate.checks.patch_features import number_of_features
 from voxlate.scans.formats.format import KeptByFile
 from voxlate.scans.images.regions import BODY, regions_from
 from voxlate.synthesis.calibration import Answer, Calibration, Header, Target
 from voxlate.synthesis.facts import ModelFacts
 from voxlate.synthesis.model import Model
+from voxlate.synthesis.voxel_features import number_of_features
 from voxlate.synthesis.widths import SETTINGS, Widths, widths_shapes
 from voxlate.training.changes import first_change
 from voxlate.training.recipe.earlier_recipe import stored_options

@@ -21,9 +21,9 @@ from voxlate.base.records import (
     Tensors,
     Text,
 )
-from voxlate.checks.intensity_checks import POINTS
 from voxlate.scans.cases.align import Preparation
 from voxlate.scans.cases.case_header import Unit
+from voxlate.synthesis.intensity_checks import POINTS
 from voxlate.training.recipe.run_provenance import Adapted, ShownStage, ShownTraining
 
 LEAST_SIZE = 4096  # numbers up to this one are allowed in all settings of a network

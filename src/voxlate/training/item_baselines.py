@@ -25,17 +25,14 @@ from voxlate.training.run import Run
 from voxlate.training.validate import find_targets, in_pairs, validation_places, validation_split
 from voxlate.training.verdict import SYNTHESIS, UNOWNED_CLAUSE, Verdict, verdict_on
 
-MOST = 0.95  # share of a slice's voxels that stands for all of them
-
 
 @dataclass
 class ItemErrors:
     """Mean absolute errors of items by target and answer (the model or a baseline) on the same voxels.
 
     They are in the unit of a window, or else of 255, as `evaluate` states them. baselines: those that `evaluate` scores;
-    places: case and start of each item in the order of `add`; scales: those of the targets' images; shown, hidden:
-    voxels that count in their slices, in them and beside them. A target that was an input of the model does not
-    count, nor does an item without a voxel to be scored.
+    places: case and start of each item in the order of `add`; scales: those of the targets' images. A target
+    that was an input of the model does not count, nor does an item without a voxel to be scored.
     """
 
     baselines: Baselines
@@ -45,8 +42,6 @@ class ItemErrors:
     places: Places
     scales: Mapping[str, Scale]
     count: int = 0
-    shown: float = 0.0
-    hidden: float = 0.0
     errors: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -68,8 +63,6 @@ class ItemErrors:
                     continue
                 body, whole_mean = self.scored_part(case, name)
                 inside, mean = (_cut(whole, start, size) for whole in (body, whole_mean))
-                self.shown += inside.sum()
-                self.hidden += body[start[0] : start[0] + size[0]].sum() - inside.sum()
                 if not inside.any():
                     continue
                 truth, prediction = (_array(of[item, place]) for of in (batch.target, image))
@@ -161,13 +154,9 @@ def verdicts_on(errors: ItemErrors, stage: FullStage) -> list[Verdict]:
         clause = clause or UNOWNED_CLAUSE
     patients = {entry.case: entry.patient for entry in cohort.cases}
     of_items = {str(number): patients[case] for number, (case, _) in enumerate(errors.places)}
-    share = errors.shown / max(errors.shown + errors.hidden, 1)
     verdicts = []
     for name, of_target in errors.errors.items():
         unit, _ = errors.unit(name)
-        inside = ", inside the body" if mask_for(cohort.units[name]) == "body" else ", whole slices"
-        if share < MOST:
-            inside += f", of which they show {share:.0%}"
-        where = f"on {errors.count} validation items{inside}{drawn} (voxlate evaluate scores whole cases)"
+        where = f" on validation items{drawn}"
         verdicts.append(verdict_on(name, of_target, of_items, unit, where, clause))
     return verdicts

@@ -7,10 +7,10 @@ import torch
 
 from voxlate.base.errors import first_of
 from voxlate.base.messages import Message, message
-from voxlate.checks.intensity_checks import check_scales
 from voxlate.scans.cases.case import LABEL, PreparedCase
 from voxlate.scans.cases.prepared import SPLITS, Cohort
 from voxlate.scans.cohorts.split import FOLDS
+from voxlate.synthesis.intensity_checks import check_scales
 from voxlate.training.batches.latents import uncacheable
 from voxlate.training.batches.patches import (
     NO_LABEL,

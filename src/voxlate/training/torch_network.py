@@ -20,7 +20,6 @@ from voxlate.base.errors import BadInput
 from voxlate.base.executors.case_work import no_report
 from voxlate.base.options.check_values import check_value
 from voxlate.base.options.option import field_types
-from voxlate.checks.usual_anatomy import read_anatomy
 from voxlate.scans.cases.align import Preparation
 from voxlate.science.batch import collate
 from voxlate.science.diffusion.noise import SynthesisNoise
@@ -28,6 +27,7 @@ from voxlate.science.diffusion.sample import SamplerSettings
 from voxlate.science.methods.method import Method, networks_in
 from voxlate.synthesis.calibration import Answer
 from voxlate.synthesis.facts import DataFacts, ModelFacts, SyntheticHeads, SynthFacts
+from voxlate.synthesis.known_scans import read_known_scans
 from voxlate.synthesis.model import Model
 from voxlate.synthesis.network import Calls, NoiseOf
 from voxlate.synthesis.patch import Patch
@@ -44,7 +44,8 @@ from voxlate.training.recipe.text import apply_changes
 from voxlate.training.recipe.training_settings import Precision
 from voxlate.training.run import Run, of_a_run, software, weights_of
 from voxlate.training.starter import load_run, run_folder
-from voxlate.training.starters.names import is_starter
+from voxlate.training.starters.card import read_card
+from voxlate.training.starters.names import folder_of, is_starter, starter_names
 from voxlate.training.weights import file_hash, read_header
 
 TABLES = ("noise", "slices", "schedule")  # keys that hold a table, whose kind may be named alone
@@ -242,7 +243,7 @@ def open_run(run: Path | str, device: str, allow_code: bool, answer: Answer | No
     folder = origin if origin.is_dir() else origin.parent
     header["weights_hash"] = file_hash(weights_of(path))
     anatomy_file = Run(folder).anatomy
-    anatomy = read_anatomy(anatomy_file, recipe.intensity) if anatomy_file.is_file() else None
+    anatomy = read_known_scans(anatomy_file, recipe.intensity) if anatomy_file.is_file() else None
     trained_on = data_of_training([folder])
     splits = merge_splits(
         dict.fromkeys(cases, split) for split, cases in trained_on.get("splits", {}).items()
@@ -323,15 +324,23 @@ def model_facts(
         training_ml=float(get("training_ml") or 0),
         bound=get("bound", {}),
         accepts=accepts,
-        starter=starter and {key: starter[key] for key in ("name", "trained_on")},
+        starter=starter and _of_starter(starter),
         imported="imported" in header,
         was_calibrated=bool(get("adapted", {}).get("calibrated")),
         worse=get("worse", {}),
         seen_voxels=get("training_voxels", []),
-        seen_signatures=get("training_signatures", []),
         splits=dict(splits or {}),
         of_fold=of_fold,
     )
+
+
+def _of_starter(starter: Mapping[str, Any]) -> dict[str, Any]:
+    """What a starter states of itself, with the limits and errors on its card if this package has it."""
+    stated = {key: starter[key] for key in ("name", "trained_on")}
+    if starter["name"] not in starter_names():
+        return stated
+    card = read_card(folder_of(starter["name"]))
+    return {**stated, "target_limits": card.target_limits, "measured": card.errors}
 
 
 def synth_facts(synth: Synthesis) -> SynthFacts:

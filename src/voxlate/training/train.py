@@ -16,9 +16,9 @@ from voxlate.base.items import stable_id
 from voxlate.base.machine import keep_freed_memory
 from voxlate.base.messages import Message, Say, message
 from voxlate.base.options.option import merge
-from voxlate.checks.usual_anatomy import anatomy_of
 from voxlate.scans.cases.prepared import Cohort, open_cohort
 from voxlate.science.methods.method import Method
+from voxlate.synthesis.known_scans import known_scans_of
 from voxlate.training.batches.one_scale import check_scale
 from voxlate.training.batches.patches import training_cases
 from voxlate.training.initial import initial_method
@@ -232,9 +232,9 @@ def _describe_cases(run: Run, recipe: Recipe, cohort: Cohort) -> None:
         learned = fit_cohort(cohort, data.source, data.target, ranges_of(recipe))
         learned.save(run.naive)
     if not run.anatomy.exists():
-        sources = {name: recipe.intensity[name] for name in data.source}
         targets = {name: recipe.intensity[name] for name in data.target}
-        anatomy_of(cohort, training_cases(cohort, data), sources, targets).save(run.anatomy)
+        known = known_scans_of(cohort, training_cases(cohort, data), data.source, targets)
+        known.save(run.anatomy)
 
 
 def _train_stages(session: Session, jobs: Sequence[Job]) -> list[Job]:

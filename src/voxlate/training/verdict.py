@@ -10,14 +10,14 @@ from rich.text import Text
 from voxlate.base.array_types import Float64
 from voxlate.base.errors import plural
 from voxlate.base.groups import grouped
-from voxlate.base.statistics import SIGNIFICANT, bootstrap, fixed_text, too_few, wilcoxon_p
+from voxlate.base.statistics import SIGNIFICANT, bootstrap, fixed_text, patients_needed, wilcoxon_p
 
 Outcome = Literal["better", "unclear", "worse", "unknown"]
 Errors = Mapping[str, float]  # by case
 
 SYNTHESIS = "synthesis"  # the answer of rows that are no naive baseline
 METRIC = "mae"
-TIE = 0.005  # share of the baseline's error below which a difference prints as 0 %
+TIE = 0.005  # share of the baseline's error below which a difference does not count
 ONE_WORSE = 0.05  # share by which a synthesis of one patient is worse
 UNOWNED_CLAUSE = (
     "the patients of the training's slices are unknown, so neighbours of these may be among them"
@@ -77,20 +77,20 @@ def verdict_on(
     """The verdict on syntheses by their mean absolute errors and those of the naive baselines.
 
     errors: by answer ("synthesis", or a baseline's name) and case, all measured with the same conventions; patients: by
-    case; where: words on the voxels or items of the errors; not_held_out: a clause if cases say nothing of other patients.
+    case; where: a clause on the voxels or items of the errors; not_held_out: a clause if cases say nothing of other patients.
     """
     ours = errors.get(SYNTHESIS, {})
     others = [name for name in errors if name != SYNTHESIS]
     pairs = [_pair(name, ours, errors[name], patients) for name in others]
     shared = [pair for pair in pairs if pair.cases]
     if not shared:
-        said = "no verdict: no naive baseline was scored, so it is unknown whether the model is worth its training; a folder train (or imagesTr) in the cohort of the true scans, --prepared PREPARED or --naive RUN gives the training cases of one"
-        said += f"; {not_held_out}" if not_held_out else ""
+        said = "No naive baseline was scored. A folder train (or imagesTr) in the cohort of the true scans, --prepared PREPARED or --naive RUN gives the training cases of one."
+        said += f" No result on other patients: {not_held_out}." if not_held_out else ""
         return Verdict(modality, "unknown", said, unit=unit)
     best = min(shared, key=lambda pair: (-pair.cases, pair.naive.mean()))
     outcome, said = _judge(best, unit, where, not_held_out)
     if best.cases < len(ours):
-        said += f"; over the {best.cases} of {len(ours)} cases that this baseline has"
+        said += f" Over the {best.cases} of {len(ours)} cases that this baseline has."
     numbers = [str(number) for number in range(len(best.naive))]
     return Verdict(
         modality,
@@ -137,27 +137,26 @@ def _judge(pair: _Pair, unit: str, where: str, not_held_out: str) -> tuple[Outco
         f"{fixed_text(mean, mean, fits=True)} {unit}".rstrip()
         for mean in (float(pair.synthesis.mean()), float(pair.naive.mean()))
     )
-    best = f"the best naive baseline ({pair.baseline}, {theirs})"
     size = len(pair.naive)
-    if pair.cases > size:
-        where += ", mean over patients"
+    errors = f"MAE {ours}{where}; {pair.baseline} {theirs}".removesuffix(".")  # of a.u.
     share = pair.share
-    by = _percent(share)
-    patients = f"{pair.lower_on} of {plural(size, 'patient')}"
-    side = "lower" if share > 0 else "higher"
-    means = f"MAE {ours}, {where}, {side} by {by} on average, lower for {patients}"
     least = ONE_WORSE if size == 1 else TIE
-    if share <= -least and 2 * (pair.synthesis > pair.naive).sum() > size:
-        alone = "; one patient does not represent others" if size == 1 else ""
-        return "worse", f"WORSE THAN {best}: do not use; {means}{alone}"
+    higher = int((pair.synthesis > pair.naive).sum())
+    if share <= -least and 2 * higher > size:
+        alone = " One patient does not represent others." if size == 1 else ""
+        return (
+            "worse",
+            f"{errors}. Do not use: higher for {higher} of {plural(size, 'patient')}.{alone}",
+        )
     if not_held_out:
-        return "unclear", f"NO RESULT ON OTHER PATIENTS against {best}: {means}; {not_held_out}"
+        return "unclear", f"{errors}. No result on other patients: {not_held_out}."
+    lower = f"for {pair.lower_on} of {plural(size, 'patient')}"
     p = wilcoxon_p(pair.synthesis, pair.naive)
     if share >= TIE and p < SIGNIFICANT and 2 * pair.lower_on > size:
-        return "better", f"beats {best} by {by} on {patients}: MAE {ours}, {where}"
-    if few := too_few(size):
-        return "unclear", f"CANNOT BE TOLD from {few} whether it is better than {best}: {means}"
-    return "unclear", f"NOT CLEARLY BETTER than {best}: {means} (signed-rank test, p {p:.2g})"
+        return "better", f"{errors}. Lower {lower}."
+    if enough := patients_needed(size):
+        return "unclear", f"{errors}. Too few patients ({size} of {enough}) to compare."
+    return "unclear", f"{errors}. Not clearly lower: {lower} (signed-rank test, p {p:.2g})."
 
 
 def _pair(baseline: str, ours: Errors, theirs: Errors, patients: Mapping[str, str]) -> _Pair:
@@ -169,14 +168,6 @@ def _pair(baseline: str, ours: Errors, theirs: Errors, patients: Mapping[str, st
     means = [np.mean(pairs, axis=0) for pairs in by_patient.values()]
     synthesis, naive = np.reshape(means, (-1, 2)).T
     return _Pair(baseline, synthesis, naive, sum(map(len, by_patient.values())))
-
-
-def _percent(share: float) -> str:
-    if not np.isfinite(share):
-        return "any share of a baseline without error"
-    if share < -10:
-        return f"a factor of {1 - share:.0f}"
-    return f"{100 * abs(share):.0f} %" if abs(share) >= TIE else "less than 1 %"
 
 
 def verdict_lines(verdicts: Sequence[Verdict]) -> list[str]:

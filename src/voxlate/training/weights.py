@@ -18,11 +18,11 @@ from voxlate.base.errors import BadInput
 from voxlate.base.files import sha256_of, whole_file
 from voxlate.base.messages import Message, message
 from voxlate.base.records import Record, checksum, write_tensors
-from voxlate.checks.intensity_checks import training_ranges
 from voxlate.scans.cases.case import DIGITS
 from voxlate.scans.cases.prepared import Cohort
 from voxlate.scans.formats.format import KeptByFile
 from voxlate.science.methods.method import Method
+from voxlate.synthesis.intensity_checks import training_ranges
 from voxlate.training.batches.patches import training_cases
 from voxlate.training.changes import first_change
 from voxlate.training.header import header_of
@@ -49,7 +49,6 @@ def make_header(
     drawn = list(chain.from_iterable(cohort.headers_of_draws(case, draws) for case in cases))
     # a case that no stage can use may have other scans of a patient who trains
     seen = [*map(cohort.header, cohort.on_disk(cohort.splits["train"]))]
-    signatures = chain.from_iterable(header.signatures.items() for header in seen)
     return {
         "recipe": plain,
         **({"imports": needed} if (needed := code_of(plain)) else {}),
@@ -72,9 +71,6 @@ def make_header(
             header.voxels[name][:DIGITS]
             for header, name in product(seen, names)
             if name in header.visible
-        ],
-        "training_signatures": [
-            signature for name, signature in signatures if signature and name in data.source
         ],
         "made_by": software(),
     }

@@ -26,9 +26,9 @@ from voxlate.scans.layout_options import MAX_VOLUME, Layout, allow_volumes, quot
 from voxlate.scans.prepare_options import PrepareOptions
 
 if TYPE_CHECKING:
-    from voxlate.checks.survey import Survey
     from voxlate.scans.cases.prepared import Cohort
     from voxlate.scans.cohorts.case_files import CohortFiles
+    from voxlate.scans.survey import Survey
 
 MOST_ALIGNED = 2  # lines on the alignment of scans
 MOST_ROWS = 12  # files of a dry run; --all shows the others
@@ -87,9 +87,17 @@ def prepare(root: Root, out: Out, *, options: PrepareOptions, progress: Reporter
         >>> cohort.modalities, {split: len(cases) for split, cases in cohort.splits.items()}
         (('t1', 't2'), {'train': 5, 'val': 1, 'test': 0})
     """
-    from voxlate.checks.prepare import prepare as prepare_cohort
+    from voxlate.checks.cohort_examination import EXAMINATION
+    from voxlate.scans.prepare import prepare as prepare_cohort
 
-    return prepare_cohort(root, out, options, progress=progress.count("prepare"), say=progress.say)
+    return prepare_cohort(
+        root,
+        out,
+        options,
+        examination=EXAMINATION,
+        progress=progress.count("prepare"),
+        say=progress.say,
+    )
 
 
 @function
@@ -109,7 +117,7 @@ def survey(root: Root, *, options: PrepareOptions, progress: Reporter) -> "Surve
         >>> survey.files[0].grid, survey.problems
         ('20×24×6, 2.00×2.00×3.00 mm', [])
     """
-    from voxlate.checks.survey import survey as survey_cohort
+    from voxlate.scans.survey import survey as survey_cohort
 
     return survey_cohort(Path(root), options, progress.count("check"))
 
@@ -124,12 +132,12 @@ def _prepare_lines(
     everything: Everything = False,
 ) -> Iterator[Any]:
     """The table of a prepared cohort, its alignment in a few lines, and the next command."""
-    from voxlate.checks.survey import cohort_overview
     from voxlate.commands.api.next_steps import after_prepare
     from voxlate.commands.api.overview import by_value, overview_lines
     from voxlate.evaluation.reports.cohort_page import misalignment_lines, registration_lines
     from voxlate.scans.cohorts.manifest import root_and_manifest
     from voxlate.scans.cohorts.split import describe_held_out
+    from voxlate.scans.survey import cohort_overview
 
     if dry_run:
         yield from _survey_lines(done, None if everything else MOST_ROWS)
@@ -172,8 +180,8 @@ def _prepare_lines(
 
 
 def _prepared_document(done: Any) -> Any:
-    from voxlate.checks.survey import Survey, cohort_overview
     from voxlate.scans.cohorts.split import list_held_out
+    from voxlate.scans.survey import Survey, cohort_overview
 
     if isinstance(done, Survey):
         return done.facts

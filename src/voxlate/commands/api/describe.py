@@ -12,7 +12,8 @@ import numpy as np
 from voxlate.base.errors import BadInput, plural
 from voxlate.base.hub import download, is_on_hub
 from voxlate.base.messages import Message, message
-from voxlate.checks.quality_checks import WholeScan, check_alone
+from voxlate.checks.check_table import exact_messages
+from voxlate.checks.fingerprint import fingerprint
 from voxlate.scans.cohorts.rows import quote_some
 from voxlate.scans.formats.archive import apart, is_archive, unpacked
 from voxlate.scans.formats.dicom import DICOM, SeriesInfo, is_dicom_folder, list_series
@@ -150,7 +151,11 @@ def _scan(path: Path) -> dict[str, Any]:
         *volume.guesses,
         *([] if stated else _guesses_of_unit(named, volume.unit, float(low))),
     ]
-    warnings = check_alone(WholeScan(volume)) if finite.all() else []
+    warnings = (
+        exact_messages(fingerprint(volume), volume.unit, groups=("array", "scan"))
+        if finite.all()
+        else []
+    )
     return {
         "file": str(path),
         "grid": str(volume.grid),

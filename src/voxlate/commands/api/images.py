@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from voxlate.base.errors import BadInput, as_list, first_of, plural
-from voxlate.base.messages import Message, message, verdict_of, worst_grade
+from voxlate.base.messages import Message, by_consequence, message, verdict_of, worst_grade
 from voxlate.base.options.option import AllowCode, Device, field_types
 from voxlate.commands.api.entry import RUN, Argument, Command, Out, Place, Run, Undone, function
 from voxlate.commands.api.progress import Reporter
@@ -279,8 +279,6 @@ def synthesise(
         selected, to, options, progress=progress.step, say=progress.say
     )
     cases = tuple(folder.name for folder in folders)
-    for note in selected.notes(cases):
-        progress.say(note)
     if has_layout and folders:
         write_layouts(folders, scans, to, options, progress.say)
     if options.store:
@@ -457,7 +455,7 @@ def _checks(selected: "Selection", progress: Reporter) -> Checks:
 def check_case(model: "Model", scans: "CaseScans") -> CheckedCase:
     """A case as a model would take it."""
     checked = model.check(scans.files, scans.case)
-    messages = [*scans.notes, *checked.messages, *model.missing_checks]
+    messages = by_consequence([*scans.notes, *checked.messages, *model.missing_checks])
     inputs = checked.inputs
     units = inputs.prepared.header.units
     files = {

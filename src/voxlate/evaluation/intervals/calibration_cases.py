@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from voxlate.base.errors import BadInput
 from voxlate.base.records import Record, checksum, write_tensors
 from voxlate.checks.out_of_distribution import Patches
-from voxlate.checks.patch_features import voxel_features
 from voxlate.checks.truths import Sketch, SketchedTruth, sketch_of
 from voxlate.evaluation.intervals.fit import CalibrationVoxels
 from voxlate.scans.images.grid import Volume
 from voxlate.scans.images.intensity import Scale
 from voxlate.scans.images.regions import BODY, BORDERS_HU, region_masks, regions_from
 from voxlate.synthesis.calibration import Array, Prediction
+from voxlate.synthesis.voxel_features import voxel_features
 
 BODY_VOXELS = 30_000  # of a case's body that are kept: they determine the share outside to 0.2 %
 AIR_VOXELS = 500  # of the surroundings that are kept, so that intervals of air are learned, too
@@ -124,13 +124,14 @@ def choose_voxels(
 
     # a missing modality is background, whose likeness to a truth says nothing
     shown = [source for source in sources if source.min() < source.max()]
-    sketch = sketch_of(volume, image.data[0], (shown or sources)[0], volume.grid)
+    source = Volume((shown or sources)[0][None], volume.affine, "a.u.", "source")
+    sketch = sketch_of(volume, image, source, volume.grid)
     features = voxel_features(prediction.values, sources, prediction.sd)
     return {
         "features": choose(features),
         "image": choose(prediction.values),
         "truth": choose(truth.values),
-        "sketch": vars(sketch),
+        "sketch": sketch.tables,
         "truth_parts": {region: choose(mask) for region, mask in truth_parts.items()},
         "image_parts": {region: choose(mask) for region, mask in image_parts.items()},
     }
@@ -177,7 +178,7 @@ def read_case(
     truths = {}
     voxels = {}
     for name, table in tables.items():
-        sketch = Sketch(**table.pop("sketch"))
+        sketch = Sketch.from_tables(table.pop("sketch"))
         truths[name] = SketchedTruth(patient, units[name], units[name], sketch)
         voxels[name] = CalibrationVoxels(case, patient, **table)
     return CaseData(patient, content, voxels, patches, truths, planes)

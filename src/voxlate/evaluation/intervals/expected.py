@@ -1,63 +1,60 @@
-"""The error that the intervals of an image let expect, and bounds of the errors of single cases, in words."""
+"""The error of an image that is to be expected, and bounds of the errors of single cases, in words."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
-import numpy as np
-
-from voxlate.evaluation.scoring.interval_scores import Interval, interval_of, percent
+from voxlate.base.groups import grouped
 from voxlate.evaluation.scoring.metrics import METRIC_OF
-from voxlate.evaluation.scoring.scored_images import images_in
-from voxlate.scans.formats.io import read_volume
-from voxlate.scans.images.grid import Volume
-from voxlate.scans.images.mask import foreground
-from voxlate.synthesis.provenance import Provenance, is_distrusted, provenance_of
+from voxlate.scans.images.regions import BODY
+from voxlate.synthesis.provenance import Provenance, provenance_of, run_folders
+from voxlate.training.log_file import read_verdicts
 
 MOST_CASES = 12  # of more, the lowest, the median and the highest bound are printed
 _text = METRIC_OF["mae"].text
-UNKNOWN = "not known, because the intervals hold for scans like those of the calibration, and this one is not to be trusted."
+NOT_MEASURED = "Error not measured: no held-out patients were scored."
 
 
-def expected_errors(case: Path) -> dict[str, str]:
-    """A sentence on the expected error of each image of a case that has intervals."""
-    provenance = provenance_of(case)
-    images = images_in(case)
-    sentences = {}
-    units = provenance.get("units", {})
-    for name in filter(images.__contains__, units):
-        interval = interval_of(images, name, provenance)
-        if interval is not None and not interval.changed:
-            low, high = (read_volume(path, name) for path in (interval.low, interval.high))
-            image = replace(read_volume(images[name], name), unit=units[name])
-            width = replace(high, data=high.data - low.data)
-            sentences[name] = expected_error(width, image, interval, provenance)
-    return {name: said for name, said in sentences.items() if said}
+def error_lines(*provenances: Provenance) -> list[str]:
+    """Sentences on the error of synthesised cases, with which a report, page, sheet and DICOM summary begin.
 
-
-def expected_error(width: Volume, image: Volume, interval: Interval, provenance: Provenance) -> str:
-    """A sentence on the error of an image that its intervals let expect inside the body; "" without a body.
-
-    Of images that are not to be trusted it is not known.
-
-    The mean error is that of the distribution whose quantiles are the intervals' half widths at their levels of coverage.
+    By their intervals, as the mean over cases, else as the card of a starter or the validation of a run measured it.
     """
-    if is_distrusted(provenance):
-        return f"Expected error of {image.modality}: {UNKNOWN}"
-    half = width.data[0][foreground(image)] / 2
-    if not half.size:
-        return ""
-    mean = mean_error({float(level): by for level, by in interval.levels.items()})
-    about = f"Expected error of {image.modality}: about {_round(mean * float(half.mean()))} {image.unit} on average in the body."
-    middle, most = (_round(float(np.percentile(half, share))) for share in (50, 90))
-    widths = f"For half of its voxels, the interval that has {percent(interval.coverage)} of the true values is ±{middle} {image.unit} or narrower; for the most uncertain tenth, ±{most} {image.unit} or wider."
-    return f"{about} {widths}" if mean else f"Expected error of {image.modality}: {widths}"
+    by_region = grouped(
+        ((name, region), error)
+        for provenance in provenances
+        for name, regions in provenance.get("expected", {}).items()
+        for region, error in regions.items()
+    )
+    first = next(iter(provenances), {})
+    if by_region:
+        units = first.get("units", {})
+        means = ((name, (region, fmean(own))) for (name, region), own in by_region.items())
+        how = "mean, by the prediction intervals"
+        return [
+            error_line(f"Expected error of {name}", dict(regions), units.get(name, ""), how)
+            for name, regions in grouped(means).items()
+        ]
+    if measured := first.get("measured"):
+        return [f"Measured error of {name}: {'; '.join(of)}." for name, of in measured.items()]
+    logs = (run / "log.jsonl" for run in run_folders(first))
+    verdicts = next(filter(None, (read_verdicts(log).get("final") for log in logs)), [])
+    of_validation = [
+        f"Measured error of {verdict.modality}: {verdict.sentence}"
+        for verdict in verdicts
+        if verdict.synthesis is not None
+    ]
+    return of_validation or [NOT_MEASURED]
 
 
-def _round(value: float) -> str:
-    """Two significant digits, which is what such an expectation is worth."""
-    return np.format_float_positional(float(f"{value:.2g}"), trim="-")
+def error_line(what: str, regions: Mapping[str, float], unit: str, how: str) -> str:
+    """A sentence on errors by region, that of the body last."""
+    errors = [
+        f"{region.replace('_', ' ')} {float(f'{error:.2g}'):g} {unit}".rstrip()
+        for region, error in sorted(regions.items(), key=lambda entry: entry[0] == BODY)
+    ]
+    return f"{what}: {', '.join(errors)} ({how})."
 
 
 def bounds_of(folders: Sequence[Path]) -> dict[str, dict[str, Any]]:
@@ -83,22 +80,6 @@ def bound_lines(folders: Sequence[Path]) -> Iterator[str]:
         cases = [cases[place] for place in (0, len(cases) // 2, -1)]
     for case in cases:
         yield f"  {case}: {'; '.join(_texts(by_case[case], units))}"
-
-
-def mean_error(widths: Mapping[float, float]) -> float:
-    """The mean absolute error in half widths of an interval, by the relative widths of several levels of coverage.
-
-    It is the integral of the error's quantiles, which are these widths: linear between the levels, and exponential beyond
-    the highest. 0 for fewer than two levels.
-    """
-    if len(widths) < 2:
-        return 0.0
-    levels, quantiles = np.array([(0.0, 0.0), *sorted(widths.items())]).T
-    before, last = quantiles[-2:]
-    low, high = levels[-2:]
-    fall = (last - before) / np.log((1 - low) / (1 - high))  # the mean of an exponential tail
-    inside = np.diff(levels) @ (quantiles[1:] + quantiles[:-1]) / 2
-    return float(inside + (1 - high) * (last + fall))
 
 
 def _texts(bounds: Mapping[str, Mapping[str, float]], units: Mapping[str, str]) -> Iterator[str]:

@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from voxlate.checks.conformal import least_patients, least_provable
 from voxlate.evaluation.scoring.interval_scores import describe_bound, percent
 from voxlate.synthesis.calibration import INTERVAL_METHODS, Header, Target
+from voxlate.synthesis.conformal import least_patients, least_provable
 
 SKEWED = 3  # times the share that may be outside, from which a patient differs much from the others
 

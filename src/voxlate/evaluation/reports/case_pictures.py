@@ -12,7 +12,7 @@ from voxlate.base.array_types import AnyArray, Bool, Float32
 from voxlate.base.files import UNFAMILIAR
 from voxlate.base.groups import grouped
 from voxlate.base.messages import Message, read_messages
-from voxlate.evaluation.intervals.expected import expected_errors
+from voxlate.evaluation.intervals.expected import error_lines
 from voxlate.evaluation.scoring.interval_scores import interval_of
 from voxlate.evaluation.scoring.metrics import METRICS
 from voxlate.evaluation.scoring.score_units import OWN, Conversion, Units, network_units
@@ -159,8 +159,7 @@ def read_case(out: Path, scores: Table, case: str, modality: str) -> CaseImages 
     truth = None if truth is None else units.truth(truth)
     images += _of_synthesis(synthesis, truth, units, scale, body, files, provenance)
     sentences = [(said.grade, f"{said}") for said in read_messages(provenance)]
-    if expected := expected_errors(out / case).get(modality):
-        sentences.append(("note", expected))
+    sentences += [("note", line) for line in error_lines(provenance)]
     oriented = not any(map(is_picture, [file or files[modality], *(placed or named).values()]))
     return CaseImages(case, main.grid, images, sentences, oriented)
 

@@ -9,10 +9,10 @@ from typing import Any
 
 from voxlate.base.errors import first_of, plural
 from voxlate.base.groups import grouped
-from voxlate.checks.audit import not_examined
 from voxlate.evaluation.reports.case_pictures import evenly, in_a_row, scan_columns
 from voxlate.evaluation.reports.page import flat, write_report
 from voxlate.scans.cases.align import Registered
+from voxlate.scans.cases.alignment_audit import not_examined
 from voxlate.scans.cases.prepared import CaseEntry, Cohort, open_cohort
 from voxlate.scans.images.misalignment import NOTHING_IN_COMMON, Misalignment
 from voxlate.scans.images.units import TISSUE_MAPS

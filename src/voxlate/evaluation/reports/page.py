@@ -19,17 +19,18 @@ from voxlate.base.files import lock_if_free, read_json, write_text
 from voxlate.base.groups import grouped
 from voxlate.base.hub import is_on_hub
 from voxlate.base.messages import Message, without_names
-from voxlate.base.statistics import too_few
+from voxlate.evaluation.intervals.expected import error_line, error_lines
 from voxlate.evaluation.reports.case_pictures import sections_of, warnings_of
 from voxlate.evaluation.reports.curves import curve_chart
 from voxlate.evaluation.scoring.captions import training_note
 from voxlate.evaluation.scoring.scored_images import check_unchanged
 from voxlate.evaluation.scoring.scores import FILE, NO_SCORES, Scores, read_scores
+from voxlate.scans.images.regions import BODY
 from voxlate.synthesis.provenance import provenance_of, run_folders
 from voxlate.training.log_file import curves_of, read_verdicts
 from voxlate.training.recipe import text as recipe_text
 from voxlate.training.starters.names import is_starter
-from voxlate.training.verdict import Outcome, Verdict, verdict_lines
+from voxlate.training.verdict import METRIC, SYNTHESIS, Outcome, Verdict, verdict_lines
 
 MOST_CASES = 9
 MOST_PICTURES = 4  # of the validation
@@ -41,6 +42,7 @@ CURVES = {
     "items_per_s": "Speed, items per second",
 }
 Table = dict[str, Any]
+TISSUES = ("soft_tissue", "bone", "air")  # whose errors stand at the beginning
 ALL_CASES = "Errors and standard deviations each have one colour scale for all cases."
 
 
@@ -116,14 +118,17 @@ def _on_training(folder: Path, is_run: bool, places: Mapping[str, str] | None) -
 
 
 def _on_scores(folder: Path, is_run: bool, scores: Scores) -> Table:
-    """The sections on scores, verdicts and the use of images."""
+    """The sections on the error of images, and on scores and verdicts."""
     judged = scores.verdicts
     if is_run and not judged:
         judged = read_verdicts(folder / "log.jsonl").get("final", [])
     warnings = {} if is_run else warnings_of(folder)
+    errors = measured_lines(scores)
+    if not (errors or (is_run and judged)):  # the verdicts of a run state its error
+        errors = error_lines(*(provenance_of(folder, case) for case in warnings))
     lines = zip(judged, verdict_lines(judged))
     return {
-        "use": usability(warnings, judged) if warnings or judged else None,
+        "lead": lead(warnings, judged, errors),
         "caution": training_note(scores),
         "verdicts": [(verdict.outcome, line) for verdict, line in lines],
         "tables": scores.table() if scores.header else None,
@@ -258,12 +263,14 @@ def flat(value: Any, prefix: str = "") -> list[tuple[str, str]]:
     return pairs
 
 
-def usability(
-    warnings: Mapping[str, Sequence[Message]], verdicts: Sequence[Verdict] = ()
+def lead(
+    warnings: Mapping[str, Sequence[Message]],
+    verdicts: Sequence[Verdict] = (),
+    errors: Sequence[str] = (),
 ) -> tuple[Outcome, str]:
-    """The outcome, and a sentence such as "Not usable because …" or "Usable with care: …".
+    """The outcome, and the sentences with which a report begins: why not to use the images, their error, and cautions.
 
-    warnings: of the images by case, {} where there are no images; verdicts: on their scores.
+    warnings: of the images by case, {} where there are no images; verdicts: on their scores; errors: sentences on them.
     """
     refused, careful = (
         grouped(
@@ -274,38 +281,37 @@ def usability(
         )
         for grade in ("do not trust", "caution")
     )
+    stated = " ".join(errors)
     if failed := [verdict for verdict in verdicts if verdict.outcome == "worse"]:
         names = ", ".join(verdict.modality for verdict in failed)
         why = f"the error of {names} is higher than that of a naive baseline ({failed[0].baseline})"
         lacks = next((verdict.lacks for verdict in failed if verdict.lacks), "")
-        return "worse", f"Not usable because {lacks or why}."
+        return "worse", f"Do not use: {lacks or why}. {stated}".rstrip()
     if refused and len(refused) == len(warnings):
-        return "worse", f"Not usable because the model does not take such scans. {_join(refused)}"
-    if refused:
-        some = f"{plural(len(refused), 'case')} of {len(warnings)} cannot be used ({first_of(list(refused))})"
-        return "unclear", f"Usable with care: {some}. {_join(refused)}"
-    if careful:
-        of = f" ({first_of(list(careful))})" if len(warnings) > 1 else ""
-        return "unclear", f"Usable with care{of}: {_join(careful)}"
-    if unclear := [verdict for verdict in verdicts if verdict.outcome == "unclear"]:
-        doubt = _not_shown(unclear[0])
-    elif any(verdict.outcome == "better" for verdict in verdicts):
-        return "better", "Usable in research: more accurate than each naive baseline."
-    elif verdicts:
-        doubt = "it is unknown whether a naive baseline is as accurate, because none was scored"
-    else:
-        doubt = "the error was not measured, because no true image was compared"
-    return "unclear", f"Usable with care: {doubt}."
+        return "worse", f"Do not trust: the model does not take such scans. {_join(refused)}"
+    for grade, reasons in (("Do not trust", refused), ("Caution", careful)):
+        if reasons:
+            of = f" ({first_of(list(reasons))})" if len(warnings) > 1 else ""
+            return "unclear", f"{stated} {grade}{of}: {_join(reasons)}".lstrip()
+    is_better = bool(verdicts) and all(verdict.outcome == "better" for verdict in verdicts)
+    return "better" if is_better else "unknown", stated
 
 
-def _not_shown(verdict: Verdict) -> str:
-    """That images are not shown to be better than a baseline, and by how many patients."""
-    said = "the images are not shown to be more accurate than a naive baseline"
-    if not verdict.patients:
-        return said
-    if few := too_few(verdict.patients):
-        said = f"{few} cannot show that the images are more accurate than a naive baseline"
-    return f"{said}; their error is lower for {verdict.lower_on} of {plural(verdict.patients, 'patient')}"
+def measured_lines(scores: Scores) -> list[str]:
+    """A sentence on the scored error of each modality, by tissue where that is scored."""
+    lines = []
+    for name, part in scores.parts.items():
+        means = scores.means[name].get(SYNTHESIS, {})
+        keys = {BODY: METRIC, **{tissue: f"{tissue}.{METRIC}" for tissue in TISSUES}}
+        regions = {
+            region: error
+            for region, key in keys.items()
+            if (error := means.get(key, {}).get("mean")) is not None
+        }
+        if regions:
+            how = f"mean over {plural(part['patients'], 'patient')}"
+            lines.append(error_line(f"Measured error of {name}", regions, part["unit"], how))
+    return lines
 
 
 def _join(reasons: Mapping[str, Sequence[str]]) -> str:

@@ -8,10 +8,9 @@ from voxlate.base.groups import grouped
 from voxlate.base.messages import Message, read_messages, summarise, worst_grade
 from voxlate.base.statistics import RESAMPLES
 from voxlate.evaluation.lesion_counts import lesion_sentence
-from voxlate.evaluation.scoring.interval_scores import describe_bound
+from voxlate.evaluation.scoring.interval_scores import describe_coverage
 from voxlate.evaluation.scoring.metrics import LPIPS, SSIM, scope_label
 from voxlate.evaluation.scoring.score_frame import ScoreFrame
-from voxlate.synthesis.calibration import describe_widening
 from voxlate.training.verdict import SYNTHESIS
 
 Part = Mapping[str, Any]  # of a modality
@@ -126,12 +125,7 @@ def truth_messages(scores: ScoreFrame) -> list[Message]:
 def _on_intervals(scores: ScoreFrame) -> Iterator[str]:
     """The value of coverage: calibration and width of the intervals, and the cases that are no test of them."""
     calibrations = scores.header.get("calibrations", [])
-    for calibration in calibrations:
-        aim = f"Intervals should contain {calibration['coverage']:.0%} of a new patient's voxels inside the body"
-        if widening := describe_widening(calibration):
-            yield f"{aim}; they were {widening}, without a guarantee for patients."
-        else:
-            yield f"{aim}; they were calibrated on {calibration['patients']} patients, {describe_bound(calibration['bound'], calibration['confidence'])}."
+    yield from map(describe_coverage, calibrations)
     least = min((calibration["coverage"] for calibration in calibrations), default=0.0)
     images = with_intervals = 0
     for name, part in scores.parts.items():

@@ -11,7 +11,6 @@ import numpy as np
 
 from voxlate.base.array_types import AnyArray, Bool, Float32
 from voxlate.base.errors import BadInput
-from voxlate.checks.audit import SHOW_ANATOMY
 from voxlate.checks.truths import SketchedTruth, other_size, sketch_of
 from voxlate.evaluation.evaluate_options import EvaluateOptions
 from voxlate.evaluation.scoring.distances import slices_of
@@ -51,7 +50,7 @@ from voxlate.scans.images.mask import foreground
 from voxlate.scans.images.midline import midline_grid
 from voxlate.scans.images.ranges import WHOLE_MASK, Range, mask_for
 from voxlate.scans.images.regions import Region, scale_to_peak
-from voxlate.scans.images.units import unit_of
+from voxlate.scans.images.units import SHOW_ANATOMY, unit_of
 from voxlate.training.naive import Baselines
 from voxlate.training.recipe.run_provenance import window_borders
 from voxlate.training.verdict import SYNTHESIS
@@ -296,8 +295,8 @@ def score_item(item: Item, scale: Range, rules: Rules, functions: Functions) -> 
     image = units.synthesis(stored)
     truth = Truth(item, rules, scale, units, image.grid)
     sketch = _sketch(truth, stored)
-    ends = sketch.sketch.ends
-    if not asked.any_truth and (sketch.sketch.other_size or ends[0] == ends[1]):
+    low, high, _ = sketch.sketch.ends.tolist()
+    if not asked.any_truth and (sketch.sketch.other_size or low == high):
         return ScoredItem([], "", "", sketch)  # nothing of the truth can be scored
     if network and shows_a_window(item.provenance, item.modality, truth.scan.unit):
         raise BadInput(
@@ -372,13 +371,13 @@ def _sketch(truth: Truth, image: Volume) -> SketchedTruth:
     if not other_size(scan.grid, image.grid):
         # where the body of a truth ends is to be judged, too
         mask = None if truth.rules.mask == "body" else truth.mask
-        on_truth = _where_covered(truth.alignment, image, mask)
+        on_truth = _where_covered(truth.alignment, image, scan, mask)
         source = _source_on(truth)
     sketch = sketch_of(scan, on_truth, source, image.grid)
-    return SketchedTruth(item.case.patient, scan.unit, unit, sketch, foreign=not item.provenance)
+    return SketchedTruth(item.case.patient, scan.unit, unit, sketch)
 
 
-def _source_on(truth: Truth) -> Float32 | None:
+def _source_on(truth: Truth) -> Volume | None:
     """The first source that the image was made of, on the truth's grid; None where it is not there any more.
 
     Of an image of other software, the first scan beside the truth that shows anatomy.
@@ -393,17 +392,19 @@ def _source_on(truth: Truth) -> Float32 | None:
             continue
         with contextlib.suppress(BadInput):  # of a registered scan whose transform is lost
             scan = read_canonical(path, name)
-            return _where_covered(truth.alignment_from(scan.grid, name), scan)
+            return _where_covered(truth.alignment_from(scan.grid, name), scan, truth.scan)
     return None
 
 
-def _where_covered(alignment: Alignment, image: Volume, mask: Bool | None = None) -> Float32:
-    """An image's values [D, H, W] on the truth's grid, NaN where it ends and outside a mask."""
+def _where_covered(
+    alignment: Alignment, image: Volume, truth: Volume, mask: Bool | None = None
+) -> Volume:
+    """An image on the truth's grid, its lowest value where it ends and outside a mask."""
     values = alignment.apply(image).data[0]
     for inside in (alignment.coverage(image.grid), mask):
         if inside is not None:
-            values = np.where(inside, values, np.float32(np.nan))
-    return values
+            values = np.where(inside, values, values.min())
+    return replace(image, data=values[None], affine=truth.affine)
 
 
 def _network_errors(truth: Truth, images: Mapping[str, Volume]) -> dict[str, dict[str, float]]:

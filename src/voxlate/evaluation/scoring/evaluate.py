@@ -27,7 +27,6 @@ from voxlate.base.groups import grouped
 from voxlate.base.messages import UNOWNED, Message, message, read_messages
 from voxlate.base.options.option import merge
 from voxlate.checks.check_table import ask
-from voxlate.checks.header_checks import refuse_synthetic
 from voxlate.checks.truths import KEPT, LEFT_OUT, Fault, SketchedTruth, fault_messages, judge
 from voxlate.evaluation.evaluate_options import EvaluateOptions
 from voxlate.evaluation.scoring.case_scores import Row, Rules, ScoredItem, score_item
@@ -68,6 +67,7 @@ from voxlate.evaluation.scoring.truth_alignment import check_prepared
 from voxlate.scans.cases.axes import CANONICAL
 from voxlate.scans.cases.prepared import open_cohort
 from voxlate.scans.cohorts.case_files import CaseFiles
+from voxlate.scans.cohorts.cohort_refusals import refuse_synthetic
 from voxlate.scans.cohorts.find import find_cohort
 from voxlate.scans.cohorts.slice_lists import require_patients
 from voxlate.scans.cohorts.split import check_known
@@ -91,7 +91,7 @@ if TYPE_CHECKING:
 
 Scored = Mapping[Item, ScoredItem]
 VESSELS = re.compile("vessel|arter|vein|gef|vasc|aneurysm", re.IGNORECASE)
-CALIBRATION = ("patients", "coverage", "confidence", "bound", "widened")
+CALIBRATION = ("patients", "coverage", "confidence", "bound", "widened", "held")
 
 
 def evaluate(

@@ -5,13 +5,10 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
-import numpy as np
-
 from voxlate.base.errors import BadInput
 from voxlate.base.messages import Message
-from voxlate.checks.check_table import ask
-from voxlate.checks.truths import NO_AIR_HU, SketchedTruth
-from voxlate.evaluation.scoring.metrics import correlation
+from voxlate.checks.check_table import exact_messages
+from voxlate.checks.truths import SketchedTruth
 from voxlate.scans.cohorts.case_files import KNOWN, CaseFiles
 from voxlate.scans.cohorts.path_roles import scans_named
 from voxlate.scans.formats.dicom import is_dicom_folder
@@ -39,32 +36,10 @@ SYNTHETIC_CT = (
 
 
 def value_messages(label: str, truth: SketchedTruth) -> list[Message]:
-    """Messages on a CT of other software whose values cannot be those of the scan that its truth shows."""
-    real = truth.sketch.truth
-    image = truth.sketch.image
-    if truth.unit != "HU" or image.shape != real.shape:
+    """Messages on a CT of other software whose values are not those of a CT."""
+    if truth.unit != "HU":
         return []
-    known = np.isfinite(image)
-    body = known & (real > NO_AIR_HU)
-    air = known & (real < NO_AIR_HU)
-    if not body.any():
-        return []
-    of_air = float(np.median(image[air])) if air.any() else NO_AIR_HU
-    lifts = [float(np.median((image - real)[part])) for part in (body, air) if part.any()]
-    real = real[body]
-    image = image[body]
-    true, own = (float(np.ptp(np.percentile(values, (1, 99)))) for values in (real, image))
-    numbers = {
-        "apart": abs(lifts[0]),
-        "raised": max(min(lifts), -max(lifts)),
-        "cut": float(np.mean((image == image.max()) & (real > image))),
-        "high": float(image.max()),
-        "likeness": correlation(image, real),
-        "span": true,
-        "width": own / max(true, 1.0),
-        "air": of_air,
-    }
-    return [said.on(label) for said in ask("foreign", numbers)]
+    return [said.on(label) for said in exact_messages(truth.sketch.image, "HU", "synthetic CT")]
 
 
 def recognise_images(

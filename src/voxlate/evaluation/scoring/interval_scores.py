@@ -12,6 +12,7 @@ from voxlate.base.array_types import Bool, Float32
 from voxlate.base.files import HIGH, LOW
 from voxlate.evaluation.scoring.metrics import PERCENT_LEVELS, correlation, mean_inside
 from voxlate.scans.formats.io import content_hash
+from voxlate.synthesis.calibration import describe_fit
 
 # The meaning of a calibration's coverage by the bound that it uses over patients.
 COUNTED: dict[str, str] = {
@@ -71,6 +72,16 @@ def percent(share: float) -> str:
 def describe_bound(bound: str, confidence: float) -> str:
     """A clause on the confidence of a coverage."""
     return COUNTED[bound].format(percent(confidence))
+
+
+def describe_coverage(calibration: Mapping[str, Any]) -> str:
+    """Sentences on what intervals should contain, and contain of each tissue; calibration: its entry in a provenance."""
+    guarantee = "without a guarantee for patients"
+    if "widened" not in calibration:
+        bound = describe_bound(calibration["bound"], calibration["confidence"])
+        guarantee = f"for patients and scanners like those of the calibration, {bound}"
+    share = percent(calibration["coverage"])
+    return f"Intervals should contain {share} of a new patient's voxels inside the body, {guarantee}. They were {describe_fit(calibration)}."
 
 
 def interval_scores(

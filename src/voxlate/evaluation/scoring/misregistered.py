@@ -8,7 +8,7 @@ import numpy as np
 import scipy.ndimage
 
 from voxlate.base.array_types import Bool, Float32
-from voxlate.checks.audit import is_misaligned
+from voxlate.checks.case_checks import is_misaligned
 from voxlate.evaluation.scoring.metrics import SCOPED, ImagePair, Score, mae
 from voxlate.scans.cases.case import read_header
 from voxlate.scans.cases.prepared import case_path

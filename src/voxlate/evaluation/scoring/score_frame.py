@@ -154,7 +154,7 @@ def _verdict(name: str, scores: ScoreFrame) -> Verdict:
     elif wrong > part["cases"]:
         none = f"most truths ({wrong} of {wrong + part['cases']}) cannot be those of their images: check the cohort"
     if none:
-        return Verdict(name, "unknown", f"no verdict: {none}", unit=part["unit"])
+        return Verdict(name, "unknown", f"No result: {none}.", unit=part["unit"])
     own = scores.errors(name, METRIC)
     cases = own.get(SYNTHESIS, {}).keys()
     said = read_messages(header, "messages")
@@ -178,7 +178,7 @@ def _verdict(name: str, scores: ScoreFrame) -> Verdict:
         clauses.append(UNOWNED_CLAUSE)
     clause = "; ".join(clauses)
     mask = part["mask"]
-    where = "whole image" if mask == WHOLE_MASK else f"inside the mask {mask}"
+    where = "" if mask == WHOLE_MASK else f" inside the mask {mask}"
     patients = scores.patients
     stated = verdict_on(name, own, patients, part["unit"], where, clause)
     if worse := dict(_worse_in(stated, scores)):
@@ -186,14 +186,14 @@ def _verdict(name: str, scores: ScoreFrame) -> Verdict:
             f"{region.replace('_', ' ')} ({text})" for region, text in worse.items()
         )
         inside = "inside the body " if mask == WHOLE_MASK else ""
-        sentence = f"{stated.sentence}; worse than it {inside}in {in_parts}"
+        sentence = f"{stated.sentence} Worse than {stated.baseline} {inside}in {in_parts}."
         stated = replace(stated, sentence=sentence, worse_in=tuple(worse))
     # Training judges in network units, in which a wrong overall brightness is an error.
     on_255 = scores.errors(name, NETWORK_METRIC.key)
     other = verdict_on(name, on_255, patients, NETWORK_METRIC.unit, where, clause)
     if "unknown" in (stated.outcome, other.outcome) or stated.outcome == other.outcome:
         return stated
-    sentence = f"DEPENDS ON THE UNIT. With each image divided by its own peak: {stated.sentence}. In network units (0 to 255, as in training; --units network), where a wrong brightness is an error: {other.sentence}"
+    sentence = f"The result depends on the unit. With each image divided by its own peak: {stated.sentence} In network units (0 to 255, as in training; --units network), where a wrong brightness is an error: {other.sentence}"
     return replace(stated, outcome="unclear", sentence=sentence)
 
 
@@ -205,7 +205,7 @@ def _lacks_bone(stated: Verdict, scores: ScoreFrame) -> Verdict:
     if 2 * without.sum() <= len(without):
         return stated
     lacks = f"{without.sum()} of {plural(len(without), 'image')} lack the bone of their truths ({ours[without].mean():.1f} ml against {theirs[without].mean():.1f} ml on average)"
-    sentence = f"NO BONE: {lacks}: do not use; {stated.sentence}"
+    sentence = f"Do not use: {lacks}. {stated.sentence}"
     return replace(stated, outcome="worse", sentence=sentence, lacks=lacks)
 
 
@@ -218,7 +218,7 @@ def _worse_in(overall: Verdict, scores: ScoreFrame) -> Iterator[tuple[str, str]]
                 for method, of in scores.errors(overall.modality, f"{region}.{key}").items()
                 if method in (SYNTHESIS, overall.baseline)
             }
-            verdict = verdict_on(overall.modality, errors, scores.patients, overall.unit, key)
+            verdict = verdict_on(overall.modality, errors, scores.patients, overall.unit, "")
             if verdict.outcome != "worse":
                 continue
             ours = verdict.synthesis or 0.0

@@ -15,8 +15,7 @@ from scipy import ndimage
 from voxlate.base.array_types import Bool
 from voxlate.base.errors import BadInput
 from voxlate.base.similarity import RADIUS, dice
-from voxlate.checks.cohort_outliers import refuse_misplaced
-from voxlate.checks.quality_checks import mask_numbers
+from voxlate.checks.case_checks import mask_numbers, refuse_misplaced
 from voxlate.evaluation.lesion_counts import count_lesions
 from voxlate.evaluation.scoring.metrics import ImagePair, mae, mae_z, mean_inside, psnr, ssim
 from voxlate.scans.cohorts.case_files import CaseFiles
@@ -203,8 +202,7 @@ def mask_of(mask: str | Path, truth: Volume, case: CaseFiles) -> Bool | None:
         inside = given.data[0] > 0.5
         body = foreground(truth)
         # a file of the user's may be of any part
-        numbers = mask_numbers(given, inside, [body] if mask == "cohort" else [])
-        refuse_misplaced(path, inside, body, numbers)
+        refuse_misplaced(path, mask_numbers(given, inside, [body]), mask == "cohort")
     if not inside.any():
         raise BadInput(
             f"{case.case}: expected a mask with voxels inside, found an empty one. Choose another --mask."

@@ -28,12 +28,12 @@ from voxlate.base.records import (
     Text,
     Widening,
 )
-from voxlate.checks.check_table import Kind
-from voxlate.checks.conformal import Bound
+from voxlate.checks.truths import Kind
 from voxlate.evaluation.scoring.case_scores import Row
 from voxlate.evaluation.scoring.metrics import Direction
 from voxlate.evaluation.scoring.score_frame import COLUMNS, HEAD, TEXTS, ScoreFrame, Table
 from voxlate.evaluation.scoring.tables import Tables, in_html, printed, score_tables
+from voxlate.synthesis.conformal import Bound
 from voxlate.training.verdict import colour_lines
 
 FILE, TABLE, PICTURES = "metrics.json", "scores.csv", "pictures.csv"
@@ -155,6 +155,7 @@ class _Calibration(TypedDict):
     confidence: Share
     bound: Bound
     widened: NotRequired[dict[Name, Widening]]
+    held: NotRequired[dict[Name, dict[Name, Share]]]
 
 
 class _WrongTruth(TypedDict):

@@ -10,6 +10,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 
+from voxlate.base.earlier import ANY, without_retired
 from voxlate.base.errors import BadInput
 from voxlate.base.records import Record, Shape, check_values, checksum, write_tensors
 from voxlate.base.slabs import by_plane, in_slabs, map_slabs
@@ -26,6 +27,7 @@ from voxlate.scans.images.units import TISSUE_MAPS
 from voxlate.scans.images.volume_statistics import Statistics, intensity_statistics
 
 MASK = "mask"
+RETIRED = dict.fromkeys(("signatures", "stacks"), ANY)  # of headers of version 0.7
 PROTONS = "pd_map"  # the tissue-parameter map that shows the outline of the body
 LABEL = "label."  # before a label map's name among the arrays of a case
 MOST_MODALITIES = 64  # the mask has a bit for each
@@ -52,7 +54,7 @@ class ContrastSettings(Protocol):
     """What a recipe states of modalities that are computed from tissue-parameter maps."""
 
     @property
-    def sequences(self) -> dict[str, str]:
+    def contrasts(self) -> Mapping[str, Any]:
         """The modalities, each with its sequence."""
 
     @property
@@ -408,9 +410,10 @@ def read_header(path: Path) -> CaseHeader:
     record = _record(path)
     with record.tensors() as file:
         text = file.text("voxlate")
-        header: CaseHeader = record.parse(CaseHeader, text)
+        stated = record.table(text)
+        header: CaseHeader = record.fill(CaseHeader, without_retired(stated, RETIRED))
         record.check(
-            header.checksum == _header_digest(json.loads(text)),
+            header.checksum == _header_digest(stated),
             "another header (its checksum differs)",
         )
         header.check(record)

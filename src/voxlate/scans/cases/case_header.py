@@ -78,8 +78,8 @@ class CaseHeader:
     affine: 4x4, (x, y, z) voxel to RAS mm; units: of the modalities, in the order of the mask's bits; mask_area:
     voxels of the mask in each slice; mask_box: first and last + 1 along D, H, W; inputs: digest of the input files and
     the preparation; misaligned: the distance of scans from the fixed one, where it was estimated; voxels: digest of
-    each array (modality, mask, label map) by its name; signatures: of scans, to recognise changed copies; stacks: what each
-    scan's slices have in common, and its body, by numbers of checks; checksum: of the header; inputs,
+    each array (modality, mask, label map) by its name; numbers, pictures: the fingerprint of
+    each scan, and the numbers of the mask, as checks measured them; checksum: of the header; inputs,
     voxels and checksum are empty in memory.
     """
 
@@ -98,8 +98,8 @@ class CaseHeader:
     mask_ml: NotNegative
     inputs: Text = ""
     voxels: dict[Name, Digest] = field(default_factory=dict)
-    signatures: dict[Name, Text] = field(default_factory=dict)
-    stacks: dict[Name, dict[Name, Number]] = field(default_factory=dict)
+    numbers: dict[Name, dict[Name, Number]] = field(default_factory=dict)
+    pictures: dict[Name, Text] = field(default_factory=dict)
     registered: dict[Name, Registered] = field(default_factory=dict)
     misaligned: dict[Name, Misalignment] = field(default_factory=dict)
     checksum: Text = ""
@@ -127,14 +127,14 @@ class CaseHeader:
         """Raise BadInput unless the parts of the header describe the same scans, and readers can compute with them."""
         names = self.units.keys()
         depth, height, width = self.shape
-        of_scans = self.registered.keys() | self.misaligned.keys() | self.signatures.keys()
+        of_scans = self.registered.keys() | self.misaligned.keys() | self.pictures.keys()
         ends = zip(self.mask_box, self.shape)
         for is_sound, found in (
             (bool(names), "no modality"),
             (depth * height * width <= MOST_VOXELS, f"a scan of {self.shape} voxels"),
             (self.origins.keys() == names, "origins of other modalities"),
             (self.statistics.keys() == names, "statistics of other modalities"),
-            (of_scans <= names, "alignments or signatures of other modalities"),
+            (of_scans <= names, "alignments or pictures of other modalities"),
             (len(set(self.labels)) == len(self.labels), "a label map twice"),
             (len(self.mask_area) == depth, "a mask of another number of slices"),
             (max(self.mask_area, default=0) <= height * width, "a mask of another size"),

@@ -76,7 +76,16 @@ class CaseEntry:
 
 
 T = TypeVar("T")
-OF_SCANS = ("units", "origins", "statistics", "voxels", "signatures", "registered", "misaligned")
+OF_SCANS = (
+    "units",
+    "origins",
+    "statistics",
+    "voxels",
+    "numbers",
+    "pictures",
+    "registered",
+    "misaligned",
+)
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ WINDOWS_HU = {"ncct": (0.0, 80.0), "cta": (0.0, 200.0)}
 # The rest are edges of the skin, which a shift of half a voxel makes uncertain.
 TOP_PERCENTILE = 95.0
 TINY = 1e-6
+WHITE = 255.0  # the largest grey value, which a window gives to all that it has cut
 
 
 def shown_range(scale: Range, image: Volume) -> tuple[float, float]:
@@ -41,11 +42,11 @@ def window_of(volume: Volume) -> tuple[float, float]:
 
 def picture_window(volume: Volume) -> tuple[float, float]:
     """The window of an image in a picture of 8 bits: grey values stay as they are."""
-    return (0.0, 255.0) if volume.unit == "grey" else window_of(volume)
+    return (0.0, WHITE) if volume.unit == "grey" else window_of(volume)
 
 
 def as_grey(
-    volume: Volume, window: tuple[float, float], black: float = 0.0, white: float = 255.0
+    volume: Volume, window: tuple[float, float], black: float = 0.0, white: float = WHITE
 ) -> Volume:
     """A volume, clipped to a window in its unit, as grey values; black, white: those of the window's ends."""
     low, high = window

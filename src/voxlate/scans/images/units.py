@@ -18,6 +18,8 @@ TISSUE_MAPS: dict[str, str] = {
 }
 # Maps of which a body without fluid, vessels or a skull has only zeros, as have phantoms of CTs.
 MAY_BE_ZERO = TISSUE_MAPS.keys() - {"pd_map", "t1_map", "t2_map", "t2star_map"}
+# Units of scans whose place can be seen: a map of seconds seemed 3 mm off.
+SHOW_ANATOMY = ("HU", "a.u.", "grey")
 TIMES = ("tmax", "mtt", "ttp", "tmip")
 MR = ("t1", "t1c", "t1n", "t1ce", "t2", "t2w", "t2f", "flair", "pd", "swi", "tof", "mra", "mr")
 UNITS: dict[str, str] = {

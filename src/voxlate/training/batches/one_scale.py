@@ -1,7 +1,7 @@
 """Whether the scans of a training are on one scale, which is that of the recipe's intensity maps."""
 
-from voxlate.checks.intensity_checks import check_filled, check_floor, check_one_scale
 from voxlate.scans.cases.prepared import Cohort
+from voxlate.synthesis.intensity_checks import check_filled, check_floor, check_one_scale
 from voxlate.training.batches.patches import DataSettings, training_cases
 from voxlate.training.recipe import Recipe
 

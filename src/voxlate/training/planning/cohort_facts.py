@@ -10,12 +10,13 @@ import numpy as np
 
 from voxlate.base.errors import BadInput, first_of
 from voxlate.base.messages import worst_grade
-from voxlate.checks.audit import SHOW_ANATOMY
-from voxlate.checks.intensity_checks import check_one_scale
-from voxlate.checks.quality_checks import check_stack
+from voxlate.checks.check_table import exact_messages
+from voxlate.checks.fingerprint import stored_fingerprint
 from voxlate.scans.cases.case_header import FOREGROUND_OF, CaseHeader
 from voxlate.scans.cases.prepared import CaseEntry, Cohort
+from voxlate.scans.images.units import SHOW_ANATOMY
 from voxlate.scans.images.volume_statistics import PERCENTILES, Distribution, Statistics
+from voxlate.synthesis.intensity_checks import check_one_scale
 
 GREY_LEVELS = 255  # largest value of pictures with 8 bits
 TAIL_PERCENTILES = (10, 75, 90)  # percentiles of all voxels, in air and in the body
@@ -164,9 +165,11 @@ def _facts(cohort: Cohort, training: tuple[CaseEntry, ...]) -> CohortFacts:
 
 def _is_unfit(name: str, headers: Sequence[CaseHeader]) -> bool:
     """Whether the messages on a modality say in most cases that it is not to be trusted."""
-    grades = [
-        worst_grade(check_stack(header, name)) for header in headers if name in header.visible
-    ]
+    grades = []
+    for header in headers:
+        if name in header.visible and (scan := stored_fingerprint(header, name)) is not None:
+            said = exact_messages(scan, header.units[name], name, header.statistics[name])
+            grades.append(worst_grade(one for one in said if one.code == "slices"))
     return 2 * grades.count("do not trust") > len(grades)
 
 

@@ -92,7 +92,7 @@ def compare_truths(recipe: Recipe, units: Mapping[str, str], cohort: Cohort) -> 
             if name not in known or shown is None:
                 continue
             truth = case.volume(name)
-            sketch = sketch_of(truth, None, case.volume(shown).data[0], truth.grid)
+            sketch = sketch_of(truth, None, case.volume(shown), truth.grid)
             unit = units.get(name, truth.unit)
             truths[entry.case] = SketchedTruth(entry.patient, truth.unit, unit, sketch)
         faults, odd = judge(truths, name)

@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from voxlate.base.errors import plural
-from voxlate.base.messages import worst_grade
-from voxlate.checks.usual_anatomy import check_width, read_anatomy
 from voxlate.scans.cohorts.path_roles import scans_named
 from voxlate.scans.images.mask import WIDEST_BRAIN_MM
 from voxlate.scans.images.units import unit_of
@@ -83,7 +81,7 @@ def find_starter(facts: CohortFacts, roles: Roles, mode: str) -> tuple[Starter |
         if not reason and recipe["net"].get("kind") != "unet":
             reason = "its network is of another kind than those of plans"
         if reason:
-            against.append(f"{name} does not fit ({reason})")
+            against.append(f"{name} does not fit: {reason}")
             continue
         body = "stripped brains" if card.stripped else "heads with their skull"
         names = card.match(roles.source, roles.target) or {}
@@ -91,7 +89,7 @@ def find_starter(facts: CohortFacts, roles: Roles, mode: str) -> tuple[Starter |
             f"{other} as {own}" for own, other in names.items() if other not in card.names_of(own)
         ]
         taken = f" (taking {' and '.join(read)})" if read else ""
-        why = f"{name}, because it makes {roles.task}{taken} of {body} with pixels of {facts.pixel_mm:.2g} mm; it was trained on {card.trained_on} (--from-scratch for random weights)"
+        why = f"{name}, because it synthesises {roles.task}{taken} of {body} with pixels of {facts.pixel_mm:.2g} mm; it was trained on {card.trained_on} (--from-scratch for random weights)"
         return Starter(name, card, rename(recipe, names)), why
     return None, f"random weights: {'; '.join(against)}" if against else ""
 
@@ -106,7 +104,11 @@ def reason_against_training(card: Card, facts: CohortFacts, roles: Roles, mode: 
     if completes and facts.gaps:
         return "it knows no cases that lack contrasts"
     if card.match(roles.source, roles.target) is None:
-        return f"it makes {' and '.join(card.target)} of {' and '.join(card.source)}, and the plan {roles.task}"
+        known = chain.from_iterable(map(card.names_of, card.target))
+        missing = [name.upper() for name in sorted({*roles.target} - {*known})]
+        return (
+            f"it synthesises no {' and no '.join(missing)}" if missing else "it reads other scans"
+        )
     if reason := _other_scans(card, facts):
         return reason
     if completes and mode != "mean":
@@ -135,27 +137,12 @@ def without_training(facts: CohortFacts, roles: Roles, scans: str) -> str:
         folder = run_folder(starter)
         card = read_card(folder)
         fits = card.match(roles.source, roles.target) is not None
-        if fits and not (_other_scans(card, facts) or _other_sizes(folder, card, facts)):
+        if fits and not _other_scans(card, facts):
             # a completion names every contrast as a target, of which some must be there
             missing = roles.target[-1:] if roles.pairing == "complete" else roles.target
             wanted = "".join(f" --missing {name}" for name in missing if card.completes)
             return f"voxlate synth {starter} {scans}{wanted} --out OUT"
     return ""
-
-
-def _other_sizes(folder: Path, card: Card, facts: CohortFacts) -> str:
-    """The reason why a starter's own check does not let the widest bodies of a cohort pass; "" if it does.
-
-    A training may begin from its weights even so, because held-out patients decide.
-    """
-    file = Run(folder).anatomy
-    if not file.is_file():
-        return ""
-    anatomy = read_anatomy(file, {*card.source, *card.target})
-    said = chain.from_iterable(check_width(anatomy, name, facts.wide_mm) for name in card.source)
-    if worst_grade(said) in (None, "note"):
-        return ""
-    return f"it knows bodies of other sizes than those here, which are {facts.wide_mm:.0f} mm wide"
 
 
 def reason_against(folder: Path, card: Card, facts: CohortFacts) -> str:
@@ -166,7 +153,7 @@ def reason_against(folder: Path, card: Card, facts: CohortFacts) -> str:
         return f"needs two of {', '.join(card.source)}, which the cohort lacks"
     if missing and not card.completes:
         return f"needs {', '.join(missing)}, which the cohort lacks"
-    return _other_scans(card, facts) or _other_sizes(folder, card, facts)
+    return _other_scans(card, facts)
 
 
 def begin_from(starter: Starter, draft: Draft) -> None:

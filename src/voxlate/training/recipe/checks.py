@@ -175,7 +175,7 @@ def _check_physics(recipe: Recipe, where: str) -> None:
             )
     if physics is None:
         return
-    unused = sorted(set(physics.sequences) - recipe.modalities)
+    unused = sorted(set(physics.contrasts) - recipe.modalities)
     if unused:
         raise BadInput(
             f"{where}: expected the contrasts of data.physics to be in data.source or data.target, found {unused[0]} in neither. Add it there, or drop data.physics.contrasts.{unused[0]}."

@@ -8,6 +8,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from voxlate.base.groups import grouped
 from voxlate.base.records import (
     Count,
     Digest,
@@ -28,12 +29,16 @@ MOST_BYTES = 10 * 10**6  # of the weights of one starter, so that the package st
 
 @dataclass(frozen=True)
 class Measured:
-    """One measured number: the scans, the score, its value, and the best naive baseline where there is one."""
+    """One measured number: the scans, the score, its value, and the best naive baseline where there is one.
+
+    error_of: the modality of which it is the mean error.
+    """
 
     scans: Text
     score: Text
     value: Number
     baseline: Number | None = None
+    error_of: Name | None = None
 
     def __str__(self) -> str:
         compared = "" if self.baseline is None else f" (best naive baseline {self.baseline:.4g})"
@@ -56,7 +61,7 @@ class Card:
     accepts: for each of its modalities, the names of scans in cohorts that it stands for; stripped: whether its scans
     show the brain alone; spacing_mm: the finest and coarsest pixels of its training; sha256: the checksum of the
     weights' header and tensors; run: the beginning of the SHA-256 of the run's file that was packed; cpu_hours: of its
-    training, on one core; intervals: None of a starter without a calibration; licence: of the weights.
+    training, on one core; target_limits: what cannot be trusted in a synthesised modality; intervals: None of a starter without a calibration; licence: of the weights.
     """
 
     title: Text
@@ -72,6 +77,7 @@ class Card:
     sha256: Digest
     run: ShortDigest
     limits: list[Text] = field(default_factory=list)
+    target_limits: dict[Name, Text] = field(default_factory=dict)
     measured: list[Measured] = field(default_factory=list)
     intervals: Intervals | None = None
     licence: Text = "Apache-2.0"
@@ -80,6 +86,16 @@ class Card:
     def calibrations(self) -> dict[str, str]:
         """The hash of each calibration by the name of its file."""
         return {} if self.intervals is None else {self.intervals.file: self.intervals.sha256}
+
+    @property
+    def errors(self) -> dict[str, list[str]]:
+        """The measured mean errors by modality."""
+        return grouped((one.error_of, f"{one}") for one in self.measured if one.error_of)
+
+    @property
+    def all_limits(self) -> list[str]:
+        """The limits of single targets, then those of all."""
+        return [*self.target_limits.values(), *self.limits]
 
     @property
     def on_intervals(self) -> str:
@@ -129,7 +145,7 @@ class Card:
             *(f"Measured on {result}." for result in self.measured),
             *([] if self.measured else ["Not measured on real scans."]),
             self.on_intervals,
-            *(f"Limit: {limit}" for limit in self.limits),
+            *(f"Limit: {limit}" for limit in self.all_limits),
         ]
 
 

@@ -3,9 +3,9 @@
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-from scipy import ndimage
 
 from voxlate.base.array_types import Float32
+from voxlate.scans.images.slice_filters import blur, gradient
 
 Array = Float32
 
@@ -89,24 +89,6 @@ def _largest(image: Array) -> Array:
         np.maximum(lines[:-1], before[1:], out=lines[:-1])
         image = chosen
     return image
-
-
-def blur(
-    image: Array,
-    width: float,
-    pixel: Sequence[float] = (1.0, 1.0),
-) -> Array:
-    """Each slice of [D, H, W] blurred; width: standard deviation, in the unit of a pixel's sides (H, W)."""
-    widths = (0, *(width / side for side in pixel))
-    return ndimage.gaussian_filter(image, widths, truncate=3, mode="nearest")
-
-
-def gradient(image: Array, pixel: Sequence[float] = (1.0, 1.0)) -> Array:
-    """The size of the gradient within slices of [D, H, W]; 0 where they are one pixel wide."""
-    if min(image.shape[1:]) < 2:
-        return np.zeros_like(image)
-    down, across = np.gradient(image, *pixel, axis=(1, 2))
-    return np.hypot(down, across)
 
 
 def _difference_to_neighbours(image: Array) -> Array:

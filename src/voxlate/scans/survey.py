@@ -11,15 +11,11 @@ from voxlate.base.errors import BadInput, first_of
 from voxlate.base.executors.case_work import Progress
 from voxlate.base.groups import grouped
 from voxlate.base.messages import Message
-from voxlate.checks.header_checks import (
-    Resampled,
-    check_resampling,
-    check_unit,
-    refuse_synthetic,
-)
 from voxlate.scans.cases.align import Preparation, find_common_grid
 from voxlate.scans.cases.prepared import CaseEntry, Cohort
+from voxlate.scans.cases.resampling_loss import Resampled, check_resampling
 from voxlate.scans.cohorts.case_files import CaseFiles, CohortFiles
+from voxlate.scans.cohorts.cohort_refusals import check_unit, refuse_synthetic
 from voxlate.scans.cohorts.find import find_cohort
 from voxlate.scans.cohorts.manifest import root_and_manifest
 from voxlate.scans.cohorts.slice_lists import require_patients

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -24,30 +24,18 @@ from voxlate.base.executors.case_work import (
 )
 from voxlate.base.executors.choose import choose_executor
 from voxlate.base.executors.local import LocalExecutor
-from voxlate.base.files import PHANTOMS, is_scaffold, lock
+from voxlate.base.files import is_scaffold, lock
 from voxlate.base.machine import cores
-from voxlate.base.messages import UNOWNED, Say, message
+from voxlate.base.messages import UNOWNED, Message, Say, message
 from voxlate.base.options.option import merge
-from voxlate.checks.audit import (
-    check_alignment,
+from voxlate.scans.cases.align import Preparation
+from voxlate.scans.cases.alignment_audit import (
     choose_cases,
     misalignments,
     not_examined,
     to_refine,
 )
-from voxlate.checks.cohort_outliers import check_outliers
-from voxlate.checks.copies import check_copies, signatures
-from voxlate.checks.head_checks import body_numbers
-from voxlate.checks.header_checks import (
-    check_origins,
-    check_resampling,
-    check_unit,
-    check_widths,
-)
-from voxlate.checks.quality_checks import check_stacks, mask_numbers, slice_numbers
-from voxlate.checks.survey import Inputs, read_inputs
-from voxlate.scans.cases.align import Preparation
-from voxlate.scans.cases.case import PreparedCase, map_arrays, prepare_case, read_header, write_case
+from voxlate.scans.cases.case import PreparedCase, prepare_case, read_header, write_case
 from voxlate.scans.cases.case_header import CaseHeader
 from voxlate.scans.cases.prepared import (
     SHARED,
@@ -60,13 +48,14 @@ from voxlate.scans.cases.prepared import (
     write_cohort,
 )
 from voxlate.scans.cohorts.case_files import CaseFiles
+from voxlate.scans.cohorts.cohort_refusals import check_unit
 from voxlate.scans.cohorts.patient_names import EACH
 from voxlate.scans.cohorts.rows import as_names
 from voxlate.scans.formats.io import content_hash, read_volume
-from voxlate.scans.images.grid import canonical_view
+from voxlate.scans.images.grid import Volume
 from voxlate.scans.images.register import write_transform
-from voxlate.scans.images.units import TISSUE_MAPS
 from voxlate.scans.prepare_options import PrepareOptions
+from voxlate.scans.survey import Inputs, read_inputs
 
 MOST_WORKERS = 8
 # Further entries of a cohort's folder.
@@ -79,11 +68,42 @@ NO_OPTIONS = ("unread", "failed", "left_out", "voxlate")
 HOPELESS, MOST_FAILED, MOST_SENTENCES = 3, 0.5, 10
 
 
+def _measure_nothing(
+    case: PreparedCase, scans: Mapping[str, Volume], mask: Volume | None
+) -> CaseHeader:
+    """The header as it is."""
+    return case.header
+
+
+def _judge_nothing(headers: Sequence[CaseHeader], inputs: Inputs, cases: Path) -> Iterable[Message]:
+    """No message."""
+    return ()
+
+
+@dataclass(frozen=True)
+class Examination:
+    """What is measured of each case while it is prepared, and said of the whole cohort; by default nothing.
+
+    measure: gives the case's header with its measures, from the case, its scans as their files have them, and the mask
+    of its file. judge: gives messages, from the headers of all cases, the inputs of the cohort, and the folder of the
+    prepared cases. Both are functions of a module, because they are sent to other processes.
+    """
+
+    measure: Callable[[PreparedCase, Mapping[str, Volume], Volume | None], CaseHeader] = (
+        _measure_nothing
+    )
+    judge: Callable[[Sequence[CaseHeader], Inputs, Path], Iterable[Message]] = _judge_nothing
+
+
+NO_EXAMINATION = Examination()
+
+
 def prepare(
     root: Path | str,
     out: Path | str,
     options: PrepareOptions | None = None,
     *,
+    examination: Examination = NO_EXAMINATION,
     executor: Executor | None = None,
     progress: Progress = no_report,
     say: Say = lambda _: None,
@@ -98,6 +118,7 @@ def prepare(
     mask_from) is the grid's middle column; the case's header keeps that grid with the files' own.
     mask_from (default: plain CT, another CT, T1, else the first) must be a source of the models trained on this cohort,
     since synthesis has sources only. shares: default see split.usual_shares.
+    examination: of each case that is prepared, and of the cohort (see checks/cohort_examination.py).
     workers: processes, each holding one case in memory. executor: works on the cases instead of these processes.
     A case that cannot be prepared is left out, as the provenance states ("failed", "unread"), and joins the cohort by the
     same call once its files are corrected.
@@ -116,7 +137,7 @@ def prepare(
     _refuse_other(out, _provenance(inputs, asked), inputs)
     patients = {case.case: case.patient for case in cases}
     examined = choose_cases(patients, asked.audit_cases if asked.audit else 0)
-    work = _Work(out, inputs.preparation, examined)
+    work = _Work(out, inputs.preparation, examination, examined)
     run = partial(_each, executor=executor, workers=asked.workers)
     again = list[str]()
     failed = dict[str, Exception]()
@@ -147,7 +168,7 @@ def prepare(
     made = _provenance(inputs, asked)
     if failed:
         made["failed"] = sorted(failed)
-    write_cohort(_cohort(out, inputs, headers, made))
+    write_cohort(_cohort(out, inputs, headers, made, examination))
     _remove_unused_transforms(out, headers)
     return open_cohort(out)
 
@@ -169,13 +190,18 @@ def _headers(out: Path, cases: list[CaseFiles]) -> list[CaseHeader]:
     return [read_header(case_path(out, case.case)) for case in cases]
 
 
-def _cohort(out: Path, inputs: Inputs, headers: list[CaseHeader], made: dict[str, Any]) -> Cohort:
-    """The prepared cohort, with warnings of all that is unusual in it.
+def _cohort(
+    out: Path,
+    inputs: Inputs,
+    headers: list[CaseHeader],
+    made: dict[str, Any],
+    examination: Examination,
+) -> Cohort:
+    """The prepared cohort, with warnings of what was assumed and of what its examination says.
 
     Raises BadInput where a modality has one unit in one case and another in the next.
     """
     found = inputs.found
-    preparation = inputs.preparation
     units = dict[str, str]()
     first = dict[str, tuple[str, str]]()
     entries = []
@@ -204,29 +230,7 @@ def _cohort(out: Path, inputs: Inputs, headers: list[CaseHeader], made: dict[str
                 message(UNOWNED if text in found.unowned else "assumed", f"Assumed: {text}.")
                 for text in found.guessed
             ),
-            *(check_widths(headers) if found.heads else ()),
-            *check_copies(
-                headers,
-                inputs.splits,
-                out / "cases",
-                {case.case: case.mask for case in found.cases if case.mask},
-                (inputs.root / PHANTOMS).is_file(),
-            ),
-            *check_origins(headers),
-            *check_stacks(headers),
-            *check_outliers(headers, lambda case: map_arrays(case_path(out, case))),
-            *check_resampling(
-                [
-                    (
-                        header.case,
-                        header.grid,
-                        {name: one.grid for name, one in header.origins.items()},
-                    )
-                    for header in headers
-                ],
-                preparation,
-            ),
-            *check_alignment(headers, preparation),
+            *examination.judge(headers, inputs, out / "cases"),
         ),
         provenance=made,
     )
@@ -358,6 +362,7 @@ class _Work:
 
     out: Path
     preparation: Preparation
+    examination: Examination
     examined: frozenset[str]
     coarse: bool = True
     uses_network: ClassVar[bool] = False
@@ -389,20 +394,11 @@ class _Work:
         misaligned = {}
         if audit:
             misaligned = misalignments(case, self.preparation.fixed, self.coarse)
-        units = case.header.units.items()
-        ct = next((case.volume(name) for name, unit in units if unit == "HU"), None)
         header = replace(
-            case.header,
+            self.examination.measure(case, scans, mask),
             patient=files.patient,
             inputs=inputs,
             misaligned=misaligned,
-            signatures=signatures(case),
-            stacks={
-                name: slice_numbers(canonical_view(scan)) | body_numbers(case.volume(name), ct)
-                for name, scan in scans.items()
-                if name not in TISSUE_MAPS
-            }
-            | {"mask": mask_numbers(mask, case.mask(), case.outlines.values()) if mask else {}},
         )
         for name, transform in case.transforms.items():
             write_transform(self.out / header.registered[name].transform, transform)

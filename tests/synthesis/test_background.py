@@ -1,4 +1,4 @@
-"""Where every source is background, the image is: slices that training left out are not invented."""
+"""What is outside of the body of all sources is background: slices that training left out are not invented."""
 
 import re
 from dataclasses import replace
@@ -17,13 +17,8 @@ from voxlate.scans.cases.align import Preparation
 from voxlate.scans.formats.io import read_volume, write_volume
 from voxlate.scans.images.grid import Grid, canonical, directions
 from voxlate.scans.images.intensity import Scale
+from voxlate.synthesis.background import background_of, find_outside, unused_slices
 from voxlate.synthesis.calibration import widen
-from voxlate.synthesis.empty import (
-    background_of,
-    empty_slices,
-    find_empty_slices,
-    unused_slices,
-)
 from voxlate.synthesis.ensemble import Ensemble
 from voxlate.synthesis.intervals import OutputGrid
 from voxlate.synthesis.model import Model, _unused_slices, predict_case
@@ -51,17 +46,6 @@ def head(cohort):
     return read_volume(cohort / "case0/t1.nii.gz", "t1")
 
 
-def near(scan):
-    """Voxels [D, H, W] within 5 mm of the head along each axis, of 3 x 2 x 2 mm."""
-    return maximum_filter(canonical(scan).data[0] > 100, (3, 5, 5))
-
-
-def of_filled_slices(model):
-    """The model, as if its training had left out slices of less than 5 % of body."""
-    data = replace(model.facts.data, foreground=0.05)
-    return replace(model, facts=replace(model.facts, data=data))
-
-
 def inputs_of(model, scan):
     return model.check({"t1": scan}).inputs
 
@@ -78,7 +62,7 @@ def made_of(model, scan, **options):
     return made, canonical(made.volume).data[0]
 
 
-def test_slices_without_a_source_are_the_targets_background_and_no_voxel_near_the_head_changes(
+def test_slices_without_a_source_are_the_targets_background_and_no_voxel_of_the_head_changes(
     run, head
 ):
     model, scan = load(run), with_air(head)
@@ -86,15 +70,14 @@ def test_slices_without_a_source_are_the_targets_background_and_no_voxel_near_th
     raw, (made, image) = drawn(model, scan), made_of(model, scan)
     assert np.abs(raw[-ABOVE:]).max() > 100  # invented, of 1400
     assert (image[-ABOVE:] == 0).all()
-    kept, inside = near(head), slice(-ABOVE)
-    assert_array_equal(image[inside][kept], raw[inside][kept])
+    inside = slice(-ABOVE)
+    body = inputs_of(model, head).prepared.outline("t1")
+    assert_array_equal(image[inside][body], raw[inside][body])
     own = model.synthesise({"t1": head}).volume.data[0]
     assert_allclose(made.volume.data[0, inside], own, atol=0.01)  # rounding of another batch
     assert made.provenance["empty"] == {
         "slices": 4,
-        "noise": 0,
-        "slices_with_little_body": 0,  # every slice was in the training
-        "voxels": 4 * 24 * 20 + int((image[inside] != raw[inside]).sum()),
+        "voxels": int((image == 0).sum()),
         "values": {"t2": 0.0},
     }
     said = {one.code: one.numbers for one in made.warnings}
@@ -102,43 +85,27 @@ def test_slices_without_a_source_are_the_targets_background_and_no_voxel_near_th
     assert said["empty-slices"]["slices"] == 4
 
 
-def test_noise_alone_is_background_where_training_left_out_emptier_slices_and_is_kept_where_it_did_not(
+def test_noise_around_the_head_shows_nothing(run, head):
+    model, scan = load(run), with_noise(with_air(head))
+    made, image = made_of(model, scan)
+    assert made.provenance["empty"]["slices"] == ABOVE
+    assert (image[-ABOVE:] == 0).all()
+    body = inputs_of(model, scan).prepared.outline("t1")
+    assert_array_equal(image[body], drawn(model, scan)[body])
+
+
+def test_a_slice_with_little_body_is_the_networks_near_the_body_and_background_away_from_it(
     run, head
 ):
-    model, scan = load(run), with_noise(with_air(head))
-    all_slices, learned_all = made_of(model, scan)
-    assert all_slices.provenance["empty"]["slices"] == 0
-    few, left_out = made_of(of_filled_slices(model), scan)
-    assert (left_out[-ABOVE:] == 0).all()
-    well_filled = slice(1, -ABOVE - 1)  # the first and the last slice of the head hold little of it
-    assert_array_equal(left_out[well_filled], learned_all[well_filled])
-    assert few.provenance["empty"]["noise"] == 4
-
-
-@every_row("share", [0.002, 0.04, 0.2])
-def test_a_slice_with_little_body_is_the_networks_near_the_body_and_background_away_from_it(
-    run, head, share
-):
-    scan = with_air(head)
-    edge = scan.data[0, -ABOVE]
-    rows, columns = (np.arange(size)[:, None] - size // 2 for size in edge.shape)
-    nearest = np.argsort((rows**2 + columns.T**2).ravel())[: max(1, round(share * edge.size))]
-    edge.ravel()[nearest] = 600.0  # the tip of the head below it
-    chosen = of_filled_slices(load(run))
-    _, made = made_of(chosen, scan)
-    body = canonical(scan).data[0] > 100
-    little = (body.mean(axis=(1, 2)) < 0.1) & body.any(axis=(1, 2))
-    assert little[-ABOVE] == (share < 0.1)
-    close, shown = near(scan), slice(1 - ABOVE)
-    assert (made[~close & little[:, None, None]] == 0).all()
-    assert_array_equal(made[shown][close[shown]], drawn(chosen, scan)[shown][close[shown]])
-
-
-def test_what_was_filled_in_slices_with_little_body_is_said_and_stated(run, head):
-    made = of_filled_slices(load(run)).synthesise({"t1": head})
-    assert made.provenance["empty"]["slices_with_little_body"] == 2
-    assert made.provenance["empty"]["voxels"] == int((made.volume.data[0] == 0).sum())
-    assert made.warnings[-1].numbers["little"] == 2
+    scan = with_noise(with_air(head))
+    scan.data[0, -ABOVE, 8:12, 8:12] = 600.0  # the tip of the head below it
+    model = load(run)
+    _, image = made_of(model, scan)
+    body = inputs_of(model, scan).prepared.outline("t1")
+    assert body[-ABOVE].any()
+    kept = maximum_filter(body, (3, 5, 5)) & body.any((1, 2), keepdims=True)
+    assert_array_equal(image[kept], drawn(model, scan)[kept])
+    assert (image[~kept] == 0).all()
 
 
 @slow
@@ -230,20 +197,14 @@ def test_slices_are_left_out_only_beyond_all_that_a_voxel_of_the_file_depends_on
 
 
 @slow
-def test_no_slice_is_left_out_where_bounds_peaks_or_surroundings_are_measured_in_all(
-    by_percentiles, run
-):
+def test_no_slice_is_left_out_where_bounds_or_peaks_are_measured_in_all(run):
     model, empty = load(run), np.ones(20, bool)
     empty[0] = False
     grid = OutputGrid(np.eye(4), Grid((20, 4, 4), np.eye(4)), "SAR", {})
     targets = {"t2": SimpleNamespace(bounds={"mae": 1.0})}
     bounded = SimpleNamespace(header=SimpleNamespace(targets=targets))
     assert _unused_slices(model.facts, empty, grid, None).any()
-    for of, calibration in (
-        (model, bounded),
-        (by_percentiles, None),
-        (model.with_options(peaks=True), None),
-    ):
+    for of, calibration in ((model, bounded), (model.with_options(peaks=True), None)):
         assert not _unused_slices(of.facts, empty, grid, calibration).any()
 
 
@@ -260,8 +221,7 @@ def test_a_source_that_shows_something_keeps_a_slice_that_another_does_not(run, 
     two = {name: {**table, "t2": table["t1"]} for name, table in values.items()}
     arrays = {**prepared.arrays, "t2": canonical(t2).data[0]}
     both = replace(prepared, header=replace(prepared.header, **two), arrays=arrays)
-    found = find_empty_slices(facts, both)
-    assert empty_slices(facts, both, None, {}, found).entry["slices"] == 3
+    assert find_outside(facts, both).slices.sum() == 3
 
 
 @every_row(
@@ -313,7 +273,6 @@ def test_a_run_without_that_file_fills_air_as_well_and_says_once_that_it_checks_
         write_volume(tmp_path / "new" / name / "t1.nii.gz", with_air(head))
     said = synth(run, tmp_path / "new").done().err
     assert said.count("are not checked") == 1
-    assert said.count("4 of 10 slices show") == 1  # for both cases
     for name in ("a", "b"):
         assert read_json(out / name / "provenance.json")["empty"]["slices"] == ABOVE
     assert "empty" not in read_json(out / "provenance.json")
@@ -329,59 +288,16 @@ def by_percentiles(trained, tiny):
     return load(trained("percentiles", text))
 
 
-def test_around_a_stripped_brain_the_image_is_0_but_for_a_hole_and_not_its_darkest_tissue(
+def test_where_all_sources_are_0_the_image_is_0_up_to_the_body_and_not_its_darkest_tissue(
     by_percentiles, head
 ):
     low, _ = by_percentiles.facts.target_scales["t2"]
     assert low > 100
-    around = canonical(head).data[0] == 0
-    assert 0.3 < around.mean() < 0.9
-    head.data[0][tuple(size // 2 for size in head.data.shape[1:])] = 0
-    assert ((canonical(head).data[0] == 0) & ~around).sum() == 1, "a hole within the brain"
-    made, image = made_of(by_percentiles, head)
-    assert (image[around] == 0).all()
-    assert_array_equal(image[~around], drawn(by_percentiles, head)[~around])
-    assert made.provenance["empty"]["surroundings"] == {"t2": int(around.sum())}
-
-
-def test_bone_that_is_0_and_meets_the_air_is_the_networks_where_it_is_bright(by_percentiles, head):
-    whole = inputs_of(by_percentiles, head)  # beside which the network makes no light
-    raw, _ = predict_case(by_percentiles, whole, 0, no_report)
     _, _, height, width = head.data.shape
-    head.data[0, :, height // 2, width // 2] = 0  # from the air below to that above
-    prepared = inputs_of(by_percentiles, head).prepared
-    within = prepared.outline("t1") & (prepared.volume("t1").data[0] == 0)
-    assert within.any()
-    values = raw["t2"].values.copy()
-    values[within] = values.max()
-    images = {"t2": replace(raw["t2"], values=values)}
-    empty = filled_by(by_percentiles, prepared, images)
-    assert "surroundings" in empty.entry
-    assert_array_equal(empty.fill(images)["t2"].values[within], values.max())
-
-
-def filled_by(model, prepared, images, facts=None):
-    """What is empty in a case and its images, by the facts of a model or others."""
-    facts = facts or model.facts
-    found = find_empty_slices(facts, prepared)
-    return empty_slices(facts, prepared, model.anatomy, images, found)
-
-
-def test_noise_in_the_air_a_skull_in_the_image_and_windows_leave_the_image_alone(
-    by_percentiles, run, head
-):
-    kept = canonical(head).data[0] > 0
-    for model, scan in ((by_percentiles, with_noise(head)), (load(run), head)):
-        made, image = made_of(model, scan)
-        assert "surroundings" not in made.provenance["empty"]
-        assert_array_equal(image[kept], drawn(model, scan)[kept])
-    own, inputs = by_percentiles, inputs_of(by_percentiles, head)
-    raw, _ = predict_case(own, inputs, 0, no_report)
-    bright = raw["t2"].values.copy()
-    bright[:, :8] = bright.max()  # as a scalp around the brain
-    shown = {"t2": replace(raw["t2"], values=bright)}
-    specs = {name: replace(spec, floor=0.0) for name, spec in own.facts.intensity.items()}
-    from_0 = replace(own.facts, intensity=specs)
-    for facts, images, filled in ((None, raw, True), (None, shown, False), (from_0, raw, True)):
-        entry = filled_by(own, inputs.prepared, images, facts).entry
-        assert ("surroundings" in entry) == filled
+    head.data[0, :, height // 2, width // 2] = (
+        0  # within the outline, from the air below to that above
+    )
+    body = inputs_of(by_percentiles, head).prepared.outline("t1")
+    _, image = made_of(by_percentiles, head)
+    assert (image[~body] == 0).all()
+    assert_array_equal(image[body], drawn(by_percentiles, head)[body])

@@ -5,21 +5,16 @@ from typing import Any
 
 import numpy as np
 
-from voxlate.base.array_types import Float32
 from voxlate.base.errors import BadInput, first_of
-from voxlate.base.messages import Message
-from voxlate.checks.check_table import Measured, Numbers, ask
-from voxlate.checks.thumbnail import coarse
+from voxlate.base.messages import NOTED, Message, grade_of_distance, message
+from voxlate.checks.check_table import ask, called
 from voxlate.scans.cases.case_header import CaseHeader
-from voxlate.scans.images.grid import Volume
 from voxlate.scans.images.intensity import IntensityMap
 from voxlate.scans.images.volume_statistics import PERCENTILES, Distribution, Statistics
 
 # Percentiles of a scan's foreground that are compared, in network units.
 POINTS = (5, 25, 50, 75, 95)
 MOST_BELOW = 0.2  # of a foreground under the floor; interpolation leaves a percent
-AIR_BELOW_HU = -500.0  # at or below it, values are of air in a CT
-OF_AIR = 5  # percentile of all voxels of a scan of the head; more of it is air
 MOST_NAMED = 5  # cases that an error names for --exclude
 NARROWEST = (
     0.02  # share of a window that the middle 98 % of bodies fill: in other units it is a flat grey
@@ -41,29 +36,6 @@ def check_one_scale(headers: Sequence[CaseHeader], targets: Sequence[str], where
             raise BadInput(
                 f"{where}: expected the scans of the target {name} on one scale, found {len(signed)} of {len(shown)} training cases z-scored ({first_of(signed, 3)}) and the others not, so that images would have neither scale. Give all one scale, or prepare the cohort without one kind ({options}) into another --out."
             )
-
-
-def check_kind(name: str, unit: str, statistics: Statistics) -> list[Message]:
-    """A message where a scan that is no CT has the values of one, or those of a label map."""
-    return [] if unit == "HU" else ask("values", values_of(statistics), name)
-
-
-def values_of(statistics: Statistics) -> Numbers:
-    """Numbers of a scan's values: see `values` in limits.toml."""
-    everything = statistics.all
-    body = statistics.foreground
-    air = everything.at(OF_AIR)
-    median = body.at(50)
-    numbers: Measured = {
-        "dark": air,
-        "values": len(set(everything.percentiles)),
-        "low": everything.at(0),
-        "high": everything.at(100),
-    }
-    if median > air:
-        numbers["soft"] = (median - body.at(25)) / (median - air)
-        numbers["bone"] = (body.at(95) - median) / (median - air)
-    return numbers
 
 
 def check_floor(name: str, spec: IntensityMap, header: CaseHeader, where: str) -> None:
@@ -134,15 +106,11 @@ def check_brightness(
     scale = spec.scale(statistics)
     value, least, most = (float(scale.inverse(point)) for point in values[:, worst])
     times = float(beyond[worst] / (TOLERANCE + (highs - lows)[worst] / 2))
-    numbers: Numbers = {
-        "times": times,
-        "value": value,
-        "least": least,
-        "most": most,
-        "patients": patients,
-        "point": f"{POINTS[worst]}",
-    }
-    return ask("brightness", numbers, name)
+    if times <= NOTED:
+        return []
+    text = f"The brightness of {called(name)} is unusual for the model: the {POINTS[worst]}th percentile of the body is {value:.4g}, in its training cases {least:.4g} to {most:.4g}, if they are scaled as this scan is (few patients give a narrow range)."
+    grade = grade_of_distance(times, patients)
+    return [message("brightness", text, grade=grade, times=times, value=value)]
 
 
 def check_scales(name: str, widths: Sequence[float]) -> list[Message]:
@@ -156,26 +124,3 @@ def _points(statistics: Statistics, spec: IntensityMap) -> list[float]:
     scale = spec.scale(statistics)
     width = max(scale.high - scale.low, 1e-37)
     return [2 * (statistics.foreground.at(point) - scale.low) / width - 1 for point in POINTS]
-
-
-def tissue_of_ct(ct: Volume) -> dict[str, float]:
-    """Numbers of the tissue of a CT: see `tissue` in limits.toml."""
-    hu, _ = coarse(ct.data[0])
-    high = float(hu.max())
-    return {
-        "ct": 1.0,
-        "high": high,
-        "clipped": float(np.percentile(hu, 99.9) == high),
-        **tissue_numbers(hu),
-    }
-
-
-def tissue_numbers(hu: Float32) -> dict[str, float]:
-    """Around which HU most of fat and soft tissue lies (tissue), and up to which a quarter as much (tissue_top)."""
-    counts, edges = np.histogram(hu[hu != 0], np.arange(-800, 801, 10))  # 0 may be padding
-    counts = np.convolve(counts, np.ones(5), "same")
-    if not counts.any():
-        return {}
-    middles = edges[:-1] + 5
-    top = middles[counts >= counts.max() / 4].max()
-    return {"tissue": float(middles[counts.argmax()]), "tissue_top": float(top)}

@@ -1,0 +1,140 @@
+"""Messages on prepared cases without their voxels: guesses, failed registrations, exchanged axes, scans that lie apart."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+
+from voxlate.base.array_types import Bool
+from voxlate.base.errors import BadInput
+from voxlate.base.messages import Message, message
+from voxlate.checks.check_table import Numbers, ask
+from voxlate.scans.cases.align import Preparation
+from voxlate.scans.cases.alignment_audit import MAPS, misalignments, not_examined, worst_first
+from voxlate.scans.cases.case import PreparedCase
+from voxlate.scans.cases.case_header import CaseHeader
+from voxlate.scans.images.grid import Volume
+from voxlate.scans.images.misalignment import NOTHING_IN_COMMON, Misalignment
+
+LEAST_SLICES = 4  # along each axis, as registration asks for
+
+
+def check_together(case: PreparedCase) -> Iterator[Message]:
+    """A message on scans of a case that are one, and on each that lies far from the first, moved or of another patient."""
+    for one, other in combinations(case.header.statistics, 2):
+        if np.array_equal(case.arrays[one], case.arrays[other]):
+            yield message(
+                "same-voxels", f"{one} and {other} have the same voxels.", grade="do not trust"
+            )
+    for name, found in misalignments(case, coarse=True).items():
+        yield from check_apart(case.header, name, found, of_input=1.0)
+
+
+def check_apart(
+    header: CaseHeader, name: str, found: Misalignment, advice: str = "", of_input: float = 0.0
+) -> list[Message]:
+    """A message where a scan is far from the scan that it was compared with, or how far is not known.
+
+    advice: what to do, beside looking at it; of_input: 1 for scans that are given to a model.
+    """
+    numbers = {**_apart_numbers(header, found), "advice": advice, "of_input": of_input}
+    return [*ask("apart", numbers, name), *ask("unmeasured", numbers, name)]
+
+
+def is_misaligned(header: CaseHeader, measured: Misalignment) -> bool:
+    """Whether a scan is so far from the scan that it was compared with that it is said."""
+    return bool(ask("apart", {**_apart_numbers(header, measured), "advice": ""}))
+
+
+def _apart_numbers(header: CaseHeader, found: Misalignment) -> Numbers:
+    resolved = [mm for axis, mm in zip("DHW", header.spacing_mm) if axis not in found.unseen]
+    apart_mm = found.median_mm or 0.0
+    return {
+        "apart_mm": apart_mm,
+        "p95_mm": found.p95_mm or 0.0,
+        "voxels": apart_mm / max(resolved, default=math.inf),
+        "unmeasured": found.median_mm is None and found.reason != MAPS,
+        "reason": found.reason or NOTHING_IN_COMMON,
+        "to": found.to,
+    }
+
+
+def check_alignment(headers: Sequence[CaseHeader], preparation: Preparation) -> Iterator[Message]:
+    """A message on each misaligned pair, the worst first, on what cannot be measured, and on what was not examined."""
+    for header, name, found in worst_first(headers):
+        may_register = preparation.register is None and min(header.shape) >= LEAST_SLICES
+        advice = " Register (--register rigid)." if may_register else ""
+        yield from (said.on(header.case) for said in check_apart(header, name, found, advice))
+    left = sum(not_examined(header.visible, header.misaligned) for header in headers)
+    several = sum(len(header.visible) > 1 for header in headers)
+    if 0 < left < several:
+        yield message(
+            "not-examined",
+            f"How far scans lie from each other was examined in {several - left} of {several} cases, spread over the patients; of the other {left} it is not known. --audit-cases {len(headers)} examines all of them.",
+            cases=left,
+        )
+
+
+def check_origins(headers: Sequence[CaseHeader]) -> Iterator[Message]:
+    """Messages on what was assumed of scans, and on registrations that failed."""
+    for header in headers:
+        for name, origin in header.origins.items():
+            yield from check_guesses(name, origin.guesses, header.case)
+        for name, scan in header.registered.items():
+            if scan.kept != scan.asked:
+                gain = f"{scan.before.mutual_information:.4f} before, {scan.after.mutual_information:.4f} after"
+                left = "resampled by its header" if scan.kept == "none" else f"kept {scan.kept}"
+                yield message(
+                    "not-registered",
+                    f"{name}: {scan.asked} registration did not make it more similar to {scan.to}, {left} (mutual information {gain}).",
+                    case=header.case,
+                )
+
+
+def check_guesses(name: str, guesses: Sequence[Message], case: str = "") -> Iterator[Message]:
+    """The messages on guesses about a scan, with its name."""
+    return (replace(guess, text=f"{name}: {guess.text}", case=case) for guess in guesses)
+
+
+def check_widths(headers: Sequence[CaseHeader]) -> list[Message]:
+    """A message where most masks are wider than deep, as no head is: rows and columns are likely exchanged."""
+    sides = [np.ptp(header.mask_box, 1) * header.spacing_mm for header in headers]
+    wide = sum(bool(width > depth) for _, depth, width in sides)
+    if 2 * wide <= len(headers):
+        return []
+    return [
+        message(
+            "wide-heads",
+            f"{wide} of {len(headers)} heads are wider than deep: rows and columns are likely exchanged.",
+            heads=wide,
+        )
+    ]
+
+
+def mask_numbers(mask: Volume, inside: Bool, bodies: Sequence[Bool]) -> dict[str, float]:
+    """Numbers of a mask as whole numbers, and of its voxels on the grid of a case with the bodies in its scans: see `mask` in limits.toml.
+
+    A body that fills the image is none.
+    """
+    labels = np.rint(mask.data[0])
+    steps = np.diff(labels)[np.minimum(labels[..., 1:], labels[..., :-1]) > 0]
+    numbers = {"uneven": np.count_nonzero(steps) / max(1, steps.size)}
+    shown = [body for body in bodies if body.any() and not body.all()]
+    if shown:
+        body = max(shown, key=lambda body: inside[body].mean())
+        of_body, of_rest = float(inside[body].mean()), float(inside[~body].mean())
+        shares = {"of_body": of_body, "of_rest": of_rest, "more_outside": of_rest - of_body}
+        numbers |= {"held": of_body, **shares}
+    return numbers
+
+
+def refuse_misplaced(path: Path, numbers: Mapping[str, float], is_of_body: bool) -> None:
+    """Raise BadInput where a mask is a scan, or holds the background; is_of_body: whether it is that of a whole body or brain."""
+    for said in ask("mask", numbers):
+        if is_of_body or said.code != "part-mask":
+            raise BadInput(
+                f"{path}: expected a mask on the body of this truth, found another one. {said.text} Take that of the same scan, or choose another --mask."
+            )

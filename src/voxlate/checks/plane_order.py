@@ -1,0 +1,195 @@
+"""How the planes of a scan follow each other: their order, and how their brightness changes, as numbers that a fingerprint holds."""
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.linalg import norm
+from numpy.typing import NDArray
+
+from voxlate.base.array_types import AnyArray, Float32, Float64
+from voxlate.scans.images.grid import Volume
+from voxlate.scans.images.mask import background_value
+
+PIXEL_MM = 1.5  # of slices that are compared with each other; with wider ones, vessels of an MRA are missed
+FEWEST_SLICES = 8
+FEWEST_ORDERED = 16  # of fewer slices, 70 % can be most similar to one that is not beside them
+SHOWN = 0.2  # of the largest deviation of a slice: ends of the body, and air beyond them, have less
+DIM = 0.1  # the same, from which neighbours are compared; noise of air has 0.03
+EMPTY = 0.05  # of the median deviation; slices of an MRA with few vessels have 0.37
+EQUAL = 0.9999  # correlation of slices
+SAME = 1e-6
+ENDS = 10  # one in so many slices at either end is not compared, because bodies end steeply
+CROWN, AT_CROWN = 0.05, 0.6  # share of the slices at either end, where differences count as much
+MOST_JUMP = 20.0  # times; beside copies it is any number
+AROUND = 5  # slices on either side
+TISSUE = 0.3  # of the mean over the least value: air is below
+FILLED = 0.5  # of the area that a tenth of the planes have, from which planes are compared
+SPARSE = 0.05  # of the voxels, below which tissue is not compared, as of vessels alone
+MOST_POINTS = 96  # along a side of a plane whose brightness is compared
+BESIDE, BESIDE_MM = 3, 8.0  # planes beside a step, at least; the fissure of a brain is narrower
+STEP_MM = 3.0  # within which it is made, because resampled scans have no sharp one
+TINY = 1e-9
+
+
+def plane_numbers(scan: Volume) -> dict[str, float]:
+    """Numbers of the planes of a canonical scan: see numbers.toml; none of a few slices."""
+    sides = zip(scan.data.shape[2:], scan.grid.spacing_mm[1:])
+    rows, columns = (max(1, round(PIXEL_MM / mm)) for _, mm in sides)
+    image = scan.data[0][:, ::rows, ::columns].astype(np.float32)
+    planes, deviations = _planes(image, 0)
+    shown = _shown(deviations)
+    if len(shown) < FEWEST_SLICES:
+        return {}
+    peaks = image.max((1, 2))
+    at_peak = (image == peaks[:, None, None]).sum((1, 2))
+    numbers = {
+        "misplaced": _misplaced(planes[shown], deviations[shown]),
+        "empty": 0.0,
+        "same_peak": float((peaks[shown] == np.median(peaks[shown])).mean()),
+        "at_peak": float(np.median(at_peak[shown])),
+        **_continuity(planes, deviations),
+        **_brightness(scan),
+    }
+    for axis, step in enumerate((1, rows, columns)):
+        if axis:
+            planes, deviations = _planes(image, axis)
+        empty = _empty(deviations) * step
+        if len(empty) > numbers["empty"]:
+            places = {"before": empty[0] - step, "behind": empty[-1] + step}
+            numbers |= {"empty": len(empty), "empty_axis": axis, **places}
+        # planes behind a head show the table of a CT
+        if axis and scan.unit != "HU":
+            along = _continuity(planes, deviations)
+            numbers["jump_in_plane"] = max(numbers.get("jump_in_plane", 0), along.get("jump", 0))
+    return numbers
+
+
+def _planes(image: Float32, axis: int) -> tuple[Float32, Float32]:
+    """The planes [N, P] of an image along an axis, without their means, and their lengths."""
+    planes = np.moveaxis(image, axis, 0).reshape(image.shape[axis], -1)
+    planes = planes - planes.mean(1, keepdims=True)
+    return planes, norm(planes, axis=1)
+
+
+def _shown(deviations: Float32) -> NDArray[np.intp]:
+    """The places of planes that show something."""
+    return np.flatnonzero(deviations > SHOWN * deviations.max())
+
+
+def _empty(deviations: Float32) -> NDArray[np.intp]:
+    """The places of planes that show nothing between others that do."""
+    shown = _shown(deviations)
+    if not len(shown):
+        return shown
+    within = deviations[shown[0] : shown[-1] + 1]
+    return shown[0] + np.flatnonzero(within < EMPTY * np.median(deviations[shown]))
+
+
+def _misplaced(planes: Float32, deviations: Float32) -> float:
+    """The share of planes that are most similar to one that is not beside them."""
+    if len(planes) < FEWEST_ORDERED:
+        return 0.0
+    normalised = planes / deviations[:, None]
+    similar = normalised @ normalised.T
+    np.fill_diagonal(similar, -np.inf)
+    away = np.abs(similar.argmax(1) - np.arange(len(planes)))
+    # a slice of a body of two equal halves is that of the other half, too
+    return float(((away > 1) & (similar.max(1) < EQUAL)).mean())
+
+
+def _continuity(slices: Float32, deviations: Float32) -> dict[str, float]:
+    """How planes [N, P] without their means continue each other.
+
+    copied, copied_share, copied_at: number, share and first of the planes that are exact copies of the next one; jump, jump_at:
+    the largest difference of two neighbours, times those around it; odd, odd_at: how much a plane differs from the mean of its
+    neighbours, in units of half their difference, and times those around it.
+    """
+    shown = np.flatnonzero(deviations > DIM * deviations.max())
+    if not shown.size:
+        return {}
+    first = shown[0] + len(shown) // ENDS
+    last = shown[-1] - len(shown) // ENDS
+    if last - first < FEWEST_SLICES:
+        return {}
+    s = slices[first : last + 1]
+    deviations = np.maximum(deviations[first : last + 1], TINY)
+    apart = norm(np.diff(s, axis=0), axis=1) / np.maximum(deviations[1:], deviations[:-1])
+    jumps = apart / np.maximum(_around(apart), TINY)
+    near_end = np.arange(len(jumps)) < CROWN * len(jumps)
+    jumps[near_end | near_end[::-1]] *= AT_CROWN
+    middle = (s[:-2] + s[2:]) / 2
+    odd = norm(s[1:-1] - middle, axis=1) / np.maximum(norm(s[2:] - s[:-2], axis=1) / 2, TINY)
+    both = np.minimum(odd, odd / np.maximum(_around(odd), TINY))
+    is_copy = apart < SAME
+    return {
+        "copied": float(is_copy.sum()),
+        "copied_share": float(is_copy.mean()),
+        "copied_at": float(first + is_copy.argmax()),
+        "jump": float(np.log(jumps.max().clip(TINY, MOST_JUMP))),
+        "jump_at": float(first + jumps.argmax()),
+        "odd": float(both.max()),
+        "odd_at": float(first + 1 + both.argmax()),
+    }
+
+
+def _around(values: Float32) -> Float32:
+    """The median of the values around each, without itself."""
+    near = [np.roll(values, shift) for shift in range(-AROUND, AROUND + 1) if shift]
+    return np.median(near, 0)
+
+
+def _brightness(scan: Volume) -> dict[str, float]:
+    """How the brightness of planes changes along the axes of a scan, as logarithms.
+
+    step: the largest lasting change between two planes; level: of a slice to both of its neighbours; darker: by how much every
+    second slice is darker; ramp_z, ramp_y, ramp_x: of the brightness at both ends.
+    """
+    numbers = {"step": 0.0, "darker": 0.0}
+    background = background_value(scan)
+    for axis in range(1 if scan.unit == "HU" else 3):  # planes behind a head show the table of a CT
+        first, levels = _levels(np.moveaxis(scan.data[0], axis, 0), background)
+        mm = scan.grid.spacing_mm[axis]
+        beside = max(BESIDE, round(BESIDE_MM / mm))
+        within = max(1, round(STEP_MM / mm))
+        if len(levels) < max(FEWEST_SLICES, 2 * beside):
+            continue
+        sides = np.median(sliding_window_view(levels, beside), axis=1)
+        lasting = np.abs(sides[beside:] - sides[:-beside])
+        sudden = np.abs(levels[within:] - levels[:-within])[beside - 1 - (within - 1) // 2 :]
+        changes = np.minimum(lasting, sudden[: len(lasting)])
+        if changes.max() > numbers["step"]:
+            at = float(first + changes.argmax() + beside - 1)
+            numbers |= {"step": float(changes.max()), "step_axis": axis, "step_at": at}
+        numbers[f"ramp_{'zyx'[axis]}"] = float(abs(sides[-1] - sides[0]))
+        bends = levels[1:-1] - (levels[:-2] + levels[2:]) / 2
+        if axis == 0:
+            most = int(np.abs(bends).argmax())
+            numbers |= {"level": float(abs(bends[most])), "level_at": float(first + 1 + most)}
+        bends[1::2] *= -1
+        numbers["darker"] = max(numbers["darker"], float(abs(np.median(bends))))
+    return numbers
+
+
+def _levels(planes: AnyArray, background: float) -> tuple[int, Float64]:
+    """The first plane [N, h, w] that is compared, and the logarithms of the brightness from there on.
+
+    They are sums of the median ratios between neighbours, which do not depend on what a plane shows. Ends are left out,
+    where surfaces may be flat.
+    """
+    rows, columns = (max(1, length // MOST_POINTS) for length in planes.shape[1:])
+    values = np.maximum(planes[:, ::rows, ::columns].astype(np.float32) - background, 0)
+    least = TISSUE * float(values.mean())
+    tissue = values > least
+    logs = np.log(np.maximum(values, least or 1))
+    areas = tissue.sum((1, 2))
+    filled = np.flatnonzero(areas > FILLED * np.percentile(areas, 90))
+    if tissue.mean() < SPARSE or not len(filled):
+        return 0, np.zeros(0)
+    margin = len(filled) // ENDS
+    first = filled[0] + margin
+    last = filled[-1] - margin
+    changes = [0.0]
+    for plane in range(first, last):
+        either = tissue[plane] | tissue[plane + 1]
+        some = either if either.any() else ~either
+        changes.append(np.median((logs[plane + 1] - logs[plane])[some]))
+    return int(first), np.cumsum(changes)

@@ -1,0 +1,317 @@
+"""The fingerprints of usual scans, and the distance of another scan from them: the one judgement of whether a scan is unusual.
+
+Usual are the scans of a training, which its model carries, the other cases of a cohort, or other truths.
+"""
+
+import functools
+import math
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+
+from voxlate.base.array_types import AnyArray, Float32, UInt8
+from voxlate.base.messages import (
+    CAREFUL,
+    NOTED,
+    Message,
+    by_consequence,
+    grade_of_distance,
+    message,
+)
+from voxlate.checks.fingerprint import BRIGHTEST, SIDE, UNKNOWN, Fingerprint
+
+SHIFTS = (*range(-5, 6),), (-1, 0, 1)  # cells, along z and y, by which two pictures are compared
+LEAST_SHARED = 0.25  # of the cells that the smaller of two pictures shows
+AS_READ = (0, 1, 2)
+# By name, the orders of axes, and those that are mirrored, in which a picture may be more usual than as it was read.
+POSES: Mapping[str, Sequence[tuple[tuple[int, ...], tuple[int, ...]]]] = {
+    "upside": [(AS_READ, (0,)), (AS_READ, (0, 1))],
+    "backwards": [(AS_READ, (1,))],
+    "sideways": [(AS_READ, (2,))],
+    "exchanged": [
+        *product([(0, 2, 1)], [(), (1,)]),
+        *product([(1, 0, 2), (2, 1, 0)], [(), (0,)]),
+    ],
+}
+MISSING = -1e9
+FEWEST_COMPARED = 6  # patients of a cohort, from which on their scans are compared
+TRIMMED, TRIMMED_MARGIN = (
+    0.1,
+    1.6,
+)  # share of a cohort's scans that does not count, and the factor of the farthest of the others
+HEIGHT, PART = (
+    "height_mm",
+    0.6,
+)  # the number, and the share of the least usual height below which a part is shown
+MOST_SAID = 3  # numbers of a scan
+
+
+@dataclass(frozen=True)
+class Number:
+    """A number of fingerprints, as numbers.toml states it."""
+
+    code: str
+    tolerance: float
+    high: str = ""
+    low: str = ""
+    scale: str = "linear"
+    whole: bool = False
+
+    def shown(self, value: float) -> float:
+        """A value as a sentence states it."""
+        return math.exp(min(value, 700)) if self.scale == "log" else value
+
+
+@functools.cache
+def numbers() -> Mapping[str, Number]:
+    """All numbers by name."""
+    text = Path(__file__).with_name("numbers.toml").read_text(encoding="utf-8")
+    return {name: Number(**entry) for name, entry in tomllib.loads(text).items()}
+
+
+@dataclass(frozen=True)
+class Deviation:
+    """How far a number of a scan is from usual ones, in units of the farthest of these; usual: the nearest of them."""
+
+    name: str
+    times: float
+    value: float
+    usual: float
+
+    def text(self, scan: str, of: str, places: Mapping[str, float]) -> str:
+        """What it means, as a sentence without an end."""
+        number = numbers()[self.name]
+        value, usual = number.shown(self.value), number.shown(self.usual)
+        sentence = number.high if self.value > self.usual else number.low
+        times = value / usual if usual else math.inf
+        return sentence.format_map(
+            {**places, "scan": scan, "of": of, "value": value, "usual": usual, "times": times}
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """The fingerprints of usual scans of one modality.
+
+    names: of the numbers; values: [scans, numbers], MISSING where a scan has none; mean: of their pictures, as these; patients: of
+    the scans.
+    """
+
+    names: tuple[str, ...]
+    values: Float32
+    mean: UInt8
+    patients: int
+
+    def numbers_of(self, scan: Fingerprint) -> dict[str, float]:
+        """All numbers of a scan, those of its picture among them."""
+        return {**scan.numbers, **pose_numbers(self.mean, scan.picture)}
+
+    def shows_a_part(self, scan: Fingerprint) -> bool:
+        """Whether a scan shows so much less of the body than usual ones that its shape and pose cannot be judged."""
+        known = self.values[:, self.names.index(HEIGHT)] if HEIGHT in self.names else np.zeros(0)
+        heights = known[known > MISSING]
+        return len(heights) > 0 and scan.numbers.get(HEIGHT, np.inf) < PART * heights.min()
+
+    def deviations(self, scan: Fingerprint) -> list[Deviation]:
+        """The deviations of a scan, the largest first."""
+        own = self.numbers_of(scan)
+        if self.shows_a_part(scan):
+            own = {name: value for name, value in own.items() if not _of_whole(name)}
+        return _deviations(own, self.names, self.values)
+
+    def messages(
+        self, scan: Fingerprint, called: str, of: str = "the training's scans"
+    ) -> list[Message]:
+        """A message for each code of the numbers that lie farthest."""
+        said = _messages(self.deviations(scan), scan, called, of, self.patients)
+        if self.shows_a_part(scan):
+            text = f"Only {scan.numbers[HEIGHT]:.0f} mm of the body are in {called}, so that its shape and orientation cannot be checked: check them yourself."
+            said.append(message("slab", text))
+        return said
+
+
+def among(
+    scans: Mapping[str, Fingerprint], patients: Mapping[str, str], called: str
+) -> list[Message]:
+    """Messages on each scan of several cases, by case, that is far from those of the other patients; none of few patients.
+
+    The farthest tenth of the others does not count, because it may have the same fault. In any cohort, some case deserves a note.
+    """
+    names = [name for name, scan in scans.items() if scan.numbers]
+    owners = np.array([patients[name] for name in names])
+    if len({*owners}) < FEWEST_COMPARED:
+        return []
+    known = fit_reference([scans[name] for name in names], [*owners])
+    said = []
+    for name, row in zip(names, known.values):
+        others = known.values[owners != patients[name]]
+        own = {key: float(value) for key, value in zip(known.names, row) if value > MISSING}
+        found = _deviations(own, known.names, others, trimmed=TRIMMED)
+        found = [one for one in found if one.times > CAREFUL]
+        of = "the other cases"
+        said += [
+            one.on(name) for one in _messages(found, scans[name], called, of, len({*owners}) - 1)
+        ]
+    return said
+
+
+def _messages(
+    found: Sequence[Deviation], scan: Fingerprint, called: str, of: str, patients: int
+) -> list[Message]:
+    """A message for each code of numbers that lie far, on the farthest of them; causes before what they explain."""
+    farthest = dict[str, Deviation]()
+    for one in found:
+        if one.times > NOTED:
+            farthest.setdefault(numbers()[one.name].code, one)
+    said = []
+    for name, number in numbers().items():
+        deviation = farthest.get(number.code)
+        if deviation is not None and deviation.name == name:
+            text = deviation.text(called, of, scan.numbers)
+            said.append(
+                message(
+                    number.code,
+                    f"{text[:1].upper()}{text[1:]}.",
+                    grade=grade_of_distance(deviation.times, patients),
+                    times=deviation.times,
+                    value=deviation.value,
+                    usual=deviation.usual,
+                )
+            )
+    return by_consequence(said)[:MOST_SAID]
+
+
+def _deviations(
+    own: Mapping[str, float],
+    names: Sequence[str],
+    values: Float32,
+    trimmed: float = 0.0,
+) -> list[Deviation]:
+    """The deviations of numbers from known ones [scans, numbers], the largest first."""
+    found = []
+    for column, name in zip(values.T, names):
+        known = column[column > MISSING]
+        if name in own and len(known):
+            found.append(_deviation(name, own[name], known, trimmed))
+    return sorted(found, key=lambda one: -one.times)
+
+
+def _of_whole(name: str) -> bool:
+    """Whether a number is judged of whole bodies alone."""
+    return name not in numbers() or numbers()[name].whole
+
+
+def _deviation(name: str, value: float, known: Float32, trimmed: float) -> Deviation:
+    """The deviation of a value from known ones: from their middle, in units of the farthest on its side or the tolerance."""
+    number = numbers()[name]
+    middle = float(np.median(known))
+    is_high = value > middle
+    end = float(np.quantile(known, 1 - trimmed if is_high else trimmed))
+    margin = _margin(len(known)) * (TRIMMED_MARGIN if trimmed else 1)
+    width = max(abs(end - middle) * margin, number.tolerance)
+    judged = number.high if is_high else number.low
+    times = abs(value - middle) / width if judged else 0.0
+    return Deviation(name, times, value, middle + width if is_high else middle - width)
+
+
+def _margin(count: int) -> float:
+    """By how much the farthest of so few scans is too near."""
+    return 1 + 2 / count
+
+
+def fit_reference(scans: Sequence[Fingerprint], patients: Sequence[str]) -> Reference:
+    """The reference of usual scans; each scan's picture is compared with the mean of the other patients' pictures."""
+    owners = np.array(patients)
+    pictures = np.stack([scan.picture for scan in scans])
+    whole = _Sums.of(pictures)
+    rows = []
+    for scan, patient in zip(scans, patients):
+        others = whole.without(_Sums.of(pictures[owners == patient]))
+        posed = pose_numbers(others.mean, scan.picture) if others.scans else {}
+        rows.append({**scan.numbers, **posed})
+    names = tuple(name for name in numbers() if any(name in row for row in rows))
+    values = np.array([[row.get(name, MISSING) for name in names] for row in rows], np.float32)
+    return Reference(names, values, whole.mean, len(set(patients)))
+
+
+@dataclass(frozen=True, eq=False)
+class _Sums:
+    """Sums of pictures, and how many of them show each cell."""
+
+    total: AnyArray
+    count: AnyArray
+    scans: int
+
+    @classmethod
+    def of(cls, pictures: UInt8) -> "_Sums":
+        """Those of pictures [N, SIDE, SIDE, SIDE]."""
+        known = pictures != UNKNOWN
+        total = np.where(known, pictures, 0).sum(0, dtype=np.int64)
+        return cls(total, known.sum(0), len(pictures))
+
+    def without(self, some: "_Sums") -> "_Sums":
+        """Those without some of the pictures."""
+        return _Sums(self.total - some.total, self.count - some.count, self.scans - some.scans)
+
+    @property
+    def mean(self) -> UInt8:
+        """The mean over the pictures that show a cell; UNKNOWN where less than a half do."""
+        mean = np.rint(self.total / np.maximum(self.count, 1)).clip(0, BRIGHTEST)
+        return np.where(2 * self.count > self.scans, mean, UNKNOWN).astype(np.uint8)
+
+
+def pose_numbers(mean: UInt8, picture: UInt8) -> dict[str, float]:
+    """The correlation of a picture with a mean one (alike), and by how much each other pose is more like it."""
+    as_read = likeness(mean, picture)
+    if as_read is None:
+        return {}
+    gains = {}
+    for name, ways in POSES.items():
+        likenesses = (likeness(mean, turned(picture, order, axes)) for order, axes in ways)
+        gains[name] = max((one for one in likenesses if one is not None), default=-1.0) - as_read
+    best = max(gains.values())
+    # a head that is upside down is also more usual turned round, but less so
+    return {"alike": as_read} | {
+        name: gain if gain == best else min(gain, 0.0) for name, gain in gains.items()
+    }
+
+
+def turned(picture: UInt8, order: tuple[int, ...], mirrored: tuple[int, ...]) -> UInt8:
+    """A picture with its axes in another order and mirrored, again below the top of its body."""
+    cells = np.flip(picture.transpose(order), mirrored)
+    shown = np.flatnonzero(((cells > 0) & (cells != UNKNOWN)).any((1, 2)))
+    below = SIDE - 1 - int(shown[-1]) if len(shown) else 0
+    out = np.full_like(cells, UNKNOWN)
+    out[below:] = cells[: SIDE - below]
+    return out
+
+
+def likeness(mean: UInt8, picture: UInt8) -> float | None:
+    """The largest correlation of two pictures over small shifts and the cells that both show; None where these are too few."""
+    least = LEAST_SHARED * min(
+        np.count_nonzero(mean != UNKNOWN), np.count_nonzero(picture != UNKNOWN)
+    )
+    found = []
+    for away in product(*SHIFTS):
+        a, b = (cells.ravel() for cells in _overlap(mean, picture, away))
+        both = (a != UNKNOWN) & (b != UNKNOWN)
+        if both.sum() <= max(least, 2):
+            continue
+        x, y = (cells[both].astype(np.float32) for cells in (a, b))
+        x -= x.mean()
+        y -= y.mean()
+        lengths = float(np.linalg.norm(x) * np.linalg.norm(y))
+        found.append(float(x @ y) / lengths if lengths else 0.0)
+    return max(found, default=None)
+
+
+def _overlap(a: UInt8, b: UInt8, away: tuple[int, int]) -> Iterator[UInt8]:
+    """The cells of two pictures that lie on each other where the second one is moved along z and y."""
+    for cells, sign in ((a, 1), (b, -1)):
+        starts = [max(0, sign * shift) for shift in away]
+        ends = [SIDE + min(0, sign * shift) for shift in away]
+        yield cells[starts[0] : ends[0], starts[1] : ends[1]]

@@ -1,0 +1,201 @@
+"""What is outside of the body of all sources becomes background, whatever the network predicts.
+
+Networks invent a signal in slices without a body, which training leaves out, and a frame at the border of slices, where
+the padding of convolutions decides. A voxel is outside where its slice shows no body, or where it is farther than NEAR_MM
+from the outlines of the body in all sources: nearer to it, only the network may show scalp and skin. Where the background of
+all sources is exactly 0, as around a stripped brain, each such voxel outside the outlines is outside.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from voxlate.base.array_types import Bool
+from voxlate.base.messages import Message, message
+from voxlate.base.slabs import by_plane, count_nonzero, in_slabs
+from voxlate.scans.cases.case import PreparedCase
+from voxlate.scans.images.grid import Volume
+from voxlate.scans.images.intensity import Scale
+from voxlate.scans.images.mask import dilate, find_tissue
+from voxlate.synthesis.brightness import SynthesisedImage
+from voxlate.synthesis.facts import ModelFacts
+from voxlate.synthesis.intervals import CaseIntervals, OutputGrid
+from voxlate.synthesis.known_scans import KnownScans
+
+# Share of an output voxel in the background, from which it counts as background.
+INSIDE_SHARE = 1 - 1e-4
+AIR_HU = -1000.0
+NEAR_MM = 5.0
+# Of a target's body that no source of the training showed: a head to a stripped brain.
+MOST_BEYOND = 0.1
+
+
+@dataclass(frozen=True)
+class Background:
+    """The voxels [D, H, W] of each image that become background, and the value of the background in its unit.
+
+    entry: of the provenance, {} where no voxel becomes background; messages: on the slices without a body.
+    """
+
+    voxels: Mapping[str, Bool]
+    values: Mapping[str, float]
+    entry: Mapping[str, Any]
+    messages: Sequence[Message]
+
+    def fill(self, images: dict[str, SynthesisedImage]) -> dict[str, SynthesisedImage]:
+        """The images with background in these voxels, and a standard deviation of 0."""
+        if not self.entry:
+            return images
+        filled = {}
+        for name, image in images.items():
+            voxels = self.voxels[name]
+            sd = image.prediction.sd
+            if sd is not None:
+                sd = _with(sd, voxels, 0)
+            values = _with(image.values, voxels, self.values[name])
+            prediction = replace(image.prediction, sd=sd)
+            filled[name] = replace(image, values=values, prediction=prediction)
+        return filled
+
+    def close_intervals(
+        self, intervals: CaseIntervals, volumes: Mapping[str, Volume], output_grid: OutputGrid
+    ) -> CaseIntervals:
+        """Intervals on the file's voxels: both ends are the background in these voxels.
+
+        volumes: the images on the file's voxels. Where the file has other slices, and a voxel is partly in one of these
+        slices, the ends are moved to contain the image.
+        """
+        if not self.entry:
+            return intervals
+        ends = [dict[str, Volume](), dict[str, Volume]()]
+        limits = (intervals.low, np.minimum), (intervals.high, np.maximum)
+        for name in intervals.low:
+            share = output_grid.write(self.voxels[name].astype(np.float32), "").data
+            image = volumes[name].data
+            partly = (share > 0) & (share <= INSIDE_SHARE)
+            for closed, (end, limit) in zip(ends, limits):
+                data = np.where(share > INSIDE_SHARE, image, end[name].data)
+                np.copyto(data, limit(data, image), where=partly)
+                closed[name] = replace(end[name], data=data)
+        low, high = ends
+        return replace(intervals, low=low, high=high)
+
+
+def _with(values: np.ndarray, voxels: Bool, value: float) -> np.ndarray:
+    """A copy of values [D, H, W] with another value in some voxels."""
+    number = values.dtype.type(value)
+    return in_slabs(lambda slab, where: np.where(where, number, slab), values, voxels)
+
+
+@dataclass(frozen=True)
+class Outside:
+    """The voxels [D, H, W] that are outside of the body of all sources, and the slices [D] without a body.
+
+    is_zero: whether the background of all sources is exactly 0.
+    """
+
+    voxels: Bool
+    slices: Bool
+    is_zero: bool
+
+
+def find_outside(facts: ModelFacts, prepared: PreparedCase) -> Outside:
+    """What is outside of the body of all sources of a case."""
+    names = facts.visible_sources(prepared)
+    volumes = [prepared.volume(name) for name in names]
+    outlines = [prepared.outline(name) for name in names]
+    tissues = [find_tissue(volume) for volume in volumes]
+    # a CT shows the table, which a synthesised CT shows as well
+    tables = [tissue for volume, (tissue, _) in zip(volumes, tissues) if volume.unit == "HU"]
+    body = _any_of([*outlines, *tables])
+    if not count_nonzero(body):  # as in a scan of a small part
+        body = _any_of([tissue for tissue, _ in tissues])
+    has_body = by_plane(lambda slab: slab.any((1, 2)), body)
+    kept = dilate(body, NEAR_MM, volumes[0].grid.spacing_mm) & has_body[:, None, None]
+    is_zero = all(is_constant for _, is_constant in tissues)
+    if is_zero:
+        signal = _any_of([volume.data[0] for volume in volumes])
+        kept = in_slabs(lambda near, inside, shows: inside | near & shows, kept, body, signal)
+    return Outside(in_slabs(np.logical_not, kept), ~has_body, is_zero)
+
+
+def unused_slices(empty: Bool, slices_per_step: float) -> Bool:
+    """The slices [D] whose prediction decides nothing, because they and their neighbours become background.
+
+    slices_per_step: of the network's grid, between slices of the file's. The intervals of a voxel of the file depend on
+    the voxel above and below it, and both may be between two slices.
+    """
+    if not np.isfinite(slices_per_step):
+        return np.zeros_like(empty)
+    return ~dilate(~empty[:, None, None], 2 + math.ceil(slices_per_step), (1, 1, 1))[:, 0, 0]
+
+
+def background_of_case(
+    facts: ModelFacts,
+    outside: Outside,
+    anatomy: KnownScans | None,
+    images: Mapping[str, SynthesisedImage],
+) -> Background:
+    """The background of a case on the network's grid; images: as the network makes them."""
+    slices = np.broadcast_to(outside.slices[:, None, None], outside.voxels.shape)
+    trained, beyond = ({}, {}) if anatomy is None else (anatomy.backgrounds, anatomy.beyond)
+    if facts.imported:  # what the targets of a published training show is not known
+        beyond = dict.fromkeys(images, 1.0)
+    voxels = {}
+    values = {}
+    for name, image in images.items():
+        # a network that works inside a mask makes background outside of it itself
+        by_slice = facts.ignores_outside or beyond.get(name, 0) > MOST_BEYOND
+        voxels[name] = slices if by_slice else outside.voxels
+        usual = trained.get(name)
+        if image.peak is not None and usual is not None:
+            usual = float(image.peak.stretch(np.array([usual]))[0])
+        values[name] = background_of(image.scale, facts.units[name], usual)
+        if outside.is_zero and _begins_above(facts, name, image.scale):
+            values[name] = 0.0  # in network units 0 and the darkest value of the body are -1
+    filled = max(map(count_nonzero, voxels.values()), default=0)
+    if not filled:
+        return Background(voxels, values, {}, [])
+    count = int(outside.slices.sum())
+    entry = {
+        "slices": count,
+        "voxels": filled,
+        "values": {name: round(value, 4) for name, value in values.items()},
+    }
+    return Background(voxels, values, entry, _describe(count, len(slices), values))
+
+
+def _describe(count: int, slices: int, values: Mapping[str, float]) -> list[Message]:
+    """A message on the slices without a body."""
+    if not count:
+        return []
+    stated = " and ".join(f"{value:.4g} in {name}" for name, value in values.items())
+    return [
+        message(
+            "empty-slices",
+            f"{count} of {slices} slices show no body and were set to background ({stated}).",
+            slices=count,
+        )
+    ]
+
+
+def _begins_above(facts: ModelFacts, name: str, scale: Scale) -> bool:
+    """Whether a scale begins above 0, and no window or floor fixes it."""
+    spec = facts.intensity[name]
+    return spec.window is None and spec.floor is None and scale.low > 0
+
+
+def _any_of(images: Sequence[np.ndarray]) -> Bool:
+    """Where some image is not 0."""
+    return in_slabs(lambda *slabs: np.logical_or.reduce([slab != 0 for slab in slabs]), *images)
+
+
+def background_of(scale: Scale, unit: str, trained: float | None) -> float:
+    """The background of an image in its unit: that of the training, else air in HU or the lowest; within the image's range."""
+    value = AIR_HU if unit == "HU" else scale.low
+    if trained is not None:
+        value = trained
+    return float(np.clip(value, scale.low, scale.high))

@@ -1,0 +1,212 @@
+"""A scan's numbers and picture, and its distance from usual scans, by which faults are named."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from rows import every_row
+from voxlate.anatomy.phantom_cohort import write_cohort
+from voxlate.checks.check_table import exact_messages, kind_messages
+from voxlate.checks.fingerprint import UNKNOWN, Fingerprint, fingerprint
+from voxlate.checks.reference import MISSING, Reference, among, fit_reference, likeness, turned
+from voxlate.scans.formats.io import read_volume
+from voxlate.scans.images.grid import Volume, canonical
+
+SIZE, CASES = (64, 72, 48), 13
+
+
+@pytest.fixture(scope="module")
+def scans(tmp_path_factory):
+    """T1 of heads by number."""
+    folder = tmp_path_factory.mktemp("heads")
+    made = write_cohort(folder, modalities=["t1"], cases=CASES, size=SIZE, lesion="none", seed=3)
+    return [canonical(read_volume(path / "t1.nii.gz", "t1")) for path in made]
+
+
+@pytest.fixture(scope="module")
+def prints(scans):
+    return [fingerprint(scan) for scan in scans]
+
+
+@pytest.fixture(scope="module")
+def usual(prints) -> Reference:
+    return fit_reference(prints[1:], [f"p{n}" for n in range(1, CASES)])
+
+
+def of_data(scan: Volume, data: np.ndarray) -> Volume:
+    return replace(scan, data=np.ascontiguousarray(data[None], np.float32))
+
+
+def graver_than_a_note(said):
+    return {one.code for one in said if one.grade != "note"}
+
+
+def test_scans_of_the_same_kind_pass_without_a_caution(prints):
+    for number, scan in enumerate(prints):
+        others = [one for k, one in enumerate(prints) if k != number]
+        reference = fit_reference(others, [f"p{k}" for k in range(CASES - 1)])
+        assert graver_than_a_note(reference.messages(scan, "the scan")) == set()
+
+
+def noisy(v):
+    draw = np.random.default_rng(1)
+    return np.hypot(v + draw.normal(0, 250, v.shape), draw.normal(0, 250, v.shape))
+
+
+def ramp(v):
+    return v * np.exp(np.linspace(0, 2, v.shape[2]))
+
+
+def hollow(v):
+    z, y, x = np.indices(v.shape)
+    middle = np.array(v.shape) // 2
+    away = np.sqrt((z - middle[0]) ** 2 + (y - middle[1]) ** 2 + (x - middle[2] - 6) ** 2)
+    return np.where(away < 8, 0, v)
+
+
+def brighter_half(v):
+    return np.where(np.arange(len(v))[:, None, None] < len(v) // 2, v, 2 * v)
+
+
+def without_slices(v):
+    return np.delete(v, np.s_[len(v) // 2 : len(v) // 2 + 7], 0)
+
+
+FAULTS = {
+    "upside down": (lambda v: v[::-1], "upside-down"),
+    "front to back": (lambda v: v[:, ::-1], "front-to-back"),
+    "noise": (noisy, "noise"),
+    "uneven": (ramp, "uneven"),
+    "a hole": (hollow, "void"),
+    "every second slice darker": (
+        lambda v: v * np.where(np.arange(len(v)) % 2, 0.7, 1)[:, None, None],
+        "slices",
+    ),
+    "a brighter half": (brighter_half, "slices"),
+    "missing slices": (without_slices, "slices"),
+    "an offset": (lambda v: v + 400, "other-background"),
+    "one half empty": (
+        lambda v: np.where(np.arange(v.shape[2]) < v.shape[2] // 2, v, 0),
+        "body-size",
+    ),
+}
+
+
+@every_row("name", FAULTS)
+def test_a_fault_is_told_by_the_number_that_it_changes(scans, usual, name):
+    change, code = FAULTS[name]
+    said = usual.messages(fingerprint(of_data(scans[0], change(scans[0].data[0]))), "the scan")
+    assert code in graver_than_a_note(said)
+
+
+@every_row("factor", [0.7, 1.6])
+def test_another_voxel_size_is_another_size_of_the_body(scans, usual, factor):
+    scaled = replace(scans[0], affine=scans[0].affine @ np.diag([factor] * 3 + [1]))
+    said = {one.code: one for one in usual.messages(fingerprint(scaled), "the scan")}["body-size"]
+    assert said.grade != "note"
+    assert (said.numbers["value"] > said.numbers["usual"]) == (factor > 1)
+
+
+def test_a_few_slices_are_not_judged_by_the_shape_of_whole_bodies(scans, usual):
+    slab = of_data(scans[0], scans[0].data[0][20:25])
+    said = usual.messages(fingerprint(slab), "the scan")
+    assert [(one.code, one.grade) for one in said] == [("slab", "caution")]
+
+
+def test_air_around_a_scan_changes_neither_its_picture_nor_its_size(scans, prints):
+    padded = of_data(scans[0], np.pad(scans[0].data[0], ((0, 0), (9, 5), (7, 3))))
+    other = fingerprint(padded)
+    assert other.numbers["across"] == pytest.approx(prints[0].numbers["across"], abs=0.02)
+    assert likeness(prints[0].picture, other.picture) > 0.98
+
+
+def test_a_picture_that_is_turned_twice_is_itself_where_both_show_it(prints):
+    picture = prints[0].picture
+    for order, axes in (((0, 1, 2), (1,)), ((0, 1, 2), (2,)), ((0, 2, 1), ())):
+        again = turned(turned(picture, order, axes), order, axes)
+        both = (again != UNKNOWN) & (picture != UNKNOWN)
+        assert np.array_equal(again[both], picture[both])
+
+
+def test_a_fingerprint_survives_its_text_and_its_tables(prints):
+    scan = prints[0]
+    assert Fingerprint.from_text(scan.numbers, scan.text) == scan
+    assert Fingerprint.from_tables(scan.tables) == scan
+    assert Fingerprint.none() != scan
+
+
+def test_one_odd_case_of_a_cohort_is_named_and_few_others_make_it_no_more_than_a_caution(
+    scans, prints
+):
+    odd = fingerprint(of_data(scans[0], scans[0].data[0][::-1]))
+    for count in (7, CASES):
+        cases = {f"c{n}": scan for n, scan in enumerate([odd, *prints[1:count]])}
+        said = among(cases, {name: name for name in cases}, "t1")
+        assert {one.case for one in said if one.grade != "note"} == {"c0"}
+        grades = {one.grade for one in said}
+        assert ("do not trust" in grades) == (count == CASES)
+    assert (
+        among({f"c{n}": scan for n, scan in enumerate(prints[:2])}, {"c0": "a", "c1": "b"}, "t1")
+        == []
+    )
+
+
+def test_a_number_that_a_reference_lacks_is_not_judged(prints, usual):
+    values = np.where(np.array(usual.names) == "noise", np.float32(MISSING), usual.values)
+    blind = replace(usual, values=values)
+    loud = Fingerprint({**prints[0].numbers, "noise": 9.0}, prints[0].picture)
+    assert "noise" in {one.code for one in usual.messages(loud, "the scan")}
+    assert "noise" not in {one.code for one in blind.messages(loud, "the scan")}
+
+
+SMOOTH = np.add.outer(np.add.outer(np.arange(20.0) * 7, np.arange(30) ** 1.5), np.arange(30) * 9.0)
+HEAD = np.zeros((20, 30, 30), np.float32)
+HEAD[4:16, 5:25, 5:25] = 300 + SMOOTH[4:16, 5:25, 5:25]
+HEAD[4:16, 5:25, 5:25] += np.random.default_rng(0).normal(0, 9, (12, 20, 20))
+IN_HU = np.where(HEAD > 0, HEAD / 20, np.float32(-1000))
+IN_HU[5:15, 5:7, 5:12] = 1800 + HEAD[5:15, 5:7, 5:12]
+IN_HU += np.random.default_rng(1).normal(0, 20, HEAD.shape)
+
+
+def alone(data, unit="a.u."):
+    scan = Volume(data[None].astype(np.float32), np.diag([4.0, 4, 4, 1]), unit, "mr")
+    return exact_messages(fingerprint(scan), unit, groups=("array", "scan"))
+
+
+@every_row(
+    ("data", "unit", "codes"),
+    [
+        (HEAD, "a.u.", set()),
+        (IN_HU, "HU", set()),
+        (np.float32(HEAD > 0), "a.u.", {"label-values"}),
+        (900 - HEAD, "a.u.", {"other-content"}),
+        (np.random.default_rng(0).normal(500, 50, HEAD.shape), "a.u.", {"other-content"}),
+        ((HEAD + HEAD[:, :, ::-1]) / 2, "a.u.", {"no-mirror"}),
+        (np.repeat(HEAD[::2], 2, 0), "a.u.", {"slices"}),
+        (np.where(np.arange(20)[:, None, None] == 9, 0, HEAD), "a.u.", {"slices"}),
+        (IN_HU + 1024, "HU", {"shifted-hu"}),
+        ((IN_HU.clip(-160, 240) + 160) / 400 * 255, "HU", {"not-hu"}),
+        (IN_HU.clip(-1000, 600), "HU", {"cut-window"}),
+        (np.float32(IN_HU > 0), "HU", {"not-hu"}),
+    ],
+)
+def test_what_is_exact_needs_no_other_scan(data, unit, codes):
+    assert {one.code for one in alone(data, unit)} >= codes
+    assert codes or not alone(data, unit)
+
+
+@every_row(
+    ("kind", "across", "alone", "codes"),
+    [
+        ("head", 5.0, 1.0, {"brain-alone"}),
+        ("brain", 5.25, 0.0, {"whole-head"}),
+        ("head", 5.25, 0.0, set()),
+        ("brain", 5.0, 1.0, set()),
+    ],
+)
+def test_a_brain_is_no_head_and_a_head_is_no_brain(kind, across, alone, codes):
+    numbers = {"across": across, "alone": alone, "lost_mm": 0.0, "height_mm": 150.0, "upper": 0.1}
+    numbers |= {f"touch_{side}": 0.0 for side in ("left", "right", "back", "front")}
+    scan = Fingerprint(numbers, Fingerprint.none().picture)
+    assert {one.code for one in kind_messages(scan, kind, "t1")} == codes
