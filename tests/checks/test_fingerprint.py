@@ -144,8 +144,7 @@ def test_one_odd_case_of_a_cohort_is_named_and_few_others_make_it_no_more_than_a
         cases = {f"c{n}": scan for n, scan in enumerate([odd, *prints[1:count]])}
         said = among(cases, {name: name for name in cases}, "t1")
         assert {one.case for one in said if one.grade != "note"} == {"c0"}
-        grades = {one.grade for one in said}
-        assert ("do not trust" in grades) == (count == CASES)
+        assert {one.grade for one in said} == {"caution"}
     assert (
         among({f"c{n}": scan for n, scan in enumerate(prints[:2])}, {"c0": "a", "c1": "b"}, "t1")
         == []

@@ -280,9 +280,9 @@ def _profile(body: CoarseBody) -> dict[str, float]:
             numbers[f"forward_{depth_mm}"] = (
                 float(centres[at, 0] - centres[start, 0]) / body.across_mm
             )
-    beside = max(1, round(BESIDE_MM / side_mm))
+    beside = round(BESIDE_MM / side_mm)
     inside = centres[int(DEPTHS_MM[0] / side_mm) : int(UPPER_MM / side_mm)]
-    if len(inside) > 2 * beside:
+    if beside > 1 and len(inside) > 2 * beside:  # single thick slices move much
         windows = np.lib.stride_tricks.sliding_window_view(inside, beside, axis=0)
         medians = np.median(windows, axis=-1)
         moved = np.abs(medians[beside:] - medians[:-beside]).max(0)

@@ -22,9 +22,9 @@ FEWEST_CELLS = 200  # that two pictures share
 AS_READ = (0, 1, 2)
 FLIPS = [*chain.from_iterable(combinations(range(3), count) for count in (1, 2, 3))]
 MIRRORED = ("upside down", "front to back", "left to right")  # along the axes of a picture
-FITS_TURNED, FITS_OTHER = 1.3, 1.1  # times as similar as the pair itself
+FITS_TURNED, FITS_OTHER, FITS = 1.3, 1.25, 1.1  # times as similar as the pair itself
 FEWEST_OTHERS = 6  # patients, with whose scans a pair is compared
-TYPICAL, UNLIKE = 1.3, 0.75  # a usual pair over those of two patients; and a share of it
+TYPICAL, UNLIKE = 1.3, 0.6  # a usual pair over those of two patients; and a share of it
 COPY = 0.997  # correlation of two pictures: see docs/guides/trust.md
 TINY = 1e-6
 
@@ -95,7 +95,7 @@ def fits(image: UInt8, truth: UInt8, others: Sequence[UInt8]) -> bool:
     """Whether a truth is more similar to its image than mirrored truths and those of other patients are."""
     turns = (turned(truth, AS_READ, axes) for axes in FLIPS)
     most = max(similarity(image, other) for other in chain(turns, others))
-    return similarity(image, truth) > FITS_OTHER * most
+    return similarity(image, truth) > FITS * most
 
 
 def _exchanged(table: Float64, strangers: AnyArray) -> dict[int, int]:

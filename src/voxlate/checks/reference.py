@@ -15,8 +15,9 @@ import numpy as np
 
 from voxlate.base.array_types import AnyArray, Float32, UInt8
 from voxlate.base.messages import (
-    CAREFUL,
+    FEW_PATIENTS,
     NOTED,
+    REFUSED,
     Message,
     by_consequence,
     grade_of_distance,
@@ -139,7 +140,8 @@ def among(
 ) -> list[Message]:
     """Messages on each scan of several cases, by case, that is far from those of the other patients; none of few patients.
 
-    The farthest tenth of the others does not count, because it may have the same fault. In any cohort, some case deserves a note.
+    The farthest tenth of the others does not count, because it may have the same fault. In any cohort some case lies far: what
+    is said is at most a caution, and only from the distance on at which a training would refuse a scan.
     """
     names = [name for name, scan in scans.items() if scan.numbers]
     owners = np.array([patients[name] for name in names])
@@ -151,10 +153,10 @@ def among(
         others = known.values[owners != patients[name]]
         own = {key: float(value) for key, value in zip(known.names, row) if value > MISSING}
         found = _deviations(own, known.names, others, trimmed=TRIMMED)
-        found = [one for one in found if one.times > CAREFUL]
+        found = [one for one in found if one.times > REFUSED]
         of = "the other cases"
         said += [
-            one.on(name) for one in _messages(found, scans[name], called, of, len({*owners}) - 1)
+            one.on(name) for one in _messages(found, scans[name], called, of, FEW_PATIENTS - 1)
         ]
     return said
 
