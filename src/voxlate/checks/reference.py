@@ -40,14 +40,10 @@ POSES: Mapping[str, Sequence[tuple[tuple[int, ...], tuple[int, ...]]]] = {
 }
 MISSING = -1e9
 FEWEST_COMPARED = 6  # patients of a cohort, from which on their scans are compared
-TRIMMED, TRIMMED_MARGIN = (
-    0.1,
-    1.6,
-)  # share of a cohort's scans that does not count, and the factor of the farthest of the others
-HEIGHT, PART = (
-    "height_mm",
-    0.6,
-)  # the number, and the share of the least usual height below which a part is shown
+TRIMMED = 0.1  # share of a cohort's scans that does not count as usual
+TRIMMED_MARGIN = 1.6  # times the farthest of the others
+HEIGHT = "height_mm"
+PART = 0.6  # of the least usual height, below which a scan shows a part
 MOST_SAID = 3  # numbers of a scan
 
 
@@ -197,7 +193,8 @@ def _deviations(
     found = []
     for column, name in zip(values.T, names):
         known = column[column > MISSING]
-        if name in own and len(known):
+        # a file of another version may hold other numbers
+        if name in own and name in numbers() and len(known):
             found.append(_deviation(name, own[name], known, trimmed))
     return sorted(found, key=lambda one: -one.times)
 
