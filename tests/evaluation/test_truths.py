@@ -240,7 +240,7 @@ def test_evaluate_names_a_case_whose_error_is_far_above_the_others_and_counts_it
     out, cohort = synthesised
     assert evaluate(out, cohort).header["messages"] == []
     path = cohort / "phantom_003/ct.nii.gz"
-    change_scan(path, lambda ct: np.where(ct > -300, ct + 500, ct))
+    change_scan(path, lambda ct: np.where(ct > -300, ct + 300, ct))
     scores = evaluate(out, cohort)
     by_code = {one["code"]: one for one in scores.header["messages"]}
     assert by_code.keys() == {"large-error", "tissue-hu"}

@@ -78,7 +78,7 @@ def check_scans(
         # a range of one or two patients is none
         patients = math.inf if known is None or name in known.references else 0
         said += check_brightness(name, statistics, spec, facts.training_ranges, patients)
-        if name in wholes:
+        if name in wholes and known is not None:
             said += _check_scan(facts, prepared, name, wholes[name], known)
     said += [*check_together(prepared), *_check_spacing(facts, prepared)]
     for name in targets:
