@@ -153,7 +153,8 @@ def fingerprint(scan: Volume) -> Fingerprint:
     if scan.unit not in SHOW_ANATOMY:
         return Fingerprint.none()
     straight = canonical_view(scan)
-    numbers = _array(straight) | texture_numbers(straight) | plane_numbers(straight)
+    numbers = value_numbers(straight) | texture_numbers(straight) | plane_numbers(straight)
+    numbers["twin"] = _twin(straight.data[0])
     if scan.unit == "HU":
         numbers |= _of_ct(straight.data[0])
     picture = Fingerprint.none().picture
@@ -299,23 +300,29 @@ def _centres(planes: Bool, areas: Float64, spacing_mm: Spacing) -> Float64:
     return np.stack(centres, 1)
 
 
-def _array(scan: Volume) -> dict[str, float]:
-    """Numbers of the voxels of a scan, whatever they show.
+def value_numbers(scan: Volume) -> dict[str, float]:
+    """Numbers of a few voxels of a scan, whatever they show.
 
-    levels: different values; inverted: where the lower quartile of the first and last rows is in the range; twin: correlation of
-    the finest detail with its mirror image.
+    levels: different values; inverted: where the lower quartile of the first and last rows is in the range.
     """
-    values = scan.data[0]
-    steps = [-(-length // MOST_CELLS) for length in values.shape]
-    few = values[:: steps[0], :: steps[1], :: steps[2]].astype(np.float32)
+    few = _few(scan.data[0])
     edge = np.percentile(few[:, [0, -1]], 25)
-    bends = np.diff(values[:: steps[0]].astype(np.float32), 2, axis=1)
+    inverted = float((edge - few.min()) / max(np.ptp(few), TINY))
+    return {"levels": len(np.unique(few)), "inverted": inverted}
+
+
+def _few(values: AnyArray) -> Float32:
+    """Voxels at regular steps, at most MOST_CELLS along an axis."""
+    z, y, x = (-(-length // MOST_CELLS) for length in values.shape)
+    return values[::z, ::y, ::x].astype(np.float32)
+
+
+def _twin(values: AnyArray) -> float:
+    """The correlation of the finest detail of a scan with its mirror image."""
+    step = -(-len(values) // MOST_CELLS)
+    bends = np.diff(values[::step].astype(np.float32), 2, axis=1)
     most = np.abs(bends).mean() if bends.size else 0  # edges of the body outweigh nothing
-    return {
-        "levels": len(np.unique(few)),
-        "inverted": float((edge - few.min()) / max(np.ptp(few), TINY)),
-        "twin": symmetry(bends.clip(-most, most)),
-    }
+    return symmetry(bends.clip(-most, most))
 
 
 def _of_ct(hu: AnyArray) -> dict[str, float]:
@@ -324,7 +331,7 @@ def _of_ct(hu: AnyArray) -> dict[str, float]:
     soft: the median of what is brighter than air, whatever the offset; clipped: the share of voxels that have the highest value.
     """
     high = float(hu.max())
-    few = hu[:: 1 + len(hu) // MOST_CELLS, ::4, ::4]
+    few = _few(hu)
     counts, edges = np.histogram(hu[hu != 0], np.arange(-800, 801, 10))  # 0 may be padding
     counts = np.convolve(counts, np.ones(5), "same")
     middles = edges[:-1] + 5

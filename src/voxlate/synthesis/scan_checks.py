@@ -12,7 +12,7 @@ from voxlate.base.errors import BadInput
 from voxlate.base.messages import Message
 from voxlate.checks.case_checks import check_guesses, check_together
 from voxlate.checks.check_table import ask, called, exact_messages, kind_messages
-from voxlate.checks.fingerprint import Fingerprint, fingerprint
+from voxlate.checks.fingerprint import Fingerprint, fingerprint, value_numbers
 from voxlate.scans.cases.case import PreparedCase
 from voxlate.scans.images.frame import BodyFrame
 from voxlate.scans.images.grid import Volume, same_grid
@@ -78,7 +78,7 @@ def check_scans(
         # a range of one or two patients is none
         patients = math.inf if known is None or name in known.references else 0
         said += check_brightness(name, statistics, spec, facts.training_ranges, patients)
-        if name in wholes and known is not None:
+        if name in wholes:
             said += _check_scan(facts, prepared, name, wholes[name], known)
     said += [*check_together(prepared), *_check_spacing(facts, prepared)]
     for name in targets:
@@ -101,8 +101,11 @@ def _check_scan(
 ) -> list[Message]:
     """What one scan says alone, for the kind of head that a model takes, and beside the scans of its training."""
     header = prepared.header
-    scan = whole.fingerprint
     unit = header.units[name]
+    if known is None:  # of a model that does not state how its training looked, the values alone
+        values = Fingerprint(value_numbers(whole.volume), Fingerprint.none().picture)
+        return exact_messages(values, unit, name, header.statistics[name])
+    scan = whole.fingerprint
     heads = facts.data.heads
     groups = ("scan",) if heads is None else ("array", "scan")
     statistics = header.statistics[name]
@@ -113,7 +116,7 @@ def _check_scan(
             said += ask("part", {"elsewhere": 1, "part": part}, name)
         if heads.stripped in (0, 1):
             said += kind_messages(scan, "brain" if heads.stripped else "head", name)
-    reference = None if known is None else known.reference(name)
+    reference = known.reference(name)
     return said if reference is None else said + reference.messages(scan, called(name))
 
 
