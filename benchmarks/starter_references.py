@@ -15,11 +15,11 @@ from scipy import ndimage
 
 from starter_heads import PROTOCOLS, drawn_pairs
 from voxlate.anatomy.contrast import Protocol
+from voxlate.base.groups import grouped
 from voxlate.checks.fingerprint import Fingerprint, fingerprint
-from voxlate.checks.reference import fit_reference
 from voxlate.scans.cases.prepared import open_cohort
 from voxlate.scans.formats.io import read_volume
-from voxlate.synthesis.known_scans import known_scans, read_known_scans
+from voxlate.synthesis.known_scans import known_scans, read_known_scans, references_of
 from voxlate.training.load import load
 from voxlate.training.recipe import Recipe
 from voxlate.training.run import Run
@@ -67,10 +67,7 @@ def main() -> None:
     for pair in arguments.real:
         name, _, file = pair.partition("=")
         scans.append((name, file, fingerprint(read_volume(Path(file), name))))
-    references = {}
-    for name in dict.fromkeys(modality for modality, _, _ in scans):
-        own = [(patient, scan) for modality, patient, scan in scans if modality == name]
-        references[name] = fit_reference([scan for _, scan in own], [patient for patient, _ in own])
+    references = references_of(grouped((name, (patient, scan)) for name, patient, scan in scans))
     path = Run(arguments.starter).anatomy
     earlier = read_known_scans(path, recipe.intensity)
     known_scans(references, earlier.backgrounds, earlier.beyond).save(path)

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 
-from voxlate.base.array_types import UInt8
 from voxlate.base.errors import first_of
 from voxlate.base.groups import grouped
 from voxlate.base.messages import Message, message, summarise
@@ -20,7 +19,7 @@ from voxlate.checks.case_checks import (
 )
 from voxlate.checks.check_table import Numbers, ask, blank_messages, exact_messages
 from voxlate.checks.fingerprint import Fingerprint, fingerprint, stored_fingerprint
-from voxlate.checks.pairs import copies, doubtful_pairs
+from voxlate.checks.pairs import copies, doubtful_pairs, pictures_of
 from voxlate.checks.reference import among
 from voxlate.scans.cases.case import MASK, PreparedCase
 from voxlate.scans.cases.case_header import CaseHeader
@@ -83,7 +82,7 @@ def _check_fingerprints(
         alone += [one.on(header.case) for one in ask("mask", mask)]
     yield from summarise(alone)
     for name, prints in scans.items():
-        yield from summarise(among(prints, patients, f"{name}"))
+        yield from summarise(among(prints, patients, name))
     yield from summarise(_check_pairs(scans, patients))
     for name, prints in scans.items():
         yield from _check_copies(name, prints, patients, splits)
@@ -96,21 +95,16 @@ def _check_pairs(scans: Mapping[str, Prints], patients: Mapping[str, str]) -> It
     counts = Counter(chain.from_iterable((name for _ in prints) for name, prints in scans.items()))
     reference = max(sorted(counts), key=counts.__getitem__)
     for name in sorted(scans.keys() - {reference}):
-        of_reference, of_name = (_pictures(scans[one]) for one in (reference, name))
+        of_reference, of_name = (pictures_of(scans[one]) for one in (reference, name))
         for doubt in doubtful_pairs(of_reference, of_name, patients):
             yield doubt.message(name, reference)
-
-
-def _pictures(prints: Prints) -> dict[str, UInt8]:
-    """The pictures of scans that show a body."""
-    return {case: scan.picture for case, scan in prints.items() if scan.numbers}
 
 
 def _check_copies(
     name: str, prints: Prints, patients: Mapping[str, str], splits: Mapping[str, str]
 ) -> Iterator[Message]:
     """Messages on scans of two patients whose pictures are almost equal."""
-    for one, other in copies(_pictures(prints), patients):
+    for one, other in copies(pictures_of(prints), patients):
         among_splits = {splits[patients[case]] for case in (one, other)}
         named = f"{name} of {one} and {other}"
         numbers: Numbers = {"similar": 1.0, "splits": len(among_splits), "named": named}

@@ -30,9 +30,8 @@ from voxlate.scans.images.mask import (
     hard_edges,
     otsu,
 )
+from voxlate.scans.images.units import SHOW_ANATOMY
 
-# Units of scans that show anatomy: a map of seconds does not.
-SHOW_ANATOMY = ("HU", "a.u.", "grey")
 SIDE = 24  # cells of a picture along each axis
 ACROSS = 18  # of which the body is wide
 UNKNOWN = 255  # a cell beyond the scan
@@ -40,10 +39,8 @@ BRIGHTEST = 254  # of a cell, which the median of the body and brighter tissue h
 COARSE_MM = 2.0
 MOST_CELLS = 64  # along an axis, whose values are counted
 UPPER_MM = 100.0  # below the top of the body: necks and shoulders are further down
-FEWEST, PICTURED = (
-    6,
-    28,
-)  # voxels of a body along rows and columns, below which it has no shape, and no picture
+# Voxels of a body along rows and columns, below which it has no shape, and no picture.
+FEWEST, PICTURED = 6, 28
 DEPTHS_MM = (10, 30, 60, 90, 120, 150)  # below the top, where areas of the body are compared
 CENTRES_MM = (60, 90, 120)  # where its centres are
 SKULL_MM, LAYER_MM = (12.0, 14.0), 2.0  # the ends of layers below the surface with skull
@@ -51,10 +48,8 @@ RIM_MM, DEEP_MM = (15.0, 25.0), 45.0  # the outer brain, and its inside
 BESIDE_MM = 12.0  # slices on either side whose centres are compared
 DARK = 0.25  # of the median of the body: air and bone
 LONG = 1.12  # times as long as wide, from which a body has an angle
-END_MM, TAPERED = (
-    10.0,
-    0.45,
-)  # from the lower end of a body, and the share of its largest area that a brain has there
+# From the lower end of a body, and the share of its largest area that a brain has there.
+END_MM, TAPERED = 10.0, 0.45
 CUT = 0.2  # area at a border that cuts a body, beside that further in; round heads have less within a voxel
 TISSUE = 0.3  # of the median of the body: what is darker at a border is its partial volume, or bone
 # By name the axis to which a border of slices is normal, and whether it is the first or the last plane.

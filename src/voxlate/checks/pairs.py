@@ -13,7 +13,7 @@ import numpy as np
 from voxlate.base.array_types import AnyArray, Float64, UInt8
 from voxlate.base.messages import Grade, Message, message
 from voxlate.base.similarity import mutual_information
-from voxlate.checks.fingerprint import BRIGHTEST, UNKNOWN
+from voxlate.checks.fingerprint import BRIGHTEST, UNKNOWN, Fingerprint
 from voxlate.checks.reference import turned
 
 BINS = 12
@@ -28,8 +28,12 @@ TYPICAL, UNLIKE = 1.3, 0.6  # a usual pair over those of two patients; and a sha
 COPY = 0.997  # correlation of two pictures: see docs/guides/trust.md
 TINY = 1e-6
 
-
 Pictures = dict[str, UInt8]  # by case
+
+
+def pictures_of(scans: Mapping[str, Fingerprint]) -> Pictures:
+    """The pictures of scans, by case, that show a body."""
+    return {case: scan.picture for case, scan in scans.items() if scan.numbers}
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from voxlate.base.messages import Message, codes, message
 from voxlate.base.slabs import least_and_most
 from voxlate.checks.check_table import exact_messages
 from voxlate.checks.fingerprint import Fingerprint, fingerprint
-from voxlate.checks.pairs import Pictures, doubtful_pairs, fits
+from voxlate.checks.pairs import doubtful_pairs, fits, pictures_of
 from voxlate.checks.reference import among
 from voxlate.scans.images.grid import Grid, Volume
 
@@ -174,8 +174,8 @@ def _in_pairs(truths: Mapping[str, SketchedTruth], name: str) -> list[Message]:
     """The truths that do not fit their source, or without one their image; none that its image fits as it lies."""
     patients = {label: truth.patient for label, truth in truths.items()}
     pictures = {label: truth.sketch.truth.picture for label, truth in truths.items()}
-    images = _pictures(truths, "image")
-    sources = _pictures(truths, "source")
+    images = pictures_of({label: truth.sketch.image for label, truth in truths.items()})
+    sources = pictures_of({label: truth.sketch.source for label, truth in truths.items()})
     said = []
     for doubt in doubtful_pairs(sources or images, pictures, patients):
         label = doubt.case
@@ -186,12 +186,6 @@ def _in_pairs(truths: Mapping[str, SketchedTruth], name: str) -> list[Message]:
         # a bad model is no reason to doubt a truth
         said.append(stated if sources else replace(stated, grade="caution"))
     return said
-
-
-def _pictures(truths: Mapping[str, SketchedTruth], of: Literal["image", "source"]) -> Pictures:
-    """The pictures of the images, or the sources, that show a body."""
-    scans = {label: getattr(truth.sketch, of) for label, truth in truths.items()}
-    return {label: scan.picture for label, scan in scans.items() if scan.numbers}
 
 
 def fault_messages(faults: Mapping[str, Fault], of: int, then: str) -> list[Message]:

@@ -144,17 +144,22 @@ def known_scans_of(
             scale = targets[name].scale(header.statistics[name])
             airs[name].append(float(scale.forward(np.float32(background_value(volumes[name])))))
             beyond[name].append(_beyond(volumes[name], [volumes[source] for source in shown]))
-    references = {}
-    for name, some in scans.items():
-        patients = [patient for patient, _ in some]
-        if len({*patients}) >= FEWEST_PATIENTS:
-            references[name] = fit_reference([scan for _, scan in some], patients)
     backgrounds = {}
     for name, values in airs.items():
         scale = cohort.target_scale(targets[name], name, cases)
         backgrounds[name] = float(scale.inverse(np.median(values)))
     shares = {name: round(float(np.median(own)), 4) for name, own in beyond.items()}
-    return known_scans(references, backgrounds, shares)
+    return known_scans(references_of(scans), backgrounds, shares)
+
+
+def references_of(scans: Mapping[str, Sequence[tuple[str, Fingerprint]]]) -> dict[str, Reference]:
+    """The reference of each source from the patient and the fingerprint of its scans; none of few patients."""
+    references = {}
+    for name, some in scans.items():
+        patients = [patient for patient, _ in some]
+        if len({*patients}) >= FEWEST_PATIENTS:
+            references[name] = fit_reference([scan for _, scan in some], patients)
+    return references
 
 
 def _beyond(target: Volume, sources: Sequence[Volume]) -> float:
