@@ -212,7 +212,7 @@ def trained(
         run.folder,
         minutes=row.minutes,
         mode=row.mode,
-        changes=changes,
+        set=changes,
         device="cpu",
         progress=False,
         **modalities,

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from voxlate.base.options.option import pairs
+from voxlate.base.option import pairs
 from voxlate.training import recipe as recipes
 
 console = Console(soft_wrap=True)

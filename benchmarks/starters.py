@@ -148,7 +148,7 @@ def make(
     began = time.monotonic()
     start = FOLDER / name
     done = train(
-        recipe, prepared, run, beginning=Beginning(head), start=start, device=device, say=print
+        recipe, prepared, run, beginning=Beginning(head), init=start, device=device, say=print
     )
     if not is_finished(done.weights(), recipe.train.more):
         raise SystemExit(f"{run}: the training is not finished; run the same command again.")

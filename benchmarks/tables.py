@@ -405,7 +405,7 @@ def scored(
             missing="one",
             anyway=True,
             split=split,
-            synth=draw,
+            set=draw,
             **table.scoring,
         )
     else:

@@ -34,7 +34,7 @@ method = { kind = "regression" }
 net = { kind = "unet", width = 2, multipliers = [1], blocks = 1, groups = 1, middle_attention = false, zero_init = false }
 train = { steps = 10, batch = 2, precision = "float32", workers = 0, validate_every = 0 }
 """
-PHANTOM = "phantom --size 12 12 8 --modality t1 --modality t2"
+PHANTOM = "phantom --size 12 12 8 --modalities t1 --modalities t2"
 CASE = "scans/phantom_000"
 COMMANDS = (
     f"{PHANTOM} --out scans --cases 4",

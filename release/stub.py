@@ -10,24 +10,19 @@ import inspect
 import re
 import types
 from collections.abc import Callable
+from dataclasses import is_dataclass
 from pathlib import Path
 from textwrap import indent
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import voxlate
-from voxlate.base.options.option import field_types, option_of, without_notes
+from voxlate.base.option import Object, field_types, members
 from voxlate.training.recipe.settings import Synthesis
 
 STUB = Path(voxlate.__file__).with_suffix(".pyi")
 HEAD = '''"""Written by release/stub.py: the commands, with each option as a typed keyword."""
 
 '''
-# Homes of classes for which Any stands.
-OBJECTS = {
-    "Model": "voxlate.synthesis.model",
-    "Plan": "voxlate.training.planning.plan",
-    "Recipe": "voxlate.training.recipe.settings",
-}
 PLAIN = (bool, int, float, str, tuple, type(None))  # defaults that are shown as they are
 imported = dict[str, str]()  # the home of each class that the stub names
 
@@ -67,7 +62,10 @@ def _definition(name: str, value: Any) -> str:
             hint = own[parameter.name].annotation
         parameters.append(_parameter(parameter.name, hint, default))
     if name.startswith("synthesi"):  # takes all keys of a recipe's synth table
-        parameters += [f"{key}: Any = ..." for key in field_types(Synthesis) if key not in keywords]
+        for key, hint in field_types(Synthesis).items():
+            if key not in keywords:
+                table = "Mapping[str, Any] | " if _is_settings(hint) else ""
+                parameters.append(f"{key}: {table}{_source(hint)} = ...")
     lines = "".join(f"    {parameter},\n" for parameter in parameters)
     doc = indent(inspect.cleandoc(value.__doc__).replace("\\", "\\\\"), "    ").strip()
     head = f"def {name}(\n{lines}) -> {_returned(value, signature.return_annotation)}:"
@@ -93,23 +91,18 @@ def _returned(value: Any, kind: Any) -> str:
 
 
 def _parameter(name: str, hint: Any, default: Any) -> str:
-    """A parameter with the types that it takes: its own, that of the command line, and texts for paths."""
-    own = without_notes(hint)
-    parts = get_args(own) if get_origin(own) in (Union, types.UnionType) else (own,)
-    option = option_of(hint)
-    words = re.findall(r"\w+", "" if option is None else option.objects)
-    objects = {word: OBJECTS[word] for word in words if word in OBJECTS}
-    imported.update(objects)
-    members = [_source(part) for part in parts if not (part is Any and objects)]
-    members += objects
-    if option is not None and option.takes is not None and get_origin(option.takes) is not list:
-        members.insert(0, _source(option.takes))
-    if "Path" in members:
-        members.insert(0, "str")
-    typed = f"{name}: {'Any' if 'Any' in members else ' | '.join(dict.fromkeys(members))}"
+    """A parameter with the types that it takes, and texts for paths."""
+    typed = _source(hint)
+    if re.search(r"\bPath\b", typed) and not re.search(r"\bstr\b", typed):
+        typed = f"str | {typed}"
     if default is inspect.Parameter.empty:
-        return typed
-    return f"{typed} = {_value(default) if isinstance(default, PLAIN) else '...'}"
+        return f"{name}: {typed}"
+    return f"{name}: {typed} = {_value(default) if isinstance(default, PLAIN) else '...'}"
+
+
+def _is_settings(hint: Any) -> bool:
+    """Whether a key of a recipe holds a table."""
+    return any(map(is_dataclass, members(hint)))
 
 
 def _value(value: Any) -> str:
@@ -121,7 +114,12 @@ def _source(kind: Any) -> str:
     """A type as source, which is the same on every version of Python."""
     origin, inner = get_origin(kind), get_args(kind)
     if origin is Annotated:
-        return _source(inner[0])
+        homes = [note.home for note in inner[1:] if isinstance(note, Object)]
+        if not homes:
+            return _source(inner[0])
+        home, _, own = homes[0].partition(":")
+        imported[own] = home
+        return own
     if origin in (Union, types.UnionType):
         return " | ".join(dict.fromkeys(map(_source, inner)))
     if kind in (None, type(None)):

@@ -38,7 +38,7 @@ if __name__ == "__main__":
     assert sys.modules["fcntl"] is None
     assert sys.modules["resource"] is None
     assert multiprocessing.get_start_method() == "spawn"
-    run("phantom", "--out", "scans", "--cases", "4", "--size", "24", "24", "8", "--modality", "t1", "--modality", "ct")
+    run("phantom", "--out", "scans", "--cases", "4", "--size", "24", "24", "8", "--modalities", "t1", "--modalities", "ct")
     voxlate.prepare("scans", "ready", workers=2)
     run("train", "own.toml", "--data", "ready", "--out", "run", "--device", "cpu")
     run("synth", "run", "scans", "--out", "made", "--split", "val", "--device", "cpu")

@@ -58,7 +58,7 @@ def test_evaluate_has_the_challenges_scores_of_the_arrays_as_they_are_stored(sco
     save(case / "ct.mha", arrays[0])
     save(case / "mr.mha", np.abs(arrays[0]), "mr", "a.u.")
     save(case / "mask.mha", arrays[2], "mask", "")
-    scopes = "--score synthrad2023 --score synthrad2025 --region tissues=ct"
+    scopes = "--scopes synthrad2023 --scopes synthrad2025 --regions tissues=ct"
     typed(f"evaluate out --truth cohort --preset synthrad2025 {scopes} --any-truth").done()
     scores = read_scores(folder / "out" / "metrics.json")
     means = scores.means["ct"]["synthesis"]
@@ -120,7 +120,7 @@ def test_the_containers_script_writes_a_ct_for_each_scan_without_network(
 ):
     (tmp_path / "tiny.toml").write_text(RECIPE)
     for line in (
-        "phantom --out heads --cases 3 --size 20 24 8 --modality t1 --modality ct",
+        "phantom --out heads --cases 3 --size 20 24 8 --modalities t1 --modalities ct",
         "prepare heads --out prepared",
         "train tiny.toml --data prepared --out run --device cpu",
     ):

@@ -15,7 +15,7 @@ import voxlate as package
 from refusals import refuses
 from rows import every_row, slow
 from voxlate.commands.agents import CLOSED, NEVER, Tools
-from voxlate.commands.api.entry import COMMANDS, HOMES, commands, parameters_of
+from voxlate.commands.api.entry import COMMANDS, HOMES, commands
 from voxlate.commands.api.progress import Reporter
 from voxlate.commands.cli.commands import command_line
 
@@ -30,7 +30,7 @@ voxlate.synthesise("RUN", {"t1": "a.nii"}, Path("OUT"), samples=3, overlap=0.25,
 MYPY = """
 [mypy]
 follow_imports = skip
-[mypy-voxlate,voxlate.*.options.*]
+[mypy-voxlate,voxlate.*_options]
 follow_imports = silent
 """
 # Functions of commands that have another name, or several.
@@ -44,12 +44,12 @@ FUNCTIONS = {
 }
 # What shows a result, is another function (survey), or has another name (out, run).
 NOT_IN_PYTHON = {"mcp": {"folders", "write"}, "prepare": {"dry_run"}, "export": {"path"}}
-ONLY_IN_PYTHON = {"cases", "changes", "options", "progress", "run", "to", "token"}
+ONLY_IN_PYTHON = {"cases", "keys", "options", "progress", "run", "to", "token"}
 SHOWN = {"as_json", "verbose", "everything"}
 # Arguments that other fields of a form give, places of the machine, code, networks, workers, and what the page chooses.
 LAYOUT = "pattern manifest preset patients allow_outside exclude max_volume"
 WORKERS = "executor workers address"
-NOT_ON_PAGE = f"run inputs out split missing series part like synth keep_states batch exact intervals format bids dicom store accept_untrusted device allow_code {LAYOUT} {WORKERS}"
+NOT_ON_PAGE = f"run inputs out split missing series part like set keep_states batch exact intervals format bids dicom store accept_untrusted device allow_code {LAYOUT} {WORKERS}"
 
 
 def in_python(name: str) -> set[str]:
@@ -68,7 +68,7 @@ def test_a_command_is_imported_when_it_is_named_and_all_of_them_stand_in_help():
 
 @every_row("name", sorted(HOMES))
 def test_every_option_of_a_command_is_in_the_command_line_in_python_and_in_mcp(name):
-    described = {*parameters_of(commands()[name].described)}
+    described = {*commands()[name].open_parameters}
     line = {parameter.name for parameter in command_line([name]).commands[name].params}
     assert line - SHOWN == described
     python = in_python(name)
@@ -95,7 +95,7 @@ def test_every_option_of_a_synthesis_is_in_the_form_of_the_page_and_in_openapi_o
     page = site.state.site.page("controls.html", options=options, own={}, prefix="any")
     assert {*re.findall(r' name="(\w+)"', page.body.decode())} == {*OPTIONS}
     assert {*OPTIONS, *FIELDS} in stated
-    described = parameters_of(commands()["synth"].described)
+    described = commands()["synth"].open_parameters
     assert {*described} - OPTIONS.keys() == {*NOT_ON_PAGE.split()}
 
 
@@ -175,7 +175,7 @@ def test_an_agent_calls_commands_over_stdio_and_writes_nothing(cohort, prepared,
         {"run": "run", "inputs": "cohort", "out": "../out"},
         {"run": "run", "inputs": "linked", "out": "out"},
         {"run": "run", "inputs": "cohort/linked.nii.gz#series", "out": "out"},
-        {"run": "run", "inputs": "cohort", "out": "out", "synth": {"a": ["/etc"]}},
+        {"run": "run", "inputs": "cohort", "out": "out", "set": {"a": ["/etc"]}},
         {"run": "run", "inputs": "cohort", "out": "out", "like": "recipe.toml"},
         {"run": "run", "inputs": "cohort", "out": "out", "like": 'a=[{b="/etc/passwd"}]'},
         {"run": "hf://NAME/REPO", "inputs": "cohort", "out": "out"},
@@ -201,8 +201,8 @@ def test_an_agent_gets_no_place_outside_its_folders_no_network_and_no_code(
 
 
 def test_a_number_that_json_has_as_a_text_in_a_table_is_refused_by_its_key():
-    given = {"run": "run", "inputs": "t1.nii.gz", "synth": {"overlap": "0.25"}}
-    with refuses(r"^synth\.overlap: "):
+    given = {"run": "run", "inputs": "t1.nii.gz", "set": {"overlap": "0.25"}}
+    with refuses(r"^set\.overlap: "):
         Tools([Path.cwd()], True).call("synth", given, Reporter(lambda *_: None))
 
 

@@ -23,7 +23,7 @@ from pretrained import written
 from rows import every_row, slow
 from test_recipes import narrow
 from voxlate.anatomy.phantom_cohort import write_cohort
-from voxlate.base.options.option import pairs
+from voxlate.base.option import pairs
 from voxlate.exchange.published import layout
 from voxlate.scans.formats.io import read_volume, write_volume
 from voxlate.science.nets.interface import Channels
@@ -41,7 +41,7 @@ SIZES = {
 }
 LESS = {
     "--shares": ["--shares", 0.5, 0.25, 0.25],
-    "--spacing": ["--spacing", 4, 4, 8],
+    "--spacing-mm": ["--spacing-mm", 4, 4, 8],
     "--matrix": ["--matrix", 48, 48, 8],
 }
 ELSEWHERE = {"bspline": "rigid"}  # takes minutes

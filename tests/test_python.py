@@ -75,7 +75,7 @@ def test_progress_goes_to_stderr_to_a_function_or_nowhere(cohort, tmp_path, capf
 
 def test_changes_may_be_numbers_and_truths_and_a_run_shows_its_history(prepared, tiny, tmp_path):
     def train(**changes):
-        return package.train(tiny, prepared, tmp_path / "run", changes=changes, progress=False)
+        return package.train(tiny, prepared, tmp_path / "run", set=changes, progress=False)
 
     run = train(**{"train.steps": 2, "synth.exact": True})
     assert package.info(run.folder)["steps"] == 2

@@ -16,7 +16,7 @@ import pytest
 import typer
 
 from rows import every_row
-from voxlate.base.options.option import pairs
+from voxlate.base.option import pairs
 from voxlate.commands.cli.commands import command_line
 from voxlate.training import recipe as recipes
 

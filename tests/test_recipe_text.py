@@ -180,7 +180,7 @@ class Small(nn.Module):
 
 def test_code_inside_a_class_or_function_is_refused(prepared, tiny):
     with refuses(f"found {__name__}:Small.forward"):
-        package.train(tiny, prepared, "run", changes={"net.kind": Small.forward})
+        package.train(tiny, prepared, "run", set={"net.kind": Small.forward})
 
 
 @slow
@@ -189,7 +189,7 @@ def test_a_network_of_a_notebook_is_trained_and_loaded_where_it_is_defined(
 ):
     code = f"import voxlate\nfrom torch import nn\n{inspect.getsource(Small)}\n"
     run = tmp_path / "run"
-    training = f"{code}voxlate.train(r'{tiny}', r'{prepared}', r'{run}', changes={{'net': {{'kind': Small}}, 'train.steps': 1}})\n"
+    training = f"{code}voxlate.train(r'{tiny}', r'{prepared}', r'{run}', set={{'net': {{'kind': Small}}, 'train.steps': 1}})\n"
     loading = f"import voxlate\nvoxlate.load(r'{run}', allow_code=True)"
     for cell, ended in ((training, 0), (code + loading, 0), (loading, 1)):
         assert subprocess.run([sys.executable, "-"], input=cell, text=True).returncode == ended

@@ -18,4 +18,4 @@ __all__ = ["__version__", *_names]
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return __all__

@@ -24,6 +24,7 @@ from voxlate.evaluation.calibrate_options import CalibrateOptions as CalibrateOp
 from voxlate.evaluation.compare import Comparison
 from voxlate.evaluation.evaluate_options import CompareOptions as CompareOptions
 from voxlate.evaluation.evaluate_options import EvaluateOptions as EvaluateOptions
+from voxlate.evaluation.scoring.features import Features
 from voxlate.evaluation.scoring.scores import Scores
 from voxlate.scans.cases.prepared import Cohort
 from voxlate.scans.cohorts.case_files import CohortFiles
@@ -31,10 +32,13 @@ from voxlate.scans.images.grid import Volume as Volume
 from voxlate.scans.layout_options import Layout
 from voxlate.scans.prepare_options import PrepareOptions as PrepareOptions
 from voxlate.scans.survey import Survey
+from voxlate.science.diffusion.windows import Windows
 from voxlate.synthesis.exported import Description
 from voxlate.synthesis.model import Model
 from voxlate.synthesis.synth_options import CheckOptions as CheckOptions
 from voxlate.synthesis.synth_options import SynthOptions as SynthOptions
+from voxlate.training.batches.slice_filter import SliceFilter
+from voxlate.training.naive import Baselines
 from voxlate.training.planning.plan import Plan
 from voxlate.training.recipe.settings import Recipe
 from voxlate.training.run import Run
@@ -46,7 +50,7 @@ from voxlate.training.training_options import TrainOptions as TrainOptions
 __version__: str
 
 def info(
-    path: str | Path,
+    path: Path | str,
     *,
     max_volume: str | None = None,
 ) -> dict[str, Any]:
@@ -73,14 +77,14 @@ def info(
 
 
 def manifest(
-    root: str | Path,
-    out: str | Path | None = None,
+    root: Path | str,
+    out: Path | str | None = None,
     options: Layout | None = None,
     *,
     pattern: str | None = None,
-    manifest: str | Path | None = None,
+    manifest: Path | str | None = None,
     preset: str | Path | None = None,
-    patients: str | Path | None = None,
+    patients: Path | str | None = None,
     allow_outside: bool = False,
     exclude: Sequence[str] | str | None = None,
     max_volume: str | None = None,
@@ -115,16 +119,16 @@ def manifest(
 
 
 def phantom(
-    out: str | Path,
+    out: Path | str,
     options: PhantomOptions | None = None,
     *,
     progress: bool | Callable[..., None] | Reporter = True,
     cases: int | None = None,
     size: tuple[int, int, int] | None = None,
-    ct: str | Path | None = None,
-    labels: str | Path | None = None,
+    ct: Path | str | None = None,
+    labels: Path | str | None = None,
     tissues: str | Path | None = None,
-    lesions: str | Path | None = None,
+    lesions: Path | str | None = None,
     lesion_tissues: str | Path = "brats",
     spacing_mm: tuple[float, float, float] | None = None,
     modalities: Sequence[str] | None = None,
@@ -167,8 +171,8 @@ def phantom(
 
 
 def prepare(
-    root: str | Path,
-    out: str | Path,
+    root: Path | str,
+    out: Path | str,
     options: PrepareOptions | None = None,
     *,
     progress: bool | Callable[..., None] | Reporter = True,
@@ -186,9 +190,9 @@ def prepare(
     audit: bool = True,
     audit_cases: int | None = None,
     pattern: str | None = None,
-    manifest: str | Path | None = None,
+    manifest: Path | str | None = None,
     preset: str | Path | None = None,
-    patients: str | Path | None = None,
+    patients: Path | str | None = None,
     allow_outside: bool = False,
     exclude: Sequence[str] | str | None = None,
     max_volume: str | None = None,
@@ -203,16 +207,6 @@ def prepare(
         out: Output folder.
         progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
         options: PrepareOptions, whose fields, listed below, may also be given by name.
-        executor: Workers: local (processes) or ray.
-        workers: Number of workers.
-        address: Ray cluster: HOST:PORT or auto.
-        pattern: Path of scans, with {patient}, {case}, {modality}.
-        manifest: Table (CSV, TSV): cases, patients and paths.
-        preset: Public data set (bids, brats, brats2019, brats2023, gold_atlas, isles18, isles24, ixi, lyu_wang, mrdpm, msd_brain_tumour, open_ms, rire, rire_rectified, synthrad, synthrad2025, topcow, unitobrain, xmodality) or a TOML file.
-        patients: 'CASE PATIENT' a line, or each (a patient a case).
-        allow_outside: Allow a manifest's paths to leave its folder. Default: False.
-        exclude: Case or patient to leave out (*, ?). One or a list.
-        max_volume: Largest scan that is read. Default: 4GB.
         modalities: Modality to keep; cases without any of them are left out. One or a list. Default: all.
         resample: Resample the scans of a case to the grid with the thinnest slices. Default: False.
         register: Register the scans of a case: rigid, affine or bspline.
@@ -226,6 +220,16 @@ def prepare(
         seed: Random seed of the split by patient. Default: 0.
         audit: Estimate how far the scans of a case are misaligned. Default: True.
         audit_cases: Number of cases whose alignment is estimated. Default: all of a small cohort, a tenth of a large one.
+        pattern: Path of scans, with {patient}, {case}, {modality}.
+        manifest: Table (CSV, TSV): cases, patients and paths.
+        preset: Public data set (bids, brats, brats2019, brats2023, gold_atlas, isles18, isles24, ixi, lyu_wang, mrdpm, msd_brain_tumour, open_ms, rire, rire_rectified, synthrad, synthrad2025, topcow, unitobrain, xmodality) or a TOML file.
+        patients: 'CASE PATIENT' a line, or each (a patient a case).
+        allow_outside: Allow a manifest's paths to leave its folder. Default: False.
+        exclude: Case or patient to leave out (*, ?). One or a list.
+        max_volume: Largest scan that is read. Default: 4GB.
+        executor: Workers: local (processes) or ray.
+        workers: Number of workers.
+        address: Ray cluster: HOST:PORT or auto.
 
     Returns:
         Cohort: The prepared cohort: `cases`, `splits` (names of cases by split), `modalities`, `units` and `warnings`.
@@ -245,7 +249,7 @@ def prepare(
 
 
 def survey(
-    root: str | Path,
+    root: Path | str,
     options: PrepareOptions | None = None,
     *,
     progress: bool | Callable[..., None] | Reporter = True,
@@ -263,9 +267,9 @@ def survey(
     audit: bool = True,
     audit_cases: int | None = None,
     pattern: str | None = None,
-    manifest: str | Path | None = None,
+    manifest: Path | str | None = None,
     preset: str | Path | None = None,
-    patients: str | Path | None = None,
+    patients: Path | str | None = None,
     allow_outside: bool = False,
     exclude: Sequence[str] | str | None = None,
     max_volume: str | None = None,
@@ -279,16 +283,6 @@ def survey(
         root: Folder with one folder per case, or a manifest (CSV).
         progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
         options: PrepareOptions, whose fields, listed below, may also be given by name.
-        executor: Workers: local (processes) or ray.
-        workers: Number of workers.
-        address: Ray cluster: HOST:PORT or auto.
-        pattern: Path of scans, with {patient}, {case}, {modality}.
-        manifest: Table (CSV, TSV): cases, patients and paths.
-        preset: Public data set (bids, brats, brats2019, brats2023, gold_atlas, isles18, isles24, ixi, lyu_wang, mrdpm, msd_brain_tumour, open_ms, rire, rire_rectified, synthrad, synthrad2025, topcow, unitobrain, xmodality) or a TOML file.
-        patients: 'CASE PATIENT' a line, or each (a patient a case).
-        allow_outside: Allow a manifest's paths to leave its folder. Default: False.
-        exclude: Case or patient to leave out (*, ?). One or a list.
-        max_volume: Largest scan that is read. Default: 4GB.
         modalities: Modality to keep; cases without any of them are left out. One or a list. Default: all.
         resample: Resample the scans of a case to the grid with the thinnest slices. Default: False.
         register: Register the scans of a case: rigid, affine or bspline.
@@ -302,6 +296,16 @@ def survey(
         seed: Random seed of the split by patient. Default: 0.
         audit: Estimate how far the scans of a case are misaligned. Default: True.
         audit_cases: Number of cases whose alignment is estimated. Default: all of a small cohort, a tenth of a large one.
+        pattern: Path of scans, with {patient}, {case}, {modality}.
+        manifest: Table (CSV, TSV): cases, patients and paths.
+        preset: Public data set (bids, brats, brats2019, brats2023, gold_atlas, isles18, isles24, ixi, lyu_wang, mrdpm, msd_brain_tumour, open_ms, rire, rire_rectified, synthrad, synthrad2025, topcow, unitobrain, xmodality) or a TOML file.
+        patients: 'CASE PATIENT' a line, or each (a patient a case).
+        allow_outside: Allow a manifest's paths to leave its folder. Default: False.
+        exclude: Case or patient to leave out (*, ?). One or a list.
+        max_volume: Largest scan that is read. Default: 4GB.
+        executor: Workers: local (processes) or ray.
+        workers: Number of workers.
+        address: Ray cluster: HOST:PORT or auto.
 
     Returns:
         Survey: `files` (each with its grid and unit), `splits` (by patient), `problems` (a sentence for each case that `prepare`
@@ -320,9 +324,9 @@ def survey(
 
 
 def demo(
-    out: str | Path = "demo",
+    out: Path | str = "demo",
     *,
-    real: str | Path | None = None,
+    real: Path | str | None = None,
     starter: str | None = None,
     progress: bool | Callable[..., None] | Reporter = True,
 ) -> Demo | RealDemo:
@@ -351,12 +355,12 @@ def demo(
 
 
 def export(
-    out: str | Path,
-    dicom: str | Path,
+    out: Path | str,
+    dicom: Path | str,
     options: ExportOptions | None = None,
     *,
     progress: bool | Callable[..., None] | Reporter = True,
-    like: str | Path | None = None,
+    like: Path | str | None = None,
     enhanced: bool = False,
     rtstruct: bool = False,
     accept_untrusted: bool = False,
@@ -392,7 +396,7 @@ def export(
 
 def export_model(
     run: str | Path,
-    out: str | Path,
+    out: Path | str,
     options: ModelOptions | None = None,
     *,
     progress: bool | Callable[..., None] | Reporter = True,
@@ -437,7 +441,7 @@ def export_model(
 
 def listen(
     run: str | Path,
-    out: str | Path,
+    out: Path | str,
     options: ListenOptions | None = None,
     *,
     progress: bool | Callable[..., None] | Reporter = True,
@@ -489,8 +493,8 @@ def push(
     repo: str,
     options: PushOptions | None = None,
     *,
-    dry_run: str | Path | None = None,
-    scores: str | Path | None = None,
+    dry_run: Path | str | None = None,
+    scores: Path | str | None = None,
     licence: str = "not stated",
     private: bool = False,
     onnx: bool = True,
@@ -498,7 +502,7 @@ def push(
 ) -> Pushed:
     """Upload a trained model to a hub of Hugging Face, with a card and without anything on its patients.
 
-    dry-run writes the same files into a folder: look at them first.
+    dry_run writes the same files into a folder: look at them first.
 
     Args:
         run: Run folder, exported model, weights file, starter:NAME or hf://NAME/REPO@COMMIT.
@@ -528,8 +532,8 @@ def push(
 
 
 def check(
-    run: str | Sequence[Path | str] | Path | Model,
-    inputs: str | Path | Sequence[Path | str] | Mapping[str, Any],
+    run: str | Path | Sequence[str | Path | Model] | Model,
+    inputs: Sequence[str | Path] | str | Path | Mapping[str, Any],
     options: CheckOptions | None = None,
     *,
     progress: bool | Callable[..., None] | Reporter = True,
@@ -540,9 +544,9 @@ def check(
     device: str = "auto",
     allow_code: bool = False,
     pattern: str | None = None,
-    manifest: str | Path | None = None,
+    manifest: Path | str | None = None,
     preset: str | Path | None = None,
-    patients: str | Path | None = None,
+    patients: Path | str | None = None,
     allow_outside: bool = False,
     exclude: Sequence[str] | str | None = None,
     max_volume: str | None = None,
@@ -556,6 +560,12 @@ def check(
         inputs: Cohort, case, DICOM series, file or modality=path pairs; several runs give their mean.
         progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
         options: CheckOptions, whose fields, listed below, may also be given by name.
+        split: Split to synthesise: train, val or test.
+        answer: Model of two stages: mean (least error) or sample (sharp). Default: sample.
+        missing: Modality to leave out of the input and synthesise. One or a list.
+        series: Series of a DICOM study: t1=NUMBER or UID.
+        device: Device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps or xpu. Default: 'auto'.
+        allow_code: Import and run the model's own Python code. Default: False.
         pattern: Path of scans, with {patient}, {case}, {modality}.
         manifest: Table (CSV, TSV): cases, patients and paths.
         preset: Public data set (bids, brats, brats2019, brats2023, gold_atlas, isles18, isles24, ixi, lyu_wang, mrdpm, msd_brain_tumour, open_ms, rire, rire_rectified, synthrad, synthrad2025, topcow, unitobrain, xmodality) or a TOML file.
@@ -563,12 +573,6 @@ def check(
         allow_outside: Allow a manifest's paths to leave its folder. Default: False.
         exclude: Case or patient to leave out (*, ?). One or a list.
         max_volume: Largest scan that is read. Default: 4GB.
-        split: Split to synthesise: train, val or test.
-        answer: Model of two stages: mean (least error) or sample (sharp). Default: sample.
-        missing: Modality to leave out of the input and synthesise. One or a list.
-        series: Series of a DICOM study: t1=NUMBER or UID.
-        device: Device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps or xpu. Default: 'auto'.
-        allow_code: Import and run the model's own Python code. Default: False.
 
     Returns:
         Checks: For each of the `cases` its verdict ("fits", "caution" or "do not trust"), scans and messages; and a sentence
@@ -617,9 +621,9 @@ def load(
 
 
 def synthesise(
-    run: str | Sequence[Path | str] | Path | Model,
-    inputs: str | Path | Sequence[Path | str] | Mapping[str, Any],
-    out: str | Path,
+    run: str | Path | Sequence[str | Path | Model] | Model,
+    inputs: Sequence[str | Path] | str | Path | Mapping[str, Any],
+    out: Path | str,
     options: SynthOptions | None = None,
     *,
     progress: bool | Callable[..., None] | Reporter = True,
@@ -645,7 +649,7 @@ def synthesise(
     exact: bool | None = None,
     steps: int | None = None,
     noise: Literal["independent", "shared", "correlated"] | Mapping[str, str | float | bool | Sequence[float] | None] | None = None,
-    synth: Mapping[str, str | float | bool | Sequence[float] | None | Mapping[str, str | float | bool | Sequence[float] | None]] | None = None,
+    set: Mapping[str, str | float | bool | Sequence[float] | None | Mapping[str, str | float | bool | Sequence[float] | None]] | None = None,
     split: Literal["train", "val", "test"] | None = None,
     answer: Literal["mean", "sample"] | None = None,
     missing: Sequence[str] | None = None,
@@ -653,31 +657,31 @@ def synthesise(
     device: str = "auto",
     allow_code: bool = False,
     pattern: str | None = None,
-    manifest: str | Path | None = None,
+    manifest: Path | str | None = None,
     preset: str | Path | None = None,
-    patients: str | Path | None = None,
+    patients: Path | str | None = None,
     allow_outside: bool = False,
     exclude: Sequence[str] | str | None = None,
     max_volume: str | None = None,
     executor: Literal["local", "ray"] | None = None,
     workers: int | None = None,
     address: str | None = None,
-    gradient_ratio: Any = ...,
-    overlap: Any = ...,
-    precision: Any = ...,
-    mirror: Any = ...,
-    peaks: Any = ...,
-    peak_shares: Any = ...,
-    r: Any = ...,
-    correctors: Any = ...,
-    rtol: Any = ...,
-    atol: Any = ...,
-    temperature: Any = ...,
-    grid: Any = ...,
-    windows: Any = ...,
-    start: Any = ...,
-    end: Any = ...,
-    close: Any = ...,
+    gradient_ratio: float | None = ...,
+    overlap: float = ...,
+    precision: Literal["auto", "bfloat16", "float32"] = ...,
+    mirror: bool = ...,
+    peaks: bool = ...,
+    peak_shares: dict[str, float] = ...,
+    r: float = ...,
+    correctors: int = ...,
+    rtol: float = ...,
+    atol: float = ...,
+    temperature: float = ...,
+    grid: Literal["t", "log_snr", "early_heavy", "index"] | None = ...,
+    windows: Mapping[str, Any] | Windows | None = ...,
+    start: float = ...,
+    end: float | None = ...,
+    close: bool | None = ...,
 ) -> Syntheses:
     """Synthesise the target modalities of a case or a cohort.
 
@@ -689,35 +693,7 @@ def synthesise(
         out: Output folder.
         progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
         options: SynthOptions, whose fields, listed below, may also be given by name.
-        executor: Workers: local (processes) or ray.
-        workers: Number of workers.
-        address: Ray cluster: HOST:PORT or auto.
-        pattern: Path of scans, with {patient}, {case}, {modality}.
-        manifest: Table (CSV, TSV): cases, patients and paths.
-        preset: Public data set (bids, brats, brats2019, brats2023, gold_atlas, isles18, isles24, ixi, lyu_wang, mrdpm, msd_brain_tumour, open_ms, rire, rire_rectified, synthrad, synthrad2025, topcow, unitobrain, xmodality) or a TOML file.
-        patients: 'CASE PATIENT' a line, or each (a patient a case).
-        allow_outside: Allow a manifest's paths to leave its folder. Default: False.
-        exclude: Case or patient to leave out (*, ?). One or a list.
-        max_volume: Largest scan that is read. Default: 4GB.
-        split: Split to synthesise: train, val or test.
-        answer: Model of two stages: mean (least error) or sample (sharp). Default: sample.
-        missing: Modality to leave out of the input and synthesise. One or a list.
-        series: Series of a DICOM study: t1=NUMBER or UID.
-        device: Device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps or xpu. Default: 'auto'.
-        allow_code: Import and run the model's own Python code. Default: False.
         samples: Number of samples a case, of which mean and standard deviation are written.
-        steps: Number of times at which the network denoises.
-        noise: Noise of slices: independent, shared, correlated.
-        synth: Change of a key of the recipe's synth table, such as overlap=0.25. A dict.
-        sharpness: Mean at 0, sample at 1. From 0 to 1.
-        sampler: Sampler, instead of the recipe's.
-        eta: DDIM noise: 0 none, 1 like DDPM. From 0 to 1.
-        schedule: Noise schedule (cosine, …).
-        slices: Input of each slice: whole, tiled or resized.
-        crop: Voxels around the mask that are synthesised too.
-        keep_states: States of sampling to write.
-        batch: Number of slices at a time: changes memory, and rounding unless exact.
-        exact: Compute in float32, one slice at a time: bit-identical for every batch, slower.
         anyway: Also cases graded "do not trust". Default: False.
         part: Every N-th case from the I-th on, for N jobs.
         like: Recipe whose synth table replaces the model's.
@@ -728,6 +704,34 @@ def synthesise(
         dicom: Folder for DICOM series.
         store: Store in INPUT's study. Default: False.
         accept_untrusted: Hand on untrusted images. Default: False.
+        sharpness: Mean at 0, sample at 1. From 0 to 1.
+        sampler: Sampler, instead of the recipe's.
+        eta: DDIM noise: 0 none, 1 like DDPM. From 0 to 1.
+        schedule: Noise schedule (cosine, …).
+        slices: Input of each slice: whole, tiled or resized.
+        crop: Voxels around the mask that are synthesised too.
+        keep_states: States of sampling to write.
+        batch: Number of slices at a time: changes memory, and rounding unless exact.
+        exact: Compute in float32, one slice at a time: bit-identical for every batch, slower.
+        steps: Number of times at which the network denoises.
+        noise: Noise of slices: independent, shared, correlated.
+        set: Change of a key of the recipe's synth table, such as overlap=0.25. A dict.
+        split: Split to synthesise: train, val or test.
+        answer: Model of two stages: mean (least error) or sample (sharp). Default: sample.
+        missing: Modality to leave out of the input and synthesise. One or a list.
+        series: Series of a DICOM study: t1=NUMBER or UID.
+        device: Device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps or xpu. Default: 'auto'.
+        allow_code: Import and run the model's own Python code. Default: False.
+        pattern: Path of scans, with {patient}, {case}, {modality}.
+        manifest: Table (CSV, TSV): cases, patients and paths.
+        preset: Public data set (bids, brats, brats2019, brats2023, gold_atlas, isles18, isles24, ixi, lyu_wang, mrdpm, msd_brain_tumour, open_ms, rire, rire_rectified, synthrad, synthrad2025, topcow, unitobrain, xmodality) or a TOML file.
+        patients: 'CASE PATIENT' a line, or each (a patient a case).
+        allow_outside: Allow a manifest's paths to leave its folder. Default: False.
+        exclude: Case or patient to leave out (*, ?). One or a list.
+        max_volume: Largest scan that is read. Default: 4GB.
+        executor: Workers: local (processes) or ray.
+        workers: Number of workers.
+        address: Ray cluster: HOST:PORT or auto.
 
     Scans may be paths, Volumes, nibabel images, or pairs of an array (NumPy, torch) [x, y, z] and its affine (to RAS
     millimetres), by modality. Keywords may be other keys of the recipe's synth table.
@@ -754,9 +758,9 @@ def synthesise(
 
 
 def synthesize(
-    run: str | Sequence[Path | str] | Path | Model,
-    inputs: str | Path | Sequence[Path | str] | Mapping[str, Any],
-    out: str | Path,
+    run: str | Path | Sequence[str | Path | Model] | Model,
+    inputs: Sequence[str | Path] | str | Path | Mapping[str, Any],
+    out: Path | str,
     options: SynthOptions | None = None,
     *,
     progress: bool | Callable[..., None] | Reporter = True,
@@ -782,7 +786,7 @@ def synthesize(
     exact: bool | None = None,
     steps: int | None = None,
     noise: Literal["independent", "shared", "correlated"] | Mapping[str, str | float | bool | Sequence[float] | None] | None = None,
-    synth: Mapping[str, str | float | bool | Sequence[float] | None | Mapping[str, str | float | bool | Sequence[float] | None]] | None = None,
+    set: Mapping[str, str | float | bool | Sequence[float] | None | Mapping[str, str | float | bool | Sequence[float] | None]] | None = None,
     split: Literal["train", "val", "test"] | None = None,
     answer: Literal["mean", "sample"] | None = None,
     missing: Sequence[str] | None = None,
@@ -790,31 +794,31 @@ def synthesize(
     device: str = "auto",
     allow_code: bool = False,
     pattern: str | None = None,
-    manifest: str | Path | None = None,
+    manifest: Path | str | None = None,
     preset: str | Path | None = None,
-    patients: str | Path | None = None,
+    patients: Path | str | None = None,
     allow_outside: bool = False,
     exclude: Sequence[str] | str | None = None,
     max_volume: str | None = None,
     executor: Literal["local", "ray"] | None = None,
     workers: int | None = None,
     address: str | None = None,
-    gradient_ratio: Any = ...,
-    overlap: Any = ...,
-    precision: Any = ...,
-    mirror: Any = ...,
-    peaks: Any = ...,
-    peak_shares: Any = ...,
-    r: Any = ...,
-    correctors: Any = ...,
-    rtol: Any = ...,
-    atol: Any = ...,
-    temperature: Any = ...,
-    grid: Any = ...,
-    windows: Any = ...,
-    start: Any = ...,
-    end: Any = ...,
-    close: Any = ...,
+    gradient_ratio: float | None = ...,
+    overlap: float = ...,
+    precision: Literal["auto", "bfloat16", "float32"] = ...,
+    mirror: bool = ...,
+    peaks: bool = ...,
+    peak_shares: dict[str, float] = ...,
+    r: float = ...,
+    correctors: int = ...,
+    rtol: float = ...,
+    atol: float = ...,
+    temperature: float = ...,
+    grid: Literal["t", "log_snr", "early_heavy", "index"] | None = ...,
+    windows: Mapping[str, Any] | Windows | None = ...,
+    start: float = ...,
+    end: float | None = ...,
+    close: bool | None = ...,
 ) -> Syntheses:
     """Synthesise the target modalities of a case or a cohort.
 
@@ -826,35 +830,7 @@ def synthesize(
         out: Output folder.
         progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
         options: SynthOptions, whose fields, listed below, may also be given by name.
-        executor: Workers: local (processes) or ray.
-        workers: Number of workers.
-        address: Ray cluster: HOST:PORT or auto.
-        pattern: Path of scans, with {patient}, {case}, {modality}.
-        manifest: Table (CSV, TSV): cases, patients and paths.
-        preset: Public data set (bids, brats, brats2019, brats2023, gold_atlas, isles18, isles24, ixi, lyu_wang, mrdpm, msd_brain_tumour, open_ms, rire, rire_rectified, synthrad, synthrad2025, topcow, unitobrain, xmodality) or a TOML file.
-        patients: 'CASE PATIENT' a line, or each (a patient a case).
-        allow_outside: Allow a manifest's paths to leave its folder. Default: False.
-        exclude: Case or patient to leave out (*, ?). One or a list.
-        max_volume: Largest scan that is read. Default: 4GB.
-        split: Split to synthesise: train, val or test.
-        answer: Model of two stages: mean (least error) or sample (sharp). Default: sample.
-        missing: Modality to leave out of the input and synthesise. One or a list.
-        series: Series of a DICOM study: t1=NUMBER or UID.
-        device: Device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps or xpu. Default: 'auto'.
-        allow_code: Import and run the model's own Python code. Default: False.
         samples: Number of samples a case, of which mean and standard deviation are written.
-        steps: Number of times at which the network denoises.
-        noise: Noise of slices: independent, shared, correlated.
-        synth: Change of a key of the recipe's synth table, such as overlap=0.25. A dict.
-        sharpness: Mean at 0, sample at 1. From 0 to 1.
-        sampler: Sampler, instead of the recipe's.
-        eta: DDIM noise: 0 none, 1 like DDPM. From 0 to 1.
-        schedule: Noise schedule (cosine, …).
-        slices: Input of each slice: whole, tiled or resized.
-        crop: Voxels around the mask that are synthesised too.
-        keep_states: States of sampling to write.
-        batch: Number of slices at a time: changes memory, and rounding unless exact.
-        exact: Compute in float32, one slice at a time: bit-identical for every batch, slower.
         anyway: Also cases graded "do not trust". Default: False.
         part: Every N-th case from the I-th on, for N jobs.
         like: Recipe whose synth table replaces the model's.
@@ -865,6 +841,34 @@ def synthesize(
         dicom: Folder for DICOM series.
         store: Store in INPUT's study. Default: False.
         accept_untrusted: Hand on untrusted images. Default: False.
+        sharpness: Mean at 0, sample at 1. From 0 to 1.
+        sampler: Sampler, instead of the recipe's.
+        eta: DDIM noise: 0 none, 1 like DDPM. From 0 to 1.
+        schedule: Noise schedule (cosine, …).
+        slices: Input of each slice: whole, tiled or resized.
+        crop: Voxels around the mask that are synthesised too.
+        keep_states: States of sampling to write.
+        batch: Number of slices at a time: changes memory, and rounding unless exact.
+        exact: Compute in float32, one slice at a time: bit-identical for every batch, slower.
+        steps: Number of times at which the network denoises.
+        noise: Noise of slices: independent, shared, correlated.
+        set: Change of a key of the recipe's synth table, such as overlap=0.25. A dict.
+        split: Split to synthesise: train, val or test.
+        answer: Model of two stages: mean (least error) or sample (sharp). Default: sample.
+        missing: Modality to leave out of the input and synthesise. One or a list.
+        series: Series of a DICOM study: t1=NUMBER or UID.
+        device: Device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps or xpu. Default: 'auto'.
+        allow_code: Import and run the model's own Python code. Default: False.
+        pattern: Path of scans, with {patient}, {case}, {modality}.
+        manifest: Table (CSV, TSV): cases, patients and paths.
+        preset: Public data set (bids, brats, brats2019, brats2023, gold_atlas, isles18, isles24, ixi, lyu_wang, mrdpm, msd_brain_tumour, open_ms, rire, rire_rectified, synthrad, synthrad2025, topcow, unitobrain, xmodality) or a TOML file.
+        patients: 'CASE PATIENT' a line, or each (a patient a case).
+        allow_outside: Allow a manifest's paths to leave its folder. Default: False.
+        exclude: Case or patient to leave out (*, ?). One or a list.
+        max_volume: Largest scan that is read. Default: 4GB.
+        executor: Workers: local (processes) or ray.
+        workers: Number of workers.
+        address: Ray cluster: HOST:PORT or auto.
 
     Scans may be paths, Volumes, nibabel images, or pairs of an array (NumPy, torch) [x, y, z] and its affine (to RAS
     millimetres), by modality. Keywords may be other keys of the recipe's synth table.
@@ -895,9 +899,9 @@ def compare(
     options: CompareOptions | None = None,
     *,
     reference: str | None = None,
-    report: str | Path | None = None,
+    report: Path | str | None = None,
     answer: str = "synthesis",
-    out: str | Path | None = None,
+    out: Path | str | None = None,
 ) -> Comparison:
     """Compare scored methods by paired tests.
 
@@ -926,8 +930,8 @@ def compare(
 
 
 def evaluate(
-    out: str | Path,
-    truth: str | Path,
+    out: Path | str,
+    truth: Path | str,
     options: EvaluateOptions | None = None,
     *,
     cases: Sequence[str] | None = None,
@@ -935,37 +939,37 @@ def evaluate(
     mask: str | Path | None = None,
     regions: Mapping[str, str] | None = None,
     split: Literal["train", "val", "test"] | None = None,
-    value_range: tuple[float, float] | Mapping[str, Sequence[float]] | Sequence[float] | None = None,
+    value_range: tuple[float, float] | Mapping[str, Sequence[float]] | None = None,
     any_truth: bool = False,
     align: bool = False,
     window: tuple[float, float] | None = None,
     scopes: Sequence[str] = (),
-    slices: Any = None,
+    slices: str | SliceFilter | None = None,
     crop: int = 256,
-    features: Any = None,
+    features: str | Features | None = None,
     metrics: Sequence[str | Callable[..., float]] = (),
-    lpips: str | Path | None = None,
+    lpips: Path | str | None = None,
     units: Literal["own", "network"] = "own",
     ssim_from: Literal["low", "zero"] = "low",
     seed: int = 0,
     prepared: str | Path | None = None,
-    naive: Any = None,
-    run: str | Sequence[Path | str] | Path | None = None,
+    naive: Path | str | Baselines | None = None,
+    run: Sequence[Path | str] | Path | str | None = None,
     missing: Literal["one", "all"] | None = None,
     anyway: bool = False,
     device: str = "auto",
     allow_code: bool = False,
     pattern: str | None = None,
-    manifest: str | Path | None = None,
+    manifest: Path | str | None = None,
     preset: str | Path | None = None,
-    patients: str | Path | None = None,
+    patients: Path | str | None = None,
     allow_outside: bool = False,
     exclude: Sequence[str] | str | None = None,
     max_volume: str | None = None,
     samples: int | None = None,
     steps: int | None = None,
     noise: Literal["independent", "shared", "correlated"] | Mapping[str, str | float | bool | Sequence[float] | None] | None = None,
-    synth: Mapping[str, str | float | bool | Sequence[float] | None | Mapping[str, str | float | bool | Sequence[float] | None]] | None = None,
+    set: Mapping[str, str | float | bool | Sequence[float] | None | Mapping[str, str | float | bool | Sequence[float] | None]] | None = None,
     executor: Literal["local", "ray"] | None = None,
     workers: int | None = None,
     address: str | None = None,
@@ -981,20 +985,6 @@ def evaluate(
         cases: Cases to score, instead of those of the split. Not with run.
         progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
         options: EvaluateOptions, whose fields, listed below, may also be given by name.
-        executor: Workers: local (processes) or ray.
-        workers: Number of workers.
-        address: Ray cluster: HOST:PORT or auto.
-        samples: Number of samples a case, of which mean and standard deviation are written.
-        steps: Number of times at which the network denoises.
-        noise: Noise of slices: independent, shared, correlated.
-        synth: Change of a key of the recipe's synth table, such as overlap=0.25. A dict.
-        pattern: Path of scans, with {patient}, {case}, {modality}.
-        manifest: Table (CSV, TSV): cases, patients and paths.
-        preset: Public data set (bids, brats, brats2019, brats2023, gold_atlas, isles18, isles24, ixi, lyu_wang, mrdpm, msd_brain_tumour, open_ms, rire, rire_rectified, synthrad, synthrad2025, topcow, unitobrain, xmodality) or a TOML file.
-        patients: 'CASE PATIENT' a line, or each (a patient a case).
-        allow_outside: Allow a manifest's paths to leave its folder. Default: False.
-        exclude: Case or patient to leave out (*, ?). One or a list.
-        max_volume: Largest scan that is read. Default: 4GB.
         mask: Voxels to score: body (the default in HU and for perfusion), whole (else), brain, cohort or a mask file.
         regions: Region to score: 'lesion=tmax>6', 'core=cbf<30%', core=seg=1, vessels=MASK_FILE, ratio=lesion/core or tissues=ct. A dict.
         split: Split to score: train, val or test.
@@ -1006,7 +996,7 @@ def evaluate(
         slices: Slices that count: 'above={cta=0}, pixels=200'.
         crop: Side length of crops in pixels. Default: 256.
         features: Distance of the slices' features: texture.
-        metrics: Score of your own, MODULE:FUNCTION, with allow_code=True. One or a list.
+        metrics: Score of your own, MODULE:FUNCTION, with allow_code. One or a list.
         lpips: AlexNet weights (safetensors) for LPIPS.
         units: Unit of MR: own (of its peak) or network (0 to 255). Default: 'own'.
         ssim_from: Zero of SSIM: low (of the range) or zero. Default: 'low'.
@@ -1018,6 +1008,20 @@ def evaluate(
         anyway: Also cases graded "do not trust". Default: False.
         device: Device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps or xpu. Default: 'auto'.
         allow_code: Import and run the model's own Python code. Default: False.
+        pattern: Path of scans, with {patient}, {case}, {modality}.
+        manifest: Table (CSV, TSV): cases, patients and paths.
+        preset: Public data set (bids, brats, brats2019, brats2023, gold_atlas, isles18, isles24, ixi, lyu_wang, mrdpm, msd_brain_tumour, open_ms, rire, rire_rectified, synthrad, synthrad2025, topcow, unitobrain, xmodality) or a TOML file.
+        patients: 'CASE PATIENT' a line, or each (a patient a case).
+        allow_outside: Allow a manifest's paths to leave its folder. Default: False.
+        exclude: Case or patient to leave out (*, ?). One or a list.
+        max_volume: Largest scan that is read. Default: 4GB.
+        samples: Number of samples a case, of which mean and standard deviation are written.
+        steps: Number of times at which the network denoises.
+        noise: Noise of slices: independent, shared, correlated.
+        set: Change of a key of the recipe's synth table, such as overlap=0.25. A dict.
+        executor: Workers: local (processes) or ray.
+        workers: Number of workers.
+        address: Ray cluster: HOST:PORT or auto.
 
     Returns:
         Scores: The scores as a long table (`frame`), with `verdicts` for each modality, and means in `document()`.
@@ -1036,8 +1040,8 @@ def evaluate(
 
 
 def report(
-    path: str | Path,
-    out: str | Path | None = None,
+    path: Path | str,
+    out: Path | str | None = None,
 ) -> Path:
     """Write an offline HTML page with pictures, curves and tables, and return its path.
 
@@ -1061,15 +1065,15 @@ def report(
 
 def adapt(
     run: str | Path,
-    data: str | Path,
-    out: str | Path,
+    data: Path | str,
+    out: Path | str,
     options: AdaptOptions | None = None,
     *,
     progress: bool | Callable[..., None] | Reporter = True,
     minutes: float = 5,
     steps: int | None = None,
-    replay: str | Path | None = None,
-    share: float = 0.25,
+    replay: Path | str | None = None,
+    replay_share: float = 0.25,
     device: str = "auto",
     allow_code: bool = False,
 ) -> Run:
@@ -1087,7 +1091,7 @@ def adapt(
         minutes: Training time on this machine. Default: 5.
         steps: Number of steps instead of minutes.
         replay: Prepared cohort of the old site, which is replayed. Default: that of the run.
-        share: Share of the items that is of the old site; 0: none. From 0 to 0.9. Default: 0.25.
+        replay_share: Share of the items that is of the old site; 0: none. From 0 to 0.9. Default: 0.25.
         device: Device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps or xpu. Default: 'auto'.
         allow_code: Import and run the model's own Python code. Default: False.
 
@@ -1110,11 +1114,11 @@ def adapt(
 
 def calibrate(
     run: str | Path | Model,
-    cohort: str | Path,
+    cohort: Path | str,
     options: CalibrateOptions | None = None,
     *,
     progress: bool | Callable[..., None] | Reporter = True,
-    out: str | Path | None = None,
+    out: Path | str | None = None,
     split: Literal["train", "val", "test"] | None = None,
     out_of_fold: Sequence[Path | str] = (),
     answer: Literal["mean", "sample"] | None = None,
@@ -1125,15 +1129,15 @@ def calibrate(
     method: Literal["learned", "difficulty", "constant"] | None = None,
     regions: Mapping[str, str] | None = None,
     seed: int = 0,
-    synth: Mapping[str, str | float | bool | Sequence[float] | None | Mapping[str, str | float | bool | Sequence[float] | None]] | None = None,
+    set: Mapping[str, str | float | bool | Sequence[float] | None | Mapping[str, str | float | bool | Sequence[float] | None]] | None = None,
     any_truth: bool = False,
     anyway: bool = False,
     device: str = "auto",
     allow_code: bool = False,
     pattern: str | None = None,
-    manifest: str | Path | None = None,
+    manifest: Path | str | None = None,
     preset: str | Path | None = None,
-    patients: str | Path | None = None,
+    patients: Path | str | None = None,
     allow_outside: bool = False,
     exclude: Sequence[str] | str | None = None,
     max_volume: str | None = None,
@@ -1151,16 +1155,6 @@ def calibrate(
         cohort: Cases with true scans that training did not use.
         progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
         options: CalibrateOptions, whose fields, listed below, may also be given by name.
-        executor: Workers: local (processes) or ray.
-        workers: Number of workers.
-        address: Ray cluster: HOST:PORT or auto.
-        pattern: Path of scans, with {patient}, {case}, {modality}.
-        manifest: Table (CSV, TSV): cases, patients and paths.
-        preset: Public data set (bids, brats, brats2019, brats2023, gold_atlas, isles18, isles24, ixi, lyu_wang, mrdpm, msd_brain_tumour, open_ms, rire, rire_rectified, synthrad, synthrad2025, topcow, unitobrain, xmodality) or a TOML file.
-        patients: 'CASE PATIENT' a line, or each (a patient a case).
-        allow_outside: Allow a manifest's paths to leave its folder. Default: False.
-        exclude: Case or patient to leave out (*, ?). One or a list.
-        max_volume: Largest scan that is read. Default: 4GB.
         out: Folder for a copy of a starter with the new calibration.
         split: Split that calibrates: train, val or test.
         out_of_fold: Another fold of the run's cross-validation: each patient is synthesised by a fold that did not train on them; test patients are left out. One or a list.
@@ -1172,11 +1166,21 @@ def calibrate(
         method: Type of intervals: learned (quantiles of the error, from six patients on, similar coverage in all regions), difficulty (mean size of the error) or constant; the default is the narrower one of the first two.
         regions: Region that is calibrated in addition to bone, soft tissue and labels: lesion='tmax>6'; of vessels, a label map, because a threshold in a head finds bone. A dict.
         seed: Random seed. Default: 0.
-        synth: Change of a key of the recipe's synth table, such as overlap=0.25. A dict.
+        set: Change of a key of the recipe's synth table, such as overlap=0.25. A dict.
         any_truth: Calibrate on truths that cannot be those of their images, too (see evaluate). Default: False.
         anyway: Also cases graded "do not trust". Default: False.
         device: Device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps or xpu. Default: 'auto'.
         allow_code: Import and run the model's own Python code. Default: False.
+        pattern: Path of scans, with {patient}, {case}, {modality}.
+        manifest: Table (CSV, TSV): cases, patients and paths.
+        preset: Public data set (bids, brats, brats2019, brats2023, gold_atlas, isles18, isles24, ixi, lyu_wang, mrdpm, msd_brain_tumour, open_ms, rire, rire_rectified, synthrad, synthrad2025, topcow, unitobrain, xmodality) or a TOML file.
+        patients: 'CASE PATIENT' a line, or each (a patient a case).
+        allow_outside: Allow a manifest's paths to leave its folder. Default: False.
+        exclude: Case or patient to leave out (*, ?). One or a list.
+        max_volume: Largest scan that is read. Default: 4GB.
+        executor: Workers: local (processes) or ray.
+        workers: Number of workers.
+        address: Ray cluster: HOST:PORT or auto.
 
     Returns:
         list[str]: Sentences on the coverage, the error bounds and the warnings of the calibration, which is in the run's folder.
@@ -1196,11 +1200,11 @@ def calibrate(
 
 def import_weights(
     source: Literal["xmodality", "kl-f4", "kl-f8"],
-    weights: str | Path,
-    out: str | Path,
+    weights: Path | str,
+    out: Path | str,
     options: ImportOptions | None = None,
     *,
-    changes: Mapping[str, str | int | float | bool | Sequence[Any] | Mapping[str, Any] | type | Callable[..., Any] | None] | None = None,
+    set: Mapping[str, str | int | float | bool | Sequence[Any] | Mapping[str, Any] | type | Callable[..., Any] | None] | None = None,
 ) -> Run:
     """Convert published weights into a run.
 
@@ -1211,7 +1215,7 @@ def import_weights(
         weights: Published file (safetensors).
         out: Output folder.
         options: ImportOptions, whose fields, listed below, may also be given by name.
-        changes: Change of a key of the recipe, such as train.steps=500. A dict.
+        set: Change of a key of the recipe, such as train.steps=500. A dict.
 
     Returns:
         Run: The folder of the imported run, as `train` returns it, without a history.
@@ -1254,13 +1258,13 @@ def list_starters(
 
 
 def plan(
-    data: str | Path,
+    data: Path | str,
     options: PlanOptions | None = None,
     *,
-    out: str | Path | None = None,
+    out: Path | str | None = None,
     progress: bool | Callable[..., None] | Reporter = True,
     minutes: float | None = None,
-    memory_bytes: str | float | None = None,
+    memory: str | float | None = None,
     mode: Literal["both", "mean", "samples"] | None = None,
     source: Sequence[str] | str = (),
     target: Sequence[str] | str = (),
@@ -1279,7 +1283,7 @@ def plan(
         progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
         options: PlanOptions, whose fields, listed below, may also be given by name.
         minutes: Training time on this machine. Default: 60.
-        memory_bytes: Memory of the training, such as 8GB. Default: most of the free memory.
+        memory: Memory of the training, such as 8GB. Default: most of the free memory.
         mode: Prediction of the model: mean (a regression), both (also a sharp image), or samples (also samples, which show what is uncertain).
         source: Input modality. One or a list.
         target: Modality to synthesise. One or a list.
@@ -1307,9 +1311,9 @@ def recipes(
     name: str | None = None,
     *,
     paper: str | None = None,
-    cohort: str | Path | None = None,
+    cohort: Path | str | None = None,
     allow_code: bool = False,
-) -> Any:
+) -> list[dict[str, Any]] | dict[str, Any]:
     """List the shipped recipes to start from by source and target, or those of a paper, or print one.
 
     Args:
@@ -1319,7 +1323,7 @@ def recipes(
         allow_code: Import and run the model's own Python code. Default: False.
 
     Returns:
-        Any: Without a `name` or `cohort` a list of tables with the name, title, paper, source and target of each recipe; of a
+        list[dict[str, Any]] | dict[str, Any]: Without a `name` or `cohort` a list of tables with the name, title, paper, source and target of each recipe; of a
             `name` the recipe with all its keys; for a `cohort` a list of tables, the fitting recipes first, whose `against`
             states why others do not fit.
 
@@ -1337,23 +1341,23 @@ def recipes(
 
 
 def train(
-    recipe: str | Mapping[str, Any] | Path | Plan | Recipe,
-    data: str | Path | None = None,
-    out: str | Path | None = None,
+    recipe: str | Path | Mapping[str, Any] | Plan | Recipe,
+    data: Path | str | None = None,
+    out: Path | str | None = None,
     options: TrainOptions | None = None,
     *,
     progress: bool | Callable[..., None] | Reporter = True,
     minutes: str | float | None = None,
     steps: str | None = None,
-    changes: Mapping[str, str | int | float | bool | Sequence[Any] | Mapping[str, Any] | type | Callable[..., Any] | None] | None = None,
+    set: Mapping[str, str | int | float | bool | Sequence[Any] | Mapping[str, Any] | type | Callable[..., Any] | None] | None = None,
     small: bool = False,
-    start: str | Path | None = None,
+    init: Path | str | None = None,
     reuse: Sequence[Path | str] = (),
     fold: int | None = None,
     folds: int | None = None,
     track: Literal["mlflow", "wandb"] | None = None,
     allow_code: bool = False,
-    memory_bytes: str | float | None = None,
+    memory: str | float | None = None,
     mode: Literal["both", "mean", "samples"] | None = None,
     source: Sequence[str] | str = (),
     target: Sequence[str] | str = (),
@@ -1374,26 +1378,26 @@ def train(
         out: Output folder. Not needed when continuing a run.
         progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
         options: TrainOptions, whose fields, listed below, may also be given by name.
-        executor: Workers: local (processes) or ray.
-        workers: Number of workers.
-        address: Ray cluster: HOST:PORT or auto.
         minutes: Training time of auto (default: 60), or additional time of a finished run (+30).
-        memory_bytes: Memory of the training, such as 8GB. Default: most of the free memory.
+        steps: Additional steps of a finished run (+2000).
+        set: Change of a key of the recipe, such as train.steps=500. A dict.
+        small: Train the small variant of the recipe, which its table [small] states. Default: False.
+        init: Run, weights, starter:NAME or hf://NAME/REPO from which the network is initialised.
+        reuse: Run whose earlier stages are reused if they are identical. One or a list.
+        fold: Fifth of the patients that validates; the others train, except the test patients. From 0 to 4.
+        folds: Train so many of the five folds, each for minutes, into OUT/fold0, OUT/fold1, … (cross-validation). From 2 to 5.
+        track: Also send losses and validation scores to MLflow or Weights & Biases.
+        allow_code: Import and run the model's own Python code. Default: False.
+        memory: Memory of the training, such as 8GB. Default: most of the free memory.
         mode: Prediction of the model: mean (a regression), both (also a sharp image), or samples (also samples, which show what is uncertain).
         source: Input modality. One or a list.
         target: Modality to synthesise. One or a list.
         any_source: MR contrast that may be the input, in place of source: the model takes any one of them. One or a list, or with commas.
         from_scratch: Begin from random weights even where a starter fits. Default: False.
         device: Device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps or xpu. Default: 'auto'.
-        steps: Additional steps of a finished run (+2000).
-        changes: Change of a key of the recipe, such as train.steps=500. A dict.
-        small: Train the small variant of the recipe, which its table [small] states. Default: False.
-        start: Run, weights, starter:NAME or hf://NAME/REPO from which the network is initialised.
-        reuse: Run whose earlier stages are reused if they are identical. One or a list.
-        fold: Fifth of the patients that validates; the others train, except the test patients. From 0 to 4.
-        folds: Train so many of the five folds, each for minutes, into OUT/fold0, OUT/fold1, … (cross-validation). From 2 to 5.
-        track: Also send losses and validation scores to MLflow or Weights & Biases.
-        allow_code: Import and run the model's own Python code. Default: False.
+        executor: Workers: local (processes) or ray.
+        workers: Number of workers.
+        address: Ray cluster: HOST:PORT or auto.
 
     Returns:
         Run: The folder of the run: its `weights()`, `history` (a pandas DataFrame of losses and validation scores by step),
@@ -1406,8 +1410,8 @@ def train(
 
     Example:
         >>> import voxlate
-        >>> changes = {"train.steps": 2}
-        >>> run = voxlate.train("recipe.toml", "PREPARED", "NEW", changes=changes, progress=False)
+        >>> small = {"train.steps": 2}
+        >>> run = voxlate.train("recipe.toml", "PREPARED", "NEW", set=small, progress=False)
         >>> run = voxlate.train("NEW", "PREPARED", steps="+2", progress=False)  # continues it
         >>> voxlate.info("NEW")["steps"]
         4
@@ -1415,18 +1419,18 @@ def train(
 
 
 def serve(
-    runs: str | Sequence[Path | str] | Path = (),
+    runs: Sequence[str | Path] | str | Path = (),
     options: ServeOptions | None = None,
     *,
     progress: bool | Callable[..., None] | Reporter = True,
-    data: str | Path | None = None,
-    root: str | Path | None = None,
+    data: Path | str | None = None,
+    root: Path | str | None = None,
     port: int = 8765,
     host: str = "127.0.0.1",
     name: Sequence[str] = (),
     token: str | None = None,
-    token_file: str | Path | None = None,
-    browser: str | Path | None = None,
+    token_file: Path | str | None = None,
+    browser: Path | str | None = None,
     keep: float = 24.0,
     max_upload: str = "2GB",
     max_disk: str = "20GB",

@@ -16,7 +16,7 @@ from voxlate.anatomy.tissue import Label
 GUIDE = (Path(__file__).parents[2] / "docs/guides/label_maps.md").read_text()
 RECIPE, TABLE = re.findall(r"```toml\n(.*?)```", GUIDE, re.DOTALL)
 COMMANDS = re.findall(r"```\n(voxlate .*?)```", GUIDE, re.DOTALL)
-SMALL_COMMANDS = {"--cases 40": "--cases 3", "--spacing 3 3 3": "--spacing 6 6 6"}
+SMALL_COMMANDS = {"--cases 40": "--cases 3", "--spacing-mm 3 3 3": "--spacing-mm 6 6 6"}
 SMALL = {
     "patch = [1, 96, 120]": "patch = [1, 32, 32]",
     "width = 32": "width = 32, multipliers = [1]",
@@ -70,7 +70,7 @@ def test_the_commands_of_the_guide_train_on_a_pelvis_and_synthesise_its_ct(voxla
     scan = folder / "scan"
     voxlate(
         *("phantom", "--labels", folder / "maps/a.nii.gz", "--tissues", "totalsegmentator"),
-        *("--cases", 1, "--spacing", 6, 6, 6, "--modality", "t1", "--out", scan),
+        *("--cases", 1, "--spacing-mm", 6, 6, 6, "--modalities", "t1", "--out", scan),
     ).done()
     words = synthesis.replace("scan.nii.gz", str(scan / "a_000/t1.nii.gz"))
     voxlate(*words_of(words, folder)).done()

@@ -165,7 +165,7 @@ def bodies(tmp_path, voxlate) -> Path:
         # oblique, because planes that are all alike are taken for shuffled ones
         planes = [np.roll(plane, level - 8, 0) for level, plane in enumerate(torso(noise_hu))]
         write(tmp_path / f"cts/{name}.nii.gz", np.stack(planes))
-    of_maps = ("--modality", "ct", "--modality", "maps")
+    of_maps = ("--modalities", "ct", "--modalities", "maps")
     out = tmp_path / "bodies"
     voxlate("phantom", "--ct", tmp_path / "cts", "--cases", 4, *of_maps, "--out", out).done()
     rows = [f"{patient}_{case:03},{patient},train" for patient in ("p1", "p2") for case in (0, 1)]

@@ -29,7 +29,7 @@ from voxlate.base.executors.case_work import (
 from voxlate.base.executors.choose import choose_executor
 from voxlate.base.executors.local import LocalExecutor
 from voxlate.base.executors.schedule import schedule_cases
-from voxlate.base.options.executors import ExecutorOptions
+from voxlate.base.option import ExecutorOptions
 
 IMPORTS = "from jobs import Stages\nfrom voxlate.base.executors.local import LocalExecutor\n"
 

@@ -163,7 +163,9 @@ def test_a_starter_s_ct_of_a_sagittal_mr_series_has_the_body_of_the_true_ct(
     monkeypatch.setattr(names, "FOLDER", shipped_starters)
     monkeypatch.chdir(tmp_path)
     phantom = ("--cases", 1, "--size", 80, 96, 64, "--lesion", "none", "--seed", 48)
-    voxlate("phantom", *phantom, "--modality", "t1", "--modality", "ct", "--out", "COHORT").done()
+    voxlate(
+        "phantom", *phantom, "--modalities", "t1", "--modalities", "ct", "--out", "COHORT"
+    ).done()
     (case,) = (tmp_path / "COHORT").glob("phantom_*")
     scan = orient(read_volume(case / "t1.nii.gz", "t1"), "PIR")
     scan.data[:] = np.rint(scan.data * 8)

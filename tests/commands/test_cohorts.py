@@ -9,7 +9,7 @@ import numpy as np
 from rows import every_row, slow
 from scans import change_scan
 from voxlate.base.files import write_json
-from voxlate.base.options.option import option_of, suggestions
+from voxlate.base.option import option_of, suggestions
 from voxlate.evaluation.evaluate_options import EvaluateOptions
 from voxlate.evaluation.reports.page import report
 from voxlate.scans.formats.io import write_volume

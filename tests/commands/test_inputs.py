@@ -43,9 +43,12 @@ EVALUATE = "evaluate images --truth cohort"
 @every_row(
     "line, words",
     [
-        ("--region 'a=t2>900' --region 'a=t2>800'", ["--region", "'a' twice"]),
+        ("--regions 'a=t2>900' --regions 'a=t2>800'", ["--regions", "'a' twice"]),
         ("--mask m.nii.gz", ["m.nii.gz", "20×24×5"]),  # a mask on another grid
-        *((f"--json --range {pair}", ["range"]) for pair in ("0 inf", "-inf 0", "nan 1", "1 0")),
+        *(
+            (f"--json --value-range {pair}", ["range"])
+            for pair in ("0 inf", "-inf 0", "nan 1", "1 0")
+        ),
     ],
 )
 def test_options_of_scores_that_cannot_be_used_are_refused(typed, images, mask, line, words):
@@ -80,7 +83,7 @@ def test_a_mask_file_of_several_patients_is_said_by_prepare_and_evaluate(
     for name in ("m.nii.gz", "cohort"):
         assert said in typed(f"{EVALUATE} --manifest table.csv --mask {name}").err
         assert json.loads((images / "metrics.json").read_text())["shared_masks"]
-    assert said.replace("2", "6") in typed(f"{EVALUATE} --region part=m.nii.gz").err
+    assert said.replace("2", "6") in typed(f"{EVALUATE} --regions part=m.nii.gz").err
     for k in range(6):
         shutil.copy(path, tmp_path / f"case{k}.nii.gz")
     assert "assumed: the" not in typed(f"{EVALUATE} --mask '{{case}}.nii.gz'").err
@@ -96,6 +99,6 @@ def test_a_prepared_cohort_that_would_not_be_used_is_refused(typed, images, prep
 
 @slow
 def test_a_crop_far_larger_than_the_slices_is_refused_before_it_is_made(typed, images):
-    refused(typed(f"{EVALUATE} --score crops --crop 100000"), "--crop", "20×24", "100000")
-    refused(typed(f"{EVALUATE} --score crops --crop 257"), "at most 256")
-    assert typed(f"{EVALUATE} --score crops --crop 256").code == 3
+    refused(typed(f"{EVALUATE} --scopes crops --crop 100000"), "--crop", "20×24", "100000")
+    refused(typed(f"{EVALUATE} --scopes crops --crop 257"), "at most 256")
+    assert typed(f"{EVALUATE} --scopes crops --crop 256").code == 3

@@ -177,7 +177,7 @@ def test_calibrate_names_synth_as_it_was_calibrated_and_train_without_its_cohort
 
 
 def test_prepare_names_no_training_that_cannot_be_planned(typed, cohort):
-    answer = typed("prepare cohort --modality t1 --out p --no-audit").done()
+    answer = typed("prepare cohort --modalities t1 --out p --no-audit").done()
     assert "Next:" not in answer.out
     last = answer.out.splitlines()[-1]
     assert "No training can be planned: " in last
@@ -188,7 +188,7 @@ def test_prepare_names_no_training_that_cannot_be_planned(typed, cohort):
 def test_the_way_from_a_phantom_to_scores_works_as_each_command_names_the_next(
     typed, follow, tmp_path
 ):
-    answer = typed("phantom --out c --cases 8 --size 32 32 12 --modality t1 --modality ct")
+    answer = typed("phantom --out c --cases 8 --size 32 32 12 --modalities t1 --modalities ct")
     (prepared,) = follow(answer)
     command, *_ = named(prepared)[0].split(" --")
     short = "--minutes 0.4 --memory 2GB --mode mean --device cpu"

@@ -233,7 +233,7 @@ def test_maps_that_were_changed_after_synthesis_are_not_scored_and_changed_image
 @slow
 @every_row("rule", ["body=t2>100", "mae=t2>100", "dark=t2<30%", "none=t2>90000", "none"])
 def test_regions_that_cannot_be_calibrated_are_refused(voxlate, run, others, rule):
-    assert rule.partition("=")[0] in voxlate("calibrate", run, others, "--region", rule).refusal
+    assert rule.partition("=")[0] in voxlate("calibrate", run, others, "--regions", rule).refusal
 
 
 @slow

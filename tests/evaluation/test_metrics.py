@@ -213,7 +213,7 @@ def test_a_metric_of_the_users_own_stands_in_the_table_beside_the_others(
 
     def score(name, *options):
         metric = f"my_metrics:{name}"
-        return voxlate("evaluate", out, "--truth", cohort, "--metric", metric, *options)
+        return voxlate("evaluate", out, "--truth", cohort, "--metrics", metric, *options)
 
     # code runs only where it is allowed
     assert score("worst").code == 2

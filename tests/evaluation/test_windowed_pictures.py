@@ -80,7 +80,7 @@ def test_an_image_in_grey_values_is_scored_as_it_is(folders):
 @every_row(
     ("options", "named"),
     [
-        ({"value_range": (0, 80)}, "--range"),
+        ({"value_range": (0, 80)}, "--value-range"),
         ({"units": "network"}, "--units network"),
         ({"window": (0, float("inf"))}, "0 inf"),
         ({"window": (80, 0)}, "80 0"),

@@ -10,7 +10,7 @@ from PIL import Image
 
 from refusals import refuses
 from rows import every_row
-from voxlate.base.options.option import bytes_of
+from voxlate.base.option import bytes_of
 from voxlate.scans.formats.format import check_expansion, check_volume
 from voxlate.scans.formats.io import read_volume
 from voxlate.scans.layout_options import LARGEST_VOLUME, Layout

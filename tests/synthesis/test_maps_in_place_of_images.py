@@ -19,7 +19,7 @@ def maps(cohort, tmp_path):
 def test_cases_of_maps_alone_are_refused_with_what_was_expected(run, maps, synth, out):
     answer = synth(run, maps)
     assert "(pd_map, t1_map)" in answer.refusal
-    assert "voxlate phantom --modality t1" in answer.err
+    assert "voxlate phantom --modalities t1" in answer.err
     assert len(answer.err.strip().splitlines()) == 1
     assert not out.exists()
 

@@ -300,7 +300,7 @@ def test_synthesis_of_an_evaluation_takes_the_options_that_synth_takes(
         assert f"{option[0]}: expected --run with it" in answer
 
 
-@every_row("wrong", [("--mask", "brian"), ("--region", "lesion=")])
+@every_row("wrong", [("--mask", "brian"), ("--regions", "lesion=")])
 def test_a_mask_or_region_that_names_nothing_is_refused_before_any_synthesis(
     voxlate, completing, cohort, tmp_path, wrong
 ):

@@ -35,7 +35,7 @@ from voxlate.training.training_options import PlanOptions
 SHORT = ("--minutes", 0.2, "--set", "train.steps=4")  # planned, and cut
 
 
-LIMITS = {"minutes": 0.2, "memory_bytes": 2**33}
+LIMITS = {"minutes": 0.2, "memory": 2**33}
 
 
 def test_a_plan_is_an_ordinary_recipe_that_says_why_and_replaces_no_file(
@@ -157,7 +157,7 @@ def test_recipes_and_starters_that_fit_a_cohort_are_ranked_and_the_others_say_wh
     voxlate, prepared, monkeypatch, shipped_starters
 ):
     monkeypatch.setattr(names, "FOLDER", shipped_starters)
-    rows = json.loads(voxlate("recipes", "--for", prepared, "--json").out)
+    rows = json.loads(voxlate("recipes", "--cohort", prepared, "--json").out)
     found = {row["name"]: row for row in rows}
     assert len(found) == len(recipe.names()) + len(names.starter_names())
     fitting = [row for row in rows if not row["against"]]
@@ -169,7 +169,7 @@ def test_recipes_and_starters_that_fit_a_cohort_are_ranked_and_the_others_say_wh
     assert found["phantom_t1_to_ct"]["against"] == "needs ct, which the cohort lacks"
     assert found["starter:head-mr-to-ct"]["against"] == "needs ct, which the cohort lacks"
     assert found["starter:brain-mr-to-mr"]["against"].startswith("its pixels are")
-    assert f"1. {first['name']}  " in voxlate("recipes", "--for", prepared).out
+    assert f"1. {first['name']}  " in voxlate("recipes", "--cohort", prepared).out
 
 
 @pytest.fixture(scope="module")
@@ -274,7 +274,7 @@ def clockwork(prepared, monkeypatch):
     monkeypatch.setattr(Clockwork, "tried", [])
 
     def plan(minutes, memory_bytes=2**33, mode="mean"):
-        return plan_training(prepared, minutes=minutes, memory_bytes=memory_bytes, mode=mode)
+        return plan_training(prepared, minutes=minutes, memory=memory_bytes, mode=mode)
 
     return plan
 

@@ -34,7 +34,7 @@ from voxlate.training.starters.card import read_card
 from voxlate.training.train import initial_method
 from voxlate.training.weights import load_method, read_header
 
-SHORT = {"minutes": 0.2, "memory_bytes": 8 * 2**30}
+SHORT = {"minutes": 0.2, "memory": 8 * 2**30}
 
 
 @pytest.fixture

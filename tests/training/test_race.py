@@ -18,7 +18,7 @@ from voxlate.training.planning.rules import Size, first_stage
 from voxlate.training.run import Run
 
 SMALL = Size(8, 1, 2)
-SHORT = {"minutes": 0.2, "memory_bytes": 8 * 2**30, "mode": "mean", "device": "cpu"}
+SHORT = {"minutes": 0.2, "memory": 8 * 2**30, "mode": "mean", "device": "cpu"}
 FEWEST = 4
 
 

@@ -45,7 +45,7 @@ def test_validation_patients_may_choose_the_first_weights_alone(read_tiny, fit):
     first = fit(read_tiny(steps=80), "first")
     for lr, share in (("1e-3", "0.5"), ("30", "1")):
         again = read_tiny({"train.optimiser.lr": lr}, keep_start=0.5, steps=12)
-        done = fit(again, lr, start=first.weights())
+        done = fit(again, lr, init=first.weights())
         (errors,) = log_lines(done, "keep_start")
         assert min(errors["keep_start"], key=errors["keep_start"].get) == share
         assert same_weights(done, first) == (share == "1")
@@ -74,7 +74,7 @@ def test_a_folder_that_another_training_writes_is_refused(read_tiny, fit, out):
 def test_weights_to_begin_from_that_do_not_fit_leave_no_folder(read_tiny, fit, run, out):
     for start in (Run(run).weights(), out / "nowhere.safetensors"):
         with refuses():
-            fit(read_tiny({"net.width": "16"}), "out", start=start)
+            fit(read_tiny({"net.width": "16"}), "out", init=start)
         assert not out.exists()
 
 

@@ -141,7 +141,7 @@ class Drawn:
         stored = sorted(header.units.keys() & self.names)
         if stored:
             raise BadInput(
-                f"case {header.case}: expected the modalities of data.physics ({', '.join(self.names)}) to be drawn from maps, found stored scans of {', '.join(stored)} as well. Prepare without them (--modality), or rename the contrast."
+                f"case {header.case}: expected the modalities of data.physics ({', '.join(self.names)}) to be drawn from maps, found stored scans of {', '.join(stored)} as well. Prepare without them (--modalities), or rename the contrast."
             )
         has_regions = any(contrast.regions for contrast in physics.contrasts.values())
         if (has_regions or physics.stripped or physics.scalp) and "seg" not in header.labels:

@@ -146,7 +146,7 @@ def check_voxels(name: str, voxels: int, step_mm: Triple) -> None:
     """Raise BadInput for a grid on which no body can be drawn; step_mm: its voxels along x, y, z."""
     if voxels > MOST_DRAWN_VOXELS:
         raise BadInput(
-            f"--spacing: expected a grid of at most {MOST_DRAWN_VOXELS:,} voxels, found {voxels:,} for {name} at {' '.join(f'{s:g}' for s in step_mm)} mm. Take larger voxels."
+            f"--spacing-mm: expected a grid of at most {MOST_DRAWN_VOXELS:,} voxels, found {voxels:,} for {name} at {' '.join(f'{s:g}' for s in step_mm)} mm. Take larger voxels."
         )
 
 

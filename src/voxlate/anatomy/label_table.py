@@ -15,7 +15,7 @@ from voxlate.base.array_types import AnyArray
 from voxlate.base.config import fill, setting, settings
 from voxlate.base.errors import BadInput, known_name
 from voxlate.base.items import stable_id
-from voxlate.base.options.option import read_shipped
+from voxlate.base.option import read_shipped
 
 # What a label map does not tell apart; label_anatomy.py draws the tissues of each.
 DRAWN = (

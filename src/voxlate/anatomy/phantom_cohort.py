@@ -22,7 +22,7 @@ from voxlate.base.executors.case_work import Progress, no_report
 from voxlate.base.files import PHANTOMS, lock, read_json, write_json, write_text
 from voxlate.base.machine import cores
 from voxlate.base.messages import Say, message
-from voxlate.base.options.option import merge
+from voxlate.base.option import merge
 from voxlate.scans.cohorts.split import check_size
 from voxlate.scans.formats.io import write_volume
 from voxlate.scans.images.grid import Volume
@@ -59,7 +59,7 @@ def write_cohort(
     expanded = chain.from_iterable(MAPS if name == ALL_MAPS else [name] for name in named)
     wanted = tuple(dict.fromkeys(expanded))
     for name in wanted:
-        known_name("--modality", "an image or a map", name, (*images, *MAPS, ALL_MAPS))
+        known_name("--modalities", "an image or a map", name, (*images, *MAPS, ALL_MAPS))
     bodies = bodies_of(asked, say)
     cases = asked.cases or bodies.cases
 

@@ -5,7 +5,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Literal
 
-from voxlate.base.options.option import MainOption, Option, options, shipped_tables
+from voxlate.base.option import MainOption, Option, options, shipped_tables
 
 LEAST_MM, MOST_MM = 0.2, 10.0  # voxels
 SHIPPED = resources.files("voxlate.anatomy") / "tables"
@@ -55,11 +55,10 @@ class PhantomOptions:
         ),
     ] = None
     tissues: Annotated[
-        Path | str | None,
+        str | Path | None,
         MainOption(
             f"Tissues of the labels: {', '.join(tables())}, or a TOML file.",
             metavar="TABLE",
-            takes=str,
             complete="voxlate.anatomy.phantom_options:tables",
         ),
     ] = None
@@ -71,11 +70,10 @@ class PhantomOptions:
         ),
     ] = None
     lesion_tissues: Annotated[
-        Path | str,
+        str | Path,
         Option(
             "Tissues of the labels of --lesions, as for --tissues.",
             metavar="TABLE",
-            takes=str,
             complete="voxlate.anatomy.phantom_options:tables",
         ),
     ] = "brats"
@@ -83,7 +81,6 @@ class PhantomOptions:
         tuple[float, float, float] | None,
         MainOption(
             "Voxel size in mm with --labels or --ct. Default: that of the label map or CT.",
-            flag="--spacing",
             metavar="X Y Z",
             least=LEAST_MM,
             most=MOST_MM,
@@ -93,9 +90,7 @@ class PhantomOptions:
         Sequence[str] | None,
         MainOption(
             "Modality that is written, such as t1, ct, a map of a tissue parameter such as t1_map, or maps for all of these. Repeatable. Default: all images and no map.",
-            flag="--modality",
             metavar="NAME",
-            takes=list[str],
         ),
     ] = None
     lesion: Annotated[

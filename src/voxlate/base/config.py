@@ -32,7 +32,7 @@ from pydantic_core import SchemaValidator, core_schema
 
 from voxlate.base.errors import BadInput, nearest
 from voxlate.base.lazy import PROVIDERS
-from voxlate.base.options.option import MOST_NUMBER, UNIONS
+from voxlate.base.option import MOST_NUMBER, UNIONS
 
 T = TypeVar("T")
 Counts = tuple[Annotated[int, Field(gt=0)], ...]  # channels of levels, and the like
@@ -257,7 +257,7 @@ def load_object(name: str) -> Any:
 
 def needs_code(names: Collection[str]) -> str:
     """The sentence by which settings are refused that need the code of these names."""
-    return f"expected a model of voxlate's own parts, found one that needs the code of {', '.join(names)}. If you trust it, pass --allow-code (in Python: allow_code=True)."
+    return f"expected a model of voxlate's own parts, found one that needs the code of {', '.join(names)}. If you trust it, pass --allow-code."
 
 
 def look_up(name: str, known: Mapping[str, T]) -> T:

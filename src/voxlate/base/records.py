@@ -21,7 +21,7 @@ from voxlate.base.config import NO_KEY, UNKNOWN_KEY, adapter, what_is_wrong
 from voxlate.base.errors import BadInput
 from voxlate.base.files import whole_file
 from voxlate.base.messages import Grade
-from voxlate.base.options.option import MOST_NUMBER as MOST_NUMBER
+from voxlate.base.option import MOST_NUMBER as MOST_NUMBER
 from voxlate.base.slabs import chunks
 
 Others = Literal["forbid"] | None

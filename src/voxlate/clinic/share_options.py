@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
-from voxlate.base.options.option import (
+from voxlate.base.option import (
     AllowCode,
     Device,
     MainOption,
@@ -73,9 +73,7 @@ class ModelOptions:
     sharpness: Annotated[
         float | None, OutputOption("Place between the mean prediction (0) and the sample (1).")
     ] = None
-    intervals: Annotated[
-        bool, OutputOption("Intervals of a calibrated run.", flag="--intervals/--no-intervals")
-    ] = True
+    intervals: Annotated[bool, OutputOption("Intervals of a calibrated run.")] = True
     licence: Licence = NOT_STATED
     allow_code: AllowCode = False
 
@@ -105,7 +103,6 @@ class PushOptions:
         bool,
         OutputOption(
             "Also the exported model, which runs without torch, if the run can be exported.",
-            flag="--onnx/--no-onnx",
         ),
     ] = True
     allow_code: AllowCode = False
@@ -124,7 +121,7 @@ class ListenOptions:
 
     allow: Annotated[
         Sequence[str],
-        MainOption("AE title of a sender that is allowed. Repeatable.", takes=list[str]),
+        MainOption("AE title of a sender that is allowed. Repeatable."),
     ]
     to: Annotated[str, MainOption("Node that takes the images.", metavar="TITLE@HOST:PORT")]
     port: Annotated[int, MainOption("Port to listen on.", least=1, most=65535)] = 11112
@@ -173,7 +170,7 @@ class ServeOptions:
     ] = "127.0.0.1"
     name: Annotated[
         Sequence[str],
-        Option("Further host name by which browsers reach the page. Repeatable.", takes=list[str]),
+        Option("Further host name by which browsers reach the page. Repeatable."),
     ] = ()
     token: str | None = None
     token_file: Annotated[

@@ -8,6 +8,7 @@ import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from inspect import cleandoc
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,8 +16,8 @@ from voxlate import __version__
 from voxlate.base.errors import BadInput, known_name
 from voxlate.base.files import inside
 from voxlate.base.messages import Message
+from voxlate.base.option import MainOption, Parameters, in_python
 from voxlate.base.optional import optional_package
-from voxlate.base.options.option import MainOption
 from voxlate.commands.api import entry
 from voxlate.commands.api.progress import Reporter
 
@@ -38,7 +39,6 @@ def serve_agents(
         entry.Argument(
             "Folders that agents may use; relative paths begin at the first.",
             metavar="FOLDER...",
-            takes=list[Path],
         ),
     ],
     write: Annotated[bool, MainOption("Also the commands that write, into these folders.")] = False,
@@ -78,11 +78,11 @@ class Tools:
         """The arguments that keep a command from writing."""
         return {} if self.write else command.reads or {}
 
-    def parameters(self, command: entry.Command) -> entry.Parameters:
+    def parameters(self, command: entry.Command) -> Parameters:
         """The arguments and options of a command that agents may give."""
-        parameters = entry.parameters_of(command.described)
         closed = {*CLOSED, *self.fixed(command)}
-        return {name: one for name, one in parameters.items() if name not in closed}
+        stated = command.open_parameters.items()
+        return {name: one for name, one in stated if name not in closed}
 
     def tool(self, command: entry.Command) -> dict[str, Any]:
         """What a command does, and the JSON schema of its arguments and options."""
@@ -91,7 +91,9 @@ class Tools:
             name for name, parameter in parameters.items() if parameter.default is parameter.empty
         ]
         fixed = [f"{name}={value}" for name, value in self.fixed(command).items() if value]
-        does = str(command.call.__doc__).partition("\n\n")[0]
+        does = in_python(
+            cleandoc(f"{command.described.__doc__}").partition("\n\n")[0].partition("\f")[0]
+        )
         return {
             "name": command.name,
             "description": f"{does} Here with {', '.join(fixed)}." if fixed else does,
@@ -105,24 +107,20 @@ class Tools:
 
     def call(self, name: str, given: Mapping[str, Any], progress: Reporter) -> dict[str, Any]:
         """The result of a command as plain values, with its messages and what it left undone."""
-        from voxlate.base.options.check_values import check_value
-
         called = self.commands[known_name(name, "a tool", name, self.commands)]
         known = self.parameters(called)
-        values = {}
         for key, value in given.items():
             self.check_places(key, value)
             _check_numbers(key, value)
-            parameter = known[known_name(key, "an option", key, known)]
-            values[key] = check_value(key, value, parameter.annotation)
-        for key, parameter in called.parameters.items():
-            values.setdefault(key, self.fixed(called).get(key, parameter.default))
-            if values[key] is parameter.empty:
-                raise BadInput(f"{key}: expected a value, found none. Give it.")
+            entry.check_known(key, known)
         messages = list[Message]()
-        arguments = called.arguments(values, Reporter(progress.step, messages.append))
-        result = called.call(**arguments)
-        lines = called.show(result, {**values, **arguments, "as_json": True})
+        report = Reporter(progress.step, messages.append)
+        try:
+            asked = {**called.by_line, **given, **self.fixed(called)}
+            result, values = called.call(asked, report)
+        except BadInput as error:
+            raise type(error)(in_python(f"{error}")) from error
+        lines = called.show(result, {**values, "as_json": True})
         messages += [line for line in lines if isinstance(line, Message)]
         return {
             "result": entry.plain(called.document(result)),

@@ -13,7 +13,7 @@ from voxlate.base.executors.choose import choose_executor
 from voxlate.base.files import lock
 from voxlate.base.hub import address_of, is_on_hub
 from voxlate.base.messages import UNOWNED, Say, message, verdict_of, warn_unless_note
-from voxlate.base.options.option import merge
+from voxlate.base.option import merge
 from voxlate.checks.out_of_distribution import fit_references, verdict_on
 from voxlate.evaluation.calibrate_options import CalibrateOptions
 from voxlate.evaluation.calibration_job import (

@@ -4,8 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
-from voxlate.base.options.executors import ExecutorOptions
-from voxlate.base.options.option import MAIN, AllowCode, Device, Option, options, pairs
+from voxlate.base.option import MAIN, AllowCode, Device, ExecutorOptions, Option, options, pairs
 from voxlate.scans.layout_options import Layout
 from voxlate.synthesis.synth_options import ANSWER, ANYWAY, SAMPLES, SEED, SET_KEYS, Setting, Table
 
@@ -34,7 +33,6 @@ class CalibrateOptions(Layout, ExecutorOptions):
         Option(
             "Another fold of the run's cross-validation: each patient is synthesised by a fold that did not train on them; test patients are left out. Repeatable.",
             panel=MAIN,
-            takes=list[Path],
         ),
     ] = ()
     answer: Annotated[Literal["mean", "sample"] | None, ANSWER] = None
@@ -61,14 +59,12 @@ class CalibrateOptions(Layout, ExecutorOptions):
         Mapping[str, str] | None,
         Option(
             "Region that is calibrated in addition to bone, soft tissue and labels: lesion='tmax>6'; of vessels, a label map, because a threshold in a head finds bone. Repeatable.",
-            flag="--region",
             metavar="RULE",
-            takes=list[str],
             read=pairs,
         ),
     ] = None
     seed: Annotated[int, SEED] = 0
-    synth: Annotated[Mapping[str, Setting | Table] | None, SET_KEYS] = None
+    set: Annotated[Mapping[str, Setting | Table] | None, SET_KEYS] = None
     any_truth: Annotated[
         bool,
         Option("Calibrate on truths that cannot be those of their images, too (see evaluate)."),

@@ -39,7 +39,7 @@ LEAST_APART = 0.02  # of the shares of scored voxels that two images show, from 
 # Scores compare only if these entries agree.
 MUST_AGREE = ("unit", "range", "own_peak", "mask", "ssim_from")
 # The rules of these parts must agree as well, which these options state.
-RULES = {"region": "--region", "scope": "--score, --slices, --crop and --seed"}
+RULES = {"region": "--regions", "scope": "--scopes, --slices, --crop and --seed"}
 
 
 @dataclass(frozen=True)
@@ -460,7 +460,7 @@ def _caption(document: Document) -> Iterator[str]:
         if name not in document["standard"]:
             yield f"{scope_label(name)}: {rule}."
     for name, having in document["left_out"].items():
-        yield f"{scope_label(name)}: not compared, because it is scored in {', '.join(having)} alone (--region, --score)."
+        yield f"{scope_label(name)}: not compared, because it is scored in {', '.join(having)} alone (--regions, --scopes)."
     devices = {name: ", ".join(of) for name, of in document["devices"].items() if of}
     if len({*devices.values()}) > 1:
         on = "; ".join(f"{name} on {device}" for name, device in devices.items())

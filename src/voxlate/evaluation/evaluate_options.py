@@ -5,8 +5,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from voxlate.base.errors import BadInput
-from voxlate.base.options.executors import ExecutorOptions
-from voxlate.base.options.option import (
+from voxlate.base.option import (
     ADVANCED,
     MAIN,
     OUTPUT,
@@ -14,6 +13,8 @@ from voxlate.base.options.option import (
     SCORES,
     AllowCode,
     Device,
+    ExecutorOptions,
+    Object,
     Option,
     options,
     pairs,
@@ -36,12 +37,11 @@ class EvaluateOptions(Layout, Sampling, ExecutorOptions):
     """
 
     mask: Annotated[
-        Path | str | None,
+        str | Path | None,
         Option(
             "Voxels to score: body (the default in HU and for perfusion), whole (else), brain, cohort or a mask file.",
             panel=MAIN,
             metavar="NAME",
-            takes=str,
             complete=("body", "whole", "brain", "cohort"),
         ),
     ] = None
@@ -49,10 +49,8 @@ class EvaluateOptions(Layout, Sampling, ExecutorOptions):
         Mapping[str, str] | None,
         Option(
             "Region to score: 'lesion=tmax>6', 'core=cbf<30%', core=seg=1, vessels=MASK_FILE, ratio=lesion/core or tissues=ct. Repeatable.",
-            flag="--region",
             panel=MAIN,
             metavar="RULE",
-            takes=list[str],
             read=pairs,
         ),
     ] = None
@@ -61,13 +59,11 @@ class EvaluateOptions(Layout, Sampling, ExecutorOptions):
         Option("Split to score: train, val or test.", panel=MAIN),
     ] = None
     value_range: Annotated[
-        Mapping[str, Sequence[float]] | Sequence[float] | None,
+        tuple[float, float] | Mapping[str, Sequence[float]] | None,
         Option(
             "Range of PSNR and SSIM.",
-            flag="--range",
             panel=SCORES,
             metavar="A B",
-            takes=tuple[float, float],
         ),
     ] = None
     any_truth: Annotated[
@@ -96,42 +92,34 @@ class EvaluateOptions(Layout, Sampling, ExecutorOptions):
         Sequence[str],
         Option(
             "Scope: whole, slices, crops, both_masked, synthrad2025, … Repeatable.",
-            flag="--score",
             panel=SCORES,
             metavar="NAME",
-            takes=list[str],
             complete="voxlate.evaluation.scoring.scopes:SCOPES",
         ),
     ] = ()
     slices: Annotated[
-        Any,
+        str | Annotated[Any, Object("voxlate.training.batches.slice_filter:SliceFilter")] | None,
         Option(
             "Slices that count: 'above={cta=0}, pixels=200'.",
             panel=SCORES,
             metavar="TABLE",
-            takes=str,
-            objects="SliceFilter",
         ),
     ] = None
     crop: Annotated[int, Option("Side length of crops in pixels.", panel=SCORES)] = CROP
     features: Annotated[
-        Any,
+        str | Annotated[Any, Object("voxlate.evaluation.scoring.features:Features")] | None,
         Option(
             "Distance of the slices' features: texture.",
             panel=SCORES,
             metavar="NAME",
-            takes=str,
-            objects="Features",
         ),
     ] = None
     metrics: Annotated[
         Sequence[str | Callable[..., float]],
         Option(
             "Score of your own, MODULE:FUNCTION, with --allow-code. Repeatable.",
-            flag="--metric",
             panel=SCORES,
             metavar="NAME",
-            takes=list[str],
         ),
     ] = ()
     lpips: Annotated[
@@ -165,12 +153,10 @@ class EvaluateOptions(Layout, Sampling, ExecutorOptions):
         ),
     ] = None
     naive: Annotated[
-        Any,
+        Path | str | Annotated[Any, Object("voxlate.training.naive:Baselines")] | None,
         Option(
             "Run or naive.safetensors. Default: that of OUT.",
             panel=ADVANCED,
-            takes=Path,
-            objects="Baselines",
         ),
     ] = None
     run: Annotated[
@@ -178,7 +164,6 @@ class EvaluateOptions(Layout, Sampling, ExecutorOptions):
         Option(
             "Run that synthesises the scored images, each modality from the others. Repeatable.",
             panel=MAIN,
-            takes=list[Path],
         ),
     ] = None
     missing: Annotated[
@@ -194,7 +179,7 @@ class EvaluateOptions(Layout, Sampling, ExecutorOptions):
 
     def refuse_without_run(self) -> None:
         """Raise BadInput for options of the synthesis, where no run synthesises anything."""
-        named = {"missing": self.missing, **self.own_keys, "set": self.synth}
+        named = {"missing": self.missing, **self.own_keys, "set": self.set}
         given = [name for name, value in named.items() if value is not None]
         if given:
             raise BadInput(

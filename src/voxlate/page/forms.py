@@ -9,10 +9,10 @@ from typing import Annotated, Any
 
 from starlette.datastructures import FormData
 
+from voxlate.base.checked import checked
 from voxlate.base.errors import known_name
-from voxlate.base.options.check_values import read_text
-from voxlate.base.options.option import flag_of, without_notes
-from voxlate.commands.api import entry
+from voxlate.base.option import Parameters, flag_of, option_in, table_of, without_notes
+from voxlate.commands.api.entry import commands, schemas_of
 
 NAMES = (
     "answer",
@@ -41,12 +41,12 @@ def label(name: str) -> str:
     return "Synthesise anyway" if name == "anyway" else name.capitalize()
 
 
-def _options() -> entry.Parameters:
+def _options() -> Parameters:
     """The options of the form as keywords of the command, with the limits of the page."""
-    declared = entry.parameters_of(entry.commands(["synth"])["synth"].described)
-    parameters = entry.Parameters()
+    declared = commands(["synth"])["synth"].given
+    parameters = Parameters()
     for name in NAMES:
-        option = entry.option_in(declared[name])
+        option = option_in(declared[name])
         option = replace(option, most=LARGEST_VALUES.get(name, option.most))
         hint = without_notes(declared[name].annotation)
         parameters[name] = declared[name].replace(annotation=Annotated[hint, option])
@@ -58,15 +58,16 @@ def _schema() -> dict[str, Any]:
     properties: dict[str, dict[str, Any]] = {}
     for name, text in FIELDS.items():
         properties[name] = {"type": "string", "description": text}
-    for name, stated in entry.schemas_of(OPTIONS).items():
-        properties[name] = {**stated, "description": entry.option_in(OPTIONS[name]).help}
+    for name, stated in schemas_of(OPTIONS).items():
+        properties[name] = {**stated, "description": option_in(OPTIONS[name]).help}
     return {"type": "object", "properties": properties, "required": ["run"]}
 
 
 OPTIONS = _options()
+TABLE = table_of(OPTIONS)
 SCHEMA = _schema()
 # the labels of the options by their names on the command line
-LABELS = {flag_of(name, entry.option_in(one)): label(name) for name, one in OPTIONS.items()}
+LABELS = {flag_of(name): label(name) for name in OPTIONS}
 
 
 def read_options(form: FormData) -> dict[str, Any]:
@@ -74,14 +75,9 @@ def read_options(form: FormData) -> dict[str, Any]:
     known = (*FIELDS, *OPTIONS)
     for name in form:
         known_name("form", "a known field", name, known)
-    values = {}
-    for name, parameter in OPTIONS.items():
-        text = text_in(form, name)
-        if text:
-            value = read_text(name, text, parameter.annotation)
-            if value != parameter.default:
-                values[name] = value
-    return values
+    given = {name: text for name in OPTIONS if (text := text_in(form, name))}
+    values = checked(TABLE, given, texts=True)
+    return {name: values[name] for name in given if values[name] != OPTIONS[name].default}
 
 
 def text_in(form: FormData, name: str) -> str:

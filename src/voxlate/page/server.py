@@ -11,11 +11,11 @@ from voxlate.base.errors import BadInput, as_list, plural
 from voxlate.base.hub import download, is_on_hub
 from voxlate.base.machine import cache_folder
 from voxlate.base.messages import message
+from voxlate.base.option import bytes_of
 from voxlate.base.optional import optional_package
-from voxlate.base.options.option import bytes_of
 from voxlate.clinic.share_options import SHORTEST_TOKEN, ServeOptions
 from voxlate.commands.api.console import say
-from voxlate.commands.api.entry import RUNS, Place, function
+from voxlate.commands.api.entry import RUNS, Address, function
 from voxlate.commands.api.progress import Reporter
 from voxlate.page.page_settings import LOOPBACK, WILDCARDS, Limits, Sessions, Settings, label_runs
 from voxlate.training.starters.names import folder_of, is_starter, starters_to_run
@@ -33,7 +33,7 @@ class Server:
     address: str
 
 
-def check_server(runs: Sequence[Place], options: ServeOptions) -> Server:
+def check_server(runs: Sequence[Address], options: ServeOptions) -> Server:
     """Check the options of a server; raises BadInput where a run is absent, or where others could get in."""
     if options.token is not None and options.token_file is not None:
         raise BadInput("token: expected a token or a file with one, found both. Drop one.")
@@ -74,7 +74,7 @@ def read_token(file: Path) -> str:
 
 @function
 def serve(
-    runs: Annotated[Sequence[Place] | Place, RUNS] = (),
+    runs: Annotated[Sequence[Address] | Address, RUNS] = (),
     *,
     options: ServeOptions,
     progress: Reporter,
@@ -111,7 +111,7 @@ def serve(
     run_server(settings, server.sessions)
 
 
-def _check_runs(runs: Sequence[Place]) -> list[str]:
+def _check_runs(runs: Sequence[Address]) -> list[str]:
     """The runs, or else the installed starters; raises BadInput for one that is not there, and where there is none."""
     chosen = [*map(str, runs)] or starters_to_run()
     if not chosen:
@@ -152,7 +152,7 @@ def _check_host(host: str, names: Sequence[str], token: str | None) -> None:
         )
     if host not in LOOPBACK and token is None:
         raise BadInput(
-            f"--host {host}: expected a token with an address that other machines reach, found none. Add --token-file FILE (in Python: token=...)."
+            f"--host {host}: expected a token with an address that other machines reach, found none. Add --token-file FILE."
         )
     if host in WILDCARDS and not names:
         raise BadInput(

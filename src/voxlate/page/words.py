@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from voxlate.base.errors import BadInput
 from voxlate.base.messages import reworded, without_names
-from voxlate.base.options.option import FLAG, without_notes
+from voxlate.base.option import FLAG, without_notes
 from voxlate.commands.api.entry import HOMES
 from voxlate.page.forms import LABELS, OPTIONS, label
 
@@ -47,7 +47,7 @@ SAME = {
 OPTION = re.compile(rf"(?<![\w-]){FLAG.pattern}")
 ON_LINE = re.compile(rf"{OPTION.pattern}|\bvoxlate (?:{'|'.join(HOMES)})\b")  # or a command
 PARENTHESIS = re.compile(r" ?\([^()]*\)")
-IN_PYTHON = re.compile(r" \(in Python: [^()]*\)")
+
 END = re.compile(r"(?<=[.!?]) (?=[A-Z])")
 LEAST_WORDS = 4  # fewer are a name, not a sentence
 ADVICE = "Choose other files or settings."
@@ -72,7 +72,7 @@ def in_settings(text: str) -> str:
     """A text that names settings of the page in place of options, without what only a command line can do."""
     if len(text.split()) < LEAST_WORDS or not ON_LINE.search(text):
         return text
-    text = IN_PYTHON.sub("", text)
+
     text = PARENTHESIS.sub(lambda part: "" if ON_LINE.search(part[0]) else part[0], text)
     refusal = BadInput(text)
     if refusal.fix:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from voxlate.base.errors import known_name
-from voxlate.base.options.option import INPUT, Option, bytes_of, options, shipped_tables
+from voxlate.base.option import INPUT, Option, bytes_of, options, shipped_tables
 
 # of the environment, which processes that a command starts inherit
 LARGEST_VOLUME = "VOXLATE_MAX_VOLUME"
@@ -51,11 +51,10 @@ class Layout:
         InputOption("Table (CSV, TSV): cases, patients and paths."),
     ] = None
     preset: Annotated[
-        Path | str | None,
+        str | Path | None,
         InputOption(
             f"Public data set ({', '.join(presets())}) or a TOML file.",
             metavar="NAME",
-            takes=str,
             complete="voxlate.scans.layout_options:presets",
         ),
     ] = None
@@ -75,7 +74,6 @@ class Layout:
         Names,
         InputOption(
             "Case or patient to leave out (*, ?). Repeatable.",
-            takes=list[str],
         ),
     ] = None
 

@@ -27,7 +27,7 @@ from voxlate.base.executors.local import LocalExecutor
 from voxlate.base.files import is_scaffold, lock
 from voxlate.base.machine import cores
 from voxlate.base.messages import UNOWNED, Message, Say, message
-from voxlate.base.options.option import merge
+from voxlate.base.option import merge
 from voxlate.scans.cases.align import Preparation
 from voxlate.scans.cases.alignment_audit import (
     choose_cases,

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Annotated, Literal
 
-from voxlate.base.options.executors import ExecutorOptions
-from voxlate.base.options.option import (
+from voxlate.base.option import (
     ADVANCED,
     MAIN,
     PREPARATION,
+    ExecutorOptions,
     Option,
     in_array_order,
     options,
@@ -34,10 +34,8 @@ class PrepareOptions(Layout, ExecutorOptions):
         Sequence[str] | None,
         Option(
             "Modality to keep; cases without any of them are left out. Repeatable. Default: all.",
-            flag="--modality",
             panel=MAIN,
             metavar="NAME",
-            takes=list[str],
         ),
     ] = None
     resample: Annotated[
@@ -52,18 +50,16 @@ class PrepareOptions(Layout, ExecutorOptions):
         tuple[float, float, float] | None,
         PreparationOption(
             "Voxel size in mm to which all scans are resampled.",
-            flag="--spacing",
             metavar="X Y Z",
             read=in_array_order,
         ),
     ] = None
     matrix: Annotated[
-        tuple[int, int] | tuple[int, int, int] | None,
+        tuple[int, int, int] | tuple[int, int] | None,
         PreparationOption(
-            "Columns, rows and slices to which every scan is resized, instead of --spacing.",
+            "Columns, rows and slices to which every scan is resized, instead of --spacing-mm.",
             metavar="X Y [Z]",
-            takes=tuple[int, int, int],
-            read=lambda sizes: in_array_order(sizes if sizes[2] else sizes[:2]),
+            read=lambda sizes: in_array_order(sizes[:2] if tuple(sizes[2:]) == ("0",) else sizes),
         ),
     ] = None
     fixed: Annotated[
@@ -102,7 +98,6 @@ class PrepareOptions(Layout, ExecutorOptions):
         bool,
         Option(
             "Estimate how far the scans of a case are misaligned.",
-            flag="--audit/--no-audit",
             panel=ADVANCED,
         ),
     ] = True

@@ -20,7 +20,7 @@ from voxlate.base.executors.case_work import (
 from voxlate.base.executors.choose import choose_executor
 from voxlate.base.files import lock
 from voxlate.base.messages import Message, Say, message, read_messages, warn_unless_note
-from voxlate.base.options.option import merge
+from voxlate.base.option import merge
 from voxlate.base.slabs import scratch_in
 from voxlate.scans.formats.io import is_picture
 from voxlate.scans.images.shown import picture_window

@@ -442,5 +442,5 @@ class Checked:
             grave = dict.fromkeys(said.code for said in self.messages if said.grade == self.grade)
             found = "; ".join(codes()[code].meaning for code in grave)
             raise DoNotTrust(
-                f"{self.inputs.prepared.header.case}: expected scans like those of the training, found that {found}. To synthesise an image all the same, choose --anyway (in Python: anyway=True)."
+                f"{self.inputs.prepared.header.case}: expected scans like those of the training, found that {found}. To synthesise an image all the same, choose --anyway."
             )

@@ -40,7 +40,7 @@ from voxlate.base.messages import (
     message,
     warn_unless_note,
 )
-from voxlate.base.options.option import check_range, parameters_of, words_of_python
+from voxlate.base.option import parameters_of, words_of_python
 from voxlate.base.slabs import in_slabs
 from voxlate.checks.out_of_distribution import verdict_on
 from voxlate.scans.cases.case import MASK
@@ -79,7 +79,7 @@ from voxlate.synthesis.network import Network
 from voxlate.synthesis.planes import planes_read, sample_planes
 from voxlate.synthesis.provenance import USED_FOR_CALIBRATION, Table, state_units
 from voxlate.synthesis.result import Synthesised
-from voxlate.synthesis.synth_options import SEED, SynthKeys, SynthOptions
+from voxlate.synthesis.synth_options import SEED, SynthKeys
 
 # Measured, or of the machine, and therefore not part of the plan.
 COST = "network_calls", "seconds_per_slice", "device", "batch"
@@ -126,7 +126,7 @@ class Model:
     @property
     def _errors_for_python(self) -> AbstractContextManager[None]:
         """Where errors are worded for the user of the model."""
-        return words_of_python(parameters_of(SynthOptions)) if self.in_python else nullcontext()
+        return words_of_python() if self.in_python else nullcontext()
 
     @property
     def members(self) -> tuple["Model", ...]:
@@ -431,7 +431,10 @@ def _check_call(
         known_name(name, "an option", name, known)
     if not isinstance(seed, Integral) or isinstance(seed, bool):
         raise BadInput(f"seed: expected a whole number, found {seed!r}. Change it.")
-    check_range("seed", int(seed), SEED)
+    try:
+        SEED.checked(int(seed))
+    except BadInput as error:
+        raise BadInput(f"seed: {error}") from None
     if not isinstance(anyway, bool):
         raise BadInput(f"anyway: expected True or False, found {anyway!r}. Change it.")
     for name, value in (("progress", progress), ("warn", warn)):

@@ -102,7 +102,7 @@ def _refuse_maps(scans: Iterable[CaseScans], sources: Sequence[str], where: obje
     maps = [name for name in names if name in TISSUE_MAPS]
     if maps:
         raise BadInput(
-            f"{where}: expected an image ({' or '.join(sources)}), found tissue-parameter maps ({', '.join(maps)}), from which images are drawn in training alone. Write phantoms with images (voxlate phantom --modality t1 --out IMAGES) and give one as {sources[0]}=IMAGES/phantom_000/t1.nii.gz."
+            f"{where}: expected an image ({' or '.join(sources)}), found tissue-parameter maps ({', '.join(maps)}), from which images are drawn in training alone. Write phantoms with images (voxlate phantom --modalities t1 --out IMAGES) and give one as {sources[0]}=IMAGES/phantom_000/t1.nii.gz."
         )
 
 

@@ -6,15 +6,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from voxlate.base.errors import BadInput
-from voxlate.base.options.executors import ExecutorOptions
-from voxlate.base.options.option import (
+from voxlate.base.errors import BadInput, as_list
+from voxlate.base.option import (
     INPUT,
     MAIN,
     OUTPUT,
     SAMPLING,
     AllowCode,
     Device,
+    ExecutorOptions,
     Option,
     options,
     pairs,
@@ -46,7 +46,7 @@ def _of_kind(kind: str) -> dict[str, Any]:
 
 def synth_keys(texts: Sequence[str]) -> dict[str, Any]:
     """KEY=VALUE texts as keys of a recipe's synth table; they may be written as in a recipe, synth.KEY."""
-    table = pairs([text.strip().removeprefix("synth.") for text in texts])
+    table = pairs([text.strip().removeprefix("synth.") for text in as_list(texts)])
     return {key: toml_value(value) for key, value in table.items()}
 
 
@@ -65,17 +65,15 @@ def part_of(text: str) -> slice:
 
 SET_KEYS = Option(
     "Change of a key of the recipe's synth table, such as overlap=0.25. Repeatable.",
-    flag="--set",
     panel=SAMPLING,
     metavar="KEY=…",
-    takes=list[str],
     read=synth_keys,
 )
 
 
 @options
 class Sampling:
-    """Keys of a recipe's synth table; `synth` holds keys that have no option of their own."""
+    """Keys of a recipe's synth table; `set` holds keys that have no option of their own."""
 
     samples: Annotated[int | None, SAMPLES] = None
     steps: Annotated[
@@ -87,20 +85,19 @@ class Sampling:
         ),
     ] = None
     noise: Annotated[
-        Table | None,
+        Literal["independent", "shared", "correlated"] | Table | None,
         Option(
             "Noise of slices: independent, shared, correlated.",
             panel=SAMPLING,
-            takes=Literal["independent", "shared", "correlated"],
             read=_of_kind,
         ),
     ] = None
-    synth: Annotated[Mapping[str, Setting | Table] | None, SET_KEYS] = None
+    set: Annotated[Mapping[str, Setting | Table] | None, SET_KEYS] = None
 
     @property
     def keys(self) -> dict[str, Any]:
         """The keys, as Model.with_options takes them; None keeps the recipe's value."""
-        return {**self.own_keys, **(self.synth or {})}
+        return {**self.own_keys, **(self.set or {})}
 
     @property
     def own_keys(self) -> dict[str, Any]:
@@ -130,21 +127,19 @@ class SynthKeys(Sampling):
         Option("DDIM noise: 0 none, 1 like DDPM.", panel=SAMPLING, least=0, most=1),
     ] = None
     schedule: Annotated[
-        Table | None,
+        str | Table | None,
         Option(
             "Noise schedule (cosine, …).",
             panel=SAMPLING,
             metavar="NAME",
-            takes=str,
             read=_of_kind,
         ),
     ] = None
     slices: Annotated[
-        Table | None,
+        Literal["whole", "tiled", "resized"] | Table | None,
         Option(
             "Input of each slice: whole, tiled or resized.",
             panel=SAMPLING,
-            takes=Literal["whole", "tiled", "resized"],
             read=_of_kind,
         ),
     ] = None
@@ -179,7 +174,12 @@ class SynthKeys(Sampling):
         own = ("sharpness", "sampler", "eta", "schedule", "slices", "keep_states", "batch", "exact")
         named = super().own_keys | {name: getattr(self, name) for name in own}
         if self.crop is not None:
-            named["slices"] = {**(self.slices or {"kind": "whole"}), "crop": self.crop}
+            stated = (
+                self.slices
+                if isinstance(self.slices, Mapping)
+                else {"kind": self.slices or "whole"}
+            )
+            named["slices"] = {**stated, "crop": self.crop}
         return named
 
 
@@ -202,7 +202,6 @@ class CheckOptions(Layout):
             "Modality to leave out of the input and synthesise. Repeatable.",
             panel=MAIN,
             metavar="NAME",
-            takes=list[str],
         ),
     ] = None
     series: Annotated[
@@ -211,7 +210,6 @@ class CheckOptions(Layout):
             "Series of a DICOM study: t1=NUMBER or UID.",
             panel=INPUT,
             metavar="NAME=…",
-            takes=list[str],
         ),
     ] = None
     device: Device = "auto"
@@ -254,7 +252,6 @@ class SynthOptions(SynthKeys, CheckOptions, ExecutorOptions):
         bool,
         Option(
             "Write calibrated bounds.",
-            flag="--intervals/--no-intervals",
             panel=OUTPUT,
         ),
     ] = True

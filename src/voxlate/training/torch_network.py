@@ -14,12 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from voxlate.base.array_types import Float32
+from voxlate.base.checked import checked
 from voxlate.base.config import adapter, fill
 from voxlate.base.devices import find_device, name_of, single_threads
 from voxlate.base.errors import BadInput
 from voxlate.base.executors.case_work import no_report
-from voxlate.base.options.check_values import check_value
-from voxlate.base.options.option import field_types
+from voxlate.base.option import field_types
 from voxlate.scans.cases.align import Preparation
 from voxlate.science.batch import collate
 from voxlate.science.diffusion.noise import SynthesisNoise
@@ -131,12 +131,11 @@ class TorchNetwork:
         self, facts: ModelFacts, allow_code: bool, changes: Mapping[str, Any]
     ) -> "tuple[ModelFacts, TorchNetwork]":
         """The model with other keys of synth (see `Model.with_options`); None keeps the recipe's value."""
-        kinds = field_types(SynthKeys)
-        stated = {}
-        for name, value in changes.items():
-            if value is not None:
-                stated[name] = check_value(name, value, kinds[name]) if name in kinds else value
-        stated = apply_changes({}, stated)
+        given = {name: value for name, value in changes.items() if value is not None}
+        own = checked(
+            SynthKeys, {name: given[name] for name in given.keys() & field_types(SynthKeys)}
+        )
+        stated = apply_changes({}, {name: own.get(name, given[name]) for name in given})
         named = (name for name in TABLES if isinstance(stated.get(name), str))
         chosen = {**stated, **{name: {"kind": stated[name]} for name in named}}
         own = vars(self.recipe.synth)
@@ -280,7 +279,7 @@ def _stage_path(path: Path, answer: Answer | None, allow_code: bool) -> Path:
     stage = recipe.task.mean_stage
     if stage is None:
         raise BadInput(
-            f"{path}: expected a model with a predictor for the answer 'mean', found '{recipe.title}', which has none. Take the mean of its samples instead: --samples 10 (in Python: samples=10)."
+            f"{path}: expected a model with a predictor for the answer 'mean', found '{recipe.title}', which has none. Take the mean of its samples instead: --samples 10."
         )
     return Run(path if path.is_dir() else path.parent).weights(stage)
 

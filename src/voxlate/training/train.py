@@ -15,7 +15,7 @@ from voxlate.base.files import lock, relative_to
 from voxlate.base.items import stable_id
 from voxlate.base.machine import keep_freed_memory
 from voxlate.base.messages import Message, Say, message
-from voxlate.base.options.option import merge
+from voxlate.base.option import merge
 from voxlate.scans.cases.prepared import Cohort, open_cohort
 from voxlate.science.methods.method import Method
 from voxlate.synthesis.known_scans import known_scans_of
@@ -97,8 +97,8 @@ def train(
     keep_freed_memory()
     asked = merge(TrainOptions, options, changes)
     starts = dict(beginning.starts)
-    if asked.start is not None:
-        starts["final"] = weights_of(run_folder(asked.start))
+    if asked.init is not None:
+        starts["final"] = weights_of(run_folder(asked.init))
     run = Run(out)
     jobs = _plan_jobs(_open_job(recipe, data, asked, beginning), run, say)
     _check_stages(jobs, starts)
@@ -148,7 +148,7 @@ def _open_job(recipe: Recipe, data: Path, asked: TrainOptions, beginning: Beginn
     cohort = open_cohort(data)
     if asked.fold is not None:
         cohort = cohort.in_fold(asked.fold)
-    old = (asked.start, beginning.starts, beginning.begun, beginning.replay)
+    old = (asked.init, beginning.starts, beginning.begun, beginning.replay)
     cohort = recipe.with_maps_of(cohort, must_draw=not any(old))
     replay = None
     if beginning.replay is not None:

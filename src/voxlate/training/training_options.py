@@ -5,8 +5,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from voxlate.base.options.executors import ExecutorOptions
-from voxlate.base.options.option import (
+from voxlate.base.option import (
     CHANGES,
     MAIN,
     MEMORY,
@@ -14,6 +13,7 @@ from voxlate.base.options.option import (
     TRAINING,
     AllowCode,
     Device,
+    ExecutorOptions,
     Option,
     options,
 )
@@ -24,7 +24,7 @@ Value = (
 )
 AUTO = "auto"  # the recipe that is planned for a cohort
 Mode = Literal["both", "mean", "samples"]
-MODALITY = Option("Input modality. Repeatable.", panel=PLAN, metavar="NAME", takes=list[str])
+MODALITY = Option("Input modality. Repeatable.", panel=PLAN, metavar="NAME")
 
 
 @options
@@ -33,7 +33,7 @@ class PlanOptions:
     \f
     Example:
         >>> import voxlate
-        >>> options = voxlate.PlanOptions(minutes=20, source=["t1"], target="ct", memory_bytes=8e9)
+        >>> options = voxlate.PlanOptions(minutes=20, source=["t1"], target="ct", memory="8GB")
         >>> options.mode is None
         True
     """
@@ -42,7 +42,7 @@ class PlanOptions:
         float | None,
         Option("Training time on this machine. Default: 60.", panel=MAIN, least=0),
     ] = None
-    memory_bytes: Annotated[float | None, MEMORY] = None
+    memory: Annotated[str | float | None, MEMORY] = None
     mode: Annotated[
         Mode | None,
         Option(
@@ -82,35 +82,33 @@ class TrainOptions(PlanOptions, ExecutorOptions):
     \f
     Example:
         >>> import voxlate
-        >>> options = voxlate.TrainOptions(changes={"train.steps": 2}, device="cpu")
-        >>> options.changes
+        >>> options = voxlate.TrainOptions(set={"train.steps": 2}, device="cpu")
+        >>> options.set
         {'train.steps': 2}
     """
 
     minutes: Annotated[
-        float | str | None,
+        str | float | None,
         Option(
             "Training time of auto (default: 60), or additional time of a finished run (+30).",
             panel=MAIN,
-            takes=str,
             metavar="TEXT",
         ),
     ] = None  # type: ignore[assignment]
     steps: Annotated[
         str | None, Option("Additional steps of a finished run (+2000).", panel=MAIN)
     ] = None
-    changes: Annotated[Mapping[str, Value] | None, CHANGES] = None
+    set: Annotated[Mapping[str, Value] | None, CHANGES] = None
     small: Annotated[
         bool,
         Option(
             "Train the small variant of the recipe, which its table [small] states.", panel=MAIN
         ),
     ] = False
-    start: Annotated[
+    init: Annotated[
         Path | str | None,
         Option(
             "Run, weights, starter:NAME or hf://NAME/REPO from which the network is initialised.",
-            flag="--init",
             panel=TRAINING,
             complete="voxlate.training.starters.names:starters_to_run",
         ),
@@ -120,7 +118,6 @@ class TrainOptions(PlanOptions, ExecutorOptions):
         Option(
             "Run whose earlier stages are reused if they are identical. Repeatable.",
             panel=TRAINING,
-            takes=list[Path],
         ),
     ] = ()
     fold: Annotated[
@@ -172,11 +169,10 @@ class AdaptOptions:
             panel=TRAINING,
         ),
     ] = None
-    share: Annotated[
+    replay_share: Annotated[
         float,
         Option(
             "Share of the items that is of the old site; 0: none.",
-            flag="--replay-share",
             panel=TRAINING,
             least=0,
             most=0.9,
@@ -192,9 +188,9 @@ class ImportOptions:
     \f
     Example:
         >>> import voxlate
-        >>> options = voxlate.ImportOptions(changes={"synth.steps": 50})
-        >>> options.changes
+        >>> options = voxlate.ImportOptions(set={"synth.steps": 50})
+        >>> options.set
         {'synth.steps': 50}
     """
 
-    changes: Annotated[Mapping[str, Value] | None, CHANGES] = None
+    set: Annotated[Mapping[str, Value] | None, CHANGES] = None

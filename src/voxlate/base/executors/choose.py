@@ -4,7 +4,7 @@ from voxlate.base.errors import BadInput
 from voxlate.base.executors.case_work import Executor, InProcess, no_report
 from voxlate.base.machine import cores
 from voxlate.base.messages import Say
-from voxlate.base.options.executors import ExecutorOptions
+from voxlate.base.option import ExecutorOptions
 
 
 def choose_executor(

@@ -10,7 +10,7 @@ from rich.text import Text
 from voxlate.anatomy.phantom_options import PhantomOptions
 from voxlate.base.errors import BadInput, first_of, plural
 from voxlate.base.messages import worst_grade
-from voxlate.base.options.option import MainOption
+from voxlate.base.option import MainOption
 from voxlate.commands.api.entry import (
     Argument,
     Aside,
@@ -45,7 +45,7 @@ def _phantom_lines(done: list[Path], out: Path) -> Iterator[str]:
 @Command(
     """
     phantom --out COHORT --cases 24 --size 96 96 48
-    phantom --labels MAPS --tissues synthseg --spacing 1 1 1 --out COHORT
+    phantom --labels MAPS --tissues synthseg --spacing-mm 1 1 1 --out COHORT
     """,
     lines=_phantom_lines,
 )

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from voxlate.anatomy.phantom_options import PhantomOptions
 from voxlate.base.errors import BadInput
+from voxlate.base.option import MainOption
 from voxlate.base.optional import optional_package
-from voxlate.base.options.option import MainOption
 from voxlate.commands.api.cohorts import phantom, prepare
 from voxlate.commands.api.entry import Command, Out, Place
 from voxlate.commands.api.images import load, synthesise

@@ -9,7 +9,7 @@ import numpy as np
 from voxlate.base.array_types import AnyArray, Float32
 from voxlate.base.errors import BadInput
 from voxlate.base.files import HIGH, LOW, SYNTHETIC, whole_file
-from voxlate.base.options.option import FLAG
+from voxlate.base.option import FLAG
 from voxlate.commands.api.images import synthesise, volumes_in
 from voxlate.commands.api.progress import Reporter
 from voxlate.scans.formats.io import location_of, read_volume, without_ending

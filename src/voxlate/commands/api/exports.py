@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from voxlate.base.errors import BadInput
 from voxlate.base.hub import PREFIX, check_repo, upload
 from voxlate.base.messages import Message
-from voxlate.base.options.option import MainOption
+from voxlate.base.option import MainOption
 from voxlate.clinic.share_options import (
     NOT_STATED,
     ExportOptions,
@@ -18,7 +18,16 @@ from voxlate.clinic.share_options import (
     PushOptions,
     ServeOptions,
 )
-from voxlate.commands.api.entry import RUNS, Argument, Command, Place, Run, Undone, function
+from voxlate.commands.api.entry import (
+    RUNS,
+    Address,
+    Argument,
+    Command,
+    Place,
+    Run,
+    Undone,
+    function,
+)
 from voxlate.commands.api.progress import Reporter
 from voxlate.training.starters.names import is_starter
 
@@ -288,7 +297,7 @@ def listen(
     name="serve",
 )
 def _serve(
-    runs: Annotated[Sequence[Place], RUNS] = (),
+    runs: Annotated[Sequence[Address], RUNS] = (),
     *,
     options: ServeOptions,
     progress: Reporter,

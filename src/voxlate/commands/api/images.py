@@ -9,8 +9,18 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from voxlate.base.errors import BadInput, as_list, first_of, plural
 from voxlate.base.messages import Message, by_consequence, message, verdict_of, worst_grade
-from voxlate.base.options.option import AllowCode, Device, field_types
-from voxlate.commands.api.entry import RUN, Argument, Command, Out, Place, Run, Undone, function
+from voxlate.base.option import AllowCode, Device, field_types
+from voxlate.commands.api.entry import (
+    RUN,
+    Address,
+    Argument,
+    Command,
+    LoadedModel,
+    Out,
+    Run,
+    Undone,
+    function,
+)
 from voxlate.commands.api.progress import Reporter
 from voxlate.synthesis.synth_options import ANSWER, CheckOptions, SynthOptions
 
@@ -24,15 +34,13 @@ if TYPE_CHECKING:
 
 VERDICTS = ("do not trust", "caution", "fits")
 SCANS = "scans"  # the folder in OUT of scans that are given as arrays
-MODEL = replace(RUN, objects="Model")
-Runs = Annotated[Sequence[Place] | Place | Any, MODEL]
+Runs = Annotated[Address | Sequence[Address | LoadedModel] | LoadedModel, RUN]
 ScanOrArray = Annotated[Any, "a path, a Volume, a nibabel image, or a pair (array, affine)"]
 Inputs = Annotated[
-    Place | Sequence[Place] | Mapping[str, ScanOrArray],
+    Sequence[Address] | Address | Mapping[str, ScanOrArray],
     Argument(
         "Cohort, case, DICOM series, file or modality=path pairs; several runs give their mean.",
         metavar="[RUN...] INPUT",
-        takes=list[str],
     ),
 ]
 

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from voxlate.base.executors.case_work import StepCallback, no_report
 from voxlate.base.messages import Message, Say, reworded, warn_unless_note
-from voxlate.base.options.option import in_python
+from voxlate.base.option import in_python
 from voxlate.commands.api.console import err, note, say
 
 SECONDS = 20.0  # to the first plain line; each further one takes GROWTH times as long

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from voxlate.base.errors import BadInput
 from voxlate.base.messages import Message, message, read_messages
-from voxlate.base.options.option import PYTHON, MainOption, Option
+from voxlate.base.option import PYTHON, MainOption, Option
 from voxlate.commands.api.entry import Argument, Command, Everything, Place, Undone
 from voxlate.commands.api.progress import Reporter
 from voxlate.evaluation.evaluate_options import CompareOptions, EvaluateOptions
@@ -90,7 +90,6 @@ def evaluate(
         Option(
             "Cases to score, instead of those of the split. Not with --run.",
             panel=PYTHON,
-            takes=list[str],
         ),
     ] = None,
     progress: Reporter,
@@ -140,7 +139,7 @@ def _comparison_lines(comparison: "Comparison", everything: Everything = False) 
 def compare(
     folders: Annotated[
         Sequence[Place],
-        Argument("Scored folders of the same cases.", metavar="OUT...", takes=list[Path]),
+        Argument("Scored folders of the same cases.", metavar="OUT..."),
     ],
     *,
     options: CompareOptions,

@@ -11,10 +11,18 @@ from rich.text import Text
 
 from voxlate.base.errors import BadInput
 from voxlate.base.groups import grouped
-from voxlate.base.options.option import AllowCode, MainOption
+from voxlate.base.option import AllowCode, MainOption, Object
 from voxlate.commands.api.console import out as terminal
-from voxlate.commands.api.entry import RUN, Argument, Command, Out, Place, Run
-from voxlate.commands.api.images import MODEL
+from voxlate.commands.api.entry import (
+    RUN,
+    Address,
+    Argument,
+    Command,
+    LoadedModel,
+    Out,
+    Place,
+    Run,
+)
 from voxlate.commands.api.progress import Reporter
 from voxlate.evaluation.calibrate_options import CalibrateOptions
 from voxlate.training.training_options import (
@@ -70,7 +78,7 @@ def _recipe_lines(
     """
     recipes t1_to_t2_brain
     recipes --paper mrdpm
-    recipes --for PREPARED
+    recipes --cohort PREPARED
     """,
     lines=_recipe_lines,
     reads={},
@@ -97,15 +105,14 @@ def recipes(
         Place | None,
         MainOption(
             "Prepared cohort for which recipes are ranked, or refused with a reason.",
-            flag="--for",
         ),
     ] = None,
     allow_code: AllowCode = False,
-) -> Any:
+) -> list[dict[str, Any]] | dict[str, Any]:
     """List the shipped recipes to start from by source and target, or those of a paper, or print one.
     \f
     Returns:
-        Any: Without a `name` or `cohort` a list of tables with the name, title, paper, source and target of each recipe; of a
+        list[dict[str, Any]] | dict[str, Any]: Without a `name` or `cohort` a list of tables with the name, title, paper, source and target of each recipe; of a
             `name` the recipe with all its keys; for a `cohort` a list of tables, the fitting recipes first, whose `against`
             states why others do not fit.
 
@@ -362,12 +369,13 @@ def _run_document(done: "Trained") -> dict[str, Any]:
 )
 def train(
     recipe: Annotated[
-        Mapping[str, Any] | Place | Any,
+        Address
+        | Mapping[str, Any]
+        | Annotated[Any, Object("voxlate.training.planning.plan:Plan")]
+        | Annotated[Any, Object("voxlate.training.recipe.settings:Recipe")],
         Argument(
             "auto (planned for the cohort), the name of a shipped recipe, a TOML file, or a run to continue.",
             metavar="RECIPE",
-            takes=str,
-            objects="Plan or Recipe",
             complete=NAMES,
         ),
     ],
@@ -395,8 +403,8 @@ def train(
 
     Example:
         >>> import voxlate
-        >>> changes = {"train.steps": 2}
-        >>> run = voxlate.train("recipe.toml", "PREPARED", "NEW", changes=changes, progress=False)
+        >>> small = {"train.steps": 2}
+        >>> run = voxlate.train("recipe.toml", "PREPARED", "NEW", set=small, progress=False)
         >>> run = voxlate.train("NEW", "PREPARED", steps="+2", progress=False)  # continues it
         >>> voxlate.info("NEW")["steps"]
         4
@@ -505,9 +513,9 @@ def import_weights(
     from voxlate.exchange.published import import_run
 
     if source == "xmodality":
-        return import_run(Path(weights), Path(out), options.changes or {})
-    if options.changes:
-        found = next(iter(options.changes))
+        return import_run(Path(weights), Path(out), options.set or {})
+    if options.set:
+        found = next(iter(options.set))
         raise BadInput(
             f"--set: expected none with {source}, whose file states all keys, found {found!r}. Drop it."
         )
@@ -534,7 +542,7 @@ def _fitted_lines(fitted: Fitted, run: Any, options: CalibrateOptions) -> Iterat
     yield from fitted.sentences
     same = f" --answer {options.answer}" if options.answer else ""
     same += f" --samples {fitted.samples}" if fitted.samples > 1 else ""
-    for key, value in (options.synth or {}).items():
+    for key, value in (options.set or {}).items():
         same += f" --set {quote(f'{key}={value}')}"
     place = quote(str(options.out or run))
     yield f"{fitted.path}. Next:  voxlate synth {place} NEW --out OUT{same}"
@@ -551,7 +559,7 @@ def _fitted_lines(fitted: Fitted, run: Any, options: CalibrateOptions) -> Iterat
     gives="sentences",
 )
 def calibrate(
-    run: Annotated[Place | Any, MODEL],
+    run: Annotated[Address | LoadedModel, RUN],
     cohort: Annotated[
         Place, Argument("Cases with true scans that training did not use.", metavar="COHORT")
     ],
@@ -593,7 +601,7 @@ def calibrate(
             run = own_copy(run, options.out)
         models = [open_model(one, options) for one in (run, *options.out_of_fold)]
         model = Ensemble([member for one in models for member in one.members])
-        keys = {"samples": options.samples, **(options.synth or {})}
+        keys = {"samples": options.samples, **(options.set or {})}
         model = model.with_options(options.allow_code, **keys)
         cases = find_calibration_cases(model, Path(cohort), options, progress.say)
         fitted = fit_intervals(model, cases, options, progress=progress.step, warn=progress.say)

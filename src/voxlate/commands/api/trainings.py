@@ -13,8 +13,8 @@ from voxlate.base.errors import BadInput
 from voxlate.base.executors.case_work import Context, InProcess, Work, no_report, run_cases
 from voxlate.base.executors.choose import choose_executor
 from voxlate.base.messages import message
-from voxlate.base.options.option import flag_of, parameters_of
-from voxlate.commands.api.entry import Place, option_in
+from voxlate.base.option import flag_of
+from voxlate.commands.api.entry import Place
 from voxlate.commands.api.progress import Reporter
 from voxlate.scans.cohorts.split import FOLDS
 from voxlate.training.continuing import train_further
@@ -31,7 +31,7 @@ from voxlate.training.weights import runs_of
 
 MINUTES = r"(\d+\.?\d*|\.\d+)"
 MORE = {"steps": (r"\+[1-9]\d{0,7}", int), "minutes": (rf"\+{MINUTES}", float)}
-OF_PLAN = ("source", "target", "any_source", "memory_bytes", "mode", "from_scratch")
+OF_PLAN = ("source", "target", "any_source", "memory", "mode", "from_scratch")
 # Reasons of a plan that are printed.
 DECISIONS = (
     "data.source",
@@ -43,7 +43,7 @@ DECISIONS = (
     "minutes",
     "by hand",
 )
-OF_RECIPE = ("changes", "start", "reuse", "fold", "folds", "small", "executor", "workers", *OF_PLAN)
+OF_RECIPE = ("set", "init", "reuse", "fold", "folds", "small", "executor", "workers", *OF_PLAN)
 
 
 def train_or_continue(
@@ -56,10 +56,10 @@ def train_or_continue(
     """Train a recipe, its folds or a plan into OUT, or continue a run, which is given without OUT."""
     if out is None and isinstance(recipe, Path | str) and Path(recipe).is_dir():
         return _continue(Path(recipe), None if data is None else Path(data), asked, report)
-    given = (recipe, asked.changes)
+    given = (recipe, asked.set)
     recipe, changes = named = _with_names(given)
     # a class that Python gives is the caller's own
-    asked = replace(asked, changes=changes, allow_code=asked.allow_code or named != given)
+    asked = replace(asked, set=changes, allow_code=asked.allow_code or named != given)
     trainings = [(out, asked)]
     if asked.folds is not None:
         if asked.fold is not None:
@@ -114,7 +114,7 @@ class _Training:
         if unfit := [*asked.changed_options(*refused)]:
             planned = "" if unfit[0] == "steps" else "auto, or "
             raise BadInput(
-                f"{_flag(unfit[0])}: expected {planned}a run to train further, found {named}. Drop it, or set another length by its key: --set train.steps=2000, say. Its run is trained for further minutes by voxlate train RUN --minutes +30."
+                f"{flag_of(unfit[0])}: expected {planned}a run to train further, found {named}. Drop it, or set another length by its key: --set train.steps=2000, say. Its run is trained for further minutes by voxlate train RUN --minutes +30."
             )
         with context.turn:  # torch has one state of random numbers in a process
             if recipe == AUTO:
@@ -130,11 +130,6 @@ class _Training:
                 progress=report.step,
                 say=report.say,
             )
-
-
-def _flag(name: str) -> str:
-    """The name of an option of `train` in messages."""
-    return flag_of(name, option_in(parameters_of(TrainOptions)[name]))
 
 
 def _with_names(value: Any) -> Any:
@@ -170,7 +165,7 @@ def _continue(run: Path, data: Path | None, asked: TrainOptions, report: Reporte
     """Continue a run by `+N` steps or `+M` minutes, or resume it."""
     if unfit := [*asked.changed_options(*OF_RECIPE)]:
         raise BadInput(
-            f"{_flag(unfit[0])}: expected a recipe with it, found the run {run}, which keeps its recipe. Drop it, or begin a new run with it from these weights: voxlate train {quote(str(run / 'recipe.toml'))} --data PREPARED --init {quote(str(run))} --out NEW."
+            f"{flag_of(unfit[0])}: expected a recipe with it, found the run {run}, which keeps its recipe. Drop it, or begin a new run with it from these weights: voxlate train {quote(str(run / 'recipe.toml'))} --data PREPARED --init {quote(str(run))} --out NEW."
         )
     wanted = asked.changed_options("steps", "minutes")
     if len(wanted) > 1:
@@ -196,7 +191,7 @@ def _continue(run: Path, data: Path | None, asked: TrainOptions, report: Reporte
 
 def _read_recipe(recipe: Any, asked: TrainOptions) -> tuple[Recipe, str]:
     """A recipe with its changes, and the comment lines at its head."""
-    changes, allow_code = asked.changes or {}, asked.allow_code
+    changes, allow_code = asked.set or {}, asked.allow_code
     if isinstance(recipe, Plan):
         return recipe.change(changes, allow_code).with_head
     if isinstance(recipe, Recipe):
@@ -210,10 +205,10 @@ def _read_recipe(recipe: Any, asked: TrainOptions) -> tuple[Recipe, str]:
 def _train_planned(data: Path, run: Path, asked: TrainOptions, report: Reporter) -> Run:
     """Plan a training and train it, or train a folder that was planned before."""
     began = time.monotonic()
-    changes = asked.changes or {}
-    if asked.start is not None:
+    changes = asked.set or {}
+    if asked.init is not None:
         raise BadInput(
-            f"--init: expected a recipe whose start is chosen by you, found auto, which chooses it itself. Write the plan with voxlate plan, and train that file with --init {quote(str(asked.start))}."
+            f"--init: expected a recipe whose start is chosen by you, found auto, which chooses it itself. Write the plan with voxlate plan, and train that file with --init {quote(str(asked.init))}."
         )
 
     def make_plan() -> Plan:
@@ -265,8 +260,8 @@ def _minutes(text: str) -> float:
 def _say_resumed(run: Path, recipe: Recipe, asked: TrainOptions, report: Reporter) -> None:
     """State that a planned run keeps its plan; raises BadInput where it was planned for other modalities."""
     check_same(run, recipe, asked)
-    ignored = [*map(_flag, asked.changed_options(*OF_PLAN, "minutes"))]
-    ignored += [f"--set {key}" for key in asked.changes or {}]
+    ignored = [*map(flag_of, asked.changed_options(*OF_PLAN, "minutes"))]
+    ignored += [f"--set {key}" for key in asked.set or {}]
     listed = ", ".join(ignored) or "options of a plan"
     text = f"{run / 'recipe.toml'} is resumed as it was planned; {listed} change nothing (another --out makes another plan)."
     report.say(message("resumed", text))
@@ -274,7 +269,7 @@ def _say_resumed(run: Path, recipe: Recipe, asked: TrainOptions, report: Reporte
 
 def _say_last_stage(recipe: Recipe, asked: TrainOptions, report: Reporter) -> None:
     """State that changes of the training hold for the last stage alone, where a recipe has several."""
-    tables = {key.split(".")[0] for key in asked.changes or {}}
+    tables = {key.split(".")[0] for key in asked.set or {}}
     own = sorted(tables & {"train", "net", "method", "opponent"})
     if own and recipe.stages:
         others = ", ".join(f"stages.{stage.name}.{own[0]}" for stage in recipe.stages)

@@ -1,7 +1,7 @@
 """From the description of a command to the command line: how typer gets its parameters, and what is printed."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from inspect import Parameter, Signature, cleandoc
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
@@ -10,23 +10,24 @@ import typer
 from rich.markup import escape
 
 from voxlate.base.messages import Message
-from voxlate.base.options.option import (
+from voxlate.base.option import (
     ARGUMENT,
     PANELS,
     Option,
     OutputOption,
     flag_of,
+    option_in,
     range_of,
     suggestions,
     text_type,
 )
 from voxlate.commands.api.console import err, main_process, say
-from voxlate.commands.api.entry import Aside, Command, Undone, option_in, plain
+from voxlate.commands.api.entry import Aside, Command, Undone, plain
 from voxlate.commands.api.progress import Reporter
 from voxlate.commands.cli.printed_messages import keep_messages
 from voxlate.commands.cli.typer_app import SuggestingCommand, app, end
 
-METAVARS = {Path: "PATH", int: "INT", float: "NUMBER", str: "TEXT", bool: ""}
+METAVARS = {Path: "PATH", int: "INT", float: "NUMBER", bool: ""}
 AS_JSON = OutputOption("Print the result as JSON.", flag="--json")
 VERBOSE = OutputOption("Print every message.", flag="--verbose -v")
 
@@ -35,96 +36,67 @@ def add(command: Command) -> None:
     """Add a command to the command line, with examples at the end of its --help."""
     examples = [f"voxlate {line}" for line in cleandoc(command.examples).splitlines()]
     epilog = "\n".join(["Example:" if len(examples) == 1 else "Examples:", *examples])
-    parameters = {**command.parameters, "as_json": _flag("as_json", AS_JSON)}
+    parameters = {**command.parameters, "as_json": _switch("as_json", AS_JSON)}
     if command.keeps:
-        parameters["verbose"] = _flag("verbose", VERBOSE)
+        parameters["verbose"] = _switch("verbose", VERBOSE)
 
-    def run(**values: Any) -> None:
+    def run(**typed: Any) -> None:
         """Call the command, and print its result: a document, or lines; what is left undone ends it with code 3."""
-        given = _read(parameters, values)
-        kept = Path(str(given.get("out") or given.get("recipe"))) if command.keeps else None
-        verbose = given.get("verbose", False)
+        typed = {name: value for name, value in typed.items() if value not in (None, [])}
+        verbose, as_json = typed.get("verbose", False), typed["as_json"]
+        given = {name: typed[name] for name in command.given if name in typed}
+        kept = Path(f"{given.get('out') or given.get('recipe')}") if command.keeps else None
         with keep_messages(kept, command.name, verbose, command.keeps == "end") as take:
-            arguments = command.arguments(given, Reporter(say=take))
-            result = command.call(**arguments)
-            shown = command.show(result, {**given, **arguments})
+            report = Reporter(say=take)
+            result, values = command.call({**command.by_line, **given}, report, texts=True)
+            shown = command.show(result, {**typed, **values})
             for line in shown:
                 if isinstance(line, Message):
                     take(line)
-        if given["as_json"]:
-            if main_process:
-                print(json.dumps(plain(command.document(result))))
-        else:
-            for line in shown:
-                if isinstance(line, Aside):
-                    say(line.line, err, line.style)
-                elif not isinstance(line, Undone | Message):
-                    say(line)
+        if as_json and main_process:
+            print(json.dumps(plain(command.document(result))))
+        for line in [] if as_json else shown:
+            if isinstance(line, Aside):
+                say(line.line, err, line.style)
+            elif not isinstance(line, Undone | Message):
+                say(line)
         end(line.sentence for line in shown if isinstance(line, Undone))
 
-    ordered = sorted(
-        parameters.values(), key=lambda p: (ARGUMENT, *PANELS).index(option_in(p).panel)
-    )
+    panels = (ARGUMENT, *PANELS)
+    ordered = sorted(parameters.values(), key=lambda one: panels.index(option_in(one).panel))
     run.__signature__ = Signature([*map(_for_typer, ordered)])  # type: ignore[attr-defined]
     # Typer shows what follows the form feed in the list of commands.
     run.__doc__ = cleandoc(f"{command.described.__doc__}").partition("\f")[0]
     app.command(name=command.name, epilog=epilog, cls=SuggestingCommand)(run)
 
 
-def _flag(name: str, option: Option) -> Parameter:
+def _switch(name: str, option: Option) -> Parameter:
     kind = Parameter.KEYWORD_ONLY
     return Parameter(name, kind, default=False, annotation=Annotated[bool, option])
 
 
-def _read(parameters: Mapping[str, Parameter], values: dict[str, Any]) -> dict[str, Any]:
-    """The values of the command line, checked; those that are not given are the defaults."""
-    from voxlate.base.options.check_values import (
-        read_text,  # loads pydantic, which --help does not need
-    )
-
-    read = {}
-    for name, parameter in parameters.items():
-        value = values[name]
-        option = option_in(parameter)
-        if value is None or value == []:
-            read[name] = parameter.default
-        elif isinstance(value, bool):
-            read[name] = value
-        else:
-            label = name if option.panel == ARGUMENT else flag_of(name, option)
-            read[name] = read_text(label, value, parameter.annotation)
-    return read
-
-
 def _for_typer(parameter: Parameter) -> Parameter:
-    """A parameter with typer's own annotation in place of ours; typer gives texts, paths and flags."""
-    option = option_in(parameter)
+    """A parameter with typer's own annotation in place of ours; typer gives texts, paths and flags, which pydantic reads."""
+    option, default = option_in(parameter), parameter.default
     kind = text_type(parameter.annotation)
-    default = parameter.default
-    required = default is Parameter.empty
-    is_set = not required and default not in (None, ()) and kind is not bool
+    is_set = kind is not bool and default not in (None, (), Parameter.empty)
     stated: dict[str, Any] = {
         "help": _help(option, default if is_set else None),
         "metavar": option.metavar or _metavar(kind),
         "autocompletion": _complete(option, kind),
         "show_default": False,
     }
+    flag = flag_of(parameter.name)
     if option.panel == ARGUMENT:
         declaration = typer.Argument(**stated)
     else:
-        names = option.flag.split() or [flag_of(parameter.name, option)]
+        names = [f"{flag}/--no-{flag[2:]}"] if default is True else option.flag.split() or [flag]
         declaration = typer.Option(*names, rich_help_panel=option.panel, **stated)
     typed = _texts(kind)
-    if not required and kind is not bool:
+    if default is not Parameter.empty and kind is not bool:
         default = None  # what is not given is not checked
-    if default is None:
-        typed = typed | None
-    return Parameter(
-        parameter.name,
-        Parameter.KEYWORD_ONLY,
-        default=default,
-        annotation=Annotated[typed, declaration],
-    )
+    note: Any = Annotated[typed | None if default is None else typed, declaration]
+    return Parameter(parameter.name, Parameter.KEYWORD_ONLY, default=default, annotation=note)
 
 
 def _help(option: Option, default: Any) -> str:
@@ -137,12 +109,12 @@ def _help(option: Option, default: Any) -> str:
 
 
 def _texts(kind: Any) -> Any:
-    """The type of a value as typer gives it: texts and flags, which are converted later."""
+    """The type of a value as typer gives it: texts, paths and flags."""
     if get_origin(kind) is list:
         return list[_texts(get_args(kind)[0])]  # type: ignore[misc]
     if get_origin(kind) is tuple:
         return tuple[tuple(str for _ in get_args(kind))]  # type: ignore[misc]
-    return kind if kind is bool else str
+    return kind if kind in (bool, Path) else str
 
 
 def _complete(option: Option, kind: Any) -> Callable[[str], list[str]] | None:
@@ -164,4 +136,4 @@ def _metavar(kind: Any) -> str:
     """A short name of a type in --help."""
     if get_origin(kind) is list:
         return _metavar(get_args(kind)[0])
-    return "NAME" if get_origin(kind) is Literal else METAVARS[kind]
+    return "NAME" if get_origin(kind) is Literal else METAVARS.get(kind, "TEXT")

@@ -21,6 +21,7 @@ from voxlate.base.errors import (
     system_code,
     system_refusal,
 )
+from voxlate.base.option import RENAMED, flag_of
 from voxlate.commands.api.console import main_process
 
 
@@ -48,7 +49,9 @@ class SuggestingCommand(TyperCommand):
                             f"{word}: expected an option, found the name of a file. Write ./{word}."
                         ) from error
                 names = chain.from_iterable(parameter.opts for parameter in self.params)
-                error.possibilities = nearest(error.option_name, names)[:3]
+                today = RENAMED.get(error.option_name.lstrip("-").replace("-", "_"))
+                near = nearest(error.option_name, names)[:3]
+                error.possibilities = [flag_of(today)] if today else near
             raise
 
 

@@ -25,7 +25,7 @@ from voxlate.base.executors.choose import choose_executor
 from voxlate.base.files import relative_to
 from voxlate.base.groups import grouped
 from voxlate.base.messages import UNOWNED, Message, message, read_messages
-from voxlate.base.options.option import merge
+from voxlate.base.option import merge
 from voxlate.checks.check_table import ask
 from voxlate.checks.truths import KEPT, LEFT_OUT, Fault, SketchedTruth, fault_messages, judge
 from voxlate.evaluation.evaluate_options import EvaluateOptions
@@ -271,8 +271,9 @@ def _in_split(split: str | None, cases: Iterable[CaseFiles], out: Path) -> set[s
 
 def _rules(asked: EvaluateOptions, out: Path, items: Sequence[Item]) -> Rules:
     """The checked options of an evaluation."""
-    by_name = isinstance(asked.features, str | Path)
-    features = features_for(asked.features) if by_name else asked.features
+    features = asked.features
+    if isinstance(features, str):
+        features = features_for(features)
     # A model may see its slices in a layout of its own.
     axes = provenance_of(out).get("axes", CANONICAL)
     axes = RADIOLOGICAL if axes == CANONICAL else axes
@@ -309,11 +310,10 @@ def _range(modality: str, items: Sequence[Item], asked: EvaluateOptions) -> Rang
     if asked.units == "network":
         if given is not None:
             raise BadInput(
-                "--units network: expected no --range, found one: the range is 0 to 255. Give one of the two."
+                "--units network: expected no --value-range, found one: the range is 0 to 255. Give one of the two."
             )
         return NETWORK_RANGE
-    if isinstance(given, Mapping):
-        given = given.get(modality)
+    ends = given.get(modality) if isinstance(given, Mapping) else given
     unit = ""
     largest = 0.0
     unread = []
@@ -331,12 +331,12 @@ def _range(modality: str, items: Sequence[Item], asked: EvaluateOptions) -> Rang
         raise unread[0]
     provenance = items[0].provenance
     in_window = shows_a_window(provenance, modality, unit)
-    if in_window and given is not None:
+    if in_window and ends is not None:
         raise BadInput(
-            f"--range: expected none for {modality}, whose truth is a picture that shows a window of HU, found one. Pass --window instead."
+            f"--value-range: expected none for {modality}, whose truth is a picture that shows a window of HU, found one. Pass --window instead."
         )
-    if given is not None:
-        return range_for(unit, given=given, source="given by the user")
+    if ends is not None:
+        return range_for(unit, given=ends, source="given by the user")
     of_recipe = provenance.get("range", {}).get(modality)
     if of_recipe is not None and not in_window:
         return range_for(unit, given=of_recipe, source="the recipe's window")

@@ -123,7 +123,7 @@ def _terms(
     if min(a.shape) < WINDOW:
         size = "×".join(map(str, reversed(a.shape)))
         raise BadInput(
-            f"--score: expected images of at least {WINDOW} voxels along each axis for SSIM of SynthRAD, found {size}. Drop this score."
+            f"--scopes: expected images of at least {WINDOW} voxels along each axis for SSIM of SynthRAD, found {size}. Drop this score."
         )
     width = range_hu[1] - range_hu[0]
     c1 = (K1 * width) ** 2
@@ -187,12 +187,12 @@ class Evaluator:
         """
         if truth.unit != "HU" and self.name != "brasyn":
             raise BadInput(
-                f"--score {self.name}: expected a CT in HU, found {truth.modality} in {truth.unit}. Drop it for this modality."
+                f"--scopes {self.name}: expected a CT in HU, found {truth.modality} in {truth.unit}. Drop it for this modality."
             )
         if self.name == "brasyn":
             if "seg" not in case.labels:
                 raise BadInput(
-                    f"--score {self.name}: expected the label map seg of {case.case}, which separates tumour and the rest, found none. Add it to the cohort."
+                    f"--scopes {self.name}: expected the label map seg of {case.case}, which separates tumour and the rest, found none. Add it to the cohort."
                 )
             mask = on_grid_of(truth, case.labels["seg"], "seg").data[0] > 0
         elif mask is None:

@@ -30,12 +30,12 @@ def functions_of(given: Sequence[str | Function], allow_code: bool) -> dict[str,
         taken = key in METRIC_OF or key in functions
         if not callable(one) or not key.isidentifier() or taken:
             raise BadInput(
-                f"--metric: expected a function with a name of its own, found {key or one!r}, which is none, or the name of another score. Rename it."
+                f"--metrics: expected a function with a name of its own, found {key or one!r}, which is none, or the name of another score. Rename it."
             )
         better = getattr(one, "better", "lower")
         if better not in BETTER:
             raise BadInput(
-                f"--metric {key}: expected its attribute better to be one of {', '.join(BETTER)}, found {better!r}. Change it."
+                f"--metrics {key}: expected its attribute better to be one of {', '.join(BETTER)}, found {better!r}. Change it."
             )
         functions[key] = one
     return functions
@@ -52,7 +52,7 @@ def score_by(key: str, function: Function) -> Score:
             return float(function(*copies))
         except Exception as error:
             raise BadInput(
-                f"--metric {key}: expected a number from the function, found {type(error).__name__}: {error}. Mend the function."
+                f"--metrics {key}: expected a number from the function, found {type(error).__name__}: {error}. Mend the function."
             ) from error
 
     return score
@@ -69,7 +69,7 @@ def without_value(functions: Collection[str], rows: Iterable[Row]) -> list[Messa
     return [
         message(
             "not-finite",
-            f"--metric {key} gave no finite number {plural(len(where), 'time')}: {first_of([*dict.fromkeys(where)])}.",
+            f"--metrics {key} gave no finite number {plural(len(where), 'time')}: {first_of([*dict.fromkeys(where)])}.",
             values=len(where),
         )
         for key, where in failing.items()

@@ -140,15 +140,15 @@ def scopes_from(
     for name in dict.fromkeys(names):
         if name not in SCOPES:
             raise BadInput(
-                f"--score: expected one of {', '.join(SCOPES)}, found {name!r}. Choose one of these."
+                f"--scopes: expected one of {', '.join(SCOPES)}, found {name!r}. Choose one of these."
             )
         if name.startswith("both_masked") and mask is None:
             raise BadInput(
-                f"--score {name}: expected a mask, found none. Add --mask body, brain, cohort or a file."
+                f"--scopes {name}: expected a mask, found none. Add --mask body, brain, cohort or a file."
             )
         if name in regions:
             raise BadInput(
-                f"--score {name}: expected no region of that name, found one. Rename the region."
+                f"--scopes {name}: expected no region of that name, found one. Rename the region."
             )
         scopes.append(SCOPES[name])
     return tuple(scopes)
@@ -163,7 +163,7 @@ def filter_from(
     """
     if not any(scope.pictures for scope in scopes):
         raise BadInput(
-            "--slices: expected a --score of slices or crops, found none. Add --score slices."
+            "--slices: expected a --scopes of slices or crops, found none. Add --scopes slices."
         )
     if isinstance(given, SliceFilter):
         return given
@@ -295,5 +295,5 @@ def check_pictures(
         if scope.pictures and scope.name not in pictured:
             rule = "" if cut.slices is None else f" with {_filter_text(cut.slices)}"
             raise BadInput(
-                f"--score {scope.name}: expected {scope.pictures} that show something{rule} in at least one case, found none. Change --slices, or check the mask."
+                f"--scopes {scope.name}: expected {scope.pictures} that show something{rule} in at least one case, found none. Change --slices, or check the mask."
             )

@@ -57,12 +57,12 @@ class Preparation:
     def __post_init__(self) -> None:
         if self.spacing_mm and not min(self.spacing_mm) > 0:
             raise BadInput(
-                f"--spacing: expected three lengths above 0 mm, found {_in_xyz(self.spacing_mm)} (x y z). Change it."
+                f"--spacing-mm: expected three lengths above 0 mm, found {_in_xyz(self.spacing_mm)} (x y z). Change it."
             )
         if not self.matrix:
             return
         if self.spacing_mm:
-            raise BadInput("--matrix: expected --matrix or --spacing, found both. Drop one.")
+            raise BadInput("--matrix: expected --matrix or --spacing-mm, found both. Drop one.")
         if not 1 < min(self.matrix) <= max(self.matrix) <= MOST_VOXELS:
             raise BadInput(
                 f"--matrix: expected columns, rows and, if wanted, slices from 2 to {MOST_VOXELS}, found {_in_xyz(self.matrix)}. Change it."

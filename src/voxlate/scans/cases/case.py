@@ -209,7 +209,7 @@ def prepare_case(
     """
     if len(scans) > MOST_MODALITIES:
         raise BadInput(
-            f"case {case}: expected at most {MOST_MODALITIES} modalities, found {len(scans)}. Name those to prepare (--modality), or split the case."
+            f"case {case}: expected at most {MOST_MODALITIES} modalities, found {len(scans)}. Name those to prepare (--modalities), or split the case."
         )
     in_ras = {name: canonical(scan) for name, scan in scans.items()}
     common = find_common_grid(case, in_ras, preparation)

@@ -211,7 +211,7 @@ class Cohort:
                 return self
             maps = sorted(physics.needs)
             raise BadInput(
-                f"{self.folder}: expected cases with the tissue-parameter maps of data.physics ({', '.join(maps)}), found {', '.join(self.modalities)}. Write phantoms with these (voxlate phantom --modality ct --modality maps) and prepare them, or drop data.physics."
+                f"{self.folder}: expected cases with the tissue-parameter maps of data.physics ({', '.join(maps)}), found {', '.join(self.modalities)}. Write phantoms with these (voxlate phantom --modalities ct --modalities maps) and prepare them, or drop data.physics."
             )
         cases = tuple(
             replace(entry, present=[*entry.present, *drawn.names])

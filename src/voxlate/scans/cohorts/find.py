@@ -13,7 +13,7 @@ from typing import Any
 from voxlate.base.errors import BadInput, first_of, known_name, plural
 from voxlate.base.files import MAPS, SYNTHETIC
 from voxlate.base.groups import grouped
-from voxlate.base.options.option import merge
+from voxlate.base.option import merge
 from voxlate.scans.cohorts.case_files import (
     LABELS,
     UNNAMED,

@@ -12,7 +12,7 @@ from pydantic import BeforeValidator
 from voxlate.base.config import fill, setting, settings
 from voxlate.base.errors import BadInput
 from voxlate.base.files import read_json
-from voxlate.base.options.option import read_shipped
+from voxlate.base.option import read_shipped
 from voxlate.scans.formats.array_files import is_part
 from voxlate.scans.formats.dicom import SeriesInfo
 from voxlate.scans.formats.dynamic import is_frame

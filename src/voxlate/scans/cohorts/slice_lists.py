@@ -129,7 +129,7 @@ def refuse_unfit(cases: Sequence[CaseFiles], root: Path) -> None:
         lacking = sorted(every - paths.keys())
         if lacking:
             raise BadInput(
-                f"{root}: expected {', '.join(sorted(paths))} and {lacking[0]} of {case.case}, found no {lacking[0]}. Add the file, take the case out, or name the modalities to prepare (--modality)."
+                f"{root}: expected {', '.join(sorted(paths))} and {lacking[0]} of {case.case}, found no {lacking[0]}. Add the file, take the case out, or name the modalities to prepare (--modalities)."
             )
         sizes = {}
         for path in paths.values():

@@ -14,7 +14,7 @@ import numpy as np
 
 from voxlate.base.errors import BadInput
 from voxlate.base.messages import Message
-from voxlate.base.options.option import bytes_of
+from voxlate.base.option import bytes_of
 from voxlate.base.slabs import empty, release
 from voxlate.scans.images.grid import Codes, Grid, Volume
 from voxlate.scans.layout_options import LARGEST_VOLUME

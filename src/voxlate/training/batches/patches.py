@@ -336,7 +336,7 @@ def note_on_cut(cohort: Cohort, data: DataSettings) -> str:
     beyond = (
         f", and {1 - reached:.0%} of it is in columns that no patch reaches" if reached < 1 else ""
     )
-    return f"{cohort.folder}: in training the network sees {data.patch[1]}×{data.patch[2]} voxels of a slice at a time, and the body (the mask) is larger in {len(cut)} of {len(cases)} cases: of {worst} ({height}×{width}) it sees at most {shown:.0%} at once{beyond}. To show it whole, set data.patch, or prepare with a wider --spacing."
+    return f"{cohort.folder}: in training the network sees {data.patch[1]}×{data.patch[2]} voxels of a slice at a time, and the body (the mask) is larger in {len(cut)} of {len(cases)} cases: of {worst} ({height}×{width}) it sees at most {shown:.0%} at once{beyond}. To show it whole, set data.patch, or prepare with a wider --spacing-mm."
 
 
 def _shares_of_mask(header: CaseHeader, data: DataSettings) -> tuple[float, float]:

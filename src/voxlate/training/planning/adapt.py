@@ -8,7 +8,7 @@ from voxlate.base.config import adapter
 from voxlate.base.errors import BadInput
 from voxlate.base.executors.case_work import StepCallback, no_report
 from voxlate.base.messages import Say, message
-from voxlate.base.options.option import merge
+from voxlate.base.option import merge
 from voxlate.scans.cases.align import Preparation
 from voxlate.scans.cases.case import PROTONS
 from voxlate.scans.cases.prepared import Cohort, open_cohort
@@ -146,15 +146,15 @@ def _rename_modalities(tables: Tables, folder: Path, cohort: Cohort) -> Tables:
 
 def _find_replay(own: Run, asked: AdaptOptions, say: Say) -> Path | None:
     """The cohort that is replayed; None if there is none, which is said."""
-    if asked.share == 0:
+    if asked.replay_share == 0:
         return None
     old = training_cohort(own) if asked.replay is None else Path(asked.replay)
     if old is None:
         text = "no replay: the cohort that the run was trained on is not here, so that the run may forget it (--replay PREPARED names it)."
         say(message("no-replay", text))
     else:
-        text = f"replay: {asked.share:.0%} of the items are of {old}, so that the run does not forget it."
-        say(message("replay", text, share=asked.share))
+        text = f"replay: {asked.replay_share:.0%} of the items are of {old}, so that the run does not forget it."
+        say(message("replay", text, share=asked.replay_share))
     return old
 
 
@@ -193,7 +193,7 @@ def _adapt_recipe(
             # Without replay of phantoms, only images are read, whatever the run's contrasts were drawn from.
             table["data"].pop("physics", None)
         if replayed is not None:
-            table["train"]["replay"] = asked.share
+            table["train"]["replay"] = asked.replay_share
     return with_tables(recipe, tables, "the adapted recipe")
 
 

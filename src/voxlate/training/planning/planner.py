@@ -23,7 +23,7 @@ import torch
 from voxlate.base.devices import find_device
 from voxlate.base.errors import BadInput, plural
 from voxlate.base.messages import Say
-from voxlate.base.options.option import merge
+from voxlate.base.option import merge
 from voxlate.scans.cases.prepared import open_cohort
 from voxlate.training.planning import rules
 from voxlate.training.planning.cohort_facts import CohortFacts
@@ -83,9 +83,7 @@ def plan_training(
     asked = merge(PlanOptions, options, changes)
     mode = asked.mode or "both"
     minutes = 60.0 if asked.minutes is None else float(asked.minutes)
-    memory = (
-        default_memory_limit(asked.device) if asked.memory_bytes is None else asked.memory_bytes
-    )
+    memory = default_memory_limit(asked.device) if asked.memory is None else float(asked.memory)
     limits = Limits(minutes, memory)
     cohort = open_cohort(data) if fold is None else open_cohort(data).in_fold(fold)
     cohort, facts, roles = choose_roles(cohort, asked)

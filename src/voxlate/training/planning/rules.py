@@ -296,7 +296,7 @@ def _reason_for_patch(facts: CohortFacts, patch: list[int]) -> str:
     else:
         why = f"whole slices, {why}"
     if facts.pixel_ratio > LARGEST_PIXEL_RATIO:
-        why += f"; PIXELS OF ONE CASE ARE {facts.pixel_ratio:.1f} TIMES THOSE OF ANOTHER: prepare with --spacing"
+        why += f"; PIXELS OF ONE CASE ARE {facts.pixel_ratio:.1f} TIMES THOSE OF ANOTHER: prepare with --spacing-mm"
     return why
 
 

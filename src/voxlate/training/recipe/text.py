@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from voxlate.base.errors import BadInput, did_you_mean, known_name
-from voxlate.base.options.option import toml_value
+from voxlate.base.option import toml_value
 
 Values = dict[str, Any]  # plain tables of a recipe
 

@@ -1,1 +1,0 @@
-"""The declaration of an option, and the options that commands of several wings share."""
