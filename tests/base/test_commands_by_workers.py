@@ -1,6 +1,5 @@
 """prepare, synth, evaluate and calibrate give the same files by one process, by workers and by Ray."""
 
-import re
 import shutil
 
 import pytest
@@ -75,7 +74,7 @@ def heads(small_head, tmp_path):
 
 @pytest.fixture
 def made_by(voxlate, diffusion, heads, tmp_path, quick_widths):
-    """The files of a synthesis, its scores and a calibration by the options of an executor, and the notes of synth."""
+    """The files of a synthesis, its scores and a calibration by the options of an executor."""
 
     def make(name, *options):
         folder = tmp_path / name
@@ -86,7 +85,7 @@ def made_by(voxlate, diffusion, heads, tmp_path, quick_widths):
         scoring = ("evaluate", out, "--truth", heads, "--features", "texture", "--align")
         assert "not scored: new2" in voxlate(*scoring, *options).refusal
         assert "new2: left out" in voxlate("calibrate", run, heads, *options).done().err
-        return contents(folder), synthesised.err
+        return contents(folder)
 
     return make
 
@@ -97,13 +96,10 @@ def test_images_scores_and_intervals_have_the_same_bits_by_workers(made_by, exec
     options = ["--executor", executor, "--workers", 2]
     if executor == "ray":
         options += ["--address", request.getfixturevalue("ray_address")]
-    alone, _ = made_by("alone")
+    alone = made_by("alone")
     images = [name for name in alone if name.endswith(".nii.gz")]
     assert len(images) == 6  # t2 and its spread of three heads
-    files, said = made_by("by_workers", *options)
-    assert files == alone
-    # The first worker may have finished all of these small cases before the second one is ready.
-    assert re.search(r"of the time of [12] workers? \(cases: 3\)", said)
+    assert made_by("by_workers", *options) == alone
 
 
 def test_a_restart_synthesises_only_the_cases_that_are_not_done(voxlate, diffusion, heads, out):
@@ -111,7 +107,5 @@ def test_a_restart_synthesises_only_the_cases_that_are_not_done(voxlate, diffusi
     assert voxlate(*command).code == 3
     shutil.rmtree(out / "new1")
     before = times_in(out / "new0")
-    again = voxlate(*command, "-v")
-    assert "2 of 4" in again.err
-    assert "(cases: 1)" in again.err
+    assert "2 of 4" in voxlate(*command, "-v").err
     assert times_in(out / "new0") == before

@@ -1,14 +1,9 @@
 """Executors: every case is worked on once, by processes or by Ray, whatever fails on the way."""
 
 import os
-import re
 import subprocess
 import sys
 import time
-from collections import Counter
-from collections.abc import Sequence
-from concurrent.futures import BrokenExecutor, Future
-from dataclasses import dataclass, field
 from multiprocessing.process import BaseProcess
 
 import psutil
@@ -18,17 +13,11 @@ from jobs import Numbers, Stages, Unopened
 from refusals import refuses
 from rows import every_row, slow
 from voxlate.base.errors import BadInput
-from voxlate.base.executors.case_work import (
-    Context,
-    Cost,
-    InProcess,
-    Outcome,
-    WorkerDied,
-    busy_line,
-)
+from voxlate.base.executors.case_work import Context, InProcess, WorkerDied
 from voxlate.base.executors.choose import choose_executor
 from voxlate.base.executors.local import LocalExecutor
-from voxlate.base.executors.schedule import schedule_cases
+from voxlate.base.executors.pool import say_crowded
+from voxlate.base.executors.ray_cluster import room
 from voxlate.base.option import ExecutorOptions
 
 IMPORTS = "from jobs import Stages\nfrom voxlate.base.executors.local import LocalExecutor\n"
@@ -37,82 +26,6 @@ IMPORTS = "from jobs import Stages\nfrom voxlate.base.executors.local import Loc
 def in_case_order(outcomes):
     """All outcomes in the order of the cases, so that no result depends on which case finishes first."""
     return [outcome for _, outcome in sorted(outcomes, key=lambda one: one[0])]
-
-
-@dataclass
-class Imitated:
-    """A worker without a process, which finishes the newest of its cases first.
-
-    begun: numbers of the cases that it was given; held: those that it has not finished.
-    """
-
-    slots: int
-    deadly: Sequence[int]
-    begun: list[int] = field(default_factory=list)
-    held: list[int] = field(default_factory=list)
-    closed: bool = False
-
-    def advance(self, numbered):
-        answer = Future()
-        if numbered is not None:
-            number, case = numbered
-            assert case == number + 100
-            for numbers in (self.held, self.begun):
-                numbers.append(number)
-        if set(self.held) & set(self.deadly):
-            answer.set_exception(BrokenExecutor())
-        elif self.held and (numbered is None or len(self.held) == self.slots):
-            answer.set_result([(self.held.pop(), Outcome("done"))])
-        else:
-            answer.set_result([])
-        return answer
-
-    def close(self):
-        self.closed = True
-
-
-@pytest.fixture
-def hired():
-    """The imitated workers that a test hired; all are closed at its end."""
-    workers = list[Imitated]()
-    yield workers
-    assert all(worker.closed for worker in workers)
-
-
-def finish(hired, count, size, slots, deadly=()):
-    """The outcomes of cases by imitated workers."""
-
-    def hire(_):
-        hired.append(Imitated(slots, deadly))
-        return hired[-1]
-
-    return schedule_cases(hire, size, range(100, 100 + count))
-
-
-def test_workers_have_a_bounded_number_of_cases_and_no_case_is_begun_early(hired):
-    finished = []
-    for number, outcome in finish(hired, 1000, size=3, slots=2):
-        finished.append(number)
-        assert outcome.result == "done"
-        assert sum(len(worker.begun) for worker in hired) - len(finished) < 3 * 2
-    assert sorted(finished) == list(range(1000))
-    assert finished != sorted(finished)
-
-
-def test_a_few_cases_are_shared_by_all_workers_and_closing_the_outcomes_ends_them(hired):
-    running = finish(hired, 4, size=3, slots=3)
-    next(running)
-    assert sorted(len(worker.begun) for worker in hired) == [1, 1, 2]
-    running.close()
-
-
-def test_a_case_that_ends_two_workers_fails_and_its_neighbours_do_not(hired):
-    outcomes = dict(finish(hired, 40, size=2, slots=3, deadly=(5, 17)))
-    assert sorted(outcomes) == list(range(40))
-    failed = {number: type(one.error) for number, one in outcomes.items() if one.error}
-    assert failed == {5: WorkerDied, 17: WorkerDied}
-    tries = Counter(number for worker in hired for number in worker.begun)
-    assert tries[5] == tries[17] == max(tries.values()) == 2
 
 
 def check_failures(executor, folder):
@@ -128,8 +41,6 @@ def check_failures(executor, folder):
 
 def test_processes_list_failures_and_survive_killed_workers(tmp_path):
     check_failures(LocalExecutor(2), tmp_path)
-    # those that ended need not be replaced
-    assert 3 <= len(list(tmp_path.glob("opened-*"))) <= 5
 
 
 @every_row("dies, words", [(False, "weights"), (True, "--executor")])
@@ -141,7 +52,7 @@ def test_a_job_that_cannot_be_opened_is_one_sentence(dies, words):
 def test_a_script_without_a_guard_runs_once(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(
-        f"{IMPORTS}print(len(list(LocalExecutor(2).run(Stages(0, 0), [0, 1]))), flush=True)\n"
+        f"{IMPORTS}print(len(list(LocalExecutor(2).run(Stages(0), [0, 1]))), flush=True)\n"
     )
     done = subprocess.run([sys.executable, script], capture_output=True)
     assert done.stdout.split() == [b"2"]
@@ -157,26 +68,9 @@ def test_a_worker_that_is_killed_as_it_starts_is_replaced(monkeypatch):
         begun(process)
 
     monkeypatch.setattr(BaseProcess, "start", start)
-    outcomes = in_case_order(LocalExecutor(1).run(Stages(0, 0), [0, 1]))
+    outcomes = in_case_order(LocalExecutor(1).run(Stages(0), [0, 1]))
     assert [outcome.result for outcome in outcomes] == [0, 1]
-    assert len(starts) == 2
-
-
-def test_reading_and_writing_overlap_with_the_network():
-    outcomes = in_case_order(LocalExecutor(1).run(Stages(0.05, 0.1), range(12)))
-    assert [outcome.result for outcome in outcomes] == [*range(12)]
-    (share,) = re.findall(r"(\d+)%", busy_line([outcome.cost for outcome in outcomes]))
-    assert 75 <= int(share) <= 100  # 50 one case after the other; a busy machine delays sleepers
-
-
-def test_a_gpu_is_busy_while_any_of_its_workers_computes():
-    def cost(worker, began, ended, *network):
-        return Cost(worker, "node, GPU 0", True, began, ended, network)
-
-    half = [cost(0, 0, 6, (1, 3)), cost(1, 0, 10, (2, 4), (7, 9))]
-    assert re.findall(r"\d+", busy_line(half)) == ["50", "1", "2", "2"]  # %, GPU, workers, cases
-    full = [*half, cost(0, 0, 10, (0.5, 9.5)), Cost(2, "node, GPU 1", True, 50, 60, ((50, 60),))]
-    assert re.findall(r"\d+", busy_line(full)) == ["95", "2", "3", "4"]
+    assert len(starts) <= 3
 
 
 def test_in_this_process_bad_input_is_an_outcome_and_another_error_is_raised(tmp_path):
@@ -196,6 +90,34 @@ def test_the_options_state_the_executor_and_its_threads():
         choose_executor(ExecutorOptions(executor="local", address="auto"))
 
 
+def test_workers_with_more_threads_than_cores_are_said():
+    said = []
+    say_crowded(2, 2, said.append)
+    say_crowded(4, 2, said.append)
+    assert [one.numbers for one in said] == [{"threads": 4, "cores": 2}]
+
+
+SMALL = [{"CPU": 3.0}] * 4
+WITH_GPUS = [{"CPU": 64.0}, {"CPU": 8.0, "GPU": 4.0}, {"CPU": 8.0, "GPU": 4.0, "memory": 1e9}]
+
+
+@every_row(
+    "nodes, wanted, most, gpu, expected",
+    [
+        ([{"CPU": 16.0}], 8, 4, False, (8, 2, 0)),
+        ([{"CPU": 2.0}], None, 4, False, (1, 2, 0)),
+        (SMALL, None, 4, False, (4, 3, 0)),  # a worker of 4 CPUs fits on none
+        (SMALL, 50, 4, False, (50, 1, 0)),  # 38 wait for further nodes
+        ([], None, 4, True, (1, 1, 0)),
+        (WITH_GPUS, None, 4, True, (8, 2, 1)),  # the CPUs of the first node are no use
+        (WITH_GPUS, 10, 4, True, (10, 1, 0.5)),
+        (WITH_GPUS, None, 4, False, (20, 4, 0)),
+    ],
+)
+def test_every_ray_worker_fits_on_a_machine(nodes, wanted, most, gpu, expected):
+    assert room(nodes, wanted, most, gpu) == expected
+
+
 def test_without_ray_a_sentence_names_the_command_that_installs_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with refuses(r"pip install 'voxlate\[ray\]'"):
@@ -209,7 +131,7 @@ def test_ctrl_c_ends_the_workers_within_seconds():
 import signal
 if __name__ == '__main__':
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    for number, _ in LocalExecutor(2).run(Stages(0, 0.2), range(10**6)):
+    for number, _ in LocalExecutor(2).run(Stages(0.2), range(10**6)):
         print(number, flush=True)
 """
     command = [sys.executable, "-c", script]

@@ -166,8 +166,7 @@ class CalibrationJob:
             truths = self._truths(
                 case.case, framed, labels, output_grid, inputs.digests, context.warn
             )
-            with context.turn:
-                images, _ = predict_case(model, inputs, self.seed, context.progress)
+            images, _ = predict_case(model, inputs, self.seed, context.progress)
             sources = sources_of(facts, prepared)
             resampled = [*map(output_grid.resample, sources)]
             planes = planes_read(facts, prepared.header) if facts.data.planes else ()

@@ -152,7 +152,7 @@ def _check_host(host: str, names: Sequence[str], token: str | None) -> None:
         )
     if host not in LOOPBACK and token is None:
         raise BadInput(
-            f"--host {host}: expected a token with an address that other machines reach, found none. Add --token-file FILE."
+            f"--host {host}: expected a token with an address that other machines reach, found none. Add --token-file FILE, or a token in Python."
         )
     if host in WILDCARDS and not names:
         raise BadInput(

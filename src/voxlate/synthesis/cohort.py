@@ -218,7 +218,6 @@ class _SynthesisJob:
             seed=self.seed,
             progress=context.progress,
             warn=warn,
-            turn=context.turn,
             anyway=self.anyway,
         )
         notes = [*scans.notes]

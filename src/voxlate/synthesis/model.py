@@ -21,13 +21,13 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from inspect import signature
-from numbers import Integral
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from voxlate.base.array_types import Bool
+from voxlate.base.checked import checked
 from voxlate.base.errors import BadInput, as_list, known_name, plural, system_refusal
 from voxlate.base.executors.case_work import Progress, no_report
 from voxlate.base.files import SYNTHETIC
@@ -79,7 +79,7 @@ from voxlate.synthesis.network import Network
 from voxlate.synthesis.planes import planes_read, sample_planes
 from voxlate.synthesis.provenance import USED_FOR_CALIBRATION, Table, state_units
 from voxlate.synthesis.result import Synthesised
-from voxlate.synthesis.synth_options import SEED, SynthKeys
+from voxlate.synthesis.synth_options import SynthKeys, SynthOptions
 
 # Measured, or of the machine, and therefore not part of the plan.
 COST = "network_calls", "seconds_per_slice", "device", "batch"
@@ -209,7 +209,8 @@ class Model:
         """
         # a progress bar for seconds is of no use
         report = no_report if isinstance(progress, bool) else progress
-        _check_call(self, options, seed, anyway, report, warn)
+        with self._errors_for_python:
+            _check_call(self, options, seed, anyway, report, warn)
         model = self.with_options(**options) if options else self
         said = list[Message]()
         try:
@@ -429,14 +430,7 @@ def _check_call(
     for name in options:
         known = [*own, *parameters_of(SynthKeys), *model.synthesis_options]
         known_name(name, "an option", name, known)
-    if not isinstance(seed, Integral) or isinstance(seed, bool):
-        raise BadInput(f"seed: expected a whole number, found {seed!r}. Change it.")
-    try:
-        SEED.checked(int(seed))
-    except BadInput as error:
-        raise BadInput(f"seed: {error}") from None
-    if not isinstance(anyway, bool):
-        raise BadInput(f"anyway: expected True or False, found {anyway!r}. Change it.")
+    checked(SynthOptions, {"seed": seed, "anyway": anyway})
     for name, value in (("progress", progress), ("warn", warn)):
         if not callable(value):
             raise BadInput(f"{name}: expected a function, found {value!r}. Change it.")

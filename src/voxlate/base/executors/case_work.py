@@ -1,21 +1,15 @@
 """Work on single cases, and its outcomes."""
 
-import math
-import threading
-import time
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
-from itertools import chain
 from typing import Any, Protocol, TypeVar
 
-from voxlate.base.errors import BadInput, plural
-from voxlate.base.groups import grouped
-from voxlate.base.messages import Message, Say, message
+from voxlate.base.errors import BadInput
+from voxlate.base.messages import Message, Say
 
 Case = TypeVar("Case")
-BUSY = 0.9  # share of time in which a GPU should compute
 Progress = Callable[[int, int], None]
 NamedProgress = Callable[[str, int, int], None]
 StepCallback = Callable[..., None]
@@ -26,31 +20,13 @@ def no_report(*_: object) -> None:
     """Report nothing."""
 
 
-class Turn:
-    """The use of a worker's network by one case: other cases wait, and the times of the use are kept."""
-
-    def __init__(self, lock: threading.Lock):
-        self.lock = lock
-        self.times = list[tuple[float, float]]()
-        self.began = 0.0
-
-    def __enter__(self) -> None:
-        self.lock.acquire()
-        self.began = time.monotonic()
-
-    def __exit__(self, *_: object) -> None:
-        self.times.append((self.began, time.monotonic()))
-        self.lock.release()
-
-
 @dataclass(frozen=True)
 class Context:
     """What the work on a case may use.
 
-    turn: is held while the network computes; progress, warn: report parts of the case, and messages on it.
+    progress, warn: report parts of the case, and messages on it.
     """
 
-    turn: Turn = field(default_factory=lambda: Turn(threading.Lock()))
     progress: Progress = no_report
     warn: Say = no_report
 
@@ -65,35 +41,19 @@ class Job(Protocol):
 
     @property
     def uses_network(self) -> bool:
-        """Whether a network computes: then a worker has a GPU if there is one, and several cases at a time."""
+        """Whether a network computes: then a worker has a GPU if there is one."""
 
     def open(self) -> Work:
         """Load what all cases need, and return the work on one case."""
 
 
 @dataclass(frozen=True)
-class Cost:
-    """The time of a case: begin, end, and the times in which it used the network, on the clock of the machine.
-
-    device: what computes, as no other machine names it; it is a GPU that several workers may share, or the worker.
-    """
-
-    worker: int
-    device: str
-    is_gpu: bool
-    began: float
-    ended: float
-    network: tuple[tuple[float, float], ...] = ()
-
-
-@dataclass(frozen=True)
 class Outcome:
-    """The result of a case or its error, the warnings that are not yet reported, and its cost in a worker."""
+    """The result of a case or its error, and the messages that a worker has not reported."""
 
     result: Any = None
     error: Exception | None = None
-    warnings: tuple[Message, ...] = ()
-    cost: Cost | None = None
+    messages: tuple[Message, ...] = ()
 
 
 Outcomes = Generator[tuple[int, Outcome], None, None]
@@ -146,8 +106,6 @@ def run_cases(
                 raise outcome.error
             outcomes[number] = outcome
             progress("cases", len(outcomes), len(cases))
-    if busy := busy_line([outcome.cost for outcome in outcomes.values()]):
-        warn(message("workers", busy))
     return [outcomes[number] for number in range(len(cases))]
 
 
@@ -158,31 +116,6 @@ def case_sentence(case: str, error: Exception) -> str:
     if isinstance(error, BadInput):
         return f"{error}"
     return f"{case}: expected a result or a sentence on its scans, found {type(error).__name__}: {' '.join(str(error).split())}. Report it, with what --debug prints for this case alone."
-
-
-def busy_line(costs: Iterable[Cost | None]) -> str:
-    """A sentence on the share of time in which networks computed; "" where none did.
-
-    The time of a GPU, or of a worker without one, is from the begin of its first case that used the network to the end
-    of the last one. A GPU is busy while a network of any of its workers computes.
-    """
-    used = [cost for cost in costs if cost is not None and cost.network]
-    if not used:
-        return ""
-    by_device = grouped((cost.device, cost) for cost in used)
-    span = busy = 0.0
-    for own in by_device.values():
-        span += max(cost.ended for cost in own) - min(cost.began for cost in own)
-        end = -math.inf
-        for start, stop in sorted(chain.from_iterable(cost.network for cost in own)):
-            busy += max(0.0, stop - max(start, end))
-            end = max(end, stop)
-    share = busy / span
-    workers = plural(len({cost.worker for cost in used}), "worker")
-    if not used[0].is_gpu:
-        return f"The network computed during {share:.0%} of the time of {workers} (cases: {len(used)})."
-    advice = "" if share >= BUSY else " More --workers keep a GPU busier."
-    return f"The network computed during {share:.0%} of the time of {plural(len(by_device), 'GPU')} ({workers}, cases: {len(used)}).{advice}"
 
 
 def report_part(

@@ -37,7 +37,7 @@ def choose_executor(
         return LocalExecutor(options.workers or cores())
     workers = options.workers or max(1, gpus)
     if device in ("auto", "cpu") and not gpus:
-        from voxlate.base.executors.worker import say_crowded
+        from voxlate.base.executors.pool import say_crowded
 
         say_crowded(threads, max(1, cores() // workers), say)
     return LocalExecutor(workers, threads, gpus)

@@ -5,7 +5,7 @@ import os
 import pickle
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -13,8 +13,7 @@ from types import ModuleType
 from typing import Any
 
 from voxlate.base.executors.case_work import QUIET, Case, Context, Job, Outcomes
-from voxlate.base.executors.schedule import Answer, Numbered, schedule_cases
-from voxlate.base.executors.worker import CaseWorker
+from voxlate.base.executors.pool import Answer, Opened, work_through
 from voxlate.base.machine import begin_worker, interrupts_held
 
 
@@ -35,20 +34,19 @@ class LocalExecutor:
         processes = multiprocessing.get_context("forkserver" if hasattr(os, "fork") else "spawn")
         if not job.uses_network:  # with a network, torch would start in the process that is forked
             processes.set_forkserver_preload(["__main__", type(job).__module__])
-        pickled = pickle.dumps(job)
-        settings = (pickled, self.threads, os.getcwd())
-        starts = nullcontext if b"__main__" in pickled else _without_script
+        settings = (pickle.dumps(job), self.threads, os.getcwd())
+        starts = nullcontext if b"__main__" in settings[0] else _without_script
 
-        def hire(number: int) -> _Process:
-            gpu = number % self.gpus if self.gpus else None
-            return _Process(
-                ProcessPoolExecutor(
-                    1, processes, _begin, (gpu, number, *settings, gpu is not None)
-                ),
-                starts,
+        def make(size: int) -> _Processes:
+            """A pool whose processes take turns with the GPUs."""
+            gpus = processes.SimpleQueue()
+            for number in range(size):
+                gpus.put(number % self.gpus if self.gpus else None)
+            return _Processes(
+                ProcessPoolExecutor(size, processes, _begin, (gpus, *settings)), starts
             )
 
-        yield from schedule_cases(hire, min(self.workers, len(cases)), cases, context.warn)
+        yield from work_through(make, self.workers, cases, context.warn)
 
 
 @contextmanager
@@ -63,46 +61,45 @@ def _without_script() -> Iterator[None]:
 
 
 @dataclass(frozen=True)
-class _Process:
-    """A worker that is a pool of one process, so that its end breaks no other worker.
-
-    starts: the context in which the process starts.
-    """
+class _Processes:
+    """A pool of processes. starts: the context in which they start; a job of the user's script needs that script there."""
 
     pool: ProcessPoolExecutor
     starts: Callable[[], AbstractContextManager[None]]
+    died: type[Exception] = BrokenExecutor
 
-    def advance(self, numbered: Numbered | None) -> Future[Answer]:
-        """See Worker.advance."""
+    def submit(self, case: Any) -> Future[Answer]:
+        """See Pool.submit."""
         try:
-            # the process starts here, and knows no handler yet
+            # a process starts here, and knows no handler yet
             with interrupts_held(), self.starts():
-                return self.pool.submit(_advance, numbered)
-        except OSError:  # of a process that was killed as it started, or as it waited
+                return self.pool.submit(_answer, case)
+        except (OSError, BrokenExecutor):  # a process was killed as it started, or as it waited
             broken = Future[Answer]()
             broken.set_exception(BrokenProcessPool())
             return broken
 
     def close(self) -> None:
-        """Kill the process, which `shutdown` alone would let finish its cases."""
+        """Kill the processes, which `shutdown` alone would let finish their cases."""
         for process in list((self.pool._processes or {}).values()):
             process.kill()
         self.pool.shutdown(cancel_futures=True)
 
 
-_worker: CaseWorker  # of this process
+_opened: Opened  # of this process
 
 
-def _begin(gpu: int | None, *settings: Any) -> None:
+def _begin(gpus: Any, *settings: Any) -> None:
     """Begin the process of a worker."""
-    global _worker
+    global _opened
     begin_worker()
+    gpu = gpus.get()
     if gpu is not None:
         # the name of the GPU among those that the environment lets this process use
         allowed = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
         os.environ["CUDA_VISIBLE_DEVICES"] = allowed[gpu] if gpu < len(allowed) else str(gpu)
-    _worker = CaseWorker(*settings)
+    _opened = Opened(*settings)
 
 
-def _advance(numbered: Numbered | None) -> Answer:
-    return _worker.advance(numbered)
+def _answer(case: Any) -> Answer:
+    return _opened.answer(case)

@@ -1,8 +1,4 @@
-"""Workers that are actors of a Ray cluster.
-
-Each worker is an actor that holds its CPUs and its GPU, and a call of it brings one case. Ray's scheduler therefore
-places as many actors as there are workers, and calls go from this process to the actors directly, whatever their number.
-"""
+"""Workers on a Ray cluster: each case is a call, for which Ray finds a process with the CPUs and the GPU that it needs."""
 
 import os
 import pickle
@@ -16,19 +12,18 @@ from typing import Any
 
 from voxlate.base.errors import BadInput
 from voxlate.base.executors.case_work import QUIET, Case, Context, Job, Outcomes
-from voxlate.base.executors.ray_resources import CPUS_WITH_NETWORK, nodes_of, resources_for
-from voxlate.base.executors.schedule import Answer, Numbered, schedule_cases
-from voxlate.base.executors.worker import CaseWorker, say_crowded
+from voxlate.base.executors.pool import Answer, Opened, say_crowded, work_through
 from voxlate.base.messages import Say
 from voxlate.base.optional import optional_package
 
 CONNECTING_SECONDS = 10.0
 LOCAL = "local"  # Ray's name for a new cluster of this machine
+CPUS_WITH_NETWORK = 4  # of a worker: its network or GPU, reading, and writing
 
 
 @dataclass(frozen=True)
 class RayExecutor:
-    """Works on cases in actors of a Ray cluster.
+    """Works on cases on a Ray cluster.
 
     address: of the cluster, None for RAY_ADDRESS or else a new cluster of this machine; workers: None for as many as the
     cluster has room for; threads: of torch in each; gpu: whether a network may use a GPU; say: is called where a network
@@ -46,23 +41,41 @@ class RayExecutor:
         ray = _connect(self.address)
         try:
             most = max(CPUS_WITH_NETWORK, self.threads) if job.uses_network else 1
-            gpu = job.uses_network and self.gpu
-            each = resources_for(nodes_of(ray.nodes()), len(cases), self.workers, most, gpu)
-            if job.uses_network and not each.gpus:
-                say_crowded(self.threads, each.cpus, self.say)
-            content = ray.put(ray.cloudpickle.dumps(job))
-            settings = (content, self.threads, os.getcwd(), each.gpus > 0)
-            actors = ray.remote(_RayWorker).options(
-                num_cpus=each.cpus, num_gpus=each.gpus, max_restarts=0
-            )
+            nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+            workers, cpus, gpus = room(nodes, self.workers, most, job.uses_network and self.gpu)
+            if job.uses_network and not gpus:
+                say_crowded(self.threads, cpus, self.say)
+            settings = (ray.put(ray.cloudpickle.dumps(job)), self.threads, os.getcwd())
+            actors = ray.remote(_Worker).options(num_cpus=cpus, num_gpus=gpus, max_restarts=0)
 
-            def hire(number: int) -> _Actor:
-                return _Actor(ray, actors.remote(number, *settings))
+            def make(size: int) -> _Actors:
+                """A pool of actors."""
+                return _Actors(ray, [actors.remote(*settings) for _ in range(size)])
 
-            died = ray.exceptions.RayError
-            yield from schedule_cases(hire, each.workers, cases, context.warn, died)
+            yield from work_through(make, workers, cases, context.warn)
         finally:
             ray.shutdown()
+
+
+def room(
+    nodes: Sequence[dict[str, float]], wanted: int | None, most: int, gpu: bool
+) -> tuple[int, int, float]:
+    """The number of workers, as many as wanted or else as fit, and the CPUs and the share of a GPU of each.
+
+    nodes: the resources of the cluster's machines; most: CPUs that a worker can use. A worker fits on the smallest
+    machine that it may be on; workers that are wanted and do not fit wait until the cluster has room for them.
+    """
+    cpus_of = [int(node.get("CPU", 0)) for node in nodes]
+    gpus_of = [int(node.get("GPU", 0)) for node in nodes]
+    if gpu and any(gpus_of):
+        workers = wanted or sum(gpus_of)
+        each = -(-workers // sum(gpus_of))
+        least = min(cpus // (gpus * each) for cpus, gpus in zip(cpus_of, gpus_of) if gpus)
+        return workers, max(1, min(most, least)), 1 / each
+    cpus = max(1, min(most, max(cpus_of, default=1)))
+    while cpus > 1 and wanted and sum(own // cpus for own in cpus_of) < wanted:
+        cpus -= 1
+    return wanted or max(1, sum(own // cpus for own in cpus_of)), cpus, 0.0
 
 
 def _connect(address: str | None) -> Any:
@@ -103,30 +116,34 @@ def _unreachable(address: str, error: Exception) -> BadInput:
     )
 
 
-@dataclass(frozen=True)
-class _Actor:
-    """A worker that is an actor."""
+class _Actors:
+    """A pool of actors, of which each has one case at a time."""
 
-    ray: Any
-    actor: Any
+    def __init__(self, ray: Any, actors: Sequence[Any]):
+        self.ray, self.actors = ray, actors
+        self.died = ray.exceptions.RayError
+        self.busy = dict[int, Future[Answer]]()  # by the number of the actor
 
-    def advance(self, numbered: Numbered | None) -> Future[Answer]:
-        """See Worker.advance."""
-        call = self.actor.advance.remote(self.ray.cloudpickle.dumps(numbered))
-        future: Future[Answer] = call.future()
-        return future
+    def submit(self, case: Any) -> Future[Answer]:
+        """See Pool.submit."""
+        numbers = range(len(self.actors))
+        free = next(one for one in numbers if one not in self.busy or self.busy[one].done())
+        call = self.actors[free].answer.remote(self.ray.cloudpickle.dumps(case))
+        self.busy[free] = call.future()
+        return self.busy[free]
 
     def close(self) -> None:
-        """Kill the actor."""
-        self.ray.kill(self.actor)
+        """Kill the actors."""
+        for actor in self.actors:
+            self.ray.kill(actor)
 
 
-class _RayWorker:
+class _Worker:
     """The worker in the process of an actor."""
 
     def __init__(self, *settings: Any):
-        self.worker = CaseWorker(*settings)
+        self.opened = Opened(*settings)
 
-    def advance(self, numbered: bytes) -> Answer:
-        """See Worker.advance."""
-        return self.worker.advance(pickle.loads(numbered))
+    def answer(self, case: bytes) -> Answer:
+        """See Opened.answer."""
+        return self.opened.answer(pickle.loads(case))

@@ -116,20 +116,19 @@ class _Training:
             raise BadInput(
                 f"{flag_of(unfit[0])}: expected {planned}a run to train further, found {named}. Drop it, or set another length by its key: --set train.steps=2000, say. Its run is trained for further minutes by voxlate train RUN --minutes +30."
             )
-        with context.turn:  # torch has one state of random numbers in a process
-            if recipe == AUTO:
-                return _train_planned(prepared, run, asked, report)
-            chosen, head = _read_recipe(recipe, asked)
-            _say_last_stage(chosen, asked, report)
-            return train_recipe(
-                chosen,
-                prepared,
-                run,
-                asked,
-                beginning=Beginning(head),
-                progress=report.step,
-                say=report.say,
-            )
+        if recipe == AUTO:
+            return _train_planned(prepared, run, asked, report)
+        chosen, head = _read_recipe(recipe, asked)
+        _say_last_stage(chosen, asked, report)
+        return train_recipe(
+            chosen,
+            prepared,
+            run,
+            asked,
+            beginning=Beginning(head),
+            progress=report.step,
+            say=report.say,
+        )
 
 
 def _with_names(value: Any) -> Any:
