@@ -26,7 +26,9 @@ Answer = Outcome | Exception
 class Pool(Protocol):
     """Workers that open a job once, and work on a case each."""
 
-    died: type[Exception]
+    @property
+    def died(self) -> type[Exception]:
+        """The error of a case whose worker ended."""
 
     def submit(self, case: Any) -> Future[Answer]:
         """Begin a case."""
