@@ -907,7 +907,7 @@ def compare(
         reference: Folder against which the others are tested. Default: the best one.
         report: HTML page with the table and pictures.
         answer: Naive baseline that is compared instead of the synthesised images. Default: 'synthesis'.
-        out: JSON file of the table.
+        out: File of the table: .csv, .tex (LaTeX) or .json.
 
     Returns:
         Comparison: Means, standard deviations and paired tests by modality, metric and method, in `document` or `to_frame()`.
@@ -937,7 +937,6 @@ def evaluate(
     split: Literal["train", "val", "test"] | None = None,
     value_range: tuple[float, float] | Mapping[str, Sequence[float]] | Sequence[float] | None = None,
     any_truth: bool = False,
-    align: bool = False,
     window: tuple[float, float] | None = None,
     scopes: Sequence[str] = (),
     slices: Any = None,
@@ -1000,9 +999,8 @@ def evaluate(
         split: Split to score: train, val or test.
         value_range: Range of PSNR and SSIM.
         any_truth: Count wrong truths, too. Default: False.
-        align: Also score images moved onto the truth. Default: False.
         window: HU range of PNG truths. Default: 0 80.
-        scopes: Scope: whole, slices, crops, both_masked, synthrad2025, … One or a list.
+        scopes: Scope: whole, slices, crops, masked_slices, synthrad2025, … One or a list.
         slices: Slices that count: 'above={cta=0}, pixels=200'.
         crop: Side length of crops in pixels. Default: 256.
         features: Distance of the slices' features: texture.

@@ -10,7 +10,6 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-import tomli_w
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -20,7 +19,7 @@ from made_volumes import head, made_volume, save
 from refusals import refuses
 from voxlate.base.files import WRITING, read_json, write_json
 from voxlate.base.messages import message
-from voxlate.evaluation.reports import curves
+from voxlate.evaluation.reports import charts as curves
 from voxlate.evaluation.reports.page import report
 from voxlate.evaluation.scoring.evaluate import evaluate
 from voxlate.scans.formats.io import write_volume
@@ -28,7 +27,6 @@ from voxlate.scans.images import pictures
 from voxlate.scans.images.grid import canonical
 from voxlate.scans.images.ranges import range_for
 from voxlate.scans.images.shown import nice
-from voxlate.training import recipe
 from voxlate.training.log_file import Curve, curves_of
 from voxlate.training.naive import fit
 
@@ -205,22 +203,6 @@ def test_warnings_are_sentences_with_the_colour_of_their_grade(page):
     assert "{'code'" not in html.unescape(page.source)
     assert page.source.count('<p class="warning note">By a starter.') == 2
     assert page.source.count('<p class="warning caution">A border.') == 2
-
-
-@pytest.mark.parametrize("every", [1000, pytest.param(1, marks=pytest.mark.slow)])
-def test_a_recipes_numbers_are_said_to_be_of_the_recipe_as_shipped_where_a_run_differs(run, every):
-    def written(name, **changes):
-        head = recipe.head_of(name)
-        (run / "recipe.toml").write_text(
-            head + tomli_w.dumps(recipe.to_dict(recipe.read(name, changes)))
-        )
-        return page_of(run).text
-
-    text = written("mr_to_ct_slices", **{"train.steps": "60", "stages.0.train.steps": "5"})
-    for part in ("mr_to_ct_slices", "train.steps 60 (1500)", "stages.0.train.steps 5 (2300)"):
-        assert part in text
-    for name in recipe.names()[::every]:
-        assert "as shipped (" not in written(name)
 
 
 def test_syntheses_without_scores_are_shown_too_with_the_source_that_the_provenance_names(

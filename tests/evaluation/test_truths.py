@@ -15,9 +15,9 @@ from scans import change_scan
 from voxlate.anatomy.phantom_cohort import write_cohort
 from voxlate.base.files import write_json
 from voxlate.checks.truths import SketchedTruth, judge, sketch_of
-from voxlate.evaluation.scoring.captions import caption, truth_messages
+from voxlate.evaluation.scoring.doubts import find_outliers
 from voxlate.evaluation.scoring.evaluate import evaluate
-from voxlate.evaluation.scoring.outliers import find_outliers
+from voxlate.evaluation.scoring.tables import caption, truth_messages
 from voxlate.scans.cohorts.cohort_refusals import refuse_synthetic
 from voxlate.scans.cohorts.find import find_cohort
 from voxlate.scans.formats.io import content_hash, read_volume, write_volume

@@ -77,13 +77,6 @@ class EvaluateOptions(Layout, Sampling, ExecutorOptions):
             panel=SCORES,
         ),
     ] = False
-    align: Annotated[
-        bool,
-        Option(
-            "Also score images moved onto the truth.",
-            panel=SCORES,
-        ),
-    ] = False
     window: Annotated[
         tuple[float, float] | None,
         Option(
@@ -95,7 +88,7 @@ class EvaluateOptions(Layout, Sampling, ExecutorOptions):
     scopes: Annotated[
         Sequence[str],
         Option(
-            "Scope: whole, slices, crops, both_masked, synthrad2025, … Repeatable.",
+            "Scope: whole, slices, crops, masked_slices, synthrad2025, … Repeatable.",
             flag="--score",
             panel=SCORES,
             metavar="NAME",
@@ -230,4 +223,7 @@ class CompareOptions:
             "Naive baseline that is compared instead of the synthesised images.", metavar="NAME"
         ),
     ] = "synthesis"
-    out: Annotated[Path | str | None, Option("JSON file of the table.", panel=OUTPUT)] = None
+    out: Annotated[
+        Path | str | None,
+        Option("File of the table: .csv, .tex (LaTeX) or .json.", panel=OUTPUT),
+    ] = None
