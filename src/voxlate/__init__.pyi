@@ -896,7 +896,6 @@ def compare(
     *,
     reference: str | None = None,
     report: str | Path | None = None,
-    answer: str = "synthesis",
     out: str | Path | None = None,
 ) -> Comparison:
     """Compare scored methods by paired tests.
@@ -906,7 +905,6 @@ def compare(
         options: CompareOptions, whose fields, listed below, may also be given by name.
         reference: Folder against which the others are tested. Default: the best one.
         report: HTML page with the table and pictures.
-        answer: Naive baseline that is compared instead of the synthesised images. Default: 'synthesis'.
         out: File of the table: .csv, .tex (LaTeX) or .json.
 
     Returns:

@@ -79,13 +79,6 @@ def test_the_best_method_is_the_reference_and_the_others_are_tested_against_it(f
     assert (mae["best"], mae["reference"]) == ("b", "c")
 
 
-def test_one_is_right_for_gradients_and_both_sides_are_equally_wrong(tmp_path):
-    write(tmp_path / "blur", {"mae": list(EIGHT), "gradient_strength": list(0.5 + EIGHT / 100)})
-    write(tmp_path / "noise", {"mae": list(EIGHT), "gradient_strength": list(1.2 + EIGHT / 100)})
-    found = metrics(compare([tmp_path / "blur", tmp_path / "noise"]))
-    assert found["gradient_strength"]["best"] == "noise"
-
-
 def test_slices_of_a_patient_are_one_value(tmp_path):
     patients = [f"p{number // 10}" for number in range(60)]
     values = np.random.default_rng(0).normal(50, 5, 60)
@@ -151,24 +144,12 @@ def test_what_cannot_be_compared_is_refused(folders, tmp_path):
     for others, named, options in (
         ([], "found 1", {}),
         ([tmp_path], "metrics.json", {}),
-        ([folders[1]], "mean image", {"answer": "mean image"}),
         ([folders[1]], "'d'", {"reference": "d"}),
         ([folders[0]], "twice", {}),
         ([more], "c8", {}),
     ):
         with refuses(named):
             compare([folders[0], *others], **options)
-
-
-def test_folders_of_one_name_are_called_by_their_parents_too(tmp_path):
-    folders = [write(tmp_path / run / "out", {"mae": [1, 2]}) for run in ("unet", "adm")]
-    assert list(compare(folders).document["methods"]) == ["unet/out", "adm/out"]
-
-
-def test_the_cases_of_one_patient_are_not_tested_and_have_no_star(tmp_path):
-    folders = [write(tmp_path / f"{k}", {"mae": list(EIGHT + k)}, ["p0"] * 8) for k in (0, 5)]
-    methods = metrics(compare(folders))["mae"]["methods"]
-    assert [sorted(method) for method in methods.values()] == [["ci95", "mean", "sd"]] * 2
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=8))

@@ -2,7 +2,6 @@
 
 import itertools
 import re
-import shutil
 
 import numpy as np
 import pytest
@@ -114,15 +113,3 @@ def test_of_many_cases_a_few_are_shown_from_the_lowest_to_the_highest_error(tmp_
     assert f"{MOST_CASES} of {MOST_CASES + 1} cases" in text
     assert "error rank 1 of 5 (lowest)" in text
     assert "error rank 5 of 5 (highest)" in text
-
-
-@slow
-def test_a_method_whose_images_have_gone_keeps_its_line_in_the_table(voxlate, outs, tmp_path):
-    side = shutil.copytree(outs[0].parent, tmp_path / "side")
-    outs = [side / method for method in METHODS[:2]]
-    for image in outs[1].glob("*/ct.nii.gz"):
-        image.unlink()
-    voxlate("compare", *outs, "--report", tmp_path / "methods.html").done()
-    page = Page((tmp_path / "methods.html").read_text(encoding="utf-8"))
-    assert "ddpm_m" in page.text
-    assert not any(image["alt"].startswith("ddpm_m") for image in page.images)

@@ -1,7 +1,6 @@
 """Distances of feature sets against closed forms, scipy's matrix root, published reference numbers and their biases."""
 
 import itertools
-import math
 
 import numpy as np
 import pytest
@@ -13,13 +12,11 @@ from refusals import refuses
 from rows import every_row, slow
 from voxlate.base.files import read_json
 from voxlate.evaluation.scoring.distances import (
-    REACH,
     TEXTURE,
     distances,
     features_for,
     frechet,
     frechet_limit,
-    responses,
 )
 
 
@@ -39,14 +36,6 @@ def test_sets_of_vectors_have_the_textbook_distance():
     assert frechet(a, b) == pytest.approx(textbook(a, b), rel=1e-10)
 
 
-def test_a_shift_is_its_squared_length_even_with_fewer_images_than_dimensions():
-    a = draws(5, 768)
-    assert frechet(a, a + 0.1) == pytest.approx(768 * 0.01, rel=1e-9)
-    assert frechet(a, 3 * a - 2 * a.mean(0)) == pytest.approx(
-        4 * np.trace(np.cov(a, rowvar=False)), rel=1e-9
-    )
-
-
 def test_the_reference_sets_have_the_published_distance(shared):
     folder = shared / "reference/xmodality/dev"
     sets = load_file(folder / "pipeline_io.safetensors")
@@ -54,16 +43,6 @@ def test_the_reference_sets_have_the_published_distance(shared):
     assert frechet(sets["fd_features_a"], sets["fd_features_b"]) == pytest.approx(
         expected, abs=1e-9
     )
-
-
-def test_few_images_raise_the_distance_and_its_limit_takes_that_back():
-    """Two equal standard Gaussians: the truth is 0."""
-    pairs = [(draws(120, 10, seed), draws(120, 10, 1000 + seed)) for seed in range(30)]
-    plain = np.array([frechet(a, b) for a, b in pairs])
-    limit = np.array([frechet_limit(a, b) for a, b in pairs])
-    # the bias is no accident
-    assert plain.mean() > 20 * plain.std() / math.sqrt(len(pairs))
-    assert abs(limit.mean()) < 0.15 * plain.mean()
 
 
 def test_the_limit_is_the_distance_of_the_gaussians_that_were_drawn_from():
@@ -127,26 +106,6 @@ def test_the_more_a_picture_is_spoilt_the_larger_is_the_texture_distance(change,
     assert all(later > 1.2 * earlier for earlier, later in itertools.pairwise(values)), values
 
 
-def test_an_empty_picture_has_no_texture():
-    (vector,) = TEXTURE(np.zeros((1, 20, 20), np.float32))
-    # all of it is black
-    assert vector[0] == 1
-    assert np.all(vector[1:] == 0)
-
-
-def test_the_filters_are_exact_on_ramps_and_parabolas():
-    y, x = np.mgrid[:24, :20].astype(float)
-    middle = (slice(REACH, -REACH), slice(REACH, -REACH))
-    edges = responses(0.5 * x - 2 * y)[::2]
-    # along 0, 45, 90 and 135 degrees
-    for edge, slope in zip(edges, (0.5, -1.5 / 2**0.5, -2.0, -2.5 / 2**0.5)):
-        assert np.allclose(edge[middle], slope, atol=1e-9)
-    lines = responses(x**2 + 3 * x * y)[1::2]
-    assert np.allclose(lines[0][middle], 2.0, atol=1e-8)
-    # (1, 1) / √2: f_xx/2 + f_xy
-    assert np.allclose(lines[1][middle], 1.0 + 3.0, atol=1e-8)
-
-
 def test_texture_features_are_the_same_numbers_everywhere():
     """Golden: a change of any filter, scale or statistic must change the features' name, too."""
     y, x = np.mgrid[0:16, 0:12]
@@ -154,12 +113,6 @@ def test_texture_features_are_the_same_numbers_everywhere():
     assert len(vector) == TEXTURE.dimensions == 44
     golden = [0.5683, 0.3090, 3.0252, 3.0500, 3.6182, 3.1980, 2.6550]
     assert vector[[0, 3, 8, 9, 16, 25, 43]] == pytest.approx(golden, abs=1e-4)
-
-
-def test_pictures_of_any_size_and_batch_give_the_same_vectors():
-    pictures = scenes(4, count=20, size=21)
-    assert TEXTURE(pictures)[17] == pytest.approx(TEXTURE(pictures[17:18])[0], abs=1e-5)
-    assert np.isfinite(TEXTURE(np.ones((1, 1, 3), np.float32))).all()
 
 
 def test_features_of_another_name_are_refused():

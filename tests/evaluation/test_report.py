@@ -10,8 +10,6 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
@@ -26,7 +24,6 @@ from voxlate.scans.formats.io import write_volume
 from voxlate.scans.images import pictures
 from voxlate.scans.images.grid import canonical
 from voxlate.scans.images.ranges import range_for
-from voxlate.scans.images.shown import nice
 from voxlate.training.log_file import Curve, curves_of
 from voxlate.training.naive import fit
 
@@ -249,36 +246,12 @@ def test_radiological_convention_puts_the_patients_left_on_the_right():
         assert pictures.plane_of(volume, plane, level)[0, column] == 1
 
 
-def test_a_montage_has_a_tile_for_each_picture_the_right_way_up(tmp_path):
-    half = np.zeros((10, 10))
-    half[5:] = 1  # anterior half of an axial slice
-    pictures.montage([[half, half], [half, half]], ["one", "two"], tmp_path / "m.png", tile=32)
-    sheet = np.asarray(Image.open(tmp_path / "m.png"))
-    assert sheet.shape == (2 * 16 + 2 * (32 + 16), 2 * 36 - 4, 3)
-    assert sheet[2 * 16 + 4, 16].tolist() == [255, 255, 255]
-    assert sheet[2 * 16 + 28, 16].tolist() == [0, 0, 0]
-
-
-def test_data_uris_hold_the_picture_exactly():
-    picture = np.random.default_rng(0).integers(0, 256, (9, 7), dtype=np.uint8)
-    assert np.array_equal(np.asarray(opened(pictures.data_uri(picture))), picture)
-    coloured = np.asarray(opened(pictures.data_uri(picture, "magma")).convert("RGB"))
-    assert np.array_equal(coloured, pictures.palette("magma")[picture])
-
-
 def test_later_lines_of_a_resumed_run_count(tmp_path):
     log, losses = tmp_path / "log.jsonl", ((1, 5), (1, 3), (2, 2))
     lines = [{"stage": "", "step": step, "loss": {"total": loss}} for step, loss in losses]
     log.write_text("\n".join(map(json.dumps, lines)))
     (curve,) = curves_of(log)["", "loss"]
     assert (curve.steps, curve.values) == ((1, 2), (3, 2))
-
-
-@given(st.floats(1e-6, 1e6))
-def test_nice_ends_are_round_and_at_most_half_as_much_again(value):
-    end = nice(value)
-    assert value * (1 - 1e-6) <= end <= value * 1.5 * (1 + 1e-6)
-    assert f"{end:.1e}"[:3] in ("1.0", "1.5", "2.0", "2.5", "3.0", "4.0", "5.0", "6.0", "8.0")
 
 
 # charts

@@ -63,20 +63,19 @@ LATEX = str.maketrans(
 
 @dataclass(frozen=True)
 class ScoredMethod:
-    """One method: a folder of syntheses with its scores; answer: its images that are compared."""
+    """One method: a folder of syntheses with its scores."""
 
     name: str
     path: Path
     scores: Scores
-    answer: str
 
     @property
-    def provenances(self) -> list[tuple[str, Document]]:
-        """The case and the provenance of each synthesised image; none where naive baselines are compared."""
+    def devices(self) -> list[str]:
+        """The devices on which its images were synthesised."""
         folder = self.path if self.path.is_dir() else self.path.parent
-        labels = sorted(self.scores.labels) if self.answer == SYNTHESIS else []
-        images = (label.split("/") for label in labels)
-        return [(case, provenance_of(folder, case, name)) for case, name in images]
+        labels = (label.split("/") for label in self.scores.labels)
+        stated = (provenance_of(folder, case, name).get("device") for case, name in labels)
+        return sorted({device for device in stated if device})
 
 
 @dataclass(frozen=True)
@@ -147,15 +146,14 @@ def compare(
     folders: Sequence[Path | str],
     *,
     reference: str | None = None,
-    answer: str = SYNTHESIS,
 ) -> Comparison:
     """Mean and sd of each method and metric, and paired Wilcoxon tests against `reference`, Holm-corrected.
 
     folders: folders that `evaluate` scored (each has a metrics.json); reference: name of a method, by default the best
-    method of each metric; answer: "synthesis", or a naive baseline. Cases of one patient are averaged first if there
-    are several patients. Raises BadInput if cases, ranges or masks differ. Source: Wilcoxon 1945; Holm 1979.
+    method of each metric. Cases of one patient are averaged first if there are several patients. Raises BadInput if
+    cases, ranges or masks differ. Source: Wilcoxon 1945; Holm 1979.
     """
-    methods = _methods([Path(folder) for folder in folders], answer)
+    methods = _methods([Path(folder) for folder in folders])
     names = [method.name for method in methods]
     if reference not in (None, *names):
         raise BadInput(
@@ -181,26 +179,20 @@ def compare(
     document = {
         "voxlate": __version__,
         "note": "Research software, not a medical device.",
-        "answer": answer,
         "reference": reference,
         **shared,
         "left_out": left_out,
         "methods": {method.name: str(method.path) for method in methods},
         "folds": {method.name: fold_lines(method.scores) for method in methods},
         "trained_on": {name: of.get("trained_on", []) for name, of in headers.items()},
-        "devices": {
-            method.name: sorted({own["device"] for _, own in method.provenances if "device" in own})
-            for method in methods
-        },
+        "devices": {method.name: method.devices for method in methods},
         "modalities": {name: _modality(name, methods, known, reference) for name in modalities},
-        "naive": {name: _naive(name, methods, known) for name in modalities}
-        if answer == SYNTHESIS
-        else {},
+        "naive": {name: _naive(name, methods, known) for name in modalities},
     }
     return Comparison(document)
 
 
-def _methods(folders: Sequence[Path], answer: str) -> list[ScoredMethod]:
+def _methods(folders: Sequence[Path]) -> list[ScoredMethod]:
     if len(folders) < 2:
         raise BadInput(
             f"compare: expected at least two scored folders, found {len(folders)}. Add another one."
@@ -213,15 +205,10 @@ def _methods(folders: Sequence[Path], answer: str) -> list[ScoredMethod]:
                 f"{path}: expected the scores of a folder of syntheses, found none. Run voxlate evaluate first."
             )
         scores = read_scores(path)
-        for modality, means in scores.means.items():
-            if answer not in means:
-                raise BadInput(
-                    f"{path}: expected scores of {answer} for {modality}, found {', '.join(means)}. Choose one of these."
-                )
         check_unchanged(folder, scores.header)
         # Scores of images that were given the truth are a bound and not those of a synthesis.
         name += " (given the truth)" if scores.header.get("given_truth") else ""
-        methods.append(ScoredMethod(name, folder, scores, answer))
+        methods.append(ScoredMethod(name, folder, scores))
     return methods
 
 
@@ -245,7 +232,7 @@ def _modality(
 ) -> Table:
     """The conventions of a modality, and the result of each metric that methods have."""
     parts = [method.scores.parts[name] for method in methods]
-    tables = {method.name: method.scores.by_case(name, method.answer) for method in methods}
+    tables = {method.name: method.scores.by_case(name) for method in methods}
     for method in methods[1:]:
         _check_same(name, methods[0], method)
     patients = methods[0].scores.patients
@@ -317,7 +304,7 @@ def _check_same(name: str, first: ScoredMethod, other: ScoredMethod) -> None:
                 raise BadInput(
                     f"{other.path}: expected the {kind} {part} to be {rules[part]} as in {first.path}, found {others[part]}. Score both with the same {option}."
                 )
-    cases, of_other = ({*one.scores.by_case(name, one.answer).index} for one in both)
+    cases, of_other = ({*one.scores.by_case(name).index} for one in both)
     if odd := sorted(cases ^ of_other):
         where = first.path if odd[0] in cases else other.path
         raise BadInput(
@@ -385,8 +372,7 @@ def _test(
 def _pool(name: str, metric: Metric, methods: Sequence[ScoredMethod]) -> Table:
     """Distances of pooled slices, if all methods have them by the same features and number of images."""
     values = {
-        method.name: method.scores.means[name][method.answer].get(metric.key, {})
-        for method in methods
+        method.name: method.scores.means[name][SYNTHESIS].get(metric.key, {}) for method in methods
     }
     if any(value.get("mean") is None for value in values.values()):
         return {}

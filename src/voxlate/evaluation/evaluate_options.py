@@ -217,12 +217,6 @@ class CompareOptions:
     report: Annotated[
         Path | str | None, Option("HTML page with the table and pictures.", panel=MAIN)
     ] = None
-    answer: Annotated[
-        str,
-        Option(
-            "Naive baseline that is compared instead of the synthesised images.", metavar="NAME"
-        ),
-    ] = "synthesis"
     out: Annotated[
         Path | str | None,
         Option("File of the table: .csv, .tex (LaTeX) or .json.", panel=OUTPUT),

@@ -160,7 +160,7 @@ def compare(
     from voxlate.evaluation.compare import compare as compare_scores
     from voxlate.evaluation.reports.comparison import write_page
 
-    comparison = compare_scores(folders, reference=options.reference, answer=options.answer)
+    comparison = compare_scores(folders, reference=options.reference)
     if options.out:
         comparison.write(options.out)
     if options.report:

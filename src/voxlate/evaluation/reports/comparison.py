@@ -22,15 +22,14 @@ def write_page(document: Mapping[str, Any], path: Path | str) -> None:
     for name, place in document["methods"].items():
         folder = Path(place) if Path(place).is_dir() else Path(place).parent
         methods[name] = (folder, scores_in(folder))
-    pictured = document["answer"] == "synthesis"
     all_names = f"{targets}: {', '.join(names[:-1])} and {names[-1]}"
     context = {
         "kind": "Comparison",
-        "folder": f"{document['answer']} of {len(names)} methods",
+        "folder": f"{len(names)} methods",
         "title": all_names if len(names) < 5 else f"{targets}, compared",
         "tables": comparison_tables(document),
         "paths": document["methods"],
-        "cases": sections_of(methods, MOST_CASES * len(modalities)) if pictured else [],
+        "cases": sections_of(methods, MOST_CASES * len(modalities)),
         "cases_total": max(part["cases"] for part in modalities.values()),
         "scales": SCALES,
     }

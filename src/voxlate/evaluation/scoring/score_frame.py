@@ -218,7 +218,8 @@ def _verdict(name: str, scores: ScoreFrame) -> Verdict:
     other = verdict_on(name, on_255, scores.patients, NETWORK_METRIC.unit, "", clause)
     if "unknown" in (stated.outcome, other.outcome) or stated.outcome == other.outcome:
         return stated
-    sentence = f"The result depends on the unit. By each image's own peak: {stated.sentence} In network units: {other.sentence}"
+    first, second = (one.sentence.partition(". ")[0] for one in (stated, other))
+    sentence = f"{first}. The result depends on the unit: in network units, {second}."
     return replace(stated, outcome="unclear", sentence=sentence)
 
 
