@@ -4,7 +4,7 @@ import math
 from types import MappingProxyType
 
 from voxlate.evaluation.scoring.case_scores import Row
-from voxlate.evaluation.scoring.score_frame import frame_of
+from voxlate.evaluation.scoring.score_frame import frame_of, section_names
 from voxlate.evaluation.scoring.scores import Scores
 
 NONE = MappingProxyType({})
@@ -30,5 +30,9 @@ def made_scores(values, patients=None, part=NONE, **header):
                 patient = patients[number] if patients else f"p{number}"
                 rows.append(Row(f"c{number}", patient, modality, method, own))
     stated = {"seed": 0, "regions": {}, "scopes": {}, **header}
-    stated["modalities"] = {name: {**PART, **part} for name in values}
-    return Scores(stated, frame_of(rows, stated))
+    stated["modalities"] = {name: {**PART, **part, "modality": name} for name in values}
+    frame = frame_of(rows, stated)
+    names = section_names(zip(frame["modality"], frame["fold"]))
+    sections = dict(zip(names, frame["modality"]))
+    stated["modalities"] = {name: stated["modalities"][of] for name, of in sections.items()}
+    return Scores(stated, frame)

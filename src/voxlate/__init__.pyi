@@ -24,7 +24,7 @@ from voxlate.evaluation.calibrate_options import CalibrateOptions as CalibrateOp
 from voxlate.evaluation.compare import Comparison
 from voxlate.evaluation.evaluate_options import CompareOptions as CompareOptions
 from voxlate.evaluation.evaluate_options import EvaluateOptions as EvaluateOptions
-from voxlate.evaluation.scoring.features import Features
+from voxlate.evaluation.scoring.distances import Features
 from voxlate.evaluation.scoring.scores import Scores
 from voxlate.scans.cases.prepared import Cohort
 from voxlate.scans.cohorts.case_files import CohortFiles
@@ -900,7 +900,6 @@ def compare(
     *,
     reference: str | None = None,
     report: Path | str | None = None,
-    answer: str = "synthesis",
     out: Path | str | None = None,
 ) -> Comparison:
     """Compare scored methods by paired tests.
@@ -910,8 +909,7 @@ def compare(
         options: CompareOptions, whose fields, listed below, may also be given by name.
         reference: Folder against which the others are tested. Default: the best one.
         report: HTML page with the table and pictures.
-        answer: Naive baseline that is compared instead of the synthesised images. Default: 'synthesis'.
-        out: JSON file of the table.
+        out: File of the table: .csv, .tex (LaTeX) or .json.
 
     Returns:
         Comparison: Means, standard deviations and paired tests by modality, metric and method, in `document` or `to_frame()`.
@@ -941,7 +939,6 @@ def evaluate(
     split: Literal["train", "val", "test"] | None = None,
     value_range: tuple[float, float] | Mapping[str, Sequence[float]] | None = None,
     any_truth: bool = False,
-    align: bool = False,
     window: tuple[float, float] | None = None,
     scopes: Sequence[str] = (),
     slices: str | SliceFilter | None = None,
@@ -990,9 +987,8 @@ def evaluate(
         split: Split to score: train, val or test.
         value_range: Range of PSNR and SSIM.
         any_truth: Count wrong truths, too. Default: False.
-        align: Also score images moved onto the truth. Default: False.
         window: HU range of PNG truths. Default: 0 80.
-        scopes: Scope: whole, slices, crops, both_masked, synthrad2025, … One or a list.
+        scopes: Scope: whole, slices, crops, masked_slices, synthrad2025, … One or a list.
         slices: Slices that count: 'above={cta=0}, pixels=200'.
         crop: Side length of crops in pixels. Default: 256.
         features: Distance of the slices' features: texture.

@@ -9,7 +9,7 @@ from voxlate.base.files import write_json
 from voxlate.base.messages import message
 from voxlate.clinic.dicom_out import export_dicom
 from voxlate.clinic.picture_archive import write_objects_of
-from voxlate.evaluation.intervals.expected import error_lines
+from voxlate.evaluation.intervals.summary import error_lines
 from voxlate.evaluation.reports.page import report as write_report
 from voxlate.scans.formats.io import content_hash, read_volume
 from voxlate.scans.formats.nifti import description_of

@@ -112,18 +112,3 @@ def test_without_a_run_the_baselines_are_learned_from_the_prepared_training_case
     write_json(out / "case0/provenance.json", {"model": {"title": "a starter"}})
     (out / "case0_t2.nii.gz").rename(out / "case0/t2.nii.gz")
     assert evaluate(out, whole).header["naive_cases"] == {"t2": 3}
-
-
-def test_an_image_is_of_the_only_truth_that_states_its_kind_and_others_are_named(tmp_path):
-    values = np.linspace(-1000, 900, 6 * 20 * 20).reshape(6, 20, 20)
-    for name in ("ct_bone", "t1"):
-        save(tmp_path / f"cohort/p1/{name}.nii.gz", values)
-    save(tmp_path / "other/p1_ct.nii.gz", values)
-    (row, *_) = evaluate(tmp_path / "other", tmp_path / "cohort").rows
-    assert (row.case, row.modality) == ("p1", "ct_bone")
-    save(tmp_path / "unnamed/p1_knochen.nii.gz", values)
-    with refuses(r'knochen = "\{case\}/ct_bone"'):
-        evaluate(tmp_path / "unnamed", tmp_path / "cohort")
-    save(tmp_path / "cohort/p1/ct_soft.nii.gz", values)
-    with refuses("ct_bone, ct_soft, t1"):
-        evaluate(tmp_path / "other", tmp_path / "cohort")

@@ -10,7 +10,6 @@ from refusals import refuses
 from rows import every_row
 from voxlate.base.files import read_json
 from voxlate.evaluation.reports.page import report
-from voxlate.evaluation.scoring.distances import frechet, with_error
 from voxlate.evaluation.scoring.evaluate import evaluate
 from voxlate.evaluation.scoring.metrics import ImagePair, psnr, ssim
 from voxlate.evaluation.scoring.scored_regions import region_scores
@@ -114,16 +113,6 @@ def test_another_modality_a_label_map_or_a_mask_file_may_say_where_to_look(
     assert "vessels.dice" not in scores.rows[0].scores
 
 
-def test_a_region_lies_within_the_mask(cohort, out, tmp_path):
-    half = np.zeros((12, 28, 24))
-    half[:, :, :10] = 1
-    save(tmp_path / "half.nii.gz", half, "mask", "")
-    scores = evaluate(out, cohort, mask=tmp_path / "half.nii.gz", regions={"vessels": "cta>150"})
-    # the missing half lies outside
-    assert mean(scores, "vessels.mae") == pytest.approx(60, abs=1e-3)
-    assert mean(scores, "vessels.dice") == 1
-
-
 def test_a_region_below_a_threshold_does_not_hold_the_air_around_the_body(cohort, out):
     data = head(0)
     data[4:7, 18:21, 9:12] = -1000
@@ -150,12 +139,6 @@ def test_a_region_that_one_case_lacks_is_left_out_there(cohort, out):
     assert (mae["n"], mae["not_finite"]) == (2, 1)
     # what is not there was made up
     assert scores.rows[1].scores["vessels.dice"] == 0
-
-
-@every_row("name", ["cta", "swi"])
-def test_a_region_that_no_case_has_is_refused(cohort, out, name):
-    with refuses(name):
-        evaluate(out, cohort, regions={"vessels": f"{name}>900"})
 
 
 UNREADABLE = ["cta>", ">150", "cta>>150", "150>cta>20", "600<cta<150", "cta>a lot", "cta>=3", ""]
@@ -200,18 +183,12 @@ def test_features_of_the_users_own_take_the_place(cohort, out):
     expected = (truth.mean() - ours.mean()) ** 2 + (truth.std(ddof=1) - ours.std(ddof=1)) ** 2
     found = of(scores, "fd")
     assert found["mean"] == pytest.approx(expected, rel=1e-4)
-    cases = np.repeat(np.arange(3), 12)
-    plain = with_error(frechet, truth[:, None], ours[:, None], cases)
-    assert (found["se"], found["n"]) == (pytest.approx(plain.error, rel=0.01), 36)
+    assert found["n"] == 36
     assert mean(scores, "fd_inf") is not None
     assert (stated["images"], stated["dimensions"]) == (36, 1)
     # it is of no single case
     assert ",fd," not in (out / "scores.csv").read_text()
     assert "FD" in [line.label for line in scores.table().lines["cta"]]
-    assert of(evaluate(out, cohort, features=Spread(), **how), "fd") == found
-    for name in ("p1", "p2"):
-        (out / name / "cta.nii.gz").unlink()
-    assert of(evaluate(out, cohort, features=Spread(), **how), "fd")["se"] is None
 
 
 # the TOF-to-CTA paper's variants
@@ -232,18 +209,3 @@ def test_volumes_score_as_the_paper_scores_them(shared, tmp_path):
     # the origin matters
     assert abs(low.scores["ssim_3d"] - wanted["ssim"]) > 5e-5
     assert scores.parts["cta"]["ssim_from"] == "zero"
-
-
-def test_a_threshold_that_is_named_after_vessels_and_finds_bone_has_a_caution(cohort, out):
-    def codes(**regions):
-        """The codes of the messages on regions."""
-        said = evaluate(out, cohort, regions=regions).header["messages"]
-        return [one["code"] for one in said if one["code"] == "region-of-bone"]
-
-    assert codes(vessels="cta>150") == []
-    for number in range(3):
-        data = head(number)
-        data[1:-1, 4:6] = 1200
-        save(cohort / f"p{number}" / "cta.nii.gz", data, "cta")
-    assert codes(vessels="cta>150") == ["region-of-bone"]
-    assert codes(vessels="150<cta<600", dense="cta>150") == []

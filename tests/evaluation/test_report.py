@@ -10,9 +10,6 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-import tomli_w
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
@@ -20,15 +17,13 @@ from made_volumes import head, made_volume, save
 from refusals import refuses
 from voxlate.base.files import WRITING, read_json, write_json
 from voxlate.base.messages import message
-from voxlate.evaluation.reports import curves
+from voxlate.evaluation.reports import charts as curves
 from voxlate.evaluation.reports.page import report
 from voxlate.evaluation.scoring.evaluate import evaluate
 from voxlate.scans.formats.io import write_volume
 from voxlate.scans.images import pictures
 from voxlate.scans.images.grid import canonical
 from voxlate.scans.images.ranges import range_for
-from voxlate.scans.images.shown import nice
-from voxlate.training import recipe
 from voxlate.training.log_file import Curve, curves_of
 from voxlate.training.naive import fit
 
@@ -207,22 +202,6 @@ def test_warnings_are_sentences_with_the_colour_of_their_grade(page):
     assert page.source.count('<p class="warning caution">A border.') == 2
 
 
-@pytest.mark.parametrize("every", [1000, pytest.param(1, marks=pytest.mark.slow)])
-def test_a_recipes_numbers_are_said_to_be_of_the_recipe_as_shipped_where_a_run_differs(run, every):
-    def written(name, **changes):
-        head = recipe.head_of(name)
-        (run / "recipe.toml").write_text(
-            head + tomli_w.dumps(recipe.to_dict(recipe.read(name, changes)))
-        )
-        return page_of(run).text
-
-    text = written("mr_to_ct_slices", **{"train.steps": "60", "stages.0.train.steps": "5"})
-    for part in ("mr_to_ct_slices", "train.steps 60 (1500)", "stages.0.train.steps 5 (2300)"):
-        assert part in text
-    for name in recipe.names()[::every]:
-        assert "as shipped (" not in written(name)
-
-
 def test_syntheses_without_scores_are_shown_too_with_the_source_that_the_provenance_names(
     out, tmp_path
 ):
@@ -267,36 +246,12 @@ def test_radiological_convention_puts_the_patients_left_on_the_right():
         assert pictures.plane_of(volume, plane, level)[0, column] == 1
 
 
-def test_a_montage_has_a_tile_for_each_picture_the_right_way_up(tmp_path):
-    half = np.zeros((10, 10))
-    half[5:] = 1  # anterior half of an axial slice
-    pictures.montage([[half, half], [half, half]], ["one", "two"], tmp_path / "m.png", tile=32)
-    sheet = np.asarray(Image.open(tmp_path / "m.png"))
-    assert sheet.shape == (2 * 16 + 2 * (32 + 16), 2 * 36 - 4, 3)
-    assert sheet[2 * 16 + 4, 16].tolist() == [255, 255, 255]
-    assert sheet[2 * 16 + 28, 16].tolist() == [0, 0, 0]
-
-
-def test_data_uris_hold_the_picture_exactly():
-    picture = np.random.default_rng(0).integers(0, 256, (9, 7), dtype=np.uint8)
-    assert np.array_equal(np.asarray(opened(pictures.data_uri(picture))), picture)
-    coloured = np.asarray(opened(pictures.data_uri(picture, "magma")).convert("RGB"))
-    assert np.array_equal(coloured, pictures.palette("magma")[picture])
-
-
 def test_later_lines_of_a_resumed_run_count(tmp_path):
     log, losses = tmp_path / "log.jsonl", ((1, 5), (1, 3), (2, 2))
     lines = [{"stage": "", "step": step, "loss": {"total": loss}} for step, loss in losses]
     log.write_text("\n".join(map(json.dumps, lines)))
     (curve,) = curves_of(log)["", "loss"]
     assert (curve.steps, curve.values) == ((1, 2), (3, 2))
-
-
-@given(st.floats(1e-6, 1e6))
-def test_nice_ends_are_round_and_at_most_half_as_much_again(value):
-    end = nice(value)
-    assert value * (1 - 1e-6) <= end <= value * 1.5 * (1 + 1e-6)
-    assert f"{end:.1e}"[:3] in ("1.0", "1.5", "2.0", "2.5", "3.0", "4.0", "5.0", "6.0", "8.0")
 
 
 # charts

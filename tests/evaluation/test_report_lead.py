@@ -2,7 +2,7 @@
 
 from rows import every_row
 from voxlate.base.messages import Message
-from voxlate.evaluation.intervals.expected import NOT_MEASURED, error_lines
+from voxlate.evaluation.intervals.summary import NOT_MEASURED, error_lines
 from voxlate.evaluation.reports.page import lead
 from voxlate.training.verdict import Verdict
 

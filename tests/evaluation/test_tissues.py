@@ -8,7 +8,6 @@ from refusals import refuses
 from rows import every_row
 from voxlate.evaluation.scoring.evaluate import evaluate
 from voxlate.evaluation.scoring.scored_regions import TISSUES, thirds
-from voxlate.scans.images.ranges import mask_for
 from voxlate.scans.images.regions import BORDERS_HU, TISSUES_HU, regions_from
 
 SPACING = np.diag([1.0, 1.0, 2.0, 1.0])  # x, y, z
@@ -100,11 +99,6 @@ def test_a_ct_is_scored_in_its_body_with_its_tissues_and_the_whole_image_beside_
     # the surface of what has one threshold
     assert own["skull.surface_95"] == 1
     assert "mid.surface" not in own
-
-
-def test_units_of_which_air_is_no_result_are_scored_in_the_body():
-    assert {mask_for(unit) for unit in ("HU", "s", "ml/100g/min", "ml/100g")} == {"body"}
-    assert {mask_for(unit) for unit in ("a.u.", "grey", "1")} == {"whole"}
 
 
 @every_row(

@@ -15,15 +15,14 @@ from scans import change_scan
 from voxlate.anatomy.phantom_cohort import write_cohort
 from voxlate.base.files import write_json
 from voxlate.checks.truths import SketchedTruth, judge, sketch_of
-from voxlate.evaluation.scoring.captions import caption, truth_messages
+from voxlate.evaluation.scoring.doubts import find_outliers
 from voxlate.evaluation.scoring.evaluate import evaluate
-from voxlate.evaluation.scoring.outliers import find_outliers
+from voxlate.evaluation.scoring.tables import caption, truth_messages
 from voxlate.scans.cohorts.cohort_refusals import refuse_synthetic
 from voxlate.scans.cohorts.find import find_cohort
 from voxlate.scans.formats.io import content_hash, read_volume, write_volume
 from voxlate.scans.formats.nifti import SYNTHETIC_SCAN
 from voxlate.scans.images.grid import canonical
-from voxlate.scans.images.mask import foreground
 
 SIZE = (56, 60, 40)
 CASES = 4
@@ -76,10 +75,6 @@ def found(heads, change=np.copy, first=None, **kept):
     return kinds_of(truths | {"p0/ct": first or sketched(heads, 0, change, **kept)})
 
 
-def windowed(low, high):
-    return lambda ct: np.round((ct.clip(low, high) - low) / (high - low) * 255)
-
-
 def raised(ct):
     return ct + 1024
 
@@ -99,41 +94,12 @@ def test_a_truth_with_wrong_values_is_at_fault_alone(heads, name):
     assert found(heads, change) == {"p0/ct": kind}
 
 
-def mirrored(values):
-    return np.ascontiguousarray(values[:, ::-1])
-
-
 def test_a_truth_in_micrometres_or_metres_or_in_another_unit_is_at_fault(heads):
     affine = scan(heads, 0, "ct").affine
     for factor in (1000, 0.001):
         scaled = sketched.__wrapped__(heads, 0, affine=np.diag([factor] * 3 + [1]) @ affine)
         assert found(heads, first=scaled) == {"p0/ct": "spacing"}
     assert found(heads, unit="grey") == {"p0/ct": "unit"}
-
-
-FLIPS = {"left to right": -1, "front to back": -2, "upside down": -3}
-
-
-@slow
-@every_row("name", FLIPS)
-def test_truths_that_all_lie_mirrored_are_all_at_fault_whatever_the_model(heads, name):
-    faults, _ = judge(of_all(heads, lambda ct: np.flip(ct, FLIPS[name]), untrained))
-    assert len(faults) == CASES
-    assert all(fault.kind == "mirrored" and name in fault.found for fault in faults.values())
-
-
-def symmetric(values):
-    return (values + values[:, :, ::-1]) / 2
-
-
-@slow
-@every_row("model", [good, np.zeros_like, lambda ct: untrained(ct)])
-def test_a_symmetric_head_is_not_mirrored(heads, model):
-    assert "mirrored" not in kinds_of(of_all(heads, symmetric, model, seen=symmetric)).values()
-
-
-def test_a_model_that_was_trained_on_mirrored_truths_finds_them_right(heads):
-    assert "mirrored" not in kinds_of(of_all(heads, mirrored, mirrored)).values()
 
 
 def of_another(heads, owner, empty=0):
@@ -145,21 +111,6 @@ def of_another(heads, owner, empty=0):
         return ct
 
     return change
-
-
-def test_exchanged_truths_are_all_at_fault_though_one_source_shows_hardly_anything(heads):
-    def noisy(t1):
-        return np.random.default_rng(2).normal(0, 1, t1.shape).astype(np.float32)
-
-    for owners in ([1, 0, 2, 3], [1, 2, 3, 0]):
-        truths = {
-            f"p{n}/ct": sketched(
-                heads, n, of_another(heads, owner), np.zeros_like, seen=np.copy if n else noisy
-            )
-            for n, owner in enumerate(owners)
-        }
-        exchanged = [n for n, owner in enumerate(owners) if owner != n]
-        assert kinds_of(truths) == {f"p{n}/ct": "patient" for n in exchanged}
 
 
 def test_exchanged_truths_are_of_other_patients_though_one_is_empty_in_part(heads):
@@ -179,8 +130,6 @@ def untrained(ct):
 
 BAD_MODELS = {
     "a constant image of air": lambda ct: np.full_like(ct, -1000),
-    "a constant image of tissue": lambda ct: np.full_like(ct, 40),
-    "bone and air inverted": lambda ct: -ct,
     "1024 too high": raised,
     "an untrained network": untrained,
     "noise": lambda ct: np.random.default_rng(1).normal(500, 500, ct.shape).astype(np.float32),
@@ -192,13 +141,6 @@ BAD_MODELS = {
 @every_row("name", BAD_MODELS)
 def test_a_bad_model_is_no_fault_of_the_truth(heads, name):
     assert not judge(of_all(heads, model=BAD_MODELS[name]))[0]
-
-
-@slow
-def test_a_model_that_was_trained_on_other_values_finds_them_right(heads):
-    for change in (raised, windowed(-160, 240), lambda ct: ct.clip(0, 80)):
-        faults, said = judge(of_all(heads, change, change))
-        assert (faults, said[-1].code, said[-1].grade) == ({}, "truth-image", "do not trust")
 
 
 @pytest.fixture
@@ -290,30 +232,6 @@ def test_a_synthesised_image_is_no_truth_and_no_scan_of_a_cohort(synthesised, tm
     with refuses("phantom_000"):
         prepare(cohort, tmp_path / "prepared")
     refuse_synthetic(find_cohort(cohort).cases, {"t1"})
-
-
-@every_row(
-    "change",
-    [
-        np.logical_not,
-        lambda body: body * body.cumsum(-1),
-    ],
-)
-def test_an_inverted_mask_a_scan_and_that_of_another_body_are_refused(synthesised, change):
-    out, cohort = synthesised
-    for folder in cohort.glob("phantom_*"):
-        ct = read_volume(folder / "ct.nii.gz", "ct")
-        save(folder / "mask.nii.gz", change(foreground(ct)), "mask", "", ct.affine)
-    with refuses("phantom_000"):
-        evaluate(out, cohort, mask="cohort")
-
-
-def test_a_truth_whose_slices_are_shuffled_is_not_scored_without_a_word(heads):
-    shuffled = np.random.default_rng(0).permutation(SIZE[2])
-    truths = {f"p{n}/ct": sketched(heads, n) for n in (1, 2)}
-    faults, odd = judge(truths | {"p0/ct": sketched(heads, 0, lambda ct: ct[shuffled])})
-    assert {label: fault.kind for label, fault in faults.items()} == {"p0/ct": "slices"}
-    assert "p0/ct" not in {one.case for one in odd}
 
 
 def test_an_evaluation_with_a_truth_that_is_not_to_be_trusted_ends_with_code_3(

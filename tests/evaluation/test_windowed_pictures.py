@@ -68,15 +68,6 @@ def test_baselines_of_pictures_are_not_put_through_the_window_whatever_the_model
     assert errors == pytest.approx(dict.fromkeys(methods, 0), abs=0.5)
 
 
-def test_an_image_in_grey_values_is_scored_as_it_is(folders):
-    write_json(folders[0] / "a/provenance.json", {"case": "a", "units": {"ct": "grey"}})
-    scores = evaluate(*folders)
-    assert "windows" not in scores.header
-    assert scores.rows[0].scores["mae"] > 50
-    with refuses("--window"):
-        evaluate(*folders, window=(0, 80))
-
-
 @every_row(
     ("options", "named"),
     [

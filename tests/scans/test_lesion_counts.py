@@ -1,11 +1,8 @@
 """Pieces of a region that an image keeps, shrinks, erases and invents: boxes whose fate is known."""
 
-import re
-
 import numpy as np
-import pandas
 
-from voxlate.evaluation.lesion_counts import count_lesions, lesion_sentence
+from voxlate.evaluation.scoring.scored_regions import count_lesions
 
 SHAPE = (8, 40, 40)
 
@@ -36,20 +33,3 @@ def test_pieces_of_a_label_map_are_compared_by_their_contrast():
         image[at(*place)] += made
     counts = count_lesions(label, truth, image)
     assert counts == {"pieces": 5, "kept": 1, "shrunk": 1, "erased": 2, "unseen": 1}
-
-
-def test_the_ledger_is_over_all_cases_and_its_interval_is_wilsons_over_patients():
-    patients = {k: f"p{k // 2}" for k in range(20)}
-    kept = [float(k < 18) for k in patients]
-    counts = {
-        "pieces": 1.0,
-        "kept": kept,
-        "shrunk": [0.0] * 19 + [1.0],
-        "erased": [0.0] * 18 + [1.0, 0.0],
-    }
-    counts["invented"] = [3.0] + [np.nan] * 19
-    rows = pandas.DataFrame(counts, patients).add_prefix("tumour.")
-    said = lesion_sentence("tumour", rows, patients)
-    # 9 of 10 patients: 0.596 to 0.982
-    assert re.findall(r"\d+", said) == ["20", "20", "18", "1", "1", "3", "90", "60", "98"]
-    assert lesion_sentence("bone", rows, patients) == ""

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from voxlate.base.messages import read_messages
-from voxlate.evaluation.intervals.expected import error_lines
+from voxlate.evaluation.intervals.summary import error_lines
 from voxlate.evaluation.scoring.interval_scores import describe_coverage, percent
 from voxlate.scans.formats.dicom_series import PRIVATE_SCHEME, Code
 from voxlate.synthesis.provenance import OF_TRAINING

@@ -1,6 +1,6 @@
 """Several methods scored on the same cases: one table, with paired tests of their differences."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -10,7 +10,7 @@ from pandas import DataFrame
 
 from voxlate import __version__
 from voxlate.base.errors import BadInput, plural
-from voxlate.base.files import write_json
+from voxlate.base.files import whole_file, write_json, write_text
 from voxlate.base.groups import grouped
 from voxlate.base.statistics import (
     SIGNIFICANT,
@@ -21,18 +21,25 @@ from voxlate.base.statistics import (
     patients_needed,
     wilcoxon_p,
 )
-from voxlate.evaluation.scoring.captions import Part, not_held_out, range_note
 from voxlate.evaluation.scoring.case_scores import EFFORT
-from voxlate.evaluation.scoring.metrics import Metric, metrics_of, scope_label
+from voxlate.evaluation.scoring.metrics import Metric, metrics_of
 from voxlate.evaluation.scoring.score_frame import Document, Table
 from voxlate.evaluation.scoring.scored_images import check_unchanged
 from voxlate.evaluation.scoring.scores import FILE, Scores, read_scores
-from voxlate.evaluation.scoring.tables import Cell, Tables, is_main, metric_lines, printed
+from voxlate.evaluation.scoring.tables import (
+    Cell,
+    Part,
+    Tables,
+    fold_lines,
+    is_main,
+    metric_lines,
+    not_held_out,
+    printed,
+    range_note,
+)
 from voxlate.synthesis.provenance import provenance_of
 from voxlate.training.verdict import SYNTHESIS
 
-MAE, COVERAGE = "mae", "coverage"
-RANKED = (MAE, "bone.dice", COVERAGE)  # of which each may prefer another method
 NAIVE = "best naive"  # the column of the best naive baseline
 TITLE = "Methods: mean ± sd; below, the difference to the reference (=) with its 95 % interval, and p, * below 0.05"
 LEAST_APART = 0.02  # of the shares of scored voxels that two images show, from which their scores do not compare
@@ -40,24 +47,35 @@ LEAST_APART = 0.02  # of the shares of scored voxels that two images show, from 
 MUST_AGREE = ("unit", "range", "own_peak", "mask", "ssim_from")
 # The rules of these parts must agree as well, which these options state.
 RULES = {"region": "--regions", "scope": "--scopes, --slices, --crop and --seed"}
+LATEX = str.maketrans(
+    {
+        "%": r"\%",
+        "_": r"\_",
+        "&": r"\&",
+        "#": r"\#",
+        "$": r"\$",
+        "±": r"$\pm$",
+        "²": "$^2$",
+        "–": "--",
+    }
+)
 
 
 @dataclass(frozen=True)
 class ScoredMethod:
-    """One method: a folder of syntheses with its scores; answer: its images that are compared."""
+    """One method: a folder of syntheses with its scores."""
 
     name: str
     path: Path
     scores: Scores
-    answer: str
 
     @property
-    def provenances(self) -> list[tuple[str, Document]]:
-        """The case and the provenance of each synthesised image; none where naive baselines are compared."""
+    def devices(self) -> list[str]:
+        """The devices on which its images were synthesised."""
         folder = self.path if self.path.is_dir() else self.path.parent
-        labels = sorted(self.scores.labels) if self.answer == SYNTHESIS else []
-        images = (label.split("/") for label in labels)
-        return [(case, provenance_of(folder, case, name)) for case, name in images]
+        labels = (label.split("/") for label in self.scores.labels)
+        stated = (provenance_of(folder, case, name).get("device") for case, name in labels)
+        return sorted({device for device in stated if device})
 
 
 @dataclass(frozen=True)
@@ -113,23 +131,29 @@ class Comparison:
         return self.table()._repr_html_()
 
     def write(self, path: Path | str) -> None:
-        """Write the document as JSON."""
-        write_json(path, self.document)
+        """Write the table of all scores as .csv, that of the main scores as .tex (LaTeX, booktabs), or all as JSON."""
+        path = Path(path)
+        if path.suffix == ".csv":
+            with whole_file(path) as temporary:
+                self.to_frame().to_csv(temporary, index=False)
+        elif path.suffix == ".tex":
+            write_text(path, latex_of(self.short_table()))
+        else:
+            write_json(path, self.document)
 
 
 def compare(
     folders: Sequence[Path | str],
     *,
     reference: str | None = None,
-    answer: str = SYNTHESIS,
 ) -> Comparison:
     """Mean and sd of each method and metric, and paired Wilcoxon tests against `reference`, Holm-corrected.
 
     folders: folders that `evaluate` scored (each has a metrics.json); reference: name of a method, by default the best
-    method of each metric; answer: "synthesis", or a naive baseline. Cases of one patient are averaged first if there
-    are several patients. Raises BadInput if cases, ranges or masks differ. Source: Wilcoxon 1945; Holm 1979.
+    method of each metric. Cases of one patient are averaged first if there are several patients. Raises BadInput if
+    cases, ranges or masks differ. Source: Wilcoxon 1945; Holm 1979.
     """
-    methods = _methods([Path(folder) for folder in folders], answer)
+    methods = _methods([Path(folder) for folder in folders])
     names = [method.name for method in methods]
     if reference not in (None, *names):
         raise BadInput(
@@ -152,31 +176,23 @@ def compare(
         rules = first.scores.header.get(key, {})
         shared[key] = {area: rules[area] for area, some in having.items() if some == names}
     known = metrics_of(shared)
-    aims = {one["coverage"] for of in headers.values() for one in of.get("calibrations", ())}
     document = {
         "voxlate": __version__,
         "note": "Research software, not a medical device.",
-        "answer": answer,
         "reference": reference,
         **shared,
         "left_out": left_out,
-        "coverage_aim": aims.pop() if len(aims) == 1 else None,
         "methods": {method.name: str(method.path) for method in methods},
+        "folds": {method.name: fold_lines(method.scores) for method in methods},
         "trained_on": {name: of.get("trained_on", []) for name, of in headers.items()},
-        "devices": {
-            method.name: sorted({own["device"] for _, own in method.provenances if "device" in own})
-            for method in methods
-        },
-        "settings": {method.name: _settings(method) for method in methods},
+        "devices": {method.name: method.devices for method in methods},
         "modalities": {name: _modality(name, methods, known, reference) for name in modalities},
-        "naive": {name: _naive(name, methods, known) for name in modalities}
-        if answer == SYNTHESIS
-        else {},
+        "naive": {name: _naive(name, methods, known) for name in modalities},
     }
     return Comparison(document)
 
 
-def _methods(folders: Sequence[Path], answer: str) -> list[ScoredMethod]:
+def _methods(folders: Sequence[Path]) -> list[ScoredMethod]:
     if len(folders) < 2:
         raise BadInput(
             f"compare: expected at least two scored folders, found {len(folders)}. Add another one."
@@ -189,15 +205,10 @@ def _methods(folders: Sequence[Path], answer: str) -> list[ScoredMethod]:
                 f"{path}: expected the scores of a folder of syntheses, found none. Run voxlate evaluate first."
             )
         scores = read_scores(path)
-        for modality, means in scores.means.items():
-            if answer not in means:
-                raise BadInput(
-                    f"{path}: expected scores of {answer} for {modality}, found {', '.join(means)}. Choose one of these."
-                )
         check_unchanged(folder, scores.header)
         # Scores of images that were given the truth are a bound and not those of a synthesis.
         name += " (given the truth)" if scores.header.get("given_truth") else ""
-        methods.append(ScoredMethod(name, folder, scores, answer))
+        methods.append(ScoredMethod(name, folder, scores))
     return methods
 
 
@@ -221,7 +232,7 @@ def _modality(
 ) -> Table:
     """The conventions of a modality, and the result of each metric that methods have."""
     parts = [method.scores.parts[name] for method in methods]
-    tables = {method.name: method.scores.by_case(name, method.answer) for method in methods}
+    tables = {method.name: method.scores.by_case(name) for method in methods}
     for method in methods[1:]:
         _check_same(name, methods[0], method)
     patients = methods[0].scores.patients
@@ -293,7 +304,7 @@ def _check_same(name: str, first: ScoredMethod, other: ScoredMethod) -> None:
                 raise BadInput(
                     f"{other.path}: expected the {kind} {part} to be {rules[part]} as in {first.path}, found {others[part]}. Score both with the same {option}."
                 )
-    cases, of_other = ({*one.scores.by_case(name, one.answer).index} for one in both)
+    cases, of_other = ({*one.scores.by_case(name).index} for one in both)
     if odd := sorted(cases ^ of_other):
         where = first.path if odd[0] in cases else other.path
         raise BadInput(
@@ -361,8 +372,7 @@ def _test(
 def _pool(name: str, metric: Metric, methods: Sequence[ScoredMethod]) -> Table:
     """Distances of pooled slices, if all methods have them by the same features and number of images."""
     values = {
-        method.name: method.scores.means[name][method.answer].get(metric.key, {})
-        for method in methods
+        method.name: method.scores.means[name][SYNTHESIS].get(metric.key, {}) for method in methods
     }
     if any(value.get("mean") is None for value in values.values()):
         return {}
@@ -370,7 +380,7 @@ def _pool(name: str, metric: Metric, methods: Sequence[ScoredMethod]) -> Table:
     counts = {value["n"] for value in values.values()}
     if len(features) > 1 or len(counts) > 1:
         return {}
-    kept = ("mean", "sd", "se", "ci95")
+    kept = ("mean", "sd", "ci95")
     summaries = {method: {key: value[key] for key in kept} for method, value in values.items()}
     result = {
         "label": metric.label,
@@ -382,27 +392,6 @@ def _pool(name: str, metric: Metric, methods: Sequence[ScoredMethod]) -> Table:
         "methods": summaries,
     }
     return {metric.key: result}
-
-
-def _settings(method: ScoredMethod) -> Table | None:
-    """The run, the steps and the sharpness of a method's images; None where they are not stated, or differ."""
-    settings = set()
-    for _, provenance in method.provenances:
-        of_synthesis = provenance.get("synth", {})
-        keys = ("steps", "sharpness", "samples")
-        settings.add((provenance.get("run"), "runs" in provenance, *map(of_synthesis.get, keys)))
-    if len(settings) != 1:
-        return None
-    ((run, is_ensemble, steps, sharpness, samples),) = settings
-    if run is None or is_ensemble or samples not in (None, 1):
-        return None
-    place = Path(run)
-    if place.suffix == ".safetensors":
-        if place.name != "weights.safetensors":  # of the stage that predicts the mean
-            sharpness = 0.0
-        place = place.parent
-    sharpness = 1.0 if sharpness is None else sharpness
-    return {"run": f"{place}", "sharpness": sharpness, "steps": steps if sharpness else None}
 
 
 def comparison_tables(document: Document, which: Literal["all", "main"] = "all") -> Tables:
@@ -428,7 +417,9 @@ def comparison_tables(document: Document, which: Literal["all", "main"] = "all")
             yield _naive_cell(naive.get(modality), metric)
 
     lines = metric_lines(document, cells)
-    return Tables(TITLE, (*names, NAIVE) if naive else names, lines, list(_caption(document)))
+    above = [f"{name}: {line}" for name, of in document["folds"].items() for line in of]
+    columns = (*names, NAIVE) if naive else names
+    return Tables(TITLE, columns, lines, list(_caption(document)), above)
 
 
 def _caption(document: Document) -> Iterator[str]:
@@ -440,49 +431,20 @@ def _caption(document: Document) -> Iterator[str]:
             yield f"{name}: {not_held_out(len(cases), scored)}"
     for name, part in parts.items():
         yield f"{range_note(name, part)}; mask: {part['mask']}. {_reachable(document, part['patients'])}."
-    for name, part in parts.items():
-        orders = ranks(part, document.get("coverage_aim"))
-        labels = {key: part["metrics"][key]["label"] for key in orders}
-        if len(orders) > 1 and len({*orders.values()}) == 1:
-            yield f"{name}: ranks by {', '.join(labels.values())} agree: {', '.join(orders[MAE])}."
-        elif len(orders) > 1:
-            by_score = (f"{labels[key]}: {', '.join(order)}" for key, order in orders.items())
-            yield f"{name}: RANKS DISAGREE, best first: {'; '.join(by_score)}."
-    chosen = (
-        document["reference"]
-        or "the best of each metric (chosen by the scores, so p is slightly too small)"
-    )
-    yield f"Bold: best mean. Reference: {chosen}. Wilcoxon signed-rank, two-sided, Holm over the methods of a metric; the metrics themselves are not corrected for their number. Differences: 95 % bootstrap interval of the paired mean. Pooled distances: ± standard error, no test."
+    chosen = document["reference"] or "the best of each metric"
+    yield f"Bold: best mean. Reference: {chosen}. p: Wilcoxon signed-rank test over patients, two-sided, Holm over the methods of a metric. Differences: 95 % bootstrap interval of the paired mean."
     for name, baseline in document.get("naive", {}).items():
         if baseline:
             yield f"{name}: best naive baseline by its MAE: {baseline['baseline']} (scored with {baseline['of']}), no test."
     for name, rule in document["scopes"].items():
         if name not in document["standard"]:
-            yield f"{scope_label(name)}: {rule}."
+            yield f"{name}: {rule}."
     for name, having in document["left_out"].items():
-        yield f"{scope_label(name)}: not compared, because it is scored in {', '.join(having)} alone (--regions, --scopes)."
+        yield f"{name}: not compared, because it is scored in {', '.join(having)} alone (--regions, --scopes)."
     devices = {name: ", ".join(of) for name, of in document["devices"].items() if of}
     if len({*devices.values()}) > 1:
         on = "; ".join(f"{name} on {device}" for name, device in devices.items())
         yield f"Times on different devices do not compare: {on}."
-
-
-def ranks(part: Part, coverage: float | None) -> dict[str, tuple[str, ...]]:
-    """The methods of a modality, best first, by each score that all of them have; coverage: that their intervals state."""
-    orders = dict[str, tuple[str, ...]]()
-    for key in RANKED:
-        result = part["metrics"].get(key, {"methods": {}})
-        means = {name: value["mean"] for name, value in result["methods"].items()}
-        of_mae = orders.get(MAE, tuple(means))
-        if {*means} != {*of_mae} or None in means.values() or (key == COVERAGE and not coverage):
-            continue
-        if key == COVERAGE:
-            means = {name: abs(mean - (coverage or 0)) for name, mean in means.items()}
-        elif result["better"] == "higher":
-            means = {name: -mean for name, mean in means.items()}
-        if means:
-            orders[key] = tuple(sorted(means, key=means.__getitem__))
-    return orders
 
 
 def _reachable(document: Document, size: int) -> str:
@@ -516,3 +478,29 @@ def _naive_cell(baseline: Part | None, metric: Metric) -> Cell:
         return Cell("–")
     below = baseline["baseline"] if metric.key == "mae" else ""
     return Cell(metric.mean_text(baseline["metrics"].get(metric.key)), below)
+
+
+def latex_of(tables: Tables) -> str:
+    """A table as LaTeX for the package booktabs: the best mean is bold, a star stands for p < 0.05."""
+    several = len(tables.lines) > 1
+    lines = [rf"\begin{{tabular}}{{l{'r' * len(tables.methods)}}}", r"\toprule"]
+    lines += [_latex_row("", tables.methods), r"\midrule"]
+    for section, of_section in tables.lines.items():
+        if several:
+            lines.append(_latex_row(section, [""] * len(tables.methods)))
+        for line in of_section:
+            label = f"{line.label} [{line.unit}]" if line.unit else line.label
+            lines.append(_latex_row(label, map(_latex_cell, line.cells), escaped=True))
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
+
+
+def _latex_row(label: str, cells: Iterable[str], escaped: bool = False) -> str:
+    texts = cells if escaped else (cell.translate(LATEX) for cell in cells)
+    return " & ".join([label.translate(LATEX), *texts]) + r" \\"
+
+
+def _latex_cell(cell: Cell) -> str:
+    text = cell.text.translate(LATEX)
+    if cell.bold:
+        text = rf"\textbf{{{text}}}"
+    return text + ("$^*$" if cell.below.endswith("*") else "")

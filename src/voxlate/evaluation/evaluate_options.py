@@ -73,13 +73,6 @@ class EvaluateOptions(Layout, Sampling, ExecutorOptions):
             panel=SCORES,
         ),
     ] = False
-    align: Annotated[
-        bool,
-        Option(
-            "Also score images moved onto the truth.",
-            panel=SCORES,
-        ),
-    ] = False
     window: Annotated[
         tuple[float, float] | None,
         Option(
@@ -91,7 +84,7 @@ class EvaluateOptions(Layout, Sampling, ExecutorOptions):
     scopes: Annotated[
         Sequence[str],
         Option(
-            "Scope: whole, slices, crops, both_masked, synthrad2025, … Repeatable.",
+            "Scope: whole, slices, crops, masked_slices, synthrad2025, … Repeatable.",
             panel=SCORES,
             metavar="NAME",
             complete="voxlate.evaluation.scoring.scopes:SCOPES",
@@ -107,7 +100,7 @@ class EvaluateOptions(Layout, Sampling, ExecutorOptions):
     ] = None
     crop: Annotated[int, Option("Side length of crops in pixels.", panel=SCORES)] = CROP
     features: Annotated[
-        str | Annotated[Any, Object("voxlate.evaluation.scoring.features:Features")] | None,
+        str | Annotated[Any, Object("voxlate.evaluation.scoring.distances:Features")] | None,
         Option(
             "Distance of the slices' features: texture.",
             panel=SCORES,
@@ -209,10 +202,7 @@ class CompareOptions:
     report: Annotated[
         Path | str | None, Option("HTML page with the table and pictures.", panel=MAIN)
     ] = None
-    answer: Annotated[
-        str,
-        Option(
-            "Naive baseline that is compared instead of the synthesised images.", metavar="NAME"
-        ),
-    ] = "synthesis"
-    out: Annotated[Path | str | None, Option("JSON file of the table.", panel=OUTPUT)] = None
+    out: Annotated[
+        Path | str | None,
+        Option("File of the table: .csv, .tex (LaTeX) or .json.", panel=OUTPUT),
+    ] = None

@@ -10,9 +10,9 @@ from typing import Any
 from voxlate.base.errors import BadInput, plural
 from voxlate.base.files import write_text
 from voxlate.evaluation.intervals.summary import sentences
-from voxlate.evaluation.scoring.captions import training_note
 from voxlate.evaluation.scoring.metrics import METRIC_OF
 from voxlate.evaluation.scoring.scores import Scores, read_scores
+from voxlate.evaluation.scoring.tables import training_note
 from voxlate.synthesis.calibration import Calibration, describe_fit
 from voxlate.synthesis.inputs import scans_to_give
 from voxlate.synthesis.model import Model

@@ -11,7 +11,7 @@ from voxlate.base.messages import message, read_messages, shorten
 from voxlate.commands.api import images
 from voxlate.commands.api.exports import export
 from voxlate.commands.api.progress import Reporter
-from voxlate.evaluation.intervals.expected import bound_lines, error_lines
+from voxlate.evaluation.intervals.summary import bound_lines, error_lines
 from voxlate.evaluation.reports.page import lead, report
 from voxlate.page.jobs import DICOM_ZIP, JOB, OUT, REPORT, Asked, Json, places_of, scans_of
 from voxlate.page.model_check import absolute_inputs, card_of

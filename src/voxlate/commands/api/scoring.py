@@ -34,7 +34,7 @@ class Evaluation:
 def _evaluation_lines(
     done: Evaluation, options: EvaluateOptions, as_json: bool, everything: Everything = False
 ) -> Iterator[Any]:
-    from voxlate.evaluation.scoring.captions import (
+    from voxlate.evaluation.scoring.tables import (
         not_scored_texts,
         training_note,
         truth_messages,
@@ -42,7 +42,7 @@ def _evaluation_lines(
     from voxlate.training.verdict import colour_lines
 
     scores, summary = done.scores, done.summary
-    yield from _assumptions(done, options)
+    yield from _assumptions(done)
     if as_json and (trained := training_note(scores)):  # tables have it in their caption
         yield message("trained-on", trained)
     faults = truth_messages(scores)
@@ -59,14 +59,11 @@ def _evaluation_lines(
     yield from (Undone(f"left out {why}") for why in (summary.failed.values() if summary else ()))
 
 
-def _assumptions(done: Evaluation, options: EvaluateOptions) -> Iterator[Message]:
+def _assumptions(done: Evaluation) -> Iterator[Message]:
     """What the scores leave out and assume."""
     header = done.scores.header
     for why in done.summary.incomplete.values() if done.summary else ():
         yield message("case-left-out", f"left out {why}")
-    if options.align:
-        text = f"--align: {header['scopes']['aligned'].rpartition('; ')[2]}."
-        yield message("aligned", text)
     for text in [*header["shared_masks"], *header.get("windows", ())]:
         yield message("assumed", f"assumed: {text}.")
 
@@ -162,7 +159,7 @@ def compare(
     from voxlate.evaluation.compare import compare as compare_scores
     from voxlate.evaluation.reports.comparison import write_page
 
-    comparison = compare_scores(folders, reference=options.reference, answer=options.answer)
+    comparison = compare_scores(folders, reference=options.reference)
     if options.out:
         comparison.write(options.out)
     if options.report:

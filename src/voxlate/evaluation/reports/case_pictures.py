@@ -12,7 +12,7 @@ from voxlate.base.array_types import AnyArray, Bool, Float32
 from voxlate.base.files import UNFAMILIAR
 from voxlate.base.groups import grouped
 from voxlate.base.messages import Message, read_messages
-from voxlate.evaluation.intervals.expected import error_lines
+from voxlate.evaluation.intervals.summary import error_lines
 from voxlate.evaluation.scoring.interval_scores import interval_of
 from voxlate.evaluation.scoring.metrics import METRICS
 from voxlate.evaluation.scoring.score_units import OWN, Conversion, Units, network_units
@@ -127,7 +127,8 @@ def read_case(out: Path, scores: Table, case: str, modality: str) -> CaseImages 
     if modality not in files:
         return None
     provenance = provenance_of(out, case, modality)
-    part = scores.get("modalities", {}).get(modality)
+    parts = scores.get("modalities", {}).values()
+    part = next((part for part in parts if part["modality"] == modality), None)
     of_network = part and part["unit"] == NETWORK_RANGE.unit
     networks = provenance.get("network_units", {}) if of_network else {}
     units_by_name = {name: network_units(provenance, name, out / case) for name in networks}
@@ -236,22 +237,23 @@ def sections_of(methods: Methods, most: int) -> list[Table]:
     """
     folder, scores = next(iter(methods.values()))
     syntheses = _syntheses(folder)
-    modalities = list(scores.parts) or sorted({name for _, name in syntheses})
-    each = max(1, most // max(1, len(modalities)))
+    names = list(scores.parts) or sorted({name for _, name in syntheses})
+    each = max(1, most // max(1, len(names)))
     sections = list[Table]()
-    for modality in modalities:
-        cases = list(scores.by_case(modality).index) or [
-            case for case, name in syntheses if name == modality
+    for name in names:
+        cases = list(scores.by_case(name).index) or [
+            case for case, modality in syntheses if modality == name
         ]
-        sections += _sections(modality, cases, methods, each)
+        sections += _sections(name, cases, methods, each)
     return sections
 
 
-def _sections(modality: str, cases: Sequence[str], methods: Methods, most: int) -> Iterator[Table]:
-    """The sections of one modality."""
-    tables = {name: scores.by_case(modality) for name, (_, scores) in methods.items()}
+def _sections(section: str, cases: Sequence[str], methods: Methods, most: int) -> Iterator[Table]:
+    """The page's sections of one section of the scores."""
+    tables = {name: scores.by_case(section) for name, (_, scores) in methods.items()}
     _, scores = next(iter(methods.values()))
-    part = scores.parts.get(modality)
+    part = scores.parts.get(section, {})
+    modality = part.get("modality", section)
 
     def error(case: str) -> float:
         """The sum of the methods' errors."""
@@ -273,7 +275,7 @@ def _sections(modality: str, cases: Sequence[str], methods: Methods, most: int) 
     for rank, images in shown.items():
         case = ordered[rank]
         first = next(iter(images.values()))
-        facts = [modality, str(first.grid)]
+        facts = [section, str(first.grid)]
         if part:
             facts.append(f"error rank {rank + 1} of {len(ordered)}{extremes.get(rank, '')}")
         names_by_text = grouped(
@@ -285,18 +287,18 @@ def _sections(modality: str, cases: Sequence[str], methods: Methods, most: int) 
             (grade, f"{', '.join(names)}: {text}" if len(methods) > 1 else text)
             for (grade, text), names in names_by_text.items()
         ]
-        unit = part["unit"] if part else ""
+        unit = part.get("unit", "")
         of_case = {
             name: dict(tables[name].loc[case]) if case in tables[name].index else {}
             for name in images
         }
-        section = {"case": case, "facts": facts, "warnings": warnings}
+        about = {"case": case, "facts": facts, "warnings": warnings}
         if len(methods) == 1:
             (row,) = of_case.values()
             columns = [first.column(image, scales) for image in first.images]
-            yield {**section, "columns": columns, "scores": _score_texts(row, CASE_SCORES, unit)}
+            yield {**about, "columns": columns, "scores": _score_texts(row, CASE_SCORES, unit)}
         else:
-            yield {**section, **_several(images, scales, of_case, unit)}
+            yield {**about, **_several(images, scales, of_case, unit)}
 
 
 def _several(

@@ -19,16 +19,15 @@ from voxlate.base.files import lock_if_free, read_json, write_text
 from voxlate.base.groups import grouped
 from voxlate.base.hub import is_on_hub
 from voxlate.base.messages import Message, without_names
-from voxlate.evaluation.intervals.expected import error_line, error_lines
+from voxlate.evaluation.intervals.summary import error_line, error_lines
 from voxlate.evaluation.reports.case_pictures import sections_of, warnings_of
-from voxlate.evaluation.reports.curves import curve_chart
-from voxlate.evaluation.scoring.captions import training_note
+from voxlate.evaluation.reports.charts import curve_chart, score_charts
 from voxlate.evaluation.scoring.scored_images import check_unchanged
 from voxlate.evaluation.scoring.scores import FILE, NO_SCORES, Scores, read_scores
+from voxlate.evaluation.scoring.tables import training_note
 from voxlate.scans.images.regions import BODY
 from voxlate.synthesis.provenance import provenance_of, run_folders
 from voxlate.training.log_file import curves_of, read_verdicts
-from voxlate.training.recipe import text as recipe_text
 from voxlate.training.starters.names import is_starter
 from voxlate.training.verdict import METRIC, SYNTHESIS, Outcome, Verdict, verdict_lines
 
@@ -112,7 +111,6 @@ def _on_training(folder: Path, is_run: bool, places: Mapping[str, str] | None) -
             for path in (newest_pictures(folder) if is_run else ())
         ],
         "recipe": recipe.strip(),
-        "recipe_note": _unlike_shipped(recipe),
         "provenance": flat(shown),
     }
 
@@ -132,6 +130,7 @@ def _on_scores(folder: Path, is_run: bool, scores: Scores) -> Table:
         "caution": training_note(scores),
         "verdicts": [(verdict.outcome, line) for verdict, line in lines],
         "tables": scores.table() if scores.header else None,
+        "score_charts": score_charts(scores),
         "cases_total": len(scores.patients),
     }
 
@@ -190,27 +189,6 @@ def scores_in(folder: Path) -> Scores:
     return NO_SCORES if other else read_scores(path)
 
 
-def _unlike_shipped(text: str) -> str:
-    """A sentence on the differences between a recipe and the shipped recipe with the same head; "" if there are none."""
-    heads = {name: recipe_text.head_of(name) for name in recipe_text.names()}
-    name = next((name for name, head in heads.items() if head and text.startswith(head)), None)
-    if name is None:
-        return ""
-    # this import takes seconds, because it loads all networks
-    from voxlate.training import recipe as recipes
-
-    shipped = dict(flat(recipes.to_dict(recipes.read(name))))
-    # A shipped recipe with steps 0 has a length in epochs, which a run converts to steps.
-    changed = [
-        f"{key} {value} ({shipped.get(key, 'not set')})"
-        for key, value in flat(_toml(text))
-        if value != shipped.get(key)
-        and not (key.endswith("train.steps") and shipped.get(key) == "0")
-    ]
-    head = f"Numbers in this head are of the recipe as shipped ({name}); this run differs in: "
-    return f"{head}{flat(changed)[0][1]}." if changed else ""
-
-
 def _toml(text: str) -> Table:
     """The content of TOML; {} if it is none."""
     try:
@@ -221,7 +199,7 @@ def _toml(text: str) -> Table:
 
 def _title(scores: Scores) -> str:
     """The targets and sources of scored images."""
-    targets = ", ".join(scores.parts)
+    targets = ", ".join(dict.fromkeys(part["modality"] for part in scores.parts.values()))
     sources = set[str]().union(*scores.header.get("source_files", {}).values())
     return f"{targets} from {', '.join(sorted(sources))}" if targets and sources else targets
 
@@ -283,7 +261,7 @@ def lead(
     )
     stated = " ".join(errors)
     if failed := [verdict for verdict in verdicts if verdict.outcome == "worse"]:
-        names = ", ".join(verdict.modality for verdict in failed)
+        names = " and ".join(verdict.modality.replace(", ", " ") for verdict in failed)
         why = f"the error of {names} is higher than that of a naive baseline ({failed[0].baseline})"
         lacks = next((verdict.lacks for verdict in failed if verdict.lacks), "")
         return "worse", f"Do not use: {lacks or why}. {stated}".rstrip()

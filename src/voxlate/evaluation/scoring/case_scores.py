@@ -13,12 +13,17 @@ from voxlate.base.array_types import AnyArray, Bool, Float32
 from voxlate.base.errors import BadInput
 from voxlate.checks.truths import SketchedTruth, other_size, sketch_of
 from voxlate.evaluation.evaluate_options import EvaluateOptions
-from voxlate.evaluation.scoring.distances import slices_of
+from voxlate.evaluation.scoring.distances import Features, Vectors, slices_of
 from voxlate.evaluation.scoring.evaluators import Evaluator
-from voxlate.evaluation.scoring.features import Features, Vectors
 from voxlate.evaluation.scoring.interval_scores import interval_scores, is_changed, region_coverage
-from voxlate.evaluation.scoring.metrics import ImagePair, Score, correlation, mean_inside, seam
-from voxlate.evaluation.scoring.misregistered import estimate_for, floor_of, score_aligned
+from voxlate.evaluation.scoring.metrics import (
+    RADIOLOGICAL,
+    ImagePair,
+    Score,
+    correlation,
+    mean_inside,
+    seam,
+)
 from voxlate.evaluation.scoring.scopes import (
     MASK,
     SCOPES,
@@ -98,9 +103,14 @@ class Rules:
     cut: Cut
     window_hu: tuple[float, float]
     features: Features | None
-    axes: str
+    axes: str = RADIOLOGICAL
     mask: Path | str = WHOLE_MASK
     standard: tuple[str, ...] = ()
+
+    @property
+    def asked_regions(self) -> list[Region]:
+        """The regions that the user asked for."""
+        return [region for region in self.regions if region.name not in self.standard]
 
     def for_modality(self, name: str, unit: str) -> "Rules":
         """The rules for images of a modality, with what is scored without being asked."""
@@ -321,23 +331,13 @@ def score_item(item: Item, scale: Range, rules: Rules, functions: Functions) -> 
         scores = _score(truth, volume, pair, functions, pictures) | on_255.get(method, {})
         if method == SYNTHESIS:
             scores |= _interval_scores(truth, synthesis) | _spread_scores(truth, synthesis)
-            scores |= _floor(truth) | _stated(item)
+            scores |= _stated(item)
         head = (item.case.case, item.case.patient, item.modality, method)
         rows.append(Row(*head, scores, len(truth.values), pictures, clipped))
         for name, values in ((method, pair.synthesis), ("truth", pair.truth)):
             if rules.features is not None and name not in vectors:
                 vectors[name] = rules.features(slices_of(values, pair, rules.axes))
     return ScoredItem(rows, _note(truth), " ".join(left_out), sketch, truth.shown, vectors)
-
-
-def _floor(truth: Truth) -> dict[str, float]:
-    """The error that is due to misaligned scans, if prepare found that they are."""
-    item = truth.item
-    sources = item.inputs or {name for name in item.case.files if name != item.modality}
-    estimate = estimate_for(item.prepared, item.case.case, item.modality, sources)
-    if estimate is None:
-        return {}
-    return floor_of(truth.values, truth.inside, truth.spacing_mm, estimate)
 
 
 def _stated(item: Item) -> dict[str, float]:
@@ -453,8 +453,6 @@ def _score(
     borders = window_borders(item.provenance, len(pair.synthesis))
     if borders and truth.alignment.keeps(truth.grid):
         scores["seam"] = seam(pair.truth, pair.synthesis, borders, pair.inside)
-    if rules.asked.align:
-        scores |= score_aligned(pair, truth.outline, truth.spacing_mm, functions)
     for region, inside in truth.regions:
         overlap = None
         if region.modality == item.modality:

@@ -1,20 +1,23 @@
 """Distances between feature vectors of the slices of all syntheses and of all truths, pooled over the cases.
 
 The Fréchet distance (FD) of few images is too high: its expectation decreases towards the true value as 1/N, at a rate
-that depends on the model, so FDs of different N do not compare. `frechet_limit` extrapolates N to infinity.
+that depends on the model, so FDs of different N do not compare. `frechet_limit` extrapolates N to infinity. Features are
+an object of the user with a learned network, or a filter bank without download, whose distance is called texture
+distance, because its numbers have another scale and meaning than the FD of the field.
 """
 
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+from scipy.ndimage import correlate1d
 
 from voxlate.base.array_types import Float32, Float64
+from voxlate.base.errors import BadInput
 from voxlate.base.groups import grouped
-from voxlate.evaluation.scoring.features import Features
-from voxlate.evaluation.scoring.metrics import ImagePair
+from voxlate.evaluation.scoring.metrics import RADIOLOGICAL, ImagePair
 from voxlate.scans.cases.axes import reorder_axes
 
 # The keys of the pooled distance, of its limit, and of the mean distance of single patients.
@@ -22,57 +25,81 @@ KEYS = {
     "fd": ("fd", "fd_inf", "fd_each"),
     "texture": ("texture_distance", "texture_distance_inf", "texture_distance_each"),
 }
-FEWEST_PATIENTS = 3  # patients below which errors come from cases
 PARTS = 5  # the sets are cut in 1 to 5 parts: points of the line over 1/N
 # The sets are cut in this number of random orders; with fewer, the intercept depends on the draw.
 ORDERS = 4
 # With fewer images per dimension, FD is not linear in 1/N, and the intercept is wrong by more than a tenth.
 ENOUGH = 4
-FOLDS = 10  # number of groups for the error of FD, for any number of cases
-RADIOLOGICAL = "SPL"  # pictures have anterior at the top and the patient's right on the left
 
+# The filter bank: scales, angles and grey levels, and the half size of its filters in standard deviations.
+SCALES = 4
+ANGLES = 4
+LEVELS = 8
+REACH = 4
+GREY_STEP = 1 / 256  # amplitudes below one step of an 8 bit picture hardly count
+
+Pictures = Float32
 Vectors = Float64
 Cases = Mapping[tuple[str, str], Vectors]  # by name and patient
 Table = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Estimate:
-    """A value and its standard error; NaN if there are too few images or cases."""
+class Features:
+    """A map from pictures [N, H, W] in [0, 1] to vectors [N, dimensions]; an object with the same attributes serves as well.
 
-    value: float
-    error: float = math.nan
+    name: with the weights if there are any; kind: whether distances are Fréchet distances of the field, or texture
+    distances; resize: how pictures are resized.
+    """
 
-    def entry(self, images: int) -> Table:
-        """An entry with the keys of a summary over cases, so that tables and reports show both; `n` counts images."""
-        mean, error = (x if math.isfinite(x) else None for x in (self.value, self.error))
-        return {"mean": mean, "sd": None, "ci95": None, "n": images, "not_finite": 0, "se": error}
+    name: str
+    kind: Literal["fd", "texture"]
+    resize: str
+    dimensions: int
+    compute: Callable[[Pictures], Vectors]
+
+    def __call__(self, pictures: Pictures) -> Vectors:
+        return self.compute(pictures)
+
+
+def features_for(given: Any) -> Features | None:
+    """The features of this name, or an object of the user; raises BadInput for names other than "texture"."""
+    if given is None or not isinstance(given, str):
+        return given
+    if given != "texture":
+        raise BadInput(
+            f"features: expected texture, found {given}. Choose it, or pass an object of your own in Python."
+        )
+    return TEXTURE
 
 
 def distances(kind: str, truth: Cases, ours: Cases, seed: int) -> dict[str, Table]:
-    """Distances of the slices of syntheses to those of their truths by key, each with its error and number of images.
+    """Distances of the slices of syntheses to those of their truths by key, each with its number of images.
 
     kind: that of the features; truth, ours: the vectors of each case.
     """
     a, b = (_gather(vectors, ours) for vectors in (truth, ours))
     if len(a) < 2:
         return {}
-    groups = _groups(ours)
     pooled, limit, each = KEYS[kind]
-    estimates = {
-        pooled: with_error(frechet, a, b, groups),
-        limit: with_error(lambda x, y: frechet_limit(x, y, seed), a, b, groups),
-    }
+    values = {pooled: frechet(a, b), limit: frechet_limit(a, b, seed)}
     of_patients = []
     for cases in grouped((case[1], case) for case in ours).values():
         mine = _gather(truth, cases)
         if len(mine) > 1:  # a patient with a single slice has no distance
             of_patients.append(frechet(mine, _gather(ours, cases)))
     if of_patients:
-        spread = float(np.std(of_patients, ddof=1)) if len(of_patients) > 1 else math.nan
-        error = spread / math.sqrt(len(of_patients))
-        estimates[each] = Estimate(float(np.mean(of_patients)), error)
-    return {key: estimate.entry(len(a)) for key, estimate in estimates.items()}
+        values[each] = float(np.mean(of_patients))
+    return {
+        key: {
+            "mean": value if math.isfinite(value) else None,
+            "sd": None,
+            "ci95": None,
+            "n": len(a),
+            "not_finite": 0,
+        }
+        for key, value in values.items()
+    }
 
 
 def describe_features(features: Features, axes: str, truth: Cases) -> Table:
@@ -103,15 +130,6 @@ def slices_of(values: Float32, pair: ImagePair, axes: str = RADIOLOGICAL) -> Flo
 def _gather(vectors: Cases, cases: Iterable[tuple[str, str]]) -> Vectors:
     """The vectors of some cases in one array."""
     return np.concatenate([vectors[case] for case in cases])
-
-
-def _groups(cases: Cases) -> list[str]:
-    """The group of each slice: its patient, or its case if there are few patients."""
-    several = len({patient for _, patient in cases}) >= FEWEST_PATIENTS
-    groups = list[str]()
-    for (case, patient), vectors in cases.items():
-        groups += [patient if several else case] * len(vectors)
-    return groups
 
 
 def frechet(a: Any, b: Any) -> float:
@@ -153,24 +171,6 @@ def frechet_limit(a: Any, b: Any, seed: int = 0) -> float:
     return float(np.polyfit(np.arange(1, parts + 1), means, 1)[1])
 
 
-def with_error(
-    distance: Callable[[Vectors, Vectors], float], a: Any, b: Any, groups: Any
-) -> Estimate:
-    """A distance of paired sets [N, F], with its standard error by leaving out one group (case) at a time.
-
-    groups: N labels; more than FOLDS of them are joined. The error is NaN below three groups.
-    Source: Efron and Tibshirani 1993, eq. 11.5 (jackknife).
-    """
-    a = _vectors(a)
-    b = _vectors(b)
-    member = np.unique(np.asarray(groups), return_inverse=True)[1] % FOLDS
-    folds = np.unique(member)
-    if len(folds) < 3:
-        return Estimate(distance(a, b))
-    without = [distance(a[member != fold], b[member != fold]) for fold in folds]
-    return Estimate(distance(a, b), float(np.sqrt((len(folds) - 1) * np.var(without))))
-
-
 def _vectors(vectors: Any) -> Vectors:
     array = np.asarray(vectors, np.float64)
     if array.ndim != 2 or len(array) < 2:
@@ -191,3 +191,74 @@ def _mean_of_parts(a: Vectors, b: Vectors, count: int, draw: np.random.Generator
     order_b = order_a if len(a) == len(b) else draw.permutation(len(b))
     parts = zip(np.array_split(order_a, count), np.array_split(order_b, count))
     return float(np.mean([frechet(a[rows_a], b[rows_b]) for rows_a, rows_b in parts]))
+
+
+def _filters() -> list[Float64]:
+    """A Gaussian of sigma 1 and its two derivatives: exact on constants, ramps and parabolas."""
+    x = np.arange(-REACH, REACH + 1, dtype=np.float64)
+    smooth = np.exp(-(x**2) / 2)
+    smooth = smooth / smooth.sum()
+    first = x * smooth / (x**2 * smooth).sum()
+    second = (x**2 - (x**2 * smooth).sum()) * smooth
+    return [smooth, first, 2 * second / (x**2 * second).sum()]
+
+
+FILTERS = _filters()
+
+
+def derivative(picture: Float64, rows: int, columns: int) -> Float64:
+    """The derivative of these orders of a picture [H, W] after a Gaussian of sigma 1 pixel; edges are repeated."""
+    filtered = correlate1d(picture, FILTERS[rows], 0, mode="nearest")
+    return np.asarray(correlate1d(filtered, FILTERS[columns], 1, mode="nearest"))
+
+
+def responses(picture: Float64) -> list[Float64]:
+    """Edges and lines of a picture [H, W] at each angle, by derivatives of first and second order.
+
+    Source of the steering: Freeman and Adelson 1991, table III.
+    """
+    dx, dy, dxx, dyy, dxy = (
+        derivative(picture, *order) for order in ((0, 1), (1, 0), (0, 2), (2, 0), (1, 1))
+    )
+    steered = []
+    for angle in np.pi * np.arange(ANGLES) / ANGLES:
+        cos = np.cos(angle)
+        sin = np.sin(angle)
+        steered.append(cos * dx + sin * dy)
+        steered.append(cos * cos * dxx + 2 * cos * sin * dxy + sin * sin * dyy)
+    return steered
+
+
+def _describe(picture: Pictures) -> Vectors:
+    """Strength of edges and lines at four scales and angles, and the grey levels of a picture [H, W]: 44 numbers.
+
+    At scales of 1, 2, 4 and 8 pixels the picture is filtered by derivatives of a Gaussian of first order (edges) and
+    second order (lines), steered to 0, 45, 90 and 135 degrees. Each of these 32 responses gives log(1 + mean |response|
+    / grey step), each scale log(1 + RMS of its gradient / grey step), and 8 triangular grey levels give the root of
+    their share. Weights are formulas and not learned.
+    """
+    image = picture.astype(np.float64)
+    centres = np.linspace(0, 1, LEVELS)[:, None, None]
+    shares = np.clip(1 - np.abs(image - centres) * (LEVELS - 1), 0, None).mean((1, 2))
+    parts = [np.sqrt(shares)]
+    for _ in range(SCALES):
+        edges = responses(image)
+        strengths = [np.abs(response).mean() for response in edges]
+        # Edges at 0 and 90 degrees are the gradient.
+        slope = np.sqrt((edges[0] ** 2 + edges[ANGLES] ** 2).mean())
+        parts.append(np.log1p(np.array([*strengths, slope]) / GREY_STEP))
+        image = derivative(image, 0, 0)[::2, ::2]
+    return np.concatenate(parts)
+
+
+def _textures(pictures: Pictures) -> Vectors:
+    return np.stack([_describe(picture) for picture in pictures])
+
+
+TEXTURE = Features(
+    "texture (built in: Gaussian derivatives at 4 scales and 4 angles, 8 grey levels)",
+    "texture",
+    "none (each slice at its own pixels)",
+    SCALES * (2 * ANGLES + 1) + LEVELS,
+    _textures,
+)

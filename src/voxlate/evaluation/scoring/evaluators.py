@@ -171,7 +171,7 @@ class Evaluator:
 
     name: str
     stated: str
-    pictures: str = ""
+    pictures: bool = False
 
     def rule(self, *_: object) -> str:
         """A sentence for the caption and metrics.json."""

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from voxlate.base.array_types import AnyArray, Bool, Float32, Float64
-from voxlate.base.similarity import RADIUS, SIGMA, mutual_information, ssim_map
+from voxlate.base.similarity import RADIUS, SIGMA, mutual_information
 from voxlate.base.statistics import fixed_text
 from voxlate.scans.cases.axes import CANONICAL
 from voxlate.scans.images.ranges import Range
@@ -29,7 +28,9 @@ UNIT = "unit of the images"  # placeholder of the scored modality's unit
 UNITS = {"images": UNIT, "–": ""}  # of the tables below
 # Coronal and sagittal SSIM use every fourth slice, because all slices would take half of the evaluation's time again.
 SEVERAL = 4
-SLAB_VOXELS = 1 << 21  # a slab's ten temporary float32 maps then stay under 100 MiB
+SLAB_VOXELS = 1 << 21  # a slab's dozen temporary float32 maps then stay near 100 MiB
+WINDOW = 2 * RADIUS + 1
+RADIOLOGICAL = "SPL"  # pictures have anterior at the top and the patient's right on the left
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class ImagePair:
 
     def ssim(self, dimensions: Literal[2, 3], plane: "Plane" = "axial") -> float:
         """SSIM in a plane; NaN for other planes than axial and in 3-D if the volume is thinner than the window."""
-        if (dimensions == 3 or plane != "axial") and len(self.truth) < 2 * RADIUS + 1:
+        if (dimensions == 3 or plane != "axial") and len(self.truth) < WINDOW:
             return nan
         origin = np.float32(self.scale.low if self.ssim_from == "low" else 0)
         a, b = (slices_along(image, plane) - origin for image in (self.truth, self.synthesis))
@@ -76,7 +77,7 @@ class Metric:
         digits: of printed values.
         scale: factor of printed values.
         compute: None if the score is not computed from a pair of images (samples, regions, features).
-        pooled: one value for all cases together, with a standard error.
+        pooled: one value for all cases together.
         in_table: printed in tables.
 
     Example:
@@ -98,7 +99,7 @@ class Metric:
 
     @property
     def score(self) -> str:
-        """The score without its scope: psnr for the keys psnr and both_masked.psnr."""
+        """The score without its scope: psnr for the keys psnr and slices.psnr."""
         return self.key.rpartition(".")[2]
 
     def unit_for(self, images: str) -> str:
@@ -111,12 +112,13 @@ class Metric:
         return fixed_text(value * self.scale, size * self.scale, self.digits, self.unit == UNIT)
 
     def mean_text(self, summary: Mapping[str, Any] | None) -> str:
-        """A mean with its standard deviation, such as 0.068 ± 0.012; pooled values have the standard error."""
+        """A mean with its standard deviation, such as 0.068 ± 0.012."""
         if not summary or summary["mean"] is None:
             return "–"
-        spread = summary["sd"] if summary["sd"] is not None else summary.get("se")
         text = self.text(summary["mean"])
-        return text if spread is None else f"{text} ± {self.text(spread, like=summary['mean'])}"
+        if summary["sd"] is None:
+            return text
+        return f"{text} ± {self.text(summary['sd'], like=summary['mean'])}"
 
 
 SSIM = "Gaussian window 11, sigma 1.5, K1 0.01, K2 0.03; "
@@ -126,8 +128,6 @@ LPIPS = "grey over the range, clipped, repeated to three channels; outside the m
 _METRICS = """
 key                    label                             unit    better  digits  where   reduction
 mae                    MAE                               images  lower   3       table   mean over voxels
-floor                  MAE by misalignment               images  truth   3       table   the truth against itself, shifted by the distance to its source that prepare estimated, of registered and misaligned scans
-floor_mm               Misalignment                      mm      truth   1       table   that distance
 mae_rel                MAE/range                         %       lower   2       table   mean over voxels, share of the range
 mae_network            MAE, network units                of 255  lower   3       file    mean over voxels of MR on 0 to 255, as with --units network
 rmse                   RMSE                              images  lower   3       table   root of the mean over voxels
@@ -144,7 +144,6 @@ lpips                  LPIPS                             –       lower   3    
 nmi                    NMI                               –       higher  3       table   64 bins over the range; 1 independent, 2 determined
 gradient_strength      Gradient                          –       one     2       table   mean |difference of rows| over the truth's
 gradient_z             Gradient z                        –       one     2       table   mean |difference of slices| over the truth's
-mm                     Displacement                      mm      lower   2       table   median length of the displacement that moves the image onto the truth
 std                    Uncertainty                       images  truth   3       table   mean standard deviation of the samples
 std_error_r            Uncertainty–error r               –       higher  2       table   correlation of standard deviation and |error|
 coverage               Coverage                          %       truth   1       table   share of the body's voxels within their intervals
@@ -179,12 +178,12 @@ mean          mean             images  truth   3       table  mean over the regi
 std           uncertainty      images  lower   3       table  mean standard deviation of the samples in the region
 coverage      coverage         %       truth   1       table  share of the region's voxels within their intervals
 interval      interval         images  lower   3       file   mean width of the region's intervals
-pieces        pieces           –       truth   1       file   number of connected pieces of the region (docs/guides/trust.md)
-kept          kept             –       higher  1       file   number of connected pieces of the region (docs/guides/trust.md)
+pieces        pieces           –       truth   1       table  number of connected pieces of the region (docs/guides/trust.md)
+kept          kept             –       higher  1       table  number of connected pieces of the region (docs/guides/trust.md)
 shrunk        shrunk           –       lower   1       file   number of connected pieces of the region (docs/guides/trust.md)
 erased        erased           –       lower   1       file   number of connected pieces of the region (docs/guides/trust.md)
 unseen        unseen           –       truth   1       file   number of connected pieces of the region (docs/guides/trust.md)
-invented      invented         –       lower   1       file   number of connected pieces of the region (docs/guides/trust.md)
+invented      invented         –       lower   1       table  number of connected pieces of the region (docs/guides/trust.md)
 dice          Dice             –       higher  3       table  overlap of the same threshold on both images
 dice_low      Dice, lower third   –    higher  3       table  the same in the lower third of a head's bone
 dice_middle   Dice, middle third  –    higher  3       table  the same in the middle third of a head's bone
@@ -272,10 +271,9 @@ def metrics_of(document: Mapping[str, Any]) -> dict[str, Metric]:
     for key, own in document.get("own_metrics", {}).items():
         label = key.replace("_", " ")
         metrics.append(Metric(key, label, own["unit"], own["better"], own["reduction"]))
-    scoped = [METRIC_OF[key] for key in METRIC_OF if key in (*SCOPED, "gradient_strength", "mm")]
     for scope in document.get("scopes", {}):
         own = [metric for metric in CHALLENGE_METRICS if metric.key.partition(".")[0] == scope]
-        metrics += own or [_in_scope(metric, scope) for metric in scoped]
+        metrics += own or [_in_scope(METRIC_OF[key], scope) for key in METRIC_OF if key in SCOPED]
     for region, metric in itertools.product(document.get("regions", {}), REGION_METRICS):
         label = f"{region} {metric.label}"
         metrics.append(replace(metric, key=f"{region}.{metric.key}", label=label))
@@ -283,23 +281,13 @@ def metrics_of(document: Mapping[str, Any]) -> dict[str, Metric]:
 
 
 def _in_scope(metric: Metric, scope: str) -> Metric:
-    """The metric in a scope, whose label PSNR becomes "PSNR, both masked, slices"."""
-    pictures = scope.rpartition(".")[2]
-    reduction = metric.reduction
-    if pictures in ("slices", "crops"):
-        reduction = f"mean over {pictures} of: {reduction.replace('of each case', 'of each one')}"
+    """The metric in a scope, whose label PSNR becomes "PSNR, slices"."""
     return replace(
         metric,
         key=f"{scope}.{metric.key}",
-        label=f"{metric.label}, {scope_label(scope)}",
-        reduction=reduction,
+        label=f"{metric.label}, {scope}",
         in_table=metric.key != "mae_rel",
     )
-
-
-def scope_label(scope: str) -> str:
-    """The printed name of a scope, such as "both masked, slices"."""
-    return scope.replace("_", " ").replace(".", ", ")
 
 
 def mean_inside(values: AnyArray, inside: Bool | None = None) -> float:
@@ -321,9 +309,15 @@ def rmse(truth: Any, synthesis: Any, mask: Any = None) -> float:
 
 
 def psnr(truth: Any, synthesis: Any, data_range: float, mask: Any = None) -> float:
-    """Peak signal-to-noise ratio in dB: 20 log10(range / RMSE); infinite if the images are equal."""
-    error = rmse(truth, synthesis, mask)
-    return float(20 * np.log10(data_range / error)) if error > 0 else inf
+    """Peak signal-to-noise ratio in dB, as scikit-image; infinite if the images are equal, NaN of no voxels."""
+    from skimage.metrics import peak_signal_noise_ratio  # slow to import
+
+    truth, synthesis = _pair(truth, synthesis, mask)
+    if not truth.size:
+        return nan
+    if np.array_equal(truth, synthesis):
+        return inf
+    return float(peak_signal_noise_ratio(truth, synthesis, data_range=data_range))
 
 
 def ssim(
@@ -334,27 +328,39 @@ def ssim(
     dimensions: Literal[2, 3] = 2,
     mask: Any = None,
 ) -> float:
-    """Structural similarity with a Gaussian window of 11 (sigma 1.5), K1 = 0.01, K2 = 0.03.
+    """Structural similarity with a Gaussian window of 11 (sigma 1.5), K1 = 0.01, K2 = 0.03, as scikit-image.
 
     truth, synthesis: [..., H, W] (2) or [D, H, W] (3), measured from the low end of the range, since the
     luminance term depends on an offset. 2 is the mean over slices, 3 uses one window in three directions.
-    Windows count that are completely inside the image. With a mask: the mean of the similarity map inside it. NaN where no window fits, or the mask is empty.
-    Computed in slabs, so that memory stays bounded. Source: Wang et al. 2004, eq. 13.
+    Windows count that are completely inside the image. With a mask: the mean of the similarity map inside it. NaN where no
+    window fits, or the mask is empty. Computed in slabs, so that memory stays bounded. Source: Wang et al. 2004, eq. 13.
     """
-    a = _slices(truth)
-    b = _slices(synthesis)
+    from skimage.metrics import structural_similarity  # slow to import
+
+    # divided, so that float32 holds the squares to 1e-7 of the constants' scale
+    a, b = (_slices(image) / data_range for image in (truth, synthesis))
+    if min(a.shape[-2:]) < WINDOW:
+        return nan
     inside = None if mask is None else _slices(mask).astype(bool)
     halo = RADIUS if dimensions == 3 else 0
-    first = halo
     last = len(a) - halo
     crop = slice(RADIUS, -RADIUS)
     step = max(1, SLAB_VOXELS // (a.shape[1] * a.shape[2]))
     total = 0.0
     count = 0
-    for start in range(first, last, step):
+    for start in range(halo, last, step):
         stop = min(start + step, last)
         slab = slice(start - halo, stop + halo)
-        similarity = ssim_map(a[slab], b[slab], data_range, _window_mean(dimensions))
+        _, similarity = structural_similarity(
+            a[slab],
+            b[slab],
+            data_range=1.0,
+            channel_axis=0 if dimensions == 2 else None,
+            gaussian_weights=True,
+            sigma=SIGMA,
+            use_sample_covariance=False,
+            full=True,
+        )
         similarity = similarity[halo : halo + stop - start, crop, crop]
         if inside is not None:
             similarity = similarity[inside[start:stop, crop, crop]]
@@ -464,8 +470,3 @@ def _pair(a: Any, b: Any, mask: Any) -> tuple[AnyArray, AnyArray]:
 def _slices(image: Any) -> AnyArray:
     array = _array(image)
     return array.reshape(-1, *array.shape[-2:])
-
-
-def _window_mean(dimensions: int) -> Callable[[AnyArray], AnyArray]:
-    sigma = (SIGMA if dimensions == 3 else 0, SIGMA, SIGMA)
-    return lambda image: ndimage.gaussian_filter(image, sigma, mode="constant", radius=RADIUS)

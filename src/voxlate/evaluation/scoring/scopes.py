@@ -1,13 +1,12 @@
-"""Additional scopes of the same scores, by name: the whole image, both images masked, single slices, crops."""
+"""Further scopes of scores, by name: every voxel, axial slices one by one, and random crops as paper 001 scores them."""
 
 import hashlib
-import itertools
 import math
 import tomllib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 
@@ -15,74 +14,61 @@ from voxlate.base.array_types import AnyArray, Bool, Float32
 from voxlate.base.config import fill
 from voxlate.base.errors import BadInput
 from voxlate.evaluation.evaluate_options import CROP
-from voxlate.evaluation.scoring.distances import RADIOLOGICAL
 from voxlate.evaluation.scoring.evaluators import RULES, Evaluator
-from voxlate.evaluation.scoring.metrics import OF_PICTURES, SCOPED, ImagePair, Score
+from voxlate.evaluation.scoring.metrics import (
+    OF_PICTURES,
+    RADIOLOGICAL,
+    SCOPED,
+    ImagePair,
+    Score,
+)
 from voxlate.scans.cases.axes import CANONICAL, reorder_axes
+from voxlate.scans.images.ranges import WHOLE_MASK
 from voxlate.training.batches.slice_filter import SliceFilter, filter_slices
 
-Area = Literal["", "whole", "both_masked"]
-Pictures = Literal["", "slices", "crops"]
-
-# of a slice's longer side: beyond it, a crop shows its own border and little else
-LARGEST_CROP = 2
+SLICES, CROPS = "slices", "crops"
+MASKED = "masked_slices"  # paper 000: both images at the low end outside the mask, then every voxel
 SMALLEST_CROP = 11  # SSIM's window
 MASK = "mask"  # the name of the evaluation's own mask in a slice filter
 
 
 @dataclass(frozen=True)
 class Scope:
-    """The scope of a score: `area`, the voxels that count; `pictures`, the parts whose scores are averaged over a case.
+    """A scope: of every voxel (whole), or the mean over the scores of single pictures of a case (slices, crops)."""
 
-    area: "" is that of the other scores; "whole" is every voxel; "both_masked" is every voxel after truth and image were
-    set to the low end of the range outside the mask. pictures: "" scores the case as a whole.
-    """
-
-    area: Area
-    pictures: Pictures
+    name: str
 
     @property
-    def name(self) -> str:
-        """The name on the command line, and the prefix of keys, such as both_masked.slices."""
-        return ".".join(filter(None, (self.area, self.pictures)))
+    def pictures(self) -> bool:
+        """Whether its scores are means over pictures."""
+        return self.name != WHOLE_MASK
 
-    def rule(self, mask: str | None, cut: "Cut") -> str:
+    def rule(self, cut: "Cut") -> str:
         """A sentence for the caption and metrics.json."""
-        where = f"voxels in the mask {mask}"
-        if self.area == "both_masked":
-            where = (
-                f"both images at the low end of the range outside the mask {mask}, then every voxel"
-            )
-        elif self.area == "whole" or mask is None:
-            where = "every voxel"
         if not self.pictures:
-            return where
-        kept = "without the mask" if mask is not None else "where the truth has one value only"
-        parts = [
-            f"mean of each axial {self.pictures.removesuffix('s')}'s own score",
-            where,
-            f"{self.pictures} {kept} do not count",
-        ]
-        if cut.slices is not None:
-            parts.append(f"nor do slices without {_filter_text(cut.slices)}")
-        if self.pictures == "crops":
+            return "every voxel"
+        parts = [f"mean over axial {self.name.replace('_', ' ')} that show something"]
+        if self.name == MASKED:
             parts.append(
-                f"one crop of {cut.size}×{cut.size} pixels a slice, its place drawn by seed {cut.seed} and the truth's voxels; a shorter side is extended by the low end of the range"
+                "both images at the low end of the range outside the mask, then every voxel"
+            )
+        if cut.slices is not None:
+            parts.append(f"slices with {_filter_text(cut.slices)}")
+        if self.name == CROPS:
+            parts.append(
+                f"one crop of {cut.size}×{cut.size} pixels a slice, placed by seed {cut.seed} and the truth's voxels"
             )
         return "; ".join(parts)
 
 
 SCOPES: dict[str, Scope | Evaluator] = {
-    scope.name: scope
-    for scope in itertools.starmap(Scope, itertools.product(get_args(Area), get_args(Pictures)))
-    if scope.name
-}
-SCOPES |= {name: Evaluator(name, rule) for name, rule in RULES.items()}
+    name: Scope(name) for name in (WHOLE_MASK, SLICES, CROPS, MASKED)
+} | {name: Evaluator(name, rule) for name, rule in RULES.items()}
 
 
 @dataclass(frozen=True)
 class Cut:
-    """A filter of slices (None: all slices with a foreground), and the side (pixels) and seed of crops."""
+    """A filter of slices (None: all slices that show something), and the side (pixels) and seed of crops."""
 
     slices: SliceFilter | None = None
     size: int = CROP
@@ -97,7 +83,7 @@ class Cut:
 
 @dataclass(frozen=True, eq=False)
 class CountedVoxels:
-    """The facts of a canonical truth [D, H, W] that scopes need: its values, and the voxels and slices that count.
+    """The voxels of a canonical truth [D, H, W] of which pictures are cut.
 
     values: in the truth's unit; inside: voxels of the mask that the image covers; covered: voxels that the image covers;
     None stands for all. masked: whether the evaluation has a mask; image_of: gives another image of the case that the
@@ -111,8 +97,8 @@ class CountedVoxels:
     cut: Cut
     image_of: Callable[[str], AnyArray]
 
-    def counts(self, *place: slice) -> bool:
-        """Whether a slice or crop has a foreground: a pixel of the mask, or without a mask more than one value."""
+    def shows_something(self, *place: slice) -> bool:
+        """Whether a slice or crop has a pixel of the mask, or without a mask more than one value."""
         values = self.values[place]
         if self.inside is not None:
             values = values[self.inside[place]]
@@ -120,8 +106,8 @@ class CountedVoxels:
 
     @cached_property
     def slices(self) -> list[int]:
-        """The slices with a foreground that pass the filter."""
-        kept = np.array([self.counts(slice(k, k + 1)) for k in range(len(self.values))])
+        """The slices that show something and pass the filter."""
+        kept = np.array([self.shows_something(slice(k, k + 1)) for k in range(len(self.values))])
         if (chosen := self.cut.slices) is not None:
             kept &= filter_slices({name: self.image_of(name) for name in chosen.above}, chosen)
         return np.flatnonzero(kept).tolist()
@@ -135,14 +121,13 @@ class CountedVoxels:
 def scopes_from(
     names: Iterable[str], mask: object, regions: Collection[str]
 ) -> tuple[Scope | Evaluator, ...]:
-    """The scopes of these names, each once; raises BadInput for other names, or if a mask is absent."""
-    scopes: list[Scope | Evaluator] = []
-    for name in dict.fromkeys(names):
+    """The scopes of these names, each once; raises BadInput for other names, those of regions, and without a mask."""
+    for name in names:
         if name not in SCOPES:
             raise BadInput(
                 f"--scopes: expected one of {', '.join(SCOPES)}, found {name!r}. Choose one of these."
             )
-        if name.startswith("both_masked") and mask is None:
+        if name == MASKED and mask in (None, WHOLE_MASK):
             raise BadInput(
                 f"--scopes {name}: expected a mask, found none. Add --mask body, brain, cohort or a file."
             )
@@ -150,8 +135,7 @@ def scopes_from(
             raise BadInput(
                 f"--scopes {name}: expected no region of that name, found one. Rename the region."
             )
-        scopes.append(SCOPES[name])
-    return tuple(scopes)
+    return tuple(SCOPES[name] for name in dict.fromkeys(names))
 
 
 def filter_from(
@@ -192,16 +176,10 @@ def score_scope(
     functions: scores by key, of which those that apply are computed; pictures: the place and the scores of each picture
     are added here. Pictures with a score that is not finite (the PSNR of equal images) are left out of its mean.
     """
-    if scope.area == "both_masked":
-        assert truth.inside is not None
-        low = np.float32(pair.scale.low)
-        a, b = (np.where(truth.inside, image, low) for image in (pair.truth, pair.synthesis))
-        pair = replace(pair, truth=a, synthesis=b)
-    if scope.area:
-        pair = replace(pair, inside=truth.covered)
     keys = [key for key in functions if key in (OF_PICTURES if scope.pictures else SCOPED)]
     if not scope.pictures:
-        return {f"{scope.name}.{key}": functions[key](pair) for key in keys}
+        everywhere = replace(pair, inside=truth.covered)
+        return {f"{scope.name}.{key}": functions[key](everywhere) for key in keys}
     shown = [
         place | {key: functions[key](picture) for key in keys}
         for place, picture in _pictures(scope, pair, truth)
@@ -213,40 +191,38 @@ def score_scope(
 def _pictures(
     scope: Scope, pair: ImagePair, truth: CountedVoxels
 ) -> Iterator[tuple[dict[str, Any], ImagePair]]:
-    """The slices or crops that count, in radiological orientation, with the place of their first pixels.
-
-    Raises BadInput for crops that are far larger than the case's slices.
-    """
-    height, width = truth.values.shape[1:]
+    """The slices or crops that count, in radiological orientation, with the place of their first pixels."""
     cut = truth.cut
-    is_crop = scope.pictures == "crops"
-    most = max(CROP, LARGEST_CROP * height, LARGEST_CROP * width)
-    if is_crop and cut.size > most:
-        raise BadInput(
-            f"--crop: expected at most {most} pixels a side for slices of {width}×{height}, found {cut.size}. Choose a smaller crop."
-        )
-    turned = replace(
-        truth,
-        values=_turn(truth.values),
-        inside=None if truth.inside is None else _turn(truth.inside),
-    )
+    inside = None if truth.inside is None else _turn(truth.inside)
+    turned = replace(truth, values=_turn(truth.values), inside=inside)
+    a, b = (_turn(image) for image in (pair.truth, pair.synthesis))
+    within = None if pair.inside is None else _turn(pair.inside)
+    low = pair.scale.low
+    if scope.name == MASKED and inside is not None:
+        a, b = (np.where(inside, image, np.float32(low)) for image in (a, b))
+        within = None if truth.covered is None else _turn(truth.covered)
     for number in truth.slices:
         row = column = 0
         box: tuple[slice, ...] = (slice(number, number + 1),)
-        if is_crop:
+        if scope.name == CROPS:
             row, column = crop_place(cut, truth.content, number, turned.values.shape[1:])
             box += (slice(row, row + cut.size), slice(column, column + cut.size))
-            if not turned.counts(*box):
+            if not turned.shows_something(*box):
                 continue
         place = {"scope": scope.name, "slice": number, "row": row, "column": column}
-        a, b = (_cut(image, box, pair.scale.low) for image in (pair.truth, pair.synthesis))
-        within = None if pair.inside is None else _cut(pair.inside, box, False)
-        yield place, replace(pair, truth=a, synthesis=b, inside=within, axes=RADIOLOGICAL)
+        picture = replace(
+            pair,
+            truth=_cut(a, box, low),
+            synthesis=_cut(b, box, low),
+            inside=None if within is None else _cut(within, box, False),
+            axes=RADIOLOGICAL,
+        )
+        yield place, picture
 
 
 def _cut(image: AnyArray, box: tuple[slice, ...], edge: float) -> AnyArray:
     """A slice or crop [1, H, W]; a crop that ends outside the slice is extended by rows and columns of one value."""
-    part = _turn(image)[box]
+    part = image[box]
     if len(box) == 1:
         return part
     ends = [(0, side.stop - side.start - length) for side, length in zip(box, part.shape)]
@@ -283,7 +259,7 @@ def _filter_text(chosen: SliceFilter) -> str:
         for name, limit in chosen.above.items()
     ]
     overlap = f", Dice {chosen.overlap:g}" if chosen.overlap else ""
-    return f"{chosen.pixels} pixels of {' and '.join(limits)}{' each' if len(limits) > 1 else ''}{overlap}"
+    return f"{chosen.pixels} pixels of {' and '.join(limits)}{overlap}"
 
 
 def check_pictures(
@@ -295,5 +271,5 @@ def check_pictures(
         if scope.pictures and scope.name not in pictured:
             rule = "" if cut.slices is None else f" with {_filter_text(cut.slices)}"
             raise BadInput(
-                f"--scopes {scope.name}: expected {scope.pictures} that show something{rule} in at least one case, found none. Change --slices, or check the mask."
+                f"--scopes {scope.name}: expected {scope.name} that show something{rule} in at least one case, found none. Change --slices, or check the mask."
             )

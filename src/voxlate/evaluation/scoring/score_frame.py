@@ -15,12 +15,14 @@ from voxlate.base.statistics import bootstrap, fixed_text, mean_and_sd
 from voxlate.evaluation.scoring.case_scores import Row
 from voxlate.evaluation.scoring.metrics import METRIC_OF, Metric, metrics_of
 from voxlate.evaluation.scoring.scored_regions import BONE
-from voxlate.scans.images.ranges import WHOLE_MASK
 from voxlate.training.verdict import METRIC, SYNTHESIS, UNOWNED_CLAUSE, Verdict, verdict_on
 
 HEAD = ["case", "patient", "modality", "method"]
-TEXTS = [*HEAD, "scope", "region", "metric", "unit"]
+TEXTS = [*HEAD, "fold", "scope", "region", "metric", "unit"]
 COLUMNS = [*TEXTS, "value", "clipped"]
+# The images of a cross-validation: by the runs that did not train on the case, or by all runs.
+OUT_OF_FOLD, ENSEMBLE = "out of fold", "ensemble"
+FOLD_METRICS = ("mae", "psnr", "ssim_2d", "coverage")  # of the summary over folds
 Document = Mapping[str, Any]
 Table = dict[str, Any]
 # Share of the true volume of bone, from 120 HU: of 3000 images of 117 evaluations, some after a training of three minutes,
@@ -31,7 +33,11 @@ NETWORK_METRIC = METRIC_OF["mae_network"]  # of MR that is scored in shares of i
 
 @dataclass(frozen=True, eq=False)
 class ScoreFrame:
-    """The values of an evaluation, and what is computed from them; header, frame, pictures: see `Scores`."""
+    """The values of an evaluation, and what is computed from them; header, frame, pictures: see `Scores`.
+
+    A section is a modality, or a part of it: of a cross-validation, the cases that one of its runs did not train on, and
+    those of the ensemble of all runs, are two sections.
+    """
 
     header: Document
     frame: DataFrame
@@ -39,9 +45,11 @@ class ScoreFrame:
 
     @cached_property
     def keyed(self) -> DataFrame:
-        """The table with the key of each value, such as bone.dice."""
+        """The table with the key of each value, such as bone.dice, and its section."""
         area = self.frame["scope"] + self.frame["region"]
-        return self.frame.assign(key=(area + "." + self.frame["metric"]).str.removeprefix("."))
+        key = (area + "." + self.frame["metric"]).str.removeprefix(".")
+        names = section_names(zip(self.frame["modality"], self.frame["fold"]))
+        return self.frame.assign(key=key, section=names)
 
     @cached_property
     def metrics(self) -> dict[str, Metric]:
@@ -60,32 +68,34 @@ class ScoreFrame:
 
     @cached_property
     def parts(self) -> dict[str, Table]:
-        """The conventions of each modality, and its numbers of cases and patients."""
+        """The conventions of each section, its modality, and its numbers of cases and patients."""
         stated = self.header.get("modalities", {})
-        counts = self.frame.groupby("modality").agg(
-            cases=("case", "nunique"), patients=("patient", "nunique")
+        facts = self.keyed.groupby("section").agg(
+            modality=("modality", "first"),
+            cases=("case", "nunique"),
+            patients=("patient", "nunique"),
         )
-        return {name: part | counts.loc[name].to_dict() for name, part in stated.items()}
+        return {name: {**part, **facts.loc[name].to_dict()} for name, part in stated.items()}
 
-    def by_case(self, modality: str, method: str = SYNTHESIS) -> DataFrame:
+    def by_case(self, section: str, method: str = SYNTHESIS) -> DataFrame:
         """The scores of a method by case, with a column for each key."""
         keyed = self.keyed
-        chosen = keyed[(keyed["modality"] == modality) & (keyed["method"] == method)]
+        chosen = keyed[(keyed["section"] == section) & (keyed["method"] == method)]
         return chosen.pivot(index="case", columns="key", values="value")
 
-    def errors(self, modality: str, key: str) -> dict[str, dict[str, float]]:
+    def errors(self, section: str, key: str) -> dict[str, dict[str, float]]:
         """The finite values of a score by method and case."""
         keyed = self.keyed
-        chosen = keyed[(keyed["modality"] == modality) & (keyed["key"] == key)]
+        chosen = keyed[(keyed["section"] == section) & (keyed["key"] == key)]
         groups = chosen[np.isfinite(chosen["value"])].groupby("method", sort=False)
         return {method: dict(zip(own["case"], own["value"])) for method, own in groups}
 
     @cached_property
     def means(self) -> dict[str, dict[str, dict[str, Table]]]:
-        """Mean, standard deviation and interval over cases by modality, method and key; of distances over all cases at once."""
+        """Mean, standard deviation and interval over cases by section, method and key; of distances over all cases at once."""
         means: dict[str, dict[str, dict[str, Table]]] = {}
         for (name, method, key), rows in self.keyed.groupby(
-            ["modality", "method", "key"], sort=False
+            ["section", "method", "key"], sort=False
         ):
             one_patient = self.parts[name]["patients"] == 1
             kept = rows[np.isfinite(rows["value"])]
@@ -102,17 +112,39 @@ class ScoreFrame:
         for name, part in self.parts.items():
             for method, pooled in part["distances"].items():
                 means[name][method] |= pooled
+        self._add_pictures(means)
+        return means
+
+    def _add_pictures(self, means: dict[str, dict[str, dict[str, Table]]]) -> None:
+        """Add mean and standard deviation over all pictures of all cases, as papers on slices state."""
         if self.pictures is None:
-            return means
-        # Mean and standard deviation over all pictures of all cases, as papers on slices state.
-        for (name, method, scope), rows in self.pictures.groupby(["modality", "method", "scope"]):
+            return
+        section_of = dict(zip(self.keyed["case"] + self.keyed["modality"], self.keyed["section"]))
+        sections = (self.pictures["case"] + self.pictures["modality"]).map(section_of)
+        for (name, method, scope), rows in self.pictures.groupby([sections, "method", "scope"]):
             for key, entry in means[name][method].items():
                 area, _, metric = key.rpartition(".")
                 if area == scope:
                     kept = rows[metric][np.isfinite(rows[metric])].to_numpy()
                     counts = {"n": len(kept), "not_finite": len(rows) - len(kept)}
                     entry["pictures"] = mean_and_sd(kept) | counts
-        return means
+
+    @cached_property
+    def folds(self) -> dict[str, dict[str, Table]]:
+        """Of a cross-validation, the means of each fold and their mean and standard deviation, by section and key."""
+        rows = self.keyed
+        chosen = rows[
+            (rows["fold"] != "")
+            & (rows["method"] == SYNTHESIS)
+            & rows["key"].isin(FOLD_METRICS)
+            & np.isfinite(rows["value"])
+        ]
+        folds: dict[str, dict[str, Table]] = {}
+        for (name, key), own in chosen.groupby(["section", "key"], sort=False):
+            by_fold = own.groupby("fold")["value"].mean()
+            summary = mean_and_sd(by_fold.to_numpy()) | {"by_fold": by_fold.to_dict()}
+            folds.setdefault(name, {})[key] = summary
+        return folds
 
     @cached_property
     def known(self) -> set[str]:
@@ -123,78 +155,97 @@ class ScoreFrame:
 
     @cached_property
     def verdicts(self) -> list[Verdict]:
-        """The verdict on each modality: whether its syntheses are better than the best naive baseline."""
+        """The verdict on each section: whether its syntheses are better than the best naive baseline."""
         return [_lacks_bone(_verdict(name, self), self) for name in self.parts]
+
+
+def section_names(images: Iterable[tuple[str, str]]) -> list[str]:
+    """The section of each image by its modality and fold: the modality, unless some of its images have a fold and some none."""
+    images = [*images]
+    with_fold = {modality for modality, fold in images if fold}
+    without = {modality for modality, fold in images if not fold}
+    apart = with_fold & without
+    return [
+        f"{modality}, {OUT_OF_FOLD if fold else ENSEMBLE}" if modality in apart else modality
+        for modality, fold in images
+    ]
 
 
 def frame_of(rows: Iterable[Row], header: Document) -> DataFrame:
     """The long table of the scores of cases."""
     metrics = metrics_of(header)
+    folds = header.get("out_of_fold", {})
+    units = {
+        part.get("modality", name): part["unit"] for name, part in header["modalities"].items()
+    }
     lines = []
     for row in rows:
-        unit = header["modalities"][row.modality]["unit"]
         for key, value in row.scores.items():
             area, _, name = key.rpartition(".")
             places = ("", area) if area in header["regions"] else (area, "")
             metric = metrics[key]
-            of_value = "share" if metric.scale != 1 else metric.unit_for(unit)
-            lines.append((*row.head, *places, name, of_value, float(value), row.clipped))
+            unit = "share" if metric.scale != 1 else metric.unit_for(units[row.modality])
+            fold = folds.get(row.case, "")
+            lines.append((*row.head, fold, *places, name, unit, float(value), row.clipped))
     return DataFrame(lines, columns=COLUMNS)
 
 
 def _verdict(name: str, scores: ScoreFrame) -> Verdict:
-    """Whether the syntheses of a modality are better than the best naive baseline."""
+    """Whether the syntheses of a section are better than the best naive baseline."""
     header = scores.header
     part = scores.parts[name]
+    modality = part["modality"]
     left_out = {*header.get("wrong_truths", ())} - scores.labels
-    wrong = sum(label.endswith(f"/{name}") for label in left_out)
+    wrong = sum(label.endswith(f"/{modality}") for label in left_out)
     none = ""
-    if name in header.get("given_truth", ()):
+    if modality in header.get("given_truth", ()):
         none = "the truth itself was given to the model, so this is a bound and no synthesis"
     elif wrong > part["cases"]:
         none = f"most truths ({wrong} of {wrong + part['cases']}) cannot be those of their images: check the cohort"
     if none:
         return Verdict(name, "unknown", f"No result: {none}.", unit=part["unit"])
     own = scores.errors(name, METRIC)
-    cases = own.get(SYNTHESIS, {}).keys()
-    said = read_messages(header, "messages")
+    clause = _doubts(name, own.get(SYNTHESIS, {}).keys(), scores)
+    stated = verdict_on(name, own, scores.patients, part["unit"], "", clause)
+    if worse := dict(_worse_in(stated, scores)):
+        stated = replace(stated, worse_in=tuple(worse))
+        if stated.outcome != "worse":  # else it is said of the whole
+            regions = [f"{region.replace('_', ' ')} ({text})" for region, text in worse.items()]
+            sentence = f"{stated.sentence} Worse in {', '.join(regions)}."
+            stated = replace(stated, sentence=sentence)
+    # Training judges in network units, in which a wrong overall brightness is an error.
+    on_255 = scores.errors(name, NETWORK_METRIC.key)
+    other = verdict_on(name, on_255, scores.patients, NETWORK_METRIC.unit, "", clause)
+    if "unknown" in (stated.outcome, other.outcome) or stated.outcome == other.outcome:
+        return stated
+    first, second = (one.sentence.partition(". ")[0] for one in (stated, other))
+    sentence = f"{first}. The result depends on the unit: in network units, {second}."
+    return replace(stated, outcome="unclear", sentence=sentence)
+
+
+def _doubts(name: str, cases: Iterable[str], scores: ScoreFrame) -> str:
+    """A clause on the cases of a section that say nothing of other patients; "" without any."""
+    modality = scores.parts[name]["modality"]
+    cases = {*cases}
+    said = read_messages(scores.header, "messages")
     grave, doubted = (
-        {one.case.removesuffix(f"/{name}") for one in said if one.grade in grades} & cases
+        {one.case.removesuffix(f"/{modality}") for one in said if one.grade in grades} & cases
         for grades in (("do not trust",), ("caution", "do not trust"))
     )
+    many = doubted - grave if 2 * len(doubted) > len(cases) else set[str]()
     reserves = {
-        "in the training": header.get("trained_on", ()),
+        "in the training": {*scores.header.get("trained_on", ())},
         "with a truth that is not to be trusted": grave,
-        "with a doubtful truth (see above)": doubted - grave
-        if 2 * len(doubted) > len(cases)
-        else (),
+        "with a doubtful truth (see above)": many,
     }
     clauses = [
         f"{count} of {plural(len(cases), 'case')} {what}"
         for what, some in reserves.items()
-        if (count := len(cases & {*some}))
+        if (count := len(cases & some))
     ]
     if any(one.code == UNOWNED for one in said):
         clauses.append(UNOWNED_CLAUSE)
-    clause = "; ".join(clauses)
-    mask = part["mask"]
-    where = "" if mask == WHOLE_MASK else f" inside the mask {mask}"
-    patients = scores.patients
-    stated = verdict_on(name, own, patients, part["unit"], where, clause)
-    if worse := dict(_worse_in(stated, scores)):
-        in_parts = ", ".join(
-            f"{region.replace('_', ' ')} ({text})" for region, text in worse.items()
-        )
-        inside = "inside the body " if mask == WHOLE_MASK else ""
-        sentence = f"{stated.sentence} Worse than {stated.baseline} {inside}in {in_parts}."
-        stated = replace(stated, sentence=sentence, worse_in=tuple(worse))
-    # Training judges in network units, in which a wrong overall brightness is an error.
-    on_255 = scores.errors(name, NETWORK_METRIC.key)
-    other = verdict_on(name, on_255, patients, NETWORK_METRIC.unit, where, clause)
-    if "unknown" in (stated.outcome, other.outcome) or stated.outcome == other.outcome:
-        return stated
-    sentence = f"The result depends on the unit. With each image divided by its own peak: {stated.sentence} In network units (0 to 255, as in training; --units network), where a wrong brightness is an error: {other.sentence}"
-    return replace(stated, outcome="unclear", sentence=sentence)
+    return "; ".join(clauses)
 
 
 def _lacks_bone(stated: Verdict, scores: ScoreFrame) -> Verdict:

@@ -3,7 +3,8 @@
 import functools
 import json
 import os
-from collections.abc import Collection, Iterable, Mapping
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,13 @@ from typing import Any
 from voxlate.base.errors import BadInput
 from voxlate.base.files import HIGH, LOW, MAPS, STD, SYNTHETIC, UNCALIBRATED
 from voxlate.base.groups import grouped
-from voxlate.evaluation.scoring.foreign_images import names_apart, recognise_images
 from voxlate.evaluation.scoring.interval_scores import Interval, interval_of
 from voxlate.scans.cases.prepared import open_cohort
-from voxlate.scans.cohorts.case_files import CaseFiles
+from voxlate.scans.cohorts.case_files import KNOWN, CaseFiles
+from voxlate.scans.cohorts.path_roles import scans_named
+from voxlate.scans.formats.dicom import is_dicom_folder
 from voxlate.scans.formats.io import content_hash, is_there, scan_endings, without_ending
+from voxlate.scans.images.units import unit_of
 from voxlate.synthesis.provenance import (
     common_settings,
     difference,
@@ -27,6 +30,25 @@ from voxlate.training.naive import Baselines, fit_cohort
 from voxlate.training.recipe.run_provenance import read_run
 
 BASELINES = "naive.safetensors"
+# Words of other software's names of images that state no modality, and those of a CT.
+MADE = (
+    "pred",
+    "prediction",
+    "predicted",
+    "fake",
+    "synth",
+    "synthetic",
+    "generated",
+    "output",
+    "result",
+)
+SYNTHETIC_CT = (
+    "sct",
+    "synct",
+    "pct",
+    "pseudoct",
+    "syntheticct",
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +71,14 @@ class Item:
     def label(self) -> str:
         """The name of the image in messages and metrics.json: <case>/<modality>."""
         return f"{self.case.case}/{self.modality}"
+
+    @property
+    def fold(self) -> str:
+        """Of a cross-validation, the run that made the image because it did not train on its case; "" of other images."""
+        if "held_out_by" not in self.provenance:
+            return ""
+        runs = map(Path, self.provenance.get("runs") or [self.provenance["run"]])
+        return "+".join(run.parent.name if run.suffix else run.name for run in runs)
 
     @property
     def inputs(self) -> dict[str, Path]:
@@ -104,7 +134,7 @@ def find_items(out: Path, cases: Mapping[str, CaseFiles], where: str) -> ScoredI
     if not scored.items:
         refused = next((f" ({case}: {why})" for case, why in scored.refused.items()), "")
         raise BadInput(
-            f"{out}: expected images whose paths name the cases in {where} and their modalities, as in CASE/ct.nii.gz or CASE_ct.nii.gz, found none that match{refused}{names_apart(out, cases)}. Check the two folders and the names."
+            f"{out}: expected images whose paths name the cases in {where} and their modalities, as in CASE/ct.nii.gz or CASE_ct.nii.gz, found none that match{refused}. Check the two folders and the names."
         )
     for items in items_by_modality(scored.items).values():
         _check_one_method(out, [item for item in items if item.case.case in synthesised])
@@ -148,6 +178,79 @@ def _add_recognised(scored: ScoredImages, out: Path, cases: Mapping[str, CaseFil
             scored.recognised[item.label] = path.relative_to(out).as_posix()
     if scored.items:
         scored.without_truth[:] = unknown
+
+
+def recognise_images(
+    out: Path, cases: Mapping[str, CaseFiles]
+) -> tuple[dict[tuple[str, str], Path], list[str]]:
+    """The images below a folder by case and modality, and the paths that name no case or no modality of it.
+
+    The file's own name comes before those of its folders. A name of two cases or two modalities says nothing; an
+    image is the case's only CT where no word says what else it is. Raises BadInput for two images of one case and modality.
+    """
+    images = dict[tuple[str, str], Path]()
+    unknown = list[str]()
+    for path in _images_below(out):
+        place = without_ending(path.relative_to(out).as_posix())
+        case, rest = _case_of(place, cases)
+        modality = None if case is None else _modality_of(rest, cases[case])
+        if case is None or modality is None:
+            unknown.append(place)
+            continue
+        if other := images.get((case, modality)):
+            raise BadInput(
+                f"{out}: expected one {modality} of {case}, found {other.relative_to(out)} and {path.relative_to(out)}. Leave one of them in the folder."
+            )
+        images[case, modality] = path
+    return images, unknown
+
+
+def _case_of(place: str, cases: Collection[str]) -> tuple[str | None, str]:
+    """The one case that the last part of a path with a case's name has, and the path without it."""
+    parts = place.split("/")
+    for level in reversed(range(len(parts))):
+        rest = parts[level]
+        named = list[str]()
+        for case in sorted(cases, key=len, reverse=True):
+            whole = rf"(?<![A-Za-z0-9]){re.escape(case)}(?![A-Za-z0-9])"
+            if re.search(whole, rest):
+                named.append(case)
+                rest = re.sub(whole, " ", rest)
+        if len(named) == 1:
+            return named[0], "/".join([*parts[:level], rest, *parts[level + 1 :]])
+        if named:
+            break
+    return None, place
+
+
+def _modality_of(rest: str, case: CaseFiles) -> str | None:
+    """The one modality of a case that a path names, or the only one that states the same kind (ct_bone for ct), or its only CT."""
+    words = [word for word in re.split(r"[^a-z0-9]+", rest.lower()) if word]
+    named = {word for word in words if word in case.files}
+    kinds = [word for word in words if word in KNOWN]
+    if kinds and not named:
+        named = {*scans_named(case.files, kinds)}
+    if "ct" in case.files and {*words} & {*SYNTHETIC_CT}:
+        named.add("ct")
+    if named:
+        return named.pop() if len(named) == 1 else None
+    in_name = re.split(r"[^a-z0-9]+", rest.lower().rpartition("/")[2])
+    in_hu = [name for name in case.files if unit_of(name) == "HU"]
+    says_else = any(word and not word.isdigit() and word not in MADE for word in in_name)
+    return in_hu[0] if len(in_hu) == 1 and not says_else else None
+
+
+def _images_below(out: Path) -> Iterator[Path]:
+    """The image files and DICOM series below a folder."""
+    for place, folders, files in os.walk(out):
+        folders.sort()
+        if is_dicom_folder(Path(place)):
+            folders.clear()
+            yield Path(place)
+            continue
+        for name in sorted(files):
+            if name.lower().endswith(scan_endings()):
+                yield Path(place) / name
 
 
 def is_map(name: str, images: Collection[str]) -> bool:

@@ -5,18 +5,17 @@ Without being asked, the body of images in HU and of perfusion maps is scored, a
 
 import itertools
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from scipy import ndimage
 
-from voxlate.base.array_types import Bool
+from voxlate.base.array_types import Bool, Float32
 from voxlate.base.errors import BadInput
 from voxlate.base.similarity import RADIUS, dice
 from voxlate.checks.case_checks import mask_numbers, refuse_misplaced
-from voxlate.evaluation.lesion_counts import count_lesions
 from voxlate.evaluation.scoring.metrics import ImagePair, mae, mae_z, mean_inside, psnr, ssim
 from voxlate.scans.cohorts.case_files import CaseFiles
 from voxlate.scans.cohorts.split import sentences_on_shared_masks
@@ -34,6 +33,16 @@ THIRDS = ("low", "middle", "high")
 HEAD_MM, WIDEST_MM = 90.0, 230.0
 FEWEST_VOXELS = 8  # on each side of a distance of surfaces: stray voxels show no surface
 NAMED = (None, WHOLE_MASK, "body", "brain", "cohort")  # masks that are no files
+SMALLEST_LESION = 4  # voxels; smaller pieces do not count
+# Shares of a piece, or of its contrast: from KEPT on it is kept, below ERASED it is erased.
+KEPT = 0.5
+ERASED = 0.1
+RING = 3  # width in voxels of the in-plane surroundings of a piece
+# Contrast in standard deviations of the surroundings, below which the truth does not show a piece.
+VISIBLE = 0.5
+TOUCHING = np.ones((3, 3, 3), bool)
+
+Box = tuple[slice, ...]
 
 
 def tissues_for(modality: str, unit: str, taken: Collection[str]) -> list[Region]:
@@ -142,6 +151,61 @@ def _structure_scores(inside: Bool, pair: ImagePair) -> dict[str, float]:
         "mae_z": mae_z(a, b, inside[box]),
         "ssim_3d": ssim(a, b, width, dimensions=3, mask=inside[box]),
     }
+
+
+def count_lesions(
+    inside: Bool, truth: Float32, image: Float32, predicted: Bool | None = None
+) -> dict[str, float]:
+    """Counts of connected pieces of a region that an image keeps, shrinks, erases or invents; arrays are [D, H, W]; inside: the region in the truth.
+
+    predicted: the same region in the image, if the image's values define it. A piece is kept if at least half of it is
+    predicted and erased below a tenth; predicted pieces that touch none of the truth are invented. Otherwise (label map,
+    mask file) the contrast of a piece with its surroundings is compared with that in the truth; pieces that the truth
+    does not show are `unseen`, and invented pieces are unknown.
+    """
+    shares = []
+    for box, piece in _pieces(inside):
+        if predicted is None:
+            shares.append(_share_of_contrast(piece, truth[box], image[box]))
+        else:
+            shares.append(float(predicted[box][piece].mean()))
+    visible = [share for share in shares if share is not None]
+    counts = {
+        "pieces": len(shares),
+        "kept": sum(share >= KEPT for share in visible),
+        "shrunk": sum(ERASED <= share < KEPT for share in visible),
+        "erased": sum(share < ERASED for share in visible),
+        "unseen": len(shares) - len(visible),
+    }
+    if predicted is not None:
+        named, _ = ndimage.label(predicted, TOUCHING)
+        sizes = np.bincount(named.ravel())
+        sizes[np.unique(named[ndimage.binary_dilation(inside, TOUCHING)])] = 0
+        counts["invented"] = int((sizes[1:] >= SMALLEST_LESION).sum())
+    return {name: float(value) for name, value in counts.items()}
+
+
+def _pieces(inside: Bool) -> Iterator[tuple[Box, Bool]]:
+    """The connected pieces that count, each in a box with its surroundings."""
+    named, _ = ndimage.label(inside, TOUCHING)
+    for number, held in enumerate(ndimage.find_objects(named), start=1):
+        box = tuple(slice(max(0, side.start - RING), side.stop + RING) for side in held)
+        piece = named[box] == number
+        if piece.sum() >= SMALLEST_LESION:
+            yield box, piece
+
+
+def _share_of_contrast(piece: Bool, truth: Float32, image: Float32) -> float | None:
+    """The contrast of a piece in the image over that in the truth; None if the truth shows no contrast."""
+    plane = np.zeros((3, 3, 3), bool)
+    plane[1] = True
+    ring = ndimage.binary_dilation(piece, plane, iterations=RING) & ~piece
+    if not ring.any():
+        return None
+    contrast = float(truth[piece].mean() - truth[ring].mean())
+    if abs(contrast) < VISIBLE * float(truth[ring].std()) or contrast == 0:
+        return None
+    return float(image[piece].mean() - image[ring].mean()) / contrast
 
 
 def surface_distances(a: Bool, b: Bool, spacing_mm: Sequence[float]) -> tuple[float, float]:

@@ -18,7 +18,6 @@ from voxlate.base.records import (
     Count,
     Digest,
     Name,
-    NotNegative,
     Number,
     Place,
     Record,
@@ -50,7 +49,8 @@ class Scores(ScoreFrame):
         header: conventions of each modality (range, mask, unit) and facts of the whole evaluation, such as the images that
             could not be scored and why.
         frame: a pandas DataFrame with a row for each value: its case, patient, modality, method (the synthesis, or a naive
-            baseline), scope, region, metric and unit, and the share of scored voxels whose truth is beyond the range.
+            baseline), fold (of a cross-validation, the run that did not train on the case), scope, region, metric and
+            unit, and the share of scored voxels whose truth is beyond the range.
         pictures: a DataFrame with a row for each slice or crop of the scopes, if there are any.
 
     Example:
@@ -82,6 +82,7 @@ class Scores(ScoreFrame):
             "modalities": {
                 name: part | {"answers": self.means[name]} for name, part in self.parts.items()
             },
+            "folds": self.folds,
             "verdict": {verdict.modality: asdict(verdict) for verdict in self.verdicts},
         }
 
@@ -131,12 +132,12 @@ class _Distance(TypedDict):
     sd: None
     ci95: None
     n: Count
-    se: NotNegative | None
 
 
 class _Part(TypedDict):
-    """The conventions that the scores of a modality were computed with, and the distances of features by method and key."""
+    """The conventions that the scores of a section were computed with, and the distances of features by method and key."""
 
+    modality: Text
     unit: Text
     range: tuple[Number, Number]
     range_rule: Text
@@ -176,6 +177,7 @@ class _Optional(TypedDict, total=False):
     truth_messages: list[StatedMessage]
     messages: list[StatedMessage]
     trained_on: list[Name]
+    out_of_fold: dict[Name, Text]
     calibrations: list[_Calibration]
     calibrated_on: list[Name]
     naive_cases: dict[Name, Several]
@@ -237,10 +239,11 @@ def read_scores(path: Path) -> Scores:
     check(not frame.duplicated(TEXTS).any(), f"a value of {TABLE} twice")
     for case in frame["case"].unique():
         check("/" not in case and case.strip("."), f"the case {case!r:.80}")
-    check({*frame["modality"]} == {*header["modalities"]}, "modalities without scores")
+    scores = Scores(header, frame, frames.get(PICTURES))
+    check({*scores.keyed["section"]} == {*header["modalities"]}, "modalities without scores")
     for name, part in header["modalities"].items():
         low, high = part["range"]
         check(low < high, f"a range of {name} from {low:g} to {high:g}")
-        methods = {*frame["method"][frame["modality"] == name]}
+        methods = {*scores.keyed["method"][scores.keyed["section"] == name]}
         check({*part["distances"]} <= methods, f"distances of {name} without scores")
-    return Scores(header, frame, frames.get(PICTURES))
+    return scores

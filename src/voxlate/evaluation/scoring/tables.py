@@ -1,4 +1,4 @@
-"""Scores of methods as one kind of table, from which terminal, notebook and page are printed."""
+"""Scores of methods as one kind of table with its caption, from which terminal, notebook and page are printed."""
 
 import io
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -10,20 +10,24 @@ from rich import table as rich_table
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.text import Text
 
-from voxlate.base.errors import plural
-from voxlate.evaluation.scoring.captions import caption
-from voxlate.evaluation.scoring.metrics import METRIC_OF, Metric, metrics_of
+from voxlate.base.errors import first_of, plural
+from voxlate.base.groups import grouped
+from voxlate.base.messages import Message, read_messages, summarise, worst_grade
+from voxlate.base.statistics import RESAMPLES
+from voxlate.evaluation.scoring.interval_scores import describe_coverage
+from voxlate.evaluation.scoring.metrics import LPIPS, METRIC_OF, SSIM, Metric, metrics_of
 from voxlate.evaluation.scoring.score_frame import ScoreFrame
 from voxlate.evaluation.scoring.scored_regions import BONE
 from voxlate.training.verdict import SYNTHESIS
+
+Part = Mapping[str, Any]  # of a section
+Which = Literal["all", "main"]
 
 NARROWEST = 13  # width of a method's column, which fits 0.994 ± 0.001
 # These metrics are printed without --all.
 OF_BONE = ("dice", "surface_95", "dice_low", "dice_middle", "dice_high")
 MAIN = (
     "mae",
-    "floor",
-    "floor_mm",
     "psnr",
     "ssim_2d",
     "coverage",
@@ -35,6 +39,7 @@ MAIN = (
 OF_ONE = "Scores of one case"
 TITLE = "Scores: mean ± sd over cases; below, the 95 % interval of the mean"
 BEST = "best naive baseline"  # the second column of the short table
+FEW = 4  # notes on cases that are printed without --all
 
 
 @dataclass(frozen=True)
@@ -61,7 +66,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Tables:
-    """Scores of methods by modality, for the terminal and the page.
+    """Scores of methods by section, for the terminal and the page; above: lines of a summary over folds.
 
     On a terminal, lines are metrics and columns are methods, in several tables if the methods do not fit.
     """
@@ -70,17 +75,21 @@ class Tables:
     methods: tuple[str, ...]
     lines: Mapping[str, Sequence[Line]]
     caption: Sequence[str]
+    above: Sequence[str] = ()
 
     def __rich_console__(
         self, console: Console, options: ConsoleOptions
     ) -> Iterator[RenderableType]:
-        sections = []
-        for modality, lines in self.lines.items():
-            name = f"{modality} " if len(self.lines) > 1 else ""
-            heads = (Text(f"{name}{line.label}\n{line.unit}".rstrip()) for line in lines)
-            sections.append([(head, line.cells) for head, line in zip(heads, lines)])
-        rows = list(chain.from_iterable(sections))
-        head = max((console.measure(text).maximum for text, _ in rows), default=0)
+        if self.above:
+            yield Text("\n".join(self.above), style="bold")
+        sections = {
+            name: [(Text(f"{line.label}\n{line.unit}".rstrip()), line.cells) for line in lines]
+            for name, lines in self.lines.items()
+        }
+        rows = list(chain.from_iterable(sections.values()))
+        names = [Text(name, "bold") for name in sections if len(sections) > 1]
+        heads = [*names, *(text for text, _ in rows)]
+        head = max((console.measure(text).maximum for text in heads), default=0)
         texts = chain.from_iterable(cells for _, cells in rows)
         width = max([NARROWEST, *(console.measure(cell).maximum for cell in texts)])
         fitting = max(1, (options.max_width - head - 4) // (width + 3))
@@ -90,8 +99,10 @@ class Tables:
             table = rich_table.Table("")
             for method in self.methods[columns]:
                 table.add_column(method, justify="right", width=width, overflow="fold")
-            for section in sections:
-                for text, cells in section:
+            for name, lines in sections.items():
+                if len(sections) > 1:
+                    table.add_row(Text(name, "bold"))
+                for text, cells in lines:
                     table.add_row(text, *cells[columns])
                 table.add_section()
             yield table
@@ -120,7 +131,7 @@ def printed(*parts: RenderableType) -> Console:
 def metric_lines(
     header: Mapping[str, Any], cells_of: Callable[[str, Metric], Iterable[Cell]]
 ) -> dict[str, list[Line]]:
-    """A line for each metric of each modality; cells_of: its cells, none if the metric is left out."""
+    """A line for each metric of each section; cells_of: its cells, none if the metric is left out."""
     return {
         name: [
             Line(metric.label, metric.unit_for(part["unit"]), cells)
@@ -131,7 +142,7 @@ def metric_lines(
     }
 
 
-def score_tables(scores: ScoreFrame, which: Literal["all", "main"] = "all") -> Tables:
+def score_tables(scores: ScoreFrame, which: Which = "all") -> Tables:
     """The scores, mean ± sd over cases: a column for the synthesis and for each naive baseline.
 
     which: "main" has the main and the requested scores of the synthesis and of the best naive baseline alone, whose name
@@ -166,7 +177,8 @@ def score_tables(scores: ScoreFrame, which: Literal["all", "main"] = "all") -> T
 
     lines = metric_lines(scores.header, cells)
     is_one = all(part["cases"] == 1 for part in scores.parts.values())
-    return Tables(OF_ONE if is_one else TITLE, methods, lines, caption(scores, which))
+    title = OF_ONE if is_one else TITLE
+    return Tables(title, methods, lines, caption(scores, which), fold_lines(scores))
 
 
 def is_main(metric: Metric, standard: Collection[str]) -> bool:
@@ -177,3 +189,137 @@ def is_main(metric: Metric, standard: Collection[str]) -> bool:
     area = metric.key.rpartition(".")[0]
     on_request = area not in standard if area else metric.key not in METRIC_OF
     return metric.key in MAIN or on_request or metric.pooled or metric.key == "lpips"
+
+
+def fold_lines(scores: ScoreFrame) -> list[str]:
+    """A line for each section of a cross-validation: mean ± sd over the means of its folds."""
+    lines = []
+    for name, summaries in scores.folds.items():
+        texts = []
+        for key, summary in summaries.items():
+            metric = METRIC_OF[key]
+            unit = metric.unit_for(scores.parts[name]["unit"])
+            texts.append(f"{metric.label} {metric.mean_text(summary)} {unit}".rstrip())
+        folds = plural(len(next(iter(summaries.values()))["by_fold"]), "fold")
+        lines.append(f"{name}, mean ± sd of {folds}: {'; '.join(texts)}.")
+    return lines
+
+
+def caption(scores: ScoreFrame, which: Which = "all") -> list[str]:
+    """The caption of a table: ranges, masks, numbers of cases, and what restricts the scores.
+
+    which: "main" leaves out the conventions and origins, and all but a few notes.
+    """
+    is_all = which == "all"
+    header = scores.header
+    lines = [training_note(scores)]
+    for name, part in scores.parts.items():
+        rule = f" ({part['range_rule']})" if is_all else ""
+        lines.append(f"{range_note(name, part)}{rule}; mask: {part['mask']}.")
+    lines += [*_on_sections(scores), *map(str, summarise(read_messages(header, "messages")))]
+    hidden = () if is_all else header.get("standard", ())
+    for key in "scopes", "regions":
+        rules = header.get(key, {})
+        lines += [f"{name}: {rule}." for name, rule in rules.items() if name not in hidden]
+    cases_of = grouped(
+        (note.removesuffix("."), case)
+        for key in ("moved", "naive_left_out")
+        for case, note in header.get(key, {}).items()
+    )
+    notes = [f"{', '.join(cases)}: {note}." for note, cases in cases_of.items()]
+    if is_all:
+        lines += [*map(str, truth_messages(scores)), *_conventions(scores), *notes]
+    else:
+        lines += [*_counts(header), *notes[:FEW]]
+    return [*filter(None, lines)]
+
+
+def _on_sections(scores: ScoreFrame) -> Iterator[str]:
+    """Intervals that hold too little or were fitted on these cases, clipped truths, and single patients."""
+    header = scores.header
+    coverages = [one["coverage"] for one in header.get("calibrations", ())]
+    for name, part in scores.parts.items():
+        if part["patients"] == 1 and part["cases"] > 1:
+            yield f"{name}: one patient, so the intervals describe these cases and not other patients."
+        rows = scores.keyed[scores.keyed["section"] == name]
+        if (most := rows["clipped"].max()) > 0:
+            yield f"{name}: up to {most:.1%} of a case's scored voxels have a truth beyond the range, and are clipped."
+        missed = []
+        for key, value in scores.means[name].get(SYNTHESIS, {}).items():
+            high = (value["ci95"] or (None, value["mean"]))[1]
+            if key.endswith("coverage") and high is not None and high < min(coverages, default=0):
+                missed.append(f"{scores.metrics[key].label} {value['mean']:.0%}")
+        if missed:
+            yield f"{name}: below the {min(coverages):.0%} that the intervals state: {', '.join(missed)}."
+    if calibrated_on := header.get("calibrated_on"):
+        yield f"{len(calibrated_on)} of {len(scores.patients)} cases were used for the calibration: their coverage is no test."
+
+
+def _counts(header: Part) -> Iterator[str]:
+    """The numbers of images without truth, and of cases of which the synthesis warned."""
+    if without := header.get("without_truth"):
+        yield f"Without truth, not scored: {plural(len(without), 'image')}."
+    warnings = header.get("scan_warnings", {})
+    warned = [case for case in warnings if worst_grade(read_messages(warnings, case)) != "note"]
+    if warned:
+        yield f"synth warned of {plural(len(warned), 'case')} ({first_of(warned)}): --all prints why."
+
+
+def _conventions(scores: ScoreFrame) -> Iterator[str]:
+    """The conventions of the metrics, the origin of baselines, images that are not scored, and warnings of single cases."""
+    header = scores.header
+    first = next(iter(scores.parts.values()))
+    yield f"Intervals: 95 % bootstrap percentile, {RESAMPLES} resamples over patients, seed {header['seed']}."
+    low = "; values measured from zero" if first["ssim_from"] == "zero" else ""
+    yield f"SSIM: {SSIM}whole windows only{low}. Gradient: 1 right, below blur, above noise."
+    if first["lpips"]:
+        yield f"LPIPS: {first['lpips']}; {LPIPS}."
+    for part in scores.parts.values():
+        if features := part["features"]:
+            yield f"Distances: {features['name']}; {features['dimensions']} numbers a slice, {features['images']} axial slices pooled; too high with few images, so they compare only between equal numbers; ∞ needs {features['images_for_limit']}."
+    yield from map(describe_coverage, header.get("calibrations", ()))
+    if numbers := header.get("naive_cases"):
+        counts = ", ".join(f"{count} ({name})" for name, count in numbers.items())
+        yield f"Naive baselines: from {counts} training cases."
+    if without := header.get("without_truth"):
+        yield f"Without truth, not scored: {', '.join(without)}."
+    if missing := not_scored_texts(header.get("not_synthesised", {})):
+        yield f"Not scored: {'; '.join(missing)}."
+    warnings = header.get("scan_warnings", {})
+    for case in warnings:
+        yield f"{case}: {' '.join(map(str, read_messages(warnings, case)))}"
+
+
+def training_note(scores: ScoreFrame) -> str:
+    """A sentence on the scored cases that were in the model's training; "" if none is known."""
+    return not_held_out(len(scores.header.get("trained_on", [])), len(scores.patients))
+
+
+def not_held_out(trained: int, scored: int) -> str:
+    """A sentence on scored cases that were in the training; "" if there are none."""
+    if not trained:
+        return ""
+    cases = f"{plural(scored, 'case')} {'was' if trained == 1 else 'were'}"
+    return f"{trained} of {cases} in the model's training (by name), so their scores are not held-out scores."
+
+
+def truth_messages(scores: ScoreFrame) -> list[Message]:
+    """A message for each kind of truth that cannot be that of its image, with the cases."""
+    return read_messages(scores.header, "truth_messages")
+
+
+def not_scored_texts(reasons: Mapping[str, str]) -> list[str]:
+    """Each reason against a score with the cases or images that have it, of many the first and their number."""
+    texts = []
+    for why, names in grouped((why, name) for name, why in reasons.items()).items():
+        count = f"{len(names)} of them: " if len(names) > 1 else ""
+        texts.append(f"{first_of(names)} ({count}{why})")
+    return texts
+
+
+def range_note(name: str, part: Part) -> str:
+    """The numbers of cases and patients of a section, and the range of its scores."""
+    low, high = part["range"]
+    cases = plural(part["cases"], "case")
+    patients = plural(part["patients"], "patient")
+    return f"{name}: {cases} of {patients}; range {low:g} to {high:g} {part['unit']}"
