@@ -43,6 +43,16 @@ def test_slices_are_ordered_by_place_rescaled_and_every_voxel_lies_where_dicom_s
     np.testing.assert_array_equal(return_to(canonical(volume), volume.grid).data, volume.data)
 
 
+def test_highdicom_reads_the_same_volume_of_a_plain_series(tmp_path):
+    highdicom = pytest.importorskip("highdicom")
+    ours = read_volume(write(tmp_path))
+    files = map(pydicom.dcmread, tmp_path.iterdir())
+    theirs = highdicom.get_volume_from_series(list(files)).flip_spatial(0)
+    np.testing.assert_array_equal(theirs.array, ours.data[0])
+    affine = LPS_TO_RAS @ theirs.affine[:, [2, 1, 0, 3]]
+    np.testing.assert_allclose(affine, ours.affine, atol=1e-6)
+
+
 def write_tilted(folder, shift, **tags):
     """A series whose slices are shifted by `shift` mm against each other, along their columns."""
     return write(
