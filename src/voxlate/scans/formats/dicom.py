@@ -45,7 +45,7 @@ from voxlate.scans.formats.dicom_pixels import (
     find_meaning,
     read_slice,
 )
-from voxlate.scans.formats.dicom_segments import is_segmentation, read_segments
+from voxlate.scans.formats.dicom_segments import is_segmentation, read_labels, segments_of
 from voxlate.scans.formats.dicom_volumes import (
     AGREEING,
     ORDERS,
@@ -263,7 +263,7 @@ def read_series(path: Path) -> Stored:
     with no_warnings():
         headers, series = _only_series(path)
         if is_segmentation(headers):
-            return read_segments(headers, path).read_all()
+            return read_labels(headers, path)
         _check_images(headers, path)
         copies = find_copies(headers)
         for copy in copies:
@@ -348,7 +348,7 @@ def read_frames(path: Path) -> DynamicScan:
     with no_warnings():
         headers, _ = _only_series(path)
         if is_segmentation(headers):
-            return read_segments(headers, path).scan
+            return segments_of(headers, path)
         _check_images(headers, path)
         places, moments = order_in_time(headers, path)
         rows = list(zip(*places, strict=True))

@@ -118,6 +118,12 @@ def open_dicom(file: Path) -> BinaryIO:
     return stream
 
 
+def read_dicom(file: Path, **options: Any) -> Any:
+    """The data set of a DICOM file, with or without its mark; options: those of pydicom.dcmread."""
+    with open_dicom(file) as stream:
+        return pydicom.dcmread(stream, **{"force": True} | options)
+
+
 def read_header(file: Path, tags: list[str]) -> Any:
     """The header of a DICOM image, None for an object that is no image; raises BadInput for anything else."""
     expected = f"{file}: expected a DICOM image, found"
@@ -131,10 +137,7 @@ def read_header(file: Path, tags: list[str]) -> Any:
         raise BadInput(f"{expected} no ordinary file. {advice}")
     with errors_as(f"{expected} something else, or a damaged file", advice):
         bare = looks_like_dicom(file)
-        with open_dicom(file) as stream:
-            header = pydicom.dcmread(
-                stream, stop_before_pixels=True, specific_tags=tags, force=bare
-            )
+        header = read_dicom(file, stop_before_pixels=True, specific_tags=tags, force=bare)
         if "Rows" in header and "Columns" in header:
             return header
         uid = header.get("SOPClassUID") or header.file_meta.get("MediaStorageSOPClassUID", "")
@@ -204,6 +207,8 @@ def text_of(header: Any, name: str, file: object) -> str:
     """
     try:
         value = header.get(name)
+        if isinstance(value, bytes):  # of a type that pydicom does not know
+            value = value.decode("latin-1").rstrip("\0")
         if isinstance(value, MutableSequence):
             value = "\\".join(map(str, value))
         return "" if value is None else " ".join(str(value).split())

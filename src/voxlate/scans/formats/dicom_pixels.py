@@ -11,12 +11,12 @@ import numpy as np
 
 from voxlate.base.errors import BadInput
 from voxlate.base.optional import pydicom
-from voxlate.scans.formats.dicom_headers import Headers, Image, numbers_of, open_dicom, texts_of
+from voxlate.scans.formats.dicom_headers import Headers, Image, numbers_of, read_dicom, texts_of
 from voxlate.scans.formats.format import KeptByFile, check_expansion, errors_as
 
 AGAIN = "Get the file again."
 SERIES_AGAIN = "Get the series again."
-DECODER = "Install the decoders (pip install 'voxlate[dicom-compressed]') or convert the series with dcm2niix."
+DECODER = "pip install 'voxlate[dicom-compressed]' installs gdcm."
 DEFLATED_FRAMES = "1.2.840.10008.1.2.8.1"  # each frame is deflated; newer than pydicom 3.0
 JPEG_XL = ("1.2.840.10008.1.2.4.110", "1.2.840.10008.1.2.4.111", "1.2.840.10008.1.2.4.112")
 # of which the first two state padding, and the others how they are stored
@@ -63,8 +63,9 @@ def _read_stored(image: Image) -> np.ndarray:
         allocated = int(data.BitsAllocated)
         stored = int(data.get("BitsStored", allocated))
         above = allocated - 1 - int(data.get("HighBit", stored - 1))
+        advice = _advice(syntax)
     with (
-        errors_as(sentence, DECODER if packed and not has_unused_bits else AGAIN),
+        errors_as(f"{sentence} ({syntax.name})" if packed else sentence, advice),
         warnings.catch_warnings(action="ignore"),  # about values outside the standard
     ):
         warnings.filterwarnings("error", "The decoded RLE segment")
@@ -89,11 +90,18 @@ def _read_stored(image: Image) -> np.ndarray:
     return values
 
 
+def _advice(syntax: Any) -> str:
+    """What to do where pixels in a transfer syntax cannot be read."""
+    decoder = pydicom.pixels.get_decoder(syntax)
+    if decoder.is_available:
+        return AGAIN
+    return f"Install a decoder ({' or '.join(decoder.missing_dependencies)}), or store the file uncompressed. {DECODER}"
+
+
 @partial(KeptByFile, most=1)
 def whole_file(file: Path) -> Any:
     """The data set in a file, which is read once for all frames of it; frames that pydicom cannot unpack are unpacked."""
-    with open_dicom(file) as stream:
-        data = pydicom.dcmread(stream, force=True)  # its header has been read
+    data = read_dicom(file)
     if "TransferSyntaxUID" not in data.file_meta:
         is_implicit, _ = data.original_encoding
         kind = "ImplicitVRLittleEndian" if is_implicit else "ExplicitVRLittleEndian"

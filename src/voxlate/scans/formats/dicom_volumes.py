@@ -3,6 +3,7 @@
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -78,8 +79,8 @@ SAME_PLACE_MM = 0.1  # positions of a moving table differ by less, slices by mor
 
 def check_single_volume(headers: Headers, path: Path) -> None:
     """Raise BadInput, with what tells them apart, where a series shows its places several times."""
-    places = [*_by_place(headers).values()]
-    count = max(map(len, places))
+    places = sorted(_by_place(headers).values(), key=len, reverse=True)
+    count = len(places[0])
     if count == 1:
         return
     order = _order(headers, places)
@@ -273,9 +274,9 @@ def series_keys(headers: Headers) -> dict[Image, str]:
     for shared in (*JOINED, "") if len(sizes) > 1 else ():
         alike = defaultdict[tuple[str, ...], list[Image]](list)
         for image, header in headers.items():
-            alike[tuple(text_of(header, name, image) for name in (shared, *FORM) if name)].append(
-                image
-            )
+            with suppress(BadInput):  # which is raised when the series is read
+                form = (text_of(header, name, image) for name in (shared, *FORM) if name)
+                alike[tuple(form)].append(image)
         for images in alike.values():
             joined = {keys[image] for image in images}
             whole = sum(sizes[key] for key in joined) == len(images)

@@ -181,7 +181,7 @@ def check_fetched(path: Path) -> None:
             )
     elif path.is_file() and path.stat().st_size <= POINTER_BYTES:
         found = path.read_bytes().decode("latin-1")
-    if ANNEX in found and (path.is_symlink() or found.startswith("/annex/")):
+    if ANNEX in found:
         raise BadInput(
             f"{path}: expected an image, found a pointer of git-annex (DataLad) to a file that was not fetched. Run datalad get (or git annex get) in its folder."
         )
