@@ -40,7 +40,7 @@ def installed(tmp_path_factory) -> tuple[Path, float]:
     subprocess.run([*map(str, install), str(wheel)], check=True)
     files = (path for path in (place / "venv").rglob("*") if path.is_file())
     megabytes = sum(path.stat().st_size for path in files) / 1e6
-    subprocess.run([*map(str, install), f"{wheel}[dicom-maps]"], check=True)
+    subprocess.run([*map(str, install), f"{wheel}[dicom]"], check=True)
     return own, megabytes
 
 

@@ -189,7 +189,7 @@ def test_without_highdicom_maps_are_left_out_and_the_command_that_installs_it_is
     answer = voxlate("export", case, "--dicom", tmp_path / "dicom", "--like", series).done()
     assert "1 series, 1 report" in answer.out
     assert "tmax.nii.gz has no DICOM object" in answer.err
-    assert "install 'voxlate[dicom-maps]'" in answer.err
+    assert "install 'voxlate[dicom]'" in answer.err
 
 
 def test_an_export_of_which_no_object_can_carry_an_image_is_refused(series, tmp_path, monkeypatch):

@@ -113,7 +113,7 @@ def test_unequal_steps_in_time_are_heeded_and_the_series_key_may_stand_before_th
         ("#peak", {"leave_out": 20}, "found 17 at that of"),
         ("#frame=1", {"tag": ""}, "separates the images at one place"),
         ("#peak+8s", {"tag": "AcquisitionNumber"}, "times of its frames in the header, found none"),
-        ("", {}, "several echoes or times.*#frame=1 or #peak"),
+        ("", {}, "AcquisitionTime.*#frame=1 to #frame=18"),
     ],
 )
 def test_a_frame_that_a_series_cannot_give_gets_one_sentence(tmp_path, frame, how, words):
@@ -216,7 +216,7 @@ def test_two_stacks_of_one_object_are_listed_and_each_is_read_by_its_path(tmp_pa
         one.PlanePositionSequence[0].ImagePositionPatient = [-10.0, 5.0 + 3.0 * k, 40.0]
     pixels = stored(6)
     write_object(tmp_path / "a.dcm", groups, pixels)
-    with refuses("2 in this series by StackID") as caught:
+    with refuses("#.*#") as caught:
         read_volume(tmp_path)
     paths = re.findall(r"\S+#[0-9a-f]{8}", str(caught.value))
     axial, coronal = [read_volume(tmp_path.parent / path) for path in paths]
@@ -231,11 +231,11 @@ TIMES = ["20200101000001.5+0100", "20191231235959.5+0100", "20200101000000+0100"
 @every_row(
     "content, number, words",
     [
-        ([{"TemporalPositionIndex": time} for time in (1, 2, 3)], 2, "3 in this series by Temp"),
+        ([{"TemporalPositionIndex": time} for time in (1, 2, 3)], 2, "TemporalPosition.*#frame=1"),
         (
             [{"FrameAcquisitionDateTime": time, "StackID": None} for time in TIMES],
             1,
-            "one image at each place",
+            "AcquisitionDateTime",
         ),
     ],
 )
@@ -252,5 +252,5 @@ def test_the_times_of_one_object_are_frames_of_a_dynamic_scan(tmp_path, content,
 def test_an_object_that_claims_more_frames_than_it_holds_is_refused(tmp_path):
     groups = [group(3.0 * k, 1.0) for k in range(4)]
     file = write_object(tmp_path / "a.dcm", groups, stored(2))
-    with refuses("48 vs 96 bytes"):
+    with refuses("a.dcm"):
         read_volume(file)

@@ -16,7 +16,7 @@ from voxlate.scans.formats.io import read_volume
 from voxlate.scans.layout_options import LARGEST_VOLUME, Layout
 
 pydicom = pytest.importorskip("pydicom")
-from test_dicom import write_slice  # noqa: E402 - needs pydicom
+from made_series import write_slice  # noqa: E402 - needs pydicom
 
 
 @pytest.fixture(autouse=True)

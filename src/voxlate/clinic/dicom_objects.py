@@ -39,7 +39,7 @@ from voxlate.scans.formats.dicom_series import (
 from voxlate.scans.images.grid import Volume
 
 highdicom = Package(
-    "highdicom", "dicom-maps", "DICOM", "highdicom to write maps and masks as DICOM objects"
+    "highdicom", "dicom", "DICOM", "highdicom to write maps and masks as DICOM objects"
 )
 MOST_LABEL = 255
 CONTENT_LABEL = "SYNTHETIC_MAP"

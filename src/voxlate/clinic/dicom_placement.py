@@ -14,10 +14,9 @@ import numpy as np
 from nibabel.affines import apply_affine
 
 from voxlate.base.errors import BadInput
-from voxlate.base.optional import pydicom
 from voxlate.scans.formats.dicom import headers_of
 from voxlate.scans.formats.dicom_geometry import stack_of
-from voxlate.scans.formats.dicom_headers import Image
+from voxlate.scans.formats.dicom_headers import Image, read_dicom
 from voxlate.scans.formats.dicom_series import Code, code, decimal_string, item, source_decimal
 from voxlate.scans.images.grid import LPS_TO_RAS, Grid, Volume, flip_onto, share_inside
 
@@ -53,7 +52,7 @@ class Placement:
     @cached_property
     def template(self) -> Any:
         """The header of one source image, with all its attributes."""
-        return pydicom.dcmread(self.sources[0].image.file, stop_before_pixels=True, force=True)
+        return read_dicom(self.sources[0].image.file, stop_before_pixels=True)
 
     def series_uid(self) -> str:
         """The series to which objects of frames refer; raises BadInput where the source states none."""

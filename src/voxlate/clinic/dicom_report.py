@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from voxlate.base.groups import grouped
-from voxlate.base.optional import pydicom
 from voxlate.clinic.dicom_placement import refer
 from voxlate.scans.formats.dicom import headers_of
+from voxlate.scans.formats.dicom_headers import read_dicom
 from voxlate.scans.formats.dicom_series import (
     PRIVATE_SCHEME,
     Code,
@@ -51,8 +51,8 @@ def write_report(
     a source that is no series, and a folder that holds anything but this document.
     """
     first = next(iter(headers_of(like)))
-    template = pydicom.dcmread(first.file, stop_before_pixels=True, force=True)
-    evidence = [pydicom.dcmread(file, specific_tags=REFERENCED, force=True) for file in images]
+    template = read_dicom(first.file, stop_before_pixels=True)
+    evidence = [read_dicom(file, specific_tags=REFERENCED) for file in images]
     content = [text for _, text in sentences] + [image.SOPInstanceUID for image in evidence]
     report = new_series(template, "summary of trust", origin, "\n".join(content).encode(), "report")
     for keyword in OF_IMAGES:

@@ -13,7 +13,6 @@ from voxlate.base.config import kind_of
 from voxlate.base.devices import is_out_of_memory, single_threads
 from voxlate.base.errors import BadInput, first_of, plural
 from voxlate.base.messages import worst_grade
-from voxlate.base.optional import pydicom
 from voxlate.commands.api.images import check_case
 from voxlate.commands.api.progress import Reporter
 from voxlate.page.api import Answer, Fit, Said
@@ -24,6 +23,7 @@ from voxlate.scans.cases.case import MASK
 from voxlate.scans.cohorts.path_roles import modality_by_name
 from voxlate.scans.cohorts.series import modality_of, person_in
 from voxlate.scans.formats.dicom import folder_and_key, is_dicom_folder, list_series
+from voxlate.scans.formats.dicom_headers import read_dicom
 from voxlate.scans.formats.io import (
     format_by_ending,
     is_picture,
@@ -118,7 +118,7 @@ def _patient(scans: Path, entries: Sequence[Entry]) -> str:
         if entry.study:
             folder, _ = folder_and_key(scans / entry.place)
             first = next(path for path in folder.iterdir() if path.is_file())
-            header = pydicom.dcmread(first, stop_before_pixels=True, force=True)
+            header = read_dicom(first, stop_before_pixels=True)
             return str(header.get("PatientName", "")).replace("^", " ").strip()
     return ""
 

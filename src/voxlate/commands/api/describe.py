@@ -17,6 +17,7 @@ from voxlate.checks.fingerprint import fingerprint
 from voxlate.scans.cohorts.rows import quote_some
 from voxlate.scans.formats.archive import apart, is_archive, unpacked
 from voxlate.scans.formats.dicom import DICOM, SeriesInfo, is_dicom_folder, list_series
+from voxlate.scans.formats.format import check_fetched
 from voxlate.scans.formats.io import format_of, is_there, read_volume, without_ending
 from voxlate.scans.images.units import unit_of
 from voxlate.scans.layout_options import quote_path
@@ -32,6 +33,7 @@ def describe_path(path: Path) -> dict[str, Any]:
         return _starter(path)
     if is_on_hub(path):
         return _model(download(path))
+    check_fetched(path)
     if not is_there(path):
         raise BadInput(
             f"{path}: expected a scan, a run or a prepared cohort, found nothing there. Check the path."

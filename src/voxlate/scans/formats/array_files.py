@@ -1,9 +1,11 @@
-"""Slices in array files: NumPy's .npy and .npz, and stacks in HDF5. None of them states spacing or orientation."""
+"""Slices and stacks in array files: NumPy's .npy and .npz, HDF5 and MATLAB. None of them states spacing or orientation."""
 
+import contextlib
 import io
 import math
 import re
 import zipfile
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,18 +20,22 @@ from voxlate.scans.formats.format import (
     KeptByFile,
     Stored,
     check_numbers,
+    check_volume,
     errors_as,
-    first_line,
+    most_bytes,
+    to_float32,
 )
 from voxlate.scans.images.grid import Spacing, directions
 
-DATASET = "data"  # of a stack, where the path does not name another
-MOST_BYTES = 1 << 28  # of a slice with its channels; a larger array is damaged, or no slice
-# after '#': the slice, and what the file does not state ('mCTA/p1.npy#channel=0,axes=PL,mm=0.625x0.625x5')
+DATASET = "data"  # is read where a file has several arrays and the path names none
+MOST_BYTES = 1 << 28  # of slices that are kept for the next one
+MATLAB_HDF5 = b"MATLAB 7.3"
+# after '#': what is read of an array, and what the file does not state ('mCTA/p1.npy#channel=0,axes=PL,mm=0.625x0.625x5')
 SETTINGS = {
     "channel": r"\d{1,9}",
     "slice": r"\d{1,9}",
-    "array": r"[\w.-]+",
+    "slices": "[012]",
+    "array": r"[\w./-]+",
     "axes": "[RL][AP]|[AP][RL]",
     "mm": r"[\d.]+(?:x[\d.]+x[\d.]+)?",
     "unit": r"[\w./]+",
@@ -37,17 +43,22 @@ SETTINGS = {
 SETTING = "|".join(f"{key}=(?:{value})" for key, value in SETTINGS.items())
 PART = re.compile(f"(?:{SETTING})(?:,(?:{SETTING}))*")
 AGAIN = "Get the file again."
+# the axis along which the slices of a stack follow each other, where the path states none
+SLICES_AXIS = {".h5": 0, ".hdf5": 0, ".mat": 2}
+Arrays = Mapping[str, Any]  # each with a shape and a dtype; is read where it is indexed
 
 
 @dataclass(frozen=True)
 class Part:
-    """The text after '#' in a path: the slice that it names, and the geometry and unit of that slice.
+    """The text after '#' in a path: the array, slice or channel that it names, and its geometry and unit.
 
-    axes: the directions in which the array's first and second axis grow; spacing_mm: along these and between slices.
+    slices: the axis along which the slices of a stack follow each other; axes: the directions in which rows and columns
+    grow; spacing_mm: along these and between slices.
     """
 
     channel: int | None = None
     slice: int | None = None
+    slices: int | None = None
     array: str = ""
     axes: str = "PL"
     spacing_mm: Spacing | None = None
@@ -66,75 +77,59 @@ def is_part(text: str) -> bool:
 
 
 def read_array(path: Path, text: str = "") -> Stored:
-    """One slice of an array file; text: the settings after '#' in its path, each of which may be left out.
+    """A slice or a stack of slices in an array file; text: the settings after '#' in its path, each of which may be left out.
 
-    channel=0 is a channel of a .npy [H, W, C]; array=src an array of a .npz; slice=12 a slice of an HDF5 file's dataset
-    `data` [slices, H, W] (array= names another), which is read alone; all count from 0. axes=PL: the directions in
-    which rows and columns follow each other (default); mm=0.625, or mm=0.6x0.6x5 for rows, columns and slices (default:
-    1); unit=HU in place of the modality's. Objects are never unpickled. Raises BadInput for damaged files, and where
-    the array that is named does not exist or is no slice of real numbers.
+    array=NAME is an array of a file of several; channel=0 a channel of [H, W, C]; slice=12 a slice of a stack, which is
+    read alone; slices=0 the axis along which slices follow each other, from bottom to top (default: the first in HDF5,
+    the last in MATLAB files). All count from 0. axes=PL: the directions in which rows and columns follow each other
+    (default); mm=0.625, or mm=0.6x0.6x5 for rows, columns and slices (default: 1); unit=HU in place of the modality's.
+    Objects are never unpickled. Raises BadInput for damaged files, and where the array that is named does not exist or
+    holds no real numbers.
     """
     part = _part(path, text)
-    read = {".npy": _from_npy, ".npz": _from_npz}.get(path.suffix.lower(), _from_stack)
-    values = read(path, part)
-    if values.ndim != 2 or not values.size:
-        advice = "Save slices one by one."
-        if path.suffix.lower() == ".npy" and values.ndim == 3:
-            advice = f"Name one channel: #channel=0 to {values.shape[-1] - 1}."
-        raise BadInput(
-            f"{path}: expected a slice [H, W], found an array of {_shape(values)}. {advice}"
-        )
-    # float64 beyond float32 becomes infinite, which is refused where it is checked
-    with np.errstate(over="ignore"):
-        data = values.astype(np.float32)[None]
+    with _open(path) as arrays:
+        name, array = _choose(path, arrays, part)
+        stack = _stack(path, name, array, part)
+        check_volume(stack.shape, path)
+        data = to_float32(stack, stack.shape, path)
     spacing = "" if part.spacing_mm else ", spacing not stated: 1 mm assumed"
     return Stored(data, part.affine, unit=part.unit, note=f"array, axes {part.axes}{spacing}")
 
 
 def stack_shape(path: Path, text: str) -> tuple[int, int, int]:
-    """Slices, height and width of a stack in HDF5; text: as for `read_array`. Raises BadInput as that does."""
-    with _open(path) as file:
-        slices, height, width = _dataset(path, file, _part(path, text).array).shape
-    return slices, height, width
+    """Slices, height and width of a stack; text: as for `read_array`. Raises BadInput as that does."""
+    part = _part(path, text)
+    with _open(path) as arrays:
+        name, array = _choose(path, arrays, part)
+        if len(array.shape) != 3:
+            raise _no_stack(path, name, array)
+        axis = _axis(path, part) or 0
+        slices = array.shape[axis]
+        height, width = (int(n) for k, n in enumerate(array.shape) if k != axis)
+    return int(slices), height, width
 
 
 def slice_size(path: Path, text: str) -> tuple[int, int] | None:
     """Height and width of a slice as the header of a .npy or .npz states them; None where it does not state them."""
     try:
         part = _part(path, text)
-        if path.suffix.lower() == ".npz":
-            with zipfile.ZipFile(path) as file, file.open(f"{part.array}.npy") as member:
-                shape = _header_shape(member)
-        else:
-            with path.open("rb") as stream:
-                shape = _header_shape(stream)
-    except Exception:  # the error is raised when the slice is read
+        with _open(path) as arrays:
+            _, array = _choose(path, arrays, part)
+            shape = array.shape
+    except BadInput:  # which is raised when the slice is read
         return None
     expected = 2 if part.channel is None else 3
     return (shape[0], shape[1]) if len(shape) == expected else None
 
 
-def _header_shape(stream: Any) -> tuple[int, ...]:
-    npy = np.lib.format
-    version, _ = npy.read_magic(stream)
-    read = {1: npy.read_array_header_1_0, 2: npy.read_array_header_2_0}
-    return read[version](stream)[0]
-
-
 def _part(path: Path, text: str) -> Part:
     settings = [setting.partition("=")[::2] for setting in text.split(",") if setting]
     values: dict[str, Any] = dict(settings)
-    if len(values) < len(settings):
+    if len(values) < len(settings) or len({"channel", "slice"} & values.keys()) > 1:
         raise BadInput(
-            f"{path}: expected each key once after '#', found '#{text}'. Remove one of them."
+            f"{path}: expected each key once after '#', and a channel or a slice, found '#{text}'. Remove one of them."
         )
-    allowed = {".npy": {"channel"}, ".npz": {"array"}}.get(path.suffix.lower(), {"slice", "array"})
-    others = {"channel", "slice", "array"} & set(values) - allowed
-    if others:
-        raise BadInput(
-            f"{path}: expected {' or '.join(sorted(allowed))}= of such a file, found {others.pop()}=. Name that."
-        )
-    for key in {"channel", "slice"} & set(values):
+    for key in {"channel", "slice", "slices"} & values.keys():
         values[key] = int(values[key])
     if "mm" in values:
         values["spacing_mm"] = _spacing(path, values.pop("mm"))
@@ -153,126 +148,169 @@ def _spacing(path: Path, text: str) -> Spacing:
     return rows, columns, between
 
 
-def _from_npy(path: Path, part: Part) -> np.ndarray:
-    with open(path, "rb") as file:
-        values = _parse(file.read(MOST_BYTES + 1), str(path))
-    if part.channel is None:
-        return values
-    if values.ndim < 3:
+def _choose(path: Path, arrays: Arrays, part: Part) -> tuple[str, Any]:
+    """The array that a path names, or the only one of real numbers; raises BadInput where that leaves several or none."""
+    images = [name for name, array in arrays.items() if _is_image(array)]
+    name = part.array or (images[0] if len(images) == 1 else DATASET)
+    if name not in arrays:
+        listed = first_of([f"'{one}' {_describe(array)}" for one, array in arrays.items()])
+        example = images[0] if images else "NAME"
         raise BadInput(
-            f"{path}: expected channels [H, W, C], found {_shape(values)}. Leave out channel=."
+            f"{path}: expected {f'an array {name!r}' if part.array else 'one array of numbers'}, found {listed or 'none'}. Name one: {path.name}#array={example}."
         )
-    if values.ndim > 3 or part.channel >= values.shape[-1]:
+    check_numbers(arrays[name].dtype, f"{path}, array '{name}'")
+    return name, arrays[name]
+
+
+def _is_image(array: Any) -> bool:
+    return array.dtype.kind in "biuf" and len(array.shape) > 1 and min(array.shape) > 0
+
+
+def _describe(array: Any) -> str:
+    return f"({'×'.join(map(str, array.shape))}, {array.dtype})"
+
+
+def _axis(path: Path, part: Part) -> int | None:
+    return SLICES_AXIS.get(path.suffix.lower()) if part.slices is None else part.slices
+
+
+def _stack(path: Path, name: str, array: Any, part: Part) -> np.ndarray:
+    """The slices [D, H, W] that a path names of an array."""
+    stated = _axis(path, part)
+    number = part.channel if part.slice is None else part.slice
+    what = "slice" if part.channel is None else "channel"
+    axis = (stated if part.channel is None else 2) if len(array.shape) == 3 else 0
+    is_slice = len(array.shape) == 2 and number is None
+    if axis is None or not (len(array.shape) == 3 or is_slice) or min(array.shape) < 1:
+        raise _no_stack(path, name, array)
+    if number is not None and number >= array.shape[axis]:
         raise BadInput(
-            f"{path}: expected channel {part.channel}, from 0, of [H, W, C], found {_shape(values)}. Name one that it has."
+            f"{path}: expected {what} 0 to {array.shape[axis] - 1} of array '{name}' {_describe(array)}, found {what} {number}. Name one that it has."
         )
-    return values[..., part.channel]
+    with errors_as(f"{path}: expected whole numbers of array '{name}', found them damaged", AGAIN):
+        if len(array.shape) == 2:
+            return np.asarray(array[:])[None]
+        if number is None:
+            check_volume(array.shape, path)
+            return np.moveaxis(np.asarray(array[:]), axis, 0)
+        return _one_slice(path, name, array, axis, number)[None]
 
 
-def _from_npz(path: Path, part: Part) -> np.ndarray:
-    with (
-        errors_as(f"{path}: expected a whole .npz, found damage", AGAIN),
-        zipfile.ZipFile(path) as file,
-    ):
-        members = {member.filename.removesuffix(".npy"): member for member in file.infolist()}
-        name = part.array or (next(iter(members)) if len(members) == 1 else "")
-        if name not in members:
-            wanted = f"an array '{name}'" if name else "one array, or #array= with a name"
-            raise BadInput(f"{path}: expected {wanted}, found {_names(members)}. Check the file.")
-        if members[name].file_size > MOST_BYTES:
-            raise BadInput(
-                f"{path}: expected a slice in '{name}', found {members[name].file_size} bytes. Check it."
-            )
-        whole = file.read(members[name])  # to the end, where its checksum is compared
-    return _parse(whole, f"{path}, array {name}")
-
-
-def _parse(whole: bytes, where: str) -> np.ndarray:
-    """The array in the bytes of a .npy file, whose header must account for every one of them."""
-    stream = io.BytesIO(whole)
-    try:
-        values = np.lib.format.read_array(stream, allow_pickle=False)
-    except Exception as error:
-        if "Object arrays" in str(error):
-            found = "Python objects, which may run code and are not read. Save numbers."
-        else:
-            found = f"a damaged file ({first_line(error)}). Get it again."
-        raise BadInput(f"{where}: expected an array as numpy saves it, found {found}") from error
-    if stream.read(1):
-        raise BadInput(
-            f"{where}: expected an array alone, found more bytes than its header states. Get it again."
-        )
-    check_numbers(values.dtype, where)
-    return values
-
-
-def _from_stack(path: Path, part: Part) -> np.ndarray:
-    number = part.slice
-    with _open(path) as file:
-        dataset = _dataset(path, file, part.array)
-        if number is None or number >= len(dataset):
-            found = "none" if number is None else f"slice={number}"
-            raise BadInput(
-                f"{path}: expected #slice= from 0 to {len(dataset) - 1}, found {found}. Name a slice."
-            )
-        with errors_as(
-            f"{path}: expected whole voxel data of slice {number}, found it damaged", AGAIN
-        ):
-            # slices that the file compresses together
-            chunk = dataset.chunks[0] if dataset.chunks else 1
-            if chunk == 1 or dataset.nbytes // len(dataset) * chunk > MOST_BYTES:
-                return np.asarray(dataset[number])
-            first = number // chunk * chunk
-            return _chunk(path, dataset.name, first, first + chunk)[number - first]
+def _one_slice(path: Path, name: str, array: Any, axis: int, number: int) -> np.ndarray:
+    """One slice along an axis; slices that an HDF5 file compresses together are read once."""
+    chunk = (getattr(array, "chunks", None) or (1,))[0] if axis == 0 else 1
+    if chunk == 1 or array.nbytes // len(array) * chunk > MOST_BYTES:
+        return np.asarray(array[(*[slice(None)] * axis, number)] if axis else array[number])
+    first = number // chunk * chunk
+    return _chunk(path, name, first, first + chunk)[number - first]
 
 
 @partial(KeptByFile, most=2)
 def _chunk(path: Path, name: str, first: int, end: int) -> np.ndarray:
-    """Slices that the file compresses together, kept for the next one of them."""
-    with _open(path) as file:
-        return np.asarray(file[name][first:end])
+    with _open(path) as arrays:
+        return np.asarray(arrays[name][first:end])
 
 
-def _open(path: Path) -> Any:
-    h5py = optional_package("h5py", "hdf5", path, "h5py to read HDF5 files")
-    with errors_as(f"{path}: expected a whole HDF5 file, found none", AGAIN):
-        return h5py.File(path, "r")
+def _no_stack(path: Path, name: str, array: Any) -> BadInput:
+    return BadInput(
+        f"{path}: expected a slice [H, W] or a stack of slices, found array '{name}' {_describe(array)}. Say what its axes are: {path.name}#slices=0 (slices along the first), #channel=0 (of [H, W, C]), or save a volume of 3 axes."
+    )
 
 
-def _dataset(path: Path, file: Any, name: str) -> Any:
-    """A stack of slices in the file itself; links of an HDF5 file to other files are not followed."""
-    name = name or DATASET
-    with errors_as(f"{path}: expected a sound HDF5 file, found damage", AGAIN):
-        link = file.get(name, getlink=True)
-        dataset: Any = file[name] if type(link).__name__ == "HardLink" else None
-        shape = getattr(dataset, "shape", None)
-        names = list(file)
-        elsewhere = shape is not None and (dataset.external or dataset.is_virtual)
-    if shape is None or elsewhere:
+@contextlib.contextmanager
+def _open(path: Path) -> Iterator[Arrays]:
+    """The arrays in a file by their names, none of them read yet; raises BadInput for a file that is none, or damaged."""
+    ending = path.suffix.lower()
+    with contextlib.ExitStack() as opened:
+        with errors_as(f"{path}: expected a whole {ending} file, found another or damage", AGAIN):
+            if ending == ".npy":
+                arrays: Arrays = {DATASET: _npy(path)}
+            elif ending == ".npz":
+                arrays = _npz(opened.enter_context(zipfile.ZipFile(path)), path)
+            elif ending == ".mat" and not _starts_with(path, MATLAB_HDF5):
+                arrays = _mat(path)
+            else:
+                h5py = optional_package("h5py", "hdf5", path, "h5py to read HDF5 files")
+                arrays = _hdf5(h5py, opened.enter_context(h5py.File(path, "r")))
+                if ending == ".mat":  # whose axes HDF5 states in reverse
+                    arrays = {name: _Reversed(array) for name, array in arrays.items()}
+        yield arrays
+
+
+def _starts_with(path: Path, mark: bytes) -> bool:
+    with path.open("rb") as file:
+        return file.read(len(mark)) == mark
+
+
+def _npy(path: Path) -> np.ndarray:
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except ValueError as error:
+        if "objects" in str(error).lower():
+            raise BadInput(
+                f"{path}: expected numbers, found Python objects, which may run code and are not read. Save numbers."
+            ) from error
+        raise
+    if array.offset + array.nbytes != path.stat().st_size:
         raise BadInput(
-            f"{path}: expected a dataset '{name}' in the file itself, found {_names(names)}. Rename it so."
+            f"{path}: expected an array alone, found more bytes than its header states. {AGAIN}"
         )
-    is_stack = len(shape) == 3 and min(shape) > 0
-    if not is_stack or shape[1] * shape[2] * dataset.dtype.itemsize > MOST_BYTES:
-        raise BadInput(
-            f"{path}: expected slices [slices, H, W] in '{name}', found {_shape(dataset)}. Save them so."
+    return array
+
+
+def _npz(file: zipfile.ZipFile, path: Path) -> Arrays:
+    for member in file.infolist():
+        if member.file_size > most_bytes():
+            raise BadInput(
+                f"{path}: expected arrays of at most {most_bytes() / 2**30:.3g} GB, found {member.file_size} bytes in '{member.filename}'. If the file is sound, pass a larger --max-volume."
+            )
+    # to the end, where the checksum of each is compared
+    return {
+        member.filename.removesuffix(".npy"): np.load(
+            io.BytesIO(file.read(member)), allow_pickle=False
         )
-    check_numbers(dataset.dtype, f"{path}, dataset {name}")
-    return dataset
+        for member in file.infolist()
+    }
 
 
-def _shape(values: Any) -> str:
-    return f"shape {tuple(int(n) for n in values.shape)}"
+def _mat(path: Path) -> Arrays:
+    """The arrays of a MATLAB file before version 7.3."""
+    from scipy.io import loadmat, whosmat  # here, because most scans are no MATLAB files
+
+    for _, shape, _ in whosmat(path):
+        check_volume(shape, path)
+    arrays = loadmat(path)
+    return {name: array for name, array in arrays.items() if isinstance(array, np.ndarray)}
 
 
-def _names(names: Any) -> str:
-    return first_of([f"'{name}'" for name in sorted(map(str, names))]) or "nothing"
+def _hdf5(h5py: Any, file: Any) -> Arrays:
+    """The arrays in a file itself, in its groups too; links to other files are not followed."""
+    arrays = {}
+
+    def note(name: str, found: Any) -> None:
+        if isinstance(found, h5py.Dataset) and not (found.external or found.is_virtual):
+            arrays[name] = found
+
+    file.visititems(note)  # which follows no soft and no external links
+    return arrays
+
+
+class _Reversed:
+    """An array of an HDF5 file with its axes in reverse."""
+
+    def __init__(self, array: Any) -> None:
+        self.array = array
+        self.shape, self.dtype = array.shape[::-1], array.dtype
+
+    def __getitem__(self, key: Any) -> np.ndarray:
+        """The values at a place; its axes are those of the reversed array."""
+        return np.asarray(self.array[()]).T[key]
 
 
 ARRAY = Format(
     "array",
     read_array,
-    named_endings=(".npy", ".npz", ".h5", ".hdf5"),
+    named_endings=(".npy", ".npz", ".h5", ".hdf5", ".mat"),
     read_part=read_array,
     is_part=is_part,
 )

@@ -1,9 +1,8 @@
 """DICOM: the series in a folder, a series as a volume, and the frames of a dynamic series."""
 
 import re
-import warnings
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
+from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,12 @@ import numpy as np
 
 from voxlate.base.errors import BadInput, first_of
 from voxlate.base.messages import message
-from voxlate.base.optional import optional_package, pydicom
+from voxlate.base.optional import optional_package
 from voxlate.scans.formats.dicom_geometry import (
+    DIRECTION,
+    PLACE,
+    SIZE,
+    THICKNESS,
     TILT_DEGREES,
     Stack,
     stack_of,
@@ -27,40 +30,41 @@ from voxlate.scans.formats.dicom_headers import (
     Image,
     images_in,
     kind_of,
+    looks_like_dicom,
+    no_warnings,
     number_of,
-    tag_errors,
+    numbers_of,
+    read_header,
     text_of,
 )
 from voxlate.scans.formats.dicom_pixels import (
     GREY,
     PADDING,
     VALUE_TAGS,
-    check_deflated,
     fill_padding,
     find_meaning,
     read_slice,
 )
+from voxlate.scans.formats.dicom_segments import is_segmentation, read_labels, segments_of
 from voxlate.scans.formats.dicom_volumes import (
     AGREEING,
     ORDERS,
-    SEPARATING,
-    Joins,
+    STATED,
     check_agreement,
     check_single_volume,
-    digits_of,
     find_copies,
-    keys_of_parts,
     order_in_time,
+    series_keys,
 )
 from voxlate.scans.formats.format import DynamicScan, Format, Stored, check_volume, errors_as
 from voxlate.scans.images.grid import Grid, Volume, resample, same_grid
 
 MOST_LISTED = 8
-ENDINGS = (".dcm", ".ima")
+ENDINGS = (".dcm", ".ima", ".dcm.gz", ".ima.gz")
 OTHER_FILES = ("version", "lockfile", "readme", "license", "notice", "changes")
 CLEARLY_HU = -500.0  # no other scale of a CT goes so far below 0; air is -1000
 NO_SCALE = "neither RescaleSlope nor RescaleIntercept"
-GEOMETRY = ("Rows", "Columns", "PixelSpacing", "ImageOrientationPatient", "ImagePositionPatient")
+IMAGES_STATED = ("ImagesInAcquisition", "NumberOfSlices")
 # the tags that describe a series, by the fields of SeriesInfo
 DESCRIBING = {
     "modality": "Modality",
@@ -74,22 +78,22 @@ DESCRIBING = {
 }
 # the tags that are read; whole headers, with private tags, would fill the memory for long series
 TAGS = [
-    *GEOMETRY,
+    *PLACE,
+    *SIZE,
+    *THICKNESS,
     *VALUE_TAGS,
     *DESCRIBING.values(),
     *ORDERS,
-    *SEPARATING,
     *AGREEING,
+    *(name for name, _ in STATED),
     *PADDING,
+    *IMAGES_STATED,
+    "StackID",
     "SOPClassUID",
     "SOPInstanceUID",
     "PatientPosition",
-    "ImagesInAcquisition",
-    "NumberOfSlices",
     "NumberOfFrames",
     "SamplesPerPixel",
-    "SpacingBetweenSlices",
-    "SliceThickness",
     "GantryDetectorTilt",
     SHARED,
     PER_FRAME,
@@ -122,19 +126,10 @@ class SeriesInfo:
         return f'{self.modality} "{self.description}", {self.images} images: {self.path.name}'
 
 
-def looks_like_dicom(path: Path) -> bool:
-    """Whether a file has the mark of DICOM, or begins as one that lacks the mark and all before it."""
-    with open(path, "rb") as file:
-        start = file.read(132)
-    # its first element, of group 2 or 8, is short
-    bare = start[:2] in (b"\2\0", b"\b\0") and start[3:8:4] == b"\0\0"
-    return start[128:] == b"DICM" or bare
-
-
 def is_dicom_folder(folder: Path) -> bool:
     """Whether a folder holds DICOM files: a name ends with .dcm or .ima, or the first file has the DICM mark."""
     entries = [entry for entry in entries_in(folder) if not entry.is_dir()]
-    if any(entry.suffix.lower() in ENDINGS for entry in entries):
+    if any(entry.name.lower().endswith(ENDINGS) for entry in entries):
         return True
     first = next((entry for entry in entries if entry.is_file()), None)
     return first is not None and looks_like_dicom(first)
@@ -143,12 +138,8 @@ def is_dicom_folder(folder: Path) -> bool:
 def folder_and_key(path: Path) -> tuple[Path, str]:
     """The folder and the key of a path 'FOLDER#key' that names one of its series; the path and '' for any other."""
     folder, mark, key = str(path).rpartition("#")
-    if (
-        not mark
-        or not re.fullmatch("[0-9a-f]{8}", key)
-        or path.exists()
-        or not Path(folder).is_dir()
-    ):
+    is_key = mark and re.fullmatch("[0-9a-f]{8}", key)
+    if not is_key or path.exists() or not Path(folder).is_dir():
         return path, ""
     return Path(folder), key
 
@@ -159,38 +150,23 @@ def headers_of(path: Path) -> Headers:
     Raises BadInput for damaged files, a file that is no image, and a key that no series has.
     """
     place, key = folder_and_key(path)
-    with _no_warnings():
-        joins = Joins()
-        headers = _choose(place, key, {}, joins)
-        if key and (joined := joins.keys()):
-            headers = _choose(place, key, joined, joins)
-    if key and not headers:
-        # a second pass, so that the first keeps no other series' headers
-        others = describe_series(list_series(place))
-        raise BadInput(f"{path}: expected a series of that key, found only {others}. Name another.")
-    return headers
-
-
-def _choose(place: Path, key: str, joined: Mapping[str, str], joins: Joins) -> Headers:
-    """The headers below a place, of the series or the part of one that a key names; all are noted in `joins`."""
-    headers = Headers()
-    for image, header in _read_headers(place):
-        own = _key(header, image.file)
-        joins.note(own, image, header)
-        whole = joined.get(own, own)
-        if not key or key in (whole, *keys_of_parts(whole, header, image)):
-            headers[image] = header
-    return headers
-
-
-def _no_warnings() -> warnings.catch_warnings:
-    """No warnings about values outside the standard; the tags that are used are checked."""
-    return warnings.catch_warnings(action="ignore")
+    with no_warnings():
+        headers = dict(_read_headers(place))
+        if not key:
+            return headers
+        keys = series_keys(headers)
+        chosen = {image: header for image, header in headers.items() if keys[image] == key}
+        if not chosen:
+            others = describe_series(_describe(headers))
+            raise BadInput(
+                f"{path}: expected a series of that key, found only {others}. Name another."
+            )
+        return chosen
 
 
 def holds_image(folder: Path) -> bool:
     """Whether a folder of DICOM objects has an image; one that cannot be read counts, so that its reader says so."""
-    with _no_warnings():
+    with no_warnings():
         try:
             return next(_read_headers(folder), None) is not None
         except BadInput:
@@ -199,36 +175,35 @@ def holds_image(folder: Path) -> bool:
 
 def list_series(folder: Path) -> list[SeriesInfo]:
     """The image series in a folder, by one pass over its headers; contours, reports and notes are skipped."""
-    with _no_warnings():
-        return _group_by_series(_read_headers(folder))
+    with no_warnings():
+        return _describe(dict(_read_headers(folder)))
 
 
-def _group_by_series(headers: Iterable[tuple[Image, Any]]) -> list[SeriesInfo]:
-    """The series that files belong to: files of one share its UID, number, modality and description, or are joined."""
-    by_key = {}
-    joins = Joins()
-    for image, header in headers:
-        file = image.file
-        key = _key(header, file)
-        joins.note(key, image, header)
-        if key not in by_key:
-            texts: dict[str, Any] = {
-                name: text_of(header, tag, file) for name, tag in DESCRIBING.items()
-            }
-            by_key[key] = SeriesInfo(file.parent, key, **texts)
-        series = by_key[key]
-        directions = series.directions
-        with suppress(Exception):  # of a header that states none that can be read
-            values = [round(float(value), 1) + 0.0 for value in header.ImageOrientationPatient]
-            directions |= {" ".join(map(str, values))}
-        by_key[key] = replace(series, images=series.images + 1, directions=directions)
-    for key, common in joins.keys().items():
-        if key != common:
-            images = by_key[common].images + by_key.pop(key).images
-            by_key[common] = replace(by_key[common], images=images)
-    return sorted(
-        by_key.values(), key=lambda series: (series.modality, series.description, series.key)
-    )
+def _describe(headers: Headers) -> list[SeriesInfo]:
+    """The series to which images belong, each as its first header describes it."""
+    images_by_key = defaultdict[str, list[Image]](list)
+    for image, key in series_keys(headers).items():
+        images_by_key[key].append(image)
+    series = []
+    for key, images in images_by_key.items():
+        first = images[0]
+        texts: dict[str, Any] = {
+            name: text_of(headers[first], tag, first) for name, tag in DESCRIBING.items()
+        }
+        directions = frozenset(_direction(headers[image]) for image in images) - {""}
+        series.append(
+            SeriesInfo(first.file.parent, key, **texts, images=len(images), directions=directions)
+        )
+    return sorted(series, key=lambda one: (one.modality, one.description, one.key))
+
+
+def _direction(header: Any) -> str:
+    """The direction of an image as a text; "" of a header that states none that can be read."""
+    try:
+        numbers = numbers_of(header, DIRECTION, "")
+    except BadInput:
+        return ""
+    return " ".join(f"{round(number, 1) + 0.0}" for number in numbers)
 
 
 def describe_series(series: list[SeriesInfo]) -> str:
@@ -245,11 +220,11 @@ def _read_headers(place: Path) -> Iterator[tuple[Image, Any]]:
     if it were skipped, the volume would lack a slice and nobody would notice.
     """
     optional_package("pydicom", "dicom", place, "pydicom to read DICOM files")
-    suffixes = set(ENDINGS)
+    suffixes = {".dcm", ".ima"}
     unreadable = {}
     for file in entries_in(place):
         try:
-            header = _read_header(file)
+            header = read_header(file, TAGS)
         except BadInput as error:
             unreadable[file] = error
             continue
@@ -264,7 +239,7 @@ def _read_headers(place: Path) -> Iterator[tuple[Image, Any]]:
 
 def _suffix_of_images(file: Path) -> str:
     """The suffix of a file, '' where it is a number: 'IM.0001' and 'IM.0002' are images of one series."""
-    suffix = file.suffix.lower()
+    suffix = Path(file.name.lower().removesuffix(".gz")).suffix
     return "" if suffix[1:].isdigit() else suffix
 
 
@@ -279,65 +254,30 @@ def entries_in(place: Path) -> list[Path]:
     return sorted(entry for entry in visible if not entry.is_dir() or _suffix_of_images(entry))
 
 
-def _read_header(file: Path) -> Any:
-    """The header of a DICOM image, None for an object that is no image; raises BadInput for anything else."""
-    expected = f"{file}: expected a DICOM image, found"
-    advice = "Get the file again, or move it elsewhere."
-    if file.is_dir():
-        raise BadInput(f"{expected} a folder. {advice}")
-    if not file.exists() and not file.is_symlink():
-        raise BadInput(f"{expected} nothing there. Check the path.")
-    if not file.is_file():
-        found = "no ordinary file" if file.exists() else "a link that leads nowhere"
-        raise BadInput(f"{expected} {found}. {advice}")
-    with errors_as(f"{expected} something else, or a damaged file", advice):
-        with file.open("rb") as stream:
-            check_deflated(stream, file)
-            bare = looks_like_dicom(file)
-            header = pydicom.dcmread(
-                stream, stop_before_pixels=True, specific_tags=TAGS, force=bare
-            )
-            if "Rows" in header and "Columns" in header:
-                return header
-        uid = header.get("SOPClassUID") or header.file_meta.get("MediaStorageSOPClassUID", "")
-        kind = pydicom.uid.UID(str(uid))
-        # contours, reports, registrations, vendors' own; a file cut short in its UID has no modality
-        whole = "Modality" in header or kind == pydicom.uid.MediaStorageDirectoryStorage
-        known = kind.is_private or kind.name != kind
-        if whole and known and "Image" not in kind.name:
-            return None
-    raise BadInput(f"{expected} one without the size of its pixels (cut short?). {advice}")
-
-
-def _key(header: Any, file: Path) -> str:
-    """Eight digits for a series. The UID itself would identify the patient's record in our files."""
-    names = ("SeriesInstanceUID", "SeriesNumber", "Modality", "SeriesDescription")
-    return digits_of(text_of(header, name, file) for name in names)
-
-
 def read_series(path: Path) -> Stored:
     """The only series in a folder, the one that 'FOLDER#key' names, or one file; rescaled slice by slice.
 
     Raises BadInput for several series or volumes, missing slices, colour, damaged files, and scales
     that the headers do not state.
     """
-    with _no_warnings():
-        headers, series = _check_series(path)
+    with no_warnings():
+        headers, series = _only_series(path)
+        if is_segmentation(headers):
+            return read_labels(headers, path)
+        _check_images(headers, path)
         copies = find_copies(headers)
         for copy in copies:
             del headers[copy]
-        check_single_volume(headers, series.key, path)
+        check_single_volume(headers, path)
         meaning = find_meaning(headers)
         stack = _agreeing_stack(headers, path)
-    stored = replace(
-        _straighten(_read_stack(stack, *meaning), path),
-        kind=kind_of(series.image_type, series.description),
-        body_part=series.body_part,
-    )
-    if not copies:
-        return stored
-    note = f"{len(copies)} images repeat another at the same place exactly and are left out (the first: {copies[0].name})."
-    return replace(stored, guesses=(note, *stored.guesses))
+        stored = _straighten(_read_stack(stack, path, *meaning), path)
+    guesses = stored.guesses
+    if copies:
+        note = f"{len(copies)} images repeat another at the same place exactly and are left out (the first: {copies[0].name})."
+        guesses = (note, *guesses)
+    kind = kind_of(series.image_type, series.description)
+    return replace(stored, kind=kind, body_part=series.body_part, guesses=guesses)
 
 
 def _agreeing_stack(headers: Headers, path: Path, numbered: bool = True) -> Stack:
@@ -368,15 +308,17 @@ def _straighten(stored: Stored, path: Path) -> Stored:
     )
 
 
-def _read_stack(stack: Stack, scaled: bool, not_hu: str) -> Stored:
+def _read_stack(stack: Stack, path: Path, scaled: bool, not_hu: str) -> Stored:
     shape = stack.grid.shape
     first, header = next(iter(stack.headers.items()))
-    check_volume(shape, first.file.parent)
+    check_volume(shape, path)
     read_slice(first, header, shape[1:])  # before memory is allocated for all slices
     data = np.empty(shape, np.float32)
     for plane, (image, header) in zip(data, stack.headers.items(), strict=True):
         plane[:] = read_slice(image, header, plane.shape)
-    with tag_errors("PixelPaddingValue", first):
+    with errors_as(
+        f"{first}: expected a sound PixelPaddingValue, found a bad one", "Get it again."
+    ):
         padded = fill_padding(data, stack.headers.values(), scaled and stack.modality == "ct")
     as_hu = ""
     if not not_hu and not scaled:
@@ -400,10 +342,14 @@ def _read_stack(stack: Stack, scaled: bool, not_hu: str) -> Stored:
 def read_frames(path: Path) -> DynamicScan:
     """The frames of a series with several images at each place: the k-th images of all places are frame k.
 
-    Raises BadInput as `read_series` does, where places have unequal numbers of images, and where no tag orders them.
+    The frames of a segmentation are its segments. Raises BadInput as `read_series` does, where places have unequal
+    numbers of images, and where no tag orders them.
     """
-    with _no_warnings():
-        headers, _ = _check_series(path)
+    with no_warnings():
+        headers, _ = _only_series(path)
+        if is_segmentation(headers):
+            return segments_of(headers, path)
+        _check_images(headers, path)
         places, moments = order_in_time(headers, path)
         rows = list(zip(*places, strict=True))
         meaning = find_meaning(headers)
@@ -432,57 +378,60 @@ def read_frames(path: Path) -> DynamicScan:
         len(frames),
         times,
         lambda: (read_slice(image, header, grid.shape[1:]) for image, header in every),
-        lambda k: _read_stack(frames[k], *meaning),
+        lambda k: _read_stack(frames[k], path, *meaning),
     )
 
 
-def _check_series(path: Path) -> tuple[Headers, SeriesInfo]:
-    """The checked headers of the only series at a path, and what it is."""
+def _only_series(path: Path) -> tuple[Headers, SeriesInfo]:
+    """The headers of the only series at a path, and what it is."""
     headers = headers_of(path)
     if not headers:
         raise BadInput(
             f"{path}: expected a DICOM series, found no DICOM image here. Name the folder of its files; 'voxlate prepare FOLDER --dry-run' lists the series of a cohort."
         )
-    series = _group_by_series(headers.items())
+    series = _describe(headers)
     if len(series) > 1:
         raise BadInput(
             f"{path}: expected one DICOM series, found {describe_series(series)}. Name one of them by such a path, put it in its own folder, or choose the series of a cohort by tags (--preset FILE.toml: docs/guides/dicom.md)."
         )
+    return headers, series[0]
+
+
+def _check_images(headers: Headers, path: Path) -> None:
+    """Raise BadInput for images that are no slices of grey values with a place, or fewer than they state."""
     for image, header in headers.items():
         _check_image(header, image)
-    is_whole = folder_and_key(path)[1] in ("", series[0].key)
-    for name in ("ImagesInAcquisition", "NumberOfSlices") if is_whole else ():
+    for name in IMAGES_STATED:
         stated = {number_of(header, name) or 0 for header in headers.values()}
         if len(stated) == 1 and len(headers) < max(stated):
             raise BadInput(
                 f"{path}: expected the {max(stated):g} images that their headers state ({name}), found {len(headers)}. Copy the missing ones, or convert what there is with dcm2niix."
             )
-    return headers, series[0]
 
 
-def _check_image(header: Any, file: Image) -> None:
-    kind = text_of(header, "PhotometricInterpretation", file) or "no PhotometricInterpretation"
-    with tag_errors("value in it", file):
-        frames = int(header.get("NumberOfFrames") or 1)
-        samples = int(header.get("SamplesPerPixel") or 1)
-        missing = [key for key in GEOMETRY if header.get(key) is None]
+def _check_image(header: Any, image: Image) -> None:
+    kind = text_of(header, "PhotometricInterpretation", image) or "no PhotometricInterpretation"
+    (samples,) = numbers_of(header, "SamplesPerPixel", image) or (1,)
+    (frames,) = numbers_of(header, "NumberOfFrames", image) or (1,)
+    missing = [name for name in PLACE if not text_of(header, name, image)]
     if samples != 1 or kind not in GREY:
         raise BadInput(
-            f"{file}: expected grey values ({' or '.join(GREY)}), found {kind} with {samples} samples a pixel. Save it as grey values, not in colour, or move it elsewhere."
+            f"{image}: expected grey values ({' or '.join(GREY)}), found {kind} with {samples:g} samples a pixel. Save it as grey values, not in colour, or move it elsewhere."
         )
-    if "MOSAIC" in text_of(header, "ImageType", file):
+    if "MOSAIC" in text_of(header, "ImageType", image):
         raise BadInput(
-            f"{file}: expected one slice in an image, found the slices of a volume side by side (a Siemens mosaic). Convert the series with dcm2niix to NIfTI."
+            f"{image}: expected one slice in an image, found the slices of a volume side by side (a Siemens mosaic). Convert the series with dcm2niix to NIfTI."
         )
-    if frames != 1:
+    if frames > 1:
         raise BadInput(
-            f"{file}: expected one slice a file or an enhanced object, found {frames} frames. Convert it with dcm2niix to NIfTI."
+            f"{image}: expected one slice a file or an enhanced object, found {frames:g} frames. Convert it with dcm2niix to NIfTI."
         )
     if missing:
         raise BadInput(
-            f"{file}: expected the image's place in the patient, found no {missing[0]}. Convert it to NIfTI or PNG."
+            f"{image}: expected the image's place in the patient, found no {missing[0]}. Convert it to NIfTI or PNG."
         )
-    check_volume((1, int(header.Rows), int(header.Columns)), file)
+    sizes = (int(numbers_of(header, name, image, 1)[0]) for name in SIZE)
+    check_volume((1, *sizes), image)
 
 
 DICOM = Format(

@@ -9,8 +9,7 @@ from nibabel.affines import from_matvec
 from numpy.linalg import norm
 
 from voxlate.base.errors import BadInput
-from voxlate.scans.formats.dicom_headers import Headers, Image, number_of, text_of
-from voxlate.scans.formats.format import errors_as
+from voxlate.scans.formats.dicom_headers import Headers, Image, number_of, numbers_of
 from voxlate.scans.images.grid import LPS_TO_RAS, Grid, check_affine
 
 TILT_DEGREES = 0.5  # positions are rounded in headers; a real gantry tilt is degrees
@@ -18,8 +17,13 @@ BENT_MM = 0.3  # of a slice beside the line of the others: less than a pixel
 STRAIGHT = 1e-3  # directions are unit vectors at right angles to so much
 COARSE_MM = 0.1  # to which some headers round positions
 ROUNDING = 0.05  # of a length: headers round spacings (0.6 for 0.625 mm)
-LOOK = "Look whether some are missing."
 FAR_APART = 1.9  # times the thickness: gaps of whole slices are rare, of up to a half usual
+COMPLETE = "Copy the missing ones, or, if none are, convert the series with dcm2niix."
+# the tags of a slice's place, and how many numbers each has
+POSITION, DIRECTION, SPACING = "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"
+PLACE = {POSITION: 3, DIRECTION: 6, SPACING: 2}
+SIZE = {"Rows": 1, "Columns": 1}
+THICKNESS = ("SpacingBetweenSlices", "SliceThickness")
 
 
 @dataclass(frozen=True)
@@ -51,35 +55,31 @@ class Planes:
 def planes_of(headers: Headers, path: Path) -> Planes:
     """The planes of a series; raises BadInput where they differ in direction, spacing or size, or are no planes."""
     images = list(headers)
-    with errors_as(
-        f"{path}: expected sound geometry in every header, found a bad value",
-        "Get the series again.",
-    ):
-        rows_of_numbers = [
-            [*header.ImageOrientationPatient, *header.PixelSpacing, header.Rows, header.Columns]
-            for header in headers.values()
-        ]
-        planes = np.array(rows_of_numbers).astype(np.float64)
-        places = np.array([header.ImagePositionPatient for header in headers.values()], np.float64)
-    columns, rows, spacing = planes[:, :3], planes[:, 3:6], planes[:, 6:8]
+    stated = {
+        name: np.array([numbers_of(header, name, image, n) for image, header in headers.items()])
+        for name, n in (PLACE | SIZE).items()
+    }
+    places, directions, spacing = (stated[name] for name in PLACE)
+    columns, rows = directions[:, :3], directions[:, 3:]
     slant = np.abs((columns * rows).sum(1))
     for k, image in enumerate(images):
         lengths = norm(columns[k]), norm(rows[k])
-        if not np.isfinite(places[k]).all() or not (spacing[k] > 0).all():
+        if not (spacing[k] > 0).all():
             raise BadInput(
-                f"{image}: expected a place and spacings above 0, found PixelSpacing {spacing[k, 0]:g}\\{spacing[k, 1]:g}. Get the file again."
+                f"{image}: expected spacings above 0, found PixelSpacing {spacing[k, 0]:g}\\{spacing[k, 1]:g}. Get the file again."
             )
         if not (slant[k] < STRAIGHT and np.allclose(lengths, 1, atol=STRAIGHT)):
             raise BadInput(
                 f"{image}: expected ImageOrientationPatient to be two unit vectors at right angles, found lengths {lengths[0]:.3f} and {lengths[1]:.3f}, product {slant[k]:.3f}. Convert the series with dcm2niix."
             )
+    planes = np.concatenate([stated[name] for name in stated if name != POSITION], 1)
     apart = np.abs(planes - planes[0]).max(axis=1)
     if apart.max() > 1e-3:
         raise BadInput(
             f"{images[apart.argmax()]}: expected the direction, spacing and size of {images[0].name}, found others (a localiser?). Remove it from the folder."
         )
     normal = np.cross(columns[0], rows[0])
-    height, width = (int(length) for length in planes[0, 8:])
+    height, width = (int(stated[name][0, 0]) for name in SIZE)
     return Planes(columns[0], rows[0], normal / norm(normal), spacing[0], (height, width), places)
 
 
@@ -92,51 +92,45 @@ def stack_of(headers: Headers, path: Path, numbered: bool = True) -> Stack:
     order = np.argsort(planes.places @ planes.normal, kind="stable")
     places = planes.places[order]
     images = [list(headers)[k] for k in order]
-    first = next(iter(headers.values()))
-    step = _step(places, planes.normal, images, first)
+    stacked = {image: headers[image] for image in images}
+    step = _step(places, planes.normal, stacked, path)
     columns, rows = planes.columns * planes.spacing[1], planes.rows * planes.spacing[0]
     lps = from_matvec(np.stack([columns, rows, step], axis=1), places[0])
     grid = Grid((len(images), *planes.shape), check_affine(LPS_TO_RAS @ lps, path))
-    stacked = {image: headers[image] for image in images}
+    said = [_said_of_step(float(norm(step)), stacked, path, numbered)]
     tilt = _median(headers, "GantryDetectorTilt")
-    guesses = (
-        _guess_of_step(
-            float(norm(step)), stacked, path, _numbers_apart(stacked) if numbered else 1
-        ),
-        f"It states that its gantry was tilted by {tilt:g} degrees, but its positions are those of upright slices, and are used: look whether the head is sheared."
-        if tilt > TILT_DEGREES >= tilt_of(grid)
-        else "",
-    )
-    return Stack(
-        stacked, grid, str(first.get("Modality", "")).lower(), tuple(filter(None, guesses))
-    )
+    if tilt > TILT_DEGREES >= tilt_of(grid):
+        said.append(
+            f"It states that its gantry was tilted by {tilt:g} degrees, but its positions are those of upright slices, and are used: look whether the head is sheared."
+        )
+    modality = str(next(iter(headers.values())).get("Modality", "")).lower()
+    return Stack(stacked, grid, modality, tuple(filter(None, said)))
 
 
-def _step(places: np.ndarray, normal: np.ndarray, images: list[Image], header: Any) -> np.ndarray:
+def _step(places: np.ndarray, normal: np.ndarray, headers: Headers, path: Path) -> np.ndarray:
     """The vector from one slice to the next. Raises BadInput for doubled and missing slices."""
-    folder = images[0].file.parent
+    images = list(headers)
     if len(images) == 1:
-        return normal * (_thickness(header, images[0]) or 1.0)
+        return normal * (_thickness(headers[images[0]], images[0]) or 1.0)
     along = places @ normal
     steps = np.diff(along)
     usual = np.median(steps)
     if steps.min() < 1e-3:
         k = steps.argmin()
         raise BadInput(
-            f"{folder}: expected one image at each place, found {images[k].name} and {images[k + 1].name} at one (several echoes or times?). Put one of them in its own folder, or name a time by #frame=1 or #peak."
+            f"{path}: expected one image at each place, found {images[k].name} and {images[k + 1].name} at one. Put one of them in its own folder."
         )
     if not is_even(places, normal):
         k = np.abs(steps - usual).argmax()
         raise BadInput(
-            f"{folder}: expected slices {usual:.2f} mm apart, found {steps[k]:.2f} mm between {images[k].name} and {images[k + 1].name} (at {along[k]:.2f} and {along[k + 1]:.2f} mm along their normal). Add the missing slices; if the scan changes its spacing there, convert it with dcm2niix, which also writes it with equal slices (*_Eq_1.nii.gz)."
+            f"{path}: expected slices {usual:.2f} mm apart, found {steps[k]:.2f} mm between {images[k].name} and {images[k + 1].name} (at {along[k]:.2f} and {along[k + 1]:.2f} mm along their normal). Add the missing slices; if the scan changes its spacing there, convert it with dcm2niix, which also writes it with equal slices (*_Eq_1.nii.gz)."
         )
     step: np.ndarray = (places[-1] - places[0]) / (len(images) - 1)
-    straight = places[0] + np.arange(len(images))[:, None] * step
-    bent = norm(places - straight, axis=1)
+    bent = norm(places - (places[0] + np.arange(len(images))[:, None] * step), axis=1)
     if bent.max() > BENT_MM:
         k = bent.argmax()
         raise BadInput(
-            f"{folder}: expected slices in a straight line, found {images[k].name} {bent[k]:.2f} mm beside it. Convert the series with dcm2niix."
+            f"{path}: expected slices in a straight line, found {images[k].name} {bent[k]:.2f} mm beside it. Convert the series with dcm2niix."
         )
     return step
 
@@ -183,64 +177,60 @@ def upright(grid: Grid) -> Grid:
     return Grid((depth, height + higher, width + wider), affine)
 
 
-def _guess_of_step(step_mm: float, headers: Headers, path: Path, numbers_apart: int) -> str:
+def _said_of_step(step_mm: float, headers: Headers, path: Path, numbered: bool) -> str:
     """A sentence where slices may be missing at regular steps, else ''; headers: in order.
 
     Raises BadInput where headers and positions differ as they do when every second file is missing.
     """
     if len(headers) == 1:
-        (header,) = headers.values()
-        known = _thickness(header, path)
-        return "" if known else f"The slice states no thickness: 1 mm is assumed. {LOOK}"
-    spacing = _median(headers, "SpacingBetweenSlices")
-    thickness = _median(headers, "SliceThickness")
-    advice = "Copy the missing ones, or, if none are, convert the series with dcm2niix."
-    if spacing:
-        times = round(step_mm / spacing)
-        multiple = times > 1 and abs(step_mm / spacing - times) < ROUNDING * times
-        # some scanners write the gap between slices instead
-        gap = (
-            spacing < (1 - ROUNDING) * thickness
-            and abs(thickness + spacing - step_mm) < ROUNDING * step_mm
+        ((image, header),) = headers.items()
+        known = _thickness(header, image)
+        return "" if known else "The slice states no thickness: 1 mm is assumed. Check it."
+    apart = _numbers_apart(headers) if numbered else 1
+    spacing, thickness = (_median(headers, name) for name in THICKNESS)
+    # which some scanners write as the spacing
+    is_gap = spacing < (1 - ROUNDING) * thickness and _is_near(thickness + spacing, step_mm)
+    times = round(step_mm / spacing) if spacing else 1
+    if times > 1 and _is_near(times * spacing, step_mm) and (not is_gap or apart == times):
+        raise BadInput(
+            f"{path}: expected slices {spacing:g} mm apart, as their SpacingBetweenSlices states, found every step {step_mm:.2f} mm: only one of {times} is here. {COMPLETE}"
         )
-        if multiple and (not gap or numbers_apart == times):
-            raise BadInput(
-                f"{path}: expected slices {spacing:g} mm apart, as their SpacingBetweenSlices states, found every step {step_mm:.2f} mm: only one of {times} is here. {advice}"
-            )
-        if gap or abs(spacing - step_mm) < ROUNDING * step_mm:
-            return ""
-        if spacing > step_mm:
-            return f"Slices are {step_mm:.2f} mm apart by their positions, which are used, and {spacing:g} mm by SpacingBetweenSlices. Check which is right."
-    if 0 < FAR_APART * thickness <= step_mm:
-        if numbers_apart > 1 and 0.5 <= step_mm / (numbers_apart * thickness) <= 1.5:
-            # with an overlap or gap of half a slice at most
-            raise BadInput(
-                f"{path}: expected slices {thickness:g} mm thick to follow each other, found them {step_mm:.2f} mm apart and numbered by {numbers_apart} (InstanceNumber): only one of {numbers_apart} is here. {advice}"
-            )
-        return f"Slices {thickness:g} mm thick are {step_mm:.2f} mm apart; it is assumed that none is missing. {LOOK}"
-    if numbers_apart > 1:
-        return f"InstanceNumber counts by {numbers_apart} from slice to slice; it is assumed that none is missing. {LOOK}"
+    if spacing and (is_gap or _is_near(spacing, step_mm)):
+        return ""
+    if spacing > step_mm:
+        return f"Slices are {step_mm:.2f} mm apart by their positions, which are used, and {spacing:g} mm by SpacingBetweenSlices. Check which is right."
+    is_far = 0 < FAR_APART * thickness <= step_mm
+    # with an overlap or gap of half a slice at most
+    if is_far and apart > 1 and 0.5 <= step_mm / (apart * thickness) <= 1.5:
+        raise BadInput(
+            f"{path}: expected slices {thickness:g} mm thick to follow each other, found them {step_mm:.2f} mm apart and numbered by {apart} (InstanceNumber): only one of {apart} is here. {COMPLETE}"
+        )
+    if is_far or apart > 1:
+        return f"Slices {thickness:g} mm thick are {step_mm:.2f} mm apart, and InstanceNumber counts by {apart}; it is assumed that none is missing. Look whether some are."
     return ""
 
 
-def _thickness(header: Any, file: object) -> float | None:
-    """The thickness in mm that a header states; None where it states none, BadInput where it is no length."""
-    for name in ("SpacingBetweenSlices", "SliceThickness"):
-        text = text_of(header, name, file)
-        if text and (thickness := number_of(header, name)) != 0:
-            if thickness is None or thickness < 0:
+def _is_near(length_mm: float, step_mm: float) -> bool:
+    return abs(length_mm - step_mm) < ROUNDING * step_mm
+
+
+def _thickness(header: Any, image: Image) -> float:
+    """The thickness in mm that a header states; 0 where it states none, BadInput where it is no length."""
+    for name in THICKNESS:
+        for thickness in numbers_of(header, name, image):
+            if thickness < 0:
                 raise BadInput(
-                    f"{file}: expected a slice thickness above 0, found {text} ({name}). Get the file again."
+                    f"{image}: expected a slice thickness above 0, found {thickness:g} ({name}). Get the file again."
                 )
-            return thickness
-    return None
+            if thickness:
+                return thickness
+    return 0.0
 
 
 def _median(headers: Headers, name: str) -> float:
     """The median of a number that headers state, without its sign; 0 where none does."""
-    values = [number_of(header, name) for header in headers.values()]
-    stated = [abs(value) for value in values if value]
-    return float(np.median(stated)) if stated else 0.0
+    stated = [abs(n) for image, header in headers.items() for n in numbers_of(header, name, image)]
+    return float(np.median([n for n in stated if n] or [0.0]))
 
 
 def _numbers_apart(headers: Headers) -> int:

@@ -1,47 +1,37 @@
-"""DICOM: the images of a file with their headers, the values of tags, and what they say of a series."""
+"""DICOM: the headers of files, the images in them, and the values of tags."""
 
+import gzip
 import re
+import warnings
+import zlib
 from collections.abc import Iterator, MutableSequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from voxlate.base.errors import BadInput
 from voxlate.base.optional import pydicom
-from voxlate.scans.formats.format import errors_as
+from voxlate.scans.formats.format import CHUNK, GZIP, check_expansion, check_fetched, errors_as
 
+DEFLATED = b"1.2.840.10008.1.2.1.99"  # the transfer syntax whose whole data set is deflated
+START_BYTES = 4096  # hold the meta information, in which the transfer syntax is
+MARK_AT, META_AT = 128, 132  # the mark DICM, and the meta information after it
+GROUP_LENGTH_BYTES = 12  # the element that states the length of the meta information after it
+GZIP_BITS = zlib.MAX_WBITS | 16
 SHARED = "SharedFunctionalGroupsSequence"
 PER_FRAME = "PerFrameFunctionalGroupsSequence"
-# the attributes of functional groups that are read, with their names in a file of one image
-GROUPS: dict[str, dict[str, str]] = {
-    "PixelMeasuresSequence": {
-        "PixelSpacing": "PixelSpacing",
-        "SliceThickness": "SliceThickness",
-        "SpacingBetweenSlices": "SpacingBetweenSlices",
-    },
-    "PlanePositionSequence": {"ImagePositionPatient": "ImagePositionPatient"},
-    "PlaneOrientationSequence": {"ImageOrientationPatient": "ImageOrientationPatient"},
-    "PixelValueTransformationSequence": {
-        "RescaleSlope": "RescaleSlope",
-        "RescaleIntercept": "RescaleIntercept",
-        "RescaleType": "RescaleType",
-    },
-    "FrameContentSequence": {
-        "StackID": "StackID",
-        "TemporalPositionIndex": "TemporalPositionIdentifier",
-        "FrameAcquisitionNumber": "AcquisitionNumber",
-        "FrameReferenceDateTime": "AcquisitionDateTime",
-        "FrameAcquisitionDateTime": "AcquisitionDateTime",
-    },
-    "MREchoSequence": {"EffectiveEchoTime": "EchoTime"},
-    "MRDiffusionSequence": {"DiffusionBValue": "DiffusionBValue"},
-    "MRImageFrameTypeSequence": {"FrameType": "ImageType"},
-    "CTImageFrameTypeSequence": {"FrameType": "ImageType"},
+# attributes of functional groups that have another name in a file of one image
+RENAMED = {
+    "TemporalPositionIndex": "TemporalPositionIdentifier",
+    "FrameAcquisitionNumber": "AcquisitionNumber",
+    "FrameAcquisitionDateTime": "AcquisitionDateTime",
+    "EffectiveEchoTime": "EchoTime",
+    "FrameType": "ImageType",
 }
-# what counts images of a series, where one object holds all of them
+# what one object states of all its images together
 OF_THE_OBJECT = (
     SHARED,
     PER_FRAME,
@@ -53,8 +43,6 @@ OF_THE_OBJECT = (
     "AcquisitionTime",
     "AcquisitionDateTime",
 )
-
-
 # What a series is that is no ordinary scan, by its ImageType (values behind backslashes) or its description; the first counts.
 KINDS = {
     "localiser": r"locali[sz]|scout|topogram|surview|survey|3-?plane|three plane|\bloc\b",
@@ -89,6 +77,79 @@ class Image:
 Headers = dict[Image, Any]  # of a series
 
 
+def no_warnings() -> warnings.catch_warnings:
+    """No warnings about values outside the standard; the tags that are used are checked."""
+    return warnings.catch_warnings(action="ignore")
+
+
+def looks_like_dicom(path: Path) -> bool:
+    """Whether a file, or what gzip packed in it, has the mark of DICOM, or begins as one without the mark and all before it."""
+    with path.open("rb") as file:
+        start = file.read(META_AT)
+    if start[:2] == GZIP:
+        try:
+            with gzip.open(path) as unpacked:
+                start = unpacked.read(META_AT)
+        except (OSError, EOFError, zlib.error):
+            return False
+    # its first element, of group 2 or 8, is short
+    bare = start[:2] in (b"\2\0", b"\b\0") and start[3:8:4] == b"\0\0"
+    return start[MARK_AT:] == b"DICM" or bare
+
+
+def open_dicom(file: Path) -> BinaryIO:
+    """The bytes of a DICOM file, unpacked where gzip packed it.
+
+    Raises BadInput where packed data expand beyond the largest volume: pydicom expands a deflated data set at once.
+    """
+    stream: BinaryIO = file.open("rb")
+    start = stream.read(START_BYTES)
+    stream.seek(0)
+    if start[:2] == GZIP:
+        with stream:
+            check_expansion(iter(lambda: stream.read(CHUNK), b""), GZIP_BITS, file)
+        return BytesIO(gzip.decompress(file.read_bytes()))
+    if DEFLATED in start and start[MARK_AT:META_AT] == b"DICM":
+        meta = pydicom.filereader.read_file_meta_info(file)
+        if meta.TransferSyntaxUID.is_deflated:
+            stream.seek(META_AT + GROUP_LENGTH_BYTES + meta.FileMetaInformationGroupLength)
+            check_expansion(iter(lambda: stream.read(CHUNK), b""), -zlib.MAX_WBITS, file)
+            stream.seek(0)
+    return stream
+
+
+def read_dicom(file: Path, **options: Any) -> Any:
+    """The data set of a DICOM file, with or without its mark; options: those of pydicom.dcmread."""
+    with open_dicom(file) as stream:
+        return pydicom.dcmread(stream, **{"force": True} | options)
+
+
+def read_header(file: Path, tags: list[str]) -> Any:
+    """The header of a DICOM image, None for an object that is no image; raises BadInput for anything else."""
+    expected = f"{file}: expected a DICOM image, found"
+    advice = "Get the file again, or move it elsewhere."
+    check_fetched(file)
+    if file.is_dir():
+        raise BadInput(f"{expected} a folder. {advice}")
+    if not file.exists():
+        raise BadInput(f"{expected} nothing there. Check the path.")
+    if not file.is_file():
+        raise BadInput(f"{expected} no ordinary file. {advice}")
+    with errors_as(f"{expected} something else, or a damaged file", advice):
+        bare = looks_like_dicom(file)
+        header = read_dicom(file, stop_before_pixels=True, specific_tags=tags, force=bare)
+        if "Rows" in header and "Columns" in header:
+            return header
+        uid = header.get("SOPClassUID") or header.file_meta.get("MediaStorageSOPClassUID", "")
+        kind = pydicom.uid.UID(str(uid))
+        # contours, reports, registrations, vendors' own; a file cut short in its UID has no modality
+        whole = "Modality" in header or kind == pydicom.uid.MediaStorageDirectoryStorage
+        known = kind.is_private or kind.name != kind
+        if whole and known and "Image" not in kind.name:
+            return None
+    raise BadInput(f"{expected} one without the size of its pixels (cut short?). {advice}")
+
+
 def images_in(header: Any, file: Path) -> Iterator[tuple[Image, Any]]:
     """The images of a file, each with its header: one, or the frames of an enhanced object.
 
@@ -112,16 +173,25 @@ def images_in(header: Any, file: Path) -> Iterator[tuple[Image, Any]]:
 def _header_of_frame(header: Any, groups: list[Any]) -> Any:
     """The header of a frame: that of its object, and the attributes of its functional groups."""
     frame = pydicom.Dataset()
-    for element in header:
-        if element.keyword not in OF_THE_OBJECT:
-            frame.add(element)
+    for tag in header.keys():  # noqa: SIM118 - iterating a header converts its values
+        if pydicom.datadict.keyword_for_tag(tag) not in OF_THE_OBJECT:
+            frame[tag] = header.get_item(tag)
     for group in groups:
-        for sequence, names in GROUPS.items():
-            for item in list(group.get(sequence) or [])[:1]:
-                for name, own in names.items():
-                    if item.get(name) is not None:
-                        setattr(frame, own, item.get(name))
+        for sequence in group:
+            for attributes in sequence.value[:1] if sequence.VR == "SQ" else ():
+                _copy_attributes(attributes, frame)
     return frame
+
+
+def _copy_attributes(attributes: Any, frame: Any) -> None:
+    """Copy the attributes of a functional group as they are stored, those of RENAMED under the name of a file of one image."""
+    for tag in attributes.keys():  # noqa: SIM118 - as above
+        name = pydicom.datadict.keyword_for_tag(tag)
+        stored = attributes.get_item(tag)
+        if name in RENAMED:
+            setattr(frame, RENAMED[name], attributes[tag].value)
+        elif name and stored.value not in (None, b""):
+            frame[tag] = stored
 
 
 def kind_of(image_type: str, description: str) -> str:
@@ -130,25 +200,49 @@ def kind_of(image_type: str, description: str) -> str:
     return next((kind for kind, words in KINDS.items() if re.search(words, text, re.I)), "")
 
 
-def tag_errors(name: str, file: object) -> AbstractContextManager[None]:
-    """The errors of reading a tag as a sentence; pydicom converts values when they are asked for."""
-    return errors_as(
-        f"{file}: expected a sound DICOM header, found a bad {name}", "Get the file again."
-    )
-
-
 def text_of(header: Any, name: str, file: object) -> str:
-    """The value of a tag as text in one line, several values with a backslash between; '' where there is none."""
-    with tag_errors(name, file):
+    """The value of a tag as text in one line, several values with a backslash between; '' where there is none.
+
+    Raises BadInput, with the text as it is stored, for a value that its type does not allow.
+    """
+    try:
         value = header.get(name)
+        if isinstance(value, bytes):  # of a type that pydicom does not know
+            value = value.decode("latin-1").rstrip("\0")
         if isinstance(value, MutableSequence):
             value = "\\".join(map(str, value))
         return "" if value is None else " ".join(str(value).split())
+    except Exception as error:  # pydicom converts values when they are asked for
+        stored = header.get_item(name).value
+        text = stored.decode("latin-1") if isinstance(stored, bytes) else type(stored).__name__
+        raise _bad_value(name, text, "a sound value", file) from error
+
+
+def _bad_value(name: str, text: str, expected: str, file: object) -> BadInput:
+    comma = "decimal commas" if "," in text else "none"
+    return BadInput(
+        f"{file}: expected {expected} in {name}, found {comma} ('{text.strip()[:80]}'). Export the series again, with points in its numbers."
+    )
 
 
 def texts_of(headers: Headers, name: str) -> set[str]:
     """The values of a tag in a series, as by `text_of`."""
     return {text_of(header, name, image) for image, header in headers.items()}
+
+
+def numbers_of(header: Any, name: str, file: object, count: int = 0) -> list[float]:
+    """The numbers of a tag, whatever its type; [] where it states none.
+
+    Raises BadInput, with tag and text, for other values, and where their number is not `count`, if that is not 0.
+    """
+    text = text_of(header, name, file)
+    try:
+        numbers = [float(part) for part in text.split("\\")] if text else []
+    except ValueError as error:
+        raise _bad_value(name, text, "numbers", file) from error
+    if not np.isfinite(numbers).all() or (count and len(numbers) != count):
+        raise _bad_value(name, text, f"{count or 'finite'} numbers", file)
+    return numbers
 
 
 def number_of(header: Any, name: str) -> float | None:

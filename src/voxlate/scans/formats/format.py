@@ -21,6 +21,10 @@ from voxlate.scans.layout_options import LARGEST_VOLUME
 
 Result = TypeVar("Result")
 
+GZIP = b"\x1f\x8b"
+ANNEX = "annex/objects/"
+LFS = "version https://git-lfs.github.com/"
+POINTER_BYTES = 1024  # pointers are shorter
 MOST_LOST = 1e-4  # of the range of values, that a step of float32 may be
 
 
@@ -152,16 +156,39 @@ def first_line(error: BaseException) -> str:
 
 @contextlib.contextmanager
 def errors_as(sentence: str, advice: str) -> Iterator[None]:
-    """Turn any error that a library raises inside into BadInput: the sentence, the error's first line, the advice.
+    """Turn any error that a library raises inside into BadInput: the sentence, what the system says, the advice.
 
-    Libraries raise many types of errors for damaged files; PIL even raises a SyntaxError.
+    Libraries raise many types of errors for damaged files; PIL even raises a SyntaxError. Their texts explain nothing to
+    a user, and are kept as the error's cause alone.
     """
     try:
         yield
     except BadInput:
         raise
     except Exception as error:
-        raise BadInput(f"{sentence} ({first_line(error)}). {advice}") from error
+        system = f" ({error.strerror})" if isinstance(error, OSError) and error.strerror else ""
+        raise BadInput(f"{sentence}{system}. {advice}") from error
+
+
+def check_fetched(path: Path) -> None:
+    """Raise BadInput for a pointer to a file that was not fetched, and for a link that leads nowhere."""
+    found = ""
+    if path.is_symlink() and not path.exists():
+        found = str(path.readlink())
+        if ANNEX not in found:
+            raise BadInput(
+                f"{path}: expected a file, found a link to {found}, where nothing is. Copy the file itself."
+            )
+    elif path.is_file() and path.stat().st_size <= POINTER_BYTES:
+        found = path.read_bytes().decode("latin-1")
+    if ANNEX in found:
+        raise BadInput(
+            f"{path}: expected an image, found a pointer of git-annex (DataLad) to a file that was not fetched. Run datalad get (or git annex get) in its folder."
+        )
+    if found.startswith(LFS):
+        raise BadInput(
+            f"{path}: expected an image, found a pointer of Git LFS to a file that was not fetched. Run git lfs pull in its folder."
+        )
 
 
 DEFAULT = "4GB"

@@ -19,7 +19,7 @@ from voxlate.base.slabs import map_slabs
 from voxlate.scans.formats.array_files import ARRAY
 from voxlate.scans.formats.dicom import DICOM, entries_in, folder_and_key, headers_of
 from voxlate.scans.formats.dynamic import is_frame, read_frame
-from voxlate.scans.formats.format import Format, KeptByFile, Stored
+from voxlate.scans.formats.format import Format, KeptByFile, Stored, check_fetched
 from voxlate.scans.formats.itk import ITK
 from voxlate.scans.formats.nifti import FREESURFER, NIFTI, SYNTHETIC, open_nifti
 from voxlate.scans.formats.picture import PICTURE
@@ -64,6 +64,7 @@ def format_of(path: Path) -> Format:
         )
     if location_of(file).is_dir():
         return DICOM
+    check_fetched(file)
     if not file.exists():
         whole, mark, _ = str(file).rpartition("#")
         advice = "Check the path."

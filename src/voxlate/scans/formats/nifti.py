@@ -18,6 +18,7 @@ from voxlate.base.files import HIGH, LOW, STD, UNCALIBRATED, UNFAMILIAR
 from voxlate.base.messages import Grade, Message, message
 from voxlate.base.slabs import least_and_most, map_slabs, release
 from voxlate.scans.formats.format import (
+    GZIP,
     DynamicScan,
     Format,
     Stored,
@@ -29,10 +30,6 @@ from voxlate.scans.formats.format import (
 )
 from voxlate.scans.images.grid import Grid, Volume, check_affine, same_grid
 
-INTENTS = {
-    **dict.fromkeys(range(2, 25), "statistics, not a scan"),
-    **dict.fromkeys((1002, 1003), "labels, not a scan"),
-}
 MGH_PLACE = slice(28, 30)  # whether the header states a place
 NO_PLACE_IN_MGH = "Its header states neither voxel size nor orientation (goodRASFlag is 0): 1 mm and a coronal stack are assumed. Check both."
 logging.getLogger("nibabel.global").setLevel(logging.CRITICAL)  # what it says is said here
@@ -40,7 +37,6 @@ SECONDS = {"sec": 1.0, "msec": 1e-3, "usec": 1e-6}  # xyzt_units; an unknown uni
 # xyzt_units; "mm" and "unknown" are taken as millimetres
 MILLIMETRES = {"meter": 1000.0, "micron": 0.001}
 PACKED = (".gz", ".mgz")
-GZIP = b"\x1f\x8b"
 READ_BYTES = 1 << 20
 HEADER_BYTES = 544
 START_BYTES = 1 << 12  # in which the description is
@@ -156,15 +152,10 @@ def _read_oddities(image: Any, raw: Any) -> list[str]:
         said.append(
             f"Its header states sizes in {unit}s (xyzt_units); they are multiplied by {MILLIMETRES[unit]:g} to millimetres. Check the size of its voxels."
         )
-    if isnan(raw["scl_slope"]):
-        said.append("Its scl_slope is no number; its values are taken as stored.")
     if _first_byte(image) > image.dataobj.offset:
         said.append(
             f"It states that its voxels begin at byte 0, in the header; they are read from byte {_first_byte(image)}."
         )
-    intent = int(raw["intent_code"])
-    if intent in INTENTS:
-        said.append(f"Its header says that it holds {INTENTS[intent]} (intent_code {intent}).")
     return said
 
 
@@ -303,7 +294,9 @@ def _planes(image: Any, grid: Grid, path: Path, frames: range) -> Iterator[np.nd
         for z in range(depth * len(frames)):
             raw = file.read(size)
             if len(raw) < size:
-                raise ValueError(f"it ends in slice {z % depth + 1} of {depth}")
+                raise BadInput(
+                    f"{path}: expected voxels for {grid}, found that the file ends in slice {z % depth + 1} of {depth}. {AGAIN}"
+                )
             plane = np.frombuffer(raw, stored.dtype).reshape(height, width)
             yield plane * slope + intercept if scaled else plane
         # to the trailer, which has a checksum; a small file may expand without end

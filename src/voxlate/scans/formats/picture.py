@@ -3,6 +3,7 @@
 import warnings
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -25,33 +26,35 @@ PHOTOMETRIC = 262  # a tag of TIFF
 def read_picture(path: Path) -> Stored:
     """A picture as one slice, values as stored, so that 0 is black: pixel [row, column] is data[0, row, column].
 
-    Raises BadInput for damaged files, several pages and real colour.
+    The pages of a TIFF are slices from bottom to top. Raises BadInput for damaged files and real colour.
     """
-    from PIL import Image  # here and below, because most scans are no pictures
+    from PIL import Image, ImageSequence  # here and below, because most scans are no pictures
 
+    guesses = []
     with (
         errors_as(f"{path}: expected a picture, found something else", "Check the file."),
         warnings.catch_warnings(action="ignore"),
     ):
         picture: Image.Image = Image.open(path)
-        pages = getattr(picture, "n_frames", 1)
-        kind = picture.format
+        kind, pages = picture.format, getattr(picture, "n_frames", 1)
         white_is_zero = kind == "TIFF" and picture.getexif().get(PHOTOMETRIC) == 0
-        guesses = []
     with (
         errors_as(f"{path}: expected a whole picture, found damaged pixels", "Get the file again."),
         picture,
     ):
-        if pages > 1:
-            raise BadInput(
-                f"{path}: expected one picture, found {pages} pages. Save the slices as a NIfTI volume."
-            )
-        check_volume((1, picture.height, picture.width), path)
+        check_volume((pages, picture.height, picture.width), path)
         with Image.open(path) as checked:
             checked.verify()  # the checksums of a PNG, which reading its pixels does not compare
-        if picture.mode in CONVERTED:
-            picture = picture.convert(CONVERTED[picture.mode])
-        pixels = np.asarray(picture)
+        slices = [_grey(page, path) for page in ImageSequence.Iterator(picture)]
+        if len({page.shape for page in slices}) > 1:
+            raise BadInput(
+                f"{path}: expected pages of one size, found several. Save one of them as a file."
+            )
+        pixels = np.array(slices)
+    if pages > 1:
+        guesses.append(
+            f"Its {pages} pages are taken as slices from bottom to top, 1 mm apart; {path.name}#frame=1 is the first alone."
+        )
     if kind == "JPEG":
         guesses.append("JPEG loses fine structures. Take the original.")
     if white_is_zero:
@@ -59,31 +62,40 @@ def read_picture(path: Path) -> Stored:
             pixels = np.iinfo(np.uint16).max - pixels
         how = "taken as stored" if pixels.dtype.kind == "f" else "inverted, so that 0 is black"
         guesses.append(f"In this TIFF, 0 is white (WhiteIsZero); its values are {how}.")
-    if pixels.ndim == 3:
-        colour = pixels[..., :3]
-        if (colour != colour[..., :1]).any():
-            raise BadInput(
-                f"{path}: expected grey values, found a colour picture. Save it as greyscale."
-            )
-        pixels = colour[..., 0]
-    return Stored(pixels[None].astype(np.float32), LPS_TO_RAS, unit="grey", guesses=tuple(guesses))
+    return Stored(pixels.astype(np.float32), LPS_TO_RAS, unit="grey", guesses=tuple(guesses))
 
 
-def read_halves(path: Path) -> DynamicScan:
-    """A picture that is twice as wide as high as two frames: its left half and its right half."""
-    stored = read_picture(path)
-    _, height, width = stored.data.shape
-    if width != 2 * height:
+def _grey(page: Any, path: Path) -> np.ndarray:
+    """The grey values [H, W] of a page; raises BadInput for real colour."""
+    grey = page.convert(CONVERTED[page.mode]) if page.mode in CONVERTED else page
+    pixels = np.array(grey)
+    if pixels.ndim < 3:
+        return pixels
+    colour = pixels[..., :3]
+    if (colour != colour[..., :1]).any():
         raise BadInput(
-            f"{path}: expected two pictures side by side, found {width}×{height} pixels. Name it without '#' and what follows."
+            f"{path}: expected grey values, found a colour picture. Save it as greyscale."
         )
-    halves = np.split(stored.data, 2, axis=2)
+    return colour[..., 0]
+
+
+def read_parts(path: Path) -> DynamicScan:
+    """The pages of a picture, or of one that is twice as wide as high its left and its right half, as frames."""
+    stored = read_picture(path)
+    parts = np.split(stored.data, len(stored.data))
+    _, height, width = stored.data.shape
+    if len(parts) == 1 and width == 2 * height:
+        parts = np.split(stored.data, 2, axis=2)
+    if len(parts) == 1:
+        raise BadInput(
+            f"{path}: expected pages, or two pictures side by side, found {width}×{height} pixels. Name it without '#' and what follows."
+        )
     return DynamicScan(
-        Grid(halves[0].shape, stored.affine),
-        2,
+        Grid(parts[0].shape, stored.affine),
+        len(parts),
         None,
-        lambda: (half[0] for half in halves),
-        lambda number: replace(stored, data=halves[number]),
+        lambda: (part[0] for part in parts),
+        lambda number: replace(stored, data=parts[number], guesses=()),
     )
 
 
@@ -106,7 +118,7 @@ def write_picture(path: Path, volume: Volume, description: str) -> None:
 PICTURE = Format(
     "picture",
     read_picture,
-    read_frames=read_halves,
+    read_frames=read_parts,
     endings=(".tif", ".tiff", ".png"),
     # of which folders of scans have previews
     named_endings=(".jpg", ".jpeg", ".bmp"),
