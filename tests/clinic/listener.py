@@ -11,10 +11,8 @@ import pydicom
 from pydicom.uid import generate_uid
 
 from voxlate.clinic.address import node
-from voxlate.clinic.dimse import NodeArchive
-from voxlate.clinic.listen import listen
-from voxlate.clinic.queue import Queue
-from voxlate.clinic.sending import Ledger, send
+from voxlate.clinic.archives import Ledger, NodeArchive, send
+from voxlate.clinic.listen import Queue, listen
 from voxlate.clinic.share_options import ListenOptions
 
 

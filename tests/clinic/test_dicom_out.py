@@ -12,10 +12,9 @@ from dciodvfy import errors_in, needs_dciodvfy
 from refusals import refuses
 from rows import slow
 from voxlate.clinic.address import StudyAddress
-from voxlate.clinic.dicom_images import write_enhanced
+from voxlate.clinic.archives import WebArchive
 from voxlate.clinic.dicom_out import export_dicom
-from voxlate.clinic.picture_archive import store_answers, write_objects_of
-from voxlate.clinic.web import WebArchive
+from voxlate.clinic.layouts import export_again, store_answers
 from voxlate.scans.formats.io import read_volume, write_volume
 from voxlate.scans.images.grid import Volume
 from voxlate.synthesis.result import Synthesised
@@ -89,19 +88,16 @@ def test_a_scan_that_is_no_series_is_refused_before_the_synthesis(run, cohort, v
         package.export(out, tmp_path / "dicom", progress=False)
 
 
-def test_images_whose_source_is_nowhere_stated_are_exported_by_like_as_one_object_each(
-    run, series, tmp_path, voxlate
-):
+def test_images_whose_source_is_nowhere_stated_are_exported_by_like(run, series, tmp_path, voxlate):
     write_volume(tmp_path / "converted.nii.gz", read_volume(series))
     out, to = tmp_path / "out", tmp_path / "dicom"
     load(run).synthesise({"t1": tmp_path / "converted.nii.gz"}, case="head").save(out)
-    command = ("export", out, "--dicom", to, "--enhanced")
+    command = ("export", out, "--dicom", to)
     assert "NIfTI" in voxlate(*command).refusal
     voxlate(*command, "--like", series).done()
-    (file,) = to.glob("*/t2/*")
-    assert pydicom.dcmread(file).SOPClassUID.name == "Enhanced MR Image Storage"
+    (folder,) = to.glob("*/t2")
     (image,) = out.rglob("t2.nii.gz")
-    back, image = read_volume(file.parent), read_volume(image)
+    back, image = read_volume(folder), read_volume(image)
     assert np.abs(back.data - image.data).max() <= image.data.max() / 4095
 
 
@@ -176,9 +172,8 @@ def test_maps_masks_and_the_summary_of_trust_go_beside_the_series(case, series, 
 def test_the_standard_s_checker_finds_no_error_in_any_exported_object(case, series, tmp_path):
     pytest.importorskip("highdicom")
     export_dicom(case, tmp_path / "dicom", series)
-    export_dicom(case, tmp_path / "enhanced", series, write=write_enhanced)
-    first = [*sorted(tmp_path.glob("dicom/*/*/0001.dcm")), *tmp_path.glob("enhanced/*/ct/*.dcm")]
-    assert len(first) == 9
+    first = sorted(tmp_path.glob("dicom/*/*/0001.dcm"))
+    assert len(first) == 8
     assert {file: errors for file in first if (errors := errors_in(file))} == {}
 
 
@@ -215,7 +210,7 @@ def test_an_image_that_was_changed_after_the_synthesis_leaves_by_no_exit(case, s
     to = tmp_path / "new"
     for leave in (
         lambda: export_dicom(case, to, series),
-        lambda: write_objects_of([case], to, print),
+        lambda: export_again([case], to, print),
     ):
         with refuses("checksum"):
             leave()
@@ -262,7 +257,7 @@ def test_what_goes_to_an_archive_is_what_export_writes_with_images_first(out, tm
     save_mask_of(image, case)
     save(case / "lesion.nii.gz", np.zeros_like(image.data[0]), "lesion", "", image.affine)
     said = []
-    sent = write_objects_of([case], tmp_path / "derived", said.append)
+    sent = export_again([case], tmp_path / "derived", said.append)
     assert sent.summary == "1 series, 1 mask, 1 report"
     assert [pydicom.dcmread(file).Modality for file in sent.files[-2:]] == ["SEG", "SR"]
     assert all("lesion.nii.gz has no DICOM object" in told.text for told in said)
@@ -298,6 +293,6 @@ def test_each_study_gets_the_images_of_its_own_scans(run, series, voxlate, tmp_p
 
     monkeypatch.setattr(WebArchive, "connect", Archive)
     cases = sorted(path.parent for path in out.glob("*/*/provenance.json"))
-    sentence = store_answers(studies, cases)
+    sentence = store_answers(studies, cases, print)
     assert stored == {"http://first": {"1.2.5"}, "http://second": {"1.2.6"}}
     assert sentence.endswith("files stored in the study now: 2 series, 2 reports.")

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from orthanc_steps import listens, push, until
 
-from voxlate.clinic.queue import DONE, INCOMING, WORK, study_name
-from voxlate.clinic.sending import Ledger
+from voxlate.clinic.address import study_name
+from voxlate.clinic.archives import Ledger
+from voxlate.clinic.listen import DONE, INCOMING, WORK
 
 pytestmark = [pytest.mark.pacs, pytest.mark.slow]
 

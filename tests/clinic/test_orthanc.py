@@ -5,9 +5,7 @@ import pytest
 
 from refusals import refuses
 from voxlate.clinic.address import Node, study_address
-from voxlate.clinic.dimse import NodeArchive
-from voxlate.clinic.sending import Ledger, send
-from voxlate.clinic.web import WebArchive, fetch_study
+from voxlate.clinic.archives import Ledger, NodeArchive, WebArchive, fetch_study, send
 from voxlate.scans.formats.io import read_volume
 
 pytestmark = [pytest.mark.pacs, pytest.mark.slow]

@@ -9,10 +9,9 @@ from orthanc_steps import listens, push, until
 from pydicom.uid import generate_uid
 
 from rows import slow
-from voxlate.clinic.address import StudyAddress
-from voxlate.clinic.queue import FAILED, study_name
-from voxlate.clinic.sending import Ledger, send
-from voxlate.clinic.web import WebArchive, fetch_study
+from voxlate.clinic.address import StudyAddress, study_name
+from voxlate.clinic.archives import Ledger, WebArchive, fetch_study, send
+from voxlate.clinic.listen import FAILED
 from voxlate.scans.formats.io import read_volume
 from voxlate.scans.images.grid import same_grid
 

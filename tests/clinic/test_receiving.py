@@ -7,11 +7,10 @@ from contextlib import ExitStack
 import pytest
 
 from rows import slow
-from voxlate.clinic import dimse
-from voxlate.clinic.address import Node
-from voxlate.clinic.dimse import NodeArchive, receive_images
-from voxlate.clinic.queue import Queue, study_name
-from voxlate.clinic.sending import Refused
+from voxlate.clinic import listen
+from voxlate.clinic.address import Node, study_name
+from voxlate.clinic.archives import NodeArchive, Refused
+from voxlate.clinic.listen import Queue, receive_images
 
 pytest.importorskip("pynetdicom")
 IDLE_SECONDS = 0.3
@@ -71,7 +70,7 @@ def test_a_stranger_is_rejected_and_a_sender_that_is_cut_off_keeps_no_study_open
 
 @slow
 def test_connections_that_ask_for_nothing_lock_no_sender_out(queue, sender, datasets, monkeypatch):
-    monkeypatch.setattr(dimse, "MOST_WAITING", 4)
+    monkeypatch.setattr(listen, "MOST_WAITING", 4)
     with ExitStack() as held:
         place = (HOST, sender.node.port)
         for number in range(8):
