@@ -17,7 +17,7 @@ from refusals import refuses
 from rows import every_row, slow
 from voxlate.base.files import read_json, write_json
 from voxlate.page.jobs import MOST_ATTEMPTS, PROGRESS, Jobs, NoSuchJob, Progress
-from voxlate.page.workers import Worker
+from voxlate.page.work import Worker
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def test_jobs_are_worked_on_one_at_a_time_in_their_order_whatever_the_disk_and_o
 ):
     names = waiting(jobs, 3)
     most = 0
-    monkeypatch.setattr("voxlate.page.workers.RETRY_SECONDS", 0.05)
+    monkeypatch.setattr("voxlate.page.work.RETRY_SECONDS", 0.05)
     whole, faults = Jobs.take, [OSError(28, "No space left on device")]
 
     def take(self):

@@ -22,7 +22,7 @@ from rows import every_row, slow
 from voxlate.base.files import read_json
 from voxlate.page.forms import OPTIONS
 from voxlate.page.jobs import JOB
-from voxlate.page.workers import start_process
+from voxlate.page.work import start_process
 
 MODULE = Path(__file__).parents[2] / "slicer" / "VoxlateSynthesis"
 JSON = {"accept": "application/json"}
