@@ -25,7 +25,7 @@ from rows import every_row, slow
 from voxlate.base.errors import BadInput
 from voxlate.base.hub import address_of
 from voxlate.base.messages import OwnWarning
-from voxlate.exchange.hub_card import scores_of
+from voxlate.exchange.hub_folder import scores_of
 from voxlate.synthesis.exported import load_exported as load_carried
 from voxlate.training.load import load
 from voxlate.training.run import Run
@@ -123,21 +123,17 @@ def test_the_card_states_scores_with_intervals_beside_baselines_and_the_calibrat
     scored = voxlate("evaluate", out, "--truth", cohort, "--mask", "body", "--json").done()
     done = package.push(calibrated, REPO, dry_run=tmp_path / "pushed", scores=out, licence="MIT")
     card = (tmp_path / "pushed" / "README.md").read_text()
-    head, body = card.removeprefix("---\n").split("\n---\n")
-    yaml = {
-        key: json.loads(value) for key, value in (line.split(": ", 1) for line in head.split("\n"))
-    }
-    kinds = [yaml[key] for key in ("license", "library_name", "pipeline_tag")]
-    assert kinds == ["mit", "voxlate", "image-to-image"]
+    data, body = huggingface_hub.ModelCard(card).data, card.partition("\n---\n")[2]
+    kinds = (data.license, data.library_name, data.pipeline_tag, data.model_name)
+    assert kinds == ("mit", "voxlate", "image-to-image", "tiny")
     own = json.loads(scored.out)["modalities"]["t2"]["answers"]["synthesis"]["mae"]
-    metrics = {one["type"]: one["value"] for one in yaml["model-index"][0]["results"][0]["metrics"]}
-    assert metrics["mae"] == own["mean"]
+    (mae,) = (one.metric_value for one in data.eval_results if one.metric_type == "mae")
+    assert mae == own["mean"]
     low, high = own["ci95"]
     assert f"| MAE [a.u.] | {own['mean']:.1f} ({low:.1f} to {high:.1f}) |" in body
     assert "| score | synthesis | " in body  # a baseline is beside it
     assert "3 patients that training did not see" in body  # of the calibration
     assert "case0" not in card
-    assert huggingface_hub.ModelCard(card).data.model_name == "tiny"
     assert done.commit == ""
 
 

@@ -179,7 +179,7 @@ class Pushed:
 
 
 def _pushed_lines(done: Pushed, run: str, repo: str) -> Iterator[Any]:
-    from voxlate.exchange.hub_card import ABSENT
+    from voxlate.exchange.hub_folder import ABSENT
 
     yield from done.messages
     for place, size in done.files.items():
@@ -223,8 +223,7 @@ def push(
         >>> pushed.address, "weights.safetensors" in pushed.files
         ('hf://name/model@COMMIT', True)
     """
-    from voxlate.exchange.hub_card import scores_of
-    from voxlate.exchange.hub_folder import build_folder
+    from voxlate.exchange.hub_folder import build_folder, scores_of
     from voxlate.training.load import load
 
     check_repo(repo)
