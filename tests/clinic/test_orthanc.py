@@ -42,12 +42,6 @@ def test_a_stored_series_comes_back_the_same_and_only_missing_images_are_fetched
     assert fetched[0].stat().st_mtime_ns == kept
 
 
-def test_a_study_that_is_not_there_is_one_sentence(orthanc, tmp_path):
-    address = study_address(f"dicomweb://127.0.0.1:{orthanc.http}/dicom-web/studies/1.2.3")
-    with refuses(r"1\.2\.3"):
-        fetch_study(WebArchive.connect(orthanc.url), address, tmp_path / "fetched")
-
-
 def test_images_are_sent_to_a_node_and_each_once(orthanc, files, datasets, tmp_path):
     archive = NodeArchive(Node("ORTHANC", "127.0.0.1", orthanc.dicom), "VOXLATE")
     ledger = Ledger(tmp_path / "sent.txt")
@@ -68,9 +62,3 @@ def test_a_server_that_is_away_is_one_sentence(free_port, files, tmp_path):
     node = NodeArchive(Node("AWAY", "127.0.0.1", free_port()), "VOXLATE")
     with refuses("after 0 of"):
         send(files, node, Ledger(tmp_path / "sent.txt"), "archive", waits.append)
-
-
-def test_an_archive_without_stow_is_one_sentence(orthanc, files, tmp_path):
-    archive = WebArchive.connect(f"http://127.0.0.1:{orthanc.http}/nothing")
-    with refuses("HTTP 404"):
-        send(files, archive, Ledger(tmp_path / "sent.txt"), "archive")

@@ -15,10 +15,9 @@ from refusals import refuses
 from rows import every_row, slow
 from scans import turn_about_z
 from voxlate.scans.formats.io import content_hash, read_volume
-from voxlate.scans.images.grid import Volume, canonical, orient, return_to
+from voxlate.scans.images.grid import Volume, canonical
 from voxlate.scans.images.mask import foreground
 from voxlate.synthesis.result import Synthesised
-from voxlate.training.starters import names
 
 pydicom = pytest.importorskip("pydicom")
 from derived_objects import ORIGIN, numbered, upper_half, write_source  # noqa: E402 - needs pydicom
@@ -162,29 +161,6 @@ def test_a_sagittal_series_gives_a_transverse_ct_series_with_the_body_as_contour
         out, tmp_path / "OTHER", like=tmp_path / "series", rtstruct=True, progress=False
     )
     assert [said.code for said in other.messages] == ["other-source"]
-
-
-@slow
-def test_a_starter_s_ct_of_a_sagittal_mr_series_has_the_body_of_the_true_ct(
-    tmp_path, shipped_starters, monkeypatch, voxlate
-):
-    monkeypatch.setattr(names, "FOLDER", shipped_starters)
-    monkeypatch.chdir(tmp_path)
-    phantom = ("--cases", 1, "--size", 80, 96, 64, "--lesion", "none", "--seed", 48)
-    voxlate("phantom", *phantom, "--modality", "t1", "--modality", "ct", "--out", "COHORT").done()
-    (case,) = (tmp_path / "COHORT").glob("phantom_*")
-    scan = orient(read_volume(case / "t1.nii.gz", "t1"), "PIR")
-    scan.data[:] = np.rint(scan.data * 8)
-    tags = {"Modality": "MR", "ImageType": ["ORIGINAL", "PRIMARY"], "BodyPartExamined": "HEAD"}
-    write_series(scan, tmp_path / "SCANS" / case.name / "t1", **tags)
-    voxlate("synth", "starter:head-mr-to-ct", "SCANS", "--out", "OUT").done()
-    voxlate("export", "OUT", "--dicom", "TO", "--rtstruct").done()
-    series = canonical(read_volume(tmp_path / "TO" / case.name / "ct"))
-    image = read_volume(tmp_path / "OUT" / case.name / "ct.nii.gz", "ct")
-    assert np.abs(return_to(image, series.grid).data - series.data)[0, :, :, 8:-8].max() <= 0.5
-    body = foreground(series)
-    head = foreground(return_to(read_volume(case / "ct.nii.gz", "ct"), series.grid))
-    assert 2 * (body & head).sum() / (body.sum() + head.sum()) > 0.95
 
 
 def test_images_of_another_unit_have_no_contours(synthesised, export, tmp_path):

@@ -231,10 +231,3 @@ def test_a_study_that_is_too_large_or_meets_a_full_disk_is_put_aside_and_never_a
         queue.receive(dataset, HungUp())
     make_old()
     assert "6 files" in queue.run_next(copies, count)
-
-
-def test_a_study_that_was_being_removed_when_the_process_was_killed_is_removed(queue, study):
-    removed = queue.path / WORK / f".{study}.removed"
-    (removed / "scans").mkdir(parents=True)
-    assert queue.run_next(copies, count) is None
-    assert not removed.exists()
