@@ -210,27 +210,6 @@ def test_every_view_has_right_and_left_where_radiologists_expect_them_and_values
     assert page.inner_text("[data-place]") == "Values under the pointer"
 
 
-def test_keys_wheel_and_slider_move_by_whole_slices(viewer, volumes):
-    page = viewer()
-    canvas, place = page.locator("[data-canvas]"), page.locator("[data-slice]")
-    canvas.focus()
-    expected = SHAPE[2] // 2
-    for key, change in (("ArrowUp", 1), ("PageDown", -10), ("ArrowUp", 1), ("ArrowDown", -1)):
-        page.keyboard.press(key)
-        expected = max(expected + change, 0)
-        assert place.input_value() == str(expected + 1)
-    canvas.hover()
-    page.mouse.wheel(0, -100)
-    expect(place).to_have_value("2")
-    place.fill("5")
-    _assert_shown(page, _grey("synthesis", volumes["synthesis"][:, :, 4]))
-    page.keyboard.press("Tab")
-    canvas.focus()
-    page.keyboard.press("End")
-    assert place.input_value() == str(SHAPE[2])
-    assert "16 of 16" in page.inner_text("[data-slice-text]")
-
-
 def _coloured(page, voxels, low, high):
     """The colours of the legend for values in a window."""
     bar = "document.querySelector('[data-legend-bar]').getContext('2d').getImageData(0, 0, 256, 1).data"
