@@ -4,6 +4,7 @@ Research software, not a medical device. Install: Edit > Application Settings > 
 this folder, and restart Slicer. The volume goes to the server of the printed address and nowhere else.
 """
 
+import re
 import sys
 import tempfile
 from pathlib import Path
@@ -21,6 +22,23 @@ sys.path.append(str(Path(__file__).parent))
 from voxlate_client import Client, VoxlateError
 
 NOTICE = "Synthetic image. Research use only, not for diagnosis or treatment."
+AS_FOUND = "as the server finds"
+# What the page calls otherwise than the panel.
+PANEL = (
+    (r"the form field (\w+)(=true)?", r"“\1” of this panel"),
+    (r"Choose other files or settings\.", "Choose another volume, contrast or model."),
+    (r"Choose (other|fewer) files\.", "Choose another volume."),
+    (r"\bupload:", "volume:"),
+    (r" Go to (the list|its page|the page)\.", ""),
+    (r"(, which none of the scans is\.)", r"\1 Choose another contrast or model."),
+)
+
+
+def in_panel(sentence):
+    """A sentence of the server in the words of the panel."""
+    for pattern, words in PANEL:
+        sentence = re.sub(pattern, words, sentence)
+    return sentence
 
 
 class VoxlateSynthesis(ScriptedLoadableModule):
@@ -84,13 +102,14 @@ class VoxlateSynthesisWidget(ScriptedLoadableModuleWidget):
         try:
             models = self.logic.connect(self.address.text)
         except VoxlateError as error:
-            slicer.util.errorDisplay(str(error))
+            slicer.util.errorDisplay(in_panel(str(error)))
             return
         self.address.text = ""  # the token is spent
         self.model.clear()
         self.model.addItem("the best that fits")
         self.model.addItems(models)
         self.contrast.clear()
+        self.contrast.addItem(AS_FOUND)
         self.contrast.addItems(self.logic.client.contrasts())
         for name, schema in self.logic.client.options().items():
             if name not in self.fields:
@@ -138,7 +157,7 @@ class VoxlateSynthesisWidget(ScriptedLoadableModuleWidget):
             self.said.plainText = "\n".join([NOTICE, *sentences])
             self.logic.show(node, nodes)
         except VoxlateError as error:
-            slicer.util.errorDisplay(str(error))
+            slicer.util.errorDisplay(in_panel(str(error)))
         finally:
             self.apply.enabled = True
             self.progress.visible = self.cancel.visible = False
@@ -170,6 +189,7 @@ class VoxlateSynthesisLogic(ScriptedLoadableModuleLogic):
     def synthesise(self, node, contrast, model="", tell=lambda stage, percent: None, **options):
         """The nodes of the synthesised images and of their intervals by name, and the sentences of the server on them.
 
+        contrast: AS_FOUND, or what the volume is. The name and description of a node state what it shows and its grade.
         Raises VoxlateError where the volume has a transform, and for every refusal of the server.
         """
         if self.client is None:
@@ -179,7 +199,8 @@ class VoxlateSynthesisLogic(ScriptedLoadableModuleLogic):
                 f"{node.GetName()}: expected a volume without a transform, found one. Harden the transform first."
             )
         with tempfile.TemporaryDirectory() as folder:
-            scan = Path(folder) / f"{contrast.strip().lower() or 'mr'}.nii.gz"
+            contrast = "" if contrast == AS_FOUND else contrast.strip().lower()
+            scan = Path(folder) / f"{contrast or 'scan'}.nii.gz"
             # exportNode (Slicer 5) leaves the node's own file name as it is
             write = getattr(slicer.util, "exportNode", slicer.util.saveNode)
             if not write(node, str(scan)):
@@ -191,9 +212,10 @@ class VoxlateSynthesisLogic(ScriptedLoadableModuleLogic):
             for name, url in result["images"].items():
                 path = Path(folder) / f"{name}.nii.gz"
                 path.write_bytes(self.client.read(url))
-                title = f"{node.GetName()}: {name} (synthetic)"
+                described = result.get("descriptions", {}).get(name, "synthetic")
+                title = f"{node.GetName()}: {name} ({described})"
                 nodes[name] = slicer.util.loadVolume(str(path), {"name": title, "show": False})
-                nodes[name].SetDescription(NOTICE)
+                nodes[name].SetDescription(f"{described}. {NOTICE}")
         self.client.delete(result)
         self.windows = result["windows"]
         sentences = [result["summary"], *result["expected"]]

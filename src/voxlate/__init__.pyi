@@ -361,7 +361,6 @@ def export(
     *,
     progress: bool | Callable[..., None] | Reporter = True,
     like: Path | str | None = None,
-    enhanced: bool = False,
     rtstruct: bool = False,
     accept_untrusted: bool = False,
 ) -> Exported:
@@ -373,7 +372,6 @@ def export(
         progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
         options: ExportOptions, whose fields, listed below, may also be given by name.
         like: DICOM series of the source, for one case (default: as the provenance states it).
-        enhanced: One enhanced object of many frames for each CT or MR image. Default: False.
         rtstruct: CT on transverse slices of square pixels, with the body as an RT Structure Set. Default: False.
         accept_untrusted: Hand on untrusted images. Default: False.
 

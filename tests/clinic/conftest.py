@@ -93,8 +93,7 @@ def orthanc(tmp_path, free_port):
 @pytest.fixture
 def stored(orthanc, series, datasets, tmp_path):
     """The UID of the study, which Orthanc has."""
-    from voxlate.clinic.sending import Ledger, send
-    from voxlate.clinic.web import WebArchive
+    from voxlate.clinic.archives import Ledger, WebArchive, send
 
     archive = WebArchive.connect(orthanc.url)
     send(sorted(series.iterdir()), archive, Ledger(tmp_path / "first.txt"), "archive")

@@ -8,9 +8,9 @@ import numpy as np
 import pydicom
 
 from dicom_slices import write_series
-from voxlate.clinic.dicom_images import write_derived, write_enhanced
+from voxlate.clinic.dicom_images import write_derived
 from voxlate.clinic.dicom_objects import Quantity, write_map, write_mask
-from voxlate.clinic.dicom_report import write_report
+from voxlate.clinic.trust import write_report
 from voxlate.scans.formats.dicom_series import Origin
 from voxlate.scans.images.grid import LPS_TO_RAS, Volume
 
@@ -30,7 +30,7 @@ def _write_cbf(volume: Volume, like: Path, out: Path, origin: Origin) -> list[Pa
     return write_map(volume, Quantity("cbf", "ml/100g/min"), like, out, origin)
 
 
-WRITE = {"series": write_derived, "enhanced": write_enhanced, "map": _write_cbf}
+WRITE = {"series": write_derived, "map": _write_cbf}
 
 
 def turned(angle: float) -> np.ndarray:
@@ -99,12 +99,16 @@ def frames_of(datasets) -> Iterator[tuple[np.ndarray, list[str]]]:
             yield np.array(place.ImagePositionPatient, float), uids
 
 
+def upper_half(volume: Volume) -> Volume:
+    """The voxels above the mean of a volume as a mask."""
+    return Volume((volume.data > volume.data.mean()).astype(np.float32), volume.affine, "", "mask")
+
+
 def objects(like: Path, affine: np.ndarray, to: Path) -> dict[str, list[pydicom.Dataset]]:
     """The files of each kind of object, by kind."""
     volume = numbered(affine)
-    mask = Volume((volume.data > volume.data.mean()).astype(np.float32), affine, "", "mask")
     found = {kind: write(volume, like, to / kind, ORIGIN) for kind, write in WRITE.items()}
-    found["mask"] = write_mask(mask, "mask", like, to / "mask", ORIGIN)
+    found["mask"] = write_mask(upper_half(volume), "mask", like, to / "mask", ORIGIN)
     images = list(itertools.chain.from_iterable(found.values()))
     found["report"] = write_report(SENTENCES, images, like, to / "report", ORIGIN)
     return {kind: headers(files) for kind, files in found.items()}

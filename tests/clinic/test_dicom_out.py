@@ -12,10 +12,9 @@ from dciodvfy import errors_in, needs_dciodvfy
 from refusals import refuses
 from rows import slow
 from voxlate.clinic.address import StudyAddress
-from voxlate.clinic.dicom_images import write_enhanced
+from voxlate.clinic.archives import WebArchive
 from voxlate.clinic.dicom_out import export_dicom
-from voxlate.clinic.picture_archive import store_answers, write_objects_of
-from voxlate.clinic.web import WebArchive
+from voxlate.clinic.layouts import export_again, store_answers
 from voxlate.scans.formats.io import read_volume, write_volume
 from voxlate.scans.images.grid import Volume
 from voxlate.synthesis.result import Synthesised
@@ -61,21 +60,11 @@ def test_synth_writes_a_derived_series_with_the_voxels_of_the_image(run, series,
     first = pydicom.dcmread(to / "head/t2/0001.dcm")
     assert (first.StudyInstanceUID, first.FrameOfReferenceUID) == ("1.2.3", "1.2.9")
     assert first.PatientID == "ID7"
-    # The same command again keeps both.
+    # The same command again keeps both, and so does the export in Python, which finds the source by the provenance.
     voxlate(*command).done()
-
-
-def test_export_finds_the_source_by_the_provenance_and_python_does_the_same(out, voxlate, tmp_path):
-    answer = voxlate("export", out, "--dicom", tmp_path / "first").done()
-    assert "1 series" in answer.out
-    assert "not for diagnosis" in answer.out
-    done = package.export(out, tmp_path / "second", progress=False)
-    assert [*done.series] == [tmp_path / "second/head/t2"]
-    first, second = (
-        pydicom.dcmread(tmp_path / name / "head/t2/0003.dcm") for name in ("first", "second")
-    )
-    assert first.SOPInstanceUID == second.SOPInstanceUID
-    assert first.PixelData == second.PixelData
+    done = package.export(out, to, progress=False)
+    assert done.series == [to / "head/t2"]
+    assert len(done.files) == 7
 
 
 def test_a_scan_that_is_no_series_is_refused_before_the_synthesis(run, cohort, voxlate, tmp_path):
@@ -89,19 +78,16 @@ def test_a_scan_that_is_no_series_is_refused_before_the_synthesis(run, cohort, v
         package.export(out, tmp_path / "dicom", progress=False)
 
 
-def test_images_whose_source_is_nowhere_stated_are_exported_by_like_as_one_object_each(
-    run, series, tmp_path, voxlate
-):
+def test_images_whose_source_is_nowhere_stated_are_exported_by_like(run, series, tmp_path, voxlate):
     write_volume(tmp_path / "converted.nii.gz", read_volume(series))
     out, to = tmp_path / "out", tmp_path / "dicom"
     load(run).synthesise({"t1": tmp_path / "converted.nii.gz"}, case="head").save(out)
-    command = ("export", out, "--dicom", to, "--enhanced")
+    command = ("export", out, "--dicom", to)
     assert "NIfTI" in voxlate(*command).refusal
     voxlate(*command, "--like", series).done()
-    (file,) = to.glob("*/t2/*")
-    assert pydicom.dcmread(file).SOPClassUID.name == "Enhanced MR Image Storage"
+    (folder,) = to.glob("*/t2")
     (image,) = out.rglob("t2.nii.gz")
-    back, image = read_volume(file.parent), read_volume(image)
+    back, image = read_volume(folder), read_volume(image)
     assert np.abs(back.data - image.data).max() <= image.data.max() / 4095
 
 
@@ -176,9 +162,8 @@ def test_maps_masks_and_the_summary_of_trust_go_beside_the_series(case, series, 
 def test_the_standard_s_checker_finds_no_error_in_any_exported_object(case, series, tmp_path):
     pytest.importorskip("highdicom")
     export_dicom(case, tmp_path / "dicom", series)
-    export_dicom(case, tmp_path / "enhanced", series, write=write_enhanced)
-    first = [*sorted(tmp_path.glob("dicom/*/*/0001.dcm")), *tmp_path.glob("enhanced/*/ct/*.dcm")]
-    assert len(first) == 9
+    first = sorted(tmp_path.glob("dicom/*/*/0001.dcm"))
+    assert len(first) == 8
     assert {file: errors for file in first if (errors := errors_in(file))} == {}
 
 
@@ -190,16 +175,6 @@ def test_without_highdicom_maps_are_left_out_and_the_command_that_installs_it_is
     assert "1 series, 1 report" in answer.out
     assert "tmax.nii.gz has no DICOM object" in answer.err
     assert "install 'voxlate[dicom]'" in answer.err
-
-
-def test_an_export_of_which_no_object_can_carry_an_image_is_refused(series, tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "highdicom", None)
-    scan = read_volume(series)
-    tmax = Volume(scan.data, scan.affine, "s", "tmax")
-    Synthesised({"tmax": tmax}, {}, {"model": {"title": "any"}}).write(tmp_path / "case")
-    with refuses("expected an image that a DICOM object can carry"):
-        export_dicom(tmp_path / "case", tmp_path / "dicom", series)
-    assert not [*(tmp_path / "dicom").rglob("*.dcm")]
 
 
 def test_a_series_that_was_replaced_by_another_patients_is_refused(out, series, tmp_path, voxlate):
@@ -215,7 +190,7 @@ def test_an_image_that_was_changed_after_the_synthesis_leaves_by_no_exit(case, s
     to = tmp_path / "new"
     for leave in (
         lambda: export_dicom(case, to, series),
-        lambda: write_objects_of([case], to, print),
+        lambda: export_again([case], to, print),
     ):
         with refuses("checksum"):
             leave()
@@ -262,7 +237,7 @@ def test_what_goes_to_an_archive_is_what_export_writes_with_images_first(out, tm
     save_mask_of(image, case)
     save(case / "lesion.nii.gz", np.zeros_like(image.data[0]), "lesion", "", image.affine)
     said = []
-    sent = write_objects_of([case], tmp_path / "derived", said.append)
+    sent = export_again([case], tmp_path / "derived", said.append)
     assert sent.summary == "1 series, 1 mask, 1 report"
     assert [pydicom.dcmread(file).Modality for file in sent.files[-2:]] == ["SEG", "SR"]
     assert all("lesion.nii.gz has no DICOM object" in told.text for told in said)
@@ -298,6 +273,6 @@ def test_each_study_gets_the_images_of_its_own_scans(run, series, voxlate, tmp_p
 
     monkeypatch.setattr(WebArchive, "connect", Archive)
     cases = sorted(path.parent for path in out.glob("*/*/provenance.json"))
-    sentence = store_answers(studies, cases)
+    sentence = store_answers(studies, cases, print)
     assert stored == {"http://first": {"1.2.5"}, "http://second": {"1.2.6"}}
     assert sentence.endswith("files stored in the study now: 2 series, 2 reports.")

@@ -9,10 +9,9 @@ from orthanc_steps import listens, push, until
 from pydicom.uid import generate_uid
 
 from rows import slow
-from voxlate.clinic.address import StudyAddress
-from voxlate.clinic.queue import FAILED, study_name
-from voxlate.clinic.sending import Ledger, send
-from voxlate.clinic.web import WebArchive, fetch_study
+from voxlate.clinic.address import StudyAddress, study_address, study_name
+from voxlate.clinic.archives import Ledger, WebArchive, fetch_study, send
+from voxlate.clinic.listen import FAILED
 from voxlate.scans.formats.io import read_volume
 from voxlate.scans.images.grid import same_grid
 
@@ -28,6 +27,25 @@ def derived(orthanc, study, folder):
     }
     fetch_study(archive, StudyAddress(orthanc.url, study, uid), folder / "derived")
     return folder / "derived"
+
+
+@pytest.mark.pacs
+@slow
+def test_only_missing_images_are_fetched_again(orthanc, stored, series, tmp_path):
+    archive = WebArchive.connect(orthanc.url)
+    assert send(sorted(series.iterdir()), archive, Ledger(tmp_path / "sent.txt"), "archive") == 0
+    address = study_address(f"dicomweb://127.0.0.1:{orthanc.http}/dicom-web/studies/{stored}")
+    folder = tmp_path / "fetched"
+    fetch_study(archive, address, folder)
+    before, after = read_volume(series), read_volume(folder)
+    np.testing.assert_array_equal(before.data, after.data)
+    np.testing.assert_allclose(before.affine, after.affine, atol=1e-9)
+    kept, gone, *_ = folder.iterdir()
+    time = kept.stat().st_mtime_ns
+    gone.unlink()
+    fetch_study(archive, address, folder)
+    assert gone.is_file()
+    assert kept.stat().st_mtime_ns == time
 
 
 @pytest.mark.pacs

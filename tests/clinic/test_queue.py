@@ -2,14 +2,19 @@
 
 import os
 import shutil
+from dataclasses import replace
 
 import pydicom
 import pytest
 
 from refusals import refuses
+from rows import every_row
 from voxlate.base.errors import BadInput
-from voxlate.clinic.queue import DONE, FAILED, INCOMING, WORK, Queue, study_name
-from voxlate.clinic.sending import Ledger, Lost, Refused, send
+from voxlate.clinic.address import study_name
+from voxlate.clinic.archives import Ledger, Lost, Refused, send
+from voxlate.clinic.listen import DONE, FAILED, INCOMING, WORK, Queue
+
+LEAST_BYTES = 500  # of an image
 
 
 class HungUp:
@@ -201,8 +206,28 @@ def test_a_study_that_the_archive_sends_back_is_not_sent_again(queue, datasets, 
     assert archive.calls == 6
 
 
-def test_a_study_that_was_being_removed_when_the_process_was_killed_is_removed(queue, study):
-    removed = queue.path / WORK / f".{study}.removed"
-    (removed / "scans").mkdir(parents=True)
-    assert queue.run_next(copies, count) is None
-    assert not removed.exists()
+@every_row(
+    "limit, fault, words",
+    [
+        ({"most_bytes": 2 * LEAST_BYTES}, BadInput, "GB, found more"),
+        ({"spare_bytes": 2**60}, OSError, "of free disk"),
+    ],
+)
+def test_a_study_that_is_too_large_or_meets_a_full_disk_is_put_aside_and_never_answered_in_part(
+    queue, study, datasets, make_old, limit, fault, words
+):
+    narrow = replace(queue, idle_seconds=0.0, **limit)
+    refused = 0
+    for dataset in datasets:
+        try:
+            narrow.receive(dataset, HungUp())
+        except fault:
+            refused += 1
+    assert refused
+    assert words in narrow.run_next(copies, count)
+    assert (queue.path / FAILED / study / "why.txt").is_file()
+    shutil.rmtree(queue.path / FAILED)
+    for dataset in datasets:  # sent again, where there is room
+        queue.receive(dataset, HungUp())
+    make_old()
+    assert "6 files" in queue.run_next(copies, count)

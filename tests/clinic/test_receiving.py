@@ -6,12 +6,12 @@ from contextlib import ExitStack
 
 import pytest
 
+from refusals import refuses
 from rows import slow
-from voxlate.clinic import dimse
-from voxlate.clinic.address import Node
-from voxlate.clinic.dimse import NodeArchive, receive_images
-from voxlate.clinic.queue import Queue, study_name
-from voxlate.clinic.sending import Refused
+from voxlate.clinic import listen
+from voxlate.clinic.address import Node, study_name
+from voxlate.clinic.archives import Ledger, NodeArchive, Refused, WebArchive, send
+from voxlate.clinic.listen import Queue, receive_images
 
 pytest.importorskip("pynetdicom")
 IDLE_SECONDS = 0.3
@@ -71,7 +71,7 @@ def test_a_stranger_is_rejected_and_a_sender_that_is_cut_off_keeps_no_study_open
 
 @slow
 def test_connections_that_ask_for_nothing_lock_no_sender_out(queue, sender, datasets, monkeypatch):
-    monkeypatch.setattr(dimse, "MOST_WAITING", 4)
+    monkeypatch.setattr(listen, "MOST_WAITING", 4)
     with ExitStack() as held:
         place = (HOST, sender.node.port)
         for number in range(8):
@@ -81,3 +81,14 @@ def test_connections_that_ask_for_nothing_lock_no_sender_out(queue, sender, data
         sender.store(datasets[0])
     sender.close()
     assert complete(queue) == study_name(str(datasets[0].StudyInstanceUID))
+
+
+def test_a_server_that_is_away_is_one_sentence(free_port, series, tmp_path):
+    files, waits = sorted(series.iterdir()), []
+    archive = WebArchive.connect(f"http://127.0.0.1:{free_port()}/dicom-web")
+    with refuses("after 0 of"):
+        send(files, archive, Ledger(tmp_path / "sent.txt"), "archive", waits.append)
+    assert waits == [1.0, 2.0, 4.0, 8.0]
+    node = NodeArchive(Node("AWAY", "127.0.0.1", free_port()), "VOXLATE")
+    with refuses("after 0 of"):
+        send(files, node, Ledger(tmp_path / "sent.txt"), "archive", waits.append)

@@ -9,9 +9,7 @@ import voxlate as package
 from made_volumes import save
 from rows import slow
 from voxlate.clinic.address import Node, StudyAddress
-from voxlate.clinic.dimse import NodeArchive
-from voxlate.clinic.sending import Ledger, send
-from voxlate.clinic.web import WebArchive, fetch_study
+from voxlate.clinic.archives import Ledger, NodeArchive, WebArchive, fetch_study, send
 from voxlate.scans.formats.io import read_volume
 from voxlate.scans.images.grid import same_grid
 from voxlate.synthesis.result import Synthesised

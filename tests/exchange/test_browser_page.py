@@ -111,11 +111,6 @@ def test_the_page_gives_the_image_of_python_bit_for_bit(folder, scan, tmp_path, 
     np.testing.assert_array_equal(found, expected)
 
 
-def test_the_page_passes_a_refusal_on(tmp_path, monkeypatch):
-    page = _page(tmp_path, monkeypatch)
-    assert "found no model.json" in json.loads(page.open_model())["error"]
-
-
 @pytest.fixture
 def written(folder, tmp_path, monkeypatch) -> Path:
     """The page's own files, with a model, without the packages of others."""

@@ -117,24 +117,26 @@ def test_the_command_writes_the_image_and_its_provenance(folder, scan, out, voxl
     assert "not a medical device" in stated["notice"]
 
 
-@every_row("options", [["--answer", "mean"], ["--device", "cuda"], ["--samples", "3"]])
-def test_an_exported_model_takes_no_option_of_its_network(options, folder, scan, out, voxlate):
-    assert voxlate("synth", folder, f"t1={scan}", "--out", out, *options).code == 2
-    assert not (out / "scan").exists()
-
-
-@every_row("line", ["push {} a/b --dry-run NEW", "export {} --out NEW"])
-def test_what_needs_the_run_refuses_its_exported_model(line, folder, voxlate):
-    assert "exported model" in voxlate(*line.format(folder).split()).sentence
-
-
-def test_check_and_info_take_an_exported_model(folder, scan, voxlate):
-    assert voxlate("check", folder, scan).code == 0
-    assert QUICK in voxlate("info", folder).done().out
-
-
-def test_a_scan_of_another_modality_is_refused_in_one_sentence(folder, scan, out, voxlate):
-    assert "flair" in voxlate("synth", folder, f"flair={scan}", "--out", out).sentence
+@every_row(
+    "line, code",
+    [
+        ("check MODEL scan.nii.gz", 0),
+        ("info MODEL", 0),
+        ("synth MODEL t1=scan.nii.gz --out OUT --answer mean", 2),
+        ("synth MODEL t1=scan.nii.gz --out OUT --device cuda", 2),
+        ("synth MODEL t1=scan.nii.gz --out OUT --samples 3", 2),
+        ("synth MODEL flair=scan.nii.gz --out OUT", 2),
+        ("push MODEL a/b --dry-run NEW", 2),
+        ("export MODEL --out NEW", 2),
+    ],
+)
+def test_commands_take_an_exported_model_without_options_of_its_network(
+    line, code, folder, scan, tmp_path, voxlate
+):
+    places = {"MODEL": folder, "OUT": tmp_path / "out", "NEW": tmp_path / "new"}
+    words = [places.get(word, word.replace("scan.nii.gz", str(scan))) for word in line.split()]
+    assert voxlate(*words).code == code
+    assert not [*(tmp_path / "out").glob("*/*.nii.gz")]
 
 
 @every_row(
@@ -199,15 +201,3 @@ def test_a_folder_of_patients_names_none(folder):
     assert stated["licence"] == "CC0"
     facts = stated["facts"]
     assert not any(facts[name] for name in ("seen_voxels", "splits"))
-
-
-def test_images_of_other_arrays_are_not_written_over_and_no_option_is_taken(folder, tmp_path):
-    model = load(folder)
-    for _ in range(2):
-        written = model.synthesise({"t1": head()}).save(tmp_path / "out")
-    before = written[0].read_bytes()
-    with refuses():
-        model.synthesise({"t1": head("LPS")}).save(tmp_path / "out")
-    assert written[0].read_bytes() == before
-    with refuses():
-        model.synthesise({"t1": head()}, samples=2)

@@ -6,7 +6,6 @@ import sys
 import warnings
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
@@ -22,11 +21,9 @@ from safetensors.torch import load_file
 import voxlate as package
 from hub_server import Hub, running
 from rows import every_row, slow
-from voxlate.base.errors import BadInput
 from voxlate.base.hub import address_of
 from voxlate.base.messages import OwnWarning
-from voxlate.exchange.hub_card import scores_of
-from voxlate.synthesis.exported import load_exported as load_carried
+from voxlate.exchange.hub_folder import scores_of
 from voxlate.training.load import load
 from voxlate.training.run import Run
 from voxlate.training.weights import read_header, write_weights
@@ -88,16 +85,6 @@ def test_what_is_pushed_gives_the_same_image_bit_for_bit(hub, calibrated, cohort
     assert stated["model"]["hub"] == address
 
 
-@slow
-def test_the_exported_model_is_beside_the_weights(calibrated, cohort, tmp_path):
-    package.push(calibrated, REPO, dry_run=tmp_path / "pushed")
-    scan = {"t1": cohort / "case0" / "t1.nii.gz"}
-    own = load(tmp_path / "pushed", "cpu").synthesise(scan).volumes["t2"].data
-    found = load_carried(tmp_path / "pushed" / "onnx").synthesise(scan).files
-    np.testing.assert_allclose(found["t2"].data, own, rtol=0, atol=0.5)  # of 1400
-    assert {"t2_low", "t2_high"} <= found.keys()
-
-
 def test_no_byte_of_the_folder_names_a_patient_a_scan_or_a_place(
     calibrated, cohort, others, tmp_path
 ):
@@ -123,21 +110,17 @@ def test_the_card_states_scores_with_intervals_beside_baselines_and_the_calibrat
     scored = voxlate("evaluate", out, "--truth", cohort, "--mask", "body", "--json").done()
     done = package.push(calibrated, REPO, dry_run=tmp_path / "pushed", scores=out, licence="MIT")
     card = (tmp_path / "pushed" / "README.md").read_text()
-    head, body = card.removeprefix("---\n").split("\n---\n")
-    yaml = {
-        key: json.loads(value) for key, value in (line.split(": ", 1) for line in head.split("\n"))
-    }
-    kinds = [yaml[key] for key in ("license", "library_name", "pipeline_tag")]
-    assert kinds == ["mit", "voxlate", "image-to-image"]
+    data, body = huggingface_hub.ModelCard(card).data, card.partition("\n---\n")[2]
+    kinds = (data.license, data.library_name, data.pipeline_tag, data.model_name)
+    assert kinds == ("mit", "voxlate", "image-to-image", "tiny")
     own = json.loads(scored.out)["modalities"]["t2"]["answers"]["synthesis"]["mae"]
-    metrics = {one["type"]: one["value"] for one in yaml["model-index"][0]["results"][0]["metrics"]}
-    assert metrics["mae"] == own["mean"]
+    (mae,) = (one.metric_value for one in data.eval_results if one.metric_type == "mae")
+    assert mae == own["mean"]
     low, high = own["ci95"]
     assert f"| MAE [a.u.] | {own['mean']:.1f} ({low:.1f} to {high:.1f}) |" in body
     assert "| score | synthesis | " in body  # a baseline is beside it
     assert "3 patients that training did not see" in body  # of the calibration
     assert "case0" not in card
-    assert huggingface_hub.ModelCard(card).data.model_name == "tiny"
     assert done.commit == ""
 
 
@@ -171,16 +154,6 @@ def test_a_calibration_of_other_weights_is_left_out_and_said(calibrated, diffusi
     done = package.push(diffusion, REPO, dry_run=tmp_path / "pushed", onnx=False)
     assert [said.code for said in done.messages] == ["not-pushed"]
     assert {*done.files} == {"README.md", "weights.safetensors", "anatomy.safetensors"}
-
-
-def test_what_cannot_be_exported_is_pushed_without_onnx_which_is_said(run, tmp_path, monkeypatch):
-    def refuse(*_, **__):
-        raise BadInput("the reason")
-
-    monkeypatch.setattr("voxlate.exchange.hub_folder.export_model", refuse)
-    done = package.push(run, REPO, dry_run=tmp_path / "pushed")
-    assert [str(said) for said in done.messages] == ["No ONNX model is in the folder: the reason"]
-    assert "FOLDER/onnx" not in (tmp_path / "pushed" / "README.md").read_text()
 
 
 @slow
@@ -227,33 +200,6 @@ def test_a_pinned_model_is_read_from_the_cache_without_the_hub(hub, pushed, monk
         load(f"hf://{REPO}@{'0' * 40}", "cpu")
 
 
-@slow
-def test_the_answer_of_an_earlier_stage_finds_the_anatomy_beside_it(hub, trained, tiny):
-    text = tiny.read_text().replace('"regression"', '"diffusion"').replace("steps = 6", "steps = 2")
-    net = next(line for line in text.splitlines() if line.startswith("net"))
-    mean = f'[[stages]]\nname = "mean"\nmethod = {{ kind = "regression" }}\n{net}\ntrain = {{ steps = 2, batch = 2, precision = "float32", workers = 0 }}\n'
-    run = trained("two", f'{text}task = {{ kind = "residual", predictor = "mean" }}\n{mean}')
-    done = package.push(run, REPO, onnx=False)
-    assert "weights.mean.safetensors" in done.files
-    assert load(done.address, "cpu", answer="mean").anatomy is not None
-
-
-@slow
-def test_commands_that_take_a_run_take_a_model_of_a_hub(
-    hub, pushed, cohort, voxlate, tmp_path, quick_widths
-):
-    address = f"hf://{REPO}@{pushed}"
-    assert "tiny" in voxlate("info", address).done().out
-    voxlate("export", address, "--out", tmp_path / "MODEL").done()
-    assert (tmp_path / "MODEL" / "model.json").is_file()
-    refused = voxlate("calibrate", address, cohort, "--device", "cpu").refusal
-    assert f"{address}: expected a folder of yours for the calibration" in refused
-    voxlate("calibrate", address, cohort, "--out", tmp_path / "mine", "--device", "cpu").done()
-    assert len(Run(tmp_path / "mine").calibrations) == 1
-    listed = package.push(tmp_path / "mine", REPO, dry_run=tmp_path / "again", onnx=False).files
-    assert "calibration.mean.1.safetensors" in listed
-
-
 @every_row(
     "address, said",
     [
@@ -273,14 +219,6 @@ def test_an_address_without_a_model_is_refused_in_one_sentence(
     refused = voxlate("synth", address, cohort, "--out", cohort / "out").refusal
     assert said in refused
     assert TOKEN not in refused
-
-
-def test_a_hub_that_is_not_reached_is_said(monkeypatch, hub, run):
-    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
-    with refuses("expected the model in the hub's cache or a connection"):
-        load(f"hf://{REPO}", "cpu")
-    with refuses(r"expected an answer of the hub, found none \(ConnectError\)"):
-        package.push(run, REPO, onnx=False)
 
 
 def test_without_the_package_of_the_hub_the_extra_is_named(monkeypatch, run):

@@ -24,8 +24,7 @@ from voxlate.page import app
 from voxlate.page.app import create_app
 from voxlate.page.jobs import Jobs
 from voxlate.page.page_settings import Sessions, Settings
-from voxlate.page.work import work
-from voxlate.page.workers import start_process
+from voxlate.page.work import start_process, work
 
 BASE = "http://127.0.0.1:8765"
 TOKEN = "a token of the tests"

@@ -210,27 +210,6 @@ def test_every_view_has_right_and_left_where_radiologists_expect_them_and_values
     assert page.inner_text("[data-place]") == "Values under the pointer"
 
 
-def test_keys_wheel_and_slider_move_by_whole_slices(viewer, volumes):
-    page = viewer()
-    canvas, place = page.locator("[data-canvas]"), page.locator("[data-slice]")
-    canvas.focus()
-    expected = SHAPE[2] // 2
-    for key, change in (("ArrowUp", 1), ("PageDown", -10), ("ArrowUp", 1), ("ArrowDown", -1)):
-        page.keyboard.press(key)
-        expected = max(expected + change, 0)
-        assert place.input_value() == str(expected + 1)
-    canvas.hover()
-    page.mouse.wheel(0, -100)
-    expect(place).to_have_value("2")
-    place.fill("5")
-    _assert_shown(page, _grey("synthesis", volumes["synthesis"][:, :, 4]))
-    page.keyboard.press("Tab")
-    canvas.focus()
-    page.keyboard.press("End")
-    assert place.input_value() == str(SHAPE[2])
-    assert "16 of 16" in page.inner_text("[data-slice-text]")
-
-
 def _coloured(page, voxels, low, high):
     """The colours of the legend for values in a window."""
     bar = "document.querySelector('[data-legend-bar]').getContext('2d').getImageData(0, 0, 256, 1).data"
@@ -386,16 +365,6 @@ def test_a_region_and_a_histogram_have_the_numbers_of_numpy_and_a_distance_its_m
     assert (found["low"], found["high"]) == (edges[0], edges[-1])
 
 
-def test_a_region_is_not_measured_in_an_image_that_is_rotated_in_its_plane(viewer):
-    page = viewer("rotated")
-    page.check('[name="tool"][value="region"]')
-    _drag(page, _point(page, 5.2, 6.1), _point(page, 13.9, 17.4))
-    rows = page.locator("[data-measures] tr")
-    assert rows.count() == 4
-    assert "none on this grid" in rows.nth(2).inner_text()  # the source
-    assert "±" in rows.nth(3).inner_text()  # the synthesis, on which it was drawn
-
-
 def _saved(page, path):
     """The name of the saved picture, its colours, and where its drawings are."""
     with page.expect_download() as downloading:
@@ -421,21 +390,6 @@ def test_the_saved_picture_shows_what_the_screen_shows_with_what_was_measured(vi
     assert np.corrcoef(saved[inside].ravel(), stage[inside].ravel())[0, 1] > 0.9
     assert np.count_nonzero(yellow[inside]) > 100
     assert saved[height:].max() > 200  # the line of text below
-
-
-def test_a_picture_saved_on_a_phone_has_its_whole_text_and_labels(viewer, tmp_path):
-    page = viewer(drawings=True, viewport={"width": 320, "height": 700})
-    page.check('[name="tool"][value="region"]')
-    # at the right border, whose label would be cut
-    _drag(page, _point(page, 6, 6), _point(page, 1, 10))
-    height = pixels(page.locator(".stage")).shape[0]
-    _, saved, yellow = _saved(page, tmp_path / "picture.png")
-    text = saved[height:]
-    assert len(text) > 40  # two lines
-    assert text[:, -6:].max() < 60
-    assert text.max() > 200
-    assert np.count_nonzero(yellow[: height - 40, -40:]) > 0  # the label ends within the picture
-    assert np.count_nonzero(yellow[: height - 40, -3:]) == 0
 
 
 def test_on_a_phone_one_finger_goes_through_slices_and_two_enlarge(viewer):
@@ -477,16 +431,6 @@ def test_a_browser_without_webgl2_says_so(browser, base):
         page.wait_for_selector("[data-viewer][data-ready]")
         assert "no WebGL2" in page.inner_text(".warning")
         expect(page.locator("[data-body]")).to_be_hidden()
-
-
-def test_a_second_source_and_a_second_synthesis_can_be_chosen(viewer, volumes):
-    page = viewer("several")
-    for role, label in (("source", "Source image"), ("synthesis", "Synthesised image")):
-        page.get_by_label(label).select_option(f"Second {role}")
-        page.check(f'[name="mode"][value="{role}"]')
-        page.locator("[data-values] th", has_text=f"Second {role}").wait_for()
-        _assert_shown(page, _grey(role, volumes["width"][:, :, SHAPE[2] // 2]))
-    expect(page.locator("[data-map-button]")).to_be_hidden()  # the map belongs to the first
 
 
 def test_an_image_that_cannot_be_read_is_named_as_such_and_leaves_the_downloads(browser, base):

@@ -8,7 +8,7 @@ import httpx
 import pytest
 from paging import TOKEN, serving
 
-from voxlate.page import app, connections
+from voxlate.page import app
 
 HOST = "127.0.0.1"
 MOST, WAITING, WAIT_SECONDS = 20, 10, 0.5
@@ -18,8 +18,8 @@ MOST, WAITING, WAIT_SECONDS = 20, 10, 0.5
 def port(tmp_path, monkeypatch):
     """The port of a server in a thread, with low limits."""
     monkeypatch.setattr(app, "MOST_CONNECTIONS", MOST)
-    monkeypatch.setattr(connections, "MOST_WAITING", WAITING)
-    monkeypatch.setattr(connections, "WAIT_SECONDS", WAIT_SECONDS)
+    monkeypatch.setattr(app, "MOST_WAITING", WAITING)
+    monkeypatch.setattr(app, "WAIT_SECONDS", WAIT_SECONDS)
     with serving({}, tmp_path / "data") as address:
         yield int(address.split(":")[-1].rstrip("/"))
 
@@ -46,7 +46,7 @@ def enter(port):
 
 @pytest.mark.parametrize("sent", [b"", b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Slow: "])
 def test_half_open_connections_do_not_keep_a_browser_out(port, monkeypatch, sent):
-    monkeypatch.setattr(connections, "WAIT_SECONDS", 60.0)
+    monkeypatch.setattr(app, "WAIT_SECONDS", 60.0)
     with ExitStack() as held:
         for _ in range(MOST + 10):
             held.enter_context(opened(port, sent))

@@ -135,7 +135,10 @@ def test_a_study_of_a_hospital_becomes_a_ct_by_three_clicks(entered, calibrated,
     expect(page.locator("[data-map-button]")).to_have_attribute("aria-pressed", "false")
     page.evaluate("() => window.scrollTo(0, 0)")
     height = options["viewport"]["height"]
-    save, stage = (page.locator(one).bounding_box() for one in ("[data-save]", ".stage"))
+    image, save, stage = (
+        page.locator(one).bounding_box() for one in ("#save", "[data-save]", ".stage")
+    )
+    assert image["y"] + image["height"] <= 0.3 * height
     assert save["y"] + save["height"] <= height
     assert stage["y"] + stage["height"] > 0.5 * height  # the picture takes most of the screen
     assert re.search(r"Expected error of ct: .*body [\d.]+", page.inner_text("body"))

@@ -6,18 +6,16 @@ import subprocess
 import sys
 import threading
 import time
-from dataclasses import replace
-from itertools import product
 
 import psutil
 import pytest
-from paging import BASE, TOKEN, Here, free_port, until
+from paging import BASE, TOKEN, free_port, until
 
 from refusals import refuses
-from rows import every_row, slow
+from rows import slow
 from voxlate.base.files import read_json, write_json
-from voxlate.page.jobs import MOST_ATTEMPTS, PROGRESS, Jobs, NoSuchJob, Progress
-from voxlate.page.workers import Worker
+from voxlate.page.jobs import MOST_ATTEMPTS, PROGRESS, Jobs
+from voxlate.page.work import Worker
 
 
 @pytest.fixture
@@ -62,7 +60,7 @@ def test_jobs_are_worked_on_one_at_a_time_in_their_order_whatever_the_disk_and_o
 ):
     names = waiting(jobs, 3)
     most = 0
-    monkeypatch.setattr("voxlate.page.workers.RETRY_SECONDS", 0.05)
+    monkeypatch.setattr("voxlate.page.work.RETRY_SECONDS", 0.05)
     whole, faults = Jobs.take, [OSError(28, "No space left on device")]
 
     def take(self):
@@ -150,27 +148,16 @@ def test_old_jobs_are_removed_and_those_in_use_are_kept(jobs):
     assert not (jobs.root / used).exists()
 
 
-def test_a_damaged_job_stops_nothing_and_is_removed_in_time(jobs):
-    damaged, whole = waiting(jobs, 2)
+def test_a_damaged_job_and_one_of_another_version_stop_nothing_and_are_removed_in_time(jobs):
+    damaged, old, whole = waiting(jobs, 3)
     (jobs.folder(damaged) / "job.json").write_text('{"name": ')
+    facts = read_json(jobs.folder(old) / "job.json")
+    write_json(jobs.folder(old) / "job.json", facts | {"layout": 1})
     again = Jobs(jobs.data)
+    again.mend()
     assert [job.name for job in again.all()] == [whole]
     assert again.take().name == whole
-    assert again.remove_old(50, time.time() + 100) == [damaged]
-
-
-@every_row("name", ["", "..", "../../etc", "x" * 99, "20260101-000000-0123456789AB"])
-def test_a_text_that_is_no_name_of_a_job_is_refused(jobs, name):
-    with pytest.raises(NoSuchJob):
-        jobs.read(name)
-
-
-def test_the_time_left_is_that_of_the_other_parts_at_the_pace_of_the_finished_ones():
-    progress = Progress("slices", 20, 100, since=1000.0, at=1010.0)
-    assert progress.seconds_left(1010.0) == pytest.approx(40.0)
-    assert progress.seconds_left(1020.0) == pytest.approx(30.0)
-    assert progress.seconds_left(2000.0) == 0.0
-    assert replace(progress, done=0).seconds_left(1010.0) is None
+    assert again.remove_old(50, time.time() + 100) == [damaged, old]
 
 
 def test_the_page_shows_progress_time_left_and_a_way_to_cancel(page):
@@ -262,21 +249,3 @@ def test_work_that_is_refused_is_a_failed_job_with_one_sentence(at_work, run):
     made = at_work(run)
     assert "expected a scan" in made.checked(**{"notes.txt": b"no scan"})[1]
     assert made.jobs.all()[0].state == "failed"
-
-
-def test_a_job_of_another_version_is_refused(page, tmp_path):
-    places = {"check": "/uploads", "synthesise": "/jobs", "train": "/jobs"}
-    states = product(places, ("queued", "running", "done"))
-    old = {f"20260101-000000-{number:012x}": one for number, one in enumerate(states)}
-    for name, (kind, state) in old.items():
-        facts = {"name": name, "kind": kind, "title": "scan", "request": {}, "state": state}
-        (tmp_path / "data/jobs" / name).mkdir(parents=True)
-        write_json(tmp_path / "data/jobs" / name / "job.json", facts | {"ended": time.time()})
-    made = page(start=Here)
-    for name, (kind, state) in old.items():
-        answer = made.get(f"{places[kind]}/{name}")
-        assert (answer.status_code, name in answer.text) == (400, True), (kind, state)
-        assert made.jobs.read(name).state == ("done" if state == "done" else "failed")
-        assert made.get("/").status_code == 200
-        assert made.post(f"/jobs/{name}/delete").status_code == 303
-        assert not (tmp_path / "data/jobs" / name).exists()

@@ -146,22 +146,6 @@ def test_series_of_two_patients_are_refused_and_two_of_one_are_not(at_work, run,
         assert ("found 2 series" not in made.checked(**files)[1]) == is_one
 
 
-def test_a_folder_of_the_machine_is_synthesised_in_its_place_without_settings_of_a_sampling(
-    at_work, run, cohort, tmp_path
-):
-    made = at_work(run, root=cohort)
-    place = made.post("/folders", data={"place": "case1"}).headers["location"]
-    text = made.finished(place)
-    assert 'name="scan" value="t1.nii.gz"' in text
-    assert "<summary>Settings</summary>" not in text
-    address, text = made.synthesised(place)
-    assert "<dt>Prediction</dt><dd>mean</dd>" in text
-    assert not re.search("<dt>(Samples|Steps|Seed)</dt>", text)
-    assert made.get(f"{address}/images/t2.nii.gz").status_code == 200
-    assert str(tmp_path) not in text
-    assert sorted(path.name for path in (cohort / "case1").iterdir()) == ["t1.nii.gz", "t2.nii.gz"]
-
-
 def test_a_damaged_scan_is_named_and_nothing_else_happens(at_work, run, cohort, tmp_path):
     made = at_work(run)
     cut = (cohort / "case1/t1.nii.gz").read_bytes()[:-300]

@@ -1,7 +1,9 @@
 """The client of scripts and of 3D Slicer's module against a running server, and the addresses that openapi.json states."""
 
 import ast
+import gzip
 import importlib.util
+import re
 import shutil
 import socket
 import subprocess
@@ -22,10 +24,14 @@ from rows import every_row, slow
 from voxlate.base.files import read_json
 from voxlate.page.forms import OPTIONS
 from voxlate.page.jobs import JOB
-from voxlate.page.workers import start_process
+from voxlate.page.pages import NO_PAGE
+from voxlate.page.synthesise import _descriptions
+from voxlate.page.words import ADVICE, in_fields, in_settings
+from voxlate.page.work import start_process
 
 MODULE = Path(__file__).parents[2] / "slicer" / "VoxlateSynthesis"
 JSON = {"accept": "application/json"}
+GRADE = "do not trust"
 
 
 def loaded(name):
@@ -228,13 +234,49 @@ def test_the_logic_of_slicers_module_loads_the_image_of_a_volume(
     assert logic.connect(server) == ["run"]
     with pytest.raises(client_file.VoxlateError, match="Harden the transform first"):
         logic.synthesise(Node(scan, transform=object()), "t1")
-    nodes, sentences = logic.synthesise(Node(scan), "T1")
-    assert nodes["t2"].name == "head: t2 (synthetic)"
+    nodes, sentences = logic.synthesise(Node(scan), slicer_module.AS_FOUND)
+    assert nodes["t2"].name.startswith("head: t2 (synthetic")
     assert nodes["t2"].path.shape == nib.load(scan).shape
     assert "not for diagnosis" in nodes["t2"].description
     assert sentences
     assert all(isinstance(sentence, str) for sentence in sentences)
     assert logic.client._ask("/")["jobs"] == []
+
+
+def test_the_nodes_of_slicer_state_the_grade_and_the_end_of_the_interval(slicer_module, tmp_path):
+    descriptions = _descriptions(["ct.nii.gz", "ct_low.nii.gz", "ct_high.nii.gz"], [GRADE])
+
+    class Answers:
+        def synthesise(self, files, *_, **options):
+            assert [*files] == ["scan.nii.gz"]
+            images = dict.fromkeys(descriptions, "/image")
+            said = [{"grade": GRADE, "text": "Only half a head."}]
+            more = {"summary": "", "expected": [], "warnings": said, "windows": {}}
+            return {"images": images, "descriptions": descriptions, **more}
+
+        def read(self, url):
+            return gzip.compress(made.to_bytes())
+
+        def delete(self, result):
+            pass
+
+    made = nib.Nifti1Image(np.zeros((2, 2, 2), np.float32), np.eye(4))
+    nib.save(made, tmp_path / "scan.nii.gz")
+    logic = slicer_module.VoxlateSynthesisLogic()
+    logic.client = Answers()
+    nodes, _ = logic.synthesise(Node(tmp_path / "scan.nii.gz"), slicer_module.AS_FOUND)
+    for name, word in (("ct", "synthetic"), ("ct_low", "lower"), ("ct_high", "upper")):
+        for text in (nodes[name].name, nodes[name].description):
+            assert word in text
+            assert "DO NOT TRUST" in text
+
+
+def test_refusals_of_the_page_speak_the_words_of_slicers_panel(slicer_module):
+    names = [*OPTIONS]
+    said = [in_fields(in_settings(f"x: expected a, found b. Pass --{name}.")) for name in names]
+    said += [f"x: expected a scan, found none. {ADVICE}", NO_PAGE]
+    for sentence in map(slicer_module.in_panel, said):
+        assert not re.search(r"form field|other files|list\.", sentence), sentence
 
 
 def test_python_of_slicer_reads_the_module():

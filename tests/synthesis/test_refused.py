@@ -86,15 +86,15 @@ def by_ensemble(*given):
 
 def of_the_archive(run, scans, out, anyway):
     # not at the top: test_leaves.py collects this file without that wing
-    from voxlate.clinic.picture_archive import _answer_by
+    from voxlate.clinic.listen import answer_by
 
-    return _answer_by(load(run), SynthOptions(anyway=anyway), print)(scans / "t1.nii.gz", out)
+    return answer_by(load(run), SynthOptions(anyway=anyway), print)(scans / "t1.nii.gz", out)
 
 
 @every_row("door", [by_command, in_memory, by_ensemble, of_the_archive])
 def test_a_single_case_is_an_error_at_every_door(door, run, mixed, tmp_path, monkeypatch):
     no_files = SimpleNamespace(files=[])
-    monkeypatch.setattr("voxlate.clinic.picture_archive.write_objects_of", lambda *_: no_files)
+    monkeypatch.setattr("voxlate.clinic.listen.export_again", lambda *_: no_files)
     with pytest.raises(DoNotTrust):
         door(run, mixed / "case1", tmp_path / "out", False)
     assert not [*tmp_path.rglob("*.nii.gz")]

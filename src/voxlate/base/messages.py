@@ -7,7 +7,7 @@ import functools
 import json
 import re
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar, cast, get_args
@@ -164,6 +164,14 @@ def grade_of_distance(times: float, patients: float) -> Grade:
 def worst_grade(messages: Iterable[Message]) -> Grade | None:
     """The highest grade among messages; None where there are none."""
     return max((said.grade for said in messages), key=GRADES.index, default=None)
+
+
+def graded(text: str, grades: Collection[Grade]) -> str:
+    """What a file, header or node says of an image, with the grade of the messages on it: DO NOT TRUST, or how many cautions."""
+    if "do not trust" in grades:
+        return f"{text}; DO NOT TRUST"
+    count = [*grades].count("caution")
+    return f"{text}; {plural(count, 'caution')}" if count else text
 
 
 def verdict_of(messages: Iterable[Message]) -> str:

@@ -1,6 +1,7 @@
-"""Addresses of studies on DICOMweb servers, and of DICOM nodes."""
+"""Addresses of studies on DICOMweb servers, and of DICOM nodes; names of studies that lead back to no patient."""
 
 import contextlib
+import hashlib
 import ipaddress
 import re
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ SCHEMES = ("dicomweb", "dicomweb+http", "dicomweb+https")
 UID = re.compile(r"[0-9]+(\.[0-9]+)*")
 AE_TITLE = re.compile(r"[\x21-\x5b\x5d-\x7e]{1,16}")  # printable, without spaces and backslashes
 EXAMPLE = "dicomweb://HOST/studies/UID"
+NAME_DIGITS = 16
 
 
 @dataclass(frozen=True)
@@ -92,3 +94,8 @@ def ae_title(text: str, where: str) -> str:
     raise BadInput(
         f"{where}: expected an AE title of at most 16 characters without spaces, found {text!r}. Change it."
     )
+
+
+def study_name(uid: str) -> str:
+    """The name of a study's folder, which does not lead back to a patient."""
+    return f"study-{hashlib.sha256(uid.encode()).hexdigest()[:NAME_DIGITS]}"

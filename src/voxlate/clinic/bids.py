@@ -1,6 +1,10 @@
-"""Synthesised images as a BIDS derivative: OUT/derivatives/voxlate, which is valid by itself and may be given away."""
+"""Synthesised images as a BIDS derivative: OUT/derivatives/voxlate, which is valid by itself and may be given away.
+
+Names are those of the Brain Imaging Data Structure (https://bids-specification.readthedocs.io).
+"""
 
 import json
+import re
 import shutil
 from collections.abc import Collection, Mapping, Sequence
 from itertools import product
@@ -21,15 +25,7 @@ from voxlate.base.files import (
     whole_file,
     write_text,
 )
-from voxlate.clinic.bids_names import (
-    IMAGE_LABEL,
-    MAP_LABELS,
-    Entities,
-    entities_of,
-    folder_of,
-    image_name,
-    prefix_of,
-)
+from voxlate.base.messages import graded, read_messages
 from voxlate.evaluation.scoring.scored_images import modality_of
 from voxlate.scans.formats.io import location_of, read_volume, without_ending
 from voxlate.scans.images.mask import is_stripped
@@ -47,16 +43,36 @@ README = """Images synthesised by voxlate. They are computed from other scans, n
 Research software, not a medical device: the images are not for diagnosis. The JSON file beside each image names the
 model, its weights and settings, the source scans, and warnings about the image. voxlate is described there, too.
 """
-CASE = "VoxlateCase"  # the key of a sidecar with the case's name, by which collisions are detected
-DESCRIPTIONS = {
-    "": "Synthesised image",
-    UNCALIBRATED: "Standard deviation of the samples, not calibrated",
-    STD: "Standard deviation of the samples",
-    LOW: "Lower end of the prediction intervals",
-    HIGH: "Upper end of the prediction intervals",
-    UNFAMILIAR: "Distance of the input from the distribution of the calibration's scans",
+# Entities of a scan that its synthesised images keep, in the order that the specification prescribes.
+SHARED = ("sub", "ses", "acq", "ce", "rec", "run", "desc")
+FROM_SCANS = ("sub", "ses", "acq", "rec", "run")
+SUFFIXES = {
+    **dict.fromkeys(("t1", "t1n", "t1w", "t1c", "t1ce", "t1gd"), "T1w"),
+    **dict.fromkeys(("t2", "t2w"), "T2w"),
+    **dict.fromkeys(("flair", "t2f"), "FLAIR"),
+    **dict.fromkeys(("pd", "pdw"), "PDw"),
+    **dict.fromkeys(("t2s", "t2star"), "T2starw"),
+    **dict.fromkeys(("mra", "tof"), "angio"),
 }
+ENHANCED = ("t1c", "t1ce", "t1gd")  # modalities with a contrast agent
+AGENT = "gadolinium"
+IMAGE = ("synthetic", "Synthesised image")
+MAPS = {  # the entity `desc` and the description of a map, by the end of its name
+    UNCALIBRATED: (
+        "syntheticStdUncalibrated",
+        "Standard deviation of the samples, not calibrated",
+    ),
+    STD: ("syntheticStd", "Standard deviation of the samples"),
+    LOW: ("syntheticLow", "Lower end of the prediction intervals"),
+    HIGH: ("syntheticHigh", "Upper end of the prediction intervals"),
+    UNFAMILIAR: (
+        "syntheticUnfamiliar",
+        "Distance of the input from the distribution of the calibration's scans",
+    ),
+}
+CASE = "VoxlateCase"  # the key of a sidecar with the case's name, by which collisions are detected
 STATED = ("model", "seed", "synth", "warnings", "bounds", "calibration", "split", "in_training")
+Entities = Mapping[str, str]
 
 
 def check_bids(out: Path, cases: Mapping[str, Collection[Path]], ending: str) -> None:
@@ -76,19 +92,6 @@ def check_bids(out: Path, cases: Mapping[str, Collection[Path]], ending: str) ->
                 raise BadInput(
                     f"{path}: expected images of {case}, found those of {owner}, whose name has the same letters and digits. Rename one of the cases, or choose another --out."
                 )
-
-
-def _files_of(root: Path, entities: Entities) -> list[Path]:
-    """The files of synthesised images with these entities."""
-    wanted = _entities_before(f"{prefix_of(entities)}_desc-")
-    files = (root / folder_of(entities)).glob(f"*desc-{IMAGE_LABEL}*")
-    return [path for path in files if _entities_before(path.name) == wanted]
-
-
-def _entities_before(name: str) -> list[str]:
-    """The entities of a file's name without those that depend on the image."""
-    parts = name.split(".")[0].split("_")
-    return [part for part in parts if "-" in part and not part.startswith(("ce-", "desc-"))]
 
 
 def write_bids(
@@ -112,9 +115,97 @@ def write_bids(
     return sorted(outside)
 
 
+def entities_of(cases: Mapping[str, Collection[Path]]) -> dict[str, Entities]:
+    """The entities of each case, given the paths of its scans; raises BadInput where two cases would have the same."""
+    by_case = {}
+    owners = dict[str, str]()
+    for case, scans in cases.items():
+        by_case[case] = case_entities(case, scans)
+        prefix = _prefix_of(by_case[case])
+        other = owners.setdefault(prefix, case)
+        if other != case:
+            raise BadInput(
+                f"--bids: expected cases whose names differ in letters and digits, found {other} and {case}, which would both be {prefix}. Rename one of them."
+            )
+    return by_case
+
+
+def case_entities(case: str, scans: Collection[Path]) -> Entities:
+    """The entities of a case: those that the names of all its scans share, else those of its own name.
+
+    Raises BadInput where the scans name several subjects, or where no letter or digit could name one.
+    """
+    of_scans = [_entities_in(location_of(path).name) for path in scans]
+    if not of_scans or not all(of_scans):
+        of_scans = [_entities_in(case) or {"sub": _label(case)}]
+    shared = set.intersection(*(set(entities.items()) for entities in of_scans))
+    subjects = sorted({entities["sub"] for entities in of_scans})
+    if len(subjects) > 1:
+        raise BadInput(
+            f"--bids: expected scans of one subject in {case}, found sub-{subjects[0]} and sub-{subjects[1]}. Check the files of this case."
+        )
+    if not subjects[0]:
+        raise BadInput(
+            f"--bids: expected a case whose name has letters (A to Z) or digits for the label of sub-, found '{case}'. Rename the case."
+        )
+    return {
+        key: value
+        for key, value in of_scans[0].items()
+        if key in FROM_SCANS and (key, value) in shared
+    }
+
+
+def image_name(case: Entities, modality: str, end: str) -> tuple[Path, str]:
+    """The place of an image of a case, or of a map of it by the end of its name (such as _std), without ending, and its suffix.
+
+    Modalities that the specification has no suffix for are named in capitals.
+    """
+    entities = {**case, "desc": MAPS.get(end, IMAGE)[0]}
+    if modality in ENHANCED:
+        entities["ce"] = AGENT
+    suffix = SUFFIXES.get(modality.lower(), _label(modality).upper())
+    return _folder_of(case) / f"{_prefix_of(entities)}_{suffix}", suffix
+
+
+def _folder_of(entities: Entities) -> Path:
+    """The folder sub-X[/ses-Y]/anat of a case."""
+    parts = [f"{key}-{entities[key]}" for key in ("sub", "ses") if key in entities]
+    return Path(*parts, "anat")
+
+
+def _prefix_of(entities: Entities) -> str:
+    """The entities as the beginning of a file's name."""
+    return "_".join(f"{key}-{entities[key]}" for key in SHARED if key in entities)
+
+
+def _label(text: str) -> str:
+    """The letters and digits of a text, which are all that a BIDS label may have."""
+    return re.sub(r"[^A-Za-z0-9]", "", text)
+
+
+def _entities_in(name: str) -> dict[str, str]:
+    """The entities in a file's or case's name that begins with sub-; {} for other names."""
+    stem = name.split(".")[0]
+    entities = dict(part.split("-", 1) for part in stem.split("_") if "-" in part)
+    sound = all(key.isalnum() and value.isalnum() for key, value in entities.items())
+    return entities if stem.startswith("sub-") and sound else {}
+
+
+def _files_of(root: Path, entities: Entities) -> list[Path]:
+    """The files of synthesised images with these entities."""
+    files = (root / _folder_of(entities)).glob(f"*desc-{IMAGE[0]}*")
+    return [path for path in files if _entities_of_case(path) == dict(entities)]
+
+
+def _entities_of_case(path: Path) -> dict[str, str]:
+    """The entities of a file's name without those that depend on the image."""
+    return {key: value for key, value in _entities_in(path.name).items() if key in FROM_SCANS}
+
+
 def _write_case(folder: Path, root: Path, entities: Entities, sources: Sequence[str]) -> set[str]:
     """Write the images of a case with their sidecars, and remove those of an earlier synthesis."""
     provenance = read_provenance(folder / "provenance.json")
+    grades = [said.grade for said in read_messages(provenance)]
     images = {modality_of(file): file for file in provenance["images"] if file.endswith(ENDINGS)}
     stripped = {
         image: is_stripped(read_volume(folder / file, image))
@@ -126,15 +217,15 @@ def _write_case(folder: Path, root: Path, entities: Entities, sources: Sequence[
     for image, file in images.items():
         end = _end_of_map(image, images)
         modality = image.removesuffix(end)
-        name = image_name(entities, modality, end)
+        place, suffix = image_name(entities, modality, end)
         ending = file.removeprefix(without_ending(file))
-        path = (root / name.path).with_name(f"{name.stem}{ending}")
+        path, sidecar = (root / f"{place}{last}" for last in (ending, ".json"))
         path.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(path) as temporary:
             shutil.copyfile(folder / file, temporary)
-        sidecar = path.with_name(f"{name.stem}.json")
+        description = graded(f"{MAPS.get(end, IMAGE)[1]} ({suffix})", grades)
         facts = {
-            "Description": f"{DESCRIPTIONS[end]} ({name.suffix}); computed from other scans, not measured; not for diagnosis.",
+            "Description": f"{description}; computed from other scans, not measured; not for diagnosis.",
             "Units": "1" if end == UNFAMILIAR else unit_of(modality),
             CASE: folder.name,
             "VoxlateVersion": __version__,
@@ -144,8 +235,8 @@ def _write_case(folder: Path, root: Path, entities: Entities, sources: Sequence[
         }
         _write_json(sidecar, facts)
         written |= {path, sidecar}
-        if not name.in_bids:
-            outside.add(name.suffix)
+        if suffix not in SUFFIXES.values():
+            outside.add(suffix)
     for old in set(_files_of(root, entities)) - written:
         old.unlink()
     return outside
@@ -153,7 +244,7 @@ def _write_case(folder: Path, root: Path, entities: Entities, sources: Sequence[
 
 def _end_of_map(image: str, images: Collection[str]) -> str:
     """The end that makes a name that of a map of another image; "" for an image."""
-    ends = (end for end in MAP_LABELS if image.endswith(end) and image.removesuffix(end) in images)
+    ends = (end for end in MAPS if image.endswith(end) and image.removesuffix(end) in images)
     return next(ends, "")
 
 
@@ -175,20 +266,18 @@ def _sources(folder: Path, root: Path, links: dict[str, str]) -> list[str]:
 
 def _write_dataset(root: Path, links: Mapping[str, str], outside: Collection[str]) -> None:
     """Write the files of the whole dataset; the ignored suffixes of earlier cases remain."""
-    description: dict[str, Any] = {
+    made_by = {
+        "Name": "voxlate",
+        "Version": __version__,
+        "Description": "Synthesis of one kind of medical scan from another; research software, not a medical device.",
+    }
+    description = {
         "Name": "Images synthesised by voxlate",
         "BIDSVersion": BIDS_VERSION,
         "DatasetType": "derivative",
-        "GeneratedBy": [
-            {
-                "Name": "voxlate",
-                "Version": __version__,
-                "Description": "Synthesis of one kind of medical scan from another; research software, not a medical device.",
-            }
-        ],
+        "GeneratedBy": [made_by],
+        **({"DatasetLinks": dict(links)} if links else {}),
     }
-    if links:
-        description["DatasetLinks"] = dict(links)
     _write_json(root / DATASET, description)
     write_text(root / "README", README)
     ignored = root / IGNORED

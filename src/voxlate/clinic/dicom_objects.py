@@ -15,12 +15,7 @@ import numpy as np
 from voxlate.base.errors import BadInput
 from voxlate.base.files import HIGH, LOW, STD, UNCALIBRATED, UNFAMILIAR
 from voxlate.base.optional import Package, pydicom
-from voxlate.clinic.dicom_images import (
-    SERIAL_NUMBER,
-    SOP_CLASSES,
-    anatomy,
-    check_size,
-)
+from voxlate.clinic.dicom_images import SOP_CLASSES
 from voxlate.clinic.dicom_placement import Placement, place_volume
 from voxlate.scans.formats.dicom_series import (
     PRIVATE_SCHEME,
@@ -42,6 +37,16 @@ highdicom = Package(
     "highdicom", "dicom", "DICOM", "highdicom to write maps and masks as DICOM objects"
 )
 MOST_LABEL = 255
+MOST_BYTES = 2**32 - 2  # of the pixels of one object, whose length is a number of 32 bits
+SERIAL_NUMBER = "0"  # of a device, which objects of frames must state; a program has none
+# The anatomic region of frames by the source's BodyPartExamined; it must be stated.
+REGIONS: dict[str, Code] = {
+    "HEAD": ("69536005", "SCT", "Head"),
+    "BRAIN": ("12738006", "SCT", "Brain"),
+    "SKULL": ("89546000", "SCT", "Skull"),
+    "NECK": ("45048000", "SCT", "Neck"),
+}
+ANY_REGION: Code = ("38266002", "SCT", "Entire body")
 CONTENT_LABEL = "SYNTHETIC_MAP"
 # The units of voxlate, as DICOM codes them.
 UNIT_CODES: dict[str, Code] = {
@@ -140,7 +145,7 @@ def write_map(
         )
     placement = place_volume(volume, like)
     values = np.ascontiguousarray(placement.data, np.float32)
-    check_size(values, out)
+    _check_size(values, out)
     if not np.isfinite([values.min(), values.max()]).all():
         raise BadInput(
             f"{out}: expected finite values for DICOM, found NaN or infinity. Synthesise it again."
@@ -163,8 +168,10 @@ def write_map(
         **_common_arguments(placement, series, values),
     )
     _complete(parametric, series, placement, origin.description, SYNTHESIS)
+    part = str(placement.template.get("BodyPartExamined", "")).upper()
+    region = code(*REGIONS.get(part, ANY_REGION))
     parametric.SharedFunctionalGroupsSequence[0].FrameAnatomySequence = [
-        anatomy(placement.template)
+        item(AnatomicRegionSequence=[region], FrameLaterality="U")
     ]
     return write_objects(out, series, 1, [parametric])
 
@@ -188,7 +195,7 @@ def write_mask(volume: Volume, name: str, like: Path, out: Path, origin: Origin)
     numbers = np.zeros(MOST_LABEL + 1, np.uint8)
     numbers[labels] = range(1, len(labels) + 1)
     segments = np.ascontiguousarray(numbers[placement.data.astype(np.uint8)])
-    check_size(segments, out)
+    _check_size(segments, out)
     series = new_series(placement.template, name, origin, segments.data, "mask")
     segmentation = highdicom.seg.Segmentation(
         segmentation_type="BINARY",
@@ -199,6 +206,14 @@ def write_mask(volume: Volume, name: str, like: Path, out: Path, origin: Origin)
     )
     _complete(segmentation, series, placement, *SEGMENTATION)
     return write_objects(out, series, 1, [segmentation])
+
+
+def _check_size(pixels: np.ndarray, out: Path) -> None:
+    """Raise BadInput for pixels that one object cannot hold."""
+    if pixels.nbytes > MOST_BYTES:
+        raise BadInput(
+            f"{out}: expected at most {MOST_BYTES} bytes of pixels for one DICOM object, found {pixels.nbytes}. Leave it out; it stays in its own file."
+        )
 
 
 def _real_world_values(values: np.ndarray, quantity: Quantity) -> Any:

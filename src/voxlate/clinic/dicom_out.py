@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, product
 from pathlib import Path
@@ -22,10 +22,8 @@ from voxlate.clinic.dicom_objects import (
     write_mask,
 )
 from voxlate.clinic.dicom_placement import share_on
-from voxlate.clinic.dicom_report import write_report
 from voxlate.clinic.planning_slices import write_planning
-from voxlate.clinic.trust import refuse_changed, why_not, withheld
-from voxlate.clinic.trust_report import trust_summary
+from voxlate.clinic.trust import refuse_changed, trust_summary, why_not, withheld, write_report
 from voxlate.evaluation.scoring.scored_images import is_map, modality_of
 from voxlate.scans.cohorts.case_files import LABELS, MASKS
 from voxlate.scans.formats.dicom import folder_and_key, headers_of, is_dicom_folder
@@ -37,7 +35,7 @@ from voxlate.scans.formats.io import (
     read_volume,
     scan_endings,
 )
-from voxlate.scans.images.grid import Volume, canonical, same_grid
+from voxlate.scans.images.grid import Grid, canonical, same_grid
 from voxlate.scans.images.units import unit_of
 from voxlate.synthesis.output_folder import SHARED_SECONDS
 from voxlate.synthesis.provenance import provenance_of, source_paths
@@ -48,7 +46,6 @@ STRUCTURE = "rtstruct"  # the end of the folder of a CT's structure set
 MASK_NAMES = (*MASKS, *LABELS)
 SAME_PLACE_MM = 0.1  # converters round headers
 MOST_OF_MASK = 0.95  # share of a mask on its source, below which a note says how much it is
-Write = Callable[[Volume, Path, Path, Origin], list[Path]]
 # What the headers state of a provenance: no path, and no name of a case.
 IN_HEADER = ("model", "seed", "synth", "units", "warnings", "notice")
 
@@ -110,11 +107,10 @@ class Exported:
 
 
 def export_dicom(
-    out: Path,
+    out: Path | Sequence[Path],
     to: Path,
     like: Path | None = None,
     progress: Progress = no_report,
-    write: Write = write_derived,
     accept_untrusted: bool = False,
     rtstruct: bool = False,
 ) -> Exported:
@@ -124,27 +120,28 @@ def export_dicom(
     masks and label maps that lie beside them (mask, brainmask, seg, lesion, labels) become Segmentations; the summary of
     trust of each case becomes a document, TO/<case>/report. Maps and masks need highdicom, and are left out without it.
 
-    like: the DICOM series of the source, where OUT holds one case; by default that from which each case was made, as
-    its provenance states it. progress is called with (images done, images). write: writes a CT or MR series, as classic
-    or enhanced objects. rtstruct: CTs are written on transverse slices of square pixels, with the body as contours,
-    TO/<case>/<image>_rtstruct. Images that no object can hold are left out and listed, and so are cases that are graded "do not
-    trust", unless they are accepted; DoNotTrust is raised where there are no others. Raises BadInput for a folder without images,
-    or without one that DICOM can hold, cases that were not made of DICOM, and a `like` for several cases. A series that
-    is there, of the same image and source, is kept.
+    out: the folder, or the folders of its cases. like: the DICOM series of the source, where OUT holds one case; by
+    default that from which each case was made, as its provenance states it. progress is called with (images done,
+    images). rtstruct: CTs are written on transverse slices of square pixels, with the body as contours,
+    TO/<case>/<image>_rtstruct. Images that no object can hold are left out and listed, and so are cases that are graded
+    "do not trust", unless they are accepted; DoNotTrust is raised where there are no others. Raises BadInput for a
+    folder without images, or without one that DICOM can hold, cases that were not made of DICOM, and a `like` for
+    several cases. A series that is there, of the same image and source, is kept.
     """
-    cases = _case_folders(out)
+    cases = _case_folders(out) if isinstance(out, Path) else [*out]
+    where = out if isinstance(out, Path) else cases[0]
     if like is not None and len(cases) > 1:
         raise BadInput(
-            f"--like: expected one case in {out}, of which {like} is the source, found {len(cases)}. Name the folder of one case."
+            f"--like: expected one case in {where}, of which {like} is the source, found {len(cases)}. Name the folder of one case."
         )
     names = {case: _files(case) for case in cases}
     count = sum(map(len, names.values()))
     if not any(map(_images, cases)):
-        raise BadInput(f"{out}: expected images that synth wrote, found none. Name its --out.")
+        raise BadInput(f"{where}: expected images that synth wrote, found none. Name its --out.")
     units = (unit_of(modality_of(name)) for name in chain.from_iterable(names.values()))
     if rtstruct and "HU" not in units:
         raise BadInput(
-            f"--rtstruct: expected a CT in HU in {out}, found none. Leave --rtstruct out."
+            f"--rtstruct: expected a CT in HU in {where}, found none. Leave --rtstruct out."
         )
     exported = Exported()
     done = 0
@@ -158,24 +155,13 @@ def export_dicom(
             for name in files:
                 progress(done, count)
                 done += 1
-                _export_image(case / name, source, to, exported, write, rtstruct)
+                _export_image(case / name, source, to, exported, rtstruct)
             _export_report(case, source, to, exported)
     if not exported.folders:
         raise BadInput(
-            f"{out}: expected an image that a DICOM object can carry, found none ({exported.messages[-1].text.rstrip('.')}). Keep the images in their own files."
+            f"{where}: expected an image that a DICOM object can carry, found none ({exported.messages[-1].text.rstrip('.')}). Keep the images in their own files."
         )
     progress(count, count)
-    return exported
-
-
-def export_case(case: Path, to: Path, source_of: Callable[[Volume], Path]) -> Exported:
-    """Write all that can be written of a case, as `export_dicom` does; source_of: the series on whose slices an image is."""
-    exported = Exported()
-    source = case
-    for name in _files(case):
-        source = source_of(read_volume(case / name, modality_of(name)))
-        _export_image(case / name, source, to, exported)
-    _export_report(case, source, to, exported)
     return exported
 
 
@@ -184,8 +170,7 @@ def _export_image(
     source: Path,
     to: Path,
     exported: Exported,
-    write: Write = write_derived,
-    rtstruct: bool = False,
+    rtstruct: bool,
 ) -> None:
     """Write an image, map or mask as the object that can carry it, or note why there is none."""
     case = path.parent
@@ -205,7 +190,7 @@ def _export_image(
             exported.structures.append(structure)
             exported.messages += said
         else:
-            write(volume, source, folder, origin)
+            write_derived(volume, source, folder, origin)
         exported.series.append(folder)
         return
     reason = ""
@@ -304,7 +289,10 @@ def check_source(case: Path, like: Path | None, messages: list[Message]) -> Path
         raise BadInput(
             f"{source}: expected the series from which {case.name} was synthesised, found other files in its place (their checksum differs). Put the series back, or name it by --like."
         )
-    _check_grid(case, like)
+    if not _is_on_grid(case, like):  # of a file that was converted from the series it would be
+        raise BadInput(
+            f"--like: expected the series from which the source of {case.name} was converted, on whose grid the images are ({_grid_of(case)}), found {like} on another grid ({read_volume(like).grid}), as of another scan or patient. Name the right series, or synthesise from the series itself."
+        )
     for path in source_paths(provenance).values():
         if is_series(path) and _patients(path) != patients:
             raise BadInput(
@@ -315,17 +303,13 @@ def check_source(case: Path, like: Path | None, messages: list[Message]) -> Path
     return source
 
 
-def _check_grid(case: Path, like: Path) -> None:
-    """Raise BadInput unless the images of a case are on the slices of a series whose files they were not made from.
+def _is_on_grid(case: Path, series: Path) -> bool:
+    """Whether the images of a case are on the slices of a series; those of another grid may be of another patient."""
+    return same_grid(_grid_of(case), canonical(read_volume(series)).grid, SAME_PLACE_MM)
 
-    A file that was converted from the series has its grid; any other grid may be of another patient.
-    """
-    image = canonical(read_volume(case / _images(case)[0])).grid
-    series = canonical(read_volume(like)).grid
-    if not same_grid(image, series, SAME_PLACE_MM):
-        raise BadInput(
-            f"--like: expected the series from which the source of {case.name} was converted, on whose grid the images are ({image}), found {like} on another grid ({series}), as of another scan or patient. Name the right series, or synthesise from the series itself."
-        )
+
+def _grid_of(case: Path) -> Grid:
+    return canonical(read_volume(case / _images(case)[0])).grid
 
 
 def _patients(series: Path) -> set[tuple[str, str]]:
@@ -347,17 +331,17 @@ def _patients(series: Path) -> set[tuple[str, str]]:
 
 
 def _source_of(case: Path) -> Path:
-    """The DICOM series of the first scan from which a case was made."""
+    """The DICOM series from which a case was made: of several, the first on whose slices its images are."""
     scans = source_paths(provenance_of(case)).values()
-    for path in scans:
-        if is_series(path):
-            return path
-    first = next(
-        iter(scans), "a file of unstated place, such as a NIfTI file that was saved in Python"
-    )
-    raise BadInput(
-        f"{case}: expected a synthesis of a DICOM series that is still in its place, found one of {first}. Name the series, from which a file may have been converted, by --like."
-    )
+    series = [path for path in scans if is_series(path)]
+    if not series:
+        stated = [*scans, "a file of unstated place, such as a NIfTI file that was saved in Python"]
+        raise BadInput(
+            f"{case}: expected a synthesis of a DICOM series that is still in its place, found one of {stated[0]}. Name the series, from which a file may have been converted, by --like."
+        )
+    if len(series) > 1 and _images(case):
+        series.sort(key=lambda path: not _is_on_grid(case, path))
+    return series[0]
 
 
 def origin_of(provenance: Mapping[str, Any]) -> Origin:

@@ -60,7 +60,7 @@ class Placement:
         uid = str(first.header.get("SeriesInstanceUID", ""))
         if not uid:
             raise BadInput(
-                f"{first.image.file}: expected a SeriesInstanceUID, to which an object of frames refers, found none. Export the classic images alone, without --enhanced."
+                f"{first.image.file}: expected a SeriesInstanceUID, to which an object of frames refers, found none. Maps and masks stay in their own files."
             )
         return uid
 

@@ -1,14 +1,23 @@
-"""Synthesised images as DICOM series or as a BIDS dataset, where the options of `synth` ask for these."""
+"""What `synth` does with images beside writing them: DICOM series, a BIDS dataset, the study of an archive that they came from."""
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from voxlate.base.errors import plural
+from voxlate.base.errors import BadInput, plural
 from voxlate.base.messages import Say, message
+from voxlate.clinic.address import StudyAddress, is_dicomweb, study_address, study_name
+from voxlate.clinic.archives import Ledger, WebArchive, fetch_study, send
 from voxlate.clinic.bids import check_bids, write_bids
-from voxlate.clinic.dicom_out import check_dicom, export_dicom
+from voxlate.clinic.dicom_out import Exported, check_dicom, export_dicom
+from voxlate.scans.formats.io import location_of
+from voxlate.synthesis.provenance import provenance_of, source_paths
 from voxlate.synthesis.scans import CaseScans
 from voxlate.synthesis.synth_options import SynthOptions
+
+FETCHED = "dicom"  # the folder of fetched studies in OUT
+DERIVED, SENT = "derived", "sent.txt"
+Studies = dict[Path, StudyAddress]  # that were fetched, by their folders
 
 
 def check_layouts(scans: Sequence[CaseScans], out: Path, options: SynthOptions) -> None:
@@ -36,3 +45,65 @@ def write_layouts(
 def _named_files(scans: Sequence[CaseScans]) -> dict[str, list[Path]]:
     """The files of each case."""
     return {scan.case: [*scan.files.values()] for scan in scans}
+
+
+def fetch_inputs(
+    inputs: Sequence[str], out: Path, options: SynthOptions
+) -> tuple[list[str], Studies]:
+    """Fetch the studies among the inputs to OUT/dicom/<study>/<study>; raises BadInput where --store has none.
+
+    Returns the inputs with folders in place of addresses, and the studies.
+    """
+    studies: Studies = {}
+    named = []
+    for text in inputs:
+        if is_dicomweb(text):
+            address = study_address(text)
+            name = study_name(f"{address.study} {address.series}".strip())
+            folder = out / FETCHED / name / name  # synth names the case by the last part
+            studies[folder] = address
+            text = str(folder)
+        named.append(text)
+    if options.store and not studies:
+        raise BadInput(
+            "--store: expected a study of a DICOMweb server as INPUT, such as dicomweb://HOST/studies/UID, found none. Drop --store, or name the study."
+        )
+    for folder, address in studies.items():
+        fetch_study(WebArchive.connect(address.url), address, folder)
+    return named, studies
+
+
+def store_answers(
+    studies: Studies, folders: Sequence[Path], say: Say, accept_untrusted: bool = False
+) -> str:
+    """Store images, maps, masks and reports of cases in the studies that they were computed from.
+
+    Returns a sentence on what was stored. say: is called with a message on each that was left out or refused.
+    """
+    count = 0
+    stored = Exported()
+    for study, address in studies.items():
+        place = study.resolve()
+        cases = []
+        for folder in folders:
+            inputs = source_paths(provenance_of(folder)).values()
+            if any(location_of(path).resolve().is_relative_to(place) for path in inputs):
+                cases.append(folder)
+        if not cases:
+            continue
+        written = export_again(cases, study.parent / DERIVED, say, accept_untrusted)
+        archive = WebArchive.connect(address.url)
+        count += send(written.files, archive, Ledger(study.parent / SENT), address.url, say=say)
+        stored.add(written)
+    return f"{count} of {len(stored.files)} files stored in the study now: {stored.summary}."
+
+
+def export_again(
+    cases: Sequence[Path], to: Path, say: Say, accept_untrusted: bool = False
+) -> Exported:
+    """Write the DICOM objects of cases in place of those of an earlier attempt, for an archive; say: with each message."""
+    shutil.rmtree(to, ignore_errors=True)
+    written = export_dicom(cases, to, accept_untrusted=accept_untrusted)
+    for told in written.messages:
+        say(told)
+    return written

@@ -1,20 +1,98 @@
-"""Waiting for studies: they are received, answered one at a time, and the answers are sent."""
+"""A DICOM node that waits for studies: they are received by C-STORE, answered one at a time, and the answers are sent.
 
+The queue is folders on disk, which survive a killed process:
+
+QUEUE/incoming/<study>   images that arrive; a study is complete when its senders have hung up and no image came for some seconds
+QUEUE/work/<study>       one complete study at a time: its images in `scans`, the answer in `images`, ready.json, sent.txt
+QUEUE/done/<study>       sent.txt of studies whose answer was sent
+QUEUE/failed/<study>     the scans of a study that gave no answer, and why.txt
+
+A study's folder is named by a hash of its UID, which leads back to no patient.
+"""
+
+import os
+import socket
+import threading
 import time
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from shutil import disk_usage, rmtree
+from typing import Any, Protocol
 
 from voxlate.base.errors import BadInput
-from voxlate.base.files import lock
+from voxlate.base.executors.case_work import no_report
+from voxlate.base.files import lock, read_json, relative_to, whole_file, write_json, write_text
 from voxlate.base.messages import Say, message
-from voxlate.clinic.dimse import receive_images
-from voxlate.clinic.queue import Answer, Queue, Send
+from voxlate.clinic.address import ae_title, check_uid, node, study_name
+from voxlate.clinic.archives import SUCCESS, Ledger, NodeArchive, pynetdicom, send
+from voxlate.clinic.layouts import DERIVED, SENT, export_again
 from voxlate.clinic.share_options import ListenOptions
+from voxlate.synthesis.cohort import synthesise_cases
+from voxlate.synthesis.model import Model
+from voxlate.synthesis.selection import select
+from voxlate.synthesis.synth_options import SynthOptions
+from voxlate.training.load import load
 
 LOOK_SECONDS = 1.0  # between two looks for a complete study
 RETRY_SECONDS = 60.0  # after an answer that could not be sent
+CANNOT_UNDERSTAND, NO_ROOM = 0xC000, 0xA700
+# connections that have not asked for an association yet; the oldest is closed for one more
+MOST_WAITING = 20
+MOST_ASSOCIATIONS = 1000  # counts closed connections, too, until their threads have ended
+ASK_SECONDS = 10.0  # in which a new connection asks for an association
+# after which an association without a message ends: senders pause between series
+SILENT_SECONDS = 300.0
+ECHO = "1.2.840.10008.1.1"
+GB = 2**30
+MOST_BYTES = 16 * GB  # of one study: a long series of functional MR has a few
+SPARE_BYTES = 2 * GB  # of the queue's disk, which answers need
+INCOMING, WORK, DONE, FAILED = "incoming", "work", "done", "failed"
+SCANS, IMAGES, READY, WHY = "scans", "images", "ready.json", "why.txt"
+REMOVED = ".removed"  # the end of the hidden name of a study that is being removed
+Receive = Callable[[Any, Any], None]
+Answer = Callable[[Path, Path], list[Path]]
+"""Makes an answer: called with the folder of a study's images and a folder to write in; returns DICOM files to send."""
+Send = Callable[[list[Path], Ledger], int]
+"""Sends files that the ledger does not have, and returns their number; raises BadInput where it cannot."""
+
+
+def serve(run: Path | str, queue: Path, options: ListenOptions, say: Say = no_report) -> None:
+    """Answer studies until the process ends. queue: the folder of the queue; say: is called with each message."""
+    target = node(options.to)
+    title = ae_title(options.title, "--title")
+    allowed = [ae_title(sender, "--allow") for sender in options.allow]
+    options = replace(options, title=title, allow=allowed)
+    model = load(run, options.device)
+
+    def send_files(files: list[Path], ledger: Ledger) -> int:
+        """Send the files of an answer; returns the number of those that were sent now."""
+        archive = NodeArchive(target, title)
+        try:
+            return send(files, archive, ledger, target, say=say)
+        finally:
+            archive.close()
+
+    waiting = Queue(queue, options.idle)
+    listen(waiting, answer_by(model, options, say), send_files, options, say=say)
+
+
+def answer_by(model: Model, asked: ListenOptions, say: Say) -> Answer:
+    """The answer of a model to a received study: the DICOM files of its images, written into a folder."""
+    options = SynthOptions(device=asked.device, anyway=asked.anyway)
+
+    def answer(scans: Path, images: Path) -> list[Path]:
+        """The files of the images of a study."""
+        selected = select(model, [str(scans)], options)
+        folders, *_ = synthesise_cases(selected, images / "out", options, say=say)
+        return export_again(folders, images / DERIVED, say, asked.accept_untrusted).files
+
+    return answer
 
 
 def listen(
-    queue: Queue,
+    queue: "Queue",
     answer: Answer,
     send: Send,
     options: ListenOptions,
@@ -28,12 +106,8 @@ def listen(
     """
     at = options.title, options.port, options.allow, options.host
     with lock(queue.path), receive_images(queue.receive, *at):
-        say(
-            message(
-                "listening",
-                f"{options.title} listens on {options.host}:{options.port} for {', '.join(options.allow)}; images go to {options.to}.",
-            )
-        )
+        text = f"{options.title} listens on {options.host}:{options.port} for {', '.join(options.allow)}; images go to {options.to}."
+        say(message("listening", text))
         while True:
             try:
                 sentence = queue.run_next(answer, send)
@@ -45,3 +119,222 @@ def listen(
                 time.sleep(LOOK_SECONDS)
             else:
                 say(message("answered", sentence))
+
+
+@dataclass
+class _Waiting:
+    """Connections that have not asked for an association yet; the oldest are closed for new ones."""
+
+    associations: list[Any] = field(default_factory=list)
+    alone: threading.Lock = field(default_factory=threading.Lock)
+
+    def add(self, event: Any) -> None:
+        """Add a new connection."""
+        with self.alone:
+            self.associations = [
+                waiting
+                for waiting in self.associations
+                if waiting.dul.socket.socket is not None and not waiting.is_established
+            ]
+            for oldest in self.associations[: max(0, len(self.associations) + 1 - MOST_WAITING)]:
+                with suppress(OSError, AttributeError):  # it has ended meanwhile
+                    oldest.dul.socket.socket.shutdown(socket.SHUT_RDWR)
+            self.associations.append(event.assoc)
+
+
+def _store(event: Any, receive: Receive) -> int:
+    """The state that answers an image."""
+    try:
+        dataset = event.dataset
+        dataset.file_meta = event.file_meta
+        receive(dataset, event.assoc)
+    except OSError:
+        return NO_ROOM
+    except Exception:
+        # whatever is wrong with the image: the sender is told, and the server continues
+        return CANNOT_UNDERSTAND
+    return SUCCESS
+
+
+@contextmanager
+def receive_images(
+    receive: Receive, title: str, port: int, allowed: Collection[str], host: str
+) -> Iterator[Any]:
+    """Receive images (C-STORE) and answer C-ECHO while the block runs; yields the server.
+
+    receive: is called with each dataset, whose file_meta is set, and the association that brings it; the sender is told
+    of success when it has returned. A BadInput that it raises refuses the image, an OSError asks the sender to try
+    later. allowed: AE titles of senders.
+    """
+    entity = pynetdicom.AE(ae_title=title)
+    entity.require_calling_aet = list(allowed)
+    entity.require_called_aet = True
+    entity.maximum_associations = MOST_ASSOCIATIONS
+    entity.acse_timeout = ASK_SECONDS
+    entity.network_timeout = SILENT_SECONDS
+    for kind in pynetdicom.AllStoragePresentationContexts:
+        entity.add_supported_context(kind.abstract_syntax, pynetdicom.ALL_TRANSFER_SYNTAXES)
+    entity.add_supported_context(ECHO)
+    handlers = [
+        (pynetdicom.evt.EVT_C_STORE, _store, [receive]),
+        (pynetdicom.evt.EVT_CONN_OPEN, _Waiting().add),
+    ]
+    try:
+        server = entity.start_server((host, port), block=False, evt_handlers=handlers)
+    except OSError as error:
+        raise BadInput(
+            f"--port {port}: expected a free port, found it refused ({error.strerror}). Choose another one; ports below 1024 need the rights of an administrator."
+        ) from error
+    try:
+        yield server
+    finally:
+        server.shutdown()
+
+
+class Sender(Protocol):
+    """An association: whether it is open."""
+
+    @property
+    def is_established(self) -> bool:
+        """Whether it is open."""
+
+
+@dataclass(frozen=True)
+class Queue:
+    """The studies below a folder.
+
+    idle_seconds: after which a study is complete, without a new image or an open association that has sent one;
+    most_bytes: of one study; spare_bytes: of the disk that stay free; senders: the associations that sent images of a
+    study; heard: when one of them was last open; sizes: bytes of the studies that arrive.
+    """
+
+    path: Path
+    idle_seconds: float = 10.0
+    most_bytes: int = MOST_BYTES
+    spare_bytes: int = SPARE_BYTES
+    senders: dict[str, set[Sender]] = field(default_factory=dict)
+    heard: dict[str, float] = field(default_factory=dict)
+    sizes: dict[str, int] = field(default_factory=dict)
+
+    def receive(self, dataset: Any, sender: Sender) -> None:
+        """Keep an image; returns when the disk has it. An image that is there already is replaced.
+
+        Raises BadInput for a study that is too large, and OSError where the disk has no room; such a study lacks images,
+        and is put aside when no more of them come.
+        """
+        study = study_name(str(dataset.StudyInstanceUID))
+        self.senders.setdefault(study, set()).add(sender)
+        instance = check_uid(str(dataset.SOPInstanceUID), "received image")
+        folder = self.path / INCOMING / study
+        folder.mkdir(parents=True, exist_ok=True)
+        if study not in self.sizes:
+            self.sizes[study] = sum(file.stat().st_size for file in folder.glob("*.dcm"))
+        if self.sizes[study] >= self.most_bytes:
+            why = f"{study}: expected a study of at most {self.most_bytes / GB:.3g} GB, found more. Send the series that the model needs alone."
+            write_text(folder / WHY, why)
+            raise BadInput(why)
+        free = disk_usage(folder).free
+        if free < self.spare_bytes:
+            why = f"{study}: expected {self.spare_bytes / GB:.3g} GB of free disk for the queue, found {free / GB:.3g} GB: images were refused. Remove what is not needed from {self.path / FAILED} and from the disk, and send the study again."
+            write_text(folder / WHY, why)
+            raise OSError(why)
+        file = folder / f"{instance}.dcm"
+        with whole_file(file) as temporary:
+            dataset.save_as(temporary, enforce_file_format=True)
+        self.sizes[study] += file.stat().st_size
+
+    def next_study(self) -> str | None:
+        """The next study to work on: one that was begun, else the complete one whose last image is the oldest."""
+        begun = _folders(self.path / WORK)
+        if begun:
+            return begun[0].name
+        at = time.time()
+        complete = []
+        for folder in _folders(self.path / INCOMING):
+            files = (*folder.glob("*.dcm"), *folder.glob(WHY))
+            arrivals = [file.stat().st_mtime for file in files]
+            if any(sender.is_established for sender in tuple(self.senders.get(folder.name, ()))):
+                self.heard[folder.name] = at
+            last = max([self.heard.get(folder.name, 0.0), *arrivals])
+            if arrivals and at - last >= self.idle_seconds:
+                complete.append((last, folder.name))
+        return min(complete)[1] if complete else None
+
+    def take(self, study: str) -> Path:
+        """The folder of a study's work, into which its images are moved unless they are there."""
+        work = self.path / WORK / study
+        for known in (self.senders, self.heard, self.sizes):
+            known.pop(study, None)
+        if not (work / SCANS).is_dir():
+            new = self.path / WORK / f".{study}"  # hidden until its images are in it
+            rmtree(new, ignore_errors=True)
+            new.mkdir(parents=True)
+            os.replace(self.path / INCOMING / study, new / SCANS)
+            os.replace(new, work)
+        return work
+
+    def run_next(self, answer: Answer, send: Send) -> str | None:
+        """Answer the next complete study and send the images; returns a sentence, None where there is no study.
+
+        A study that cannot be answered is put aside. Raises BadInput where the answer cannot be sent: it remains, and
+        the next call sends the rest.
+        """
+        self._mend()
+        study = self.next_study()
+        if study is None:
+            return None
+        work = self.take(study)
+        try:
+            files = _answer(work, answer)
+        except Exception as error:  # one study must not end the service for all others
+            why = f"This should not happen: {type(error).__name__}: {error}"
+            if isinstance(error, BadInput):
+                why = str(error)
+            self._put_aside(study, why)
+            return f"{study} is put aside: {why}"
+        ledger = Ledger(work / SENT)
+        ever_sent = Ledger(self.path / DONE / study / SENT)
+        # those of an earlier answer to the study, which the archive may have sent back
+        ledger.add_all(ever_sent)
+        before = len(ledger.instances())
+        count = send(files, ledger)
+        ever_sent.add_all(ledger)
+        removed = work.with_name(f".{study}{REMOVED}")  # the images of patients do not stay
+        os.replace(work, removed)
+        rmtree(removed)
+        return f"{study}: {count} files sent{f', {before} were sent before' if before else ''}."
+
+    def _mend(self) -> None:
+        """Go on with what a killed process has left: hidden folders of studies that were being taken or removed."""
+        root = self.path / WORK
+        for hidden in root.glob(".*") if root.is_dir() else ():
+            if (hidden / SCANS).is_dir() and not hidden.name.endswith(REMOVED):
+                os.replace(hidden, root / hidden.name[1:])
+            else:
+                rmtree(hidden)
+
+    def _put_aside(self, study: str, why: str) -> None:
+        work = self.path / WORK / study
+        write_text(work / WHY, f"{why}\n")
+        target = self.path / FAILED / study
+        rmtree(target, ignore_errors=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(work, target)
+
+
+def _answer(work: Path, answer: Answer) -> list[Path]:
+    """The files of a study's answer: those of an earlier process if it finished them, so that their UIDs stay.
+
+    Raises BadInput for a study of which images were refused.
+    """
+    if (work / SCANS / WHY).is_file():
+        raise BadInput((work / SCANS / WHY).read_text(encoding="utf-8"))
+    listed = work / READY
+    if not listed.is_file():
+        files = answer(work / SCANS, work / IMAGES)
+        write_json(listed, {"files": [relative_to(work, file) for file in files]})
+    return [work / name for name in read_json(listed)["files"]]
+
+
+def _folders(path: Path) -> list[Path]:
+    return sorted(folder for folder in path.glob("[!.]*") if folder.is_dir())

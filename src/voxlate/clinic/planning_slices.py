@@ -1,25 +1,45 @@
-"""DICOM out for treatment planning: a CT on transverse slices of square pixels, and the body in it as contours."""
+"""DICOM out for treatment planning: a CT on transverse slices of square pixels, and the body in it as closed contours.
+
+The contours are an RT Structure Set, which planning systems read. Source: DICOM PS3.3 (2024), A.19 (RT structure set),
+C.8.8.5 (structure set), C.8.8.6 (contours), C.8.8.8 (observations).
+"""
 
 from dataclasses import replace
-from itertools import product
+from itertools import pairwise, product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from contourpy import FillType, contour_generator
 from nibabel.affines import apply_affine
 
 from voxlate.base.array_types import AnyArray
+from voxlate.base.errors import BadInput
 from voxlate.base.messages import Message, message
 from voxlate.clinic.dicom_images import write_derived
-from voxlate.clinic.dicom_structure import write_structure
+from voxlate.clinic.dicom_placement import Placement, place_volume, refer
 from voxlate.scans.formats.dicom import headers_of
-from voxlate.scans.formats.dicom_series import Origin
-from voxlate.scans.images.grid import Grid, Volume, orient, resample
+from voxlate.scans.formats.dicom_series import (
+    NOT_FOR_DIAGNOSIS,
+    Origin,
+    as_file,
+    fill,
+    item,
+    new_series,
+    write_objects,
+)
+from voxlate.scans.images.grid import LPS_TO_RAS, Grid, Volume, orient, resample
 from voxlate.scans.images.mask import foreground
 
 AIR_HU = -1000.0
 STRAIGHT = 1e-3  # the largest cosine between an axis of the grid and another axis of the patient
 CUT_MM = 20.0  # of the outline of a slice; a nose may touch the border
 AXES = "LPS"  # of transverse slices from feet to head, as planning systems store them
+STRUCTURE_SET = "1.2.840.10008.5.1.4.1.1.481.3"
+STUDY = "1.2.840.10008.3.1.2.3.1"  # the class of a study, which a structure set must name
+MOST_BYTES = 65534  # of an attribute with a length of 16 bits; longer contours are written as UN, which few systems read
+# Attributes of images, which a structure set does not have.
+OF_IMAGES = ("PatientPosition", "Laterality", "BodyPartExamined", "ContentDate", "ContentTime")
 
 
 def write_planning(
@@ -100,3 +120,118 @@ def _within(ct: Volume, grid: Grid) -> AnyArray:
     """The voxels of a grid, bool [D, H, W], that lie within a CT."""
     ones = replace(ct, data=np.ones_like(ct.data))
     return resample(ones, grid, order=0, fill=0.0).data[0] > 0
+
+
+def write_structure(
+    mask: Volume, name: str, kind: str, like: Path, out: Path, origin: Origin
+) -> list[Path]:
+    """Write a mask as one structure of closed contours into the new folder `out`; returns the file.
+
+    name: that of the structure; kind: its RT ROI Interpreted Type, such as EXTERNAL; like: the series on whose slices
+    the mask is. Contours run half way between voxels in the mask and others, at 0.001 mm; parts are contours of their
+    own, and a hole is joined to its outer contour by a channel without width (C.8.8.6.3). Raises BadInput for an empty
+    mask, a contour of more points than an attribute holds, and a folder that holds anything but this structure.
+    """
+    placement = place_volume(mask, like)
+    contours = _contours(placement, out)
+    if not contours:
+        raise BadInput(f"{out}: expected a mask with voxels above 0, found none. Leave it out.")
+    content = np.ascontiguousarray(placement.data).data
+    series = new_series(placement.template, name, origin, content, "structure")
+    for keyword in OF_IMAGES:
+        series.pop(keyword, None)
+    frame = series.FrameOfReferenceUID
+    images = item(
+        SeriesInstanceUID=placement.series_uid(), ContourImageSequence=placement.evidence()
+    )
+    study = item(
+        ReferencedSOPClassUID=STUDY,
+        ReferencedSOPInstanceUID=series.StudyInstanceUID,
+        RTReferencedSeriesSequence=[images],
+    )
+    fill(
+        series,
+        SOPClassUID=STRUCTURE_SET,
+        Modality="RTSTRUCT",
+        OperatorsName="",
+        InstanceNumber=1,
+        ApprovalStatus="UNAPPROVED",
+        StructureSetLabel="SYNTHETIC",
+        StructureSetDescription=f"{NOT_FOR_DIAGNOSIS}: {origin.description}",
+        StructureSetDate=series.SeriesDate,
+        StructureSetTime=series.SeriesTime,
+        ReferencedFrameOfReferenceSequence=[
+            item(FrameOfReferenceUID=frame, RTReferencedStudySequence=[study])
+        ],
+        StructureSetROISequence=[
+            item(
+                ROINumber=1,
+                ReferencedFrameOfReferenceUID=frame,
+                ROIName=name,
+                ROIGenerationAlgorithm="AUTOMATIC",
+            )
+        ],
+        ROIContourSequence=[item(ReferencedROINumber=1, ContourSequence=contours)],
+        RTROIObservationsSequence=[
+            item(
+                ObservationNumber=1,
+                ReferencedROINumber=1,
+                RTROIInterpretedType=kind,
+                ROIInterpreter="",
+            )
+        ],
+    )
+    as_file(series)
+    return write_objects(out, series, 1, [series])
+
+
+def _contours(placement: Placement, out: Path) -> list[Any]:
+    """The items of all contours, from the first slice to the last."""
+    contours = []
+    lps = LPS_TO_RAS @ placement.grid.affine
+    for level, plane in enumerate(placement.data):
+        for points in _outlines(plane > 0):
+            place = lps[:3, :2] @ points.T + (lps[:3, 2] * level + lps[:3, 3])[:, None]
+            text = "\\".join(f"{value:.3f}" for value in place.T.ravel())
+            if len(text) > MOST_BYTES:
+                raise BadInput(
+                    f"{out}: expected contours of at most {MOST_BYTES} bytes, which DICOM holds as numbers (about 2,400 points), found {len(points)} points in slice {level + 1}. Smooth the outline of the body, or leave --rtstruct out."
+                )
+            contour = item(
+                ContourImageSequence=[refer(source.header) for source in placement.nearby(level)],
+                ContourGeometricType="CLOSED_PLANAR",
+                NumberOfContourPoints=len(points),
+                ContourData=text,
+            )
+            contours.append(contour)
+    return contours
+
+
+def _outlines(plane: AnyArray) -> list[AnyArray]:
+    """The outlines [N, 2] (x, y) of the parts of a mask [H, W], each with its holes, without points on straight lines."""
+    if not plane.any():
+        return []
+    levels = contour_generator(z=np.pad(plane, 1).astype(float), fill_type=FillType.OuterOffset)
+    filled: Any = levels.filled(0.5, np.inf)
+    outlines = []
+    for part, ends in zip(*filled):
+        outer, *holes = (_corners(part[start:end]) for start, end in pairwise(ends))
+        for hole in holes:
+            outer = _with_hole(outer, hole)
+        outlines.append(outer - 1)
+    return outlines
+
+
+def _corners(ring: AnyArray) -> AnyArray:
+    """The points [N, 2] of a closed ring at which it turns."""
+    after = np.diff(ring, axis=0)
+    before = np.roll(after, 1, axis=0)
+    return ring[:-1][before[:, 0] * after[:, 1] != before[:, 1] * after[:, 0]]
+
+
+def _with_hole(outer: AnyArray, hole: AnyArray) -> AnyArray:
+    """An outline that goes to a hole at the nearest points, around it, and back the same way."""
+    away = np.linalg.norm(outer[:, None] - hole[None], axis=2)
+    here, there = np.unravel_index(away.argmin(), away.shape)
+    round_trip = np.roll(hole, -there, axis=0)
+    return np.concatenate([outer[: here + 1], round_trip, round_trip[:1], outer[here:]])

@@ -28,7 +28,7 @@ class ExportOptions:
     \f
     Example:
         >>> import voxlate
-        >>> voxlate.ExportOptions(like="SERIES", enhanced=True).enhanced
+        >>> voxlate.ExportOptions(like="SERIES", rtstruct=True).rtstruct
         True
     """
 
@@ -39,9 +39,6 @@ class ExportOptions:
             metavar="SERIES",
         ),
     ] = None
-    enhanced: Annotated[
-        bool, MainOption("One enhanced object of many frames for each CT or MR image.")
-    ] = False
     rtstruct: Annotated[
         bool,
         MainOption(

@@ -1,13 +1,56 @@
-"""Whether the images of a case may be handed on: none that were changed, and those graded "do not trust" only where the user accepts that."""
+"""Trust in the images of a case: whether they may be handed on, a summary in sentences, and the summary as a DICOM document.
 
-from collections.abc import Iterable, Mapping
+Images that were changed are not handed on, and those graded "do not trust" only where the user accepts that. The document
+is a Basic Text SR. Source: DICOM PS3.3 (2024), A.35.1 (basic text SR), C.17.2 and C.17.3 (SR document).
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from voxlate.base.errors import BadInput, DoNotTrust
+from voxlate.base.groups import grouped
 from voxlate.base.messages import Grade, Message, message, read_messages
-from voxlate.evaluation.scoring.interval_scores import is_changed
-from voxlate.synthesis.provenance import provenance_of
+from voxlate.clinic.dicom_placement import refer
+from voxlate.evaluation.intervals.summary import error_lines
+from voxlate.evaluation.scoring.interval_scores import describe_coverage, is_changed, percent
+from voxlate.scans.formats.dicom import headers_of
+from voxlate.scans.formats.dicom_headers import read_dicom
+from voxlate.scans.formats.dicom_series import (
+    PRIVATE_SCHEME,
+    Code,
+    Origin,
+    as_file,
+    code,
+    fill,
+    item,
+    new_series,
+    write_objects,
+)
+from voxlate.synthesis.provenance import OF_TRAINING, provenance_of
+
+NO_INTERVALS = "No prediction intervals: the model is not calibrated."
+HEADINGS = {
+    "NOTICE": "Intended use",
+    "MODEL": "Recipe and weights of the model",
+    "SOURCE": "Source scans",
+    "ERROR": "Expected error",
+    "COVERAGE": "Coverage of the prediction intervals",
+    "WARNING": "Warning",
+}
+TITLE: Code = ("TRUST", PRIVATE_SCHEME, "Summary of trust in synthetic images")
+IMAGE: Code = ("IMAGE", PRIVATE_SCHEME, "Middle image of a series that the summary is about")
+BASIC_TEXT = "1.2.840.10008.5.1.4.1.1.88.11"
+REFERENCED = ["SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID"]
+UTF_8 = "ISO_IR 192"
+# Attributes of images, which a document does not have.
+OF_IMAGES = (
+    "FrameOfReferenceUID",
+    "PositionReferenceIndicator",
+    "PatientPosition",
+    "Laterality",
+    "BodyPartExamined",
+)
 
 
 def why_not(provenance: Mapping[str, Any], grade: Grade = "do not trust") -> str:
@@ -43,3 +86,109 @@ def withheld(
             raise
         return message("not-handed-on", str(refused), case=case)
     return None
+
+
+def trust_summary(provenance: Mapping[str, Any]) -> list[tuple[Code, str]]:
+    """Sentences on the images of a case, each under the code of its heading; provenance: that of the case."""
+    model = provenance.get("model", {})
+    inputs = provenance.get("inputs", {})
+    scans = [f"{name} (hash {scan.get('sha256', '')})" for name, scan in inputs.items()]
+    warnings = dict.fromkeys(map(str, read_messages(provenance)))
+    if provenance.get("in_training"):
+        warnings[OF_TRAINING] = None
+    sentences = {
+        "NOTICE": [str(provenance.get("notice") or "Research software, not a medical device.")],
+        "MODEL": [
+            f"Recipe: {model.get('title', 'not stated')}. Hash of the weights: {model.get('weights', 'not stated')}. Seed {provenance.get('seed', 'not stated')}, voxlate {provenance.get('voxlate', 'not stated')}."
+        ],
+        "SOURCE": [f"{', '.join(scans)}."] if scans else [],
+        "ERROR": [*error_lines(provenance), *_errors(provenance)],
+        "COVERAGE": [
+            describe_coverage(provenance["calibration"])
+            if "calibration" in provenance
+            else NO_INTERVALS
+        ],
+        "WARNING": [*warnings] or ["None."],
+    }
+    return [
+        ((key, PRIVATE_SCHEME, HEADINGS[key]), text)
+        for key, texts in sentences.items()
+        for text in texts
+    ]
+
+
+def _errors(provenance: Mapping[str, Any]) -> list[str]:
+    """A sentence for each bound on the error of this case."""
+    units = provenance.get("units", {})
+    level = percent(1 - provenance.get("calibration", {}).get("coverage", 0))
+    sentences = []
+    for name, bounds in provenance.get("bounds", {}).items():
+        for key, value in bounds.items():
+            error = f"The error of the mean of {name} in {key}"
+            if key == "mae":
+                error = f"The mean absolute error of {name} inside the body"
+            sentences.append(
+                f"{error} exceeds {value:g} {units.get(name, '')} with a probability of at most {level}."
+            )
+    return sentences
+
+
+def write_report(
+    sentences: Sequence[tuple[Code, str]],
+    images: Sequence[Path],
+    like: Path,
+    out: Path,
+    origin: Origin,
+) -> list[Path]:
+    """Write sentences, each under the code of its heading, as one document into the new folder `out`; returns the file.
+
+    images: the DICOM files that the document is about; like: the series from which they were made. Raises BadInput for
+    a source that is no series, and a folder that holds anything but this document.
+    """
+    first = next(iter(headers_of(like)))
+    template = read_dicom(first.file, stop_before_pixels=True)
+    evidence = [read_dicom(file, specific_tags=REFERENCED) for file in images]
+    content = [text for _, text in sentences] + [image.SOPInstanceUID for image in evidence]
+    report = new_series(template, "summary of trust", origin, "\n".join(content).encode(), "report")
+    for keyword in OF_IMAGES:
+        report.pop(keyword, None)
+    by_series = grouped((image.SeriesInstanceUID, image) for image in evidence)
+    middles = [group[len(group) // 2] for group in by_series.values()]
+    fill(
+        report,
+        SpecificCharacterSet=UTF_8,
+        SOPClassUID=BASIC_TEXT,
+        Modality="SR",
+        InstanceNumber=1,
+        ReferencedPerformedProcedureStepSequence=[],
+        PerformedProcedureCodeSequence=[],
+        CompletionFlag="COMPLETE",
+        VerificationFlag="UNVERIFIED",
+        ValueType="CONTAINER",
+        ContinuityOfContent="SEPARATE",
+        ConceptNameCodeSequence=[code(*TITLE)],
+        ContentSequence=[
+            *(_entry("TEXT", heading, TextValue=text) for heading, text in sentences),
+            *(_entry("IMAGE", IMAGE, ReferencedSOPSequence=[refer(image)]) for image in middles),
+        ],
+    )
+    if evidence:
+        report.StudyInstanceUID = evidence[0].StudyInstanceUID
+        series = [
+            item(SeriesInstanceUID=uid, ReferencedSOPSequence=[*map(refer, images)])
+            for uid, images in by_series.items()
+        ]
+        study = item(StudyInstanceUID=report.StudyInstanceUID, ReferencedSeriesSequence=series)
+        report.CurrentRequestedProcedureEvidenceSequence = [study]
+    as_file(report)
+    return write_objects(out, report, 1, [report])
+
+
+def _entry(kind: str, heading: Code, **content: Any) -> Any:
+    """An item of the document's content, under the code of its heading."""
+    return item(
+        RelationshipType="CONTAINS",
+        ValueType=kind,
+        ConceptNameCodeSequence=[code(*heading)],
+        **content,
+    )

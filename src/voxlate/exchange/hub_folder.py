@@ -1,25 +1,36 @@
 """The folder of a model for a hub: weights, anatomy and calibrations without patients, the ONNX model, and a card.
 
 hf://NAME/REPO reads it (base/hub.py). Names of cases, digests of their scans and paths stay with the run, and so do
-the naive baselines, because their mean of few scans shows these at full resolution.
+the naive baselines, because their mean of few scans shows these at full resolution. The card, README.md, is written from
+the run, its calibrations and its scores.
 """
 
+import re
 import shutil
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from voxlate.base.errors import BadInput
-from voxlate.base.files import whole_folder
+from voxlate.base.errors import BadInput, plural
+from voxlate.base.files import whole_folder, write_text
 from voxlate.base.messages import Message, message
+from voxlate.evaluation.intervals.summary import sentences
+from voxlate.evaluation.scoring.metrics import METRIC_OF
+from voxlate.evaluation.scoring.scores import Scores, read_scores
+from voxlate.evaluation.scoring.tables import training_note
 from voxlate.exchange.export import export_model
-from voxlate.exchange.hub_card import Scored, write_card
-from voxlate.synthesis.calibration import Calibration
+from voxlate.synthesis.calibration import Calibration, describe_fit
+from voxlate.synthesis.inputs import scans_to_give
 from voxlate.synthesis.model import Model
+from voxlate.synthesis.provenance import provenance_of
 from voxlate.training.calibration_file import read_calibration, write_calibration
 from voxlate.training.load import load
-from voxlate.training.run import Run, weights_of
+from voxlate.training.run import NOTICE, Run, weights_of
+from voxlate.training.starters.card import read_card
+from voxlate.training.starters.names import folder_of
 from voxlate.training.torch_network import network_of
+from voxlate.training.verdict import SYNTHESIS, verdict_lines
 from voxlate.training.weights import file_hash, read_header, read_weights, write_weights
 
 # Of the header of weights: all that is there but voxels and signatures of the training scans.
@@ -30,6 +41,50 @@ KEPT = (
 )  # fmt: skip
 ONNX = "onnx"  # the folder of the exported model
 CARD = "README.md"
+# Identifiers of licences that hubs know; another is stated by its name.
+LICENCES = {
+    "apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "cc0-1.0", "cc-by-4.0",
+    "cc-by-sa-4.0", "cc-by-nc-4.0", "cc-by-nc-sa-4.0", "gpl-3.0", "agpl-3.0", "mpl-2.0",
+}  # fmt: skip
+NAIVE = 3  # baselines of a table, those of the lowest error
+# What a card says of itself: nothing in it names a patient.
+ABSENT = "Names of cases and patients, digests of their scans, paths, images and the log of the training are not in these files."
+
+
+@dataclass(frozen=True)
+class Scored:
+    """The scores of the model's images, and a sentence on how these were made."""
+
+    scores: Scores
+    images: str
+
+
+def scores_of(out: Path, model: Model) -> Scored:
+    """The scores in OUT; raises BadInput where there are none, and where another model made the images."""
+    path = out / "metrics.json"
+    if not path.is_file():
+        raise BadInput(
+            f"{out}: expected a folder that voxlate evaluate scored (metrics.json), found none. Run voxlate evaluate {out} --truth COHORT first."
+        )
+    scores = read_scores(path)
+    weights = weights_of(model.origin)
+    files = (weights, *weights.parent.glob("weights.*.safetensors"))
+    names = {file_hash(file): file.name for file in files}
+    images = set()
+    for case in scores.patients:
+        stated = provenance_of(out, case)
+        made_by = stated.get("model")
+        made_with = made_by.get("weights") if isinstance(made_by, dict) else None
+        if made_with not in names:
+            raise BadInput(
+                f"{path}: expected scores of images of {model.origin.name}, found images of {made_with or 'an unknown model'}. Run synth and evaluate with this run."
+            )
+        options = stated.get("synth", {})
+        drawn = plural(options.get("samples", 1), "sample")
+        if model.facts.is_stochastic and names[made_with] == weights.name:
+            drawn += f" of {plural(options.get('steps', 1), 'step')}"
+        images.add(f"Images of {names[made_with]}, {drawn} a case.")
+    return Scored(scores, " ".join(sorted(images)))
 
 
 def build_folder(
@@ -93,3 +148,206 @@ def _copy(model: Model, folder: Path, calibrations: list[Calibration]) -> Iterat
         nameless = replace(stated, cases=cases, weights=hashes[stated.weights])
         calibrations.append(replace(calibration, header=nameless))
         write_calibration(folder / file.name, calibrations[-1])
+
+
+def write_card(
+    path: Path,
+    model: Model,
+    repo: str,
+    calibrations: Sequence[Calibration],
+    scored: Scored | None,
+    licence: str,
+    has_onnx: bool,
+) -> None:
+    """Write README.md: a header that the hub reads, and sections for people."""
+    sections = {
+        "What it does": _task(model),
+        "How to use it": _use(model, repo, has_onnx),
+        "Training data": _training(model),
+        "Scores": _scores(model, scored),
+        "Calibration": _calibration(calibrations),
+        "Intended use": [
+            f"{NOTICE} It is meant for research on image synthesis, on scans like those of its training.",
+        ],
+        "Limits": _limits(model, calibrations, scored),
+        "Licence": [
+            f"{licence}." if licence != "not stated" else "No licence was stated: ask the owner."
+        ],
+    }
+    lines = [_header(model, scored, licence), f"# {model.facts.title}"]
+    for title, texts in sections.items():
+        lines += ["", f"## {title}", "", *texts]
+    write_text(path, "\n".join(lines) + "\n")
+
+
+def _header(model: Model, scored: Scored | None, licence: str) -> str:
+    """The YAML at the head, which the hub reads."""
+    from huggingface_hub import ModelCardData
+
+    data = model.facts.data
+    modalities = dict.fromkeys([*data.source, *data.target])
+    known: dict[str, Any] = {"license": licence.lower()}
+    if licence.lower() not in LICENCES:
+        name = re.sub(r"[^a-z0-9.]+", "-", licence.lower()).strip("-")
+        known = {"license": "other", "license_name": name}
+    if scored is not None:
+        known |= {"model_name": model.facts.title, "eval_results": [*_results(scored.scores)]}
+    table = ModelCardData(
+        library_name="voxlate",
+        pipeline_tag="image-to-image",
+        tags=["medical", "image-synthesis", "not-a-medical-device", *modalities],
+        **known,
+    )
+    return f"---\n{table.to_yaml()}\n---"
+
+
+def _results(scores: Scores) -> Iterator[Any]:
+    """The scores as results of the hub's model index."""
+    from huggingface_hub import EvalResult
+
+    for name, part in scores.parts.items():
+        for key, summary in scores.means[name].get(SYNTHESIS, {}).items():
+            metric = METRIC_OF.get(key)
+            if metric is None or summary["mean"] is None:
+                continue
+            yield EvalResult(
+                task_type="image-to-image",
+                task_name="image synthesis",
+                dataset_type="private",
+                dataset_name=f"{name} of {plural(part['patients'], 'patient')}",
+                metric_type=key,
+                metric_value=summary["mean"],
+                metric_name=f"{metric.label} of {name} [{metric.unit_for(part['unit'])}]",
+            )
+
+
+def _task(model: Model) -> list[str]:
+    data, header = model.facts.data, network_of(model).header
+    units = {name: header["units"][name] for name in data.target}
+    targets = " and ".join(f"{name} [{unit}]" for name, unit in units.items())
+    sources = " and ".join(data.source)
+    what = f"Synthesises {targets} from {sources}."
+    if model.facts.completes:
+        what = f"Synthesises the missing ones of {sources} from the others."
+    size = f"{header['parameters']:,} parameters"
+    if "imported" not in header:
+        size += f", {plural(header['steps'], 'step')} of training in {header['seconds'] / 60:.3g} minutes"
+    made = header["made_by"]
+    by = f"Made by voxlate {made['voxlate']} with torch {made['torch']}."
+    needs = header.get("imports", [])
+    code = [f"It needs code that is no part of voxlate: {', '.join(needs)}."] if needs else []
+    return [what, f"{size}.", by, *code]
+
+
+def _use(model: Model, repo: str, has_onnx: bool) -> list[str]:
+    inputs = scans_to_give(model.facts.data, model.facts.completes)
+    lines = ["Replace COMMIT by the hash of a commit of this repository.", "", "```"]
+    lines.append(f"voxlate synth hf://{repo}@COMMIT {inputs} --out OUT")
+    if has_onnx:
+        lines.append(f"hf download {repo} --revision COMMIT --local-dir FOLDER")
+        lines.append(f"voxlate synth FOLDER/onnx {inputs} --out OUT    # without torch")
+    return [*lines, "```"]
+
+
+def _training(model: Model) -> list[str]:
+    header = network_of(model).header
+    lines = [f"{plural(header['training_cases'], 'case')} in the training split."]
+    if "imported" in header:
+        lines = ["Trained elsewhere and imported: what it was trained on is not known here."]
+    elif starter := header.get("starter"):
+        lines = [f"Trained on {starter['trained_on']}."]
+    if spacing := header.get("training_spacing_mm"):
+        sizes = " x ".join(f"{size:.3g}" for size in spacing)
+        lines.append(f"Voxels of {sizes} mm (slice, row, column; median over cases).")
+    if volume := header.get("training_ml"):
+        lines.append(f"Body of {volume:.4g} ml (median over cases).")
+    if "adapted" in header:
+        lines.append("The weights of another training were adapted to these cases.")
+    modalities = {*model.facts.data.source, *model.facts.data.target}
+    done = header["preparation"].items()
+    # the name of a scan that no image is made of says nothing to the model's users
+    kept = [
+        f"{key}: {value}"
+        for key, value in done
+        if value and (key != "fixed" or value in modalities)
+    ]
+    lines.append(f"Preparation: {', '.join(kept) or 'none'}.")
+    return [*lines, ABSENT]
+
+
+def _scores(model: Model, scored: Scored | None) -> list[str]:
+    """Tables of scores with their intervals beside naive baselines, or what the training measured."""
+    if scored is None:
+        verdicts = Run(weights_of(model.origin).parent).verdicts
+        said = (
+            ["On validation cases of the training:", "", *verdict_lines(verdicts)]
+            if verdicts
+            else []
+        )
+        return ["Not scored on test cases.", *said]
+    scores = scored.scores
+    lines = [scored.images, ""]
+    for name in scores.parts:
+        lines += [*_table(name, scores), ""]
+    note = training_note(scores)
+    return [*lines, *verdict_lines(scores.verdicts), *([note] if note else [])]
+
+
+def _table(name: str, scores: Scores) -> Iterator[str]:
+    """The means of a modality with their 95 % intervals; the baselines of the lowest error stand beside the synthesis."""
+    part, answers = scores.parts[name], scores.means[name]
+    errors = {
+        naive: rows["mae"]["mean"]
+        for naive, rows in answers.items()
+        if naive != SYNTHESIS and rows.get("mae", {}).get("mean") is not None
+    }
+    columns = [SYNTHESIS, *sorted(errors, key=lambda naive: errors[naive])[:NAIVE]]
+    patients = plural(part["patients"], "patient")
+    yield f"{name}, {patients}, {plural(part['cases'], 'case')}; mean (95 % interval), naive baselines beside it."
+    yield ""
+    yield f"| score | {' | '.join(columns)} |"
+    yield f"|---|{'---|' * len(columns)}"
+    for key in answers[SYNTHESIS]:
+        metric = METRIC_OF.get(key)
+        if metric is None or not metric.in_table:
+            continue
+        cells = []
+        for column in columns:
+            summary = answers[column].get(key) or {"mean": None}
+            if summary["mean"] is None:
+                cells.append("–")
+                continue
+            ends = summary["ci95"] and " to ".join(metric.text(end) for end in summary["ci95"])
+            cells.append(metric.text(summary["mean"]) + (f" ({ends})" if ends else ""))
+        unit = metric.unit_for(part["unit"])
+        yield f"| {metric.label} [{unit}] | {' | '.join(cells)} |"
+
+
+def _calibration(calibrations: Sequence[Calibration]) -> list[str]:
+    lines = []
+    for calibration in calibrations:
+        header = calibration.header
+        what = f"Images of {plural(header.synth['samples'], 'sample')}:"
+        if header.widened is not None:
+            fit = describe_fit(calibration.entry)
+            lines.append(f"{what} intervals {fit}. They are no guarantee for patients.")
+            continue
+        lines += [what, "", "```", *sentences(header), "```", ""]
+    return lines or ["None: images have no prediction intervals."]
+
+
+def _limits(
+    model: Model, calibrations: Sequence[Calibration], scored: Scored | None
+) -> Iterator[str]:
+    """Sentences on what is not known of the model, or does not hold."""
+    yield "- A synthesised image may show structures that are not there, and lack some that are."
+    yield "- Scans of other scanners, sequences, bodies or diseases may give wrong images; voxlate warns of some of them."
+    yield "- Whether a scan was in the training cannot be checked, because its digests are not here."
+    if starter := network_of(model).header.get("starter"):
+        yield from (f"- {limit}" for limit in read_card(folder_of(starter["name"])).all_limits)
+    if scored is None:
+        yield "- No scores on test patients are stated."
+    if not calibrations:
+        yield "- How far a voxel may be wrong is not stated."
+    if model.anatomy is None:
+        yield "- Orientation and field of view of scans are not checked."

@@ -18,7 +18,7 @@ from torch import Tensor
 from voxlate.base.config import to_tables
 from voxlate.base.errors import BadInput
 from voxlate.base.records import Record
-from voxlate.exchange.imported import write_imported, wrong_weights
+from voxlate.exchange.published import write_imported, wrong_weights
 from voxlate.science.nets.autoencoder import AutoencoderNet, KLAutoencoder
 from voxlate.science.nets.interface import Channels
 from voxlate.training import recipe as recipes

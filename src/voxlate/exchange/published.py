@@ -1,4 +1,4 @@
-"""The weights of paper 001 in their published safetensors files: from flax's names and layouts to ours.
+"""Imported weights as runs, and those of paper 001: from the names and layouts of flax to ours.
 
 A published key is the path of flax scopes, "ResNetBlock_0/Block_1/Conv_0/kernel"; scopes are numbered by class in the
 order of construction, and our networks construct their parts in that order.
@@ -8,18 +8,20 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from voxlate.base.config import fill
+from voxlate.base.config import fill, kind_of
 from voxlate.base.errors import BadInput
+from voxlate.base.files import sha256_of
 from voxlate.base.groups import grouped
 from voxlate.base.records import Record
-from voxlate.exchange.imported import write_imported, wrong_weights
+from voxlate.scans.cases.align import Preparation
+from voxlate.scans.images.units import unit_of
 from voxlate.science.nets.interface import Channels
 from voxlate.science.nets.xmodality.adm import ADM
 from voxlate.science.nets.xmodality.baseline_unet import PlainUNet
@@ -27,8 +29,9 @@ from voxlate.science.nets.xmodality.dit import DiT
 from voxlate.science.nets.xmodality.parts import Attention, Backbone, Conv, Dense
 from voxlate.science.nets.xmodality.uvit import UViT
 from voxlate.training import recipe as recipes
-from voxlate.training.recipe import Recipe
-from voxlate.training.run import Run
+from voxlate.training.recipe import Recipe, ranges_of, to_dict
+from voxlate.training.run import Run, begin_run, software
+from voxlate.training.weights import save_weights
 
 # Scopes of our classes; parts of other modules belong to their owner's scope.
 SAME = "Conv Dense RMSNorm GroupNorm LayerNorm Block ResNetBlock SwiGLU Transformer DiTBlock FinalLayer"
@@ -246,3 +249,46 @@ def _detect_dit(file: _Arrays) -> PublishedNetwork:
     }
     net = fill(DiT, values, file.where)
     return PublishedNetwork("dit", net, pixels_in // patch**2, pixels_out // patch**2)
+
+
+def wrong_weights(sentence: str) -> BadInput:
+    """The error of a file that is not as it was published."""
+    return BadInput(f"{sentence}. Use the file as it was published.")
+
+
+def write_imported(
+    out: Path,
+    weights: Path,
+    form: str,
+    recipe: Recipe,
+    method: nn.Module,
+    steps: int,
+) -> Run:
+    """Write the run of a method whose weights are from a file; form: the file's format."""
+    header = _header(recipe, method, steps)
+    digest = sha256_of(weights)
+    imported = {"imported": {"file": weights.name, "sha256": digest, "format": form}}
+    run = begin_run(out, recipe, f"# Imported from {weights.name} (sha256 {digest}).\n", imported)
+    save_weights(run.weights(), method, header | imported)
+    return run
+
+
+def _header(recipe: Recipe, method: nn.Module, steps: int) -> dict[str, Any]:
+    """The header as of weights.make_header; unknown entries (seconds, training cases) are 0."""
+    scales = ranges_of(recipe)
+    for name in recipe.data.target:
+        if name not in scales:
+            raise BadInput(
+                f"intensity.{name}: expected a window, found {kind_of(recipe.intensity[name])}: without training cases, only a window defines the meaning of the network's numbers. Set one."
+            )
+    return {
+        "recipe": to_dict(recipe),
+        "units": {name: unit_of(name) for name in (*recipe.data.source, *recipe.data.target)},
+        "target_scales": {name: scales[name] for name in recipe.data.target},
+        "preparation": asdict(Preparation()),
+        "parameters": sum(parameter.numel() for parameter in method.parameters()),
+        "steps": steps,
+        "seconds": 0.0,
+        "training_cases": 0,
+        "made_by": software(),
+    }

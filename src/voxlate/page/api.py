@@ -87,6 +87,7 @@ class JobState:
     patient: the patient's name, where the browser is on the same machine.
     fits: of a check, the best first.
     images: addresses by name, as synth writes them; also NAME_low and NAME_high.
+    descriptions: what each image shows, such as the lower interval end, and its grade, for names of files and nodes.
     files: addresses of the report and the DICOM series.
     expected: sentences on the bounds of the error.
     verdict, summary: in a word and in sentences, the error of the images, and whether not to trust them.
@@ -108,6 +109,7 @@ class JobState:
     patient: str = ""
     fits: list[Fit] = field(default_factory=list)
     images: Mapping[str, str] = field(default_factory=dict)
+    descriptions: Mapping[str, str] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
     warnings: list[Said] = field(default_factory=list)
     expected: list[str] = field(default_factory=list)

@@ -16,6 +16,7 @@ import shutil
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -35,7 +36,7 @@ REPORT, DICOM_ZIP, SHEET = "report.html", "dicom.zip", "sheet.json"
 NAME = re.compile(r"\d{8}-\d{6}-[0-9a-f]{12}")
 HIDDEN = "."  # first letter of folders that are being filled or removed
 MOST_ATTEMPTS = 3  # of a job during which the server was killed
-LAYOUT = 4  # of requests and results; jobs with another one are refused
+LAYOUT = 5  # of requests and results; jobs of another version of voxlate are not shown
 
 
 class NoSuchJob(BadInput):
@@ -61,13 +62,6 @@ class Job:
     why: str = ""
     attempts: int = 0
     layout: int = 1
-
-    @property
-    def refusal(self) -> str:
-        """Why this version of voxlate can neither do nor show the job; "" where it can."""
-        if self.layout == LAYOUT:
-            return ""
-        return f"job {self.name}: expected a job of this version of voxlate, found one of another. Delete it, and start it again."
 
     @property
     def has_ended(self) -> bool:
@@ -102,10 +96,10 @@ class Jobs:
         self._lock = threading.RLock()
         self._jobs = dict[str, Job]()
         for path in sorted(self.root.glob(f"*/{JOB}")):
-            try:
-                self._jobs[path.parent.name] = Job(**read_json(path))
-            except (BadInput, TypeError):
-                continue  # damaged: it remains on disk until its time is over
+            with suppress(BadInput, TypeError):  # a damaged file
+                job = Job(**read_json(path))
+                if job.layout == LAYOUT:  # others remain on disk until their time is over
+                    self._jobs[path.parent.name] = job
 
     def folder(self, name: str) -> Path:
         """The folder of a job; raises NoSuchJob where there is none of this name."""
@@ -149,7 +143,7 @@ class Jobs:
         """A job; raises NoSuchJob where there is none of this name."""
         if name not in self._jobs:
             raise NoSuchJob(
-                f"job {name if NAME.fullmatch(name) else ''}: expected a job that exists, found none: it was removed, or its time is over. Go to the list."
+                f"job {name if NAME.fullmatch(name) else ''}: expected a job that exists, found none: it was removed, its time is over, or another version of voxlate made it. Go to the list."
             )
         return self._jobs[name]
 
@@ -186,7 +180,6 @@ class Jobs:
     def mend(self) -> None:
         """Go on after a server that was killed: running jobs return to the queue, half-written folders are removed.
 
-        Jobs of another version fail.
         The owner alone may enter the folder of all jobs, also where it was open before.
         """
         self.root.mkdir(parents=True, exist_ok=True)
@@ -194,11 +187,9 @@ class Jobs:
         for folder in self.root.glob(f"{HIDDEN}*"):
             shutil.rmtree(folder, ignore_errors=True)
         for job in self.all():
-            if job.refusal:
-                self.end(job.name, "failed", job.refusal)
-            elif job.state != "running":
+            if job.state != "running":
                 continue
-            elif job.attempts < MOST_ATTEMPTS:
+            if job.attempts < MOST_ATTEMPTS:
                 self.change(job.name, state="queued")
             else:
                 why = f"The server ended {job.attempts} times while it worked on this job. Ask for it again with a smaller scan or fewer samples."

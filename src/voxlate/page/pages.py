@@ -56,7 +56,7 @@ LONGEST_TITLE = 60
 DOWNLOADS = {DICOM_ZIP: "DICOM series (zip)", REPORT: "Report (HTML)"}
 NO_PAGE = "page: expected one that exists, found none. Go to the list."
 # of what a job has found, the parts of its state
-SHOWN = ("fits", "warnings", "expected", "verdict", "summary", "windows", "small")
+SHOWN = ("fits", "warnings", "expected", "verdict", "summary", "windows", "small", "descriptions")
 STAGES = {
     "models": "comparing the scan with the models",
     "cases": "reading and preparing the scan",
@@ -79,16 +79,9 @@ class Site:
         """A filled template."""
         return HTMLResponse(self.templates.get_template(template).render(**values), status)
 
-    def read_job(self, name: str) -> Job:
-        """A job; raises BadInput where there is none of this name, and for one of another version of voxlate."""
-        job = self.jobs.read(name)
-        if job.refusal:
-            raise BadInput(job.refusal)
-        return job
-
     def finished(self, name: str, kind: Kind) -> tuple[Job, Json]:
         """A finished job of a kind, and what it has found; raises BadInput for any other."""
-        job = self.read_job(name)
+        job = self.jobs.read(name)
         if job.kind != kind or job.state != "done":
             raise BadInput(
                 f"job {name}: expected a finished one of the kind {kind}, found another job or state. Go to its page."
@@ -279,7 +272,7 @@ def folder(site: OfSite, form: Form) -> Response:
 @router.get("/uploads/{name}", response_model=JobState)
 def upload_page(request: Request, site: OfSite, name: str) -> Response:
     """Which models fit an upload, and why; while the check waits or runs, how far it is."""
-    job = site.read_job(name)
+    job = site.jobs.read(name)
     if job.kind != "check":
         return site.go_to(job)
     said = job.request.get("names")
@@ -358,7 +351,7 @@ def synthesise(request: Request, site: OfSite, form: Form, name: str) -> Respons
 @router.get("/jobs/{name}", response_model=JobState)
 def result_page(request: Request, site: OfSite, name: str) -> Response:
     """A synthesis: its progress, and once it is finished its images, warnings and downloads."""
-    job = site.read_job(name)
+    job = site.jobs.read(name)
     if job.kind != "synthesise":
         return site.go_to(job)
     views = site.found(job).get("views", ())

@@ -1,30 +1,61 @@
-"""The work of a synthesis: its images, their DICOM series, the report and what the page shows."""
+"""The work of a synthesis: its images, their DICOM series, the report and what the page shows.
+
+The viewer reads NIfTI files, each with its role and its display window.
+"""
 
 import shutil
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any, Literal
 
 from voxlate.base.errors import BadInput, plural
-from voxlate.base.files import read_json
-from voxlate.base.messages import message, read_messages, shorten
+from voxlate.base.files import read_json, write_json
+from voxlate.base.messages import Grade, graded, message, read_messages, shorten
 from voxlate.commands.api import images
 from voxlate.commands.api.exports import export
 from voxlate.commands.api.progress import Reporter
 from voxlate.evaluation.intervals.summary import bound_lines, error_lines
 from voxlate.evaluation.reports.page import lead, report
-from voxlate.page.jobs import DICOM_ZIP, JOB, OUT, REPORT, Asked, Json, places_of, scans_of
+from voxlate.evaluation.scoring.interval_scores import interval_of, percent
+from voxlate.evaluation.scoring.scored_images import images_in, spread_of
+from voxlate.page.jobs import (
+    DICOM_ZIP,
+    JOB,
+    OUT,
+    REPORT,
+    SHEET,
+    VIEWS,
+    Asked,
+    Json,
+    places_of,
+    scans_of,
+)
 from voxlate.page.model_check import absolute_inputs, card_of
-from voxlate.page.views import write_views
 from voxlate.page.words import for_page
 from voxlate.scans.formats.dicom import is_dicom_folder
-from voxlate.scans.formats.io import location_of
+from voxlate.scans.formats.io import (
+    is_there,
+    location_of,
+    read_volume,
+    without_ending,
+    write_volume,
+)
+from voxlate.scans.formats.nifti import MAP_DESCRIPTIONS
+from voxlate.scans.images.grid import Volume
+from voxlate.scans.images.pictures import data_uri
+from voxlate.scans.images.shown import top_of, window_of
+from voxlate.synthesis.montage import middle_slices
 from voxlate.synthesis.provenance import provenance_of, source_paths
+from voxlate.synthesis.result import ENDINGS
 from voxlate.synthesis.synth_options import SynthOptions
 from voxlate.training.load import load
 
 VERDICTS = {"worse": "Do not trust", "unclear": "Caution"}
 NO_INTERVALS = "No intervals: the run is calibrated for other settings. Leave the settings of the sampling empty for those of the calibration."
+
+SMALL = 64  # pixels along a side of the queue's picture
+Role = Literal["source", "synthesis", "lower", "upper", "width", "spread"]
 
 
 def synthesise(folder: Path, request: Asked, reporter: Reporter) -> Json:
@@ -62,6 +93,7 @@ def synthesise(folder: Path, request: Asked, reporter: Reporter) -> Json:
     found = {
         "case": case.name,
         "images": [*stated["images"]],
+        "descriptions": _descriptions(stated["images"], [said.grade for said in warnings]),
         "views": views,
         "warnings": [{"grade": said.grade, "text": said.on_page} for said in shown],
         "expected": [*bound_lines([case])],
@@ -74,6 +106,15 @@ def synthesise(folder: Path, request: Asked, reporter: Reporter) -> Json:
         "small": synthesised[0]["small"],
     }
     return {key: for_page(value, places) for key, value in found.items()}
+
+
+def _descriptions(files: Iterable[str], grades: Sequence[Grade]) -> dict[str, str]:
+    """What each image or map shows, with the grade of the messages on it."""
+    found = {}
+    for name in map(without_ending, files):
+        ends = (text for end, text in MAP_DESCRIPTIONS.items() if name.endswith(end))
+        found[name] = graded(", ".join(["synthetic", *ends]), grades)
+    return found
 
 
 def _write_dicom(folder: Path, files: Mapping[str, Path]) -> list[str]:
@@ -117,3 +158,80 @@ def _settings(request: Asked, stated: Asked) -> Iterator[tuple[str, str]]:
     for name, value in facts.items():
         if value is not None:
             yield name, str(value)
+
+
+@dataclass(frozen=True)
+class View:
+    """An image of the viewer: its role, and the values shown as black and white.
+
+    small: of a synthesis, a small picture.
+    """
+
+    name: str
+    label: str
+    role: Role
+    unit: str
+    low: float
+    high: float
+    small: str = ""
+
+
+def write_views(case: Path, sources: Mapping[str, Path], folder: Path) -> list[dict[str, Any]]:
+    """Write the viewer's images of a synthesised case into a job's folder; returns their list, each with its file.
+
+    sources: the scans from which it was synthesised, by modality.
+    """
+    target = folder / VIEWS
+    target.mkdir(exist_ok=True)
+    views = []
+    rows = []
+    for number, (view, volume) in enumerate(_volumes(case, sources)):
+        file = f"{number}_{view.role}{ENDINGS[0]}"
+        write_volume(target / file, volume, f"voxlate: {view.role}")
+        if view.role not in ("lower", "upper"):
+            colours = "inferno" if view.role in ("width", "spread") else "gray"
+            slices = middle_slices(volume, view.low, view.high)
+            pictures = [data_uri(picture, colours) for picture in slices]
+            rows.append({"view": asdict(view), "pictures": pictures})
+            if view.role == "synthesis":
+                step = -(-max(slices[0].shape) // SMALL)
+                view = replace(view, small=data_uri(slices[0][::step, ::step]))
+        views.append({**asdict(view), "file": file})
+    write_json(folder / SHEET, {"rows": rows})
+    return views
+
+
+def _volumes(case: Path, sources: Mapping[str, Path]) -> Iterator[tuple[View, Volume]]:
+    """The sources of a case, then each synthesised image with its maps."""
+    for name, path in sources.items():
+        if is_there(path):
+            volume = read_volume(path, name)
+            yield _view("source", name, volume, *window_of(volume)), volume
+    stated = provenance_of(case)
+    images = images_in(case)
+    units = stated.get("units", {})
+    for name in filter(units.__contains__, images):
+        image = replace(read_volume(images[name], name), unit=units[name])
+        low, high = window_of(image)
+        yield _view("synthesis", f"{name}, synthesised", image, low, high), image
+        interval = interval_of(images, name, stated)
+        if interval is not None:
+            lower, upper = (
+                replace(read_volume(path, name), unit=units[name])
+                for path in (interval.low, interval.high)
+            )
+            share = percent(interval.coverage)
+            yield _view("lower", f"lower end of the {share} interval", lower, low, high), lower
+            yield _view("upper", f"upper end of the {share} interval", upper, low, high), upper
+            width = replace(upper, data=upper.data - lower.data)
+            top = top_of(width, image)
+            yield _view("width", f"width of the {share} interval", width, 0.0, top), width
+        spread = spread_of(name, images)
+        if spread is not None:
+            volume = replace(read_volume(spread, name), unit=units[name])
+            label = "standard deviation of the samples"
+            yield _view("spread", label, volume, 0.0, top_of(volume, image)), volume
+
+
+def _view(role: Role, label: str, volume: Volume, low: float, high: float) -> View:
+    return View(volume.modality, label, role, volume.unit, low, high)

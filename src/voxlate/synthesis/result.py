@@ -203,7 +203,7 @@ class Synthesised:
         """
         for name, state in self.states.items():
             file = f"{name}{ending}"
-            write_volume(folder / STATES / file, state, description_of(file))
+            write_volume(folder / STATES / file, state, description_of(file, self.grades))
         if self.states:
             from voxlate.synthesis.montage import show_case
 

@@ -66,21 +66,14 @@ def export(
         >>> exported.series[0].name, len(exported.files)
         ('t2', 7)
     """
-    from voxlate.clinic.dicom_images import write_derived, write_enhanced
     from voxlate.clinic.dicom_out import export_dicom
 
-    if options.rtstruct and options.enhanced:
-        raise BadInput(
-            "--rtstruct: expected no --enhanced, found it: contours refer to an object for each slice. Drop one of the two."
-        )
     like = None if options.like is None else Path(options.like)
-    write = write_enhanced if options.enhanced else write_derived
     return export_dicom(
         Path(out),
         Path(dicom),
         like,
         progress.count("images"),
-        write,
         options.accept_untrusted,
         options.rtstruct,
     )
@@ -195,7 +188,7 @@ class Pushed:
 
 
 def _pushed_lines(done: Pushed, run: str, repo: str) -> Iterator[Any]:
-    from voxlate.exchange.hub_card import ABSENT
+    from voxlate.exchange.hub_folder import ABSENT
 
     yield from done.messages
     for place, size in done.files.items():
@@ -239,8 +232,7 @@ def push(
         >>> pushed.address, "weights.safetensors" in pushed.files
         ('hf://name/model@COMMIT', True)
     """
-    from voxlate.exchange.hub_card import scores_of
-    from voxlate.exchange.hub_folder import build_folder
+    from voxlate.exchange.hub_folder import build_folder, scores_of
     from voxlate.training.load import load
 
     check_repo(repo)
@@ -283,7 +275,7 @@ def listen(
         >>> import voxlate
         >>> voxlate.listen("RUN", "QUEUE", allow=["SCANNER"], to="PACS@10.0.0.5:104")  # doctest: +SKIP
     """
-    from voxlate.clinic.picture_archive import serve as answer_studies
+    from voxlate.clinic.listen import serve as answer_studies
 
     answer_studies(run, Path(out), options, progress.say)
 

@@ -260,7 +260,7 @@ def synthesise(
     runs, texts = _runs_and_texts(run, inputs, to)
     in_archive = options.store or any(map(is_dicomweb, texts))
     if in_archive:
-        from voxlate.clinic.picture_archive import fetch_inputs, store_answers  # needs pydicom
+        from voxlate.clinic.layouts import fetch_inputs, store_answers  # needs pydicom
 
         texts, studies = fetch_inputs(texts, to, options)
     selected = select(open_model(runs, options), texts, options)

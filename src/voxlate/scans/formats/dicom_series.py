@@ -22,7 +22,6 @@ NOT_FOR_DIAGNOSIS, DO_NOT_TRUST = "NOT FOR DIAGNOSIS", "DO NOT TRUST"
 # Added to the number of the source's series, by the kind of object: images and documents have numbers of their own.
 SERIES_OFFSETS = {
     "": 9000,
-    "enhanced": 9000,
     "map": 9100,
     "mask": 9200,
     "report": 9300,

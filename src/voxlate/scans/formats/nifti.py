@@ -13,9 +13,9 @@ from typing import Any, BinaryIO
 import nibabel as nib
 import numpy as np
 
-from voxlate.base.errors import BadInput, plural
+from voxlate.base.errors import BadInput
 from voxlate.base.files import HIGH, LOW, STD, UNCALIBRATED, UNFAMILIAR
-from voxlate.base.messages import Grade, Message, message
+from voxlate.base.messages import Grade, Message, graded, message
 from voxlate.base.slabs import least_and_most, map_slabs, release
 from voxlate.scans.formats.format import (
     GZIP,
@@ -46,14 +46,13 @@ LARGEST_HEADER = 64 << 20  # bytes, with its extensions, of which the largest ar
 NIFTI2 = (b"\x1c\x02\x00\x00", b"\x00\x00\x02\x1c")  # its header's size, 540, in both byte orders
 DESCRIPTION = "voxlate; research use only"  # in the header, which has room for 80 characters
 SYNTHETIC = "; a synthetic image"
-DISTRUSTED = "; DO NOT TRUST"
 SYNTHETIC_SCAN = f"{SYNTHETIC}, see provenance.json"
 MAP_DESCRIPTIONS = {  # in the header of a map's file, by the end of its name
-    LOW: "lower end of intervals",
-    HIGH: "upper end of intervals",
-    STD: "spread, not calibrated",
-    UNCALIBRATED: "spread, not calibrated",
-    UNFAMILIAR: "how unlike known scans",
+    LOW: "lower interval end",
+    HIGH: "upper interval end",
+    STD: "spread of samples",
+    UNCALIBRATED: "spread of samples",
+    UNFAMILIAR: "distance to scans",
 }
 AGAIN = "Copy or download it again."
 # bytes that gzip can make of one: its longest match, 258 bytes, takes at least two bits
@@ -67,15 +66,11 @@ NiftiImage = nib.nifti1.Nifti1Pair
 
 
 def description_of(file: str, grades: Collection[Grade] = ()) -> str:
-    """The description in the header of a synthesised file of this name, of at most 80 characters; grades: of its messages."""
-    if "do not trust" in grades:
-        return f"{SYNTHETIC}{DISTRUSTED}"
+    """The description in the header of a synthesised file of this name, of at most 79 characters; grades: of its messages."""
     name = file.partition(".")[0]
-    for end, description in MAP_DESCRIPTIONS.items():
-        if name.endswith(end):
-            return f"{SYNTHETIC}: {description}"
-    count = [*grades].count("caution")
-    return SYNTHETIC_SCAN + (f"; {plural(count, 'caution')}" if count else "")
+    texts = (f"{SYNTHETIC}: {text}" for end, text in MAP_DESCRIPTIONS.items() if name.endswith(end))
+    plain = SYNTHETIC if "do not trust" in grades else SYNTHETIC_SCAN  # the grade needs its room
+    return graded(next(texts, plain), grades)
 
 
 def _load(path: Path) -> tuple[Any, list[str]]:

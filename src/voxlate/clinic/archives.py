@@ -1,0 +1,342 @@
+"""Archives that studies are fetched from and images are sent to: DICOMweb servers (QIDO, WADO, STOW) and DICOM nodes (C-STORE).
+
+Each image is sent once: lost connections are opened again, and a record on disk names what an archive has acknowledged.
+"""
+
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from voxlate.base.errors import BadInput
+from voxlate.base.files import whole_file
+from voxlate.base.groups import grouped
+from voxlate.base.messages import Say, message
+from voxlate.base.optional import Package, optional_package, pydicom
+from voxlate.clinic.address import Node, StudyAddress, check_uid
+from voxlate.scans.formats.format import errors_as, first_line
+
+WAIT_SECONDS = (1.0, 2.0, 4.0, 8.0)  # before each further attempt after a lost connection
+TIMEOUT_SECONDS = 60
+Sleep = Callable[[float], None]
+# What goes beside images, by its SOP class; many archives do not take all of them.
+COMPANIONS = {
+    "1.2.840.10008.5.1.4.1.1.30": "Parametric Map",
+    "1.2.840.10008.5.1.4.1.1.66.4": "Segmentation",
+    "1.2.840.10008.5.1.4.1.1.88.11": "report",
+}
+# DICOMweb
+SERIES_UID, INSTANCE_UID, DESCRIPTION = "0020000E", "00080018", "0008103E"
+FAILED = "FailedSOPSequence"
+SYNTHETIC = "SYNTHETIC"  # with which the description of a synthesised series begins
+TRY_AGAIN = (408, 425, 429, 500, 502, 503, 504)  # HTTP states that pass
+NO_ACCESS = (401, 403)
+# C-STORE
+SUCCESS = 0x0000
+WARNINGS = range(0xB000, 0xC000)  # the image is stored, with a remark (PS3.4, B.2.3)
+OUT_OF_RESOURCES = range(0xA700, 0xA800)  # passes
+PENDING = (0xFF00, 0xFF01)
+MOST_CONTEXTS = 128  # presentation contexts of an association
+pynetdicom = Package("pynetdicom", "pacs", "DICOM", "pynetdicom to talk to a DICOM node")
+queries = Package("pynetdicom.sop_class", "pacs", "C-FIND", "pynetdicom")
+
+
+class Lost(Exception):
+    """The connection to the archive was lost, or it is too busy: another attempt may succeed."""
+
+
+class Refused(Exception):
+    """The archive refused a file for good, with a reason."""
+
+
+class Archive(Protocol):
+    """An archive that stores images. Methods raise Lost and Refused."""
+
+    def store(self, dataset: Any) -> None:
+        """Store one image."""
+
+    def has(self, dataset: Any) -> bool:
+        """Whether the archive has this image; False where it cannot tell."""
+
+
+@dataclass(frozen=True)
+class WebArchive:
+    """The DICOMweb services below a URL."""
+
+    url: str
+    client: Any = field(repr=False)
+
+    @classmethod
+    def connect(cls, url: str) -> "WebArchive":
+        """The archive at a URL; nothing is sent yet. Names and passwords are taken from .netrc."""
+        api = optional_package(
+            "dicomweb_client.api", "pacs", url, "dicomweb-client to talk to a DICOMweb server"
+        )
+        client = api.DICOMwebClient(url, timeout=TIMEOUT_SECONDS, permissive_uid=True)
+        client.set_http_retry_params(retry=False)
+        return cls(url, client)
+
+    def instances(self, address: StudyAddress) -> list[tuple[str, str]]:
+        """Series and instance UID of each image of a study or series, without series that voxlate synthesised: they are no input."""
+        listed = []
+        with self._errors():
+            series = [address.series]
+            if not address.series:
+                found = self.client.search_for_series(
+                    address.study, fields=["SeriesDescription"], get_remaining=True
+                )
+                series = sorted(one[SERIES_UID]["Value"][0] for one in found if _is_scanned(one))
+            for uid in series:
+                images = self.client.search_for_instances(address.study, uid, get_remaining=True)
+                uids = [image[INSTANCE_UID]["Value"][0] for image in images]
+                listed += [(uid, check_uid(instance, self.url)) for instance in uids]
+        return listed
+
+    def fetch(self, study: str, series: str) -> Iterator[Any]:
+        """The images of a series, one after the other."""
+        with self._errors():
+            yield from self.client.iter_series(study, series)
+
+    def store(self, dataset: Any) -> None:
+        """Store one image; raises Lost and Refused."""
+        with self._errors():
+            answer = self.client.store_instances([dataset])
+        if failed := answer.get(FAILED):
+            raise Refused(f"FailureReason 0x{failed[0].get('FailureReason', 0):04X}")
+
+    def has(self, dataset: Any) -> bool:
+        """Whether the archive lists this image; raises Lost."""
+        series = (str(dataset.StudyInstanceUID), str(dataset.SeriesInstanceUID))
+        uids = {"SOPInstanceUID": str(dataset.SOPInstanceUID)}
+        try:
+            with self._errors():
+                return bool(self.client.search_for_instances(*series, search_filters=uids))
+        except Refused:  # an archive without searches, or one that does not know the series
+            return False
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        """Lost or Refused in place of the errors of HTTP."""
+        import requests
+
+        try:
+            yield
+        except requests.HTTPError as error:
+            state = error.response.status_code if error.response is not None else 0
+            if state in TRY_AGAIN:
+                raise Lost(f"HTTP {state}") from error
+            advice = ", no access: put name and password into .netrc" * (state in NO_ACCESS)
+            raise Refused(f"HTTP {state}{advice}") from error
+        except OSError as error:
+            raise Lost(first_line(error) or type(error).__name__) from error
+
+
+def _is_scanned(series: Any) -> bool:
+    """Whether voxlate did not synthesise a series."""
+    description = series.get(DESCRIPTION, {}).get("Value") or [""]
+    return not str(description[0]).startswith(SYNTHETIC)
+
+
+@dataclass
+class NodeArchive:
+    """A DICOM node that stores images. The association is opened for the first image and again after it was lost."""
+
+    node: Node
+    own_title: str
+    association: Any = field(default=None, repr=False)
+
+    def store(self, dataset: Any) -> None:
+        """Store one image; raises Lost and Refused."""
+        association = self._open(dataset)
+        try:
+            status = association.send_c_store(dataset)
+        except ValueError as error:  # no presentation context for this kind of image
+            raise Refused(f"the node does not take it: {error}") from error
+        except RuntimeError as error:
+            raise Lost(str(error)) from error
+        if "Status" not in status:
+            self.close()
+            raise Lost("no answer")
+        if status.Status in OUT_OF_RESOURCES:
+            raise Lost(f"status 0x{status.Status:04X}, out of resources")
+        if status.Status != SUCCESS and status.Status not in WARNINGS:
+            raise Refused(f"status 0x{status.Status:04X}")
+
+    def has(self, dataset: Any) -> bool:
+        """Whether the node answers a query (C-FIND) with this image; False where it takes no queries."""
+        query = pydicom.Dataset()
+        query.QueryRetrieveLevel = "IMAGE"
+        for keyword in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"):
+            query[keyword] = dataset[keyword]
+        association = self._open(dataset)
+        try:
+            answers = association.send_c_find(
+                query, queries.StudyRootQueryRetrieveInformationModelFind
+            )
+            return any("Status" in status and status.Status in PENDING for status, _ in answers)
+        except (ValueError, RuntimeError):
+            return False
+
+    def close(self) -> None:
+        """Release the association, if there is one."""
+        if self.association is not None and self.association.is_established:
+            self.association.release()
+        self.association = None
+
+    def _open(self, dataset: Any) -> Any:
+        if self.association is not None and self.association.is_established:
+            return self.association
+        entity = pynetdicom.AE(ae_title=self.own_title)
+        entity.add_requested_context(dataset.SOPClassUID, dataset.file_meta.TransferSyntaxUID)
+        if not dataset.file_meta.TransferSyntaxUID.is_compressed:
+            entity.add_requested_context(dataset.SOPClassUID)
+        for kind in pynetdicom.StoragePresentationContexts[: MOST_CONTEXTS - 8]:
+            entity.add_requested_context(kind.abstract_syntax)
+        for companion in COMPANIONS:  # not all of them are among the usual ones
+            entity.add_requested_context(companion)
+        entity.add_requested_context(queries.StudyRootQueryRetrieveInformationModelFind)
+        association = entity.associate(self.node.host, self.node.port, ae_title=self.node.title)
+        if association.is_rejected:
+            raise Refused(f"the node rejects {self.own_title}, or is not called {self.node.title}")
+        if not association.is_established:
+            raise Lost("no connection")
+        self.association = association
+        return association
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """A record on disk of the SOP instances that an archive has acknowledged. It survives a killed process."""
+
+    path: Path
+
+    def instances(self) -> set[str]:
+        """The acknowledged instances; a line that was cut short counts as none."""
+        if not self.path.is_file():
+            return set()
+        text = self.path.read_text(encoding="ascii")
+        return {line for line in text.split("\n")[:-1] if line}
+
+    def add_all(self, other: "Ledger") -> None:
+        """Record the instances of another record, too."""
+        for instance in sorted(other.instances() - self.instances()):
+            self.add(instance)
+
+    def add(self, instance: str) -> None:
+        """Record an instance; returns when the disk has it."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        is_cut = self.path.is_file() and not self.path.read_bytes().endswith(b"\n")
+        with self.path.open("a", encoding="ascii", newline="\n") as file:
+            file.write("\n" * is_cut + f"{instance}\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def send(
+    files: Sequence[Path],
+    archive: Archive,
+    ledger: Ledger,
+    where: object,
+    sleep: Sleep = time.sleep,
+    say: Say | None = None,
+) -> int:
+    """Send the files that the ledger does not have, in their order; returns their number. where: names the archive in errors.
+
+    say: is called with a message on each map, mask or report that the archive refuses, as many do; it is left out.
+    Raises BadInput where the archive refuses an image (without `say`, any file), or cannot be reached in several
+    attempts. The same call then goes on where it stopped.
+    """
+    sent = ledger.instances()
+    count = 0
+    for number, file in enumerate(files):
+        with errors_as(
+            f"{file}: expected a DICOM file, found another", "Take it out of the folder."
+        ):
+            dataset = pydicom.dcmread(file)
+        instance = str(dataset.SOPInstanceUID)
+        if instance in sent:
+            continue
+        kind = COMPANIONS.get(str(dataset.get("SOPClassUID", "")))
+        try:
+            _send_image(dataset, archive, sleep, ask=not count)
+        except Lost as error:
+            raise BadInput(
+                f"{where}: expected an archive that takes {len(files)} images, found the connection lost after {number} of them ({first_line(error)}). Run the same command again: it sends the rest."
+            ) from error
+        except Refused as error:
+            if say is None or kind is None:
+                raise BadInput(
+                    f"{where}: expected an archive that takes {len(files)} images, found image {number + 1} refused ({first_line(error)}). Check the archive's rights and its log; the same command sends the rest."
+                ) from error
+            text = f"{where}: a {kind} was refused and is left out ({first_line(error)})."
+            say(message("refused", text))
+            continue
+        ledger.add(instance)
+        sent.add(instance)
+        count += 1
+    return count
+
+
+def _send_image(dataset: Any, archive: Archive, sleep: Sleep, ask: bool) -> None:
+    """Send one image, unless the archive has it.
+
+    ask: ask the archive before the first attempt, too, as for the first image of a call: a process that was killed may
+    have sent it without recording it.
+    """
+    for wait in (*WAIT_SECONDS, None):
+        try:
+            if not ask or not archive.has(dataset):
+                archive.store(dataset)
+            return
+        except Lost:
+            if wait is None:
+                raise
+            sleep(wait)
+            ask = True
+
+
+def fetch_study(archive: WebArchive, address: StudyAddress, folder: Path) -> None:
+    """Write the images of a study or series to FOLDER/<instance>.dcm; images that are there already are not fetched.
+
+    After a lost connection only the missing images are fetched. Raises BadInput where the study has no image, or the
+    archive cannot be reached in several attempts.
+    """
+    for wait in (*WAIT_SECONDS, None):
+        try:
+            _fetch_missing(archive, address, folder)
+            return
+        except Refused as error:
+            raise BadInput(
+                f"{archive.url}: expected a DICOMweb server that gives the study, found it refused ({first_line(error)}). Check the address and your rights."
+            ) from error
+        except Lost as error:
+            if wait is None:
+                raise BadInput(
+                    f"{archive.url}: expected a DICOMweb server, found the connection lost {len(WAIT_SECONDS) + 1} times ({first_line(error)}). Check that it runs; the same command fetches the rest."
+                ) from error
+            time.sleep(wait)
+
+
+def _fetch_missing(archive: WebArchive, address: StudyAddress, folder: Path) -> None:
+    """Fetch each series that lacks images; raises Lost where it lacks some afterwards."""
+    listed = archive.instances(address)
+    if not listed:
+        raise BadInput(
+            f"{archive.url}: expected images of the study {address.study}, found none. Check the UIDs in the address."
+        )
+    places = {instance: folder / f"{instance}.dcm" for _, instance in listed}
+    for series, instances in sorted(grouped(listed).items()):
+        if all(places[instance].is_file() for instance in instances):
+            continue
+        for dataset in archive.fetch(address.study, series):
+            place = places.get(str(dataset.SOPInstanceUID))
+            if place is None or place.is_file():
+                continue
+            with whole_file(place) as temporary:
+                dataset.save_as(temporary, enforce_file_format=True)
+    missing = sum(not place.is_file() for place in places.values())
+    if missing:
+        raise Lost(f"{missing} of {len(places)} images did not come")

@@ -1,0 +1,312 @@
+"""Every DICOM object that is derived from a series: its voxels, places, study, codes and refusals."""
+
+import itertools
+
+import numpy as np
+import pytest
+import SimpleITK
+
+from dciodvfy import TOOL, errors_in, needs_dciodvfy
+from refusals import refuses
+from rows import every_row, slow
+from voxlate.scans.formats.io import read_volume
+from voxlate.scans.images.grid import LPS_TO_RAS, Volume
+from voxlate.scans.images.units import TISSUE_MAPS, UNITS
+
+pydicom = pytest.importorskip("pydicom")
+highdicom = pytest.importorskip("highdicom")
+from derived_objects import (  # noqa: E402 - needs pydicom
+    ORDERS,
+    ORIGIN,
+    SENTENCES,
+    SHAPE,
+    WRITE,
+    frames_of,
+    headers,
+    numbered,
+    objects,
+    reordered,
+    write_source,
+)
+
+from dicom_slices import change  # noqa: E402 - needs pydicom
+from voxlate.clinic.dicom_images import write_derived  # noqa: E402
+from voxlate.clinic.dicom_objects import UNIT_CODES, quantity_of, write_map, write_mask  # noqa: E402
+from voxlate.clinic.trust import write_report  # noqa: E402
+
+LABELS = (1, 2, 4)
+TITLES = {"series": "CT", "map": "CBF", "mask": "MASK", "report": "SUMMARY OF TRUST"}
+
+
+def assert_valid(files):
+    assert TOOL is None or errors_in(files[0]) == []
+
+
+@every_row("kind", WRITE)
+@every_row("order, flips, angle", [(*ORDERS[0], 0.0), (*ORDERS[13], 0.31), (*ORDERS[42], -0.7)])
+def test_any_order_of_axes_gives_the_voxels_and_places_of_the_source(
+    tmp_path, kind, order, flips, angle
+):
+    volume = numbered(write_source(tmp_path / "mr", angle))
+    WRITE[kind](reordered(volume, order, flips), tmp_path / "mr", tmp_path / "out", ORIGIN)
+    back = read_volume(tmp_path / "out", "cbf" if kind == "map" else "")
+    assert np.array_equal(back.data, volume.data)
+    assert np.allclose(back.affine, volume.affine, atol=1e-3)
+    assert back.unit == ("ml/100g/min" if kind == "map" else "HU")
+
+
+@slow
+@every_row("tilt", [0.0, 0.2])
+@every_row("angle", [0.0, 0.31, -0.7])
+@every_row("kind", WRITE)
+@pytest.mark.parametrize(("order", "flips"), ORDERS)
+def test_all_48_orders_oblique_and_tilted(tmp_path, order, flips, angle, tilt, kind):
+    plain = numbered(write_source(tmp_path / "mr", angle, tilt))
+    volume = reordered(plain, order, flips)
+    files = WRITE[kind](volume, tmp_path / "mr", tmp_path / "out", ORIGIN)
+    made = headers(files)
+    pixels = [
+        one.pixel_array if kind != "map" else np.frombuffer(one.FloatPixelData, "<f4")
+        for one in made
+    ]
+    to_index = np.linalg.inv(LPS_TO_RAS @ plain.affine)
+    levels = {}
+    arrays = np.concatenate([one.reshape(-1, *SHAPE[1:]) for one in pixels])
+    for (place, _), array in zip(frames_of(made), arrays, strict=True):
+        x, y, z, _ = to_index @ (*place, 1)
+        assert np.abs((x, y, z - round(z))).max() < 1e-3
+        levels[round(z)] = array
+    assert np.array_equal([levels[level] for level in range(SHAPE[0])], plain.data[0])
+    assert_valid(files)
+
+
+@needs_dciodvfy
+@every_row("kind, unit, part", itertools.product(WRITE, ["HU", "a.u."], ["", "HEAD", "KNEE"]))
+def test_the_standard_s_checker_finds_no_error(tmp_path, kind, unit, part):
+    volume = numbered(write_source(tmp_path / "mr", 0.31), unit=unit)
+    change(tmp_path / "mr", BodyPartExamined=part)
+    assert_valid(WRITE[kind](volume, tmp_path / "mr", tmp_path / "out", ORIGIN))
+
+
+def test_every_object_stays_with_its_patient_and_study_and_names_the_source_slices_at_its_places(
+    tmp_path,
+):
+    found = objects(tmp_path / "mr", write_source(tmp_path / "mr", 0.31), tmp_path)
+    sources = {one.SOPInstanceUID: one for one in headers((tmp_path / "mr").glob("*.dcm"))}
+    source = next(iter(sources.values()))
+    series = {source.SeriesInstanceUID, *(files[0].SeriesInstanceUID for files in found.values())}
+    assert len(series) == 1 + len(found)
+    numbers = [files[0].SeriesNumber for files in found.values()]
+    assert numbers == [9003, 9103, 9203, 9303]
+    for kind, files in found.items():
+        for name in ("PatientID", "PatientName", "StudyInstanceUID", "AccessionNumber"):
+            assert {str(one[name].value) for one in files} == {str(source[name].value)}, kind
+        assert files[0].SeriesDescription == f"SYNTHETIC {TITLES[kind]} - NOT FOR DIAGNOSIS"
+        uids = {one.SOPInstanceUID for one in files}
+        assert len(uids) == len(files)
+        assert not uids & sources.keys()
+        if kind == "report":
+            continue
+        assert {one.FrameOfReferenceUID for one in files} == {source.FrameOfReferenceUID}
+        named = []
+        for place, (uid,) in frames_of(files):
+            assert np.array_equal(place, np.array(sources[uid].ImagePositionPatient, float)), kind
+            named.append(uid)
+        assert len(set(named)) == len(named) == (2 if kind == "mask" else 4)
+    assert "EchoTime" not in found["series"][0]
+    text = found["series"][0].private_block(0x0091, "VOXLATE")[0x03].value
+    assert "weights=0123456789abcdef" in text
+    if TOOL is not None:
+        files = [next(iter(sorted((tmp_path / kind).glob("**/*.dcm")))) for kind in found]
+        assert [errors_in(file) for file in files] == [[]] * len(found)
+
+
+@every_row(
+    "lacking, tags",
+    [
+        (("StudyInstanceUID",), {}),
+        (("StudyInstanceUID", "FrameOfReferenceUID"), {"SeriesNumber": 2**31 - 1}),
+        (("PatientPosition",), {"PatientAge": "42"}),
+    ],
+)
+def test_a_source_that_lacks_or_breaks_attributes_gives_objects_of_one_study_and_frame(
+    tmp_path, lacking, tags
+):
+    studies = set()
+    for name in ("first", "second"):
+        affine = write_source(tmp_path / name / "mr")
+        change(tmp_path / name / "mr", *lacking, **tags)
+        found = objects(tmp_path / name / "mr", affine, tmp_path / name)
+        (study,) = {files[0].StudyInstanceUID for files in found.values()}
+        studies.add(study)
+        placed = [files[0] for kind, files in found.items() if kind != "report"]
+        assert len({one.FrameOfReferenceUID for one in placed}) == 1
+        assert "PatientAge" not in found["series"][0]
+        assert found["series"][0].SeriesNumber == (9000 if "SeriesNumber" in tags else 9003)
+    assert len(studies) == 2 or "StudyInstanceUID" not in lacking
+
+
+def test_the_image_type_names_the_plane_of_slices_that_are_not_axial(tmp_path):
+    own = write_source(tmp_path / "axial")
+    coronal = write_source(tmp_path / "coronal", angle=1.5)
+    sagittal = np.array([[0, 0, 3, 25], [-0.7, 0, 0, -12], [0, -0.9, 0, 46], [0, 0, 0, 1.0]])
+    for name, source, affine, unit, wanted in (
+        ("own", "axial", own, "HU", ["AXIAL"]),
+        ("sagittal", "axial", sagittal, "HU", ["AXIAL", "SAGITTAL"]),
+        ("mr", "axial", sagittal, "a.u.", ["OTHER", "SAGITTAL"]),
+        ("made", "coronal", coronal, "HU", ["AXIAL", "CORONAL"]),
+    ):
+        volume = numbered(affine, unit=unit)
+        files = write_derived(volume, tmp_path / source, tmp_path / name, ORIGIN)
+        assert [*headers(files)[0].ImageType] == ["DERIVED", "SECONDARY", *wanted]
+        assert_valid(files)
+
+
+def test_simpleitk_reads_the_voxels_where_the_volume_is(tmp_path):
+    affine = write_source(tmp_path / "mr", -0.7)
+    volume = numbered(affine)
+    files = write_derived(volume, tmp_path / "mr", tmp_path / "out", ORIGIN)
+    found = SimpleITK.ImageSeriesReader.GetGDCMSeriesFileNames(str(tmp_path / "out"))
+    assert len(found) == len(files)
+    image = SimpleITK.ReadImage(found)
+    to_index = np.linalg.inv(LPS_TO_RAS @ affine)
+    for index in ((0, 0, 0), (4, 5, 3), (2, 1, 2)):
+        x_y_z = (to_index @ (*image.TransformIndexToPhysicalPoint(index), 1))[:3]
+        nearest = np.rint(x_y_z).astype(int)
+        assert np.allclose(x_y_z, nearest, atol=1e-3)
+        assert image[index] == volume.data[0][tuple(nearest[::-1])]
+
+
+def test_a_series_is_kept_where_it_is_written_again_and_never_mixed_with_another(tmp_path):
+    affine = write_source(tmp_path / "mr")
+    files = write_derived(numbered(affine), tmp_path / "mr", tmp_path / "out", ORIGIN)
+    times = [file.stat().st_mtime_ns for file in files]
+    assert write_derived(numbered(affine), tmp_path / "mr", tmp_path / "out", ORIGIN) == files
+    assert times == [file.stat().st_mtime_ns for file in files]
+    with refuses("this very series, found another"):
+        write_derived(numbered(affine, unit="a.u."), tmp_path / "mr", tmp_path / "out", ORIGIN)
+
+
+@pytest.mark.parametrize("kind", WRITE)
+def test_an_image_on_another_grid_has_its_own_places_and_names_the_slices_that_it_crosses(
+    tmp_path, kind
+):
+    affine = write_source(tmp_path / "mr", 0.31, tilt=0.2)
+    fine = affine.copy()
+    fine[:3, 2] /= 2
+    volume = numbered(fine, (7, 6, 5))
+    made = headers(WRITE[kind](volume, tmp_path / "mr", tmp_path / "out", ORIGIN))
+    expected = [(LPS_TO_RAS @ fine @ (0, 0, level, 1))[:3] for level in range(7)]
+    places, references = zip(*frames_of(made))
+    assert np.allclose(sorted(map(tuple, places)), sorted(map(tuple, expected)), atol=1e-3)
+    assert {len(uids) for uids in references} == {1, 2}
+
+
+def _map(unit):
+    return lambda *given: write_map(given[0], quantity_of("tmax", unit), *given[1:])
+
+
+def _mask(volume, *given):
+    return write_mask(volume, "seg", *given)
+
+
+@every_row(
+    "write, fill, value, unit, words",
+    [
+        (write_derived, 1, 40_000, "HU", "expected values from -32768 to 32767"),
+        (write_derived, 1, np.nan, "HU", "expected finite values"),
+        (write_derived, 1, 1, "s", "found ct in s"),
+        (_map("s"), 1, np.nan, "s", "expected finite values"),
+        (_map("grey"), 1, 1, "grey", "a unit that DICOM has a code for"),
+        (_mask, 0, 0.5, "", "found values from 0 to 0.5"),
+        (_mask, 0, 300, "", "found values from 0 to 300"),
+        (_mask, 0, 0, "", "expected a mask with voxels above 0"),
+    ],
+)
+def test_values_that_no_object_can_hold_are_refused_and_nothing_is_written(
+    tmp_path, write, fill, value, unit, words
+):
+    volume = numbered(write_source(tmp_path / "mr"), unit=unit)
+    volume.data[:] *= fill
+    volume.data[0, 1, 2, 3] = value
+    with refuses(words):
+        write(volume, tmp_path / "mr", tmp_path / "out", ORIGIN)
+    assert not (tmp_path / "out").exists()
+
+
+def test_images_elsewhere_sheared_or_without_a_series_to_refer_to_are_refused(tmp_path):
+    affine = write_source(tmp_path / "mr")
+    away, sheared, leaning = affine.copy(), affine.copy(), affine.copy()
+    away[:3, 3] += 500
+    sheared[:3, 1] += 0.2 * affine[:3, 0]
+    leaning[:3, 2] += 0.2 * affine[:3, 0]
+    WRITE["map"](numbered(leaning), tmp_path / "mr", tmp_path / "leaning", ORIGIN)
+    for wrong, words in ((away, "overlaps its source"), (sheared, "found 8.* degrees")):
+        with refuses(words):
+            write_derived(numbered(wrong), tmp_path / "mr", tmp_path / "out", ORIGIN)
+    change(tmp_path / "mr", "SeriesInstanceUID")
+    with refuses("SeriesInstanceUID"):
+        WRITE["map"](numbered(affine), tmp_path / "mr", tmp_path / "out", ORIGIN)
+
+
+def test_highdicom_reads_the_same_voxels_of_a_map_within_a_thousandth_of_a_millimetre(tmp_path):
+    affine = write_source(tmp_path / "mr", -0.7)
+    data = np.random.default_rng(1).normal(50, 30, (1, *SHAPE)).astype(np.float32)
+    volume = Volume(data, affine, "ml/100g/min", "cbf")
+    (file,) = WRITE["map"](volume, tmp_path / "mr", tmp_path / "out", ORIGIN)
+    read = highdicom.imread(file).get_volume()
+    for place, value in np.ndenumerate(read.array):
+        x, y, z, _ = np.linalg.inv(LPS_TO_RAS @ affine) @ read.affine @ (*place, 1)
+        assert np.abs(np.array((x, y, z)) - np.rint((x, y, z))).max() < 1e-3 / 3
+        assert value == volume.data[0, round(z), round(y), round(x)]
+
+
+def test_codes_state_unit_quantity_and_statistic(tmp_path):
+    affine = write_source(tmp_path / "mr")
+    quantity = quantity_of("tmax_high", "s")
+    (file,) = write_map(numbered(affine), quantity, tmp_path / "mr", tmp_path / "out", ORIGIN)
+    one = pydicom.dcmread(file)
+    assert one.SeriesNumber == 9603  # maps of images have 9103
+    (mapping,) = one.SharedFunctionalGroupsSequence[0].RealWorldValueMappingSequence
+    (unit,) = mapping.MeasurementUnitsCodeSequence
+    assert (unit.CodeValue, unit.CodingSchemeDesignator) == ("s", "UCUM")
+    assert (mapping.RealWorldValueSlope, mapping.RealWorldValueIntercept) == (1, 0)
+    codes = [item.ConceptCodeSequence[0].CodeValue for item in mapping.QuantityDefinitionSequence]
+    assert codes == ["113084", "UPPER"]
+    assert {*UNITS.values(), *TISSUE_MAPS.values()} <= set(UNIT_CODES)
+
+
+@every_row("order, flips, angle", [(*ORDERS[0], 0.0), (*ORDERS[17], 0.31), (*ORDERS[34], 0.31)])
+def test_each_label_is_a_segment_with_its_voxels_at_their_places(tmp_path, order, flips, angle):
+    data = np.random.default_rng(2).choice((0, *LABELS), (1, *SHAPE)).astype(np.float32)
+    data[0, 2] = 0
+    volume = Volume(data, write_source(tmp_path / "mr", angle), "", "seg")
+    given = (tmp_path / "mr", tmp_path / "out", ORIGIN)
+    (file,) = write_mask(reordered(volume, order, flips), "seg", *given)
+    one = highdicom.seg.segread(file)
+    read = one.get_volume(combine_segments=False)
+    to_index = np.linalg.inv(LPS_TO_RAS @ volume.affine) @ read.affine
+    found = np.zeros(SHAPE)
+    for number in one.segment_numbers:
+        name, _, label = one.get_segment_description(number).segment_label.partition(" ")
+        assert name == "seg"
+        places = np.argwhere(read.array[..., number - 1])
+        x, y, z, _ = np.rint(to_index @ np.c_[places, np.ones(len(places))].T).astype(int)
+        found[z, y, x] = int(label)
+    np.testing.assert_array_equal(found, data[0])
+
+
+def test_a_report_holds_its_sentences_in_any_alphabet_and_refers_to_the_images(tmp_path):
+    affine = write_source(tmp_path / "mr")
+    change(tmp_path / "mr", SpecificCharacterSet="ISO_IR 100", PatientName="Müller^Jörg")
+    images = write_derived(numbered(affine), tmp_path / "mr", tmp_path / "ct", ORIGIN)
+    (file,) = write_report(SENTENCES, images, tmp_path / "mr", tmp_path / "report", ORIGIN)
+    one = pydicom.dcmread(file)
+    texts = [item.TextValue for item in one.ContentSequence if item.ValueType == "TEXT"]
+    assert texts == [text for _, text in SENTENCES]
+    assert str(one.PatientName) == "Müller^Jörg"
+    (evidence,) = one.CurrentRequestedProcedureEvidenceSequence
+    (series,) = evidence.ReferencedSeriesSequence
+    uids = [item.ReferencedSOPInstanceUID for item in series.ReferencedSOPSequence]
+    assert uids == [image.SOPInstanceUID for image in headers(images)]
+    assert (one.Modality, one.VerificationFlag) == ("SR", "UNVERIFIED")
