@@ -348,12 +348,11 @@ def test_few_patients_are_not_learned_by_heart(clockwork):
 
 def test_time_is_shared_between_the_two_answers(clockwork, any_length):
     made = clockwork(1, mode=None)
-    each, stage = made.pace.step_seconds, made.tables["stages"][0]["train"]
-    first = stage["steps"] * each["regression"]
-    second = made.tables["train"]["steps"] * each["final"]
+    stage, budgets = made.tables["stages"][0]["train"], made.budgets
+    first, second = budgets["regression"].seconds, budgets["final"].seconds
     assert first / (first + second) == pytest.approx(0.75, abs=0.01)
     half = 12 / stage["batch"]  # of 24 slices
-    assert made.pace.fewest_steps == {"regression": half, "final": 200}
+    assert [budgets[name].fewest_steps for name in ("regression", "final")] == [half, 200]
 
 
 def test_a_time_too_short_for_samples_plans_the_mean_alone_and_says_from_when_on_they_pay(

@@ -3,7 +3,7 @@
 import contextlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,9 @@ from voxlate.science.methods.method import Method
 from voxlate.synthesis.known_scans import known_scans_of
 from voxlate.training.batches.one_scale import check_scale
 from voxlate.training.batches.patches import training_cases
+from voxlate.training.clock import Budget, Budgets
 from voxlate.training.initial import initial_method
-from voxlate.training.job import Job, Pace, Session
+from voxlate.training.job import Job, Session
 from voxlate.training.learner import Epochs, Learner
 from voxlate.training.loop import finish, train_stage
 from voxlate.training.naive import fit_cohort
@@ -59,13 +60,13 @@ from voxlate.training.weights import (
 class Beginning:
     """How a run begins, beyond its recipe, cohort and options.
 
-    head: comment lines of its recipe.toml; pace: may correct the lengths of stages; starts: weights by stage of the
-    run that is adapted, and whether they were calibrated; replay: the cohort that is replayed; begun: the hash of the
+    head: comment lines of its recipe.toml; budgets: what its plan gives each stage; starts: weights by stage of the run
+    that is adapted, and whether they were calibrated; replay: the cohort that is replayed; begun: the hash of the
     weights from which the run in the folder began.
     """
 
     head: str = ""
-    pace: Pace | None = None
+    budgets: Budgets = field(default_factory=dict)
     starts: Mapping[str, Path] = field(default_factory=dict)
     calibrated: bool = False
     replay: Path | None = None
@@ -127,11 +128,9 @@ def train(
         stated = run.origin
         notes = {"adapted": stated["adapted"]} if "adapted" in stated else {}
         stop = held.enter_context(stop_signal())
-        session = Session(
-            run, stop, progress, say, beginning.pace, asked.track, pretrained, starts, notes
-        )
-        while jobs:
-            jobs = _train_stages(session, jobs)
+        session = Session(run, stop, progress, say, asked.track, pretrained, starts, notes)
+        budgets = {name: Budget(**table) for name, table in stated.get("budgets", {}).items()}
+        _train_stages(session, [replace(job, budgets=budgets) for job in jobs])
     return run
 
 
@@ -204,6 +203,8 @@ def _begin_run(
     if job.replay is not None and beginning.replay is not None:
         about["replay"] = job.replay.digest
         origin["replayed"] = relative_to(run.folder, beginning.replay.resolve())
+    if beginning.budgets:
+        origin["budgets"] = {name: asdict(one) for name, one in beginning.budgets.items()}
     if beginning.starts:
         origin["adapted"] = {"weights": digest, "calibrated": beginning.calibrated}
     names = [stage.start_from for stage in job.recipe.all_stages]
@@ -237,8 +238,8 @@ def _describe_cases(run: Run, recipe: Recipe, cohort: Cohort) -> None:
         known.save(run.anatomy)
 
 
-def _train_stages(session: Session, jobs: Sequence[Job]) -> list[Job]:
-    """Train all stages that are not finished; returns the trainings by another recipe if a pace has changed it."""
+def _train_stages(session: Session, jobs: Sequence[Job]) -> None:
+    """Train all stages that are not finished."""
     run = session.run
     earlier = dict[str, Method]()
     for job in jobs:
@@ -251,12 +252,8 @@ def _train_stages(session: Session, jobs: Sequence[Job]) -> list[Job]:
         else:
             _load_start(method, session, name)
             imported = _import_autoencoder(job, session, method)
-            trained = imported or train_stage(job, session, method, started)
-            if isinstance(trained, Recipe):
-                return job.of_stages(trained)
-            method = trained
+            method = imported or train_stage(job, session, method, started)
         earlier[name] = method.eval().requires_grad_(False)
-    return []
 
 
 def _load_start(method: Method, session: Session, name: str) -> None:

@@ -8,7 +8,7 @@ The path of `train auto`, in the order in which these functions are called:
    rules turns facts into the settings of each stage, each with its reason.
 4. Race: race.choose_start trains from the starter and from random weights; held-out patients decide.
 5. Plan: plan.Plan keeps recipe, reasons and cost; plan.plan_once writes it into the run.
-6. Training: training.train.train trains each stage by loop.train_stage; pace.Paced corrects its length.
+6. Training: training.train.train trains each stage by loop.train_stage, for the seconds that the plan gives it (clock.Clock).
 7. Verdict: training.verdict compares the validation error with that of naive baselines.
 """
 
@@ -25,9 +25,9 @@ from voxlate.base.errors import BadInput, plural
 from voxlate.base.messages import Say
 from voxlate.base.options.option import merge
 from voxlate.scans.cases.prepared import open_cohort
+from voxlate.training.clock import Budget
 from voxlate.training.planning import rules
 from voxlate.training.planning.cohort_facts import CohortFacts
-from voxlate.training.planning.pace import SPARE, PaceRecord
 from voxlate.training.planning.plan import Plan
 from voxlate.training.planning.probe import Limits, Probe, default_memory_limit
 from voxlate.training.planning.race import choose_start
@@ -36,6 +36,7 @@ from voxlate.training.planning.rules import LEAST_STEPS, PREDICTOR, Draft, Size
 from voxlate.training.planning.search import (
     BATCHES,
     FILLED,
+    SPARE,
     WIDTHS,
     Candidate,
     Search,
@@ -123,13 +124,14 @@ def plan_training(
         memory=probe.most,
         limits=limits,
         where=str(cohort.folder),
-        pace=PaceRecord(
-            minutes=minutes,
-            probed_seconds=probe.probe_seconds,
-            step_seconds=each,
-            most_steps={name: ceil(FILLED * most) for name, most in draft.most_steps.items()},
-            fewest_steps=draft.fewest_steps,
-        ),
+        budgets={
+            name: Budget(
+                seconds=count * seconds_of_step,
+                most_steps=ceil(FILLED * draft.most_steps[name]),
+                fewest_steps=draft.fewest_steps[name],
+            )
+            for (name, seconds_of_step), count in zip(each.items(), steps)
+        },
         at_once=at_once,
         state=draft.state and {**draft.state, "stage": first},
         cohort=cohort,

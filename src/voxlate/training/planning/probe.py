@@ -16,6 +16,7 @@ from voxlate.base.machine import keep_freed_memory
 from voxlate.scans.cases.prepared import Cohort
 from voxlate.science.batch import Batch
 from voxlate.science.methods.method import Method
+from voxlate.training.clock import Clock
 from voxlate.training.job import Job
 from voxlate.training.loop import begin_learner, take_step
 from voxlate.training.precision import with_precision
@@ -132,12 +133,13 @@ class TimedSteps:
     def __init__(self, job: Job, method: Method, batches: Iterator[Batch]) -> None:
         self.job = job
         self.learner = begin_learner(method, job)
+        self.clock = Clock(job.stage.train)
         self.batches = batches
 
     def step(self) -> float:
         """Train one step; returns its seconds."""
         begun = time.perf_counter()
-        take_step(self.learner, self.learner.method, self.job, self.batches)
+        take_step(self.learner, self.learner.method, self.job, self.batches, self.clock)
         devices.wait_for(self.job.device)
         return time.perf_counter() - begun
 
