@@ -47,7 +47,7 @@ LONG = {"train.steps": "25"}  # of a planned run
 
 FURTHER = (
     *(
-        Kind(f"state, {name}", f"{name}/state.pt", ("train", name), form="state", restored=name)
+        Kind(f"state, {name}", f"{name}/state.pt", ("train", name), restored=name)
         for name in ("muon", "cycle", "opponent", "residual")
     ),
     *(

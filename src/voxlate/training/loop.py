@@ -37,7 +37,7 @@ from voxlate.training.processes import Agreement, by_main
 from voxlate.training.recipe import stage_recipe
 from voxlate.training.run import Run
 from voxlate.training.sharpness import Sharpness, choose_sharpness
-from voxlate.training.state_file import resume, save_state
+from voxlate.training.state_file import owner_of, resume, save_state
 from voxlate.training.validate import (
     Measure,
     autocast,
@@ -398,8 +398,9 @@ def say_end(now: StageState) -> None:
 def save(now: StageState) -> None:
     """Write the state from which the training continues."""
     if now.is_main:
-        state = {**now.learner.state(), "stage": now.job.stage.name}
-        save_state(now.session.run.state, state)
+        job = now.job
+        state = {**now.learner.state(), "stage": job.stage.name}
+        save_state(now.session.run.state, state, owner_of(job.recipe, job.cohort))
     now.saved = now.log.seconds
 
 

@@ -1,7 +1,6 @@
 """The training of all stages of a recipe into a run; the same command resumes a stopped run."""
 
 import contextlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -12,7 +11,6 @@ import torch
 from voxlate.base.errors import BadInput
 from voxlate.base.executors.case_work import StepCallback, no_report
 from voxlate.base.files import lock, relative_to
-from voxlate.base.items import stable_id
 from voxlate.base.machine import keep_freed_memory
 from voxlate.base.messages import Message, Say, message
 from voxlate.base.options.option import merge
@@ -35,14 +33,13 @@ from voxlate.training.recipe import (
     check_order,
     ranges_of,
     stage_recipe,
-    to_dict,
     with_steps,
 )
 from voxlate.training.recipe_messages import check_training, fold_note
 from voxlate.training.run import Run, begin_run, weights_of
 from voxlate.training.starter import run_folder, starter_hash
 from voxlate.training.starters.names import is_starter
-from voxlate.training.state_file import take_race
+from voxlate.training.state_file import owner_of, take_race
 from voxlate.training.training_options import TrainOptions
 from voxlate.training.validate import validation_items, validation_split
 from voxlate.training.weights import (
@@ -132,14 +129,6 @@ def train(
         budgets = {name: Budget(**table) for name, table in stated.get("budgets", {}).items()}
         _train_stages(session, [replace(job, budgets=budgets) for job in jobs])
     return run
-
-
-def owner_of(recipe: Recipe, cohort: Cohort | None) -> str:
-    """The digest of what the first steps of a training depend on: its recipe, cohort and splits."""
-    known = {} if cohort is None else cohort.splits
-    splits = {name: sorted(cases) for name, cases in known.items()}
-    whole = [to_dict(recipe), cohort and cohort.digest, splits]
-    return f"{stable_id(json.dumps(whole, sort_keys=True)):016x}"
 
 
 def _open_job(recipe: Recipe, data: Path, asked: TrainOptions, beginning: Beginning) -> Job:

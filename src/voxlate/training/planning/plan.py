@@ -25,8 +25,7 @@ from voxlate.training.processes import by_main, processes
 from voxlate.training.recipe import Recipe, from_dict, head_of, header, read
 from voxlate.training.recipe import text as recipe_text
 from voxlate.training.run import Run, check_free
-from voxlate.training.state_file import save_state
-from voxlate.training.train import owner_of
+from voxlate.training.state_file import owner_of, save_state
 from voxlate.training.training_options import PlanOptions
 from voxlate.training.weights import read_header
 
@@ -80,9 +79,7 @@ class Plan:
         if self.state is None:
             files.race.unlink(missing_ok=True)
         else:
-            # The owner is the training to which the state belongs.
-            owner = owner_of(self.recipe, self.cohort)
-            save_state(files.race, {"owner": owner, "state": dict(self.state)})
+            save_state(files.race, self.state, owner_of(self.recipe, self.cohort))
 
     @property
     def recipe(self) -> Recipe:
