@@ -78,13 +78,10 @@ class Probe:
         another = 2 * STEPS * self.last.seconds if self.last else 0
         return self.probe_seconds + another <= PROBED * self.limits.minutes * 60
 
-    def again(self, tables: Mapping[str, Any], seconds: float, least: int = 0) -> float:
-        """Seconds of a step that took `seconds` in a first try, measured again over as many steps as time allows.
-
-        least: number of steps that are measured whatever the time.
-        """
+    def again(self, tables: Mapping[str, Any], seconds: float) -> float:
+        """Seconds of a step that took `seconds` in a first try, measured again over as many steps as time allows."""
         left = PROBED * self.limits.minutes * 60 - self.probe_seconds
-        steps = max(min(int(left / seconds) - 1, MOST_STEPS), least)
+        steps = min(int(left / seconds) - 1, MOST_STEPS)
         measured = self.measure(tables, 0, steps=steps) if steps > STEPS else None
         return min(measured.seconds, seconds) if measured else seconds
 

@@ -71,10 +71,10 @@ class Search:
         candidates.remove(best)
         return [self.again(best, share, most_items), *candidates]
 
-    def again(self, best: Candidate, share: float, most_items: float, least: int = 0) -> Candidate:
-        """The network for a share of the time after its step was timed again; least: see Probe.again."""
+    def again(self, best: Candidate, share: float, most_items: float) -> Candidate:
+        """The network for a share of the time after its step was timed again."""
         size = best.size
-        each = self.probe.again(self._recipe(size), best.seconds, least)
+        each = self.probe.again(self._recipe(size), best.seconds)
         self.tried[size] = each
         return self.candidate(size, each, self.seconds(share), most_items)
 
