@@ -12,9 +12,8 @@ import numpy as np
 
 from kinds import RECIPE, Kind, done, keep, run
 from voxlate.base.errors import Stopped
-from voxlate.base.files import read_json
 from voxlate.training import recipe
-from voxlate.training.planning.pace import PaceRecord, read_pace
+from voxlate.training.clock import Budget
 from voxlate.training.train import Beginning, train
 
 NET = 'net = { kind = "unet", width = 8, multipliers = [1, 2], blocks = 1, groups = 4, middle_attention = false }'
@@ -44,17 +43,17 @@ RECIPES = {
     "muon": MUON, "cycle": CYCLE, "opponent": OPPONENT, "residual": RESIDUAL, "latent": LATENT, "complete": COMPLETION,
 }  # fmt: skip
 AUTO = ("train", "auto", "--data", "prepared", "--out")
-LONG = {"train.steps": "25"}  # of a planned run, whose steps are corrected after a tenth
+LONG = {"train.steps": "25"}  # of a planned run
 
 FURTHER = (
     *(
-        Kind(f"state, {name}", f"{name}/state.pt", ("train", name), form="state", restored=name)
+        Kind(f"state, {name}", f"{name}/state.pt", ("train", name), restored=name)
         for name in ("muon", "cycle", "opponent", "residual")
     ),
-    Kind("plan.json", "planned/plan.json", (*AUTO, "planned"), form="json", restored="planned"),
     *(
-        Kind("paced provenance", "paced/provenance.json", command, form="json", restored="paced")
-        for command in ((*AUTO, "paced"), ("train", "paced"))
+        Kind(f"{kind} of a plan", f"planned/{file}", command, form=form, restored="planned")
+        for kind, file, form in (("clock", "clock.txt", "words"), ("provenance", "provenance.json", "json"))
+        for command in ((*AUTO, "planned"), ("train", "planned"))
     ),
     *(
         Kind("weights, residual", f"drawn/weights{stage}.safetensors",
@@ -120,32 +119,25 @@ def prepare_further() -> None:
 
 
 def prepare_planned() -> None:
-    """Two runs with a plan.json, stopped before the correction of their steps and after it."""
-    long = recipe.read("tiny.toml", LONG)
-    for name, last in (("planned", 1), ("paced", 5)):
-        Path(name).mkdir()
-        PaceRecord(
-            minutes=2.0, probed_seconds=1.0, step_seconds={"final": 0.02}, most_steps={"final": 30}
-        ).write(Path(name))
-        calls = list[None]()
+    """A planned run that was stopped after its fifth step."""
+    steps = list[None]()
 
-        def stop(*_: object, last: int = last, calls: list[None] = calls) -> None:
-            calls.append(None)
-            if len(calls) == last:
-                os.kill(os.getpid(), signal.SIGTERM)
+    def stop(*_: object) -> None:
+        steps.append(None)
+        if len(steps) == 5:
+            os.kill(os.getpid(), signal.SIGTERM)
 
-        with contextlib.suppress(Stopped):
-            train(
-                long,
-                Path("prepared"),
-                Path(name),
-                device="cpu",
-                progress=stop,
-                beginning=Beginning(pace=read_pace(Path(name), long)),
-            )
-    before, after = (read_json(f"{name}/provenance.json") for name in ("planned", "paced"))
-    if "corrections" in before or "corrections" not in after:
-        raise SystemExit("expected one run before the correction of its steps, and one after it")
+    with contextlib.suppress(Stopped):
+        train(
+            recipe.read("tiny.toml", LONG),
+            Path("prepared"),
+            Path("planned"),
+            device="cpu",
+            progress=stop,
+            beginning=Beginning(budgets={"final": Budget(seconds=2.0, most_steps=30)}),
+        )
+    if not Path("planned/clock.txt").is_file():
+        raise SystemExit("expected the clock of a planned run, found none")
 
 
 def prepare_registered() -> None:

@@ -31,7 +31,6 @@ STAMPED = 0.85  # share of those whose checksum is made anew
 # Forms without a checksum, or whose file is made again where it is another.
 UNSTAMPED = (
     "lines",
-    "state",
     "json",
     "toml",
     "naive",

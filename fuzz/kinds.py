@@ -143,7 +143,7 @@ KINDS = (
         for command in (("report", "run"), MORE)
     ),
     *(
-        Kind("state", f"{run}/state.pt", command, form="state", restored=run)
+        Kind("state", f"{run}/state.pt", command, restored=run)
         for run, command in (("stopped", STOPPED), ("run", MORE))
     ),
 )

@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 import stat
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -26,7 +25,6 @@ from voxlate.training.continuing import train_further
 from voxlate.training.log_file import lines_of
 from voxlate.training.naive import Baselines, baselines_checksum
 from voxlate.training.recipe.run_provenance import read_run
-from voxlate.training.state_file import check_outline
 from voxlate.training.weights import read_header
 
 RECORD = Record("file", "a table", "Make it again.")
@@ -183,19 +181,6 @@ def test_a_line_of_another_form_is_refused_and_half_a_line_left_out(tmp_path, ch
     log.write_text(json.dumps({**LINE, **change}))
     with refuses(r"log\.jsonl, line 1: expected a line of a training's log"):
         list(lines_of(log))
-
-
-STATE = {"stage": "final", "step": 2, "seconds": 1.5}
-STATE |= {"method": {}, "averaged": {}, "optimisers": {}, "memory": {}}
-STATE |= {"epochs": {"steps": 2, "losses": [], "running": None, "count": 0}}
-OTHER_STATES = [{"step": -1}, {"step": torch.tensor(2)}, {"seconds": float("nan")}, {"more": 1}]
-
-
-@every_row("change", OTHER_STATES)
-def test_a_state_of_another_outline_is_refused(change):
-    check_outline(Path("state.pt"), STATE)
-    with refuses(r"state\.pt: expected a training state"):
-        check_outline(Path("state.pt"), {**STATE, **change})
 
 
 @every_row(

@@ -18,7 +18,7 @@ from voxlate.base.messages import Message
 from voxlate.scans.cases.prepared import open_cohort
 from voxlate.training.batches.batches import Batches
 from voxlate.training.batches.replay import Mixed
-from voxlate.training.planning.adapt import adapt, lower_rate
+from voxlate.training.planning.adapt import adapt
 from voxlate.training.planning.site import check_names, check_units
 from voxlate.training.run import Run
 from voxlate.training.starters import names
@@ -35,11 +35,6 @@ def test_no_step_is_refused_and_writes_nothing(run, prepared, voxlate, out):
 def errors_of(run):
     """The errors of all validations of a run."""
     return [line["validation"]["mae"] for line in log_lines(run, "validation")]
-
-
-def test_lengths_to_which_a_plan_was_corrected_are_not_those_of_its_adaptation():
-    train = {"steps": 271, "paced": [[20, 197], [67, 232]], "optimiser": {"lr": 1.0}}
-    assert "paced" not in lower_rate(train, 50)
 
 
 def test_steps_that_worsen_the_error_leave_the_weights_of_the_run(

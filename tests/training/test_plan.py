@@ -128,7 +128,6 @@ def test_settings_and_options_of_no_recipe_are_refused_before_a_step_is_timed(
 @every_row(
     "options, words",
     [
-        ("--minutes 0.0001", "expected time for one pass over the 24 slices to make t2 of t1"),
         ("--memory 1MB", "expected enough for the smallest network, found 0.00 GiB"),
         ("--memory much", "expected a size such as 8GB, found 'much'"),
         ("--target ct", "found 'ct'"),
@@ -250,7 +249,7 @@ class Clockwork(Probe):
     probe_seconds, has_time = 0.0, True
     tried: ClassVar[list[Size]] = []
 
-    def again(self, tables, seconds, least=0):
+    def again(self, tables, seconds):
         return seconds
 
     def measure(self, tables, stage):
@@ -348,12 +347,11 @@ def test_few_patients_are_not_learned_by_heart(clockwork):
 
 def test_time_is_shared_between_the_two_answers(clockwork, any_length):
     made = clockwork(1, mode=None)
-    each, stage = made.pace.step_seconds, made.tables["stages"][0]["train"]
-    first = stage["steps"] * each["regression"]
-    second = made.tables["train"]["steps"] * each["final"]
+    stage, budgets = made.tables["stages"][0]["train"], made.budgets
+    first, second = budgets["regression"].seconds, budgets["final"].seconds
     assert first / (first + second) == pytest.approx(0.75, abs=0.01)
     half = 12 / stage["batch"]  # of 24 slices
-    assert made.pace.fewest_steps == {"regression": half, "final": 200}
+    assert [budgets[name].fewest_steps for name in ("regression", "final")] == [half, 200]
 
 
 def test_a_time_too_short_for_samples_plans_the_mean_alone_and_says_from_when_on_they_pay(
@@ -472,36 +470,21 @@ def test_cases_that_teach_nothing_decide_nothing(tmp_path, small_head):
     assert "of 2 patients" in made.why["data.augment"]
 
 
-def test_minutes_are_refused_only_after_steps_were_timed_again(clockwork, speed, monkeypatch):
-    speed(lambda size: 5.0)
-    with refuses("expected time for one pass"):
-        clockwork(0.5)
-    busy = lambda self, tables, seconds, least=0: 0.5 if least else seconds  # noqa: E731
-    monkeypatch.setattr(Clockwork, "again", busy)
-    assert clockwork(0.5).tables["train"]["steps"] == 57
-    monkeypatch.setattr(CohortFacts, "slices", 400)  # of which 5 steps are a fifth
-    for minutes in (0.5, 1e-7):
-        Clockwork.tried.clear()
-        with refuses("expected time for one pass"):
-            clockwork(minutes)
-        assert bool(Clockwork.tried) == (minutes == 0.5), "no machine is as fast as the other needs"
-
-
-def test_a_completion_of_less_than_a_pass_trains_on_a_part_of_the_slices_and_says_so(
-    prepared, clockwork, speed, monkeypatch
+@every_row("complete, minutes, share", [(False, 3, 7), (True, 3, 7), (False, 0.5, 1)])
+def test_less_than_a_pass_trains_on_a_part_of_the_slices_and_says_so(
+    prepared, clockwork, speed, monkeypatch, complete, minutes, share
 ):
+    """A step of 2 slices takes 1 s: 172 or 28 steps of the about 5,000 slices that contain body."""
     speed(lambda size: size.batch / 2)
     monkeypatch.setattr(CohortFacts, "slices", 10_000)
-    with refuses("over the 10,000 slices"):
-        clockwork(3)
-    both = ("t1", "t2")
-    facts = cohort_facts(open_cohort(prepared))
-    roles = replace(roles_of(facts), source=both, target=both, pairing="complete")
-    monkeypatch.setattr("voxlate.training.planning.roles.roles_of", lambda *_: roles)
-    said = clockwork(3).why["minutes"]  # 345 of about 5,000 slices
-    assert "train on about 7% of the slices, drawn at random, once each: EXPECT BLUR" in said
-    with refuses("expected time for one pass"):
-        clockwork(0.5)
+    if complete:
+        facts = cohort_facts(open_cohort(prepared))
+        both = {"source": ("t1", "t2"), "target": ("t1", "t2"), "pairing": "complete"}
+        roles = replace(roles_of(facts), **both)
+        monkeypatch.setattr("voxlate.training.planning.roles.roles_of", lambda *_: roles)
+    made = clockwork(minutes)
+    assert f"train on about {share}% of the slices, drawn at random" in made.why["minutes"]
+    assert made.budgets["final"].fewest_steps == made.tables["train"]["steps"]
 
 
 @every_row("minutes, timed", [(20, [30]), (4, [10]), (1, [])])

@@ -91,12 +91,12 @@ def raced(entrant, plan, race):
     best = race(entrant("one", 1e-3), entrant("two", 2e-3)).best
     tables = best.entrant.draft.tables
     tables["train"]["precision"] = "float32"
-    return replace(plan, tables=tables, state={**best.state, "stage": "final"}, pace=None)
+    return replace(plan, tables=tables, state={**best.state, "stage": "final"}, budgets={})
 
 
 @slow
 def test_the_winner_goes_on_as_if_its_recipe_had_been_trained_at_once(raced, fit, tmp_path):
-    raced.keep_pace(tmp_path / "raced")
+    raced.keep_race(tmp_path / "raced")
     said = []
     runs = [fit(raced.recipe, name, say=said.append) for name in ("raced", "at once")]
     assert "race-dropped" not in {one.code for one in said}
@@ -105,7 +105,7 @@ def test_the_winner_goes_on_as_if_its_recipe_had_been_trained_at_once(raced, fit
 
 def test_a_plan_whose_keys_are_changed_begins_anew(plan, tmp_path):
     changed = replace(plan, state={"step": 1}).change({"net.width": "8"})
-    changed.keep_pace(tmp_path / "run")
+    changed.keep_race(tmp_path / "run")
     assert not Run(tmp_path / "run").race.exists()
     assert math.isfinite(changed.seconds)
 
@@ -114,7 +114,7 @@ def test_a_plan_whose_keys_are_changed_begins_anew(plan, tmp_path):
 @pytest.mark.parametrize("change", ["recipe", "splits", "start"])
 def test_the_state_of_a_race_enters_no_other_training(change, raced, fit, tmp_path):
     run = Run(tmp_path / "run")
-    raced.keep_pace(run.folder)
+    raced.keep_race(run.folder)
     recipe, options = raced.recipe, {}
     if change == "recipe":
         optimiser = replace(recipe.train.optimiser, lr=1e-5)

@@ -33,6 +33,29 @@ def test_a_stopped_training_resumes_to_the_same_weights(read_two, fit, two_stage
     assert same_weights(two_staged_once, fit(read_two(), "out"))
 
 
+@pytest.mark.parametrize("damage", ["a byte", "another seed", "another split", "no network"])
+def test_a_damaged_or_foreign_state_is_refused_in_one_sentence(read_tiny, fit, tmp_path, damage):
+    run = Run(tmp_path / "run")
+    with pytest.raises(Stopped):
+        fit(read_tiny(), progress=stop_at(3))
+    state = torch.load(run.state, weights_only=True)
+    assert (state["step"], state["stage"]) == (4, "final")
+    if damage == "a byte":
+        spoiled = bytearray(run.state.read_bytes())
+        spoiled[len(spoiled) // 2] ^= 1
+        run.state.write_bytes(spoiled)
+    elif damage == "no network":
+        torch.save({**state, "method": {}}, run.state)
+    else:
+        options = {"fold": 1} if damage == "another split" else {}
+        changes = {"seed": 1} if damage == "another seed" else {}
+        with pytest.raises(Stopped):
+            fit(read_tiny(**changes), "other", progress=stop_at(3), **options)
+        Run(tmp_path / "other").state.replace(run.state)
+    with refuses(r"state\.pt: expected .*found .*Delete it to start again"):
+        fit(read_tiny())
+
+
 @slow
 def test_a_saved_state_is_at_most_two_minutes_old(read_tiny, fit, tmp_path, monkeypatch):
     """Steps of 35 s: after three of them one more would make the state 140 s old."""

@@ -2,9 +2,9 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -19,21 +19,13 @@ from voxlate.scans.cases.prepared import Cohort
 from voxlate.science.batch import Batch
 from voxlate.training.batches.batches import Batches, Planes, training_batches
 from voxlate.training.batches.replay import Mixed
+from voxlate.training.clock import Budget, Budgets, Clock
 from voxlate.training.recipe import FullStage, Recipe
 from voxlate.training.run import Run
 
 # Most readers of a process. A reader draws 14 slices of a synthetic head a second, and an H200 trains on over 80. With MPS,
 # each has its own torch in the memory that the GPU shares.
 READERS = {"cuda": 12, "xpu": 12, "mps": 2}
-
-
-class Pace(Protocol):
-    """Gives the recipe with other lengths by which a training continues after some shares of a stage.
-
-    seconds: those of a step since the recipe last changed. None keeps the recipe. Only the main process calls it.
-    """
-
-    def __call__(self, recipe: Recipe, stage: str, step: int, seconds: float) -> Recipe | None: ...
 
 
 @dataclass(frozen=True)
@@ -48,7 +40,6 @@ class Session:
     stop: Sequence[int]
     progress: StepCallback
     say: Say
-    pace: Pace | None
     track: str | None
     pretrained: Sequence[Run]
     starts: Mapping[str, Path]
@@ -57,7 +48,10 @@ class Session:
 
 @dataclass(frozen=True)
 class Job:
-    """The training of one stage on a cohort; replay: an earlier cohort, of which train.replay of the items are."""
+    """The training of one stage on a cohort.
+
+    replay: an earlier cohort, of which train.replay of the items are; budgets: of the stages of a plan.
+    """
 
     recipe: Recipe
     stage: FullStage
@@ -65,6 +59,7 @@ class Job:
     accelerator: Accelerator
     device: torch.device
     replay: Cohort | None = None
+    budgets: Budgets = field(default_factory=dict)
 
     @property
     def seed(self) -> int:
@@ -88,6 +83,16 @@ class Job:
         """Whether this is the only process of the training."""
         return self.accelerator.num_processes == 1
 
+    @property
+    def budget(self) -> Budget | None:
+        """What a plan gives the stage."""
+        return self.budgets.get(self.stage.name)
+
+    @property
+    def most_steps(self) -> int:
+        """The largest number of steps of the stage."""
+        return Clock(self.stage.train, budget=self.budget).most_steps
+
     def batches(self, step: int = 0, moments: Path | None = None) -> DataLoader[Batch]:
         """Batches from a step on; batch k depends on the seed and k alone, so resuming skips batches without reading.
 
@@ -104,17 +109,17 @@ class Job:
         shared = {"batch": size, "rank": self.accelerator.process_index, "world": world}
         batches: Dataset[Batch]
         if self.replay is not None and options.replay is not None:
-            count = options.length * calls * size * world
+            count = self.most_steps * calls * size * world
             new, replayed = (self._batches(one, count) for one in (self.cohort, self.replay))
             batches = Mixed(new, replayed, share=options.replay, **shared)
         else:
-            steps = options.length * calls
+            steps = self.most_steps * calls
             batches = self._batches(self.cohort, steps, moments=moments, **shared)
         workers = _readers(self.device, world) if options.workers is None else options.workers
         return DataLoader(
             batches,
             batch_size=None,
-            sampler=range(step * calls, options.length * calls),
+            sampler=range(step * calls, self.most_steps * calls),
             num_workers=workers,
             prefetch_factor=4 if workers else None,
             worker_init_fn=begin_reader,

@@ -84,12 +84,12 @@ class Learner:
         return list(zip(self.averaged.buffers(), self.method.buffers()))
 
     @torch.no_grad()
-    def move_average(self, decay: float, step: int) -> None:
-        """Update the average; early steps have more weight, so that the start is forgotten.
+    def move_average(self, decay: float, place: float) -> None:
+        """Update the average at a place of the training; early steps have more weight, so that the start is forgotten.
 
         Buffers are copied. Source of the ramp (1 + n) / (10 + n): Abadi et al., TensorFlow's ExponentialMovingAverage.
         """
-        ramp = (1 + step) / (10 + step)
+        ramp = (1 + place) / (10 + place)
         torch._foreach_lerp_(*self.moving, 1 - min(decay, ramp))
         for old, new in self.buffers:
             old.copy_(new)
@@ -133,9 +133,9 @@ class Learner:
         weights = {name: tensor.clone() for name, tensor in self.averaged.state_dict().items()}
         self.best = BestWeights(self.step, error, weights)
 
-    def is_done(self, options: Training) -> bool:
+    def is_done(self, options: Training, place: float) -> bool:
         """Whether the training has its length, or ends early by losses and errors, which are saved for restarts."""
-        if self.step >= options.length:
+        if place >= options.length:
             return True
         if options.best is not None and self.best is not None:
             return 0 < options.best.patience <= self.best.since

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from voxlate.base.files import write_text
 from voxlate.base.optional import optional_package
+from voxlate.training.clock import Clock
 from voxlate.training.job import Job, Session
 from voxlate.training.learner import Learner
 from voxlate.training.log_file import append_line, lines_of
@@ -19,11 +20,12 @@ class Log:
     It sets the seconds of the learner, and measures those of a step. Only the main process writes.
     """
 
-    def __init__(self, job: Job, session: Session, learner: Learner):
+    def __init__(self, job: Job, session: Session, learner: Learner, clock: Clock):
         self.log = session.run.log
         self.stage = job.stage.name
         self.options = job.stage.train
         self.learner = learner
+        self.clock = clock
         self.main = job.accelerator.is_main_process
         self.on_step = session.progress
         self.begun = time.monotonic() - learner.seconds
@@ -64,14 +66,14 @@ class Log:
         if writes:
             before, passed = self.previous
             rate = (step - before) * self.options.batch / max(seconds - passed, 1e-9)
-            common = {"lr": self.options.rate(step - 1), "items_per_s": rate}
+            common = {"lr": self.options.rate(self.clock.place(step - 1)), "items_per_s": rate}
             for turn, parts in losses.items():
                 values = {name: float(value) for name, value in parts.items()}
                 self.add(turn=turn, loss=values, **common, seconds=seconds)
                 self._plot({f"{turn}/{name}": value for name, value in values.items()} | common)
                 self.latest = {**self.latest, "loss": values["total"], "items_per_s": rate}
             self.previous = (step, seconds)
-        self.on_step(self.stage, step, self.options.length, self.latest)
+        self.on_step(self.stage, step, self.clock.length(step), self.latest)
 
     def add_validation(self, scores: Mapping[str, float]) -> None:
         """Log a validation."""

@@ -26,6 +26,7 @@ from voxlate.science.methods.method import Method
 from voxlate.science.nets.autoencoder import AutoencoderNet
 from voxlate.science.nets.cpu import volumes_in_float32
 from voxlate.training.batches.patches import note_on_cut
+from voxlate.training.clock import Clock, read_places
 from voxlate.training.cohort_latents import keep_moments
 from voxlate.training.item_baselines import begin_errors, verdicts_on
 from voxlate.training.job import Job, Session
@@ -33,10 +34,10 @@ from voxlate.training.learner import Epochs, Learner
 from voxlate.training.log import Log
 from voxlate.training.log_file import read_verdicts
 from voxlate.training.processes import Agreement, by_main
-from voxlate.training.recipe import Recipe, stage_recipe
-from voxlate.training.run import Run, change_recipe
+from voxlate.training.recipe import stage_recipe
+from voxlate.training.run import Run
 from voxlate.training.sharpness import Sharpness, choose_sharpness
-from voxlate.training.state_file import resume, save_state
+from voxlate.training.state_file import owner_of, resume, save_state
 from voxlate.training.validate import (
     Measure,
     autocast,
@@ -47,8 +48,7 @@ from voxlate.training.validate import (
 )
 from voxlate.training.weights import make_header, read_header, save_weights
 
-# Shares of a stage after which its steps are corrected to the speed since the last correction.
-PACED = (0.1, 0.3, 0.6, 0.85)
+JUDGED = 0.1  # share of a planned stage after which its speed is compared with the plan
 LONG = 20_000  # steps; longer trainings are compiled
 # These slices suffice for a standard deviation to 1 % (paper 004's system uses at least 200).
 CALIBRATION_SLICES = 256
@@ -59,8 +59,8 @@ Losses = Mapping[str, Mapping[str, Tensor]]
 """The losses of each turn by their names."""
 
 
-def train_stage(job: Job, session: Session, method: Method, started: str) -> Method | Recipe:
-    """Train a stage to its end, or until its pace changes the recipe, which continues from the saved state.
+def train_stage(job: Job, session: Session, method: Method, started: str) -> Method:
+    """Train a stage to its end, from its saved state if there is one.
 
     started: a sentence for the log if some of the weights are not random. Raises Stopped after a signal.
     """
@@ -68,7 +68,8 @@ def train_stage(job: Job, session: Session, method: Method, started: str) -> Met
     learner = begin_learner(method, job)
     first = [tensor.clone() for tensor in learner.moving[0]] if options.keep_start else []
     resume(learner, job, session.run)
-    now = StageState(job, session, learner, first)
+    clock = begin_clock(job, session.run, learner.step)
+    now = StageState(job, session, learner, clock, first)
     parallel = method if job.alone else job.accelerator.prepare(method)
     loader = job.batches(learner.step, keep_moments(job, method, session))
     with interrupts_held():  # readers that start must not receive Ctrl-C
@@ -76,13 +77,12 @@ def train_stage(job: Job, session: Session, method: Method, started: str) -> Met
     with closing(now.log):
         if learner.step == 0:
             begin_log(now, started)
-        while not now.done and now.changed is None:
-            now.losses = take_step(learner, parallel, job, batches)
+        while not now.done:
+            now.losses = take_step(learner, parallel, job, batches, clock)
+            clock.move_on(learner.step)
             for when, what in AFTER_STEP:
                 if when(now):
                     what(now)
-        if now.changed is not None:
-            return now.changed
         if learner.best is not None:
             learner.averaged.load_state_dict(learner.best.weights)
             now.by_main(compare)
@@ -100,14 +100,26 @@ def begin_learner(method: Method, job: Job) -> Learner:
     }
     # Compiling takes half a minute on a CPU, which gains 4-20 %, and over a minute for a GPU beside other work. Later
     # steps do not count, because it changes roundings.
-    gains = options.planned > LONG and can_compile(job.device)
+    gains = options.steps > LONG and can_compile(job.device)
     if gains if options.compile is None else options.compile:
         method.net.compile()
     epochs = Epochs(job.epoch_steps if options.stop else 0)
     return Learner(method, averaged, optimisers, epochs)
 
 
-def take_step(learner: Learner, parallel: Method, job: Job, batches: Iterator[Batch]) -> Losses:
+def begin_clock(job: Job, run: Run, step: int) -> Clock:
+    """The clock of a stage that goes on from a step."""
+    places: list[float] = []
+    if job.budget is not None:
+        places = read_places(run.clock, job.stage.name, job.stage.train.steps)
+    clock = Clock(job.stage.train, job.stage.name, job.budget, run.clock, job.accelerator, places)
+    clock.fill(step)
+    return clock
+
+
+def take_step(
+    learner: Learner, parallel: Method, job: Job, batches: Iterator[Batch], clock: Clock
+) -> Losses:
     """Run every turn of the method as often as it states, and move the running average of the weights.
 
     Returns each turn's last losses, still on the device.
@@ -116,7 +128,8 @@ def take_step(learner: Learner, parallel: Method, job: Job, batches: Iterator[Ba
     options, device = job.stage.train, job.device
     # torch.manual_seed looks for GPUs, which takes 1 ms.
     seeded = torch.default_generator if device.type == "cpu" else torch
-    progress = options.progress(learner.step)
+    place = clock.place(learner.step)
+    progress = options.progress(place)
     calls = itertools.count()
     for turn, repeats in learner.method.turns.items():
         # The batches of a turn that is not taken are skipped, because batches depend on the step alone.
@@ -127,7 +140,7 @@ def take_step(learner: Learner, parallel: Method, job: Job, batches: Iterator[Ba
             continue
         optimiser = learner.optimisers[turn]
         for group in optimiser.param_groups:
-            group["lr"] = options.rate(learner.step)
+            group["lr"] = options.rate(place)
         for _ in range(repeats):
             optimiser.zero_grad(set_to_none=True)
             for _ in range(options.accumulate):
@@ -148,7 +161,7 @@ def take_step(learner: Learner, parallel: Method, job: Job, batches: Iterator[Ba
                 nn.utils.clip_grad_norm_(weights, options.clip_norm, foreach=on_cpu)
             optimiser.step()
         losses[turn] = {name: value.detach() for name, value in parts.items()}
-    learner.move_average(options.decay(learner.step), options.part(learner.step)[0])
+    learner.move_average(options.decay(clock.steps(learner.step)), options.part(place)[0])
     learner.step += 1
     return losses
 
@@ -158,28 +171,29 @@ class StageState:
     """A training between two steps, as the functions of AFTER_STEP read and change it.
 
     first: the weights before the first step, with train.keep_start; losses: of the last step; stops: whether a signal
-    ends the training; is_old: whether the saved state would be older than train.save_every; changed: the recipe of a pace.
+    ends the training; is_old: whether the saved state would be older than train.save_every; is_warned: whether the machine
+    was said to be too slow.
     """
 
     job: Job
     session: Session
     learner: Learner
+    clock: Clock
     first: list[Tensor]
     losses: Losses = field(default_factory=dict)
     stops: bool = False
     is_old: bool = False
-    changed: Recipe | None = None
+    is_warned: bool = False
     waited: float = 0.0  # seconds in which the training waited for data
 
     def __post_init__(self) -> None:
         job = self.job
         self.options = job.stage.train
         self.is_main = job.accelerator.is_main_process
-        self.log = Log(job, self.session, self.learner)
+        self.log = Log(job, self.session, self.learner, self.clock)
         self.items = validation_items(job.recipe, job.stage, job.cohort)
         self.agreement = Agreement(job.accelerator)
         self.saved = self.log.seconds
-        self.passed = self.shares_passed
 
     def time_waits(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         """The batches; the seconds in which the training waits for them are added up."""
@@ -198,7 +212,7 @@ class StageState:
     @property
     def done(self) -> bool:
         """Whether the training has its length, or ends early."""
-        return self.learner.is_done(self.options)
+        return self.learner.is_done(self.options, self.clock.place(self.learner.step))
 
     @property
     def saves(self) -> bool:
@@ -208,8 +222,7 @@ class StageState:
     @property
     def logs(self) -> bool:
         """Whether the losses of this step are logged."""
-        step = self.learner.step
-        return step % self.options.log_every == 0 or step == self.options.length
+        return self.learner.step % self.options.log_every == 0 or self.done
 
     @property
     def validates(self) -> bool:
@@ -220,20 +233,12 @@ class StageState:
         return every > 0 and self.learner.step % every == 0
 
     @property
-    def shares_passed(self) -> int:
-        """How many of the shares PACED are done; none without a pace."""
-        if self.session.pace is None:
-            return 0
-        progress = self.options.progress(self.learner.step)
-        return sum(progress >= share - 1e-9 for share in PACED)
-
-    @property
-    def is_paced(self) -> bool:
-        """Whether the steps are corrected now; steps that a killed run repeats keep their lengths."""
-        paced = self.options.paced
-        repeats = paced and self.learner.step <= paced[-1][0]
-        passed = self.session.pace is not None and self.shares_passed != self.passed
-        return passed and not repeats and not self.done and self.log.step_seconds > 0
+    def is_slow(self) -> bool:
+        """Whether to say that this machine is too slow for the plan, which is said once."""
+        if self.is_warned or not self.is_main or self.done:
+            return False
+        place = self.clock.place(self.learner.step)
+        return self.options.progress(place) >= JUDGED and self.clock.is_slow(self.learner.step)
 
     @cached_property
     def sharpness(self) -> Sharpness | None:
@@ -381,7 +386,7 @@ def say_end(now: StageState) -> None:
     seconds = now.log.add_time(now.waited)
     text = f"stage '{stage.name}': of {seconds:.3g} s, {now.waited / seconds:.0%} waiting for data."
     now.session.say(message("time", text))
-    if now.options.stop and learner.step < now.options.length:
+    if now.options.stop and now.clock.place(learner.step) < now.options.length:
         now.log.add_end(now.options.stop.sentence(learner.epochs.losses, learner.step))
     if best := learner.best:
         of_step = f"those of step {best.step}" if best.step else "those before the first step"
@@ -393,34 +398,24 @@ def say_end(now: StageState) -> None:
 def save(now: StageState) -> None:
     """Write the state from which the training continues."""
     if now.is_main:
-        state = {**now.learner.state(), "stage": now.job.stage.name}
-        save_state(now.session.run.state, state)
+        job = now.job
+        state = {**now.learner.state(), "stage": job.stage.name}
+        save_state(now.session.run.state, state, owner_of(job.recipe, job.cohort))
     now.saved = now.log.seconds
 
 
 def stop(now: StageState) -> None:
     """Raise Stopped after the state was saved."""
     learner, name = now.learner, now.job.stage.name
-    raise Stopped(f"stopped at step {learner.step} of {now.options.length} ({name})")
+    raise Stopped(f"stopped at step {learner.step} of {now.clock.length(learner.step)} ({name})")
 
 
-def change_pace(now: StageState) -> None:
-    """Ask the pace for other lengths; the run continues with them from the saved state."""
-    now.passed = now.shares_passed
-    now.changed = now.by_main(_ask_pace)
-
-
-def _ask_pace(now: StageState) -> Recipe | None:
-    job, run, step, pace = now.job, now.session.run, now.learner.step, now.session.pace
-    seconds = now.log.step_seconds
-    recipe = pace(job.recipe, job.stage.name, step, seconds) if pace else None
-    if recipe:
-        before = {stage.name: stage.train.steps for stage in job.recipe.all_stages}
-        note = {"stage": job.stage.name, "step": step, "seconds": seconds, "steps_before": before}
-        noted = run.origin.get("corrections", [])
-        change_recipe(run, recipe, {"corrections": [*noted, note]})
-        save(now)
-    return recipe
+def say_slow(now: StageState) -> None:
+    """Say that fewer steps fit in the minutes of the plan than a good result needs."""
+    now.is_warned = True
+    assert now.job.budget is not None
+    text = f"THIS MACHINE IS TOO SLOW FOR THE PLAN, or other work slows it: about {now.clock.length(now.learner.step):,} steps of stage '{now.job.stage.name}' fit in its minutes, and a good result needs {now.job.budget.fewest_steps:,}."
+    now.session.say(message("too-slow", text))
 
 
 # What follows a step, in this order, and when.
@@ -435,7 +430,7 @@ AFTER_STEP: tuple[tuple[Callable[[StageState], bool], Callable[[StageState], Non
     (lambda now: now.done, say_end),
     (lambda now: now.saves, save),
     (lambda now: now.stops and not now.done, stop),
-    (lambda now: now.is_paced, change_pace),
+    (lambda now: now.is_slow, say_slow),
 )
 
 

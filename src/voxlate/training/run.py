@@ -48,7 +48,7 @@ class Run:
     """The folder of a training, as `voxlate.train` returns it.
 
     Args:
-        folder: RUN/{recipe.toml, plan.json, provenance.json, log.jsonl, state.pt} and {weights, naive, anatomy}.safetensors.
+        folder: RUN/{recipe.toml, provenance.json, log.jsonl, clock.txt, state.pt} and {weights, naive, anatomy}.safetensors.
 
     Example:
         >>> from pathlib import Path
@@ -62,7 +62,7 @@ class Run:
 
     folder: Path
     recipe = _File("recipe.toml")  # the recipe, with its head
-    pace = _File("plan.json")  # the numbers by which the run corrects the steps of its plan
+    clock = _File("clock.txt")  # where each step of a planned training stood, see training.clock
     # recipe, cohort and software, by which the run resumes
     provenance = _File("provenance.json")
     log = _File("log.jsonl")  # the log of all stages
@@ -160,27 +160,28 @@ def begin_run(
     if run.provenance.exists():
         recorded = run.origin
         change = first_change({key: recorded.get(key) for key in wanted}, wanted)
-        if not change:
+        if not change and (run.has_begun or run.recipe.exists()):
             return run
         if run.has_begun:
             raise BadInput(
                 f"{folder}: expected an empty folder or this very run, found another run ({change}). Choose another --out (with --init {folder} to begin from these weights), or give the same recipe and data to resume."
             )
-        for file in (run.provenance, run.log, run.naive, run.anatomy):
+        for file in (run.provenance, run.log, run.clock, run.naive, run.anatomy):
             file.unlink(missing_ok=True)
     else:
         check_free(run)
     if needed := code_of(wanted["recipe"]):
         head += f"# Needs code that is no part of voxlate: {', '.join(needed)}. Its models load with --allow-code; what is in __main__, only in a script or notebook that defines it.\n"
-    write_text(run.recipe, head + tomli_w.dumps(wanted["recipe"]))
+    # The recipe comes last: where it is, the provenance is, too, with the budgets of a plan.
     write_json(run.provenance, {**software(), **wanted, **(notes or {})})
+    write_text(run.recipe, head + tomli_w.dumps(wanted["recipe"]))
     return run
 
 
 def check_free(run: Run) -> None:
     """Raise BadInput if a folder that is no run yet holds other files than those of a plan."""
     folder = run.folder
-    of_plan = {run.recipe, run.pace, run.race, folder / LOCK, folder / MESSAGES}
+    of_plan = {run.recipe, run.race, folder / LOCK, folder / MESSAGES}
     if not folder.exists() or (folder.is_dir() and set(folder.iterdir()) <= of_plan):
         return
     is_run = run.has_begun or run.provenance.is_file()
@@ -199,19 +200,13 @@ def change_recipe(run: Run, recipe: Recipe, notes: Mapping[str, Any]) -> None:
 def repair_recipe_file(run: Run, begun: Recipe) -> None:
     """Write recipe.toml if the run was stopped after its provenance was written; BadInput if the file was edited.
 
-    begun: the recipe of the provenance, which may differ by additional steps, or by the last correction of the pace of
-    a plan.
+    begun: the recipe of the provenance, which may differ by additional steps.
     """
     path = f"{run.recipe}"
-    corrections = run.origin.get("corrections", [])
-    before = corrections[-1]["steps_before"] if corrections else {}
     stated = with_tables(begun, stored_recipe(values_of(path)), path)
     trainings = []
     for ours, theirs in zip(stated.all_stages, begun.all_stages):
         own, known = ours.train, theirs.train
-        was_paced = own.paced in (known.paced, known.paced[:-1])
-        if was_paced and own.steps == before.get(ours.name):
-            own = replace(own, steps=known.steps, paced=known.paced)
         if (own.more or ()) == (known.more or ())[:-1]:
             own = replace(own, more=known.more)
         trainings.append(own)

@@ -1,9 +1,8 @@
 """The training of all stages of a recipe into a run; the same command resumes a stopped run."""
 
 import contextlib
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,6 @@ import torch
 from voxlate.base.errors import BadInput
 from voxlate.base.executors.case_work import StepCallback, no_report
 from voxlate.base.files import lock, relative_to
-from voxlate.base.items import stable_id
 from voxlate.base.machine import keep_freed_memory
 from voxlate.base.messages import Message, Say, message
 from voxlate.base.option import merge
@@ -21,8 +19,9 @@ from voxlate.science.methods.method import Method
 from voxlate.synthesis.known_scans import known_scans_of
 from voxlate.training.batches.one_scale import check_scale
 from voxlate.training.batches.patches import training_cases
+from voxlate.training.clock import Budget, Budgets
 from voxlate.training.initial import initial_method
-from voxlate.training.job import Job, Pace, Session
+from voxlate.training.job import Job, Session
 from voxlate.training.learner import Epochs, Learner
 from voxlate.training.loop import finish, train_stage
 from voxlate.training.naive import fit_cohort
@@ -34,14 +33,13 @@ from voxlate.training.recipe import (
     check_order,
     ranges_of,
     stage_recipe,
-    to_dict,
     with_steps,
 )
 from voxlate.training.recipe_messages import check_training, fold_note
 from voxlate.training.run import Run, begin_run, weights_of
 from voxlate.training.starter import run_folder, starter_hash
 from voxlate.training.starters.names import is_starter
-from voxlate.training.state_file import take_race
+from voxlate.training.state_file import owner_of, take_race
 from voxlate.training.training_options import TrainOptions
 from voxlate.training.validate import validation_items, validation_split
 from voxlate.training.weights import (
@@ -59,13 +57,13 @@ from voxlate.training.weights import (
 class Beginning:
     """How a run begins, beyond its recipe, cohort and options.
 
-    head: comment lines of its recipe.toml; pace: may correct the lengths of stages; starts: weights by stage of the
-    run that is adapted, and whether they were calibrated; replay: the cohort that is replayed; begun: the hash of the
+    head: comment lines of its recipe.toml; budgets: what its plan gives each stage; starts: weights by stage of the run
+    that is adapted, and whether they were calibrated; replay: the cohort that is replayed; begun: the hash of the
     weights from which the run in the folder began.
     """
 
     head: str = ""
-    pace: Pace | None = None
+    budgets: Budgets = field(default_factory=dict)
     starts: Mapping[str, Path] = field(default_factory=dict)
     calibrated: bool = False
     replay: Path | None = None
@@ -127,20 +125,10 @@ def train(
         stated = run.origin
         notes = {"adapted": stated["adapted"]} if "adapted" in stated else {}
         stop = held.enter_context(stop_signal())
-        session = Session(
-            run, stop, progress, say, beginning.pace, asked.track, pretrained, starts, notes
-        )
-        while jobs:
-            jobs = _train_stages(session, jobs)
+        session = Session(run, stop, progress, say, asked.track, pretrained, starts, notes)
+        budgets = {name: Budget(**table) for name, table in stated.get("budgets", {}).items()}
+        _train_stages(session, [replace(job, budgets=budgets) for job in jobs])
     return run
-
-
-def owner_of(recipe: Recipe, cohort: Cohort | None) -> str:
-    """The digest of what the first steps of a training depend on: its recipe, cohort and splits."""
-    known = {} if cohort is None else cohort.splits
-    splits = {name: sorted(cases) for name, cases in known.items()}
-    whole = [to_dict(recipe), cohort and cohort.digest, splits]
-    return f"{stable_id(json.dumps(whole, sort_keys=True)):016x}"
 
 
 def _open_job(recipe: Recipe, data: Path, asked: TrainOptions, beginning: Beginning) -> Job:
@@ -204,6 +192,8 @@ def _begin_run(
     if job.replay is not None and beginning.replay is not None:
         about["replay"] = job.replay.digest
         origin["replayed"] = relative_to(run.folder, beginning.replay.resolve())
+    if beginning.budgets:
+        origin["budgets"] = {name: asdict(one) for name, one in beginning.budgets.items()}
     if beginning.starts:
         origin["adapted"] = {"weights": digest, "calibrated": beginning.calibrated}
     names = [stage.start_from for stage in job.recipe.all_stages]
@@ -237,8 +227,8 @@ def _describe_cases(run: Run, recipe: Recipe, cohort: Cohort) -> None:
         known.save(run.anatomy)
 
 
-def _train_stages(session: Session, jobs: Sequence[Job]) -> list[Job]:
-    """Train all stages that are not finished; returns the trainings by another recipe if a pace has changed it."""
+def _train_stages(session: Session, jobs: Sequence[Job]) -> None:
+    """Train all stages that are not finished."""
     run = session.run
     earlier = dict[str, Method]()
     for job in jobs:
@@ -251,12 +241,8 @@ def _train_stages(session: Session, jobs: Sequence[Job]) -> list[Job]:
         else:
             _load_start(method, session, name)
             imported = _import_autoencoder(job, session, method)
-            trained = imported or train_stage(job, session, method, started)
-            if isinstance(trained, Recipe):
-                return job.of_stages(trained)
-            method = trained
+            method = imported or train_stage(job, session, method, started)
         earlier[name] = method.eval().requires_grad_(False)
-    return []
 
 
 def _load_start(method: Method, session: Session, name: str) -> None:

@@ -18,7 +18,6 @@ from voxlate.commands.api.entry import Place
 from voxlate.commands.api.progress import Reporter
 from voxlate.scans.cohorts.split import FOLDS
 from voxlate.training.continuing import train_further
-from voxlate.training.planning.pace import read_pace
 from voxlate.training.planning.plan import Plan, check_same, plan_once
 from voxlate.training.planning.planner import plan_training
 from voxlate.training.recipe import Recipe, from_dict, head_of, read, to_dict
@@ -235,7 +234,7 @@ def _train_planned(data: Path, run: Path, asked: TrainOptions, report: Reporter)
     if new_plan is None:
         _say_resumed(run, chosen, asked, report)
         _say_last_stage(chosen, asked, report)
-    beginning = Beginning(head, read_pace(run, chosen, report.say))
+    beginning = Beginning(head, new_plan.budgets if new_plan is not None else {})
     done = train_recipe(
         chosen, data, run, asked, beginning=beginning, progress=report.step, say=report.say
     )

@@ -132,7 +132,6 @@ class Cycle(Method):
             {name: options.critic.build(channels=count) for name, count in outputs.items()}
         )
         self.histories = {name: History(options.history) for name in DIRECTIONS}
-        self.training_rooms = {name: (options.history, count) for name, count in outputs.items()}
 
     @property
     def net(self) -> nn.Module:  # type: ignore[override]

@@ -3,7 +3,6 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from types import MappingProxyType
 from typing import Any, ClassVar, Protocol, cast
 
 import torch
@@ -183,9 +182,6 @@ class Method(nn.Module, ABC):
 
     def finish(self, batches: Iterable[Batch]) -> None:
         """Set what the weights are scaled by; called once, with the validation batches, before they are saved."""
-
-    training_rooms: Mapping[str, tuple[int, int]] = MappingProxyType({})
-    """By name how many images `training_state` holds at most, and their channels."""
 
     def training_state(self) -> dict[str, Tensor]:
         """What resuming a training needs in addition to weights and optimisers; unused at inference."""

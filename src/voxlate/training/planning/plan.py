@@ -6,7 +6,7 @@ import re
 import shlex
 import textwrap
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +17,17 @@ from voxlate.base.errors import BadInput
 from voxlate.base.files import lock, write_text
 from voxlate.scans.cases.prepared import Cohort
 from voxlate.scans.cohorts.rows import as_names
+from voxlate.training.clock import Budgets
 from voxlate.training.log_file import append_line
-from voxlate.training.planning.pace import PaceRecord
 from voxlate.training.planning.probe import Limits
 from voxlate.training.planning.rules import Tables
 from voxlate.training.processes import by_main, processes
 from voxlate.training.recipe import Recipe, from_dict, head_of, header, read
 from voxlate.training.recipe import text as recipe_text
-from voxlate.training.run import Run, check_free, repair_recipe_file
-from voxlate.training.state_file import save_state
-from voxlate.training.train import owner_of
+from voxlate.training.run import Run, check_free
+from voxlate.training.state_file import owner_of, save_state
 from voxlate.training.training_options import PlanOptions
+from voxlate.training.weights import read_header
 
 # After changes of these keys, steps were set by hand, or a step takes another time than the probed one.
 DECIDES_LENGTH = r"train$|train\.(steps|epochs|more|stop|ema|optimiser)|opponent|task|method"
@@ -44,7 +44,7 @@ class Plan:
         memory: predicted memory of the training, in bytes.
         limits: minutes and bytes that were asked for.
         where: the cohort and the machine, in words.
-        pace: the speed by which the training corrects its steps, None if a length was set by hand.
+        budgets: what the plan gives each stage, none if a length was set by hand.
         at_once: the command by which a starter needs no training, "" without one.
         allow_code: import the code outside voxlate that changes of the recipe name.
         state: of the first stage's training after a race, from which it goes on.
@@ -67,26 +67,19 @@ class Plan:
     memory: float
     limits: Limits
     where: str
-    pace: PaceRecord | None = None
+    budgets: Budgets = field(default_factory=dict)
     at_once: str = ""
     allow_code: bool = False
     state: Mapping[str, Any] | None = None
     cohort: Cohort | None = None
 
-    def keep_pace(self, run: Path) -> None:
-        """Write what the training continues from: RUN/plan.json with the speed by which it corrects its steps (see
-        pace.read_pace), and the state after a race; no file where there is none."""
+    def keep_race(self, run: Path) -> None:
+        """Write the state after a race, from which the training goes on; no file where there is none."""
         files = Run(run)
-        if self.pace is None:
-            files.pace.unlink(missing_ok=True)
-        else:
-            self.pace.write(run)
         if self.state is None:
             files.race.unlink(missing_ok=True)
         else:
-            # The owner is the training to which the state belongs.
-            owner = owner_of(self.recipe, self.cohort)
-            save_state(files.race, {"owner": owner, "state": dict(self.state)})
+            save_state(files.race, self.state, owner_of(self.recipe, self.cohort))
 
     @property
     def recipe(self) -> Recipe:
@@ -117,7 +110,7 @@ class Plan:
             self,
             tables=recipe_text.apply_changes(self.tables, changes),
             why=why,
-            pace=None if fixes_length else self.pace,
+            budgets={} if fixes_length else self.budgets,
             state=None,
             allow_code=allow_code or self.allow_code,
         )
@@ -131,7 +124,7 @@ class Plan:
         most = peak_memory(find_device(device))
         planned = {"seconds": self.seconds, "memory_bytes": self.memory}
         took = {"seconds": seconds, "memory_bytes": most}
-        steps = run.origin["recipe"]["train"]["steps"]
+        steps = read_header(run.weights())["steps"]
         append_line(run.log, {"stage": "final", "step": steps, "planned": planned, "took": took})
         wanted = f"of {self.limits.minutes:g} and {self.limits.memory_bytes / 2**30:.1f}"
         return f"predicted {self.seconds / 60:.1f} minutes and {self.memory / 2**30:.2f} GiB, {wanted}; took {seconds / 60:.1f} minutes and {most / 2**30:.2f} GiB."
@@ -182,21 +175,11 @@ def _on_a_line(match: re.Match[str]) -> str:
 
 
 def begun_recipe(run: Path, allow_code: bool = False) -> tuple[Recipe, str] | None:
-    """The recipe by which a run continues, and its head; None if there is no run yet.
-
-    The recipe in the provenance decides, because the pace of a plan writes changed steps there first.
-    """
-    files = Run(run)
-    if not files.recipe.exists():
+    """The recipe by which a run continues, and its head; None if there is no run yet."""
+    path = Run(run).recipe
+    if not path.exists():
         return None
-    recipe = read(str(files.recipe), allow_code=allow_code)
-    head = head_of(str(files.recipe))
-    stated = files.origin if files.provenance.exists() else {}
-    if not stated.get("corrections") or not isinstance(stated.get("recipe"), dict):
-        return recipe, head
-    paced = from_dict(stated["recipe"], f"{files.provenance}", allow_code)
-    repair_recipe_file(files, paced)
-    return paced, head
+    return read(str(path), allow_code=allow_code), head_of(str(path))
 
 
 def plan_once(
@@ -217,7 +200,7 @@ def plan_once(
         check_free(Run(run))
         plan = make()
         with lock(run):
-            plan.keep_pace(run)
+            plan.keep_race(run)
         return *plan.with_head, plan
 
     return by_main(accelerator, decide)

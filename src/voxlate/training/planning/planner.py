@@ -8,33 +8,30 @@ The path of `train auto`, in the order in which these functions are called:
    rules turns facts into the settings of each stage, each with its reason.
 4. Race: race.choose_start trains from the starter and from random weights; held-out patients decide.
 5. Plan: plan.Plan keeps recipe, reasons and cost; plan.plan_once writes it into the run.
-6. Training: training.train.train trains each stage by loop.train_stage; pace.Paced corrects its length.
+6. Training: training.train.train trains each stage by loop.train_stage, for the seconds that the plan gives it (clock.Clock).
 7. Verdict: training.verdict compares the validation error with that of naive baselines.
 """
 
 import operator
 from collections.abc import Mapping
-from math import ceil, prod
+from math import ceil
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from voxlate.base.devices import find_device
-from voxlate.base.errors import BadInput, plural
+from voxlate.base.errors import BadInput
 from voxlate.base.messages import Say
 from voxlate.base.option import merge
 from voxlate.scans.cases.prepared import open_cohort
+from voxlate.training.clock import Budget
 from voxlate.training.planning import rules
 from voxlate.training.planning.cohort_facts import CohortFacts
-from voxlate.training.planning.pace import SPARE, PaceRecord
 from voxlate.training.planning.plan import Plan
 from voxlate.training.planning.probe import Limits, Probe, default_memory_limit
 from voxlate.training.planning.race import choose_start
 from voxlate.training.planning.roles import Roles, choose_roles
 from voxlate.training.planning.rules import LEAST_STEPS, PREDICTOR, Draft, Size
 from voxlate.training.planning.search import (
-    BATCHES,
     FILLED,
     WIDTHS,
     Candidate,
@@ -50,15 +47,8 @@ from voxlate.training.training_options import PlanOptions
 
 # With fewer steps of a second stage, its samples are noise.
 FEWEST_OF_SAMPLES = 200
-BEFORE_REFUSAL = 9  # steps that are timed again before minutes are refused
-SLOWED = 4  # times that other work may have made the first timed steps as long
-# Features after the stem that one thread trains in a second at most: ten times as many as the narrowest network did on a
-# processor without fast bfloat16. Minutes that are too few even so are refused before any step is timed.
-FASTEST = 3.3e5
 ROOM = 1.5  # factor on the advised minutes
 FEW = 2  # passes over the slices below which a training is too short
-# A completion draws which images are missing, so that a part of the slices suffices to begin with.
-FEWEST_OF_COMPLETION = 100
 # Share of the time for the regression: by the law, an image of both costs it 2 % of its error after 20 minutes.
 SHARES = {"both": 0.75, "samples": 0.4}
 
@@ -77,8 +67,8 @@ def plan_training(
 
     fold: plan for the training cases of this fold (see Cohort.in_fold); settings: see Plan.change; changes: fields of the
     options. from_scratch: begin from random weights even where a starter fits.
-    Raises BadInput if the cohort does not suffice for a training, or if the limits are too narrow for the smallest
-    network.
+    Raises BadInput if the cohort does not suffice for a training, or if the memory is too small for the smallest network.
+    Minutes that are too few for one pass over the slices train on a part of them, which the plan states.
     """
     asked = merge(PlanOptions, options, changes)
     mode = asked.mode or "both"
@@ -95,8 +85,6 @@ def plan_training(
         starter, about = find_starter(facts, roles, mode)
     search = Search(facts, roles, probe, say)
     device = find_device(asked.device)
-    if device.type == "cpu":
-        _refuse_hopeless(search)
     if roles.pairing == "pairs" and mode != "mean":
         draft = _plan_samples(search, starter, mode, asked.mode is not None)
     else:
@@ -121,32 +109,19 @@ def plan_training(
         memory=probe.most,
         limits=limits,
         where=str(cohort.folder),
-        pace=PaceRecord(
-            minutes=minutes,
-            probed_seconds=probe.probe_seconds,
-            step_seconds=each,
-            most_steps={name: ceil(FILLED * most) for name, most in draft.most_steps.items()},
-            fewest_steps=draft.fewest_steps,
-        ),
+        budgets={
+            name: Budget(
+                seconds=count * seconds_of_step,
+                most_steps=ceil(FILLED * draft.most_steps[name]),
+                fewest_steps=draft.fewest_steps[name],
+            )
+            for (name, seconds_of_step), count in zip(each.items(), steps)
+        },
         at_once=at_once,
         state=draft.state and {**draft.state, "stage": first},
         cohort=cohort,
     )
     return planned.change(settings or {}, allow_code)
-
-
-def _refuse_hopeless(search: Search) -> None:
-    """Raise BadInput where no processor trains in the minutes, before a step is timed."""
-    size = Size(WIDTHS[0], rules.stems(search.facts)[-1], BATCHES[-1])
-    features = size.batch * prod(rules.patch_sides(search.facts, size.stem)) / size.stem**2
-    fastest = features / FASTEST / torch.get_num_threads()
-    ideal = search.candidate(size, fastest, search.seconds(), 1)
-    _check_epoch(
-        search,
-        ideal,
-        1.0,
-        "on a processor ten times as fast as a usual one; test steps tell what this one needs",
-    )
 
 
 def _check_settings(
@@ -268,9 +243,6 @@ def _plan_first(
     """The network of the first stage, with its draft; mean_alone: whether no second stage follows."""
     facts = search.facts
     best, *others = search.rank(share, most_items)
-    if best.fitting < _fewest(search, best) <= SLOWED * best.fitting:  # perhaps other work ran
-        best = search.again(best, share, most_items, BEFORE_REFUSAL)
-    _check_epoch(search, best, share)
     if starter is not None:
         best, draft = choose_start(search, starter, best, share, most_items, mean_alone)
     else:
@@ -300,30 +272,5 @@ def _warn_of_short(draft: Draft, fitting: int, minutes: float) -> None:
 
 
 def _fewest(search: Search, best: Candidate) -> int:
-    """The fewest steps of a first stage: one pass over all slices, of a completion over a part of them.
-
-    The order of the batches draws that part at random.
-    """
-    wanted = ceil(0.5 * search.facts.slices / best.size.batch)  # about half contain body
-    return min(wanted, FEWEST_OF_COMPLETION) if search.roles.pairing == "complete" else wanted
-
-
-def _check_epoch(
-    search: Search,
-    best: Candidate,
-    share: float,
-    when: str = "fewer while other work slows the machine",
-) -> None:
-    """Raise BadInput if a share of the time does not suffice for the fewest steps. when: on what their number depends."""
-    facts, probe = search.facts, search.probe
-    wanted = _fewest(search, best)
-    if best.fitting >= wanted:
-        return
-    seconds = best.seconds / share
-    # other work may slow the machine further: 1.1 was too little
-    minutes = (wanted * seconds * 1.25 / (1 - SPARE) + probe.probe_seconds) / 60
-    at_once = without_training(facts, search.roles, probe.cohort.scans)
-    starter = f", or synthesise without a training: {at_once}" if at_once else "."
-    raise BadInput(
-        f"--minutes: expected time for one pass over the {facts.slices:,} slices to make {search.roles.task} (--source, --target), found {probe.limits.minutes:g}, which is time for {plural(best.fitting, 'step')} of {best.size.batch} slices ({when}). Give {ceil(10 * minutes) / 10:.1f} minutes or more{starter}"
-    )
+    """The fewest steps of a first stage: one pass over the slices, of which about half contain body, if it fits."""
+    return min(ceil(0.5 * search.facts.slices / best.size.batch), best.steps)

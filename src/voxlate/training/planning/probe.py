@@ -16,6 +16,7 @@ from voxlate.base.machine import keep_freed_memory
 from voxlate.scans.cases.prepared import Cohort
 from voxlate.science.batch import Batch
 from voxlate.science.methods.method import Method
+from voxlate.training.clock import Clock
 from voxlate.training.job import Job
 from voxlate.training.loop import begin_learner, take_step
 from voxlate.training.precision import with_precision
@@ -77,13 +78,10 @@ class Probe:
         another = 2 * STEPS * self.last.seconds if self.last else 0
         return self.probe_seconds + another <= PROBED * self.limits.minutes * 60
 
-    def again(self, tables: Mapping[str, Any], seconds: float, least: int = 0) -> float:
-        """Seconds of a step that took `seconds` in a first try, measured again over as many steps as time allows.
-
-        least: number of steps that are measured whatever the time.
-        """
+    def again(self, tables: Mapping[str, Any], seconds: float) -> float:
+        """Seconds of a step that took `seconds` in a first try, measured again over as many steps as time allows."""
         left = PROBED * self.limits.minutes * 60 - self.probe_seconds
-        steps = max(min(int(left / seconds) - 1, MOST_STEPS), least)
+        steps = min(int(left / seconds) - 1, MOST_STEPS)
         measured = self.measure(tables, 0, steps=steps) if steps > STEPS else None
         return min(measured.seconds, seconds) if measured else seconds
 
@@ -132,12 +130,13 @@ class TimedSteps:
     def __init__(self, job: Job, method: Method, batches: Iterator[Batch]) -> None:
         self.job = job
         self.learner = begin_learner(method, job)
+        self.clock = Clock(job.stage.train)
         self.batches = batches
 
     def step(self) -> float:
         """Train one step; returns its seconds."""
         begun = time.perf_counter()
-        take_step(self.learner, self.learner.method, self.job, self.batches)
+        take_step(self.learner, self.learner.method, self.job, self.batches, self.clock)
         devices.wait_for(self.job.device)
         return time.perf_counter() - begun
 

@@ -7,8 +7,7 @@ step, so that the winner goes on from its state. Their errors are shares of how 
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from statistics import median
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,7 +18,6 @@ from voxlate.scans.cohorts.split import patient_order
 from voxlate.science.batch import Batch
 from voxlate.training.initial import initial_method
 from voxlate.training.job import Job
-from voxlate.training.planning.pace import TOLERANCE
 from voxlate.training.planning.probe import TimedSteps
 from voxlate.training.planning.rules import LEAST_STEPS, Draft, Size, first_stage
 from voxlate.training.planning.search import Candidate, Search
@@ -47,14 +45,13 @@ class Entrant:
 class Result:
     """What a race showed of an entrant.
 
-    error: mean absolute error on held-out items as a share of the truth's mean absolute deviation; step_seconds: median
-    of a step; state: from which its training goes on, None where the race held out training patients.
+    error: mean absolute error on held-out items as a share of the truth's mean absolute deviation; state: from which its
+    training goes on, None where the race held out training patients.
     """
 
     entrant: Entrant
     steps: int
     error: float
-    step_seconds: float
     state: dict[str, Any] | None
 
 
@@ -88,7 +85,6 @@ class _Runner:
     entrant: Entrant
     job: Job
     spent: float = 0.0
-    times: list[float] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         begun = time.perf_counter()
@@ -101,8 +97,7 @@ class _Runner:
 
     def step(self) -> None:
         """Train one step."""
-        self.times.append(self.training.step())
-        self.spent += self.times[-1]
+        self.spent += self.training.step()
 
     def result(self, goes_on: bool) -> Result:
         """Its error on the held-out items."""
@@ -111,10 +106,8 @@ class _Runner:
         error = validate(learner.averaged, items, job.recipe, job.stage, job.device)["mae"]
         # A constant truth has no deviation.
         deviation = sum(map(_deviation, items)) / len(items) or 1.0
-        # The first step also allocates memory.
-        step_seconds = median(self.times[1:] or self.times)
         state = {**learner.state(), "seconds": 0.0} if goes_on else None
-        return Result(self.entrant, learner.step, error / deviation, step_seconds, state)
+        return Result(self.entrant, learner.step, error / deviation, state)
 
 
 def _deviation(batch: Batch) -> float:
@@ -214,7 +207,7 @@ def choose_start(
         begin_from(starter, draft)
         chosen = Entrant(starter.start_from, measured.seconds, draft)
     if measured is None or held_out is None:
-        result = Result(chosen, 0, math.nan, chosen.step_seconds, None)
+        result = Result(chosen, 0, math.nan, None)
         why = "there is no patient who could be held out for a race with random weights"
         if measured is None:
             why = "the network of the starter needs too much memory"
@@ -222,22 +215,11 @@ def choose_start(
     else:
         race = run_race([chosen, random], held_out, raced, probe.device_name, goes_on)
         result, why = race.best, race.reason
-    draft = result.entrant.draft
+    winner = result.entrant
+    draft = winner.draft
     draft.state = result.state
-    affordable = candidate(draft.size, result.step_seconds)
-    _correct_length(draft, affordable.steps)
     draft.why["net.width"] = (
-        f"{draft.size} gets {draft.steps:,} steps of {result.step_seconds:.3f} s"
+        f"{draft.size} gets {draft.steps:,} steps of {winner.step_seconds:.3f} s"
     )
     draft.why["start_from"] = why
-    return replace(affordable, steps=draft.steps), draft
-
-
-def _correct_length(draft: Draft, steps: int) -> None:
-    """Give a raced draft the steps that fit by the speed of the race; the steps that it has trained keep theirs."""
-    train = draft.tables["train"]
-    if abs(steps - draft.steps) <= TOLERANCE * draft.steps or steps <= draft.done:
-        return
-    if draft.done:
-        train["paced"] = [[draft.done, draft.steps]]
-    train["steps"] = draft.steps = steps
+    return candidate(draft.size, winner.step_seconds), draft

@@ -9,7 +9,6 @@ from voxlate.base.errors import BadInput
 from voxlate.base.messages import Say, message
 from voxlate.training.planning import rules
 from voxlate.training.planning.cohort_facts import CohortFacts
-from voxlate.training.planning.pace import SPARE
 from voxlate.training.planning.probe import Probe
 from voxlate.training.planning.roles import Roles
 from voxlate.training.planning.rules import LEAST_STEPS, Size, Tables, first_stage
@@ -25,6 +24,7 @@ BY_WIDTH = 1.3
 BY_STEM = 2.0
 BY_BATCH = 1.0
 FILLED = 1.25  # largest factor of the useful steps up to which all of the time is used
+SPARE = 0.04  # share of the time that is reserved for starting, validating, saving
 RUNNERS_UP = 2  # number of further networks that a reason names
 
 
@@ -71,10 +71,10 @@ class Search:
         candidates.remove(best)
         return [self.again(best, share, most_items), *candidates]
 
-    def again(self, best: Candidate, share: float, most_items: float, least: int = 0) -> Candidate:
-        """The network for a share of the time after its step was timed again; least: see Probe.again."""
+    def again(self, best: Candidate, share: float, most_items: float) -> Candidate:
+        """The network for a share of the time after its step was timed again."""
         size = best.size
-        each = self.probe.again(self._recipe(size), best.seconds, least)
+        each = self.probe.again(self._recipe(size), best.seconds)
         self.tried[size] = each
         return self.candidate(size, each, self.seconds(share), most_items)
 

@@ -1,7 +1,6 @@
 """Checks of a recipe whose settings are valid one by one: whether its stages and tables fit one another."""
 
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
 
 from voxlate.base.config import kind_of
 from voxlate.base.errors import BadInput
@@ -126,10 +125,6 @@ def _check_training(stage: FullStage, where: str) -> None:
             "expected train.steps from 1, or train.epochs, found 0. Change it.",
         ),
         (
-            not _is_order(train.paced, train.steps),
-            f"expected train.paced with rising steps, each below the lengths before and after it, found {[list(pair) for pair in train.paced]} in {named}, which has {train.steps} steps. Restore it, or drop it.",
-        ),
-        (
             train.more and train.stop is not None,
             f"expected train.more or train.stop, which ends a training before its last step, found both in {named}. Drop one; a run with train.stop is not trained further.",
         ),
@@ -152,15 +147,6 @@ def _check_training(stage: FullStage, where: str) -> None:
     ):
         if wrong:
             raise BadInput(f"{where}: {sentence}")
-
-
-def _is_order(paced: Sequence[tuple[int, int]], steps: int) -> bool:
-    """Whether the steps up to which earlier lengths held rise, each below the lengths before and after it."""
-    untils = [until for until, _ in paced]
-    lengths = pairwise([*(length for _, length in paced), steps])
-    return untils == sorted(untils) and all(
-        until < min(beside) for until, beside in zip(untils, lengths)
-    )
 
 
 def _check_physics(recipe: Recipe, where: str) -> None:

@@ -23,6 +23,7 @@ RETIRED = {
     "synth.contrast": {},
     "task.detach": False,
     "task.predictor_steady": False,
+    "train.paced": ANY,
 }
 
 

@@ -13,7 +13,6 @@ from voxlate.base.files import read_json
 from voxlate.base.records import (
     Count,
     Name,
-    Number,
     Place,
     Record,
     Several,
@@ -22,6 +21,7 @@ from voxlate.base.records import (
     Text,
 )
 from voxlate.synthesis.provenance import Provenance, Table, run_folders, source_paths
+from voxlate.training.clock import Budget
 from voxlate.training.recipe.earlier_recipe import stored_recipe
 
 
@@ -57,15 +57,6 @@ class _Continued(TypedDict):
     torch: Text
 
 
-class _Correction(TypedDict):
-    """What the pace of a plan was told, and the steps of each stage before it corrected them."""
-
-    stage: Name
-    step: Several
-    seconds: Number
-    steps_before: dict[Name, Count]
-
-
 class Adapted(TypedDict):
     """The weights that a run was adapted from, and whether these were calibrated."""
 
@@ -81,7 +72,7 @@ class _Trained(TypedDict, total=False):
     prepared: Place | Table  # a path in the provenance of a run, a table in that of an image
     inherited_voxels: list[ShortDigest]
     continuations: list[_Continued]
-    corrections: list[_Correction]
+    budgets: dict[Name, Budget]
     replayed: Place
     adapted: Adapted
     starters: dict[Text, Text]

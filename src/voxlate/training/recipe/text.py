@@ -128,8 +128,6 @@ def apply_changes(values: Values, changes: Mapping[str, Any]) -> Values:
     values = copy.deepcopy(values)
     for key, value in changes.items():
         _change(values, key, value)
-        if key == "train.steps":  # a new length, which is not one to which a run was corrected
-            values["train"].pop("paced", None)
     return values
 
 

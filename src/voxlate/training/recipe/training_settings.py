@@ -3,8 +3,6 @@
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
-from pydantic import Field
-
 from voxlate.base.config import Counts, setting, settings
 from voxlate.science.diffusion.sample import check_sampler_name
 from voxlate.training.recipe.optimiser import Optimiser
@@ -15,7 +13,6 @@ VALIDATION_SHARE = (
 VALIDATION_STEPS = 32  # of ddim, where the sampler of synthesis costs more than that share
 BACKWARD = 3  # evaluations that a forward and a backward pass cost
 Precision = Literal["auto", "bfloat16", "float32"]
-Positive = Annotated[int, Field(gt=0)]
 
 
 @settings
@@ -127,12 +124,6 @@ class Training:
             lt=1,
         ),
     ] = None
-    paced: Annotated[
-        tuple[tuple[Positive, Positive], ...],
-        setting(
-            "Earlier values of `steps`, which the pace of a plan corrected: [[100, 1000]] states that up to step 100 they were 1000. Rate and average depend on the share of the training that is done, which has no jump."
-        ),
-    ] = ()
     batch: Annotated[
         int, setting("Number of items in a step, over all processes together.", ge=1)
     ] = 8
@@ -205,40 +196,23 @@ class Training:
         """Steps in all."""
         return self.steps + sum(self.more or ())
 
-    def part(self, step: int) -> tuple[int, int]:
-        """Where a step, 0-based, lies: its place in `steps` or in one of `more`, and the length of that part."""
+    def part(self, place: float) -> tuple[float, int]:
+        """Where a place (see clock.Clock) lies: in `steps` or in one of `more`, and the length of that part."""
         parts = (self.steps, *(self.more or ()))
         for steps in parts[:-1]:
-            if step < steps:
-                return step, steps
-            step -= steps
-        return step, parts[-1]
+            if place < steps:
+                return place, steps
+            place -= steps
+        return place, parts[-1]
 
-    @property
-    def planned(self) -> int:
-        """The steps with which the training began."""
-        return self.paced[0][1] if self.paced else self.steps
+    def rate(self, place: float) -> float:
+        """The learning rate at a place."""
+        return self.optimiser.lr * self.optimiser.factor(*self.part(place))
 
-    def place(self, step: int) -> float:
-        """The place of a step, 0-based, in a training of the planned steps: the same share of it is done there."""
-        place, done = 0.0, 0
-        for until, steps in (*self.paced, (self.steps, self.steps)):
-            each = (self.planned - place) / (steps - done)
-            if step < until:
-                return place + (step - done) * each
-            place, done = place + (until - done) * each, until
-        return float(self.planned)
+    def decay(self, steps: float) -> float:
+        """Decay of the running average in a training of so many steps, which covers the same share of each."""
+        return max(1 - (1 - self.ema) * self.steps / steps, 0.0) if self.ema else 0.0
 
-    def rate(self, step: int) -> float:
-        """The learning rate of a step, 0-based."""
-        part = self.part(step) if step >= self.steps else (self.place(step), self.planned)
-        return self.optimiser.lr * self.optimiser.factor(*part)
-
-    def decay(self, step: int) -> float:
-        """Decay of the running average at a step, which covers the same share of a training as in the planned one."""
-        steps = next((steps for until, steps in self.paced if step < until), self.steps)
-        return max(1 - (1 - self.ema) * self.planned / steps, 0.0) if self.ema else 0.0
-
-    def progress(self, step: int) -> float:
-        """Share of `steps` that is done before a step; further steps go on as the training ended."""
-        return min(self.place(step) / self.planned, 1.0)
+    def progress(self, place: float) -> float:
+        """Share of `steps` that is done at a place; further steps go on as the training ended."""
+        return min(place / self.steps, 1.0)

@@ -1,0 +1,240 @@
+"""A planned stage follows the share of its seconds that has passed; its recorded steps repeat bit for bit."""
+
+import os
+import shutil
+import signal
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+from accelerate import Accelerator
+
+from refusals import refuses
+from rows import every_row, slow
+from trainings import recipe_of_text, same_weights
+from voxlate.base.errors import Stopped
+from voxlate.base.files import read_json, write_json
+from voxlate.training.clock import MOST_SHARE, Budget, Clock, read_places
+from voxlate.training.planning.plan import begun_recipe
+from voxlate.training.planning.probe import quiet_pace
+from voxlate.training.planning.rules import HELD
+from voxlate.training.recipe.run_provenance import read_run
+from voxlate.training.recipe.training_settings import Training
+from voxlate.training.train import Beginning, train
+from voxlate.training.weights import read_header
+
+STEPS = 20
+OF_STAGE = 'train = {{ steps = {0}, batch = 2, precision = "float32", workers = 0, ema = 0.5, '
+OF_STAGE += "validate_every = 0, log_every = 5, optimiser = {{ warm_up = 2, hold = {1} }} }}"
+TWO = f"""
+title = "two stages, as a plan has them"
+task = {{ kind = "residual", predictor = "regression" }}
+data = {{ source = ["t1"], target = ["t2"], patch = [1, 24, 20] }}
+intensity = {{ t1 = {{ kind = "window", low = 0, high = 1200 }}, t2 = {{ kind = "window", low = 0, high = 1400 }} }}
+method = {{ kind = "diffusion" }}
+net = {{ kind = "unet", width = 8, multipliers = [1, 2], blocks = 1, groups = 4, middle_attention = false }}
+{OF_STAGE.format(STEPS, HELD)}
+synth = {{ sampler = "ddim", steps = 2 }}
+
+[[stages]]
+name = "regression"
+method = {{ kind = "regression" }}
+net = {{ kind = "unet", width = 8, multipliers = [1, 2], blocks = 1, groups = 4, middle_attention = false }}
+{OF_STAGE.format(STEPS, HELD)}
+"""
+BUDGET = Budget(seconds=float(STEPS), most_steps=30, fewest_steps=15)  # a second a step
+BUDGETS = {"regression": BUDGET, "final": replace(BUDGET, fewest_steps=27)}
+
+
+@pytest.fixture
+def seconds(monkeypatch):
+    """The seconds of a clock, in a list of one number that tests change."""
+    now = [100.0]
+    clock = SimpleNamespace(monotonic=lambda: now[0])
+    monkeypatch.setattr("voxlate.training.clock.time", clock)
+    return now
+
+
+@pytest.fixture
+def begin(tmp_path):
+    """begin(options): the clock of a planned stage that begins, or goes on by its record."""
+    record = tmp_path / "clock.txt"
+
+    def begin(options, budget=BUDGET):
+        places = read_places(record, "final", options.steps)
+        clock = Clock(options, "final", budget, record, Accelerator(cpu=True), places)
+        clock.fill(0)
+        return clock
+
+    return begin
+
+
+def test_without_a_plan_the_place_of_a_step_is_its_number():
+    options = Training(steps=100, more=(50,))
+    clock = Clock(options)
+    assert [clock.place(step) for step in (0, 7, 149)] == [0, 7, 149]
+    assert (clock.steps(7), clock.length(7), clock.most_steps) == (100, 150, 150)
+    assert clock.options.decay(clock.steps(7)) == options.ema
+
+
+@pytest.mark.parametrize(
+    ("times", "steps"),
+    [
+        ([1.0] * 40, 20),  # as planned
+        ([0.75] * 40, 27),
+        ([0.5] * 40, 30),  # the most steps that are useful
+        ([2.0] * 40, 20),  # a step moves on by a twentieth at most
+        ([0.5] * 4 + [0.75] * 40, 28),
+    ],
+)
+def test_a_planned_stage_ends_when_its_seconds_have_passed(seconds, begin, times, steps):
+    options = Training(steps=STEPS)
+    clock = begin(options)
+    for step, each in enumerate(times):
+        if clock.place(step) >= options.steps:
+            break
+        seconds[0] += each
+        clock.move_on(step + 1)
+    assert step == steps
+    assert clock.place(step) == options.steps
+    assert clock.steps(step) == pytest.approx(steps)
+
+
+def test_the_rate_follows_elapsed_over_planned_seconds(seconds, begin):
+    options = Training(steps=1000, ema=0.99)
+    optimiser = options.optimiser
+    clock = begin(options, Budget(seconds=100.0, most_steps=10_000))
+    rates, times = [], (2.0, 5.0, 9.0, 9.0, 13.0)
+    for step, passed in enumerate(times, start=1):
+        seconds[0] = 100.0 + passed
+        clock.move_on(step)
+        rates.append(options.rate(clock.place(step)))
+    assert rates == [optimiser.lr * optimiser.factor(10 * passed, 1000) for passed in times]
+    assert options.progress(clock.place(5)) == pytest.approx(0.13)
+    seconds[0] = 190.0
+    clock.move_on(6)
+    assert options.progress(clock.place(6)) == pytest.approx(0.13 + MOST_SHARE), "after a pause"
+    # five steps in 13 of 100 seconds: 38.5 in all, and the average covers the same share of them
+    assert clock.length(5) == 38
+    assert options.decay(clock.steps(5)) == pytest.approx(1 - 0.01 * 130 / 5)
+    assert Training(ema=0).decay(1.0) == 0
+
+
+def test_recorded_steps_repeat_and_the_clock_goes_on_after_them(seconds, begin, tmp_path):
+    options = Training(steps=100, more=(3,))
+    budget = Budget(seconds=100.0, most_steps=1000)
+    clock = begin(options, budget)
+    for step in (1, 2, 3):
+        seconds[0] += 2.5
+        clock.move_on(step)
+    record = tmp_path / "clock.txt"
+    record.write_text(record.read_text() + "final 12.3")  # a kill cut it short
+    seconds[0] += 500.0
+    again = begin(options, budget)
+    for step in (1, 2, 3):
+        seconds[0] += 4.0
+        again.move_on(step)
+    assert again.places == clock.places == [0.0, 2.5, 5.0, 7.5]
+    seconds[0] += 3.0
+    again.move_on(4)
+    assert again.places[4] == pytest.approx(10.5)
+    while not again.has_ended:
+        seconds[0] += 5.0
+        again.move_on(len(again.places))
+    end = len(again.places) - 1
+    assert [again.place(end + further) for further in range(3)] == [100, 101, 102]
+    again.move_on(end + 1)
+    assert begin(options, budget).places == again.places, "further steps have places without it"
+
+
+@every_row("line", ["final 7", "final nan", "final -1", "final 1e9", "final", "\0"])
+def test_a_record_that_another_program_changed_is_refused(tmp_path, line):
+    path = tmp_path / "clock.txt"
+    path.write_text(f"final 0.0\nfinal 8.0\nregression 3.0\n{line}\n")
+    with refuses(r"clock\.txt: expected the places of a training's steps"):
+        read_places(path, "final", STEPS)
+
+
+@pytest.fixture(scope="module")
+def planned():
+    return recipe_of_text(TWO)
+
+
+@pytest.fixture
+def fit_planned(planned, prepared, seconds):
+    """fit_planned(out): trains both stages, whose steps take 0.7 s, from the fourth on 0.9 s."""
+    steps = []
+
+    def fit(out, also=lambda *_: None, budgets=BUDGETS, say=lambda _: None):
+        def take_time(*step):
+            steps.append(step)
+            seconds[0] += 0.7 if len(steps) < 4 else 0.9
+            also(*step[:2])
+
+        seconds[0] += 1000.0  # between two starts
+        beginning = Beginning(budgets=budgets)
+        options = {"device": "cpu", "progress": take_time, "say": say, "beginning": beginning}
+        return train(planned, prepared, out, **options)
+
+    fit.steps = steps
+    return fit
+
+
+@slow
+def test_a_planned_training_ends_in_its_seconds_and_repeats_bit_for_bit(
+    planned, fit_planned, seconds, tmp_path
+):
+    states, said, out = tmp_path / "states", [], tmp_path / "run"
+    states.mkdir()
+
+    def stop(stage, step):
+        if (stage, step) in (("regression", 6), ("final", 3)):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    for _ in range(2):
+        with pytest.raises(Stopped):
+            fit_planned(out, stop)
+        shutil.copy(out / "state.pt", states / f"{len(fit_planned.steps)}.pt")
+    run = fit_planned(out, say=lambda one: said.append(one.code))
+    taken = [read_header(run.weights(stage))["steps"] for stage in BUDGETS]
+    assert sum(taken) == len(fit_planned.steps)
+    assert all(22 < steps < 27 for steps in taken)
+    assert said.count("too-slow") == 1
+    assert begun_recipe(out)[0] == planned, "a recipe is not rewritten"
+    assert read_json(run.provenance)["budgets"]["final"]["seconds"] == STEPS
+
+    first, second = sorted(states.glob("*.pt"))
+    for name, stage, state in (
+        ("a", "regression", None),
+        ("b", "regression", first),
+        ("c", "final", second),
+    ):
+        other = shutil.copytree(out, tmp_path / name)
+        stale = [other / "state.pt", other / "weights.safetensors"]
+        if stage == "regression":
+            stale.append(other / "weights.regression.safetensors")
+        for path in stale:
+            path.unlink()
+        if state is not None:
+            shutil.copy(state, other / "state.pt")
+        fit_planned(other)
+        assert same_weights(run, other)
+        assert same_weights(run, other, "regression")
+
+
+def test_a_run_whose_steps_an_earlier_version_corrected_is_read(tmp_path):
+    train = {"steps": 20, "paced": [[2, 20]]}
+    write_json(tmp_path / "provenance.json", {"recipe": {"train": train}, "corrections": []})
+    assert read_run(tmp_path / "provenance.json")["recipe"]["train"] == {"steps": 20}
+
+
+@every_row(
+    "times, pace",
+    [
+        ([1.0, 1.2, 9.0], 1.2),
+        ([3.0, 3.2, 3.1, 1.0, 1.2, 9.0, 2.0], 1.2),
+        ([1.0, 3.2, 3.1, 1.0, 3.2, 3.1], 3.1),
+    ],
+)
+def test_the_pace_of_a_probe_is_that_of_its_quietest_repeat(times, pace):
+    assert quiet_pace(times) == pace
