@@ -119,11 +119,10 @@ def _agreement(name: str, scores: ScoreFrame) -> Iterator[Chart]:
         axes.plot(mean, difference, "o", color=_colour(number), markersize=6)
         bias = float(difference.mean())
         half = LIMITS * float(difference.std(ddof=1))
-        names.append(
-            f"{region.replace('_', ' ')} {bias:+.3g} ({bias - half:+.3g} to {bias + half:+.3g})"
-        )
+        limits = f"limits {bias - half:+.3g} to {bias + half:+.3g}"
+        names.append(f"{region.replace('_', ' ')}: bias {bias:+.3g}, {limits}")
     axes.axhline(0, color=FAINT, linewidth=1, linestyle=DASHED)
-    title = f"{name}: mean of image − truth ({unit}) over their mean, with 95 % limits of agreement"
+    title = f"{name}: Bland–Altman of region means ({unit}), image − truth over their mean"
     yield {"title": title, "names": names, "svg": _svg(chart, axes, title)}
 
 
