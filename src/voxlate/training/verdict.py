@@ -84,8 +84,8 @@ def verdict_on(
     pairs = [_pair(name, ours, errors[name], patients) for name in others]
     shared = [pair for pair in pairs if pair.cases]
     if not shared:
-        errors = [error for error in ours.values() if np.isfinite(error)]
-        own = f"MAE {_in_unit(float(np.mean(errors)), unit)}; no" if errors else "No"
+        finite = [error for error in ours.values() if np.isfinite(error)]
+        own = f"MAE {_in_unit(float(np.mean(finite)), unit)}; no" if finite else "No"
         said = f"{own} naive baseline was scored (--prepared PREPARED or --naive RUN gives one)."
         said += f" No result on other patients: {not_held_out}." if not_held_out else ""
         return Verdict(modality, "unknown", said, unit=unit)
@@ -135,7 +135,7 @@ class _Pair:
 
 def _judge(pair: _Pair, unit: str, where: str, not_held_out: str) -> tuple[Outcome, str]:
     """The outcome and its sentence: better needs most patients and a significant difference; worse needs most patients."""
-    ours, theirs = (_in_unit(float(errors.mean()), unit) for errors in (pair.synthesis, pair.naive))
+    ours, theirs = (_in_unit(float(both.mean()), unit) for both in (pair.synthesis, pair.naive))
     size = len(pair.naive)
     errors = f"MAE {ours}{where}; {pair.baseline} {theirs}".removesuffix(".")  # of a.u.
     share = pair.share
