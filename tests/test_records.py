@@ -206,7 +206,7 @@ def test_provenance_of_an_image_or_a_run_in_another_form_is_refused(tmp_path, re
         read(tmp_path / "provenance.json")
 
 
-ROW = "c0,p0,ct,synthesis,,,mae,HU,2.0,0.0\n"
+ROW = "c0,p0,ct,synthesis,,,,mae,HU,2.0,0.0\n"
 
 
 @every_row(

@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pandas import read_csv
 
 from made_scores import made_scores
 from refusals import refuses
 from rows import every_row
+from voxlate.base.files import read_json
 from voxlate.base.statistics import holm, least_p
 from voxlate.evaluation.compare import compare
 
@@ -77,6 +79,24 @@ def test_the_best_method_is_the_reference_and_the_others_are_tested_against_it(f
     assert (of_a.reference, of_b.reference) == ("b", "b")
     mae = metrics(compare(folders, reference="c"))["mae"]
     assert (mae["best"], mae["reference"]) == ("b", "c")
+
+
+def test_the_table_is_written_as_csv_and_latex_by_its_ending(folders, tmp_path):
+    found = compare(folders)
+    for name in ("table.csv", "table.tex", "table.json"):
+        found.write(tmp_path / name)
+    read = read_csv(tmp_path / "table.csv")
+    assert [*read["method"]] == [*"abcabc"]
+    assert [*read["mean"]] == pytest.approx([*found.to_frame()["mean"]])
+    lines = (tmp_path / "table.tex").read_text().splitlines()
+    mae = next(line for line in lines if line.startswith("MAE [HU]")).removesuffix(r" \\")
+    # the best is bold, a significant difference has a star
+    assert [("textbf" in cell, "*" in cell) for cell in mae.split(" & ")[1:]] == [
+        (False, True),
+        (True, False),
+        (False, False),
+    ]
+    assert read_json(tmp_path / "table.json")["methods"].keys() == {*"abc"}
 
 
 def test_slices_of_a_patient_are_one_value(tmp_path):

@@ -139,6 +139,14 @@ def test_a_mask_file_decides_what_counts(cohort, shifted, tmp_path):
             evaluate(shifted, cohort, mask=mask)
 
 
+def test_a_synthesis_stored_in_another_orientation_scores_the_same(cohort, shifted):
+    before = evaluate(shifted, cohort).rows[0].scores
+    flipped = np.diag([-1.0, 1, 1, 1])
+    flipped[0, 3] = head(0).shape[2] - 1
+    save(shifted / "p0/ct.nii.gz", truth_of(shifted)[..., ::-1], affine=flipped)
+    assert evaluate(shifted, cohort).rows[0].scores == before
+
+
 def ramp(shape, affine):
     """Values that grow along x and z in millimetres: linear interpolation of it is exact on any grid."""
     z, _, x = np.meshgrid(*(np.arange(size) for size in shape), indexing="ij")

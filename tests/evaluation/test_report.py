@@ -13,11 +13,12 @@ import pytest
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
+from made_scores import made_scores
 from made_volumes import head, made_volume, save
 from refusals import refuses
 from voxlate.base.files import WRITING, read_json, write_json
 from voxlate.base.messages import message
-from voxlate.evaluation.reports import charts as curves
+from voxlate.evaluation.reports.charts import curve_chart, score_charts
 from voxlate.evaluation.reports.page import report
 from voxlate.evaluation.scoring.evaluate import evaluate
 from voxlate.scans.formats.io import write_volume
@@ -258,10 +259,24 @@ def test_later_lines_of_a_resumed_run_count(tmp_path):
 
 
 def test_a_falling_curve_is_drawn_falling_in_the_pages_colours():
-    svg = curves.curve_chart([Curve("loss", (0.0, 50.0, 100.0), (3.0, 2.0, 1.0))], "loss <b>")
+    svg = curve_chart([Curve("loss", (0.0, 50.0, 100.0), (3.0, 2.0, 1.0))], "loss <b>")
     lines = re.findall(r'd="(M [^"]*)"[^>]*stroke: var\(--(?:c0|accent)\)', svg)
     points = np.array(re.findall(r"[\d.]+", max(lines, key=len)), float).reshape(-1, 2)
     assert np.diff(points[:, 0]) == pytest.approx([244, 244], abs=1)
     # y grows downwards in SVG
     assert (np.diff(points[:, 1]) > 0).all()
     assert points.max() <= 560
+
+
+def test_scores_have_charts_of_patients_of_the_means_of_regions_and_of_coverage():
+    ours = {"mae": [5.0, 6, 8, 9], "coverage": [0.9] * 4, "bone.coverage": [0.7, 0.8, 0.7, 0.8]}
+    ours |= {"bone.mean": [310.0, 410, 510, 610], "bone.truth_mean": [300.0, 400, 500, 600]}
+    values = {"synthesis": ours, "copy": {"mae": [9.0, 9, 9, 9]}}
+    stated = {"regions": {"bone": ""}, "calibrations": [{"coverage": 0.9}]}
+    patients, agreement, coverage = score_charts(made_scores({"ct": values}, **stated))
+    assert all(chart["svg"].startswith("<svg") for chart in (patients, agreement, coverage))
+    assert agreement["names"] == ["bone: bias +10, limits +10 to +10"]
+    assert ">bone</text>" in coverage["svg"]
+    # three patients are the fewest of a plot
+    few = {"synthesis": {"mae": [5.0, 6.0]}, "copy": {"mae": [9.0, 9.0]}}
+    assert score_charts(made_scores({"ct": few})) == []

@@ -44,11 +44,6 @@ def check_apart(
     return [*ask("apart", numbers, name), *ask("unmeasured", numbers, name)]
 
 
-def is_misaligned(header: CaseHeader, measured: Misalignment) -> bool:
-    """Whether a scan is so far from the scan that it was compared with that it is said."""
-    return bool(ask("apart", {**_apart_numbers(header, measured), "advice": ""}))
-
-
 def _apart_numbers(header: CaseHeader, found: Misalignment) -> Numbers:
     resolved = [mm for axis, mm in zip("DHW", header.spacing_mm) if axis not in found.unseen]
     apart_mm = found.median_mm or 0.0

@@ -374,22 +374,22 @@ def _pool(name: str, metric: Metric, methods: Sequence[ScoredMethod]) -> Table:
     values = {
         method.name: method.scores.means[name][SYNTHESIS].get(metric.key, {}) for method in methods
     }
-    if any(value.get("mean") is None for value in values.values()):
+    features, *others = (method.scores.parts[name]["features"] for method in methods)
+    counts = {value.get("n") for value in values.values()}
+    absent = any(value.get("mean") is None for value in values.values())
+    if absent or len(counts) > 1 or any(other["name"] != features["name"] for other in others):
         return {}
-    features = {method.scores.parts[name]["features"]["name"] for method in methods}
-    counts = {value["n"] for value in values.values()}
-    if len(features) > 1 or len(counts) > 1:
-        return {}
-    kept = ("mean", "sd", "ci95")
-    summaries = {method: {key: value[key] for key in kept} for method, value in values.items()}
     result = {
         "label": metric.label,
         "better": metric.better,
         "n": counts.pop(),
         "best": min(values, key=lambda method: values[method]["mean"]),
         "reference": None,
-        "features": features.pop(),
-        "methods": summaries,
+        "features": features["name"],
+        "methods": {
+            method: {key: value[key] for key in ("mean", "sd", "ci95")}
+            for method, value in values.items()
+        },
     }
     return {metric.key: result}
 

@@ -84,7 +84,9 @@ def verdict_on(
     pairs = [_pair(name, ours, errors[name], patients) for name in others]
     shared = [pair for pair in pairs if pair.cases]
     if not shared:
-        said = "No naive baseline was scored. A folder train (or imagesTr) in the cohort of the true scans, --prepared PREPARED or --naive RUN gives the training cases of one."
+        finite = [error for error in ours.values() if np.isfinite(error)]
+        own = f"MAE {_in_unit(float(np.mean(finite)), unit)}; no" if finite else "No"
+        said = f"{own} naive baseline was scored (--prepared PREPARED or --naive RUN gives one)."
         said += f" No result on other patients: {not_held_out}." if not_held_out else ""
         return Verdict(modality, "unknown", said, unit=unit)
     best = min(shared, key=lambda pair: (-pair.cases, pair.naive.mean()))
@@ -133,10 +135,7 @@ class _Pair:
 
 def _judge(pair: _Pair, unit: str, where: str, not_held_out: str) -> tuple[Outcome, str]:
     """The outcome and its sentence: better needs most patients and a significant difference; worse needs most patients."""
-    ours, theirs = (
-        f"{fixed_text(mean, mean, fits=True)} {unit}".rstrip()
-        for mean in (float(pair.synthesis.mean()), float(pair.naive.mean()))
-    )
+    ours, theirs = (_in_unit(float(both.mean()), unit) for both in (pair.synthesis, pair.naive))
     size = len(pair.naive)
     errors = f"MAE {ours}{where}; {pair.baseline} {theirs}".removesuffix(".")  # of a.u.
     share = pair.share
@@ -157,6 +156,10 @@ def _judge(pair: _Pair, unit: str, where: str, not_held_out: str) -> tuple[Outco
     if enough := patients_needed(size):
         return "unclear", f"{errors}. Too few patients ({size} of {enough}) to compare."
     return "unclear", f"{errors}. Not clearly lower: {lower} (signed-rank test, p {p:.2g})."
+
+
+def _in_unit(error: float, unit: str) -> str:
+    return f"{fixed_text(error, error, fits=True)} {unit}".rstrip()
 
 
 def _pair(baseline: str, ours: Errors, theirs: Errors, patients: Mapping[str, str]) -> _Pair:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from markupsafe import Markup
+from pandas import DataFrame
 
 from voxlate.base.array_types import AnyArray, Float64
 from voxlate.evaluation.scoring.score_frame import ScoreFrame
@@ -77,28 +78,18 @@ def _patients(name: str, scores: ScoreFrame) -> Iterator[Chart]:
     if verdict.baseline is None:
         return
     errors = scores.errors(name, METRIC)
-    both = {
-        case: (naive, errors[SYNTHESIS][case])
-        for case, naive in errors[verdict.baseline].items()
-        if case in errors[SYNTHESIS]
-    }
-    means = [
-        np.mean([both[case] for case in both if scores.patients[case] == patient], axis=0)
-        for patient in dict.fromkeys(scores.patients[case] for case in both)
-    ]
+    both = DataFrame({"naive": errors[verdict.baseline], "ours": errors[SYNTHESIS]}).dropna()
+    means = both.groupby(scores.patients.__getitem__).mean()
     if len(means) < FEWEST:
         return
-    naive, ours = np.transpose(means)
+    naive, ours = means.to_numpy().T
     chart, axes = _empty_chart(300)
     axes.plot(naive, ours, "o", color=_colour(0), markersize=7)
     ends = [min(naive.min(), ours.min()), max(naive.max(), ours.max())]
     axes.plot(ends, ends, color=FAINT, linewidth=1, linestyle=DASHED)
     title = f"{name}: MAE of each patient ({verdict.unit}) over that of {verdict.baseline}"
-    yield {
-        "title": title,
-        "names": ["synthesis; dashed: equal errors"],
-        "svg": _svg(chart, axes, title),
-    }
+    named = ["synthesis; dashed: equal errors"]
+    yield {"title": title, "names": named, "svg": _svg(chart, axes, title)}
 
 
 def _agreement(name: str, scores: ScoreFrame) -> Iterator[Chart]:
@@ -119,11 +110,10 @@ def _agreement(name: str, scores: ScoreFrame) -> Iterator[Chart]:
         axes.plot(mean, difference, "o", color=_colour(number), markersize=6)
         bias = float(difference.mean())
         half = LIMITS * float(difference.std(ddof=1))
-        names.append(
-            f"{region.replace('_', ' ')} {bias:+.3g} ({bias - half:+.3g} to {bias + half:+.3g})"
-        )
+        limits = f"limits {bias - half:+.3g} to {bias + half:+.3g}"
+        names.append(f"{region.replace('_', ' ')}: bias {bias:+.3g}, {limits}")
     axes.axhline(0, color=FAINT, linewidth=1, linestyle=DASHED)
-    title = f"{name}: mean of image − truth ({unit}) over their mean, with 95 % limits of agreement"
+    title = f"{name}: Bland–Altman of region means ({unit}), image − truth over their mean"
     yield {"title": title, "names": names, "svg": _svg(chart, axes, title)}
 
 
@@ -142,9 +132,9 @@ def _coverage(name: str, scores: ScoreFrame) -> Iterator[Chart]:
         return
     chart, axes = _empty_chart(260)
     for place, value in enumerate(shown.values()):
-        low, high = value["ci95"] or (value["mean"], value["mean"])
-        axes.plot([place, place], [100 * low, 100 * high], color=_colour(0), linewidth=2)
-        axes.plot([place], [100 * value["mean"]], "o", color=_colour(0), markersize=7)
+        ends = value["ci95"] or [value["mean"]]
+        axes.plot([place] * len(ends), [100 * end for end in ends], color=_colour(0), linewidth=2)
+        axes.plot(place, 100 * value["mean"], "o", color=_colour(0), markersize=7)
     axes.axhline(100 * stated[0], color=FAINT, linewidth=1, linestyle=DASHED)
     axes.margins(x=0.08)
     title = f"{name}: share of voxels within the intervals (%), by tissue"

@@ -1,7 +1,5 @@
-"""Messages on what makes scores doubtful: cases far worse than others, regions that hold bone, guessed names, unknown patients."""
+"""Messages on what makes scores doubtful: cases far worse than others, images of other software, unknown patients."""
 
-import math
-import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 
@@ -10,16 +8,13 @@ import numpy as np
 from voxlate.base.errors import BadInput, first_of, plural
 from voxlate.base.groups import grouped
 from voxlate.base.messages import UNOWNED, Message, message
-from voxlate.checks.check_table import ask, exact_messages
+from voxlate.checks.check_table import exact_messages
 from voxlate.evaluation.scoring.case_scores import Row, ScoredItem
 from voxlate.evaluation.scoring.own_metrics import without_value
 from voxlate.evaluation.scoring.scored_images import Item
 from voxlate.scans.cases.prepared import open_cohort
-from voxlate.scans.images.ranges import Range
-from voxlate.scans.images.regions import Region
 from voxlate.training.verdict import SYNTHESIS
 
-VESSELS = re.compile("vessel|arter|vein|gef|vasc|aneurysm", re.IGNORECASE)
 FEWEST_CASES = 4  # cases, below which a median says little
 # Times the median error, and median absolute deviations above it: a truth that was blurred by 6 mm has 1.84 and 15, one that
 # was turned by 5° 1.78 and 14 (4 heads each); of 62 evaluations with ordinary truths none has both (slices: 2.4 and 11).
@@ -29,17 +24,13 @@ TIMES, DEVIATIONS = 1.7, 12.0
 def doubts_on(
     scored: Mapping[Item, ScoredItem],
     rows: Sequence[Row],
-    ranges: Mapping[str, Range],
-    regions: Sequence[Region],
     own: Collection[str],
     recognised: Mapping[str, str],
 ) -> Iterator[Message]:
-    """Messages on what makes scores doubtful: regions, guessed names, outliers, values, and unknown patients.
+    """Messages on what makes scores doubtful: outliers, values, and unknown patients.
 
-    ranges: by modality; regions: that the user asked for; own: keys of metrics of the user; recognised: the path of each
-    image whose case and modality were guessed.
+    own: keys of metrics of the user; recognised: the path of each image of other software.
     """
-    yield from _bones(rows, ranges, regions)
     if recognised:
         label, place = next(iter(recognised.items()))
         yield message(
@@ -59,23 +50,6 @@ def doubts_on(
         if not item.provenance and result.truth.unit == "HU":  # a CT of other software
             for said in exact_messages(result.truth.sketch.image, "HU", "synthetic CT"):
                 yield said.on(item.label)
-
-
-def _bones(
-    rows: Sequence[Row], ranges: Mapping[str, Range], regions: Sequence[Region]
-) -> Iterator[Message]:
-    """Messages on regions of HU above a threshold that are called vessels, and mostly hold bone."""
-    for region in regions:
-        name = region.name
-        means = [
-            row.scores[f"{name}.truth_mean"]
-            for row in rows
-            if row.modality == region.modality
-            and ranges[row.modality].unit == "HU"
-            and row.scores[f"{name}.voxels"]
-        ]
-        if VESSELS.search(name) and region.high == math.inf and means:
-            yield from ask("vessels-region", {"mean_hu": float(np.mean(means)), "region": name})
 
 
 def find_outliers(name: str, errors: Mapping[str, float]) -> list[Message]:

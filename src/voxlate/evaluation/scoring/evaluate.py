@@ -1,6 +1,6 @@
 """The evaluation of a folder of syntheses and of naive baselines against the truth, with all conventions stated."""
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -105,7 +105,7 @@ def evaluate(
         **header_of(out, Path(truth), scored, job.ranges, job.rules, job.own, job.weights),
         **_on_truths(every, faults, wrong),
         "messages": [
-            said.table for said in [*cautions, *job.doubts(scored, rows, images.recognised)]
+            said.table for said in [*cautions, *doubts_on(scored, rows, job.own, images.recognised)]
         ],
     }
     scores = Scores(header, frame_of(rows, header), _pictures(rows))
@@ -225,13 +225,6 @@ class _ScoreJob:
                 raise BadInput(
                     f"region {region.name}: expected voxels of {region.text} in at least one case, found none. Move the threshold, or check the mask."
                 )
-
-    def doubts(
-        self, scored: Scored, rows: Sequence[Row], recognised: Mapping[str, str]
-    ) -> Iterator[Message]:
-        """Messages on what makes the scores doubtful."""
-        regions = next(iter(self.rules.values())).asked_regions
-        return doubts_on(scored, rows, self.ranges, regions, self.own, recognised)
 
 
 def _job(out: Path, items: Sequence[Item], asked: EvaluateOptions) -> _ScoreJob:

@@ -12,7 +12,7 @@ from voxlate.evaluation.scoring.case_scores import Rules, ScoredItem
 from voxlate.evaluation.scoring.distances import Vectors, describe_features, distances
 from voxlate.evaluation.scoring.interval_scores import has_ends
 from voxlate.evaluation.scoring.own_metrics import Function, describe
-from voxlate.evaluation.scoring.score_frame import Table, section_names
+from voxlate.evaluation.scoring.score_frame import ENSEMBLE, Table, section_names
 from voxlate.evaluation.scoring.score_units import shows_a_window, window_sentence
 from voxlate.evaluation.scoring.scored_images import Item, images_in
 from voxlate.evaluation.scoring.scored_regions import masks_of_several
@@ -41,6 +41,17 @@ def header_of(
     asked = next(iter(rules.values())).asked
     names = section_names((item.modality, item.fold) for item in scored)
     sections = grouped(zip(names, scored))
+    stated = {}
+    # modalities in the order of their names, and out-of-fold cases before those of the ensemble
+    for name in sorted(sections, key=lambda name: (sections[name][0].modality, ENSEMBLE in name)):
+        items = sections[name]
+        modality = items[0].modality
+        stated[name] = {
+            "modality": modality,
+            **_conventions(ranges[modality], rules[modality]),
+            "lpips": weights.name if weights else None,
+            **_distances(items, scored, rules[modality]),
+        }
     return {
         "truth": relative_to(out, truth),
         "out_of_fold": {item.case.case: item.fold for item in scored if item.fold},
@@ -49,15 +60,7 @@ def header_of(
         **_on_provenance(out, scored),
         **_on_areas(rules, ranges),
         **_on_windows(scored, ranges, asked.window),
-        "modalities": {
-            name: {
-                "modality": items[0].modality,
-                **_conventions(ranges[items[0].modality], rules[items[0].modality]),
-                "lpips": weights.name if weights else None,
-                **_distances(items, scored, rules[items[0].modality]),
-            }
-            for name, items in sections.items()
-        },
+        "modalities": stated,
     }
 
 

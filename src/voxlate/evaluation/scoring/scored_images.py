@@ -3,7 +3,6 @@
 import functools
 import json
 import os
-import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,8 +13,7 @@ from voxlate.base.files import HIGH, LOW, MAPS, STD, SYNTHETIC, UNCALIBRATED
 from voxlate.base.groups import grouped
 from voxlate.evaluation.scoring.interval_scores import Interval, interval_of
 from voxlate.scans.cases.prepared import open_cohort
-from voxlate.scans.cohorts.case_files import KNOWN, CaseFiles
-from voxlate.scans.cohorts.path_roles import scans_named
+from voxlate.scans.cohorts.case_files import CaseFiles
 from voxlate.scans.formats.dicom import is_dicom_folder
 from voxlate.scans.formats.io import content_hash, is_there, scan_endings, without_ending
 from voxlate.scans.images.units import unit_of
@@ -30,25 +28,8 @@ from voxlate.training.naive import Baselines, fit_cohort
 from voxlate.training.recipe.run_provenance import read_run
 
 BASELINES = "naive.safetensors"
-# Words of other software's names of images that state no modality, and those of a CT.
-MADE = (
-    "pred",
-    "prediction",
-    "predicted",
-    "fake",
-    "synth",
-    "synthetic",
-    "generated",
-    "output",
-    "result",
-)
-SYNTHETIC_CT = (
-    "sct",
-    "synct",
-    "pct",
-    "pseudoct",
-    "syntheticct",
-)
+# What other software calls the synthesis of a case's only CT.
+OF_A_CT = ("", "ct", "sct", "synct", "pct", "pseudoct", "pred", "prediction", "fake", "synthetic")
 
 
 @dataclass(frozen=True, eq=False)
@@ -185,8 +166,8 @@ def recognise_images(
 ) -> tuple[dict[tuple[str, str], Path], list[str]]:
     """The images below a folder by case and modality, and the paths that name no case or no modality of it.
 
-    The file's own name comes before those of its folders. A name of two cases or two modalities says nothing; an
-    image is the case's only CT where no word says what else it is. Raises BadInput for two images of one case and modality.
+    Paths end in CASE/MODALITY or CASE_MODALITY, or for the only CT of a case in CASE or CASE_ and a word of OF_A_CT.
+    Raises BadInput for two images of one case and modality.
     """
     images = dict[tuple[str, str], Path]()
     unknown = list[str]()
@@ -206,38 +187,21 @@ def recognise_images(
 
 
 def _case_of(place: str, cases: Collection[str]) -> tuple[str | None, str]:
-    """The one case that the last part of a path with a case's name has, and the path without it."""
-    parts = place.split("/")
-    for level in reversed(range(len(parts))):
-        rest = parts[level]
-        named = list[str]()
-        for case in sorted(cases, key=len, reverse=True):
-            whole = rf"(?<![A-Za-z0-9]){re.escape(case)}(?![A-Za-z0-9])"
-            if re.search(whole, rest):
-                named.append(case)
-                rest = re.sub(whole, " ", rest)
-        if len(named) == 1:
-            return named[0], "/".join([*parts[:level], rest, *parts[level + 1 :]])
-        if named:
-            break
-    return None, place
+    """The case with which a file's name begins, or that its folder is called, and the rest of the name."""
+    folder, _, name = place.rpartition("/")
+    for case in sorted(cases, key=len, reverse=True):
+        if name == case or name.startswith(f"{case}_"):
+            return case, name.removeprefix(case).removeprefix("_")
+    folder = folder.rpartition("/")[2]
+    return (folder, name) if folder in cases else (None, name)
 
 
 def _modality_of(rest: str, case: CaseFiles) -> str | None:
-    """The one modality of a case that a path names, or the only one that states the same kind (ct_bone for ct), or its only CT."""
-    words = [word for word in re.split(r"[^a-z0-9]+", rest.lower()) if word]
-    named = {word for word in words if word in case.files}
-    kinds = [word for word in words if word in KNOWN]
-    if kinds and not named:
-        named = {*scans_named(case.files, kinds)}
-    if "ct" in case.files and {*words} & {*SYNTHETIC_CT}:
-        named.add("ct")
-    if named:
-        return named.pop() if len(named) == 1 else None
-    in_name = re.split(r"[^a-z0-9]+", rest.lower().rpartition("/")[2])
+    """The modality of a case that the rest of a file's name is, or its only CT."""
+    if rest in case.files:
+        return rest
     in_hu = [name for name in case.files if unit_of(name) == "HU"]
-    says_else = any(word and not word.isdigit() and word not in MADE for word in in_name)
-    return in_hu[0] if len(in_hu) == 1 and not says_else else None
+    return in_hu[0] if len(in_hu) == 1 and rest.lower() in OF_A_CT else None
 
 
 def _images_below(out: Path) -> Iterator[Path]:

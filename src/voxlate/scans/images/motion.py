@@ -7,9 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import ndimage
 
-from voxlate.base.array_types import Bool, Float32, Float64
+from voxlate.base.array_types import Bool, Float64
 
 Mask = Bool
 Floats = Float64
@@ -24,7 +23,6 @@ ARM_MM = 100.0  # of a rotation: about the size of a head
 STIFFNESS: tuple[float, ...] = (10.0, 100.0)
 RIGID: tuple[float, ...] = ()  # no spline
 SPLINE_MM = 100.0  # a unit of the spline's, so that its system of equations is well scaled
-LATTICE_MM = 6.0  # between points at which a smooth field is computed; in between it is linear
 SOFTER = 0.8  # a spline is kept below this share of the rigid motion's error; edges of two contrasts gain less
 
 
@@ -133,20 +131,3 @@ def rigid_motion(centres: Floats, displacements: Floats, resolved: Mask) -> Rigi
         if np.abs(step * np.repeat([1, ARM_MM], 3)).max() < SETTLED_MM:
             break
     return Rigid(middle, translation, turn, resolved, weights)
-
-
-def on_every_voxel(
-    field: Field, shape: tuple[int, ...], spacing_mm: tuple[float, float, float]
-) -> Float32:
-    """The displacements in mm at every voxel, [3, D, H, W], linear between points of a lattice."""
-    lengths_mm = [n * mm for n, mm in zip(shape, spacing_mm)]
-    counts = [
-        max(2, round(length / LATTICE_MM)) if n > 1 else 1 for n, length in zip(shape, lengths_mm)
-    ]
-    nodes = [np.linspace(0, n - 1, count) for n, count in zip(shape, counts)]
-    points = np.stack(np.meshgrid(*nodes, indexing="ij"), axis=-1) * np.array(spacing_mm)
-    at_nodes = field(points.reshape(-1, 3)).reshape(*counts, 3)
-    axes = [np.linspace(0, count - 1, n) for n, count in zip(shape, counts)]
-    places = np.meshgrid(*axes, indexing="ij")
-    parts = [ndimage.map_coordinates(at_nodes[..., axis], places, order=1) for axis in range(3)]
-    return np.stack(parts).astype(np.float32)
