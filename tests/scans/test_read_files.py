@@ -303,6 +303,8 @@ READ = [  # what is written, its name, its voxels, and how many messages it gets
     # segmentations
     (lambda d: segmentation(d / "a.dcm", MASKS[:1]), "seg", MASKS[0], 1),
     (lambda d: segmentation(d / "a.dcm", MASKS[:1], [2]), "seg", MASKS[0], 1),
+    (lambda d: segmentation(d / "a.dcm", MASKS[:1], [1, 3]), "seg", MASKS[0, ::2], 2),
+    (lambda d: segmentation(d / "a.dcm", MASKS[:1], [0, 2, 3, 4]), "seg", MASKS[0, 1:2], 1),
     (lambda d: segmentation(d / "a.dcm", MASKS, [2]), "seg", LABELS, 1),
     (lambda d: f"{segmentation(d / 'a.dcm', MASKS, [2])}#frame=2", "seg", MASKS[1], 1),
     (lambda d: segmentation(d / "a.dcm", MASKS[:1], syntax="deflated"), "seg", MASKS[0], 1),
@@ -354,17 +356,17 @@ READ = [  # what is written, its name, its voxels, and how many messages it gets
         for most in (np.uint8, np.uint16)
     ),
     # arrays
-    (lambda d: hdf5(d / "a.h5", reconstruction_rss=STACK, kspace=STACK * 1j), "", STACK, 0),
+    (lambda d: hdf5(d / "a.h5", reconstruction_rss=STACK, kspace=STACK * 1j), "", STACK, 1),
     (
         lambda d: f"{hdf5(d / 'a.h5', **{'x/y': STACK, 'z': STACK})}#array=x/y",
         "",
         STACK,
-        0,
+        1,
     ),
     (lambda d: hdf5(d / "a.h5", any=STACK).with_name("a.h5#slice=2"), "", STACK[2:3], 0),
-    (lambda d: mat(d / "a.mat", im=STACK.T), "", STACK.transpose(0, 2, 1), 0),
-    (lambda d: mat(d / "a.mat", im=STACK).with_name("a.mat#slices=0"), "", STACK, 0),
-    (lambda d: npz(d / "a.npz", a=STACK).with_name("a.npz#slices=0"), "", STACK, 0),
+    (lambda d: mat(d / "a.mat", im=STACK.T), "", STACK.transpose(0, 2, 1), 1),
+    (lambda d: mat(d / "a.mat", im=STACK).with_name("a.mat#slices=0"), "", STACK, 1),
+    (lambda d: npz(d / "a.npz", a=STACK).with_name("a.npz#slices=0,mm=1x1x2"), "", STACK, 0),
     (lambda d: npy(d / "a.npy", STACK).with_name("a.npy#slices=0,slice=1"), "", STACK[1:2], 0),
     (lambda d: npy(d / "a.npy", STACK).with_name("a.npy#channel=1"), "", STACK[None, ..., 1], 0),
 ]
