@@ -236,6 +236,7 @@ READ = [  # what is written, its name, its voxels, and how many messages it gets
     (of(PhotometricInterpretation="MONOCHROME1"), "", SERIES, 0),
     (of(*each("EchoTime", 10, 10.1, 10, 10.1, 10)), "", SERIES, 0),
     (of(RescaleType="hu"), "", SERIES, 0),
+    (of(RealWorldValueMappingSequence=[item(RealWorldValueSlope=9.0)]), "", SERIES, 0),
     (lambda d: with_neighbours(d), "", SERIES, 0),
     (lambda d: write_with(write_with(d, "x", 2), "y", 4), "", SERIES, 1),  # repeated images
     *((lambda d, kind=kind: bare(d, kind), "", SERIES, 0) for kind in (True, False, None)),
