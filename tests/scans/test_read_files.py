@@ -462,6 +462,9 @@ REFUSED = [  # what is written, its name, and what the sentence names
     # arrays
     (lambda d: npy(d / "a.npy", STACK), "", r"5×6×7.*#slices=0"),
     (lambda d: npz(d / "a.npz", a=STACK), "", "#slices=0"),
+    (lambda d: cut(npy(d / "a.npy", STACK[0]), 0.6), "", "damage"),
+    (lambda d: put(d / "a.npy", npy(d / "b.npy", STACK[0]).read_bytes() + b"0"), "", "more bytes"),
+    (lambda d: npy(d / "a.npy", np.array([{"a": 1}])), "", "objects"),
     (lambda d: hdf5(d / "a.h5", a=STACK, b=STACK), "", "#array=a"),
     (lambda d: hdf5(d / "a.h5", kspace=STACK * 1j).with_name("a.h5#array=kspace"), "", "complex"),
     (lambda d: hdf5(d / "a.h5", a=STACK).with_name("a.h5#slice=5"), "", "0 to 4"),

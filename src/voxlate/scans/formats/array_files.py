@@ -265,11 +265,11 @@ def _npy(path: Path) -> np.ndarray:
 
 
 def _npz(file: zipfile.ZipFile, path: Path) -> Arrays:
-    for member in file.infolist():
-        if member.file_size > most_bytes():
-            raise BadInput(
-                f"{path}: expected arrays of at most {most_bytes() / 2**30:.3g} GB, found {member.file_size} bytes in '{member.filename}'. If the file is sound, pass a larger --max-volume."
-            )
+    size = sum(member.file_size for member in file.infolist())
+    if size > most_bytes():
+        raise BadInput(
+            f"{path}: expected arrays of at most {most_bytes() / 2**30:.3g} GB together, found {size} bytes. If the file is sound, pass a larger --max-volume."
+        )
     # to the end, where the checksum of each is compared
     return {
         member.filename.removesuffix(".npy"): np.load(
