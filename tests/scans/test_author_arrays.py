@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import zipfile
 from collections import Counter
 from pathlib import Path
 
@@ -323,14 +322,10 @@ DAMAGED = [
     (TRAIN_LIST, None, "train_list.txt: expected a text file"),
     (TEST_LIST, "\n\n", "test_list.txt: expected a line for each slice"),
     (TMAX, None, "found no tmax"),
-    (MCTA, 1000, "p07.npy: .*damage"),
-    (MCTA, bytes(4), "p07.npy: .*more bytes than its header states"),
     (MCTA, np.full((*SIZE, 4), np.nan, np.float32), "480 NaN"),
     (MCTA, np.zeros((*SIZE, 3), np.float32), "channel 0 to 2 .*24×20×3"),
     (TMAX, np.ones((25, 20), np.float32), "p07.npy#axes=PL,mm=0.625: .*p07.npy#channel=1.*25×20"),
     ("mask/p07.npy", np.ones(SIZE[::-1], np.uint8), "mask/p07.npy.* .24×20., found 20×24"),
-    (MCTA, np.array([{"a": 1}], dtype=object), "Python objects"),
-    (MCTA, np.zeros((*SIZE, 4), np.complex64), "real numbers, found complex64"),
 ]
 
 
@@ -347,24 +342,6 @@ def left_out(root, out, preset):
     """The sentence on the only case that is left out."""
     (sentence,) = prepared(root, out, preset).provenance["unread"]
     return sentence
-
-
-def test_an_npz_without_a_key_or_with_a_volume_gives_one_sentence(arrays_001, tmp_path):
-    source = values(3, -1, 3)
-    for arrays in ({"src": source, "target": source}, {"src": source[None], "tgt": source}):
-        np.savez(arrays_001 / "s03.npz", **arrays)
-        assert "s03" in left_out(arrays_001, tmp_path / "out", "xmodality")
-
-
-def test_an_npz_that_unpacks_to_more_than_a_slice_is_refused_before_it_is_unpacked(tmp_path):
-    with (
-        zipfile.ZipFile(tmp_path / "a.npz", "w", zipfile.ZIP_DEFLATED, compresslevel=1) as file,
-        file.open("src.npy", "w") as member,
-    ):
-        for _ in range(257):
-            member.write(bytes(1 << 20))
-    with refuses():
-        read_volume(tmp_path / "a.npz")
 
 
 @every_row(
@@ -388,8 +365,6 @@ def test_a_list_of_patients_that_does_not_fit_gives_one_sentence(fixture, text, 
     [
         ("data", np.zeros((11, *SIZE)), "paired by index .*11×24×20"),
         ("data", np.zeros((12, *SIZE[::-1])), "paired by index"),
-        ("data", np.zeros((12, *SIZE, 1)), "12×24×20×1"),
-        ("data", h5py.ExternalLink("mr.h5", "data"), "ct.h5"),
     ],
 )
 def test_stacks_that_are_no_pairs_of_slices_give_one_sentence(name, value, sentence, arrays_002):

@@ -56,13 +56,15 @@ def test_data_that_expand_beyond_the_limit_are_refused_and_others_are_counted():
         check_expansion([packed[:-9]], zlib.MAX_WBITS, "a")
 
 
-@every_row("ending", [".nii", ".nii.gz", ".mha", ".nrrd", ".png"])
+@every_row("ending", [".nii", ".nii.gz", ".mha", ".nrrd", ".png", ".npz", ".npy"])
 def test_a_large_volume_or_picture_is_refused_before_its_voxels_are_read(tmp_path, ending):
     path = tmp_path / f"a{ending}"
     if ending.startswith(".nii"):
         nib.save(nifti(100), path)
     elif ending == ".png":
         Image.new("L", (1000, 1000)).save(path)
+    elif ending.startswith(".np"):
+        (np.save if ending == ".npy" else np.savez_compressed)(path, np.zeros((1000, 1000)))
     else:
         itk = pytest.importorskip("SimpleITK")
         itk.WriteImage(itk.Image(100, 100, 100, itk.sitkInt16), str(path), True)

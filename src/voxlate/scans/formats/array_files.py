@@ -93,7 +93,13 @@ def read_array(path: Path, text: str = "") -> Stored:
         check_volume(stack.shape, path)
         data = to_float32(stack, stack.shape, path)
     spacing = "" if part.spacing_mm else ", spacing not stated: 1 mm assumed"
-    return Stored(data, part.affine, unit=part.unit, note=f"array, axes {part.axes}{spacing}")
+    guesses: tuple[str, ...] = ()
+    if spacing and len(data) > 1:
+        guesses = (
+            f"Arrays state no spacing and no orientation: 1 mm and slices from bottom to top are assumed. State them, for instance by {path.name}#axes=PL,mm=0.9x0.9x3.",
+        )
+    note = f"array, axes {part.axes}{spacing}"
+    return Stored(data, part.affine, unit=part.unit, note=note, guesses=guesses)
 
 
 def stack_shape(path: Path, text: str) -> tuple[int, int, int]:
@@ -259,11 +265,11 @@ def _npy(path: Path) -> np.ndarray:
 
 
 def _npz(file: zipfile.ZipFile, path: Path) -> Arrays:
-    for member in file.infolist():
-        if member.file_size > most_bytes():
-            raise BadInput(
-                f"{path}: expected arrays of at most {most_bytes() / 2**30:.3g} GB, found {member.file_size} bytes in '{member.filename}'. If the file is sound, pass a larger --max-volume."
-            )
+    size = sum(member.file_size for member in file.infolist())
+    if size > most_bytes():
+        raise BadInput(
+            f"{path}: expected arrays of at most {most_bytes() / 2**30:.3g} GB together, found {size} bytes. If the file is sound, pass a larger --max-volume."
+        )
     # to the end, where the checksum of each is compared
     return {
         member.filename.removesuffix(".npy"): np.load(

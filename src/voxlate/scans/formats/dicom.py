@@ -411,8 +411,8 @@ def _check_images(headers: Headers, path: Path) -> None:
 
 def _check_image(header: Any, image: Image) -> None:
     kind = text_of(header, "PhotometricInterpretation", image) or "no PhotometricInterpretation"
-    (samples,) = numbers_of(header, "SamplesPerPixel", image) or (1,)
-    (frames,) = numbers_of(header, "NumberOfFrames", image) or (1,)
+    samples, *_ = numbers_of(header, "SamplesPerPixel", image) or (1,)
+    frames, *_ = numbers_of(header, "NumberOfFrames", image) or (1,)
     missing = [name for name in PLACE if not text_of(header, name, image)]
     if samples != 1 or kind not in GREY:
         raise BadInput(

@@ -111,7 +111,7 @@ def _step(places: np.ndarray, normal: np.ndarray, headers: Headers, path: Path) 
     """The vector from one slice to the next. Raises BadInput for doubled and missing slices."""
     images = list(headers)
     if len(images) == 1:
-        return normal * (_thickness(headers[images[0]], images[0]) or 1.0)
+        return normal * (thickness_mm(headers[images[0]], images[0]) or 1.0)
     along = places @ normal
     steps = np.diff(along)
     usual = np.median(steps)
@@ -184,7 +184,7 @@ def _said_of_step(step_mm: float, headers: Headers, path: Path, numbered: bool) 
     """
     if len(headers) == 1:
         ((image, header),) = headers.items()
-        known = _thickness(header, image)
+        known = thickness_mm(header, image)
         return "" if known else "The slice states no thickness: 1 mm is assumed. Check it."
     apart = _numbers_apart(headers) if numbered else 1
     spacing, thickness = (_median(headers, name) for name in THICKNESS)
@@ -214,7 +214,7 @@ def _is_near(length_mm: float, step_mm: float) -> bool:
     return abs(length_mm - step_mm) < ROUNDING * step_mm
 
 
-def _thickness(header: Any, image: Image) -> float:
+def thickness_mm(header: Any, image: Image) -> float:
     """The thickness in mm that a header states; 0 where it states none, BadInput where it is no length."""
     for name in THICKNESS:
         for thickness in numbers_of(header, name, image):

@@ -7,6 +7,7 @@ import numpy as np
 
 from voxlate.base.errors import BadInput, first_of
 from voxlate.base.optional import optional_package
+from voxlate.scans.formats.dicom_geometry import FAR_APART, thickness_mm
 from voxlate.scans.formats.dicom_headers import Headers
 from voxlate.scans.formats.dicom_pixels import whole_file
 from voxlate.scans.formats.format import DynamicScan, Stored, check_volume, errors_as
@@ -32,13 +33,13 @@ def read_labels(headers: Headers, path: Path) -> Stored:
     segmentation, listed = _open(headers, path)
     if len(listed) == 1:
         return segments_of(headers, path).read(0)
+    said = f"Its values are the numbers of segments: {first_of(listed)}."
     try:
-        data, affine = _volume(segmentation, path, combine_segments=True)
+        return _volume(segmentation, headers, path, said, combine_segments=True)
     except RuntimeError as error:
         raise BadInput(
             f"{path}: expected segments that do not overlap, found {first_of(listed)}, of which some do. Name one of them: {path.name}#frame=1 to #frame={len(listed)}."
         ) from error
-    return _stored(data, affine, f"Its values are the numbers of segments: {first_of(listed)}.")
 
 
 def segments_of(headers: Headers, path: Path) -> DynamicScan:
@@ -50,8 +51,8 @@ def segments_of(headers: Headers, path: Path) -> DynamicScan:
     numbers = list(segmentation.segment_numbers)
 
     def read(k: int) -> Stored:
-        data, affine = _volume(segmentation, path, segment_numbers=[numbers[k]])
-        return _stored(data[..., 0], affine, f"It is the segment {listed[k]}.")
+        said = f"It is the segment {listed[k]}."
+        return _volume(segmentation, headers, path, said, segment_numbers=[numbers[k]])
 
     first = read(0)
     return DynamicScan(
@@ -77,8 +78,8 @@ def _open(headers: Headers, path: Path) -> tuple[Any, list[str]]:
     return segmentation, listed
 
 
-def _volume(segmentation: Any, path: Path, **how: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Values and affine of segments; raises RuntimeError where segments to be combined overlap."""
+def _volume(segmentation: Any, headers: Headers, path: Path, said: str, **how: Any) -> Stored:
+    """The volume of segments; raises RuntimeError where segments to be combined overlap."""
     geometry = segmentation.get_volume_geometry()
     if geometry is None:
         raise BadInput(
@@ -87,9 +88,18 @@ def _volume(segmentation: Any, path: Path, **how: Any) -> tuple[np.ndarray, np.n
     check_volume(geometry.spatial_shape, path)
     # highdicom orders slices against the normal of their planes, series are read along it
     volume = segmentation.get_volume(dtype=np.float32, **how).flip_spatial(0)
+    data = volume.array.reshape(volume.spatial_shape)
     # of slices, rows and columns to those of columns, rows and slices
-    return volume.array, check_affine(LPS_TO_RAS @ volume.affine[:, [2, 1, 0, 3]], path)
-
-
-def _stored(data: np.ndarray, affine: np.ndarray, said: str) -> Stored:
-    return Stored(np.ascontiguousarray(data), affine, "", "seg", guesses=(said,))
+    affine = LPS_TO_RAS @ volume.affine[:, [2, 1, 0, 3]]
+    guesses = [said]
+    thickness = thickness_mm(next(iter(headers.values())), next(iter(headers)))
+    step = float(np.linalg.norm(affine[:3, 2]))
+    if thickness and len(data) == 1:
+        affine[:3, 2] *= thickness / step  # highdicom takes 1 mm
+    elif 0 < FAR_APART * thickness <= step:
+        guesses.append(
+            f"Its slices are {step:.2f} mm apart and {thickness:g} mm thick: if it leaves out slices by a rule, those beside them are too thick here. Compare it with its scan."
+        )
+    return Stored(
+        np.ascontiguousarray(data), check_affine(affine, path), "", "seg", guesses=tuple(guesses)
+    )

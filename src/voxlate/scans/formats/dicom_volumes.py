@@ -213,14 +213,16 @@ def check_agreement(headers: Headers, path: Path) -> tuple[str, ...]:
         if len(images) < 2:
             continue
         known = [value for value in images if value]
-        some, *_ = others = [_names(images[value]) for value in known or images]
         if name in IDENTITY:  # whose values are never shown
+            two = " and others in ".join(_names(images[value]) for value in known[:2])
             if len(known) > 1 and (name in PATIENT or (name in SCAN and len(known) == 2)):
                 raise BadInput(
-                    f"{path}: expected one series to be of one patient and scan, found {len(known)} values of {name}: one in {some} and others in {others[1]}. Put the images of each into a folder of its own."
+                    f"{path}: expected one series to be of one patient and scan, found {len(known)} values of {name}: one in {two}. Put the images of each into a folder of its own."
                 )
             said.append(
-                f"Its images have {len(images)} values of {name}; they form one even stack, and are taken as one series."
+                f"Its images have {len(known)} values of {name}; they form one even stack, and are taken as one series."
+                if len(known) > 1
+                else f"Some of its images state no {name} ({_names(images[''])})."
             )
             continue
         listed = [f"{value or 'nothing'} in {_names(images[value])}" for value in images]

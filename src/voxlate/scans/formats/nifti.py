@@ -22,6 +22,7 @@ from voxlate.scans.formats.format import (
     DynamicScan,
     Format,
     Stored,
+    check_fetched,
     check_numbers,
     check_volume,
     errors_as,
@@ -75,6 +76,7 @@ def description_of(file: str, grades: Collection[Grade] = ()) -> str:
 
 def _load(path: Path) -> tuple[Any, list[str]]:
     """The nibabel image behind a path, of which only the header has been read and checked; and what is to be said of it."""
+    check_fetched(path)
     with open(path, "rb") as file:
         is_gzip = file.read(2) == GZIP
     packed = path.suffix.lower() in PACKED
