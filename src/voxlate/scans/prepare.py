@@ -33,7 +33,6 @@ from voxlate.scans.cases.alignment_audit import (
     choose_cases,
     misalignments,
     not_examined,
-    to_refine,
 )
 from voxlate.scans.cases.case import PreparedCase, prepare_case, read_header, write_case
 from voxlate.scans.cases.case_header import CaseHeader
@@ -150,12 +149,6 @@ def prepare(
             progress(done, len(cases))
         inputs = _without(inputs, failed)
         cases = inputs.found.cases
-        # until the worst pairs of all are estimated at the finest voxels
-        while asked.audit and (worst := to_refine(_headers(out, cases))):
-            chosen = [case for case in cases if case.case in worst]
-            for _, result in run(replace(work, coarse=False), chosen):
-                if isinstance(result, Exception):
-                    raise result
     if again:
         say(
             message(
@@ -354,23 +347,17 @@ def _each(
 
 @dataclass(frozen=True)
 class _Work:
-    """The work on the cases of a cohort, which is sent to each process.
-
-    examined: the cases whose misalignment is estimated; coarse: without the finest voxels, with which that of prepared
-    cases is estimated once more.
-    """
+    """The work on the cases of a cohort, which is sent to each process; examined: cases whose misalignment is estimated."""
 
     out: Path
     preparation: Preparation
     examination: Examination
     examined: frozenset[str]
-    coarse: bool = True
     uses_network: ClassVar[bool] = False
 
     def open(self) -> Work:
         """See Job.open."""
-        work = self.prepare if self.coarse else self.examine
-        return lambda files, _: work(files)
+        return lambda files, _: self.prepare(files)
 
     def prepare(self, files: CaseFiles) -> bool:
         """Prepare one case, unless its file exists and has the same inputs and options.
@@ -393,7 +380,7 @@ class _Work:
         case = prepare_case(files.case, scans, self.preparation, mask=mask, labels=labels)
         misaligned = {}
         if audit:
-            misaligned = misalignments(case, self.preparation.fixed, self.coarse)
+            misaligned = misalignments(case, self.preparation.fixed)
         header = replace(
             self.examination.measure(case, scans, mask),
             patient=files.patient,
@@ -410,6 +397,6 @@ class _Work:
         path = case_path(self.out, files.case)
         # in memory: a mapped file cannot be replaced everywhere
         case = PreparedCase(read_header(path), load_file(path))
-        misaligned = misalignments(case, self.preparation.fixed, self.coarse)
+        misaligned = misalignments(case, self.preparation.fixed)
         write_case(path, replace(case, header=replace(case.header, misaligned=misaligned)))
         return True

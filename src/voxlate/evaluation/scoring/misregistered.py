@@ -7,18 +7,17 @@ from pathlib import Path
 import numpy as np
 import scipy.ndimage
 
-from voxlate.base.array_types import Bool, Float32
+from voxlate.base.array_types import Bool, Float32, Float64
 from voxlate.checks.case_checks import is_misaligned
 from voxlate.evaluation.scoring.metrics import SCOPED, ImagePair, Score, mae
 from voxlate.scans.cases.case import read_header
 from voxlate.scans.cases.prepared import case_path
-from voxlate.scans.images.misalignment import Misalignment, displacement_field
-from voxlate.scans.images.motion import on_every_voxel
+from voxlate.scans.images.misalignment import Misalignment, Motion, find_motion
 
 NAME = "aligned"  # the beginning of the keys of scores after the image was moved
 KEYS = (*SCOPED, "gradient_strength")
 MOST_MM = 10.0  # 95 % of displacements are below; a longer one would hide an error of anatomy
-RULE = f"the image, and each naive baseline, moved onto the truth by the smooth displacement on which windows of both agree, as it is where none is found or 5 % of its lengths are over {MOST_MM:g} mm; interpolated linearly, which softens edges"
+RULE = f"the image, and each naive baseline, moved onto the truth by the rigid motion with the most mutual information, as it is where none is found or 5 % of its lengths are over {MOST_MM:g} mm; interpolated linearly, which softens edges"
 # The standard deviation in voxels removes noise and keeps the mean error of a shifted edge.
 SMOOTHED = 1.0
 
@@ -72,29 +71,34 @@ def score_aligned(
 ) -> dict[str, float]:
     """The scores `aligned.KEY` of the image moved onto the truth, and `aligned.mm`, the median displacement.
 
-    body: the truth's foreground, in which windows are compared. `aligned.mm` is absent where nothing was moved.
+    body: the truth's foreground, in which the two are compared. `aligned.mm` is absent where nothing was moved.
     """
-    steps_mm = displacement_onto(pair.truth, pair.synthesis, body, spacing_mm, pair.scale.unit)
+    motion = motion_onto(pair.truth, pair.synthesis, body, spacing_mm, pair.scale.unit)
     scores = {}
-    if steps_mm is not None:
-        voxels = np.array(spacing_mm, np.float32)[:, None, None, None]
-        places = np.indices(body.shape, np.float32) + steps_mm / voxels
-        moved = scipy.ndimage.map_coordinates(pair.synthesis, places, order=1, mode="nearest")
+    if motion is not None:
+        spacing = np.array(spacing_mm)
+        moved = scipy.ndimage.affine_transform(
+            pair.synthesis,
+            motion.matrix * spacing / spacing[:, None],
+            motion.offset / spacing,
+            order=1,
+            mode="nearest",
+        )
         pair = replace(pair, synthesis=moved.astype(np.float32))
-        scores[f"{NAME}.mm"] = float(np.median(_lengths(steps_mm, body)))
+        scores[f"{NAME}.mm"] = float(np.median(_lengths(motion, body, spacing_mm)))
     return {f"{NAME}.{key}": functions[key](pair) for key in KEYS if key in functions} | scores
 
 
-def displacement_onto(
+def motion_onto(
     truth: Float32, image: Float32, body: Bool, spacing_mm: Spacing, unit: str
-) -> Float32 | None:
-    """The displacement [3, D, H, W] in mm that windows of an image follow onto the truth; None if it is not moved."""
-    field, _, _ = displacement_field(truth, image, spacing_mm, body, (unit, unit))
-    if field is None:
+) -> Motion | None:
+    """The rigid motion from the truth's points to those of an image; None if it is not moved."""
+    motion = find_motion(truth, image, spacing_mm, body, (unit, unit))
+    if motion is None or np.percentile(_lengths(motion, body, spacing_mm), 95) > MOST_MM:
         return None
-    steps_mm = on_every_voxel(field, truth.shape, spacing_mm)
-    return None if np.percentile(_lengths(steps_mm, body), 95) > MOST_MM else steps_mm
+    return motion
 
 
-def _lengths(steps_mm: Float32, body: Bool) -> Float32:
-    return np.sqrt((steps_mm[:, body] ** 2).sum(0))
+def _lengths(motion: Motion, body: Bool, spacing_mm: Spacing) -> Float64:
+    """The lengths in mm by which a motion displaces the voxels of a body."""
+    return np.linalg.norm(motion.displacements(np.argwhere(body) * np.array(spacing_mm)), axis=1)
