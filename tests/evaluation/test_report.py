@@ -26,8 +26,7 @@ from voxlate.evaluation.scoring.evaluate import evaluate
 from voxlate.scans.formats.io import write_volume
 from voxlate.scans.images import pictures
 from voxlate.scans.images.grid import canonical
-from voxlate.scans.images.ranges import range_for
-from voxlate.scans.images.shown import nice
+from voxlate.scans.images.ranges import nice, range_for
 from voxlate.training import recipe
 from voxlate.training.log_file import Curve, curves_of
 from voxlate.training.naive import fit

@@ -12,7 +12,7 @@ from voxlate.page.jobs import SHEET, VIEWS
 from voxlate.scans.formats.io import is_there, read_volume, write_volume
 from voxlate.scans.images.grid import Volume
 from voxlate.scans.images.pictures import data_uri
-from voxlate.scans.images.shown import top_of, window_of
+from voxlate.scans.images.ranges import top_of, window_of
 from voxlate.synthesis.montage import middle_slices
 from voxlate.synthesis.provenance import provenance_of
 from voxlate.synthesis.result import ENDINGS

@@ -52,7 +52,7 @@ from voxlate.scans.cohorts.patient_names import EACH
 from voxlate.scans.cohorts.rows import as_names
 from voxlate.scans.formats.io import content_hash, read_volume
 from voxlate.scans.images.grid import Volume
-from voxlate.scans.images.register import write_transform
+from voxlate.scans.images.simpleitk import write_transform
 from voxlate.scans.prepare_options import PrepareOptions
 from voxlate.scans.survey import Inputs, read_inputs
 
