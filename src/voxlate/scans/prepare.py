@@ -67,34 +67,17 @@ NO_OPTIONS = ("unread", "failed", "left_out", "voxlate")
 HOPELESS, MOST_FAILED, MOST_SENTENCES = 3, 0.5, 10
 
 
-def _measure_nothing(
-    case: PreparedCase, scans: Mapping[str, Volume], mask: Volume | None
-) -> CaseHeader:
-    """The header as it is."""
-    return case.header
-
-
-def _judge_nothing(headers: Sequence[CaseHeader], inputs: Inputs, cases: Path) -> Iterable[Message]:
-    """No message."""
-    return ()
-
-
 @dataclass(frozen=True)
 class Examination:
-    """What is measured of each case while it is prepared, and said of the whole cohort; by default nothing.
+    """What is measured of each case while it is prepared, and said of the whole cohort.
 
     measure: gives the case's header with its measures, from the case, its scans as their files have them, and the mask
     of its file. judge: gives messages, from the headers of all cases, the inputs of the cohort, and the folder of the
     prepared cases. Both are functions of a module, because they are sent to other processes.
     """
 
-    measure: Callable[[PreparedCase, Mapping[str, Volume], Volume | None], CaseHeader] = (
-        _measure_nothing
-    )
-    judge: Callable[[Sequence[CaseHeader], Inputs, Path], Iterable[Message]] = _judge_nothing
-
-
-NO_EXAMINATION = Examination()
+    measure: Callable[[PreparedCase, Mapping[str, Volume], Volume | None], CaseHeader]
+    judge: Callable[[Sequence[CaseHeader], Inputs, Path], Iterable[Message]]
 
 
 def prepare(
@@ -102,7 +85,7 @@ def prepare(
     out: Path | str,
     options: PrepareOptions | None = None,
     *,
-    examination: Examination = NO_EXAMINATION,
+    examination: Examination | None = None,
     executor: Executor | None = None,
     progress: Progress = no_report,
     say: Say = lambda _: None,
@@ -188,7 +171,7 @@ def _cohort(
     inputs: Inputs,
     headers: list[CaseHeader],
     made: dict[str, Any],
-    examination: Examination,
+    examination: Examination | None,
 ) -> Cohort:
     """The prepared cohort, with warnings of what was assumed and of what its examination says.
 
@@ -211,6 +194,7 @@ def _cohort(
                 fold=case.fold,
             )
         )
+    said = () if examination is None else examination.judge(headers, inputs, out / "cases")
     return Cohort(
         folder=out,
         cases=tuple(entries),
@@ -223,7 +207,7 @@ def _cohort(
                 message(UNOWNED if text in found.unowned else "assumed", f"Assumed: {text}.")
                 for text in found.guessed
             ),
-            *examination.judge(headers, inputs, out / "cases"),
+            *said,
         ),
         provenance=made,
     )
@@ -351,7 +335,7 @@ class _Work:
 
     out: Path
     preparation: Preparation
-    examination: Examination
+    examination: Examination | None
     examined: frozenset[str]
     uses_network: ClassVar[bool] = False
 
@@ -381,8 +365,11 @@ class _Work:
         misaligned = {}
         if audit:
             misaligned = misalignments(case, self.preparation.fixed)
+        header = case.header
+        if self.examination is not None:
+            header = self.examination.measure(case, scans, mask)
         header = replace(
-            self.examination.measure(case, scans, mask),
+            header,
             patient=files.patient,
             inputs=inputs,
             misaligned=misaligned,
