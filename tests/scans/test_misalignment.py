@@ -106,6 +106,18 @@ def test_a_single_slice_is_measured_in_its_plane_without_the_air_of_a_ct():
     assert found.median_mm == pytest.approx(np.hypot(3, 2), abs=0.5)
 
 
+@pytest.mark.parametrize("thick", [1, 2])
+def test_thick_slices_of_any_plane_move_within_themselves(thick):
+    """As of sagittal and coronal scans."""
+    scans = [np.moveaxis(scan(name, PLANE)[2:7], 0, thick) for name in ("t1", "t2")]
+    spacing = np.insert(spacing_of(PLANE)[1:], thick, 5.0)
+    shift_mm = np.insert([2.0, -3.0], thick, 0.0)
+    moving = scipy.ndimage.shift(scans[1], shift_mm / spacing, order=1)
+    found = misalignment(scans[0], moving, tuple(spacing), scans[0] > 0.05 * scans[0].max())
+    assert found.unseen == "DHW"[thick]
+    assert found.translation_mm == pytest.approx(shift_mm, abs=0.5)
+
+
 def test_noise_and_blank_scans_have_no_misalignment():
     still, noise = np.random.default_rng(0).standard_normal((2, 64, 64, 64), np.float32)
     for moving in (noise, 0 * noise):

@@ -12,7 +12,7 @@ from voxlate.checks.case_checks import is_misaligned
 from voxlate.evaluation.scoring.metrics import SCOPED, ImagePair, Score, mae
 from voxlate.scans.cases.case import read_header
 from voxlate.scans.cases.prepared import case_path
-from voxlate.scans.images.misalignment import Misalignment, Motion, find_motion
+from voxlate.scans.images.misalignment import Misalignment, Motion, find_motion, points_in
 
 NAME = "aligned"  # the beginning of the keys of scores after the image was moved
 KEYS = (*SCOPED, "gradient_strength")
@@ -100,5 +100,5 @@ def motion_onto(
 
 
 def _lengths(motion: Motion, body: Bool, spacing_mm: Spacing) -> Float64:
-    """The lengths in mm by which a motion displaces the voxels of a body."""
-    return np.linalg.norm(motion.displacements(np.argwhere(body) * np.array(spacing_mm)), axis=1)
+    """The lengths in mm by which a motion displaces points of a body."""
+    return np.linalg.norm(motion.displacements(points_in(body, spacing_mm)), axis=1)

@@ -37,9 +37,8 @@ BLOCK_MM = 24.0  # the scan is divided into two halves like a chessboard of such
 AGREE_MM = 3.0  # between the motions of both halves
 NEARBY_MM = (-15.0, -10.0, 10.0, 15.0)  # shifts by which a motion is made worse
 SEED = 1
-CONSTANT = (
-    0.1  # share of an image that its first voxel's value has, where the background is one constant
-)
+# share of an image that its first voxel's value has, where the background is one constant
+CONSTANT = 0.1
 CUT_OUT = 0.98  # Dice overlap of two such backgrounds from which on one mask has cut both scans
 NO_BODY = "no body was found in the fixed scan"
 NOTHING_IN_COMMON = "two halves of the scans fit at different places, as between some contrasts, beside disease, or where the two are further apart than some 20 mm"
@@ -104,7 +103,7 @@ def misalignment(
     motion = find_motion(fixed, moving, spacing_mm, mask, units)
     if motion is None:
         return replace(unmeasured, reason=NOTHING_IN_COMMON)
-    points = np.argwhere(mask)[:: max(1, np.count_nonzero(mask) // POINTS)] * np.array(spacing_mm)
+    points = points_in(mask, spacing_mm)
     middle = points.mean(axis=0, keepdims=True)
     lengths = norm(motion.displacements(points), axis=1)
     median_mm, p95_mm = np.percentile(lengths, [50, 95]).round(2).tolist()
@@ -117,6 +116,13 @@ def misalignment(
         translation_mm=(d, h, w),
         rotation_deg=round(float(np.rad2deg(turn)), 2),
     )
+
+
+def points_in(mask: Bool, spacing_mm: Spacing) -> Float64:
+    """About POINTS points of a mask in mm, [N, 3], or all of fewer."""
+    places = np.flatnonzero(mask)
+    places = places[:: max(1, len(places) // POINTS)]
+    return np.stack(np.unravel_index(places, mask.shape), axis=1) * np.array(spacing_mm)
 
 
 def _resolved(shape: tuple[int, ...], spacing_mm: Spacing) -> Bool:
@@ -141,6 +147,8 @@ def find_motion(
         # an MR does not show the vessels of lungs, which matched something elsewhere
         if unit == "HU":
             inside = inside & ~(image <= RANGE_HU[0])
+    if not inside.any():
+        return None
     ranges = _range(fixed, inside, units[0]), _range(moving, inside, units[1])
     finest_mm = FINEST_MM if resolved.all() else FINEST_MM / 2
     factors = [max(1, int(finest_mm / mm)) if seen else 1 for seen, mm in zip(resolved, spacing_mm)]
@@ -153,8 +161,9 @@ def find_motion(
     voxels = draw.permutation(voxels)[: 2 * POINTS]
     # beside the voxels' centres: where both scans are interpolated alike, whole shifts of a voxel gain nothing
     points = (voxels + resolved * draw.uniform(-0.5, 0.5, voxels.shape)) * spacing
-    turns = range(3) if resolved.all() else [0]
-    free = [*np.flatnonzero(resolved).tolist(), *(3 + axis for axis in turns)]
+    # a scan of thick slices turns within them alone
+    turns = np.flatnonzero(~resolved) if not resolved.all() else np.arange(3)
+    free = [*np.flatnonzero(resolved).tolist(), *(3 + turns).tolist()]
     pairs = []
     for blur_mm in BLUR_MM:
         widths = [blur_mm / mm if seen else 0.0 for seen, mm in zip(resolved, spacing)]
