@@ -19,7 +19,7 @@ from voxlate.evaluation.scoring.score_units import BRAIN_HU, shows_a_window
 from voxlate.evaluation.scoring.scored_regions import read_canonical
 from voxlate.scans.cohorts.find import find_cohort
 from voxlate.scans.images.mask import foreground
-from voxlate.scans.images.shown import WHITE, as_grey
+from voxlate.scans.images.ranges import WHITE, as_grey
 from voxlate.synthesis.provenance import provenance_of
 from voxlate.training.recipe import read
 from voxlate.training.run import Run

@@ -28,7 +28,7 @@ from voxlate.anatomy.signal import image
 from voxlate.scans.formats.io import read_volume
 from voxlate.scans.images.grid import Volume, canonical
 from voxlate.scans.images.mask import foreground
-from voxlate.scans.images.shown import as_grey
+from voxlate.scans.images.ranges import as_grey
 from voxlate.synthesis.model import Model
 from voxlate.synthesis.result import Synthesised
 from voxlate.training.load import load

@@ -31,8 +31,8 @@ from voxlate.scans.formats.io import write_volume
 from voxlate.scans.images.grid import Volume, same_grid
 from voxlate.scans.images.intensity import Scale
 from voxlate.scans.images.mask import foreground
-from voxlate.scans.images.shown import WHITE
-from voxlate.scans.images.slice_profile import margin, through_plane
+from voxlate.scans.images.ranges import WHITE
+from voxlate.scans.images.slice_filters import margin, through_plane
 from voxlate.synthesis.calibration import (
     Array,
     Calibration,

@@ -14,7 +14,7 @@ from voxlate.base.errors import BadInput, DoNotTrust
 from voxlate.base.files import HIGH, LOW, SYNTHETIC
 from voxlate.scans.formats.io import read_volume, write_volume
 from voxlate.scans.images.grid import Volume
-from voxlate.scans.images.shown import top_of, window_of
+from voxlate.scans.images.ranges import top_of, window_of
 from voxlate.synthesis.exported import load_exported, read_model
 from voxlate.synthesis.model import Model, Synthesised
 

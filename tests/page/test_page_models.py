@@ -11,7 +11,7 @@ from paging import Here
 import voxlate as package
 from rows import every_row, slow
 from voxlate.scans.images.grid import Volume
-from voxlate.scans.images.shown import top_of, window_of
+from voxlate.scans.images.ranges import top_of, window_of
 
 JSON = {"accept": "application/json"}
 RESIDUAL = """

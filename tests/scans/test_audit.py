@@ -16,10 +16,8 @@ from voxlate.evaluation.reports.cohort_page import misalignment_lines, report_pr
 from voxlate.scans.cases import alignment_audit
 from voxlate.scans.cases.align import Preparation
 from voxlate.scans.cases.alignment_audit import (
-    MOST_PAIRS,
     choose_cases,
     misalignments,
-    to_refine,
 )
 from voxlate.scans.cases.prepared import open_cohort
 from voxlate.scans.formats.io import read_volume, write_volume
@@ -50,12 +48,11 @@ def prepared(heads):
 
 
 @slow
-def test_prepare_measures_how_far_scans_lie_apart_and_the_worst_at_the_finest_voxels(prepared):
+def test_prepare_measures_how_far_scans_lie_apart(prepared):
     near, far = (entry.misaligned["t2"] for entry in open_cohort(prepared).cases)
     assert near.median_mm < 0.6
     assert far.median_mm == pytest.approx(SHIFT_MM, abs=0.5)
     assert far.to == "t1"
-    assert (near.coarse, far.coarse) == (True, False)
     assert open_cohort(prepared).header("phantom_001").misaligned == {"t2": far}
 
 
@@ -119,24 +116,6 @@ def test_a_cohort_of_which_a_part_was_examined_says_so_and_the_rest_can_follow(h
 
 
 @slow
-def test_only_the_worst_pairs_are_refined(prepared):
-    header = open_cohort(prepared).header("phantom_001")
-    far = header.misaligned["t2"]
-
-    def at(k, mm, coarse):
-        measured = replace(far, median_mm=mm, coarse=coarse)
-        return replace(header, case=f"c{k}", misaligned={"t2": measured})
-
-    headers = [at(k, 9.0 - k, coarse=True) for k in range(8)]
-    cases = [header.case for header in headers]
-    assert to_refine(headers) == {*cases[:MOST_PAIRS]}
-    assert to_refine([at(9, 12.0, coarse=False), *headers]) == {*cases[: MOST_PAIRS - 1]}
-    assert to_refine([at(0, 0.9, coarse=True)]) == frozenset()
-    said = [one.grade for one in check_alignment(headers, Preparation())]
-    assert said == ["caution"] * 6
-
-
-@slow
 def test_scans_of_too_large_voxels_cannot_be_measured_and_are_said_to_be_so(prepared):
     case = open_cohort(prepared).case("phantom_000")
     coarse = replace(case, header=replace(case.header, spacing_mm=(7.0, 3.0, 3.125)))
@@ -161,8 +140,8 @@ def test_a_scan_with_too_little_in_common_with_the_first_is_compared_with_anothe
 
     def measure(still, moving, *_):
         if {*still.flat, *moving.flat} == {0, 2}:  # t1 and flair
-            return Misalignment(None, None, None, None, 0, 9, reason=NOTHING_IN_COMMON)
-        return Misalignment(0.5, 0.9, (0, 0, 0), 0, 9, 0)
+            return Misalignment(None, None, None, None, reason=NOTHING_IN_COMMON)
+        return Misalignment(0.5, 0.9, (0, 0, 0), 0)
 
     def volume(name):
         return Volume(np.full((1, 2, 2, 2), names.index(name), np.float32), np.eye(4), "a.u.", name)

@@ -20,9 +20,8 @@ from voxlate.scans.images.register import (
     Similarity,
     apply_transform,
     register,
-    write_transform,
 )
-from voxlate.scans.images.transforms import read_transform
+from voxlate.scans.images.simpleitk import read_transform, write_transform
 
 itk = pytest.importorskip("SimpleITK", reason="registration needs the extra 'registration'")
 
@@ -179,23 +178,24 @@ def test_a_written_transform_is_read_by_other_tools(tmp_path):
 
 
 @every_row(
-    "change, found",
+    "change",
     [
-        (("Parameters: 0.9", "Parameters: nan"), "no numbers"),
-        (("Parameters: 0.9", "Parameters: 1e30"), "far too large"),
-        (("AffineTransform_double_3_3", "AffineTransform_double_2_2"), "2_2"),
-        (("Parameters: 0.9", "Parameters: 90"), "changes volumes by"),
-        (("Parameters: 0.9", "Parameters:"), "11 and 3 numbers"),
+        ("Parameters: 0.9", "Parameters: nan"),
+        ("Parameters: 0.9", "Parameters: 1e30"),
+        ("AffineTransform_double_3_3", "AffineTransform_double_2_2"),
+        ("Parameters: 0.9", "Parameters: 90"),
+        ("Parameters: 0.9", "Parameters:"),
+        ("AffineTransform", "BSplineTransform"),
     ],
 )
-def test_a_transform_that_aligns_nothing_is_refused(tmp_path, change, found):
+def test_a_transform_that_aligns_nothing_is_refused(tmp_path, change):
     path = tmp_path / "t1.tfm"
     affine = itk.AffineTransform(3)
     affine.SetMatrix((0.9, 0.1, 0.0, -0.1, 1.0, 0.0, 0.0, 0.0, 1.0))
     write_transform(path, affine)
     assert read_transform(path).TransformPoint((1.0, 0.0, 0.0)) == pytest.approx((0.9, -0.1, 0.0))
     path.write_text(path.read_text().replace(*change))
-    with refuses(found):
+    with refuses():
         read_transform(path)
 
 

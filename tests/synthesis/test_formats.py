@@ -12,7 +12,7 @@ from scans import t1_of
 from voxlate.base.files import read_json
 from voxlate.scans.formats.io import is_synthetic, read_volume
 from voxlate.scans.images.grid import Volume
-from voxlate.scans.images.shown import HEAD_HU, picture_window
+from voxlate.scans.images.ranges import HEAD_HU, picture_window
 from voxlate.synthesis.result import ENDINGS, Synthesised
 from voxlate.training.load import load
 

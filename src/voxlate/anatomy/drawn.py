@@ -35,7 +35,7 @@ from voxlate.scans.cases.case import LABEL, MASK, PROTONS, PreparedCase, Role
 from voxlate.scans.cases.case_header import CaseHeader
 from voxlate.scans.cases.prepared import DRAWN_UNIT
 from voxlate.scans.images.intensity import IntensityMap
-from voxlate.scans.images.slice_profile import margin, through_plane
+from voxlate.scans.images.slice_filters import margin, through_plane
 from voxlate.scans.images.volume_statistics import Statistics, distribution
 
 # Sampled blocks of a case and their side in the plane: about 7000 voxels of the body count.

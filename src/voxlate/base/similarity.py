@@ -1,6 +1,5 @@
 """Similarity of two images (structural, mutual information), and the overlap of two masks."""
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -9,7 +8,6 @@ from numpy.typing import NDArray
 
 from voxlate.base.array_types import AnyArray, Bool, Float64
 
-Classes = NDArray[np.uint8]
 Counts = NDArray[np.int64]
 
 RADIUS, SIGMA = 5, 1.5  # Wang et al. 2004, section III.B: an 11 x 11 Gaussian window of 1.5 pixels
@@ -59,39 +57,6 @@ def mutual_information(
     return float((of_a + of_b) / both) if both > 0 else float("nan")
 
 
-def information_of_rows(
-    a: Classes,
-    b: Classes,
-    bins: int,
-) -> tuple[AnyArray, AnyArray]:
-    """Normalised mutual information of rows of classes with several each, [..., S]; the lower of the two entropies in
-    nats, [...], each the median over the S.
-
-    a: [..., N] classes as by `class_of`, b: [..., S, N]; pairs of which one is outside (the class `bins`) are left out.
-    """
-    rows = math.prod(b.shape[:-1])
-    highest = max(a.max(initial=0), b.max(initial=0))
-    width = max(bins, int(highest) + 1)
-    pairs = b.astype(np.intp)
-    pairs += (a.astype(np.intp) * width)[..., None, :]
-    pairs += (np.arange(rows) * width * width).reshape(*b.shape[:-1], 1)
-    counts = np.bincount(pairs.ravel(), minlength=rows * width * width)
-    classes = counts.reshape(*b.shape[:-1], width, width)
-    joint = np.ascontiguousarray(classes[..., :bins, :bins])
-    of_a = _entropy_of_few(joint.sum(-1), a.shape[-1])
-    of_b = _entropy_of_few(joint.sum(-2), a.shape[-1])
-    both = _entropy_of_few(joint.reshape(*b.shape[:-1], -1), a.shape[-1])
-    lower = np.minimum(np.median(of_a, axis=-1), np.median(of_b, axis=-1))
-    return (of_a + of_b) / np.maximum(both, NARROWEST), lower
-
-
-def class_of(image: AnyArray, low: float, high: float, bins: int) -> Classes:
-    """The equal class of each value between two, those beyond in the first and last; `bins` where it is not finite."""
-    scaled = (image - np.float32(low)) * np.float32(bins / max(high - low, NARROWEST))
-    inside = scaled.clip(0, bins - 1)
-    return np.where(np.isfinite(scaled), inside, np.float32(bins)).astype(np.uint8)
-
-
 def dice(a: Bool, b: Bool) -> float:
     """Overlap of two masks, twice the intersection over the sum of both; NaN where both are empty."""
     total = int(a.sum()) + int(b.sum())
@@ -108,12 +73,3 @@ def _entropy(counts: Counts) -> Float64:
     shares = counts / np.maximum(counts.sum(-1, keepdims=True), 1)
     logarithms = np.log(np.maximum(shares, NARROWEST))
     return np.asarray(-(shares * logarithms).sum(-1), np.float64)
-
-
-def _entropy_of_few(counts: Counts, most: int) -> Float64:
-    """The entropy of counts that sum up to `most` or less, by a table of k log k instead of a logarithm for each."""
-    whole = np.arange(most + 1, dtype=np.float64)
-    table = whole * np.log(np.maximum(whole, 1.0))
-
-    total = np.maximum(counts.sum(-1), 1)
-    return np.log(total) - table[counts].sum(-1) / total

@@ -29,7 +29,7 @@ def check_together(case: PreparedCase) -> Iterator[Message]:
             yield message(
                 "same-voxels", f"{one} and {other} have the same voxels.", grade="do not trust"
             )
-    for name, found in misalignments(case, coarse=True).items():
+    for name, found in misalignments(case).items():
         yield from check_apart(case.header, name, found, of_input=1.0)
 
 

@@ -44,7 +44,7 @@ from voxlate.scans.formats.io import (
 from voxlate.scans.formats.nifti import MAP_DESCRIPTIONS
 from voxlate.scans.images.grid import Volume
 from voxlate.scans.images.pictures import data_uri
-from voxlate.scans.images.shown import top_of, window_of
+from voxlate.scans.images.ranges import top_of, window_of
 from voxlate.synthesis.montage import middle_slices
 from voxlate.synthesis.provenance import provenance_of, source_paths
 from voxlate.synthesis.result import ENDINGS

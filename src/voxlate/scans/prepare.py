@@ -33,7 +33,6 @@ from voxlate.scans.cases.alignment_audit import (
     choose_cases,
     misalignments,
     not_examined,
-    to_refine,
 )
 from voxlate.scans.cases.case import PreparedCase, prepare_case, read_header, write_case
 from voxlate.scans.cases.case_header import CaseHeader
@@ -53,7 +52,7 @@ from voxlate.scans.cohorts.patient_names import EACH
 from voxlate.scans.cohorts.rows import as_names
 from voxlate.scans.formats.io import content_hash, read_volume
 from voxlate.scans.images.grid import Volume
-from voxlate.scans.images.register import write_transform
+from voxlate.scans.images.simpleitk import write_transform
 from voxlate.scans.prepare_options import PrepareOptions
 from voxlate.scans.survey import Inputs, read_inputs
 
@@ -68,34 +67,17 @@ NO_OPTIONS = ("unread", "failed", "left_out", "voxlate")
 HOPELESS, MOST_FAILED, MOST_SENTENCES = 3, 0.5, 10
 
 
-def _measure_nothing(
-    case: PreparedCase, scans: Mapping[str, Volume], mask: Volume | None
-) -> CaseHeader:
-    """The header as it is."""
-    return case.header
-
-
-def _judge_nothing(headers: Sequence[CaseHeader], inputs: Inputs, cases: Path) -> Iterable[Message]:
-    """No message."""
-    return ()
-
-
 @dataclass(frozen=True)
 class Examination:
-    """What is measured of each case while it is prepared, and said of the whole cohort; by default nothing.
+    """What is measured of each case while it is prepared, and said of the whole cohort.
 
     measure: gives the case's header with its measures, from the case, its scans as their files have them, and the mask
     of its file. judge: gives messages, from the headers of all cases, the inputs of the cohort, and the folder of the
     prepared cases. Both are functions of a module, because they are sent to other processes.
     """
 
-    measure: Callable[[PreparedCase, Mapping[str, Volume], Volume | None], CaseHeader] = (
-        _measure_nothing
-    )
-    judge: Callable[[Sequence[CaseHeader], Inputs, Path], Iterable[Message]] = _judge_nothing
-
-
-NO_EXAMINATION = Examination()
+    measure: Callable[[PreparedCase, Mapping[str, Volume], Volume | None], CaseHeader]
+    judge: Callable[[Sequence[CaseHeader], Inputs, Path], Iterable[Message]]
 
 
 def prepare(
@@ -103,7 +85,7 @@ def prepare(
     out: Path | str,
     options: PrepareOptions | None = None,
     *,
-    examination: Examination = NO_EXAMINATION,
+    examination: Examination | None = None,
     executor: Executor | None = None,
     progress: Progress = no_report,
     say: Say = lambda _: None,
@@ -150,12 +132,6 @@ def prepare(
             progress(done, len(cases))
         inputs = _without(inputs, failed)
         cases = inputs.found.cases
-        # until the worst pairs of all are estimated at the finest voxels
-        while asked.audit and (worst := to_refine(_headers(out, cases))):
-            chosen = [case for case in cases if case.case in worst]
-            for _, result in run(replace(work, coarse=False), chosen):
-                if isinstance(result, Exception):
-                    raise result
     if again:
         say(
             message(
@@ -195,7 +171,7 @@ def _cohort(
     inputs: Inputs,
     headers: list[CaseHeader],
     made: dict[str, Any],
-    examination: Examination,
+    examination: Examination | None,
 ) -> Cohort:
     """The prepared cohort, with warnings of what was assumed and of what its examination says.
 
@@ -218,6 +194,7 @@ def _cohort(
                 fold=case.fold,
             )
         )
+    said = () if examination is None else examination.judge(headers, inputs, out / "cases")
     return Cohort(
         folder=out,
         cases=tuple(entries),
@@ -230,7 +207,7 @@ def _cohort(
                 message(UNOWNED if text in found.unowned else "assumed", f"Assumed: {text}.")
                 for text in found.guessed
             ),
-            *examination.judge(headers, inputs, out / "cases"),
+            *said,
         ),
         provenance=made,
     )
@@ -354,23 +331,17 @@ def _each(
 
 @dataclass(frozen=True)
 class _Work:
-    """The work on the cases of a cohort, which is sent to each process.
-
-    examined: the cases whose misalignment is estimated; coarse: without the finest voxels, with which that of prepared
-    cases is estimated once more.
-    """
+    """The work on the cases of a cohort, which is sent to each process; examined: cases whose misalignment is estimated."""
 
     out: Path
     preparation: Preparation
-    examination: Examination
+    examination: Examination | None
     examined: frozenset[str]
-    coarse: bool = True
     uses_network: ClassVar[bool] = False
 
     def open(self) -> Work:
         """See Job.open."""
-        work = self.prepare if self.coarse else self.examine
-        return lambda files, _: work(files)
+        return lambda files, _: self.prepare(files)
 
     def prepare(self, files: CaseFiles) -> bool:
         """Prepare one case, unless its file exists and has the same inputs and options.
@@ -393,9 +364,12 @@ class _Work:
         case = prepare_case(files.case, scans, self.preparation, mask=mask, labels=labels)
         misaligned = {}
         if audit:
-            misaligned = misalignments(case, self.preparation.fixed, self.coarse)
+            misaligned = misalignments(case, self.preparation.fixed)
+        header = case.header
+        if self.examination is not None:
+            header = self.examination.measure(case, scans, mask)
         header = replace(
-            self.examination.measure(case, scans, mask),
+            header,
             patient=files.patient,
             inputs=inputs,
             misaligned=misaligned,
@@ -410,6 +384,6 @@ class _Work:
         path = case_path(self.out, files.case)
         # in memory: a mapped file cannot be replaced everywhere
         case = PreparedCase(read_header(path), load_file(path))
-        misaligned = misalignments(case, self.preparation.fixed, self.coarse)
+        misaligned = misalignments(case, self.preparation.fixed)
         write_case(path, replace(case, header=replace(case.header, misaligned=misaligned)))
         return True

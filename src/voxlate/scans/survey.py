@@ -11,9 +11,8 @@ from voxlate.base.errors import BadInput, first_of
 from voxlate.base.executors.case_work import Progress
 from voxlate.base.groups import grouped
 from voxlate.base.messages import Message
-from voxlate.scans.cases.align import Preparation, find_common_grid
+from voxlate.scans.cases.align import Preparation, Resampled, check_resampling, find_common_grid
 from voxlate.scans.cases.prepared import CaseEntry, Cohort
-from voxlate.scans.cases.resampling_loss import Resampled, check_resampling
 from voxlate.scans.cohorts.case_files import CaseFiles, CohortFiles
 from voxlate.scans.cohorts.cohort_refusals import check_unit, refuse_synthetic
 from voxlate.scans.cohorts.find import find_cohort

@@ -23,7 +23,7 @@ from voxlate.base.messages import Message, Say, message, read_messages, warn_unl
 from voxlate.base.option import merge
 from voxlate.base.slabs import scratch_in
 from voxlate.scans.formats.io import is_picture
-from voxlate.scans.images.shown import picture_window
+from voxlate.scans.images.ranges import picture_window
 from voxlate.synthesis.model import Model
 from voxlate.synthesis.onnx_network import OnnxNetwork
 from voxlate.synthesis.output_folder import SHARED_SECONDS, OutputFolder, place_from

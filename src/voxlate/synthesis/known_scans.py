@@ -18,7 +18,7 @@ from voxlate.checks.reference import Reference, fit_reference
 from voxlate.scans.images.grid import Volume
 from voxlate.scans.images.intensity import IntensityMap
 from voxlate.scans.images.mask import background_value, dilate, foreground
-from voxlate.scans.images.matching import block_means
+from voxlate.scans.images.misalignment import block_means
 
 if TYPE_CHECKING:
     from voxlate.scans.cases.prepared import Cohort

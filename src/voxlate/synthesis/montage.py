@@ -17,7 +17,7 @@ from voxlate.scans.images.pictures import (
     square_pixels,
     with_lines,
 )
-from voxlate.scans.images.shown import top_of, window_of
+from voxlate.scans.images.ranges import top_of, window_of
 
 PLANES: tuple[Plane, ...] = ("axial", "coronal", "sagittal")
 

@@ -12,7 +12,7 @@ from voxlate.scans.cases.case import MASK, PreparedCase, Role
 from voxlate.scans.cases.case_header import FOREGROUND_OF, CaseHeader
 from voxlate.scans.images.intensity import IntensityMap
 from voxlate.scans.images.mask import dilate
-from voxlate.scans.images.slice_profile import margin, through_plane
+from voxlate.scans.images.slice_filters import margin, through_plane
 from voxlate.scans.images.tiling import Triple
 
 Box = tuple[slice, slice, slice]

@@ -32,7 +32,7 @@ from voxlate.scans.formats.io import (
 from voxlate.scans.formats.nifti import DESCRIPTION, description_of
 from voxlate.scans.images.frame import BodyFrame
 from voxlate.scans.images.grid import Volume
-from voxlate.scans.images.shown import as_grey
+from voxlate.scans.images.ranges import as_grey
 from voxlate.synthesis.provenance import provenance_of, read_provenance
 
 if TYPE_CHECKING:

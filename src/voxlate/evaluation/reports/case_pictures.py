@@ -24,8 +24,7 @@ from voxlate.scans.images import pictures
 from voxlate.scans.images.grid import Grid, Volume, return_to
 from voxlate.scans.images.mask import foreground
 from voxlate.scans.images.pictures import Plane
-from voxlate.scans.images.ranges import NETWORK_RANGE, Range, range_for
-from voxlate.scans.images.shown import nice, shown_range
+from voxlate.scans.images.ranges import NETWORK_RANGE, Range, nice, range_for, shown_range
 from voxlate.synthesis.provenance import provenance_of, source_paths
 
 SHORTEST_PIXELS = 160  # tiny volumes are enlarged here, because a browser would blur them

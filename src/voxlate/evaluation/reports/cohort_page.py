@@ -115,7 +115,7 @@ def _distance(estimate: Misalignment) -> str:
     if estimate.median_mm is None:
         return f"distance from {estimate.to} cannot be measured: {estimate.reason or NOTHING_IN_COMMON}"
     plane = ", in the plane of the slices" if "D" in estimate.unseen else ""
-    return f"{estimate.median_mm:.1f} mm from {estimate.to} (95th percentile {estimate.p95_mm:.1f}){plane}: {estimate.windows} windows, {estimate.left_out} left out{', coarse estimate' if estimate.coarse else ''}"
+    return f"{estimate.median_mm:.1f} mm from {estimate.to} (95th percentile {estimate.p95_mm:.1f}){plane}"
 
 
 def registration_lines(cases: Sequence[CaseEntry]) -> dict[str, str]:

@@ -13,8 +13,7 @@ from voxlate.base.errors import BadInput
 from voxlate.scans.images.grid import Volume
 from voxlate.scans.images.intensity import Intensity, IntensityMap, Scale
 from voxlate.scans.images.mask import foreground
-from voxlate.scans.images.ranges import NETWORK_RANGE, Range
-from voxlate.scans.images.shown import as_grey
+from voxlate.scans.images.ranges import NETWORK_RANGE, Range, as_grey
 from voxlate.scans.images.volume_statistics import intensity_statistics
 
 # The usual window of the brain, of width 80 and level 40: Osborn 2012, "Osborn's Brain".

@@ -12,8 +12,6 @@ from voxlate.scans.cases.case_header import CaseHeader
 from voxlate.scans.images.misalignment import NOTHING_IN_COMMON, Misalignment, misalignment
 from voxlate.scans.images.units import SHOW_ANATOMY
 
-REFINED_MM = 1.0  # of a coarse estimate, whose error is below 0.7 mm
-MOST_PAIRS = 6
 ALL_OF, ONE_OF = 12, 10  # so many cases are examined at least, and one in so many of the others
 MAPS = "a map shows no anatomy to compare"
 
@@ -37,10 +35,8 @@ def choose_cases(patients: Mapping[str, str], count: int | None = None) -> froze
     return frozenset(case for _, _, case in sorted(turns)[:wanted])
 
 
-def misalignments(
-    case: PreparedCase, fixed: str | None = None, coarse: bool = False
-) -> dict[str, Misalignment]:
-    """The misalignment of each scan of a case from `fixed`, by modality; coarse: without the finest voxels.
+def misalignments(case: PreparedCase, fixed: str | None = None) -> dict[str, Misalignment]:
+    """The misalignment of each scan of a case from `fixed`, by modality.
 
     fixed: by default, or where it shows nothing, the first scan that shows anatomy. A scan that has too little in common
     with it is compared with the others.
@@ -56,12 +52,12 @@ def misalignments(
     def measured(name: str, to: str) -> Misalignment:
         """The misalignment of a scan from another one."""
         if not {to, name} <= {*anatomy}:
-            return Misalignment(None, None, None, None, 0, 0, to=to, reason=MAPS)
+            return Misalignment(None, None, None, None, to=to, reason=MAPS)
         still = case.volume(to)
         moving = case.volume(name)
         images = still.data[0], moving.data[0]
         units = still.unit, moving.unit
-        return replace(misalignment(*images, header.spacing_mm, mask, units, coarse), to=to)
+        return replace(misalignment(*images, header.spacing_mm, mask, units), to=to)
 
     by_name = {}
     for name in shown:
@@ -79,15 +75,6 @@ def misalignments(
 def not_examined(shown: Sequence[str], misaligned: Mapping[str, Misalignment]) -> bool:
     """Whether a case shows several scans, whose misalignment was not estimated."""
     return len(shown) > 1 and not misaligned
-
-
-def to_refine(headers: Sequence[CaseHeader]) -> frozenset[str]:
-    """The cases of the worst pairs that have only a coarse estimate."""
-    return frozenset(
-        header.case
-        for header, _, found in worst_first(headers)[:MOST_PAIRS]
-        if found.coarse and (found.median_mm or 0.0) > REFINED_MM
-    )
 
 
 def worst_first(headers: Sequence[CaseHeader]) -> list[tuple[CaseHeader, str, Misalignment]]:

@@ -27,7 +27,8 @@ from voxlate.scans.images.units import TISSUE_MAPS
 from voxlate.scans.images.volume_statistics import Statistics, intensity_statistics
 
 MASK = "mask"
-RETIRED = dict.fromkeys(("signatures", "stacks"), ANY)  # of headers of version 0.7
+MEASURED = dict.fromkeys((f"misaligned.*.{key}" for key in ("windows", "left_out", "coarse")), ANY)
+RETIRED = dict.fromkeys(("signatures", "stacks"), ANY) | MEASURED  # of headers of version 0.7
 PROTONS = "pd_map"  # the tissue-parameter map that shows the outline of the body
 LABEL = "label."  # before a label map's name among the arrays of a case
 MOST_MODALITIES = 64  # the mask has a bit for each

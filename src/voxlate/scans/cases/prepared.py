@@ -32,6 +32,7 @@ from voxlate.base.records import (
 from voxlate.scans.cases.align import Align, Mask, Preparation, Registered
 from voxlate.scans.cases.axes import CANONICAL, lay_out_header
 from voxlate.scans.cases.case import (
+    MEASURED,
     Contrasts,
     ContrastSettings,
     PreparedCase,
@@ -50,7 +51,11 @@ COHORT = "COHORT"  # stands for scans in a command whose folder is unknown
 FORMAT = "voxlate prepared cohort"
 VERSION = 4
 # Keys of cohort.json that this version lacks (see without_retired).
-RETIRED = {"provenance.prefer": ANY, "provenance.exclude_file": ANY}
+RETIRED = {
+    "provenance.prefer": ANY,
+    "provenance.exclude_file": ANY,
+    **{f"cases.{key}": ANY for key in MEASURED},
+}
 # facts of a case that its file and the list of cases state
 SHARED = ("case", "patient", "labels", "shape", "spacing_mm")
 Fold = Annotated[int, Field(ge=0, lt=FOLDS)]

@@ -1,57 +1,47 @@
-"""The misalignment of two scans on one grid: local windows are shifted to the most mutual information.
+"""The misalignment of two scans on one grid: the rigid motion with the most mutual information.
 
 Points and displacements are (D, H, W) in millimetres; a displacement leads from the fixed scan's point to the moving's.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
+from itertools import product
 from typing import Annotated
 
 import numpy as np
 from numpy.linalg import norm
+from numpy.typing import NDArray
 from pydantic import StringConstraints
+from scipy import ndimage
 
-from voxlate.base.records import Count, NotNegative, Number, Text
-from voxlate.base.similarity import PERCENTILES, RANGE_HU, dice
-from voxlate.scans.images.matching import Image, Matching, MatchingLevel, Spacing
-from voxlate.scans.images.motion import (
-    RIGID,
-    STIFFNESS,
-    Field,
-    Mask,
-    Shifts,
-    fit_field,
-    rigid_motion,
-)
+from voxlate.base.array_types import AnyArray, Bool, Float32, Float64
+from voxlate.base.records import NotNegative, Number, Text
+from voxlate.base.similarity import PERCENTILES, RANGE_HU, dice, mutual_information
 
-SAMPLES = 200_000
+Image = NDArray[np.floating]
+Spacing = tuple[float, float, float]
+
 THICKEST_MM = 3.0  # across slices further apart a shift shows too roughly to be stated
-FEWEST_SLICES = 8  # across fewer no window can be moved
-FEWEST_WINDOWS = 6  # with a distinct maximum; fewer say nothing of the whole
-AGREE_MM = 2.0  # between a window and the field; those further away do not count as found
+FEWEST_SLICES = 8  # across fewer nothing can be moved
+BINS = 32
+POINTS = 8_000  # of a half, at which the scans are compared
+ROUGH_POINTS = 4_000  # at which shifts are tried
+FEWEST_POINTS = 500
+FINEST_MM = 2.0  # finer voxels are averaged; half of it within a single slice
+BLUR_MM = (4.0, 2.0, 1.0)  # standard deviations, from coarse to fine
+REACH_MM, STEP_MM = 20.0, 5.0  # of the shifts that are tried first
+ARM_MM = 60.0  # of a rotation: a unit of it moves a head's rim by about a millimetre
+TOLERANCE = 0.03  # of the search, in mm
+MOST_TRIES = 300  # of one step of the search
+BLOCK_MM = 24.0  # the scan is divided into two halves like a chessboard of such cubes
+AGREE_MM = 3.0  # between the motions of both halves
+NEARBY_MM = (-15.0, -10.0, 10.0, 15.0)  # shifts by which a motion is made worse
+SEED = 1
 # share of an image that its first voxel's value has, where the background is one constant
 CONSTANT = 0.1
 CUT_OUT = 0.98  # Dice overlap of two such backgrounds from which on one mask has cut both scans
-MASK_POINTS = 3000
 NO_BODY = "no body was found in the fixed scan"
-NOTHING_IN_COMMON = "too few places have a distinct shift, as between some contrasts, beside disease, or where the two are further apart than some 20 mm"
-
-
-WHOLE_SCAN = MatchingLevel(8.0, 1e6, 1e6, 4)
-LEVELS = (
-    MatchingLevel(4.0, 48.0, 40.0, 3),
-    MatchingLevel(2.0, 32.0, 34.0, 2),
-    MatchingLevel(1.0, 24.0, 32.0, 2),
-)
-FLAT_LEVELS = (  # a slice has less in a window, and takes little time: larger windows, and each step twice
-    MatchingLevel(4.0, 64.0, 30.0, 3),
-    MatchingLevel(2.0, 48.0, 28.0, 3),
-    MatchingLevel(2.0, 40.0, 26.0, 2),
-    MatchingLevel(1.0, 36.0, 24.0, 2),
-    MatchingLevel(1.0, 32.0, 24.0, 2),
-)
-FINEST_MM = 1.0  # left out of a coarse estimate
-HEAD_MM = 150.0  # the field of view of the levels; they shrink with a smaller one
+NOTHING_IN_COMMON = "two halves of the scans fit at different places, as between some contrasts, beside disease, or where the two are further apart than some 20 mm"
 
 
 @dataclass(frozen=True)
@@ -59,122 +49,156 @@ class Misalignment:
     """The displacement of a scan from another scan on the same grid.
 
     median_mm, p95_mm: length of the displacement over the mask, along the axes that are resolved; translation_mm
-    (D, H, W) at the mask's centre and rotation_deg: of the rigid motion nearest to it; None, all four, where too few
-    windows have a distinct shift. windows, left_out: how many have one, and how many lack structure or a maximum;
-    unseen: the axes ("D") across which slices are too thick or too few; to: the fixed scan's name, where it has one.
-    coarse: estimated without the finest voxels, which leaves a larger error; reason: why nothing was measured.
+    (D, H, W) at the mask's centre and rotation_deg: of the rigid motion; None, all four, where it cannot be measured.
+    unseen: the axes ("D") across which slices are too thick or too few; to: the fixed scan's name, where it has one;
+    reason: why nothing was measured.
     """
 
     median_mm: NotNegative | None
     p95_mm: NotNegative | None
     translation_mm: tuple[Number, Number, Number] | None
     rotation_deg: NotNegative | None
-    windows: Count
-    left_out: Count
     unseen: Annotated[str, StringConstraints(pattern="^D?H?W?$")] = ""
     to: Text = ""
-    coarse: bool = False
     reason: Text = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Motion:
+    """The point of the moving scan, matrix @ point + offset, that shows what a point of the fixed scan shows."""
+
+    matrix: Float64
+    offset: Float64
+
+    def displacements(self, points: Float64) -> Float64:
+        """The displacements of points, [N, 3]."""
+        return points @ self.matrix.T + self.offset - points
 
 
 def misalignment(
     fixed: Image,
     moving: Image,
     spacing_mm: Spacing,
-    mask: Mask,
+    mask: Bool,
     units: tuple[str, str] = ("", ""),
-    coarse: bool = False,
 ) -> Misalignment:
     """Estimate the displacement between two scans [D, H, W] on one grid within a mask; the result is reproducible.
 
-    units: of the two; Hounsfield units have an intensity window of their own. coarse: leave the finest voxels out.
+    units: of the two; Hounsfield units have an intensity window of their own.
     """
-    displacement, shifts, resolved = displacement_field(
-        fixed, moving, spacing_mm, mask, units, coarse
-    )
+    from scipy.spatial.transform import Rotation  # slow to import, here and below
+
+    resolved = _resolved(fixed.shape, spacing_mm)
     unseen = "".join(np.array(list("DHW"))[~resolved])
-    unmeasured = Misalignment(None, None, None, None, len(shifts.centres), shifts.left_out, unseen)
-    if displacement is None:
-        reason = _reason(unmeasured, fixed.shape, spacing_mm)
-        if len(unseen) < 2 and not mask.any():
-            reason = NO_BODY
-        return replace(unmeasured, reason=reason)
-    places = np.flatnonzero(mask)
-    places = places[:: max(1, len(places) // MASK_POINTS)]
-    points = np.stack(np.unravel_index(places, mask.shape), axis=1) * np.array(spacing_mm)
-    field = displacement(points)
-    median_mm, p95_mm = np.percentile(norm(field, axis=1), [50, 95]).round(2).tolist()
-    rigid = rigid_motion(points, field, resolved)
-    d, h, w = rigid.translation.round(2).tolist()
+    unmeasured = Misalignment(None, None, None, None, unseen)
+    if resolved.sum() < 2:
+        voxels = "×".join(map(str, reversed(fixed.shape)))
+        sides = "×".join(f"{mm:.1f}" for mm in reversed(spacing_mm))
+        return replace(
+            unmeasured,
+            reason=f"{voxels} voxels of {sides} mm are too few or too large (at least two directions need {FEWEST_SLICES} voxels of at most {THICKEST_MM:g} mm)",
+        )
+    if not mask.any():
+        return replace(unmeasured, reason=NO_BODY)
+    motion = find_motion(fixed, moving, spacing_mm, mask, units)
+    if motion is None:
+        return replace(unmeasured, reason=NOTHING_IN_COMMON)
+    points = points_in(mask, spacing_mm)
+    middle = points.mean(axis=0, keepdims=True)
+    lengths = norm(motion.displacements(points), axis=1)
+    median_mm, p95_mm = np.percentile(lengths, [50, 95]).round(2).tolist()
+    d, h, w = motion.displacements(middle)[0].round(2).tolist()
+    turn = Rotation.from_matrix(motion.matrix).magnitude()
     return replace(
         unmeasured,
-        coarse=coarse,
         median_mm=median_mm,
         p95_mm=p95_mm,
         translation_mm=(d, h, w),
-        rotation_deg=round(float(np.rad2deg(norm(rigid.turn))), 2),
+        rotation_deg=round(float(np.rad2deg(turn)), 2),
     )
 
 
-def _reason(found: Misalignment, shape: tuple[int, ...], spacing_mm: Spacing) -> str:
-    """Why nothing was measured, to be read after "cannot be measured: "."""
-    if len(found.unseen) > 1:
-        voxels = "×".join(map(str, reversed(shape)))
-        sides = "×".join(f"{mm:.1f}" for mm in reversed(spacing_mm))
-        return f"{voxels} voxels of {sides} mm are too few or too large (at least two directions need {FEWEST_SLICES} voxels of at most {THICKEST_MM:g} mm)"
-    places = found.windows + found.left_out
-    if places < FEWEST_WINDOWS:
-        return f"too few places have structure in both (found {places}, at least {FEWEST_WINDOWS} are needed)"
-    return NOTHING_IN_COMMON
+def points_in(mask: Bool, spacing_mm: Spacing) -> Float64:
+    """About POINTS points of a mask in mm, [N, 3], or all of fewer."""
+    places = np.flatnonzero(mask)
+    places = places[:: max(1, len(places) // POINTS)]
+    return np.stack(np.unravel_index(places, mask.shape), axis=1) * np.array(spacing_mm)
 
 
-def displacement_field(
+def _resolved(shape: tuple[int, ...], spacing_mm: Spacing) -> Bool:
+    """The axes along which a displacement shows."""
+    return np.array([n >= FEWEST_SLICES and mm <= THICKEST_MM for n, mm in zip(shape, spacing_mm)])
+
+
+def find_motion(
     fixed: Image,
     moving: Image,
     spacing_mm: Spacing,
-    mask: Mask,
+    mask: Bool,
     units: tuple[str, str],
-    coarse: bool = False,
-) -> tuple[Field | None, Shifts, Mask]:
-    """The displacement as a function of points (None: too few windows), its windows, and the resolved axes."""
-    resolved = np.array(
-        [n >= FEWEST_SLICES and mm <= THICKEST_MM for n, mm in zip(fixed.shape, spacing_mm)]
-    )
-    if resolved.sum() < 2 or not mask.any():
-        nothing = np.zeros((0, 3))
-        return None, Shifts(nothing, nothing), resolved
-    fixed, moving = without_cut(fixed, moving)
-    scans = [*zip((fixed, moving), units)]
-    for image, unit in scans:
+) -> Motion | None:
+    """The motion within a mask; None where one half of the mask does not confirm the motion of the other."""
+    resolved = _resolved(fixed.shape, spacing_mm)
+    if resolved.sum() < 2:
+        return None
+    fixed, moving = _without_cut(fixed, moving)
+    inside = mask & np.isfinite(fixed)
+    for image, unit in ((fixed, units[0]), (moving, units[1])):
         # an MR does not show the vessels of lungs, which matched something elsewhere
         if unit == "HU":
-            mask = mask & (image > RANGE_HU[0])
-    ranges = [_range(image, mask, unit) for image, unit in scans]
-    factor = min(1.0, float((np.array(fixed.shape) * spacing_mm)[resolved].max()) / HEAD_MM)
-    pair_at = partial(Matching, fixed, moving, mask, spacing_mm, ranges, resolved)
-    whole = pair_at(WHOLE_SCAN.scale(factor)).shifts(np.zeros_like).displacements
-    field: Field = partial(np.full_like, fill_value=whole[0] if len(whole) else 0.0)
-    levels = LEVELS if resolved[0] else FLAT_LEVELS
-    for level in levels:
-        if coarse and level.voxel_mm <= FINEST_MM:
-            continue
-        shifts = pair_at(level.scale(factor)).shifts(field)
-        if len(shifts.displacements) < FEWEST_WINDOWS:
-            return None, shifts, resolved
-        field = fit_field(shifts, resolved, RIGID if level is levels[0] else STIFFNESS)
-    apart = norm(shifts.displacements - field(shifts.centres), axis=1)
-    agree = apart <= AGREE_MM * factor
-    shifts = Shifts(
-        shifts.centres[agree],
-        shifts.displacements[agree],
-        shifts.left_out + int((~agree).sum()),
-    )
-    if agree.sum() < max(FEWEST_WINDOWS, len(agree) / 2):
-        return None, shifts, resolved
-    return field, shifts, resolved
+            inside = inside & ~(image <= RANGE_HU[0])
+    if not inside.any():
+        return None
+    ranges = _range(fixed, inside, units[0]), _range(moving, inside, units[1])
+    finest_mm = FINEST_MM if resolved.all() else FINEST_MM / 2
+    factors = [max(1, int(finest_mm / mm)) if seen else 1 for seen, mm in zip(resolved, spacing_mm)]
+    fixed, moving, share = (block_means(image, factors) for image in (fixed, moving, inside))
+    spacing = np.array(spacing_mm) * factors
+    voxels = np.argwhere((share > 0.5) & np.isfinite(fixed))
+    if len(voxels) < FEWEST_POINTS or not all(low < high for low, high in ranges):
+        return None
+    draw = np.random.default_rng(SEED)
+    voxels = draw.permutation(voxels)[: 2 * POINTS]
+    # beside the voxels' centres: where both scans are interpolated alike, whole shifts of a voxel gain nothing
+    points = (voxels + resolved * draw.uniform(-0.5, 0.5, voxels.shape)) * spacing
+    # a scan of thick slices turns within them alone
+    turns = np.flatnonzero(~resolved) if not resolved.all() else np.arange(3)
+    free = [*np.flatnonzero(resolved).tolist(), *(3 + turns).tolist()]
+    pairs = []
+    for blur_mm in BLUR_MM:
+        widths = [blur_mm / mm if seen else 0.0 for seen, mm in zip(resolved, spacing)]
+        pair = _blur(fixed, widths), _blur(moving, widths)
+        pairs.append(_Pair(*pair, ranges, spacing, points.mean(axis=0), free, blur_mm))
+    motion = _confirmed(pairs, points)
+    if motion is None:
+        return None
+    first = (np.array(factors) - 1) / 2 * spacing_mm  # the centre of the first block
+    return Motion(motion.matrix, motion.offset + first - motion.matrix @ first)
 
 
-def without_cut(fixed: Image, moving: Image) -> tuple[Image, Image]:
+def _confirmed(pairs: list["_Pair"], points: Float64) -> Motion | None:
+    """The motion of all points, where those of two halves agree, and each fits the other half better than ones nearby."""
+    black = (points // BLOCK_MM).sum(axis=1) % 2 > 0
+    parts = points[black], points[~black]
+    if min(map(len, parts)) < FEWEST_POINTS / 2:
+        return None
+    start = _try_shifts(pairs[0], points)
+    found = [_refine(pairs[:-1], part, start) for part in parts]
+    free = len(pairs[0].free)
+    for part, parameters in zip(reversed(parts), found):
+        score = pairs[-2].score(part)
+        shifts = np.eye(free)[: int(pairs[0].resolved.sum())]
+        nearby = [parameters + mm * shift for mm in NEARBY_MM for shift in shifts]
+        if score(parameters) >= min(map(score, nearby)):
+            return None
+    one, other = (pairs[0].motion(parameters) for parameters in found)
+    apart = norm(one.displacements(points) - other.displacements(points), axis=1)
+    if np.median(apart) > AGREE_MM:
+        return None
+    return pairs[0].motion(_refine(pairs[1:], points, (found[0] + found[1]) / 2))
+
+
+def _without_cut(fixed: Image, moving: Image) -> tuple[Image, Image]:
     """Both scans with NaN outside, where one mask has cut both: its edge would make them seem aligned."""
     outside = [image == image.flat[0] for image in (fixed, moving)]
     if min(part.mean() for part in outside) < CONSTANT or not dice(*outside) > CUT_OUT:
@@ -183,9 +207,102 @@ def without_cut(fixed: Image, moving: Image) -> tuple[Image, Image]:
     return np.where(outside[0], nan, fixed), np.where(outside[1], nan, moving)
 
 
-def _range(image: Image, mask: Mask, unit: str) -> tuple[float, float]:
+def _range(image: Image, inside: Bool, unit: str) -> tuple[float, float]:
     if unit == "HU":
         return RANGE_HU
-    values = image[mask & np.isfinite(image)]
-    low, high = np.percentile(values[:: max(1, values.size // SAMPLES)], PERCENTILES).tolist()
-    return (low, high) if low < high else (low, low + 1.0)
+    low, high = np.nanpercentile(image[inside], PERCENTILES).tolist()
+    return low, high
+
+
+def _blur(image: Image, widths: list[float]) -> Image:
+    """The image with a Gaussian mean of its finite values; NaN stays NaN."""
+    known = np.isfinite(image)
+    if known.all():
+        return ndimage.gaussian_filter(image, widths, mode="nearest", truncate=3)
+    total = ndimage.gaussian_filter(np.where(known, image, 0), widths, mode="nearest", truncate=3)
+    weight = ndimage.gaussian_filter(known.astype(np.float32), widths, mode="nearest", truncate=3)
+    return np.where(known, total / np.maximum(weight, 1e-3), np.float32(np.nan))
+
+
+@dataclass(frozen=True, eq=False)
+class _Pair:
+    """Two scans as smooth as one step of the search has them.
+
+    free: which of three shifts and three turns are sought; step_mm: the first step of each.
+    """
+
+    fixed: Image
+    moving: Image
+    ranges: tuple[tuple[float, float], tuple[float, float]]
+    spacing: Float64
+    middle: Float64
+    free: list[int]
+    step_mm: float
+
+    @property
+    def resolved(self) -> NDArray[np.bool_]:
+        return np.array(self.free) < 3
+
+    def motion(self, parameters: Float64) -> Motion:
+        """The motion of the free ones of a translation and a rotation about the middle, all in mm."""
+        from scipy.spatial.transform import Rotation
+
+        every = np.zeros(6)
+        every[self.free] = parameters
+        matrix = Rotation.from_rotvec(every[3:] / ARM_MM).as_matrix()
+        return Motion(matrix, self.middle + every[:3] - matrix @ self.middle)
+
+    def score(self, points: Float64) -> Callable[[Float64], float]:
+        """Minus the mutual information at points, of the parameters of a motion."""
+        still = ndimage.map_coordinates(
+            self.fixed, (points / self.spacing).T, order=1, mode="nearest"
+        )
+
+        def of(parameters: Float64) -> float:
+            motion = self.motion(parameters)
+            places = (points + motion.displacements(points)) / self.spacing
+            there = ndimage.map_coordinates(self.moving, places.T, order=1, cval=np.nan)
+            both = np.isfinite(there) & np.isfinite(still)
+            if both.mean() < 0.5:
+                return -1.0
+            return -mutual_information(still[both], there[both], *self.ranges, BINS)
+
+        return of
+
+
+def _try_shifts(pair: _Pair, points: Float64) -> Float64:
+    """The parameters of the shift within REACH_MM with the most mutual information."""
+    steps = np.arange(-REACH_MM, REACH_MM + 1, STEP_MM)
+    tried = product(*(steps if parameter < 3 else (0.0,) for parameter in pair.free))
+    return min(map(np.array, tried), key=pair.score(points[:ROUGH_POINTS]))
+
+
+def _refine(pairs: list[_Pair], points: Float64, start: Float64) -> Float64:
+    """The parameters with the most mutual information at some points, found from coarse to fine."""
+    from scipy.optimize import minimize
+
+    best = start
+    for pair in pairs:
+        simplex = best + pair.step_mm * np.vstack([np.zeros(len(best)), np.eye(len(best))])
+        options = {
+            "initial_simplex": simplex,
+            "xatol": TOLERANCE,
+            "fatol": 1e-6,
+            "maxfev": MOST_TRIES,
+        }
+        best = minimize(pair.score(points), best, method="Nelder-Mead", options=options).x
+    return best
+
+
+def block_means(image: AnyArray, factors: list[int]) -> Float32:
+    """Means of blocks of so many voxels along each axis; the remainder at the end is cut off."""
+    blocks = image[tuple(slice(n // factor * factor) for n, factor in zip(image.shape, factors))]
+    for axis, factor in enumerate(factors):
+        if factor > 1:
+            before = (slice(None),) * axis
+            every = [blocks[(*before, slice(k, None, factor))] for k in range(factor)]
+            total = every[0].astype(np.float32)
+            for part in every[1:]:
+                total += part
+            blocks = total / np.float32(factor)
+    return blocks.astype(np.float32, copy=False)

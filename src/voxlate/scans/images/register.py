@@ -6,7 +6,6 @@ SimpleITK's transforms take points of the fixed scan (LPS, mm) to points of the 
 import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -14,15 +13,13 @@ from nibabel.affines import apply_affine
 from scipy import ndimage
 
 from voxlate.base.errors import BadInput
-from voxlate.base.files import whole_file
 from voxlate.base.records import Number
 from voxlate.base.similarity import PERCENTILES, RANGE_HU, dice, mutual_information
 from voxlate.scans.images.grid import LPS_TO_RAS, Grid, Volume, with_voxels
 from voxlate.scans.images.mask import foreground
-from voxlate.scans.images.simpleitk import itk, to_image
+from voxlate.scans.images.simpleitk import LEAST_VOLUME, Transform, itk, to_image
 
 RegistrationMethod = Literal["rigid", "affine", "bspline"]
-Transform = Any  # a SimpleITK transform
 
 COARSE_VOXELS = 500_000  # a head at about 2.5 mm: finer takes longer and changes the result by less than a voxel
 FINE_VOXELS = 1_500_000  # for splines, whose error is a part of a voxel
@@ -39,7 +36,6 @@ KNOTS_MM = 60.0
 MOST_MM = 8.0
 LEAST_SLICES = 4
 PYRAMID_VOXELS = 16  # along an axis; with a coarser image the first steps go wrong
-LEAST_VOLUME = 0.1  # of a voxel, after a transform; less is a fold
 LEAST_SHARED = 0.25  # of the smaller scan's box; with less in common, similarity says nothing
 SEED = 1
 NO_OVERLAP = (
@@ -157,12 +153,6 @@ def cover(moving: Grid, fixed: Grid, transform: Transform) -> np.ndarray:
     """Which voxels of the fixed grid a transform takes into the moving grid's box: bool [D, H, W]."""
     box = Volume(np.ones((1, *moving.shape), np.float32), moving.affine, "", "")
     return apply_transform(box, fixed, transform, order=0, fill=0.0).data[0] > 0
-
-
-def write_transform(path: Path, transform: Transform) -> None:
-    """Write an ITK transform as text (.tfm)."""
-    with whole_file(path) as temporary:
-        itk.WriteTransform(transform, str(temporary))
 
 
 def coarse(volume: Volume, voxels: int = COARSE_VOXELS) -> Volume:
