@@ -157,7 +157,7 @@ def test_options_that_exclude_or_need_each_other_are_refused(
         (lambda path: package.synthesise(path, path, path, synth="x"), "synth: expected KEY=VALUE"),
         (
             lambda path: package.synthesise(path, path, path, pattern="{foo}"),
-            "pattern: '{foo}': expected {patient}, {case}, {modality} or {split}, found 'foo'",
+            "pattern: '{foo}': expected {patient}, {case}, {modality}, {split}, {slice} or {time}, found 'foo'",
         ),
         (lambda path: package.compare(3), "folders: expected a list (a path)"),
         (lambda path: package.prepare(path, path, path), "options: expected PrepareOptions"),

@@ -69,7 +69,7 @@ from voxlate.scans.cases.prepared import open_cohort
 from voxlate.scans.cohorts.case_files import CaseFiles
 from voxlate.scans.cohorts.cohort_refusals import refuse_synthetic
 from voxlate.scans.cohorts.find import find_cohort
-from voxlate.scans.cohorts.slice_lists import require_patients
+from voxlate.scans.cohorts.owners import require_patients
 from voxlate.scans.cohorts.split import check_known
 from voxlate.scans.formats.io import content_hash, is_there, read_volume
 from voxlate.scans.images.grid import return_to
@@ -116,8 +116,9 @@ def evaluate(
     asked = merge(EvaluateOptions, options, changes)
     out = Path(out)
     truth = Path(truth)
-    cohort = find_cohort(truth, asked).cases
-    require_patients(cohort, truth)
+    found = find_cohort(truth, asked)
+    require_patients(found, truth)
+    cohort = found.cases
     chosen = _in_split(asked.split, cohort, out) if cases is None else cases
     wanted = {case.case: case for case in cohort if case.case in chosen}
     images = find_items(out, wanted, f"{truth}" + (f", split {asked.split}" if asked.split else ""))

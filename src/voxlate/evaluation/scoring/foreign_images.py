@@ -10,7 +10,7 @@ from voxlate.base.messages import Message
 from voxlate.checks.check_table import exact_messages
 from voxlate.checks.truths import SketchedTruth
 from voxlate.scans.cohorts.case_files import KNOWN, CaseFiles
-from voxlate.scans.cohorts.path_roles import scans_named
+from voxlate.scans.cohorts.path_names import scans_named
 from voxlate.scans.formats.dicom import is_dicom_folder
 from voxlate.scans.formats.io import scan_endings, without_ending
 from voxlate.scans.images.units import unit_of
