@@ -263,7 +263,9 @@ def _manifest_lines(found: "CohortFiles", root: Place, out: Place | None) -> Ite
     count = plural(len(found.cases), "case")
     yield f"{count} in {table}. Correct the table; prepare reads it by --manifest {quote_path(table)}."
     for question in found.questions:
-        yield f"The table does not state the patients of {question}. Fill its column patient."
+        yield Undone(
+            f"{table}: expected the patient of each case, found {question}. Fill the column patient."
+        )
     yield from map(Undone, filter(None, [*found.unread, found.unpaired]))
 
 

@@ -123,7 +123,7 @@ def require_patients(found: CohortFiles, root: Path) -> None:
         r"^(.*\d)[a-zA-Z]\d*$" if cut and cut[0][0].isalpha() else r"^(.+?)[-_. ]+[^-_. ]+$"
     )
     raise BadInput(
-        f"{root}: expected the patient of each case, found {why}. Add --patients each if every case is a patient, --patients '{expression}' for the patient in the name, or --patients FILE with 'CASE PATIENT' a line."
+        f"{root}: expected the patient of each case, found {why}. Add --patients each if every case is a patient, --patients '{expression}' for the patient in the name, or --patients FILE with 'CASE PATIENT' a line. {found.unpaired}".rstrip()
     )
 
 

@@ -81,6 +81,9 @@ def take_lists(
             else f"{what} are those of {path}"
         )
     _name_unread(root, unread, cases, found)
+    splits_of = {case.case: splits.get(case.case, (case.split, root))[0] for case in cases}
+    if any(split != "test" and name not in folds for name, split in splits_of.items()):
+        folds = {}  # of one fold alone, or of some cases
     stated = []
     lacking = []
     lists_training = any(word == "train" for word, _ in splits.values())
