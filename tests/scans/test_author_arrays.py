@@ -319,7 +319,7 @@ def damage(path, content):
 
 TRAIN_LIST, TEST_LIST, TMAX = "../train_list.txt", "../test_list.txt", "Tmax/p07.npy"
 DAMAGED = [
-    (TEST_LIST, b"p07\n", "train_list.txt: .*p07 in train, and in test in test_list.txt"),
+    (TEST_LIST, b"p07\n", "train_list.txt: .*p07 in train, and before in test"),
     (TEST_LIST, "\n\n", "test_list.txt: expected a line for each slice"),
     (TMAX, None, "found no tmax"),
     (MCTA, 1000, "p07.npy: .*damaged file"),

@@ -151,6 +151,31 @@ LISTS = {
         "subject_id,usage\nx_1,train\nx_2,val\nx_3,test\n",
         "train val test",
     ),
+    "tables a split": (
+        {"train.csv": "id\nx_1\n", "val.csv": "id\nx_2\n", "test.csv": "id\nx_3\n"},
+        None,
+        "train val test",
+    ),
+    "paths and a split": (
+        "dataset.csv",
+        "t1_path,ct_path,set\n./x_1_t1.nii.gz,x_1_ct.nii.gz,train\n./x_2_t1.nii.gz,,val\n/data/x_3_t1.nii.gz,,test\n",
+        "train val test",
+    ),
+    "MONAI folds": (
+        "data.json",
+        {"training": [{"image": f"a/x_{case}_t1.nii.gz", "fold": case - 1} for case in (1, 2, 3)]},
+        "val train train",
+    ),
+    "a list below": ("lists/train_ids.json", ["x_1", "x_2"], "None None"),
+    "only test": ("test.txt", "x_3\n", "train train test"),
+    "nnU-Net's both": (
+        {
+            "dataset.json": '{"training": ["x_1", "x_2"], "test": ["x_3"]}',
+            "splits_final.json": '[{"train": ["x_1"], "val": ["x_2"]}]',
+        },
+        None,
+        "train val test",
+    ),
     "folds": ("folds.csv", "PatientID,fold\nx_1,1\nx_2,0\nx_3,2\n", "train val train"),
 }
 
@@ -221,6 +246,7 @@ def test_a_file_that_states_no_split_is_named_as_not_read(tmp_path):
 @every_row(
     ("files", "words"),
     [
+        ({"0/train.txt": "x_1\nx_2", "0/val.txt": "x_3", "1/train.txt": "x_2\nx_3"}, "x_3"),
         ({"splits.json": '{"train": ["x_1", "x_2"], "test": ["x_1", "x_3"]}'}, "x_1"),
         ({"train.txt": "x_1\nx_2", "test.txt": "x_2\nx_3"}, "x_2"),
         ({"a.csv": "case,split\nx_1,train\nx_2,exam\n", "b.csv": "case\nx_1\n"}, None),
@@ -229,6 +255,7 @@ def test_a_file_that_states_no_split_is_named_as_not_read(tmp_path):
 def test_lists_that_contradict_each_other_are_refused_and_others_named(tmp_path, files, words):
     touch(tmp_path, "x_{1,2,3}_{t1,ct}.nii.gz")
     for file, text in files.items():
+        (tmp_path / file).parent.mkdir(exist_ok=True)
         (tmp_path / file).write_text(text)
     if words is None:
         assert find_cohort(tmp_path).guessed

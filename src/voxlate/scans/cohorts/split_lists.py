@@ -5,9 +5,9 @@ Each becomes patients, splits and folds of cases. What lies beside scans and is 
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -15,7 +15,7 @@ from voxlate.base.errors import BadInput, first_of, plural
 from voxlate.base.groups import grouped
 from voxlate.scans.cohorts.case_files import CaseFiles, CohortFiles
 from voxlate.scans.cohorts.csv_table import read_lines, read_table
-from voxlate.scans.cohorts.manifest import OWN_NAMES, Manifest, name_columns
+from voxlate.scans.cohorts.manifest import OWN_NAMES, TABLES, Manifest, name_columns
 from voxlate.scans.cohorts.owners import PATIENTS
 from voxlate.scans.cohorts.patterns import split_named
 from voxlate.scans.cohorts.presets import NOTES
@@ -29,92 +29,76 @@ SILENT = re.compile(
     re.IGNORECASE,
 )
 SPLITTING = re.compile(r"split|fold|partition|train|valid|test|subset|data_?list", re.IGNORECASE)
+DATASET = "dataset.json"  # of nnU-Net, in which training includes validation
 LARGEST_BYTES = 2**24  # of a list; a larger file is none
 
 
-@dataclass
-class Listed:
-    """What one file states of cases: splits, folds and patients by the names that it uses."""
-
-    splits: list[tuple[str, str]] = field(default_factory=list)  # of an entry
-    folds: dict[str, int] = field(default_factory=dict)
-    patients: dict[str, str] = field(default_factory=dict)
+Statement = tuple[str, str, str]  # an entry of a list, and the column and value that it gets
 
 
 def take_lists(
     root: Path, files: Iterable[Path], cases: Sequence[CaseFiles], found: CohortFiles
 ) -> list[CaseFiles]:
-    """The cases with what lists beside them state; those of no list of splits are left out, and noted.
+    """The cases with what lists beside them state; those that lists of training leave out are left out, and noted.
 
     files: all files below root that are no scans. Raises BadInput where lists, or a list and folders, contradict each other.
     """
-    splits = dict[str, tuple[str, Path]]()
-    folds = dict[str, int]()
-    patients = dict[str, str]()
-    unread = []
-    used = []
     keys = _keys(root, cases)
+    stated: dict[str, dict[str, str]] = {"split": {}, "fold": {}, "patient": {}}
+    used = []
+    unread = []
     for path in sorted(files):
-        listed = _read(path, found)
-        named = [(keys[key], word) for entry, word in listed.splits if (key := _key(entry, keys))]
-        owners = {key: owner for key, owner in listed.patients.items() if key in keys}
-        if not named and not owners:
+        statements = _read(path, keys, found)
+        named = [(key, *rest) for entry, *rest in statements if (key := _key(entry, keys))]
+        if not named:
             unread.append(path)
             continue
-        used.append(path)
-        for names, word in named:
-            for name in names:
-                _place(splits, name, word, path)
-        for entry, fold in listed.folds.items():
-            folds |= dict.fromkeys(keys.get(_key(entry, keys), ()), fold)
-        for key, owner in owners.items():
-            patients |= dict.fromkeys(keys[key], owner)
-        missing = sorted({entry for entry, _ in listed.splits if not _key(entry, keys)})
+        used.append(path.name)
+        missing = sorted({entry for entry, *_ in statements if not _key(entry, keys)})
         if missing:
             found.unclaimed.append(
-                f"{len(missing)} entries of {path.name} that have no scans ({quote_some(missing)})"
+                f"{plural(len(missing), 'entry')} of {path.name} without scans ({quote_some(missing)})"
             )
-        what = "splits" if named else "patients"
-        found.guessed.append(
-            f"{what} are those of {path.relative_to(root.parent)}"
-            if path.is_relative_to(root.parent)
-            else f"{what} are those of {path}"
-        )
-    _name_unread(root, unread, cases, found)
-    splits_of = {case.case: splits.get(case.case, (case.split, root))[0] for case in cases}
-    if any(split != "test" and name not in folds for name, split in splits_of.items()):
+        for key, column, value in named:
+            for name in keys[key]:
+                before = stated[column].setdefault(name, value)
+                is_detail = (before, value) == ("train", "val") and DATASET in used
+                if before != value and column == "split" and not is_detail:
+                    raise BadInput(
+                        f"{path}: expected one split of each case, found {name} in {value}, and before in {before}, in {first_of(used)}. Remove one of the entries, or move the file away."
+                    )
+                stated[column][name] = value
+    _name_unread(unread, cases, found)
+    if not used:
+        return [*cases]
+    found.guessed.append(
+        f"{' and '.join(sorted(key for key, own in stated.items() if own))} by {first_of(used)}"
+    )
+    splits, folds = stated["split"], stated["fold"]
+    wanted = {case.case for case in cases if splits.get(case.case, case.split) != "test"}
+    if not wanted <= folds.keys():
         folds = {}  # of one fold alone, or of some cases
-    stated = []
-    lacking = []
-    lists_training = any(word == "train" for word, _ in splits.values())
-    for case in cases:
-        split, where = splits.get(case.case, (case.split, root))
-        if {case.split, split} in ({"train", "test"}, {"val", "test"}):
-            raise BadInput(
-                f"{where}: expected one split of each case, found {case.case} in {split}, and in a folder of {case.split}. Correct one of them, or write a manifest (voxlate manifest)."
-            )
-        if lists_training and split is None:
-            lacking.append(case.case)
-            continue
-        owner = patients.get(case.case, case.patient)
-        stated.append(replace(case, split=split, patient=owner, fold=folds.get(case.case)))
-    if lacking:
+    elif "val" not in splits.values():
+        splits |= {name: "val" for name, fold in folds.items() if fold == "0"}
+    lacking = [case.case for case in cases if not splits.get(case.case, case.split)]
+    if "train" not in splits.values():
+        lacking = []
+    elif lacking:
         found.unclaimed.append(
-            f"{plural(len(lacking), 'case')} that {first_of([path.name for path in used])} does not list ({first_of(lacking, 3)})"
+            f"{plural(len(lacking), 'case')} that {first_of(used)} does not list ({first_of(lacking, 3)})"
         )
-    return stated
-
-
-def _place(splits: dict[str, tuple[str, Path]], name: str, word: str, path: Path) -> None:
-    """Note the split of a case; validation takes precedence over training, as MONAI and nnU-Net list both."""
-    before, where = splits.setdefault(name, (word, path))
-    if before == word:
-        return
-    if "test" in (before, word) or where == path:
-        raise BadInput(
-            f"{path}: expected one split of each case, found {name} in {word}, and in {before} in {where.name}. Remove one of the entries."
-        )
-    splits[name] = ("val", path)
+    listed = []
+    for case in cases:
+        split = splits.get(case.case, case.split)
+        if "test" in (split, case.split) and case.split not in (split, None):
+            raise BadInput(
+                f"{root}: expected one split of each case, found {case.case} in {split} by {first_of(used)}, and in a folder of {case.split}. Correct one of them, or write a manifest (voxlate manifest)."
+            )
+        fold = folds.get(case.case)
+        owner = stated["patient"].get(case.case, case.patient)
+        one = replace(case, split=split, patient=owner, fold=None if fold is None else int(fold))
+        listed += [] if case.case in lacking else [one]
+    return listed
 
 
 def _keys(root: Path, cases: Sequence[CaseFiles]) -> dict[str, list[str]]:
@@ -132,7 +116,7 @@ def _keys(root: Path, cases: Sequence[CaseFiles]) -> dict[str, list[str]]:
     return grouped(pairs)
 
 
-def _key(entry: str, keys: dict[str, list[str]]) -> str:
+def _key(entry: str, keys: Mapping[str, Sequence[str]]) -> str:
     """The key that an entry of a list means: a name or path, or a folder in it; "" for none."""
     path = without_ending(entry.strip().replace("\\", "/").removeprefix("./"))
     parts = PurePosixPath(path).parts
@@ -142,28 +126,28 @@ def _key(entry: str, keys: dict[str, list[str]]) -> str:
     return next((key for key in (*tails, *others) if key in keys), "")
 
 
-def _read(path: Path, found: CohortFiles) -> Listed:
+def _read(path: Path, keys: Mapping[str, Sequence[str]], found: CohortFiles) -> list[Statement]:
     """What a file states; nothing for a file of another kind."""
-    listed = Listed()
     if not path.is_file() or path.stat().st_size > LARGEST_BYTES:
-        return listed
+        return []
     ending = path.suffix.lower()
+    split = _split_in(path.stem)
     try:
         if ending == ".json":
             with suppress(ValueError, UnicodeDecodeError):
-                _read_document(json.loads(path.read_text(encoding="utf-8-sig")), listed)
-        elif ending in (".csv", ".tsv"):
-            _read_columns(path, listed, found)
-        elif ending == ".txt" and path.name == PATIENTS:
+                return [*_in_document(json.loads(path.read_text(encoding="utf-8-sig")), split)]
+        elif ending in TABLES:
+            return [*_in_table(path, split, keys, found)]
+        elif path.name == PATIENTS:
             rows = [re.split(r"[\s,;]+", line) for line in read_lines(path).values()]
-            listed.patients |= {row[0]: row[-1] for row in rows}
-        elif ending == ".txt" and (split := _split_in(path.stem)):
-            listed.splits += [(line, split) for line in read_lines(path).values()]
+            return [(row[0], "patient", row[-1]) for row in rows]
+        elif ending == ".txt" and split:
+            return [(line, "split", split) for line in read_lines(path).values()]
     except BadInput as error:
         if SPLITTING.search(path.name):
             raise
         found.unread.append(str(error))
-    return listed
+    return []
 
 
 def _split_in(stem: str) -> str:
@@ -172,72 +156,64 @@ def _split_in(stem: str) -> str:
     return words.pop() if len(words) == 1 else ""
 
 
-def _read_document(document: Any, listed: Listed) -> None:
-    """The lists in a JSON document: folds as nnU-Net has them, or lists under words of splits as MONAI has them."""
-    if isinstance(document, list):
-        for number, fold in enumerate(document):
-            if not isinstance(fold, dict) or not {"train", "val"} <= fold.keys():
-                return
-            if number < FOLDS:
-                listed.folds |= dict.fromkeys(map(str, fold["val"]), number)
-            if number == 0:
-                _read_document(fold, listed)
-    elif isinstance(document, dict):
+def _in_document(document: Any, split: str) -> Iterator[Statement]:
+    """What a JSON document states: folds as nnU-Net has them, lists under words of splits as MONAI has them, or one list."""
+    if isinstance(document, dict):
         for word, value in document.items():
-            split = split_named(str(word))
-            if split and isinstance(value, list):
-                for item in value:
-                    for entry in _entries(item):
-                        listed.splits.append((entry, split))
-                    fold = item.get("fold") if isinstance(item, dict) else None
-                    if isinstance(fold, int):
-                        listed.folds |= dict.fromkeys(_entries(item), fold)
+            named = split_named(str(word))
+            if named and isinstance(value, list):
+                yield from _in_document(value, named)
             elif isinstance(value, str) and split_named(value):
-                listed.splits.append((str(word), split_named(value)))
+                yield str(word), "split", split_named(value)
+        return
+    items = document if isinstance(document, list) else []
+    if items and all(isinstance(item, dict) and {"train", "val"} <= item.keys() for item in items):
+        for number, fold in enumerate(items[:FOLDS]):
+            yield from ((str(name), "fold", str(number)) for name in fold["val"])
+        yield from _in_document(items[0], "")
+    elif split:
+        for item in items:
+            fields = item if isinstance(item, dict) else {"image": item}
+            entry = fields.get("image", next(iter(fields.values()), None))
+            entry = entry[0] if isinstance(entry, list) and entry else entry
+            if isinstance(entry, str | int):
+                yield str(entry), "split", split
+                if isinstance(fields.get("fold"), int):
+                    yield str(entry), "fold", str(fields["fold"])
 
 
-def _entries(item: Any) -> Iterator[str]:
-    """The name or the first path in an item of a list."""
-    if isinstance(item, dict):
-        item = item.get("image", next(iter(item.values()), None))
-    if isinstance(item, list):
-        item = next(iter(item), None)
-    if isinstance(item, str | int):
-        yield str(item)
-
-
-def _read_columns(path: Path, listed: Listed, found: CohortFiles) -> None:
-    """The columns of cases or patients, splits, folds and patients in a table."""
+def _in_table(
+    path: Path, split: str, keys: Mapping[str, Sequence[str]], found: CohortFiles
+) -> Iterator[Statement]:
+    """What a table states of the cases, patients or files in the column that names most of them."""
     manifest = Manifest(path, read_table(path))
     if manifest.table.empty:
         return
     name_columns(manifest)
     table = manifest.table
-    names = next((name for name in ("case", "patient", "path") if name in table), "")
-    if not names:
+    counts = {name: sum(bool(_key(cell, keys)) for cell in table[name]) for name in table}
+    ids = max(table, key=lambda name: (counts[name], name == "case"))
+    is_fold = "fold" in table and all(cell in map(str, range(FOLDS)) for cell in table["fold"])
+    if not counts[ids]:
         return
-    ids = [*table[names]]
-    if "split" in table:
-        for line, name, word in zip(table.index, ids, table["split"]):
-            if word and not split_named(word):
-                raise BadInput(
-                    f"{path}, line {line}: expected a split train, val or test, found '{word}'. Use these words."
-                )
-            listed.splits += [(name, split_named(word))] if word else []
-    elif "fold" in table and all(cell in map(str, range(FOLDS)) for cell in table["fold"]):
-        listed.folds |= {name: int(fold) for name, fold in zip(ids, table["fold"])}
-        listed.splits += [
-            (name, "train" if int(fold) else "val") for name, fold in zip(ids, table["fold"])
-        ]
-    if names == "case" and "patient" in table:
-        listed.patients |= {name: owner for name, owner in zip(ids, table["patient"]) if owner}
-    if listed.splits or listed.patients:
-        found.guessed += manifest.assumed
+    for line, row in table.iterrows():
+        word = row.get("split", split)
+        if word and not split_named(word):
+            raise BadInput(
+                f"{path}, line {line}: expected a split train, val or test, found '{word}'. Use these words."
+            )
+        if word:
+            yield row[ids], "split", split_named(word)
+        if is_fold:
+            yield row[ids], "fold", row["fold"]
+            if not word:
+                yield row[ids], "split", "val" if row["fold"] == "0" else "train"
+        if ids != "patient" and row.get("patient"):
+            yield row[ids], "patient", row["patient"]
+    found.guessed += manifest.assumed
 
 
-def _name_unread(
-    root: Path, files: Sequence[Path], cases: Sequence[CaseFiles], found: CohortFiles
-) -> None:
+def _name_unread(files: Sequence[Path], cases: Sequence[CaseFiles], found: CohortFiles) -> None:
     """Note the files that were not read; those that may state a split are doubts."""
     stems = {
         without_ending(file_and_part(path)[0].name)
