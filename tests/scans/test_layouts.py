@@ -84,6 +84,26 @@ RECOGNISED = {
         "=/3 test a+b, *3",
     ),
     "input and output folders": ("{ldct,ndct}/0{1,2,3}.nii.gz", "=/01 ldct+ndct, *3"),
+    "images and labels": (
+        "images/p{1,2,3}.nii.gz labels/p{1,2,3}.nii.gz",
+        "=/p1 images+labels, *3",
+    ),
+    "images and masks": (
+        "images/p{1,2,3}_{t1,ct}.nii.gz masks/p{1,2,3}.nii.gz",
+        "=/p1 ct+t1+mask, *3",
+    ),
+    "OASIS": (
+        "OAS30001_MR_d{0129,0757}/anat2/sub-OAS30001_T1w.nii.gz OAS30002_MR_d0653/anat2/sub-OAS30002_T1w.nii.gz",
+        "OAS30001/OAS30001_MR_d0129 t1w, *3",
+    ),
+    "BraTS 2018": (
+        "HGG/Brats18_2013_2_1/Brats18_2013_2_1_{t1,t1ce}.nii.gz LGG/Brats18_TCIA09_3_1/Brats18_TCIA09_3_1_{t1,t1ce}.nii.gz",
+        "=/Brats18_2013_2_1 t1+t1c, *2",
+    ),
+    "folders of folds": (
+        "fold0/p{1,2}/{mr,ct}.nii.gz fold1/p3/{mr,ct}.nii.gz",
+        "=/p1 val ct+mr, =/p3 train ct+mr, *3",
+    ),
     "splits then cases": (
         "train/p{1,2}/{t1,ct}.nii.gz val/p3/{t1,ct}.nii.gz test/p4/{t1,ct}.nii.gz",
         "=/p1 train ct+t1, =/p3 val ct+t1, =/p4 test ct+t1, *4",
@@ -347,7 +367,7 @@ def test_a_regular_expression_or_each_answers_whose_the_cases_are(tmp_path, pati
             "MR/scan_1.nii.gz CT/image_1.nii.gz MR/scan_2.nii.gz CT/image_2.nii.gz",
             "{modality}/*_{case}",
         ),
-        ("mr/x1.nii.gz ct/y1.nii.gz", ""),
+        ("mr/x{1,2}.nii.gz ct/y{1,2}.nii.gz", ""),
     ],
 )
 def test_modalities_in_cases_of_their_own_are_a_doubt_with_the_pattern_that_joins_them(

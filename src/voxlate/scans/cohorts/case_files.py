@@ -17,8 +17,10 @@ from voxlate.scans.images.units import UNITS
 MASKS = ("mask", "brainmask")
 LABELS = ("seg", "lesion", "labels", "label", "segmentation")
 # Words of names, without accents. MASK: in English, German, French, Spanish and Italian, also behind a word (hirnmaske).
-MASK = re.compile(r"(?P<of>[a-z\d]*?)s?(?:maske?|masque|mascara|maschera|msk)\d*")
-SEGMENTATION = re.compile(r"seg|labels?|segment(?:ation|ierung|acion|azione)|roi|l(?:e|a|ae)sione?")
+MASK = re.compile(r"(?P<of>[a-z\d]*?)s?(?:maske?s?|masque|mascara|maschera|msk)\d*")
+SEGMENTATION = re.compile(
+    r"segs?|labels?|segment(?:ation|ierung|acion|azione)s?|rois?|l(?:e|a|ae)sione?"
+)
 # Of a part of the body, which no mask of a body is of.
 PART = re.compile(
     r"lesion(?:s|es|i)|la?esionen|stroke|schlaganfall|ictus|core|penumbra|kern|(?:tumou?r|infar[ck]t|infarto|metasta|ha?emorrh|hamorrh|blutung|edem|oedem|odem|glio)[a-z]*"

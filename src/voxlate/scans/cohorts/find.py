@@ -258,7 +258,24 @@ def _cases_by_path(
         if names:
             where.append(f"{len(names)} {what} ({quote_some(names)})")
     found.unread += folders_without_images(root, cases, folders, kinds)
-    return [case for case in cases if case.files]
+    return _take_folds(root, [case for case in cases if case.files], found)
+
+
+def _take_folds(root: Path, cases: list[CaseFiles], found: CohortFiles) -> list[CaseFiles]:
+    """The cases with the folds of folders called fold0 to fold4, where all have one; those of fold 0 validate."""
+    folds = []
+    for case in cases:
+        path = next(iter(case.files.values()))
+        names = path.relative_to(root).parts[:-1]
+        matches = (re.fullmatch(r"(?i)folds?[-_ ]?([0-4])", name) for name in names)
+        folds.append(next((int(match[1]) for match in matches if match), None))
+    if None in folds or 0 not in folds or len({*folds}) == 1:
+        return cases
+    found.guessed.append("folds by folders")
+    return [
+        replace(case, fold=fold, split=case.split or ("train" if fold else "val"))
+        for case, fold in zip(cases, folds)
+    ]
 
 
 def _rows_by_names(

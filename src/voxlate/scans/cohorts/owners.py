@@ -40,7 +40,13 @@ NUMBERED = re.compile(r"(?:[a-z]+[-_. ]?)?\d+", re.IGNORECASE)  # pictures calle
 
 def is_person(name: str) -> bool:
     """Whether a name is that of a patient by a word for patients, or by a public convention."""
-    return bool(PERSON.fullmatch(name) or PUBLIC.fullmatch(name))
+    return bool(PERSON.fullmatch(name) or PUBLIC.match(name))
+
+
+def patient_of(name: str) -> str:
+    """The public identifier at the start of a name, or the name."""
+    match = PUBLIC.match(name)
+    return match[0] if match else name
 
 
 def shared_stems(names: Iterable[str]) -> dict[str, list[str]]:

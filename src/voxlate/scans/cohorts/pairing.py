@@ -18,7 +18,8 @@ def state_pairs(found: CohortFiles, root: Path) -> None:
         for case in found.cases
         for name, path in case.files.items()
     )
-    if len(scans) < 2 or any(len(case.files) > 1 for case in found.cases):
+    is_repeated = any(len(paths) > 1 for paths in scans.values())
+    if len(scans) < 2 or not is_repeated or any(len(case.files) > 1 for case in found.cases):
         return
     shown = ", ".join(f"{name} in {paths[0]}" for name, paths in scans.items())
     pattern = joining_pattern([*scans.values()])

@@ -19,12 +19,12 @@ from voxlate.scans.cohorts.case_files import (
     kind_of,
     plain_name,
 )
-from voxlate.scans.cohorts.owners import DATE, is_person
+from voxlate.scans.cohorts.owners import DATE, is_person, patient_of
 from voxlate.scans.cohorts.rows import Row, quote_some
 from voxlate.scans.formats.io import is_picture, location_of, read_volume, without_ending
 from voxlate.scans.images.units import COUNTS, UNITS, plain_modality
 
-SILENT = {"anat"}  # folders that state nothing
+SILENT = {"anat", "images", "image", "scans", "volumes"}  # folders that state nothing
 SESSION = re.compile(rf"ses(?:sion)?[-_]?\w+|.*(?:{DATE}).*", re.IGNORECASE)
 MOST_MODALITIES = 8  # folders of modalities side by side
 
@@ -33,7 +33,8 @@ MOST_MODALITIES = 8  # folders of modalities side by side
 class Names:
     """What a path states; ids: names of groups, the patient and studies, from the outermost; modality: "" if unstated.
 
-    repeats: whether the name of the file begins with that of its folder, which then is that of its patient.
+    repeats: whether the name of the file begins with that of its folder, which then is that of its patient. is_guess:
+    whether the modality is any name of a file.
     """
 
     path: str
@@ -42,6 +43,7 @@ class Names:
     modality: str
     is_dicom: bool = False
     repeats: bool = False
+    is_guess: bool = False
 
     @property
     def first(self) -> int:
@@ -79,31 +81,31 @@ def read_names(
     of_modality = [name for name in names if _is_of_modality(name)]
     others = [name for name in names if name not in of_modality]
     if not modality and (others or own or is_dicom):
-        modality = next((name for name in reversed(of_modality) if name not in SILENT), "")
+        modality = next((name for name in reversed(of_modality) if name.lower() not in SILENT), "")
     if others or (own and modality):
         names = others
     is_numbered = bool(re.fullmatch(r"\d+", own))
-    if names and not modality and not is_dicom and not is_numbered:
+    is_guess = bool(names) and not modality and not is_dicom and not is_numbered
+    if is_guess:
         own, modality = "", rest  # the default layout: CASE/ANY_NAME
     elif any(map(is_person, names)) and not re.search(r"\d", own) and rest.endswith(modality):
         own, modality = "", rest  # in a patient's folder: 'Tumor T1'
     ids = [*names, own] if own and own not in names else names
     plain = tuple(name.replace(" ", "_") for name in ids)
     repeats = bool(own) and rest != stem.replace(" ", "_") and rest != stem
-    return Names(path, split, plain, modality.replace(" ", "_"), is_dicom, repeats)
+    return Names(path, split, plain, modality.replace(" ", "_"), is_dicom, repeats, is_guess)
 
 
 def _is_of_modality(folder: str) -> bool:
     """Whether a folder holds scans of one modality, as MR does; MR_d0129 is a study."""
     is_study = re.search(r"\d\d", folder) and folder.lower() not in KNOWN
-    return folder in SILENT or (is_known(folder) and not is_study)
+    return folder.lower() in SILENT or (is_known(folder) and not is_study)
 
 
 def _cut(stem: str, in_folder: bool) -> tuple[str, str]:
     """What a file's name states of its case, and of its modality, at its end or else its start; "" for nothing."""
-    number = (
-        r"[-_]\d\d(?!\d*[A-Za-z]{2})" if in_folder else r"(?i)[-_](?:\d|(?:pat|p|sub)\w*[-_]?\d)"
-    )
+    own = r"\d\d(?!\d*[A-Za-z]{2})" if in_folder else r"\d|(?:pat|p|sub)\w*[-_]?\d"
+    number = rf"(?i)[-_](?:{own}|(?:slice|slc|sl|z|frame)[-_]?\d)"
     pieces = re.split("([-_])", stem)
     for start in range(len(pieces) - 1, -1, -2):
         name = "".join(pieces[start:])
@@ -129,7 +131,7 @@ def name_cases(
 
     found.questions gets why patients are not known. Raises BadInput for scans whose names state no modality.
     """
-    every = _without_outermost(every)
+    every = _without_outermost(_with_names_of_cases(every))
     cases = {names.ids for names in every if names.modality}
     below = [
         names
@@ -154,7 +156,7 @@ def name_cases(
         case = used[-1] if repeats else case  # pat01/pat01_tp2
         is_study = len(used) > len(owner)
         is_stated = is_study and (repeats or names.repeats or is_person(owner[-1]))
-        patient = "_".join(owner) if is_stated and not with_groups else None
+        patient = patient_of("_".join(owner)) if is_stated and not with_groups else None
         if with_groups or (has_studies and is_study and not is_stated):
             undecided.add(case)
         row = Row(patient, case, names.modality.lower(), root / names.path, split=names.split)
@@ -165,6 +167,24 @@ def name_cases(
             f"folders in folders ({first_of(sorted(undecided), 3)}), of which any may be that of a patient (name it by --pattern '**/{{patient}}/{{case}}/{{modality}}')"
         )
     return rows, [names.path for names in below]
+
+
+def _with_names_of_cases(every: Sequence[Names]) -> list[Names]:
+    """The names, of which those of files in folders of unknown names alone are of cases, where they are more than their folders."""
+    known = {Path(names.path).parent for names in every if not names.is_guess}
+    known |= {
+        Path(names.path).parent
+        for names in every
+        if any(map(is_person, names.ids[-1:])) or is_known(plain_modality(names.modality))
+    }
+    guesses = [names for names in every if Path(names.path).parent not in known]
+    stems = {names.modality for names in guesses}
+    if len(stems) <= len({names.ids for names in guesses}):
+        return [*every]
+    return [
+        replace(names, ids=(*names.ids, names.modality), modality="") if names in guesses else names
+        for names in every
+    ]
 
 
 def _without_outermost(every: Sequence[Names]) -> list[Names]:
@@ -220,24 +240,20 @@ def _with_modalities(root: Path, every: Sequence[Names], found: CohortFiles) -> 
     nameless = [names for names in named if not names.modality]
     if not nameless:
         return named
-    depth = min(len(names.ids) for names in every)
-    for level in range(depth - 1) if len(nameless) == len(every) else ():
-        sides = {names.ids[level] for names in every}
-        rests = grouped(
-            ((names.split, names.ids[:level] + names.ids[level + 1 :]), names.ids[level])
-            for names in every
-        )
-        is_shared = sum(len(own) == len(sides) for own in rests.values()) * 2 > len(rests)
-        if 1 < len(sides) <= MOST_MODALITIES and is_shared:
+    others = {(names.split, names.ids) for names in named if names.modality}
+    for level in range(min(len(names.ids) for names in nameless) - 1):
+        moved = [
+            replace(one, ids=one.ids[:level] + one.ids[level + 1 :], modality=one.ids[level])
+            for one in nameless
+        ]
+        sides = {one.modality for one in moved}
+        scans = grouped(((one.split, one.ids), one.modality) for one in moved)
+        partners = sum(len({*own}) + (key in others) > 1 for key, own in scans.items())
+        if len(sides) <= MOST_MODALITIES and 2 * partners > len(scans):
             found.guessed.append(
                 f"folders with the same scans are modalities ({quote_some(sorted(sides))})"
             )
-            return [
-                replace(
-                    names, ids=names.ids[:level] + names.ids[level + 1 :], modality=names.ids[level]
-                )
-                for names in every
-            ]
+            return [one for one in named if one.modality] + moved
     if len(nameless) == len(every) and _is_side_by_side(root / nameless[0].path):
         found.guessed.append(
             "pictures twice as wide as high are two side by side: their left half is the modality a, their right half b"
