@@ -98,7 +98,7 @@ def manifest(
         pattern: Path of scans, with {patient}, {case}, {modality}.
         manifest: Table (CSV, TSV): cases, patients and paths.
         preset: Public data set (bids, brats, brats2019, brats2023, gold_atlas, isles18, isles24, ixi, lyu_wang, mrdpm, msd_brain_tumour, open_ms, rire, rire_rectified, synthrad, synthrad2025, topcow, unitobrain, xmodality) or a TOML file.
-        patients: 'CASE PATIENT' a line, or each (a patient a case).
+        patients: File of 'CASE PATIENT' a line, regular expression of the patient in a case's name, or each (a patient a case).
         allow_outside: Allow a manifest's paths to leave its folder. Default: False.
         exclude: Case or patient to leave out (*, ?). One or a list.
         max_volume: Largest scan that is read. Default: 4GB.
@@ -223,7 +223,7 @@ def prepare(
         pattern: Path of scans, with {patient}, {case}, {modality}.
         manifest: Table (CSV, TSV): cases, patients and paths.
         preset: Public data set (bids, brats, brats2019, brats2023, gold_atlas, isles18, isles24, ixi, lyu_wang, mrdpm, msd_brain_tumour, open_ms, rire, rire_rectified, synthrad, synthrad2025, topcow, unitobrain, xmodality) or a TOML file.
-        patients: 'CASE PATIENT' a line, or each (a patient a case).
+        patients: File of 'CASE PATIENT' a line, regular expression of the patient in a case's name, or each (a patient a case).
         allow_outside: Allow a manifest's paths to leave its folder. Default: False.
         exclude: Case or patient to leave out (*, ?). One or a list.
         max_volume: Largest scan that is read. Default: 4GB.
@@ -299,7 +299,7 @@ def survey(
         pattern: Path of scans, with {patient}, {case}, {modality}.
         manifest: Table (CSV, TSV): cases, patients and paths.
         preset: Public data set (bids, brats, brats2019, brats2023, gold_atlas, isles18, isles24, ixi, lyu_wang, mrdpm, msd_brain_tumour, open_ms, rire, rire_rectified, synthrad, synthrad2025, topcow, unitobrain, xmodality) or a TOML file.
-        patients: 'CASE PATIENT' a line, or each (a patient a case).
+        patients: File of 'CASE PATIENT' a line, regular expression of the patient in a case's name, or each (a patient a case).
         allow_outside: Allow a manifest's paths to leave its folder. Default: False.
         exclude: Case or patient to leave out (*, ?). One or a list.
         max_volume: Largest scan that is read. Default: 4GB.
@@ -567,7 +567,7 @@ def check(
         pattern: Path of scans, with {patient}, {case}, {modality}.
         manifest: Table (CSV, TSV): cases, patients and paths.
         preset: Public data set (bids, brats, brats2019, brats2023, gold_atlas, isles18, isles24, ixi, lyu_wang, mrdpm, msd_brain_tumour, open_ms, rire, rire_rectified, synthrad, synthrad2025, topcow, unitobrain, xmodality) or a TOML file.
-        patients: 'CASE PATIENT' a line, or each (a patient a case).
+        patients: File of 'CASE PATIENT' a line, regular expression of the patient in a case's name, or each (a patient a case).
         allow_outside: Allow a manifest's paths to leave its folder. Default: False.
         exclude: Case or patient to leave out (*, ?). One or a list.
         max_volume: Largest scan that is read. Default: 4GB.
@@ -723,7 +723,7 @@ def synthesise(
         pattern: Path of scans, with {patient}, {case}, {modality}.
         manifest: Table (CSV, TSV): cases, patients and paths.
         preset: Public data set (bids, brats, brats2019, brats2023, gold_atlas, isles18, isles24, ixi, lyu_wang, mrdpm, msd_brain_tumour, open_ms, rire, rire_rectified, synthrad, synthrad2025, topcow, unitobrain, xmodality) or a TOML file.
-        patients: 'CASE PATIENT' a line, or each (a patient a case).
+        patients: File of 'CASE PATIENT' a line, regular expression of the patient in a case's name, or each (a patient a case).
         allow_outside: Allow a manifest's paths to leave its folder. Default: False.
         exclude: Case or patient to leave out (*, ?). One or a list.
         max_volume: Largest scan that is read. Default: 4GB.
@@ -860,7 +860,7 @@ def synthesize(
         pattern: Path of scans, with {patient}, {case}, {modality}.
         manifest: Table (CSV, TSV): cases, patients and paths.
         preset: Public data set (bids, brats, brats2019, brats2023, gold_atlas, isles18, isles24, ixi, lyu_wang, mrdpm, msd_brain_tumour, open_ms, rire, rire_rectified, synthrad, synthrad2025, topcow, unitobrain, xmodality) or a TOML file.
-        patients: 'CASE PATIENT' a line, or each (a patient a case).
+        patients: File of 'CASE PATIENT' a line, regular expression of the patient in a case's name, or each (a patient a case).
         allow_outside: Allow a manifest's paths to leave its folder. Default: False.
         exclude: Case or patient to leave out (*, ?). One or a list.
         max_volume: Largest scan that is read. Default: 4GB.
@@ -1005,7 +1005,7 @@ def evaluate(
         pattern: Path of scans, with {patient}, {case}, {modality}.
         manifest: Table (CSV, TSV): cases, patients and paths.
         preset: Public data set (bids, brats, brats2019, brats2023, gold_atlas, isles18, isles24, ixi, lyu_wang, mrdpm, msd_brain_tumour, open_ms, rire, rire_rectified, synthrad, synthrad2025, topcow, unitobrain, xmodality) or a TOML file.
-        patients: 'CASE PATIENT' a line, or each (a patient a case).
+        patients: File of 'CASE PATIENT' a line, regular expression of the patient in a case's name, or each (a patient a case).
         allow_outside: Allow a manifest's paths to leave its folder. Default: False.
         exclude: Case or patient to leave out (*, ?). One or a list.
         max_volume: Largest scan that is read. Default: 4GB.
@@ -1168,7 +1168,7 @@ def calibrate(
         pattern: Path of scans, with {patient}, {case}, {modality}.
         manifest: Table (CSV, TSV): cases, patients and paths.
         preset: Public data set (bids, brats, brats2019, brats2023, gold_atlas, isles18, isles24, ixi, lyu_wang, mrdpm, msd_brain_tumour, open_ms, rire, rire_rectified, synthrad, synthrad2025, topcow, unitobrain, xmodality) or a TOML file.
-        patients: 'CASE PATIENT' a line, or each (a patient a case).
+        patients: File of 'CASE PATIENT' a line, regular expression of the patient in a case's name, or each (a patient a case).
         allow_outside: Allow a manifest's paths to leave its folder. Default: False.
         exclude: Case or patient to leave out (*, ?). One or a list.
         max_volume: Largest scan that is read. Default: 4GB.
@@ -1263,6 +1263,7 @@ def plan(
     source: Sequence[str] | str = (),
     target: Sequence[str] | str = (),
     any_source: Sequence[str] | str = (),
+    unpaired: bool = False,
     from_scratch: bool = False,
     device: str = "auto",
 ) -> Plan:
@@ -1282,6 +1283,7 @@ def plan(
         source: Input modality. One or a list.
         target: Modality to synthesise. One or a list.
         any_source: MR contrast that may be the input, in place of source: the model takes any one of them. One or a list, or with commas.
+        unpaired: Plan training without pairs where no case has both source and target. Default: False.
         from_scratch: Begin from random weights even where a starter fits. Default: False.
         device: Device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps or xpu. Default: 'auto'.
 
@@ -1356,6 +1358,7 @@ def train(
     source: Sequence[str] | str = (),
     target: Sequence[str] | str = (),
     any_source: Sequence[str] | str = (),
+    unpaired: bool = False,
     from_scratch: bool = False,
     device: str = "auto",
     executor: Literal["local", "ray"] | None = None,
@@ -1387,6 +1390,7 @@ def train(
         source: Input modality. One or a list.
         target: Modality to synthesise. One or a list.
         any_source: MR contrast that may be the input, in place of source: the model takes any one of them. One or a list, or with commas.
+        unpaired: Plan training without pairs where no case has both source and target. Default: False.
         from_scratch: Begin from random weights even where a starter fits. Default: False.
         device: Device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps or xpu. Default: 'auto'.
         executor: Workers: local (processes) or ray.

@@ -268,9 +268,12 @@ def one_run(two_runs):
     return two_runs
 
 
-def test_two_files_of_one_modality_are_refused(two_runs):
+def test_two_files_of_one_modality_are_refused_and_of_runs_the_first_counts(two_runs):
+    first = find_cohort(two_runs).cases[0]
+    assert first.files["t1"].name == "sub-01_run-1_T1w.nii.gz"
+    (two_runs / "dataset_description.json").unlink()
     with refuses("run-1.*run-2"):
-        find_cohort(two_runs)
+        find_cohort(two_runs, pattern="{case}/anat/{case}*_{modality}")
 
 
 def test_an_excluded_case_is_not_looked_at(two_runs):

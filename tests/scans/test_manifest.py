@@ -69,11 +69,11 @@ REFUSED = [
         "expected each patient in one split, found p in train and val",
     ),
     ("case,split\na,train\nb,exam\n", "expected a split train, val or test, found 'exam'"),
-    ("case,split\na,train\nb,\n", "expected a split for every case or for none, found none for b"),
+    ("case,split\na,train\nb,\n", "line 3: expected a split in every row or in none"),
     ("case,split\na,train\na,train\n", "expected each case in one row, found a twice"),
     (
         "case,split\na,train\nz,train\n",
-        "expected files of the case z, found only others (a, b, c, …)",
+        "expected files of z, found only others (a, b, c)",
     ),
     (
         "case,mr\na,a/mr.png\nb,b/gone.png\n",
@@ -199,7 +199,7 @@ def test_columns_that_name_no_scan_are_said_in_one_line(root):
 def test_cases_without_any_file_are_said(root):
     found = listed(root, "case,mr\na,a/mr.png\nb,\nc,NA\n")
     assert [one.case for one in found.cases] == ["a"]
-    assert found.unclaimed == ["2 cases of table.csv that have no scan in it ('b', …)"]
+    assert found.unclaimed == ["2 cases of table.csv that have no scan in it (b, c)"]
 
 
 @every_row("suffix", [".npy", ".hdr", ".dcm"])
@@ -210,25 +210,50 @@ def test_a_wide_table_takes_every_kind_that_is_read(root, suffix):
 
 
 @every_row(
-    "columns, found, meant",
+    ("columns", "rows"),
     [
-        ("case,PatientID,split", "patientid", "patient"),
-        ("case,Subjects,split", "subjects", "patient"),
-        ("case,participant_id,split", "participant_id", "patient"),
-        ("case,pateint,split", "pateint", "patient"),
-        ("case,patient,splits", "splits", "split"),
-        ("case,patient,Fold", "fold", "split"),
-        ("case,patient,group", "group", "split"),
-        ("case_id,patient,split", "case_id", "case"),
-        ("case,modality,file", "file", "path"),
-        ("cse,patient,split", "cse", "case"),
-        ("case,modalty,path", "modalty", "modality"),
+        ("case,PatientID,Partition", "a,p1,train b,p1,train c,p2,Dev"),
+        ("case,Subject_ID,set", "a,p1,train b,p1,train c,p2,validation"),
+        ("case_id,participant_id,Fold", "a,p1,training b,p1,train c,p2,val"),
+        ("case,subject,patient_id,usage", "a,p1,p1,train b,p1,p1,train c,p2,p2,val"),
+        ("case,subject,cv_fold", "a,p1,1 b,p1,1 c,p2,0"),
     ],
 )
-def test_a_column_that_looks_like_one_of_ours_is_refused(root, columns, found, meant):
-    first = "train" if meant != "split" or found == "group" else "0"
-    with refuses(f"expected a column '{meant}', found '{found}'"):
-        listed(root, f"{columns}\na,p1,{first}\nb,p1,test\n")
+def test_columns_of_other_names_are_read_and_said(root, columns, rows):
+    found = listed(root, "\n".join([columns, *rows.split()]))
+    assert stated(found.cases) == {"a": ("p1", "train"), "b": ("p1", "train"), "c": ("p2", "val")}
+    assert sum("the column" in one for one in found.guessed) >= 2
+
+
+@every_row(
+    ("columns", "sentence"),
+    [
+        ("case,subject_id,patient_id", "subject_id and patient_id, which differ"),
+        ("case,pateint,split", "expected a column 'patient', found 'pateint'"),
+        ("case,modalty,path", "expected a column 'modality', found 'modalty'"),
+    ],
+)
+def test_columns_that_are_unclear_are_refused(root, columns, sentence):
+    with refuses(re.escape(sentence)):
+        listed(root, f"{columns}\na,p1,train\nb,p2,test\n")
+
+
+@every_row(
+    ("text", "encoding"),
+    [
+        ("case;patient\r\na;Müller\r\nb;Weiß\r\n", "cp1252"),
+        ("\ufeffcase\tpatient\na\tMüller\nb\tWeiß\n", "utf-8"),
+    ],
+)
+def test_tables_of_windows_are_read(root, text, encoding):
+    path = root.parent / "w.csv"
+    path.write_bytes(text.encode(encoding))
+    assert [one.patient for one in find_cohort(root, manifest=path).cases] == ["Müller", "Weiß"]
+
+
+def test_a_path_of_another_machine_is_refused_by_its_line(root):
+    with refuses("line 3.*relative"):
+        listed(root, "case,mr\na,a/mr.png\nb,C:\\data\\b\\mr.png\n")
 
 
 def test_columns_like_ours_are_notes_where_ours_are_there(root):

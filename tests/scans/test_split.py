@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from refusals import refuses
 from rows import every_row
 from voxlate.scans.cohorts.case_files import CaseFiles
-from voxlate.scans.cohorts.slice_lists import hold_out
+from voxlate.scans.cohorts.slice_stacks import hold_out
 from voxlate.scans.cohorts.split import (
     FOLDS,
     SMALL,

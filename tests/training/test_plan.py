@@ -228,7 +228,8 @@ def test_scans_that_no_case_has_both_of_are_learned_without_pairs(
     voxlate, scans_apart, apart, tmp_path
 ):
     run, out = tmp_path / "run", tmp_path / "out"
-    answer = voxlate("train", "auto", "--data", apart, "--out", run, *SHORT).done()
+    assert "--unpaired" in voxlate("train", "auto", "--data", apart, "--out", run, *SHORT).refusal
+    answer = voxlate("train", "auto", "--data", apart, "--out", run, "--unpaired", *SHORT).done()
     assert len([*answer.err.splitlines(), *answer.out.splitlines()]) <= 20
     said = answer.said
     assert "no training case has both: unpaired" in said

@@ -31,6 +31,7 @@ from voxlate.evaluation.intervals.fit import fit
 from voxlate.scans.cohorts.case_files import CaseFiles
 from voxlate.scans.cohorts.cohort_refusals import refuse_synthetic
 from voxlate.scans.cohorts.find import find_cohort
+from voxlate.scans.cohorts.owners import require_patients
 from voxlate.synthesis.calibration import Calibration, Header, Target
 from voxlate.synthesis.inputs import by_accepted_names
 from voxlate.synthesis.model import Model
@@ -241,6 +242,7 @@ def find_calibration_cases(
     Warns of slices whose patients are unknown.
     """
     found = find_cohort(cohort, asked)
+    require_patients(found, cohort)
     for text in found.unowned:
         warn(message(UNOWNED, f"Assumed: {text}."))
     recorded = model.facts.splits if asked.out_of_fold else {}

@@ -16,7 +16,7 @@ from voxlate.base.option import INPUT, Option, bytes_of, options, shipped_tables
 # of the environment, which processes that a command starts inherit
 LARGEST_VOLUME = "VOXLATE_MAX_VOLUME"
 Names = Sequence[str] | str | None
-PLACEHOLDERS = ("patient", "case", "modality", "split")
+PLACEHOLDERS = ("patient", "case", "modality", "split", "slice", "time")
 SHIPPED = resources.files("voxlate.scans") / "presets"
 
 
@@ -28,7 +28,12 @@ def presets() -> list[str]:
 def check_pattern(pattern: str) -> None:
     """Raise BadInput for a path pattern with an unknown {placeholder}."""
     for name in re.findall(r"\{(\w+)\}", pattern):
-        known_name(f"'{pattern}'", "{patient}, {case}, {modality} or {split}", name, PLACEHOLDERS)
+        known_name(
+            f"'{pattern}'",
+            "{patient}, {case}, {modality}, {split}, {slice} or {time}",
+            name,
+            PLACEHOLDERS,
+        )
 
 
 InputOption = partial(Option, panel=INPUT)
@@ -61,8 +66,8 @@ class Layout:
     patients: Annotated[
         Path | str | None,
         InputOption(
-            "'CASE PATIENT' a line, or each (a patient a case).",
-            metavar="FILE",
+            "File of 'CASE PATIENT' a line, regular expression of the patient in a case's name, or each (a patient a case).",
+            metavar="FILE|REGEX",
             complete=("each",),
         ),
     ] = None

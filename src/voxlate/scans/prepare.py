@@ -48,7 +48,7 @@ from voxlate.scans.cases.prepared import (
 )
 from voxlate.scans.cohorts.case_files import CaseFiles
 from voxlate.scans.cohorts.cohort_refusals import check_unit
-from voxlate.scans.cohorts.patient_names import EACH
+from voxlate.scans.cohorts.owners import EACH, is_expression
 from voxlate.scans.cohorts.rows import as_names
 from voxlate.scans.formats.io import content_hash, read_volume
 from voxlate.scans.images.grid import Volume
@@ -207,6 +207,7 @@ def _cohort(
                 message(UNOWNED if text in found.unowned else "assumed", f"Assumed: {text}.")
                 for text in found.guessed
             ),
+            *([message("no-pairs", found.unpaired, grade="caution")] if found.unpaired else []),
             *said,
         ),
         provenance=made,
@@ -225,7 +226,7 @@ def _provenance(inputs: Inputs, asked: PrepareOptions) -> dict[str, Any]:
         "pattern": asked.pattern,
         "preset": None if asked.preset is None else str(asked.preset),
         "manifest": _place(manifest),
-        "patients": EACH if str(asked.patients) == EACH else _place(asked.patients),
+        "patients": _patients(asked.patients),
         **({"allow_outside": True} if asked.allow_outside else {}),
         "modalities": asked.modalities,
         "exclude": None if asked.exclude is None else [*as_names(asked.exclude)],
@@ -235,6 +236,13 @@ def _provenance(inputs: Inputs, asked: PrepareOptions) -> dict[str, Any]:
         "split_by": split_by,
         "voxlate": __version__,
     }
+
+
+def _patients(patients: Path | str | None) -> str | None:
+    """The option of patients as it is stated: a file by its whole path."""
+    if patients is None or str(patients) == EACH or is_expression(patients):
+        return None if patients is None else str(patients)
+    return _place(patients)
 
 
 def _place(path: Path | str | None) -> str | None:

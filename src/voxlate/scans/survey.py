@@ -17,7 +17,7 @@ from voxlate.scans.cohorts.case_files import CaseFiles, CohortFiles
 from voxlate.scans.cohorts.cohort_refusals import check_unit, refuse_synthetic
 from voxlate.scans.cohorts.find import find_cohort
 from voxlate.scans.cohorts.manifest import root_and_manifest
-from voxlate.scans.cohorts.slice_lists import require_patients
+from voxlate.scans.cohorts.owners import require_patients
 from voxlate.scans.cohorts.split import (
     SPLITS,
     check_modalities,
@@ -115,7 +115,7 @@ def read_inputs(cohort: Path | str, options: PrepareOptions) -> Inputs:
     root, manifest = root_and_manifest(cohort, options.manifest)
     found = find_cohort(root, replace(options, manifest=manifest), options.modalities)
     cases = found.cases
-    require_patients(cases, root)
+    require_patients(found, root)
     refuse_synthetic(cases)
     splits = split_patients(cases, options.seed, options.shares)
     by_number = not options.shares and cases[0].split is None

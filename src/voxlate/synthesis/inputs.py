@@ -26,7 +26,7 @@ from voxlate.scans.cases.case import (
     digest,
     prepare_case,
 )
-from voxlate.scans.cohorts.path_roles import scans_named
+from voxlate.scans.cohorts.path_names import scans_named
 from voxlate.scans.formats.io import content_hash, is_there, read_volume
 from voxlate.scans.formats.nifti import grid_of
 from voxlate.scans.images.frame import BodyFrame, find_frame

@@ -10,7 +10,7 @@ from voxlate.base.errors import BadInput, known_name, plural
 from voxlate.base.messages import Message, message
 from voxlate.scans.cases.case import MASK
 from voxlate.scans.cohorts.case_files import UNNAMED, CaseFiles, CohortFiles, plain_name
-from voxlate.scans.cohorts.path_roles import modality_by_name
+from voxlate.scans.cohorts.path_names import modality_by_name
 from voxlate.scans.cohorts.split import check_known
 from voxlate.scans.formats.archive import is_archive, unpacked
 from voxlate.scans.formats.dicom import SeriesInfo, is_dicom_folder, list_series

@@ -61,6 +61,10 @@ class PlanOptions:
             help="MR contrast that may be the input, in place of --source: the model takes any one of them. Repeatable, or with commas.",
         ),
     ] = ()
+    unpaired: Annotated[
+        bool,
+        Option("Plan training without pairs where no case has both source and target.", panel=PLAN),
+    ] = False
     from_scratch: Annotated[
         bool, Option("Begin from random weights even where a starter fits.", panel=PLAN)
     ] = False

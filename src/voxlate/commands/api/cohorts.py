@@ -167,6 +167,7 @@ def _prepare_lines(
     if registered:
         yield Aside(f"Check the overlays:  voxlate report {done.folder}")
     is_sound = worst_grade(done.warnings) != "do not trust"
+    has_pairs = all(warning.code != "no-pairs" for warning in done.warnings)
     try:
         following = f"Next:  voxlate {after_prepare(done.folder)}"
         if not is_sound:
@@ -175,7 +176,7 @@ def _prepare_lines(
         following = f"No training can be planned: {error}"
     yield f"{plural(len(done.cases), 'case')} in {done.folder}. {following}"
     yield from map(Undone, done.provenance["unread"])
-    if not is_sound:
+    if not (is_sound and has_pairs):
         yield Undone()
 
 
@@ -245,7 +246,8 @@ def _survey_lines(found: "Survey", most: int | None) -> Iterator[Any]:
         yield Aside(f"The grid of each case is that of its {found.preparation.fixed}.")
     yield from found.lost
     yield Aside("Outliers, copies and registration were not checked: prepare --out does that.")
-    yield from map(Undone, [*found.found.unread, *found.problems])
+    undone = [*found.found.unread, *found.problems, found.found.unpaired]
+    yield from map(Undone, filter(None, undone))
 
 
 def _found_lines(found: "CohortFiles") -> Iterator[Aside]:
@@ -260,7 +262,11 @@ def _manifest_lines(found: "CohortFiles", root: Place, out: Place | None) -> Ite
     table = out or Path(root) / "cases.csv"
     count = plural(len(found.cases), "case")
     yield f"{count} in {table}. Correct the table; prepare reads it by --manifest {quote_path(table)}."
-    yield from map(Undone, found.unread)
+    for question in found.questions:
+        yield Undone(
+            f"{table}: expected the patient of each case, found {question}. Fill the column patient."
+        )
+    yield from map(Undone, filter(None, [*found.unread, found.unpaired]))
 
 
 @Command(

@@ -46,7 +46,7 @@ from voxlate.scans.cases.axes import CANONICAL
 from voxlate.scans.cohorts.case_files import CaseFiles
 from voxlate.scans.cohorts.cohort_refusals import refuse_synthetic
 from voxlate.scans.cohorts.find import find_cohort
-from voxlate.scans.cohorts.slice_lists import require_patients
+from voxlate.scans.cohorts.owners import require_patients
 from voxlate.scans.cohorts.split import check_known
 from voxlate.scans.formats.io import content_hash, read_volume
 from voxlate.scans.images.grid import return_to
@@ -83,8 +83,10 @@ def evaluate(
     """
     asked = merge(EvaluateOptions, options, changes)
     out = Path(out)
-    cohort = find_cohort(Path(truth), asked).cases
-    require_patients(cohort, Path(truth))
+    truth = Path(truth)
+    found = find_cohort(truth, asked)
+    require_patients(found, truth)
+    cohort = found.cases
     wanted = _cases_to_score(cohort, asked, out, cases)
     images = find_items(out, wanted, f"{truth}" + (f", split {asked.split}" if asked.split else ""))
     job = _job(out, _with_baselines(images, cohort, asked), asked)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from voxlate.base.errors import BadInput
+from voxlate.base.errors import BadInput, first_of, plural
 from voxlate.base.files import safe_name
 from voxlate.base.groups import grouped
 from voxlate.scans.cohorts.rows import Exclusion, Row, several_files
@@ -17,15 +17,17 @@ from voxlate.scans.images.units import UNITS
 MASKS = ("mask", "brainmask")
 LABELS = ("seg", "lesion", "labels", "label", "segmentation")
 # Words of names, without accents. MASK: in English, German, French, Spanish and Italian, also behind a word (hirnmaske).
-MASK = re.compile(r"(?P<of>[a-z\d]*?)s?(?:maske?|masque|mascara|maschera|msk)\d*")
-SEGMENTATION = re.compile(r"seg|labels?|segment(?:ation|ierung|acion|azione)|roi|l(?:e|a|ae)sione?")
+MASK = re.compile(r"(?P<of>[a-z\d]*?)s?(?:maske?s?|masque|mascara|maschera|msk)\d*")
+SEGMENTATION = re.compile(
+    r"segs?|labels?|segment(?:ation|ierung|acion|azione)s?|rois?|l(?:e|a|ae)sione?"
+)
 # Of a part of the body, which no mask of a body is of.
 PART = re.compile(
     r"lesion(?:s|es|i)|la?esionen|stroke|schlaganfall|ictus|core|penumbra|kern|(?:tumou?r|infar[ck]t|infarto|metasta|ha?emorrh|hamorrh|blutung|edem|oedem|odem|glio)[a-z]*"
 )
 BODY = "brain head body skull bet hirn gehirn kopf korper koerper cerveau tete corps cerebro cabeza cuerpo cervello testa corpo foreground binary bin desc space res final new"
 UNNAMED = "scan"  # a modality that neither a pattern nor a name states
-OTHERS = "t1w t2w pdw t1gd dwi adc mri cbct ctp qsm phase mag fa md dsa pet pt source target input output"
+OTHERS = "t1w t2w pdw t1gd dwi adc mri cbct ctp qsm phase mag fa md dsa pet pt source target input output hbv pdfs"
 KNOWN = {*UNITS, *MASKS, *LABELS, *OTHERS.split()}
 
 
@@ -34,7 +36,7 @@ class CaseFiles:
     """One study of a patient: a file for each modality, a label map for each name, and a mask.
 
     A file may also be a DICOM folder, 'FOLDER#key' for one series of it, or either with '#peak+8s' for one frame, or
-    'FILE.npy#channel=0' for a slice of an array file. patient: '' while nothing has stated it (see patient_names.py).
+    'FILE.npy#channel=0' for a slice of an array file. patient: '' while nothing has stated it (see owners.py).
     fold: in which a manifest says that the patient validates.
     """
 
@@ -63,6 +65,9 @@ class CohortFiles:
         unread: sentences on files that cannot be read.
         guessed: sentences on what was assumed.
         unowned: those of them on pictures of slices whose patients nothing states.
+        questions: why the patients of some cases must be stated.
+        undecided: those cases.
+        unpaired: a sentence where scans of different modalities are in different cases alone, else "".
         without_scan: names of cases with label maps or a mask, and no scan.
         heads: whether slices are of heads, whose proportions show a wrong orientation.
 
@@ -78,6 +83,9 @@ class CohortFiles:
     unread: list[str] = field(default_factory=list)
     guessed: list[str] = field(default_factory=list)
     unowned: list[str] = field(default_factory=list)
+    questions: list[str] = field(default_factory=list)
+    undecided: set[str] = field(default_factory=set)
+    unpaired: str = ""
     without_scan: list[str] = field(default_factory=list)
     heads: bool = False
 
@@ -85,13 +93,15 @@ class CohortFiles:
 def cases_of(
     rows: Iterable[Row],
     exclusion: Exclusion,
-    patient: str = "",
+    patient: str,
+    runs: Literal["", "first"],
+    found: CohortFiles,
     unclear: Callable[[Sequence[Row]], BadInput] = several_files,
 ) -> list[CaseFiles]:
     """The cases of all rows that are not left out.
 
-    patient: a regular expression whose first group, in the name of a case, is the patient; unclear: the error for
-    several files of a modality.
+    patient: a regular expression whose first group, in the name of a case, is the patient; runs: which of several files
+    of a modality counts, noted in `found`; unclear: the error for them otherwise.
     """
     by_case = grouped(
         ((row.split, row.patient and plain_name(row.patient), plain_name(row.case)), row)
@@ -104,6 +114,7 @@ def cases_of(
     splits = Counter((owner, study) for _, owner, study in by_case)
     begin_anew = max(splits.values(), default=1) > 1
     cases = []
+    others = []
     for (split, owner, study), of_case in by_case.items():
         case = f"{owner}_{study}" if is_ambiguous and owner is not None else study
         case = f"{split}_{case}" if begin_anew and split else case
@@ -114,10 +125,16 @@ def cases_of(
             continue
         files = {}
         for name, rows_of_modality in grouped((row.modality, row) for row in of_case).items():
-            if len(rows_of_modality) > 1:
+            in_order = sorted(rows_of_modality, key=lambda row: str(row.path))
+            if len(in_order) > 1 and not runs:
                 raise unclear([replace(row, case=case) for row in rows_of_modality])
-            files[name] = rows_of_modality[0].path
+            files[name] = in_order[0].path
+            others += [row.path.name for row in in_order[1:]]
         cases.append(_case(case, owner, split, files))
+    if others:
+        found.guessed.append(
+            f"of several files of a modality the first by name counts; {plural(len(others), 'other')} not read ({first_of(sorted(others), 3)}): write a manifest (voxlate manifest) to take them"
+        )
     return cases
 
 

@@ -1,4 +1,4 @@
-"""Path patterns with {patient}, {case}, {modality} and {split}, and folders that are called as a split."""
+"""Path patterns with {patient}, {case}, {modality}, {split}, {slice} and {time}, and folders that are called as a split."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -6,7 +6,7 @@ from pathlib import Path, PurePosixPath
 
 from voxlate.base.groups import grouped
 from voxlate.scans.cohorts.case_files import is_known
-from voxlate.scans.cohorts.patient_names import identifies
+from voxlate.scans.cohorts.owners import is_person
 from voxlate.scans.layout_options import check_pattern
 
 WILDCARDS = {"*": "[^/]*", "**/": "(?:.*/)?"}
@@ -59,8 +59,7 @@ def split_folders(paths: Iterable[str]) -> dict[str, tuple[str, str]]:
         group, side = match["group"] or "", match["side"] or ""
         is_numbered = re.search(r"\d\d", group)
         modality = group if is_known(group) and not is_numbered else side
-        is_patient = identifies(group) and not re.fullmatch(r"\d\d?", group)
-        if is_known(modality) or (side in ("", "A", "B") and not is_patient):
+        if is_known(modality) or (side in ("", "A", "B") and not is_person(group)):
             stated[folder] = split_named(match["split"]), modality.lower()
             if match["split"].lower() in SHORT and not match["files"]:
                 short.add(folder)
@@ -93,11 +92,15 @@ def study_of(
     splits: see split_folders.
     """
     names = match.groupdict()
-    patient, word = names.get("patient"), names.get("split")
+    patient, case, word = names.get("patient"), names.get("case"), names.get("split")
     if word:
         split: str | None = split_named(word)
     else:
         folders = [*PurePosixPath(match.string).parents][::-1]
         above = (folder for folder in folders if folder.name not in names.values())
         split = next((splits[str(folder)][0] for folder in above if str(folder) in splits), None)
-    return patient, names.get("case") or patient or root.resolve().name, split
+    study = case or patient or root.resolve().name
+    parts = [names[key] for key in ("time", "slice") if names.get(key)]
+    if parts:
+        patient = patient or study
+    return patient, "_".join([study, *parts]), split

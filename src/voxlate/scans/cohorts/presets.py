@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import field
 from itertools import islice
 from pathlib import Path
@@ -38,6 +39,11 @@ NOTES = (
     ".yml",
     ".toml",
 )
+# Folders of data sets with numbered channels: inputs, and beside them targets by their roles ("": by their values).
+FAMILY: dict[str, dict[str, str]] = {
+    "imagesTr": {"labelsTr": "", "targetsTr": "target"},
+    "INPUT_IMAGES": {"TARGET_IMAGES": "target", "MASKS": "mask", "LABELS": "seg"},
+}
 OneOrSeveral = Annotated[
     list[str], BeforeValidator(lambda value: [value] if isinstance(value, str) else value)
 ]
@@ -90,13 +96,12 @@ class Tags:
 class Arrays:
     """What array files (.npy, .npz, HDF5) do not state: their geometry, splits and patients.
 
-    part: after '#' of every file, see scans/formats/array_files.py ('axes=PL,mm=0.6'). lists: split = text file with a case a
-    line. heads: slices are of heads; prepare states if most are wider than deep. held_back: training items (at most a
-    quarter) for validation. guessed: what is assumed; prepare states it.
+    part: after '#' of every file, see scans/formats/array_files.py ('axes=PL,mm=0.6'). heads: slices are of heads; prepare
+    states if most are wider than deep. held_back: training items (at most a quarter) for validation. guessed: what is
+    assumed; prepare states it.
     """
 
     part: str = ""
-    lists: dict[Literal["train", "val", "test"], str] = field(default_factory=dict)
     heads: bool = False
     held_back: Annotated[int, setting("training items for validation", ge=0)] = 0
     guessed: list[str] = field(default_factory=list)
@@ -123,6 +128,7 @@ class Preset:
     skip: path patterns to leave out (* and **).
     leave_out: case = why it is left out unless a manifest names it; prepare states it.
     known_by: regular expression that a path of the data set contains; its layout then needs no option.
+    runs: "first": of several files of a modality in a case the first by name counts, and prepare states it.
     gaps: cases that lack a modality which is asked for are left out, and prepare states it.
     arrays: of cohorts of slices in array files, whose patients a list must state.
     """
@@ -138,6 +144,7 @@ class Preset:
     skip: list[str] = field(default_factory=list)
     leave_out: dict[str, str] = field(default_factory=dict)
     known_by: str = ""
+    runs: Literal["", "first"] = ""
     gaps: bool = False
     arrays: Arrays | None = None
 
@@ -219,12 +226,15 @@ def recognise(root: Path) -> Preset | None:
         preset = load_preset(name)
         if preset.known_by and any(re.search(preset.known_by, path) for path in paths):
             return preset
-    data_sets = [path.parent for path in (*root.glob("imagesTr"), *root.glob("*/imagesTr"))]
-    return _nnunet(*data_sets) if len(data_sets) == 1 else None
+    for inputs, targets in FAMILY.items():
+        data_sets = [path.parent for path in (*root.glob(inputs), *root.glob(f"*/{inputs}"))]
+        if len(data_sets) == 1:
+            return _numbered(data_sets[0], inputs, targets)
+    return None
 
 
-def _nnunet(root: Path) -> Preset:
-    """nnU-Net's raw data sets: imagesTr/CASE_0000.nii.gz, its channels named by dataset.json, labelsTr/CASE.nii.gz.
+def _numbered(root: Path, inputs: str, targets: Mapping[str, str]) -> Preset:
+    """The layout of nnU-Net and nnsyn: imagesTr/CASE_0000.nii.gz, its channels named by dataset.json, labelsTr/CASE.nii.gz.
 
     In those of the Medical Segmentation Decathlon and MONAI, imagesTr/CASE.nii.gz holds all channels.
     """
@@ -233,19 +243,27 @@ def _nnunet(root: Path) -> Preset:
     channels = None
     if isinstance(stated, dict):
         channels = stated.get("channel_names") or stated.get("modality")
-    stems, labelled = (
-        {without_ending(file.name) for file in root.glob(f"{folder}/*")}
-        for folder in ("imagesTr", "labelsTr")
+    stems = [without_ending(file.name) for file in sorted(root.glob(f"{inputs}/*"))]
+    marked = [re.fullmatch(r"(.+)_(\d{4})", stem) for stem in stems]
+    numbers = sorted({match[2] for match in marked if match})
+    cases = {match[1] for match in marked if match}
+    # p_0001 and p_0002 are cases; of channels, every case has the same
+    is_numbered = (
+        all(marked)
+        and len(cases) * len(numbers) == len(stems)
+        and ("0000" in numbers or len(cases) > 1)
     )
-    numbers = sorted({stem[-4:] for stem in stems if re.search(r"_\d{4}$", stem)})
-    title = "nnU-Net"
-    is_numbered = "0000" in numbers and not stems & labelled
+    title = "nnU-Net" if inputs == "imagesTr" else "nnsyn"
+    default = "source" if inputs != "imagesTr" or (root / "targetsTr").is_dir() else "image"
     if not isinstance(channels, dict) or not channels:
-        kind = "ct" if _kind_of(root, "imagesTr") == "ct" else "image"
-        channels = {number: number for number in numbers} if is_numbered else {"0": kind}
+        kind = "ct" if _kind_of(root, inputs) == "ct" else default
+        channels = (
+            {number: number for number in numbers}
+            if is_numbered and len(numbers) > 1
+            else {(numbers[0] if is_numbered else "0"): kind}
+        )
         title += f", whose channels nothing names ({', '.join(channels.values())})"
-    elif len(numbers) == len(channels):
-        is_numbered = True
+    folder = f"**/{inputs.replace('Tr', '{split}')}"
     files, frames = {}, {}
     for number, channel in channels.items():
         name = plain_modality(re.sub(r"[^\w-]+", "_", f"{channel}").strip("_").lower())
@@ -253,9 +271,16 @@ def _nnunet(root: Path) -> Preset:
         if not is_numbered and len(channels) > 1:
             frames[name] = f"channels#frame={int(number) + 1}"
             name = "channels"
-        files[name] = [f"**/images{{split}}/{{case}}{mark}"]
-    target = _kind_of(root, "labels*")
-    files["target" if target in files else target] = ["**/labels{split}/{case}"]
+        files[name] = [f"{folder}/{{case}}{mark}"]
+    for place, role in targets.items():
+        if not (root / place).is_dir():
+            continue
+        kind = role or _kind_of(root, place)
+        beside = f"**/{place.replace('Tr', '{split}')}"
+        marks = [f"_{number}" for number in numbers if is_numbered]
+        files["target" if kind in files else kind] = [
+            f"{beside}/{{case}}{mark}" for mark in (*marks, "")
+        ]
     return Preset(title=title, files=files, frames=frames)
 
 

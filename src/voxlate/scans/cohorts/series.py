@@ -47,7 +47,11 @@ NOBODY = re.compile(
 
 
 def cases_by_series(
-    root: Path, layout: Preset, folders: Sequence[Path], exclusion: Exclusion
+    root: Path,
+    layout: Preset,
+    folders: Sequence[Path],
+    exclusion: Exclusion,
+    found: CohortFiles,
 ) -> list[CaseFiles]:
     """The cases whose series are in folders of the layout's form, each series chosen by its tags.
 
@@ -79,7 +83,8 @@ def cases_by_series(
         ]
         if not rows:
             raise _none_fits(root, listed, layout.series)
-        return cases_of(rows, exclusion, layout.patient, partial(_several_series, layout.series))
+        unclear = partial(_several_series, layout.series)
+        return cases_of(rows, exclusion, layout.patient, layout.runs, found, unclear)
     others = f"{len(places)} of another form ({quote_some([*places])})" if places else "none"
     expected = "' or '".join(layout.patterns)
     raise BadInput(
@@ -151,7 +156,10 @@ class Person:
 
 
 def join_by_person(cases: Sequence[CaseFiles], found: CohortFiles) -> list[CaseFiles]:
-    """The cases, those of one person with the patient of the first; what was joined, or differs, is noted."""
+    """The cases, those of one person with the patient of the first; what was joined, or differs, is noted.
+
+    Where all patients have one person's tags, as those of an anonymiser, nobody is known: found.questions has it.
+    """
     patients = dict[Person, str]()  # by the persons that were met
     owners = dict[str, str]()  # by a patient of the cases, the patient that it is
     for case in sorted(cases, key=lambda case: case.case):
@@ -159,23 +167,23 @@ def join_by_person(cases: Sequence[CaseFiles], found: CohortFiles) -> list[CaseF
         if any(not persons[0].may_be(person) for person in persons):
             found.guessed.append(f"the DICOM files of case {case.case} state several patients")
             continue
+        name = case.patient or case.case
         known = (
             patients[other] for person in persons for other in patients if person.may_be(other)
         )
-        owner = next(known, case.patient)
-        owners.setdefault(case.patient, owner)
-        patients |= dict.fromkeys(persons, owners[case.patient])
+        owner = next(known, name)
+        owners.setdefault(name, owner)
+        patients |= dict.fromkeys(persons, owners[name])
     joined = [name for name, owner in owners.items() if name != owner]
-    if not joined:
-        return [*cases]
-    if len({*owners.values()}) == 1 < len(owners) - 1 and not any(one.birth for one in patients):
-        found.guessed.append(
-            f"the DICOM files of all {len(owners)} patients state one person, as anonymised ones may, and they are kept apart; --patients FILE states whose they are"
+    if joined and len({*owners.values()}) == 1:
+        found.questions.append(
+            f"one person by the DICOM tags of all {len(owners)} patients, as an anonymiser may write them"
         )
-        return [*cases]
-    found.guessed.append(
-        f"{plural(len(joined) + 1, 'patient')} are fewer persons by PatientID, name and date of birth of their DICOM files ({first_of([owners[joined[0]], *joined])})"
-    )
+        return [replace(case, patient="") for case in cases]
+    if joined:
+        found.guessed.append(
+            f"{plural(len(joined) + 1, 'patient')} are fewer persons by PatientID, name and date of birth of their DICOM files ({first_of([owners[joined[0]], *joined])})"
+        )
     return [replace(case, patient=owners.get(case.patient, case.patient)) for case in cases]
 
 

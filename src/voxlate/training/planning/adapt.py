@@ -12,7 +12,7 @@ from voxlate.base.option import merge
 from voxlate.scans.cases.align import Preparation
 from voxlate.scans.cases.case import PROTONS
 from voxlate.scans.cases.prepared import Cohort, open_cohort
-from voxlate.scans.cohorts.path_roles import scans_named
+from voxlate.scans.cohorts.path_names import scans_named
 from voxlate.training.changes import first_change
 from voxlate.training.continuing import training_cohort
 from voxlate.training.log_file import lines_of

@@ -74,6 +74,10 @@ def choose_roles(cohort: Cohort, asked: PlanOptions) -> tuple[Cohort, CohortFact
     else:
         refuse_maps(facts, source, target)
         roles = roles_of(facts, source, target)
+    if roles.pairing == "unpaired" and not asked.unpaired:
+        raise BadInput(
+            f"{facts.cohort.folder}: expected training cases with {' and '.join((*roles.source, *roles.target))}, found none that has both. Give the scans of a patient one case in the table of voxlate manifest and prepare again, or pass --unpaired for a training without pairs."
+        )
     _check_variation(facts, roles)
     names = [*roles.source, *roles.target]
     if roles.pairing == "pairs":  # cases without a pair are not used

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from voxlate.base.errors import plural
-from voxlate.scans.cohorts.path_roles import scans_named
+from voxlate.scans.cohorts.path_names import scans_named
 from voxlate.scans.images.mask import WIDEST_BRAIN_MM
 from voxlate.scans.images.units import unit_of
 from voxlate.training.batches.augment import SHAPES

@@ -21,7 +21,7 @@ from voxlate.base.records import (
     ShortDigest,
     Text,
 )
-from voxlate.scans.cohorts.path_roles import scans_named
+from voxlate.scans.cohorts.path_names import scans_named
 from voxlate.training.starters.names import CARD
 
 MOST_BYTES = 10 * 10**6  # of the weights of one starter, so that the package stays small

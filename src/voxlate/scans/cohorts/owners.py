@@ -1,0 +1,199 @@
+"""The patients of cases: stated by a table, a pattern, an option or a public identifier, or asked for.
+
+Names of cases are not interpreted. Where several share a stem ('patient3a' and 'patient3b'), `require_patients` asks.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from voxlate.base.errors import BadInput, first_of, plural
+from voxlate.base.files import safe_name
+from voxlate.base.groups import grouped
+from voxlate.scans.cohorts.case_files import CaseFiles, CohortFiles, plain_name
+from voxlate.scans.cohorts.csv_table import read_lines
+from voxlate.scans.formats.io import file_and_part, holds_slices, is_picture
+
+EACH = "each"  # in place of a file of patients
+PATIENTS = "patients.txt"  # in a cohort's folder: read where no other list is named
+# Patients by the conventions of BIDS, TCGA, BraTS 2023, ADNI, OASIS 1 and 3, IXI, and SynthRAD.
+PUBLIC = re.compile(
+    r"sub-[A-Za-z0-9]+(?=_|$)|TCGA-\w\w-\w{4}(?!\w)|BraTS-[A-Za-z]+-\d+(?=-|$)|BraTS\d+_(?:\w+_)?\d+(?:_\d)?$"
+    r"|(?:ADNI_)?\d{3}_S_\d{4}(?!\d)|OAS\d_?\d{4,5}|IXI\d{3}(?=-|$)|[12](?:[BP]|HN|TH|AB)[A-E]\d{3}$"
+)
+# A word before the number of a patient.
+PERSON = re.compile(
+    r"(?:patient|pat|pt|p|subject|subj|sub|case|id|participant|volunteer|person|control|head|brain|phantom)(?:id)?[-_ ]?\d+",
+    re.IGNORECASE,
+)
+DATE = r"\d{4}([-_.]?)[01]\d\1[0-3]\d(?!\d)|[0-3]?\d[.][01]?\d[.](?:\d\d)?\d\d(?!\d)"
+# What may state a session, side or copy behind a stem: a date, words with a number, a letter behind a digit; or a number.
+SUFFIX = re.compile(
+    rf"(?:[-_. ]+(?:\w+[-_. ])?(?:{DATE}).*|[-_. ]+(?P<word>[^\W\d_]+[-_.]?\d{{0,3}})|[-_. ]*\(\d+\)|(?<=\d)[a-z]\d{{0,2}}|[-_. ]+(?P<number>\d+))$",
+    re.IGNORECASE,
+)
+MOST_SESSIONS = 4  # of a patient in 'anna_1' and 'anna_2'; more are numbered patients of a group
+NUMBERED = re.compile(r"(?:[a-z]+[-_. ]?)?\d+", re.IGNORECASE)  # pictures called 0001 or img_001
+
+
+def is_person(name: str) -> bool:
+    """Whether a name is that of a patient by a word for patients, or by a public convention."""
+    return bool(PERSON.fullmatch(name) or PUBLIC.match(name))
+
+
+def patient_of(name: str) -> str:
+    """The public identifier at the start of a name, or the name."""
+    match = PUBLIC.match(name)
+    return match[0] if match else name
+
+
+def shared_stems(names: Iterable[str]) -> dict[str, list[str]]:
+    """The names that share a stem, by the stem, where they may be of one patient; {} of names that are numbered alone."""
+    names = sorted({*names})
+    suffixes = {name: match for name in names if (match := SUFFIX.search(name))}
+    groups = grouped((name[: match.start()], name) for name, match in suffixes.items())
+    sizes = Counter({stem: len(of_stem) for stem, of_stem in groups.items() if stem})
+    shared = {}
+    for stem, of_stem in groups.items():
+        several = sorted({*of_stem, *({stem} & {*names})})
+        if not stem or len(several) < 2 or PERSON.fullmatch(several[-1]):
+            continue
+        is_everywhere = len(several) == len(names)
+        ends_in_number = stem[-1].isdigit()
+        matches = [suffixes[name] for name in of_stem]
+        if any(match["word"] and PERSON.fullmatch(match["word"]) for match in matches):
+            continue  # site_p1
+        numbers = [match["number"] for match in matches if match["number"]]
+        if len(numbers) == len(matches) and stem not in names:
+            is_few = sizes.most_common(1)[0][1] <= MOST_SESSIONS
+            is_short = is_few and all(number[0] != "0" for number in numbers)
+            if is_everywhere or not (ends_in_number or is_short):
+                continue  # head_01, and site_001 beside other_001
+        elif is_everywhere and not ends_in_number:
+            continue  # mri_anna, mri_bert
+        shared[stem] = several
+    return shared
+
+
+def state_owners(
+    cases: Sequence[CaseFiles], patients: Path | str | None, found: CohortFiles
+) -> list[CaseFiles]:
+    """The cases with their patients: by the option, as stated, by public identifiers, else each its own.
+
+    The patient is '' where it must be asked for; `found.questions` then holds why.
+    """
+    if patients is not None:
+        return take_patients(cases, patients)
+    unstated = [case.case for case in cases if not case.patient]
+    public = {name: match[0] for name in unstated if (match := PUBLIC.match(name))}
+    if several := {owner for owner, count in Counter(public.values()).items() if count > 1}:
+        found.guessed.append(
+            f"{plural(len(several), 'patient')} by public identifiers ({first_of(sorted(several))})"
+        )
+    others = [name for name in unstated if name not in public and name not in found.undecided]
+    shared = shared_stems(others)
+    if shared:
+        shown = [f"{stem}: {first_of(group, 3)}" for stem, group in shared.items()]
+        found.questions.append(
+            f"{plural(sum(map(len, shared.values())), 'case')} that share the stem of their names ({first_of(shown, 3, '; ')}), and may be sessions of one patient"
+        )
+    found.undecided |= {name for group in shared.values() for name in group}
+    owners = {name: public.get(name, "" if name in found.undecided else name) for name in unstated}
+    if all(is_picture(path) for case in cases for path in case.files.values()):
+        numbered = [name for name in others if NUMBERED.fullmatch(name) and not is_person(name)]
+        if len(numbered) > 1:
+            sentence = f"the names of {len(numbered)} pictures state a number and no patient ({first_of(numbered, 3)}), so that each counts as a patient; --patients FILE states whose they are"
+            found.guessed.append(sentence)
+            found.unowned.append(sentence)
+    return [replace(case, patient=case.patient or owners.get(case.case, "")) for case in cases]
+
+
+def require_patients(found: CohortFiles, root: Path) -> None:
+    """Raise BadInput where the patients of cases must be stated: scans of one patient could reach two splits."""
+    if all(case.patient for case in found.cases):
+        return
+    paths = (path for case in found.cases for path in case.files.values())
+    if any(holds_slices(file_and_part(path)[0]) for path in paths):
+        form = "'ID PATIENT' a line, or an ID alone where it is a patient of its own"
+        if are_stacked(found.cases):
+            form = "the patient of each slice, one a line"
+        raise BadInput(
+            f"{root}: expected a list of patients, because such files do not state them and the slices of one patient must not be in two splits, found none. Pass --patients FILE, or save it there as {PATIENTS}: {form}."
+        )
+    why = "; ".join(found.questions) or "cases without a patient"
+    example = next(case.case for case in found.cases if not case.patient)
+    cut = SUFFIX.search(example)
+    expression = (
+        r"^(.*\d)[a-zA-Z]\d*$" if cut and cut[0][0].isalpha() else r"^(.+?)[-_. ]+[^-_. ]+$"
+    )
+    raise BadInput(
+        f"{root}: expected the patient of each case, found {why}. Add --patients each if every case is a patient, --patients '{expression}' for the patient in the name, or --patients FILE with 'CASE PATIENT' a line. {found.unpaired}".rstrip()
+    )
+
+
+def take_patients(cases: Sequence[CaseFiles], patients: Path | str) -> list[CaseFiles]:
+    """The cases with their patients by EACH, by a regular expression on their names, or by a text file.
+
+    A file has 'CASE PATIENT' a line, or of a stack of slices a patient a line, in order.
+    """
+    text = str(patients)
+    if text == EACH:
+        return [replace(case, patient=case.case) for case in cases]
+    path = Path(patients)
+    if is_expression(patients):
+        return [replace(case, patient=_match(text, case.case)) for case in cases]
+    rows = {number: re.split(r"[\s,;]+", line) for number, line in read_lines(path).items()}
+    for number, row in rows.items():
+        for word in row:
+            safe_name(word, f"{path}, line {number}")
+    if are_stacked(cases):
+        if any(len(row) != 1 for row in rows.values()) or len(rows) != len(cases):
+            found = "lines of several words" if len(rows) == len(cases) else f"{len(rows)} lines"
+            raise BadInput(
+                f"{path}: expected a patient for each of {len(cases)} slices, one a line, found {found}. Fix the list."
+            )
+        ordered = sorted(cases, key=lambda case: case.case)
+        return [replace(case, patient=row[0]) for case, row in zip(ordered, rows.values())]
+    owners = dict[str, str]()
+    for number, row in rows.items():
+        if len(row) > 2 or owners.setdefault(row[0], row[-1]) != row[-1]:
+            raise BadInput(
+                f"{path}, line {number}: expected 'ID PATIENT', each ID once, found '{' '.join(row)}'. Fix the line."
+            )
+    lacking = sorted({case.case for case in cases} - owners.keys())
+    if lacking:
+        raise BadInput(
+            f"{path}: expected 'ID PATIENT' for every case, found none for {lacking[0]} ({len(lacking)} of {len(cases)} lack it). Add them; an ID alone is a patient of its own."
+        )
+    return [replace(case, patient=owners[case.case]) for case in cases]
+
+
+def is_expression(patients: Path | str) -> bool:
+    """Whether the option --patients is a regular expression; raises BadInput for one that cannot be read."""
+    text = str(patients)
+    if not re.search(r"[()\[\]*+?^$|]", text) or Path(text).is_file():
+        return False
+    try:
+        re.compile(text)
+    except re.error as error:
+        raise BadInput(
+            f"--patients: expected a regular expression, a file or each, found '{text}' ({error}). Fix it."
+        ) from error
+    return True
+
+
+def _match(expression: str, name: str) -> str:
+    """The patient in a name by its first group, or the whole match; the name where it does not match."""
+    match = re.search(expression, name)
+    if match is None:
+        return name
+    text = match[1] if match.re.groups else match[0]
+    return plain_name(text) if text else name
+
+
+def are_stacked(cases: Iterable[CaseFiles]) -> bool:
+    """Whether the scans are slices of stacks, which have no names."""
+    paths = (path for case in cases for path in case.files.values())
+    return any("slice=" in file_and_part(path)[1] for path in paths)

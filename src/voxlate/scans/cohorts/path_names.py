@@ -1,0 +1,323 @@
+"""What the folders and the name of a scan state where no pattern does: split, case and modality.
+
+The case is made of as few names, from the outermost folder, as keep its scans apart. Whose patient it is, a word before
+a number or a public identifier states; see owners.py for the rest.
+"""
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from voxlate.base.errors import BadInput, first_of
+from voxlate.base.groups import grouped
+from voxlate.scans.cohorts.case_files import (
+    KNOWN,
+    CohortFiles,
+    is_known,
+    is_of_mask,
+    kind_of,
+    plain_name,
+)
+from voxlate.scans.cohorts.owners import DATE, is_person, patient_of
+from voxlate.scans.cohorts.rows import Row, quote_some
+from voxlate.scans.formats.io import is_picture, location_of, read_volume, without_ending
+from voxlate.scans.images.units import COUNTS, UNITS, plain_modality
+
+SILENT = {"anat", "images", "image", "scans", "volumes"}  # folders that state nothing
+SESSION = re.compile(rf"ses(?:sion)?[-_]?\w+|.*(?:{DATE}).*", re.IGNORECASE)
+MOST_MODALITIES = 8  # folders of modalities side by side
+
+
+@dataclass(frozen=True)
+class Names:
+    """What a path states; ids: names of groups, the patient and studies, from the outermost; modality: "" if unstated.
+
+    repeats: whether the name of the file begins with that of its folder, which then is that of its patient. is_guess:
+    whether the modality is any name of a file.
+    """
+
+    path: str
+    split: str | None
+    ids: tuple[str, ...]
+    modality: str
+    is_dicom: bool = False
+    repeats: bool = False
+    is_guess: bool = False
+
+    @property
+    def first(self) -> int:
+        """The place of the patient among the ids, where a word or a public identifier states one; else 0."""
+        return next((place for place, name in enumerate(self.ids) if is_person(name)), 0)
+
+    def starts(self, levels: int) -> tuple[str, ...]:
+        """The ids up to so many levels from the patient."""
+        return self.ids[: self.first + levels]
+
+    def from_patient(self, levels: int) -> tuple[str, ...]:
+        """The ids of so many levels from the patient."""
+        return self.starts(levels)[self.first :]
+
+
+def read_names(
+    path: str, is_dicom: bool = False, splits: Mapping[str, tuple[str, str]] | None = None
+) -> Names:
+    """What a path states. splits: of folders, see patterns.split_folders."""
+    *folders, stem = without_ending(path).split("/")
+    split, side = None, ""
+    names = list[str]()
+    for depth, folder in enumerate(folders, start=1):
+        stated = (splits or {}).get("/".join(folders[:depth]))
+        if stated is None or any(map(is_person, names)):
+            names.append(folder)
+        else:
+            split, side = stated[0], stated[1] or side
+    rest = stem if names else stem.replace(" ", "_")  # in a patient's folder, Tumor T1 is no T1
+    for folder in names:
+        rest = re.sub(rf"^{re.escape(folder)}[-_]+", "", rest)
+    own, modality = _cut(rest, in_folder=bool(names))
+    if side:
+        own, modality = own if modality.lower() == side else rest, side
+    of_modality = [name for name in names if _is_of_modality(name)]
+    others = [name for name in names if name not in of_modality]
+    if not modality and (others or own or is_dicom):
+        modality = next((name for name in reversed(of_modality) if name.lower() not in SILENT), "")
+    if others or (own and modality):
+        names = others
+    is_numbered = bool(re.fullmatch(r"\d+", own))
+    is_guess = bool(names) and not modality and not is_dicom and not is_numbered
+    if is_guess:
+        own, modality = "", rest  # the default layout: CASE/ANY_NAME
+    elif any(map(is_person, names)) and not re.search(r"\d", own) and rest.endswith(modality):
+        own, modality = "", rest  # in a patient's folder: 'Tumor T1'
+    ids = [*names, own] if own and own not in names else names
+    plain = tuple(name.replace(" ", "_") for name in ids)
+    repeats = bool(own) and rest != stem.replace(" ", "_") and rest != stem
+    return Names(path, split, plain, modality.replace(" ", "_"), is_dicom, repeats, is_guess)
+
+
+def _is_of_modality(folder: str) -> bool:
+    """Whether a folder holds scans of one modality, as MR does; MR_d0129 is a study."""
+    is_study = re.search(r"\d\d", folder) and folder.lower() not in KNOWN
+    return folder.lower() in SILENT or (is_known(folder) and not is_study)
+
+
+def _cut(stem: str, in_folder: bool) -> tuple[str, str]:
+    """What a file's name states of its case, and of its modality, at its end or else its start; "" for nothing."""
+    own = r"\d\d(?!\d*[A-Za-z]{2})" if in_folder else r"\d|(?:pat|p|sub)\w*[-_]?\d"
+    number = rf"(?i)[-_](?:{own}|(?:slice|slc|sl|z|frame)[-_]?\d)"
+    pieces = re.split("([-_])", stem)
+    for start in range(len(pieces) - 1, -1, -2):
+        name = "".join(pieces[start:])
+        if is_known(name) and not re.search(number, name):
+            end = start
+            is_mask = kind_of(name) == "mask"
+            while end and is_mask and is_of_mask(pieces[end - 2]):  # p1_lesion_mask
+                end -= 2
+            name = "".join(pieces[end:]) if is_mask else name
+            while end and pieces[end - 2].lower() in KNOWN:  # p1_t2_flair, p1_ct_mask
+                end -= 2
+            return "".join(pieces[: max(end - 1, 0)]), name
+    for place in range(0, len(pieces) - 1, 2):
+        if is_known(pieces[place]):
+            return "".join(pieces[:place] + pieces[place + 2 :]), pieces[place]
+    return stem, ""
+
+
+def name_cases(
+    root: Path, every: Sequence[Names], found: CohortFiles
+) -> tuple[list[Row], list[str]]:
+    """A row for each scan with its case, and patient where one is stated, and the paths in folders below a case.
+
+    found.questions gets why patients are not known. Raises BadInput for scans whose names state no modality.
+    """
+    every = _without_outermost(_with_names_of_cases(every))
+    cases = {names.ids for names in every if names.modality}
+    below = [
+        names
+        for names in every
+        if any(names.ids[:end] in cases for end in range(1, len(names.ids)))
+    ]
+    every = [names for names in every if names not in below]
+    if not all(names.modality for names in every):
+        every = _with_modalities(root, every, found)
+    levels = _levels(every)
+    groups = grouped((names.from_patient(levels), names.ids[: names.first]) for names in every)
+    with_groups = any(len({*several}) > 1 for several in groups.values())
+    studies = grouped((names.starts(1), names.starts(levels)) for names in every)
+    has_studies = any(len({*several}) > 1 for several in studies.values())
+    rows = []
+    undecided = set[str]()
+    for names in every:
+        used = names.starts(levels) if with_groups else names.from_patient(levels)
+        owner = names.starts(1) if with_groups else names.from_patient(1)
+        case = "_".join(used) or root.resolve().name
+        repeats = len(used) > len(owner) and used[-1].startswith((f"{owner[-1]}_", f"{owner[-1]}-"))
+        case = used[-1] if repeats else case  # pat01/pat01_tp2
+        is_study = len(used) > len(owner)
+        is_stated = is_study and (repeats or names.repeats or is_person(owner[-1]))
+        patient = patient_of("_".join(owner)) if is_stated and not with_groups else None
+        if with_groups or (has_studies and is_study and not is_stated):
+            undecided.add(case)
+        row = Row(patient, case, names.modality.lower(), root / names.path, split=names.split)
+        rows.append(row)
+    found.undecided |= {plain_name(case) for case in undecided}
+    if undecided:
+        found.questions.append(
+            f"folders in folders ({first_of(sorted(undecided), 3)}), of which any may be that of a patient (name it by --pattern '**/{{patient}}/{{case}}/{{modality}}')"
+        )
+    return rows, [names.path for names in below]
+
+
+def _with_names_of_cases(every: Sequence[Names]) -> list[Names]:
+    """The names, of which those of files in folders of unknown names alone are of cases, where they are more than their folders."""
+    known = {Path(names.path).parent for names in every if not names.is_guess}
+    known |= {
+        Path(names.path).parent
+        for names in every
+        if any(map(is_person, names.ids[-1:])) or is_known(plain_modality(names.modality))
+    }
+    guesses = [names for names in every if Path(names.path).parent not in known]
+    stems = {names.modality for names in guesses}
+    if len(stems) <= len({names.ids for names in guesses}):
+        return [*every]
+    return [
+        replace(names, ids=(*names.ids, names.modality), modality="") if names in guesses else names
+        for names in every
+    ]
+
+
+def _without_outermost(every: Sequence[Names]) -> list[Names]:
+    """The names without outermost folders that all scans share and that name no patient."""
+    every = [*every]
+    while (
+        all(len(names.ids) > 1 for names in every) and len({names.ids[0] for names in every}) == 1
+    ):
+        first = every[0].ids[0]
+        if is_person(first) or all(SESSION.fullmatch(names.ids[1]) for names in every):
+            break
+        if (
+            len({names.ids[1] for names in every}) == 1
+            and not is_person(every[0].ids[1])
+            and len(every[0].ids) == 2
+        ):
+            break
+        every = [replace(names, ids=names.ids[1:]) for names in every]
+    return every
+
+
+def _levels(every: Sequence[Names]) -> int:
+    """The fewest levels of folders, from the patient's, that keep all scans of one modality apart.
+
+    A DICOM folder is a level of its own only where one holds several modalities, so that it is no series.
+    """
+    held = grouped((names.ids, names.modality) for names in every if names.is_dicom)
+    are_series = all(len({*modalities}) == 1 for modalities in held.values())
+    most = max(len(names.ids) - names.first - (names.is_dicom and are_series) for names in every)
+    for levels in range(1, most):
+        keys = {(names.starts(levels), names.split, names.modality.lower()) for names in every}
+        if len(keys) == len(every):
+            return levels
+    return max(most, 1)
+
+
+def _with_modalities(root: Path, every: Sequence[Names], found: CohortFiles) -> list[Names]:
+    """The names, those without a modality as a scan beside them, with that of a folder beside folders with the same scans, or of a side of a picture."""
+    siblings = {}
+    for names in every:
+        start = without_ending(names.path).removesuffix(names.modality)
+        if names.modality and start.endswith(("-", "_")):
+            siblings[start] = names
+    named = []
+    for names in every:
+        bare = without_ending(names.path)
+        starts = [bare[: mark.end()] for mark in re.finditer("[-_]", bare)]
+        known = [start for start in starts if start in siblings]
+        if not names.modality and known:  # p1_hbv beside p1_t2w
+            rest = bare.removeprefix(known[-1])
+            names = replace(siblings[known[-1]], path=names.path, modality=rest)
+        named.append(names)
+    nameless = [names for names in named if not names.modality]
+    if not nameless:
+        return named
+    others = {(names.split, names.ids) for names in named if names.modality}
+    for level in range(min(len(names.ids) for names in nameless) - 1):
+        moved = [
+            replace(one, ids=one.ids[:level] + one.ids[level + 1 :], modality=one.ids[level])
+            for one in nameless
+        ]
+        sides = {one.modality for one in moved}
+        scans = grouped(((one.split, one.ids), one.modality) for one in moved)
+        partners = sum(len({*own}) + (key in others) > 1 for key, own in scans.items())
+        if len(sides) <= MOST_MODALITIES and 2 * partners > len(scans):
+            found.guessed.append(
+                f"folders with the same scans are modalities ({quote_some(sorted(sides))})"
+            )
+            return [one for one in named if one.modality] + moved
+    if len(nameless) == len(every) and _is_side_by_side(root / nameless[0].path):
+        found.guessed.append(
+            "pictures twice as wide as high are two side by side: their left half is the modality a, their right half b"
+        )
+        return [
+            replace(names, path=f"{names.path}#frame={number}", modality=side)
+            for names in every
+            for number, side in enumerate("ab", start=1)
+        ]
+    raise _without_modality(root, [names.path for names in nameless])
+
+
+def _is_side_by_side(path: Path) -> bool:
+    """Whether a picture is twice as wide as high, as pix2pix puts two side by side."""
+    if not is_picture(path):
+        return False
+    _, _, height, width = read_volume(path).data.shape
+    return width == 2 * height
+
+
+def _without_modality(root: Path, names: Sequence[str]) -> BadInput:
+    """The error of scans whose names state no modality."""
+    marks = (mark for mark in "_-" if all(mark in Path(name).stem for name in names))
+    advice = "or name the files of each modality by --preset FILE.toml (docs/guides/own_data.md)"
+    if mark := next(marks, ""):
+        advice = f"pass --pattern '**/{{case}}{mark}{{modality}}' if they end so, {advice}"
+    endings = {name.removeprefix(without_ending(name)) for name in names}
+    if len(endings) == 1 and not any("/" in name for name in names):
+        advice = (
+            f"pass --pattern '{{case}}{endings.pop()}' if each is the one scan of a case, {advice}"
+        )
+    return BadInput(
+        f"{root}: expected a folder for each case, or names that end with a modality, found {len(names)} scans of another form ({quote_some(names)}). Rename them, {advice}."
+    )
+
+
+def modality_by_name(path: Path) -> str:
+    """The modality that the name of a scan states, read as in a cohort; "" for none."""
+    names = read_names(location_of(path).name)
+    return stated_modality(names.modality or "_".join(names.ids))
+
+
+def stated_modality(name: str) -> str:
+    """The modality that a name of scans states beside words that say nothing of the image's kind; "" for none, or several.
+
+    t1_gewichtet is t1; t1_seg and synth_ct are none.
+    """
+    plain = plain_modality(name.lower())
+    words = {*re.split("[-_]", plain)}
+    stated = words & KNOWN
+    if plain in KNOWN:
+        return plain
+    if len(stated) > 1:
+        stated -= {"mr"}
+    if len(stated) != 1 or any(map(COUNTS.fullmatch, words - UNITS.keys())):
+        return ""
+    return stated.pop()
+
+
+def scans_named(names: Collection[str], modalities: Sequence[str]) -> list[str]:
+    """The names of a cohort's scans that state one of these modalities, in their order; names with further words where no other does."""
+    for read in (plain_modality, stated_modality):
+        stated = {name: name if name in modalities else read(name) for name in names}
+        found = [name for name in names if stated[name] in modalities]
+        if found:
+            return sorted(found, key=lambda name: modalities.index(stated[name]))
+    return []
