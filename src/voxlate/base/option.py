@@ -265,7 +265,7 @@ def describe(parameters: Mapping[str, Parameter]) -> list[str]:
 def _help_of(option: Option) -> str:
     """The help of an option in the words of Python."""
     text = option.help.replace("Repeatable", "One or a list" if option.read is None else "A dict")
-    if option.read is in_array_order or option.metavar.endswith("[Z]"):
+    if option.metavar == "X Y Z" and option.read is not None:
         text += " In the order z, y, x."
     return in_python(text)
 
