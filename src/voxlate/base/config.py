@@ -389,7 +389,7 @@ def _sentence_on_unknown(kind: Any, name: str, key: str, owner: Any) -> str:
             f"expected a known key, found '{name}', which other kinds of this table have. {listed}"
         )
     near = [name.removesuffix(key) + similar for similar in nearest(key, known)]
-    everywhere = sorted({*_paths(kind)}, key=lambda path: (path.count("."), path))
+    everywhere = sorted(dict.fromkeys(_paths(kind)), key=lambda path: path.count("."))
     last = {path: path.rpartition(".")[2] for path in everywhere}
     same = [path for path in everywhere if last[path] == key]
     alike = [] if same or near else nearest(key, last.values())[:1]
