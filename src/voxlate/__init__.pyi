@@ -211,7 +211,7 @@ def prepare(
         resample: Resample the scans of a case to the grid with the thinnest slices. Default: False.
         register: Register the scans of a case: rigid, affine or bspline.
         spacing_mm: Voxel size in mm to which all scans are resampled. In the order z, y, x.
-        matrix: Columns, rows and slices to which every scan is resized, instead of spacing_mm. In the order z, y, x.
+        matrix: Columns, rows and slices (0: as they are) to which every scan is resized, instead of spacing_mm. In the order z, y, x.
         fixed: Modality whose grid the other scans are resampled to.
         align: Align heads: midline turns and shifts them until left and right mirror each other.
         mask: Mask of a case that has no mask file: body or brain. Default: 'body'.
@@ -287,7 +287,7 @@ def survey(
         resample: Resample the scans of a case to the grid with the thinnest slices. Default: False.
         register: Register the scans of a case: rigid, affine or bspline.
         spacing_mm: Voxel size in mm to which all scans are resampled. In the order z, y, x.
-        matrix: Columns, rows and slices to which every scan is resized, instead of spacing_mm. In the order z, y, x.
+        matrix: Columns, rows and slices (0: as they are) to which every scan is resized, instead of spacing_mm. In the order z, y, x.
         fixed: Modality whose grid the other scans are resampled to.
         align: Align heads: midline turns and shifts them until left and right mirror each other.
         mask: Mask of a case that has no mask file: body or brain. Default: 'body'.

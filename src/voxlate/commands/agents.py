@@ -117,11 +117,8 @@ class Tools:
             entry.check_known(key, known)
         messages = list[Message]()
         report = Reporter(progress.step, messages.append)
-        try:
-            asked = {**called.by_line, **given, **self.fixed(called)}
-            result, values = called.call(asked, report)
-        except BadInput as error:
-            raise type(error)(in_python(f"{error}")) from error
+        asked = {**called.by_line, **given, **self.fixed(called)}
+        result, values = called.call(asked, report)
         lines = called.show(result, {**values, "as_json": True})
         made = entry.plain(called.document(result))
         messages += [line for line in lines if isinstance(line, Message)]

@@ -10,8 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from voxlate.base.executors.case_work import StepCallback, no_report
-from voxlate.base.messages import Message, Say, reworded, warn_unless_note
-from voxlate.base.option import in_python
+from voxlate.base.messages import Message, Say, warn_unless_note
 from voxlate.commands.api.console import err, note, say
 
 SECONDS = 20.0  # to the first plain line; each further one takes GROWTH times as long
@@ -113,13 +112,13 @@ def draw_bars(*_: object) -> None:
 def say_in_python(said: Message) -> None:
     """Print a note on stderr; Python warns of the other messages."""
     if said.grade == "note":
-        note(reworded(said, in_python))
-    warn_in_python(said)
+        note(said)
+    warn(said)
 
 
-def warn_in_python(said: Message) -> None:
+def warn(said: Message) -> None:
     """Warn as Python does, except of notes, which the images and their provenance contain."""
-    warn_unless_note(reworded(said, in_python), stacklevel=5)
+    warn_unless_note(said, stacklevel=5)
 
 
 @dataclass(frozen=True)
@@ -151,7 +150,7 @@ def report_to(progress: Feedback) -> Iterator[Reporter]:
     elif progress is True:
         reporter = Reporter()
     else:
-        reporter = Reporter(progress or no_report, warn_in_python)
+        reporter = Reporter(progress or no_report, warn)
     if reporter.step is draw_bars:
         with progress_on(err) as bars:
             yield replace(reporter, step=bars)
