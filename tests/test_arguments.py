@@ -138,7 +138,6 @@ PAIRS = [  # calls with one option without another, or not with it
     ("import_weights", "kl-f4 WEIGHTS NEW", {"set": {"train.steps": 3}}),
     ("serve", "RUN", {"host": "0.0.0.0"}),
     ("calibrate", "RUN COHORT", {"out": "CAL"}),
-    ("demo", "NEW", {"starter": "starter:x"}),
 ]
 
 

@@ -89,7 +89,7 @@ ROWS = [  # recipe, splits, files that are absent, the begin of what train names
     ),
     (COMPLETION, HELD_OUT, ["case4/t1"], ".*--split val", None),
     (TRANSLATION, {"case5": "test"}, [], "synth.*--split test", "evaluate OUT"),
-    (TRANSLATION, {"case9": "val"}, [], "synth r cohort --out", "evaluate OUT"),
+    (TRANSLATION, {"case9": "val"}, [], "synth r cohort (?!.*--split)", "evaluate OUT"),
     (
         TRANSLATION,
         {"case2": "val", "case3": "val"},
