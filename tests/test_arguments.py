@@ -256,6 +256,31 @@ def test_an_input_that_is_not_a_scan_is_refused_in_one_sentence(run, scan, said)
     assert str(error.value).count("expected") == 1
 
 
+@every_row(
+    "function, old, new",
+    [
+        ("train", "changes", "set"),
+        ("train", "start", "init"),
+        ("plan", "memory_bytes", "memory"),
+        ("adapt", "share", "replay_share"),
+        ("evaluate", "synth", "set"),
+        ("evaluate", "range", "value_range"),
+        ("evaluate", "score", "scopes"),
+        ("prepare", "modality", "modalities"),
+    ],
+)
+def test_an_old_name_of_an_option_is_refused_with_the_one_of_today(function, old, new):
+    with refuses(rf"^{old}: expected .*\b{new}\b"):
+        getattr(package, function)(**{old: 1})
+
+
+def test_a_size_in_python_is_a_text_as_on_the_command_line_or_a_number_of_bytes():
+    sizes = [
+        checked(TABLES["plan"], {"memory": size})["memory"] for size in ("8GB", 2**33, 2.0**33)
+    ]
+    assert sizes == [2**33] * 3
+
+
 CALLED = [
     ({"warn": None}, None),
     ({"progress": 3}, None),
