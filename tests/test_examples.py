@@ -17,7 +17,7 @@ PAGE = (Path(__file__).parents[1] / "docs" / "reference" / "python.md").read_tex
 RESULTS = re.findall(r"autoclass:: voxlate\.(\S+)", PAGE)
 # Further results, and what a recipe's own parts are made of.
 PARTS = """base.config.settings base.errors.DoNotTrust base.messages.Message commands.api.demo.Demo
-commands.api.demo_scan.RealDemo commands.api.images.CheckedCase evaluation.scoring.metrics.Metric
+commands.api.images.CheckedCase evaluation.scoring.metrics.Metric
 scans.images.grid.Grid scans.images.intensity.IntensityMap scans.images.intensity.Scale science.batch.Batch
 science.diffusion.samplers.Traits science.diffusion.samplers.ddim science.diffusion.samplers.with_traits
 science.diffusion.schedules.Schedule science.methods.method.Method science.methods.method.MethodSettings

@@ -194,3 +194,9 @@ def test_a_network_of_a_notebook_is_trained_and_loaded_where_it_is_defined(
     for cell, ended in ((training, 0), (code + loading, 0), (loading, 1)):
         assert subprocess.run([sys.executable, "-"], input=cell, text=True).returncode == ended
     assert read_header(Run(run).weights())["recipe"]["net"]["kind"] == "__main__:Small"
+
+
+def test_a_recipe_that_begins_with_a_byte_order_mark_is_read_like_any_other(tiny, tmp_path):
+    marked = tmp_path / "marked.toml"
+    marked.write_text(tiny.read_text(), encoding="utf-8-sig")
+    assert recipe.read(str(marked)) == recipe.read(str(tiny))

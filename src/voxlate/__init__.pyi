@@ -15,7 +15,6 @@ from voxlate.clinic.share_options import ModelOptions as ModelOptions
 from voxlate.clinic.share_options import PushOptions as PushOptions
 from voxlate.clinic.share_options import ServeOptions as ServeOptions
 from voxlate.commands.api.demo import Demo
-from voxlate.commands.api.demo_scan import RealDemo
 from voxlate.commands.api.exports import Pushed
 from voxlate.commands.api.images import Checks
 from voxlate.commands.api.images import Syntheses
@@ -211,7 +210,7 @@ def prepare(
         resample: Resample the scans of a case to the grid with the thinnest slices. Default: False.
         register: Register the scans of a case: rigid, affine or bspline.
         spacing_mm: Voxel size in mm to which all scans are resampled. In the order z, y, x.
-        matrix: Columns, rows and slices to which every scan is resized, instead of spacing_mm. In the order z, y, x.
+        matrix: Columns, rows and slices (0: as they are) to which every scan is resized, instead of spacing_mm. In the order z, y, x.
         fixed: Modality whose grid the other scans are resampled to.
         align: Align heads: midline turns and shifts them until left and right mirror each other.
         mask: Mask of a case that has no mask file: body or brain. Default: 'body'.
@@ -287,7 +286,7 @@ def survey(
         resample: Resample the scans of a case to the grid with the thinnest slices. Default: False.
         register: Register the scans of a case: rigid, affine or bspline.
         spacing_mm: Voxel size in mm to which all scans are resampled. In the order z, y, x.
-        matrix: Columns, rows and slices to which every scan is resized, instead of spacing_mm. In the order z, y, x.
+        matrix: Columns, rows and slices (0: as they are) to which every scan is resized, instead of spacing_mm. In the order z, y, x.
         fixed: Modality whose grid the other scans are resampled to.
         align: Align heads: midline turns and shifts them until left and right mirror each other.
         mask: Mask of a case that has no mask file: body or brain. Default: 'body'.
@@ -326,25 +325,20 @@ def survey(
 def demo(
     out: Path | str = "demo",
     *,
-    real: Path | str | None = None,
-    starter: str | None = None,
     progress: bool | Callable[..., None] | Reporter = True,
-) -> Demo | RealDemo:
-    """Run every step on a phantom cohort (a few minutes on a CPU), or a starter on a scan of your own.
+) -> Demo:
+    """Run every step on a phantom cohort (a few minutes on a CPU).
 
     Args:
         out: Output folder. Default: 'demo'.
-        real: Scan of your own: a starter's synthesis of it as a picture, in seconds.
-        starter: Starter for real, as starter:NAME. Default: by the scan's name.
         progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
 
     Returns:
-        Demo | RealDemo: Of the phantom cohort: the `compared` scores, the report `pages`, a `picture`, and a `sentence` that
-            sums them up. Of a scan: the `starter`, the `folder` of its images, and a `picture`.
+        Demo: The `compared` scores, the report `pages`, a `picture`, and a `sentence` that sums them up.
 
     Raises:
         BadInput: an argument, an option or a file is wrong; the message states what was expected, found, and what to do.
-        BadInput: a starter without a scan, a scan that it does not take, or no installed starter.
+        BadInput: the folder has other files.
 
     Example:
         >>> import voxlate

@@ -46,7 +46,7 @@ def test_a_modality_without_intensity_is_refused_with_the_option_that_adds_it(
     assert "--set 'intensity.T1={kind=\"percentile\"}'" in answer.err
     advised = """'data.source=["pd"]' --set 'intensity.pd={kind="percentile"}'"""
     said = typed(f"{train} {advised}").err
-    assert "intensity" not in said, "the advice is enough for the recipe"
+    assert "expected an intensity map" not in said, "the advice is enough for the recipe"
 
 
 def test_an_unknown_split_is_answered_with_those_there_are(typed, run, cohort):

@@ -77,53 +77,42 @@ def test_a_translation_names_synth_and_that_names_the_scores(train, follow, coho
     assert scored.out.splitlines()[-1][0] in "✓?✗"
 
 
-@slow
-def test_a_completion_with_whole_cases_is_scored_and_others_are_listed(train, follow, cohort):
-    split(cohort, case3="val", case4="val")
-    (cohort / "case4" / "t1.nii.gz").unlink()
-    (scored,) = follow(answer := train(text=COMPLETION))
-    assert named(answer)[0].startswith("evaluate NEW --truth ")
-    assert "left out case4: expected all of t1, t2, found no t1" in scored.err
+COMPLETED = "evaluate NEW --truth "
+ROWS = [  # recipe, splits, files that are absent, the begin of what train names, and of what that names
+    (COMPLETION, {"case3": "val", "case4": "val"}, ["case4/t1"], COMPLETED, None),
+    (
+        COMPLETION,
+        HELD_OUT,
+        [f"case{k}/t{1 + (k + 1) % 2}" for k in range(6)],
+        "synth ",
+        "report OUT",
+    ),
+    (COMPLETION, HELD_OUT, ["case4/t1"], ".*--split val", None),
+    (TRANSLATION, {"case5": "test"}, [], "synth.*--split test", "evaluate OUT"),
+    (TRANSLATION, {"case9": "val"}, [], "synth r cohort (?!.*--split)", "evaluate OUT"),
+    (
+        TRANSLATION,
+        {"case2": "val", "case3": "val"},
+        ["case2/t1"],
+        "synth.*case3/t1.nii.gz",
+        "report OUT",
+    ),
+]
 
 
 @slow
-def test_a_completion_whose_cases_all_lack_something_is_not_told_to_score(train, follow, cohort):
-    split(cohort)
-    for number in range(6):
-        (cohort / f"case{number}" / ("t1.nii.gz" if number % 2 else "t2.nii.gz")).unlink()
-    (made,) = follow(answer := train(text=COMPLETION))
-    assert named(answer)[0].startswith("synth ")
-    assert named(made) == ["report OUT"], "what was missing has no truth"
-    follow(made)
-
-
-@slow
-def test_whole_test_cases_are_scored_where_validation_cases_lack_something(train, follow, cohort):
-    split(cohort)
-    (cohort / "case4" / "t1.nii.gz").unlink()
-    answer = train(text=COMPLETION)
-    assert "--split val" in named(answer)[0], "the first of the two that can be made"
-    follow(answer)
-
-
-@slow
-@pytest.mark.parametrize("splits", [{"case5": "test"}, {"case9": "val"}])
-def test_without_validation_patients_the_test_patients_or_all_are_made(
-    train, follow, cohort, splits
+@pytest.mark.parametrize(("text", "splits", "absent", "first", "second"), ROWS)
+def test_what_train_names_fits_the_cases_that_are_held_out(
+    train, follow, cohort, text, splits, absent, first, second
 ):
     split(cohort, **splits)
-    answer = train()
-    assert ("--split test" in named(answer)[0]) == ("case5" in splits)
-    follow(answer)
-
-
-@slow
-def test_where_held_out_cases_lack_the_source_one_case_that_has_it_is_named(train, follow, cohort):
-    split(cohort, case2="val", case3="val")
-    (cohort / "case2" / "t1.nii.gz").unlink()
-    (made,) = follow(answer := train())
-    assert "case3/t1.nii.gz" in named(answer)[0]
-    assert named(made) == ["report OUT"]
+    for scan in absent:
+        (cohort / f"{scan}.nii.gz").unlink()
+    (made,) = follow(answer := train(text=text))
+    assert re.match(first, named(answer)[0]), named(answer)
+    if second:
+        assert named(made)[0].startswith(second)
+        follow(made)
 
 
 @slow

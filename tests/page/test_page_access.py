@@ -139,7 +139,7 @@ def test_a_request_without_a_length_or_with_a_long_form_is_refused(page):
     "options, named",
     [
         ({"host": "10.0.0.5"}, "token"),
-        ({"host": "0.0.0.0", "token": "x" * 16}, "name=NAME"),
+        ({"host": "0.0.0.0", "token": "x" * 16}, "--name NAME"),
         ({"token": "short"}, "at least 16"),
         ({"root": "nowhere"}, "root"),
         ({"runs": ["nowhere"]}, "nowhere"),

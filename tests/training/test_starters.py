@@ -4,11 +4,9 @@ import json
 import shutil
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from refusals import refuses
 from rows import every_row
@@ -26,14 +24,13 @@ from voxlate.training.starters.card import Measured, read_card
 from voxlate.training.weights import read_header, read_weights, write_weights
 
 
-def test_without_any_starter_the_list_a_name_and_the_demo_say_so(voxlate, out):
+def test_without_any_starter_the_list_and_a_name_say_so(voxlate, out):
     assert "No starter is installed" in voxlate("starters").out
     assert json.loads(voxlate("starters", "--json").out) == []
     assert voxlate("starters", "--check").refusal
     answer = voxlate("synth", "starter:head-mr-to-ct", "x.nii", "--out", out)
     assert "no starter is installed" in answer.refusal
     assert not out.exists()
-    assert voxlate("demo", "--real", "x.nii", "--out", out).refusal
 
 
 def test_a_starter_holds_the_weights_of_its_run_rounded_to_float16(starter, run):
@@ -147,19 +144,3 @@ def test_a_training_initialised_from_a_starter_begins_with_its_weights_and_hash(
     assert names.starter_names() == ["tiny"]
     shutil.rmtree(starter)
     assert load(run.folder, "cpu").network.recipe.start_from == "starter:tiny"
-
-
-def test_the_demo_shows_a_starter_on_a_scan_by_its_name(starter, voxlate, scan, out, tmp_path):
-    answer = voxlate("demo", "--real", scan, "--out", out).done()
-    assert "Synthesised by starter:tiny" in answer.out
-    with Image.open(out / "picture.png") as picture:
-        pixels = np.asarray(picture.convert("L"), np.float32)
-    left, right = pixels[:, : pixels.shape[1] // 2], pixels[:, pixels.shape[1] // 2 :]
-    assert left.std() > 10
-    assert right.std() > 10
-    assert "expected --real SCAN" in voxlate("demo", "--starter", "starter:tiny").err
-    noise = np.random.default_rng(0).uniform(1, 100, (32, 32, 8)).astype(np.float32)
-    nib.save(nib.Nifti1Image(noise, np.diag([2.0, 2, 3, 1])), tmp_path / "t1.nii.gz")
-    refusal = voxlate("demo", "--real", tmp_path / "t1.nii.gz", "--out", tmp_path / "noise")
-    assert refusal.code == 3
-    assert "voxlate synth starter:tiny" in refusal.err, "which has the option that it names"

@@ -11,6 +11,17 @@ from voxlate.base.errors import BadInput
 from voxlate.base.option import ARGUMENT, PYTHON, field_types, flag_of, option_of, text_type
 
 LONGEST = 60  # characters of a value in a message
+WORDS = {  # pydantic's, and ours
+    "a valid boolean": "True or False",
+    "a valid dictionary": "a table",
+    "a valid integer": "a whole number",
+    "a valid mapping": "a table",
+    "a valid number": "a number",
+    "a valid path": "a path",
+    "a valid string": "a text",
+    "an instance of Sequence": "a list",
+    "String should have at least 1 character": "a text that is not empty",
+}
 
 
 def checked(table: Any, given: Mapping[str, Any], texts: bool = False) -> dict[str, Any]:
@@ -35,7 +46,7 @@ def checked(table: Any, given: Mapping[str, Any], texts: bool = False) -> dict[s
             raise BadInput(f"{_label(name, types_of)}: {refusal}") from error
         expected = _expected(own, types_of[name])
     else:
-        taken = {name: values[name] for name in plain}
+        taken = {name: values[name] for name in plain if not _is_read(plain[name], types_of[name])}
         for key, _, after in () if texts else converted(plain, taken):
             name, expected = key.partition(".")[0], f"a value such as {after!r}"
             break
@@ -44,6 +55,12 @@ def checked(table: Any, given: Mapping[str, Any], texts: bool = False) -> dict[s
     raise BadInput(
         f"{_label(name, types_of)}: expected {expected}, found {_show(given[name])}. Change it."
     )
+
+
+def _is_read(value: Any, hint: Any) -> bool:
+    """Whether a value was one text, of which its Option made another value."""
+    option = option_of(hint)
+    return isinstance(value, str) and option is not None and option.read is not None
 
 
 def _label(name: str, types_of: Mapping[str, Any]) -> str:
@@ -58,9 +75,10 @@ def _expected(errors: Sequence[Any], hint: Any) -> str:
     if get_origin(kind) is tuple:
         return f"{len(get_args(kind))} numbers"
     texts = (re.sub(r"^(Input (should be|is not)|Value error,) ", "", one["msg"]) for one in errors)
-    return " or ".join(
-        dict.fromkeys(text.partition(",")[0] if "'" not in text else text for text in texts)
+    plain = (
+        text if "'" in text.partition(" for ")[0] else text.partition(",")[0] for text in texts
     )
+    return " or ".join(dict.fromkeys(WORDS.get(text.partition(" for ")[0], text) for text in plain))
 
 
 def _plain(value: Any) -> Any:

@@ -383,42 +383,27 @@ def what_is_wrong(error: Any) -> str:
 
 def _sentence_on_unknown(kind: Any, name: str, key: str, owner: Any) -> str:
     known = sorted(set(chain.from_iterable(map(key_types, members(owner)))))
-    near = _elsewhere(
-        key, kind, [name.removesuffix(key) + similar for similar in nearest(key, known)]
-    )
     listed = f"Known keys here: {', '.join(known)}."
-    if name in near:
+    if key in known:
         return (
             f"expected a known key, found '{name}', which other kinds of this table have. {listed}"
         )
-    hint = f"Did you mean {' or '.join(map(repr, near[:MOST_MEANT]))}?" if near else listed
+    near = [name.removesuffix(key) + similar for similar in nearest(key, known)]
+    everywhere = sorted(dict.fromkeys(_paths(kind)), key=lambda path: path.count("."))
+    last = {path: path.rpartition(".")[2] for path in everywhere}
+    same = [path for path in everywhere if last[path] == key]
+    alike = [] if same or near else nearest(key, last.values())[:1]
+    meant = [*same, *near, *(path for path in everywhere if last[path] in alike)][:MOST_MEANT]
+    hint = f"Did you mean {' or '.join(map(repr, meant))}?" if meant else listed
     return f"expected a known key, found '{name}'. {hint}"
 
 
-def _elsewhere(key: str, kind: Any, here: list[str]) -> list[str]:
-    """Keys that a name may mean: of the same name, near ones in its table, near ones elsewhere, by their meaning."""
-    everywhere = dict(sorted(_meanings(kind).items(), key=lambda entry: entry[0].count(".")))
-    last = {path: path.rpartition(".")[2] for path in everywhere}
-    if near := [*(path for path in everywhere if last[path] == key), *here]:
-        return list(dict.fromkeys(near))
-    if names := nearest(key, last.values()):
-        return sorted(
-            (path for path in everywhere if last[path] in names),
-            key=lambda path: names.index(last[path]),
-        )
-    words = re.compile(rf"\b{re.escape(key.lower().replace('_', ' '))}\b")
-    return [path for path, meaning in everywhere.items() if words.search(meaning.lower())]
-
-
-def _meanings(kind: Any, table: str = "") -> dict[str, str]:
-    """Every key below settings of a kind, as "train.optimiser.lr", with its meaning; lists and named tables apart."""
-    meanings = dict[str, str]()
+def _paths(kind: Any, table: str = "") -> Iterator[str]:
+    """Every key below settings of a kind, as "train.optimiser.lr"."""
     for owner in _options(kind):
         for name, hint in key_types(owner).items() if is_dataclass(owner) else ():
-            meanings.setdefault(f"{table}{name}", meaning_of(hint))
-            for path, inner in _meanings(hint, f"{table}{name}.").items():
-                meanings.setdefault(path, inner)
-    return meanings
+            yield f"{table}{name}"
+            yield from _paths(hint, f"{table}{name}.")
 
 
 def _tag(kind: Any) -> Any:

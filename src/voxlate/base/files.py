@@ -247,7 +247,7 @@ def read_json(path: Path | str) -> Any:
     """The content of a file; raises BadInput if it is absent, is not JSON, or was changed after voxlate wrote it."""
     path = Path(path)
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8-sig"))
         if (
             isinstance(value, dict)
             and CHECKSUM in value

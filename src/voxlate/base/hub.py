@@ -127,23 +127,12 @@ def refusals(address: str) -> Iterator[None]:
 
 
 def _sentence(error: Exception) -> str:
-    if isinstance(error, errors.LocalEntryNotFoundError | errors.OfflineModeIsEnabled):
-        return "expected the model in the hub's cache or a connection to the hub, found neither. Check the network and HF_HUB_OFFLINE, or load it once where there is one."
-    if isinstance(error, errors.GatedRepoError):
-        return "expected a repository that you may read, found one whose owner must let you in first. Ask there, and log in (hf auth login)."
-    if isinstance(error, errors.RevisionNotFoundError):
-        return "expected a branch, tag or commit of the repository, found none of this name. Check what follows @."
-    if isinstance(error, errors.RepositoryNotFoundError):
-        return "expected a repository, found none of this name that you may see. Check the name; for a private one log in (hf auth login)."
-    if isinstance(error, errors.HFValidationError):
-        return "expected the name of a repository, NAME/REPO, found one that the hub does not allow. Check the name."
-    if not isinstance(error, errors.HfHubHTTPError):
-        return f"expected an answer of the hub, found none ({type(error).__name__}). Check the network, and HF_ENDPOINT where it is set."
-    status = error.response.status_code
-    if status in (401, 403):
-        return f"expected permission for this, found none (status {status}). Log in with a token that has it (hf auth login)."
-    why = first_line(error.server_message)
-    return f"expected the hub to take the request, found a refusal (status {status}{why}). Try again later, or change what it names."
+    """What the hub's client says, in one sentence."""
+    said = first_line(getattr(error, "server_message", None) or str(error)) or type(error).__name__
+    advice = "Check the name and what follows @; for a private or gated repository log in (hf auth login)."
+    if not isinstance(error, errors.HfHubHTTPError | errors.HFValidationError):
+        advice = "Check the network, HF_ENDPOINT and HF_HUB_OFFLINE, or load it once where there is a connection."
+    return f"expected the hub to allow this, found a refusal ({said}). {advice}"
 
 
 def first_line(text: str | None) -> str:
@@ -151,7 +140,7 @@ def first_line(text: str | None) -> str:
     line = (text or "").strip().partition("\n")[0][:200]
     token = huggingface_hub.get_token()
     shown = line.replace(token, "…") if token else line
-    return f": {shown}" if shown else ""
+    return shown
 
 
 def _no_model(address: str, repo: str, commit: str) -> BadInput:

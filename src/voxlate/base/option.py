@@ -8,8 +8,7 @@ import functools
 import re
 import types
 import typing
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, make_dataclass, replace
 from functools import partial
 from importlib.resources.abc import Traversable
@@ -50,10 +49,6 @@ PANELS = (MAIN, INPUT, PREPARATION, TRAINING, PLAN, SAMPLING, SCORES, OUTPUT, AD
 # Limit of numbers without a range: above any count, and exact in float64.
 MOST_NUMBER = 2**48
 FLAG = re.compile(r"--[a-z][a-z-]*")
-# a command line, which stays; or an option with one value, if it has one
-IN_SENTENCE = re.compile(
-    rf"\bvoxlate [a-z-]+ [^.;()]*|({FLAG.pattern})(?: ([A-Z\d][\w.]*+)(?! \d))?"
-)
 SIZES = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}  # bytes, by the letter before "B"
 # An empty text would stand for the current folder, or for no choice.
 RULES = {"arbitrary_types_allowed": True, "allow_inf_nan": False, "str_min_length": 1}
@@ -265,32 +260,14 @@ def describe(parameters: Mapping[str, Parameter]) -> list[str]:
 def _help_of(option: Option) -> str:
     """The help of an option in the words of Python."""
     text = option.help.replace("Repeatable", "One or a list" if option.read is None else "A dict")
-    if option.read is in_array_order or option.metavar.endswith("[Z]"):
+    if option.metavar == "X Y Z" and option.read is not None:
         text += " In the order z, y, x."
     return in_python(text)
 
 
 def in_python(text: str) -> str:
-    """A text in which options stand as in Python: exact for --exact, samples=8 for --samples 8; command lines stay."""
-
-    def named(found: re.Match[str]) -> str:
-        flag, value = found.groups()
-        if flag is None:
-            return found[0]
-        name = flag[2:].replace("-", "_")
-        return f"{name}={value}" if value else name
-
-    return IN_SENTENCE.sub(named, text)
-
-
-@contextmanager
-def words_of_python() -> Iterator[None]:
-    """An error, which names options as the command line does, names them as Python does."""
-    try:
-        yield
-    except BadInput as error:
-        error.args = (in_python(str(error)),)
-        raise
+    """A help in which options stand as in Python: mask_from for --mask-from."""
+    return FLAG.sub(lambda flag: flag[0][2:].replace("-", "_"), text)
 
 
 def range_of(option: Option) -> str:

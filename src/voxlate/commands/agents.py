@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from inspect import cleandoc
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -28,6 +29,7 @@ CLOSED = {"address", "allow_code", "allow_outside", "executor", "store", "worker
 ADDRESS = re.compile(r"[A-Za-z][\w+.-]+:/")
 NUMBER = re.compile(r"[-+]?[\d.]+(e[-+]?\d+)?", re.I)
 SEPARATORS = re.compile(r"""[=,#"'{}\[\]]""")  # of names, lists, parts and TOML around paths
+MOST_ENTRIES, MOST_KEYS = 10, 200  # of a list, and of a table, in a result
 SECONDS = 0.5  # between two reports of progress
 START = 4096  # bytes of a file that tell a scan from a text
 
@@ -115,15 +117,13 @@ class Tools:
             entry.check_known(key, known)
         messages = list[Message]()
         report = Reporter(progress.step, messages.append)
-        try:
-            asked = {**called.by_line, **given, **self.fixed(called)}
-            result, values = called.call(asked, report)
-        except BadInput as error:
-            raise type(error)(in_python(f"{error}")) from error
+        asked = {**called.by_line, **given, **self.fixed(called)}
+        result, values = called.call(asked, report)
         lines = called.show(result, {**values, "as_json": True})
+        made = entry.plain(called.document(result))
         messages += [line for line in lines if isinstance(line, Message)]
         return {
-            "result": entry.plain(called.document(result)),
+            "result": [*map(bounded, made)] if isinstance(made, list) else bounded(made),
             "messages": [said.table for said in messages],
             "left": [line.sentence for line in lines if isinstance(line, entry.Undone)],
         }
@@ -145,6 +145,17 @@ class Tools:
     def holds(self, place: str) -> bool:
         """Whether a path is in one of the folders."""
         return "\0" not in place and any(inside(folder, Path(place)) for folder in self.folders)
+
+
+def bounded(value: Any) -> Any:
+    """Plain values in which a longer list, or a table of many entries, is its number and its first ones."""
+    if isinstance(value, Mapping):
+        shown = {key: bounded(value[key]) for key in islice(value, MOST_KEYS)}
+        return shown if len(shown) == len(value) else {"count": len(value), "first": shown}
+    if isinstance(value, list):
+        few = [bounded(inner) for inner in value[:MOST_ENTRIES]]
+        return few if len(few) == len(value) else {"count": len(value), "first": few}
+    return value
 
 
 def _check_numbers(name: str, value: Any) -> None:

@@ -57,8 +57,8 @@ class PrepareOptions(Layout, ExecutorOptions):
     matrix: Annotated[
         tuple[int, int, int] | tuple[int, int] | None,
         PreparationOption(
-            "Columns, rows and slices to which every scan is resized, instead of --spacing-mm.",
-            metavar="X Y [Z]",
+            "Columns, rows and slices (0: as they are) to which every scan is resized, instead of --spacing-mm.",
+            metavar="X Y Z",
             read=lambda sizes: in_array_order(sizes[:2] if tuple(sizes[2:]) == ("0",) else sizes),
         ),
     ] = None

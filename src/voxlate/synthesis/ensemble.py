@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import partial, wraps
 from itertools import chain
@@ -81,7 +80,6 @@ class Ensemble(Model):
         seed: int,
         progress: Progress,
         warn: Say,
-        turn: AbstractContextManager[None] | None,
         anyway: bool,
     ) -> Synthesised:
         """The mean of the members' images of a case; the spread is over members and samples.
@@ -107,7 +105,7 @@ class Ensemble(Model):
             ] = None
         for number, member in enumerate(self.members[index] for index in kept):
             report = partial(report_part, progress, number, count, depth)
-            image = member._synthesise_checked(scans, case, seed, report, no_report, turn, True)
+            image = member._synthesise_checked(scans, case, seed, report, no_report, True)
             pool.add(image, member.facts.synth.samples, case)
             stated.append(image.provenance)
             warnings |= dict.fromkeys(image.warnings)

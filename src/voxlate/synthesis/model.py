@@ -18,7 +18,6 @@ The path of a scan, in the order in which `synthesise` calls these functions:
 
 import time
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from inspect import signature
 from pathlib import Path
@@ -40,7 +39,7 @@ from voxlate.base.messages import (
     message,
     warn_unless_note,
 )
-from voxlate.base.option import parameters_of, words_of_python
+from voxlate.base.option import parameters_of
 from voxlate.base.slabs import in_slabs
 from voxlate.checks.out_of_distribution import verdict_on
 from voxlate.scans.cases.case import MASK
@@ -97,7 +96,6 @@ class Model:
         calibrations: None disables intervals.
         only: of a completion, the modalities that are synthesised where they are missing, () for all.
         models: of an ensemble, its members.
-        in_python: whether errors name options as Python does.
 
     Example:
         >>> import voxlate
@@ -116,17 +114,11 @@ class Model:
     calibrations: Calibrations | None = None
     only: tuple[str, ...] = ()
     models: tuple["Model", ...] = ()
-    in_python: bool = False
 
     def __repr__(self) -> str:
         facts = self.facts
         names = (" + ".join(names) for names in (facts.data.source, facts.data.target))
         return f"Model('{facts.title}', {' → '.join(names)}, {facts.steps} steps, {self.network.device})"
-
-    @property
-    def _errors_for_python(self) -> AbstractContextManager[None]:
-        """Where errors are worded for the user of the model."""
-        return words_of_python() if self.in_python else nullcontext()
 
     @property
     def members(self) -> tuple["Model", ...]:
@@ -149,14 +141,12 @@ class Model:
         allow_code: import a sampler outside voxlate. Raises BadInput for an unknown option, a value out of range, a type of slices that the model does not have, a
         sampler that does not fit the schedule, and several samples of a method that is not stochastic.
         """
-        with self._errors_for_python:
-            facts, network = self.network.with_options(self.facts, allow_code, changes)
+        facts, network = self.network.with_options(self.facts, allow_code, changes)
         return replace(self, facts=facts, network=network)
 
     def like(self, recipe: str, allow_code: bool = False) -> "Model":
         """The same model with the [synth] of another recipe; raises BadInput where that trains another method."""
-        with self._errors_for_python:
-            facts, network = self.network.like(self.facts, recipe, allow_code)
+        facts, network = self.network.like(self.facts, recipe, allow_code)
         return replace(self, facts=facts, network=network)
 
     def without_intervals(self) -> "Model":
@@ -180,7 +170,6 @@ class Model:
         seed: int = 0,
         progress: Progress | bool = no_report,
         warn: Say = warn_unless_note,
-        turn: AbstractContextManager[None] | None = None,
         anyway: bool = False,
         **options: Any,
     ) -> Synthesised:
@@ -196,7 +185,6 @@ class Model:
             seed: random seed.
             progress: is called with the number of finished slices or patches and their total; True and False report nothing.
             warn: is called with each warning; by default Python warns of all that are more than notes.
-            turn: is entered while the network computes.
             anyway: also a case that `check` grades "do not trust".
             options: as in the recipe's [synth] (samples, steps, ...).
 
@@ -209,15 +197,11 @@ class Model:
         """
         # a progress bar for seconds is of no use
         report = no_report if isinstance(progress, bool) else progress
-        with self._errors_for_python:
-            _check_call(self, options, seed, anyway, report, warn)
+        _check_call(self, options, seed, anyway, report, warn)
         model = self.with_options(**options) if options else self
         said = list[Message]()
         try:
-            with self._errors_for_python:
-                return model._synthesise_checked(
-                    scans, case, seed, report, said.append, turn, anyway
-                )
+            return model._synthesise_checked(scans, case, seed, report, said.append, anyway)
         finally:
             for note in said:  # here, so that Python names the line that called this method
                 warn(note)
@@ -229,7 +213,6 @@ class Model:
         seed: int,
         progress: Progress,
         warn: Say,
-        turn: AbstractContextManager[None] | None,
         anyway: bool,
     ) -> Synthesised:
         """The images of a case, by arguments that `synthesise` has checked."""
@@ -246,10 +229,9 @@ class Model:
         grid = find_output_grid(facts, prepared)
         outside = find_outside(facts, prepared)
         unused = _unused_slices(facts, outside.slices, grid, calibration)
-        with turn or nullcontext():
-            begun = time.monotonic()
-            images, calls = predict_case(self, inputs, seed, progress, unused)
-            seconds = (time.monotonic() - begun) / prepared.header.shape[0]
+        begun = time.monotonic()
+        images, calls = predict_case(self, inputs, seed, progress, unused)
+        seconds = (time.monotonic() - begun) / prepared.header.shape[0]
         ends = case_intervals(calibration, facts, prepared, images, grid, unused, checked.verdict)
         background = background_of_case(facts, outside, self.anatomy, images)
         batch = 1 if facts.synth.exact else facts.synth.batch
@@ -287,31 +269,30 @@ class Model:
         Raises:
             BadInput: the scans cannot be used.
         """
-        with self._errors_for_python:
-            facts = self.facts
-            named = by_name(scans, facts.data.source)
-            own, notes = by_accepted_names(named, facts.accepts, facts.data.target)
-            self.check_names(own, case)
-            known = {name: own[name] for name in self.scan_names if name in own}
-            notes += self.unused(own)
-            targets = tuple(self.targets_of(known))
-            try:
-                inputs = prepare_inputs(facts, known, case, self.anatomy, targets)
-            except OSError as error:
-                raise system_refusal(error) from error
-            # raises BadInput for other weights or options
-            calibration = self.calibration()
-            verdict = None
-            if _why_no_intervals(facts, calibration, known, inputs):
-                calibration = None
-            messages = [*notes, *inputs.warnings]
-            if calibration is not None and calibration.references is not None:
-                patches = patches_in(facts, inputs.prepared, sources_of(facts, inputs.prepared))
-                verdict = verdict_on(calibration.references, patches)
-                messages += verdict.messages
-            return Checked(
-                inputs, targets, tuple(notes), tuple(by_consequence(messages)), calibration, verdict
-            )
+        facts = self.facts
+        named = by_name(scans, facts.data.source)
+        own, notes = by_accepted_names(named, facts.accepts, facts.data.target)
+        self.check_names(own, case)
+        known = {name: own[name] for name in self.scan_names if name in own}
+        notes += self.unused(own)
+        targets = tuple(self.targets_of(known))
+        try:
+            inputs = prepare_inputs(facts, known, case, self.anatomy, targets)
+        except OSError as error:
+            raise system_refusal(error) from error
+        # raises BadInput for other weights or options
+        calibration = self.calibration()
+        verdict = None
+        if _why_no_intervals(facts, calibration, known, inputs):
+            calibration = None
+        messages = [*notes, *inputs.warnings]
+        if calibration is not None and calibration.references is not None:
+            patches = patches_in(facts, inputs.prepared, sources_of(facts, inputs.prepared))
+            verdict = verdict_on(calibration.references, patches)
+            messages += verdict.messages
+        return Checked(
+            inputs, targets, tuple(notes), tuple(by_consequence(messages)), calibration, verdict
+        )
 
     @property
     def missing_checks(self) -> list[Message]:

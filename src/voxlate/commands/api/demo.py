@@ -3,21 +3,18 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 from voxlate.anatomy.phantom_options import PhantomOptions
-from voxlate.base.errors import BadInput
-from voxlate.base.option import MainOption
 from voxlate.base.optional import optional_package
 from voxlate.commands.api.cohorts import phantom, prepare
-from voxlate.commands.api.entry import Command, Out, Place
+from voxlate.commands.api.entry import Command, Out
 from voxlate.commands.api.images import load, synthesise
 from voxlate.commands.api.progress import Reporter
 from voxlate.commands.api.scoring import compare, evaluate, report
 from voxlate.commands.api.training import calibrate, train
 
 if TYPE_CHECKING:
-    from voxlate.commands.api.demo_scan import RealDemo
     from voxlate.evaluation.compare import Comparison
     from voxlate.evaluation.scoring.scores import Scores
 
@@ -52,12 +49,7 @@ class Demo:
     sentence: str
 
 
-def _demo_lines(done: "Demo | RealDemo") -> Iterator[Any]:
-    if not isinstance(done, Demo):
-        yield f"picture: {done.picture}\nimages:  {done.folder}"
-        yield f"Synthesised by {done.starter}. Its card:  voxlate info {done.starter}"
-        yield f"Options that notes name are those of:  voxlate synth {done.starter} SCAN --out OUT"
-        return
+def _demo_lines(done: Demo) -> Iterator[Any]:
     yield done.compared.short_table()
     compared_page, own = done.pages
     yield f"picture: {done.picture}\nreport:  {compared_page}\nnaive baselines: {own}\n"
@@ -67,38 +59,15 @@ def _demo_lines(done: "Demo | RealDemo") -> Iterator[Any]:
     yield "  voxlate train auto --data PREPARED --out RUN --minutes 60"
 
 
-@Command(
-    """
-    demo --out demo
-    demo --real scan.nii.gz --out mine
-    """,
-    lines=_demo_lines,
-)
-def demo(
-    out: Out = "demo",
-    *,
-    real: Annotated[
-        Place | None,
-        MainOption("Scan of your own: a starter's synthesis of it as a picture, in seconds."),
-    ] = None,
-    starter: Annotated[
-        str | None,
-        MainOption(
-            "Starter for --real, as starter:NAME. Default: by the scan's name.",
-            metavar="NAME",
-            complete="voxlate.training.starters.names:starters_to_run",
-        ),
-    ] = None,
-    progress: Reporter,
-) -> "Demo | RealDemo":
-    """Run every step on a phantom cohort (a few minutes on a CPU), or a starter on a scan of your own.
+@Command("demo --out demo", lines=_demo_lines)
+def demo(out: Out = "demo", *, progress: Reporter) -> Demo:
+    """Run every step on a phantom cohort (a few minutes on a CPU).
     \f
     Returns:
-        Demo | RealDemo: Of the phantom cohort: the `compared` scores, the report `pages`, a `picture`, and a `sentence` that
-            sums them up. Of a scan: the `starter`, the `folder` of its images, and a `picture`.
+        Demo: The `compared` scores, the report `pages`, a `picture`, and a `sentence` that sums them up.
 
     Raises:
-        BadInput: a starter without a scan, a scan that it does not take, or no installed starter.
+        BadInput: the folder has other files.
 
     Example:
         >>> import voxlate
@@ -106,14 +75,8 @@ def demo(
         >>> demo.picture  # doctest: +SKIP
         PosixPath('demo/picture.png')
     """
-    optional_package("torch", "train", "demo", "torch to train and to open starters")
-    if real is None and starter is not None:
-        raise BadInput(f"--starter: expected --real SCAN with it, found {starter} alone. Add it.")
-    if real is None:
-        return _demo_on_phantoms(Path(out), progress)
-    from voxlate.commands.api.demo_scan import demo_on_scan
-
-    return demo_on_scan(Path(real), Path(out), starter, progress)
+    optional_package("torch", "train", "demo", "torch to train")
+    return _demo_on_phantoms(Path(out), progress)
 
 
 def _demo_on_phantoms(out: Path, reporter: Reporter) -> Demo:
@@ -123,7 +86,7 @@ def _demo_on_phantoms(out: Path, reporter: Reporter) -> Demo:
     sample of the diffusion of its residual, and the image halfway between them. Finished steps are kept, so that a
     second call resumes.
     """
-    from voxlate.commands.api.demo_scan import picture_of
+    from voxlate.commands.api.demo_picture import picture_of
 
     cohort, ready, run = out / "cohort", out / "prepared", out / "run"
     reporter = replace(reporter, say=lambda _: None)  # bars alone

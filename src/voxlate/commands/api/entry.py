@@ -7,7 +7,6 @@ this folder import what computes inside their functions, so that --help needs no
 import functools
 import importlib
 from collections.abc import Callable, Collection, Iterable, Mapping
-from contextlib import nullcontext
 from dataclasses import dataclass, field, is_dataclass
 from inspect import Parameter, Signature, get_annotations, signature
 from pathlib import Path
@@ -114,9 +113,7 @@ class Command:
             """Check the names of the arguments, and call the function."""
             given = self._named(args, kwargs, table)
             progress = given.pop("progress", True)
-            # other doors give a Reporter of their own, and speak as the command line does
-            with nullcontext() if isinstance(progress, Reporter) else option.words_of_python():
-                result, _ = self.call(given, progress)
+            result, _ = self.call(given, progress)
             return getattr(result, self.gives) if self.gives else result
 
         run.__signature__ = self._in_python(table)  # type: ignore[attr-defined]

@@ -69,7 +69,7 @@ def load(
     """
     from voxlate.training.load import load
 
-    return replace(load(run, device, allow_code, answer), in_python=True)
+    return load(run, device, allow_code, answer)
 
 
 @dataclass(frozen=True)

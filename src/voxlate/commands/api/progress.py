@@ -10,8 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from voxlate.base.executors.case_work import StepCallback, no_report
-from voxlate.base.messages import Message, Say, reworded, warn_unless_note
-from voxlate.base.option import in_python
+from voxlate.base.messages import Message, Say, warn_unless_note
 from voxlate.commands.api.console import err, note, say
 
 SECONDS = 20.0  # to the first plain line; each further one takes GROWTH times as long
@@ -19,68 +18,56 @@ GROWTH, LONGEST_SECONDS = 1.5, 600.0
 NESTED = ("scenarios", "cases", "slices")  # each within those before it
 
 
-class Loops:
-    """Joins loops inside each other to one: the outermost with several parts, and the share of the part inside it."""
-
-    def __init__(self, show: Callable[[str, float, int, str, bool], None]):
-        self.show = show
-        self.parts = dict[str, tuple[int, int]]()
-        self.last: tuple[str, float] = ("", 0)
-
-    def __call__(self, name: str, done: int, total: int, numbers: Any = None) -> None:
-        shown: tuple[str, float, int] = (name, done, total)
-        if name in NESTED:
-            outer = NESTED[: NESTED.index(name)]
-            self.parts = {key: self.parts[key] for key in outer if key in self.parts}
-            self.parts[name] = done, total
-            share = 0.0
-            for key, (done, total) in reversed(self.parts.items()):
-                share += done
-                if total > 1:
-                    shown = key, share, total
-                share /= max(total, 1)
-        name, before = self.last
-        self.last = shown[:2]
-        note = "  ".join(f"{key} {value:.3g}" for key, value in (numbers or {}).items())
-        self.show(*shown, note, shown[0] != name or shown[1] < before)
-
-
 class Bars:
-    """One bar, of the loop that reports; is_new: whether that is another one, or begins anew."""
+    """A bar for each loop; one that begins anew starts again."""
 
     def __init__(self, progress: Any):
         self.progress = progress
-        self.task = progress.add_task("", visible=False, note="")
+        self.tasks = dict[str, Any]()
 
-    def __call__(self, name: str, done: float, total: int, note: str, is_new: bool) -> None:
-        now = {"completed": done, "total": total}
-        if is_new:
-            self.progress.reset(self.task, description=name, visible=True, **now)
-        self.progress.update(self.task, note=note, **now)
+    def __call__(self, name: str, done: int, total: int, numbers: Any = None) -> None:
+        if name not in self.tasks:
+            self.tasks[name] = self.progress.add_task(name, note="")
+        task = self.tasks[name]
+        if done < self.progress.tasks[task].completed:
+            self.progress.reset(task)
+        self.progress.update(task, completed=done, total=total, note=_note(numbers))
 
 
 class Lines:
-    """Progress, the time left and the last numbers, as lines that become rarer; is_new: as for Bars."""
+    """Progress of the outermost loop of several parts, its time left and the last numbers, as lines that become rarer."""
 
     def __init__(self, console: Console):
         self.console = console
         self.printed = time.monotonic()
         self.wait = SECONDS
+        self.last = ("", 0, 0)
+        self.began = (self.printed, 0)
 
-    def __call__(self, name: str, done: float, total: int, note: str, is_new: bool) -> None:
+    def __call__(self, name: str, done: int, total: int, numbers: Any = None) -> None:
+        outer, before, parts = self.last
+        is_inner = outer in NESTED and name in NESTED[NESTED.index(outer) + 1 :]
+        if is_inner and before < parts and parts > 1:
+            return
         now = time.monotonic()
-        if is_new:  # a resumed run does not begin at 0
+        if name != outer or done < before:  # a resumed run does not begin at 0
             self.began = now, done
-        start, before = self.began
+        self.last = name, done, total
+        start, first = self.began
         ends = done >= total and now - start >= SECONDS
         if now - self.printed < self.wait and not ends:
             return
         self.printed = now
         self.wait = min(self.wait * GROWTH, LONGEST_SECONDS)
         left = ""
-        if before < done < total:
-            left = f", {_clock((now - start) / (done - before) * (total - done))} left"
-        say(f"{name} {int(done)}/{total}{left}{'  ' if note else ''}{note}", self.console)
+        if first < done < total:
+            left = f", {_clock((now - start) / (done - first) * (total - done))} left"
+        note = _note(numbers)
+        say(f"{name} {done}/{total}{left}{'  ' if note else ''}{note}", self.console)
+
+
+def _note(numbers: Any) -> str:
+    return "  ".join(f"{key} {value:.3g}" for key, value in (numbers or {}).items())
 
 
 @contextmanager
@@ -88,22 +75,16 @@ def progress_on(console: Console) -> Iterator[StepCallback]:
     """Gives a callback (name, done, total, numbers) that reports progress; on stderr, so that --json stays clean."""
     drawn = console.is_terminal or (console.is_jupyter and find_spec("ipywidgets") is not None)
     if not drawn:
-        yield Loops(Lines(console))
+        yield Lines(console)
         return
     from rich import progress as rich  # which --help does not need
 
-    with rich.Progress(
-        rich.SpinnerColumn(),
-        rich.TextColumn("[bold]{task.description}"),
-        rich.BarColumn(bar_width=24),
-        rich.MofNCompleteColumn(),
-        rich.TimeElapsedColumn(),
-        rich.TextColumn("[dim]left"),
-        rich.TimeRemainingColumn(elapsed_when_finished=False),
+    columns = (
+        *rich.Progress.get_default_columns(),
         rich.TextColumn("[dim]{task.fields[note]}"),
-        console=console,
-    ) as progress:
-        yield Loops(Bars(progress))
+    )
+    with rich.Progress(*columns, console=console) as progress:
+        yield Bars(progress)
 
 
 def draw_bars(*_: object) -> None:
@@ -113,13 +94,13 @@ def draw_bars(*_: object) -> None:
 def say_in_python(said: Message) -> None:
     """Print a note on stderr; Python warns of the other messages."""
     if said.grade == "note":
-        note(reworded(said, in_python))
-    warn_in_python(said)
+        note(said)
+    warn(said)
 
 
-def warn_in_python(said: Message) -> None:
+def warn(said: Message) -> None:
     """Warn as Python does, except of notes, which the images and their provenance contain."""
-    warn_unless_note(reworded(said, in_python), stacklevel=5)
+    warn_unless_note(said, stacklevel=5)
 
 
 @dataclass(frozen=True)
@@ -151,7 +132,7 @@ def report_to(progress: Feedback) -> Iterator[Reporter]:
     elif progress is True:
         reporter = Reporter()
     else:
-        reporter = Reporter(progress or no_report, warn_in_python)
+        reporter = Reporter(progress or no_report, warn)
     if reporter.step is draw_bars:
         with progress_on(err) as bars:
             yield replace(reporter, step=bars)

@@ -3,7 +3,7 @@
 import sys
 import threading
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -36,9 +36,8 @@ class SuggestingCommand(TyperCommand):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Read the words; the error of an unknown option gets our suggestions."""
         global debug
-        optional = [one.opts for one in self.params if "[Z]" in str(one.metavar)]
         try:
-            rest = super().parse_args(ctx, [*_padded(args, optional)])
+            rest = super().parse_args(ctx, [*args])
             debug |= ctx.params.pop("show_debug", False)
             return rest
         except Exception as error:  # Typer keeps the class of that error to itself
@@ -53,14 +52,6 @@ class SuggestingCommand(TyperCommand):
                 near = nearest(error.option_name, names)[:3]
                 error.possibilities = [flag_of(today)] if today else near
             raise
-
-
-def _padded(args: list[str], options: list[list[str]]) -> Iterator[str]:
-    """The words of a command line, where 0 follows two numbers without a third of these options, given by their names."""
-    for before, word, after in zip(["", "", *args], args, [*args[1:], ""]):
-        yield word
-        if [before] in options and not after.isdigit():
-            yield "0"
 
 
 app = typer.Typer(

@@ -1,34 +1,29 @@
 """Warnings of libraries as sentences."""
 
-import contextlib
 import functools
-import logging
 import re
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TextIO
 
 from voxlate.base.messages import OwnWarning
 from voxlate.commands.api.console import note
 
 MPS_LACKS = re.compile(r"The operator '(.+?)' is not currently supported on the MPS backend")
-NO_CACHE = re.compile(r"Matplotlib created a temporary cache directory .* default path \((.+?)\)")
 
 _note_once = functools.cache(note)
 _show_any = warnings.showwarning
 
 
-@contextlib.contextmanager
+@contextmanager
 def in_sentences() -> Iterator[None]:
     """Say what libraries warn of while a command runs."""
-    shown, logger, handler = warnings.showwarning, logging.getLogger("matplotlib"), _Log()
-    warnings.showwarning = show_warning
-    logger.addHandler(handler)
+    shown, warnings.showwarning = warnings.showwarning, show_warning
     try:
         yield
     finally:
         warnings.showwarning = shown
-        logger.removeHandler(handler)
 
 
 def show_warning(
@@ -46,17 +41,3 @@ def show_warning(
         note(str(message))
     else:
         _show_any(message, category, filename, lineno, file, line)
-
-
-class _Log(logging.Handler):
-    """Says what matplotlib logs."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Say a warning, and a missing cache folder in one sentence."""
-        text = record.getMessage()
-        if missing := NO_CACHE.search(text):
-            _note_once(
-                f"{missing[1]}: expected a writable cache folder, found none; every command then builds matplotlib's cache again. Set MPLCONFIGDIR to a writable folder."
-            )
-        elif record.levelno >= logging.WARNING and not text.startswith("mkdir -p failed"):
-            note(text)

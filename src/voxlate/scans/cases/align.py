@@ -222,7 +222,7 @@ def _other_grid(volume: Volume, fixed_grid: Grid, file: str, fixed: Volume | Non
         offset = f" in another place or direction (first voxels {first_mm:.2f} mm apart)"
     advice = "Give scans on one grid, or prepare them with --resample (by headers) or --register (by content), which synth of the run repeats."
     if volume.unit == "grey":
-        advice = "Pass --matrix 256 256, for instance, which resizes every picture."
+        advice = "Pass --matrix 256 256 0, for instance, which resizes every picture."
     return BadInput(
         f"{name}: expected the grid of {file} ({fixed_grid}), found {volume.grid}{offset}. {advice}"
     )

@@ -288,8 +288,29 @@ def _check_names(cohort: Cohort, data: DataSettings) -> None:
             f"{expected} tissue-parameter maps ({found}) and no {unknown}. Draw them from the maps with a [data.physics] table."
         )
     raise BadInput(
-        f"{expected} {found} in the cohort (no {unknown}). Choose a recipe for these, or set data.source and data.target."
+        f"{expected} {found} in the cohort (no {unknown}). Choose a recipe for these (voxlate recipes --cohort {cohort.folder}), or add {_keys_for(cohort, data)}."
     )
+
+
+def intensity_key(name: str) -> str:
+    """The change of a recipe that gives a modality an intensity map."""
+    return f"--set 'intensity.{name}={{kind=\"percentile\"}}'"
+
+
+def _keys_for(cohort: Cohort, data: DataSettings) -> str:
+    """All changes of a recipe that fit it to the modalities of a cohort, the spare ones in their order."""
+    spare = [name for name in cohort.modalities if name not in data.modalities]
+    keys, added = list[str](), list[str]()
+    for side in ("source", "target"):
+        names = list(getattr(data, side))
+        for place, name in enumerate(names):
+            if name not in cohort.modalities:
+                names[place] = spare.pop(0) if spare else "NAME"
+                added.append(names[place])
+        if names != list(getattr(data, side)):
+            listed = ", ".join(f'"{name}"' for name in names)
+            keys.append(f"--set 'data.{side}=[{listed}]'")
+    return " ".join([*keys, *map(intensity_key, dict.fromkeys(added))])
 
 
 def missing_modalities(cohort: Cohort, data: DataSettings, split: str) -> dict[str, list[str]]:

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from voxlate.base.config import kind_of
 from voxlate.base.errors import BadInput
 from voxlate.base.files import safe_name
+from voxlate.training.batches.patches import intensity_key
 from voxlate.training.recipe.settings import FullStage, Recipe
 from voxlate.training.starters.names import is_starter
 
@@ -65,13 +66,11 @@ def check(recipe: Recipe, where: str) -> None:
     """Raise BadInput where the stages and tables of a recipe do not fit one another; where: its name."""
     if missing := sorted(recipe.modalities - set(recipe.intensity)):
         known = {name.lower(): name for name in recipe.intensity}
-        near = (
-            f"Did you mean {known[missing[0].lower()]}? Else add"
-            if missing[0].lower() in known
-            else "Add"
-        )
+        near = [known[name.lower()] for name in missing if name.lower() in known]
+        add = f"Did you mean {', '.join(near)}? Else add" if near else "Add"
+        keys = " ".join(map(intensity_key, missing))
         raise BadInput(
-            f"{where}: expected an intensity map for every modality, found none for {missing[0]}. {near} --set 'intensity.{missing[0]}={{kind=\"percentile\"}}', or [intensity] in a recipe of your own."
+            f"{where}: expected an intensity map for every modality, found none for {', '.join(missing)}. {add} {keys}, or [intensity] in a recipe of your own."
         )
     for stage in recipe.all_stages:
         for name in (stage.name, *stage.data.source, *stage.data.target, *stage.data.labels):

@@ -62,7 +62,7 @@ def text_of(name: str) -> str:
             f"{name}: expected a recipe file or the name of one that comes with voxlate, found neither. {hint or 'See voxlate recipes, or begin with phantom_t1_to_ct.'}"
         )
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise BadInput(
             f"{full}: expected a TOML text, found bytes that are no text. Check the path."
