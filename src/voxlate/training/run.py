@@ -7,8 +7,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import tomli_w
-
 import voxlate
 from voxlate.base.errors import BadInput
 from voxlate.base.files import LOCK, write_json, write_text
@@ -20,6 +18,7 @@ from voxlate.training.recipe import (
     Recipe,
     code_of,
     header,
+    stated_keys,
     to_dict,
     values_of,
     with_tables,
@@ -27,6 +26,7 @@ from voxlate.training.recipe import (
 )
 from voxlate.training.recipe.earlier_recipe import stored_recipe
 from voxlate.training.recipe.run_provenance import read_run
+from voxlate.training.recipe.text import as_toml
 from voxlate.training.verdict import Verdict
 
 NOTICE = "Research software, not a medical device; not for diagnosis or treatment."
@@ -174,7 +174,7 @@ def begin_run(
         head += f"# Needs code that is no part of voxlate: {', '.join(needed)}. Its models load with --allow-code; what is in __main__, only in a script or notebook that defines it.\n"
     # The recipe comes last: where it is, the provenance is, too, with the budgets of a plan.
     write_json(run.provenance, {**software(), **wanted, **(notes or {})})
-    write_text(run.recipe, head + tomli_w.dumps(wanted["recipe"]))
+    write_text(run.recipe, head + as_toml(stated_keys(recipe)))
     return run
 
 
@@ -191,10 +191,9 @@ def check_free(run: Run) -> None:
 
 def change_recipe(run: Run, recipe: Recipe, notes: Mapping[str, Any]) -> None:
     """Continue a run with another recipe, and add notes to its provenance, by which it resumes."""
-    plain = to_dict(recipe)
-    write_json(run.provenance, {**run.origin, "recipe": plain, **notes})
+    write_json(run.provenance, {**run.origin, "recipe": to_dict(recipe), **notes})
     head = header(run.recipe.read_text(encoding="utf-8")) if run.recipe.exists() else ""
-    write_text(run.recipe, head + tomli_w.dumps(plain))
+    write_text(run.recipe, head + as_toml(stated_keys(recipe)))
 
 
 def repair_recipe_file(run: Run, begun: Recipe) -> None:

@@ -199,11 +199,15 @@ def _unlike_shipped(text: str) -> str:
     # this import takes seconds, because it loads all networks
     from voxlate.training import recipe as recipes
 
+    try:
+        own = recipes.from_dict(_toml(text), name, allow_code=False)
+    except BadInput:
+        return ""
     shipped = dict(flat(recipes.to_dict(recipes.read(name))))
     # A shipped recipe with steps 0 has a length in epochs, which a run converts to steps.
     changed = [
         f"{key} {value} ({shipped.get(key, 'not set')})"
-        for key, value in flat(_toml(text))
+        for key, value in flat(recipes.to_dict(own))
         if value != shipped.get(key)
         and not (key.endswith("train.steps") and shipped.get(key) == "0")
     ]

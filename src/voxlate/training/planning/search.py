@@ -11,7 +11,7 @@ from voxlate.training.planning import rules
 from voxlate.training.planning.cohort_facts import CohortFacts
 from voxlate.training.planning.probe import Probe
 from voxlate.training.planning.roles import Roles
-from voxlate.training.planning.rules import LEAST_STEPS, Size, Tables, first_stage
+from voxlate.training.planning.rules import LEAST_STEPS, Size, Tables, Why, first_stage
 
 WIDTHS = (16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128)
 BATCHES = (2, 4, 8)
@@ -179,15 +179,14 @@ def _distance(size: Size, other: Size) -> tuple[float, ...]:
     return tuple(abs(log(a / b)) for a, b in pairs)
 
 
-def reason(best: Candidate, others: list[Candidate]) -> str:
+def reason(best: Candidate, others: list[Candidate]) -> Why:
     """The reason for the best candidate, with the predicted loss of the next ones."""
-    text = (
-        f"{best.size} gets {best.steps:,} steps of {best.seconds:.3f} s: the least predicted error"
-    )
+    text = "the least predicted error"
     if any(candidate.error < best.error for candidate in others):
         text += " of the networks whose step was timed"
-    named = [_compare(candidate, best) for candidate in others[:RUNNERS_UP]]
-    return text + (f"; others: {', '.join(named)}" if named else "")
+    if named := [_compare(candidate, best) for candidate in others[:RUNNERS_UP]]:
+        text += f"; others: {', '.join(named)}"
+    return Why(f"{best.size} gets {best.steps:,} steps of {best.seconds:.3f} s", text)
 
 
 def _compare(candidate: Candidate, best: Candidate) -> str:

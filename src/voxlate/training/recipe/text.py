@@ -9,6 +9,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import tomli_w
+
 from voxlate.base.errors import BadInput, did_you_mean, known_name
 from voxlate.base.options.option import toml_value
 
@@ -129,6 +131,16 @@ def apply_changes(values: Values, changes: Mapping[str, Any]) -> Values:
     for key, value in changes.items():
         _change(values, key, value)
     return values
+
+
+def as_toml(values: Values) -> str:
+    """Tables as TOML, with each list of plain values on a line."""
+    return re.sub(r"\[\n((?: +[^\[\]\n]*,\n)+) *\]", _on_a_line, tomli_w.dumps(values))
+
+
+def _on_a_line(match: re.Match[str]) -> str:
+    values = [line.strip().removesuffix(",") for line in match.group(1).splitlines()]
+    return f"[{', '.join(values)}]"
 
 
 def _values(name: str, before: tuple[str, ...] = ()) -> Values:
