@@ -250,9 +250,6 @@ class Clockwork(Probe):
     probe_seconds, has_time = 0.0, True
     tried: ClassVar[list[Size]] = []
 
-    def again(self, tables, seconds):
-        return seconds
-
     def measure(self, tables, stage):
         net = tables["net"]
         size = Size(net["width"], net.get("patch", 1), tables["train"]["batch"])
@@ -486,14 +483,3 @@ def test_less_than_a_pass_trains_on_a_part_of_the_slices_and_says_so(
     made = clockwork(minutes)
     assert f"on about {share}% of the slices, drawn at random" in made.why["minutes"].text
     assert made.budgets["final"].fewest_steps == made.tables["train"]["steps"]
-
-
-@every_row("minutes, timed", [(20, [30]), (4, [10]), (1, [])])
-def test_what_is_left_of_the_probes_time_goes_into_a_second_try(
-    prepared, monkeypatch, minutes, timed
-):
-    """5 % of the minutes are 60, 12 and 3 seconds, less what has passed; one step warms up."""
-    taken = []
-    monkeypatch.setattr(Probe, "measure", lambda self, *_, steps: taken.append(steps))
-    assert Probe(open_cohort(prepared), Limits(minutes, 2**33)).again({}, 1.0) == 1.0
-    assert taken == timed

@@ -12,7 +12,6 @@ from voxlate.base.errors import BadInput
 from voxlate.base.files import LOCK, write_json, write_text
 from voxlate.base.messages import FILE as MESSAGES
 from voxlate.synthesis.exported import is_exported
-from voxlate.training.changes import first_change
 from voxlate.training.log_file import curves_of, lines_of, read_verdicts
 from voxlate.training.recipe import (
     Recipe,
@@ -26,7 +25,7 @@ from voxlate.training.recipe import (
 )
 from voxlate.training.recipe.earlier_recipe import stored_recipe
 from voxlate.training.recipe.run_provenance import read_run
-from voxlate.training.recipe.text import as_toml
+from voxlate.training.recipe.text import as_toml, first_change
 from voxlate.training.verdict import Verdict
 
 NOTICE = "Research software, not a medical device; not for diagnosis or treatment."

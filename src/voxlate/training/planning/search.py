@@ -53,7 +53,7 @@ class Search:
     tried: dict[Size, float] = field(default_factory=dict)
 
     def rank(self, share: float, most_items: float) -> list[Candidate]:
-        """The networks for a share of the time, the best first, whose step is timed again.
+        """The networks for a share of the time, the best of those whose step was timed first.
 
         most_items: largest useful number of training slices. Raises BadInput if nothing fits in memory.
         """
@@ -69,14 +69,7 @@ class Search:
                 f"--memory: expected enough for the smallest network, found {self.probe.limits.memory_bytes / 2**30:.2f} GiB; it needs {self.probe.most / 2**30:.2f} GiB. Give more."
             )
         candidates.remove(best)
-        return [self.again(best, share, most_items), *candidates]
-
-    def again(self, best: Candidate, share: float, most_items: float) -> Candidate:
-        """The network for a share of the time after its step was timed again."""
-        size = best.size
-        each = self.probe.again(self._recipe(size), best.seconds)
-        self.tried[size] = each
-        return self.candidate(size, each, self.seconds(share), most_items)
+        return [best, *candidates]
 
     def seconds(self, share: float = 1.0) -> float:
         """A share of the seconds that are left for training steps."""
