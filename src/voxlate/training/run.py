@@ -21,7 +21,6 @@ from voxlate.training.recipe import (
     to_dict,
     values_of,
     with_tables,
-    with_trainings,
 )
 from voxlate.training.recipe.earlier_recipe import stored_recipe
 from voxlate.training.recipe.run_provenance import read_run
@@ -202,13 +201,9 @@ def repair_recipe_file(run: Run, begun: Recipe) -> None:
     """
     path = f"{run.recipe}"
     stated = with_tables(begun, stored_recipe(values_of(path)), path)
-    trainings = []
-    for ours, theirs in zip(stated.all_stages, begun.all_stages):
-        own, known = ours.train, theirs.train
-        if (own.more or ()) == (known.more or ())[:-1]:
-            own = replace(own, more=known.more)
-        trainings.append(own)
-    if len(stated.stages) != len(begun.stages) or with_trainings(stated, trainings) != begun:
+    more, known = stated.train.more or (), begun.train.more or ()
+    whole = replace(stated, train=replace(stated.train, more=begun.train.more))
+    if more not in (known, known[:-1]) or whole != begun:
         raise BadInput(
             f"{run.recipe}: expected the recipe that this run began with, found an edited one. Restore it, or train the edited recipe into another --out."
         )

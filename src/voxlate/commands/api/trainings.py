@@ -237,8 +237,9 @@ def _train_planned(data: Path, run: Path, asked: TrainOptions, report: Reporter)
         keys = DECISIONS if "start_from" in plan.why else ("starter", *DECISIONS)
         lines = StringIO()
         Console(file=lines, width=WIDTH).print(plan.table(("setting", "fact", "key"), keys))
+        table = [line.rstrip() for line in lines.getvalue().splitlines() if line.strip()]
         text = f"Plan (every key and its reason: {run / 'recipe.toml'}):"
-        report.say(message("plan", f"{text}\n{lines.getvalue().rstrip()}"))
+        report.say(message("plan", "\n".join([text, *table])))
         return plan
 
     chosen, head, new_plan = plan_once(run, make_plan, asked.device, asked.allow_code)

@@ -182,7 +182,7 @@ def _plan_samples(search: Search, starter: Starter | None, mode: str, asked: boo
     def alone(why: str) -> Draft:
         """The plan without a second stage."""
         draft = _plan_stage(search, starter, "mean")
-        draft.why["stages"] = Why(why, "the mean prediction alone")
+        draft.why["stages"] = Why(f"the mean prediction alone: {why}")
         return draft
 
     if not asked and rules.takes_planes(search.facts):
@@ -274,8 +274,9 @@ def _warn_of_short(draft: Draft, fitting: int, minutes: float) -> None:
     shown = f"{steps} in which each slice is shown {passes:.1f} times"
     if passes < 0.5:  # about half of the slices contain body
         shown = f"{steps} on about {2 * passes:.0%} of the slices, drawn at random, once each"
-    advice = f"EXPECT BLUR, AND LESIONS THAT ARE MISSING; give {ceil(enough)} minutes"
-    draft.why["minutes"] = Why(shown, advice)
+    draft.why["minutes"] = Why(
+        f"{shown}: EXPECT BLUR, AND LESIONS THAT ARE MISSING", f"give {ceil(enough)} minutes"
+    )
 
 
 def _fewest(search: Search, best: Candidate) -> int:
