@@ -26,9 +26,12 @@ that changed src/, with + if src/ has changes that are not committed. The rows a
 """
 
 import argparse
+import contextlib
 import fnmatch
 import json
 import os
+import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -53,7 +56,7 @@ from evidence_rows import (
     scans_of,
     shortened,
 )
-from voxlate.training.precision import choose, this_machine
+from voxlate.training.precision import choose
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "docs" / "reference" / "evidence.tsv"
@@ -71,14 +74,13 @@ def _git(*arguments: str) -> str:
 
 
 def kind_of_machine() -> str:
-    """Vendor and family of the CPU, and the precision that is faster on it."""
-    return f"{family_of(this_machine())}, {choose(torch.device('cpu')).precision}"
-
-
-def family_of(description: str) -> str:
-    """The first two words of a CPU's name, without marks."""
-    name = description.split(",")[0].replace("(R)", "").replace("(TM)", "")
-    return " ".join(name.split()[:2])
+    """Vendor and family of the CPU, the first two words of its name without marks, and the precision of auto."""
+    name = platform.processor() or platform.machine()
+    with contextlib.suppress(OSError):
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+        name = next(iter(re.findall(r"^model name\s*: (.+)$", text, re.MULTILINE)), name)
+    family = name.replace("(R)", "").replace("(TM)", "").split()[:2]
+    return f"{' '.join(family)}, {choose(torch.device('cpu')).precision}"
 
 
 def measure_in_process(row: Row, options: argparse.Namespace, folder: Path) -> list[Scores]:

@@ -16,7 +16,6 @@ from voxlate.base.errors import Stopped
 from voxlate.base.files import read_json, write_json
 from voxlate.training.clock import MOST_SHARE, Budget, Clock, read_places
 from voxlate.training.planning.plan import begun_recipe
-from voxlate.training.planning.probe import quiet_pace
 from voxlate.training.planning.rules import HELD
 from voxlate.training.recipe.run_provenance import read_run
 from voxlate.training.recipe.training_settings import Training
@@ -226,15 +225,3 @@ def test_a_run_whose_steps_an_earlier_version_corrected_is_read(tmp_path):
     train = {"steps": 20, "paced": [[2, 20]]}
     write_json(tmp_path / "provenance.json", {"recipe": {"train": train}, "corrections": []})
     assert read_run(tmp_path / "provenance.json")["recipe"]["train"] == {"steps": 20}
-
-
-@every_row(
-    "times, pace",
-    [
-        ([1.0, 1.2, 9.0], 1.2),
-        ([3.0, 3.2, 3.1, 1.0, 1.2, 9.0, 2.0], 1.2),
-        ([1.0, 3.2, 3.1, 1.0, 3.2, 3.1], 3.1),
-    ],
-)
-def test_the_pace_of_a_probe_is_that_of_its_quietest_repeat(times, pace):
-    assert quiet_pace(times) == pace

@@ -87,7 +87,7 @@ def window(low, high):
 def test_the_intensities_of_a_target_follow_from_its_unit_and_values(known, table, reason):
     found, why = rules.intensity(known, side="target")
     assert found == table
-    assert reason in why
+    assert reason in why.text
 
 
 def test_hounsfield_units_that_are_only_given_keep_the_contrast_of_soft_tissue():
@@ -98,7 +98,7 @@ def test_hounsfield_units_that_are_only_given_keep_the_contrast_of_soft_tissue()
     known = replace(scan("cta1", "HU"), inside=Distribution(0, 1, tuple(points)))
     table, why = rules.intensity(known, side="source")
     assert table == {"kind": "window", "low": -110.0, "high": 370.0}
-    assert "bone beyond is clipped" in why
+    assert "bone beyond is clipped" in why.text
 
 
 @every_row(
@@ -116,8 +116,26 @@ def test_hounsfield_units_that_are_only_given_keep_the_contrast_of_soft_tissue()
     ],
 )
 def test_values_that_seem_to_be_of_another_unit_are_asked_about(doubtful, ordinary, words, key):
-    assert words in rules.intensity(doubtful, side="target")[1]
-    assert key not in rules.intensity(ordinary, side="target")[1]
+    assert words in rules.intensity(doubtful, side="target")[1].fact
+    assert key not in rules.intensity(ordinary, side="target")[1].text
+
+
+@pytest.mark.parametrize(
+    ("changes", "heads"),
+    [
+        ({"net.width": "8"}, (16, None)),
+        ({"stages.regression.net.width": "20"}, (None, 8)),
+        ({"stages.0.net.multipliers": "[1, 3]"}, (None, None)),
+        ({"net.width": "8", "net.head_width": "4"}, (4, None)),
+    ],
+)
+def test_the_width_of_heads_follows_a_changed_network(changes, heads):
+    """16 channels at the deepest level, 40, and 96; 32 is the default of a recipe."""
+    net = {"kind": "unet", "width": 32, "multipliers": [1, 2]}
+    tables = {"net": dict(net), "stages": [{"name": "regression", "net": dict(net)}]}
+    changed = rules.with_changes(tables, changes)
+    nets = (changed["net"], changed["stages"][0]["net"])
+    assert tuple(one.get("head_width") for one in nets) == heads
 
 
 BRAIN = ["flair", "t1", "t1c", "t2"]
@@ -169,7 +187,7 @@ def test_patches_hold_the_body_or_the_whole_slice():
     parts = draft(facts(shape=(100, 512, 512), box=(90, 220, 180)))
     assert parts.data["patch"] == [1, 232, 192]
     assert parts.tables["synth"]["slices"] == {"kind": "tiled"}
-    assert "hold the body (220 x 180)" in parts.why["data.patch"]
+    assert "hold the body (220 x 180)" in parts.why["data.patch"].text
 
 
 def test_fine_pixels_get_a_patch_stem_and_coarse_ones_or_small_slices_none():
@@ -190,14 +208,14 @@ def test_misaligned_scans_get_a_coarser_stem_and_ssim_is_minimised_unless_scans_
     assert rules.stems(known)[0] == stem
     made = draft(known)
     assert made.tables["method"].get("ssim", 0) == weight
-    assert (f"misaligned by {mm} mm" in made.why["net"]) == (stem == 4)
+    assert (f"misaligned by {mm} mm" in made.why["net"].text) == (stem == 4)
 
 
 def test_heads_are_flipped_and_torsos_are_not():
     assert draft(facts(), 1).data["augment"] == {"flip_lr": 0.5}
     torso = draft(facts(box=(140, 300, 400)), 1)
     assert torso.data["augment"] == {}
-    assert "no flips" in torso.why["data.augment"]
+    assert "no flips" in torso.why["data.augment"].text
 
 
 def test_longer_trainings_get_more_augmentation():
@@ -212,7 +230,7 @@ def test_scans_of_different_contrast_are_changed_in_intensity_however_short_the_
     made = draft(facts(replace(scan(), contrast=0.1), CT), 2)
     assert "remap" in made.data["augment"]
     assert "rotate_degrees" not in made.data["augment"]
-    assert "t1 by 10%" in made.why["data.augment"]
+    assert "t1 by 10%" in made.why["data.augment"].text
 
 
 def test_contrast_is_how_far_percentiles_lie_apart_on_one_scale():
@@ -238,22 +256,22 @@ def test_a_map_says_nothing_about_how_scans_lie():
 def test_only_targets_on_a_scale_of_their_own_have_their_peaks_corrected():
     made = draft(facts(scan(), scan("t2")))
     assert made.tables["synth"]["peaks"]
-    assert "t2: the 99.5th percentile" in made.why["synth.peaks"]
+    assert "t2: the 99.5th percentile" in made.why["synth.peaks"].text
     assert "peaks" not in draft(facts()).tables["synth"]
 
 
 def test_intensities_with_a_unit_are_never_changed():
     made = draft(facts(scan("cta1", "HU", -100, 600, -1024), scan("tmax", "s", 0, 20)), 100)
     assert not {"gamma", "contrast", "remap", "bias"} & set(made.data["augment"])
-    assert "they have a unit" in made.why["data.augment"]
+    assert "they have a unit" in made.why["data.augment"].text
 
 
 def test_a_mean_of_nearly_cubic_voxels_is_that_of_three_planes_and_not_mirrored():
     known = facts(spacing=(1.4, 1.0, 1.0))
     made = draft(known, mean_alone=True)
     assert made.data["planes"] == "all"
-    assert "differ by a factor of 1.4, at most 1.5" in made.why["data.planes"]
-    assert "3 times the synthesis cost" in made.why["data.planes"]
+    assert "differ by a factor of 1.4, at most 1.5" in made.why["data.planes"].text
+    assert "3 times the synthesis cost" in made.why["data.planes"].text
     assert rules.mirror(made.tables) == {}
     # 150 + 200 + 160 slices of a case in place of 150
     assert made.passes == pytest.approx(10 * 150 / 510, rel=0.01)
@@ -291,7 +309,7 @@ def test_cases_that_lack_a_modality_are_taken_by_a_completion():
     names = ["flair", "t1", "t2"]
     made = draft(facts(*map(scan, names), present=[names] * 5 + [["t1", "t2"]] * 3))
     assert made.data["allow_missing"]
-    assert made.why["data.allow_missing"] == "3 of 8 training cases lack some (flair in 3)"
+    assert made.why["data.allow_missing"].text == "3 of 8 training cases lack some (flair in 3)"
 
 
 def test_the_tail_of_a_uniform_scan_is_1():

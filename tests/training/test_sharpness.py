@@ -9,8 +9,7 @@ from rows import every_row, slow
 from trainings import log_lines
 from voxlate.science.batch import Batch
 from voxlate.training.load import load
-from voxlate.training.sharpness import LEAST_SHARPNESS, choose_sharpness
-from voxlate.training.validate import draw
+from voxlate.training.validate import LEAST_SHARPNESS, choose_sharpness, draw
 
 
 class Line:

@@ -121,8 +121,8 @@ def test_a_training_learns_what_can_be_learned(read_tiny, fit):
 
 def test_the_learning_rate_warms_up_holds_and_falls_to_its_last_share():
     plan = Optimiser(warm_up=10, hold=0.5, decay="linear", last=0.1)
-    rates = [plan.factor(step, 100) for step in (0, 9, 49, 75, 100)]
-    assert rates == pytest.approx([0.1, 1, 1, 0.55, 0.1])
+    rates = [plan.factor(step, 100) for step in (0, 9, 9.9, 49, 75, 100)]
+    assert rates == pytest.approx([0.1, 1, 1, 1, 0.55, 0.1])
 
 
 @pytest.fixture

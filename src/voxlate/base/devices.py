@@ -41,17 +41,6 @@ def find_device(name: str) -> torch.device:
 
 
 @contextmanager
-def one_thread() -> Iterator[None]:
-    """Compute in one thread of the CPU: several on a busy machine mostly wait for the slowest, holding the processors."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
-@contextmanager
 def single_threads(count: int) -> Iterator[ThreadPoolExecutor]:
     """Several threads, in each of which torch computes alone."""
     threads = torch.get_num_threads()

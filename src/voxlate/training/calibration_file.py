@@ -27,8 +27,8 @@ from voxlate.synthesis.facts import ModelFacts
 from voxlate.synthesis.model import Model
 from voxlate.synthesis.voxel_features import number_of_features
 from voxlate.synthesis.widths import SETTINGS, Widths, widths_shapes
-from voxlate.training.changes import first_change
 from voxlate.training.recipe.earlier_recipe import stored_options
+from voxlate.training.recipe.text import first_change
 from voxlate.training.run import Run
 from voxlate.training.weights import file_hash
 

@@ -93,12 +93,6 @@ def curves_of(log: Path) -> dict[tuple[str, str], list[Curve]]:
     }
 
 
-def seconds_of(log: Path) -> float:
-    """Seconds of a run's training so far, summed over its stages, by its log; 0 if there is none."""
-    by_stage = {line["stage"]: line["seconds"] for _, line in lines_of(log) if "seconds" in line}
-    return sum(by_stage.values())
-
-
 def read_verdicts(log: Path) -> dict[str, list[Verdict]]:
     """The last verdicts of each stage of a training by its log; {} without a log."""
     lines = [line for _, line in lines_of(log) if "verdict" in line]

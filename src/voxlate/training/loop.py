@@ -36,11 +36,12 @@ from voxlate.training.log_file import read_verdicts
 from voxlate.training.processes import Agreement, by_main
 from voxlate.training.recipe import stage_recipe
 from voxlate.training.run import Run
-from voxlate.training.sharpness import Sharpness, choose_sharpness
 from voxlate.training.state_file import owner_of, resume, save_state
 from voxlate.training.validate import (
     Measure,
+    Sharpness,
     autocast,
+    choose_sharpness,
     validate,
     validation_items,
     validation_split,

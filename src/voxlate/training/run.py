@@ -7,26 +7,24 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import tomli_w
-
 import voxlate
 from voxlate.base.errors import BadInput
 from voxlate.base.files import LOCK, write_json, write_text
 from voxlate.base.messages import FILE as MESSAGES
 from voxlate.synthesis.exported import is_exported
-from voxlate.training.changes import first_change
 from voxlate.training.log_file import curves_of, lines_of, read_verdicts
 from voxlate.training.recipe import (
     Recipe,
     code_of,
     header,
+    stated_keys,
     to_dict,
     values_of,
     with_tables,
-    with_trainings,
 )
 from voxlate.training.recipe.earlier_recipe import stored_recipe
 from voxlate.training.recipe.run_provenance import read_run
+from voxlate.training.recipe.text import as_toml, first_change
 from voxlate.training.verdict import Verdict
 
 NOTICE = "Research software, not a medical device; not for diagnosis or treatment."
@@ -174,7 +172,7 @@ def begin_run(
         head += f"# Needs code that is no part of voxlate: {', '.join(needed)}. Its models load with --allow-code; what is in __main__, only in a script or notebook that defines it.\n"
     # The recipe comes last: where it is, the provenance is, too, with the budgets of a plan.
     write_json(run.provenance, {**software(), **wanted, **(notes or {})})
-    write_text(run.recipe, head + tomli_w.dumps(wanted["recipe"]))
+    write_text(run.recipe, head + as_toml(stated_keys(recipe)))
     return run
 
 
@@ -191,10 +189,9 @@ def check_free(run: Run) -> None:
 
 def change_recipe(run: Run, recipe: Recipe, notes: Mapping[str, Any]) -> None:
     """Continue a run with another recipe, and add notes to its provenance, by which it resumes."""
-    plain = to_dict(recipe)
-    write_json(run.provenance, {**run.origin, "recipe": plain, **notes})
+    write_json(run.provenance, {**run.origin, "recipe": to_dict(recipe), **notes})
     head = header(run.recipe.read_text(encoding="utf-8")) if run.recipe.exists() else ""
-    write_text(run.recipe, head + tomli_w.dumps(plain))
+    write_text(run.recipe, head + as_toml(stated_keys(recipe)))
 
 
 def repair_recipe_file(run: Run, begun: Recipe) -> None:
@@ -204,13 +201,9 @@ def repair_recipe_file(run: Run, begun: Recipe) -> None:
     """
     path = f"{run.recipe}"
     stated = with_tables(begun, stored_recipe(values_of(path)), path)
-    trainings = []
-    for ours, theirs in zip(stated.all_stages, begun.all_stages):
-        own, known = ours.train, theirs.train
-        if (own.more or ()) == (known.more or ())[:-1]:
-            own = replace(own, more=known.more)
-        trainings.append(own)
-    if len(stated.stages) != len(begun.stages) or with_trainings(stated, trainings) != begun:
+    more, known = stated.train.more or (), begun.train.more or ()
+    whole = replace(stated, train=replace(stated.train, more=begun.train.more))
+    if more not in (known, known[:-1]) or whole != begun:
         raise BadInput(
             f"{run.recipe}: expected the recipe that this run began with, found an edited one. Restore it, or train the edited recipe into another --out."
         )

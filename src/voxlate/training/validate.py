@@ -1,8 +1,8 @@
-"""Loss and error on validation cases: the same items and the same noise every time."""
+"""Loss, error and sharpness on validation cases: the same items and the same noise every time."""
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +24,10 @@ from voxlate.training.recipe import FullStage, Recipe, Synthesis
 Measure = Callable[[Batch, Batch, Tensor], None]
 
 PICTURED = 6  # items in the picture of a validation
+# Places of an image between the mean and a sample. A network that learned for minutes leaves too much variation in its
+# samples, one that learned for hours too little, so the place at which images vary as true ones is measured.
+LEAST_SHARPNESS = 0.05  # below it an image is the mean, whose texture is blurred
+PLACES = torch.linspace(LEAST_SHARPNESS, 1, 20).tolist()
 SEED = 1234  # this is no setting, so that validations of all runs have the same noise
 
 
@@ -178,3 +182,44 @@ def _row(given: Batch, images: Sequence[Tensor], item: int, data: DataSettings) 
     arrays = (tensor.cpu().float().numpy() for tensor in (*sources, *images))
     volumes = [reorder_axes(array, data.axes, CANONICAL) for array in arrays]
     return [(volume[len(volume) // 2] + 1) / 2 for volume in volumes]
+
+
+@dataclass(frozen=True)
+class Sharpness:
+    """A place on the line from the mean (0) to the sample (1), and the gradient ratio of validation images there."""
+
+    place: float
+    ratio: float
+
+
+@torch.no_grad()
+def choose_sharpness(
+    recipe: Recipe,
+    stage: FullStage,
+    method: Method,
+    items: Iterable[Batch],
+    device: torch.device,
+) -> Sharpness | None:
+    """The least sharpness at which images have the gradient ratio that a recipe asks for, or 1 if none has.
+
+    None if the recipe asks for no ratio, or states a sharpness of its own.
+    """
+    synth = recipe.synth
+    if synth.gradient_ratio is None or synth.samples > 1 or synth.sharpness < 1:
+        return None
+    found, wanted = torch.zeros(len(PLACES)), 0.0
+    for batch in items:
+        _, images = draw(method, batch.to(device), synth, stage.train.precision, PLACES)
+        assert batch.target is not None
+        wanted += _variation(batch.target)
+        found += torch.tensor([_variation(image) for image in images])
+    if not wanted or not found.isfinite().all():
+        return None
+    reached = (found >= synth.gradient_ratio * wanted).nonzero()
+    place = int(reached[0]) if len(reached) else len(PLACES) - 1
+    return Sharpness(round(PLACES[place], 2), float(found[place]) / wanted)
+
+
+def _variation(image: Tensor) -> float:
+    """The sum of the differences between rows, as the score gradient_strength has it."""
+    return float(image.diff(dim=-2).abs().sum())

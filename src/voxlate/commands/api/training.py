@@ -259,9 +259,8 @@ def list_starters(
     return rows
 
 
-def _plan_lines(chosen: "Plan", data: Path, out: Path, options: PlanOptions) -> Iterator[str]:
-    for key, why in chosen.why.items():
-        yield f"{key}: {why}."
+def _plan_lines(chosen: "Plan", data: Path, out: Path, options: PlanOptions) -> Iterator[Any]:
+    yield chosen.table()
     assumed = "" if options.minutes else " 60 minutes are assumed without --minutes."
     yield f"{chosen.prediction}{assumed}"
     place, cohort = quote(str(out)), quote(str(data))
@@ -269,7 +268,7 @@ def _plan_lines(chosen: "Plan", data: Path, out: Path, options: PlanOptions) -> 
 
 
 def _plan_document(chosen: "Plan") -> dict[str, Any]:
-    return {"tables": chosen.tables, "why": chosen.why, "prediction": chosen.prediction}
+    return {"tables": chosen.tables, "rows": chosen.rows, "prediction": chosen.prediction}
 
 
 @Command(
@@ -295,7 +294,7 @@ def plan(
     A few training steps are timed on this machine. Where a starter fits, networks compete for a tenth of the minutes.
     \f
     Returns:
-        Plan: The recipe as `tables`, the reason of each key (`why`), the predicted `seconds` and `memory` (bytes), and
+        Plan: The recipe as `tables`, the fact and the reason of each key (`why`, `rows`), the predicted `seconds` and `memory` (bytes), and
             `change` and `save`.
 
     Raises:

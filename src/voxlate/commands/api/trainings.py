@@ -5,9 +5,12 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from io import StringIO
 from pathlib import Path
 from shlex import quote
 from typing import Any, cast
+
+from rich.console import Console
 
 from voxlate.base.errors import BadInput
 from voxlate.base.executors.case_work import Context, InProcess, Work, no_report, run_cases
@@ -31,6 +34,7 @@ from voxlate.training.weights import runs_of
 MINUTES = r"(\d+\.?\d*|\.\d+)"
 MORE = {"steps": (r"\+[1-9]\d{0,7}", int), "minutes": (rf"\+{MINUTES}", float)}
 OF_PLAN = ("source", "target", "any_source", "memory", "mode", "from_scratch")
+WIDTH = 100  # columns of the table of a plan in a message
 # Reasons of a plan that are printed.
 DECISIONS = (
     "data.source",
@@ -225,9 +229,11 @@ def _train_planned(data: Path, run: Path, asked: TrainOptions, report: Reporter)
             or any(re.match(r"(stages\.0\.)?net\b", key) for key in changes),
         )
         keys = DECISIONS if "start_from" in plan.why else ("starter", *DECISIONS)
-        lines = [f"  {key:11}  {plan.why[key]}" for key in keys if key in plan.why]
+        lines = StringIO()
+        Console(file=lines, width=WIDTH).print(plan.table(("setting", "fact", "key"), keys))
+        table = [line.rstrip() for line in lines.getvalue().splitlines() if line.strip()]
         text = f"Plan (every key and its reason: {run / 'recipe.toml'}):"
-        report.say(message("plan", "\n".join([text, *lines])))
+        report.say(message("plan", "\n".join([text, *table])))
         return plan
 
     chosen, head, new_plan = plan_once(run, make_plan, asked.device, asked.allow_code)

@@ -13,7 +13,6 @@ from voxlate.scans.cases.align import Preparation
 from voxlate.scans.cases.case import PROTONS
 from voxlate.scans.cases.prepared import Cohort, open_cohort
 from voxlate.scans.cohorts.path_names import scans_named
-from voxlate.training.changes import first_change
 from voxlate.training.continuing import training_cohort
 from voxlate.training.log_file import lines_of
 from voxlate.training.planning.cohort_facts import Scan, cohort_facts
@@ -30,6 +29,7 @@ from voxlate.training.planning.site import (
 )
 from voxlate.training.planning.starters import rename
 from voxlate.training.recipe import Recipe, from_dict, to_dict, with_tables
+from voxlate.training.recipe.text import first_change
 from voxlate.training.recipe.training_settings import BACKWARD
 from voxlate.training.run import Run, weights_of
 from voxlate.training.starter import run_folder

@@ -5,12 +5,14 @@ import math
 import re
 import shlex
 import textwrap
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import tomli_w
+from rich import box
+from rich.table import Table
+from rich.text import Text
 
 from voxlate.base.devices import find_device, peak_memory
 from voxlate.base.errors import BadInput
@@ -20,10 +22,10 @@ from voxlate.scans.cohorts.rows import as_names
 from voxlate.training.clock import Budgets
 from voxlate.training.log_file import append_line
 from voxlate.training.planning.probe import Limits
-from voxlate.training.planning.rules import Tables
+from voxlate.training.planning.rules import Tables, Why, with_changes
 from voxlate.training.processes import by_main, processes
-from voxlate.training.recipe import Recipe, from_dict, head_of, header, read
-from voxlate.training.recipe import text as recipe_text
+from voxlate.training.recipe import Recipe, from_dict, head_of, header, read, stated_keys
+from voxlate.training.recipe.text import as_toml
 from voxlate.training.run import Run, check_free
 from voxlate.training.state_file import owner_of, save_state
 from voxlate.training.training_options import PlanOptions
@@ -32,6 +34,46 @@ from voxlate.training.weights import read_header
 # After changes of these keys, steps were set by hand, or a step takes another time than the probed one.
 DECIDES_LENGTH = r"train$|train\.(steps|epochs|more|stop|ema|optimiser)|opponent|task|method"
 
+COLUMNS = ("setting", "value", "fact", "reason", "key")
+SETTINGS = {
+    "data.allow_missing": "cases with gaps",
+    "data.augment": "augmentation",
+    "data.foreground": "least body of a slice",
+    "data.frame": "frame of the body",
+    "data.patch": "patch",
+    "data.planes": "planes",
+    "data.source": "sources, targets",
+    "data.stack": "neighbouring slices",
+    "intensity": "intensity map",
+    "method": "method and loss",
+    "minutes": "time",
+    "net": "network",
+    "net.border": "border",
+    "net.width": "width, batch, steps",
+    "start_from": "initial weights",
+    "synth.gradient_ratio": "sharpness",
+    "synth.peaks": "bright end",
+    "synth.slices": "slices in synthesis",
+    "synth.steps": "steps of the sampler",
+    "train.ema": "average of weights",
+    "train.keep_start": "kept share of the starter",
+    "train.optimiser.kind": "optimiser",
+    "train.optimiser.lr": "learning rate",
+    "train.precision": "precision",
+    "train.steps": "steps",
+}
+"""The settings of plans in words, by the keys of their reasons."""
+OPTIONS = {
+    "by hand": "",
+    "data.source": "--source, --target",
+    "minutes": "--minutes",
+    "net.width": "net.width, net.patch, train.batch",
+    "stages": "--mode",
+    "start_from": "--from-scratch",
+    "starter": "--from-scratch",
+}
+"""What overrides a setting where it is not the key itself."""
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -39,7 +81,7 @@ class Plan:
 
     Args:
         tables: the recipe as plain tables.
-        why: the reason of each key.
+        why: the fact and the reason of each key.
         seconds: predicted time of the training.
         memory: predicted memory of the training, in bytes.
         limits: minutes and bytes that were asked for.
@@ -54,15 +96,17 @@ class Plan:
         >>> import voxlate
         >>> from voxlate.training.planning.plan import Plan
         >>> from voxlate.training.planning.probe import Limits
+        >>> from voxlate.training.planning.rules import Why
         >>> tables = voxlate.recipes("t1_to_t2_brain")
         >>> del tables["name"]
-        >>> plan = Plan(tables, {"train.steps": "by hand"}, 600, 4e9, Limits(10, 8e9), "PREPARED")
+        >>> why = {"train.steps": Why("by hand")}
+        >>> plan = Plan(tables, why, 600, 4e9, Limits(10, 8e9), "PREPARED")
         >>> plan.change({"train.steps": 500}).recipe.train.steps
         500
     """
 
     tables: Tables
-    why: Mapping[str, str]
+    why: Mapping[str, Why]
     seconds: float
     memory: float
     limits: Limits
@@ -99,16 +143,17 @@ class Plan:
         if not changes:
             return replace(self, allow_code=allow_code or self.allow_code)
         why = {
-            key: "set by hand" if _concerns(key, changes) else text
-            for key, text in self.why.items()
+            key: Why("set by hand") if _concerns(key, changes) else known
+            for key, known in self.why.items()
         }
-        why["by hand"] = (
-            f"{', '.join(changes)}; the other reasons and the predicted minutes and memory do not take this change into account"
+        why["by hand"] = Why(
+            ", ".join(changes),
+            "the other reasons and the predicted minutes and memory do not take this change into account",
         )
         fixes_length = any(re.search(DECIDES_LENGTH, key) for key in changes)
         return replace(
             self,
-            tables=recipe_text.apply_changes(self.tables, changes),
+            tables=with_changes(self.tables, changes),
             why=why,
             budgets={} if fixes_length else self.budgets,
             state=None,
@@ -136,11 +181,39 @@ class Plan:
         return f"What may help: {longer}{starter if self.at_once else ''}."
 
     def _repr_html_(self) -> str:
-        rows = (
-            f"<tr><td><code>{key}</code></td><td>{html.escape(why)}</td></tr>"
-            for key, why in self.why.items()
-        )
-        return f"<b>{html.escape(self.tables['title'])}</b><table>{''.join(rows)}</table>"
+        lines = [COLUMNS, *(row.values() for row in self.rows)]
+        cells = ("".join(f"<td>{html.escape(cell)}</td>" for cell in line) for line in lines)
+        title = html.escape(self.tables["title"])
+        return f"<b>{title}</b><table>{''.join(f'<tr>{row}</tr>' for row in cells)}</table>"
+
+    @property
+    def rows(self) -> list[dict[str, str]]:
+        """The settings of the plan: each with its value, the fact and the reason, and what overrides it (see COLUMNS)."""
+        rows = []
+        for key, why in self.why.items():
+            # Keys of a stage and of a modality: "stages.regression.method", "intensity.t1".
+            stage = re.match(r"stages\.(\w+)\.", key)
+            plain = key.removeprefix(stage[0]) if stage else key
+            name = SETTINGS.get(
+                plain.split(".")[0] if plain.startswith("intensity") else plain, plain
+            )
+            words = f"{name}, {plain.partition('.')[2]}" if plain.startswith("intensity") else name
+            cells = (
+                f"{words} ({stage[1]})" if stage else words,
+                _shown(_value(self.tables, key)),
+                *why,
+                OPTIONS.get(key, key),
+            )
+            rows.append(dict(zip(COLUMNS, cells)))
+        return rows
+
+    def table(self, columns: Sequence[str] = COLUMNS, keys: Collection[str] | None = None) -> Table:
+        """The plan as a table of these columns. keys: of the reasons that it shows, by default all."""
+        table = Table(*columns, box=box.SIMPLE_HEAD, pad_edge=False)
+        for key, row in zip(self.why, self.rows):
+            if keys is None or key in keys:
+                table.add_row(*(Text(row[name]) for name in columns))
+        return table
 
     @property
     def prediction(self) -> str:
@@ -153,13 +226,12 @@ class Plan:
         head = [
             f"Planned by voxlate from {self.where}. This is an ordinary recipe, which may be edited."
         ]
-        head += [f"{key}: {why}." for key, why in self.why.items()]
+        head += [f"{key}: {why.text}." for key, why in self.why.items()]
         head.append(self.prediction)
         comments: list[str] = []
         for line in head:
             comments += textwrap.wrap(line, 128, initial_indent="# ", subsequent_indent="#   ")
-        lists = re.sub(r"\[\n((?: +[^\[\]\n]*,\n)+) *\]", _on_a_line, tomli_w.dumps(self.tables))
-        return "\n".join(comments) + "\n" + lists
+        return "\n".join(comments) + "\n" + as_toml(stated_keys(self.recipe))
 
 
 def _concerns(key: str, changes: Mapping[str, Any]) -> bool:
@@ -168,10 +240,20 @@ def _concerns(key: str, changes: Mapping[str, Any]) -> bool:
     return any(a.startswith(b) or b.startswith(a) for a, b in pairs)
 
 
-def _on_a_line(match: re.Match[str]) -> str:
-    """A TOML list of plain values on one line."""
-    values = [line.strip().removesuffix(",") for line in match.group(1).splitlines()]
-    return f"[{', '.join(values)}]"
+def _value(tables: Any, key: str) -> Any:
+    """What a plan's tables state at a key; "" if it is no key of theirs."""
+    for part in key.split("."):
+        if isinstance(tables, list):
+            tables = {stage["name"]: stage for stage in tables}
+        tables = tables.get(part, "") if isinstance(tables, dict) else ""
+    return "" if isinstance(tables, list) and key == "stages" else tables
+
+
+def _shown(value: Any) -> str:
+    """A value in a cell of a table."""
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_shown(inner)}" for key, inner in value.items())
+    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def begun_recipe(run: Path, allow_code: bool = False) -> tuple[Recipe, str] | None:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from voxlate.base.devices import find_device
-from voxlate.base.errors import BadInput
+from voxlate.base.errors import BadInput, plural
 from voxlate.base.messages import Say
 from voxlate.base.option import merge
 from voxlate.scans.cases.prepared import open_cohort
@@ -30,7 +30,7 @@ from voxlate.training.planning.plan import Plan
 from voxlate.training.planning.probe import Limits, Probe, default_memory_limit
 from voxlate.training.planning.race import choose_start
 from voxlate.training.planning.roles import Roles, choose_roles
-from voxlate.training.planning.rules import LEAST_STEPS, PREDICTOR, Draft, Size
+from voxlate.training.planning.rules import LEAST_STEPS, PREDICTOR, Draft, Size, Why
 from voxlate.training.planning.search import (
     FILLED,
     WIDTHS,
@@ -42,7 +42,6 @@ from voxlate.training.planning.search import (
 from voxlate.training.planning.starters import Starter, find_starter, without_training
 from voxlate.training.precision import choose
 from voxlate.training.recipe import from_dict
-from voxlate.training.recipe import text as recipe_text
 from voxlate.training.training_options import PlanOptions
 
 # With fewer steps of a second stage, its samples are noise.
@@ -90,14 +89,15 @@ def plan_training(
     else:
         draft = _plan_stage(search, starter, mode)
     at_once = without_training(facts, roles, cohort.scans)
-    for key in draft.why.keys() & {"minutes"} if at_once else ():
-        draft.why[key] += f", or synthesise without a training: {at_once}"
-    why = {"starter": about, **draft.why} if about else draft.why
+    why = {"starter": Why(about), **draft.why} if about else draft.why
+    if at_once and (short := why.get("minutes")):
+        advice = f"{short.reason}, or synthesise without a training: {at_once}"
+        why["minutes"] = Why(short.fact, advice)
     precision = choose(device)
     stages = [*draft.tables.get("stages", ()), draft.tables]
     for stage in stages:
         stage["train"]["precision"] = precision.precision
-    why["train.precision"] = precision.why
+    why["train.precision"] = Why(precision.why)
     each = draft.step_seconds  # in the order of the stages
     first, *_ = each
     steps = [stage["train"]["steps"] for stage in stages]
@@ -143,7 +143,7 @@ def _check_settings(
         possible = [two] if mode else [plain, two]
     for tables in possible:
         try:
-            from_dict(recipe_text.apply_changes(tables, settings), "the plan", allow_code)
+            from_dict(rules.with_changes(tables, settings), "the plan", allow_code)
             return
         except BadInput as error:
             refused = error
@@ -159,8 +159,8 @@ def _plan_stage(search: Search, starter: Starter | None, mode: str) -> Draft:
     if draft.completes and mode != "mean":
         draft.tables = rules.with_drawing(tables, best.size, best.steps)
         draft.why |= rules.reasons_for_training(draft.tables["train"], best.size.width)
-        draft.why["method"] = (
-            "a diffusion of missing images; --samples 8 gives their mean and standard deviation"
+        draft.why["method"] = Why(
+            "a diffusion of missing images", "--samples 8 gives their mean and standard deviation"
         )
     elif pairing != "unpaired":
         tables["synth"] |= rules.mirror(tables)
@@ -180,7 +180,7 @@ def _plan_samples(search: Search, starter: Starter | None, mode: str, asked: boo
     def alone(why: str) -> Draft:
         """The plan without a second stage."""
         draft = _plan_stage(search, starter, "mean")
-        draft.why["stages"] = f"the mean prediction alone, because {why}"
+        draft.why["stages"] = Why(f"the mean prediction alone: {why}")
         return draft
 
     if not asked and rules.takes_planes(search.facts):
@@ -215,17 +215,22 @@ def _plan_samples(search: Search, starter: Starter | None, mode: str, asked: boo
     draft.tables = rules.with_samples(draft.tables, size, drawn, mode, plain["net"])
     why = draft.why
     why["stages.regression.method"] = why.pop("method")
-    why["stages.regression.train.steps"] = f"{share:.0%} of the time: {why['net.width']}"
-    why["train.steps"] = (
-        f"the remaining time, for a diffusion of its residual: {drawn:,} steps of {measured.seconds:.3f} s"
+    width = why["net.width"]
+    why["stages.regression.train.steps"] = Why(
+        f"{share:.0%} of the time: {width.fact}", width.reason
+    )
+    why["train.steps"] = Why(
+        f"{drawn:,} steps of {measured.seconds:.3f} s",
+        "the remaining time, for a diffusion of the regression's residual",
     )
     synth = draft.tables["synth"]
-    why["synth.steps"] = (
-        f"{synth['steps']} steps from log-SNR -3, because the regression suffices at higher noise"
+    why["synth.steps"] = Why(
+        "the regression suffices at higher noise", f"{synth['steps']} steps from log-SNR -3"
     )
     if "gradient_ratio" in synth:
-        why["synth.gradient_ratio"] = (
-            f"one image between the mean and a sample, at a gradient ratio of {synth['gradient_ratio']:g} on validation cases; --mode samples shows what is uncertain"
+        why["synth.gradient_ratio"] = Why(
+            f"one image between the mean and a sample, at a gradient ratio of {synth['gradient_ratio']:g} on validation cases",
+            "--mode samples shows what is uncertain",
         )
     draft.step_seconds = {PREDICTOR: best.seconds, "final": measured.seconds}
     draft.most_steps = {PREDICTOR: most / best.size.batch, "final": most_drawn}
@@ -249,9 +254,9 @@ def _plan_first(
         draft = rules.first_stage(facts, search.roles, best.size, best.steps, mean_alone)
         draft.why["net.width"] = reason(best, others)
         if best.steps < best.fitting:
-            draft.why["net.width"] += (
-                f"; {best.fitting:,} would fit, but overfit to {facts.patients} patients"
-            )
+            fact, text = draft.why["net.width"]
+            fact += f"; {best.fitting:,} would fit, but overfit to {facts.patients} patients"
+            draft.why["net.width"] = Why(fact, text)
     _warn_of_short(draft, best.fitting, search.probe.limits.minutes)
     return best, draft
 
@@ -263,11 +268,12 @@ def _warn_of_short(draft: Draft, fitting: int, minutes: float) -> None:
         return
     # Images will be blurred and lack rare structures such as lesions.
     enough = minutes * max(2 * LEAST_STEPS / fitting, 2 * FEW / passes)
-    shown = f"{fitting:,} steps show each slice {passes:.1f} times"
+    steps = plural(fitting, "step")
+    shown = f"{steps} in which each slice is shown {passes:.1f} times"
     if passes < 0.5:  # about half of the slices contain body
-        shown = f"{fitting:,} steps train on about {2 * passes:.0%} of the slices, drawn at random, once each"
-    draft.why["minutes"] = (
-        f"{shown}: EXPECT BLUR, AND LESIONS THAT ARE MISSING; give {ceil(enough)} minutes"
+        shown = f"{steps} on about {2 * passes:.0%} of the slices, drawn at random, once each"
+    draft.why["minutes"] = Why(
+        f"{shown}: EXPECT BLUR, AND LESIONS THAT ARE MISSING", f"give {ceil(enough)} minutes"
     )
 
 

@@ -3,8 +3,9 @@
 import itertools
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from statistics import median
 from typing import Any
 
 import torch
@@ -25,7 +26,6 @@ from voxlate.training.recipe import Recipe, from_dict
 
 PROBED = 0.05  # largest share of the time that probing takes
 STEPS = 3  # timed steps of each network that is tried
-MOST_STEPS = 30  # timed steps of the chosen network
 FREE = 0.8  # default share of the free memory
 
 
@@ -78,25 +78,13 @@ class Probe:
         another = 2 * STEPS * self.last.seconds if self.last else 0
         return self.probe_seconds + another <= PROBED * self.limits.minutes * 60
 
-    def again(self, tables: Mapping[str, Any], seconds: float) -> float:
-        """Seconds of a step that took `seconds` in a first try, measured again over as many steps as time allows."""
-        left = PROBED * self.limits.minutes * 60 - self.probe_seconds
-        steps = min(int(left / seconds) - 1, MOST_STEPS)
-        measured = self.measure(tables, 0, steps=steps) if steps > STEPS else None
-        return min(measured.seconds, seconds) if measured else seconds
-
-    def measure(
-        self, planned: Mapping[str, Any] | Recipe, stage: int, steps: int = STEPS
-    ) -> Measured | None:
-        """Seconds and memory of a step of the recipe's stage with this index; None if it needs too much memory.
-
-        steps: number of timed steps.
-        """
+    def measure(self, planned: Mapping[str, Any] | Recipe, stage: int) -> Measured | None:
+        """Seconds and memory of a step of the recipe's stage with this index; None if it needs too much memory."""
         recipe = planned if isinstance(planned, Recipe) else from_dict(dict(planned), "the plan")
         device = find_device(self.device_name)
         devices.forget_peak_memory(device)
         try:
-            seconds = _seconds(with_precision(recipe, device), self.cohort, stage, device, steps)
+            seconds = _seconds(with_precision(recipe, device), self.cohort, stage, device)
         except (RuntimeError, MemoryError) as error:
             if not devices.is_out_of_memory(error):
                 raise
@@ -110,18 +98,12 @@ class Probe:
         return measured
 
 
-def _seconds(recipe: Recipe, cohort: Cohort, stage: int, device: torch.device, steps: int) -> float:
-    """The pace of steps after a first step, which also allocates memory."""
+def _seconds(recipe: Recipe, cohort: Cohort, stage: int, device: torch.device) -> float:
+    """The median of steps after a first step, which also allocates memory."""
     keep_freed_memory()  # as a training does, which is faster
-    begun = _begin(recipe, cohort, stage, device, steps + 1)
+    begun = _begin(recipe, cohort, stage, device, STEPS + 1)
     begun.step()
-    return quiet_pace([begun.step() for _ in range(steps)])
-
-
-def quiet_pace(times: Sequence[float]) -> float:
-    """The least median of STEPS successive steps: other work on the machine, which may end, slows the others."""
-    ends = range(STEPS, len(times) + 1, STEPS)
-    return min(sorted(times[end - STEPS : end])[STEPS // 2] for end in ends)
+    return median(begun.step() for _ in range(STEPS))
 
 
 class TimedSteps:

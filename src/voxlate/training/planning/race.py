@@ -19,7 +19,7 @@ from voxlate.science.batch import Batch
 from voxlate.training.initial import initial_method
 from voxlate.training.job import Job
 from voxlate.training.planning.probe import TimedSteps
-from voxlate.training.planning.rules import LEAST_STEPS, Draft, Size, first_stage
+from voxlate.training.planning.rules import LEAST_STEPS, Draft, Size, Why, first_stage
 from voxlate.training.planning.search import Candidate, Search
 from voxlate.training.planning.starters import Starter, begin_from
 from voxlate.training.precision import with_precision
@@ -218,8 +218,8 @@ def choose_start(
     winner = result.entrant
     draft = winner.draft
     draft.state = result.state
-    draft.why["net.width"] = (
+    draft.why["net.width"] = Why(
         f"{draft.size} gets {draft.steps:,} steps of {winner.step_seconds:.3f} s"
     )
-    draft.why["start_from"] = why
+    draft.why["start_from"] = Why(why)
     return candidate(draft.size, winner.step_seconds), draft

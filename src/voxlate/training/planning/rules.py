@@ -2,16 +2,32 @@
 
 import math
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from voxlate.base.errors import plural
 from voxlate.synthesis.facts import CUBIC
 from voxlate.training.planning.cohort_facts import AIR_RANGE_HU, GREY_LEVELS, CohortFacts, Scan
 from voxlate.training.planning.roles import Roles
+from voxlate.training.recipe.text import apply_changes
 
 Tables = dict[str, Any]
-Setting = tuple[Tables, str]  # a table of the recipe and the reason for it
+
+
+class Why(NamedTuple):
+    """Why a setting has its value: what was found in the cohort or measured, and what follows from it."""
+
+    fact: str
+    reason: str = ""
+
+    @property
+    def text(self) -> str:
+        """Both in one line."""
+        return "; ".join(filter(None, self))
+
+
+Setting = tuple[Tables, Why]  # a table of the recipe and the reason for it
 
 # Features of a patch stem are at most this wide, because small structures are lost otherwise.
 FINEST_MM = 2.1
@@ -22,6 +38,7 @@ ALMOST = 0.5
 SSIM = 0.4  # weight in a loss
 # Factor of the misalignment: a regression blurs smaller features anyway.
 BLURRED = 2.5
+HEAD_WIDTHS = (32, 16, 8, 4, 2, 1)  # channels of a head of attention, the preferred first
 LONGEST = 160  # features along a side of a patch after the stem
 FEWEST_VOXELS = 32
 FRAME_MM = 5.0  # around the body's box
@@ -164,7 +181,7 @@ class Draft:
     steps: int
     mean_alone: bool
     tables: Tables = field(init=False)
-    why: dict[str, str] = field(default_factory=dict)
+    why: dict[str, Why] = field(default_factory=dict)
     step_seconds: dict[str, float] = field(default_factory=dict)
     most_steps: dict[str, float] = field(default_factory=dict)
     fewest_steps: dict[str, int] = field(default_factory=dict)
@@ -224,12 +241,13 @@ def choose_data(draft: Draft) -> None:
     if roles.any_source:
         data["any_source"] = list(roles.any_source)
     data["patch"] = [1, *patch_sides(facts, draft.size.stem)]
-    why["data.source"] = roles.why
+    why["data.source"] = Why(roles.why)
     why["data.patch"] = _reason_for_patch(facts, data["patch"])
     if facts.framed:
         data["frame"] = FRAME_MM
-        why["data.frame"] = (
-            f"the body's box and {FRAME_MM:g} mm around it, whatever air a file holds: norms see as much of it as in training"
+        why["data.frame"] = Why(
+            f"the body's box and {FRAME_MM:g} mm around it",
+            "whatever air a file holds, norms see as much of it as in training",
         )
     if roles.pairing == "unpaired":
         data["apart"] = True
@@ -238,20 +256,21 @@ def choose_data(draft: Draft) -> None:
             data["foreground"] = 0.05
         return
     data["foreground"] = share = 0.03 if facts.brain else 0.05
-    why["data.foreground"] = f"slices with less than {share:.0%} of body contribute little"
+    why["data.foreground"] = Why("", f"slices with less than {share:.0%} of body contribute little")
     away = f"slices are {facts.spacing_mm[0]:.2g} mm apart, {facts.thickness:.1f} times the pixel"
     if roles.pairing == "pairs":
         data["stack"] = 1
-        why["data.stack"] = f"{away}: slice-wise, with 1 neighbour on each side"
+        why["data.stack"] = Why(away, "slice-wise, with 1 neighbour on each side")
         # the mean of samples would be blurred
         if draft.mean_alone and takes_planes(facts):
             data["planes"] = "all"
-            why["data.planes"] = (
-                f"sides of voxels differ by a factor of {_side_ratio(facts):.2g}, at most {CUBIC:g}: the mean of three planes has 5 to 8 % less error than a mirrored average and fewer stripes between slices, at 3 times the synthesis cost of one plane"
+            why["data.planes"] = Why(
+                f"sides of voxels differ by a factor of {_side_ratio(facts):.2g}, at most {CUBIC:g}",
+                "the mean of three planes has 5 to 8 % less error than a mirrored average and fewer stripes between slices, at 3 times the synthesis cost of one plane",
             )
     else:
         method = "a completion" if draft.completes else "CycleGAN"
-        why["data.stack"] = f"{away}; {method} takes single slices"
+        why["data.stack"] = Why(away, f"{method} takes single slices")
 
 
 def takes_planes(facts: CohortFacts) -> bool:
@@ -288,16 +307,16 @@ def is_part(patch: list[int], facts: CohortFacts) -> bool:
     return patch[1] < height or patch[2] < width
 
 
-def _reason_for_patch(facts: CohortFacts, patch: list[int]) -> str:
-    why = f"{patch[1]} x {patch[2]} pixels of {facts.pixel_mm:.2g} mm"
+def _reason_for_patch(facts: CohortFacts, patch: list[int]) -> Why:
+    fact = f"{patch[1]} x {patch[2]} pixels of {facts.pixel_mm:.2g} mm"
     if facts.framed or is_part(patch, facts):
         tall, wide = facts.box[1:]
-        why += f" hold the body ({tall} x {wide}); slices have {facts.shape[1]} x {facts.shape[2]}"
+        fact += f" hold the body ({tall} x {wide}); slices have {facts.shape[1]} x {facts.shape[2]}"
     else:
-        why = f"whole slices, {why}"
+        fact = f"whole slices, {fact}"
     if facts.pixel_ratio > LARGEST_PIXEL_RATIO:
-        why += f"; PIXELS OF ONE CASE ARE {facts.pixel_ratio:.1f} TIMES THOSE OF ANOTHER: prepare with --spacing-mm"
-    return why
+        fact += f"; PIXELS OF ONE CASE ARE {facts.pixel_ratio:.1f} TIMES THOSE OF ANOTHER: prepare with --spacing-mm"
+    return Why(fact)
 
 
 def stems(facts: CohortFacts) -> list[int]:
@@ -323,18 +342,20 @@ def augment(draft: Draft) -> None:
         sides = f"flips: {wide_mm:.0f} mm wide, a head"
     how, spatial, intensities = next(row[1:] for row in STRENGTHS if draft.passes < row[0])
     patients, times = plural(facts.patients, "patient"), plural(round(draft.passes), "time")
-    why = f"{sides}; {how}, because training uses each slice of {patients} about {times}"
+    fact = f"training uses each slice of {patients} about {times}"
+    reason = f"{sides}; {how}"
     sources = [facts.scans[name] for name in draft.roles.source]
     varied = max(sources, key=lambda scan: scan.contrast)
     if not all(scan.unit in ("a.u.", "grey") or scan.pictures for scan in sources):
         intensities = {}
         if spatial:
-            why += "; intensities stay, because they have a unit"
+            reason += "; intensities stay, because they have a unit"
     elif varied.contrast >= SCANNER_CONTRAST:
         intensities = PARTS["full_grey"]
-        why += f"; all changes of intensities, because cases differ in {varied.name} by {varied.contrast:.0%} of its range, as between scanners"
+        fact += f"; cases differ in {varied.name} by {varied.contrast:.0%} of its range"
+        reason += "; all changes of intensities, as between scanners"
     draft.data["augment"] = {**flips, **spatial, **intensities}
-    draft.why["data.augment"] = why
+    draft.why["data.augment"] = Why(fact, reason)
 
 
 def state_gaps(draft: Draft) -> None:
@@ -345,7 +366,7 @@ def state_gaps(draft: Draft) -> None:
     draft.data["allow_missing"] = draft.tables["task"]["incomplete"] = True
     lack = len(facts.training) - len(facts.with_all(facts.scans))
     which = ", ".join(f"{name} in {count}" for name, count in facts.gaps.items())
-    draft.why["data.allow_missing"] = (
+    draft.why["data.allow_missing"] = Why(
         f"{lack} of {len(facts.training)} training cases lack some ({which})"
     )
 
@@ -364,12 +385,15 @@ def intensity(scan: Scan, side: Literal["source", "target"]) -> Setting:
     unit = scan.unit
     if unit == "grey" or (scan.pictures and unit == "HU"):
         named = f", not the {unit} that its name suggests" if unit == "HU" else ""
-        why = f"values are in {scan.least:g} to {scan.most:g}: grey values of pictures{named}"
-        return _window(scan.least, scan.most, GREY_LEVELS), why
+        fact = f"values are in {scan.least:g} to {scan.most:g}"
+        return _window(scan.least, scan.most, GREY_LEVELS), Why(
+            fact, f"grey values of pictures{named}"
+        )
     if unit == "HU":
         table, why = _whole_body(scan) if side == "target" else _soft_tissue(scan)
         if scan.least >= AIR_RANGE_HU[1]:
-            why += f"; NO VOXEL IS BELOW {scan.least:g}: air is -1000, was an offset forgotten?"
+            odd = f"NO VOXEL IS BELOW {scan.least:g}: air is -1000, was an offset forgotten?"
+            why = Why(f"{why.fact}; {odd}", why.reason)
         return table, why
     return _percentiles(scan) if unit == "a.u." else _map_window(scan)
 
@@ -380,15 +404,15 @@ def _soft_tissue(scan: Scan) -> Setting:
     third = at(75)
     fence = third + REACH * (third - at(25))
     table = _window(at(5), min(fence, at(99.9)), 10)
-    why = f"HU of a source: soft tissue and vessels, from the 5th percentile to {REACH:g} quartile ranges over the 75th, {table['low']:g} to {table['high']:g}; bone beyond is clipped"
-    return table, why
+    fact = f"5th percentile to {REACH:g} quartile ranges over the 75th: {table['low']:g} to {table['high']:g} HU"
+    return table, Why(fact, "soft tissue and vessels of a source; bone beyond is clipped")
 
 
 def _whole_body(scan: Scan) -> Setting:
     """The window of a target in HU."""
     low, high = scan.inside.at(0.1), scan.inside.at(99.9)
-    why = f"HU; bodies span {low:.0f} to {high:.0f} (0.1st to 99.9th percentile), and air around them is {LEAST_HU:g}"
-    return _window(min(low, LEAST_HU), high, 50), why
+    fact = f"bodies span {low:.0f} to {high:.0f} HU (0.1st to 99.9th percentile)"
+    return _window(min(low, LEAST_HU), high, 50), Why(fact, f"air around them is {LEAST_HU:g}")
 
 
 def _map_window(scan: Scan) -> Setting:
@@ -399,12 +423,12 @@ def _map_window(scan: Scan) -> Setting:
     if scan.depth >= -NEGATIVE * table["high"]:
         table["low"] = 0.0
     usual = scan.inside.at(99.9)
-    why = f"{scan.unit}, the same in every scan; the largest 99.9th percentile of a case is {scan.reach:.3g} (of the median case {usual:.3g})"
+    fact = f"the largest 99.9th percentile of a case is {scan.reach:.3g} (of the median case {usual:.3g})"
     if table["low"]:
-        why += f"; the lowest 0.1st percentile is {scan.depth:.3g}"
+        fact += f"; the lowest 0.1st percentile is {scan.depth:.3g}"
     if scan.reach > OUTLYING * usual:
-        why += f"; IS {scan.farthest} IN ANOTHER UNIT? It alone sets the range"
-    return table, why
+        fact += f"; IS {scan.farthest} IN ANOTHER UNIT? It alone sets the range"
+    return table, Why(fact, f"{scan.unit}, the same in every scan")
 
 
 def _window(low: float, high: float, step: float) -> Tables:
@@ -419,16 +443,15 @@ def _percentiles(scan: Scan) -> Setting:
     low, high = scan.inside.at(0.5), scan.inside.at(99.5)
     bright = 99.9 if scan.tail > VESSELS else 99.5
     table: Tables = {"kind": "percentile", "low": 0.5, "high": bright}
-    why = f"the unit is unknown, so images are correct up to a factor: each scan's own {bright}th percentile ({scan.inside.at(bright):.4g} in the median)"
+    fact = f"each scan's own {bright}th percentile ({scan.inside.at(bright):.4g} in the median)"
+    reason = "the unit is unknown, so images are correct up to a factor"
     if bright > 99.5:
-        why += f", because the brightest 0.05 % reach {scan.tail:.1f} times the 99.5th"
+        fact += f"; the brightest 0.05 % reach {scan.tail:.1f} times the 99.5th"
     has_air = scan.least >= 0 or scan.empty
     if has_air and low >= -0.05 * (high - low):
-        return {**table, "low": 0, "floor": 0}, f"{why}; air is 0"
-    return (
-        table,
-        f"{why}; values begin at {low:.3g}, no air of 0, so the floor is the 0.5th percentile",
-    )
+        return {**table, "low": 0, "floor": 0}, Why(f"{fact}; air is 0", reason)
+    fact += f"; values begin at {low:.3g}, no air of 0"
+    return table, Why(fact, f"{reason}; the floor is the 0.5th percentile")
 
 
 def plan_regression(draft: Draft) -> None:
@@ -450,8 +473,9 @@ def plan_cycles(draft: Draft) -> None:
         "net": {"kind": "resnet", "width": draft.size.width, "blocks": 6},
         "train": {**training(draft.steps, draft.size), **PARTS["cycle_training"]},
     }
-    draft.why["method"] = (
-        "no training case has both sides: CycleGAN, which may invent structures where a regression predicts the mean"
+    draft.why["method"] = Why(
+        "no training case has both sides",
+        "CycleGAN, which may invent structures where a regression predicts the mean",
     )
 
 
@@ -471,18 +495,42 @@ def choose_network(draft: Draft) -> None:
     net: Tables = {"kind": "unet", "width": size.width, "multipliers": multipliers, "blocks": 1}
     if size.stem > 1:
         net["patch"] = size.stem
-    if size.width * multipliers[-1] % 32:
-        net["head_width"] = 16
     # The cost of attention grows with the square of the number of features.
     if least > 16:
         net["middle_attention"] = False
+    fit_heads(net)
     draft.tables["net"] = net
     pixels = f"pixels of {facts.pixel_mm:.2g} mm"
     stem = f"a stem of {size.stem} makes features of {size.stem * facts.pixel_mm:.2g} mm"
-    why = f"{levels} levels leave {least:.0f} features a side; {pixels}: {stem}"
+    fact = f"{pixels}: {stem}"
     if facts.apart_mm * BLURRED > FINEST_MM:
-        why += f", and scans are misaligned by {facts.apart_mm:.1f} mm"
-    draft.why["net"] = why
+        fact += f"; scans are misaligned by {facts.apart_mm:.1f} mm"
+    draft.why["net"] = Why(fact, f"{levels} levels leave {least:.0f} features a side")
+
+
+def fit_heads(net: Tables) -> None:
+    """Let the width of an attention head divide the channels of a U-Net's deepest level, 32 if it does."""
+    net.pop("head_width", None)
+    channels = net["width"] * net["multipliers"][-1]
+    largest = next(width for width in HEAD_WIDTHS if channels % width == 0)
+    if largest != HEAD_WIDTHS[0]:
+        net["head_width"] = largest
+
+
+def with_changes(tables: Tables, changes: Mapping[str, Any]) -> Tables:
+    """A plan's tables with changes of their keys, which other keys of a network follow."""
+    changed = apply_changes(tables, changes)
+    nets = {"net.": changed["net"]}
+    if isinstance(stages := changed.get("stages", []), list):
+        for number, stage in enumerate(stages):
+            nets |= {f"stages.{name}.net.": stage["net"] for name in (stage["name"], number)}
+    for place, net in nets.items():
+        given = {key.removeprefix(place) for key in changes if key.startswith(place)}
+        # Values of other types are refused where the recipe is filled.
+        is_unet = isinstance(net.get("width"), int) and isinstance(net.get("multipliers"), list)
+        if is_unet and given & {"width", "multipliers"} and "head_width" not in given:
+            fit_heads(net)
+    return changed
 
 
 def training(steps: int, size: Size, optimiser: Literal["muon", "adamw"] = "muon") -> Tables:
@@ -512,13 +560,17 @@ def average_decay(steps: int) -> float:
     return round(min(max(1 - 10 / max(steps, 1), 0.9), 0.9995), 4)
 
 
-def reasons_for_training(train: Tables, width: int) -> dict[str, str]:
+def reasons_for_training(train: Tables, width: int) -> dict[str, Why]:
     """The reasons for the keys of a table `train`."""
     rate, share = train["optimiser"]["lr"], 1 / (1 - train["ema"]) / train["steps"]
     return {
-        "train.ema": f"an average over the last {share:.0%} of the steps",
-        "train.optimiser.kind": "muon for regressions, adamw for diffusions: measured in docs/reference/measured.md",
-        "train.optimiser.lr": f"{rate:g} at width {width}, held over {HELD:.0%} of the steps, then falling to 0",
+        "train.ema": Why("", f"an average over the last {share:.0%} of the steps"),
+        "train.optimiser.kind": Why(
+            "measured in docs/reference/measured.md", "muon for regressions, adamw for diffusions"
+        ),
+        "train.optimiser.lr": Why(
+            f"{rate:g} at width {width}", f"held over {HELD:.0%} of the steps, then falling to 0"
+        ),
     }
 
 
@@ -527,13 +579,13 @@ def choose_loss(draft: Draft) -> None:
     facts = draft.facts
     pixels = facts.apart_mm / facts.pixel_mm
     apart = f"scans are misaligned by {facts.apart_mm:.1f} mm, {pixels:.1f} times the pixel"
-    ssim, why = SSIM, f"L1 and SSIM, because {apart}"
+    ssim, why = SSIM, Why(apart, "L1 and SSIM, which tolerates small shifts")
     if not facts.apart_mm:
-        ssim, why = SSIM / 4, "L1 and a little SSIM, because the misalignment of scans is unknown"
+        ssim, why = SSIM / 4, Why("the misalignment of scans is unknown", "L1 and a little SSIM")
     elif pixels < EXACT:
-        ssim, why = 0.0, f"L1 alone, because {apart}"
+        ssim, why = 0.0, Why(apart, "L1 alone")
     elif pixels < ALMOST:
-        why = f"L1 and a little SSIM, because {apart}, which can be an error of the estimate"
+        why = Why(f"{apart}, which can be an error of the estimate", "L1 and a little SSIM")
         ssim = SSIM / 4
     method: Tables = {"kind": "regression", "loss": "l1", "leak": 0.1}
     draft.tables["method"] = method | ({"ssim": ssim} if ssim else {})
@@ -547,15 +599,15 @@ def move_peaks(draft: Draft) -> None:
     if own:
         draft.tables["synth"]["peaks"] = True
         high = f"{' and '.join(own)}: the {maps[own[0]]['high']}th percentile"
-        draft.why["synth.peaks"] = f"{high} is moved near to its value in training scans"
+        draft.why["synth.peaks"] = Why("", f"{high} is moved near to its value in training scans")
 
 
 def tile(draft: Draft) -> None:
     """Synthesise patches as in training where these are parts of slices."""
     if is_part(draft.data["patch"], draft.facts):
         draft.tables["synth"] |= {"slices": {"kind": "tiled"}, "overlap": 0.2}
-        draft.why["synth.slices"] = (
-            "patches as in training, because whole slices contain more air, which changes the norms"
+        draft.why["synth.slices"] = Why(
+            "whole slices contain more air, which changes the norms", "patches as in training"
         )
 
 

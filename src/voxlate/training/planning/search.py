@@ -11,7 +11,7 @@ from voxlate.training.planning import rules
 from voxlate.training.planning.cohort_facts import CohortFacts
 from voxlate.training.planning.probe import Probe
 from voxlate.training.planning.roles import Roles
-from voxlate.training.planning.rules import LEAST_STEPS, Size, Tables, first_stage
+from voxlate.training.planning.rules import LEAST_STEPS, Size, Tables, Why, first_stage
 
 WIDTHS = (16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128)
 BATCHES = (2, 4, 8)
@@ -53,7 +53,7 @@ class Search:
     tried: dict[Size, float] = field(default_factory=dict)
 
     def rank(self, share: float, most_items: float) -> list[Candidate]:
-        """The networks for a share of the time, the best first, whose step is timed again.
+        """The networks for a share of the time, the best of those whose step was timed first.
 
         most_items: largest useful number of training slices. Raises BadInput if nothing fits in memory.
         """
@@ -69,14 +69,7 @@ class Search:
                 f"--memory: expected enough for the smallest network, found {self.probe.limits.memory_bytes / 2**30:.2f} GiB; it needs {self.probe.most / 2**30:.2f} GiB. Give more."
             )
         candidates.remove(best)
-        return [self.again(best, share, most_items), *candidates]
-
-    def again(self, best: Candidate, share: float, most_items: float) -> Candidate:
-        """The network for a share of the time after its step was timed again."""
-        size = best.size
-        each = self.probe.again(self._recipe(size), best.seconds)
-        self.tried[size] = each
-        return self.candidate(size, each, self.seconds(share), most_items)
+        return [best, *candidates]
 
     def seconds(self, share: float = 1.0) -> float:
         """A share of the seconds that are left for training steps."""
@@ -179,15 +172,14 @@ def _distance(size: Size, other: Size) -> tuple[float, ...]:
     return tuple(abs(log(a / b)) for a, b in pairs)
 
 
-def reason(best: Candidate, others: list[Candidate]) -> str:
+def reason(best: Candidate, others: list[Candidate]) -> Why:
     """The reason for the best candidate, with the predicted loss of the next ones."""
-    text = (
-        f"{best.size} gets {best.steps:,} steps of {best.seconds:.3f} s: the least predicted error"
-    )
+    text = "the least predicted error"
     if any(candidate.error < best.error for candidate in others):
         text += " of the networks whose step was timed"
-    named = [_compare(candidate, best) for candidate in others[:RUNNERS_UP]]
-    return text + (f"; others: {', '.join(named)}" if named else "")
+    if named := [_compare(candidate, best) for candidate in others[:RUNNERS_UP]]:
+        text += f"; others: {', '.join(named)}"
+    return Why(f"{best.size} gets {best.steps:,} steps of {best.seconds:.3f} s", text)
 
 
 def _compare(candidate: Candidate, best: Candidate) -> str:

@@ -14,7 +14,7 @@ from voxlate.scans.images.units import unit_of
 from voxlate.training.batches.augment import SHAPES
 from voxlate.training.planning.cohort_facts import CohortFacts, Scan
 from voxlate.training.planning.roles import Roles
-from voxlate.training.planning.rules import Draft, Tables, learning_rate, reasons_for_training
+from voxlate.training.planning.rules import Draft, Tables, Why, learning_rate, reasons_for_training
 from voxlate.training.run import Run
 from voxlate.training.starter import run_folder
 from voxlate.training.starters.card import Card, read_card
@@ -89,7 +89,7 @@ def find_starter(facts: CohortFacts, roles: Roles, mode: str) -> tuple[Starter |
             f"{other} as {own}" for own, other in names.items() if other not in card.names_of(own)
         ]
         taken = f" (taking {' and '.join(read)})" if read else ""
-        why = f"{name}, because it synthesises {roles.task}{taken} of {body} with pixels of {facts.pixel_mm:.2g} mm; it was trained on {card.trained_on} (--from-scratch for random weights)"
+        why = f"{name}, because it synthesises {roles.task}{taken} of {body} with pixels of {facts.pixel_mm:.2g} mm; it was trained on {card.trained_on} "
         return Starter(name, card, rename(recipe, names)), why
     return None, f"random weights: {'; '.join(against)}" if against else ""
 
@@ -166,9 +166,9 @@ def begin_from(starter: Starter, draft: Draft) -> None:
     for name in tables["intensity"]:
         if _is_in_usual_unit(facts.scans[name]):
             tables["intensity"][name] = own["intensity"][name]
-            why[f"intensity.{name}"] = f"that of {starter.start_from}"
+            why[f"intensity.{name}"] = Why(f"that of {starter.start_from}")
     tables["net"] = own["net"]
-    why["net"] = f"that of {starter.start_from}"
+    why["net"] = Why(f"that of {starter.start_from}")
     augment, shapes = data["augment"], own["data"].get("augment", {})
     # The larger ones of both: a starter learns few patients by heart within 200 steps (MAE 0.068 of held-out heads without
     # the starter's, 0.065 with them; one seed).
@@ -178,24 +178,29 @@ def begin_from(starter: Starter, draft: Draft) -> None:
         if shapes.get(name)
     }
     if data["augment"] != augment:
-        why["data.augment"] = (
-            f"changes of shape as strong as those of {starter.start_from}, because its network learns few patients by heart"
+        why["data.augment"] = Why(
+            f"the network of {starter.start_from} learns few patients by heart",
+            "changes of shape as strong as its own",
         )
     if _knows_any_sequence(own["data"]) and "remap" in augment:
         data["augment"] |= ANY_SEQUENCE
-        why["data.augment"] += "; bright and dark change places, because it knows any sequence"
+        fact, reason = why["data.augment"]
+        reason += "; bright and dark change places, because the starter knows any sequence"
+        why["data.augment"] = Why(fact, reason)
     if tuple(data["patch"][1:]) == tuple(facts.shape[1:]):
         tables["net"] = {**own["net"], "border": "zeros"}
-        why["net.border"] = (
-            "zeros also in synthesis, because patches are whole slices, and a starter keeps its response to another border"
+        why["net.border"] = Why(
+            "patches are whole slices, and a starter keeps its response to another border",
+            "zeros also in synthesis",
         )
     tables["start_from"] = starter.start_from
     kept = round(COUNTS_AS / (COUNTS_AS + facts.patients), 3)
     tables["train"]["keep_start"] = kept
     tables["train"]["optimiser"]["lr"] = learning_rate(draft.steps, SHORT_STEPS, draft.size)
     why |= reasons_for_training(tables["train"], draft.size.width)
-    why["train.keep_start"] = (
-        f"{kept:.0%} of the starter's weights are kept, because it counts as {plural(COUNTS_AS, 'patient')} beside {facts.patients}, unless the error of validation patients is less with all of them"
+    why["train.keep_start"] = Why(
+        f"the starter counts as {plural(COUNTS_AS, 'patient')} beside {facts.patients}",
+        f"{kept:.0%} of its weights are kept, unless the error of validation patients is less with all of them",
     )
 
 

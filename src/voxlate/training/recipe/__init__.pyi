@@ -5,6 +5,7 @@ from voxlate.training.recipe.reading import from_dict as from_dict
 from voxlate.training.recipe.reading import ranges_of as ranges_of
 from voxlate.training.recipe.reading import read as read
 from voxlate.training.recipe.reading import stage_recipe as stage_recipe
+from voxlate.training.recipe.reading import stated_keys as stated_keys
 from voxlate.training.recipe.reading import to_dict as to_dict
 from voxlate.training.recipe.reading import with_steps as with_steps
 from voxlate.training.recipe.reading import with_tables as with_tables

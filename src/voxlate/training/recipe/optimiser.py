@@ -78,9 +78,9 @@ class Optimiser:
         return decays, decays and self.kind == "muon" and len(parameter) >= FEWEST_OUTPUTS
 
     def factor(self, step: float, steps: int) -> float:
-        """Share of the highest learning rate at a step, 0-based, of `steps`."""
+        """Share of the highest learning rate at a step, 0-based, of `steps`; a clock may be between two steps."""
         if step < self.warm_up:
-            return (step + 1) / self.warm_up
+            return min((step + 1) / self.warm_up, 1.0)
         begin = max(self.warm_up, round(self.hold * steps))
         progress = min(max((step - begin) / max(steps - begin, 1), 0.0), 1.0)
         falling = {

@@ -1,13 +1,13 @@
 """Reading of recipes: from text or plain tables to checked settings, and back."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
 from voxlate.base.config import fill, imports, needs_code, to_tables
 from voxlate.base.errors import BadInput
 from voxlate.training.recipe.checks import check
-from voxlate.training.recipe.settings import SHARED, Recipe
+from voxlate.training.recipe.settings import SHARED, Recipe, Stage
 from voxlate.training.recipe.text import Values, values_of
 from voxlate.training.recipe.training_settings import Training
 
@@ -101,6 +101,33 @@ def code_of(values: Mapping[str, Any]) -> list[str]:
 def to_dict(recipe: Recipe) -> Values:
     """Plain tables that from_dict reads back to an equal recipe."""
     return to_tables(recipe)
+
+
+def stated_keys(recipe: Recipe) -> Values:
+    """The tables of a recipe with the keys that differ from their defaults, and its steps; from_dict reads them back."""
+    return _differing(recipe, to_dict(recipe))
+
+
+def _differing(one: Any, plain: Any) -> Any:
+    """The plain tables of settings without keys that have their default; what is no table of settings stays."""
+    if isinstance(one, Mapping):
+        return {key: _differing(value, plain[key]) for key, value in one.items()}
+    if isinstance(one, list):
+        return [_differing(*pair) for pair in zip(one, plain)]
+    if not is_dataclass(one):
+        return plain
+    kept: Values = {"kind": plain["kind"]} if "kind" in plain else {}
+    for key in fields(one):
+        if key.name not in plain:
+            continue
+        value = getattr(one, key.name)
+        default = key.default_factory() if callable(key.default_factory) else key.default
+        if isinstance(one, Stage) and key.name == "data":
+            kept["data"] = plain["data"]  # what it does not state is the recipe's, not the default
+        # A length in epochs would imply other steps.
+        elif value != default or (isinstance(one, Training) and key.name == "steps"):
+            kept[key.name] = _differing(value, plain[key.name])
+    return kept
 
 
 def ranges_of(recipe: Recipe) -> dict[str, list[float]]:

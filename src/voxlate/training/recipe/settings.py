@@ -138,7 +138,7 @@ class Synthesis(SamplerSettings):
     precision: Annotated[
         Precision,
         setting(
-            "Precision of convolutions and products in synthesis; auto: bfloat16 where the training used it and it is measured to be faster on this machine, else float32."
+            "Precision of convolutions and products in synthesis; auto: bfloat16 where the training used it and this machine multiplies it, else float32."
         ),
     ] = "auto"
     mirror: Annotated[

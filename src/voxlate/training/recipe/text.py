@@ -9,6 +9,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import tomli_w
+
 from voxlate.base.errors import BadInput, did_you_mean, known_name
 from voxlate.base.option import toml_value
 
@@ -20,6 +22,7 @@ ALL = "all"  # in place of a paper's name: every recipe
 # Keys of a recipe's file that describe it and set nothing: the paper that it belongs to, and whether it is one to start
 # from. A recipe does not have those of its base.
 DESCRIBING = ("paper", "start")
+LONGEST_VALUE = 80  # characters of a list or text in a message
 
 
 @functools.cache
@@ -131,6 +134,16 @@ def apply_changes(values: Values, changes: Mapping[str, Any]) -> Values:
     return values
 
 
+def as_toml(values: Values) -> str:
+    """Tables as TOML, with each list of plain values on a line."""
+    return re.sub(r"\[\n((?: +[^\[\]\n]*,\n)+) *\]", _on_a_line, tomli_w.dumps(values))
+
+
+def _on_a_line(match: re.Match[str]) -> str:
+    values = [line.strip().removesuffix(",") for line in match.group(1).splitlines()]
+    return f"[{', '.join(values)}]"
+
+
 def _values(name: str, before: tuple[str, ...] = ()) -> Values:
     """The tables of a recipe, over those of its base."""
     if name in before:
@@ -235,3 +248,37 @@ def _place(values: list[Any], part: str, key: str) -> int:
         else f"a number from 0 to {len(values) - 1}"
     )
     raise BadInput(f"--set {key}: expected {known}, of a list's entry, found '{part}'. Change it.")
+
+
+def first_change(old: Any, new: Any, name: str = "") -> str:
+    """The first differing key as a dotted path, with both values; "" if there is none."""
+    if old == new:
+        return ""
+    first = _as_tables(old)
+    second = _as_tables(new)
+    if first is not None and second is not None:
+        for place in sorted({*first, *second}):
+            inner = f"{name}.{place}" if name else place
+            if change := first_change(first.get(place), second.get(place), inner):
+                return change
+    return f"{name} is {_describe(old)} there and {_describe(new)} here"
+
+
+def _as_tables(value: Any) -> dict[str, Any] | None:
+    """A table, or a list of tables such as stages by their names; None for anything else."""
+    if isinstance(value, list) and value and all(isinstance(entry, dict) for entry in value):
+        return {str(entry.get("name", place)): entry for place, entry in enumerate(value)}
+    return {str(key): entry for key, entry in value.items()} if isinstance(value, dict) else None
+
+
+def _describe(value: Any) -> str:
+    if value is None or value == []:
+        return "unset"
+    if (table := _as_tables(value)) is not None:
+        kind = "table" if isinstance(value, dict) else "list"
+        return f"a {kind} of {', '.join(table)}"
+    text = repr(value)
+    if len(text) <= LONGEST_VALUE:
+        return text
+    length = len(value) if isinstance(value, list | str) else len(text)
+    return f"{length} long ({text[:LONGEST_VALUE]}…)"

@@ -158,7 +158,7 @@ class Training:
     precision: Annotated[
         Precision,
         setting(
-            "Precision of convolutions and products; auto: float32, unless bfloat16 is measured to be faster on the machine that begins the run, which keeps it."
+            "Precision of convolutions and products; auto: bfloat16 where the machine that begins the run multiplies it, else float32; the run keeps it."
         ),
     ] = "auto"
     compile: Annotated[
