@@ -189,7 +189,7 @@ def _header(model: Model, scored: Scored | None, licence: str) -> str:
     known: dict[str, Any] = {"license": licence.lower()}
     if licence.lower() not in LICENCES:
         name = re.sub(r"[^a-z0-9.]+", "-", licence.lower()).strip("-")
-        known: dict[str, Any] = {"license": "other", "license_name": name}
+        known = {"license": "other", "license_name": name}
     if scored is not None:
         known |= {"model_name": model.facts.title, "eval_results": [*_results(scored.scores)]}
     table = ModelCardData(
