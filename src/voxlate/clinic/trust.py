@@ -12,7 +12,7 @@ from voxlate.base.errors import BadInput, DoNotTrust
 from voxlate.base.groups import grouped
 from voxlate.base.messages import Grade, Message, message, read_messages
 from voxlate.base.optional import pydicom
-from voxlate.clinic.dicom_placement import refer
+from voxlate.clinic.dicom_images import refer
 from voxlate.evaluation.intervals.expected import error_lines
 from voxlate.evaluation.scoring.interval_scores import describe_coverage, is_changed, percent
 from voxlate.scans.formats.dicom import headers_of
