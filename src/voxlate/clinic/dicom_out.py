@@ -338,9 +338,9 @@ def _source_of(case: Path) -> Path:
         raise BadInput(
             f"{case}: expected a synthesis of a DICOM series that is still in its place, found one of {stated[0]}. Name the series, from which a file may have been converted, by --like."
         )
-    if len(series) > 1 and _images(case):
-        series.sort(key=lambda path: not _is_on_grid(case, path))
-    return series[0]
+    if len(series) == 1 or not _images(case):
+        return series[0]
+    return next((path for path in series if _is_on_grid(case, path)), series[0])
 
 
 def origin_of(provenance: Mapping[str, Any]) -> Origin:
