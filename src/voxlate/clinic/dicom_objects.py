@@ -306,6 +306,7 @@ def _source_image(placement: Placement, series: Any) -> Any:
         Rows=header.Rows,
         Columns=header.Columns,
         PatientName="",  # highdicom warns of names without a caret; `_complete` writes it
+        Manufacturer="",  # else the object would state that voxlate acquired its sources
     )
 
 
