@@ -190,7 +190,7 @@ class Queue:
 
     idle_seconds: after which a study is complete, without a new image or an open association that has sent one;
     most_bytes: of one study; spare_bytes: of the disk that stay free; senders: the associations that sent images of a
-    study; heard: when one of them was last open; sizes: bytes of the studies that arrive.
+    study; heard: when one of them was last open; sizes: bytes of the studies that arrive; refused: images that they lack.
     """
 
     path: Path
@@ -200,6 +200,7 @@ class Queue:
     senders: dict[str, set[Sender]] = field(default_factory=dict)
     heard: dict[str, float] = field(default_factory=dict)
     sizes: dict[str, int] = field(default_factory=dict)
+    refused: dict[str, set[str]] = field(default_factory=dict)
 
     def receive(self, dataset: Any, sender: Sender) -> None:
         """Keep an image; returns when the disk has it. An image that is there already is replaced.
@@ -212,21 +213,34 @@ class Queue:
         instance = check_uid(str(dataset.SOPInstanceUID), "received image")
         folder = self.path / INCOMING / study
         folder.mkdir(parents=True, exist_ok=True)
-        if study not in self.sizes:
-            self.sizes[study] = sum(file.stat().st_size for file in folder.glob("*.dcm"))
-        if self.sizes[study] >= self.most_bytes:
-            why = f"{study}: expected a study of at most {self.most_bytes / GB:.3g} GB, found more. Send the series that the model needs alone."
-            write_text(folder / WHY, why)
-            raise BadInput(why)
-        free = disk_usage(folder).free
-        if free < self.spare_bytes:
-            why = f"{study}: expected {self.spare_bytes / GB:.3g} GB of free disk for the queue, found {free / GB:.3g} GB: images were refused. Remove what is not needed from {self.path / FAILED} and from the disk, and send the study again."
-            write_text(folder / WHY, why)
-            raise OSError(why)
+        refused = self.refused.setdefault(study, set())
+        if error := self._refusal(study, folder):
+            refused.add(instance)
+            write_text(folder / WHY, str(error))
+            raise error
         file = folder / f"{instance}.dcm"
+        self.sizes[study] -= file.stat().st_size if file.is_file() else 0
         with whole_file(file) as temporary:
             dataset.save_as(temporary, enforce_file_format=True)
         self.sizes[study] += file.stat().st_size
+        if refused == {instance}:  # the last one, which was sent again
+            (folder / WHY).unlink()
+        refused.discard(instance)
+
+    def _refusal(self, study: str, folder: Path) -> BadInput | OSError | None:
+        """Why no image of a study can be kept now: it is too large, or the disk is nearly full."""
+        if study not in self.sizes:
+            self.sizes[study] = sum(file.stat().st_size for file in folder.glob("*.dcm"))
+        if self.sizes[study] >= self.most_bytes:
+            return BadInput(
+                f"{study}: expected a study of at most {self.most_bytes / GB:.3g} GB, found more. Send the series that the model needs alone."
+            )
+        free = disk_usage(folder).free
+        if free < self.spare_bytes:
+            return OSError(
+                f"{study}: expected {self.spare_bytes / GB:.3g} GB of free disk for the queue, found {free / GB:.3g} GB: images were refused. Remove what is not needed from {self.path / FAILED} and from the disk, and send the study again."
+            )
+        return None
 
     def next_study(self) -> str | None:
         """The next study to work on: one that was begun, else the complete one whose last image is the oldest."""
@@ -248,7 +262,7 @@ class Queue:
     def take(self, study: str) -> Path:
         """The folder of a study's work, into which its images are moved unless they are there."""
         work = self.path / WORK / study
-        for known in (self.senders, self.heard, self.sizes):
+        for known in (self.senders, self.heard, self.sizes, self.refused):
             known.pop(study, None)
         work.mkdir(parents=True, exist_ok=True)
         if not (work / SCANS).is_dir():
