@@ -267,6 +267,9 @@ def test_codes_state_unit_quantity_and_statistic(tmp_path):
     (file,) = write_map(numbered(affine), quantity, tmp_path / "mr", tmp_path / "out", ORIGIN)
     one = pydicom.dcmread(file)
     assert one.SeriesNumber == 9603  # maps of images have 9103
+    assert one.Manufacturer == "voxlate"
+    for equipment in one.ContributingEquipmentSequence:  # which did not acquire the source
+        assert equipment.Manufacturer != "voxlate"
     (mapping,) = one.SharedFunctionalGroupsSequence[0].RealWorldValueMappingSequence
     (unit,) = mapping.MeasurementUnitsCodeSequence
     assert (unit.CodeValue, unit.CodingSchemeDesignator) == ("s", "UCUM")

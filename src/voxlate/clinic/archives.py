@@ -128,10 +128,12 @@ class WebArchive:
             state = error.response.status_code if error.response is not None else 0
             if state in TRY_AGAIN:
                 raise Lost(f"HTTP {state}") from error
-            advice = ", no access: put name and password into .netrc" * (state in NO_ACCESS)
-            raise Refused(f"HTTP {state}{advice}") from error
-        except OSError as error:
-            raise Lost(first_line(error) or type(error).__name__) from error
+            why = f"HTTP {state}"
+            if state in NO_ACCESS:
+                why += ", no access: put name and password into .netrc"
+            raise Refused(why) from error
+        except OSError as error:  # as those of requests are, whose text is long
+            raise Lost(type(error).__name__) from error
 
 
 def _is_scanned(series: Any) -> bool:

@@ -15,8 +15,7 @@ import numpy as np
 from voxlate.base.errors import BadInput
 from voxlate.base.files import HIGH, LOW, STD, UNCALIBRATED, UNFAMILIAR
 from voxlate.base.optional import Package, pydicom
-from voxlate.clinic.dicom_images import SOP_CLASSES
-from voxlate.clinic.dicom_placement import Placement, place_volume
+from voxlate.clinic.dicom_images import SOP_CLASSES, Placement, place_volume
 from voxlate.scans.formats.dicom_series import (
     PRIVATE_SCHEME,
     SYNTHESIS,
@@ -307,6 +306,7 @@ def _source_image(placement: Placement, series: Any) -> Any:
         Rows=header.Rows,
         Columns=header.Columns,
         PatientName="",  # highdicom warns of names without a caret; `_complete` writes it
+        Manufacturer="",  # else the object would state that voxlate acquired its sources
     )
 
 

@@ -12,7 +12,7 @@ from voxlate.base.errors import BadInput, first_of, plural
 from voxlate.base.executors.case_work import Progress, no_report
 from voxlate.base.files import lock
 from voxlate.base.messages import Message, message, read_messages
-from voxlate.clinic.dicom_images import UNITS, write_derived
+from voxlate.clinic.dicom_images import UNITS, share_on, write_derived
 from voxlate.clinic.dicom_objects import (
     UNIT_CODES,
     Quantity,
@@ -21,7 +21,6 @@ from voxlate.clinic.dicom_objects import (
     write_map,
     write_mask,
 )
-from voxlate.clinic.dicom_placement import share_on
 from voxlate.clinic.planning_slices import write_planning
 from voxlate.clinic.trust import refuse_changed, trust_summary, why_not, withheld, write_report
 from voxlate.evaluation.scoring.scored_images import is_map, modality_of
@@ -339,9 +338,9 @@ def _source_of(case: Path) -> Path:
         raise BadInput(
             f"{case}: expected a synthesis of a DICOM series that is still in its place, found one of {stated[0]}. Name the series, from which a file may have been converted, by --like."
         )
-    if len(series) > 1 and _images(case):
-        series.sort(key=lambda path: not _is_on_grid(case, path))
-    return series[0]
+    if len(series) == 1 or not _images(case):
+        return series[0]
+    return next((path for path in series if _is_on_grid(case, path)), series[0])
 
 
 def origin_of(provenance: Mapping[str, Any]) -> Origin:

@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from shutil import disk_usage, rmtree
 from typing import Any, Protocol
@@ -50,7 +50,6 @@ MOST_BYTES = 16 * GB  # of one study: a long series of functional MR has a few
 SPARE_BYTES = 2 * GB  # of the queue's disk, which answers need
 INCOMING, WORK, DONE, FAILED = "incoming", "work", "done", "failed"
 SCANS, IMAGES, READY, WHY = "scans", "images", "ready.json", "why.txt"
-REMOVED = ".removed"  # the end of the hidden name of a study that is being removed
 Receive = Callable[[Any, Any], None]
 Answer = Callable[[Path, Path], list[Path]]
 """Makes an answer: called with the folder of a study's images and a folder to write in; returns DICOM files to send."""
@@ -59,12 +58,14 @@ Send = Callable[[list[Path], Ledger], int]
 
 
 def serve(run: Path | str, queue: Path, options: ListenOptions, say: Say = no_report) -> None:
-    """Answer studies until the process ends. queue: the folder of the queue; say: is called with each message."""
+    """Receive and answer studies until the process ends. queue: its folder; say: is called with each message.
+
+    Images are received while another study is answered. An answer that cannot be sent is tried again later.
+    """
     target = node(options.to)
     title = ae_title(options.title, "--title")
     allowed = [ae_title(sender, "--allow") for sender in options.allow]
-    options = replace(options, title=title, allow=allowed)
-    model = load(run, options.device)
+    answer = answer_by(load(run, options.device), options, say)
 
     def send_files(files: list[Path], ledger: Ledger) -> int:
         """Send the files of an answer; returns the number of those that were sent now."""
@@ -74,8 +75,22 @@ def serve(run: Path | str, queue: Path, options: ListenOptions, say: Say = no_re
         finally:
             archive.close()
 
-    waiting = Queue(queue, options.idle)
-    listen(waiting, answer_by(model, options, say), send_files, options, say=say)
+    studies = Queue(queue, options.idle)
+    at = title, options.port, allowed, options.host
+    with lock(queue), receive_images(studies.receive, *at):
+        text = f"{title} listens on {options.host}:{options.port} for {', '.join(allowed)}; images go to {options.to}."
+        say(message("listening", text))
+        while True:
+            try:
+                sentence = studies.run_next(answer, send_files)
+            except BadInput as error:
+                say(message("not-sent", f"{error} The next attempt is in {RETRY_SECONDS:.0f} s."))
+                time.sleep(RETRY_SECONDS)
+                continue
+            if sentence is None:
+                time.sleep(LOOK_SECONDS)
+            else:
+                say(message("answered", sentence))
 
 
 def answer_by(model: Model, asked: ListenOptions, say: Say) -> Answer:
@@ -89,36 +104,6 @@ def answer_by(model: Model, asked: ListenOptions, say: Say) -> Answer:
         return export_again(folders, images / DERIVED, say, asked.accept_untrusted).files
 
     return answer
-
-
-def listen(
-    queue: "Queue",
-    answer: Answer,
-    send: Send,
-    options: ListenOptions,
-    *,
-    say: Say,
-    retry_seconds: float = RETRY_SECONDS,
-) -> None:
-    """Receive and answer studies until the process ends; see Queue for what is kept, and `receive_images` for the senders.
-
-    Images are received while another study is answered. An answer that cannot be sent is tried again later.
-    """
-    at = options.title, options.port, options.allow, options.host
-    with lock(queue.path), receive_images(queue.receive, *at):
-        text = f"{options.title} listens on {options.host}:{options.port} for {', '.join(options.allow)}; images go to {options.to}."
-        say(message("listening", text))
-        while True:
-            try:
-                sentence = queue.run_next(answer, send)
-            except BadInput as error:
-                say(message("not-sent", f"{error} The next attempt is in {retry_seconds:.0f} s."))
-                time.sleep(retry_seconds)
-                continue
-            if sentence is None:
-                time.sleep(LOOK_SECONDS)
-            else:
-                say(message("answered", sentence))
 
 
 @dataclass
@@ -205,7 +190,7 @@ class Queue:
 
     idle_seconds: after which a study is complete, without a new image or an open association that has sent one;
     most_bytes: of one study; spare_bytes: of the disk that stay free; senders: the associations that sent images of a
-    study; heard: when one of them was last open; sizes: bytes of the studies that arrive.
+    study; heard: when one of them was last open; sizes: bytes of the studies that arrive; refused: images that they lack.
     """
 
     path: Path
@@ -215,6 +200,7 @@ class Queue:
     senders: dict[str, set[Sender]] = field(default_factory=dict)
     heard: dict[str, float] = field(default_factory=dict)
     sizes: dict[str, int] = field(default_factory=dict)
+    refused: dict[str, set[str]] = field(default_factory=dict)
 
     def receive(self, dataset: Any, sender: Sender) -> None:
         """Keep an image; returns when the disk has it. An image that is there already is replaced.
@@ -227,30 +213,43 @@ class Queue:
         instance = check_uid(str(dataset.SOPInstanceUID), "received image")
         folder = self.path / INCOMING / study
         folder.mkdir(parents=True, exist_ok=True)
-        if study not in self.sizes:
-            self.sizes[study] = sum(file.stat().st_size for file in folder.glob("*.dcm"))
-        if self.sizes[study] >= self.most_bytes:
-            why = f"{study}: expected a study of at most {self.most_bytes / GB:.3g} GB, found more. Send the series that the model needs alone."
-            write_text(folder / WHY, why)
-            raise BadInput(why)
-        free = disk_usage(folder).free
-        if free < self.spare_bytes:
-            why = f"{study}: expected {self.spare_bytes / GB:.3g} GB of free disk for the queue, found {free / GB:.3g} GB: images were refused. Remove what is not needed from {self.path / FAILED} and from the disk, and send the study again."
-            write_text(folder / WHY, why)
-            raise OSError(why)
+        refused = self.refused.setdefault(study, set())
+        if error := self._refusal(study, folder):
+            refused.add(instance)
+            write_text(folder / WHY, str(error))
+            raise error
         file = folder / f"{instance}.dcm"
+        self.sizes[study] -= file.stat().st_size if file.is_file() else 0
         with whole_file(file) as temporary:
             dataset.save_as(temporary, enforce_file_format=True)
         self.sizes[study] += file.stat().st_size
+        if refused == {instance}:  # the last one, which was sent again
+            (folder / WHY).unlink()
+        refused.discard(instance)
+
+    def _refusal(self, study: str, folder: Path) -> BadInput | OSError | None:
+        """Why no image of a study can be kept now: it is too large, or the disk is nearly full."""
+        if study not in self.sizes:
+            self.sizes[study] = sum(file.stat().st_size for file in folder.glob("*.dcm"))
+        if self.sizes[study] >= self.most_bytes:
+            return BadInput(
+                f"{study}: expected a study of at most {self.most_bytes / GB:.3g} GB, found more. Send the series that the model needs alone."
+            )
+        free = disk_usage(folder).free
+        if free < self.spare_bytes:
+            return OSError(
+                f"{study}: expected {self.spare_bytes / GB:.3g} GB of free disk for the queue, found {free / GB:.3g} GB: images were refused. Remove what is not needed from {self.path / FAILED} and from the disk, and send the study again."
+            )
+        return None
 
     def next_study(self) -> str | None:
         """The next study to work on: one that was begun, else the complete one whose last image is the oldest."""
-        begun = _folders(self.path / WORK)
+        begun = sorted(self.path.glob(f"{WORK}/[!.]*/{SCANS}"))
         if begun:
-            return begun[0].name
+            return begun[0].parent.name
         at = time.time()
         complete = []
-        for folder in _folders(self.path / INCOMING):
+        for folder in self.path.glob(f"{INCOMING}/*"):
             files = (*folder.glob("*.dcm"), *folder.glob(WHY))
             arrivals = [file.stat().st_mtime for file in files]
             if any(sender.is_established for sender in tuple(self.senders.get(folder.name, ()))):
@@ -263,14 +262,11 @@ class Queue:
     def take(self, study: str) -> Path:
         """The folder of a study's work, into which its images are moved unless they are there."""
         work = self.path / WORK / study
-        for known in (self.senders, self.heard, self.sizes):
+        for known in (self.senders, self.heard, self.sizes, self.refused):
             known.pop(study, None)
+        work.mkdir(parents=True, exist_ok=True)
         if not (work / SCANS).is_dir():
-            new = self.path / WORK / f".{study}"  # hidden until its images are in it
-            rmtree(new, ignore_errors=True)
-            new.mkdir(parents=True)
-            os.replace(self.path / INCOMING / study, new / SCANS)
-            os.replace(new, work)
+            os.replace(self.path / INCOMING / study, work / SCANS)
         return work
 
     def run_next(self, answer: Answer, send: Send) -> str | None:
@@ -279,7 +275,8 @@ class Queue:
         A study that cannot be answered is put aside. Raises BadInput where the answer cannot be sent: it remains, and
         the next call sends the rest.
         """
-        self._mend()
+        for hidden in (self.path / WORK).glob(".*"):  # whose removal was killed
+            rmtree(hidden)
         study = self.next_study()
         if study is None:
             return None
@@ -299,19 +296,10 @@ class Queue:
         before = len(ledger.instances())
         count = send(files, ledger)
         ever_sent.add_all(ledger)
-        removed = work.with_name(f".{study}{REMOVED}")  # the images of patients do not stay
+        removed = work.with_name(f".{study}")  # the images of patients do not stay
         os.replace(work, removed)
         rmtree(removed)
         return f"{study}: {count} files sent{f', {before} were sent before' if before else ''}."
-
-    def _mend(self) -> None:
-        """Go on with what a killed process has left: hidden folders of studies that were being taken or removed."""
-        root = self.path / WORK
-        for hidden in root.glob(".*") if root.is_dir() else ():
-            if (hidden / SCANS).is_dir() and not hidden.name.endswith(REMOVED):
-                os.replace(hidden, root / hidden.name[1:])
-            else:
-                rmtree(hidden)
 
     def _put_aside(self, study: str, why: str) -> None:
         work = self.path / WORK / study
@@ -334,7 +322,3 @@ def _answer(work: Path, answer: Answer) -> list[Path]:
         files = answer(work / SCANS, work / IMAGES)
         write_json(listed, {"files": [relative_to(work, file) for file in files]})
     return [work / name for name in read_json(listed)["files"]]
-
-
-def _folders(path: Path) -> list[Path]:
-    return sorted(folder for folder in path.glob("[!.]*") if folder.is_dir())

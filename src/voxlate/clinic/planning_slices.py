@@ -16,8 +16,7 @@ from nibabel.affines import apply_affine
 from voxlate.base.array_types import AnyArray
 from voxlate.base.errors import BadInput
 from voxlate.base.messages import Message, message
-from voxlate.clinic.dicom_images import write_derived
-from voxlate.clinic.dicom_placement import Placement, place_volume, refer
+from voxlate.clinic.dicom_images import Placement, place_volume, refer, write_derived
 from voxlate.scans.formats.dicom import headers_of
 from voxlate.scans.formats.dicom_series import (
     NOT_FOR_DIAGNOSIS,

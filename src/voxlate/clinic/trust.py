@@ -11,7 +11,7 @@ from typing import Any
 from voxlate.base.errors import BadInput, DoNotTrust
 from voxlate.base.groups import grouped
 from voxlate.base.messages import Grade, Message, message, read_messages
-from voxlate.clinic.dicom_placement import refer
+from voxlate.clinic.dicom_images import refer
 from voxlate.evaluation.intervals.summary import error_lines
 from voxlate.evaluation.scoring.interval_scores import describe_coverage, is_changed, percent
 from voxlate.scans.formats.dicom import headers_of
@@ -58,14 +58,6 @@ def why_not(provenance: Mapping[str, Any], grade: Grade = "do not trust") -> str
     return " ".join(said.text for said in read_messages(provenance) if said.grade == grade)
 
 
-def refuse_untrusted(case: str, provenance: Mapping[str, Any], accepted: bool) -> None:
-    """Raise DoNotTrust for images that are not to be trusted, unless the user accepts them."""
-    if not accepted and (reason := why_not(provenance)):
-        raise DoNotTrust(
-            f'{case}: expected images that may be handed on, found them graded "do not trust": {reason} Synthesise better scans, or add --accept-untrusted.'
-        )
-
-
 def refuse_changed(images: Iterable[Path]) -> None:
     """Raise BadInput for an image that was changed after synth wrote it, by the checksum in the provenance beside it."""
     for image in images:
@@ -79,13 +71,13 @@ def withheld(
     case: str, provenance: Mapping[str, Any], accepted: bool, alone: bool
 ) -> Message | None:
     """A message where one of several cases is not handed on; raises DoNotTrust where it is alone."""
-    try:
-        refuse_untrusted(case, provenance, accepted)
-    except DoNotTrust as refused:
-        if alone:
-            raise
-        return message("not-handed-on", str(refused), case=case)
-    return None
+    reason = why_not(provenance)
+    if accepted or not reason:
+        return None
+    text = f'{case}: expected images that may be handed on, found them graded "do not trust": {reason} Synthesise better scans, or add --accept-untrusted.'
+    if alone:
+        raise DoNotTrust(text)
+    return message("not-handed-on", text, case=case)
 
 
 def trust_summary(provenance: Mapping[str, Any]) -> list[tuple[Code, str]]:
