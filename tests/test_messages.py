@@ -75,7 +75,7 @@ def test_a_row_speaks_where_all_its_conditions_hold_and_no_number_is_missing():
     assert ask("array", {}) == ask("array", {"twin": float("nan")}) == []
     assert [said.grade for said in ask("array", {"twin": 0.9})] == ["caution"]
     assert [said.grade for said in ask("array", {"twin": 1.0})] == ["do not trust"]
-    assert ask("scan", {"ct": 0.0, "soft_spread": 0.01, "dark": 0.0}) == []
+    assert ask("scan", {"ct": 0.0, "even": 0.6, "air": 0.0}) == []
 
 
 def test_every_number_of_a_fingerprint_has_a_code_a_tolerance_and_a_sentence():

@@ -9,7 +9,15 @@ from rows import every_row
 from voxlate.anatomy.phantom_cohort import write_cohort
 from voxlate.checks.check_table import exact_messages, kind_messages
 from voxlate.checks.fingerprint import UNKNOWN, Fingerprint, fingerprint
-from voxlate.checks.reference import MISSING, Reference, among, fit_reference, likeness, turned
+from voxlate.checks.reference import (
+    MISSING,
+    Reference,
+    among,
+    axes,
+    fit_reference,
+    likeness,
+    turned,
+)
 from voxlate.scans.formats.io import read_volume
 from voxlate.scans.images.grid import Volume, canonical
 
@@ -123,8 +131,8 @@ def test_air_around_a_scan_changes_neither_its_picture_nor_its_size(scans, print
 
 def test_a_picture_that_is_turned_twice_is_itself_where_both_show_it(prints):
     picture = prints[0].picture
-    for order, axes in (((0, 1, 2), (1,)), ((0, 1, 2), (2,)), ((0, 2, 1), ())):
-        again = turned(turned(picture, order, axes), order, axes)
+    for way in (axes((0, 1, 2), (1,)), axes((0, 1, 2), (2,)), axes((0, 2, 1))):
+        again = turned(turned(picture, way), way)
         both = (again != UNKNOWN) & (picture != UNKNOWN)
         assert np.array_equal(again[both], picture[both])
 

@@ -85,7 +85,10 @@ def description_of(file: str, grades: Collection[Grade] = ()) -> str:
 def _load(path: Path) -> tuple[Any, list[str]]:
     """The nibabel image behind a path, of which only the header has been read and checked; and what is to be said of it."""
     with open(path, "rb") as file:
-        is_gzip = file.read(2) == GZIP
+        start = file.read(2)
+    if not start:
+        raise BadInput(f"{path}: expected a volume, found an empty file. {AGAIN}")
+    is_gzip = start == GZIP
     packed = path.suffix.lower() in PACKED
     if packed and not is_gzip:
         name = path.stem if path.suffix.lower() == ".gz" else f"{path.stem}.mgh"
