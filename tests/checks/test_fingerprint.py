@@ -108,6 +108,17 @@ def test_a_fault_is_told_by_the_number_that_it_changes(scans, usual, name):
     assert code in graver_than_a_note(said)
 
 
+@every_row("axis, code", [(0, "upside-down"), (1, "front-to-back")])
+def test_a_body_that_lies_turned_is_said_before_and_in_place_of_its_outline(
+    scans, usual, axis, code
+):
+    said = usual.messages(
+        fingerprint(of_data(scans[0], np.flip(scans[0].data[0], axis))), "the scan"
+    )
+    assert said[0].code == code
+    assert {"shape", "body-size", "appearance"}.isdisjoint(one.code for one in said)
+
+
 @every_row("factor", [0.7, 1.6])
 def test_another_voxel_size_is_another_size_of_the_body(scans, usual, factor):
     scaled = replace(scans[0], affine=scans[0].affine @ np.diag([factor] * 3 + [1]))

@@ -63,6 +63,13 @@ def test_the_scan_of_a_patient_who_is_not_there_is_named(pictures):
     }
 
 
+def test_the_copy_of_a_scan_makes_no_pair_of_another_patient_doubtful(pictures):
+    t1, ct = pictures
+    owners = PATIENTS | {"p4": "p2"}
+    found = {one.case for one in doubtful_pairs(t1 | {"p4": t1["p2"]}, ct, owners)}
+    assert found <= {"p4"}
+
+
 def test_scans_of_two_patients_that_are_almost_equal_are_copies(pictures):
     t1, _ = pictures
     assert [*copies(t1, PATIENTS)] == []

@@ -72,6 +72,7 @@ MISSING = -1e9
 FEWEST_COMPARED = 6  # patients of a cohort, from which on their scans are compared
 TRIMMED = 0.1  # share of a cohort's scans that does not count as usual
 TRIMMED_MARGIN = 1.6  # times the farthest of the others
+MANY, FARTHEST = 50, 0.03  # usual scans, of which this share may have a fault of its own
 HEIGHT = "height_mm"
 PART = 0.6  # of the least usual height, below which a scan shows a part
 MOST_SAID = 3  # numbers of a scan
@@ -149,9 +150,7 @@ class Reference:
         own = self.numbers_of(scan)
         if self.shows_a_part(scan):
             own = {name: value for name, value in own.items() if not _of_whole(name)}
-        if own.get("foot", 0.0) > TAPERED:
-            own.pop("upside", None)
-        return _deviations(own, self.names, self.values)
+        return _with_poses(own, _deviations(own, self.names, self.values))
 
     def messages(
         self, scan: Fingerprint, called: str, of: str = "the training's scans"
@@ -214,6 +213,18 @@ def _messages(
     return by_consequence(said)[:MOST_SAID]
 
 
+def _with_poses(own: Mapping[str, float], found: Sequence[Deviation]) -> list[Deviation]:
+    """Deviations without those of poses where the turned body would be unusual, too, or has no crown at its other end."""
+    alike = next((one.usual for one in found if one.name == "alike"), 0.0)
+    after = own.get("alike", 0.0) + max((own.get(name, 0.0) for name in POSES), default=0.0)
+    unfit = set[str]()
+    if after < alike - numbers()["alike"].tolerance:
+        unfit |= POSES.keys()
+    if own.get("foot", 0.0) > TAPERED:
+        unfit.add("upside")
+    return [one for one in found if one.name not in unfit]
+
+
 def _explained(found: Sequence[Deviation]) -> list[Deviation]:
     """Deviations, the largest first, where a body that lies turned explains what its outline shows, and is as far as that."""
     poses = {one.name: numbers()[one.name].pose for one in found}
@@ -252,8 +263,10 @@ def _deviation(name: str, value: float, known: Float32, trimmed: float) -> Devia
     number = numbers()[name]
     middle = float(np.median(known))
     is_high = value > middle
+    if len(known) >= MANY:
+        trimmed = max(trimmed, FARTHEST)
     end = float(np.quantile(known, 1 - trimmed if is_high else trimmed))
-    margin = _margin(len(known)) * (TRIMMED_MARGIN if trimmed else 1)
+    margin = _margin(len(known)) * (TRIMMED_MARGIN if trimmed > FARTHEST else 1)
     width = max(abs(end - middle) * margin, number.tolerance)
     judged = number.high if is_high else number.low
     times = abs(value - middle) / width if judged else 0.0
