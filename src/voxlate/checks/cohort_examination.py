@@ -54,14 +54,12 @@ def _judge(headers: Sequence[CaseHeader], inputs: Inputs, cases: Path) -> Iterat
         yield from check_widths(headers)
     yield from check_origins(headers)
     scans = _scans_of(headers)
-    same = [*_same_voxels(headers, inputs.splits)]
-    copied = [*_changed_copies(headers, scans, inputs.splits)]
-    for _, said in (*same, *copied):
-        yield said
+    copied = [*_find_copies(headers, scans, inputs.splits)]
+    yield from (said for _, said in copied)
     yield from _same_masks(headers, {case.case: case.mask for case in found.cases if case.mask})
     yield from _alone(headers, scans)
     # a scan and its copies are no others: they would make correct pairs doubtful
-    owners = _owners(headers, [cases for cases, _ in (*same, *copied)])
+    owners = _owners(headers, [cases for cases, _ in copied])
     for name, prints in scans.items():
         yield from among(prints, owners, name)
     yield from _check_pairs(scans, owners)
@@ -106,42 +104,37 @@ def _check_pairs(scans: Mapping[str, Prints], patients: Mapping[str, str]) -> It
             yield doubt.message(name, reference)
 
 
-def _same_voxels(headers: Sequence[CaseHeader], splits: Mapping[str, str]) -> Iterator[Copies]:
-    """Scans of several patients with the same voxels."""
+def _find_copies(
+    headers: Sequence[CaseHeader], scans: Mapping[str, Prints], splits: Mapping[str, str]
+) -> Iterator[Copies]:
+    """Scans of several patients with the same voxels, or whose pictures are almost equal."""
+    by_case = {header.case: header for header in headers}
+    patients = {case: header.patient for case, header in by_case.items()}
     # maps of zeros are equal, and cases of one CT share its fat and fluid
     voxels = (
-        (header.voxels[name], (header, name))
+        (header.voxels[name], (header.case, name))
         for header in headers
         for name in header.units
         if name not in MAY_BE_ZERO
     )
-    for group in grouped(voxels).values():
-        owners = {header.case: header.patient for header, _ in group}
-        named = ", ".join(f"{header.case}/{name}" for header, name in group)
-        yield from _copies("same", owners, named, splits)
-
-
-def _changed_copies(
-    headers: Sequence[CaseHeader], scans: Mapping[str, Prints], splits: Mapping[str, str]
-) -> Iterator[Copies]:
-    """Scans of two patients whose pictures are almost equal, and whose voxels are not."""
-    by_case = {header.case: header for header in headers}
-    patients = {case: header.patient for case, header in by_case.items()}
+    for same in grouped(voxels).values():
+        yield from _copies("same", same, patients, splits)
     for name, prints in scans.items():
-        for cases in copies(pictures_of(prints), patients):
-            one, other = (by_case[case] for case in cases)
-            if one.voxels[name] != other.voxels[name]:
-                owners = {case: patients[case] for case in cases}
-                named = f"{name} of {one.case} and {other.case}"
-                yield from _copies("changed", owners, named, splits)
+        for one, other in copies(pictures_of(prints), patients):
+            if by_case[one].voxels[name] != by_case[other].voxels[name]:
+                yield from _copies("changed", [(one, name), (other, name)], patients, splits)
 
 
 def _copies(
-    kind: str, owners: Mapping[str, str], named: str, splits: Mapping[str, str]
+    kind: str,
+    held: Sequence[tuple[str, str]],
+    patients: Mapping[str, str],
+    splits: Mapping[str, str],
 ) -> Iterator[Copies]:
-    """The cases and the message of copies of one scan, if they are those of several patients; owners: patients by case."""
-    patients = {*owners.values()}
-    among_splits = {splits[patient] for patient in patients}
+    """The cases and the message of copies of one scan; held: by which cases, under which names."""
+    cases = [case for case, _ in held]
+    owners = {patients[case] for case in cases}
+    among_splits = {splits[patient] for patient in owners}
     too_good = (
         "They are in several splits, so that scores are too good."
         if len(among_splits) > 1
@@ -149,13 +142,13 @@ def _copies(
     )
     numbers: Numbers = {
         kind: 1.0,
-        "patients": len(patients),
+        "patients": len(owners),
         "splits": len(among_splits),
-        "named": named,
+        "named": ", ".join(f"{case}/{name}" for case, name in held),
         "too_good": too_good,
     }
     for said in ask("copies", numbers):
-        yield [*owners], said
+        yield cases, said
 
 
 def _owners(headers: Sequence[CaseHeader], copied: Sequence[Sequence[str]]) -> dict[str, str]:

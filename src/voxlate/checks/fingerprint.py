@@ -338,11 +338,11 @@ def value_numbers(scan: Volume) -> dict[str, float]:
     numbers = {"levels": len(np.unique(few)), "inverted": inverted, "air": air}
     bright = np.sort(few[few > otsu(few)])
     count = len(bright) // 10
-    if not count:
+    densest = int((bright[count:] - bright[: len(bright) - count]).argmin()) if count else 0
+    usual = float(bright[densest : densest + count + 1].mean()) if count else air
+    if usual <= air:
         return numbers
-    densest = int((bright[count:] - bright[:-count]).argmin())
-    usual = (bright[densest] + bright[densest + count]) / 2
-    way = (few - air) / max(usual - air, TINY)
+    way = (few - air) / (usual - air)
     tissue = way[way > 0.5]
     low, high = BETWEEN
     return numbers | {

@@ -15,7 +15,6 @@ from voxlate.base.messages import Grade, Message, Say, codes, message, verdict_o
 from voxlate.base.slabs import chunks
 from voxlate.checks.case_checks import mask_numbers
 from voxlate.checks.check_table import ask
-from voxlate.checks.out_of_distribution import DistributionTest
 from voxlate.scans.cases.align import Preparation
 from voxlate.scans.cases.axes import lay_out
 from voxlate.scans.cases.case import (
@@ -43,6 +42,7 @@ from voxlate.synthesis.calibration import Calibration
 from voxlate.synthesis.facts import CUBIC, ModelFacts
 from voxlate.synthesis.known_scans import KnownScans
 from voxlate.synthesis.memory import check_memory
+from voxlate.synthesis.out_of_distribution import DistributionTest
 from voxlate.synthesis.scan_checks import WholeScan, check_scans
 
 T = TypeVar("T")
