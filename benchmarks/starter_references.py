@@ -26,7 +26,7 @@ from voxlate.training.run import Run
 from voxlate.training.torch_network import network_of
 
 ORDINARY = PROTOCOLS | {
-    "flair": Protocol("spin_echo", 9000, 120, 2400, 90),
+    "flair": Protocol("flair", 9000, 120, 2400, 90),
     "pd": Protocol("spin_echo", 3000, 15, 0, 90),
     "gre": Protocol("gradient_echo", 30, 5, 0, 25),
 }

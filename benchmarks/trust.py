@@ -28,13 +28,6 @@ from json_lines import append, finished
 from voxlate.anatomy.phantom_cohort import write_cohort
 from voxlate.anatomy.tissue import INTRACRANIAL
 from voxlate.base.groups import grouped
-from voxlate.checks.out_of_distribution import (
-    DistributionTest,
-    Patches,
-    fit_references,
-    patches_of,
-    verdict_on,
-)
 from voxlate.evaluation.calibrate import calibrate
 from voxlate.evaluation.scoring.evaluate import evaluate
 from voxlate.scans.cohorts.case_files import CaseFiles
@@ -45,6 +38,13 @@ from voxlate.scans.images.intensity import Percentile
 from voxlate.scans.images.mask import foreground
 from voxlate.scans.images.volume_statistics import intensity_statistics
 from voxlate.synthesis.cohort import synthesise_cases
+from voxlate.synthesis.out_of_distribution import (
+    DistributionTest,
+    Patches,
+    fit_references,
+    patches_of,
+    verdict_on,
+)
 from voxlate.synthesis.scans import find_scans
 from voxlate.synthesis.selection import Selection
 from voxlate.training.load import load

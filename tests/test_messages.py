@@ -75,7 +75,24 @@ def test_a_row_speaks_where_all_its_conditions_hold_and_no_number_is_missing():
     assert ask("array", {}) == ask("array", {"twin": float("nan")}) == []
     assert [said.grade for said in ask("array", {"twin": 0.9})] == ["caution"]
     assert [said.grade for said in ask("array", {"twin": 1.0})] == ["do not trust"]
-    assert ask("scan", {"ct": 0.0, "soft_spread": 0.01, "dark": 0.0}) == []
+    assert ask("scan", {"ct": 0.0, "even": 0.6, "air": 0.0}) == []
+
+
+@pytest.mark.parametrize(
+    ("air", "even", "between", "brighter", "is_ct"),
+    [
+        (-1024, 0.4, 0.08, 0.06, True),  # torso
+        (-1000, 0.69, 0.018, 0.16, True),  # phantom
+        (-1000, 0.94, 0.0, 0.0, False),  # FLAIR, padded
+        (-1000, 0.31, 0.006, 0.009, False),  # T1, padded
+        (24, 0.65, 0.016, 0.16, True),  # phantom, 1024 added
+        (0, 0.25, 0.05, 0.03, False),  # T1
+        (13, 0.78, 0.08, 0.0, False),  # FLAIR, drawn
+    ],
+)
+def test_a_ct_is_told_by_its_values_and_padding_makes_none(air, even, between, brighter, is_ct):
+    numbers = {"ct": 0.0, "air": air, "even": even, "between": between, "brighter": brighter}
+    assert ["ct-values"] * is_ct == [said.code for said in ask("scan", numbers)]
 
 
 def test_every_number_of_a_fingerprint_has_a_code_a_tolerance_and_a_sentence():

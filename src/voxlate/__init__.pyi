@@ -1282,7 +1282,7 @@ def plan(
         device: Device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps or xpu. Default: 'auto'.
 
     Returns:
-        Plan: The recipe as `tables`, the reason of each key (`why`), the predicted `seconds` and `memory` (bytes), and
+        Plan: The recipe as `tables`, the fact and the reason of each key (`why`, `rows`), the predicted `seconds` and `memory` (bytes), and
             `change` and `save`.
 
     Raises:

@@ -9,7 +9,15 @@ from rows import every_row
 from voxlate.anatomy.phantom_cohort import write_cohort
 from voxlate.checks.check_table import exact_messages, kind_messages
 from voxlate.checks.fingerprint import UNKNOWN, Fingerprint, fingerprint
-from voxlate.checks.reference import MISSING, Reference, among, fit_reference, likeness, turned
+from voxlate.checks.reference import (
+    MISSING,
+    Reference,
+    among,
+    axes,
+    fit_reference,
+    likeness,
+    turned,
+)
 from voxlate.scans.formats.io import read_volume
 from voxlate.scans.images.grid import Volume, canonical
 
@@ -100,6 +108,17 @@ def test_a_fault_is_told_by_the_number_that_it_changes(scans, usual, name):
     assert code in graver_than_a_note(said)
 
 
+@every_row("axis, code", [(0, "upside-down"), (1, "front-to-back")])
+def test_a_body_that_lies_turned_is_said_before_and_in_place_of_its_outline(
+    scans, usual, axis, code
+):
+    said = usual.messages(
+        fingerprint(of_data(scans[0], np.flip(scans[0].data[0], axis))), "the scan"
+    )
+    assert said[0].code == code
+    assert {"shape", "body-size", "appearance"}.isdisjoint(one.code for one in said)
+
+
 @every_row("factor", [0.7, 1.6])
 def test_another_voxel_size_is_another_size_of_the_body(scans, usual, factor):
     scaled = replace(scans[0], affine=scans[0].affine @ np.diag([factor] * 3 + [1]))
@@ -123,8 +142,8 @@ def test_air_around_a_scan_changes_neither_its_picture_nor_its_size(scans, print
 
 def test_a_picture_that_is_turned_twice_is_itself_where_both_show_it(prints):
     picture = prints[0].picture
-    for order, axes in (((0, 1, 2), (1,)), ((0, 1, 2), (2,)), ((0, 2, 1), ())):
-        again = turned(turned(picture, order, axes), order, axes)
+    for way in (axes((0, 1, 2), (1,)), axes((0, 1, 2), (2,)), axes((0, 2, 1))):
+        again = turned(turned(picture, way), way)
         both = (again != UNKNOWN) & (picture != UNKNOWN)
         assert np.array_equal(again[both], picture[both])
 

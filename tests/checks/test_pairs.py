@@ -7,7 +7,7 @@ from rows import every_row
 from voxlate.anatomy.phantom_cohort import write_cohort
 from voxlate.checks.fingerprint import fingerprint
 from voxlate.checks.pairs import copies, doubtful_pairs, similarity
-from voxlate.checks.reference import turned
+from voxlate.checks.reference import axes, turned
 from voxlate.scans.formats.io import read_volume
 
 CASES = 9
@@ -48,10 +48,11 @@ def test_exchanged_scans_are_both_named_and_no_others(pictures):
     )
 
 
-@every_row("axes", [(0,), (1,), (2,)])
-def test_a_mirrored_scan_is_named(pictures, axes):
+@every_row("mirrored", [(0,), (1,), (2,)])
+def test_a_mirrored_scan_is_named(pictures, mirrored):
     t1, ct = pictures
-    assert doubts(t1, ct | {"p1": turned(ct["p1"], (0, 1, 2), axes)}) == {"p1": "turned-scan"}
+    turn = axes((0, 1, 2), mirrored)
+    assert doubts(t1, ct | {"p1": turned(ct["p1"], turn)}) == {"p1": "turned-scan"}
 
 
 def test_the_scan_of_a_patient_who_is_not_there_is_named(pictures):
@@ -60,6 +61,13 @@ def test_the_scan_of_a_patient_who_is_not_there_is_named(pictures):
     assert doubts(first, {**{case: ct[case] for case in first}, "p0": ct["p4"]}) == {
         "p0": "foreign-scan"
     }
+
+
+def test_the_copy_of_a_scan_makes_no_pair_of_another_patient_doubtful(pictures):
+    t1, ct = pictures
+    owners = PATIENTS | {"p4": "p2"}
+    found = {one.case for one in doubtful_pairs(t1 | {"p4": t1["p2"]}, ct, owners)}
+    assert found <= {"p4"}
 
 
 def test_scans_of_two_patients_that_are_almost_equal_are_copies(pictures):

@@ -5,7 +5,7 @@ import pytest
 import scipy.ndimage as ndimage
 
 from rows import every_row, slow
-from voxlate.checks.out_of_distribution import (
+from voxlate.synthesis.out_of_distribution import (
     PROVING,
     STATISTICS,
     fit_references,

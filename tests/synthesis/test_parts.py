@@ -114,6 +114,16 @@ def test_a_part_sees_the_way_of_a_job_that_has_made_no_case_yet_and_one_of_the_s
     assert (len(made), failed) == (1, {})
 
 
+def test_a_synthesis_that_is_started_again_says_of_its_cases_what_the_first_said(first_case, out):
+    first, again = [], []
+    synthesise_cases(first_case, out, say=first.append)
+    synthesise_cases(first_case, out, say=again.append)
+    of_case = {said.code for said in first if said.case}
+    assert of_case
+    assert {said.code for said in again if said.case} == of_case
+    assert "already-synthesised" in {said.code for said in again}
+
+
 def test_a_split_is_that_of_the_training_where_the_cohort_has_no_table(
     synth, voxlate, run, cohort, out
 ):

@@ -183,13 +183,16 @@ def verdict_of(messages: Iterable[Message]) -> str:
 def by_consequence(messages: Iterable[Message]) -> list[Message]:
     """Messages in the order in which all commands, pages and files state them.
 
-    The gravest first; of one grade, what may make the image wrong, then what limits it, then what is assumed.
+    The gravest first; of one grade, what may make the image wrong, then what limits it, then what is assumed; then by the
+    order of codes.toml, in which causes stand before what they explain.
     """
+    places = {code: place for place, code in enumerate(codes())}
 
-    def rank(said: Message) -> tuple[int, int]:
+    def rank(said: Message) -> tuple[int, int, int]:
         """The place of a message; that of a code from another version is the last of its grade."""
         kind = codes().get(said.code, Code("")).kind
-        return -GRADES.index(said.grade), KINDS.index(kind)
+        place = places.get(said.code, len(places))
+        return -GRADES.index(said.grade), KINDS.index(kind), place
 
     return sorted(messages, key=rank)
 

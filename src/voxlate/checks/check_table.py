@@ -15,7 +15,6 @@ from typing import Any
 
 from voxlate.base.messages import Grade, Message, grade_of_distance, message
 from voxlate.checks.fingerprint import BORDERS, Fingerprint
-from voxlate.scans.images.volume_statistics import Statistics
 
 Numbers = Mapping[str, float | str]  # texts fill sentences alone
 Measured = dict[str, float | str]  # numbers to which others are added
@@ -29,7 +28,6 @@ COMPARE = {
     ">=": operator.ge,
 }
 OR = " or "
-OF_AIR = 5  # percentile of all voxels of a scan of the head; more of it is air
 LEAST_TOUCH_MM = 30.0  # of a slice's border along the head: the skull is as long there, beyond a tip of nose or ear
 
 
@@ -99,27 +97,15 @@ def exact_messages(
     scan: Fingerprint,
     unit: str,
     name: str = "",
-    statistics: Statistics | None = None,
     groups: Sequence[str] = ("scan",),
     **further: float,
 ) -> list[Message]:
     """What the numbers of one scan say alone.
 
-    statistics: of its voxels; groups: "array", too, where it must show a head; further: numbers of its grid and frame.
+    groups: "array", too, where it must show a head; further: numbers of its grid and frame.
     """
-    numbers: Measured = {**scan.numbers, **further, "ct": float(unit == "HU")}
-    if statistics is not None:
-        if statistics.blank:
-            return []
-        numbers |= _spread(statistics)
+    numbers = {**scan.numbers, **further, "ct": float(unit == "HU")}
     return [said for group in groups for said in ask(group, numbers, name)]
-
-
-def blank_messages(statistics: Statistics, name: str) -> list[Message]:
-    """A message where a scan has one value."""
-    if not statistics.blank:
-        return []
-    return [message("blank", f"Every voxel of {name} is {statistics.all.at(0):.4g}.")]
 
 
 def kind_messages(scan: Fingerprint, kind: str, name: str) -> list[Message]:
@@ -131,18 +117,6 @@ def kind_messages(scan: Fingerprint, kind: str, name: str) -> list[Message]:
     sides = ", ".join(side for side, length in touches.items() if length >= LEAST_TOUCH_MM)
     measured: Measured = {**numbers, "across_mm": math.exp(numbers["across"]), "sides": sides}
     return ask(kind, {**measured, "touch_mm": max(touches.values())}, name)
-
-
-def _spread(statistics: Statistics) -> dict[str, float]:
-    """How air, soft tissue and bone of a scan lie, by its percentiles: see limits.toml."""
-    air = statistics.all.at(OF_AIR)
-    body = statistics.foreground
-    median = body.at(50)
-    numbers = {"dark": air}
-    if median > air:
-        numbers["soft_spread"] = (median - body.at(25)) / (median - air)
-        numbers["bone_spread"] = (body.at(95) - median) / (median - air)
-    return numbers
 
 
 def _hold(conditions: Sequence[str], numbers: Numbers) -> bool:

@@ -8,16 +8,15 @@ from pathlib import Path
 
 import numpy as np
 
-from voxlate.base.errors import first_of
 from voxlate.base.groups import grouped
-from voxlate.base.messages import Message, message, summarise
+from voxlate.base.messages import Message, message
 from voxlate.checks.case_checks import (
     check_alignment,
     check_origins,
     check_widths,
     mask_numbers,
 )
-from voxlate.checks.check_table import Numbers, ask, blank_messages, exact_messages
+from voxlate.checks.check_table import Numbers, ask, exact_messages
 from voxlate.checks.fingerprint import Fingerprint, fingerprint, stored_fingerprint
 from voxlate.checks.pairs import copies, doubtful_pairs, pictures_of
 from voxlate.checks.reference import among
@@ -30,6 +29,7 @@ from voxlate.scans.prepare import Examination
 from voxlate.scans.survey import Inputs
 
 Prints = Mapping[str, Fingerprint]  # by case
+Copies = tuple[list[str], Message]  # cases that hold copies of one scan, and what is said of them
 
 
 def _measure(case: PreparedCase, scans: Mapping[str, Volume], mask: Volume | None) -> CaseHeader:
@@ -50,42 +50,46 @@ def _judge(headers: Sequence[CaseHeader], inputs: Inputs, cases: Path) -> Iterat
         (header.case, header.grid, {name: one.grid for name, one in header.origins.items()})
         for header in headers
     ]
-    masks = {case.case: case.mask for case in found.cases if case.mask}
     if found.heads:
         yield from check_widths(headers)
-    yield from _check_same_voxels(headers, inputs.splits, masks)
     yield from check_origins(headers)
-    yield from _check_fingerprints(headers, inputs.splits)
+    scans = _scans_of(headers)
+    copied = [*_find_copies(headers, scans, inputs.splits)]
+    yield from (said for _, said in copied)
+    yield from _same_masks(headers, {case.case: case.mask for case in found.cases if case.mask})
+    yield from _alone(headers, scans)
+    # a scan and its copies are no others: they would make correct pairs doubtful
+    owners = _owners(headers, [cases for cases, _ in copied])
+    for name, prints in scans.items():
+        yield from among(prints, owners, name)
+    yield from _check_pairs(scans, owners)
     yield from check_resampling(grids, preparation)
     yield from check_alignment(headers, preparation)
 
 
-def _check_fingerprints(
-    headers: Sequence[CaseHeader], splits: Mapping[str, str]
-) -> Iterator[Message]:
-    """Messages on what scans say alone, beside those of the other cases, and beside the other scan of their case."""
-    patients = {header.case: header.patient for header in headers}
+def _scans_of(headers: Sequence[CaseHeader]) -> Mapping[str, Prints]:
+    """The fingerprints of all cases, by scan."""
     scans = dict[str, dict[str, Fingerprint]]()
-    alone = []
     for header in headers:
-        for name in header.statistics.keys() - MAY_BE_ZERO:
-            said = blank_messages(header.statistics[name], name)
-            alone += [one.on(header.case) for one in said]
         for name in header.pictures:
             scan = stored_fingerprint(header, name)
             assert scan is not None
             scans.setdefault(name, {})[header.case] = scan
-            unit = header.units[name]
-            exact = exact_messages(scan, unit, name, header.statistics[name])
-            alone += [one.on(header.case) for one in exact]
-        mask = header.numbers.get(MASK, {})
-        alone += [one.on(header.case) for one in ask("mask", mask)]
-    yield from summarise(alone)
-    for name, prints in scans.items():
-        yield from summarise(among(prints, patients, name))
-    yield from summarise(_check_pairs(scans, patients))
-    for name, prints in scans.items():
-        yield from _check_copies(name, prints, patients, splits)
+    return scans
+
+
+def _alone(headers: Sequence[CaseHeader], scans: Mapping[str, Prints]) -> Iterator[Message]:
+    """Messages on what each scan says by itself."""
+    for header in headers:
+        case = header.case
+        said = ask("mask", header.numbers.get(MASK, {}))
+        for name, statistics in header.statistics.items():
+            if statistics.blank and name not in MAY_BE_ZERO:
+                text = f"Every voxel of {name} is {statistics.all.at(0):.4g}."
+                said.append(message("blank", text))
+            elif not statistics.blank and name in header.pictures:
+                said += exact_messages(scans[name][case], header.units[name], name)
+        yield from (one.on(case) for one in said)
 
 
 def _check_pairs(scans: Mapping[str, Prints], patients: Mapping[str, str]) -> Iterator[Message]:
@@ -100,42 +104,67 @@ def _check_pairs(scans: Mapping[str, Prints], patients: Mapping[str, str]) -> It
             yield doubt.message(name, reference)
 
 
-def _check_copies(
-    name: str, prints: Prints, patients: Mapping[str, str], splits: Mapping[str, str]
-) -> Iterator[Message]:
-    """Messages on scans of two patients whose pictures are almost equal."""
-    for one, other in copies(pictures_of(prints), patients):
-        among_splits = {splits[patients[case]] for case in (one, other)}
-        named = f"{name} of {one} and {other}"
-        numbers: Numbers = {"similar": 1.0, "splits": len(among_splits), "named": named}
-        yield from (said.on(one) for said in ask("copies", numbers))
-
-
-def _check_same_voxels(
-    headers: Sequence[CaseHeader],
-    splits: Mapping[str, str],
-    masks: Mapping[str, Path],
-) -> Iterator[Message]:
-    """Messages on scans and masks of several patients with the same voxels."""
+def _find_copies(
+    headers: Sequence[CaseHeader], scans: Mapping[str, Prints], splits: Mapping[str, str]
+) -> Iterator[Copies]:
+    """Scans of several patients with the same voxels, or whose pictures are almost equal."""
+    by_case = {header.case: header for header in headers}
+    patients = {case: header.patient for case, header in by_case.items()}
     # maps of zeros are equal, and cases of one CT share its fat and fluid
     voxels = (
-        (header.voxels[name], (header, name))
+        (header.voxels[name], (header.case, name))
         for header in headers
         for name in header.units
         if name not in MAY_BE_ZERO
     )
-    for group in grouped(voxels).values():
-        patients = {header.patient for header, _ in group}
-        yield from ask(
-            "copies",
-            {
-                "scans": len(group),
-                "patients": len(patients),
-                "splits": len({splits[patient] for patient in patients}),
-                "named": ", ".join(f"{header.case}/{name}" for header, name in group),
-            },
-        )
-    # masks that lie in the folders of several patients; a box may be the field of view of all
+    for same in grouped(voxels).values():
+        yield from _copies("same", same, patients, splits)
+    for name, prints in scans.items():
+        for one, other in copies(pictures_of(prints), patients):
+            if by_case[one].voxels[name] != by_case[other].voxels[name]:
+                yield from _copies("changed", [(one, name), (other, name)], patients, splits)
+
+
+def _copies(
+    kind: str,
+    held: Sequence[tuple[str, str]],
+    patients: Mapping[str, str],
+    splits: Mapping[str, str],
+) -> Iterator[Copies]:
+    """The cases and the message of copies of one scan; held: by which cases, under which names."""
+    cases = [case for case, _ in held]
+    owners = {patients[case] for case in cases}
+    among_splits = {splits[patient] for patient in owners}
+    too_good = (
+        "They are in several splits, so that scores are too good."
+        if len(among_splits) > 1
+        else "They are in one split."
+    )
+    numbers: Numbers = {
+        kind: 1.0,
+        "patients": len(owners),
+        "splits": len(among_splits),
+        "named": ", ".join(f"{case}/{name}" for case, name in held),
+        "too_good": too_good,
+    }
+    for said in ask("copies", numbers):
+        yield cases, said
+
+
+def _owners(headers: Sequence[CaseHeader], copied: Sequence[Sequence[str]]) -> dict[str, str]:
+    """The patient of each case; of cases that hold copies of one scan, one for all."""
+    owners = {header.case: header.patient for header in headers}
+    for cases in copied:
+        replaced = {owners[case] for case in cases}
+        first = owners[cases[0]]
+        for case, owner in owners.items():
+            if owner in replaced:
+                owners[case] = first
+    return owners
+
+
+def _same_masks(headers: Sequence[CaseHeader], masks: Mapping[str, Path]) -> Iterator[Message]:
+    """Messages on masks that lie in the folders of several patients; a box may be the field of view of all."""
     same = grouped(
         (header.voxels[MASK], header)
         for header in headers
@@ -144,7 +173,7 @@ def _check_same_voxels(
     for owners in same.values():
         patients = {header.patient for header in owners}
         if len(patients) > 1 and len({masks[header.case].resolve() for header in owners}) > 1:
-            named = first_of([header.case for header in owners], 3)
+            named = ", ".join(header.case for header in owners)
             text = f"One mask is that of {len(patients)} patients, in files of their own: {named}."
             yield message("same-mask", text, patients=len(patients))
 

@@ -15,7 +15,7 @@ import numpy as np
 from scipy import ndimage
 
 from voxlate.base.array_types import AnyArray, Bool, Float32, Float64, UInt8
-from voxlate.checks.plane_order import plane_numbers
+from voxlate.checks.plane_order import around, plane_numbers
 from voxlate.checks.texture import texture_numbers
 from voxlate.scans.cases.case_header import CaseHeader
 from voxlate.scans.images.grid import Volume, canonical_view
@@ -43,9 +43,10 @@ UPPER_MM = 100.0  # below the top of the body: necks and shoulders are further d
 FEWEST, PICTURED = 6, 28
 DEPTHS_MM = (10, 30, 60, 90, 120, 150)  # below the top, where areas of the body are compared
 CENTRES_MM = (60, 90, 120)  # where its centres are
-SKULL_MM, LAYER_MM = (12.0, 14.0), 2.0  # the ends of layers below the surface with skull
+SKULL_MM, LAYER_MM = range(8, 19, 2), 2.0  # the ends of layers below the surface with skull
 RIM_MM, DEEP_MM = (15.0, 25.0), 45.0  # the outer brain, and its inside
-BESIDE_MM = 12.0  # slices on either side whose centres are compared
+ABOVE_NOSE_MM = 90.0  # below the top of the body: its outline changes slowly
+STEPS_BESIDE = 3  # from slice to slice, on either side, with which one is compared
 DARK = 0.25  # of the median of the body: air and bone
 LONG = 1.12  # times as long as wide, from which a body has an angle
 # From the lower end of a body, and the share of its largest area that a brain has there.
@@ -55,6 +56,9 @@ TISSUE = 0.3  # of the median of the body: what is darker at a border is its par
 # By name the axis to which a border of slices is normal, and whether it is the first or the last plane.
 BORDERS = {"left": (2, 0), "right": (2, -1), "back": (1, 0), "front": (1, -1)}
 FAT_HU, BONE_HU = -200.0, 800.0
+AIR_SHARE = 5  # percent of all voxels; in a scan of the head, more is air
+# By the way from air to the most frequent value of tissue. CT has 40 HU of 1000 around it, fat and skin before it, bone beyond.
+EVEN, BETWEEN, BRIGHTER = 0.04, (0.15, 0.7), 1.2
 SLOW_MM, FINE_MM = 20.0, 4.0  # changes over more are coils', over less noise
 TINY = 1e-9
 
@@ -229,20 +233,26 @@ def _shape(body: CoarseBody) -> dict[str, float]:
 def _ends(body: CoarseBody) -> dict[str, float]:
     """How a body ends: its height, whether it tapers below in a constant background, and what the borders of the scan cut.
 
-    lost_mm: depth at which a sphere of the largest area has that of the body's last plane, beyond one plane; touch_SIDE: the
-    longest line of tissue along a border of slices that cuts the body.
+    foot: the area near its lower end over its largest; lost_mm: depth at which a sphere of the largest area has that of the body's
+    last plane, beyond one plane, where there is no more tissue above; touch_SIDE: the longest line of tissue along a border of
+    slices that cuts the body.
     """
     side_mm = body.spacing_mm[0]
     bottom, top = body.box[0]
     areas = body.body[bottom:top].sum((1, 2))
     shares = areas / max(areas.max(), 1)
     radius_mm = float(np.sqrt(areas.max() * np.prod(body.spacing_mm[1:]) / np.pi))
-    near_end = min(len(shares) - 1, round(END_MM / side_mm))
+    foot = float(shares[min(len(shares) - 1, round(END_MM / side_mm))])
+    above = (body.values[top:] > TISSUE * body.median).sum((1, 2)).max(initial=0) / max(
+        areas.max(), 1
+    )
+    lost_mm = radius_mm * (1 - np.sqrt(1 - shares[-1])) - side_mm
     numbers = {
         "height_mm": len(shares) * side_mm,
-        "alone": body.clean and bool(shares[near_end] < TAPERED),
+        "foot": foot,
+        "alone": body.clean and foot < TAPERED,
         "upper": float(shares[-1]),
-        "lost_mm": radius_mm * (1 - np.sqrt(1 - shares[-1])) - side_mm,
+        "lost_mm": lost_mm if above < CUT else 0.0,
     }
     is_cut = hard_edges(body.body, body.spacing_mm, CUT)
     tissue = body.body & (body.values > TISSUE * body.median)
@@ -254,7 +264,7 @@ def _ends(body: CoarseBody) -> dict[str, float]:
 
 
 def _profile(body: CoarseBody) -> dict[str, float]:
-    """Areas and centres of a body by the depth below its top, and the largest change of a centre.
+    """Areas and centres of a body by the depth below its top, and how suddenly it moves.
 
     Areas as the diameter of a circle, relative to the width of the upper part.
     """
@@ -276,14 +286,33 @@ def _profile(body: CoarseBody) -> dict[str, float]:
             numbers[f"forward_{depth_mm}"] = (
                 float(centres[at, 0] - centres[start, 0]) / body.across_mm
             )
-    beside = round(BESIDE_MM / side_mm)
-    inside = centres[int(DEPTHS_MM[0] / side_mm) : int(UPPER_MM / side_mm)]
-    if beside > 1 and len(inside) > 2 * beside:  # single thick slices move much
-        windows = np.lib.stride_tricks.sliding_window_view(inside, beside, axis=0)
-        medians = np.median(windows, axis=-1)
-        moved = np.abs(medians[beside:] - medians[:-beside]).max(0)
-        numbers |= {"drift_y": moved[0] / body.across_mm, "drift_x": moved[1] / body.across_mm}
+    return numbers | _swerves(planes, centres, body)
+
+
+def _swerves(planes: Bool, centres: Float64, body: CoarseBody) -> dict[str, float]:
+    """How much the centres of planes, and the direction in which they are long, change from one to the next and not beside it."""
+    side_mm = body.spacing_mm[0]
+    chosen = slice(int(DEPTHS_MM[0] / side_mm) + 1, int(ABOVE_NOSE_MM / side_mm))
+    tracks = {
+        "swerve_y": centres[chosen, 0] / body.across_mm,
+        "swerve_x": centres[chosen, 1] / body.across_mm,
+        "swerve_turn": _slants(planes[chosen], centres[chosen], body.spacing_mm),
+    }
+    numbers = {}
+    for name, track in tracks.items():
+        steps = np.diff(track)
+        if len(steps) > 2 * STEPS_BESIDE:
+            numbers[name] = float(np.abs(steps - around(steps, STEPS_BESIDE)).max())
     return numbers
+
+
+def _slants(planes: Bool, centres: Float64, spacing_mm: Spacing) -> Float64:
+    """The covariance of rows and columns of the body in each plane, over its variance: 0 of round and of upright ones."""
+    slants = []
+    for plane, centre in zip(planes, centres):
+        away = np.argwhere(plane) * spacing_mm[1:] - centre
+        slants.append(np.prod(away, 1).sum() / max(float(np.square(away).sum()), TINY))
+    return np.array(slants)
 
 
 def _centres(planes: Bool, areas: Float64, spacing_mm: Spacing) -> Float64:
@@ -298,12 +327,29 @@ def _centres(planes: Bool, areas: Float64, spacing_mm: Spacing) -> Float64:
 def value_numbers(scan: Volume) -> dict[str, float]:
     """Numbers of a few voxels of a scan, whatever they show.
 
-    levels: different values; inverted: where the lower quartile of the first and last rows is in the range.
+    levels: different values; inverted: where the lower quartile of the first and last rows is in the range; air: the value below
+    which AIR_SHARE is. By the way from air to the most frequent value of tissue, even: the share of tissue within EVEN of that value;
+    brighter: that beyond BRIGHTER; between: the share of all voxels within BETWEEN, which padding has not.
     """
     few = _few(scan.data[0])
     edge = np.percentile(few[:, [0, -1]], 25)
     inverted = float((edge - few.min()) / max(np.ptp(few), TINY))
-    return {"levels": len(np.unique(few)), "inverted": inverted}
+    air = float(np.percentile(few, AIR_SHARE))
+    numbers = {"levels": len(np.unique(few)), "inverted": inverted, "air": air}
+    bright = np.sort(few[few > otsu(few)])
+    count = len(bright) // 10
+    densest = int((bright[count:] - bright[: len(bright) - count]).argmin()) if count else 0
+    usual = float(bright[densest : densest + count + 1].mean()) if count else air
+    if usual <= air:
+        return numbers
+    way = (few - air) / (usual - air)
+    tissue = way[way > 0.5]
+    low, high = BETWEEN
+    return numbers | {
+        "even": float((np.abs(tissue - 1) < EVEN).mean()),
+        "brighter": float((tissue > BRIGHTER).mean()),
+        "between": float(((way > low) & (way < high)).mean()),
+    }
 
 
 def _few(values: AnyArray) -> Float32:
@@ -365,7 +411,7 @@ def _levels(body: CoarseBody) -> dict[str, float]:
     rim = values[(depth_mm > RIM_MM[0]) & (depth_mm <= RIM_MM[1])]
     if deep.size and rim.size and (inner := float(np.median(deep))) > DARK:
         medians = [float(np.median(layer)) / inner for layer in layers if layer.size]
-        numbers["skull"] = min(medians, default=np.nan)
+        numbers["bone"] = min(medians, default=np.nan)
         numbers["centre"] = np.log(inner / max(float(np.median(rim)), TINY))
     return numbers
 

@@ -14,12 +14,11 @@ from voxlate.base.array_types import AnyArray, Float64, UInt8
 from voxlate.base.messages import Grade, Message, message
 from voxlate.base.similarity import mutual_information
 from voxlate.checks.fingerprint import BRIGHTEST, UNKNOWN, Fingerprint
-from voxlate.checks.reference import turned
+from voxlate.checks.reference import AS_READ, axes, turned
 
 BINS = 12
 MOST_CASES = 40  # that are compared with each other
 FEWEST_CELLS = 200  # that two pictures share
-AS_READ = (0, 1, 2)
 FLIPS = [*chain.from_iterable(combinations(range(3), count) for count in (1, 2, 3))]
 MIRRORED = ("upside down", "front to back", "left to right")  # along the axes of a picture
 FITS_TURNED, FITS_OTHER, FITS = 1.3, 1.25, 1.1  # times as similar as the pair itself
@@ -83,7 +82,8 @@ def doubtful_pairs(
         others = table[number][strangers[number]]
         other = exchanged.get(number)
         flip, how = max(
-            (similarity(first[case], turned(second[case], AS_READ, axes)), axes) for axes in FLIPS
+            (similarity(first[case], turned(second[case], axes(AS_READ, flip))), flip)
+            for flip in FLIPS
         )
         crossed = 0.0 if other is None else max(table[number, other], table[other, number])
         if flip > max(FITS_TURNED * own[case], crossed, TINY):
@@ -97,7 +97,7 @@ def doubtful_pairs(
 
 def fits(image: UInt8, truth: UInt8, others: Sequence[UInt8]) -> bool:
     """Whether a truth is more similar to its image than mirrored truths and those of other patients are."""
-    turns = (turned(truth, AS_READ, axes) for axes in FLIPS)
+    turns = (turned(truth, axes(AS_READ, flip)) for flip in FLIPS)
     most = max(similarity(image, other) for other in chain(turns, others))
     return similarity(image, truth) > FITS * most
 

@@ -39,13 +39,13 @@ def plane_numbers(scan: Volume) -> dict[str, float]:
     shown = _shown(deviations)
     if len(shown) < FEWEST_SLICES:
         return {}
-    peaks = image.max((1, 2))
-    at_peak = (image == peaks[:, None, None]).sum((1, 2))
+    peaks = scan.data[0].max((1, 2))
+    at_peak = [np.count_nonzero(plane == peak) for plane, peak in zip(scan.data[0], peaks)]
     numbers = {
         "misplaced": _misplaced(planes[shown], deviations[shown]),
         "empty": 0.0,
         "same_peak": float((peaks[shown] == np.median(peaks[shown])).mean()),
-        "at_peak": float(np.median(at_peak[shown])),
+        "at_peak": float(np.median(np.array(at_peak)[shown])),
         **_continuity(planes, deviations),
         **_brightness(scan),
     }
@@ -113,12 +113,12 @@ def _continuity(slices: Float32, deviations: Float32) -> dict[str, float]:
     s = slices[first : last + 1]
     deviations = np.maximum(deviations[first : last + 1], TINY)
     apart = norm(np.diff(s, axis=0), axis=1) / np.maximum(deviations[1:], deviations[:-1])
-    jumps = apart / np.maximum(_around(apart), TINY)
+    jumps = apart / np.maximum(around(apart), TINY)
     near_end = np.arange(len(jumps)) < CROWN * len(jumps)
     jumps[near_end | near_end[::-1]] *= AT_CROWN
     middle = (s[:-2] + s[2:]) / 2
     odd = norm(s[1:-1] - middle, axis=1) / np.maximum(norm(s[2:] - s[:-2], axis=1) / 2, TINY)
-    both = np.minimum(odd, odd / np.maximum(_around(odd), TINY))
+    both = np.minimum(odd, odd / np.maximum(around(odd), TINY))
     is_copy = apart < SAME
     return {
         "copied": float(is_copy.sum()),
@@ -131,9 +131,9 @@ def _continuity(slices: Float32, deviations: Float32) -> dict[str, float]:
     }
 
 
-def _around(values: Float32) -> Float32:
+def around(values: AnyArray, beside: int = AROUND) -> Float64:
     """The median of the values around each, without itself."""
-    near = [np.roll(values, shift) for shift in range(-AROUND, AROUND + 1) if shift]
+    near = [np.roll(values, shift) for shift in range(-beside, beside + 1) if shift]
     return np.median(near, 0)
 
 
@@ -141,7 +141,7 @@ def _brightness(scan: Volume) -> dict[str, float]:
     """How the brightness of planes changes along the axes of a scan, as logarithms.
 
     step: the largest lasting change between two planes; level: of a slice to both of its neighbours; darker: by how much every
-    second slice is darker; ramp_z, ramp_y, ramp_x: of the brightness at both ends.
+    second slice is darker; slope_z, slope_y, slope_x: of the brightness at the last end over the first.
     """
     numbers = {"step": 0.0, "darker": 0.0}
     background = background_value(scan)
@@ -159,7 +159,7 @@ def _brightness(scan: Volume) -> dict[str, float]:
         if changes.max() > numbers["step"]:
             at = float(first + changes.argmax() + beside - 1)
             numbers |= {"step": float(changes.max()), "step_axis": axis, "step_at": at}
-        numbers[f"ramp_{'zyx'[axis]}"] = float(abs(sides[-1] - sides[0]))
+        numbers[f"slope_{'zyx'[axis]}"] = float(sides[-1] - sides[0])
         bends = levels[1:-1] - (levels[:-2] + levels[2:]) / 2
         if axis == 0:
             most = int(np.abs(bends).argmax())

@@ -7,14 +7,16 @@ import functools
 import math
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import product
+from dataclasses import dataclass, replace
+from itertools import product, starmap
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
 from voxlate.base.array_types import AnyArray, Float32, UInt8
 from voxlate.base.messages import (
+    CAREFUL,
     FEW_PATIENTS,
     NOTED,
     REFUSED,
@@ -27,21 +29,50 @@ from voxlate.checks.fingerprint import BRIGHTEST, SIDE, UNKNOWN, Fingerprint
 
 SHIFTS = (*range(-5, 6),), (-1, 0, 1)  # cells, along z and y, by which two pictures are compared
 LEAST_SHARED = 0.25  # of the cells that the smaller of two pictures shows
+Matrix = tuple[tuple[float, ...], ...]
+
+
+def axes(order: Sequence[int], mirrored: Sequence[int] = ()) -> Matrix:
+    """The matrix that takes the axes of a picture in this order, and then mirrors some."""
+    signs = [-1.0 if axis in mirrored else 1.0 for axis in range(3)]
+    return tuple(tuple(signs[to] * (order[to] == of) for to in range(3)) for of in range(3))
+
+
+def _rotation(first: int, second: int, degrees: float) -> Matrix:
+    """The matrix of a rotation in the plane of two axes."""
+    matrix = np.eye(3)
+    sine, cosine = math.sin(math.radians(degrees)), math.cos(math.radians(degrees))
+    matrix[first, [first, second]] = cosine, -sine
+    matrix[second, [first, second]] = sine, cosine
+    return tuple(map(tuple, matrix.tolist()))
+
+
+def _stretch(times: float) -> Matrix:
+    """The matrix of a picture whose slices are so many times as far apart."""
+    return ((1 / times, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
+
+
 AS_READ = (0, 1, 2)
-# By name, the orders of axes, and those that are mirrored, in which a picture may be more usual than as it was read.
-POSES: Mapping[str, Sequence[tuple[tuple[int, ...], tuple[int, ...]]]] = {
-    "upside": [(AS_READ, (0,)), (AS_READ, (0, 1))],
-    "backwards": [(AS_READ, (1,))],
-    "sideways": [(AS_READ, (2,))],
+# By name, the ways in which a picture may be more usual than as it was read.
+POSES: Mapping[str, Sequence[Matrix]] = {
+    "upside": [axes(AS_READ, (0,)), axes(AS_READ, (0, 1))],
+    "backwards": [axes(AS_READ, (1,))],
+    "sideways": [axes(AS_READ, (2,))],
     "exchanged": [
-        *product([(0, 2, 1)], [(), (1,)]),
-        *product([(1, 0, 2), (2, 1, 0)], [(), (0,)]),
+        *starmap(axes, product([(0, 2, 1)], [(), (1,)])),
+        *starmap(axes, product([(1, 0, 2), (2, 1, 0)], [(), (0,)])),
     ],
+    "pitched": [_rotation(0, 1, 25), _rotation(0, 1, -25)],
+    "tilted": [_rotation(0, 2, 18), _rotation(0, 2, -18)],
+    "stretched": [_stretch(0.65)],
+    "flattened": [_stretch(1.6)],
 }
+TAPERED = 0.35  # area near the lower end over the largest, below which a crown may be there
 MISSING = -1e9
 FEWEST_COMPARED = 6  # patients of a cohort, from which on their scans are compared
 TRIMMED = 0.1  # share of a cohort's scans that does not count as usual
 TRIMMED_MARGIN = 1.6  # times the farthest of the others
+MANY, FARTHEST = 50, 0.03  # usual scans, of which this share may have a fault of its own
 HEIGHT = "height_mm"
 PART = 0.6  # of the least usual height, below which a scan shows a part
 MOST_SAID = 3  # numbers of a scan
@@ -57,6 +88,7 @@ class Number:
     low: str = ""
     scale: str = "linear"
     whole: bool = False
+    pose: Literal["", "cause", "effect"] = ""
 
     def shown(self, value: float) -> float:
         """A value as a sentence states it."""
@@ -118,7 +150,7 @@ class Reference:
         own = self.numbers_of(scan)
         if self.shows_a_part(scan):
             own = {name: value for name, value in own.items() if not _of_whole(name)}
-        return _deviations(own, self.names, self.values)
+        return _with_poses(own, _deviations(own, self.names, self.values))
 
     def messages(
         self, scan: Fingerprint, called: str, of: str = "the training's scans"
@@ -160,27 +192,49 @@ def among(
 def _messages(
     found: Sequence[Deviation], scan: Fingerprint, called: str, of: str, patients: int
 ) -> list[Message]:
-    """A message for each code of numbers that lie far, on the farthest of them; causes before what they explain."""
+    """A message for each code of numbers that lie far, on the farthest of them."""
     farthest = dict[str, Deviation]()
-    for one in found:
+    for one in _explained(found):
         if one.times > NOTED:
             farthest.setdefault(numbers()[one.name].code, one)
     said = []
-    for name, number in numbers().items():
-        deviation = farthest.get(number.code)
-        if deviation is not None and deviation.name == name:
-            text = deviation.text(called, of, scan.numbers)
-            said.append(
-                message(
-                    number.code,
-                    f"{text[:1].upper()}{text[1:]}.",
-                    grade=grade_of_distance(deviation.times, patients),
-                    times=deviation.times,
-                    value=deviation.value,
-                    usual=deviation.usual,
-                )
+    for code, deviation in farthest.items():
+        text = deviation.text(called, of, scan.numbers)
+        said.append(
+            message(
+                code,
+                f"{text[:1].upper()}{text[1:]}.",
+                grade=grade_of_distance(deviation.times, patients),
+                times=deviation.times,
+                value=deviation.value,
+                usual=deviation.usual,
             )
+        )
     return by_consequence(said)[:MOST_SAID]
+
+
+def _with_poses(own: Mapping[str, float], found: Sequence[Deviation]) -> list[Deviation]:
+    """Deviations without those of poses where the turned body would be unusual, too, or has no crown at its other end."""
+    alike = next((one.usual for one in found if one.name == "alike"), 0.0)
+    after = own.get("alike", 0.0) + max((own.get(name, 0.0) for name in POSES), default=0.0)
+    unfit = set[str]()
+    if after < alike - numbers()["alike"].tolerance:
+        unfit |= POSES.keys()
+    if own.get("foot", 0.0) > TAPERED:
+        unfit.add("upside")
+    return [one for one in found if one.name not in unfit]
+
+
+def _explained(found: Sequence[Deviation]) -> list[Deviation]:
+    """Deviations, the largest first, where a body that lies turned explains what its outline shows, and is as far as that."""
+    poses = {one.name: numbers()[one.name].pose for one in found}
+    cause = next((one for one in found if poses[one.name] == "cause"), None)
+    if cause is None or cause.times <= CAREFUL:
+        return [*found]
+    effects = [one.times for one in found if poses[one.name] == "effect"]
+    largest = replace(cause, times=max(cause.times, *effects))
+    rest = [one for one in found if not poses[one.name]]
+    return sorted([largest, *rest], key=lambda one: -one.times)
 
 
 def _deviations(
@@ -209,8 +263,10 @@ def _deviation(name: str, value: float, known: Float32, trimmed: float) -> Devia
     number = numbers()[name]
     middle = float(np.median(known))
     is_high = value > middle
+    if len(known) >= MANY:
+        trimmed = max(trimmed, FARTHEST)
     end = float(np.quantile(known, 1 - trimmed if is_high else trimmed))
-    margin = _margin(len(known)) * (TRIMMED_MARGIN if trimmed else 1)
+    margin = _margin(len(known)) * (TRIMMED_MARGIN if trimmed > FARTHEST else 1)
     width = max(abs(end - middle) * margin, number.tolerance)
     judged = number.high if is_high else number.low
     times = abs(value - middle) / width if judged else 0.0
@@ -270,7 +326,7 @@ def pose_numbers(mean: UInt8, picture: UInt8) -> dict[str, float]:
         return {}
     gains = {}
     for name, ways in POSES.items():
-        likenesses = (likeness(mean, turned(picture, order, axes)) for order, axes in ways)
+        likenesses = (likeness(mean, turned(picture, way)) for way in ways)
         gains[name] = max((one for one in likenesses if one is not None), default=-1.0) - as_read
     best = max(gains.values())
     # a head that is upside down is also more usual turned round, but less so
@@ -279,14 +335,26 @@ def pose_numbers(mean: UInt8, picture: UInt8) -> dict[str, float]:
     }
 
 
-def turned(picture: UInt8, order: tuple[int, ...], mirrored: tuple[int, ...]) -> UInt8:
-    """A picture with its axes in another order and mirrored, again below the top of its body."""
-    cells = np.flip(picture.transpose(order), mirrored)
+def turned(picture: UInt8, matrix: Matrix) -> UInt8:
+    """A picture after a turn, a reflection or a stretch about its middle, again below the top of its body."""
+    places, known = _places(matrix)
+    cells = np.where(known, picture.ravel()[places], UNKNOWN).astype(np.uint8)
+    cells = cells.reshape(picture.shape)
     shown = np.flatnonzero(((cells > 0) & (cells != UNKNOWN)).any((1, 2)))
     below = SIDE - 1 - int(shown[-1]) if len(shown) else 0
     out = np.full_like(cells, UNKNOWN)
     out[below:] = cells[: SIDE - below]
     return out
+
+
+@functools.cache
+def _places(matrix: Matrix) -> tuple[AnyArray, AnyArray]:
+    """Where in a picture the cells of a turned one come from, and which come from inside of it."""
+    middle = (SIDE - 1) / 2
+    cells = np.indices((SIDE,) * 3).reshape(3, -1) - middle
+    places = np.rint(np.array(matrix) @ cells + middle).astype(int)
+    known = ((places >= 0) & (places < SIDE)).all(0)
+    return np.ravel_multi_index(tuple(places.clip(0, SIDE - 1)), (SIDE,) * 3), known
 
 
 def likeness(mean: UInt8, picture: UInt8) -> float | None:

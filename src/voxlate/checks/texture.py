@@ -12,11 +12,12 @@ from voxlate.scans.images.mask import background_value, foreground
 SLICES = 8
 MIDDLE = (0.2, 0.8)  # of the slices, from which they are taken: ends are small
 CURVATURE = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)
-# Of this kernel, and of a median of absolute values (Immerkaer 1996, eq. 4).
-CURVATURE_NORM = 6.0 * 0.6745
+# Of this kernel (Immerkaer 1996, eq. 4), and of the share of absolute values, by percent, that anatomy in wide voxels does not reach.
+CURVATURE_NORM, SMOOTH = 6.0 * 0.1891, 15
 AWAY_MM = 20.0  # shift beyond which the edges of a head are not similar to themselves
 SAMPLES = 100_000
-POINT = 0.3  # of the range, by which a single point is brighter than its neighbours
+# Of the range: by which a single point is brighter than all its neighbours, and darker than two.
+POINT, PIT = 0.3, 0.6
 AROUND_WAVE = 9  # frequencies along an axis
 WAVES_PER_MM = (1 / 16, 1 / 3)
 LAG_MM = 3.0  # over which values change; in voxels of more than half of it, each is a mean
@@ -34,7 +35,7 @@ def texture_numbers(scan: Volume) -> dict[str, float]:
         return {}
     pixel_mm = chosen.grid.spacing_mm[1:]
     curvature = np.abs(ndimage.convolve(image, CURVATURE[None]))[body]
-    noise = float(np.median(curvature)) / CURVATURE_NORM
+    noise = float(np.percentile(curvature, SMOOTH)) / CURVATURE_NORM
     numbers = {
         "noise_alone": noise / max(float(image[body].std()), TINY),
         "wave": np.log(_wave(image, pixel_mm)),
@@ -82,7 +83,8 @@ def _wave(image: Float32, pixel_mm: Sequence[float]) -> float:
 
 
 def _points(image: Float32) -> dict[str, float]:
-    """Shares of bright voxels: single bright points (salt), those that equal the next one (flat)."""
+    """Shares of bright voxels: single bright points (salt), those that equal the next one (flat); and of dark ones between two bright
+    ones as a share of these (wrapped)."""
     bright = image > image.mean()
     if not bright.any():
         return {}
@@ -91,11 +93,16 @@ def _points(image: Float32) -> dict[str, float]:
     beside = np.maximum.reduce(
         [np.roll(image, shift, axis) for axis in (1, 2) for shift in (1, -1)]
     )
-    salt = float((image - beside > POINT * (most - image.min()))[bright].mean())
+    span = most - image.min()
+    salt = float((image - beside > POINT * span)[bright].mean())
+    between = np.maximum.reduce(
+        [np.minimum(np.roll(image, 1, axis), np.roll(image, -1, axis)) for axis in (1, 2)]
+    )
+    wrapped = float((between - image > PIT * span).sum() / bright.sum())
     steps = np.abs(np.diff(image))
     varied = (bright & (image < image.max()))[..., 1:]
     flat = float(((steps == 0) & varied).sum() / max(1, varied.sum()))
-    return {"salt": salt, "flat": flat}
+    return {"salt": salt, "flat": flat, "wrapped": wrapped}
 
 
 def _growth(scan: Volume) -> dict[str, float]:

@@ -14,7 +14,6 @@ from voxlate.base.files import lock
 from voxlate.base.hub import address_of, is_on_hub
 from voxlate.base.messages import UNOWNED, Say, message, verdict_of, warn_unless_note
 from voxlate.base.option import merge
-from voxlate.checks.out_of_distribution import fit_references, verdict_on
 from voxlate.evaluation.calibrate_options import CalibrateOptions
 from voxlate.evaluation.calibration_job import (
     PARTS,
@@ -35,6 +34,7 @@ from voxlate.scans.cohorts.owners import require_patients
 from voxlate.synthesis.calibration import Calibration, Header, Target
 from voxlate.synthesis.inputs import by_accepted_names
 from voxlate.synthesis.model import Model
+from voxlate.synthesis.out_of_distribution import fit_references, verdict_on
 from voxlate.synthesis.scans import in_split
 from voxlate.synthesis.widths import Widths
 from voxlate.training.calibration_file import (

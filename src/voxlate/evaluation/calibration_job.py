@@ -19,7 +19,6 @@ from voxlate.base.executors.case_work import (
     run_cases,
 )
 from voxlate.base.messages import Message, Say, message, summarise
-from voxlate.checks.out_of_distribution import Patches
 from voxlate.checks.truths import KEPT, LEFT_OUT, Sketch, fault_messages, judge, other_size
 from voxlate.evaluation.intervals.calibration_cases import (
     BODY_VOXELS,
@@ -42,6 +41,7 @@ from voxlate.synthesis.calibration import with_spread
 from voxlate.synthesis.inputs import is_in_training, preparation_for
 from voxlate.synthesis.intervals import OutputGrid, find_output_grid, patches_in, sources_of
 from voxlate.synthesis.model import Model, predict_case
+from voxlate.synthesis.out_of_distribution import Patches
 from voxlate.synthesis.planes import planes_read
 from voxlate.synthesis.provenance import OTHER_PATIENT
 

@@ -25,11 +25,11 @@ from voxlate.base.records import (
     Text,
     Widening,
 )
-from voxlate.checks.out_of_distribution import ReferencePatches
 from voxlate.scans.formats.io import content_hash, is_there
 from voxlate.scans.images.regions import BODY
 from voxlate.synthesis.conformal import WIDEST, Bound
 from voxlate.synthesis.facts import ModelFacts
+from voxlate.synthesis.out_of_distribution import ReferencePatches
 from voxlate.synthesis.voxel_features import features_in_slabs
 from voxlate.synthesis.widths import Widths
 

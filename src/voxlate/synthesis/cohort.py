@@ -186,6 +186,9 @@ class _SynthesisJob:
         recorded = output.has_images_of(scans.case, scans.files)
         unchanged = recorded and is_unchanged(folder, output.ending)
         if unchanged and self._has_all_and_no_other(scans, folder):
+            # a run that was stopped says what an unbroken one does
+            for said in warnings_in(folder):
+                context.warn(said.on(scans.case))
             return _CaseFolder(folder, True, False, [])
         hold = lock(folder, SHARED_SECONDS) if self.apart else output.lock(folder)
         with hold, scratch_in(folder):
@@ -225,6 +228,14 @@ class _SynthesisJob:
         is_held_out = "held_out_by" in image.provenance
         if in_training and not is_held_out:
             notes.append(message("trained-on", OF_TRAINING))
+        split = self.splits.get(scans.case)
+        if is_held_out:
+            split = "val"
+        elif split == "train" and in_training is False:
+            split = OTHER
+            notes.append(message("name-of-training-case", OTHER_PATIENT))
+        elif in_training:
+            split = "train"
         windows = {}
         if all(is_picture(path) for path in scans.files.values()):
             windows = {name: picture_window(volume) for name, volume in image.volumes.items()}
@@ -242,14 +253,6 @@ class _SynthesisJob:
             stated["warnings"] = [*stated.get("warnings", ()), *(note.table for note in notes)]
         for note in notes:
             warn(note)
-        split = self.splits.get(scans.case)
-        if is_held_out:
-            split = "val"
-        elif split == "train" and in_training is False:
-            split = OTHER
-            warn(message("name-of-training-case", OTHER_PATIENT))
-        elif in_training:
-            split = "train"
         if split:  # in the provenance of the case, so that it stays with the image
             stated["split"] = split
         return replace(image, provenance=stated).write(folder, output.ending, windows)

@@ -18,13 +18,13 @@ from voxlate.base.errors import BadInput
 from voxlate.base.files import read_json, sha256_of
 from voxlate.base.messages import Message
 from voxlate.base.records import Digest, FileName, Record, Text
-from voxlate.checks.out_of_distribution import ReferencePatches, reference_shapes
 from voxlate.scans.cases.case import map_arrays
 from voxlate.synthesis.calibration import Calibration, Header
 from voxlate.synthesis.facts import ModelFacts
 from voxlate.synthesis.known_scans import KnownHeader, KnownScans, shapes_of
 from voxlate.synthesis.model import Model
 from voxlate.synthesis.onnx_network import Graph, open_network
+from voxlate.synthesis.out_of_distribution import ReferencePatches, reference_shapes
 from voxlate.synthesis.widths import Widths
 
 FORMAT = 2

@@ -15,7 +15,6 @@ from voxlate.base.messages import Grade, Message, Say, codes, message, verdict_o
 from voxlate.base.slabs import chunks
 from voxlate.checks.case_checks import mask_numbers
 from voxlate.checks.check_table import ask
-from voxlate.checks.out_of_distribution import DistributionTest
 from voxlate.scans.cases.align import Preparation
 from voxlate.scans.cases.axes import lay_out
 from voxlate.scans.cases.case import (
@@ -43,6 +42,7 @@ from voxlate.synthesis.calibration import Calibration
 from voxlate.synthesis.facts import CUBIC, ModelFacts
 from voxlate.synthesis.known_scans import KnownScans
 from voxlate.synthesis.memory import check_memory
+from voxlate.synthesis.out_of_distribution import DistributionTest
 from voxlate.synthesis.scan_checks import WholeScan, check_scans
 
 T = TypeVar("T")
@@ -94,7 +94,7 @@ def prepare_inputs(
         _check_size(name, volume, case)
     trained = facts.preparation
     used = preparation_for(facts, volumes)
-    frame = _find_frame(facts, volumes, used.fixed)
+    frame = _find_frame(facts, volumes, used)
     digests = frozenset[str]()
     bodies = []
     head = frame if facts.data.heads else None
@@ -151,14 +151,20 @@ def _check_size(name: str, scan: Volume, case: str) -> None:
 
 
 def _find_frame(
-    facts: ModelFacts, scans: Mapping[str, Volume], fixed: str | None
+    facts: ModelFacts, scans: Mapping[str, Volume], used: Preparation
 ) -> BodyFrame | None:
-    """The frame of the bodies that the scans on the fixed one's grid show; None where the model reads all of a scan."""
+    """The frame of the bodies that the scans on the fixed one's grid show; None where the model reads all of a scan.
+
+    None, too, where a scan on another grid will be refused, so that the refusal names the grids of the files.
+    """
     if facts.data.frame is None:
         return None
-    grid = scans[fixed or next(iter(scans))].grid
-    flipped = (flip_onto(scan, grid) for scan in scans.values())
-    return find_frame([scan for scan in flipped if scan is not None], facts.data.frame)
+    grid = scans[used.fixed or next(iter(scans))].grid
+    flipped = [flip_onto(scan, grid) for scan in scans.values()]
+    shown = [scan for scan in flipped if scan is not None]
+    if len(shown) < len(flipped) and not (used.resample or used.register):
+        return None
+    return find_frame(shown, facts.data.frame)
 
 
 def contents_of(files: Mapping[str, Path | str]) -> dict[str, dict[str, str]]:

@@ -9,7 +9,6 @@ import numpy as np
 from voxlate.base.array_types import Bool, Float64
 from voxlate.base.items import BACKGROUND
 from voxlate.base.messages import Message, message, worst_grade
-from voxlate.checks.out_of_distribution import DistributionTest, Patches, patches_of
 from voxlate.scans.cases.case import PreparedCase
 from voxlate.scans.images.grid import Grid, Volume, has_voxels_of, orient, return_to
 from voxlate.scans.images.mask import foreground
@@ -17,6 +16,7 @@ from voxlate.scans.images.regions import region_masks
 from voxlate.synthesis.brightness import SynthesisedImage
 from voxlate.synthesis.calibration import Calibration, Prediction, describe_fit
 from voxlate.synthesis.facts import ModelFacts
+from voxlate.synthesis.out_of_distribution import DistributionTest, Patches, patches_of
 
 # At voxels and slices of 4 mm and more, 8 to 24 % of the brain's upper fifth became bone, with the whole interval in it.
 THICK_MM, CROWN, SOFT_HU = 3.9, 0.25, 0.0

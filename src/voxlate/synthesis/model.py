@@ -41,7 +41,6 @@ from voxlate.base.messages import (
 )
 from voxlate.base.option import parameters_of
 from voxlate.base.slabs import in_slabs
-from voxlate.checks.out_of_distribution import verdict_on
 from voxlate.scans.cases.case import MASK
 from voxlate.scans.images.grid import Volume
 from voxlate.synthesis.background import (
@@ -75,6 +74,7 @@ from voxlate.synthesis.intervals import (
 )
 from voxlate.synthesis.known_scans import KnownScans
 from voxlate.synthesis.network import Network
+from voxlate.synthesis.out_of_distribution import verdict_on
 from voxlate.synthesis.planes import planes_read, sample_planes
 from voxlate.synthesis.provenance import USED_FOR_CALIBRATION, Table, state_units
 from voxlate.synthesis.result import Synthesised

@@ -104,12 +104,11 @@ def _check_scan(
     unit = header.units[name]
     if known is None:  # of a model that does not state how its training looked, the values alone
         values = Fingerprint(value_numbers(whole.volume), Fingerprint.none().picture)
-        return exact_messages(values, unit, name, header.statistics[name])
+        return exact_messages(values, unit, name)
     scan = whole.fingerprint
     heads = facts.data.heads
     groups = ("scan",) if heads is None else ("array", "scan")
-    statistics = header.statistics[name]
-    said = exact_messages(scan, unit, name, statistics, groups, **whole.of_grid)
+    said = exact_messages(scan, unit, name, groups, **whole.of_grid)
     if heads is not None:
         part = header.origins[name].body_part
         if ELSEWHERE.search(part):

@@ -15,16 +15,16 @@ from voxlate.base.config import adapter
 from voxlate.base.errors import BadInput
 from voxlate.base.messages import Message, message
 from voxlate.base.records import Digest, Record, Shape, Tensors, checksum, write_tensors
-from voxlate.checks.out_of_distribution import (
-    ReferencePatches,
-    number_of_patch_features,
-    reference_shapes,
-)
 from voxlate.scans.formats.format import KeptByFile
 from voxlate.scans.images.regions import BODY, regions_from
 from voxlate.synthesis.calibration import Answer, Calibration, Header, Target
 from voxlate.synthesis.facts import ModelFacts
 from voxlate.synthesis.model import Model
+from voxlate.synthesis.out_of_distribution import (
+    ReferencePatches,
+    number_of_patch_features,
+    reference_shapes,
+)
 from voxlate.synthesis.voxel_features import number_of_features
 from voxlate.synthesis.widths import SETTINGS, Widths, widths_shapes
 from voxlate.training.recipe.earlier_recipe import stored_options

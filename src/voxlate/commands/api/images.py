@@ -453,10 +453,10 @@ def _checks(selected: "Selection", progress: Reporter) -> Checks:
             left_out[scans.case] = str(error)
         else:
             if several:  # what was found is not lost when the command is stopped
-                own = (said for said in cases[-1].messages if said not in of_model)
-                why = (said.text for said in own if said.grade != "note")
-                text = f"{cases[-1].verdict}. {' '.join(why)}".rstrip()
-                progress.say(message("checked", text, case=scans.case))
+                own = [said for said in cases[-1].messages if said not in of_model]
+                why = " ".join(said.text for said in own if said.grade != "note")
+                grade = worst_grade(own)
+                progress.say(message("checked", why or "fits.", grade=grade, case=scans.case))
     return Checks(cases, {**selected.lacking, **left_out})
 
 

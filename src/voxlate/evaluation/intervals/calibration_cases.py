@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 
 from voxlate.base.errors import BadInput
 from voxlate.base.records import Record, checksum, write_tensors
-from voxlate.checks.out_of_distribution import Patches
 from voxlate.checks.truths import Sketch, SketchedTruth, sketch_of
 from voxlate.evaluation.intervals.fit import CalibrationVoxels
 from voxlate.scans.images.grid import Volume
 from voxlate.scans.images.intensity import Scale
 from voxlate.scans.images.regions import BODY, BORDERS_HU, region_masks, regions_from
 from voxlate.synthesis.calibration import Array, Prediction
+from voxlate.synthesis.out_of_distribution import Patches
 from voxlate.synthesis.voxel_features import voxel_features
 
 BODY_VOXELS = 30_000  # of a case's body that are kept: they determine the share outside to 0.2 %

@@ -78,7 +78,10 @@ def _load(path: Path) -> tuple[Any, list[str]]:
     """The nibabel image behind a path, of which only the header has been read and checked; and what is to be said of it."""
     check_fetched(path)
     with open(path, "rb") as file:
-        is_gzip = file.read(2) == GZIP
+        start = file.read(2)
+    if not start:
+        raise BadInput(f"{path}: expected a volume, found an empty file. {AGAIN}")
+    is_gzip = start == GZIP
     packed = path.suffix.lower() in PACKED
     if packed and not is_gzip:
         name = path.stem if path.suffix.lower() == ".gz" else f"{path.stem}.mgh"

@@ -168,7 +168,7 @@ def _is_unfit(name: str, headers: Sequence[CaseHeader]) -> bool:
     grades = []
     for header in headers:
         if name in header.visible and (scan := stored_fingerprint(header, name)) is not None:
-            said = exact_messages(scan, header.units[name], name, header.statistics[name])
+            said = exact_messages(scan, header.units[name], name)
             grades.append(worst_grade(one for one in said if one.code == "slices"))
     return 2 * grades.count("do not trust") > len(grades)
 
