@@ -214,7 +214,8 @@ def main() -> None:
     print(f"of {len(scans)} heads each: said, by a caution or more, right reason first")
     for name, count in counts.items():
         print(f"{name:28}", *count)
-    print("all", *sum(counts.values()), "of", len(scans) * len(RIGHT))
+    total = np.sum([*counts.values()], axis=0)
+    print("all", *total, "of", len(scans) * len(RIGHT))
 
 
 if __name__ == "__main__":
