@@ -115,7 +115,7 @@ def find_cohort(
     patients = asked.patients
     if patients is None and (root / PATIENTS).is_file():
         patients = root / PATIENTS
-    is_stated = patients is not None or (table is not None and all(one.patient for one in cases))
+    is_stated = patients is not None or all(case.patient for case in cases)
     if layout.arrays is None or patients is not None:
         cases = state_owners(cases, patients, found)
     if layout.arrays is None and not is_stated:
