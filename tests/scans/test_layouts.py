@@ -384,6 +384,7 @@ def test_modalities_in_cases_of_their_own_are_a_doubt_with_the_pattern_that_join
 ):
     found = find_cohort(lay_out(tmp_path, words))
     assert found.unpaired
+    assert not found.questions
     if pattern:
         assert f"--pattern '{pattern}'" in found.unpaired
         assert len(find_cohort(tmp_path, pattern=pattern).cases) * 2 == len(found.cases)
