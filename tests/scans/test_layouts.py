@@ -284,6 +284,15 @@ def test_lists_that_contradict_each_other_are_refused_and_others_named(tmp_path,
         find_cohort(tmp_path)
 
 
+def test_a_path_of_an_unknown_case_names_no_other_case(tmp_path):
+    touch(tmp_path, "x{1,2,3}/anat/{t1,ct}.nii.gz")
+    (tmp_path / "train.txt").write_text("x1/anat/t1.nii.gz\nx2\ngone/anat/t1.nii.gz\n")
+    (tmp_path / "val.txt").write_text("/old/x3/anat/lost.nii.gz\n")
+    found = find_cohort(tmp_path)
+    assert [case.split for case in found.cases] == ["train", "train", "val"]
+    assert "gone" in " ".join(found.unclaimed)
+
+
 def test_a_list_that_puts_a_case_of_the_test_folder_into_training_is_refused(tmp_path):
     touch(tmp_path, "train/x_1/{t1,ct}.nii.gz", "test/x_2/{t1,ct}.nii.gz")
     (tmp_path / "train.txt").write_text("x_1\nx_2\n")
@@ -375,6 +384,7 @@ def test_modalities_in_cases_of_their_own_are_a_doubt_with_the_pattern_that_join
 ):
     found = find_cohort(lay_out(tmp_path, words))
     assert found.unpaired
+    assert not found.questions
     if pattern:
         assert f"--pattern '{pattern}'" in found.unpaired
         assert len(find_cohort(tmp_path, pattern=pattern).cases) * 2 == len(found.cases)

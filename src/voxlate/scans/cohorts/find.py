@@ -112,10 +112,11 @@ def find_cohort(
     if layout.title and asked.preset is None:
         found.guessed.append(f"the layout is that of {layout.title}")
     cases = _cases(root, table, layout, asked, exclusion, found)
+    state_pairs(cases, found, root)
     patients = asked.patients
     if patients is None and (root / PATIENTS).is_file():
         patients = root / PATIENTS
-    is_stated = patients is not None or (table is not None and all(one.patient for one in cases))
+    is_stated = patients is not None or all(case.patient for case in cases)
     if layout.arrays is None or patients is not None:
         cases = state_owners(cases, patients, found)
     if layout.arrays is None and not is_stated:
@@ -140,7 +141,7 @@ def find_cohort(
     if modalities is not None:
         found.cases = _take_modalities(modalities, layout, root, found)
     _state_assumptions(found, layout, root, is_stated=table is not None)
-    state_pairs(found, root)
+    state_pairs(found.cases, found, root)
     return found
 
 

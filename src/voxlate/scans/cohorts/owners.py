@@ -49,8 +49,11 @@ def patient_of(name: str) -> str:
     return match[0] if match else name
 
 
-def shared_stems(names: Iterable[str]) -> dict[str, list[str]]:
-    """The names that share a stem, by the stem, where they may be of one patient; {} of names that are numbered alone."""
+def shared_stems(names: Iterable[str], are_numbers_plain: bool = False) -> dict[str, list[str]]:
+    """The names that share a stem, by the stem, where they may be of one patient; {} of names that are numbered alone.
+
+    are_numbers_plain: whether several words before numbers are those of modalities (scan_1, image_1).
+    """
     names = sorted({*names})
     suffixes = {name: match for name in names if (match := SUFFIX.search(name))}
     groups = grouped((name[: match.start()], name) for name, match in suffixes.items())
@@ -67,7 +70,7 @@ def shared_stems(names: Iterable[str]) -> dict[str, list[str]]:
             continue  # site_p1
         numbers = [match["number"] for match in matches if match["number"]]
         if len(numbers) == len(matches) and stem not in names:
-            is_few = sizes.most_common(1)[0][1] <= MOST_SESSIONS
+            is_few = not are_numbers_plain and sizes.most_common(1)[0][1] <= MOST_SESSIONS
             is_short = is_few and all(number[0] != "0" for number in numbers)
             if is_everywhere or not (ends_in_number or is_short):
                 continue  # head_01, and site_001 beside other_001
@@ -93,7 +96,7 @@ def state_owners(
             f"{plural(len(several), 'patient')} by public identifiers ({first_of(sorted(several))})"
         )
     others = [name for name in unstated if name not in public and name not in found.undecided]
-    shared = shared_stems(others)
+    shared = shared_stems(others, bool(found.unpaired))
     if shared:
         shown = [f"{stem}: {first_of(group, 3)}" for stem, group in shared.items()]
         found.questions.append(

@@ -6,20 +6,21 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from voxlate.base.groups import grouped
-from voxlate.scans.cohorts.case_files import CohortFiles
+from voxlate.scans.cohorts.case_files import CaseFiles, CohortFiles
 from voxlate.scans.cohorts.patterns import path_expression
 from voxlate.scans.formats.io import without_ending
 
 
-def state_pairs(found: CohortFiles, root: Path) -> None:
+def state_pairs(cases: Sequence[CaseFiles], found: CohortFiles, root: Path) -> None:
     """State in `found.unpaired` that each modality is in cases of its own, where the cohort has several."""
+    found.unpaired = ""
     scans = grouped(
         (name, os.path.relpath(path, root).replace(os.sep, "/"))
-        for case in found.cases
+        for case in cases
         for name, path in case.files.items()
     )
     is_repeated = any(len(paths) > 1 for paths in scans.values())
-    if len(scans) < 2 or not is_repeated or any(len(case.files) > 1 for case in found.cases):
+    if len(scans) < 2 or not is_repeated or any(len(case.files) > 1 for case in cases):
         return
     shown = ", ".join(f"{name} in {paths[0]}" for name, paths in scans.items())
     pattern = joining_pattern([*scans.values()])

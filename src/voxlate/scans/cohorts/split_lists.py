@@ -102,27 +102,31 @@ def take_lists(
 
 
 def _keys(root: Path, cases: Sequence[CaseFiles]) -> dict[str, list[str]]:
-    """The cases that a text may name, as a case, a patient, a file, or a path below root."""
+    """The cases that a text may name: by case or patient, by a file of one case alone, or by a folder (with '/')."""
+    owners = [(name, case.case) for case in cases for name in {case.case, case.patient} if name]
     pairs = []
     for case in cases:
-        names = {case.case, case.patient}
+        names = set()
         for path in case.paths.values():
             file = file_and_part(path)[0]
-            stem = without_ending(file.name)
             below = [*file.relative_to(root).parts] if file.is_relative_to(root) else [file.name]
-            names |= {stem, re.sub(r"_\d{4}$", "", stem), *below[:-1]}
-            names |= {without_ending("/".join(below[start:])) for start in range(len(below))}
-        pairs += [(name, case.case) for name in names if name]
-    return grouped(pairs)
+            tails = {without_ending("/".join(below[start:])) for start in range(len(below))}
+            names |= {*tails, re.sub(r"_\d{4}$", "", without_ending(file.name))}
+            names |= {f"{folder}/" for folder in below[:-1]}
+        pairs += [(name, case.case) for name in names]
+    by_file = grouped(pairs)
+    # t1 in the folder of every case names none of them
+    named = {key: own for key, own in by_file.items() if key.endswith("/") or len(own) == 1}
+    return named | grouped(owners)
 
 
 def _key(entry: str, keys: Mapping[str, Sequence[str]]) -> str:
-    """The key that an entry of a list means: a name or path, or a folder in it; "" for none."""
+    """The key that an entry of a list means: a name or path, a case or patient in it, or a folder; "" for none."""
     path = without_ending(entry.strip().replace("\\", "/").removeprefix("./"))
     parts = PurePosixPath(path).parts
     tails = ["/".join(parts[start:]) for start in range(len(parts))]
     stem = parts[-1] if parts else ""
-    others = [re.sub(r"_\d{4}$", "", stem), f"sub-{stem}", *reversed(parts[:-1])]
+    others = [re.sub(r"_\d{4}$", "", stem), f"sub-{stem}", *reversed(parts[:-1]), f"{path}/"]
     return next((key for key in (*tails, *others) if key in keys), "")
 
 
@@ -192,7 +196,7 @@ def _in_table(
     name_columns(manifest)
     table = manifest.table
     counts = {name: sum(bool(_key(cell, keys)) for cell in table[name]) for name in table}
-    ids = max(table, key=lambda name: (counts[name], name == "case"))
+    ids = max(table, key=lambda name: (counts[name], name in ("case", "patient", "path")))
     is_fold = "fold" in table and all(cell in map(str, range(FOLDS)) for cell in table["fold"])
     if not counts[ids]:
         return
