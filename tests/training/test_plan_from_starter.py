@@ -103,7 +103,7 @@ def test_a_starter_that_needs_no_training_is_named_where_the_minutes_are_too_few
     assert without_training(facts, T1_TO_T2, "heads") == "", "heads with their skull"
     assert without_training(brains, Roles(("t1",), ("cbf",), "pairs"), "heads") == ""
     cohort = SimpleNamespace(scans="heads")
-    probe = SimpleNamespace(limits=Limits(**SHORT), probe_seconds=0.0, cohort=cohort)
+    probe = SimpleNamespace(limits=Limits(*SHORT.values()), probe_seconds=0.0, cohort=cohort)
     search = SimpleNamespace(facts=brains, roles=T1_TO_T2, probe=probe)
     refusal = "minutes or more, or synthesise without a training: "
     with refuses(refusal) as no:
