@@ -260,10 +260,10 @@ def test_a_path_that_is_not_utf8_is_refused(tmp_path, voxlate):
 
 
 def test_a_table_in_another_encoding_is_named_with_its_line(tmp_path, voxlate):
-    (tmp_path / "list.csv").write_bytes("case;t1\na;a.nii\nMüller;b.nii\n".encode("cp1252"))
+    (tmp_path / "list.csv").write_bytes(b"case;t1\na;a.nii\nM\x81ller;b.nii\n")
     refusal = voxlate("prepare", tmp_path / "list.csv", "--dry-run").refusal
     assert "line 3" in refusal
-    assert "0xfc" in refusal
+    assert "0x81" in refusal
 
 
 def test_pictures_of_two_sizes_are_both_resized_to_the_matrix():
