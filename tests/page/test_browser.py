@@ -418,21 +418,6 @@ def test_on_a_phone_one_finger_goes_through_slices_and_two_enlarge(viewer):
     assert change.max() > 50
 
 
-def test_a_browser_without_webgl2_says_so(browser, base):
-    with open_page(browser, base) as watched:
-        page = watched.page
-        page.add_init_script(
-            """const open = HTMLCanvasElement.prototype.getContext;
-            HTMLCanvasElement.prototype.getContext = function (kind, ...rest) {
-              return kind.startsWith("webgl") ? null : open.call(this, kind, ...rest);
-            };"""
-        )
-        page.goto(base + "viewer")
-        page.wait_for_selector("[data-viewer][data-ready]")
-        assert "no WebGL2" in page.inner_text(".warning")
-        expect(page.locator("[data-body]")).to_be_hidden()
-
-
 def test_an_image_that_cannot_be_read_is_named_as_such_and_leaves_the_downloads(browser, base):
     with open_page(browser, base) as watched:
         watched.page.goto(base + "gone")

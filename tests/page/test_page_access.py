@@ -151,12 +151,6 @@ def test_options_that_would_let_others_in_or_serve_nothing_are_refused(tmp_path,
         serve(**{"runs": [tmp_path], **options})
 
 
-def test_a_missing_package_is_named_with_the_command_that_installs_it(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "fastapi", None)
-    with refuses(r"fastapi.*pip install 'voxlate\[serve\]'"):
-        serve([tmp_path])
-
-
 @slow
 def test_the_server_starts_without_torch():
     """It shows what the processes of jobs wrote, and holds no network."""

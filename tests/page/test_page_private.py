@@ -31,9 +31,3 @@ def test_uploads_and_results_are_for_their_owner_alone_whatever_the_umask(
     assert {path.name for path in found} >= {"inner", "t1.nii.gz", "out", "t2.nii.gz", "job.json"}
     modes = {path: stat.S_IMODE(path.stat().st_mode) for path in found}
     assert modes == {path: 0o700 if path.is_dir() else 0o600 for path in found}
-
-
-def test_the_page_says_how_long_a_check_may_take(page, cohort):
-    made = page(check_minutes=3.0)
-    place = made.upload(cohort / "case1" / "t1.nii.gz").headers["location"]
-    assert "A check takes at most 3 minutes." in made.get(place).text

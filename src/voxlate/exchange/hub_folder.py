@@ -14,6 +14,7 @@ from typing import Any
 
 from voxlate.base.errors import BadInput, plural
 from voxlate.base.files import whole_folder, write_text
+from voxlate.base.hub import huggingface_hub
 from voxlate.base.messages import Message, message
 from voxlate.evaluation.intervals.summary import sentences
 from voxlate.evaluation.scoring.metrics import METRIC_OF
@@ -182,8 +183,6 @@ def write_card(
 
 def _header(model: Model, scored: Scored | None, licence: str) -> str:
     """The YAML at the head, which the hub reads."""
-    from huggingface_hub import ModelCardData
-
     data = model.facts.data
     modalities = dict.fromkeys([*data.source, *data.target])
     known: dict[str, Any] = {"license": licence.lower()}
@@ -192,7 +191,7 @@ def _header(model: Model, scored: Scored | None, licence: str) -> str:
         known = {"license": "other", "license_name": name}
     if scored is not None:
         known |= {"model_name": model.facts.title, "eval_results": [*_results(scored.scores)]}
-    table = ModelCardData(
+    table = huggingface_hub.ModelCardData(
         library_name="voxlate",
         pipeline_tag="image-to-image",
         tags=["medical", "image-synthesis", "not-a-medical-device", *modalities],
@@ -203,14 +202,12 @@ def _header(model: Model, scored: Scored | None, licence: str) -> str:
 
 def _results(scores: Scores) -> Iterator[Any]:
     """The scores as results of the hub's model index."""
-    from huggingface_hub import EvalResult
-
     for name, part in scores.parts.items():
         for key, summary in scores.means[name].get(SYNTHESIS, {}).items():
             metric = METRIC_OF.get(key)
             if metric is None or summary["mean"] is None:
                 continue
-            yield EvalResult(
+            yield huggingface_hub.EvalResult(
                 task_type="image-to-image",
                 task_name="image synthesis",
                 dataset_type="private",
