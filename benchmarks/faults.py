@@ -214,7 +214,7 @@ def main() -> None:
     print(f"of {len(scans)} heads each: said, by a caution or more, right reason first")
     for name, count in counts.items():
         print(f"{name:28}", *count)
-    print("all", *sum(counts.values()), "of", len(scans) * len(RIGHT))
+    print("all", *np.sum([*counts.values()], axis=0), "of", len(scans) * len(RIGHT))
 
 
 if __name__ == "__main__":

@@ -76,6 +76,8 @@ MANY, FARTHEST = 50, 0.03  # usual scans, of which this share may have a fault o
 HEIGHT = "height_mm"
 PART = 0.6  # of the least usual height, below which a scan shows a part
 MOST_SAID = 3  # numbers of a scan
+LOST_MM = 6.0  # of the crown: see crown-missing in limits.toml
+FROM_TOP = ("area_", "forward_")  # numbers that are measured from the top of the body
 
 
 @dataclass(frozen=True)
@@ -194,7 +196,7 @@ def _messages(
 ) -> list[Message]:
     """A message for each code of numbers that lie far, on the farthest of them."""
     farthest = dict[str, Deviation]()
-    for one in _explained(found):
+    for one in _explained(found, scan):
         if one.times > NOTED:
             farthest.setdefault(numbers()[one.name].code, one)
     said = []
@@ -225,12 +227,17 @@ def _with_poses(own: Mapping[str, float], found: Sequence[Deviation]) -> list[De
     return [one for one in found if one.name not in unfit]
 
 
-def _explained(found: Sequence[Deviation]) -> list[Deviation]:
-    """Deviations, the largest first, where a body that lies turned explains what its outline shows, and is as far as that."""
+def _explained(found: Sequence[Deviation], scan: Fingerprint) -> list[Deviation]:
+    """Deviations, the largest first, without those that others explain.
+
+    A body that lies turned explains what its outline shows, and is as far as that; a crown that is missing explains what is
+    measured from the top.
+    """
     poses = {one.name: numbers()[one.name].pose for one in found}
     cause = next((one for one in found if poses[one.name] == "cause"), None)
     if cause is None or cause.times <= CAREFUL:
-        return [*found]
+        has_crown = scan.numbers.get("lost_mm", 0.0) <= LOST_MM
+        return [one for one in found if has_crown or not one.name.startswith(FROM_TOP)]
     effects = [one.times for one in found if poses[one.name] == "effect"]
     largest = replace(cause, times=max(cause.times, *effects))
     rest = [one for one in found if not poses[one.name]]
