@@ -16,7 +16,6 @@ import numpy as np
 
 from voxlate.base.array_types import AnyArray, Float32, UInt8
 from voxlate.base.messages import (
-    CAREFUL,
     FEW_PATIENTS,
     NOTED,
     REFUSED,
@@ -76,6 +75,7 @@ MANY, FARTHEST = 50, 0.03  # usual scans, of which this share may have a fault o
 HEIGHT = "height_mm"
 PART = 0.6  # of the least usual height, below which a scan shows a part
 MOST_SAID = 3  # numbers of a scan
+TURNED = 2.0  # times, from which a body lies turned; with less, nothing is said of it
 LOST_MM = 6.0  # of the crown: see crown-missing in limits.toml
 FROM_TOP = ("area_", "forward_")  # numbers that are measured from the top of the body
 
@@ -235,9 +235,10 @@ def _explained(found: Sequence[Deviation], scan: Fingerprint) -> list[Deviation]
     """
     poses = {one.name: numbers()[one.name].pose for one in found}
     cause = next((one for one in found if poses[one.name] == "cause"), None)
-    if cause is None or cause.times <= CAREFUL:
+    if cause is None or cause.times <= TURNED:
         has_crown = scan.numbers.get("lost_mm", 0.0) <= LOST_MM
-        return [one for one in found if has_crown or not one.name.startswith(FROM_TOP)]
+        kept = [one for one in found if poses[one.name] != "cause"]
+        return [one for one in kept if has_crown or not one.name.startswith(FROM_TOP)]
     effects = [one.times for one in found if poses[one.name] == "effect"]
     largest = replace(cause, times=max(cause.times, *effects))
     rest = [one for one in found if not poses[one.name]]
