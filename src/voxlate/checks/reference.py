@@ -183,7 +183,7 @@ def among(
         others = known.values[owners != patients[name]]
         own = {key: float(value) for key, value in zip(known.names, row) if value > MISSING}
         found = _deviations(own, known.names, others, trimmed=TRIMMED)
-        found = [one for one in found if one.times > REFUSED]
+        found = [one for one in _explained(found, scans[name]) if one.times > REFUSED]
         of = "the other cases"
         said += [
             one.on(name) for one in _messages(found, scans[name], called, of, FEW_PATIENTS - 1)
@@ -240,7 +240,7 @@ def _explained(found: Sequence[Deviation], scan: Fingerprint) -> list[Deviation]
         kept = [one for one in found if poses[one.name] != "cause"]
         return [one for one in kept if has_crown or not one.name.startswith(FROM_TOP)]
     effects = [one.times for one in found if poses[one.name] == "effect"]
-    largest = replace(cause, times=max(cause.times, *effects))
+    largest = replace(cause, times=max([cause.times, *effects]))
     rest = [one for one in found if not poses[one.name]]
     return sorted([largest, *rest], key=lambda one: -one.times)
 
