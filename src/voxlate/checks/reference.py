@@ -16,7 +16,6 @@ import numpy as np
 
 from voxlate.base.array_types import AnyArray, Float32, UInt8
 from voxlate.base.messages import (
-    CAREFUL,
     FEW_PATIENTS,
     NOTED,
     REFUSED,
@@ -76,6 +75,9 @@ MANY, FARTHEST = 50, 0.03  # usual scans, of which this share may have a fault o
 HEIGHT = "height_mm"
 PART = 0.6  # of the least usual height, below which a scan shows a part
 MOST_SAID = 3  # numbers of a scan
+TURNED = 2.0  # times, from which a body lies turned; with less, nothing is said of it
+LOST_MM = 6.0  # of the crown: see crown-missing in limits.toml
+FROM_TOP = ("area_", "forward_")  # numbers that are measured from the top of the body
 
 
 @dataclass(frozen=True)
@@ -181,7 +183,7 @@ def among(
         others = known.values[owners != patients[name]]
         own = {key: float(value) for key, value in zip(known.names, row) if value > MISSING}
         found = _deviations(own, known.names, others, trimmed=TRIMMED)
-        found = [one for one in found if one.times > REFUSED]
+        found = [one for one in _explained(found, scans[name]) if one.times > REFUSED]
         of = "the other cases"
         said += [
             one.on(name) for one in _messages(found, scans[name], called, of, FEW_PATIENTS - 1)
@@ -194,7 +196,7 @@ def _messages(
 ) -> list[Message]:
     """A message for each code of numbers that lie far, on the farthest of them."""
     farthest = dict[str, Deviation]()
-    for one in _explained(found):
+    for one in _explained(found, scan):
         if one.times > NOTED:
             farthest.setdefault(numbers()[one.name].code, one)
     said = []
@@ -225,14 +227,20 @@ def _with_poses(own: Mapping[str, float], found: Sequence[Deviation]) -> list[De
     return [one for one in found if one.name not in unfit]
 
 
-def _explained(found: Sequence[Deviation]) -> list[Deviation]:
-    """Deviations, the largest first, where a body that lies turned explains what its outline shows, and is as far as that."""
+def _explained(found: Sequence[Deviation], scan: Fingerprint) -> list[Deviation]:
+    """Deviations, the largest first, without those that others explain.
+
+    A body that lies turned explains what its outline shows, and is as far as that; a crown that is missing explains what is
+    measured from the top.
+    """
     poses = {one.name: numbers()[one.name].pose for one in found}
     cause = next((one for one in found if poses[one.name] == "cause"), None)
-    if cause is None or cause.times <= CAREFUL:
-        return [*found]
+    if cause is None or cause.times <= TURNED:
+        has_crown = scan.numbers.get("lost_mm", 0.0) <= LOST_MM
+        kept = [one for one in found if poses[one.name] != "cause"]
+        return [one for one in kept if has_crown or not one.name.startswith(FROM_TOP)]
     effects = [one.times for one in found if poses[one.name] == "effect"]
-    largest = replace(cause, times=max(cause.times, *effects))
+    largest = replace(cause, times=max([cause.times, *effects]))
     rest = [one for one in found if not poses[one.name]]
     return sorted([largest, *rest], key=lambda one: -one.times)
 
