@@ -28,6 +28,7 @@ from voxlate.scans.cohorts.folders import (
     refuse_no_images,
 )
 from voxlate.scans.cohorts.manifest import (
+    OWN_NAMES,
     check_stated,
     read_manifest,
     root_and_manifest,
@@ -111,6 +112,8 @@ def find_cohort(
     layout = _layout(root, asked)
     if layout.title and asked.preset is None:
         found.guessed.append(f"the layout is that of {layout.title}")
+    if table is not None and asked.manifest is None and table.name not in OWN_NAMES:
+        found.guessed.append(f"{table.name} is the manifest of the cohort")
     cases = _cases(root, table, layout, asked, exclusion, found)
     state_pairs(cases, found, root)
     patients = asked.patients

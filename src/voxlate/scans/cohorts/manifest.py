@@ -59,7 +59,7 @@ def root_and_manifest(
 ) -> tuple[Path, Path | None]:
     """The folder of a cohort and its manifest, where `root` may itself be the manifest; None: there is none.
 
-    By default the manifest is a file of the folder with one of OWN_NAMES.
+    By default the manifest is a file of the folder with one of OWN_NAMES, or its only table that lists files by modality.
     """
     root = Path(root)
     is_table = root.suffix.lower() in TABLES and not root.is_dir()
@@ -71,7 +71,19 @@ def root_and_manifest(
         return root.parent, root
     if manifest is not None:
         return root, Path(manifest)
-    return root, next((root / name for name in OWN_NAMES if (root / name).is_file()), None)
+    own = [root / name for name in OWN_NAMES if (root / name).is_file()]
+    others = sorted(path for kind in TABLES for path in root.glob(f"*{kind}"))
+    listing = own or [path for path in others if lists_files(path)]
+    return root, listing[0] if own or len(listing) == 1 else None
+
+
+def lists_files(path: Path) -> bool:
+    """Whether a table has columns of modalities and of paths, by any of their names."""
+    try:
+        names = {re.sub("[^a-z]", "", name) for name in read_table(path)}
+    except BadInput:  # which is said of it as of a list of splits
+        return False
+    return all(names & {ours, *SAME[ours].split()} for ours in ("modality", "path"))
 
 
 def write_manifest(path: Path, root: Path, cases: Sequence[CaseFiles]) -> None:

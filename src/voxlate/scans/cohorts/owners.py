@@ -35,6 +35,8 @@ SUFFIX = re.compile(
     re.IGNORECASE,
 )
 MOST_SESSIONS = 4  # of a patient in 'anna_1' and 'anna_2'; more are numbered patients of a group
+# Pictures called anna_s005 or anna_005, of anna.
+SLICE = re.compile(r"(?P<patient>.*[^\W_].*?)[-_. ]+(?:s|z|slice)?[-_]?\d{2,}", re.IGNORECASE)
 NUMBERED = re.compile(r"(?:[a-z]+[-_. ]?)?\d+", re.IGNORECASE)  # pictures called 0001 or img_001
 
 
@@ -96,6 +98,10 @@ def state_owners(
             f"{plural(len(several), 'patient')} by public identifiers ({first_of(sorted(several))})"
         )
     others = [name for name in unstated if name not in public and name not in found.undecided]
+    are_pictures = all(is_picture(path) for case in cases for path in case.files.values())
+    of_pictures = _owners_of_slices(others, found) if are_pictures else {}
+    public |= of_pictures
+    others = [name for name in others if name not in of_pictures]
     shared = shared_stems(others, bool(found.unpaired))
     if shared:
         shown = [f"{stem}: {first_of(group, 3)}" for stem, group in shared.items()]
@@ -104,13 +110,24 @@ def state_owners(
         )
     found.undecided |= {name for group in shared.values() for name in group}
     owners = {name: public.get(name, "" if name in found.undecided else name) for name in unstated}
-    if all(is_picture(path) for case in cases for path in case.files.values()):
+    if are_pictures:
         numbered = [name for name in others if NUMBERED.fullmatch(name) and not is_person(name)]
         if len(numbered) > 1:
             sentence = f"the names of {len(numbered)} pictures state a number and no patient ({first_of(numbered, 3)}), so that each counts as a patient; --patients FILE states whose they are"
             found.guessed.append(sentence)
             found.unowned.append(sentence)
     return [replace(case, patient=case.patient or owners.get(case.case, "")) for case in cases]
+
+
+def _owners_of_slices(names: Sequence[str], found: CohortFiles) -> dict[str, str]:
+    """The patients of pictures that are called as slices of several patients, which is noted; {} for other names."""
+    matches = {name: match for name in names if (match := SLICE.fullmatch(name))}
+    owners = {name: match["patient"] for name, match in matches.items()}
+    count = len({*owners.values()})
+    if len(owners) < len(names) or not 1 < count < len(names):
+        return {}
+    found.guessed.append(f"pictures are slices of {plural(count, 'patient')} by their names")
+    return owners
 
 
 def require_patients(found: CohortFiles, root: Path) -> None:

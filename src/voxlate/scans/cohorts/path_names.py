@@ -26,6 +26,7 @@ from voxlate.scans.images.units import COUNTS, UNITS, plain_modality
 
 SILENT = {"anat", "images", "image", "scans", "volumes"}  # folders that state nothing
 SESSION = re.compile(rf"ses(?:sion)?[-_]?\w+|.*(?:{DATE}).*", re.IGNORECASE)
+NUMBERED_SERIES = re.compile(r"\d+\.\d+-")  # folders as TCIA's downloader writes them
 MOST_MODALITIES = 8  # folders of modalities side by side
 
 
@@ -90,6 +91,8 @@ def read_names(
         own, modality = "", rest  # the default layout: CASE/ANY_NAME
     elif any(map(is_person, names)) and not re.search(r"\d", own) and rest.endswith(modality):
         own, modality = "", rest  # in a patient's folder: 'Tumor T1'
+    if is_dicom and NUMBERED_SERIES.match(stem):
+        own, modality = "", ""  # which the tags state
     ids = [*names, own] if own and own not in names else names
     plain = tuple(name.replace(" ", "_") for name in ids)
     repeats = bool(own) and rest != stem.replace(" ", "_") and rest != stem
