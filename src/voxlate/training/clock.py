@@ -110,7 +110,7 @@ class Clock:
 
     def fill(self, step: int) -> None:
         """Give the steps up to this one, which a race has trained by its recipe, their places."""
-        if self.budget is not None:
+        if self.budget is not None and not self.has_ended:
             self._add([float(done) for done in range(len(self.places), step + 1)])
             self.restart()
 
