@@ -85,7 +85,8 @@ def test_without_a_plan_the_place_of_a_step_is_its_number():
         ([1.0] * 40, 20),  # as planned
         ([0.75] * 40, 27),
         ([0.5] * 40, 30),  # the most steps that are useful
-        ([2.0] * 40, 20),  # a step moves on by a twentieth at most
+        ([2.0] * 40, 10),
+        ([9.0] * 40, 5),  # a step moves on by the place of four planned ones at most
         ([0.5] * 4 + [0.75] * 40, 28),
     ],
 )
