@@ -9,8 +9,8 @@ import pytest
 from rows import slow
 
 FUZZ = Path(__file__).parents[1] / "fuzz" / "fuzz.py"
-OWN = ["cohort.json", "prepared case", "weights", "metrics.json", "calibration", "state"]
-FURTHER = ["anatomy", "clock of a plan", "state, muon", "calibration of samples", "latents"]
+OWN = ["cohort.json", "prepared case", "weights", "metrics.json", "calibration"]
+FURTHER = ["anatomy", "clock of a plan", "calibration of samples", "latents"]
 
 
 @slow

@@ -16,8 +16,7 @@ from voxlate.anatomy.maps import MAPS
 from voxlate.anatomy.phantom_cohort import write_cohort
 from voxlate.base.messages import Message
 from voxlate.scans.cases.prepared import open_cohort
-from voxlate.training.batches.batches import Batches
-from voxlate.training.batches.replay import Mixed
+from voxlate.training.batches.batches import Batches, Mixed
 from voxlate.training.planning.adapt import adapt
 from voxlate.training.planning.site import check_names, check_units
 from voxlate.training.run import Run

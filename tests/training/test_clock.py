@@ -1,5 +1,6 @@
 """A planned stage follows the share of its seconds that has passed; its recorded steps repeat bit for bit."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -11,14 +12,16 @@ from accelerate import Accelerator
 
 from refusals import refuses
 from rows import every_row, slow
-from trainings import recipe_of_text, same_weights
+from trainings import recipe_of_text, same_weights, stop_at
 from voxlate.base.errors import Stopped
 from voxlate.base.files import read_json, write_json
 from voxlate.training.clock import MOST_SHARE, Budget, Clock, read_places
+from voxlate.training.continuing import train_further
 from voxlate.training.planning.plan import begun_recipe
 from voxlate.training.planning.rules import HELD
 from voxlate.training.recipe.run_provenance import read_run
 from voxlate.training.recipe.training_settings import Training
+from voxlate.training.run import Run
 from voxlate.training.train import Beginning, train
 from voxlate.training.weights import read_header
 
@@ -82,7 +85,8 @@ def test_without_a_plan_the_place_of_a_step_is_its_number():
         ([1.0] * 40, 20),  # as planned
         ([0.75] * 40, 27),
         ([0.5] * 40, 30),  # the most steps that are useful
-        ([2.0] * 40, 20),  # a step moves on by a twentieth at most
+        ([2.0] * 40, 10),
+        ([9.0] * 40, 5),  # a step moves on by the place of four planned ones at most
         ([0.5] * 4 + [0.75] * 40, 28),
     ],
 )
@@ -143,6 +147,7 @@ def test_recorded_steps_repeat_and_the_clock_goes_on_after_them(seconds, begin, 
     end = len(again.places) - 1
     assert [again.place(end + further) for further in range(3)] == [100, 101, 102]
     again.move_on(end + 1)
+    again.fill(end + 2)
     assert begin(options, budget).places == again.places, "further steps have places without it"
 
 
@@ -200,6 +205,7 @@ def test_a_planned_training_ends_in_its_seconds_and_repeats_bit_for_bit(
     assert all(22 < steps < 27 for steps in taken)
     assert said.count("too-slow") == 1
     assert begun_recipe(out)[0] == planned, "a recipe is not rewritten"
+    places = run.clock.read_text()
     assert read_json(run.provenance)["budgets"]["final"]["seconds"] == STEPS
 
     first, second = sorted(states.glob("*.pt"))
@@ -219,6 +225,13 @@ def test_a_planned_training_ends_in_its_seconds_and_repeats_bit_for_bit(
         fit_planned(other)
         assert same_weights(run, other)
         assert same_weights(run, other, "regression")
+        assert Run(other).clock.read_text() == places
+
+    for steps, stop in ((4, (2,)), (None, ())):
+        with contextlib.suppress(Stopped):
+            train_further(out, steps=steps, device="cpu", progress=stop_at(*stop))
+    assert read_header(run.weights())["steps"] == taken[1] + 4
+    assert run.clock.read_text() == places
 
 
 def test_a_run_whose_steps_an_earlier_version_corrected_is_read(tmp_path):

@@ -18,8 +18,10 @@ from voxlate.base.records import Count, Positive, Record, Several
 from voxlate.training.processes import by_main
 from voxlate.training.recipe.training_settings import Training
 
-# Largest share of a stage by which a step moves on, so that a pause of the machine does not end a training.
+# A step moves on by this share of a stage at most, or by the place of so many of its planned steps, so that a pause of the
+# machine does not end a training.
 MOST_SHARE = 0.05
+MOST_PLANNED = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +103,7 @@ class Clock:
             """The place by the seconds that have passed, which never falls."""
             passed = (time.monotonic() - self.begun) / budget.seconds
             before = self.places[-1] / self.options.steps
-            most = before + max(MOST_SHARE, 1 / budget.most_steps)
+            most = before + max(MOST_SHARE, MOST_PLANNED / self.options.steps)
             share = max(min(passed, most), before, step / budget.most_steps)
             return min(share * self.options.steps, self.options.steps)
 
@@ -110,7 +112,7 @@ class Clock:
 
     def fill(self, step: int) -> None:
         """Give the steps up to this one, which a race has trained by its recipe, their places."""
-        if self.budget is not None:
+        if self.budget is not None and not self.has_ended:
             self._add([float(done) for done in range(len(self.places), step + 1)])
             self.restart()
 

@@ -17,8 +17,7 @@ from voxlate.base.machine import begin_reader, cores
 from voxlate.base.messages import Say
 from voxlate.scans.cases.prepared import Cohort
 from voxlate.science.batch import Batch
-from voxlate.training.batches.batches import Batches, Planes, training_batches
-from voxlate.training.batches.replay import Mixed
+from voxlate.training.batches.batches import Batches, Mixed, Planes, training_batches
 from voxlate.training.clock import Budget, Budgets, Clock
 from voxlate.training.recipe import FullStage, Recipe
 from voxlate.training.run import Run

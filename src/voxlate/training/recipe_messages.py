@@ -20,7 +20,7 @@ from voxlate.training.batches.patches import (
     note_on_padding,
     training_cases,
 )
-from voxlate.training.recipe import FullStage, Recipe, Synthesis
+from voxlate.training.recipe import FullStage, Recipe
 from voxlate.training.validate import validation_split
 
 
@@ -64,7 +64,6 @@ def _of_stage(stage: FullStage, recipe: Recipe, cohort: Cohort) -> Iterator[Mess
         yield message("other-patch", text)
     if text := _weights_note(stage, cohort, teaching):
         yield message("loss-weights", text)
-    yield message("validation", _validation_note(stage, recipe.synth))
 
 
 def _notes_on_patches(data: DataSettings, cohort: Cohort) -> Iterator[str]:
@@ -115,15 +114,3 @@ def _start_note(stage: FullStage, recipe: Recipe) -> str:
             theirs = "×".join(map(str, other.data.patch[1:]))
             return f"stage '{stage.name}' sees patches of {patch[0]}×{patch[1]}, '{other.name}', whose weights it starts from, of {theirs}: set data.patch and stages.{other.name}.data.patch alike."
     return ""
-
-
-def _validation_note(stage: FullStage, synth: Synthesis) -> str:
-    """A sentence on the validation of a stage, and its share of the training."""
-    options = stage.train
-    sampling = stage.validation_sampling(synth)
-    often = f"every {options.validate_every} steps" if options.validate_every else "at the end"
-    drawn = (
-        f" drawn by {sampling.sampler} in {sampling.steps} steps" if stage.method.iterates else ""
-    )
-    share = stage.validation_share(sampling)
-    return f"validation of stage '{stage.name}' {often}: {options.validation_items} items{drawn}, {share:.1%} of the network evaluations."

@@ -219,7 +219,7 @@ def choose_start(
     draft = winner.draft
     draft.state = result.state
     draft.why["net.width"] = Why(
-        f"{draft.size} gets {draft.steps:,} steps of {winner.step_seconds:.3f} s"
+        f"{draft.size} gets {plural(draft.steps, 'step')} of {winner.step_seconds:.3f} s"
     )
     draft.why["start_from"] = Why(why)
     return candidate(draft.size, winner.step_seconds), draft

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from itertools import product
 from math import ceil, inf, log, log2, sqrt
 
-from voxlate.base.errors import BadInput
+from voxlate.base.errors import BadInput, plural
 from voxlate.base.messages import Say, message
 from voxlate.training.planning import rules
 from voxlate.training.planning.cohort_facts import CohortFacts
@@ -179,7 +179,7 @@ def reason(best: Candidate, others: list[Candidate]) -> Why:
         text += " of the networks whose step was timed"
     if named := [_compare(candidate, best) for candidate in others[:RUNNERS_UP]]:
         text += f"; others: {', '.join(named)}"
-    return Why(f"{best.size} gets {best.steps:,} steps of {best.seconds:.3f} s", text)
+    return Why(f"{best.size} gets {plural(best.steps, 'step')} of {best.seconds:.3f} s", text)
 
 
 def _compare(candidate: Candidate, best: Candidate) -> str:
