@@ -42,7 +42,7 @@ def test_steps_that_worsen_the_error_leave_the_weights_of_the_run(
     run = fit(read_tiny(steps=80))
     # a rate at which every step worsens the images
     monkeypatch.setattr("voxlate.training.planning.adapt.RATE", 1e4)
-    done = adapt(run.folder, prepared, out, steps=2, share=0, device="cpu")
+    done = adapt(run.folder, prepared, out, steps=2, replay_share=0, device="cpu")
     assert same_weights(done, run)
     header = read_header(done.weights())
     assert header["kept_step"] == 0
@@ -145,7 +145,7 @@ def test_both_stages_of_a_run_are_adapted_and_the_last_holds_the_new_predictor(
     trained, prepared, tmp_path
 ):
     run = trained("two", TWO)
-    done = adapt(run, prepared, tmp_path / "adapted", steps=2, share=0, device="cpu")
+    done = adapt(run, prepared, tmp_path / "adapted", steps=2, replay_share=0, device="cpu")
     inside = read_weights(done.weights())
     for name, tensor in read_weights(done.weights("mean")).items():
         assert torch.equal(inside[f"task.predictor.{name}"], tensor), name
