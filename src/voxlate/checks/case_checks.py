@@ -122,7 +122,8 @@ def mask_numbers(mask: Volume, inside: Bool, bodies: Sequence[Bool]) -> dict[str
         body = max(shown, key=lambda body: inside[body].mean())
         of_body, of_rest = float(inside[body].mean()), float(inside[~body].mean())
         shares = {"of_body": of_body, "of_rest": of_rest, "more_outside": of_rest - of_body}
-        numbers |= {"held": of_body, **shares}
+        of_mask = np.count_nonzero(inside[~body]) / max(1, np.count_nonzero(inside))
+        numbers |= {"held": of_body, "in_air": of_mask, **shares}
     return numbers
 
 
