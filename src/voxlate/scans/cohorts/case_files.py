@@ -3,12 +3,12 @@
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from voxlate.base.errors import BadInput, first_of, plural
+from voxlate.base.errors import first_of, plural
 from voxlate.base.files import safe_name
 from voxlate.base.groups import grouped
 from voxlate.scans.cohorts.rows import Exclusion, Row, several_files
@@ -96,12 +96,11 @@ def cases_of(
     patient: str,
     runs: Literal["", "first"],
     found: CohortFiles,
-    unclear: Callable[[Sequence[Row]], BadInput] = several_files,
 ) -> list[CaseFiles]:
     """The cases of all rows that are not left out.
 
     patient: a regular expression whose first group, in the name of a case, is the patient; runs: which of several files
-    of a modality counts, noted in `found`; unclear: the error for them otherwise.
+    of a modality counts, noted in `found`; otherwise BadInput is raised for them.
     """
     by_case = grouped(
         ((row.split, row.patient and plain_name(row.patient), plain_name(row.case)), row)
@@ -127,7 +126,7 @@ def cases_of(
         for name, rows_of_modality in grouped((row.modality, row) for row in of_case).items():
             in_order = sorted(rows_of_modality, key=lambda row: str(row.path))
             if len(in_order) > 1 and not runs:
-                raise unclear([replace(row, case=case) for row in rows_of_modality])
+                raise several_files([replace(row, case=case) for row in rows_of_modality])
             files[name] = in_order[0].path
             others += [row.path.name for row in in_order[1:]]
         cases.append(_case(case, owner, split, files))

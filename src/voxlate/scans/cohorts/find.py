@@ -47,7 +47,7 @@ from voxlate.scans.cohorts.patterns import (
 )
 from voxlate.scans.cohorts.presets import Arrays, Preset, load_preset, recognise, split_part
 from voxlate.scans.cohorts.rows import Exclusion, Row, as_names, quote_some
-from voxlate.scans.cohorts.series import cases_by_series, join_by_person, rows_by_tags
+from voxlate.scans.cohorts.series import join_by_person, rows_by_tags
 from voxlate.scans.cohorts.slice_stacks import (
     assumptions,
     hold_out,
@@ -61,7 +61,12 @@ from voxlate.scans.cohorts.split import (
     sentences_on_shared_masks,
 )
 from voxlate.scans.cohorts.split_lists import lists_beside, take_lists
-from voxlate.scans.formats.dicom import holds_image
+from voxlate.scans.formats.dicom import (
+    describe_series,
+    holds_image,
+    is_dicom_folder,
+    list_series,
+)
 from voxlate.scans.formats.io import (
     endings_by_name,
     holds_slices,
@@ -187,12 +192,10 @@ def _cases(
             named = [replace(row, modality=layout.modality_of(row.modality)) for row in rows]
             cases = cases_of(named, exclusion, layout.patient, layout.runs, found)
             return state_rows(manifest, cases, found)
+    if layout.series and is_dicom_folder(root):  # root is itself one case
+        root = root.resolve()
     folders = folders_below(root, found)
-    if layout.series:
-        holding = [folder for folder, files in folders if files]
-        cases = cases_by_series(root, layout, holding, exclusion, found)
-    else:
-        cases = _cases_by_path(root, layout, folders, found, exclusion)
+    cases = _cases_by_path(root, layout, folders, found, exclusion)
     if layout.arrays is not None:
         refuse_unequal_stacks(cases)
     if table is not None:
@@ -216,10 +219,12 @@ def _cases_by_path(
     A path belongs to the first pattern that it matches; paths that match none, and cases without a scan, are noted.
     """
     named = [ending for ending in endings_by_name() if ending in " ".join(layout.places).lower()]
-    kinds = (*scan_endings(), *named)
+    kinds = () if layout.series else (*scan_endings(), *named)
+    if layout.series and is_dicom_folder(root):
+        root = root.parent
     skip = [path_expression(pattern) for pattern in layout.skip]
     every = sorted(image_paths(root, folders, kinds))
-    if not every:  # folders of scans have previews of these endings
+    if not every and not layout.series:  # folders of scans have previews of these endings
         every = sorted(image_paths(root, folders, PICTURE.named_endings))
     images = [path for path in every if not fits_any(path, skip)]
     others = [path for path in images if (root / path).is_dir() and not holds_image(root / path)]
@@ -233,7 +238,7 @@ def _cases_by_path(
         rows = _rows_by_names(root, paths, unmatched, found)
     else:
         rows = [*_rows_of(root, paths, layout, unmatched)]
-    if any(row.series for row in rows):
+    if any(row.series for row in rows) and not layout.series:
         found.guessed.append(
             "modalities of DICOM series are named by their tags (--preset FILE.toml chooses others)"
         )
@@ -241,10 +246,7 @@ def _cases_by_path(
     rows = [replace(row, modality=plain_name(row.modality)) for row in rows]
     cases = cases_of(rows, exclusion, layout.patient, layout.runs, found)
     if not cases:
-        expected = "' or '".join(pattern for _, pattern in layout.forms)
-        raise BadInput(
-            f"{root}: expected paths like '{expected}', found {len(paths)} of another form ({quote_some(paths)}). Pass --pattern with {{patient}}, {{case}} and {{modality}} where they stand in the path."
-        )
+        raise _none_fits(root, paths, layout)
     found.without_scan += [case.case for case in cases if not case.files]
     skipped = sorted({*every} - {*images})
     for where, names, what in (
@@ -263,6 +265,21 @@ def _cases_by_path(
             where.append(f"{len(names)} {what} ({quote_some(names)})")
     found.unread += folders_without_images(root, cases, folders, kinds)
     return _take_folds(root, [case for case in cases if case.files], found)
+
+
+def _none_fits(root: Path, paths: Sequence[str], layout: Preset) -> BadInput:
+    """The error of a cohort none of whose paths, or series, have the layout's form."""
+    expected = "' or '".join(pattern for _, pattern in layout.forms)
+    advice = "with {patient}, {case} and {modality} where they stand in the path"
+    if layout.series:
+        wanted = " or ".join(f"{tags} ({name})" for name, tags in layout.series.items())
+        shown = describe_series(list_series(root / paths[0]))
+        return BadInput(
+            f"{root}: expected DICOM series with {wanted} in folders like '{expected}', found none in {len(paths)} folders; {paths[0]} has {shown}. Name the tags in a preset file of your own, or pass --pattern {advice}."
+        )
+    return BadInput(
+        f"{root}: expected paths like '{expected}', found {len(paths)} of another form ({quote_some(paths)}). Pass --pattern {advice}."
+    )
 
 
 def _take_folds(root: Path, cases: list[CaseFiles], found: CohortFiles) -> list[CaseFiles]:
@@ -343,7 +360,9 @@ def _rows_of(root: Path, paths: list[str], layout: Preset, unmatched: list[str])
         patient, study, split = study_of(match, root, splits)
         stated = match.groupdict().get("modality", "")
         if not {stated, *dict(parts_of[place])} - {""}:
-            tagged = rows_by_tags(root, path) if scan.is_dir() else [Row(None, "", UNNAMED, scan)]
+            tagged = [Row(None, "", UNNAMED, scan)]
+            if scan.is_dir():
+                tagged = rows_by_tags(root, path, layout.series)
             for row in tagged:
                 yield replace(row, patient=patient, case=study, split=split)
             continue

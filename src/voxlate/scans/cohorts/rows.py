@@ -79,5 +79,5 @@ def several_files(rows: Sequence[Row]) -> BadInput:
     """The error of a case with several files of one modality."""
     first, *others = rows
     return BadInput(
-        f"{first.path}: expected one {first.modality} of case {first.case}, found also {first_of([row.path for row in others])}. Name one in a table (--manifest), skip the others in a preset file (--preset, key skip), or leave the case out (--exclude {first.case}); if each is of a session in a folder of its own, pass --pattern '**/{{patient}}/{{case}}/{{modality}}'."
+        f"{first.path}: expected one {first.modality} of case {first.case}, found also {first_of([row.series or row.path for row in others])}. Name one in a table (--manifest), skip the others or narrow the series' tags in a preset file (--preset, keys skip and series), or leave the case out (--exclude {first.case}); if each is of a session in a folder of its own, pass --pattern '**/{{patient}}/{{case}}/{{modality}}'."
     )
