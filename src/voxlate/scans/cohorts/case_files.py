@@ -129,7 +129,7 @@ def cases_of(
                 raise several_files([replace(row, case=case) for row in rows_of_modality])
             files[name] = in_order[0].path
             others += [row.path.name for row in in_order[1:]]
-        cases.append(_case(case, owner, split, files))
+        cases.append(_case(case, owner, split, files, of_case[0].fold))
     if others:
         found.guessed.append(
             f"of several files of a modality the first by name counts; {plural(len(others), 'other')} not read ({first_of(sorted(others), 3)}): write a manifest (voxlate manifest) to take them"
@@ -142,7 +142,9 @@ def plain_name(text: str) -> str:
     return re.sub(r"[^\w.-]+", "_", text).strip(".") or "case"
 
 
-def _case(case: str, patient: str, split: str | None, paths: Mapping[str, Path]) -> CaseFiles:
+def _case(
+    case: str, patient: str, split: str | None, paths: Mapping[str, Path], fold: int | None
+) -> CaseFiles:
     """A case from all its files: images, the mask and label maps go by their names."""
     for name in (case, *paths):
         safe_name(name, f"case {case}")
@@ -151,7 +153,7 @@ def _case(case: str, patient: str, split: str | None, paths: Mapping[str, Path])
         {name: paths[name] for name, kind in named.items() if kind == wanted}
         for wanted in ("image", "mask", "labels")
     )
-    return CaseFiles(case, patient, split, images, next(iter(masks.values()), None), labels)
+    return CaseFiles(case, patient, split, images, next(iter(masks.values()), None), labels, fold)
 
 
 def kind_of(name: str) -> Literal["image", "mask", "labels"]:

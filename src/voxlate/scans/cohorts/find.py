@@ -29,11 +29,9 @@ from voxlate.scans.cohorts.folders import (
 )
 from voxlate.scans.cohorts.manifest import (
     OWN_NAMES,
-    check_stated,
     read_manifest,
     root_and_manifest,
     rows_of,
-    state_rows,
 )
 from voxlate.scans.cohorts.owners import PATIENTS, state_owners
 from voxlate.scans.cohorts.pairing import state_pairs
@@ -129,18 +127,16 @@ def find_cohort(
         cases = state_owners(cases, patients, found)
     if layout.arrays is None and not is_stated:
         cases = join_by_person(cases, found)
-    if table is not None:
-        check_stated(cases, table)
-    else:
+    if table is None:
         cases = _settle_splits(cases, layout, found)
     refuse_leak(cases, table or patients or root)
     # lists and names have stated the patients only now
     cases = [case for case in cases if exclusion.keep_case(case.case, case.patient)]
     exclusion.refuse_unused(root)
     found.unclaimed += exclusion.sentences()
-    if not cases:
+    if not any(case.files for case in cases):
         raise BadInput(
-            f"{root}: expected at least one case with an image, found none: an empty cohort. Check the path."
+            f"{table or root}: expected at least one case with an image, found none but masks and label maps: an empty cohort. Add the path of a scan."
         )
     refuse_similar_names((case.case for case in cases), "case", table or root)
     refuse_similar_names((case.patient for case in cases), "patient", patients or table or root)
@@ -177,7 +173,7 @@ def _cases(
     """The cases by the manifest, or those on disk, with what a manifest of notes or lists beside them state."""
     if table is not None:
         bases = (table.parent, root)
-        manifest = read_manifest(table, bases)
+        manifest = read_manifest(table, bases, found)
         kept = [
             exclusion.keep_case(name, patient)
             for name, patient in zip(manifest.names, manifest.table.get("patient", manifest.names))
@@ -187,24 +183,21 @@ def _cases(
                 f"{table}: expected a case that --exclude does not name, found none. Leave some in."
             )
         manifest.table = manifest.table[kept]
-        rows = rows_of(manifest, bases, asked.allow_outside)
+        rows = rows_of(manifest, bases, asked.allow_outside, found)
         if rows:
             named = [replace(row, modality=layout.modality_of(row.modality)) for row in rows]
-            cases = cases_of(named, exclusion, layout.patient, layout.runs, found)
-            return state_rows(manifest, cases, found)
+            return cases_of(named, exclusion, layout.patient, layout.runs, found)
     if layout.series and is_dicom_folder(root):  # root is itself one case
         root = root.resolve()
     folders = folders_below(root, found)
     cases = _cases_by_path(root, layout, folders, found, exclusion)
     if layout.arrays is not None:
         refuse_unequal_stacks(cases)
+    lists = lists_beside(root, folders)
     if table is not None:
-        cases = state_rows(manifest, cases, found)
-        if "split" in manifest.table or "fold" in manifest.table:
-            return cases
-    else:
-        cases = _leave_out(cases, layout, found)
-    return take_lists(root, lists_beside(root, folders), cases, found)
+        is_split = "split" in manifest.table or "fold" in manifest.table
+        return take_lists(root, [] if is_split else lists, cases, found, manifest)
+    return take_lists(root, lists, _leave_out(cases, layout, found), found)
 
 
 def _cases_by_path(
@@ -264,7 +257,7 @@ def _cases_by_path(
         if names:
             where.append(f"{len(names)} {what} ({quote_some(names)})")
     found.unread += folders_without_images(root, cases, folders, kinds)
-    return _take_folds(root, [case for case in cases if case.files], found)
+    return [case for case in cases if case.files]
 
 
 def _none_fits(root: Path, paths: Sequence[str], layout: Preset) -> BadInput:
@@ -280,23 +273,6 @@ def _none_fits(root: Path, paths: Sequence[str], layout: Preset) -> BadInput:
     return BadInput(
         f"{root}: expected paths like '{expected}', found {len(paths)} of another form ({quote_some(paths)}). Pass --pattern {advice}."
     )
-
-
-def _take_folds(root: Path, cases: list[CaseFiles], found: CohortFiles) -> list[CaseFiles]:
-    """The cases with the folds of folders called fold0 to fold4, where all have one; those of fold 0 validate."""
-    folds = []
-    for case in cases:
-        path = next(iter(case.files.values()))
-        names = path.relative_to(root).parts[:-1]
-        matches = (re.fullmatch(r"(?i)folds?[-_ ]?([0-4])", name) for name in names)
-        folds.append(next((int(match[1]) for match in matches if match), None))
-    if None in folds or 0 not in folds or len({*folds}) == 1:
-        return cases
-    found.guessed.append("folds by folders")
-    return [
-        replace(case, fold=fold, split=case.split or ("train" if fold else "val"))
-        for case, fold in zip(cases, folds)
-    ]
 
 
 def _rows_by_names(

@@ -16,7 +16,7 @@ MOST_QUOTED = 3  # names or paths in a message
 class Row:
     """A file of a cohort: what its path, its table or its tags state.
 
-    patient, split: None where nothing states them; series: the DICOM series.
+    patient, split, fold: None where nothing states them; series: the DICOM series.
     """
 
     patient: str | None
@@ -25,6 +25,7 @@ class Row:
     path: Path
     series: SeriesInfo | None = None
     split: str | None = None
+    fold: int | None = None
 
 
 @dataclass
