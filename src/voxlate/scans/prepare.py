@@ -46,15 +46,13 @@ from voxlate.scans.cases.prepared import (
     read_tables,
     write_cohort,
 )
-from voxlate.scans.cohorts.case_files import CaseFiles
-from voxlate.scans.cohorts.cohort_refusals import check_unit
+from voxlate.scans.cohorts.case_files import CaseFiles, as_names
 from voxlate.scans.cohorts.owners import EACH, is_expression
-from voxlate.scans.cohorts.rows import as_names
 from voxlate.scans.formats.io import content_hash, read_volume
 from voxlate.scans.images.grid import Volume
 from voxlate.scans.images.simpleitk import write_transform
 from voxlate.scans.prepare_options import PrepareOptions
-from voxlate.scans.survey import Inputs, read_inputs
+from voxlate.scans.survey import Inputs, check_unit, read_inputs
 
 MOST_WORKERS = 8
 # Further entries of a cohort's folder.

@@ -16,9 +16,13 @@ from voxlate.scans.cohorts.case_files import (
     UNNAMED,
     CaseFiles,
     CohortFiles,
+    Exclusion,
+    Row,
+    as_names,
     cases_of,
     is_known,
     plain_name,
+    quote_some,
 )
 from voxlate.scans.cohorts.folders import (
     folders_below,
@@ -34,17 +38,16 @@ from voxlate.scans.cohorts.manifest import (
     rows_of,
 )
 from voxlate.scans.cohorts.owners import PATIENTS, state_owners
-from voxlate.scans.cohorts.pairing import state_pairs
 from voxlate.scans.cohorts.path_names import modality_by_name, name_cases, read_names
 from voxlate.scans.cohorts.patterns import (
     fits_any,
     path_expression,
     split_folders,
     split_of_name,
+    state_pairs,
     study_of,
 )
 from voxlate.scans.cohorts.presets import Arrays, Preset, load_preset, recognise, split_part
-from voxlate.scans.cohorts.rows import Exclusion, Row, as_names, quote_some
 from voxlate.scans.cohorts.series import join_by_person, rows_by_tags
 from voxlate.scans.cohorts.slice_stacks import (
     assumptions,

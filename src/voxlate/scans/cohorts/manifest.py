@@ -11,11 +11,10 @@ import pandas as pd
 
 from voxlate.base.errors import BadInput, first_of, nearest, plural
 from voxlate.base.files import inside, safe_name, whole_file
-from voxlate.scans.cohorts.case_files import CaseFiles, CohortFiles, kind_of
+from voxlate.scans.cohorts.case_files import CaseFiles, CohortFiles, Row, kind_of
 from voxlate.scans.cohorts.csv_table import read_table
 from voxlate.scans.cohorts.patterns import split_named
 from voxlate.scans.cohorts.presets import NOTES
-from voxlate.scans.cohorts.rows import Row
 from voxlate.scans.cohorts.split import FOLDS
 from voxlate.scans.formats.dicom import is_dicom_folder
 from voxlate.scans.formats.io import format_by_ending, location_of, scan_endings

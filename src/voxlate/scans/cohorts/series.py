@@ -11,9 +11,8 @@ from itertools import product
 from pathlib import Path
 
 from voxlate.base.errors import BadInput, first_of, plural
-from voxlate.scans.cohorts.case_files import CaseFiles, CohortFiles
+from voxlate.scans.cohorts.case_files import CaseFiles, CohortFiles, Row
 from voxlate.scans.cohorts.presets import Tags
-from voxlate.scans.cohorts.rows import Row
 from voxlate.scans.formats.dicom import (
     SeriesInfo,
     entries_in,

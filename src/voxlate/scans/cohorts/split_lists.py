@@ -13,13 +13,12 @@ from typing import Any
 
 from voxlate.base.errors import BadInput, first_of, plural
 from voxlate.base.groups import grouped
-from voxlate.scans.cohorts.case_files import CaseFiles, CohortFiles
+from voxlate.scans.cohorts.case_files import CaseFiles, CohortFiles, quote_some
 from voxlate.scans.cohorts.csv_table import read_lines, read_table
 from voxlate.scans.cohorts.manifest import OWN_NAMES, TABLES, Manifest, name_columns
 from voxlate.scans.cohorts.owners import PATIENTS
 from voxlate.scans.cohorts.patterns import split_named
 from voxlate.scans.cohorts.presets import NOTES
-from voxlate.scans.cohorts.rows import quote_some
 from voxlate.scans.cohorts.split import FOLDS
 from voxlate.scans.formats.io import file_and_part, scan_endings, without_ending
 
