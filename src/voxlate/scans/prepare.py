@@ -138,7 +138,7 @@ def prepare(
                 cases=len(again),
             )
         )
-    headers = _headers(out, cases)
+    headers = [read_header(case_path(out, case.case)) for case in cases]
     made = _provenance(inputs, asked)
     if failed:
         made["failed"] = sorted(failed)
@@ -158,10 +158,6 @@ def _without(inputs: Inputs, failed: dict[str, Exception]) -> Inputs:
     cases = [case for case in found.cases if case.case not in failed]
     unread = [*found.unread, *(sentence.removesuffix(".") for sentence in sentences)]
     return replace(inputs, found=replace(found, cases=cases, unread=unread))
-
-
-def _headers(out: Path, cases: list[CaseFiles]) -> list[CaseHeader]:
-    return [read_header(case_path(out, case.case)) for case in cases]
 
 
 def _cohort(

@@ -4,9 +4,8 @@ import fnmatch
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import product
 from pathlib import Path
 from typing import Literal
 
@@ -41,35 +40,32 @@ class Exclusion:
 
     patterns: Sequence[str] = ()
     known: set[str] = field(default_factory=set)  # names of all cases and patients
-    used: set[str] = field(default_factory=set)  # patterns that had an effect
     left_out: set[str] = field(default_factory=set)  # cases
 
     def keep_case(self, case: str, patient: str | None) -> bool:
         """Whether a case counts."""
         names = {case, patient or case}
         self.known |= names
-        pairs = product(names, self.patterns)
-        fitting = {pattern for name, pattern in pairs if fnmatch.fnmatchcase(name, pattern)}
-        self.used |= fitting
-        if fitting:
-            self.left_out.add(case)
-        return not fitting
+        is_left_out = any(_fitting(names, pattern) for pattern in self.patterns)
+        self.left_out |= {case} if is_left_out else set()
+        return not is_left_out
 
-    def sentences(self) -> list[str]:
-        """A sentence on the cases that were left out, if any were."""
-        if not self.left_out:
-            return []
-        named = quote_some(sorted(self.left_out))
-        return [f"{len(self.left_out)} cases that --exclude names ({named})"]
-
-    def refuse_unused(self, root: Path) -> None:
-        """Raise BadInput for a pattern that has no effect: it may be a typing error."""
-        unused = [pattern for pattern in self.patterns if pattern not in self.used]
+    def sentences(self, root: Path) -> list[str]:
+        """A sentence on the cases that were left out, if any; raises BadInput for a pattern that fits none: a typing error."""
+        unused = [pattern for pattern in self.patterns if not _fitting(self.known, pattern)]
         if unused:
             near = did_you_mean(unused[0], self.known)
             raise BadInput(
                 f"--exclude: expected the name of a case or patient in {root}, or a pattern such as 'site2_*', found '{unused[0]}', which fits none. {near or 'Change it, or drop the option.'}"
             )
+        named = quote_some(sorted(self.left_out))
+        text = f"{len(self.left_out)} cases that --exclude names ({named})"
+        return [text] if self.left_out else []
+
+
+def _fitting(names: Collection[str], pattern: str) -> list[str]:
+    """The names that a pattern with * and ? fits."""
+    return [name for name in names if fnmatch.fnmatchcase(name, pattern)]
 
 
 def quote_some(names: Sequence[str]) -> str:

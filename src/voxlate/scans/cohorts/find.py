@@ -135,8 +135,7 @@ def find_cohort(
     refuse_leak(cases, table or patients or root)
     # lists and names have stated the patients only now
     cases = [case for case in cases if exclusion.keep_case(case.case, case.patient)]
-    exclusion.refuse_unused(root)
-    found.unclaimed += exclusion.sentences()
+    found.unclaimed += exclusion.sentences(root)
     if not any(case.files for case in cases):
         raise BadInput(
             f"{table or root}: expected at least one case with an image, found none but masks and label maps: an empty cohort. Add the path of a scan."

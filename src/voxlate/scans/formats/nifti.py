@@ -22,11 +22,11 @@ from voxlate.scans.formats.format import (
     DynamicScan,
     Format,
     Stored,
+    check_bytes,
     check_fetched,
     check_numbers,
     check_volume,
     errors_as,
-    most_bytes,
     to_float32,
 )
 from voxlate.scans.images.grid import Grid, Volume, check_affine, same_grid
@@ -295,10 +295,7 @@ def _planes(image: Any, grid: Grid, path: Path, frames: range) -> Iterator[np.nd
         beyond = 0
         while isinstance(file, gzip.GzipFile) and (block := file.read(READ_BYTES)):
             beyond += len(block)
-            if beyond > most_bytes():
-                raise BadInput(
-                    f"{path}: expected the file to end after its voxels, found more than {most_bytes() / 2**30:.3g} GB behind them. {AGAIN}"
-                )
+            check_bytes(beyond, path, "data behind its voxels")
 
 
 def open_packed(path: Path) -> BinaryIO | gzip.GzipFile:
