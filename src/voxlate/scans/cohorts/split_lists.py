@@ -169,9 +169,6 @@ def _read(path: Path, keys: Mapping[str, Sequence[str]], found: CohortFiles) -> 
                 return [*_in_document(json.loads(path.read_text(encoding="utf-8-sig")), split)]
         elif ending in TABLES:
             return [*_in_table(path, split, keys, found)]
-        elif path.name == PATIENTS:
-            rows = [re.split(r"[\s,;]+", line) for line in read_lines(path).values()]
-            return [(row[0], "patient", row[-1]) for row in rows]
         elif ending == ".txt" and split:
             return [(line, "split", split) for line in read_lines(path).values()]
     except BadInput as error:
@@ -262,7 +259,9 @@ def _name_unread(files: Sequence[Path], cases: Sequence[CaseFiles], found: Cohor
     named = [
         path.name
         for path in files
-        if not SILENT.fullmatch(path.name) and path.stem not in stems and path.name not in OWN_NAMES
+        if not SILENT.fullmatch(path.name)
+        and path.stem not in stems
+        and path.name not in (*OWN_NAMES, PATIENTS)
     ]
     doubted = [name for name in named if SPLITTING.search(name)]
     others = [name for name in named if name not in doubted]
