@@ -208,7 +208,7 @@ def damaged(folder):
 @pytest.mark.parametrize(
     ("spoil", "code", "words"),
     [
-        (second_t2, 2, "to be t2 of case 1_01_P, found 2 (MR"),
+        (second_t2, 2, "one t2 of case 1_01_P, found also MR"),
         (other_origin, 3, "(first voxels 0.40 mm apart)"),
         (damaged, 3, "MRT2.3.dcm: expected whole pixel data"),
     ],
@@ -228,7 +228,7 @@ def test_what_is_wrong_with_a_mixed_folder_is_one_sentence(
 @every_row(
     "text, words",
     [
-        ('[series.t2]\nmodality = "US"', "found none in 3 cases; 1_01_P has 4 .CT "),
+        ('[series.t2]\nmodality = "US"', "found none in 3 folders; 1_01_P has 4 .CT "),
         ('[series.t2]\ndescription = "T2("', "regular expression, found 'T2.'"),
         ("[series.t2]", "at least one of modality, description, protocol"),
         ('[series.t2]\ndescripton = "T2"', "'series.t2.description'"),

@@ -332,7 +332,7 @@ def test_a_table_states_patients_splits_and_numbers_of_folds_in_columns_of_sever
     [
         ("sub-01,a,1\nsub-02,b,5", "line 3: expected a fold 0 to 4.*found 5"),
         ("sub-01,a,1\nsub-02,b,", "line 3: expected a fold 0 to 4.*found none"),
-        ("sub-01,a,1\nsub-02,a,2", "patient a in one fold"),
+        ("sub-01,a,1\nsub-02,a,2", "one fold, found a in"),
     ],
 )
 def test_folds_that_cannot_be_are_refused(one_run, rows, words):

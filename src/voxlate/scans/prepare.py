@@ -46,15 +46,13 @@ from voxlate.scans.cases.prepared import (
     read_tables,
     write_cohort,
 )
-from voxlate.scans.cohorts.case_files import CaseFiles
-from voxlate.scans.cohorts.cohort_refusals import check_unit
+from voxlate.scans.cohorts.case_files import CaseFiles, as_names
 from voxlate.scans.cohorts.owners import EACH, is_expression
-from voxlate.scans.cohorts.rows import as_names
 from voxlate.scans.formats.io import content_hash, read_volume
 from voxlate.scans.images.grid import Volume
 from voxlate.scans.images.simpleitk import write_transform
 from voxlate.scans.prepare_options import PrepareOptions
-from voxlate.scans.survey import Inputs, read_inputs
+from voxlate.scans.survey import Inputs, check_unit, read_inputs
 
 MOST_WORKERS = 8
 # Further entries of a cohort's folder.
@@ -140,7 +138,7 @@ def prepare(
                 cases=len(again),
             )
         )
-    headers = _headers(out, cases)
+    headers = [read_header(case_path(out, case.case)) for case in cases]
     made = _provenance(inputs, asked)
     if failed:
         made["failed"] = sorted(failed)
@@ -160,10 +158,6 @@ def _without(inputs: Inputs, failed: dict[str, Exception]) -> Inputs:
     cases = [case for case in found.cases if case.case not in failed]
     unread = [*found.unread, *(sentence.removesuffix(".") for sentence in sentences)]
     return replace(inputs, found=replace(found, cases=cases, unread=unread))
-
-
-def _headers(out: Path, cases: list[CaseFiles]) -> list[CaseHeader]:
-    return [read_header(case_path(out, case.case)) for case in cases]
 
 
 def _cohort(

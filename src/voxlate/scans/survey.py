@@ -14,8 +14,8 @@ from voxlate.base.messages import Message
 from voxlate.scans.cases.align import Preparation, Resampled, check_resampling, find_common_grid
 from voxlate.scans.cases.prepared import CaseEntry, Cohort
 from voxlate.scans.cohorts.case_files import CaseFiles, CohortFiles
-from voxlate.scans.cohorts.cohort_refusals import check_unit, refuse_synthetic
 from voxlate.scans.cohorts.find import find_cohort
+from voxlate.scans.cohorts.folders import refuse_synthetic
 from voxlate.scans.cohorts.manifest import root_and_manifest
 from voxlate.scans.cohorts.owners import require_patients
 from voxlate.scans.cohorts.split import (
@@ -202,6 +202,15 @@ def survey(cohort: Path, options: PrepareOptions, progress: Progress) -> Survey:
         lost=list(check_resampling(resampled, inputs.preparation)),
         table=table,
     )
+
+
+def check_unit(name: str, unit: str, case: str, first: dict[str, tuple[str, str]]) -> None:
+    """Raise BadInput where a modality has another unit than in the case before; first: (unit, case) by modality."""
+    known, other = first.setdefault(name, (unit, case))
+    if unit != known:
+        raise BadInput(
+            f"{name}: expected one unit in all cases, found {known} in {other} and {unit} in {case}. Convert one of them, or leave those cases out by a manifest."
+        )
 
 
 def _resample(

@@ -14,7 +14,7 @@ from voxlate.base.hub import download, is_on_hub
 from voxlate.base.messages import Message, message
 from voxlate.checks.check_table import exact_messages
 from voxlate.checks.fingerprint import fingerprint
-from voxlate.scans.cohorts.rows import quote_some
+from voxlate.scans.cohorts.case_files import quote_some
 from voxlate.scans.formats.archive import apart, is_archive, unpacked
 from voxlate.scans.formats.dicom import DICOM, SeriesInfo, is_dicom_folder, list_series
 from voxlate.scans.formats.format import check_fetched

@@ -1,18 +1,91 @@
 """The cases that the rows of a cohort's manifest make: each with its patient and a file for each modality."""
 
+import fnmatch
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from voxlate.base.errors import BadInput, first_of, plural
+from voxlate.base.errors import BadInput, as_list, did_you_mean, first_of, plural
 from voxlate.base.files import safe_name
 from voxlate.base.groups import grouped
-from voxlate.scans.cohorts.rows import Exclusion, Row, several_files
+from voxlate.scans.formats.dicom import SeriesInfo
 from voxlate.scans.images.units import UNITS
+
+MOST_QUOTED = 3  # names or paths in a message
+
+
+@dataclass(frozen=True)
+class Row:
+    """A file of a cohort: what its path, its table or its tags state.
+
+    patient, split, fold: None where nothing states them; series: the DICOM series.
+    """
+
+    patient: str | None
+    case: str
+    modality: str
+    path: Path
+    series: SeriesInfo | None = None
+    split: str | None = None
+    fold: int | None = None
+
+
+@dataclass
+class Exclusion:
+    """The option --exclude, as patterns with * and ? of cases or patients to leave out, and the record of its effects."""
+
+    patterns: Sequence[str] = ()
+    known: set[str] = field(default_factory=set)  # names of all cases and patients
+    left_out: set[str] = field(default_factory=set)  # cases
+
+    def keep_case(self, case: str, patient: str | None) -> bool:
+        """Whether a case counts."""
+        names = {case, patient or case}
+        self.known |= names
+        is_left_out = any(_fitting(names, pattern) for pattern in self.patterns)
+        self.left_out |= {case} if is_left_out else set()
+        return not is_left_out
+
+    def sentences(self, root: Path) -> list[str]:
+        """A sentence on the cases that were left out, if any; raises BadInput for a pattern that fits none: a typing error."""
+        unused = [pattern for pattern in self.patterns if not _fitting(self.known, pattern)]
+        if unused:
+            near = did_you_mean(unused[0], self.known)
+            raise BadInput(
+                f"--exclude: expected the name of a case or patient in {root}, or a pattern such as 'site2_*', found '{unused[0]}', which fits none. {near or 'Change it, or drop the option.'}"
+            )
+        named = quote_some(sorted(self.left_out))
+        text = f"{len(self.left_out)} cases that --exclude names ({named})"
+        return [text] if self.left_out else []
+
+
+def _fitting(names: Collection[str], pattern: str) -> list[str]:
+    """The names that a pattern with * and ? fits."""
+    return [name for name in names if fnmatch.fnmatchcase(name, pattern)]
+
+
+def quote_some(names: Sequence[str]) -> str:
+    """The first of many names or paths in quotes, for a sentence."""
+    return first_of([f"'{name}'" for name in names], MOST_QUOTED)
+
+
+def as_names(names: Sequence[str] | str | None) -> tuple[str, ...]:
+    """Names, of which some may stand in one text with commas between them."""
+    words = ",".join(as_list(names or ())).split(",")
+    return tuple(filter(None, map(str.strip, words)))
+
+
+def several_files(rows: Sequence[Row]) -> BadInput:
+    """The error of a case with several files of one modality."""
+    first, *others = rows
+    return BadInput(
+        f"{first.path}: expected one {first.modality} of case {first.case}, found also {first_of([row.series or row.path for row in others])}. Name one in a table (--manifest), skip the others or narrow the series' tags in a preset file (--preset, keys skip and series), or leave the case out (--exclude {first.case}); if each is of a session in a folder of its own, pass --pattern '**/{{patient}}/{{case}}/{{modality}}'."
+    )
+
 
 MASKS = ("mask", "brainmask")
 LABELS = ("seg", "lesion", "labels", "label", "segmentation")
@@ -96,12 +169,11 @@ def cases_of(
     patient: str,
     runs: Literal["", "first"],
     found: CohortFiles,
-    unclear: Callable[[Sequence[Row]], BadInput] = several_files,
 ) -> list[CaseFiles]:
     """The cases of all rows that are not left out.
 
     patient: a regular expression whose first group, in the name of a case, is the patient; runs: which of several files
-    of a modality counts, noted in `found`; unclear: the error for them otherwise.
+    of a modality counts, noted in `found`; otherwise BadInput is raised for them.
     """
     by_case = grouped(
         ((row.split, row.patient and plain_name(row.patient), plain_name(row.case)), row)
@@ -127,10 +199,10 @@ def cases_of(
         for name, rows_of_modality in grouped((row.modality, row) for row in of_case).items():
             in_order = sorted(rows_of_modality, key=lambda row: str(row.path))
             if len(in_order) > 1 and not runs:
-                raise unclear([replace(row, case=case) for row in rows_of_modality])
+                raise several_files([replace(row, case=case) for row in rows_of_modality])
             files[name] = in_order[0].path
             others += [row.path.name for row in in_order[1:]]
-        cases.append(_case(case, owner, split, files))
+        cases.append(_case(case, owner, split, files, of_case[0].fold))
     if others:
         found.guessed.append(
             f"of several files of a modality the first by name counts; {plural(len(others), 'other')} not read ({first_of(sorted(others), 3)}): write a manifest (voxlate manifest) to take them"
@@ -143,7 +215,9 @@ def plain_name(text: str) -> str:
     return re.sub(r"[^\w.-]+", "_", text).strip(".") or "case"
 
 
-def _case(case: str, patient: str, split: str | None, paths: Mapping[str, Path]) -> CaseFiles:
+def _case(
+    case: str, patient: str, split: str | None, paths: Mapping[str, Path], fold: int | None
+) -> CaseFiles:
     """A case from all its files: images, the mask and label maps go by their names."""
     for name in (case, *paths):
         safe_name(name, f"case {case}")
@@ -152,7 +226,7 @@ def _case(case: str, patient: str, split: str | None, paths: Mapping[str, Path])
         {name: paths[name] for name, kind in named.items() if kind == wanted}
         for wanted in ("image", "mask", "labels")
     )
-    return CaseFiles(case, patient, split, images, next(iter(masks.values()), None), labels)
+    return CaseFiles(case, patient, split, images, next(iter(masks.values()), None), labels, fold)
 
 
 def kind_of(name: str) -> Literal["image", "mask", "labels"]:

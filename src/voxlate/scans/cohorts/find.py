@@ -16,9 +16,13 @@ from voxlate.scans.cohorts.case_files import (
     UNNAMED,
     CaseFiles,
     CohortFiles,
+    Exclusion,
+    Row,
+    as_names,
     cases_of,
     is_known,
     plain_name,
+    quote_some,
 )
 from voxlate.scans.cohorts.folders import (
     folders_below,
@@ -29,25 +33,22 @@ from voxlate.scans.cohorts.folders import (
 )
 from voxlate.scans.cohorts.manifest import (
     OWN_NAMES,
-    check_stated,
     read_manifest,
     root_and_manifest,
     rows_of,
-    state_rows,
 )
 from voxlate.scans.cohorts.owners import PATIENTS, state_owners
-from voxlate.scans.cohorts.pairing import state_pairs
 from voxlate.scans.cohorts.path_names import modality_by_name, name_cases, read_names
 from voxlate.scans.cohorts.patterns import (
     fits_any,
     path_expression,
     split_folders,
     split_of_name,
+    state_pairs,
     study_of,
 )
 from voxlate.scans.cohorts.presets import Arrays, Preset, load_preset, recognise, split_part
-from voxlate.scans.cohorts.rows import Exclusion, Row, as_names, quote_some
-from voxlate.scans.cohorts.series import cases_by_series, join_by_person, rows_by_tags
+from voxlate.scans.cohorts.series import join_by_person, rows_by_tags
 from voxlate.scans.cohorts.slice_stacks import (
     assumptions,
     hold_out,
@@ -61,7 +62,12 @@ from voxlate.scans.cohorts.split import (
     sentences_on_shared_masks,
 )
 from voxlate.scans.cohorts.split_lists import lists_beside, take_lists
-from voxlate.scans.formats.dicom import holds_image
+from voxlate.scans.formats.dicom import (
+    describe_series,
+    holds_image,
+    is_dicom_folder,
+    list_series,
+)
 from voxlate.scans.formats.io import (
     endings_by_name,
     holds_slices,
@@ -124,18 +130,15 @@ def find_cohort(
         cases = state_owners(cases, patients, found)
     if layout.arrays is None and not is_stated:
         cases = join_by_person(cases, found)
-    if table is not None:
-        check_stated(cases, table)
-    else:
+    if table is None:
         cases = _settle_splits(cases, layout, found)
     refuse_leak(cases, table or patients or root)
     # lists and names have stated the patients only now
     cases = [case for case in cases if exclusion.keep_case(case.case, case.patient)]
-    exclusion.refuse_unused(root)
-    found.unclaimed += exclusion.sentences()
-    if not cases:
+    found.unclaimed += exclusion.sentences(root)
+    if not any(case.files for case in cases):
         raise BadInput(
-            f"{root}: expected at least one case with an image, found none: an empty cohort. Check the path."
+            f"{table or root}: expected at least one case with an image, found none but masks and label maps: an empty cohort. Add the path of a scan."
         )
     refuse_similar_names((case.case for case in cases), "case", table or root)
     refuse_similar_names((case.patient for case in cases), "patient", patients or table or root)
@@ -172,7 +175,7 @@ def _cases(
     """The cases by the manifest, or those on disk, with what a manifest of notes or lists beside them state."""
     if table is not None:
         bases = (table.parent, root)
-        manifest = read_manifest(table, bases)
+        manifest = read_manifest(table, bases, found)
         kept = [
             exclusion.keep_case(name, patient)
             for name, patient in zip(manifest.names, manifest.table.get("patient", manifest.names))
@@ -182,26 +185,21 @@ def _cases(
                 f"{table}: expected a case that --exclude does not name, found none. Leave some in."
             )
         manifest.table = manifest.table[kept]
-        rows = rows_of(manifest, bases, asked.allow_outside)
+        rows = rows_of(manifest, bases, asked.allow_outside, found)
         if rows:
             named = [replace(row, modality=layout.modality_of(row.modality)) for row in rows]
-            cases = cases_of(named, exclusion, layout.patient, layout.runs, found)
-            return state_rows(manifest, cases, found)
+            return cases_of(named, exclusion, layout.patient, layout.runs, found)
+    if layout.series and is_dicom_folder(root):  # root is itself one case
+        root = root.resolve()
     folders = folders_below(root, found)
-    if layout.series:
-        holding = [folder for folder, files in folders if files]
-        cases = cases_by_series(root, layout, holding, exclusion, found)
-    else:
-        cases = _cases_by_path(root, layout, folders, found, exclusion)
+    cases = _cases_by_path(root, layout, folders, found, exclusion)
     if layout.arrays is not None:
         refuse_unequal_stacks(cases)
+    lists = lists_beside(root, folders)
     if table is not None:
-        cases = state_rows(manifest, cases, found)
-        if "split" in manifest.table or "fold" in manifest.table:
-            return cases
-    else:
-        cases = _leave_out(cases, layout, found)
-    return take_lists(root, lists_beside(root, folders), cases, found)
+        is_split = "split" in manifest.table or "fold" in manifest.table
+        return take_lists(root, [] if is_split else lists, cases, found, manifest)
+    return take_lists(root, lists, _leave_out(cases, layout, found), found)
 
 
 def _cases_by_path(
@@ -216,10 +214,12 @@ def _cases_by_path(
     A path belongs to the first pattern that it matches; paths that match none, and cases without a scan, are noted.
     """
     named = [ending for ending in endings_by_name() if ending in " ".join(layout.places).lower()]
-    kinds = (*scan_endings(), *named)
+    kinds = () if layout.series else (*scan_endings(), *named)
+    if layout.series and is_dicom_folder(root):
+        root = root.parent
     skip = [path_expression(pattern) for pattern in layout.skip]
     every = sorted(image_paths(root, folders, kinds))
-    if not every:  # folders of scans have previews of these endings
+    if not every and not layout.series:  # folders of scans have previews of these endings
         every = sorted(image_paths(root, folders, PICTURE.named_endings))
     images = [path for path in every if not fits_any(path, skip)]
     others = [path for path in images if (root / path).is_dir() and not holds_image(root / path)]
@@ -233,7 +233,7 @@ def _cases_by_path(
         rows = _rows_by_names(root, paths, unmatched, found)
     else:
         rows = [*_rows_of(root, paths, layout, unmatched)]
-    if any(row.series for row in rows):
+    if any(row.series for row in rows) and not layout.series:
         found.guessed.append(
             "modalities of DICOM series are named by their tags (--preset FILE.toml chooses others)"
         )
@@ -241,10 +241,7 @@ def _cases_by_path(
     rows = [replace(row, modality=plain_name(row.modality)) for row in rows]
     cases = cases_of(rows, exclusion, layout.patient, layout.runs, found)
     if not cases:
-        expected = "' or '".join(pattern for _, pattern in layout.forms)
-        raise BadInput(
-            f"{root}: expected paths like '{expected}', found {len(paths)} of another form ({quote_some(paths)}). Pass --pattern with {{patient}}, {{case}} and {{modality}} where they stand in the path."
-        )
+        raise _none_fits(root, paths, layout)
     found.without_scan += [case.case for case in cases if not case.files]
     skipped = sorted({*every} - {*images})
     for where, names, what in (
@@ -262,24 +259,22 @@ def _cases_by_path(
         if names:
             where.append(f"{len(names)} {what} ({quote_some(names)})")
     found.unread += folders_without_images(root, cases, folders, kinds)
-    return _take_folds(root, [case for case in cases if case.files], found)
+    return [case for case in cases if case.files]
 
 
-def _take_folds(root: Path, cases: list[CaseFiles], found: CohortFiles) -> list[CaseFiles]:
-    """The cases with the folds of folders called fold0 to fold4, where all have one; those of fold 0 validate."""
-    folds = []
-    for case in cases:
-        path = next(iter(case.files.values()))
-        names = path.relative_to(root).parts[:-1]
-        matches = (re.fullmatch(r"(?i)folds?[-_ ]?([0-4])", name) for name in names)
-        folds.append(next((int(match[1]) for match in matches if match), None))
-    if None in folds or 0 not in folds or len({*folds}) == 1:
-        return cases
-    found.guessed.append("folds by folders")
-    return [
-        replace(case, fold=fold, split=case.split or ("train" if fold else "val"))
-        for case, fold in zip(cases, folds)
-    ]
+def _none_fits(root: Path, paths: Sequence[str], layout: Preset) -> BadInput:
+    """The error of a cohort none of whose paths, or series, have the layout's form."""
+    expected = "' or '".join(pattern for _, pattern in layout.forms)
+    advice = "with {patient}, {case} and {modality} where they stand in the path"
+    if layout.series:
+        wanted = " or ".join(f"{tags} ({name})" for name, tags in layout.series.items())
+        shown = describe_series(list_series(root / paths[0]))
+        return BadInput(
+            f"{root}: expected DICOM series with {wanted} in folders like '{expected}', found none in {len(paths)} folders; {paths[0]} has {shown}. Name the tags in a preset file of your own, or pass --pattern {advice}."
+        )
+    return BadInput(
+        f"{root}: expected paths like '{expected}', found {len(paths)} of another form ({quote_some(paths)}). Pass --pattern {advice}."
+    )
 
 
 def _rows_by_names(
@@ -343,7 +338,9 @@ def _rows_of(root: Path, paths: list[str], layout: Preset, unmatched: list[str])
         patient, study, split = study_of(match, root, splits)
         stated = match.groupdict().get("modality", "")
         if not {stated, *dict(parts_of[place])} - {""}:
-            tagged = rows_by_tags(root, path) if scan.is_dir() else [Row(None, "", UNNAMED, scan)]
+            tagged = [Row(None, "", UNNAMED, scan)]
+            if scan.is_dir():
+                tagged = rows_by_tags(root, path, layout.series)
             for row in tagged:
                 yield replace(row, patient=patient, case=study, split=split)
             continue

@@ -1,20 +1,22 @@
 """The folders of a cohort, and the scans, lists and other files that lie in them."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 from typing import NoReturn
 
 from voxlate.base.errors import BadInput, plural
 from voxlate.base.files import MAPS, SYNTHETIC
-from voxlate.scans.cohorts.case_files import CaseFiles, CohortFiles
+from voxlate.scans.cohorts.case_files import CaseFiles, CohortFiles, quote_some
 from voxlate.scans.cohorts.presets import NOTES
-from voxlate.scans.cohorts.rows import quote_some
-from voxlate.scans.formats.dicom import is_dicom_folder
+from voxlate.scans.formats.dicom import entries_in, folder_and_key, headers_of, is_dicom_folder
+from voxlate.scans.formats.dicom_headers import text_of
 from voxlate.scans.formats.io import endings_by_name, is_synthetic, scan_endings, without_ending
 
 Folders = Sequence[tuple[Path, list[str]]]  # each with the names of its files
+SYNTHESISED = "SYNTHETIC "  # with which the descriptions of exported DICOM series begin
 
 
 def folders_below(root: Path, found: CohortFiles) -> Folders:
@@ -84,6 +86,27 @@ def is_synthesised(root: Path, path: str) -> bool:
     return stem.startswith(SYNTHETIC) or (
         stem.endswith(MAPS) and (is_synthetic(root / path) or any(map(Path.is_file, beside)))
     )
+
+
+def refuse_synthetic(cases: Iterable[CaseFiles], names: Collection[str] | None = None) -> None:
+    """Raise BadInput where a scan of a cohort is an image that voxlate synthesised; names: of scans, by default all."""
+    for case in cases:
+        for name, path in case.files.items():
+            if (names is None or name in names) and _states_synthesis(path):
+                raise BadInput(
+                    f"{path}: expected a scan of the patient, found an image that voxlate synthesised, which is no truth and no source to learn from. Take the scan, or leave the case out (--exclude)."
+                )
+
+
+def _states_synthesis(path: Path) -> bool:
+    """Whether the file, or the description of a DICOM series, says so."""
+    place, key = folder_and_key(path)
+    if place.is_dir():
+        with suppress(BadInput, IndexError):  # which reading the scan says
+            ((image, header), *_) = headers_of(path if key else entries_in(place)[0]).items()
+            return text_of(header, "SeriesDescription", image).startswith(SYNTHESISED)
+        return False
+    return is_synthetic(path)
 
 
 def refuse_no_images(root: Path, folders: Folders, kinds: Sequence[str]) -> NoReturn:

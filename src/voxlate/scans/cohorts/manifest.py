@@ -3,7 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
 
@@ -11,12 +11,10 @@ import pandas as pd
 
 from voxlate.base.errors import BadInput, first_of, nearest, plural
 from voxlate.base.files import inside, safe_name, whole_file
-from voxlate.base.groups import grouped
-from voxlate.scans.cohorts.case_files import CaseFiles, CohortFiles, kind_of
+from voxlate.scans.cohorts.case_files import CaseFiles, CohortFiles, Row, kind_of
 from voxlate.scans.cohorts.csv_table import read_table
 from voxlate.scans.cohorts.patterns import split_named
 from voxlate.scans.cohorts.presets import NOTES
-from voxlate.scans.cohorts.rows import Row
 from voxlate.scans.cohorts.split import FOLDS
 from voxlate.scans.formats.dicom import is_dicom_folder
 from voxlate.scans.formats.io import format_by_ending, location_of, scan_endings
@@ -38,14 +36,13 @@ SAME = {  # other names of our columns, their letters alone
 class Manifest:
     """What a table states: the files of cases (none in a table of notes), and who they are.
 
-    table: by line numbers, with those of COLUMNS that it has; scans: the other columns that hold paths; notes: those that do not;
+    table: by line numbers, with those of COLUMNS that it has; scans: the other columns that hold paths;
     assumed: sentences.
     """
 
     path: Path
     table: pd.DataFrame
     scans: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
     assumed: list[str] = field(default_factory=list)
 
     @property
@@ -110,7 +107,7 @@ def write_manifest(path: Path, root: Path, cases: Sequence[CaseFiles]) -> None:
         table.drop(columns=unused).to_csv(new, index=False, encoding="utf-8", lineterminator="\n")
 
 
-def read_manifest(path: Path, bases: Sequence[Path]) -> Manifest:
+def read_manifest(path: Path, bases: Sequence[Path], found: CohortFiles) -> Manifest:
     """The manifest in a CSV or TSV file, a row a file (modality, path), a row a case, or notes on cases or patients.
 
     bases: folders to which its paths are relative. Raises BadInput for a table without a column of cases or patients, one
@@ -133,7 +130,7 @@ def read_manifest(path: Path, bases: Sequence[Path]) -> Manifest:
     if not is_long:
         others += [name for name in ("modality", "path") if name in table]
     manifest.scans = [name for name in sorted(others) if _holds_scans(path, table[name], bases)]
-    manifest.notes = sorted({*others} - {*manifest.scans})
+    notes = sorted({*others} - {*manifest.scans})
     name, count = Counter(manifest.names).most_common(1)[0]
     if is_long and manifest.scans:
         problem = f"expected a row for each file in a table with the columns modality and path, found scans in the column '{manifest.scans[0]}', too. Give them rows of their own."
@@ -142,6 +139,10 @@ def read_manifest(path: Path, bases: Sequence[Path]) -> Manifest:
     elif count > 1 and not is_long:
         problem = f"expected each case in one row, found {name} twice. Remove one of the rows."
     else:
+        if notes:
+            named = ", ".join(f"'{name}'" for name in notes)
+            found.unclaimed.append(f"columns of {path.name} that name no scans ({named})")
+        found.guessed += manifest.assumed
         return manifest
     raise BadInput(f"{path}: {problem}")
 
@@ -228,16 +229,23 @@ def _check_cells(manifest: Manifest) -> None:
             )
 
 
-def rows_of(manifest: Manifest, bases: Sequence[Path], allow_outside: bool) -> list[Row]:
-    """A row for each file that the manifest names; raises BadInput for one that is missing, outside of bases, or twice."""
+def rows_of(
+    manifest: Manifest, bases: Sequence[Path], allow_outside: bool, found: CohortFiles
+) -> list[Row]:
+    """A row for each file that the manifest names; cases without one are noted.
+
+    Raises BadInput for a file that is missing, outside of bases, or twice, and for a case of two patients or splits.
+    """
     if not manifest.scans and "path" not in manifest.table:
         return []
     table = manifest.table.assign(name=manifest.names)
     if manifest.scans:
+        whose = [name for name in ("name", "patient", "split", "fold") if name in table]
         table = table.reset_index(names="line").melt(
-            ["line", "name"], manifest.scans, "modality", "path"
+            ["line", *whose], manifest.scans, "modality", "path"
         )
         table = table.set_index("line").sort_index(kind="stable")
+    stated = dict[str, Row]()
     rows = []
     uses = dict[tuple[Path, str], str]()
     for line, row in table[table["path"] != ""].iterrows():
@@ -258,76 +266,22 @@ def rows_of(manifest: Manifest, bases: Sequence[Path], allow_outside: bool) -> l
             raise BadInput(
                 f"{where}: expected each scan once, found it as {uses[key]} and as {use}: {place}. Fix one of the paths."
             )
-        rows.append(Row(None, row["name"], row["modality"], place))
+        fold = int(row["fold"]) if row.get("fold") else None
+        split = split_named(row.get("split", "")) or None
+        if fold is not None and "split" not in table:
+            split = "train" if fold else "val"
+        one = Row(row.get("patient"), row["name"], row["modality"], place, split=split, fold=fold)
+        first = stated.setdefault(one.case, one)
+        if (first.patient, first.split, first.fold) != (one.patient, split, fold):
+            raise BadInput(
+                f"{where}: expected one patient and split of case {one.case}, found {first.patient or 'none'}, {first.split} and {one.patient or 'none'}, {split}. Fix them."
+            )
+        rows.append(one)
+    if without := sorted({*manifest.names} - stated.keys()):
+        found.unclaimed.append(
+            f"{plural(len(without), 'case')} of {manifest.path.name} that have no scan in it ({first_of(without)})"
+        )
     return rows
-
-
-def state_rows(
-    manifest: Manifest, cases: Sequence[CaseFiles], found: CohortFiles
-) -> list[CaseFiles]:
-    """The cases that the manifest lists, with the patients, splits and folds that it states; the others are noted.
-
-    Raises BadInput where it contradicts itself, or names in notes a case or patient that has no files.
-    """
-    path, table = manifest.path, manifest.table
-    by_name = grouped((case.case, case) for case in cases)
-    has_paths = bool(manifest.scans) or "path" in table
-    if "case" not in table:
-        of_patient = grouped((case.patient, case) for case in cases if case.patient)
-        by_name = of_patient | {
-            name: own for name, own in by_name.items() if name not in of_patient
-        }
-    stated = dict[str, CaseFiles]()
-    for name, (_, row) in zip(manifest.names, table.iterrows()):
-        if name not in by_name and not has_paths:
-            known = first_of(sorted(by_name))
-            raise BadInput(
-                f"{path}: expected files of {name}, found only others ({known}). Fix the manifest."
-            )
-        for case in by_name.get(name, ()):
-            fold = row.get("fold")
-            split = split_named(row.get("split", "")) or case.split
-            if fold and "split" not in table:
-                split = "train" if int(fold) else "val"
-            one = replace(
-                case,
-                patient=row.get("patient") or case.patient,
-                split=split,
-                fold=int(fold) if fold else None,
-            )
-            first = stated.setdefault(case.case, one)
-            if first != one:
-                raise BadInput(
-                    f"{path}: expected one patient and split of case {case.case}, found {first.patient or 'none'}, {first.split} and {one.patient or 'none'}, {one.split}. Fix them."
-                )
-    if not any(case.files for case in stated.values()):
-        raise BadInput(
-            f"{path}: expected a scan of at least one case, found none but masks or notes. Add its path."
-        )
-    if manifest.notes:
-        named = ", ".join(f"'{name}'" for name in manifest.notes)
-        found.unclaimed.append(f"columns of {path.name} that name no scans ({named})")
-    if without := sorted({*manifest.names} - by_name.keys()):
-        found.unclaimed.append(
-            f"{plural(len(without), 'case')} of {path.name} that have no scan in it ({first_of(without)})"
-        )
-    if unlisted := sorted({case.case for case in cases} - stated.keys()):
-        found.unclaimed.append(
-            f"{plural(len(unlisted), 'case')} that {path.name} does not list ({first_of(unlisted, 3)})"
-        )
-    found.guessed += manifest.assumed
-    return [*stated.values()]
-
-
-def check_stated(cases: Sequence[CaseFiles], path: Path) -> None:
-    """Raise BadInput for a patient in two folds of a manifest."""
-    first = dict[str, CaseFiles]()
-    for case in cases:
-        other = first.setdefault(case.patient, case)
-        if case.patient and other.fold != case.fold:
-            raise BadInput(
-                f"{path}: expected the cases of patient {case.patient} in one fold, found {other.case} in fold {other.fold} and {case.case} in fold {case.fold}. Give them one fold."
-            )
 
 
 def _holds_scans(path: Path, cells: "pd.Series[str]", bases: Sequence[Path]) -> bool:

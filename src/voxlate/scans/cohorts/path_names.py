@@ -14,13 +14,14 @@ from voxlate.base.groups import grouped
 from voxlate.scans.cohorts.case_files import (
     KNOWN,
     CohortFiles,
+    Row,
     is_known,
     is_of_mask,
     kind_of,
     plain_name,
+    quote_some,
 )
 from voxlate.scans.cohorts.owners import DATE, is_person, patient_of
-from voxlate.scans.cohorts.rows import Row, quote_some
 from voxlate.scans.formats.io import is_picture, location_of, read_volume, without_ending
 from voxlate.scans.images.units import COUNTS, UNITS, plain_modality
 

@@ -1,4 +1,4 @@
-"""The cases of a cohort of DICOM series, each series chosen by its tags, and those of one person by the tags.
+"""What the tags of DICOM series state of a cohort: the modality of each series, and which cases are of one person.
 
 Of the tags of a person, hashes alone are kept, and none is shown.
 """
@@ -7,18 +7,14 @@ import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import product
 from pathlib import Path
 
 from voxlate.base.errors import BadInput, first_of, plural
-from voxlate.scans.cohorts.case_files import CaseFiles, CohortFiles, cases_of
-from voxlate.scans.cohorts.patterns import fits_any, path_expression, split_folders, study_of
-from voxlate.scans.cohorts.presets import Preset, Tags
-from voxlate.scans.cohorts.rows import Exclusion, Row, quote_some
+from voxlate.scans.cohorts.case_files import CaseFiles, CohortFiles, Row
+from voxlate.scans.cohorts.presets import Tags
 from voxlate.scans.formats.dicom import (
     SeriesInfo,
-    describe_series,
     entries_in,
     folder_and_key,
     headers_of,
@@ -46,59 +42,21 @@ NOBODY = re.compile(
 )
 
 
-def cases_by_series(
-    root: Path,
-    layout: Preset,
-    folders: Sequence[Path],
-    exclusion: Exclusion,
-    found: CohortFiles,
-) -> list[CaseFiles]:
-    """The cases whose series are in folders of the layout's form, each series chosen by its tags.
-
-    A case may have one folder or many; root may itself be one. A modality that no series fits is missing. Raises
-    BadInput where no folder has the form, several series fit one modality of a case, or none fits in any case.
-    """
-    skip = [path_expression(pattern) for pattern in layout.skip]
-    places = {}  # by their paths below root
-    for folder in filter(is_dicom_folder, folders):
-        name = folder.relative_to(root).as_posix() if folder != root else root.resolve().name
-        if not fits_any(name, skip):
-            places[name] = folder
-    for pattern in layout.patterns:
-        expression = path_expression(pattern)
-        matches = {name: match for name in places if (match := expression.fullmatch(name))}
-        if not matches:
-            continue
-        listed, splits = [], split_folders(places)
-        for name, match in matches.items():
-            patient, study, split = study_of(match, root, splits)
-            listed += [
-                Row(patient, study, "", series.path, series, split)
-                for series in list_series(places[name])
-            ]
-        rows = [
-            replace(row, modality=name.lower())
-            for (name, tags), row in product(layout.series.items(), listed)
-            if row.series and tags.fits(row.series)
-        ]
-        if not rows:
-            raise _none_fits(root, listed, layout.series)
-        unclear = partial(_several_series, layout.series)
-        return cases_of(rows, exclusion, layout.patient, layout.runs, found, unclear)
-    others = f"{len(places)} of another form ({quote_some([*places])})" if places else "none"
-    expected = "' or '".join(layout.patterns)
-    raise BadInput(
-        f"{root}: expected folders of DICOM files like '{expected}', found {others}. Check the path, or pass --pattern with {{patient}} and {{case}} where they stand in a folder's path."
-    )
-
-
-def rows_by_tags(root: Path, path: str) -> list[Row]:
+def rows_by_tags(root: Path, path: str, tables: Mapping[str, Tags] | None = None) -> list[Row]:
     """The rows of the series in a DICOM folder, whose modalities their tags state; localisers are none.
 
+    tables: the tags of each modality, where a preset states them; series that fit none are left out.
     Where one modality is of several patients, the case of a row is the end of its name, such as "_2"; else "".
     """
+    every = list_series(root / path)
+    if tables:
+        return [
+            Row(None, "", name.lower(), series.path, series)
+            for (name, tags), series in product(tables.items(), every)
+            if tags.fits(series)
+        ]
     rows = []
-    for series in list_series(root / path):
+    for series in every:
         kind = kind_of(series.image_type, f"{series.description} {series.protocol}")
         if kind != "localiser":
             rows.append(Row(None, "", modality_of(series), series.path, series))
@@ -115,27 +73,6 @@ def modality_of(series: SeriesInfo) -> str:
         return {"PT": "pet"}.get(series.modality, series.modality.lower() or "mr")
     text = f"{series.description} {series.protocol}"
     return next((name for name, words in MR.items() if re.search(words, text, re.I)), "mr")
-
-
-def _several_series(tables: Mapping[str, Tags], rows: Sequence[Row]) -> BadInput:
-    """The error of a case with several series that fit the tags of one modality."""
-    modality = rows[0].modality
-    name, tags = next((name, tags) for name, tags in tables.items() if name.lower() == modality)
-    candidates = [row.series for row in rows if row.series]
-    folders = " and ".join(dict.fromkeys(str(series.folder) for series in candidates))
-    return BadInput(
-        f"{folders}: expected one series with {tags} to be {modality} of case {rows[0].case}, found {describe_series(candidates)}. Narrow [series.{name}] in a TOML file of your own (--preset), or name one in a table (--manifest)."
-    )
-
-
-def _none_fits(root: Path, listed: Sequence[Row], tables: Mapping[str, Tags]) -> BadInput:
-    cases = [(row.patient, row.case) for row in listed]
-    candidates = [row.series for row, case in zip(listed, cases) if case == cases[0] and row.series]
-    wanted = " or ".join(f"{tags} ({name})" for name, tags in tables.items())
-    shown = f"{listed[0].case} has {describe_series(candidates)}" if listed else "no series at all"
-    return BadInput(
-        f"{root}: expected DICOM series with {wanted}, found none in {len({*cases})} cases; {shown}. Check the path, or name the tags in a preset file of your own."
-    )
 
 
 @dataclass(frozen=True)

@@ -100,8 +100,6 @@ def hold_out(cases: list[CaseFiles], count: int) -> list[CaseFiles]:
     of_patient = Counter(case.patient for case in cases if case.split == "train")
     if not count or not of_patient:
         return cases
-    if "" in of_patient:  # decided once the patients are known
-        return [replace(case, split=None) if case.split == "train" else case for case in cases]
     wanted = min(count, of_patient.total() // LARGEST_SHARE)
     held_out = set[str]()
     in_order = held_out_order(case for case in cases if case.split == "train")

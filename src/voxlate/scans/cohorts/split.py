@@ -4,7 +4,7 @@ import hashlib
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from itertools import chain, combinations
+from itertools import chain, combinations, product
 from pathlib import Path
 from typing import Any
 
@@ -229,13 +229,14 @@ def patient_order(seed: int, name: str) -> bytes:
 
 
 def refuse_leak(cases: Iterable[Any], where: Path | str) -> None:
-    """Raise BadInput where one patient is in two splits; cases: each with its patient ('' if unknown) and split."""
-    splits: dict[str, str] = {}
-    for case in cases:
-        patient, split = case.patient, case.split
-        if patient and split and splits.setdefault(patient, split) != split:
+    """Raise BadInput where one patient is in two splits or folds; cases: each with its patient ('' if unknown), split and fold."""
+    places: dict[tuple[str, str], Any] = {}
+    for case, what in product(cases, ("split", "fold")):
+        patient, place = case.patient, getattr(case, what)
+        first = places.setdefault((patient, what), place)
+        if patient and first != place:
             raise BadInput(
-                f"{where}: expected each patient in one split, found {patient} in {splits[patient]} and {split}. Put all cases of a patient into the same split, or pass --patients each if they are several patients."
+                f"{where}: expected each patient in one {what}, found {patient} in {first} and {place}. Put all cases of a patient into the same {what}, or pass --patients each if they are several patients."
             )
 
 

@@ -13,13 +13,12 @@ from typing import Any
 
 from voxlate.base.errors import BadInput, first_of, plural
 from voxlate.base.groups import grouped
-from voxlate.scans.cohorts.case_files import CaseFiles, CohortFiles
+from voxlate.scans.cohorts.case_files import CaseFiles, CohortFiles, quote_some
 from voxlate.scans.cohorts.csv_table import read_lines, read_table
 from voxlate.scans.cohorts.manifest import OWN_NAMES, TABLES, Manifest, name_columns
 from voxlate.scans.cohorts.owners import PATIENTS
 from voxlate.scans.cohorts.patterns import split_named
 from voxlate.scans.cohorts.presets import NOTES
-from voxlate.scans.cohorts.rows import quote_some
 from voxlate.scans.cohorts.split import FOLDS
 from voxlate.scans.formats.io import file_and_part, scan_endings, without_ending
 
@@ -31,30 +30,45 @@ SILENT = re.compile(
 SPLITTING = re.compile(r"split|fold|partition|train|valid|test|subset|data_?list", re.IGNORECASE)
 DATASET = "dataset.json"  # of nnU-Net, in which training includes validation
 LARGEST_BYTES = 2**24  # of a list; a larger file is none
-
+FOLDERS = Path("folders")  # in place of a list, where folders state folds
+FOLD_FOLDER = re.compile(r"folds?[-_ ]?([0-4])", re.IGNORECASE)
 
 Statement = tuple[str, str, str]  # an entry of a list, and the column and value that it gets
 
 
 def take_lists(
-    root: Path, files: Iterable[Path], cases: Sequence[CaseFiles], found: CohortFiles
+    root: Path,
+    files: Iterable[Path],
+    cases: Sequence[CaseFiles],
+    found: CohortFiles,
+    notes: Manifest | None = None,
 ) -> list[CaseFiles]:
-    """The cases with what lists beside them state; those that lists of training leave out are left out, and noted.
+    """The cases with what folders of folds, a table of notes and lists beside them state.
 
-    files: all files below root that are no scans. Raises BadInput where lists, or a list and folders, contradict each other.
+    files: all files below root that are no scans; notes: a manifest without paths, which lists all cases that count.
+    Cases that the notes, or lists of training, leave out are left out, and noted. Raises BadInput where lists, or a list
+    and folders, contradict each other, and for notes on cases that are not there.
     """
     keys = _keys(root, cases)
-    stated: dict[str, dict[str, str]] = {"split": {}, "fold": {}, "patient": {}}
+    stated: dict[str, dict[str, str]] = {"split": {}, "fold": {}, "patient": {}, "listed": {}}
+    sources: dict[Path, list[Statement]] = {FOLDERS: _folds_by_folders(root, cases)}
+    if notes is not None:
+        column = "case" if "case" in notes.table else "patient"
+        sources[notes.path] = [*_in_columns(notes, column, "")]
     used = []
     unread = []
-    for path in sorted(files):
-        statements = _read(path, keys, found)
+    for path in [*sources, *sorted({*files} - sources.keys())]:
+        statements = sources[path] if path in sources else _read(path, keys, found)
         named = [(key, *rest) for entry, *rest in statements if (key := _key(entry, keys))]
+        missing = sorted({entry for entry, *_ in statements if not _key(entry, keys)})
+        if missing and notes is not None and path == notes.path:
+            raise BadInput(
+                f"{path}: expected files of {missing[0]}, found only others ({first_of(sorted(case.case for case in cases))}). Fix the manifest."
+            )
         if not named:
-            unread.append(path)
+            unread += [] if path in sources else [path]
             continue
         used.append(path.name)
-        missing = sorted({entry for entry, *_ in statements if not _key(entry, keys)})
         if missing:
             found.unclaimed.append(
                 f"{plural(len(missing), 'entry')} of {path.name} without scans ({quote_some(missing)})"
@@ -71,23 +85,25 @@ def take_lists(
     _name_unread(unread, cases, found)
     if not used:
         return [*cases]
-    found.guessed.append(
-        f"{' and '.join(sorted(key for key, own in stated.items() if own))} by {first_of(used)}"
-    )
-    splits, folds = stated["split"], stated["fold"]
+    splits, folds, owners, of_notes = stated.values()
     wanted = {case.case for case in cases if splits.get(case.case, case.split) != "test"}
     if not wanted <= folds.keys():
-        folds = {}  # of one fold alone, or of some cases
+        folds.clear()  # of one fold alone, or of some cases
     elif "val" not in splits.values():
         splits |= {name: "val" for name, fold in folds.items() if fold == "0"}
-    lacking = [case.case for case in cases if not splits.get(case.case, case.split)]
-    if "train" not in splits.values():
+    listed = {*of_notes}
+    if notes is None:
+        listed = {case.case for case in cases if splits.get(case.case, case.split)}
+        columns = [key for key, own in stated.items() if own and key != "listed"]
+        found.guessed.append(f"{' and '.join(sorted(columns))} by {first_of(used)}")
+    lacking = [case.case for case in cases if case.case not in listed]
+    if notes is None and "train" not in splits.values():
         lacking = []
     elif lacking:
         found.unclaimed.append(
             f"{plural(len(lacking), 'case')} that {first_of(used)} does not list ({first_of(lacking, 3)})"
         )
-    listed = []
+    taken = []
     for case in cases:
         split = splits.get(case.case, case.split)
         if "test" in (split, case.split) and case.split not in (split, None):
@@ -95,10 +111,21 @@ def take_lists(
                 f"{root}: expected one split of each case, found {case.case} in {split} by {first_of(used)}, and in a folder of {case.split}. Correct one of them, or write a manifest (voxlate manifest)."
             )
         fold = folds.get(case.case)
-        owner = stated["patient"].get(case.case, case.patient)
+        owner = owners.get(case.case, case.patient)
         one = replace(case, split=split, patient=owner, fold=None if fold is None else int(fold))
-        listed += [] if case.case in lacking else [one]
-    return listed
+        taken += [] if case.case in lacking else [one]
+    return taken
+
+
+def _folds_by_folders(root: Path, cases: Sequence[CaseFiles]) -> list[Statement]:
+    """The folds of cases in folders called fold0 to fold4, where there is more than one."""
+    folds = []
+    for case in cases:
+        path = next(iter(case.files.values()))
+        names = path.relative_to(root).parts[:-1] if path.is_relative_to(root) else ()
+        matches = filter(None, map(FOLD_FOLDER.fullmatch, names))
+        folds += [(case.case, "fold", match[1]) for match in matches]
+    return folds if {"0"} < {fold for *_, fold in folds} else []
 
 
 def _keys(root: Path, cases: Sequence[CaseFiles]) -> dict[str, list[str]]:
@@ -142,9 +169,6 @@ def _read(path: Path, keys: Mapping[str, Sequence[str]], found: CohortFiles) -> 
                 return [*_in_document(json.loads(path.read_text(encoding="utf-8-sig")), split)]
         elif ending in TABLES:
             return [*_in_table(path, split, keys, found)]
-        elif path.name == PATIENTS:
-            rows = [re.split(r"[\s,;]+", line) for line in read_lines(path).values()]
-            return [(row[0], "patient", row[-1]) for row in rows]
         elif ending == ".txt" and split:
             return [(line, "split", split) for line in read_lines(path).values()]
     except BadInput as error:
@@ -197,24 +221,32 @@ def _in_table(
     table = manifest.table
     counts = {name: sum(bool(_key(cell, keys)) for cell in table[name]) for name in table}
     ids = max(table, key=lambda name: (counts[name], name in ("case", "patient", "path")))
-    is_fold = "fold" in table and all(cell in map(str, range(FOLDS)) for cell in table["fold"])
-    if not counts[ids]:
-        return
+    if counts[ids]:
+        found.guessed += manifest.assumed
+        yield from (one for one in _in_columns(manifest, ids, split) if one[1] != "listed")
+
+
+def _in_columns(manifest: Manifest, ids: str, split: str) -> Iterator[Statement]:
+    """What the rows of a table state of the cases that one of its columns names."""
+    table = manifest.table
+    is_fold = "fold" in table and all(
+        cell in ("", *map(str, range(FOLDS))) for cell in table["fold"]
+    )
     for line, row in table.iterrows():
+        yield row[ids], "listed", ""
         word = row.get("split", split)
         if word and not split_named(word):
             raise BadInput(
-                f"{path}, line {line}: expected a split train, val or test, found '{word}'. Use these words."
+                f"{manifest.path}, line {line}: expected a split train, val or test, found '{word}'. Use these words."
             )
         if word:
             yield row[ids], "split", split_named(word)
-        if is_fold:
+        if is_fold and row["fold"]:
             yield row[ids], "fold", row["fold"]
             if not word:
                 yield row[ids], "split", "val" if row["fold"] == "0" else "train"
         if ids != "patient" and row.get("patient"):
             yield row[ids], "patient", row["patient"]
-    found.guessed += manifest.assumed
 
 
 def _name_unread(files: Sequence[Path], cases: Sequence[CaseFiles], found: CohortFiles) -> None:
@@ -227,7 +259,9 @@ def _name_unread(files: Sequence[Path], cases: Sequence[CaseFiles], found: Cohor
     named = [
         path.name
         for path in files
-        if not SILENT.fullmatch(path.name) and path.stem not in stems and path.name not in OWN_NAMES
+        if not SILENT.fullmatch(path.name)
+        and path.stem not in stems
+        and path.name not in (*OWN_NAMES, PATIENTS)
     ]
     doubted = [name for name in named if SPLITTING.search(name)]
     others = [name for name in named if name not in doubted]

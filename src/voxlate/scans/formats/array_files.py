@@ -19,10 +19,10 @@ from voxlate.scans.formats.format import (
     Format,
     KeptByFile,
     Stored,
+    check_bytes,
     check_numbers,
     check_volume,
     errors_as,
-    most_bytes,
     to_float32,
 )
 from voxlate.scans.images.grid import Spacing, directions
@@ -265,11 +265,7 @@ def _npy(path: Path) -> np.ndarray:
 
 
 def _npz(file: zipfile.ZipFile, path: Path) -> Arrays:
-    size = sum(member.file_size for member in file.infolist())
-    if size > most_bytes():
-        raise BadInput(
-            f"{path}: expected arrays of at most {most_bytes() / 2**30:.3g} GB together, found {size} bytes. If the file is sound, pass a larger --max-volume."
-        )
+    check_bytes(sum(member.file_size for member in file.infolist()), path, "arrays")
     # to the end, where the checksum of each is compared
     return {
         member.filename.removesuffix(".npy"): np.load(

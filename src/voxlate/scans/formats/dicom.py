@@ -208,8 +208,6 @@ def _direction(header: Any) -> str:
 
 def describe_series(series: list[SeriesInfo]) -> str:
     """Series as a part of a sentence: their descriptions, and the paths that name them."""
-    if not series:
-        return "none"
     return f"{len(series)} ({first_of(series, MOST_LISTED, '; ')})"
 
 

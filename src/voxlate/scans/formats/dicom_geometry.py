@@ -115,11 +115,6 @@ def _step(places: np.ndarray, normal: np.ndarray, headers: Headers, path: Path) 
     along = places @ normal
     steps = np.diff(along)
     usual = np.median(steps)
-    if steps.min() < 1e-3:
-        k = steps.argmin()
-        raise BadInput(
-            f"{path}: expected one image at each place, found {images[k].name} and {images[k + 1].name} at one. Put one of them in its own folder."
-        )
     if not is_even(places, normal):
         k = np.abs(steps - usual).argmax()
         raise BadInput(

@@ -129,12 +129,9 @@ def read_header(file: Path, tags: list[str]) -> Any:
     expected = f"{file}: expected a DICOM image, found"
     advice = "Get the file again, or move it elsewhere."
     check_fetched(file)
-    if file.is_dir():
-        raise BadInput(f"{expected} a folder. {advice}")
-    if not file.exists():
-        raise BadInput(f"{expected} nothing there. Check the path.")
     if not file.is_file():
-        raise BadInput(f"{expected} no ordinary file. {advice}")
+        found = "something else" if file.exists() else "nothing"
+        raise BadInput(f"{expected} {found} in the place of a file. {advice}")
     with errors_as(f"{expected} something else, or a damaged file", advice):
         bare = looks_like_dicom(file)
         header = read_dicom(file, stop_before_pixels=True, specific_tags=tags, force=bare)

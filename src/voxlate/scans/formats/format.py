@@ -201,15 +201,20 @@ def most_bytes() -> float:
     return bytes_of(os.environ.get(LARGEST_VOLUME, DEFAULT), f"{LARGEST_VOLUME}: ")
 
 
+def check_bytes(count: float, where: object, what: str = "data") -> None:
+    """Raise BadInput for more bytes than the largest volume has; what: is found."""
+    most = most_bytes()
+    if count > most:
+        raise BadInput(
+            f"{where}: expected at most {most / 2**30:.3g} GB, found {what} of {count / 2**30:.3g} GB or more. If the file is sound, pass --max-volume {math.ceil(count / 2**30)}GB."
+        )
+
+
 def check_volume(shape: Iterable[int], where: object) -> None:
     """Raise BadInput, before memory is allocated, where the voxels of this shape exceed the largest volume."""
     sizes = tuple(shape)
-    needed = math.prod(sizes) * BYTES_A_VOXEL
-    if needed > most_bytes():
-        size = "×".join(map(str, reversed(sizes)))
-        raise BadInput(
-            f"{where}: expected a volume of at most {most_bytes() / 2**30:.3g} GB, found {size} voxels ({needed / 2**30:.3g} GB). If the file is sound, pass --max-volume {math.ceil(needed / 2**30)}GB."
-        )
+    size = "×".join(map(str, reversed(sizes)))
+    check_bytes(math.prod(sizes) * BYTES_A_VOXEL, where, f"a volume of {size} voxels")
 
 
 def check_expansion(chunks: Iterable[bytes], wbits: int, where: object) -> int:
@@ -217,7 +222,6 @@ def check_expansion(chunks: Iterable[bytes], wbits: int, where: object) -> int:
 
     wbits: as those of zlib. Raises zlib.error where the data are damaged, and EOFError where they are cut short.
     """
-    most = most_bytes()
     stream = zlib.decompressobj(wbits)
     total = 0
     for chunk in chunks:
@@ -225,10 +229,7 @@ def check_expansion(chunks: Iterable[bytes], wbits: int, where: object) -> int:
         while left and not stream.eof:
             total += len(stream.decompress(left, CHUNK))
             left = stream.unconsumed_tail
-            if total > most:
-                raise BadInput(
-                    f"{where}: expected data that expand to at most {most / 2**30:.3g} GB, found more. If the file is sound, pass a larger --max-volume."
-                )
+            check_bytes(total, where)
     total += len(stream.flush())
     if not stream.eof:
         raise EOFError("the compressed data are cut short")

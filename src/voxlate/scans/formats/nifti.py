@@ -22,11 +22,11 @@ from voxlate.scans.formats.format import (
     DynamicScan,
     Format,
     Stored,
+    check_bytes,
     check_fetched,
     check_numbers,
     check_volume,
     errors_as,
-    most_bytes,
     to_float32,
 )
 from voxlate.scans.images.grid import Grid, Volume, check_affine, same_grid
@@ -56,8 +56,6 @@ MAP_DESCRIPTIONS = {  # in the header of a map's file, by the end of its name
     UNFAMILIAR: "distance to scans",
 }
 AGAIN = "Copy or download it again."
-# bytes that gzip can make of one: its longest match, 258 bytes, takes at least two bits
-DEFLATE_MOST = 1032
 
 SCANNER = 1
 ALIGNED = 2  # code of an affine that leads to the space of another file
@@ -79,18 +77,11 @@ def _load(path: Path) -> tuple[Any, list[str]]:
     check_fetched(path)
     with open(path, "rb") as file:
         start = file.read(2)
-    if not start:
-        raise BadInput(f"{path}: expected a volume, found an empty file. {AGAIN}")
-    is_gzip = start == GZIP
-    packed = path.suffix.lower() in PACKED
-    if packed and not is_gzip:
-        name = path.stem if path.suffix.lower() == ".gz" else f"{path.stem}.mgh"
+    is_packed = path.suffix.lower() in PACKED
+    if (start == GZIP) != is_packed:
+        expected = "gzip data" if is_packed else "data that are not compressed"
         raise BadInput(
-            f"{path}: expected gzip data, found a file that is not compressed. Compress it, or rename it to {name}."
-        )
-    if is_gzip and not packed:
-        raise BadInput(
-            f"{path}: expected voxels that are not compressed, found gzip data. Rename it to {path.name}.gz."
+            f"{path}: expected {expected} by its name, found others. Rename it: only compressed files end with .gz or .mgz."
         )
     sentence = f"{path}: expected a NIfTI or FreeSurfer volume, found none"
     with errors_as(sentence, AGAIN), warnings.catch_warnings(action="ignore"):
@@ -239,7 +230,6 @@ def open_nifti(path: Path) -> DynamicScan:
     """
     image, said = _load(path)
     grid, guesses = grid_of(image, path)
-    _check_size(image, grid, path)
     check_volume(grid.shape, path)
     count = prod(image.shape[3:])
 
@@ -280,22 +270,24 @@ def _times(image: Any, count: int) -> np.ndarray | None:
 def _planes(image: Any, grid: Grid, path: Path, frames: range) -> Iterator[np.ndarray]:
     """The planes [H, W] of frames, scaled, read one by one: x grows fastest in these files, then y, z and time."""
     stored = image.dataobj
+    file_of_voxels = Path(stored.file_like)
     depth, height, width = grid.shape
     size = height * width * stored.dtype.itemsize
     slope, intercept = np.float64(stored.slope), float(stored.inter)
     scaled = (slope, intercept) != (1.0, 0.0)
     with (
         errors_as(
-            f"{path}: expected voxels for {grid}, found the file damaged or cut short", AGAIN
+            f"{path}: expected voxels for {grid} in {file_of_voxels.name}, found them missing, damaged or cut short",
+            AGAIN,
         ),
-        open_packed(Path(stored.file_like)) as file,
+        open_packed(file_of_voxels) as file,
     ):
         file.seek(_first_byte(image) + frames.start * depth * size)
         for z in range(depth * len(frames)):
             raw = file.read(size)
             if len(raw) < size:
                 raise BadInput(
-                    f"{path}: expected voxels for {grid}, found that the file ends in slice {z % depth + 1} of {depth}. {AGAIN}"
+                    f"{path}: expected voxels for {grid}, found the file cut short in slice {z % depth + 1} of {depth}. {AGAIN}"
                 )
             plane = np.frombuffer(raw, stored.dtype).reshape(height, width)
             yield plane * slope + intercept if scaled else plane
@@ -303,29 +295,12 @@ def _planes(image: Any, grid: Grid, path: Path, frames: range) -> Iterator[np.nd
         beyond = 0
         while isinstance(file, gzip.GzipFile) and (block := file.read(READ_BYTES)):
             beyond += len(block)
-            if beyond > most_bytes():
-                raise BadInput(
-                    f"{path}: expected the file to end after its voxels, found more than {most_bytes() / 2**30:.3g} GB behind them. {AGAIN}"
-                )
+            check_bytes(beyond, path, "data behind its voxels")
 
 
 def open_packed(path: Path) -> BinaryIO | gzip.GzipFile:
     """A file, decompressed by a reader that compares checksums."""
     return gzip.open(path) if path.suffix.lower() in PACKED else path.open("rb")
-
-
-def _check_size(image: Any, grid: Grid, path: Path) -> None:
-    """Raise BadInput where a file is too small for its header's shape, before memory is allocated."""
-    file = Path(image.dataobj.file_like)
-    if not file.exists():
-        raise BadInput(
-            f"{path}: expected the voxels of this header in {file.name}, found no such file. Copy both."
-        )
-    most = file.stat().st_size * (DEFLATE_MOST if file.suffix.lower() in PACKED else 1)
-    if prod(image.shape) * image.dataobj.dtype.itemsize > most:
-        raise BadInput(
-            f"{path}: expected voxels for {grid}, found the file damaged or cut short (too small for them). {AGAIN}"
-        )
 
 
 def write_nifti(path: Path, volume: Volume, description: str) -> None:

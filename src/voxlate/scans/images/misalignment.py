@@ -139,8 +139,6 @@ def find_motion(
 ) -> Motion | None:
     """The motion within a mask; None where one half of the mask does not confirm the motion of the other."""
     resolved = _resolved(fixed.shape, spacing_mm)
-    if resolved.sum() < 2:
-        return None
     fixed, moving = _without_cut(fixed, moving)
     inside = mask & np.isfinite(fixed)
     for image, unit in ((fixed, units[0]), (moving, units[1])):

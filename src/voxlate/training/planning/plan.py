@@ -18,7 +18,7 @@ from voxlate.base.devices import find_device, peak_memory
 from voxlate.base.errors import BadInput
 from voxlate.base.files import lock, write_text
 from voxlate.scans.cases.prepared import Cohort
-from voxlate.scans.cohorts.rows import as_names
+from voxlate.scans.cohorts.case_files import as_names
 from voxlate.training.clock import Budgets
 from voxlate.training.log_file import append_line
 from voxlate.training.planning.probe import Limits

@@ -6,7 +6,7 @@ from typing import Literal
 
 from voxlate.base.errors import BadInput, first_of, known_name
 from voxlate.scans.cases.prepared import Cohort
-from voxlate.scans.cohorts.rows import as_names
+from voxlate.scans.cohorts.case_files import as_names
 from voxlate.scans.images.units import HOUNSFIELD, TISSUE_MAPS
 from voxlate.training.batches.any_source import with_any_source
 from voxlate.training.planning.cohort_facts import (
