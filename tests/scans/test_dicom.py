@@ -330,13 +330,3 @@ def test_info_prepare_and_evaluate_say_what_was_guessed_of_a_series(tmp_path, vo
     moved = json.loads(answer.out)["moved"]["p0/ct"]
     for said in (guessed, moved, " ".join(one.text for one in warnings)):
         assert "3 mm thick are 5.80 mm apart" in said
-
-
-def test_every_second_file_of_a_real_series_is_refused(tmp_path, shared):
-    for name in ("t1_studyforrest", "ct_head_phantom"):
-        folder = shared / "data" / "dicom" / name
-        (tmp_path / name).mkdir()
-        for file in sorted(folder.iterdir())[::2]:
-            (tmp_path / name / file.name).symlink_to(file)
-        with refuses("only one of 2 is here"):
-            read_volume(tmp_path / name)

@@ -241,14 +241,6 @@ def test_a_preset_that_chooses_no_series_gets_one_sentence(gold, tmp_path, text,
         find_cohort(gold, preset=preset)
 
 
-def test_folders_of_another_form_get_one_sentence(gold, tmp_path):
-    for root, options in ((gold, {"pattern": "{patient}/{case}"}), (tmp_path / "GOLD", {})):
-        with refuses():
-            find_cohort(root, preset="gold_atlas", **options)
-        shutil.rmtree(gold)
-        gold.mkdir()
-
-
 def test_a_folder_whose_own_name_ends_like_a_key_is_itself(tmp_path):
     folder = tmp_path / "p" / "x#00000000"
     write_series(folder.with_name("x"), "a", t2_values(), "MR", "t2", uid="1.2")

@@ -27,15 +27,6 @@ def listed(root: Path, text: str, name: str = "table.csv", **options: Path) -> C
     return find_cohort(root, manifest=path, **options)
 
 
-def test_notes_alone_add_patient_and_split_to_files_found_by_layout(root):
-    (root / "cases.csv").write_text(
-        "case,patient,slice,split\nb,p1,4,Training\na,p1,5,trn\nc,p2,1,dev\n"
-    )
-    cases = find_cohort(root).cases
-    assert stated(cases) == {"a": ("p1", "train"), "b": ("p1", "train"), "c": ("p2", "val")}
-    assert cases[0].files["mr"] == root / "a/mr.png"
-
-
 def test_a_wide_table_holds_a_path_a_modality_and_may_leave_one_empty(root):
     text = "Case\tPatient\tAge\tT1\tCT\nx\tp\t61\tscans/a/mr.png\tscans/a/ct.png\ny\tq\t50\tscans/b/mr.png\t\n"
     cases = listed(root, text, "wide.tsv").cases

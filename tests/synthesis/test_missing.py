@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from functools import partial
 from itertools import product
 
 import nibabel as nib
@@ -155,18 +154,6 @@ def test_images_of_other_models_do_not_stay_in_a_case(
 
 
 @slow
-def test_scores_of_images_that_are_gone_for_others_are_not_reported(
-    synth, voxlate, score, completing, two_cases, out
-):
-    synth(completing, two_cases, "--missing", "t1").done()
-    score()
-    voxlate("report", out).done()
-    copy = partial(shutil.copyfile, two_cases / "case0/t2.nii.gz")
-    write_images(out / "case0", {"desc-synthetic_t2.nii.gz": copy}, {})
-    assert "found case0/t1 changed since" in voxlate("report", out).refusal
-
-
-@slow
 def test_a_second_split_in_the_same_folder_is_scored_alone(score, completing, out):
     splits = read_json(completing / "provenance.json")["data"]["splits"]
     for split in ("val", "test"):
@@ -175,17 +162,6 @@ def test_a_second_split_in_the_same_folder_is_scored_alone(score, completing, ou
         assert {case for case, _ in scored_modalities(out)} == set(splits[split]) != set()
         lines = read_json(out / "scenarios.json")["scenarios"]
         assert {line["cases"] for line in lines} == {len(splits[split])}
-
-
-@slow
-def test_the_spread_of_more_samples_is_gone_with_them(score, completing, out):
-    def keys(samples):
-        score("--run", completing, "--split", "val", "--samples", samples)
-        return {*read_scores(out / "metrics.json").frame["metric"]}
-
-    assert "std" in keys(2)
-    assert "std" not in keys(1)
-    assert not list(out.glob("**/*_std*"))
 
 
 @slow

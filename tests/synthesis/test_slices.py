@@ -6,8 +6,6 @@ import numpy as np
 import pytest
 import scipy.ndimage
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from safetensors.numpy import load_file
 
@@ -17,7 +15,7 @@ from stand_ins import model_of
 from voxlate.base.files import read_json
 from voxlate.base.items import stable_id
 from voxlate.scans.images.grid import Volume
-from voxlate.scans.images.tiling import Tiled, Whole, range_of_varied_slices, resize_slices, zoom
+from voxlate.scans.images.tiling import range_of_varied_slices, resize_slices, zoom
 from voxlate.science.diffusion.noise import SynthesisNoise
 from voxlate.synthesis.inputs import _voxels_key
 from voxlate.training.recipe import from_dict
@@ -199,17 +197,6 @@ def test_tiles_of_large_slices_blend_to_what_whole_slices_give():
     assert_allclose(one, other, atol=1e-3)
     assert set(whole.network.method.seen) == {(1, 1, 300, 280)}
     assert set(tiled.network.method.seen) == {(1, 1, 256, 256)}
-
-
-@settings(deadline=None, max_examples=30)
-@given(
-    st.tuples(*[st.integers(1, 40)] * 3), st.tuples(*[st.integers(2, 40)] * 2), st.floats(0, 0.9)
-)
-def test_tiles_are_never_larger_than_the_slice(shape, patch, overlap):
-    plan = Tiled().plan(shape, (1, *patch), overlap)
-    assert plan.input_tiling.patch == (1, min(patch[0], shape[1]), min(patch[1], shape[2]))
-    if patch[0] >= shape[1] and patch[1] >= shape[2]:
-        assert plan.starts() == Whole().plan(shape, (1, *patch), overlap).starts()
 
 
 @every_row(

@@ -8,7 +8,6 @@ import nibabel as nib
 import numpy as np
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
-from PIL import Image
 
 import voxlate as package
 from preparing import prepare
@@ -127,25 +126,6 @@ def test_a_cohort_is_synthesised_case_by_case_and_resumed(synth, run, cohort, ou
     assert [path.parent.name for path in written if written[path] != again[path]] == ["case2"]
 
 
-@slow
-def test_scores_of_training_cases_are_said_to_be_no_held_out_scores(
-    voxlate, run, cohort, out, tmp_path
-):
-    splits, unseen = read_json(Run(run).provenance)["data"]["splits"], tmp_path / "unseen"
-    voxlate("synth", run, cohort, "--out", out).done()
-    voxlate("synth", run, cohort, "--out", unseen, "--split", "val").done()
-    run.rename(tmp_path / "elsewhere")  # each image's own provenance names the split
-    sentence = f"{len(splits['train'])} of 6 cases were in the model's training (by name), so their scores are not held-out scores."
-    assert sentence in " ".join(voxlate("evaluate", out, "--truth", cohort).out.split())
-    assert read_json(out / "metrics.json")["trained_on"] == sorted(splits["train"])
-    voxlate("report", out).done()
-    page = (out / "report.html").read_text()
-    assert page.count(sentence.replace("'", "&#39;")) == 2  # headline and caption
-    answer = voxlate("evaluate", unseen, "--truth", cohort)
-    assert read_json(unseen / "metrics.json")["trained_on"] == []
-    assert "held-out" not in answer.out + answer.err
-
-
 def test_a_run_draws_as_another_recipe_that_trains_the_same(
     synth, diffusion, cohort, tiny, out, tmp_path
 ):
@@ -188,22 +168,6 @@ def test_the_provenance_counts_what_the_network_was_asked_for_each_sample(
     said = made_of(load(diffusion), cohort, steps=3, **options).provenance
     assert said["network_calls"] == calls
     assert said["seconds_per_slice"] > 0
-
-
-@slow
-def test_pictures_come_back_as_pictures_too(synth, changed, out, tmp_path):
-    draw, cohort = np.random.default_rng(0), tmp_path / "pictures"
-    for number in range(4):
-        (cohort / f"c{number}").mkdir(parents=True)
-        for name in ("t1", "t2"):
-            image = Image.fromarray(draw.integers(0, 256, (24, 20), np.uint8))
-            image.save(cohort / f"c{number}/{name}.png")
-    run = changed("of_pictures", data=prepare(cohort, tmp_path / "ready", audit=False).folder)
-    synth(run, cohort, "--anyway").done()
-    picture = np.asarray(Image.open(out / "c0/t2.png"))
-    volume = nib.load(out / "c0/t2.nii.gz").get_fdata()
-    assert picture.shape == (24, 20)
-    assert_allclose(picture.T, np.clip(np.rint(volume[..., 0]), 0, 255), atol=1)
 
 
 def test_samples_that_cannot_differ_are_refused(synth, run, cohort, out):
