@@ -2,14 +2,13 @@
 
 import numpy as np
 
-from made_volumes import made_volume, save
+from made_volumes import save
 from preparing import prepare
 from rows import slow
 from voxlate.evaluation.reports.case_pictures import (
     CaseImage,
     ColourScale,
     chequerboard,
-    scan_columns,
 )
 
 
@@ -23,18 +22,6 @@ def test_a_chequerboard_has_eight_squares_along_the_shorter_side_each_scan_in_it
     assert (board[:2, 4:8] == 0.25).all()
     assert (board[2:4, :4] == 0.25).all()
     assert np.unique(board, return_counts=True)[1].tolist() == [256, 256]
-
-
-def test_scans_that_are_not_registered_have_no_chequerboard():
-    scans = {name: made_volume(np.ones((6, 6, 6)), name, "a.u.") for name in ("t1", "t2")}
-    assert [column["role"] for column in scan_columns("a", scans, None, {})] == ["scan", "scan"]
-    columns = scan_columns("a", scans, "t2", {"t1": "rigid"})
-    assert [(column["role"], column["title"]) for column in columns] == [
-        ("fixed", "t2"),
-        ("moving", "t1"),
-        ("chequerboard", "t2 and t1"),
-    ]
-    assert columns[2]["notes"] == ["rigid"]
 
 
 @slow

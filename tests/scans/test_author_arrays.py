@@ -343,17 +343,6 @@ def test_a_stack_that_is_damaged_or_absent_gives_one_sentence(arrays_002):
         find_cohort(arrays_002, preset="lyu_wang", modalities=["t2", "ct"])
 
 
-def test_a_manifest_names_slices_as_presets_do(arrays_000, tmp_path):
-    row = "{0},{1},dataset/mCTA/{0}.npy#channel=1,dataset/Tmax/{0}.npy".format
-    rows = [row("p01", "train"), row("p02", "val")]
-    (tmp_path / "cases.csv").write_text("\n".join(["case,split,cta1,tmax", *rows]))
-    cases = find_cohort(tmp_path).cases
-    assert [one.split for one in cases] == ["train", "val"]
-    assert cases[0].files["cta1"].name == "p01.npy#channel=1"
-    stored = np.load(arrays_000 / "mCTA" / "p01.npy")[..., 1]
-    np.testing.assert_array_equal(read_volume(cases[0].files["cta1"]).data[0, 0], stored)
-
-
 def test_a_base_that_is_no_preset_and_a_part_that_is_none_are_refused(arrays_001, tmp_path):
     own = tmp_path / "own.toml"
     for text, sentence in (

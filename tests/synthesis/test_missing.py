@@ -139,21 +139,6 @@ def test_completing_in_place_scores_the_synthesis_and_not_the_scan(
 
 
 @slow
-def test_images_of_other_models_do_not_stay_in_a_case(
-    synth, voxlate, score, completing, run, two_cases, out, tmp_path
-):
-    synth(completing, two_cases, "--missing", "t2").done()
-    said = synth(run, two_cases).err
-    sentence = "2 images of an earlier synthesis, which is not this one, are removed (case0/desc-synthetic_t2"
-    assert sentence in said
-    assert {path.name for path in (out / "case0").iterdir()} == {"provenance.json", "t2.nii.gz"}
-    voxlate("synth", run, two_cases, "--out", tmp_path / "new").done()
-    score()
-    score(folder=tmp_path / "new")
-    assert table_of(out) == table_of(tmp_path / "new")
-
-
-@slow
 def test_a_second_split_in_the_same_folder_is_scored_alone(score, completing, out):
     splits = read_json(completing / "provenance.json")["data"]["splits"]
     for split in ("val", "test"):

@@ -16,7 +16,7 @@ from voxlate.scans.cohorts.find import find_cohort
 from voxlate.scans.formats.io import read_volume, write_volume
 from voxlate.scans.images.grid import resample, with_spacing
 from voxlate.scans.images.intensity import IntensityMap, Scale
-from voxlate.training.batches.batches import Batches, batches_of
+from voxlate.training.batches.batches import batches_of
 from voxlate.training.weights import make_header
 
 SIZE, PATCH = (48, 56, 20), [1, 56, 48]  # x, y, z
@@ -231,17 +231,3 @@ def test_a_missing_source_is_background_both_ways(both_ways):
     assert trained.present[0].tolist() == [True, False] * 3
     assert trained.source_names == ("ncct", "t1", "ncct[-1]", "t1[-1]", "ncct[+1]", "t1[+1]")
     assert (trained.source[:, 1::2] == -1).all()
-
-
-def test_a_batch_of_training_holds_the_same_patches(heads, ready):
-    """Without augmentation, Batches gives what is read at its items' places."""
-    cohort = ready(heads, modalities=("ncct", "t2"))
-    data = {"source": ["ncct"], "target": ["t2"], "patch": PATCH}
-    recipe = recipe_of(data, {"ncct": WINDOW, "t2": PERCENTILE})
-    drawn = Batches(cohort, recipe.data, recipe.intensity, batch=3, steps=2)
-    places = [(one.case, (z, 0, 0)) for one in cohort.cases for z in range(SIZE[2])]
-    (every,) = batches_of(cohort, recipe.data, recipe.intensity, places, len(places))
-    for batch in (drawn[0], drawn[1]):
-        chosen = [every.item.tolist().index(item) for item in batch.item.tolist()]
-        assert torch.equal(every.source[chosen], batch.source)
-        assert torch.equal(every.target[chosen], batch.target)

@@ -72,21 +72,6 @@ def test_a_case_that_another_job_makes_is_left_to_it(synth, run, cohort, out):
     assert not read_json(out / "provenance.json").get("failed")
 
 
-@slow
-def test_a_part_made_in_another_way_than_the_others_is_refused_before_anything_is_written(
-    synth, run, cohort, out
-):
-    synth(run, cohort, "--split", "train", "--part", "1/2").done()
-    before = contents_of(out)
-    for part in ("1/2", "2/2"):
-        answer = synth(run, cohort, "--split", "train", "--part", part, "--seed", 7).refusal
-        assert "expected images made in one way" in answer
-        assert "seed: 0 and 7" in answer
-    with refuses("seed: 0 and 7"):
-        package.synthesise(run, cohort, out, split="train", part="2/2", seed=7, progress=False)
-    assert contents_of(out) == before
-
-
 @pytest.fixture
 def first_case(run, cohort):
     """The selection of one of six cases."""
