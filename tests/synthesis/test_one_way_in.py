@@ -9,7 +9,7 @@ import torch
 
 from preparing import prepare
 from rows import every_row, slow
-from stand_ins import model_of, recipe_of
+from stand_ins import Answering, model_of, recipe_of
 from voxlate.anatomy.phantom_cohort import write_cohort
 from voxlate.base.config import settings
 from voxlate.scans.cohorts.find import find_cohort
@@ -34,20 +34,6 @@ class HalfOfTheMean(IntensityMap):
     def scale(self, statistics, slice_index=None):
         assert statistics is not None
         return Scale(0.0, statistics.all.mean / self.share)
-
-
-class Recorder(torch.nn.Module):
-    """A method that keeps what it is given, and answers with its first channel."""
-
-    net = torch.nn.Identity()
-
-    def __init__(self):
-        super().__init__()
-        self.batches = []
-
-    def synthesise(self, batch, noise, sampling):
-        self.batches.append(batch)
-        return batch.source[:, :1]
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +86,7 @@ def both_ways(heads, ready):
         )
         cohort = ready(root, **preparation)
         header = make_header(recipe, torch.nn.Identity(), cohort, 0, 0.0)
-        model = model_of(Recorder(), recipe, header["units"], **header)
+        model = model_of(Answering(), recipe, header["units"], **header)
         (files,) = [one for one in find_cohort(root).cases if one.case == case]
         scans = {**files.files, **({"mask": files.mask} if files.mask else {})}
         scans = {name: scans[name] for name in model.scan_names if name in scans}

@@ -14,6 +14,7 @@ from preparing import prepare
 from refusals import refuses
 from rows import every_row, slow
 from scans import change_scan, t1_of
+from stand_ins import Answering
 from voxlate.base.files import read_json
 from voxlate.scans.formats.io import read_volume
 from voxlate.scans.images.grid import canonical, orient
@@ -86,7 +87,7 @@ def test_the_mean_and_spread_are_those_of_the_samples(diffusion, cohort, monkeyp
 
 def test_three_dimensional_patches_blend_to_what_the_whole_volume_gives(run, cohort):
     """With a method that works voxel by voxel, tiles of any size must give the same image."""
-    model = answering(load(run), lambda source: -source)
+    model = answering(load(run), lambda source, _: -source)
     data = replace(model.facts.data, patch=(4, 9, 8))
     tiled = replace(model, facts=replace(model.facts, data=data))
     one, other = (made_of(each, cohort).volume.data for each in (model, tiled))
@@ -96,13 +97,7 @@ def test_three_dimensional_patches_blend_to_what_the_whole_volume_gives(run, coh
 def answering(model, function):
     """The model, as if its network were a function of the source."""
 
-    class Method(torch.nn.Module):
-        net = torch.nn.Identity()
-
-        def synthesise(self, batch, noise, sampling):
-            return function(batch.source)
-
-    return replace(model, network=replace(model.network, method=Method()))
+    return replace(model, network=replace(model.network, method=Answering(function)))
 
 
 def test_mirroring_makes_the_image_symmetric(run, cohort, tmp_path):
@@ -271,7 +266,7 @@ def test_a_name_in_a_weights_header_that_would_leave_its_folder_is_refused(
 
 
 def test_an_image_that_is_not_finite_is_not_written(run, cohort):
-    broken = answering(load(run), lambda source: source * float("nan"))
+    broken = answering(load(run), lambda source, _: source * float("nan"))
     with refuses("2880 of 2880"):
         made_of(broken, cohort)
 
