@@ -76,6 +76,11 @@ LAYOUTS = [  # paths, options, and the table of cases that they make, as in test
         "=/patient01 flair+t1+t1c+t2+lesion+mask, =/patient10 flair+t1+t1c+t2+lesion+mask",
     ),
     (
+        "patient_001/{mr_T1_rectified,mr_T2_rectified}/scan.mhd patient_001/mr_T1/scan.mhd",
+        {"preset": "rire_rectified"},
+        "=/patient_001 t1+t2",
+    ),
+    (
         "patient_001/{mr_T1/patient_001_mr_T1.mhd,mr_T2/x.mha} patient_002_mr_T1.mha",
         {"preset": "rire"},
         "=/patient_001 t1+t2, =/patient_002 t1",

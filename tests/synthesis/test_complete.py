@@ -17,7 +17,6 @@ from voxlate.evaluation import missing
 from voxlate.evaluation.evaluate_options import EvaluateOptions
 from voxlate.evaluation.scoring.scores import read_scores
 from voxlate.scans.cases.prepared import open_cohort
-from voxlate.scans.cohorts.find import find_cohort
 from voxlate.scans.formats.io import content_hash
 from voxlate.training import recipe as recipes
 from voxlate.training import validate
@@ -125,16 +124,6 @@ def test_a_mask_that_is_not_needed_and_a_scan_by_another_name_are_said(synth, co
     scans = {"T9": cohort / "case1/t1.nii.gz", "t2": cohort / "case1/t2.nii.gz"}
     with refuses("found 'T9'"):
         load(completing).synthesise(scans)
-
-
-def test_images_that_were_synthesised_are_no_scans_of_a_cohort(voxlate, completing, cohort):
-    (cohort / "case4/t1.nii.gz").unlink()
-    voxlate("synth", completing, cohort, "--out", cohort).done()
-    found = find_cohort(cohort)
-    names = {case.case: set(case.files) for case in found.cases}
-    assert names.pop("case4") == {"t2"}
-    assert all(own == {"t1", "t2"} for own in names.values())
-    assert found.unclaimed == ["1 images that were synthesised ('case4/desc-synthetic_t1.nii.gz')"]
 
 
 @slow

@@ -11,7 +11,6 @@ from refusals import refuses
 from rows import every_row, slow
 from scans import contents_of
 from voxlate.base.files import lock, read_json
-from voxlate.evaluation.scoring.scores import read_scores
 from voxlate.scans.cohorts.case_files import CaseFiles
 from voxlate.synthesis import cohort as cohorts
 from voxlate.synthesis.cohort import synthesise_cases
@@ -107,15 +106,6 @@ def test_a_synthesis_that_is_started_again_says_of_its_cases_what_the_first_said
     assert of_case
     assert {said.code for said in again if said.case} == of_case
     assert "already-synthesised" in {said.code for said in again}
-
-
-def test_a_split_is_that_of_the_training_where_the_cohort_has_no_table(
-    synth, voxlate, run, cohort, out
-):
-    splits = read_json(run / "provenance.json")["data"]["splits"]
-    synth(run, cohort).done()
-    voxlate("evaluate", out, "--truth", cohort, "--split", "val").done()
-    assert read_scores(out / "metrics.json").patients.keys() == {*splits["val"]}
 
 
 @pytest.fixture
