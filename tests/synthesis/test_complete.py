@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from preparing import prepare
-from refusals import refuses
 from rows import slow
 from scans import change_scan, hold_out_the_last, keep_cases
 from trainings import recipe_of_text
@@ -113,17 +112,6 @@ def test_a_scenario_without_any_image_is_named_and_the_others_are_scored(
     assert summary.failed.keys() == {"without_t1"}
     assert read_scores(out / "metrics.json").labels == {"case0/t2", "case1/t2"}
     assert [*summary.frame["modality"]] == ["t2"]
-
-
-def test_a_mask_that_is_not_needed_and_a_scan_by_another_name_are_said(synth, completing, cohort):
-    case = cohort / "case4"
-    (case / "t1.nii.gz").rename(case / "weird.nii.gz")
-    shutil.copy(case / "t2.nii.gz", case / "mask.nii.gz")
-    answer = synth(completing, cohort)
-    assert "case4: mask, weird was not used" in answer.said
-    scans = {"T9": cohort / "case1/t1.nii.gz", "t2": cohort / "case1/t2.nii.gz"}
-    with refuses("found 'T9'"):
-        load(completing).synthesise(scans)
 
 
 @slow
