@@ -10,7 +10,6 @@ import torch
 from numpy.testing import assert_allclose, assert_array_equal
 
 import voxlate as package
-from preparing import prepare
 from refusals import refuses
 from rows import every_row, slow
 from scans import change_scan, t1_of
@@ -18,11 +17,9 @@ from stand_ins import Answering
 from voxlate.base.files import read_json
 from voxlate.scans.formats.io import read_volume
 from voxlate.scans.images.grid import canonical, orient
-from voxlate.training import recipe
 from voxlate.training import torch_network as network
 from voxlate.training.load import load
 from voxlate.training.run import Run
-from voxlate.training.train import train
 from voxlate.training.weights import load_method, save_weights
 
 
@@ -279,19 +276,6 @@ def test_scans_on_another_scale_than_the_training_are_said_to_be(
     checked = load(run).check(scan)
     assert [said.code for said in checked.messages] == codes
     assert (checked.grade == "do not trust") == bool(codes)
-
-
-@slow
-def test_a_cohort_on_another_scale_than_the_recipes_window_does_not_train(
-    cohort_once, tiny, tmp_path
-):
-    cohort = shutil.copytree(cohort_once, tmp_path / "cohort")
-    for path in cohort.glob("*/t1.nii.gz"):
-        change_scan(path, lambda data: data * 0.001)
-    ready, out = prepare(cohort, tmp_path / "p", audit=False).folder, tmp_path / "r"
-    with refuses("filled"):
-        train(recipe.read(str(tiny)), ready, out, device="cpu")
-    assert not out.exists()
 
 
 def test_python_gives_nibabel_images_and_files_of_images_that_there_are(run, cohort, out):
