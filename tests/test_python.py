@@ -41,12 +41,6 @@ def test_every_step_from_a_cohort_to_scores_returns_a_result_that_shows_itself(
     assert package.report("SAMPLES").name == "report.html"
 
 
-def test_several_runs_are_one_ensemble(run, cohort, tmp_path):
-    made = package.synthesise([run, run], cohort / "case0", tmp_path / "out")
-    assert made.cases == ("case0",)
-    assert (tmp_path / "out" / "case0" / "t2_std_uncalibrated.nii.gz").is_file()
-
-
 @every_row("name", sorted({*package.__all__} - {"__version__", "load"}))
 def test_a_function_stays_one_when_its_folder_is_imported(name):
     import voxlate.anatomy

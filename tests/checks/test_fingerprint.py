@@ -182,36 +182,28 @@ SMOOTH = np.add.outer(np.add.outer(np.arange(20.0) * 7, np.arange(30) ** 1.5), n
 HEAD = np.zeros((20, 30, 30), np.float32)
 HEAD[4:16, 5:25, 5:25] = 300 + SMOOTH[4:16, 5:25, 5:25]
 HEAD[4:16, 5:25, 5:25] += np.random.default_rng(0).normal(0, 9, (12, 20, 20))
-IN_HU = np.where(HEAD > 0, HEAD / 20, np.float32(-1000))
-IN_HU[5:15, 5:7, 5:12] = 1800 + HEAD[5:15, 5:7, 5:12]
-IN_HU += np.random.default_rng(1).normal(0, 20, HEAD.shape)
 
 
-def alone(data, unit="a.u."):
-    scan = Volume(data[None].astype(np.float32), np.diag([4.0, 4, 4, 1]), unit, "mr")
-    return exact_messages(fingerprint(scan), unit, groups=("array", "scan"))
+def alone(data):
+    scan = Volume(data[None].astype(np.float32), np.diag([4.0, 4, 4, 1]), "a.u.", "mr")
+    return exact_messages(fingerprint(scan), "a.u.", groups=("array", "scan"))
 
 
 @every_row(
-    ("data", "unit", "codes"),
+    ("data", "codes"),
     [
-        (HEAD, "a.u.", set()),
-        (IN_HU, "HU", set()),
-        (np.float32(HEAD > 0), "a.u.", {"label-values"}),
-        (900 - HEAD, "a.u.", {"other-content"}),
-        (np.random.default_rng(0).normal(500, 50, HEAD.shape), "a.u.", {"other-content"}),
-        ((HEAD + HEAD[:, :, ::-1]) / 2, "a.u.", {"no-mirror"}),
-        (np.repeat(HEAD[::2], 2, 0), "a.u.", {"slices"}),
-        (np.where(np.arange(20)[:, None, None] == 9, 0, HEAD), "a.u.", {"slices"}),
-        (IN_HU + 1024, "HU", {"shifted-hu"}),
-        ((IN_HU.clip(-160, 240) + 160) / 400 * 255, "HU", {"not-hu"}),
-        (IN_HU.clip(-1000, 600), "HU", {"cut-window"}),
-        (np.float32(IN_HU > 0), "HU", {"not-hu"}),
+        (HEAD, set()),
+        (np.float32(HEAD > 0), {"label-values"}),
+        (900 - HEAD, {"other-content"}),
+        (np.random.default_rng(0).normal(500, 50, HEAD.shape), {"other-content"}),
+        ((HEAD + HEAD[:, :, ::-1]) / 2, {"no-mirror"}),
+        (np.repeat(HEAD[::2], 2, 0), {"slices"}),
+        (np.where(np.arange(20)[:, None, None] == 9, 0, HEAD), {"slices"}),
     ],
 )
-def test_what_is_exact_needs_no_other_scan(data, unit, codes):
-    assert {one.code for one in alone(data, unit)} >= codes
-    assert codes or not alone(data, unit)
+def test_what_is_exact_needs_no_other_scan(data, codes):
+    assert {one.code for one in alone(data)} >= codes
+    assert codes or not alone(data)
 
 
 @every_row(

@@ -1,52 +1,15 @@
 """The page of a prepared cohort: are its scans in register, or what do they show."""
 
-from dataclasses import replace
-
 import numpy as np
 
-from made_volumes import made_volume, save
+from made_volumes import save
 from preparing import prepare
 from rows import slow
 from voxlate.evaluation.reports.case_pictures import (
     CaseImage,
     ColourScale,
     chequerboard,
-    scan_columns,
 )
-from voxlate.evaluation.reports.cohort_page import misalignment_lines, registration_lines
-from voxlate.scans.cases.align import Registered
-from voxlate.scans.cases.prepared import CaseEntry
-from voxlate.scans.images.misalignment import Misalignment
-from voxlate.scans.images.register import Similarity
-
-
-def entry(case: str, kept: str, before: float, after: float) -> CaseEntry:
-    likeness = [Similarity(value, 0.5, 1.0) for value in (before, after)]
-    registered = Registered("ct", "affine", kept, *likeness, "")
-    return CaseEntry(
-        case, case, "train", ["ct", "t1"], [], (9, 9, 9), (1.0, 1.0, 1.0), 1.0, {"t1": registered}
-    )
-
-
-def test_the_distance_of_scans_is_counted_for_each_scan_that_they_were_compared_with():
-    cases = []
-    for case, mm, to in (("a", 1.0, "ct"), ("b", 3.0, "ct"), ("c", 9.0, "t1")):
-        misaligned = {"t2": Misalignment(mm, mm, None, None, to=to)}
-        cases.append(replace(entry(case, "rigid", 1, 1), misaligned=misaligned))
-    of_ct, of_t1 = misalignment_lines(cases)["t2"].split("; lies")
-    assert ("2.0 mm from ct" in of_ct, of_ct.endswith("2 cases")) == (True, True)
-    assert ("9.0 mm from t1" in of_t1, of_t1.endswith("1 case")) == (True, True)
-
-
-def test_one_line_says_how_a_modality_was_registered():
-    cases = [
-        entry("a", "rigid", 1.1, 1.3),
-        entry("b", "none", 1.05, 1.05),
-        entry("c", "rigid", 1.2, 1.4),
-    ]
-    ((name, line),) = registration_lines(cases).items()
-    assert name == "t1"
-    assert all(part in line for part in ("1.100 → 1.300", "1.050 → 1.050", "(b)"))
 
 
 def test_a_chequerboard_has_eight_squares_along_the_shorter_side_each_scan_in_its_own_shades():
@@ -59,18 +22,6 @@ def test_a_chequerboard_has_eight_squares_along_the_shorter_side_each_scan_in_it
     assert (board[:2, 4:8] == 0.25).all()
     assert (board[2:4, :4] == 0.25).all()
     assert np.unique(board, return_counts=True)[1].tolist() == [256, 256]
-
-
-def test_scans_that_are_not_registered_have_no_chequerboard():
-    scans = {name: made_volume(np.ones((6, 6, 6)), name, "a.u.") for name in ("t1", "t2")}
-    assert [column["role"] for column in scan_columns("a", scans, None, {})] == ["scan", "scan"]
-    columns = scan_columns("a", scans, "t2", {"t1": "rigid"})
-    assert [(column["role"], column["title"]) for column in columns] == [
-        ("fixed", "t2"),
-        ("moving", "t1"),
-        ("chequerboard", "t2 and t1"),
-    ]
-    assert columns[2]["notes"] == ["rigid"]
 
 
 @slow

@@ -243,9 +243,3 @@ def test_a_server_that_is_killed_in_the_middle_of_a_synthesis_finishes_it_after_
     process.terminate()
     process.wait(20)
     assert read_json(data / "jobs" / name / "outcome.json")["why"] == ""
-
-
-def test_work_that_is_refused_is_a_failed_job_with_one_sentence(at_work, run):
-    made = at_work(run)
-    assert "expected a scan" in made.checked(**{"notes.txt": b"no scan"})[1]
-    assert made.jobs.all()[0].state == "failed"

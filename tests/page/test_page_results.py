@@ -171,14 +171,9 @@ def test_the_page_synthesises_what_is_not_to_be_trusted_only_where_the_box_is_ti
     assert made.get(f"{address}/images/t2.nii.gz").status_code == 200
 
 
-def test_a_program_reads_every_refusal_as_json_and_learns_of_redirects_and_fields(
-    at_work, run, cohort
-):
+def test_a_program_reads_every_refusal_as_json_and_learns_of_fields(at_work, run, cohort):
     program = {"accept": "application/json"}
     made = at_work(run)
-    stated = made.client.get("/openapi.json").json()["paths"]
-    for place in ("/uploads", "/uploads/{name}/synthesise", "/jobs/{name}/delete"):
-        assert {"200", "303", "411"} <= stated[place]["post"]["responses"].keys(), place
     refusals = (
         made.stranger().get("/", headers=program),
         made.client.post("/uploads", headers=program | {"origin": "http://elsewhere"}),

@@ -13,7 +13,6 @@ from preparing import prepare
 from refusals import refuses
 from rows import every_row, slow
 from voxlate.base.errors import BadInput
-from voxlate.evaluation.scoring.scores import read_scores
 from voxlate.scans.cases.axes import lay_out
 from voxlate.scans.cases.case import open_case
 from voxlate.scans.cases.prepared import case_path
@@ -214,46 +213,6 @@ def test_without_a_list_of_patients_prepare_and_evaluate_ask_for_one_and_synth_n
     assert len(find_cohort(root, preset=preset).cases) > 0
 
 
-RECIPE = """
-title = "tiny"
-data = { source = ["t2"], target = ["ct"], patch = [1, 24, 20] }
-intensity = { t2 = { kind = "window", low = 0, high = 500 }, ct = { kind = "window", low = -1000, high = 1000 } }
-method = { kind = "regression" }
-net = { kind = "unet", width = 8, multipliers = [1, 2], blocks = 1, groups = 4, middle_attention = false }
-train = { steps = 1, batch = 1, precision = "float32", workers = 0, validate_every = 0 }
-"""
-
-
-@slow
-def test_slices_of_stacks_go_the_whole_way_and_one_by_one(arrays_002, voxlate, tmp_path):
-    (tmp_path / "tiny.toml").write_text(RECIPE)
-    prepared, run, out = (tmp_path / name for name in ("prepared", "run", "out"))
-    preset, scan = ("--preset", "lyu_wang"), f"{arrays_002}/mr.h5#slice=2,axes=PL"
-    for arguments in (
-        ("prepare", arrays_002, *preset, "--shares", 2, 1, 1, "--no-audit", "--out", prepared),
-        ("train", tmp_path / "tiny.toml", "--data", prepared, "--out", run),
-        ("synth", run, arrays_002, *preset, "--anyway", "--split", "test", "--out", out),
-        ("evaluate", out, "--truth", arrays_002, *preset),
-        ("synth", run, scan, "--anyway", "--out", tmp_path / "one"),
-        ("synth", run, f"t2={scan}", "--anyway", "--out", tmp_path / "pair"),
-    ):
-        voxlate(*arguments).done()
-    scores = read_scores(out / "metrics.json")
-    assert len(scores.labels) == 3
-    assert len({*scores.patients.values()}) == 1
-    (one,), (pair,) = ((tmp_path / name).glob("*/ct.nii.gz") for name in ("one", "pair"))
-    np.testing.assert_array_equal(read_volume(one).data, read_volume(pair).data)
-
-
-def test_a_manifest_may_say_the_patients_instead(arrays_002, tmp_path):
-    (arrays_002 / "patients.txt").unlink()
-    whose = tmp_path / "whose.csv"
-    rows = [f"slice{k:04d},a{k // 6}" for k in range(12)]
-    whose.write_text("\n".join(["case,patient", *rows]))
-    cohort = prepared(arrays_002, tmp_path / "out", "lyu_wang", manifest=whose)
-    assert {one.patient for one in cohort.cases} == {"a0", "a1"}
-
-
 def test_of_a_stack_only_the_slices_that_are_named_are_read_and_those_packed_as_one_once(
     arrays_002, monkeypatch
 ):
@@ -380,17 +339,6 @@ def test_a_stack_that_is_damaged_or_absent_gives_one_sentence(arrays_002):
     assert list(find_cohort(arrays_002, preset="lyu_wang").cases[0].files) == ["t2"]
     with refuses():
         find_cohort(arrays_002, preset="lyu_wang", modalities=["t2", "ct"])
-
-
-def test_a_manifest_names_slices_as_presets_do(arrays_000, tmp_path):
-    row = "{0},{1},dataset/mCTA/{0}.npy#channel=1,dataset/Tmax/{0}.npy".format
-    rows = [row("p01", "train"), row("p02", "val")]
-    (tmp_path / "cases.csv").write_text("\n".join(["case,split,cta1,tmax", *rows]))
-    cases = find_cohort(tmp_path).cases
-    assert [one.split for one in cases] == ["train", "val"]
-    assert cases[0].files["cta1"].name == "p01.npy#channel=1"
-    stored = np.load(arrays_000 / "mCTA" / "p01.npy")[..., 1]
-    np.testing.assert_array_equal(read_volume(cases[0].files["cta1"]).data[0, 0], stored)
 
 
 def test_a_base_that_is_no_preset_and_a_part_that_is_none_are_refused(arrays_001, tmp_path):

@@ -1,15 +1,12 @@
 """DICOM series: order, place and values against a made-up series and real ones."""
 
-import json
-
 import numpy as np
 import pytest
 
-from preparing import prepare
 from refusals import refuses
 from rows import every_row
 from voxlate.scans.formats.dicom import is_dicom_folder, list_series
-from voxlate.scans.formats.io import content_hash, read_volume, write_volume
+from voxlate.scans.formats.io import content_hash, read_volume
 from voxlate.scans.images.grid import LPS_TO_RAS, canonical, return_to
 
 pydicom = pytest.importorskip("pydicom")
@@ -318,25 +315,3 @@ def test_a_single_slice_has_its_thickness_or_one_millimetre_which_is_said(
     volume = read_volume(write_spaced(tmp_path, count=1, thickness=thickness))
     assert volume.grid.spacing_mm[0] == pytest.approx(thickness or 1)
     assert len(volume.guesses) == messages
-
-
-def test_info_prepare_and_evaluate_say_what_was_guessed_of_a_series(tmp_path, voxlate):
-    cohort = tmp_path / "cohort"
-    folder = write_spaced(cohort / "p0" / "ct", step=5.8, number=0, thickness=3)
-    guessed = json.loads(voxlate("info", folder, "--json").out)["guessed"][0]["text"]
-    warnings = prepare(cohort, tmp_path / "prepared", workers=1, audit=False).warnings
-    write_volume(tmp_path / "out" / "p0" / "ct.nii.gz", read_volume(folder))
-    answer = voxlate("evaluate", tmp_path / "out", "--truth", cohort, "--json").done()
-    moved = json.loads(answer.out)["moved"]["p0/ct"]
-    for said in (guessed, moved, " ".join(one.text for one in warnings)):
-        assert "3 mm thick are 5.80 mm apart" in said
-
-
-def test_every_second_file_of_a_real_series_is_refused(tmp_path, shared):
-    for name in ("t1_studyforrest", "ct_head_phantom"):
-        folder = shared / "data" / "dicom" / name
-        (tmp_path / name).mkdir()
-        for file in sorted(folder.iterdir())[::2]:
-            (tmp_path / name / file.name).symlink_to(file)
-        with refuses("only one of 2 is here"):
-            read_volume(tmp_path / name)

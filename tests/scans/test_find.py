@@ -6,11 +6,12 @@ import re
 import nibabel as nib
 import numpy as np
 import pytest
+from test_layouts import table
 
 from dicom_slices import item, save
 from preparing import prepare
 from refusals import refuses
-from rows import every_row, slow
+from rows import every_row
 from scans import touch
 from voxlate.scans.cases.prepared import open_cohort
 from voxlate.scans.cohorts.find import find_cohort
@@ -27,58 +28,62 @@ STUDIES = "{patient}/{case}/{modality}.nii.gz"
 BRATS_2019 = "HGG/BraTS19_2013_10_1/BraTS19_2013_10_1_{t1,t1ce,t2,flair,seg}.nii.gz"
 BRATS_2023 = "BraTS-GLI-00008-001/BraTS-GLI-00008-001-{t1n,t1c,t2w,t2f,seg}.nii.gz"
 OPEN_MS = "{FLAIR,T1W,T1WKS,T2W,consensus_gt,brainmask}.nii.gz"
-TUMOUR, LESION = "flair t1 t1c t2 seg", "flair t1 t1c t2 lesion mask"
-LAYOUTS = [
+LAYOUTS = [  # paths, options, and the table of cases that they make, as in test_layouts.py
     (
         "p1/day{1,2}/T1.nii.gz p2/day3/T1.nii.gz",
         {"pattern": STUDIES},
-        {"p1/day1": "t1", "p1/day2": "t1", "p2/day3": "t1"},
+        "p1/day1 t1, p1/day2 t1, p2/day3 t1",
     ),
     # studies called alike in two patients
-    (
-        "p{1,2}/baseline/t1.nii.gz",
-        {"pattern": STUDIES},
-        {"p1/p1_baseline": "t1", "p2/p2_baseline": "t1"},
-    ),
+    ("p{1,2}/baseline/t1.nii.gz", {"pattern": STUDIES}, "p1/p1_baseline t1, p2/p2_baseline t1"),
     (
         "site/x/{p1-scan-t1.nii.gz,p1-scan-t2.png,other.png}",
         {"pattern": "**/{patient}-*-{modality}"},
-        {"p1/p1": "t1 t2"},
+        "=/p1 t1+t2",
     ),
-    ("a/{t1,t2,ct}.png", {"modalities": ["t2", "ct"]}, {"a/a": "t2 ct"}),
-    ("a/{T1W,t1}.nii.gz b/t1.nii.gz", {}, {"a/a": "t1 t1w", "b/b": "t1"}),
-    ("a/{t1,t1_run-2,t2}.nii.gz", {}, {"a/a": "t1 t1_run-2 t2"}),
-    ("p1_{T1+C,T1}.nii.gz", {}, {"p1/p1": "t1 t1_c"}),
-    ("a/{t1,seg,lesion,labels,brainmask,mask}.nii.gz", {}, {"a/a": "t1 labels lesion seg mask"}),
+    ("a/{t1,t2,ct}.png", {"modalities": ["t2", "ct"]}, "=/a t2+ct"),
+    ("a/{T1W,t1}.nii.gz b/t1.nii.gz", {}, "=/a t1+t1w, =/b t1"),
+    ("a/{t1,t1_run-2,t2}.nii.gz", {}, "=/a t1+t1_run-2+t2"),
+    ("p1_{T1+C,T1}.nii.gz", {}, "=/p1 t1+t1_c"),
+    ("a/{t1,seg,lesion,labels,brainmask,mask}.nii.gz", {}, "=/a t1+labels+lesion+seg+mask"),
     (
         "Task1/brain/1BA001/{mr,ct,mask}.nii.gz Task1/brain/overview/ct.nii.gz",
         {"preset": "synthrad"},
-        {"1BA001/1BA001": "ct mr mask"},
+        "=/1BA001 ct+mr+mask",
     ),
     (
         "IXI-{T1/IXI002-Guys-0828-T1,T2/IXI002-Guys-0828-T2,DTI/IXI002-Guys-0828-DTI-00}.nii.gz",
         {"preset": "ixi"},
-        {"IXI002/IXI002-Guys-0828": "t1 t2"},
+        "IXI002/IXI002-Guys-0828 t1+t2",
     ),
     (
         "sub-1/ses-{1/anat/sub-1_ses-1,2/anat/sub-1_ses-2}_acq-hi_T1w.nii.gz",
         {"preset": "bids"},
-        {"sub-1/ses-1": "t1", "sub-1/ses-2": "t1"},
+        "sub-1/ses-1 t1, sub-1/ses-2 t1",
     ),
-    ("imagesTr/topcow_{ct,mr}_001_0000.nii.gz", {"preset": "topcow"}, {"001/001": "cta tof"}),
-    (BRATS_2019, {"preset": "brats2019"}, {"BraTS19_2013_10_1/BraTS19_2013_10_1": TUMOUR}),
-    (BRATS_2019, {"preset": "brats"}, {"BraTS19_2013_10_1/BraTS19_2013_10_1": TUMOUR}),
-    (BRATS_2023, {"preset": "brats2023"}, {"BraTS-GLI-00008/BraTS-GLI-00008-001": TUMOUR}),
-    (BRATS_2023, {"preset": "brats"}, {"BraTS-GLI-00008/BraTS-GLI-00008-001": TUMOUR}),
+    ("imagesTr/topcow_{ct,mr}_001_0000.nii.gz", {"preset": "topcow"}, "=/001 cta+tof"),
+    (BRATS_2019, {"preset": "brats2019"}, "=/BraTS19_2013_10_1 flair+t1+t1c+t2+seg"),
+    (BRATS_2019, {"preset": "brats"}, "=/BraTS19_2013_10_1 flair+t1+t1c+t2+seg"),
+    (
+        BRATS_2023,
+        {"preset": "brats2023"},
+        "BraTS-GLI-00008/BraTS-GLI-00008-001 flair+t1+t1c+t2+seg",
+    ),
+    (BRATS_2023, {"preset": "brats"}, "BraTS-GLI-00008/BraTS-GLI-00008-001 flair+t1+t1c+t2+seg"),
     (
         f"coregistered/patient01/{OPEN_MS} coregistered/patient10/patient10_{OPEN_MS} raw/patient01/T1W.nii.gz",
         {"preset": "open_ms"},
-        {"patient01/patient01": LESION, "patient10/patient10": LESION},
+        "=/patient01 flair+t1+t1c+t2+lesion+mask, =/patient10 flair+t1+t1c+t2+lesion+mask",
+    ),
+    (
+        "patient_001/{mr_T1_rectified,mr_T2_rectified}/scan.mhd patient_001/mr_T1/scan.mhd",
+        {"preset": "rire_rectified"},
+        "=/patient_001 t1+t2",
     ),
     (
         "patient_001/{mr_T1/patient_001_mr_T1.mhd,mr_T2/x.mha} patient_002_mr_T1.mha",
         {"preset": "rire"},
-        {"patient_001/patient_001": "t1 t2", "patient_002/patient_002": "t1"},
+        "=/patient_001 t1+t2, =/patient_002 t1",
     ),
 ]
 
@@ -87,13 +92,7 @@ LAYOUTS = [
 def test_every_layout_has_its_cases_patients_modalities_labels_and_masks(
     tmp_path, words, options, expected
 ):
-    cases = find_cohort(touch(tmp_path, *words.split()), **options).cases
-    found = {
-        f"{one.patient}/{one.case}": [*one.files, *sorted(one.labels), *["mask"] * bool(one.mask)]
-        for one in cases
-    }
-    assert found == {case: names.split() for case, names in expected.items()}
-    assert all(path.is_relative_to(tmp_path) for one in cases for path in one.files.values())
+    assert ", ".join(table(touch(tmp_path, *words.split()), **options)) == expected
 
 
 def test_a_dicom_folder_is_a_modality(tmp_path):
@@ -354,18 +353,3 @@ def test_the_folds_of_a_table_are_those_of_the_prepared_cohort(cohort, tmp_path)
     }
     with refuses():
         opened.in_fold(4)
-
-
-@slow
-def test_prepare_synth_and_evaluate_take_a_table_and_leave_the_same_cases_out(
-    voxlate, run, cohort, tmp_path, out
-):
-    table = cohort / "mine.csv"
-    table.write_text("\n".join(["case", *(f"case{number}" for number in range(6))]))
-    options = ("--exclude", "case[1234]")
-    dry = voxlate("prepare", cohort, "--dry-run", *options).done()
-    assert "4 cases that --exclude names" in dry.err
-    voxlate("prepare", table, "--out", tmp_path / "fewer", *options, "--no-audit").done()
-    voxlate("synth", run, table, "--out", out, *options).done()
-    assert sorted(one.name for one in out.glob("*/")) == ["case0", "case5"]
-    voxlate("evaluate", out, "--truth", table, *options).done()

@@ -14,14 +14,13 @@ from preparing import prepare
 from refusals import refuses
 from rows import every_row
 from scans import indices
-from stand_ins import model_of, recipe_of
+from stand_ins import Answering, model_of, recipe_of
 from voxlate.scans.cases.align import Preparation
 from voxlate.scans.cases.axes import Axes, lay_out, reorder_axes
 from voxlate.scans.cases.case import MASK, PreparedCase, prepare_case
 from voxlate.scans.cases.prepared import Cohort
 from voxlate.scans.formats.io import read_volume
 from voxlate.scans.images.grid import Grid, Volume
-from voxlate.science.batch import Batch
 from voxlate.training.batches.batches import Batches, batches_of
 from voxlate.training.batches.patches import DataSettings
 from voxlate.training.recipe import Recipe
@@ -124,21 +123,7 @@ def tiny_recipe(axes: str, flip_lr: float = 0.0, **more: Any) -> Recipe:
     return recipe_of(data, {"t1": window, "t2": window}, **more)
 
 
-class Echo(torch.nn.Module):
-    """A method that keeps what it is given, and answers with it."""
-
-    net = torch.nn.Identity()
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.seen: list[Tensor] = []
-
-    def synthesise(self, batch: Batch, noise: object, sampling: object) -> Tensor:
-        self.seen.extend(batch.source)
-        return batch.source[:, :1]
-
-
 def synthesised(recipe: Recipe, scan: Volume) -> tuple[Volume, list[Tensor]]:
-    method = Echo()
+    method = Answering()
     recipe = replace(recipe, synth=replace(recipe.synth, batch=6))
     return model_of(method, recipe, {"t2": "a.u."}).synthesise({"t1": scan}).volume, method.seen

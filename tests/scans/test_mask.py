@@ -107,13 +107,6 @@ def test_a_body_without_skull_has_no_brain():
         brain(volume_of(np.where(HEAD, 30.0, -1000.0), "HU"))
 
 
-def test_the_largest_component_is_chosen_alone_or_by_its_share_of_another_mask():
-    two = np.array([1, 1, 0, 1, 1, 1, 0], bool)
-    assert largest(two).tolist() == [False] * 3 + [True] * 3 + [False]
-    assert largest(two, np.array([1, 1, 0, 1, 0, 0, 0], bool)).tolist() == [True] * 2 + [False] * 5
-    assert not largest(np.zeros(4, bool)).any()
-
-
 masks = st.builds(
     lambda shape, share, seed: default_rng(seed).random(shape) < share,
     st.tuples(st.integers(1, 7), st.integers(1, 9), st.integers(1, 9)),

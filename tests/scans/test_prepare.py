@@ -366,21 +366,6 @@ def two_grids(put, tmp_path) -> Path:
     return tmp_path / "in"
 
 
-def test_a_dry_run_refuses_the_grids_that_prepare_refuses_and_writes_nothing(
-    voxlate, two_grids, tmp_path, out
-):
-    plan = voxlate("prepare", two_grids, "--out", out, "--dry-run")
-    real = voxlate("prepare", two_grids, "--out", tmp_path / "real", "--no-audit")
-    assert (plan.code, real.code) == (3, 2)
-    said, (sentence,) = (
-        [one for one in answer.err.splitlines() if one.startswith("voxlate: ")]
-        for answer in (plan, real)
-    )
-    assert sentence in said  # of the first case that ends; several are prepared at a time
-    assert len(said) == 2  # of every case, where prepare stops at the first
-    assert not out.exists()
-
-
 def test_resample_takes_the_finest_grid_and_says_what_a_chosen_one_loses(two_grids, tmp_path):
     finest, thick = (
         prepare_serially(

@@ -55,8 +55,3 @@ def test_what_the_preset_leaves_out_is_taken_from_a_manifest_and_where_nothing_e
     assert [one.case for one in find_cohort(tmp_path / "alone", preset="rire").cases] == [
         "training_001"
     ]
-
-
-def test_rectified_scans_are_a_preset_of_their_own(tmp_path):
-    (case,) = find_cohort(cohort(tmp_path), preset="rire_rectified", modalities=["t1", "t2"]).cases
-    assert case.files["t2"] == tmp_path / "patient_001/mr_T2_rectified/scan.mhd"

@@ -266,19 +266,6 @@ def test_a_table_in_another_encoding_is_named_with_its_line(tmp_path, voxlate):
     assert "0x81" in refusal
 
 
-def test_pictures_of_two_sizes_are_both_resized_to_the_matrix():
-    scans = {}
-    for name, size in (("a", 16), ("b", 32)):
-        ramp = np.tile(np.linspace(0, 200, size, dtype=np.float32), (1, 1, size, 1))
-        scans[name] = Volume(ramp, np.diag([-1.0, -1, 1, 1]), "grey", name)
-    with refuses("--matrix"):
-        find_common_grid("case", scans, Preparation())
-    common = find_common_grid("case", scans, Preparation(matrix=(8, 8)))
-    a, b = (common.align(name, scan).data for name, scan in scans.items())
-    assert a.shape == b.shape == (1, 1, 8, 8)
-    assert np.abs(a - b).max() < 8
-
-
 def test_a_scan_of_a_voxel_size_in_another_unit_is_refused_before_memory_is_taken():
     scan = Volume(np.ones((1, 20, 30, 40), np.float32), np.diag([1000.0, 1000, 1000, 1]), "", "t1")
     with refuses("found 40 m"):

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from preparing import prepare
-from refusals import refuses
 from rows import slow
 from scans import change_scan, hold_out_the_last, keep_cases
 from trainings import recipe_of_text
@@ -17,7 +16,6 @@ from voxlate.evaluation import missing
 from voxlate.evaluation.evaluate_options import EvaluateOptions
 from voxlate.evaluation.scoring.scores import read_scores
 from voxlate.scans.cases.prepared import open_cohort
-from voxlate.scans.cohorts.find import find_cohort
 from voxlate.scans.formats.io import content_hash
 from voxlate.training import recipe as recipes
 from voxlate.training import validate
@@ -114,27 +112,6 @@ def test_a_scenario_without_any_image_is_named_and_the_others_are_scored(
     assert summary.failed.keys() == {"without_t1"}
     assert read_scores(out / "metrics.json").labels == {"case0/t2", "case1/t2"}
     assert [*summary.frame["modality"]] == ["t2"]
-
-
-def test_a_mask_that_is_not_needed_and_a_scan_by_another_name_are_said(synth, completing, cohort):
-    case = cohort / "case4"
-    (case / "t1.nii.gz").rename(case / "weird.nii.gz")
-    shutil.copy(case / "t2.nii.gz", case / "mask.nii.gz")
-    answer = synth(completing, cohort)
-    assert "case4: mask, weird was not used" in answer.said
-    scans = {"T9": cohort / "case1/t1.nii.gz", "t2": cohort / "case1/t2.nii.gz"}
-    with refuses("found 'T9'"):
-        load(completing).synthesise(scans)
-
-
-def test_images_that_were_synthesised_are_no_scans_of_a_cohort(voxlate, completing, cohort):
-    (cohort / "case4/t1.nii.gz").unlink()
-    voxlate("synth", completing, cohort, "--out", cohort).done()
-    found = find_cohort(cohort)
-    names = {case.case: set(case.files) for case in found.cases}
-    assert names.pop("case4") == {"t2"}
-    assert all(own == {"t1", "t2"} for own in names.values())
-    assert found.unclaimed == ["1 images that were synthesised ('case4/desc-synthetic_t1.nii.gz')"]
 
 
 @slow

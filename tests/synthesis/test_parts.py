@@ -11,7 +11,6 @@ from refusals import refuses
 from rows import every_row, slow
 from scans import contents_of
 from voxlate.base.files import lock, read_json
-from voxlate.evaluation.scoring.scores import read_scores
 from voxlate.scans.cohorts.case_files import CaseFiles
 from voxlate.synthesis import cohort as cohorts
 from voxlate.synthesis.cohort import synthesise_cases
@@ -72,21 +71,6 @@ def test_a_case_that_another_job_makes_is_left_to_it(synth, run, cohort, out):
     assert not read_json(out / "provenance.json").get("failed")
 
 
-@slow
-def test_a_part_made_in_another_way_than_the_others_is_refused_before_anything_is_written(
-    synth, run, cohort, out
-):
-    synth(run, cohort, "--split", "train", "--part", "1/2").done()
-    before = contents_of(out)
-    for part in ("1/2", "2/2"):
-        answer = synth(run, cohort, "--split", "train", "--part", part, "--seed", 7).refusal
-        assert "expected images made in one way" in answer
-        assert "seed: 0 and 7" in answer
-    with refuses("seed: 0 and 7"):
-        package.synthesise(run, cohort, out, split="train", part="2/2", seed=7, progress=False)
-    assert contents_of(out) == before
-
-
 @pytest.fixture
 def first_case(run, cohort):
     """The selection of one of six cases."""
@@ -122,15 +106,6 @@ def test_a_synthesis_that_is_started_again_says_of_its_cases_what_the_first_said
     assert of_case
     assert {said.code for said in again if said.case} == of_case
     assert "already-synthesised" in {said.code for said in again}
-
-
-def test_a_split_is_that_of_the_training_where_the_cohort_has_no_table(
-    synth, voxlate, run, cohort, out
-):
-    splits = read_json(run / "provenance.json")["data"]["splits"]
-    synth(run, cohort).done()
-    voxlate("evaluate", out, "--truth", cohort, "--split", "val").done()
-    assert read_scores(out / "metrics.json").patients.keys() == {*splits["val"]}
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from preparing import prepare
 from refusals import refuses
 from rows import every_row
-from stand_ins import model_of, recipe_of
+from stand_ins import Answering, model_of, recipe_of
 from voxlate.scans.cases.axes import lay_out
 from voxlate.scans.images.grid import Volume
 from voxlate.training.batches.batches import Planes, training_batches
@@ -26,27 +26,15 @@ def tiny_recipe(synth=None, task=None, **data):
     return recipe_of({**settings, **data}, {"t1": WINDOW, "t2": WINDOW}, **tables)
 
 
-def stand_in(function, recipe, unit):
-    """A model whose network is a function of its batch; it notes the shapes that it saw."""
-
-    class Method(torch.nn.Module):
-        net, seen = torch.nn.Identity(), []
-
-        def synthesise(self, batch, noise, sampling):
-            self.seen.extend([tuple(batch.source.shape[1:])] * len(batch.source))
-            return function(batch.source, noise)
-
-    return model_of(Method(), recipe, {"t1": "a.u.", "t2": unit})
-
-
 def scan(affine=None):
     values = np.random.default_rng(0).uniform(1, 1200, SHAPE).astype(np.float32)
     return Volume(values[None], np.diag([2.0, 2, 2, 1]) if affine is None else affine, "a.u.", "t1")
 
 
 def made_by(function, recipe=None, of=None, unit="a.u.", **options):
-    model = stand_in(function, recipe or tiny_recipe(), unit)
-    return model.synthesise({"t1": of or scan()}, **options), model.network.method.seen
+    method, units = Answering(function), {"t1": "a.u.", "t2": unit}
+    model = model_of(method, recipe or tiny_recipe(), units)
+    return model.synthesise({"t1": of or scan()}, **options), method.shapes
 
 
 @every_row("axes", [(1, 2, 3), (-1, -2, 3), (2, 3, -1)])

@@ -7,7 +7,6 @@ from refusals import refuses
 from rows import every_row
 from voxlate.scans.formats.dicom import SeriesInfo
 from voxlate.synthesis.dicom_study import pick_series, why_excluded
-from voxlate.synthesis.scan_checks import ELSEWHERE
 
 AXIAL = frozenset({"1.0 0.0 0.0 0.0 1.0 0.0"})
 THREE = AXIAL | {"0.0 1.0 0.0 0.0 0.0 -1.0", "1.0 0.0 0.0 0.0 0.0 -1.0"}
@@ -108,12 +107,3 @@ def test_a_series_whose_images_are_in_several_folders_is_refused_with_their_name
             picked(study, {"t1": ()}, named)
         assert all(str(one.folder) in str(no.value) for one in study)
         assert "--series" not in str(no.value)
-
-
-@every_row(
-    ("part", "elsewhere"),
-    [("KNEE", True), ("T-SPINE", True), ("Right Foot", True), ("CHEST_ABDOMEN", True)]
-    + [(part, False) for part in ("", "HEAD", "BRAIN", "NECKCHEST", "CSPINE", "HIPPOCAMPUS", "X")],
-)
-def test_parts_of_the_body_without_a_head_are_known_by_their_words(part, elsewhere):
-    assert bool(ELSEWHERE.search(part)) == elsewhere

@@ -53,7 +53,9 @@ def test_thick_slices_are_a_caution_and_the_crowns_intervals_contain_soft_tissue
     assert bool((low <= 0).all()) == thick
 
 
-@pytest.mark.parametrize(("part", "codes"), [("KNEE", ["other-content"]), ("HEAD", [])])
+@pytest.mark.parametrize(
+    ("part", "codes"), [("T-SPINE", ["other-content"]), ("CSPINE", []), ("HIPPOCAMPUS", [])]
+)
 def test_another_part_of_the_body_in_the_header_is_said_before_thick_slices(
     tmp_path, shipped_starters, part, codes
 ):

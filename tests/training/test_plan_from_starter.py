@@ -19,7 +19,6 @@ from voxlate.training.planning.starters import (
     begin_from,
     find_starter,
     reason_against_training,
-    rename,
     without_training,
 )
 from voxlate.training.recipe import from_dict
@@ -103,10 +102,6 @@ def test_modalities_are_matched_by_accepted_names_in_the_order_of_the_channels(s
     assert card.match(["flair", "t1w"], ["ct"]) == {"t1": "t1w", "t2": "flair", "ct": "ct"}
     assert card.match(["t1w"], ["ct"]) is None
     assert card.match(["t1w", "swi"], ["ct"]) is None
-    tables = {"data": {"source": ["t1", "t2"], "target": ["ct"]}, "intensity": {"t1": 1, "ct": 2}}
-    named = rename(tables, {"t1": "t1w", "t2": "flair"})
-    assert named["data"] == {"source": ["t1w", "flair"], "target": ["ct"]}
-    assert named["intensity"] == {"t1w": 1, "ct": 2}
 
 
 def test_a_starter_that_completes_translates_any_of_its_modalities(starter):

@@ -3,16 +3,14 @@
 from dataclasses import replace
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 
 from refusals import refuses
 from rows import every_row
 from voxlate.scans.cases.prepared import CaseEntry
-from voxlate.scans.images.units import unit_of
 from voxlate.scans.images.volume_statistics import PERCENTILES, Distribution
 from voxlate.training.planning import rules
-from voxlate.training.planning.cohort_facts import SHOW_ANATOMY, CohortFacts, Scan, _apart, _shape
+from voxlate.training.planning.cohort_facts import CohortFacts, Scan
 from voxlate.training.planning.roles import roles_of
 
 
@@ -233,26 +231,6 @@ def test_scans_of_different_contrast_are_changed_in_intensity_however_short_the_
     assert "t1 by 10%" in made.why["data.augment"].text
 
 
-def test_contrast_is_how_far_percentiles_lie_apart_on_one_scale():
-    linear = [float(at) for at in PERCENTILES]
-    bent = [float(min(at * 2, 99.5)) for at in PERCENTILES]  # half of it is as bright as can be
-    shape, scaled, bent = (
-        np.array(_shape(Distribution(0, 1, tuple(points))))
-        for points in (linear, [3 * at for at in linear], bent)
-    )
-    assert scaled == pytest.approx(shape)
-    assert (bent - shape) * 99.5 == pytest.approx([5, 25, 49.5, 24.5])
-
-
-def test_a_map_says_nothing_about_how_scans_lie():
-    misaligned = {
-        name: SimpleNamespace(median_mm=mm)
-        for name, mm in {"cta1": 0.4, "cta2": 0.2, "tmax": 3.1}.items()
-    }
-    shown = [name for name in misaligned if unit_of(name) in SHOW_ANATOMY]
-    assert _apart([SimpleNamespace(misaligned=misaligned)], shown) == 0.4
-
-
 def test_only_targets_on_a_scale_of_their_own_have_their_peaks_corrected():
     made = draft(facts(scan(), scan("t2")))
     assert made.tables["synth"]["peaks"]
@@ -310,11 +288,6 @@ def test_cases_that_lack_a_modality_are_taken_by_a_completion():
     made = draft(facts(*map(scan, names), present=[names] * 5 + [["t1", "t2"]] * 3))
     assert made.data["allow_missing"]
     assert made.why["data.allow_missing"].text == "3 of 8 training cases lack some (flair in 3)"
-
-
-def test_the_tail_of_a_uniform_scan_is_1():
-    assert scan().tail == pytest.approx(1.0, abs=0.01)
-    assert replace(scan(), inside=Distribution(0, 0, tuple(np.zeros(len(PERCENTILES))))).tail == 1
 
 
 def test_a_modality_that_is_not_to_be_trusted_is_taken_only_where_it_is_named():

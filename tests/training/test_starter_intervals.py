@@ -81,12 +81,6 @@ def test_widened_intervals_reach_twice_as_far_from_the_image(ready, own, scan):
     assert not wide.unfamiliar
 
 
-def test_the_card_and_the_check_know_the_calibration(ready, voxlate):
-    assert SAID in voxlate("starters", "tiny", "--check").done().out
-    assert SAID in voxlate("info", "starter:tiny").done().out
-    assert (ready / FILE).stat().st_size < 100_000
-
-
 def test_another_calibration_than_that_of_the_card_is_refused(ready, own):
     shutil.copy(own / FILE, ready / FILE)
     refusal = r"expected calibration\.mean\.1\.safetensors \(\w+\) as its card states, found"

@@ -167,20 +167,6 @@ def test_two_processes_train_what_one_does(prepared, tiny, tmp_path):
     torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5)
 
 
-@slow
-def test_a_stage_of_another_run_is_taken_over_only_where_it_is_the_same(
-    read_two, fit, two_staged_once
-):
-    stages, few = [], {"steps": 2, "validate_every": 0}
-    options = {"reuse": [two_staged_once.folder]}
-    changed = read_two({"net.width": "12", "net.groups": "4"}, **few)
-    same = fit(changed, "same", progress=lambda stage, *_: stages.append(stage), **options)
-    assert set(stages) == {"final"}
-    assert same_weights(same, two_staged_once, "predictor")
-    other = fit(read_two({"stages.0.train.seed": "1"}, **few), "other", **options)
-    assert not same_weights(other, two_staged_once, "predictor")
-
-
 def test_a_flipped_bit_in_a_weights_file_is_refused(run):
     path, draw = Run(run).weights(), np.random.default_rng(0)
     whole = path.read_bytes()

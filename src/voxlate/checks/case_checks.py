@@ -122,8 +122,8 @@ def mask_numbers(mask: Volume, inside: Bool, bodies: Sequence[Bool]) -> dict[str
         body = max(shown, key=lambda body: inside[body].mean())
         of_body, of_rest = float(inside[body].mean()), float(inside[~body].mean())
         shares = {"of_body": of_body, "of_rest": of_rest, "more_outside": of_rest - of_body}
-        of_mask = np.count_nonzero(inside[~body]) / max(1, np.count_nonzero(inside))
-        numbers |= {"held": of_body, "in_air": of_mask, **shares}
+        in_air = float((~body[inside]).mean()) if inside.any() else 0.0
+        numbers |= {"held": of_body, "in_air": in_air, **shares}
     return numbers
 
 
