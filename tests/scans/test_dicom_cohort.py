@@ -119,13 +119,22 @@ def everything_in(folder):
     return b"".join(path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file())
 
 
-def test_the_preset_takes_t2_and_the_ct_deformed_onto_it(gold):
+def test_the_preset_takes_t2_and_the_ct_deformed_onto_it(voxlate, gold):
     cases = find_cohort(gold, preset="gold_atlas").cases
     names = ["1_01_P", "2_03_P", "3_04_P"]
     assert [one.case for one in cases] == [one.patient for one in cases] == names
     assert {one.split for one in cases} == {None}
     (alone,) = find_cohort(gold / names[1], preset="gold_atlas").cases
     assert (alone.case, alone.files) == (names[1], cases[1].files)
+    voxlate(
+        "manifest",
+        gold / names[1],
+        "--preset",
+        "gold_atlas",
+        "--out",
+        gold / names[1] / "cases.csv",
+    ).done()
+    assert find_cohort(gold / names[1]).cases[0].files.keys() == alone.files.keys()
     for case in cases[:2]:
         described = {one.path: one.description for one in list_series(gold / case.case)}
         assert len(described) == 4  # contours are no images

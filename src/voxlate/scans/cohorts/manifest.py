@@ -1,5 +1,6 @@
 """The manifest, the table from which a cohort is read: patient, case, modality, path, split, fold."""
 
+import os
 import re
 from collections import Counter
 from collections.abc import Collection, Sequence
@@ -94,7 +95,7 @@ def write_manifest(path: Path, root: Path, cases: Sequence[CaseFiles]) -> None:
             "patient": case.patient,
             "case": case.case,
             "modality": name,
-            "path": place.relative_to(root).as_posix(),
+            "path": Path(os.path.relpath(place, root)).as_posix(),
             "split": case.split or "",
             "fold": "" if case.fold is None else case.fold,
         }
