@@ -13,6 +13,7 @@ from rows import every_row
 from voxlate.base.files import read_json
 from voxlate.evaluation.scoring.evaluate import evaluate
 from voxlate.evaluation.scoring.metrics import psnr, ssim
+from voxlate.evaluation.scoring.scopes import Cut, crop_place
 from voxlate.training.batches.slice_filter import SliceFilter
 
 # stored as radiologists look: array rows to posterior, columns to left
@@ -158,6 +159,15 @@ def test_crops_are_the_same_in_every_run_for_every_method_name_and_order(tmp_pat
             pair(tmp_path / case, noise(10 + number), noise(2), case=other)
         assert places(*folders, case) == expected
     assert places(*folders, case, seed=1) != expected
+
+
+def test_every_place_of_a_crop_is_as_likely_as_another():
+    counts = np.zeros((4, 2))
+    for number in range(4000):
+        counts[crop_place(Cut(size=16), "truth", number, (19, 17))] += 1
+    # the last offsets, too
+    assert counts.min() > 500 - 5 * math.sqrt(500)
+    assert counts.max() < 500 + 5 * math.sqrt(500)
 
 
 def test_a_slice_smaller_than_the_crop_is_extended_by_the_low_end(tmp_path):

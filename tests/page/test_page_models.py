@@ -126,6 +126,22 @@ def test_a_residual_diffusion_offers_the_answer_with_intervals_first_and_shows_i
     assert 'data-role="width"' not in text
 
 
+@slow
+def test_other_numbers_than_those_of_the_calibration_give_an_image_without_intervals_and_say_so(
+    at_work, diffusion, scan, calibrate
+):
+    calibrate(diffusion)
+    made = at_work(diffusion)
+    place, _ = made.checked(scan)
+    _, text = made.synthesised(place, steps="3")
+    assert "No intervals: the run is calibrated for other settings." in text
+    assert facts(text)["Steps"] == "3"
+    assert 'data-role="width"' not in text
+    _, text = made.synthesised(place, seed="4")
+    assert "No intervals" not in text
+    assert 'data-role="width"' in text
+
+
 def test_a_model_that_cannot_be_used_is_listed_with_its_sentence_and_the_others_are_checked(
     page, run, scan, tmp_path, monkeypatch
 ):

@@ -16,6 +16,7 @@ from voxlate.evaluation import missing
 from voxlate.evaluation.evaluate_options import EvaluateOptions
 from voxlate.evaluation.scoring.scores import read_scores
 from voxlate.scans.cases.prepared import open_cohort
+from voxlate.scans.cohorts.find import find_cohort
 from voxlate.scans.formats.io import content_hash
 from voxlate.training import recipe as recipes
 from voxlate.training import validate
@@ -112,6 +113,16 @@ def test_a_scenario_without_any_image_is_named_and_the_others_are_scored(
     assert summary.failed.keys() == {"without_t1"}
     assert read_scores(out / "metrics.json").labels == {"case0/t2", "case1/t2"}
     assert [*summary.frame["modality"]] == ["t2"]
+
+
+def test_images_that_were_synthesised_are_no_scans_of_a_cohort(voxlate, completing, cohort):
+    (cohort / "case4/t1.nii.gz").unlink()
+    voxlate("synth", completing, cohort, "--out", cohort).done()
+    found = find_cohort(cohort)
+    names = {case.case: set(case.files) for case in found.cases}
+    assert names.pop("case4") == {"t2"}
+    assert all(own == {"t1", "t2"} for own in names.values())
+    assert found.unclaimed == ["1 images that were synthesised ('case4/desc-synthetic_t1.nii.gz')"]
 
 
 @slow

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from functools import partial
 
 import nibabel as nib
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 
 from preparing import prepare
 from rows import every_row, slow
-from scans import contents_of, keep_cases
+from scans import change_scan, contents_of, keep_cases
 from voxlate.base.files import read_json
 from voxlate.evaluation.scoring.evaluate import evaluate
 from voxlate.evaluation.scoring.scores import read_scores
@@ -138,6 +139,27 @@ def test_completing_in_place_scores_the_synthesis_and_not_the_scan(
 
 
 @slow
+def test_images_of_other_models_do_not_stay_in_a_case(synth, completing, run, two_cases, out):
+    synth(completing, two_cases, "--missing", "t2").done()
+    said = synth(run, two_cases).err
+    sentence = "2 images of an earlier synthesis, which is not this one, are removed (case0/desc-synthetic_t2"
+    assert sentence in said
+    assert {path.name for path in (out / "case0").iterdir()} == {"provenance.json", "t2.nii.gz"}
+
+
+@slow
+def test_scores_of_images_that_are_gone_for_others_are_not_reported(
+    synth, voxlate, score, completing, two_cases, out
+):
+    synth(completing, two_cases, "--missing", "t1").done()
+    score()
+    voxlate("report", out).done()
+    copy = {"desc-synthetic_t2.nii.gz": partial(shutil.copyfile, two_cases / "case0/t2.nii.gz")}
+    write_images(out / "case0", copy, {})
+    assert "found case0/t1 changed since" in voxlate("report", out).refusal
+
+
+@slow
 def test_a_second_split_in_the_same_folder_is_scored_alone(score, completing, out):
     splits = read_json(completing / "provenance.json")["data"]["splits"]
     for split in ("val", "test"):
@@ -186,6 +208,23 @@ def test_a_run_without_naive_baselines_is_said_next_to_one_that_has_them(
     sentence = "No naive baselines: the run of this image has none."
     assert document["naive_left_out"] == {"case0/t1": sentence, "case1/t1": sentence}
     assert set(document["modalities"]["t1"]["answers"]) == {"synthesis"}
+
+
+@slow
+def test_a_modality_that_a_run_could_not_make_of_a_case_is_listed(
+    voxlate, score, completing, cohort, out
+):
+    """t2 cannot be made of a scan that shows nothing."""
+    keep_cases(cohort, "case0", "case1", "case2")
+    score("--run", completing)
+    change_scan(cohort / "case2/t1.nii.gz", np.zeros_like)
+    answer = voxlate("evaluate", out, "--truth", cohort, "--run", completing, "--json")
+    assert "not scored: case2/t2 (case2: expected t1 to show something" in answer.refusal
+    # Neither the image of the scan that was there before is scored, nor one against a blank truth.
+    assert scored_modalities(out) == {
+        (case, name) for case in ("case0", "case1") for name in ("t1", "t2")
+    }
+    assert "(case2/t1): it shows the same value everywhere" in answer.err
 
 
 def test_an_image_that_is_gone_or_changed_is_made_again(synth, run, cohort, out):

@@ -71,6 +71,19 @@ def test_a_case_that_another_job_makes_is_left_to_it(synth, run, cohort, out):
     assert not read_json(out / "provenance.json").get("failed")
 
 
+@slow
+def test_a_part_made_in_another_way_than_the_others_is_refused_before_anything_is_written(
+    synth, run, cohort, out
+):
+    synth(run, cohort, "--split", "train", "--part", "1/2").done()
+    before = contents_of(out)
+    for part in ("1/2", "2/2"):
+        answer = synth(run, cohort, "--split", "train", "--part", part, "--seed", 7).refusal
+        assert "expected images made in one way" in answer
+        assert "seed: 0 and 7" in answer
+    assert contents_of(out) == before
+
+
 @pytest.fixture
 def first_case(run, cohort):
     """The selection of one of six cases."""

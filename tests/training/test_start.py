@@ -133,6 +133,16 @@ def launch(launcher, *arguments):
 
 
 @slow
+@pytest.mark.parametrize("launcher", list(LAUNCH))
+def test_two_processes_start_every_time(prepared, tiny, tmp_path, launcher):
+    for start in range(3):
+        done = launch(launcher, tiny, "--data", prepared, "--out", tmp_path / f"run{start}")
+        said, _ = done.communicate(timeout=150)
+        assert done.returncode == 0, said
+        assert said.count("weights.safetensors is the model") == 1
+
+
+@slow
 def test_a_signal_ends_two_processes_within_ten_seconds(prepared, tiny, tmp_path):
     keys = ("steps=100000", "validate_every=0", "log_every=1000")
     lengths = chain.from_iterable(("--set", f"train.{key}") for key in keys)
