@@ -162,7 +162,6 @@ def test_scores_made_in_another_way_or_against_other_truths_are_refused(
 def test_what_cannot_be_compared_is_refused(folders, tmp_path):
     more = write(tmp_path / "more", {"mae": list(range(9)), "ssim_2d": [0] * 9})
     for others, named, options in (
-        ([], "found 1", {}),
         ([tmp_path], "metrics.json", {}),
         ([folders[1]], "'d'", {"reference": "d"}),
         ([folders[0]], "twice", {}),
@@ -170,6 +169,13 @@ def test_what_cannot_be_compared_is_refused(folders, tmp_path):
     ):
         with refuses(named):
             compare([folders[0], *others], **options)
+    with refuses("found none"):
+        compare([])
+
+
+def test_one_folder_has_a_table_without_tests(folders, tmp_path):
+    compare([folders[0]]).write(tmp_path / "table.tex")
+    assert "\\begin{tabular}{lr}" in (tmp_path / "table.tex").read_text()
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=8))

@@ -137,7 +137,9 @@ class Comparison:
             with whole_file(path) as temporary:
                 self.to_frame().to_csv(temporary, index=False)
         elif path.suffix == ".tex":
-            write_text(path, latex_of(self.short_table()))
+            head = "".join(f"% {line}\n" for line in _caption(self.document))
+            spread = "% ±: standard deviation over patients, of one patient over cases\n"
+            write_text(path, head + spread + latex_of(self.short_table()))
         else:
             write_json(path, self.document)
 
@@ -193,10 +195,8 @@ def compare(
 
 
 def _methods(folders: Sequence[Path]) -> list[ScoredMethod]:
-    if len(folders) < 2:
-        raise BadInput(
-            f"compare: expected at least two scored folders, found {len(folders)}. Add another one."
-        )
+    if not folders:
+        raise BadInput("compare: expected scored folders, found none. Name one or more.")
     methods = []
     for name, folder in zip(_names(folders), folders):
         path = folder / FILE if folder.is_dir() else folder
@@ -425,7 +425,9 @@ def comparison_tables(document: Document, which: Literal["all", "main"] = "all")
 def _caption(document: Document) -> Iterator[str]:
     """The caption: range, mask, tests and times."""
     parts = document["modalities"]
-    scored = max(part["cases"] for part in parts.values())
+    # of a cross-validation, out-of-fold cases and those of the ensemble are two parts
+    sizes = grouped((name.partition(", ")[0], part["cases"]) for name, part in parts.items())
+    scored = max(map(sum, sizes.values()))
     for name, cases in document["trained_on"].items():
         if cases:
             yield f"{name}: {not_held_out(len(cases), scored)}"
@@ -450,6 +452,8 @@ def _caption(document: Document) -> Iterator[str]:
 def _reachable(document: Document, size: int) -> str:
     """What tests over this number of patients can tell after correction."""
     tests = len(document["methods"]) - 1
+    if not tests:
+        return "One method, no test"
     corrected = f" after Holm's correction for {tests} comparisons" if tests > 1 else ""
     if enough := patients_needed(size, tests):
         return f"Too few patients ({size} of {enough}) to compare{corrected}"

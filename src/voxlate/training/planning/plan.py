@@ -209,7 +209,9 @@ class Plan:
 
     def table(self, columns: Sequence[str] = COLUMNS, keys: Collection[str] | None = None) -> Table:
         """The plan as a table of these columns. keys: of the reasons that it shows, by default all."""
-        table = Table(*columns, box=box.SIMPLE_HEAD, pad_edge=False)
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+        for name in columns:
+            table.add_column(name, overflow="fold")  # commands are copied
         for key, row in zip(self.why, self.rows):
             if keys is None or key in keys:
                 table.add_row(*(Text(row[name]) for name in columns))
