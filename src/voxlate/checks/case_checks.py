@@ -122,8 +122,7 @@ def mask_numbers(mask: Volume, inside: Bool, bodies: Sequence[Bool]) -> dict[str
         body = max(shown, key=lambda body: inside[body].mean())
         of_body, of_rest = float(inside[body].mean()), float(inside[~body].mean())
         shares = {"of_body": of_body, "of_rest": of_rest, "more_outside": of_rest - of_body}
-        in_air = float((~body[inside]).mean()) if inside.any() else 0.0
-        numbers |= {"held": of_body, "in_air": in_air, **shares}
+        numbers |= {"held": of_body, **shares}
     return numbers
 
 

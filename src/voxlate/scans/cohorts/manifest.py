@@ -24,8 +24,8 @@ OWN_NAMES = ("cases.csv", "cohort.csv", "cases.tsv", "cohort.tsv")
 TABLES = (".csv", ".tsv")
 COLUMNS = ("patient", "case", "modality", "path", "split", "fold", "slice", "time")
 SAME = {  # other names of our columns, their letters alone
-    "patient": "patientid patientname subject subjects subjectid participant participantid pid",
-    "case": "cases caseid casename",
+    "patient": "patientid patientname subject subjects subjectid participant participantid pid mrn original originalid",
+    "case": "cases caseid casename accession accessionnumber anonid",
     "split": "set splits splitting partition subset fold folds group",
     "fold": "folds cvfold",
     "modality": "modalities contrast",

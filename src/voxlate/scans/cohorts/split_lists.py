@@ -106,7 +106,8 @@ def take_lists(
     taken = []
     for case in cases:
         split = splits.get(case.case, case.split)
-        if "test" in (split, case.split) and case.split not in (split, None):
+        # a list may say which cases of a folder of training validate
+        if case.split not in (split, None) and (case.split, split) != ("train", "val"):
             raise BadInput(
                 f"{root}: expected one split of each case, found {case.case} in {split} by {first_of(used)}, and in a folder of {case.split}. Correct one of them, or write a manifest (voxlate manifest)."
             )
