@@ -22,6 +22,7 @@ from voxlate.training.recipe.training_settings import Training
 # machine does not end a training.
 MOST_SHARE = 0.05
 MOST_PLANNED = 4
+SLOW = 0.8  # of the fewest steps of a good result; nearer to them no difference is seen
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,7 +128,7 @@ class Clock:
 
     def is_slow(self, step: int) -> bool:
         """Whether a planned stage will have fewer steps than a good result needs, at its speed up to a step."""
-        return self.budget is not None and self.steps(step) < self.budget.fewest_steps
+        return self.budget is not None and self.steps(step) < SLOW * self.budget.fewest_steps
 
 
 def read_places(path: Path, stage: str, steps: int) -> list[float]:

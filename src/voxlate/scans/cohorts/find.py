@@ -387,7 +387,7 @@ def _settle_splits(cases: list[CaseFiles], layout: Preset, found: CohortFiles) -
     if stated <= {"train"}:
         return [replace(case, split=None) for case in cases]
     placed = [replace(case, split=case.split or "train") for case in cases]
-    if stated == {"train", "test"}:
+    if "val" not in stated:
         count = layout.arrays.held_back if layout.arrays else 0
         training = sum(case.split == "train" for case in placed)
         placed = hold_out(placed, count or round(VALIDATE * training))
