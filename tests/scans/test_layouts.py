@@ -8,6 +8,8 @@ from rows import every_row
 from scans import touch
 from voxlate.scans.cohorts.find import find_cohort
 from voxlate.scans.cohorts.owners import require_patients
+from voxlate.scans.prepare_options import PrepareOptions
+from voxlate.scans.survey import read_inputs
 
 # '~' stands for a blank, {a,b} for several paths. Expected: patient/case split scans; '=': as the case; '*N': so many cases.
 BRATS21 = "BraTS2021_0000{0,1}/BraTS2021_0000{0,1}_{t1,t1ce,t2,flair,seg}.nii.gz"
@@ -253,6 +255,8 @@ def test_a_list_that_is_not_read_is_a_doubt_that_is_named(tmp_path, file, text):
     (tmp_path / file).write_text(text)
     (doubt,) = find_cohort(tmp_path).unread
     assert file in doubt
+    with refuses(file):
+        read_inputs(tmp_path, PrepareOptions())
 
 
 def test_a_file_that_states_no_split_is_named_as_not_read(tmp_path):

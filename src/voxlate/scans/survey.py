@@ -116,6 +116,8 @@ def read_inputs(cohort: Path | str, options: PrepareOptions) -> Inputs:
     found = find_cohort(root, replace(options, manifest=manifest), options.modalities)
     cases = found.cases
     require_patients(found, root)
+    if found.ignored:  # a split of our own could train on the user's test cases
+        raise BadInput(found.ignored)
     refuse_synthetic(cases)
     splits = split_patients(cases, options.seed, options.shares)
     by_number = not options.shares and cases[0].split is None

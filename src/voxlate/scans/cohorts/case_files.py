@@ -141,6 +141,7 @@ class CohortFiles:
         questions: why the patients of some cases must be stated.
         undecided: those cases.
         unpaired: a sentence where scans of different modalities are in different cases alone, else "".
+        ignored: a sentence on lists that may state splits and could not be read, else ""; it is also in unread.
         without_scan: names of cases with label maps or a mask, and no scan.
         heads: whether slices are of heads, whose proportions show a wrong orientation.
 
@@ -159,6 +160,7 @@ class CohortFiles:
     questions: list[str] = field(default_factory=list)
     undecided: set[str] = field(default_factory=set)
     unpaired: str = ""
+    ignored: str = ""
     without_scan: list[str] = field(default_factory=list)
     heads: bool = False
 

@@ -267,9 +267,8 @@ def _name_unread(files: Sequence[Path], cases: Sequence[CaseFiles], found: Cohor
     doubted = [name for name in named if SPLITTING.search(name)]
     others = [name for name in named if name not in doubted]
     if doubted:
-        found.unread.append(
-            f"{first_of(doubted)}: expected a list that names cases, patients or files of this cohort, found none. Name the cases as the table of voxlate manifest does, or move the file away"
-        )
+        found.ignored = f"{first_of(doubted)}: expected a list of splits whose names and words can be read, found none. Write the splits into the table of voxlate manifest (--manifest), or move the file away."
+        found.unread.append(found.ignored)
     if others:
         found.guessed.append(
             f"{plural(len(others), 'file')} beside the scans not read ({quote_some(sorted({*others}))})"
