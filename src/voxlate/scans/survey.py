@@ -113,7 +113,7 @@ class Survey(Inputs):
 def read_inputs(cohort: Path | str, options: PrepareOptions) -> Inputs:
     """Find the cases of a cohort, split them and choose their preparation; raises BadInput where no case is found."""
     root, manifest = root_and_manifest(cohort, options.manifest)
-    found = find_cohort(root, replace(options, manifest=manifest), options.modalities)
+    found = find_cohort(cohort, options, options.modalities)
     cases = found.cases
     require_patients(found, root)
     if found.ignored:  # a split of our own could train on the user's test cases
