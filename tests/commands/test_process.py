@@ -12,7 +12,10 @@ from pathlib import Path
 import psutil
 import pytest
 
+from carried import head, tiny_model
 from rows import slow
+from voxlate.exchange.export import export_model
+from voxlate.scans.formats.io import write_volume
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": ""}
 
@@ -162,3 +165,17 @@ def test_info_of_a_scan_imports_no_torch_and_draws_nothing(cohort):
     assert not {"torch", "matplotlib", "accelerate", "psutil"} & imported_by(
         "info", cohort / "case0" / "t1.nii.gz"
     )
+
+
+def test_an_exported_model_is_checked_used_and_reported_without_torch(tmp_path):
+    model, scan, out = tmp_path / "MODEL", tmp_path / "t1.nii.gz", tmp_path / "OUT"
+    export_model(tiny_model("slices, their neighbours and the mirror image"), model)
+    write_volume(scan, head())
+    for line in (
+        ["check", model, scan],
+        ["synth", model, scan, "--out", out],
+        ["info", model],
+        ["info", out],
+        ["report", out],
+    ):
+        assert not {"torch", "accelerate", "safetensors"} & imported_by(*line), line

@@ -7,15 +7,15 @@ of its steps is written to the run, so that a run that was killed repeats them b
 
 import math
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from accelerate import Accelerator
 
 from voxlate.base.files import write_text
-from voxlate.base.records import Count, Positive, Record, Several
+from voxlate.base.records import Record
 from voxlate.training.processes import by_main
+from voxlate.training.recipe.run_provenance import Budget
 from voxlate.training.recipe.training_settings import Training
 
 # A step moves on by this share of a stage at most, or by the place of so many of its planned steps, so that a pause of the
@@ -23,19 +23,6 @@ from voxlate.training.recipe.training_settings import Training
 MOST_SHARE = 0.05
 MOST_PLANNED = 4
 SLOW = 0.8  # of the fewest steps of a good result; nearer to them no difference is seen
-
-
-@dataclass(frozen=True, kw_only=True)
-class Budget:
-    """What a plan gives a stage: seconds, the largest useful number of steps, and the fewest of a good result."""
-
-    seconds: Positive
-    most_steps: Several
-    fewest_steps: Count = 0
-
-
-Budgets = Mapping[str, Budget]
-"""The budgets by stage; a stage without one has the steps of its recipe."""
 
 
 @dataclass

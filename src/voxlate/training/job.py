@@ -18,8 +18,9 @@ from voxlate.base.messages import Say
 from voxlate.scans.cases.prepared import Cohort
 from voxlate.science.batch import Batch
 from voxlate.training.batches.batches import Batches, Mixed, Planes, training_batches
-from voxlate.training.clock import Budget, Budgets, Clock
+from voxlate.training.clock import Clock
 from voxlate.training.recipe import FullStage, Recipe
+from voxlate.training.recipe.run_provenance import Budget, Budgets
 from voxlate.training.run import Run
 
 # Most readers of a process. A reader draws 14 slices of a synthetic head a second, and an H200 trains on over 80. With MPS,

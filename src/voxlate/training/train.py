@@ -19,7 +19,6 @@ from voxlate.science.methods.method import Method
 from voxlate.synthesis.known_scans import known_scans_of
 from voxlate.training.batches.one_scale import check_scale
 from voxlate.training.batches.patches import training_cases
-from voxlate.training.clock import Budget, Budgets
 from voxlate.training.initial import initial_method
 from voxlate.training.job import Job, Session
 from voxlate.training.learner import Epochs, Learner
@@ -35,6 +34,7 @@ from voxlate.training.recipe import (
     stage_recipe,
     with_steps,
 )
+from voxlate.training.recipe.run_provenance import Budget, Budgets
 from voxlate.training.recipe_messages import check_training, fold_note
 from voxlate.training.run import Run, begin_run, weights_of
 from voxlate.training.starter import run_folder, starter_hash

@@ -19,12 +19,12 @@ from voxlate.base.errors import BadInput
 from voxlate.base.files import lock, write_text
 from voxlate.scans.cases.prepared import Cohort
 from voxlate.scans.cohorts.case_files import as_names
-from voxlate.training.clock import Budgets
 from voxlate.training.log_file import append_line
 from voxlate.training.planning.probe import Limits
 from voxlate.training.planning.rules import Tables, Why, with_changes
 from voxlate.training.processes import by_main, processes
 from voxlate.training.recipe import Recipe, from_dict, head_of, header, read, stated_keys
+from voxlate.training.recipe.run_provenance import Budgets
 from voxlate.training.recipe.text import as_toml
 from voxlate.training.run import Run, check_free
 from voxlate.training.state_file import owner_of, save_state

@@ -23,7 +23,6 @@ from voxlate.base.errors import BadInput, plural
 from voxlate.base.messages import Say
 from voxlate.base.option import merge
 from voxlate.scans.cases.prepared import open_cohort
-from voxlate.training.clock import Budget
 from voxlate.training.planning import rules
 from voxlate.training.planning.cohort_facts import CohortFacts
 from voxlate.training.planning.plan import Plan
@@ -42,6 +41,7 @@ from voxlate.training.planning.search import (
 from voxlate.training.planning.starters import Starter, find_starter, without_training
 from voxlate.training.precision import choose
 from voxlate.training.recipe import from_dict
+from voxlate.training.recipe.run_provenance import Budget
 from voxlate.training.training_options import PlanOptions
 
 # With fewer steps of a second stage, its samples are noise.

@@ -1,7 +1,8 @@
 """The schema of the provenance that `train` writes, and what scores and reports read in it."""
 
 import functools
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -14,6 +15,7 @@ from voxlate.base.records import (
     Count,
     Name,
     Place,
+    Positive,
     Record,
     Several,
     ShortDigest,
@@ -21,8 +23,20 @@ from voxlate.base.records import (
     Text,
 )
 from voxlate.synthesis.provenance import Provenance, Table, run_folders, source_paths
-from voxlate.training.clock import Budget
 from voxlate.training.recipe.earlier_recipe import stored_recipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """What a plan gives a stage: seconds, the largest useful number of steps, and the fewest of a good result."""
+
+    seconds: Positive
+    most_steps: Several
+    fewest_steps: Count = 0
+
+
+Budgets = Mapping[str, Budget]
+"""The budgets by stage; a stage without one has the steps of its recipe."""
 
 
 class _Data(TypedDict, total=False):
