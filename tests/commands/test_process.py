@@ -179,3 +179,9 @@ def test_an_exported_model_is_checked_used_and_reported_without_torch(tmp_path):
         ["report", out],
     ):
         assert not {"torch", "accelerate", "safetensors"} & imported_by(*line), line
+
+
+def test_a_synthesis_imports_no_package_that_the_page_in_the_browser_lacks():
+    code = "import sys, voxlate.synthesis.exported; print(*sys.modules, file=sys.stderr)"
+    lacked = {"pandas", "skimage", "SimpleITK", "matplotlib", "psutil", "filelock", "rich"}
+    assert not lacked & imported_by(code=code)

@@ -179,14 +179,15 @@ def patches_of(
     steps = [max(1, round(APART_MM / side)) for side in spacing_mm]
     places = np.argwhere(body[:: steps[0], :: steps[1], :: steps[2]]) * steps
     if not len(places):
-        places = np.array([[length // 2 for length in body.shape]])
+        places = np.array([[0, *(length // 2 for length in body.shape[1:])]])
     low, high = np.transpose(box_around(body))
     extents = np.maximum((high - low) * np.array(spacing_mm), FEWEST_MM)
     voxels = int(body.sum()) or 2  # the first and the last one, where nothing is body
     volume = max(voxels * float(np.prod(spacing_mm)), FEWEST_MM)
     features = []
+    shown = places // (steps[0], 1, 1)
     for source in sources:
-        features += _features(source, places, spacing_mm[1:])
+        features += _features(source[:: steps[0]], shown, spacing_mm[1:])
     features += list(((places - low) / np.maximum(high - low, 1)).T)
     return Patches(
         np.stack(features, 1).astype(np.float32),

@@ -3,10 +3,12 @@
 import csv
 from collections import Counter
 from pathlib import Path
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from voxlate.base.errors import BadInput
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 NOTHING = ("na", "n/a", "nan", "none", "null", "-", "")
 
@@ -46,7 +48,7 @@ def read_lines(path: Path) -> dict[int, str]:
     return stripped
 
 
-def read_table(path: Path) -> pd.DataFrame:
+def read_table(path: Path) -> "pd.DataFrame":
     """The rows of a table by their line numbers, with the columns' names in lower case.
 
     Commas, semicolons or tabs. Cells such as 'n/a' become ''; a column of cells without a name becomes 'column 3'. Rows
@@ -70,6 +72,8 @@ def read_table(path: Path) -> pd.DataFrame:
             raise BadInput(
                 f"{path}, line {number}: expected {len(names)} cells, as in the first line, found {len(row)}. Add or remove cells; put quotes around one that holds '{separator}'."
             )
+    import pandas as pd  # a synthesis reads no table, and runs where there is no pandas
+
     filled = {number: row for number, row in cells.items() if any(row)}
     table = pd.DataFrame.from_dict(filled, orient="index", columns=names, dtype=str)
     empty = [name for name, head in zip(names, heads) if not head and not any(table[name])]
