@@ -1,6 +1,6 @@
-"""Scans that are out of the distribution of a calibration: by their patches, their farthest patches, their body's size.
+"""Scans that are out of the distribution of those that a model knows: by their patches, their farthest patches, their body's size.
 
-Patches are compared with the nearest ones of the calibration's scans, as in PatchCore (Roth et al. 2022), by hand-made
+Known are the scans of a calibration, or the usual ones that a starter carries. Patches are compared with the nearest ones of them, as in PatchCore (Roth et al. 2022), by hand-made
 features of intensity in place of a network's; a case is flagged by its distance above that of each patient of the calibration.
 """
 
@@ -99,7 +99,7 @@ class ReferencePatches:
         return round(float(self.numbers[1]))
 
 
-def reference_shapes(points: Sequence[int]) -> dict[str, Shape]:
+def reference_shapes(points: Sequence[int | None]) -> dict[str, Shape]:
     """The shapes of the fields of reference patches; points: number of patches, and of features of each."""
     features = (points[-1],)
     statistics = (len(STATISTICS),)
@@ -159,15 +159,16 @@ class DistributionTest:
 
     def map(self, shape: tuple[int, ...]) -> Array:
         """The distance of the patch that is nearest to each voxel [D, H, W]; 1 is the limit of patches in distribution."""
-        distances = np.zeros(shape, np.float32)
-        is_patch = np.zeros(shape, bool)
-        at = tuple(self.places.T)
-        distances[at] = self.distances
-        is_patch[at] = True
+        axes = [np.unique(along) for along in self.places.T]
+        at = tuple(map(np.searchsorted, axes, self.places.T))
+        coarse = np.full([len(axis) for axis in axes], np.nan, np.float32)
+        coarse[at] = self.distances
         nearest = ndimage.distance_transform_edt(
-            ~is_patch, return_distances=False, return_indices=True
+            np.isnan(coarse), return_distances=False, return_indices=True
         )
-        return distances[tuple(nearest)]
+        middles = [(axis[1:] + axis[:-1]) / 2 for axis in axes]
+        cells = [np.searchsorted(middle, np.arange(n)) for middle, n in zip(middles, shape)]
+        return coarse[tuple(nearest)][np.ix_(*cells)]
 
 
 def patches_of(
