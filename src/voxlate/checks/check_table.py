@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from voxlate.base.messages import Grade, Message, grade_of_distance, message
-from voxlate.checks.fingerprint import BORDERS, Fingerprint
+from voxlate.checks.fingerprint import BORDERS, LONGEST_TOUCH_MM, Fingerprint
 
 Numbers = Mapping[str, float | str]  # texts fill sentences alone
 Measured = dict[str, float | str]  # numbers to which others are added
@@ -28,7 +28,6 @@ COMPARE = {
     ">=": operator.ge,
 }
 OR = " or "
-LEAST_TOUCH_MM = 30.0  # of a slice's border along the head: the skull is as long there, beyond a tip of nose or ear
 
 
 @dataclass(frozen=True)
@@ -114,7 +113,7 @@ def kind_messages(scan: Fingerprint, kind: str, name: str) -> list[Message]:
     if "across" not in numbers:
         return []
     touches = {side: numbers[f"touch_{side}"] for side in BORDERS}
-    sides = ", ".join(side for side, length in touches.items() if length >= LEAST_TOUCH_MM)
+    sides = ", ".join(side for side, length in touches.items() if length >= LONGEST_TOUCH_MM)
     measured: Measured = {**numbers, "across_mm": math.exp(numbers["across"]), "sides": sides}
     return ask(kind, {**measured, "touch_mm": max(touches.values())}, name)
 

@@ -52,6 +52,7 @@ LONG = 1.12  # times as long as wide, from which a body has an angle
 # From the lower end of a body, and the share of its largest area that a brain has there.
 END_MM, TAPERED = 10.0, 0.45
 CUT = 0.2  # area at a border that cuts a body, beside that further in; round heads have less within a voxel
+LONGEST_TOUCH_MM = 30.0  # along a border, from which it cuts a body: beyond a tip of nose or ear
 TISSUE = 0.3  # of the median of the body: what is darker at a border is its partial volume, or bone
 # By name the axis to which a border of slices is normal, and whether it is the first or the last plane.
 BORDERS = {"left": (2, 0), "right": (2, -1), "back": (1, 0), "front": (1, -1)}
@@ -162,6 +163,8 @@ def fingerprint(scan: Volume) -> Fingerprint:
         if min(np.ptp(body.box, 1)[1:]) >= PICTURED:
             picture = picture_of(body)
         numbers |= _shape(body) | _ends(body) | _profile(body)
+        if max(numbers[f"touch_{side}"] for side in BORDERS) > LONGEST_TOUCH_MM:
+            del numbers["turned"]  # what the border cuts has another outline
         if scan.unit != "HU":
             numbers |= _levels(body)
     finite = {name: float(value) for name, value in numbers.items() if np.isfinite(value)}
@@ -274,18 +277,15 @@ def _profile(body: CoarseBody) -> dict[str, float]:
     areas = planes.sum((1, 2))
     diameters = np.sqrt(areas * np.prod(body.spacing_mm[1:]) * 4 / np.pi) / body.across_mm
     centres = _centres(planes, areas, body.spacing_mm)
-    numbers = {}
-    for depth_mm in DEPTHS_MM:
-        at = int(depth_mm / side_mm)
-        if at < len(planes):
-            numbers[f"area_{depth_mm}"] = float(diameters[at])
-    start = int(DEPTHS_MM[1] / side_mm)
-    for depth_mm in CENTRES_MM:
-        at = int(depth_mm / side_mm)
-        if start < at < len(planes):
-            numbers[f"forward_{depth_mm}"] = (
-                float(centres[at, 0] - centres[start, 0]) / body.across_mm
-            )
+    depths_mm = (np.arange(len(planes)) + 0.5) * side_mm
+    forward = (centres[:, 0] - np.interp(DEPTHS_MM[1], depths_mm, centres[:, 0])) / body.across_mm
+    shown = {"area": (DEPTHS_MM, diameters), "forward": (CENTRES_MM, forward)}
+    numbers = {
+        f"{name}_{depth_mm}": float(np.interp(depth_mm, depths_mm, values))
+        for name, (asked_mm, values) in shown.items()
+        for depth_mm in asked_mm
+        if depth_mm < depths_mm[-1]
+    }
     return numbers | _swerves(planes, centres, body)
 
 
@@ -410,7 +410,8 @@ def _levels(body: CoarseBody) -> dict[str, float]:
     deep = values[depth_mm > DEEP_MM]
     rim = values[(depth_mm > RIM_MM[0]) & (depth_mm <= RIM_MM[1])]
     if deep.size and rim.size and (inner := float(np.median(deep))) > DARK:
-        medians = [float(np.median(layer)) / inner for layer in layers if layer.size]
+        brain = max(float(np.median(values[depth_mm > RIM_MM[0]])), TINY)
+        medians = [float(np.median(layer)) / brain for layer in layers if layer.size]
         numbers["bone"] = min(medians, default=np.nan)
         numbers["centre"] = np.log(inner / max(float(np.median(rim)), TINY))
     return numbers
