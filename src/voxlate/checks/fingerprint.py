@@ -12,6 +12,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from scipy import ndimage
 
 from voxlate.base.array_types import AnyArray, Bool, Float32, Float64, UInt8
@@ -47,6 +48,7 @@ SKULL_MM, LAYER_MM = range(8, 19, 2), 2.0  # the ends of layers below the surfac
 RIM_MM, DEEP_MM = (15.0, 25.0), 45.0  # the outer brain, and its inside
 ABOVE_NOSE_MM = 90.0  # below the top of the body: its outline changes slowly
 STEPS_BESIDE = 3  # from slice to slice, on either side, with which one is compared
+LASTING = 3  # planes on either side, whose middle a change moves
 DARK = 0.25  # of the median of the body: air and bone
 LONG = 1.12  # times as long as wide, from which a body has an angle
 # From the lower end of a body, and the share of its largest area that a brain has there.
@@ -298,12 +300,18 @@ def _swerves(planes: Bool, centres: Float64, body: CoarseBody) -> dict[str, floa
         "swerve_x": centres[chosen, 1] / body.across_mm,
         "swerve_turn": _slants(planes[chosen], centres[chosen], body.spacing_mm),
     }
-    numbers = {}
-    for name, track in tracks.items():
-        steps = np.diff(track)
-        if len(steps) > 2 * STEPS_BESIDE:
-            numbers[name] = float(np.abs(steps - around(steps, STEPS_BESIDE)).max())
-    return numbers
+    return {name: _swerve(track) for name, track in tracks.items() if len(track) > 2 * STEPS_BESIDE}
+
+
+def _swerve(track: Float64) -> float:
+    """The largest change from one plane to the next that those beside it do not have, and that lasts."""
+    steps = np.diff(track)
+    usual = around(steps, STEPS_BESIDE)
+    sides = np.median(sliding_window_view(track, LASTING), axis=1)
+    changes = sides[LASTING:] - sides[:-LASTING]
+    within = slice(LASTING - 1, LASTING - 1 + len(changes))
+    sudden, lasting = np.abs(steps - usual)[within], np.abs(changes - LASTING * usual[within])
+    return float(np.minimum(sudden, lasting).max())
 
 
 def _slants(planes: Bool, centres: Float64, spacing_mm: Spacing) -> Float64:
