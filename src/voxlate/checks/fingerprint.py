@@ -48,10 +48,11 @@ SKULL_MM, LAYER_MM = range(8, 19, 2), 2.0  # the ends of layers below the surfac
 RIM_MM, DEEP_MM = (15.0, 25.0), 45.0  # the outer brain, and its inside
 ABOVE_NOSE_MM = 90.0  # below the top of the body: its outline changes slowly
 STEPS_BESIDE = 3  # from slice to slice, on either side, with which one is compared
+SAME_AREA = 0.05  # change of the logarithm of a plane's area, with which a head may have moved
 LASTING = 3  # planes on either side, whose middle a change moves
 DARK = 0.25  # of the median of the body: air and bone
 LONG = 1.12  # times as long as wide, from which a body has an angle
-# From the lower end of a body, and the share of its largest area that a brain has there.
+# From the lower end of a body, near which no depth is compared, and the share of its largest area that a brain has there.
 END_MM, TAPERED = 10.0, 0.45
 CUT = 0.2  # area at a border that cuts a body, beside that further in; round heads have less within a voxel
 LONGEST_TOUCH_MM = 30.0  # along a border, from which it cuts a body: beyond a tip of nose or ear
@@ -286,13 +287,16 @@ def _profile(body: CoarseBody) -> dict[str, float]:
         f"{name}_{depth_mm}": float(np.interp(depth_mm, depths_mm, values))
         for name, (asked_mm, values) in shown.items()
         for depth_mm in asked_mm
-        if depth_mm < depths_mm[-1]
+        if depth_mm < depths_mm[-1] - END_MM
     }
-    return numbers | _swerves(planes, centres, body)
+    return numbers | _swerves(planes, areas, centres, body)
 
 
-def _swerves(planes: Bool, centres: Float64, body: CoarseBody) -> dict[str, float]:
-    """How much the centres of planes, and the direction in which they are long, change from one to the next and not beside it."""
+def _swerves(planes: Bool, areas: AnyArray, centres: Float64, body: CoarseBody) -> dict[str, float]:
+    """How much the centres of planes, and the direction in which they are long, change from one to the next and not beside it.
+
+    Where the area changes as suddenly, the outline was found in another way, as around a dark scalp, and nothing moved.
+    """
     side_mm = body.spacing_mm[0]
     chosen = slice(int(DEPTHS_MM[0] / side_mm) + 1, int(ABOVE_NOSE_MM / side_mm))
     tracks = {
@@ -300,18 +304,25 @@ def _swerves(planes: Bool, centres: Float64, body: CoarseBody) -> dict[str, floa
         "swerve_x": centres[chosen, 1] / body.across_mm,
         "swerve_turn": _slants(planes[chosen], centres[chosen], body.spacing_mm),
     }
-    return {name: _swerve(track) for name, track in tracks.items() if len(track) > 2 * STEPS_BESIDE}
+    sizes = np.log(np.maximum(areas[chosen], 1))
+    if len(sizes) <= 2 * STEPS_BESIDE:
+        return {}
+    same_outline = _changes(sizes) < SAME_AREA
+    return {
+        name: float((_changes(track) * same_outline).max(initial=0))
+        for name, track in tracks.items()
+    }
 
 
-def _swerve(track: Float64) -> float:
-    """The largest change from one plane to the next that those beside it do not have, and that lasts."""
+def _changes(track: Float64) -> Float64:
+    """The changes from one plane to the next that those beside it do not have, and that last; not those at either end."""
     steps = np.diff(track)
     usual = around(steps, STEPS_BESIDE)
     sides = np.median(sliding_window_view(track, LASTING), axis=1)
     changes = sides[LASTING:] - sides[:-LASTING]
     within = slice(LASTING - 1, LASTING - 1 + len(changes))
     sudden, lasting = np.abs(steps - usual)[within], np.abs(changes - LASTING * usual[within])
-    return float(np.minimum(sudden, lasting).max())
+    return np.minimum(sudden, lasting)
 
 
 def _slants(planes: Bool, centres: Float64, spacing_mm: Spacing) -> Float64:

@@ -255,8 +255,8 @@ def _deviations(
     found = []
     for column, name in zip(values.T, names):
         known = column[column > MISSING]
-        # a file of another version may hold other numbers
-        if name in own and name in numbers() and len(known):
+        # a file of another version may hold other numbers; what few usual scans have says nothing
+        if name in own and name in numbers() and 2 * len(known) > len(column):
             found.append(_deviation(name, own[name], known, trimmed))
     return sorted(found, key=lambda one: -one.times)
 
