@@ -15,8 +15,7 @@ from voxlate.base.files import read_json, write_json
 from voxlate.base.statistics import bootstrap
 from voxlate.evaluation.scoring import truth_alignment as alignment
 from voxlate.evaluation.scoring.evaluate import evaluate
-from voxlate.evaluation.scoring.score_frame import COLUMNS
-from voxlate.evaluation.scoring.scores import read_scores
+from voxlate.evaluation.scoring.scores import COLUMNS, read_scores
 from voxlate.scans.formats.io import read_volume
 from voxlate.scans.images.grid import canonical
 from voxlate.scans.images.intensity import Percentile

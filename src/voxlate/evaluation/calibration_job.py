@@ -31,7 +31,7 @@ from voxlate.evaluation.intervals.calibration_cases import (
     read_case,
     write_case,
 )
-from voxlate.evaluation.scoring.doubts import find_outliers
+from voxlate.evaluation.scoring.score_header import find_outliers
 from voxlate.scans.cases.axes import lay_out
 from voxlate.scans.cases.case import LABEL, MASK, PreparedCase, prepare_case
 from voxlate.scans.cohorts.case_files import CaseFiles

@@ -23,9 +23,9 @@ from voxlate.base.statistics import (
 )
 from voxlate.evaluation.scoring.case_scores import EFFORT
 from voxlate.evaluation.scoring.metrics import Metric, metrics_of
-from voxlate.evaluation.scoring.score_frame import Document, Table
+from voxlate.evaluation.scoring.score_header import Document, Table
 from voxlate.evaluation.scoring.scored_images import check_unchanged
-from voxlate.evaluation.scoring.scores import FILE, Scores, read_scores
+from voxlate.evaluation.scoring.scores import FILE, Scores, by_patient, read_scores
 from voxlate.evaluation.scoring.tables import (
     Cell,
     Part,
@@ -255,16 +255,6 @@ def _modality(
     }
 
 
-def _by_patient(values: DataFrame, patients: Mapping[str, str]) -> DataFrame:
-    """Means over each patient's cases with finite values in all columns; values: by case.
-
-    Where there is one patient alone, each case counts by itself.
-    """
-    kept = values[np.isfinite(values).all(axis=1)]
-    several = len({patients[case] for case in values.index}) > 1
-    return kept.groupby(patients.__getitem__ if several else lambda case: case).mean()
-
-
 def _naive(name: str, methods: Sequence[ScoredMethod], known: Mapping[str, Metric]) -> Table | None:
     """The best naive baseline of all methods by its MAE: its name, method and scores; None if there is none.
 
@@ -279,7 +269,7 @@ def _naive(name: str, methods: Sequence[ScoredMethod], known: Mapping[str, Metri
             if answer == SYNTHESIS or np.isfinite(rows["mae"]).sum() < cases:
                 continue
             scores = {
-                key: mean_and_sd(_by_patient(rows[[key]], patients)[key].to_numpy())
+                key: mean_and_sd(by_patient(rows[[key]], patients)[key].to_numpy())
                 for key, metric in known.items()
                 if metric.in_table and key in rows
             }
@@ -332,7 +322,7 @@ def _test(
 
     scores: by case, a column for each method. Cases of one patient are not tested: they are no sample of other patients.
     """
-    means = _by_patient(scores, patients)
+    means = by_patient(scores, patients)
     values = means.to_numpy().T
     size = len(means)
     names = [*means.columns]

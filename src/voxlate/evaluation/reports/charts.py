@@ -10,7 +10,7 @@ from markupsafe import Markup
 from pandas import DataFrame
 
 from voxlate.base.array_types import AnyArray, Float64
-from voxlate.evaluation.scoring.score_frame import ScoreFrame
+from voxlate.evaluation.scoring.scores import Scores
 from voxlate.training.log_file import Curve
 from voxlate.training.verdict import METRIC, SYNTHESIS
 
@@ -64,7 +64,7 @@ def curve_chart(curves: Sequence[Curve], label: str) -> Markup:
     return _svg(chart, axes, f"{label} over training steps")
 
 
-def score_charts(scores: ScoreFrame) -> list[Chart]:
+def score_charts(scores: Scores) -> list[Chart]:
     """Charts of each section: errors of patients, agreement of the means of regions, and coverage by region."""
     charts = []
     for name in scores.parts:
@@ -72,7 +72,7 @@ def score_charts(scores: ScoreFrame) -> list[Chart]:
     return charts
 
 
-def _patients(name: str, scores: ScoreFrame) -> Iterator[Chart]:
+def _patients(name: str, scores: Scores) -> Iterator[Chart]:
     """The MAE of each patient over that of the best naive baseline; below the diagonal the synthesis is the better one."""
     (verdict,) = (one for one in scores.verdicts if one.modality == name)
     if verdict.baseline is None:
@@ -92,7 +92,7 @@ def _patients(name: str, scores: ScoreFrame) -> Iterator[Chart]:
     yield {"title": title, "names": named, "svg": _svg(chart, axes, title)}
 
 
-def _agreement(name: str, scores: ScoreFrame) -> Iterator[Chart]:
+def _agreement(name: str, scores: Scores) -> Iterator[Chart]:
     """Bland and Altman's plot of the mean value of each region: image − truth over the mean of both, a point a case."""
     table = scores.by_case(name)
     points = dict[str, tuple[Float64, Float64]]()
@@ -117,7 +117,7 @@ def _agreement(name: str, scores: ScoreFrame) -> Iterator[Chart]:
     yield {"title": title, "names": names, "svg": _svg(chart, axes, title)}
 
 
-def _coverage(name: str, scores: ScoreFrame) -> Iterator[Chart]:
+def _coverage(name: str, scores: Scores) -> Iterator[Chart]:
     """The coverage of the intervals in the body and in each region, with its 95 % interval, beside the nominal one."""
     stated = [one["coverage"] for one in scores.header.get("calibrations", ())]
     means = scores.means[name].get(SYNTHESIS, {})

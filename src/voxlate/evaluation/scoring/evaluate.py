@@ -6,7 +6,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pandas
+import numpy as np
 
 from voxlate.base.errors import BadInput
 from voxlate.base.executors.case_work import (
@@ -24,12 +24,10 @@ from voxlate.checks.truths import KEPT, LEFT_OUT, Fault, SketchedTruth, fault_me
 from voxlate.evaluation.evaluate_options import EvaluateOptions
 from voxlate.evaluation.scoring.case_scores import Row, Rules, ScoredItem, score_item
 from voxlate.evaluation.scoring.distances import features_for, slices_of
-from voxlate.evaluation.scoring.doubts import doubts_on
 from voxlate.evaluation.scoring.metrics import METRICS, RADIOLOGICAL, ImagePair
 from voxlate.evaluation.scoring.own_metrics import Function, functions_of, score_by
-from voxlate.evaluation.scoring.scopes import Cut, check_pictures, filter_from, scopes_from
-from voxlate.evaluation.scoring.score_frame import HEAD, frame_of
-from voxlate.evaluation.scoring.score_header import find_changed, header_of
+from voxlate.evaluation.scoring.scopes import CROPS, Crops, filter_from, scopes_from
+from voxlate.evaluation.scoring.score_header import doubts_on, find_changed, header_of
 from voxlate.evaluation.scoring.score_units import shows_a_window, window_of
 from voxlate.evaluation.scoring.scored_images import (
     Item,
@@ -40,7 +38,7 @@ from voxlate.evaluation.scoring.scored_images import (
     not_scored,
 )
 from voxlate.evaluation.scoring.scored_regions import read_canonical
-from voxlate.evaluation.scoring.scores import Scores
+from voxlate.evaluation.scoring.scores import Scores, frame_of
 from voxlate.evaluation.scoring.truth_alignment import check_prepared
 from voxlate.scans.cases.axes import CANONICAL
 from voxlate.scans.cohorts.case_files import CaseFiles
@@ -110,7 +108,7 @@ def evaluate(
             said.table for said in [*cautions, *doubts_on(scored, rows, job.own, images.recognised)]
         ],
     }
-    scores = Scores(header, frame_of(rows, header), _pictures(rows))
+    scores = Scores(header, frame_of(rows, header))
     scores.write(out)
     return scores
 
@@ -171,14 +169,14 @@ def _learn(cohort: Iterable[CaseFiles], items: Sequence[Item]) -> Baselines | No
 
 def rules_of(asked: EvaluateOptions) -> Rules:
     """The checked options of an evaluation; raises BadInput for texts that name no region, scope or slices."""
-    scopes = scopes_from(asked.scopes, asked.mask, asked.regions or ())
+    scopes = scopes_from(asked.scopes, asked.regions or ())
     slices = None if asked.slices is None else filter_from(asked.slices, asked.mask, scopes)
     return Rules(
         # These two are part of the entries below.
         replace(asked, naive=None, features=None),
         regions_from(asked.regions),
         scopes,
-        Cut(slices, asked.crop, asked.seed),
+        Crops(asked.crop, asked.seed, slices),
         window_of(asked.window),
         features_for(asked.features),
     )
@@ -219,7 +217,10 @@ class _ScoreJob:
     def check_areas(self, rows: Sequence[Row]) -> None:
         """Raise BadInput for a region or scope that shows nothing in any case."""
         rules = next(iter(self.rules.values()))
-        check_pictures(rules.scopes, chain.from_iterable(row.pictures for row in rows), rules.cut)
+        if CROPS in rules.scopes and all(np.isnan(row.scores[f"{CROPS}.mae"]) for row in rows):
+            raise BadInput(
+                f"--scopes {CROPS}: expected crops that show something in at least one case, found none by the rule: {rules.crops.rule()}. Change --slices, or check the mask."
+            )
         for region in rules.asked_regions:
             if region.over is not None or region.tissue:
                 continue
@@ -343,11 +344,3 @@ def _on_truths(
         if item.label in entries and result.rows:
             entries[item.label]["mae"] = result.rows[0].scores["mae"]
     return {"wrong_truths": entries, "truth_messages": [said.table for said in wrong]}
-
-
-def _pictures(rows: Iterable[Row]) -> pandas.DataFrame | None:
-    """The table of the pictures of scopes, if there are any."""
-    pictures = [
-        {**dict(zip(HEAD, row.head)), **picture} for row in rows for picture in row.pictures
-    ]
-    return pandas.DataFrame(pictures) if pictures else None

@@ -4,7 +4,7 @@ import io
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from rich import table as rich_table
 from rich.console import Console, ConsoleOptions, RenderableType
@@ -16,16 +16,17 @@ from voxlate.base.messages import Message, read_messages, summarise, worst_grade
 from voxlate.base.statistics import RESAMPLES
 from voxlate.evaluation.scoring.interval_scores import describe_coverage
 from voxlate.evaluation.scoring.metrics import LPIPS, METRIC_OF, SSIM, Metric, metrics_of
-from voxlate.evaluation.scoring.score_frame import ScoreFrame
 from voxlate.evaluation.scoring.scored_regions import BONE
 from voxlate.training.verdict import SYNTHESIS
+
+if TYPE_CHECKING:
+    from voxlate.evaluation.scoring.scores import Scores
 
 Part = Mapping[str, Any]  # of a section
 Which = Literal["all", "main"]
 
 NARROWEST = 13  # width of a method's column, which fits 0.994 ± 0.001
 # These metrics are printed without --all.
-OF_BONE = ("dice", "surface_95", "dice_low", "dice_middle", "dice_high")
 MAIN = (
     "mae",
     "psnr",
@@ -34,10 +35,11 @@ MAIN = (
     "mae_bound",
     "mae_bound_held",
     "whole.mae",
-    *(f"{BONE}.{key}" for key in OF_BONE),
+    f"{BONE}.dice",
+    f"{BONE}.surface_95",
 )
 OF_ONE = "Scores of one case"
-TITLE = "Scores: mean ± sd over cases; below, the 95 % interval of the mean"
+TITLE = "Scores: mean ± sd over patients; below, the 95 % interval of the mean"
 BEST = "best naive baseline"  # the second column of the short table
 FEW = 4  # notes on cases that are printed without --all
 
@@ -142,7 +144,7 @@ def metric_lines(
     }
 
 
-def score_tables(scores: ScoreFrame, which: Which = "all") -> Tables:
+def score_tables(scores: "Scores", which: Which = "all") -> Tables:
     """The scores, mean ± sd over cases: a column for the synthesis and for each naive baseline.
 
     which: "main" has the main and the requested scores of the synthesis and of the best naive baseline alone, whose name
@@ -191,7 +193,7 @@ def is_main(metric: Metric, standard: Collection[str]) -> bool:
     return metric.key in MAIN or on_request or metric.pooled or metric.key == "lpips"
 
 
-def fold_lines(scores: ScoreFrame) -> list[str]:
+def fold_lines(scores: "Scores") -> list[str]:
     """A line for each section of a cross-validation: mean ± sd over the means of its folds."""
     lines = []
     for name, summaries in scores.folds.items():
@@ -205,7 +207,7 @@ def fold_lines(scores: ScoreFrame) -> list[str]:
     return lines
 
 
-def caption(scores: ScoreFrame, which: Which = "all") -> list[str]:
+def caption(scores: "Scores", which: Which = "all") -> list[str]:
     """The caption of a table: ranges, masks, numbers of cases, and what restricts the scores.
 
     which: "main" leaves out the conventions and origins, and all but a few notes.
@@ -234,7 +236,7 @@ def caption(scores: ScoreFrame, which: Which = "all") -> list[str]:
     return [*filter(None, lines)]
 
 
-def _on_sections(scores: ScoreFrame) -> Iterator[str]:
+def _on_sections(scores: "Scores") -> Iterator[str]:
     """Intervals that hold too little or were fitted on these cases, clipped truths, and single patients."""
     header = scores.header
     coverages = [one["coverage"] for one in header.get("calibrations", ())]
@@ -265,7 +267,7 @@ def _counts(header: Part) -> Iterator[str]:
         yield f"synth warned of {plural(len(warned), 'case')} ({first_of(warned)}): --all prints why."
 
 
-def _conventions(scores: ScoreFrame) -> Iterator[str]:
+def _conventions(scores: "Scores") -> Iterator[str]:
     """The conventions of the metrics, the origin of baselines, images that are not scored, and warnings of single cases."""
     header = scores.header
     first = next(iter(scores.parts.values()))
@@ -276,7 +278,7 @@ def _conventions(scores: ScoreFrame) -> Iterator[str]:
         yield f"LPIPS: {first['lpips']}; {LPIPS}."
     for part in scores.parts.values():
         if features := part["features"]:
-            yield f"Distances: {features['name']}; {features['dimensions']} numbers a slice, {features['images']} axial slices pooled; too high with few images, so they compare only between equal numbers; ∞ needs {features['images_for_limit']}."
+            yield f"Distances: {features['name']}; {features['dimensions']} numbers a slice, {features['images']} axial slices pooled; too high with few images, so they compare only between equal numbers."
     yield from map(describe_coverage, header.get("calibrations", ()))
     if numbers := header.get("naive_cases"):
         counts = ", ".join(f"{count} ({name})" for name, count in numbers.items())
@@ -290,7 +292,7 @@ def _conventions(scores: ScoreFrame) -> Iterator[str]:
         yield f"{case}: {' '.join(map(str, read_messages(warnings, case)))}"
 
 
-def training_note(scores: ScoreFrame) -> str:
+def training_note(scores: "Scores") -> str:
     """A sentence on the scored cases that were in the model's training; "" if none is known."""
     return not_held_out(len(scores.header.get("trained_on", [])), len(scores.patients))
 
@@ -303,7 +305,7 @@ def not_held_out(trained: int, scored: int) -> str:
     return f"{trained} of {cases} in the model's training (by name), so their scores are not held-out scores."
 
 
-def truth_messages(scores: ScoreFrame) -> list[Message]:
+def truth_messages(scores: "Scores") -> list[Message]:
     """A message for each kind of truth that cannot be that of its image, with the cases."""
     return read_messages(scores.header, "truth_messages")
 
