@@ -114,8 +114,9 @@ def error_lines(*provenances: Provenance) -> list[str]:
     first = next(iter(provenances), {})
     if by_region:
         units = first.get("units", {})
-        means = ((name, (region, fmean(own))) for (name, region), own in by_region.items())
-        how = "mean, by the prediction intervals"
+        tissues_first = sorted(by_region.items(), key=lambda entry: entry[0][1] == BODY)
+        means = ((name, (region, fmean(own))) for (name, region), own in tissues_first)
+        how = "mean over the voxels of each tissue of the image, edges too, by the prediction intervals"
         return [
             error_line(f"Expected error of {name}", dict(regions), units.get(name, ""), how)
             for name, regions in grouped(means).items()
@@ -133,10 +134,10 @@ def error_lines(*provenances: Provenance) -> list[str]:
 
 
 def error_line(what: str, regions: Mapping[str, float], unit: str, how: str) -> str:
-    """A sentence on errors by region, that of the body last."""
+    """A sentence on errors by region."""
     errors = [
         f"{region.replace('_', ' ')} {float(f'{error:.2g}'):g} {unit}".rstrip()
-        for region, error in sorted(regions.items(), key=lambda entry: entry[0] == BODY)
+        for region, error in regions.items()
     ]
     return f"{what}: {', '.join(errors)} ({how})."
 

@@ -159,7 +159,8 @@ def read_case(out: Path, scores: Table, case: str, modality: str) -> CaseImages 
     truth = None if truth is None else units.truth(truth)
     images += _of_synthesis(synthesis, truth, units, scale, body, files, provenance)
     sentences = [(said.grade, f"{said}") for said in read_messages(provenance)]
-    sentences += [("note", line) for line in error_lines(provenance)]
+    if "expected" in provenance:  # what was measured is of all cases, and stands above
+        sentences += [("note", line) for line in error_lines(provenance)]
     oriented = not any(map(is_picture, [file or files[modality], *(placed or named).values()]))
     return CaseImages(case, main.grid, images, sentences, oriented)
 
