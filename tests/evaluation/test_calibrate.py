@@ -1,19 +1,15 @@
 """`voxlate calibrate`, and what synth, evaluate and report make of it."""
 
-import json
 import shutil
 
 import nibabel as nib
 import numpy as np
 import pytest
-from safetensors.numpy import load_file, save_file
 
 import voxlate as package
 from rows import every_row, slow
 from scans import change_scan, keep_cases
 from voxlate.base.files import read_json
-from voxlate.base.records import checksum
-from voxlate.evaluation import calibration_job
 from voxlate.evaluation.calibration_job import InTraining
 from voxlate.evaluation.reports.page import report
 from voxlate.evaluation.scoring.metrics import METRIC_OF
@@ -169,35 +165,6 @@ def test_a_damaged_calibration_and_a_lone_patient_are_refused(voxlate, run, othe
     damaged = run / "calibration.mean.1.safetensors"
     damaged.write_bytes(b"nothing")
     assert damaged.name in voxlate("synth", run, others, "--out", out).refusal
-
-
-@slow
-def test_a_stopped_calibration_goes_on_and_ends_the_same(
-    voxlate, run, others, tmp_path, monkeypatch
-):
-    whole = json.loads(voxlate("calibrate", run, others, "--json").out)
-    (run / "calibration.mean.1.safetensors").unlink()
-    seen, draw = [], calibration_job.predict_case
-
-    def stopping(model, inputs, *rest):
-        seen.append(inputs.prepared.header.case)
-        if len(seen) == 4:
-            raise KeyboardInterrupt
-        return draw(model, inputs, *rest)
-
-    monkeypatch.setattr(calibration_job, "predict_case", stopping)
-    assert voxlate("calibrate", run, others).code == 130
-    (kept,) = run.glob("*.parts/new1.*")
-    arrays = load_file(kept)
-    for name in arrays:
-        if name.endswith("/image"):
-            arrays[name] = arrays[name][1:]
-    save_file(arrays, kept, {"sha256": checksum("", arrays)})
-    again = json.loads(voxlate("calibrate", run, others, "--json").out)
-    # what was kept of new1 is none of a case
-    assert seen == [f"new{k}" for k in (0, 1, 2, 3, 1, *range(3, 10))]
-    assert again == whole
-    assert not list(run.glob("*.parts"))
 
 
 @slow

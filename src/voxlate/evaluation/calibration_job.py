@@ -1,16 +1,15 @@
-"""The data of held-out cases for a calibration: synthesised by an executor, kept in files, and checked."""
+"""The data of held-out cases for a calibration: synthesised by an executor, and checked."""
 
-import hashlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from voxlate.base.errors import BadInput, CannotWrite, plural
+from voxlate.base.errors import BadInput, plural
 from voxlate.base.executors.case_work import (
     Context,
     Executor,
@@ -19,18 +18,15 @@ from voxlate.base.executors.case_work import (
     run_cases,
 )
 from voxlate.base.messages import Message, Say, message, summarise
-from voxlate.checks.truths import KEPT, LEFT_OUT, Sketch, fault_messages, judge, other_size
+from voxlate.checks.truths import KEPT, LEFT_OUT, SketchedTruth, fault_messages, judge, other_size
 from voxlate.evaluation.intervals.calibration_cases import (
-    BODY_VOXELS,
     CT_REGIONS,
     LABEL_RULE,
-    PLANES,
     CaseData,
     TrueImage,
     choose_voxels,
-    read_case,
-    write_case,
 )
+from voxlate.evaluation.intervals.fit import CalibrationVoxels
 from voxlate.evaluation.scoring.score_header import find_outliers
 from voxlate.scans.cases.axes import lay_out
 from voxlate.scans.cases.case import LABEL, MASK, PreparedCase, prepare_case
@@ -47,13 +43,9 @@ from voxlate.synthesis.provenance import OTHER_PATIENT
 
 FEWEST_PATIENTS = 2  # patients of a calibration
 HOLD_BACK = "Hold back more: prepare with other --shares."
-PARTS = ".parts"  # of the folder that keeps the data of cases until the calibration ends
 
 Rules = Mapping[str, Mapping[str, str]]
 """The rules of regions, by target and name."""
-
-CaseParts = tuple[Mapping[str, Mapping[str, Any]], list[Patches], int]
-"""The voxels of a case by target, its patches, and the number of its planes."""
 
 
 class InTraining(BadInput):
@@ -62,14 +54,13 @@ class InTraining(BadInput):
 
 @dataclass(frozen=True)
 class CalibrationJob:
-    """Synthesises held-out cases, and keeps what a calibration needs of each in a file.
+    """Synthesises held-out cases, and gathers what a calibration needs of each.
 
-    The result of a case is the hashes of its files. models: the one that is calibrated, and others that synthesise the
-    cases on which it was trained; file: of the calibration; rules: of regions, by target and name.
+    models: the one that is calibrated, and others that synthesise the cases on which it was trained; rules: of regions,
+    by target and name.
     """
 
     models: Sequence[Model]
-    file: Path
     rules: Rules
     seed: int
     anyway: bool
@@ -80,43 +71,17 @@ class CalibrationJob:
         """The model that is calibrated."""
         return self.models[0]
 
-    @property
-    def folder(self) -> Path:
-        """The folder of the cases' files, until the calibration ends."""
-        return self.file.with_suffix(PARTS)
+    def open(self) -> Callable[[CaseFiles, Context], CaseData]:
+        """The work on one case: by the first model that did not train on it; raises InTraining if all of them did."""
 
-    def open(self) -> Callable[[CaseFiles, Context], dict[str, str]]:
-        """The work on one case: its synthesis, unless its data are kept from a stopped calibration."""
-
-        def work(case: CaseFiles, context: Context) -> dict[str, str]:
-            """The hashes of the files of a case, whose data are kept then."""
-            files = self._files(case)
-            labels = {f"label {name}": path for name, path in case.labels.items()}
-            content = {
-                name: content_hash(path) for name, path in sorted({**files, **labels}.items())
-            }
-            if self.read(case, content) is None:
-                path, digest = self._place(case, content)
-                write_case(path, digest, *self._held_out(case, files, context))
-            return content
+        def work(case: CaseFiles, context: Context) -> CaseData:
+            *others, last = (replace(self, models=[model]) for model in self.models)
+            for job in others:
+                with suppress(InTraining):
+                    return job._synthesise(case, context)
+            return last._synthesise(case, context)
 
         return work
-
-    def read(self, case: CaseFiles, content: Mapping[str, str]) -> CaseData | None:
-        """The kept data of a case; content: the hashes of its files."""
-        path, digest = self._place(case, content)
-        patient = case.patient or case.case
-        units = self.model.facts.units
-        return read_case(path, digest, case.case, patient, content, units)
-
-    def _place(self, case: CaseFiles, content: Mapping[str, str]) -> tuple[Path, str]:
-        """The file of a case's data, and a hash of all that decides them."""
-        weights = [model.facts.weights_hash for model in self.models]
-        synth = self.model.synthesis_options
-        stored = [*Sketch.__annotations__]
-        options = (weights, synth, self.seed, content, self.rules, BODY_VOXELS, PLANES, stored)
-        digest = hashlib.sha256(repr(options).encode()).hexdigest()[:16]
-        return self.folder / f"{case.case}.{digest}.safetensors", digest
 
     def _files(self, case: CaseFiles) -> dict[str, Path]:
         """The sources and targets of a case, and its mask where the model uses one."""
@@ -131,27 +96,21 @@ class CalibrationJob:
             files[MASK] = case.mask
         return files
 
-    def _held_out(self, case: CaseFiles, files: Mapping[str, Path], context: Context) -> CaseParts:
-        """The data of a case by the first model that did not train on it; raises InTraining if all of them did."""
-        *others, last = (replace(self, models=[model]) for model in self.models)
-        for job in others:
-            with suppress(InTraining):
-                return job._synthesise(case, files, context)
-        return last._synthesise(case, files, context)
-
-    def _synthesise(
-        self,
-        case: CaseFiles,
-        files: Mapping[str, Path],
-        context: Context,
-    ) -> CaseParts:
+    def _synthesise(self, case: CaseFiles, context: Context) -> CaseData:
         """The data of a case: of a completion, with each target left out in turn."""
+        files = self._files(case)
+        labels_of = {f"label {name}": path for name, path in case.labels.items()}
+        content = {
+            name: content_hash(path) for name, path in sorted({**files, **labels_of}.items())
+        }
+        patient = case.patient or case.case
         model = self.model
         facts = model.facts
         scans = {name: read_volume(file, name) for name, file in files.items()}
         maps = {name: read_volume(file, name) for name, file in case.labels.items()}
         generator = np.random.default_rng([self.seed, *case.case.encode()])
-        voxels = dict[str, Mapping[str, Any]]()
+        voxels = dict[str, CalibrationVoxels]()
+        sketched = dict[str, SketchedTruth]()
         patches = list[Patches]()
         for left_out in facts.data.target if facts.completes else [None]:
             used = {name: scan for name, scan in scans.items() if name != left_out}
@@ -172,7 +131,9 @@ class CalibrationJob:
             planes = planes_read(facts, prepared.header) if facts.data.planes else ()
             for name, image in images.items():
                 predicted = with_spread(image.prediction) if planes else image.prediction
-                voxels[name] = choose_voxels(
+                voxels[name], sketched[name] = choose_voxels(
+                    case.case,
+                    patient,
                     predicted.map(output_grid.resample),
                     facts.scales[name],
                     truths[name],
@@ -181,7 +142,7 @@ class CalibrationJob:
                     generator,
                 )
             patches.append(patches_in(facts, prepared, sources))
-        return voxels, patches, len(planes)
+        return CaseData(patient, content, voxels, sketched, patches, len(planes))
 
     def _truths(
         self,
@@ -277,29 +238,26 @@ def collect_cases(
     patients = len({case.patient or case.case for case in cases})
     if patients < FEWEST_PATIENTS:
         raise _too_few(job.rules, f"{patients} ({plural(len(cases), 'case')})", HOLD_BACK)
-    outcomes = run_cases(executor, job, cases, progress, warn, (InTraining, CannotWrite))
+    outcomes = run_cases(executor, job, cases, progress, warn, InTraining)
     failed = list[Message]()
     data = dict[str, CaseData]()
     for files, outcome in zip(cases, outcomes):
         case = files.case
-        content = outcome.result
-        twin = next((name for name, other in data.items() if other.content == content), None)
         if outcome.error is not None:
             reason = case_sentence(case, outcome.error).removeprefix(f"{case}: ")
             failed.append(message("case-left-out", f"left out: {reason}", case=case))
-        elif twin is not None:
+            continue
+        content = outcome.result.content
+        twin = next((name for name, other in data.items() if other.content == content), None)
+        if twin is None:
+            data[case] = outcome.result
+        else:
             warn(
                 message(
                     "same-patient",
                     f"It has the same scans as {twin}: it is left out, because it is not another patient.",
                     case=case,
                 )
-            )
-        elif (of_case := job.read(files, content)) is not None:
-            data[case] = of_case
-        else:
-            raise CannotWrite(
-                f"{job.folder}: expected the data of {case} that were written, found others. Check the disk."
             )
     for said in summarise(failed):
         warn(said)

@@ -1,19 +1,17 @@
-"""What held-out cases show of a run's errors: voxels of images and truths, kept in files until a calibration ends.
+"""What held-out cases show of a run's errors: voxels of images and truths.
 
 Regions of a body are calibrated as well: thresholds of the image's values, and label maps.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from voxlate.base.errors import BadInput
-from voxlate.base.records import Record, checksum, write_tensors
-from voxlate.checks.truths import Sketch, SketchedTruth, sketch_of
+from voxlate.checks.truths import SketchedTruth, sketch_of
 from voxlate.evaluation.intervals.fit import CalibrationVoxels
 from voxlate.scans.images.grid import Volume
 from voxlate.scans.images.intensity import Scale
@@ -24,8 +22,6 @@ from voxlate.synthesis.voxel_features import voxel_features
 
 BODY_VOXELS = 30_000  # of a case's body that are kept: they determine the share outside to 0.2 %
 AIR_VOXELS = 500  # of the surroundings that are kept, so that intervals of air are learned, too
-PATCHES = ".patches"  # begins the names of a case's patches, as no modality does
-PLANES = ".planes"  # in how many planes a case was read
 OWN_NAMES = (BODY, "mae")
 CT_REGIONS = {"soft_tissue": "-200<{0}<250", "bone": "{0}>250", "inner_air": "{0}<-300"}  # in HU
 LABEL_RULE = "{0}>0.5"
@@ -42,8 +38,8 @@ class CaseData:
     patient: str
     content: Mapping[str, str]
     voxels: dict[str, CalibrationVoxels]
-    patches: list[Patches]
     truths: dict[str, SketchedTruth]
+    patches: list[Patches]
     planes: int
 
 
@@ -93,14 +89,16 @@ def tissue_borders(unit: str, scale: tuple[float, float]) -> list[float]:
 
 
 def choose_voxels(
+    case: str,
+    patient: str,
     prediction: Prediction,
     predicted_scale: Scale,
     truth: TrueImage,
     sources: Sequence[Array],
     rules: Mapping[str, str],
     generator: np.random.Generator,
-) -> dict[str, Any]:
-    """Random voxels of the body that the image or the truth shows, and a few of its surroundings, as nested tables.
+) -> tuple[CalibrationVoxels, SketchedTruth]:
+    """Random voxels of the body that the image or the truth shows, and a few of its surroundings; and what shows whether the truth is the image's.
 
     sources: [D, H, W] in network units, on the voxels of the prediction; rules: of regions, by name.
     """
@@ -127,79 +125,13 @@ def choose_voxels(
     source = Volume((shown or sources)[0][None], volume.affine, "a.u.", "source")
     sketch = sketch_of(volume, image, source, volume.grid)
     features = voxel_features(prediction.values, sources, prediction.sd)
-    return {
-        "features": choose(features),
-        "image": choose(prediction.values),
-        "truth": choose(truth.values),
-        "sketch": sketch.tables,
-        "truth_parts": {region: choose(mask) for region, mask in truth_parts.items()},
-        "image_parts": {region: choose(mask) for region, mask in image_parts.items()},
-    }
-
-
-def write_case(
-    path: Path,
-    digest: str,
-    voxels: Mapping[str, Mapping[str, Any]],
-    patches: Sequence[Patches],
-    planes: int,
-) -> None:
-    """Write the tables of a case; digest: of all that decides them, by which `read_case` knows the file."""
-    named = {f"{PATCHES}{number:03}": asdict(part) for number, part in enumerate(patches)}
-    arrays = dict(_flatten({**voxels, **named})) | {PLANES: np.array([planes])}
-    write_tensors(path, arrays, {"sha256": checksum(digest, arrays)})
-
-
-def read_case(
-    path: Path,
-    digest: str,
-    case: str,
-    patient: str,
-    content: Mapping[str, str],
-    units: Mapping[str, str],
-) -> CaseData | None:
-    """The data of a case, also from a stopped calibration; None where there is no sound file of this digest.
-
-    content: the hashes of the case's files; units: by target.
-    """
-    if not path.is_file():
-        return None
-    try:
-        with Record(path, "the data of a case", "They are computed again.").tensors() as file:
-            arrays = {name: file.file.get_tensor(name) for name in file.shapes}
-            if file.text("sha256") != checksum(digest, arrays):
-                return None
-    except BadInput:
-        return None
-    planes = arrays.pop(PLANES).item()
-    tables = _nest(arrays)
-    names = [name for name in tables if name.startswith(PATCHES)]
-    patches = [Patches(**tables.pop(name)) for name in sorted(names)]
-    truths = {}
-    voxels = {}
-    for name, table in tables.items():
-        sketch = Sketch.from_tables(table.pop("sketch"))
-        truths[name] = SketchedTruth(patient, units[name], units[name], sketch)
-        voxels[name] = CalibrationVoxels(case, patient, **table)
-    return CaseData(patient, content, voxels, patches, truths, planes)
-
-
-def _flatten(tables: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, np.ndarray]]:
-    """The arrays of nested tables, each with its path."""
-    for name, value in tables.items():
-        if isinstance(value, Mapping):
-            yield from _flatten(value, f"{above}{name}/")
-        else:
-            yield f"{above}{name}", value
-
-
-def _nest(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """The nested tables from the paths and arrays of `_flatten`."""
-    tables: dict[str, Any] = {}
-    for path, array in arrays.items():
-        *above, name = path.split("/")
-        inner = tables
-        for key in above:
-            inner = inner.setdefault(key, {})
-        inner[name] = array
-    return tables
+    voxels = CalibrationVoxels(
+        case,
+        patient,
+        choose(features),
+        choose(prediction.values),
+        choose(truth.values),
+        {region: choose(mask) for region, mask in truth_parts.items()},
+        {region: choose(mask) for region, mask in image_parts.items()},
+    )
+    return voxels, SketchedTruth(patient, volume.unit, volume.unit, sketch)
