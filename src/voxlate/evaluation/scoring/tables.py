@@ -15,7 +15,7 @@ from voxlate.base.groups import grouped
 from voxlate.base.messages import Message, read_messages, summarise, worst_grade
 from voxlate.base.statistics import RESAMPLES
 from voxlate.evaluation.scoring.interval_scores import describe_coverage
-from voxlate.evaluation.scoring.metrics import LPIPS, METRIC_OF, SSIM, Metric, metrics_of
+from voxlate.evaluation.scoring.metrics import METRIC_OF, Metric, metrics_of
 from voxlate.evaluation.scoring.scored_regions import BONE
 from voxlate.training.verdict import SYNTHESIS
 
@@ -210,7 +210,7 @@ def fold_lines(scores: "Scores") -> list[str]:
 def caption(scores: "Scores", which: Which = "all") -> list[str]:
     """The caption of a table: ranges, masks, numbers of cases, and what restricts the scores.
 
-    which: "main" leaves out the conventions and origins, and all but a few notes.
+    which: "main" leaves out the conventions, and all but a few notes.
     """
     is_all = which == "all"
     header = scores.header
@@ -220,8 +220,7 @@ def caption(scores: "Scores", which: Which = "all") -> list[str]:
         lines.append(f"{range_note(name, part)}{rule}; mask: {part['mask']}.")
     lines += [*_on_sections(scores), *map(str, summarise(read_messages(header, "messages")))]
     hidden = () if is_all else header.get("standard", ())
-    for key in "scopes", "regions":
-        rules = header.get(key, {})
+    for rules in (header.get("scopes", {}), header.get("regions", {})):
         lines += [f"{name}: {rule}." for name, rule in rules.items() if name not in hidden]
     cases_of = grouped(
         (note.removesuffix("."), case)
@@ -229,10 +228,19 @@ def caption(scores: "Scores", which: Which = "all") -> list[str]:
         for case, note in header.get(key, {}).items()
     )
     notes = [f"{', '.join(cases)}: {note}." for note, cases in cases_of.items()]
+    warnings = header.get("scan_warnings", {})
     if is_all:
         lines += [*map(str, truth_messages(scores)), *_conventions(scores), *notes]
+        for case in warnings:
+            lines.append(f"{case}: {' '.join(map(str, read_messages(warnings, case)))}")
     else:
-        lines += [*_counts(header), *notes[:FEW]]
+        warned = [case for case in warnings if worst_grade(read_messages(warnings, case)) != "note"]
+        if warned:
+            cases = f"{plural(len(warned), 'case')} ({first_of(warned)})"
+            lines.append(f"synth warned of {cases}: --all prints why.")
+        lines += notes[:FEW]
+    if without := header.get("without_truth"):
+        lines.append(f"Without truth, not scored: {first_of(without)}.")
     return [*filter(None, lines)]
 
 
@@ -257,39 +265,15 @@ def _on_sections(scores: "Scores") -> Iterator[str]:
         yield f"{len(calibrated_on)} of {len(scores.patients)} cases were used for the calibration: their coverage is no test."
 
 
-def _counts(header: Part) -> Iterator[str]:
-    """The numbers of images without truth, and of cases of which the synthesis warned."""
-    if without := header.get("without_truth"):
-        yield f"Without truth, not scored: {plural(len(without), 'image')}."
-    warnings = header.get("scan_warnings", {})
-    warned = [case for case in warnings if worst_grade(read_messages(warnings, case)) != "note"]
-    if warned:
-        yield f"synth warned of {plural(len(warned), 'case')} ({first_of(warned)}): --all prints why."
-
-
 def _conventions(scores: "Scores") -> Iterator[str]:
-    """The conventions of the metrics, the origin of baselines, images that are not scored, and warnings of single cases."""
-    header = scores.header
-    first = next(iter(scores.parts.values()))
-    yield f"Intervals: 95 % bootstrap percentile, {RESAMPLES} resamples over patients, seed {header['seed']}."
-    low = "; values measured from zero" if first["ssim_from"] == "zero" else ""
-    yield f"SSIM: {SSIM}whole windows only{low}. Gradient: 1 right, below blur, above noise."
-    if first["lpips"]:
-        yield f"LPIPS: {first['lpips']}; {LPIPS}."
-    for part in scores.parts.values():
-        if features := part["features"]:
-            yield f"Distances: {features['name']}; {features['dimensions']} numbers a slice, {features['images']} axial slices pooled; too high with few images, so they compare only between equal numbers."
-    yield from map(describe_coverage, header.get("calibrations", ()))
-    if numbers := header.get("naive_cases"):
-        counts = ", ".join(f"{count} ({name})" for name, count in numbers.items())
-        yield f"Naive baselines: from {counts} training cases."
-    if without := header.get("without_truth"):
-        yield f"Without truth, not scored: {', '.join(without)}."
-    if missing := not_scored_texts(header.get("not_synthesised", {})):
+    """How many voxels become one number in each metric, and how many patients an interval."""
+    yield f"Intervals: 95 % bootstrap percentile, {RESAMPLES} resamples over patients, seed {scores.header['seed']}."
+    yield from map(describe_coverage, scores.header.get("calibrations", ()))
+    for metric in METRIC_OF.values():
+        if metric.key in scores.known and metric.in_table:
+            yield f"{metric.label}: {metric.reduction}."
+    if missing := not_scored_texts(scores.header.get("not_synthesised", {})):
         yield f"Not scored: {'; '.join(missing)}."
-    warnings = header.get("scan_warnings", {})
-    for case in warnings:
-        yield f"{case}: {' '.join(map(str, read_messages(warnings, case)))}"
 
 
 def training_note(scores: "Scores") -> str:
