@@ -13,10 +13,9 @@ from scans import contents_of
 from voxlate.base.files import lock, read_json
 from voxlate.scans.cohorts.case_files import CaseFiles
 from voxlate.synthesis import cohort as cohorts
-from voxlate.synthesis.cohort import synthesise_cases
+from voxlate.synthesis.cohort import Selection, part_of, synthesise_cases
 from voxlate.synthesis.model import Model
 from voxlate.synthesis.scans import find_scans, in_split
-from voxlate.synthesis.selection import Selection, part_of
 from voxlate.training.load import load_members
 
 

@@ -257,7 +257,7 @@ def _modality(
 
 def _naive(name: str, methods: Sequence[ScoredMethod]) -> Table | None:
     """The best naive baseline of all methods by its MAE: its name, method and scores; None if none has all cases."""
-    found = []
+    found = list[Table]()
     for method in methods:
         (verdict,) = (one for one in method.scores.verdicts if one.modality == name)
         means = method.scores.means[name].get(verdict.baseline or "", {})

@@ -20,7 +20,7 @@ from voxlate.evaluation.evaluate_options import EvaluateOptions
 from voxlate.evaluation.scoring.evaluate import evaluate, rules_of
 from voxlate.evaluation.scoring.scored_regions import check_mask
 from voxlate.evaluation.scoring.scores import Scores
-from voxlate.synthesis.cohort import synthesise_cases
+from voxlate.synthesis.cohort import Selection, synthesise_cases
 from voxlate.synthesis.model import Model
 from voxlate.synthesis.output_folder import place_from
 from voxlate.synthesis.provenance import difference, provenance_of, source_paths
@@ -31,7 +31,6 @@ from voxlate.synthesis.result import (
     write_images,
 )
 from voxlate.synthesis.scans import CaseScans, find_scans
-from voxlate.synthesis.selection import Selection
 from voxlate.training.load import load
 
 HEAD = ["missing", "modality", "cases"]

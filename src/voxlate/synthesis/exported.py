@@ -23,7 +23,7 @@ from voxlate.synthesis.calibration import Calibration, Header
 from voxlate.synthesis.facts import ModelFacts
 from voxlate.synthesis.known_scans import KnownHeader, KnownScans, shapes_of
 from voxlate.synthesis.model import Model
-from voxlate.synthesis.onnx_network import Graph, open_network
+from voxlate.synthesis.network import Graph, open_network
 from voxlate.synthesis.out_of_distribution import ReferencePatches, reference_shapes
 from voxlate.synthesis.widths import Widths
 

@@ -18,7 +18,7 @@ from voxlate.scans.images.intensity import Scale
 from voxlate.scans.images.regions import BODY, BORDERS_HU, region_masks, regions_from
 from voxlate.synthesis.calibration import Array, Prediction
 from voxlate.synthesis.out_of_distribution import Patches
-from voxlate.synthesis.voxel_features import voxel_features
+from voxlate.synthesis.widths import voxel_features
 
 BODY_VOXELS = 30_000  # of a case's body that are kept: they determine the share outside to 0.2 %
 AIR_VOXELS = 500  # of the surroundings that are kept, so that intervals of air are learned, too

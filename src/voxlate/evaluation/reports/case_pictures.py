@@ -297,9 +297,10 @@ def _side_by_side(
 ) -> list[Table]:
     """Sources and truth, then the image, error and standard deviation of each method."""
     first = next(iter(methods.values()))
-    columns = [
-        first.column(image, scales) for image in first.images if image.role in ("source", "truth")
-    ]
+    columns = list[Table]()
+    for image in first.images:
+        if image.role in ("source", "truth"):
+            columns.append(first.column(image, scales))
     for name, case in methods.items():
         for image in case.images:
             if label := LABELS.get(image.role):

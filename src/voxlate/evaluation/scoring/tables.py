@@ -4,8 +4,9 @@ import io
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal, Protocol
 
+from pandas import DataFrame
 from rich import table as rich_table
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.text import Text
@@ -17,10 +18,7 @@ from voxlate.base.statistics import RESAMPLES
 from voxlate.evaluation.scoring.interval_scores import describe_coverage
 from voxlate.evaluation.scoring.metrics import METRIC_OF, Metric, metrics_of
 from voxlate.evaluation.scoring.scored_regions import BONE
-from voxlate.training.verdict import SYNTHESIS
-
-if TYPE_CHECKING:
-    from voxlate.evaluation.scoring.scores import Scores
+from voxlate.training.verdict import SYNTHESIS, Verdict
 
 Part = Mapping[str, Any]  # of a section
 Which = Literal["all", "main"]
@@ -42,6 +40,37 @@ OF_ONE = "Scores of one case"
 TITLE = "Scores: mean ± sd over patients; below, the 95 % interval of the mean"
 BEST = "best naive baseline"  # the second column of the short table
 FEW = 4  # notes on cases that are printed without --all
+
+
+class Values(Protocol):
+    """What of scores a table shows (see scores.Scores)."""
+
+    @property
+    def header(self) -> Mapping[str, Any]: ...
+
+    @property
+    def parts(self) -> Mapping[str, Part]: ...
+
+    @property
+    def means(self) -> Mapping[str, Mapping[str, Mapping[str, Any]]]: ...
+
+    @property
+    def folds(self) -> Mapping[str, Mapping[str, Any]]: ...
+
+    @property
+    def metrics(self) -> Mapping[str, Metric]: ...
+
+    @property
+    def patients(self) -> Mapping[str, str]: ...
+
+    @property
+    def known(self) -> Collection[str]: ...
+
+    @property
+    def verdicts(self) -> Sequence[Verdict]: ...
+
+    @property
+    def keyed(self) -> DataFrame: ...
 
 
 @dataclass(frozen=True)
@@ -144,7 +173,7 @@ def metric_lines(
     }
 
 
-def score_tables(scores: "Scores", which: Which = "all") -> Tables:
+def score_tables(scores: Values, which: Which = "all") -> Tables:
     """The scores, mean ± sd over cases: a column for the synthesis and for each naive baseline.
 
     which: "main" has the main and the requested scores of the synthesis and of the best naive baseline alone, whose name
@@ -193,7 +222,7 @@ def is_main(metric: Metric, standard: Collection[str]) -> bool:
     return metric.key in MAIN or on_request or metric.pooled or metric.key == "lpips"
 
 
-def fold_lines(scores: "Scores") -> list[str]:
+def fold_lines(scores: Values) -> list[str]:
     """A line for each section of a cross-validation: mean ± sd over the means of its folds."""
     lines = []
     for name, summaries in scores.folds.items():
@@ -207,7 +236,7 @@ def fold_lines(scores: "Scores") -> list[str]:
     return lines
 
 
-def caption(scores: "Scores", which: Which = "all") -> list[str]:
+def caption(scores: Values, which: Which = "all") -> list[str]:
     """The caption of a table: ranges, masks, numbers of cases, and what restricts the scores.
 
     which: "main" leaves out the conventions, and all but a few notes.
@@ -244,7 +273,7 @@ def caption(scores: "Scores", which: Which = "all") -> list[str]:
     return [*filter(None, lines)]
 
 
-def _on_sections(scores: "Scores") -> Iterator[str]:
+def _on_sections(scores: Values) -> Iterator[str]:
     """Intervals that hold too little or were fitted on these cases, clipped truths, and single patients."""
     header = scores.header
     coverages = [one["coverage"] for one in header.get("calibrations", ())]
@@ -265,7 +294,7 @@ def _on_sections(scores: "Scores") -> Iterator[str]:
         yield f"{len(calibrated_on)} of {len(scores.patients)} cases were used for the calibration: their coverage is no test."
 
 
-def _conventions(scores: "Scores") -> Iterator[str]:
+def _conventions(scores: Values) -> Iterator[str]:
     """How many voxels become one number in each metric, and how many patients an interval."""
     yield f"Intervals: 95 % bootstrap percentile, {RESAMPLES} resamples over patients, seed {scores.header['seed']}."
     yield from map(describe_coverage, scores.header.get("calibrations", ()))
@@ -276,7 +305,7 @@ def _conventions(scores: "Scores") -> Iterator[str]:
         yield f"Not scored: {'; '.join(missing)}."
 
 
-def training_note(scores: "Scores") -> str:
+def training_note(scores: Values) -> str:
     """A sentence on the scored cases that were in the model's training; "" if none is known."""
     return not_held_out(len(scores.header.get("trained_on", [])), len(scores.patients))
 
@@ -289,7 +318,7 @@ def not_held_out(trained: int, scored: int) -> str:
     return f"{trained} of {cases} in the model's training (by name), so their scores are not held-out scores."
 
 
-def truth_messages(scores: "Scores") -> list[Message]:
+def truth_messages(scores: Values) -> list[Message]:
     """A message for each kind of truth that cannot be that of its image, with the cases."""
     return read_messages(scores.header, "truth_messages")
 
