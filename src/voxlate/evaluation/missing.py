@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pandas import DataFrame, concat
-from rich.table import Table
 
 from voxlate.base.errors import BadInput, DoNotTrust, as_list
 from voxlate.base.executors.case_work import NamedProgress
@@ -68,20 +67,16 @@ class Summary:
         number = self.frame["missing"].str.count(r"\+") + 1
         return self.frame.drop(columns=HEAD).groupby(number).mean()
 
-    def table(self) -> Table:
+    def table(self) -> str:
         """A line for each scenario and modality, and then for each number of missing modalities."""
         keys = [key for key in METRICS if key in self.frame]
+        rows, means = self.frame[[*HEAD, *keys]], self.by_number()[keys]
+        shown = (
+            rows.to_string(index=False, float_format="{:.4g}".format),
+            means.to_string(float_format="{:.4g}".format),
+        )
         title = "Mean scores over cases, by missing and by synthesised modality"
-        table = Table("missing", "synthesised", "cases", *keys, title=title)
-        means = self.by_number().reset_index()
-        means = means.assign(missing=means["missing"].map("{} missing".format), modality="all")
-        for frame in (self.frame, means.assign(cases="")):
-            for row in frame.to_dict("records"):
-                table.add_row(
-                    *map(str, (row[key] for key in HEAD)), *(f"{row[key]:.4g}" for key in keys)
-                )
-            table.add_section()
-        return table
+        return "\n\n".join([title, *shown])
 
     def write(self, path: Path) -> None:
         """Write a line for each scenario and modality, the means by number, and why cases are left out, as JSON."""

@@ -107,7 +107,7 @@ class CaseImages:
         """A column of pictures with a heading and a colour bar.
 
         Each picture has a PNG (uri), a description (alt), and the letters of its left and right side (sides) where they are known. scales: those
-        that all cases share, by role; words: another role or title, notes, or another colour bar.
+        that all cases share, by role; words: another role or title, or another colour bar.
         """
         scale = image.scale or scales[image.role]
         column = {"role": image.role, "title": image.name, "bars": [scale], **words}
@@ -308,13 +308,8 @@ def _side_by_side(
     return columns
 
 
-def scan_columns(
-    case: str, scans: Mapping[str, Volume], fixed: str | None, notes: Mapping[str, str]
-) -> list[Table]:
-    """The middle slices of scans on one grid in a column each, and chequerboards of `fixed` with each other scan.
-
-    notes: text below the heading of a scan's chequerboard.
-    """
+def scan_columns(case: str, scans: Mapping[str, Volume], fixed: str | None) -> list[Table]:
+    """The middle slices of scans on one grid in a column each, and chequerboards of `fixed` with each other scan."""
     names = sorted(scans, key=lambda name: name != fixed)
     main = scans[names[0]]
     about = CaseImages(case, main.grid, ())
@@ -335,8 +330,7 @@ def scan_columns(
                 for plane in at
             }
             both = CaseImage("chequerboard", f"{fixed} and {name}", board, SHADES)
-            note = [notes[name]] if name in notes else []
-            columns.append(about.column(both, {}, bars=[], notes=note))
+            columns.append(about.column(both, {}, bars=[]))
         elif fixed:
             first = image
     return columns
