@@ -10,7 +10,7 @@ import voxlate as package
 from rows import every_row, slow
 from scans import change_scan, keep_cases
 from voxlate.base.files import read_json
-from voxlate.evaluation.calibration_job import InTraining
+from voxlate.evaluation.intervals.calibration_cases import InTraining
 from voxlate.evaluation.reports.page import report
 from voxlate.evaluation.scoring.metrics import METRIC_OF
 from voxlate.evaluation.scoring.scores import read_scores
@@ -215,18 +215,3 @@ def test_patients_of_the_run_that_another_began_from_are_refused(
     voxlate(*command, "--init", run).done()
     with pytest.raises(InTraining):
         package.calibrate(tuned, cohort)
-
-
-@slow
-def test_the_spread_of_three_planes_is_calibrated_as_that_of_samples_is(
-    voxlate, tiny, prepared, others, out, tmp_path
-):
-    run = tmp_path / "planes"
-    planes = ("--set", "data.planes=all", "--set", "data.stack=1")
-    voxlate("train", tiny, "--data", prepared, "--out", run, *planes).done()
-    voxlate("synth", run, others, "--out", out, "--no-intervals").done()
-    assert (out / "new0/t2_std_uncalibrated.nii.gz").is_file()
-    voxlate("calibrate", run, others).done()
-    voxlate("synth", run, others, "--out", tmp_path / "calibrated").done()
-    written = {file.name for file in (tmp_path / "calibrated/new0").iterdir()}
-    assert {"t2_low.nii.gz", "t2_high.nii.gz", "t2_std.nii.gz"} <= written

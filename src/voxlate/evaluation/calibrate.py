@@ -14,10 +14,12 @@ from voxlate.base.hub import address_of, is_on_hub
 from voxlate.base.messages import UNOWNED, Say, message, verdict_of, warn_unless_note
 from voxlate.base.option import merge
 from voxlate.evaluation.calibrate_options import CalibrateOptions
-from voxlate.evaluation.calibration_job import CalibrationJob, Rules, collect_cases
 from voxlate.evaluation.intervals.calibration_cases import (
+    CalibrationJob,
     CaseData,
+    Rules,
     calibration_regions,
+    collect_cases,
     tissue_borders,
 )
 from voxlate.evaluation.intervals.fit import fit

@@ -4,10 +4,11 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
+from voxlate.base.config import load_object, needs_code
 from voxlate.base.errors import BadInput
 from voxlate.base.executors.case_work import (
     Context,
@@ -24,10 +25,16 @@ from voxlate.checks.truths import KEPT, LEFT_OUT, Fault, SketchedTruth, fault_me
 from voxlate.evaluation.evaluate_options import EvaluateOptions
 from voxlate.evaluation.scoring.case_scores import Row, Rules, ScoredItem, score_item
 from voxlate.evaluation.scoring.distances import features_for, slices_of
-from voxlate.evaluation.scoring.metrics import METRICS, RADIOLOGICAL, ImagePair
-from voxlate.evaluation.scoring.own_metrics import Function, functions_of, score_by
+from voxlate.evaluation.scoring.metrics import (
+    METRIC_OF,
+    METRICS,
+    RADIOLOGICAL,
+    Direction,
+    ImagePair,
+    Score,
+)
 from voxlate.evaluation.scoring.scopes import CROPS, Crops, filter_from, scopes_from
-from voxlate.evaluation.scoring.score_header import doubts_on, find_changed, header_of
+from voxlate.evaluation.scoring.score_header import Function, doubts_on, find_changed, header_of
 from voxlate.evaluation.scoring.score_units import shows_a_window, window_of
 from voxlate.evaluation.scoring.scored_images import (
     Item,
@@ -58,6 +65,7 @@ if TYPE_CHECKING:
     from voxlate.science.nets.lpips import Lpips
 
 Scored = Mapping[Item, ScoredItem]
+BETTER: tuple[Direction, ...] = get_args(Direction)
 
 
 def evaluate(
@@ -180,6 +188,46 @@ def rules_of(asked: EvaluateOptions) -> Rules:
         window_of(asked.window),
         features_for(asked.features),
     )
+
+
+def functions_of(given: Sequence[str | Function], allow_code: bool) -> dict[str, Function]:
+    """The functions by the keys of their scores; raises BadInput for names without --allow-code, or that are taken."""
+    functions = {}
+    for one in given:
+        if isinstance(one, str):
+            if not allow_code:
+                raise BadInput(needs_code([one]))
+            one = load_object(one)
+        key = getattr(one, "__name__", "")
+        taken = key in METRIC_OF or key in functions
+        if not callable(one) or not key.isidentifier() or taken:
+            raise BadInput(
+                f"--metrics: expected a function with a name of its own, found {key or one!r}, which is none, or the name of another score. Rename it."
+            )
+        better = getattr(one, "better", "lower")
+        if better not in BETTER:
+            raise BadInput(
+                f"--metrics {key}: expected its attribute better to be one of {', '.join(BETTER)}, found {better!r}. Change it."
+            )
+        functions[key] = one
+    return functions
+
+
+def score_by(key: str, function: Function) -> Score:
+    """The score of a pair by a user's function of truth, synthesis and mask, each [D, H, W]; raises BadInput where it fails."""
+
+    def score(pair: ImagePair) -> float:
+        inside = np.ones(pair.truth.shape, bool) if pair.inside is None else pair.inside
+        # copies, because a function may write into its arguments
+        copies = (pair.truth.copy(), pair.synthesis.copy(), inside.copy())
+        try:
+            return float(function(*copies))
+        except Exception as error:
+            raise BadInput(
+                f"--metrics {key}: expected a number from the function, found {type(error).__name__}: {error}. Mend the function."
+            ) from error
+
+    return score
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """What metrics.json states beside the scores: the conventions of each section, the files of images, and what makes scores doubtful."""
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Required
@@ -30,7 +31,6 @@ from voxlate.evaluation.scoring.case_scores import Row, Rules, ScoredItem
 from voxlate.evaluation.scoring.distances import Vectors, describe_features, distances
 from voxlate.evaluation.scoring.interval_scores import has_ends
 from voxlate.evaluation.scoring.metrics import Direction
-from voxlate.evaluation.scoring.own_metrics import Function, describe, without_value
 from voxlate.evaluation.scoring.scopes import CROPS, SCOPES
 from voxlate.evaluation.scoring.score_units import shows_a_window, window_sentence
 from voxlate.evaluation.scoring.scored_images import Item, images_in
@@ -45,6 +45,7 @@ from voxlate.training.verdict import SYNTHESIS
 if TYPE_CHECKING:
     from voxlate.science.nets.lpips import Lpips
 
+Function = Callable[..., float]  # a metric of the user
 Document = Mapping[str, Any]
 Table = dict[str, Any]
 Scored = Mapping[Item, ScoredItem]
@@ -367,3 +368,33 @@ def find_outliers(name: str, errors: Mapping[str, float]) -> list[Message]:
             times=odd[worst[0]],
         )
     ]
+
+
+def without_value(functions: Collection[str], rows: Iterable[Row]) -> list[Message]:
+    """A message on each metric whose score of some image, also in a region or scope, is no finite number."""
+    failing = grouped(
+        (end, f"{row.method} of {row.case}/{row.modality}")
+        for row in rows
+        for key, value in row.scores.items()
+        if (end := key.rpartition(".")[2]) in functions and not math.isfinite(value)
+    )
+    return [
+        message(
+            "not-finite",
+            f"--metrics {key} gave no finite number {plural(len(where), 'time')}: {first_of([*dict.fromkeys(where)])}.",
+            values=len(where),
+        )
+        for key, where in failing.items()
+    ]
+
+
+def describe(functions: Mapping[str, Function]) -> dict[str, dict[str, str]]:
+    """What metrics.json states on each: its unit, in which direction it is better, and what it says of itself."""
+    return {
+        key: {
+            "unit": f"{getattr(function, 'unit', '')}",
+            "better": getattr(function, "better", "lower"),
+            "reduction": (function.__doc__ or "").strip().partition("\n")[0] or "of the user",
+        }
+        for key, function in functions.items()
+    }
