@@ -112,7 +112,7 @@ def test_samples_without_calibration_say_so_in_name_and_header(
 
     synth(2).done()
     spread = tmp_path / "of_2/new0/t2_std_uncalibrated.nii.gz"
-    assert b"not calibrated" in nib.load(spread).header["descrip"].item()
+    assert b"spread of samples" in nib.load(spread).header["descrip"].item()
     voxlate("calibrate", diffusion, others, "--samples", "2").done()
     synth(2).done()
     assert not spread.exists()
