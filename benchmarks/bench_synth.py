@@ -23,10 +23,9 @@ from voxlate.base.files import write_json
 from voxlate.scans.images.units import unit_of
 from voxlate.science.batch import Batch
 from voxlate.science.diffusion.noise import Noise
-from voxlate.synthesis.cohort import synthesise_cases
+from voxlate.synthesis.cohort import Selection, synthesise_cases
 from voxlate.synthesis.model import Model
 from voxlate.synthesis.scans import CaseScans
-from voxlate.synthesis.selection import Selection
 from voxlate.training.recipe import Recipe, from_dict
 from voxlate.training.torch_network import TorchNetwork, model_facts, network_of
 

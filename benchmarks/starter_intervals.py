@@ -40,12 +40,11 @@ from voxlate.synthesis.calibration import (
     needed_scale,
     widen,
 )
-from voxlate.synthesis.cohort import synthesise_cases
+from voxlate.synthesis.cohort import Selection, synthesise_cases
 from voxlate.synthesis.conformal import least_scale, shares_outside
 from voxlate.synthesis.model import Model
 from voxlate.synthesis.provenance import provenance_of
 from voxlate.synthesis.scans import by_accepted_names, find_scans
-from voxlate.synthesis.selection import Selection
 from voxlate.training.calibration_file import (
     RunCalibrations,
     read_calibration,

@@ -29,10 +29,9 @@ from starter_pack import pack, with_measured
 from voxlate.anatomy.phantom_cohort import write_cohort
 from voxlate.base.files import write_text
 from voxlate.evaluation.scoring.evaluate import evaluate
-from voxlate.synthesis.cohort import synthesise_cases
+from voxlate.synthesis.cohort import Selection, synthesise_cases
 from voxlate.synthesis.model import Model
 from voxlate.synthesis.scans import find_scans
-from voxlate.synthesis.selection import Selection
 from voxlate.training.load import load
 from voxlate.training.recipe import Recipe, head_of, read
 from voxlate.training.starter import check_starter

@@ -37,7 +37,7 @@ from voxlate.scans.images.grid import Volume, canonical
 from voxlate.scans.images.intensity import Percentile
 from voxlate.scans.images.mask import foreground
 from voxlate.scans.images.volume_statistics import intensity_statistics
-from voxlate.synthesis.cohort import synthesise_cases
+from voxlate.synthesis.cohort import Selection, synthesise_cases
 from voxlate.synthesis.out_of_distribution import (
     DistributionTest,
     Patches,
@@ -46,7 +46,6 @@ from voxlate.synthesis.out_of_distribution import (
     verdict_on,
 )
 from voxlate.synthesis.scans import find_scans
-from voxlate.synthesis.selection import Selection
 from voxlate.training.load import load
 from voxlate.training.planning.planner import plan_training
 from voxlate.training.train import train

@@ -5,12 +5,11 @@ import os
 import shutil
 import signal
 from pathlib import Path
-from unittest import mock
 
 import nibabel as nib
 import numpy as np
 
-from kinds import RECIPE, Kind, done, keep, run
+from kinds import RECIPE, Kind, done, keep
 from voxlate.base.errors import Stopped
 from voxlate.training import recipe
 from voxlate.training.clock import Budget
@@ -84,8 +83,6 @@ FURTHER = (
          ("evaluate", "moved", "--truth", "shifted", "--prepared", "registered", "--json"), form="words",
          restored="moved"),
     Kind("latents", "encoded/latents/*/case1.safetensors", ("train", "latent"), form="latents", restored="latent"),
-    Kind("part of a calibration", "begun/calibration.sample.2.parts/case4.*.safetensors",
-         ("calibrate", "begun", "others", "--samples", "2", "--json"), form="evidence", restored="begun"),
 )  # fmt: skip
 
 
@@ -103,17 +100,12 @@ def prepare_further() -> None:
     for name in ("muon", "cycle", "opponent", "residual", "latent"):
         Path(name, "weights.safetensors").unlink()  # as if it had been killed before the end
     Path("latent/state.pt").unlink()
-    shutil.copytree("drawn", "begun")
     done(
         ("calibrate", "drawn", "others", "--samples", "2"),
         ("synth", "run", "cal", "cohort", "--out", "several"),
         ("evaluate", "several", "--truth", "cohort"),
         ("evaluate", "missing", "--truth", "cohort", "--run", "complete"),
     )
-    with mock.patch(
-        "voxlate.evaluation.calibrate.write_calibration", side_effect=KeyboardInterrupt
-    ):
-        run(("calibrate", "begun", "others", "--samples", "2"))
     prepare_registered()
     keep(FURTHER)
 

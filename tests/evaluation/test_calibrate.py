@@ -1,20 +1,16 @@
 """`voxlate calibrate`, and what synth, evaluate and report make of it."""
 
-import json
 import shutil
 
 import nibabel as nib
 import numpy as np
 import pytest
-from safetensors.numpy import load_file, save_file
 
 import voxlate as package
 from rows import every_row, slow
 from scans import change_scan, keep_cases
 from voxlate.base.files import read_json
-from voxlate.base.records import checksum
-from voxlate.evaluation import calibration_job
-from voxlate.evaluation.calibration_job import InTraining
+from voxlate.evaluation.intervals.calibration_cases import InTraining
 from voxlate.evaluation.reports.page import report
 from voxlate.evaluation.scoring.metrics import METRIC_OF
 from voxlate.evaluation.scoring.scores import read_scores
@@ -116,7 +112,7 @@ def test_samples_without_calibration_say_so_in_name_and_header(
 
     synth(2).done()
     spread = tmp_path / "of_2/new0/t2_std_uncalibrated.nii.gz"
-    assert b"not calibrated" in nib.load(spread).header["descrip"].item()
+    assert b"spread of samples" in nib.load(spread).header["descrip"].item()
     voxlate("calibrate", diffusion, others, "--samples", "2").done()
     synth(2).done()
     assert not spread.exists()
@@ -172,35 +168,6 @@ def test_a_damaged_calibration_and_a_lone_patient_are_refused(voxlate, run, othe
 
 
 @slow
-def test_a_stopped_calibration_goes_on_and_ends_the_same(
-    voxlate, run, others, tmp_path, monkeypatch
-):
-    whole = json.loads(voxlate("calibrate", run, others, "--json").out)
-    (run / "calibration.mean.1.safetensors").unlink()
-    seen, draw = [], calibration_job.predict_case
-
-    def stopping(model, inputs, *rest):
-        seen.append(inputs.prepared.header.case)
-        if len(seen) == 4:
-            raise KeyboardInterrupt
-        return draw(model, inputs, *rest)
-
-    monkeypatch.setattr(calibration_job, "predict_case", stopping)
-    assert voxlate("calibrate", run, others).code == 130
-    (kept,) = run.glob("*.parts/new1.*")
-    arrays = load_file(kept)
-    for name in arrays:
-        if name.endswith("/image"):
-            arrays[name] = arrays[name][1:]
-    save_file(arrays, kept, {"sha256": checksum("", arrays)})
-    again = json.loads(voxlate("calibrate", run, others, "--json").out)
-    # what was kept of new1 is none of a case
-    assert seen == [f"new{k}" for k in (0, 1, 2, 3, 1, *range(3, 10))]
-    assert again == whole
-    assert not list(run.glob("*.parts"))
-
-
-@slow
 def test_any_whole_percent_holds_on_the_files_own_voxels_where_the_network_sees_coarser_ones(
     voxlate, run, others, synthesise_and_score
 ):
@@ -248,18 +215,3 @@ def test_patients_of_the_run_that_another_began_from_are_refused(
     voxlate(*command, "--init", run).done()
     with pytest.raises(InTraining):
         package.calibrate(tuned, cohort)
-
-
-@slow
-def test_the_spread_of_three_planes_is_calibrated_as_that_of_samples_is(
-    voxlate, tiny, prepared, others, out, tmp_path
-):
-    run = tmp_path / "planes"
-    planes = ("--set", "data.planes=all", "--set", "data.stack=1")
-    voxlate("train", tiny, "--data", prepared, "--out", run, *planes).done()
-    voxlate("synth", run, others, "--out", out, "--no-intervals").done()
-    assert (out / "new0/t2_std_uncalibrated.nii.gz").is_file()
-    voxlate("calibrate", run, others).done()
-    voxlate("synth", run, others, "--out", tmp_path / "calibrated").done()
-    written = {file.name for file in (tmp_path / "calibrated/new0").iterdir()}
-    assert {"t2_low.nii.gz", "t2_high.nii.gz", "t2_std.nii.gz"} <= written

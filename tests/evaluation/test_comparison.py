@@ -13,7 +13,7 @@ from rows import slow
 from voxlate.base.files import read_json, write_json
 from voxlate.base.messages import message
 from voxlate.evaluation.compare import compare
-from voxlate.evaluation.reports.comparison import MOST_CASES, write_page
+from voxlate.evaluation.reports.page import MOST_COMPARED, write_comparison
 from voxlate.evaluation.scoring.evaluate import evaluate
 
 SHAPE = (9, 40, 32)
@@ -65,7 +65,7 @@ def outs(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def page(outs):
-    write_page(compare(outs).document, outs[0].parent / "methods.html")
+    write_comparison(compare(outs).document, outs[0].parent / "methods.html")
     return (outs[0].parent / "methods.html").read_text(encoding="utf-8")
 
 
@@ -107,9 +107,9 @@ def test_the_same_window_serves_all_methods_and_the_truth(page):
 
 @slow
 def test_of_many_cases_a_few_are_shown_from_the_lowest_to_the_highest_error(tmp_path):
-    outs = make(tmp_path, cases=MOST_CASES + 1, methods=METHODS[:2])
-    write_page(compare(outs).document, tmp_path / "methods.html")
+    outs = make(tmp_path, cases=MOST_COMPARED + 1, methods=METHODS[:2])
+    write_comparison(compare(outs).document, tmp_path / "methods.html")
     text = Page((tmp_path / "methods.html").read_text(encoding="utf-8")).text
-    assert f"{MOST_CASES} of {MOST_CASES + 1} cases" in text
+    assert f"{MOST_COMPARED} of {MOST_COMPARED + 1} cases" in text
     assert "error rank 1 of 5 (lowest)" in text
     assert "error rank 5 of 5 (highest)" in text

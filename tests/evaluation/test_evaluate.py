@@ -15,8 +15,7 @@ from voxlate.base.files import read_json, write_json
 from voxlate.base.statistics import bootstrap
 from voxlate.evaluation.scoring import truth_alignment as alignment
 from voxlate.evaluation.scoring.evaluate import evaluate
-from voxlate.evaluation.scoring.score_frame import COLUMNS
-from voxlate.evaluation.scoring.scores import read_scores
+from voxlate.evaluation.scoring.scores import COLUMNS, read_scores
 from voxlate.scans.formats.io import read_volume
 from voxlate.scans.images.grid import canonical
 from voxlate.scans.images.intensity import Percentile
@@ -345,8 +344,8 @@ def test_evaluate_ends_with_the_verdict_after_the_main_and_requested_scores_or_a
     naive.save(tmp_path / "run/naive.safetensors")
     write_json(shifted / "provenance.json", {"run": str(tmp_path / "run")})
     options = ("evaluate", shifted, "--truth", cohort, "--regions", "bright=ct>40")
-    short = voxlate(*options, "--scopes", "slices").out
-    assert all(part in short for part in ("intensity table", "bright MAE", "PSNR, slices"))
+    short = voxlate(*options, "--scopes", "crops").out
+    assert all(part in short for part in ("intensity table", "bright MAE", "PSNR, crops"))
     assert not any(part in short for part in ("PSNR │", "NMI", "copy of t1"))
     printed = json.loads(voxlate(*options, "--json").out)["verdict"]["ct"]
     assert printed == read_json(shifted / "metrics.json")["verdict"]["ct"]

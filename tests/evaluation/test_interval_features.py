@@ -3,8 +3,8 @@
 import numpy as np
 from scipy import ndimage
 
-from voxlate.synthesis import voxel_features as features
-from voxlate.synthesis.voxel_features import features_in_slabs, number_of_features, voxel_features
+from voxlate.synthesis import widths as features
+from voxlate.synthesis.widths import features_in_slabs, number_of_features, voxel_features
 
 SPAN, DISTANCE = 5, 7  # places among the features
 

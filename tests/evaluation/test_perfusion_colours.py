@@ -5,28 +5,7 @@ import numpy as np
 from voxlate.evaluation.reports.case_pictures import read_case
 from voxlate.scans.formats.io import write_volume
 from voxlate.scans.images.grid import Volume
-from voxlate.scans.images.pictures import palette
 from voxlate.scans.images.units import unit_of
-
-
-def lightness(colours) -> np.ndarray:
-    """CIE L* of sRGB bytes [N, 3]. Source: IEC 61966-2-1 and CIE 15."""
-    share = colours / 255
-    linear = np.where(share <= 0.04045, share / 12.92, ((share + 0.055) / 1.055) ** 2.4)
-    luminance = linear @ [0.2126, 0.7152, 0.0722]
-    return np.where(luminance > 0.008856, 116 * np.cbrt(luminance) - 16, 903.3 * luminance)
-
-
-def test_a_perfusion_map_grows_lighter_with_its_values_and_begins_in_black():
-    for name in ("cbf", "cbv", "tmax"):
-        steps = np.diff(lightness(palette(name).astype(float)))
-        assert (palette(name)[0] == 0).all()
-        # but for the rounding to bytes
-        assert (steps > -0.05).all()
-        # no step that looks like a border
-        assert np.convolve(steps, np.ones(8), "valid").max() < 12
-        assert lightness(palette(name)[-1:].astype(float))[0] > 90
-
 
 SCALES = {  # colours, highest value, unit
     "cbf": ("cbf", 200, "ml/100g/min"),

@@ -158,8 +158,6 @@ def test_a_mask_leaves_slices_and_surroundings_out_of_the_distances(cohort, out,
     inside[3:7, 14:20, 12:18] = 1  # tissue that the synthesis has right
     save(tmp_path / "mask.nii.gz", inside, "mask", "")
     scores = evaluate(out, cohort, mask=tmp_path / "mask.nii.gz", features="texture")
-    # 12 slices are too few for 44 numbers each
-    assert mean(scores, "texture_distance_inf") is None
     assert "fd" not in scores.means["cta"]["synthesis"]
     assert of(scores, "texture_distance")["n"] == 12
     assert mean(scores, "texture_distance") == pytest.approx(0, abs=1e-9)
@@ -184,7 +182,6 @@ def test_features_of_the_users_own_take_the_place(cohort, out):
     found = of(scores, "fd")
     assert found["mean"] == pytest.approx(expected, rel=1e-4)
     assert found["n"] == 36
-    assert mean(scores, "fd_inf") is not None
     assert (stated["images"], stated["dimensions"]) == (36, 1)
     # it is of no single case
     assert ",fd," not in (out / "scores.csv").read_text()

@@ -7,7 +7,7 @@ from made_volumes import save, save_pair
 from refusals import refuses
 from rows import every_row
 from voxlate.evaluation.scoring.evaluate import evaluate
-from voxlate.evaluation.scoring.scored_regions import TISSUES, thirds
+from voxlate.evaluation.scoring.scored_regions import TISSUES
 from voxlate.scans.images.regions import BORDERS_HU, TISSUES_HU, regions_from
 
 SPACING = np.diag([1.0, 1.0, 2.0, 1.0])  # x, y, z
@@ -99,17 +99,3 @@ def test_a_ct_is_scored_in_its_body_with_its_tissues_and_the_whole_image_beside_
     # the surface of what has one threshold
     assert own["skull.surface_95"] == 1
     assert "mid.surface" not in own
-
-
-@every_row(
-    "size, expected",
-    [((60, 150, 120), ["low", "middle", "high"]), ((30, 150, 120), []), ((60, 150, 260), [])],
-)
-def test_bone_of_the_size_of_a_head_has_thirds_from_below(size, expected):
-    bone = np.zeros(tuple(count + 7 for count in size), bool)
-    bone[3:-4, 3:-4, 3:-4] = True
-    found = thirds(bone, (2.0, 1.0, 1.0))
-    assert [*found] == expected
-    if expected:
-        assert [part.start for part in found.values()] == [3, 23, 43]
-        assert found["high"].stop == 63

@@ -15,8 +15,8 @@ from scans import change_scan
 from voxlate.anatomy.phantom_cohort import write_cohort
 from voxlate.base.files import write_json
 from voxlate.checks.truths import SketchedTruth, judge, sketch_of
-from voxlate.evaluation.scoring.doubts import find_outliers
 from voxlate.evaluation.scoring.evaluate import evaluate
+from voxlate.evaluation.scoring.score_header import find_outliers
 from voxlate.evaluation.scoring.tables import caption, truth_messages
 from voxlate.scans.cohorts.find import find_cohort
 from voxlate.scans.cohorts.folders import refuse_synthetic

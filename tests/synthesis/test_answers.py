@@ -89,19 +89,6 @@ def test_sharpness_goes_from_the_mean_answer_to_the_sample_in_a_straight_line(re
         assert_allclose(between, mean + sharpness * (sample - mean), rtol=0, atol=1e-3)
 
 
-def test_the_provenance_states_the_sharpness_of_an_image_between_mean_and_sample(
-    synth, residual, cohort, out
-):
-    synth(residual, cohort / "case0").done()
-    assert read_json(out / "case0/provenance.json")["synth"]["sharpness"] == 1
-    again = synth(residual, cohort / "case0", "--sharpness", 0.5).done()
-    assert "synthesised again" in again.out + again.err
-    stated = read_json(out / "case0/provenance.json")
-    assert stated["synth"]["sharpness"] == 0.5
-    # of the mean, and of the sample from its own mean in two steps
-    assert stated["network_calls"] == 4
-
-
 @every_row(
     "options, sentence",
     [

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from refusals import refuses
-from rows import every_row, slow
+from rows import slow
 from voxlate.base.executors.case_work import no_report
 from voxlate.base.items import BACKGROUND
 from voxlate.scans.cases.align import Preparation
@@ -142,14 +142,6 @@ def test_the_frame_of_a_scan_that_is_stored_in_other_directions_is_the_same():
     scan = Volume(np.pad(image, 3)[None], np.diag([1.0, 2, 3, 1]), "a.u.", "t1")
     frame = find_frame([scan], 0.0)
     assert np.array_equal(frame.cut(orient(scan, "LIP")).data, frame.cut(scan).data)
-
-
-@every_row("place", [(0, 0, 0), (8, 30, 30), (15, 63, 63), (0, 63, 5)])
-def test_a_scan_with_one_voxel_has_a_frame_of_that_voxel_or_of_the_lines_that_hold_it(place):
-    image = np.zeros((16, 64, 64), np.float32)
-    image[place] = 5
-    scan = Volume(image[None], np.eye(4), "a.u.", "t1")
-    assert find_frame([scan], 4.0).cut(scan).data.max() == 5
 
 
 def test_training_reads_nothing_outside_of_the_frame_and_places_patches_around_the_body(prepared):

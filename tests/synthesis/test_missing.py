@@ -114,14 +114,6 @@ def test_a_provenance_of_something_else_in_a_case_is_kept_and_in_another_case_pa
     assert (cohort / "case2/desc-synthetic_t1.nii.gz").is_file()
 
 
-def test_a_run_whose_provenance_is_of_something_else_is_refused_by_that_files_name(
-    synth, run, cohort
-):
-    (run / "provenance.json").write_text('{"cases": ["case0"]}')
-    sentence = "run/provenance.json: expected the provenance of a training, with its recipe, found a provenance without a recipe"
-    assert sentence in synth(run, cohort / "case0").refusal
-
-
 @slow
 def test_completing_in_place_scores_the_synthesis_and_not_the_scan(
     voxlate, score, completing, two_cases, out, tmp_path
@@ -196,18 +188,6 @@ def test_each_image_is_scored_by_the_run_that_made_it(voxlate, score, two_ways, 
     table = table_of(out)
     assert score()["trained_on"] == document["trained_on"]
     assert table_of(out) == table
-
-
-@slow
-def test_a_run_without_naive_baselines_is_said_next_to_one_that_has_them(
-    score, two_ways, two_cases
-):
-    options, (_, back) = two_ways
-    (back / "naive.safetensors").unlink()
-    document = score(*options)
-    sentence = "No naive baselines: the run of this image has none."
-    assert document["naive_left_out"] == {"case0/t1": sentence, "case1/t1": sentence}
-    assert set(document["modalities"]["t1"]["answers"]) == {"synthesis"}
 
 
 @slow

@@ -12,11 +12,9 @@ from rows import every_row, slow
 from scans import contents_of
 from voxlate.base.files import lock, read_json
 from voxlate.scans.cohorts.case_files import CaseFiles
-from voxlate.synthesis import cohort as cohorts
-from voxlate.synthesis.cohort import synthesise_cases
+from voxlate.synthesis.cohort import Selection, part_of, synthesise_cases
 from voxlate.synthesis.model import Model
 from voxlate.synthesis.scans import find_scans, in_split
-from voxlate.synthesis.selection import Selection, part_of
 from voxlate.training.load import load_members
 
 
@@ -48,17 +46,6 @@ def test_parts_give_the_same_files_as_one_job_and_scores_miss_an_unfinished_part
         one, other = ((out / case / "t2.nii.gz").read_bytes() for out in (parts, whole))
         assert one == other
     assert sorted(read_json(parts / "provenance.json")["cases"]) == cases
-
-
-def test_a_part_beyond_the_last_case_or_beside_a_job_of_all_cases_makes_nothing(
-    synth, run, cohort, out, monkeypatch
-):
-    answer = synth(run, cohort / "case0", "--part", "2/2").done()
-    assert "--part 2/2 holds none of the 1 cases" in answer.out
-    monkeypatch.setattr(cohorts, "SHARED_SECONDS", 0.05)
-    with lock(out):
-        answer = synth(run, cohort, "--part", "1/2")
-    assert "expected no other voxlate to write here" in answer.refusal
 
 
 @slow

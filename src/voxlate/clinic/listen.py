@@ -29,9 +29,8 @@ from voxlate.clinic.address import ae_title, check_uid, node, study_name
 from voxlate.clinic.archives import SUCCESS, Ledger, NodeArchive, pynetdicom, send
 from voxlate.clinic.layouts import DERIVED, SENT, export_again
 from voxlate.clinic.share_options import ListenOptions
-from voxlate.synthesis.cohort import synthesise_cases
+from voxlate.synthesis.cohort import select, synthesise_cases
 from voxlate.synthesis.model import Model
-from voxlate.synthesis.selection import select
 from voxlate.synthesis.synth_options import SynthOptions
 from voxlate.training.load import load
 

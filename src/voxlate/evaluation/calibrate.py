@@ -1,6 +1,5 @@
 """Calibration: prediction intervals of a run's images, fitted on held-out patients whose truth is available."""
 
-import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -15,15 +14,12 @@ from voxlate.base.hub import address_of, is_on_hub
 from voxlate.base.messages import UNOWNED, Say, message, verdict_of, warn_unless_note
 from voxlate.base.option import merge
 from voxlate.evaluation.calibrate_options import CalibrateOptions
-from voxlate.evaluation.calibration_job import (
-    PARTS,
-    CalibrationJob,
-    Rules,
-    collect_cases,
-)
 from voxlate.evaluation.intervals.calibration_cases import (
+    CalibrationJob,
     CaseData,
+    Rules,
     calibration_regions,
+    collect_cases,
     tissue_borders,
 )
 from voxlate.evaluation.intervals.fit import fit
@@ -67,7 +63,7 @@ def calibrate(
     confidence, counted as in conformal.upper_bound (unset: "normal" from ENOUGH patients on, else "none", because a
     margin for fewer would be most of the range). regions: parts of the body by a rule ("lesion": "tmax>6"), in
     addition to those of the unit and of label maps. A completion is calibrated for one missing modality, each in turn
-    left out of cases that have all. A stopped calibration resumes. any_truth: cases whose truth cannot be that of their image count, too. synthetic: whether they are synthetic heads, whose errors
+    left out of cases that have all. any_truth: cases whose truth cannot be that of their image count, too. synthetic: whether they are synthetic heads, whose errors
     in soft tissue are too small: no tissue of images in HU has narrower intervals than all voxels together need, and bone and
     the air inside hold the coverage, too. Of an ensemble, the first model is
     calibrated; those of its cases that trained it are synthesised by another one. Raises
@@ -85,12 +81,11 @@ def calibrate(
     }
     path = _calibration_path(model, warn)
     with lock(path.parent):
-        job = CalibrationJob(models, path, rules, asked.seed, asked.anyway)
+        job = CalibrationJob(models, rules, asked.seed, asked.anyway)
         executor = choose_executor(asked, asked.device, warn)
         data = collect_cases(job, cases, executor, progress, warn, any_truth=asked.any_truth)
         _warn_of_other_scans(model, data, warn)
         write_calibration(path, _fit(model, data, rules, asked, progress, synthetic))
-        shutil.rmtree(path.with_suffix(PARTS), ignore_errors=True)
     return read_calibration(path)
 
 

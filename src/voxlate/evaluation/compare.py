@@ -1,9 +1,9 @@
 """Several methods scored on the same cases: one table, with paired tests of their differences."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NoReturn
 
 import numpy as np
 from pandas import DataFrame
@@ -23,9 +23,9 @@ from voxlate.base.statistics import (
 )
 from voxlate.evaluation.scoring.case_scores import EFFORT
 from voxlate.evaluation.scoring.metrics import Metric, metrics_of
-from voxlate.evaluation.scoring.score_frame import Document, Table
+from voxlate.evaluation.scoring.score_header import Document, Table
 from voxlate.evaluation.scoring.scored_images import check_unchanged
-from voxlate.evaluation.scoring.scores import FILE, Scores, read_scores
+from voxlate.evaluation.scoring.scores import FILE, Scores, by_patient, read_scores
 from voxlate.evaluation.scoring.tables import (
     Cell,
     Part,
@@ -189,7 +189,7 @@ def compare(
         "trained_on": {name: of.get("trained_on", []) for name, of in headers.items()},
         "devices": {method.name: method.devices for method in methods},
         "modalities": {name: _modality(name, methods, known, reference) for name in modalities},
-        "naive": {name: _naive(name, methods, known) for name in modalities},
+        "naive": {name: _naive(name, methods) for name in modalities},
     }
     return Comparison(document)
 
@@ -255,74 +255,49 @@ def _modality(
     }
 
 
-def _by_patient(values: DataFrame, patients: Mapping[str, str]) -> DataFrame:
-    """Means over each patient's cases with finite values in all columns; values: by case.
-
-    Where there is one patient alone, each case counts by itself.
-    """
-    kept = values[np.isfinite(values).all(axis=1)]
-    several = len({patients[case] for case in values.index}) > 1
-    return kept.groupby(patients.__getitem__ if several else lambda case: case).mean()
-
-
-def _naive(name: str, methods: Sequence[ScoredMethod], known: Mapping[str, Metric]) -> Table | None:
-    """The best naive baseline of all methods by its MAE: its name, method and scores; None if there is none.
-
-    Only baselines with all cases count. Cases of one patient are averaged first, as for methods.
-    """
-    patients = methods[0].scores.patients
-    best: Table | None = None
+def _naive(name: str, methods: Sequence[ScoredMethod]) -> Table | None:
+    """The best naive baseline of all methods by its MAE: its name, method and scores; None if none has all cases."""
+    found = list[Table]()
     for method in methods:
-        cases = method.scores.parts[name]["cases"]
-        for answer in method.scores.means[name]:
-            rows = method.scores.by_case(name, answer)
-            if answer == SYNTHESIS or np.isfinite(rows["mae"]).sum() < cases:
-                continue
-            scores = {
-                key: mean_and_sd(_by_patient(rows[[key]], patients)[key].to_numpy())
-                for key, metric in known.items()
-                if metric.in_table and key in rows
-            }
-            if best is None or scores["mae"]["mean"] < best["metrics"]["mae"]["mean"]:
-                best = {"baseline": answer, "of": method.name, "metrics": scores}
-    return best
+        (verdict,) = (one for one in method.scores.verdicts if one.modality == name)
+        means = method.scores.means[name].get(verdict.baseline or "", {})
+        if means and means["mae"]["n"] == method.scores.parts[name]["cases"]:
+            found.append({"baseline": verdict.baseline, "of": method.name, "metrics": means})
+    return min(found, key=lambda one: one["metrics"]["mae"]["mean"], default=None)
 
 
 def _check_same(name: str, first: ScoredMethod, other: ScoredMethod) -> None:
-    """Raise BadInput if two methods were scored with different options, or on different cases."""
-    both = (first, other)
-    wanted, actual = (method.scores.parts[name] for method in both)
+    """Raise BadInput if two methods were scored with different options, or on different cases, truths or voxels."""
+    both = (first.scores, other.scores)
+
+    def refuse(expected: object, found: object, advice: str) -> NoReturn:
+        raise BadInput(
+            f"{other.path}: expected {name} with {expected} as in {first.path}, found {found}. {advice}."
+        )
+
+    wanted, actual = (scores.parts[name] for scores in both)
     for key in MUST_AGREE:
         if wanted[key] != actual[key]:
-            raise BadInput(
-                f"{other.path}: expected {name} scored with {key} {wanted[key]} as in {first.path}, found {actual[key]}. Score both with the same options."
-            )
+            refuse(f"{key} {wanted[key]}", actual[key], "Score both with the same options")
     for kind, option in RULES.items():
-        rules, others = (method.scores.header.get(f"{kind}s", {}) for method in both)
+        rules, others = (scores.header.get(f"{kind}s", {}) for scores in both)
         for part in rules.keys() & others.keys():
             if rules[part] != others[part]:
-                raise BadInput(
-                    f"{other.path}: expected the {kind} {part} to be {rules[part]} as in {first.path}, found {others[part]}. Score both with the same {option}."
-                )
-    cases, of_other = ({*one.scores.by_case(name).index} for one in both)
-    if odd := sorted(cases ^ of_other):
-        where = first.path if odd[0] in cases else other.path
-        raise BadInput(
-            f"{other.path}: expected the same cases of {name} as in {first.path}, found {plural(len(odd), 'case')} in one only ({odd[0]} in {where}). Score the same cases in both."
-        )
-    truths, others = (one.scores.header.get("truths", {}) for one in both)
+                expected = f"the {kind} {part}: {rules[part]}"
+                refuse(expected, others[part], f"Score both with the same {option}")
+    cases, others = ({*scores.by_case(name).index} for scores in both)
+    if odd := sorted(cases ^ others):
+        found = f"{plural(len(odd), 'case')} in one only ({odd[0]})"
+        refuse("the same cases", found, "Score the same cases in both")
+    truths, others = (scores.header.get("truths", {}) for scores in both)
     if changed := sorted(label for label in truths if others.get(label) != truths[label]):
-        raise BadInput(
-            f"{other.path}: expected scores against the truths of {first.path}, found another truth of {changed[0]}. Score both against one cohort."
-        )
-    shown, of_other = (one.scores.header.get("shown", {}) for one in both)
-    if apart := sorted(
-        label for label in shown if abs(shown[label] - of_other[label]) > LEAST_APART
-    ):
+        refuse("the truths", f"another one of {changed[0]}", "Score both against one cohort")
+    shown, others = (scores.header.get("shown", {}) for scores in both)
+    apart = sorted(label for label in shown if abs(shown[label] - others[label]) > LEAST_APART)
+    if apart:
         label = apart[0]
-        raise BadInput(
-            f"{other.path}: expected images of the same voxels as in {first.path}, found that {of_other[label]:.0%} of {label} are in the image, and {shown[label]:.0%} there. Score both with a --mask of what both show."
-        )
+        found = f"{others[label]:.0%} of {label} in the image, and {shown[label]:.0%} there"
+        refuse("images of the same voxels", found, "Score both with a --mask of what both show")
 
 
 def _test(
@@ -332,7 +307,7 @@ def _test(
 
     scores: by case, a column for each method. Cases of one patient are not tested: they are no sample of other patients.
     """
-    means = _by_patient(scores, patients)
+    means = by_patient(scores, patients)
     values = means.to_numpy().T
     size = len(means)
     names = [*means.columns]
@@ -486,21 +461,18 @@ def _naive_cell(baseline: Part | None, metric: Metric) -> Cell:
 
 def latex_of(tables: Tables) -> str:
     """A table as LaTeX for the package booktabs: the best mean is bold, a star stands for p < 0.05."""
-    several = len(tables.lines) > 1
-    lines = [rf"\begin{{tabular}}{{l{'r' * len(tables.methods)}}}", r"\toprule"]
-    lines += [_latex_row("", tables.methods), r"\midrule"]
-    for section, of_section in tables.lines.items():
-        if several:
-            lines.append(_latex_row(section, [""] * len(tables.methods)))
-        for line in of_section:
+    rows = dict[str, list[str]]()
+    for section, lines in tables.lines.items():
+        if len(tables.lines) > 1:
+            rows[section] = [""] * len(tables.methods)
+        for line in lines:
             label = f"{line.label} [{line.unit}]" if line.unit else line.label
-            lines.append(_latex_row(label, map(_latex_cell, line.cells), escaped=True))
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
-
-
-def _latex_row(label: str, cells: Iterable[str], escaped: bool = False) -> str:
-    texts = cells if escaped else (cell.translate(LATEX) for cell in cells)
-    return " & ".join([label.translate(LATEX), *texts]) + r" \\"
+            # labels of several sections may be equal, and pandas keeps the order of rows
+            rows[f"{section}\n{label}"] = [_latex_cell(cell) for cell in line.cells]
+    frame = DataFrame.from_dict(rows, orient="index", columns=[*tables.methods])
+    frame.index = [name.rpartition("\n")[2].translate(LATEX) for name in frame.index]
+    frame.columns = [name.translate(LATEX) for name in frame.columns]
+    return frame.to_latex(column_format="l" + "r" * len(tables.methods), escape=False)
 
 
 def _latex_cell(cell: Cell) -> str:

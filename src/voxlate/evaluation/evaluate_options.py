@@ -23,6 +23,7 @@ from voxlate.scans.layout_options import Layout
 from voxlate.synthesis.synth_options import ANYWAY, Sampling
 
 CROP = 256  # pixels a side: paper 001, table 1
+SMALLEST_CROP = 11  # the window of SSIM
 
 
 @options
@@ -84,7 +85,7 @@ class EvaluateOptions(Layout, Sampling, ExecutorOptions):
     scopes: Annotated[
         Sequence[str],
         Option(
-            "Scope: whole, slices, crops, masked_slices, synthrad2025, … Repeatable.",
+            "Scope: whole, crops, synthrad2023, synthrad2025 or brasyn. Repeatable.",
             panel=SCORES,
             metavar="NAME",
             complete="voxlate.evaluation.scoring.scopes:SCOPES",
@@ -93,12 +94,14 @@ class EvaluateOptions(Layout, Sampling, ExecutorOptions):
     slices: Annotated[
         str | Annotated[Any, Object("voxlate.training.batches.slice_filter:SliceFilter")] | None,
         Option(
-            "Slices that count: 'above={cta=0}, pixels=200'.",
+            "Slices that are cropped: 'above={cta=0}, pixels=200'.",
             panel=SCORES,
             metavar="TABLE",
         ),
     ] = None
-    crop: Annotated[int, Option("Side length of crops in pixels.", panel=SCORES)] = CROP
+    crop: Annotated[
+        int, Option("Side length of crops in pixels.", panel=SCORES, least=SMALLEST_CROP)
+    ] = CROP
     features: Annotated[
         str | Annotated[Any, Object("voxlate.evaluation.scoring.distances:Features")] | None,
         Option(

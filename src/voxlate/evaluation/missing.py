@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pandas import DataFrame, concat
-from rich.table import Table
 
 from voxlate.base.errors import BadInput, DoNotTrust, as_list
 from voxlate.base.executors.case_work import NamedProgress
@@ -20,7 +19,7 @@ from voxlate.evaluation.evaluate_options import EvaluateOptions
 from voxlate.evaluation.scoring.evaluate import evaluate, rules_of
 from voxlate.evaluation.scoring.scored_regions import check_mask
 from voxlate.evaluation.scoring.scores import Scores
-from voxlate.synthesis.cohort import synthesise_cases
+from voxlate.synthesis.cohort import Selection, synthesise_cases
 from voxlate.synthesis.model import Model
 from voxlate.synthesis.output_folder import place_from
 from voxlate.synthesis.provenance import difference, provenance_of, source_paths
@@ -31,7 +30,6 @@ from voxlate.synthesis.result import (
     write_images,
 )
 from voxlate.synthesis.scans import CaseScans, find_scans
-from voxlate.synthesis.selection import Selection
 from voxlate.training.load import load
 
 HEAD = ["missing", "modality", "cases"]
@@ -69,20 +67,16 @@ class Summary:
         number = self.frame["missing"].str.count(r"\+") + 1
         return self.frame.drop(columns=HEAD).groupby(number).mean()
 
-    def table(self) -> Table:
+    def table(self) -> str:
         """A line for each scenario and modality, and then for each number of missing modalities."""
         keys = [key for key in METRICS if key in self.frame]
+        rows, means = self.frame[[*HEAD, *keys]], self.by_number()[keys]
+        shown = (
+            rows.to_string(index=False, float_format="{:.4g}".format),
+            means.to_string(float_format="{:.4g}".format),
+        )
         title = "Mean scores over cases, by missing and by synthesised modality"
-        table = Table("missing", "synthesised", "cases", *keys, title=title)
-        means = self.by_number().reset_index()
-        means = means.assign(missing=means["missing"].map("{} missing".format), modality="all")
-        for frame in (self.frame, means.assign(cases="")):
-            for row in frame.to_dict("records"):
-                table.add_row(
-                    *map(str, (row[key] for key in HEAD)), *(f"{row[key]:.4g}" for key in keys)
-                )
-            table.add_section()
-        return table
+        return "\n\n".join([title, *shown])
 
     def write(self, path: Path) -> None:
         """Write a line for each scenario and modality, the means by number, and why cases are left out, as JSON."""

@@ -28,7 +28,7 @@ from voxlate.synthesis.exported import (
 )
 from voxlate.synthesis.known_scans import KnownHeader
 from voxlate.synthesis.model import Model
-from voxlate.synthesis.onnx_network import Graph, Session
+from voxlate.synthesis.network import Graph, Session
 from voxlate.training.run import software
 from voxlate.training.torch_network import network_of
 

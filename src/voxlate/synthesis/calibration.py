@@ -30,8 +30,7 @@ from voxlate.scans.images.regions import BODY
 from voxlate.synthesis.conformal import WIDEST, Bound
 from voxlate.synthesis.facts import ModelFacts
 from voxlate.synthesis.out_of_distribution import ReferencePatches
-from voxlate.synthesis.voxel_features import features_in_slabs
-from voxlate.synthesis.widths import Widths
+from voxlate.synthesis.widths import Widths, features_in_slabs
 
 Array = Float32
 Answer = Literal["mean", "sample"]

@@ -21,10 +21,10 @@ from voxlate.base.records import Digest, FileName, Record, Text
 from voxlate.scans.cases.case import map_arrays
 from voxlate.synthesis.calibration import Calibration, Header
 from voxlate.synthesis.facts import ModelFacts
-from voxlate.synthesis.known_scans import KnownHeader, KnownScans, shapes_of
+from voxlate.synthesis.known_scans import KnownHeader, KnownScans
 from voxlate.synthesis.model import Model
-from voxlate.synthesis.onnx_network import Graph, open_network
-from voxlate.synthesis.out_of_distribution import ReferencePatches, reference_shapes
+from voxlate.synthesis.network import Graph, open_network
+from voxlate.synthesis.out_of_distribution import ReferencePatches
 from voxlate.synthesis.widths import Widths
 
 FORMAT = 2
@@ -184,9 +184,7 @@ def read_model(folder: Path | str) -> Carried:
     record.check({NETWORK, ARRAYS} <= description.files.keys(), f"no hash of {NETWORK} or {ARRAYS}")
     for name, digest in description.files.items():
         _check_file(folder, name, digest)
-    arrays = map_arrays(folder / ARRAYS)
-    _check_arrays(record, description, arrays)
-    return Carried(folder, description, arrays)
+    return Carried(folder, description, map_arrays(folder / ARRAYS))
 
 
 def _check_file(folder: Path, name: str, digest: str) -> None:
@@ -199,23 +197,3 @@ def _check_file(folder: Path, name: str, digest: str) -> None:
         raise BadInput(
             f"{path}: expected the file that {DESCRIPTION} states, found another one (its hash differs). Copy the folder again."
         )
-
-
-def _check_arrays(
-    record: Record, description: Description, arrays: Mapping[str, np.ndarray]
-) -> None:
-    """Raise BadInput unless the arrays are finite, and those that belong together fit."""
-    for name, array in arrays.items():
-        record.check(bool(np.isfinite(array).all()), f"values of {name} that are not finite")
-    points = arrays.get("references.points")
-    if points is not None:
-        for name, shape in reference_shapes(points.shape).items():
-            found = arrays.get(f"references.{name}", np.zeros(0)).shape
-            record.check(found == tuple(shape.lengths), f"another shape of references.{name}")
-    if description.anatomy is not None:
-        for name, shape in shapes_of(description.anatomy).items():
-            found = arrays.get(f"anatomy.{name}", np.zeros(0)).shape
-            fits = len(found) == len(shape.lengths) and shape.lengths[1:] == found[1:]
-            record.check(fits, f"another shape of anatomy.{name}")
-    for name in ("source", "image"):
-        record.check(f"selftest.{name}" in arrays, f"no array selftest.{name}")

@@ -9,7 +9,9 @@ from typing import Any, TypeVar
 
 import nibabel as nib
 import numpy as np
+from numpy.typing import DTypeLike
 
+from voxlate.base.array_types import AnyArray
 from voxlate.base.errors import BadInput, DoNotTrust, known_name
 from voxlate.base.messages import Grade, Message, Say, codes, message, verdict_of, worst_grade
 from voxlate.base.slabs import chunks
@@ -349,12 +351,17 @@ def _voxels_key(scans: Iterable[Volume]) -> str:
 
 def as_volume(scan: Scan, modality: str) -> Volume:
     """A scan as a volume; raises BadInput where it is none of the types that Scan names."""
-    if isinstance(scan, Volume):
-        _check_plain(scan.data, modality)
-        _check_volume(scan, modality)
-        return scan
     if isinstance(scan, str | Path):
         return read_volume(Path(scan), modality)
+    if isinstance(scan, Volume):
+        _numbers(scan.data, modality, np.float32)
+        check_affine(scan.affine, modality)
+        is_misspelt = scan.unit != "HU" and scan.unit.upper() == "HU"
+        if scan.data.shape[:-3] != (1,) or is_misspelt:
+            raise BadInput(
+                f"{modality}: expected a Volume [1, D, H, W] in a unit such as HU or a.u., found {scan.data.shape} in '{scan.unit}'. Change it."
+            )
+        return scan
     pair: Any = scan
     if isinstance(scan, nib.spatialimages.SpatialImage):
         grid, guesses = grid_of(scan, modality)
@@ -363,56 +370,38 @@ def as_volume(scan: Scan, modality: str) -> Volume:
         raise BadInput(
             f"{modality}: expected a path, a Volume, a nibabel image, or a pair of an array [x, y, z] and its affine, found {type(scan).__name__}. Give one of these."
         )
-    pair = tuple(
-        part.detach().cpu() if hasattr(part, "detach") else part for part in pair
-    )  # torch tensors
-    _check_plain(pair[0], modality)
-    try:
-        kinds = [getattr(getattr(part, "dtype", None), "kind", "f") for part in pair]
-        if not {*kinds} <= {*"biuf"}:
-            raise TypeError("no numbers")
-        values = np.asarray(pair[0], np.float32)
-        affine = np.asarray(pair[1], np.float64)
-    except (TypeError, ValueError) as error:
+    # tensors of torch may need a gradient, and be on a GPU
+    data, affine = (part.detach().cpu() if hasattr(part, "detach") else part for part in pair)
+    values = _numbers(data, modality, np.float32)
+    if values.ndim != 3:
         raise BadInput(
-            f"{modality}: expected numbers for an array and its affine, found others ({error}). Pass (array, affine)."
-        ) from error
-    if values.ndim != 3 or not np.isfinite(values).all():
-        found = "values that are not" if values.ndim == 3 else f"the shape {values.shape}"
-        raise BadInput(
-            f"{modality}: expected an array [x, y, z] of finite values, found {found}. Change it."
+            f"{modality}: expected an array [x, y, z], found the shape {values.shape}. Change it."
         )
-    data = values.T[None].copy()
-    volume = Volume(data, check_affine(affine, modality), unit_of(modality), modality)
+    checked = check_affine(_numbers(affine, modality, np.float64), modality)
+    volume = Volume(values.T[None].copy(), checked, unit_of(modality), modality)
     if isinstance(scan, tuple):
         return volume
     return replace(volume, guesses=guesses, codes=grid.codes)
 
 
-def _check_volume(scan: Volume, modality: str) -> None:
-    """Raise BadInput for a volume in memory of several channels, of values that are not finite, or of "hu" in place of "HU"."""
-    check_affine(scan.affine, modality)
-    is_finite = np.isfinite(scan.data).all()
-    is_misspelt = scan.unit != "HU" and scan.unit.upper() == "HU"
-    if not is_finite or scan.data.shape[:-3] != (1,) or is_misspelt:
+def _numbers(values: Any, modality: str, dtype: DTypeLike) -> AnyArray:
+    """An array of finite real numbers; raises BadInput for others, for an empty one, and for a masked one, whose mask would be lost."""
+    try:
+        array = values if nib.is_proxy(values) else np.asanyarray(values)
+        found = f"numbers of type {array.dtype}" if array.dtype.kind not in "biuf" else ""
+    except (TypeError, ValueError) as error:
+        found = f"none ({error})"
+    if not found and np.ma.is_masked(array):
+        found = f"one with masked voxels (fill them, and give the mask as a scan called '{MASK}')"
+    if not found:
+        array = np.asarray(array, dtype)
+        if not array.size or not np.isfinite(array).all():
+            found = "an empty one, or values that are not finite"
+    if found:
         raise BadInput(
-            f"{modality}: expected a Volume of finite values [1, D, H, W] in a unit such as HU or a.u., found {'' if is_finite else 'other '}values {scan.data.shape} in '{scan.unit}'. Change it."
+            f"{modality}: expected an array of finite real numbers, found {found}. Change it."
         )
-
-
-def _check_plain(values: Any, modality: str) -> None:
-    """Raise BadInput for an array that masks voxels, is complex (masks and phases would be lost silently), or is empty."""
-    if 0 in np.shape(values):
-        raise BadInput(f"{modality}: expected voxels, found an empty array. Give a scan.")
-    if np.ma.is_masked(values):
-        raise BadInput(
-            f"{modality}: expected an array in which no voxel is masked, found a masked one. Fill these voxels (array.filled(0)), and give the mask as a scan called '{MASK}'."
-        )
-    dtype = getattr(values, "dtype", None)
-    if getattr(dtype, "kind", "") == "c" or getattr(dtype, "is_complex", False):
-        raise BadInput(
-            f"{modality}: expected real numbers, found complex ones. Give the magnitude (np.abs)."
-        )
+    return array
 
 
 @dataclass(frozen=True)

@@ -70,12 +70,14 @@ class _Units(TypedDict):
     high: Number
 
 
-class _Calibration(TypedDict, total=False):
+class StatedCalibration(TypedDict, total=False):
+    """What a provenance states on a calibration."""
+
     sha256: Text
-    patients: Several
+    patients: Required[Several]
     coverage: Required[Share]
-    confidence: Share
-    bound: Bound
+    confidence: Required[Share]
+    bound: Required[Bound]
     widened: dict[Name, Widening]
     held: dict[Name, dict[Name, Share]]
     levels: dict[
@@ -111,7 +113,7 @@ class _Keys(TypedDict, total=False):
     seconds_per_slice: NotNegative
     device: Text
     batch: Count
-    calibration: _Calibration
+    calibration: StatedCalibration
     bounds: dict[Name, dict[Name, NotNegative]]
     expected: dict[Name, dict[Name, NotNegative]]
     measured: dict[Name, list[Text]]

@@ -25,8 +25,7 @@ from voxlate.synthesis.out_of_distribution import (
     number_of_patch_features,
     reference_shapes,
 )
-from voxlate.synthesis.voxel_features import number_of_features
-from voxlate.synthesis.widths import SETTINGS, Widths, widths_shapes
+from voxlate.synthesis.widths import SETTINGS, Widths, number_of_features, widths_shapes
 from voxlate.training.recipe.earlier_recipe import stored_options
 from voxlate.training.recipe.text import first_change
 from voxlate.training.run import Run

@@ -74,6 +74,11 @@ def _folder(path: Path) -> dict[str, Any]:
 
     if (path / "provenance.json").is_file():
         return _synthesis(path)
+    if runs := sorted(file.parent for file in path.glob("*/recipe.toml")):
+        return {
+            "runs": [run.name for run in runs],
+            "next": f"voxlate info {quote_path(runs[0])}",
+        }
     if is_dicom_folder(path):
         series = list_series(path)
         return _series(path, series) if len(series) > 1 else _scan(path)

@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from voxlate.evaluation.calibrate_options import CalibrateOptions
+    from voxlate.synthesis.cohort import Selection
     from voxlate.synthesis.model import Model
     from voxlate.synthesis.scans import CaseScans
-    from voxlate.synthesis.selection import Selection
 
 VERDICTS = ("do not trust", "caution", "fits")
 SCANS = "scans"  # the folder in OUT of scans that are given as arrays
@@ -250,9 +250,8 @@ def synthesise(
     """
     from voxlate.clinic.address import is_dicomweb
     from voxlate.scans.formats.itk import ITK, load_writer
-    from voxlate.synthesis.cohort import synthesise_cases
+    from voxlate.synthesis.cohort import select, synthesise_cases
     from voxlate.synthesis.model import Model
-    from voxlate.synthesis.selection import select
 
     if isinstance(run, Model):  # which is on a device already
         options = replace(options, device=f"{run.device}")
@@ -419,8 +418,8 @@ def check(run: Runs, inputs: Inputs, *, options: CheckOptions, progress: Reporte
         ['fits']
     """
     from voxlate.scans.formats.archive import apart
+    from voxlate.synthesis.cohort import Selection, select
     from voxlate.synthesis.scans import CaseScans
-    from voxlate.synthesis.selection import Selection, select
 
     if isinstance(inputs, Mapping) and not all(
         isinstance(scan, Path | str) for scan in inputs.values()

@@ -157,13 +157,13 @@ def compare(
         ['AGAIN', 'OUT']
     """
     from voxlate.evaluation.compare import compare as compare_scores
-    from voxlate.evaluation.reports.comparison import write_page
+    from voxlate.evaluation.reports.page import write_comparison
 
     comparison = compare_scores(folders, reference=options.reference)
     if options.out:
         comparison.write(options.out)
     if options.report:
-        write_page(comparison.document, Path(options.report))
+        write_comparison(comparison.document, Path(options.report))
     return comparison
 
 

@@ -1,31 +1,55 @@
-"""What held-out cases show of a run's errors: voxels of images and truths, kept in files until a calibration ends.
+"""What held-out cases show of a run's errors: they are synthesised by an executor, checked, and sampled.
 
 Regions of a body are calibrated as well: thresholds of the image's values, and label maps.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from voxlate.base.errors import BadInput
-from voxlate.base.records import Record, checksum, write_tensors
-from voxlate.checks.truths import Sketch, SketchedTruth, sketch_of
+from voxlate.base.errors import BadInput, plural
+from voxlate.base.executors.case_work import (
+    Context,
+    Executor,
+    NamedProgress,
+    case_sentence,
+    run_cases,
+)
+from voxlate.base.messages import Message, Say, message, summarise
+from voxlate.checks.truths import (
+    KEPT,
+    LEFT_OUT,
+    SketchedTruth,
+    fault_messages,
+    judge,
+    other_size,
+    sketch_of,
+)
 from voxlate.evaluation.intervals.fit import CalibrationVoxels
-from voxlate.scans.images.grid import Volume
+from voxlate.evaluation.scoring.score_header import find_outliers
+from voxlate.scans.cases.axes import lay_out
+from voxlate.scans.cases.case import LABEL, MASK, PreparedCase, prepare_case
+from voxlate.scans.cohorts.case_files import CaseFiles
+from voxlate.scans.formats.io import content_hash, read_volume
+from voxlate.scans.images.grid import Volume, orient, same_grid
 from voxlate.scans.images.intensity import Scale
 from voxlate.scans.images.regions import BODY, BORDERS_HU, region_masks, regions_from
-from voxlate.synthesis.calibration import Array, Prediction
+from voxlate.synthesis.calibration import Array, Prediction, with_spread
+from voxlate.synthesis.inputs import is_in_training, preparation_for
+from voxlate.synthesis.intervals import OutputGrid, find_output_grid, patches_in, sources_of
+from voxlate.synthesis.model import Model, predict_case
 from voxlate.synthesis.out_of_distribution import Patches
-from voxlate.synthesis.voxel_features import voxel_features
+from voxlate.synthesis.planes import planes_read
+from voxlate.synthesis.provenance import OTHER_PATIENT
+from voxlate.synthesis.widths import voxel_features
 
 BODY_VOXELS = 30_000  # of a case's body that are kept: they determine the share outside to 0.2 %
 AIR_VOXELS = 500  # of the surroundings that are kept, so that intervals of air are learned, too
-PATCHES = ".patches"  # begins the names of a case's patches, as no modality does
-PLANES = ".planes"  # in how many planes a case was read
 OWN_NAMES = (BODY, "mae")
 CT_REGIONS = {"soft_tissue": "-200<{0}<250", "bone": "{0}>250", "inner_air": "{0}<-300"}  # in HU
 LABEL_RULE = "{0}>0.5"
@@ -42,8 +66,8 @@ class CaseData:
     patient: str
     content: Mapping[str, str]
     voxels: dict[str, CalibrationVoxels]
-    patches: list[Patches]
     truths: dict[str, SketchedTruth]
+    patches: list[Patches]
     planes: int
 
 
@@ -93,14 +117,16 @@ def tissue_borders(unit: str, scale: tuple[float, float]) -> list[float]:
 
 
 def choose_voxels(
+    case: str,
+    patient: str,
     prediction: Prediction,
     predicted_scale: Scale,
     truth: TrueImage,
     sources: Sequence[Array],
     rules: Mapping[str, str],
     generator: np.random.Generator,
-) -> dict[str, Any]:
-    """Random voxels of the body that the image or the truth shows, and a few of its surroundings, as nested tables.
+) -> tuple[CalibrationVoxels, SketchedTruth]:
+    """Random voxels of the body that the image or the truth shows, and a few of its surroundings; and what shows whether the truth is the image's.
 
     sources: [D, H, W] in network units, on the voxels of the prediction; rules: of regions, by name.
     """
@@ -127,79 +153,278 @@ def choose_voxels(
     source = Volume((shown or sources)[0][None], volume.affine, "a.u.", "source")
     sketch = sketch_of(volume, image, source, volume.grid)
     features = voxel_features(prediction.values, sources, prediction.sd)
-    return {
-        "features": choose(features),
-        "image": choose(prediction.values),
-        "truth": choose(truth.values),
-        "sketch": sketch.tables,
-        "truth_parts": {region: choose(mask) for region, mask in truth_parts.items()},
-        "image_parts": {region: choose(mask) for region, mask in image_parts.items()},
-    }
+    voxels = CalibrationVoxels(
+        case,
+        patient,
+        choose(features),
+        choose(prediction.values),
+        choose(truth.values),
+        {region: choose(mask) for region, mask in truth_parts.items()},
+        {region: choose(mask) for region, mask in image_parts.items()},
+    )
+    return voxels, SketchedTruth(patient, volume.unit, volume.unit, sketch)
 
 
-def write_case(
-    path: Path,
-    digest: str,
-    voxels: Mapping[str, Mapping[str, Any]],
-    patches: Sequence[Patches],
-    planes: int,
-) -> None:
-    """Write the tables of a case; digest: of all that decides them, by which `read_case` knows the file."""
-    named = {f"{PATCHES}{number:03}": asdict(part) for number, part in enumerate(patches)}
-    arrays = dict(_flatten({**voxels, **named})) | {PLANES: np.array([planes])}
-    write_tensors(path, arrays, {"sha256": checksum(digest, arrays)})
+FEWEST_PATIENTS = 2  # patients of a calibration
+HOLD_BACK = "Hold back more: prepare with other --shares."
+
+Rules = Mapping[str, Mapping[str, str]]
+"""The rules of regions, by target and name."""
 
 
-def read_case(
-    path: Path,
-    digest: str,
-    case: str,
-    patient: str,
-    content: Mapping[str, str],
-    units: Mapping[str, str],
-) -> CaseData | None:
-    """The data of a case, also from a stopped calibration; None where there is no sound file of this digest.
+class InTraining(BadInput):
+    """A patient of the training is among the held-out patients."""
 
-    content: the hashes of the case's files; units: by target.
+
+@dataclass(frozen=True)
+class CalibrationJob:
+    """Synthesises held-out cases, and gathers what a calibration needs of each.
+
+    models: the one that is calibrated, and others that synthesise the cases on which it was trained; rules: of regions,
+    by target and name.
     """
-    if not path.is_file():
-        return None
-    try:
-        with Record(path, "the data of a case", "They are computed again.").tensors() as file:
-            arrays = {name: file.file.get_tensor(name) for name in file.shapes}
-            if file.text("sha256") != checksum(digest, arrays):
-                return None
-    except BadInput:
-        return None
-    planes = arrays.pop(PLANES).item()
-    tables = _nest(arrays)
-    names = [name for name in tables if name.startswith(PATCHES)]
-    patches = [Patches(**tables.pop(name)) for name in sorted(names)]
-    truths = {}
-    voxels = {}
-    for name, table in tables.items():
-        sketch = Sketch.from_tables(table.pop("sketch"))
-        truths[name] = SketchedTruth(patient, units[name], units[name], sketch)
-        voxels[name] = CalibrationVoxels(case, patient, **table)
-    return CaseData(patient, content, voxels, patches, truths, planes)
+
+    models: Sequence[Model]
+    rules: Rules
+    seed: int
+    anyway: bool
+    uses_network: bool = True
+
+    @property
+    def model(self) -> Model:
+        """The model that is calibrated."""
+        return self.models[0]
+
+    def open(self) -> Callable[[CaseFiles, Context], CaseData]:
+        """The work on one case: by the first model that did not train on it; raises InTraining if all of them did."""
+
+        def work(case: CaseFiles, context: Context) -> CaseData:
+            *others, last = (replace(self, models=[model]) for model in self.models)
+            for job in others:
+                with suppress(InTraining):
+                    return job._synthesise(case, context)
+            return last._synthesise(case, context)
+
+        return work
+
+    def _files(self, case: CaseFiles) -> dict[str, Path]:
+        """The sources and targets of a case, and its mask where the model uses one."""
+        data = self.model.facts.data
+        wanted = list(dict.fromkeys([*data.source, *data.target]))
+        if missing := [name for name in wanted if name not in case.files]:
+            raise BadInput(
+                f"{case.case}: expected {' and '.join(wanted)}, found no {' and no '.join(missing)}. Add it, or leave the case out."
+            )
+        files = {name: case.files[name] for name in wanted}
+        if case.mask and MASK in self.model.scan_names:
+            files[MASK] = case.mask
+        return files
+
+    def _synthesise(self, case: CaseFiles, context: Context) -> CaseData:
+        """The data of a case: of a completion, with each target left out in turn."""
+        files = self._files(case)
+        labels_of = {f"label {name}": path for name, path in case.labels.items()}
+        content = {
+            name: content_hash(path) for name, path in sorted({**files, **labels_of}.items())
+        }
+        patient = case.patient or case.case
+        model = self.model
+        facts = model.facts
+        scans = {name: read_volume(file, name) for name, file in files.items()}
+        maps = {name: read_volume(file, name) for name, file in case.labels.items()}
+        generator = np.random.default_rng([self.seed, *case.case.encode()])
+        voxels = dict[str, CalibrationVoxels]()
+        sketched = dict[str, SketchedTruth]()
+        patches = list[Patches]()
+        for left_out in facts.data.target if facts.completes else [None]:
+            used = {name: scan for name, scan in scans.items() if name != left_out}
+            checked = model.check(used, case.case)
+            if not self.anyway:
+                checked.refuse(context.warn)
+            inputs = checked.inputs
+            prepared = checked.inputs.prepared
+            output_grid = find_output_grid(facts, prepared)
+            framed = {name: inputs.cut(scan) for name, scan in scans.items()}
+            labels = {name: inputs.cut(label, 0) for name, label in maps.items()}
+            truths = self._truths(
+                case.case, framed, labels, output_grid, inputs.digests, context.warn
+            )
+            images, _ = predict_case(model, inputs, self.seed, context.progress)
+            sources = sources_of(facts, prepared)
+            resampled = [*map(output_grid.resample, sources)]
+            planes = planes_read(facts, prepared.header) if facts.data.planes else ()
+            for name, image in images.items():
+                predicted = with_spread(image.prediction) if planes else image.prediction
+                voxels[name], sketched[name] = choose_voxels(
+                    case.case,
+                    patient,
+                    predicted.map(output_grid.resample),
+                    facts.scales[name],
+                    truths[name],
+                    resampled,
+                    self.rules[name],
+                    generator,
+                )
+            patches.append(patches_in(facts, prepared, sources))
+        return CaseData(patient, content, voxels, sketched, patches, len(planes))
+
+    def _truths(
+        self,
+        case: str,
+        scans: Mapping[str, Volume],
+        maps: Mapping[str, Volume],
+        output_grid: OutputGrid,
+        digests: Collection[str],
+        warn: Say,
+    ) -> dict[str, TrueImage]:
+        """The truths as they are in their files, as in evaluate; resampled only where their grid is another."""
+        facts = self.model.facts
+        data = facts.data
+        scans = {name: scan for name, scan in scans.items() if name != MASK}
+        for name in data.target:
+            _check_truth(case, scans[name], facts.units[name], output_grid)
+        preparation = preparation_for(facts, {name: scans[name] for name in data.source})
+        whole = prepare_case(case, scans, preparation, labels=maps, masked=False)
+        self._check_training(case, whole, digests, warn)
+        prepared = lay_out(whole, data.axes)
+        if not np.allclose(prepared.header.affine, output_grid.affine):
+            raise BadInput(
+                f"{case}: expected the same grid whichever modality is missing, found another one. Calibrate on cases whose scans share a grid."
+            )
+
+        def place(scan: Volume, values: NDArray[np.generic], order: Literal[0, 1]) -> Volume:
+            """The file itself where it has the image's voxels, and registration did not move it."""
+            name = scan.modality
+            registration = prepared.header.registered.get(name)
+            moved = registration is not None and registration.kept != "none"
+            from_file = orient(scan, data.axes[::-1])
+            from_prepared = output_grid.reorient(output_grid.write(values, name, order))
+            same = not moved and same_grid(from_file.grid, from_prepared.grid)
+            return from_file if same else from_prepared
+
+        labels = {
+            name: place(label, prepared.arrays[LABEL + name][:], 0).data[0]
+            for name, label in maps.items()
+        }
+        truths = {}
+        for name in data.target:
+            statistics = prepared.header.statistics[name]
+            if statistics.blank:
+                raise BadInput(
+                    f"{case}: expected {name} to show something, found the same value everywhere. Leave the case out, or get the scan again."
+                )
+            volume = place(scans[name], prepared.arrays[name][:], 1)
+            spec = facts.intensity[name]
+            scale = spec.scale(statistics)
+            physical = volume.data[0].astype(np.float32)
+            values = scale.forward(physical) if spec.window else scale.of(physical)
+            truths[name] = TrueImage(volume, values, labels)
+        return truths
+
+    def _check_training(
+        self, case: str, prepared: PreparedCase, digests: Collection[str], warn: Say
+    ) -> None:
+        """Raise InTraining for a patient of the training, whatever it is called; warn of an equal name."""
+        if is_in_training(self.model.facts, prepared, prepared.arrays, digests):
+            raise InTraining(
+                f"calibrate: expected patients that training did not see, found {case}, which was in it (by the voxels of its scans): errors there are smaller than of a new patient. Give --split val, all folds of its cross-validation (--out-of-fold), or another cohort."
+            )
+        if self.model.facts.splits.get(case) == "train":
+            warn(message("name-of-training-case", OTHER_PATIENT, case=case))
 
 
-def _flatten(tables: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, np.ndarray]]:
-    """The arrays of nested tables, each with its path."""
-    for name, value in tables.items():
-        if isinstance(value, Mapping):
-            yield from _flatten(value, f"{above}{name}/")
+def _check_truth(case: str, truth: Volume, unit: str, output_grid: OutputGrid) -> None:
+    """Raise BadInput where a truth has another unit than the model's images, or voxels of another size."""
+    name = truth.modality
+    if truth.unit != unit:
+        raise BadInput(
+            f"{case}: expected {name} in the unit of the model's images ({unit}), found {truth.unit} in {truth.origin}. Convert it, or take the original scan."
+        )
+    if other_size(truth.grid, output_grid.file):
+        raise BadInput(
+            f"{case}: expected {name} to show the region of its image ({output_grid.file}), found voxels of another size in {truth.origin} ({truth.grid}). Write its spacing in mm."
+        )
+
+
+def collect_cases(
+    job: CalibrationJob,
+    cases: Sequence[CaseFiles],
+    executor: Executor,
+    progress: NamedProgress,
+    warn: Say,
+    *,
+    any_truth: bool,
+) -> dict[str, CaseData]:
+    """The data of cases by name; a case that cannot be synthesised, or whose truth is not its own, is left out.
+
+    Raises InTraining for a patient of the training, and BadInput where the patients are too few.
+    """
+    patients = len({case.patient or case.case for case in cases})
+    if patients < FEWEST_PATIENTS:
+        raise _too_few(job.rules, f"{patients} ({plural(len(cases), 'case')})", HOLD_BACK)
+    outcomes = run_cases(executor, job, cases, progress, warn, InTraining)
+    failed = list[Message]()
+    data = dict[str, CaseData]()
+    for files, outcome in zip(cases, outcomes):
+        case = files.case
+        if outcome.error is not None:
+            reason = case_sentence(case, outcome.error).removeprefix(f"{case}: ")
+            failed.append(message("case-left-out", f"left out: {reason}", case=case))
+            continue
+        content = outcome.result.content
+        twin = next((name for name, other in data.items() if other.content == content), None)
+        if twin is None:
+            data[case] = outcome.result
         else:
-            yield f"{above}{name}", value
+            warn(
+                message(
+                    "same-patient",
+                    f"It has the same scans as {twin}: it is left out, because it is not another patient.",
+                    case=case,
+                )
+            )
+    for said in summarise(failed):
+        warn(said)
+    wrong = set[str]()
+    for name in job.rules:
+        faults, cautions = judge({case: of_case.truths[name] for case, of_case in data.items()})
+        then = KEPT if any_truth else LEFT_OUT
+        doubts = [said for said in cautions if said.case and said.grade == "do not trust"]
+        for said in [*fault_messages(faults, len(data), then), *cautions]:
+            text = f"{said.text} {then}" if said in doubts else said.text
+            warn(replace(said, text=f"{name}: {text}"))
+        wrong |= faults.keys() | {said.case for said in doubts}
+    kept = {case: of_case for case, of_case in data.items() if any_truth or case not in wrong}
+    patients = len({of_case.patient for of_case in kept.values()})
+    if patients < FEWEST_PATIENTS:
+        why = f": {failed[0].case} {failed[0].text}" if failed else ""
+        advice = HOLD_BACK
+        if left_out := len(cases) - len(kept):
+            advice = f"Correct the {plural(left_out, 'case')} left out, or give others: the reason stands beside each."
+        raise _too_few(job.rules, f"{patients} ({len(kept)} of {len(cases)} cases{why})", advice)
+    for name, rules in job.rules.items():
+        _check_voxels(name, kept, rules, warn)
+    return kept
 
 
-def _nest(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """The nested tables from the paths and arrays of `_flatten`."""
-    tables: dict[str, Any] = {}
-    for path, array in arrays.items():
-        *above, name = path.split("/")
-        inner = tables
-        for key in above:
-            inner = inner.setdefault(key, {})
-        inner[name] = array
-    return tables
+def _check_voxels(
+    name: str, data: Mapping[str, CaseData], rules: Mapping[str, str], warn: Say
+) -> None:
+    """Warn of outliers; raise BadInput where no case has voxels of a region that was asked for. A label map may be empty."""
+    voxels = [case.voxels[name] for case in data.values()]
+    for region, rule in rules.items():
+        if region in CT_REGIONS or rule == LABEL_RULE.format(region):
+            continue
+        if not any(case.truth_parts[region].any() for case in voxels):
+            raise BadInput(
+                f"region {region}: expected voxels of {rule} in the {name} of at least one case, found none. Move the threshold."
+            )
+    errors = {case.case: float(np.abs(case.truth - case.image).mean()) for case in voxels}
+    for outlier in find_outliers(name, errors):
+        warn(outlier)
+
+
+def _too_few(targets: Rules, found: str, advice: str) -> BadInput:
+    return BadInput(
+        f"calibrate: expected at least {FEWEST_PATIENTS} patients with {' and '.join(targets)} that training did not see, found {found}. {advice}"
+    )

@@ -5,6 +5,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from pandas import DataFrame
+
 from voxlate.base.groups import grouped
 from voxlate.evaluation.scoring.interval_scores import describe_bound, percent
 from voxlate.evaluation.scoring.metrics import METRIC_OF
@@ -59,13 +61,12 @@ def sentences(header: Header) -> list[str]:
 
 def _comparison(name: str, target: Target, header: Header) -> list[str]:
     """A line for each method, narrowest first, with results of cross-validation over patients."""
-    regions = target.compared[target.method].coverage
-    lines = [f"  {name:24}{'width':>12}" + "".join(f"{region:>22}" for region in regions)]
-    for method, comparison in sorted(target.compared.items(), key=lambda pair: pair[1].width):
-        cells = "".join(f"{_share(*comparison.coverage[region]):>22}" for region in regions)
-        mark = "*" if method == target.method else " "
-        width = f"{comparison.width * header.halves[name]:.4g} {header.units[name]}"
-        lines.append(f"{mark} {method:24}{width:>12}{cells}")
+    rows = {}
+    for method, found in sorted(target.compared.items(), key=lambda pair: pair[1].width):
+        width = f"{found.width * header.halves[name]:.4g} {header.units[name]}"
+        shares = {region: _share(*coverage) for region, coverage in found.coverage.items()}
+        rows[f"{'*' if method == target.method else ' '} {method}"] = {"width": width, **shares}
+    lines = [f"  {name}", *DataFrame.from_dict(rows, orient="index").to_string().splitlines()]
     if target.regions:
         lines.append(f"  Regions: {', '.join(target.regions.values())}.")
     lines.append(
@@ -114,8 +115,9 @@ def error_lines(*provenances: Provenance) -> list[str]:
     first = next(iter(provenances), {})
     if by_region:
         units = first.get("units", {})
-        means = ((name, (region, fmean(own))) for (name, region), own in by_region.items())
-        how = "mean, by the prediction intervals"
+        tissues_first = sorted(by_region.items(), key=lambda entry: entry[0][1] == BODY)
+        means = ((name, (region, fmean(own))) for (name, region), own in tissues_first)
+        how = "mean over the voxels of each tissue of the image, edges too, by the prediction intervals"
         return [
             error_line(f"Expected error of {name}", dict(regions), units.get(name, ""), how)
             for name, regions in grouped(means).items()
@@ -133,10 +135,10 @@ def error_lines(*provenances: Provenance) -> list[str]:
 
 
 def error_line(what: str, regions: Mapping[str, float], unit: str, how: str) -> str:
-    """A sentence on errors by region, that of the body last."""
+    """A sentence on errors by region."""
     errors = [
         f"{region.replace('_', ' ')} {float(f'{error:.2g}'):g} {unit}".rstrip()
-        for region, error in sorted(regions.items(), key=lambda entry: entry[0] == BODY)
+        for region, error in regions.items()
     ]
     return f"{what}: {', '.join(errors)} ({how})."
 

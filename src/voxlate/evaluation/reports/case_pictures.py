@@ -15,7 +15,6 @@ from voxlate.base.messages import Message, read_messages
 from voxlate.evaluation.intervals.summary import error_lines
 from voxlate.evaluation.scoring.interval_scores import interval_of
 from voxlate.evaluation.scoring.metrics import METRICS
-from voxlate.evaluation.scoring.score_units import OWN, Conversion, Units, network_units
 from voxlate.evaluation.scoring.scored_images import images_in, is_map, spread_of
 from voxlate.evaluation.scoring.scored_regions import read_canonical
 from voxlate.evaluation.scoring.scores import Scores
@@ -39,7 +38,6 @@ SQUARES = 8  # squares of a chequerboard along its shorter side
 WIDEST = 7  # columns of a row; more columns have rows of about equal length
 BONE_HU = (-450.0, 1050.0)  # beside the window of a CT, in which all bone is white
 CASE_SCORES = ("mae", "psnr", "ssim_2d", "ssim_3d", "mae_z", "gradient_strength")
-METHOD_SCORES = ("mae", "ssim_2d")
 LABELS = {"synthesis": "image", "error": "− truth", "spread": "sd"}  # of a method's columns
 
 # Roles with a scale for all cases: the low end in units of the high one, and the colours.
@@ -72,6 +70,9 @@ class ColourScale:
         return [f"{self.low:g}".replace("-", "−", 1), f"{sign}{self.high:g}"]
 
 
+SHADES = ColourScale(0, 255, "gray", "")  # of slices in bytes
+
+
 @dataclass(frozen=True)
 class CaseImage:
     """One image of a case: the values of its slices by plane; scale: None if all cases share one scale."""
@@ -80,6 +81,11 @@ class CaseImage:
     name: str
     slices: dict[Plane, AnyArray]
     scale: ColourScale | None = None
+
+    def shades(self, plane: Plane) -> AnyArray:
+        """The slice of a plane in bytes, by a scale of its own."""
+        assert self.scale is not None
+        return pictures.shades(self.slices[plane], self.scale.low, self.scale.high)
 
 
 @dataclass(frozen=True)
@@ -101,7 +107,7 @@ class CaseImages:
         """A column of pictures with a heading and a colour bar.
 
         Each picture has a PNG (uri), a description (alt), and the letters of its left and right side (sides) where they are known. scales: those
-        that all cases share, by role; words: another role or title, notes, or another colour bar.
+        that all cases share, by role; words: another role or title, or another colour bar.
         """
         scale = image.scale or scales[image.role]
         column = {"role": image.role, "title": image.name, "bars": [scale], **words}
@@ -128,10 +134,6 @@ def read_case(out: Path, scores: Table, case: str, modality: str) -> CaseImages 
     provenance = provenance_of(out, case, modality)
     parts = scores.get("modalities", {}).values()
     part = next((part for part in parts if part["modality"] == modality), None)
-    of_network = part and part["unit"] == NETWORK_RANGE.unit
-    networks = provenance.get("network_units", {}) if of_network else {}
-    units_by_name = {name: network_units(provenance, name, out / case) for name in networks}
-    units = units_by_name.get(modality, OWN)
     image = read_canonical(files[modality], modality)
     # A CT may have grey values.
     image = replace(image, unit=provenance.get("units", {}).get(modality, image.unit))
@@ -147,19 +149,17 @@ def read_case(out: Path, scores: Table, case: str, modality: str) -> CaseImages 
     placed = {name: out.resolve() / path for name, path in scored if name in named or not named}
     for name, path in (placed or named).items():
         if is_there(path):
-            convert = units_by_name.get(name, OWN).truth
-            scan = return_to(convert(read_canonical(path, name)), main.grid)
-            scale = NETWORK_RANGE if name in units_by_name else None
-            images.append(_scan("source", name, scan, _centre(body), scale))
+            scan = return_to(read_canonical(path, name), main.grid)
+            images.append(_scan("source", name, scan, _centre(body)))
     scale = range_for(main.unit, float(main.data.max()))
-    if part:
+    if part and part["unit"] != NETWORK_RANGE.unit:  # images are shown in their own unit
         low, high = map(float, part["range"])
         scale = Range(low, high, part["unit"], part["range_rule"], part["own_peak"])
-    synthesis = return_to(units.synthesis(image), main.grid)
-    truth = None if truth is None else units.truth(truth)
-    images += _of_synthesis(synthesis, truth, units, scale, body, files, provenance)
+    synthesis = return_to(image, main.grid)
+    images += _of_synthesis(synthesis, truth, scale, body, files, provenance)
     sentences = [(said.grade, f"{said}") for said in read_messages(provenance)]
-    sentences += [("note", line) for line in error_lines(provenance)]
+    if "expected" in provenance:  # what was measured is of all cases, and stands above
+        sentences += [("note", line) for line in error_lines(provenance)]
     oriented = not any(map(is_picture, [file or files[modality], *(placed or named).values()]))
     return CaseImages(case, main.grid, images, sentences, oriented)
 
@@ -167,7 +167,6 @@ def read_case(out: Path, scores: Table, case: str, modality: str) -> CaseImages 
 def _of_synthesis(
     synthesis: Volume,
     truth: Volume | None,
-    units: Units,
     scale: Range,
     body: Bool,
     files: Mapping[str, Path],
@@ -179,9 +178,9 @@ def _of_synthesis(
     at = _centre(body)
     shades = display_scale(scale, synthesis)
 
-    def read_map(path: Path, convert: Conversion) -> Float32:
+    def read_map(path: Path) -> Float32:
         """The values of a map of the synthesis on its grid."""
-        return return_to(convert(read_canonical(path, modality)), synthesis.grid).data[0]
+        return return_to(read_canonical(path, modality), synthesis.grid).data[0]
 
     ours = scale.normalise(values, body)
     yield CaseImage("synthesis", modality, _slices(ours, at), shades)
@@ -195,7 +194,7 @@ def _of_synthesis(
             if shown is not None:
                 yield CaseImage("bone window", name, _slices(shown, at), bone)
     if (interval := interval_of(files, modality, provenance)) is not None:
-        ends = [read_map(path, units.synthesis) for path in (interval.low, interval.high)]
+        ends = (read_map(path) for path in (interval.low, interval.high))
         low, high = (scale.normalise(end, body, values) for end in ends)
         name = f"{interval.coverage:.0%} interval"
         yield CaseImage("low", name, _slices(low, at), shades)
@@ -206,11 +205,11 @@ def _of_synthesis(
             beyond = np.where(body, beyond, 0)
             yield CaseImage("outside", "truth outside", _slices(beyond, at))
     if modality + UNFAMILIAR in files and provenance.get("familiar", {}).get("unfamiliar"):
-        far = read_map(files[modality + UNFAMILIAR], OWN.synthesis)
+        far = read_map(files[modality + UNFAMILIAR])
         name = "distance from calibration scans (1: the farthest of them)"
         yield CaseImage("unfamiliar", name, _slices(far, at), ColourScale(0, 4, "magma", ""))
     if (std := spread_of(modality, files)) is not None:
-        spread = read_map(std, units.spread) / scale.gain(values, body)
+        spread = read_map(std) / scale.gain(values, body)
         yield CaseImage("spread", "standard deviation", _slices(spread, at))
 
 
@@ -277,57 +276,40 @@ def _sections(section: str, cases: Sequence[str], methods: Methods, most: int) -
         facts = [section, str(first.grid)]
         if part:
             facts.append(f"error rank {rank + 1} of {len(ordered)}{extremes.get(rank, '')}")
-        names_by_text = grouped(
-            (graded, name)
-            for name, one in images.items()
-            for graded in dict.fromkeys(one.sentences)
-        )
         warnings = [
-            (grade, f"{', '.join(names)}: {text}" if len(methods) > 1 else text)
-            for (grade, text), names in names_by_text.items()
+            (grade, f"{name}: {text}" if len(methods) > 1 else text)
+            for name, one in images.items()
+            for grade, text in dict.fromkeys(one.sentences)
         ]
-        unit = part.get("unit", "")
-        of_case = {
-            name: dict(tables[name].loc[case]) if case in tables[name].index else {}
-            for name in images
-        }
         about = {"case": case, "facts": facts, "warnings": warnings}
-        if len(methods) == 1:
-            (row,) = of_case.values()
-            columns = [first.column(image, scales) for image in first.images]
-            yield {**about, "columns": columns, "scores": _score_texts(row, CASE_SCORES, unit)}
-        else:
-            yield {**about, **_several(images, scales, of_case, unit)}
+        if len(methods) > 1:
+            columns = _side_by_side(images, scales)
+            yield {**about, "columns": columns, "in_a_row": in_a_row(len(columns))}
+            continue
+        (table,) = tables.values()
+        row = dict(table.loc[case]) if case in table.index else {}
+        columns = [first.column(image, scales) for image in first.images]
+        yield {**about, "columns": columns, "scores": _score_texts(row, part.get("unit", ""))}
 
 
-def _several(
-    methods: Mapping[str, CaseImages],
-    scales: Mapping[str, ColourScale],
-    rows: Mapping[str, Table],
-    unit: str,
-) -> Table:
+def _side_by_side(
+    methods: Mapping[str, CaseImages], scales: Mapping[str, ColourScale]
+) -> list[Table]:
     """Sources and truth, then the image, error and standard deviation of each method."""
     first = next(iter(methods.values()))
-    columns = [
-        first.column(image, scales) for image in first.images if image.role in ("source", "truth")
-    ]
+    columns = list[Table]()
+    for image in first.images:
+        if image.role in ("source", "truth"):
+            columns.append(first.column(image, scales))
     for name, case in methods.items():
-        notes = [" ".join(text) for text in _score_texts(rows[name], METHOD_SCORES, unit)]
         for image in case.images:
             if label := LABELS.get(image.role):
-                title = f"{name}, {label}"
-                columns.append(case.column(image, scales, role="", title=title, notes=notes))
-                notes = []
-    return {"columns": columns, "in_a_row": in_a_row(len(columns))}
+                columns.append(case.column(image, scales, role="", title=f"{name}, {label}"))
+    return columns
 
 
-def scan_columns(
-    case: str, scans: Mapping[str, Volume], fixed: str | None, notes: Mapping[str, str]
-) -> list[Table]:
-    """The middle slices of scans on one grid in a column each, and chequerboards of `fixed` with each other scan.
-
-    notes: text below the heading of a scan's chequerboard.
-    """
+def scan_columns(case: str, scans: Mapping[str, Volume], fixed: str | None) -> list[Table]:
+    """The middle slices of scans on one grid in a column each, and chequerboards of `fixed` with each other scan."""
     names = sorted(scans, key=lambda name: name != fixed)
     main = scans[names[0]]
     about = CaseImages(case, main.grid, ())
@@ -339,42 +321,36 @@ def scan_columns(
         image = _scan(role, name, scans[name], at)
         columns.append(about.column(image, {}))
         if first is not None:
-            pixels = {plane: pictures.pixel_mm(main.grid.spacing_mm, plane) for plane in at}
-            board = {plane: chequerboard(first, image, plane, pixels[plane]) for plane in at}
-            shades = ColourScale(0, 1, "gray", "")
-            both = CaseImage("chequerboard", f"{fixed} and {name}", board, shades)
-            note = [notes[name]] if name in notes else []
-            columns.append(about.column(both, {}, bars=[], notes=note))
+            board = {
+                plane: chequerboard(
+                    first.shades(plane),
+                    image.shades(plane),
+                    pictures.pixel_mm(main.grid.spacing_mm, plane),
+                )
+                for plane in at
+            }
+            both = CaseImage("chequerboard", f"{fixed} and {name}", board, SHADES)
+            columns.append(about.column(both, {}, bars=[]))
         elif fixed:
             first = image
     return columns
 
 
-def _scan(
-    role: str,
-    name: str,
-    scan: Volume,
-    at: Mapping[Plane, int],
-    scale: Range | None = None,
-) -> CaseImage:
-    """The image of a single scan; scale: by default that of its unit."""
-    scale = scale or range_for(scan.unit, float(scan.data.max()))
+def _scan(role: str, name: str, scan: Volume, at: Mapping[Plane, int]) -> CaseImage:
+    """The image of a single scan on the scale of its unit."""
+    scale = range_for(scan.unit, float(scan.data.max()))
     values = scale.normalise(scan.data[0], foreground(scan))
     return CaseImage(role, name, _slices(values, at), display_scale(scale, scan))
 
 
-def chequerboard(
-    first: CaseImage, second: CaseImage, plane: Plane, pixel: tuple[float, float]
-) -> AnyArray:
-    """Two slices of one plane in alternating squares, each in shades of its own scale from 0 to 1."""
-    shown = []
-    for image in first, second:
-        low, high = (image.scale.low, image.scale.high) if image.scale else (0.0, 1.0)
-        shown.append((image.slices[plane] - low).clip(0, high - low) / (high - low))
-    rows, columns = shown[0].shape
-    side = min(rows * pixel[0], columns * pixel[1]) / SQUARES
-    row, column = (np.arange(count) * size // side for count, size in zip((rows, columns), pixel))
-    return np.where((row[:, None] + column) % 2 == 0, *shown)
+def chequerboard(first: AnyArray, second: AnyArray, pixel_mm: tuple[float, float]) -> AnyArray:
+    """Two slices [H, W] in alternating squares."""
+    rows, columns = first.shape
+    side = min(rows * pixel_mm[0], columns * pixel_mm[1]) / SQUARES
+    row, column = (
+        np.arange(count) * size // side for count, size in zip((rows, columns), pixel_mm)
+    )
+    return np.where((row[:, None] + column) % 2 == 0, first, second)
 
 
 def evenly(count: int, most: int) -> list[int]:
@@ -388,11 +364,11 @@ def in_a_row(columns: int) -> int:
     return math.ceil(columns / math.ceil(columns / WIDEST))
 
 
-def _score_texts(row: Table, keys: Sequence[str], unit: str) -> list[tuple[str, str]]:
+def _score_texts(row: Table, unit: str) -> list[tuple[str, str]]:
     """Labels and values of some scores of one case."""
     texts = []
     for metric in METRICS:
-        if metric.key in keys and math.isfinite(row.get(metric.key, math.nan)):
+        if metric.key in CASE_SCORES and math.isfinite(row.get(metric.key, math.nan)):
             value = f"{metric.text(row[metric.key])} {metric.unit_for(unit)}"
             texts.append((metric.label, value.strip()))
     return texts

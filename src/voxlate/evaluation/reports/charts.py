@@ -1,16 +1,15 @@
-"""Charts as SVG in the page's own colours: curves of a training, and scores of patients and regions."""
+"""Charts of a report: curves of a training, and scores of patients and regions."""
 
+import base64
 import io
-import re
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from markupsafe import Markup
 from pandas import DataFrame
 
 from voxlate.base.array_types import AnyArray, Float64
-from voxlate.evaluation.scoring.score_frame import ScoreFrame
+from voxlate.evaluation.scoring.scores import Scores
 from voxlate.training.log_file import Curve
 from voxlate.training.verdict import METRIC, SYNTHESIS
 
@@ -20,25 +19,21 @@ if TYPE_CHECKING:
 
 WIDTH = 560  # pixels of a chart
 POINTS = 400  # a curve has fewer pixels
-STEPS = [1, 2, 2.5, 5, 10]  # allowed distances of ticks
-# These placeholders become the page's CSS variables, which differ between its light and dark mode.
-COLOURS = {f"#0000c{n}": f"--c{n}" for n in range(6)}
-FAINT, RULE = "#0000d0", "#0000d1"
-COLOURS |= {FAINT: "--faint", RULE: "--rule"}
+# They are seen on the light and on the dark page.
+COLOURS = ("#1f9aa0", "#d9762f", "#7f7bd6", "#b3a02c", "#c85f8e", "#7aa552")
+FAINT = "#8a949e"
 DASHED = (0, (4, 4))
 LIMITS = 1.96  # standard deviations of the differences: limits of agreement, Bland and Altman 1986
 FEWEST = 3  # patients or cases of a chart
 
-Chart = dict[str, Any]  # its title, the names of its colours, and its SVG
+Chart = dict[str, Any]  # its title, the name of each colour, and its picture
 
 
-def curve_chart(curves: Sequence[Curve], label: str) -> Markup:
+def curve_chart(curves: Sequence[Curve], title: str) -> Chart:
     """A chart with a line for each curve, on a log scale if positive values span more than a decade.
 
     Long curves have the raw values in a faint colour, and their running mean over 1/40 of the points on top.
     """
-    from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
-
     chart, axes = _empty_chart(260)
     for number, curve in enumerate(curves):
         colour = _colour(number)
@@ -49,22 +44,16 @@ def curve_chart(curves: Sequence[Curve], label: str) -> Markup:
             axes.plot(steps, values, color=colour, alpha=0.28, linewidth=1)
             steps = steps[span - 1 :]
             values = np.convolve(values, np.full(span, 1 / span), "valid")
-        axes.plot(steps, values, color=colour, linewidth=2, solid_joinstyle="round")
+        axes.plot(steps, values, color=colour, linewidth=2)
     low, high = axes.dataLim.intervaly
     axes.margins(x=0, y=0.08)
     if low > 0 and high / low > 10:
         axes.set_yscale("log")
-        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low < 200 else (1,)))
-        axes.yaxis.set_minor_locator(NullLocator())
-    else:
-        axes.yaxis.set_major_locator(MaxNLocator(5, steps=STEPS))
-        if low >= 0:
-            axes.set_ylim(bottom=max(0.0, axes.get_ylim()[0]))
-    axes.xaxis.set_major_locator(MaxNLocator(6, steps=STEPS))
-    return _svg(chart, axes, f"{label} over training steps")
+    names = [f"{curve.name}, last {curve.values[-1]:.4g}" for curve in curves]
+    return _drawn(chart, axes, title, names)
 
 
-def score_charts(scores: ScoreFrame) -> list[Chart]:
+def score_charts(scores: Scores) -> list[Chart]:
     """Charts of each section: errors of patients, agreement of the means of regions, and coverage by region."""
     charts = []
     for name in scores.parts:
@@ -72,7 +61,7 @@ def score_charts(scores: ScoreFrame) -> list[Chart]:
     return charts
 
 
-def _patients(name: str, scores: ScoreFrame) -> Iterator[Chart]:
+def _patients(name: str, scores: Scores) -> Iterator[Chart]:
     """The MAE of each patient over that of the best naive baseline; below the diagonal the synthesis is the better one."""
     (verdict,) = (one for one in scores.verdicts if one.modality == name)
     if verdict.baseline is None:
@@ -88,11 +77,10 @@ def _patients(name: str, scores: ScoreFrame) -> Iterator[Chart]:
     ends = [min(naive.min(), ours.min()), max(naive.max(), ours.max())]
     axes.plot(ends, ends, color=FAINT, linewidth=1, linestyle=DASHED)
     title = f"{name}: MAE of each patient ({verdict.unit}) over that of {verdict.baseline}"
-    named = ["synthesis; dashed: equal errors"]
-    yield {"title": title, "names": named, "svg": _svg(chart, axes, title)}
+    yield _drawn(chart, axes, title, ["synthesis; dashed: equal errors"])
 
 
-def _agreement(name: str, scores: ScoreFrame) -> Iterator[Chart]:
+def _agreement(name: str, scores: Scores) -> Iterator[Chart]:
     """Bland and Altman's plot of the mean value of each region: image − truth over the mean of both, a point a case."""
     table = scores.by_case(name)
     points = dict[str, tuple[Float64, Float64]]()
@@ -114,10 +102,10 @@ def _agreement(name: str, scores: ScoreFrame) -> Iterator[Chart]:
         names.append(f"{region.replace('_', ' ')}: bias {bias:+.3g}, {limits}")
     axes.axhline(0, color=FAINT, linewidth=1, linestyle=DASHED)
     title = f"{name}: Bland–Altman of region means ({unit}), image − truth over their mean"
-    yield {"title": title, "names": names, "svg": _svg(chart, axes, title)}
+    yield _drawn(chart, axes, title, names)
 
 
-def _coverage(name: str, scores: ScoreFrame) -> Iterator[Chart]:
+def _coverage(name: str, scores: Scores) -> Iterator[Chart]:
     """The coverage of the intervals in the body and in each region, with its 95 % interval, beside the nominal one."""
     stated = [one["coverage"] for one in scores.header.get("calibrations", ())]
     means = scores.means[name].get(SYNTHESIS, {})
@@ -137,60 +125,37 @@ def _coverage(name: str, scores: ScoreFrame) -> Iterator[Chart]:
         axes.plot(place, 100 * value["mean"], "o", color=_colour(0), markersize=7)
     axes.axhline(100 * stated[0], color=FAINT, linewidth=1, linestyle=DASHED)
     axes.margins(x=0.08)
+    axes.set_xticks(range(len(shown)), [*shown])
     title = f"{name}: share of voxels within the intervals (%), by tissue"
-    named = [f"mean and 95 % interval; dashed: nominal {stated[0]:.0%}"]
-    yield {"title": title, "names": named, "svg": _svg(chart, axes, title, [*shown])}
+    yield _drawn(chart, axes, title, [f"mean and 95 % interval; dashed: nominal {stated[0]:.0%}"])
 
 
 def _colour(number: int) -> str:
-    return f"#0000c{number % 6}"
+    return COLOURS[number % len(COLOURS)]
 
 
 def _empty_chart(height: int) -> "tuple[Figure, Axes]":
     """A chart of so many pixels without a frame."""
     from matplotlib.figure import Figure  # slow to import, and only needed where there are charts
 
-    chart = Figure(figsize=(WIDTH / 72, height / 72))
-    box = (58 / WIDTH, 34 / height, 1 - 72 / WIDTH, 1 - 48 / height)
-    axes = chart.add_axes(box, frame_on=False)
+    chart = Figure(figsize=(WIDTH / 72, height / 72), layout="constrained")
+    axes = chart.add_subplot(frame_on=False)
     axes.tick_params(length=0, colors=FAINT, labelsize=12)
+    axes.grid(axis="y", color=FAINT, alpha=0.3, linewidth=1)
     return chart, axes
 
 
-def short(value: float) -> str:
-    """A number for an axis, such as 12k, 0.05, 3e-05."""
-    if abs(value) >= 1000:
-        return f"{value / 1e6:g}M" if abs(value) >= 1e6 else f"{value / 1000:g}k"
-    return f"{value:.3g}"
+def _drawn(chart: "Figure", axes: "Axes", title: str, names: Sequence[str]) -> Chart:
+    """A chart for the page: an SVG as an image, in which nothing of the page's own style holds."""
+    from matplotlib import rc_context
 
-
-def _svg(chart: "Figure", axes: "Axes", label: str, places: Sequence[str] = ()) -> Markup:
-    """An SVG for the page with a grid and short numbers, without style sheet and clip paths, in the page's colours.
-
-    places: names along the horizontal axis, in place of numbers.
-    """
-    from matplotlib import rc_context, ticker
-
-    axes.grid(axis="y", color=RULE, linewidth=1)
-    for axis in axes.xaxis, axes.yaxis:
-        axis.set_major_formatter(ticker.FuncFormatter(lambda value, _: short(value)))
-    if places:
-        axes.set_xticks(range(len(places)), places)
-    file = io.StringIO()
+    file = io.BytesIO()
     # names of markers are drawn at random without a salt, and one report would differ from the next
-    with rc_context({"svg.fonttype": "none", "svg.hashsalt": label}):
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": title}):
         chart.savefig(file, format="svg", transparent=True, metadata={"Date": None})
-    text = file.getvalue()
-    body = text[text.index(">", text.index("<svg")) + 1 :]
-    sheets = r"<metadata>.*?</metadata>|<defs>\s*<(style|clipPath).*?</defs>|<!--.*?-->"
-    body = re.sub(rf'{sheets}| (clip-path|id)="[a-z]+[_.(][^"]*"', "", body, flags=re.S)
-    for drawn, name in COLOURS.items():
-        body = body.replace(drawn, f"var({name})")
-    width, height = (round(72 * size) for size in chart.get_size_inches())
-    head = Markup('<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}">').format(
-        width, height, label
-    )
-    return head + Markup(body)  # matplotlib has escaped the texts in it
+    content = base64.b64encode(file.getvalue()).decode()
+    lines = [(name, _colour(number)) for number, name in enumerate(names)]
+    return {"title": title, "lines": lines, "uri": f"data:image/svg+xml;base64,{content}"}
 
 
 def _thin(values: AnyArray) -> AnyArray:

@@ -19,19 +19,21 @@ from voxlate.base.files import lock_if_free, read_json, write_text
 from voxlate.base.groups import grouped
 from voxlate.base.hub import is_on_hub
 from voxlate.base.messages import Message, without_names
+from voxlate.evaluation.compare import comparison_tables
 from voxlate.evaluation.intervals.summary import error_line, error_lines
 from voxlate.evaluation.reports.case_pictures import sections_of, warnings_of
 from voxlate.evaluation.reports.charts import curve_chart, score_charts
 from voxlate.evaluation.scoring.scored_images import check_unchanged
 from voxlate.evaluation.scoring.scores import FILE, NO_SCORES, Scores, read_scores
 from voxlate.evaluation.scoring.tables import training_note
-from voxlate.scans.images.regions import BODY
+from voxlate.scans.images.ranges import WHOLE_MASK
 from voxlate.synthesis.provenance import provenance_of, run_folders
 from voxlate.training.log_file import curves_of, read_verdicts
 from voxlate.training.starters.names import is_starter
 from voxlate.training.verdict import METRIC, SYNTHESIS, Outcome, Verdict, verdict_lines
 
 MOST_CASES = 9
+MOST_COMPARED = 4  # cases of a comparison
 MOST_PICTURES = 4  # of the validation
 LONGEST_LIST = 12
 CURVES = {
@@ -42,7 +44,7 @@ CURVES = {
 }
 Table = dict[str, Any]
 TISSUES = ("soft_tissue", "bone", "air")  # whose errors stand at the beginning
-ALL_CASES = "Errors and standard deviations each have one colour scale for all cases."
+ALL_CASES = "Errors (image − truth) and standard deviations (sd) each have one colour scale for all cases and methods."
 
 
 def report(
@@ -135,6 +137,28 @@ def _on_scores(folder: Path, is_run: bool, scores: Scores) -> Table:
     }
 
 
+def write_comparison(document: Mapping[str, Any], path: Path | str) -> None:
+    """Write the page of a comparison (see compare.compare): its table, and the same cases of each method side by side."""
+    names = list(document["methods"])
+    modalities = document["modalities"]
+    targets = ", ".join(modalities)
+    methods = {}
+    for name, place in document["methods"].items():
+        folder = Path(place) if Path(place).is_dir() else Path(place).parent
+        methods[name] = (folder, scores_in(folder))
+    all_names = f"{targets}: {', '.join(names[:-1])} and {names[-1]}"
+    context = {
+        "kind": "Comparison",
+        "folder": f"{len(names)} methods",
+        "title": all_names if len(names) < 5 else f"{targets}, compared",
+        "tables": comparison_tables(document),
+        "paths": document["methods"],
+        "cases": sections_of(methods, MOST_COMPARED * len(modalities)),
+        "cases_total": max(part["cases"] for part in modalities.values()),
+    }
+    write_text(path, render(context))
+
+
 def write_report(
     context: Mapping[str, Any],
     folder: Path,
@@ -205,7 +229,7 @@ def _title(scores: Scores) -> str:
 
 
 def charts_of(log: Path) -> list[Table]:
-    """The curves of a training: the title, the names of the lines with their last values, and the chart of each."""
+    """The charts of a training."""
     curves = curves_of(log)
     stages = list(dict.fromkeys(stage for stage, _ in curves))
     charts = []
@@ -215,8 +239,7 @@ def charts_of(log: Path) -> list[Table]:
         # Validation scores have different units, so each has its own chart.
         for part in [[curve] for curve in drawn] if group == "validation" else [drawn]:
             if part:
-                names = [f"{curve.name}, last {curve.values[-1]:.4g}" for curve in part]
-                charts.append({"title": title, "names": names, "svg": curve_chart(part, title)})
+                charts.append(curve_chart(part, title))
     return charts
 
 
@@ -280,7 +303,8 @@ def measured_lines(scores: Scores) -> list[str]:
     lines = []
     for name, part in scores.parts.items():
         means = scores.means[name].get(SYNTHESIS, {})
-        keys = {BODY: METRIC, **{tissue: f"{tissue}.{METRIC}" for tissue in TISSUES}}
+        where = "whole image" if part["mask"] == WHOLE_MASK else part["mask"]
+        keys = {**{tissue: f"{tissue}.{METRIC}" for tissue in TISSUES}, where: METRIC}
         regions = {
             region: error
             for region, key in keys.items()

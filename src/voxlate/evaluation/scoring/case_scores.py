@@ -1,11 +1,10 @@
 """The scores of one image: truth, image and naive baselines on the truth's grid, and all scores of each."""
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -14,24 +13,18 @@ from voxlate.base.errors import BadInput
 from voxlate.checks.truths import SketchedTruth, other_size, sketch_of
 from voxlate.evaluation.evaluate_options import EvaluateOptions
 from voxlate.evaluation.scoring.distances import Features, Vectors, slices_of
-from voxlate.evaluation.scoring.evaluators import Evaluator
+from voxlate.evaluation.scoring.evaluators import challenge_scores
 from voxlate.evaluation.scoring.interval_scores import interval_scores, is_changed, region_coverage
 from voxlate.evaluation.scoring.metrics import (
     RADIOLOGICAL,
+    SCOPED,
     ImagePair,
     Score,
     correlation,
     mean_inside,
     seam,
 )
-from voxlate.evaluation.scoring.scopes import (
-    MASK,
-    SCOPES,
-    CountedVoxels,
-    Cut,
-    Scope,
-    score_scope,
-)
+from voxlate.evaluation.scoring.scopes import CROPS, MASK, Crops, crop_scores
 from voxlate.evaluation.scoring.score_units import (
     OWN,
     Units,
@@ -70,8 +63,7 @@ CLIPPED = 0.02  # of the range, beyond which a truth is said to be clipped: padd
 class Row:
     """The scores by key of one method (the synthesis, or a naive baseline) for one modality of one case.
 
-    slices: number of the case's slices; pictures: scope, slice, place and scores of each picture of the scopes; clipped:
-    share of the scored voxels whose truth is beyond the range.
+    slices: number of the case's slices; clipped: share of the scored voxels whose truth is beyond the range.
     """
 
     case: str
@@ -80,7 +72,6 @@ class Row:
     method: str
     scores: Mapping[str, float]
     slices: int = 0
-    pictures: Sequence[Mapping[str, Any]] = ()
     clipped: float = 0.0
 
     @property
@@ -99,8 +90,8 @@ class Rules:
 
     asked: EvaluateOptions
     regions: tuple[Region, ...]
-    scopes: tuple[Scope | Evaluator, ...]
-    cut: Cut
+    scopes: tuple[str, ...]
+    crops: Crops
     window_hu: tuple[float, float]
     features: Features | None
     axes: str = RADIOLOGICAL
@@ -116,14 +107,15 @@ class Rules:
         """The rules for images of a modality, with what is scored without being asked."""
         mask = self.asked.mask or mask_for(unit)
         tissues = tissues_for(name, unit, {region.name for region in self.regions})
-        whole = SCOPES[WHOLE_MASK]
-        beside = [] if self.asked.mask or mask == WHOLE_MASK or whole in self.scopes else [whole]
+        beside = []
+        if not self.asked.mask and WHOLE_MASK not in (mask, *self.scopes):
+            beside.append(WHOLE_MASK)
         return replace(
             self,
             regions=(*self.regions, *tissues),
             scopes=(*self.scopes, *beside),
             mask=mask,
-            standard=tuple(area.name for area in (*tissues, *beside)),
+            standard=(*(tissue.name for tissue in tissues), *beside),
         )
 
 
@@ -245,19 +237,7 @@ class Truth:
             for end, path in (("low", interval.low), ("high", interval.high))
         }
 
-    @cached_property
-    def voxels(self) -> CountedVoxels:
-        """The facts of the truth that scopes need."""
-        return CountedVoxels(
-            self.volume.data[0],
-            self.inside,
-            self.coverage,
-            self.rules.mask != WHOLE_MASK,
-            self.rules.cut,
-            self._image_of,
-        )
-
-    def _image_of(self, name: str) -> AnyArray:
+    def image_of(self, name: str) -> AnyArray:
         """An image of the case, or the mask, on the truth's grid, for a slice filter."""
         if name == MASK and self.mask is not None:
             return self.frame
@@ -327,13 +307,12 @@ def score_item(item: Item, scale: Range, rules: Rules, functions: Functions) -> 
     clipped = _clipped_share(truth)
     for method, volume in {SYNTHESIS: synthesis, **scored}.items():
         pair = ImagePair(truth.values, truth.on_range(volume), scale, truth.inside, asked.ssim_from)
-        pictures: list[dict[str, Any]] = []
-        scores = _score(truth, volume, pair, functions, pictures) | on_255.get(method, {})
+        scores = _score(truth, volume, pair, functions) | on_255.get(method, {})
         if method == SYNTHESIS:
             scores |= _interval_scores(truth, synthesis) | _spread_scores(truth, synthesis)
             scores |= _stated(item)
         head = (item.case.case, item.case.patient, item.modality, method)
-        rows.append(Row(*head, scores, len(truth.values), pictures, clipped))
+        rows.append(Row(*head, scores, len(truth.values), clipped))
         for name, values in ((method, pair.synthesis), ("truth", pair.truth)):
             if rules.features is not None and name not in vectors:
                 vectors[name] = rules.features(slices_of(values, pair, rules.axes))
@@ -439,14 +418,8 @@ def _note(truth: Truth) -> str:
     return "; ".join(filter(None, [*parts, *map(str, truth.volume.guesses)]))
 
 
-def _score(
-    truth: Truth,
-    image: Volume,
-    pair: ImagePair,
-    functions: Functions,
-    pictures: list[dict[str, Any]],
-) -> dict[str, float]:
-    """All scores of one image of a case; pair: its values and the truth's on the range; pictures: receives those of its pictures."""
+def _score(truth: Truth, image: Volume, pair: ImagePair, functions: Functions) -> dict[str, float]:
+    """All scores of one image of a case; pair: its values and the truth's on the range."""
     rules = truth.rules
     item = truth.item
     scores = {key: score(pair) for key, score in functions.items()}
@@ -462,11 +435,17 @@ def _score(
         if ratio.over is not None:
             scores |= ratio_scores(ratio.name, ratio.over, scores)
     for scope in rules.scopes:
-        if isinstance(scope, Scope):
-            scores |= score_scope(scope, pair, truth.voxels, functions, pictures)
+        if scope == WHOLE_MASK:
+            everywhere = replace(pair, inside=truth.coverage)
+            keys = [key for key in functions if key in SCOPED]
+            scores |= {f"{scope}.{key}": functions[key](everywhere) for key in keys}
+        elif scope == CROPS:
+            masked = rules.mask != WHOLE_MASK
+            voxels = truth.volume.data[0]
+            scores |= crop_scores(rules.crops, pair, voxels, masked, truth.image_of, functions)
         else:
             mask = truth.mask if rules.asked.mask else None
-            scores |= scope.score(truth.volume, image, mask, item.case)
+            scores |= challenge_scores(scope, truth.volume, image, mask, item.case)
     return scores
 
 

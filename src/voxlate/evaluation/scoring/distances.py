@@ -1,9 +1,9 @@
 """Distances between feature vectors of the slices of all syntheses and of all truths, pooled over the cases.
 
 The Fréchet distance (FD) of few images is too high: its expectation decreases towards the true value as 1/N, at a rate
-that depends on the model, so FDs of different N do not compare. `frechet_limit` extrapolates N to infinity. Features are
-an object of the user with a learned network, or a filter bank without download, whose distance is called texture
-distance, because its numbers have another scale and meaning than the FD of the field.
+that depends on the model, so FDs of different N do not compare (Chong and Forsyth 2020). Features are an object of the
+user with a learned network, or a filter bank without download, whose distance is called texture distance, because its
+numbers have another scale and meaning than the FD of the field.
 """
 
 import math
@@ -20,17 +20,8 @@ from voxlate.base.groups import grouped
 from voxlate.evaluation.scoring.metrics import RADIOLOGICAL, ImagePair
 from voxlate.scans.cases.axes import reorder_axes
 
-# The keys of the pooled distance, of its limit, and of the mean distance of single patients.
-KEYS = {
-    "fd": ("fd", "fd_inf", "fd_each"),
-    "texture": ("texture_distance", "texture_distance_inf", "texture_distance_each"),
-}
-PARTS = 5  # the sets are cut in 1 to 5 parts: points of the line over 1/N
-# The sets are cut in this number of random orders; with fewer, the intercept depends on the draw.
-ORDERS = 4
-# With fewer images per dimension, FD is not linear in 1/N, and the intercept is wrong by more than a tenth.
-ENOUGH = 4
-
+# The keys of the pooled distance, and of the mean distance of single patients.
+KEYS = {"fd": ("fd", "fd_each"), "texture": ("texture_distance", "texture_distance_each")}
 # The filter bank: scales, angles and grey levels, and the half size of its filters in standard deviations.
 SCALES = 4
 ANGLES = 4
@@ -73,7 +64,7 @@ def features_for(given: Any) -> Features | None:
     return TEXTURE
 
 
-def distances(kind: str, truth: Cases, ours: Cases, seed: int) -> dict[str, Table]:
+def distances(kind: str, truth: Cases, ours: Cases) -> dict[str, Table]:
     """Distances of the slices of syntheses to those of their truths by key, each with its number of images.
 
     kind: that of the features; truth, ours: the vectors of each case.
@@ -81,8 +72,8 @@ def distances(kind: str, truth: Cases, ours: Cases, seed: int) -> dict[str, Tabl
     a, b = (_gather(vectors, ours) for vectors in (truth, ours))
     if len(a) < 2:
         return {}
-    pooled, limit, each = KEYS[kind]
-    values = {pooled: frechet(a, b), limit: frechet_limit(a, b, seed)}
+    pooled, each = KEYS[kind]
+    values = {pooled: frechet(a, b)}
     of_patients = []
     for cases in grouped((case[1], case) for case in ours).values():
         mine = _gather(truth, cases)
@@ -90,14 +81,9 @@ def distances(kind: str, truth: Cases, ours: Cases, seed: int) -> dict[str, Tabl
             of_patients.append(frechet(mine, _gather(ours, cases)))
     if of_patients:
         values[each] = float(np.mean(of_patients))
+    count = {"sd": None, "ci95": None, "n": len(a), "not_finite": 0}
     return {
-        key: {
-            "mean": value if math.isfinite(value) else None,
-            "sd": None,
-            "ci95": None,
-            "n": len(a),
-            "not_finite": 0,
-        }
+        key: {"mean": value if math.isfinite(value) else None, **count}
         for key, value in values.items()
     }
 
@@ -112,7 +98,6 @@ def describe_features(features: Features, axes: str, truth: Cases) -> Table:
         "axes": axes,
         "values": "grey in [0, 1] over the range, clipped; outside the mask 0, slices without mask left out",
         "images": sum(map(len, truth.values())),
-        "images_for_limit": ENOUGH * features.dimensions,
     }
 
 
@@ -136,7 +121,7 @@ def frechet(a: Any, b: Any) -> float:
     """Fréchet distance of two sets of features [N, F] and [M, F] (N and M may be below F).
 
     |mean_a - mean_b|² + tr(C_a + C_b - 2 (C_a C_b)^½) with unbiased covariances C.
-    Too high on average with few images; see `frechet_limit`. Raises ValueError for fewer than two vectors.
+    Too high on average with few images. Raises ValueError for fewer than two vectors.
     Source: Dowson and Landau 1982; Heusel et al. 2017, eq. 6.
     """
     a = _vectors(a)
@@ -149,26 +134,6 @@ def frechet(a: Any, b: Any) -> float:
     cross = np.linalg.svd(root_a @ root_b.T, compute_uv=False).sum()
     traces = np.vdot(root_a, root_a) + np.vdot(root_b, root_b)
     return max(0.0, float(gap @ gap) + float(traces - 2 * cross))
-
-
-def frechet_limit(a: Any, b: Any, seed: int = 0) -> float:
-    """FD∞: the intercept of a straight line through FD over 1/N; NaN below ENOUGH images per dimension.
-
-    a, b: [N, F] and [M, F]; rows of sets of equal size are paired and stay together.
-    Both sets are cut in k = 1 ... PARTS equal parts in random orders; the mean FD of parts is a point at k/N.
-    Source: Chong and Forsyth 2020, section 4, with disjoint parts, which use every image at every N, for their draws.
-    """
-    a = _vectors(a)
-    b = _vectors(b)
-    # The smallest parts then have twice as many images as dimensions.
-    parts = min(PARTS, min(len(a), len(b)) // (ENOUGH // 2 * a.shape[1]))
-    if parts < 2:
-        return math.nan
-    draw = np.random.default_rng(seed)
-    means = [frechet(a, b)]
-    for count in range(2, parts + 1):
-        means.append(float(np.mean([_mean_of_parts(a, b, count, draw) for _ in range(ORDERS)])))
-    return float(np.polyfit(np.arange(1, parts + 1), means, 1)[1])
 
 
 def _vectors(vectors: Any) -> Vectors:
@@ -184,13 +149,6 @@ def _root(vectors: Vectors) -> Vectors:
     if len(centred) <= centred.shape[1]:
         return centred
     return np.asarray(np.linalg.qr(centred, mode="r"))
-
-
-def _mean_of_parts(a: Vectors, b: Vectors, count: int, draw: np.random.Generator) -> float:
-    order_a = draw.permutation(len(a))
-    order_b = order_a if len(a) == len(b) else draw.permutation(len(b))
-    parts = zip(np.array_split(order_a, count), np.array_split(order_b, count))
-    return float(np.mean([frechet(a[rows_a], b[rows_b]) for rows_a, rows_b in parts]))
 
 
 def _filters() -> list[Float64]:

@@ -4,10 +4,11 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
-import pandas
+import numpy as np
 
+from voxlate.base.config import load_object, needs_code
 from voxlate.base.errors import BadInput
 from voxlate.base.executors.case_work import (
     Context,
@@ -24,12 +25,16 @@ from voxlate.checks.truths import KEPT, LEFT_OUT, Fault, SketchedTruth, fault_me
 from voxlate.evaluation.evaluate_options import EvaluateOptions
 from voxlate.evaluation.scoring.case_scores import Row, Rules, ScoredItem, score_item
 from voxlate.evaluation.scoring.distances import features_for, slices_of
-from voxlate.evaluation.scoring.doubts import doubts_on
-from voxlate.evaluation.scoring.metrics import METRICS, RADIOLOGICAL, ImagePair
-from voxlate.evaluation.scoring.own_metrics import Function, functions_of, score_by
-from voxlate.evaluation.scoring.scopes import Cut, check_pictures, filter_from, scopes_from
-from voxlate.evaluation.scoring.score_frame import HEAD, frame_of
-from voxlate.evaluation.scoring.score_header import find_changed, header_of
+from voxlate.evaluation.scoring.metrics import (
+    METRIC_OF,
+    METRICS,
+    RADIOLOGICAL,
+    Direction,
+    ImagePair,
+    Score,
+)
+from voxlate.evaluation.scoring.scopes import CROPS, Crops, filter_from, scopes_from
+from voxlate.evaluation.scoring.score_header import Function, doubts_on, find_changed, header_of
 from voxlate.evaluation.scoring.score_units import shows_a_window, window_of
 from voxlate.evaluation.scoring.scored_images import (
     Item,
@@ -40,7 +45,7 @@ from voxlate.evaluation.scoring.scored_images import (
     not_scored,
 )
 from voxlate.evaluation.scoring.scored_regions import read_canonical
-from voxlate.evaluation.scoring.scores import Scores
+from voxlate.evaluation.scoring.scores import Scores, frame_of
 from voxlate.evaluation.scoring.truth_alignment import check_prepared
 from voxlate.scans.cases.axes import CANONICAL
 from voxlate.scans.cohorts.case_files import CaseFiles
@@ -60,6 +65,7 @@ if TYPE_CHECKING:
     from voxlate.science.nets.lpips import Lpips
 
 Scored = Mapping[Item, ScoredItem]
+BETTER: tuple[Direction, ...] = get_args(Direction)
 
 
 def evaluate(
@@ -110,7 +116,7 @@ def evaluate(
             said.table for said in [*cautions, *doubts_on(scored, rows, job.own, images.recognised)]
         ],
     }
-    scores = Scores(header, frame_of(rows, header), _pictures(rows))
+    scores = Scores(header, frame_of(rows, header))
     scores.write(out)
     return scores
 
@@ -171,17 +177,57 @@ def _learn(cohort: Iterable[CaseFiles], items: Sequence[Item]) -> Baselines | No
 
 def rules_of(asked: EvaluateOptions) -> Rules:
     """The checked options of an evaluation; raises BadInput for texts that name no region, scope or slices."""
-    scopes = scopes_from(asked.scopes, asked.mask, asked.regions or ())
+    scopes = scopes_from(asked.scopes, asked.regions or ())
     slices = None if asked.slices is None else filter_from(asked.slices, asked.mask, scopes)
     return Rules(
         # These two are part of the entries below.
         replace(asked, naive=None, features=None),
         regions_from(asked.regions),
         scopes,
-        Cut(slices, asked.crop, asked.seed),
+        Crops(asked.crop, asked.seed, slices),
         window_of(asked.window),
         features_for(asked.features),
     )
+
+
+def functions_of(given: Sequence[str | Function], allow_code: bool) -> dict[str, Function]:
+    """The functions by the keys of their scores; raises BadInput for names without --allow-code, or that are taken."""
+    functions = {}
+    for one in given:
+        if isinstance(one, str):
+            if not allow_code:
+                raise BadInput(needs_code([one]))
+            one = load_object(one)
+        key = getattr(one, "__name__", "")
+        taken = key in METRIC_OF or key in functions
+        if not callable(one) or not key.isidentifier() or taken:
+            raise BadInput(
+                f"--metrics: expected a function with a name of its own, found {key or one!r}, which is none, or the name of another score. Rename it."
+            )
+        better = getattr(one, "better", "lower")
+        if better not in BETTER:
+            raise BadInput(
+                f"--metrics {key}: expected its attribute better to be one of {', '.join(BETTER)}, found {better!r}. Change it."
+            )
+        functions[key] = one
+    return functions
+
+
+def score_by(key: str, function: Function) -> Score:
+    """The score of a pair by a user's function of truth, synthesis and mask, each [D, H, W]; raises BadInput where it fails."""
+
+    def score(pair: ImagePair) -> float:
+        inside = np.ones(pair.truth.shape, bool) if pair.inside is None else pair.inside
+        # copies, because a function may write into its arguments
+        copies = (pair.truth.copy(), pair.synthesis.copy(), inside.copy())
+        try:
+            return float(function(*copies))
+        except Exception as error:
+            raise BadInput(
+                f"--metrics {key}: expected a number from the function, found {type(error).__name__}: {error}. Mend the function."
+            ) from error
+
+    return score
 
 
 @dataclass(frozen=True)
@@ -219,7 +265,10 @@ class _ScoreJob:
     def check_areas(self, rows: Sequence[Row]) -> None:
         """Raise BadInput for a region or scope that shows nothing in any case."""
         rules = next(iter(self.rules.values()))
-        check_pictures(rules.scopes, chain.from_iterable(row.pictures for row in rows), rules.cut)
+        if CROPS in rules.scopes and all(np.isnan(row.scores[f"{CROPS}.mae"]) for row in rows):
+            raise BadInput(
+                f"--scopes {CROPS}: expected crops that show something in at least one case, found none by the rule: {rules.crops.rule()}. Change --slices, or check the mask."
+            )
         for region in rules.asked_regions:
             if region.over is not None or region.tissue:
                 continue
@@ -343,11 +392,3 @@ def _on_truths(
         if item.label in entries and result.rows:
             entries[item.label]["mae"] = result.rows[0].scores["mae"]
     return {"wrong_truths": entries, "truth_messages": [said.table for said in wrong]}
-
-
-def _pictures(rows: Iterable[Row]) -> pandas.DataFrame | None:
-    """The table of the pictures of scopes, if there are any."""
-    pictures = [
-        {**dict(zip(HEAD, row.head)), **picture} for row in rows for picture in row.pictures
-    ]
-    return pandas.DataFrame(pictures) if pictures else None

@@ -6,9 +6,8 @@ orientation of the truth's file. Sources: the public code of the evaluators at t
 """
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import Callable
+from dataclasses import replace
 
 import nibabel as nib
 import numpy as np
@@ -129,7 +128,11 @@ def _terms(
     c1 = (K1 * width) ** 2
     c2 = (K2 * width) ** 2
     sample = WINDOW**3 / (WINDOW**3 - 1)
-    uniform = partial(ndimage.uniform_filter, size=WINDOW)
+
+    def uniform(image: AnyArray) -> AnyArray:
+        mean: AnyArray = ndimage.uniform_filter(image, size=WINDOW)
+        return mean
+
     mean_a = uniform(a)
     mean_b = uniform(b)
     variance_a = np.maximum(sample * (uniform(a * a) - mean_a * mean_a), 0)
@@ -161,51 +164,43 @@ def _gaussian_ssim(a: AnyArray, b: AnyArray, mask: Bool) -> float:
     if not mask.any():
         return math.nan
     width = max(float(np.ptp(a)), float(np.ptp(b)))
-    gaussian = partial(ndimage.gaussian_filter, sigma=SIGMA, mode="mirror", radius=RADIUS)
+
+    def gaussian(image: AnyArray) -> AnyArray:
+        mean: AnyArray = ndimage.gaussian_filter(image, SIGMA, mode="mirror", radius=RADIUS)
+        return mean
+
     return mean_inside(ssim_map(a, b, width, gaussian), mask)
 
 
-@dataclass(frozen=True)
-class Evaluator:
-    """A challenge. stated: the conventions of its scores; pictures: it has none of its own."""
+def challenge_scores(
+    name: str, truth: Volume, image: Volume, mask: Bool | None, case: CaseFiles
+) -> dict[str, float]:
+    """The scores of an image in a challenge by key, on the voxels as they are in the truth's file.
 
-    name: str
-    stated: str
-    pictures: bool = False
-
-    def rule(self, *_: object) -> str:
-        """A sentence for the caption and metrics.json."""
-        return self.stated
-
-    def score(
-        self, truth: Volume, image: Volume, mask: Bool | None, case: CaseFiles
-    ) -> Mapping[str, float]:
-        """The scores of an image by key, on the voxels as they are in the truth's file.
-
-        truth, image: canonical, on one grid, in their own unit; mask: of the evaluation. Raises BadInput for an image in
-        other units, and for a case without the mask or label map.
-        """
-        if truth.unit != "HU" and self.name != "brasyn":
+    truth, image: canonical, on one grid, in their own unit; mask: of the evaluation. Raises BadInput for an image in
+    other units, and for a case without the mask or label map.
+    """
+    if truth.unit != "HU" and name != "brasyn":
+        raise BadInput(
+            f"--scopes {name}: expected a CT in HU, found {truth.modality} in {truth.unit}. Drop it for this modality."
+        )
+    if name == "brasyn":
+        if "seg" not in case.labels:
             raise BadInput(
-                f"--scopes {self.name}: expected a CT in HU, found {truth.modality} in {truth.unit}. Drop it for this modality."
+                f"--scopes {name}: expected the label map seg of {case.case}, which separates tumour and the rest, found none. Add it to the cohort."
             )
-        if self.name == "brasyn":
-            if "seg" not in case.labels:
-                raise BadInput(
-                    f"--scopes {self.name}: expected the label map seg of {case.case}, which separates tumour and the rest, found none. Add it to the cohort."
-                )
-            mask = on_grid_of(truth, case.labels["seg"], "seg").data[0] > 0
-        elif mask is None:
-            mask = mask_of("cohort", truth, case)
-        assert mask is not None
-        stored = read_volume(case.files[truth.modality], truth.modality)
-        axes = "".join(nib.orientations.aff2axcodes(stored.affine))
+        mask = on_grid_of(truth, case.labels["seg"], "seg").data[0] > 0
+    elif mask is None:
+        mask = mask_of("cohort", truth, case)
+    assert mask is not None
+    stored = read_volume(case.files[truth.modality], truth.modality)
+    axes = "".join(nib.orientations.aff2axcodes(stored.affine))
 
-        def as_stored(values: AnyArray) -> AnyArray:
-            """An array [D, H, W] in the orientation of the file, on which halving an image depends."""
-            return orient(replace(truth, data=values.astype(np.float32)[None]), axes).data[0]
+    def as_stored(values: AnyArray) -> AnyArray:
+        """An array [D, H, W] in the orientation of the file, on which halving an image depends."""
+        return orient(replace(truth, data=values.astype(np.float32)[None]), axes).data[0]
 
-        a = as_stored(truth.data[0])
-        b = as_stored(image.data[0])
-        scores = CHALLENGES[self.name](a, b, as_stored(mask) > 0)
-        return {f"{self.name}.{key}": value for key, value in scores.items()}
+    a = as_stored(truth.data[0])
+    b = as_stored(image.data[0])
+    scores = CHALLENGES[name](a, b, as_stored(mask) > 0)
+    return {f"{name}.{key}": value for key, value in scores.items()}

@@ -37,7 +37,7 @@ RADIOLOGICAL = "SPL"  # pictures have anterior at the top and the patient's righ
 class ImagePair:
     """A truth and a synthesis [D, H, W] on the scored range; inside: the voxels that count; axes: their layout.
 
-    Volumes are canonical; single slices of a scope are in radiological orientation.
+    Volumes are canonical; crops are in radiological orientation.
     """
 
     truth: Float32
@@ -99,7 +99,7 @@ class Metric:
 
     @property
     def score(self) -> str:
-        """The score without its scope: psnr for the keys psnr and slices.psnr."""
+        """The score without its scope: psnr for the keys psnr and crops.psnr."""
         return self.key.rpartition(".")[2]
 
     def unit_for(self, images: str) -> str:
@@ -163,10 +163,8 @@ mae_bound              Bound of body MAE                 images  lower   3      
 mae_bound_held         Bound held                        %       truth   1       table   cases whose MAE inside the body is within it
 mae_bound_ratio        Bound/MAE                         –       lower   2       file    bound over the MAE inside the body
 fd                     FD                                –       lower   3       pooled  of the slices of all cases pooled; too high with few images
-fd_inf                 FD∞                               –       lower   3       pooled  of the slices of all cases pooled; extrapolated to infinitely many images
 fd_each                FD of each patient                –       lower   3       pooled  of the slices of each patient, averaged over patients, as paper 001 states it; compares only between equal numbers of slices
 texture_distance       Texture distance                  –       lower   3       pooled  of the slices of all cases pooled; too high with few images
-texture_distance_inf   Texture distance ∞                –       lower   3       pooled  of the slices of all cases pooled; extrapolated to infinitely many images
 texture_distance_each  Texture distance of each patient  –       lower   3       pooled  of the slices of each patient, averaged over patients, as paper 001 states it; compares only between equal numbers of slices
 """
 _REGION_METRICS = """
@@ -185,9 +183,6 @@ erased        erased           –       lower   1       file   number of connec
 unseen        unseen           –       truth   1       file   number of connected pieces of the region (docs/guides/trust.md)
 invented      invented         –       lower   1       table  number of connected pieces of the region (docs/guides/trust.md)
 dice          Dice             –       higher  3       table  overlap of the same threshold on both images
-dice_low      Dice, lower third   –    higher  3       table  the same in the lower third of a head's bone
-dice_middle   Dice, middle third  –    higher  3       table  the same in the middle third of a head's bone
-dice_high     Dice, upper third   –    higher  3       table  the same in the upper third of a head's bone
 surface       surface          mm      lower   2       table  mean distance of the surfaces of the same threshold on both images
 surface_95    surface, 95 %    mm      lower   2       table  95th percentile of these distances, the larger one of both directions
 volume        volume           ml      truth   1       table  voxels that pass the threshold, times their size
@@ -260,7 +255,7 @@ REGION_METRICS = _catalogue(_REGION_METRICS, {})
 # Of challenges; their scopes have the key's first part.
 CHALLENGE_METRICS = _catalogue(_CHALLENGE_METRICS, {})
 METRIC_OF = {metric.key: metric for metric in METRICS}
-# Scores of a scope have keys such as NAME.mae; single slices and crops have no scores across slices.
+# Scores of a scope have keys such as NAME.mae; crops have no scores across slices.
 OF_PICTURES = ("mae", "mae_rel", "mse_rel", "psnr", "ssim_2d", "lpips")
 SCOPED = (*OF_PICTURES, "ssim_3d", "ssim_coronal", "ssim_sagittal", "mae_z")
 
@@ -281,7 +276,7 @@ def metrics_of(document: Mapping[str, Any]) -> dict[str, Metric]:
 
 
 def _in_scope(metric: Metric, scope: str) -> Metric:
-    """The metric in a scope, whose label PSNR becomes "PSNR, slices"."""
+    """The metric in a scope, whose label PSNR becomes "PSNR, crops"."""
     return replace(
         metric,
         key=f"{scope}.{metric.key}",

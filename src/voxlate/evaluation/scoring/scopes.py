@@ -1,153 +1,67 @@
-"""Further scopes of scores, by name: every voxel, axial slices one by one, and random crops as paper 001 scores them."""
+"""Further scopes of scores, by name: every voxel, random crops of slices as paper 001 scores them, and challenges."""
 
 import hashlib
 import math
 import tomllib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
-from typing import Any
 
 import numpy as np
 
-from voxlate.base.array_types import AnyArray, Bool, Float32
+from voxlate.base.array_types import AnyArray, Float32
 from voxlate.base.config import fill
 from voxlate.base.errors import BadInput
-from voxlate.evaluation.evaluate_options import CROP
-from voxlate.evaluation.scoring.evaluators import RULES, Evaluator
-from voxlate.evaluation.scoring.metrics import (
-    OF_PICTURES,
-    RADIOLOGICAL,
-    SCOPED,
-    ImagePair,
-    Score,
-)
+from voxlate.evaluation.scoring.evaluators import RULES
+from voxlate.evaluation.scoring.metrics import OF_PICTURES, RADIOLOGICAL, ImagePair, Score
 from voxlate.scans.cases.axes import CANONICAL, reorder_axes
 from voxlate.scans.images.ranges import WHOLE_MASK
 from voxlate.training.batches.slice_filter import SliceFilter, filter_slices
 
-SLICES, CROPS = "slices", "crops"
-MASKED = "masked_slices"  # paper 000: both images at the low end outside the mask, then every voxel
-SMALLEST_CROP = 11  # SSIM's window
+CROPS = "crops"
 MASK = "mask"  # the name of the evaluation's own mask in a slice filter
+SCOPES = {
+    WHOLE_MASK: "every voxel",
+    CROPS: "mean over one random crop of each axial slice that shows something",
+    **RULES,
+}
 
 
 @dataclass(frozen=True)
-class Scope:
-    """A scope: of every voxel (whole), or the mean over the scores of single pictures of a case (slices, crops)."""
+class Crops:
+    """The side of crops in pixels, the seed of their places, and the slices that are cut (None: all that show something)."""
 
-    name: str
-
-    @property
-    def pictures(self) -> bool:
-        """Whether its scores are means over pictures."""
-        return self.name != WHOLE_MASK
-
-    def rule(self, cut: "Cut") -> str:
-        """A sentence for the caption and metrics.json."""
-        if not self.pictures:
-            return "every voxel"
-        parts = [f"mean over axial {self.name.replace('_', ' ')} that show something"]
-        if self.name == MASKED:
-            parts.append(
-                "both images at the low end of the range outside the mask, then every voxel"
-            )
-        if cut.slices is not None:
-            parts.append(f"slices with {_filter_text(cut.slices)}")
-        if self.name == CROPS:
-            parts.append(
-                f"one crop of {cut.size}×{cut.size} pixels a slice, placed by seed {cut.seed} and the truth's voxels"
-            )
-        return "; ".join(parts)
-
-
-SCOPES: dict[str, Scope | Evaluator] = {
-    name: Scope(name) for name in (WHOLE_MASK, SLICES, CROPS, MASKED)
-} | {name: Evaluator(name, rule) for name, rule in RULES.items()}
-
-
-@dataclass(frozen=True)
-class Cut:
-    """A filter of slices (None: all slices that show something), and the side (pixels) and seed of crops."""
-
-    slices: SliceFilter | None = None
-    size: int = CROP
+    size: int
     seed: int = 0
+    slices: SliceFilter | None = None
 
-    def __post_init__(self) -> None:
-        if self.size < SMALLEST_CROP:
-            raise BadInput(
-                f"--crop: expected at least {SMALLEST_CROP} pixels, the window of SSIM, found {self.size}. Choose a larger crop."
-            )
-
-
-@dataclass(frozen=True, eq=False)
-class CountedVoxels:
-    """The voxels of a canonical truth [D, H, W] of which pictures are cut.
-
-    values: in the truth's unit; inside: voxels of the mask that the image covers; covered: voxels that the image covers;
-    None stands for all. masked: whether the evaluation has a mask; image_of: gives another image of the case that the
-    slice filter names.
-    """
-
-    values: Float32
-    inside: Bool | None
-    covered: Bool | None
-    masked: bool
-    cut: Cut
-    image_of: Callable[[str], AnyArray]
-
-    def shows_something(self, *place: slice) -> bool:
-        """Whether a slice or crop has a pixel of the mask, or without a mask more than one value."""
-        values = self.values[place]
-        if self.inside is not None:
-            values = values[self.inside[place]]
-        return bool(values.size) and (self.masked or bool(values.min() != values.max()))
-
-    @cached_property
-    def slices(self) -> list[int]:
-        """The slices that show something and pass the filter."""
-        kept = np.array([self.shows_something(slice(k, k + 1)) for k in range(len(self.values))])
-        if (chosen := self.cut.slices) is not None:
-            kept &= filter_slices({name: self.image_of(name) for name in chosen.above}, chosen)
-        return np.flatnonzero(kept).tolist()
-
-    @cached_property
-    def content(self) -> str:
-        """A digest of the truth's voxels, so that crops do not depend on names or order."""
-        return hashlib.sha256(np.ascontiguousarray(self.values).tobytes()).hexdigest()
+    def rule(self) -> str:
+        """A sentence for the caption and metrics.json."""
+        chosen = "" if self.slices is None else f"; slices with {_filter_text(self.slices)}"
+        return f"{SCOPES[CROPS]}{chosen}; {self.size}×{self.size} pixels, placed by seed {self.seed} and the truth's voxels"
 
 
-def scopes_from(
-    names: Iterable[str], mask: object, regions: Collection[str]
-) -> tuple[Scope | Evaluator, ...]:
-    """The scopes of these names, each once; raises BadInput for other names, those of regions, and without a mask."""
+def scopes_from(names: Iterable[str], regions: Collection[str]) -> tuple[str, ...]:
+    """The names of scopes, each once; raises BadInput for others, and for those of regions."""
     for name in names:
         if name not in SCOPES:
             raise BadInput(
                 f"--scopes: expected one of {', '.join(SCOPES)}, found {name!r}. Choose one of these."
             )
-        if name == MASKED and mask in (None, WHOLE_MASK):
-            raise BadInput(
-                f"--scopes {name}: expected a mask, found none. Add --mask body, brain, cohort or a file."
-            )
         if name in regions:
             raise BadInput(
                 f"--scopes {name}: expected no region of that name, found one. Rename the region."
             )
-    return tuple(SCOPES[name] for name in dict.fromkeys(names))
+    return tuple(dict.fromkeys(names))
 
 
-def filter_from(
-    given: SliceFilter | str, mask: object, scopes: Iterable[Scope | Evaluator]
-) -> SliceFilter:
+def filter_from(given: SliceFilter | str, mask: object, scopes: Collection[str]) -> SliceFilter:
     """A slice filter, from the text of a TOML table as in a recipe's data.slices, with or without braces.
 
-    "mask" names the evaluation's mask. Raises BadInput for other texts, or if the mask or such a scope is absent.
+    "mask" names the evaluation's mask. Raises BadInput for other texts, and where the mask or the scope of crops is absent.
     """
-    if not any(scope.pictures for scope in scopes):
+    if CROPS not in scopes:
         raise BadInput(
-            "--slices: expected a --scopes of slices or crops, found none. Add --scopes slices."
+            "--slices: expected --scopes crops with it, found none. Add --scopes crops, or drop --slices."
         )
     if isinstance(given, SliceFilter):
         return given
@@ -164,67 +78,71 @@ def filter_from(
     return chosen
 
 
-def score_scope(
-    scope: Scope,
+def crop_scores(
+    crops: Crops,
     pair: ImagePair,
-    truth: CountedVoxels,
+    truth: Float32,
+    masked: bool,
+    image_of: Callable[[str], AnyArray],
     functions: Mapping[str, Score],
-    pictures: list[dict[str, Any]],
 ) -> dict[str, float]:
-    """The scores of an image in a scope by key; NaN if no picture counts.
+    """The mean scores of an image over its crops by key; NaN where no crop counts.
 
-    functions: scores by key, of which those that apply are computed; pictures: the place and the scores of each picture
-    are added here. Pictures with a score that is not finite (the PSNR of equal images) are left out of its mean.
+    pair: on the scored range; masked: whether the evaluation has a mask; others: see `cut_crops`. A score that is not
+    finite (the PSNR of equal images) is left out of its mean.
     """
-    keys = [key for key in functions if key in (OF_PICTURES if scope.pictures else SCOPED)]
-    if not scope.pictures:
-        everywhere = replace(pair, inside=truth.covered)
-        return {f"{scope.name}.{key}": functions[key](everywhere) for key in keys}
-    shown = [
-        place | {key: functions[key](picture) for key in keys}
-        for place, picture in _pictures(scope, pair, truth)
-    ]
-    pictures += shown
-    return {f"{scope.name}.{key}": _mean([one[key] for one in shown]) for key in keys}
+    pictures = [*cut_crops(crops, pair, truth, masked, image_of)]
+    means = {}
+    for key in OF_PICTURES:
+        if key in functions:
+            values = [functions[key](picture) for picture in pictures]
+            finite = [value for value in values if math.isfinite(value)] or values
+            means[f"{CROPS}.{key}"] = float(np.mean(finite)) if finite else math.nan
+    return means
 
 
-def _pictures(
-    scope: Scope, pair: ImagePair, truth: CountedVoxels
-) -> Iterator[tuple[dict[str, Any], ImagePair]]:
-    """The slices or crops that count, in radiological orientation, with the place of their first pixels."""
-    cut = truth.cut
-    inside = None if truth.inside is None else _turn(truth.inside)
-    turned = replace(truth, values=_turn(truth.values), inside=inside)
-    a, b = (_turn(image) for image in (pair.truth, pair.synthesis))
-    within = None if pair.inside is None else _turn(pair.inside)
-    low = pair.scale.low
-    if scope.name == MASKED and inside is not None:
-        a, b = (np.where(inside, image, np.float32(low)) for image in (a, b))
-        within = None if truth.covered is None else _turn(truth.covered)
-    for number in truth.slices:
-        row = column = 0
-        box: tuple[slice, ...] = (slice(number, number + 1),)
-        if scope.name == CROPS:
-            row, column = crop_place(cut, truth.content, number, turned.values.shape[1:])
-            box += (slice(row, row + cut.size), slice(column, column + cut.size))
-            if not turned.shows_something(*box):
-                continue
-        place = {"scope": scope.name, "slice": number, "row": row, "column": column}
-        picture = replace(
-            pair,
-            truth=_cut(a, box, low),
-            synthesis=_cut(b, box, low),
-            inside=None if within is None else _cut(within, box, False),
-            axes=RADIOLOGICAL,
-        )
-        yield place, picture
+def cut_crops(
+    crops: Crops,
+    pair: ImagePair,
+    truth: Float32,
+    masked: bool,
+    image_of: Callable[[str], AnyArray],
+) -> Iterator[ImagePair]:
+    """The crops that show something, of the slices that do and pass the filter, in radiological orientation.
+
+    truth: [D, H, W] canonical, in its own unit; image_of: gives another image of the case that the slice filter names.
+    """
+    values, a, b = (_turn(image) for image in (truth, pair.truth, pair.synthesis))
+    inside = None if pair.inside is None else _turn(pair.inside)
+
+    def shows_something(*box: slice) -> bool:
+        """Whether a part has a pixel of the mask, or without a mask more than one value."""
+        shown = values[box] if inside is None else values[box][inside[box]]
+        return bool(shown.size) and (masked or bool(shown.min() != shown.max()))
+
+    kept = np.array([shows_something(slice(k, k + 1)) for k in range(len(values))])
+    if crops.slices is not None:
+        named = {name: image_of(name) for name in crops.slices.above}
+        kept &= filter_slices(named, crops.slices)
+    # a digest of the truth's voxels, so that crops do not depend on names or order
+    content = hashlib.sha256(np.ascontiguousarray(truth).tobytes()).hexdigest()
+    for number in np.flatnonzero(kept).tolist():
+        row, column = crop_place(crops, content, number, values.shape[1:])
+        rows, columns = slice(row, row + crops.size), slice(column, column + crops.size)
+        box = (slice(number, number + 1), rows, columns)
+        if shows_something(*box):
+            yield replace(
+                pair,
+                truth=_cut(a, box, pair.scale.low),
+                synthesis=_cut(b, box, pair.scale.low),
+                inside=None if inside is None else _cut(inside, box, False),
+                axes=RADIOLOGICAL,
+            )
 
 
 def _cut(image: AnyArray, box: tuple[slice, ...], edge: float) -> AnyArray:
-    """A slice or crop [1, H, W]; a crop that ends outside the slice is extended by rows and columns of one value."""
+    """A crop [1, H, W]; one that ends outside the slice is extended by rows and columns of one value."""
     part = image[box]
-    if len(box) == 1:
-        return part
     ends = [(0, side.stop - side.start - length) for side, length in zip(box, part.shape)]
     return np.pad(part, ends, constant_values=edge)
 
@@ -234,23 +152,17 @@ def _turn(values: AnyArray) -> AnyArray:
     return reorder_axes(values, CANONICAL, RADIOLOGICAL)
 
 
-def crop_place(cut: Cut, content: str, number: int, shape: tuple[int, ...]) -> tuple[int, int]:
+def crop_place(crops: Crops, content: str, number: int, shape: tuple[int, ...]) -> tuple[int, int]:
     """First row and column of the crop of a slice [H, W], drawn uniformly.
 
     They depend on the seed, the truth's content and the slice's number alone.
     """
-    digest = hashlib.sha256(f"{cut.seed} {content} {number}".encode()).digest()
+    digest = hashlib.sha256(f"{crops.seed} {content} {number}".encode()).digest()
     row, column = (
-        int.from_bytes(part) % (max(length - cut.size, 0) + 1)
+        int.from_bytes(part) % (max(length - crops.size, 0) + 1)
         for part, length in zip((digest[:8], digest[8:16]), shape)
     )
     return row, column
-
-
-def _mean(values: list[float]) -> float:
-    """The mean of the finite values, or of all values if none is finite."""
-    kept = [value for value in values if math.isfinite(value)] or values
-    return float(np.mean(kept)) if kept else math.nan
 
 
 def _filter_text(chosen: SliceFilter) -> str:
@@ -260,16 +172,3 @@ def _filter_text(chosen: SliceFilter) -> str:
     ]
     overlap = f", Dice {chosen.overlap:g}" if chosen.overlap else ""
     return f"{chosen.pixels} pixels of {' and '.join(limits)}{overlap}"
-
-
-def check_pictures(
-    scopes: Iterable[Scope | Evaluator], rows: Iterable[Mapping[str, Any]], cut: Cut
-) -> None:
-    """Raise BadInput if a scope has no picture in any case; rows: all pictures."""
-    pictured = {row["scope"] for row in rows}
-    for scope in scopes:
-        if scope.pictures and scope.name not in pictured:
-            rule = "" if cut.slices is None else f" with {_filter_text(cut.slices)}"
-            raise BadInput(
-                f"--scopes {scope.name}: expected {scope.name} that show something{rule} in at least one case, found none. Change --slices, or check the mask."
-            )

@@ -28,9 +28,6 @@ from voxlate.scans.images.units import unit_of
 
 BONE = "bone"
 TISSUES = ("air", "fat", "soft_tissue", BONE)
-THIRDS = ("low", "middle", "high")
-# The skulls of 21 label maps are 150 to 233 mm high with the vertebrae below, up to 209 mm deep and 150 mm wide.
-HEAD_MM, WIDEST_MM = 90.0, 230.0
 FEWEST_VOXELS = 8  # on each side of a distance of surfaces: stray voxels show no surface
 NAMED = (None, WHOLE_MASK, "body", "brain", "cohort")  # masks that are no files
 SMALLEST_LESION = 4  # voxels; smaller pieces do not count
@@ -54,18 +51,6 @@ def tissues_for(modality: str, unit: str, taken: Collection[str]) -> list[Region
         for region in tissue_regions(modality)
         if region.name in TISSUES and region.name not in taken
     ]
-
-
-def thirds(bone: Bool, spacing_mm: Sequence[float]) -> dict[str, slice]:
-    """The slices of the lower, middle and upper third of bone [D, H, W] of the size of a head's; none of other bodies."""
-    if not bone.any():
-        return {}
-    ends = box_around(bone)
-    height, *wide = (mm * (end - first) for mm, (first, end) in zip(spacing_mm, ends))
-    if height < HEAD_MM or max(wide) > WIDEST_MM:
-        return {}
-    borders = np.linspace(*ends[0], 4).round().astype(int).tolist()
-    return {name: slice(*pair) for name, pair in zip(THIRDS, itertools.pairwise(borders))}
 
 
 def find_region(
@@ -126,9 +111,6 @@ def region_scores(
     }
     if overlap is not None:
         scores["dice"] = dice(inside, overlap)
-        if region.name == BONE and region.tissue:
-            for third, part in thirds(inside, spacing_mm).items():
-                scores[f"dice_{third}"] = dice(inside[part], overlap[part])
         scores["volume"] = voxel_ml * float(overlap.sum())
         scores["volume_error"] = abs(scores["volume"] - scores["truth_volume"])
         # Between two thresholds lies a shell around other tissues, whose surfaces say little; air has no end.

@@ -4,8 +4,9 @@ import io
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
+from pandas import DataFrame
 from rich import table as rich_table
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.text import Text
@@ -15,17 +16,15 @@ from voxlate.base.groups import grouped
 from voxlate.base.messages import Message, read_messages, summarise, worst_grade
 from voxlate.base.statistics import RESAMPLES
 from voxlate.evaluation.scoring.interval_scores import describe_coverage
-from voxlate.evaluation.scoring.metrics import LPIPS, METRIC_OF, SSIM, Metric, metrics_of
-from voxlate.evaluation.scoring.score_frame import ScoreFrame
+from voxlate.evaluation.scoring.metrics import METRIC_OF, Metric, metrics_of
 from voxlate.evaluation.scoring.scored_regions import BONE
-from voxlate.training.verdict import SYNTHESIS
+from voxlate.training.verdict import SYNTHESIS, Verdict
 
 Part = Mapping[str, Any]  # of a section
 Which = Literal["all", "main"]
 
 NARROWEST = 13  # width of a method's column, which fits 0.994 ± 0.001
 # These metrics are printed without --all.
-OF_BONE = ("dice", "surface_95", "dice_low", "dice_middle", "dice_high")
 MAIN = (
     "mae",
     "psnr",
@@ -34,12 +33,44 @@ MAIN = (
     "mae_bound",
     "mae_bound_held",
     "whole.mae",
-    *(f"{BONE}.{key}" for key in OF_BONE),
+    f"{BONE}.dice",
+    f"{BONE}.surface_95",
 )
 OF_ONE = "Scores of one case"
-TITLE = "Scores: mean ± sd over cases; below, the 95 % interval of the mean"
+TITLE = "Scores: mean ± sd over patients; below, the 95 % interval of the mean"
 BEST = "best naive baseline"  # the second column of the short table
 FEW = 4  # notes on cases that are printed without --all
+
+
+class Values(Protocol):
+    """What of scores a table shows (see scores.Scores)."""
+
+    @property
+    def header(self) -> Mapping[str, Any]: ...
+
+    @property
+    def parts(self) -> Mapping[str, Part]: ...
+
+    @property
+    def means(self) -> Mapping[str, Mapping[str, Mapping[str, Any]]]: ...
+
+    @property
+    def folds(self) -> Mapping[str, Mapping[str, Any]]: ...
+
+    @property
+    def metrics(self) -> Mapping[str, Metric]: ...
+
+    @property
+    def patients(self) -> Mapping[str, str]: ...
+
+    @property
+    def known(self) -> Collection[str]: ...
+
+    @property
+    def verdicts(self) -> Sequence[Verdict]: ...
+
+    @property
+    def keyed(self) -> DataFrame: ...
 
 
 @dataclass(frozen=True)
@@ -142,7 +173,7 @@ def metric_lines(
     }
 
 
-def score_tables(scores: ScoreFrame, which: Which = "all") -> Tables:
+def score_tables(scores: Values, which: Which = "all") -> Tables:
     """The scores, mean ± sd over cases: a column for the synthesis and for each naive baseline.
 
     which: "main" has the main and the requested scores of the synthesis and of the best naive baseline alone, whose name
@@ -191,7 +222,7 @@ def is_main(metric: Metric, standard: Collection[str]) -> bool:
     return metric.key in MAIN or on_request or metric.pooled or metric.key == "lpips"
 
 
-def fold_lines(scores: ScoreFrame) -> list[str]:
+def fold_lines(scores: Values) -> list[str]:
     """A line for each section of a cross-validation: mean ± sd over the means of its folds."""
     lines = []
     for name, summaries in scores.folds.items():
@@ -205,10 +236,10 @@ def fold_lines(scores: ScoreFrame) -> list[str]:
     return lines
 
 
-def caption(scores: ScoreFrame, which: Which = "all") -> list[str]:
+def caption(scores: Values, which: Which = "all") -> list[str]:
     """The caption of a table: ranges, masks, numbers of cases, and what restricts the scores.
 
-    which: "main" leaves out the conventions and origins, and all but a few notes.
+    which: "main" leaves out the conventions, and all but a few notes.
     """
     is_all = which == "all"
     header = scores.header
@@ -218,8 +249,7 @@ def caption(scores: ScoreFrame, which: Which = "all") -> list[str]:
         lines.append(f"{range_note(name, part)}{rule}; mask: {part['mask']}.")
     lines += [*_on_sections(scores), *map(str, summarise(read_messages(header, "messages")))]
     hidden = () if is_all else header.get("standard", ())
-    for key in "scopes", "regions":
-        rules = header.get(key, {})
+    for rules in (header.get("scopes", {}), header.get("regions", {})):
         lines += [f"{name}: {rule}." for name, rule in rules.items() if name not in hidden]
     cases_of = grouped(
         (note.removesuffix("."), case)
@@ -227,14 +257,23 @@ def caption(scores: ScoreFrame, which: Which = "all") -> list[str]:
         for case, note in header.get(key, {}).items()
     )
     notes = [f"{', '.join(cases)}: {note}." for note, cases in cases_of.items()]
+    warnings = header.get("scan_warnings", {})
     if is_all:
         lines += [*map(str, truth_messages(scores)), *_conventions(scores), *notes]
+        for case in warnings:
+            lines.append(f"{case}: {' '.join(map(str, read_messages(warnings, case)))}")
     else:
-        lines += [*_counts(header), *notes[:FEW]]
+        warned = [case for case in warnings if worst_grade(read_messages(warnings, case)) != "note"]
+        if warned:
+            cases = f"{plural(len(warned), 'case')} ({first_of(warned)})"
+            lines.append(f"synth warned of {cases}: --all prints why.")
+        lines += notes[:FEW]
+    if without := header.get("without_truth"):
+        lines.append(f"Without truth, not scored: {first_of(without)}.")
     return [*filter(None, lines)]
 
 
-def _on_sections(scores: ScoreFrame) -> Iterator[str]:
+def _on_sections(scores: Values) -> Iterator[str]:
     """Intervals that hold too little or were fitted on these cases, clipped truths, and single patients."""
     header = scores.header
     coverages = [one["coverage"] for one in header.get("calibrations", ())]
@@ -255,42 +294,18 @@ def _on_sections(scores: ScoreFrame) -> Iterator[str]:
         yield f"{len(calibrated_on)} of {len(scores.patients)} cases were used for the calibration: their coverage is no test."
 
 
-def _counts(header: Part) -> Iterator[str]:
-    """The numbers of images without truth, and of cases of which the synthesis warned."""
-    if without := header.get("without_truth"):
-        yield f"Without truth, not scored: {plural(len(without), 'image')}."
-    warnings = header.get("scan_warnings", {})
-    warned = [case for case in warnings if worst_grade(read_messages(warnings, case)) != "note"]
-    if warned:
-        yield f"synth warned of {plural(len(warned), 'case')} ({first_of(warned)}): --all prints why."
-
-
-def _conventions(scores: ScoreFrame) -> Iterator[str]:
-    """The conventions of the metrics, the origin of baselines, images that are not scored, and warnings of single cases."""
-    header = scores.header
-    first = next(iter(scores.parts.values()))
-    yield f"Intervals: 95 % bootstrap percentile, {RESAMPLES} resamples over patients, seed {header['seed']}."
-    low = "; values measured from zero" if first["ssim_from"] == "zero" else ""
-    yield f"SSIM: {SSIM}whole windows only{low}. Gradient: 1 right, below blur, above noise."
-    if first["lpips"]:
-        yield f"LPIPS: {first['lpips']}; {LPIPS}."
-    for part in scores.parts.values():
-        if features := part["features"]:
-            yield f"Distances: {features['name']}; {features['dimensions']} numbers a slice, {features['images']} axial slices pooled; too high with few images, so they compare only between equal numbers; ∞ needs {features['images_for_limit']}."
-    yield from map(describe_coverage, header.get("calibrations", ()))
-    if numbers := header.get("naive_cases"):
-        counts = ", ".join(f"{count} ({name})" for name, count in numbers.items())
-        yield f"Naive baselines: from {counts} training cases."
-    if without := header.get("without_truth"):
-        yield f"Without truth, not scored: {', '.join(without)}."
-    if missing := not_scored_texts(header.get("not_synthesised", {})):
+def _conventions(scores: Values) -> Iterator[str]:
+    """How many voxels become one number in each metric, and how many patients an interval."""
+    yield f"Intervals: 95 % bootstrap percentile, {RESAMPLES} resamples over patients, seed {scores.header['seed']}."
+    yield from map(describe_coverage, scores.header.get("calibrations", ()))
+    for metric in METRIC_OF.values():
+        if metric.key in scores.known and metric.in_table:
+            yield f"{metric.label}: {metric.reduction}."
+    if missing := not_scored_texts(scores.header.get("not_synthesised", {})):
         yield f"Not scored: {'; '.join(missing)}."
-    warnings = header.get("scan_warnings", {})
-    for case in warnings:
-        yield f"{case}: {' '.join(map(str, read_messages(warnings, case)))}"
 
 
-def training_note(scores: ScoreFrame) -> str:
+def training_note(scores: Values) -> str:
     """A sentence on the scored cases that were in the model's training; "" if none is known."""
     return not_held_out(len(scores.header.get("trained_on", [])), len(scores.patients))
 
@@ -303,7 +318,7 @@ def not_held_out(trained: int, scored: int) -> str:
     return f"{trained} of {cases} in the model's training (by name), so their scores are not held-out scores."
 
 
-def truth_messages(scores: ScoreFrame) -> list[Message]:
+def truth_messages(scores: Values) -> list[Message]:
     """A message for each kind of truth that cannot be that of its image, with the cases."""
     return read_messages(scores.header, "truth_messages")
 
