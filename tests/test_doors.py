@@ -25,7 +25,7 @@ import voxlate
 voxlate.train("auto", "PREPARED", "RUN", minuts=3)
 voxlate.prepare("COHORT", "PREPARED", resample="yes")
 voxlate.synthesise("RUN", "COHORT", "OUT", sampels=3)
-voxlate.synthesise("RUN", {"t1": "a.nii"}, Path("OUT"), samples=3, overlap=0.25, dicom="TO")
+voxlate.synthesise("RUN", {"t1": "a.nii"}, Path("OUT"), samples=3, set={"overlap": 0.25}, dicom="TO")
 """
 MYPY = """
 [mypy]
@@ -44,7 +44,7 @@ FUNCTIONS = {
 }
 # What shows a result, is another function (survey), or has another name (out, run).
 NOT_IN_PYTHON = {"mcp": {"folders", "write"}, "prepare": {"dry_run"}, "export": {"path"}}
-ONLY_IN_PYTHON = {"cases", "keys", "options", "progress", "run", "to", "token"}
+ONLY_IN_PYTHON = {"cases", "options", "progress", "run", "to", "token"}
 SHOWN = {"as_json", "verbose", "everything"}
 # Arguments that other fields of a form give, places of the machine, code, networks, workers, and what the page chooses.
 LAYOUT = "pattern manifest preset patients allow_outside exclude max_volume"

@@ -31,7 +31,6 @@ from voxlate.scans.images.grid import Volume as Volume
 from voxlate.scans.layout_options import Layout
 from voxlate.scans.prepare_options import PrepareOptions as PrepareOptions
 from voxlate.scans.survey import Survey
-from voxlate.science.diffusion.windows import Windows
 from voxlate.synthesis.exported import Description
 from voxlate.synthesis.model import Model
 from voxlate.synthesis.synth_options import CheckOptions as CheckOptions
@@ -658,22 +657,6 @@ def synthesise(
     executor: Literal["local", "ray"] | None = None,
     workers: int | None = None,
     address: str | None = None,
-    gradient_ratio: float | None = ...,
-    overlap: float = ...,
-    precision: Literal["auto", "bfloat16", "float32"] = ...,
-    mirror: bool = ...,
-    peaks: bool = ...,
-    peak_shares: dict[str, float] = ...,
-    r: float = ...,
-    correctors: int = ...,
-    rtol: float = ...,
-    atol: float = ...,
-    temperature: float = ...,
-    grid: Literal["t", "log_snr", "early_heavy", "index"] | None = ...,
-    windows: Mapping[str, Any] | Windows | None = ...,
-    start: float = ...,
-    end: float | None = ...,
-    close: bool | None = ...,
 ) -> Syntheses:
     """Synthesise the target modalities of a case or a cohort.
 
@@ -726,7 +709,7 @@ def synthesise(
         address: Ray cluster: HOST:PORT or auto.
 
     Scans may be paths, Volumes, nibabel images, or pairs of an array (NumPy, torch) [x, y, z] and its affine (to RAS
-    millimetres), by modality. Keywords may be other keys of the recipe's synth table.
+    millimetres), by modality.
 
     Returns:
         Syntheses: The `cases` that were synthesised, their `folders`, the reason of each case that was `left_out`, and
@@ -795,22 +778,6 @@ def synthesize(
     executor: Literal["local", "ray"] | None = None,
     workers: int | None = None,
     address: str | None = None,
-    gradient_ratio: float | None = ...,
-    overlap: float = ...,
-    precision: Literal["auto", "bfloat16", "float32"] = ...,
-    mirror: bool = ...,
-    peaks: bool = ...,
-    peak_shares: dict[str, float] = ...,
-    r: float = ...,
-    correctors: int = ...,
-    rtol: float = ...,
-    atol: float = ...,
-    temperature: float = ...,
-    grid: Literal["t", "log_snr", "early_heavy", "index"] | None = ...,
-    windows: Mapping[str, Any] | Windows | None = ...,
-    start: float = ...,
-    end: float | None = ...,
-    close: bool | None = ...,
 ) -> Syntheses:
     """Synthesise the target modalities of a case or a cohort.
 
@@ -863,7 +830,7 @@ def synthesize(
         address: Ray cluster: HOST:PORT or auto.
 
     Scans may be paths, Volumes, nibabel images, or pairs of an array (NumPy, torch) [x, y, z] and its affine (to RAS
-    millimetres), by modality. Keywords may be other keys of the recipe's synth table.
+    millimetres), by modality.
 
     Returns:
         Syntheses: The `cases` that were synthesised, their `folders`, the reason of each case that was `left_out`, and

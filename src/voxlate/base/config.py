@@ -335,14 +335,12 @@ def _place(loc: Sequence[Any], values: Any) -> list[str]:
     """The place of an error as users write it: pydantic puts the kind of a table into it."""
     place = []
     for part in loc:
-        table = isinstance(values, Mapping)
-        if table and part not in values and values.get("kind") == part:
+        held = dict(enumerate(values)) if isinstance(values, list) else values
+        is_table = isinstance(held, Mapping)
+        if is_table and part not in held and held.get("kind") == part:
             continue
         place.append(str(part))
-        if table:
-            values = values.get(part)
-        elif isinstance(values, list) and isinstance(part, int):
-            values = values[part]
+        values = held.get(part) if is_table else None
     return place
 
 
