@@ -17,7 +17,7 @@ from rows import every_row, slow
 from voxlate.commands.agents import CLOSED, NEVER, Tools, bounded
 from voxlate.commands.api.entry import COMMANDS, HOMES, commands
 from voxlate.commands.api.progress import Reporter
-from voxlate.commands.cli.commands import command_line
+from voxlate.commands.cli.flags import command_line
 
 SOURCE = Path(__file__).parents[1] / "src"
 USER = """
@@ -45,7 +45,7 @@ FUNCTIONS = {
 # What shows a result, is another function (survey), or has another name (out, run).
 NOT_IN_PYTHON = {"mcp": {"folders", "write"}, "prepare": {"dry_run"}, "export": {"path"}}
 ONLY_IN_PYTHON = {"cases", "options", "progress", "run", "to", "token"}
-SHOWN = {"as_json", "verbose", "everything"}
+SHOWN = {"as_json", "debug", "verbose", "everything"}
 # Arguments that other fields of a form give, places of the machine, code, networks, workers, and what the page chooses.
 LAYOUT = "pattern manifest preset patients allow_outside exclude max_volume"
 WORKERS = "executor workers address"

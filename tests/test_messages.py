@@ -24,7 +24,7 @@ from voxlate.base.messages import (
 )
 from voxlate.checks.check_table import COMPARE, OR, ask, table
 from voxlate.checks.reference import numbers
-from voxlate.commands.cli.printed_messages import keep_messages
+from voxlate.commands.cli.terminal import keep_messages
 
 DYNAMIC = "truth-"  # codes that are put together from the kind of a fault
 

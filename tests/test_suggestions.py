@@ -51,11 +51,6 @@ def test_an_unknown_option_is_answered_with_the_nearest(typed, option, meant):
     assert f"No such option: {option} (Possible options: {meant}" in refusal
 
 
-def test_a_file_whose_name_begins_with_a_dash_is_told_from_an_option(typed, tmp_path):
-    (tmp_path / "-scan.nii.gz").touch()
-    assert typed("info -scan.nii.gz").refusal.endswith("Write ./-scan.nii.gz.")
-
-
 @every_row("word", ["none", "unset", '"none"'])
 def test_an_optional_key_is_unset_by_name_where_none_is_no_choice_and_a_key_is_not_needed(word):
     optional = ("synth.grid", "synth.end", "stages.regression.train.workers")

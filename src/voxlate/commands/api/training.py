@@ -12,7 +12,6 @@ from rich.text import Text
 from voxlate.base.errors import BadInput
 from voxlate.base.groups import grouped
 from voxlate.base.option import AllowCode, MainOption, Object
-from voxlate.commands.api.console import out as terminal
 from voxlate.commands.api.entry import (
     RUN,
     Address,
@@ -24,6 +23,7 @@ from voxlate.commands.api.entry import (
     Run,
 )
 from voxlate.commands.api.progress import Reporter
+from voxlate.commands.api.progress import out as terminal
 from voxlate.evaluation.calibrate_options import CalibrateOptions
 from voxlate.training.training_options import (
     AUTO,
