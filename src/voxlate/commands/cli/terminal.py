@@ -154,9 +154,7 @@ def keep_messages(
         if more:
             note(f"{plural(more, 'further note')}: see {folder}/{FILE}, or give --verbose.")
         if folder is not None and kept and folder.is_dir():
-            lost = write_messages(folder, command, kept, is_done)
-            if lost is not None:
-                note(lost)
+            write_messages(folder, command, kept, is_done)
 
 
 @contextmanager
