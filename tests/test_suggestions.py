@@ -26,6 +26,7 @@ def test_a_modality_alone_finds_the_recipes_with_that_word_and_what_is_near_noth
     assert nearest("xyzzy", names()) == []
     assert did_you_mean("tof", ["t1", "t2f"]) == ""
     assert did_you_mean("T1", ["t1", "t2", "ct"]) == "Did you mean 't1'?"
+    assert did_you_mean("t1,ct", ["t1", "ct", "t1c"]).startswith("Repeat the option")
 
 
 @every_row(
