@@ -29,8 +29,8 @@ from pydantic import (
 from pydantic_core import PydanticCustomError, core_schema
 
 from voxlate.base.errors import BadInput, nearest
-from voxlate.base.lazy import PROVIDERS
 from voxlate.base.option import MOST_NUMBER, UNIONS
+from voxlate.base.optional import PROVIDERS
 
 T = TypeVar("T")
 Counts = tuple[Annotated[int, Field(gt=0)], ...]  # channels of levels, and the like
@@ -194,7 +194,7 @@ class Importable:
 
 @dataclass(frozen=True)
 class Provided:
-    """What another wing provides under a name (see lazy.PROVIDERS); also the annotation of settings of such a class."""
+    """What another wing provides under a name (see optional.PROVIDERS); also the annotation of settings of such a class."""
 
     name: str
 
