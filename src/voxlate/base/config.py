@@ -69,7 +69,8 @@ def settings(cls: type[T]) -> type[T]:
         Small(width=8)
     """
     cls.__pydantic_config__ = STRICT  # type: ignore[attr-defined]
-    cls._unset = model_validator(mode="before")(classmethod(_without_unset))  # type: ignore[attr-defined]
+    unset: Any = classmethod(_without_unset)
+    cls._unset = model_validator(mode="before")(unset)  # type: ignore[attr-defined]
     return dataclass(frozen=True, kw_only=True)(cls)
 
 
@@ -153,7 +154,7 @@ class Importable:
             """Settings of the package."""
             if isinstance(value, source):
                 return value
-            kind = value.get("kind") if isinstance(value, Mapping) else None
+            kind: Any = value.get("kind") if isinstance(value, Mapping) else None
             if kind not in self.homes:
                 tags = {"expected_tags": ", ".join(sorted(self.homes))}
                 raise PydanticCustomError(WRONG_KIND if kind else NO_KIND, "is of no kind", tags)

@@ -160,11 +160,9 @@ def keep_messages(
 @contextmanager
 def in_sentences() -> Iterator[None]:
     """Say what libraries warn of while a command runs."""
-    shown, warnings.showwarning = warnings.showwarning, show_warning
-    try:
+    with warnings.catch_warnings():  # which gives back what shows them
+        warnings.showwarning = show_warning  # type: ignore[assignment]
         yield
-    finally:
-        warnings.showwarning = shown
 
 
 def show_warning(said: Warning | str, category: type[Warning], *place: Any) -> None:
