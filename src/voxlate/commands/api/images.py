@@ -431,24 +431,14 @@ def check(run: Runs, inputs: Inputs, *, options: CheckOptions, progress: Reporte
 def _checks(selected: "Selection", progress: Reporter) -> Checks:
     """The verdict on each case that was found."""
     left_out, cases = {}, []
-    several = len(selected.scans) > 1
-    of_model = selected.model.missing_checks if several else []
-    for said in of_model:
-        progress.say(said)
     for number, scans in enumerate(selected.scans):
         progress.step("cases", number, len(selected.scans))
         try:
             cases.append(check_case(selected.model, scans))
         except BadInput as error:
-            if not several:
+            if len(selected.scans) == 1:
                 raise
             left_out[scans.case] = str(error)
-        else:
-            if several:  # what was found is not lost when the command is stopped
-                own = [said for said in cases[-1].messages if said not in of_model]
-                why = " ".join(said.text for said in own if said.grade != "note")
-                grade = worst_grade(own)
-                progress.say(message("checked", why or "fits.", grade=grade, case=scans.case))
     return Checks(cases, {**selected.lacking, **left_out})
 
 
