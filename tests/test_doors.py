@@ -200,12 +200,6 @@ def test_an_agent_gets_no_place_outside_its_folders_no_network_and_no_code(
     assert not (inner / "out").exists()
 
 
-def test_a_number_that_json_has_as_a_text_in_a_table_is_refused_by_its_key():
-    given = {"run": "run", "inputs": "t1.nii.gz", "set": {"overlap": "0.25"}}
-    with refuses(r"^set\.overlap: "):
-        Tools([Path.cwd()], True).call("synth", given, Reporter(lambda *_: None))
-
-
 def test_an_agent_that_may_write_prepares_a_cohort(cohort, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     given = {"root": "cohort", "out": "made", "audit": False, "shares": [4, 1, 1]}

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from voxlate.base.errors import BadInput, first_of
+from voxlate.base.errors import BadInput
 from voxlate.base.messages import OwnWarning
 from voxlate.base.optional import Package
 
@@ -68,7 +68,9 @@ def download(run: Path | str) -> Path:
             )
         )
         if not (folder / "weights.safetensors").is_file():
-            raise _no_model(address, repo, folder.name)
+            raise BadInput(
+                f"{address}: expected a model that voxlate push wrote (weights.safetensors), found none in the repository. Check its name."
+            )
     if COMMIT.fullmatch(revision) and revision != folder.name:
         raise BadInput(
             f"{address}: expected the commit of this hash, found {folder.name}. Do not use it: the hub or its cache is not what it seems."
@@ -135,12 +137,3 @@ def first_line(text: str | None) -> str:
     line = (text or "").strip().partition("\n")[0][:200]
     token = huggingface_hub.get_token()
     return line.replace(token, "…") if token else line
-
-
-def _no_model(address: str, repo: str, commit: str) -> BadInput:
-    """The error of a repository without weights of voxlate, which names what is there instead."""
-    names = sorted(huggingface_hub.HfApi(server()).list_repo_files(repo, revision=commit))
-    files = [name for name in names if not name.startswith(".")]
-    return BadInput(
-        f"{address}: expected a model that voxlate push wrote (weights.safetensors), found {first_of(files, 5) or 'no file'}, which voxlate does not read. Check the repository."
-    )
