@@ -10,14 +10,12 @@ import inspect
 import re
 import types
 from collections.abc import Callable
-from dataclasses import is_dataclass
 from pathlib import Path
 from textwrap import indent
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import voxlate
-from voxlate.base.option import Object, field_types, members
-from voxlate.training.recipe.settings import Synthesis
+from voxlate.base.option import Object, field_types
 
 STUB = Path(voxlate.__file__).with_suffix(".pyi")
 HEAD = '''"""Written by release/stub.py: the commands, with each option as a typed keyword."""
@@ -61,11 +59,6 @@ def _definition(name: str, value: Any) -> str:
         elif parameter.name not in ("options", "progress"):
             hint = own[parameter.name].annotation
         parameters.append(_parameter(parameter.name, hint, default))
-    if name.startswith("synthesi"):  # takes all keys of a recipe's synth table
-        for key, hint in field_types(Synthesis).items():
-            if key not in keywords:
-                table = "Mapping[str, Any] | " if _is_settings(hint) else ""
-                parameters.append(f"{key}: {table}{_source(hint)} = ...")
     lines = "".join(f"    {parameter},\n" for parameter in parameters)
     doc = indent(inspect.cleandoc(value.__doc__).replace("\\", "\\\\"), "    ").strip()
     head = f"def {name}(\n{lines}) -> {_returned(value, signature.return_annotation)}:"
@@ -98,11 +91,6 @@ def _parameter(name: str, hint: Any, default: Any) -> str:
     if default is inspect.Parameter.empty:
         return f"{name}: {typed}"
     return f"{name}: {typed} = {_value(default) if isinstance(default, PLAIN) else '...'}"
-
-
-def _is_settings(hint: Any) -> bool:
-    """Whether a key of a recipe holds a table."""
-    return any(map(is_dataclass, members(hint)))
 
 
 def _value(value: Any) -> str:

@@ -17,7 +17,7 @@ from rows import every_row, slow
 from voxlate.commands.agents import CLOSED, NEVER, Tools, bounded
 from voxlate.commands.api.entry import COMMANDS, HOMES, commands
 from voxlate.commands.api.progress import Reporter
-from voxlate.commands.cli.commands import command_line
+from voxlate.commands.cli.flags import command_line
 
 SOURCE = Path(__file__).parents[1] / "src"
 USER = """
@@ -25,7 +25,7 @@ import voxlate
 voxlate.train("auto", "PREPARED", "RUN", minuts=3)
 voxlate.prepare("COHORT", "PREPARED", resample="yes")
 voxlate.synthesise("RUN", "COHORT", "OUT", sampels=3)
-voxlate.synthesise("RUN", {"t1": "a.nii"}, Path("OUT"), samples=3, overlap=0.25, dicom="TO")
+voxlate.synthesise("RUN", {"t1": "a.nii"}, Path("OUT"), samples=3, set={"overlap": 0.25}, dicom="TO")
 """
 MYPY = """
 [mypy]
@@ -44,8 +44,8 @@ FUNCTIONS = {
 }
 # What shows a result, is another function (survey), or has another name (out, run).
 NOT_IN_PYTHON = {"mcp": {"folders", "write"}, "prepare": {"dry_run"}, "export": {"path"}}
-ONLY_IN_PYTHON = {"cases", "keys", "options", "progress", "run", "to", "token"}
-SHOWN = {"as_json", "verbose", "everything"}
+ONLY_IN_PYTHON = {"cases", "options", "progress", "run", "to", "token"}
+SHOWN = {"as_json", "debug", "verbose", "everything"}
 # Arguments that other fields of a form give, places of the machine, code, networks, workers, and what the page chooses.
 LAYOUT = "pattern manifest preset patients allow_outside exclude max_volume"
 WORKERS = "executor workers address"
@@ -198,12 +198,6 @@ def test_an_agent_gets_no_place_outside_its_folders_no_network_and_no_code(
     with refuses():
         Tools([inner], write=True).call("synth", given, Reporter(lambda *_: None))
     assert not (inner / "out").exists()
-
-
-def test_a_number_that_json_has_as_a_text_in_a_table_is_refused_by_its_key():
-    given = {"run": "run", "inputs": "t1.nii.gz", "set": {"overlap": "0.25"}}
-    with refuses(r"^set\.overlap: "):
-        Tools([Path.cwd()], True).call("synth", given, Reporter(lambda *_: None))
 
 
 def test_an_agent_that_may_write_prepares_a_cohort(cohort, tmp_path, monkeypatch):

@@ -15,7 +15,7 @@ from rows import every_row
 from sources import files, nodes, text_of
 from voxlate.base.errors import BadInput
 from voxlate.base.files import write_json
-from voxlate.commands.cli.typer_app import app
+from voxlate.commands.cli.terminal import app
 from voxlate.page.jobs import Kind
 from voxlate.page.work import do_job
 from voxlate.training import recipe as recipes

@@ -1,7 +1,6 @@
 """Messages: one table of codes, grades that no text changes, and few lines."""
 
 import ast
-import json
 import re
 
 import generate
@@ -24,7 +23,7 @@ from voxlate.base.messages import (
 )
 from voxlate.checks.check_table import COMPARE, OR, ask, table
 from voxlate.checks.reference import numbers
-from voxlate.commands.cli.printed_messages import keep_messages
+from voxlate.commands.cli.terminal import keep_messages
 
 DYNAMIC = "truth-"  # codes that are put together from the kind of a fault
 
@@ -175,14 +174,3 @@ def test_a_command_prints_few_lines_and_keeps_every_message(tmp_path, capfd):
                 say(one)
         assert len(capfd.readouterr().err.splitlines()) == count
         assert len((tmp_path / FILE).read_text().splitlines()) == len(said)
-
-
-def test_a_damaged_file_of_messages_is_begun_anew_which_is_said(tmp_path, capsys):
-    (tmp_path / FILE).write_text('{"command": "prepare", "code"\n')
-    with keep_messages(tmp_path, "synth", verbose=False) as say:
-        say(message("plan", "A key."))
-    assert "had lines that are no messages, and is begun anew" in " ".join(
-        capsys.readouterr().err.split()
-    )
-    lines = [json.loads(line) for line in (tmp_path / FILE).read_text().splitlines()]
-    assert [line["code"] for line in lines] == ["plan", "messages-lost"]

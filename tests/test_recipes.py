@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from refusals import refuses
-from voxlate.commands.api.explain import explain
+from voxlate.commands.api.choosing import explain
 from voxlate.science.batch import Batch
 from voxlate.science.diffusion.noise import Noise
 from voxlate.training import recipe as recipes

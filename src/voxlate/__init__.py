@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from voxlate.base.lazy import PROVIDERS, names_of_stub
+from voxlate.base.optional import PROVIDERS, names_of_stub
 
 # torch reads this once, when it is imported
 os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")

@@ -31,7 +31,6 @@ from voxlate.scans.images.grid import Volume as Volume
 from voxlate.scans.layout_options import Layout
 from voxlate.scans.prepare_options import PrepareOptions as PrepareOptions
 from voxlate.scans.survey import Survey
-from voxlate.science.diffusion.windows import Windows
 from voxlate.synthesis.exported import Description
 from voxlate.synthesis.model import Model
 from voxlate.synthesis.synth_options import CheckOptions as CheckOptions
@@ -47,6 +46,118 @@ from voxlate.training.training_options import PlanOptions as PlanOptions
 from voxlate.training.training_options import TrainOptions as TrainOptions
 
 __version__: str
+
+def list_starters(
+    name: str | None = None,
+    *,
+    check: bool = False,
+) -> list[dict[str, Any]]:
+    """List the weights that come with voxlate, or print one's card.
+
+    Args:
+        name: Starter of which all is printed: its training, scans, scores and limits.
+        check: Check the weights of each starter by its hash and self-test. Default: False.
+
+    Returns:
+        list[dict[str, Any]]: A table for each starter, or for that of the `name`: name, title, source, target, bytes, licence,
+            parameters and card.
+
+    Raises:
+        BadInput: an argument, an option or a file is wrong; the message states what was expected, found, and what to do.
+        BadInput: no starter has the `name`; or with `check`, a starter whose weights or output differ from its card, or no
+            installed starter.
+
+    Example:
+        >>> import voxlate
+        >>> "starter:head-mr-to-ct" in [starter["name"] for starter in voxlate.list_starters()]
+        True
+    """
+
+
+def plan(
+    data: Path | str,
+    options: PlanOptions | None = None,
+    *,
+    out: Path | str | None = None,
+    progress: bool | Callable[..., None] | Reporter = True,
+    minutes: float | None = None,
+    memory: str | float | None = None,
+    mode: Literal["both", "mean", "samples"] | None = None,
+    source: Sequence[str] | str = (),
+    target: Sequence[str] | str = (),
+    any_source: Sequence[str] | str = (),
+    unpaired: bool = False,
+    from_scratch: bool = False,
+    device: str = "auto",
+) -> Plan:
+    """Choose a recipe for a prepared cohort, and explain it.
+
+    The plan depends on the cohort, the training time and the memory.
+    A few training steps are timed on this machine. Where a starter fits, networks compete for a tenth of the minutes.
+
+    Args:
+        data: Prepared cohort.
+        out: TOML file of the recipe.
+        progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
+        options: PlanOptions, whose fields, listed below, may also be given by name.
+        minutes: Training time on this machine. Default: 60.
+        memory: Memory of the training, such as 8GB. Default: most of the free memory.
+        mode: Prediction of the model: mean (a regression), both (also a sharp image), or samples (also samples, which show what is uncertain).
+        source: Input modality. One or a list.
+        target: Modality to synthesise. One or a list.
+        any_source: MR contrast that may be the input, in place of source: the model takes any one of them. One or a list, or with commas.
+        unpaired: Plan training without pairs where no case has both source and target. Default: False.
+        from_scratch: Begin from random weights even where a starter fits. Default: False.
+        device: Device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps or xpu. Default: 'auto'.
+
+    Returns:
+        Plan: The recipe as `tables`, the fact and the reason of each key (`why`, `rows`), the predicted `seconds` and `memory` (bytes), and
+            `change` and `save`.
+
+    Raises:
+        BadInput: an argument, an option or a file is wrong; the message states what was expected, found, and what to do.
+        BadInput: the cohort is not prepared or has no such modality; minutes or memory do not suffice; or `out` exists.
+
+    Example:
+        >>> import voxlate
+        >>> plan = voxlate.plan("PREPARED", minutes=1, mode="mean", from_scratch=True, progress=False)
+        >>> plan.tables["data"]["source"], "net.width" in plan.why
+        (['t1'], True)
+    """
+
+
+def recipes(
+    name: str | None = None,
+    *,
+    paper: str | None = None,
+    cohort: Path | str | None = None,
+    allow_code: bool = False,
+) -> list[dict[str, Any]] | dict[str, Any]:
+    """List the shipped recipes to start from by source and target, or those of a paper, or print one.
+
+    Args:
+        name: Recipe to print, with the default and the meaning of every key.
+        paper: Paper whose recipes are listed: its system, baselines and ablations; all: every recipe.
+        cohort: Prepared cohort for which recipes are ranked, or refused with a reason.
+        allow_code: Import and run the model's own Python code. Default: False.
+
+    Returns:
+        list[dict[str, Any]] | dict[str, Any]: Without a `name` or `cohort` a list of tables with the name, title, paper, source and target of each recipe; of a
+            `name` the recipe with all its keys; for a `cohort` a list of tables, the fitting recipes first, whose `against`
+            states why others do not fit.
+
+    Raises:
+        BadInput: an argument, an option or a file is wrong; the message states what was expected, found, and what to do.
+        BadInput: the recipe or paper is unknown; it names code without allow_code; or the cohort is not prepared.
+
+    Example:
+        >>> import voxlate
+        >>> voxlate.recipes("t1_to_t2_brain")["data"]["target"]
+        ['t2']
+        >>> "phantom_t1_to_ct" in {recipe["name"] for recipe in voxlate.recipes()}
+        True
+    """
+
 
 def info(
     path: Path | str,
@@ -334,7 +445,7 @@ def demo(
         progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
 
     Returns:
-        Demo: The `compared` scores, the report `pages`, a `picture`, and a `sentence` that sums them up.
+        Demo: The `compared` scores, the `errors` of three predictions and of the best naive baseline, the report `pages`, and a `picture`.
 
     Raises:
         BadInput: an argument, an option or a file is wrong; the message states what was expected, found, and what to do.
@@ -658,22 +769,6 @@ def synthesise(
     executor: Literal["local", "ray"] | None = None,
     workers: int | None = None,
     address: str | None = None,
-    gradient_ratio: float | None = ...,
-    overlap: float = ...,
-    precision: Literal["auto", "bfloat16", "float32"] = ...,
-    mirror: bool = ...,
-    peaks: bool = ...,
-    peak_shares: dict[str, float] = ...,
-    r: float = ...,
-    correctors: int = ...,
-    rtol: float = ...,
-    atol: float = ...,
-    temperature: float = ...,
-    grid: Literal["t", "log_snr", "early_heavy", "index"] | None = ...,
-    windows: Mapping[str, Any] | Windows | None = ...,
-    start: float = ...,
-    end: float | None = ...,
-    close: bool | None = ...,
 ) -> Syntheses:
     """Synthesise the target modalities of a case or a cohort.
 
@@ -726,7 +821,7 @@ def synthesise(
         address: Ray cluster: HOST:PORT or auto.
 
     Scans may be paths, Volumes, nibabel images, or pairs of an array (NumPy, torch) [x, y, z] and its affine (to RAS
-    millimetres), by modality. Keywords may be other keys of the recipe's synth table.
+    millimetres), by modality.
 
     Returns:
         Syntheses: The `cases` that were synthesised, their `folders`, the reason of each case that was `left_out`, and
@@ -795,22 +890,6 @@ def synthesize(
     executor: Literal["local", "ray"] | None = None,
     workers: int | None = None,
     address: str | None = None,
-    gradient_ratio: float | None = ...,
-    overlap: float = ...,
-    precision: Literal["auto", "bfloat16", "float32"] = ...,
-    mirror: bool = ...,
-    peaks: bool = ...,
-    peak_shares: dict[str, float] = ...,
-    r: float = ...,
-    correctors: int = ...,
-    rtol: float = ...,
-    atol: float = ...,
-    temperature: float = ...,
-    grid: Literal["t", "log_snr", "early_heavy", "index"] | None = ...,
-    windows: Mapping[str, Any] | Windows | None = ...,
-    start: float = ...,
-    end: float | None = ...,
-    close: bool | None = ...,
 ) -> Syntheses:
     """Synthesise the target modalities of a case or a cohort.
 
@@ -863,7 +942,7 @@ def synthesize(
         address: Ray cluster: HOST:PORT or auto.
 
     Scans may be paths, Volumes, nibabel images, or pairs of an array (NumPy, torch) [x, y, z] and its affine (to RAS
-    millimetres), by modality. Keywords may be other keys of the recipe's synth table.
+    millimetres), by modality.
 
     Returns:
         Syntheses: The `cases` that were synthesised, their `folders`, the reason of each case that was `left_out`, and
@@ -1215,118 +1294,6 @@ def import_weights(
     Example:
         >>> import voxlate
         >>> run = voxlate.import_weights("xmodality", "adm.safetensors", "RUN")  # doctest: +SKIP
-    """
-
-
-def list_starters(
-    name: str | None = None,
-    *,
-    check: bool = False,
-) -> list[dict[str, Any]]:
-    """List the weights that come with voxlate, or print one's card.
-
-    Args:
-        name: Starter of which all is printed: its training, scans, scores and limits.
-        check: Check the weights of each starter by its hash and self-test. Default: False.
-
-    Returns:
-        list[dict[str, Any]]: A table for each starter, or for that of the `name`: name, title, source, target, bytes, licence,
-            parameters and card.
-
-    Raises:
-        BadInput: an argument, an option or a file is wrong; the message states what was expected, found, and what to do.
-        BadInput: no starter has the `name`; or with `check`, a starter whose weights or output differ from its card, or no
-            installed starter.
-
-    Example:
-        >>> import voxlate
-        >>> "starter:head-mr-to-ct" in [starter["name"] for starter in voxlate.list_starters()]
-        True
-    """
-
-
-def plan(
-    data: Path | str,
-    options: PlanOptions | None = None,
-    *,
-    out: Path | str | None = None,
-    progress: bool | Callable[..., None] | Reporter = True,
-    minutes: float | None = None,
-    memory: str | float | None = None,
-    mode: Literal["both", "mean", "samples"] | None = None,
-    source: Sequence[str] | str = (),
-    target: Sequence[str] | str = (),
-    any_source: Sequence[str] | str = (),
-    unpaired: bool = False,
-    from_scratch: bool = False,
-    device: str = "auto",
-) -> Plan:
-    """Choose a recipe for a prepared cohort, and explain it.
-
-    The plan depends on the cohort, the training time and the memory.
-    A few training steps are timed on this machine. Where a starter fits, networks compete for a tenth of the minutes.
-
-    Args:
-        data: Prepared cohort.
-        out: TOML file of the recipe.
-        progress: True for bars and notes on stderr, False for nothing, or a function (name, done, total, numbers).
-        options: PlanOptions, whose fields, listed below, may also be given by name.
-        minutes: Training time on this machine. Default: 60.
-        memory: Memory of the training, such as 8GB. Default: most of the free memory.
-        mode: Prediction of the model: mean (a regression), both (also a sharp image), or samples (also samples, which show what is uncertain).
-        source: Input modality. One or a list.
-        target: Modality to synthesise. One or a list.
-        any_source: MR contrast that may be the input, in place of source: the model takes any one of them. One or a list, or with commas.
-        unpaired: Plan training without pairs where no case has both source and target. Default: False.
-        from_scratch: Begin from random weights even where a starter fits. Default: False.
-        device: Device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps or xpu. Default: 'auto'.
-
-    Returns:
-        Plan: The recipe as `tables`, the fact and the reason of each key (`why`, `rows`), the predicted `seconds` and `memory` (bytes), and
-            `change` and `save`.
-
-    Raises:
-        BadInput: an argument, an option or a file is wrong; the message states what was expected, found, and what to do.
-        BadInput: the cohort is not prepared or has no such modality; minutes or memory do not suffice; or `out` exists.
-
-    Example:
-        >>> import voxlate
-        >>> plan = voxlate.plan("PREPARED", minutes=1, mode="mean", from_scratch=True, progress=False)
-        >>> plan.tables["data"]["source"], "net.width" in plan.why
-        (['t1'], True)
-    """
-
-
-def recipes(
-    name: str | None = None,
-    *,
-    paper: str | None = None,
-    cohort: Path | str | None = None,
-    allow_code: bool = False,
-) -> list[dict[str, Any]] | dict[str, Any]:
-    """List the shipped recipes to start from by source and target, or those of a paper, or print one.
-
-    Args:
-        name: Recipe to print, with the default and the meaning of every key.
-        paper: Paper whose recipes are listed: its system, baselines and ablations; all: every recipe.
-        cohort: Prepared cohort for which recipes are ranked, or refused with a reason.
-        allow_code: Import and run the model's own Python code. Default: False.
-
-    Returns:
-        list[dict[str, Any]] | dict[str, Any]: Without a `name` or `cohort` a list of tables with the name, title, paper, source and target of each recipe; of a
-            `name` the recipe with all its keys; for a `cohort` a list of tables, the fitting recipes first, whose `against`
-            states why others do not fit.
-
-    Raises:
-        BadInput: an argument, an option or a file is wrong; the message states what was expected, found, and what to do.
-        BadInput: the recipe or paper is unknown; it names code without allow_code; or the cohort is not prepared.
-
-    Example:
-        >>> import voxlate
-        >>> voxlate.recipes("t1_to_t2_brain")["data"]["target"]
-        ['t2']
-        >>> "phantom_t1_to_ct" in {recipe["name"] for recipe in voxlate.recipes()}
-        True
     """
 
 

@@ -7,6 +7,9 @@ from voxlate.clinic.share_options import ListenOptions as ListenOptions
 from voxlate.clinic.share_options import ModelOptions as ModelOptions
 from voxlate.clinic.share_options import PushOptions as PushOptions
 from voxlate.clinic.share_options import ServeOptions as ServeOptions
+from voxlate.commands.api.choosing import list_starters as list_starters
+from voxlate.commands.api.choosing import plan as plan
+from voxlate.commands.api.choosing import recipes as recipes
 from voxlate.commands.api.cohorts import info as info
 from voxlate.commands.api.cohorts import manifest as manifest
 from voxlate.commands.api.cohorts import phantom as phantom
@@ -27,9 +30,6 @@ from voxlate.commands.api.scoring import report as report
 from voxlate.commands.api.training import adapt as adapt
 from voxlate.commands.api.training import calibrate as calibrate
 from voxlate.commands.api.training import import_weights as import_weights
-from voxlate.commands.api.training import list_starters as list_starters
-from voxlate.commands.api.training import plan as plan
-from voxlate.commands.api.training import recipes as recipes
 from voxlate.commands.api.training import train as train
 from voxlate.evaluation.calibrate_options import CalibrateOptions as CalibrateOptions
 from voxlate.evaluation.evaluate_options import CompareOptions as CompareOptions

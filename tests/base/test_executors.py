@@ -14,13 +14,10 @@ from refusals import refuses
 from rows import every_row, slow
 from voxlate.base.errors import BadInput
 from voxlate.base.executors.case_work import Context, InProcess, WorkerDied
-from voxlate.base.executors.choose import choose_executor
-from voxlate.base.executors.local import LocalExecutor
-from voxlate.base.executors.pool import say_crowded
-from voxlate.base.executors.ray_cluster import room
+from voxlate.base.executors.workers import LocalExecutor, choose_executor, room, say_crowded
 from voxlate.base.option import ExecutorOptions
 
-IMPORTS = "from jobs import Stages\nfrom voxlate.base.executors.local import LocalExecutor\n"
+IMPORTS = "from jobs import Stages\nfrom voxlate.base.executors.workers import LocalExecutor\n"
 
 
 def in_case_order(outcomes):

@@ -13,7 +13,7 @@ import pytest
 from rows import every_row, slow
 from scans import contents_of
 from voxlate.base import files
-from voxlate.commands.cli import typer_app as app
+from voxlate.commands.cli import terminal as app
 from voxlate.training.run import Run
 from voxlate.training.weights import load_method, save_weights
 

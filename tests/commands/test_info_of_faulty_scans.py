@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import voxlate
+from refusals import refuses
 from rows import every_row
 from voxlate.anatomy.phantom_cohort import write_cohort
 from voxlate.scans.formats.io import read_volume, write_volume
@@ -69,3 +70,10 @@ def test_info_of_a_ct_series_without_air_doubts_its_unit(ct, tmp_path):
     (guess,) = voxlate.info(shifted)["guessed"]
     assert guess.code == "guess"
     assert "guessed" not in voxlate.info(series)
+
+
+def test_a_web_page_that_was_saved_as_a_scan_is_named_as_one(tmp_path):
+    path = tmp_path / "t1.nii.gz"
+    path.write_text(f"<!DOCTYPE html><html>{' ' * 2000}</html>")
+    with refuses("found a web page"):
+        voxlate.info(path)

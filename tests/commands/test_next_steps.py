@@ -90,13 +90,6 @@ ROWS = [  # recipe, splits, files that are absent, the begin of what train names
     (COMPLETION, HELD_OUT, ["case4/t1"], ".*--split val", None),
     (TRANSLATION, {"case5": "test"}, [], "synth.*--split test", "evaluate OUT"),
     (TRANSLATION, {"case9": "val"}, [], "synth r cohort (?!.*--split)", "evaluate OUT"),
-    (
-        TRANSLATION,
-        {"case2": "val", "case3": "val"},
-        ["case2/t1"],
-        "synth.*case3/t1.nii.gz",
-        "report OUT",
-    ),
 ]
 
 

@@ -43,7 +43,6 @@ PATHS = [
     "/uploads/{name}/names",
     "/uploads/{name}/synthesise",
     "/jobs/{name}",
-    "/jobs/{name}/sheet",
     "/jobs/{name}/cancel",
     "/jobs/{name}/delete",
     "/jobs/{name}/{file}",

@@ -29,7 +29,7 @@ from voxlate.anatomy.phantom_cohort import write_cohort
 from voxlate.anatomy.physics import USUAL, Contrast, PhysicsSettings, Ranges
 from voxlate.anatomy.tissue import INTRACRANIAL, Label
 from voxlate.base.items import BACKGROUND, stable_id
-from voxlate.base.lazy import PROVIDERS
+from voxlate.base.optional import PROVIDERS
 from voxlate.scans.cases.align import Preparation
 from voxlate.scans.cases.axes import lay_out
 from voxlate.scans.cases.case import PreparedCase, prepare_case

@@ -3,4 +3,4 @@
 from typing import Any
 
 core_schema: Any = None
-SchemaValidator: Any = None
+PydanticCustomError: Any = None

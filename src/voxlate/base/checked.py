@@ -1,26 +1,30 @@
 """Values of options and arguments, checked by their declarations: a wrong one is one sentence, which is the same at every door."""
 
-import re
-from collections.abc import Mapping, Sequence
-from typing import Any, get_args, get_origin
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
 
 from pydantic import ValidationError
 
 from voxlate.base.config import adapter, converted
 from voxlate.base.errors import BadInput
-from voxlate.base.option import ARGUMENT, PYTHON, field_types, flag_of, option_of, text_type
+from voxlate.base.option import (
+    ARGUMENT,
+    PYTHON,
+    Object,
+    field_types,
+    flag_of,
+    members,
+    option_of,
+)
 
 LONGEST = 60  # characters of a value in a message
-WORDS = {  # pydantic's, and ours
-    "a valid boolean": "True or False",
-    "a valid dictionary": "a table",
-    "a valid integer": "a whole number",
-    "a valid mapping": "a table",
-    "a valid number": "a number",
-    "a valid path": "a path",
-    "a valid string": "a text",
-    "an instance of Sequence": "a list",
-    "String should have at least 1 character": "a text that is not empty",
+WORDS = {
+    bool: "True or False",
+    int: "a whole number",
+    float: "a number",
+    str: "a text",
+    Path: "a path",
 }
 
 
@@ -34,17 +38,14 @@ def checked(table: Any, given: Mapping[str, Any], texts: bool = False) -> dict[s
     try:
         values = vars(adapter(table).validate_python(plain))
     except ValidationError as error:
-        wrong = sorted(error.errors(), key=lambda one: one["loc"][0] not in plain)
-        name = str(wrong[0]["loc"][0])
+        wrong = {str(one["loc"][0]): one.get("ctx", {}).get("error") for one in error.errors()}
+        name = min(wrong, key=lambda name: name not in plain)
+        label = _label(name, types_of[name])
         if name not in plain:
-            raise BadInput(
-                f"{_label(name, types_of)}: expected a value, found none. Give it."
-            ) from error
-        own = [one for one in wrong if one["loc"][0] == name]
-        stated = (one.get("ctx", {}).get("error") for one in own)
-        if refusal := next((one for one in stated if isinstance(one, BadInput)), None):
-            raise BadInput(f"{_label(name, types_of)}: {refusal}") from error
-        expected = _expected(own, types_of[name])
+            raise BadInput(f"{label}: expected a value, found none. Give it.") from error
+        if isinstance(wrong[name], BadInput):
+            raise BadInput(f"{label}: {wrong[name]}") from error
+        expected = _expected(types_of[name])
     else:
         taken = {name: values[name] for name in plain if not _is_read(plain[name], types_of[name])}
         for key, _, after in () if texts else converted(plain, taken):
@@ -53,7 +54,7 @@ def checked(table: Any, given: Mapping[str, Any], texts: bool = False) -> dict[s
         else:
             return values
     raise BadInput(
-        f"{_label(name, types_of)}: expected {expected}, found {_show(given[name])}. Change it."
+        f"{_label(name, types_of[name])}: expected {expected}, found {_show(given[name])}. Change it."
     )
 
 
@@ -63,22 +64,31 @@ def _is_read(value: Any, hint: Any) -> bool:
     return isinstance(value, str) and option is not None and option.read is not None
 
 
-def _label(name: str, types_of: Mapping[str, Any]) -> str:
+def _label(name: str, hint: Any) -> str:
     """The name of an option, or of an argument, in a message."""
-    option = option_of(types_of[name])
+    option = option_of(hint)
     return name if option is None or option.panel in (ARGUMENT, PYTHON) else flag_of(name)
 
 
-def _expected(errors: Sequence[Any], hint: Any) -> str:
-    """What pydantic's errors expect of one value."""
-    kind = text_type(hint)
-    if get_origin(kind) is tuple:
-        return f"{len(get_args(kind))} numbers"
-    texts = (re.sub(r"^(Input (should be|is not)|Value error,) ", "", one["msg"]) for one in errors)
-    plain = (
-        text if "'" in text.partition(" for ")[0] else text.partition(",")[0] for text in texts
-    )
-    return " or ".join(dict.fromkeys(WORDS.get(text.partition(" for ")[0], text) for text in plain))
+def _expected(hint: Any) -> str:
+    """The values of a type."""
+    words = list[str]()
+    for kind in members(hint):
+        origin = get_origin(kind)
+        homes = [
+            note.home for note in getattr(kind, "__metadata__", ()) if isinstance(note, Object)
+        ]
+        if homes:
+            words.append(f"a {homes[0].partition(':')[2]}")
+        elif origin is Literal:
+            words.append(f"one of {', '.join(map(repr, get_args(kind)))}")
+        elif origin is tuple:
+            words.append(f"{len(get_args(kind))} numbers")
+        elif origin is not None:
+            words.append("a table" if issubclass(origin, Mapping) else "a list")
+        elif kind in WORDS:
+            words.append(WORDS[kind])
+    return " or ".join(words)
 
 
 def _plain(value: Any) -> Any:

@@ -4,16 +4,14 @@ import importlib
 import json
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, is_dataclass
-from functools import cache, partial
+from dataclasses import dataclass, field, is_dataclass
+from functools import cache
 from itertools import chain, count
 from numbers import Real
 from typing import (
     Annotated,
     Any,
-    Literal,
     TypeVar,
-    cast,
     dataclass_transform,
     get_args,
     get_origin,
@@ -23,16 +21,16 @@ from typing import (
 from pydantic import (
     ConfigDict,
     Field,
-    GetCoreSchemaHandler,
     TypeAdapter,
     ValidationError,
     ValidationInfo,
+    model_validator,
 )
-from pydantic_core import SchemaValidator, core_schema
+from pydantic_core import PydanticCustomError, core_schema
 
 from voxlate.base.errors import BadInput, nearest
-from voxlate.base.lazy import PROVIDERS
 from voxlate.base.option import MOST_NUMBER, UNIONS
+from voxlate.base.optional import PROVIDERS
 
 T = TypeVar("T")
 Counts = tuple[Annotated[int, Field(gt=0)], ...]  # channels of levels, and the like
@@ -40,7 +38,8 @@ STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 UNSET = ("none", "unset")
 IN_RECIPE = "Change it in the recipe or with --set KEY=VALUE."
 UNKNOWN_KEY = ("extra_forbidden", "unexpected_keyword_argument")  # types of pydantic's errors
-NO_KEY = ("missing", "missing_argument")
+WRONG_KIND, NO_KIND = "union_tag_invalid", "union_tag_not_found"
+NO_KEY = ("missing", "missing_argument", NO_KIND)
 MOST_MEANT = 3  # keys that an error suggests
 MOST_WRONG = 8  # wrong keys that an error lists
 IMPORT = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", re.ASCII)  # "my_package.my_module:MyNet"
@@ -70,6 +69,8 @@ def settings(cls: type[T]) -> type[T]:
         Small(width=8)
     """
     cls.__pydantic_config__ = STRICT  # type: ignore[attr-defined]
+    unset: Any = classmethod(_without_unset)
+    cls._unset = model_validator(mode="before")(unset)  # type: ignore[attr-defined]
     return dataclass(frozen=True, kw_only=True)(cls)
 
 
@@ -93,9 +94,9 @@ def fill(
     its name; code: every "my_package.my_module:MyNet" that may be imported (see `imports`). No text becomes a number.
     """
     try:
-        filled = adapter(kind).validate_python(_without_unset(kind, values), context=code)
+        filled = adapter(kind).validate_python(values, context=code)
     except ValidationError as error:
-        raise BadInput(f"{where}: {_sentences(kind, error.errors(), change)}") from error
+        raise BadInput(f"{where}: {_sentences(kind, values, error.errors(), change)}") from error
     if wrong := [
         f"expected of '{key}' a value such as {taken!r}, found {given!r}. Write it so."
         for key, given, taken in converted(values, filled)
@@ -131,64 +132,70 @@ def to_tables(settings_object: Any) -> dict[str, Any]:
     )
 
 
-@dataclass(frozen=True)
-class Importable:
-    """Annotation of a union of settings, or of a list of names, that code outside the package may add to.
-
-    In a union, kind = "my_package.my_module:MyNet" names a settings class; in a list of names the whole value
-    "my_package.my_module:function" does a function (see `load_object`).
-    """
-
-    def __get_pydantic_core_schema__(
-        self, source: Any, handler: GetCoreSchemaHandler
-    ) -> "core_schema.CoreSchema":
-        inner = handler(source)
-        written = core_schema.wrap_serializer_function_ser_schema(_plain, schema=inner)
-        return core_schema.with_info_wrap_validator_function(
-            _fill_importable, inner, serialization=written
-        )
-
-
 @dataclass(frozen=True, eq=False)
-class Kinds:
-    """Annotation of settings of which the key "kind" names the class, which is imported when a recipe names it.
+class Importable:
+    """Annotation of settings that code outside the package may add to, or of a list of such names.
 
-    homes: "module:Class" by kind. settings_of: the "module:function" that gives settings for a class outside the package
-    that is none itself.
+    In settings, kind = "my_package.my_module:MyNet" names a class; in a list of names the whole value
+    "my_package.my_module:function" does a function (see `load_object`). homes: "module:Class" by kind, of settings whose
+    class is imported when a recipe names its kind. settings_of: the "module:function" that gives settings for a class
+    outside the package that is none itself.
     """
 
-    homes: Mapping[str, str]
+    homes: Mapping[str, str] = field(default_factory=dict)
     settings_of: str = ""
 
-    def classes(self, value: Any = None) -> list[Any]:
-        """The class that a table names, or all where it names none of them."""
-        kind = value.get("kind") if isinstance(value, dict) else None
-        named = [name for name in self.homes if name == kind] or self.homes
-        return [load_object(self.homes[name]) for name in named]
+    def classes(self) -> list[Any]:
+        """The classes of the package."""
+        return [*map(load_object, self.homes.values())]
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> "core_schema.CoreSchema":
         def own(value: Any, info: ValidationInfo) -> Any:
-            """Settings of the package; the path of an error has the kind."""
+            """Settings of the package."""
             if isinstance(value, source):
                 return value
-            known = {kind.kind: adapter(kind).core_schema for kind in self.classes(value)}
-            schema = SchemaValidator(core_schema.tagged_union_schema(known, "kind"))
-            return schema.validate_python(value, context=info.context)
+            kind: Any = value.get("kind") if isinstance(value, Mapping) else None
+            if kind not in self.homes:
+                tags = {"expected_tags": ", ".join(sorted(self.homes))}
+                raise PydanticCustomError(WRONG_KIND if kind else NO_KIND, "is of no kind", tags)
+            return adapter(load_object(self.homes[kind])).validate_python(
+                value, context=info.context
+            )
 
-        def filled(value: Any, info: ValidationInfo) -> Any:
-            """Settings of the package, or of code outside it."""
-            inner = partial(own, info=info)
-            return _fill_importable(value, inner, info, self.settings_of)
-
-        written = partial(_plain, inner=to_tables)
-        return core_schema.with_info_plain_validator_function(
-            filled, serialization=core_schema.plain_serializer_function_ser_schema(written)
+        schema = core_schema.with_info_plain_validator_function(own)
+        return core_schema.with_info_wrap_validator_function(
+            self._filled,
+            schema if self.homes else handler(source),
+            serialization=core_schema.plain_serializer_function_ser_schema(_plain),
         )
+
+    def _filled(self, value: Any, own: Any, info: ValidationInfo) -> Any:
+        """Settings of the package, or of code outside it."""
+        name = value.get("kind") if isinstance(value, dict) else value
+        if is_dataclass(value) and not _is_own(type(value)):
+            return value  # already filled
+        if not isinstance(name, str) or not IMPORT.fullmatch(name):
+            return own(value)
+        code: Collection[str] = info.context or ()
+        if name not in code:
+            raise BadInput(needs_code([name]))
+        loaded = load_object(name)
+        if not isinstance(value, dict):
+            return name
+        kind: Any = loaded
+        if not is_dataclass(loaded):
+            kind = self.settings_of and load_object(self.settings_of)(loaded)
+        if not kind:
+            raise BadInput(
+                f"expected a class made with voxlate.base.config.settings, found {name}. Decorate it with @settings."
+            )
+        rest = {key: entry for key, entry in value.items() if key != "kind"}
+        return fill(kind, rest, name, code=code)
 
 
 @dataclass(frozen=True)
 class Provided:
-    """What another wing provides under a name (see lazy.PROVIDERS); also the annotation of settings of such a class."""
+    """What another wing provides under a name (see optional.PROVIDERS); also the annotation of settings of such a class."""
 
     name: str
 
@@ -196,7 +203,7 @@ class Provided:
         """What is provided; raises BadInput where the wing is not installed."""
         return load_object(PROVIDERS[self.name])
 
-    def classes(self, _: Any) -> list[Any]:
+    def classes(self) -> list[Any]:
         """The class that is provided."""
         return [self.load()]
 
@@ -207,35 +214,15 @@ class Provided:
         )
 
 
-def _fill_importable(value: Any, inner: Any, info: ValidationInfo, settings_of: str = "") -> Any:
-    name = value.get("kind") if isinstance(value, dict) else value
-    if is_dataclass(value) and not _is_own(type(value)):
-        return value  # already filled
-    if not isinstance(name, str) or not IMPORT.fullmatch(name):
-        return inner(value)
-    code: Collection[str] = info.context or ()
-    if name not in code:
-        raise BadInput(needs_code([name]))
-    loaded = load_object(name)
-    if not isinstance(value, dict):
-        return name
-    made = settings_of and load_object(settings_of)(loaded)
-    kind = loaded if is_dataclass(loaded) else made
-    if not kind:
-        raise BadInput(
-            f"expected a class made with voxlate.base.config.settings, found {name}. Decorate it with @settings."
-        )
-    rest = {key: entry for key, entry in value.items() if key != "kind"}
-    return fill(cast(type, kind), rest, name, code=code)
-
-
-def _plain(value: Any, inner: Any) -> Any:
-    if isinstance(value, str):
+def _plain(value: Any) -> Any:
+    """Settings as a table, in which the kind of a class outside the package is its name."""
+    if not is_dataclass(value):
         return value
+    tables = to_tables(value)
     if _is_own(type(value)):
-        return inner(value)
+        return tables
     kind = {"kind": kind_of(value)}  # first, and not that of a class that it inherits
-    return kind | to_tables(value) | kind
+    return kind | tables | kind
 
 
 def load_object(name: str) -> Any:
@@ -293,87 +280,69 @@ def meaning_of(hint: Any) -> str:
     return next((note.description for note in notes if getattr(note, "description", None)), "")
 
 
-def members(kind: Any) -> tuple[Any, ...]:
+def members(hint: Any) -> list[Any]:
     """The settings classes that a type may stand for: itself, or the members of a union, or a list's elements."""
-    origin = get_origin(kind)
-    if origin in (Annotated, *UNIONS, list, tuple, dict):
-        parts = get_args(kind) if origin in (list, tuple, dict) else _options(kind)
-        return tuple(chain.from_iterable(map(members, parts)))
-    return (kind,) if is_dataclass(kind) else ()
+    if get_origin(hint) is Annotated:
+        inner, *notes = get_args(hint)
+        lazy = [note.classes() for note in notes if isinstance(note, Importable | Provided)]
+        return [*chain.from_iterable(lazy)] or members(inner)
+    if get_origin(hint) in (*UNIONS, list, tuple, dict):
+        return [*chain.from_iterable(map(members, get_args(hint)))]
+    return [hint] if is_dataclass(hint) else []
 
 
-def _without_unset(kind: Any, value: Any) -> Any:
-    """Tables with None for the texts "none" and "unset", where a key is optional and they are no choice of its own."""
-    options = _options(kind, value)
-    if isinstance(value, str) and value in UNSET:
-        literals = [get_args(option) for option in options if get_origin(option) is Literal]
-        is_choice = value in chain.from_iterable(literals)
-        return None if type(None) in options and not is_choice else value
-    within = {get_origin(option): get_args(option) for option in options}
-    if isinstance(value, list) and list in within:
-        return [_without_unset(within[list][0], entry) for entry in value]
-    if not isinstance(value, dict):
-        return value
-    if dict in within:
-        return {key: _without_unset(within[dict][1], entry) for key, entry in value.items()}
-    owners = [option for option in options if is_dataclass(option)]
-    if len(owners) > 1:
-        owners = [owner for owner in owners if _tag(owner) == value.get("kind")]
-    known = key_types(owners[0]) if owners else {}
-    return {
-        key: _without_unset(known[key], entry) if key in known else entry
-        for key, entry in value.items()
-    }
+def _without_unset(cls: Any, given: Any) -> Any:
+    """A table with None for the texts "none" and "unset" of optional keys."""
+    if not isinstance(given, Mapping):
+        return given
+    unset = [name for name, value in given.items() if isinstance(value, str) and value in UNSET]
+    optional = [name for name in unset if _is_optional(key_types(cls).get(name))]
+    return {**given, **dict.fromkeys(optional)}
 
 
-def _options(kind: Any, value: Any = None) -> list[Any]:
-    """The types that a type may stand for, without annotations; value: a table of it, which may name one of its kinds."""
-    if get_origin(kind) is Annotated:
-        inner, *notes = get_args(kind)
-        classes = [note.classes(value) for note in notes if isinstance(note, Kinds | Provided)]
-        return [*chain.from_iterable(classes)] or _options(inner, value)
-    if get_origin(kind) in UNIONS:
-        return [one for part in get_args(kind) for one in _options(part, value)]
-    return [kind]
+def _is_optional(hint: Any) -> bool:
+    if get_origin(hint) is Annotated:
+        return _is_optional(get_args(hint)[0])
+    return get_origin(hint) in UNIONS and type(None) in get_args(hint)
 
 
-def _sentences(kind: Any, errors: Sequence[Any], change: str) -> str:
+def _sentences(kind: Any, values: Any, errors: Sequence[Any], change: str) -> str:
     """A sentence for each wrong key, the first ones of many."""
-    sentences = list(dict.fromkeys(_sentence(kind, error, change) for error in errors))
+    sentences = list(dict.fromkeys(_sentence(kind, values, error, change) for error in errors))
     listed = " Also ".join(sentences[:MOST_WRONG])
     more = len(sentences) - MOST_WRONG
     return listed if more <= 0 else f"{listed} {more} more keys are wrong."
 
 
-def _sentence(kind: Any, error: Any, change: str) -> str:
-    path = []
-    owner = kind
-    for part in error["loc"]:
-        owners = members(owner)
-        tagged = [member for member in owners if _tag(member) == part]
-        if tagged:  # pydantic puts a union's tag into the path; users never wrote it
-            owner = tagged[0]
-            continue
-        path.append(str(part))
-        known = key_types(owners[0]) if len(owners) == 1 else {}
-        if part in known:
-            owner = known[part]
-    name = ".".join(path)
-    found = error.get("input")
+def _sentence(kind: Any, values: Any, error: Any, change: str) -> str:
     if isinstance(own := error.get("ctx", {}).get("error"), BadInput):
         return str(own)  # the settings class states it more precisely
+    place = _place(error["loc"], values)
+    name = ".".join(place)
+    found = error.get("input")
     if error["type"] in UNKNOWN_KEY:
-        return _sentence_on_unknown(kind, name, path[-1], owner)
+        return _sentence_on_unknown(kind, place)
+    if error["type"] == WRONG_KIND:
+        tags = error["ctx"]["expected_tags"]
+        return f"expected {name}.kind to be one of {tags}, found {found['kind']!r}. Choose one of these."
     if error["type"] in NO_KEY:
         keys = " (voxlate recipes NAME shows every key)" if change == IN_RECIPE else ""
-        return f"expected the key '{name}', found none. Add it{keys}."
-    if error["type"] in ("union_tag_invalid", "union_tag_not_found"):
-        tags = ", ".join(sorted(str(_tag(member)) for member in members(owner)))
-        kind_found = found.get("kind") if isinstance(found, dict) else found
-        return (
-            f"expected {name}.kind to be one of {tags}, found {kind_found!r}. Choose one of these."
-        )
+        kind_of_it = ".kind" if error["type"] == NO_KIND else ""
+        return f"expected the key '{name}{kind_of_it}', found none. Add it{keys}."
     return f"expected of '{name}': {what_is_wrong(error)}; found {found!r}. {change.replace('KEY', name)}"
+
+
+def _place(loc: Sequence[Any], values: Any) -> list[str]:
+    """The place of an error as users write it: pydantic puts the kind of a table into it."""
+    place = []
+    for part in loc:
+        held = dict(enumerate(values)) if isinstance(values, list) else values
+        is_table = isinstance(held, Mapping)
+        if is_table and part not in held and held.get("kind") == part:
+            continue
+        place.append(str(part))
+        values = held.get(part) if is_table else None
+    return place
 
 
 def what_is_wrong(error: Any) -> str:
@@ -381,30 +350,31 @@ def what_is_wrong(error: Any) -> str:
     return str(error["msg"]).removeprefix("Value error, ").removeprefix("Input ")
 
 
-def _sentence_on_unknown(kind: Any, name: str, key: str, owner: Any) -> str:
-    known = sorted(set(chain.from_iterable(map(key_types, members(owner)))))
-    listed = f"Known keys here: {', '.join(known)}."
-    if key in known:
-        return (
-            f"expected a known key, found '{name}', which other kinds of this table have. {listed}"
-        )
-    near = [name.removesuffix(key) + similar for similar in nearest(key, known)]
-    everywhere = sorted(dict.fromkeys(_paths(kind)), key=lambda path: path.count("."))
-    last = {path: path.rpartition(".")[2] for path in everywhere}
-    same = [path for path in everywhere if last[path] == key]
-    alike = [] if same or near else nearest(key, last.values())[:1]
-    meant = [*same, *near, *(path for path in everywhere if last[path] in alike)][:MOST_MEANT]
-    hint = f"Did you mean {' or '.join(map(repr, meant))}?" if meant else listed
+def _sentence_on_unknown(kind: Any, place: list[str]) -> str:
+    """What an unknown key may mean: one of its table with a similar name, or one of any table."""
+    name = ".".join(place)
+    *table, key = [part for part in place if not part.isdecimal()]  # stages have numbers
+    known = sorted(_places(kind), key=len)
+    if [*table, key] in known:
+        return f"expected a known key, found '{name}', which another kind of this table has. Drop it, or change the kind."
+    here = [one[-1] for one in known if one[:-1] == table]
+    # names of modalities are no keys
+    here = here or [one[-1] for one in known if one[:-1] == table[:-1]]
+    meant = [one for one in known if one[-1] == key]
+    meant += [[*place[:-1], one] for one in nearest(key, here)]
+    if not meant:
+        alike = nearest(key, [one[-1] for one in known])[:1]
+        meant = [one for one in known if one[-1] in alike]
+    few = dict.fromkeys(map(".".join, meant))
+    hint = f"Known keys here: {', '.join(sorted({*here}))}."
+    if few:
+        hint = f"Did you mean {' or '.join(map(repr, [*few][:MOST_MEANT]))}?"
     return f"expected a known key, found '{name}'. {hint}"
 
 
-def _paths(kind: Any, table: str = "") -> Iterator[str]:
-    """Every key below settings of a kind, as "train.optimiser.lr"."""
-    for owner in _options(kind):
-        for name, hint in key_types(owner).items() if is_dataclass(owner) else ():
-            yield f"{table}{name}"
-            yield from _paths(hint, f"{table}{name}.")
-
-
-def _tag(kind: Any) -> Any:
-    return getattr(kind, "kind", None)
+def _places(hint: Any, table: Sequence[str] = ()) -> Iterator[list[str]]:
+    """Every key below settings of a type, as ["train", "optimiser", "lr"]."""
+    for owner in members(hint):
+        for name, inner in key_types(owner).items():
+            yield [*table, name]
+            yield from _places(inner, [*table, name])

@@ -119,7 +119,10 @@ def plural(number: int, name: str) -> str:
 
 def did_you_mean(name: str, known: Iterable[str], most: int = 3) -> str:
     """A suggestion of similar names, such as "Did you mean 't1'?"; '' if there are none."""
-    near = nearest(name, known)[:most]
+    listed = [*known]
+    if "," in name and all(part.strip() in listed for part in name.split(",")):
+        return "Repeat the option, once for each."
+    near = nearest(name, listed)[:most]
     return f"Did you mean {' or '.join(repr(candidate) for candidate in near)}?" if near else ""
 
 

@@ -3,17 +3,14 @@
 Only the files that voxlate reads are downloaded: no code, no pickles, and nothing of them is executed.
 """
 
-import hashlib
 import os
 import re
-import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from voxlate.base.errors import BadInput, first_of
-from voxlate.base.files import sha256_of
+from voxlate.base.errors import BadInput
 from voxlate.base.messages import OwnWarning
 from voxlate.base.optional import Package
 
@@ -24,9 +21,9 @@ COMMIT = re.compile(r"[0-9a-f]{40}")
 ADDRESS = re.compile(r"hf:/{1,2}([\w.-]+/[\w.-]+?)(?:@([\w./-]+))?/?")
 FORM = "hf://NAME/REPO@REVISION"
 
-huggingface_hub, errors, utils = (
+huggingface_hub, errors = (
     Package(f"huggingface_hub{part}", "hub", PREFIX, "the package huggingface_hub")
-    for part in ("", ".errors", ".utils")
+    for part in ("", ".errors")
 )
 
 
@@ -53,7 +50,7 @@ def download(run: Path | str) -> Path:
     """The folder of hf://NAME/REPO@REVISION in the hub's cache, which is filled first unless the hub is offline.
 
     Warns where the revision is no commit's hash, with the hash. Raises BadInput where the repository, the revision, the
-    permission or voxlate's files are missing, and where a file's contents are not those that the hub stated.
+    permission or voxlate's files are missing.
     """
     matched = ADDRESS.fullmatch(Path(run).as_posix())
     if matched is None:
@@ -61,19 +58,19 @@ def download(run: Path | str) -> Path:
     repo, revision = matched[1], matched[2] or "main"
     address = f"{PREFIX}{repo}@{revision}"
     with refusals(address):
-        with _progress_on_terminals():
-            folder = Path(
-                huggingface_hub.snapshot_download(
-                    repo,
-                    revision=revision,
-                    allow_patterns=list(FILES),
-                    library_name="voxlate",
-                    endpoint=server(),
-                )
+        folder = Path(
+            huggingface_hub.snapshot_download(
+                repo,
+                revision=revision,
+                allow_patterns=list(FILES),
+                library_name="voxlate",
+                endpoint=server(),
             )
+        )
         if not (folder / "weights.safetensors").is_file():
-            raise _no_model(address, repo, folder.name)
-    _check_contents(address, folder)
+            raise BadInput(
+                f"{address}: expected a model that voxlate push wrote (weights.safetensors), found none in the repository. Check its name."
+            )
     if COMMIT.fullmatch(revision) and revision != folder.name:
         raise BadInput(
             f"{address}: expected the commit of this hash, found {folder.name}. Do not use it: the hub or its cache is not what it seems."
@@ -98,7 +95,7 @@ def upload(folder: Path, repo: str, private: bool) -> str:
 
     Raises BadInput where the hub refuses, or is not reached.
     """
-    with refusals(f"{PREFIX}{repo}"), _progress_on_terminals():
+    with refusals(f"{PREFIX}{repo}"):
         api = huggingface_hub.HfApi(server(), library_name="voxlate")
         api.create_repo(repo, private=private or None, exist_ok=True)
         if private and not api.model_info(repo).private:  # one that was there keeps its visibility
@@ -139,43 +136,4 @@ def first_line(text: str | None) -> str:
     """The first line of a server's message, without the user's token, which a server might repeat."""
     line = (text or "").strip().partition("\n")[0][:200]
     token = huggingface_hub.get_token()
-    shown = line.replace(token, "…") if token else line
-    return shown
-
-
-def _no_model(address: str, repo: str, commit: str) -> BadInput:
-    """The error of a repository without weights of voxlate, which names what is there instead."""
-    names = sorted(huggingface_hub.HfApi(server()).list_repo_files(repo, revision=commit))
-    files = [name for name in names if not name.startswith(".")]
-    return BadInput(
-        f"{address}: expected a model that voxlate push wrote (weights.safetensors), found {first_of(files, 5) or 'no file'}, which voxlate does not read. Check the repository."
-    )
-
-
-def _check_contents(address: str, folder: Path) -> None:
-    """Raise BadInput for a file of the cache whose contents are not those whose hash the hub stated."""
-    for file in folder.glob("*.safetensors"):
-        if not file.is_symlink():
-            continue  # without links, the cache keeps no hash
-        stated = Path(os.readlink(file)).name
-        # the hub names the contents of a small file as git does
-        contents = file.read_bytes()
-        by_git = hashlib.sha1(b"blob %d\0" % len(contents), usedforsecurity=False)
-        by_git.update(contents)
-        if stated not in (sha256_of(file), by_git.hexdigest()) and len(stated) in (40, 64):
-            raise BadInput(
-                f"{address}: expected {file.name} with the hash {stated[:16]}…, as the hub states, found other contents. Remove {folder.parent.parent}, and load it again."
-            )
-
-
-@contextmanager
-def _progress_on_terminals() -> Iterator[None]:
-    """Let the hub show its bars on a terminal only."""
-    quiet = not sys.stderr.isatty() and not utils.are_progress_bars_disabled()
-    if quiet:
-        utils.disable_progress_bars()
-    try:
-        yield
-    finally:
-        if quiet:
-            utils.enable_progress_bars()
+    return line.replace(token, "…") if token else line

@@ -202,29 +202,27 @@ def read_messages(table: Mapping[str, Any], key: str = "warnings") -> list[Messa
     return by_consequence(Message(**entry) for entry in table.get(key, ()))
 
 
-def write_messages(
-    folder: Path, command: str, messages: Iterable[Message], is_done: bool
-) -> Message | None:
+def write_messages(folder: Path, command: str, messages: Iterable[Message], is_done: bool) -> None:
     """Write the messages of a command into FOLDER/messages.jsonl, in place of those of the same command and cases.
 
-    is_done: whether the command succeeded; else the earlier ones stay, as what they describe does. A file that cannot be
-    read is begun anew, which the returned message states.
+    is_done: whether the command succeeded; else the earlier ones stay, as what they describe does.
     """
     own = [{"command": command, **said.table} for said in messages]
-    cases = {line.get("case", "") for line in own if is_done}
-    path, kept, lost = folder / FILE, [], None
+    replaced = {(command, line.get("case", "")) for line in own if is_done}
+    path = folder / FILE
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    kept = [line for line in lines if _subject(line) not in replaced]
+    kept += [json.dumps(line, ensure_ascii=False) for line in own]
+    write_text(path, "".join(f"{line}\n" for line in dict.fromkeys(kept)))
+
+
+def _subject(line: str) -> tuple[str, str] | None:
+    """The command and the case of a line in a file of messages; None for a line that is damaged."""
     try:
-        for text in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
-            line = json.loads(text)
-            if line["command"] != command or line.get("case", "") not in cases:
-                kept.append(line)
-    except (ValueError, KeyError, TypeError):
-        kept, text = [], f"{path} had lines that are no messages, and is begun anew."
-        lost = message("messages-lost", text)
-        own.append({"command": command, **lost.table})
-    lines = [json.dumps(line, ensure_ascii=False) for line in [*kept, *own]]
-    write_text(path, "".join(f"{line}\n" for line in dict.fromkeys(lines)))
-    return lost
+        stated = json.loads(line)
+        return stated["command"], stated.get("case", "")
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
 
 
 def shorten(messages: Iterable[Message]) -> tuple[list[Message], int]:

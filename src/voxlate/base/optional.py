@@ -1,13 +1,18 @@
-"""Packages that only an extra of voxlate installs."""
+"""What is imported when it is first used: packages of an extra, names of a package as its stub lists them, and providers."""
 
+import ast
 import importlib
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import metadata
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from voxlate.base.errors import BadInput
+
+# implementations of a wing that lower wings load by name: name -> "module:name"
+PROVIDERS = dict[str, str]()
 
 
 @dataclass(frozen=True)
@@ -51,6 +56,8 @@ def refusal_without(error: ModuleNotFoundError) -> Exception:
 
 def _extra_with(package: str) -> str | None:
     """The first extra of the installed voxlate that lists a package."""
+    from importlib import metadata  # which most commands do not need
+
     for line in metadata.requires("voxlate") or ():
         name, extra = re.match(r"[\w.-]+", line), re.search(r"extra == ['\"]([\w-]+)", line)
         if name and extra and _normal(name[0]) == _normal(package):
@@ -64,3 +71,23 @@ def _normal(name: str) -> str:
 
 
 pydicom = Package("pydicom", "dicom", "DICOM", "pydicom to read and write DICOM files")
+
+
+def names_of_stub(package: str, init: str) -> tuple[Callable[[str], Any], list[str]]:
+    """The `__getattr__` of a package, and the names that its stub imports. Type checkers read the same stub."""
+    stub = Path(init).with_suffix(".pyi")
+    imports = ast.parse(stub.read_text(encoding="utf-8")).body
+    homes = {
+        alias.name: f"{statement.module}"
+        for statement in imports
+        if isinstance(statement, ast.ImportFrom)
+        for alias in statement.names
+    }
+
+    def get(name: str) -> Any:
+        """Import a name such as `voxlate.load` on first use."""
+        if name in homes:
+            return getattr(importlib.import_module(homes[name]), name)
+        raise AttributeError(f"module {package!r} has no attribute {name!r}")
+
+    return get, list(homes)

@@ -38,10 +38,8 @@ NO_ACCESS = (401, 403)
 SUCCESS = 0x0000
 WARNINGS = range(0xB000, 0xC000)  # the image is stored, with a remark (PS3.4, B.2.3)
 OUT_OF_RESOURCES = range(0xA700, 0xA800)  # passes
-PENDING = (0xFF00, 0xFF01)
 MOST_CONTEXTS = 128  # presentation contexts of an association
 pynetdicom = Package("pynetdicom", "pacs", "DICOM", "pynetdicom to talk to a DICOM node")
-queries = Package("pynetdicom.sop_class", "pacs", "C-FIND", "pynetdicom")
 
 
 class Lost(Exception):
@@ -168,19 +166,8 @@ class NodeArchive:
             raise Refused(f"status 0x{status.Status:04X}")
 
     def has(self, dataset: Any) -> bool:
-        """Whether the node answers a query (C-FIND) with this image; False where it takes no queries."""
-        query = pydicom.Dataset()
-        query.QueryRetrieveLevel = "IMAGE"
-        for keyword in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"):
-            query[keyword] = dataset[keyword]
-        association = self._open(dataset)
-        try:
-            answers = association.send_c_find(
-                query, queries.StudyRootQueryRetrieveInformationModelFind
-            )
-            return any("Status" in status and status.Status in PENDING for status, _ in answers)
-        except (ValueError, RuntimeError):
-            return False
+        """False: nodes take an image twice, as one, by its UID."""
+        return False
 
     def close(self) -> None:
         """Release the association, if there is one."""
@@ -199,7 +186,6 @@ class NodeArchive:
             entity.add_requested_context(kind.abstract_syntax)
         for companion in COMPANIONS:  # not all of them are among the usual ones
             entity.add_requested_context(companion)
-        entity.add_requested_context(queries.StudyRootQueryRetrieveInformationModelFind)
         association = entity.associate(self.node.host, self.node.port, ae_title=self.node.title)
         if association.is_rejected:
             raise Refused(f"the node rejects {self.own_title}, or is not called {self.node.title}")
@@ -288,16 +274,24 @@ def _send_image(dataset: Any, archive: Archive, sleep: Sleep, ask: bool) -> None
     ask: ask the archive before the first attempt, too, as for the first image of a call: a process that was killed may
     have sent it without recording it.
     """
-    for wait in (*WAIT_SECONDS, None):
-        try:
-            if not ask or not archive.has(dataset):
-                archive.store(dataset)
-            return
-        except Lost:
-            if wait is None:
-                raise
-            sleep(wait)
+
+    def store() -> None:
+        nonlocal ask
+        if not (ask and archive.has(dataset)):
             ask = True
+            archive.store(dataset)
+
+    _try(store, sleep)
+
+
+def _try(work: Callable[[], None], sleep: Sleep) -> None:
+    """Do some work, again after each lost connection; raises the Lost of the last attempt."""
+    for wait in WAIT_SECONDS:
+        try:
+            return work()
+        except Lost:
+            sleep(wait)
+    return work()
 
 
 def fetch_study(archive: WebArchive, address: StudyAddress, folder: Path) -> None:
@@ -306,20 +300,16 @@ def fetch_study(archive: WebArchive, address: StudyAddress, folder: Path) -> Non
     After a lost connection only the missing images are fetched. Raises BadInput where the study has no image, or the
     archive cannot be reached in several attempts.
     """
-    for wait in (*WAIT_SECONDS, None):
-        try:
-            _fetch_missing(archive, address, folder)
-            return
-        except Refused as error:
-            raise BadInput(
-                f"{archive.url}: expected a DICOMweb server that gives the study, found it refused ({first_line(error)}). Check the address and your rights."
-            ) from error
-        except Lost as error:
-            if wait is None:
-                raise BadInput(
-                    f"{archive.url}: expected a DICOMweb server, found the connection lost {len(WAIT_SECONDS) + 1} times ({first_line(error)}). Check that it runs; the same command fetches the rest."
-                ) from error
-            time.sleep(wait)
+    try:
+        _try(lambda: _fetch_missing(archive, address, folder), time.sleep)
+    except Refused as error:
+        raise BadInput(
+            f"{archive.url}: expected a DICOMweb server that gives the study, found it refused ({first_line(error)}). Check the address and your rights."
+        ) from error
+    except Lost as error:
+        raise BadInput(
+            f"{archive.url}: expected a DICOMweb server, found the connection lost {len(WAIT_SECONDS) + 1} times ({first_line(error)}). Check that it runs; the same command fetches the rest."
+        ) from error
 
 
 def _fetch_missing(archive: WebArchive, address: StudyAddress, folder: Path) -> None:

@@ -21,7 +21,6 @@ from voxlate.base.files import (
     UNFAMILIAR,
     lock,
     read_json,
-    relative_to,
     whole_file,
     write_text,
 )
@@ -31,7 +30,7 @@ from voxlate.scans.formats.io import location_of, read_volume, without_ending
 from voxlate.scans.images.mask import is_stripped
 from voxlate.scans.images.units import unit_of
 from voxlate.synthesis.output_folder import SHARED_SECONDS
-from voxlate.synthesis.provenance import provenance_of, read_provenance, source_paths
+from voxlate.synthesis.provenance import read_provenance
 
 PLACE = Path("derivatives", "voxlate")
 BIDS_VERSION = "1.10.0"
@@ -105,13 +104,9 @@ def write_bids(
     outside = set[str]()
     entities = entities_of(cases)
     with lock(root, SHARED_SECONDS):
-        links: dict[str, str] = {}  # the datasets that earlier cases come from
-        if (root / DATASET).is_file():
-            links = read_json(root / DATASET).get("DatasetLinks", {})
         for folder in folders:
-            sources = _sources(folder, root, links)
-            outside |= _write_case(folder, root, entities[folder.name], sources)
-        _write_dataset(root, links, outside)
+            outside |= _write_case(folder, root, entities[folder.name])
+        _write_dataset(root, outside)
     return sorted(outside)
 
 
@@ -202,7 +197,7 @@ def _entities_of_case(path: Path) -> dict[str, str]:
     return {key: value for key, value in _entities_in(path.name).items() if key in FROM_SCANS}
 
 
-def _write_case(folder: Path, root: Path, entities: Entities, sources: Sequence[str]) -> set[str]:
+def _write_case(folder: Path, root: Path, entities: Entities) -> set[str]:
     """Write the images of a case with their sidecars, and remove those of an earlier synthesis."""
     provenance = read_provenance(folder / "provenance.json")
     grades = [said.grade for said in read_messages(provenance)]
@@ -231,7 +226,6 @@ def _write_case(folder: Path, root: Path, entities: Entities, sources: Sequence[
             "VoxlateVersion": __version__,
             "VoxlateProvenance": {key: provenance[key] for key in STATED if key in provenance},
             "SkullStripped": stripped[modality],
-            **({"Sources": sources} if sources else {}),
         }
         _write_json(sidecar, facts)
         written |= {path, sidecar}
@@ -248,23 +242,7 @@ def _end_of_map(image: str, images: Collection[str]) -> str:
     return next(ends, "")
 
 
-def _sources(folder: Path, root: Path, links: dict[str, str]) -> list[str]:
-    """BIDS URIs of a case's scans that are in BIDS datasets; adds the datasets to `links` by their name."""
-    uris = []
-    for path in source_paths(provenance_of(folder)).values():
-        file = location_of(path)
-        dataset = next((folder for folder in file.parents if (folder / DATASET).is_file()), None)
-        if dataset is None:
-            continue
-        place = relative_to(root, dataset)
-        names = {link: name for name, link in links.items()}
-        name = names.get(place) or f"raw{len(links) + 1 if links else ''}"
-        links[name] = place
-        uris.append(f"bids:{name}:{file.relative_to(dataset).as_posix()}")
-    return uris
-
-
-def _write_dataset(root: Path, links: Mapping[str, str], outside: Collection[str]) -> None:
+def _write_dataset(root: Path, outside: Collection[str]) -> None:
     """Write the files of the whole dataset; the ignored suffixes of earlier cases remain."""
     made_by = {
         "Name": "voxlate",
@@ -276,7 +254,6 @@ def _write_dataset(root: Path, links: Mapping[str, str], outside: Collection[str
         "BIDSVersion": BIDS_VERSION,
         "DatasetType": "derivative",
         "GeneratedBy": [made_by],
-        **({"DatasetLinks": dict(links)} if links else {}),
     }
     _write_json(root / DATASET, description)
     write_text(root / "README", README)

@@ -27,7 +27,6 @@ NEVER = ("listen", "mcp", "push", "serve")  # servers and uploads
 CLOSED = {"address", "allow_code", "allow_outside", "executor", "store", "workers"}
 # of a hub or an archive; no drive, which has one letter
 ADDRESS = re.compile(r"[A-Za-z][\w+.-]+:/")
-NUMBER = re.compile(r"[-+]?[\d.]+(e[-+]?\d+)?", re.I)
 SEPARATORS = re.compile(r"""[=,#"'{}\[\]]""")  # of names, lists, parts and TOML around paths
 MOST_ENTRIES, MOST_KEYS = 10, 200  # of a list, and of a table, in a result
 SECONDS = 0.5  # between two reports of progress
@@ -113,7 +112,6 @@ class Tools:
         known = self.parameters(called)
         for key, value in given.items():
             self.check_places(key, value)
-            _check_numbers(key, value)
             entry.check_known(key, known)
         messages = list[Message]()
         report = Reporter(progress.step, messages.append)
@@ -156,15 +154,6 @@ def bounded(value: Any) -> Any:
         few = [bounded(inner) for inner in value[:MOST_ENTRIES]]
         return few if len(few) == len(value) else {"count": len(value), "first": few}
     return value
-
-
-def _check_numbers(name: str, value: Any) -> None:
-    """Raise BadInput for a text in a table that is a number: the command line has texts alone, JSON has numbers."""
-    for key, inner in value.items() if isinstance(value, Mapping) else ():
-        if isinstance(inner, str) and NUMBER.fullmatch(inner):
-            raise BadInput(
-                f"{name}.{key}: expected a number, found the text {inner!r}. Write it without quotes."
-            )
 
 
 def _texts(value: Any) -> Iterator[str]:

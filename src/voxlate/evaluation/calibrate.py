@@ -8,7 +8,7 @@ from typing import Any
 
 from voxlate.base.errors import BadInput, first_of, plural
 from voxlate.base.executors.case_work import NamedProgress, no_report
-from voxlate.base.executors.choose import choose_executor
+from voxlate.base.executors.workers import choose_executor
 from voxlate.base.files import lock
 from voxlate.base.hub import address_of, is_on_hub
 from voxlate.base.messages import UNOWNED, Say, message, verdict_of, warn_unless_note

@@ -12,7 +12,7 @@ from pandas import DataFrame, concat
 
 from voxlate.base.errors import BadInput, DoNotTrust, as_list
 from voxlate.base.executors.case_work import NamedProgress
-from voxlate.base.executors.choose import choose_executor
+from voxlate.base.executors.workers import choose_executor
 from voxlate.base.files import lock, whole_file, write_json
 from voxlate.base.messages import Say
 from voxlate.evaluation.evaluate_options import EvaluateOptions

@@ -2,7 +2,6 @@
 
 import math
 import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,6 @@ SIDES = 158, 106
 UNEVEN = 16  # sides are one more than a multiple: halved four times, each is uneven
 ITEMS = 2, 3  # that are traced, and that show whether their number stayed free
 INPUTS = ["source", "mask", "present", "noise"]
-FOLDED = 1 << 12  # numbers of the largest result that is computed at export
 
 
 class GivenNoise:
@@ -214,40 +212,16 @@ def _trace(
 def _fold_constants(path: Path) -> None:
     """Compute what depends on no input: schedules are float64, which not every runtime has operators for."""
     import onnx
-    from onnx import helper, numpy_helper
-    from onnx.reference import ReferenceEvaluator
+    import onnxruntime
 
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.optimized_model_filepath = str(path)
+    options.log_severity_level = 3  # errors alone
+    onnxruntime.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
     model = onnx.load(path)
-    graph = model.graph
-    small = [one for one in graph.initializer if math.prod(one.dims) <= FOLDED]
-    known = {initialiser.name for initialiser in small}
-    constant = list[Any]()
-    kept = list[Any]()
-    for node in graph.node:
-        has_graph = any(attribute.HasField("g") for attribute in node.attribute)
-        is_constant = not has_graph and all(name in known for name in node.input if name)
-        (constant if is_constant else kept).append(node)
-        known.update(node.output if is_constant else ())
-    used = {name for node in kept for name in node.input}
-    used |= {name for node in kept for a in node.attribute for name in _names_in(a.g)}
-    wanted = [name for node in constant for name in node.output if name in used]
-    outputs = [helper.make_empty_tensor_value_info(name) for name in wanted]
-    alone = helper.make_graph(constant, "constants", [], outputs, small)
-    evaluator = ReferenceEvaluator(helper.make_model(alone, opset_imports=model.opset_import))
-    results = evaluator.run(None, {}) if wanted else []
-    del graph.node[:]
-    graph.node.extend(kept)
-    for name, result in zip(wanted, results):
-        graph.initializer.append(numpy_helper.from_array(np.asarray(result), name))
-    for initialiser in small:
-        if initialiser.name not in used:
-            graph.initializer.remove(initialiser)
+    # a runtime in a browser knows no other operators, of which none is used
+    own = [operators for operators in model.opset_import if not operators.domain]
+    del model.opset_import[:]
+    model.opset_import.extend(own)
     onnx.save(model, str(path))
-
-
-def _names_in(graph: Any) -> Iterator[str]:
-    """The names that the nodes of a graph inside a node read."""
-    for node in graph.node:
-        yield from node.input
-        for attribute in node.attribute:
-            yield from _names_in(attribute.g)

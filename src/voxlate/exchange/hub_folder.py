@@ -175,13 +175,13 @@ def write_card(
             f"{licence}." if licence != "not stated" else "No licence was stated: ask the owner."
         ],
     }
-    lines = [_header(model, scored, licence), f"# {model.facts.title}"]
+    lines = [_header(model, licence), f"# {model.facts.title}"]
     for title, texts in sections.items():
         lines += ["", f"## {title}", "", *texts]
     write_text(path, "\n".join(lines) + "\n")
 
 
-def _header(model: Model, scored: Scored | None, licence: str) -> str:
+def _header(model: Model, licence: str) -> str:
     """The YAML at the head, which the hub reads."""
     data = model.facts.data
     modalities = dict.fromkeys([*data.source, *data.target])
@@ -189,8 +189,6 @@ def _header(model: Model, scored: Scored | None, licence: str) -> str:
     if licence.lower() not in LICENCES:
         name = re.sub(r"[^a-z0-9.]+", "-", licence.lower()).strip("-")
         known = {"license": "other", "license_name": name}
-    if scored is not None:
-        known |= {"model_name": model.facts.title, "eval_results": [*_results(scored.scores)]}
     table = huggingface_hub.ModelCardData(
         library_name="voxlate",
         pipeline_tag="image-to-image",
@@ -198,24 +196,6 @@ def _header(model: Model, scored: Scored | None, licence: str) -> str:
         **known,
     )
     return f"---\n{table.to_yaml()}\n---"
-
-
-def _results(scores: Scores) -> Iterator[Any]:
-    """The scores as results of the hub's model index."""
-    for name, part in scores.parts.items():
-        for key, summary in scores.means[name].get(SYNTHESIS, {}).items():
-            metric = METRIC_OF.get(key)
-            if metric is None or summary["mean"] is None:
-                continue
-            yield huggingface_hub.EvalResult(
-                task_type="image-to-image",
-                task_name="image synthesis",
-                dataset_type="private",
-                dataset_name=f"{name} of {plural(part['patients'], 'patient')}",
-                metric_type=key,
-                metric_value=summary["mean"],
-                metric_name=f"{metric.label} of {name} [{metric.unit_for(part['unit'])}]",
-            )
 
 
 def _task(model: Model) -> list[str]:

@@ -38,7 +38,6 @@ from voxlate.page.jobs import (
     OUT,
     REPORT,
     SCANS,
-    SHEET,
     VIEWS,
     Job,
     Jobs,
@@ -362,14 +361,6 @@ def result_page(request: Request, site: OfSite, name: str) -> Response:
         images=[{**view, "url": f"/jobs/{name}/{VIEWS}/{view['file']}"} for view in views],
         expires=site.settings.limits.keep_hours,
     )
-
-
-@router.get("/jobs/{name}/sheet", include_in_schema=False)
-def sheet(site: OfSite, name: str) -> Response:
-    """A synthesis on one page of paper."""
-    job, found = site.finished(name, "synthesise")
-    rows = site.jobs.read_file(name, SHEET)["rows"]
-    return site.page("sheet.html", job=job, row=site.state_of(job), found=found, rows=rows)
 
 
 @router.post("/jobs/{name}/cancel", response_model=Listed, responses=LEADS)

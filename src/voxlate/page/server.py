@@ -14,9 +14,8 @@ from voxlate.base.messages import message
 from voxlate.base.option import bytes_of
 from voxlate.base.optional import optional_package
 from voxlate.clinic.share_options import SHORTEST_TOKEN, ServeOptions
-from voxlate.commands.api.console import say
 from voxlate.commands.api.entry import RUNS, Address, function
-from voxlate.commands.api.progress import Reporter
+from voxlate.commands.api.progress import Reporter, say
 from voxlate.page.page_settings import LOOPBACK, WILDCARDS, Limits, Sessions, Settings, label_runs
 from voxlate.training.starters.names import folder_of, is_starter, starters_to_run
 

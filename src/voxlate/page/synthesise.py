@@ -7,10 +7,10 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from voxlate.base.errors import BadInput, plural
-from voxlate.base.files import read_json, write_json
+from voxlate.base.files import read_json
 from voxlate.base.messages import Grade, graded, message, read_messages, shorten
 from voxlate.commands.api import images
 from voxlate.commands.api.exports import export
@@ -24,7 +24,6 @@ from voxlate.page.jobs import (
     JOB,
     OUT,
     REPORT,
-    SHEET,
     VIEWS,
     Asked,
     Json,
@@ -89,12 +88,12 @@ def synthesise(folder: Path, request: Asked, reporter: Reporter) -> Json:
     shown, more = shorten(warnings)
     if more:
         missing.append(f"{plural(more, 'further note')} in the report.")
-    synthesised = [view for view in views if view["role"] == "synthesis"]
+    synthesised = [view for view in views if view.role == "synthesis"]
     found = {
         "case": case.name,
         "images": [*stated["images"]],
         "descriptions": _descriptions(stated["images"], [said.grade for said in warnings]),
-        "views": views,
+        "views": [asdict(view) for view in views],
         "warnings": [{"grade": said.grade, "text": said.on_page} for said in shown],
         "expected": [*bound_lines([case])],
         "missing": missing,
@@ -102,8 +101,8 @@ def synthesise(folder: Path, request: Asked, reporter: Reporter) -> Json:
         "card": card_of(model),
         "verdict": VERDICTS.get(outcome, "Done"),
         "summary": summary,
-        "windows": {view["name"]: (view["low"], view["high"]) for view in synthesised},
-        "small": synthesised[0]["small"],
+        "windows": {view.name: (view.low, view.high) for view in synthesised},
+        "small": synthesised[0].small,
     }
     return {key: for_page(value, places) for key, value in found.items()}
 
@@ -164,7 +163,7 @@ def _settings(request: Asked, stated: Asked) -> Iterator[tuple[str, str]]:
 class View:
     """An image of the viewer: its role, and the values shown as black and white.
 
-    small: of a synthesis, a small picture.
+    small: of a synthesis, a small picture; file: its place among the views.
     """
 
     name: str
@@ -174,64 +173,60 @@ class View:
     low: float
     high: float
     small: str = ""
+    file: str = ""
 
 
-def write_views(case: Path, sources: Mapping[str, Path], folder: Path) -> list[dict[str, Any]]:
-    """Write the viewer's images of a synthesised case into a job's folder; returns their list, each with its file.
+def write_views(case: Path, sources: Mapping[str, Path], folder: Path) -> list[View]:
+    """Write the viewer's images of a synthesised case into a job's folder; returns them.
 
     sources: the scans from which it was synthesised, by modality.
     """
     target = folder / VIEWS
     target.mkdir(exist_ok=True)
     views = []
-    rows = []
-    for number, (view, volume) in enumerate(_volumes(case, sources)):
-        file = f"{number}_{view.role}{ENDINGS[0]}"
-        write_volume(target / file, volume, f"voxlate: {view.role}")
-        if view.role not in ("lower", "upper"):
-            colours = "inferno" if view.role in ("width", "spread") else "gray"
-            slices = middle_slices(volume, view.low, view.high)
-            pictures = [data_uri(picture, colours) for picture in slices]
-            rows.append({"view": asdict(view), "pictures": pictures})
-            if view.role == "synthesis":
-                step = -(-max(slices[0].shape) // SMALL)
-                view = replace(view, small=data_uri(slices[0][::step, ::step]))
-        views.append({**asdict(view), "file": file})
-    write_json(folder / SHEET, {"rows": rows})
+    for number, (role, label, volume, low, high) in enumerate(_volumes(case, sources)):
+        file = f"{number}_{role}{ENDINGS[0]}"
+        write_volume(target / file, volume, f"voxlate: {role}")
+        small = ""
+        if role == "synthesis":
+            picture, *_ = middle_slices(volume, low, high)
+            step = -(-max(picture.shape) // SMALL)
+            small = data_uri(picture[::step, ::step])
+        views.append(View(volume.modality, label, role, volume.unit, low, high, small, file))
     return views
 
 
-def _volumes(case: Path, sources: Mapping[str, Path]) -> Iterator[tuple[View, Volume]]:
-    """The sources of a case, then each synthesised image with its maps."""
+def _volumes(
+    case: Path, sources: Mapping[str, Path]
+) -> Iterator[tuple[Role, str, Volume, float, float]]:
+    """The sources of a case, then each synthesised image with its maps: role, label, volume, black and white."""
     for name, path in sources.items():
         if is_there(path):
             volume = read_volume(path, name)
-            yield _view("source", name, volume, *window_of(volume)), volume
+            yield "source", name, volume, *window_of(volume)
     stated = provenance_of(case)
     images = images_in(case)
-    units = stated.get("units", {})
-    for name in filter(units.__contains__, images):
-        image = replace(read_volume(images[name], name), unit=units[name])
+    for name, unit in stated.get("units", {}).items():
+        if name not in images:
+            continue
+
+        def read(path: Path, name: str = name, unit: str = unit) -> Volume:
+            """A map of the image, or the image itself."""
+            return replace(read_volume(path, name), unit=unit)
+
+        image = read(images[name])
         low, high = window_of(image)
-        yield _view("synthesis", f"{name}, synthesised", image, low, high), image
+        yield "synthesis", f"{name}, synthesised", image, low, high
         interval = interval_of(images, name, stated)
         if interval is not None:
-            lower, upper = (
-                replace(read_volume(path, name), unit=units[name])
-                for path in (interval.low, interval.high)
-            )
+            lower, upper = read(interval.low), read(interval.high)
             share = percent(interval.coverage)
-            yield _view("lower", f"lower end of the {share} interval", lower, low, high), lower
-            yield _view("upper", f"upper end of the {share} interval", upper, low, high), upper
+            yield "lower", f"lower end of the {share} interval", lower, low, high
+            yield "upper", f"upper end of the {share} interval", upper, low, high
             width = replace(upper, data=upper.data - lower.data)
-            top = top_of(width, image)
-            yield _view("width", f"width of the {share} interval", width, 0.0, top), width
+            yield "width", f"width of the {share} interval", width, 0.0, top_of(width, image)
         spread = spread_of(name, images)
         if spread is not None:
-            volume = replace(read_volume(spread, name), unit=units[name])
+            volume = read(spread)
             label = "standard deviation of the samples"
-            yield _view("spread", label, volume, 0.0, top_of(volume, image)), volume
-
-
-def _view(role: Role, label: str, volume: Volume, low: float, high: float) -> View:
-    return View(volume.modality, label, role, volume.unit, low, high)
+            yield "spread", label, volume, 0.0, top_of(volume, image)

@@ -22,8 +22,7 @@ from voxlate.base.executors.case_work import (
     case_sentence,
     no_report,
 )
-from voxlate.base.executors.choose import choose_executor
-from voxlate.base.executors.local import LocalExecutor
+from voxlate.base.executors.workers import LocalExecutor, choose_executor
 from voxlate.base.files import is_scaffold, lock
 from voxlate.base.machine import cores
 from voxlate.base.messages import UNOWNED, Message, Say, message

@@ -17,7 +17,7 @@ from voxlate.base.executors.case_work import (
     no_report,
     run_cases,
 )
-from voxlate.base.executors.choose import choose_executor
+from voxlate.base.executors.workers import choose_executor
 from voxlate.base.files import lock
 from voxlate.base.messages import Message, Say, message, read_messages, warn_unless_note
 from voxlate.base.option import merge

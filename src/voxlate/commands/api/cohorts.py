@@ -1,14 +1,16 @@
 """The commands on scans and cohorts: phantom, prepare, manifest, info."""
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+from rich.table import Table
 from rich.text import Text
 
 from voxlate.anatomy.phantom_options import PhantomOptions
 from voxlate.base.errors import BadInput, first_of, plural
+from voxlate.base.groups import grouped
 from voxlate.base.messages import worst_grade
 from voxlate.base.option import MainOption
 from voxlate.commands.api.entry import (
@@ -30,7 +32,8 @@ if TYPE_CHECKING:
     from voxlate.scans.cohorts.case_files import CohortFiles
     from voxlate.scans.survey import Survey
 
-MOST_ALIGNED = 2  # lines on the alignment of scans
+COLUMNS = ("all", "train", "val", "test")
+MOST_NAMES = 12  # modalities in a row
 MOST_ROWS = 12  # files of a dry run; --all shows the others
 Root = Annotated[
     Place, Argument("Folder with one folder per case, or a manifest (CSV).", metavar="COHORT")
@@ -128,13 +131,11 @@ def _prepare_lines(
     out: Path | None,
     options: PrepareOptions,
     dry_run: bool,
-    verbose: bool = False,
     everything: Everything = False,
 ) -> Iterator[Any]:
-    """The table of a prepared cohort, its alignment in a few lines, and the next command."""
+    """The table of a prepared cohort, its registration, and the next command."""
     from voxlate.commands.api.next_steps import after_prepare
-    from voxlate.commands.api.overview import by_value, overview_lines
-    from voxlate.evaluation.reports.cohort_page import misalignment_lines, registration_lines
+    from voxlate.evaluation.reports.cohort_page import registration_lines
     from voxlate.scans.cohorts.manifest import root_and_manifest
     from voxlate.scans.cohorts.split import describe_held_out
     from voxlate.scans.survey import cohort_overview
@@ -142,12 +143,11 @@ def _prepare_lines(
     if dry_run:
         yield from _survey_lines(done, None if everything else MOST_ROWS)
         return
-    most = None if verbose else MOST_ALIGNED
     yield from done.warnings
     manifest = None if options.manifest else root_and_manifest(Path(root), None)[1]
     if manifest is not None:
         yield Aside(f"Cases and splits are read from {manifest}.", "dim")
-    yield from overview_lines(cohort_overview(done))
+    yield from _overview_lines(cohort_overview(done))
     if held_out := describe_held_out({entry.patient: entry.split for entry in done.cases}):
         yield Aside(held_out)
     headers = (done.header(case.case) for case in done.cases)
@@ -156,16 +156,11 @@ def _prepare_lines(
     for name in done.modalities:
         if lacking := [case.case for case in done.cases if name not in case.present]:
             yield Aside(f"without {name}: {first_of(lacking)} ({plural(len(lacking), 'case')}).")
-    registered = registration_lines(done.cases)
-    lines = by_value({**misalignment_lines(done.cases), **registered})
-    for names, line in lines[:most]:
-        yield Aside(f"{first_of(names)} {line}.")
-    if more := len(lines[most:] if most else []):
-        yield Aside(
-            f"{plural(more, 'further line')}, of scans that lie nearer: see --verbose.", "dim"
-        )
-    if registered:
-        yield Aside(f"Check the overlays:  voxlate report {done.folder}")
+    if registered := registration_lines(done.cases):
+        for names, line in _by_value(registered):
+            yield Aside(f"{first_of(names)} {line}.")
+    if registered or any(case.misaligned for case in done.cases):
+        yield Aside(f"How far scans lie apart, and overlays:  voxlate report {done.folder}")
     is_sound = worst_grade(done.warnings) != "do not trust"
     has_pairs = all(warning.code != "no-pairs" for warning in done.warnings)
     try:
@@ -233,11 +228,10 @@ def _prepare_or_survey(
 
 def _survey_lines(found: "Survey", most: int | None) -> Iterator[Any]:
     """What `prepare` would do: each file, the cohort, and the problems. most: number of files that are listed."""
-    from voxlate.commands.api.overview import file_lines, overview_lines
     from voxlate.scans.cohorts.split import describe_held_out
 
-    yield from file_lines(found.files, found.root, most)
-    yield from overview_lines(found.table)
+    yield from _file_lines(found.files, found.root, most)
+    yield from _overview_lines(found.table)
     yield from _found_lines(found.found)
     if sentence := describe_held_out(found.splits):
         yield Aside(sentence)
@@ -248,6 +242,46 @@ def _survey_lines(found: "Survey", most: int | None) -> Iterator[Any]:
     yield Aside("Outliers, copies and registration were not checked: prepare --out does that.")
     undone = [*found.found.unread, *found.problems, found.found.unpaired]
     yield from map(Undone, filter(None, undone))
+
+
+def _overview_lines(table: Mapping[str, Any]) -> Iterator[Aside]:
+    """The table, with the grids (the commonest first)."""
+    grid = Table("", *COLUMNS, "unit", box=None)
+    rows = {
+        name: (*counts.values(), table["units"].get(name, ""))
+        for name, counts in table["rows"].items()
+    }
+    for name in ("cases", "patients"):
+        grid.add_row(name, *map(str, rows.pop(name)))
+    for names, row in _by_value(rows):
+        grid.add_row(first_of(names, MOST_NAMES), *map(str, row))
+    yield Aside(grid)
+    if grids := [f"{shape} ({count})" for shape, count in table["grids"].items()]:
+        yield Aside(f"grids: {first_of(grids, 4)}")
+
+
+def _by_value(table: Mapping[str, Any]) -> list[tuple[list[str], Any]]:
+    """Each value of a table with all names that have it."""
+    names = grouped((value, name) for name, value in table.items())
+    return [(own, value) for value, own in names.items()]
+
+
+def _file_lines(files: Sequence[Any], root: Path, most: int | None) -> Iterator[Aside]:
+    """Which file or series becomes what, on which grid and in which unit.
+
+    most: the number of files that are listed, and of those that cannot be read all; None for all.
+    """
+    listed = [file for n, file in enumerate(files) if most is None or n < most or not file.is_read]
+    rows = [("case", "becomes", "file or series", "grid", "unit")]
+    for file in listed:
+        place = Path(file.path)
+        short = place.relative_to(root) if place.is_relative_to(root) else place
+        rows.append((file.case, file.name, str(short), file.grid, file.unit))
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    for row in rows:  # no table of rich's: it would cut paths to the terminal's width
+        yield Aside("  ".join(f"{cell:{width}}" for cell, width in zip(row, widths)).rstrip())
+    if len(listed) < len(files):
+        yield Aside(f"… and {len(files) - len(listed)} more files (--all lists them)")
 
 
 def _found_lines(found: "CohortFiles") -> Iterator[Aside]:

@@ -1,6 +1,6 @@
 """The demo: the steps from a phantom cohort to a report, each by the function of its command."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,15 +16,17 @@ from voxlate.commands.api.training import calibrate, train
 
 if TYPE_CHECKING:
     from voxlate.evaluation.compare import Comparison
-    from voxlate.evaluation.scoring.scores import Scores
 
 SOURCE, TARGET = "t1", "ct"
 RECIPE = "phantom_t1_to_ct"  # of fixed steps: a plan would depend on this machine's speed
 CASES, SIZE = 15, (128, 152, 24)  # pixels of 1.6 mm in the plane show both tables of the skull
 CALIBRATION_HEADS = 9  # the fewest that bound the error of a new head with 90 %
 TEST_HEADS = 3  # held-out heads that are scored
+SHOWN_HEADS = 2  # of the picture
 BETWEEN = 0.5  # sharpness of the image between the regression (0) and the sample (1)
-ROWS = 2
+SHOWN_HU = (-200.0, 1200.0)
+LARGEST_HU = 300.0  # upper end of the colour scale of errors
+MARGIN = 4  # pixels around a head
 
 
 @dataclass(frozen=True)
@@ -33,9 +35,11 @@ class Demo:
 
     Args:
         compared: the comparison of three predictions.
+        errors: mean absolute error in HU by prediction, the best naive baseline last.
+        coverage: share of the body that lies within the regression's 90 % intervals.
+        heads: number of held-out heads that were scored.
         pages: the HTML reports.
         picture: the PNG file.
-        sentence: what sums them up.
 
     Example:
         >>> import voxlate
@@ -44,19 +48,21 @@ class Demo:
     """
 
     compared: "Comparison"
+    errors: Mapping[str, float]
+    coverage: float
+    heads: int
     pages: list[Path]
     picture: Path
-    sentence: str
 
 
-def _demo_lines(done: Demo) -> Iterator[Any]:
-    yield done.compared.short_table()
-    compared_page, own = done.pages
-    yield f"picture: {done.picture}\nreport:  {compared_page}\nnaive baselines: {own}\n"
-    yield done.sentence
-    yield "Next, on scans of your own (a folder for each case):"
-    yield "  voxlate prepare COHORT --out PREPARED"
-    yield "  voxlate train auto --data PREPARED --out RUN --minutes 60"
+def _demo_lines(done: Demo) -> Iterator[str]:
+    yield f"Trained: CT from T1 on phantom heads, by the recipe {RECIPE}."
+    yield f"Mean absolute error on {done.heads} held-out heads:"
+    width = max(map(len, done.errors))
+    for name, error in done.errors.items():
+        yield f"  {name:{width}}  {error:6.1f} HU"
+    yield f"The regression's 90 % intervals contain {done.coverage:.1%} of the body."
+    yield f"Picture: {done.picture}; reports with all scores: {', '.join(map(str, done.pages))}."
 
 
 @Command("demo --out demo", lines=_demo_lines)
@@ -64,7 +70,7 @@ def demo(out: Out = "demo", *, progress: Reporter) -> Demo:
     """Run every step on a phantom cohort (a few minutes on a CPU).
     \f
     Returns:
-        Demo: The `compared` scores, the report `pages`, a `picture`, and a `sentence` that sums them up.
+        Demo: The `compared` scores, the `errors` of three predictions and of the best naive baseline, the report `pages`, and a `picture`.
 
     Raises:
         BadInput: the folder has other files.
@@ -86,8 +92,6 @@ def _demo_on_phantoms(out: Path, reporter: Reporter) -> Demo:
     sample of the diffusion of its residual, and the image halfway between them. Finished steps are kept, so that a
     second call resumes.
     """
-    from voxlate.commands.api.demo_picture import picture_of
-
     cohort, ready, run = out / "cohort", out / "prepared", out / "run"
     reporter = replace(reporter, say=lambda _: None)  # bars alone
     heads = PhantomOptions(cases=CASES, size=SIZE, lesion="tumour", modalities=[SOURCE, TARGET])
@@ -106,21 +110,54 @@ def _demo_on_phantoms(out: Path, reporter: Reporter) -> Demo:
     synthesise(run, cohort, regression, answer="mean", **shared)
     synthesise(run, cohort, between, sharpness=BETWEEN, intervals=False, **shared)
     synthesise(run, cohort, sample, intervals=False, **shared)
-    folders = [regression, between, sample]
-    scores = [evaluate(folder, cohort, progress=reporter) for folder in folders]
-    page = out / "report.html"
-    compared = compare(folders, report=page)
+    folders = {
+        "regression": regression,
+        f"sharpness {BETWEEN:g}": between,
+        "one sharp sample": sample,
+    }
+    scores = [evaluate(folder, cohort, progress=reporter) for folder in folders.values()]
+    errors = {}
+    for name, scored in zip(folders, scores):
+        ours, *naive = (means["mae"]["mean"] for means in scored.means[TARGET].values())
+        errors[name] = ours
+    errors["best naive baseline"] = min(naive)
+    page, picture = out / "report.html", out / "picture.png"
+    compared = compare([*folders.values()], report=page)
     pages = [page, report(regression)]  # the second with intervals and naive baselines
-    picture = picture_of(cohort, folders, held_out[:ROWS], BETWEEN, out / "picture.png")
-    return Demo(compared, pages, picture, _sum_up(scores[0], scores[-1]))
+    by_case = scores[0].by_case(TARGET)
+    _draw(cohort, folders, held_out[:SHOWN_HEADS], picture)
+    return Demo(compared, errors, float(by_case["coverage"].mean()), len(by_case), pages, picture)
 
 
-def _sum_up(regression: "Scores", sample: "Scores") -> str:
-    """The errors of both predictions on held-out heads, next to the best naive baseline."""
-    ours, (mae, *naive) = regression.by_case("ct"), _errors(regression)
-    return f"CT from T1 on {len(ours)} held-out phantom heads: mean absolute error {mae:.1f} HU (regression), {_errors(sample)[0]:.1f} HU (one sharp sample), {min(naive):.1f} HU (best naive baseline); {ours['coverage'].mean():.1%} of the body lies within the regression's 90 % intervals."
+def _draw(cohort: Path, folders: Mapping[str, Path], cases: Sequence[str], path: Path) -> None:
+    """A row a head, at the slice with most tumour: T1, predictions, true CT, intervals and error of the regression."""
+    import numpy as np
 
+    from voxlate.base.files import HIGH, LOW
+    from voxlate.scans.formats.io import read_volume
+    from voxlate.scans.images.grid import canonical
+    from voxlate.scans.images.pictures import montage, palette, shades
 
-def _errors(scores: "Scores") -> list[float]:
-    """The mean absolute error of the synthesis, and then of each baseline."""
-    return [means["mae"]["mean"] for means in scores.means["ct"].values()]
+    rows = []
+    for case in cases:
+        tumour = canonical(read_volume(cohort / case / "lesion.nii.gz")).data[0] > 0
+        level = int(np.argmax(tumour.sum((1, 2))))
+        first, *_ = folders.values()
+        files = [cohort / case / f"{SOURCE}.nii.gz", cohort / case / f"{TARGET}.nii.gz"]
+        files += [first / case / f"{TARGET}{end}.nii.gz" for end in (LOW, HIGH)]
+        files += [folder / case / f"{TARGET}.nii.gz" for folder in folders.values()]
+        slices = [canonical(read_volume(file)).data[0, level] for file in files]
+        given, true, low, high, *predictions = slices
+        greys = [shades(given, 0.0, float(given.max()))]
+        greys += [shades(image, *SHOWN_HU) for image in (*predictions, true)]
+        error = np.abs(predictions[0].clip(*SHOWN_HU) - true.clip(*SHOWN_HU))
+        heats = [shades(values, 0.0, LARGEST_HU) for values in ((high - low) / 2, error)]
+        row = [palette("gray")[grey] for grey in greys]
+        row += [palette("inferno")[heat] for heat in heats]
+        ends = [
+            (max(at.min() - MARGIN, 0), at.max() + MARGIN) for at in np.nonzero(true > SHOWN_HU[0])
+        ]
+        box = tuple(slice(*pair) for pair in ends)
+        rows.append([image[box] for image in row])
+    maps = [f"{name}, 0-{LARGEST_HU:g} HU" for name in ("half of the 90 % interval", "its error")]
+    montage(rows, ["T1", *folders, "true CT", *maps], path)

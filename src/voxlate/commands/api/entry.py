@@ -78,8 +78,7 @@ class Command:
     is called with the result and those arguments that it names. document: the result as plain values. reads: None where
     the command writes files, else the arguments that keep it from writing. keeps: whether messages go to messages.jsonl
     in OUT, and are printed at the end or now. by_line: defaults of the command line that are not Python's. gives:
-    attribute of the result that Python returns, by default all of it. keys: gives further keywords, which are keys of
-    the option `set`.
+    attribute of the result that Python returns, by default all of it.
     """
 
     examples: str
@@ -90,7 +89,6 @@ class Command:
     keeps: Literal["end", "now"] | None = None
     by_line: Mapping[str, Any] = field(default_factory=dict)
     gives: str = ""
-    keys: Callable[[], Collection[str]] = tuple
 
     def __call__(self, described: Callable[..., Any]) -> Callable[..., Any]:
         """Add the command, and return the function of Python."""
@@ -138,29 +136,21 @@ class Command:
                 kind = Parameter.POSITIONAL_OR_KEYWORD
                 parameter = Parameter(name, kind, default=None, annotation=table | None)
             stated.append(parameter)
-        if self.keys is not tuple:
-            stated.append(Parameter("keys", Parameter.VAR_KEYWORD, annotation=Any))
         result = own.return_annotation
         kind = get_annotations(result)[self.gives] if self.gives else result
         return Signature(sorted(stated, key=lambda one: one.kind), return_annotation=kind)
 
     def _named(self, args: Any, kwargs: dict[str, Any], table: Any) -> dict[str, Any]:
-        """The arguments of a call in Python by name; keys of the recipe go into `set`."""
-        known = {*self.given, *signature(self.described).parameters}
-        further = {} if self.keys is tuple or {*kwargs} <= known else self.keys()
+        """The arguments of a call in Python by name."""
         for name in kwargs:
-            check_known(name, [*known, *further])
+            check_known(name, {*self.given, *signature(self.described).parameters})
         bound = self._in_python(table).bind_partial(*args, **kwargs).arguments
-        keys, options = bound.pop("keys", {}), bound.pop("options", None)
+        options = bound.pop("options", None)
         if options is not None and not isinstance(options, table):
             raise BadInput(
                 f"options: expected {table.__name__}, found {type(options).__name__}. Give its fields by name, or an object of it."
             )
-        given = {**(vars(options) if options is not None else {}), **bound}
-        if keys:
-            own = given.get("set") or {}
-            given["set"] = {**(own if isinstance(own, Mapping) else option.pairs(own)), **keys}
-        return given
+        return {**(vars(options) if options is not None else {}), **bound}
 
     def call(
         self, given: Mapping[str, Any], progress: Any, texts: bool = False
@@ -217,7 +207,8 @@ MODULES = {
     "api.cohorts": ("phantom", "prepare", "manifest", "info"),
     "api.images": ("synth", "check"),
     "api.scoring": ("evaluate", "compare", "report"),
-    "api.training": ("recipes", "starters", "plan", "train", "adapt", "import", "calibrate"),
+    "api.choosing": ("recipes", "starters", "plan"),
+    "api.training": ("train", "adapt", "import", "calibrate"),
     "api.demo": ("demo",),
     "api.exports": ("export", "push", "listen", "serve"),
     "agents": ("mcp",),

@@ -1,7 +1,7 @@
 """The commands that synthesise: load, synthesise; and check, which asks before."""
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from voxlate.base.errors import BadInput, as_list, first_of, plural
 from voxlate.base.messages import Message, by_consequence, message, verdict_of, worst_grade
-from voxlate.base.option import AllowCode, Device, field_types
+from voxlate.base.option import AllowCode, Device
 from voxlate.commands.api.entry import (
     RUN,
     Address,
@@ -201,13 +201,6 @@ def _synth_lines(done: Syntheses, run: Any, out: Path, options: SynthOptions) ->
         yield Undone()
 
 
-def _recipe_keys() -> Collection[str]:
-    """The keys of a recipe's synth table."""
-    from voxlate.training.recipe.settings import Synthesis
-
-    return field_types(Synthesis)
-
-
 @Command(
     """
     synth RUN COHORT --out OUT --split val
@@ -218,7 +211,6 @@ def _recipe_keys() -> Collection[str]:
     name="synth",
     lines=_synth_lines,
     keeps="end",
-    keys=_recipe_keys,
 )
 def synthesise(
     run: Runs, inputs: Inputs, out: Out, *, options: SynthOptions, progress: Reporter
@@ -228,7 +220,7 @@ def synthesise(
     The images are in physical units on the grid of the input.
     \f
     Scans may be paths, Volumes, nibabel images, or pairs of an array (NumPy, torch) [x, y, z] and its affine (to RAS
-    millimetres), by modality. Keywords may be other keys of the recipe's synth table.
+    millimetres), by modality.
 
     Returns:
         Syntheses: The `cases` that were synthesised, their `folders`, the reason of each case that was `left_out`, and
@@ -438,24 +430,14 @@ def check(run: Runs, inputs: Inputs, *, options: CheckOptions, progress: Reporte
 def _checks(selected: "Selection", progress: Reporter) -> Checks:
     """The verdict on each case that was found."""
     left_out, cases = {}, []
-    several = len(selected.scans) > 1
-    of_model = selected.model.missing_checks if several else []
-    for said in of_model:
-        progress.say(said)
     for number, scans in enumerate(selected.scans):
         progress.step("cases", number, len(selected.scans))
         try:
             cases.append(check_case(selected.model, scans))
         except BadInput as error:
-            if not several:
+            if len(selected.scans) == 1:
                 raise
             left_out[scans.case] = str(error)
-        else:
-            if several:  # what was found is not lost when the command is stopped
-                own = [said for said in cases[-1].messages if said not in of_model]
-                why = " ".join(said.text for said in own if said.grade != "note")
-                grade = worst_grade(own)
-                progress.say(message("checked", why or "fits.", grade=grade, case=scans.case))
     return Checks(cases, {**selected.lacking, **left_out})
 
 

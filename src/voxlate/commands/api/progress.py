@@ -1,21 +1,45 @@
-"""Progress on stderr: bars on a terminal and in notebooks, plain lines in a cluster's log."""
+"""What commands print: results on stdout; progress, notes and warnings on stderr.
 
+Progress is bars on a terminal and in notebooks, and plain lines in a cluster's log.
+"""
+
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from importlib.util import find_spec
 from typing import Any
 
 from rich.console import Console
 
 from voxlate.base.executors.case_work import StepCallback, no_report
-from voxlate.base.messages import Message, Say, warn_unless_note
-from voxlate.commands.api.console import err, note, say
+from voxlate.base.messages import Grade, Message, Say, warn_unless_note
 
 SECONDS = 20.0  # to the first plain line; each further one takes GROWTH times as long
 GROWTH, LONGEST_SECONDS = 1.5, 600.0
 NESTED = ("scenarios", "cases", "slices")  # each within those before it
+STYLES: dict[Grade, str] = {"note": "yellow", "caution": "bold yellow", "do not trust": "bold red"}
+# Of the processes that torchrun or accelerate started, the main one alone prints.
+main_process = os.environ.get("RANK", "0") == "0"
+# paths and titles may hold '[/]' or ':x:', which are no markup
+out = Console(quiet=not main_process, markup=False, emoji=False)
+err = Console(stderr=True, quiet=not main_process, markup=False, emoji=False)
+
+
+def say(line: Any, console: Console = out, style: str | None = None) -> None:
+    """Print a line unwrapped, so that paths and commands in it can be copied; a table, or a line that is cut, fits the terminal."""
+    fits = not isinstance(line, str) and getattr(line, "overflow", "") is not None
+    console.print(line, style=style, highlight=False, soft_wrap=not fits)
+
+
+def note(said: str | Message) -> None:
+    """Print a message on stderr, as loud as its grade."""
+    value = Message("", "note", said) if isinstance(said, str) else said
+    case = f"{value.case}: " if value.case else ""
+    label = "note" if value.grade == "note" else value.grade.upper()
+    say(f"{label}: {case}{value.text}", err, STYLES[value.grade])
 
 
 class Bars:
@@ -31,7 +55,7 @@ class Bars:
         task = self.tasks[name]
         if done < self.progress.tasks[task].completed:
             self.progress.reset(task)
-        self.progress.update(task, completed=done, total=total, note=_note(numbers))
+        self.progress.update(task, completed=done, total=total, note=_numbers(numbers))
 
 
 class Lines:
@@ -59,14 +83,14 @@ class Lines:
             return
         self.printed = now
         self.wait = min(self.wait * GROWTH, LONGEST_SECONDS)
-        left = ""
+        words = f"{name} {done}/{total}"
         if first < done < total:
-            left = f", {_clock((now - start) / (done - first) * (total - done))} left"
-        note = _note(numbers)
-        say(f"{name} {done}/{total}{left}{'  ' if note else ''}{note}", self.console)
+            left = (now - start) / (done - first) * (total - done)
+            words += f", {timedelta(seconds=round(left))} left"
+        say(f"{words}  {_numbers(numbers)}".rstrip(), self.console)
 
 
-def _note(numbers: Any) -> str:
+def _numbers(numbers: Any) -> str:
     return "  ".join(f"{key} {value:.3g}" for key, value in (numbers or {}).items())
 
 
@@ -87,10 +111,6 @@ def progress_on(console: Console) -> Iterator[StepCallback]:
         yield Bars(progress)
 
 
-def draw_bars(*_: object) -> None:
-    """Stands for the bars on stderr, which exist while a command runs."""
-
-
 def say_in_python(said: Message) -> None:
     """Print a note on stderr; Python warns of the other messages."""
     if said.grade == "note":
@@ -103,11 +123,15 @@ def warn(said: Message) -> None:
     warn_unless_note(said, stacklevel=5)
 
 
+def draw_bars(*_: object) -> None:
+    """Stands for the progress on stderr, which exists while a command runs."""
+
+
 @dataclass(frozen=True)
 class Reporter:
     """Where a command reports its progress and its messages.
 
-    step: is called with (name, done, total, numbers); by default bars are drawn on stderr.
+    step: is called with (name, done, total, numbers); by default progress is drawn on stderr.
     """
 
     step: StepCallback = draw_bars
@@ -115,7 +139,11 @@ class Reporter:
 
     def count(self, name: str) -> Callable[..., None]:
         """A callback (done, total) of the progress under a name."""
-        return lambda done, total, *_: self.step(name, done, total, {})
+
+        def step(done: int, total: int, *_: Any) -> None:
+            self.step(name, done, total, {})
+
+        return step
 
 
 Feedback = bool | StepCallback | Reporter
@@ -127,24 +155,17 @@ def report_to(progress: Feedback) -> Iterator[Reporter]:
 
     A function is called with (name, done, total, numbers).
     """
-    if isinstance(progress, Reporter):
-        reporter = progress
-    elif progress is True:
-        reporter = Reporter()
-    else:
-        reporter = Reporter(progress or no_report, warn)
-    if reporter.step is draw_bars:
-        with progress_on(err) as bars:
-            yield replace(reporter, step=bars)
-    else:
-        step = reporter.step
-        yield replace(
-            reporter,
-            step=lambda name, done, total, numbers=None: step(name, done, total, numbers or {}),
-        )
+    reporter = progress if isinstance(progress, Reporter) else Reporter()
+    if progress is False:
+        reporter = Reporter(no_report, warn)
+    elif callable(progress):
 
+        def step(name: str, done: int, total: int, numbers: Any = None) -> None:
+            progress(name, done, total, numbers or {})
 
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}"
+        reporter = Reporter(step, warn)
+    if reporter.step is not draw_bars:
+        yield reporter
+        return
+    with progress_on(err) as drawn:
+        yield replace(reporter, step=drawn)

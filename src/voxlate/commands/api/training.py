@@ -1,8 +1,8 @@
-"""The commands that train: recipes, starters, plan, train, adapt, import_weights, calibrate."""
+"""The commands that train: train, adapt, import_weights, calibrate."""
 
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
@@ -10,9 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 from rich.text import Text
 
 from voxlate.base.errors import BadInput
-from voxlate.base.groups import grouped
-from voxlate.base.option import AllowCode, MainOption, Object
-from voxlate.commands.api.console import out as terminal
+from voxlate.base.option import MainOption, Object
 from voxlate.commands.api.entry import (
     RUN,
     Address,
@@ -26,302 +24,15 @@ from voxlate.commands.api.entry import (
 from voxlate.commands.api.progress import Reporter
 from voxlate.evaluation.calibrate_options import CalibrateOptions
 from voxlate.training.training_options import (
-    AUTO,
     AdaptOptions,
     ImportOptions,
-    PlanOptions,
     TrainOptions,
 )
 
 if TYPE_CHECKING:
-    from voxlate.training.planning.plan import Plan
     from voxlate.training.run import Run as Trained
 
-RANKED = "Methods for pairs come first on paired scans, then recipes whose patches are filled, which train on more cases, use more modalities, are those to start from, and have measured results; then those that are quicker. The scores that a recipe reaches on the cohort are not predicted.\n"
 Publication = Literal["xmodality", "kl-f4", "kl-f8"]
-
-
-def recipe_names() -> list[str]:
-    """The recipes that `train` takes by name."""
-    from voxlate.training.recipe.text import names
-
-    return [AUTO, *names()]
-
-
-NAMES = "voxlate.commands.api.training:recipe_names"
-
-
-def paper_names() -> list[str]:
-    """The papers whose recipes `recipes` lists."""
-    from voxlate.training.recipe.text import papers
-
-    return papers()
-
-
-def _recipe_lines(
-    rows: Any, name: str | None, paper: str | None, cohort: Path | None, allow_code: bool
-) -> Iterator[Any]:
-    if cohort is not None:
-        yield from _fit_lines(rows, cohort)
-    elif name is None:
-        yield from _recipes_in_lines(rows)
-        if paper is None:
-            yield f"\nThose of a paper, or all:  voxlate recipes --paper {' | '.join(paper_names())}"
-    else:
-        from voxlate.commands.api.explain import explain
-        from voxlate.training.recipe import read, text
-
-        yield text.text_of(name) + "\n" + explain(read(name, allow_code=allow_code))
-
-
-@Command(
-    """
-    recipes t1_to_t2_brain
-    recipes --paper mrdpm
-    recipes --cohort PREPARED
-    """,
-    lines=_recipe_lines,
-    reads={},
-)
-def recipes(
-    name: Annotated[
-        str | None,
-        Argument(
-            "Recipe to print, with the default and the meaning of every key.",
-            metavar="NAME",
-            complete=NAMES,
-        ),
-    ] = None,
-    *,
-    paper: Annotated[
-        str | None,
-        MainOption(
-            "Paper whose recipes are listed: its system, baselines and ablations; all: every recipe.",
-            metavar="NAME",
-            complete="voxlate.commands.api.training:paper_names",
-        ),
-    ] = None,
-    cohort: Annotated[
-        Place | None,
-        MainOption(
-            "Prepared cohort for which recipes are ranked, or refused with a reason.",
-        ),
-    ] = None,
-    allow_code: AllowCode = False,
-) -> list[dict[str, Any]] | dict[str, Any]:
-    """List the shipped recipes to start from by source and target, or those of a paper, or print one.
-    \f
-    Returns:
-        list[dict[str, Any]] | dict[str, Any]: Without a `name` or `cohort` a list of tables with the name, title, paper, source and target of each recipe; of a
-            `name` the recipe with all its keys; for a `cohort` a list of tables, the fitting recipes first, whose `against`
-            states why others do not fit.
-
-    Raises:
-        BadInput: the recipe or paper is unknown; it names code without allow_code; or the cohort is not prepared.
-
-    Example:
-        >>> import voxlate
-        >>> voxlate.recipes("t1_to_t2_brain")["data"]["target"]
-        ['t2']
-        >>> "phantom_t1_to_ct" in {recipe["name"] for recipe in voxlate.recipes()}
-        True
-    """
-    if cohort is not None:
-        from voxlate.training.planning.recipe_fit import fits
-
-        return [asdict(fit) for fit in fits(cohort)]
-    if name is not None:
-        from voxlate.training.recipe import read, to_dict
-
-        return {"name": name, **to_dict(read(name, allow_code=allow_code))}
-    from voxlate.training.recipe.text import table_of_recipes
-
-    return table_of_recipes(paper)
-
-
-def _recipes_in_lines(rows: list[dict[str, Any]]) -> Iterator[Any]:
-    """Recipes with a mark on those that have a small variant, which stands on no line of its own."""
-    from voxlate.training.recipe.text import SMALL, small_variant
-
-    names = {row["name"] for row in rows}
-    shown = [row for row in rows if not row["name"].endswith(SMALL)]
-    notes = ["--small" if small_variant(row["name"]) in names else "" for row in shown]
-    return _lines_by_modalities(shown, notes)
-
-
-def _lines_by_modalities(rows: list[dict[str, Any]], notes: list[str]) -> Iterator[Any]:
-    """Rows by source and target, such as "t1 → ct", each with its note on a line of the terminal."""
-    width, wide = (max(map(len, texts)) for texts in ([row["name"] for row in rows], notes))
-    pairs = (
-        (f"{' + '.join(row['source'])} → {' + '.join(row['target'])}", (row, note))
-        for row, note in zip(rows, notes)
-    )
-    for pair, own in grouped(pairs).items():
-        yield Text(f"\n{pair}", style="bold")
-        for row, note in own:
-            line = f"  {row['name']:{width}}  {note:{wide}}  {row['title']}"
-            yield Text(line, overflow="ellipsis", no_wrap=True) if terminal.is_terminal else line
-
-
-def _fit_lines(fits: list[dict[str, Any]], data: Path) -> Iterator[str]:
-    """The recipes that fit a prepared cohort, with their peculiarities; then, by reason, the others."""
-    fitting = [fit for fit in fits if not fit["against"]]
-    yield f"{len(fitting)} of {len(fits)} recipes and starters fit {data}; `voxlate train auto` plans one for it."
-    if fitting:
-        yield RANKED
-    for number, fit in enumerate(fitting, start=1):
-        yield f"  {number}. {fit['name']}  {fit['title']}\n      {fit['why']}"
-        for sentence in fit["notes"]:
-            yield f"      {sentence}"
-    others = grouped((fit["against"], fit["name"]) for fit in fits if fit["against"])
-    for reason, names in others.items():
-        yield f"\n{reason}:\n  {', '.join(names)}"
-
-
-def _starter_lines(starters: list[dict[str, Any]], name: str | None, check: bool) -> Iterator[Any]:
-    if not starters:
-        yield "No starter is installed with this copy of voxlate: train a run (voxlate train auto)."
-        return
-    notes = [f"{starter['bytes'] / 1e6:.1f} MB, {starter['licence']}" for starter in starters]
-    yield from _lines_by_modalities(starters, notes)
-    yield ""
-    if check:
-        yield "Hashes and self-tests are right."
-    if name is not None:
-        yield from starters[0]["card"]
-        return
-    of_one_scan = [starter["name"] for starter in starters if len(starter["source"]) == 1]
-    yield f"What was measured, and the limits:  voxlate starters {starters[0]['name']}"
-    if of_one_scan:  # others need a name for each scan
-        yield f"Next:  voxlate synth {of_one_scan[0]} scan.nii.gz --out OUT"
-    yield "With pairs of your own, a training can start from the starter that fits:  voxlate train auto --data PREPARED --out RUN"
-
-
-@Command(
-    """
-    starters
-    starters head-mr-to-ct
-    starters --check
-    """,
-    name="starters",
-    lines=_starter_lines,
-    reads={},
-)
-def list_starters(
-    name: Annotated[
-        str | None,
-        Argument(
-            "Starter of which all is printed: its training, scans, scores and limits.",
-            metavar="NAME",
-            complete=RUN.complete,
-        ),
-    ] = None,
-    *,
-    check: Annotated[
-        bool, MainOption("Check the weights of each starter by its hash and self-test.")
-    ] = False,
-) -> list[dict[str, Any]]:
-    """List the weights that come with voxlate, or print one's card.
-    \f
-    Returns:
-        list[dict[str, Any]]: A table for each starter, or for that of the `name`: name, title, source, target, bytes, licence,
-            parameters and card.
-
-    Raises:
-        BadInput: no starter has the `name`; or with `check`, a starter whose weights or output differ from its card, or no
-            installed starter.
-
-    Example:
-        >>> import voxlate
-        >>> "starter:head-mr-to-ct" in [starter["name"] for starter in voxlate.list_starters()]
-        True
-    """
-    from voxlate.training.starters.names import FOLDER, PREFIX, folder_of, starter_names
-
-    folders = [folder_of(one) for one in (starter_names() if name is None else [name])]
-    if check:
-        if not folders:
-            raise BadInput(
-                f"starters --check: expected an installed starter to check, found none in {FOLDER}. Install a version of voxlate with starters, or leave --check out."
-            )
-        from voxlate.training.starter import check_starter
-
-        for folder in folders:
-            check_starter(folder)
-    from voxlate.training.starters.card import read_card  # imports NumPy
-
-    keys = ("title", "source", "target", "accepts", "bytes", "licence", "parameters", "trained_on")
-    rows = []
-    for folder in folders:
-        card = read_card(folder)
-        stated = {key: getattr(card, key) for key in keys}
-        rows.append({"name": f"{PREFIX}{folder.name}", **stated, "card": card.lines})
-    return rows
-
-
-def _plan_lines(chosen: "Plan", data: Path, out: Path, options: PlanOptions) -> Iterator[Any]:
-    yield chosen.table()
-    assumed = "" if options.minutes else " 60 minutes are assumed without --minutes."
-    yield f"{chosen.prediction}{assumed}"
-    place, cohort = quote(str(out)), quote(str(data))
-    yield f"{out} is the recipe. Next:  voxlate train {place} --data {cohort} --out RUN"
-
-
-def _plan_document(chosen: "Plan") -> dict[str, Any]:
-    return {"tables": chosen.tables, "rows": chosen.rows, "prediction": chosen.prediction}
-
-
-@Command(
-    """
-    plan PREPARED --minutes 20
-    plan PREPARED --source t1 --target ct --memory 8GB
-    """,
-    lines=_plan_lines,
-    document=_plan_document,
-    reads={"out": None},
-    by_line={"out": Path("plan.toml")},
-)
-def plan(
-    data: Annotated[Place, Argument("Prepared cohort.", metavar="PREPARED")],
-    *,
-    options: PlanOptions,
-    out: Annotated[Place | None, MainOption("TOML file of the recipe.")] = None,
-    progress: Reporter,
-) -> "Plan":
-    """Choose a recipe for a prepared cohort, and explain it.
-
-    The plan depends on the cohort, the training time and the memory.
-    A few training steps are timed on this machine. Where a starter fits, networks compete for a tenth of the minutes.
-    \f
-    Returns:
-        Plan: The recipe as `tables`, the fact and the reason of each key (`why`, `rows`), the predicted `seconds` and `memory` (bytes), and
-            `change` and `save`.
-
-    Raises:
-        BadInput: the cohort is not prepared or has no such modality; minutes or memory do not suffice; or `out` exists.
-
-    Example:
-        >>> import voxlate
-        >>> plan = voxlate.plan("PREPARED", minutes=1, mode="mean", from_scratch=True, progress=False)
-        >>> plan.tables["data"]["source"], "net.width" in plan.why
-        (['t1'], True)
-    """
-    from voxlate.training.planning.planner import plan_training
-
-    to = None if out is None else Path(out)
-    if to is not None:
-        if to.suffix != ".toml" or to.is_dir():
-            raise BadInput(
-                f"--out: expected the name of a .toml file, found {to}. Write --out plan.toml."
-            )
-        if to.exists():
-            raise BadInput(
-                f"{to}: expected a new file, found one that is there. Choose another --out, or remove it."
-            )
-    chosen = plan_training(data, options, say=progress.say)
-    if to is not None:
-        chosen.save(to)
-    return chosen
 
 
 def _trained_lines(done: "Trained", options: TrainOptions) -> Iterator[Any]:
@@ -375,7 +86,7 @@ def train(
         Argument(
             "auto (planned for the cohort), the name of a shipped recipe, a TOML file, or a run to continue.",
             metavar="RECIPE",
-            complete=NAMES,
+            complete="voxlate.commands.api.choosing:recipe_names",
         ),
     ],
     data: Annotated[

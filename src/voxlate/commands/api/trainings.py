@@ -14,7 +14,7 @@ from rich.console import Console
 
 from voxlate.base.errors import BadInput
 from voxlate.base.executors.case_work import Context, InProcess, Work, no_report, run_cases
-from voxlate.base.executors.choose import choose_executor
+from voxlate.base.executors.workers import choose_executor
 from voxlate.base.messages import message
 from voxlate.base.option import flag_of
 from voxlate.commands.api.entry import Place

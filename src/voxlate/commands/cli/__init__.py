@@ -63,19 +63,18 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # names of files need not be text
     try:
-        from voxlate.commands.cli.typer_app import thread_failed
-        from voxlate.commands.cli.warning_lines import in_sentences
+        from voxlate.commands.cli.terminal import in_sentences, thread_failed
 
         threading.excepthook = thread_failed
         with in_sentences():
-            from voxlate.commands.cli.commands import command_line
+            from voxlate.commands.cli.flags import command_line
 
             command_line(sys.argv[1:])()
     except BaseException as error:
         if pressed:  # code that is interrupted may end with any other error
             print("voxlate: stopped.", file=sys.stderr)
             raise SystemExit(130) from error
-        from voxlate.commands.cli.typer_app import fail
+        from voxlate.commands.cli.terminal import fail
 
         fail(error)
     finally:

@@ -1,13 +1,14 @@
 """From the description of a command to the command line: how typer gets its parameters, and what is printed."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from inspect import Parameter, Signature, cleandoc
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 import typer
 from rich.markup import escape
+from typer.core import TyperGroup
 
 from voxlate.base.messages import Message
 from voxlate.base.option import (
@@ -21,32 +22,48 @@ from voxlate.base.option import (
     suggestions,
     text_type,
 )
-from voxlate.commands.api.console import err, main_process, say
-from voxlate.commands.api.entry import Aside, Command, Undone, plain
-from voxlate.commands.api.progress import Reporter
-from voxlate.commands.cli.printed_messages import keep_messages
-from voxlate.commands.cli.typer_app import SuggestingCommand, app, end
+from voxlate.commands.api.entry import HOMES, Aside, Command, Undone, commands, plain
+from voxlate.commands.api.progress import Reporter, err, main_process, say
+from voxlate.commands.cli import terminal
 
 METAVARS = {Path: "PATH", int: "INT", float: "NUMBER", bool: ""}
+DEBUG = Option("Show the traceback of an error.")
 AS_JSON = OutputOption("Print the result as JSON.", flag="--json")
 VERBOSE = OutputOption("Print every message.", flag="--verbose -v")
+
+
+def command_line(words: Sequence[str] = ()) -> TyperGroup:
+    """The command line with the command that these words name; with all where they name none, as --help does."""
+    named = [word for word in words if not word.startswith("-")][:1]
+    terminal.app.registered_commands.clear()
+    for command in commands(named if {*named} & HOMES.keys() else HOMES).values():
+        add(command)
+    group = typer.main.get_command(terminal.app)
+    assert isinstance(group, TyperGroup)  # it has an option of its own
+    return group
 
 
 def add(command: Command) -> None:
     """Add a command to the command line, with examples at the end of its --help."""
     examples = [f"voxlate {line}" for line in cleandoc(command.examples).splitlines()]
     epilog = "\n".join(["Example:" if len(examples) == 1 else "Examples:", *examples])
-    parameters = {**command.parameters, "as_json": _switch("as_json", AS_JSON)}
+    switches = {"as_json": AS_JSON, "debug": DEBUG}
     if command.keeps:
-        parameters["verbose"] = _switch("verbose", VERBOSE)
+        switches["verbose"] = VERBOSE
+    parameters = {**command.parameters}
+    for name, option in switches.items():
+        note = Annotated[bool, option]
+        parameters[name] = Parameter(name, Parameter.KEYWORD_ONLY, default=False, annotation=note)
 
     def run(**typed: Any) -> None:
         """Call the command, and print its result: a document, or lines; what is left undone ends it with code 3."""
+        terminal.debug = typed.pop("debug")
         typed = {name: value for name, value in typed.items() if value not in (None, [])}
         verbose, as_json = typed.get("verbose", False), typed["as_json"]
         given = {name: typed[name] for name in command.given if name in typed}
         kept = Path(f"{given.get('out') or given.get('recipe')}") if command.keeps else None
-        with keep_messages(kept, command.name, verbose, command.keeps == "end") as take:
+        waits = command.keeps == "end"
+        with terminal.keep_messages(kept, command.name, verbose, waits) as take:
             report = Reporter(say=take)
             result, values = command.call({**command.by_line, **given}, report, texts=True)
             shown = command.show(result, {**typed, **values})
@@ -60,19 +77,15 @@ def add(command: Command) -> None:
                 say(line.line, err, line.style)
             elif not isinstance(line, Undone | Message):
                 say(line)
-        end(line.sentence for line in shown if isinstance(line, Undone))
+        terminal.end(line.sentence for line in shown if isinstance(line, Undone))
 
     panels = (ARGUMENT, *PANELS)
     ordered = sorted(parameters.values(), key=lambda one: panels.index(option_in(one).panel))
     run.__signature__ = Signature([*map(_for_typer, ordered)])  # type: ignore[attr-defined]
     # Typer shows what follows the form feed in the list of commands.
     run.__doc__ = cleandoc(f"{command.described.__doc__}").partition("\f")[0]
-    app.command(name=command.name, epilog=epilog, cls=SuggestingCommand)(run)
-
-
-def _switch(name: str, option: Option) -> Parameter:
-    kind = Parameter.KEYWORD_ONLY
-    return Parameter(name, kind, default=False, annotation=Annotated[bool, option])
+    cls = terminal.SuggestingCommand
+    terminal.app.command(name=command.name, epilog=epilog, cls=cls)(run)
 
 
 def _for_typer(parameter: Parameter) -> Parameter:

@@ -18,7 +18,7 @@ from voxlate.base.executors.case_work import (
     no_report,
     run_cases,
 )
-from voxlate.base.executors.choose import choose_executor
+from voxlate.base.executors.workers import choose_executor
 from voxlate.base.messages import Message
 from voxlate.base.option import merge
 from voxlate.checks.truths import KEPT, LEFT_OUT, Fault, SketchedTruth, fault_messages, judge

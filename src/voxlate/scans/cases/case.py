@@ -10,9 +10,16 @@ from typing import Any, Literal
 
 import numpy as np
 
-from voxlate.base.earlier import ANY, without_retired
 from voxlate.base.errors import BadInput
-from voxlate.base.records import Record, Shape, check_values, checksum, write_tensors
+from voxlate.base.records import (
+    ANY,
+    Record,
+    Shape,
+    check_values,
+    checksum,
+    without_retired,
+    write_tensors,
+)
 from voxlate.base.slabs import by_plane, in_slabs, map_slabs
 from voxlate.scans.cases.align import Preparation, find_common_grid
 from voxlate.scans.cases.case_header import BRAIN_OF, FOREGROUND_OF, CaseHeader, Origin

@@ -179,8 +179,14 @@ def check_fetched(path: Path) -> None:
             raise BadInput(
                 f"{path}: expected a file, found a link to {found}, where nothing is. Copy the file itself."
             )
-    elif path.is_file() and path.stat().st_size <= POINTER_BYTES:
-        found = path.read_bytes().decode("latin-1")
+    elif path.is_file():
+        with path.open("rb") as file:
+            begin = file.read(POINTER_BYTES).decode("latin-1")
+        if begin.lstrip().lower().startswith(("<!doctype html", "<html")):
+            raise BadInput(
+                f"{path}: expected an image, found a web page, such as a server's error or login. Download the image again."
+            )
+        found = begin if path.stat().st_size <= POINTER_BYTES else ""
     if ANNEX in found:
         raise BadInput(
             f"{path}: expected an image, found a pointer of git-annex (DataLad) to a file that was not fetched. Run datalad get (or git annex get) in its folder."

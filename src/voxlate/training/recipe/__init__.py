@@ -5,7 +5,7 @@
 state of their making. The recipes of the package are in `shipped/`.
 """
 
-from voxlate.base.lazy import names_of_stub
+from voxlate.base.optional import names_of_stub
 
 # The settings import all networks, which takes seconds; a list of recipes needs none of them.
 __getattr__, __all__ = names_of_stub(__name__, __file__)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from voxlate.base.earlier import ANY, without_retired
+from voxlate.base.records import ANY, without_retired
 
 # Keys that this version lacks: the value with which each changes no image (see without_retired).
 RETIRED = {

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from voxlate.base.config import Importable, Kinds, setting, settings
+from voxlate.base.config import Importable, setting, settings
 from voxlate.base.errors import BadInput
 from voxlate.base.streams import Independent, SliceNoise
 from voxlate.scans.cases.prepared import Cohort
@@ -62,9 +62,9 @@ TASKS = {
 }
 
 
-def _kinds(homes: Mapping[str, str], settings_of: str = "") -> Kinds:
+def _kinds(homes: Mapping[str, str], settings_of: str = "") -> Importable:
     """The kinds of settings in the wing science."""
-    return Kinds({name: SCIENCE + home for name, home in homes.items()}, settings_of)
+    return Importable({name: SCIENCE + home for name, home in homes.items()}, settings_of)
 
 
 AnyMethod = Annotated[MethodSettings, _kinds(METHODS)]

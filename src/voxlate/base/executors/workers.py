@@ -1,0 +1,396 @@
+"""Workers, which are processes of this machine or actors of a Ray cluster, and the executor that a command asks for.
+
+Each worker has one case at a time. One that ends is replaced, and its case is tried once more by another one; if that ends
+as well, the case is to blame and fails.
+"""
+
+import multiprocessing
+import os
+import pickle
+import re
+import socket
+import sys
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import (
+    FIRST_COMPLETED,
+    BrokenExecutor,
+    Future,
+    ProcessPoolExecutor,
+    wait,
+)
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Protocol
+
+from voxlate.base.errors import BadInput
+from voxlate.base.executors.case_work import (
+    QUIET,
+    Case,
+    Context,
+    Executor,
+    InProcess,
+    Job,
+    Outcome,
+    Outcomes,
+    Work,
+    WorkerDied,
+    no_report,
+)
+from voxlate.base.machine import begin_worker, cores, interrupts_held
+from voxlate.base.messages import Message, Say, message
+from voxlate.base.option import ExecutorOptions
+from voxlate.base.optional import optional_package
+
+MOST_ENDED = 3  # workers that end before any case is finished
+TWICE = "expected a worker that finishes this case, found that two workers ended while they worked on it (most often their memory is exhausted). Run the same command again with fewer --workers or more memory."
+CONNECTING_SECONDS = 10.0
+LOCAL = "local"  # Ray's name for a new cluster of this machine
+CPUS_WITH_NETWORK = 4  # of a worker on Ray: its network or GPU, reading, and writing
+Answer = Outcome | Exception
+"""The outcome of a case, or the error that opening the job raised."""
+
+
+def choose_executor(
+    options: ExecutorOptions, device: str | None = None, say: Say = no_report
+) -> Executor:
+    """The executor that the options state, by default this process.
+
+    device: of the command's networks, None where the workers need none; say: is called where workers have more
+    threads than cores.
+    """
+    if options.address is not None and options.executor != "ray":
+        raise BadInput(
+            f"--address: expected --executor ray with it, found {options.executor or 'none'}. Add --executor ray, or drop --address."
+        )
+    if options.executor is None and options.workers is None:
+        return InProcess()
+    threads, gpus, several = 1, 0, device in ("auto", "cuda")
+    if device is not None:
+        import torch  # heavy
+
+        threads = torch.get_num_threads()
+        gpus = torch.cuda.device_count() if several and torch.cuda.is_available() else 0
+    if options.executor == "ray":
+        return RayExecutor(options.address, options.workers, threads, several, say)
+    if device is None:
+        return LocalExecutor(options.workers or cores())
+    workers = options.workers or max(1, gpus)
+    if device in ("auto", "cpu") and not gpus:
+        say_crowded(threads, max(1, cores() // workers), say)
+    return LocalExecutor(workers, threads, gpus)
+
+
+def say_crowded(threads: int, cores: int, say: Say) -> None:
+    """Say that a network on CPUs has more threads in a worker than the worker has cores.
+
+    The workers have as many threads as this process, because a CPU's rounding depends on their number.
+    """
+    if threads > cores:
+        text = f"Each worker computes with {threads} threads on {cores} of the machine's cores, because images then have the bits of one process. OMP_NUM_THREADS={cores} is faster and changes rounding."
+        say(message("threads", text, threads=threads, cores=cores))
+
+
+class Worker(Protocol):
+    """A process that opens the job once, and works on one case after the other."""
+
+    @property
+    def ended(self) -> type[Exception]:
+        """The error of a case whose worker ended."""
+
+    def submit(self, case: Any) -> Future[Answer]:
+        """Begin a case."""
+
+    def close(self) -> None:
+        """End the worker at once."""
+
+
+def work_through(
+    make: Callable[[int], Worker], count: int, cases: Sequence[Any], warn: Say
+) -> Outcomes:
+    """The number and outcome of each case in the order in which they finish, by at most `count` workers.
+
+    make: a worker by its place, 0 to count - 1. No case is taken from `cases` before a worker is free for it. All workers
+    end with the iterator.
+    """
+    waiting = deque(range(len(cases)))
+    free = dict[int, Worker | None].fromkeys(range(min(count, len(cases))))  # by place
+    running = dict[Future[Answer], tuple[int, Worker, int]]()
+    again = set[int]()
+    ended, has_finished = 0, False
+    try:
+        while waiting or running:
+            while waiting and free:
+                place, idle = free.popitem()
+                number = waiting.popleft()
+                worker = idle or make(place)
+                running[worker.submit(cases[number])] = place, worker, number
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                place, worker, number = running.pop(future)
+                free[place] = worker
+                try:
+                    answer = future.result()
+                except worker.ended:
+                    worker.close()
+                    free[place] = None
+                    ended += 1
+                    if not has_finished and ended == MOST_ENDED:
+                        raise BadInput(
+                            f"--executor: expected workers that start, found {ended} times one that ended before any case was finished. Give each more memory by fewer --workers; a script must call voxlate below `if __name__ == '__main__':`."
+                        ) from None
+                    if number not in again:
+                        again.add(number)
+                        waiting.append(number)
+                        continue
+                    answer = Outcome(error=WorkerDied(TWICE))
+                if isinstance(answer, Exception):
+                    raise answer
+                has_finished = True
+                for said in answer.messages:
+                    warn(said)
+                yield number, answer
+    finally:
+        for one in [*free.values(), *(worker for _, worker, _ in running.values())]:
+            if one is not None:
+                one.close()
+
+
+class Opened:
+    """A job in the process of a worker.
+
+    job: pickled; threads: of torch; folder: from which relative paths of cases start.
+    """
+
+    def __init__(self, job: bytes, threads: int, folder: str):
+        self.settings = (job, threads, folder)
+        self.work: Work | None = None
+
+    def answer(self, case: Any) -> Answer:
+        """The outcome of a case; an error of any kind is the error of this case alone."""
+        if self.work is None:
+            try:
+                self.work = _open(*self.settings)
+            except Exception as error:
+                return sendable(error)
+        said = list[Message]()
+        try:
+            return Outcome(self.work(case, Context(warn=said.append)), messages=tuple(said))
+        except Exception as error:
+            return Outcome(error=sendable(error), messages=tuple(said))
+
+
+def _open(job: bytes, threads: int, folder: str) -> Work:
+    """The work of a job; raises BadInput where the folder of the command does not exist."""
+    if not Path(folder).is_dir():
+        raise BadInput(
+            f"{folder}: expected this folder on every machine of the cluster, because paths are relative to it, found none on one of them. Start the command in a shared folder."
+        )
+    os.chdir(folder)
+    # Threads that wait leave the core to other workers; it is read when torch is imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    command_job: Job = pickle.loads(job)
+    if command_job.uses_network:
+        import torch  # heavy, and other jobs do not need it
+
+        torch.set_num_threads(threads)
+    return command_job.open()
+
+
+def sendable(error: Exception) -> Exception:
+    """The error, if it can be sent between processes with its text, or else one with its type and text in a sentence."""
+    try:
+        same = pickle.loads(pickle.dumps(error))
+        if type(same) is type(error) and str(same) == str(error):
+            return error
+    except Exception:  # pickle raises errors of any type
+        pass
+    return RuntimeError(f"{type(error).__name__}: {error}")
+
+
+@dataclass(frozen=True)
+class LocalExecutor:
+    """Works on cases in processes of this machine.
+
+    workers: their number; threads: of torch in each; gpus: of this machine, which the workers share evenly.
+    """
+
+    workers: int
+    threads: int = 1
+    gpus: int = 0
+
+    def run(self, job: Job, cases: Sequence[Case], context: Context = QUIET) -> Outcomes:
+        """See Executor.run; progress within a case is not reported."""
+        # Processes start without the threads and GPU contexts of this one, which networks leave.
+        processes = multiprocessing.get_context("forkserver" if hasattr(os, "fork") else "spawn")
+        if not job.uses_network:  # with a network, torch would start in the process that is forked
+            processes.set_forkserver_preload(["__main__", type(job).__module__])
+        settings = (pickle.dumps(job), self.threads, os.getcwd())
+
+        def make(place: int) -> Process:
+            """A worker, which has a GPU if there is one."""
+            gpu = place % self.gpus if self.gpus else None
+            pool = ProcessPoolExecutor(1, processes, _begin, (gpu, *settings))
+            return Process(pool, needs_script=b"__main__" in settings[0])
+
+        yield from work_through(make, self.workers, cases, context.warn)
+
+
+@dataclass(frozen=True)
+class Process:
+    """A worker that is a process. needs_script: whether the job is one of the user's script."""
+
+    pool: ProcessPoolExecutor
+    needs_script: bool
+    ended: type[Exception] = BrokenExecutor
+
+    def submit(self, case: Any) -> Future[Answer]:
+        """See Worker.submit."""
+        try:
+            # the process starts here, and knows no handler yet
+            with interrupts_held(), nullcontext() if self.needs_script else _without_script():
+                return self.pool.submit(_answer, case)
+        except (OSError, BrokenExecutor):  # it was killed as it started, or as it waited
+            broken = Future[Answer]()
+            broken.set_exception(BrokenProcessPool())
+            return broken
+
+    def close(self) -> None:
+        """Kill the process, which `shutdown` alone would let finish its case."""
+        for process in list((self.pool._processes or {}).values()):
+            process.kill()
+        self.pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _without_script() -> Iterator[None]:
+    """Where processes start that do not run the user's script again, which may call voxlate outside of any guard."""
+    script = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = script
+
+
+_opened: Opened  # of this process
+
+
+def _begin(gpu: int | None, *settings: Any) -> None:
+    """Begin the process of a worker."""
+    global _opened
+    begin_worker()
+    if gpu is not None:
+        # the name of the GPU among those that the environment lets this process use
+        allowed = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+        os.environ["CUDA_VISIBLE_DEVICES"] = allowed[gpu] if gpu < len(allowed) else str(gpu)
+    _opened = Opened(*settings)
+
+
+def _answer(case: Any) -> Answer:
+    return _opened.answer(case)
+
+
+@dataclass(frozen=True)
+class RayExecutor:
+    """Works on cases on a Ray cluster, which finds for each worker a machine with the CPUs and the GPU that it needs.
+
+    address: of the cluster, None for RAY_ADDRESS or else a new cluster of this machine; workers: None for as many as the
+    cluster has room for; threads: of torch in each; gpu: whether a network may use a GPU; say: is called where a network
+    computes on fewer CPUs than `threads`.
+    """
+
+    address: str | None
+    workers: int | None
+    threads: int
+    gpu: bool
+    say: Say
+
+    def run(self, job: Job, cases: Sequence[Case], context: Context = QUIET) -> Outcomes:
+        """See Executor.run; progress within a case is not reported."""
+        ray = _connect(self.address)
+        try:
+            most = max(CPUS_WITH_NETWORK, self.threads) if job.uses_network else 1
+            nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+            workers, cpus, gpus = room(nodes, self.workers, most, job.uses_network and self.gpu)
+            if job.uses_network and not gpus:
+                say_crowded(self.threads, cpus, self.say)
+            settings = (ray.put(ray.cloudpickle.dumps(job)), self.threads, os.getcwd())
+            actors = ray.remote(Opened).options(num_cpus=cpus, num_gpus=gpus, max_restarts=0)
+
+            def make(_: int) -> Actor:
+                """A worker."""
+                return Actor(ray, actors.remote(*settings))
+
+            yield from work_through(make, workers, cases, context.warn)
+        finally:
+            ray.shutdown()
+
+
+class Actor:
+    """A worker that is an actor."""
+
+    def __init__(self, ray: Any, actor: Any):
+        self.ray, self.actor = ray, actor
+        self.ended: type[Exception] = ray.exceptions.RayError
+
+    def submit(self, case: Any) -> Future[Answer]:
+        """See Worker.submit."""
+        begun: Future[Answer] = self.actor.answer.remote(case).future()
+        return begun
+
+    def close(self) -> None:
+        """Kill the actor."""
+        self.ray.kill(self.actor)
+
+
+def room(
+    nodes: Sequence[dict[str, float]], wanted: int | None, most: int, gpu: bool
+) -> tuple[int, int, float]:
+    """The number of workers, as many as wanted or else as fit, and the CPUs and the share of a GPU of each.
+
+    nodes: the resources of the cluster's machines; most: CPUs that a worker can use. A worker fits on the smallest
+    machine that it may be on; workers that are wanted and do not fit wait until the cluster has room for them.
+    """
+    cpus_of = [int(node.get("CPU", 0)) for node in nodes]
+    gpus_of = [int(node.get("GPU", 0)) for node in nodes]
+    if gpu and any(gpus_of):
+        workers = wanted or sum(gpus_of)
+        each = -(-workers // sum(gpus_of))
+        least = min(cpus // (gpus * each) for cpus, gpus in zip(cpus_of, gpus_of) if gpus)
+        return workers, max(1, min(most, least)), 1 / each
+    cpus = max(1, min(most, max(cpus_of, default=1)))
+    while cpus > 1 and wanted and sum(own // cpus for own in cpus_of) < wanted:
+        cpus -= 1
+    return wanted or max(1, sum(own // cpus for own in cpus_of)), cpus, 0.0
+
+
+def _connect(address: str | None) -> Any:
+    """The module ray, which is connected to a cluster; raises BadInput if Ray or the cluster is absent."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no statistics leave the machine
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")  # no GPU for workers without
+    ray = optional_package("ray", "ray", "--executor ray", "the package ray")
+    # Without an address Ray would look for a cluster of an earlier session, which may have ended.
+    chosen = address or os.environ.get("RAY_ADDRESS") or LOCAL
+    arguments = {"include_dashboard": False} if chosen == LOCAL else {}
+    try:
+        _reach(chosen)
+        ray.init(address=chosen, log_to_driver=False, logging_level="ERROR", **arguments)
+    except Exception as error:  # Ray raises plain ones, too
+        found = " ".join(str(error).split()) or type(error).__name__
+        raise BadInput(
+            f"--address: expected a Ray cluster at {chosen}, found none ({found}). Check ray status, or start one by ray start --head."
+        ) from error
+    return ray
+
+
+def _reach(address: str) -> None:
+    """Raise OSError where no process listens at HOST:PORT, for which Ray would wait many minutes."""
+    # Ray takes for auto the latest cluster which was started on this machine
+    latest = Path(os.environ.get("RAY_TMPDIR", "/tmp")) / "ray" / "ray_current_cluster"
+    if address == "auto" and latest.is_file():
+        address = latest.read_text(encoding="utf-8").strip()
+    if parts := re.fullmatch(r"(?:ray://)?([^:]+):(\d{1,5})", address):
+        socket.create_connection((parts[1], int(parts[2])), CONNECTING_SECONDS).close()
