@@ -15,7 +15,6 @@ import numpy as np
 from voxlate.base.errors import BadInput
 from voxlate.base.messages import Message
 from voxlate.base.option import bytes_of
-from voxlate.base.slabs import empty, release
 from voxlate.scans.images.grid import Codes, Grid, Volume
 from voxlate.scans.layout_options import LARGEST_VOLUME
 
@@ -129,7 +128,7 @@ def to_float32(planes: Iterable[np.ndarray], shape: tuple[int, ...], where: obje
 
     Raises BadInput where float32 rounds away what distinguishes the values.
     """
-    data = empty(shape, np.float32)
+    data = np.empty(shape, np.float32)
     ends, whole = [], True
     with np.errstate(over="ignore", invalid="ignore"):
         for out, plane in zip(data, planes, strict=True):
@@ -137,7 +136,6 @@ def to_float32(planes: Iterable[np.ndarray], shape: tuple[int, ...], where: obje
             if plane.dtype.itemsize > 2 and plane.dtype != np.float32:
                 ends += [plane.min().item(), plane.max().item()]
                 whole = plane.dtype.kind in "iu"
-            release(data)
         if not ends or min(ends) == max(ends):
             return data
         step = float(np.spacing(np.float32(max(map(abs, ends)))))

@@ -15,7 +15,6 @@ from voxlate.base.errors import BadInput
 from voxlate.base.files import sha256_of, whole_file
 from voxlate.base.messages import Message, message
 from voxlate.base.records import LARGEST
-from voxlate.base.slabs import map_slabs
 from voxlate.scans.formats.array_files import ARRAY
 from voxlate.scans.formats.dicom import DICOM, entries_in, folder_and_key, headers_of
 from voxlate.scans.formats.dynamic import is_frame, read_frame
@@ -235,8 +234,7 @@ def _check_finite(data: np.ndarray, path: Path) -> None:
 
     Values whose squares are infinite are refused as well.
     """
-    slabs = data[0] if len(data) == 1 else data
-    if all(map_slabs(lambda slab: (np.abs(slab) <= LARGEST).all(), slabs)):
+    if (np.abs(data) <= LARGEST).all():
         return
     if np.isfinite(data).all():
         raise BadInput(

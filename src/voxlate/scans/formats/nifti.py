@@ -16,7 +16,6 @@ import numpy as np
 from voxlate.base.errors import BadInput
 from voxlate.base.files import HIGH, LOW, STD, UNCALIBRATED, UNFAMILIAR
 from voxlate.base.messages import Grade, Message, graded, message
-from voxlate.base.slabs import least_and_most, map_slabs, release
 from voxlate.scans.formats.format import (
     GZIP,
     DynamicScan,
@@ -326,7 +325,6 @@ def write_nifti(path: Path, volume: Volume, description: str) -> None:
         file.write(bytes(image.header.get_data_offset() - file.tell()))
         for plane in data:  # one by one: nibabel would copy all of them
             file.write(np.ascontiguousarray(plane, stored).data)
-            release(data)
 
 
 def compress(file: BinaryIO) -> gzip.GzipFile:
@@ -347,11 +345,9 @@ def _place(image: nib.nifti1.Nifti1Image, volume: Volume) -> None:
 def smallest_type(data: np.ndarray) -> type[np.int16] | type[np.float32]:
     """int16 where it loses nothing of the voxels, else float32."""
     limits = np.iinfo(np.int16)
-    low, high = least_and_most(data)
-    if low < limits.min or high > limits.max:
+    if data.min() < limits.min or data.max() > limits.max:
         return np.float32
-    whole = all(map_slabs(lambda slab: (slab == np.rint(slab)).all(), data))
-    return np.int16 if whole else np.float32
+    return np.int16 if (data == np.rint(data)).all() else np.float32
 
 
 def describe(description: str) -> bytes:

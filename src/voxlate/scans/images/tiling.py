@@ -11,7 +11,6 @@ from pydantic import Field
 from scipy import ndimage
 
 from voxlate.base.config import settings
-from voxlate.base.slabs import empty, release, slabs, zeros
 from voxlate.scans.images.grid import Volume
 
 Triple = tuple[int, int, int]
@@ -70,8 +69,8 @@ class Blend:
         self.tiling = tiling
         self._tile_weight = tiling.weight()
         self._background = np.array(background, np.float32)[:, None, None, None]
-        self._total = zeros((len(background), *tiling.shape), np.float32)
-        self._weight = zeros(tiling.shape, np.float32)
+        self._total = np.zeros((len(background), *tiling.shape), np.float32)
+        self._weight = np.zeros(tiling.shape, np.float32)
 
     def add(self, tile: np.ndarray, start: Triple) -> None:
         """Add a tile [C, D, H, W] at `start`; its voxels outside the volume are dropped."""
@@ -81,16 +80,11 @@ class Blend:
         weight = self._tile_weight[inside]
         self._total[(slice(None), *place)] += tile[(slice(None), *inside)] * weight
         self._weight[place] += weight
-        release(self._total, self._weight)
 
     def result(self) -> np.ndarray:
         """The blended volume [C, D, H, W] in float32. The sum is divided in place: add no tile afterwards."""
-        for piece in slabs(self._weight.shape):
-            total = self._total[:, piece]
-            weight = self._weight[piece]
-            np.divide(total, weight, out=total, where=weight > 0)
-            np.copyto(total, self._background, where=weight == 0)
-            release(self._total, self._weight)
+        np.divide(self._total, self._weight, out=self._total, where=self._weight > 0)
+        np.copyto(self._total, self._background, where=self._weight == 0)
         return self._total
 
 
@@ -359,7 +353,7 @@ def zoom(images: np.ndarray, size: Size) -> np.ndarray:
     """
     planes = images.reshape(-1, *images.shape[-2:])
     factors = (size[0] / planes.shape[1], size[1] / planes.shape[2])
-    out = empty((len(planes), *size), np.float32)
+    out = np.empty((len(planes), *size), np.float32)
     for plane, zoomed_plane in zip(planes, out):
         if plane.min() == plane.max():
             zoomed_plane[:] = plane.min()
