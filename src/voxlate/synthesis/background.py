@@ -111,8 +111,8 @@ def find_outside(facts: ModelFacts, prepared: PreparedCase) -> Outside:
     body = _any_of([*outlines, *tables])
     if not body.any():  # as in a scan of a small part
         body = _any_of([tissue for tissue, _ in tissues])
-    has_body = body.any(axis=(1, 2))
-    kept: Bool = dilate(body, NEAR_MM, volumes[0].grid.spacing_mm) & has_body[:, None, None]
+    has_body = np.asarray(body.any(axis=(1, 2)))
+    kept = dilate(body, NEAR_MM, volumes[0].grid.spacing_mm) & has_body[:, None, None]
     is_zero = all(is_constant for _, is_constant in tissues)
     if is_zero:
         signal = _any_of([volume.data[0] for volume in volumes])
@@ -188,7 +188,7 @@ def _begins_above(facts: ModelFacts, name: str, scale: Scale) -> bool:
 
 def _any_of(images: Sequence[np.ndarray]) -> Bool:
     """Where some image is not 0."""
-    return np.asarray(np.logical_or.reduce([image != 0 for image in images]))
+    return np.logical_or.reduce([image != 0 for image in images])
 
 
 def background_of(scale: Scale, unit: str, trained: float | None) -> float:
