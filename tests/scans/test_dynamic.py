@@ -138,7 +138,7 @@ def test_large_planes_are_averaged_on_the_way_to_the_peak_so_that_memory_stays_s
         (50 * np.random.default_rng(1).normal(size=(40, 8, 24, 24)), "#peak", "found nothing"),
         (bolus()[:13], "#peak", "found nothing"),  # it ends before the peak
         (bolus(), "#peek", "found nothing there"),
-        (bolus(), "", "found 45 frames .*a.nii#frame=1, or #peak"),
+        (bolus(), "", "found 45 frames .*a.nii#frame=1 to #frame=45, or #peak"),
     ],
 )
 def test_an_unavailable_frame_is_refused_in_one_sentence(tmp_path, frames, frame, words):

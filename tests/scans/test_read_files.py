@@ -254,7 +254,6 @@ READ = {  # what is written, its name, its voxels, and how many messages it gets
         (of(RescaleType="hu"), SERIES, 0),
         (of(RealWorldValueMappingSequence=[item(RealWorldValueSlope=9.0)]), SERIES, 0),
         (with_neighbours, SERIES, 0),
-        (lambda d: write_with(write_with(d, "x", 2), "y", 4), SERIES, 1),  # repeated images
         *((lambda d, kind=kind: bare(d, kind), SERIES, 0) for kind in (True, False, None)),
         (lambda d: gzipped(d, ".dcm.gz"), SERIES, 0),
         (lambda d: gzipped(d, ".dcm"), SERIES, 0),
@@ -262,7 +261,6 @@ READ = {  # what is written, its name, its voxels, and how many messages it gets
         (plainly_hounsfield, STORED - 1000, 1),
         (of(Modality="MR", **NO_RESCALE), STORED, 0),
         # what differs in a series is said, by the first tag of slice 2
-        (of(*some([2], ContrastBolusAgent="Gd")), SERIES, 1),
         (of(Modality="MR", PhotometricInterpretation="MONOCHROME1"), SERIES, 1),
         (of(*some([2], BurnedInAnnotation="YES")), SERIES, 1),
         (of(*each("FrameOfReferenceUID", *PARTS)), SERIES, 1),
@@ -271,7 +269,7 @@ READ = {  # what is written, its name, its voxels, and how many messages it gets
         (of(*each("SeriesDescription", *"aaabb")), SERIES, 1),
         (of(*some([2], PatientID="")), SERIES, 1),
         (of(*({"SeriesInstanceUID": p, "SeriesDescription": p} for p in PARTS)), SERIES, 2),
-        (of(*each("RescaleSlope", *"12345"), Modality="MR"), STORED * (K + 1) - 1024, 1),
+        (of(*each("RescaleSlope", *"12345"), Modality="MR"), STORED * (K + 1) - 1024, 0),
         # other formats
         (nii((108, "<f", 0.0)), VOXELS.T, 1),  # voxels in the header
         (nii((76, "<f", -2.0)), VOXELS.T, 0),  # a mirrored stack
@@ -376,7 +374,7 @@ REFUSED = {  # what is written, its name, and what the sentence names
         (lambda d: with_entry(d, lambda file: put(file, LFS)), "git lfs pull"),
         (lambda d: link(d / "0.dcm", "/lost/0.dcm").parent, "0.dcm"),
         (more("x", 0, SeriesInstanceUID="1.2.9"), r"#[0-9a-f]{8}"),
-        (more("x", 2, RescaleIntercept="-1000"), "#frame=1"),
+        (more("x", 2), "stored twice"),
         (more("x", 9, **LOCALISER), "x.dcm"),
         (more("x", 9, ImagePositionPatient=None), "ImagePositionPatient"),
         (more("9", 4, PixelData=b""), "9.dcm"),
@@ -387,7 +385,6 @@ REFUSED = {  # what is written, its name, and what the sentence names
         (of(PixelSpacing=[0, 0.8]), "PixelSpacing"),
         (of(ImageOrientationPatient=[1, 0, 0, 0.3, 0.954, 0]), "right angles"),
         (of(*some([2], ImageType=PHASE), ImageType=MAGNITUDE), "ImageType.*6.dcm"),
-        (of(*each("EchoTime", 10, 80, 10, 80, 10)), "EchoTime"),
         (of(HighBit=16), "HighBit"),
         *(
             (lambda d, tag=tag: write(d, *some([2], **{tag: "19500102"})), f"{tag}.*6.dcm")
@@ -404,7 +401,7 @@ REFUSED = {  # what is written, its name, and what the sentence names
         (tag("RescaleIntercept", b"-1,024"), "RescaleIntercept.*-1,024"),
         (tag("PixelSpacing", b"0.5", b"UT"), "2 numbers in PixelSpacing"),
         (tag("RescaleType", b"HU", b"SQ"), "6.dcm"),
-        (seg(MASKS[:1], "xl"), "JPEG XL"),
+        (seg(MASKS[:1], "xl"), SYNTAXES["xl"]),
         # steps between slices
         (spaced(count=1, thickness="-3"), "SliceThickness"),
         (spaced(count=1, thickness="NaN"), "SliceThickness"),

@@ -53,15 +53,34 @@ class Stored:
 class DynamicScan:
     """A scan of several frames on one grid.
 
-    times_s: [count], seconds since the first frame; None where the file does not state them. planes(): all planes
-    [H, W], frame by frame. read(k): frame k, counted from 0.
+    times_s: [count], seconds since the first frame; None where the file does not state them. read(k): frame k, counted
+    from 0. apart: what tells the frames apart, after "found 3 frames". every(): the voxels [D, H, W] of all frames, where
+    a file gives them faster than one by one; whole(): all frames in one volume, where that is one.
     """
 
     grid: Grid
     count: int
     times_s: np.ndarray | None
-    planes: Callable[[], Iterator[np.ndarray]]
     read: Callable[[int], Stored]
+    apart: str = ""
+    every: Callable[[], Iterator[np.ndarray]] | None = None
+    whole: Callable[[], Stored] | None = None
+
+    def frames(self) -> Iterator[np.ndarray]:
+        """The voxels [D, H, W] of all frames."""
+        if self.every is not None:
+            return self.every()
+        return (self.read(number).data for number in range(self.count))
+
+    def only(self, path: Path) -> Stored:
+        """The only frame, or all in one volume; raises BadInput where there are several."""
+        if self.count == 1:
+            return self.read(0)
+        if self.whole is not None:
+            return self.whole()
+        raise BadInput(
+            f"{path}: expected one 3-D volume, found {self.count} frames ({self.grid}{self.apart}). Name one of them, {path.name}#frame=1 to #frame={self.count}, or #peak for a bolus' arterial peak."
+        )
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import logging
 import struct
 import warnings
 from collections.abc import Callable, Collection, Iterator
+from itertools import islice
 from math import inf, isfinite, isnan, prod
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -242,20 +243,14 @@ def open_nifti(path: Path) -> DynamicScan:
         grid,
         count,
         _times(image, count),
-        lambda: _planes(image, grid, path, range(count)),
         read,
+        every=lambda: _frames(image, grid, path, count),
     )
 
 
 def read_nifti(path: Path) -> Stored:
     """The voxels of a 3-D file with its scaling applied. Raises BadInput as `open_nifti`, and for several frames."""
-    scan = open_nifti(path)
-    if scan.count > 1:
-        size = _size((*scan.grid.shape[::-1], scan.count))
-        raise BadInput(
-            f"{path}: expected one 3-D volume, found {scan.count} frames ({size}). Name one of them: {path.name}#frame=1, or #peak for a bolus' arterial peak."
-        )
-    return scan.read(0)
+    return open_nifti(path).only(path)
 
 
 def _times(image: Any, count: int) -> np.ndarray | None:
@@ -264,6 +259,11 @@ def _times(image: Any, count: int) -> np.ndarray | None:
         return None
     step = float(image.header["pixdim"][4]) * SECONDS.get(_units(image)[1], 0.0)
     return np.arange(count) * step if 0 < step < inf else None
+
+
+def _frames(image: Any, grid: Grid, path: Path, count: int) -> Iterator[np.ndarray]:
+    planes = _planes(image, grid, path, range(count))
+    return (np.stack([*islice(planes, grid.shape[0])]) for _ in range(count))
 
 
 def _planes(image: Any, grid: Grid, path: Path, frames: range) -> Iterator[np.ndarray]:

@@ -94,7 +94,6 @@ def read_parts(path: Path) -> DynamicScan:
         Grid(parts[0].shape, stored.affine),
         len(parts),
         None,
-        lambda: (part[0] for part in parts),
         lambda number: replace(stored, data=parts[number], guesses=()),
     )
 
