@@ -91,7 +91,7 @@ def read_array(path: Path, text: str = "") -> Stored:
         name, array = _choose(path, arrays, part)
         stack = _stack(path, name, array, part)
         check_volume(stack.shape, path)
-        data = to_float32(stack, stack.shape, path)
+        data = to_float32(stack, path)
     spacing = "" if part.spacing_mm else ", spacing not stated: 1 mm assumed"
     guesses: tuple[str, ...] = ()
     if spacing and len(data) > 1:

@@ -24,6 +24,7 @@ GZIP = b"\x1f\x8b"
 ANNEX = "annex/objects/"
 LFS = "version https://git-lfs.github.com/"
 POINTER_BYTES = 1024  # pointers are shorter
+LARGEST_FLOAT = 3e38  # of float32
 MOST_LOST = 1e-4  # of the range of values, that a step of float32 may be
 
 
@@ -142,27 +143,21 @@ def check_numbers(dtype: np.dtype, where: object) -> None:
         )
 
 
-def to_float32(planes: Iterable[np.ndarray], shape: tuple[int, ...], where: object) -> np.ndarray:
-    """The planes [H, W] of a volume of this shape as float32; values beyond float32 become infinite.
+def to_float32(values: np.ndarray, where: object) -> np.ndarray:
+    """The values as float32; those beyond float32 become infinite.
 
     Raises BadInput where float32 rounds away what distinguishes the values.
     """
-    data = np.empty(shape, np.float32)
-    ends, whole = [], True
+    if values.dtype.itemsize > 2 and values.dtype != np.float32:
+        low, high = values.min().item(), values.max().item()
+        step = float(np.spacing(np.float32(min(max(abs(low), abs(high)), LARGEST_FLOAT))))
+        is_whole = values.dtype.kind in "iu"
+        if low < high and step > is_whole and step > MOST_LOST * (high - low):
+            raise BadInput(
+                f"{where}: expected values that float32 can distinguish, found {low} to {high}, where its steps are {step:g}. Subtract {low} from all, and save the file again."
+            )
     with np.errstate(over="ignore", invalid="ignore"):
-        for out, plane in zip(data, planes, strict=True):
-            out[:] = plane
-            if plane.dtype.itemsize > 2 and plane.dtype != np.float32:
-                ends += [plane.min().item(), plane.max().item()]
-                whole = plane.dtype.kind in "iu"
-        if not ends or min(ends) == max(ends):
-            return data
-        step = float(np.spacing(np.float32(max(map(abs, ends)))))
-    if step > whole and step > MOST_LOST * (max(ends) - min(ends)):
-        raise BadInput(
-            f"{where}: expected values that float32 can distinguish, found {min(ends)} to {max(ends)}, where its steps are {step:g}. Subtract {min(ends)} from all, and save the file again."
-        )
-    return data
+        return np.ascontiguousarray(values, np.float32)
 
 
 def first_line(error: BaseException) -> str:

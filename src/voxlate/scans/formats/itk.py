@@ -66,7 +66,7 @@ def read_itk(path: Path) -> Stored:
         image = reader.Execute()
         data = itk.GetArrayViewFromImage(image)
     check_numbers(data.dtype, path)
-    return Stored(to_float32(data.reshape(shape), shape, path), affine)
+    return Stored(to_float32(data.reshape(shape), path), affine)
 
 
 @contextlib.contextmanager
