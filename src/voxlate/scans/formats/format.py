@@ -157,7 +157,7 @@ def to_float32(values: np.ndarray, where: object) -> np.ndarray:
                 f"{where}: expected values that float32 can distinguish, found {low} to {high}, where its steps are {step:g}. Subtract {low} from all, and save the file again."
             )
     with np.errstate(over="ignore", invalid="ignore"):
-        return np.ascontiguousarray(values, np.float32)
+        return values.astype(np.float32, order="C")  # a copy: libraries free what they gave
 
 
 def first_line(error: BaseException) -> str:
