@@ -51,11 +51,14 @@ def read_transform(path: Path) -> Transform:
     except RuntimeError as error:
         raise record.wrong("a file that ITK cannot read") from error
     numbers = np.array([*transform.GetParameters(), *transform.GetFixedParameters()])
-    record.check(bool((np.abs(numbers) <= FARTHEST_MM).all()), "numbers that are far too large")
-    if transform.IsLinear():
-        points = np.array([transform.TransformPoint(point) for point in np.eye(4, 3, -1).tolist()])
-        volume = float(np.linalg.det(points[1:] - points[0]))
-        record.check(
-            LEAST_VOLUME <= volume <= 1 / LEAST_VOLUME, f"one that changes volumes by {volume:g}"
-        )
+    is_sound = transform.GetDimension() == 3 and bool((np.abs(numbers) <= FARTHEST_MM).all())
+    record.check(is_sound, "numbers that are far too large, or of a plane")
+    record.check(not folds(transform), "one that folds space or changes volumes tenfold")
     return transform
+
+
+def folds(transform: Transform) -> bool:
+    """Whether a transform turns space inside out, or changes volumes more than tenfold, as splines within bounds do nowhere."""
+    points = np.array([transform.TransformPoint(point) for point in np.eye(4, 3, -1).tolist()])
+    volume = float(np.linalg.det(points[1:] - points[0]))
+    return not LEAST_VOLUME <= volume <= 1 / LEAST_VOLUME
