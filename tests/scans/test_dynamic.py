@@ -1,7 +1,6 @@
 """Frames of dynamic scans: their numbers, the arterial peak of a made-up bolus, and what cannot be had."""
 
 import gzip
-import tracemalloc
 from pathlib import Path
 
 import nibabel as nib
@@ -108,21 +107,6 @@ def test_the_time_after_the_peak_goes_by_the_header_or_by_what_the_path_says(tmp
         volume = read_volume(f"{path}#{frame}", "cta2")
         np.testing.assert_allclose(volume.data[0], frames[number], atol=1.01)
         assert volume.note == note
-
-
-def test_large_planes_are_averaged_on_the_way_to_the_peak_so_that_memory_stays_small(
-    tmp_path,
-):
-    few = bolus(count=16, step=2.5)[:, 2:3]
-    frames = few.repeat(9, axis=2).repeat(9, axis=3)  # 3 x 3 voxels a block
-    noise = np.random.default_rng(0).normal(size=frames.shape[1:]) * 20
-    path = stored(tmp_path / "a.nii", frames + np.array([np.roll(noise, 7 * k) for k in range(16)]))
-    tracemalloc.start()
-    volume = read_volume(f"{path}#peak")
-    most = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert volume.note.startswith("pseudo: CTP frame 8 of 16")
-    assert most < frames.astype(np.float32).nbytes
 
 
 @every_row(
