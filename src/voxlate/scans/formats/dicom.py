@@ -44,6 +44,7 @@ from voxlate.scans.formats.dicom_stack import (
     STATED,
     THICKNESS,
     TILT_DEGREES,
+    Stack,
     check_agreement,
     frames_of,
     stack_of,
@@ -319,34 +320,35 @@ def open_series(path: Path) -> DynamicScan:
         _check_images(headers, path)
         frames, apart, times = frames_of(headers, path)
         scaling = find_meaning(headers)
-        grids = [stack_of(frame, path, numbered=len(frames) == 1).grid for frame in frames]
-    for number, grid in enumerate(grids, start=1):
-        if not same_grid(grid, grids[0], MOVED_MM):
+        stacks = [stack_of(frame, path, numbered=len(frames) == 1) for frame in frames]
+    grid = stacks[0].grid
+    for number, stack in enumerate(stacks, start=1):
+        if not same_grid(stack.grid, grid, MOVED_MM):
             raise BadInput(
-                f"{path}: expected all frames on one grid ({grids[0]}), found frame {number} elsewhere. Export each grid as a series of its own."
+                f"{path}: expected all frames on one grid ({grid}), found frame {number} elsewhere. Export each grid as a series of its own."
             )
+    shown = upright(grid) if tilt_of(grid) > TILT_DEGREES else grid
+    for shape in (grid.shape, shown.shape):
+        check_volume(shape, path)
     kind = kind_of(series[0].image_type, series[0].description)
 
     def read(number: int) -> Stored:
         """A frame, counted from 0."""
         with no_warnings():
-            stored = _read_frame(frames[number], path, len(frames) == 1, *scaling)
-        return replace(stored, kind=kind, body_part=series[0].body_part)
+            agreeing = check_agreement(stacks[number].headers, path)
+            stored = _read_stack(stacks[number], *scaling)
+        guesses = (*agreeing, *stored.guesses)
+        return replace(stored, guesses=guesses, kind=kind, body_part=series[0].body_part)
 
-    is_tilted = tilt_of(grids[0]) > TILT_DEGREES
-    grid = upright(grids[0]) if is_tilted else grids[0]
-    return DynamicScan(grid, len(frames), times, read, f", told apart by {apart}")
+    return DynamicScan(shown, len(frames), times, read, f", told apart by {apart}")
 
 
-def _read_frame(headers: Headers, path: Path, numbered: bool, scaled: bool, not_hu: str) -> Stored:
-    """The slices of a frame as one image, upright where a gantry tilt shears its grid."""
-    stack = stack_of(headers, path, numbered)
-    guesses = [*check_agreement(stack.headers, path), *stack.guesses]
-    shape = stack.grid.shape
-    check_volume(shape, path)
-    slices = [read_slice(image, header, shape[1:]) for image, header in stack.headers.items()]
+def _read_stack(stack: Stack, scaled: bool, not_hu: str) -> Stored:
+    """The slices of a stack as one image, upright where a gantry tilt shears its grid."""
+    shape = stack.grid.shape[1:]
+    slices = [read_slice(image, header, shape) for image, header in stack.headers.items()]
     data, padded = (np.stack(of) for of in zip(*slices, strict=True))
-    guesses += fill_padding(data, padded, scaled and stack.modality == "ct")
+    guesses = (*stack.guesses, *fill_padding(data, padded, scaled and stack.modality == "ct"))
     as_hu = ""
     if not not_hu and not scaled:
         lowest = float(data.min())
@@ -355,20 +357,17 @@ def _read_frame(headers: Headers, path: Path, numbered: bool, scaled: bool, not_
         )
         if lowest > CLEARLY_HU:
             not_hu, as_hu = f"{NO_SCALE}, and no value below {CLEARLY_HU:g}", ""
-    stored = Stored(data, stack.grid.affine, "", stack.modality, not_hu=not_hu, as_hu=as_hu)
+    affine = stack.grid.affine
     tilt = tilt_of(stack.grid)
-    if tilt <= TILT_DEGREES:
-        return replace(stored, guesses=tuple(guesses))
-    target = upright(stack.grid)
-    check_volume(target.shape, path)
-    text = f"Its gantry was tilted by {tilt:.1f} degrees; its slices are resampled to an upright grid ({target})."
-    said = message("guess", text, grade="note")
-    if stack.modality == "mr":
-        text += " No gantry of an MR tilts: look whether the head is sheared."
-        said = message("guess", text, grade="caution")
-    sheared = Volume(data[None], stored.affine, "", "")
-    straight = resample(sheared, target).data[0]
-    return replace(stored, data=straight, affine=target.affine, guesses=(*guesses, said))
+    if tilt > TILT_DEGREES:
+        text = f"Its gantry was tilted by {tilt:.1f} degrees; its slices are resampled to an upright grid."
+        said = message("guess", text, grade="note")
+        if stack.modality == "mr":
+            text += " No gantry of an MR tilts: look whether the head is sheared."
+            said = message("guess", text, grade="caution")
+        straight = resample(Volume(data[None], affine, "", ""), upright(stack.grid))
+        data, affine, guesses = straight.data[0], straight.affine, (*guesses, said)
+    return Stored(data, affine, "", stack.modality, "", guesses, not_hu=not_hu, as_hu=as_hu)
 
 
 def _check_images(headers: Headers, path: Path) -> None:

@@ -98,8 +98,6 @@ class Format:
     read_frames(path): for files of several frames, the dynamic scan.
     recognises(path): whether a file without a known ending has this format, by its content.
     written_endings, write(path, volume, description): for formats that voxlate writes; volumes have one channel.
-    description(path): for formats whose files state one, the description with which a file was written; b"" for files
-        of others. It may raise any error for files that are damaged.
     is_picture: a file holds one slice of grey values without a position.
     partners: patterns of further files of the same image by its ending; '*' is the file's name without the ending.
     """
@@ -114,7 +112,6 @@ class Format:
     recognises: Callable[[Path], bool] | None = None
     written_endings: tuple[str, ...] = ()
     write: Callable[[Path, Volume, str], None] | None = None
-    description: Callable[[Path], bytes] | None = None
     is_picture: bool = False
     partners: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 

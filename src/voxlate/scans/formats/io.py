@@ -6,6 +6,7 @@ a frame ('FILE#frame=12', see dynamic.py), or a slice of an array file ('FILE.np
 
 import hashlib
 import re
+import zlib
 from itertools import chain
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from voxlate.scans.formats.dicom import DICOM, entries_in, folder_and_key, heade
 from voxlate.scans.formats.dynamic import is_frame, read_frame
 from voxlate.scans.formats.format import Format, KeptByFile, Stored, check_fetched
 from voxlate.scans.formats.itk import ITK
-from voxlate.scans.formats.nifti import FREESURFER, NIFTI, SYNTHETIC, open_nifti
+from voxlate.scans.formats.nifti import FREESURFER, NIFTI, SYNTHETIC, open_nifti, read_start
 from voxlate.scans.formats.picture import PICTURE
 from voxlate.scans.images.grid import Volume, check_affine, orient
 from voxlate.scans.images.units import HOUNSFIELD, MR, unit_of
@@ -220,12 +221,9 @@ def write_volume(path: Path | str, volume: Volume, description: str = "") -> Non
 
 def is_synthetic(path: Path) -> bool:
     """Whether a file states that voxlate synthesised the image, even where the provenance was not written."""
-    by_ending = format_by_ending(path.name)
-    if by_ending is None or by_ending.description is None or not path.is_file():
-        return False
     try:
-        return SYNTHETIC.encode() in by_ending.description(path)
-    except Exception:  # of a damaged file, or of another format, of which nibabel raises many types
+        return path.is_file() and SYNTHETIC.encode() in read_start(path)
+    except (OSError, EOFError, zlib.error):  # of damaged data
         return False
 
 

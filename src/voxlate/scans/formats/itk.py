@@ -22,7 +22,7 @@ from voxlate.scans.formats.format import (
     check_volume,
     to_float32,
 )
-from voxlate.scans.formats.nifti import describe, read_start, smallest_type
+from voxlate.scans.formats.nifti import describe, smallest_type
 from voxlate.scans.images.grid import LPS_TO_RAS, Volume, check_affine
 from voxlate.scans.images.simpleitk import to_image
 
@@ -145,6 +145,5 @@ ITK = Format(
     endings=(*METAIMAGE, ".nrrd", ".nhdr"),
     written_endings=(".mha", ".nrrd"),
     write=write_itk,
-    description=read_start,
     partners=dict.fromkeys((".mhd", ".nhdr"), ("*.raw", "*.zraw", "*.raw.gz")),
 )

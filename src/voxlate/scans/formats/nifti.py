@@ -2,7 +2,6 @@
 
 import gzip
 import logging
-import struct
 import warnings
 from collections.abc import Callable, Collection, Iterator
 from math import inf, isfinite, isnan, prod
@@ -282,13 +281,13 @@ def write_nifti(path: Path, volume: Volume, description: str) -> None:
     _place(image, volume)
     image.header["descrip"] = describe(description)
     image.header.set_slope_inter(1.0, 0.0)
-    with path.open("wb") as plain, compress(plain) if path.suffix == ".gz" else plain as file:
-        image.to_stream(file)
-
-
-def compress(file: BinaryIO) -> gzip.GzipFile:
-    """A stream that compresses into a file without its name and the time."""
-    return gzip.GzipFile(filename="", mode="wb", fileobj=file, compresslevel=1, mtime=0)
+    with path.open("wb") as plain:
+        if path.suffix != ".gz":
+            image.to_stream(plain)
+            return
+        # without the name of the file and the time
+        with gzip.GzipFile("", "wb", compresslevel=1, fileobj=plain, mtime=0) as packed:
+            image.to_stream(packed)
 
 
 def _place(image: nib.nifti1.Nifti1Image, volume: Volume) -> None:
@@ -328,37 +327,8 @@ NIFTI = Format(
     read_frames=open_nifti,
     written_endings=(".nii", ".nii.gz"),
     write=write_nifti,
-    description=read_start,
     partners={".hdr": ("*.img",), ".img": ("*.hdr",)},
 )
-
-
-PARAMETERS_BYTES = 20  # five floats on the acquisition, which follow the voxels
-# FreeSurfer's tag of a text; it is an int32, followed by the text's length as an int64
-COMMAND_LINE = 3
-TAG = struct.Struct(">iq")
-
-
-def write_mgz(path: Path, volume: Volume, description: str) -> None:
-    """Write a volume as `write_nifti` does: int16 where that loses nothing, else float32.
-
-    The header has the affine as directions, sizes and centre in float32. The description follows the voxels.
-    """
-    data = volume.data[0]
-    stored = data.T.astype(smallest_type(data), copy=False)
-    image = nib.freesurfer.mghformat.MGHImage(stored, volume.affine)
-    text = describe(description) + b"\0"
-    with open(path, "wb") as file, compress(file) as packed:
-        image.to_stream(packed)
-        packed.write(TAG.pack(COMMAND_LINE, len(text)) + text)
-
-
-def mgz_description(path: Path) -> bytes:
-    """The text after the voxels of a file that `write_mgz` wrote; empty for other files."""
-    header: Any = nib.load(path).header
-    with open_packed(path) as file:
-        file.seek(header.get_footer_offset() + PARAMETERS_BYTES + TAG.size)
-        return file.read(len(describe("")) + 80).rstrip(b"\0")
 
 
 FREESURFER = Format(
@@ -366,7 +336,4 @@ FREESURFER = Format(
     read_nifti,
     endings=(".mgz", ".mgh"),
     read_frames=open_nifti,
-    written_endings=(".mgz",),
-    write=write_mgz,
-    description=mgz_description,
 )

@@ -15,7 +15,7 @@ from voxlate.scans.formats.format import (
     check_volume,
     errors_as,
 )
-from voxlate.scans.formats.nifti import describe, read_start
+from voxlate.scans.formats.nifti import describe
 from voxlate.scans.images.grid import LPS_TO_RAS, Grid, Volume, orient
 
 # modes of PIL
@@ -123,6 +123,5 @@ PICTURE = Format(
     named_endings=(".jpg", ".jpeg", ".bmp"),
     written_endings=(".png", ".tif", ".tiff"),
     write=write_picture,
-    description=read_start,
     is_picture=True,
 )
