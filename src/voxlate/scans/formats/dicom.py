@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from voxlate.base.errors import BadInput, first_of
-from voxlate.base.messages import message
+from voxlate.base.messages import Message, message
 from voxlate.base.optional import optional_package
 from voxlate.scans.formats.dicom_headers import (
     PER_FRAME,
@@ -348,7 +348,8 @@ def _read_stack(stack: Stack, scaled: bool, not_hu: str) -> Stored:
     shape = stack.grid.shape[1:]
     slices = [read_slice(image, header, shape) for image, header in stack.headers.items()]
     data, padded = (np.stack(of) for of in zip(*slices, strict=True))
-    guesses = (*stack.guesses, *fill_padding(data, padded, scaled and stack.modality == "ct"))
+    filled = fill_padding(data, padded, scaled and stack.modality == "ct")
+    guesses: tuple[str | Message, ...] = (*stack.guesses, *filled)
     as_hu = ""
     if not not_hu and not scaled:
         lowest = float(data.min())

@@ -102,7 +102,8 @@ def _load(path: Path) -> tuple[Any, list[str]]:
         said.append(
             f"Its header states sizes in {unit}s (xyzt_units); they are multiplied by {MILLIMETRES[unit]:g} to millimetres. Check the size of its voxels."
         )
-    if _first_byte(image) > image.dataobj.offset:
+    stored: Any = image.dataobj
+    if _first_byte(image) > stored.offset:
         said.append(
             f"It states that its voxels begin at byte 0, in the header; they are read from byte {_first_byte(image)}."
         )
