@@ -9,7 +9,6 @@ from typing import NamedTuple
 import numpy as np
 from nibabel.affines import apply_affine
 from scipy import ndimage
-from skimage.filters import threshold_otsu
 
 from voxlate.base.array_types import Bool
 from voxlate.base.errors import BadInput
@@ -212,10 +211,20 @@ def _sample(array: np.ndarray) -> np.ndarray:
 
 
 def otsu(values: np.ndarray) -> float:
-    """The threshold between two classes of least variance within. Source: Otsu 1979, eq. 18."""
+    """The threshold between two classes of least variance within. Source: Otsu 1979, eq. 18.
+
+    Without scikit-image, which the page in the browser does not load.
+    """
     low, high = np.percentile(values, [0.5, 99.5])
     counts, edges = np.histogram(values.clip(low, high), bins=256)
-    return float(threshold_otsu(hist=(counts, edges[1:])))
+    middle = (edges[:-1] + edges[1:]) / 2
+    below = counts.cumsum().astype(np.float64)
+    above = below[-1] - below
+    sum_below = (counts * middle).cumsum()
+    with np.errstate(divide="ignore", invalid="ignore"):
+        sum_above = sum_below[-1] - sum_below
+        between = below * above * (sum_below / below - sum_above / above) ** 2
+    return float(edges[1 + int(np.nan_to_num(between).argmax())])
 
 
 def brain(volume: Volume) -> np.ndarray:
