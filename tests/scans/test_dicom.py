@@ -110,24 +110,6 @@ def test_two_series_that_are_no_single_stack_stay_apart(tmp_path):
     np.testing.assert_array_equal(second.data, first.data + 1024)
 
 
-@every_row(
-    "name, values",
-    [("EchoTime", (80, 10)), ("AcquisitionNumber", (2, 1)), ("DiffusionBValue", (1000, 0))],
-)
-def test_volumes_of_one_series_are_its_frames_in_the_order_of_what_tells_them_apart(
-    tmp_path, name, values
-):
-    for value, intercept in zip(values, ("0", "-1024")):
-        for k in ALL:
-            tags = {name: value, "RescaleIntercept": intercept, "InstanceNumber": k}
-            write_slice(tmp_path, f"{value}{k}", k, **tags)
-    with refuses(f"{name}.*#frame=1 to #frame=2"):
-        read_volume(tmp_path)
-    for frame, intercept in ((1, -1024), (2, 0)):
-        volume = read_volume(f"{tmp_path}#frame={frame}")
-        np.testing.assert_array_equal(volume.data[0], 2 * STORED + intercept)
-
-
 @every_row("count, first", [(433, 0), (300, 100)])
 def test_a_lookup_table_is_applied_and_values_beyond_it_take_its_ends(tmp_path, count, first):
     values = np.random.default_rng(0).integers(0, 60000, count)

@@ -74,7 +74,8 @@ def write(folder, tag="AcquisitionTime", jitter=0.0, leave_out=-1):
 
 @slow
 @every_row(
-    "tag", ["ContentTime", "TemporalPositionIdentifier", "AcquisitionNumber", "InstanceNumber"]
+    "tag",
+    ["ContentTime", "TemporalPositionIdentifier", "DiffusionBValue", "InstanceNumber"],
 )
 def test_the_images_of_each_place_are_frames_in_their_order_in_time(tmp_path, tag):
     folder = write(tmp_path / "a", tag, jitter=0.02)

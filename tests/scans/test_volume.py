@@ -251,13 +251,6 @@ def test_a_path_that_is_not_utf8_is_refused(tmp_path, voxlate):
     voxlate("prepare", tmp_path, "--dry-run").refusal  # noqa: B018
 
 
-def test_a_table_in_another_encoding_is_named_with_its_line(tmp_path, voxlate):
-    (tmp_path / "list.csv").write_bytes(b"case;t1\na;a.nii\nM\x81ller;b.nii\n")
-    refusal = voxlate("prepare", tmp_path / "list.csv", "--dry-run").refusal
-    assert "line 3" in refusal
-    assert "0x81" in refusal
-
-
 def test_a_scan_of_a_voxel_size_in_another_unit_is_refused_before_memory_is_taken():
     scan = Volume(np.ones((1, 20, 30, 40), np.float32), np.diag([1000.0, 1000, 1000, 1]), "", "t1")
     with refuses("found 40 m"):
