@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from nibabel.affines import apply_affine, from_matvec
+from nibabel.affines import from_matvec
 from numpy.linalg import norm
 
 from voxlate.base.errors import BadInput, first_of
@@ -229,16 +229,14 @@ def upright(grid: Grid) -> Grid:
     affine = grid.affine.copy()
     normal = np.cross(affine[:3, 0], affine[:3, 1])
     affine[:3, 2] = normal * (affine[:3, 2] @ normal) / (normal @ normal)
-    size = np.array(grid.shape[::-1])
-    first_slice, last_slice = apply_affine(
-        np.linalg.inv(affine) @ grid.affine, [(0, 0, 0), (0, 0, size[2] - 1)]
-    )
-    shift = last_slice - first_slice
-    before = np.ceil(np.maximum(-shift[:2], 0) - 1e-6)
-    size[:2] += (before + np.ceil(np.maximum(shift[:2], 0) - 1e-6)).astype(int)
+    depth, height, width = grid.shape
+    # of the last slice against the first, in columns and rows
+    shift = (np.linalg.inv(affine) @ grid.affine)[:2, 2] * (depth - 1)
+    before = np.ceil(np.maximum(-shift, 0) - 1e-6)
+    after = np.ceil(np.maximum(shift, 0) - 1e-6)
     affine[:3, 3] -= affine[:3, :2] @ before
-    width, height, depth = size.tolist()
-    return Grid((depth, height, width), affine)
+    wider, higher = (before + after).astype(int).tolist()
+    return Grid((depth, height + higher, width + wider), affine)
 
 
 def _said_of_step(step_mm: float, headers: Headers, path: Path, numbered: bool) -> str:
