@@ -22,7 +22,10 @@ Result = TypeVar("Result")
 
 GZIP = b"\x1f\x8b"
 ANNEX = "annex/objects/"
-LFS = "version https://git-lfs.github.com/"
+POINTERS = {
+    ANNEX: ("git-annex (DataLad)", "datalad get (or git annex get)"),
+    "version https://git-lfs.github.com/": ("Git LFS", "git lfs pull"),
+}
 POINTER_BYTES = 1024  # pointers are shorter
 LARGEST_FLOAT = 3e38  # of float32
 MOST_LOST = 1e-4  # of the range of values, that a step of float32 may be
@@ -190,14 +193,11 @@ def check_fetched(path: Path) -> None:
             )
     elif path.is_file() and path.stat().st_size <= POINTER_BYTES:
         found = path.read_bytes().decode("latin-1")
-    if ANNEX in found:
-        raise BadInput(
-            f"{path}: expected an image, found a pointer of git-annex (DataLad) to a file that was not fetched. Run datalad get (or git annex get) in its folder."
-        )
-    if found.startswith(LFS):
-        raise BadInput(
-            f"{path}: expected an image, found a pointer of Git LFS to a file that was not fetched. Run git lfs pull in its folder."
-        )
+    for mark, (owner, command) in POINTERS.items():
+        if mark in found:
+            raise BadInput(
+                f"{path}: expected an image, found a pointer of {owner} to a file that was not fetched. Run {command} in its folder."
+            )
 
 
 DEFAULT = "4GB"

@@ -207,8 +207,6 @@ def write_volume(path: Path | str, volume: Volume, description: str = "") -> Non
         raise BadInput(
             f"{path}: expected a file name that ends with {' or '.join(endings)}, found '{path.suffix.lower()}'. Rename it."
         )
-    if len(volume.data) != 1:
-        raise ValueError(f"{path}: a file holds one channel, got {len(volume.data)}")
     check_affine(volume.affine, path)
     _check_finite(volume.data, path)
     if kind.is_picture and orient(volume, "LPS").grid.shape[0] != 1:
