@@ -345,9 +345,9 @@ def open_series(path: Path) -> DynamicScan:
 
 def _read_stack(stack: Stack, scaled: bool, not_hu: str) -> Stored:
     """The slices of a stack as one image, upright where a gantry tilt shears its grid."""
-    shape = stack.grid.shape[1:]
-    slices = [read_slice(image, header, shape) for image, header in stack.headers.items()]
-    data, padded = (np.stack(of) for of in zip(*slices, strict=True))
+    data, padded = (np.zeros(stack.grid.shape, kind) for kind in (np.float32, bool))
+    for k, (image, header) in enumerate(stack.headers.items()):
+        data[k], padded[k] = read_slice(image, header, data[k].shape)
     filled = fill_padding(data, padded, scaled and stack.modality == "ct")
     guesses: tuple[str | Message, ...] = (*stack.guesses, *filled)
     as_hu = ""
