@@ -29,12 +29,6 @@ class Tiling:
     patch: Triple
     overlap: Triple = (0, 0, 0)
 
-    def __post_init__(self) -> None:
-        if not all(0 <= o < p for o, p in zip(self.overlap, self.patch)):
-            raise ValueError(
-                f"overlap must be from 0 to below the patch, got {self.overlap} and {self.patch}"
-            )
-
     def starts(self) -> list[Triple]:
         """The first voxel of every tile, in the order of D, H, W."""
         along = [_starts(n, p, o) for n, p, o in zip(self.shape, self.patch, self.overlap)]
@@ -243,9 +237,8 @@ def fit_to_mask(
         if crop is not None:
             rows = _box(mask, 1, crop)
             columns = _box(mask, 2, crop)
-    sides = _centre if centred else _round_out
-    left, right = sides(columns, width, multiple, min(least[1], width))
-    top, bottom = _round_out(rows, height, multiple, min(least[0], height))
+    left, right = _window(columns, width, multiple, min(least[1], width), centred)
+    top, bottom = _window(rows, height, multiple, min(least[0], height))
     return replace(plan, margins=(left, right, top, bottom), empty=empty)
 
 
@@ -283,29 +276,25 @@ def _box(mask: np.ndarray, axis: int, margin: int) -> Size:
     return max(0, first), min(length, end)
 
 
-def _round_out(box: Size, length: int, multiple: int, least: int) -> Size:
+def _window(box: Size, length: int, multiple: int, least: int, centred: bool = False) -> Size:
     """The margins on both sides of an axis, so that a multiple of voxels with `box` inside remains; 0 for all.
 
-    least: voxels that remain. They begin at a multiple, so that a network halves them where it halves the whole axis.
+    least: voxels that remain. They begin at a multiple, so that a network halves them where it halves the whole axis;
+    centred: they are symmetric about the middle of the axis instead, even for the whole axis.
     """
-    if box == (0, length):
+    first, end = box
+    if centred:
+        odd = length % 2  # then the column right of the middle of an even side is the axis' middle
+        side = _up(max(least, length - 2 * first - odd, 2 * end - length + odd), multiple)
+        first = (length - side) // 2
+    elif box == (0, length):
         return 0, 0
-    more = max(0, least - (box[1] - box[0]))
-    first = box[0]
-    if more:
-        first = min(max(0, first - more // 2), length - least)
-    first = first // multiple * multiple
-    side = _up(max(least, box[1] - first), multiple)
-    return -first, first + side - length
-
-
-def _centre(box: Size, length: int, multiple: int, least: int) -> Size:
-    """The margins of `_round_out`, but symmetric about the middle of the axis, even for the whole axis."""
-    odd = length % 2  # then the column right of the middle of an even side is the axis' middle
-    before = length - 2 * box[0] - odd
-    after = 2 * box[1] - length + odd
-    side = _up(max(least, before, after), multiple)
-    first = (length - side) // 2
+    else:
+        more = max(0, least - (end - first))
+        if more:
+            first = min(max(0, first - more // 2), length - least)
+        first = first // multiple * multiple
+        side = _up(max(least, end - first), multiple)
     return -first, first + side - length
 
 
