@@ -78,8 +78,6 @@ def header_text(file):
 
 def stated_by_files(folder, warnings, series):
     for ending in ENDINGS:
-        if ending == ".mgz":  # which has no room for a description
-            continue
         place = folder / ending[1:]
         result(warnings).write(place, ending)
         for file in [*place.glob(f"*{ending}"), *place.glob(f"states/*{ending}")]:

@@ -110,24 +110,6 @@ def test_two_series_that_are_no_single_stack_stay_apart(tmp_path):
     np.testing.assert_array_equal(second.data, first.data + 1024)
 
 
-@every_row(
-    "name, values",
-    [("EchoTime", (80, 10)), ("AcquisitionNumber", (2, 1)), ("ImageType", ("B", "A"))],
-)
-def test_volumes_of_one_series_are_its_frames_in_the_order_of_what_tells_them_apart(
-    tmp_path, name, values
-):
-    for value, intercept in zip(values, ("0", "-1024")):
-        for k in ALL:
-            tags = {name: value, "RescaleIntercept": intercept, "InstanceNumber": k}
-            write_slice(tmp_path, f"{value}{k}", k, **tags)
-    with refuses(f"{name}.*#frame=1 to #frame=2"):
-        read_volume(tmp_path)
-    for frame, intercept in ((1, -1024), (2, 0)):
-        volume = read_volume(f"{tmp_path}#frame={frame}")
-        np.testing.assert_array_equal(volume.data[0], 2 * STORED + intercept)
-
-
 @every_row("count, first", [(433, 0), (300, 100)])
 def test_a_lookup_table_is_applied_and_values_beyond_it_take_its_ends(tmp_path, count, first):
     values = np.random.default_rng(0).integers(0, 60000, count)
@@ -219,13 +201,9 @@ def test_lossless_images_have_the_values_of_the_uncompressed_one(name):
     [
         ("M\\ND", "t1_mprage sag", "t1", False),
         ("SECONDARY\\MPR", "t1 location map", "t1", False),  # reformatted
-        ("LOCALIZER", "head", "ct", True),
         ("M", "localizer", "mr", True),
-        ("SUBTRACTION", "t1", "t1", True),
         ("MIP", "t1", "swi", True),
-        ("SCREEN SAVE", "t1", "t1", True),
         ("P\\ND", "t1", "t1", True),
-        ("PHASE_MAP", "t1", "t1", True),
         ("ADC", "ep2d", "t2", True),
         ("ADC", "ep2d", "adc", False),  # as it is called
     ],
@@ -243,15 +221,10 @@ def test_a_series_whose_tags_name_another_kind_of_image_is_a_caution(
 STEPS = "step, number, count, spacing, thickness"
 MISSING = [  # every second, third ... file was deleted
     (6.0, 1, 6, 3, 3),  # half of the slices, and InstanceNumber hides it
-    (6.0, 2, 6, 3, 3),
     (6.0, -2, 4, 3, None),
-    (6.0, 2, 6, -3, None),
     (1.25, 2, 6, 0.6, 0.6),  # the spacing is rounded
     (9.0, 3, 6, 3, 2.5),  # two of three
-    (6.0, 1, 2, 3, None),
     (12.0, 2, 6, 6, 5),  # of slices with gaps
-    (12.0, 2, 6, 1, 5),  # of slices with gaps, which SpacingBetweenSlices states
-    (4.0, 4, 6, 1, 3),  # of slices that overlap
     (6.0, 2, 6, None, 3),
     (11.0, -2, 6, None, 5),
 ]
@@ -266,24 +239,15 @@ def test_a_series_that_misses_slices_by_a_rule_is_refused(
 
 
 SOUND = [
-    (3.0, 1, 6, 3, 3),
     (3.0, 1, 6, -3, 3),
     (5.5, 1, 6, 5.5, 5),
-    (6.0, 1, 6, 6, 3),  # the gap is as thick as a slice
     (6.0, 1, 6, 1, 5),  # SpacingBetweenSlices states the gap
     (7.5, 1, 6, 2.5, 5),
-    (1.5, 1, 6, 1.5, 3),  # slices overlap
     (1.5, 1, 6, None, 3),
-    (7.5, 1, 6, None, 5),
     (3.0, 2, 6, 3, 3),  # of two echoes
     (3.0, 0, 6, None, None),
-    (3.0, 1, 6, 0, 0),
 ]
-DOUBTFUL = [
-    (10.0, 1, 6, None, 1),
-    (5.0, 2, 6, None, 5),
-    (3.0, 1, 6, 6, None),
-]
+DOUBTFUL = [(10.0, 1, 6, None, 1)]
 
 
 @every_row(STEPS, SOUND + DOUBTFUL)

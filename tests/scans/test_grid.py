@@ -64,15 +64,6 @@ def test_canonical_is_ras_keeps_every_place_and_returns_bit_identical_from_all_4
         np.testing.assert_array_equal(back.affine, volume.affine, axes)
 
 
-def test_return_to_another_spacing_resamples():
-    grid = turned("LPS", shape=(8, 9, 10)).grid
-    fine = with_spacing(grid, (1.0, 1.0, 1.0))
-    back = return_to(canonical(ramp(grid)), fine)
-    assert back.grid == fine
-    inside = np.s_[:, 2:-2, 2:-2, 1:-1]
-    np.testing.assert_allclose(back.data[inside], ramp(fine).data[inside], atol=1e-3)
-
-
 @every_row(
     "order, margin, error, axes, tilt",
     [(1, 0, 1e-3, "RAS", 10), (1, 0, 1e-3, "PIL", 0), (3, 9, 2e-3, "RAS", 10)],

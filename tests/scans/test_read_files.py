@@ -248,13 +248,9 @@ READ = {  # what is written, its name, its voxels, and how many messages it gets
     "": [
         (write, SERIES, 0),
         (of(*each("PatientName", *["Doe^Jane"] * 4, "DOE^Jane^^^")), SERIES, 0),
-        (of(*each("RescaleSlope", "2", "2", "2.000", "2", "2")), SERIES, 0),
         (of(PhotometricInterpretation="MONOCHROME1"), SERIES, 0),
-        (of(*each("EchoTime", 10, 10.1, 10, 10.1, 10)), SERIES, 0),
-        (of(RescaleType="hu"), SERIES, 0),
         (of(RealWorldValueMappingSequence=[item(RealWorldValueSlope=9.0)]), SERIES, 0),
         (with_neighbours, SERIES, 0),
-        (lambda d: write_with(write_with(d, "x", 2), "y", 4), SERIES, 1),  # repeated images
         *((lambda d, kind=kind: bare(d, kind), SERIES, 0) for kind in (True, False, None)),
         (lambda d: gzipped(d, ".dcm.gz"), SERIES, 0),
         (lambda d: gzipped(d, ".dcm"), SERIES, 0),
@@ -262,16 +258,14 @@ READ = {  # what is written, its name, its voxels, and how many messages it gets
         (plainly_hounsfield, STORED - 1000, 1),
         (of(Modality="MR", **NO_RESCALE), STORED, 0),
         # what differs in a series is said, by the first tag of slice 2
-        (of(*some([2], ContrastBolusAgent="Gd")), SERIES, 1),
         (of(Modality="MR", PhotometricInterpretation="MONOCHROME1"), SERIES, 1),
         (of(*some([2], BurnedInAnnotation="YES")), SERIES, 1),
         (of(*each("FrameOfReferenceUID", *PARTS)), SERIES, 1),
-        (of(*each("StudyInstanceUID", *PARTS)), SERIES, 1),
         (of(*each("SeriesInstanceUID", *PARTS)), SERIES, 1),
         (of(*each("SeriesDescription", *"aaabb")), SERIES, 1),
         (of(*some([2], PatientID="")), SERIES, 1),
         (of(*({"SeriesInstanceUID": p, "SeriesDescription": p} for p in PARTS)), SERIES, 2),
-        (of(*each("RescaleSlope", *"12345"), Modality="MR"), STORED * (K + 1) - 1024, 1),
+        (of(*each("RescaleSlope", *"12345"), Modality="MR"), STORED * (K + 1) - 1024, 0),
         # other formats
         (nii((108, "<f", 0.0)), VOXELS.T, 1),  # voxels in the header
         (nii((76, "<f", -2.0)), VOXELS.T, 0),  # a mirrored stack
@@ -306,9 +300,7 @@ READ = {  # what is written, its name, its voxels, and how many messages it gets
         # arrays
         (h5(reconstruction_rss=STACK, kspace=STACK * 1j), STACK, 1),
         (h5(**{"x/y": STACK, "z": STACK}, part="#array=x/y"), STACK, 1),
-        (h5(any=STACK, part="#slice=2"), STACK[2:3], 0),
         (matlab(im=STACK.T), STACK.transpose(0, 2, 1), 1),
-        (matlab(im=STACK, part="#slices=0"), STACK, 1),
         (arrays(a=STACK, part="#slices=0,mm=1x1x2"), STACK, 0),
         (array(STACK, part="#slices=0,slice=1"), STACK[1:2], 0),
     ],
@@ -376,18 +368,15 @@ REFUSED = {  # what is written, its name, and what the sentence names
         (lambda d: with_entry(d, lambda file: put(file, LFS)), "git lfs pull"),
         (lambda d: link(d / "0.dcm", "/lost/0.dcm").parent, "0.dcm"),
         (more("x", 0, SeriesInstanceUID="1.2.9"), r"#[0-9a-f]{8}"),
-        (more("x", 2, RescaleIntercept="-1000"), "#frame=1"),
+        (more("x", 2), "stored twice"),
         (more("x", 9, **LOCALISER), "x.dcm"),
         (more("x", 9, ImagePositionPatient=None), "ImagePositionPatient"),
-        (more("9", 4, PixelData=b""), "9.dcm"),
         (of(ImagesInAcquisition=7), "ImagesInAcquisition"),
         # tags of its slices
         (of(*some([0], ImageType=["ORIGINAL", "PRIMARY", "MOSAIC"])), "mosaic"),
-        (of(*some([0], Rows=0)), "3.dcm"),
         (of(PixelSpacing=[0, 0.8]), "PixelSpacing"),
         (of(ImageOrientationPatient=[1, 0, 0, 0.3, 0.954, 0]), "right angles"),
         (of(*some([2], ImageType=PHASE), ImageType=MAGNITUDE), "ImageType.*6.dcm"),
-        (of(*each("EchoTime", 10, 80, 10, 80, 10)), "EchoTime"),
         (of(HighBit=16), "HighBit"),
         *(
             (lambda d, tag=tag: write(d, *some([2], **{tag: "19500102"})), f"{tag}.*6.dcm")
@@ -403,11 +392,9 @@ REFUSED = {  # what is written, its name, and what the sentence names
         (tag("ImagePositionPatient", b"1,5\\2\\3"), "ImagePositionPatient.*1,5"),
         (tag("RescaleIntercept", b"-1,024"), "RescaleIntercept.*-1,024"),
         (tag("PixelSpacing", b"0.5", b"UT"), "2 numbers in PixelSpacing"),
-        (tag("RescaleType", b"HU", b"SQ"), "6.dcm"),
-        (seg(MASKS[:1], "xl"), "JPEG XL"),
+        (seg(MASKS[:1], "xl"), SYNTAXES["xl"]),
         # steps between slices
         (spaced(count=1, thickness="-3"), "SliceThickness"),
-        (spaced(count=1, thickness="NaN"), "SliceThickness"),
         # segmentations and pointers
         (zipped(LFS), "Git LFS"),
         (plain(b"/annex/objects/MD5E-s1--0.nii\n"), "git-annex"),
@@ -424,7 +411,6 @@ REFUSED = {  # what is written, its name, and what the sentence names
         (nii(voxels=np.full((2, 2, 2), 1e30)), "1e"),
         (nii((108, "<f", 100.0)), "vox_offset"),
         (nii((112, "<f", np.inf)), "scl_slope"),
-        (nii((116, "<f", np.inf)), "scl_inter"),
         (lambda d: packed(d / "a.nii", 1), "not compressed"),
         (lambda d: packed(d / "a.nii.gz", 2), "twice"),
         (nii(kind=nib.Nifti2Image, voxels=HUGE), "float32"),
@@ -436,12 +422,9 @@ REFUSED = {  # what is written, its name, and what the sentence names
         (png(np.arange(192).reshape(8, 8, 3)), "colour"),
         # arrays
         (array(STACK), r"5×6×7.*#slices=0"),
-        (arrays(a=STACK), "#slices=0"),
         (lambda d: cut(npy(d / "a.npy", STACK[0]), 0.6), "damage"),
-        (lambda d: put(d / "a.npy", npy(d / "b.npy", STACK[0]).read_bytes() + b"0"), "more bytes"),
         (array(np.array([{"a": 1}])), "objects"),
         (h5(a=STACK, b=STACK), "#array=a"),
-        (h5(kspace=STACK * 1j, part="#array=kspace"), "complex"),
         (h5(a=STACK, part="#slice=5"), "0 to 4"),
         (h5(a=h5py.ExternalLink("b.h5", "a")), "a.h5"),
     ],

@@ -3,7 +3,6 @@
 from itertools import pairwise
 
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
@@ -66,8 +65,3 @@ def test_where_no_tile_comes_is_background():
         assert_allclose(result[:, [0, 2]], 5, rtol=1e-6)
         assert (result[0, 1] == -1).all()
         assert (result[1, 1] == 0).all()
-
-
-def test_an_overlap_as_large_as_the_tile_is_refused():
-    with pytest.raises(ValueError, match="overlap"):
-        Tiling((4, 4, 4), (2, 2, 2), (2, 0, 0))

@@ -22,7 +22,6 @@ from voxlate.base.errors import BadInput
 from voxlate.base.files import whole_file
 from voxlate.base.messages import Grade
 from voxlate.base.option import MOST_NUMBER as MOST_NUMBER
-from voxlate.base.slabs import chunks
 
 Others = Literal["forbid"] | None
 LARGEST = 1e15  # of a number: squares of it are finite in float32, and no scan holds such values
@@ -247,20 +246,18 @@ def checksum(
     digest = hashlib.sha256(text.encode())
     for name, array in sorted(arrays.items()):
         digest.update(describe(name, array).encode())
-        for values in _bytes(array):
-            digest.update(values)
+        digest.update(_bytes(array))
     return digest.hexdigest()
 
 
-def _bytes(array: Any) -> Iterator[memoryview]:
-    """The values of an array or tensor as they are in memory, a part of a large array at a time."""
+def _bytes(array: Any) -> memoryview:
+    """The values of an array or tensor as they are in memory."""
     if not isinstance(array, np.ndarray):
         import torch  # here, because most readers of records need none of it
 
         # numpy has no bfloat16
         array = array.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
-    for values in chunks(array):
-        yield values.view(np.uint8).data
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
 
 
 def check_values(record: Record, name: str, values: np.ndarray, wanted: Shape) -> None:

@@ -15,7 +15,6 @@ from voxlate.base.array_types import AnyArray
 from voxlate.base.errors import first_of, plural
 from voxlate.base.groups import grouped
 from voxlate.base.messages import Message, codes, message
-from voxlate.base.slabs import least_and_most
 from voxlate.checks.check_table import exact_messages
 from voxlate.checks.fingerprint import Fingerprint, fingerprint
 from voxlate.checks.pairs import doubtful_pairs, fits, pictures_of
@@ -100,8 +99,9 @@ def sketch_of(
     of_image, of_source = (
         Fingerprint.none() if scan is None else fingerprint(scan) for scan in (image, source)
     )
-    low, high = least_and_most(truth.data[0])
-    ends = np.array([low, high, other_size(truth.grid, image_grid)], np.float64)
+    ends = np.array(
+        [truth.data.min(), truth.data.max(), other_size(truth.grid, image_grid)], np.float64
+    )
     return Sketch(fingerprint(truth), of_image, of_source, ends)
 
 

@@ -16,7 +16,6 @@ from nibabel.affines import apply_affine
 
 from voxlate.base.errors import BadInput
 from voxlate.scans.formats.dicom import headers_of
-from voxlate.scans.formats.dicom_geometry import stack_of
 from voxlate.scans.formats.dicom_headers import Image, read_dicom
 from voxlate.scans.formats.dicom_series import (
     SYNTHESIS,
@@ -32,6 +31,7 @@ from voxlate.scans.formats.dicom_series import (
     source_decimal,
     write_objects,
 )
+from voxlate.scans.formats.dicom_stack import stack_of
 from voxlate.scans.images.grid import LPS_TO_RAS, Grid, Volume, flip_onto, share_inside
 
 UNITS = ("HU", "a.u.")  # of CT and MR series

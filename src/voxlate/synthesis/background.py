@@ -15,7 +15,6 @@ import numpy as np
 
 from voxlate.base.array_types import Bool
 from voxlate.base.messages import Message, message
-from voxlate.base.slabs import by_plane, count_nonzero, in_slabs
 from voxlate.scans.cases.case import PreparedCase
 from voxlate.scans.images.grid import Volume
 from voxlate.scans.images.intensity import Scale
@@ -86,8 +85,7 @@ class Background:
 
 def _with(values: np.ndarray, voxels: Bool, value: float) -> np.ndarray:
     """A copy of values [D, H, W] with another value in some voxels."""
-    number = values.dtype.type(value)
-    return in_slabs(lambda slab, where: np.where(where, number, slab), values, voxels)
+    return np.where(voxels, values.dtype.type(value), values)
 
 
 @dataclass(frozen=True)
@@ -111,15 +109,15 @@ def find_outside(facts: ModelFacts, prepared: PreparedCase) -> Outside:
     # a CT shows the table, which a synthesised CT shows as well
     tables = [tissue for volume, (tissue, _) in zip(volumes, tissues) if volume.unit == "HU"]
     body = _any_of([*outlines, *tables])
-    if not count_nonzero(body):  # as in a scan of a small part
+    if not body.any():  # as in a scan of a small part
         body = _any_of([tissue for tissue, _ in tissues])
-    has_body = by_plane(lambda slab: slab.any((1, 2)), body)
+    has_body = np.asarray(body.any(axis=(1, 2)))
     kept = dilate(body, NEAR_MM, volumes[0].grid.spacing_mm) & has_body[:, None, None]
     is_zero = all(is_constant for _, is_constant in tissues)
     if is_zero:
         signal = _any_of([volume.data[0] for volume in volumes])
-        kept = in_slabs(lambda near, inside, shows: inside | near & shows, kept, body, signal)
-    return Outside(in_slabs(np.logical_not, kept), ~has_body, is_zero)
+        kept = body | kept & signal
+    return Outside(~kept, ~has_body, is_zero)
 
 
 def unused_slices(empty: Bool, slices_per_step: float) -> Bool:
@@ -156,7 +154,7 @@ def background_of_case(
         values[name] = background_of(image.scale, facts.units[name], usual)
         if outside.is_zero and _begins_above(facts, name, image.scale):
             values[name] = 0.0  # in network units 0 and the darkest value of the body are -1
-    filled = max(map(count_nonzero, voxels.values()), default=0)
+    filled = max((int(np.count_nonzero(where)) for where in voxels.values()), default=0)
     if not filled:
         return Background(voxels, values, {}, [])
     count = int(outside.slices.sum())
@@ -190,7 +188,7 @@ def _begins_above(facts: ModelFacts, name: str, scale: Scale) -> bool:
 
 def _any_of(images: Sequence[np.ndarray]) -> Bool:
     """Where some image is not 0."""
-    return in_slabs(lambda *slabs: np.logical_or.reduce([slab != 0 for slab in slabs]), *images)
+    return np.logical_or.reduce([image != 0 for image in images])
 
 
 def background_of(scale: Scale, unit: str, trained: float | None) -> float:

@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from voxlate.base.messages import Message, message
-from voxlate.base.slabs import count_nonzero, in_slabs
 from voxlate.scans.images.grid import Volume
 from voxlate.scans.images.intensity import IntensityMap, Scale
 from voxlate.scans.images.mask import foreground
@@ -37,18 +36,16 @@ class SynthesisedImage:
         """The standard deviation over samples and planes in physical units; None for a single image or plane."""
         if self.prediction.sd is None:
             return None
-        half = np.float32(self.scale.half)
-        return in_slabs(lambda slab: slab * half, self.prediction.sd)
+        return self.prediction.sd * np.float32(self.scale.half)
 
     def stretched(self, peak: "Peak") -> "SynthesisedImage":
         """The image with its values stretched, and its spread with them."""
         values = peak.stretch(self.values)
         sd = self.physical_sd
         if sd is not None:
-            half = np.float32(self.scale.half)
             wider = peak.stretch_sd(sd, self.values)
-            sd = in_slabs(lambda slab: np.asarray(slab / half, np.float32), wider)
-        prediction = replace(self.prediction, values=in_slabs(self.scale.of, values), sd=sd)
+            sd = np.asarray(wider / np.float32(self.scale.half), np.float32)
+        prediction = replace(self.prediction, values=self.scale.of(values), sd=sd)
         return SynthesisedImage(values, prediction, self.scale, peak)
 
 
@@ -61,19 +58,13 @@ class Peak:
 
     def stretch(self, values: np.ndarray) -> np.ndarray:
         """The values [N, ...] after the stretch, in the unit of `middle`."""
-        return in_slabs(self._stretch_slab, values)
-
-    def stretch_sd(self, sd: np.ndarray, values: np.ndarray) -> np.ndarray:
-        """The standard deviations after the stretch of values that had them; both: [N, ...]."""
-        return in_slabs(self._stretch_sd_slab, sd, values)
-
-    def _stretch_slab(self, values: np.ndarray) -> np.ndarray:
         stretched = values.copy()
         offset = self.middle - self.slope * self.middle
         np.copyto(stretched, self.slope * values + offset, where=values > self.middle)
         return stretched
 
-    def _stretch_sd_slab(self, sd: np.ndarray, values: np.ndarray) -> np.ndarray:
+    def stretch_sd(self, sd: np.ndarray, values: np.ndarray) -> np.ndarray:
+        """The standard deviations after the stretch of values that had them; both: [N, ...]."""
         stretched = sd.copy()
         np.copyto(stretched, self.slope * sd, where=values > self.middle)
         return stretched
@@ -97,10 +88,9 @@ class Peak:
 
 
 def in_physical_units(prediction: Prediction, scale: Scale) -> SynthesisedImage:
-    """A prediction in physical units; its own values are overwritten by those of the image, which are rounded."""
-    values = in_slabs(scale.inverse, prediction.values)
-    rounded = in_slabs(scale.of, values, out=prediction.values)
-    return SynthesisedImage(values, replace(prediction, values=rounded), scale)
+    """A prediction in physical units, and its values in network units as those are rounded."""
+    values = scale.inverse(prediction.values)
+    return SynthesisedImage(values, replace(prediction, values=scale.of(values)), scale)
 
 
 def with_peak(image: SynthesisedImage, volume: Volume, facts: ModelFacts) -> SynthesisedImage:
@@ -128,7 +118,7 @@ def find_peak(
     if spec.upper_percentile is None:
         return None
     body = foreground(image)
-    body_ml = count_nonzero(body) * np.prod(image.grid.spacing_mm) / 1000
+    body_ml = np.count_nonzero(body) * np.prod(image.grid.spacing_mm) / 1000
     if body_ml < WHOLE_BODY_SHARE * training_ml:
         return None
     inside = intensity_statistics(image.data[0], body).foreground

@@ -21,7 +21,6 @@ from voxlate.base.executors.workers import choose_executor
 from voxlate.base.files import lock
 from voxlate.base.messages import Message, Say, message, read_messages, warn_unless_note
 from voxlate.base.option import merge
-from voxlate.base.slabs import scratch_in
 from voxlate.scans.formats.io import is_picture
 from voxlate.scans.images.ranges import picture_window
 from voxlate.synthesis.model import Model
@@ -268,7 +267,7 @@ class _SynthesisJob:
                 context.warn(said.on(scans.case))
             return _CaseFolder(folder, True, False, [])
         hold = lock(folder, SHARED_SECONDS) if self.apart else output.lock(folder)
-        with hold, scratch_in(folder):
+        with hold:
             removed = self._synthesise(scans, folder, context)
         return _CaseFolder(folder, False, recorded, [f"{folder.name}/{name}" for name in removed])
 

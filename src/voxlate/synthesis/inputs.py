@@ -14,7 +14,6 @@ from numpy.typing import DTypeLike
 from voxlate.base.array_types import AnyArray
 from voxlate.base.errors import BadInput, DoNotTrust, known_name
 from voxlate.base.messages import Grade, Message, Say, codes, message, verdict_of, worst_grade
-from voxlate.base.slabs import chunks
 from voxlate.checks.case_checks import mask_numbers
 from voxlate.checks.check_table import ask
 from voxlate.scans.cases.align import Preparation
@@ -344,8 +343,7 @@ def _voxels_key(scans: Iterable[Volume]) -> str:
         in_ras = canonical_view(scan)
         affine = np.round(in_ras.affine, 3) + 0.0  # + 0.0 makes -0 to 0
         digest.update(repr((in_ras.data.shape, affine.tolist())).encode())
-        for values in chunks(in_ras.data):
-            digest.update(values.data)
+        digest.update(np.ascontiguousarray(in_ras.data).data)
     return digest.hexdigest()
 
 

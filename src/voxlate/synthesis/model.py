@@ -40,7 +40,6 @@ from voxlate.base.messages import (
     warn_unless_note,
 )
 from voxlate.base.option import parameters_of
-from voxlate.base.slabs import in_slabs
 from voxlate.scans.cases.case import MASK
 from voxlate.scans.images.grid import Volume
 from voxlate.synthesis.background import (
@@ -442,12 +441,8 @@ def predict_case(
         predictions, further = sample_planes(facts, network, inputs, seed, progress, unused)
         calls += further
         for mean, drawn in zip(means, predictions):
-            in_slabs(  # Freirich et al. 2021
-                lambda mean, drawn: mean + sharpness * (drawn - mean),
-                mean.values,
-                drawn.values,
-                out=drawn.values,
-            )
+            # Freirich et al. 2021
+            drawn.values[:] = mean.values + sharpness * (drawn.values - mean.values)
     by_target = dict(zip(facts.data.target, predictions))
     wanted = model.targets_of(inputs.files)
     return {

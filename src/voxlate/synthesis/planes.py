@@ -8,7 +8,6 @@ import numpy as np
 
 from voxlate.base.array_types import Bool, Float32
 from voxlate.base.executors.case_work import Progress, report_part
-from voxlate.base.slabs import in_slabs
 from voxlate.scans.cases.axes import lay_out, reorder_axes
 from voxlate.scans.cases.case_header import CaseHeader
 from voxlate.synthesis.calibration import Prediction
@@ -65,11 +64,7 @@ def sample_planes(
 
 def _half_median(mean: Float32, three: Sequence[Float32]) -> Float32:
     """The mean of the mean and the median of three images, of which the median is 3 mean - least - largest."""
-    return in_slabs(
-        lambda mean, *three: 2 * mean - (np.minimum.reduce(three) + np.maximum.reduce(three)) / 2,
-        mean,
-        *three,
-    )
+    return 2 * mean - (np.minimum.reduce(three) + np.maximum.reduce(three)) / 2
 
 
 def planes_read(facts: ModelFacts, header: CaseHeader) -> tuple[DataFacts, ...]:

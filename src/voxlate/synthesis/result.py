@@ -44,7 +44,7 @@ OTHERS = ("cohort.json", "weights.safetensors")  # files of the folders that pre
 # Every provenance of a synthesis has one of these keys.
 OF_SYNTHESIS = {"images", "cases", "synth"}
 # Of the formats in which images may be written.
-ENDINGS = ".nii.gz", ".nii", ".nrrd", ".mha", ".mgz"
+ENDINGS = ".nii.gz", ".nii", ".nrrd", ".mha"
 STATES = "states"  # the folder of states, in that of a case
 WRITERS = 2  # files that are written at a time
 TILE = 320  # pixels along each side of a slice in a picture

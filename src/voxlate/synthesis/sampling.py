@@ -10,7 +10,6 @@ from voxlate.base.array_types import Bool, Float32
 from voxlate.base.errors import BadInput
 from voxlate.base.executors.case_work import Progress, no_report
 from voxlate.base.items import BACKGROUND, stable_id
-from voxlate.base.slabs import in_slabs, map_slabs, release, zeros
 from voxlate.base.streams import Tile
 from voxlate.scans.cases.case import PreparedCase, resize_case
 from voxlate.scans.images.tiling import (
@@ -70,7 +69,6 @@ def sample_targets(
                 Patch(prepared, facts.data, facts.intensity, *plan.patch_at(start), None)
                 for start in chosen
             ]
-            release(*prepared.arrays.values())
             noise = _noise_of(synth, plan, chosen, prepared.header.spacing_mm[0], inputs.key, seed)
             report = partial(finished, begin, len(chosen))
             images = _draw_samples(network, patches, noise, facts, plan, report)
@@ -84,9 +82,7 @@ def _predictions(case: str, blended: np.ndarray, facts: ModelFacts) -> list[Pred
     """The predictions of all targets, [k T, D, H, W] as _draw_samples gives; raises BadInput for values that are not finite."""
     parts = blended.reshape(-1, len(facts.data.target), *blended.shape[1:])
     for part in parts:
-        wrong = 0
-        for channel in part:
-            wrong += sum(map_slabs(lambda slab: np.count_nonzero(~np.isfinite(slab)), channel))
+        wrong = np.count_nonzero(~np.isfinite(part))
         if wrong:
             raise BadInput(
                 f"{case}: expected an image of finite values, found {wrong} of {part.size} that are not: nothing is written. Choose another sampler or more steps, or train again."
@@ -228,26 +224,15 @@ class Moments:
         self.count += 1
         self.shares += 1 / samples
         if self.count == 1:
-            self.mean = zeros(image.shape, np.float32)
-            self.squares = zeros(image.shape, np.float32)
-        count = np.float32(self.count)
-        within = np.float32(1 - 1 / samples)
-
-        def _squares(squares: Float32, mean: Float32, image: Float32) -> Float32:
-            step = image - mean
-            return squares + step * (image - (mean + step / count))
-
-        in_slabs(_squares, self.squares, self.mean, image, out=self.squares)
-        in_slabs(lambda mean, image: mean + (image - mean) / count, self.mean, image, out=self.mean)
+            self.mean = np.zeros(image.shape, np.float32)
+            self.squares = np.zeros(image.shape, np.float32)
+        step = image - self.mean
+        self.mean += step / np.float32(self.count)
+        self.squares += step * (image - self.mean)
         if sd is not None:
-            in_slabs(
-                lambda squares, sd: squares + within * np.square(sd),
-                self.squares,
-                sd,
-                out=self.squares,
-            )
+            self.squares += np.float32(1 - 1 / samples) * np.square(sd)
 
     def sd(self) -> Float32:
         """The standard deviation over all samples."""
         freedom = np.float32(self.count - self.shares / self.count)
-        return in_slabs(lambda squares: np.sqrt(squares / freedom), self.squares)
+        return np.sqrt(self.squares / freedom)

@@ -256,7 +256,7 @@ class SynthOptions(SynthKeys, CheckOptions, ExecutorOptions):
         ),
     ] = True
     format: Annotated[
-        Literal["nii.gz", "nii", "nrrd", "mha", "mgz"],
+        Literal["nii.gz", "nii", "nrrd", "mha"],
         Option("Format.", panel=OUTPUT),
     ] = "nii.gz"
     bids: Annotated[

@@ -20,7 +20,6 @@ from voxlate.base.records import (
     without_retired,
     write_tensors,
 )
-from voxlate.base.slabs import by_plane, in_slabs, map_slabs
 from voxlate.scans.cases.align import Preparation, find_common_grid
 from voxlate.scans.cases.case_header import BRAIN_OF, FOREGROUND_OF, CaseHeader, Origin
 from voxlate.scans.formats.format import KeptByFile
@@ -99,7 +98,7 @@ class PreparedCase:
             data = self.contrasts.whole(self, modality)[None]
         else:
             stored = self.arrays[modality]
-            data = in_slabs(lambda slab: slab.astype(np.float32, order="C"), stored)[None]
+            data = stored.astype(np.float32, order="C")[None]
         return Volume(
             data,
             np.array(header.affine),
@@ -110,7 +109,7 @@ class PreparedCase:
 
     def mask(self, modalities: Iterable[str] | None = None) -> np.ndarray:
         """Where the body or brain is, as far as these modalities show it (None: all of them); bool [D, H, W]."""
-        return in_slabs(lambda slab: self.inside(slab, modalities), self.arrays[MASK])
+        return self.inside(self.arrays[MASK], modalities)
 
     def inside(self, bits: np.ndarray, modalities: Iterable[str] | None = None) -> np.ndarray:
         """Which voxels of (a part of) the mask are set for some of these modalities."""
@@ -217,9 +216,9 @@ def _store_and_measure(
         values = volume.data[0]
         if name in TISSUE_MAPS:
             with np.errstate(over="ignore"):
-                half = in_slabs(lambda slab: slab.astype(np.float16), values)
+                half = values.astype(np.float16)
             # too coarse for means and percentiles
-            arrays[name] = half if all(map_slabs(np.array_equal, half, values)) else values
+            arrays[name] = half if np.array_equal(half, values) else values
         else:
             values = arrays[name] = compact(values)
         statistics[name] = intensity_statistics(values, bodies[shown])
@@ -239,23 +238,18 @@ def _brain_scan(case: str, scans: Mapping[str, Volume], preparation: Preparation
 def _join_bits(planes: list[np.ndarray]) -> np.ndarray:
     """The masks as one array, whose bit k is set inside the k-th mask."""
     dtype = np.min_scalar_type((1 << len(planes)) - 1)
-
-    def join(*parts: np.ndarray) -> np.ndarray:
-        """The bits of a part of the masks."""
-        bits = np.zeros(parts[0].shape, dtype)
-        for k, part in enumerate(parts):
-            bits[part] |= dtype.type(1 << k)
-        return bits
-
-    return in_slabs(join, *planes)
+    bits = np.zeros(planes[0].shape, dtype)
+    for k, plane in enumerate(planes):
+        bits[plane] |= dtype.type(1 << k)
+    return bits
 
 
 def _geometry(grid: Grid, bits: np.ndarray | None) -> dict[str, Any]:
     """The header's entries on the grid and on the mask; without a mask, all voxels count as inside."""
     inside = np.broadcast_to(np.True_, grid.shape)
     if bits is not None:
-        inside = in_slabs(lambda slab: slab != 0, bits)
-    area = by_plane(lambda slab: slab.sum(axis=(1, 2)), inside)
+        inside = bits != 0
+    area = inside.sum(axis=(1, 2))
     return {
         "shape": grid.shape,
         "spacing_mm": grid.spacing_mm,
@@ -268,15 +262,14 @@ def _geometry(grid: Grid, bits: np.ndarray | None) -> dict[str, Any]:
 
 def compact(values: np.ndarray) -> np.ndarray:
     """The values as int16 where that loses nothing, else as float32."""
-    dtype = smallest_type(values)
-    return in_slabs(lambda slab: slab.astype(dtype), values)
+    return values.astype(smallest_type(values))
 
 
 def write_case(path: Path, case: PreparedCase) -> None:
     """Write a case uncompressed, so that readers map it and copy only the slices that they need."""
     arrays = {name: np.ascontiguousarray(values) for name, values in case.arrays.items()}
     for name, values in arrays.items():
-        if not all(map_slabs(lambda slab: np.isfinite(slab).all(), values)):
+        if not np.isfinite(values).all():
             raise BadInput(
                 f"{path}: expected finite voxels, found others in {name} after resampling. Check the scan."
             )

@@ -4,7 +4,6 @@ import os
 import re
 import stat
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -148,13 +147,13 @@ def unpacked(path: Path, into: Path | None = None) -> tuple[Path, int]:
     """
     folder = (into or path.parent) / path.stem
     with _files_of(path) as (_, entries):
-        sums = {
-            folder.joinpath(*parts): entry.CRC
+        sizes = {
+            folder.joinpath(*parts): entry.file_size
             for entry in entries
             if (parts := safe_parts(entry.filename))
         }
-        hidden = len(entries) - len(sums)
-    if nested := next((file.name for file in sums if file.suffix.lower() == ".zip"), None):
+        hidden = len(entries) - len(sizes)
+    if nested := next((file.name for file in sizes if file.suffix.lower() == ".zip"), None):
         raise BadInput(
             f"{path}: expected scans in the archive, found the archive {nested} in it, too. Unpack both, and give the folder."
         )
@@ -163,22 +162,13 @@ def unpacked(path: Path, into: Path | None = None) -> tuple[Path, int]:
             new.chmod(FOLDER)
             Received().unpack(path, new)
     # a system adds hidden files to a folder, which no reader takes
-    elif sums != {file: _checksum(file) for file in folder.rglob("[!.]*") if file.is_file()}:
+    elif sizes != {file: file.stat().st_size for file in folder.rglob("[!.]*") if file.is_file()}:
         raise BadInput(
             f"{path}: expected no folder {folder.name} beside the archive, or one with its files alone, found another. Rename or remove it."
         )
     while len(inner := [*folder.iterdir()]) == 1 and inner[0].is_dir():
         (folder,) = inner
     return folder, hidden
-
-
-def _checksum(file: Path) -> int:
-    """The CRC-32 of a file, as archives state it."""
-    checksum = 0
-    with file.open("rb") as source:
-        while chunk := source.read(MB):
-            checksum = zlib.crc32(chunk, checksum)
-    return checksum
 
 
 def safe_parts(name: str) -> list[str]:

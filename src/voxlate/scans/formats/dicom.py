@@ -1,8 +1,10 @@
-"""DICOM: the series in a folder, a series as a volume, and the frames of a dynamic series."""
+"""DICOM: the series in a folder, and a series or a segmentation as frames on one grid."""
 
+import hashlib
 import re
 from collections import defaultdict
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -10,19 +12,8 @@ from typing import Any
 import numpy as np
 
 from voxlate.base.errors import BadInput, first_of
-from voxlate.base.messages import message
+from voxlate.base.messages import Message, message
 from voxlate.base.optional import optional_package
-from voxlate.scans.formats.dicom_geometry import (
-    DIRECTION,
-    PLACE,
-    SIZE,
-    THICKNESS,
-    TILT_DEGREES,
-    Stack,
-    stack_of,
-    tilt_of,
-    upright,
-)
 from voxlate.scans.formats.dicom_headers import (
     PER_FRAME,
     SHARED,
@@ -39,32 +30,51 @@ from voxlate.scans.formats.dicom_headers import (
 )
 from voxlate.scans.formats.dicom_pixels import (
     GREY,
-    PADDING,
     VALUE_TAGS,
     fill_padding,
     find_meaning,
+    open_object,
     read_slice,
 )
-from voxlate.scans.formats.dicom_segments import is_segmentation, read_labels, segments_of
-from voxlate.scans.formats.dicom_volumes import (
-    AGREEING,
+from voxlate.scans.formats.dicom_stack import (
+    IDENTITY,
     ORDERS,
+    PLACE,
+    SIZE,
     STATED,
+    THICKNESS,
+    TILT_DEGREES,
+    Stack,
     check_agreement,
-    check_single_volume,
-    find_copies,
-    order_in_time,
-    series_keys,
+    frames_of,
+    stack_of,
+    thickness_mm,
+    tilt_of,
+    upright,
 )
-from voxlate.scans.formats.format import DynamicScan, Format, Stored, check_volume, errors_as
-from voxlate.scans.images.grid import Grid, Volume, resample, same_grid
+from voxlate.scans.formats.format import (
+    DynamicScan,
+    Format,
+    Stored,
+    check_volume,
+    errors_as,
+)
+from voxlate.scans.images.grid import LPS_TO_RAS, Grid, Volume, check_affine, resample, same_grid
 
 MOST_LISTED = 8
+AS_NIFTI = "Save it as NIfTI."
 ENDINGS = (".dcm", ".ima", ".dcm.gz", ".ima.gz")
 OTHER_FILES = ("version", "lockfile", "readme", "license", "notice", "changes")
 CLEARLY_HU = -500.0  # no other scale of a CT goes so far below 0; air is -1000
 NO_SCALE = "neither RescaleSlope nor RescaleIntercept"
 IMAGES_STATED = ("ImagesInAcquisition", "NumberOfSlices")
+# Segmentation Storage and Label Map Segmentation Storage
+SEGMENTATIONS = {"1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7"}
+KEY = ("SeriesInstanceUID", "SeriesNumber", "Modality", "SeriesDescription")
+# what the images of one stack share
+FORM = ("SeriesNumber", "Modality", "Rows", "Columns", "PixelSpacing", "ImageOrientationPatient")
+FEWEST_IMAGES = 3  # images whose steps can be compared
+MOVED_MM = 0.5  # of a frame on a moving table against the first
 # the tags that describe a series, by the fields of SeriesInfo
 DESCRIBING = {
     "modality": "Modality",
@@ -84,9 +94,8 @@ TAGS = [
     *VALUE_TAGS,
     *DESCRIBING.values(),
     *ORDERS,
-    *AGREEING,
+    *IDENTITY,
     *(name for name, _ in STATED),
-    *PADDING,
     *IMAGES_STATED,
     "StackID",
     "SOPClassUID",
@@ -144,71 +153,21 @@ def folder_and_key(path: Path) -> tuple[Path, str]:
     return Path(folder), key
 
 
-def headers_of(path: Path) -> Headers:
-    """The headers of the images in a folder, of one file, or of the series that 'FOLDER#key' names.
+def entries_in(place: Path) -> list[Path]:
+    """All entries of a folder except hidden ones and folders without a suffix; of a file, the file itself.
 
-    Raises BadInput for damaged files, a file that is no image, and a key that no series has.
+    Links that lead nowhere, pipes and folders named '0007.dcm' are among them: each may stand where a slice was.
     """
-    place, key = folder_and_key(path)
-    with no_warnings():
-        headers = dict(_read_headers(place))
-        if not key:
-            return headers
-        keys = series_keys(headers)
-        chosen = {image: header for image, header in headers.items() if keys[image] == key}
-        if not chosen:
-            others = describe_series(_describe(headers))
-            raise BadInput(
-                f"{path}: expected a series of that key, found only {others}. Name another."
-            )
-        return chosen
+    if not place.is_dir():
+        return [place]
+    visible = (entry for entry in place.iterdir() if not entry.name.startswith("."))
+    return sorted(entry for entry in visible if not entry.is_dir() or _suffix_of_images(entry))
 
 
-def holds_image(folder: Path) -> bool:
-    """Whether a folder of DICOM objects has an image; one that cannot be read counts, so that its reader says so."""
-    with no_warnings():
-        try:
-            return next(_read_headers(folder), None) is not None
-        except BadInput:
-            return True
-
-
-def list_series(folder: Path) -> list[SeriesInfo]:
-    """The image series in a folder, by one pass over its headers; contours, reports and notes are skipped."""
-    with no_warnings():
-        return _describe(dict(_read_headers(folder)))
-
-
-def _describe(headers: Headers) -> list[SeriesInfo]:
-    """The series to which images belong, each as its first header describes it."""
-    images_by_key = defaultdict[str, list[Image]](list)
-    for image, key in series_keys(headers).items():
-        images_by_key[key].append(image)
-    series = []
-    for key, images in images_by_key.items():
-        first = images[0]
-        texts: dict[str, Any] = {
-            name: text_of(headers[first], tag, first) for name, tag in DESCRIBING.items()
-        }
-        directions = frozenset(_direction(headers[image]) for image in images) - {""}
-        series.append(
-            SeriesInfo(first.file.parent, key, **texts, images=len(images), directions=directions)
-        )
-    return sorted(series, key=lambda one: (one.modality, one.description, one.key))
-
-
-def _direction(header: Any) -> str:
-    """The direction of an image as a text; "" of a header that states none that can be read."""
-    try:
-        numbers = numbers_of(header, DIRECTION, "")
-    except BadInput:
-        return ""
-    return " ".join(f"{round(number, 1) + 0.0}" for number in numbers)
-
-
-def describe_series(series: list[SeriesInfo]) -> str:
-    """Series as a part of a sentence: their descriptions, and the paths that name them."""
-    return f"{len(series)} ({first_of(series, MOST_LISTED, '; ')})"
+def _suffix_of_images(file: Path) -> str:
+    """The suffix of a file, '' where it is a number: 'IM.0001' and 'IM.0002' are images of one series."""
+    suffix = Path(file.name.lower().removesuffix(".gz")).suffix
+    return "" if suffix[1:].isdigit() else suffix
 
 
 def _read_headers(place: Path) -> Iterator[tuple[Image, Any]]:
@@ -235,89 +194,162 @@ def _read_headers(place: Path) -> Iterator[tuple[Image, Any]]:
             raise fault
 
 
-def _suffix_of_images(file: Path) -> str:
-    """The suffix of a file, '' where it is a number: 'IM.0001' and 'IM.0002' are images of one series."""
-    suffix = Path(file.name.lower().removesuffix(".gz")).suffix
-    return "" if suffix[1:].isdigit() else suffix
+def headers_of(path: Path) -> Headers:
+    """The headers of the images in a folder, of one file, or of the series that 'FOLDER#key' names.
 
-
-def entries_in(place: Path) -> list[Path]:
-    """All entries of a folder except hidden ones and folders without a suffix; of a file, the file itself.
-
-    Links that lead nowhere, pipes and folders named '0007.dcm' are among them: each may stand where a slice was.
+    Raises BadInput for damaged files, a file that is no image, and a key that no series has.
     """
-    if not place.is_dir():
-        return [place]
-    visible = (entry for entry in place.iterdir() if not entry.name.startswith("."))
-    return sorted(entry for entry in visible if not entry.is_dir() or _suffix_of_images(entry))
+    place, key = folder_and_key(path)
+    with no_warnings():
+        headers = dict(_read_headers(place))
+        if not key:
+            return headers
+        keys = _series_keys(headers)
+        chosen = {image: header for image, header in headers.items() if keys[image] == key}
+        if not chosen:
+            others = describe_series(_describe(headers))
+            raise BadInput(
+                f"{path}: expected a series of that key, found only {others}. Name another."
+            )
+        return chosen
 
 
-def read_series(path: Path) -> Stored:
-    """The only series in a folder, the one that 'FOLDER#key' names, or one file; rescaled slice by slice.
+def holds_image(folder: Path) -> bool:
+    """Whether a folder of DICOM objects has an image; one that cannot be read counts, so that its reader says so."""
+    with no_warnings():
+        try:
+            return next(_read_headers(folder), None) is not None
+        except BadInput:
+            return True
 
-    Raises BadInput for several series or volumes, missing slices, colour, damaged files, and scales
-    that the headers do not state.
+
+def list_series(folder: Path) -> list[SeriesInfo]:
+    """The image series in a folder, by one pass over its headers; contours, reports and notes are skipped."""
+    with no_warnings():
+        return _describe(dict(_read_headers(folder)))
+
+
+def _series_keys(headers: Headers) -> dict[Image, str]:
+    """The key of the series to which each image belongs, which the images of a series share.
+
+    Series are joined where their images have one form and together are one even stack: scanners and anonymisers change
+    UID or description image by image.
+    """
+    keys = {image: _key(header, image) for image, header in headers.items()}
+    alike = defaultdict[tuple[str, ...], Headers](dict)
+    for image, header in headers.items():
+        with suppress(BadInput):  # which is raised when the series is read
+            alike[tuple(text_of(header, name, image) for name in FORM)][image] = header
+    for form in alike.values():
+        joined = {keys[image] for image in form}
+        if len(joined) > 1 and _is_stack(form):
+            keys |= dict.fromkeys(form, min(joined))
+    return keys
+
+
+def _key(header: Any, image: Image) -> str:
+    """Eight digits for a series. The UID itself would identify the patient's record in our files."""
+    lines = [text_of(header, name, image) for name in KEY]
+    stack = text_of(header, "StackID", image)  # each stack of an enhanced object is a volume
+    if stack not in ("", "1"):
+        lines.append(stack)
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:8]
+
+
+def _is_stack(headers: Headers) -> bool:
+    """Whether images of one form are one even stack."""
+    try:
+        frames, *_ = frames_of(headers, Path())
+        stack_of(headers, Path())
+    except BadInput:
+        return False
+    return len(frames) == 1 and len(headers) >= FEWEST_IMAGES
+
+
+def _describe(headers: Headers) -> list[SeriesInfo]:
+    """The series to which images belong, each as its first header describes it."""
+    images_by_key = defaultdict[str, list[Image]](list)
+    for image, key in _series_keys(headers).items():
+        images_by_key[key].append(image)
+    series = []
+    for key, images in images_by_key.items():
+        first = images[0]
+        texts: dict[str, Any] = {
+            name: text_of(headers[first], tag, first) for name, tag in DESCRIBING.items()
+        }
+        directions = frozenset(_direction(headers[image]) for image in images) - {""}
+        series.append(
+            SeriesInfo(first.file.parent, key, **texts, images=len(images), directions=directions)
+        )
+    return sorted(series, key=lambda one: (one.modality, one.description, one.key))
+
+
+def _direction(header: Any) -> str:
+    """The direction of an image as a text; "" of a header that states none that can be read."""
+    with suppress(BadInput):
+        numbers = numbers_of(header, "ImageOrientationPatient", "")
+        return " ".join(f"{round(number, 1) + 0.0}" for number in numbers)
+    return ""
+
+
+def describe_series(series: list[SeriesInfo]) -> str:
+    """Series as a part of a sentence: their descriptions, and the paths that name them."""
+    return f"{len(series)} ({first_of(series, MOST_LISTED, '; ')})"
+
+
+def open_series(path: Path) -> DynamicScan:
+    """The frames of the only series in a folder, of the one that 'FOLDER#key' names, or of one file.
+
+    A series that shows each place several times has as many frames, those of a segmentation are its segments. Raises
+    BadInput for several series, missing slices, colour, damaged files, and scales that headers do not state.
     """
     with no_warnings():
-        headers, series = _only_series(path)
-        if is_segmentation(headers):
-            return read_labels(headers, path)
+        headers = headers_of(path)
+        if not headers:
+            raise BadInput(
+                f"{path}: expected a DICOM series, found no DICOM image here. Name the folder of its files; 'voxlate prepare FOLDER --dry-run' lists the series of a cohort."
+            )
+        series = _describe(headers)
+        if len(series) > 1:
+            raise BadInput(
+                f"{path}: expected one DICOM series, found {describe_series(series)}. Name one of them by such a path, put it in its own folder, or choose the series of a cohort by tags (--preset FILE.toml: docs/guides/dicom.md)."
+            )
+        kinds = {str(header.get("SOPClassUID", "")) for header in headers.values()}
+        if kinds <= SEGMENTATIONS:
+            return _open_segments(headers, path)
         _check_images(headers, path)
-        copies = find_copies(headers)
-        for copy in copies:
-            del headers[copy]
-        check_single_volume(headers, path)
-        meaning = find_meaning(headers)
-        stack = _agreeing_stack(headers, path)
-        stored = _straighten(_read_stack(stack, path, *meaning), path)
-    guesses = stored.guesses
-    if copies:
-        note = f"{len(copies)} images repeat another at the same place exactly and are left out (the first: {copies[0].name})."
-        guesses = (note, *guesses)
-    kind = kind_of(series.image_type, series.description)
-    return replace(stored, kind=kind, body_part=series.body_part, guesses=guesses)
+        frames, apart, times = frames_of(headers, path)
+        scaling = find_meaning(headers)
+        stacks = [stack_of(frame, path, numbered=len(frames) == 1) for frame in frames]
+    grid = stacks[0].grid
+    for number, stack in enumerate(stacks, start=1):
+        if not same_grid(stack.grid, grid, MOVED_MM):
+            raise BadInput(
+                f"{path}: expected all frames on one grid ({grid}), found frame {number} elsewhere. Export each grid as a series of its own."
+            )
+    shown = upright(grid) if tilt_of(grid) > TILT_DEGREES else grid
+    for shape in (grid.shape, shown.shape):
+        check_volume(shape, path)
+    kind = kind_of(series[0].image_type, series[0].description)
+
+    def read(number: int) -> Stored:
+        """A frame, counted from 0."""
+        with no_warnings():
+            agreeing = check_agreement(stacks[number].headers, path)
+            stored = _read_stack(stacks[number], *scaling)
+        guesses = (*agreeing, *stored.guesses)
+        return replace(stored, guesses=guesses, kind=kind, body_part=series[0].body_part)
+
+    return DynamicScan(shown, len(frames), times, read, f", told apart by {apart}")
 
 
-def _agreeing_stack(headers: Headers, path: Path, numbered: bool = True) -> Stack:
-    """The stack with what is to be said of its tags; raises BadInput where they contradict each other."""
-    stack = stack_of(headers, path, numbered)
-    return replace(stack, guesses=(*check_agreement(stack.headers, path), *stack.guesses))
-
-
-def _straighten(stored: Stored, path: Path) -> Stored:
-    """The image, resampled within its planes where a gantry tilt shears its grid."""
-    grid = Grid(stored.data.shape, stored.affine)
-    tilt = tilt_of(grid)
-    if tilt <= TILT_DEGREES:
-        return stored
-    target = upright(grid)
-    check_volume(target.shape, path)
-    sheared = Volume(stored.data[None], grid.affine, stored.unit, stored.modality)
-    text = f"Its gantry was tilted by {tilt:.1f} degrees; its slices are resampled to an upright grid ({target})."
-    said = message("guess", text, grade="note")
-    if stored.modality == "mr":
-        text += " No gantry of an MR tilts: look whether the head is sheared."
-        said = message("guess", text, grade="caution")
-    return replace(
-        stored,
-        data=resample(sheared, target).data[0],
-        affine=target.affine,
-        guesses=(*stored.guesses, said),
-    )
-
-
-def _read_stack(stack: Stack, path: Path, scaled: bool, not_hu: str) -> Stored:
-    shape = stack.grid.shape
-    first, header = next(iter(stack.headers.items()))
-    check_volume(shape, path)
-    read_slice(first, header, shape[1:])  # before memory is allocated for all slices
-    data = np.empty(shape, np.float32)
-    for plane, (image, header) in zip(data, stack.headers.items(), strict=True):
-        plane[:] = read_slice(image, header, plane.shape)
-    with errors_as(
-        f"{first}: expected a sound PixelPaddingValue, found a bad one", "Get it again."
-    ):
-        padded = fill_padding(data, stack.headers.values(), scaled and stack.modality == "ct")
+def _read_stack(stack: Stack, scaled: bool, not_hu: str) -> Stored:
+    """The slices of a stack as one image, upright where a gantry tilt shears its grid."""
+    data, padded = (np.zeros(stack.grid.shape, kind) for kind in (np.float32, bool))
+    for k, (image, header) in enumerate(stack.headers.items()):
+        data[k], padded[k] = read_slice(image, header, data[k].shape)
+    filled = fill_padding(data, padded, scaled and stack.modality == "ct")
+    guesses: tuple[str | Message, ...] = (*stack.guesses, *filled)
     as_hu = ""
     if not not_hu and not scaled:
         lowest = float(data.min())
@@ -326,79 +358,43 @@ def _read_stack(stack: Stack, path: Path, scaled: bool, not_hu: str) -> Stored:
         )
         if lowest > CLEARLY_HU:
             not_hu, as_hu = f"{NO_SCALE}, and no value below {CLEARLY_HU:g}", ""
-    return Stored(
-        data,
-        stack.grid.affine,
-        "",
-        stack.modality,
-        guesses=stack.guesses + padded,
-        not_hu=not_hu,
-        as_hu=as_hu,
-    )
-
-
-def read_frames(path: Path) -> DynamicScan:
-    """The frames of a series with several images at each place: the k-th images of all places are frame k.
-
-    The frames of a segmentation are its segments. Raises BadInput as `read_series` does, where places have unequal
-    numbers of images, and where no tag orders them.
-    """
-    with no_warnings():
-        headers, _ = _only_series(path)
-        if is_segmentation(headers):
-            return segments_of(headers, path)
-        _check_images(headers, path)
-        places, moments = order_in_time(headers, path)
-        rows = list(zip(*places, strict=True))
-        meaning = find_meaning(headers)
-        frames = [
-            _agreeing_stack({image: headers[image] for image in row}, path, numbered=False)
-            for row in rows
-        ]
-    grid = frames[0].grid
-    tilt = tilt_of(grid)
+    affine = stack.grid.affine
+    tilt = tilt_of(stack.grid)
     if tilt > TILT_DEGREES:
-        raise BadInput(
-            f"{path}: expected slices stacked along their normal, found them sheared by {tilt:.1f} degrees (gantry tilt), which is resampled for a series of one frame only. Convert the series with dcm2niix."
-        )
-    for number, frame in enumerate(frames, start=1):
-        if not same_grid(frame.grid, grid, tolerance_mm=0.5):  # of a moving table
-            raise BadInput(
-                f"{path}: expected all frames on one grid ({grid}), found frame {number} elsewhere. Export each grid as a series of its own."
-            )
-    times = None
-    if moments is not None:
-        means = np.array([[moments[image] for image in row] for row in rows]).mean(axis=1)
-        times = means - means[0]
-    every = [item for frame in frames for item in frame.headers.items()]
-    return DynamicScan(
-        grid,
-        len(frames),
-        times,
-        lambda: (read_slice(image, header, grid.shape[1:]) for image, header in every),
-        lambda k: _read_stack(frames[k], path, *meaning),
-    )
-
-
-def _only_series(path: Path) -> tuple[Headers, SeriesInfo]:
-    """The headers of the only series at a path, and what it is."""
-    headers = headers_of(path)
-    if not headers:
-        raise BadInput(
-            f"{path}: expected a DICOM series, found no DICOM image here. Name the folder of its files; 'voxlate prepare FOLDER --dry-run' lists the series of a cohort."
-        )
-    series = _describe(headers)
-    if len(series) > 1:
-        raise BadInput(
-            f"{path}: expected one DICOM series, found {describe_series(series)}. Name one of them by such a path, put it in its own folder, or choose the series of a cohort by tags (--preset FILE.toml: docs/guides/dicom.md)."
-        )
-    return headers, series[0]
+        text = f"Its gantry was tilted by {tilt:.1f} degrees; its slices are resampled to an upright grid."
+        said = message("guess", text, grade="note")
+        if stack.modality == "mr":
+            text += " No gantry of an MR tilts: look whether the head is sheared."
+            said = message("guess", text, grade="caution")
+        straight = resample(Volume(data[None], affine, "", ""), upright(stack.grid))
+        data, affine, guesses = straight.data[0], straight.affine, (*guesses, said)
+    return Stored(data, affine, "", stack.modality, "", guesses, not_hu=not_hu, as_hu=as_hu)
 
 
 def _check_images(headers: Headers, path: Path) -> None:
     """Raise BadInput for images that are no slices of grey values with a place, or fewer than they state."""
     for image, header in headers.items():
-        _check_image(header, image)
+        kind = text_of(header, "PhotometricInterpretation", image) or "no kind of pixels"
+        samples, *_ = numbers_of(header, "SamplesPerPixel", image) or (1,)
+        frames, *_ = numbers_of(header, "NumberOfFrames", image) or (1,)
+        missing = [name for name in PLACE if not text_of(header, name, image)]
+        advice = "Convert it with dcm2niix to NIfTI."
+        if samples != 1 or kind not in GREY:
+            found = f"{kind} with {samples:g} samples a pixel"
+            advice = "Save it as grey values, not in colour, or move it elsewhere."
+        elif "MOSAIC" in text_of(header, "ImageType", image):
+            found = "the slices of a volume side by side (a Siemens mosaic)"
+        elif frames > 1:
+            found = f"{frames:g} frames without groups of attributes"
+        elif missing:
+            found = f"no {missing[0]}"
+        else:
+            sizes = (int(numbers_of(header, name, image, 1)[0]) for name in SIZE)
+            check_volume((1, *sizes), image)
+            continue
+        raise BadInput(
+            f"{image}: expected one slice of grey values ({' or '.join(GREY)}) with its place in the patient, found {found}. {advice}"
+        )
     for name in IMAGES_STATED:
         stated = {number_of(header, name) or 0 for header in headers.values()}
         if len(stated) == 1 and len(headers) < max(stated):
@@ -407,35 +403,66 @@ def _check_images(headers: Headers, path: Path) -> None:
             )
 
 
-def _check_image(header: Any, image: Image) -> None:
-    kind = text_of(header, "PhotometricInterpretation", image) or "no PhotometricInterpretation"
-    samples, *_ = numbers_of(header, "SamplesPerPixel", image) or (1,)
-    frames, *_ = numbers_of(header, "NumberOfFrames", image) or (1,)
-    missing = [name for name in PLACE if not text_of(header, name, image)]
-    if samples != 1 or kind not in GREY:
+def _open_segments(headers: Headers, path: Path) -> DynamicScan:
+    """The segments of an object as frames, and their numbers as a map where there are several.
+
+    Slices that it leaves out, as most writers do with empty ones, are 0. Raises BadInput where slices have no even steps.
+    """
+    image = next(iter(headers))
+    highdicom = optional_package("highdicom", "dicom", path, "highdicom to read segmentations")
+    data = open_object(image.file)
+    syntax = data.file_meta.TransferSyntaxUID.name
+    with errors_as(f"{path}: expected a whole segmentation, found {syntax}", AS_NIFTI):
+        segmentation = highdicom.seg.Segmentation.from_dataset(data)
+        numbers = list(segmentation.segment_numbers)
+        listed = [
+            f"{number} {segmentation.get_segment_description(number).segment_label}"
+            for number in numbers
+        ]
+        geometry = segmentation.get_volume_geometry()
+    if geometry is None:
         raise BadInput(
-            f"{image}: expected grey values ({' or '.join(GREY)}), found {kind} with {samples:g} samples a pixel. Save it as grey values, not in colour, or move it elsewhere."
+            f"{path}: expected segments on slices at even steps, found others. {AS_NIFTI}"
         )
-    if "MOSAIC" in text_of(header, "ImageType", image):
-        raise BadInput(
-            f"{image}: expected one slice in an image, found the slices of a volume side by side (a Siemens mosaic). Convert the series with dcm2niix to NIfTI."
-        )
-    if frames > 1:
-        raise BadInput(
-            f"{image}: expected one slice a file or an enhanced object, found {frames:g} frames. Convert it with dcm2niix to NIfTI."
-        )
-    if missing:
-        raise BadInput(
-            f"{image}: expected the image's place in the patient, found no {missing[0]}. Convert it to NIfTI or PNG."
-        )
-    sizes = (int(numbers_of(header, name, image, 1)[0]) for name in SIZE)
-    check_volume((1, *sizes), image)
+    shape = geometry.spatial_shape
+    check_volume(shape, path)
+    # highdicom orders slices against the normal of their planes, series are read along it;
+    # its axes are slices, rows and columns
+    affine = check_affine(LPS_TO_RAS @ geometry.flip_spatial(0).affine[:, [2, 1, 0, 3]], path)
+    if shape[0] == 1:  # highdicom takes 1 mm
+        affine[:3, 2] *= thickness_mm(headers[image], image) or 1.0
+
+    def read(chosen: list[int], said: str) -> Stored:
+        """Some segments: one with its values, several as a map of their numbers."""
+        with errors_as(
+            f"{path}: expected whole segments that do not overlap, found others among {first_of(listed)}",
+            f"Name one of them: {path.name}#frame=1 to #frame={len(listed)}.",
+        ):
+            volume = segmentation.get_volume(
+                dtype=np.float32, segment_numbers=chosen, combine_segments=len(chosen) > 1
+            )
+        data = np.ascontiguousarray(volume.flip_spatial(0).array.reshape(shape))
+        return Stored(data, affine, "", "seg", guesses=(said,))
+
+    said = f"Its values are the numbers of segments: {first_of(listed)}."
+    return DynamicScan(
+        Grid(shape, affine),
+        len(listed),
+        None,
+        lambda k: read([numbers[k]], f"It is the segment {listed[k]}."),
+        whole=(lambda: read(numbers, said)) if len(listed) > 1 else None,
+    )
+
+
+def read_series(path: Path) -> Stored:
+    """The only volume of a series or a segmentation; raises BadInput as `open_series` does, and for several volumes."""
+    return open_series(path).only(path)
 
 
 DICOM = Format(
     "DICOM",
     read_series,
     named_endings=ENDINGS,
-    read_frames=read_frames,
+    read_frames=open_series,
     recognises=looks_like_dicom,
 )  # a folder without an ending holds a series too

@@ -1,4 +1,4 @@
-"""DICOM: the headers of files, the images in them, and the values of tags."""
+"""DICOM: the headers of files and of the frames in them, and the values of tags."""
 
 import gzip
 import re
@@ -8,7 +8,7 @@ from collections.abc import Iterator, MutableSequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
@@ -64,14 +64,10 @@ class Image:
     @property
     def name(self) -> str:
         """The name of the file, with the number of the frame."""
-        return self.file.name + self._frame
+        return str(self).removeprefix(f"{self.file.parent}/")
 
     def __str__(self) -> str:
-        return f"{self.file}{self._frame}"
-
-    @property
-    def _frame(self) -> str:
-        return f" (frame {self.frame})" if self.frame else ""
+        return f"{self.file} (frame {self.frame})" if self.frame else f"{self.file}"
 
 
 Headers = dict[Image, Any]  # of a series
@@ -97,31 +93,25 @@ def looks_like_dicom(path: Path) -> bool:
     return start[MARK_AT:] == b"DICM" or bare
 
 
-def open_dicom(file: Path) -> BinaryIO:
-    """The bytes of a DICOM file, unpacked where gzip packed it.
+def read_dicom(file: Path, **options: Any) -> Any:
+    """The data set of a DICOM file, with or without its mark, or packed by gzip; options: those of pydicom.dcmread.
 
     Raises BadInput where packed data expand beyond the largest volume: pydicom expands a deflated data set at once.
     """
-    stream: BinaryIO = file.open("rb")
-    start = stream.read(START_BYTES)
-    stream.seek(0)
-    if start[:2] == GZIP:
-        with stream:
-            check_expansion(iter(lambda: stream.read(CHUNK), b""), GZIP_BITS, file)
-        return BytesIO(gzip.decompress(file.read_bytes()))
-    if DEFLATED in start and start[MARK_AT:META_AT] == b"DICM":
-        meta = pydicom.filereader.read_file_meta_info(file)
-        if meta.TransferSyntaxUID.is_deflated:
-            stream.seek(META_AT + GROUP_LENGTH_BYTES + meta.FileMetaInformationGroupLength)
-            check_expansion(iter(lambda: stream.read(CHUNK), b""), -zlib.MAX_WBITS, file)
-            stream.seek(0)
-    return stream
-
-
-def read_dicom(file: Path, **options: Any) -> Any:
-    """The data set of a DICOM file, with or without its mark; options: those of pydicom.dcmread."""
-    with open_dicom(file) as stream:
-        return pydicom.dcmread(stream, **{"force": True} | options)
+    with file.open("rb") as stream:
+        start = stream.read(START_BYTES)
+        skipped, bits = 0, 0
+        if start[:2] == GZIP:
+            bits = GZIP_BITS
+        elif DEFLATED in start and start[MARK_AT:META_AT] == b"DICM":
+            length = pydicom.filereader.read_file_meta_info(file).FileMetaInformationGroupLength
+            skipped, bits = META_AT + GROUP_LENGTH_BYTES + length, -zlib.MAX_WBITS
+        if bits:
+            stream.seek(skipped)
+            check_expansion(iter(lambda: stream.read(CHUNK), b""), bits, file)
+        stream.seek(0)
+        content = BytesIO(gzip.decompress(stream.read())) if bits == GZIP_BITS else stream
+        return pydicom.dcmread(content, **{"force": True} | options)
 
 
 def read_header(file: Path, tags: list[str]) -> Any:
@@ -163,32 +153,24 @@ def images_in(header: Any, file: Path) -> Iterator[tuple[Image, Any]]:
             raise BadInput(
                 f"{file}: expected a functional group for each of {count} frames, found an enhanced object with {len(groups)}. Convert it with dcm2niix to NIfTI."
             )
+        left_out = {pydicom.tag.Tag(name) for name in OF_THE_OBJECT}
+        common = {tag: stored for tag, stored in header.items() if tag not in left_out}
         for number, group in enumerate(groups, start=1):
-            yield Image(file, number), _header_of_frame(header, [*shared[:1], group])
+            yield Image(file, number), _header_of_frame(common, [*shared[:1], group])
 
 
-def _header_of_frame(header: Any, groups: list[Any]) -> Any:
-    """The header of a frame: that of its object, and the attributes of its functional groups."""
+def _header_of_frame(common: dict[Any, Any], groups: list[Any]) -> Any:
+    """The header of a frame: that of its object, and the attributes of its functional groups, named as in a file of one image."""
     frame = pydicom.Dataset()
-    for tag in header.keys():  # noqa: SIM118 - iterating a header converts its values
-        if pydicom.datadict.keyword_for_tag(tag) not in OF_THE_OBJECT:
-            frame[tag] = header.get_item(tag)
+    frame.update(common)
     for group in groups:
         for sequence in group:
             for attributes in sequence.value[:1] if sequence.VR == "SQ" else ():
-                _copy_attributes(attributes, frame)
+                frame.update(attributes)
+    for name, plain in RENAMED.items():
+        if name in frame:
+            setattr(frame, plain, frame[name].value)
     return frame
-
-
-def _copy_attributes(attributes: Any, frame: Any) -> None:
-    """Copy the attributes of a functional group as they are stored, those of RENAMED under the name of a file of one image."""
-    for tag in attributes.keys():  # noqa: SIM118 - as above
-        name = pydicom.datadict.keyword_for_tag(tag)
-        stored = attributes.get_item(tag)
-        if name in RENAMED:
-            setattr(frame, RENAMED[name], attributes[tag].value)
-        elif name and stored.value not in (None, b""):
-            frame[tag] = stored
 
 
 def kind_of(image_type: str, description: str) -> str:
@@ -245,7 +227,6 @@ def numbers_of(header: Any, name: str, file: object, count: int = 0) -> list[flo
 def number_of(header: Any, name: str) -> float | None:
     """The value of a tag as a number; None where it is absent or no number."""
     try:
-        value = float(header.get(name))
-    except Exception:
+        return numbers_of(header, name, "")[0]
+    except (BadInput, IndexError):
         return None
-    return value if np.isfinite(value) else None

@@ -10,6 +10,7 @@ import numpy as np
 
 from voxlate.base.errors import BadInput
 from voxlate.scans.formats.format import DynamicScan, KeptByFile, Stored
+from voxlate.scans.images.misalignment import block_means
 
 # '#frame=12' (from 1), '#peak' or '#peak+8s' after a path; '@1.5s' after these: seconds from one frame to the next
 FRAME = re.compile(
@@ -108,18 +109,9 @@ def _peak(path: Path, read_frames: Reader) -> int:
 
 
 def _blocks(scan: DynamicScan) -> np.ndarray:
-    """Means over blocks of voxels, [frame, D', H', W'], at most MOST_BLOCKS, in one pass over the planes."""
-    depth, height, width = scan.grid.shape
-    z_step, y_step, x_step = (
-        -(-length // most) for length, most in zip(scan.grid.shape, MOST_BLOCKS)
-    )
-    rows, columns = height // y_step, width // x_step
-    blocks = np.zeros((scan.count, -(-depth // z_step), rows, columns), np.float32)
-    for k, plane in enumerate(scan.planes()):
-        strips = plane[: rows * y_step].reshape(rows, y_step, width).sum(axis=1, dtype=np.float64)
-        sums = strips[:, : columns * x_step].reshape(rows, columns, x_step).sum(axis=2)
-        blocks[k // depth, k % depth // z_step] += sums / (x_step * y_step * z_step)
-    return blocks
+    """Means over blocks of voxels, [frame, D', H', W'], at most MOST_BLOCKS, frame by frame."""
+    sizes = [-(-length // most) for length, most in zip(scan.grid.shape, MOST_BLOCKS)]
+    return np.stack([block_means(frame, sizes) for frame in scan.frames()])
 
 
 def peak_frame(frames: np.ndarray) -> int:

@@ -15,7 +15,6 @@ import numpy as np
 from voxlate.base.errors import BadInput
 from voxlate.base.messages import Message
 from voxlate.base.option import bytes_of
-from voxlate.base.slabs import empty, release
 from voxlate.scans.images.grid import Codes, Grid, Volume
 from voxlate.scans.layout_options import LARGEST_VOLUME
 
@@ -23,8 +22,12 @@ Result = TypeVar("Result")
 
 GZIP = b"\x1f\x8b"
 ANNEX = "annex/objects/"
-LFS = "version https://git-lfs.github.com/"
+POINTERS = {
+    ANNEX: ("git-annex (DataLad)", "datalad get (or git annex get)"),
+    "version https://git-lfs.github.com/": ("Git LFS", "git lfs pull"),
+}
 POINTER_BYTES = 1024  # pointers are shorter
+LARGEST_FLOAT = 3e38  # of float32
 MOST_LOST = 1e-4  # of the range of values, that a step of float32 may be
 
 
@@ -54,15 +57,34 @@ class Stored:
 class DynamicScan:
     """A scan of several frames on one grid.
 
-    times_s: [count], seconds since the first frame; None where the file does not state them. planes(): all planes
-    [H, W], frame by frame. read(k): frame k, counted from 0.
+    times_s: [count], seconds since the first frame; None where the file does not state them. read(k): frame k, counted
+    from 0. apart: what tells the frames apart, after "found 3 frames". every(): the voxels [D, H, W] of all frames, where
+    a file gives them faster than one by one; whole(): all frames in one volume, where that is one.
     """
 
     grid: Grid
     count: int
     times_s: np.ndarray | None
-    planes: Callable[[], Iterator[np.ndarray]]
     read: Callable[[int], Stored]
+    apart: str = ""
+    every: Callable[[], Iterator[np.ndarray]] | None = None
+    whole: Callable[[], Stored] | None = None
+
+    def frames(self) -> Iterator[np.ndarray]:
+        """The voxels [D, H, W] of all frames."""
+        if self.every is not None:
+            return self.every()
+        return (self.read(number).data for number in range(self.count))
+
+    def only(self, path: Path) -> Stored:
+        """The only frame, or all in one volume; raises BadInput where there are several."""
+        if self.count == 1:
+            return self.read(0)
+        if self.whole is not None:
+            return self.whole()
+        raise BadInput(
+            f"{path}: expected one 3-D volume, found {self.count} frames ({self.grid}{self.apart}). Name one of them, {path.name}#frame=1 to #frame={self.count}, or #peak for a bolus' arterial peak."
+        )
 
 
 @dataclass(frozen=True)
@@ -79,8 +101,6 @@ class Format:
     read_frames(path): for files of several frames, the dynamic scan.
     recognises(path): whether a file without a known ending has this format, by its content.
     written_endings, write(path, volume, description): for formats that voxlate writes; volumes have one channel.
-    description(path): for formats whose files state one, the description with which a file was written; b"" for files
-        of others. It may raise any error for files that are damaged.
     is_picture: a file holds one slice of grey values without a position.
     partners: patterns of further files of the same image by its ending; '*' is the file's name without the ending.
     """
@@ -95,7 +115,6 @@ class Format:
     recognises: Callable[[Path], bool] | None = None
     written_endings: tuple[str, ...] = ()
     write: Callable[[Path, Volume, str], None] | None = None
-    description: Callable[[Path], bytes] | None = None
     is_picture: bool = False
     partners: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
@@ -124,28 +143,21 @@ def check_numbers(dtype: np.dtype, where: object) -> None:
         )
 
 
-def to_float32(planes: Iterable[np.ndarray], shape: tuple[int, ...], where: object) -> np.ndarray:
-    """The planes [H, W] of a volume of this shape as float32; values beyond float32 become infinite.
+def to_float32(values: np.ndarray, where: object) -> np.ndarray:
+    """The values as float32; those beyond float32 become infinite.
 
     Raises BadInput where float32 rounds away what distinguishes the values.
     """
-    data = empty(shape, np.float32)
-    ends, whole = [], True
+    if values.dtype.itemsize > 2 and values.dtype != np.float32:
+        low, high = values.min().item(), values.max().item()
+        step = float(np.spacing(np.float32(min(max(abs(low), abs(high)), LARGEST_FLOAT))))
+        is_whole = values.dtype.kind in "iu"
+        if low < high and step > is_whole and step > MOST_LOST * (high - low):
+            raise BadInput(
+                f"{where}: expected values that float32 can distinguish, found {low} to {high}, where its steps are {step:g}. Subtract {low} from all, and save the file again."
+            )
     with np.errstate(over="ignore", invalid="ignore"):
-        for out, plane in zip(data, planes, strict=True):
-            out[:] = plane
-            if plane.dtype.itemsize > 2 and plane.dtype != np.float32:
-                ends += [plane.min().item(), plane.max().item()]
-                whole = plane.dtype.kind in "iu"
-            release(data)
-        if not ends or min(ends) == max(ends):
-            return data
-        step = float(np.spacing(np.float32(max(map(abs, ends)))))
-    if step > whole and step > MOST_LOST * (max(ends) - min(ends)):
-        raise BadInput(
-            f"{where}: expected values that float32 can distinguish, found {min(ends)} to {max(ends)}, where its steps are {step:g}. Subtract {min(ends)} from all, and save the file again."
-        )
-    return data
+        return values.astype(np.float32, order="C")  # a copy: libraries free what they gave
 
 
 def first_line(error: BaseException) -> str:
@@ -187,14 +199,11 @@ def check_fetched(path: Path) -> None:
                 f"{path}: expected an image, found a web page, such as a server's error or login. Download the image again."
             )
         found = begin if path.stat().st_size <= POINTER_BYTES else ""
-    if ANNEX in found:
-        raise BadInput(
-            f"{path}: expected an image, found a pointer of git-annex (DataLad) to a file that was not fetched. Run datalad get (or git annex get) in its folder."
-        )
-    if found.startswith(LFS):
-        raise BadInput(
-            f"{path}: expected an image, found a pointer of Git LFS to a file that was not fetched. Run git lfs pull in its folder."
-        )
+    for mark, (owner, command) in POINTERS.items():
+        if mark in found:
+            raise BadInput(
+                f"{path}: expected an image, found a pointer of {owner} to a file that was not fetched. Run {command} in its folder."
+            )
 
 
 DEFAULT = "4GB"

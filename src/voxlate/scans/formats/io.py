@@ -6,6 +6,7 @@ a frame ('FILE#frame=12', see dynamic.py), or a slice of an array file ('FILE.np
 
 import hashlib
 import re
+import zlib
 from itertools import chain
 from pathlib import Path
 
@@ -15,13 +16,12 @@ from voxlate.base.errors import BadInput
 from voxlate.base.files import sha256_of, whole_file
 from voxlate.base.messages import Message, message
 from voxlate.base.records import LARGEST
-from voxlate.base.slabs import map_slabs
 from voxlate.scans.formats.array_files import ARRAY
 from voxlate.scans.formats.dicom import DICOM, entries_in, folder_and_key, headers_of
 from voxlate.scans.formats.dynamic import is_frame, read_frame
 from voxlate.scans.formats.format import Format, KeptByFile, Stored, check_fetched
 from voxlate.scans.formats.itk import ITK
-from voxlate.scans.formats.nifti import FREESURFER, NIFTI, SYNTHETIC, open_nifti
+from voxlate.scans.formats.nifti import FREESURFER, NIFTI, SYNTHETIC, open_nifti, read_start
 from voxlate.scans.formats.picture import PICTURE
 from voxlate.scans.images.grid import Volume, check_affine, orient
 from voxlate.scans.images.units import HOUNSFIELD, MR, unit_of
@@ -207,8 +207,6 @@ def write_volume(path: Path | str, volume: Volume, description: str = "") -> Non
         raise BadInput(
             f"{path}: expected a file name that ends with {' or '.join(endings)}, found '{path.suffix.lower()}'. Rename it."
         )
-    if len(volume.data) != 1:
-        raise ValueError(f"{path}: a file holds one channel, got {len(volume.data)}")
     check_affine(volume.affine, path)
     _check_finite(volume.data, path)
     if kind.is_picture and orient(volume, "LPS").grid.shape[0] != 1:
@@ -221,12 +219,9 @@ def write_volume(path: Path | str, volume: Volume, description: str = "") -> Non
 
 def is_synthetic(path: Path) -> bool:
     """Whether a file states that voxlate synthesised the image, even where the provenance was not written."""
-    by_ending = format_by_ending(path.name)
-    if by_ending is None or by_ending.description is None or not path.is_file():
-        return False
     try:
-        return SYNTHETIC.encode() in by_ending.description(path)
-    except Exception:  # of a damaged file, or of another format, of which nibabel raises many types
+        return path.is_file() and SYNTHETIC.encode() in read_start(path)
+    except (OSError, EOFError, zlib.error):  # of damaged data
         return False
 
 
@@ -235,8 +230,7 @@ def _check_finite(data: np.ndarray, path: Path) -> None:
 
     Values whose squares are infinite are refused as well.
     """
-    slabs = data[0] if len(data) == 1 else data
-    if all(map_slabs(lambda slab: (np.abs(slab) <= LARGEST).all(), slabs)):
+    if (np.abs(data) <= LARGEST).all():
         return
     if np.isfinite(data).all():
         raise BadInput(

@@ -5,7 +5,7 @@ import os
 import re
 import tempfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy as np
 from voxlate.base.errors import BadInput
 from voxlate.base.optional import optional_package
 from voxlate.scans.formats.format import (
+    GZIP,
     Format,
     Stored,
     check_expansion,
@@ -21,52 +22,53 @@ from voxlate.scans.formats.format import (
     check_volume,
     to_float32,
 )
-from voxlate.scans.formats.nifti import describe, read_start, smallest_type
+from voxlate.scans.formats.nifti import describe, smallest_type
 from voxlate.scans.images.grid import LPS_TO_RAS, Volume, check_affine
 from voxlate.scans.images.simpleitk import to_image
 
-GZIP = 16  # added to zlib's wbits for gzip's header and checksum
 METAIMAGE = (".mha", ".mhd")
+# the file of the voxels in a header, and the names in a list of them
+VOXELS = re.compile(r"^(?:ElementDataFile *=|data ?file:) *(.*)$", re.IGNORECASE | re.MULTILINE)
 LOCAL = "LOCAL"  # the name of the file of voxels that are behind their header
+COMPRESSED = re.compile(
+    r"^(?:CompressedData *= *True|(encoding: *gz))", re.IGNORECASE | re.MULTILINE
+)
+ZLIB_OR_GZIP = zlib.MAX_WBITS | 32
+HEADER_BYTES = 1 << 16
 LEADS_OUT = re.compile(
     r"\s*([/\\]|[A-Za-z]:[/\\]|(.*[/\\])?\.\.([/\\]|$))"
 )  # absolute, or above its folder
 STDERR = 2
 NEEDED = ("SimpleITK", "registration")
-AGAIN = "Get the file again."
 
 
 def read_itk(path: Path) -> Stored:
     """A MetaImage (.mha, .mhd) or NRRD volume. Raises BadInput where SimpleITK is absent or the file is damaged."""
     itk = optional_package(*NEEDED, path, "SimpleITK", ", or convert the file to NIfTI")
-    header, voxels_file = _read_fields(path)
+    _check_place(path)
     reader = itk.ImageFileReader()
     reader.SetFileName(str(path))
-    with _errors_of_itk(f"{path}: expected a MetaImage or NRRD file, found something else"):
+    with _errors_of_itk(f"{path}: expected a whole MetaImage or NRRD file"):
         reader.ReadImageInformation()
-    size = reader.GetSize()
-    frames = int(np.prod(size[3:]))
-    values = reader.GetNumberOfComponents()
-    dimension = reader.GetDimension()
-    if dimension < 2 or frames > 1 or values > 1:
-        raise BadInput(
-            f"{path}: expected one 3-D volume of single values, found {frames} frames of {values} values a voxel. Save one of them as a file of its own."
-        )
-    in_space = min(dimension, 3)
-    direction = np.array(reader.GetDirection()).reshape(dimension, dimension)
-    lps = np.eye(4)
-    lps[:in_space, :in_space] = (direction * np.array(reader.GetSpacing()))[:in_space, :in_space]
-    lps[:in_space, 3] = reader.GetOrigin()[:in_space]
-    affine = check_affine(LPS_TO_RAS @ lps, path)
-    width, height, depth = (*size[:3], 1)[:3]
-    shape = depth, height, width
-    check_volume(shape, path)
-    with _errors_of_itk(f"{path}: expected whole voxel data, found it damaged or cut short"):
-        _check_compressed(header, voxels_file, path)
+        size = reader.GetSize()
+        dimension, values = reader.GetDimension(), reader.GetNumberOfComponents()
+        frames = int(np.prod(size[3:]))
+        if dimension < 2 or frames > 1 or values > 1:
+            raise BadInput(
+                f"{path}: expected one 3-D volume of single values, found {frames} frames of {values} values a voxel. Save one of them as a file of its own."
+            )
+        width, height, depth = (*size[:3], 1)[:3]
+        check_volume((depth, height, width), path)
+        _check_sum(path)
         image = reader.Execute()
-        data = itk.GetArrayViewFromImage(image)
+        data = itk.GetArrayViewFromImage(image).reshape(depth, height, width)
     check_numbers(data.dtype, path)
-    return Stored(to_float32(data.reshape(shape), shape, path), affine)
+    in_space = min(dimension, 3)
+    direction = np.array(image.GetDirection()).reshape(dimension, dimension)
+    lps = np.eye(4)
+    lps[:in_space, :in_space] = (direction * np.array(image.GetSpacing()))[:in_space, :in_space]
+    lps[:in_space, 3] = image.GetOrigin()[:in_space]
+    return Stored(to_float32(data, path), check_affine(LPS_TO_RAS @ lps, path))
 
 
 @contextlib.contextmanager
@@ -83,61 +85,42 @@ def _errors_of_itk(sentence: str) -> Iterator[None]:
             text.seek(0)
             lines = text.read().decode(errors="replace").splitlines()[:1] or str(error).split("\n")
             cause = [line for line in lines if line.strip()][-1].strip()
-            raise BadInput(f"{sentence} ({cause}). {AGAIN}") from error
+            raise BadInput(
+                f"{sentence}, found it damaged, cut short or compressed in another way ({cause}). Get the file again, or save it without compression."
+            ) from error
         finally:
             os.dup2(terminal, STDERR)
             os.close(terminal)
 
 
-def _read_fields(path: Path) -> tuple[dict[str, str], Path]:
-    """The fields of a header in lower case, and the file of its voxels, which begin there at byte 'start' of the fields.
-
-    Raises BadInput where that file is absent, and for an encoding that is not read.
-    """
-    last_key = "elementdatafile" if path.suffix.lower() in METAIMAGE else "\n"
-    fields = {}
+def _header_of(path: Path) -> tuple[str, str, int]:
+    """The text of a header, the name of the file of its voxels, and where the line of that name ends."""
     with path.open("rb") as file:
-        for raw in file:
-            line = raw.decode("latin-1").lower()
-            key, _, _ = line.replace(":", "=", 1).partition("=")
-            fields[key.strip()] = raw.decode(errors="replace")[len(key) + 1 :].strip()
-            if line.startswith(last_key) or line == "\r\n":
-                break
-        fields["start"] = str(file.tell())
-    name = fields.get("elementdatafile", fields.get("data file", fields.get("datafile", LOCAL)))
-    # a header of somebody else must not show other files of this machine
+        header = file.read(HEADER_BYTES).decode("latin-1")
+    found = VOXELS.search(header)
+    return header, found[1].strip() if found else LOCAL, found.end() + 1 if found else 0
+
+
+def _check_place(path: Path) -> None:
+    """Raise BadInput where a header names voxels in another folder: it must not show other files of this machine."""
+    header, name, end = _header_of(path)
     is_list = name.upper().startswith("LIST")
-    lines = path.read_text(errors="replace").splitlines() if is_list else []
-    if outside := next(filter(LEADS_OUT.match, [name, *lines]), None):
-        raise BadInput(
-            f"{path}: expected the voxels of this header in its folder, found {outside}. Copy both to one folder."
-        )
-    voxels_file = path if name.upper() == LOCAL else path.parent / name
-    if not voxels_file.exists() and not is_list and "%" not in name:
-        raise BadInput(
-            f"{path}: expected the voxels of this header in {name}, found no such file. Copy both to one folder."
-        )
-    encoding = fields.get("encoding", "raw").lower()
-    if encoding in ("bzip2", "bz2"):
-        raise BadInput(
-            f"{path}: expected voxels without compression or in gzip, found {encoding}. Save the file again with one of these."
-        )
-    return fields, voxels_file
+    for one in header[end:].splitlines() if is_list else [name]:
+        is_there = is_list or "%" in one or one.upper() == LOCAL or (path.parent / one).exists()
+        if LEADS_OUT.match(one) or not is_there:
+            raise BadInput(
+                f"{path}: expected the voxels of this header in its folder, found {one} named, which is elsewhere or absent. Copy both to one folder."
+            )
 
 
-def _check_compressed(fields: Mapping[str, str], voxels_file: Path, path: Path) -> None:
-    """Decompress the voxels of a MetaImage or NRRD file and compare their checksum, which ITK does not do.
-
-    Raises zlib.error or EOFError where they are damaged or cut short.
-    """
-    in_gzip = fields.get("encoding", "").lower() in ("gzip", "gz")
-    if fields.get("compresseddata", "").lower() != "true" and not in_gzip:
-        return
-    with voxels_file.open("rb") as file:
-        file.seek(int(fields["start"]) if voxels_file == path else 0)
-        for _ in range(int(fields.get("line skip", fields.get("lineskip", "0")))):
-            file.readline()
-        check_expansion([file.read()], zlib.MAX_WBITS | (GZIP if in_gzip else 0), path)
+def _check_sum(path: Path) -> None:
+    """Compare the checksum of compressed voxels, which ITK does not do; raises zlib.error or EOFError for damaged ones."""
+    header, name, end = _header_of(path)
+    if packed := COMPRESSED.search(header):
+        is_local = name.upper() == LOCAL
+        content = (path if is_local else path.parent / name).read_bytes()
+        start = content.find(GZIP) if packed[1] else end * is_local
+        check_expansion([content[start:]], ZLIB_OR_GZIP, path)
 
 
 def load_writer(where: object) -> Any:
@@ -162,6 +145,5 @@ ITK = Format(
     endings=(*METAIMAGE, ".nrrd", ".nhdr"),
     written_endings=(".mha", ".nrrd"),
     write=write_itk,
-    description=read_start,
     partners=dict.fromkeys((".mhd", ".nhdr"), ("*.raw", "*.zraw", "*.raw.gz")),
 )

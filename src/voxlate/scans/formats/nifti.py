@@ -1,9 +1,7 @@
 """NIfTI and FreeSurfer files, read frame by frame and written so that every viewer shows them at the same place."""
 
-import contextlib
 import gzip
 import logging
-import struct
 import warnings
 from collections.abc import Callable, Collection, Iterator
 from math import inf, isfinite, isnan, prod
@@ -16,7 +14,6 @@ import numpy as np
 from voxlate.base.errors import BadInput
 from voxlate.base.files import HIGH, LOW, STD, UNCALIBRATED, UNFAMILIAR
 from voxlate.base.messages import Grade, Message, graded, message
-from voxlate.base.slabs import least_and_most, map_slabs, release
 from voxlate.scans.formats.format import (
     GZIP,
     DynamicScan,
@@ -39,7 +36,6 @@ SECONDS = {"sec": 1.0, "msec": 1e-3, "usec": 1e-6}  # xyzt_units; an unknown uni
 MILLIMETRES = {"meter": 1000.0, "micron": 0.001}
 PACKED = (".gz", ".mgz")
 READ_BYTES = 1 << 20
-HEADER_BYTES = 544
 START_BYTES = 1 << 12  # in which the description is
 MAGIC = (b"n+1\0", b"ni1\0", b"n+2\0", b"ni2\0")
 SINGLE = b"n+"  # of a header in one file with its voxels
@@ -75,79 +71,68 @@ def description_of(file: str, grades: Collection[Grade] = ()) -> str:
 def _load(path: Path) -> tuple[Any, list[str]]:
     """The nibabel image behind a path, of which only the header has been read and checked; and what is to be said of it."""
     check_fetched(path)
-    with open(path, "rb") as file:
-        start = file.read(2)
     is_packed = path.suffix.lower() in PACKED
-    if (start == GZIP) != is_packed:
-        expected = "gzip data" if is_packed else "data that are not compressed"
-        raise BadInput(
-            f"{path}: expected {expected} by its name, found others. Rename it: only compressed files end with .gz or .mgz."
-        )
+    with path.open("rb") as file:
+        if (file.read(2) == GZIP) != is_packed:
+            expected = "gzip data" if is_packed else "data that are not compressed"
+            raise BadInput(
+                f"{path}: expected {expected} by its name, found others. Rename it: only compressed files end with .gz or .mgz."
+            )
     sentence = f"{path}: expected a NIfTI or FreeSurfer volume, found none"
     with errors_as(sentence, AGAIN), warnings.catch_warnings(action="ignore"):
-        with open_packed(path) as file:
-            start = file.read(HEADER_BYTES)
+        start = read_start(path)
         if start[:2] == GZIP:
             raise BadInput(
                 f"{path}: expected a volume in gzip data, found gzip data in it: it was compressed twice. Decompress it once."
             )
-        raw = _raw_header(start, path)
+        header = _raw_header(start, path)
         image = nib.load(path)
     if isinstance(image, nib.freesurfer.mghformat.MGHImage):
-        states_place = any(start[MGH_PLACE])
-        return image, [] if states_place else [NO_PLACE_IN_MGH]
+        return image, [] if any(start[MGH_PLACE]) else [NO_PLACE_IN_MGH]
     if not isinstance(image, NiftiImage):
         raise BadInput(
             f"{path}: expected a NIfTI or FreeSurfer volume, found {type(image).__name__}, which does not state which side is left. Convert it to NIfTI."
         )
-    return image, _read_oddities(image, raw)
-
-
-def _raw_header(start: bytes, path: Path) -> Any:
-    """The header of a NIfTI file as it is, before nibabel mends it; None where the file does not start with one.
-
-    Raises BadInput for a scale that is not finite, and where voxels begin in the header, or so far from the start that
-    the extensions before them would fill the memory.
-    """
-    kind = nib.nifti2.Nifti2Header if start[:4] in NIFTI2 else nib.nifti1.Nifti1Header
-    size = kind.template_dtype.itemsize
-    head = start[:size]
-    if len(start) < size or not any(magic in head for magic in MAGIC):
-        return None
-    raw = kind(head, check=False)
-    offset = float(raw["vox_offset"])
-    least = kind.single_vox_offset if SINGLE in head else 0
-    if offset and not least <= offset <= LARGEST_HEADER:
-        raise BadInput(
-            f"{path}: expected voxels behind the header, from byte {least} to {LARGEST_HEADER >> 20} MB, found them stated at byte {offset:.4g} (vox_offset). Convert its source again."
-        )
-    slope, intercept = float(raw["scl_slope"]), float(raw["scl_inter"])
-    is_used = slope != 0 and not isnan(slope)
-    if is_used and not isfinite(slope + intercept):
-        raise BadInput(
-            f"{path}: expected a finite scale, found scl_slope {slope:g} and scl_inter {intercept:g}. Convert its source again."
-        )
-    return raw
-
-
-def _read_oddities(image: Any, raw: Any) -> list[str]:
-    """Take from the raw header what nibabel drops; returns a sentence on each field that has an unusual value."""
     said = list[str]()
-    if raw is None:
-        return said
     # any negative number mirrors the slices, as the standard's own reader takes it
-    if raw["pixdim"][0] < 0:
+    if header["pixdim"][0] < 0:
         image.header["pixdim"][0] = -1
     unit = _units(image)[0]
     if unit in MILLIMETRES:
         said.append(
             f"Its header states sizes in {unit}s (xyzt_units); they are multiplied by {MILLIMETRES[unit]:g} to millimetres. Check the size of its voxels."
         )
-    if _first_byte(image) > image.dataobj.offset:
+    stored: Any = image.dataobj
+    if _first_byte(image) > stored.offset:
         said.append(
             f"It states that its voxels begin at byte 0, in the header; they are read from byte {_first_byte(image)}."
         )
-    return said
+    return image, said
+
+
+def _raw_header(start: bytes, path: Path) -> Any:
+    """The header of a NIfTI file as it is, before nibabel mends it; zeros where the file does not start with one.
+
+    Raises BadInput for a scale that is not finite, and for voxels so far from the start that the extensions before them
+    would fill the memory.
+    """
+    kind = nib.nifti2.Nifti2Header if start[:4] in NIFTI2 else nib.nifti1.Nifti1Header
+    size = kind.template_dtype.itemsize
+    if not any(magic in start[:size] for magic in MAGIC):
+        return {"pixdim": [0.0]}
+    header = kind(start[:size], check=False)
+    offset, slope, intercept = (
+        float(header[name]) for name in ("vox_offset", "scl_slope", "scl_inter")
+    )
+    is_scaled = slope != 0 and not isnan(slope)
+    least = kind.single_vox_offset if SINGLE in start[:size] else 0
+    if (offset and not least <= offset <= LARGEST_HEADER) or (
+        is_scaled and not isfinite(slope + intercept)
+    ):
+        raise BadInput(
+            f"{path}: expected voxels behind the header, from byte {least} to {LARGEST_HEADER >> 20} MB, and a finite scale, found vox_offset {offset:.4g}, scl_slope {slope:g} and scl_inter {intercept:g}. Convert its source again."
+        )
+    return header
 
 
 def _first_byte(image: Any) -> int:
@@ -165,7 +150,7 @@ def grid_of(image: Any, path: Path | str) -> tuple[Grid, tuple[Message, ...]]:
     sizes = tuple(int(n) for n in image.shape)
     if len(sizes) < 2 or min(sizes) < 1:
         raise BadInput(
-            f"{path}: expected a volume, found an image of size {_size(sizes)}. Check the file."
+            f"{path}: expected a volume, found an image of size {sizes}. Check the file."
         )
     check_numbers(image.get_data_dtype(), path)
     width, height, depth = (*sizes, 1)[:3]
@@ -179,32 +164,25 @@ def grid_of(image: Any, path: Path | str) -> tuple[Grid, tuple[Message, ...]]:
     codes = (int(header[key]) for key in ("qform_code", "sform_code"))
     # of a code that the standard lacks it is known that the file states a place
     q, s = (code if code in nib.nifti1.xform_codes.code else SCANNER for code in codes)
-    try:
-        affine = check_affine(scale @ header.get_best_affine(), path)
-    except BadInput:
-        if not q:
-            raise
-        # a set sform may be all zero
-        affine = check_affine(scale @ header.get_qform(), path)
+    of_q, of_s = (scale @ _stated(read) for read in (header.get_qform, header.get_sform))
     if not q and not s:
         guess = "its header states no orientation (the codes of qform and sform are 0), so rows were taken to run from right to left, columns to the front and slices to the top. Check left and right."
+        affine = check_affine(scale @ header.get_base_affine(), path)
         return Grid(shape, affine, (0, 0)), (message("guess", guess),)
+    # a set sform may be all zero
+    taken = of_s if s and (of_s[:3].any() or not q) else of_q
+    affine = check_affine(taken, path)
     grid = Grid(shape, affine, (q, s))
-    affines = [_stated(read) for read in (header.get_qform, header.get_sform)]
-    of_q, of_s = (same_grid(Grid(shape, scale @ stated), grid, APART_MM) for stated in affines)
-    if not (q and s) or (of_q and of_s):
+    if not (q and s) or same_grid(Grid(shape, of_q if taken is of_s else of_s), grid, APART_MM):
         return grid, ()
-    turn = affines[0][:3, :3].T @ affines[1][:3, :3]
+    turn = of_q[:3, :3].T @ of_s[:3, :3]
     # an axis points the other way
     is_turned = np.linalg.det(turn) < 0 or (turn.diagonal() < 0).any()
     grade: Grade = "caution" if is_turned else "note"
     apart = "on the sides, so that left and right may be exchanged" if is_turned else "on places"
-    guess = f"its qform and sform disagree {apart}; the {'sform' if of_s else 'qform'} was taken. Check its orientation, and write one of them into both."
-    return Grid(shape, affine, (q * of_q, s * of_s)), (message("guess", guess, grade=grade),)
-
-
-def _size(shape: tuple[int, ...]) -> str:
-    return "×".join(map(str, shape)) or "nothing"
+    name, used = ("sform", (0, s)) if taken is of_s else ("qform", (q, 0))
+    guess = f"its qform and sform disagree {apart}; the {name} was taken. Check its orientation, and write one of them into both."
+    return Grid(shape, affine, used), (message("guess", guess, grade=grade),)
 
 
 def _stated(read: Callable[[], np.ndarray]) -> np.ndarray:
@@ -235,28 +213,22 @@ def open_nifti(path: Path) -> DynamicScan:
 
     def read(number: int) -> Stored:
         """A frame, counted from 0."""
-        planes = _planes(image, grid, path, range(number, number + 1))
-        data = to_float32(planes, grid.shape, path)
+        (frame,) = _frames(image, grid, path, range(number, number + 1))
+        data = to_float32(frame, path)
         return Stored(data, grid.affine, guesses=(*said, *guesses), codes=grid.codes)
 
     return DynamicScan(
         grid,
         count,
         _times(image, count),
-        lambda: _planes(image, grid, path, range(count)),
         read,
+        every=lambda: _frames(image, grid, path, range(count)),
     )
 
 
 def read_nifti(path: Path) -> Stored:
     """The voxels of a 3-D file with its scaling applied. Raises BadInput as `open_nifti`, and for several frames."""
-    scan = open_nifti(path)
-    if scan.count > 1:
-        size = _size((*scan.grid.shape[::-1], scan.count))
-        raise BadInput(
-            f"{path}: expected one 3-D volume, found {scan.count} frames ({size}). Name one of them: {path.name}#frame=1, or #peak for a bolus' arterial peak."
-        )
-    return scan.read(0)
+    return open_nifti(path).only(path)
 
 
 def _times(image: Any, count: int) -> np.ndarray | None:
@@ -267,12 +239,11 @@ def _times(image: Any, count: int) -> np.ndarray | None:
     return np.arange(count) * step if 0 < step < inf else None
 
 
-def _planes(image: Any, grid: Grid, path: Path, frames: range) -> Iterator[np.ndarray]:
-    """The planes [H, W] of frames, scaled, read one by one: x grows fastest in these files, then y, z and time."""
+def _frames(image: Any, grid: Grid, path: Path, numbers: range) -> Iterator[np.ndarray]:
+    """The voxels [D, H, W] of frames, scaled: x grows fastest in these files, then y, z and time."""
     stored = image.dataobj
     file_of_voxels = Path(stored.file_like)
-    depth, height, width = grid.shape
-    size = height * width * stored.dtype.itemsize
+    size = prod(grid.shape) * stored.dtype.itemsize
     slope, intercept = np.float64(stored.slope), float(stored.inter)
     scaled = (slope, intercept) != (1.0, 0.0)
     with (
@@ -282,15 +253,11 @@ def _planes(image: Any, grid: Grid, path: Path, frames: range) -> Iterator[np.nd
         ),
         open_packed(file_of_voxels) as file,
     ):
-        file.seek(_first_byte(image) + frames.start * depth * size)
-        for z in range(depth * len(frames)):
+        file.seek(_first_byte(image) + numbers.start * size)
+        for _ in numbers:
             raw = file.read(size)
-            if len(raw) < size:
-                raise BadInput(
-                    f"{path}: expected voxels for {grid}, found the file cut short in slice {z % depth + 1} of {depth}. {AGAIN}"
-                )
-            plane = np.frombuffer(raw, stored.dtype).reshape(height, width)
-            yield plane * slope + intercept if scaled else plane
+            frame = np.frombuffer(raw, stored.dtype).reshape(grid.shape)
+            yield frame * slope + intercept if scaled else frame
         # to the trailer, which has a checksum; a small file may expand without end
         beyond = 0
         while isinstance(file, gzip.GzipFile) and (block := file.read(READ_BYTES)):
@@ -310,28 +277,18 @@ def write_nifti(path: Path, volume: Volume, description: str) -> None:
     holds no time and no name.
     """
     data = volume.data[0]
-    stored = smallest_type(data)
-    shape = data.shape[::-1]
-    image = nib.nifti1.Nifti1Image(np.broadcast_to(stored(0), shape), volume.affine)
+    image = nib.nifti1.Nifti1Image(data.T.astype(smallest_type(data), copy=False), volume.affine)
     image.header.set_xyzt_units("mm")
     _place(image, volume)
     image.header["descrip"] = describe(description)
-    image.update_header()
     image.header.set_slope_inter(1.0, 0.0)
-    with contextlib.ExitStack() as opened:
-        plain = opened.enter_context(path.open("wb"))
-        is_packed = path.suffix.lower() == ".gz"
-        file = opened.enter_context(compress(plain)) if is_packed else plain
-        image.header.write_to(file)
-        file.write(bytes(image.header.get_data_offset() - file.tell()))
-        for plane in data:  # one by one: nibabel would copy all of them
-            file.write(np.ascontiguousarray(plane, stored).data)
-            release(data)
-
-
-def compress(file: BinaryIO) -> gzip.GzipFile:
-    """A stream that compresses into a file without its name and the time."""
-    return gzip.GzipFile(filename="", mode="wb", fileobj=file, compresslevel=1, mtime=0)
+    with path.open("wb") as plain:
+        if path.suffix != ".gz":
+            image.to_stream(plain)
+            return
+        # without the name of the file and the time
+        with gzip.GzipFile("", "wb", compresslevel=1, fileobj=plain, mtime=0) as packed:
+            image.to_stream(packed)
 
 
 def _place(image: nib.nifti1.Nifti1Image, volume: Volume) -> None:
@@ -347,11 +304,9 @@ def _place(image: nib.nifti1.Nifti1Image, volume: Volume) -> None:
 def smallest_type(data: np.ndarray) -> type[np.int16] | type[np.float32]:
     """int16 where it loses nothing of the voxels, else float32."""
     limits = np.iinfo(np.int16)
-    low, high = least_and_most(data)
-    if low < limits.min or high > limits.max:
+    if data.min() < limits.min or data.max() > limits.max:
         return np.float32
-    whole = all(map_slabs(lambda slab: (slab == np.rint(slab)).all(), data))
-    return np.int16 if whole else np.float32
+    return np.int16 if (data == np.rint(data)).all() else np.float32
 
 
 def describe(description: str) -> bytes:
@@ -373,37 +328,8 @@ NIFTI = Format(
     read_frames=open_nifti,
     written_endings=(".nii", ".nii.gz"),
     write=write_nifti,
-    description=read_start,
     partners={".hdr": ("*.img",), ".img": ("*.hdr",)},
 )
-
-
-PARAMETERS_BYTES = 20  # five floats on the acquisition, which follow the voxels
-# FreeSurfer's tag of a text; it is an int32, followed by the text's length as an int64
-COMMAND_LINE = 3
-TAG = struct.Struct(">iq")
-
-
-def write_mgz(path: Path, volume: Volume, description: str) -> None:
-    """Write a volume as `write_nifti` does: int16 where that loses nothing, else float32.
-
-    The header has the affine as directions, sizes and centre in float32. The description follows the voxels.
-    """
-    data = volume.data[0]
-    stored = data.T.astype(smallest_type(data), copy=False)
-    image = nib.freesurfer.mghformat.MGHImage(stored, volume.affine)
-    text = describe(description) + b"\0"
-    with open(path, "wb") as file, compress(file) as packed:
-        image.to_stream(packed)
-        packed.write(TAG.pack(COMMAND_LINE, len(text)) + text)
-
-
-def mgz_description(path: Path) -> bytes:
-    """The text after the voxels of a file that `write_mgz` wrote; empty for other files."""
-    header: Any = nib.load(path).header
-    with open_packed(path) as file:
-        file.seek(header.get_footer_offset() + PARAMETERS_BYTES + TAG.size)
-        return file.read(len(describe("")) + 80).rstrip(b"\0")
 
 
 FREESURFER = Format(
@@ -411,7 +337,4 @@ FREESURFER = Format(
     read_nifti,
     endings=(".mgz", ".mgh"),
     read_frames=open_nifti,
-    written_endings=(".mgz",),
-    write=write_mgz,
-    description=mgz_description,
 )

@@ -15,7 +15,7 @@ from voxlate.scans.formats.format import (
     check_volume,
     errors_as,
 )
-from voxlate.scans.formats.nifti import describe, read_start
+from voxlate.scans.formats.nifti import describe
 from voxlate.scans.images.grid import LPS_TO_RAS, Grid, Volume, orient
 
 # modes of PIL
@@ -94,7 +94,6 @@ def read_parts(path: Path) -> DynamicScan:
         Grid(parts[0].shape, stored.affine),
         len(parts),
         None,
-        lambda: (part[0] for part in parts),
         lambda number: replace(stored, data=parts[number], guesses=()),
     )
 
@@ -124,6 +123,5 @@ PICTURE = Format(
     named_endings=(".jpg", ".jpeg", ".bmp"),
     written_endings=(".png", ".tif", ".tiff"),
     write=write_picture,
-    description=read_start,
     is_picture=True,
 )

@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from voxlate.base.slabs import empty, map_slabs
 from voxlate.scans.images.grid import Grid, Volume, flip_onto, same_grid
 from voxlate.scans.images.mask import (
     Ends,
@@ -58,8 +57,7 @@ class BodyFrame:
         grid = Grid((depth, height, width), _affine(self.grid.affine, self.ends))
         if not same_grid(volume.grid, grid):
             return volume
-        data = empty((len(volume.data), *self.grid.shape), np.float32)
-        data[:] = background
+        data = np.full((len(volume.data), *self.grid.shape), background, np.float32)
         inside = [
             (max(0, first), min(end, length))
             for (first, end), length in zip(self.ends, self.grid.shape)
@@ -74,11 +72,8 @@ class BodyFrame:
         inside = image[within(self.held)]
         # between background and body, because the frame is mostly body
         level = inside.mean()
-        everywhere, here = (
-            sum(map_slabs(lambda slab: np.count_nonzero(slab > level), values))
-            for values in (image, inside)
-        )
-        return everywhere / max(1, here) - 1
+        here = int(np.count_nonzero(inside > level))
+        return int(np.count_nonzero(image > level)) / max(1, here) - 1
 
 
 def find_frame(volumes: Sequence[Volume], margin_mm: float) -> BodyFrame:

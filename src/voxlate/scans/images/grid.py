@@ -18,7 +18,6 @@ from scipy import ndimage
 
 from voxlate.base.errors import BadInput
 from voxlate.base.messages import Message
-from voxlate.base.slabs import empty, in_slabs, least_and_most, release, slabs
 
 Order = Literal[0, 1, 3]  # of an interpolating spline: 0 for labels, 1 is linear, 3 is cubic
 Spacing = tuple[float, float, float]  # along D, H, W
@@ -205,8 +204,6 @@ def orient(volume: Volume, axes: str) -> Volume:
     view = _view_along(volume, axes)
     if view is volume:
         return volume
-    if len(view.data) == 1:
-        return replace(view, data=in_slabs(np.ascontiguousarray, view.data[0])[None])
     return replace(view, data=np.ascontiguousarray(view.data))
 
 
@@ -266,7 +263,7 @@ def resample(volume: Volume, grid: Grid, order: Order = 1, fill: float | None = 
     # scipy indexes (D, H, W), affines map (W, H, D)
     matrix = to_index[:3, :3][::-1, ::-1]
     offset = to_index[:3, 3][::-1]
-    data = empty((len(volume.data), *grid.shape), np.float32)
+    data = np.empty((len(volume.data), *grid.shape), np.float32)
     turned = np.abs(matrix - np.diag(matrix.diagonal())) @ grid.shape
     straight = order == 1 and (turned < STRAIGHT).all()
     for channel, out in zip(volume.data, data):
@@ -287,39 +284,30 @@ def resample(volume: Volume, grid: Grid, order: Order = 1, fill: float | None = 
             mode="nearest",
             prefilter=False,
         )
-    release(volume.data, data)
-    lowest = least_and_most(volume.data)[0] if fill is None else fill
+    lowest = volume.data.min() if fill is None else fill
     # slice by slice: the coordinates of all voxels would need six times their memory
     for z in range(grid.shape[0]):
         outside = _outside(volume.grid.shape, grid.shape[1:], matrix, offset + z * matrix[:, 0])
         data[:, z, outside] = lowest
-        release(data)
     return replace(volume, data=data, affine=grid.affine)
 
 
 def _along_axes(
     image: np.ndarray, steps: np.ndarray, offset: np.ndarray, output: np.ndarray
 ) -> None:
-    """Write the image at the places steps · index + offset, a few planes at a time; beyond its edge, it is repeated.
+    """Write the image at the places steps · index + offset; beyond its edge, it is repeated.
 
     Axis by axis this takes a fifth to a third of SciPy's time for any affine.
     """
-    places = []
+    part = image
     for axis, (step, first) in enumerate(zip(steps, offset)):
         last = image.shape[axis] - 1
         exact = (step * np.arange(output.shape[axis]) + first).clip(0, last)
         lower = np.minimum(exact.astype(int), max(0, last - 1))
         share = (exact - lower).astype(np.float32).reshape(-1, *[1] * (image.ndim - 1 - axis))
-        places.append((lower, np.minimum(lower + 1, last), share))
-    for piece in slabs(output.shape):
-        lower, upper, share = (place[piece] for place in places[0])
-        part = image[lower].astype(np.float32, copy=False)
-        part = part + share * (image[upper] - part)
-        for axis, (lower, upper, share) in enumerate(places[1:], 1):
-            below = part.take(lower, axis)
-            part = below + share * (part.take(upper, axis) - below)
-        output[piece] = part
-        release(image, output)
+        below = part.take(lower, axis).astype(np.float32, copy=False)
+        part = below + share * (part.take(np.minimum(lower + 1, last), axis) - below)
+    output[:] = part
 
 
 def _outside(

@@ -12,17 +12,6 @@ from scipy import ndimage
 
 from voxlate.base.array_types import Bool
 from voxlate.base.errors import BadInput
-from voxlate.base.slabs import (
-    SLAB,
-    by_plane,
-    count_nonzero,
-    empty,
-    in_slabs,
-    least_and_most,
-    map_slabs,
-    release,
-    spread_values,
-)
 from voxlate.scans.images.grid import Box, Spacing, Volume
 
 Ends = list[tuple[int, int]]  # first and end along D, H, W
@@ -95,7 +84,7 @@ def body_in_any_air(volume: Volume) -> np.ndarray:
         outline = _outline(volume, np.pad(tissue, beyond, mode="edge"), is_constant)[inner]
         box = box_around(outline)
         size = math.prod(end - first for first, end in box)
-        shrinks = body is not None and count_nonzero(outline) < MOSTLY * count_nonzero(body)
+        shrinks = body is not None and outline.sum() < MOSTLY * body.sum()
         if shrinks or not _draws_outline(volume, outline, size):
             break
         body, known, ends = outline, air, box
@@ -111,7 +100,7 @@ def _outline(volume: Volume, tissue: np.ndarray, is_constant: bool) -> np.ndarra
 
 def _draws_outline(volume: Volume, body: np.ndarray, size: int) -> bool:
     """Whether a body is enough of a box of `size` voxels: a few vessels above a threshold (some MRA files) are not."""
-    return volume.unit == "HU" or count_nonzero(body) > LEAST_BODY * size
+    return volume.unit == "HU" or body.sum() > LEAST_BODY * size
 
 
 def within(ends: Ends) -> tuple[slice, ...]:
@@ -120,12 +109,7 @@ def within(ends: Ends) -> tuple[slice, ...]:
 
 
 def _everything(volume: Volume) -> np.ndarray:
-    return in_slabs(lambda slab: np.ones(slab.shape, bool), volume.data[0])
-
-
-def _above(image: np.ndarray, threshold: float) -> np.ndarray:
-    """Where an image is above a threshold."""
-    return in_slabs(lambda slab: slab > threshold, image)
+    return np.ones(volume.grid.shape, bool)
 
 
 def _air(volume: Volume, ends: Ends | None = None) -> _Background:
@@ -146,9 +130,8 @@ def _tissue(volume: Volume, air: _Background) -> tuple[np.ndarray | None, bool]:
         return None, True
     # a windowed picture has clean air around a whole head
     if not air.clean or volume.unit == "grey":
-        return _above(image, air.threshold), False
-    least = air.threshold - air.value
-    return in_slabs(lambda slab: np.abs(slab - air.value) > least, image), True
+        return image > air.threshold, False
+    return np.abs(image - air.value) > air.threshold - air.value, True
 
 
 def find_tissue(volume: Volume) -> tuple[np.ndarray, bool]:
@@ -158,7 +141,7 @@ def find_tissue(volume: Volume) -> tuple[np.ndarray, bool]:
     """
     tissue, is_constant = _tissue(volume, _air(volume))
     if tissue is None:
-        tissue = _above(volume.data[0], least_and_most(volume.data[0])[0])
+        tissue = volume.data[0] > volume.data.min()
     return tissue, is_constant
 
 
@@ -168,7 +151,7 @@ def background_value(volume: Volume) -> float:
     Where no background can be estimated, it is the lowest value.
     """
     air = _background(volume.data[0])
-    lowest = float(least_and_most(volume.data[0])[0])
+    lowest = float(volume.data[0].min())
     if air.threshold is None:
         return lowest
     if air.clean or volume.unit == "HU":
@@ -184,10 +167,9 @@ def _body(tissue: np.ndarray, spacing: Spacing, gap_mm: float) -> np.ndarray:
     tissue = without_specks(tissue)
     shut = fill_slices(close_gaps(tissue, gap_mm, spacing))
     core = dilate(erode(shut, TABLE_MM, spacing), TABLE_MM, spacing)
-    core = largest(core if any(map_slabs(np.any, core)) else shut, tissue)
-    outline = in_slabs(np.logical_and, shut, dilate(core, TABLE_MM, spacing))
-    inner = in_slabs(np.logical_or, tissue, erode(shut, gap_mm, spacing))
-    return fill_slices(largest(in_slabs(np.logical_and, outline, inner)))
+    core = largest(core if core.any() else shut, tissue)
+    outline = shut & dilate(core, TABLE_MM, spacing)
+    return fill_slices(largest(outline & (tissue | erode(shut, gap_mm, spacing))))
 
 
 def _background(image: np.ndarray) -> _Background:
@@ -202,9 +184,7 @@ def _background(image: np.ndarray) -> _Background:
 def _border_background(image: np.ndarray) -> _Background:
     """The background of an image, estimated from the in-plane border."""
     values = _sample(image)
-    rows = by_plane(lambda slab: slab[:, [0, -1]], image).reshape(-1)
-    columns = by_plane(lambda slab: slab[:, :, [0, -1]], image).reshape(-1)
-    border = _sample(np.concatenate([rows, columns]))
+    border = _sample(np.concatenate([image[:, [0, -1]].ravel(), image[:, :, [0, -1]].ravel()]))
     # A head may touch most of the border (neck, nose, a tight crop): the lower quarter still is air.
     lowest, background = np.percentile(border, [5, 25]).tolist()
     # standard deviation, from two quantiles of the normal law
@@ -227,11 +207,14 @@ def _border_background(image: np.ndarray) -> _Background:
 
 def _sample(array: np.ndarray) -> np.ndarray:
     """Evenly spread values, at most about SAMPLES of them."""
-    return spread_values(array, max(1, array.size // SAMPLES))
+    return array.reshape(-1)[:: max(1, array.size // SAMPLES)]
 
 
 def otsu(values: np.ndarray) -> float:
-    """The threshold between two classes of least variance within. Source: Otsu 1979, eq. 18."""
+    """The threshold between two classes of least variance within. Source: Otsu 1979, eq. 18.
+
+    Without scikit-image, which the page in the browser does not load.
+    """
     low, high = np.percentile(values, [0.5, 99.5])
     counts, edges = np.histogram(values.clip(low, high), bins=256)
     middle = (edges[:-1] + edges[1:]) / 2
@@ -349,26 +332,19 @@ def erode(mask: np.ndarray, radius_mm: float, spacing_mm: Spacing) -> np.ndarray
 
     Voxels beyond the edge of the image have the value of the edge: a head that is cut off keeps its cut.
     """
-    outside = in_slabs(np.logical_not, mask)
-    return in_slabs(np.logical_not, dilate(outside, radius_mm, spacing_mm))
+    return ~dilate(~mask, radius_mm, spacing_mm)
 
 
 def _spread(mask: np.ndarray, reach: int, axis: int) -> np.ndarray:
     """Where a voxel of a mask is set at most `reach` voxels away along an axis, by a few shifts of all voxels."""
-    spread = empty(mask.shape, bool)
-    across = 1 if axis == 0 else 0
-    planes = max(1, SLAB * mask.shape[across] // mask.size)  # a shift copies its voxels
-    for first in range(0, mask.shape[across], planes):
-        part = (slice(None),) * across + (slice(first, first + planes),)
-        spread[part] = mask[part]
-        lines = np.moveaxis(spread[part], axis, 0)
-        done = 0
-        while done < reach:
-            step = min(2 * done + 1, reach - done)
-            lines[step:] |= lines[:-step]
-            lines[:-step] |= lines[step:]
-            done += step
-        release(mask, spread)
+    spread = mask.copy()
+    lines = np.moveaxis(spread, axis, 0)
+    done = 0
+    while done < reach:
+        step = min(2 * done + 1, reach - done)
+        lines[step:] |= lines[:-step]
+        lines[:-step] |= lines[step:]
+        done += step
     return spread
 
 
@@ -378,7 +354,6 @@ def box_around(mask: np.ndarray) -> Ends:
     for axis, length in enumerate(mask.shape):
         filled = np.flatnonzero(mask.any(axis=tuple({0, 1, 2} - {axis})))
         box.append((int(filled[0]), int(filled[-1]) + 1) if len(filled) else (0, length))
-    release(mask)
     return box
 
 
@@ -452,15 +427,16 @@ def fill_holes(mask: np.ndarray) -> np.ndarray:
 
     The complement is labelled, because scipy's own binary_fill_holes takes minutes on large volumes.
     """
-    holes = components_of(in_slabs(np.logical_not, mask))
+    holes = components_of(~mask)
     return holes.choose(~holes.at_border())
 
 
 def fill_slices(mask: np.ndarray) -> np.ndarray:
     """Fill the holes of each axial slice, then those of the volume; none reaches the sides of the box around the mask."""
-    filled = in_slabs(np.copy, mask)
+    filled = mask.copy()
     part = filled[within(box_around(mask))]
-    in_slabs(lambda planes: np.stack([fill_holes(plane) for plane in planes]), part, out=part)
+    for plane in part:
+        plane[:] = fill_holes(plane)
     part[:] = fill_holes(part)
     return filled
 
@@ -474,36 +450,27 @@ class Components:
 
     def sizes(self, inside: np.ndarray | None = None) -> np.ndarray:
         """The voxels of each component, or those inside another mask, with 0 for the background: [count + 1]."""
-        parts = [self.labels] if inside is None else [self.labels, inside]
-        counts = map_slabs(
-            lambda labels, *part: np.bincount(
-                labels[part[0]] if part else labels.ravel(), minlength=self.count + 1
-            ),
-            *parts,
-        )
-        sizes: np.ndarray = np.sum(counts, axis=0)
+        counted = self.labels.ravel() if inside is None else self.labels[inside]
+        sizes = np.bincount(counted, minlength=self.count + 1)
         sizes[0] = 0
         return sizes
 
     def at_border(self) -> np.ndarray:
         """Which components reach a side of the mask: bool [count + 1]."""
         touching = np.zeros(self.count + 1, bool)
-        touching[self.labels[[0, -1]]] = True
-        for axis in range(1, self.labels.ndim):
-            touching[by_plane(lambda slab, axis=axis: slab.take([0, -1], axis), self.labels)] = True
+        for axis in range(self.labels.ndim):
+            touching[self.labels.take([0, -1], axis)] = True
         touching[0] = False
         return touching
 
     def choose(self, which: np.ndarray) -> np.ndarray:
         """The voxels of some components; which: bool [count + 1], with the background first."""
-        return in_slabs(lambda labels: which[labels], self.labels)
+        return which[self.labels]
 
 
 def components_of(mask: np.ndarray) -> Components:
     """The components of a mask [D, H, W] or [H, W]."""
-    labels = empty(mask.shape, np.int32)
-    count = int(ndimage.label(mask, output=labels))
-    release(mask, labels)
+    labels, count = ndimage.label(mask)
     return Components(labels, count)
 
 

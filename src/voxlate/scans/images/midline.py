@@ -1,7 +1,7 @@
 """The mid-sagittal plane of a head, found as the plane about which it is most similar to its mirror image."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import product
 
@@ -10,7 +10,7 @@ from nibabel.affines import from_matvec
 from scipy import ndimage
 
 from voxlate.base.errors import BadInput
-from voxlate.scans.images.grid import Grid, Spacing, Volume, resample, with_spacing
+from voxlate.scans.images.grid import Grid, Volume, resample, with_spacing
 from voxlate.scans.images.mask import foreground
 
 COARSE_MM = 4.0  # spacing of the search; interpolation between smooth voxels resolves a tenth of it
@@ -23,9 +23,6 @@ LEAST_HEIGHT_MM = 40.0  # below it a tilt cannot be estimated
 # correlation of a head with its mirror image: 0.7 to 0.9, with a large tumour down to 0.3
 LEAST_CORRELATION = 0.3
 WINDOW_HU = (-100.0, 300.0)  # fat to bone; denser bone, metal and contrast agent vary
-
-
-Plane = Sequence[float] | np.ndarray  # turn, tilt and shift
 
 
 @dataclass(frozen=True)
@@ -61,15 +58,69 @@ def find_midline(volume: Volume) -> Midline:
     Raises BadInput where no plane makes it similar to its mirror image.
     """
     simple = _simplify(volume)
-    search = _Search(simple.data[0], simple.grid.spacing_mm)
-    best = search.best()
-    correlation = search.correlation(best)
+    image, spacing = simple.data[0], np.array(simple.grid.spacing_mm)
+    centre = (np.array(image.shape) - 1) / 2
+    inside = np.argwhere(image > 0)
+    inside = inside[:: max(1, round(len(inside) / MOST_POINTS))]
+    points = ((inside - centre) * spacing)[:, ::-1]  # x, y, z in mm
+    values = image[tuple(inside.T)]
+
+    def mirrored(plane: np.ndarray) -> np.ndarray:
+        """The values at the mirror images of all points; beyond the top and bottom slices these are repeated."""
+        turn, tilt, shift = plane
+        normal = _normal(turn, tilt)
+        mirror = points - 2 * (points @ normal - shift)[:, None] * normal
+        places = (mirror[:, ::-1] / spacing + centre).T
+        places[0] = places[0].clip(0, len(image) - 1)
+        return ndimage.map_coordinates(image, places, order=1, mode="constant")
+
+    def cost(plane: np.ndarray) -> float:
+        """The mean squared difference of the head and its mirror image."""
+        return float(np.mean((mirrored(plane) - values) ** 2))
+
+    correlation, best = 0.0, np.zeros(3)
+    if len(points):
+        has_height = len(image) * spacing[0] >= LEAST_HEIGHT_MM
+        best = _minimise(cost, points.mean(axis=0), [0, 1, 2] if has_height else [0, 2])
+        other = mirrored(best)
+        if other.std() and values.std():
+            correlation = float(np.corrcoef(other, values)[0, 1])
     if not correlation >= LEAST_CORRELATION:
         raise BadInput(
             f"{volume.origin or volume.modality}: expected a head whose sides mirror each other, found a correlation of {correlation:.2f} at best. Align this case by another scan (--fixed), or leave --align out."
         )
     turn, tilt, shift = best.tolist()
     return Midline(turn, tilt, shift, correlation)
+
+
+def _normal(turn_deg: float, tilt_deg: float) -> np.ndarray:
+    return Midline(turn_deg, tilt_deg, 0.0, 1.0).rotation[:, 0]
+
+
+def _minimise(
+    cost: Callable[[np.ndarray], float], middle: np.ndarray, free: list[int]
+) -> np.ndarray:
+    """Turn, tilt and shift of the plane with the least cost; middle: of the head; free: which of the three are sought."""
+    from scipy.optimize import minimize
+
+    starts = [
+        np.array([turn, 0.0, middle @ _normal(turn, 0.0) + aside])
+        for turn, aside in product(TURNS_DEG, (-8.0, 0.0, 8.0))
+    ]
+    best = min(starts, key=cost)
+
+    def at(values: np.ndarray) -> np.ndarray:
+        """The plane of the free parameters."""
+        plane = best.copy()
+        plane[free] = values
+        return plane
+
+    simplex = best[free] + np.vstack([np.zeros(len(free)), np.diag(STEPS[free])])
+    options = {"initial_simplex": simplex, "xatol": 0.02, "fatol": 1e-9, "maxfev": 300}
+    found = minimize(
+        lambda values: cost(at(values)), best[free], method="Nelder-Mead", options=options
+    )
+    return at(found.x)
 
 
 def midline_grid(volume: Volume) -> Grid:
@@ -86,69 +137,6 @@ def midline_grid(volume: Volume) -> Grid:
     shift = midline.shift_mm * midline.rotation[:, 0]
     move = from_matvec(midline.rotation, shift + centre - midline.rotation @ centre)
     return Grid(grid.shape, grid.affine @ np.linalg.inv(spacing) @ move @ spacing)
-
-
-class _Search:
-    """The search for the plane of symmetry of an image [D, H, W] in [0, 1], 0 in the air."""
-
-    def __init__(self, image: np.ndarray, spacing_mm: Spacing):
-        self.image = image
-        self.spacing = np.array(spacing_mm)
-        self.centre = (np.array(image.shape) - 1) / 2
-        inside = np.argwhere(image > 0)
-        step = max(1, round(len(inside) / MOST_POINTS))
-        self.index = inside[::step]
-        self.points = ((self.index - self.centre) * self.spacing)[:, ::-1]  # x, y, z in mm
-        self.values = image[tuple(self.index.T)]
-        self.tilts = image.shape[0] * spacing_mm[0] >= LEAST_HEIGHT_MM
-
-    def mirror(self, plane: Plane) -> np.ndarray:
-        """The values at the mirror images of all points; beyond the top and bottom slices these are repeated."""
-        turn, tilt, shift = plane
-        normal = Midline(turn, tilt, shift, 1.0).rotation[:, 0]
-        across = 2 * (self.points @ normal - shift)
-        mirror = self.points - across[:, None] * normal
-        places = (mirror[:, ::-1] / self.spacing + self.centre).T
-        places[0] = places[0].clip(0, len(self.image) - 1)
-        return ndimage.map_coordinates(self.image, places, order=1, mode="constant")
-
-    def cost(self, plane: Plane) -> float:
-        """The mean squared difference of the head and its mirror image."""
-        return float(np.mean((self.mirror(plane) - self.values) ** 2))
-
-    def correlation(self, plane: Plane) -> float:
-        """The correlation of the head and its mirror image."""
-        other = self.mirror(plane)
-        if not len(other) or not other.std() or not self.values.std():
-            return 0.0
-        return float(np.corrcoef(other, self.values)[0, 1])
-
-    def best(self) -> np.ndarray:
-        """Turn, tilt and shift of the plane with the least cost."""
-        if not len(self.points):
-            return np.zeros(3)
-        middle = self.points.mean(axis=0)
-        starts = []
-        for turn, aside in product(TURNS_DEG, (-8.0, 0.0, 8.0)):
-            normal = Midline(turn, 0.0, 0.0, 1.0).rotation[:, 0]
-            starts.append(np.array([turn, 0.0, middle @ normal + aside]))
-        start = min(starts, key=self.cost)
-        from scipy.optimize import minimize
-
-        free = np.array([0, 1, 2] if self.tilts else [0, 2])
-
-        def plane(free_values: np.ndarray) -> np.ndarray:
-            """The plane of the free parameters."""
-            at = start.copy()
-            at[free] = free_values
-            return at
-
-        simplex = start[free] + np.vstack([np.zeros(len(free)), np.diag(STEPS[free])])
-        options = {"initial_simplex": simplex, "xatol": 0.02, "fatol": 1e-9, "maxfev": 300}
-        optimum = minimize(
-            lambda at: self.cost(plane(at)), start[free], method="Nelder-Mead", options=options
-        )
-        return plane(optimum.x)
 
 
 def _simplify(volume: Volume) -> Volume:

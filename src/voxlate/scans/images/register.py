@@ -17,7 +17,7 @@ from voxlate.base.records import Number
 from voxlate.base.similarity import PERCENTILES, RANGE_HU, dice, mutual_information
 from voxlate.scans.images.grid import LPS_TO_RAS, Grid, Volume, with_voxels
 from voxlate.scans.images.mask import foreground
-from voxlate.scans.images.simpleitk import LEAST_VOLUME, Transform, itk, to_image
+from voxlate.scans.images.simpleitk import Transform, folds, itk, to_image
 
 RegistrationMethod = Literal["rigid", "affine", "bspline"]
 
@@ -96,7 +96,7 @@ def register(moving: Volume, fixed: Volume, method: RegistrationMethod) -> Regis
             if new is None:
                 continue
             similarity = pair.compare(new)
-            if similarity.mutual_information > after.mutual_information and not pair.folds(new):
+            if similarity.mutual_information > after.mutual_information and not folds(new):
                 kept = name
                 transform = new
                 after = similarity
@@ -198,19 +198,6 @@ class CoarsePair:
             float(np.nan_to_num(dice(body, self.bodies[1]))),
             share,
         )
-
-    def folds(self, transform: Transform) -> bool:
-        """Whether a transform folds space somewhere, or changes a voxel's volume more than tenfold."""
-        make_field = itk.TransformToDisplacementFieldFilter()
-        make_field.SetReferenceImage(self.images[1])
-        field = make_field.Execute(transform)
-        # ITK's own determinant assumes that the image's axes are those of the patient
-        displacement = itk.GetArrayViewFromImage(field)
-        steps = np.stack([np.gradient(displacement, axis=axis) for axis in range(3)], axis=-1)
-        # the same steps without the transform: D, H, W
-        across = (LPS_TO_RAS @ self.fixed.affine)[:3, 2::-1]
-        volumes = np.linalg.det(steps + across) / np.linalg.det(across)
-        return bool(volumes.min() < LEAST_VOLUME or volumes.max() > 1 / LEAST_VOLUME)
 
 
 def _range(volume: Volume) -> tuple[float, float]:

@@ -11,7 +11,6 @@ from pydantic import Field
 from scipy import ndimage
 
 from voxlate.base.config import settings
-from voxlate.base.slabs import empty, release, slabs, zeros
 from voxlate.scans.images.grid import Volume
 
 Triple = tuple[int, int, int]
@@ -29,12 +28,6 @@ class Tiling:
     shape: Triple
     patch: Triple
     overlap: Triple = (0, 0, 0)
-
-    def __post_init__(self) -> None:
-        if not all(0 <= o < p for o, p in zip(self.overlap, self.patch)):
-            raise ValueError(
-                f"overlap must be from 0 to below the patch, got {self.overlap} and {self.patch}"
-            )
 
     def starts(self) -> list[Triple]:
         """The first voxel of every tile, in the order of D, H, W."""
@@ -70,8 +63,8 @@ class Blend:
         self.tiling = tiling
         self._tile_weight = tiling.weight()
         self._background = np.array(background, np.float32)[:, None, None, None]
-        self._total = zeros((len(background), *tiling.shape), np.float32)
-        self._weight = zeros(tiling.shape, np.float32)
+        self._total = np.zeros((len(background), *tiling.shape), np.float32)
+        self._weight = np.zeros(tiling.shape, np.float32)
 
     def add(self, tile: np.ndarray, start: Triple) -> None:
         """Add a tile [C, D, H, W] at `start`; its voxels outside the volume are dropped."""
@@ -81,16 +74,11 @@ class Blend:
         weight = self._tile_weight[inside]
         self._total[(slice(None), *place)] += tile[(slice(None), *inside)] * weight
         self._weight[place] += weight
-        release(self._total, self._weight)
 
     def result(self) -> np.ndarray:
         """The blended volume [C, D, H, W] in float32. The sum is divided in place: add no tile afterwards."""
-        for piece in slabs(self._weight.shape):
-            total = self._total[:, piece]
-            weight = self._weight[piece]
-            np.divide(total, weight, out=total, where=weight > 0)
-            np.copyto(total, self._background, where=weight == 0)
-            release(self._total, self._weight)
+        np.divide(self._total, self._weight, out=self._total, where=self._weight > 0)
+        np.copyto(self._total, self._background, where=self._weight == 0)
         return self._total
 
 
@@ -249,9 +237,8 @@ def fit_to_mask(
         if crop is not None:
             rows = _box(mask, 1, crop)
             columns = _box(mask, 2, crop)
-    sides = _centre if centred else _round_out
-    left, right = sides(columns, width, multiple, min(least[1], width))
-    top, bottom = _round_out(rows, height, multiple, min(least[0], height))
+    left, right = _window(columns, width, multiple, min(least[1], width), centred)
+    top, bottom = _window(rows, height, multiple, min(least[0], height))
     return replace(plan, margins=(left, right, top, bottom), empty=empty)
 
 
@@ -289,29 +276,25 @@ def _box(mask: np.ndarray, axis: int, margin: int) -> Size:
     return max(0, first), min(length, end)
 
 
-def _round_out(box: Size, length: int, multiple: int, least: int) -> Size:
+def _window(box: Size, length: int, multiple: int, least: int, centred: bool = False) -> Size:
     """The margins on both sides of an axis, so that a multiple of voxels with `box` inside remains; 0 for all.
 
-    least: voxels that remain. They begin at a multiple, so that a network halves them where it halves the whole axis.
+    least: voxels that remain. They begin at a multiple, so that a network halves them where it halves the whole axis;
+    centred: they are symmetric about the middle of the axis instead, even for the whole axis.
     """
-    if box == (0, length):
+    first, end = box
+    if centred:
+        odd = length % 2  # then the column right of the middle of an even side is the axis' middle
+        side = _up(max(least, length - 2 * first - odd, 2 * end - length + odd), multiple)
+        first = (length - side) // 2
+    elif box == (0, length):
         return 0, 0
-    more = max(0, least - (box[1] - box[0]))
-    first = box[0]
-    if more:
-        first = min(max(0, first - more // 2), length - least)
-    first = first // multiple * multiple
-    side = _up(max(least, box[1] - first), multiple)
-    return -first, first + side - length
-
-
-def _centre(box: Size, length: int, multiple: int, least: int) -> Size:
-    """The margins of `_round_out`, but symmetric about the middle of the axis, even for the whole axis."""
-    odd = length % 2  # then the column right of the middle of an even side is the axis' middle
-    before = length - 2 * box[0] - odd
-    after = 2 * box[1] - length + odd
-    side = _up(max(least, before, after), multiple)
-    first = (length - side) // 2
+    else:
+        more = max(0, least - (end - first))
+        if more:
+            first = min(max(0, first - more // 2), length - least)
+        first = first // multiple * multiple
+        side = _up(max(least, end - first), multiple)
     return -first, first + side - length
 
 
@@ -359,7 +342,7 @@ def zoom(images: np.ndarray, size: Size) -> np.ndarray:
     """
     planes = images.reshape(-1, *images.shape[-2:])
     factors = (size[0] / planes.shape[1], size[1] / planes.shape[2])
-    out = empty((len(planes), *size), np.float32)
+    out = np.empty((len(planes), *size), np.float32)
     for plane, zoomed_plane in zip(planes, out):
         if plane.min() == plane.max():
             zoomed_plane[:] = plane.min()

@@ -1,13 +1,10 @@
 """Statistics of a volume's intensities, from which intensity maps take their scales."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
-from voxlate.base import slabs
 from voxlate.base.records import NotNegative, Number
-from voxlate.base.slabs import by_plane, empty, map_slabs, release
 
 # The tails are dense because intensity maps are stated there; others are interpolated linearly between these.
 PERCENTILES = (
@@ -60,53 +57,18 @@ class Statistics:
 def intensity_statistics(values: np.ndarray, mask: np.ndarray | None = None) -> Statistics:
     """Statistics of a volume; values, mask: [D, H, W]. Without a mask, or with an empty one, all is foreground."""
     everything = distribution(values)
-    has_mask = mask is not None and any(map_slabs(np.any, mask))
+    has_mask = mask is not None and mask.any()
     return Statistics(
         foreground=distribution(values, mask) if has_mask else everything,
         all=everything,
-        slice_low=_of_slices(np.min, values),
-        slice_high=_of_slices(np.max, values),
+        slice_low=tuple(values.min(axis=(1, 2)).astype(float).tolist()),
+        slice_high=tuple(values.max(axis=(1, 2)).astype(float).tolist()),
     )
 
 
-def _of_slices(reduce: Callable[..., np.ndarray], values: np.ndarray) -> tuple[float, ...]:
-    return tuple(by_plane(lambda slab: reduce(slab, axis=(1, 2)), values).astype(float).tolist())
-
-
 def distribution(values: np.ndarray, mask: np.ndarray | None = None) -> Distribution:
-    """The distribution of an array of any shape, or of its values inside a mask, which must not be empty.
-
-    The same bits as by numpy; what is kept in memory does not grow with an array in a file.
-    """
-    inside = _copy_inside(values, mask)
-    mean = inside.mean(dtype=np.float64)
-    squares = _sum_squares(inside, mean)
+    """The distribution of an array of any shape, or of its values inside a mask, which must not be empty."""
+    inside = values.flatten() if mask is None else values[mask > 0]
+    mean, sd = inside.mean(dtype=np.float64), inside.std(dtype=np.float64)
     percentiles = np.percentile(inside, PERCENTILES, overwrite_input=True).astype(float).tolist()
-    return Distribution(float(mean), float(np.sqrt(squares / inside.size)), tuple(percentiles))
-
-
-def _copy_inside(values: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
-    """A flat copy of an array, or of its values inside a mask."""
-    whole = values if values.ndim else values[None]
-    count = whole.size
-    if mask is not None:
-        count = sum(map_slabs(lambda slab: np.count_nonzero(slab > 0), mask))
-    inside = empty((count,), values.dtype)
-    end = 0
-    for piece in slabs.slabs(whole.shape):
-        chosen = whole[piece].reshape(-1) if mask is None else whole[piece][mask[piece] > 0]
-        inside[end : end + len(chosen)] = chosen
-        end += len(chosen)
-        release(inside, whole)
-    return inside
-
-
-def _sum_squares(values: np.ndarray, mean: np.float64) -> np.float64:
-    """The sum of squared distances from a mean by numpy's pairwise summation, which halves an array until it is short."""
-    if len(values) <= max(1, slabs.SLAB // 4):
-        away = values - mean
-        release(values)
-        return np.add.reduce(np.multiply(away, away, out=away))
-    half = len(values) // 2
-    half -= half % 8
-    return _sum_squares(values[:half], mean) + _sum_squares(values[half:], mean)
+    return Distribution(float(mean), float(sd), tuple(percentiles))
