@@ -14,8 +14,7 @@ from voxlate.base.messages import Message
 from voxlate.scans.cases.align import Preparation, Resampled, check_resampling, find_common_grid
 from voxlate.scans.cases.prepared import CaseEntry, Cohort
 from voxlate.scans.cohorts.case_files import CaseFiles, CohortFiles
-from voxlate.scans.cohorts.find import find_cohort
-from voxlate.scans.cohorts.folders import refuse_synthetic
+from voxlate.scans.cohorts.find import find_cohort, refuse_synthetic
 from voxlate.scans.cohorts.manifest import root_and_manifest
 from voxlate.scans.cohorts.owners import require_patients
 from voxlate.scans.cohorts.split import (

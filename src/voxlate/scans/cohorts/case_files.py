@@ -4,7 +4,7 @@ import fnmatch
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -46,26 +46,22 @@ class Exclusion:
         """Whether a case counts."""
         names = {case, patient or case}
         self.known |= names
-        is_left_out = any(_fitting(names, pattern) for pattern in self.patterns)
-        self.left_out |= {case} if is_left_out else set()
-        return not is_left_out
+        if any(fnmatch.filter(names, pattern) for pattern in self.patterns):
+            self.left_out.add(case)
+            return False
+        return True
 
     def sentences(self, root: Path) -> list[str]:
         """A sentence on the cases that were left out, if any; raises BadInput for a pattern that fits none: a typing error."""
-        unused = [pattern for pattern in self.patterns if not _fitting(self.known, pattern)]
-        if unused:
-            near = did_you_mean(unused[0], self.known)
-            raise BadInput(
-                f"--exclude: expected the name of a case or patient in {root}, or a pattern such as 'site2_*', found '{unused[0]}', which fits none. {near or 'Change it, or drop the option.'}"
-            )
+        for pattern in self.patterns:
+            if not fnmatch.filter(self.known, pattern):
+                near = did_you_mean(pattern, self.known)
+                raise BadInput(
+                    f"--exclude: expected the name of a case or patient in {root}, or a pattern such as 'site2_*', found '{pattern}', which fits none. {near or 'Change it, or drop the option.'}"
+                )
         named = quote_some(sorted(self.left_out))
         text = f"{len(self.left_out)} cases that --exclude names ({named})"
         return [text] if self.left_out else []
-
-
-def _fitting(names: Collection[str], pattern: str) -> list[str]:
-    """The names that a pattern with * and ? fits."""
-    return [name for name in names if fnmatch.fnmatchcase(name, pattern)]
 
 
 def quote_some(names: Sequence[str]) -> str:
@@ -168,14 +164,12 @@ class CohortFiles:
 def cases_of(
     rows: Iterable[Row],
     exclusion: Exclusion,
-    patient: str,
     runs: Literal["", "first"],
     found: CohortFiles,
 ) -> list[CaseFiles]:
     """The cases of all rows that are not left out.
 
-    patient: a regular expression whose first group, in the name of a case, is the patient; runs: which of several files
-    of a modality counts, noted in `found`; otherwise BadInput is raised for them.
+    runs: which of several files of a modality counts, noted in `found`; otherwise BadInput is raised for them.
     """
     by_case = grouped(
         ((row.split, row.patient and plain_name(row.patient), plain_name(row.case)), row)
@@ -192,9 +186,7 @@ def cases_of(
     for (split, owner, study), of_case in by_case.items():
         case = f"{owner}_{study}" if is_ambiguous and owner is not None else study
         case = f"{split}_{case}" if begin_anew and split else case
-        if owner is None:
-            match = re.search(patient, case) if patient else None
-            owner = match[1] if match else ""
+        owner = owner or ""
         if not exclusion.keep_case(case, owner):
             continue
         files = {}

@@ -1,34 +1,28 @@
-"""The patients of cases: stated by a table, a pattern, an option or a public identifier, or asked for.
+"""The patients of cases: stated by a table, a pattern, an option, a public identifier or DICOM tags, or asked for.
 
 Names of cases are not interpreted. Where several share a stem ('patient3a' and 'patient3b'), `require_patients` asks.
+Of the tags of a person, hashes alone are kept, and none is shown.
 """
 
+import hashlib
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from voxlate.base.errors import BadInput, first_of, plural
 from voxlate.base.files import safe_name
 from voxlate.base.groups import grouped
 from voxlate.scans.cohorts.case_files import CaseFiles, CohortFiles, plain_name
-from voxlate.scans.cohorts.csv_table import read_lines
+from voxlate.scans.cohorts.manifest import read_lines
+from voxlate.scans.cohorts.path_names import DATE, PERSON, PUBLIC, is_person
+from voxlate.scans.cohorts.split_lists import PATIENTS
+from voxlate.scans.formats.dicom import entries_in, folder_and_key, headers_of, is_dicom_folder
+from voxlate.scans.formats.dicom_headers import text_of
 from voxlate.scans.formats.io import file_and_part, holds_slices, is_picture
 
 EACH = "each"  # in place of a file of patients
-PATIENTS = "patients.txt"  # in a cohort's folder: read where no other list is named
-# Patients by the conventions of BIDS, TCGA, BraTS 2023, ADNI, OASIS 1 and 3, IXI, and SynthRAD.
-PUBLIC = re.compile(
-    r"sub-[A-Za-z0-9]+(?=_|$)|TCGA-\w\w-\w{4}(?!\w)|BraTS-[A-Za-z]+-\d+(?=-|$)|BraTS\d+_(?:\w+_)?\d+(?:_\d)?$"
-    r"|(?:ADNI_)?\d{3}_S_\d{4}(?!\d)|OAS\d_?\d{4,5}|IXI\d{3}(?=-|$)|[12](?:[BP]|HN|TH|AB)[A-E]\d{3}$"
-)
-# A word before the number of a patient.
-PERSON = re.compile(
-    r"(?:patient|pat|pt|p|subject|subj|sub|case|id|participant|volunteer|person|control|head|brain|phantom)(?:id)?[-_ ]?\d+",
-    re.IGNORECASE,
-)
-DATE = r"\d{4}([-_.]?)[01]\d\1[0-3]\d(?!\d)|[0-3]?\d[.][01]?\d[.](?:\d\d)?\d\d(?!\d)"
 # What may state a session, side or copy behind a stem: a date, words with a number, a letter behind a digit; or a number.
 SUFFIX = re.compile(
     rf"(?:[-_. ]+(?:\w+[-_. ])?(?:{DATE}).*|[-_. ]+(?P<word>[^\W\d_]+[-_.]?\d{{0,3}})|[-_. ]*\(\d+\)|(?<=\d)[a-z]\d{{0,2}}|[-_. ]+(?P<number>\d+))$",
@@ -38,17 +32,10 @@ MOST_SESSIONS = 4  # of a patient in 'anna_1' and 'anna_2'; more are numbered pa
 # Pictures called anna_s005 or anna_005, of anna.
 SLICE = re.compile(r"(?P<patient>.*[^\W_].*?)[-_. ]+(?:s|z|slice)?[-_]?\d{2,}", re.IGNORECASE)
 NUMBERED = re.compile(r"(?:[a-z]+[-_. ]?)?\d+", re.IGNORECASE)  # pictures called 0001 or img_001
-
-
-def is_person(name: str) -> bool:
-    """Whether a name is that of a patient by a word for patients, or by a public convention."""
-    return bool(PERSON.fullmatch(name) or PUBLIC.match(name))
-
-
-def patient_of(name: str) -> str:
-    """The public identifier at the start of a name, or the name."""
-    match = PUBLIC.match(name)
-    return match[0] if match else name
+# What anonymisers write in the place of a patient.
+NOBODY = re.compile(
+    r"[\W0_]*|(?:anon|unknown|none|no.?name|n.?a$|de.?id|removed|x+$).*", re.IGNORECASE
+)
 
 
 def shared_stems(names: Iterable[str], are_numbers_plain: bool = False) -> dict[str, list[str]]:
@@ -217,3 +204,75 @@ def are_stacked(cases: Iterable[CaseFiles]) -> bool:
     """Whether the scans are slices of stacks, which have no names."""
     paths = (path for case in cases for path in case.files.values())
     return any("slice=" in file_and_part(path)[1] for path in paths)
+
+
+@dataclass(frozen=True)
+class Person:
+    """Hashes of what a header states of a patient; "" for nothing."""
+
+    number: str
+    name: str
+    birth: str
+
+    def may_be(self, other: "Person") -> bool:
+        """Whether two headers are of one person: by PatientID, else by name; a blank date of birth fits any."""
+        born_apart = bool(self.birth and other.birth and self.birth != other.birth)
+        named_alike = self.name != "" and self.name == other.name
+        if self.number and other.number:
+            return self.number == other.number and (named_alike or not born_apart)
+        return named_alike and not born_apart
+
+
+def join_by_person(cases: Sequence[CaseFiles], found: CohortFiles) -> list[CaseFiles]:
+    """The cases, those of one person with the patient of the first; what was joined, or differs, is noted.
+
+    Where all patients have one person's tags, as those of an anonymiser, nobody is known: found.questions has it.
+    """
+    patients = dict[Person, str]()  # by the persons that were met
+    owners = dict[str, str]()  # by a patient of the cases, the patient that it is
+    for case in sorted(cases, key=lambda case: case.case):
+        persons = [person for path in case.files.values() if (person := person_in(path))]
+        if any(not persons[0].may_be(person) for person in persons):
+            found.guessed.append(f"the DICOM files of case {case.case} state several patients")
+            continue
+        name = case.patient or case.case
+        known = (
+            patients[other] for person in persons for other in patients if person.may_be(other)
+        )
+        owner = next(known, name)
+        owners.setdefault(name, owner)
+        patients |= dict.fromkeys(persons, owners[name])
+    joined = [name for name, owner in owners.items() if name != owner]
+    if joined and len({*owners.values()}) == 1:
+        found.questions.append(
+            f"one person by the DICOM tags of all {len(owners)} patients, as an anonymiser may write them"
+        )
+        return [replace(case, patient="") for case in cases]
+    if joined:
+        found.guessed.append(
+            f"{plural(len(joined) + 1, 'patient')} are fewer persons by PatientID, name and date of birth of their DICOM files ({first_of([owners[joined[0]], *joined])})"
+        )
+    return [replace(case, patient=owners.get(case.patient, case.patient)) for case in cases]
+
+
+def person_in(path: Path) -> Person | None:
+    """The person whom the first header of a DICOM series names; None where it names none, and for other files."""
+    series, _ = file_and_part(path)
+    place, key = folder_and_key(series)
+    if not place.is_dir() or not is_dicom_folder(place):
+        return None
+    for file in [series] if key else entries_in(place):
+        try:
+            headers = headers_of(file)
+        except BadInput:  # which reading the scan says
+            continue
+        for image, header in headers.items():
+            hashes = []
+            for tag in ("PatientID", "PatientName", "PatientBirthDate"):
+                words = text_of(header, tag, image).upper().split("^")
+                text = "^".join(map(str.strip, words)).rstrip("^")
+                is_nobody = NOBODY.fullmatch(text)
+                hashes.append("" if is_nobody else hashlib.sha256(text.encode()).hexdigest())
+            person = Person(*hashes)
+            return person if person.number or person.name else None
+    return None

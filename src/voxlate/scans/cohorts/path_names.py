@@ -1,13 +1,13 @@
-"""What the folders and the name of a scan state where no pattern does: split, case and modality.
+"""What the folders and the name of a scan state where no pattern does: split, patient, case and modality.
 
 The case is made of as few names, from the outermost folder, as keep its scans apart. Whose patient it is, a word before
 a number or a public identifier states; see owners.py for the rest.
 """
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from voxlate.base.errors import BadInput, first_of
 from voxlate.base.groups import grouped
@@ -21,14 +21,88 @@ from voxlate.scans.cohorts.case_files import (
     plain_name,
     quote_some,
 )
-from voxlate.scans.cohorts.owners import DATE, is_person, patient_of
 from voxlate.scans.formats.io import is_picture, location_of, read_volume, without_ending
 from voxlate.scans.images.units import COUNTS, UNITS, plain_modality
+
+# Patients by the conventions of BIDS, TCGA, BraTS 2023, ADNI, OASIS 1 and 3, IXI, and SynthRAD.
+PUBLIC = re.compile(
+    r"sub-[A-Za-z0-9]+(?=_|$)|TCGA-\w\w-\w{4}(?!\w)|BraTS-[A-Za-z]+-\d+(?=-|$)|BraTS\d+_(?:\w+_)?\d+(?:_\d)?$"
+    r"|(?:ADNI_)?\d{3}_S_\d{4}(?!\d)|OAS\d_?\d{4,5}|IXI\d{3}(?=-|$)|[12](?:[BP]|HN|TH|AB)[A-E]\d{3}$"
+)
+# A word before the number of a patient.
+PERSON = re.compile(
+    r"(?:patient|pat|pt|p|subject|subj|sub|case|id|participant|volunteer|person|control|head|brain|phantom)(?:id)?[-_ ]?\d+",
+    re.IGNORECASE,
+)
+DATE = r"\d{4}([-_.]?)[01]\d\1[0-3]\d(?!\d)|[0-3]?\d[.][01]?\d[.](?:\d\d)?\d\d(?!\d)"
+WORDS = {
+    "train": r"tr(?:ain(?:ing)?|n)?|development",
+    "val": r"val(?:id(?:ation)?)?|va|vl|dev|tun(?:e|ing)",
+    "test": r"test(?:ing)?|te|tst?|h[eo]ld[-_ ]?out",
+}
+SHORT = ("tr", "trn", "va", "vl", "dev", "te", "ts", "tst")  # which have other meanings, too
+SPLIT_WORD = rf"(?P<split>(?i:{'|'.join(WORDS.values())}))"
+# Of 'training_set', 'BraTS2020_ValidationData', '01_train', 'test_v2', CycleGAN's 'trainA' and nnU-Net's 'imagesTs'.
+SPLIT_FOLDER = re.compile(
+    rf"(?:(?P<group>.*)[-_ ])?(?P<files>(?i:images|labels)?){SPLIT_WORD}[-_ ]?"
+    r"(?:(?i:data|set|images|cases|input)|(?P<side>[A-Za-z]\w*?))??(?:[-_ ]?v?\d{1,2})?"
+)
+
 
 SILENT = {"anat", "images", "image", "scans", "volumes"}  # folders that state nothing
 SESSION = re.compile(rf"ses(?:sion)?[-_]?\w+|.*(?:{DATE}).*", re.IGNORECASE)
 NUMBERED_SERIES = re.compile(r"\d+\.\d+-")  # folders as TCIA's downloader writes them
 MOST_MODALITIES = 8  # folders of modalities side by side
+
+
+def is_person(name: str) -> bool:
+    """Whether a name is that of a patient by a word for patients, or by a public convention."""
+    return bool(PERSON.fullmatch(name) or PUBLIC.match(name))
+
+
+def patient_of(name: str) -> str:
+    """The public identifier at the start of a name, or the name."""
+    match = PUBLIC.match(name)
+    return match[0] if match else name
+
+
+def split_named(word: str) -> str:
+    """The split that a word means; "" for any other word."""
+    return next((name for name, words in WORDS.items() if re.fullmatch(words, word.lower())), "")
+
+
+def split_folders(paths: Iterable[str]) -> dict[str, tuple[str, str]]:
+    """The split that each folder above some paths states, and its modality or the side of CycleGAN's folders ("").
+
+    A short word such as 'te' counts beside a folder of another split.
+    """
+    folders = {folder for path in paths for folder in PurePosixPath(path).parents}
+    stated = {}
+    short = set()
+    for folder in folders:
+        match = SPLIT_FOLDER.fullmatch(folder.name)
+        if match is None:
+            continue
+        group, side = match["group"] or "", match["side"] or ""
+        is_numbered = re.search(r"\d\d", group)
+        modality = group if is_known(group) and not is_numbered else side
+        if is_known(modality) or (side in ("", "A", "B") and not is_person(group)):
+            stated[folder] = split_named(match["split"]), modality.lower()
+            if match["split"].lower() in SHORT and not match["files"]:
+                short.add(folder)
+    beside = grouped((folder.parent, split) for folder, (split, _) in stated.items())
+    return {
+        str(folder): split
+        for folder, split in stated.items()
+        if folder not in short or len({*beside[folder.parent]}) > 1
+    }
+
+
+def split_of_name(case: str) -> str | None:
+    """The split that the first or the last word of a case's name means; None for other names."""
+    first, *others = re.split("[-_ ]", case)
+    words = (word for word in (first, *others[-1:]) if word.lower() not in SHORT)
+    return next(filter(None, map(split_named, words)), None)
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ import hashlib
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from itertools import chain, combinations, product
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ Shares = tuple[float, float, float]
 SPLITS = ("train", "val", "test")
 FOLDS = 5
 USUAL: Shares = (0.7, 0.15, 0.15)
+LARGEST_HELD_OUT = 4  # at most one in so many training items is held out
 WITHOUT_TEST: Shares = (0.8, 0.2, 0.0)
 SMALL = 10  # patients; with fewer, a test patient is more useful in training
 LEAST_SHARE = 0.1  # of a patient; a smaller share is a typing error
@@ -106,6 +108,23 @@ def held_out_order(cases: Iterable[CaseFiles], seed: int = 0) -> list[str]:
             chosen[present[patient]] += 1
     rest = present.keys() - {*first}
     return first + sorted(rest, key=lambda name: (usual(name), patient_order(seed, name)))
+
+
+def hold_out(cases: list[CaseFiles], count: int) -> list[CaseFiles]:
+    """The cases with `count` training items moved to validation, patient by patient as `held_out_order` states."""
+    of_patient = Counter(case.patient for case in cases if case.split == "train")
+    if not count or not of_patient:
+        return cases
+    wanted = min(count, of_patient.total() // LARGEST_HELD_OUT)
+    held_out = set[str]()
+    in_order = held_out_order(case for case in cases if case.split == "train")
+    for patient in in_order[:-1]:  # one patient stays in training
+        if sum(of_patient[name] for name in held_out) < wanted:
+            held_out.add(patient)
+    return [
+        replace(case, split="val") if case.split == "train" and case.patient in held_out else case
+        for case in cases
+    ]
 
 
 def check_known(split: str | None, splits: Collection[str | None]) -> None:
