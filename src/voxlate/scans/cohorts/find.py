@@ -414,10 +414,9 @@ def _none_fits(root: Path, paths: Sequence[str], layout: Preset) -> BadInput:
     expected = "' or '".join(pattern for _, pattern in layout.forms)
     advice = "with {patient}, {case} and {modality} where they stand in the path"
     if layout.series:
-        wanted = " or ".join(f"{tags} ({name})" for name, tags in layout.series.items())
         shown = describe_series(list_series(root / paths[0]))
         return BadInput(
-            f"{root}: expected DICOM series with {wanted} in folders like '{expected}', found none in {len(paths)} folders; {paths[0]} has {shown}. Name the tags in a preset file of your own, or pass --pattern {advice}."
+            f"{root}: expected DICOM series with the tags of {' or '.join(layout.series)} in folders like '{expected}', found none in {len(paths)} folders; {paths[0]} has {shown}. Name the tags in a preset file of your own, or pass --pattern {advice}."
         )
     return BadInput(
         f"{root}: expected paths like '{expected}', found {len(paths)} of another form ({quote_some(paths)}). Pass --pattern {advice}."

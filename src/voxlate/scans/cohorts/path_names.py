@@ -300,25 +300,9 @@ def _levels(every: Sequence[Names]) -> int:
 
 
 def _with_modalities(root: Path, every: Sequence[Names], found: CohortFiles) -> list[Names]:
-    """The names, those without a modality as a scan beside them, with that of a folder beside folders with the same scans, or of a side of a picture."""
-    siblings = {}
-    for names in every:
-        start = without_ending(names.path).removesuffix(names.modality)
-        if names.modality and start.endswith(("-", "_")):
-            siblings[start] = names
-    named = []
-    for names in every:
-        bare = without_ending(names.path)
-        starts = [bare[: mark.end()] for mark in re.finditer("[-_]", bare)]
-        known = [start for start in starts if start in siblings]
-        if not names.modality and known:  # p1_hbv beside p1_t2w
-            rest = bare.removeprefix(known[-1])
-            names = replace(siblings[known[-1]], path=names.path, modality=rest)
-        named.append(names)
-    nameless = [names for names in named if not names.modality]
-    if not nameless:
-        return named
-    others = {(names.split, names.ids) for names in named if names.modality}
+    """The names, those without a modality with that of a folder beside folders with the same scans, or of a side of a picture."""
+    nameless = [names for names in every if not names.modality]
+    others = {(names.split, names.ids) for names in every if names.modality}
     for level in range(min(len(names.ids) for names in nameless) - 1):
         moved = [
             replace(one, ids=one.ids[:level] + one.ids[level + 1 :], modality=one.ids[level])
@@ -331,7 +315,7 @@ def _with_modalities(root: Path, every: Sequence[Names], found: CohortFiles) -> 
             found.guessed.append(
                 f"folders with the same scans are modalities ({quote_some(sorted(sides))})"
             )
-            return [one for one in named if one.modality] + moved
+            return [one for one in every if one.modality] + moved
     if len(nameless) == len(every) and _is_side_by_side(root / nameless[0].path):
         found.guessed.append(
             "pictures twice as wide as high are two side by side: their left half is the modality a, their right half b"

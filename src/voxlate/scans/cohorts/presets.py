@@ -20,10 +20,9 @@ from voxlate.scans.cohorts.path_names import (
     split_folders,
     split_named,
 )
-from voxlate.scans.formats.array_files import is_part, stack_shape
+from voxlate.scans.formats.array_files import stack_shape
 from voxlate.scans.formats.dicom import SeriesInfo, list_series
 from voxlate.scans.formats.dicom_headers import kind_of
-from voxlate.scans.formats.dynamic import is_frame
 from voxlate.scans.formats.io import holds_slices, read_volume, without_ending
 from voxlate.scans.images.units import plain_modality
 from voxlate.scans.layout_options import SHIPPED, check_pattern, presets
@@ -65,6 +64,7 @@ FAMILY: dict[str, dict[str, str]] = {
     "imagesTr": {"labelsTr": "", "targetsTr": "target"},
     "INPUT_IMAGES": {"TARGET_IMAGES": "target", "MASKS": "mask", "LABELS": "seg"},
 }
+ANY = re.compile("")
 OneOrSeveral = Annotated[
     list[str], BeforeValidator(lambda value: [value] if isinstance(value, str) else value)
 ]
@@ -75,42 +75,24 @@ class Tags:
     """What the headers of a DICOM series must hold to be a modality; an empty key allows any value.
 
     modality: Modality, in either case (MR, CT, PT). description, protocol, image_type: regular expressions to find in
-    SeriesDescription, in ProtocolName, and in ImageType, whose values a backslash joins.
+    SeriesDescription, in ProtocolName, and in ImageType, whose values a backslash joins (in TOML, single quotes leave
+    backslashes alone).
     """
 
     modality: str = ""
-    description: str = ""
-    protocol: str = ""
-    image_type: str = ""
-
-    def __post_init__(self) -> None:
-        if not any(vars(self).values()):
-            raise BadInput(
-                "expected of a series at least one of modality, description, protocol, image_type, found none of them. Add one to its [series] table."
-            )
-        for key, expression in self._expressions.items():
-            try:
-                re.compile(expression)
-            except re.error as error:
-                raise BadInput(
-                    f"expected of a series' {key} a regular expression, found '{expression}' ({error}). Fix it; in TOML, single quotes leave backslashes alone."
-                ) from error
+    description: re.Pattern[str] = ANY
+    protocol: re.Pattern[str] = ANY
+    image_type: re.Pattern[str] = ANY
 
     def fits(self, series: SeriesInfo) -> bool:
         """Whether a series has all these tags."""
-        if self.modality and self.modality.upper() != series.modality.upper():
-            return False
-        return all(
-            re.search(expression, getattr(series, key))
-            for key, expression in self._expressions.items()
+        is_modality = self.modality.upper() in ("", series.modality.upper())
+        found = (
+            self.description.search(series.description),
+            self.protocol.search(series.protocol),
+            self.image_type.search(series.image_type),
         )
-
-    def __str__(self) -> str:
-        return " and ".join(f"{key} '{value}'" for key, value in vars(self).items() if value)
-
-    @property
-    def _expressions(self) -> dict[str, str]:
-        return {key: value for key, value in vars(self).items() if key != "modality"}
+        return is_modality and all(found)
 
 
 @settings
@@ -126,12 +108,6 @@ class Arrays:
     heads: bool = False
     held_back: Annotated[int, setting("training items for validation", ge=0)] = 0
     guessed: list[str] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        if self.part and not is_part(self.part):
-            raise BadInput(
-                f"expected arrays.part like 'axes=PL,mm=0.6x0.6x5', found '{self.part}'. Fix it."
-            )
 
 
 @settings
@@ -181,23 +157,6 @@ class Preset:
         """The paths of all patterns."""
         return [split_part(pattern)[0] for _, pattern in self.forms]
 
-    def __post_init__(self) -> None:
-        if not self.forms:
-            raise BadInput(
-                "expected patterns, or files, to find the cases by, found neither. Add one to the preset."
-            )
-        for name, value in self.frames.items():
-            if not is_frame(value.partition("#")[2]):
-                raise BadInput(
-                    f"expected of frames.{name} a modality with #frame=N, #peak or #peak+8s, found '{value}'. Fix it."
-                )
-        for name, pattern in self.forms:
-            _, part = split_part(pattern)
-            if name and part and not is_part(part.replace("slice={case}", "slice=0")):
-                raise BadInput(
-                    f"expected of files.{name} after '#' channel=0, array=NAME or slice={{case}}, found '{part}'. Fix it."
-                )
-
 
 def load_preset(name: str | Path) -> Preset:
     """A preset of the package by its name, or one of the user's by its path (a TOML file).
@@ -207,11 +166,7 @@ def load_preset(name: str | Path) -> Preset:
     values = read_shipped(SHIPPED, name, "preset")
     base = values.pop("base", None)
     if base is not None:
-        if base not in presets():
-            raise BadInput(
-                f"preset {name}: expected a base of {', '.join(presets())}, found '{base}'. Fix it."
-            )
-        values = _merge(read_shipped(SHIPPED, base, "preset"), values)
+        values = _merge(read_shipped(SHIPPED, base, f"the base of preset {name}"), values)
     return fill(
         Preset, values, f"preset {name}", "Change it in that file (see docs/guides/dicom.md)."
     )
