@@ -252,6 +252,6 @@ def _without_accents(name: str) -> str:
 def is_known(name: str) -> bool:
     """Whether a name is that of a known modality, mask or label map, or begins with one ('cta2', 't1_gd')."""
     lower = _without_accents(name)
-    first = re.split(r"[^a-z\d]", lower)[0]
+    first = re.split("[-_+]", lower)[0]
     is_drawn = SEGMENTATION.fullmatch(first) or MASK.fullmatch(first)
     return bool(is_drawn or {lower, first} & KNOWN or re.split("[^a-z]", lower)[0] in UNITS)

@@ -274,12 +274,6 @@ def _without_outermost(every: Sequence[Names]) -> list[Names]:
         first = every[0].ids[0]
         if is_person(first) or all(SESSION.fullmatch(names.ids[1]) for names in every):
             break
-        if (
-            len({names.ids[1] for names in every}) == 1
-            and not is_person(every[0].ids[1])
-            and len(every[0].ids) == 2
-        ):
-            break
         every = [replace(names, ids=names.ids[1:]) for names in every]
     return every
 
