@@ -50,7 +50,6 @@ SPLIT_FOLDER = re.compile(
 
 
 SILENT = {"anat", "images", "image", "scans", "volumes"}  # folders that state nothing
-SESSION = re.compile(rf"ses(?:sion)?[-_]?\w+|.*(?:{DATE}).*", re.IGNORECASE)
 NUMBERED_SERIES = re.compile(r"\d+\.\d+-")  # folders as TCIA's downloader writes them
 MOST_MODALITIES = 8  # folders of modalities side by side
 
@@ -74,28 +73,23 @@ def split_named(word: str) -> str:
 def split_folders(paths: Iterable[str]) -> dict[str, tuple[str, str]]:
     """The split that each folder above some paths states, and its modality or the side of CycleGAN's folders ("").
 
-    A short word such as 'te' counts beside a folder of another split.
+    Short words such as 'te' count where folders state several splits.
     """
-    folders = {folder for path in paths for folder in PurePosixPath(path).parents}
     stated = {}
     short = set()
-    for folder in folders:
+    for folder in {folder for path in paths for folder in PurePosixPath(path).parents}:
         match = SPLIT_FOLDER.fullmatch(folder.name)
         if match is None:
             continue
         group, side = match["group"] or "", match["side"] or ""
-        is_numbered = re.search(r"\d\d", group)
-        modality = group if is_known(group) and not is_numbered else side
+        modality = group if is_known(group) and not re.search(r"\d\d", group) else side
         if is_known(modality) or (side in ("", "A", "B") and not is_person(group)):
-            stated[folder] = split_named(match["split"]), modality.lower()
+            stated[str(folder)] = split_named(match["split"]), modality.lower()
             if match["split"].lower() in SHORT and not match["files"]:
-                short.add(folder)
-    beside = grouped((folder.parent, split) for folder, (split, _) in stated.items())
-    return {
-        str(folder): split
-        for folder, split in stated.items()
-        if folder not in short or len({*beside[folder.parent]}) > 1
-    }
+                short.add(str(folder))
+    if len({split for split, _ in stated.values()}) > 1:
+        short.clear()
+    return {folder: split for folder, split in stated.items() if folder not in short}
 
 
 def split_of_name(case: str) -> str | None:
@@ -138,7 +132,7 @@ class Names:
 def read_names(
     path: str, is_dicom: bool = False, splits: Mapping[str, tuple[str, str]] | None = None
 ) -> Names:
-    """What a path states. splits: of folders, see patterns.split_folders."""
+    """What a path states. splits: of folders, see split_folders."""
     *folders, stem = without_ending(path).split("/")
     split, side = None, ""
     names = list[str]()
@@ -148,36 +142,48 @@ def read_names(
             names.append(folder)
         else:
             split, side = stated[0], stated[1] or side
-    rest = stem if names else stem.replace(" ", "_")  # in a patient's folder, Tumor T1 is no T1
+    rest = stem
     for folder in names:
         rest = re.sub(rf"^{re.escape(folder)}[-_]+", "", rest)
+    repeats = rest != stem
     own, modality = _cut(rest, in_folder=bool(names))
     if side:
         own, modality = own if modality.lower() == side else rest, side
-    of_modality = [name for name in names if _is_of_modality(name)]
-    others = [name for name in names if name not in of_modality]
+    others = [name for name in names if not _is_of_modality(name)]
     if not modality and (others or own or is_dicom):
-        modality = next((name for name in reversed(of_modality) if name.lower() not in SILENT), "")
+        of_modality = [name for name in names if name not in others and name.lower() not in SILENT]
+        modality = of_modality[-1] if of_modality else ""
     if others or (own and modality):
         names = others
+    if names and not modality and not is_dicom:
+        innermost, modality = _cut_folder(names[-1])
+        names[-1] = innermost
+        own = own if own.lower() not in SILENT or not modality else ""
     is_numbered = bool(re.fullmatch(r"\d+", own))
     is_guess = bool(names) and not modality and not is_dicom and not is_numbered
-    if is_guess:
-        own, modality = "", rest  # the default layout: CASE/ANY_NAME
-    elif any(map(is_person, names)) and not re.search(r"\d", own) and rest.endswith(modality):
-        own, modality = "", rest  # in a patient's folder: 'Tumor T1'
+    is_whole = any(map(is_person, names)) and not re.search(r"\d", own) and rest.endswith(modality)
+    if is_guess or is_whole:  # the default layout: CASE/ANY_NAME, and in a patient's folder 'Tumor T1'
+        own, modality = "", rest if own or is_guess else modality
     if is_dicom and NUMBERED_SERIES.match(stem):
         own, modality = "", ""  # which the tags state
     ids = [*names, own] if own and own not in names else names
     plain = tuple(name.replace(" ", "_") for name in ids)
-    repeats = bool(own) and rest != stem.replace(" ", "_") and rest != stem
-    return Names(path, split, plain, modality.replace(" ", "_"), is_dicom, repeats, is_guess)
+    is_repeated = bool(own) and repeats
+    return Names(path, split, plain, modality.replace(" ", "_"), is_dicom, is_repeated, is_guess)
 
 
 def _is_of_modality(folder: str) -> bool:
-    """Whether a folder holds scans of one modality, as MR does; MR_d0129 is a study."""
+    """Whether a folder holds scans of one modality, as MR does; MR_d0129 is a study, and MR_p1 that of a patient."""
+    rest, modality = _cut_folder(folder)
     is_study = re.search(r"\d\d", folder) and folder.lower() not in KNOWN
-    return folder.lower() in SILENT or (is_known(folder) and not is_study)
+    return folder.lower() in SILENT or (is_known(folder) and not is_study and not modality)
+
+
+def _cut_folder(folder: str) -> tuple[str, str]:
+    """The patient and the modality of a folder such as MR_p1 or p1_CT; any other folder, and ""."""
+    first, _, rest = folder.partition("_")
+    rest, modality = (rest, first) if first.lower() in KNOWN else folder.rpartition("_")[::2]
+    return (rest, modality) if modality.lower() in KNOWN and is_person(rest) else (folder, "")
 
 
 def _cut(stem: str, in_folder: bool) -> tuple[str, str]:
@@ -268,11 +274,9 @@ def _with_names_of_cases(every: Sequence[Names]) -> list[Names]:
 def _without_outermost(every: Sequence[Names]) -> list[Names]:
     """The names without outermost folders that all scans share and that name no patient."""
     every = [*every]
-    while (
-        all(len(names.ids) > 1 for names in every) and len({names.ids[0] for names in every}) == 1
-    ):
-        first = every[0].ids[0]
-        if is_person(first) or all(SESSION.fullmatch(names.ids[1]) for names in every):
+    while all(len(names.ids) > 1 for names in every):
+        outermost = {names.ids[0] for names in every}
+        if len(outermost) > 1 or any(map(is_person, outermost)):
             break
         every = [replace(names, ids=names.ids[1:]) for names in every]
     return every
