@@ -47,7 +47,6 @@ from voxlate.scans.cases.prepared import (
     write_cohort,
 )
 from voxlate.scans.cohorts.case_files import CaseFiles, as_names
-from voxlate.scans.cohorts.owners import EACH, is_expression
 from voxlate.scans.formats.io import content_hash, read_volume
 from voxlate.scans.images.grid import Volume
 from voxlate.scans.images.simpleitk import write_transform
@@ -220,7 +219,9 @@ def _provenance(inputs: Inputs, asked: PrepareOptions) -> dict[str, Any]:
         "pattern": asked.pattern,
         "preset": None if asked.preset is None else str(asked.preset),
         "manifest": _place(manifest),
-        "patients": _patients(asked.patients),
+        "patients": _place(asked.patients)
+        if Path(asked.patients or "").is_file()
+        else asked.patients,
         **({"allow_outside": True} if asked.allow_outside else {}),
         "modalities": asked.modalities,
         "exclude": None if asked.exclude is None else [*as_names(asked.exclude)],
@@ -230,13 +231,6 @@ def _provenance(inputs: Inputs, asked: PrepareOptions) -> dict[str, Any]:
         "split_by": split_by,
         "voxlate": __version__,
     }
-
-
-def _patients(patients: Path | str | None) -> str | None:
-    """The option of patients as it is stated: a file by its whole path."""
-    if patients is None or str(patients) == EACH or is_expression(patients):
-        return None if patients is None else str(patients)
-    return _place(patients)
 
 
 def _place(path: Path | str | None) -> str | None:

@@ -89,7 +89,7 @@ AS_PICTURES = "rows run to the back and columns to the left (axes=PL)"  # assume
 SYNTHESISED = "SYNTHETIC "  # with which the descriptions of exported DICOM series begin
 # Beside scans: files that may be lists, or that say something of the scans.
 LISTS = (*NOTES, ".xlsx", ".pkl", ".npz.txt")
-FOLD_FOLDER = re.compile(r"folds?[-_ ]?([0-4])", re.IGNORECASE)
+FOLD_FOLDER = re.compile(r"(?<=/)folds?[-_ ]?([0-4])(?=/)", re.IGNORECASE)
 
 
 def find_cohort(
@@ -214,7 +214,7 @@ def _cases_below(
         )
     odd = {name for row in rows for name in (row.case, row.modality) if plain_name(name) != name}
     rows = [replace(row, modality=plain_name(row.modality)) for row in rows]
-    cases = cases_of(_with_folds(rows, base), exclusion, layout.runs, found)
+    cases = cases_of(_with_folds(rows), exclusion, layout.runs, found)
     if not cases:
         raise _none_fits(base, images, layout)
     found.without_scan += [case.case for case in cases if not case.files]
@@ -246,16 +246,13 @@ def folders_below(root: Path, found: CohortFiles) -> Folders:
     """
     visited = set()
     folders = list[tuple[Path, list[str]]]()
-    twice = []
-    starts = [root]
     closed = list[OSError]()
+    starts = [root]
     for start in starts:  # grows by the links that are found
         for place, names, files in os.walk(start, onerror=closed.append):
             folder, real = Path(place), Path(place).resolve()
             if real in visited:
                 names.clear()
-                if not folder.parent.resolve().is_relative_to(real):  # no link to a parent
-                    twice.append(folder.relative_to(root).as_posix())
                 continue
             visited.add(real)
             visible = sorted(name for name in names if not name.startswith("."))
@@ -273,10 +270,6 @@ def folders_below(root: Path, found: CohortFiles) -> Folders:
         for name in files
         if not name.lower().endswith((*scan_endings(), *NOTES)) and not (folder / name).exists()
     ]
-    if twice:
-        found.unclaimed.append(
-            f"{plural(len(twice), 'link')} to folders that are read under other names ({quote_some(twice)})"
-        )
     return folders
 
 
@@ -298,7 +291,7 @@ def _images_below(base: Path, folders: Folders, layout: Preset, found: CohortFil
     for path in every:
         if any(expression.fullmatch(path) for expression in skip):
             skipped.append(path)
-        elif _is_synthesised(base, path):
+        elif _is_synthesised(base / path):
             synthetic.append(path)
         elif (base / path).is_dir() and not holds_image(base / path):
             no_images.append(path)
@@ -336,16 +329,10 @@ def _paths_of(base: Path, folders: Folders, kinds: tuple[str, ...]) -> list[str]
     return sorted(paths)
 
 
-def _is_synthesised(root: Path, path: str) -> bool:
-    """Whether voxlate wrote an image: its prefix, or a map's ending and its header or a provenance above it, say so.
-
-    Others call their scans t1_std, too.
-    """
-    stem = without_ending(Path(path).name)
-    beside = (root / folder / "provenance.json" for folder in Path(path).parents)
-    return stem.startswith(SYNTHETIC) or (
-        stem.endswith(MAPS) and (is_synthetic(root / path) or any(map(Path.is_file, beside)))
-    )
+def _is_synthesised(path: Path) -> bool:
+    """Whether voxlate wrote an image: its prefix, or a map's ending and its header, say so. Others call their scans t1_std, too."""
+    stem = without_ending(path.name)
+    return stem.startswith(SYNTHETIC) or (stem.endswith(MAPS) and is_synthetic(path))
 
 
 def refuse_synthetic(cases: Iterable[CaseFiles], names: Collection[str] | None = None) -> None:
@@ -371,14 +358,13 @@ def _states_synthesis(path: Path) -> bool:
 
 def _folders_without_images(root: Path, cases: Sequence[CaseFiles], folders: Folders) -> list[str]:
     """Sentences on folders beside those of cases that hold files but no image of a known format."""
-    paths = [*chain.from_iterable(case.paths.values() for case in cases)]
+    paths = [path for case in cases for path in case.paths.values()]
     levels = {path.parent.parent for path in paths if path.parent != root}
-    with_cases = set(chain.from_iterable(path.parents for path in paths))
+    with_cases = {folder for path in paths for folder in path.parents}
     sentences = []
     for folder, files in folders:
-        data = sorted(name for name in files if not name.lower().endswith(NOTES))
-        has_images = any(name.lower().endswith(scan_endings()) for name in data)
-        if data and not has_images and folder.parent in levels and folder not in with_cases:
+        data = [name for name in files if not name.lower().endswith((*NOTES, *scan_endings()))]
+        if data == files != [] and folder.parent in levels and folder not in with_cases:
             sentences.append(
                 f"{folder.relative_to(root)}: no image of a kind that is read ({quote_some(data)})"
             )
@@ -397,16 +383,14 @@ def _lists(root: Path, folders: Folders) -> list[Path]:
     return beside + [path for path in above if path.is_file() and not (root / path.name).is_file()]
 
 
-def _with_folds(rows: Sequence[Row], root: Path) -> list[Row]:
+def _with_folds(rows: Sequence[Row]) -> list[Row]:
     """The rows with the folds of folders called fold0 to fold4, where there is more than one."""
-    folds = []
-    for row in rows:
-        names = row.path.relative_to(root).parts[:-1] if row.path.is_relative_to(root) else ()
-        matches = [match for name in names if (match := FOLD_FOLDER.fullmatch(name))]
-        folds.append(int(matches[0][1]) if matches else None)
-    if len({*folds} - {None}) < 2:
+    folds = [FOLD_FOLDER.findall(row.path.as_posix()) for row in rows]
+    if len({*map(tuple, folds)} - {()}) < 2:
         return [*rows]
-    return [replace(row, fold=fold) for row, fold in zip(rows, folds)]
+    return [
+        replace(row, fold=int(stated[-1]) if stated else None) for row, stated in zip(rows, folds)
+    ]
 
 
 def _none_fits(root: Path, paths: Sequence[str], layout: Preset) -> BadInput:
@@ -458,24 +442,21 @@ def _rows_by_names(
 
 
 def _apart(every: Sequence[Names], series: Mapping[str, Row]) -> list[Names]:
-    """The names, those of a folder in which a modality repeats with a number for each person, or study, of its DICOM series."""
+    """The names, those of a folder in which a modality repeats with a number for each person, else study, of its DICOM series."""
     apart = []
     for ids, of_folder in grouped((names.ids, names) for names in every).items():
         rows = [series[names.path] for names in of_folder if names.path in series]
-        if len({row.modality for row in rows}) == len(rows):
-            apart += of_folder
-            continue
-        persons = {f"{row.path}": person_in(row.path) for row in rows}
-        studies = {f"{row.path}": row.series and row.series.study for row in rows}
-        marks: dict[str, Any] = persons if len({*persons.values()}) > 1 else studies
+        marks = dict[str, Any]()
+        if len({row.modality for row in rows}) < len(rows):
+            marks = {f"{row.path}": person_in(row.path) for row in rows}
+            if len({*marks.values()}) == 1:
+                marks = {f"{row.path}": row.series and row.series.study for row in rows}
         known = [*dict.fromkeys(marks.values())]
         for names in of_folder:
-            number = (
-                known.index(marks[names.path]) + 1 if len(known) > 1 and names.path in marks else ""
-            )
-            apart.append(
-                replace(names, ids=(*ids[:-1], f"{ids[-1]}_{number}")) if number else names
-            )
+            if names.path in marks and len(known) > 1:
+                number = known.index(marks[names.path]) + 1
+                names = replace(names, ids=(*ids[:-1], f"{ids[-1]}_{number}"))
+            apart.append(names)
     return apart
 
 
@@ -557,13 +538,12 @@ def _refuse_unequal_stacks(cases: Iterable[CaseFiles]) -> None:
     """Raise BadInput for stacks of other shapes, which are paired by index."""
     parts = (file_and_part(path) for case in cases for path in case.files.values())
     stacks = {path: part for path, part in parts if "slice=" in part}
-    shapes = {path: stack_shape(path, part) for path, part in stacks.items()}
-    for path, shape in shapes.items():
-        first, expected = next(iter(shapes.items()))
-        if shape != expected:
-            raise BadInput(
-                f"{path}: expected the slices, height and width of {first.name}, as the two are paired by index ({'×'.join(map(str, expected))}), found {'×'.join(map(str, shape))}. Save them on one grid, slice by slice."
-            )
+    shapes = {stack_shape(path, part): path for path, part in stacks.items()}
+    if len(shapes) > 1:
+        (first, one), (second, other), *_ = shapes.items()
+        raise BadInput(
+            f"{other}: expected the slices, height and width of {one.name}, as the two are paired by index ({'×'.join(map(str, first))}), found {'×'.join(map(str, second))}. Save them on one grid, slice by slice."
+        )
 
 
 def _take_modalities(

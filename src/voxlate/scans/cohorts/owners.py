@@ -20,7 +20,7 @@ from voxlate.scans.cohorts.path_names import DATE, PERSON, PUBLIC, is_person
 from voxlate.scans.cohorts.split_lists import PATIENTS
 from voxlate.scans.formats.dicom import entries_in, folder_and_key, headers_of, is_dicom_folder
 from voxlate.scans.formats.dicom_headers import text_of
-from voxlate.scans.formats.io import file_and_part, holds_slices, is_picture
+from voxlate.scans.formats.io import file_and_part, is_picture
 
 EACH = "each"  # in place of a file of patients
 # What may state a session, side or copy behind a stem: a date, words with a number, a letter behind a digit; or a number.
@@ -119,91 +119,54 @@ def _owners_of_slices(names: Sequence[str], found: CohortFiles) -> dict[str, str
 
 def require_patients(found: CohortFiles, root: Path) -> None:
     """Raise BadInput where the patients of cases must be stated: scans of one patient could reach two splits."""
-    if all(case.patient for case in found.cases):
+    unstated = [case.case for case in found.cases if not case.patient]
+    if not unstated:
         return
-    paths = (path for case in found.cases for path in case.files.values())
-    if any(holds_slices(file_and_part(path)[0]) for path in paths):
-        form = "'ID PATIENT' a line, or an ID alone where it is a patient of its own"
-        if are_stacked(found.cases):
-            form = "the patient of each slice, one a line"
-        raise BadInput(
-            f"{root}: expected a list of patients, because such files do not state them and the slices of one patient must not be in two splits, found none. Pass --patients FILE, or save it there as {PATIENTS}: {form}."
-        )
     why = "; ".join(found.questions) or "cases without a patient"
-    example = next(case.case for case in found.cases if not case.patient)
-    cut = SUFFIX.search(example)
+    cut = SUFFIX.search(unstated[0])
     expression = (
         r"^(.*\d)[a-zA-Z]\d*$" if cut and cut[0][0].isalpha() else r"^(.+?)[-_. ]+[^-_. ]+$"
     )
     raise BadInput(
-        f"{root}: expected the patient of each case, found {why}. Add --patients each if every case is a patient, --patients '{expression}' for the patient in the name, or --patients FILE with 'CASE PATIENT' a line. {found.unpaired}".rstrip()
+        f"{root}: expected the patient of each case, found {why}. Add --patients each if every case is a patient, --patients '{expression}' for the patient in the name, or --patients FILE, by default {PATIENTS} there, with 'CASE PATIENT' a line. {found.unpaired}".rstrip()
     )
 
 
 def take_patients(cases: Sequence[CaseFiles], patients: Path | str) -> list[CaseFiles]:
-    """The cases with their patients by EACH, by a regular expression on their names, or by a text file.
+    """The cases with their patients by EACH, by a text file with 'CASE PATIENT' a line, or by a regular expression.
 
-    A file has 'CASE PATIENT' a line, or of a stack of slices a patient a line, in order.
+    The patient is the expression's first group, or all that it matches; a case whose name it does not match is its own.
     """
     text = str(patients)
+    path = Path(patients)
     if text == EACH:
         return [replace(case, patient=case.case) for case in cases]
-    path = Path(patients)
-    if is_expression(patients):
-        return [replace(case, patient=_match(text, case.case)) for case in cases]
-    rows = {number: re.split(r"[\s,;]+", line) for number, line in read_lines(path).items()}
-    for number, row in rows.items():
-        for word in row:
-            safe_name(word, f"{path}, line {number}")
-    if are_stacked(cases):
-        if any(len(row) != 1 for row in rows.values()) or len(rows) != len(cases):
-            found = "lines of several words" if len(rows) == len(cases) else f"{len(rows)} lines"
+    if re.search(r"[()\[\]*+?^$|]", text) and not path.is_file():
+        try:
+            matches = {case.case: re.search(text, case.case) for case in cases}
+        except re.error as error:
             raise BadInput(
-                f"{path}: expected a patient for each of {len(cases)} slices, one a line, found {found}. Fix the list."
-            )
-        ordered = sorted(cases, key=lambda case: case.case)
-        return [replace(case, patient=row[0]) for case, row in zip(ordered, rows.values())]
-    owners = dict[str, str]()
-    for number, row in rows.items():
+                f"--patients: expected a regular expression, a file or each, found '{text}' ({error}). Fix it."
+            ) from error
+        owners = {
+            name: plain_name(match[match.re.groups and 1] or name)
+            for name, match in matches.items()
+            if match
+        }
+        return [replace(case, patient=owners.get(case.case, case.case)) for case in cases]
+    owners = {}
+    for number, line in read_lines(path).items():
+        row = [safe_name(word, f"{path}, line {number}") for word in re.split(r"[\s,;]+", line)]
         if len(row) > 2 or owners.setdefault(row[0], row[-1]) != row[-1]:
             raise BadInput(
-                f"{path}, line {number}: expected 'ID PATIENT', each ID once, found '{' '.join(row)}'. Fix the line."
+                f"{path}, line {number}: expected 'CASE PATIENT', each case once, found '{line}'. Fix the line."
             )
     lacking = sorted({case.case for case in cases} - owners.keys())
     if lacking:
         raise BadInput(
-            f"{path}: expected 'ID PATIENT' for every case, found none for {lacking[0]} ({len(lacking)} of {len(cases)} lack it). Add them; an ID alone is a patient of its own."
+            f"{path}: expected 'CASE PATIENT' for every case, found none for {lacking[0]} ({len(lacking)} of {len(cases)} lack it). Add them; a case alone is a patient of its own."
         )
     return [replace(case, patient=owners[case.case]) for case in cases]
-
-
-def is_expression(patients: Path | str) -> bool:
-    """Whether the option --patients is a regular expression; raises BadInput for one that cannot be read."""
-    text = str(patients)
-    if not re.search(r"[()\[\]*+?^$|]", text) or Path(text).is_file():
-        return False
-    try:
-        re.compile(text)
-    except re.error as error:
-        raise BadInput(
-            f"--patients: expected a regular expression, a file or each, found '{text}' ({error}). Fix it."
-        ) from error
-    return True
-
-
-def _match(expression: str, name: str) -> str:
-    """The patient in a name by its first group, or the whole match; the name where it does not match."""
-    match = re.search(expression, name)
-    if match is None:
-        return name
-    text = match[1] if match.re.groups else match[0]
-    return plain_name(text) if text else name
-
-
-def are_stacked(cases: Iterable[CaseFiles]) -> bool:
-    """Whether the scans are slices of stacks, which have no names."""
-    paths = (path for case in cases for path in case.files.values())
-    return any("slice=" in file_and_part(path)[1] for path in paths)
 
 
 @dataclass(frozen=True)
@@ -212,15 +175,12 @@ class Person:
 
     number: str
     name: str
-    birth: str
 
     def may_be(self, other: "Person") -> bool:
-        """Whether two headers are of one person: by PatientID, else by name; a blank date of birth fits any."""
-        born_apart = bool(self.birth and other.birth and self.birth != other.birth)
-        named_alike = self.name != "" and self.name == other.name
+        """Whether two headers are of one person: by PatientID, else by name."""
         if self.number and other.number:
-            return self.number == other.number and (named_alike or not born_apart)
-        return named_alike and not born_apart
+            return self.number == other.number
+        return self.name != "" and self.name == other.name
 
 
 def join_by_person(cases: Sequence[CaseFiles], found: CohortFiles) -> list[CaseFiles]:
@@ -228,7 +188,7 @@ def join_by_person(cases: Sequence[CaseFiles], found: CohortFiles) -> list[CaseF
 
     Where all patients have one person's tags, as those of an anonymiser, nobody is known: found.questions has it.
     """
-    patients = dict[Person, str]()  # by the persons that were met
+    known = list[tuple[Person, str]]()  # the persons that were met, and their patients
     owners = dict[str, str]()  # by a patient of the cases, the patient that it is
     for case in sorted(cases, key=lambda case: case.case):
         persons = [person for path in case.files.values() if (person := person_in(path))]
@@ -236,12 +196,9 @@ def join_by_person(cases: Sequence[CaseFiles], found: CohortFiles) -> list[CaseF
             found.guessed.append(f"the DICOM files of case {case.case} state several patients")
             continue
         name = case.patient or case.case
-        known = (
-            patients[other] for person in persons for other in patients if person.may_be(other)
-        )
-        owner = next(known, name)
-        owners.setdefault(name, owner)
-        patients |= dict.fromkeys(persons, owners[name])
+        same = (owner for other, owner in known for person in persons if person.may_be(other))
+        owner = owners.setdefault(name, next(same, name))
+        known += [(person, owner) for person in persons]
     joined = [name for name, owner in owners.items() if name != owner]
     if joined and len({*owners.values()}) == 1:
         found.questions.append(
@@ -250,7 +207,7 @@ def join_by_person(cases: Sequence[CaseFiles], found: CohortFiles) -> list[CaseF
         return [replace(case, patient="") for case in cases]
     if joined:
         found.guessed.append(
-            f"{plural(len(joined) + 1, 'patient')} are fewer persons by PatientID, name and date of birth of their DICOM files ({first_of([owners[joined[0]], *joined])})"
+            f"{plural(len(joined) + 1, 'patient')} are fewer persons by PatientID and name of their DICOM files ({first_of([owners[joined[0]], *joined])})"
         )
     return [replace(case, patient=owners.get(case.patient, case.patient)) for case in cases]
 
@@ -268,7 +225,7 @@ def person_in(path: Path) -> Person | None:
             continue
         for image, header in headers.items():
             hashes = []
-            for tag in ("PatientID", "PatientName", "PatientBirthDate"):
+            for tag in ("PatientID", "PatientName"):
                 words = text_of(header, tag, image).upper().split("^")
                 text = "^".join(map(str.strip, words)).rstrip("^")
                 is_nobody = NOBODY.fullmatch(text)

@@ -162,7 +162,9 @@ def read_names(
     is_numbered = bool(re.fullmatch(r"\d+", own))
     is_guess = bool(names) and not modality and not is_dicom and not is_numbered
     is_whole = any(map(is_person, names)) and not re.search(r"\d", own) and rest.endswith(modality)
-    if is_guess or is_whole:  # the default layout: CASE/ANY_NAME, and in a patient's folder 'Tumor T1'
+    if (
+        is_guess or is_whole
+    ):  # the default layout: CASE/ANY_NAME, and in a patient's folder 'Tumor T1'
         own, modality = "", rest if own or is_guess else modality
     if is_dicom and NUMBERED_SERIES.match(stem):
         own, modality = "", ""  # which the tags state
@@ -174,9 +176,9 @@ def read_names(
 
 def _is_of_modality(folder: str) -> bool:
     """Whether a folder holds scans of one modality, as MR does; MR_d0129 is a study, and MR_p1 that of a patient."""
-    rest, modality = _cut_folder(folder)
+    is_patient = bool(_cut_folder(folder)[1])
     is_study = re.search(r"\d\d", folder) and folder.lower() not in KNOWN
-    return folder.lower() in SILENT or (is_known(folder) and not is_study and not modality)
+    return folder.lower() in SILENT or (is_known(folder) and not is_study and not is_patient)
 
 
 def _cut_folder(folder: str) -> tuple[str, str]:
