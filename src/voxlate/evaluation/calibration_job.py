@@ -32,8 +32,7 @@ from voxlate.evaluation.intervals.calibration_cases import (
     write_case,
 )
 from voxlate.evaluation.scoring.doubts import find_outliers
-from voxlate.scans.cases.axes import lay_out
-from voxlate.scans.cases.case import LABEL, MASK, PreparedCase, prepare_case
+from voxlate.scans.cases.case import LABEL, MASK, PreparedCase, lay_out, prepare_case
 from voxlate.scans.cohorts.case_files import CaseFiles
 from voxlate.scans.formats.io import content_hash, read_volume
 from voxlate.scans.images.grid import Volume, orient, same_grid

@@ -34,8 +34,7 @@ from voxlate.scans.cases.alignment_audit import (
     misalignments,
     not_examined,
 )
-from voxlate.scans.cases.case import PreparedCase, prepare_case, read_header, write_case
-from voxlate.scans.cases.case_header import CaseHeader
+from voxlate.scans.cases.case import CaseHeader, PreparedCase, prepare_case, read_header, write_case
 from voxlate.scans.cases.prepared import (
     SHARED,
     VERSION,

@@ -22,7 +22,7 @@ from voxlate.evaluation.scoring.metrics import (
     ImagePair,
     Score,
 )
-from voxlate.scans.cases.axes import CANONICAL, reorder_axes
+from voxlate.scans.cases.case import CANONICAL, reorder_axes
 from voxlate.scans.images.ranges import WHOLE_MASK
 from voxlate.training.batches.slice_filter import SliceFilter, filter_slices
 
