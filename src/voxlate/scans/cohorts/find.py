@@ -1,6 +1,7 @@
 """The cases of a cohort: a manifest, a pattern, a preset or the default layout makes rows of its files, and the rows make cases."""
 
 import os
+import posixpath
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -433,7 +434,7 @@ def _rows_by_names(
         for row in rows_by_tags(root, path):
             series[f"{row.path}"] = row
             every.append(replace(names, path=f"{row.path}", modality=row.modality))
-    rows, below = name_cases(root, _apart(every, series), found)
+    rows, below = name_cases(root, _by_persons(root, every, series), found)
     unmatched += below
     return [
         replace(row, series=row_of.series if (row_of := series.get(f"{row.path}")) else None)
@@ -441,23 +442,34 @@ def _rows_by_names(
     ]
 
 
-def _apart(every: Sequence[Names], series: Mapping[str, Row]) -> list[Names]:
-    """The names, those of a folder in which a modality repeats with a number for each person, else study, of its DICOM series."""
-    apart = []
-    for ids, of_folder in grouped((names.ids, names) for names in every).items():
-        rows = [series[names.path] for names in of_folder if names.path in series]
-        marks = dict[str, Any]()
-        if len({row.modality for row in rows}) < len(rows):
-            marks = {f"{row.path}": person_in(row.path) for row in rows}
-            if len({*marks.values()}) == 1:
-                marks = {f"{row.path}": row.series and row.series.study for row in rows}
-        known = [*dict.fromkeys(marks.values())]
-        for names in of_folder:
-            if names.path in marks and len(known) > 1:
-                number = known.index(marks[names.path]) + 1
-                names = replace(names, ids=(*ids[:-1], f"{ids[-1]}_{number}"))
-            apart.append(names)
-    return apart
+def _by_persons(root: Path, every: Sequence[Names], series: Mapping[str, Row]) -> list[Names]:
+    """The names, those of DICOM series as far down as the folder of a person by their tags, or of a study where a person has several.
+
+    Where several persons or studies share that folder, its name gets a number.
+    """
+    marks = dict[str, Any]()
+    for names in every:
+        if person := person_in(Path(names.path)) if names.path in series else None:
+            marks[names.path] = person, ""
+    for of_person in grouped((marks.get(names.path), names) for names in every).values():
+        if len({names.modality for names in of_person}) < len(of_person):
+            for names in of_person:
+                info = series[names.path].series if names.path in marks else None
+                marks |= {names.path: (*marks[names.path][:1], info.study)} if info else {}
+    groups = grouped((marks[names.path], names) for names in every if names.path in marks)
+    folders = {
+        mark: posixpath.commonpath(["/".join(names.ids) for names in group])
+        for mark, group in groups.items()
+        if len({names.modality for names in group}) == len(group)
+    }
+    placed = {}
+    for mark, folder in folders.items():
+        *above, name = (folder or root.resolve().name).split("/")
+        same = [other for other in folders if folders[other] == folder]
+        if len(same) > 1:
+            name = f"{name}_{same.index(mark) + 1}"
+        placed |= {names.path: replace(names, ids=(*above, name)) for names in groups[mark]}
+    return [placed.get(names.path, names) for names in every]
 
 
 def _settle_folds(cases: list[CaseFiles]) -> list[CaseFiles]:
