@@ -462,7 +462,7 @@ def _by_persons(root: Path, every: Sequence[Names], series: Mapping[str, Row]) -
         for mark, group in groups.items()
         if len({names.modality for names in group}) == len(group)
     }
-    placed = {}
+    placed = dict[str, Names]()
     for mark, folder in folders.items():
         *above, name = (folder or root.resolve().name).split("/")
         same = [other for other in folders if folders[other] == folder]
@@ -495,26 +495,24 @@ def _settle_splits(cases: list[CaseFiles], layout: Preset, found: CohortFiles) -
     named = grouped((case.patient or case.case, split_of_name(case.case)) for case in cases)
     by_name = {owner: words[0] for owner, words in named.items() if len({*words}) == 1}
     # test_p4 beside p1; not a cohort of test_p1 and test_p2, nor P1_test and P1_retest
-    if len({*by_name.values()}) > 1:
-        for number, case in enumerate(cases):
-            split = case.split or by_name.get(case.patient or case.case)
-            cases[number] = replace(case, split=split)
-            if split:
-                reasons.setdefault(case.case, "names")
-    stated = {case.split for case in cases} - {None}
+    if len({*by_name.values()}) < 2:
+        by_name = {}
+    placed = [
+        replace(case, split=case.split or by_name.get(case.patient or case.case)) for case in cases
+    ]
+    stated = {case.split for case in placed} - {None}
     if stated <= {"train"}:
         return [replace(case, split=None) for case in cases]
-    placed = [replace(case, split=case.split or "train") for case in cases]
+    reasons = {case.case: "folders or lists" if case.split else "names" for case in cases}
+    reasons |= {case.case: "default" for case in placed if case.split is None}
+    placed = [replace(case, split=case.split or "train") for case in placed]
     if "val" not in stated:
         count = layout.arrays.held_back if layout.arrays else 0
         training = sum(case.split == "train" for case in placed)
         placed = hold_out(placed, count or round(VALIDATE * training))
         reasons |= {case.case: "chance" for case in placed if case.split == "val"}
-    # a case outside of all folders trains
-    chosen = grouped(
-        ((case.split, reasons.get(case.case, "default")), case.case) for case in placed
-    )
-    for (split, reason), names in sorted(chosen.items(), key=str):
+    chosen = grouped(((case.split, reasons[case.case]), case.case) for case in placed)
+    for (split, reason), names in sorted(chosen.items()):
         found.guessed.append(
             f"{plural(len(names), 'case')} of {split} by {reason} ({quote_some(sorted(names))})"
         )

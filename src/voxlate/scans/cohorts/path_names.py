@@ -120,14 +120,6 @@ class Names:
         """The place of the patient among the ids, where a word or a public identifier states one; else 0."""
         return next((place for place, name in enumerate(self.ids) if is_person(name)), 0)
 
-    def starts(self, levels: int) -> tuple[str, ...]:
-        """The ids up to so many levels from the patient."""
-        return self.ids[: self.first + levels]
-
-    def from_patient(self, levels: int) -> tuple[str, ...]:
-        """The ids of so many levels from the patient."""
-        return self.starts(levels)[self.first :]
-
 
 def read_names(
     path: str, is_dicom: bool = False, splits: Mapping[str, tuple[str, str]] | None = None
@@ -228,22 +220,25 @@ def name_cases(
     if not all(names.modality for names in every):
         every = _with_modalities(root, every, found)
     levels = _levels(every)
-    groups = grouped((names.from_patient(levels), names.ids[: names.first]) for names in every)
+    groups = grouped(
+        (names.ids[names.first : names.first + levels], names.ids[: names.first]) for names in every
+    )
     with_groups = any(len({*several}) > 1 for several in groups.values())
-    studies = grouped((names.starts(1), names.starts(levels)) for names in every)
-    has_studies = any(len({*several}) > 1 for several in studies.values())
+    of_owners = grouped(
+        (names.ids[: names.first + 1], names.ids[: names.first + levels]) for names in every
+    )
+    has_studies = any(len({*several}) > 1 for several in of_owners.values())
     rows = []
     undecided = set[str]()
     for names in every:
-        used = names.starts(levels) if with_groups else names.from_patient(levels)
-        owner = names.starts(1) if with_groups else names.from_patient(1)
-        case = "_".join(used) or root.resolve().name
-        repeats = len(used) > len(owner) and used[-1].startswith((f"{owner[-1]}_", f"{owner[-1]}-"))
-        case = used[-1] if repeats else case  # pat01/pat01_tp2
-        is_study = len(used) > len(owner)
-        is_stated = is_study and (repeats or names.repeats or is_person(owner[-1]))
+        owner = names.ids[0 if with_groups else names.first : names.first + 1]
+        studies = names.ids[names.first + 1 : names.first + levels]
+        case = "_".join((*owner, *studies)) or root.resolve().name
+        repeats = bool(studies) and studies[-1].startswith((f"{owner[-1]}_", f"{owner[-1]}-"))
+        case = studies[-1] if repeats else case  # pat01/pat01_tp2
+        is_stated = bool(studies) and (repeats or names.repeats or is_person(owner[-1]))
         patient = patient_of("_".join(owner)) if is_stated and not with_groups else None
-        if with_groups or (has_studies and is_study and not is_stated):
+        if with_groups or (has_studies and studies and not is_stated):
             undecided.add(case)
         row = Row(patient, case, names.modality.lower(), root / names.path, split=names.split)
         rows.append(row)
@@ -257,20 +252,20 @@ def name_cases(
 
 def _with_names_of_cases(every: Sequence[Names]) -> list[Names]:
     """The names, of which those of files in folders of unknown names alone are of cases, where they are more than their folders."""
-    known = {Path(names.path).parent for names in every if not names.is_guess}
-    known |= {
+    known = {
         Path(names.path).parent
         for names in every
-        if any(map(is_person, names.ids[-1:])) or is_known(plain_modality(names.modality))
+        if not names.is_guess
+        or is_person(names.ids[-1])
+        or is_known(plain_modality(names.modality))
     }
     guesses = [names for names in every if Path(names.path).parent not in known]
     stems = {names.modality for names in guesses}
     if len(stems) <= len({names.ids for names in guesses}):
         return [*every]
-    return [
-        replace(names, ids=(*names.ids, names.modality), modality="") if names in guesses else names
-        for names in every
-    ]
+    others = [names for names in every if names not in guesses]
+    moved = [replace(one, ids=(*one.ids, one.modality), modality="") for one in guesses]
+    return others + moved
 
 
 def _without_outermost(every: Sequence[Names]) -> list[Names]:
@@ -293,7 +288,10 @@ def _levels(every: Sequence[Names]) -> int:
     are_series = all(len({*modalities}) == 1 for modalities in held.values())
     most = max(len(names.ids) - names.first - (names.is_dicom and are_series) for names in every)
     for levels in range(1, most):
-        keys = {(names.starts(levels), names.split, names.modality.lower()) for names in every}
+        keys = {
+            (names.ids[: names.first + levels], names.split, names.modality.lower())
+            for names in every
+        }
         if len(keys) == len(every):
             return levels
     return max(most, 1)
@@ -338,17 +336,12 @@ def _is_side_by_side(path: Path) -> bool:
 
 def _without_modality(root: Path, names: Sequence[str]) -> BadInput:
     """The error of scans whose names state no modality."""
-    marks = (mark for mark in "_-" if all(mark in Path(name).stem for name in names))
-    advice = "or name the files of each modality by --preset FILE.toml (docs/guides/own_data.md)"
-    if mark := next(marks, ""):
-        advice = f"pass --pattern '**/{{case}}{mark}{{modality}}' if they end so, {advice}"
+    mark = next((mark for mark in "_-" if all(mark in Path(name).stem for name in names)), "/")
     endings = {name.removeprefix(without_ending(name)) for name in names}
-    if len(endings) == 1 and not any("/" in name for name in names):
-        advice = (
-            f"pass --pattern '{{case}}{endings.pop()}' if each is the one scan of a case, {advice}"
-        )
+    alone = f"--pattern '{{case}}{min(endings)}' if each is the one scan of a case, "
+    is_flat = len(endings) == 1 and not any("/" in name for name in names)
     return BadInput(
-        f"{root}: expected a folder for each case, or names that end with a modality, found {len(names)} scans of another form ({quote_some(names)}). Rename them, {advice}."
+        f"{root}: expected a folder for each case, or names that end with a modality, found {len(names)} scans of another form ({quote_some(names)}). Rename them; or pass {alone if is_flat else ''}--pattern '**/{{case}}{mark}{{modality}}' if they end so; or name the files of each modality by --preset FILE.toml (docs/guides/own_data.md)."
     )
 
 

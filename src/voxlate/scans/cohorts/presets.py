@@ -363,11 +363,10 @@ def slices_of(file: Path, part: str, arrays: Arrays | None) -> Iterator[tuple[st
 
     The case is "" where the file's name states it; arrays: settings of all files, which the part may override.
     """
-    common = arrays.part if arrays else ""
-    stated = filter(None, f"{common},{part}".split(","))
-    settings = {setting.partition("=")[0]: setting for setting in stated}
-    keys = sorted(settings, key=lambda key: key in ("axes", "mm", "unit"))
-    text = ",".join(settings[key] for key in keys)
+    settings = {}
+    for stated in f"{part},{arrays.part if arrays else ''}".split(","):
+        settings.setdefault(stated.partition("=")[0], stated)
+    text = ",".join(filter(None, settings.values()))
     if STACKED not in text:
         yield "", Path(f"{file}#{text}") if text and holds_slices(file) else file
         return
