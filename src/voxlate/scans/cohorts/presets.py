@@ -363,7 +363,7 @@ def slices_of(file: Path, part: str, arrays: Arrays | None) -> Iterator[tuple[st
 
     The case is "" where the file's name states it; arrays: settings of all files, which the part may override.
     """
-    settings = {}
+    settings = dict[str, str]()
     for stated in f"{part},{arrays.part if arrays else ''}".split(","):
         settings.setdefault(stated.partition("=")[0], stated)
     text = ",".join(filter(None, settings.values()))
