@@ -343,26 +343,38 @@ def test_two_folders_of_one_person_are_one_patient(tmp_path, first, second, thir
     assert not any(name and name.upper() in shown for _, name in (first, second, third))
 
 
-@every_row(
-    ("tag", "patients"),
-    [
-        ("PatientID", ["x_1", "x_2"]),
-        ("StudyInstanceUID", ["", ""]),  # one person: asked
-    ],
-)
-@pytest.mark.parametrize("folder", ["x", "x/both"])
-def test_two_patients_or_studies_in_one_folder_are_two_cases(tmp_path, tag, patients, folder):
-    for number in "12":
-        for modality in ("CT", "MR"):
-            tags = {"PatientID": "P", "SeriesInstanceUID": f"1.{number}.{ord(modality[0])}"}
-            header = image(np.zeros((4, 4), np.int16), Modality=modality, **tags)
-            setattr(header, tag, f"1.2.{number}")
-            save(header, tmp_path / folder / f"{modality}{number}.dcm")
+TREES = [  # the folder of series s of person p, and the cases of three persons
+    ("DICOM/ST{p}/SE{s}", "ST0 ST1 ST2"),
+    ("DICOM/0000/0001/{n}", "0001_1 0001_2 0001_3"),
+    ("S{n}", "x_1 x_2 x_3"),
+    ("IMAGES", "IMAGES_1 IMAGES_2 IMAGES_3"),
+    (".", "x_1 x_2 x_3"),
+    ("pat0{p}/{n}", "pat00 pat01 pat02"),
+]
+
+
+@every_row(("tree", "expected"), TREES)
+def test_series_are_of_the_persons_of_their_tags_whatever_tree_holds_them(tmp_path, tree, expected):
+    for number in range(6):
+        person, modality = number // 2, ("CT", "MR")[number % 2]
+        tags = {"PatientID": f"ID{person}", "SeriesInstanceUID": f"1.9.{number}"}
+        header = image(np.zeros((4, 4), np.int16), Modality=modality, **tags)
+        folder = tree.format(p=person, s=number % 2, n=number)
+        save(header, tmp_path / "x" / folder / f"{number}.dcm")
     found = find_cohort(tmp_path / "x")
-    name = folder.rpartition("/")[2]
-    assert [case.case for case in found.cases] == [f"{name}_1", f"{name}_2"]
-    assert [[*case.files] for case in found.cases] == [["ct", "mr"]] * 2
-    assert [case.patient.replace(name, "x") for case in found.cases] == patients
+    assert " ".join(case.case for case in found.cases) == expected
+    assert [[*case.files] for case in found.cases] == [["ct", "mr"]] * 3
+    assert [case.patient for case in found.cases] == expected.split()
+
+
+def test_studies_of_one_person_in_which_a_modality_repeats_are_cases_of_this_patient(tmp_path):
+    for number, person in enumerate(("p1", "p1", "p2")):
+        tags = {"PatientID": person, "StudyInstanceUID": f"1.{number}"}
+        tags |= {"SeriesInstanceUID": f"1.9.{number}"}
+        save(image(np.zeros((4, 4), np.int16), **tags), tmp_path / "x" / f"{number}.dcm")
+    cases = find_cohort(tmp_path / "x").cases
+    assert [case.case for case in cases] == ["x_1", "x_2", "x_3"]
+    assert len({case.patient for case in cases}) == 2
 
 
 def test_an_exported_series_is_no_scan_to_learn_from(tmp_path):

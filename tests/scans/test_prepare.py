@@ -263,7 +263,7 @@ def test_prepared_again_nothing_is_rewritten_but_what_changed(cohort_folder, sav
     [
         ({"spacing_mm": (2, 2, 2)}, "spacing_mm"),
         ({"exclude": "case1"}, "cases.*, exclude"),
-        ({"modalities": ["t1"]}, "modalities"),
+        ({"modalities": "t1,t2"}, "modalities"),
         ({"manifest": "other.csv"}, "cases.*, manifest"),
         ({"seed": 7}, "split_by"),
     ],

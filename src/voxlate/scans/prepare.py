@@ -218,8 +218,8 @@ def _provenance(inputs: Inputs, asked: PrepareOptions) -> dict[str, Any]:
         if Path(asked.patients or "").is_file()
         else asked.patients,
         **({"allow_outside": True} if asked.allow_outside else {}),
-        "modalities": asked.modalities,
-        "exclude": None if asked.exclude is None else [*as_names(asked.exclude)],
+        "modalities": [*as_names(asked.modalities)] or None,
+        "exclude": [*as_names(asked.exclude)] or None,
         **asdict(inputs.preparation),
         "unread": found.unread,
         "left_out": found.unclaimed,
