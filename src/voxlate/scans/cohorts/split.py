@@ -54,31 +54,27 @@ def check_size(splits: Mapping[str, str]) -> list[Message]:
 
 def check_modalities(cases: Iterable[CaseFiles], splits: Mapping[str, str]) -> list[Message]:
     """A caution on each split none of whose cases has a modality, or two together, that training cases have; on training, that others have."""
-    having: dict[tuple[str, ...], Counter[str]] = defaultdict(Counter)
+    splits_with = defaultdict[tuple[str, ...], set[str]](set)
     for case in cases:
         for names in chain.from_iterable(combinations(sorted(case.files), size) for size in (1, 2)):
-            having[names][splits[case.patient]] += 1
+            splits_with[names].add(splits[case.patient])
     messages = []
-    placed = set(splits.values())
-    for split in filter(placed.__contains__, SPLITS):
-        others = placed - {"train"} if split == "train" else {"train"}
+    for split in SPLITS:
+        others = {"val", "test"} if split == "train" else {"train"}
         lacking = [
             names
-            for names, counts in having.items()
-            if not counts[split] and any(counts[other] for other in others)
+            for names, having in splits_with.items()
+            if split in splits.values() and split not in having and having & others
         ]
-        alone = {name for names in lacking if len(names) == 1 for name in names}
+        alone = {names[0] for names in lacking if len(names) == 1}
         # two together are named where neither is lacking
         named = sorted(names for names in lacking if len(names) == 1 or not alone & {*names})
         if named:
-            has = [
-                f"{' with '.join(names)} ({', '.join(f'{other} {having[names][other]}' for other in SPLITS if other in placed)})"
-                for names in named
-            ]
+            shown = first_of([" with ".join(names) for names in named], separator=" or ")
             then = (
                 "a model cannot learn from it" if split == "train" else "it cannot be scored there"
             )
-            text = f"No case of the split {split} has {first_of(has, separator=' or ')}: {then}."
+            text = f"No case of the split {split} has {shown}: {then}."
             messages.append(message("split-lacks-modality", text))
     return messages
 
