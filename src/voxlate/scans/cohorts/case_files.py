@@ -4,12 +4,12 @@ import fnmatch
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from voxlate.base.errors import BadInput, as_list, did_you_mean, first_of, plural
+from voxlate.base.errors import BadInput, as_list, did_you_mean, first_of
 from voxlate.base.files import safe_name
 from voxlate.base.groups import grouped
 from voxlate.scans.formats.dicom import SeriesInfo
@@ -51,17 +51,14 @@ class Exclusion:
             return False
         return True
 
-    def sentences(self, root: Path) -> list[str]:
-        """A sentence on the cases that were left out, if any; raises BadInput for a pattern that fits none: a typing error."""
+    def check(self, root: Path) -> None:
+        """Raise BadInput for a pattern that fits none: a typing error."""
         for pattern in self.patterns:
             if not fnmatch.filter(self.known, pattern):
                 near = did_you_mean(pattern, self.known)
                 raise BadInput(
                     f"--exclude: expected the name of a case or patient in {root}, or a pattern such as 'site2_*', found '{pattern}', which fits none. {near or 'Change it, or drop the option.'}"
                 )
-        named = quote_some(sorted(self.left_out))
-        text = f"{len(self.left_out)} cases that --exclude names ({named})"
-        return [text] if self.left_out else []
 
 
 def quote_some(names: Sequence[str]) -> str:
@@ -160,6 +157,12 @@ class CohortFiles:
     without_scan: list[str] = field(default_factory=list)
     heads: bool = False
 
+    def note(self, sentences: list[str], names: Collection[str], what: str) -> None:
+        """Add to one of the lists a sentence on names, if any."""
+        if names:
+            quoted = quote_some(sorted({*names}))
+            sentences.append(f"{len(names)} {what} ({quoted})")
+
 
 def cases_of(
     rows: Iterable[Row],
@@ -197,10 +200,8 @@ def cases_of(
             files[name] = in_order[0].path
             others += [row.path.name for row in in_order[1:]]
         cases.append(_case(case, owner, split, files, of_case[0].fold))
-    if others:
-        found.guessed.append(
-            f"of several files of a modality the first by name counts; {plural(len(others), 'other')} not read ({first_of(sorted(others), 3)}): write a manifest (voxlate manifest) to take them"
-        )
+    what = "files not read, as of several of a modality the first by name counts unless a manifest names them"
+    found.note(found.guessed, others, what)
     return cases
 
 

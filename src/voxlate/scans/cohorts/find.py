@@ -160,7 +160,8 @@ def find_cohort(
     refuse_leak(cases, place or patients or root)
     # lists and names have stated the patients only now
     cases = [case for case in cases if exclusion.keep_case(case.case, case.patient)]
-    found.unclaimed += exclusion.sentences(root)
+    exclusion.check(root)
+    found.note(found.unclaimed, exclusion.left_out, "cases that --exclude names")
     if not any(case.files for case in cases):
         raise BadInput(
             f"{place or root}: expected at least one case with an image, found none but masks and label maps: an empty cohort. Add the path of a scan."
@@ -219,17 +220,11 @@ def _cases_below(
     if not cases:
         raise _none_fits(base, images, layout)
     found.without_scan += [case.case for case in cases if not case.files]
-    for where, names, what in (
-        (
-            found.guessed,
-            sorted(odd),
-            "names of cases or modalities have '_' for what not every system allows",
-        ),
-        (found.unclaimed, unmatched, "scans that no pattern claims"),
-        (found.unread, found.without_scan, "cases of label maps or a mask without a scan"),
-    ):
-        if names:
-            where.append(f"{len(names)} {what} ({quote_some(names)})")
+    what = "names of cases or modalities have '_' for what not every system allows"
+    found.note(found.guessed, odd, what)
+    found.note(found.unclaimed, unmatched, "scans that no pattern claims")
+    what = "cases of label maps or a mask without a scan"
+    found.note(found.unread, found.without_scan, what)
     found.unread += _folders_without_images(base, cases, folders)
     cases = [case for case in cases if case.files]
     if layout.arrays is not None:
@@ -298,13 +293,9 @@ def _images_below(base: Path, folders: Folders, layout: Preset, found: CohortFil
             no_images.append(path)
         else:
             kept.append(path)
-    for names, what in (
-        (skipped, "images of names or folders that the layout skips"),
-        (synthetic, "images that were synthesised"),
-        (no_images, "DICOM objects that are no images"),
-    ):
-        if names:
-            found.unclaimed.append(f"{len(names)} {what} ({quote_some(names)})")
+    found.note(found.unclaimed, skipped, "images of names or folders that the layout skips")
+    found.note(found.unclaimed, synthetic, "images that were synthesised")
+    found.note(found.unclaimed, no_images, "DICOM objects that are no images")
     if not kept:
         there = {Path(name).suffix.lower() for _, names in folders for name in names}
         named = sorted(there & {*endings_by_name()})

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from voxlate.base.errors import BadInput, first_of, nearest, plural
+from voxlate.base.errors import BadInput, first_of, nearest
 from voxlate.base.files import inside, whole_file
 from voxlate.scans.cohorts.case_files import CaseFiles, CohortFiles, Row
 from voxlate.scans.cohorts.path_names import split_named
@@ -248,9 +248,7 @@ def read_manifest(path: Path, bases: Sequence[Path], found: CohortFiles) -> Tabl
         raise BadInput(
             f"{path}: expected the columns modality and path together, found path alone. Add the column modality, or name the column path as its modality."
         )
-    if notes := sorted({*others} - {*scans}):
-        named = ", ".join(f"'{name}'" for name in notes)
-        found.unclaimed.append(f"columns of {path.name} that name no scans ({named})")
+    found.note(found.unclaimed, {*others} - {*scans}, f"columns of {path.name} that name no scans")
     found.guessed += table.assumed
     cells["name"] = table.names
     for column in ("patient", "split", "fold"):
@@ -318,10 +316,8 @@ def rows_of(
         split = split_named(cell.get("split", "")) or None
         row = Row(cell.get("patient"), cell["name"], cell["modality"], place, None, split, fold)
         rows.append(row)
-    if without := sorted({*cells["name"]} - {row.case for row in rows}):
-        found.unclaimed.append(
-            f"{plural(len(without), 'case')} of {table.path.name} that have no scan in it ({first_of(without)})"
-        )
+    without = {*cells["name"]} - {row.case for row in rows}
+    found.note(found.unclaimed, without, f"cases of {table.path.name} that have no scan in it")
     return rows
 
 

@@ -11,9 +11,9 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from voxlate.base.errors import BadInput, first_of, plural
+from voxlate.base.errors import BadInput, first_of
 from voxlate.base.groups import grouped
-from voxlate.scans.cohorts.case_files import CaseFiles, CohortFiles, quote_some
+from voxlate.scans.cohorts.case_files import CaseFiles, CohortFiles
 from voxlate.scans.cohorts.manifest import (
     OWN_NAMES,
     TABLES,
@@ -72,10 +72,7 @@ def take_lists(
             unread.append(path)
             continue
         used.append(path.name)
-        if missing:
-            found.unclaimed.append(
-                f"{plural(len(missing), 'entry')} of {path.name} without scans ({quote_some(missing)})"
-            )
+        found.note(found.unclaimed, missing, f"entries of {path.name} without scans")
         for entry, values in statements:
             kinds |= values.keys() | {f"{values.get('split')}"}
             for name in keys.get(_key(entry, keys), ()):
@@ -89,22 +86,15 @@ def take_lists(
         found.guessed.append(f"{' and '.join(columns)} by {first_of(used)}")
         placed = {name for name, values in stated.items() if "split" in values}
         listed = placed if "train" in kinds else {*stated}
-    if lacking := [name for name in stated if name not in listed]:
-        found.unclaimed.append(
-            f"{plural(len(lacking), 'case')} that {first_of(used)} does not list ({first_of(lacking, 3)})"
-        )
-    return [
-        replace(
-            case,
-            split=stated[case.case].get("split"),
-            patient=stated[case.case].get("patient", case.patient),
-            fold=int(stated[case.case].get("fold", -1))
-            if "fold" in stated[case.case]
-            else case.fold,
-        )
-        for case in cases
-        if case.case in listed
-    ]
+    found.note(found.unclaimed, stated.keys() - listed, f"cases not listed by {first_of(used)}")
+    taken = []
+    for case in cases:
+        values = stated[case.case]
+        patient = values.get("patient", case.patient)
+        fold = int(values["fold"]) if "fold" in values else case.fold
+        if case.case in listed:
+            taken.append(replace(case, split=values.get("split"), patient=patient, fold=fold))
+    return taken
 
 
 def _state(known: dict[str, str], values: Mapping[str, str], path: str, case: str) -> None:
@@ -241,11 +231,7 @@ def _name_unread(files: Sequence[Path], cases: Sequence[CaseFiles], found: Cohor
         and path.name not in (*OWN_NAMES, PATIENTS)
     ]
     doubted = [name for name in named if SPLITTING.search(name)]
-    others = {*named} - {*doubted}
     if doubted:
         found.ignored = f"{first_of(doubted)}: expected a list of splits whose names and words can be read, found none. Write the splits into the table of voxlate manifest (--manifest), or move the file away."
         found.unread.append(found.ignored)
-    if others:
-        found.guessed.append(
-            f"{plural(len(others), 'file')} beside the scans not read ({quote_some(sorted(others))})"
-        )
+    found.note(found.guessed, {*named} - {*doubted}, "files beside the scans not read")
