@@ -14,7 +14,7 @@ from voxlate.base.files import read_json
 from voxlate.scans.cases.prepared import open_cohort
 from voxlate.scans.cohorts.find import find_cohort
 from voxlate.scans.formats.dicom import list_series
-from voxlate.scans.formats.io import content_hash, read_volume
+from voxlate.scans.formats.io import content_hash, is_there, read_volume
 from voxlate.training.recipe import read
 from voxlate.training.train import train
 
@@ -354,15 +354,19 @@ TREES = [  # the folder of series s of person p, and the cases of three persons
 
 
 @every_row(("tree", "expected"), TREES)
-def test_series_are_of_the_persons_of_their_tags_whatever_tree_holds_them(tmp_path, tree, expected):
+def test_series_are_of_the_persons_of_their_tags_whatever_tree_holds_them(
+    tmp_path, tree, expected, monkeypatch
+):
     for number in range(6):
         person, modality = number // 2, ("CT", "MR")[number % 2]
         tags = {"PatientID": f"ID{person}", "SeriesInstanceUID": f"1.9.{number}"}
         header = image(np.zeros((4, 4), np.int16), Modality=modality, **tags)
         folder = tree.format(p=person, s=number % 2, n=number)
         save(header, tmp_path / "x" / folder / f"{number}.dcm")
-    found = find_cohort(tmp_path / "x")
+    monkeypatch.chdir(tmp_path)
+    found = find_cohort("x")
     assert " ".join(case.case for case in found.cases) == expected
+    assert all(is_there(path) for case in found.cases for path in case.files.values())
     assert [[*case.files] for case in found.cases] == [["ct", "mr"]] * 3
     assert [case.patient for case in found.cases] == expected.split()
 

@@ -427,8 +427,11 @@ def _rows_by_names(
             every.append(replace(names, path=f"{row.path}", modality=row.modality))
     rows, below = name_cases(root, _by_persons(root, every, series), found)
     unmatched += below
+    tagged = {root / path: row for path, row in series.items()}  # as name_cases places them
     return [
-        replace(row, series=row_of.series if (row_of := series.get(f"{row.path}")) else None)
+        replace(row, path=tagged[row.path].path, series=tagged[row.path].series)
+        if row.path in tagged
+        else row
         for row in rows
     ]
 
