@@ -1,6 +1,5 @@
 """The authors' own arrays: paper 000's .npy, paper 001's .npz, paper 002's HDF5."""
 
-import os
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -13,8 +12,7 @@ from preparing import prepare
 from refusals import refuses
 from rows import every_row, slow
 from voxlate.base.errors import BadInput
-from voxlate.scans.cases.axes import lay_out
-from voxlate.scans.cases.case import open_case
+from voxlate.scans.cases.case import lay_out, open_case
 from voxlate.scans.cases.prepared import case_path
 from voxlate.scans.cohorts.find import find_cohort
 from voxlate.scans.formats.io import content_hash, read_volume
@@ -90,7 +88,7 @@ def arrays_002(tmp_path):
     for name, low, high in (("mr", 0, 500), ("ct", -1000, 900)):
         with h5py.File(root / f"{name}.h5", "w") as file:
             file["data"] = np.stack([values(k, low, high) for k in range(12)])
-    (root / "patients.txt").write_text("".join(f"pelvis{k // 3}\n" for k in range(12)))
+    (root / "patients.txt").write_text("".join(f"slice{k:04} pelvis{k // 3}\n" for k in range(12)))
     return root
 
 
@@ -130,7 +128,8 @@ def test_the_lists_of_paper_000_are_its_splits_ten_items_are_held_back_and_other
 ):
     save(arrays_000 / "Tmax" / "z.npy", np.ones(SIZE))
     found = find_cohort(arrays_000, preset="mrdpm")
-    assert found.unclaimed == ["1 case that test_list.txt, train_list.txt does not list (z)"]
+    (unlisted,) = found.unclaimed
+    assert unlisted.endswith("('z')")
     splits = {case.case: case.split for case in found.cases}
     assert [name for name, split in splits.items() if split == "test"] == TEST
     held_back = {name for name, split in splits.items() if split == "val"}
@@ -247,99 +246,60 @@ def test_the_hash_of_a_slice_goes_by_its_file_and_by_what_the_path_says(arrays_0
     assert not set(before) & {content_hash(Path(name)) for name in names}
 
 
-def damage(path, content):
-    """Remove a file (None), cut it to a length (int), write it (str, array) or write more to its end (bytes)."""
-    match content:
-        case None:
-            path.unlink()
-        case int():
-            os.truncate(path, content)
-        case bytes():
-            path.write_bytes(path.read_bytes() + content)
-        case str():
-            path.write_text(content)
-        case _:
-            save(path, content)
-
-
-TRAIN_LIST, TEST_LIST, TMAX = "../train_list.txt", "../test_list.txt", "Tmax/p07.npy"
-DAMAGED = [
-    (TEST_LIST, b"p07\n", "train_list.txt: .*p07 in train, and before in test"),
-    (TEST_LIST, "\n\n", "test_list.txt: expected a line for each slice"),
-    (TMAX, None, "found no tmax"),
+DAMAGED = [  # a file of paper 000, what stands in it, and what is named
+    ("../test_list.txt", "p08\np07\n", "train_list.txt: .*p07"),
+    ("../test_list.txt", "\n\n", "test_list.txt"),
     (MCTA, np.full((*SIZE, 4), np.nan, np.float32), "480 NaN"),
-    (MCTA, np.zeros((*SIZE, 3), np.float32), "channel 0 to 2 .*24×20×3"),
-    (TMAX, np.ones((25, 20), np.float32), "p07.npy#axes=PL,mm=0.625: .*p07.npy#channel=1.*25×20"),
-    ("mask/p07.npy", np.ones(SIZE[::-1], np.uint8), "mask/p07.npy.* .24×20., found 20×24"),
+    (MCTA, np.zeros((*SIZE, 3), np.float32), "channel 0 to 2"),
+    ("Tmax/p07.npy", np.ones((25, 20), np.float32), "p07.npy.*20×25×1"),
+    ("mask/p07.npy", np.ones(SIZE[::-1], np.uint8), "mask/p07.npy.*24×20×1"),
 ]
 
 
-@pytest.mark.parametrize(("file", "content", "sentence"), DAMAGED)
-def test_damaged_or_mismatched_files_of_paper_000_give_one_sentence(
-    file, content, sentence, few_000, tmp_path
+@every_row("file, content, words", DAMAGED)
+def test_damaged_or_mismatched_files_of_paper_000_are_named(tmp_path, file, content, words):
+    root = write_000(tmp_path / "few" / "dataset", TRAIN[5:8], TEST[:1])
+    if isinstance(content, str):
+        (root / file).write_text(content)
+    else:
+        save(root / file, content)
+    with refuses(words):
+        raise BadInput(*prepared(root, tmp_path / "out", "mrdpm").provenance["unread"])
+
+
+@every_row(
+    "fixture, file, text, words",
+    [
+        ("arrays_001", "patients.txt", "s00 a\ns01 a b\n", "line 2"),
+        ("arrays_001", "patients.txt", "s00 a\n", "s01 .15 of 16"),
+        ("arrays_002", "patients.txt", "slice0000 a\n\nslice0001 b\n", "line 2"),
+        ("arrays_002", "ct.h5", "no array", "ct.h5"),
+        ("arrays_001", "own.toml", 'base = "no"', "the base of"),
+        ("arrays_001", "own.toml", 'base = "xmodality"\nfiles = {tof = 3}', "files.tof"),
+    ],
+)
+def test_a_list_a_stack_or_a_preset_that_cannot_be_meant_is_named(
+    fixture, file, text, words, request
 ):
-    damage(few_000 / file, content)
-    with refuses(sentence):
-        raise BadInput(left_out(few_000, tmp_path / "out", "mrdpm"))
-
-
-def left_out(root, out, preset):
-    """The sentence on the only case that is left out."""
-    (sentence,) = prepared(root, out, preset).provenance["unread"]
-    return sentence
-
-
-@every_row(
-    "fixture, text, sentence",
-    [
-        ("arrays_001", "s00 a\ns01 a b\n", "line 2: .* found 's01 a b'"),
-        ("arrays_001", "s00 a\n", "found none for s01 .15 of 16"),
-        ("arrays_002", "a\n" * 11, "for each of 12 slices, .*found 11 lines"),
-        ("arrays_002", "a\n" * 5 + "\n" + "b\n" * 6, "found line 6 empty"),
-    ],
-)
-def test_a_list_of_patients_that_does_not_fit_gives_one_sentence(fixture, text, sentence, request):
     root = request.getfixturevalue(fixture)
-    (root / "patients.txt").write_text(text)
-    with refuses(sentence):
-        find_cohort(root, preset=PRESETS[fixture])
+    kept = (root / file).read_bytes() if (root / file).exists() else None
+    (root / file).write_text(text)
+    with refuses(words):
+        find_cohort(root, preset=root / file if file == "own.toml" else PRESETS[fixture])
+    if kept is not None:
+        (root / file).write_bytes(kept)
 
 
-@every_row(
-    "name, value, sentence",
-    [
-        ("data", np.zeros((11, *SIZE)), "paired by index .*11×24×20"),
-        ("data", np.zeros((12, *SIZE[::-1])), "paired by index"),
-    ],
-)
-def test_stacks_that_are_no_pairs_of_slices_give_one_sentence(name, value, sentence, arrays_002):
+@every_row("shape", [(11, *SIZE), (12, *SIZE[::-1])])
+def test_stacks_that_are_no_pairs_of_slices_are_refused_and_one_alone_is_read(arrays_002, shape):
     with h5py.File(arrays_002 / "ct.h5", "w") as file:
-        file[name] = value
-    with refuses(sentence):
-        find_cohort(arrays_002, preset="lyu_wang")
-
-
-def test_a_stack_that_is_damaged_or_absent_gives_one_sentence(arrays_002):
-    whole = (arrays_002 / "ct.h5").read_bytes()
-    (arrays_002 / "ct.h5").write_bytes(whole[: len(whole) // 2])
-    with refuses():
+        file["data"] = np.zeros(shape)
+    with refuses("paired by index"):
         find_cohort(arrays_002, preset="lyu_wang")
     (arrays_002 / "ct.h5").unlink()
     assert list(find_cohort(arrays_002, preset="lyu_wang").cases[0].files) == ["t2"]
     with refuses():
         find_cohort(arrays_002, preset="lyu_wang", modalities=["t2", "ct"])
-
-
-def test_a_base_that_is_no_preset_and_a_part_that_is_none_are_refused(arrays_001, tmp_path):
-    own = tmp_path / "own.toml"
-    for text, sentence in (
-        ('base = "no"', "expected a base of"),
-        ('base = "xmodality"\narrays = {part = "mm"}', "arrays.part"),
-        ('base = "xmodality"\nfiles = {tof = "{case}.npz#src"}', "files.tof"),
-    ):
-        own.write_text(text)
-        with refuses(sentence):
-            find_cohort(arrays_001, preset=own)
 
 
 @every_row(

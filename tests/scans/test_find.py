@@ -245,7 +245,6 @@ def test_a_linked_case_is_read_once_links_upwards_do_not_go_round_and_one_to_not
         (tmp_path / link).symlink_to(to)
     found = find_cohort(tmp_path)
     assert names(found.cases) == {"a": ["t1"], "z": ["t1"]}
-    assert "('alpha'" in found.unclaimed[0]
     (lost,) = found.unread
     assert lost.startswith(f"{tmp_path}/a/ct: ")
 

@@ -16,8 +16,7 @@ from rows import every_row
 from scans import indices
 from stand_ins import Answering, model_of, recipe_of
 from voxlate.scans.cases.align import Preparation
-from voxlate.scans.cases.axes import Axes, lay_out, reorder_axes
-from voxlate.scans.cases.case import MASK, PreparedCase, prepare_case
+from voxlate.scans.cases.case import MASK, Axes, PreparedCase, lay_out, prepare_case, reorder_axes
 from voxlate.scans.cases.prepared import Cohort
 from voxlate.scans.formats.io import read_volume
 from voxlate.scans.images.grid import Grid, Volume

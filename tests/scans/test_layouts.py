@@ -21,6 +21,10 @@ RECOGNISED = {
     "numbered cases": ("case_{1,2,3}/{mr,ct}.nii.gz", "=/case_1 ct+mr, *3"),
     "glued numbers": ("head{1,2,3}/{mr,ct}.nii.gz", "=/head1 ct+mr, *3"),
     "a folder a modality": ("{MR,CT}/{anna,bert}.nii.gz", "=/anna ct+mr, =/bert ct+mr"),
+    "a modality before or behind a patient": (
+        "{MR,CT}_p1/image.nii.gz p2_{MR,CT}/image.nii.gz",
+        "=/p1 ct+mr, =/p2 ct+mr",
+    ),
     "names repeat the modality": ("MR/p{1,2}_mr.nii.gz CT/p{1,2}_ct.nii.gz", "=/p1 ct+mr, *2"),
     "a folder a scan": ("P{1,2}/{CT,T1}/scan.nii.gz", "=/P1 ct+t1, *2"),
     "sessions of patients": (

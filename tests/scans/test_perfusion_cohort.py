@@ -12,7 +12,6 @@ from refusals import refuses
 from rows import every_row
 from voxlate.scans.cases.prepared import Cohort, open_cohort
 from voxlate.scans.cohorts.find import find_cohort
-from voxlate.scans.cohorts.presets import load_preset
 
 AFFINE = np.diag([-2.0, 2.0, 5.0, 1.0])
 SHAPE = (4, 16, 20)  # D, H, W
@@ -147,6 +146,7 @@ def test_a_manifest_names_frames_of_its_own_and_another_frame_replaces_them(tmp_
 
 @every_row("text", ['patterns = ["{case}/{modality}"]\n[frames]\ncta2 = "ctp#pique"', ""])
 def test_a_preset_that_cannot_work_is_refused(tmp_path, text):
+    write(tmp_path / "a/ctp.nii.gz", passage())
     (tmp_path / "own.toml").write_text('title = "x"\nsource = "y"\n' + text)
     with refuses():
-        load_preset(tmp_path / "own.toml")
+        prepared(tmp_path, tmp_path / "out", preset=tmp_path / "own.toml")

@@ -31,8 +31,7 @@ from voxlate.anatomy.tissue import INTRACRANIAL, Label
 from voxlate.base.items import BACKGROUND, stable_id
 from voxlate.base.optional import PROVIDERS
 from voxlate.scans.cases.align import Preparation
-from voxlate.scans.cases.axes import lay_out
-from voxlate.scans.cases.case import PreparedCase, prepare_case
+from voxlate.scans.cases.case import PreparedCase, lay_out, prepare_case
 from voxlate.scans.cases.prepared import open_cohort
 from voxlate.scans.images.intensity import Percentile, Window
 from voxlate.science.batch import Batch

@@ -261,14 +261,11 @@ def test_prepared_again_nothing_is_rewritten_but_what_changed(cohort_folder, sav
 @every_row(
     "options, found",
     [
-        ({"spacing_mm": (2, 2, 2)}, r"spacing_mm, none there and \[2, 2, 2\] here\)"),
-        ({"exclude": "case1"}, r"exclude, none there and \['case1'\] here; cases"),
-        ({"modalities": ["t1"]}, r"modalities, none there and \['t1'\] here\)"),
-        (
-            {"manifest": "other.csv"},
-            r"manifest, none there and .*other.csv here; cases, \d there and 2 here",
-        ),
-        ({"seed": 7}, "split_by, patient, .* seed 0 there and patient, .* seed 7 here"),
+        ({"spacing_mm": (2, 2, 2)}, "spacing_mm"),
+        ({"exclude": "case1"}, "cases.*, exclude"),
+        ({"modalities": "t1,t2"}, "modalities"),
+        ({"manifest": "other.csv"}, "cases.*, manifest"),
+        ({"seed": 7}, "split_by"),
     ],
 )
 def test_a_whole_cohort_prepared_in_another_way_is_kept(
@@ -277,7 +274,7 @@ def test_a_whole_cohort_prepared_in_another_way_is_kept(
     monkeypatch.chdir(tmp_path)
     before, text = stamps(copied), (copied / "cohort.json").read_text()
     Path("other.csv").write_text("case\ncase1\ncase2\n")
-    with refuses(rf"of \d cases with other options \(differs in: {found}"):
+    with refuses(rf"\(differs in: {found}"):
         prepare_serially(patients, copied, **options)
     assert stamps(copied) == before
     assert (copied / "cohort.json").read_text() == text

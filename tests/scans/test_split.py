@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 from refusals import refuses
 from rows import every_row
 from voxlate.scans.cohorts.case_files import CaseFiles
-from voxlate.scans.cohorts.slice_stacks import hold_out
 from voxlate.scans.cohorts.split import (
     FOLDS,
     SMALL,
@@ -15,6 +14,7 @@ from voxlate.scans.cohorts.split import (
     check_modalities,
     check_size,
     fold_splits,
+    hold_out,
     split_patients,
 )
 

@@ -16,7 +16,7 @@ from scans import SHEARED as AFFINE
 from voxlate.base.errors import BadInput
 from voxlate.checks.case_checks import check_guesses
 from voxlate.scans.cases.align import Preparation, find_common_grid
-from voxlate.scans.cases.case_header import Origin
+from voxlate.scans.cases.case import Origin
 from voxlate.scans.formats.io import content_hash, read_volume, write_volume
 from voxlate.scans.images.grid import Volume, canonical, return_to
 

@@ -9,7 +9,7 @@ from preparing import prepare
 from refusals import refuses
 from rows import every_row
 from stand_ins import Answering, model_of, recipe_of
-from voxlate.scans.cases.axes import lay_out
+from voxlate.scans.cases.case import lay_out
 from voxlate.scans.images.grid import Volume
 from voxlate.training.batches.batches import Planes, training_batches
 

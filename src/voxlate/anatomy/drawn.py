@@ -31,8 +31,7 @@ from voxlate.anatomy.tissue import INTRACRANIAL, VESSEL, Label
 from voxlate.base.array_types import AnyArray
 from voxlate.base.errors import BadInput
 from voxlate.base.items import BACKGROUND, stable_id
-from voxlate.scans.cases.case import LABEL, MASK, PROTONS, PreparedCase, Role
-from voxlate.scans.cases.case_header import CaseHeader
+from voxlate.scans.cases.case import LABEL, MASK, PROTONS, CaseHeader, PreparedCase, Role
 from voxlate.scans.cases.prepared import DRAWN_UNIT
 from voxlate.scans.images.intensity import IntensityMap
 from voxlate.scans.images.slice_filters import margin, through_plane

@@ -14,8 +14,7 @@ from voxlate.base.messages import Message, message
 from voxlate.checks.check_table import Numbers, ask
 from voxlate.scans.cases.align import Preparation
 from voxlate.scans.cases.alignment_audit import MAPS, misalignments, not_examined, worst_first
-from voxlate.scans.cases.case import PreparedCase
-from voxlate.scans.cases.case_header import CaseHeader
+from voxlate.scans.cases.case import CaseHeader, PreparedCase
 from voxlate.scans.images.grid import Volume
 from voxlate.scans.images.misalignment import NOTHING_IN_COMMON, Misalignment
 

@@ -21,8 +21,7 @@ from voxlate.checks.fingerprint import Fingerprint, fingerprint, stored_fingerpr
 from voxlate.checks.pairs import copies, doubtful_pairs, pictures_of
 from voxlate.checks.reference import among
 from voxlate.scans.cases.align import check_resampling
-from voxlate.scans.cases.case import MASK, PreparedCase
-from voxlate.scans.cases.case_header import CaseHeader
+from voxlate.scans.cases.case import MASK, CaseHeader, PreparedCase
 from voxlate.scans.images.grid import Volume
 from voxlate.scans.images.units import MAY_BE_ZERO, TISSUE_MAPS
 from voxlate.scans.prepare import Examination

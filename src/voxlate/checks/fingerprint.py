@@ -18,7 +18,7 @@ from scipy import ndimage
 from voxlate.base.array_types import AnyArray, Bool, Float32, Float64, UInt8
 from voxlate.checks.plane_order import around, plane_numbers
 from voxlate.checks.texture import texture_numbers
-from voxlate.scans.cases.case_header import CaseHeader
+from voxlate.scans.cases.case import CaseHeader
 from voxlate.scans.images.grid import Volume, canonical_view
 from voxlate.scans.images.mask import (
     Ends,

@@ -431,7 +431,7 @@ def _reachable(document: Document, size: int) -> str:
         return "One method, no test"
     corrected = f" after Holm's correction for {tests} comparisons" if tests > 1 else ""
     if enough := patients_needed(size, tests):
-        return f"Too few patients ({size} of {enough}) to compare{corrected}"
+        return f"Too few patients to compare: {size}, at least {enough} are needed{corrected}"
     return f"Tests over {size} patients: no p is below {least_p(size, tests):.2g}{corrected}"
 
 

@@ -20,8 +20,9 @@ from voxlate.page.forms import OPTIONS
 from voxlate.page.jobs import Asked, Json, scans_of
 from voxlate.page.words import CONTRASTS, contrast_of
 from voxlate.scans.cases.case import MASK
+from voxlate.scans.cohorts.owners import person_in
 from voxlate.scans.cohorts.path_names import modality_by_name
-from voxlate.scans.cohorts.series import modality_of, person_in
+from voxlate.scans.cohorts.presets import modality_of
 from voxlate.scans.formats.dicom import folder_and_key, is_dicom_folder, list_series
 from voxlate.scans.formats.dicom_headers import read_dicom
 from voxlate.scans.formats.io import (

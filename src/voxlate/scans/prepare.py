@@ -6,11 +6,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar
-
-from safetensors.numpy import load_file
 
 from voxlate import __version__
 from voxlate.base.errors import BadInput, CannotWrite, first_of
@@ -33,8 +30,7 @@ from voxlate.scans.cases.alignment_audit import (
     misalignments,
     not_examined,
 )
-from voxlate.scans.cases.case import PreparedCase, prepare_case, read_header, write_case
-from voxlate.scans.cases.case_header import CaseHeader
+from voxlate.scans.cases.case import CaseHeader, PreparedCase, prepare_case, read_header, write_case
 from voxlate.scans.cases.prepared import (
     SHARED,
     VERSION,
@@ -46,7 +42,6 @@ from voxlate.scans.cases.prepared import (
     write_cohort,
 )
 from voxlate.scans.cohorts.case_files import CaseFiles, as_names
-from voxlate.scans.cohorts.owners import EACH, is_expression
 from voxlate.scans.formats.io import content_hash, read_volume
 from voxlate.scans.images.grid import Volume
 from voxlate.scans.images.simpleitk import write_transform
@@ -142,7 +137,6 @@ def prepare(
     if failed:
         made["failed"] = sorted(failed)
     write_cohort(_cohort(out, inputs, headers, made, examination))
-    _remove_unused_transforms(out, headers)
     return open_cohort(out)
 
 
@@ -219,23 +213,18 @@ def _provenance(inputs: Inputs, asked: PrepareOptions) -> dict[str, Any]:
         "pattern": asked.pattern,
         "preset": None if asked.preset is None else str(asked.preset),
         "manifest": _place(manifest),
-        "patients": _patients(asked.patients),
+        "patients": _place(asked.patients)
+        if Path(asked.patients or "").is_file()
+        else asked.patients,
         **({"allow_outside": True} if asked.allow_outside else {}),
-        "modalities": asked.modalities,
-        "exclude": None if asked.exclude is None else [*as_names(asked.exclude)],
+        "modalities": [*as_names(asked.modalities)] or None,
+        "exclude": [*as_names(asked.exclude)] or None,
         **asdict(inputs.preparation),
         "unread": found.unread,
         "left_out": found.unclaimed,
         "split_by": split_by,
         "voxlate": __version__,
     }
-
-
-def _patients(patients: Path | str | None) -> str | None:
-    """The option of patients as it is stated: a file by its whole path."""
-    if patients is None or str(patients) == EACH or is_expression(patients):
-        return None if patients is None else str(patients)
-    return _place(patients)
 
 
 def _place(path: Path | str | None) -> str | None:
@@ -260,20 +249,15 @@ def _refuse_other(out: Path, provenance: dict[str, Any], inputs: Inputs) -> None
     there = read_tables(out)
     if differs := _differences(there, provenance, inputs):
         raise BadInput(
-            f"{out}: expected an empty folder, or the same cohort and options to resume, found a prepared cohort of {len(there.get('cases', []))} cases with other options (differs in: {'; '.join(differs)}). Choose another --out, or remove the folder."
+            f"{out}: expected an empty folder, or the same cohort and options to resume, found a prepared cohort of {len(there.get('cases', []))} cases with other options (differs in: {', '.join(differs)}). Choose another --out, or remove the folder."
         )
 
 
 def _differences(there: dict[str, Any], provenance: dict[str, Any], inputs: Inputs) -> list[str]:
-    """The differences of a prepared cohort from the call, each in a few words."""
+    """What of a prepared cohort differs from the call: the names of options, and cases, patients, splits or folds."""
     old = there.get("provenance", {})
-    differences = []
-    for name, now in json.loads(json.dumps(provenance)).items():
-        was = old.get(name)
-        if name not in NO_OPTIONS and was != now:
-            differences.append(
-                f"{name}, {'none' if was is None else was} there and {'none' if now is None else now} here"
-            )
+    here = json.loads(json.dumps(provenance))
+    differences = [name for name in here.keys() - {*NO_OPTIONS} if old.get(name) != here[name]]
     before = {
         entry.get("case"): tuple(map(entry.get, ("patient", "split", "fold")))
         for entry in there.get("cases", [])
@@ -282,24 +266,9 @@ def _differences(there: dict[str, Any], provenance: dict[str, Any], inputs: Inpu
         case.case: (case.patient, inputs.splits[case.patient], case.fold)
         for case in inputs.found.cases
     }
-    failed = set(old.get("failed", []))
-    before |= {case: made for case, made in cases.items() if case in failed}
-    if before.keys() != cases.keys():
-        differences.append(f"cases, {len(there.get('cases', []))} there and {len(cases)} here")
-    elif before != cases:
-        differences.append("patients, splits or folds")
-    return differences
-
-
-def _remove_unused_transforms(out: Path, headers: list[CaseHeader]) -> None:
-    """Remove the transforms that no case uses, since an unfinished preparation went on with other options."""
-    scans = chain.from_iterable(header.registered.values() for header in headers)
-    used = {out / scan.transform for scan in scans if scan.transform}
-    for path in set(out.glob("transforms/*/*")) - used:
-        path.unlink()
-    for folder in out.glob("transforms/*"):
-        if not any(folder.iterdir()):
-            folder.rmdir()
+    if before != {case: made for case, made in cases.items() if case not in old.get("failed", [])}:
+        differences.append("cases, patients, splits or folds")
+    return sorted(differences)
 
 
 def _each(
@@ -355,36 +324,21 @@ class _Work:
         text = repr((VERSION, files.case, files.patient, self.preparation, hashes))
         inputs = hashlib.sha256(text.encode()).hexdigest()
         was_there = path.exists()
-        if was_there and (earlier := read_header(path)).inputs == inputs:
-            if audit and not_examined(earlier.visible, earlier.misaligned):
-                self.examine(files)
-            return False
+        earlier = read_header(path) if was_there else None
+        if earlier is not None and earlier.inputs == inputs:
+            lacks_audit = audit and not_examined(earlier.visible, earlier.misaligned)
+            if not lacks_audit:
+                return False
         scans = {name: read_volume(place, name) for name, place in files.paths.items()}
         mask = scans.pop("mask", None)
         labels = {name: scans.pop(name) for name in files.labels}
         case = prepare_case(files.case, scans, self.preparation, mask=mask, labels=labels)
-        misaligned = {}
-        if audit:
-            misaligned = misalignments(case, self.preparation.fixed)
+        misaligned = misalignments(case, self.preparation.fixed) if audit else {}
         header = case.header
         if self.examination is not None:
             header = self.examination.measure(case, scans, mask)
-        header = replace(
-            header,
-            patient=files.patient,
-            inputs=inputs,
-            misaligned=misaligned,
-        )
+        header = replace(header, patient=files.patient, inputs=inputs, misaligned=misaligned)
         for name, transform in case.transforms.items():
             write_transform(self.out / header.registered[name].transform, transform)
         write_case(path, replace(case, header=header))
         return was_there
-
-    def examine(self, files: CaseFiles) -> bool:
-        """Write the misalignment of a prepared case's scans into its header."""
-        path = case_path(self.out, files.case)
-        # in memory: a mapped file cannot be replaced everywhere
-        case = PreparedCase(read_header(path), load_file(path))
-        misaligned = misalignments(case, self.preparation.fixed)
-        write_case(path, replace(case, header=replace(case.header, misaligned=misaligned)))
-        return True

@@ -13,9 +13,8 @@ from voxlate.base.groups import grouped
 from voxlate.base.messages import Message
 from voxlate.scans.cases.align import Preparation, Resampled, check_resampling, find_common_grid
 from voxlate.scans.cases.prepared import CaseEntry, Cohort
-from voxlate.scans.cohorts.case_files import CaseFiles, CohortFiles
-from voxlate.scans.cohorts.find import find_cohort
-from voxlate.scans.cohorts.folders import refuse_synthetic
+from voxlate.scans.cohorts.case_files import CaseFiles, CohortFiles, as_names
+from voxlate.scans.cohorts.find import find_cohort, refuse_synthetic
 from voxlate.scans.cohorts.manifest import root_and_manifest
 from voxlate.scans.cohorts.owners import require_patients
 from voxlate.scans.cohorts.split import (
@@ -113,7 +112,7 @@ class Survey(Inputs):
 def read_inputs(cohort: Path | str, options: PrepareOptions) -> Inputs:
     """Find the cases of a cohort, split them and choose their preparation; raises BadInput where no case is found."""
     root, manifest = root_and_manifest(cohort, options.manifest)
-    found = find_cohort(cohort, options, options.modalities)
+    found = find_cohort(cohort, options, as_names(options.modalities) or None)
     cases = found.cases
     require_patients(found, root)
     if found.ignored:  # a split of our own could train on the user's test cases

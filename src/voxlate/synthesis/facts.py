@@ -7,8 +7,7 @@ from typing import Any
 from voxlate.base.records import Count, Name, NotNegative, Number, Positive, Several, Share, Text
 from voxlate.base.streams import SliceNoise
 from voxlate.scans.cases.align import Preparation
-from voxlate.scans.cases.axes import CANONICAL, axis_of
-from voxlate.scans.cases.case import PreparedCase
+from voxlate.scans.cases.case import CANONICAL, PreparedCase, axis_of
 from voxlate.scans.images.intensity import Intensity, Scale
 from voxlate.scans.images.tiling import AnySlices
 

@@ -17,13 +17,13 @@ from voxlate.base.messages import Grade, Message, Say, codes, message, verdict_o
 from voxlate.checks.case_checks import mask_numbers
 from voxlate.checks.check_table import ask
 from voxlate.scans.cases.align import Preparation
-from voxlate.scans.cases.axes import lay_out
 from voxlate.scans.cases.case import (
     DIGITS,
     MASK,
     PreparedCase,
     compact,
     digest,
+    lay_out,
     prepare_case,
 )
 from voxlate.scans.cohorts.path_names import scans_named

@@ -8,7 +8,7 @@ import numpy as np
 from voxlate.base.errors import BadInput, first_of
 from voxlate.base.messages import NOTED, Message, grade_of_distance, message
 from voxlate.checks.check_table import ask, called
-from voxlate.scans.cases.case_header import CaseHeader
+from voxlate.scans.cases.case import CaseHeader
 from voxlate.scans.images.intensity import IntensityMap
 from voxlate.scans.images.volume_statistics import PERCENTILES, Distribution, Statistics
 

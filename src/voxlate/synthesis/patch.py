@@ -7,9 +7,7 @@ import numpy as np
 
 from voxlate.base.array_types import Bool, Float32
 from voxlate.base.items import BACKGROUND, stable_id
-from voxlate.scans.cases.axes import lay_out
-from voxlate.scans.cases.case import MASK, PreparedCase, Role
-from voxlate.scans.cases.case_header import FOREGROUND_OF, CaseHeader
+from voxlate.scans.cases.case import FOREGROUND_OF, MASK, CaseHeader, PreparedCase, Role, lay_out
 from voxlate.scans.images.intensity import IntensityMap
 from voxlate.scans.images.mask import dilate
 from voxlate.scans.images.slice_filters import margin, through_plane

@@ -8,8 +8,7 @@ import numpy as np
 
 from voxlate.base.array_types import Bool, Float32
 from voxlate.base.executors.case_work import Progress, report_part
-from voxlate.scans.cases.axes import lay_out, reorder_axes
-from voxlate.scans.cases.case_header import CaseHeader
+from voxlate.scans.cases.case import CaseHeader, lay_out, reorder_axes
 from voxlate.synthesis.calibration import Prediction
 from voxlate.synthesis.facts import CUBIC, DataFacts, ModelFacts
 from voxlate.synthesis.inputs import CaseInputs

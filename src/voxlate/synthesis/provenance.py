@@ -25,8 +25,7 @@ from voxlate.base.records import (
     Widening,
 )
 from voxlate.scans.cases.align import Align
-from voxlate.scans.cases.axes import Axes
-from voxlate.scans.cases.case import MASK
+from voxlate.scans.cases.case import MASK, Axes
 from voxlate.scans.images.intensity import IntensityMap
 from voxlate.scans.images.register import RegistrationMethod
 from voxlate.synthesis.conformal import Bound

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from voxlate.base.array_types import Float32
 from voxlate.base.messages import UNOWNED
-from voxlate.scans.cases.axes import CANONICAL, reorder_axes
+from voxlate.scans.cases.case import CANONICAL, reorder_axes
 from voxlate.scans.cases.prepared import Cohort
 from voxlate.scans.images.grid import Grid, Volume
 from voxlate.scans.images.intensity import Scale

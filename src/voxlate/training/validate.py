@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from voxlate.base.items import BACKGROUND
-from voxlate.scans.cases.axes import CANONICAL, reorder_axes
+from voxlate.scans.cases.case import CANONICAL, reorder_axes
 from voxlate.scans.cases.prepared import Cohort
 from voxlate.scans.images.pictures import montage
 from voxlate.science.batch import Batch

@@ -154,7 +154,10 @@ def _judge(pair: _Pair, unit: str, where: str, not_held_out: str) -> tuple[Outco
     if share >= TIE and p < SIGNIFICANT and 2 * pair.lower_on > size:
         return "better", f"{errors}. Lower {lower}."
     if enough := patients_needed(size):
-        return "unclear", f"{errors}. Too few patients ({size} of {enough}) to compare."
+        return (
+            "unclear",
+            f"{errors}. Too few patients to compare: {size}, at least {enough} are needed.",
+        )
     return "unclear", f"{errors}. Not clearly lower: {lower} (signed-rank test, p {p:.2g})."
 
 

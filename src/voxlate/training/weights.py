@@ -36,8 +36,7 @@ from voxlate.base.records import (
     write_tensors,
 )
 from voxlate.scans.cases.align import Preparation
-from voxlate.scans.cases.case import DIGITS
-from voxlate.scans.cases.case_header import Unit
+from voxlate.scans.cases.case import DIGITS, Unit
 from voxlate.scans.cases.prepared import Cohort
 from voxlate.scans.formats.format import KeptByFile
 from voxlate.science.methods.method import Method

@@ -32,8 +32,7 @@ from voxlate.checks.truths import (
 )
 from voxlate.evaluation.intervals.fit import CalibrationVoxels
 from voxlate.evaluation.scoring.score_header import find_outliers
-from voxlate.scans.cases.axes import lay_out
-from voxlate.scans.cases.case import LABEL, MASK, PreparedCase, prepare_case
+from voxlate.scans.cases.case import LABEL, MASK, PreparedCase, lay_out, prepare_case
 from voxlate.scans.cohorts.case_files import CaseFiles
 from voxlate.scans.formats.io import content_hash, read_volume
 from voxlate.scans.images.grid import Volume, orient, same_grid

@@ -18,7 +18,7 @@ from voxlate.base.array_types import Float32, Float64
 from voxlate.base.errors import BadInput
 from voxlate.base.groups import grouped
 from voxlate.evaluation.scoring.metrics import RADIOLOGICAL, ImagePair
-from voxlate.scans.cases.axes import reorder_axes
+from voxlate.scans.cases.case import reorder_axes
 
 # The keys of the pooled distance, and of the mean distance of single patients.
 KEYS = {"fd": ("fd", "fd_each"), "texture": ("texture_distance", "texture_distance_each")}

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from voxlate.base.array_types import AnyArray, Bool, Float32, Float64
 from voxlate.base.similarity import RADIUS, SIGMA, mutual_information
 from voxlate.base.statistics import fixed_text
-from voxlate.scans.cases.axes import CANONICAL
+from voxlate.scans.cases.case import CANONICAL
 from voxlate.scans.images.ranges import Range
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from voxlate.base.config import fill
 from voxlate.base.errors import BadInput
 from voxlate.evaluation.scoring.evaluators import RULES
 from voxlate.evaluation.scoring.metrics import OF_PICTURES, RADIOLOGICAL, ImagePair, Score
-from voxlate.scans.cases.axes import CANONICAL, reorder_axes
+from voxlate.scans.cases.case import CANONICAL, reorder_axes
 from voxlate.scans.images.ranges import WHOLE_MASK
 from voxlate.training.batches.slice_filter import SliceFilter, filter_slices
 

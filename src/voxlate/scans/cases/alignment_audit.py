@@ -7,8 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from voxlate.scans.cases.case import MASK, PreparedCase
-from voxlate.scans.cases.case_header import CaseHeader
+from voxlate.scans.cases.case import MASK, CaseHeader, PreparedCase
 from voxlate.scans.images.misalignment import NOTHING_IN_COMMON, Misalignment, misalignment
 from voxlate.scans.images.units import SHOW_ANATOMY
 

@@ -1,4 +1,8 @@
-"""The prepared case: a patient's scans on one grid with mask and statistics, in memory for synthesis or on disk."""
+"""The prepared case: a patient's scans on one grid with mask and statistics, in memory for synthesis or on disk.
+
+Its slices may be laid out for a network: canonical ones grow to Superior, rows to Anterior, columns to Right ("SAR"). A
+network that was trained on slices of another orientation reads the same voxels permuted and flipped, never interpolated.
+"""
 
 import hashlib
 import json
@@ -6,31 +10,48 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
+from pydantic import Field
 
 from voxlate.base.errors import BadInput
+from voxlate.base.messages import Message
 from voxlate.base.records import (
     ANY,
+    Count,
+    Digest,
+    Length,
+    Name,
+    NotNegative,
+    Number,
+    Positive,
     Record,
-    Shape,
-    check_values,
+    Several,
+    Text,
     checksum,
     without_retired,
     write_tensors,
 )
-from voxlate.scans.cases.align import Preparation, find_common_grid
-from voxlate.scans.cases.case_header import BRAIN_OF, FOREGROUND_OF, CaseHeader, Origin
+from voxlate.scans.cases.align import Preparation, Registered, find_common_grid
 from voxlate.scans.formats.format import KeptByFile
+from voxlate.scans.formats.io import holds_slices, is_picture
 from voxlate.scans.formats.nifti import smallest_type
 from voxlate.scans.images.grid import Grid, Volume, canonical, same_grid
 from voxlate.scans.images.mask import box_around, brain, foreground, user_mask
+from voxlate.scans.images.misalignment import Misalignment
 from voxlate.scans.images.register import Transform
 from voxlate.scans.images.tiling import Size, resize_slices, zoom
-from voxlate.scans.images.units import TISSUE_MAPS
+from voxlate.scans.images.units import MAY_BE_ZERO, TISSUE_MAPS
 from voxlate.scans.images.volume_statistics import Statistics, intensity_statistics
 
+Sides = tuple[Length, Length, Length]
+Row = Annotated[list[Number], Field(min_length=4, max_length=4)]
+Affine = Annotated[list[Row], Field(min_length=4, max_length=4)]
+Unit = Annotated[Text, Field(max_length=100)]
+
+BRAIN_OF = "brain of "  # how the source of a mask begins that is no file
+FOREGROUND_OF = "foreground of "
 MASK = "mask"
 MEASURED = dict.fromkeys((f"misaligned.*.{key}" for key in ("windows", "left_out", "coarse")), ANY)
 RETIRED = dict.fromkeys(("signatures", "stacks"), ANY) | MEASURED  # of headers of version 0.7
@@ -60,6 +81,93 @@ Role = Literal["source", "target"]  # of a modality
 # classes of a higher wing (anatomy/drawn.py), which it provides.
 ContrastSettings = Any
 Contrasts = Any
+Axes = Literal["SAR", "SAL", "SPR", "SPL", "SRA", "SRP", "SLA", "SLP"]
+CANONICAL: Axes = "SAR"
+OPPOSITE = dict(zip("SIAPRL", "ISPALR"))
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The grid that a modality had in its file, and the file's name; note, guesses, codes, body_part: as those of Volume."""
+
+    file: Text
+    shape: Sides
+    affine: Affine
+    note: Text = ""
+    guesses: tuple[Message, ...] = ()
+    codes: tuple[Count, Count] = (1, 1)
+    body_part: Text = ""
+
+    @classmethod
+    def of(cls, scan: Volume) -> "Origin":
+        """The origin of a scan as it was read."""
+        file, affine = Path(scan.origin).name, scan.affine.tolist()
+        known = (scan.note, scan.guesses, scan.codes, scan.body_part)
+        return cls(file, scan.grid.shape, affine, *known)
+
+    @property
+    def grid(self) -> Grid:
+        """The grid of the file."""
+        return Grid(self.shape, np.array(self.affine), self.codes)
+
+    @property
+    def states_spacing(self) -> bool:
+        """Whether the file states the size of its voxels, which pictures do not, nor array files without `mm`."""
+        name, _, part = self.file.partition("#")
+        return not is_picture(Path(self.file)) and (not holds_slices(name) or "mm=" in part)
+
+
+@dataclass(frozen=True)
+class CaseHeader:
+    """Everything but the voxels of a prepared case.
+
+    affine: 4x4, (x, y, z) voxel to RAS mm; units: of the modalities, in the order of the mask's bits; mask_area:
+    voxels of the mask in each slice; mask_box: first and last + 1 along D, H, W; inputs: digest of the input files and
+    the preparation; misaligned: the distance of scans from the fixed one, where it was estimated; voxels: digest of
+    each array (modality, mask, label map) by its name; numbers, pictures: the fingerprint of
+    each scan, and the numbers of the mask, as checks measured them; checksum: of the header; inputs,
+    voxels and checksum are empty in memory.
+    """
+
+    case: Name
+    patient: Name
+    shape: Sides
+    spacing_mm: tuple[Positive, Positive, Positive]
+    affine: Affine
+    units: dict[Name, Unit]
+    origins: dict[Name, Origin]
+    labels: list[Name]
+    statistics: dict[Name, Statistics]
+    mask_from: Text
+    mask_area: list[Count]
+    mask_box: Annotated[list[tuple[Count, Several]], Field(min_length=3, max_length=3)]
+    mask_ml: NotNegative
+    inputs: Text = ""
+    voxels: dict[Name, Digest] = field(default_factory=dict)
+    numbers: dict[Name, dict[Name, Number]] = field(default_factory=dict)
+    pictures: dict[Name, Text] = field(default_factory=dict)
+    registered: dict[Name, Registered] = field(default_factory=dict)
+    misaligned: dict[Name, Misalignment] = field(default_factory=dict)
+    checksum: Text = ""
+
+    @property
+    def grid(self) -> Grid:
+        """The grid of the case."""
+        return Grid(self.shape, np.array(self.affine))
+
+    @property
+    def visible(self) -> list[str]:
+        """The modalities that show something: a blank scan counts as missing, a map of zeros of, say, flow does not."""
+        return [
+            name
+            for name in self.units
+            if name in MAY_BE_ZERO or name not in self.statistics or not self.statistics[name].blank
+        ]
+
+    @property
+    def has_mask_file(self) -> bool:
+        """Whether the mask comes from a file, not from a brain or foreground that was found in the scans."""
+        return bool(self.mask_from) and not self.mask_from.startswith((BRAIN_OF, FOREGROUND_OF))
 
 
 @dataclass(frozen=True)
@@ -69,7 +177,7 @@ class PreparedCase:
     arrays: each modality, each label map by LABEL + name, and MASK, whose bit k is set where the modality k of the
     header shows something (all bits, where the mask comes from a file or a brain); no MASK where none was needed. The
     arrays of a case on disk are mapped, so that a part of one can be read alone. transforms: of the scans that were
-    registered, in memory only. axes: the directions in which D, H, W grow; other layouts are those of scans/cases/axes.py.
+    registered, in memory only. axes: the directions in which D, H, W grow; other layouts are those of lay_out.
     contrasts: of a phantom's tissue-parameter maps, the modalities that are computed when they are read; the header
     lists them last, and they share the mask of the proton density. outlines: foregrounds of scans, where they are known.
     """
@@ -300,17 +408,13 @@ def open_case(path: Path) -> PreparedCase:
 
 @KeptByFile
 def _check_arrays(path: Path) -> None:
-    """Compare all arrays with their digests and the header, once in each process; raises BadInput where one differs."""
-    arrays = map_arrays(path)
-    header = read_header(path)
-    for name, values in sorted(arrays.items()):
-        if digest(values) != header.voxels[name]:
-            raise BadInput(
-                f"{path}: expected the voxels that prepare wrote, found others ('{name}' has another checksum). Remove the file and prepare again."
-            )
-        check_values(_record(path), name, values, Shape(values.shape))
-    highest = int(arrays[MASK].max())
-    _record(path).check(highest < 1 << len(header.units), "a mask of more scans than it has")
+    """Compare all arrays with their digests, once in each process; raises BadInput where one differs."""
+    stated = read_header(path).voxels
+    found = {name: digest(values) for name, values in map_arrays(path).items()}
+    for name in sorted(stated.keys() | found.keys()):
+        _record(path).check(
+            stated.get(name) == found.get(name), f"others in '{name}' (its checksum differs)"
+        )
 
 
 def map_arrays(path: Path) -> dict[str, np.ndarray]:
@@ -340,10 +444,6 @@ def read_header(path: Path) -> CaseHeader:
             header.checksum == _header_digest(stated),
             "another header (its checksum differs)",
         )
-        header.check(record)
-        shapes = _shapes(header)
-        record.check(header.voxels.keys() == shapes.keys(), "digests of other arrays")
-        file.check(shapes)
     return header
 
 
@@ -351,11 +451,56 @@ def _record(path: Path) -> Record:
     return Record(path, "a prepared case", "Remove it and prepare again.")
 
 
-def _shapes(header: CaseHeader) -> dict[str, Shape]:
-    """The shapes and types that the arrays of a case have by its header."""
-    bits = np.min_scalar_type((1 << len(header.units)) - 1)
-    shapes = {LABEL + name: Shape(header.shape, SCANS) for name in header.labels}
-    for name in header.units:
-        shapes[name] = Shape(header.shape, MAPS if name in TISSUE_MAPS else SCANS)
-    of_mask = [name for name, dtype in DTYPES.items() if dtype == bits]
-    return {**shapes, MASK: Shape(header.shape, of_mask)}
+def lay_out(case: PreparedCase, axes: str) -> PreparedCase:
+    """The case with other axes (arrays, affine, shape, boxes); its arrays are views of the old ones."""
+    if case.axes == axes:
+        return case
+    arrays = {name: reorder_axes(array, case.axes, axes) for name, array in case.arrays.items()}
+    header = lay_out_header(case.header, axes, case.axes)
+    return replace(case, header=header, arrays=arrays, axes=axes, outlines={})
+
+
+def lay_out_header(header: CaseHeader, axes: str, now: str = CANONICAL) -> CaseHeader:
+    """The header of a case with other axes; now: those that it has."""
+    if now == axes:
+        return header
+    moves = _moves(now, axes)
+    step = np.zeros((4, 4))  # from new voxel indices (x, y, z) to old ones
+    step[3, 3] = 1
+    boxes = []
+    for new, (old, flipped) in enumerate(moves):
+        length = header.shape[old]
+        first, end = header.mask_box[old]
+        step[2 - old, 2 - new] = -1 if flipped else 1
+        step[2 - old, 3] = length - 1 if flipped else 0
+        boxes.append((length - end, length - first) if flipped else (first, end))
+    d, h, w = (old for old, _ in moves)
+    shape, spacing = header.shape, header.spacing_mm
+    return replace(
+        header,
+        shape=(shape[d], shape[h], shape[w]),
+        spacing_mm=(spacing[d], spacing[h], spacing[w]),
+        affine=(np.array(header.affine) @ step).tolist(),
+        mask_box=boxes,
+    )
+
+
+def reorder_axes(values: np.ndarray, now: str, axes: str) -> np.ndarray:
+    """Values [..., D, H, W] whose axes are `now` with other axes; a view."""
+    moves = _moves(now, axes)
+    before = values.ndim - 3
+    order = [*range(before), *(before + old for old, _ in moves)]
+    flips = tuple(before + new for new, (_, flipped) in enumerate(moves) if flipped)
+    return np.flip(values.transpose(order), flips)
+
+
+def axis_of(axes: str, directions: str) -> int:
+    """The axis, from the end (-3 is D), that grows in one of two opposite directions ("LR")."""
+    return next(k for k, letter in enumerate(axes, -3) if letter in directions)
+
+
+def _moves(now: str, axes: str) -> list[tuple[int, bool]]:
+    """For each new axis, the old one and whether it is flipped."""
+    places = {letter: (axis, False) for axis, letter in enumerate(now)}
+    places |= {OPPOSITE[letter]: (axis, True) for axis, letter in enumerate(now)}
+    return [places[letter] for letter in axes]

@@ -27,20 +27,21 @@ from voxlate.base.records import (
     Split,
     StatedMessage,
     Text,
-    close,
     without_retired,
 )
 from voxlate.scans.cases.align import Align, Mask, Preparation, Registered
-from voxlate.scans.cases.axes import CANONICAL, lay_out_header
 from voxlate.scans.cases.case import (
+    CANONICAL,
     MEASURED,
+    CaseHeader,
     Contrasts,
     ContrastSettings,
     PreparedCase,
+    Unit,
+    lay_out_header,
     open_case,
     read_header,
 )
-from voxlate.scans.cases.case_header import CaseHeader, Unit
 from voxlate.scans.cohorts.split import FOLDS, SPLITS, fold_splits, refuse_leak
 from voxlate.scans.images.intensity import IntensityMap, Scale, typical_scale
 from voxlate.scans.images.misalignment import Misalignment
@@ -61,7 +62,6 @@ RETIRED = {
 SHARED = ("case", "patient", "labels", "shape", "spacing_mm")
 Fold = Annotated[int, Field(ge=0, lt=FOLDS)]
 DRAWN_UNIT = "a.u."  # of modalities that are computed
-ROUNDED = 2e-3  # a list of cases states volumes to three digits
 
 
 @dataclass(frozen=True)
@@ -235,7 +235,7 @@ class Cohort:
         return [*dict.fromkeys(scans[case].case if case in scans else case for case in cases)]
 
     def header(self, case: str, axes: str = CANONICAL) -> CaseHeader:
-        """The header of a case with these axes (see scans/cases/axes.py)."""
+        """The header of a case with these axes (see case.lay_out)."""
         (header,) = self.headers_of_draws(case, None)
         return lay_out_header(header, axes)
 
@@ -282,14 +282,7 @@ class Cohort:
         entry = self._entries.get(case)
         if entry is None:
             return header
-        computed = set() if self.drawn is None else {*self.drawn.names} - header.units.keys()
-        same = [
-            *(getattr(entry, name) == getattr(header, name) for name in SHARED),
-            {*entry.present} - computed == {*header.visible},
-            all(self.units.get(name) == unit for name, unit in header.units.items()),
-            close(header.mask_ml, entry.mask_ml, ROUNDED),
-        ]
-        if not all(same):
+        if any(getattr(entry, name) != getattr(header, name) for name in SHARED):
             raise BadInput(
                 f"{case_path(self.folder, case)}: expected the case that cohort.json describes, found another one. Prepare the cohort again."
             )

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from voxlate.base.errors import BadInput, as_list, did_you_mean, first_of, plural
+from voxlate.base.errors import BadInput, as_list, did_you_mean, first_of
 from voxlate.base.files import safe_name
 from voxlate.base.groups import grouped
 from voxlate.scans.formats.dicom import SeriesInfo
@@ -46,26 +46,19 @@ class Exclusion:
         """Whether a case counts."""
         names = {case, patient or case}
         self.known |= names
-        is_left_out = any(_fitting(names, pattern) for pattern in self.patterns)
-        self.left_out |= {case} if is_left_out else set()
-        return not is_left_out
+        if any(fnmatch.filter(names, pattern) for pattern in self.patterns):
+            self.left_out.add(case)
+            return False
+        return True
 
-    def sentences(self, root: Path) -> list[str]:
-        """A sentence on the cases that were left out, if any; raises BadInput for a pattern that fits none: a typing error."""
-        unused = [pattern for pattern in self.patterns if not _fitting(self.known, pattern)]
-        if unused:
-            near = did_you_mean(unused[0], self.known)
-            raise BadInput(
-                f"--exclude: expected the name of a case or patient in {root}, or a pattern such as 'site2_*', found '{unused[0]}', which fits none. {near or 'Change it, or drop the option.'}"
-            )
-        named = quote_some(sorted(self.left_out))
-        text = f"{len(self.left_out)} cases that --exclude names ({named})"
-        return [text] if self.left_out else []
-
-
-def _fitting(names: Collection[str], pattern: str) -> list[str]:
-    """The names that a pattern with * and ? fits."""
-    return [name for name in names if fnmatch.fnmatchcase(name, pattern)]
+    def check(self, root: Path) -> None:
+        """Raise BadInput for a pattern that fits none: a typing error."""
+        for pattern in self.patterns:
+            if not fnmatch.filter(self.known, pattern):
+                near = did_you_mean(pattern, self.known)
+                raise BadInput(
+                    f"--exclude: expected the name of a case or patient in {root}, or a pattern such as 'site2_*', found '{pattern}', which fits none. {near or 'Change it, or drop the option.'}"
+                )
 
 
 def quote_some(names: Sequence[str]) -> str:
@@ -164,18 +157,22 @@ class CohortFiles:
     without_scan: list[str] = field(default_factory=list)
     heads: bool = False
 
+    def note(self, sentences: list[str], names: Collection[str], what: str) -> None:
+        """Add to one of the lists a sentence on names, if any."""
+        if names:
+            quoted = quote_some(sorted({*names}))
+            sentences.append(f"{len(names)} {what} ({quoted})")
+
 
 def cases_of(
     rows: Iterable[Row],
     exclusion: Exclusion,
-    patient: str,
     runs: Literal["", "first"],
     found: CohortFiles,
 ) -> list[CaseFiles]:
     """The cases of all rows that are not left out.
 
-    patient: a regular expression whose first group, in the name of a case, is the patient; runs: which of several files
-    of a modality counts, noted in `found`; otherwise BadInput is raised for them.
+    runs: which of several files of a modality counts, noted in `found`; otherwise BadInput is raised for them.
     """
     by_case = grouped(
         ((row.split, row.patient and plain_name(row.patient), plain_name(row.case)), row)
@@ -192,9 +189,7 @@ def cases_of(
     for (split, owner, study), of_case in by_case.items():
         case = f"{owner}_{study}" if is_ambiguous and owner is not None else study
         case = f"{split}_{case}" if begin_anew and split else case
-        if owner is None:
-            match = re.search(patient, case) if patient else None
-            owner = match[1] if match else ""
+        owner = owner or ""
         if not exclusion.keep_case(case, owner):
             continue
         files = {}
@@ -205,10 +200,8 @@ def cases_of(
             files[name] = in_order[0].path
             others += [row.path.name for row in in_order[1:]]
         cases.append(_case(case, owner, split, files, of_case[0].fold))
-    if others:
-        found.guessed.append(
-            f"of several files of a modality the first by name counts; {plural(len(others), 'other')} not read ({first_of(sorted(others), 3)}): write a manifest (voxlate manifest) to take them"
-        )
+    what = "files not read, as of several of a modality the first by name counts unless a manifest names them"
+    found.note(found.guessed, others, what)
     return cases
 
 
@@ -260,6 +253,6 @@ def _without_accents(name: str) -> str:
 def is_known(name: str) -> bool:
     """Whether a name is that of a known modality, mask or label map, or begins with one ('cta2', 't1_gd')."""
     lower = _without_accents(name)
-    first = re.split("[-_]", lower)[0]
+    first = re.split("[-_+]", lower)[0]
     is_drawn = SEGMENTATION.fullmatch(first) or MASK.fullmatch(first)
     return bool(is_drawn or {lower, first} & KNOWN or re.split("[^a-z]", lower)[0] in UNITS)

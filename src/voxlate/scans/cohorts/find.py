@@ -1,19 +1,22 @@
-"""The cases of a cohort: a manifest, a pattern, a preset or the default layout makes one table, and the table makes cases."""
+"""The cases of a cohort: a manifest, a pattern, a preset or the default layout makes rows of its files, and the rows make cases."""
 
+import os
+import posixpath
 import re
-from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from voxlate.base.errors import BadInput, first_of, known_name, plural
+from voxlate.base.files import MAPS, SYNTHETIC
 from voxlate.base.groups import grouped
 from voxlate.base.option import merge
 from voxlate.scans.cohorts.case_files import (
     LABELS,
-    UNNAMED,
     CaseFiles,
     CohortFiles,
     Exclusion,
@@ -24,54 +27,55 @@ from voxlate.scans.cohorts.case_files import (
     plain_name,
     quote_some,
 )
-from voxlate.scans.cohorts.folders import (
-    folders_below,
-    folders_without_images,
-    image_paths,
-    is_synthesised,
-    refuse_no_images,
-)
 from voxlate.scans.cohorts.manifest import (
     OWN_NAMES,
+    Table,
     read_manifest,
     root_and_manifest,
     rows_of,
 )
-from voxlate.scans.cohorts.owners import PATIENTS, state_owners
-from voxlate.scans.cohorts.path_names import modality_by_name, name_cases, read_names
-from voxlate.scans.cohorts.patterns import (
-    fits_any,
-    path_expression,
+from voxlate.scans.cohorts.owners import join_by_person, person_in, state_owners
+from voxlate.scans.cohorts.path_names import (
+    Names,
+    name_cases,
+    read_names,
     split_folders,
     split_of_name,
-    state_pairs,
-    study_of,
 )
-from voxlate.scans.cohorts.presets import Arrays, Preset, load_preset, recognise, split_part
-from voxlate.scans.cohorts.series import join_by_person, rows_by_tags
-from voxlate.scans.cohorts.slice_stacks import (
-    assumptions,
-    hold_out,
-    refuse_unequal_stacks,
-    refuse_unfit,
-    slices_of,
+from voxlate.scans.cohorts.presets import (
+    NOTES,
+    Arrays,
+    Preset,
+    load_preset,
+    path_expression,
+    recognise,
+    rows_by_patterns,
+    rows_by_tags,
 )
 from voxlate.scans.cohorts.split import (
+    hold_out,
     refuse_leak,
     refuse_similar_names,
     sentences_on_shared_masks,
 )
-from voxlate.scans.cohorts.split_lists import lists_beside, take_lists
+from voxlate.scans.cohorts.split_lists import PATIENTS, take_lists
+from voxlate.scans.formats.array_files import stack_shape
 from voxlate.scans.formats.dicom import (
     describe_series,
+    entries_in,
+    folder_and_key,
+    headers_of,
     holds_image,
     is_dicom_folder,
     list_series,
 )
+from voxlate.scans.formats.dicom_headers import text_of
 from voxlate.scans.formats.io import (
     endings_by_name,
+    file_and_part,
     holds_slices,
     is_picture,
+    is_synthetic,
     scan_endings,
     without_ending,
 )
@@ -79,9 +83,14 @@ from voxlate.scans.formats.picture import PICTURE
 from voxlate.scans.images.units import plain_modality
 from voxlate.scans.layout_options import Layout
 
+Folders = Sequence[tuple[Path, list[str]]]  # each with the names of its files
 BY_NAMES = Preset(patterns=["{case}/{modality}"])  # paths are then read by their names
 VALIDATE = 0.15  # of training cases, where folders state a test split and no validation
 AS_PICTURES = "rows run to the back and columns to the left (axes=PL)"  # assumed for arrays of unknown orientation
+SYNTHESISED = "SYNTHETIC "  # with which the descriptions of exported DICOM series begin
+# Beside scans: files that may be lists, or that say something of the scans.
+LISTS = (*NOTES, ".xlsx", ".pkl", ".npz.txt")
+FOLD_FOLDER = re.compile(r"(?<=/)folds?[-_ ]?([0-4])(?=/)", re.IGNORECASE)
 
 
 def find_cohort(
@@ -108,19 +117,35 @@ def find_cohort(
     Raises BadInput for an empty cohort, a pattern that matches nothing, two files of one name.
     """
     asked = merge(Layout, options, changes)
-    root, table = root_and_manifest(root, asked.manifest)
+    root, place = root_and_manifest(root, asked.manifest)
     if not root.is_dir():
         raise BadInput(
             f"{root}: expected a folder of cases, found {'a file' if root.exists() else 'nothing'}. Check the path."
         )
     exclusion = Exclusion(as_names(asked.exclude))
     found = CohortFiles()
-    layout = _layout(root, asked)
-    if layout.title and asked.preset is None:
-        found.guessed.append(f"the layout is that of {layout.title}")
-    if table is not None and asked.manifest is None and table.name not in OWN_NAMES:
-        found.guessed.append(f"{table.name} is the manifest of the cohort")
-    cases = _cases(root, table, layout, asked, exclusion, found)
+    layout = None if asked.preset is None else load_preset(asked.preset)
+    table = None
+    rows = []
+    if place is not None:
+        bases = (place.parent, root)
+        table = read_manifest(place, bases, found)
+        if asked.manifest is None and place.name not in OWN_NAMES:
+            found.guessed.append(f"{place.name} is the manifest of the cohort")
+        table.cells = table.cells[[exclusion.keep_case(*row) for row in table.owners]]
+        if table.cells.empty:
+            raise BadInput(
+                f"{place}: expected a case that --exclude does not name, found none. Leave some in."
+            )
+        rows = rows_of(table, bases, asked.allow_outside, found)
+    if rows:
+        layout = layout or BY_NAMES
+        rows = [replace(row, modality=layout.modality_of(row.modality)) for row in rows]
+        cases = cases_of(rows, exclusion, layout.runs, found)
+    else:
+        layout, cases = _cases_below(root, layout, asked.pattern, table, exclusion, found)
+    if table is None or "split" not in table.cells:
+        cases = _settle_folds(cases)
     state_pairs(cases, found, root)
     patients = asked.patients
     if patients is None and (root / PATIENTS).is_file():
@@ -132,134 +157,232 @@ def find_cohort(
         cases = join_by_person(cases, found)
     if table is None:
         cases = _settle_splits(cases, layout, found)
-    refuse_leak(cases, table or patients or root)
+    refuse_leak(cases, place or patients or root)
     # lists and names have stated the patients only now
     cases = [case for case in cases if exclusion.keep_case(case.case, case.patient)]
-    found.unclaimed += exclusion.sentences(root)
+    exclusion.check(root)
+    found.note(found.unclaimed, exclusion.left_out, "cases that --exclude names")
     if not any(case.files for case in cases):
         raise BadInput(
-            f"{table or root}: expected at least one case with an image, found none but masks and label maps: an empty cohort. Add the path of a scan."
+            f"{place or root}: expected at least one case with an image, found none but masks and label maps: an empty cohort. Add the path of a scan."
         )
-    refuse_similar_names((case.case for case in cases), "case", table or root)
-    refuse_similar_names((case.patient for case in cases), "patient", patients or table or root)
+    refuse_similar_names((case.case for case in cases), "case", place or root)
+    refuse_similar_names((case.patient for case in cases), "patient", patients or place or root)
     cases = sorted(cases, key=lambda case: case.case)
     found.cases = _unify_spelling([_take_frames(case, layout.frames) for case in cases], found)
     if modalities is not None:
         found.cases = _take_modalities(modalities, layout, root, found)
-    _state_assumptions(found, layout, root, is_stated=table is not None)
+    _state_assumptions(found, layout, is_stated=table is not None)
     state_pairs(found.cases, found, root)
     return found
 
 
-def _layout(root: Path, asked: Layout) -> Preset:
-    """The layout that the user names, or that the folder states, or the default one."""
-    if asked.preset is not None:
-        layout = load_preset(asked.preset)
-    else:
-        layout = (asked.pattern is None and recognise(root)) or BY_NAMES
-    if asked.pattern is not None:
-        layout = replace(layout, patterns=[asked.pattern], files={})
-    if layout.arrays is None and any(holds_slices(place) for place in layout.places):
-        layout = replace(layout, arrays=Arrays(guessed=[AS_PICTURES]))
-    return layout
-
-
-def _cases(
+def _cases_below(
     root: Path,
-    table: Path | None,
-    layout: Preset,
-    asked: Layout,
+    layout: Preset | None,
+    pattern: str | None,
+    table: Table | None,
     exclusion: Exclusion,
     found: CohortFiles,
-) -> list[CaseFiles]:
-    """The cases by the manifest, or those on disk, with what a manifest of notes or lists beside them state."""
-    if table is not None:
-        bases = (table.parent, root)
-        manifest = read_manifest(table, bases, found)
-        kept = [
-            exclusion.keep_case(name, patient)
-            for name, patient in zip(manifest.names, manifest.table.get("patient", manifest.names))
-        ]
-        if not any(kept):
-            raise BadInput(
-                f"{table}: expected a case that --exclude does not name, found none. Leave some in."
-            )
-        manifest.table = manifest.table[kept]
-        rows = rows_of(manifest, bases, asked.allow_outside, found)
-        if rows:
-            named = [replace(row, modality=layout.modality_of(row.modality)) for row in rows]
-            return cases_of(named, exclusion, layout.patient, layout.runs, found)
-    if layout.series and is_dicom_folder(root):  # root is itself one case
-        root = root.resolve()
-    folders = folders_below(root, found)
-    cases = _cases_by_path(root, layout, folders, found, exclusion)
-    if layout.arrays is not None:
-        refuse_unequal_stacks(cases)
-    lists = lists_beside(root, folders)
-    if table is not None:
-        is_split = "split" in manifest.table or "fold" in manifest.table
-        return take_lists(root, [] if is_split else lists, cases, found, manifest)
-    return take_lists(root, lists, _leave_out(cases, layout, found), found)
-
-
-def _cases_by_path(
-    root: Path,
-    layout: Preset,
-    folders: Sequence[tuple[Path, list[str]]],
-    found: CohortFiles,
-    exclusion: Exclusion,
-) -> list[CaseFiles]:
-    """The cases below root whose paths have the layout's form; by default root may itself be one case, or flat.
+) -> tuple[Preset, list[CaseFiles]]:
+    """The layout of a folder, and the cases on disk with what a manifest of notes, or lists beside them, state.
 
     A path belongs to the first pattern that it matches; paths that match none, and cases without a scan, are noted.
     """
-    named = [ending for ending in endings_by_name() if ending in " ".join(layout.places).lower()]
-    kinds = () if layout.series else (*scan_endings(), *named)
-    if layout.series and is_dicom_folder(root):
-        root = root.parent
-    skip = [path_expression(pattern) for pattern in layout.skip]
-    every = sorted(image_paths(root, folders, kinds))
-    if not every and not layout.series:  # folders of scans have previews of these endings
-        every = sorted(image_paths(root, folders, PICTURE.named_endings))
-    images = [path for path in every if not fits_any(path, skip)]
-    others = [path for path in images if (root / path).is_dir() and not holds_image(root / path)]
-    synthetic = [path for path in images if is_synthesised(root, path)]
-    left_out = {*others, *synthetic}
-    paths = [path for path in images if path not in left_out]
-    if not paths:
-        refuse_no_images(root, folders, kinds)
+    is_case = layout is not None and layout.series and is_dicom_folder(root)
+    base = root
+    if is_case:  # root is itself one case
+        root = root.resolve()
+        base = root.parent
+    folders = folders_below(root, found)
+    every = [(folder / name).relative_to(base).as_posix() for folder, of in folders for name in of]
+    recognised = recognise(root, every) if layout is None and pattern is None else None
+    if recognised is not None:
+        found.guessed.append(f"the layout is that of {recognised.title}")
+    layout = layout or recognised or BY_NAMES
+    if pattern is not None:
+        layout = replace(layout, patterns=[pattern], files={})
+    if layout.arrays is None and any(map(holds_slices, layout.places)):
+        layout = replace(layout, arrays=Arrays(guessed=[AS_PICTURES]))
+    images = _images_below(base, folders, layout, found)
     unmatched = list[str]()
     if layout is BY_NAMES:
-        rows = _rows_by_names(root, paths, unmatched, found)
+        rows = _rows_by_names(root, images, unmatched, found)
     else:
-        rows = [*_rows_of(root, paths, layout, unmatched)]
+        rows = [*rows_by_patterns(base, images, layout, unmatched)]
     if any(row.series for row in rows) and not layout.series:
         found.guessed.append(
             "modalities of DICOM series are named by their tags (--preset FILE.toml chooses others)"
         )
     odd = {name for row in rows for name in (row.case, row.modality) if plain_name(name) != name}
     rows = [replace(row, modality=plain_name(row.modality)) for row in rows]
-    cases = cases_of(rows, exclusion, layout.patient, layout.runs, found)
+    cases = cases_of(_with_folds(rows), exclusion, layout.runs, found)
     if not cases:
-        raise _none_fits(root, paths, layout)
+        raise _none_fits(base, images, layout)
     found.without_scan += [case.case for case in cases if not case.files]
-    skipped = sorted({*every} - {*images})
-    for where, names, what in (
-        (
-            found.guessed,
-            sorted(odd),
-            "names of cases or modalities have '_' for what not every system allows",
-        ),
-        (found.unclaimed, skipped, "images of names or folders that the layout skips"),
-        (found.unclaimed, unmatched, "scans that no pattern claims"),
-        (found.unclaimed, synthetic, "images that were synthesised"),
-        (found.unclaimed, others, "DICOM objects that are no images"),
-        (found.unread, found.without_scan, "cases of label maps or a mask without a scan"),
-    ):
-        if names:
-            where.append(f"{len(names)} {what} ({quote_some(names)})")
-    found.unread += folders_without_images(root, cases, folders, kinds)
-    return [case for case in cases if case.files]
+    what = "names of cases or modalities have '_' for what not every system allows"
+    found.note(found.guessed, odd, what)
+    found.note(found.unclaimed, unmatched, "scans that no pattern claims")
+    what = "cases of label maps or a mask without a scan"
+    found.note(found.unread, found.without_scan, what)
+    found.unread += _folders_without_images(base, cases, folders)
+    cases = [case for case in cases if case.files]
+    if layout.arrays is not None:
+        _refuse_unequal_stacks(cases)
+    lists = (
+        [] if table is not None and {"split", "fold"} & {*table.cells} else _lists(root, folders)
+    )
+    return layout, take_lists(root, lists, cases, found, table)
+
+
+def folders_below(root: Path, found: CohortFiles) -> Folders:
+    """All folders from root down with the names of their files; hidden ones are left out.
+
+    A folder is read once, under its own name where that is below root: links are followed last.
+    """
+    visited = set()
+    folders = list[tuple[Path, list[str]]]()
+    closed = list[OSError]()
+    starts = [root]
+    for start in starts:  # grows by the links that are found
+        for place, names, files in os.walk(start, onerror=closed.append):
+            folder, real = Path(place), Path(place).resolve()
+            if real in visited:
+                names.clear()
+                continue
+            visited.add(real)
+            visible = sorted(name for name in names if not name.startswith("."))
+            links = [name for name in visible if (folder / name).is_symlink()]
+            names[:] = [name for name in visible if name not in links]
+            starts += [folder / name for name in links]
+            folders.append((folder, sorted(name for name in files if not name.startswith("."))))
+    found.unread += [
+        f"{error.filename}: expected a folder that may be read, found '{error.strerror}'"
+        for error in closed
+    ]
+    found.unread += [
+        f"{folder / name}: expected a folder or file, found a link that leads nowhere"
+        for folder, files in folders
+        for name in files
+        if not name.lower().endswith((*scan_endings(), *NOTES)) and not (folder / name).exists()
+    ]
+    return folders
+
+
+def _images_below(base: Path, folders: Folders, layout: Preset, found: CohortFiles) -> list[str]:
+    """The paths of scans and DICOM folders that a layout may claim, relative to base, with '/'; others are noted.
+
+    Raises BadInput where there are none.
+    """
+    named = [ending for ending in endings_by_name() if ending in " ".join(layout.places).lower()]
+    kinds = () if layout.series else (*scan_endings(), *named)
+    every = _paths_of(base, folders, kinds)
+    if not every and not layout.series:  # folders of scans have previews of these endings
+        every = _paths_of(base, folders, PICTURE.named_endings)
+    skip = [path_expression(pattern) for pattern in layout.skip]
+    kept = list[str]()
+    skipped = list[str]()
+    synthetic = list[str]()
+    no_images = list[str]()
+    for path in every:
+        if any(expression.fullmatch(path) for expression in skip):
+            skipped.append(path)
+        elif _is_synthesised(base / path):
+            synthetic.append(path)
+        elif (base / path).is_dir() and not holds_image(base / path):
+            no_images.append(path)
+        else:
+            kept.append(path)
+    found.note(found.unclaimed, skipped, "images of names or folders that the layout skips")
+    found.note(found.unclaimed, synthetic, "images that were synthesised")
+    found.note(found.unclaimed, no_images, "DICOM objects that are no images")
+    if not kept:
+        there = {Path(name).suffix.lower() for _, names in folders for name in names}
+        named = sorted(there & {*endings_by_name()})
+        what = (
+            f"only {', '.join(named)}, which are read where a pattern names them"
+            if named
+            else "none"
+        )
+        raise BadInput(
+            f"{base}: expected images ({', '.join(kinds)}) or DICOM folders, found {what}: an empty cohort. Check the path, or name the layout by --preset or --pattern."
+        )
+    return kept
+
+
+def _paths_of(base: Path, folders: Folders, kinds: tuple[str, ...]) -> list[str]:
+    """Paths of files with these endings, and of DICOM folders without such files."""
+    paths = list[str]()
+    for folder, files in folders:
+        place = folder.relative_to(base)
+        images = [(place / name).as_posix() for name in files if name.lower().endswith(kinds)]
+        is_series = files and not images and is_dicom_folder(folder)
+        paths += [place.as_posix()] if is_series else images
+    return sorted(paths)
+
+
+def _is_synthesised(path: Path) -> bool:
+    """Whether voxlate wrote an image: its prefix, or a map's ending and its header, say so. Others call their scans t1_std, too."""
+    stem = without_ending(path.name)
+    return stem.startswith(SYNTHETIC) or (stem.endswith(MAPS) and is_synthetic(path))
+
+
+def refuse_synthetic(cases: Iterable[CaseFiles], names: Collection[str] | None = None) -> None:
+    """Raise BadInput where a scan of a cohort is an image that voxlate synthesised; names: of scans, by default all."""
+    for case in cases:
+        for name, path in case.files.items():
+            if (names is None or name in names) and _states_synthesis(path):
+                raise BadInput(
+                    f"{path}: expected a scan of the patient, found an image that voxlate synthesised, which is no truth and no source to learn from. Take the scan, or leave the case out (--exclude)."
+                )
+
+
+def _states_synthesis(path: Path) -> bool:
+    """Whether the file, or the description of a DICOM series, says so."""
+    place, key = folder_and_key(path)
+    if place.is_dir():
+        with suppress(BadInput, IndexError):  # which reading the scan says
+            ((image, header), *_) = headers_of(path if key else entries_in(place)[0]).items()
+            return text_of(header, "SeriesDescription", image).startswith(SYNTHESISED)
+        return False
+    return is_synthetic(path)
+
+
+def _folders_without_images(root: Path, cases: Sequence[CaseFiles], folders: Folders) -> list[str]:
+    """Sentences on folders beside those of cases that hold files but no image of a known format."""
+    paths = [path for case in cases for path in case.paths.values()]
+    levels = {path.parent.parent for path in paths if path.parent != root}
+    with_cases = {folder for path in paths for folder in path.parents}
+    sentences = []
+    for folder, files in folders:
+        data = [name for name in files if not name.lower().endswith((*NOTES, *scan_endings()))]
+        if data == files != [] and folder.parent in levels and folder not in with_cases:
+            sentences.append(
+                f"{folder.relative_to(root)}: no image of a kind that is read ({quote_some(data)})"
+            )
+    return sentences
+
+
+def _lists(root: Path, folders: Folders) -> list[Path]:
+    """The files below root that may be lists; and lists of splits in the folder above it, as the authors of paper 000 have them."""
+    beside = [
+        folder / name
+        for folder, names in folders
+        for name in names
+        if name.lower().endswith(LISTS) and not name.lower().endswith(scan_endings())
+    ]
+    above = [root.resolve().parent / f"{split}_list.txt" for split in ("train", "val", "test")]
+    return beside + [path for path in above if path.is_file() and not (root / path.name).is_file()]
+
+
+def _with_folds(rows: Sequence[Row]) -> list[Row]:
+    """The rows with the folds of folders called fold0 to fold4, where there is more than one."""
+    folds = [FOLD_FOLDER.findall(row.path.as_posix()) for row in rows]
+    if len({*map(tuple, folds)} - {()}) < 2:
+        return [*rows]
+    return [
+        replace(row, fold=int(stated[-1]) if stated else None) for row, stated in zip(rows, folds)
+    ]
 
 
 def _none_fits(root: Path, paths: Sequence[str], layout: Preset) -> BadInput:
@@ -267,10 +390,9 @@ def _none_fits(root: Path, paths: Sequence[str], layout: Preset) -> BadInput:
     expected = "' or '".join(pattern for _, pattern in layout.forms)
     advice = "with {patient}, {case} and {modality} where they stand in the path"
     if layout.series:
-        wanted = " or ".join(f"{tags} ({name})" for name, tags in layout.series.items())
         shown = describe_series(list_series(root / paths[0]))
         return BadInput(
-            f"{root}: expected DICOM series with {wanted} in folders like '{expected}', found none in {len(paths)} folders; {paths[0]} has {shown}. Name the tags in a preset file of your own, or pass --pattern {advice}."
+            f"{root}: expected DICOM series with the tags of {' or '.join(layout.series)} in folders like '{expected}', found none in {len(paths)} folders; {paths[0]} has {shown}. Name the tags in a preset file of your own, or pass --pattern {advice}."
         )
     return BadInput(
         f"{root}: expected paths like '{expected}', found {len(paths)} of another form ({quote_some(paths)}). Pass --pattern {advice}."
@@ -292,79 +414,69 @@ def _rows_by_names(
         paths = sorted({*paths} - {*pictures})
     splits = split_folders(paths)
     every = []
-    series = {}
+    series = dict[str, Row]()
     for path in paths:
         names = read_names(path, (root / path).is_dir(), splits)
+        if path == ".":  # root itself holds DICOM files
+            names = replace(names, ids=(root.resolve().name,), modality="")
         if names.modality or not names.is_dicom:
             every.append(names)
             continue
         for row in rows_by_tags(root, path):
-            place = row.path.relative_to(root).as_posix()
-            series[row.path] = row.series
-            ids = (*names.ids[:-1], "".join(names.ids[-1:]) + row.case) if row.case else names.ids
-            every.append(replace(names, path=place, ids=ids, modality=row.modality))
-    rows, below = name_cases(root, every, found)
+            series[f"{row.path}"] = row
+            every.append(replace(names, path=f"{row.path}", modality=row.modality))
+    rows, below = name_cases(root, _by_persons(root, every, series), found)
     unmatched += below
-    return [replace(row, series=series.get(row.path)) for row in rows]
+    tagged = {root / path: row for path, row in series.items()}  # as name_cases places them
+    return [
+        replace(row, path=tagged[row.path].path, series=tagged[row.path].series)
+        if row.path in tagged
+        else row
+        for row in rows
+    ]
 
 
-def _rows_of(root: Path, paths: list[str], layout: Preset, unmatched: list[str]) -> Iterator[Row]:
-    """The rows of paths that match a pattern of the layout; the other paths are added to `unmatched`.
+def _by_persons(root: Path, every: Sequence[Names], series: Mapping[str, Row]) -> list[Names]:
+    """The names, those of DICOM series as far down as the folder of a person by their tags, or of a study where a person has several.
 
-    Every path goes to the first pattern that it matches, and to others that name further parts of that file. A DICOM
-    folder's tags name modalities where the pattern does not; other files, whose names state none either, remain unnamed.
+    Where several persons or studies share that folder, its name gets a number.
     """
-    parts_of = defaultdict[str, list[tuple[str, str]]](list)  # of a place: names and parts
-    expressions = {}
-    for modality, pattern in layout.forms:
-        place, part = split_part(pattern)
-        expressions[place] = path_expression(place)
-        unnamed = not modality and "modality" not in expressions[place].groupindex
-        files = [root / path for path in paths]
-        if unnamed and any(map(modality_by_name, files)) and not any(map(Path.is_dir, files)):
-            raise BadInput(
-                f"pattern '{pattern}': expected {{modality}} in it, found none. Put it where the modality stands."
-            )
-        if part or not parts_of[place]:
-            parts_of[place].append((modality, part))
-    common = layout.arrays.part if layout.arrays else ""
-    splits = split_folders(paths)
-    for path in paths:
-        place, match = _first_match(path, expressions)
-        if match is None:
-            unmatched.append(path)
-            continue
-        scan = root / path
-        patient, study, split = study_of(match, root, splits)
-        stated = match.groupdict().get("modality", "")
-        if not {stated, *dict(parts_of[place])} - {""}:
-            tagged = [Row(None, "", UNNAMED, scan)]
-            if scan.is_dir():
-                tagged = rows_by_tags(root, path, layout.series)
-            for row in tagged:
-                yield replace(row, patient=patient, case=study, split=split)
-            continue
-        for modality, part in parts_of[place]:
-            name = modality or layout.modality_of(stated)
-            if not modality and scan.is_dir() and not is_known(name):
-                is_ct = any(row.modality == "ct" for row in rows_by_tags(root, path))
-                name = f"ct_{name}" if is_ct else name  # whose unit is HU
-            for case, file in slices_of(scan, part, common):
-                owner, own = (None, case) if case else (patient, study)
-                yield Row(owner, own, name, file, split=split)
+    marks = dict[str, Any]()
+    for names in every:
+        if person := person_in(Path(names.path)) if names.path in series else None:
+            marks[names.path] = person, ""
+    for of_person in grouped((marks.get(names.path), names) for names in every).values():
+        if len({names.modality for names in of_person}) < len(of_person):
+            for names in of_person:
+                info = series[names.path].series if names.path in marks else None
+                marks |= {names.path: (*marks[names.path][:1], info.study)} if info else {}
+    groups = grouped((marks[names.path], names) for names in every if names.path in marks)
+    folders = {
+        mark: posixpath.commonpath(["/".join(names.ids) for names in group])
+        for mark, group in groups.items()
+        if len({names.modality for names in group}) == len(group)
+    }
+    placed = dict[str, Names]()
+    for mark, folder in folders.items():
+        *above, name = (folder or root.resolve().name).split("/")
+        same = [other for other in folders if folders[other] == folder]
+        if len(same) > 1:
+            name = f"{name}_{same.index(mark) + 1}"
+        placed |= {names.path: replace(names, ids=(*above, name)) for names in groups[mark]}
+    return [placed.get(names.path, names) for names in every]
 
 
-def _first_match(
-    path: str, expressions: Mapping[str, re.Pattern[str]]
-) -> tuple[str, re.Match[str] | None]:
-    """The first place that a path matches; a place without an ending takes a scan of any format."""
-    bare = without_ending(path)
-    for place, expression in expressions.items():
-        takes_any = without_ending(place) == place and not holds_slices(place)
-        match = expression.fullmatch(bare if takes_any else path)
-        if match is not None:
-            return place, match
-    return "", None
+def _settle_folds(cases: list[CaseFiles]) -> list[CaseFiles]:
+    """The cases, of which those of fold 0 validate where folds alone say so; folds of some cases alone are none."""
+    learning = [case for case in cases if case.split != "test"]
+    if any(case.fold is None for case in learning):
+        return [replace(case, fold=None) for case in cases]
+    if any(case.split == "val" for case in cases):
+        return cases
+    return [
+        case if case.split == "test" else replace(case, split="train" if case.fold else "val")
+        for case in cases
+    ]
 
 
 def _settle_splits(cases: list[CaseFiles], layout: Preset, found: CohortFiles) -> list[CaseFiles]:
@@ -377,39 +489,44 @@ def _settle_splits(cases: list[CaseFiles], layout: Preset, found: CohortFiles) -
     named = grouped((case.patient or case.case, split_of_name(case.case)) for case in cases)
     by_name = {owner: words[0] for owner, words in named.items() if len({*words}) == 1}
     # test_p4 beside p1; not a cohort of test_p1 and test_p2, nor P1_test and P1_retest
-    if len({*by_name.values()}) > 1:
-        for number, case in enumerate(cases):
-            split = case.split or by_name.get(case.patient or case.case)
-            cases[number] = replace(case, split=split)
-            if split:
-                reasons.setdefault(case.case, "names")
-    stated = {case.split for case in cases} - {None}
+    if len({*by_name.values()}) < 2:
+        by_name = {}
+    placed = [
+        replace(case, split=case.split or by_name.get(case.patient or case.case)) for case in cases
+    ]
+    stated = {case.split for case in placed} - {None}
     if stated <= {"train"}:
         return [replace(case, split=None) for case in cases]
-    placed = [replace(case, split=case.split or "train") for case in cases]
+    reasons = {case.case: "folders or lists" if case.split else "names" for case in cases}
+    reasons |= {case.case: "default" for case in placed if case.split is None}
+    placed = [replace(case, split=case.split or "train") for case in placed]
     if "val" not in stated:
         count = layout.arrays.held_back if layout.arrays else 0
         training = sum(case.split == "train" for case in placed)
         placed = hold_out(placed, count or round(VALIDATE * training))
         reasons |= {case.case: "chance" for case in placed if case.split == "val"}
-    # a case outside of all folders trains
-    chosen = grouped(
-        ((case.split, reasons.get(case.case, "default")), case.case) for case in placed
-    )
-    for (split, reason), names in sorted(chosen.items(), key=str):
+    chosen = grouped(((case.split, reasons[case.case]), case.case) for case in placed)
+    for (split, reason), names in sorted(chosen.items()):
         found.guessed.append(
             f"{plural(len(names), 'case')} of {split} by {reason} ({quote_some(sorted(names))})"
         )
     return placed
 
 
-def _state_assumptions(found: CohortFiles, layout: Preset, root: Path, is_stated: bool) -> None:
-    """Note what is assumed of the cases, whose files a manifest may state; raises BadInput where slices of arrays do not fit together."""
+def _state_assumptions(found: CohortFiles, layout: Preset, is_stated: bool) -> None:
+    """Note what is assumed of the cases, whose files a manifest may state."""
     if layout.arrays is not None:
-        refuse_unfit(found.cases, root)
         found.guessed += layout.arrays.guessed
         found.heads = layout.arrays.heads
-    found.guessed += assumptions(found.cases)
+    parts = [file_and_part(path) for case in found.cases for path in case.files.values()]
+    if any(holds_slices(path) and ",mm=" not in f",{part}" for path, part in parts):
+        found.guessed.append(
+            "spacing is 1 mm: nothing states it (a preset of your own may: a base, and [arrays] part = 'mm=0.6x0.6x5')"
+        )
+    if pictures := sum(any(map(is_picture, case.files.values())) for case in found.cases):
+        found.guessed.append(
+            f"{plural(pictures, 'case')} {'has' if pictures == 1 else 'have'} pictures, which state neither voxel size nor orientation: pixels of 1 mm, rows that run to the back and columns to the left are assumed, so that mm mean pixels, and left and right are a guess"
+        )
     if not is_stated:
         labels = Counter(chain.from_iterable(case.labels for case in found.cases))
         found.guessed += (
@@ -419,6 +536,18 @@ def _state_assumptions(found: CohortFiles, layout: Preset, root: Path, is_stated
     found.guessed += sentences_on_shared_masks(
         (case.patient, case.mask) for case in found.cases if case.mask
     )
+
+
+def _refuse_unequal_stacks(cases: Iterable[CaseFiles]) -> None:
+    """Raise BadInput for stacks of other shapes, which are paired by index."""
+    parts = (file_and_part(path) for case in cases for path in case.files.values())
+    stacks = {path: part for path, part in parts if "slice=" in part}
+    shapes = {stack_shape(path, part): path for path, part in stacks.items()}
+    if len(shapes) > 1:
+        (first, one), (second, other), *_ = shapes.items()
+        raise BadInput(
+            f"{other}: expected the slices, height and width of {one.name}, as the two are paired by index ({'×'.join(map(str, first))}), found {'×'.join(map(str, second))}. Save them on one grid, slice by slice."
+        )
 
 
 def _take_modalities(
@@ -474,17 +603,6 @@ def _unify_spelling(cases: list[CaseFiles], found: CohortFiles) -> list[CaseFile
     ]
 
 
-def _leave_out(cases: list[CaseFiles], layout: Preset, found: CohortFiles) -> list[CaseFiles]:
-    """The cases that the layout does not leave out; the others are noted. A cohort of such cases alone stays whole."""
-    kept = [case for case in cases if case.case not in layout.leave_out]
-    if not kept:
-        return cases
-    found.unclaimed += [
-        f"{case.case} ({layout.leave_out[case.case]})" for case in cases if case not in kept
-    ]
-    return kept
-
-
 def _take_frames(case: CaseFiles, frames: Mapping[str, str]) -> CaseFiles:
     """The case with frames of a dynamic scan, each a modality, in place of that scan; frames: see Preset."""
     files = dict(case.files)
@@ -494,3 +612,51 @@ def _take_frames(case: CaseFiles, frames: Mapping[str, str]) -> CaseFiles:
             files[name] = Path(f"{case.files[source]}#{frame}")
             files.pop(source, None)
     return replace(case, files=files)
+
+
+def state_pairs(cases: Sequence[CaseFiles], found: CohortFiles, root: Path) -> None:
+    """State in `found.unpaired` that each modality is in cases of its own, where the cohort has several."""
+    found.unpaired = ""
+    scans = grouped(
+        (name, os.path.relpath(path, root).replace(os.sep, "/"))
+        for case in cases
+        for name, path in case.files.items()
+    )
+    is_repeated = any(len(paths) > 1 for paths in scans.values())
+    if len(scans) < 2 or not is_repeated or any(len(case.files) > 1 for case in cases):
+        return
+    shown = ", ".join(f"{name} in {paths[0]}" for name, paths in scans.items())
+    pattern = joining_pattern([*scans.values()])
+    advice = (
+        f"Pass --pattern '{pattern}'"
+        if pattern
+        else "Pass --pattern with {case} where the names of a pair are equal"
+    )
+    found.unpaired = f"Expected cases with two modalities, found each modality in cases of its own ({shown}). {advice}, or give the scans of a pair one case in the table of voxlate manifest."
+
+
+def joining_pattern(paths: Sequence[Sequence[str]]) -> str:
+    """A pattern under which scans of several modalities have the same cases: their folders differ, their last numbers agree; "" for none.
+
+    paths: of each modality.
+    """
+    parts = [[*without_ending(of_modality[0]).split("/")] for of_modality in paths]
+    if len({*map(len, parts)}) > 1:
+        return ""
+    levels = []
+    for names in zip(*(one[:-1] for one in parts)):
+        differs = "*" if "{modality}" in levels else "{modality}"
+        levels.append(names[0] if len({*names}) == 1 else differs)
+    befores = [re.split(r"\d+\D*$", one[-1])[0] for one in parts]
+    afters = {re.split(r"\d+", one[-1])[-1] for one in parts}
+    before = befores[0] if len({*befores}) == 1 else f"*{befores[0][-1:]}"
+    after = afters.pop() if len(afters) == 1 else "*"
+    pattern = "/".join([*levels, f"{before}{{case}}{after}"])
+    if "{modality}" not in levels:
+        return ""
+    expression = path_expression(pattern)
+    cases = []
+    for of_modality in paths:
+        matches = [expression.fullmatch(without_ending(path)) for path in of_modality]
+        cases.append({match["case"] for match in matches if match})
+    return pattern if set.intersection(*cases) else ""

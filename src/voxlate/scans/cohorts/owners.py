@@ -1,34 +1,28 @@
-"""The patients of cases: stated by a table, a pattern, an option or a public identifier, or asked for.
+"""The patients of cases: stated by a table, a pattern, an option, a public identifier or DICOM tags, or asked for.
 
 Names of cases are not interpreted. Where several share a stem ('patient3a' and 'patient3b'), `require_patients` asks.
+Of the tags of a person, hashes alone are kept, and none is shown.
 """
 
+import hashlib
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from voxlate.base.errors import BadInput, first_of, plural
 from voxlate.base.files import safe_name
 from voxlate.base.groups import grouped
 from voxlate.scans.cohorts.case_files import CaseFiles, CohortFiles, plain_name
-from voxlate.scans.cohorts.csv_table import read_lines
-from voxlate.scans.formats.io import file_and_part, holds_slices, is_picture
+from voxlate.scans.cohorts.manifest import read_lines
+from voxlate.scans.cohorts.path_names import DATE, PERSON, PUBLIC, is_person
+from voxlate.scans.cohorts.split_lists import PATIENTS
+from voxlate.scans.formats.dicom import entries_in, folder_and_key, headers_of, is_dicom_folder
+from voxlate.scans.formats.dicom_headers import text_of
+from voxlate.scans.formats.io import file_and_part, is_picture
 
 EACH = "each"  # in place of a file of patients
-PATIENTS = "patients.txt"  # in a cohort's folder: read where no other list is named
-# Patients by the conventions of BIDS, TCGA, BraTS 2023, ADNI, OASIS 1 and 3, IXI, and SynthRAD.
-PUBLIC = re.compile(
-    r"sub-[A-Za-z0-9]+(?=_|$)|TCGA-\w\w-\w{4}(?!\w)|BraTS-[A-Za-z]+-\d+(?=-|$)|BraTS\d+_(?:\w+_)?\d+(?:_\d)?$"
-    r"|(?:ADNI_)?\d{3}_S_\d{4}(?!\d)|OAS\d_?\d{4,5}|IXI\d{3}(?=-|$)|[12](?:[BP]|HN|TH|AB)[A-E]\d{3}$"
-)
-# A word before the number of a patient.
-PERSON = re.compile(
-    r"(?:patient|pat|pt|p|subject|subj|sub|case|id|participant|volunteer|person|control|head|brain|phantom)(?:id)?[-_ ]?\d+",
-    re.IGNORECASE,
-)
-DATE = r"\d{4}([-_.]?)[01]\d\1[0-3]\d(?!\d)|[0-3]?\d[.][01]?\d[.](?:\d\d)?\d\d(?!\d)"
 # What may state a session, side or copy behind a stem: a date, words with a number, a letter behind a digit; or a number.
 SUFFIX = re.compile(
     rf"(?:[-_. ]+(?:\w+[-_. ])?(?:{DATE}).*|[-_. ]+(?P<word>[^\W\d_]+[-_.]?\d{{0,3}})|[-_. ]*\(\d+\)|(?<=\d)[a-z]\d{{0,2}}|[-_. ]+(?P<number>\d+))$",
@@ -38,17 +32,10 @@ MOST_SESSIONS = 4  # of a patient in 'anna_1' and 'anna_2'; more are numbered pa
 # Pictures called anna_s005 or anna_005, of anna.
 SLICE = re.compile(r"(?P<patient>.*[^\W_].*?)[-_. ]+(?:s|z|slice)?[-_]?\d{2,}", re.IGNORECASE)
 NUMBERED = re.compile(r"(?:[a-z]+[-_. ]?)?\d+", re.IGNORECASE)  # pictures called 0001 or img_001
-
-
-def is_person(name: str) -> bool:
-    """Whether a name is that of a patient by a word for patients, or by a public convention."""
-    return bool(PERSON.fullmatch(name) or PUBLIC.match(name))
-
-
-def patient_of(name: str) -> str:
-    """The public identifier at the start of a name, or the name."""
-    match = PUBLIC.match(name)
-    return match[0] if match else name
+# What anonymisers write in the place of a patient.
+NOBODY = re.compile(
+    r"[\W0_]*|(?:anon|unknown|none|no.?name|n.?a$|de.?id|removed|x+$).*", re.IGNORECASE
+)
 
 
 def shared_stems(names: Iterable[str], are_numbers_plain: bool = False) -> dict[str, list[str]]:
@@ -132,88 +119,117 @@ def _owners_of_slices(names: Sequence[str], found: CohortFiles) -> dict[str, str
 
 def require_patients(found: CohortFiles, root: Path) -> None:
     """Raise BadInput where the patients of cases must be stated: scans of one patient could reach two splits."""
-    if all(case.patient for case in found.cases):
+    unstated = [case.case for case in found.cases if not case.patient]
+    if not unstated:
         return
-    paths = (path for case in found.cases for path in case.files.values())
-    if any(holds_slices(file_and_part(path)[0]) for path in paths):
-        form = "'ID PATIENT' a line, or an ID alone where it is a patient of its own"
-        if are_stacked(found.cases):
-            form = "the patient of each slice, one a line"
-        raise BadInput(
-            f"{root}: expected a list of patients, because such files do not state them and the slices of one patient must not be in two splits, found none. Pass --patients FILE, or save it there as {PATIENTS}: {form}."
-        )
     why = "; ".join(found.questions) or "cases without a patient"
-    example = next(case.case for case in found.cases if not case.patient)
-    cut = SUFFIX.search(example)
+    cut = SUFFIX.search(unstated[0])
     expression = (
         r"^(.*\d)[a-zA-Z]\d*$" if cut and cut[0][0].isalpha() else r"^(.+?)[-_. ]+[^-_. ]+$"
     )
     raise BadInput(
-        f"{root}: expected the patient of each case, found {why}. Add --patients each if every case is a patient, --patients '{expression}' for the patient in the name, or --patients FILE with 'CASE PATIENT' a line. {found.unpaired}".rstrip()
+        f"{root}: expected the patient of each case, found {why}. Add --patients each if every case is a patient, --patients '{expression}' for the patient in the name, or --patients FILE, by default {PATIENTS} there, with 'CASE PATIENT' a line. {found.unpaired}".rstrip()
     )
 
 
 def take_patients(cases: Sequence[CaseFiles], patients: Path | str) -> list[CaseFiles]:
-    """The cases with their patients by EACH, by a regular expression on their names, or by a text file.
+    """The cases with their patients by EACH, by a text file with 'CASE PATIENT' a line, or by a regular expression.
 
-    A file has 'CASE PATIENT' a line, or of a stack of slices a patient a line, in order.
+    The patient is the expression's first group, or all that it matches; a case whose name it does not match is its own.
     """
     text = str(patients)
+    path = Path(patients)
     if text == EACH:
         return [replace(case, patient=case.case) for case in cases]
-    path = Path(patients)
-    if is_expression(patients):
-        return [replace(case, patient=_match(text, case.case)) for case in cases]
-    rows = {number: re.split(r"[\s,;]+", line) for number, line in read_lines(path).items()}
-    for number, row in rows.items():
-        for word in row:
-            safe_name(word, f"{path}, line {number}")
-    if are_stacked(cases):
-        if any(len(row) != 1 for row in rows.values()) or len(rows) != len(cases):
-            found = "lines of several words" if len(rows) == len(cases) else f"{len(rows)} lines"
+    if re.search(r"[()\[\]*+?^$|]", text) and not path.is_file():
+        try:
+            matches = {case.case: re.search(text, case.case) for case in cases}
+        except re.error as error:
             raise BadInput(
-                f"{path}: expected a patient for each of {len(cases)} slices, one a line, found {found}. Fix the list."
-            )
-        ordered = sorted(cases, key=lambda case: case.case)
-        return [replace(case, patient=row[0]) for case, row in zip(ordered, rows.values())]
-    owners = dict[str, str]()
-    for number, row in rows.items():
+                f"--patients: expected a regular expression, a file or each, found '{text}' ({error}). Fix it."
+            ) from error
+        owners = {
+            name: plain_name(match[match.re.groups and 1] or name)
+            for name, match in matches.items()
+            if match
+        }
+        return [replace(case, patient=owners.get(case.case, case.case)) for case in cases]
+    owners = {}
+    for number, line in read_lines(path).items():
+        row = [safe_name(word, f"{path}, line {number}") for word in re.split(r"[\s,;]+", line)]
         if len(row) > 2 or owners.setdefault(row[0], row[-1]) != row[-1]:
             raise BadInput(
-                f"{path}, line {number}: expected 'ID PATIENT', each ID once, found '{' '.join(row)}'. Fix the line."
+                f"{path}, line {number}: expected 'CASE PATIENT', each case once, found '{line}'. Fix the line."
             )
     lacking = sorted({case.case for case in cases} - owners.keys())
     if lacking:
         raise BadInput(
-            f"{path}: expected 'ID PATIENT' for every case, found none for {lacking[0]} ({len(lacking)} of {len(cases)} lack it). Add them; an ID alone is a patient of its own."
+            f"{path}: expected 'CASE PATIENT' for every case, found none for {lacking[0]} ({len(lacking)} of {len(cases)} lack it). Add them; a case alone is a patient of its own."
         )
     return [replace(case, patient=owners[case.case]) for case in cases]
 
 
-def is_expression(patients: Path | str) -> bool:
-    """Whether the option --patients is a regular expression; raises BadInput for one that cannot be read."""
-    text = str(patients)
-    if not re.search(r"[()\[\]*+?^$|]", text) or Path(text).is_file():
-        return False
-    try:
-        re.compile(text)
-    except re.error as error:
-        raise BadInput(
-            f"--patients: expected a regular expression, a file or each, found '{text}' ({error}). Fix it."
-        ) from error
-    return True
+@dataclass(frozen=True)
+class Person:
+    """Hashes of what a header states of a patient; "" for nothing."""
+
+    number: str
+    name: str
+
+    def may_be(self, other: "Person") -> bool:
+        """Whether two headers are of one person: by PatientID, else by name."""
+        if self.number and other.number:
+            return self.number == other.number
+        return self.name != "" and self.name == other.name
 
 
-def _match(expression: str, name: str) -> str:
-    """The patient in a name by its first group, or the whole match; the name where it does not match."""
-    match = re.search(expression, name)
-    if match is None:
-        return name
-    text = match[1] if match.re.groups else match[0]
-    return plain_name(text) if text else name
+def join_by_person(cases: Sequence[CaseFiles], found: CohortFiles) -> list[CaseFiles]:
+    """The cases, those of one person with the patient of the first; what was joined, or differs, is noted.
+
+    Where all patients have one person's tags, as those of an anonymiser, nobody is known: found.questions has it.
+    """
+    known = list[tuple[Person, str]]()  # the persons that were met, and their patients
+    owners = dict[str, str]()  # by a patient of the cases, the patient that it is
+    for case in sorted(cases, key=lambda case: case.case):
+        persons = [person for path in case.files.values() if (person := person_in(path))]
+        if any(not persons[0].may_be(person) for person in persons):
+            found.guessed.append(f"the DICOM files of case {case.case} state several patients")
+            continue
+        name = case.patient or case.case
+        same = (owner for other, owner in known for person in persons if person.may_be(other))
+        owner = owners.setdefault(name, next(same, name))
+        known += [(person, owner) for person in persons]
+    joined = [name for name, owner in owners.items() if name != owner]
+    if joined and len({*owners.values()}) == 1:
+        found.questions.append(
+            f"one person by the DICOM tags of all {len(owners)} patients, as an anonymiser may write them"
+        )
+        return [replace(case, patient="") for case in cases]
+    if joined:
+        found.guessed.append(
+            f"{plural(len(joined) + 1, 'patient')} are fewer persons by PatientID and name of their DICOM files ({first_of([owners[joined[0]], *joined])})"
+        )
+    return [replace(case, patient=owners.get(case.patient, case.patient)) for case in cases]
 
 
-def are_stacked(cases: Iterable[CaseFiles]) -> bool:
-    """Whether the scans are slices of stacks, which have no names."""
-    paths = (path for case in cases for path in case.files.values())
-    return any("slice=" in file_and_part(path)[1] for path in paths)
+def person_in(path: Path) -> Person | None:
+    """The person whom the first header of a DICOM series names; None where it names none, and for other files."""
+    series, _ = file_and_part(path)
+    place, key = folder_and_key(series)
+    if not place.is_dir() or not is_dicom_folder(place):
+        return None
+    for file in [series] if key else entries_in(place):
+        try:
+            headers = headers_of(file)
+        except BadInput:  # which reading the scan says
+            continue
+        for image, header in headers.items():
+            hashes = []
+            for tag in ("PatientID", "PatientName"):
+                words = text_of(header, tag, image).upper().split("^")
+                text = "^".join(map(str.strip, words)).rstrip("^")
+                is_nobody = NOBODY.fullmatch(text)
+                hashes.append("" if is_nobody else hashlib.sha256(text.encode()).hexdigest())
+            person = Person(*hashes)
+            return person if person.number or person.name else None
+    return None

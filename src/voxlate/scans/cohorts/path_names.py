@@ -1,13 +1,13 @@
-"""What the folders and the name of a scan state where no pattern does: split, case and modality.
+"""What the folders and the name of a scan state where no pattern does: split, patient, case and modality.
 
 The case is made of as few names, from the outermost folder, as keep its scans apart. Whose patient it is, a word before
 a number or a public identifier states; see owners.py for the rest.
 """
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from voxlate.base.errors import BadInput, first_of
 from voxlate.base.groups import grouped
@@ -21,14 +21,82 @@ from voxlate.scans.cohorts.case_files import (
     plain_name,
     quote_some,
 )
-from voxlate.scans.cohorts.owners import DATE, is_person, patient_of
 from voxlate.scans.formats.io import is_picture, location_of, read_volume, without_ending
 from voxlate.scans.images.units import COUNTS, UNITS, plain_modality
 
+# Patients by the conventions of BIDS, TCGA, BraTS 2023, ADNI, OASIS 1 and 3, IXI, and SynthRAD.
+PUBLIC = re.compile(
+    r"sub-[A-Za-z0-9]+(?=_|$)|TCGA-\w\w-\w{4}(?!\w)|BraTS-[A-Za-z]+-\d+(?=-|$)|BraTS\d+_(?:\w+_)?\d+(?:_\d)?$"
+    r"|(?:ADNI_)?\d{3}_S_\d{4}(?!\d)|OAS\d_?\d{4,5}|IXI\d{3}(?=-|$)|[12](?:[BP]|HN|TH|AB)[A-E]\d{3}$"
+)
+# A word before the number of a patient.
+PERSON = re.compile(
+    r"(?:patient|pat|pt|p|subject|subj|sub|case|id|participant|volunteer|person|control|head|brain|phantom)(?:id)?[-_ ]?\d+",
+    re.IGNORECASE,
+)
+DATE = r"\d{4}([-_.]?)[01]\d\1[0-3]\d(?!\d)|[0-3]?\d[.][01]?\d[.](?:\d\d)?\d\d(?!\d)"
+WORDS = {
+    "train": r"tr(?:ain(?:ing)?|n)?|development",
+    "val": r"val(?:id(?:ation)?)?|va|vl|dev|tun(?:e|ing)",
+    "test": r"test(?:ing)?|te|tst?|h[eo]ld[-_ ]?out",
+}
+SHORT = ("tr", "trn", "va", "vl", "dev", "te", "ts", "tst")  # which have other meanings, too
+SPLIT_WORD = rf"(?P<split>(?i:{'|'.join(WORDS.values())}))"
+# Of 'training_set', 'BraTS2020_ValidationData', '01_train', 'test_v2', CycleGAN's 'trainA' and nnU-Net's 'imagesTs'.
+SPLIT_FOLDER = re.compile(
+    rf"(?:(?P<group>.*)[-_ ])?(?P<files>(?i:images|labels)?){SPLIT_WORD}[-_ ]?"
+    r"(?:(?i:data|set|images|cases|input)|(?P<side>[A-Za-z]\w*?))??(?:[-_ ]?v?\d{1,2})?"
+)
+
+
 SILENT = {"anat", "images", "image", "scans", "volumes"}  # folders that state nothing
-SESSION = re.compile(rf"ses(?:sion)?[-_]?\w+|.*(?:{DATE}).*", re.IGNORECASE)
 NUMBERED_SERIES = re.compile(r"\d+\.\d+-")  # folders as TCIA's downloader writes them
 MOST_MODALITIES = 8  # folders of modalities side by side
+
+
+def is_person(name: str) -> bool:
+    """Whether a name is that of a patient by a word for patients, or by a public convention."""
+    return bool(PERSON.fullmatch(name) or PUBLIC.match(name))
+
+
+def patient_of(name: str) -> str:
+    """The public identifier at the start of a name, or the name."""
+    match = PUBLIC.match(name)
+    return match[0] if match else name
+
+
+def split_named(word: str) -> str:
+    """The split that a word means; "" for any other word."""
+    return next((name for name, words in WORDS.items() if re.fullmatch(words, word.lower())), "")
+
+
+def split_folders(paths: Iterable[str]) -> dict[str, tuple[str, str]]:
+    """The split that each folder above some paths states, and its modality or the side of CycleGAN's folders ("").
+
+    Short words such as 'te' count where folders state several splits.
+    """
+    stated = {}
+    short = set()
+    for folder in {folder for path in paths for folder in PurePosixPath(path).parents}:
+        match = SPLIT_FOLDER.fullmatch(folder.name)
+        if match is None:
+            continue
+        group, side = match["group"] or "", match["side"] or ""
+        modality = group if is_known(group) and not re.search(r"\d\d", group) else side
+        if is_known(modality) or (side in ("", "A", "B") and not is_person(group)):
+            stated[str(folder)] = split_named(match["split"]), modality.lower()
+            if match["split"].lower() in SHORT and not match["files"]:
+                short.add(str(folder))
+    if len({split for split, _ in stated.values()}) > 1:
+        short.clear()
+    return {folder: split for folder, split in stated.items() if folder not in short}
+
+
+def split_of_name(case: str) -> str | None:
+    """The split that the first or the last word of a case's name means; None for other names."""
+    first, *others = re.split("[-_ ]", case)
+    words = (word for word in (first, *others[-1:]) if word.lower() not in SHORT)
+    return next(filter(None, map(split_named, words)), None)
 
 
 @dataclass(frozen=True)
@@ -52,19 +120,11 @@ class Names:
         """The place of the patient among the ids, where a word or a public identifier states one; else 0."""
         return next((place for place, name in enumerate(self.ids) if is_person(name)), 0)
 
-    def starts(self, levels: int) -> tuple[str, ...]:
-        """The ids up to so many levels from the patient."""
-        return self.ids[: self.first + levels]
-
-    def from_patient(self, levels: int) -> tuple[str, ...]:
-        """The ids of so many levels from the patient."""
-        return self.starts(levels)[self.first :]
-
 
 def read_names(
     path: str, is_dicom: bool = False, splits: Mapping[str, tuple[str, str]] | None = None
 ) -> Names:
-    """What a path states. splits: of folders, see patterns.split_folders."""
+    """What a path states. splits: of folders, see split_folders."""
     *folders, stem = without_ending(path).split("/")
     split, side = None, ""
     names = list[str]()
@@ -74,36 +134,50 @@ def read_names(
             names.append(folder)
         else:
             split, side = stated[0], stated[1] or side
-    rest = stem if names else stem.replace(" ", "_")  # in a patient's folder, Tumor T1 is no T1
+    rest = stem
     for folder in names:
         rest = re.sub(rf"^{re.escape(folder)}[-_]+", "", rest)
+    repeats = rest != stem
     own, modality = _cut(rest, in_folder=bool(names))
     if side:
         own, modality = own if modality.lower() == side else rest, side
-    of_modality = [name for name in names if _is_of_modality(name)]
-    others = [name for name in names if name not in of_modality]
+    others = [name for name in names if not _is_of_modality(name)]
     if not modality and (others or own or is_dicom):
-        modality = next((name for name in reversed(of_modality) if name.lower() not in SILENT), "")
+        of_modality = [name for name in names if name not in others and name.lower() not in SILENT]
+        modality = of_modality[-1] if of_modality else ""
     if others or (own and modality):
         names = others
+    if names and not modality and not is_dicom:
+        innermost, modality = _cut_folder(names[-1])
+        names[-1] = innermost
+        own = own if own.lower() not in SILENT or not modality else ""
     is_numbered = bool(re.fullmatch(r"\d+", own))
     is_guess = bool(names) and not modality and not is_dicom and not is_numbered
-    if is_guess:
-        own, modality = "", rest  # the default layout: CASE/ANY_NAME
-    elif any(map(is_person, names)) and not re.search(r"\d", own) and rest.endswith(modality):
-        own, modality = "", rest  # in a patient's folder: 'Tumor T1'
+    is_whole = any(map(is_person, names)) and not re.search(r"\d", own) and rest.endswith(modality)
+    if (
+        is_guess or is_whole
+    ):  # the default layout: CASE/ANY_NAME, and in a patient's folder 'Tumor T1'
+        own, modality = "", rest if own or is_guess else modality
     if is_dicom and NUMBERED_SERIES.match(stem):
         own, modality = "", ""  # which the tags state
     ids = [*names, own] if own and own not in names else names
     plain = tuple(name.replace(" ", "_") for name in ids)
-    repeats = bool(own) and rest != stem.replace(" ", "_") and rest != stem
-    return Names(path, split, plain, modality.replace(" ", "_"), is_dicom, repeats, is_guess)
+    is_repeated = bool(own) and repeats
+    return Names(path, split, plain, modality.replace(" ", "_"), is_dicom, is_repeated, is_guess)
 
 
 def _is_of_modality(folder: str) -> bool:
-    """Whether a folder holds scans of one modality, as MR does; MR_d0129 is a study."""
+    """Whether a folder holds scans of one modality, as MR does; MR_d0129 is a study, and MR_p1 that of a patient."""
+    is_patient = bool(_cut_folder(folder)[1])
     is_study = re.search(r"\d\d", folder) and folder.lower() not in KNOWN
-    return folder.lower() in SILENT or (is_known(folder) and not is_study)
+    return folder.lower() in SILENT or (is_known(folder) and not is_study and not is_patient)
+
+
+def _cut_folder(folder: str) -> tuple[str, str]:
+    """The patient and the modality of a folder such as MR_p1 or p1_CT; any other folder, and ""."""
+    first, _, rest = folder.partition("_")
+    rest, modality = (rest, first) if first.lower() in KNOWN else folder.rpartition("_")[::2]
+    return (rest, modality) if modality.lower() in KNOWN and is_person(rest) else (folder, "")
 
 
 def _cut(stem: str, in_folder: bool) -> tuple[str, str]:
@@ -146,22 +220,25 @@ def name_cases(
     if not all(names.modality for names in every):
         every = _with_modalities(root, every, found)
     levels = _levels(every)
-    groups = grouped((names.from_patient(levels), names.ids[: names.first]) for names in every)
+    groups = grouped(
+        (names.ids[names.first : names.first + levels], names.ids[: names.first]) for names in every
+    )
     with_groups = any(len({*several}) > 1 for several in groups.values())
-    studies = grouped((names.starts(1), names.starts(levels)) for names in every)
-    has_studies = any(len({*several}) > 1 for several in studies.values())
+    of_owners = grouped(
+        (names.ids[: names.first + 1], names.ids[: names.first + levels]) for names in every
+    )
+    has_studies = any(len({*several}) > 1 for several in of_owners.values())
     rows = []
     undecided = set[str]()
     for names in every:
-        used = names.starts(levels) if with_groups else names.from_patient(levels)
-        owner = names.starts(1) if with_groups else names.from_patient(1)
-        case = "_".join(used) or root.resolve().name
-        repeats = len(used) > len(owner) and used[-1].startswith((f"{owner[-1]}_", f"{owner[-1]}-"))
-        case = used[-1] if repeats else case  # pat01/pat01_tp2
-        is_study = len(used) > len(owner)
-        is_stated = is_study and (repeats or names.repeats or is_person(owner[-1]))
+        owner = names.ids[0 if with_groups else names.first : names.first + 1]
+        studies = names.ids[names.first + 1 : names.first + levels]
+        case = "_".join((*owner, *studies)) or root.resolve().name
+        repeats = bool(studies) and studies[-1].startswith((f"{owner[-1]}_", f"{owner[-1]}-"))
+        case = studies[-1] if repeats else case  # pat01/pat01_tp2
+        is_stated = bool(studies) and (repeats or names.repeats or is_person(owner[-1]))
         patient = patient_of("_".join(owner)) if is_stated and not with_groups else None
-        if with_groups or (has_studies and is_study and not is_stated):
+        if with_groups or (has_studies and studies and not is_stated):
             undecided.add(case)
         row = Row(patient, case, names.modality.lower(), root / names.path, split=names.split)
         rows.append(row)
@@ -175,36 +252,28 @@ def name_cases(
 
 def _with_names_of_cases(every: Sequence[Names]) -> list[Names]:
     """The names, of which those of files in folders of unknown names alone are of cases, where they are more than their folders."""
-    known = {Path(names.path).parent for names in every if not names.is_guess}
-    known |= {
+    known = {
         Path(names.path).parent
         for names in every
-        if any(map(is_person, names.ids[-1:])) or is_known(plain_modality(names.modality))
+        if not names.is_guess
+        or is_person(names.ids[-1])
+        or is_known(plain_modality(names.modality))
     }
     guesses = [names for names in every if Path(names.path).parent not in known]
     stems = {names.modality for names in guesses}
     if len(stems) <= len({names.ids for names in guesses}):
         return [*every]
-    return [
-        replace(names, ids=(*names.ids, names.modality), modality="") if names in guesses else names
-        for names in every
-    ]
+    others = [names for names in every if names not in guesses]
+    moved = [replace(one, ids=(*one.ids, one.modality), modality="") for one in guesses]
+    return others + moved
 
 
 def _without_outermost(every: Sequence[Names]) -> list[Names]:
     """The names without outermost folders that all scans share and that name no patient."""
     every = [*every]
-    while (
-        all(len(names.ids) > 1 for names in every) and len({names.ids[0] for names in every}) == 1
-    ):
-        first = every[0].ids[0]
-        if is_person(first) or all(SESSION.fullmatch(names.ids[1]) for names in every):
-            break
-        if (
-            len({names.ids[1] for names in every}) == 1
-            and not is_person(every[0].ids[1])
-            and len(every[0].ids) == 2
-        ):
+    while all(len(names.ids) > 1 for names in every):
+        outermost = {names.ids[0] for names in every}
+        if len(outermost) > 1 or any(map(is_person, outermost)):
             break
         every = [replace(names, ids=names.ids[1:]) for names in every]
     return every
@@ -219,32 +288,19 @@ def _levels(every: Sequence[Names]) -> int:
     are_series = all(len({*modalities}) == 1 for modalities in held.values())
     most = max(len(names.ids) - names.first - (names.is_dicom and are_series) for names in every)
     for levels in range(1, most):
-        keys = {(names.starts(levels), names.split, names.modality.lower()) for names in every}
+        keys = {
+            (names.ids[: names.first + levels], names.split, names.modality.lower())
+            for names in every
+        }
         if len(keys) == len(every):
             return levels
     return max(most, 1)
 
 
 def _with_modalities(root: Path, every: Sequence[Names], found: CohortFiles) -> list[Names]:
-    """The names, those without a modality as a scan beside them, with that of a folder beside folders with the same scans, or of a side of a picture."""
-    siblings = {}
-    for names in every:
-        start = without_ending(names.path).removesuffix(names.modality)
-        if names.modality and start.endswith(("-", "_")):
-            siblings[start] = names
-    named = []
-    for names in every:
-        bare = without_ending(names.path)
-        starts = [bare[: mark.end()] for mark in re.finditer("[-_]", bare)]
-        known = [start for start in starts if start in siblings]
-        if not names.modality and known:  # p1_hbv beside p1_t2w
-            rest = bare.removeprefix(known[-1])
-            names = replace(siblings[known[-1]], path=names.path, modality=rest)
-        named.append(names)
-    nameless = [names for names in named if not names.modality]
-    if not nameless:
-        return named
-    others = {(names.split, names.ids) for names in named if names.modality}
+    """The names, those without a modality with that of a folder beside folders with the same scans, or of a side of a picture."""
+    nameless = [names for names in every if not names.modality]
+    others = {(names.split, names.ids) for names in every if names.modality}
     for level in range(min(len(names.ids) for names in nameless) - 1):
         moved = [
             replace(one, ids=one.ids[:level] + one.ids[level + 1 :], modality=one.ids[level])
@@ -257,7 +313,7 @@ def _with_modalities(root: Path, every: Sequence[Names], found: CohortFiles) -> 
             found.guessed.append(
                 f"folders with the same scans are modalities ({quote_some(sorted(sides))})"
             )
-            return [one for one in named if one.modality] + moved
+            return [one for one in every if one.modality] + moved
     if len(nameless) == len(every) and _is_side_by_side(root / nameless[0].path):
         found.guessed.append(
             "pictures twice as wide as high are two side by side: their left half is the modality a, their right half b"
@@ -280,17 +336,12 @@ def _is_side_by_side(path: Path) -> bool:
 
 def _without_modality(root: Path, names: Sequence[str]) -> BadInput:
     """The error of scans whose names state no modality."""
-    marks = (mark for mark in "_-" if all(mark in Path(name).stem for name in names))
-    advice = "or name the files of each modality by --preset FILE.toml (docs/guides/own_data.md)"
-    if mark := next(marks, ""):
-        advice = f"pass --pattern '**/{{case}}{mark}{{modality}}' if they end so, {advice}"
+    mark = next((mark for mark in "_-" if all(mark in Path(name).stem for name in names)), "/")
     endings = {name.removeprefix(without_ending(name)) for name in names}
-    if len(endings) == 1 and not any("/" in name for name in names):
-        advice = (
-            f"pass --pattern '{{case}}{endings.pop()}' if each is the one scan of a case, {advice}"
-        )
+    alone = f"--pattern '{{case}}{min(endings)}' if each is the one scan of a case, "
+    is_flat = len(endings) == 1 and not any("/" in name for name in names)
     return BadInput(
-        f"{root}: expected a folder for each case, or names that end with a modality, found {len(names)} scans of another form ({quote_some(names)}). Rename them, {advice}."
+        f"{root}: expected a folder for each case, or names that end with a modality, found {len(names)} scans of another form ({quote_some(names)}). Rename them; or pass {alone if is_flat else ''}--pattern '**/{{case}}{mark}{{modality}}' if they end so; or name the files of each modality by --preset FILE.toml (docs/guides/own_data.md)."
     )
 
 

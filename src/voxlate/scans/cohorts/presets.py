@@ -1,11 +1,10 @@
-"""Layouts of public data sets: how the files of a case are named; and the layout that a cohort's own names state."""
+"""Layouts of cohorts: path patterns and tags of DICOM series, those of public data sets, and the rows that they make of paths."""
 
-import os
 import re
-from collections.abc import Mapping
-from dataclasses import field
-from itertools import islice
-from pathlib import Path
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import field, replace
+from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator
@@ -14,14 +13,35 @@ from voxlate.base.config import fill, setting, settings
 from voxlate.base.errors import BadInput
 from voxlate.base.files import read_json
 from voxlate.base.option import read_shipped
-from voxlate.scans.formats.array_files import is_part
-from voxlate.scans.formats.dicom import SeriesInfo
-from voxlate.scans.formats.dynamic import is_frame
+from voxlate.scans.cohorts.case_files import UNNAMED, Row, is_known
+from voxlate.scans.cohorts.path_names import (
+    SPLIT_WORD,
+    modality_by_name,
+    split_folders,
+    split_named,
+)
+from voxlate.scans.formats.array_files import stack_shape
+from voxlate.scans.formats.dicom import SeriesInfo, list_series
+from voxlate.scans.formats.dicom_headers import kind_of
 from voxlate.scans.formats.io import holds_slices, read_volume, without_ending
 from voxlate.scans.images.units import plain_modality
-from voxlate.scans.layout_options import SHIPPED, presets
+from voxlate.scans.layout_options import SHIPPED, check_pattern, presets
 
+# Contrasts of MR by the words of a description; the first that fits counts.
+MR = {
+    "flair": "flair|dark.?fluid",
+    "adc": r"\badc|apparent",
+    "dwi": r"\bdwi|diff|trace",
+    "swi": r"\bswi|suscept",
+    "tof": r"\btof|angio|\bmra\b",
+    "t1c": r"t1.*(?:\+c|\bc\+|\bce\b|gd|gad|post|\bkm\b|contrast)|(?:post|gd|contrast).*(?:t1|mprage|bravo)",
+    "t1": r"t1|mp.?rage|spgr|bravo|tfl",
+    "t2": "t2",
+    "pd": r"\bpd|proton",
+}
 MOST_NAMES = 2000  # paths that are compared with those of public data sets
+WILDCARDS = {"*": "[^/]*", "**/": "(?:.*/)?"}
+STACKED = "slice={case}"  # of array files in which each slice is a case
 MOST_LABELS = 256  # values in a label map; an image has more, or fractions, or values below zero
 CT_REACHES_HU = -200  # what a CT reaches
 NOTES = (
@@ -44,6 +64,7 @@ FAMILY: dict[str, dict[str, str]] = {
     "imagesTr": {"labelsTr": "", "targetsTr": "target"},
     "INPUT_IMAGES": {"TARGET_IMAGES": "target", "MASKS": "mask", "LABELS": "seg"},
 }
+ANY = re.compile("")
 OneOrSeveral = Annotated[
     list[str], BeforeValidator(lambda value: [value] if isinstance(value, str) else value)
 ]
@@ -54,42 +75,24 @@ class Tags:
     """What the headers of a DICOM series must hold to be a modality; an empty key allows any value.
 
     modality: Modality, in either case (MR, CT, PT). description, protocol, image_type: regular expressions to find in
-    SeriesDescription, in ProtocolName, and in ImageType, whose values a backslash joins.
+    SeriesDescription, in ProtocolName, and in ImageType, whose values a backslash joins (in TOML, single quotes leave
+    backslashes alone).
     """
 
     modality: str = ""
-    description: str = ""
-    protocol: str = ""
-    image_type: str = ""
-
-    def __post_init__(self) -> None:
-        if not any(vars(self).values()):
-            raise BadInput(
-                "expected of a series at least one of modality, description, protocol, image_type, found none of them. Add one to its [series] table."
-            )
-        for key, expression in self._expressions.items():
-            try:
-                re.compile(expression)
-            except re.error as error:
-                raise BadInput(
-                    f"expected of a series' {key} a regular expression, found '{expression}' ({error}). Fix it; in TOML, single quotes leave backslashes alone."
-                ) from error
+    description: re.Pattern[str] = ANY
+    protocol: re.Pattern[str] = ANY
+    image_type: re.Pattern[str] = ANY
 
     def fits(self, series: SeriesInfo) -> bool:
         """Whether a series has all these tags."""
-        if self.modality and self.modality.upper() != series.modality.upper():
-            return False
-        return all(
-            re.search(expression, getattr(series, key))
-            for key, expression in self._expressions.items()
+        is_modality = self.modality.upper() in ("", series.modality.upper())
+        found = (
+            self.description.search(series.description),
+            self.protocol.search(series.protocol),
+            self.image_type.search(series.image_type),
         )
-
-    def __str__(self) -> str:
-        return " and ".join(f"{key} '{value}'" for key, value in vars(self).items() if value)
-
-    @property
-    def _expressions(self) -> dict[str, str]:
-        return {key: value for key, value in vars(self).items() if key != "modality"}
+        return is_modality and all(found)
 
 
 @settings
@@ -106,12 +109,6 @@ class Arrays:
     held_back: Annotated[int, setting("training items for validation", ge=0)] = 0
     guessed: list[str] = field(default_factory=list)
 
-    def __post_init__(self) -> None:
-        if self.part and not is_part(self.part):
-            raise BadInput(
-                f"expected arrays.part like 'axes=PL,mm=0.6x0.6x5', found '{self.part}'. Fix it."
-            )
-
 
 @settings
 class Preset:
@@ -122,11 +119,9 @@ class Preset:
     files: our name = path with {case} (or several), tried before patterns; in array files with the part meant:
     '{case}.npy#channel=0', '{case}.npz#array=src', 'mr.h5#slice={case}'.
     aliases: the file's modality name = our name.
-    patient: regular expression whose first group, in the case name, is the patient.
     series: our name = the tags of its DICOM series; patterns then name the folders that hold series.
     frames: our name = a modality of several frames and one of them: 'ctp#peak+8s'.
     skip: path patterns to leave out (* and **).
-    leave_out: case = why it is left out unless a manifest names it; prepare states it.
     known_by: regular expression that a path of the data set contains; its layout then needs no option.
     runs: "first": of several files of a modality in a case the first by name counts, and prepare states it.
     gaps: cases that lack a modality which is asked for are left out, and prepare states it.
@@ -138,11 +133,9 @@ class Preset:
     patterns: list[str] = field(default_factory=list)
     files: dict[str, OneOrSeveral] = field(default_factory=dict)
     aliases: dict[str, str] = field(default_factory=dict)
-    patient: str = ""
     series: dict[str, Tags] = field(default_factory=dict)
     frames: dict[str, str] = field(default_factory=dict)
     skip: list[str] = field(default_factory=list)
-    leave_out: dict[str, str] = field(default_factory=dict)
     known_by: str = ""
     runs: Literal["", "first"] = ""
     gaps: bool = False
@@ -164,23 +157,6 @@ class Preset:
         """The paths of all patterns."""
         return [split_part(pattern)[0] for _, pattern in self.forms]
 
-    def __post_init__(self) -> None:
-        if not self.forms:
-            raise BadInput(
-                "expected patterns, or files, to find the cases by, found neither. Add one to the preset."
-            )
-        for name, value in self.frames.items():
-            if not is_frame(value.partition("#")[2]):
-                raise BadInput(
-                    f"expected of frames.{name} a modality with #frame=N, #peak or #peak+8s, found '{value}'. Fix it."
-                )
-        for name, pattern in self.forms:
-            _, part = split_part(pattern)
-            if name and part and not is_part(part.replace("slice={case}", "slice=0")):
-                raise BadInput(
-                    f"expected of files.{name} after '#' channel=0, array=NAME or slice={{case}}, found '{part}'. Fix it."
-                )
-
 
 def load_preset(name: str | Path) -> Preset:
     """A preset of the package by its name, or one of the user's by its path (a TOML file).
@@ -190,11 +166,7 @@ def load_preset(name: str | Path) -> Preset:
     values = read_shipped(SHIPPED, name, "preset")
     base = values.pop("base", None)
     if base is not None:
-        if base not in presets():
-            raise BadInput(
-                f"preset {name}: expected a base of {', '.join(presets())}, found '{base}'. Fix it."
-            )
-        values = _merge(read_shipped(SHIPPED, base, "preset"), values)
+        values = _merge(read_shipped(SHIPPED, base, f"the base of preset {name}"), values)
     return fill(
         Preset, values, f"preset {name}", "Change it in that file (see docs/guides/dicom.md)."
     )
@@ -213,18 +185,14 @@ def split_part(pattern: str) -> tuple[str, str]:
     return (place, part) if mark and holds_slices(place) else (pattern, "")
 
 
-def recognise(root: Path) -> Preset | None:
-    """The layout that a folder's own files state: that of a public data set, BIDS, or nnU-Net's."""
+def recognise(root: Path, paths: Sequence[str]) -> Preset | None:
+    """The layout that a folder's own files state: that of a public data set, BIDS, or nnU-Net's; paths: of its files."""
     if (root / "dataset_description.json").is_file():
         return load_preset("bids")
-    walk = ((place, name) for place, _, names in os.walk(root) for name in sorted(names))
-    paths = [
-        (Path(place) / name).relative_to(root).as_posix()
-        for place, name in islice(walk, MOST_NAMES)
-    ]
     for name in presets():
         preset = load_preset(name)
-        if preset.known_by and any(re.search(preset.known_by, path) for path in paths):
+        known_by = preset.known_by
+        if known_by and any(re.search(known_by, path) for path in paths[:MOST_NAMES]):
             return preset
     for inputs, targets in FAMILY.items():
         data_sets = [path.parent for path in (*root.glob(inputs), *root.glob(f"*/{inputs}"))]
@@ -244,24 +212,20 @@ def _numbered(root: Path, inputs: str, targets: Mapping[str, str]) -> Preset:
     if isinstance(stated, dict):
         channels = stated.get("channel_names") or stated.get("modality")
     stems = [without_ending(file.name) for file in sorted(root.glob(f"{inputs}/*"))]
-    marked = [re.fullmatch(r"(.+)_(\d{4})", stem) for stem in stems]
-    numbers = sorted({match[2] for match in marked if match})
-    cases = {match[1] for match in marked if match}
+    marked = [match for stem in stems if (match := re.fullmatch(r"(.+)_(\d{4})", stem))]
+    numbers = sorted({match[2] for match in marked})
+    cases = {match[1] for match in marked}
     # p_0001 and p_0002 are cases; of channels, every case has the same
-    is_numbered = (
-        all(marked)
-        and len(cases) * len(numbers) == len(stems)
-        and ("0000" in numbers or len(cases) > 1)
+    is_numbered = len(cases) * len(numbers) == len(stems) == len(marked) and (
+        "0000" in numbers or len(cases) > 1
     )
     title = "nnU-Net" if inputs == "imagesTr" else "nnsyn"
-    default = "source" if inputs != "imagesTr" or (root / "targetsTr").is_dir() else "image"
     if not isinstance(channels, dict) or not channels:
-        kind = "ct" if _kind_of(root, inputs) == "ct" else default
-        channels = (
-            {number: number for number in numbers}
-            if is_numbered and len(numbers) > 1
-            else {(numbers[0] if is_numbered else "0"): kind}
-        )
+        is_source = inputs != "imagesTr" or (root / "targetsTr").is_dir()
+        kind = "ct" if _kind_of(root, inputs) == "ct" else ("source" if is_source else "image")
+        channels = {number: number for number in numbers} if is_numbered else {"0": kind}
+        if len(channels) == 1:
+            channels = dict.fromkeys(channels, kind)
         title += f", whose channels nothing names ({', '.join(channels.values())})"
     folder = f"**/{inputs.replace('Tr', '{split}')}"
     files, frames = {}, {}
@@ -276,11 +240,9 @@ def _numbered(root: Path, inputs: str, targets: Mapping[str, str]) -> Preset:
         if not (root / place).is_dir():
             continue
         kind = role or _kind_of(root, place)
-        beside = f"**/{place.replace('Tr', '{split}')}"
-        marks = [f"_{number}" for number in numbers if is_numbered]
-        files["target" if kind in files else kind] = [
-            f"{beside}/{{case}}{mark}" for mark in (*marks, "")
-        ]
+        marks = [*(f"_{number}" for number in numbers if is_numbered), ""]
+        beside = f"**/{place.replace('Tr', '{split}')}/{{case}}"
+        files["target" if kind in files else kind] = [f"{beside}{mark}" for mark in marks]
     return Preset(title=title, files=files, frames=frames)
 
 
@@ -298,3 +260,141 @@ def _kind_of(root: Path, folder: str) -> str:
         return "ct"
     whole = least >= 0 and values.max() < MOST_LABELS and (values == values.round()).all()
     return "seg" if whole else "target"
+
+
+def path_expression(pattern: str) -> re.Pattern[str]:
+    """A path pattern as a regular expression; a name that comes twice must read the same twice, a modality in any case."""
+    check_pattern(pattern)
+    out = ""
+    for part in re.split(r"(\{\w+\}|\*\*/|\*)", pattern):
+        name = part[1:-1]
+        if not part.startswith("{"):
+            out += WILDCARDS.get(part) or re.escape(part)
+        else:
+            group = SPLIT_WORD if name == "split" else f"(?P<{name}>[^/]+)"
+            again = f"(?i:(?P={name}))" if name == "modality" else f"(?P={name})"
+            out += again if group in out else group
+    return re.compile(out)
+
+
+def rows_by_patterns(
+    root: Path, paths: Sequence[str], layout: Preset, unmatched: list[str]
+) -> Iterator[Row]:
+    """The rows of paths that match a pattern of the layout; the other paths are added to `unmatched`.
+
+    Every path goes to the first pattern that it matches, and to others that name further parts of that file. A DICOM
+    folder's tags name modalities where the pattern does not; other files, whose names state none either, remain unnamed.
+    """
+    parts_of = defaultdict[str, list[tuple[str, str]]](list)  # of a place: names and parts
+    expressions = {}
+    files = [root / path for path in paths]
+    are_named = any(map(modality_by_name, files)) and not any(map(Path.is_dir, files))
+    for modality, pattern in layout.forms:
+        place, part = split_part(pattern)
+        expressions[place] = path_expression(place)
+        if are_named and not modality and "modality" not in expressions[place].groupindex:
+            raise BadInput(
+                f"pattern '{pattern}': expected {{modality}} in it, found none. Put it where the modality stands."
+            )
+        if part or not parts_of[place]:
+            parts_of[place].append((modality, part))
+    splits = split_folders(paths)
+    for path in paths:
+        place, match = _first_match(path, expressions)
+        if match is None:
+            unmatched.append(path)
+            continue
+        scan = root / path
+        patient, study, split = _study_of(match, root, splits)
+        stated = match.groupdict().get("modality", "")
+        if not {stated, *dict(parts_of[place])} - {""}:
+            is_series = scan.is_dir()
+            tagged = (
+                rows_by_tags(root, path, layout.series)
+                if is_series
+                else [Row(None, "", UNNAMED, scan)]
+            )
+            yield from (replace(row, patient=patient, case=study, split=split) for row in tagged)
+            continue
+        for modality, part in parts_of[place]:
+            name = modality or layout.modality_of(stated)
+            if not modality and scan.is_dir() and not is_known(name):
+                is_ct = any(row.modality == "ct" for row in rows_by_tags(root, path))
+                name = f"ct_{name}" if is_ct else name  # whose unit is HU
+            for number, file in slices_of(scan, part, layout.arrays):
+                owner, own = (None, number) if number else (patient, study)
+                yield Row(owner, own, name, file, split=split)
+
+
+def _first_match(
+    path: str, expressions: Mapping[str, re.Pattern[str]]
+) -> tuple[str, re.Match[str] | None]:
+    """The first place that a path matches; a place without an ending takes a scan of any format."""
+    bare = without_ending(path)
+    for place, expression in expressions.items():
+        takes_any = without_ending(place) == place and not holds_slices(place)
+        match = expression.fullmatch(bare if takes_any else path)
+        if match is not None:
+            return place, match
+    return "", None
+
+
+def _study_of(
+    match: re.Match[str], root: Path, splits: Mapping[str, tuple[str, str]]
+) -> tuple[str | None, str, str | None]:
+    """The patient (None: not stated), the study and the split (None) in a path.
+
+    The study is root's name where the path states none; the split is that of a folder of another role, if need be;
+    splits: see split_folders.
+    """
+    names = match.groupdict()
+    folders = [*PurePosixPath(match.string).parents][::-1]
+    above = (folder for folder in folders if folder.name not in names.values())
+    of_folders = (splits[str(folder)][0] for folder in above if str(folder) in splits)
+    split = split_named(names.get("split") or "") or next(of_folders, None)
+    patient = names.get("patient")
+    study = names.get("case") or patient or root.resolve().name
+    parts = [names[key] for key in ("time", "slice") if names.get(key)]
+    return patient or (study if parts else None), "_".join([study, *parts]), split
+
+
+def slices_of(file: Path, part: str, arrays: Arrays | None) -> Iterator[tuple[str, Path]]:
+    """The paths of the slices that a pattern's part ('channel=0', 'slice={case}') names in a file, and their cases.
+
+    The case is "" where the file's name states it; arrays: settings of all files, which the part may override.
+    """
+    settings = dict[str, str]()
+    for stated in f"{part},{arrays.part if arrays else ''}".split(","):
+        settings.setdefault(stated.partition("=")[0], stated)
+    text = ",".join(filter(None, settings.values()))
+    if STACKED not in text:
+        yield "", Path(f"{file}#{text}") if text and holds_slices(file) else file
+        return
+    count = stack_shape(file, text.replace(STACKED, "slice=0"))[0]
+    width = max(4, len(str(count - 1)))
+    for k in range(count):
+        yield f"slice{k:0{width}d}", Path(f"{file}#{text.replace(STACKED, f'slice={k}')}")
+
+
+def rows_by_tags(root: Path, path: str, tables: Mapping[str, Tags] | None = None) -> list[Row]:
+    """The rows of the series in a DICOM folder, whose modalities their tags state; localisers are none.
+
+    tables: the tags of each modality, where a preset states them; series that fit none are left out.
+    """
+    rows = []
+    for series in list_series(root / path):
+        names = [modality_of(series)]
+        if tables:
+            names = [name.lower() for name, tags in tables.items() if tags.fits(series)]
+        elif kind_of(series.image_type, f"{series.description} {series.protocol}") == "localiser":
+            names = []
+        rows += [Row(None, "", name, series.path, series) for name in names]
+    return rows
+
+
+def modality_of(series: SeriesInfo) -> str:
+    """The modality that the tags of a series state; mr of an MR series whose description names no contrast."""
+    if series.modality != "MR":
+        return {"PT": "pet"}.get(series.modality, series.modality.lower() or "mr")
+    text = f"{series.description} {series.protocol}"
+    return next((name for name, words in MR.items() if re.search(words, text, re.I)), "mr")

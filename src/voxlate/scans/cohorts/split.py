@@ -4,6 +4,7 @@ import hashlib
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from itertools import chain, combinations, product
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ Shares = tuple[float, float, float]
 SPLITS = ("train", "val", "test")
 FOLDS = 5
 USUAL: Shares = (0.7, 0.15, 0.15)
+LARGEST_HELD_OUT = 4  # at most one in so many training items is held out
 WITHOUT_TEST: Shares = (0.8, 0.2, 0.0)
 SMALL = 10  # patients; with fewer, a test patient is more useful in training
 LEAST_SHARE = 0.1  # of a patient; a smaller share is a typing error
@@ -52,31 +54,27 @@ def check_size(splits: Mapping[str, str]) -> list[Message]:
 
 def check_modalities(cases: Iterable[CaseFiles], splits: Mapping[str, str]) -> list[Message]:
     """A caution on each split none of whose cases has a modality, or two together, that training cases have; on training, that others have."""
-    having: dict[tuple[str, ...], Counter[str]] = defaultdict(Counter)
+    splits_with = defaultdict[tuple[str, ...], set[str]](set)
     for case in cases:
         for names in chain.from_iterable(combinations(sorted(case.files), size) for size in (1, 2)):
-            having[names][splits[case.patient]] += 1
+            splits_with[names].add(splits[case.patient])
     messages = []
-    placed = set(splits.values())
-    for split in filter(placed.__contains__, SPLITS):
-        others = placed - {"train"} if split == "train" else {"train"}
+    for split in SPLITS:
+        others = {"val", "test"} if split == "train" else {"train"}
         lacking = [
             names
-            for names, counts in having.items()
-            if not counts[split] and any(counts[other] for other in others)
+            for names, having in splits_with.items()
+            if split in splits.values() and split not in having and having & others
         ]
-        alone = {name for names in lacking if len(names) == 1 for name in names}
+        alone = {names[0] for names in lacking if len(names) == 1}
         # two together are named where neither is lacking
         named = sorted(names for names in lacking if len(names) == 1 or not alone & {*names})
         if named:
-            has = [
-                f"{' with '.join(names)} ({', '.join(f'{other} {having[names][other]}' for other in SPLITS if other in placed)})"
-                for names in named
-            ]
+            shown = first_of([" with ".join(names) for names in named], separator=" or ")
             then = (
                 "a model cannot learn from it" if split == "train" else "it cannot be scored there"
             )
-            text = f"No case of the split {split} has {first_of(has, separator=' or ')}: {then}."
+            text = f"No case of the split {split} has {shown}: {then}."
             messages.append(message("split-lacks-modality", text))
     return messages
 
@@ -106,6 +104,23 @@ def held_out_order(cases: Iterable[CaseFiles], seed: int = 0) -> list[str]:
             chosen[present[patient]] += 1
     rest = present.keys() - {*first}
     return first + sorted(rest, key=lambda name: (usual(name), patient_order(seed, name)))
+
+
+def hold_out(cases: list[CaseFiles], count: int) -> list[CaseFiles]:
+    """The cases with `count` training items moved to validation, patient by patient as `held_out_order` states."""
+    of_patient = Counter(case.patient for case in cases if case.split == "train")
+    if not count or not of_patient:
+        return cases
+    wanted = min(count, of_patient.total() // LARGEST_HELD_OUT)
+    held_out = set[str]()
+    in_order = held_out_order(case for case in cases if case.split == "train")
+    for patient in in_order[:-1]:  # one patient stays in training
+        if sum(of_patient[name] for name in held_out) < wanted:
+            held_out.add(patient)
+    return [
+        replace(case, split="val") if case.split == "train" and case.patient in held_out else case
+        for case in cases
+    ]
 
 
 def check_known(split: str | None, splits: Collection[str | None]) -> None:

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from voxlate.base.config import setting, settings
 from voxlate.base.items import BACKGROUND
-from voxlate.scans.cases.axes import CANONICAL, axis_of
+from voxlate.scans.cases.case import CANONICAL, axis_of
 from voxlate.science.batch import Batch
 
 PIECES = 8  # of a random curve of intensities

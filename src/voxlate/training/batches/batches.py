@@ -15,9 +15,7 @@ from torch.utils.data import Dataset
 
 from voxlate.base.errors import BadInput
 from voxlate.base.items import stable_id
-from voxlate.scans.cases.axes import lay_out
-from voxlate.scans.cases.case import MASK
-from voxlate.scans.cases.case_header import CaseHeader
+from voxlate.scans.cases.case import MASK, CaseHeader, lay_out
 from voxlate.scans.cases.prepared import Cohort
 from voxlate.scans.images.tiling import Triple, centre_on
 from voxlate.science.batch import Batch, collate

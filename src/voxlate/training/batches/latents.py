@@ -9,8 +9,7 @@ from torch import Tensor
 
 from voxlate.base.errors import BadInput
 from voxlate.base.records import Record, Shape, checksum, write_tensors
-from voxlate.scans.cases.axes import lay_out
-from voxlate.scans.cases.case import PreparedCase, map_arrays
+from voxlate.scans.cases.case import PreparedCase, lay_out, map_arrays
 from voxlate.scans.cases.prepared import Cohort
 from voxlate.training.batches.augment import AugmentSettings
 from voxlate.training.batches.patches import (

@@ -13,9 +13,18 @@ from torch import Tensor
 from voxlate.base.config import Provided, setting, settings
 from voxlate.base.errors import BadInput
 from voxlate.base.items import stable_id
-from voxlate.scans.cases.axes import CANONICAL, Axes, axis_of, lay_out
-from voxlate.scans.cases.case import LABEL, MASK, PROTONS, ContrastSettings, PreparedCase
-from voxlate.scans.cases.case_header import CaseHeader
+from voxlate.scans.cases.case import (
+    CANONICAL,
+    LABEL,
+    MASK,
+    PROTONS,
+    Axes,
+    CaseHeader,
+    ContrastSettings,
+    PreparedCase,
+    axis_of,
+    lay_out,
+)
 from voxlate.scans.cases.prepared import Cohort
 from voxlate.scans.images.intensity import IntensityMap
 from voxlate.scans.images.tiling import Triple

@@ -12,7 +12,7 @@ from voxlate.base.errors import BadInput, first_of
 from voxlate.base.messages import worst_grade
 from voxlate.checks.check_table import exact_messages
 from voxlate.checks.fingerprint import stored_fingerprint
-from voxlate.scans.cases.case_header import FOREGROUND_OF, CaseHeader
+from voxlate.scans.cases.case import FOREGROUND_OF, CaseHeader
 from voxlate.scans.cases.prepared import CaseEntry, Cohort
 from voxlate.scans.images.units import SHOW_ANATOMY
 from voxlate.scans.images.volume_statistics import PERCENTILES, Distribution, Statistics
