@@ -26,7 +26,7 @@ from voxlate.training.planning.probe import Limits, Measured, Probe
 from voxlate.training.planning.recipe_fit import fits
 from voxlate.training.planning.roles import choose_roles, roles_of
 from voxlate.training.planning.rules import Size
-from voxlate.training.planning.search import BATCHES, FILLED, WIDTHS, relative_error
+from voxlate.training.planning.sizes import BATCHES, FILLED, WIDTHS, relative_error
 from voxlate.training.run import Run
 from voxlate.training.starters import names
 from voxlate.training.train import train
@@ -248,16 +248,16 @@ def test_a_method_of_pairs_refuses_scans_that_lie_apart(voxlate, apart, tiny, tm
 class Clockwork(Probe):
     """A probe that takes no time, on a machine whose steps cost what `step_seconds` says."""
 
-    probe_seconds, has_time = 0.0, True
+    probe_seconds = 0.0
     tried: ClassVar[list[Size]] = []
 
     def measure(self, tables, stage):
         net = tables["net"]
         size = Size(net["width"], net.get("patch", 1), tables["train"]["batch"])
         self.tried.append(size)
-        memory = 2**20 * size.width / size.stem
-        self.last = Measured(step_seconds(size) * (1 + stage), memory)
-        return self.last if memory <= self.limits.memory_bytes else None
+        memory = 2**20 * size.load
+        fits = memory <= self.limits.memory_bytes
+        return Measured(step_seconds(size) * (1 + stage), memory) if fits else None
 
 
 def step_seconds(size):
@@ -289,40 +289,30 @@ def any_length(monkeypatch):
     monkeypatch.setattr("voxlate.training.planning.rules.most_items", lambda *_, **__: 10**9)
 
 
-@every_row("minutes, largest", [(0.2, 1000), (1, 1000), (2, 1000), (60, 1000), (60, 40)])
-def test_the_network_of_least_predicted_error_is_taken_that_fits_in_memory(
+@every_row("minutes, largest", [(0.2, 1000), (1, 1000), (2, 1000), (60, 1000), (60, 160)])
+def test_the_network_that_is_taken_fits_in_memory_and_has_about_the_least_predicted_error(
     prepared, clockwork, any_length, minutes, largest
 ):
+    """The law of the cost of a step is not that of this machine: three timed steps decide."""
     Clockwork.tried.clear()
     made = clockwork(minutes, largest * 2**20)
     facts = cohort_facts(open_cohort(prepared))
 
-    def steps_of(size):
-        return int(minutes * 60 * 0.96 / step_seconds(size))
-
     def error(size):
-        pixel_mm = size.stem * facts.pixel_mm
+        steps = int(minutes * 60 * 0.96 / step_seconds(size))
         doubt = 1.09 ** np.log2(size.stem)
-        return doubt * relative_error(size.width, pixel_mm, size.batch, steps_of(size))
+        pixel_mm = size.stem * facts.pixel_mm
+        return doubt * relative_error(size.width, pixel_mm, size.batch, steps)
 
     every = starmap(Size, product(WIDTHS, rules.stems(facts), BATCHES))
-    best = min((size for size in every if size.width / size.stem <= largest), key=error)
-    net = made.tables["net"]
-    assert (net["width"], net.get("patch", 1)) == (best.width, best.stem)
-    assert made.tables["train"]["steps"] == steps_of(best)
-    assert len(Clockwork.tried) <= 7  # the law passes over the others
-    assert f"{best} gets" in made.why["net.width"].text
-
-
-def test_a_coarser_stem_that_is_hardly_faster_is_never_taken(
-    clockwork, any_length, speed, monkeypatch
-):
-    monkeypatch.setattr(rules, "stems", lambda _: [1, 2])
-    # wide features are learned sooner
-    monkeypatch.setattr("voxlate.training.planning.search.COARSE", -2.0)
-    assert clockwork(0.05).tables["net"]["patch"] == 2
-    speed(lambda size: 2.5e-6 * size.width**2 * size.batch / (1.4 if size.stem == 2 else 1))
-    assert "patch" not in clockwork(0.05).tables["net"]
+    least = min(error(size) for size in every if size.load <= largest)
+    net, train = made.tables["net"], made.tables["train"]
+    taken = Size(net["width"], net.get("patch", 1), train["batch"])
+    assert taken.load <= largest
+    assert error(taken) < 1.05 * least
+    assert train["steps"] == int(minutes * 60 * 0.96 / step_seconds(taken))
+    assert len(Clockwork.tried) <= 6
+    assert f"{taken} gets" in made.why["net.width"].text
 
 
 def test_time_beyond_what_few_patients_are_worth_is_filled_up_to_a_quarter(clockwork, monkeypatch):

@@ -15,6 +15,7 @@ from voxlate.training.planning.planner import plan_training
 from voxlate.training.planning.race import Entrant, hold_out, run_race
 from voxlate.training.planning.roles import roles_of
 from voxlate.training.planning.rules import Size, first_stage
+from voxlate.training.planning.sizes import Candidate
 from voxlate.training.run import Run
 
 SMALL = Size(8, 1, 2)
@@ -44,7 +45,7 @@ def entrant(prepared_once):
         draft = first_stage(facts, roles_of(facts), SMALL, 2 * FEWEST)
         draft.tables["net"] |= {"groups": 4, "head_width": 8}
         draft.tables["train"]["optimiser"] |= {"lr": rate, "warm_up": 1}
-        return Entrant(name, 0.01, draft)
+        return Entrant(name, Candidate(SMALL, 0.01, 2 * FEWEST, 2 * FEWEST), draft)
 
     return make
 
@@ -58,7 +59,7 @@ def race(prepared_once):
 
 @slow
 def test_the_entrant_that_learns_wins_and_its_state_is_kept(entrant, race):
-    first, second = race(entrant("still", 1e-12), entrant("learns", 5e-3)).results
+    first, second = race(entrant("still", 1e-12), entrant("learns", 5e-3))
     assert (first.entrant.name, second.entrant.name) == ("learns", "still")
     assert first.steps == second.steps == first.state["step"] == FEWEST
     assert first.error < second.error
@@ -72,7 +73,7 @@ def test_an_error_is_a_share_of_the_truths_deviation_whatever_the_scale_of_the_t
     for one, high in ((plain, 2000.0), (wide, 4000.0)):
         table = {"kind": "window", "low": -high, "high": high}
         one.draft.tables["intensity"]["t2"] = table
-    first, second = race(plain, wide).results
+    first, second = race(plain, wide)
     assert first.error == pytest.approx(second.error, rel=1e-4)
 
 
@@ -88,7 +89,7 @@ def test_without_validation_patients_one_of_several_training_patients_is_held_ou
 @pytest.fixture(scope="module")
 def raced(entrant, plan, race):
     """A plan with the recipe and the state of the winner of a race."""
-    best = race(entrant("one", 1e-3), entrant("two", 2e-3)).best
+    best, _ = race(entrant("one", 1e-3), entrant("two", 2e-3))
     tables = best.entrant.draft.tables
     tables["train"]["precision"] = "float32"
     return replace(plan, tables=tables, state={**best.state, "stage": "final"}, budgets={})
@@ -136,5 +137,5 @@ def test_the_state_of_a_race_enters_no_other_training(change, raced, fit, tmp_pa
 
 
 def test_a_diverged_entrant_never_wins(entrant, race):
-    best = race(entrant("diverges", 1e14), entrant("learns", 1e-3)).best
+    best, _ = race(entrant("diverges", 1e14), entrant("learns", 1e-3))
     assert best.entrant.name == "learns"

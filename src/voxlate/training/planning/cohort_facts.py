@@ -159,17 +159,17 @@ def _facts(cohort: Cohort, training: tuple[CaseEntry, ...]) -> CohortFacts:
         apart_mm=_apart(
             training, [name for name, scan in scans.items() if scan.unit in SHOW_ANATOMY]
         ),
-        unfit=tuple(name for name in scans if _is_unfit(name, headers)),
+        unfit=tuple(name for name in scans if is_doubted(name, headers, "slices")),
     )
 
 
-def _is_unfit(name: str, headers: Sequence[CaseHeader]) -> bool:
-    """Whether the messages on a modality say in most cases that it is not to be trusted."""
+def is_doubted(name: str, headers: Sequence[CaseHeader], *codes: str) -> bool:
+    """Whether messages of these codes say in most of the cases of a modality that it is not to be trusted."""
     grades = []
     for header in headers:
         if name in header.visible and (scan := stored_fingerprint(header, name)) is not None:
             said = exact_messages(scan, header.units[name], name)
-            grades.append(worst_grade(one for one in said if one.code == "slices"))
+            grades.append(worst_grade(one for one in said if one.code in codes))
     return 2 * grades.count("do not trust") > len(grades)
 
 

@@ -24,7 +24,6 @@ from voxlate.training.precision import with_precision
 from voxlate.training.processes import processes
 from voxlate.training.recipe import Recipe, from_dict
 
-PROBED = 0.05  # largest share of the time that probing takes
 STEPS = 3  # timed steps of each network that is tried
 FREE = 0.8  # default share of the free memory
 
@@ -53,13 +52,12 @@ class Measured:
 
 @dataclass
 class Probe:
-    """Runs steps of recipes on a cohort while its share of time and memory lasts."""
+    """Times steps of recipes on a cohort; most: the largest memory that one of them needed."""
 
     cohort: Cohort
     limits: Limits
     device_name: str = "auto"
     most: float = 0.0
-    last: Measured | None = None
     begun: float = field(default_factory=time.monotonic)
 
     @property
@@ -71,12 +69,6 @@ class Probe:
     def seconds(self) -> float:
         """Seconds that remain for the training."""
         return max(self.limits.minutes * 60 - self.probe_seconds, 0.0)
-
-    @property
-    def has_time(self) -> bool:
-        """Whether another network can be tried within the share of time that probing may take."""
-        another = 2 * STEPS * self.last.seconds if self.last else 0
-        return self.probe_seconds + another <= PROBED * self.limits.minutes * 60
 
     def measure(self, planned: Mapping[str, Any] | Recipe, stage: int) -> Measured | None:
         """Seconds and memory of a step of the recipe's stage with this index; None if it needs too much memory."""
@@ -94,55 +86,50 @@ class Probe:
             self.most = self.most or measured.memory
             return None
         self.most = max(self.most, measured.memory)
-        self.last = measured
         return measured
 
 
-def _seconds(recipe: Recipe, cohort: Cohort, stage: int, device: torch.device) -> float:
-    """The median of steps after a first step, which also allocates memory."""
-    keep_freed_memory()  # as a training does, which is faster
-    begun = _begin(recipe, cohort, stage, device, STEPS + 1)
-    begun.step()
-    return median(begun.step() for _ in range(STEPS))
-
-
 class TimedSteps:
-    """The steps of a training, each of which is timed."""
+    """The steps of a training, each of which is timed; spent: the seconds of all."""
 
     def __init__(self, job: Job, method: Method, batches: Iterator[Batch]) -> None:
         self.job = job
         self.learner = begin_learner(method, job)
         self.clock = Clock(job.stage.train)
         self.batches = batches
+        self.spent = 0.0
 
     def step(self) -> float:
         """Train one step; returns its seconds."""
         begun = time.perf_counter()
         take_step(self.learner, self.learner.method, self.job, self.batches, self.clock)
         devices.wait_for(self.job.device)
-        return time.perf_counter() - begun
+        seconds = time.perf_counter() - begun
+        self.spent += seconds
+        return seconds
 
 
-def _begin(
-    recipe: Recipe, cohort: Cohort, stage: int, device: torch.device, steps: int
-) -> TimedSteps:
-    """A training on real data that takes up to `steps` steps."""
+def _seconds(recipe: Recipe, cohort: Cohort, stage: int, device: torch.device) -> float:
+    """The median of steps on real data after a first step, which also allocates memory."""
+    keep_freed_memory()  # as a training does, which is faster
     accelerator, _ = processes(str(device))
     earlier: dict[str, Method] = {}
     for trained in recipe.all_stages[: stage + 1]:
         earlier[trained.name] = method = trained.build(earlier).to(device)
     chosen = recipe.all_stages[stage]
-    chosen = replace(chosen, train=replace(chosen.train, steps=max(chosen.train.steps, steps)))
-    job = Job(recipe, chosen, cohort, accelerator, device)
-    return TimedSteps(job, method, _batches(job, steps))
+    train = replace(chosen.train, steps=max(chosen.train.steps, STEPS + 1))
+    job = Job(recipe, replace(chosen, train=train), cohort, accelerator, device)
+    steps = TimedSteps(job, method, _batches(job))
+    steps.step()
+    return median(steps.step() for _ in range(STEPS))
 
 
-def _batches(job: Job, steps: int) -> Iterator[Batch]:
-    """The batches of this number of steps; for a GPU they are read in advance, because readers take seconds to start."""
+def _batches(job: Job) -> Iterator[Batch]:
+    """The batches of the timed steps; for a GPU they are read in advance, because readers take seconds to start."""
     if job.device.type == "cpu":
         return iter(job.batches())
     stage = replace(job.stage, train=replace(job.stage.train, workers=0))
-    count = steps * stage.train.accumulate * sum(stage.turns.values())
+    count = (STEPS + 1) * stage.train.accumulate * sum(stage.turns.values())
     return iter(list(itertools.islice(replace(job, stage=stage).batches(), count)))
 
 

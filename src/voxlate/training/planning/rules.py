@@ -10,6 +10,7 @@ from voxlate.base.errors import plural
 from voxlate.synthesis.facts import CUBIC
 from voxlate.training.planning.cohort_facts import AIR_RANGE_HU, GREY_LEVELS, CohortFacts, Scan
 from voxlate.training.planning.roles import Roles
+from voxlate.training.recipe.run_provenance import Budget
 from voxlate.training.recipe.text import apply_changes
 
 Tables = dict[str, Any]
@@ -161,6 +162,16 @@ class Size:
     stem: int
     batch: int
 
+    @property
+    def load(self) -> float:
+        """The memory of a step relative to that of one item of width 1 without a stem."""
+        return self.width * self.batch / self.stem**2
+
+    def distance(self, other: "Size") -> tuple[float, ...]:
+        """How far another size is by stem, by batch and by width, as differences of logarithms."""
+        pairs = (self.stem, other.stem), (self.batch, other.batch), (self.width, other.width)
+        return tuple(abs(math.log(a / b)) for a, b in pairs)
+
     def __str__(self) -> str:
         stem = f"{self.stem} x {self.stem} stem, " if self.stem > 1 else ""
         return f"width {self.width}, {stem}batch {self.batch}"
@@ -170,9 +181,8 @@ class Size:
 class Draft:
     """A recipe while rules fill its tables, with the reason for each key.
 
-    size, steps: of the first stage; mean_alone: whether no second stage draws samples from its images; step_seconds:
-    probed seconds of a step by stage; most_steps, fewest_steps: useful numbers of steps by stage; state: of the first stage's
-    training after a race, from which it goes on.
+    size, steps: of the first stage; mean_alone: whether no second stage draws samples from its images; budgets: of the
+    stages, in their order; state: of the first stage's training after a race, from which it goes on.
     """
 
     facts: CohortFacts
@@ -182,9 +192,7 @@ class Draft:
     mean_alone: bool
     tables: Tables = field(init=False)
     why: dict[str, Why] = field(default_factory=dict)
-    step_seconds: dict[str, float] = field(default_factory=dict)
-    most_steps: dict[str, float] = field(default_factory=dict)
-    fewest_steps: dict[str, int] = field(default_factory=dict)
+    budgets: dict[str, Budget] = field(default_factory=dict)
     state: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
@@ -197,6 +205,12 @@ class Draft:
     def done(self) -> int:
         """Steps of the first stage that a race has trained."""
         return self.state["step"] if self.state else 0
+
+    @property
+    def seconds(self) -> float:
+        """Seconds that the training will take, after a race."""
+        first, *others = (budget.seconds for budget in self.budgets.values())
+        return first * (1 - self.done / self.steps) + sum(others)
 
     @property
     def completes(self) -> bool:
