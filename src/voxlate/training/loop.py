@@ -28,7 +28,6 @@ from voxlate.science.nets.cpu import volumes_in_float32
 from voxlate.training.batches.patches import note_on_cut
 from voxlate.training.clock import Clock, read_places
 from voxlate.training.cohort_latents import keep_moments
-from voxlate.training.item_baselines import begin_errors, verdicts_on
 from voxlate.training.job import Job, Session
 from voxlate.training.learner import Epochs, Learner
 from voxlate.training.log import Log
@@ -41,10 +40,12 @@ from voxlate.training.validate import (
     Measure,
     Sharpness,
     autocast,
+    begin_errors,
     choose_sharpness,
     validate,
     validation_items,
     validation_split,
+    verdicts_on,
     whole_slices,
 )
 from voxlate.training.weights import make_header, read_header, save_weights
