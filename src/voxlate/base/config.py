@@ -97,7 +97,7 @@ def fill(
     except ValidationError as error:
         raise BadInput(f"{where}: {_sentences(kind, error.errors(), change)}") from error
     if wrong := [
-        f"expected of '{key}' a value such as {taken!r}, found {given!r}. Write it so."
+        f"expected '{key}' to be a value such as {taken!r}, found {given!r}. Write it so."
         for key, given, taken in converted(values, filled)
     ]:
         raise BadInput(f"{where}: {' Also '.join(wrong)}")
@@ -373,7 +373,11 @@ def _sentence(kind: Any, error: Any, change: str) -> str:
         return (
             f"expected {name}.kind to be one of {tags}, found {kind_found!r}. Choose one of these."
         )
-    return f"expected of '{name}': {what_is_wrong(error)}; found {found!r}. {change.replace('KEY', name)}"
+    # pydantic says "Input should be …", "List should have …", and few other sentences
+    what = what_is_wrong(error)
+    before, should, rest = what.partition("should ")
+    wanted = f"'{name}' to {rest}" if should else f"'{name}' to be right ({before})"
+    return f"expected {wanted}, found {found!r}. {change.replace('KEY', name)}"
 
 
 def what_is_wrong(error: Any) -> str:

@@ -20,10 +20,9 @@ MOST_TIMED = 3  # networks whose steps are timed for a share of the minutes
 # The law's own error, by which a stem of twice the side must be better: of two stems that it told apart by 2 %, the coarser one
 # had 31 % more error (vessels; 1,080 steps against 392).
 DOUBT = 1.09
-# The exponents of the cost of a step in the width, the side of the stem, and the batch.
-BY_WIDTH = 1.3
-BY_STEM = -2.0
-BY_BATCH = 1.0
+# The width from which the cost of a step grows with its cube, and below with itself. Steps of widths 16, 64, 96 and 128 cost 0.42, 3.4,
+# 8.2 and 16 times as much as of 32 on a CPU (heads, brains and phantoms), and by the law 0.43, 3.1, 7.4 and 15 times.
+WIDE = 68
 FILLED = 1.25  # largest factor of the useful steps up to which all of the time is used
 SPARE = 0.04  # share of the time that is reserved for starting, validating, saving
 
@@ -120,11 +119,9 @@ class Sizes:
     def _step_seconds(self, size: Size) -> float:
         """Seconds of a step: measured, or by the law from the nearest network that was timed."""
         if not self.timed:
-            return 1.0
+            return 1.0  # there is one possible size
         near = min(self.timed, key=size.distance)
-        wider = (size.width / near.width) ** BY_WIDTH
-        coarser = (size.stem / near.stem) ** BY_STEM
-        return self.timed[near] * wider * coarser * (size.batch / near.batch) ** BY_BATCH
+        return self.timed[near] * step_cost(size) / step_cost(near)
 
     def _error(self, candidate: Candidate) -> float:
         """The predicted error of a candidate."""
@@ -132,6 +129,11 @@ class Sizes:
         feature_mm = size.stem * self.facts.pixel_mm
         error = relative_error(size.width, feature_mm, size.batch, candidate.steps)
         return error * DOUBT ** log2(size.stem)
+
+
+def step_cost(size: Size) -> float:
+    """The seconds of a step relative to those of another size."""
+    return size.load * (1 + (size.width / WIDE) ** 2)
 
 
 def useful_steps(fitting: int, most: int) -> int:
