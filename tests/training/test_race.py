@@ -7,7 +7,6 @@ import pytest
 
 from rows import slow
 from trainings import same_weights
-from voxlate.base.errors import Stopped
 from voxlate.scans.cases.prepared import open_cohort
 from voxlate.training.planning import race as races
 from voxlate.training.planning.cohort_facts import cohort_facts
@@ -16,7 +15,7 @@ from voxlate.training.planning.race import Entrant, hold_out, run_race
 from voxlate.training.planning.roles import roles_of
 from voxlate.training.planning.rules import Size, first_stage
 from voxlate.training.planning.sizes import Candidate
-from voxlate.training.run import Run
+from voxlate.training.train import Beginning
 
 SMALL = Size(8, 1, 2)
 SHORT = {"minutes": 0.2, "memory": 8 * 2**30, "mode": "mean", "device": "cpu"}
@@ -97,43 +96,17 @@ def raced(entrant, plan, race):
 
 @slow
 def test_the_winner_goes_on_as_if_its_recipe_had_been_trained_at_once(raced, fit, tmp_path):
-    raced.keep_race(tmp_path / "raced")
-    said = []
-    runs = [fit(raced.recipe, name, say=said.append) for name in ("raced", "at once")]
-    assert "race-dropped" not in {one.code for one in said}
+    runs = [
+        fit(raced.recipe, name, beginning=Beginning(state=state))
+        for name, state in (("raced", raced.state), ("at once", None))
+    ]
     assert same_weights(*runs)
 
 
-def test_a_plan_whose_keys_are_changed_begins_anew(plan, tmp_path):
+def test_a_plan_whose_keys_are_changed_begins_anew(plan):
     changed = replace(plan, state={"step": 1}).change({"net.width": "8"})
-    changed.keep_race(tmp_path / "run")
-    assert not Run(tmp_path / "run").race.exists()
+    assert changed.state is None
     assert math.isfinite(changed.seconds)
-
-
-@slow
-@pytest.mark.parametrize("change", ["recipe", "splits", "start"])
-def test_the_state_of_a_race_enters_no_other_training(change, raced, fit, tmp_path):
-    run = Run(tmp_path / "run")
-    raced.keep_race(run.folder)
-    recipe, options = raced.recipe, {}
-    if change == "recipe":
-        optimiser = replace(recipe.train.optimiser, lr=1e-5)
-        recipe = replace(recipe, train=replace(recipe.train, optimiser=optimiser))
-    elif change == "splits":
-        options["fold"] = 1  # fold 0 has the splits of the cohort
-    else:
-        short = replace(recipe, train=replace(recipe.train, steps=1))
-        options["start"] = fit(short, "other").folder
-
-    def end_when_dropped(said):
-        if said.code == "race-dropped":
-            raise Stopped("it was said")
-
-    with pytest.raises(Stopped):
-        fit(recipe, say=end_when_dropped, **options)
-    assert not run.race.exists()
-    assert not run.state.exists()
 
 
 def test_a_diverged_entrant_never_wins(entrant, race):

@@ -18,10 +18,9 @@ from trainings import log_lines, same_tensors, same_weights, stop_at, weights_of
 from voxlate.base.errors import Stopped
 from voxlate.training import log, recipe
 from voxlate.training.batches.batches import Batches
-from voxlate.training.learner import Epochs, Learner
-from voxlate.training.recipe.optimiser import Optimiser
+from voxlate.training.learner import Epochs, Learner, load_state
+from voxlate.training.recipe.training_settings import Optimiser
 from voxlate.training.run import Run
-from voxlate.training.state_file import load_state
 from voxlate.training.weights import load_method, save_weights, weights_checksum
 
 

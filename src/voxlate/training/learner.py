@@ -1,17 +1,62 @@
 """The state of a training: weights, their running average, optimisers, and losses of epochs."""
 
+import json
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from functools import cached_property
-from typing import Any
+import zipfile
+from collections.abc import (
+    Mapping,
+)
+from dataclasses import (
+    dataclass,
+    field,
+    replace,
+)
+from functools import (
+    cached_property,
+)
+from pathlib import (
+    Path,
+)
+from typing import (
+    Any,
+)
 
 import torch
-from torch import Tensor
+from torch import (
+    Tensor,
+)
 
-from voxlate.base.devices import has_doubles
-from voxlate.science.methods.method import Method
-from voxlate.training.recipe.training_settings import Training
+from voxlate.base.devices import (
+    has_doubles,
+)
+from voxlate.base.errors import (
+    BadInput,
+)
+from voxlate.base.files import (
+    whole_file,
+)
+from voxlate.base.items import (
+    stable_id,
+)
+from voxlate.scans.cases.prepared import (
+    Cohort,
+)
+from voxlate.science.methods.method import (
+    Method,
+)
+from voxlate.training.job import (
+    Job,
+)
+from voxlate.training.recipe import (
+    Recipe,
+    to_dict,
+)
+from voxlate.training.recipe.training_settings import (
+    Training,
+)
+from voxlate.training.run import (
+    Run,
+)
 
 
 @dataclass
@@ -140,3 +185,55 @@ class Learner:
         if options.best is not None and self.best is not None:
             return 0 < options.best.patience <= self.best.since
         return options.stop is not None and options.stop.is_met(self.epochs.losses)
+
+
+def owner_of(recipe: Recipe, cohort: Cohort | None) -> str:
+    """The digest of what a state depends on: recipe, cohort and splits; additional steps may follow later."""
+    known = {} if cohort is None else cohort.splits
+    splits = {name: sorted(cases) for name, cases in known.items()}
+    plain = to_dict(replace(recipe, train=replace(recipe.train, more=None)))
+    whole = [plain, cohort and cohort.digest, splits]
+    return f"{stable_id(json.dumps(whole, sort_keys=True)):016x}"
+
+
+def save_state(path: Path, state: Mapping[str, Any], owner: str) -> None:
+    """Write a state of the training with this digest, which replaces the one before."""
+    with whole_file(path) as temporary:
+        torch.save({**state, "owner": owner}, temporary)
+
+
+def load_state(path: Path) -> dict[str, Any]:
+    """Read the state of a stopped training onto the CPU, wherever it was trained.
+
+    Only tensors and plain values are accepted from the file. Raises BadInput for a damaged or a foreign one.
+    """
+    try:
+        with zipfile.ZipFile(path) as packed:
+            if packed.testzip() is not None:  # torch compares no checksums
+                raise ValueError("a checksum differs")
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        state["owner"], state["stage"], state["step"]
+    except Exception as error:  # the reader raises many types for a damaged or foreign file
+        raise BadInput(
+            f"{path}: expected a training state, found an unreadable file. Delete it to start again."
+        ) from error
+    return state
+
+
+def resume(learner: Learner, job: Job, run: Run) -> None:
+    """Continue from the saved state of a stage, if there is one; raises BadInput if it is of another training."""
+    if not run.state.exists():
+        return
+    state = load_state(run.state)
+    if state["owner"] != owner_of(job.recipe, job.cohort):
+        raise BadInput(
+            f"{run.state}: expected the state of this run's training, found one of another recipe, cohort or split, or of an earlier version. Delete it to start again."
+        )
+    if state["stage"] != job.stage.name:
+        return
+    try:
+        learner.load_state(state)
+    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise BadInput(
+            f"{run.state}: expected a state of this version's networks, found another ({str(error).splitlines()[0]:.200}). Delete it to start again."
+        ) from error

@@ -29,13 +29,11 @@ from voxlate.training.batches.patches import note_on_cut
 from voxlate.training.clock import Clock, read_places
 from voxlate.training.cohort_latents import keep_moments
 from voxlate.training.job import Job, Session
-from voxlate.training.learner import Epochs, Learner
-from voxlate.training.log import Log
-from voxlate.training.log_file import read_verdicts
+from voxlate.training.learner import Epochs, Learner, owner_of, resume, save_state
+from voxlate.training.log_file import Log, read_verdicts
 from voxlate.training.processes import Agreement, by_main
 from voxlate.training.recipe import stage_recipe
 from voxlate.training.run import Run
-from voxlate.training.state_file import owner_of, resume, save_state
 from voxlate.training.validate import (
     Measure,
     Sharpness,

@@ -1,17 +1,40 @@
 """Messages on a recipe and a cohort before the first step; none of them stops a training."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import (
+    Iterator,
+    Sequence,
+)
 
 import numpy as np
 import torch
 
-from voxlate.base.errors import first_of
-from voxlate.base.messages import Message, message
-from voxlate.scans.cases.case import LABEL, PreparedCase
-from voxlate.scans.cases.prepared import SPLITS, Cohort
-from voxlate.scans.cohorts.split import FOLDS
-from voxlate.synthesis.intensity_checks import check_scales
-from voxlate.training.batches.latents import uncacheable
+from voxlate.base.errors import (
+    first_of,
+)
+from voxlate.base.messages import (
+    Message,
+    message,
+)
+from voxlate.scans.cases.case import (
+    LABEL,
+    PreparedCase,
+)
+from voxlate.scans.cases.prepared import (
+    SPLITS,
+    Cohort,
+)
+from voxlate.scans.cohorts.split import (
+    FOLDS,
+)
+from voxlate.synthesis.intensity_checks import (
+    check_filled,
+    check_floor,
+    check_one_scale,
+    check_scales,
+)
+from voxlate.training.batches.latents import (
+    uncacheable,
+)
 from voxlate.training.batches.patches import (
     NO_LABEL,
     DataSettings,
@@ -20,8 +43,13 @@ from voxlate.training.batches.patches import (
     note_on_padding,
     training_cases,
 )
-from voxlate.training.recipe import FullStage, Recipe
-from voxlate.training.validate import validation_split
+from voxlate.training.recipe import (
+    FullStage,
+    Recipe,
+)
+from voxlate.training.validate import (
+    validation_split,
+)
 
 
 def check_training(recipe: Recipe, cohort: Cohort) -> list[Message]:
@@ -114,3 +142,15 @@ def _start_note(stage: FullStage, recipe: Recipe) -> str:
             theirs = "×".join(map(str, other.data.patch[1:]))
             return f"stage '{stage.name}' sees patches of {patch[0]}×{patch[1]}, '{other.name}', whose weights it starts from, of {theirs}: set data.patch and stages.{other.name}.data.patch alike."
     return ""
+
+
+def check_scale(cohort: Cohort, data: DataSettings, recipe: Recipe) -> None:
+    """Raise BadInput as check_one_scale, check_floor and check_filled do, of the training cases of a stage's data."""
+    where = cohort.folder
+    headers = [cohort.header(case) for case in training_cases(cohort, data)]
+    check_one_scale(headers, data.target, where)
+    for name in sorted(data.modalities):
+        spec = recipe.intensity[name]
+        for header in headers:
+            check_floor(name, spec, header, f"{where}: {header.case}")
+        check_filled(name, spec, headers, where)

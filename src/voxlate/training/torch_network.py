@@ -38,7 +38,7 @@ from voxlate.training.batches.patches import DataSettings, batch_of
 from voxlate.training.calibration_file import RunCalibrations
 from voxlate.training.precision import autocast, of_synthesis
 from voxlate.training.recipe import Recipe, Synthesis, check_synthesis, from_dict, stage_recipe
-from voxlate.training.recipe.checks import HOW_TO_SAMPLE
+from voxlate.training.recipe.reading import HOW_TO_SAMPLE
 from voxlate.training.recipe.run_provenance import data_of_training
 from voxlate.training.recipe.text import apply_changes
 from voxlate.training.recipe.training_settings import Precision

@@ -44,9 +44,8 @@ from voxlate.science.methods.method import Method
 from voxlate.synthesis.intensity_checks import POINTS, training_ranges
 from voxlate.training.batches.patches import training_cases
 from voxlate.training.recipe import FullStage, Recipe, code_of, from_dict, to_dict
-from voxlate.training.recipe.earlier_recipe import stored_recipe
 from voxlate.training.recipe.run_provenance import Adapted, ShownStage, ShownTraining
-from voxlate.training.recipe.text import first_change
+from voxlate.training.recipe.text import first_change, stored_recipe
 from voxlate.training.run import Run, software, weights_of
 
 DRAWS = 256  # of data.physics over all cases, from which the range of training intensities is taken

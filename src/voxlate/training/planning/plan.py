@@ -16,8 +16,7 @@ from rich.text import Text
 
 from voxlate.base.devices import find_device, peak_memory
 from voxlate.base.errors import BadInput
-from voxlate.base.files import lock, write_text
-from voxlate.scans.cases.prepared import Cohort
+from voxlate.base.files import write_text
 from voxlate.scans.cohorts.case_files import as_names
 from voxlate.training.log_file import append_line
 from voxlate.training.planning.probe import Limits
@@ -27,7 +26,6 @@ from voxlate.training.recipe import Recipe, from_dict, head_of, header, read, st
 from voxlate.training.recipe.run_provenance import Budgets
 from voxlate.training.recipe.text import as_toml
 from voxlate.training.run import Run, check_free
-from voxlate.training.state_file import owner_of, save_state
 from voxlate.training.training_options import PlanOptions
 from voxlate.training.weights import read_header
 
@@ -90,7 +88,6 @@ class Plan:
         at_once: the command by which a starter needs no training, "" without one.
         allow_code: import the code outside voxlate that changes of the recipe name.
         state: of the first stage's training after a race, from which it goes on.
-        cohort: on which it was planned.
 
     Example:
         >>> import voxlate
@@ -115,15 +112,6 @@ class Plan:
     at_once: str = ""
     allow_code: bool = False
     state: Mapping[str, Any] | None = None
-    cohort: Cohort | None = None
-
-    def keep_race(self, run: Path) -> None:
-        """Write the state after a race, from which the training goes on; no file where there is none."""
-        files = Run(run)
-        if self.state is None:
-            files.race.unlink(missing_ok=True)
-        else:
-            save_state(files.race, self.state, owner_of(self.recipe, self.cohort))
 
     @property
     def recipe(self) -> Recipe:
@@ -283,8 +271,6 @@ def plan_once(
         # This is checked before minutes are spent on a plan.
         check_free(Run(run))
         plan = make()
-        with lock(run):
-            plan.keep_race(run)
         return *plan.with_head, plan
 
     return by_main(accelerator, decide)

@@ -97,7 +97,6 @@ def plan_training(
         budgets=draft.budgets,
         at_once=at_once,
         state=draft.state and {**draft.state, "stage": next(iter(draft.budgets))},
-        cohort=cohort,
     )
     return planned.change(settings or {}, allow_code)
 

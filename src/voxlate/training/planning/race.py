@@ -16,7 +16,6 @@ from voxlate.base.errors import plural
 from voxlate.scans.cases.prepared import Cohort
 from voxlate.scans.cohorts.split import patient_order
 from voxlate.science.batch import Batch
-from voxlate.training.initial import initial_method
 from voxlate.training.job import Job
 from voxlate.training.planning.probe import TimedSteps
 from voxlate.training.planning.rules import LEAST_STEPS, Draft, Size, Why, first_stage
@@ -25,6 +24,7 @@ from voxlate.training.planning.starters import Starter, begin_from
 from voxlate.training.precision import with_precision
 from voxlate.training.processes import processes
 from voxlate.training.recipe import from_dict
+from voxlate.training.starter import initial_method
 from voxlate.training.validate import find_targets, validate, validation_items
 
 SHARE = 0.1  # of the first stage's seconds that a race takes

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from voxlate.base.errors import BadInput
 from voxlate.scans.cases.prepared import Cohort, open_cohort
-from voxlate.training.batches.one_scale import check_scale
 from voxlate.training.batches.patches import (
     note_on_padding,
     share_of_patch,
@@ -20,6 +19,7 @@ from voxlate.training.planning.roles import refuse_maps, roles_of
 from voxlate.training.planning.starters import reason_against, reason_against_training
 from voxlate.training.recipe import Recipe, head_of, read
 from voxlate.training.recipe.text import is_start, names
+from voxlate.training.recipe_messages import check_scale
 from voxlate.training.starters.card import Card, read_card
 from voxlate.training.starters.names import PREFIX, folder_of, starters_to_run
 
