@@ -395,9 +395,9 @@ def padded(ct):
 @pytest.mark.parametrize(
     ("cases", "change", "words"),
     [
-        (range(1, 4), lambda ct: ct + 1024, "and nothing below 24"),
-        (range(6), lambda ct: ct / 1000, "bodies that vary by"),
-        ([1], padded, "as the upper quartile of case1"),
+        (range(1, 4), lambda ct: ct + 1024, "case1, case2, case3 of 5"),
+        (range(6), lambda ct: ct / 1000, "of 5"),
+        ([1], padded, "case1 of 5"),
     ],
 )
 def test_hounsfield_units_on_several_scales_or_on_none_or_without_their_offset_are_refused(

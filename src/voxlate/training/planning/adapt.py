@@ -15,7 +15,7 @@ from voxlate.scans.cases.prepared import Cohort, open_cohort
 from voxlate.scans.cohorts.path_names import scans_named
 from voxlate.training.continuing import training_cohort
 from voxlate.training.log_file import lines_of
-from voxlate.training.planning.cohort_facts import CohortFacts, cohort_facts, is_doubted
+from voxlate.training.planning.cohort_facts import NOT_HU, CohortFacts, cohort_facts, is_doubted
 from voxlate.training.planning.probe import Limits, Probe, default_memory_limit
 from voxlate.training.planning.rules import BATCH, Tables, average_decay
 from voxlate.training.planning.starters import rename
@@ -129,7 +129,7 @@ def check_scans(recipe: Recipe, units: Mapping[str, str], facts: CohortFacts) ->
     headers = [cohort.header(entry.case) for entry in facts.training]
     for name, unit in units.items():
         found = cohort.units.get(name, unit)
-        if found == unit == "HU" and is_doubted(name, headers, "not-hu", "shifted-hu"):
+        if found == unit == "HU" and is_doubted(name, headers, *NOT_HU):
             scan = facts.scans[name]
             found = f"values of {scan.least:g} to {scan.most:g}, which are no Hounsfield units"
         if found != unit:

@@ -19,11 +19,9 @@ from voxlate.scans.images.volume_statistics import PERCENTILES, Distribution, St
 from voxlate.synthesis.intensity_checks import check_one_scale
 
 GREY_LEVELS = 255  # largest value of pictures with 8 bits
-TAIL_PERCENTILES = (10, 75, 90)  # percentiles of all voxels, in air and in the body
-OFFSET_HU = 600  # difference of percentiles above which a scan lacks the offset of 1024
 # The minimum of a scan with air is below the first value; above the second there is no air.
 AIR_RANGE_HU = (-800, -200)
-NARROWEST_HU = 50  # a body contains fat, water and bone, so it varies by more
+NOT_HU = ("not-hu", "shifted-hu")  # codes of a CT that is not in Hounsfield units
 EDGE = PERCENTILES.index(10)
 NOTHING = 1e-4  # of the largest value: nibabel writes zeros of a scaled scan as 1e-5 of it
 
@@ -232,36 +230,13 @@ def check_scales(facts: CohortFacts, names: Sequence[str], targets: Sequence[str
     headers = [facts.cohort.header(entry.case) for entry in facts.training]
     check_one_scale(headers, targets, facts.cohort.folder)
     for name in names:
-        _check_scale(name, [header for header in headers if name in header.visible])
-
-
-def _check_scale(name: str, headers: Sequence[CaseHeader]) -> None:
-    """Raise BadInput if scans in Hounsfield units are on several scales, or on a scale that bodies do not have."""
-    if headers[0].units[name] != "HU":
-        return
-    inside = [header.statistics[name].foreground for header in headers]
-    ends = {header.case: header.statistics[name].all for header in headers}
-    grey = [
-        case for case, values in ends.items() if values.at(0) >= 0 and values.at(100) <= GREY_LEVELS
-    ]
-    widest = max(values.at(99.9) - values.at(0.1) for values in inside)
-    # Air and body differ from the usual values; the minimum alone may be padding.
-    points = {case: [*map(values.at, TAIL_PERCENTILES)] for case, values in ends.items()}
-    usual = np.median([*points.values()], axis=0)
-    shifted = [case for case, values in points.items() if np.abs(values - usual).min() > OFFSET_HU]
-    low = min(ends, key=lambda case: ends[case].at(0))
-    high = max(ends, key=lambda case: ends[case].at(0))
-    if 0 < len(grey) < len(headers):
-        other = next(case for case in ends if case not in grey)
-        contradiction = f"0 to {GREY_LEVELS} in {first_of(grey, 3)} and {ends[other].at(0):g} to {ends[other].at(100):g} in {other}"
-    elif ends[low].at(0) < AIR_RANGE_HU[0] and ends[high].at(0) > AIR_RANGE_HU[1]:
-        contradiction = f"air of {ends[low].at(0):.0f} in {low} and nothing below {ends[high].at(0):.0f} in {high}"
-    elif shifted:
-        contradiction = f"{points[shifted[0]][1]:.0f} as the upper quartile of {first_of(shifted, 3)} and {usual[1]:.0f} in others"
-    elif widest < NARROWEST_HU:
-        contradiction = f"bodies that vary by {widest:.3g} at most"
-    else:
-        return
-    raise BadInput(
-        f"{name}: expected Hounsfield units in every scan, found {contradiction}. Convert all to one scale, leave those cases out, or give the modality another name."
-    )
+        having = [header for header in headers if name in header.visible]
+        if having[0].units[name] != "HU":
+            continue
+        wrong = [one.case for one in having if is_doubted(name, [one], *NOT_HU)]
+        # pictures, and scans that all lack their offset, are on one scale
+        on_one = len(wrong) == len(having) and facts.scans[name].most > GREY_LEVELS / 2
+        if wrong and not on_one:
+            raise BadInput(
+                f"{name}: expected Hounsfield units in every scan, found {first_of(wrong, 3)} of {len(having)} on another scale, by the values of soft tissue. Convert all to one scale, leave those cases out, or give the modality another name."
+            )

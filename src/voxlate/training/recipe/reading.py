@@ -198,52 +198,74 @@ HOW_TO_SAMPLE = "voxlate train auto --mode both makes a model with samples"
 
 def check_synthesis(recipe: Recipe) -> None:
     """Raise BadInput where [synth] does not fit the rest: its slices, its noise or its sampler."""
-    synth = recipe.synth
-    depth = recipe.data.patch[0]
-    for key, plain, fits in (
-        ("slices", "whole", synth.slices.for_volumes),
-        ("noise", "independent", synth.noise.for_volumes),
+    synth, data = recipe.synth, recipe.data
+    of_volumes = data.patch[0] > 1
+    has_mean = recipe.task.mean_stage is not None
+    own_middle = any(stage.task.whole_slices for stage in recipe.all_stages)
+    for key, wrong, expected in (
+        (
+            "slices",
+            of_volumes and not synth.slices.for_volumes,
+            "kind 'whole' for patches of several slices",
+        ),
+        (
+            "noise",
+            of_volumes and not synth.noise.for_volumes,
+            "kind 'independent' for patches of several slices",
+        ),
+        (
+            "slices",
+            own_middle and not synth.slices.keeps_middle,
+            "whole slices for task.asymmetry, whose middle is the mid-plane",
+        ),
+        (
+            "slices",
+            data.planes and synth.slices.resize_to is not None,
+            "slices as they are, for data.planes",
+        ),
+        ("windows", data.planes and synth.windows is not None, "none for data.planes"),
+        (
+            "peak_shares",
+            {*synth.peak_shares} - {*data.target},
+            f"targets ({', '.join(data.target)})",
+        ),
+        (
+            "sharpness",
+            synth.sharpness < 1 and not has_mean,
+            f"a model with a mean prediction and samples ({HOW_TO_SAMPLE})",
+        ),
+        (
+            "gradient_ratio",
+            synth.gradient_ratio is not None and not has_mean,
+            f"a model with a mean prediction and samples ({HOW_TO_SAMPLE})",
+        ),
+        (
+            "sharpness",
+            synth.sharpness < 1 and synth.samples > 1,
+            "one sample, because the mean of several is blurred",
+        ),
+        (
+            "windows",
+            synth.windows is not None and data.centred,
+            "none for data.centred, whose slices are padded to keep their middle",
+        ),
+        (
+            "windows",
+            synth.windows is not None and not recipe.method.iterates,
+            "none for a method that makes images at once",
+        ),
+        (
+            "slices",
+            synth.slices.crop is not None and (of_volumes or not recipe.ignores_outside),
+            "no crop but of slices with task.inside and task.strip, in a predictor, too",
+        ),
     ):
-        if depth > 1 and not fits:
+        if wrong:
             raise BadInput(
-                f"synth.{key}: expected kind '{plain}' for a model of volumes (patches of {depth} slices), found '{getattr(synth, key).kind}'. Drop synth.{key}."
+                f"synth.{key}: expected {expected}, found {getattr(synth, key)} in '{recipe.title}'. Drop it."
             )
     for stage in recipe.all_stages:
         stage.method.check_sampler(synth)
-        if stage.task.whole_slices and not synth.slices.keeps_middle:
-            raise BadInput(
-                f"synth.slices: expected whole slices for task.asymmetry, found kind '{synth.slices.kind}', whose middle is not the mid-plane. Drop synth.slices."
-            )
-    if recipe.data.planes and (synth.windows is not None or synth.slices.resize_to is not None):
-        found = "synth.windows" if synth.windows is not None else "synth.slices of kind 'resized'"
-        raise BadInput(
-            f"{found.split()[0]}: expected none for data.planes, whose slices are read as they are in each plane, found it. Drop it."
-        )
-    if unknown := sorted(set(synth.peak_shares) - set(recipe.data.target)):
-        raise BadInput(
-            f"synth.peak_shares: expected targets ({', '.join(recipe.data.target)}), found '{unknown[0]}'. Change it."
-        )
-    if synth.sharpness < 1 and recipe.task.mean_stage is None:
-        raise BadInput(
-            f"synth.sharpness: expected samples of a model with a mean prediction, found '{recipe.title}'. Drop it, or --answer mean; {HOW_TO_SAMPLE}."
-        )
-    if synth.gradient_ratio is not None and recipe.task.mean_stage is None:
-        raise BadInput(
-            f"synth.gradient_ratio: expected a model with a mean prediction and samples, found '{recipe.title}'. Drop it."
-        )
-    if synth.sharpness < 1 and synth.samples > 1:
-        raise BadInput(
-            f"synth.sharpness: expected one sample, because the mean of several is blurred, found samples = {synth.samples}. Set samples to 1, or drop sharpness."
-        )
-    if synth.windows is not None and (recipe.data.centred or not recipe.method.iterates):
-        centred = "data.centred, whose slices are padded to keep their middle"
-        at_once = f"method.kind = '{kind_of(recipe.method)}', which makes images at once"
-        why = centred if recipe.method.iterates else at_once
-        raise BadInput(f"synth.windows: expected none for {why}, found {synth.windows}. Drop it.")
-    if synth.slices.crop is not None and (depth > 1 or not recipe.ignores_outside):
-        raise BadInput(
-            f"synth.slices.crop: expected a model of slices with task.inside and task.strip, in a predictor, too, found {'one without' if depth == 1 else 'one of volumes'}. Drop it."
-        )
 
 
 def check(recipe: Recipe, where: str) -> None:
