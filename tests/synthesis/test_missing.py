@@ -114,14 +114,6 @@ def test_a_provenance_of_something_else_in_a_case_is_kept_and_in_another_case_pa
     assert (cohort / "case2/desc-synthetic_t1.nii.gz").is_file()
 
 
-def test_a_run_whose_provenance_is_of_something_else_is_refused_by_that_files_name(
-    synth, run, cohort
-):
-    (run / "provenance.json").write_text('{"cases": ["case0"]}')
-    sentence = "run/provenance.json: expected the provenance of a training, with its recipe, found a provenance without a recipe"
-    assert sentence in synth(run, cohort / "case0").refusal
-
-
 @slow
 def test_completing_in_place_scores_the_synthesis_and_not_the_scan(
     voxlate, score, completing, two_cases, out, tmp_path

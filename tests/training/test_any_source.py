@@ -144,7 +144,7 @@ def test_wrong_sources_are_refused_in_one_sentence(
 @every_row(
     "changes, expected",
     [
-        ({"source": ["t1", "flair"]}, "expected one source"),
+        ({"source": ["t1", "flair"]}, "one source"),
         ({"any_source": ("t1", "t1")}, "expected each modality once"),
         ({"any_source": ("t1", "mr")}, "names other than"),
         ({"apart": True}, "expected pairs"),

@@ -3,60 +3,25 @@
 import json
 import math
 import zipfile
-from collections.abc import (
-    Mapping,
-)
-from dataclasses import (
-    dataclass,
-    field,
-    replace,
-)
-from functools import (
-    cached_property,
-)
-from pathlib import (
-    Path,
-)
-from typing import (
-    Any,
-)
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
 
 import torch
-from torch import (
-    Tensor,
-)
+from torch import Tensor
 
-from voxlate.base.devices import (
-    has_doubles,
-)
-from voxlate.base.errors import (
-    BadInput,
-)
-from voxlate.base.files import (
-    whole_file,
-)
-from voxlate.base.items import (
-    stable_id,
-)
-from voxlate.scans.cases.prepared import (
-    Cohort,
-)
-from voxlate.science.methods.method import (
-    Method,
-)
-from voxlate.training.job import (
-    Job,
-)
-from voxlate.training.recipe import (
-    Recipe,
-    to_dict,
-)
-from voxlate.training.recipe.training_settings import (
-    Training,
-)
-from voxlate.training.run import (
-    Run,
-)
+from voxlate.base.devices import has_doubles
+from voxlate.base.errors import BadInput
+from voxlate.base.files import whole_file
+from voxlate.base.items import stable_id
+from voxlate.scans.cases.prepared import Cohort
+from voxlate.science.methods.method import Method
+from voxlate.training.job import Job
+from voxlate.training.recipe import Recipe, to_dict
+from voxlate.training.recipe.training_settings import Training
+from voxlate.training.run import Run
 
 
 @dataclass

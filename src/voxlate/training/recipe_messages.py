@@ -1,40 +1,22 @@
 """Messages on a recipe and a cohort before the first step; none of them stops a training."""
 
-from collections.abc import (
-    Iterator,
-    Sequence,
-)
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
 
-from voxlate.base.errors import (
-    first_of,
-)
-from voxlate.base.messages import (
-    Message,
-    message,
-)
-from voxlate.scans.cases.case import (
-    LABEL,
-    PreparedCase,
-)
-from voxlate.scans.cases.prepared import (
-    SPLITS,
-    Cohort,
-)
-from voxlate.scans.cohorts.split import (
-    FOLDS,
-)
+from voxlate.base.errors import first_of
+from voxlate.base.messages import Message, message
+from voxlate.scans.cases.case import LABEL, PreparedCase
+from voxlate.scans.cases.prepared import SPLITS, Cohort
+from voxlate.scans.cohorts.split import FOLDS
 from voxlate.synthesis.intensity_checks import (
     check_filled,
     check_floor,
     check_one_scale,
     check_scales,
 )
-from voxlate.training.batches.latents import (
-    uncacheable,
-)
+from voxlate.training.batches.latents import uncacheable
 from voxlate.training.batches.patches import (
     NO_LABEL,
     DataSettings,
@@ -43,13 +25,8 @@ from voxlate.training.batches.patches import (
     note_on_padding,
     training_cases,
 )
-from voxlate.training.recipe import (
-    FullStage,
-    Recipe,
-)
-from voxlate.training.validate import (
-    validation_split,
-)
+from voxlate.training.recipe import FullStage, Recipe
+from voxlate.training.validate import validation_split
 
 
 def check_training(recipe: Recipe, cohort: Cohort) -> list[Message]:

@@ -12,7 +12,7 @@ from voxlate.base.errors import BadInput
 from voxlate.base.files import LOCK, write_json, write_text
 from voxlate.base.messages import FILE as MESSAGES
 from voxlate.synthesis.exported import is_exported
-from voxlate.training.log_file import curves_of, lines_of, read_verdicts
+from voxlate.training.log_file import lines_of, read_verdicts
 from voxlate.training.recipe import (
     Recipe,
     code_of,
@@ -87,21 +87,6 @@ class Run:
                     {"stage": line["stage"], "step": line["step"], **line.get("loss", {}), **scores}
                 )
         return pandas.DataFrame(rows)
-
-    def figure(self) -> Any:
-        """A matplotlib figure of the losses by step, one axes for each stage."""
-        from matplotlib.figure import Figure
-
-        losses = (own for own in curves_of(self.log).items() if own[0][1] == "loss")
-        stages = {stage: curves for (stage, _), curves in losses}
-        figure = Figure(figsize=(6, 3 * max(1, len(stages))), layout="constrained")
-        for number, (stage, curves) in enumerate(stages.items(), start=1):
-            axes = figure.add_subplot(len(stages), 1, number)
-            for curve in curves:
-                axes.plot(curve.steps, curve.values, label=curve.name)
-            axes.set(title=stage, xlabel="step", ylabel="loss")
-            axes.legend()
-        return figure
 
     @property
     def calibrations(self) -> list[Path]:

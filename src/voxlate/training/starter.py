@@ -2,75 +2,27 @@
 
 import copy
 import shutil
-from collections.abc import (
-    Mapping,
-)
-from functools import (
-    lru_cache,
-)
-from pathlib import (
-    Path,
-)
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
 
 import torch
-from torch import (
-    Tensor,
-    nn,
-)
+from torch import Tensor, nn
 
-from voxlate.base.errors import (
-    BadInput,
-)
-from voxlate.base.hub import (
-    download,
-    is_on_hub,
-)
-from voxlate.base.items import (
-    BACKGROUND,
-    stable_id,
-)
-from voxlate.base.records import (
-    Record,
-    Shape,
-    checksum,
-)
-from voxlate.science.batch import (
-    Batch,
-)
-from voxlate.science.diffusion.noise import (
-    Noise,
-)
-from voxlate.science.methods.method import (
-    Method,
-)
-from voxlate.science.nets.narrow import (
-    narrow,
-)
-from voxlate.science.nets.unet import (
-    ResidualUNet,
-)
-from voxlate.training.recipe import (
-    FullStage,
-    Recipe,
-)
-from voxlate.training.run import (
-    Run,
-    weights_of,
-)
-from voxlate.training.starters.card import (
-    read_card,
-)
-from voxlate.training.starters.names import (
-    PREFIX,
-    folder_of,
-    is_starter,
-)
-from voxlate.training.weights import (
-    Loaded,
-    file_hash,
-    load_method,
-    read_header,
-)
+from voxlate.base.errors import BadInput
+from voxlate.base.hub import download, is_on_hub
+from voxlate.base.items import BACKGROUND, stable_id
+from voxlate.base.records import Record, Shape, checksum
+from voxlate.science.batch import Batch
+from voxlate.science.diffusion.noise import Noise
+from voxlate.science.methods.method import Method
+from voxlate.science.nets.narrow import narrow
+from voxlate.science.nets.unet import ResidualUNet
+from voxlate.training.recipe import FullStage, Recipe
+from voxlate.training.run import Run, weights_of
+from voxlate.training.starters.card import read_card
+from voxlate.training.starters.names import PREFIX, folder_of, is_starter
+from voxlate.training.weights import Loaded, file_hash, load_method, read_header
 
 SELF_TEST = "selftest.safetensors"
 SIDE = (

@@ -25,7 +25,6 @@ from voxlate.training.naive import fit_cohort
 from voxlate.training.precision import choose, stage_precisions, with_precision
 from voxlate.training.processes import by_main, processes, stop_signal
 from voxlate.training.recipe import (
-    FullStage,
     Recipe,
     check_order,
     ranges_of,
@@ -231,7 +230,6 @@ def _train_stages(session: Session, jobs: Sequence[Job]) -> None:
         method, started = initial_method(job.stage, earlier)
         if is_finished(run.weights(name), job.stage.train.more):
             load_weights(method, run.weights(name))
-            _check_autoencoder(method, job.stage, earlier, run)
         else:
             _load_start(method, session, name)
             imported = _import_autoencoder(job, session, method)
@@ -277,24 +275,6 @@ def _import_autoencoder(job: Job, session: Session, method: Method) -> Method | 
             learner = Learner(method, method, {}, Epochs(0))
             return finish(job, session.run, learner, {"imported": origin})
     return None
-
-
-def _check_autoencoder(
-    method: Method, stage: FullStage, earlier: Mapping[str, Method], run: Run
-) -> None:
-    """Raise BadInput if the autoencoder in a stage's weights differs from that of the stage that trained it."""
-    if method.autoencoder is None:
-        return
-    inside = method.autoencoder.state_dict()
-    for name in stage.task.needs:
-        own = earlier[name].net.state_dict()
-        same = own.keys() == inside.keys() and all(
-            torch.equal(own[key].cpu(), inside[key].cpu()) for key in own
-        )
-        if not same:
-            raise BadInput(
-                f"{run.weights(stage.name)}: expected a model of the latents of {run.weights(name).name}, found one of another autoencoder's. Restore that file, or delete {run.weights(stage.name).name} to train it again."
-            )
 
 
 def _check_stages(jobs: Sequence[Job], starts: Mapping[str, Path]) -> None:

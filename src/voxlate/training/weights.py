@@ -317,8 +317,7 @@ def _shape(tensor: Tensor | None) -> str:
 def load_method(path: Path, allow_code: bool = False) -> Loaded:
     """The finished method of a run folder or weights file, its recipe and its header.
 
-    allow_code: import the code outside voxlate that the model names; without it such a model is refused. Raises
-    BadInput also where the recipe in the folder's provenance.json is not the one that the weights were trained by.
+    allow_code: import the code outside voxlate that the model names; without it such a model is refused.
     """
     weights = weights_of(path)
     if path.is_dir() and not weights.exists():
@@ -329,8 +328,6 @@ def load_method(path: Path, allow_code: bool = False) -> Loaded:
         )
     header, tensors = _read(weights)
     recipe = from_dict(header["recipe"], f"{weights} (header)", allow_code)
-    if path.is_dir() and Run(path).provenance.exists():
-        _check_provenance(Run(path), header["recipe"])
     if "sharpness" in header:
         chosen = replace(recipe.synth, sharpness=header["sharpness"], gradient_ratio=None)
         recipe = replace(recipe, synth=chosen)
@@ -340,26 +337,6 @@ def load_method(path: Path, allow_code: bool = False) -> Loaded:
     method = recipe.build()
     _fill(method, tensors, weights)
     return method.eval().requires_grad_(False), recipe, header
-
-
-def _check_provenance(run: Run, trained: Mapping[str, Any]) -> None:
-    """Raise BadInput if the recipe of a run is not the one that its weights were trained by."""
-    stated = run.origin.get("recipe")
-    if stated is None:
-        raise BadInput(
-            f"{run.provenance}: expected the provenance of a training, with its recipe, found a provenance without a recipe. Restore the file, or name weights.safetensors instead of the folder."
-        )
-    # The weights may lack additional steps.
-    if change := first_change(_without_more(stated), _without_more(trained)):
-        raise BadInput(
-            f"{run.weights()}: expected weights of this run's recipe, found those of another ({change}). Restore the run's own file."
-        )
-
-
-def _without_more(recipe: Mapping[str, Any]) -> dict[str, Any]:
-    """A recipe in plain tables without the additional steps of its training."""
-    train = {key: value for key, value in recipe.get("train", {}).items() if key != "more"}
-    return {**recipe, "train": train}
 
 
 def is_finished(path: Path, more: Sequence[int] | None) -> bool:

@@ -1,6 +1,5 @@
 """A plan: a whole recipe for a cohort, with the reason for each choice and the predicted cost; and the run that keeps it."""
 
-import html
 import math
 import re
 import shlex
@@ -169,10 +168,9 @@ class Plan:
         return f"What may help: {longer}{starter if self.at_once else ''}."
 
     def _repr_html_(self) -> str:
-        lines = [COLUMNS, *(row.values() for row in self.rows)]
-        cells = ("".join(f"<td>{html.escape(cell)}</td>" for cell in line) for line in lines)
-        title = html.escape(self.tables["title"])
-        return f"<b>{title}</b><table>{''.join(f'<tr>{row}</tr>' for row in cells)}</table>"
+        import pandas  # slow to import, and needed by no training
+
+        return str(pandas.DataFrame(self.rows).to_html(index=False))
 
     @property
     def rows(self) -> list[dict[str, str]]:

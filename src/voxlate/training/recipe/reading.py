@@ -1,51 +1,17 @@
 """Reading of recipes: from text or plain tables to checked settings, and back."""
 
-from collections.abc import (
-    Collection,
-    Mapping,
-    Sequence,
-)
-from dataclasses import (
-    fields,
-    is_dataclass,
-    replace,
-)
-from typing import (
-    Any,
-)
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import fields, is_dataclass, replace
+from typing import Any
 
-from voxlate.base.config import (
-    fill,
-    imports,
-    kind_of,
-    needs_code,
-    to_tables,
-)
-from voxlate.base.errors import (
-    BadInput,
-)
-from voxlate.base.files import (
-    safe_name,
-)
-from voxlate.training.batches.patches import (
-    intensity_key,
-)
-from voxlate.training.recipe.settings import (
-    SHARED,
-    FullStage,
-    Recipe,
-    Stage,
-)
-from voxlate.training.recipe.text import (
-    Values,
-    values_of,
-)
-from voxlate.training.recipe.training_settings import (
-    Training,
-)
-from voxlate.training.starters.names import (
-    is_starter,
-)
+from voxlate.base.config import fill, imports, kind_of, needs_code, to_tables
+from voxlate.base.errors import BadInput
+from voxlate.base.files import safe_name
+from voxlate.training.batches.patches import intensity_key
+from voxlate.training.recipe.settings import SHARED, FullStage, Recipe, Stage
+from voxlate.training.recipe.text import Values, values_of
+from voxlate.training.recipe.training_settings import Training
+from voxlate.training.starters.names import is_starter
 
 
 def read(name: str, changes: Mapping[str, Any] | None = None, allow_code: bool = False) -> Recipe:

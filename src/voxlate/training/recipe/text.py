@@ -4,33 +4,16 @@ import copy
 import functools
 import re
 import tomllib
-from collections.abc import (
-    Mapping,
-)
-from importlib import (
-    resources,
-)
-from pathlib import (
-    Path,
-)
-from typing import (
-    Any,
-)
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any
 
 import tomli_w
 
-from voxlate.base.earlier import (
-    ANY,
-    without_retired,
-)
-from voxlate.base.errors import (
-    BadInput,
-    did_you_mean,
-    known_name,
-)
-from voxlate.base.option import (
-    toml_value,
-)
+from voxlate.base.earlier import ANY, without_retired
+from voxlate.base.errors import BadInput, did_you_mean, known_name
+from voxlate.base.option import toml_value
 
 Values = dict[str, Any]  # plain tables of a recipe
 

@@ -1,34 +1,15 @@
 """Settings of a training: its length, batches, precision and validation."""
 
 import math
-from collections.abc import (
-    Iterable,
-    Mapping,
-    Sequence,
-)
-from typing import (
-    Annotated,
-    Any,
-    Literal,
-)
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Annotated, Any, Literal
 
 import torch
-from torch import (
-    Tensor,
-    nn,
-)
+from torch import Tensor, nn
 
-from voxlate.base.config import (
-    Counts,
-    setting,
-    settings,
-)
-from voxlate.base.groups import (
-    grouped,
-)
-from voxlate.science.diffusion.sample import (
-    check_sampler_name,
-)
+from voxlate.base.config import Counts, setting, settings
+from voxlate.base.groups import grouped
+from voxlate.science.diffusion.sample import check_sampler_name
 
 COEFFICIENTS = (
     3.4445,
