@@ -1393,7 +1393,7 @@ def train(
 
     Returns:
         Run: The folder of the run: its `weights()`, `history` (a pandas DataFrame of losses and validation scores by step),
-            `figure()` and `verdicts`.
+            and `verdicts`.
 
     Raises:
         BadInput: an argument, an option or a file is wrong; the message states what was expected, found, and what to do.

@@ -118,24 +118,6 @@ def test_values_that_seem_to_be_of_another_unit_are_asked_about(doubtful, ordina
     assert key not in rules.intensity(ordinary, side="target")[1].text
 
 
-@pytest.mark.parametrize(
-    ("changes", "heads"),
-    [
-        ({"net.width": "8"}, (16, None)),
-        ({"stages.regression.net.width": "20"}, (None, 8)),
-        ({"stages.0.net.multipliers": "[1, 3]"}, (None, None)),
-        ({"net.width": "8", "net.head_width": "4"}, (4, None)),
-    ],
-)
-def test_the_width_of_heads_follows_a_changed_network(changes, heads):
-    """16 channels at the deepest level, 40, and 96; 32 is the default of a recipe."""
-    net = {"kind": "unet", "width": 32, "multipliers": [1, 2]}
-    tables = {"net": dict(net), "stages": [{"name": "regression", "net": dict(net)}]}
-    changed = rules.with_changes(tables, changes)
-    nets = (changed["net"], changed["stages"][0]["net"])
-    assert tuple(one.get("head_width") for one in nets) == heads
-
-
 BRAIN = ["flair", "t1", "t1c", "t2"]
 
 

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from voxlate.training.planning.plan import Plan
     from voxlate.training.run import Run as Trained
 
-RANKED = "Methods for pairs come first on paired scans, then recipes whose patches are filled, which train on more cases, use more modalities, are those to start from, and have measured results; then those that are quicker. The scores that a recipe reaches on the cohort are not predicted.\n"
+RANKED = "Methods for pairs come first on paired scans, then recipes whose patches are filled, which train on more cases, use more modalities and are those to start from; then those that are quicker. The scores that a recipe reaches on the cohort are not predicted.\n"
 Publication = Literal["xmodality", "kl-f4", "kl-f8"]
 
 
@@ -394,7 +394,7 @@ def train(
     \f
     Returns:
         Run: The folder of the run: its `weights()`, `history` (a pandas DataFrame of losses and validation scores by step),
-            `figure()` and `verdicts`.
+            and `verdicts`.
 
     Raises:
         BadInput: the recipe has an unknown key or does not fit the cohort; or the folder has a run of another recipe or cohort.

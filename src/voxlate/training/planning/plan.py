@@ -19,11 +19,11 @@ from voxlate.base.files import write_text
 from voxlate.scans.cohorts.case_files import as_names
 from voxlate.training.log_file import append_line
 from voxlate.training.planning.probe import Limits
-from voxlate.training.planning.rules import Tables, Why, with_changes
+from voxlate.training.planning.rules import Tables, Why
 from voxlate.training.processes import by_main, processes
 from voxlate.training.recipe import Recipe, from_dict, head_of, header, read, stated_keys
 from voxlate.training.recipe.run_provenance import Budgets
-from voxlate.training.recipe.text import as_toml
+from voxlate.training.recipe.text import apply_changes, as_toml
 from voxlate.training.run import Run, check_free
 from voxlate.training.training_options import PlanOptions
 from voxlate.training.weights import read_header
@@ -140,7 +140,7 @@ class Plan:
         fixes_length = any(re.search(DECIDES_LENGTH, key) for key in changes)
         return replace(
             self,
-            tables=with_changes(self.tables, changes),
+            tables=apply_changes(self.tables, changes),
             why=why,
             budgets={} if fixes_length else self.budgets,
             state=None,

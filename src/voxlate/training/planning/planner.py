@@ -34,6 +34,7 @@ from voxlate.training.planning.starters import Starter, find_starter, without_tr
 from voxlate.training.precision import choose
 from voxlate.training.recipe import from_dict
 from voxlate.training.recipe.run_provenance import Budget
+from voxlate.training.recipe.text import apply_changes
 from voxlate.training.training_options import PlanOptions
 
 # With fewer steps of a second stage, its samples are noise.
@@ -120,7 +121,7 @@ def _check_settings(
         possible = [two] if mode else [plain, two]
     for tables in possible:
         try:
-            from_dict(rules.with_changes(tables, settings), "the plan", allow_code)
+            from_dict(apply_changes(tables, settings), "the plan", allow_code)
             return
         except BadInput as error:
             refused = error

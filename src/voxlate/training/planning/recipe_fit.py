@@ -1,10 +1,10 @@
 """The fit of each shipped recipe and starter to a prepared cohort: its rank, or the reason against it."""
 
 import math
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from voxlate.base.errors import BadInput
 from voxlate.scans.cases.prepared import Cohort, open_cohort
@@ -17,15 +17,11 @@ from voxlate.training.batches.patches import (
 from voxlate.training.planning.cohort_facts import cohort_facts
 from voxlate.training.planning.roles import refuse_maps, roles_of
 from voxlate.training.planning.starters import reason_against, reason_against_training
-from voxlate.training.recipe import Recipe, head_of, read
+from voxlate.training.recipe import Recipe, read
 from voxlate.training.recipe.text import is_start, names
 from voxlate.training.recipe_messages import check_scale
 from voxlate.training.starters.card import Card, read_card
-from voxlate.training.starters.names import PREFIX, folder_of, starters_to_run
-
-MEASURED = re.compile(
-    "Measured(?: in| on|: see)"
-)  # in a head: numbers of this project, not of a paper
+from voxlate.training.starters.names import folder_of, starters_to_run
 
 
 @dataclass(frozen=True)
@@ -33,10 +29,7 @@ class Fit:
     """The fit of a shipped recipe or starter to a cohort.
 
     against: the reason why it cannot be used on the cohort; notes: sentences on unusual facts; why: the reasons for its
-    rank in one line; unpaired: whether it learns without pairs from a cohort that has pairs; filled: share of its
-    patches that slices do NOT fill (0 is best); cases: number of its training cases; measured: whether its head has
-    numbers of this project; samples: whether synthesis runs a sampler; steps: sum over all its stages (0: epochs);
-    start: whether it is a recipe to start from.
+    rank in one line; unpaired: whether it learns without pairs from a cohort that has pairs.
     """
 
     name: str
@@ -45,82 +38,62 @@ class Fit:
     notes: tuple[str, ...] = ()
     why: str = ""
     unpaired: bool = False
-    filled: float = 0.0
-    unused: tuple[str, ...] = ()
-    cases: int = 0
-    measured: bool = False
-    samples: bool = False
-    steps: int = 0
-    start: bool = False
-
-    @property
-    def rank(self) -> tuple[object, ...]:
-        """Sort key: paired methods, filled patches, many cases, all modalities, systems and short trainings come first."""
-        return (
-            bool(self.against),
-            self.name.startswith(PREFIX),
-            self.unpaired,
-            round(self.filled, 1),
-            -self.cases,
-            len(self.unused),
-            not self.start,
-            not self.measured,
-            self.samples,
-            len(self.notes),
-            self.steps or math.inf,
-            self.name,
-        )
 
 
 def fits(data: Path | str) -> list[Fit]:
     """All shipped recipes and starters: the best fit first, then starters that fit, then those that do not fit.
 
-    No voxel is read, except for recipes with data.physics.
+    Paired methods, filled patches, many cases, all modalities, systems and short trainings come first. No voxel is read,
+    except for recipes with data.physics.
     """
     cohort = open_cohort(data)
-    recipes = [_fit(name, cohort) for name in names()]
-    return sorted([*recipes, *_starters(cohort)], key=lambda fit: fit.rank)
+    ranked = sorted(_ranked(name, cohort) for name in names())
+    recipes = [Fit(*fit) for _, fit in ranked]
+    return sorted([*recipes, *_starters(cohort)], key=_is_unfit)
 
 
-def _fit(name: str, cohort: Cohort) -> Fit:
+def _is_unfit(fit: Fit) -> bool:
+    return bool(fit.against)
+
+
+def _ranked(name: str, cohort: Cohort) -> tuple[tuple[object, ...], tuple[Any, ...]]:
+    """The key by which the fit of a recipe is sorted, and its fields."""
     recipe = read(name)
     try:
         cohort = recipe.with_maps_of(cohort)
         if reason := _lacks(recipe, cohort):
-            return Fit(name, recipe.title, reason)
+            return (math.inf, name), (name, recipe.title, reason)
         for stage in recipe.all_stages:
             usable_cases(cohort, stage.data, "train")
             check_scale(cohort, stage.data, recipe)
         notes = tuple(dict.fromkeys(filter(None, _notes(recipe, cohort))))
     except BadInput as error:
-        return Fit(name, recipe.title, _reason(str(error)))
+        return (math.inf, name), (name, recipe.title, _reason(str(error)))
     stages = recipe.all_stages
     in_training = set().union(*(training_cases(cohort, stage.data) for stage in stages))
     empty = max(1 - share_of_patch(cohort, stage.data) for stage in stages)
-    unused = tuple(sorted(set(cohort.modalities) - recipe.modalities))
+    unused = sorted(set(cohort.modalities) - recipe.modalities)
     steps = sum(stage.train.steps for stage in stages)
     training = (case.present for case in cohort.cases if case.split == "train")
     has_pairs = any(recipe.modalities <= {*present} for present in training)
+    unpaired = has_pairs and not recipe.method.needs_pairs
     facts = (
         f"patches filled to {1 - empty:.0%}",
         f"{len(in_training)} of {len(cohort.splits['train'])} training cases",
         f"{', '.join(unused)} not used" if unused else "every modality used",
         f"{steps} steps" if steps else "a length in epochs",
     )
-    return Fit(
+    rank = (
+        unpaired,
+        round(empty, 1),
+        -len(in_training),
+        len(unused),
+        not is_start(name),
+        recipe.method.iterates,
+        steps or math.inf,
         name,
-        recipe.title,
-        notes=notes,
-        why="; ".join(facts),
-        unpaired=has_pairs and not recipe.method.needs_pairs,
-        filled=empty,
-        unused=unused,
-        cases=len(in_training),
-        measured=MEASURED.search(head_of(name)) is not None,
-        samples=recipe.method.iterates,
-        steps=steps,
-        start=is_start(name),
     )
+    return rank, (name, recipe.title, "", notes, "; ".join(facts), unpaired)
 
 
 def _lacks(recipe: Recipe, cohort: Cohort) -> str:

@@ -2,7 +2,6 @@
 
 import math
 import tomllib
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -11,7 +10,6 @@ from voxlate.synthesis.facts import CUBIC
 from voxlate.training.planning.cohort_facts import AIR_RANGE_HU, GREY_LEVELS, CohortFacts, Scan
 from voxlate.training.planning.roles import Roles
 from voxlate.training.recipe.run_provenance import Budget
-from voxlate.training.recipe.text import apply_changes
 
 Tables = dict[str, Any]
 
@@ -39,7 +37,6 @@ ALMOST = 0.5
 SSIM = 0.4  # weight in a loss
 # Factor of the misalignment: a regression blurs smaller features anyway.
 BLURRED = 2.5
-HEAD_WIDTHS = (32, 16, 8, 4, 2, 1)  # channels of a head of attention, the preferred first
 LONGEST = 160  # features along a side of a patch after the stem
 FEWEST_VOXELS = 32
 FRAME_MM = 5.0  # around the body's box
@@ -512,7 +509,6 @@ def choose_network(draft: Draft) -> None:
     # The cost of attention grows with the square of the number of features.
     if least > 16:
         net["middle_attention"] = False
-    fit_heads(net)
     draft.tables["net"] = net
     pixels = f"pixels of {facts.pixel_mm:.2g} mm"
     stem = f"a stem of {size.stem} makes features of {size.stem * facts.pixel_mm:.2g} mm"
@@ -520,31 +516,6 @@ def choose_network(draft: Draft) -> None:
     if facts.apart_mm * BLURRED > FINEST_MM:
         fact += f"; scans are misaligned by {facts.apart_mm:.1f} mm"
     draft.why["net"] = Why(fact, f"{levels} levels leave {least:.0f} features a side")
-
-
-def fit_heads(net: Tables) -> None:
-    """Let the width of an attention head divide the channels of a U-Net's deepest level, 32 if it does."""
-    net.pop("head_width", None)
-    channels = net["width"] * net["multipliers"][-1]
-    largest = next(width for width in HEAD_WIDTHS if channels % width == 0)
-    if largest != HEAD_WIDTHS[0]:
-        net["head_width"] = largest
-
-
-def with_changes(tables: Tables, changes: Mapping[str, Any]) -> Tables:
-    """A plan's tables with changes of their keys, which other keys of a network follow."""
-    changed = apply_changes(tables, changes)
-    nets = {"net.": changed["net"]}
-    if isinstance(stages := changed.get("stages", []), list):
-        for number, stage in enumerate(stages):
-            nets |= {f"stages.{name}.net.": stage["net"] for name in (stage["name"], number)}
-    for place, net in nets.items():
-        given = {key.removeprefix(place) for key in changes if key.startswith(place)}
-        # Values of other types are refused where the recipe is filled.
-        is_unet = isinstance(net.get("width"), int) and isinstance(net.get("multipliers"), list)
-        if is_unet and given & {"width", "multipliers"} and "head_width" not in given:
-            fit_heads(net)
-    return changed
 
 
 def training(steps: int, size: Size, optimiser: Literal["muon", "adamw"] = "muon") -> Tables:

@@ -14,9 +14,9 @@ from voxlate.training.planning.rules import LEAST_STEPS, Size, Why
 
 WIDTHS = (16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128)
 BATCHES = (2, 4, 8)
-FIRST = 32, 4  # width and batch of the network whose step is timed first
 LESS = 0.75  # factor of the load of a network that needs too much memory
 MOST_TIMED = 3  # networks whose steps are timed for a share of the minutes
+PROBED = 0.05  # share of the minutes after which no other network is timed
 # The law's own error, by which a stem of twice the side must be better: of two stems that it told apart by 2 %, the coarser one
 # had 31 % more error (vessels; 1,080 steps against 392).
 DOUBT = 1.09
@@ -68,12 +68,14 @@ class Sizes:
         most_items: largest useful number of training slices. Raises BadInput if nothing fits in memory.
         """
         before = len(self.timed)
+        limits = self.probe.limits
         while True:
-            may_time = len(self.timed) - before < MOST_TIMED
-            sizes = self._possible() if may_time else [*self.timed]
+            has_time = self.probe.probe_seconds <= PROBED * 60 * limits.minutes
+            may_time = has_time and len(self.timed) - before < MOST_TIMED
+            sizes = self._possible() if may_time or not self.timed else [*self.timed]
             if not sizes:
                 raise BadInput(
-                    f"--memory: expected enough for the smallest network, found {self.probe.limits.memory_bytes / 2**30:.2f} GiB; it needs {self.probe.most / 2**30:.2f} GiB. Give more."
+                    f"--memory: expected enough for the smallest network, found {limits.memory_bytes / 2**30:.2f} GiB; it needs {self.probe.most / 2**30:.2f} GiB. Give more."
                 )
             candidates = [
                 self.candidate(size, self._step_seconds(size), self.seconds(share), most_items)
@@ -94,15 +96,10 @@ class Sizes:
         return Candidate(size, each, useful_steps(fitting, ceil(most_items / size.batch)), fitting)
 
     def _possible(self) -> list[Size]:
-        """The sizes that may fit in memory; before a step was timed, the one to be timed first."""
-        stems = rules.stems(self.facts)
-        sizes = [Size(*one) for one in product(WIDTHS, stems, BATCHES)]
+        """The sizes that may fit in memory; before a step was timed, the smallest alone."""
+        sizes = [Size(*one) for one in product(WIDTHS, rules.stems(self.facts), BATCHES)]
         fitting = [size for size in sizes if size.load <= self.most_load]
-        if self.timed:
-            return fitting
-        if self.most_load == inf:
-            return [Size(FIRST[0], stems[0], FIRST[1])]
-        return fitting[:1]
+        return fitting if self.timed else fitting[:1]
 
     def _time(self, size: Size) -> None:
         """Time a step of a network."""
