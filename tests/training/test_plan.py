@@ -20,13 +20,25 @@ from voxlate.anatomy.phantom_cohort import write_cohort
 from voxlate.scans.cases.prepared import open_cohort
 from voxlate.training import recipe
 from voxlate.training.planning import rules
-from voxlate.training.planning.cohort_facts import CohortFacts, check_scales, cohort_facts
+from voxlate.training.planning.cohort_facts import (
+    CohortFacts,
+    check_scales,
+    choose_roles,
+    cohort_facts,
+    roles_of,
+)
 from voxlate.training.planning.planner import plan_training
-from voxlate.training.planning.probe import Limits, Measured, Probe
-from voxlate.training.planning.recipe_fit import fits
-from voxlate.training.planning.roles import choose_roles, roles_of
+from voxlate.training.planning.probe import (
+    BATCHES,
+    FILLED,
+    WIDTHS,
+    Limits,
+    Measured,
+    Probe,
+    relative_error,
+)
 from voxlate.training.planning.rules import Size
-from voxlate.training.planning.sizes import BATCHES, FILLED, WIDTHS, relative_error
+from voxlate.training.planning.starters import fits
 from voxlate.training.run import Run
 from voxlate.training.starters import names
 from voxlate.training.train import train
@@ -462,7 +474,7 @@ def test_less_than_a_pass_trains_on_a_part_of_the_slices_and_says_so(
         facts = cohort_facts(open_cohort(prepared))
         both = {"source": ("t1", "t2"), "target": ("t1", "t2"), "pairing": "complete"}
         roles = replace(roles_of(facts), **both)
-        monkeypatch.setattr("voxlate.training.planning.roles.roles_of", lambda *_: roles)
+        monkeypatch.setattr("voxlate.training.planning.cohort_facts.roles_of", lambda *_: roles)
     made = clockwork(minutes)
     assert f"on about {share}% of the slices, drawn at random" in made.why["minutes"].text
     assert made.budgets["final"].fewest_steps == made.tables["train"]["steps"]

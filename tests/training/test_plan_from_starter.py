@@ -11,9 +11,8 @@ from voxlate.base.files import read_json
 from voxlate.base.items import BACKGROUND
 from voxlate.scans.cases.prepared import open_cohort
 from voxlate.training.planning import planner, race
-from voxlate.training.planning.cohort_facts import cohort_facts
+from voxlate.training.planning.cohort_facts import Roles, cohort_facts, roles_of
 from voxlate.training.planning.race import Result
-from voxlate.training.planning.roles import Roles, roles_of
 from voxlate.training.planning.rules import Size, first_stage
 from voxlate.training.planning.starters import (
     begin_from,

@@ -10,8 +10,7 @@ from rows import every_row
 from voxlate.scans.cases.prepared import CaseEntry
 from voxlate.scans.images.volume_statistics import PERCENTILES, Distribution
 from voxlate.training.planning import rules
-from voxlate.training.planning.cohort_facts import CohortFacts, Scan
-from voxlate.training.planning.roles import roles_of
+from voxlate.training.planning.cohort_facts import CohortFacts, Scan, roles_of
 
 
 def scan(name="t1", unit="a.u.", low=0.0, high=1000.0, least=None, tail=1.0, reach=None):

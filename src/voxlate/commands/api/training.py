@@ -127,7 +127,7 @@ def recipes(
         True
     """
     if cohort is not None:
-        from voxlate.training.planning.recipe_fit import fits
+        from voxlate.training.planning.starters import fits
 
         return [asdict(fit) for fit in fits(cohort)]
     if name is not None:

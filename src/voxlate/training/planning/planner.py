@@ -4,7 +4,7 @@ The path of `train auto`, in the order in which these functions are called:
 
 1. Facts: cohort_facts reads sizes, units and intensities of the cohort from its headers.
 2. Roles: roles.choose_roles finds the sources and targets, starters.find_starter a starter that fits.
-3. Network: sizes.Sizes times a step and takes the network of the least predicted error;
+3. Network: probe.Sizes times a step and takes the network of the least predicted error;
    rules turns facts into the settings of each stage, each with its reason.
 4. Race: race.choose_start trains from the starter and from random weights; held-out patients decide.
 5. Plan: plan.Plan keeps recipe, reasons and cost; plan.plan_once writes it into the run.
@@ -23,13 +23,20 @@ from voxlate.base.messages import Say
 from voxlate.base.option import merge
 from voxlate.scans.cases.prepared import open_cohort
 from voxlate.training.planning import rules
-from voxlate.training.planning.cohort_facts import CohortFacts
+from voxlate.training.planning.cohort_facts import CohortFacts, Roles, choose_roles
 from voxlate.training.planning.plan import Plan
-from voxlate.training.planning.probe import Limits, Probe, default_memory_limit
+from voxlate.training.planning.probe import (
+    FILLED,
+    WIDTHS,
+    Candidate,
+    Limits,
+    Probe,
+    Sizes,
+    default_memory_limit,
+    useful_steps,
+)
 from voxlate.training.planning.race import choose_start
-from voxlate.training.planning.roles import Roles, choose_roles
 from voxlate.training.planning.rules import LEAST_STEPS, PREDICTOR, Draft, Size, Why
-from voxlate.training.planning.sizes import FILLED, WIDTHS, Candidate, Sizes, useful_steps
 from voxlate.training.planning.starters import Starter, find_starter, without_training
 from voxlate.training.precision import choose
 from voxlate.training.recipe import from_dict

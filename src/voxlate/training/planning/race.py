@@ -17,9 +17,8 @@ from voxlate.scans.cases.prepared import Cohort
 from voxlate.scans.cohorts.split import patient_order
 from voxlate.science.batch import Batch
 from voxlate.training.job import Job
-from voxlate.training.planning.probe import TimedSteps
+from voxlate.training.planning.probe import Candidate, Sizes, TimedSteps
 from voxlate.training.planning.rules import LEAST_STEPS, Draft, Size, Why, first_stage
-from voxlate.training.planning.sizes import Candidate, Sizes
 from voxlate.training.planning.starters import Starter, begin_from
 from voxlate.training.precision import with_precision
 from voxlate.training.processes import processes

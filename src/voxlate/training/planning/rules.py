@@ -7,8 +7,13 @@ from typing import Any, Literal, NamedTuple
 
 from voxlate.base.errors import plural
 from voxlate.synthesis.facts import CUBIC
-from voxlate.training.planning.cohort_facts import AIR_RANGE_HU, GREY_LEVELS, CohortFacts, Scan
-from voxlate.training.planning.roles import Roles
+from voxlate.training.planning.cohort_facts import (
+    AIR_RANGE_HU,
+    GREY_LEVELS,
+    CohortFacts,
+    Roles,
+    Scan,
+)
 from voxlate.training.recipe.run_provenance import Budget
 
 Tables = dict[str, Any]
