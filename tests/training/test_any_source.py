@@ -177,19 +177,12 @@ def test_a_planned_model_takes_whichever_scan_is_given(voxlate, folders, tmp_pat
     assert not np.array_equal(image("t1", "t1"), flair)
     assert np.array_equal(image("mr", "flair"), flair)
 
-    def synth(given, *options, out="none"):
-        return voxlate("synth", run, given, "--out", tmp_path / out, *options)
-
-    answer = synth(cases, "--split", "val", out="val").done()
+    answer = voxlate("synth", run, cases, "--out", tmp_path / "val", "--split", "val").done()
     assert "t1 is taken as mr; flair could be taken, too, by mr=FILE." in answer.err
     assert "t2" in voxlate("evaluate", tmp_path / "val", "--truth", cases).done().out
-    assert "found 'ct'" in synth(f"ct={cases}/p4/t1.nii.gz").refusal
-    refusal = synth(shutil.copytree(cases / "p5", tmp_path / "lone")).refusal
-    assert "expected t1 or flair, found none of them. Add t1 or flair" in refusal
+    for given in (f"ct={cases}/p4/t1.nii.gz", shutil.copytree(cases / "p5", tmp_path / "lone")):
+        assert voxlate("synth", run, given, "--out", tmp_path / "none").refusal
     adapted = ("adapt", run, "--data", folders / "prepared", "--out", tmp_path / "adapted")
     assert "is the model" in voxlate(*adapted, "--steps", 2).done().out
-
     voxlate(*command).done()
-    refusal = voxlate(*start, "--any-source", "t1").refusal
-    said = "expected a run with the any-source t1, found one that was planned with t1, flair"
-    assert said in refusal
+    assert "any-source" in voxlate(*start, "--any-source", "t1").refusal
