@@ -179,7 +179,7 @@ def test_recipes_and_starters_that_fit_a_cohort_are_ranked_and_the_others_say_wh
     # the patches of this recipe are far larger than these slices
     assert "filled in" in found["t1_to_t2_brain"]["notes"][0]
     assert found["phantom_t1_to_ct"]["against"] == "needs ct, which the cohort lacks"
-    assert found["starter:head-mr-to-ct"]["against"] == "needs ct, which the cohort lacks"
+    assert found["starter:head-mr-to-ct"]["against"] == "it synthesises no T2"
     assert found["starter:brain-mr-to-mr"]["against"].startswith("its pixels are")
     assert f"1. {first['name']}  " in voxlate("recipes", "--cohort", prepared).out
 

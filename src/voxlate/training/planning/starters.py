@@ -10,7 +10,6 @@ from typing import Any
 
 from voxlate.base.errors import BadInput, plural
 from voxlate.scans.cases.prepared import Cohort, open_cohort
-from voxlate.scans.cohorts.path_names import scans_named
 from voxlate.scans.images.mask import WIDEST_BRAIN_MM
 from voxlate.scans.images.units import unit_of
 from voxlate.training.batches.augment import SHAPES
@@ -120,17 +119,22 @@ def reason_against_training(card: Card, facts: CohortFacts, roles: Roles, mode: 
         return "it translates pairs, and the plan is for any missing contrast"
     if completes and facts.gaps:
         return "it knows no cases that lack contrasts"
+    if reason := reason_against(card, facts, roles):
+        return reason
+    if completes and mode != "mean":
+        return "it is a regression, which --mode mean plans"
+    return ""
+
+
+def reason_against(card: Card, facts: CohortFacts, roles: Roles) -> str:
+    """The reason why a starter does not synthesise the targets of a cohort's sources; "" if it does."""
     if card.match(roles.source, roles.target) is None:
         known = chain.from_iterable(map(card.names_of, card.target))
         missing = [name.upper() for name in sorted({*roles.target} - {*known})]
         return (
             f"it synthesises no {' and no '.join(missing)}" if missing else "it reads other scans"
         )
-    if reason := _other_scans(card, facts):
-        return reason
-    if completes and mode != "mean":
-        return "it is a regression, which --mode mean plans"
-    return ""
+    return _other_scans(card, facts)
 
 
 def _other_scans(card: Card, facts: CohortFacts) -> str:
@@ -153,24 +157,12 @@ def without_training(facts: CohortFacts, roles: Roles, scans: str) -> str:
     for starter in starters_to_run():
         folder = run_folder(starter)
         card = read_card(folder)
-        fits = card.match(roles.source, roles.target) is not None
-        if fits and not _other_scans(card, facts):
+        if not reason_against(card, facts, roles):
             # a completion names every contrast as a target, of which some must be there
             missing = roles.target[-1:] if roles.pairing == "complete" else roles.target
             wanted = "".join(f" --missing {name}" for name in missing if card.completes)
             return f"voxlate synth {starter} {scans}{wanted} --out OUT"
     return ""
-
-
-def reason_against(folder: Path, card: Card, facts: CohortFacts) -> str:
-    """The reason why a starter does not take the scans of a cohort without a training; "" if it takes them."""
-    names = dict.fromkeys((*card.source, *card.target))
-    missing = [name for name in names if not scans_named(facts.scans, card.names_of(name))]
-    if card.completes and len(missing) > len(card.source) - 2:
-        return f"needs two of {', '.join(card.source)}, which the cohort lacks"
-    if missing and not card.completes:
-        return f"needs {', '.join(missing)}, which the cohort lacks"
-    return _other_scans(card, facts)
 
 
 def begin_from(starter: Starter, draft: Draft) -> None:
@@ -325,30 +317,16 @@ def _starters(cohort: Cohort) -> list[Fit]:
     """The fit of each installed starter, which synthesises without training."""
     fits = []
     for name in starters_to_run():
-        folder = folder_of(name)
-        card = read_card(folder)
+        card = read_card(folder_of(name))
         try:
-            against = reason_against(folder, card, cohort_facts(cohort))
+            facts = cohort_facts(cohort)
+            refuse_maps(facts)
+            against = reason_against(card, facts, roles_of(facts))
         except BadInput as error:
             against = _reason(str(error))
         why = f"trained on {card.trained_on}; no training needed"
-        if not against:
-            why += f"; {_in_training(card, cohort)}"
         fits.append(Fit(name, card.title, against, why=why))
     return fits
-
-
-def _in_training(card: Card, cohort: Cohort) -> str:
-    """Whether a training that is planned without further options may start from a starter."""
-    try:
-        facts = cohort_facts(cohort)
-        refuse_maps(facts)
-        against = reason_against_training(card, facts, roles_of(facts), "both")
-    except BadInput as error:
-        against = _reason(str(error))
-    if against:
-        return f"train auto does not initialise from it ({against})"
-    return "train auto tests it and may initialise from it"
 
 
 def _reason(sentence: str) -> str:
