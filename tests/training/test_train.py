@@ -17,7 +17,6 @@ from rows import slow
 from trainings import log_lines, same_tensors, same_weights, stop_at, weights_of
 from voxlate.base.errors import Stopped
 from voxlate.training import log_file, recipe
-from voxlate.training.batches.batches import Batches
 from voxlate.training.learner import Epochs, Learner, load_state
 from voxlate.training.recipe.training_settings import Optimiser
 from voxlate.training.run import Run
@@ -187,14 +186,3 @@ def test_weights_that_are_not_finite_are_neither_saved_nor_loaded(run, tmp_path)
     save_file(tensors, tmp_path / "spoiled.safetensors", {"voxlate": json.dumps(whole)})
     with refuses("the training diverged"):
         load_method(tmp_path / "spoiled.safetensors")
-
-
-@slow
-def test_a_training_says_once_how_long_it_waited_for_data(read_tiny, fit, monkeypatch):
-    read, said = Batches.__getitem__, []
-    slow = lambda self, step: time.sleep(0.05) or read(self, step)  # noqa: E731
-    monkeypatch.setattr(Batches, "__getitem__", slow)
-    run = fit(read_tiny(), say=said.append)
-    (seconds,) = [line["time"] for line in log_lines(run, "time")]
-    assert 6 * 0.05 <= seconds["data"] < seconds["all"]
-    assert sum("waiting for data" in note.text for note in said) == 1

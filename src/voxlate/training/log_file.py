@@ -122,7 +122,6 @@ class Log:
         self.main = job.accelerator.is_main_process
         self.on_step = session.progress
         self.begun = time.monotonic() - learner.seconds
-        self.resumed = learner.seconds
         self.previous = (learner.step, learner.seconds)
         # Step and seconds after the first step since this start, which also allocates memory.
         self.warm: tuple[int, float] | None = None
@@ -177,12 +176,6 @@ class Log:
         self._plot({f"validation/{name}": value for name, value in scores.items()})
         self.latest = {**self.latest, **scores}
         self.previous = (self.learner.step, seconds)
-
-    def add_time(self, waited: float) -> float:
-        """Log the seconds since the training began or resumed, and those of waiting for data; returns the former."""
-        seconds = self.seconds - self.resumed
-        self.add(time={"data": waited, "all": seconds})
-        return seconds
 
     def add_end(self, sentence: str) -> None:
         """Log the reason why the training ended before its last step."""

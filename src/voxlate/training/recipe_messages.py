@@ -65,8 +65,6 @@ def _of_stage(stage: FullStage, recipe: Recipe, cohort: Cohort) -> Iterator[Mess
     of_stage = f"stage '{stage.name}': " if recipe.stages else ""
     for text in _notes_on_patches(data, cohort):
         yield message("patch-size", f"{of_stage}{text}")
-    if text := _start_note(stage, recipe):
-        yield message("other-patch", text)
     if text := _weights_note(stage, cohort, teaching):
         yield message("loss-weights", text)
 
@@ -109,16 +107,6 @@ def _sides(stage: FullStage, cohort: Cohort) -> str:
     with_sources = sum(set(stage.data.source) <= there for there in training)
     with_targets = sum(set(stage.data.target) <= there for there in training)
     return f"without pairs: {with_sources} training cases have {', '.join(stage.data.source)}, {with_targets} have {', '.join(stage.data.target)}; validation needs cases with both."
-
-
-def _start_note(stage: FullStage, recipe: Recipe) -> str:
-    """A warning if a stage starts from the weights of a stage with patches of another size."""
-    patch = stage.data.patch[1:]
-    for other in recipe.all_stages:
-        if other.name == stage.start_from and other.data.patch[1:] != patch:
-            theirs = "×".join(map(str, other.data.patch[1:]))
-            return f"stage '{stage.name}' sees patches of {patch[0]}×{patch[1]}, '{other.name}', whose weights it starts from, of {theirs}: set data.patch and stages.{other.name}.data.patch alike."
-    return ""
 
 
 def check_scale(cohort: Cohort, data: DataSettings, recipe: Recipe) -> None:

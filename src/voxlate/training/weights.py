@@ -5,7 +5,6 @@ import math
 import re
 import shutil
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, replace
 from functools import partial
 from itertools import chain, product
@@ -274,7 +273,15 @@ def load_weights(method: nn.Module, path: Path) -> None:
 def _fill(method: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
     """Load the tensors of a file into a method (see `load_weights`)."""
     _check_finite(tensors, path)
-    method.load_state_dict(_checked(method, tensors, path))
+    firsts = _first_names(method).items()
+    shared = {name: tensors[first] for name, first in firsts if first in tensors}
+    try:
+        method.load_state_dict({**shared, **tensors})
+    except RuntimeError as error:
+        _, *differences = str(error).splitlines()
+        raise BadInput(
+            f"{path}: expected weights of this recipe, found another's ({' '.join(differences).strip():.200}). Use the weights with the recipe they were trained by."
+        ) from error
 
 
 def _first_names(method: nn.Module) -> dict[str, str]:
@@ -284,34 +291,12 @@ def _first_names(method: nn.Module) -> dict[str, str]:
     return {name: firsts.setdefault(id(tensor), name) for name, tensor in named}
 
 
-def _checked(method: nn.Module, found: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
-    """The tensors of a file by all names that they have in a method; raises BadInput unless they are of its shapes."""
-    firsts = _first_names(method).items()
-    tensors = {**{name: found[first] for name, first in firsts if first in found}, **found}
-    wanted = method.state_dict()
-    for name in sorted(wanted.keys() | tensors.keys()):
-        here, there = _shape(wanted.get(name)), _shape(tensors.get(name))
-        if here != there:
-            raise BadInput(
-                f"{path}: expected weights of this recipe, found another's ('{name}': expected {here}, found {there}). Use the weights with the recipe they were trained by."
-            )
-    return tensors
-
-
 def _check_finite(tensors: Mapping[str, Tensor], path: Path) -> None:
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not tensor.isfinite().all():
             raise BadInput(
                 f"{path}: expected finite weights, found {int((~tensor.isfinite()).sum())} of {tensor.numel()} in '{name}' that are not: the training diverged. Train again with a lower train.optimiser.lr."
             )
-
-
-def _shape(tensor: Tensor | None) -> str:
-    if tensor is None:
-        return "nothing"
-    shape = "×".join(map(str, tensor.shape)) or "a number"
-    kind = str(tensor.dtype).removeprefix("torch.")
-    return shape if kind == "float32" else f"{shape} of {kind}"
 
 
 def load_method(path: Path, allow_code: bool = False) -> Loaded:
@@ -331,9 +316,6 @@ def load_method(path: Path, allow_code: bool = False) -> Loaded:
     if "sharpness" in header:
         chosen = replace(recipe.synth, sharpness=header["sharpness"], gradient_ratio=None)
         recipe = replace(recipe, synth=chosen)
-    # A network of another size may be too large to build. External code may compute while it builds.
-    with suppress(NotImplementedError, RuntimeError), torch.device("meta"):
-        _checked(recipe.build(), tensors, weights)
     method = recipe.build()
     _fill(method, tensors, weights)
     return method.eval().requires_grad_(False), recipe, header
