@@ -127,20 +127,20 @@ class Log:
         self.warm: tuple[int, float] | None = None
         self.step_seconds = 0.0  # mean seconds of a step since then; 0 before the first
         self.latest: dict[str, float] = {}
-        self.tracker: Any = None
+        self.trackers: list[Any] = []
         if self.main:
             self._drop_later_lines()
-            from torch.utils.tensorboard import SummaryWriter  # synthesis does without
+            from accelerate.tracking import LOGGER_TYPE_TO_CLASS  # reports do without
 
-            folder = self.log.parent / "tensorboard" / self.stage
-            self.board = SummaryWriter(str(folder), purge_step=learner.step)
+            # They get numbers alone.
+            board, folder = LOGGER_TYPE_TO_CLASS["tensorboard"], session.run.folder
+            places = {"logging_dir": folder / "tensorboard", "purge_step": learner.step}
+            self.trackers.append(board(self.stage, **places))
             if (name := session.track) is not None:
-                # It gets numbers alone.
                 optional_package(name, "track", "--track", f"the package {name}")
-                from accelerate.tracking import LOGGER_TYPE_TO_CLASS  # reports do without
-
-                self.tracker = LOGGER_TYPE_TO_CLASS[name](session.run.folder.name)
-                self.tracker.start()
+                self.trackers.append(LOGGER_TYPE_TO_CLASS[name](folder.name))
+            for tracker in self.trackers:
+                tracker.start()
 
     @property
     def seconds(self) -> float:
@@ -187,17 +187,14 @@ class Log:
         append_line(self.log, {"stage": self.stage, "step": self.learner.step, **content})
 
     def _plot(self, values: Mapping[str, float]) -> None:
-        for name, value in values.items():
-            self.board.add_scalar(name, value, self.learner.step)
-        self.board.flush()
-        if self.tracker is not None:
-            named = {f"{self.stage}/{name}": value for name, value in values.items()}
-            self.tracker.log(named, self.learner.step)
+        named = {f"{self.stage}/{name}": value for name, value in values.items()}
+        for tracker in self.trackers:
+            tracker.log(named, self.learner.step)
 
     def close(self) -> None:
-        """End the tracker's run: each stage has one of its own, because its steps begin at 0."""
-        if self.tracker is not None:
-            self.tracker.finish()
+        """End the trackers' runs: each stage has one of its own, because its steps begin at 0."""
+        for tracker in self.trackers:
+            tracker.finish()
 
     def _drop_later_lines(self) -> None:
         """Remove lines of steps that a killed run logged but did not save, because it repeats those steps."""

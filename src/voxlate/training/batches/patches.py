@@ -330,28 +330,24 @@ def starts_of(header: CaseHeader, data: DataSettings, kept: np.ndarray | None) -
 def note_on_cut(cohort: Cohort, data: DataSettings) -> str:
     """A sentence on the case of whose mask a patch shows least in the plane; "" where patches hold every mask."""
     cases = usable_cases(cohort, data, "train")
-    shares = {case: _shares_of_mask(cohort.header(case, data.axes), data) for case in cases}
-    cut = [case for case in cases if shares[case][0] < 1]
+    shares = {case: _share_of_mask(cohort.header(case, data.axes), data) for case in cases}
+    cut = [case for case in cases if shares[case] < 1]
     if not cut:
         return ""
     worst = min(cut, key=shares.__getitem__)
-    shown, reached = shares[worst]
     height, width = np.ptp(cohort.header(worst, data.axes).mask_box[1:], axis=1)
-    beyond = (
-        f", and {1 - reached:.0%} of it is in columns that no patch reaches" if reached < 1 else ""
-    )
-    return f"{cohort.folder}: in training the network sees {data.patch[1]}×{data.patch[2]} voxels of a slice at a time, and the body (the mask) is larger in {len(cut)} of {len(cases)} cases: of {worst} ({height}×{width}) it sees at most {shown:.0%} at once{beyond}. To show it whole, set data.patch, or prepare with a wider --spacing-mm."
+    return f"{cohort.folder}: in training the network sees {data.patch[1]}×{data.patch[2]} voxels of a slice at a time, and the body (the mask) is larger in {len(cut)} of {len(cases)} cases: of {worst} ({height}×{width}) it sees at most {shares[worst]:.0%} at once. To show it whole, set data.patch, or prepare with a wider --spacing-mm."
 
 
-def _shares_of_mask(header: CaseHeader, data: DataSettings) -> tuple[float, float]:
-    """The largest share of the mask's box in the plane that a patch holds, and that of its columns that some patch reaches."""
+def _share_of_mask(header: CaseHeader, data: DataSettings) -> float:
+    """The largest share of the mask's box in the plane that a patch holds."""
     (top, bottom), (first, end) = header.mask_box[1:]
     rows, columns = data.patch[1:]
-    reached, held = 1.0, min(columns / (end - first), 1.0)
+    shown = min(columns, end - first)
     if data.centred:  # there is one place along this axis
         start = even_start(header.shape[2], columns)
-        held = reached = max(0, min(end, start + columns) - max(first, start)) / (end - first)
-    return min(rows / (bottom - top), 1.0) * held, reached
+        shown = max(0, min(end, start + columns) - max(first, start))
+    return min(rows / (bottom - top), 1.0) * shown / (end - first)
 
 
 def share_of_patch(cohort: Cohort, data: DataSettings) -> float:

@@ -1,7 +1,7 @@
 """What a prepared cohort is for a plan: its numbers, read from headers alone, and the roles of its modalities."""
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from statistics import median
@@ -325,39 +325,41 @@ def _check_variation(facts: CohortFacts, roles: Roles) -> None:
 
 
 def roles_of(facts: CohortFacts, source: Sequence[str] = (), target: Sequence[str] = ()) -> Roles:
-    """The roles as asked for, or a guess with its reason; raises BadInput for unknown names and impossible roles."""
+    """The roles as asked for, or a guess with its reason; raises BadInput for unknown names and impossible roles.
+
+    Modalities that prepare does not trust in most cases, such as label maps, have a role where they are named alone.
+    """
     _check_known(facts, (*source, *target), "--source, --target")
-    if len(facts.scans) < 2:
+    unfit = sorted({*facts.unfit} - {*source, *target})
+    scans = {name: scan for name, scan in facts.scans.items() if name not in unfit}
+    without = ""
+    if unfit:
+        without = f"; not taken: {', '.join(unfit)}, which prepare grades as not to be trusted in most cases (name both --source and --target to take it)"
+    if len(scans) < 2:
         raise BadInput(
-            f"{facts.cohort.folder}: expected two modalities, a source and a target, found {', '.join(facts.scans)} alone in the training cases. Prepare the cohort with both in the split train."
+            f"{facts.cohort.folder}: expected two modalities, a source and a target, found {', '.join(scans)} alone in the training cases{without}. Prepare the cohort with both in the split train."
         )
     if both := set(source) & set(target):
         raise BadInput(
             f"--source, --target: expected each modality in one of them, found {min(both)} in both. Leave it out of one."
         )
-    if len(set(source or target)) == len(facts.scans):
-        known = ", ".join(facts.scans)
+    if len(set(source or target)) == len(scans):
         raise BadInput(
-            f"--source, --target: expected a modality for each of them, found all ({known}) in one. Drop both options for a model of any missing modality."
+            f"--source, --target: expected a modality for each of them, found all ({', '.join(scans)}) in one{without}. Drop both options for a model of any missing modality."
         )
-    shown, unfit = _without_unfit(facts, {*source, *target})
+    shown = replace(facts, scans=scans)
     guess = _rest(shown, source, target) if source or target else _guess(shown)
-    guess = replace(guess, why=f"{guess.why}{unfit}")
+    guess = replace(guess, why=f"{guess.why}{without}")
     if guess.pairing == "complete":
         return guess
     pairs = len(facts.with_all([*guess.source, *guess.target]))
     if pairs:
-        return replace(
-            guess,
-            why=f"{guess.why}; {pairs} of {len(facts.training)} training cases have all of them",
-        )
+        every = f"{pairs} of {len(facts.training)} training cases have all of them"
+        return replace(guess, why=f"{guess.why}; {every}")
     sides = (guess.source, guess.target)
     if all(any(facts.with_all([name]) for name in side) for side in sides):
-        return replace(
-            guess,
-            pairing="unpaired",
-            why=f"{guess.why}; no training case has both: unpaired",
-        )
+        why = f"{guess.why}; no training case has both: unpaired"
+        return replace(guess, pairing="unpaired", why=why)
     raise BadInput(
         f"{facts.cohort.folder}: expected training cases with {' and '.join(guess.source)} and with {' and '.join(guess.target)}, found none. Name others with --source and --target."
     )
@@ -403,24 +405,6 @@ def refuse_maps(facts: CohortFacts, source: Sequence[str] = (), target: Sequence
         raise BadInput(
             f"{facts.cohort.folder}: expected scans to plan a training for, found tissue-parameter maps ({', '.join(maps)}). Train a recipe that has a [data.physics] table on them, or name both --source and --target."
         )
-
-
-def _without_unfit(facts: CohortFacts, asked: Collection[str]) -> tuple[CohortFacts, str]:
-    """The facts without the modalities that are not to be trusted in most cases, such as label maps, and what is said of these.
-
-    asked: those that the user names, which stay. Raises BadInput where too few are left.
-    """
-    unfit = {*facts.unfit} - {*asked}
-    if not unfit:
-        return facts, ""
-    named = ", ".join(sorted(unfit))
-    scans = {name: scan for name, scan in facts.scans.items() if name not in unfit}
-    if len(scans) < 2 or not scans.keys() - {*asked}:
-        raise BadInput(
-            f"{facts.cohort.folder}: expected two modalities, a source and a target, that can be trusted, found {', '.join(scans) or 'none'} beside {named}, which prepare grades as not to be trusted in most cases. Correct the files and prepare again, or name both --source and --target."
-        )
-    said = f"; not taken: {named}, which prepare grades as not to be trusted in most cases (name both --source and --target to take it)"
-    return replace(facts, scans=scans), said
 
 
 def _rest(facts: CohortFacts, source: Sequence[str], target: Sequence[str]) -> Roles:
