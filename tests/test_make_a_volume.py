@@ -138,7 +138,7 @@ def test_latents_are_encoded_once_and_again_where_they_are_damaged_or_of_another
 
 @slow
 def test_kept_latents_train_what_encoding_at_every_step_does(again, volume, tmp_path, monkeypatch):
-    for module in ("batches.latents", "recipe_messages"):
+    for module in ("job", "recipe_messages"):
         monkeypatch.setattr(f"voxlate.training.{module}.uncacheable", lambda *_: "a test")
     said = "latents of stage 'slices' are encoded again at every step, because there is a test"
     assert said in again("direct --verbose").done().err

@@ -16,7 +16,7 @@ from refusals import refuses
 from rows import slow
 from trainings import log_lines, same_tensors, same_weights, stop_at, weights_of
 from voxlate.base.errors import Stopped
-from voxlate.training import log_file, recipe
+from voxlate.training import learner, recipe
 from voxlate.training.learner import Epochs, Learner, load_state
 from voxlate.training.recipe.training_settings import Optimiser
 from voxlate.training.run import Run
@@ -58,7 +58,7 @@ def test_a_damaged_or_foreign_state_is_refused_in_one_sentence(read_tiny, fit, t
 def test_a_saved_state_is_at_most_two_minutes_old(read_tiny, fit, tmp_path, monkeypatch):
     """Steps of 35 s: after three of them one more would make the state 140 s old."""
     saved, run = [], Run(tmp_path / "run")
-    monkeypatch.setattr(log_file, "time", SimpleNamespace(monotonic=lambda: 35 * len(saved)))
+    monkeypatch.setattr(learner, "time", SimpleNamespace(monotonic=lambda: 35 * len(saved)))
 
     def pass_time(*_):
         saved.append(load_state(run.state)["step"] if run.state.exists() else 0)

@@ -24,12 +24,11 @@ from voxlate.science.methods.autoencoding import reconstruction_error
 from voxlate.science.methods.method import Method
 from voxlate.science.nets.autoencoder import AutoencoderNet
 from voxlate.science.nets.cpu import volumes_in_float32
-from voxlate.training.batches.latents import keep_moments
 from voxlate.training.batches.patches import note_on_cut
 from voxlate.training.clock import Clock, read_places
-from voxlate.training.job import Job, Session
-from voxlate.training.learner import Epochs, Learner, owner_of, resume, save_state
-from voxlate.training.log_file import Log, read_verdicts
+from voxlate.training.job import Job, Session, keep_moments
+from voxlate.training.learner import Epochs, Learner, Log, owner_of, resume, save_state
+from voxlate.training.log_file import read_verdicts
 from voxlate.training.processes import Agreement, by_main
 from voxlate.training.recipe import stage_recipe
 from voxlate.training.run import Run
