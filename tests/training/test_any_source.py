@@ -12,8 +12,6 @@ from preparing import prepare
 from refusals import refuses
 from rows import every_row, slow
 from scans import change_scan
-from voxlate.anatomy.phantom_cohort import write_cohort
-from voxlate.anatomy.physics import Contrast, PhysicsSettings
 from voxlate.scans.cases.prepared import open_cohort
 from voxlate.scans.images.intensity import Percentile
 from voxlate.training.batches.any_source import with_any_source
@@ -98,28 +96,6 @@ def test_an_epoch_shows_each_slice_once_with_each_scan_on_that_scan_s_own_scale(
         expected = read_pair(cohort.case(name), alone, MAPS, (start, 0, 0))
         for key in ("source", "target", "mask"):
             assert torch.equal(getattr(batches[step], key), getattr(expected, key))
-
-
-@slow
-def test_a_case_whose_source_is_drawn_from_maps_is_one_case_beside_the_scans(tmp_path, small_head):
-    cases = write_cases(tmp_path / "cases", small_head)
-    (cases / "cases.csv").unlink()
-    write_cohort(tmp_path / "heads", cases=2, size=(24, 32, 8), modalities=["maps", "t2"])
-    for head in sorted((tmp_path / "heads").glob("phantom_*")):
-        shutil.copytree(head, cases / head.name)
-    prepare(cases, tmp_path / "prepared", workers=0, audit=False, shares=(8, 0, 0))
-    physics = PhysicsSettings(contrasts={"mr": Contrast(sequence="spin_echo")})
-    drawn = open_cohort(tmp_path / "prepared").with_physics(physics, ["t2"])
-    seen = with_any_source(drawn, DATA.any_source, "mr")
-    heads = [case for case in seen.splits["train"] if case.startswith("phantom")]
-    assert len(heads) == 2
-    batches = Batches(seen, replace(DATA, physics=physics), MAPS, steps=1)
-    names = {case for case, _ in batches.items}
-    assert {*heads, "t1 of p0", "flair of p0"} <= names
-    place = (3, 0, 0)
-    pairs = [read_pair(seen.case(heads[0]), batches.data, MAPS, place, seed=s) for s in (1, 2)]
-    assert not torch.equal(pairs[0].source, pairs[1].source)  # two draws
-    assert torch.equal(pairs[0].target, pairs[1].target)
 
 
 @every_row(

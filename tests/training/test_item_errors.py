@@ -7,9 +7,6 @@ import numpy as np
 import pytest
 import torch
 
-from rows import slow
-from trainings import log_lines
-from voxlate.base.files import read_json
 from voxlate.evaluation.reports.page import report
 from voxlate.scans.images.grid import Volume
 from voxlate.scans.images.intensity import Window
@@ -143,16 +140,6 @@ def test_a_target_that_an_item_lacks_is_not_measured():
     images = {"a": image(0), "ct": image(1), "b": image(2)}
     batch = items({"a": image(0)}, {"ct": image(1), "b": image(2)}, target_present=[True, False])
     assert set(errors_of([images], ["a"], ["ct", "b"], batch, batch.target)) == {"ct"}
-
-
-@slow
-def test_the_model_is_measured_as_the_validation_measures_it(trained, tiny):
-    """One patient validates an image without unit, and each batch is an item: the mean over patients is that over batches."""
-    run = trained("one_by_one", tiny.read_text().replace("steps = 2 }", "steps = 2, batch = 1 }"))
-    mae = log_lines(run, "validation")[-1]["validation"]["mae"]
-    (verdict,) = Run(run).verdicts
-    assert (verdict.synthesis, verdict.unit) == (pytest.approx(700 * mae, rel=1e-5), "a.u.")
-    assert verdict.patients == len(read_json(run / "provenance.json")["data"]["splits"]["val"]) == 1
 
 
 def test_a_training_ends_with_its_verdict_and_so_does_its_page(voxlate, run, prepared, tiny):

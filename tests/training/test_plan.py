@@ -1,7 +1,6 @@
 """Plans by the command line, on tiny cohorts."""
 
 import json
-import shutil
 import time
 import tomllib
 from dataclasses import replace
@@ -16,7 +15,6 @@ from refusals import refuses
 from rows import every_row, slow
 from scans import change_scan, hold_out_the_last
 from trainings import log_lines
-from voxlate.anatomy.phantom_cohort import write_cohort
 from voxlate.scans.cases.prepared import open_cohort
 from voxlate.training import recipe
 from voxlate.training.planning import rules
@@ -38,7 +36,6 @@ from voxlate.training.planning.probe import (
     relative_error,
 )
 from voxlate.training.planning.rules import Size
-from voxlate.training.planning.starters import fits
 from voxlate.training.run import Run
 from voxlate.training.starters import names
 from voxlate.training.train import train
@@ -182,40 +179,6 @@ def test_recipes_and_starters_that_fit_a_cohort_are_ranked_and_the_others_say_wh
     assert found["starter:head-mr-to-ct"]["against"] == "it synthesises no T2"
     assert found["starter:brain-mr-to-mr"]["against"].startswith("its pixels are")
     assert f"1. {first['name']}  " in voxlate("recipes", "--cohort", prepared).out
-
-
-@pytest.fixture(scope="module")
-def heads_of_papers(tmp_path_factory):
-    """Two phantoms in every modality of the five papers."""
-    folder = tmp_path_factory.mktemp("heads")
-    write_cohort(folder, cases=2, size=(96, 96, 8))
-    return folder
-
-
-@slow
-@pytest.mark.parametrize(
-    ("modalities", "first"),
-    [
-        ("ncct cta1 cta2 cta3 tmax", "mrdpm_small"),
-        ("tof cta", "tof_to_cta_adm_small"),
-        ("t2 ct", "mr_to_ct_ddpm_small"),
-        ("t1 t1c t2 flair", "umm_csgm_small"),
-        ("swi tof", "make_a_volume_swi_mra_small"),
-    ],
-)
-def test_the_system_of_each_paper_is_the_first_for_its_modalities(
-    tmp_path, heads_of_papers, modalities, first
-):
-    scans = shutil.copytree(heads_of_papers, tmp_path / "scans")
-    for file in scans.glob("*/*.nii.gz"):
-        if file.name.removesuffix(".nii.gz") not in [*modalities.split(), "seg"]:
-            file.unlink()
-    prepare(scans, tmp_path / "ready", audit=False)
-    fitting = [fit for fit in fits(tmp_path / "ready") if not fit.against]
-    assert fitting[0].name == first
-    unpaired = [fit.unpaired for fit in fitting]
-    assert unpaired == sorted(unpaired)
-    assert any(unpaired) == any("cyclegan" in fit.name for fit in fitting)
 
 
 @pytest.fixture(scope="module")
