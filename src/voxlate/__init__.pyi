@@ -1309,7 +1309,7 @@ def recipes(
     Args:
         name: Recipe to print, with the default and the meaning of every key.
         paper: Paper whose recipes are listed: its system, baselines and ablations; all: every recipe.
-        cohort: Prepared cohort for which recipes are ranked, or refused with a reason.
+        cohort: Prepared cohort whose fitting recipes come first; the others state what they need.
         allow_code: Import and run the model's own Python code. Default: False.
 
     Returns:

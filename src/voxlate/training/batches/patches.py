@@ -350,26 +350,16 @@ def _share_of_mask(header: CaseHeader, data: DataSettings) -> float:
     return min(rows / (bottom - top), 1.0) * shown / (end - first)
 
 
-def share_of_patch(cohort: Cohort, data: DataSettings) -> float:
-    """The share of a patch in the plane that the largest slice of the training can fill."""
-    sides = zip(_largest_slice(cohort, data), data.patch[1:])
-    return math.prod(min(1.0, length / patch) for length, patch in sides)
-
-
-def _largest_slice(cohort: Cohort, data: DataSettings) -> list[int]:
-    """Rows and columns of the largest slice of the training."""
-    cases = usable_cases(cohort, data, "train")
-    shapes = [cohort.header(case, data.axes).shape for case in cases]
-    return np.max(shapes, axis=0)[1:].tolist()
-
-
 def note_on_padding(cohort: Cohort, data: DataSettings) -> str:
     """A sentence where patches reach far beyond every slice, and mostly hold filled-in background; else ""."""
-    share = share_of_patch(cohort, data)
+    cases = usable_cases(cohort, data, "train")
+    shapes = [cohort.header(case, data.axes).shape for case in cases]
+    height, width = np.max(shapes, axis=0)[1:].tolist()
+    rows, columns = data.patch[1:]
+    share = min(1.0, height / rows) * min(1.0, width / columns)
     if share > FILLED or data.frame is not None:
         return ""
-    height, width = _largest_slice(cohort, data)
-    return f"{cohort.folder}: patches of {data.patch[1]}×{data.patch[2]} voxels reach beyond the largest slice ({height}×{width}): {1 - share:.0%} of them is filled in, which costs time and quality. Set the patch to [{data.patch[0]}, {height}, {width}]."
+    return f"{cohort.folder}: patches of {rows}×{columns} voxels reach beyond the largest slice ({height}×{width}): {1 - share:.0%} of them is filled in, which costs time and quality. Set the patch to [{data.patch[0]}, {height}, {width}]."
 
 
 def _sums(values: Sequence[int] | np.ndarray, width: int) -> np.ndarray:

@@ -1,10 +1,10 @@
-"""What fits a prepared cohort: the starter from which a plan begins, and the rank of recipes and starters."""
+"""What fits a prepared cohort: the starter from which a plan begins, and the shipped recipes."""
 
 import copy
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import chain
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +14,12 @@ from voxlate.scans.images.mask import WIDEST_BRAIN_MM
 from voxlate.scans.images.units import unit_of
 from voxlate.training.batches.augment import SHAPES
 from voxlate.training.batches.patches import (
-    note_on_padding,
-    share_of_patch,
-    training_cases,
     usable_cases,
 )
 from voxlate.training.planning.cohort_facts import (
     CohortFacts,
     Roles,
     Scan,
-    cohort_facts,
-    refuse_maps,
-    roles_of,
 )
 from voxlate.training.planning.rules import Draft, Tables, Why, learning_rate, reasons_for_training
 from voxlate.training.recipe import Recipe, read
@@ -34,7 +28,7 @@ from voxlate.training.recipe_messages import check_scale
 from voxlate.training.run import Run
 from voxlate.training.starter import run_folder
 from voxlate.training.starters.card import Card, read_card
-from voxlate.training.starters.names import folder_of, starters_to_run
+from voxlate.training.starters.names import starters_to_run
 from voxlate.training.weights import read_header
 
 # Number of patients as which the starter counts in the weights that are kept. MAE of two held-out heads by five patients
@@ -233,112 +227,42 @@ def _is_in_usual_unit(scan: Scan) -> bool:
 
 @dataclass(frozen=True)
 class Fit:
-    """The fit of a shipped recipe or starter to a cohort.
-
-    against: the reason why it cannot be used on the cohort; notes: sentences on unusual facts; why: the reasons for its
-    rank in one line; unpaired: whether it learns without pairs from a cohort that has pairs.
-    """
+    """The fit of a shipped recipe to a cohort; against: the reason why it cannot be trained on it."""
 
     name: str
     title: str
     against: str = ""
-    notes: tuple[str, ...] = ()
-    why: str = ""
-    unpaired: bool = False
 
 
 def fits(data: Path | str) -> list[Fit]:
-    """All shipped recipes and starters: the best fit first, then starters that fit, then those that do not fit.
+    """All shipped recipes: those that can be trained on a cohort first, of these the ones that use most modalities.
 
-    Paired methods, filled patches, many cases, all modalities, systems and short trainings come first. No voxel is read,
-    except for recipes with data.physics.
+    No voxel is read, except for recipes with data.physics.
     """
     cohort = open_cohort(data)
-    ranked = sorted(_ranked(name, cohort) for name in names())
-    recipes = [Fit(*fit) for _, fit in ranked]
-    return sorted([*recipes, *_starters(cohort)], key=_is_unfit)
+    ranked = []
+    for name in names():
+        recipe = read(name)
+        against = _reason_against_recipe(recipe, cohort)
+        rank = (bool(against), -len(recipe.modalities), not is_start(name), name)
+        ranked.append((rank, Fit(name, recipe.title, against)))
+    return [fit for _, fit in sorted(ranked, key=itemgetter(0))]
 
 
-def _is_unfit(fit: Fit) -> bool:
-    return bool(fit.against)
-
-
-def _ranked(name: str, cohort: Cohort) -> tuple[tuple[object, ...], tuple[Any, ...]]:
-    """The key by which the fit of a recipe is sorted, and its fields."""
-    recipe = read(name)
+def _reason_against_recipe(recipe: Recipe, cohort: Cohort) -> str:
+    """The reason why a recipe cannot be trained on a cohort; "" if it can."""
     try:
         cohort = recipe.with_maps_of(cohort)
-        if reason := _lacks(recipe, cohort):
-            return (math.inf, name), (name, recipe.title, reason)
+        if missing := sorted(recipe.modalities - set(cohort.modalities)):
+            return f"needs {', '.join(missing)}, which the cohort lacks"
+        brain_of = cohort.provenance.get("mask_from")
+        if not recipe.finds_mask_of(brain_of):
+            return f"needs a mask that is computed from its sources; the cohort's mask is of {brain_of}"
         for stage in recipe.all_stages:
             usable_cases(cohort, stage.data, "train")
             check_scale(cohort, stage.data, recipe)
-        notes = tuple(dict.fromkeys(filter(None, _notes(recipe, cohort))))
     except BadInput as error:
-        return (math.inf, name), (name, recipe.title, _reason(str(error)))
-    stages = recipe.all_stages
-    in_training = set().union(*(training_cases(cohort, stage.data) for stage in stages))
-    empty = max(1 - share_of_patch(cohort, stage.data) for stage in stages)
-    unused = sorted(set(cohort.modalities) - recipe.modalities)
-    steps = sum(stage.train.steps for stage in stages)
-    training = (case.present for case in cohort.cases if case.split == "train")
-    has_pairs = any(recipe.modalities <= {*present} for present in training)
-    unpaired = has_pairs and not recipe.method.needs_pairs
-    facts = (
-        f"patches filled to {1 - empty:.0%}",
-        f"{len(in_training)} of {len(cohort.splits['train'])} training cases",
-        f"{', '.join(unused)} not used" if unused else "every modality used",
-        f"{steps} steps" if steps else "a length in epochs",
-    )
-    rank = (
-        unpaired,
-        round(empty, 1),
-        -len(in_training),
-        len(unused),
-        not is_start(name),
-        recipe.method.iterates,
-        steps or math.inf,
-        name,
-    )
-    return rank, (name, recipe.title, "", notes, "; ".join(facts), unpaired)
-
-
-def _lacks(recipe: Recipe, cohort: Cohort) -> str:
-    """The reason why a recipe cannot be trained on the modalities and the mask of a cohort; "" if it can."""
-    if missing := sorted(recipe.modalities - set(cohort.modalities)):
-        return f"needs {', '.join(missing)}, which the cohort lacks"
-    brain_of = cohort.provenance.get("mask_from")
-    if not recipe.finds_mask_of(brain_of):
-        return f"needs a mask that is computed from its sources; the cohort's mask is of {brain_of}"
+        # what was expected and found, without its place and advice
+        sentence = str(error)
+        return sentence[max(sentence.find("expected"), 0) :].split(". ")[0].removesuffix(".")
     return ""
-
-
-def _starters(cohort: Cohort) -> list[Fit]:
-    """The fit of each installed starter, which synthesises without training."""
-    fits = []
-    for name in starters_to_run():
-        card = read_card(folder_of(name))
-        try:
-            facts = cohort_facts(cohort)
-            refuse_maps(facts)
-            against = reason_against(card, facts, roles_of(facts))
-        except BadInput as error:
-            against = _reason(str(error))
-        why = f"trained on {card.trained_on}; no training needed"
-        fits.append(Fit(name, card.title, against, why=why))
-    return fits
-
-
-def _reason(sentence: str) -> str:
-    """The part of an error that states what was expected and found, without its place and advice."""
-    at = sentence.find("expected")
-    return sentence[max(at, 0) :].split(". ")[0].removesuffix(".")
-
-
-def _notes(recipe: Recipe, cohort: Cohort) -> Iterator[str]:
-    depth = max(stage.data.patch[0] for stage in recipe.all_stages)
-    deepest = max(entry.shape[0] for entry in cohort.cases)
-    if depth > deepest:
-        yield f"needs {depth} slices at once, and the cohort's deepest scan has {deepest}"
-    for stage in recipe.all_stages:
-        yield note_on_padding(cohort, stage.data)
