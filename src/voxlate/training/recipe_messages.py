@@ -1,4 +1,4 @@
-"""Messages on a recipe and a cohort before the first step; none of them stops a training."""
+"""What is said of a recipe and a cohort before the first step, and scales of scans that are refused."""
 
 from collections.abc import Iterator, Sequence
 
