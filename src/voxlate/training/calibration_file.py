@@ -20,10 +20,8 @@ from voxlate.synthesis.facts import ModelFacts
 from voxlate.synthesis.model import Model
 from voxlate.synthesis.out_of_distribution import (
     ReferencePatches,
-    number_of_patch_features,
     reference_shapes,
 )
-from voxlate.synthesis.voxel_features import number_of_features
 from voxlate.synthesis.widths import SETTINGS, Widths, widths_shapes
 from voxlate.training.recipe.text import first_change, stored_options
 from voxlate.training.run import Run
@@ -69,7 +67,6 @@ class RunCalibrations:
             return None  # it came with the model: nobody fitted it for other images
         if change:
             raise self._mismatch(f"images drawn as these are, found one of others ({change})")
-        _check_images(path, calibration, facts)
         return calibration
 
     def messages(self, facts: ModelFacts) -> list[Message]:
@@ -102,24 +99,6 @@ class RunCalibrations:
 
 def _answer(facts: ModelFacts) -> Answer:
     return "sample" if facts.is_stochastic else "mean"
-
-
-def _check_images(path: Path, calibration: Calibration, facts: ModelFacts) -> None:
-    """Raise BadInput unless a calibration is of the targets and the number of sources of a model."""
-    stated, references = calibration.header, calibration.references
-    targets, sources = facts.data.target, len(facts.data.source)
-    has_spread = stated.synth["samples"] > 1 or bool(facts.data.planes)
-    sizes = {network.features for network in calibration.widths.values()}
-    same = (
-        stated.targets.keys() == set(targets)
-        and stated.units == {name: facts.units[name] for name in targets}
-        and sizes <= {number_of_features(sources, has_spread)}
-        and (references is None or len(references.centre) == number_of_patch_features(sources))
-    )
-    if not same:
-        raise BadInput(
-            f"{path}: expected a calibration of {' and '.join(targets)} made of {sources} scans, found one of other images. Remove it, and calibrate again."
-        )
 
 
 def calibration_file(model: Model) -> Path:
