@@ -156,12 +156,6 @@ def stamped_naive(file: Packed) -> None:
     file.metadata[CHECKSUM] = naive.baselines_checksum(texts, file.arrays)
 
 
-def stamped_calibration(file: Packed) -> None:
-    outer = json.loads(file.metadata["calibration"])
-    stated = {"header": outer["header"], "sha256": checksum(outer["header"], _tensors(file))}
-    file.metadata["calibration"] = json.dumps({**outer, **stated})
-
-
 def stamped_anatomy(file: Packed) -> None:
     file.metadata["sha256"] = checksum(file.metadata["anatomy"], file.arrays)
 
@@ -180,12 +174,12 @@ def _tensors(file: Packed) -> dict[str, torch.Tensor]:
 
 
 STAMPS: dict[str, Callable[[Packed], None]] = {
-    "case": stamped_case, "weights": stamped_weights, "naive": stamped_naive, "calibration": stamped_calibration,
+    "case": stamped_case, "weights": stamped_weights, "naive": stamped_naive,
     "anatomy": stamped_anatomy, "evidence": stamped_evidence, "latents": stamped_latents,
 }  # fmt: skip
 # the key of the metadata that holds a form's header; of baselines all keys do, and others have none
 HEADERS = {
-    "case": "voxlate", "weights": "voxlate", "naive": "", "calibration": "calibration", "anatomy": "anatomy",
+    "case": "voxlate", "weights": "voxlate", "naive": "", "anatomy": "anatomy",
 }  # fmt: skip
 
 

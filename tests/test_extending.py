@@ -3,17 +3,15 @@
 import copy
 import re
 from pathlib import Path
-from typing import ClassVar
 
 import torch
 from torch import nn
 
 import voxlate as package
 from refusals import refuses
-from rows import every_row, slow
+from rows import every_row
 from trainings import weights_of
 from voxlate.base.config import settings
-from voxlate.science.methods.method import Method, MethodSettings, channels_by_name
 from voxlate.science.methods.regression import RegressionSettings
 from voxlate.science.nets.interface import Channels, NetSettings, NetworkInput, Output
 from voxlate.training import recipe
@@ -126,55 +124,28 @@ class BlendNet(nn.Module):
         return Output(self.gain * sum(self.weights[name] * images[name] for name in images))
 
 
-@settings
-class Least(MethodSettings):
-    """Least squares, by gradient descent; notes the progress that it was given."""
-
-    progress: ClassVar[list[float]] = []
-    power: int = 2
-
-    def build(self, net, task, channels):
-        return LeastMethod(self, net.build(Channels(images=channels.images, out=channels.out)))
-
-
-class LeastMethod(Method):
-    def __init__(self, options: Least, net: nn.Module) -> None:
-        super().__init__()
-        self.turns, self.options, self.net = options.turns, options, net
-
-    def loss(self, turn, batch, noise, progress=1.0):
-        if self.training:
-            self.options.progress.append(progress)
-        error = self.synthesise(batch, noise, None) - batch.target
-        return {"total": error.abs().pow(self.options.power).mean()}
-
-    def synthesise(self, batch, noise, sampling):
-        return self.net(NetworkInput(channels_by_name(("t1",), batch.source))).image
-
-
 OWN = """
 title = "all of it our own"
 data = { source = ["t1"], target = ["t2"], patch = [1, 24, 20] }
 intensity = { t1 = { kind = "percentile" }, t2 = { kind = "percentile" } }
-method = { kind = "test_extending:Least", power = 2 }
+method = { kind = "my_method:Quantile", share = 0.9 }
 net = { kind = "test_extending:Blend", gain = 2.0 }
 train = { steps = 8, batch = 2, precision = "float32", workers = 0, optimiser = { lr = 0.1, warm_up = 0 } }
 """
 
 
-@slow
-def test_a_method_and_a_network_that_only_this_file_knows_go_all_the_way(
-    typed, cohort, prepared, tmp_path
+def test_the_documented_method_and_a_network_of_this_file_go_all_the_way(
+    typed, cohort, prepared, tmp_path, monkeypatch
 ):
+    (tmp_path / "my_method.py").write_text(block("python", 2))
+    monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / "own.toml").write_text(OWN)
     made = recipe.read(str(tmp_path / "own.toml"), allow_code=True)
     assert recipe.from_dict(recipe.to_dict(made), "again", allow_code=True) == made
-    Least.progress.clear()
     typed("train own.toml --data prepared --out run --allow-code").done()
     ((name, weight),) = weights_of(tmp_path / "run").items()
     assert name == "net.weights.t1"
     assert weight != 0
-    assert Least.progress == [step / 8 for step in range(8)]
     typed("synth run cohort --out out --allow-code").done()
     assert "t2" in typed("evaluate out --truth cohort --json").done().json["modalities"]
     unknown = {**recipe.to_dict(made), "net": {"kind": "test_extending:Blend", "gian": 2.0}}

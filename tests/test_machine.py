@@ -26,7 +26,7 @@ from voxlate.base.files import (
     write_json,
     write_text,
 )
-from voxlate.training.log import append_line
+from voxlate.training.log_file import append_line
 
 
 def test_the_cores_that_a_process_may_use_count_and_all_where_no_affinity_is_known(monkeypatch):

@@ -73,7 +73,7 @@ def test_changes_may_be_numbers_and_truths_and_a_run_shows_its_history(prepared,
 
     run = train(**{"train.steps": 2, "synth.exact": True})
     assert package.info(run.folder)["steps"] == 2
-    assert len(run.figure().axes) == len(set(run.history["stage"]))
+    assert run.history["step"].max() == 2
 
 
 def test_every_name_of_the_package_in_messages_and_docs_exists():

@@ -117,7 +117,7 @@ def test_stages_are_changed_by_their_names_and_a_change_of_the_last_alone_is_sai
 def test_a_value_of_another_type_than_its_key_is_refused(tiny, tmp_path, change, key):
     path = tmp_path / "more.toml"
     path.write_text(f'base = "{tiny}"\n{change}\n')
-    with refuses(f"expected of '{key}'"):
+    with refuses(f"expected '{key}' to"):
         recipe.read(str(path))
 
 

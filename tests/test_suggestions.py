@@ -60,7 +60,7 @@ def test_an_optional_key_is_unset_by_name_where_none_is_no_choice_and_a_key_is_n
     assert recipe.read("phantom_t1_to_ct").synth.grid == "log_snr"
     kept = recipe.read("phantom_t1_to_ct", {"train.optimiser.decay": "none"})
     assert kept.train.optimiser.decay == "none"
-    with refuses(r"expected of 'train.batch'.*found"):
+    with refuses(r"expected 'train.batch' to.*found"):
         recipe.read("phantom_t1_to_ct", {"train.batch": word})
 
 
@@ -78,5 +78,5 @@ def test_all_wrong_keys_of_a_recipe_are_listed_at_once():
         "train": {"steps": "1"},
         "synth": {"mirror": 1},
     }
-    with refuses(r"'train\.steps'.*Also expected of 'synth\.mirror'"):
+    with refuses(r"'train\.steps'.*Also expected 'synth\.mirror'"):
         recipe.from_dict(tables, "own")

@@ -28,7 +28,8 @@ def test_every_cell_of_the_tutorial_runs_and_two_patients_are_no_proof(
     assert names["images"].left_out == {}
     (verdict,) = names["scores"].verdicts
     assert verdict.patients == 2
-    assert verdict.outcome in ("unclear", "worse")  # a slow machine trains few steps
+    assert verdict.outcome == "unclear"
+    assert verdict.synthesis < 0.8 * verdict.naive
     assert {"ct.nii.gz", "ct_low.nii.gz", "ct_high.nii.gz"} <= {
         path.name for path in (tmp_path / "images" / names["images"].cases[0]).iterdir()
     }

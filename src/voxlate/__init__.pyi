@@ -138,7 +138,7 @@ def recipes(
     Args:
         name: Recipe to print, with the default and the meaning of every key.
         paper: Paper whose recipes are listed: its system, baselines and ablations; all: every recipe.
-        cohort: Prepared cohort for which recipes are ranked, or refused with a reason.
+        cohort: Prepared cohort whose fitting recipes come first; the others state what they need.
         allow_code: Import and run the model's own Python code. Default: False.
 
     Returns:
@@ -736,7 +736,7 @@ def synthesise(
     like: str | None = None,
     seed: int = 0,
     intervals: bool = True,
-    format: Literal["nii.gz", "nii", "nrrd", "mha", "mgz"] = "nii.gz",
+    format: Literal["nii.gz", "nii", "nrrd", "mha"] = "nii.gz",
     bids: bool = False,
     dicom: str | Path | None = None,
     store: bool = False,
@@ -857,7 +857,7 @@ def synthesize(
     like: str | None = None,
     seed: int = 0,
     intervals: bool = True,
-    format: Literal["nii.gz", "nii", "nrrd", "mha", "mgz"] = "nii.gz",
+    format: Literal["nii.gz", "nii", "nrrd", "mha"] = "nii.gz",
     bids: bool = False,
     dicom: str | Path | None = None,
     store: bool = False,
@@ -1059,9 +1059,9 @@ def evaluate(
         value_range: Range of PSNR and SSIM.
         any_truth: Count wrong truths, too. Default: False.
         window: HU range of PNG truths. Default: 0 80.
-        scopes: Scope: whole, slices, crops, masked_slices, synthrad2025, … One or a list.
-        slices: Slices that count: 'above={cta=0}, pixels=200'.
-        crop: Side length of crops in pixels. Default: 256.
+        scopes: Scope: whole, crops, synthrad2023, synthrad2025 or brasyn. One or a list.
+        slices: Slices that are cropped: 'above={cta=0}, pixels=200'.
+        crop: Side length of crops in pixels. At least 11. Default: 256.
         features: Distance of the slices' features: texture.
         metrics: Score of your own, MODULE:FUNCTION, with allow_code. One or a list.
         lpips: AlexNet weights (safetensors) for LPIPS.
@@ -1360,7 +1360,7 @@ def train(
 
     Returns:
         Run: The folder of the run: its `weights()`, `history` (a pandas DataFrame of losses and validation scores by step),
-            `figure()` and `verdicts`.
+            and `verdicts`.
 
     Raises:
         BadInput: an argument, an option or a file is wrong; the message states what was expected, found, and what to do.

@@ -240,7 +240,7 @@ def test_what_is_wrong_with_a_mixed_folder_is_one_sentence(
         ('[series.t2]\nmodality = "US"', "found none in 3 folders; 1_01_P has 4 .CT "),
         ('[series.t2]\ndescription = "T2("', "series.t2.description"),
         ('[series.t2]\ndescripton = "T2"', "'series.t2.description'"),
-        ("[series.t2]\nmodality = 3", "expected of 'series.t2.modality'"),
+        ("[series.t2]\nmodality = 3", "expected 'series.t2.modality' to"),
     ],
 )
 def test_a_preset_that_chooses_no_series_gets_one_sentence(gold, tmp_path, text, words):

@@ -182,16 +182,14 @@ def test_the_decoder_is_handed_the_map_from_before_features_entered_it(blocks):
     assert not torch.allclose(skip, seen["enhanced"])
 
 
-@every_row(
-    "changes, sentence",
-    [
-        ({"attention": (2,)}, "expected levels from 0 to 1"),
-        ({"head_width": 5}, "expected a divisor of 16 channels, found 5"),
-    ],
-)
-def test_settings_that_contradict_each_other_are_refused(changes, sentence):
-    with refuses(sentence):
-        _tiny(**changes)
+def test_attention_at_a_level_that_there_is_not_is_refused():
+    with refuses("expected levels from 0 to 1"):
+        _tiny(attention=(2,))
+
+
+def test_a_head_has_at_most_its_width_and_divides_the_channels():
+    for head_width, heads in ((8, 2), (32, 1), (12, 4)):
+        assert _tiny(head_width=head_width).middle.stages[0].attention.heads == heads
 
 
 @slow

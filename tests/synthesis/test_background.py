@@ -211,7 +211,7 @@ def test_a_source_that_shows_something_keeps_a_slice_that_another_does_not(run, 
     two = {name: {**table, "t2": table["t1"]} for name, table in values.items()}
     arrays = {**prepared.arrays, "t2": canonical(t2).data[0]}
     both = replace(prepared, header=replace(prepared.header, **two), arrays=arrays)
-    assert find_outside(facts, both).slices.sum() == 3
+    assert find_outside(both, facts.visible_sources(both)).slices.sum() == 3
 
 
 @every_row(

@@ -224,10 +224,10 @@ OUTSIDE = {**RECIPE["stages"][0], "task": {"kind": "translate", "strip": True}}
     [
         (
             {**ALONE, "task": {"kind": "translate", "inside": True}},
-            "crop: expected .* task.strip.* found one without",
+            "slices: expected no crop",
         ),
-        ({**ALONE, "data": {**RECIPE["data"], "patch": [8, 64, 64]}}, "found one of volumes"),
-        ({**RECIPE, "stages": [OUTSIDE], "synth": CROP}, "in a predictor, too"),
+        ({**ALONE, "data": {**RECIPE["data"], "patch": [8, 64, 64]}}, "slices: expected no crop"),
+        ({**RECIPE, "stages": [OUTSIDE], "synth": CROP}, "slices: expected no crop"),
     ],
 )
 def test_a_crop_without_a_mask_is_refused(values, words):
@@ -244,9 +244,9 @@ def test_a_crop_without_a_mask_is_refused(values, words):
         ({"patch": [4, 64, 64]}, "one slice"),
         (
             {"augment": {"rotate_degrees": 5}},
-            "data.augment.rotate_degrees: expected 0 with data.centred, found 5",
+            "data.augment: expected no changes with data.centred",
         ),
-        ({"augment": {"elastic_mm": 2}}, "moves the mid-plane"),
+        ({"augment": {"elastic_mm": 2}}, "that move the mid-plane"),
     ],
 )
 def test_data_that_move_the_mid_plane_are_refused_before_training(data, words):

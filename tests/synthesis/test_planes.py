@@ -176,9 +176,9 @@ def test_left_and_right_are_mirrored_in_the_planes_that_show_them(batches, plane
     "data, synth, found",
     [
         ({"patch": [8, 24, 24]}, {}, r"data.patch = \(8, 24, 24\)"),
-        ({"centred": True}, {}, "data.centred = True"),
-        ({"apart": True}, {}, "data.apart = True"),
-        ({}, {"slices": {"kind": "resized"}}, "synth.slices: expected none for data.planes"),
+        ({"centred": True}, {}, "found data.centred"),
+        ({"apart": True}, {}, "found data.apart"),
+        ({}, {"slices": {"kind": "resized"}}, "synth.slices: expected slices as they are"),
     ],
 )
 def test_what_knows_one_plane_alone_is_refused(data, synth, found):

@@ -209,9 +209,9 @@ def test_an_unknown_type_of_slices_is_refused_in_one_sentence(slices, words):
 @every_row(
     "options, expected",
     [
-        ({"slices": {"kind": "tiled"}}, "expected kind 'whole' for a model of volumes"),
+        ({"slices": {"kind": "tiled"}}, "expected kind 'whole' for patches"),
         ({"noise": {"kind": "shared"}}, "synth.noise: expected kind 'independent'"),
-        ({"noise": {"kind": "correlated"}}, "found 'correlated'. Drop synth.noise"),
+        ({"noise": {"kind": "correlated"}}, "synth.noise: expected kind"),
     ],
 )
 def test_a_model_of_volumes_refuses_options_for_slices(options, expected):

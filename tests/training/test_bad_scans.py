@@ -82,25 +82,6 @@ def test_a_scan_that_is_no_mr_in_arbitrary_units_is_refused(model, head, tmp_pat
         model.check(path)
 
 
-@every_row(
-    "change, voxel_mm, code",
-    [
-        (knee, (2, 2, 3), "body-size"),
-        (lambda head: head[: len(head) // 2], (2, 2, 3), "body-size"),
-        # centimetres written as millimetres
-        (lambda head: head, (0.2, 0.2, 0.3), "voxel-size"),
-        # some slices of a head are as good as all for a network of single slices
-        (lambda head: head[:, :, 3:], (2, 2, 3), None),
-    ],
-)
-def test_a_scan_outside_the_field_of_the_training_is_warned_about(
-    model, head, tmp_path, change, voxel_mm, code
-):
-    path = write_scan(tmp_path / "t1.nii.gz", change(head), voxel_mm)
-    said = {one.code for one in model.check(path).messages}
-    assert code in said if code else "body-size" not in said
-
-
 def test_a_refused_scan_writes_nothing_and_a_knee_is_synthesised_in_capitals(
     installed, head, voxlate, out, tmp_path, monkeypatch
 ):

@@ -45,7 +45,7 @@ net = {{ kind = "unet", width = 8, multipliers = [1, 2], blocks = 1, groups = 4,
 {OF_STAGE.format(STEPS, HELD)}
 """
 BUDGET = Budget(seconds=float(STEPS), most_steps=30, fewest_steps=15)  # a second a step
-BUDGETS = {"regression": BUDGET, "final": replace(BUDGET, fewest_steps=27)}
+BUDGETS = {"regression": BUDGET, "final": replace(BUDGET, fewest_steps=34)}
 
 
 @pytest.fixture

@@ -14,11 +14,10 @@ from voxlate.base.errors import Stopped
 from voxlate.base.files import read_json, write_json
 from voxlate.training import recipe
 from voxlate.training.continuing import train_further
+from voxlate.training.learner import load_state
 from voxlate.training.load import load
-from voxlate.training.recipe.optimiser import Optimiser
-from voxlate.training.recipe.training_settings import Training
+from voxlate.training.recipe.training_settings import Optimiser, Training
 from voxlate.training.run import Run
-from voxlate.training.state_file import load_state
 from voxlate.training.weights import read_header
 
 

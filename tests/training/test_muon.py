@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from voxlate.training.recipe.optimiser import (
+from voxlate.training.recipe.training_settings import (
     COEFFICIENTS,
     MOMENTUM,
     RMS,

@@ -1,7 +1,6 @@
 """Plans by the command line, on tiny cohorts."""
 
 import json
-import shutil
 import time
 import tomllib
 from dataclasses import replace
@@ -16,19 +15,28 @@ from refusals import refuses
 from rows import every_row, slow
 from scans import change_scan, hold_out_the_last
 from trainings import log_lines
-from voxlate.anatomy.phantom_cohort import write_cohort
 from voxlate.scans.cases.prepared import open_cohort
 from voxlate.training import recipe
 from voxlate.training.planning import rules
-from voxlate.training.planning.cohort_facts import CohortFacts, check_scales, cohort_facts
+from voxlate.training.planning.cohort_facts import (
+    CohortFacts,
+    check_scales,
+    choose_roles,
+    cohort_facts,
+    roles_of,
+)
 from voxlate.training.planning.planner import plan_training
-from voxlate.training.planning.probe import Limits, Measured, Probe
-from voxlate.training.planning.recipe_fit import fits
-from voxlate.training.planning.roles import choose_roles, roles_of
+from voxlate.training.planning.probe import (
+    BATCHES,
+    FILLED,
+    WIDTHS,
+    Limits,
+    Measured,
+    Probe,
+    relative_error,
+)
 from voxlate.training.planning.rules import Size
-from voxlate.training.planning.search import BATCHES, FILLED, WIDTHS, relative_error
 from voxlate.training.run import Run
-from voxlate.training.starters import names
 from voxlate.training.train import train
 from voxlate.training.training_options import PlanOptions
 
@@ -153,57 +161,15 @@ def test_one_patient_is_too_few(voxlate, small_head, tmp_path):
 
 
 @slow
-def test_recipes_and_starters_that_fit_a_cohort_are_ranked_and_the_others_say_what_they_need(
-    voxlate, prepared, monkeypatch, shipped_starters
-):
-    monkeypatch.setattr(names, "FOLDER", shipped_starters)
+def test_recipes_that_fit_a_cohort_come_first_and_the_others_say_what_they_need(voxlate, prepared):
     rows = json.loads(voxlate("recipes", "--cohort", prepared, "--json").out)
-    found = {row["name"]: row for row in rows}
-    assert len(found) == len(recipe.names()) + len(names.starter_names())
-    fitting = [row for row in rows if not row["against"]]
-    assert rows[: len(fitting)] == fitting
-    first = fitting[0]
-    assert f"4 of 4 training cases; every modality used; {first['steps']} steps" in first["why"]
-    # the patches of this recipe are far larger than these slices
-    assert "filled in" in found["t1_to_t2_brain"]["notes"][0]
-    assert found["phantom_t1_to_ct"]["against"] == "needs ct, which the cohort lacks"
-    assert found["starter:head-mr-to-ct"]["against"] == "needs ct, which the cohort lacks"
-    assert found["starter:brain-mr-to-mr"]["against"].startswith("its pixels are")
-    assert f"1. {first['name']}  " in voxlate("recipes", "--cohort", prepared).out
-
-
-@pytest.fixture(scope="module")
-def heads_of_papers(tmp_path_factory):
-    """Two phantoms in every modality of the five papers."""
-    folder = tmp_path_factory.mktemp("heads")
-    write_cohort(folder, cases=2, size=(96, 96, 8))
-    return folder
-
-
-@slow
-@pytest.mark.parametrize(
-    ("modalities", "first"),
-    [
-        ("ncct cta1 cta2 cta3 tmax", "mrdpm_small"),
-        ("tof cta", "tof_to_cta_adm_small"),
-        ("t2 ct", "mr_to_ct_ddpm_small"),
-        ("t1 t1c t2 flair", "umm_csgm_small"),
-        ("swi tof", "make_a_volume_swi_mra_small"),
-    ],
-)
-def test_the_system_of_each_paper_is_the_first_for_its_modalities(
-    tmp_path, heads_of_papers, modalities, first
-):
-    scans = shutil.copytree(heads_of_papers, tmp_path / "scans")
-    for file in scans.glob("*/*.nii.gz"):
-        if file.name.removesuffix(".nii.gz") not in [*modalities.split(), "seg"]:
-            file.unlink()
-    prepare(scans, tmp_path / "ready", audit=False)
-    fitting = [fit for fit in fits(tmp_path / "ready") if not fit.against]
-    assert fitting[0].name == first
-    unpaired = [fit.unpaired for fit in fitting]
-    assert unpaired == sorted(unpaired)
-    assert any(unpaired) == any("cyclegan" in fit.name for fit in fitting)
+    against = {row["name"]: row["against"] for row in rows}
+    assert against.keys() == {*recipe.names()}
+    fitting = [row["name"] for row in rows if not row["against"]]
+    assert "t1_to_t2_brain" in fitting
+    assert [*against][: len(fitting)] == fitting
+    assert against["phantom_t1_to_ct"] == "needs ct, which the cohort lacks"
+    assert fitting[0] in voxlate("recipes", "--cohort", prepared).out
 
 
 @pytest.fixture(scope="module")
@@ -248,16 +214,16 @@ def test_a_method_of_pairs_refuses_scans_that_lie_apart(voxlate, apart, tiny, tm
 class Clockwork(Probe):
     """A probe that takes no time, on a machine whose steps cost what `step_seconds` says."""
 
-    probe_seconds, has_time = 0.0, True
+    probe_seconds = 0.0
     tried: ClassVar[list[Size]] = []
 
     def measure(self, tables, stage):
         net = tables["net"]
         size = Size(net["width"], net.get("patch", 1), tables["train"]["batch"])
         self.tried.append(size)
-        memory = 2**20 * size.width / size.stem
-        self.last = Measured(step_seconds(size) * (1 + stage), memory)
-        return self.last if memory <= self.limits.memory_bytes else None
+        memory = 2**20 * size.load
+        fits = memory <= self.limits.memory_bytes
+        return Measured(step_seconds(size) * (1 + stage), memory) if fits else None
 
 
 def step_seconds(size):
@@ -289,40 +255,30 @@ def any_length(monkeypatch):
     monkeypatch.setattr("voxlate.training.planning.rules.most_items", lambda *_, **__: 10**9)
 
 
-@every_row("minutes, largest", [(0.2, 1000), (1, 1000), (2, 1000), (60, 1000), (60, 40)])
-def test_the_network_of_least_predicted_error_is_taken_that_fits_in_memory(
+@every_row("minutes, largest", [(0.2, 1000), (1, 1000), (2, 1000), (60, 1000), (60, 160)])
+def test_the_network_that_is_taken_fits_in_memory_and_has_about_the_least_predicted_error(
     prepared, clockwork, any_length, minutes, largest
 ):
+    """The law of the cost of a step is not that of this machine: three timed steps decide."""
     Clockwork.tried.clear()
     made = clockwork(minutes, largest * 2**20)
     facts = cohort_facts(open_cohort(prepared))
 
-    def steps_of(size):
-        return int(minutes * 60 * 0.96 / step_seconds(size))
-
     def error(size):
-        pixel_mm = size.stem * facts.pixel_mm
+        steps = int(minutes * 60 * 0.96 / step_seconds(size))
         doubt = 1.09 ** np.log2(size.stem)
-        return doubt * relative_error(size.width, pixel_mm, size.batch, steps_of(size))
+        pixel_mm = size.stem * facts.pixel_mm
+        return doubt * relative_error(size.width, pixel_mm, size.batch, steps)
 
     every = starmap(Size, product(WIDTHS, rules.stems(facts), BATCHES))
-    best = min((size for size in every if size.width / size.stem <= largest), key=error)
-    net = made.tables["net"]
-    assert (net["width"], net.get("patch", 1)) == (best.width, best.stem)
-    assert made.tables["train"]["steps"] == steps_of(best)
-    assert len(Clockwork.tried) <= 7  # the law passes over the others
-    assert f"{best} gets" in made.why["net.width"].text
-
-
-def test_a_coarser_stem_that_is_hardly_faster_is_never_taken(
-    clockwork, any_length, speed, monkeypatch
-):
-    monkeypatch.setattr(rules, "stems", lambda _: [1, 2])
-    # wide features are learned sooner
-    monkeypatch.setattr("voxlate.training.planning.search.COARSE", -2.0)
-    assert clockwork(0.05).tables["net"]["patch"] == 2
-    speed(lambda size: 2.5e-6 * size.width**2 * size.batch / (1.4 if size.stem == 2 else 1))
-    assert "patch" not in clockwork(0.05).tables["net"]
+    least = min(error(size) for size in every if size.load <= largest)
+    net, train = made.tables["net"], made.tables["train"]
+    taken = Size(net["width"], net.get("patch", 1), train["batch"])
+    assert taken.load <= largest
+    assert error(taken) < 1.05 * least
+    assert train["steps"] == int(minutes * 60 * 0.96 / step_seconds(taken))
+    assert len(Clockwork.tried) <= 6
+    assert f"{taken} gets" in made.why["net.width"].text
 
 
 def test_time_beyond_what_few_patients_are_worth_is_filled_up_to_a_quarter(clockwork, monkeypatch):
@@ -405,9 +361,9 @@ def padded(ct):
 @pytest.mark.parametrize(
     ("cases", "change", "words"),
     [
-        (range(1, 4), lambda ct: ct + 1024, "and nothing below 24"),
-        (range(6), lambda ct: ct / 1000, "bodies that vary by"),
-        ([1], padded, "as the upper quartile of case1"),
+        (range(1, 4), lambda ct: ct + 1024, "case1, case2, case3 of 5"),
+        (range(6), lambda ct: ct / 1000, "of 5"),
+        ([1], padded, "case1 of 5"),
     ],
 )
 def test_hounsfield_units_on_several_scales_or_on_none_or_without_their_offset_are_refused(
@@ -472,7 +428,7 @@ def test_less_than_a_pass_trains_on_a_part_of_the_slices_and_says_so(
         facts = cohort_facts(open_cohort(prepared))
         both = {"source": ("t1", "t2"), "target": ("t1", "t2"), "pairing": "complete"}
         roles = replace(roles_of(facts), **both)
-        monkeypatch.setattr("voxlate.training.planning.roles.roles_of", lambda *_: roles)
+        monkeypatch.setattr("voxlate.training.planning.cohort_facts.roles_of", lambda *_: roles)
     made = clockwork(minutes)
     assert f"on about {share}% of the slices, drawn at random" in made.why["minutes"].text
     assert made.budgets["final"].fewest_steps == made.tables["train"]["steps"]

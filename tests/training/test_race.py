@@ -7,15 +7,14 @@ import pytest
 
 from rows import slow
 from trainings import same_weights
-from voxlate.base.errors import Stopped
 from voxlate.scans.cases.prepared import open_cohort
 from voxlate.training.planning import race as races
-from voxlate.training.planning.cohort_facts import cohort_facts
+from voxlate.training.planning.cohort_facts import cohort_facts, roles_of
 from voxlate.training.planning.planner import plan_training
+from voxlate.training.planning.probe import Candidate
 from voxlate.training.planning.race import Entrant, hold_out, run_race
-from voxlate.training.planning.roles import roles_of
 from voxlate.training.planning.rules import Size, first_stage
-from voxlate.training.run import Run
+from voxlate.training.train import Beginning
 
 SMALL = Size(8, 1, 2)
 SHORT = {"minutes": 0.2, "memory": 8 * 2**30, "mode": "mean", "device": "cpu"}
@@ -44,7 +43,7 @@ def entrant(prepared_once):
         draft = first_stage(facts, roles_of(facts), SMALL, 2 * FEWEST)
         draft.tables["net"] |= {"groups": 4, "head_width": 8}
         draft.tables["train"]["optimiser"] |= {"lr": rate, "warm_up": 1}
-        return Entrant(name, 0.01, draft)
+        return Entrant(name, Candidate(SMALL, 0.01, 2 * FEWEST, 2 * FEWEST), draft)
 
     return make
 
@@ -58,7 +57,7 @@ def race(prepared_once):
 
 @slow
 def test_the_entrant_that_learns_wins_and_its_state_is_kept(entrant, race):
-    first, second = race(entrant("still", 1e-12), entrant("learns", 5e-3)).results
+    first, second = race(entrant("still", 1e-12), entrant("learns", 5e-3))
     assert (first.entrant.name, second.entrant.name) == ("learns", "still")
     assert first.steps == second.steps == first.state["step"] == FEWEST
     assert first.error < second.error
@@ -72,7 +71,7 @@ def test_an_error_is_a_share_of_the_truths_deviation_whatever_the_scale_of_the_t
     for one, high in ((plain, 2000.0), (wide, 4000.0)):
         table = {"kind": "window", "low": -high, "high": high}
         one.draft.tables["intensity"]["t2"] = table
-    first, second = race(plain, wide).results
+    first, second = race(plain, wide)
     assert first.error == pytest.approx(second.error, rel=1e-4)
 
 
@@ -88,7 +87,7 @@ def test_without_validation_patients_one_of_several_training_patients_is_held_ou
 @pytest.fixture(scope="module")
 def raced(entrant, plan, race):
     """A plan with the recipe and the state of the winner of a race."""
-    best = race(entrant("one", 1e-3), entrant("two", 2e-3)).best
+    best, _ = race(entrant("one", 1e-3), entrant("two", 2e-3))
     tables = best.entrant.draft.tables
     tables["train"]["precision"] = "float32"
     return replace(plan, tables=tables, state={**best.state, "stage": "final"}, budgets={})
@@ -96,45 +95,19 @@ def raced(entrant, plan, race):
 
 @slow
 def test_the_winner_goes_on_as_if_its_recipe_had_been_trained_at_once(raced, fit, tmp_path):
-    raced.keep_race(tmp_path / "raced")
-    said = []
-    runs = [fit(raced.recipe, name, say=said.append) for name in ("raced", "at once")]
-    assert "race-dropped" not in {one.code for one in said}
+    runs = [
+        fit(raced.recipe, name, beginning=Beginning(state=state))
+        for name, state in (("raced", raced.state), ("at once", None))
+    ]
     assert same_weights(*runs)
 
 
-def test_a_plan_whose_keys_are_changed_begins_anew(plan, tmp_path):
+def test_a_plan_whose_keys_are_changed_begins_anew(plan):
     changed = replace(plan, state={"step": 1}).change({"net.width": "8"})
-    changed.keep_race(tmp_path / "run")
-    assert not Run(tmp_path / "run").race.exists()
+    assert changed.state is None
     assert math.isfinite(changed.seconds)
 
 
-@slow
-@pytest.mark.parametrize("change", ["recipe", "splits", "start"])
-def test_the_state_of_a_race_enters_no_other_training(change, raced, fit, tmp_path):
-    run = Run(tmp_path / "run")
-    raced.keep_race(run.folder)
-    recipe, options = raced.recipe, {}
-    if change == "recipe":
-        optimiser = replace(recipe.train.optimiser, lr=1e-5)
-        recipe = replace(recipe, train=replace(recipe.train, optimiser=optimiser))
-    elif change == "splits":
-        options["fold"] = 1  # fold 0 has the splits of the cohort
-    else:
-        short = replace(recipe, train=replace(recipe.train, steps=1))
-        options["start"] = fit(short, "other").folder
-
-    def end_when_dropped(said):
-        if said.code == "race-dropped":
-            raise Stopped("it was said")
-
-    with pytest.raises(Stopped):
-        fit(recipe, say=end_when_dropped, **options)
-    assert not run.race.exists()
-    assert not run.state.exists()
-
-
 def test_a_diverged_entrant_never_wins(entrant, race):
-    best = race(entrant("diverges", 1e14), entrant("learns", 1e-3)).best
+    best, _ = race(entrant("diverges", 1e14), entrant("learns", 1e-3))
     assert best.entrant.name == "learns"

@@ -6,8 +6,6 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-import voxlate
-from rows import slow
 from voxlate.anatomy.shipped_heads import make_head
 from voxlate.anatomy.signal import image
 from voxlate.anatomy.tissue import Label
@@ -90,17 +88,3 @@ def test_air_beside_a_body_changes_no_voxel_of_its_image(shipped):
         model.synthesise({"t1": one}, anyway=True).volumes["t2"].data for one in (slab, wider)
     )
     np.testing.assert_array_equal(in_air[:, :, :-9, :-20], alone)
-
-
-@slow
-def test_a_brain_that_lies_otherwise_is_named(shipped):
-    model, turned = load("starter:brain-mr-to-mr", "cpu"), _brain(radii=(65, 65, 78))
-    assert "axes-exchanged" in codes(model, t1=_brain(), flair=turned), "wider than long"
-
-
-@slow
-def test_a_starter_has_the_licence_of_voxlate_where_none_is_stated(shipped, tmp_path):
-    for licence, stated in (("apache-2.0", {}), ("mit", {"licence": "MIT"})):
-        options = {"dry_run": tmp_path / licence, "onnx": False, **stated}
-        voxlate.push(f"starter:{SHIPPED[-1]}", "me/model", **options)
-        assert f'license: "{licence}"' in (tmp_path / licence / "README.md").read_text()

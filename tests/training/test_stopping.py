@@ -11,10 +11,9 @@ from rows import every_row, slow
 from trainings import log_lines, same_weights, stop_at
 from voxlate.base.errors import Stopped
 from voxlate.science.methods import regression
-from voxlate.training.learner import Epochs
+from voxlate.training.learner import Epochs, load_state
 from voxlate.training.recipe.training_settings import Stop
 from voxlate.training.run import Run
-from voxlate.training.state_file import load_state
 from voxlate.training.weights import read_header
 
 PAPER = Stop()

@@ -16,12 +16,10 @@ from refusals import refuses
 from rows import slow
 from trainings import log_lines, same_tensors, same_weights, stop_at, weights_of
 from voxlate.base.errors import Stopped
-from voxlate.training import log, recipe
-from voxlate.training.batches.batches import Batches
-from voxlate.training.learner import Epochs, Learner
-from voxlate.training.recipe.optimiser import Optimiser
+from voxlate.training import learner, recipe
+from voxlate.training.learner import Epochs, Learner, load_state
+from voxlate.training.recipe.training_settings import Optimiser
 from voxlate.training.run import Run
-from voxlate.training.state_file import load_state
 from voxlate.training.weights import load_method, save_weights, weights_checksum
 
 
@@ -60,7 +58,7 @@ def test_a_damaged_or_foreign_state_is_refused_in_one_sentence(read_tiny, fit, t
 def test_a_saved_state_is_at_most_two_minutes_old(read_tiny, fit, tmp_path, monkeypatch):
     """Steps of 35 s: after three of them one more would make the state 140 s old."""
     saved, run = [], Run(tmp_path / "run")
-    monkeypatch.setattr(log, "time", SimpleNamespace(monotonic=lambda: 35 * len(saved)))
+    monkeypatch.setattr(learner, "time", SimpleNamespace(monotonic=lambda: 35 * len(saved)))
 
     def pass_time(*_):
         saved.append(load_state(run.state)["step"] if run.state.exists() else 0)
@@ -188,14 +186,3 @@ def test_weights_that_are_not_finite_are_neither_saved_nor_loaded(run, tmp_path)
     save_file(tensors, tmp_path / "spoiled.safetensors", {"voxlate": json.dumps(whole)})
     with refuses("the training diverged"):
         load_method(tmp_path / "spoiled.safetensors")
-
-
-@slow
-def test_a_training_says_once_how_long_it_waited_for_data(read_tiny, fit, monkeypatch):
-    read, said = Batches.__getitem__, []
-    slow = lambda self, step: time.sleep(0.05) or read(self, step)  # noqa: E731
-    monkeypatch.setattr(Batches, "__getitem__", slow)
-    run = fit(read_tiny(), say=said.append)
-    (seconds,) = [line["time"] for line in log_lines(run, "time")]
-    assert 6 * 0.05 <= seconds["data"] < seconds["all"]
-    assert sum("waiting for data" in note.text for note in said) == 1

@@ -98,7 +98,7 @@ def fill(
     except ValidationError as error:
         raise BadInput(f"{where}: {_sentences(kind, values, error.errors(), change)}") from error
     if wrong := [
-        f"expected of '{key}' a value such as {taken!r}, found {given!r}. Write it so."
+        f"expected '{key}' to be a value such as {taken!r}, found {given!r}. Write it so."
         for key, given, taken in converted(values, filled)
     ]:
         raise BadInput(f"{where}: {' Also '.join(wrong)}")
@@ -329,7 +329,11 @@ def _sentence(kind: Any, values: Any, error: Any, change: str) -> str:
         keys = " (voxlate recipes NAME shows every key)" if change == IN_RECIPE else ""
         kind_of_it = ".kind" if error["type"] == NO_KIND else ""
         return f"expected the key '{name}{kind_of_it}', found none. Add it{keys}."
-    return f"expected of '{name}': {what_is_wrong(error)}; found {found!r}. {change.replace('KEY', name)}"
+    # pydantic says "Input should be …", "List should have …", and few other sentences
+    what = what_is_wrong(error)
+    before, should, rest = what.partition("should ")
+    wanted = f"'{name}' to {rest}" if should else f"'{name}' to be right ({before})"
+    return f"expected {wanted}, found {found!r}. {change.replace('KEY', name)}"
 
 
 def _place(loc: Sequence[Any], values: Any) -> list[str]:

@@ -17,7 +17,7 @@ from voxlate.base.array_types import Bool
 from voxlate.base.messages import Message, message
 from voxlate.scans.cases.case import PreparedCase
 from voxlate.scans.images.grid import Volume
-from voxlate.scans.images.intensity import Scale
+from voxlate.scans.images.intensity import IntensityMap, Scale
 from voxlate.scans.images.mask import dilate, find_tissue
 from voxlate.synthesis.brightness import SynthesisedImage
 from voxlate.synthesis.facts import ModelFacts
@@ -99,10 +99,26 @@ class Outside:
     slices: Bool
     is_zero: bool
 
+    def of(self, beyond: float, by_slice: bool) -> Bool:
+        """The voxels of an image that become background.
 
-def find_outside(facts: ModelFacts, prepared: PreparedCase) -> Outside:
-    """What is outside of the body of all sources of a case."""
-    names = facts.visible_sources(prepared)
+        beyond: the share of the target's body that no source of the training showed; by_slice: only whole slices, because
+        a network that works inside a mask makes background outside of it itself.
+        """
+        if by_slice or beyond > MOST_BEYOND:
+            return np.broadcast_to(self.slices[:, None, None], self.voxels.shape)
+        return self.voxels
+
+    def value(self, scale: Scale, spec: IntensityMap, unit: str, trained: float | None) -> float:
+        """The background of an image in its unit; trained: that of the training."""
+        begins_above = spec.window is None and spec.floor is None and scale.low > 0
+        if self.is_zero and begins_above:
+            return 0.0  # in network units 0 and the darkest value of the body are -1
+        return background_of(scale, unit, trained)
+
+
+def find_outside(prepared: PreparedCase, names: Sequence[str]) -> Outside:
+    """What is outside of the body of all of these scans of a case, which are its sources."""
     volumes = [prepared.volume(name) for name in names]
     outlines = [prepared.outline(name) for name in names]
     tissues = [find_tissue(volume) for volume in volumes]
@@ -138,22 +154,17 @@ def background_of_case(
     images: Mapping[str, SynthesisedImage],
 ) -> Background:
     """The background of a case on the network's grid; images: as the network makes them."""
-    slices = np.broadcast_to(outside.slices[:, None, None], outside.voxels.shape)
     trained, beyond = ({}, {}) if anatomy is None else (anatomy.backgrounds, anatomy.beyond)
     if facts.imported:  # what the targets of a published training show is not known
         beyond = dict.fromkeys(images, 1.0)
     voxels = {}
     values = {}
     for name, image in images.items():
-        # a network that works inside a mask makes background outside of it itself
-        by_slice = facts.ignores_outside or beyond.get(name, 0) > MOST_BEYOND
-        voxels[name] = slices if by_slice else outside.voxels
+        voxels[name] = outside.of(beyond.get(name, 0), facts.ignores_outside)
         usual = trained.get(name)
         if image.peak is not None and usual is not None:
             usual = float(image.peak.stretch(np.array([usual]))[0])
-        values[name] = background_of(image.scale, facts.units[name], usual)
-        if outside.is_zero and _begins_above(facts, name, image.scale):
-            values[name] = 0.0  # in network units 0 and the darkest value of the body are -1
+        values[name] = outside.value(image.scale, facts.intensity[name], facts.units[name], usual)
     filled = max((int(np.count_nonzero(where)) for where in voxels.values()), default=0)
     if not filled:
         return Background(voxels, values, {}, [])
@@ -163,7 +174,7 @@ def background_of_case(
         "voxels": filled,
         "values": {name: round(value, 4) for name, value in values.items()},
     }
-    return Background(voxels, values, entry, _describe(count, len(slices), values))
+    return Background(voxels, values, entry, _describe(count, len(outside.slices), values))
 
 
 def _describe(count: int, slices: int, values: Mapping[str, float]) -> list[Message]:
@@ -178,12 +189,6 @@ def _describe(count: int, slices: int, values: Mapping[str, float]) -> list[Mess
             slices=count,
         )
     ]
-
-
-def _begins_above(facts: ModelFacts, name: str, scale: Scale) -> bool:
-    """Whether a scale begins above 0, and no window or floor fixes it."""
-    spec = facts.intensity[name]
-    return spec.window is None and spec.floor is None and scale.low > 0
 
 
 def _any_of(images: Sequence[np.ndarray]) -> Bool:

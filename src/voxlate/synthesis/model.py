@@ -226,7 +226,7 @@ class Model:
         prepared = inputs.prepared
         plan = self.plan(inputs.files, seed)
         grid = find_output_grid(facts, prepared)
-        outside = find_outside(facts, prepared)
+        outside = find_outside(prepared, facts.visible_sources(prepared))
         unused = _unused_slices(facts, outside.slices, grid, calibration)
         begun = time.monotonic()
         images, calls = predict_case(self, inputs, seed, progress, unused)

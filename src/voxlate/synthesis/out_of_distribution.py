@@ -198,12 +198,6 @@ def patches_of(
     )
 
 
-def number_of_patch_features(sources: int) -> int:
-    """The number of features that `patches_of` computes of each patch."""
-    image = np.zeros((1, 2, 2), np.float32)
-    return patches_of([image] * sources, image == 0, (1.0, 1.0, 1.0)).features.shape[1]
-
-
 def _features(
     image: Array,
     places: NDArray[np.int64],

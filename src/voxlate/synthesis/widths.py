@@ -71,12 +71,6 @@ def features_in_slabs(
         )
 
 
-def number_of_features(sources: int, has_spread: bool) -> int:
-    """The number of features of `voxel_features`; has_spread: whether the image has a standard deviation."""
-    image = np.zeros((1, 2, 2), np.float32)
-    return voxel_features(image, [image] * sources, image if has_spread else None).shape[-1]
-
-
 def _image_features(image: Array) -> list[Array]:
     """Value, blurs, gradients at two scales, and the range of the neighbourhood."""
     narrow = blur(image, NARROW)

@@ -1,7 +1,6 @@
 """The file of a calibration, RUN/calibration.<answer>.<samples>.safetensors: its place, its writing, its strict reading."""
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,18 +15,15 @@ from voxlate.base.errors import BadInput
 from voxlate.base.messages import Message, message
 from voxlate.base.records import Digest, Record, Shape, Tensors, checksum, write_tensors
 from voxlate.scans.formats.format import KeptByFile
-from voxlate.scans.images.regions import BODY, regions_from
-from voxlate.synthesis.calibration import Answer, Calibration, Header, Target
+from voxlate.synthesis.calibration import Answer, Calibration, Header
 from voxlate.synthesis.facts import ModelFacts
 from voxlate.synthesis.model import Model
 from voxlate.synthesis.out_of_distribution import (
     ReferencePatches,
-    number_of_patch_features,
     reference_shapes,
 )
-from voxlate.synthesis.widths import SETTINGS, Widths, number_of_features, widths_shapes
-from voxlate.training.recipe.earlier_recipe import stored_options
-from voxlate.training.recipe.text import first_change
+from voxlate.synthesis.widths import SETTINGS, Widths, widths_shapes
+from voxlate.training.recipe.text import first_change, stored_options
 from voxlate.training.run import Run
 from voxlate.training.weights import file_hash
 
@@ -71,7 +67,6 @@ class RunCalibrations:
             return None  # it came with the model: nobody fitted it for other images
         if change:
             raise self._mismatch(f"images drawn as these are, found one of others ({change})")
-        _check_images(path, calibration, facts)
         return calibration
 
     def messages(self, facts: ModelFacts) -> list[Message]:
@@ -104,24 +99,6 @@ class RunCalibrations:
 
 def _answer(facts: ModelFacts) -> Answer:
     return "sample" if facts.is_stochastic else "mean"
-
-
-def _check_images(path: Path, calibration: Calibration, facts: ModelFacts) -> None:
-    """Raise BadInput unless a calibration is of the targets and the number of sources of a model."""
-    stated, references = calibration.header, calibration.references
-    targets, sources = facts.data.target, len(facts.data.source)
-    has_spread = stated.synth["samples"] > 1 or bool(facts.data.planes)
-    sizes = {network.features for network in calibration.widths.values()}
-    same = (
-        stated.targets.keys() == set(targets)
-        and stated.units == {name: facts.units[name] for name in targets}
-        and sizes <= {number_of_features(sources, has_spread)}
-        and (references is None or len(references.centre) == number_of_patch_features(sources))
-    )
-    if not same:
-        raise BadInput(
-            f"{path}: expected a calibration of {' and '.join(targets)} made of {sources} scans, found one of other images. Remove it, and calibrate again."
-        )
 
 
 def calibration_file(model: Model) -> Path:
@@ -164,7 +141,6 @@ def read_calibration(path: Path) -> Calibration:
         text = stamped["header"]
         record.check_version(record.table(text), "made_by", "voxlate")
         header: Header = record.parse(Header, text)
-        _check(record, header)
         owners = _shapes(file, header)
         wanted = {
             f"{owner}.{name}": shape
@@ -209,45 +185,3 @@ def _shapes(file: Tensors, header: Header) -> dict[str, dict[str, Shape]]:
             file.record.check(len(features) == 1, f"no network for {name}")
             shapes[name] = widths_shapes(target.method, features[0])
     return shapes
-
-
-def _check(record: Record, header: Header) -> None:
-    """Raise BadInput unless the entries of a header agree with each other."""
-    names = header.targets.keys()
-    kinds: dict[str, Mapping[str, Any]] = {"units": header.units, "scales": header.halves}
-    if header.widened is not None:
-        kinds["factors"] = header.widened
-    for kind, entries in kinds.items():
-        same = bool(names) and entries.keys() == names
-        record.check(same, f"{kind} of {', '.join(entries) or 'nothing'}")
-    patients, cases = header.patients, len(header.cases)
-    samples: Any = header.synth.get("samples")
-    record.check(cases >= patients, f"{patients} patients of {cases} cases")
-    record.check(type(samples) is int and samples >= 1, "options of no synthesis")
-    for name, target in header.targets.items():
-        _check_target(record, name, target, header.coverage)
-
-
-def _check_target(record: Record, name: str, target: Target, coverage: float) -> None:
-    """Raise BadInput unless the entries of a target agree with each other."""
-    check = record.check
-    low, high = target.ends
-    check(target.scales.get(coverage, 0) > 0, f"no scale of {name} for the coverage {coverage:g}")
-    check(target.method in target.compared, f"a method of {name} that was not compared")
-    check(low < high, f"ends of {name} from {low:g} to {high:g}")
-    borders = target.borders
-    whole = [*borders] == sorted({*borders}) and len(target.factors) == len(borders) + 1
-    check(whole, f"groups of {name} that do not fit together")
-    try:
-        regions = regions_from(target.regions)
-    except BadInput as error:
-        raise record.wrong(f"regions of {name} that are none ({error})") from error
-    plain = all(region.modality and not region.mirrored for region in regions)
-    check(plain, f"regions of {name} that are no thresholds")
-    known = {BODY, "mae", *target.regions}
-    check(target.bounds.keys() <= known, f"bounds of {name} for other regions")
-    for comparison in target.compared.values():
-        check(comparison.coverage.keys() <= known, f"a coverage of {name} in other regions")
-        for mean, low, high in comparison.coverage.values():
-            sound = low <= mean <= high and not math.isnan(low)
-            check(sound, f"a coverage of {name} outside its interval")

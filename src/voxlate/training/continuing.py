@@ -9,11 +9,11 @@ from voxlate.base.executors.case_work import StepCallback, no_report
 from voxlate.base.files import lock, relative_to
 from voxlate.base.messages import Say, message
 from voxlate.scans.cases.prepared import open_cohort
+from voxlate.training.learner import load_state
 from voxlate.training.processes import by_main, processes
 from voxlate.training.recipe import Recipe, from_dict, to_dict, with_tables
 from voxlate.training.recipe.text import first_change
 from voxlate.training.run import Run, change_recipe, repair_recipe_file, software
-from voxlate.training.state_file import load_state
 from voxlate.training.train import Beginning, train
 from voxlate.training.weights import is_finished, read_header
 

@@ -1,17 +1,31 @@
-"""The state of a training: weights, their running average, optimisers, and losses of epochs."""
+"""The state of a training: weights, their running average, optimisers, losses of epochs; its file, and its log."""
 
+import json
 import math
+import time
+import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from voxlate.base.devices import has_doubles
+from voxlate.base.errors import BadInput
+from voxlate.base.files import whole_file, write_text
+from voxlate.base.items import stable_id
+from voxlate.base.optional import optional_package
+from voxlate.scans.cases.prepared import Cohort
 from voxlate.science.methods.method import Method
+from voxlate.training.clock import Clock
+from voxlate.training.job import Job, Session
+from voxlate.training.log_file import append_line, lines_of
+from voxlate.training.recipe import Recipe, to_dict
 from voxlate.training.recipe.training_settings import Training
+from voxlate.training.run import Run
 
 
 @dataclass
@@ -140,3 +154,157 @@ class Learner:
         if options.best is not None and self.best is not None:
             return 0 < options.best.patience <= self.best.since
         return options.stop is not None and options.stop.is_met(self.epochs.losses)
+
+
+class Log:
+    """Writes losses, validations and sentences; removes lines after the step from which it starts.
+
+    It sets the seconds of the learner, and measures those of a step. Only the main process writes.
+    """
+
+    def __init__(self, job: Job, session: Session, learner: Learner, clock: Clock) -> None:
+        self.log = session.run.log
+        self.stage = job.stage.name
+        self.options = job.stage.train
+        self.learner = learner
+        self.clock = clock
+        self.main = job.accelerator.is_main_process
+        self.on_step = session.progress
+        self.begun = time.monotonic() - learner.seconds
+        self.previous = (learner.step, learner.seconds)
+        # Step and seconds after the first step since this start, which also allocates memory.
+        self.warm: tuple[int, float] | None = None
+        self.step_seconds = 0.0  # mean seconds of a step since then; 0 before the first
+        self.latest: dict[str, float] = {}
+        self.trackers: list[Any] = []
+        if self.main:
+            self._drop_later_lines()
+            from accelerate.tracking import LOGGER_TYPE_TO_CLASS  # reports do without
+
+            # They get numbers alone.
+            board, folder = LOGGER_TYPE_TO_CLASS["tensorboard"], session.run.folder
+            places = {"logging_dir": folder / "tensorboard", "purge_step": learner.step}
+            self.trackers.append(board(self.stage, **places))
+            if (name := session.track) is not None:
+                optional_package(name, "track", "--track", f"the package {name}")
+                self.trackers.append(LOGGER_TYPE_TO_CLASS[name](folder.name))
+            for tracker in self.trackers:
+                tracker.start()
+
+    @property
+    def seconds(self) -> float:
+        """The seconds of training so far."""
+        return time.monotonic() - self.begun
+
+    def add_step(self, losses: Mapping[str, Mapping[str, Any]], writes: bool) -> None:
+        """Count the seconds of a step, and report it; writes: also log its losses."""
+        step = self.learner.step
+        seconds = self.learner.seconds = self.seconds
+        if self.warm is None:
+            self.warm = (step, seconds)
+        else:
+            self.step_seconds = (seconds - self.warm[1]) / (step - self.warm[0])
+        if not self.main:
+            return
+        if writes:
+            before, passed = self.previous
+            rate = (step - before) * self.options.batch / max(seconds - passed, 1e-9)
+            common = {"lr": self.options.rate(self.clock.place(step - 1)), "items_per_s": rate}
+            for turn, parts in losses.items():
+                values = {name: float(value) for name, value in parts.items()}
+                self.add(turn=turn, loss=values, **common, seconds=seconds)
+                self._plot({f"{turn}/{name}": value for name, value in values.items()} | common)
+                self.latest = {**self.latest, "loss": values["total"], "items_per_s": rate}
+            self.previous = (step, seconds)
+        self.on_step(self.stage, step, self.clock.length(step), self.latest)
+
+    def add_validation(self, scores: Mapping[str, float]) -> None:
+        """Log a validation."""
+        seconds = self.learner.seconds = self.seconds
+        self.add(validation=dict(scores), seconds=seconds)
+        self._plot({f"validation/{name}": value for name, value in scores.items()})
+        self.latest = {**self.latest, **scores}
+        self.previous = (self.learner.step, seconds)
+
+    def add_end(self, sentence: str) -> None:
+        """Log the reason why the training ended before its last step."""
+        self.add(ended=sentence)
+        self.on_step(self.stage, self.learner.step, self.learner.step, self.latest)
+
+    def add(self, **content: object) -> None:
+        """Write a line; see Line."""
+        append_line(self.log, {"stage": self.stage, "step": self.learner.step, **content})
+
+    def _plot(self, values: Mapping[str, float]) -> None:
+        named = {f"{self.stage}/{name}": value for name, value in values.items()}
+        for tracker in self.trackers:
+            tracker.log(named, self.learner.step)
+
+    def close(self) -> None:
+        """End the trackers' runs: each stage has one of its own, because its steps begin at 0."""
+        for tracker in self.trackers:
+            tracker.finish()
+
+    def _drop_later_lines(self) -> None:
+        """Remove lines of steps that a killed run logged but did not save, because it repeats those steps."""
+        if not self.log.exists():
+            return
+        step = self.learner.step
+        kept = [
+            f"{text}\n"
+            for text, line in lines_of(self.log)
+            if line["stage"] != self.stage or 0 < step >= line["step"]
+        ]
+        write_text(self.log, "".join(kept))
+
+
+def owner_of(recipe: Recipe, cohort: Cohort | None) -> str:
+    """The digest of what a state depends on: recipe, cohort and splits; additional steps may follow later."""
+    known = {} if cohort is None else cohort.splits
+    splits = {name: sorted(cases) for name, cases in known.items()}
+    plain = to_dict(replace(recipe, train=replace(recipe.train, more=None)))
+    whole = [plain, cohort and cohort.digest, splits]
+    return f"{stable_id(json.dumps(whole, sort_keys=True)):016x}"
+
+
+def save_state(path: Path, state: Mapping[str, Any], owner: str) -> None:
+    """Write a state of the training with this digest, which replaces the one before."""
+    with whole_file(path) as temporary:
+        torch.save({**state, "owner": owner}, temporary)
+
+
+def load_state(path: Path) -> dict[str, Any]:
+    """Read the state of a stopped training onto the CPU, wherever it was trained.
+
+    Only tensors and plain values are accepted from the file. Raises BadInput for a damaged or a foreign one.
+    """
+    try:
+        with zipfile.ZipFile(path) as packed:
+            if packed.testzip() is not None:  # torch compares no checksums
+                raise ValueError("a checksum differs")
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        state["owner"], state["stage"], state["step"]
+    except Exception as error:  # the reader raises many types for a damaged or foreign file
+        raise BadInput(
+            f"{path}: expected a training state, found an unreadable file. Delete it to start again."
+        ) from error
+    return state
+
+
+def resume(learner: Learner, job: Job, run: Run) -> None:
+    """Continue from the saved state of a stage, if there is one; raises BadInput if it is of another training."""
+    if not run.state.exists():
+        return
+    state = load_state(run.state)
+    if state["owner"] != owner_of(job.recipe, job.cohort):
+        raise BadInput(
+            f"{run.state}: expected the state of this run's training, found one of another recipe, cohort or split, or of an earlier version. Delete it to start again."
+        )
+    if state["stage"] != job.stage.name:
+        return
+    try:
+        learner.load_state(state)
+    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise BadInput(
+            f"{run.state}: expected a state of this version's networks, found another ({str(error).splitlines()[0]:.200}). Delete it to start again."
+        ) from error

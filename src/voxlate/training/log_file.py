@@ -1,4 +1,4 @@
-"""RUN/log.jsonl: its lines, as `train` writes them and as a resumed training and reports read them."""
+"""RUN/log.jsonl: its lines, as a training writes them, and as a resumed training and reports read them."""
 
 import json
 import math

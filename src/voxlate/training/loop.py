@@ -3,7 +3,6 @@
 import copy
 import itertools
 import math
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
@@ -27,24 +26,22 @@ from voxlate.science.nets.autoencoder import AutoencoderNet
 from voxlate.science.nets.cpu import volumes_in_float32
 from voxlate.training.batches.patches import note_on_cut
 from voxlate.training.clock import Clock, read_places
-from voxlate.training.cohort_latents import keep_moments
-from voxlate.training.item_baselines import begin_errors, verdicts_on
-from voxlate.training.job import Job, Session
-from voxlate.training.learner import Epochs, Learner
-from voxlate.training.log import Log
+from voxlate.training.job import Job, Session, keep_moments
+from voxlate.training.learner import Epochs, Learner, Log, owner_of, resume, save_state
 from voxlate.training.log_file import read_verdicts
 from voxlate.training.processes import Agreement, by_main
 from voxlate.training.recipe import stage_recipe
 from voxlate.training.run import Run
-from voxlate.training.state_file import owner_of, resume, save_state
 from voxlate.training.validate import (
     Measure,
     Sharpness,
     autocast,
+    begin_errors,
     choose_sharpness,
     validate,
     validation_items,
     validation_split,
+    verdicts_on,
     whole_slices,
 )
 from voxlate.training.weights import make_header, read_header, save_weights
@@ -74,16 +71,14 @@ def train_stage(job: Job, session: Session, method: Method, started: str) -> Met
     parallel = method if job.alone else job.accelerator.prepare(method)
     loader = job.batches(learner.step, keep_moments(job, method, session))
     with interrupts_held():  # readers that start must not receive Ctrl-C
-        batches = now.time_waits(iter(loader))
+        batches = iter(loader)
     with closing(now.log):
         if learner.step == 0:
             begin_log(now, started)
         while not now.done:
             now.losses = take_step(learner, parallel, job, batches, clock)
             clock.move_on(learner.step)
-            for when, what in AFTER_STEP:
-                if when(now):
-                    what(now)
+            follow(now)
         if learner.best is not None:
             learner.averaged.load_state_dict(learner.best.weights)
             now.by_main(compare)
@@ -169,7 +164,7 @@ def take_step(
 
 @dataclass
 class StageState:
-    """A training between two steps, as the functions of AFTER_STEP read and change it.
+    """A training between two steps, as the functions that follow a step read and change it.
 
     first: the weights before the first step, with train.keep_start; losses: of the last step; stops: whether a signal
     ends the training; is_old: whether the saved state would be older than train.save_every; is_warned: whether the machine
@@ -185,7 +180,6 @@ class StageState:
     stops: bool = False
     is_old: bool = False
     is_warned: bool = False
-    waited: float = 0.0  # seconds in which the training waited for data
 
     def __post_init__(self) -> None:
         job = self.job
@@ -195,16 +189,6 @@ class StageState:
         self.items = validation_items(job.recipe, job.stage, job.cohort)
         self.agreement = Agreement(job.accelerator)
         self.saved = self.log.seconds
-
-    def time_waits(self, batches: Iterator[Batch]) -> Iterator[Batch]:
-        """The batches; the seconds in which the training waits for them are added up."""
-        while True:
-            begun = time.monotonic()
-            batch = next(batches, None)
-            self.waited += time.monotonic() - begun
-            if batch is None:
-                return
-            yield batch
 
     def by_main(self, do: "Callable[[StageState], T]") -> T:
         """The result of a function of this training, which the main process alone calls (see processes.by_main)."""
@@ -379,14 +363,11 @@ def _log_validation(
     return scores.get("mae", math.nan)
 
 
-def say_end(now: StageState) -> None:
-    """Say how long the training waited for data, and log why it ended before its last step."""
+def log_end(now: StageState) -> None:
+    """Log why a training ended before its last step."""
     if not now.is_main:
         return
-    learner, stage = now.learner, now.job.stage
-    seconds = now.log.add_time(now.waited)
-    text = f"stage '{stage.name}': of {seconds:.3g} s, {now.waited / seconds:.0%} waiting for data."
-    now.session.say(message("time", text))
+    learner = now.learner
     if now.options.stop and now.clock.place(learner.step) < now.options.length:
         now.log.add_end(now.options.stop.sentence(learner.epochs.losses, learner.step))
     if best := learner.best:
@@ -419,20 +400,27 @@ def say_slow(now: StageState) -> None:
     now.session.say(message("too-slow", text))
 
 
-# What follows a step, in this order, and when.
-AFTER_STEP: tuple[tuple[Callable[[StageState], bool], Callable[[StageState], None]], ...] = (
-    (lambda now: True, add_losses),
-    (lambda now: now.done and bool(now.first), keep_first),
-    (lambda now: True, decide),
-    (lambda now: now.logs or now.saves, check_finite),  # a check waits for the device
-    (lambda now: True, lambda now: now.log.add_step(now.losses, now.logs)),
-    (lambda now: now.done and now.options.best is None, lambda now: now.by_main(compare)),
-    (lambda now: now.validates, validate_now),
-    (lambda now: now.done, say_end),
-    (lambda now: now.saves, save),
-    (lambda now: now.stops and not now.done, stop),
-    (lambda now: now.is_slow, say_slow),
-)
+def follow(now: StageState) -> None:
+    """What follows a step, in this order."""
+    add_losses(now)
+    if now.done and now.first:
+        keep_first(now)
+    decide(now)
+    if now.logs or now.saves:  # a check waits for the device
+        check_finite(now)
+    now.log.add_step(now.losses, now.logs)
+    if now.done and now.options.best is None:
+        now.by_main(compare)
+    if now.validates:
+        validate_now(now)
+    if now.done:
+        log_end(now)
+    if now.saves:
+        save(now)
+    if now.stops and not now.done:
+        stop(now)
+    if now.is_slow:
+        say_slow(now)
 
 
 def finish(job: Job, run: Run, learner: Learner, notes: Mapping[str, Any]) -> Method:

@@ -121,25 +121,17 @@ class Baselines(_Header):
 
         sources: the case's scans (resampled to `grid` where they have another); each has its own copy and table.
         """
-        on_range = {}
-        for name in filter(self.ranges.__contains__, sources):
-            scan, scale = return_to(sources[name], grid), self.ranges[name]
-            inside = foreground(scan) if scale.own else None
-            on_range[name] = scale.normalise(scan.data[0], inside)
-        return self.images_of_values(target, on_range)
-
-    def images_of_values(self, target: str, sources: Mapping[str, Float32]) -> dict[str, Float32]:
-        """As `images`, of sources [D, H, W] that are on their scored ranges."""
         if target not in self.ranges:
             return {}
         result = {}
         others = dict[str, Float32]()
         to = self.ranges[target]
         several = sum(made == target for _, made in self.tables) > 1
-        for name, values in sources.items():
+        for name in filter(self.ranges.__contains__, sources):
             if name == target:
                 continue
-            scale = self.ranges[name]
+            scan, scale = return_to(sources[name], grid), self.ranges[name]
+            values = scale.normalise(scan.data[0], foreground(scan) if scale.own else None)
             others[name] = to.low + (values - scale.low) * np.float32(to.width / scale.width)
             result[f"copy of {name}"] = others[name]
             if (name, target) in self.tables:

@@ -1,4 +1,4 @@
-"""Messages on a recipe and a cohort before the first step; none of them stops a training."""
+"""What is said of a recipe and a cohort before the first step, and scales of scans that are refused."""
 
 from collections.abc import Iterator, Sequence
 
@@ -10,7 +10,12 @@ from voxlate.base.messages import Message, message
 from voxlate.scans.cases.case import LABEL, PreparedCase
 from voxlate.scans.cases.prepared import SPLITS, Cohort
 from voxlate.scans.cohorts.split import FOLDS
-from voxlate.synthesis.intensity_checks import check_scales
+from voxlate.synthesis.intensity_checks import (
+    check_filled,
+    check_floor,
+    check_one_scale,
+    check_scales,
+)
 from voxlate.training.batches.latents import uncacheable
 from voxlate.training.batches.patches import (
     NO_LABEL,
@@ -60,8 +65,6 @@ def _of_stage(stage: FullStage, recipe: Recipe, cohort: Cohort) -> Iterator[Mess
     of_stage = f"stage '{stage.name}': " if recipe.stages else ""
     for text in _notes_on_patches(data, cohort):
         yield message("patch-size", f"{of_stage}{text}")
-    if text := _start_note(stage, recipe):
-        yield message("other-patch", text)
     if text := _weights_note(stage, cohort, teaching):
         yield message("loss-weights", text)
 
@@ -106,11 +109,13 @@ def _sides(stage: FullStage, cohort: Cohort) -> str:
     return f"without pairs: {with_sources} training cases have {', '.join(stage.data.source)}, {with_targets} have {', '.join(stage.data.target)}; validation needs cases with both."
 
 
-def _start_note(stage: FullStage, recipe: Recipe) -> str:
-    """A warning if a stage starts from the weights of a stage with patches of another size."""
-    patch = stage.data.patch[1:]
-    for other in recipe.all_stages:
-        if other.name == stage.start_from and other.data.patch[1:] != patch:
-            theirs = "×".join(map(str, other.data.patch[1:]))
-            return f"stage '{stage.name}' sees patches of {patch[0]}×{patch[1]}, '{other.name}', whose weights it starts from, of {theirs}: set data.patch and stages.{other.name}.data.patch alike."
-    return ""
+def check_scale(cohort: Cohort, data: DataSettings, recipe: Recipe) -> None:
+    """Raise BadInput as check_one_scale, check_floor and check_filled do, of the training cases of a stage's data."""
+    where = cohort.folder
+    headers = [cohort.header(case) for case in training_cases(cohort, data)]
+    check_one_scale(headers, data.target, where)
+    for name in sorted(data.modalities):
+        spec = recipe.intensity[name]
+        for header in headers:
+            check_floor(name, spec, header, f"{where}: {header.case}")
+        check_filled(name, spec, headers, where)

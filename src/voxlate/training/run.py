@@ -12,7 +12,7 @@ from voxlate.base.errors import BadInput
 from voxlate.base.files import LOCK, write_json, write_text
 from voxlate.base.messages import FILE as MESSAGES
 from voxlate.synthesis.exported import is_exported
-from voxlate.training.log_file import curves_of, lines_of, read_verdicts
+from voxlate.training.log_file import lines_of, read_verdicts
 from voxlate.training.recipe import (
     Recipe,
     code_of,
@@ -22,9 +22,8 @@ from voxlate.training.recipe import (
     values_of,
     with_tables,
 )
-from voxlate.training.recipe.earlier_recipe import stored_recipe
 from voxlate.training.recipe.run_provenance import read_run
-from voxlate.training.recipe.text import as_toml, first_change
+from voxlate.training.recipe.text import as_toml, first_change, stored_recipe
 from voxlate.training.verdict import Verdict
 
 NOTICE = "Research software, not a medical device; not for diagnosis or treatment."
@@ -66,8 +65,6 @@ class Run:
     log = _File("log.jsonl")  # the log of all stages
     state = _File("state.pt")  # the state from which the training continues
     naive = _File("naive.safetensors")  # the naive baselines of the training cases
-    # the state of the winner of a plan's race, until the training begins with it
-    race = _File("race.pt")
     anatomy = _File("anatomy.safetensors")  # the usual anatomy of the training cases
 
     @property
@@ -90,21 +87,6 @@ class Run:
                     {"stage": line["stage"], "step": line["step"], **line.get("loss", {}), **scores}
                 )
         return pandas.DataFrame(rows)
-
-    def figure(self) -> Any:
-        """A matplotlib figure of the losses by step, one axes for each stage."""
-        from matplotlib.figure import Figure
-
-        losses = (own for own in curves_of(self.log).items() if own[0][1] == "loss")
-        stages = {stage: curves for (stage, _), curves in losses}
-        figure = Figure(figsize=(6, 3 * max(1, len(stages))), layout="constrained")
-        for number, (stage, curves) in enumerate(stages.items(), start=1):
-            axes = figure.add_subplot(len(stages), 1, number)
-            for curve in curves:
-                axes.plot(curve.steps, curve.values, label=curve.name)
-            axes.set(title=stage, xlabel="step", ylabel="loss")
-            axes.legend()
-        return figure
 
     @property
     def calibrations(self) -> list[Path]:
@@ -179,7 +161,7 @@ def begin_run(
 def check_free(run: Run) -> None:
     """Raise BadInput if a folder that is no run yet holds other files than those of a plan."""
     folder = run.folder
-    of_plan = {run.recipe, run.race, folder / LOCK, folder / MESSAGES}
+    of_plan = {run.recipe, run.state, folder / LOCK, folder / MESSAGES}
     if not folder.exists() or (folder.is_dir() and set(folder.iterdir()) <= of_plan):
         return
     is_run = run.has_begun or run.provenance.is_file()

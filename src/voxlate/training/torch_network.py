@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 import numpy as np
 import torch
@@ -38,7 +38,7 @@ from voxlate.training.batches.patches import DataSettings, batch_of
 from voxlate.training.calibration_file import RunCalibrations
 from voxlate.training.precision import autocast, of_synthesis
 from voxlate.training.recipe import Recipe, Synthesis, check_synthesis, from_dict, stage_recipe
-from voxlate.training.recipe.checks import HOW_TO_SAMPLE
+from voxlate.training.recipe.reading import HOW_TO_SAMPLE
 from voxlate.training.recipe.run_provenance import data_of_training
 from voxlate.training.recipe.text import apply_changes
 from voxlate.training.recipe.training_settings import Precision
@@ -48,6 +48,7 @@ from voxlate.training.starters.card import read_card
 from voxlate.training.starters.names import folder_of, is_starter, starter_names
 from voxlate.training.weights import file_hash, read_header
 
+T = TypeVar("T")
 TABLES = ("noise", "slices", "schedule")  # keys that hold a table, whose kind may be named alone
 OF_NOISE = frozenset((*(field.name for field in fields(SamplerSettings)), "noise"))
 
@@ -344,19 +345,7 @@ def _of_starter(starter: Mapping[str, Any]) -> dict[str, Any]:
 
 def synth_facts(synth: Synthesis) -> SynthFacts:
     """How a recipe samples patches and joins them."""
-    return SynthFacts(
-        synth.samples,
-        synth.sharpness,
-        synth.batch,
-        synth.exact,
-        synth.overlap,
-        synth.slices,
-        synth.noise,
-        synth.peaks,
-        dict(synth.peak_shares),
-        synth.windows is not None,
-        synth.keep_states,
-    )
+    return _by_names(SynthFacts, synth, in_windows=synth.windows is not None)
 
 
 def options_of(synth: Synthesis) -> dict[str, Any]:
@@ -369,23 +358,14 @@ def options_of(synth: Synthesis) -> dict[str, Any]:
 def data_facts(data: DataSettings) -> DataFacts:
     """Which scans a recipe reads, and how."""
     heads = None if data.physics is None else SyntheticHeads(data.physics.stripped)
-    return DataFacts(
-        list(data.source),
-        list(data.target),
-        data.patch,
-        data.axes,
-        [plane.axes for plane in data.by_plane] if data.planes else [],
-        data.stack,
-        data.steps,
-        data.channels,
-        data.foreground,
-        data.lift,
-        data.centred,
-        data.allow_missing,
-        list(data.any_source),
-        heads,
-        data.frame,
-    )
+    planes = [plane.axes for plane in data.by_plane] if data.planes else []
+    return _by_names(DataFacts, data, planes=planes, heads=heads, any_source=[*data.any_source])
+
+
+def _by_names(kind: type[T], settings: Any, **others: Any) -> T:
+    """Facts that settings hold under the same names; others: those that they do not."""
+    names = [field.name for field in fields(kind) if field.name not in others]  # type: ignore[arg-type]
+    return kind(**{name: getattr(settings, name) for name in names}, **others)
 
 
 def _pairs(table: Mapping[str, Any]) -> dict[str, tuple[float, float]]:

@@ -17,17 +17,14 @@ from voxlate.base.option import merge
 from voxlate.scans.cases.prepared import Cohort, open_cohort
 from voxlate.science.methods.method import Method
 from voxlate.synthesis.known_scans import known_scans_of
-from voxlate.training.batches.one_scale import check_scale
 from voxlate.training.batches.patches import training_cases
-from voxlate.training.initial import initial_method
 from voxlate.training.job import Job, Session
-from voxlate.training.learner import Epochs, Learner
+from voxlate.training.learner import Epochs, Learner, owner_of, save_state
 from voxlate.training.loop import finish, train_stage
 from voxlate.training.naive import fit_cohort
 from voxlate.training.precision import choose, stage_precisions, with_precision
 from voxlate.training.processes import by_main, processes, stop_signal
 from voxlate.training.recipe import (
-    FullStage,
     Recipe,
     check_order,
     ranges_of,
@@ -35,11 +32,10 @@ from voxlate.training.recipe import (
     with_steps,
 )
 from voxlate.training.recipe.run_provenance import Budget, Budgets
-from voxlate.training.recipe_messages import check_training, fold_note
-from voxlate.training.run import Run, begin_run, weights_of
-from voxlate.training.starter import run_folder, starter_hash
+from voxlate.training.recipe_messages import check_scale, check_training, fold_note
+from voxlate.training.run import Run, begin_run, check_free, weights_of
+from voxlate.training.starter import initial_method, run_folder, starter_hash
 from voxlate.training.starters.names import is_starter
-from voxlate.training.state_file import owner_of, take_race
 from voxlate.training.training_options import TrainOptions
 from voxlate.training.validate import validation_items, validation_split
 from voxlate.training.weights import (
@@ -59,7 +55,7 @@ class Beginning:
 
     head: comment lines of its recipe.toml; budgets: what its plan gives each stage; starts: weights by stage of the run
     that is adapted, and whether they were calibrated; replay: the cohort that is replayed; begun: the hash of the
-    weights from which the run in the folder began.
+    weights from which the run in the folder began; state: after a race of the plan, from which a new run goes on.
     """
 
     head: str = ""
@@ -68,6 +64,7 @@ class Beginning:
     calibrated: bool = False
     replay: Path | None = None
     begun: str | None = None
+    state: Mapping[str, Any] | None = None
 
 
 NEW = Beginning()
@@ -109,15 +106,11 @@ def train(
 
         def _begin() -> None:
             held.enter_context(lock(out))
+            if beginning.state is not None and not run.provenance.exists():
+                check_free(run)
+                owner = owner_of(jobs[-1].recipe, jobs[-1].cohort)
+                save_state(run.state, beginning.state, owner)
             _begin_run(run, jobs[-1], data, asked.fold, starts, beginning)
-            owner = "" if starts else owner_of(jobs[-1].recipe, jobs[-1].cohort)
-            if take_race(run, owner):
-                say(
-                    message(
-                        "race-dropped",
-                        f"{run.folder}: the training begins anew, and not from the state after the race of its plan, because the recipe, the cohort, its splits or the start differ.",
-                    )
-                )
             for note in _notes(run, jobs[-1], asked.fold, others):
                 say(note)
 
@@ -237,7 +230,6 @@ def _train_stages(session: Session, jobs: Sequence[Job]) -> None:
         method, started = initial_method(job.stage, earlier)
         if is_finished(run.weights(name), job.stage.train.more):
             load_weights(method, run.weights(name))
-            _check_autoencoder(method, job.stage, earlier, run)
         else:
             _load_start(method, session, name)
             imported = _import_autoencoder(job, session, method)
@@ -283,24 +275,6 @@ def _import_autoencoder(job: Job, session: Session, method: Method) -> Method | 
             learner = Learner(method, method, {}, Epochs(0))
             return finish(job, session.run, learner, {"imported": origin})
     return None
-
-
-def _check_autoencoder(
-    method: Method, stage: FullStage, earlier: Mapping[str, Method], run: Run
-) -> None:
-    """Raise BadInput if the autoencoder in a stage's weights differs from that of the stage that trained it."""
-    if method.autoencoder is None:
-        return
-    inside = method.autoencoder.state_dict()
-    for name in stage.task.needs:
-        own = earlier[name].net.state_dict()
-        same = own.keys() == inside.keys() and all(
-            torch.equal(own[key].cpu(), inside[key].cpu()) for key in own
-        )
-        if not same:
-            raise BadInput(
-                f"{run.weights(stage.name)}: expected a model of the latents of {run.weights(name).name}, found one of another autoencoder's. Restore that file, or delete {run.weights(stage.name).name} to train it again."
-            )
 
 
 def _check_stages(jobs: Sequence[Job], starts: Mapping[str, Path]) -> None:

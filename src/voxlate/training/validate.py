@@ -1,25 +1,38 @@
-"""Loss, error and sharpness on validation cases: the same items and the same noise every time."""
+"""Validation: loss, error, sharpness and verdict on validation cases, by the same items and the same noise every time."""
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from voxlate.base.array_types import Float32
 from voxlate.base.items import BACKGROUND
+from voxlate.base.messages import UNOWNED
 from voxlate.scans.cases.case import CANONICAL, reorder_axes
 from voxlate.scans.cases.prepared import Cohort
+from voxlate.scans.images.grid import Grid, Volume
+from voxlate.scans.images.intensity import Scale
 from voxlate.scans.images.pictures import montage
+from voxlate.scans.images.ranges import NETWORK_RANGE, mask_for
+from voxlate.scans.images.tiling import Triple
 from voxlate.science.batch import Batch
 from voxlate.science.diffusion.noise import Noise
 from voxlate.science.methods.method import Method
+from voxlate.synthesis.background import find_outside
+from voxlate.synthesis.known_scans import KnownScans, read_known_scans
+from voxlate.synthesis.patch import overlap
 from voxlate.training.batches.batches import Places, batches_of, even_places, validation_batches
-from voxlate.training.batches.patches import DataSettings
+from voxlate.training.batches.patches import DataSettings, IntensityMaps, training_cases
+from voxlate.training.naive import Baselines, fit_cohort
 from voxlate.training.precision import autocast
-from voxlate.training.recipe import FullStage, Recipe, Synthesis
+from voxlate.training.recipe import FullStage, Recipe, Synthesis, ranges_of
+from voxlate.training.run import Run
+from voxlate.training.verdict import SYNTHESIS, UNOWNED_CLAUSE, Verdict, verdict_on
 
 Measure = Callable[[Batch, Batch, Tensor], None]
 
@@ -223,3 +236,135 @@ def choose_sharpness(
 def _variation(image: Tensor) -> float:
     """The sum of the differences between rows, as the score gradient_strength has it."""
     return float(image.diff(dim=-2).abs().sum())
+
+
+@dataclass
+class ItemErrors:
+    """Mean absolute errors of items by target and answer (the model or a baseline), as `evaluate` scores whole cases.
+
+    The same voxels count, and what is outside of the body becomes background as in a synthesis. Errors are in the unit of
+    a window, or else of 255. baselines: those that `evaluate` scores; anatomy: the background of the training's targets;
+    places: case and start of each item in the order of `add`; scales: those of the targets' images. A target that was an
+    input of the model does not count, nor does an item without a voxel to be scored.
+    """
+
+    baselines: Baselines
+    anatomy: KnownScans
+    cohort: Cohort
+    data: DataSettings
+    intensity: IntensityMaps
+    places: Places
+    scales: Mapping[str, Scale]
+    ignores_outside: bool = False
+    count: int = 0
+    errors: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        # the items of a case follow one another
+        self.part_of_case = lru_cache(len(self.data.target))(self._part_of_case)
+
+    def add(self, batch: Batch, given: Batch, image: Tensor) -> None:
+        """Measure a batch; given: the input of the model; image: its prediction."""
+        assert batch.target is not None
+        size: Triple = (*batch.target.shape[2:],)
+        for item in range(len(batch)):
+            case, start = self.places[self.count]
+            label = str(self.count)
+            self.count += 1
+            # the slices beside the own one have other names
+            shown = zip(given.source_names, given.present[item])
+            sources = tuple(name for name, there in shown if there and name in self.data.source)
+            for place in find_targets(batch, item):
+                name = batch.target_names[place]
+                if name in sources:
+                    continue
+                inside, outside, naive = self.part_of_case(case, name, sources)
+                counted = _cut(inside, start, size) > 0
+                if not counted.any():
+                    continue
+                truth, prediction = (
+                    of[item, place].detach().cpu().float().numpy() for of in (batch.target, image)
+                )
+                filled = _cut(outside, start, size)
+                answers = {key: _cut(whole, start, size) for key, whole in naive.items()}
+                answers[SYNTHESIS] = np.where(np.isnan(filled), prediction, filled)
+                for answer, values in answers.items():
+                    apart = np.abs(values - truth)[counted]
+                    error = float(apart.mean(dtype=np.float64)) * self.unit(name)[1]
+                    self.errors.setdefault(name, {}).setdefault(answer, {})[label] = error
+
+    def unit(self, target: str) -> tuple[str, float]:
+        """The unit of a target's errors, and how many of it a network unit is."""
+        if self.intensity[target].window:
+            return self.cohort.units[target], self.scales[target].half
+        return NETWORK_RANGE.unit, NETWORK_RANGE.width / 2
+
+    def _part_of_case(
+        self, case: str, target: str, sources: tuple[str, ...]
+    ) -> tuple[Float32, Float32, dict[str, Float32]]:
+        """The voxels of a case that count, as 1; its background, else NaN; its baselines: in network units and the items' axes."""
+        prepared = self.cohort.case(case)
+        header, unit, scale = prepared.header, self.cohort.units[target], self.scales[target]
+        inside = np.ones(header.shape, np.float32)
+        if mask_for(unit) == "body":
+            inside = prepared.outline(target).astype(np.float32)
+        outside = find_outside(prepared, sources)
+        trained = self.anatomy.backgrounds.get(target)
+        value = outside.value(scale, self.intensity[target], unit, trained)
+        voxels = outside.of(self.anatomy.beyond.get(target, 0), self.ignores_outside)
+        background = np.where(voxels, scale.forward(np.float32(value)), np.nan).astype(np.float32)
+        grid = Grid(header.shape, np.array(header.affine))
+        scans = {name: prepared.volume(name) for name in sources}
+        naive = self.baselines.images(target, scans, grid)
+        if target in self.baselines.means:
+            naive["mean image"] = self.baselines.mean_image(target, grid).data[0]
+        images = {}
+        for key, values in naive.items():
+            volume = self.baselines.in_own_unit(Volume(values[None], grid.affine, "", target))
+            images[key] = scale.forward(volume.data[0])
+        inside, background, *others = (
+            reorder_axes(one, CANONICAL, self.data.axes)
+            for one in (inside, background, *images.values())
+        )
+        return inside, background, dict(zip(images, others))
+
+
+def _cut(image: Float32, start: Triple, size: Triple) -> Float32:
+    """The part of a whole image that an item shows, with 0 beyond its ends."""
+    part = np.zeros(size, np.float32)
+    in_part, in_image = overlap(start, size, [(0, length) for length in image.shape])
+    part[in_part] = image[in_image]
+    return part
+
+
+def begin_errors(run: Run, recipe: Recipe, stage: FullStage, cohort: Cohort) -> ItemErrors:
+    """The errors of a stage's validation items before any is added, with the baselines of its run."""
+    data = stage.data
+    baselines = Baselines.load(run.naive)
+    anatomy = read_known_scans(run.anatomy, recipe.intensity)
+    if not {*data.source, *data.target} <= baselines.ranges.keys():
+        baselines = fit_cohort(cohort, data.source, data.target, ranges_of(recipe))
+    maps = recipe.intensity
+    places = validation_places(stage, cohort)
+    cases = training_cases(cohort, data)
+    scales = {name: cohort.target_scale(maps[name], name, cases) for name in data.target}
+    data, ignores = in_pairs(stage), recipe.ignores_outside
+    return ItemErrors(baselines, anatomy, cohort, data, maps, places, scales, ignores)
+
+
+def verdicts_on(errors: ItemErrors, stage: FullStage) -> list[Verdict]:
+    """The verdict on each target of a stage by its last validation."""
+    cohort = errors.cohort
+    drawn = ", one sample each" if stage.method.iterates else ""
+    known = validation_split(cohort) == "train"
+    clause = "these are training items, because there is no validation patient" if known else ""
+    if any(warning.code == UNOWNED for warning in cohort.warnings):
+        clause = clause or UNOWNED_CLAUSE
+    patients = {entry.case: entry.patient for entry in cohort.cases}
+    of_items = {str(number): patients[case] for number, (case, _) in enumerate(errors.places)}
+    verdicts = []
+    for name, of_target in errors.errors.items():
+        unit, _ = errors.unit(name)
+        where = f" on validation items{drawn}"
+        verdicts.append(verdict_on(name, of_target, of_items, unit, where, clause))
+    return verdicts

@@ -5,7 +5,6 @@ import math
 import re
 import shutil
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, replace
 from functools import partial
 from itertools import chain, product
@@ -43,9 +42,8 @@ from voxlate.science.methods.method import Method
 from voxlate.synthesis.intensity_checks import POINTS, training_ranges
 from voxlate.training.batches.patches import training_cases
 from voxlate.training.recipe import FullStage, Recipe, code_of, from_dict, to_dict
-from voxlate.training.recipe.earlier_recipe import stored_recipe
 from voxlate.training.recipe.run_provenance import Adapted, ShownStage, ShownTraining
-from voxlate.training.recipe.text import first_change
+from voxlate.training.recipe.text import first_change, stored_recipe
 from voxlate.training.run import Run, software, weights_of
 
 DRAWS = 256  # of data.physics over all cases, from which the range of training intensities is taken
@@ -274,7 +272,15 @@ def load_weights(method: nn.Module, path: Path) -> None:
 def _fill(method: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
     """Load the tensors of a file into a method (see `load_weights`)."""
     _check_finite(tensors, path)
-    method.load_state_dict(_checked(method, tensors, path))
+    firsts = _first_names(method).items()
+    shared = {name: tensors[first] for name, first in firsts if first in tensors}
+    try:
+        method.load_state_dict({**shared, **tensors})
+    except RuntimeError as error:
+        _, *differences = str(error).splitlines()
+        raise BadInput(
+            f"{path}: expected weights of this recipe, found another's ({' '.join(differences).strip():.200}). Use the weights with the recipe they were trained by."
+        ) from error
 
 
 def _first_names(method: nn.Module) -> dict[str, str]:
@@ -282,20 +288,6 @@ def _first_names(method: nn.Module) -> dict[str, str]:
     firsts = dict[int, str]()
     named = method.state_dict(keep_vars=True).items()
     return {name: firsts.setdefault(id(tensor), name) for name, tensor in named}
-
-
-def _checked(method: nn.Module, found: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
-    """The tensors of a file by all names that they have in a method; raises BadInput unless they are of its shapes."""
-    firsts = _first_names(method).items()
-    tensors = {**{name: found[first] for name, first in firsts if first in found}, **found}
-    wanted = method.state_dict()
-    for name in sorted(wanted.keys() | tensors.keys()):
-        here, there = _shape(wanted.get(name)), _shape(tensors.get(name))
-        if here != there:
-            raise BadInput(
-                f"{path}: expected weights of this recipe, found another's ('{name}': expected {here}, found {there}). Use the weights with the recipe they were trained by."
-            )
-    return tensors
 
 
 def _check_finite(tensors: Mapping[str, Tensor], path: Path) -> None:
@@ -306,19 +298,10 @@ def _check_finite(tensors: Mapping[str, Tensor], path: Path) -> None:
             )
 
 
-def _shape(tensor: Tensor | None) -> str:
-    if tensor is None:
-        return "nothing"
-    shape = "×".join(map(str, tensor.shape)) or "a number"
-    kind = str(tensor.dtype).removeprefix("torch.")
-    return shape if kind == "float32" else f"{shape} of {kind}"
-
-
 def load_method(path: Path, allow_code: bool = False) -> Loaded:
     """The finished method of a run folder or weights file, its recipe and its header.
 
-    allow_code: import the code outside voxlate that the model names; without it such a model is refused. Raises
-    BadInput also where the recipe in the folder's provenance.json is not the one that the weights were trained by.
+    allow_code: import the code outside voxlate that the model names; without it such a model is refused.
     """
     weights = weights_of(path)
     if path.is_dir() and not weights.exists():
@@ -329,37 +312,12 @@ def load_method(path: Path, allow_code: bool = False) -> Loaded:
         )
     header, tensors = _read(weights)
     recipe = from_dict(header["recipe"], f"{weights} (header)", allow_code)
-    if path.is_dir() and Run(path).provenance.exists():
-        _check_provenance(Run(path), header["recipe"])
     if "sharpness" in header:
         chosen = replace(recipe.synth, sharpness=header["sharpness"], gradient_ratio=None)
         recipe = replace(recipe, synth=chosen)
-    # A network of another size may be too large to build. External code may compute while it builds.
-    with suppress(NotImplementedError, RuntimeError), torch.device("meta"):
-        _checked(recipe.build(), tensors, weights)
     method = recipe.build()
     _fill(method, tensors, weights)
     return method.eval().requires_grad_(False), recipe, header
-
-
-def _check_provenance(run: Run, trained: Mapping[str, Any]) -> None:
-    """Raise BadInput if the recipe of a run is not the one that its weights were trained by."""
-    stated = run.origin.get("recipe")
-    if stated is None:
-        raise BadInput(
-            f"{run.provenance}: expected the provenance of a training, with its recipe, found a provenance without a recipe. Restore the file, or name weights.safetensors instead of the folder."
-        )
-    # The weights may lack additional steps.
-    if change := first_change(_without_more(stated), _without_more(trained)):
-        raise BadInput(
-            f"{run.weights()}: expected weights of this run's recipe, found those of another ({change}). Restore the run's own file."
-        )
-
-
-def _without_more(recipe: Mapping[str, Any]) -> dict[str, Any]:
-    """A recipe in plain tables without the additional steps of its training."""
-    train = {key: value for key, value in recipe.get("train", {}).items() if key != "more"}
-    return {**recipe, "train": train}
 
 
 def is_finished(path: Path, more: Sequence[int] | None) -> bool:

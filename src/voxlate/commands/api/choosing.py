@@ -19,8 +19,6 @@ from voxlate.training.training_options import AUTO, PlanOptions
 if TYPE_CHECKING:
     from voxlate.training.planning.plan import Plan
 
-RANKED = "Methods for pairs come first on paired scans, then recipes whose patches are filled, which train on more cases, use more modalities, are those to start from, and have measured results; then those that are quicker. The scores that a recipe reaches on the cohort are not predicted.\n"
-
 
 def recipe_names() -> list[str]:
     """The recipes that `train` takes by name."""
@@ -79,7 +77,7 @@ def recipes(
     cohort: Annotated[
         Place | None,
         MainOption(
-            "Prepared cohort for which recipes are ranked, or refused with a reason.",
+            "Prepared cohort whose fitting recipes come first; the others state what they need.",
         ),
     ] = None,
     allow_code: AllowCode = False,
@@ -102,7 +100,7 @@ def recipes(
         True
     """
     if cohort is not None:
-        from voxlate.training.planning.recipe_fit import fits
+        from voxlate.training.planning.starters import fits
 
         return [asdict(fit) for fit in fits(cohort)]
     if name is not None:
@@ -139,15 +137,11 @@ def _lines_by_modalities(rows: list[dict[str, Any]], notes: list[str]) -> Iterat
 
 
 def _fit_lines(fits: list[dict[str, Any]], data: Path) -> Iterator[str]:
-    """The recipes that fit a prepared cohort, with their peculiarities; then, by reason, the others."""
+    """The recipes that fit a prepared cohort; then, by reason, the others."""
     fitting = [fit for fit in fits if not fit["against"]]
-    yield f"{len(fitting)} of {len(fits)} recipes and starters fit {data}; `voxlate train auto` plans one for it."
-    if fitting:
-        yield RANKED
-    for number, fit in enumerate(fitting, start=1):
-        yield f"  {number}. {fit['name']}  {fit['title']}\n      {fit['why']}"
-        for sentence in fit["notes"]:
-            yield f"      {sentence}"
+    yield f"{len(fitting)} of {len(fits)} recipes fit {data}; `voxlate train auto` plans one for it."
+    for fit in fitting:
+        yield f"  {fit['name']}  {fit['title']}"
     others = grouped((fit["against"], fit["name"]) for fit in fits if fit["against"])
     for reason, names in others.items():
         yield f"\n{reason}:\n  {', '.join(names)}"

@@ -21,8 +21,7 @@ HELD_OUT = ("val", "test")
 
 def after_prepare(prepared: Path) -> str:
     """The training of a prepared cohort, of a phantom's maps by a recipe with [data.physics]; raises BadInput if none can be planned."""
-    from voxlate.training.planning.cohort_facts import cohort_facts
-    from voxlate.training.planning.roles import choose_roles
+    from voxlate.training.planning.cohort_facts import choose_roles, cohort_facts
 
     cohort = open_cohort(prepared)
     if PROTONS in cohort.modalities:

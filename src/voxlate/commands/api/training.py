@@ -105,7 +105,7 @@ def train(
     \f
     Returns:
         Run: The folder of the run: its `weights()`, `history` (a pandas DataFrame of losses and validation scores by step),
-            `figure()` and `verdicts`.
+            and `verdicts`.
 
     Raises:
         BadInput: the recipe has an unknown key or does not fit the cohort; or the folder has a run of another recipe or cohort.

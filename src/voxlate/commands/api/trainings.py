@@ -240,7 +240,9 @@ def _train_planned(data: Path, run: Path, asked: TrainOptions, report: Reporter)
     if new_plan is None:
         _say_resumed(run, chosen, asked, report)
         _say_last_stage(chosen, asked, report)
-    beginning = Beginning(head, new_plan.budgets if new_plan is not None else {})
+    beginning = Beginning(head)
+    if new_plan is not None:
+        beginning = Beginning(head, new_plan.budgets, state=new_plan.state)
     done = train_recipe(
         chosen, data, run, asked, beginning=beginning, progress=report.step, say=report.say
     )

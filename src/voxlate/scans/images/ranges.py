@@ -10,7 +10,6 @@ from voxlate.base.array_types import AnyArray, Bool, Float32
 from voxlate.base.errors import BadInput
 from voxlate.scans.images.grid import Volume
 from voxlate.scans.images.mask import body_box_mm, foreground
-from voxlate.scans.images.volume_statistics import Statistics
 
 PEAK_PERCENTILE = 99.5
 FLOOR_PERCENTILE = 0.5
@@ -85,13 +84,6 @@ class Range:
 def mask_for(unit: str) -> str:
     """The voxels that count by default in images of a unit."""
     return "body" if unit in IN_BODY else WHOLE_MASK
-
-
-def normalise_by(statistics: Statistics, values: AnyArray) -> Float32:
-    """Values of a part of an image of arbitrary unit, divided by its peak as `Range.normalise` does with the whole image."""
-    floor = min(0.0, statistics.all.at(FLOOR_PERCENTILE))
-    peak = statistics.foreground.at(PEAK_PERCENTILE)
-    return ((values - floor) / (peak - floor if peak > floor else 1.0)).astype(np.float32)
 
 
 def floor_and_peak(

@@ -1,5 +1,6 @@
 """One residual U-Net whose settings reach the networks of four papers (see docs/design/decisions.md)."""
 
+import math
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Annotated, ClassVar, Literal, cast
@@ -65,7 +66,13 @@ class UNet(NetSettings):
     middle_attention: Annotated[
         bool, setting("Whether self-attention is between the two middle blocks.")
     ] = True
-    head_width: Annotated[int, setting("Number of channels of an attention head.", gt=0)] = 32
+    head_width: Annotated[
+        int,
+        setting(
+            "Largest number of channels of an attention head; fewer where it does not divide those of a level.",
+            gt=0,
+        ),
+    ] = 32
     resampling: Annotated[
         Literal["conv", "block"],
         setting(
@@ -128,12 +135,6 @@ def _check(net: UNet) -> None:
         raise BadInput(
             f"net.attention: expected levels from 0 to {last}, found {list(net.attention)}. Leave the others out."
         )
-    attending = {*net.attention, *([last] if net.middle_attention else [])}
-    for width in (net.width * net.multipliers[level] for level in attending):
-        if width % net.head_width:
-            raise BadInput(
-                f"net.head_width: expected a divisor of {width} channels, found {net.head_width}. Change it."
-            )
 
 
 def _repeat(net: UNet, channels: Channels) -> Repeat:
@@ -202,7 +203,7 @@ class ResidualUNet(nn.Module):
         self.stem = SliceConv(channels.joined * net.patch**2, net.width, conditioned)
         self.encoder, skips = self._encoder(widths, conditioned if net.inject == "all" else plain)
         deepest = widths[-1]
-        heads = deepest // net.head_width if net.middle_attention else 0
+        heads = self._heads(deepest) if net.middle_attention else 0
         middle = [LevelStage(deepest, deepest, count, conditioned) for count in (heads, 0)]
         self.middle = UNetLevel(middle, None)
         self.decoder = self._decoder(widths, skips, conditioned)
@@ -216,16 +217,16 @@ class ResidualUNet(nn.Module):
             zero_weights(self.head)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def _heads(self, level: int, channels: int) -> int:
-        """The number of attention heads after the blocks of a level; 0: no attention."""
-        return channels // self.net.head_width if level in self.net.attention else 0
+    def _heads(self, channels: int) -> int:
+        """The number of heads of an attention."""
+        return channels // math.gcd(channels, self.net.head_width)
 
     def _encoder(self, widths: list[int], options: BlockOptions) -> tuple[nn.ModuleList, list[int]]:
         skips = [widths[0]]
         levels = nn.ModuleList()
         ins = widths[0]
         for level, outs in enumerate(widths):
-            heads = self._heads(level, outs)
+            heads = self._heads(outs) if level in self.net.attention else 0
             stages = [
                 LevelStage(ins if block == 0 else outs, outs, heads, options)
                 for block in range(self.net.blocks)
@@ -245,7 +246,7 @@ class ResidualUNet(nn.Module):
         levels = nn.ModuleList()
         ins = widths[-1]
         for level, outs in reversed(list(enumerate(widths))):
-            heads = self._heads(level, outs)
+            heads = self._heads(outs) if level in self.net.attention else 0
             stages = []
             for _ in range(self.net.blocks + 1):
                 stages.append(LevelStage(ins + skips.pop(), outs, heads, options))

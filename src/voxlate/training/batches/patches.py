@@ -179,81 +179,64 @@ class DataSettings:
         return weight
 
     def __post_init__(self) -> None:
-        self._check_weigh()
-        if min(self.patch) < 1:
-            raise BadInput(
-                f"data.patch: expected three sizes of at least 1 voxel, found {self.patch}. Change the recipe."
-            )
-        for side, names in (("source", self.source), ("target", self.target)):
-            if len({*names}) < len(names):
-                raise BadInput(
-                    f"data.{side}: expected each modality once, found {names}. Change the recipe."
-                )
-        if self.centred and self.axis_lr != -1:
-            raise BadInput(
-                f"data.axes: expected columns from right to left or back (…R or …L) with data.centred, found {self.axes}. Change it."
-            )
-        if self.centred and self.frame is not None:
-            raise BadInput(
-                f"data.frame: expected none with data.centred, whose patches lie around the middle of slices, found {self.frame:g}. Drop one of the two."
-            )
-        moving = self.augment.off_centre if self.centred else []
-        if moving:
-            raise BadInput(
-                f"data.augment.{moving[0]}: expected 0 with data.centred, found {getattr(self.augment, moving[0]):g}, which moves the mid-plane away from the middle. Set it to 0."
-            )
-
-        self._check_any_source()
-        self._check_planes()
-
-    def _check_any_source(self) -> None:
-        """Raise BadInput where several scans cannot stand for the source."""
-        names = self.any_source
-        for wrong, expected, found in (
-            (len({*names}) < len(names), "each modality once", f"{list(names)}"),
-            (len(self.source) > 1, "one source, for which they stand", f"{self.source}"),
+        names, moving = self.any_source, self.augment.off_centre
+        once = "each modality once"
+        one_plane = [
+            key for key in ("slices", "centred", "apart") if getattr(self, key) not in (None, False)
+        ]
+        for key, wrong, expected, found in (
+            ("patch", min(self.patch) < 1, "three sizes of at least 1 voxel", self.patch),
+            ("source", len({*self.source}) < len(self.source), once, self.source),
+            ("target", len({*self.target}) < len(self.target), once, self.target),
             (
+                "axes",
+                self.centred and self.axis_lr != -1,
+                "columns from right to left or back (…R or …L) with data.centred",
+                self.axes,
+            ),
+            (
+                "frame",
+                self.centred and self.frame is not None,
+                "none with data.centred, whose patches lie around the middle of slices",
+                self.frame,
+            ),
+            (
+                "augment",
+                self.centred and moving,
+                "no changes with data.centred that move the mid-plane away from the middle",
+                moving,
+            ),
+            ("any_source", len({*names}) < len(names), once, [*names]),
+            (
+                "any_source",
+                names and (len(self.source) > 1 or self.apart or self.slices is not None),
+                "pairs with one source, for which they stand, without data.slices",
+                f"{self.source}{', data.apart' if self.apart else ''}",
+            ),
+            (
+                "any_source",
                 {*names} & {*self.source, *self.target},
                 "names other than those of data.source and data.target",
-                f"{list(names)}",
+                [*names],
             ),
-            (self.apart, "pairs", "data.apart"),
-            (self.slices is not None, "none with a filter of slices", "data.slices"),
+            (
+                "planes",
+                self.planes and (self.patch[0] > 1 or one_plane),
+                "pairs of single slices, which all planes have",
+                f"data.{one_plane[0]}" if one_plane else f"data.patch = {self.patch}",
+            ),
         ):
-            if names and wrong:
-                raise BadInput(
-                    f"data.any_source: expected {expected}, found {found}. Change one of the two."
-                )
-
-    def _check_planes(self) -> None:
-        """Raise BadInput where slices of three planes do not fit the other keys."""
-        if not self.planes:
-            return
-        for key, other in (
-            ("patch", self.patch[0] > 1),
-            ("slices", self.slices is not None),
-            ("centred", self.centred),
-            ("apart", self.apart),
-        ):
-            if other:
-                raise BadInput(
-                    f"data.planes: expected pairs of single slices, found data.{key} = {getattr(self, key)}, which knows the slices of one plane alone. Drop one of the two."
-                )
-
-    def _check_weigh(self) -> None:
+            if wrong:
+                raise BadInput(f"data.{key}: expected {expected}, found {found}. Change one.")
         for key, times in self.weigh.items():
             name, equals, value = key.partition("=")
-            if name not in self.labels:
+            if (
+                name not in self.labels
+                or (equals and not value.isdecimal())
+                or not 0 < times < math.inf
+            ):
                 raise BadInput(
-                    f"data.weigh: expected label maps of data.labels ({', '.join(self.labels) or 'none'}), found {name!r}. Add --set 'data.labels=[\"{name}\"]', or change it."
-                )
-            if equals and not value.isdecimal():
-                raise BadInput(
-                    f'data.weigh: expected NAME or NAME=NUMBER, found {key!r}. Write "{name}=3" = 5.'
-                )
-            if not 0 < times < math.inf:
-                raise BadInput(
-                    f"data.weigh.{key}: expected a number above 0, found {times:g}. Change it."
+                    f"data.weigh: expected a label map of data.labels ({', '.join(self.labels) or 'none'}) or NAME=NUMBER, and a factor above 0, found {key!r} = {times:g}. Change it, or add --set 'data.labels=[\"{name}\"]'."
                 )
 
 
@@ -356,50 +339,36 @@ def starts_of(header: CaseHeader, data: DataSettings, kept: np.ndarray | None) -
 def note_on_cut(cohort: Cohort, data: DataSettings) -> str:
     """A sentence on the case of whose mask a patch shows least in the plane; "" where patches hold every mask."""
     cases = usable_cases(cohort, data, "train")
-    shares = {case: _shares_of_mask(cohort.header(case, data.axes), data) for case in cases}
-    cut = [case for case in cases if shares[case][0] < 1]
+    shares = {case: _share_of_mask(cohort.header(case, data.axes), data) for case in cases}
+    cut = [case for case in cases if shares[case] < 1]
     if not cut:
         return ""
     worst = min(cut, key=shares.__getitem__)
-    shown, reached = shares[worst]
     height, width = np.ptp(cohort.header(worst, data.axes).mask_box[1:], axis=1)
-    beyond = (
-        f", and {1 - reached:.0%} of it is in columns that no patch reaches" if reached < 1 else ""
-    )
-    return f"{cohort.folder}: in training the network sees {data.patch[1]}×{data.patch[2]} voxels of a slice at a time, and the body (the mask) is larger in {len(cut)} of {len(cases)} cases: of {worst} ({height}×{width}) it sees at most {shown:.0%} at once{beyond}. To show it whole, set data.patch, or prepare with a wider --spacing-mm."
+    return f"{cohort.folder}: in training the network sees {data.patch[1]}×{data.patch[2]} voxels of a slice at a time, and the body (the mask) is larger in {len(cut)} of {len(cases)} cases: of {worst} ({height}×{width}) it sees at most {shares[worst]:.0%} at once. To show it whole, set data.patch, or prepare with a wider --spacing-mm."
 
 
-def _shares_of_mask(header: CaseHeader, data: DataSettings) -> tuple[float, float]:
-    """The largest share of the mask's box in the plane that a patch holds, and that of its columns that some patch reaches."""
+def _share_of_mask(header: CaseHeader, data: DataSettings) -> float:
+    """The largest share of the mask's box in the plane that a patch holds."""
     (top, bottom), (first, end) = header.mask_box[1:]
     rows, columns = data.patch[1:]
-    reached, held = 1.0, min(columns / (end - first), 1.0)
+    shown = min(columns, end - first)
     if data.centred:  # there is one place along this axis
         start = even_start(header.shape[2], columns)
-        held = reached = max(0, min(end, start + columns) - max(first, start)) / (end - first)
-    return min(rows / (bottom - top), 1.0) * held, reached
-
-
-def share_of_patch(cohort: Cohort, data: DataSettings) -> float:
-    """The share of a patch in the plane that the largest slice of the training can fill."""
-    sides = zip(_largest_slice(cohort, data), data.patch[1:])
-    return math.prod(min(1.0, length / patch) for length, patch in sides)
-
-
-def _largest_slice(cohort: Cohort, data: DataSettings) -> list[int]:
-    """Rows and columns of the largest slice of the training."""
-    cases = usable_cases(cohort, data, "train")
-    shapes = [cohort.header(case, data.axes).shape for case in cases]
-    return np.max(shapes, axis=0)[1:].tolist()
+        shown = max(0, min(end, start + columns) - max(first, start))
+    return min(rows / (bottom - top), 1.0) * shown / (end - first)
 
 
 def note_on_padding(cohort: Cohort, data: DataSettings) -> str:
     """A sentence where patches reach far beyond every slice, and mostly hold filled-in background; else ""."""
-    share = share_of_patch(cohort, data)
+    cases = usable_cases(cohort, data, "train")
+    shapes = [cohort.header(case, data.axes).shape for case in cases]
+    height, width = np.max(shapes, axis=0)[1:].tolist()
+    rows, columns = data.patch[1:]
+    share = min(1.0, height / rows) * min(1.0, width / columns)
     if share > FILLED or data.frame is not None:
         return ""
-    height, width = _largest_slice(cohort, data)
-    return f"{cohort.folder}: patches of {data.patch[1]}×{data.patch[2]} voxels reach beyond the largest slice ({height}×{width}): {1 - share:.0%} of them is filled in, which costs time and quality. Set the patch to [{data.patch[0]}, {height}, {width}]."
+    return f"{cohort.folder}: patches of {rows}×{columns} voxels reach beyond the largest slice ({height}×{width}): {1 - share:.0%} of them is filled in, which costs time and quality. Set the patch to [{data.patch[0]}, {height}, {width}]."
 
 
 def _sums(values: Sequence[int] | np.ndarray, width: int) -> np.ndarray:

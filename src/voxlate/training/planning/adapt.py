@@ -15,18 +15,9 @@ from voxlate.scans.cases.prepared import Cohort, open_cohort
 from voxlate.scans.cohorts.path_names import scans_named
 from voxlate.training.continuing import training_cohort
 from voxlate.training.log_file import lines_of
-from voxlate.training.planning.cohort_facts import Scan, cohort_facts
+from voxlate.training.planning.cohort_facts import NOT_HU, CohortFacts, cohort_facts, is_doubted
 from voxlate.training.planning.probe import Limits, Probe, default_memory_limit
 from voxlate.training.planning.rules import BATCH, Tables, average_decay
-from voxlate.training.planning.site import (
-    check_held_out,
-    check_names,
-    check_units,
-    check_values,
-    compare_truths,
-    validation_errors,
-    watch,
-)
 from voxlate.training.planning.starters import rename
 from voxlate.training.recipe import Recipe, from_dict, to_dict, with_tables
 from voxlate.training.recipe.text import first_change
@@ -46,6 +37,8 @@ PATIENCE = 3  # validations without a lower error after which an adaptation ends
 VALIDATION_COST = 0.15
 FEWEST_ITEMS, MOST_ITEMS = 4, 32
 SPARE = 0.15  # share of the minutes for validations and saving
+# Times the run's own validation error.
+FAR = 3.0
 
 
 def adapt(
@@ -75,7 +68,8 @@ def adapt(
     renamed = is_starter(run) and _rename_modalities(header["recipe"], own.folder, cohort)
     recipe = from_dict(renamed or header["recipe"], f"{weights} (header)", asked.allow_code)
     cohort = recipe.with_scans_of(cohort)
-    scans = _check_site(recipe, header, cohort, say)
+    facts = cohort_facts(cohort)
+    _check_site(recipe, header, facts, say)
     old = _find_replay(own, asked, say)
     adapted = _begun_recipe(out, asked, say) or _adapt_recipe(recipe, cohort, old, asked)
     origin = Beginning(
@@ -90,7 +84,7 @@ def adapt(
         out,
         device=asked.device,
         beginning=origin,
-        progress=watch(progress, validation_errors(own), scans, say),
+        progress=_watch(progress, own, facts, recipe, say),
         say=say,
     )
     say(message("adapted", _outcome(done, adapted)))
@@ -100,34 +94,84 @@ def adapt(
     return done
 
 
-def _check_site(
-    recipe: Recipe, header: Mapping[str, Any], cohort: Cohort, say: Say
-) -> dict[str, Scan]:
-    """The scans of the new site; raises BadInput if the run cannot learn from them, and states what may be wrong."""
+def _check_site(recipe: Recipe, header: Mapping[str, Any], facts: CohortFacts, say: Say) -> None:
+    """Raise BadInput if the run cannot learn from the scans of the new site, and state what may be wrong with them."""
     if any(stage.task.encodes or not stage.method.makes_targets for stage in recipe.all_stages):
         raise BadInput(
             f"adapt: expected a run without an autoencoder, found '{recipe.title}'. Train its stages on the new cohort with --reuse."
         )
+    cohort = facts.cohort
     theirs = header["recipe"]["data"]
     pairs = zip([*recipe.data.source, *recipe.data.target], [*theirs["source"], *theirs["target"]])
-    units = {name: header["units"][other] for name, other in pairs}
-    check_names(recipe, cohort)
+    check_scans(recipe, {name: header["units"][other] for name, other in pairs}, facts)
     check_held_out(cohort)
-    check_units(recipe, units, cohort)
-    scans = cohort_facts(cohort).scans
-    check_values(recipe, units, scans, cohort.folder)
-    for caution in compare_truths(recipe, units, cohort):
-        say(caution)
     preparation = adapter(Preparation).dump_python(cohort.preparation, mode="json")
     earlier = header.get("preparation", {})
     # real pairs have none of the maps of which those of a run were drawn
     of_maps = ("fixed", "mask_from") if theirs.get("physics") else ()
     before = {key: earlier.get(key) for key in preparation if key not in of_maps}
-    preparation = {key: preparation[key] for key in before}
-    if change := first_change(before, preparation):
+    if change := first_change(before, {key: preparation[key] for key in before}):
         text = f"the cohort was prepared in another way than the scans of the run ({change}); prepare it in the same way, if the scans allow it."
         say(message("other-preparation", text))
-    return {name: scan for name, scan in scans.items() if name in units}
+
+
+def check_scans(recipe: Recipe, units: Mapping[str, str], facts: CohortFacts) -> None:
+    """Raise BadInput if scans of the run are missing, have another unit, or most of them cannot have it.
+
+    units: the run's, by its modalities.
+    """
+    cohort, names = facts.cohort, recipe.data.modalities
+    unknown = [name for name in names if name not in cohort.modalities]
+    if unknown and PROTONS not in cohort.modalities:
+        raise BadInput(
+            f"{cohort.folder}: expected the scans of the run '{recipe.title}' by its names ({', '.join(names)}), found {', '.join(cohort.modalities)} (no {', '.join(unknown)}). Name the files as the run does, such as CASE/{unknown[0]}.nii.gz, and prepare them again."
+        )
+    headers = [cohort.header(entry.case) for entry in facts.training]
+    for name, unit in units.items():
+        found = cohort.units.get(name, unit)
+        if found == unit == "HU" and is_doubted(name, headers, *NOT_HU):
+            scan = facts.scans[name]
+            found = f"values of {scan.least:g} to {scan.most:g}, which are no Hounsfield units"
+        if found != unit:
+            raise BadInput(
+                f"{cohort.folder}: expected {name} in the unit of the run '{recipe.title}' ({unit}), found {found}. Are the files swapped, or pictures? Convert the scans and prepare them again, or plan a training of its own with voxlate train auto."
+            )
+
+
+def check_held_out(cohort: Cohort) -> None:
+    """Raise BadInput if the cohort holds out no case, by whose error the weights are chosen."""
+    if cohort.splits["val"]:
+        return
+    patients = len({entry.patient for entry in cohort.cases})
+    advice = "Add a second patient and prepare again."
+    if patients > 1:
+        advice = f"Prepare into another folder with --shares {patients - 1} 1 0 (numbers of patients to train on, to validate on, to test on), or name the split of each case in a manifest."
+    raise BadInput(
+        f"{cohort.folder}: expected a held-out case (split val), by whose error adapt chooses which weights are kept, found none among {len(cohort.cases)} cases of {patients} patients. {advice}"
+    )
+
+
+def _watch(
+    progress: StepCallback, run: Run, facts: CohortFacts, recipe: Recipe, say: Say
+) -> StepCallback:
+    """A callback that also says after the first step of each stage if the error before it was far above the run's own."""
+    errors = {
+        line["stage"]: line["validation"]["mae"]
+        for _, line in lines_of(run.log)
+        if "mae" in line.get("validation", {})
+    }
+    scans = [facts.scans[name] for name in recipe.data.modalities if name in facts.scans]
+    levels = [f"{scan.name} {scan.least:g} to {scan.most:g} {scan.unit}" for scan in scans]
+
+    def compare(stage: str, step: int, steps: int, latest: Mapping[str, float]) -> None:
+        """State an error that is far above the run's own, and report the step."""
+        before, usual = latest.get("mae", 0.0), errors.get(stage)
+        if step == 1 and usual is not None and before > FAR * usual:
+            text = f"before adapting, the mean absolute error on held-out cases of the new site is {before:.3g}, which is {before / usual:.2g} times that of the run on its own held-out cases ({usual:.3g}, network units). Check the new scans ({', '.join(levels)}): unit, offset, inverted scale, swapped modalities, alignment (voxlate report PREPARED)."
+            say(message("other-site", text, error=before, own=usual))
+        progress(stage, step, steps, latest)
+
+    return compare
 
 
 def _rename_modalities(tables: Tables, folder: Path, cohort: Cohort) -> Tables:

@@ -1,29 +1,31 @@
-"""The numbers of a prepared cohort that decide about a plan, read from its headers alone."""
+"""What a prepared cohort is for a plan: its numbers, read from headers alone, and the roles of its modalities."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from statistics import median
+from typing import Literal
 
 import numpy as np
 
-from voxlate.base.errors import BadInput, first_of
+from voxlate.base.errors import BadInput, first_of, known_name
 from voxlate.base.messages import worst_grade
 from voxlate.checks.check_table import exact_messages
 from voxlate.checks.fingerprint import stored_fingerprint
 from voxlate.scans.cases.case import FOREGROUND_OF, CaseHeader
 from voxlate.scans.cases.prepared import CaseEntry, Cohort
-from voxlate.scans.images.units import SHOW_ANATOMY
+from voxlate.scans.cohorts.case_files import as_names
+from voxlate.scans.images.units import HOUNSFIELD, SHOW_ANATOMY, TISSUE_MAPS
 from voxlate.scans.images.volume_statistics import PERCENTILES, Distribution, Statistics
 from voxlate.synthesis.intensity_checks import check_one_scale
+from voxlate.training.batches.any_source import with_any_source
+from voxlate.training.training_options import PlanOptions
 
 GREY_LEVELS = 255  # largest value of pictures with 8 bits
-TAIL_PERCENTILES = (10, 75, 90)  # percentiles of all voxels, in air and in the body
-OFFSET_HU = 600  # difference of percentiles above which a scan lacks the offset of 1024
 # The minimum of a scan with air is below the first value; above the second there is no air.
 AIR_RANGE_HU = (-800, -200)
-NARROWEST_HU = 50  # a body contains fat, water and bone, so it varies by more
+NOT_HU = ("not-hu", "shifted-hu")  # codes of a CT that is not in Hounsfield units
 EDGE = PERCENTILES.index(10)
 NOTHING = 1e-4  # of the largest value: nibabel writes zeros of a scaled scan as 1e-5 of it
 
@@ -159,17 +161,17 @@ def _facts(cohort: Cohort, training: tuple[CaseEntry, ...]) -> CohortFacts:
         apart_mm=_apart(
             training, [name for name, scan in scans.items() if scan.unit in SHOW_ANATOMY]
         ),
-        unfit=tuple(name for name in scans if _is_unfit(name, headers)),
+        unfit=tuple(name for name in scans if is_doubted(name, headers, "slices")),
     )
 
 
-def _is_unfit(name: str, headers: Sequence[CaseHeader]) -> bool:
-    """Whether the messages on a modality say in most cases that it is not to be trusted."""
+def is_doubted(name: str, headers: Sequence[CaseHeader], *codes: str) -> bool:
+    """Whether messages of these codes say in most of the cases of a modality that it is not to be trusted."""
     grades = []
     for header in headers:
         if name in header.visible and (scan := stored_fingerprint(header, name)) is not None:
             said = exact_messages(scan, header.units[name], name)
-            grades.append(worst_grade(one for one in said if one.code == "slices"))
+            grades.append(worst_grade(one for one in said if one.code in codes))
     return 2 * grades.count("do not trust") > len(grades)
 
 
@@ -232,36 +234,219 @@ def check_scales(facts: CohortFacts, names: Sequence[str], targets: Sequence[str
     headers = [facts.cohort.header(entry.case) for entry in facts.training]
     check_one_scale(headers, targets, facts.cohort.folder)
     for name in names:
-        _check_scale(name, [header for header in headers if name in header.visible])
+        having = [header for header in headers if name in header.visible]
+        if having[0].units[name] != "HU":
+            continue
+        wrong = [one.case for one in having if is_doubted(name, [one], *NOT_HU)]
+        # pictures, and scans that all lack their offset, are on one scale
+        on_one = len(wrong) == len(having) and facts.scans[name].most > GREY_LEVELS / 2
+        if wrong and not on_one:
+            raise BadInput(
+                f"{name}: expected Hounsfield units in every scan, found {first_of(wrong, 3)} of {len(having)} on another scale, by the values of soft tissue. Convert all to one scale, leave those cases out, or give the modality another name."
+            )
 
 
-def _check_scale(name: str, headers: Sequence[CaseHeader]) -> None:
-    """Raise BadInput if scans in Hounsfield units are on several scales, or on a scale that bodies do not have."""
-    if headers[0].units[name] != "HU":
-        return
-    inside = [header.statistics[name].foreground for header in headers]
-    ends = {header.case: header.statistics[name].all for header in headers}
-    grey = [
-        case for case, values in ends.items() if values.at(0) >= 0 and values.at(100) <= GREY_LEVELS
-    ]
-    widest = max(values.at(99.9) - values.at(0.1) for values in inside)
-    # Air and body differ from the usual values; the minimum alone may be padding.
-    points = {case: [*map(values.at, TAIL_PERCENTILES)] for case, values in ends.items()}
-    usual = np.median([*points.values()], axis=0)
-    shifted = [case for case, values in points.items() if np.abs(values - usual).min() > OFFSET_HU]
-    low = min(ends, key=lambda case: ends[case].at(0))
-    high = max(ends, key=lambda case: ends[case].at(0))
-    if 0 < len(grey) < len(headers):
-        other = next(case for case in ends if case not in grey)
-        contradiction = f"0 to {GREY_LEVELS} in {first_of(grey, 3)} and {ends[other].at(0):g} to {ends[other].at(100):g} in {other}"
-    elif ends[low].at(0) < AIR_RANGE_HU[0] and ends[high].at(0) > AIR_RANGE_HU[1]:
-        contradiction = f"air of {ends[low].at(0):.0f} in {low} and nothing below {ends[high].at(0):.0f} in {high}"
-    elif shifted:
-        contradiction = f"{points[shifted[0]][1]:.0f} as the upper quartile of {first_of(shifted, 3)} and {usual[1]:.0f} in others"
-    elif widest < NARROWEST_HU:
-        contradiction = f"bodies that vary by {widest:.3g} at most"
+# Later modalities take longer to scan, or need contrast agent or radiation, so they are synthesised from earlier ones.
+RISING = (
+    "mr",
+    "t1",
+    "t1n",
+    "t1w",
+    "pd",
+    "t2",
+    "t2w",
+    "t2f",
+    "flair",
+    "swi",
+    "tof",
+    "t1c",
+    "t1ce",
+    "mra",
+    "ncct",
+    "ct",
+)
+ANY_SOURCE = "mr"  # the source for which any of several contrasts stands, as in starters
+CONTRASTS = 3  # from this number of contrasts on, any of them may be missing
+
+
+@dataclass(frozen=True)
+class Roles:
+    """Sources and targets; pairing: "pairs", "complete" (any missing modality from the others) or "unpaired".
+
+    any_source: the scans that stand for the one source (see training/batches/any_source.py).
+    """
+
+    source: tuple[str, ...]
+    target: tuple[str, ...]
+    why: str
+    pairing: Literal["pairs", "complete", "unpaired"] = "pairs"
+    any_source: tuple[str, ...] = ()
+
+    @property
+    def task(self) -> str:
+        """The targets of the sources, as "ct of t1 and t2"."""
+        return f"{' and '.join(self.target)} of {' and '.join(self.source)}"
+
+
+def choose_roles(cohort: Cohort, asked: PlanOptions) -> tuple[Cohort, CohortFacts, Roles]:
+    """The cohort as it is trained on, its facts, and the roles of its modalities; raises BadInput where they do not fit."""
+    source, target = as_names(asked.source), as_names(asked.target)
+    facts = cohort_facts(cohort)
+    if any_source := as_names(asked.any_source):
+        if source:
+            raise BadInput(
+                f"--source: expected --any-source or --source, found both ({', '.join(source)}). Drop one."
+            )
+        roles = roles_of_any(facts, any_source, target)
+        cohort = with_any_source(cohort, any_source, ANY_SOURCE)
+        facts = cohort_facts(cohort)
     else:
-        return
+        refuse_maps(facts, source, target)
+        roles = roles_of(facts, source, target)
+    if roles.pairing == "unpaired" and not asked.unpaired:
+        raise BadInput(
+            f"{facts.cohort.folder}: expected training cases with {' and '.join((*roles.source, *roles.target))}, found none that has both. Give the scans of a patient one case in the table of voxlate manifest and prepare again, or pass --unpaired for a training without pairs."
+        )
+    _check_variation(facts, roles)
+    names = [*roles.source, *roles.target]
+    if roles.pairing == "pairs":  # cases without a pair are not used
+        facts = facts.of_cases_with(names)
+    check_scales(facts, names, roles.target)
+    return cohort, facts, roles
+
+
+def _check_variation(facts: CohortFacts, roles: Roles) -> None:
+    for name in roles.target:
+        inside = facts.scans[name].inside
+        if inside.at(1) == inside.at(99):
+            raise BadInput(
+                f"{facts.cohort.folder}: expected {name} to vary inside the body, found {inside.at(1):g} from the 1st to the 99th percentile. Is it the right file?"
+            )
+
+
+def roles_of(facts: CohortFacts, source: Sequence[str] = (), target: Sequence[str] = ()) -> Roles:
+    """The roles as asked for, or a guess with its reason; raises BadInput for unknown names and impossible roles.
+
+    Modalities that prepare does not trust in most cases, such as label maps, have a role where they are named alone.
+    """
+    _check_known(facts, (*source, *target), "--source, --target")
+    unfit = sorted({*facts.unfit} - {*source, *target})
+    scans = {name: scan for name, scan in facts.scans.items() if name not in unfit}
+    without = ""
+    if unfit:
+        without = f"; not taken: {', '.join(unfit)}, which prepare grades as not to be trusted in most cases (name both --source and --target to take it)"
+    if len(scans) < 2:
+        raise BadInput(
+            f"{facts.cohort.folder}: expected two modalities, a source and a target, found {', '.join(scans)} alone in the training cases{without}. Prepare the cohort with both in the split train."
+        )
+    if both := set(source) & set(target):
+        raise BadInput(
+            f"--source, --target: expected each modality in one of them, found {min(both)} in both. Leave it out of one."
+        )
+    if len(set(source or target)) == len(scans):
+        raise BadInput(
+            f"--source, --target: expected a modality for each of them, found all ({', '.join(scans)}) in one{without}. Drop both options for a model of any missing modality."
+        )
+    shown = replace(facts, scans=scans)
+    guess = _rest(shown, source, target) if source or target else _guess(shown)
+    guess = replace(guess, why=f"{guess.why}{without}")
+    if guess.pairing == "complete":
+        return guess
+    pairs = len(facts.with_all([*guess.source, *guess.target]))
+    if pairs:
+        every = f"{pairs} of {len(facts.training)} training cases have all of them"
+        return replace(guess, why=f"{guess.why}; {every}")
+    sides = (guess.source, guess.target)
+    if all(any(facts.with_all([name]) for name in side) for side in sides):
+        why = f"{guess.why}; no training case has both: unpaired"
+        return replace(guess, pairing="unpaired", why=why)
     raise BadInput(
-        f"{name}: expected Hounsfield units in every scan, found {contradiction}. Convert all to one scale, leave those cases out, or give the modality another name."
+        f"{facts.cohort.folder}: expected training cases with {' and '.join(guess.source)} and with {' and '.join(guess.target)}, found none. Name others with --source and --target."
     )
+
+
+def roles_of_any(facts: CohortFacts, scans: Sequence[str], target: Sequence[str]) -> Roles:
+    """The roles where any of these scans is the source; facts: of the cohort on disk.
+
+    Raises BadInput for unknown names, without a target, and where no training case has a scan and the targets.
+    """
+    _check_known(facts, (*scans, *target), "--any-source, --target")
+    if not target:
+        raise BadInput(
+            "--any-source: expected the modality to synthesise with it, found none. Add --target NAME."
+        )
+    if ANY_SOURCE in (*scans, *target):
+        raise BadInput(
+            f"--any-source: expected modalities of other names than {ANY_SOURCE}, as which they are taken, found it. Prepare the cohort with another name for it."
+        )
+    pairs = facts.with_all(target)
+    having = {name: sum(name in entry.present for entry in pairs) for name in scans}
+    if not any(having.values()):
+        raise BadInput(
+            f"{facts.cohort.folder}: expected training cases with {' and '.join(target)} and any of {', '.join(scans)}, found none. Name others."
+        )
+    counts = ", ".join(f"{name} in {count}" for name, count in having.items())
+    lacking = [entry.case for entry in pairs if not {*scans} & {*entry.present}]
+    without = f"; {first_of(lacking)} has none of them and is left out" if lacking else ""
+    why = f"any one of {' or '.join(scans)}, which each item shows under the name {ANY_SOURCE} ({counts} of {len(pairs)} training cases with {' and '.join(target)}); each scan of a case is an item of its own, and its validation too{without}"
+    return Roles((ANY_SOURCE,), tuple(target), why, any_source=tuple(scans))
+
+
+def _check_known(facts: CohortFacts, names: Sequence[str], options: str) -> None:
+    """Raise BadInput for a name that no training case has; options: from which the names are."""
+    for name in names:
+        known_name(options, "modalities of training cases", name, facts.scans)
+
+
+def refuse_maps(facts: CohortFacts, source: Sequence[str] = (), target: Sequence[str] = ()) -> None:
+    """Raise BadInput for a cohort of tissue-parameter maps where the user has not named sources and targets."""
+    maps = [name for name in facts.scans if name in TISSUE_MAPS]
+    if maps and not (source and target):
+        raise BadInput(
+            f"{facts.cohort.folder}: expected scans to plan a training for, found tissue-parameter maps ({', '.join(maps)}). Train a recipe that has a [data.physics] table on them, or name both --source and --target."
+        )
+
+
+def _rest(facts: CohortFacts, source: Sequence[str], target: Sequence[str]) -> Roles:
+    """Sources or targets as asked for; the other side consists of the modalities that most cases have."""
+    if source and target:
+        return Roles(tuple(source), tuple(target), "as asked for")
+    given = target or source
+    cases = {name: scan.cases for name, scan in facts.scans.items() if name not in given}
+    others = [name for name, count in cases.items() if count >= max(cases.values()) / 2]
+    if source:
+        first = max(others, key=_rank)
+        return Roles(tuple(source), (first,), f"{first} is the target, a guess (--target)")
+    return Roles(
+        tuple(others),
+        tuple(target),
+        f"{', '.join(others)} are the sources (--source for fewer)",
+    )
+
+
+def _guess(facts: CohortFacts) -> Roles:
+    maps = [name for name, scan in facts.scans.items() if scan.unit not in SHOW_ANATOMY]
+    tomograms = [name for name in facts.scans if name.lower().startswith(HOUNSFIELD)]
+    rest = [name for name in facts.scans if name not in maps and name not in tomograms]
+    others = [*tomograms, *rest]
+    targets = maps
+    if tomograms and not maps:
+        are_named = set(tomograms) <= set(HOUNSFIELD)
+        targets = [min(tomograms, key=HOUNSFIELD.index) if are_named else tomograms[0]]
+        others = rest
+    if targets and others:
+        verb = "are" if targets[1:] else "is"
+        why = f"{', '.join(targets)} {verb} synthesised from {', '.join(others)} (change it with --source and --target)"
+        return Roles(tuple(others), tuple(targets), why)
+    names = tuple(facts.scans)
+    if len(names) >= CONTRASTS:
+        why = f"{len(names)} contrasts: any missing contrast is synthesised from the others"
+        return Roles(names, names, why, "complete")
+    first, second = sorted(names, key=_rank)
+    why = f"{second} is synthesised from {first}, a guess (--source {second} --target {first} for the reverse)"
+    return Roles((first,), (second,), why)
+
+
+def _rank(name: str) -> int:
+    """Index in RISING; other modalities come last."""
+    return RISING.index(name.lower()) if name.lower() in RISING else len(RISING)

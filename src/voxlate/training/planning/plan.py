@@ -1,6 +1,5 @@
 """A plan: a whole recipe for a cohort, with the reason for each choice and the predicted cost; and the run that keeps it."""
 
-import html
 import math
 import re
 import shlex
@@ -16,18 +15,16 @@ from rich.text import Text
 
 from voxlate.base.devices import find_device, peak_memory
 from voxlate.base.errors import BadInput
-from voxlate.base.files import lock, write_text
-from voxlate.scans.cases.prepared import Cohort
+from voxlate.base.files import write_text
 from voxlate.scans.cohorts.case_files import as_names
 from voxlate.training.log_file import append_line
 from voxlate.training.planning.probe import Limits
-from voxlate.training.planning.rules import Tables, Why, with_changes
+from voxlate.training.planning.rules import Tables, Why
 from voxlate.training.processes import by_main, processes
 from voxlate.training.recipe import Recipe, from_dict, head_of, header, read, stated_keys
 from voxlate.training.recipe.run_provenance import Budgets
-from voxlate.training.recipe.text import as_toml
+from voxlate.training.recipe.text import apply_changes, as_toml
 from voxlate.training.run import Run, check_free
-from voxlate.training.state_file import owner_of, save_state
 from voxlate.training.training_options import PlanOptions
 from voxlate.training.weights import read_header
 
@@ -90,7 +87,6 @@ class Plan:
         at_once: the command by which a starter needs no training, "" without one.
         allow_code: import the code outside voxlate that changes of the recipe name.
         state: of the first stage's training after a race, from which it goes on.
-        cohort: on which it was planned.
 
     Example:
         >>> import voxlate
@@ -115,15 +111,6 @@ class Plan:
     at_once: str = ""
     allow_code: bool = False
     state: Mapping[str, Any] | None = None
-    cohort: Cohort | None = None
-
-    def keep_race(self, run: Path) -> None:
-        """Write the state after a race, from which the training goes on; no file where there is none."""
-        files = Run(run)
-        if self.state is None:
-            files.race.unlink(missing_ok=True)
-        else:
-            save_state(files.race, self.state, owner_of(self.recipe, self.cohort))
 
     @property
     def recipe(self) -> Recipe:
@@ -153,7 +140,7 @@ class Plan:
         fixes_length = any(re.search(DECIDES_LENGTH, key) for key in changes)
         return replace(
             self,
-            tables=with_changes(self.tables, changes),
+            tables=apply_changes(self.tables, changes),
             why=why,
             budgets={} if fixes_length else self.budgets,
             state=None,
@@ -181,10 +168,9 @@ class Plan:
         return f"What may help: {longer}{starter if self.at_once else ''}."
 
     def _repr_html_(self) -> str:
-        lines = [COLUMNS, *(row.values() for row in self.rows)]
-        cells = ("".join(f"<td>{html.escape(cell)}</td>" for cell in line) for line in lines)
-        title = html.escape(self.tables["title"])
-        return f"<b>{title}</b><table>{''.join(f'<tr>{row}</tr>' for row in cells)}</table>"
+        import pandas  # slow to import, and needed by no training
+
+        return str(pandas.DataFrame(self.rows).to_html(index=False))
 
     @property
     def rows(self) -> list[dict[str, str]]:
@@ -283,8 +269,6 @@ def plan_once(
         # This is checked before minutes are spent on a plan.
         check_free(Run(run))
         plan = make()
-        with lock(run):
-            plan.keep_race(run)
         return *plan.with_head, plan
 
     return by_main(accelerator, decide)

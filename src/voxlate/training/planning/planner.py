@@ -2,9 +2,9 @@
 
 The path of `train auto`, in the order in which these functions are called:
 
-1. Facts: facts.cohort_facts reads sizes, units and intensities of the cohort from its headers.
-2. Roles: roles.roles_of finds the sources and targets, starters.find_starter a starter that fits.
-3. Network: search.Search times steps of candidates (probe.Probe) and takes the one with the least predicted error;
+1. Facts: cohort_facts reads sizes, units and intensities of the cohort from its headers.
+2. Roles: roles.choose_roles finds the sources and targets, starters.find_starter a starter that fits.
+3. Network: probe.Sizes times a step and takes the network of the least predicted error;
    rules turns facts into the settings of each stage, each with its reason.
 4. Race: race.choose_start trains from the starter and from random weights; held-out patients decide.
 5. Plan: plan.Plan keeps recipe, reasons and cost; plan.plan_once writes it into the run.
@@ -12,7 +12,6 @@ The path of `train auto`, in the order in which these functions are called:
 7. Verdict: training.verdict compares the validation error with that of naive baselines.
 """
 
-import operator
 from collections.abc import Mapping
 from math import ceil
 from pathlib import Path
@@ -24,24 +23,25 @@ from voxlate.base.messages import Say
 from voxlate.base.option import merge
 from voxlate.scans.cases.prepared import open_cohort
 from voxlate.training.planning import rules
-from voxlate.training.planning.cohort_facts import CohortFacts
+from voxlate.training.planning.cohort_facts import CohortFacts, Roles, choose_roles
 from voxlate.training.planning.plan import Plan
-from voxlate.training.planning.probe import Limits, Probe, default_memory_limit
-from voxlate.training.planning.race import choose_start
-from voxlate.training.planning.roles import Roles, choose_roles
-from voxlate.training.planning.rules import LEAST_STEPS, PREDICTOR, Draft, Size, Why
-from voxlate.training.planning.search import (
+from voxlate.training.planning.probe import (
     FILLED,
     WIDTHS,
     Candidate,
-    Search,
-    reason,
+    Limits,
+    Probe,
+    Sizes,
+    default_memory_limit,
     useful_steps,
 )
+from voxlate.training.planning.race import choose_start
+from voxlate.training.planning.rules import LEAST_STEPS, PREDICTOR, Draft, Size, Why
 from voxlate.training.planning.starters import Starter, find_starter, without_training
 from voxlate.training.precision import choose
 from voxlate.training.recipe import from_dict
 from voxlate.training.recipe.run_provenance import Budget
+from voxlate.training.recipe.text import apply_changes
 from voxlate.training.training_options import PlanOptions
 
 # With fewer steps of a second stage, its samples are noise.
@@ -70,7 +70,6 @@ def plan_training(
     Minutes that are too few for one pass over the slices train on a part of them, which the plan states.
     """
     asked = merge(PlanOptions, options, changes)
-    mode = asked.mode or "both"
     minutes = 60.0 if asked.minutes is None else float(asked.minutes)
     memory = default_memory_limit(asked.device) if asked.memory is None else float(asked.memory)
     limits = Limits(minutes, memory)
@@ -78,48 +77,34 @@ def plan_training(
     cohort, facts, roles = choose_roles(cohort, asked)
     if settings:
         _check_settings(facts, roles, asked.mode, settings, allow_code)
-    probe = Probe(cohort, limits, asked.device)
+    sizes = Sizes(facts, roles, Probe(cohort, limits, asked.device), say)
+    mode = asked.mode or "both"
     starter, about = None, ""
     if not asked.from_scratch:
         starter, about = find_starter(facts, roles, mode)
-    search = Search(facts, roles, probe, say)
-    device = find_device(asked.device)
     if roles.pairing == "pairs" and mode != "mean":
-        draft = _plan_samples(search, starter, mode, asked.mode is not None)
+        draft = _plan_samples(sizes, starter, mode, asked.mode is not None)
     else:
-        draft = _plan_stage(search, starter, mode)
-    at_once = without_training(facts, roles, cohort.scans)
+        draft = _plan_stage(sizes, starter, mode)
     why = {"starter": Why(about), **draft.why} if about else draft.why
+    at_once = without_training(facts, roles, cohort.scans)
     if at_once and (short := why.get("minutes")):
         advice = f"{short.reason}, or synthesise without a training: {at_once}"
         why["minutes"] = Why(short.fact, advice)
-    precision = choose(device)
-    stages = [*draft.tables.get("stages", ()), draft.tables]
-    for stage in stages:
+    precision = choose(find_device(asked.device))
+    for stage in (*draft.tables.get("stages", ()), draft.tables):
         stage["train"]["precision"] = precision.precision
     why["train.precision"] = Why(precision.why)
-    each = draft.step_seconds  # in the order of the stages
-    first, *_ = each
-    steps = [stage["train"]["steps"] for stage in stages]
-    seconds = sum(map(operator.mul, steps, each.values())) - draft.done * each[first]
     planned = Plan(
         tables=draft.tables,
         why=why,
-        seconds=seconds + probe.probe_seconds,
-        memory=probe.most,
+        seconds=draft.seconds + sizes.probe.probe_seconds,
+        memory=sizes.probe.most,
         limits=limits,
         where=str(cohort.folder),
-        budgets={
-            name: Budget(
-                seconds=count * seconds_of_step,
-                most_steps=ceil(FILLED * draft.most_steps[name]),
-                fewest_steps=draft.fewest_steps[name],
-            )
-            for (name, seconds_of_step), count in zip(each.items(), steps)
-        },
+        budgets=draft.budgets,
         at_once=at_once,
-        state=draft.state and {**draft.state, "stage": first},
-        cohort=cohort,
+        state=draft.state and {**draft.state, "stage": next(iter(draft.budgets))},
     )
     return planned.change(settings or {}, allow_code)
 
@@ -143,53 +128,48 @@ def _check_settings(
         possible = [two] if mode else [plain, two]
     for tables in possible:
         try:
-            from_dict(rules.with_changes(tables, settings), "the plan", allow_code)
+            from_dict(apply_changes(tables, settings), "the plan", allow_code)
             return
         except BadInput as error:
             refused = error
     raise refused
 
 
-def _plan_stage(search: Search, starter: Starter | None, mode: str) -> Draft:
+def _plan_stage(sizes: Sizes, starter: Starter | None, mode: str) -> Draft:
     """The plan of one stage: a regression, a completion, or cycles."""
-    facts, pairing = search.facts, search.roles.pairing
-    most = rules.most_items(facts, times=1 if pairing == "pairs" else 2)
-    best, draft = _plan_first(search, starter, 1.0, most, mean_alone=True)
-    tables = draft.tables
+    pairing = sizes.roles.pairing
+    most = rules.most_items(sizes.facts, times=1 if pairing == "pairs" else 2)
+    best, draft = _plan_first(sizes, starter, 1.0, most, "final")
     if draft.completes and mode != "mean":
-        draft.tables = rules.with_drawing(tables, best.size, best.steps)
+        draft.tables = rules.with_drawing(draft.tables, best.size, best.steps)
         draft.why |= rules.reasons_for_training(draft.tables["train"], best.size.width)
         draft.why["method"] = Why(
             "a diffusion of missing images", "--samples 8 gives their mean and standard deviation"
         )
     elif pairing != "unpaired":
-        tables["synth"] |= rules.mirror(tables)
-    draft.step_seconds = {"final": best.seconds}
-    draft.most_steps = {"final": most / best.size.batch}
-    draft.fewest_steps = {"final": _fewest(search, best)}
+        draft.tables["synth"] |= rules.mirror(draft.tables)
     return draft
 
 
-def _plan_samples(search: Search, starter: Starter | None, mode: str, asked: bool) -> Draft:
+def _plan_samples(sizes: Sizes, starter: Starter | None, mode: str, asked: bool) -> Draft:
     """The plan of a regression and a diffusion of its residual, or of the regression alone if time is short and nobody asked."""
-    probe = search.probe
-    share = SHARES[mode]
-    most = rules.most_items(search.facts)
-    most_drawn = ceil(rules.most_items(search.facts, times=2) / rules.BATCH)
+    facts, probe, share = sizes.facts, sizes.probe, SHARES[mode]
+    most = rules.most_items(facts)
+    most_drawn = ceil(rules.most_items(facts, times=2) / rules.BATCH)
 
     def alone(why: str) -> Draft:
         """The plan without a second stage."""
-        draft = _plan_stage(search, starter, "mean")
+        draft = _plan_stage(sizes, starter, "mean")
         draft.why["stages"] = Why(f"the mean prediction alone: {why}")
         return draft
 
-    if not asked and rules.takes_planes(search.facts):
+    if not asked and rules.takes_planes(facts):
         return alone(
             "a second stage takes slices of one plane, which would cost the mean 5 to 8 % of its error; --mode both gives a sharp image too"
         )
     # The second stage begins from random weights, so its network is the best one for its own share of the time.
-    size = search.rank(1 - share, most)[0].size
-    plain = rules.first_stage(search.facts, search.roles, size, LEAST_STEPS).tables
+    size = sizes.best(1 - share, most).size
+    plain = rules.first_stage(facts, sizes.roles, size, LEAST_STEPS).tables
     measured = probe.measure(rules.with_samples(plain, size, LEAST_STEPS, mode), 1)
     if measured is None:
         raise BadInput(
@@ -200,7 +180,7 @@ def _plan_samples(search: Search, starter: Starter | None, mode: str, asked: boo
         """The steps of the second stage that fit in these seconds and are useful."""
         return useful_steps(max(int(seconds / measured.seconds), 1), most_drawn)
 
-    drawn = drawn_in(search.seconds(1 - share))
+    drawn = drawn_in(sizes.seconds(1 - share))
     if mode == "both" and drawn < min(FEWEST_OF_SAMPLES, most_drawn):
         minutes = ceil(ROOM * probe.limits.minutes * FEWEST_OF_SAMPLES / drawn)
         if asked:
@@ -210,9 +190,11 @@ def _plan_samples(search: Search, starter: Starter | None, mode: str, asked: boo
         return alone(
             f"only {drawn:,} steps of a diffusion to sharp images would fit, which needs {FEWEST_OF_SAMPLES}: give about --minutes {minutes}"
         )
-    best, draft = _plan_first(search, starter, share, most)
-    drawn = drawn_in(search.seconds() - (best.steps - draft.done) * best.seconds)
+    best, draft = _plan_first(sizes, starter, share, most, PREDICTOR)
+    drawn = drawn_in(sizes.seconds() - (best.steps - draft.done) * best.seconds)
     draft.tables = rules.with_samples(draft.tables, size, drawn, mode, plain["net"])
+    fewest = min(FEWEST_OF_SAMPLES, drawn)
+    draft.budgets["final"] = _budget(drawn, measured.seconds, most_drawn, fewest)
     why = draft.why
     why["stages.regression.method"] = why.pop("method")
     width = why["net.width"]
@@ -232,33 +214,39 @@ def _plan_samples(search: Search, starter: Starter | None, mode: str, asked: boo
             f"one image between the mean and a sample, at a gradient ratio of {synth['gradient_ratio']:g} on validation cases",
             "--mode samples shows what is uncertain",
         )
-    draft.step_seconds = {PREDICTOR: best.seconds, "final": measured.seconds}
-    draft.most_steps = {PREDICTOR: most / best.size.batch, "final": most_drawn}
-    draft.fewest_steps = {PREDICTOR: _fewest(search, best), "final": min(FEWEST_OF_SAMPLES, drawn)}
     return draft
 
 
 def _plan_first(
-    search: Search,
-    starter: Starter | None,
-    share: float,
-    most_items: int,
-    mean_alone: bool = False,
+    sizes: Sizes, starter: Starter | None, share: float, most_items: int, name: str
 ) -> tuple[Candidate, Draft]:
-    """The network of the first stage, with its draft; mean_alone: whether no second stage follows."""
-    facts = search.facts
-    best, *others = search.rank(share, most_items)
+    """The network of the first stage, with its draft and its budget; name: of the stage, "final" where no second one follows."""
+    facts = sizes.facts
+    best = sizes.best(share, most_items)
+    mean_alone = name == "final"
     if starter is not None:
-        best, draft = choose_start(search, starter, best, share, most_items, mean_alone)
+        best, draft = choose_start(sizes, starter, best, share, most_items, mean_alone)
     else:
-        draft = rules.first_stage(facts, search.roles, best.size, best.steps, mean_alone)
-        draft.why["net.width"] = reason(best, others)
+        draft = rules.first_stage(facts, sizes.roles, best.size, best.steps, mean_alone)
+        draft.why["net.width"] = best.why
         if best.steps < best.fitting:
-            fact, text = draft.why["net.width"]
-            fact += f"; {best.fitting:,} would fit, but overfit to {facts.patients} patients"
-            draft.why["net.width"] = Why(fact, text)
-    _warn_of_short(draft, best.fitting, search.probe.limits.minutes)
+            fact = f"{best.why.fact}; {best.fitting:,} would fit, but overfit to {plural(facts.patients, 'patient')}"
+            draft.why["net.width"] = Why(fact, best.why.reason)
+    _warn_of_short(draft, best.fitting, sizes.probe.limits.minutes)
+    # one pass over the slices, of which about half contain body, if it fits
+    fewest = min(ceil(0.5 * facts.slices / best.size.batch), best.steps)
+    most = most_items / best.size.batch
+    draft.budgets[name] = _budget(best.steps, best.seconds, most, fewest)
     return best, draft
+
+
+def _budget(steps: int, step_seconds: float, most_steps: float, fewest_steps: int) -> Budget:
+    """What a stage may take; most_steps: the largest useful number of steps."""
+    return Budget(
+        seconds=steps * step_seconds,
+        most_steps=ceil(FILLED * most_steps),
+        fewest_steps=fewest_steps,
+    )
 
 
 def _warn_of_short(draft: Draft, fitting: int, minutes: float) -> None:
@@ -275,8 +263,3 @@ def _warn_of_short(draft: Draft, fitting: int, minutes: float) -> None:
     draft.why["minutes"] = Why(
         f"{shown}: EXPECT BLUR, AND LESIONS THAT ARE MISSING", f"give {ceil(enough)} minutes"
     )
-
-
-def _fewest(search: Search, best: Candidate) -> int:
-    """The fewest steps of a first stage: one pass over the slices, of which about half contain body, if it fits."""
-    return min(ceil(0.5 * search.facts.slices / best.size.batch), best.steps)

@@ -16,15 +16,14 @@ from voxlate.base.errors import plural
 from voxlate.scans.cases.prepared import Cohort
 from voxlate.scans.cohorts.split import patient_order
 from voxlate.science.batch import Batch
-from voxlate.training.initial import initial_method
 from voxlate.training.job import Job
-from voxlate.training.planning.probe import TimedSteps
+from voxlate.training.planning.probe import Candidate, Sizes, TimedSteps
 from voxlate.training.planning.rules import LEAST_STEPS, Draft, Size, Why, first_stage
-from voxlate.training.planning.search import Candidate, Search
 from voxlate.training.planning.starters import Starter, begin_from
 from voxlate.training.precision import with_precision
 from voxlate.training.processes import processes
 from voxlate.training.recipe import from_dict
+from voxlate.training.starter import initial_method
 from voxlate.training.validate import find_targets, validate, validation_items
 
 SHARE = 0.1  # of the first stage's seconds that a race takes
@@ -34,10 +33,10 @@ FEWEST_STEPS = 8  # steps of each entrant, before which its error says nothing
 
 @dataclass(frozen=True)
 class Entrant:
-    """A candidate: its name in messages, the seconds of its step by a probe, and its draft."""
+    """A candidate: its name in messages, its network, and its draft."""
 
     name: str
-    step_seconds: float
+    candidate: Candidate
     draft: Draft
 
 
@@ -54,71 +53,8 @@ class Result:
     error: float
     state: dict[str, Any] | None
 
-
-@dataclass(frozen=True)
-class Race:
-    """The results, the best first, the seconds that all entrants and their validations took, and who judged them."""
-
-    results: tuple[Result, ...]
-    seconds: float
-    judges: str
-
-    @property
-    def best(self) -> Result:
-        """The entrant of the least error."""
-        return self.results[0]
-
-    @property
-    def reason(self) -> str:
-        """A sentence on each entrant's steps and error."""
-        first, *others = (
-            f"{one.entrant.name}: {one.error:.3f} after {one.steps:,} steps" for one in self.results
-        )
-        goes_on = "which goes on" if self.best.state else "which is trained anew"
-        return f"{first}, {goes_on}; {', '.join(others)}. These are errors on {self.judges}, over the mean absolute deviation of the truth, after {self.seconds:.0f} s of training side by side"
-
-
-@dataclass
-class _Runner:
-    """An entrant while it trains."""
-
-    entrant: Entrant
-    job: Job
-    spent: float = 0.0
-
-    def __post_init__(self) -> None:
-        begun = time.perf_counter()
-        job = self.job
-        torch.manual_seed(job.seed)
-        method, _ = initial_method(job.stage, {})
-        self.training = TimedSteps(job, method, iter(job.batches()))
-        self.learner = self.training.learner
-        self.spent = time.perf_counter() - begun
-
-    def step(self) -> None:
-        """Train one step."""
-        self.spent += self.training.step()
-
-    def result(self, goes_on: bool) -> Result:
-        """Its error on the held-out items."""
-        job, learner = self.job, self.learner
-        items = validation_items(job.recipe, job.stage, job.cohort)
-        error = validate(learner.averaged, items, job.recipe, job.stage, job.device)["mae"]
-        # A constant truth has no deviation.
-        deviation = sum(map(_deviation, items)) / len(items) or 1.0
-        state = {**learner.state(), "seconds": 0.0} if goes_on else None
-        return Result(self.entrant, learner.step, error / deviation, state)
-
-
-def _deviation(batch: Batch) -> float:
-    """The mean absolute deviation of the targets of a batch from their median."""
-    assert batch.target is not None
-    values = [
-        batch.target[item, target]
-        for item in range(len(batch))
-        for target in find_targets(batch, item)
-    ]
-    return float(torch.stack([(each - each.median()).abs().mean() for each in values]).mean())
+    def __str__(self) -> str:
+        return f"{self.entrant.name}: {self.error:.3f} after {self.steps:,} steps"
 
 
 def hold_out(cohort: Cohort) -> Cohort | None:
@@ -135,41 +71,61 @@ def hold_out(cohort: Cohort) -> Cohort | None:
 
 def run_race(
     entrants: Sequence[Entrant], cohort: Cohort, seconds: float, device: str, goes_on: bool
-) -> Race:
-    """Train the entrants in turns until they took these seconds in all, and validate each on the same patients.
+) -> list[Result]:
+    """Train the entrants in turns until they took these seconds in all; their results, the best first.
 
     cohort: has validation patients (see hold_out); goes_on: whether it trains on all patients, as the plan does.
     """
-    begun = time.monotonic()
-    runners = [_Runner(entrant, _job(entrant, cohort, device)) for entrant in entrants]
-    while (behind := min(runners, key=lambda runner: runner.spent)).spent < seconds / len(runners):
+    runners = [_begin(entrant, cohort, device) for entrant in entrants]
+    while (behind := min(runners, key=lambda one: one.spent)).spent < seconds / len(runners):
         behind.step()
-    for runner in runners:
+    results = []
+    for entrant, runner in zip(entrants, runners):
         while runner.learner.step < FEWEST_STEPS:
             runner.step()
+        state = {**runner.learner.state(), "seconds": 0.0} if goes_on else None
+        results.append(Result(entrant, runner.learner.step, _error(runner), state))
     # A diverged training, whose error is NaN, comes last.
-    results = sorted(
-        (runner.result(goes_on) for runner in runners),
-        key=lambda one: (math.isnan(one.error), one.error),
-    )
-    patients = {entry.patient for entry in cohort.cases if entry.split == "val"}
-    judges = "a training patient held out for it"
-    if goes_on:
-        judges = plural(len(patients), "validation patient")
-    return Race(tuple(results), time.monotonic() - begun, judges)
+    return sorted(results, key=lambda one: (math.isnan(one.error), one.error))
 
 
-def _job(entrant: Entrant, cohort: Cohort, device: str) -> Job:
-    """The training of an entrant's first stage."""
+def _begin(entrant: Entrant, cohort: Cohort, device: str) -> TimedSteps:
+    """The training of an entrant's first stage before its first step."""
+    begun = time.perf_counter()
     tables = entrant.draft.tables
     train = {**tables["train"], "validation_items": ITEMS}
     accelerator, place = processes(device)
     recipe = with_precision(from_dict({**tables, "train": train}, "the plan"), place)
-    return Job(recipe, recipe.all_stages[0], cohort, accelerator, place)
+    job = Job(recipe, recipe.all_stages[0], cohort, accelerator, place)
+    torch.manual_seed(job.seed)
+    method, _ = initial_method(job.stage, {})
+    runner = TimedSteps(job, method, iter(job.batches()))
+    runner.spent = time.perf_counter() - begun
+    return runner
+
+
+def _error(runner: TimedSteps) -> float:
+    """The error of a training on the held-out items as a share of their mean absolute deviation."""
+    job = runner.job
+    items = validation_items(job.recipe, job.stage, job.cohort)
+    error = validate(runner.learner.averaged, items, job.recipe, job.stage, job.device)["mae"]
+    # A constant truth has no deviation.
+    return error / (sum(map(_deviation, items)) / len(items) or 1.0)
+
+
+def _deviation(batch: Batch) -> float:
+    """The mean absolute deviation of the targets of a batch from their median."""
+    assert batch.target is not None
+    values = [
+        batch.target[item, target]
+        for item in range(len(batch))
+        for target in find_targets(batch, item)
+    ]
+    return float(torch.stack([(each - each.median()).abs().mean() for each in values]).mean())
 
 
 def choose_start(
-    search: Search,
+    sizes: Sizes,
     starter: Starter,
     best: Candidate,
     share: float,
@@ -180,46 +136,43 @@ def choose_start(
 
     best: the best network from random weights. Without a patient who could be held out, the starter is chosen.
     """
-    facts, probe = search.facts, search.probe
+    facts, probe = sizes.facts, sizes.probe
     held_out = hold_out(facts.cohort)
     goes_on = held_out is facts.cohort  # else the winner begins anew, because it saw fewer patients
-    seconds = search.seconds(share)
+    seconds = sizes.seconds(share)
     raced = SHARE * seconds if held_out else 0.0
     seconds -= raced / 2 if goes_on else raced  # a winner that goes on keeps its own half
 
-    def candidate(size: Size, each: float) -> Candidate:
-        """A network with the steps that fit, whose step takes these seconds."""
-        return search.candidate(size, each, seconds, most_items)
-
-    def draft_of(size: Size, steps: int) -> Draft:
-        """A first stage of this network and length."""
-        return first_stage(facts, search.roles, size, steps, mean_alone)
+    def enter(size: Size, step_seconds: float, start: Starter | None) -> Entrant:
+        """An entrant with the steps that fit, whose step takes these seconds."""
+        candidate = sizes.candidate(size, step_seconds, seconds, most_items)
+        draft = first_stage(facts, sizes.roles, size, candidate.steps, mean_alone)
+        draft.why["net.width"] = candidate.why
+        if start is None:
+            return Entrant(f"{size} from random weights", candidate, draft)
+        begin_from(start, draft)
+        return Entrant(start.start_from, candidate, draft)
 
     net = starter.tables["net"]
     size = Size(net["width"], net.get("patch", 1), best.size.batch)
-    draft = draft_of(size, LEAST_STEPS)
+    draft = first_stage(facts, sizes.roles, size, LEAST_STEPS, mean_alone)
     begin_from(starter, draft)
     measured = probe.measure(draft.tables, 0)
-    draft = draft_of(best.size, candidate(best.size, best.seconds).steps)
-    chosen = random = Entrant(f"{best.size} from random weights", best.seconds, draft)
+    chosen = random = enter(best.size, best.seconds, None)
+    why = f"{random.name}: the network of the starter needs too much memory"
     if measured is not None:
-        draft = draft_of(size, candidate(size, measured.seconds).steps)
-        begin_from(starter, draft)
-        chosen = Entrant(starter.start_from, measured.seconds, draft)
-    if measured is None or held_out is None:
-        result = Result(chosen, 0, math.nan, None)
-        why = "there is no patient who could be held out for a race with random weights"
-        if measured is None:
-            why = "the network of the starter needs too much memory"
-        why = f"{chosen.name}: {why}"
-    else:
-        race = run_race([chosen, random], held_out, raced, probe.device_name, goes_on)
-        result, why = race.best, race.reason
-    winner = result.entrant
-    draft = winner.draft
-    draft.state = result.state
-    draft.why["net.width"] = Why(
-        f"{draft.size} gets {plural(draft.steps, 'step')} of {winner.step_seconds:.3f} s"
-    )
-    draft.why["start_from"] = Why(why)
-    return candidate(draft.size, winner.step_seconds), draft
+        chosen = enter(size, measured.seconds, starter)
+        why = f"{chosen.name}: there is no patient who could be held out for a race with random weights"
+    if measured is not None and held_out is not None:
+        begun = time.monotonic()
+        result, *others = run_race([chosen, random], held_out, raced, probe.device_name, goes_on)
+        chosen = result.entrant
+        chosen.draft.state = result.state
+        judges = "a training patient held out for it"
+        if goes_on:
+            patients = {entry.patient for entry in held_out.cases if entry.split == "val"}
+            judges = plural(len(patients), "validation patient")
+        after = "which goes on" if result.state else "which is trained anew"
+        why = f"{result}, {after}; {', '.join(map(str, others))}. These are errors on {judges}, over the mean absolute deviation of the truth, after {time.monotonic() - begun:.0f} s of training side by side"
+    chosen.draft.why["start_from"] = Why(why)
+    return chosen.candidate, chosen.draft

@@ -2,15 +2,19 @@
 
 import math
 import tomllib
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 from voxlate.base.errors import plural
 from voxlate.synthesis.facts import CUBIC
-from voxlate.training.planning.cohort_facts import AIR_RANGE_HU, GREY_LEVELS, CohortFacts, Scan
-from voxlate.training.planning.roles import Roles
-from voxlate.training.recipe.text import apply_changes
+from voxlate.training.planning.cohort_facts import (
+    AIR_RANGE_HU,
+    GREY_LEVELS,
+    CohortFacts,
+    Roles,
+    Scan,
+)
+from voxlate.training.recipe.run_provenance import Budget
 
 Tables = dict[str, Any]
 
@@ -38,7 +42,6 @@ ALMOST = 0.5
 SSIM = 0.4  # weight in a loss
 # Factor of the misalignment: a regression blurs smaller features anyway.
 BLURRED = 2.5
-HEAD_WIDTHS = (32, 16, 8, 4, 2, 1)  # channels of a head of attention, the preferred first
 LONGEST = 160  # features along a side of a patch after the stem
 FEWEST_VOXELS = 32
 FRAME_MM = 5.0  # around the body's box
@@ -161,6 +164,16 @@ class Size:
     stem: int
     batch: int
 
+    @property
+    def load(self) -> float:
+        """The memory of a step relative to that of one item of width 1 without a stem."""
+        return self.width * self.batch / self.stem**2
+
+    def distance(self, other: "Size") -> tuple[float, ...]:
+        """How far another size is by stem, by batch and by width, as differences of logarithms."""
+        pairs = (self.stem, other.stem), (self.batch, other.batch), (self.width, other.width)
+        return tuple(abs(math.log(a / b)) for a, b in pairs)
+
     def __str__(self) -> str:
         stem = f"{self.stem} x {self.stem} stem, " if self.stem > 1 else ""
         return f"width {self.width}, {stem}batch {self.batch}"
@@ -170,9 +183,8 @@ class Size:
 class Draft:
     """A recipe while rules fill its tables, with the reason for each key.
 
-    size, steps: of the first stage; mean_alone: whether no second stage draws samples from its images; step_seconds:
-    probed seconds of a step by stage; most_steps, fewest_steps: useful numbers of steps by stage; state: of the first stage's
-    training after a race, from which it goes on.
+    size, steps: of the first stage; mean_alone: whether no second stage draws samples from its images; budgets: of the
+    stages, in their order; state: of the first stage's training after a race, from which it goes on.
     """
 
     facts: CohortFacts
@@ -182,9 +194,7 @@ class Draft:
     mean_alone: bool
     tables: Tables = field(init=False)
     why: dict[str, Why] = field(default_factory=dict)
-    step_seconds: dict[str, float] = field(default_factory=dict)
-    most_steps: dict[str, float] = field(default_factory=dict)
-    fewest_steps: dict[str, int] = field(default_factory=dict)
+    budgets: dict[str, Budget] = field(default_factory=dict)
     state: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
@@ -197,6 +207,12 @@ class Draft:
     def done(self) -> int:
         """Steps of the first stage that a race has trained."""
         return self.state["step"] if self.state else 0
+
+    @property
+    def seconds(self) -> float:
+        """Seconds that the training will take, after a race."""
+        first, *others = (budget.seconds for budget in self.budgets.values())
+        return first * (1 - self.done / self.steps) + sum(others)
 
     @property
     def completes(self) -> bool:
@@ -498,7 +514,6 @@ def choose_network(draft: Draft) -> None:
     # The cost of attention grows with the square of the number of features.
     if least > 16:
         net["middle_attention"] = False
-    fit_heads(net)
     draft.tables["net"] = net
     pixels = f"pixels of {facts.pixel_mm:.2g} mm"
     stem = f"a stem of {size.stem} makes features of {size.stem * facts.pixel_mm:.2g} mm"
@@ -506,31 +521,6 @@ def choose_network(draft: Draft) -> None:
     if facts.apart_mm * BLURRED > FINEST_MM:
         fact += f"; scans are misaligned by {facts.apart_mm:.1f} mm"
     draft.why["net"] = Why(fact, f"{levels} levels leave {least:.0f} features a side")
-
-
-def fit_heads(net: Tables) -> None:
-    """Let the width of an attention head divide the channels of a U-Net's deepest level, 32 if it does."""
-    net.pop("head_width", None)
-    channels = net["width"] * net["multipliers"][-1]
-    largest = next(width for width in HEAD_WIDTHS if channels % width == 0)
-    if largest != HEAD_WIDTHS[0]:
-        net["head_width"] = largest
-
-
-def with_changes(tables: Tables, changes: Mapping[str, Any]) -> Tables:
-    """A plan's tables with changes of their keys, which other keys of a network follow."""
-    changed = apply_changes(tables, changes)
-    nets = {"net.": changed["net"]}
-    if isinstance(stages := changed.get("stages", []), list):
-        for number, stage in enumerate(stages):
-            nets |= {f"stages.{name}.net.": stage["net"] for name in (stage["name"], number)}
-    for place, net in nets.items():
-        given = {key.removeprefix(place) for key in changes if key.startswith(place)}
-        # Values of other types are refused where the recipe is filled.
-        is_unet = isinstance(net.get("width"), int) and isinstance(net.get("multipliers"), list)
-        if is_unet and given & {"width", "multipliers"} and "head_width" not in given:
-            fit_heads(net)
-    return changed
 
 
 def training(steps: int, size: Size, optimiser: Literal["muon", "adamw"] = "muon") -> Tables:

@@ -1,20 +1,30 @@
-"""Starters for a plan: which one fits a cohort, and the tables of a training that begins from it."""
+"""What fits a prepared cohort: the starter from which a plan begins, and the shipped recipes."""
 
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import chain
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-from voxlate.base.errors import plural
-from voxlate.scans.cohorts.path_names import scans_named
+from voxlate.base.errors import BadInput, plural
+from voxlate.scans.cases.prepared import Cohort, open_cohort
 from voxlate.scans.images.mask import WIDEST_BRAIN_MM
 from voxlate.scans.images.units import unit_of
 from voxlate.training.batches.augment import SHAPES
-from voxlate.training.planning.cohort_facts import CohortFacts, Scan
-from voxlate.training.planning.roles import Roles
+from voxlate.training.batches.patches import (
+    usable_cases,
+)
+from voxlate.training.planning.cohort_facts import (
+    CohortFacts,
+    Roles,
+    Scan,
+)
 from voxlate.training.planning.rules import Draft, Tables, Why, learning_rate, reasons_for_training
+from voxlate.training.recipe import Recipe, read
+from voxlate.training.recipe.text import is_start, names
+from voxlate.training.recipe_messages import check_scale
 from voxlate.training.run import Run
 from voxlate.training.starter import run_folder
 from voxlate.training.starters.card import Card, read_card
@@ -103,17 +113,22 @@ def reason_against_training(card: Card, facts: CohortFacts, roles: Roles, mode: 
         return "it translates pairs, and the plan is for any missing contrast"
     if completes and facts.gaps:
         return "it knows no cases that lack contrasts"
+    if reason := reason_against(card, facts, roles):
+        return reason
+    if completes and mode != "mean":
+        return "it is a regression, which --mode mean plans"
+    return ""
+
+
+def reason_against(card: Card, facts: CohortFacts, roles: Roles) -> str:
+    """The reason why a starter does not synthesise the targets of a cohort's sources; "" if it does."""
     if card.match(roles.source, roles.target) is None:
         known = chain.from_iterable(map(card.names_of, card.target))
         missing = [name.upper() for name in sorted({*roles.target} - {*known})]
         return (
             f"it synthesises no {' and no '.join(missing)}" if missing else "it reads other scans"
         )
-    if reason := _other_scans(card, facts):
-        return reason
-    if completes and mode != "mean":
-        return "it is a regression, which --mode mean plans"
-    return ""
+    return _other_scans(card, facts)
 
 
 def _other_scans(card: Card, facts: CohortFacts) -> str:
@@ -136,24 +151,12 @@ def without_training(facts: CohortFacts, roles: Roles, scans: str) -> str:
     for starter in starters_to_run():
         folder = run_folder(starter)
         card = read_card(folder)
-        fits = card.match(roles.source, roles.target) is not None
-        if fits and not _other_scans(card, facts):
+        if not reason_against(card, facts, roles):
             # a completion names every contrast as a target, of which some must be there
             missing = roles.target[-1:] if roles.pairing == "complete" else roles.target
             wanted = "".join(f" --missing {name}" for name in missing if card.completes)
             return f"voxlate synth {starter} {scans}{wanted} --out OUT"
     return ""
-
-
-def reason_against(folder: Path, card: Card, facts: CohortFacts) -> str:
-    """The reason why a starter does not take the scans of a cohort without a training; "" if it takes them."""
-    names = dict.fromkeys((*card.source, *card.target))
-    missing = [name for name in names if not scans_named(facts.scans, card.names_of(name))]
-    if card.completes and len(missing) > len(card.source) - 2:
-        return f"needs two of {', '.join(card.source)}, which the cohort lacks"
-    if missing and not card.completes:
-        return f"needs {', '.join(missing)}, which the cohort lacks"
-    return _other_scans(card, facts)
 
 
 def begin_from(starter: Starter, draft: Draft) -> None:
@@ -220,3 +223,46 @@ def _is_in_usual_unit(scan: Scan) -> bool:
     if wanted == "a.u.":
         return scan.unit in (wanted, "grey")
     return scan.unit == wanted and not scan.pictures
+
+
+@dataclass(frozen=True)
+class Fit:
+    """The fit of a shipped recipe to a cohort; against: the reason why it cannot be trained on it."""
+
+    name: str
+    title: str
+    against: str = ""
+
+
+def fits(data: Path | str) -> list[Fit]:
+    """All shipped recipes: those that can be trained on a cohort first, of these the ones that use most modalities.
+
+    No voxel is read, except for recipes with data.physics.
+    """
+    cohort = open_cohort(data)
+    ranked = []
+    for name in names():
+        recipe = read(name)
+        against = _reason_against_recipe(recipe, cohort)
+        rank = (bool(against), -len(recipe.modalities), not is_start(name), name)
+        ranked.append((rank, Fit(name, recipe.title, against)))
+    return [fit for _, fit in sorted(ranked, key=itemgetter(0))]
+
+
+def _reason_against_recipe(recipe: Recipe, cohort: Cohort) -> str:
+    """The reason why a recipe cannot be trained on a cohort; "" if it can."""
+    try:
+        cohort = recipe.with_maps_of(cohort)
+        if missing := sorted(recipe.modalities - set(cohort.modalities)):
+            return f"needs {', '.join(missing)}, which the cohort lacks"
+        brain_of = cohort.provenance.get("mask_from")
+        if not recipe.finds_mask_of(brain_of):
+            return f"needs a mask that is computed from its sources; the cohort's mask is of {brain_of}"
+        for stage in recipe.all_stages:
+            usable_cases(cohort, stage.data, "train")
+            check_scale(cohort, stage.data, recipe)
+    except BadInput as error:
+        # what was expected and found, without its place and advice
+        sentence = str(error)
+        return sentence[max(sentence.find("expected"), 0) :].split(". ")[0].removesuffix(".")
+    return ""

@@ -1,5 +1,5 @@
-from voxlate.training.recipe.checks import check_order as check_order
-from voxlate.training.recipe.checks import check_synthesis as check_synthesis
+from voxlate.training.recipe.reading import check_order as check_order
+from voxlate.training.recipe.reading import check_synthesis as check_synthesis
 from voxlate.training.recipe.reading import code_of as code_of
 from voxlate.training.recipe.reading import from_dict as from_dict
 from voxlate.training.recipe.reading import ranges_of as ranges_of

@@ -23,7 +23,7 @@ from voxlate.base.records import (
     Text,
 )
 from voxlate.synthesis.provenance import Provenance, Table, run_folders, source_paths
-from voxlate.training.recipe.earlier_recipe import stored_recipe
+from voxlate.training.recipe.text import stored_recipe
 
 
 @dataclass(frozen=True, kw_only=True)
