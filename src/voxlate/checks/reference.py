@@ -75,7 +75,7 @@ MANY, FARTHEST = 50, 0.03  # usual scans, of which this share may have a fault o
 HEIGHT = "height_mm"
 PART = 0.6  # of the least usual height, below which a scan shows a part
 MOST_SAID = 3  # numbers of a scan
-TURNED = 2.0  # times, from which a body lies turned; with less, nothing is said of it
+TURNED = 1.75  # times, from which a body lies turned; with less, nothing is said of it
 LOST_MM = 6.0  # of the crown: see crown-missing in limits.toml
 FROM_TOP = ("area_", "forward_")  # numbers that are measured from the top of the body
 
