@@ -7,6 +7,7 @@ import re
 import shlex
 import shutil
 import sys
+from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -18,6 +19,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+import tables
 from dicom_slices import DESCRIPTIONS, write_series
 from pretrained import written
 from rows import every_row, slow
@@ -37,7 +39,6 @@ PAPERS = ("mrdpm", "xmodality", "lyu_wang", "umm_csgm", "make_a_volume")
 MOST = (4, 32, 32)  # voxels of a patch along each axis
 SIZES = {
     "phantom": ["--cases", 4, "--size", 48, 48, 8],
-    "prepare": ["--no-audit"],
 }
 LESS = {
     "--shares": ["--shares", 0.5, 0.25, 0.25],
@@ -109,6 +110,7 @@ def write_gold(out):
         for modality, kind in (("t2", "MR"), ("ct", "CT")):
             volume = read_volume(head / f"{modality}.nii.gz")
             tags = {"Modality": kind, "SeriesDescription": DESCRIPTIONS[modality]}
+            tags |= {"PatientID": head.name, "PatientName": head.name}
             write_series(volume, out / head.name, kind, **tags)
 
 
@@ -173,12 +175,27 @@ def run(voxlate, tmp_path, monkeypatch):
         if words[0] == "voxlate":
             by_voxlate(*words[1:])
         else:
-            assert words[0] == "python"
-            module = __import__(Path(words[1]).stem)
+            assert words[:2] == ["python", "benchmarks/tables.py"]
+            shorten_tables()
             monkeypatch.setattr(sys, "argv", words[1:])
-            monkeypatch.setattr(module, "voxlate", by_voxlate, raising=False)
-            module.main()
+            tables.main()
+            assert "|1/1|" in Path(f"{words[3]}.md").read_text()
         return "".join(said)
+
+    def shorten_tables():
+        short = {}
+        for name, table in tables.TABLES.items():
+            phantoms = {**table.phantoms, "cases": 4, "size": (48, 48, 8)}
+            preparation = {**table.preparation, "shares": (2, 1, 1)}
+            rows = (replace(table.rows[0], seeds=1),)
+            short[name] = replace(
+                table, phantoms=phantoms, preparation=preparation, rows=rows, minutes=0.02
+            )
+            Path(f"{name}.md").write_text("<!-- tables begin -->\n<!-- tables end -->\n")
+        monkeypatch.setattr(tables, "TABLES", short)
+        monkeypatch.setattr(tables, "RESULTS", tmp_path / "tables.jsonl")
+        monkeypatch.setattr(tables, "PAGES", tmp_path)
+        monkeypatch.setattr(tables, "cohort_digest", str)
 
     return one
 
@@ -239,12 +256,25 @@ def test_the_commands_of_a_page_take_a_small_row_the_whole_way(run, typed):
     assert said in typed(line).refusal
 
 
+def stated(command):
+    """The words after each option of a command."""
+    found, name = {}, ""
+    for word in command:
+        if word.startswith("--"):
+            name = word.removeprefix("--")
+        else:
+            found.setdefault(name, []).append(word)
+    return found
+
+
 @every_row("page", PAPERS)
-def test_the_shares_of_documented_phantoms_are_all_their_cases(page):
-    phantom, prepare, *_ = on_phantoms(page)
-    cases = int(phantom[phantom.index("--cases") + 1])
-    first = prepare.index("--shares") + 1
-    assert sum(map(int, prepare[first : first + 3])) == cases
+def test_the_documented_phantoms_are_those_of_the_table(page):
+    phantom, prepare, *_ = map(stated, on_phantoms(page))
+    table = tables.TABLES[page]
+    for name, wanted in {**table.phantoms, "shares": table.preparation["shares"]}.items():
+        words = wanted if isinstance(wanted, list) else [wanted]
+        if wanted is not True:  # a flag
+            assert {**phantom, **prepare}[name] == [str(word) for word in words], name
 
 
 @slow
