@@ -64,7 +64,7 @@ class Row:
     targets: tuple[str, ...]
     changes: Mapping[str, str] = field(default_factory=dict)
     each: tuple[Mapping[str, str], ...] = ({},)
-    part: str | None = None
+    stage: str | None = None
     draw: AnyMapping = field(default_factory=dict)
     seeds: int = SEEDS
     tuned: bool = False
@@ -192,7 +192,7 @@ def recipe_digest(name: str, row: Row | None) -> str:
         return digest(table.scoring)
     synth = [stated_keys(one).get("synth") for one in row.recipes]
     trained_as = [training_digest(one) for one in row.recipes]
-    return digest([trained_as, synth, row.part, row.draw, row.tuned, table.minutes, table.scoring])
+    return digest([trained_as, synth, row.stage, row.draw, row.tuned, table.minutes, table.scoring])
 
 
 def lines_of(name: str, row: Row | None) -> list[Line]:
@@ -294,8 +294,13 @@ def trained(
         runs.append(Run(run))
         steps.append(lengths)
         seconds += float(kept.read_text())
-    parameters = sum(read_header(run.weights())["parameters"] for run in runs)
+    parameters = sum(read_header(weights_of(run, row))["parameters"] for run in runs)
     return runs, {"steps": steps, "parameters": parameters, "seconds": round(seconds, 1)}
+
+
+def weights_of(run: Run, row: Row) -> Path:
+    """The weights that a row draws from."""
+    return run.folder / f"weights.{row.stage}.safetensors" if row.stage else run.weights()
 
 
 class Clock:
@@ -362,8 +367,9 @@ def scored(work: Path, table: Table, row: Row, runs: list[Run], split: str) -> d
         drawn |= {"run": [run.folder for run in runs], "missing": "one", "set": row.draw}
         scores = voxlate.evaluate(out, heads, **drawn, **table.scoring)
     else:
-        like: dict[str, Any] = {"part": row.part} if row.part else {"like": row.recipe}
-        voxlate.synthesise(runs[0].folder, heads, out, **drawn, **like, **row.draw)
+        if not row.stage:
+            drawn["like"] = row.recipe
+        voxlate.synthesise(weights_of(runs[0], row), heads, out, **drawn, **row.draw)
         scores = voxlate.evaluate(out, heads, **scoring)
     return {name: part["answers"] for name, part in scores.document()["modalities"].items()}
 
