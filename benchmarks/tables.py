@@ -294,13 +294,8 @@ def trained(
         runs.append(Run(run))
         steps.append(lengths)
         seconds += float(kept.read_text())
-    parameters = sum(read_header(weights_of(run, row))["parameters"] for run in runs)
+    parameters = sum(read_header(run.weights(row.stage or "final"))["parameters"] for run in runs)
     return runs, {"steps": steps, "parameters": parameters, "seconds": round(seconds, 1)}
-
-
-def weights_of(run: Run, row: Row) -> Path:
-    """The weights that a row draws from."""
-    return run.folder / f"weights.{row.stage}.safetensors" if row.stage else run.weights()
 
 
 class Clock:
@@ -369,7 +364,7 @@ def scored(work: Path, table: Table, row: Row, runs: list[Run], split: str) -> d
     else:
         if not row.stage:
             drawn["like"] = row.recipe
-        voxlate.synthesise(weights_of(runs[0], row), heads, out, **drawn, **row.draw)
+        voxlate.synthesise(runs[0].weights(row.stage or "final"), heads, out, **drawn, **row.draw)
         scores = voxlate.evaluate(out, heads, **scoring)
     return {name: part["answers"] for name, part in scores.document()["modalities"].items()}
 
