@@ -312,9 +312,12 @@ class Clock:
         return sum(reports[-1][1] - reports[0][1] for reports in self.reports.values())
 
     @property
-    def seconds_a_step(self) -> list[float]:
-        ends = [(reports[0], reports[-1]) for reports in self.reports.values()]
-        return [(last[1] - first[1]) / max(last[0] - first[0], 1) for first, last in ends]
+    def seconds_a_step(self) -> dict[str, float]:
+        ends = {name: (reports[0], reports[-1]) for name, reports in self.reports.items()}
+        return {
+            name: (last[1] - first[1]) / max(last[0] - first[0], 1)
+            for name, (first, last) in ends.items()
+        }
 
 
 def run_training(
@@ -348,7 +351,9 @@ def steps_in(work: Path, recipe: Recipe, minutes: float) -> list[int]:
         known[key] = clock.seconds_a_step
         path.write_text(json.dumps(known, indent=1))
     shares = [stage.train.steps or 1000 for stage in stages]
-    seconds = sum(a * b for a, b in zip(known[key], shares, strict=True))
+    seconds = sum(
+        known[key][stage.name] * share for stage, share in zip(stages, shares, strict=True)
+    )
     return [max(int(share * minutes * 60 / seconds), 1) for share in shares]
 
 

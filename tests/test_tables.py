@@ -111,7 +111,7 @@ def test_the_time_of_a_step_is_that_between_reports_of_its_stage(monkeypatch):
     clock = tables.Clock()
     for name, done in (("first", 1), ("first", 2), ("first", 4), ("final", 1), ("final", 3)):
         clock(name, done, 4, {})
-    assert clock.seconds_a_step == [2.0, 0.5]
+    assert clock.seconds_a_step == {"first": 2.0, "final": 0.5}
     assert clock.seconds == 7.0
 
 
