@@ -249,8 +249,8 @@ def commit() -> str:
 def make_cohort(work: Path, table: Table) -> None:
     """The phantoms and their prepared form, made once."""
     voxlate.phantom(work / "heads", progress=False, **table.phantoms)
-    quiet = {"audit": False, "progress": False}
-    voxlate.prepare(work / "heads", work / "prepared", **quiet, **table.preparation)
+    options = {"audit": False, "progress": False, **table.preparation}
+    voxlate.prepare(work / "heads", work / "prepared", **options)
 
 
 def tuned_rate(work: Path, table: Table, row: Row) -> float:
@@ -453,7 +453,7 @@ def _cell(lines: list[Line], column: Column) -> str:
     if deviations:
         text += f"±{mean(deviations):.{digits}f}"
     if len(means) > 1:
-        text += f" ({min(means):.{digits}f}–{max(means):.{digits}f})"
+        text += f"({min(means):.{digits}f}–{max(means):.{digits}f})"
     return text
 
 

@@ -99,7 +99,7 @@ def test_learning_rates_are_widened_while_the_best_is_at_an_end(best, tried, tmp
 
 def test_cells_hold_mean_deviation_and_range_and_the_orders_are_those_of_the_scores():
     lines = [{"scores": {"mae": [value, 0.5]}} for value in (2.0, 4.0)]
-    assert tables._cell(lines, MAE) == "3.00±0.50 (2.00–4.00)"
+    assert tables._cell(lines, MAE) == "3.00±0.50(2.00–4.00)"
     assert tables._cell(lines[:1], SSIM) == ""
     found = [*tables._orders({"a": 2.0, "b": 1.0}, {"a": 1.0, "b": 2.0})]
     assert found == ["paper: b < a", "here: a < b"]
