@@ -411,7 +411,8 @@ def printed(name: str) -> str:
                 ["+".join(row.targets), row.name, "", f"0/{row.seeds}", "not measured", *rest]
             )
     first = 0 if len(targets) > 1 else 1
-    written = [f"|{'|'.join(cells[first:])}|" for cells in body]
+    end = len(head) + (1 if any(row.paper for row in table.rows) else 0)
+    written = [f"|{'|'.join(cells[first:end])}|" for cells in body]
     caption = _caption(table, [one for several in measured.values() for one in several])
     return "\n".join([caption, "", *written, "", *orders, ""])
 
