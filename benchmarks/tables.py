@@ -433,7 +433,7 @@ def _caption(table: Table, lines: list[Line]) -> str:
     seconds = [one["seconds"] for one in lines]
     commits = ", ".join(sorted({one["commit"] for one in lines}))
     return (
-        f"{settings} Each row has {table.minutes:g} minutes of one thread (measured: {min(seconds):.0f} to {max(seconds):.0f} s); "
+        f"{settings} Each row has {table.minutes:g} min of one thread (measured: {min(seconds):.0f} to {max(seconds):.0f} s); "
         f"commit {commits}. Mean ± SD over patients, in brackets the range over seeds."
     )
 
