@@ -229,11 +229,12 @@ def measure(work: Path, name: str, row: Row, seed: int) -> None:
 
 
 def _kept(table: Table, summaries: AnyMapping) -> dict[str, list[float | None]]:
-    """[mean, standard deviation over patients] of the scores that the table prints."""
+    """[mean, standard deviation over patients] of the scores that the table prints and images have."""
     kept = {}
     for score, *_ in table.columns:
-        if score in summaries:
-            values = [summaries[score][part] for part in ("mean", "sd")]
+        summary = summaries.get(score, {"mean": None})
+        if summary["mean"] is not None:
+            values = [summary["mean"], summary["sd"]]
             kept[score] = [None if one is None else float(f"{one:.5g}") for one in values]
     return kept
 
