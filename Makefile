@@ -7,6 +7,7 @@
 # make docs    the documentation as a site, in docs/_build/html
 # make check   ruff, formatting, types
 # make starters  the weights that come with the package, from synthetic heads (hours; resumable)
+# make tables  train the papers' rows that were not measured with today's phantoms and recipes; write the pages (hours; resumable)
 # make evidence  train and score a fixed set on real scans and phantoms: docs/reference/evidence.tsv (40 minutes at most; resumable)
 # make chaos   kill commands, fill their disk: a table in docs/reliability.md (20 minutes at most; resumable)
 # make browser  the page that computes in a browser, in build/browser (MODELS="MODEL ..." puts models in it), and every test
@@ -106,9 +107,10 @@ trust: install
 evidence: install
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/evidence.py $(if $(SCANS),--data $(SCANS)) $(if $(ROWS),--rows $(ROWS))
 
-# rows: TABLE, TABLE:ROW or TABLE:ROW:SEED, such as umm_csgm:mm_syn_small:0; all of them take some 14 hours of one core
+# the papers' rows that have no line of today, and the pages' tables; ROWS: TABLE, TABLE:ROW or TABLE:ROW:SEED, with *, such as
+# 'umm_csgm:*/MM-SYN:0'; MINUTES: ends before the row that would exceed them (0: pages only)
 tables: install
-	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/tables.py bench/tables $(ROWS)
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/tables.py bench/tables $(ROWS) $(if $(MINUTES),--minutes $(MINUTES))
 
 # STARTERS: names of those that are made; all by default
 starters: install

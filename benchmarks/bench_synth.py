@@ -1,4 +1,4 @@
-"""What synthesis of a head takes, what it costs in addition to its network, and the memory of a large volume.
+"""What synthesis of a head takes, and the memory of a large volume.
 
 python benchmarks/bench_synth.py [--quick]     writes bench/synth.json
 """
@@ -21,35 +21,28 @@ from rich.console import Console
 from voxlate import phantom
 from voxlate.base.files import write_json
 from voxlate.scans.images.units import unit_of
-from voxlate.science.batch import Batch
-from voxlate.science.diffusion.noise import Noise
 from voxlate.synthesis.cohort import Selection, synthesise_cases
 from voxlate.synthesis.model import Model
 from voxlate.synthesis.scans import CaseScans
 from voxlate.training.recipe import Recipe, from_dict
-from voxlate.training.torch_network import TorchNetwork, model_facts, network_of
+from voxlate.training.torch_network import TorchNetwork, model_facts
 
 Table = dict[str, Any]
 RECIPE: Table = {
     "title": "benchmark",
     "data": {"source": ["t1"], "target": ["ct"], "patch": [1, 256, 256]},
-    "intensity": {
-        "t1": {"kind": "percentile"},
-        "ct": {"kind": "window", "low": -1000, "high": 2000},
-    },
     "method": {"kind": "diffusion"},
-    "synth": {"sampler": "ddim", "steps": 8, "batch": 4},
+    "net": {
+        "kind": "unet",
+        "width": 16,
+        "multipliers": [1, 2],
+        "blocks": 1,
+        "patch": 4,
+        "middle_attention": False,
+    },
+    "synth": {"sampler": "ddim", "steps": 2, "samples": 2, "batch": 4},
 }
-SMALL = {"kind": "unet", "width": 32, "multipliers": [1, 2, 4, 4], "blocks": 1, "patch": 4}
-
-TINY = {
-    "kind": "unet",
-    "width": 16,
-    "multipliers": [1, 2],
-    "blocks": 1,
-    "patch": 4,
-    "middle_attention": False,
-}
+WINDOW = {"kind": "window", "low": -1000, "high": 2000}
 
 
 def untrained(recipe: Recipe, device: torch.device) -> Model:
@@ -64,43 +57,6 @@ def untrained(recipe: Recipe, device: torch.device) -> Model:
     }
     network = TorchNetwork(method, recipe, header, device, f"{device}")
     return Model(model_facts(recipe, header), network, Path("benchmark"))
-
-
-def model(net: Table | None = None, intensity: Table | None = None, **synth: Any) -> Model:
-    """An untrained model of RECIPE with some of its tables replaced."""
-    values = {**RECIPE, "synth": {**RECIPE["synth"], **synth}}
-    if net:
-        values["net"] = net
-    if intensity:
-        values["intensity"] = {**RECIPE["intensity"], "t1": intensity}
-    return untrained(from_dict(values, "benchmark"), torch.device("cpu"))
-
-
-def overhead(net: Table | None, steps: int = 8, repeats: int = 3) -> float:
-    """Share of the sampling time at 256² that is not the network, median of repeats."""
-    made = model(net, steps=steps)
-    method, spent = network_of(made).method, 0.0
-    inner = method.net.forward
-
-    def timed(*arguments: object) -> torch.Tensor:
-        nonlocal spent
-        begun = time.perf_counter()
-        result: torch.Tensor = inner(*arguments)
-        spent += time.perf_counter() - begun
-        return result
-
-    method.net.forward = timed  # type: ignore[method-assign]
-    source = torch.zeros(1, 1, 1, 256, 256)
-    batch = Batch(
-        source, torch.ones_like(source), torch.ones(1, 1, dtype=torch.bool), torch.tensor([1])
-    )
-    shares = []
-    for repeat in range(repeats + 1):
-        spent, begun = 0.0, time.perf_counter()
-        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
-            method.synthesise(batch, Noise(repeat, batch.item), network_of(made).recipe.synth)
-        shares.append(1 - spent / (time.perf_counter() - begun))
-    return sorted(shares[1:])[repeats // 2]
 
 
 def measured(*words: str) -> dict[str, float]:
@@ -158,10 +114,9 @@ def write_scan(path: Path, kind: str, depth: int) -> None:
 
 def volume(path: Path, kind: str) -> None:
     """What `peak` measures: a file through the whole of synth, to files again."""
-    intensity: Table = {"kind": "percentile"}
-    if kind == "ct":
-        intensity = {"kind": "window", "low": -1000, "high": 2000}
-    made = model(TINY, intensity, steps=2, samples=2)
+    source = WINDOW if kind == "ct" else {"kind": "percentile"}
+    recipe = from_dict({**RECIPE, "intensity": {"t1": source, "ct": WINDOW}}, "benchmark")
+    made = untrained(recipe, torch.device("cpu"))
     cases = [CaseScans("case", {"t1": path})]
     synthesise_cases(Selection(made, cases), path.parent / "out", anyway=True)
 
@@ -182,13 +137,6 @@ def main() -> None:
         f"head to CT with intervals: {of_head['seconds']:.1f} s, {of_head['cpu_seconds']:.1f} s of CPU, "
         f"{of_head['gib']:.2f} GiB (target: 6 s on two cores, 2 GiB)"
     )
-    shares = {
-        name: overhead(net) for name, net in (("default network", None), ("small network", SMALL))
-    }
-    for name, share in shares.items():
-        console.print(
-            f"sampler overhead at 256², {name}: {100 * share:.1f} % of the time (target: under 5 %)"
-        )
     peaks = {}
     for kind, scaled in (("ct", "window"), ("mr", "percentiles of the foreground")):
         for depth in (4, 8) if options.quick else (40, 160, 320):
@@ -197,7 +145,7 @@ def main() -> None:
                 f"peak memory of synth, {kind} ({scaled}), 512×512×{depth}: {one['gib']:.2f} GiB in "
                 f"{one['seconds']:.0f} s (target: under 3 GiB, whatever the slices)"
             )
-    write_json(options.out, {"head": of_head, "overhead": shares, "peaks": peaks})
+    write_json(options.out, {"head": of_head, "peaks": peaks})
 
 
 if __name__ == "__main__":

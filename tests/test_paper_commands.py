@@ -7,17 +7,16 @@ import re
 import shlex
 import shutil
 import sys
+from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
-import nibabel as nib
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 from safetensors.torch import save_file
 
+import tables
 from dicom_slices import DESCRIPTIONS, write_series
 from pretrained import written
 from rows import every_row, slow
@@ -35,14 +34,13 @@ PAGES = Path(__file__).resolve().parents[1] / "docs" / "papers"
 BLOCK = re.compile(r"^```\n(.*?)^```$", flags=re.M | re.S)
 PAPERS = ("mrdpm", "xmodality", "lyu_wang", "umm_csgm", "make_a_volume")
 MOST = (4, 32, 32)  # voxels of a patch along each axis
-SIZES = {
-    "phantom": ["--cases", 4, "--size", 48, 48, 8],
-    "prepare": ["--no-audit"],
-}
 LESS = {
+    "--cases": ["--cases", 4],
+    "--size": ["--size", 48, 48, 8],
     "--shares": ["--shares", 0.5, 0.25, 0.25],
     "--spacing-mm": ["--spacing-mm", 4, 4, 8],
     "--matrix": ["--matrix", 48, 48, 8],
+    "--samples": ["--samples", 2],
 }
 ELSEWHERE = {"bspline": "rigid"}  # takes minutes
 CONTRASTS = {name: name for name in ("flair", "t1", "t2")} | {"t1c": "t1ce"}
@@ -57,8 +55,6 @@ COHORTS = {  # what a page calls a cohort: its phantoms' modalities and the plac
     ("umm_csgm", "BRATS"): {
         ours: f"HGG/{{case}}/{{case}}_{theirs}.nii.gz" for ours, theirs in CONTRASTS.items()
     },
-    ("umm_csgm", "BRAINS"): {name: f"{{case}}/{name}.nii.gz" for name in CONTRASTS},
-    ("make_a_volume", "BRAINS"): {name: f"{{case}}/{name}.nii.gz" for name in ("t1", "t2")},
     ("make_a_volume", "COHORT"): {name: f"{{case}}/{name}.nii.gz" for name in ("swi", "tof")},
     ("make_a_volume", "RIRE"): {
         "t1": "patient_{case}/mr_T1/t1.mha",
@@ -109,26 +105,8 @@ def write_gold(out):
         for modality, kind in (("t2", "MR"), ("ct", "CT")):
             volume = read_volume(head / f"{modality}.nii.gz")
             tags = {"Modality": kind, "SeriesDescription": DESCRIPTIONS[modality]}
+            tags |= {"PatientID": head.name, "PatientName": head.name}
             write_series(volume, out / head.name, kind, **tags)
-
-
-def write_pictures(out):
-    """Slices of four phantoms as pictures of 8 bits, a folder each."""
-    for head in heads(out, modalities=["t2", "ct"]):
-        t2, ct = (nib.load(head / f"{name}.nii.gz").get_fdata() for name in ("t2", "ct"))
-        for k in (3, 4):
-            folder = out / f"case{head.name[-3:]}_s{k:03}"
-            folder.mkdir(parents=True)
-            for name, grey in (("mr", t2 / t2.max()), ("ct", (ct + 100) / 400)):
-                plane = (grey[:, :, k].T.clip(0, 1) * 255).astype(np.uint8)
-                Image.fromarray(plane).save(folder / f"{name}.png")
-
-
-def write_pair(out):
-    """The two scans of a patient, in the working folder."""
-    for head in heads(out, cases=1, size=(48, 48, 34), modalities=["tof", "cta"]):
-        shutil.copy(head / "tof.nii.gz", out.parent / "mra.nii.gz")
-        shutil.copy(head / "cta.nii.gz", out.parent / "cta.nii.gz")
 
 
 def write_alexnet(out):
@@ -146,8 +124,6 @@ def write_adm(out):
 FILES = {
     **{key: partial(write_scans, places=places) for key, places in COHORTS.items()},
     ("lyu_wang", "GOLD"): write_gold,
-    ("lyu_wang", "HARVARD"): write_pictures,
-    ("xmodality", "tof=mra.nii.gz"): write_pair,
     ("xmodality", "ADM"): write_adm,
     ("mrdpm", "ALEXNET"): write_alexnet,
     ("make_a_volume", "KL_F4"): partial(written, source="kl-f4"),
@@ -173,32 +149,46 @@ def run(voxlate, tmp_path, monkeypatch):
         if words[0] == "voxlate":
             by_voxlate(*words[1:])
         else:
-            assert words[0] == "python"
-            module = __import__(Path(words[1]).stem)
+            assert words[:2] == ["python", "benchmarks/tables.py"]
+            shorten_tables()
             monkeypatch.setattr(sys, "argv", words[1:])
-            monkeypatch.setattr(module, "voxlate", by_voxlate, raising=False)
-            module.main()
+            tables.main()
+            assert "not measured" not in Path(f"{words[3]}.md").read_text()
         return "".join(said)
+
+    def shorten_tables():
+        short = {}
+        for name, table in tables.TABLES.items():
+            phantoms = {**table.phantoms, "cases": 4, "size": (48, 48, 8)}
+            preparation = {**table.preparation, "shares": (2, 1, 1)}
+            staged = [row for row in table.rows if row.stage][:1]
+            rows = tuple(replace(row, seeds=1) for row in [table.rows[0], *staged])
+            short[name] = replace(
+                table, phantoms=phantoms, preparation=preparation, rows=rows, minutes=0.02
+            )
+            Path(f"{name}.md").write_text("<!-- tables begin -->\n<!-- tables end -->\n")
+        monkeypatch.setattr(tables, "TABLES", short)
+        monkeypatch.setattr(tables, "RESULTS", tmp_path / "tables.jsonl")
+        monkeypatch.setattr(tables, "PAGES", tmp_path)
+        monkeypatch.setattr(tables, "cohort_digest", str)
 
     return one
 
 
 def _less(words):
     """A command that does less: its own words, and those that make it small."""
-    command = words[0]
-    if command == "train":
+    if words[0] == "train":
         given = pairs([word for before, word in pairwise(words) if before == "--set"])
         given |= _short(words[1], recipes.read(words[1], given))
         plain = [word for before, word in pairwise(["", *words]) if "--set" not in (word, before)]
         return [*plain, *(f"--set={key}={value}" for key, value in given.items())]
-    if command == "synth":
-        words = ["samples=2" if word == "samples=10" else word for word in words]
+    words = [*words, *(word for key, less in LESS.items() if key in words for word in less)]
+    if words[0] == "synth":
         like = words[words.index("--like") + 1] if "--like" in words else ""
         return [*words, *_few_steps(Path(words[1]), like)]
-    if command == "evaluate" and "--run" in words:
+    if words[0] == "evaluate" and "--run" in words:
         return [*words, *_few_steps(Path(words[words.index("--run") + 1]))]
-    shown = [word for key, less in LESS.items() if key in words for word in less]
-    return [*words, *SIZES.get(command, []), *shown]
+    return words
 
 
 def _short(name, recipe):
@@ -239,12 +229,25 @@ def test_the_commands_of_a_page_take_a_small_row_the_whole_way(run, typed):
     assert said in typed(line).refusal
 
 
+def stated(command):
+    """The words after each option of a command."""
+    found, name = {}, ""
+    for word in command:
+        if word.startswith("--"):
+            name = word.removeprefix("--")
+        else:
+            found.setdefault(name, []).append(word)
+    return found
+
+
 @every_row("page", PAPERS)
-def test_the_shares_of_documented_phantoms_are_all_their_cases(page):
-    phantom, prepare, *_ = on_phantoms(page)
-    cases = int(phantom[phantom.index("--cases") + 1])
-    first = prepare.index("--shares") + 1
-    assert sum(map(int, prepare[first : first + 3])) == cases
+def test_the_documented_phantoms_are_those_of_the_table(page):
+    phantom, prepare, *_ = map(stated, on_phantoms(page))
+    table = tables.TABLES[page]
+    for name, wanted in {**table.phantoms, "shares": table.preparation["shares"]}.items():
+        words = wanted if isinstance(wanted, list) else [wanted]
+        if wanted is not True:  # a flag
+            assert {**phantom, **prepare}[name] == [str(word) for word in words], name
 
 
 @slow

@@ -72,11 +72,10 @@ def test_each_command_at_the_head_of_a_recipe_is_read_by_the_command_line(comman
 
 @every_row("page", PAGES)
 def test_each_benchmark_on_a_page_exists_and_reads_its_words(page, monkeypatch):
-    seen: list[argparse.Namespace] = []
     parse = argparse.ArgumentParser.parse_args
 
     def parse_alone(parser):
-        seen.append(parse(parser))
+        parse(parser)
         raise InterruptedError  # before it runs
 
     monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse_alone)
@@ -86,8 +85,6 @@ def test_each_benchmark_on_a_page_exists_and_reads_its_words(page, monkeypatch):
             monkeypatch.setattr(sys, "argv", [program, *words])
             with pytest.raises(InterruptedError):
                 runpy.run_path(str(ROOT / program), run_name="__main__")
-        if "paper_table" in program:
-            assert {row.split()[0].partition(":")[0] for row in seen[-1].rows} <= {*recipes.names()}
 
 
 def test_the_readme_shows_a_starter_first_and_then_the_way_from_scans_to_scores_on_two_screens():
