@@ -13,10 +13,11 @@ from typing import Any
 
 import numpy as np
 
+from voxlate.base.earlier import ANY, without_retired
 from voxlate.base.errors import BadInput
 from voxlate.base.files import read_json, sha256_of
 from voxlate.base.messages import Message
-from voxlate.base.records import ANY, Digest, FileName, Record, Text, without_retired
+from voxlate.base.records import Digest, FileName, Record, Text
 from voxlate.scans.cases.case import map_arrays
 from voxlate.synthesis.calibration import Calibration, Header
 from voxlate.synthesis.facts import ModelFacts

@@ -15,10 +15,10 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import Field
 
+from voxlate.base.earlier import ANY, without_retired
 from voxlate.base.errors import BadInput
 from voxlate.base.messages import Message
 from voxlate.base.records import (
-    ANY,
     Count,
     Digest,
     Length,
@@ -30,7 +30,6 @@ from voxlate.base.records import (
     Several,
     Text,
     checksum,
-    without_retired,
     write_tensors,
 )
 from voxlate.scans.cases.align import Preparation, Registered, find_common_grid

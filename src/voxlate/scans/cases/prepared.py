@@ -12,11 +12,11 @@ from pydantic import Field
 from typing_extensions import TypedDict  # pydantic needs it before Python 3.12
 
 from voxlate.base.config import Provided, adapter
+from voxlate.base.earlier import ANY, without_retired
 from voxlate.base.errors import BadInput
 from voxlate.base.files import read_json, write_json
 from voxlate.base.messages import Message, read_messages
 from voxlate.base.records import (
-    ANY,
     FileName,
     Length,
     Name,
@@ -27,7 +27,6 @@ from voxlate.base.records import (
     Split,
     StatedMessage,
     Text,
-    without_retired,
 )
 from voxlate.scans.cases.align import Align, Mask, Preparation, Registered
 from voxlate.scans.cases.case import (

@@ -435,7 +435,7 @@ def _open_segments(headers: Headers, path: Path) -> DynamicScan:
     def read(chosen: list[int], said: str) -> Stored:
         """Some segments: one with its values, several as a map of their numbers."""
         with errors_as(
-            f"{path}: expected whole segments that do not overlap, found others among {first_of(listed)}",
+            f"{path}: expected whole segments that do not overlap, found others among {first_of(listed)} ({syntax})",
             f"Name one of them: {path.name}#frame=1 to #frame={len(listed)}.",
         ):
             volume = segmentation.get_volume(

@@ -9,11 +9,9 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import tomli_w
-
+from voxlate.base.earlier import ANY, without_retired
 from voxlate.base.errors import BadInput, did_you_mean, known_name
 from voxlate.base.option import toml_value
-from voxlate.base.records import ANY, without_retired
 
 Values = dict[str, Any]  # plain tables of a recipe
 
@@ -137,6 +135,8 @@ def apply_changes(values: Values, changes: Mapping[str, Any]) -> Values:
 
 def as_toml(values: Values) -> str:
     """Tables as TOML, with each list of plain values on a line."""
+    import tomli_w  # here, because an installation for synthesis writes no recipe
+
     return re.sub(r"\[\n((?: +[^\[\]\n]*,\n)+) *\]", _on_a_line, tomli_w.dumps(values))
 
 
