@@ -116,7 +116,7 @@ def reason_against_training(card: Card, facts: CohortFacts, roles: Roles, mode: 
     if reason := reason_against(card, facts, roles):
         return reason
     if completes and mode != "mean":
-        return "it is a regression, which --mode mean plans"
+        return "it is a regression: add --mode mean to start from it"
     return ""
 
 
