@@ -392,7 +392,7 @@ REFUSED = {  # what is written, its name, and what the sentence names
         (tag("ImagePositionPatient", b"1,5\\2\\3"), "ImagePositionPatient.*1,5"),
         (tag("RescaleIntercept", b"-1,024"), "RescaleIntercept.*-1,024"),
         (tag("PixelSpacing", b"0.5", b"UT"), "2 numbers in PixelSpacing"),
-        (seg(MASKS[:1], "xl"), SYNTAXES["xl"]),
+        (seg(MASKS[:1], "xl"), "JPEG XL|4\\.110"),
         # steps between slices
         (spaced(count=1, thickness="-3"), "SliceThickness"),
         # segmentations and pointers
