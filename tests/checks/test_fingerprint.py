@@ -148,10 +148,9 @@ def test_a_picture_that_is_turned_twice_is_itself_where_both_show_it(prints):
         assert np.array_equal(again[both], picture[both])
 
 
-def test_a_fingerprint_survives_its_text_and_its_tables(prints):
+def test_a_fingerprint_survives_its_text(prints):
     scan = prints[0]
     assert Fingerprint.from_text(scan.numbers, scan.text) == scan
-    assert Fingerprint.from_tables(scan.tables) == scan
     assert Fingerprint.none() != scan
 
 

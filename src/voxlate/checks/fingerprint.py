@@ -9,7 +9,6 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -84,18 +83,6 @@ class Fingerprint:
     def none(cls) -> "Fingerprint":
         """That of no scan."""
         return cls({}, np.full((SIDE,) * 3, UNKNOWN, np.uint8))
-
-    @property
-    def tables(self) -> dict[str, Any]:
-        """The fingerprint as nested tables of arrays."""
-        numbers = {name: np.array([value]) for name, value in self.numbers.items()}
-        return {"numbers": numbers, "picture": self.picture}
-
-    @classmethod
-    def from_tables(cls, tables: Mapping[str, Any]) -> "Fingerprint":
-        """The fingerprint of nested tables of arrays."""
-        numbers = {name: value.item() for name, value in tables.get("numbers", {}).items()}
-        return cls(numbers, tables["picture"])
 
     @property
     def text(self) -> str:

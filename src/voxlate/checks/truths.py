@@ -7,11 +7,10 @@ training on such truths.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
-from voxlate.base.array_types import AnyArray
 from voxlate.base.errors import first_of, plural
 from voxlate.base.groups import grouped
 from voxlate.base.messages import Message, codes, message
@@ -42,32 +41,15 @@ OTHER_SIZE, OTHER_VOXELS = 20.0, 1.2
 class Sketch:
     """A truth, its image and a source as fingerprints; without numbers where there is none.
 
-    ends: the lowest and the highest value of the truth, and `other_size`.
+    low, high: the ends of the truth's values; other_size: see the function of this name.
     """
 
     truth: Fingerprint
     image: Fingerprint
     source: Fingerprint
-    ends: AnyArray
-
-    @property
-    def other_size(self) -> float:
-        """See the function of this name."""
-        return float(self.ends[2])
-
-    @property
-    def tables(self) -> dict[str, Any]:
-        """The sketch as nested tables of arrays."""
-        scans = {name: getattr(self, name).tables for name in ("truth", "image", "source")}
-        return {"ends": self.ends, **scans}
-
-    @classmethod
-    def from_tables(cls, tables: Mapping[str, Any]) -> "Sketch":
-        """The sketch of nested tables of arrays."""
-        scans = {
-            name: Fingerprint.from_tables(table) for name, table in tables.items() if name != "ends"
-        }
-        return cls(**scans, ends=tables["ends"])
+    low: float
+    high: float
+    other_size: float
 
 
 @dataclass(frozen=True)
@@ -99,10 +81,9 @@ def sketch_of(
     of_image, of_source = (
         Fingerprint.none() if scan is None else fingerprint(scan) for scan in (image, source)
     )
-    ends = np.array(
-        [truth.data.min(), truth.data.max(), other_size(truth.grid, image_grid)], np.float64
-    )
-    return Sketch(fingerprint(truth), of_image, of_source, ends)
+    low, high = float(truth.data.min()), float(truth.data.max())
+    size = other_size(truth.grid, image_grid)
+    return Sketch(fingerprint(truth), of_image, of_source, low, high, size)
 
 
 def other_size(truth: Grid, image: Grid) -> float:
@@ -145,14 +126,18 @@ def judge(
 
 def _own_fault(truth: SketchedTruth) -> Fault | None:
     """The fault that a truth shows by its size, its image and its unit."""
-    low, high, times = truth.sketch.ends.tolist()
-    if times:
-        return Fault("spacing", f"a field of view {times:.3g} times as long as that of the image")
+    sketch = truth.sketch
+    if sketch.other_size:
+        return Fault(
+            "spacing", f"a field of view {sketch.other_size:.3g} times as long as that of the image"
+        )
     if truth.other:
         return Fault("patient", f"an image that was made of the scan of {truth.other}")
     if truth.unit != truth.image_unit:
         return Fault("unit", f"{truth.unit} where its image is in {truth.image_unit}")
-    return Fault("blank", f"every voxel is {low:.4g}") if low == high else None
+    if sketch.low == sketch.high:
+        return Fault("blank", f"every voxel is {sketch.low:.4g}")
+    return None
 
 
 def _alone(truths: Mapping[str, SketchedTruth], name: str) -> list[Message]:

@@ -1,6 +1,6 @@
-"""Scans that are out of the distribution of those that a model knows: by their patches, their farthest patches, their body's size.
+"""Scans that are out of the distribution of a calibration: by their patches, their farthest patches, their body's size.
 
-Known are the scans of a calibration, or the usual ones that a starter carries. Patches are compared with the nearest ones of them, as in PatchCore (Roth et al. 2022), by hand-made
+Patches are compared with the nearest ones of the calibration's scans, as in PatchCore (Roth et al. 2022), by hand-made
 features of intensity in place of a network's; a case is flagged by its distance above that of each patient of the calibration.
 """
 
@@ -99,7 +99,7 @@ class ReferencePatches:
         return round(float(self.numbers[1]))
 
 
-def reference_shapes(points: Sequence[int | None]) -> dict[str, Shape]:
+def reference_shapes(points: Sequence[int]) -> dict[str, Shape]:
     """The shapes of the fields of reference patches; points: number of patches, and of features of each."""
     features = (points[-1],)
     statistics = (len(STATISTICS),)
@@ -158,7 +158,7 @@ class DistributionTest:
         return {"unfamiliar": self.is_flagged, "statistics": statistics, "patients": self.patients}
 
     def map(self, shape: tuple[int, ...]) -> Array:
-        """The distance of the patch that is nearest to each voxel [D, H, W]; 1 is the limit of patches in distribution."""
+        """The distance of the patch in whose cell each voxel [D, H, W] is, or of the nearest cell with one; 1 is the limit of patches in distribution."""
         axes = [np.unique(along) for along in self.places.T]
         at = tuple(map(np.searchsorted, axes, self.places.T))
         coarse = np.full([len(axis) for axis in axes], np.nan, np.float32)

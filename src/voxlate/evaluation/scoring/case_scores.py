@@ -285,8 +285,8 @@ def score_item(item: Item, scale: Range, rules: Rules, functions: Functions) -> 
     image = units.synthesis(stored)
     truth = Truth(item, rules, scale, units, image.grid)
     sketch = _sketch(truth, stored)
-    low, high, _ = sketch.sketch.ends.tolist()
-    if not asked.any_truth and (sketch.sketch.other_size or low == high):
+    ends = sketch.sketch
+    if not asked.any_truth and (ends.other_size or ends.low == ends.high):
         return ScoredItem([], "", "", sketch)  # nothing of the truth can be scored
     if network and shows_a_window(item.provenance, item.modality, truth.scan.unit):
         raise BadInput(

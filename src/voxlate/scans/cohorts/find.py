@@ -485,7 +485,6 @@ def _settle_splits(cases: list[CaseFiles], layout: Preset, found: CohortFiles) -
     Training alone states no split. Some training cases validate where nothing says which, and cases outside of all
     folders train.
     """
-    reasons = {case.case: "folders or lists" for case in cases if case.split}
     named = grouped((case.patient or case.case, split_of_name(case.case)) for case in cases)
     by_name = {owner: words[0] for owner, words in named.items() if len({*words}) == 1}
     # test_p4 beside p1; not a cohort of test_p1 and test_p2, nor P1_test and P1_retest

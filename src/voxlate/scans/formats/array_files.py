@@ -94,18 +94,6 @@ def stack_shape(path: Path, text: str) -> tuple[int, int, int]:
         return int(array.shape[axis]), int(height), int(width)
 
 
-def slice_size(path: Path, text: str) -> tuple[int, int] | None:
-    """Height and width of a slice of a .npy or .npz; None where they are not known without reading it."""
-    settings = _settings(path, text)
-    try:
-        with _chosen(path, settings) as (_, array):
-            shape = array.shape
-    except BadInput:  # which is raised when the slice is read
-        return None
-    expected = 3 if "channel" in settings else 2
-    return (shape[0], shape[1]) if len(shape) == expected else None
-
-
 def _settings(path: Path, text: str) -> dict[str, str]:
     """The settings of a text by their keys."""
     stated = [setting.partition("=")[::2] for setting in text.split(",") if setting]

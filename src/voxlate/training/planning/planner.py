@@ -3,7 +3,7 @@
 The path of `train auto`, in the order in which these functions are called:
 
 1. Facts: cohort_facts reads sizes, units and intensities of the cohort from its headers.
-2. Roles: roles.choose_roles finds the sources and targets, starters.find_starter a starter that fits.
+2. Roles: cohort_facts.choose_roles finds the sources and targets, starters.find_starter a starter that fits.
 3. Network: probe.Sizes times a step and takes the network of the least predicted error;
    rules turns facts into the settings of each stage, each with its reason.
 4. Race: race.choose_start trains from the starter and from random weights; held-out patients decide.

@@ -1,7 +1,7 @@
 """Recipes: one TOML file a result, with everything that the result depends on in addition to the data.
 
-`text` reads recipes as plain tables and knows no key; `settings`, `training` and `optimiser` hold what the keys mean;
-`checks` compares them with one another; `reading` turns one form into the other; `provenance` reads what runs and images
+`text` reads recipes as plain tables and knows no key; `settings` and `training_settings` hold what the keys mean;
+`reading` turns one form into the other and compares the keys with one another; `run_provenance` reads what runs and images
 state of their making. The recipes of the package are in `shipped/`.
 """
 
