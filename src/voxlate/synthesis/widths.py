@@ -24,6 +24,13 @@ NARROWEST = 1e-3  # of the network's range of 2: no interval is narrower before 
 VOXELS_AT_ONCE = 1 << 17  # voxels of a slab, whose features fit into a CPU's cache
 # In one prediction of widths, whose hidden layers fit into a CPU's cache.
 VOXELS_OF_WIDTHS = 1 << 13
+LEAST_DIVISOR = 1e-4  # divisor of features and errors
+LARGEST = 1e4  # size of a value: networks with such weights predict finite values
+LOWEST = {
+    "spread": LEAST_DIVISOR / 2,
+    "unit": LEAST_DIVISOR / 2,
+    "least": 0.0,
+}  # of the values of these arrays
 
 
 def voxel_features(
@@ -117,15 +124,6 @@ def _least_sum(squares: np.ndarray, axis: int) -> np.ndarray:
         np.minimum(lines[away:], farther[:-away], out=lines[away:])
         np.minimum(lines[:-away], farther[away:], out=lines[:-away])
     return least
-
-
-LEAST_DIVISOR = 1e-4  # divisor of features and errors
-LARGEST = 1e4  # size of a value: networks with such weights predict finite values
-LOWEST = {
-    "spread": LEAST_DIVISOR / 2,
-    "unit": LEAST_DIVISOR / 2,
-    "least": 0.0,
-}  # of the values of these arrays
 
 
 @dataclass(frozen=True)

@@ -52,6 +52,8 @@ AIR_VOXELS = 500  # of the surroundings that are kept, so that intervals of air 
 OWN_NAMES = (BODY, "mae")
 CT_REGIONS = {"soft_tissue": "-200<{0}<250", "bone": "{0}>250", "inner_air": "{0}<-300"}  # in HU
 LABEL_RULE = "{0}>0.5"
+FEWEST_PATIENTS = 2  # patients of a calibration
+HOLD_BACK = "Hold back more: prepare with other --shares."
 
 
 @dataclass(frozen=True)
@@ -163,9 +165,6 @@ def choose_voxels(
     )
     return voxels, SketchedTruth(patient, volume.unit, volume.unit, sketch)
 
-
-FEWEST_PATIENTS = 2  # patients of a calibration
-HOLD_BACK = "Hold back more: prepare with other --shares."
 
 Rules = Mapping[str, Mapping[str, str]]
 """The rules of regions, by target and name."""

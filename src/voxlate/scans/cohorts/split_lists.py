@@ -34,6 +34,7 @@ SILENT = re.compile(
 )
 SPLITTING = re.compile(r"split|fold|partition|train|valid|test|subset|data_?list", re.IGNORECASE)
 LARGEST_BYTES = 2**24  # of a list; a larger file is none
+OURS = ("case", "patient", "path")  # columns that name cases
 
 Keys = Mapping[str, Sequence[str]]  # by a text that a list may hold, the cases that it names
 Statement = tuple[
@@ -201,9 +202,6 @@ def _in_table(table: Table, split: str, keys: Keys, found: CohortFiles) -> list[
     if any(_key(entry, keys) for entry, _ in stating):
         found.guessed += table.assumed
     return stating
-
-
-OURS = ("case", "patient", "path")  # columns that name cases
 
 
 def _in_column(table: Table, ids: str, split: str) -> Iterator[Statement]:

@@ -28,6 +28,27 @@ AIR_RANGE_HU = (-800, -200)
 NOT_HU = ("not-hu", "shifted-hu")  # codes of a CT that is not in Hounsfield units
 EDGE = PERCENTILES.index(10)
 NOTHING = 1e-4  # of the largest value: nibabel writes zeros of a scaled scan as 1e-5 of it
+# Later modalities take longer to scan, or need contrast agent or radiation, so they are synthesised from earlier ones.
+RISING = (
+    "mr",
+    "t1",
+    "t1n",
+    "t1w",
+    "pd",
+    "t2",
+    "t2w",
+    "t2f",
+    "flair",
+    "swi",
+    "tof",
+    "t1c",
+    "t1ce",
+    "mra",
+    "ncct",
+    "ct",
+)
+ANY_SOURCE = "mr"  # the source for which any of several contrasts stands, as in starters
+CONTRASTS = 3  # from this number of contrasts on, any of them may be missing
 
 
 @dataclass(frozen=True)
@@ -244,29 +265,6 @@ def check_scales(facts: CohortFacts, names: Sequence[str], targets: Sequence[str
             raise BadInput(
                 f"{name}: expected Hounsfield units in every scan, found {first_of(wrong, 3)} of {len(having)} on another scale, by the values of soft tissue. Convert all to one scale, leave those cases out, or give the modality another name."
             )
-
-
-# Later modalities take longer to scan, or need contrast agent or radiation, so they are synthesised from earlier ones.
-RISING = (
-    "mr",
-    "t1",
-    "t1n",
-    "t1w",
-    "pd",
-    "t2",
-    "t2w",
-    "t2f",
-    "flair",
-    "swi",
-    "tof",
-    "t1c",
-    "t1ce",
-    "mra",
-    "ncct",
-    "ct",
-)
-ANY_SOURCE = "mr"  # the source for which any of several contrasts stands, as in starters
-CONTRASTS = 3  # from this number of contrasts on, any of them may be missing
 
 
 @dataclass(frozen=True)

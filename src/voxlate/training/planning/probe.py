@@ -32,6 +32,27 @@ from voxlate.training.recipe import Recipe, from_dict
 
 STEPS = 3  # timed steps of each network that is tried
 FREE = 0.8  # default share of the free memory
+WIDTHS = (16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128)
+BATCHES = (2, 4, 8)
+LESS = 0.75  # factor of the load of a network that needs too much memory
+MOST_TIMED = 3  # networks whose steps are timed for a share of the minutes
+PROBED = 0.05  # share of the minutes after which no other network is timed
+# The law's own error, by which a stem of twice the side must be better: of two stems that it told apart by 2 %, the coarser one
+# had 31 % more error (vessels; 1,080 steps against 392).
+DOUBT = 1.09
+# The width from which the cost of a step grows with its cube, and below with itself. Steps of widths 16, 64, 96 and 128 cost 0.42, 3.4,
+# 8.2 and 16 times as much as of 32 on a CPU (heads, brains and phantoms), and by the law 0.43, 3.1, 7.4 and 15 times.
+WIDE = 68
+FILLED = 1.25  # largest factor of the useful steps up to which all of the time is used
+SPARE = 0.04  # share of the time that is reserved for starting, validating, saving
+
+# The law of the error, fitted to trainings of many widths, stems, batches and lengths.
+GAIN = 0.074
+LATE = 42.1
+DECAY = 0.643
+COARSE = 1.69
+NARROW = 0.409
+FEW = 0.247
 
 
 @dataclass(frozen=True)
@@ -142,29 +163,6 @@ def _batches(job: Job) -> Iterator[Batch]:
 def default_memory_limit(device: str) -> float:
     """The default limit of a training's memory in bytes: most of the memory that is free on the device now."""
     return FREE * devices.free_memory(find_device(device))
-
-
-WIDTHS = (16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128)
-BATCHES = (2, 4, 8)
-LESS = 0.75  # factor of the load of a network that needs too much memory
-MOST_TIMED = 3  # networks whose steps are timed for a share of the minutes
-PROBED = 0.05  # share of the minutes after which no other network is timed
-# The law's own error, by which a stem of twice the side must be better: of two stems that it told apart by 2 %, the coarser one
-# had 31 % more error (vessels; 1,080 steps against 392).
-DOUBT = 1.09
-# The width from which the cost of a step grows with its cube, and below with itself. Steps of widths 16, 64, 96 and 128 cost 0.42, 3.4,
-# 8.2 and 16 times as much as of 32 on a CPU (heads, brains and phantoms), and by the law 0.43, 3.1, 7.4 and 15 times.
-WIDE = 68
-FILLED = 1.25  # largest factor of the useful steps up to which all of the time is used
-SPARE = 0.04  # share of the time that is reserved for starting, validating, saving
-
-# The law of the error, fitted to trainings of many widths, stems, batches and lengths.
-GAIN = 0.074
-LATE = 42.1
-DECAY = 0.643
-COARSE = 1.69
-NARROW = 0.409
-FEW = 0.247
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,26 @@ ALL = "all"  # in place of a paper's name: every recipe
 # from. A recipe does not have those of its base.
 DESCRIBING = ("paper", "start")
 LONGEST_VALUE = 80  # characters of a list or text in a message
+# Keys that this version lacks: the value with which each changes no image (see without_retired).
+RETIRED = {
+    "data.augment.flip_si": 0.0,
+    "data.augment.tilt_degrees": 0.0,
+    "data.level": False,
+    "data.physics.contrasts.*.transfer": [0.3, 0.3],
+    "data.physics.defaced": 0.0,
+    "data.physics.motion_mm": 1.5,
+    "data.physics.ringing": 0.5,
+    "data.physics.target": "centre",
+    "intensity.*.clips": ANY,
+    "method.lpips": None,
+    "net.depth_halvings": 0,
+    "net.kernel": "1x3x3",
+    "start_window": {},
+    "synth.contrast": {},
+    "task.detach": False,
+    "task.predictor_steady": False,
+    "train.paced": ANY,
+}
 
 
 @functools.cache
@@ -283,28 +303,6 @@ def _describe(value: Any) -> str:
         return text
     length = len(value) if isinstance(value, list | str) else len(text)
     return f"{length} long ({text[:LONGEST_VALUE]}…)"
-
-
-# Keys that this version lacks: the value with which each changes no image (see without_retired).
-RETIRED = {
-    "data.augment.flip_si": 0.0,
-    "data.augment.tilt_degrees": 0.0,
-    "data.level": False,
-    "data.physics.contrasts.*.transfer": [0.3, 0.3],
-    "data.physics.defaced": 0.0,
-    "data.physics.motion_mm": 1.5,
-    "data.physics.ringing": 0.5,
-    "data.physics.target": "centre",
-    "intensity.*.clips": ANY,
-    "method.lpips": None,
-    "net.depth_halvings": 0,
-    "net.kernel": "1x3x3",
-    "start_window": {},
-    "synth.contrast": {},
-    "task.detach": False,
-    "task.predictor_steady": False,
-    "train.paced": ANY,
-}
 
 
 def stored_recipe(tables: Mapping[str, Any]) -> dict[str, Any]:

@@ -22,6 +22,11 @@ RMS = 0.2  # of an update over the learning rate, near Adam's, so that one rate 
 FEWEST_OUTPUTS = (
     16  # outputs of a kernel; heads that make an image of few channels are left to AdamW
 )
+VALIDATION_SHARE = (
+    0.05  # of a training's network evaluations, where the recipe does not say how to validate
+)
+VALIDATION_STEPS = 32  # of ddim, where the sampler of synthesis costs more than that share
+BACKWARD = 3  # evaluations that a forward and a backward pass cost
 
 
 @settings
@@ -181,11 +186,6 @@ def _polynomial(grams: Tensor) -> Tensor:
     return product * scale
 
 
-VALIDATION_SHARE = (
-    0.05  # of a training's network evaluations, where the recipe does not say how to validate
-)
-VALIDATION_STEPS = 32  # of ddim, where the sampler of synthesis costs more than that share
-BACKWARD = 3  # evaluations that a forward and a backward pass cost
 Precision = Literal["auto", "bfloat16", "float32"]
 
 
