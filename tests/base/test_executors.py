@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import time
+from concurrent.futures import BrokenExecutor, Future
 from multiprocessing.process import BaseProcess
 
 import psutil
@@ -14,7 +15,13 @@ from refusals import refuses
 from rows import every_row, slow
 from voxlate.base.errors import BadInput
 from voxlate.base.executors.case_work import Context, InProcess, WorkerDied
-from voxlate.base.executors.workers import LocalExecutor, choose_executor, room, say_crowded
+from voxlate.base.executors.workers import (
+    LocalExecutor,
+    choose_executor,
+    room,
+    say_crowded,
+    work_through,
+)
 from voxlate.base.option import ExecutorOptions
 
 IMPORTS = "from jobs import Stages\nfrom voxlate.base.executors.workers import LocalExecutor\n"
@@ -44,6 +51,30 @@ def test_processes_list_failures_and_survive_killed_workers(tmp_path):
 def test_a_job_that_cannot_be_opened_is_one_sentence(dies, words):
     with refuses(words):
         list(LocalExecutor(2).run(Unopened(dies), [1, 2]))
+
+
+def test_a_job_whose_workers_end_is_one_sentence_in_any_order_of_their_ends():
+    held = Future()
+
+    class Ends:
+        """The first case ends its workers twice before the second case ends one."""
+
+        ended, firsts = BrokenExecutor, 0
+
+        def submit(self, case):
+            if case == 2:
+                return held
+            Ends.firsts += 1
+            ended = Future()
+            ended.set_exception(BrokenExecutor())
+            return ended
+
+        def close(self):
+            if Ends.firsts == 2 and not held.done():
+                held.set_exception(BrokenExecutor())
+
+    with refuses("--executor"):
+        list(work_through(lambda place: Ends(), 2, [1, 2], lambda said: None))
 
 
 def test_a_script_without_a_guard_runs_once(tmp_path):

@@ -146,9 +146,10 @@ def work_through(
                         waiting.append(number)
                         continue
                     answer = Outcome(error=WorkerDied(TWICE))
+                else:
+                    has_finished = True
                 if isinstance(answer, Exception):
                     raise answer
-                has_finished = True
                 for said in answer.messages:
                     warn(said)
                 yield number, answer
