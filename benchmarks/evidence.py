@@ -14,6 +14,7 @@ these two, which report.
 
 heads-HEAD         MR to CT of 2-D slices (DATA/harvard_ct_mr). Another head validates, all others train `train auto`.
 heads-HEAD-…steps  the same in a fixed number of steps of a mean prediction, for machines of different speed.
+peer-HEAD          the same by MONAI's BasicUNet, in as many minutes (evidence_peer.py).
 brain-PATIENT      T1 to T2 (DATA/brats_like), scored inside the body; the three other brains train.
 phantoms-TASK      24 synthetic heads: 16 train, 2 validate, 6 report.
 starter-NAME       a starter without training, on the same heads and brains.

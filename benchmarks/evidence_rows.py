@@ -40,6 +40,7 @@ BONE_GREY = f"ct>{0.9 * WHITE:g}"
 PHANTOMS: dict[str, Any] = {"cases": 24, "size": (72, 88, 14), "lesion": "mixed", "seed": 31}
 TRAINING, VALIDATING = 16, 2  # phantoms; the others report
 FILES = {"heads": {"mr": "mr", "ct": "ct"}, "brains": {"t1": "t1", "t2": "t2"}}
+COMMON: dict[str, Any] = {"split": "test", "allow_outside": True, "progress": False}
 Scores = dict[str, Any]
 
 
@@ -95,6 +96,7 @@ def default_rows() -> list[Row]:
     """The set that every change ends with."""
     return [
         *(Row("heads", head, 3) for head in REPORTING),
+        *(Row("peer", head, 3) for head in REPORTING),
         Row("heads", "case37", 20, mode="both", answers=("mean", "sample")),
         Row("heads", "case37", 3, mode="mean", steps=FIXED_STEPS),
         *(Row("brain", patient, 6) for patient in BRAINS[:2]),
@@ -157,6 +159,19 @@ def intervals(row: Row, place: Place) -> Iterator[Scores]:
         run.folder, table, split="val", allow_outside=True, device="cpu", progress=False
     )
     yield facts | scored_heads(run.folder, table, place)
+
+
+def peer(row: Row, place: Place) -> Iterator[Scores]:
+    """Scores of MONAI's BasicUNet on slices of heads."""
+    from evidence_peer import cases_of, train_peer, write_images  # it needs the extra bench
+
+    table = _table(place, "harvard_ct_mr", parts_of_heads(row), FILES["heads"])
+    began = time.monotonic()
+    net, steps = train_peer([pair for _, pair in cases_of(table, "train")], row.minutes, row.seed)
+    minutes = (time.monotonic() - began) / 60
+    write_images(net, table, out_of(place, None))
+    scores = scores_of(out_of(place, None), table, regions={"bone": BONE_GREY})
+    yield {"steps": f"{steps}", "minutes": minutes, **scores}
 
 
 def brain(row: Row, place: Place) -> Iterator[Scores]:
@@ -268,12 +283,16 @@ def scored(
 ) -> Scores:
     """Mean scores over the held-out patients of a table, from images that are synthesised first."""
     out = out_of(place, answer)
-    common: dict[str, Any] = {"split": "test", "allow_outside": True, "progress": False}
     # "sample" is the default of a model of two stages
     chosen = "mean" if answer == "mean" else None
     chosen_by: dict[str, Any] = {"answer": chosen, "missing": missing, "anyway": True}
-    voxlate.synthesise(model, table, out, device="cpu", **chosen_by, **common)
-    found = voxlate.evaluate(out, table, **{"mask": "whole"} | common | scoring).rows
+    voxlate.synthesise(model, table, out, device="cpu", **chosen_by, **COMMON)
+    return scores_of(out, table, **scoring)
+
+
+def scores_of(out: Path, table: Path, **scoring: Any) -> Scores:
+    """Mean scores over the held-out patients of a table."""
+    found = voxlate.evaluate(out, table, **{"mask": "whole"} | COMMON | scoring).rows
     rows = [one for one in found if one.method == SYNTHESIS]
     patients = sorted({one.patient for one in rows})
     own = (means([one for one in rows if one.patient == name], "coverage") for name in patients)
@@ -291,6 +310,7 @@ def scored(
 
 KINDS: Mapping[str, Callable[[Row, Place], Iterator[Scores]]] = {
     "heads": heads,
+    "peer": peer,
     "intervals": intervals,
     "brain": brain,
     "phantoms": phantoms,
