@@ -100,8 +100,8 @@ def test_hounsfield_units_that_are_only_given_keep_the_contrast_of_soft_tissue()
     ],
 )
 def test_values_that_seem_to_be_of_another_unit_are_asked_about(doubtful, ordinary, words, key):
-    assert words in rules.intensity(doubtful, side="target")[1].fact
-    assert key not in rules.intensity(ordinary, side="target")[1].text
+    assert words in rules.intensity(doubtful, side="target")[1]
+    assert key not in rules.intensity(ordinary, side="target")[1]
 
 
 BRAIN = ["flair", "t1", "t1c", "t2"]
@@ -245,7 +245,7 @@ def test_cases_that_lack_a_modality_are_taken_by_a_completion():
     names = ["flair", "t1", "t2"]
     made = draft(facts(*map(scan, names), present=[names] * 5 + [["t1", "t2"]] * 3))
     assert made.data["allow_missing"]
-    assert made.why["data.allow_missing"].text == "3 of 8 training cases lack some (flair in 3)"
+    assert made.why["data.allow_missing"] == "3 of 8 training cases lack some (flair in 3)"
 
 
 def test_a_modality_that_is_not_to_be_trusted_is_taken_only_where_it_is_named():
