@@ -175,12 +175,12 @@ def _plan_samples(sizes: Sizes, starter: Starter | None, asked: str | None) -> D
     drawn = _steps_in(sizes.seconds(1 - share), measured.seconds, most)
     if mode == "both" and drawn < min(FEWEST_OF_SAMPLES, most):
         minutes = ceil(ROOM * probe.limits.minutes * FEWEST_OF_SAMPLES / drawn)
+        if asked:
+            raise BadInput(
+                f"--mode both: expected minutes for {FEWEST_OF_SAMPLES} steps of a diffusion after the mean prediction, found room for {drawn:,}. Give about --minutes {minutes}, or --mode mean."
+            )
         reason = f"{drawn:,} steps of a diffusion to sharp images would fit, which needs {FEWEST_OF_SAMPLES}: give about --minutes {minutes}"
-        if not asked:
-            return _plan_mean(sizes, starter, reason)
-        raise BadInput(
-            f"--mode both: expected minutes for {FEWEST_OF_SAMPLES} steps of a diffusion after the mean prediction, found too few: {reason}, or --mode mean."
-        )
+        return _plan_mean(sizes, starter, reason)
     best, draft = _plan_first(sizes, starter, share, rules.most_items(facts), PREDICTOR)
     left = sizes.seconds() - (best.steps - draft.done) * best.seconds
     drawn = _steps_in(left, measured.seconds, most)
