@@ -302,11 +302,9 @@ def test_few_patients_are_not_learned_by_heart(clockwork):
 
 def test_time_is_shared_between_the_two_answers(clockwork, any_length):
     made = clockwork(1, mode=None)
-    stage, budgets = made.tables["stages"][0]["train"], made.budgets
+    budgets = made.budgets
     first, second = budgets["regression"].seconds, budgets["final"].seconds
     assert first / (first + second) == pytest.approx(0.75, abs=0.01)
-    half = 12 / stage["batch"]  # of 24 slices
-    assert [budgets[name].fewest_steps for name in ("regression", "final")] == [half, 200]
 
 
 def test_a_time_too_short_for_samples_plans_the_mean_alone_and_says_from_when_on_they_pay(
@@ -431,4 +429,3 @@ def test_less_than_a_pass_trains_on_a_part_of_the_slices_and_says_so(
         monkeypatch.setattr("voxlate.training.planning.cohort_facts.roles_of", lambda *_: roles)
     made = clockwork(minutes)
     assert f"on about {share}% of the slices, drawn at random" in made.why["minutes"]
-    assert made.budgets["final"].fewest_steps == made.tables["train"]["steps"]

@@ -22,7 +22,6 @@ from voxlate.training.recipe.training_settings import Training
 # machine does not end a training.
 MOST_SHARE = 0.05
 MOST_PLANNED = 4
-SLOW = 0.8  # of the fewest steps of a good result; nearer to them no difference is seen
 
 
 @dataclass
@@ -112,10 +111,6 @@ class Clock:
         if self.accelerator.is_main_process:
             with self.record.open("a", encoding="utf-8", newline="\n") as file:
                 file.writelines(f"{self.stage} {place!r}\n" for place in places)
-
-    def is_slow(self, step: int) -> bool:
-        """Whether a planned stage will have fewer steps than a good result needs, at its speed up to a step."""
-        return self.budget is not None and self.steps(step) < SLOW * self.budget.fewest_steps
 
 
 def read_places(path: Path, stage: str, steps: int) -> list[float]:

@@ -119,7 +119,10 @@ def train(
         notes = {"adapted": stated["adapted"]} if "adapted" in stated else {}
         stop = held.enter_context(stop_signal())
         session = Session(run, stop, progress, say, asked.track, pretrained, starts, notes)
-        budgets = {name: Budget(**table) for name, table in stated.get("budgets", {}).items()}
+        budgets = {
+            name: Budget(seconds=table["seconds"], most_steps=table["most_steps"])
+            for name, table in stated.get("budgets", {}).items()
+        }
         _train_stages(session, [replace(job, budgets=budgets) for job in jobs])
     return run
 

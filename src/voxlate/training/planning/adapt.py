@@ -37,8 +37,6 @@ PATIENCE = 3  # validations without a lower error after which an adaptation ends
 VALIDATION_COST = 0.15
 FEWEST_ITEMS, MOST_ITEMS = 4, 32
 SPARE = 0.15  # share of the minutes for validations and saving
-# Times the run's own validation error.
-FAR = 3.0
 
 
 def adapt(
@@ -84,10 +82,10 @@ def adapt(
         out,
         device=asked.device,
         beginning=origin,
-        progress=_watch(progress, own, facts, recipe, say),
+        progress=progress,
         say=say,
     )
-    say(message("adapted", _outcome(done, adapted)))
+    say(message("adapted", _outcome(done, adapted, own)))
     if origin.calibrated:
         text = f"the calibration of {run} does not hold for {out}"
         say(message("not-calibrated", f"{text}: run voxlate calibrate {out} COHORT."))
@@ -149,29 +147,6 @@ def check_held_out(cohort: Cohort) -> None:
     raise BadInput(
         f"{cohort.folder}: expected a held-out case (split val), by whose error adapt chooses which weights are kept, found none among {len(cohort.cases)} cases of {patients} patients. {advice}"
     )
-
-
-def _watch(
-    progress: StepCallback, run: Run, facts: CohortFacts, recipe: Recipe, say: Say
-) -> StepCallback:
-    """A callback that also says after the first step of each stage if the error before it was far above the run's own."""
-    errors = {
-        line["stage"]: line["validation"]["mae"]
-        for _, line in lines_of(run.log)
-        if "mae" in line.get("validation", {})
-    }
-    scans = [facts.scans[name] for name in recipe.data.modalities if name in facts.scans]
-    levels = [f"{scan.name} {scan.least:g} to {scan.most:g} {scan.unit}" for scan in scans]
-
-    def compare(stage: str, step: int, steps: int, latest: Mapping[str, float]) -> None:
-        """State an error that is far above the run's own, and report the step."""
-        before, usual = latest.get("mae", 0.0), errors.get(stage)
-        if step == 1 and usual is not None and before > FAR * usual:
-            text = f"before adapting, the mean absolute error on held-out cases of the new site is {before:.3g}, which is {before / usual:.2g} times that of the run on its own held-out cases ({usual:.3g}, network units). Check the new scans ({', '.join(levels)}): unit, offset, inverted scale, swapped modalities, alignment (voxlate report PREPARED)."
-            say(message("other-site", text, error=before, own=usual))
-        progress(stage, step, steps, latest)
-
-    return compare
 
 
 def _rename_modalities(tables: Tables, folder: Path, cohort: Cohort) -> Tables:
@@ -279,19 +254,23 @@ def _steps(recipe: Recipe, cohort: Cohort, asked: AdaptOptions) -> list[int]:
     return [max(int(count * factor), 1) for count in lengths]
 
 
-def _outcome(run: Run, recipe: Recipe) -> str:
-    """The validation error before and after, and which weights are kept."""
+def _outcome(run: Run, recipe: Recipe, own: Run) -> str:
+    """The validation error before and after, beside that of the run on its own cases, and which weights are kept."""
     header = read_header(run.weights())
-    errors = {
-        line["step"]: line.get("validation", {}).get("mae")
-        for _, line in lines_of(run.log)
-        if line["stage"] == "final"
-    }
     kept = header.get("kept_step", header["steps"])
-    before, after = errors.get(0), errors.get(kept)
-    if before is None or after is None:
+    errors = _errors(run)
+    if 0 not in errors or kept not in errors:
         return f"the weights of step {kept} are kept."
+    others = [*_errors(own).values()][-1:]
+    of_run = "".join(f" (of the run on its own cases {error:.4g})" for error in others)
     items = f"{recipe.train.validation_items} items with the air around bodies, in network units"
     if kept == 0:
-        return f"no step lowered the error on held-out cases ({before:.4g}, of {items}): the weights of the run are kept as they are."
-    return f"held-out cases: mean absolute error {before:.4g} before, {after:.4g} after, of {items}; the weights of step {kept} of {recipe.train.steps} are kept."
+        return f"no step lowered the error on held-out cases ({errors[0]:.4g}, of {items}){of_run}: the weights of the run are kept as they are."
+    return f"held-out cases: mean absolute error {errors[0]:.4g} before{of_run}, {errors[kept]:.4g} after, of {items}; the weights of step {kept} of {recipe.train.steps} are kept."
+
+
+def _errors(run: Run) -> dict[int, float]:
+    """The mean absolute error of each validation of a run's last stage, by its step."""
+    lines = (line for _, line in lines_of(run.log) if line["stage"] == "final")
+    scores = ((line["step"], line.get("validation", {})) for line in lines)
+    return {step: score["mae"] for step, score in scores if "mae" in score}

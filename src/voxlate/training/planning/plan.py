@@ -146,14 +146,15 @@ class Plan:
         write_text(path, self.text)
 
     def outcome(self, run: Run, seconds: float, device: str) -> str:
-        """A sentence that compares predicted with measured minutes and memory; both are also logged."""
+        """A sentence that compares predicted with measured steps, minutes and memory; these are also logged."""
         most = peak_memory(find_device(device))
         planned = {"seconds": self.seconds, "memory_bytes": self.memory}
         took = {"seconds": seconds, "memory_bytes": most}
         steps = read_header(run.weights())["steps"]
         append_line(run.log, {"stage": "final", "step": steps, "planned": planned, "took": took})
         wanted = f"of {self.limits.minutes:g} and {self.limits.memory_bytes / 2**30:.1f}"
-        return f"predicted {self.seconds / 60:.1f} minutes and {self.memory / 2**30:.2f} GiB, {wanted}; took {seconds / 60:.1f} minutes and {most / 2**30:.2f} GiB."
+        predicted = self.tables["train"]["steps"]
+        return f"predicted {predicted:,} steps of the last stage in {self.seconds / 60:.1f} minutes and {self.memory / 2**30:.2f} GiB, {wanted}; took {steps:,} steps, {seconds / 60:.1f} minutes and {most / 2**30:.2f} GiB."
 
     def help(self, run: Run) -> str:
         """A sentence on what may help where the result is worse than a naive baseline."""

@@ -185,8 +185,7 @@ def _plan_samples(sizes: Sizes, starter: Starter | None, asked: str | None) -> D
     left = sizes.seconds() - (best.steps - draft.done) * best.seconds
     drawn = _steps_in(left, measured.seconds, most)
     draft.tables = rules.with_samples(draft.tables, size, drawn, mode, plain["net"])
-    fewest = min(FEWEST_OF_SAMPLES, drawn)
-    draft.budgets["final"] = _budget(drawn, measured.seconds, most, fewest)
+    draft.budgets["final"] = _budget(drawn, measured.seconds, most)
     synth, why = draft.tables["synth"], draft.why
     why["stages.regression.method"] = why.pop("method")
     why["stages.regression.train.steps"] = f"{share:.0%} of the time: {why['net.width']}"
@@ -232,19 +231,13 @@ def _plan_first(
                 f"; {best.fitting:,} would fit, but overfit to {plural(facts.patients, 'patient')}"
             )
     _warn_of_short(draft, best.fitting, sizes.probe.limits.minutes)
-    # one pass over the slices, of which about half contain body, if it fits
-    fewest = min(ceil(0.5 * facts.slices / best.size.batch), best.steps)
-    draft.budgets[name] = _budget(best.steps, best.seconds, most_items / best.size.batch, fewest)
+    draft.budgets[name] = _budget(best.steps, best.seconds, most_items / best.size.batch)
     return best, draft
 
 
-def _budget(steps: int, step_seconds: float, most_steps: float, fewest_steps: int) -> Budget:
+def _budget(steps: int, step_seconds: float, most_steps: float) -> Budget:
     """What a stage may take; most_steps: the largest useful number of steps."""
-    return Budget(
-        seconds=steps * step_seconds,
-        most_steps=ceil(FILLED * most_steps),
-        fewest_steps=fewest_steps,
-    )
+    return Budget(seconds=steps * step_seconds, most_steps=ceil(FILLED * most_steps))
 
 
 def _warn_of_short(draft: Draft, fitting: int, minutes: float) -> None:
