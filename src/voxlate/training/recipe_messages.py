@@ -19,16 +19,14 @@ from voxlate.synthesis.intensity_checks import (
     check_one_scale,
     check_scales,
 )
-from voxlate.training.batches.latents import uncacheable
-from voxlate.training.batches.patches import (
-    NO_LABEL,
+from voxlate.training.batches.data_settings import (
     DataSettings,
     missing_modalities,
-    note_on_cut,
-    note_on_padding,
     training_cases,
     usable_cases,
 )
+from voxlate.training.batches.latents import uncacheable
+from voxlate.training.batches.patches import NO_LABEL, note_on_cut, note_on_padding
 from voxlate.training.recipe import FullStage, Recipe, read
 from voxlate.training.recipe.text import is_start, names
 from voxlate.training.validate import validation_split

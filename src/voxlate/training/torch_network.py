@@ -34,7 +34,8 @@ from voxlate.synthesis.patch import Patch
 from voxlate.synthesis.scans import merge_splits
 from voxlate.synthesis.synth_options import SynthKeys
 from voxlate.training import recipe as recipes
-from voxlate.training.batches.patches import DataSettings, batch_of
+from voxlate.training.batches.data_settings import DataSettings
+from voxlate.training.batches.patches import batch_of
 from voxlate.training.calibration_file import RunCalibrations
 from voxlate.training.precision import autocast, of_synthesis
 from voxlate.training.recipe import Recipe, Synthesis, check_synthesis, from_dict, stage_recipe

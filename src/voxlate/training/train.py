@@ -17,7 +17,7 @@ from voxlate.base.option import merge
 from voxlate.scans.cases.prepared import Cohort, open_cohort
 from voxlate.science.methods.method import Method
 from voxlate.synthesis.known_scans import known_scans_of
-from voxlate.training.batches.patches import training_cases
+from voxlate.training.batches.data_settings import training_cases
 from voxlate.training.job import Job, Session
 from voxlate.training.learner import Epochs, Learner, owner_of, save_state
 from voxlate.training.loop import finish, train_stage

@@ -221,7 +221,7 @@ class Method(nn.Module, ABC):
 
 
 class StageSettings(Protocol):
-    """One training of a recipe, as its settings see it when they check themselves; data: training.batches.patches.DataSettings."""
+    """One training of a recipe, as its settings see it when they check themselves; data: training.batches.data_settings.DataSettings."""
 
     @property
     def name(self) -> str:

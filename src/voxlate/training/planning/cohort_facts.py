@@ -19,7 +19,7 @@ from voxlate.scans.cohorts.case_files import as_names
 from voxlate.scans.images.units import HOUNSFIELD, SHOW_ANATOMY, TISSUE_MAPS
 from voxlate.scans.images.volume_statistics import PERCENTILES, Distribution, Statistics
 from voxlate.synthesis.intensity_checks import check_one_scale
-from voxlate.training.batches.any_source import with_any_source
+from voxlate.training.batches.data_settings import with_any_source
 from voxlate.training.training_options import PlanOptions
 
 GREY_LEVELS = 255  # largest value of pictures with 8 bits
@@ -271,7 +271,7 @@ def check_scales(facts: CohortFacts, names: Sequence[str], targets: Sequence[str
 class Roles:
     """Sources and targets; pairing: "pairs", "complete" (any missing modality from the others) or "unpaired".
 
-    any_source: the scans that stand for the one source (see training/batches/any_source.py).
+    any_source: the scans that stand for the one source (see training.batches.data_settings).
     """
 
     source: tuple[str, ...]
