@@ -14,8 +14,8 @@ from rows import every_row, slow
 from trainings import recipe_of_text, same_weights, stop_at
 from voxlate.base.errors import Stopped
 from voxlate.base.files import read_json, write_json
-from voxlate.training.clock import MOST_SHARE, Budget, Clock, read_places
 from voxlate.training.continuing import train_further
+from voxlate.training.job import MOST_SHARE, Budget, Clock, read_places
 from voxlate.training.planning.plan import begun_recipe
 from voxlate.training.planning.rules import HELD
 from voxlate.training.recipe.run_provenance import read_run
@@ -52,7 +52,7 @@ def seconds(monkeypatch):
     """The seconds of a clock, in a list of one number that tests change."""
     now = [100.0]
     clock = SimpleNamespace(monotonic=lambda: now[0])
-    monkeypatch.setattr("voxlate.training.clock.time", clock)
+    monkeypatch.setattr("voxlate.training.job.time", clock)
     return now
 
 

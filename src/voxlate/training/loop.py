@@ -25,8 +25,7 @@ from voxlate.science.methods.method import Method
 from voxlate.science.nets.autoencoder import AutoencoderNet
 from voxlate.science.nets.cpu import volumes_in_float32
 from voxlate.training.batches.patches import note_on_cut
-from voxlate.training.clock import Clock, read_places
-from voxlate.training.job import Job, Session, keep_moments
+from voxlate.training.job import Clock, Job, Session, keep_moments, read_places
 from voxlate.training.learner import Epochs, Learner, Log, owner_of, resume, save_state
 from voxlate.training.log_file import read_verdicts
 from voxlate.training.processes import Agreement, by_main

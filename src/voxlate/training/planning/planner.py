@@ -8,7 +8,7 @@ The path of `train auto`, in the order in which these functions are called:
    rules turns facts into the settings of each stage, each with its reason.
 4. Race: starters.choose_start trains from the starter and from random weights; held-out patients decide.
 5. Plan: plan.Plan keeps recipe, reasons and cost; plan.plan_once writes it into the run.
-6. Training: training.train.train trains each stage by loop.train_stage, for the seconds that the plan gives it (clock.Clock).
+6. Training: training.train.train trains each stage by loop.train_stage, for the seconds that the plan gives it (job.Clock).
 7. Verdict: training.verdict compares the validation error with that of naive baselines.
 """
 

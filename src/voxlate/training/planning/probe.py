@@ -20,8 +20,7 @@ from voxlate.base.messages import Say, message
 from voxlate.scans.cases.prepared import Cohort
 from voxlate.science.batch import Batch
 from voxlate.science.methods.method import Method
-from voxlate.training.clock import Clock
-from voxlate.training.job import Job
+from voxlate.training.job import Clock, Job
 from voxlate.training.loop import begin_learner, take_step
 from voxlate.training.planning import rules
 from voxlate.training.planning.cohort_facts import CohortFacts, Roles
