@@ -25,8 +25,6 @@ LONGEST_VALUE = 80  # characters of a list or text in a message
 # Keys that this version lacks: the value with which each changes no image (see without_retired).
 RETIRED = {
     "data.augment.flip_si": 0.0,
-    "data.augment.intensity_share": 1.0,
-    "data.augment.spatial_share": 1.0,
     "data.augment.tilt_degrees": 0.0,
     "data.level": False,
     "data.physics.contrasts.*.transfer": [0.3, 0.3],
