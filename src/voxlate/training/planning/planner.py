@@ -252,5 +252,5 @@ def _warn_of_short(draft: Draft, fitting: int, minutes: float) -> None:
     if passes < 0.5:  # about half of the slices contain body
         shown = f"{steps} on about {2 * passes:.0%} of the slices, drawn at random, once each"
     draft.why["minutes"] = (
-        f"{shown}: EXPECT BLUR, AND LESIONS THAT ARE MISSING; give {ceil(enough)} minutes"
+        f"{shown}: EXPECT BLUR, AND LESIONS THAT ARE MISSING; give {plural(ceil(enough), 'minute')}"
     )
