@@ -17,7 +17,7 @@ from voxlate.training.planning.starters import (
     Result,
     begin_from,
     find_starter,
-    reason_against_training,
+    reason_against,
     without_training,
 )
 from voxlate.training.recipe import from_dict
@@ -141,10 +141,10 @@ def test_a_completion_of_some_of_its_modalities_starts_from_the_starter_if_a_reg
 ):
     card = read_card(shipped_starters / "brain-mr-to-mr")
     some = Roles(("t1", "t2"), ("t1", "t2"), "asked", "complete")
-    assert reason_against_training(card, brains, some, "mean") == ""
-    assert "--mode mean" in reason_against_training(card, brains, some, "both")
+    assert reason_against(card, brains, some, "mean") == ""
+    assert "--mode mean" in reason_against(card, brains, some, "both")
     apart = Roles(("t1",), ("t2",), "asked", "unpaired")
-    assert "without pairs" in reason_against_training(card, brains, apart, "mean")
+    assert "without pairs" in reason_against(card, brains, apart, "mean")
 
 
 def _t1(channels):

@@ -59,6 +59,7 @@ SHORT_STEPS = 500
 # (1,440). Random weights lose (0.0572 and 0.0627 after 884 steps).
 ANY_SEQUENCE = {"remap": 1.0, "invert": 0.3}
 MOST_SPACING_RATIO = 1.5  # beyond the pixels of a starter's training
+BODIES = {True: "brains without a skull", False: "heads with their skull"}  # by Card.stripped
 SHARE = 0.1  # of the first stage's seconds that a race takes
 ITEMS = 16  # validation items, spread over all validation cases
 FEWEST_STEPS = 8  # steps of each entrant, before which its error says nothing
@@ -102,61 +103,60 @@ def find_starter(facts: CohortFacts, roles: Roles, mode: str) -> tuple[Starter |
         folder = run_folder(name)
         recipe = read_header(Run(folder).weights())["recipe"]
         card = read_card(folder)
-        reason = reason_against_training(card, facts, roles, mode)
+        reason = reason_against(card, facts, roles, mode)
         if not reason and recipe["net"].get("kind") != "unet":
             reason = "its network is of another kind than those of plans"
         if reason:
             against.append(f"{name} does not fit: {reason}")
             continue
-        body = "stripped brains" if card.stripped else "heads with their skull"
         names = card.match(roles.source, roles.target) or {}
         others = [
             f"{own} is taken as {theirs}; "
             for theirs, own in names.items()
             if own not in card.names_of(theirs)
         ]
-        why = f"{name}, because {''.join(others)}it synthesises {roles.task} of {body} with pixels of {facts.pixel_mm:.2g} mm; it was trained on {card.trained_on}"
+        why = f"{name}, because {''.join(others)}it synthesises {roles.task} of {BODIES[card.stripped]} with pixels of {facts.pixel_mm:.2g} mm; it was trained on {card.trained_on}"
         return Starter(name, rename(recipe, names)), why
     return None, f"random weights: {'; '.join(against)}" if against else ""
 
 
-def reason_against_training(card: Card, facts: CohortFacts, roles: Roles, mode: str) -> str:
-    """The reason why a plan cannot start from a starter; "" if it can. mode: see find_starter."""
-    completes = roles.pairing == "complete"
-    if roles.pairing == "unpaired":
-        return "the plan is for scans without pairs"
-    if completes and not card.completes:
-        return "it translates pairs, and the plan is for any missing contrast"
-    if completes and facts.gaps:
-        return "it knows no cases that lack contrasts"
-    if reason := reason_against(card, facts, roles):
-        return reason
-    if completes and mode != "mean":
-        return "it is a regression: add --mode mean to start from it"
-    return ""
+def reason_against(card: Card, facts: CohortFacts, roles: Roles, mode: str | None) -> str:
+    """The reason why a starter does not synthesise the targets of a cohort's sources; "" if it does.
 
-
-def reason_against(card: Card, facts: CohortFacts, roles: Roles) -> str:
-    """The reason why a starter does not synthesise the targets of a cohort's sources; "" if it does."""
-    if card.match(roles.source, roles.target) is None:
-        known = chain.from_iterable(map(card.names_of, card.target))
-        missing = [name.upper() for name in sorted({*roles.target} - {*known})]
-        return (
-            f"it synthesises no {' and no '.join(missing)}" if missing else "it reads other scans"
-        )
-    return _other_scans(card, facts)
-
-
-def _other_scans(card: Card, facts: CohortFacts) -> str:
-    """The reason why a cohort's bodies or pixels are not those of a starter; "" if they are."""
-    stripped = facts.brain or facts.wide_mm < WIDEST_BRAIN_MM
-    if stripped != card.stripped:
-        trained = "brains without a skull" if card.stripped else "heads with their skull"
-        return f"it knows {trained}, and bodies here are {facts.wide_mm:.0f} mm wide{', in brain masks' if facts.brain else ''}"
+    mode: of a plan that would begin from it (see find_starter); None: it synthesises without a training.
+    """
+    trains, completes = mode is not None, roles.pairing == "complete"
+    known = {*chain.from_iterable(map(card.names_of, card.target))}
+    missing = [name.upper() for name in sorted({*roles.target} - known)]
     finest, coarsest = card.spacing_mm
-    if not finest / MOST_SPACING_RATIO <= facts.pixel_mm <= coarsest * MOST_SPACING_RATIO:
-        return f"its pixels are {finest:.2g} to {coarsest:.2g} mm, and pixels here are {facts.pixel_mm:.2g} mm"
-    return ""
+    like = finest / MOST_SPACING_RATIO <= facts.pixel_mm <= coarsest * MOST_SPACING_RATIO
+    masked = ", in brain masks" if facts.brain else ""
+    stripped = facts.brain or facts.wide_mm < WIDEST_BRAIN_MM
+    reasons = (
+        (trains and roles.pairing == "unpaired", "the plan is for scans without pairs"),
+        (
+            trains and completes and not card.completes,
+            "it translates pairs, and the plan is for any missing contrast",
+        ),
+        (trains and completes and facts.gaps, "it knows no cases that lack contrasts"),
+        (
+            card.match(roles.source, roles.target) is None,
+            f"it synthesises no {' and no '.join(missing)}" if missing else "it reads other scans",
+        ),
+        (
+            stripped != card.stripped,
+            f"it knows {BODIES[card.stripped]}, and bodies here are {facts.wide_mm:.0f} mm wide{masked}",
+        ),
+        (
+            not like,
+            f"its pixels are {finest:.2g} to {coarsest:.2g} mm, and pixels here are {facts.pixel_mm:.2g} mm",
+        ),
+        (
+            trains and completes and mode != "mean",
+            "it is a regression: add --mode mean to start from it",
+        ),
+    )
+    return next((reason for holds, reason in reasons if holds), "")
 
 
 def without_training(facts: CohortFacts, roles: Roles, scans: str) -> str:
@@ -165,9 +165,8 @@ def without_training(facts: CohortFacts, roles: Roles, scans: str) -> str:
     scans: their folder in the command.
     """
     for starter in starters_to_run():
-        folder = run_folder(starter)
-        card = read_card(folder)
-        if not reason_against(card, facts, roles):
+        card = read_card(run_folder(starter))
+        if not reason_against(card, facts, roles, None):
             # a completion names every contrast as a target, of which some must be there
             missing = roles.target[-1:] if roles.pairing == "complete" else roles.target
             wanted = "".join(f" --missing {name}" for name in missing if card.completes)
