@@ -24,7 +24,7 @@ from voxlate.training.recipe.text import first_change
 from voxlate.training.recipe.training_settings import BACKWARD
 from voxlate.training.run import Run, weights_of
 from voxlate.training.starter import run_folder
-from voxlate.training.starters.card import read_card
+from voxlate.training.starters.card import Card, read_card
 from voxlate.training.starters.names import is_starter
 from voxlate.training.train import Beginning, train
 from voxlate.training.training_options import AdaptOptions
@@ -60,33 +60,39 @@ def adapt(
     asked = merge(AdaptOptions, options, changes)
     data, out = Path(data), Path(out)
     weights = weights_of(run_folder(run))
-    own = Run(weights.parent)
+    own, begun = Run(weights.parent), Run(out)
     header = read_header(weights)
     cohort = open_cohort(data)
-    renamed = is_starter(run) and _rename_modalities(header["recipe"], own.folder, cohort)
-    recipe = from_dict(renamed or header["recipe"], f"{weights} (header)", asked.allow_code)
+    tables = header["recipe"]
+    if is_starter(run):
+        tables = _rename_modalities(tables, read_card(own.folder), cohort)
+    recipe = from_dict(tables, f"{weights} (header)", asked.allow_code)
     cohort = recipe.with_scans_of(cohort)
-    facts = cohort_facts(cohort)
-    _check_site(recipe, header, facts, say)
+    _check_site(recipe, header, cohort_facts(cohort), say)
     old = _find_replay(own, asked, say)
-    adapted = _begun_recipe(out, asked, say) or _adapt_recipe(recipe, cohort, old, asked)
-    origin = Beginning(
+    if begun.provenance.exists():
+        text = f"{out} is continued as it was begun: minutes, steps and the share of replay stay as they were. Another --out adapts anew."
+        say(message("resumed", text))
+        adapted = from_dict(begun.origin["recipe"], f"{out}", asked.allow_code)
+    else:
+        adapted = _adapt_recipe(recipe, cohort, old, asked)
+    starts = {stage.name: own.weights(stage.name) for stage in recipe.stages}
+    for name, path in starts.items():
+        if not path.is_file():
+            raise BadInput(
+                f"{own.folder}: expected the weights of the stage '{name}', found none. Name the run's folder, in which they are."
+            )
+    beginning = Beginning(
         head=f"# Adapted from {recipe.title}.\n",
-        starts=_starts(recipe, own, weights),
+        starts={**starts, "final": weights},
         calibrated=bool(own.calibrations),
         replay=old,
     )
     done = train(
-        adapted,
-        data,
-        out,
-        device=asked.device,
-        beginning=origin,
-        progress=progress,
-        say=say,
+        adapted, data, out, device=asked.device, beginning=beginning, progress=progress, say=say
     )
     say(message("adapted", _outcome(done, adapted, own)))
-    if origin.calibrated:
+    if beginning.calibrated:
         text = f"the calibration of {run} does not hold for {out}"
         say(message("not-calibrated", f"{text}: run voxlate calibrate {out} COHORT."))
     return done
@@ -103,12 +109,12 @@ def _check_site(recipe: Recipe, header: Mapping[str, Any], facts: CohortFacts, s
     pairs = zip([*recipe.data.source, *recipe.data.target], [*theirs["source"], *theirs["target"]])
     check_scans(recipe, {name: header["units"][other] for name, other in pairs}, facts)
     check_held_out(cohort)
-    preparation = adapter(Preparation).dump_python(cohort.preparation, mode="json")
-    earlier = header.get("preparation", {})
     # real pairs have none of the maps of which those of a run were drawn
     of_maps = ("fixed", "mask_from") if theirs.get("physics") else ()
-    before = {key: earlier.get(key) for key in preparation if key not in of_maps}
-    if change := first_change(before, {key: preparation[key] for key in before}):
+    now = adapter(Preparation).dump_python(cohort.preparation, mode="json")
+    now = {key: value for key, value in now.items() if key not in of_maps}
+    before = header.get("preparation", {})
+    if change := first_change({key: before.get(key) for key in now}, now):
         text = f"the cohort was prepared in another way than the scans of the run ({change}); prepare it in the same way, if the scans allow it."
         say(message("other-preparation", text))
 
@@ -149,18 +155,17 @@ def check_held_out(cohort: Cohort) -> None:
     )
 
 
-def _rename_modalities(tables: Tables, folder: Path, cohort: Cohort) -> Tables:
+def _rename_modalities(tables: Tables, card: Card, cohort: Cohort) -> Tables:
     """A starter's tables with the cohort's names of its modalities, where the cohort has one for each."""
-    card = read_card(folder)
     if {*card.source, *card.target} <= {*cohort.modalities}:
         return tables
-
-    def own_name(modality: str) -> str:
-        """The cohort's first scan that stands for a modality; the modality itself if it has none."""
-        return next(iter(scans_named(cohort.modalities, card.names_of(modality))), modality)
-
-    sources, targets = map(own_name, card.source), map(own_name, card.target)
-    return rename(tables, card.match([*sources], [*targets]) or {})
+    # The cohort's first scan that stands for a modality; the modality itself if it has none.
+    own = {
+        name: next(iter(scans_named(cohort.modalities, card.names_of(name))), name)
+        for name in (*card.source, *card.target)
+    }
+    sides = ([own[name] for name in side] for side in (card.source, card.target))
+    return rename(tables, card.match(*sides) or {})
 
 
 def _find_replay(own: Run, asked: AdaptOptions, say: Say) -> Path | None:
@@ -175,27 +180,6 @@ def _find_replay(own: Run, asked: AdaptOptions, say: Say) -> Path | None:
         text = f"replay: {asked.replay_share:.0%} of the items are of {old}, so that the run does not forget it."
         say(message("replay", text, share=asked.replay_share))
     return old
-
-
-def _starts(recipe: Recipe, own: Run, weights: Path) -> dict[str, Path]:
-    """The weights of each stage of the run."""
-    starts = {stage.name: own.weights(stage.name) for stage in recipe.stages}
-    for name, path in starts.items():
-        if not path.is_file():
-            raise BadInput(
-                f"{own.folder}: expected the weights of the stage '{name}', found none. Name the run's folder, in which they are."
-            )
-    return {**starts, "final": weights}
-
-
-def _begun_recipe(out: Path, asked: AdaptOptions, say: Say) -> Recipe | None:
-    """The recipe of an adaptation that has begun in this folder; None if there is none."""
-    begun = Run(out)
-    if not begun.provenance.exists():
-        return None
-    text = f"{out} is continued as it was begun: minutes, steps and the share of replay stay as they were. Another --out adapts anew."
-    say(message("resumed", text))
-    return from_dict(begun.origin["recipe"], f"{out}", asked.allow_code)
 
 
 def _adapt_recipe(
