@@ -57,13 +57,6 @@ def test_the_condition_and_the_state_may_come_in_one_piece(name):
     assert_close(ask(net, None, joined, log_snr), apart)
 
 
-@every_row("name", SMALL)
-def test_a_fresh_dit_gives_exactly_zero_and_the_others_do_not(name):
-    torch.manual_seed(0)
-    net = SMALL[name].build(channels(1, 2, 1))
-    assert bool(ask(net, *_inputs(1, 16, 16)).any()) == (name != "dit")
-
-
 def test_fresh_weights_have_the_published_spreads():
     torch.manual_seed(0)
     conv, dense, attention = Conv(32, 64, 3), Dense(256, 128), Attention(128, 4)
