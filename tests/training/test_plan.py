@@ -297,7 +297,7 @@ def test_few_patients_are_not_learned_by_heart(clockwork):
     assert first["steps"] * first["batch"] == items
     assert made.tables["train"]["steps"] * rules.BATCH == 2 * items
     assert made.tables["net"]["width"] == 128  # what time is left goes into width
-    assert "overfit to 4 patients" in made.why["stages.regression.train.steps"]
+    assert "overfit to 4 patients" in made.why["stages.regression.net.width"]
 
 
 def test_time_is_shared_between_the_two_answers(clockwork, any_length):

@@ -41,6 +41,7 @@ DECISIONS = (
     "start_from",
     "stages",
     "method",
+    "stages.regression.net.width",
     "net.width",
     "train.steps",
     "minutes",

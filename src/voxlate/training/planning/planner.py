@@ -165,8 +165,8 @@ def _plan_samples(sizes: Sizes, starter: Starter | None, asked: str | None) -> D
         return _plan_mean(sizes, starter, reason)
     # The second stage begins from random weights, so its network is the best one for its own share of the time.
     size = sizes.best(1 - share, rules.most_items(facts)).size
-    plain = rules.first_stage(facts, sizes.roles, size, LEAST_STEPS).tables
-    measured = probe.measure(rules.with_samples(plain, size, LEAST_STEPS, mode), 1)
+    second = rules.first_stage(facts, sizes.roles, size, LEAST_STEPS)
+    measured = probe.measure(rules.with_samples(second.tables, size, LEAST_STEPS, mode), 1)
     if measured is None:
         raise BadInput(
             f"--memory: expected enough for the second stage too, found {probe.limits.memory_bytes / 2**30:.2f} GiB. Give more."
@@ -184,11 +184,16 @@ def _plan_samples(sizes: Sizes, starter: Starter | None, asked: str | None) -> D
     best, draft = _plan_first(sizes, starter, share, rules.most_items(facts), PREDICTOR)
     left = sizes.seconds() - (best.steps - draft.done) * best.seconds
     drawn = _steps_in(left, measured.seconds, most)
-    draft.tables = rules.with_samples(draft.tables, size, drawn, mode, plain["net"])
+    draft.tables = rules.with_samples(draft.tables, size, drawn, mode, second.tables["net"])
     draft.budgets["final"] = _budget(drawn, measured.seconds, most)
     synth, why = draft.tables["synth"], draft.why
-    why["stages.regression.method"] = why.pop("method")
-    why["stages.regression.train.steps"] = f"{share:.0%} of the time: {why['net.width']}"
+    for key in ("method", "net", "net.border", "net.width", "train.keep_start"):
+        if key in why:
+            why[f"stages.{PREDICTOR}.{key}"] = why.pop(key)
+    why[f"stages.{PREDICTOR}.train.steps"] = f"{share:.0%} of the time"
+    why |= rules.reasons_for_training(draft.tables["train"], size.width)
+    why["net"] = second.why["net"]
+    why["net.width"] = f"the least predicted error in {1 - share:.0%} of the time"
     why["train.steps"] = (
         f"the remaining time, for a diffusion of the regression's residual: {drawn:,} steps of {measured.seconds:.3f} s"
     )
