@@ -12,7 +12,7 @@ import numpy as np
 from kinds import RECIPE, Kind, done, keep
 from voxlate.base.errors import Stopped
 from voxlate.training import recipe
-from voxlate.training.clock import Budget
+from voxlate.training.job import Budget
 from voxlate.training.train import Beginning, train
 
 NET = 'net = { kind = "unet", width = 8, multipliers = [1, 2], blocks = 1, groups = 4, middle_attention = false }'

@@ -18,12 +18,8 @@ from voxlate.science.nets.interface import NetworkInput
 from voxlate.training import recipe as recipes
 from voxlate.training.batches.augment import AugmentSettings
 from voxlate.training.batches.batches import Batches, validation_batches
-from voxlate.training.batches.patches import (
-    DataSettings,
-    missing_modalities,
-    note_on_cut,
-    read_pair,
-)
+from voxlate.training.batches.data_settings import DataSettings, missing_modalities
+from voxlate.training.batches.patches import note_on_cut, read_pair
 
 WINDOWS: Mapping[str, Intensity] = {"t1": Window(low=0, high=1000), "t2": Window(low=0, high=500)}
 SLICES = DataSettings(source=["t1"], target=["t2"], patch=(1, 6, 8))

@@ -14,8 +14,8 @@ from voxlate.scans.cases.prepared import Cohort, open_cohort
 from voxlate.scans.images.intensity import Intensity, Percentile, Window
 from voxlate.training.batches.augment import AugmentSettings
 from voxlate.training.batches.batches import Batches, batches_of
+from voxlate.training.batches.data_settings import DataSettings
 from voxlate.training.batches.latents import cache_moments, uncacheable
-from voxlate.training.batches.patches import DataSettings
 
 MAPS: dict[str, Intensity] = {"t1": Window(low=0, high=1000), "t2": Percentile()}
 DATA = DataSettings(source=["t1"], target=["t2"], patch=(1, 8, 8))

@@ -21,7 +21,7 @@ from voxlate.scans.cases.prepared import Cohort
 from voxlate.scans.formats.io import read_volume
 from voxlate.scans.images.grid import Grid, Volume
 from voxlate.training.batches.batches import Batches, batches_of
-from voxlate.training.batches.patches import DataSettings
+from voxlate.training.batches.data_settings import DataSettings
 from voxlate.training.recipe import Recipe
 
 

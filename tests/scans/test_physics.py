@@ -36,7 +36,8 @@ from voxlate.scans.cases.prepared import open_cohort
 from voxlate.scans.images.intensity import Percentile, Window
 from voxlate.science.batch import Batch
 from voxlate.training.batches.batches import Batches
-from voxlate.training.batches.patches import DataSettings, read_pair
+from voxlate.training.batches.data_settings import DataSettings
+from voxlate.training.batches.patches import read_pair
 from voxlate.training.recipe import read
 
 SIZE = (40, 48, 20)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from refusals import refuses
 from rows import every_row
 from voxlate.science.diffusion.noise import Noise
-from voxlate.science.methods.auxiliary_losses import LOSSES
+from voxlate.science.methods.losses import LOSSES
 from voxlate.science.methods.method import Problem
 from voxlate.science.methods.regression import Regression, RegressionSettings
 from voxlate.science.methods.tasks import Complete, Translate

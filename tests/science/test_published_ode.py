@@ -83,11 +83,6 @@ def test_outside_the_mask_is_the_lower_end_of_the_range():
         assert (image[..., 4:] == end).all()
 
 
-def test_the_ode_row_draws_in_float32():
-    """Rounding to bfloat16 looks like error to the step control: 728 evaluations instead of 332."""
-    assert recipes.read("mr_to_ct_ode").synth.precision == "float32"
-
-
 def test_ranges_that_do_not_fit_are_refused():
     with refuses(r"task\.range: expected a lower and an upper end"):
         Translate(range=(1, 0))

@@ -138,12 +138,6 @@ def test_the_exponential_ve_has_the_published_standard_deviations():
     assert sigma.tolist() == pytest.approx(published, rel=2e-5)
 
 
-def test_the_exponential_ve_has_g_equal_to_base_to_the_t():
-    t = torch.cat([INSIDE, times(1)])
-    assert_close(ExponentialVE().g2(t), 25.0 ** (2 * t), rtol=1e-10, atol=0)
-    assert float(ExponentialVE().g2(times(0))) == pytest.approx(1, rel=1e-6)
-
-
 def test_the_linear_vp_has_the_published_means_and_its_beta():
     schedule = LinearVP(first=0.1, last=20.0)
     alpha, sigma = schedule(times(0.5, 1, 0.01, 1e-3, 1e-5))

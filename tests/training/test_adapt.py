@@ -246,22 +246,6 @@ def to_ct(own_site, tmp_path_factory):
 
 
 @slow
-def test_an_error_far_above_that_of_the_run_is_cautioned_about(
-    to_ct, own_site, tmp_path, monkeypatch
-):
-    said = []
-    options = {"steps": 2, "replay_share": 0, "device": "cpu", "say": said.append}
-    adapt(to_ct.folder, own_site, tmp_path / "alike", **options)
-    assert said
-    assert not [one for one in said if one.code == "other-site"]
-    monkeypatch.setattr("voxlate.training.planning.adapt.FAR", 0.1)
-    done = adapt(to_ct.folder, own_site, tmp_path / "adapted", **options)
-    (caution,) = (one for one in said if one.code == "other-site")
-    wanted = {"error": errors_of(done)[0], "own": errors_of(to_ct)[-1]}
-    assert caution.numbers == pytest.approx(wanted, rel=1e-3)
-
-
-@slow
 @pytest.mark.parametrize(
     "change",
     [

@@ -14,9 +14,9 @@ from rows import every_row, slow
 from scans import change_scan
 from voxlate.scans.cases.prepared import open_cohort
 from voxlate.scans.images.intensity import Percentile
-from voxlate.training.batches.any_source import with_any_source
 from voxlate.training.batches.batches import Batches, validation_batches
-from voxlate.training.batches.patches import DataSettings, read_pair
+from voxlate.training.batches.data_settings import DataSettings, with_any_source
+from voxlate.training.batches.patches import read_pair
 from voxlate.training.recipe.run_provenance import splits_of_training
 
 SCANS = {  # contrasts of each case without t2; p4 is the validation case, and p5 has none

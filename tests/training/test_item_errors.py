@@ -13,7 +13,7 @@ from voxlate.scans.images.intensity import Window
 from voxlate.scans.images.ranges import range_for
 from voxlate.science.batch import Batch
 from voxlate.synthesis.known_scans import KnownScans
-from voxlate.training.batches.patches import DataSettings
+from voxlate.training.batches.data_settings import DataSettings
 from voxlate.training.log_file import read_verdicts
 from voxlate.training.naive import fit
 from voxlate.training.run import Run
@@ -146,9 +146,9 @@ def test_a_training_ends_with_its_verdict_and_so_does_its_page(voxlate, run, pre
     answer = voxlate("train", tiny, "--data", prepared, "--out", run).done()
     (verdict,) = Run(run).verdicts
     assert verdict.outcome == "worse", "six steps teach nothing"
-    assert answer.out.splitlines()[-1] == f"✗ {verdict.sentence}"
+    assert answer.out.splitlines()[-1] == verdict.sentence
     head = report(run).read_text(encoding="utf-8").partition("<nav")[0]
-    assert '<p class="verdict worse">✗ MAE' in head
+    assert '<p class="verdict worse">MAE' in head
 
 
 def test_the_last_verdicts_of_a_log_are_read_and_a_cut_line_is_left_out(tmp_path):

@@ -10,14 +10,14 @@ from trainings import weights_of
 from voxlate.base.files import read_json
 from voxlate.base.items import BACKGROUND
 from voxlate.scans.cases.prepared import open_cohort
-from voxlate.training.planning import planner, race
+from voxlate.training.planning import planner, starters
 from voxlate.training.planning.cohort_facts import Roles, cohort_facts, roles_of
-from voxlate.training.planning.race import Result
 from voxlate.training.planning.rules import Size, first_stage
 from voxlate.training.planning.starters import (
+    Result,
     begin_from,
     find_starter,
-    reason_against_training,
+    reason_against,
     without_training,
 )
 from voxlate.training.recipe import from_dict
@@ -70,7 +70,7 @@ def test_a_starter_is_named_with_its_reason_also_where_names_have_further_words(
     roles = Roles(*((name,) for name in names), "")
     found, why = find_starter(replace(facts, scans=scans), roles, "mean")
     assert found.tables["data"]["target"] == ["t2_schädel"]
-    assert "t1_gewichtet as t1" in why
+    assert "t1_gewichtet is taken as t1" in why
 
 
 T1_TO_T2 = Roles(("t1",), ("t2",), "pairs")
@@ -141,10 +141,10 @@ def test_a_completion_of_some_of_its_modalities_starts_from_the_starter_if_a_reg
 ):
     card = read_card(shipped_starters / "brain-mr-to-mr")
     some = Roles(("t1", "t2"), ("t1", "t2"), "asked", "complete")
-    assert reason_against_training(card, brains, some, "mean") == ""
-    assert "--mode mean" in reason_against_training(card, brains, some, "both")
+    assert reason_against(card, brains, some, "mean") == ""
+    assert "--mode mean" in reason_against(card, brains, some, "both")
     apart = Roles(("t1",), ("t2",), "asked", "unpaired")
-    assert "without pairs" in reason_against_training(card, brains, apart, "mean")
+    assert "without pairs" in reason_against(card, brains, apart, "mean")
 
 
 def _t1(channels):
@@ -190,8 +190,8 @@ def test_a_plan_from_a_starter_has_its_network(starter, begun):
     assert "stack" not in tables["data"]
     assert tables["intensity"]["t2"] == header["recipe"]["intensity"]["t2"]
     assert tables["start_from"] == "starter:tiny"
-    assert "10%" in why["train.ema"].reason
-    assert "starter:tiny" in why["intensity.t2"].fact
+    assert "10%" in why["train.ema"]
+    assert "starter:tiny" in why["intensity.t2"]
 
 
 @pytest.fixture
@@ -203,7 +203,7 @@ def winner(monkeypatch):
             order = [entrants[place], entrants[1 - place]]
             return [Result(entrant, 8, 0.1, None) for entrant in order]
 
-        monkeypatch.setattr(race, "run_race", run_race)
+        monkeypatch.setattr(starters, "run_race", run_race)
 
     return wins
 
@@ -234,7 +234,7 @@ def test_random_weights_that_win_the_race_are_trained(install, prepared, winner)
     winner(1)
     made = planner.plan_training(prepared, **SHORT, mode="mean")
     assert made.recipe.start_from is None
-    assert "starter:tiny: 0.100 after 8 steps" in made.why["start_from"].text
+    assert "starter:tiny: 0.100 after 8 steps" in made.why["start_from"]
 
 
 @slow

@@ -8,12 +8,12 @@ import pytest
 from rows import slow
 from trainings import same_weights
 from voxlate.scans.cases.prepared import open_cohort
-from voxlate.training.planning import race as races
+from voxlate.training.planning import starters as races
 from voxlate.training.planning.cohort_facts import cohort_facts, roles_of
 from voxlate.training.planning.planner import plan_training
 from voxlate.training.planning.probe import Candidate
-from voxlate.training.planning.race import Entrant, hold_out, run_race
 from voxlate.training.planning.rules import Size, first_stage
+from voxlate.training.planning.starters import Entrant, hold_out, run_race
 from voxlate.training.train import Beginning
 
 SMALL = Size(8, 1, 2)

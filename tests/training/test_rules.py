@@ -100,59 +100,8 @@ def test_hounsfield_units_that_are_only_given_keep_the_contrast_of_soft_tissue()
     ],
 )
 def test_values_that_seem_to_be_of_another_unit_are_asked_about(doubtful, ordinary, words, key):
-    assert words in rules.intensity(doubtful, side="target")[1].fact
-    assert key not in rules.intensity(ordinary, side="target")[1].text
-
-
-BRAIN = ["flair", "t1", "t1c", "t2"]
-
-
-@every_row(
-    "names, source, target, way",
-    [
-        (["t1", "ct"], ("t1",), ("ct",), "pairs"),
-        (["ct", "mr"], ("mr",), ("ct",), "pairs"),
-        (["cta", "tof"], ("tof",), ("cta",), "pairs"),
-        (["t2", "t1"], ("t1",), ("t2",), "pairs"),
-        (["cta1", "cta2", "tmax"], ("cta1", "cta2"), ("tmax",), "pairs"),
-        (BRAIN, tuple(BRAIN), tuple(BRAIN), "complete"),
-    ],
-)
-def test_what_is_harder_to_scan_is_made_of_what_is_easier(names, source, target, way):
-    units = {"ct": "HU", "cta": "HU", "cta1": "HU", "cta2": "HU", "tmax": "s"}
-    found = roles_of(facts(*(scan(name, units.get(name, "a.u.")) for name in names)))
-    assert (found.source, found.target, found.pairing) == (source, target, way)
-    assert way == "complete" or all(name in found.why for name in names)
-
-
-def test_roles_that_are_asked_for_win_and_a_guess_says_how_to_turn_it_round():
-    three = facts(scan(), scan("t2"), scan("flair"))
-    found = roles_of(three, source=["t2"], target=["t1"])
-    assert (found.source, found.target, found.pairing) == (("t2",), ("t1",), "pairs")
-    assert "--source t2 --target t1" in roles_of(facts(scan(), scan("t2"))).why
-
-
-def test_scans_that_no_case_has_both_of_are_unpaired():
-    assert roles_of(facts(present=[["t1"]] * 4 + [["ct"]] * 4)).pairing == "unpaired"
-
-
-def test_a_single_modality_and_unknown_names_are_refused():
-    with refuses("expected two modalities"):
-        roles_of(facts(scan()))
-    with refuses("found 'pet'"):
-        roles_of(facts(), target=["pet"])
-    refusal = r"expected a modality for each of them, found all \(t1, ct\) in one"
-    with refuses(refusal):
-        roles_of(facts(), target=["t1", "ct"])
-
-
-def test_patches_hold_the_body_or_the_whole_slice():
-    whole = draft(facts(box=(140, 190, 150)))
-    assert whole.data["patch"] == [1, 200, 160]
-    assert "slices" not in whole.tables["synth"]
-    parts = draft(facts(shape=(100, 512, 512), box=(90, 220, 180)))
-    assert parts.data["patch"] == [1, 232, 192]
-    assert parts.tables["synth"]["slices"] == {"kind": "tiled"}
+    assert words in rules.intensity(doubtful, side="target")[1]
+    assert key not in rules.intensity(ordinary, side="target")[1]
 
 
 def test_fine_pixels_get_a_patch_stem_and_coarse_ones_or_small_slices_none():
@@ -161,23 +110,6 @@ def test_fine_pixels_get_a_patch_stem_and_coarse_ones_or_small_slices_none():
     assert found == sides
     assert rules.stems(facts(shape=(20, 48, 40), box=(20, 40, 36), spacing=(4.0, 4.0, 4.0))) == [1]
     assert rules.stems(facts()) == [2, 4]
-
-
-@every_row(
-    "mm, stem, weight", [(0.0, 2, 0.1), (0.1, 2, 0), (0.3, 2, 0.1), (0.6, 2, 0.4), (1.8, 4, 0.4)]
-)
-def test_misaligned_scans_get_a_coarser_stem_and_ssim_is_minimised_unless_scans_fit_exactly(
-    mm, stem, weight
-):
-    known = replace(facts(), apart_mm=mm)
-    assert rules.stems(known)[0] == stem
-    made = draft(known)
-    assert made.tables["method"].get("ssim", 0) == weight
-
-
-def test_heads_are_flipped_and_torsos_are_not():
-    torso = draft(facts(box=(140, 300, 400)), 1)
-    assert torso.data["augment"] == {}
 
 
 @every_row(
@@ -198,63 +130,121 @@ def test_augmentation_grows_with_the_passes_and_the_contrast_of_cases(scans, pas
     assert not others & found
 
 
-def test_only_targets_on_a_scale_of_their_own_have_their_peaks_corrected():
-    made = draft(facts(scan(), scan("t2")))
-    assert made.tables["synth"]["peaks"]
-    assert "peaks" not in draft(facts()).tables["synth"]
-
-
-def test_a_mean_of_nearly_cubic_voxels_is_that_of_three_planes_and_not_mirrored():
-    known = facts(spacing=(1.4, 1.0, 1.0))
-    made = draft(known, mean_alone=True)
-    assert made.data["planes"] == "all"
-    assert rules.mirror(made.tables) == {}
-    # 150 + 200 + 160 slices of a case in place of 150
-    assert made.passes == pytest.approx(10 * 150 / 510, rel=0.01)
-    of_samples = draft(known)
-    assert "planes" not in of_samples.data
-    assert rules.mirror(of_samples.tables) == {"mirror": True}
-
-
-@every_row(
-    "known",
-    [
-        facts(spacing=(1.6, 1.0, 1.0)),
-        facts(shape=(30, 200, 160)),
-        facts(*map(scan, BRAIN)),
-    ],
-)
-def test_thick_slices_few_slices_and_completions_keep_one_plane(known):
-    assert "planes" not in draft(known, mean_alone=True).data
-
-
-@every_row(
-    "shape, size, multipliers", [((150, 200, 160), 2, [1, 2, 4, 4]), ((8, 24, 20), 1, [1, 2])]
-)
-def test_levels_leave_about_eight_features_a_side(shape, size, multipliers):
-    made = draft(facts(shape=shape, box=shape), size=rules.Size(16, size, 4))
-    assert made.tables["net"]["multipliers"] == multipliers
-
-
 def test_the_average_decay_spans_the_last_tenth():
     for steps in (500, 2000, 10_000):
         assert 1 / (1 - rules.average_decay(steps)) == pytest.approx(steps / 10, rel=0.01)
 
 
-def test_cases_that_lack_a_modality_are_taken_by_a_completion():
-    names = ["flair", "t1", "t2"]
-    made = draft(facts(*map(scan, names), present=[names] * 5 + [["t1", "t2"]] * 3))
-    assert made.data["allow_missing"]
-    assert made.why["data.allow_missing"].text == "3 of 8 training cases lack some (flair in 3)"
+BRAIN = ["flair", "t1", "t1c", "t2"]
+PARTS = facts(shape=(100, 512, 512), box=(90, 220, 180))
+WHOLE = facts(box=(140, 190, 150))
+CUBIC = facts(spacing=(1.4, 1.0, 1.0))
+THREE = ["flair", "t1", "t2"]
+GAPS = facts(*map(scan, THREE), present=[THREE] * 5 + [["t1", "t2"]] * 3)
+SMALL = facts(shape=(8, 24, 20), box=(8, 24, 20))
+SINGLE = rules.Size(16, 1, 4)
+MEAN = {"mean_alone": True}
 
 
-def test_a_modality_that_is_not_to_be_trusted_is_taken_only_where_it_is_named():
-    known = facts(scan("t1"), scan("t2"), scan("läsion"))
-    doubted = replace(known, unfit=("läsion",))
-    found = roles_of(doubted)
-    assert (found.source, found.target, found.pairing) == (("t1",), ("t2",), "pairs")
-    assert "läsion" in found.why
-    assert roles_of(doubted, source=["t1"]).target == ("t2",)
-    assert roles_of(doubted, source=["t1"], target=["läsion"]).target == ("läsion",)
-    with refuses("läsion"):
-        roles_of(replace(known, unfit=("läsion", "t2")))
+@every_row(
+    "known, options, key, value",
+    [
+        # patches hold the body or the whole slice
+        (WHOLE, {}, "data.patch", [1, 200, 160]),
+        (WHOLE, {}, "synth.slices", None),
+        (PARTS, {}, "data.patch", [1, 232, 192]),
+        (PARTS, {}, "synth.slices", {"kind": "tiled"}),
+        # torsos are not flipped
+        (facts(box=(140, 300, 400)), {"passes": 1}, "data.augment", {}),
+        # SSIM is minimised unless scans fit exactly
+        *(
+            (replace(facts(), apart_mm=mm), {}, "method.ssim", weight)
+            for mm, weight in {0.0: 0.1, 0.1: None, 0.3: 0.1, 0.6: 0.4, 1.8: 0.4}.items()
+        ),
+        # only targets on a scale of their own have their peaks corrected
+        (facts(scan(), scan("t2")), {}, "synth.peaks", True),
+        (facts(), {}, "synth.peaks", None),
+        # nearly cubic voxels of a mean get three planes; thick or few slices, samples and completions one
+        (CUBIC, MEAN, "data.planes", "all"),
+        (CUBIC, {}, "data.planes", None),
+        (facts(spacing=(1.6, 1.0, 1.0)), MEAN, "data.planes", None),
+        (facts(shape=(30, 200, 160)), MEAN, "data.planes", None),
+        (facts(*map(scan, BRAIN)), MEAN, "data.planes", None),
+        # levels leave about eight features a side
+        (facts(), {}, "net.multipliers", [1, 2, 4, 4]),
+        (SMALL, {"size": SINGLE}, "net.multipliers", [1, 2]),
+        (GAPS, {}, "data.allow_missing", True),
+    ],
+)
+def test_a_plan_has_the_keys_that_follow_from_its_facts(known, options, key, value):
+    table, _, name = key.partition(".")
+    assert draft(known, **options).tables[table].get(name) == value
+
+
+def test_three_planes_count_as_their_slices_and_are_not_mirrored():
+    made = draft(CUBIC, mean_alone=True)
+    # 150 + 200 + 160 slices of a case in place of 150
+    assert made.passes == pytest.approx(10 * 150 / 510, rel=0.01)
+    assert rules.mirror(made.tables) == {}
+    assert rules.mirror(draft(CUBIC).tables) == {"mirror": True}
+    assert rules.stems(replace(facts(), apart_mm=1.8))[0] == 4
+
+
+UNITS = {"ct": "HU", "cta": "HU", "cta1": "HU", "cta2": "HU", "tmax": "s"}
+
+
+def known_scans(names, **options):
+    """Facts of cases with scans of these names, some of which are unfit."""
+    unfit = options.pop("unfit", ())
+    made = facts(*(scan(name, UNITS.get(name, "a.u.")) for name in names.split()), **options)
+    return replace(made, unfit=tuple(unfit))
+
+
+SPLIT = {"present": [["t1"]] * 4 + [["ct"]] * 4}
+MAP = {"unfit": ["map"]}
+
+
+@every_row(
+    "names, options, asked, source, target, pairing, said",
+    [
+        # what is harder to scan is synthesised from what is easier
+        ("t1 ct", {}, {}, "t1", "ct", "pairs", "t1"),
+        ("ct mr", {}, {}, "mr", "ct", "pairs", "ct"),
+        ("cta tof", {}, {}, "tof", "cta", "pairs", ""),
+        ("t2 t1", {}, {}, "t1", "t2", "pairs", "--source t2 --target t1"),
+        ("cta1 cta2 tmax", {}, {}, "cta1 cta2", "tmax", "pairs", "cta2"),
+        ("flair t1 t1c t2", {}, {}, "flair t1 t1c t2", "flair t1 t1c t2", "complete", ""),
+        ("t1 t2 flair", {}, {"source": ["t2"], "target": ["t1"]}, "t2", "t1", "pairs", "asked"),
+        ("t1 ct", SPLIT, {}, "t1", "ct", "unpaired", "no training case has both"),
+        # what prepare does not trust is taken only where it is named
+        ("t1 t2 map", MAP, {}, "t1", "t2", "pairs", "not taken: map"),
+        ("t1 t2 map", MAP, {"source": ["t1"]}, "t1", "t2", "pairs", "map"),
+        ("t1 t2 map", MAP, {"source": ["t1"], "target": ["map"]}, "t1", "map", "pairs", ""),
+    ],
+)
+def test_roles_are_those_that_are_asked_for_or_a_guess_with_its_reason(
+    names, options, asked, source, target, pairing, said
+):
+    found = roles_of(known_scans(names, **options), **asked)
+    assert (" ".join(found.source), " ".join(found.target)) == (source, target)
+    assert found.pairing == pairing
+    assert said in found.why
+
+
+@every_row(
+    "names, options, asked, words",
+    [
+        ("t1", {}, {}, "expected two modalities"),
+        ("t1 t2 map", {"unfit": ["map", "t2"]}, {}, "map"),
+        ("t1 ct", {}, {"target": ["pet"]}, "found 'pet'"),
+        (
+            "t1 ct",
+            {},
+            {"target": ["t1", "ct"]},
+            r"a modality for each of them, found all \(t1, ct\) in one",
+        ),
+    ],
+)
+def test_roles_that_cannot_be_are_refused(names, options, asked, words):
+    with refuses(words):
+        roles_of(known_scans(names, **options), **asked)

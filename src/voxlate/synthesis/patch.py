@@ -18,7 +18,7 @@ RIM_MM = 2.0  # around a body's mask, and at least a voxel: what little of its s
 
 
 class PatchSettings(Protocol):
-    """What of the settings of data decides how a patch is read (see patches.DataSettings)."""
+    """What of the settings of data decides how a patch is read (see data_settings.DataSettings)."""
 
     @property
     def source(self) -> Sequence[str]:

@@ -2,7 +2,6 @@
 
 import os
 from pathlib import Path
-from typing import Any
 
 from voxlate.base.errors import BadInput
 from voxlate.base.executors.case_work import StepCallback, no_report
@@ -54,7 +53,7 @@ def train_further(
                 text = f"resuming {run.folder}, which stopped before step {recipe.train.length}."
                 say(message("resumed", text))
             elif asked:
-                recipe = _add_steps(run, recipe, asked, steps or _steps_in(run, minutes or 0, say))
+                recipe = _add_steps(run, recipe, asked, steps, minutes or 0, say)
             else:
                 done = read_header(run.weights())["steps"]
                 text = f"{run.folder} is finished, with {done} steps; --steps +{recipe.train.steps} continues it."
@@ -63,19 +62,35 @@ def train_further(
 
     recipe = by_main(accelerator, begin)
     stated = run.origin
-    replay = None
-    if "replayed" in stated:
-        replay = Path(os.path.normpath(run.folder / stated["replayed"]))
+    replayed = stated.get("replayed")
+    beginning = Beginning(
+        begun=stated["data"].get("start"),
+        replay=None if replayed is None else _place(run, replayed),
+    )
     return train(
         recipe,
-        _cohort_folder(run, stated),
+        _place(run, stated["prepared"]),
         run.folder,
-        beginning=Beginning(begun=stated["data"].get("start"), replay=replay),
+        beginning=beginning,
         fold=stated["data"].get("fold"),
         device=device,
         progress=progress,
         say=say,
     )
+
+
+def _place(run: Run, stated: str) -> Path:
+    """A folder that the provenance of a run states relative to the run."""
+    return Path(os.path.normpath(run.folder / stated))
+
+
+def training_cohort(run: Run) -> Path | None:
+    """The prepared cohort that a run was trained on; None if it is not there any more, or has changed."""
+    stated = run.origin if run.provenance.is_file() else {}
+    place = _place(run, stated.get("prepared", ""))
+    if "prepared" not in stated or not (place / "cohort.json").is_file():
+        return None
+    return place if open_cohort(place).digest == stated.get("data", {}).get("cohort") else None
 
 
 def _open_recipe(run: Run, data: Path | None, allow_code: bool) -> Recipe:
@@ -85,7 +100,7 @@ def _open_recipe(run: Run, data: Path | None, allow_code: bool) -> Recipe:
         raise BadInput(
             f"{run.folder}: expected a run that voxlate trained, found none. Train a new one."
         )
-    place = (data or _cohort_folder(run, stated)).resolve()
+    place = _place(run, stated.get("prepared", "")) if data is None else data.resolve()
     if not (place / "cohort.json").is_file():
         raise BadInput(
             f"{run.folder}: expected its prepared cohort in {place}, found none. Give its place with --data."
@@ -101,7 +116,7 @@ def _open_recipe(run: Run, data: Path | None, allow_code: bool) -> Recipe:
         )
     if run.recipe.exists():
         repair_recipe_file(run, recipe)
-    prepared = relative_to(run.folder, place)
+    prepared = relative_to(run.folder, place.resolve())
     if stated.get("prepared") != prepared:
         change_recipe(run, recipe, {"prepared": prepared})
     return recipe
@@ -110,22 +125,30 @@ def _open_recipe(run: Run, data: Path | None, allow_code: bool) -> Recipe:
 def _check_resumable(run: Run, asked: str) -> None:
     """Raise BadInput if a run that is not finished cannot continue from its state, or was asked for other steps."""
     stated = run.origin
-    before = stated.get("continuations", [])
-    if asked and (not before or before[-1]["asked"] != asked):
+    before = [one["asked"] for one in stated.get("continuations", [])]
+    if asked and before[-1:] != [asked]:
         raise BadInput(
             f"{run.folder}: expected a finished run for {asked}, found one that stopped before its last step. Resume it first: voxlate train {run.folder}"
         )
     if run.weights().exists():
-        _check_state(run, None)
-    elif stated["data"].get("start") and _step_in_state(run) is None:
+        _check_state(run)
+    elif stated["data"].get("start") and not _is_of_last_stage(run):
         raise BadInput(
             f"{run.folder}: expected a last stage that had begun, found one that is yet to start from the weights of --init. Give the whole command that began this run."
         )
 
 
-def _add_steps(run: Run, recipe: Recipe, asked: str, steps: int) -> Recipe:
-    """The recipe of a finished run with additional steps, which is written to the run."""
-    done = read_header(run.weights())["steps"]
+def _add_steps(
+    run: Run, recipe: Recipe, asked: str, steps: int | None, minutes: float, say: Say
+) -> Recipe:
+    """The recipe of a finished run with additional steps, or those that fit in minutes; it is written to the run."""
+    header = read_header(run.weights())
+    done = header["steps"]
+    if not steps:
+        each = header["seconds"] / done
+        steps = max(1, round(60 * minutes / each))
+        text = f"{minutes:g} minutes are about {steps} steps of {each:.3g} s, which they took in this run so far."
+        say(message("steps", text, steps=steps))
     _check_state(run, done)
     plain = to_dict(recipe)
     plain["train"]["more"] = [*(recipe.train.more or ()), steps]
@@ -137,51 +160,18 @@ def _add_steps(run: Run, recipe: Recipe, asked: str, steps: int) -> Recipe:
     return recipe
 
 
-def _steps_in(run: Run, minutes: float, say: Say) -> int:
-    """The steps that fit at the speed of the run so far, including validations."""
-    done = read_header(run.weights())
-    each = done["seconds"] / done["steps"]
-    steps = max(1, round(60 * minutes / each))
-    text = f"{minutes:g} minutes are about {steps} steps of {each:.3g} s, which they took in this run so far."
-    say(message("steps", text, steps=steps))
-    return steps
-
-
-def _check_state(run: Run, step: int | None) -> None:
-    """Raise BadInput if state.pt is not of the last stage at this step; None: at any step."""
-    saved = _step_in_state(run)
-    if saved is not None and step in (None, saved):
-        return
-    there = "none"
+def _check_state(run: Run, step: int | None = None) -> None:
+    """Raise BadInput if state.pt is not of the last stage, or not at this step of it."""
+    found = "none"
     if run.state.exists():
         state = load_state(run.state)
-        there = f"one of stage '{state['stage']}' at step {state['step']}"
+        if state["stage"] == "final" and step in (None, state["step"]):
+            return
+        found = f"one of stage '{state['stage']}' at step {state['step']}"
     raise BadInput(
-        f"{run.state}: expected the state of this run's last step, with the optimiser's moments, found {there}. Restore it, or begin a new run from these weights with --init {run.folder}."
+        f"{run.state}: expected the state of this run's last step, with the optimiser's moments, found {found}. Restore it, or begin a new run from these weights with --init {run.folder}."
     )
 
 
-def _step_in_state(run: Run) -> int | None:
-    """The step of state.pt if it is of the last stage."""
-    state = load_state(run.state) if run.state.exists() else {}
-    return state["step"] if state.get("stage") == "final" else None
-
-
-def _cohort_folder(run: Run, stated: dict[str, Any]) -> Path:
-    """The run's prepared cohort; its provenance states the place relative to the run."""
-    if "prepared" not in stated:
-        raise BadInput(
-            f"{run.provenance}: expected the place of the prepared cohort, found none. Give it with --data."
-        )
-    return Path(os.path.normpath(run.folder / stated["prepared"]))
-
-
-def training_cohort(run: Run) -> Path | None:
-    """The prepared cohort that a run was trained on; None if it is not there any more, or has changed."""
-    stated = run.origin if run.provenance.is_file() else {}
-    if "prepared" not in stated:
-        return None
-    place = _cohort_folder(run, stated)
-    if not (place / "cohort.json").is_file():
-        return None
-    return place if open_cohort(place).digest == stated.get("data", {}).get("cohort") else None
+def _is_of_last_stage(run: Run) -> bool:
+    return run.state.exists() and load_state(run.state)["stage"] == "final"

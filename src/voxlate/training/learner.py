@@ -20,8 +20,7 @@ from voxlate.base.items import stable_id
 from voxlate.base.optional import optional_package
 from voxlate.scans.cases.prepared import Cohort
 from voxlate.science.methods.method import Method
-from voxlate.training.clock import Clock
-from voxlate.training.job import Job, Session
+from voxlate.training.job import Clock, Job, Session
 from voxlate.training.log_file import append_line, lines_of
 from voxlate.training.recipe import Recipe, to_dict
 from voxlate.training.recipe.training_settings import Training

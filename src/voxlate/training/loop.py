@@ -25,8 +25,7 @@ from voxlate.science.methods.method import Method
 from voxlate.science.nets.autoencoder import AutoencoderNet
 from voxlate.science.nets.cpu import volumes_in_float32
 from voxlate.training.batches.patches import note_on_cut
-from voxlate.training.clock import Clock, read_places
-from voxlate.training.job import Job, Session, keep_moments
+from voxlate.training.job import Clock, Job, Session, keep_moments, read_places
 from voxlate.training.learner import Epochs, Learner, Log, owner_of, resume, save_state
 from voxlate.training.log_file import read_verdicts
 from voxlate.training.processes import Agreement, by_main
@@ -46,7 +45,6 @@ from voxlate.training.validate import (
 )
 from voxlate.training.weights import make_header, read_header, save_weights
 
-JUDGED = 0.1  # share of a planned stage after which its speed is compared with the plan
 LONG = 20_000  # steps; longer trainings are compiled
 # These slices suffice for a standard deviation to 1 % (paper 004's system uses at least 200).
 CALIBRATION_SLICES = 256
@@ -167,8 +165,7 @@ class StageState:
     """A training between two steps, as the functions that follow a step read and change it.
 
     first: the weights before the first step, with train.keep_start; losses: of the last step; stops: whether a signal
-    ends the training; is_old: whether the saved state would be older than train.save_every; is_warned: whether the machine
-    was said to be too slow.
+    ends the training; is_old: whether the saved state would be older than train.save_every.
     """
 
     job: Job
@@ -179,7 +176,6 @@ class StageState:
     losses: Losses = field(default_factory=dict)
     stops: bool = False
     is_old: bool = False
-    is_warned: bool = False
 
     def __post_init__(self) -> None:
         job = self.job
@@ -216,14 +212,6 @@ class StageState:
             return self.options.best is not None
         every = self.options.validate_every
         return every > 0 and self.learner.step % every == 0
-
-    @property
-    def is_slow(self) -> bool:
-        """Whether to say that this machine is too slow for the plan, which is said once."""
-        if self.is_warned or not self.is_main or self.done:
-            return False
-        place = self.clock.place(self.learner.step)
-        return self.options.progress(place) >= JUDGED and self.clock.is_slow(self.learner.step)
 
     @cached_property
     def sharpness(self) -> Sharpness | None:
@@ -392,14 +380,6 @@ def stop(now: StageState) -> None:
     raise Stopped(f"stopped at step {learner.step} of {now.clock.length(learner.step)} ({name})")
 
 
-def say_slow(now: StageState) -> None:
-    """Say that fewer steps fit in the minutes of the plan than a good result needs."""
-    now.is_warned = True
-    assert now.job.budget is not None
-    text = f"THIS MACHINE IS TOO SLOW FOR THE PLAN, or other work slows it: about {now.clock.length(now.learner.step):,} steps of stage '{now.job.stage.name}' fit in its minutes, and a good result needs {now.job.budget.fewest_steps:,}."
-    now.session.say(message("too-slow", text))
-
-
 def follow(now: StageState) -> None:
     """What follows a step, in this order."""
     add_losses(now)
@@ -419,8 +399,6 @@ def follow(now: StageState) -> None:
         save(now)
     if now.stops and not now.done:
         stop(now)
-    if now.is_slow:
-        say_slow(now)
 
 
 def finish(job: Job, run: Run, learner: Learner, notes: Mapping[str, Any]) -> Method:

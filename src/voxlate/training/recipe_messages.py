@@ -1,14 +1,17 @@
-"""What is said of a recipe and a cohort before the first step, and scales of scans that are refused."""
+"""Whether a recipe fits a cohort: what is said before the first step, scales that are refused, and recipes that fit."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from operator import itemgetter
+from pathlib import Path
 
 import numpy as np
 import torch
 
-from voxlate.base.errors import first_of
+from voxlate.base.errors import BadInput, first_of
 from voxlate.base.messages import Message, message
 from voxlate.scans.cases.case import LABEL, PreparedCase
-from voxlate.scans.cases.prepared import SPLITS, Cohort
+from voxlate.scans.cases.prepared import SPLITS, Cohort, open_cohort
 from voxlate.scans.cohorts.split import FOLDS
 from voxlate.synthesis.intensity_checks import (
     check_filled,
@@ -16,16 +19,16 @@ from voxlate.synthesis.intensity_checks import (
     check_one_scale,
     check_scales,
 )
-from voxlate.training.batches.latents import uncacheable
-from voxlate.training.batches.patches import (
-    NO_LABEL,
+from voxlate.training.batches.data_settings import (
     DataSettings,
     missing_modalities,
-    note_on_cut,
-    note_on_padding,
     training_cases,
+    usable_cases,
 )
-from voxlate.training.recipe import FullStage, Recipe
+from voxlate.training.batches.latents import uncacheable
+from voxlate.training.batches.patches import NO_LABEL, note_on_cut, note_on_padding
+from voxlate.training.recipe import FullStage, Recipe, read
+from voxlate.training.recipe.text import is_start, names
 from voxlate.training.validate import validation_split
 
 
@@ -119,3 +122,46 @@ def check_scale(cohort: Cohort, data: DataSettings, recipe: Recipe) -> None:
         for header in headers:
             check_floor(name, spec, header, f"{where}: {header.case}")
         check_filled(name, spec, headers, where)
+
+
+@dataclass(frozen=True)
+class Fit:
+    """The fit of a shipped recipe to a cohort; against: the reason why it cannot be trained on it."""
+
+    name: str
+    title: str
+    against: str = ""
+
+
+def fits(data: Path | str) -> list[Fit]:
+    """All shipped recipes: those that can be trained on a cohort first, of these the ones that use most modalities.
+
+    No voxel is read, except for recipes with data.physics.
+    """
+    cohort = open_cohort(data)
+    ranked = []
+    for name in names():
+        recipe = read(name)
+        against = _reason_against_recipe(recipe, cohort)
+        rank = (bool(against), -len(recipe.modalities), not is_start(name), name)
+        ranked.append((rank, Fit(name, recipe.title, against)))
+    return [fit for _, fit in sorted(ranked, key=itemgetter(0))]
+
+
+def _reason_against_recipe(recipe: Recipe, cohort: Cohort) -> str:
+    """The reason why a recipe cannot be trained on a cohort; "" if it can."""
+    try:
+        cohort = recipe.with_maps_of(cohort)
+        if missing := sorted(recipe.modalities - set(cohort.modalities)):
+            return f"needs {', '.join(missing)}, which the cohort lacks"
+        brain_of = cohort.provenance.get("mask_from")
+        if not recipe.finds_mask_of(brain_of):
+            return f"needs a mask that is computed from its sources; the cohort's mask is of {brain_of}"
+        for stage in recipe.all_stages:
+            usable_cases(cohort, stage.data, "train")
+            check_scale(cohort, stage.data, recipe)
+    except BadInput as error:
+        # what was expected and found, without its place and advice
+        sentence = str(error)
+        return sentence[max(sentence.find("expected"), 0) :].split(". ")[0].removesuffix(".")
+    return ""

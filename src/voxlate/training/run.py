@@ -59,7 +59,7 @@ class Run:
 
     folder: Path
     recipe = _File("recipe.toml")  # the recipe, with its head
-    clock = _File("clock.txt")  # where each step of a planned training stood, see training.clock
+    clock = _File("clock.txt")  # where each step of a planned training stood, see training.job
     # recipe, cohort and software, by which the run resumes
     provenance = _File("provenance.json")
     log = _File("log.jsonl")  # the log of all stages

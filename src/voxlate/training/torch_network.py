@@ -20,7 +20,6 @@ from voxlate.base.devices import find_device, name_of, single_threads
 from voxlate.base.errors import BadInput
 from voxlate.base.executors.case_work import no_report
 from voxlate.base.option import field_types
-from voxlate.scans.cases.align import Preparation
 from voxlate.science.batch import collate
 from voxlate.science.diffusion.noise import SynthesisNoise
 from voxlate.science.diffusion.sample import SamplerSettings
@@ -34,7 +33,8 @@ from voxlate.synthesis.patch import Patch
 from voxlate.synthesis.scans import merge_splits
 from voxlate.synthesis.synth_options import SynthKeys
 from voxlate.training import recipe as recipes
-from voxlate.training.batches.patches import DataSettings, batch_of
+from voxlate.training.batches.data_settings import DataSettings
+from voxlate.training.batches.patches import batch_of
 from voxlate.training.calibration_file import RunCalibrations
 from voxlate.training.precision import autocast, of_synthesis
 from voxlate.training.recipe import Recipe, Synthesis, check_synthesis, from_dict, stage_recipe
@@ -50,6 +50,19 @@ from voxlate.training.weights import file_hash, read_header
 
 T = TypeVar("T")
 TABLES = ("noise", "slices", "schedule")  # keys that hold a table, whose kind may be named alone
+# Facts of a model by their names in its recipe, in the recipe's method, and in the header of its weights.
+OF_RECIPE = ("title", "intensity", "needs_mask", "ignores_outside", "multiple")
+OF_METHOD = ("is_stochastic", "shows_doubt", "makes_targets", "trained_steps")
+NOT_IN_EVERY_HEADER: dict[str, Any] = {
+    "target_widths": {},
+    "preparation": {},
+    "training_ranges": {},
+    "training_spacing_mm": None,
+    "training_ml": 0.0,
+    "bound": {},
+    "worse": {},
+}
+OF_HEADER = ("weights_hash", "steps", "units", "target_scales", *NOT_IN_EVERY_HEADER)
 OF_NOISE = frozenset((*(field.name for field in fields(SamplerSettings)), "noise"))
 
 
@@ -292,46 +305,29 @@ def model_facts(
     of_fold: bool = False,
 ) -> ModelFacts:
     """What a synthesis needs to know of a model; splits: by case, of the training, which may be of a fold."""
-    get, method = header.get, recipe.method
-    starter = get("starter")
+    starter = header.get("starter")
     accepts = {name: [name] for name in recipe.data.source}
     accepts |= {name: list(names) for name, names in (starter or {}).get("accepts", {}).items()}
     if recipe.data.any_source:
         accepts[recipe.data.source[0]] = list(recipe.data.any_source)
-    spacing = get("training_spacing_mm")
-    return ModelFacts(
-        title=recipe.title,
-        weights_hash=header["weights_hash"],
-        steps=header["steps"],
-        data=data_facts(recipe.data),
-        intensity=dict(recipe.intensity),
-        synth=synth_facts(recipe.synth),
-        options=options_of(recipe.synth),
-        completes=recipe.task.completes,
-        is_stochastic=method.is_stochastic,
-        shows_doubt=method.shows_doubt,
-        makes_targets=method.makes_targets,
-        trained_steps=list(method.trained_steps),
-        needs_mask=recipe.needs_mask,
-        ignores_outside=recipe.ignores_outside,
-        multiple=recipe.multiple,
-        units=dict(header["units"]),
-        target_scales=_pairs(header["target_scales"]),
-        target_widths=_pairs(get("target_widths", {})),
-        preparation=adapter(Preparation).validate_python(get("preparation", {})),
-        training_ranges=get("training_ranges", {}),
-        training_spacing_mm=None if spacing is None else tuple(spacing),
-        training_ml=float(get("training_ml") or 0),
-        bound=get("bound", {}),
-        accepts=accepts,
-        starter=starter and _of_starter(starter),
-        imported="imported" in header,
-        was_calibrated=bool(get("adapted", {}).get("calibrated")),
-        worse=get("worse", {}),
-        seen_voxels=get("training_voxels", []),
-        splits=dict(splits or {}),
-        of_fold=of_fold,
-    )
+    stated = {name: getattr(recipe, name) for name in OF_RECIPE}
+    stated |= {name: getattr(recipe.method, name) for name in OF_METHOD}
+    stated |= NOT_IN_EVERY_HEADER | {name: header[name] for name in OF_HEADER if name in header}
+    stated |= {
+        "data": data_facts(recipe.data),
+        "synth": synth_facts(recipe.synth),
+        "options": options_of(recipe.synth),
+        "completes": recipe.task.completes,
+        "accepts": accepts,
+        "starter": starter and _of_starter(starter),
+        "imported": "imported" in header,
+        "was_calibrated": bool(header.get("adapted", {}).get("calibrated")),
+        "seen_voxels": header.get("training_voxels", []),
+        "splits": dict(splits or {}),
+        "of_fold": of_fold,
+    }
+    facts: ModelFacts = adapter(ModelFacts).validate_python(stated)
+    return facts
 
 
 def _of_starter(starter: Mapping[str, Any]) -> dict[str, Any]:
@@ -366,7 +362,3 @@ def _by_names(kind: type[T], settings: Any, **others: Any) -> T:
     """Facts that settings hold under the same names; others: those that they do not."""
     names = [field.name for field in fields(kind) if field.name not in others]  # type: ignore[arg-type]
     return kind(**{name: getattr(settings, name) for name in names}, **others)
-
-
-def _pairs(table: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
-    return {name: (low, high) for name, (low, high) in table.items()}

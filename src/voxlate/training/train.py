@@ -17,7 +17,7 @@ from voxlate.base.option import merge
 from voxlate.scans.cases.prepared import Cohort, open_cohort
 from voxlate.science.methods.method import Method
 from voxlate.synthesis.known_scans import known_scans_of
-from voxlate.training.batches.patches import training_cases
+from voxlate.training.batches.data_settings import training_cases
 from voxlate.training.job import Job, Session
 from voxlate.training.learner import Epochs, Learner, owner_of, save_state
 from voxlate.training.loop import finish, train_stage
@@ -119,7 +119,10 @@ def train(
         notes = {"adapted": stated["adapted"]} if "adapted" in stated else {}
         stop = held.enter_context(stop_signal())
         session = Session(run, stop, progress, say, asked.track, pretrained, starts, notes)
-        budgets = {name: Budget(**table) for name, table in stated.get("budgets", {}).items()}
+        budgets = {
+            name: Budget(seconds=table["seconds"], most_steps=table["most_steps"])
+            for name, table in stated.get("budgets", {}).items()
+        }
         _train_stages(session, [replace(job, budgets=budgets) for job in jobs])
     return run
 

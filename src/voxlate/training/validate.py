@@ -27,7 +27,8 @@ from voxlate.synthesis.background import find_outside
 from voxlate.synthesis.known_scans import KnownScans, read_known_scans
 from voxlate.synthesis.patch import overlap
 from voxlate.training.batches.batches import Places, batches_of, even_places, validation_batches
-from voxlate.training.batches.patches import DataSettings, IntensityMaps, training_cases
+from voxlate.training.batches.data_settings import DataSettings, training_cases
+from voxlate.training.batches.patches import IntensityMaps
 from voxlate.training.naive import Baselines, fit_cohort
 from voxlate.training.precision import autocast
 from voxlate.training.recipe import FullStage, Recipe, Synthesis, ranges_of

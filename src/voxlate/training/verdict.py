@@ -22,7 +22,6 @@ ONE_WORSE = 0.05  # share by which a synthesis of one patient is worse
 UNOWNED_CLAUSE = (
     "the patients of the training's slices are unknown, so neighbours of these may be among them"
 )
-SYMBOLS: Mapping[Outcome, str] = {"better": "✓", "unclear": "?", "worse": "✗", "unknown": "–"}
 STYLES: Mapping[Outcome, str] = {
     "better": "bold green",
     "unclear": "yellow",
@@ -57,13 +56,8 @@ class Verdict:
     worse_in: tuple[str, ...] = ()
     lacks: str = ""
 
-    @property
-    def symbol(self) -> str:
-        """The sign of the outcome, which needs no colour."""
-        return SYMBOLS[self.outcome]
-
     def __str__(self) -> str:
-        return f"{self.symbol} {self.sentence}"
+        return self.sentence
 
 
 def verdict_on(
@@ -177,10 +171,10 @@ def _pair(baseline: str, ours: Errors, theirs: Errors, patients: Mapping[str, st
 
 
 def verdict_lines(verdicts: Sequence[Verdict]) -> list[str]:
-    """A line for each verdict with its symbol, and with the modality if there are several."""
+    """A line for each verdict, with the modality if there are several."""
     if len(verdicts) < 2:
         return list(map(str, verdicts))
-    return [f"{verdict.symbol} {verdict.modality}: {verdict.sentence}" for verdict in verdicts]
+    return [f"{verdict.modality}: {verdict.sentence}" for verdict in verdicts]
 
 
 def colour_lines(verdicts: Sequence[Verdict]) -> Text:

@@ -100,7 +100,7 @@ def recipes(
         True
     """
     if cohort is not None:
-        from voxlate.training.planning.starters import fits
+        from voxlate.training.recipe_messages import fits
 
         return [asdict(fit) for fit in fits(cohort)]
     if name is not None:

@@ -14,7 +14,7 @@ from voxlate.training.recipe.run_provenance import splits_of_training
 from voxlate.training.training_options import PlanOptions
 
 if TYPE_CHECKING:
-    from voxlate.training.batches.patches import DataSettings
+    from voxlate.training.batches.data_settings import DataSettings
 
 HELD_OUT = ("val", "test")
 

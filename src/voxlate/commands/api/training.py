@@ -56,7 +56,7 @@ def _trained_lines(done: "Trained", options: TrainOptions) -> Iterator[Any]:
     yield f"{weights} is the model. {advice}:  voxlate {after}"
     for stage, verdict in by_stage.items():
         yield Text.assemble(f"stage '{stage}': ", colour_lines(verdict))
-    none = "– no verdict: no validation case has the source and the target modalities"
+    none = "No verdict: no validation case has the source and the target modalities"
     yield colour_lines(final) if final else none
 
 

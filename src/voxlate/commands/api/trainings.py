@@ -34,13 +34,14 @@ from voxlate.training.weights import runs_of
 MINUTES = r"(\d+\.?\d*|\.\d+)"
 MORE = {"steps": (r"\+[1-9]\d{0,7}", int), "minutes": (rf"\+{MINUTES}", float)}
 OF_PLAN = ("source", "target", "any_source", "memory", "mode", "from_scratch")
-WIDTH = 100  # columns of the table of a plan in a message
+WIDTH = 80  # columns of the table of a plan in a message
 # Reasons of a plan that are printed.
 DECISIONS = (
     "data.source",
     "start_from",
     "stages",
     "method",
+    "stages.regression.net.width",
     "net.width",
     "train.steps",
     "minutes",
@@ -230,7 +231,7 @@ def _train_planned(data: Path, run: Path, asked: TrainOptions, report: Reporter)
         )
         keys = DECISIONS if "start_from" in plan.why else ("starter", *DECISIONS)
         lines = StringIO()
-        Console(file=lines, width=WIDTH).print(plan.table(("setting", "fact", "key"), keys))
+        Console(file=lines, width=WIDTH).print(plan.table(keys))
         table = [line.rstrip() for line in lines.getvalue().splitlines() if line.strip()]
         text = f"Plan (every key and its reason: {run / 'recipe.toml'}):"
         report.say(message("plan", "\n".join([text, *table])))

@@ -132,7 +132,7 @@ class Cohort:
         warnings: messages of `prepare`.
         provenance: options, sources and versions.
         drawn: modalities that are computed from tissue-parameter maps when they are read; no part of cohort.json.
-        scans_of: cases of which one scan stands for the source (see training/batches/any_source.py); no part of cohort.json.
+        scans_of: cases of which one scan stands for the source (see training.batches.data_settings); no part of cohort.json.
 
     Example:
         >>> from voxlate.scans.cases.prepared import open_cohort

@@ -221,7 +221,7 @@ class Method(nn.Module, ABC):
 
 
 class StageSettings(Protocol):
-    """One training of a recipe, as its settings see it when they check themselves; data: training.batches.patches.DataSettings."""
+    """One training of a recipe, as its settings see it when they check themselves; data: training.batches.data_settings.DataSettings."""
 
     @property
     def name(self) -> str:
@@ -380,11 +380,7 @@ def channels_by_name(
 ) -> dict[str, Tensor]:
     """The channels of [B, C, D, H, W] by name; "source0", … where the batch gives no names."""
     names = batch_names or [f"{prefix}{number}" for number in range(images.shape[1])]
-    if not len(set(names)) == len(names) == images.shape[1]:
-        raise ValueError(
-            f"expected a name of its own for each of {images.shape[1]} channels, found {names}"
-        )
-    return dict(zip(names, images.chunk(images.shape[1], dim=1)))
+    return dict(zip(names, images.chunk(images.shape[1], dim=1), strict=True))
 
 
 def require(value: Tensor | None) -> Tensor:

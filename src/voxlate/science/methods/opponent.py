@@ -14,7 +14,7 @@ from voxlate.science.diffusion.noise import Draws, Noise
 from voxlate.science.diffusion.objective import mean_in_mask
 from voxlate.science.diffusion.sample import SamplerSettings
 from voxlate.science.methods.method import Losses, Method, Pair
-from voxlate.science.nets.critic import Critic, CriticSettings
+from voxlate.science.nets.critic import Critic
 
 GanLoss = Literal["wasserstein", "cross_entropy", "least_squares", "hinge"]
 AnyCritic = Annotated[Critic, Importable()]
@@ -77,7 +77,7 @@ class OpponentSettings:
         """The method with a critic of fresh weights."""
         image, conditioning = method.pair_channels
         context = {"given": conditioning, "true": image, "none": 0}[self.context]
-        if isinstance(self.critic, CriticSettings):
+        if isinstance(self.critic, Critic):
             self.critic.check_channels(image)
         return Opponent(self, method, self.critic.build(channels=image + context))
 
@@ -153,12 +153,8 @@ class Opponent(Method):
 
     def _maps_of_scans(self, pair: Pair) -> Tensor | None:
         """The maps that are of scanned channels, [B, K] bool, of a critic with a map for each."""
-        critic = self.options.critic
-        return (
-            pair.scanned
-            if isinstance(critic, CriticSettings) and critic.has_map_of_each_channel
-            else None
-        )
+        has_maps = getattr(self.options.critic, "maps", 1) > 1  # one of the user's own has none
+        return pair.scanned if has_maps else None
 
     def _with_context(self, pair: Pair, image: Tensor) -> Tensor:
         """What the critic sees of a pair, [B, C' + C, D, H, W]."""

@@ -15,7 +15,7 @@ from voxlate.science.batch import Batch
 from voxlate.science.diffusion.noise import Draws, Noise
 from voxlate.science.diffusion.objective import Reduction, means_in_mask
 from voxlate.science.diffusion.sample import SamplerSettings
-from voxlate.science.methods.auxiliary_losses import LOSSES as EXTRA_LOSSES
+from voxlate.science.methods.losses import LOSSES as EXTRA_LOSSES
 from voxlate.science.methods.losses import dissimilarity
 from voxlate.science.methods.method import (
     Attempt,

@@ -1,6 +1,5 @@
 """Critics of a GAN: convolutional networks with one output an image, or one for each patch."""
 
-from abc import ABC, abstractmethod
 from typing import Annotated, Any, Literal
 
 import torch
@@ -15,25 +14,8 @@ from voxlate.science.nets.strided import FEWEST_SLICES, norm
 SLOPE = 0.2  # of LeakyReLU below 0: Radford et al. 2016, sec. 3
 
 
-class CriticSettings(ABC):
-    """Settings of a critic. Settings of one's own need only `build`."""
-
-    @abstractmethod
-    def build(self, *, channels: int) -> nn.Module:
-        """The network, with fresh weights; channels: of the image and its condition together."""
-
-    @property
-    def has_map_of_each_channel(self) -> bool:
-        """Whether the network judges each channel of the image in an output of its own."""
-        return False
-
-    def check_channels(self, image: int) -> None:
-        """Raise BadInput where the network's outputs do not fit the number of the image's channels."""
-        return None
-
-
 @settings
-class Critic(CriticSettings):
+class Critic:
     """Strided convolutions with LeakyReLU over the image and its condition (Isola et al. 2017, sec. 3.2).
 
     With widths = [64, 128, 256, 512] and patches it is the critic of 70 pixels of Pix2Pix (norm = batch) and CycleGAN;
@@ -85,11 +67,6 @@ class Critic(CriticSettings):
     def build(self, *, channels: int) -> "CriticNet":
         """The critic with fresh weights."""
         return CriticNet(self, channels)
-
-    @property
-    def has_map_of_each_channel(self) -> bool:
-        """Whether there is more than one output at a place."""
-        return self.maps > 1
 
     def check_channels(self, image: int) -> None:
         """Raise BadInput where `maps` does not fit the number of the image's channels."""

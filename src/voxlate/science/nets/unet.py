@@ -125,16 +125,12 @@ class UNet(NetSettings):
 
         Raises BadInput where the settings contradict each other.
         """
-        _check(self)
+        last = len(self.multipliers) - 1
+        if any(not 0 <= level <= last for level in self.attention):
+            raise BadInput(
+                f"net.attention: expected levels from 0 to {last}, found {list(self.attention)}. Leave the others out."
+            )
         return ResidualUNet(self, channels)
-
-
-def _check(net: UNet) -> None:
-    last = len(net.multipliers) - 1
-    if any(not 0 <= level <= last for level in net.attention):
-        raise BadInput(
-            f"net.attention: expected levels from 0 to {last}, found {list(net.attention)}. Leave the others out."
-        )
 
 
 def _repeat(net: UNet, channels: Channels) -> Repeat:

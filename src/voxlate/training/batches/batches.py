@@ -20,15 +20,14 @@ from voxlate.scans.cases.prepared import Cohort
 from voxlate.scans.images.tiling import Triple, centre_on
 from voxlate.science.batch import Batch, collate
 from voxlate.training.batches.augment import augment
+from voxlate.training.batches.data_settings import DataSettings, usable_cases
 from voxlate.training.batches.latents import read_moments
 from voxlate.training.batches.patches import (
-    DataSettings,
     IntensityMaps,
     even_start,
     mask_share,
     read_pair,
     starts_of,
-    usable_cases,
 )
 from voxlate.training.batches.slice_filter import select_slices
 

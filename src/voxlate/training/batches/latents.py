@@ -12,13 +12,8 @@ from voxlate.base.records import Record, Shape, checksum, write_tensors
 from voxlate.scans.cases.case import PreparedCase, lay_out, map_arrays
 from voxlate.scans.cases.prepared import Cohort
 from voxlate.training.batches.augment import AugmentSettings
-from voxlate.training.batches.patches import (
-    DataSettings,
-    IntensityMaps,
-    even_start,
-    read_pair,
-    usable_cases,
-)
+from voxlate.training.batches.data_settings import DataSettings, usable_cases
+from voxlate.training.batches.patches import IntensityMaps, even_start, read_pair
 
 Encode = Callable[
     [Tensor], Tensor

@@ -24,7 +24,7 @@ from voxlate.training.recipe.text import first_change
 from voxlate.training.recipe.training_settings import BACKWARD
 from voxlate.training.run import Run, weights_of
 from voxlate.training.starter import run_folder
-from voxlate.training.starters.card import read_card
+from voxlate.training.starters.card import Card, read_card
 from voxlate.training.starters.names import is_starter
 from voxlate.training.train import Beginning, train
 from voxlate.training.training_options import AdaptOptions
@@ -37,8 +37,6 @@ PATIENCE = 3  # validations without a lower error after which an adaptation ends
 VALIDATION_COST = 0.15
 FEWEST_ITEMS, MOST_ITEMS = 4, 32
 SPARE = 0.15  # share of the minutes for validations and saving
-# Times the run's own validation error.
-FAR = 3.0
 
 
 def adapt(
@@ -62,33 +60,39 @@ def adapt(
     asked = merge(AdaptOptions, options, changes)
     data, out = Path(data), Path(out)
     weights = weights_of(run_folder(run))
-    own = Run(weights.parent)
+    own, begun = Run(weights.parent), Run(out)
     header = read_header(weights)
     cohort = open_cohort(data)
-    renamed = is_starter(run) and _rename_modalities(header["recipe"], own.folder, cohort)
-    recipe = from_dict(renamed or header["recipe"], f"{weights} (header)", asked.allow_code)
+    tables = header["recipe"]
+    if is_starter(run):
+        tables = _rename_modalities(tables, read_card(own.folder), cohort)
+    recipe = from_dict(tables, f"{weights} (header)", asked.allow_code)
     cohort = recipe.with_scans_of(cohort)
-    facts = cohort_facts(cohort)
-    _check_site(recipe, header, facts, say)
+    _check_site(recipe, header, cohort_facts(cohort), say)
     old = _find_replay(own, asked, say)
-    adapted = _begun_recipe(out, asked, say) or _adapt_recipe(recipe, cohort, old, asked)
-    origin = Beginning(
+    if begun.provenance.exists():
+        text = f"{out} is continued as it was begun: minutes, steps and the share of replay stay as they were. Another --out adapts anew."
+        say(message("resumed", text))
+        adapted = from_dict(begun.origin["recipe"], f"{out}", asked.allow_code)
+    else:
+        adapted = _adapt_recipe(recipe, cohort, old, asked)
+    starts = {stage.name: own.weights(stage.name) for stage in recipe.stages}
+    for name, path in starts.items():
+        if not path.is_file():
+            raise BadInput(
+                f"{own.folder}: expected the weights of the stage '{name}', found none. Name the run's folder, in which they are."
+            )
+    beginning = Beginning(
         head=f"# Adapted from {recipe.title}.\n",
-        starts=_starts(recipe, own, weights),
+        starts={**starts, "final": weights},
         calibrated=bool(own.calibrations),
         replay=old,
     )
     done = train(
-        adapted,
-        data,
-        out,
-        device=asked.device,
-        beginning=origin,
-        progress=_watch(progress, own, facts, recipe, say),
-        say=say,
+        adapted, data, out, device=asked.device, beginning=beginning, progress=progress, say=say
     )
-    say(message("adapted", _outcome(done, adapted)))
-    if origin.calibrated:
+    say(message("adapted", _outcome(done, adapted, own)))
+    if beginning.calibrated:
         text = f"the calibration of {run} does not hold for {out}"
         say(message("not-calibrated", f"{text}: run voxlate calibrate {out} COHORT."))
     return done
@@ -105,12 +109,12 @@ def _check_site(recipe: Recipe, header: Mapping[str, Any], facts: CohortFacts, s
     pairs = zip([*recipe.data.source, *recipe.data.target], [*theirs["source"], *theirs["target"]])
     check_scans(recipe, {name: header["units"][other] for name, other in pairs}, facts)
     check_held_out(cohort)
-    preparation = adapter(Preparation).dump_python(cohort.preparation, mode="json")
-    earlier = header.get("preparation", {})
     # real pairs have none of the maps of which those of a run were drawn
     of_maps = ("fixed", "mask_from") if theirs.get("physics") else ()
-    before = {key: earlier.get(key) for key in preparation if key not in of_maps}
-    if change := first_change(before, {key: preparation[key] for key in before}):
+    now = adapter(Preparation).dump_python(cohort.preparation, mode="json")
+    now = {key: value for key, value in now.items() if key not in of_maps}
+    before = header.get("preparation", {})
+    if change := first_change({key: before.get(key) for key in now}, now):
         text = f"the cohort was prepared in another way than the scans of the run ({change}); prepare it in the same way, if the scans allow it."
         say(message("other-preparation", text))
 
@@ -151,41 +155,17 @@ def check_held_out(cohort: Cohort) -> None:
     )
 
 
-def _watch(
-    progress: StepCallback, run: Run, facts: CohortFacts, recipe: Recipe, say: Say
-) -> StepCallback:
-    """A callback that also says after the first step of each stage if the error before it was far above the run's own."""
-    errors = {
-        line["stage"]: line["validation"]["mae"]
-        for _, line in lines_of(run.log)
-        if "mae" in line.get("validation", {})
-    }
-    scans = [facts.scans[name] for name in recipe.data.modalities if name in facts.scans]
-    levels = [f"{scan.name} {scan.least:g} to {scan.most:g} {scan.unit}" for scan in scans]
-
-    def compare(stage: str, step: int, steps: int, latest: Mapping[str, float]) -> None:
-        """State an error that is far above the run's own, and report the step."""
-        before, usual = latest.get("mae", 0.0), errors.get(stage)
-        if step == 1 and usual is not None and before > FAR * usual:
-            text = f"before adapting, the mean absolute error on held-out cases of the new site is {before:.3g}, which is {before / usual:.2g} times that of the run on its own held-out cases ({usual:.3g}, network units). Check the new scans ({', '.join(levels)}): unit, offset, inverted scale, swapped modalities, alignment (voxlate report PREPARED)."
-            say(message("other-site", text, error=before, own=usual))
-        progress(stage, step, steps, latest)
-
-    return compare
-
-
-def _rename_modalities(tables: Tables, folder: Path, cohort: Cohort) -> Tables:
+def _rename_modalities(tables: Tables, card: Card, cohort: Cohort) -> Tables:
     """A starter's tables with the cohort's names of its modalities, where the cohort has one for each."""
-    card = read_card(folder)
     if {*card.source, *card.target} <= {*cohort.modalities}:
         return tables
-
-    def own_name(modality: str) -> str:
-        """The cohort's first scan that stands for a modality; the modality itself if it has none."""
-        return next(iter(scans_named(cohort.modalities, card.names_of(modality))), modality)
-
-    sources, targets = map(own_name, card.source), map(own_name, card.target)
-    return rename(tables, card.match([*sources], [*targets]) or {})
+    # The cohort's first scan that stands for a modality; the modality itself if it has none.
+    own = {
+        name: next(iter(scans_named(cohort.modalities, card.names_of(name))), name)
+        for name in (*card.source, *card.target)
+    }
+    sides = ([own[name] for name in side] for side in (card.source, card.target))
+    return rename(tables, card.match(*sides) or {})
 
 
 def _find_replay(own: Run, asked: AdaptOptions, say: Say) -> Path | None:
@@ -200,27 +180,6 @@ def _find_replay(own: Run, asked: AdaptOptions, say: Say) -> Path | None:
         text = f"replay: {asked.replay_share:.0%} of the items are of {old}, so that the run does not forget it."
         say(message("replay", text, share=asked.replay_share))
     return old
-
-
-def _starts(recipe: Recipe, own: Run, weights: Path) -> dict[str, Path]:
-    """The weights of each stage of the run."""
-    starts = {stage.name: own.weights(stage.name) for stage in recipe.stages}
-    for name, path in starts.items():
-        if not path.is_file():
-            raise BadInput(
-                f"{own.folder}: expected the weights of the stage '{name}', found none. Name the run's folder, in which they are."
-            )
-    return {**starts, "final": weights}
-
-
-def _begun_recipe(out: Path, asked: AdaptOptions, say: Say) -> Recipe | None:
-    """The recipe of an adaptation that has begun in this folder; None if there is none."""
-    begun = Run(out)
-    if not begun.provenance.exists():
-        return None
-    text = f"{out} is continued as it was begun: minutes, steps and the share of replay stay as they were. Another --out adapts anew."
-    say(message("resumed", text))
-    return from_dict(begun.origin["recipe"], f"{out}", asked.allow_code)
 
 
 def _adapt_recipe(
@@ -279,19 +238,23 @@ def _steps(recipe: Recipe, cohort: Cohort, asked: AdaptOptions) -> list[int]:
     return [max(int(count * factor), 1) for count in lengths]
 
 
-def _outcome(run: Run, recipe: Recipe) -> str:
-    """The validation error before and after, and which weights are kept."""
+def _outcome(run: Run, recipe: Recipe, own: Run) -> str:
+    """The validation error before and after, beside that of the run on its own cases, and which weights are kept."""
     header = read_header(run.weights())
-    errors = {
-        line["step"]: line.get("validation", {}).get("mae")
-        for _, line in lines_of(run.log)
-        if line["stage"] == "final"
-    }
     kept = header.get("kept_step", header["steps"])
-    before, after = errors.get(0), errors.get(kept)
-    if before is None or after is None:
+    errors = _errors(run)
+    if 0 not in errors or kept not in errors:
         return f"the weights of step {kept} are kept."
+    others = [*_errors(own).values()][-1:]
+    of_run = "".join(f" (of the run on its own cases {error:.4g})" for error in others)
     items = f"{recipe.train.validation_items} items with the air around bodies, in network units"
     if kept == 0:
-        return f"no step lowered the error on held-out cases ({before:.4g}, of {items}): the weights of the run are kept as they are."
-    return f"held-out cases: mean absolute error {before:.4g} before, {after:.4g} after, of {items}; the weights of step {kept} of {recipe.train.steps} are kept."
+        return f"no step lowered the error on held-out cases ({errors[0]:.4g}, of {items}){of_run}: the weights of the run are kept as they are."
+    return f"held-out cases: mean absolute error {errors[0]:.4g} before{of_run}, {errors[kept]:.4g} after, of {items}; the weights of step {kept} of {recipe.train.steps} are kept."
+
+
+def _errors(run: Run) -> dict[int, float]:
+    """The mean absolute error of each validation of a run's last stage, by its step."""
+    lines = (line for _, line in lines_of(run.log) if line["stage"] == "final")
+    scores = ((line["step"], line.get("validation", {})) for line in lines)
+    return {step: score["mae"] for step, score in scores if "mae" in score}

@@ -1,7 +1,7 @@
 """What a prepared cohort is for a plan: its numbers, read from headers alone, and the roles of its modalities."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from statistics import median
@@ -19,7 +19,7 @@ from voxlate.scans.cohorts.case_files import as_names
 from voxlate.scans.images.units import HOUNSFIELD, SHOW_ANATOMY, TISSUE_MAPS
 from voxlate.scans.images.volume_statistics import PERCENTILES, Distribution, Statistics
 from voxlate.synthesis.intensity_checks import check_one_scale
-from voxlate.training.batches.any_source import with_any_source
+from voxlate.training.batches.data_settings import with_any_source
 from voxlate.training.training_options import PlanOptions
 
 GREY_LEVELS = 255  # largest value of pictures with 8 bits
@@ -271,7 +271,7 @@ def check_scales(facts: CohortFacts, names: Sequence[str], targets: Sequence[str
 class Roles:
     """Sources and targets; pairing: "pairs", "complete" (any missing modality from the others) or "unpaired".
 
-    any_source: the scans that stand for the one source (see training/batches/any_source.py).
+    any_source: the scans that stand for the one source (see training.batches.data_settings).
     """
 
     source: tuple[str, ...]
@@ -288,9 +288,11 @@ class Roles:
 
 def choose_roles(cohort: Cohort, asked: PlanOptions) -> tuple[Cohort, CohortFacts, Roles]:
     """The cohort as it is trained on, its facts, and the roles of its modalities; raises BadInput where they do not fit."""
-    source, target = as_names(asked.source), as_names(asked.target)
+    source, target, any_source = map(as_names, (asked.source, asked.target, asked.any_source))
     facts = cohort_facts(cohort)
-    if any_source := as_names(asked.any_source):
+    where = facts.cohort.folder
+    maps = [name for name in facts.scans if name in TISSUE_MAPS]
+    if any_source:
         if source:
             raise BadInput(
                 f"--source: expected --any-source or --source, found both ({', '.join(source)}). Drop one."
@@ -298,28 +300,27 @@ def choose_roles(cohort: Cohort, asked: PlanOptions) -> tuple[Cohort, CohortFact
         roles = roles_of_any(facts, any_source, target)
         cohort = with_any_source(cohort, any_source, ANY_SOURCE)
         facts = cohort_facts(cohort)
+    elif maps and not (source and target):
+        raise BadInput(
+            f"{where}: expected scans to plan a training for, found tissue-parameter maps ({', '.join(maps)}). Train a recipe that has a [data.physics] table on them, or name both --source and --target."
+        )
     else:
-        refuse_maps(facts, source, target)
         roles = roles_of(facts, source, target)
+    names = [*roles.source, *roles.target]
     if roles.pairing == "unpaired" and not asked.unpaired:
         raise BadInput(
-            f"{facts.cohort.folder}: expected training cases with {' and '.join((*roles.source, *roles.target))}, found none that has both. Give the scans of a patient one case in the table of voxlate manifest and prepare again, or pass --unpaired for a training without pairs."
+            f"{where}: expected training cases with {' and '.join(names)}, found none that has both. Give the scans of a patient one case in the table of voxlate manifest and prepare again, or pass --unpaired for a training without pairs."
         )
-    _check_variation(facts, roles)
-    names = [*roles.source, *roles.target]
-    if roles.pairing == "pairs":  # cases without a pair are not used
-        facts = facts.of_cases_with(names)
-    check_scales(facts, names, roles.target)
-    return cohort, facts, roles
-
-
-def _check_variation(facts: CohortFacts, roles: Roles) -> None:
     for name in roles.target:
         inside = facts.scans[name].inside
         if inside.at(1) == inside.at(99):
             raise BadInput(
-                f"{facts.cohort.folder}: expected {name} to vary inside the body, found {inside.at(1):g} from the 1st to the 99th percentile. Is it the right file?"
+                f"{where}: expected {name} to vary inside the body, found {inside.at(1):g} from the 1st to the 99th percentile. Is it the right file?"
             )
+    if roles.pairing == "pairs":  # cases without a pair are not used
+        facts = facts.of_cases_with(names)
+    check_scales(facts, names, roles.target)
+    return cohort, facts, roles
 
 
 def roles_of(facts: CohortFacts, source: Sequence[str] = (), target: Sequence[str] = ()) -> Roles:
@@ -327,6 +328,7 @@ def roles_of(facts: CohortFacts, source: Sequence[str] = (), target: Sequence[st
 
     Modalities that prepare does not trust in most cases, such as label maps, have a role where they are named alone.
     """
+    where = facts.cohort.folder
     _check_known(facts, (*source, *target), "--source, --target")
     unfit = sorted({*facts.unfit} - {*source, *target})
     scans = {name: scan for name, scan in facts.scans.items() if name not in unfit}
@@ -335,7 +337,7 @@ def roles_of(facts: CohortFacts, source: Sequence[str] = (), target: Sequence[st
         without = f"; not taken: {', '.join(unfit)}, which prepare grades as not to be trusted in most cases (name both --source and --target to take it)"
     if len(scans) < 2:
         raise BadInput(
-            f"{facts.cohort.folder}: expected two modalities, a source and a target, found {', '.join(scans)} alone in the training cases{without}. Prepare the cohort with both in the split train."
+            f"{where}: expected two modalities, a source and a target, found {', '.join(scans)} alone in the training cases{without}. Prepare the cohort with both in the split train."
         )
     if both := set(source) & set(target):
         raise BadInput(
@@ -345,8 +347,7 @@ def roles_of(facts: CohortFacts, source: Sequence[str] = (), target: Sequence[st
         raise BadInput(
             f"--source, --target: expected a modality for each of them, found all ({', '.join(scans)}) in one{without}. Drop both options for a model of any missing modality."
         )
-    shown = replace(facts, scans=scans)
-    guess = _rest(shown, source, target) if source or target else _guess(shown)
+    guess = _guess(scans, tuple(source), tuple(target))
     guess = replace(guess, why=f"{guess.why}{without}")
     if guess.pairing == "complete":
         return guess
@@ -359,8 +360,42 @@ def roles_of(facts: CohortFacts, source: Sequence[str] = (), target: Sequence[st
         why = f"{guess.why}; no training case has both: unpaired"
         return replace(guess, pairing="unpaired", why=why)
     raise BadInput(
-        f"{facts.cohort.folder}: expected training cases with {' and '.join(guess.source)} and with {' and '.join(guess.target)}, found none. Name others with --source and --target."
+        f"{where}: expected training cases with {' and '.join(guess.source)} and with {' and '.join(guess.target)}, found none. Name others with --source and --target."
     )
+
+
+def _guess(scans: Mapping[str, Scan], source: tuple[str, ...], target: tuple[str, ...]) -> Roles:
+    """The roles of modalities where those that are asked for (none, one side or both) are kept."""
+    if source and target:
+        return Roles(source, target, "as asked for")
+    cases = {name: scan.cases for name, scan in scans.items() if name not in (*source, *target)}
+    most = [name for name, count in cases.items() if count >= max(cases.values()) / 2]
+    if source:
+        first = max(most, key=_rank)
+        return Roles(source, (first,), f"{first} is the target, a guess (--target)")
+    if target:
+        why = f"{', '.join(most)} are the sources (--source for fewer)"
+        return Roles(tuple(most), target, why)
+    maps = [name for name, scan in scans.items() if scan.unit not in SHOW_ANATOMY]
+    tomograms = [name for name in scans if name.lower().startswith(HOUNSFIELD)]
+    others = [name for name in scans if name not in maps and name not in tomograms]
+    targets = maps
+    if maps:
+        others = [*tomograms, *others]
+    elif tomograms:
+        are_named = set(tomograms) <= set(HOUNSFIELD)
+        targets = [min(tomograms, key=HOUNSFIELD.index) if are_named else tomograms[0]]
+    if targets and others:
+        verb = "are" if targets[1:] else "is"
+        why = f"{', '.join(targets)} {verb} synthesised from {', '.join(others)} (change it with --source and --target)"
+        return Roles(tuple(others), tuple(targets), why)
+    names = tuple(scans)
+    if len(names) >= CONTRASTS:
+        why = f"{len(names)} contrasts: any missing contrast is synthesised from the others"
+        return Roles(names, names, why, "complete")
+    given, made = sorted(names, key=_rank)
+    why = f"{made} is synthesised from {given}, a guess (--source {made} --target {given} for the reverse)"
+    return Roles((given,), (made,), why)
 
 
 def roles_of_any(facts: CohortFacts, scans: Sequence[str], target: Sequence[str]) -> Roles:
@@ -394,55 +429,6 @@ def _check_known(facts: CohortFacts, names: Sequence[str], options: str) -> None
     """Raise BadInput for a name that no training case has; options: from which the names are."""
     for name in names:
         known_name(options, "modalities of training cases", name, facts.scans)
-
-
-def refuse_maps(facts: CohortFacts, source: Sequence[str] = (), target: Sequence[str] = ()) -> None:
-    """Raise BadInput for a cohort of tissue-parameter maps where the user has not named sources and targets."""
-    maps = [name for name in facts.scans if name in TISSUE_MAPS]
-    if maps and not (source and target):
-        raise BadInput(
-            f"{facts.cohort.folder}: expected scans to plan a training for, found tissue-parameter maps ({', '.join(maps)}). Train a recipe that has a [data.physics] table on them, or name both --source and --target."
-        )
-
-
-def _rest(facts: CohortFacts, source: Sequence[str], target: Sequence[str]) -> Roles:
-    """Sources or targets as asked for; the other side consists of the modalities that most cases have."""
-    if source and target:
-        return Roles(tuple(source), tuple(target), "as asked for")
-    given = target or source
-    cases = {name: scan.cases for name, scan in facts.scans.items() if name not in given}
-    others = [name for name, count in cases.items() if count >= max(cases.values()) / 2]
-    if source:
-        first = max(others, key=_rank)
-        return Roles(tuple(source), (first,), f"{first} is the target, a guess (--target)")
-    return Roles(
-        tuple(others),
-        tuple(target),
-        f"{', '.join(others)} are the sources (--source for fewer)",
-    )
-
-
-def _guess(facts: CohortFacts) -> Roles:
-    maps = [name for name, scan in facts.scans.items() if scan.unit not in SHOW_ANATOMY]
-    tomograms = [name for name in facts.scans if name.lower().startswith(HOUNSFIELD)]
-    rest = [name for name in facts.scans if name not in maps and name not in tomograms]
-    others = [*tomograms, *rest]
-    targets = maps
-    if tomograms and not maps:
-        are_named = set(tomograms) <= set(HOUNSFIELD)
-        targets = [min(tomograms, key=HOUNSFIELD.index) if are_named else tomograms[0]]
-        others = rest
-    if targets and others:
-        verb = "are" if targets[1:] else "is"
-        why = f"{', '.join(targets)} {verb} synthesised from {', '.join(others)} (change it with --source and --target)"
-        return Roles(tuple(others), tuple(targets), why)
-    names = tuple(facts.scans)
-    if len(names) >= CONTRASTS:
-        why = f"{len(names)} contrasts: any missing contrast is synthesised from the others"
-        return Roles(names, names, why, "complete")
-    first, second = sorted(names, key=_rank)
-    why = f"{second} is synthesised from {first}, a guess (--source {second} --target {first} for the reverse)"
-    return Roles((first,), (second,), why)
 
 
 def _rank(name: str) -> int:

@@ -4,7 +4,7 @@ import math
 import re
 import shlex
 import textwrap
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from voxlate.base.files import write_text
 from voxlate.scans.cohorts.case_files import as_names
 from voxlate.training.log_file import append_line
 from voxlate.training.planning.probe import Limits
-from voxlate.training.planning.rules import Tables, Why
+from voxlate.training.planning.rules import Tables
 from voxlate.training.processes import by_main, processes
 from voxlate.training.recipe import Recipe, from_dict, head_of, header, read, stated_keys
 from voxlate.training.recipe.run_provenance import Budgets
@@ -31,7 +31,7 @@ from voxlate.training.weights import read_header
 # After changes of these keys, steps were set by hand, or a step takes another time than the probed one.
 DECIDES_LENGTH = r"train$|train\.(steps|epochs|more|stop|ema|optimiser)|opponent|task|method"
 
-COLUMNS = ("setting", "value", "fact", "reason", "key")
+COLUMNS = ("setting", "value", "reason", "key")
 SETTINGS = {
     "data.allow_missing": "cases with gaps",
     "data.augment": "augmentation",
@@ -41,7 +41,6 @@ SETTINGS = {
     "data.planes": "planes",
     "data.source": "sources, targets",
     "data.stack": "neighbouring slices",
-    "intensity": "intensity map",
     "method": "method and loss",
     "minutes": "time",
     "net": "network",
@@ -78,7 +77,7 @@ class Plan:
 
     Args:
         tables: the recipe as plain tables.
-        why: the fact and the reason of each key.
+        why: the reason of each key.
         seconds: predicted time of the training.
         memory: predicted memory of the training, in bytes.
         limits: minutes and bytes that were asked for.
@@ -92,17 +91,16 @@ class Plan:
         >>> import voxlate
         >>> from voxlate.training.planning.plan import Plan
         >>> from voxlate.training.planning.probe import Limits
-        >>> from voxlate.training.planning.rules import Why
         >>> tables = voxlate.recipes("t1_to_t2_brain")
         >>> del tables["name"]
-        >>> why = {"train.steps": Why("by hand")}
+        >>> why = {"train.steps": "by hand"}
         >>> plan = Plan(tables, why, 600, 4e9, Limits(10, 8e9), "PREPARED")
         >>> plan.change({"train.steps": 500}).recipe.train.steps
         500
     """
 
     tables: Tables
-    why: Mapping[str, Why]
+    why: Mapping[str, str]
     seconds: float
     memory: float
     limits: Limits
@@ -129,14 +127,10 @@ class Plan:
         """
         if not changes:
             return replace(self, allow_code=allow_code or self.allow_code)
-        why = {
-            key: Why("set by hand") if _concerns(key, changes) else known
-            for key, known in self.why.items()
-        }
-        why["by hand"] = Why(
-            ", ".join(changes),
-            "the other reasons and the predicted minutes and memory do not take this change into account",
-        )
+        why = dict(self.why)
+        why |= dict.fromkeys((key for key in why if _concerns(key, changes)), "set by hand")
+        listed = ", ".join(changes)
+        why["by hand"] = f"{listed}: the other reasons and the prediction do not consider this"
         fixes_length = any(re.search(DECIDES_LENGTH, key) for key in changes)
         return replace(
             self,
@@ -152,14 +146,15 @@ class Plan:
         write_text(path, self.text)
 
     def outcome(self, run: Run, seconds: float, device: str) -> str:
-        """A sentence that compares predicted with measured minutes and memory; both are also logged."""
+        """A sentence that compares predicted with measured steps, minutes and memory; these are also logged."""
         most = peak_memory(find_device(device))
         planned = {"seconds": self.seconds, "memory_bytes": self.memory}
         took = {"seconds": seconds, "memory_bytes": most}
         steps = read_header(run.weights())["steps"]
         append_line(run.log, {"stage": "final", "step": steps, "planned": planned, "took": took})
         wanted = f"of {self.limits.minutes:g} and {self.limits.memory_bytes / 2**30:.1f}"
-        return f"predicted {self.seconds / 60:.1f} minutes and {self.memory / 2**30:.2f} GiB, {wanted}; took {seconds / 60:.1f} minutes and {most / 2**30:.2f} GiB."
+        predicted = self.tables["train"]["steps"]
+        return f"predicted {predicted:,} steps of the last stage in {self.seconds / 60:.1f} minutes and {self.memory / 2**30:.2f} GiB, {wanted}; took {steps:,} steps, {seconds / 60:.1f} minutes and {most / 2**30:.2f} GiB."
 
     def help(self, run: Run) -> str:
         """A sentence on what may help where the result is worse than a naive baseline."""
@@ -174,33 +169,35 @@ class Plan:
 
     @property
     def rows(self) -> list[dict[str, str]]:
-        """The settings of the plan: each with its value, the fact and the reason, and what overrides it (see COLUMNS)."""
+        """The settings of the plan: each with its value, its reason, and what overrides it (see COLUMNS)."""
         rows = []
-        for key, why in self.why.items():
+        for key, reason in self.why.items():
             # Keys of a stage and of a modality: "stages.regression.method", "intensity.t1".
             stage = re.match(r"stages\.(\w+)\.", key)
             plain = key.removeprefix(stage[0]) if stage else key
-            name = SETTINGS.get(
-                plain.split(".")[0] if plain.startswith("intensity") else plain, plain
-            )
-            words = f"{name}, {plain.partition('.')[2]}" if plain.startswith("intensity") else name
-            cells = (
-                f"{words} ({stage[1]})" if stage else words,
-                _shown(_value(self.tables, key)),
-                *why,
-                OPTIONS.get(key, key),
-            )
+            table, _, name = plain.partition(".")
+            words = f"intensity map, {name}" if table == "intensity" else SETTINGS.get(plain, plain)
+            setting = f"{words} ({stage[1]})" if stage else words
+            cells = (setting, _shown(_value(self.tables, key)), reason, OPTIONS.get(key, key))
             rows.append(dict(zip(COLUMNS, cells)))
         return rows
 
-    def table(self, columns: Sequence[str] = COLUMNS, keys: Collection[str] | None = None) -> Table:
-        """The plan as a table of these columns. keys: of the reasons that it shows, by default all."""
+    def table(self, keys: Collection[str] | None = None) -> Table:
+        """The plan as a table, where a key that overrides a setting follows it. keys: of its rows, by default all.
+
+        Without `keys` the table also has the values.
+        """
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-        for name in columns:
-            table.add_column(name, overflow="fold")  # commands are copied
+        # Keys and commands are copied, so they are never cut.
+        table.add_column("setting, and its key", no_wrap=True)
+        names = ("value", "reason") if keys is None else ("reason",)
+        for name in names:
+            table.add_column(name, overflow="fold")
         for key, row in zip(self.why, self.rows):
             if keys is None or key in keys:
-                table.add_row(*(Text(row[name]) for name in columns))
+                options = row["key"].replace(", ", "\n")
+                setting = Text.assemble(row["setting"], "\n", (options, "cyan"))
+                table.add_row(setting, *(Text(row[name]) for name in names))
         return table
 
     @property
@@ -214,7 +211,7 @@ class Plan:
         head = [
             f"Planned by voxlate from {self.where}. This is an ordinary recipe, which may be edited."
         ]
-        head += [f"{key}: {why.text}." for key, why in self.why.items()]
+        head += [f"{key}: {reason}." for key, reason in self.why.items()]
         head.append(self.prediction)
         comments: list[str] = []
         for line in head:

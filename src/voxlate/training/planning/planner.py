@@ -6,9 +6,9 @@ The path of `train auto`, in the order in which these functions are called:
 2. Roles: cohort_facts.choose_roles finds the sources and targets, starters.find_starter a starter that fits.
 3. Network: probe.Sizes times a step and takes the network of the least predicted error;
    rules turns facts into the settings of each stage, each with its reason.
-4. Race: race.choose_start trains from the starter and from random weights; held-out patients decide.
+4. Race: starters.choose_start trains from the starter and from random weights; held-out patients decide.
 5. Plan: plan.Plan keeps recipe, reasons and cost; plan.plan_once writes it into the run.
-6. Training: training.train.train trains each stage by loop.train_stage, for the seconds that the plan gives it (clock.Clock).
+6. Training: training.train.train trains each stage by loop.train_stage, for the seconds that the plan gives it (job.Clock).
 7. Verdict: training.verdict compares the validation error with that of naive baselines.
 """
 
@@ -35,9 +35,13 @@ from voxlate.training.planning.probe import (
     default_memory_limit,
     useful_steps,
 )
-from voxlate.training.planning.race import choose_start
-from voxlate.training.planning.rules import LEAST_STEPS, PREDICTOR, Draft, Size, Why
-from voxlate.training.planning.starters import Starter, find_starter, without_training
+from voxlate.training.planning.rules import LEAST_STEPS, PREDICTOR, Draft, Size
+from voxlate.training.planning.starters import (
+    Starter,
+    choose_start,
+    find_starter,
+    without_training,
+)
 from voxlate.training.precision import choose
 from voxlate.training.recipe import from_dict
 from voxlate.training.recipe.run_provenance import Budget
@@ -78,23 +82,21 @@ def plan_training(
     if settings:
         _check_settings(facts, roles, asked.mode, settings, allow_code)
     sizes = Sizes(facts, roles, Probe(cohort, limits, asked.device), say)
-    mode = asked.mode or "both"
     starter, about = None, ""
     if not asked.from_scratch:
-        starter, about = find_starter(facts, roles, mode)
-    if roles.pairing == "pairs" and mode != "mean":
-        draft = _plan_samples(sizes, starter, mode, asked.mode is not None)
+        starter, about = find_starter(facts, roles, asked.mode or "both")
+    if roles.pairing == "pairs" and asked.mode != "mean":
+        draft = _plan_samples(sizes, starter, asked.mode)
     else:
-        draft = _plan_stage(sizes, starter, mode)
-    why = {"starter": Why(about), **draft.why} if about else draft.why
+        draft = _plan_stage(sizes, starter, asked.mode == "mean")
+    why = {"starter": about, **draft.why} if about else draft.why
     at_once = without_training(facts, roles, cohort.scans)
-    if at_once and (short := why.get("minutes")):
-        advice = f"{short.reason}, or synthesise without a training: {at_once}"
-        why["minutes"] = Why(short.fact, advice)
+    if at_once and "minutes" in why:
+        why["minutes"] += f", or synthesise without a training: {at_once}"
     precision = choose(find_device(asked.device))
     for stage in (*draft.tables.get("stages", ()), draft.tables):
         stage["train"]["precision"] = precision.precision
-    why["train.precision"] = Why(precision.why)
+    why["train.precision"] = precision.why
     planned = Plan(
         tables=draft.tables,
         why=why,
@@ -135,86 +137,86 @@ def _check_settings(
     raise refused
 
 
-def _plan_stage(sizes: Sizes, starter: Starter | None, mode: str) -> Draft:
-    """The plan of one stage: a regression, a completion, or cycles."""
+def _plan_stage(sizes: Sizes, starter: Starter | None, is_mean: bool) -> Draft:
+    """The plan of one stage: a regression, a completion (a diffusion unless the mean is asked for), or cycles."""
     pairing = sizes.roles.pairing
     most = rules.most_items(sizes.facts, times=1 if pairing == "pairs" else 2)
     best, draft = _plan_first(sizes, starter, 1.0, most, "final")
-    if draft.completes and mode != "mean":
+    if draft.completes and not is_mean:
         draft.tables = rules.with_drawing(draft.tables, best.size, best.steps)
         draft.why |= rules.reasons_for_training(draft.tables["train"], best.size.width)
-        draft.why["method"] = Why(
-            "a diffusion of missing images", "--samples 8 gives their mean and standard deviation"
+        draft.why["method"] = (
+            "a diffusion of missing images; --samples 8 gives their mean and standard deviation"
         )
     elif pairing != "unpaired":
         draft.tables["synth"] |= rules.mirror(draft.tables)
     return draft
 
 
-def _plan_samples(sizes: Sizes, starter: Starter | None, mode: str, asked: bool) -> Draft:
-    """The plan of a regression and a diffusion of its residual, or of the regression alone if time is short and nobody asked."""
-    facts, probe, share = sizes.facts, sizes.probe, SHARES[mode]
-    most = rules.most_items(facts)
-    most_drawn = ceil(rules.most_items(facts, times=2) / rules.BATCH)
+def _plan_samples(sizes: Sizes, starter: Starter | None, asked: str | None) -> Draft:
+    """The plan of a regression and a diffusion of its residual, or of the regression alone if time is short and nobody asked.
 
-    def alone(why: str) -> Draft:
-        """The plan without a second stage."""
-        draft = _plan_stage(sizes, starter, "mean")
-        draft.why["stages"] = Why(f"the mean prediction alone: {why}")
-        return draft
-
+    asked: the mode.
+    """
+    facts, probe, mode = sizes.facts, sizes.probe, asked or "both"
+    share = SHARES[mode]
     if not asked and rules.takes_planes(facts):
-        return alone(
-            "a second stage takes slices of one plane, which would cost the mean 5 to 8 % of its error; --mode both gives a sharp image too"
-        )
+        reason = "a second stage takes slices of one plane, which would cost the mean 5 to 8 % of its error; --mode both gives a sharp image too"
+        return _plan_mean(sizes, starter, reason)
     # The second stage begins from random weights, so its network is the best one for its own share of the time.
-    size = sizes.best(1 - share, most).size
-    plain = rules.first_stage(facts, sizes.roles, size, LEAST_STEPS).tables
-    measured = probe.measure(rules.with_samples(plain, size, LEAST_STEPS, mode), 1)
+    size = sizes.best(1 - share, rules.most_items(facts)).size
+    second = rules.first_stage(facts, sizes.roles, size, LEAST_STEPS)
+    measured = probe.measure(rules.with_samples(second.tables, size, LEAST_STEPS, mode), 1)
     if measured is None:
         raise BadInput(
             f"--memory: expected enough for the second stage too, found {probe.limits.memory_bytes / 2**30:.2f} GiB. Give more."
         )
-
-    def drawn_in(seconds: float) -> int:
-        """The steps of the second stage that fit in these seconds and are useful."""
-        return useful_steps(max(int(seconds / measured.seconds), 1), most_drawn)
-
-    drawn = drawn_in(sizes.seconds(1 - share))
-    if mode == "both" and drawn < min(FEWEST_OF_SAMPLES, most_drawn):
+    most = ceil(rules.most_items(facts, times=2) / rules.BATCH)
+    drawn = _steps_in(sizes.seconds(1 - share), measured.seconds, most)
+    if mode == "both" and drawn < min(FEWEST_OF_SAMPLES, most):
         minutes = ceil(ROOM * probe.limits.minutes * FEWEST_OF_SAMPLES / drawn)
         if asked:
             raise BadInput(
                 f"--mode both: expected minutes for {FEWEST_OF_SAMPLES} steps of a diffusion after the mean prediction, found room for {drawn:,}. Give about --minutes {minutes}, or --mode mean."
             )
-        return alone(
-            f"only {drawn:,} steps of a diffusion to sharp images would fit, which needs {FEWEST_OF_SAMPLES}: give about --minutes {minutes}"
-        )
-    best, draft = _plan_first(sizes, starter, share, most, PREDICTOR)
-    drawn = drawn_in(sizes.seconds() - (best.steps - draft.done) * best.seconds)
-    draft.tables = rules.with_samples(draft.tables, size, drawn, mode, plain["net"])
-    fewest = min(FEWEST_OF_SAMPLES, drawn)
-    draft.budgets["final"] = _budget(drawn, measured.seconds, most_drawn, fewest)
-    why = draft.why
-    why["stages.regression.method"] = why.pop("method")
-    width = why["net.width"]
-    why["stages.regression.train.steps"] = Why(
-        f"{share:.0%} of the time: {width.fact}", width.reason
+        reason = f"{drawn:,} steps of a diffusion to sharp images would fit, which needs {FEWEST_OF_SAMPLES}: give about --minutes {minutes}"
+        return _plan_mean(sizes, starter, reason)
+    best, draft = _plan_first(sizes, starter, share, rules.most_items(facts), PREDICTOR)
+    left = sizes.seconds() - (best.steps - draft.done) * best.seconds
+    drawn = _steps_in(left, measured.seconds, most)
+    draft.tables = rules.with_samples(draft.tables, size, drawn, mode, second.tables["net"])
+    draft.budgets["final"] = _budget(drawn, measured.seconds, most)
+    synth, why = draft.tables["synth"], draft.why
+    for key in ("method", "net", "net.border", "net.width", "train.keep_start"):
+        if key in why:
+            why[f"stages.{PREDICTOR}.{key}"] = why.pop(key)
+    why[f"stages.{PREDICTOR}.train.steps"] = f"{share:.0%} of the time"
+    why |= rules.reasons_for_training(draft.tables["train"], size.width)
+    why["net"] = second.why["net"]
+    why["net.width"] = f"the least predicted error in {1 - share:.0%} of the time"
+    why["train.steps"] = (
+        f"the remaining time, for a diffusion of the regression's residual: {drawn:,} steps of {measured.seconds:.3f} s"
     )
-    why["train.steps"] = Why(
-        f"{drawn:,} steps of {measured.seconds:.3f} s",
-        "the remaining time, for a diffusion of the regression's residual",
-    )
-    synth = draft.tables["synth"]
-    why["synth.steps"] = Why(
-        "the regression suffices at higher noise", f"{synth['steps']} steps from log-SNR -3"
+    why["synth.steps"] = (
+        f"{synth['steps']} steps from log-SNR -3, because the regression suffices at higher noise"
     )
     if "gradient_ratio" in synth:
-        why["synth.gradient_ratio"] = Why(
-            f"one image between the mean and a sample, at a gradient ratio of {synth['gradient_ratio']:g} on validation cases",
-            "--mode samples shows what is uncertain",
+        why["synth.gradient_ratio"] = (
+            f"one image between the mean and a sample, at a gradient ratio of {synth['gradient_ratio']:g} on validation cases; --mode samples shows what is uncertain"
         )
     return draft
+
+
+def _plan_mean(sizes: Sizes, starter: Starter | None, reason: str) -> Draft:
+    """The plan of a regression without a second stage, for this reason."""
+    draft = _plan_stage(sizes, starter, True)
+    draft.why["stages"] = f"the mean prediction alone: {reason}"
+    return draft
+
+
+def _steps_in(seconds: float, step_seconds: float, most: int) -> int:
+    """The steps that fit in these seconds and are useful."""
+    return useful_steps(max(int(seconds / step_seconds), 1), most)
 
 
 def _plan_first(
@@ -230,23 +232,17 @@ def _plan_first(
         draft = rules.first_stage(facts, sizes.roles, best.size, best.steps, mean_alone)
         draft.why["net.width"] = best.why
         if best.steps < best.fitting:
-            fact = f"{best.why.fact}; {best.fitting:,} would fit, but overfit to {plural(facts.patients, 'patient')}"
-            draft.why["net.width"] = Why(fact, best.why.reason)
+            draft.why["net.width"] += (
+                f"; {best.fitting:,} would fit, but overfit to {plural(facts.patients, 'patient')}"
+            )
     _warn_of_short(draft, best.fitting, sizes.probe.limits.minutes)
-    # one pass over the slices, of which about half contain body, if it fits
-    fewest = min(ceil(0.5 * facts.slices / best.size.batch), best.steps)
-    most = most_items / best.size.batch
-    draft.budgets[name] = _budget(best.steps, best.seconds, most, fewest)
+    draft.budgets[name] = _budget(best.steps, best.seconds, most_items / best.size.batch)
     return best, draft
 
 
-def _budget(steps: int, step_seconds: float, most_steps: float, fewest_steps: int) -> Budget:
+def _budget(steps: int, step_seconds: float, most_steps: float) -> Budget:
     """What a stage may take; most_steps: the largest useful number of steps."""
-    return Budget(
-        seconds=steps * step_seconds,
-        most_steps=ceil(FILLED * most_steps),
-        fewest_steps=fewest_steps,
-    )
+    return Budget(seconds=steps * step_seconds, most_steps=ceil(FILLED * most_steps))
 
 
 def _warn_of_short(draft: Draft, fitting: int, minutes: float) -> None:
@@ -260,6 +256,6 @@ def _warn_of_short(draft: Draft, fitting: int, minutes: float) -> None:
     shown = f"{steps} in which each slice is shown {passes:.1f} times"
     if passes < 0.5:  # about half of the slices contain body
         shown = f"{steps} on about {2 * passes:.0%} of the slices, drawn at random, once each"
-    draft.why["minutes"] = Why(
-        f"{shown}: EXPECT BLUR, AND LESIONS THAT ARE MISSING", f"give {ceil(enough)} minutes"
+    draft.why["minutes"] = (
+        f"{shown}: EXPECT BLUR, AND LESIONS THAT ARE MISSING; give {plural(ceil(enough), 'minute')}"
     )

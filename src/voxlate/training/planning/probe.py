@@ -3,7 +3,7 @@
 import itertools
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import product
 from math import ceil, inf, log2
@@ -20,12 +20,11 @@ from voxlate.base.messages import Say, message
 from voxlate.scans.cases.prepared import Cohort
 from voxlate.science.batch import Batch
 from voxlate.science.methods.method import Method
-from voxlate.training.clock import Clock
-from voxlate.training.job import Job
+from voxlate.training.job import Clock, Job
 from voxlate.training.loop import begin_learner, take_step
 from voxlate.training.planning import rules
 from voxlate.training.planning.cohort_facts import CohortFacts, Roles
-from voxlate.training.planning.rules import LEAST_STEPS, Size, Why
+from voxlate.training.planning.rules import LEAST_STEPS, Size
 from voxlate.training.precision import with_precision
 from voxlate.training.processes import processes
 from voxlate.training.recipe import Recipe, from_dict
@@ -175,10 +174,9 @@ class Candidate:
     fitting: int
 
     @property
-    def why(self) -> Why:
+    def why(self) -> str:
         """The reason for it."""
-        fact = f"{self.size} gets {plural(self.steps, 'step')} of {self.seconds:.3f} s"
-        return Why(fact, "the least error that is predicted from timed steps")
+        return f"the least error that is predicted from timed steps: {self.size} gets {plural(self.steps, 'step')} of {self.seconds:.3f} s"
 
 
 @dataclass
@@ -197,24 +195,25 @@ class Sizes:
 
         most_items: largest useful number of training slices. Raises BadInput if nothing fits in memory.
         """
-        before = len(self.timed)
         limits = self.probe.limits
-        while True:
-            has_time = self.probe.probe_seconds <= PROBED * 60 * limits.minutes
-            may_time = has_time and len(self.timed) - before < MOST_TIMED
-            sizes = self._possible() if may_time or not self.timed else [*self.timed]
-            if not sizes:
-                raise BadInput(
-                    f"--memory: expected enough for the smallest network, found {limits.memory_bytes / 2**30:.2f} GiB; it needs {self.probe.most / 2**30:.2f} GiB. Give more."
-                )
-            candidates = [
-                self.candidate(size, self._step_seconds(size), self.seconds(share), most_items)
-                for size in sizes
-            ]
-            best = min(candidates, key=self._error)
+        known = len(self.timed)
+        sizes = [Size(*one) for one in product(WIDTHS, rules.stems(self.facts), BATCHES)]
+        for size in sizes:
+            if not self.timed and size.load <= self.most_load:
+                self._time(size)
+        if not self.timed:
+            raise BadInput(
+                f"--memory: expected enough for the smallest network, found {limits.memory_bytes / 2**30:.2f} GiB; it needs {self.probe.most / 2**30:.2f} GiB. Give more."
+            )
+        while len(self.timed) < known + MOST_TIMED:
+            if self.probe.probe_seconds > PROBED * 60 * limits.minutes:
+                break
+            fitting = [size for size in sizes if size.load <= self.most_load]
+            best = self._least_error(fitting, share, most_items)
             if best.size in self.timed:
                 return best
             self._time(best.size)
+        return self._least_error(self.timed, share, most_items)
 
     def seconds(self, share: float = 1.0) -> float:
         """A share of the seconds that are left for training steps."""
@@ -224,12 +223,6 @@ class Sizes:
         """The network whose step takes `each` seconds, in a training of `seconds`."""
         fitting = max(int(seconds / each), 1)
         return Candidate(size, each, useful_steps(fitting, ceil(most_items / size.batch)), fitting)
-
-    def _possible(self) -> list[Size]:
-        """The sizes that may fit in memory; before a step was timed, the smallest alone."""
-        sizes = [Size(*one) for one in product(WIDTHS, rules.stems(self.facts), BATCHES)]
-        fitting = [size for size in sizes if size.load <= self.most_load]
-        return fitting if self.timed else fitting[:1]
 
     def _time(self, size: Size) -> None:
         """Time a step of a network."""
@@ -243,19 +236,22 @@ class Sizes:
             cost = f"{measured.seconds:.3f} s a step"
         self.say(message("probe", f"probe: {size}: {cost}"))
 
-    def _step_seconds(self, size: Size) -> float:
-        """Seconds of a step: measured, or by the law from the nearest network that was timed."""
-        if not self.timed:
-            return 1.0  # there is one possible size
-        near = min(self.timed, key=size.distance)
-        return self.timed[near] * step_cost(size) / step_cost(near)
+    def _least_error(self, sizes: Iterable[Size], share: float, most_items: float) -> Candidate:
+        """The network of the least predicted error; its step takes the measured time, or that of the law."""
+        candidates = []
+        for size in sizes:
+            near = min(self.timed, key=size.distance)
+            each = self.timed[near] * step_cost(size) / step_cost(near)
+            candidates.append(self.candidate(size, each, self.seconds(share), most_items))
 
-    def _error(self, candidate: Candidate) -> float:
-        """The predicted error of a candidate."""
-        size = candidate.size
-        feature_mm = size.stem * self.facts.pixel_mm
-        error = relative_error(size.width, feature_mm, size.batch, candidate.steps)
-        return error * DOUBT ** log2(size.stem)
+        def error(one: Candidate) -> float:
+            """The predicted error of a candidate."""
+            size = one.size
+            feature_mm = size.stem * self.facts.pixel_mm
+            doubt = DOUBT ** log2(size.stem)
+            return doubt * relative_error(size.width, feature_mm, size.batch, one.steps)
+
+        return min(candidates, key=error)
 
 
 def step_cost(size: Size) -> float:

@@ -3,7 +3,7 @@
 import math
 import tomllib
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from voxlate.base.errors import plural
 from voxlate.synthesis.facts import CUBIC
@@ -17,21 +17,7 @@ from voxlate.training.planning.cohort_facts import (
 from voxlate.training.recipe.run_provenance import Budget
 
 Tables = dict[str, Any]
-
-
-class Why(NamedTuple):
-    """Why a setting has its value: what was found in the cohort or measured, and what follows from it."""
-
-    fact: str
-    reason: str = ""
-
-    @property
-    def text(self) -> str:
-        """Both in one line."""
-        return "; ".join(filter(None, self))
-
-
-Setting = tuple[Tables, Why]  # a table of the recipe and the reason for it
+Setting = tuple[Tables, str]  # a table of the recipe and the reason for it
 
 # Features of a patch stem are at most this wide, because small structures are lost otherwise.
 FINEST_MM = 2.1
@@ -127,6 +113,7 @@ optimiser = { kind = "adam", lr = 5e-4, betas = [0.5, 0.999], weight_decay = 0, 
 kind = "diffusion"
 prediction = "x0"
 schedule = { kind = "cosine" }
+times = { kind = "uniform_log_snr", low = -3.5, high = 5.5 }
 weight = { kind = "table", of = "x0", log_snr = [-4, -2, -1, 0, 1, 1.61, 6], weight = [1.02, 1.14, 1.37, 2, 3.72, 6, 6] }
 
 [sampling]
@@ -136,10 +123,6 @@ eta = 1.0
 grid = "log_snr"
 end = 0.0518
 """)
-OF_RESIDUAL, OF_IMAGE = (
-    {**PARTS["diffusion"], "times": {"kind": "uniform_log_snr", "low": low, "high": 5.5}}
-    for low in (-3.5, -6)
-)
 # Sampling starts at log-SNR -3, because the regression is close to the truth.
 FROM_REGRESSION: Tables = {**PARTS["sampling"], "start": 0.8605}
 # Keys of the sampling by mode: one sharp image, whose sharpness is chosen on held-out patients, or samples. Two steps have
@@ -150,9 +133,9 @@ SAMPLING: dict[str, Tables] = {
 }
 # Augmentation up to a number of passes over the slices: of shapes and of intensities.
 STRENGTHS: tuple[tuple[float, str, Tables, Tables], ...] = (
-    (FEW, "no other augmentation", {}, {}),
+    (FEW, "no other change", {}, {}),
     (MANY, "moderate changes", PARTS["medium"], PARTS["medium_grey"]),
-    (math.inf, "all changes", PARTS["full"], PARTS["full_grey"]),
+    (math.inf, "strong changes", PARTS["full"], PARTS["full_grey"]),
 )
 
 
@@ -193,15 +176,21 @@ class Draft:
     steps: int
     mean_alone: bool
     tables: Tables = field(init=False)
-    why: dict[str, Why] = field(default_factory=dict)
+    why: dict[str, str] = field(default_factory=dict)
     budgets: dict[str, Budget] = field(default_factory=dict)
     state: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
         # in the order in which plans state them
-        names = ("title", "task", "method", "net", "train", "data", "intensity")
-        self.tables = {**{name: {} for name in names}, "synth": {"batch": BATCH}}
-        self.tables["task"] = {"kind": "complete" if self.completes else "translate"}
+        names = ("title", "task", "method", "net", "train", "data", "intensity", "synth")
+        self.tables = {name: {} for name in names}
+
+    def set(self, key: str, value: Any, why: str = "") -> None:
+        """Set a key of a table, such as "data.patch", with the reason for its value."""
+        table, _, name = key.rpartition(".")
+        (self.tables[table] if table else self.tables)[name] = value
+        if why:
+            self.why[key] = why
 
     @property
     def done(self) -> int:
@@ -237,56 +226,66 @@ def first_stage(
 ) -> Draft:
     """The first stage of every plan, which is a whole recipe: a regression, or cycles if there are no pairs."""
     draft = Draft(facts, roles, size, steps, mean_alone)
-    choose_data(draft)
-    augment(draft)
-    state_gaps(draft)
-    choose_intensities(draft)
+    draft.set("task.kind", "complete" if draft.completes else "translate")
+    draft.set("synth.batch", BATCH)
+    choose_patches(draft)
+    if facts.shape[0] > 1:
+        choose_neighbours(draft)
+    choose_augmentation(draft)
+    if draft.completes and facts.gaps:
+        take_gaps(draft)
+    for name in dict.fromkeys([*roles.source, *roles.target]):
+        side: Literal["source", "target"] = "target" if name in roles.target else "source"
+        draft.tables["intensity"][name], draft.why[f"intensity.{name}"] = intensity(
+            facts.scans[name], side
+        )
     if roles.pairing == "unpaired":
         plan_cycles(draft)
     else:
         plan_regression(draft)
-    move_peaks(draft)
-    tile(draft)
+    finish_images(draft)
     return draft
 
 
-def choose_data(draft: Draft) -> None:
-    """Sides, patches of whole slices or of the bodies' box, and one neighbouring slice on each side for pairs."""
-    facts, roles, data, why = draft.facts, draft.roles, draft.data, draft.why
-    data |= {"source": list(roles.source), "target": list(roles.target)}
+def choose_patches(draft: Draft) -> None:
+    """Sources and targets, and patches of whole slices or of the bodies' box."""
+    facts, roles = draft.facts, draft.roles
+    draft.set("data.source", list(roles.source), roles.why)
+    draft.set("data.target", list(roles.target))
     if roles.any_source:
-        data["any_source"] = list(roles.any_source)
-    data["patch"] = [1, *patch_sides(facts, draft.size.stem)]
-    why["data.source"] = Why(roles.why)
-    why["data.patch"] = _reason_for_patch(facts, data["patch"])
+        draft.set("data.any_source", list(roles.any_source))
+    patch = [1, *patch_sides(facts, draft.size.stem)]
+    (tall, wide), slices = facts.box[1:], facts.shape[1:]
+    why = f"whole slices of {patch[1]} x {patch[2]} pixels of {facts.pixel_mm:.2g} mm"
+    if facts.framed or is_part(patch, facts):
+        why = f"the bodies measure at most {tall} x {wide} pixels of {facts.pixel_mm:.2g} mm, in slices of {slices[0]} x {slices[1]}; sides are rounded up to multiples of 8"
+    if facts.pixel_ratio > LARGEST_PIXEL_RATIO:
+        why += f"; PIXELS OF ONE CASE ARE {facts.pixel_ratio:.1f} TIMES THOSE OF ANOTHER: prepare with --spacing-mm"
+    draft.set("data.patch", patch, why)
     if facts.framed:
-        data["frame"] = FRAME_MM
-        why["data.frame"] = Why(
-            f"the body's box and {FRAME_MM:g} mm around it",
-            "whatever air a file holds, norms see as much of it as in training",
-        )
+        why = f"air more than {FRAME_MM:g} mm away from the body's box is not read, so that the size of a file changes no image"
+        draft.set("data.frame", FRAME_MM, why)
     if roles.pairing == "unpaired":
-        data["apart"] = True
-    if facts.shape[0] == 1:
-        if is_part(data["patch"], facts):
-            data["foreground"] = 0.05
-        return
-    data["foreground"] = share = 0.03 if facts.brain else 0.05
-    why["data.foreground"] = Why("", f"slices with less than {share:.0%} of body contribute little")
-    away = f"slices are {facts.spacing_mm[0]:.2g} mm apart, {facts.thickness:.1f} times the pixel"
-    if roles.pairing == "pairs":
-        data["stack"] = 1
-        why["data.stack"] = Why(away, "slice-wise, with 1 neighbour on each side")
-        # the mean of samples would be blurred
-        if draft.mean_alone and takes_planes(facts):
-            data["planes"] = "all"
-            why["data.planes"] = Why(
-                f"sides of voxels differ by a factor of {_side_ratio(facts):.2g}, at most {CUBIC:g}",
-                "the mean of three planes has 5 to 8 % less error than a mirrored average and fewer stripes between slices, at 3 times the synthesis cost of one plane",
-            )
-    else:
+        draft.set("data.apart", True)
+    if facts.shape[0] == 1 and is_part(patch, facts):
+        draft.set("data.foreground", 0.05)
+
+
+def choose_neighbours(draft: Draft) -> None:
+    """Slices with enough body, one neighbouring slice on each side for pairs, and all planes of nearly cubic voxels."""
+    facts = draft.facts
+    share = 0.03 if facts.brain else 0.05
+    draft.set("data.foreground", share, f"slices with less than {share:.0%} of body teach little")
+    away = f"slices are {facts.spacing_mm[0]:.2g} mm apart, which is {facts.thickness:.1f} times the pixel"
+    if draft.roles.pairing != "pairs":
         method = "a completion" if draft.completes else "CycleGAN"
-        why["data.stack"] = Why(away, f"{method} takes single slices")
+        draft.why["data.stack"] = f"{method} takes single slices; {away}"
+        return
+    draft.set("data.stack", 1, f"the slices below and above are inputs, too; {away}")
+    # the mean of samples would be blurred
+    if draft.mean_alone and takes_planes(facts):
+        why = f"voxels are nearly cubic (their sides differ by a factor of {_side_ratio(facts):.2g}, at most {CUBIC:g}): the mean of three planes has 5 to 8 % less error than a mirrored average and fewer stripes between slices, at 3 times the synthesis cost of one plane"
+        draft.set("data.planes", "all", why)
 
 
 def takes_planes(facts: CohortFacts) -> bool:
@@ -323,18 +322,6 @@ def is_part(patch: list[int], facts: CohortFacts) -> bool:
     return patch[1] < height or patch[2] < width
 
 
-def _reason_for_patch(facts: CohortFacts, patch: list[int]) -> Why:
-    fact = f"{patch[1]} x {patch[2]} pixels of {facts.pixel_mm:.2g} mm"
-    if facts.framed or is_part(patch, facts):
-        tall, wide = facts.box[1:]
-        fact += f" hold the body ({tall} x {wide}); slices have {facts.shape[1]} x {facts.shape[2]}"
-    else:
-        fact = f"whole slices, {fact}"
-    if facts.pixel_ratio > LARGEST_PIXEL_RATIO:
-        fact += f"; PIXELS OF ONE CASE ARE {facts.pixel_ratio:.1f} TIMES THOSE OF ANOTHER: prepare with --spacing-mm"
-    return Why(fact)
-
-
 def stems(facts: CohortFacts) -> list[int]:
     """Patch stems from the one that fits pixels of this size to the coarsest with enough features per side."""
     most_mm = max(FINEST_MM, BLURRED * facts.apart_mm)
@@ -348,70 +335,52 @@ def most_items(facts: CohortFacts, times: int = 1) -> int:
     return max(PASSES * facts.patients, LEAST_PASSES) * times * facts.slices
 
 
-def augment(draft: Draft) -> None:
+def choose_augmentation(draft: Draft) -> None:
     """Augmentation in training, by the number of passes over the slices and by the anatomy."""
     facts = draft.facts
-    wide_mm = facts.wide_mm
-    flips = PARTS["light"] if wide_mm < TORSO_MM else {}
-    sides = f"no flips: {wide_mm:.0f} mm wide, with organs on one side"
-    if flips:
-        sides = f"flips: {wide_mm:.0f} mm wide, a head"
-    how, spatial, intensities = next(row[1:] for row in STRENGTHS if draft.passes < row[0])
-    patients, times = plural(facts.patients, "patient"), plural(round(draft.passes), "time")
-    fact = f"training uses each slice of {patients} about {times}"
-    reason = f"{sides}; {how}"
+    width = f"bodies are at most {facts.wide_mm:.0f} mm wide"
+    flips = PARTS["light"] if facts.wide_mm < TORSO_MM else {}
+    sides = f"left and right change places, because {width}, as heads are"
+    if not flips:
+        sides = f"no flips, because {width}, and organs are on one side"
+    how, shapes, greys = next(row[1:] for row in STRENGTHS if draft.passes < row[0])
+    seen = f"training shows each slice of {plural(facts.patients, 'patient')} about {plural(round(draft.passes), 'time')}"
+    why = f"{how} of shape and intensity, because {seen}; {sides}"
     sources = [facts.scans[name] for name in draft.roles.source]
     varied = max(sources, key=lambda scan: scan.contrast)
     if not all(scan.unit in ("a.u.", "grey") or scan.pictures for scan in sources):
-        intensities = {}
-        if spatial:
-            reason += "; intensities stay, because they have a unit"
+        greys = {}
+        why += "; intensities stay as they are, because they have a unit"
     elif varied.contrast >= SCANNER_CONTRAST:
-        intensities = PARTS["full_grey"]
-        fact += f"; cases differ in {varied.name} by {varied.contrast:.0%} of its range"
-        reason += "; all changes of intensities, as between scanners"
-    draft.data["augment"] = {**flips, **spatial, **intensities}
-    draft.why["data.augment"] = Why(fact, reason)
+        greys = PARTS["full_grey"]
+        why += f"; strong changes of intensity, because cases differ in {varied.name} by {varied.contrast:.0%} of its range, as those of several scanners do"
+    draft.set("data.augment", {**flips, **shapes, **greys}, why)
 
 
-def state_gaps(draft: Draft) -> None:
+def take_gaps(draft: Draft) -> None:
     """A completion also learns from cases that lack some of the modalities."""
     facts = draft.facts
-    if not facts.gaps or not draft.completes:
-        return
-    draft.data["allow_missing"] = draft.tables["task"]["incomplete"] = True
     lack = len(facts.training) - len(facts.with_all(facts.scans))
     which = ", ".join(f"{name} in {count}" for name, count in facts.gaps.items())
-    draft.why["data.allow_missing"] = Why(
-        f"{lack} of {len(facts.training)} training cases lack some ({which})"
-    )
-
-
-def choose_intensities(draft: Draft) -> None:
-    """The intensity map of each modality."""
-    target = draft.roles.target
-    for name in dict.fromkeys([*draft.roles.source, *target]):
-        table, why = intensity(draft.facts.scans[name], "target" if name in target else "source")
-        draft.tables["intensity"][name] = table
-        draft.why[f"intensity.{name}"] = why
+    why = f"{lack} of {len(facts.training)} training cases lack some ({which})"
+    draft.set("data.allow_missing", True, why)
+    draft.set("task.incomplete", True)
 
 
 def intensity(scan: Scan, side: Literal["source", "target"]) -> Setting:
     """The intensity map of a modality, and its reason."""
-    unit = scan.unit
-    if unit == "grey" or (scan.pictures and unit == "HU"):
-        named = f", not the {unit} that its name suggests" if unit == "HU" else ""
-        fact = f"values are in {scan.least:g} to {scan.most:g}"
-        return _window(scan.least, scan.most, GREY_LEVELS), Why(
-            fact, f"grey values of pictures{named}"
-        )
-    if unit == "HU":
-        table, why = _whole_body(scan) if side == "target" else _soft_tissue(scan)
-        if scan.least >= AIR_RANGE_HU[1]:
-            odd = f"NO VOXEL IS BELOW {scan.least:g}: air is -1000, was an offset forgotten?"
-            why = Why(f"{why.fact}; {odd}", why.reason)
-        return table, why
-    return _percentiles(scan) if unit == "a.u." else _map_window(scan)
+    if scan.unit == "grey" or (scan.pictures and scan.unit == "HU"):
+        named = ", not the HU that its name suggests" if scan.unit == "HU" else ""
+        why = f"values of {scan.least:g} to {scan.most:g} are grey values of pictures{named}"
+        return _window(scan.least, scan.most, GREY_LEVELS), why
+    if scan.unit == "a.u.":
+        return _percentiles(scan)
+    if scan.unit != "HU":
+        return _map_window(scan)
+    table, why = _whole_body(scan) if side == "target" else _soft_tissue(scan)
+    if scan.least >= AIR_RANGE_HU[1]:
+        why += f"; NO VOXEL IS BELOW {scan.least:g}: air is -1000, was an offset forgotten?"
+    return table, why
 
 
 def _soft_tissue(scan: Scan) -> Setting:
@@ -419,16 +388,15 @@ def _soft_tissue(scan: Scan) -> Setting:
     at = scan.inside.at
     third = at(75)
     fence = third + REACH * (third - at(25))
-    table = _window(at(5), min(fence, at(99.9)), 10)
-    fact = f"5th percentile to {REACH:g} quartile ranges over the 75th: {table['low']:g} to {table['high']:g} HU"
-    return table, Why(fact, "soft tissue and vessels of a source; bone beyond is clipped")
+    why = f"soft tissue and vessels, from the 5th percentile to {REACH:g} quartile ranges above the 75th; bone beyond is clipped"
+    return _window(at(5), min(fence, at(99.9)), 10), why
 
 
 def _whole_body(scan: Scan) -> Setting:
     """The window of a target in HU."""
     low, high = scan.inside.at(0.1), scan.inside.at(99.9)
-    fact = f"bodies span {low:.0f} to {high:.0f} HU (0.1st to 99.9th percentile)"
-    return _window(min(low, LEAST_HU), high, 50), Why(fact, f"air around them is {LEAST_HU:g}")
+    why = f"bodies span {low:.0f} to {high:.0f} HU (0.1st to 99.9th percentile), and air around them is {LEAST_HU:g} HU"
+    return _window(min(low, LEAST_HU), high, 50), why
 
 
 def _map_window(scan: Scan) -> Setting:
@@ -439,12 +407,12 @@ def _map_window(scan: Scan) -> Setting:
     if scan.depth >= -NEGATIVE * table["high"]:
         table["low"] = 0.0
     usual = scan.inside.at(99.9)
-    fact = f"the largest 99.9th percentile of a case is {scan.reach:.3g} (of the median case {usual:.3g})"
+    why = f"{scan.unit}, the same in every scan: the largest 99.9th percentile of a case is {scan.reach:.3g} (of the median case {usual:.3g})"
     if table["low"]:
-        fact += f"; the lowest 0.1st percentile is {scan.depth:.3g}"
+        why += f", the lowest 0.1st percentile {scan.depth:.3g}"
     if scan.reach > OUTLYING * usual:
-        fact += f"; IS {scan.farthest} IN ANOTHER UNIT? It alone sets the range"
-    return table, Why(fact, f"{scan.unit}, the same in every scan")
+        why += f"; IS {scan.farthest} IN ANOTHER UNIT? It alone sets the range"
+    return table, why
 
 
 def _window(low: float, high: float, step: float) -> Tables:
@@ -459,40 +427,33 @@ def _percentiles(scan: Scan) -> Setting:
     low, high = scan.inside.at(0.5), scan.inside.at(99.5)
     bright = 99.9 if scan.tail > VESSELS else 99.5
     table: Tables = {"kind": "percentile", "low": 0.5, "high": bright}
-    fact = f"each scan's own {bright}th percentile ({scan.inside.at(bright):.4g} in the median)"
-    reason = "the unit is unknown, so images are correct up to a factor"
+    why = f"the unit is arbitrary, so each scan is scaled by its own {bright}th percentile (median {scan.inside.at(bright):.4g})"
     if bright > 99.5:
-        fact += f"; the brightest 0.05 % reach {scan.tail:.1f} times the 99.5th"
+        why += f", because the brightest 0.05 % reach {scan.tail:.1f} times the 99.5th"
     has_air = scan.least >= 0 or scan.empty
     if has_air and low >= -0.05 * (high - low):
-        return {**table, "low": 0, "floor": 0}, Why(f"{fact}; air is 0", reason)
-    fact += f"; values begin at {low:.3g}, no air of 0"
-    return table, Why(fact, f"{reason}; the floor is the 0.5th percentile")
+        return {**table, "low": 0, "floor": 0}, f"{why}; air is 0"
+    return table, f"{why}; the floor is the 0.5th percentile, because values begin at {low:.3g}"
 
 
 def plan_regression(draft: Draft) -> None:
     """Title, network, training and loss of a regression of target images or of missing images."""
     targets = ", ".join(draft.roles.target)
     title = f"{_sides(draft)}, planned: a regression"
-    draft.tables["title"] = f"Any missing of {targets}, planned" if draft.completes else title
+    draft.set("title", f"Any missing of {targets}, planned" if draft.completes else title)
     choose_network(draft)
-    draft.tables["train"] = training(draft.steps, draft.size)
+    draft.set("train", training(draft.steps, draft.size))
     draft.why |= reasons_for_training(draft.tables["train"], draft.size.width)
     choose_loss(draft)
 
 
 def plan_cycles(draft: Draft) -> None:
     """Title, networks and training of a CycleGAN, which has its generator and the width of the plan."""
-    draft.tables |= {
-        "title": f"{_sides(draft)}, planned: CycleGAN, without pairs",
-        "method": PARTS["cycle"],
-        "net": {"kind": "resnet", "width": draft.size.width, "blocks": 6},
-        "train": {**training(draft.steps, draft.size), **PARTS["cycle_training"]},
-    }
-    draft.why["method"] = Why(
-        "no training case has both sides",
-        "CycleGAN, which may invent structures where a regression predicts the mean",
-    )
+    draft.set("title", f"{_sides(draft)}, planned: CycleGAN, without pairs")
+    why = "no training case has both sides: CycleGAN, which may invent structures where a regression predicts the mean"
+    draft.set("method", PARTS["cycle"], why)
+    draft.set("net", {"kind": "resnet", "width": draft.size.width, "blocks": 6})
+    draft.set("train", training(draft.steps, draft.size) | PARTS["cycle_training"])
 
 
 def _sides(draft: Draft) -> str:
@@ -507,20 +468,17 @@ def choose_network(draft: Draft) -> None:
     features = min(draft.data["patch"][1:]) / size.stem
     levels = min(max(int(math.log2(max(features / 8, 1))) + 1, 2), 4)
     least = features / 2 ** (levels - 1)
-    multipliers = [1, 2, 4, 4][:levels]
-    net: Tables = {"kind": "unet", "width": size.width, "multipliers": multipliers, "blocks": 1}
+    net: Tables = {"kind": "unet", "width": size.width, "multipliers": [1, 2, 4, 4][:levels]}
+    net["blocks"] = 1
     if size.stem > 1:
         net["patch"] = size.stem
     # The cost of attention grows with the square of the number of features.
     if least > 16:
         net["middle_attention"] = False
-    draft.tables["net"] = net
-    pixels = f"pixels of {facts.pixel_mm:.2g} mm"
-    stem = f"a stem of {size.stem} makes features of {size.stem * facts.pixel_mm:.2g} mm"
-    fact = f"{pixels}: {stem}"
+    why = f"a stem of {size.stem} makes features of {size.stem * facts.pixel_mm:.2g} mm, and {levels} levels leave {least:.0f} of them along a side"
     if facts.apart_mm * BLURRED > FINEST_MM:
-        fact += f"; scans are misaligned by {facts.apart_mm:.1f} mm"
-    draft.why["net"] = Why(fact, f"{levels} levels leave {least:.0f} features a side")
+        why += f"; scans are misaligned by {facts.apart_mm:.1f} mm"
+    draft.set("net", net, why)
 
 
 def training(steps: int, size: Size, optimiser: Literal["muon", "adamw"] = "muon") -> Tables:
@@ -550,55 +508,44 @@ def average_decay(steps: int) -> float:
     return round(min(max(1 - 10 / max(steps, 1), 0.9), 0.9995), 4)
 
 
-def reasons_for_training(train: Tables, width: int) -> dict[str, Why]:
+def reasons_for_training(train: Tables, width: int) -> dict[str, str]:
     """The reasons for the keys of a table `train`."""
-    rate, share = train["optimiser"]["lr"], 1 / (1 - train["ema"]) / train["steps"]
+    share = 1 / (1 - train["ema"]) / train["steps"]
     return {
-        "train.ema": Why("", f"an average over the last {share:.0%} of the steps"),
-        "train.optimiser.kind": Why(
-            "measured in docs/reference/measured.md", "muon for regressions, adamw for diffusions"
-        ),
-        "train.optimiser.lr": Why(
-            f"{rate:g} at width {width}", f"held over {HELD:.0%} of the steps, then falling to 0"
-        ),
+        "train.ema": f"the weights that are kept are an average over the last {share:.0%} of the steps",
+        "train.optimiser.kind": "muon for regressions and adamw for diffusions had the least error (docs/reference/measured.md)",
+        "train.optimiser.lr": f"the rate of width {width} and {train['steps']:,} steps, held over {HELD:.0%} of the steps, then falling to 0",
     }
 
 
 def choose_loss(draft: Draft) -> None:
     """The loss of a regression: SSIM tolerates small shifts, but costs error without any."""
-    facts = draft.facts
-    pixels = facts.apart_mm / facts.pixel_mm
-    apart = f"scans are misaligned by {facts.apart_mm:.1f} mm, {pixels:.1f} times the pixel"
-    ssim, why = SSIM, Why(apart, "L1 and SSIM, which tolerates small shifts")
-    if not facts.apart_mm:
-        ssim, why = SSIM / 4, Why("the misalignment of scans is unknown", "L1 and a little SSIM")
+    apart_mm = draft.facts.apart_mm
+    pixels = apart_mm / draft.facts.pixel_mm
+    apart = f"scans are misaligned by {apart_mm:.1f} mm, {pixels:.1f} times the pixel"
+    ssim, why = SSIM, f"L1 and SSIM, which tolerates small shifts: {apart}"
+    if not apart_mm:
+        ssim, why = SSIM / 4, "L1 and a little SSIM: the misalignment of the scans is unknown"
     elif pixels < EXACT:
-        ssim, why = 0.0, Why(apart, "L1 alone")
+        ssim, why = 0.0, f"L1 alone: {apart}"
     elif pixels < ALMOST:
-        why = Why(f"{apart}, which can be an error of the estimate", "L1 and a little SSIM")
         ssim = SSIM / 4
+        why = f"L1 and a little SSIM: {apart}, which can be an error of the estimate"
     method: Tables = {"kind": "regression", "loss": "l1", "leak": 0.1}
-    draft.tables["method"] = method | ({"ssim": ssim} if ssim else {})
-    draft.why["method"] = why
+    draft.set("method", method | ({"ssim": ssim} if ssim else {}), why)
 
 
-def move_peaks(draft: Draft) -> None:
-    """Correct the bright end of synthesised images whose scale is each scan's own percentile."""
+def finish_images(draft: Draft) -> None:
+    """What synthesis adds: the bright end of targets on a scale of their own, and patches where training had patches."""
     maps = draft.tables["intensity"]
     own = [name for name in draft.roles.target if maps[name]["kind"] == "percentile"]
     if own:
-        draft.tables["synth"]["peaks"] = True
         high = f"{' and '.join(own)}: the {maps[own[0]]['high']}th percentile"
-        draft.why["synth.peaks"] = Why("", f"{high} is moved near to its value in training scans")
-
-
-def tile(draft: Draft) -> None:
-    """Synthesise patches as in training where these are parts of slices."""
+        draft.set("synth.peaks", True, f"{high} is moved near to its value in training scans")
     if is_part(draft.data["patch"], draft.facts):
-        draft.tables["synth"] |= {"slices": {"kind": "tiled"}, "overlap": 0.2}
-        draft.why["synth.slices"] = Why(
-            "whole slices contain more air, which changes the norms", "patches as in training"
-        )
+        why = "patches as in training, because whole slices hold more air, which changes the norms"
+        draft.set("synth.slices", {"kind": "tiled"}, why)
+        draft.set("synth.overlap", 0.2)
 
 
 def mirror(tables: Tables) -> Tables:
@@ -612,9 +559,13 @@ def mirror(tables: Tables) -> Tables:
 
 def with_drawing(tables: Tables, size: Size, steps: int) -> Tables:
     """A completion's recipe by a diffusion, which draws the missing images, in place of a regression."""
-    synth = tables["synth"] | PARTS["sampling"]
-    train = training(steps, size, "adamw")
-    return {**tables, "method": OF_IMAGE, "train": train, "synth": synth}
+    times = PARTS["diffusion"]["times"] | {"low": -6}
+    return {
+        **tables,
+        "method": PARTS["diffusion"] | {"times": times},
+        "train": training(steps, size, "adamw"),
+        "synth": tables["synth"] | PARTS["sampling"],
+    }
 
 
 def with_samples(
@@ -633,7 +584,7 @@ def with_samples(
         **shared,
         "title": f"{tables['title']}, and samples of its residual",
         "task": {"kind": "residual", "predictor": PREDICTOR, "scale": RESIDUAL},
-        "method": OF_RESIDUAL,
+        "method": PARTS["diffusion"],
         "net": {**(net or tables["net"]), "modulation": "scale_shift"},
         "synth": {**tables["synth"], **SAMPLING[mode]},
         "train": training(steps, Size(size.width, size.stem, BATCH), "adamw"),

@@ -1,34 +1,47 @@
-"""What fits a prepared cohort: the starter from which a plan begins, and the shipped recipes."""
+"""Starters in plans: which one fits a cohort, what begins from it, and its race with random weights.
+
+In the race both train side by side for a part of the minutes, each its own recipe with its own rate and average from the
+first step, so that the winner goes on from its state. Their errors on held-out patients are shares of how much the truth
+varies, because candidates may scale a target differently.
+"""
 
 import copy
-from collections.abc import Mapping
+import math
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from operator import itemgetter
-from pathlib import Path
 from typing import Any
 
-from voxlate.base.errors import BadInput, plural
-from voxlate.scans.cases.prepared import Cohort, open_cohort
+import torch
+
+from voxlate.base.errors import plural
+from voxlate.scans.cases.prepared import Cohort
+from voxlate.scans.cohorts.split import patient_order
 from voxlate.scans.images.mask import WIDEST_BRAIN_MM
 from voxlate.scans.images.units import unit_of
+from voxlate.science.batch import Batch
 from voxlate.training.batches.augment import SHAPES
-from voxlate.training.batches.patches import (
-    usable_cases,
+from voxlate.training.job import Job
+from voxlate.training.planning.cohort_facts import CohortFacts, Roles, Scan
+from voxlate.training.planning.probe import Candidate, Sizes, TimedSteps
+from voxlate.training.planning.rules import (
+    LEAST_STEPS,
+    Draft,
+    Size,
+    Tables,
+    first_stage,
+    learning_rate,
+    reasons_for_training,
 )
-from voxlate.training.planning.cohort_facts import (
-    CohortFacts,
-    Roles,
-    Scan,
-)
-from voxlate.training.planning.rules import Draft, Tables, Why, learning_rate, reasons_for_training
-from voxlate.training.recipe import Recipe, read
-from voxlate.training.recipe.text import is_start, names
-from voxlate.training.recipe_messages import check_scale
+from voxlate.training.precision import with_precision
+from voxlate.training.processes import processes
+from voxlate.training.recipe import from_dict
 from voxlate.training.run import Run
-from voxlate.training.starter import run_folder
+from voxlate.training.starter import initial_method, run_folder
 from voxlate.training.starters.card import Card, read_card
 from voxlate.training.starters.names import starters_to_run
+from voxlate.training.validate import find_targets, validate, validation_items
 from voxlate.training.weights import read_header
 
 # Number of patients as which the starter counts in the weights that are kept. MAE of two held-out heads by five patients
@@ -46,14 +59,17 @@ SHORT_STEPS = 500
 # (1,440). Random weights lose (0.0572 and 0.0627 after 884 steps).
 ANY_SEQUENCE = {"remap": 1.0, "invert": 0.3}
 MOST_SPACING_RATIO = 1.5  # beyond the pixels of a starter's training
+BODIES = {True: "brains without a skull", False: "heads with their skull"}  # by Card.stripped
+SHARE = 0.1  # of the first stage's seconds that a race takes
+ITEMS = 16  # validation items, spread over all validation cases
+FEWEST_STEPS = 8  # steps of each entrant, before which its error says nothing
 
 
 @dataclass(frozen=True)
 class Starter:
-    """A starter that fits a cohort: starter:NAME, its card, and its recipe with the cohort's names of modalities."""
+    """A starter that fits a cohort: starter:NAME, and its recipe with the cohort's names of modalities."""
 
     start_from: str
-    card: Card
     tables: Tables
 
 
@@ -87,60 +103,60 @@ def find_starter(facts: CohortFacts, roles: Roles, mode: str) -> tuple[Starter |
         folder = run_folder(name)
         recipe = read_header(Run(folder).weights())["recipe"]
         card = read_card(folder)
-        reason = reason_against_training(card, facts, roles, mode)
+        reason = reason_against(card, facts, roles, mode)
         if not reason and recipe["net"].get("kind") != "unet":
             reason = "its network is of another kind than those of plans"
         if reason:
             against.append(f"{name} does not fit: {reason}")
             continue
-        body = "stripped brains" if card.stripped else "heads with their skull"
         names = card.match(roles.source, roles.target) or {}
-        read = [
-            f"{other} as {own}" for own, other in names.items() if other not in card.names_of(own)
+        others = [
+            f"{own} is taken as {theirs}; "
+            for theirs, own in names.items()
+            if own not in card.names_of(theirs)
         ]
-        taken = f" (taking {' and '.join(read)})" if read else ""
-        why = f"{name}, because it synthesises {roles.task}{taken} of {body} with pixels of {facts.pixel_mm:.2g} mm; it was trained on {card.trained_on} "
-        return Starter(name, card, rename(recipe, names)), why
+        why = f"{name}, because {''.join(others)}it synthesises {roles.task} of {BODIES[card.stripped]} with pixels of {facts.pixel_mm:.2g} mm; it was trained on {card.trained_on}"
+        return Starter(name, rename(recipe, names)), why
     return None, f"random weights: {'; '.join(against)}" if against else ""
 
 
-def reason_against_training(card: Card, facts: CohortFacts, roles: Roles, mode: str) -> str:
-    """The reason why a plan cannot start from a starter; "" if it can. mode: see find_starter."""
-    completes = roles.pairing == "complete"
-    if roles.pairing == "unpaired":
-        return "the plan is for scans without pairs"
-    if completes and not card.completes:
-        return "it translates pairs, and the plan is for any missing contrast"
-    if completes and facts.gaps:
-        return "it knows no cases that lack contrasts"
-    if reason := reason_against(card, facts, roles):
-        return reason
-    if completes and mode != "mean":
-        return "it is a regression: add --mode mean to start from it"
-    return ""
+def reason_against(card: Card, facts: CohortFacts, roles: Roles, mode: str | None) -> str:
+    """The reason why a starter does not synthesise the targets of a cohort's sources; "" if it does.
 
-
-def reason_against(card: Card, facts: CohortFacts, roles: Roles) -> str:
-    """The reason why a starter does not synthesise the targets of a cohort's sources; "" if it does."""
-    if card.match(roles.source, roles.target) is None:
-        known = chain.from_iterable(map(card.names_of, card.target))
-        missing = [name.upper() for name in sorted({*roles.target} - {*known})]
-        return (
-            f"it synthesises no {' and no '.join(missing)}" if missing else "it reads other scans"
-        )
-    return _other_scans(card, facts)
-
-
-def _other_scans(card: Card, facts: CohortFacts) -> str:
-    """The reason why a cohort's bodies or pixels are not those of a starter; "" if they are."""
-    stripped = facts.brain or facts.wide_mm < WIDEST_BRAIN_MM
-    if stripped != card.stripped:
-        trained = "brains without a skull" if card.stripped else "heads with their skull"
-        return f"it knows {trained}, and bodies here are {facts.wide_mm:.0f} mm wide{', in brain masks' if facts.brain else ''}"
+    mode: of a plan that would begin from it (see find_starter); None: it synthesises without a training.
+    """
+    trains, completes = mode is not None, roles.pairing == "complete"
+    known = {*chain.from_iterable(map(card.names_of, card.target))}
+    missing = [name.upper() for name in sorted({*roles.target} - known)]
     finest, coarsest = card.spacing_mm
-    if not finest / MOST_SPACING_RATIO <= facts.pixel_mm <= coarsest * MOST_SPACING_RATIO:
-        return f"its pixels are {finest:.2g} to {coarsest:.2g} mm, and pixels here are {facts.pixel_mm:.2g} mm"
-    return ""
+    like = finest / MOST_SPACING_RATIO <= facts.pixel_mm <= coarsest * MOST_SPACING_RATIO
+    masked = ", in brain masks" if facts.brain else ""
+    stripped = facts.brain or facts.wide_mm < WIDEST_BRAIN_MM
+    reasons = (
+        (trains and roles.pairing == "unpaired", "the plan is for scans without pairs"),
+        (
+            trains and completes and not card.completes,
+            "it translates pairs, and the plan is for any missing contrast",
+        ),
+        (trains and completes and facts.gaps, "it knows no cases that lack contrasts"),
+        (
+            card.match(roles.source, roles.target) is None,
+            f"it synthesises no {' and no '.join(missing)}" if missing else "it reads other scans",
+        ),
+        (
+            stripped != card.stripped,
+            f"it knows {BODIES[card.stripped]}, and bodies here are {facts.wide_mm:.0f} mm wide{masked}",
+        ),
+        (
+            not like,
+            f"its pixels are {finest:.2g} to {coarsest:.2g} mm, and pixels here are {facts.pixel_mm:.2g} mm",
+        ),
+        (
+            trains and completes and mode != "mean",
+            "it is a regression: add --mode mean to start from it",
+        ),
+    )
+    return next((reason for holds, reason in reasons if holds), "")
 
 
 def without_training(facts: CohortFacts, roles: Roles, scans: str) -> str:
@@ -149,9 +165,8 @@ def without_training(facts: CohortFacts, roles: Roles, scans: str) -> str:
     scans: their folder in the command.
     """
     for starter in starters_to_run():
-        folder = run_folder(starter)
-        card = read_card(folder)
-        if not reason_against(card, facts, roles):
+        card = read_card(run_folder(starter))
+        if not reason_against(card, facts, roles, None):
             # a completion names every contrast as a target, of which some must be there
             missing = roles.target[-1:] if roles.pairing == "complete" else roles.target
             wanted = "".join(f" --missing {name}" for name in missing if card.completes)
@@ -161,50 +176,42 @@ def without_training(facts: CohortFacts, roles: Roles, scans: str) -> str:
 
 def begin_from(starter: Starter, draft: Draft) -> None:
     """Give the draft of a first stage the starter's network, intensities and at least its changes of shape."""
-    own, tables, facts, why = starter.tables, draft.tables, draft.facts, draft.why
-    data = draft.data
+    own, tables, facts, data = starter.tables, draft.tables, draft.facts, draft.data
+    name = starter.start_from
     data.pop("stack", None)
-    why.pop("data.stack", None)
+    draft.why.pop("data.stack", None)
     data |= {key: own["data"][key] for key in ("stack", "lift") if own["data"].get(key)}
-    for name in tables["intensity"]:
-        if _is_in_usual_unit(facts.scans[name]):
-            tables["intensity"][name] = own["intensity"][name]
-            why[f"intensity.{name}"] = Why(f"that of {starter.start_from}")
-    tables["net"] = own["net"]
-    why["net"] = Why(f"that of {starter.start_from}")
+    for modality in tables["intensity"]:
+        if _is_in_usual_unit(facts.scans[modality]):
+            tables["intensity"][modality] = own["intensity"][modality]
+            draft.why[f"intensity.{modality}"] = f"that of {name}"
+    draft.set("net", own["net"], f"that of {name}")
     augment, shapes = data["augment"], own["data"].get("augment", {})
     # The larger ones of both: a starter learns few patients by heart within 200 steps (MAE 0.068 of held-out heads without
     # the starter's, 0.065 with them; one seed).
-    data["augment"] = augment | {
-        name: max(augment.get(name, 0), shapes[name])
-        for name in (*SHAPES, "elastic_points")
-        if shapes.get(name)
+    larger = augment | {
+        key: max(augment.get(key, 0), shapes[key])
+        for key in (*SHAPES, "elastic_points")
+        if shapes.get(key)
     }
-    if data["augment"] != augment:
-        why["data.augment"] = Why(
-            f"the network of {starter.start_from} learns few patients by heart",
-            "changes of shape as strong as its own",
-        )
+    why = draft.why["data.augment"]
+    if larger != augment:
+        why = f"changes of shape as strong as those of {name}, whose network learns few patients by heart"
     if _knows_any_sequence(own["data"]) and "remap" in augment:
-        data["augment"] |= ANY_SEQUENCE
-        fact, reason = why["data.augment"]
-        reason += "; bright and dark change places, because the starter knows any sequence"
-        why["data.augment"] = Why(fact, reason)
+        larger |= ANY_SEQUENCE
+        why += "; bright and dark change places, because the starter knows any sequence"
+    draft.set("data.augment", larger, why)
     if tuple(data["patch"][1:]) == tuple(facts.shape[1:]):
         tables["net"] = {**own["net"], "border": "zeros"}
-        why["net.border"] = Why(
-            "patches are whole slices, and a starter keeps its response to another border",
-            "zeros also in synthesis",
+        draft.why["net.border"] = (
+            "zeros in training and synthesis, because patches are whole slices, and a starter keeps its response to another border"
         )
-    tables["start_from"] = starter.start_from
+    draft.set("start_from", name)
     kept = round(COUNTS_AS / (COUNTS_AS + facts.patients), 3)
-    tables["train"]["keep_start"] = kept
+    why = f"{kept:.0%} of the starter's weights are kept, unless the error of validation patients is less with all of them: it counts as {plural(COUNTS_AS, 'patient')} beside {facts.patients}"
+    draft.set("train.keep_start", kept, why)
     tables["train"]["optimiser"]["lr"] = learning_rate(draft.steps, SHORT_STEPS, draft.size)
-    why |= reasons_for_training(tables["train"], draft.size.width)
-    why["train.keep_start"] = Why(
-        f"the starter counts as {plural(COUNTS_AS, 'patient')} beside {facts.patients}",
-        f"{kept:.0%} of its weights are kept, unless the error of validation patients is less with all of them",
-    )
+    draft.why |= reasons_for_training(tables["train"], draft.size.width)
 
 
 def _knows_any_sequence(data: Tables) -> bool:
@@ -226,43 +233,146 @@ def _is_in_usual_unit(scan: Scan) -> bool:
 
 
 @dataclass(frozen=True)
-class Fit:
-    """The fit of a shipped recipe to a cohort; against: the reason why it cannot be trained on it."""
+class Entrant:
+    """A candidate: its name in messages, its network, and its draft."""
 
     name: str
-    title: str
-    against: str = ""
+    candidate: Candidate
+    draft: Draft
 
 
-def fits(data: Path | str) -> list[Fit]:
-    """All shipped recipes: those that can be trained on a cohort first, of these the ones that use most modalities.
+@dataclass(frozen=True)
+class Result:
+    """What a race showed of an entrant.
 
-    No voxel is read, except for recipes with data.physics.
+    error: mean absolute error on held-out items as a share of the truth's mean absolute deviation; state: from which its
+    training goes on, None where the race held out training patients.
     """
-    cohort = open_cohort(data)
-    ranked = []
-    for name in names():
-        recipe = read(name)
-        against = _reason_against_recipe(recipe, cohort)
-        rank = (bool(against), -len(recipe.modalities), not is_start(name), name)
-        ranked.append((rank, Fit(name, recipe.title, against)))
-    return [fit for _, fit in sorted(ranked, key=itemgetter(0))]
+
+    entrant: Entrant
+    steps: int
+    error: float
+    state: dict[str, Any] | None
+
+    def __str__(self) -> str:
+        return f"{self.entrant.name}: {self.error:.3f} after {self.steps:,} steps"
 
 
-def _reason_against_recipe(recipe: Recipe, cohort: Cohort) -> str:
-    """The reason why a recipe cannot be trained on a cohort; "" if it can."""
-    try:
-        cohort = recipe.with_maps_of(cohort)
-        if missing := sorted(recipe.modalities - set(cohort.modalities)):
-            return f"needs {', '.join(missing)}, which the cohort lacks"
-        brain_of = cohort.provenance.get("mask_from")
-        if not recipe.finds_mask_of(brain_of):
-            return f"needs a mask that is computed from its sources; the cohort's mask is of {brain_of}"
-        for stage in recipe.all_stages:
-            usable_cases(cohort, stage.data, "train")
-            check_scale(cohort, stage.data, recipe)
-    except BadInput as error:
-        # what was expected and found, without its place and advice
-        sentence = str(error)
-        return sentence[max(sentence.find("expected"), 0) :].split(". ")[0].removesuffix(".")
-    return ""
+def hold_out(cohort: Cohort) -> Cohort | None:
+    """The cohort whose validation patients judge a race: its own, or one of several training patients; else None."""
+    if cohort.splits["val"]:
+        return cohort
+    training = {entry.patient for entry in cohort.cases if entry.split == "train"}
+    if len(training) < 2:
+        return None
+    held_out = min(training, key=lambda patient: patient_order(0, patient))
+    chosen = (entry for entry in cohort.cases if entry.patient == held_out)
+    return cohort.with_splits({entry.case: "val" for entry in chosen if entry.split == "train"})
+
+
+def run_race(
+    entrants: Sequence[Entrant], cohort: Cohort, seconds: float, device: str, goes_on: bool
+) -> list[Result]:
+    """Train the entrants in turns until they took these seconds in all; their results, the best first.
+
+    cohort: has validation patients (see hold_out); goes_on: whether it trains on all patients, as the plan does.
+    """
+    runners = [_begin(entrant, cohort, device) for entrant in entrants]
+    while (behind := min(runners, key=lambda one: one.spent)).spent < seconds / len(runners):
+        behind.step()
+    results = []
+    for entrant, runner in zip(entrants, runners):
+        while runner.learner.step < FEWEST_STEPS:
+            runner.step()
+        state = {**runner.learner.state(), "seconds": 0.0} if goes_on else None
+        results.append(Result(entrant, runner.learner.step, _error(runner), state))
+    # A diverged training, whose error is NaN, comes last.
+    return sorted(results, key=lambda one: (math.isnan(one.error), one.error))
+
+
+def _begin(entrant: Entrant, cohort: Cohort, device: str) -> TimedSteps:
+    """The training of an entrant's first stage before its first step."""
+    begun = time.perf_counter()
+    tables = entrant.draft.tables
+    train = {**tables["train"], "validation_items": ITEMS}
+    accelerator, place = processes(device)
+    recipe = with_precision(from_dict({**tables, "train": train}, "the plan"), place)
+    job = Job(recipe, recipe.all_stages[0], cohort, accelerator, place)
+    torch.manual_seed(job.seed)
+    method, _ = initial_method(job.stage, {})
+    runner = TimedSteps(job, method, iter(job.batches()))
+    runner.spent = time.perf_counter() - begun
+    return runner
+
+
+def _error(runner: TimedSteps) -> float:
+    """The error of a training on the held-out items as a share of their mean absolute deviation."""
+    job = runner.job
+    items = validation_items(job.recipe, job.stage, job.cohort)
+    error = validate(runner.learner.averaged, items, job.recipe, job.stage, job.device)["mae"]
+    # A constant truth has no deviation.
+    return error / (sum(map(_deviation, items)) / len(items) or 1.0)
+
+
+def _deviation(batch: Batch) -> float:
+    """The mean absolute deviation of the targets of a batch from their median."""
+    assert batch.target is not None
+    values = [
+        batch.target[item, target]
+        for item in range(len(batch))
+        for target in find_targets(batch, item)
+    ]
+    return float(torch.stack([(each - each.median()).abs().mean() for each in values]).mean())
+
+
+def choose_start(
+    sizes: Sizes,
+    starter: Starter,
+    best: Candidate,
+    share: float,
+    most_items: int,
+    mean_alone: bool,
+) -> tuple[Candidate, Draft]:
+    """The first stage from a starter or from random weights, whichever is better after a race.
+
+    best: the best network from random weights. Without a patient who could be held out, the starter is chosen.
+    """
+    facts, probe = sizes.facts, sizes.probe
+    held_out = hold_out(facts.cohort)
+    goes_on = held_out is facts.cohort  # else the winner begins anew, because it saw fewer patients
+    seconds = sizes.seconds(share)
+    raced = SHARE * seconds if held_out else 0.0
+    seconds -= raced / 2 if goes_on else raced  # a winner that goes on keeps its own half
+
+    def enter(name: str, size: Size, step_seconds: float) -> Entrant:
+        """An entrant with the steps that fit, whose step takes these seconds."""
+        candidate = sizes.candidate(size, step_seconds, seconds, most_items)
+        draft = first_stage(facts, sizes.roles, size, candidate.steps, mean_alone)
+        draft.why["net.width"] = candidate.why
+        if name == starter.start_from:
+            begin_from(starter, draft)
+        return Entrant(name, candidate, draft)
+
+    net = starter.tables["net"]
+    size = Size(net["width"], net.get("patch", 1), best.size.batch)
+    draft = first_stage(facts, sizes.roles, size, LEAST_STEPS, mean_alone)
+    begin_from(starter, draft)
+    measured = probe.measure(draft.tables, 0)
+    random = enter(f"{best.size} from random weights", best.size, best.seconds)
+    if measured is None:
+        chosen = random
+        why = f"{random.name}: the network of the starter needs too much memory"
+    else:
+        chosen = enter(starter.start_from, size, measured.seconds)
+        why = f"{chosen.name}: there is no patient who could be held out for a race with random weights"
+        if held_out is not None:
+            begun = time.monotonic()
+            entrants = [chosen, random]
+            first, other = run_race(entrants, held_out, raced, probe.device_name, goes_on)
+            chosen = first.entrant
+            chosen.draft.state = first.state
+            judges = "validation patients" if goes_on else "a training patient held out for it"
+            after = "goes on" if goes_on else "is trained anew"
+            why = f"{first}; {other}: errors on {judges} over the mean absolute deviation of the truth, after {time.monotonic() - begun:.0f} s of training side by side; the better one {after}"
+    chosen.draft.why["start_from"] = why
+    return chosen.candidate, chosen.draft

@@ -7,7 +7,7 @@ from typing import Any
 from voxlate.base.config import fill, imports, kind_of, needs_code, to_tables
 from voxlate.base.errors import BadInput
 from voxlate.base.files import safe_name
-from voxlate.training.batches.patches import intensity_key
+from voxlate.training.batches.data_settings import intensity_key
 from voxlate.training.recipe.settings import SHARED, FullStage, Recipe, Stage
 from voxlate.training.recipe.text import Values, values_of
 from voxlate.training.recipe.training_settings import Training

@@ -28,11 +28,10 @@ from voxlate.training.recipe.text import stored_recipe
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
-    """What a plan gives a stage: seconds, the largest useful number of steps, and the fewest of a good result."""
+    """What a plan gives a stage: seconds, and the largest useful number of steps."""
 
     seconds: Positive
     most_steps: Several
-    fewest_steps: Count = 0
 
 
 Budgets = Mapping[str, Budget]

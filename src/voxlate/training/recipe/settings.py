@@ -19,8 +19,7 @@ from voxlate.science.methods.opponent import OpponentSettings
 from voxlate.science.methods.tasks import Translate
 from voxlate.science.nets.interface import NetSettings
 from voxlate.science.nets.unet import UNet
-from voxlate.training.batches.any_source import with_any_source
-from voxlate.training.batches.patches import DataSettings
+from voxlate.training.batches.data_settings import DataSettings, with_any_source
 from voxlate.training.recipe.training_settings import (
     BACKWARD,
     VALIDATION_SHARE,

@@ -371,7 +371,7 @@ class Training:
         return self.steps + sum(self.more or ())
 
     def part(self, place: float) -> tuple[float, int]:
-        """Where a place (see clock.Clock) lies: in `steps` or in one of `more`, and the length of that part."""
+        """Where a place (see job.Clock) lies: in `steps` or in one of `more`, and the length of that part."""
         parts = (self.steps, *(self.more or ()))
         for steps in parts[:-1]:
             if place < steps:

@@ -11,6 +11,7 @@ from voxlate.base.errors import BadInput
 from voxlate.science.nets.blocks import Multipliers
 from voxlate.science.nets.interface import Channels, NetSettings
 from voxlate.science.nets.xmodality import wavelet
+from voxlate.science.nets.xmodality.adm import Block, Decoder, Encoder
 from voxlate.science.nets.xmodality.parts import (
     Attention,
     AttentionLayer,
@@ -21,7 +22,6 @@ from voxlate.science.nets.xmodality.parts import (
     SwiGLU,
     position_embedding,
 )
-from voxlate.science.nets.xmodality.stages import Block, Decoder, Encoder
 
 
 @settings

@@ -1,0 +1,356 @@
+"""What a training reads of a prepared cohort: which modalities and patches, of which cases, slices and scans."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import field, replace
+from itertools import chain, product
+from typing import Annotated, Literal, cast
+
+import torch
+from torch import Tensor
+
+from voxlate.base.config import Provided, setting, settings
+from voxlate.base.errors import BadInput
+from voxlate.scans.cases.case import CANONICAL, PROTONS, Axes, ContrastSettings, axis_of
+from voxlate.scans.cases.prepared import CaseEntry, Cohort, OneScan
+from voxlate.training.batches.augment import AugmentSettings
+from voxlate.training.batches.slice_filter import SliceFilter
+
+COMPLETE_GAPS = "; a completion learns from cases with gaps by --set task.incomplete=true --set data.allow_missing=true"
+
+
+@settings
+class DataSettings:
+    """Which modalities are read, and in which patches."""
+
+    source: Annotated[list[str], setting("input modalities of the model", min_length=1)]
+    target: Annotated[list[str], setting("modalities that the model synthesises", min_length=1)]
+    any_source: Annotated[
+        tuple[str, ...],
+        setting(
+            "MR scans that stand for the one source: a case is trained on once with each that it has, and synthesised from the one that is given"
+        ),
+    ] = ()
+    patch: Annotated[
+        tuple[int, int, int],
+        setting("size of a patch in voxels, D, H, W; a slice has D = 1"),
+    ] = (1, 256, 256)
+    axes: Annotated[
+        Axes,
+        setting(
+            "directions in which slices, rows and columns grow; SLP are slices of arrays stored as LPS, [:, :, k], as paper 001 reads them: rows to the left, columns to the back"
+        ),
+    ] = CANONICAL
+    stack: Annotated[
+        int, setting("neighbouring slices on each side as more source channels", ge=0)
+    ] = 0
+    planes: Annotated[
+        Literal["", "all"],
+        setting(
+            "'all': slices of all three planes, not of that of data.axes alone; a training takes a batch of each in turn, and a synthesised volume is the mean of three (in HU half the mean and half the median), at 3 times the cost; for patches of one slice of nearly cubic voxels"
+        ),
+    ] = ""
+    foreground: Annotated[
+        float,
+        setting(
+            "least share of a patch that the body must cover; emptier ones are skipped", ge=0, lt=1
+        ),
+    ] = 0.0
+    lift: Annotated[
+        float,
+        setting(
+            "least value of a source inside the body, as a share of its range, so that tissue as dark as the surroundings is told from them",
+            ge=0,
+            lt=1,
+        ),
+    ] = 0.0
+    slices: Annotated[
+        SliceFilter | None,
+        setting("keep only slices whose bright parts overlap; unset: all"),
+    ] = None
+    frame: Annotated[
+        float | None,
+        setting(
+            "margin in mm around the body's box, outside of which nothing is read: the air of a file changes no image; patches lie around the middle of the box; unset: all is read",
+            ge=0,
+        ),
+    ] = None
+    centred: Annotated[
+        bool,
+        setting(
+            "whether columns are cropped or padded by the same number on the left and on the right, so that the mid-plane stays in the middle column"
+        ),
+    ] = False
+    allow_missing: Annotated[
+        bool,
+        setting("keep cases with some source and some target (channels of others are background)"),
+    ] = False
+    apart: Annotated[
+        bool,
+        setting(
+            "take cases with sources or with targets alone, too: for a method that needs no pairs"
+        ),
+    ] = False
+    labels: Annotated[
+        list[str], setting("label maps that are read in addition: of lesions, say")
+    ] = field(default_factory=list)
+    weigh: Annotated[
+        dict[str, float],
+        setting(
+            "how often voxels that a label map marks count in training's loss: { lesion = 10 }, or of one value { 'seg=13' = 5 }; where several do, their product"
+        ),
+    ] = field(default_factory=dict)
+    physics: Annotated[
+        Annotated[ContrastSettings, Provided("data.physics")] | None,
+        setting(
+            "draw MR modalities from a phantom's tissue-parameter maps, a sequence for each item; unset: scans as they are"
+        ),
+    ] = None
+    augment: Annotated[AugmentSettings, setting("random changes in training")] = field(
+        default_factory=AugmentSettings
+    )
+
+    @property
+    def channels(self) -> list[tuple[str, int]]:
+        """Modality and slice offset of each source channel: the slice itself, then below, above, two below, …"""
+        return [(name, step) for step, name in product(self.steps, self.source)]
+
+    @property
+    def steps(self) -> list[int]:
+        """The slice offsets of the source channels, the nearest first."""
+        return sorted(range(-self.stack, self.stack + 1), key=abs)
+
+    @property
+    def modalities(self) -> list[str]:
+        """The sources and targets, each once."""
+        return list(dict.fromkeys([*self.source, *self.target]))
+
+    @property
+    def source_names(self) -> tuple[str, ...]:
+        """A name for each source channel: "t1", and with `stack` "t1[-1]", "t1[+1]", …"""
+        return tuple(f"{name}[{step:+d}]" if step else name for name, step in self.channels)
+
+    @property
+    def by_plane(self) -> tuple["DataSettings", ...]:
+        """The settings of each plane: that of data.axes, and with `planes` those whose slices grow along its rows and columns."""
+        if not self.planes:
+            return (self,)
+        d, h, w = self.axes
+        layouts = (self.axes, f"{h}{d}{w}", f"{w}{d}{h}")
+        # recipes have axes whose slices grow upward alone, so that these layouts are not of the type Axes
+        return tuple(replace(self, axes=cast(Axes, axes), planes="") for axes in layouts)
+
+    @property
+    def axis_lr(self) -> int:
+        """The axis, from the end, that grows to the left or right."""
+        return axis_of(self.axes, "LR")
+
+    def weight(self, labels: Tensor | None) -> Tensor | None:
+        """How often voxels count in the loss, [B, 1, D, H, W], by label maps [B, K, D, H, W]; None: all once."""
+        if labels is None or not self.weigh:
+            return None
+        weight = torch.ones_like(labels[:, :1])
+        for key, times in self.weigh.items():
+            name, _, value = key.partition("=")
+            values = labels[:, self.labels.index(name)][:, None]
+            marked = values == float(value) if value else values > 0
+            weight = torch.where(marked, times * weight, weight)
+        return weight
+
+    def __post_init__(self) -> None:
+        names, moving = self.any_source, self.augment.off_centre
+        once = "each modality once"
+        one_plane = [
+            key for key in ("slices", "centred", "apart") if getattr(self, key) not in (None, False)
+        ]
+        for key, wrong, expected, found in (
+            ("patch", min(self.patch) < 1, "three sizes of at least 1 voxel", self.patch),
+            ("source", len({*self.source}) < len(self.source), once, self.source),
+            ("target", len({*self.target}) < len(self.target), once, self.target),
+            (
+                "axes",
+                self.centred and self.axis_lr != -1,
+                "columns from right to left or back (…R or …L) with data.centred",
+                self.axes,
+            ),
+            (
+                "frame",
+                self.centred and self.frame is not None,
+                "none with data.centred, whose patches lie around the middle of slices",
+                self.frame,
+            ),
+            (
+                "augment",
+                self.centred and moving,
+                "no changes with data.centred that move the mid-plane away from the middle",
+                moving,
+            ),
+            ("any_source", len({*names}) < len(names), once, [*names]),
+            (
+                "any_source",
+                names and (len(self.source) > 1 or self.apart or self.slices is not None),
+                "pairs with one source, for which they stand, without data.slices",
+                f"{self.source}{', data.apart' if self.apart else ''}",
+            ),
+            (
+                "any_source",
+                {*names} & {*self.source, *self.target},
+                "names other than those of data.source and data.target",
+                [*names],
+            ),
+            (
+                "planes",
+                self.planes and (self.patch[0] > 1 or one_plane),
+                "pairs of single slices, which all planes have",
+                f"data.{one_plane[0]}" if one_plane else f"data.patch = {self.patch}",
+            ),
+        ):
+            if wrong:
+                raise BadInput(f"data.{key}: expected {expected}, found {found}. Change one.")
+        for key, times in self.weigh.items():
+            name, equals, value = key.partition("=")
+            if (
+                name not in self.labels
+                or (equals and not value.isdecimal())
+                or not 0 < times < math.inf
+            ):
+                raise BadInput(
+                    f"data.weigh: expected a label map of data.labels ({', '.join(self.labels) or 'none'}) or NAME=NUMBER, and a factor above 0, found {key!r} = {times:g}. Change it, or add --set 'data.labels=[\"{name}\"]'."
+                )
+
+
+def usable_cases(cohort: Cohort, data: DataSettings, split: str) -> list[str]:
+    """The cases of a split that have the modalities of the settings.
+
+    With data.apart, the sources suffice. Raises BadInput where the cohort has no case with some modality, or the split
+    no usable case.
+    """
+    _check_names(cohort, data)
+    lacking = missing_modalities(cohort, data, split)
+    usable = [case for case in cohort.splits[split] if case not in lacking]
+    if not usable:
+        first = "".join(
+            f" ({case} has no {', no '.join(names)})" for case, names in list(lacking.items())[:1]
+        )
+        gaps = "" if data.allow_missing or data.source != data.target else COMPLETE_GAPS
+        wanted = ", ".join(data.modalities)
+        raise BadInput(
+            f"{cohort.folder}: expected a case with {wanted} in the split {split}, found none among its {len(lacking)} cases{first}. Prepare the cohort with other shares, or choose other modalities{gaps}."
+        )
+    return usable
+
+
+def _check_names(cohort: Cohort, data: DataSettings) -> None:
+    """Raise BadInput where the cohort has no case with some modality or label map of the settings."""
+    labels = set(chain.from_iterable(case.labels for case in cohort.cases))
+    for name in data.labels:
+        if name not in labels:
+            raise BadInput(
+                f"{cohort.folder}: expected the label map {name}, found {', '.join(sorted(labels)) or 'none'} in the cohort. Change data.labels."
+            )
+    wanted = data.modalities
+    unknown = ", ".join(name for name in wanted if name not in cohort.modalities)
+    if not unknown:
+        return
+    found = ", ".join(cohort.modalities)
+    expected = f"{cohort.folder}: expected the recipe's modalities {', '.join(wanted)}, found"
+    if data.physics is None and PROTONS in cohort.modalities:
+        raise BadInput(
+            f"{expected} tissue-parameter maps ({found}) and no {unknown}. Draw them from the maps with a [data.physics] table."
+        )
+    raise BadInput(
+        f"{expected} {found} in the cohort (no {unknown}). Choose a recipe for these (voxlate recipes --cohort {cohort.folder}), or add {_keys_for(cohort, data)}."
+    )
+
+
+def intensity_key(name: str) -> str:
+    """The change of a recipe that gives a modality an intensity map."""
+    return f"--set 'intensity.{name}={{kind=\"percentile\"}}'"
+
+
+def _keys_for(cohort: Cohort, data: DataSettings) -> str:
+    """All changes of a recipe that fit it to the modalities of a cohort, the spare ones in their order."""
+    spare = [name for name in cohort.modalities if name not in data.modalities]
+    keys, added = list[str](), list[str]()
+    for side in ("source", "target"):
+        names = list(getattr(data, side))
+        for place, name in enumerate(names):
+            if name not in cohort.modalities:
+                names[place] = spare.pop(0) if spare else "NAME"
+                added.append(names[place])
+        if names != list(getattr(data, side)):
+            listed = ", ".join(f'"{name}"' for name in names)
+            keys.append(f"--set 'data.{side}=[{listed}]'")
+    return " ".join([*keys, *map(intensity_key, dict.fromkeys(added))])
+
+
+def missing_modalities(cohort: Cohort, data: DataSettings, split: str) -> dict[str, list[str]]:
+    """The cases of a split that the settings cannot use, with the modalities that each lacks."""
+    lacking = {}
+    sides = [data.source] if data.apart else [data.source, data.target]
+    for entry in cohort.cases:
+        if entry.split != split:
+            continue
+        absent = dict[str, None]()
+        for names in sides:
+            if not (data.allow_missing and {*names} & {*entry.present}):
+                absent |= dict.fromkeys(name for name in names if name not in entry.present)
+        if absent:
+            lacking[entry.case] = list(absent)
+    return lacking
+
+
+def training_cases(cohort: Cohort, data: DataSettings) -> list[str]:
+    """The cases that a training uses: the usable ones; with data.apart all, since each side has cases of its own."""
+    return cohort.splits["train"] if data.apart else usable_cases(cohort, data, "train")
+
+
+def with_any_source(cohort: Cohort, scans: Sequence[str], source: str) -> Cohort:
+    """The cohort with each of these scans as the source of a case of its own.
+
+    Cases that have the source already, drawn from maps for instance, or none of the scans, stay as they are. Raises
+    BadInput where the scans are no MR, or of several units, and where no case has any of them or the source.
+    """
+    unit = _unit_of(cohort, (*scans, source))
+    cases = list[CaseEntry]()
+    scans_of = dict[str, OneScan]()
+    for entry in cohort.cases:
+        having = (
+            [] if source in entry.present else [name for name in scans if name in entry.present]
+        )
+        if not having:
+            cases.append(entry)
+        for name in having:
+            one = OneScan(entry.case, name, source)
+            scans_of[one.name] = one
+            changed = replace(
+                entry,
+                case=one.name,
+                present=[*one.renamed(dict.fromkeys(entry.present))],
+                registered=one.renamed(entry.registered),
+                misaligned=one.renamed(entry.misaligned),
+            )
+            cases.append(changed)
+    return replace(
+        cohort,
+        cases=tuple(cases),
+        modalities=tuple(dict.fromkeys((*cohort.modalities, source))),
+        units=cohort.units | {source: unit},
+        scans_of=scans_of,
+    )
+
+
+def _unit_of(cohort: Cohort, names: Sequence[str]) -> str:
+    """The one unit of the scans, which is arbitrary."""
+    units = {name: cohort.units[name] for name in names if name in cohort.units}
+    if not units:
+        raise BadInput(
+            f"{cohort.folder}: expected scans of {' or '.join(names)} (data.any_source), found {', '.join(cohort.modalities)} in the cohort. Name some of these."
+        )
+    unit, *others = {*units.values()}
+    if others or unit not in ("a.u.", "grey"):
+        found = ", ".join(f"{name} in {unit}" for name, unit in units.items())
+        raise BadInput(
+            f"{cohort.folder}: expected MR contrasts of one arbitrary unit, any of which is the source, found {found}. Name others."
+        )
+    return unit
