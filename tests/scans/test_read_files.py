@@ -351,7 +351,6 @@ def with_entry(folder, spoil):
 
 TWELVE_BITS = [item(LUTDescriptor=[2, 0, 12], LUTData=b"0000")]
 LOCALISER = {"ImageOrientationPatient": [1, 0, 0, 0, 1, 0]}
-HUGE = VOXELS + (np.int64(1) << 40)
 REFUSED = {  # what is written, its name, and what the sentence names
     "": [
         # files of a series
@@ -413,7 +412,6 @@ REFUSED = {  # what is written, its name, and what the sentence names
         (nii((112, "<f", np.inf)), "scl_slope"),
         (lambda d: packed(d / "a.nii", 1), "not compressed"),
         (lambda d: packed(d / "a.nii.gz", 2), "twice"),
-        (nii(kind=nib.Nifti2Image, voxels=HUGE), "float32"),
         (header("a.nrrd", f"{NRRD}encoding: bzip2\n\n"), "bzip2"),
         (header("a.mhd", f"{META}b.raw\n"), "b.raw"),
         (header("a.mhd", f"{META}../a.bin\n"), r"\.\./a\.bin"),

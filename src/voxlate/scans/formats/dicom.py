@@ -52,6 +52,7 @@ from voxlate.scans.formats.dicom_stack import (
     tilt_of,
     upright,
 )
+from voxlate.scans.formats.dynamic import read_frame
 from voxlate.scans.formats.format import (
     DynamicScan,
     Format,
@@ -454,15 +455,14 @@ def _open_segments(headers: Headers, path: Path) -> DynamicScan:
     )
 
 
-def read_series(path: Path) -> Stored:
-    """The only volume of a series or a segmentation; raises BadInput as `open_series` does, and for several volumes."""
-    return open_series(path).only(path)
+def read_series(path: Path, part: str = "") -> Stored:
+    """The only volume of a series or a segmentation, or the frame that part names; raises BadInput as `open_series`."""
+    return read_frame(path, part, open_series)
 
 
 DICOM = Format(
     "DICOM",
     read_series,
     named_endings=ENDINGS,
-    read_frames=open_series,
     recognises=looks_like_dicom,
 )  # a folder without an ending holds a series too

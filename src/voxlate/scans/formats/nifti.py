@@ -14,6 +14,7 @@ import numpy as np
 from voxlate.base.errors import BadInput
 from voxlate.base.files import HIGH, LOW, STD, UNCALIBRATED, UNFAMILIAR
 from voxlate.base.messages import Grade, Message, graded, message
+from voxlate.scans.formats.dynamic import read_frame
 from voxlate.scans.formats.format import (
     GZIP,
     DynamicScan,
@@ -214,7 +215,7 @@ def open_nifti(path: Path) -> DynamicScan:
     def read(number: int) -> Stored:
         """A frame, counted from 0."""
         (frame,) = _frames(image, grid, path, range(number, number + 1))
-        data = to_float32(frame, path)
+        data = to_float32(frame)
         return Stored(data, grid.affine, guesses=(*said, *guesses), codes=grid.codes)
 
     return DynamicScan(
@@ -226,9 +227,9 @@ def open_nifti(path: Path) -> DynamicScan:
     )
 
 
-def read_nifti(path: Path) -> Stored:
-    """The voxels of a 3-D file with its scaling applied. Raises BadInput as `open_nifti`, and for several frames."""
-    return open_nifti(path).only(path)
+def read_nifti(path: Path, part: str = "") -> Stored:
+    """The voxels of a 3-D file, or of the frame that part names, with their scaling applied; raises as `open_nifti`."""
+    return read_frame(path, part, open_nifti)
 
 
 def _times(image: Any, count: int) -> np.ndarray | None:
@@ -325,7 +326,6 @@ NIFTI = Format(
     read_nifti,
     endings=(".nii.gz", ".nii"),
     named_endings=(".hdr", ".img"),  # a pair of files; searching a folder would find both as scans
-    read_frames=open_nifti,
     written_endings=(".nii", ".nii.gz"),
     write=write_nifti,
     partners={".hdr": ("*.img",), ".img": ("*.hdr",)},
@@ -336,5 +336,4 @@ FREESURFER = Format(
     "FreeSurfer",
     read_nifti,
     endings=(".mgz", ".mgh"),
-    read_frames=open_nifti,
 )
