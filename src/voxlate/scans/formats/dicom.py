@@ -46,6 +46,7 @@ from voxlate.scans.formats.dicom_stack import (
     TILT_DEGREES,
     Stack,
     check_agreement,
+    check_patient,
     frames_of,
     stack_of,
     thickness_mm,
@@ -103,8 +104,6 @@ TAGS = [
     "SOPInstanceUID",
     "PatientPosition",
     "NumberOfFrames",
-    "SamplesPerPixel",
-    "GantryDetectorTilt",
     SHARED,
     PER_FRAME,
 ]
@@ -318,6 +317,7 @@ def open_series(path: Path) -> DynamicScan:
         kinds = {str(header.get("SOPClassUID", "")) for header in headers.values()}
         if kinds <= SEGMENTATIONS:
             return _open_segments(headers, path)
+        check_patient(headers, path)
         _check_images(headers, path)
         frames, apart, times = frames_of(headers, path)
         scaling = find_meaning(headers)
@@ -376,12 +376,11 @@ def _check_images(headers: Headers, path: Path) -> None:
     """Raise BadInput for images that are no slices of grey values with a place, or fewer than they state."""
     for image, header in headers.items():
         kind = text_of(header, "PhotometricInterpretation", image) or "no kind of pixels"
-        samples, *_ = numbers_of(header, "SamplesPerPixel", image) or (1,)
         frames, *_ = numbers_of(header, "NumberOfFrames", image) or (1,)
         missing = [name for name in PLACE if not text_of(header, name, image)]
         advice = "Convert it with dcm2niix to NIfTI."
-        if samples != 1 or kind not in GREY:
-            found = f"{kind} with {samples:g} samples a pixel"
+        if kind not in GREY:
+            found = kind
             advice = "Save it as grey values, not in colour, or move it elsewhere."
         elif "MOSAIC" in text_of(header, "ImageType", image):
             found = "the slices of a volume side by side (a Siemens mosaic)"
