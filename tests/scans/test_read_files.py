@@ -36,7 +36,6 @@ from made_series import (  # noqa: E402
     table,
     write,
     write_slice,
-    write_spaced,
     write_with,
 )
 
@@ -238,7 +237,7 @@ def with_tag(folder, name, text, kind=b"DS"):
 
 
 of, more, tag, header = map(later, (write, write_with, with_tag, beside))
-seg, spaced = map(later, (segmentation, write_spaced))
+seg = later(segmentation)
 h5, matlab, nii = inside("a.h5", hdf5), inside("a.mat", mat), inside("a.nii", nifti)
 array, arrays = inside("a.npy", npy), inside("a.npz", npz)
 png, tif = inside("a.png", picture), inside("a.tif", tiff)
@@ -351,7 +350,6 @@ def with_entry(folder, spoil):
 
 TWELVE_BITS = [item(LUTDescriptor=[2, 0, 12], LUTData=b"0000")]
 LOCALISER = {"ImageOrientationPatient": [1, 0, 0, 0, 1, 0]}
-HUGE = VOXELS + (np.int64(1) << 40)
 REFUSED = {  # what is written, its name, and what the sentence names
     "": [
         # files of a series
@@ -393,8 +391,8 @@ REFUSED = {  # what is written, its name, and what the sentence names
         (tag("RescaleIntercept", b"-1,024"), "RescaleIntercept.*-1,024"),
         (tag("PixelSpacing", b"0.5", b"UT"), "2 numbers in PixelSpacing"),
         (seg(MASKS[:1], "xl"), "JPEG XL|4\\.110"),
-        # steps between slices
-        (spaced(count=1, thickness="-3"), "SliceThickness"),
+        # of another patient at the same place
+        (more("x", 2, PatientID="P2"), "PatientID.*x.dcm"),
         # segmentations and pointers
         (zipped(LFS), "Git LFS"),
         (plain(b"/annex/objects/MD5E-s1--0.nii\n"), "git-annex"),
@@ -409,11 +407,10 @@ REFUSED = {  # what is written, its name, and what the sentence names
         (nii(voxels=np.zeros((2, 2, 2, 20), np.int16)), "#frame=1"),
         (nii(voxels=NOISE.astype(np.complex64)), "complex64"),
         (nii(voxels=np.full((2, 2, 2), 1e30)), "1e"),
-        (nii((108, "<f", 100.0)), "vox_offset"),
+        (nii((108, "<f", 100.0)), "a.nii"),
         (nii((112, "<f", np.inf)), "scl_slope"),
         (lambda d: packed(d / "a.nii", 1), "not compressed"),
         (lambda d: packed(d / "a.nii.gz", 2), "twice"),
-        (nii(kind=nib.Nifti2Image, voxels=HUGE), "float32"),
         (header("a.nrrd", f"{NRRD}encoding: bzip2\n\n"), "bzip2"),
         (header("a.mhd", f"{META}b.raw\n"), "b.raw"),
         (header("a.mhd", f"{META}../a.bin\n"), r"\.\./a\.bin"),

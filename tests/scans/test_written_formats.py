@@ -83,7 +83,7 @@ def test_a_file_states_that_it_is_synthetic_and_its_bytes_depend_on_its_content_
     assert not is_synthetic(scan)
 
 
-def _read(path: Path) -> Stored:
+def _read(path: Path, part: str) -> Stored:
     with path.open("rb") as file:
         shape = [int(length) for length in file.readline().split()]
         return Stored(np.frombuffer(file.read(), np.float32).reshape(shape), OBLIQUE)
@@ -124,6 +124,5 @@ def test_each_format_writes_only_endings_that_it_reads_and_no_two_formats_share_
 ):
     assert set(one.written_endings) <= set(one.all_endings)
     assert bool(one.written_endings) == (one.write is not None)
-    assert (one.read_part is None) == (one.is_part is None)
     others = {ending for other in io.FORMATS if other is not one for ending in other.all_endings}
     assert not set(one.all_endings) & others

@@ -18,7 +18,6 @@ from voxlate.scans.images.grid import Volume, canonical
 from voxlate.scans.images.mask import (
     box_around,
     close_gaps,
-    components_of,
     dilate,
     erode,
     fill_slices,
@@ -177,10 +176,9 @@ def _of_codes(name: str, codes: AnyArray, spacing_mm: Triple, table: LabelTable)
 def _fill_specks(codes: AnyArray, spacing_mm: Triple) -> None:
     """Give internal air that is noise of the segmentation, specks and holes of soft organs, the nearest tissue."""
     air = codes == Label.SINUS
-    pockets = components_of(air)
+    pockets, _ = ndimage.label(air)
     least = _SPECK_MM3 / float(np.prod(spacing_mm))
-    sizes = pockets.sizes()
-    noise = pockets.choose((sizes < least) & (sizes > 0))
+    noise = air & (np.bincount(pockets.ravel()) < least)[pockets]
     inner = np.isin(codes, (*FLUID, *BRAIN, Label.CORD, CODES["fluid"]))
     noise |= air & close_gaps(inner, _HOLE_MM, spacing_mm)
     if noise.any():

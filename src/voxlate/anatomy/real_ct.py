@@ -26,7 +26,6 @@ from voxlate.scans.formats.io import read_volume
 from voxlate.scans.images.grid import Grid, canonical, resample, with_voxels
 from voxlate.scans.images.mask import (
     close_gaps,
-    components_of,
     dilate,
     erode,
     fill_slices,
@@ -185,13 +184,13 @@ def _bone(
     spacing_mm: Triple,
 ) -> AnyArray:
     """Bone with its marrow. Enhanced vessels and organs are not dense, or large and less dense than cortical bone."""
-    dense = components_of(body & (calm > _DENSE_HU))
-    small = dense.sizes() * float(np.prod(spacing_mm)) < 1000 * _AGENT_ML
-    chosen = small | (dense.sizes(calm > _CORTICAL_HU) > 0)
+    dense, count = ndimage.label(body & (calm > _DENSE_HU))
+    small = np.bincount(dense.ravel()) * float(np.prod(spacing_mm)) < 1000 * _AGENT_ML
+    chosen = small | (np.bincount(dense[calm > _CORTICAL_HU], minlength=count + 1) > 0)
     agent = ~chosen
     agent[0] = chosen[0] = False
-    there = body & ~dilate(dense.choose(agent), _AGENT_MM, spacing_mm)
-    near = dilate(dense.choose(chosen), _REACH_MM, spacing_mm)
+    there = body & ~dilate(agent[dense], _AGENT_MM, spacing_mm)
+    near = dilate(chosen[dense], _REACH_MM, spacing_mm)
     bone = there & near & (calm > BONE_HU)
     closed = fill_slices(close_gaps(bone, _CLEFT_MM, spacing_mm))
     return bone | (there & closed & (calm > _MARROW_HU))

@@ -1,28 +1,26 @@
 """Archives of scans: a zip is unpacked after a check, and so that nothing leaves its folder."""
 
-import os
 import re
 import stat
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
-from typing import IO, BinaryIO, TypeVar
+from typing import IO, TypeVar
 
 from voxlate.base.errors import BadInput
-from voxlate.base.files import DEVICES, LONGEST_NAME, whole_folder
+from voxlate.base.files import LONGEST_NAME, whole_folder
 from voxlate.base.messages import reworded
 
 T = TypeVar("T")
 
 MB = 2**20
-FOLDER, FILE = 0o700, 0o600  # for their owner alone
+FOLDER = 0o700  # for its owner alone
 DEEPEST = 12  # folders above a file
 # Bytes to which an archive may expand whatever its size, because headers of slices pack well.
-FREE_RATIO = 16 * MB
+FREE_BYTES = 16 * MB
 # Files that systems add to folders and archives, and that hold no scan.
 CLUTTER = ("__macosx", "thumbs.db", "desktop.ini")
 
@@ -56,17 +54,14 @@ class Received:
                 f"scans: expected at most {self.most_files} files, found more. Choose one study."
             )
         path = folder.joinpath(*parts)
-        if path.exists():
-            raise BadInput(
-                f"scans: expected files of different names, found '{path.name}' twice. Rename one."
-            )
         try:
-            make_folders(path.parent)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            target = path.open("xb")
         except (FileExistsError, NotADirectoryError) as error:
             raise BadInput(
-                f"scans: expected a folder where '{path.name}' lies, found a file of that name. Rename one."
+                f"scans: expected files and folders of different names, found '{path.name}' twice. Rename one."
             ) from error
-        with open_new(path) as target:
+        with target:
             while chunk := source.read(MB):
                 self.size += len(chunk)
                 if self.size > self.most_bytes:
@@ -78,28 +73,23 @@ class Received:
     def unpack(self, path: Path, folder: Path) -> None:
         """Write the files of a zip below a folder; archives inside of it are not unpacked.
 
-        Raises BadInput for a zip that breaks a rule.
+        Raises BadInput for a damaged zip, links and devices, and for one that expands too far.
         """
         with _files_of(path) as (archive, entries):
-            self._check_entries(entries, path)
+            kinds = {stat.S_IFMT(entry.external_attr >> 16) for entry in entries}
+            if kinds - {0, stat.S_IFREG}:
+                raise BadInput(
+                    f"{path.name}: expected plain files in an archive, found a link or a device. Make it again without."
+                )
+            size = sum(entry.file_size for entry in entries)
+            ratio = size / path.stat().st_size
+            if size > FREE_BYTES and ratio > self.most_ratio:
+                raise BadInput(
+                    f"{path.name}: expected files at most {self.most_ratio:g} times as large as the archive, found {ratio:.0f} times. Give the files without the archive."
+                )
             for entry in entries:
                 with archive.open(entry) as source:
                     self.write(source, entry.filename, folder)
-
-    def _check_entries(self, entries: list[zipfile.ZipInfo], path: Path) -> None:
-        """Raise BadInput for an archive with links or devices, and for one that expands too far."""
-        if any(
-            stat.S_IFMT(entry.external_attr >> 16) not in (0, stat.S_IFREG) for entry in entries
-        ):
-            raise BadInput(
-                f"{path.name}: expected plain files in an archive, found a link or a device. Make it again without."
-            )
-        unpacked = sum(entry.file_size for entry in entries)
-        packed = os.path.getsize(path)
-        if unpacked > FREE_RATIO and unpacked > self.most_ratio * packed:
-            raise BadInput(
-                f"{path.name}: expected files at most {self.most_ratio:g} times as large as the archive, found {unpacked / packed:.0f} times. Give the files without the archive."
-            )
 
 
 @contextmanager
@@ -128,13 +118,13 @@ def apart(path: Path) -> Iterator[tuple[Path, Callable[[T], T]]]:
     """A temporary folder for the files of a zip, and a function that names them in values as if they were beside it."""
     with TemporaryDirectory() as place:
 
-        def beside(text: str) -> str:
-            return text.replace(place, f"{path.parent}")
+        def beside(value: T) -> T:
+            return reworded(value, lambda text: text.replace(place, f"{path.parent}"))
 
         try:
-            yield Path(place), partial(reworded, change=beside)
+            yield Path(place), beside
         except BadInput as error:
-            raise reworded(error, beside) from None
+            raise beside(error) from None
 
 
 def unpacked(path: Path, into: Path | None = None) -> tuple[Path, int]:
@@ -185,18 +175,4 @@ def safe_parts(name: str) -> list[str]:
     if any(part.startswith(".") or part.lower() in CLUTTER for part in parts):
         return []
     safe = [re.sub(r"[^\w.-]+", "_", part).strip(".")[-LONGEST_NAME:].lstrip(".") for part in parts]
-    # Windows keeps some names for devices
-    safe = [f"_{part}" if DEVICES.match(part) else part for part in safe]
     return safe if all(safe) else []
-
-
-def open_new(path: Path) -> BinaryIO:
-    """A new file that the owner alone may read; raises FileExistsError where there is one."""
-    return open(path, "xb", opener=lambda name, flags: os.open(name, flags, FILE))
-
-
-def make_folders(path: Path) -> None:
-    """Make a folder and the absent ones above it, all for the owner alone."""
-    for folder in reversed([path, *path.parents]):
-        if not folder.is_dir():
-            folder.mkdir(FOLDER, exist_ok=True)

@@ -68,7 +68,7 @@ def read_array(path: Path, text: str = "") -> Stored:
                 stack = np.moveaxis(np.asarray(array[()]), axis, 0)
             else:
                 stack = np.asarray(array[(slice(None),) * axis + (slices,)])
-        data = to_float32(stack if stack.ndim == 3 else stack[None], path)
+        data = to_float32(stack if stack.ndim == 3 else stack[None])
     axes = settings.get("axes", "PL")
     lengths = [float(length) for length in settings.get("mm", "1").split("x")]
     rows, columns, between = lengths if len(lengths) == 3 else (*lengths * 2, 1.0)
@@ -197,6 +197,5 @@ ARRAY = Format(
     "array",
     read_array,
     named_endings=(".npy", ".npz", ".h5", ".hdf5", ".mat"),
-    read_part=read_array,
     is_part=is_part,
 )

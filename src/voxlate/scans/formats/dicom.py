@@ -46,12 +46,14 @@ from voxlate.scans.formats.dicom_stack import (
     TILT_DEGREES,
     Stack,
     check_agreement,
+    check_patient,
     frames_of,
     stack_of,
     thickness_mm,
     tilt_of,
     upright,
 )
+from voxlate.scans.formats.dynamic import read_frame
 from voxlate.scans.formats.format import (
     DynamicScan,
     Format,
@@ -102,8 +104,6 @@ TAGS = [
     "SOPInstanceUID",
     "PatientPosition",
     "NumberOfFrames",
-    "SamplesPerPixel",
-    "GantryDetectorTilt",
     SHARED,
     PER_FRAME,
 ]
@@ -317,6 +317,7 @@ def open_series(path: Path) -> DynamicScan:
         kinds = {str(header.get("SOPClassUID", "")) for header in headers.values()}
         if kinds <= SEGMENTATIONS:
             return _open_segments(headers, path)
+        check_patient(headers, path)
         _check_images(headers, path)
         frames, apart, times = frames_of(headers, path)
         scaling = find_meaning(headers)
@@ -375,12 +376,11 @@ def _check_images(headers: Headers, path: Path) -> None:
     """Raise BadInput for images that are no slices of grey values with a place, or fewer than they state."""
     for image, header in headers.items():
         kind = text_of(header, "PhotometricInterpretation", image) or "no kind of pixels"
-        samples, *_ = numbers_of(header, "SamplesPerPixel", image) or (1,)
         frames, *_ = numbers_of(header, "NumberOfFrames", image) or (1,)
         missing = [name for name in PLACE if not text_of(header, name, image)]
         advice = "Convert it with dcm2niix to NIfTI."
-        if samples != 1 or kind not in GREY:
-            found = f"{kind} with {samples:g} samples a pixel"
+        if kind not in GREY:
+            found = kind
             advice = "Save it as grey values, not in colour, or move it elsewhere."
         elif "MOSAIC" in text_of(header, "ImageType", image):
             found = "the slices of a volume side by side (a Siemens mosaic)"
@@ -454,15 +454,14 @@ def _open_segments(headers: Headers, path: Path) -> DynamicScan:
     )
 
 
-def read_series(path: Path) -> Stored:
-    """The only volume of a series or a segmentation; raises BadInput as `open_series` does, and for several volumes."""
-    return open_series(path).only(path)
+def read_series(path: Path, part: str = "") -> Stored:
+    """The only volume of a series or a segmentation, or the frame that part names; raises BadInput as `open_series`."""
+    return read_frame(path, part, open_series)
 
 
 DICOM = Format(
     "DICOM",
     read_series,
     named_endings=ENDINGS,
-    read_frames=open_series,
     recognises=looks_like_dicom,
 )  # a folder without an ending holds a series too

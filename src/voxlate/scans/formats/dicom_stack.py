@@ -191,14 +191,8 @@ def stack_of(headers: Headers, path: Path, numbered: bool = True) -> Stack:
         said = _said_of_step(float(norm(step)), stacked, path, numbered)
     lps = from_matvec(np.column_stack([planes.steps, step]), places[0])
     grid = Grid((len(images), *planes.shape), check_affine(LPS_TO_RAS @ lps, path))
-    guesses = [said] if said else []
-    tilt = _median(headers, "GantryDetectorTilt")
-    if tilt > TILT_DEGREES >= tilt_of(grid):
-        guesses.append(
-            f"It states that its gantry was tilted by {tilt:g} degrees, but its positions are those of upright slices, and are used: look whether the head is sheared."
-        )
     modality = text_of(headers[images[0]], "Modality", images[0]).lower()
-    return Stack(stacked, grid, modality, tuple(guesses))
+    return Stack(stacked, grid, modality, (said,) if said else ())
 
 
 def _even_step(places: np.ndarray, images: list[Image], path: Path) -> np.ndarray:
@@ -258,16 +252,9 @@ def _said_of_step(step_mm: float, headers: Headers, path: Path, numbered: bool) 
 
 
 def thickness_mm(header: Any, image: Image) -> float:
-    """The thickness in mm that a header states; 0 where it states none, BadInput where it is no length."""
-    for name in THICKNESS:
-        for thickness in numbers_of(header, name, image):
-            if thickness < 0:
-                raise BadInput(
-                    f"{image}: expected a slice thickness above 0, found {thickness:g} ({name}). Get the file again."
-                )
-            if thickness:
-                return thickness
-    return 0.0
+    """The thickness in mm that a header states; 0 where it states none above 0."""
+    stated = [mm for name in THICKNESS for mm in numbers_of(header, name, image)]
+    return next((mm for mm in stated if mm > 0), 0.0)
 
 
 def _median(headers: Headers, name: str) -> float:
@@ -276,10 +263,26 @@ def _median(headers: Headers, name: str) -> float:
     return float(np.median([n for n in stated if n] or [0.0]))
 
 
+def check_patient(headers: Headers, path: Path) -> None:
+    """Raise BadInput for images of two patients, which may also lie at the same places."""
+    for name in PATIENT:
+        images = _by_text(headers, name)
+        if len(images.keys() - {""}) > 1:
+            raise _mixed(name, images, path)
+
+
+def _mixed(name: str, images: dict[str, list[Image]], path: Path) -> BadInput:
+    """The refusal of a series in which a tag has several values, which are not shown."""
+    groups = [_names(named) for value, named in images.items() if value]
+    return BadInput(
+        f"{path}: expected one series to be of one patient and scan, found {len(groups)} values of {name}: one in {groups[0]} and others in {groups[1]}. Put the images of each into a folder of its own."
+    )
+
+
 def check_agreement(headers: Headers, path: Path) -> tuple[str, ...]:
     """Compare tags in the images of one volume, in order; returns a sentence on each difference that is no error.
 
-    Raises BadInput where they are of two patients or scans, or show different things.
+    Raises BadInput where they are of two scans, or show different things.
     """
     modality = next(iter(headers.values())).get("Modality")
     said = []
@@ -290,11 +293,8 @@ def check_agreement(headers: Headers, path: Path) -> tuple[str, ...]:
     for name in IDENTITY:  # whose values are never shown
         images = _by_text(headers, name)
         known = [value for value in images if value]
-        if len(known) > 1 and (name in PATIENT or (name in SCAN and len(known) == 2)):
-            two = " and others in ".join(_names(images[value]) for value in known[:2])
-            raise BadInput(
-                f"{path}: expected one series to be of one patient and scan, found {len(known)} values of {name}: one in {two}. Put the images of each into a folder of its own."
-            )
+        if name in SCAN and len(known) == 2:
+            raise _mixed(name, images, path)
         if len(images) > 1:
             said.append(
                 f"Its images have {len(known)} values of {name}, or none; they form one even stack, and are taken as one series."

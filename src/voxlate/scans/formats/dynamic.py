@@ -38,12 +38,14 @@ def is_frame(text: str) -> bool:
 
 
 def read_frame(path: Path, frame: str, read_frames: Reader) -> Stored:
-    """A frame of a dynamic scan, with a note of which one it is; read_frames: opens the scan behind the path.
+    """A frame of a dynamic scan, with a note of which one it is, or its only volume where `frame` is "".
 
-    Frames count from 1. 'peak' is the arterial peak (see `peak_frame`), 'peak+8s' the frame nearest to 8 s after it, by
+    read_frames: opens the scan behind the path. Frames count from 1. 'peak' is the arterial peak (see `peak_frame`), 'peak+8s' the frame nearest to 8 s after it, by
     the header's times or, with '@1.5s' at the end, by frames 1.5 s apart.
     Raises BadInput for a file of one frame, a frame that does not exist, and a time that nothing states.
     """
+    if not frame:
+        return read_frames(path).only(path)
     scan = _scan(path, read_frames)
     number, note = _number(path, frame, scan, read_frames)
     return replace(scan.read(number), note=note)

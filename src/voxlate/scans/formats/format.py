@@ -27,8 +27,6 @@ POINTERS = {
     "version https://git-lfs.github.com/": ("Git LFS", "git lfs pull"),
 }
 POINTER_BYTES = 1024  # pointers are shorter
-LARGEST_FLOAT = 3e38  # of float32
-MOST_LOST = 1e-4  # of the range of values, that a step of float32 may be
 
 
 @dataclass(frozen=True)
@@ -95,27 +93,21 @@ class Format:
 
     endings: of files that count as scans wherever a cohort's folder holds them.
     named_endings: of files that are read only where a path or a pattern names them.
-    read(path): the image in a file of one volume.
-    read_part(path, part), is_part(part): for files of many slices, the slice that the text after '#' in a path names
-        (all parts have a default, so that part may be ""), and whether a text is such a name.
-    read_frames(path): for files of several frames, the dynamic scan.
+    read(path, part): the image in a file; part: the frame or slice that the text after '#' in a path names, "" for none.
+    is_part(part): whether a text is such a name; default: a frame's.
     recognises(path): whether a file without a known ending has this format, by its content.
     written_endings, write(path, volume, description): for formats that voxlate writes; volumes have one channel.
-    is_picture: a file holds one slice of grey values without a position.
     partners: patterns of further files of the same image by its ending; '*' is the file's name without the ending.
     """
 
     name: str
-    read: Callable[[Path], Stored]
+    read: Callable[[Path, str], Stored]
     endings: tuple[str, ...] = ()
     named_endings: tuple[str, ...] = ()
-    read_part: Callable[[Path, str], Stored] | None = None
     is_part: Callable[[str], bool] | None = None
-    read_frames: Callable[[Path], DynamicScan] | None = None
     recognises: Callable[[Path], bool] | None = None
     written_endings: tuple[str, ...] = ()
     write: Callable[[Path, Volume, str], None] | None = None
-    is_picture: bool = False
     partners: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
@@ -143,19 +135,8 @@ def check_numbers(dtype: np.dtype, where: object) -> None:
         )
 
 
-def to_float32(values: np.ndarray, where: object) -> np.ndarray:
-    """The values as float32; those beyond float32 become infinite.
-
-    Raises BadInput where float32 rounds away what distinguishes the values.
-    """
-    if values.dtype.itemsize > 2 and values.dtype != np.float32:
-        low, high = values.min().item(), values.max().item()
-        step = float(np.spacing(np.float32(min(max(abs(low), abs(high)), LARGEST_FLOAT))))
-        is_whole = values.dtype.kind in "iu"
-        if low < high and step > is_whole and step > MOST_LOST * (high - low):
-            raise BadInput(
-                f"{where}: expected values that float32 can distinguish, found {low} to {high}, where its steps are {step:g}. Subtract {low} from all, and save the file again."
-            )
+def to_float32(values: np.ndarray) -> np.ndarray:
+    """The values as float32; those beyond float32 become infinite."""
     with np.errstate(over="ignore", invalid="ignore"):
         return values.astype(np.float32, order="C")  # a copy: libraries free what they gave
 

@@ -18,8 +18,8 @@ from voxlate.base.messages import Message, message
 from voxlate.base.records import LARGEST
 from voxlate.scans.formats.array_files import ARRAY
 from voxlate.scans.formats.dicom import DICOM, entries_in, folder_and_key, headers_of
-from voxlate.scans.formats.dynamic import is_frame, read_frame
-from voxlate.scans.formats.format import Format, KeptByFile, Stored, check_fetched
+from voxlate.scans.formats.dynamic import is_frame
+from voxlate.scans.formats.format import Format, KeptByFile, check_fetched
 from voxlate.scans.formats.itk import ITK
 from voxlate.scans.formats.nifti import FREESURFER, NIFTI, SYNTHETIC, open_nifti, read_start
 from voxlate.scans.formats.picture import PICTURE
@@ -112,14 +112,12 @@ def is_there(path: Path) -> bool:
 
 def holds_slices(path: Path | str) -> bool:
     """Whether a file's name is one of an array file, which holds many slices."""
-    by_ending = format_by_ending(Path(path).name)
-    return by_ending is not None and by_ending.read_part is not None
+    return format_by_ending(Path(path).name) is ARRAY
 
 
 def is_picture(path: Path) -> bool:
     """Whether a file's name is one of a picture, which holds one slice of grey values."""
-    by_ending = format_by_ending(file_and_part(path)[0].name)
-    return by_ending is not None and by_ending.is_picture
+    return format_by_ending(file_and_part(path)[0].name) is PICTURE
 
 
 def read_volume(path: Path | str, modality: str = "", allow_nan: bool = False) -> Volume:
@@ -129,7 +127,8 @@ def read_volume(path: Path | str, modality: str = "", allow_nan: bool = False) -
     3-D volume.
     """
     path = Path(path)
-    stored = _read(path)
+    kind = format_of(path)
+    stored = kind.read(*file_and_part(path))
     if not allow_nan:
         _check_finite(stored.data, path)
     modality = modality or stored.modality
@@ -171,20 +170,6 @@ def _is_window(data: np.ndarray) -> bool:
     return bool(low == 0 and WHITE <= high <= 255 and np.all(data == np.rint(data)))
 
 
-def _read(path: Path) -> Stored:
-    kind = format_of(path)
-    file, part = file_and_part(path)
-    if kind.read_part is not None:
-        return kind.read_part(file, part)
-    if not part:
-        return kind.read(file)
-    if kind.read_frames is None:
-        raise BadInput(
-            f"{file}: expected a NIfTI file or a DICOM series to take a frame from, found '{file.suffix}'. Convert it."
-        )
-    return read_frame(file, part, kind.read_frames)
-
-
 def shape_in_header(path: Path) -> tuple[int, int, int] | None:
     """The shape [D, H, W] that the header of a NIfTI file states; None for any other path, and for frames of a file."""
     if not path.is_file() or format_by_ending(path.name) is not NIFTI:
@@ -209,7 +194,7 @@ def write_volume(path: Path | str, volume: Volume, description: str = "") -> Non
         )
     check_affine(volume.affine, path)
     _check_finite(volume.data, path)
-    if kind.is_picture and orient(volume, "LPS").grid.shape[0] != 1:
+    if kind is PICTURE and orient(volume, "LPS").grid.shape[0] != 1:
         raise BadInput(
             f"{path}: expected one slice for a picture, found {volume.grid}. Write .nii.gz instead."
         )

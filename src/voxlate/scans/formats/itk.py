@@ -42,8 +42,12 @@ STDERR = 2
 NEEDED = ("SimpleITK", "registration")
 
 
-def read_itk(path: Path) -> Stored:
+def read_itk(path: Path, part: str = "") -> Stored:
     """A MetaImage (.mha, .mhd) or NRRD volume. Raises BadInput where SimpleITK is absent or the file is damaged."""
+    if part:
+        raise BadInput(
+            f"{path}: expected a NIfTI file or a DICOM series to take a frame from, found '{path.suffix}'. Convert it."
+        )
     itk = optional_package(*NEEDED, path, "SimpleITK", ", or convert the file to NIfTI")
     _check_place(path)
     reader = itk.ImageFileReader()
@@ -68,7 +72,7 @@ def read_itk(path: Path) -> Stored:
     lps = np.eye(4)
     lps[:in_space, :in_space] = (direction * np.array(image.GetSpacing()))[:in_space, :in_space]
     lps[:in_space, 3] = image.GetOrigin()[:in_space]
-    return Stored(to_float32(data, path), check_affine(LPS_TO_RAS @ lps, path))
+    return Stored(to_float32(data), check_affine(LPS_TO_RAS @ lps, path))
 
 
 @contextlib.contextmanager

@@ -4,7 +4,7 @@ import gzip
 import logging
 import warnings
 from collections.abc import Callable, Collection, Iterator
-from math import inf, isfinite, isnan, prod
+from math import inf, prod
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -14,13 +14,13 @@ import numpy as np
 from voxlate.base.errors import BadInput
 from voxlate.base.files import HIGH, LOW, STD, UNCALIBRATED, UNFAMILIAR
 from voxlate.base.messages import Grade, Message, graded, message
+from voxlate.scans.formats.dynamic import read_frame
 from voxlate.scans.formats.format import (
     GZIP,
     DynamicScan,
     Format,
     Stored,
     check_bytes,
-    check_fetched,
     check_numbers,
     check_volume,
     errors_as,
@@ -37,10 +37,6 @@ MILLIMETRES = {"meter": 1000.0, "micron": 0.001}
 PACKED = (".gz", ".mgz")
 READ_BYTES = 1 << 20
 START_BYTES = 1 << 12  # in which the description is
-MAGIC = (b"n+1\0", b"ni1\0", b"n+2\0", b"ni2\0")
-SINGLE = b"n+"  # of a header in one file with its voxels
-LARGEST_HEADER = 64 << 20  # bytes, with its extensions, of which the largest are a few MB
-NIFTI2 = (b"\x1c\x02\x00\x00", b"\x00\x00\x02\x1c")  # its header's size, 540, in both byte orders
 DESCRIPTION = "voxlate; research use only"  # in the header, which has room for 80 characters
 SYNTHETIC = "; a synthetic image"
 SYNTHETIC_SCAN = f"{SYNTHETIC}, see provenance.json"
@@ -70,7 +66,6 @@ def description_of(file: str, grades: Collection[Grade] = ()) -> str:
 
 def _load(path: Path) -> tuple[Any, list[str]]:
     """The nibabel image behind a path, of which only the header has been read and checked; and what is to be said of it."""
-    check_fetched(path)
     is_packed = path.suffix.lower() in PACKED
     with path.open("rb") as file:
         if (file.read(2) == GZIP) != is_packed:
@@ -85,7 +80,6 @@ def _load(path: Path) -> tuple[Any, list[str]]:
             raise BadInput(
                 f"{path}: expected a volume in gzip data, found gzip data in it: it was compressed twice. Decompress it once."
             )
-        header = _raw_header(start, path)
         image = nib.load(path)
     if isinstance(image, nib.freesurfer.mghformat.MGHImage):
         return image, [] if any(start[MGH_PLACE]) else [NO_PLACE_IN_MGH]
@@ -94,9 +88,16 @@ def _load(path: Path) -> tuple[Any, list[str]]:
             f"{path}: expected a NIfTI or FreeSurfer volume, found {type(image).__name__}, which does not state which side is left. Convert it to NIfTI."
         )
     said = list[str]()
-    # any negative number mirrors the slices, as the standard's own reader takes it
-    if header["pixdim"][0] < 0:
-        image.header["pixdim"][0] = -1
+    # any negative number mirrors the slices, as the standard's own reader takes it; nibabel mends them
+    kind = type(image.header)
+    as_written = kind(start[: kind.template_dtype.itemsize], check=False)
+    if path.suffix.lower() != ".img":
+        if as_written["pixdim"][0] < 0:
+            image.header["pixdim"][0] = -1
+        if np.isinf(as_written["scl_slope"]):
+            raise BadInput(
+                f"{path}: expected a finite scale, found an infinite scl_slope. Convert its source again."
+            )
     unit = _units(image)[0]
     if unit in MILLIMETRES:
         said.append(
@@ -108,31 +109,6 @@ def _load(path: Path) -> tuple[Any, list[str]]:
             f"It states that its voxels begin at byte 0, in the header; they are read from byte {_first_byte(image)}."
         )
     return image, said
-
-
-def _raw_header(start: bytes, path: Path) -> Any:
-    """The header of a NIfTI file as it is, before nibabel mends it; zeros where the file does not start with one.
-
-    Raises BadInput for a scale that is not finite, and for voxels so far from the start that the extensions before them
-    would fill the memory.
-    """
-    kind = nib.nifti2.Nifti2Header if start[:4] in NIFTI2 else nib.nifti1.Nifti1Header
-    size = kind.template_dtype.itemsize
-    if not any(magic in start[:size] for magic in MAGIC):
-        return {"pixdim": [0.0]}
-    header = kind(start[:size], check=False)
-    offset, slope, intercept = (
-        float(header[name]) for name in ("vox_offset", "scl_slope", "scl_inter")
-    )
-    is_scaled = slope != 0 and not isnan(slope)
-    least = kind.single_vox_offset if SINGLE in start[:size] else 0
-    if (offset and not least <= offset <= LARGEST_HEADER) or (
-        is_scaled and not isfinite(slope + intercept)
-    ):
-        raise BadInput(
-            f"{path}: expected voxels behind the header, from byte {least} to {LARGEST_HEADER >> 20} MB, and a finite scale, found vox_offset {offset:.4g}, scl_slope {slope:g} and scl_inter {intercept:g}. Convert its source again."
-        )
-    return header
 
 
 def _first_byte(image: Any) -> int:
@@ -214,7 +190,7 @@ def open_nifti(path: Path) -> DynamicScan:
     def read(number: int) -> Stored:
         """A frame, counted from 0."""
         (frame,) = _frames(image, grid, path, range(number, number + 1))
-        data = to_float32(frame, path)
+        data = to_float32(frame)
         return Stored(data, grid.affine, guesses=(*said, *guesses), codes=grid.codes)
 
     return DynamicScan(
@@ -226,9 +202,9 @@ def open_nifti(path: Path) -> DynamicScan:
     )
 
 
-def read_nifti(path: Path) -> Stored:
-    """The voxels of a 3-D file with its scaling applied. Raises BadInput as `open_nifti`, and for several frames."""
-    return open_nifti(path).only(path)
+def read_nifti(path: Path, part: str = "") -> Stored:
+    """The voxels of a 3-D file, or of the frame that part names, with their scaling applied; raises as `open_nifti`."""
+    return read_frame(path, part, open_nifti)
 
 
 def _times(image: Any, count: int) -> np.ndarray | None:
@@ -325,7 +301,6 @@ NIFTI = Format(
     read_nifti,
     endings=(".nii.gz", ".nii"),
     named_endings=(".hdr", ".img"),  # a pair of files; searching a folder would find both as scans
-    read_frames=open_nifti,
     written_endings=(".nii", ".nii.gz"),
     write=write_nifti,
     partners={".hdr": ("*.img",), ".img": ("*.hdr",)},
@@ -336,5 +311,4 @@ FREESURFER = Format(
     "FreeSurfer",
     read_nifti,
     endings=(".mgz", ".mgh"),
-    read_frames=open_nifti,
 )

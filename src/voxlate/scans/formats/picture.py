@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from voxlate.base.errors import BadInput
+from voxlate.scans.formats.dynamic import read_frame
 from voxlate.scans.formats.format import (
     DynamicScan,
     Format,
@@ -23,7 +24,12 @@ CONVERTED = {"1": "L", "LA": "L", **dict.fromkeys(("P", "PA", "CMYK", "YCbCr"), 
 PHOTOMETRIC = 262  # a tag of TIFF
 
 
-def read_picture(path: Path) -> Stored:
+def read_picture(path: Path, part: str = "") -> Stored:
+    """A picture, or the page or half of it that part names."""
+    return read_frame(path, part, read_parts) if part else _read_whole(path)
+
+
+def _read_whole(path: Path) -> Stored:
     """A picture as one slice, values as stored, so that 0 is black: pixel [row, column] is data[0, row, column].
 
     The pages of a TIFF are slices from bottom to top. Raises BadInput for damaged files and real colour.
@@ -81,7 +87,7 @@ def _grey(page: Any, path: Path) -> np.ndarray:
 
 def read_parts(path: Path) -> DynamicScan:
     """The pages of a picture, or of one that is twice as wide as high its left and its right half, as frames."""
-    stored = read_picture(path)
+    stored = _read_whole(path)
     parts = np.split(stored.data, len(stored.data))
     _, height, width = stored.data.shape
     if len(parts) == 1 and width == 2 * height:
@@ -117,11 +123,9 @@ def write_picture(path: Path, volume: Volume, description: str) -> None:
 PICTURE = Format(
     "picture",
     read_picture,
-    read_frames=read_parts,
     endings=(".tif", ".tiff", ".png"),
     # of which folders of scans have previews
     named_endings=(".jpg", ".jpeg", ".bmp"),
     written_endings=(".png", ".tif", ".tiff"),
     write=write_picture,
-    is_picture=True,
 )

@@ -240,8 +240,7 @@ def flip_onto(volume: Volume, grid: Grid, tolerance_mm: float = 0.01) -> Volume 
 def has_voxels_of(grid: Grid, other: Grid) -> bool:
     """Whether flips and permutations lead from the voxels of a grid to those of another, as `flip_onto` needs."""
     nothing = np.broadcast_to(np.float32(0), (1, *grid.shape))
-    axes = "".join(aff2axcodes(other.affine))
-    return same_grid(_view_along(Volume(nothing, grid.affine, "", ""), axes).grid, other)
+    return flip_onto(Volume(nothing, grid.affine, "", ""), other) is not None
 
 
 def return_to(volume: Volume, grid: Grid, order: Order = 1) -> Volume:

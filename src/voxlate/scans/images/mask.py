@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import product
 from typing import NamedTuple
 
@@ -61,7 +60,7 @@ def foreground(volume: Volume) -> np.ndarray:
         body = _outline(volume, tissue, is_constant)
         if _draws_outline(volume, body, body.size):
             return body
-    return _everything(volume)
+    return np.ones(volume.grid.shape, bool)
 
 
 def body_in_any_air(volume: Volume) -> np.ndarray:
@@ -88,7 +87,7 @@ def body_in_any_air(volume: Volume) -> np.ndarray:
         if shrinks or not _draws_outline(volume, outline, size):
             break
         body, known, ends = outline, air, box
-    return _everything(volume) if body is None else body
+    return np.ones(volume.grid.shape, bool) if body is None else body
 
 
 def _outline(volume: Volume, tissue: np.ndarray, is_constant: bool) -> np.ndarray:
@@ -106,10 +105,6 @@ def _draws_outline(volume: Volume, body: np.ndarray, size: int) -> bool:
 def within(ends: Ends) -> tuple[slice, ...]:
     """The slices of an array [D, H, W] that a box holds."""
     return tuple(slice(*along) for along in ends)
-
-
-def _everything(volume: Volume) -> np.ndarray:
-    return np.ones(volume.grid.shape, bool)
 
 
 def _air(volume: Volume, ends: Ends | None = None) -> _Background:
@@ -407,19 +402,20 @@ def close_gaps(mask: np.ndarray, radius_mm: float, spacing_mm: Spacing) -> np.nd
 
 def largest(mask: np.ndarray, weight: np.ndarray | None = None) -> np.ndarray:
     """The face-connected component with the most voxels (inside `weight`, if given); an empty mask stays empty."""
-    parts = components_of(mask)
-    if parts.count < 2:
+    labels, count = ndimage.label(mask)
+    if count < 2:
         return mask
-    return parts.choose(np.arange(parts.count + 1) == 1 + parts.sizes(weight)[1:].argmax())
+    sizes = np.bincount(labels[mask if weight is None else weight], minlength=count + 1)
+    return labels == 1 + sizes[1:].argmax()
 
 
 def without_specks(mask: np.ndarray) -> np.ndarray:
     """Drop the components that are smaller than SPECK of the largest: noise and ghosts."""
-    parts = components_of(mask)
-    if parts.count < 2:
+    labels, count = ndimage.label(mask)
+    if count < 2:
         return mask
-    sizes = parts.sizes()
-    return parts.choose((sizes >= SPECK * sizes.max()) & (sizes > 0))
+    sizes = np.bincount(labels[mask], minlength=count + 1)
+    return mask & (sizes >= SPECK * sizes.max())[labels]
 
 
 def fill_holes(mask: np.ndarray) -> np.ndarray:
@@ -427,8 +423,11 @@ def fill_holes(mask: np.ndarray) -> np.ndarray:
 
     The complement is labelled, because scipy's own binary_fill_holes takes minutes on large volumes.
     """
-    holes = components_of(~mask)
-    return holes.choose(~holes.at_border())
+    labels, count = ndimage.label(~mask)
+    is_filled = np.ones(count + 1, bool)
+    for axis in range(mask.ndim):
+        is_filled[labels.take([0, -1], axis)] = False
+    return mask | is_filled[labels]
 
 
 def fill_slices(mask: np.ndarray) -> np.ndarray:
@@ -439,39 +438,6 @@ def fill_slices(mask: np.ndarray) -> np.ndarray:
         plane[:] = fill_holes(plane)
     part[:] = fill_holes(part)
     return filled
-
-
-@dataclass(frozen=True)
-class Components:
-    """The components of a mask [D, H, W] or [H, W]; labels: their numbers, from 1, and 0 for the background."""
-
-    labels: np.ndarray
-    count: int
-
-    def sizes(self, inside: np.ndarray | None = None) -> np.ndarray:
-        """The voxels of each component, or those inside another mask, with 0 for the background: [count + 1]."""
-        counted = self.labels.ravel() if inside is None else self.labels[inside]
-        sizes = np.bincount(counted, minlength=self.count + 1)
-        sizes[0] = 0
-        return sizes
-
-    def at_border(self) -> np.ndarray:
-        """Which components reach a side of the mask: bool [count + 1]."""
-        touching = np.zeros(self.count + 1, bool)
-        for axis in range(self.labels.ndim):
-            touching[self.labels.take([0, -1], axis)] = True
-        touching[0] = False
-        return touching
-
-    def choose(self, which: np.ndarray) -> np.ndarray:
-        """The voxels of some components; which: bool [count + 1], with the background first."""
-        return which[self.labels]
-
-
-def components_of(mask: np.ndarray) -> Components:
-    """The components of a mask [D, H, W] or [H, W]."""
-    labels, count = ndimage.label(mask)
-    return Components(labels, count)
 
 
 LEAST_BONE = 0.01  # of a head's voxels in CT; real heads have 0.08 or more

@@ -22,6 +22,7 @@ itk = Package(
 Transform = Any  # takes points of the fixed scan to points of the moving one
 
 LEAST_VOLUME = 0.1  # of a voxel, after a transform; less is a fold
+LAST_LINE = "FixedParameters"  # of an ITK transform as text
 FARTHEST_MM = 1e5  # of any number of a transform: no scanner's frame is wider than some metres
 
 
@@ -43,12 +44,19 @@ def write_transform(path: Path, transform: Transform) -> None:
 
 
 def read_transform(path: Path) -> Transform:
-    """A transform that `write_transform` wrote; raises BadInput where it is damaged, or none of two scans."""
+    """A transform that `write_transform` wrote; raises BadInput where it is cut short or damaged, or none of two scans."""
     again = "Remove the prepared case and prepare again."
     record = Record(path, "a transform between two scans", again)
     try:
+        text = path.read_text("latin-1")
+        # ITK takes the numbers that a file lacks for those of no motion
+        is_whole = text.endswith("\n") and text.splitlines()[-1].startswith(LAST_LINE)
+        record.check(
+            is_whole,
+            f"one that is cut short after {len(text)} bytes (no whole {LAST_LINE} at its end)",
+        )
         transform = itk.ReadTransform(str(path))
-    except RuntimeError as error:
+    except (OSError, RuntimeError) as error:
         raise record.wrong("a file that ITK cannot read") from error
     numbers = np.array([*transform.GetParameters(), *transform.GetFixedParameters()])
     is_sound = transform.GetDimension() == 3 and bool((np.abs(numbers) <= FARTHEST_MM).all())

@@ -12,6 +12,7 @@ from scipy import ndimage
 
 from voxlate.base.config import settings
 from voxlate.scans.images.grid import Volume
+from voxlate.scans.images.mask import box_around
 
 Triple = tuple[int, int, int]
 Size = tuple[int, int]
@@ -235,8 +236,9 @@ def fit_to_mask(
     if mask is not None:
         empty = frozenset(np.flatnonzero(~mask.any(axis=(1, 2))).tolist())
         if crop is not None:
-            rows = _box(mask, 1, crop)
-            columns = _box(mask, 2, crop)
+            _, (above, below), (before, behind) = box_around(mask)
+            rows = max(0, above - crop), min(height, below + crop)
+            columns = max(0, before - crop), min(width, behind + crop)
     left, right = _window(columns, width, multiple, min(least[1], width), centred)
     top, bottom = _window(rows, height, multiple, min(least[0], height))
     return replace(plan, margins=(left, right, top, bottom), empty=empty)
@@ -264,16 +266,6 @@ def fit_to_frame(
 def centre_on(ends: Size, length: int) -> int:
     """The start of a window of this length around the middle of a box's ends along an axis."""
     return (ends[0] + ends[1] - length) // 2
-
-
-def _box(mask: np.ndarray, axis: int, margin: int) -> Size:
-    """First and end of the filled rows or columns, with a margin inside the axis; its middle where none is filled."""
-    filled, length = np.flatnonzero(mask.any(axis=(0, 3 - axis))), mask.shape[axis]
-    if not len(filled):
-        return length // 2, length // 2
-    first = int(filled[0]) - margin
-    end = int(filled[-1]) + 1 + margin
-    return max(0, first), min(length, end)
 
 
 def _window(box: Size, length: int, multiple: int, least: int, centred: bool = False) -> Size:
