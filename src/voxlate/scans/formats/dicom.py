@@ -104,6 +104,7 @@ TAGS = [
     "SOPInstanceUID",
     "PatientPosition",
     "NumberOfFrames",
+    "GantryDetectorTilt",
     SHARED,
     PER_FRAME,
 ]

@@ -191,8 +191,14 @@ def stack_of(headers: Headers, path: Path, numbered: bool = True) -> Stack:
         said = _said_of_step(float(norm(step)), stacked, path, numbered)
     lps = from_matvec(np.column_stack([planes.steps, step]), places[0])
     grid = Grid((len(images), *planes.shape), check_affine(LPS_TO_RAS @ lps, path))
+    guesses = [said] if said else []
+    tilt = _median(headers, "GantryDetectorTilt")
+    if tilt > TILT_DEGREES >= tilt_of(grid):
+        guesses.append(
+            f"It states that its gantry was tilted by {tilt:g} degrees, but its positions are those of upright slices, and are used: look whether the head is sheared."
+        )
     modality = text_of(headers[images[0]], "Modality", images[0]).lower()
-    return Stack(stacked, grid, modality, (said,) if said else ())
+    return Stack(stacked, grid, modality, tuple(guesses))
 
 
 def _even_step(places: np.ndarray, images: list[Image], path: Path) -> np.ndarray:
