@@ -166,7 +166,7 @@ def test_adaptation_without_a_held_out_case_is_refused(run, cohort, tmp_path, ou
 
 PHYSICS = """
 title = "MR of any contrast to CT"
-data = { source = ["mr"], target = ["ct"], patch = [1, 32, 24], physics = { contrasts = { mr = { sequence = "any" } } } }
+data = { source = ["mr"], target = ["ct"], patch = [1, 32, 24], labels = ["seg"], weigh = { "seg=2" = 2.0 }, physics = { contrasts = { mr = { sequence = "any" } } } }
 intensity = { mr = { kind = "percentile" }, ct = { kind = "window", low = -1000, high = 2000 } }
 method = { kind = "regression" }
 net = { kind = "unet", width = 8, multipliers = [1, 2], blocks = 1, groups = 4, middle_attention = false }
@@ -181,6 +181,8 @@ def test_a_starter_of_drawn_contrasts_is_adapted_to_images_while_phantoms_are_re
     phantoms, site = tmp_path / "phantoms", tmp_path / "site"
     write_cohort(phantoms, cases=3, size=(24, 32, 8), modalities=("ct", *MAPS))
     write_cohort(site, cases=3, size=(24, 32, 8), seed=1, modalities=("t1", "ct"))
+    for label_map in site.glob("*/seg.nii.gz"):  # which no clinic has
+        label_map.unlink()
     old = voxlate.prepare(phantoms, tmp_path / "old", **PREPARING)
     new = voxlate.prepare(site, tmp_path / "new", **PREPARING)
     run = train(recipe_of_text(PHYSICS), old.folder, tmp_path / "run", device="cpu")

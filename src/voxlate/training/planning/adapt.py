@@ -189,15 +189,28 @@ def _adapt_recipe(
     draws = replayed is not None and PROTONS in open_cohort(replayed).modalities
     tables = to_dict(recipe)
     tables["title"] += ", adapted"
-    for table, steps in zip([*tables.get("stages", []), tables], _steps(recipe, cohort, asked)):
+    stages = [*tables.get("stages", []), tables]
+    for data in (table["data"] for table in stages if "data" in table):
+        if not draws:
+            # without replay of phantoms, only images are read, whatever the run's contrasts were drawn from
+            data.pop("physics", None)
+        _forget_label_maps(data, cohort)
+    read_by = with_tables(recipe, tables, "the adapted recipe")
+    for table, steps in zip(stages, _steps(read_by, cohort, asked)):
         table["train"] = lower_rate(table["train"], steps)
         table.pop("start_from", None)
-        if "data" in table and not draws:
-            # Without replay of phantoms, only images are read, whatever the run's contrasts were drawn from.
-            table["data"].pop("physics", None)
         if replayed is not None:
             table["train"]["replay"] = asked.replay_share
     return with_tables(recipe, tables, "the adapted recipe")
+
+
+def _forget_label_maps(data: Tables, cohort: Cohort) -> None:
+    """Take the label maps that a cohort lacks out of a table `data`, with the weights of their voxels."""
+    held = {name for case in cohort.cases for name in case.labels}
+    data["labels"] = [name for name in data["labels"] if name in held]
+    data["weigh"] = {
+        key: times for key, times in data["weigh"].items() if key.partition("=")[0] in held
+    }
 
 
 def lower_rate(train: Tables, steps: int) -> Tables:
