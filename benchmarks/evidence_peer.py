@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-BATCH = 8
+BATCH = 4
 RATE = 1e-3
 WHITE = 255
 Pair = tuple[torch.Tensor, torch.Tensor]
@@ -40,7 +40,6 @@ def train_peer(pairs: Sequence[Pair], minutes: float, seed: int) -> tuple[torch.
 
     torch.manual_seed(seed)
     net: torch.nn.Module = BasicUNet(spatial_dims=2, in_channels=1, out_channels=1)
-    net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     inputs, targets = (torch.cat([pair[side] for pair in pairs]) for side in (0, 1))
     optimiser = torch.optim.AdamW(net.parameters(), lr=RATE)
     began, steps = time.monotonic(), 0

@@ -2,7 +2,8 @@
 
 Networks invent a signal in slices without a body, which training leaves out, and a frame at the border of slices, where
 the padding of convolutions decides. A voxel is outside where its slice shows no body, or where it is farther than NEAR_MM
-from the outlines of the body in all sources: nearer to it, only the network may show scalp and skin. Where the background of
+from the outlines of the body in all sources: nearer to it, only the network may show scalp and skin, but no bone, which
+intervals of air inside the body contain. Where the background of
 all sources is exactly 0, as around a stripped brain, each such voxel outside the outlines is outside.
 """
 
@@ -28,6 +29,7 @@ from voxlate.synthesis.known_scans import KnownScans
 INSIDE_SHARE = 1 - 1e-4
 AIR_HU = -1000.0
 NEAR_MM = 5.0
+SKIN_HU = 200.0  # at most
 # Of a target's body that no source of the training showed: a head to a stripped brain.
 MOST_BEYOND = 0.1
 
@@ -36,10 +38,12 @@ MOST_BEYOND = 0.1
 class Background:
     """The voxels [D, H, W] of each image that become background, and the value of the background in its unit.
 
-    entry: of the provenance, {} where no voxel becomes background; messages: on the slices without a body.
+    beside: the voxels beside the body, where a CT shows skin at most; entry: of the provenance, {} where no voxel becomes
+    background; messages: on the slices without a body.
     """
 
     voxels: Mapping[str, Bool]
+    beside: Bool
     values: Mapping[str, float]
     entry: Mapping[str, Any]
     messages: Sequence[Message]
@@ -62,7 +66,7 @@ class Background:
     def close_intervals(
         self, intervals: CaseIntervals, volumes: Mapping[str, Volume], output_grid: OutputGrid
     ) -> CaseIntervals:
-        """Intervals on the file's voxels: both ends are the background in these voxels.
+        """Intervals on the file's voxels: both ends are the background in these voxels, and beside the body at most skin.
 
         volumes: the images on the file's voxels. Where the file has other slices, and a voxel is partly in one of these
         slices, the ends are moved to contain the image.
@@ -70,6 +74,7 @@ class Background:
         if not self.entry:
             return intervals
         ends = [dict[str, Volume](), dict[str, Volume]()]
+        is_beside = output_grid.write(self.beside.astype(np.float32), "").data > 0.5
         limits = (intervals.low, np.minimum), (intervals.high, np.maximum)
         for name in intervals.low:
             share = output_grid.write(self.voxels[name].astype(np.float32), "").data
@@ -79,6 +84,10 @@ class Background:
                 data = np.where(share > INSIDE_SHARE, image, end[name].data)
                 np.copyto(data, limit(data, image), where=partly)
                 closed[name] = replace(end[name], data=data)
+            if volumes[name].unit == "HU":
+                skin = np.maximum(image, np.minimum(ends[1][name].data, SKIN_HU))
+                upper = np.where(is_beside, skin, ends[1][name].data)
+                ends[1][name] = replace(ends[1][name], data=upper)
         low, high = ends
         return replace(intervals, low=low, high=high)
 
@@ -92,10 +101,11 @@ def _with(values: np.ndarray, voxels: Bool, value: float) -> np.ndarray:
 class Outside:
     """The voxels [D, H, W] that are outside of the body of all sources, and the slices [D] without a body.
 
-    is_zero: whether the background of all sources is exactly 0.
+    beside: the voxels near the body that are neither; is_zero: whether the background of all sources is exactly 0.
     """
 
     voxels: Bool
+    beside: Bool
     slices: Bool
     is_zero: bool
 
@@ -108,6 +118,14 @@ class Outside:
         if by_slice or beyond > MOST_BEYOND:
             return np.broadcast_to(self.slices[:, None, None], self.voxels.shape)
         return self.voxels
+
+    def slices_of(self, output_grid: OutputGrid) -> Bool:
+        """The slices of the files without a body: the network's may be others, and more at both ends."""
+        if not self.slices.any():
+            return np.zeros(1, bool)
+        empty = np.broadcast_to(self.slices[:, None, None], self.voxels.shape)
+        share = output_grid.resample(empty.astype(np.float32))
+        return np.asarray(share.min((1, 2)) > INSIDE_SHARE)
 
     def value(self, scale: Scale, spec: IntensityMap, unit: str, trained: float | None) -> float:
         """The background of an image in its unit; trained: that of the training."""
@@ -133,7 +151,7 @@ def find_outside(prepared: PreparedCase, names: Sequence[str]) -> Outside:
     if is_zero:
         signal = _any_of([volume.data[0] for volume in volumes])
         kept = body | kept & signal
-    return Outside(~kept, ~has_body, is_zero)
+    return Outside(~kept, kept & ~body, ~has_body, is_zero)
 
 
 def unused_slices(empty: Bool, slices_per_step: float) -> Bool:
@@ -152,8 +170,10 @@ def background_of_case(
     outside: Outside,
     anatomy: KnownScans | None,
     images: Mapping[str, SynthesisedImage],
+    output_grid: OutputGrid,
 ) -> Background:
-    """The background of a case on the network's grid; images: as the network makes them."""
+    """The background of a case on the network's grid; images: as the network makes them; output_grid: of the files, whose slices
+    without a body are counted."""
     trained, beyond = ({}, {}) if anatomy is None else (anatomy.backgrounds, anatomy.beyond)
     if facts.imported:  # what the targets of a published training show is not known
         beyond = dict.fromkeys(images, 1.0)
@@ -167,14 +187,15 @@ def background_of_case(
         values[name] = outside.value(image.scale, facts.intensity[name], facts.units[name], usual)
     filled = max((int(np.count_nonzero(where)) for where in voxels.values()), default=0)
     if not filled:
-        return Background(voxels, values, {}, [])
-    count = int(outside.slices.sum())
+        return Background(voxels, outside.beside, values, {}, [])
+    empty = outside.slices_of(output_grid)
+    count = int(empty.sum())
     entry = {
         "slices": count,
         "voxels": filled,
         "values": {name: round(value, 4) for name, value in values.items()},
     }
-    return Background(voxels, values, entry, _describe(count, len(outside.slices), values))
+    return Background(voxels, outside.beside, values, entry, _describe(count, len(empty), values))
 
 
 def _describe(count: int, slices: int, values: Mapping[str, float]) -> list[Message]:
