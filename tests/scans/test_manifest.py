@@ -146,7 +146,7 @@ def test_columns_that_name_no_scan_and_cases_without_a_file_are_said(root):
     found = listed(root, f"{text}#/{100 * 'long '}\n")
     columns, lacking = found.unclaimed
     assert re.findall(r"'(.*?)'", columns) == ["about", "age", "column 3"]
-    assert lacking.endswith("('c')")
+    assert lacking.endswith(": 'c'")
     assert listed(root, "case,split,\na,train,\nb,val,\nc,val,\n").unclaimed == []
     (without,) = listed(root, "case,mr\na,a/mr.png\nb,\nc,NA\n").unclaimed
     assert without.endswith("('b', 'c')")

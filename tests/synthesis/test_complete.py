@@ -122,7 +122,7 @@ def test_images_that_were_synthesised_are_no_scans_of_a_cohort(voxlate, completi
     names = {case.case: set(case.files) for case in found.cases}
     assert names.pop("case4") == {"t2"}
     assert all(own == {"t1", "t2"} for own in names.values())
-    assert found.unclaimed == ["1 images that were synthesised ('case4/desc-synthetic_t1.nii.gz')"]
+    assert found.unclaimed == ["images that were synthesised: 'case4/desc-synthetic_t1.nii.gz'"]
 
 
 @slow

@@ -22,7 +22,7 @@ from voxlate.base.executors.case_work import (
 from voxlate.base.executors.workers import LocalExecutor, choose_executor
 from voxlate.base.files import is_scaffold, lock
 from voxlate.base.machine import cores
-from voxlate.base.messages import UNOWNED, Message, Say, message
+from voxlate.base.messages import UNOWNED, Message, Say, by_consequence, message
 from voxlate.base.option import merge
 from voxlate.scans.cases.align import Preparation
 from voxlate.scans.cases.alignment_audit import (
@@ -181,7 +181,7 @@ def _cohort(
                 fold=case.fold,
             )
         )
-    said = () if examination is None else examination.judge(headers, inputs, out / "cases")
+    judged = () if examination is None else examination.judge(headers, inputs, out / "cases")
     return Cohort(
         folder=out,
         cases=tuple(entries),
@@ -195,7 +195,7 @@ def _cohort(
                 for text in found.guessed
             ),
             *([message("no-pairs", found.unpaired, grade="caution")] if found.unpaired else []),
-            *said,
+            *by_consequence(judged),
         ),
         provenance=made,
     )

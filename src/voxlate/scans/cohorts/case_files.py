@@ -161,7 +161,8 @@ class CohortFiles:
         """Add to one of the lists a sentence on names, if any."""
         if names:
             quoted = quote_some(sorted({*names}))
-            sentences.append(f"{len(names)} {what} ({quoted})")
+            several = f"{len(names)} {what} ({quoted})"
+            sentences.append(several if len(names) > 1 else f"{what}: {quoted}")
 
 
 def cases_of(
