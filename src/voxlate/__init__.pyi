@@ -1215,7 +1215,7 @@ def calibrate(
     """Fit prediction intervals and error bounds on held-out patients.
 
     The calibration is written into RUN (of a starter into out); synth then writes interval bounds.
-    The same command resumes a stopped calibration.
+    A stopped calibration begins again.
 
     Args:
         run: Run folder, exported model, weights file, starter:NAME or hf://NAME/REPO@COMMIT.

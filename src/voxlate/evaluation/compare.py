@@ -22,15 +22,17 @@ from voxlate.base.statistics import (
     wilcoxon_p,
 )
 from voxlate.evaluation.scoring.case_scores import EFFORT
-from voxlate.evaluation.scoring.metrics import Metric, metrics_of
+from voxlate.evaluation.scoring.metrics import ABSENT, Metric, metrics_of
 from voxlate.evaluation.scoring.score_header import Document, Table
 from voxlate.evaluation.scoring.scored_images import check_unchanged
 from voxlate.evaluation.scoring.scores import FILE, Scores, by_patient, read_scores
 from voxlate.evaluation.scoring.tables import (
+    NO_SCORE,
     Cell,
     Part,
     Tables,
     fold_lines,
+    has_gap,
     is_main,
     metric_lines,
     not_held_out,
@@ -394,7 +396,8 @@ def comparison_tables(document: Document, which: Literal["all", "main"] = "all")
     lines = metric_lines(document, cells)
     above = [f"{name}: {line}" for name, of in document["folds"].items() for line in of]
     columns = (*names, NAIVE) if naive else names
-    return Tables(TITLE, columns, lines, list(_caption(document)), above)
+    legend = [NO_SCORE] if has_gap(lines) else []
+    return Tables(TITLE, columns, lines, [*_caption(document), *legend], above)
 
 
 def _caption(document: Document) -> Iterator[str]:
@@ -454,7 +457,7 @@ def _cell(result: Part, name: str, metric: Metric, cases: int) -> Cell:
 def _naive_cell(baseline: Part | None, metric: Metric) -> Cell:
     """A score of the best naive baseline; its name is printed below its MAE."""
     if baseline is None:
-        return Cell("–")
+        return Cell(ABSENT)
     below = baseline["baseline"] if metric.key == "mae" else ""
     return Cell(metric.mean_text(baseline["metrics"].get(metric.key)), below)
 

@@ -280,7 +280,7 @@ def calibrate(
     """Fit prediction intervals and error bounds on held-out patients.
 
     The calibration is written into RUN (of a starter into --out); synth then writes interval bounds.
-    The same command resumes a stopped calibration.
+    A stopped calibration begins again.
     \f
     Returns:
         list[str]: Sentences on the coverage, the error bounds and the warnings of the calibration, which is in the run's folder.

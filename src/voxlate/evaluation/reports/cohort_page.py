@@ -10,6 +10,7 @@ import numpy as np
 
 from voxlate.base.errors import first_of, plural
 from voxlate.base.groups import grouped
+from voxlate.base.messages import summarise
 from voxlate.evaluation.reports.case_pictures import evenly, in_a_row, scan_columns
 from voxlate.evaluation.reports.page import flat, write_report
 from voxlate.scans.cases.prepared import CaseEntry, Cohort, open_cohort
@@ -45,7 +46,7 @@ def report_prepared(path: Path | str, out: Path | str | None = None) -> Path:
         "plain_scores": [
             *registration_lines(cohort.cases).items(),
             *misalignment_lines(cohort.cases).items(),
-            *(("warning", str(message)) for message in cohort.warnings),
+            *((said.grade, str(said)) for said in summarise(cohort.warnings)),
         ],
         "cases": sections,
         "cases_total": len(sections),

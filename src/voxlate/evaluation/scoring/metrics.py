@@ -24,6 +24,7 @@ PERCENT_LEVELS = (50, 60, 70, 80, 90, 95)  # levels of the calibration curve in 
 SsimOrigin = Literal["low", "zero"]
 Direction = Literal["lower", "higher", "one", "truth"]
 
+ABSENT = "–"  # in place of a score in a table
 UNIT = "unit of the images"  # placeholder of the scored modality's unit
 UNITS = {"images": UNIT, "–": ""}  # of the tables below
 # Coronal and sagittal SSIM use every fourth slice, because all slices would take half of the evaluation's time again.
@@ -114,7 +115,7 @@ class Metric:
     def mean_text(self, summary: Mapping[str, Any] | None) -> str:
         """A mean with its standard deviation, such as 0.068 ± 0.012."""
         if not summary or summary["mean"] is None:
-            return "–"
+            return ABSENT
         text = self.text(summary["mean"])
         if summary["sd"] is None:
             return text

@@ -16,7 +16,7 @@ from voxlate.base.groups import grouped
 from voxlate.base.messages import Message, read_messages, summarise, worst_grade
 from voxlate.base.statistics import RESAMPLES
 from voxlate.evaluation.scoring.interval_scores import describe_coverage
-from voxlate.evaluation.scoring.metrics import METRIC_OF, Metric, metrics_of
+from voxlate.evaluation.scoring.metrics import ABSENT, METRIC_OF, Metric, metrics_of
 from voxlate.evaluation.scoring.scored_regions import BONE
 from voxlate.training.verdict import SYNTHESIS, Verdict
 
@@ -39,6 +39,7 @@ MAIN = (
 OF_ONE = "Scores of one case"
 TITLE = "Scores: mean ± sd over patients; below, the 95 % interval of the mean"
 BEST = "best naive baseline"  # the second column of the short table
+NO_SCORE = f"{ABSENT}: no score."  # the legend
 FEW = 4  # notes on cases that are printed without --all
 
 
@@ -207,9 +208,16 @@ def score_tables(scores: Values, which: Which = "all") -> Tables:
             yield Cell(metric.mean_text(value), "\n".join(below), bold=answer == SYNTHESIS)
 
     lines = metric_lines(scores.header, cells)
+    legend = [NO_SCORE] if has_gap(lines) else []
     is_one = all(part["cases"] == 1 for part in scores.parts.values())
     title = OF_ONE if is_one else TITLE
-    return Tables(title, methods, lines, caption(scores, which), fold_lines(scores))
+    return Tables(title, methods, lines, caption(scores, which) + legend, fold_lines(scores))
+
+
+def has_gap(lines: Mapping[str, Sequence[Line]]) -> bool:
+    """Whether a cell of a table has no score."""
+    rows = chain.from_iterable(lines.values())
+    return any(cell.text == ABSENT for row in rows for cell in row.cells)
 
 
 def is_main(metric: Metric, standard: Collection[str]) -> bool:
@@ -248,7 +256,7 @@ def caption(scores: Values, which: Which = "all") -> list[str]:
         rule = f" ({part['range_rule']})" if is_all else ""
         lines.append(f"{range_note(name, part)}{rule}; mask: {part['mask']}.")
     lines += [*_on_sections(scores), *map(str, summarise(read_messages(header, "messages")))]
-    hidden = () if is_all else header.get("standard", ())
+    hidden = () if is_all else {*header.get("standard", ())} - {BONE}  # whose Dice is printed
     for rules in (header.get("scopes", {}), header.get("regions", {})):
         lines += [f"{name}: {rule}." for name, rule in rules.items() if name not in hidden]
     cases_of = grouped(
