@@ -308,6 +308,30 @@ def test_a_list_that_puts_a_case_of_the_test_folder_into_training_is_refused(tmp
         find_cohort(tmp_path)
 
 
+@every_row(
+    ("name", "text", "splits"),
+    [
+        ("m.csv", "case,split,t1\na,val,train/x_1/t1.nii.gz\nb,train,train/x_2/t1.nii.gz\n", "vtv"),
+        (
+            "cases.csv",
+            "case,t1\na,train/x_1/t1.nii.gz\nb,train/x_2/t1.nii.gz\nc,val/x_3/t1.nii.gz\n",
+            "ttv",
+        ),
+        (
+            "cases.csv",
+            "case,split,t1\na,val,train/x_1/t1.nii.gz\nb,train,val/x_3/t1.nii.gz\n",
+            "vt",
+        ),
+    ],
+)
+def test_a_table_and_the_folders_of_its_scans_both_state_splits(tmp_path, name, text, splits):
+    touch(tmp_path, "train/x_{1,2}/t1.nii.gz", "val/x_3/t1.nii.gz")
+    (tmp_path / name).write_text(text)
+    found = find_cohort(tmp_path)
+    assert "".join(str(case.split)[0] for case in found.cases) == splits
+    assert any("manifest" in said for said in found.guessed) == (splits == "vt")
+
+
 ASKED = """
 patient3{a,b}/{t1,ct}.nii.gz patient4a/{t1,ct}.nii.gz -> patient3a patient3b
 A001{2,3}v{1,2}_{t1,ct}.nii.gz -> A0012v1 A0013v2

@@ -195,11 +195,11 @@ def cases_of(
             continue
         files = {}
         for name, rows_of_modality in grouped((row.modality, row) for row in of_case).items():
-            in_order = sorted(rows_of_modality, key=lambda row: str(row.path))
-            if len(in_order) > 1 and not runs:
-                raise several_files([replace(row, case=case) for row in rows_of_modality])
-            files[name] = in_order[0].path
-            others += [row.path.name for row in in_order[1:]]
+            by_path = {row.path: row for row in rows_of_modality}  # a row may be repeated
+            if len(by_path) > 1 and not runs:
+                raise several_files([replace(row, case=case) for row in by_path.values()])
+            files[name], *further = sorted(by_path, key=str)
+            others += [path.name for path in further]
         cases.append(_case(case, owner, split, files, of_case[0].fold))
     what = "files not read, as of several of a modality the first by name counts unless a manifest names them"
     found.note(found.guessed, others, what)

@@ -76,6 +76,7 @@ from voxlate.scans.formats.io import (
     holds_slices,
     is_picture,
     is_synthetic,
+    location_of,
     scan_endings,
     without_ending,
 )
@@ -141,6 +142,7 @@ def find_cohort(
     if rows:
         layout = layout or BY_NAMES
         rows = [replace(row, modality=layout.modality_of(row.modality)) for row in rows]
+        rows = _with_folder_splits(rows, root, found)
         cases = cases_of(rows, exclusion, layout.runs, found)
     else:
         layout, cases = _cases_below(root, layout, asked.pattern, table, exclusion, found)
@@ -155,7 +157,7 @@ def find_cohort(
         cases = state_owners(cases, patients, found)
     if layout.arrays is None and not is_stated:
         cases = join_by_person(cases, found)
-    if table is None:
+    if table is None or "split" not in table.cells:
         cases = _settle_splits(cases, layout, found)
     refuse_leak(cases, place or patients or root)
     # lists and names have stated the patients only now
@@ -477,6 +479,28 @@ def _settle_folds(cases: list[CaseFiles]) -> list[CaseFiles]:
         case if case.split == "test" else replace(case, split="train" if case.fold else "val")
         for case in cases
     ]
+
+
+def _with_folder_splits(rows: list[Row], root: Path, found: CohortFiles) -> list[Row]:
+    """The rows of a manifest with the splits of their folders where it states none; where it states another, that counts, and is noted.
+
+    A case whose files lie in folders of several splits has none of these.
+    """
+    places = [Path(os.path.relpath(location_of(row.path), root)) for row in rows]
+    folders = split_folders(place.as_posix() for place in places)
+    splits = dict[str, set[str | None]]()
+    for row, place in zip(rows, places):
+        above = (folders.get(folder.as_posix()) for folder in place.parents)
+        splits.setdefault(row.case, set()).add(next((of[0] for of in above if of), None))
+    of_folders = {case: stated.pop() for case, stated in splits.items() if len(stated) == 1}
+    placed = [replace(row, split=row.split or of_folders.get(row.case)) for row in rows]
+    other = {row.case for row in placed if of_folders.get(row.case) not in (None, row.split)}
+    found.note(
+        found.guessed,
+        other,
+        "cases have another split in the manifest than in their folders; the manifest counts",
+    )
+    return placed
 
 
 def _settle_splits(cases: list[CaseFiles], layout: Preset, found: CohortFiles) -> list[CaseFiles]:

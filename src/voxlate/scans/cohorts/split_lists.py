@@ -35,6 +35,7 @@ SILENT = re.compile(
 SPLITTING = re.compile(r"split|fold|partition|train|valid|test|subset|data_?list", re.IGNORECASE)
 LARGEST_BYTES = 2**24  # of a list; a larger file is none
 OURS = ("case", "patient", "path")  # columns that name cases
+STATING = ("split", "fold")  # columns that state something of them
 
 Keys = Mapping[str, Sequence[str]]  # by a text that a list may hold, the cases that it names
 Statement = tuple[
@@ -194,6 +195,7 @@ def _in_table(table: Table, split: str, keys: Keys, found: CohortFiles) -> list[
     counts = {
         name: (sum(bool(_key(cell, keys)) for cell in table.cells[name]), name in OURS)
         for name in table.cells
+        if name not in STATING  # a folder may be called as a split
     }
     if not counts:
         return []
