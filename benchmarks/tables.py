@@ -288,7 +288,7 @@ def trained(
     for recipe in row.recipes:
         lengths = steps_in(work, recipe, minutes / len(row.recipes))
         run = work / "runs" / f"{training_digest(recipe)}_{minutes:g}_{rate:g}_{seed}"
-        kept = run.with_suffix(".seconds")
+        kept = run.with_name(f"{run.name}.seconds")
         if not kept.exists():
             clock = run_training(recipe, work, run, lengths, rate, seed)
             kept.write_text(f"{clock.seconds}")
@@ -362,17 +362,29 @@ def scored(work: Path, table: Table, row: Row, runs: list[Run], split: str) -> d
     """The summaries of scores of a row's images and of the naive baselines, by target and answer."""
     out, heads = work / "out" / row.key, work / "heads"
     shutil.rmtree(out, ignore_errors=True)
-    drawn: dict[str, Any] = {"anyway": True, "split": split, "progress": False}
-    scoring = {**table.scoring, "progress": False}
+    drawn: dict[str, Any] = {"anyway": True, "split": split}
+    scoring = {**table.scoring, "progress": False, "regions": regions_of(table, row)}
     if table.completes:
         drawn |= {"run": [run.folder for run in runs], "missing": "one", "set": row.draw}
-        scores = voxlate.evaluate(out, heads, **drawn, **table.scoring)
+        scores = voxlate.evaluate(out, heads, **drawn, **scoring)
     else:
         if not row.stage:
             drawn["like"] = row.recipe
-        voxlate.synthesise(runs[0].weights(row.stage or "final"), heads, out, **drawn, **row.draw)
+        voxlate.synthesise(
+            runs[0].weights(row.stage or "final"), heads, out, progress=False, **drawn, **row.draw
+        )
         scores = voxlate.evaluate(out, heads, **scoring)
     return {name: part["answers"] for name, part in scores.document()["modalities"].items()}
+
+
+def regions_of(table: Table, row: Row) -> dict[str, str]:
+    """The regions that a row is scored in: none of another target of its table."""
+    others = {target for one in table.rows for target in one.targets} - {*row.targets}
+    return {
+        region: rule
+        for region, rule in table.scoring.get("regions", {}).items()
+        if not others & {*re.findall(r"[a-z]\w*", rule)}
+    }
 
 
 def write_page(name: str) -> None:
@@ -398,7 +410,8 @@ def printed(name: str) -> str:
             if lines:
                 paper = f"{row.paper[target]:g}" if target in row.paper else ""
                 body.append([target, row.name, *_cells(row, lines, table.columns), paper])
-                here[row.name] = mean(one["scores"]["mae"][0] for one in lines)
+                if target in row.paper or not any(one.paper for one in table.rows):
+                    here[row.name] = mean(one["scores"]["mae"][0] for one in lines)
         for line in _strongest_naive(name, target):
             scores = [_cell([line], column) for column in table.columns]
             body.append([target, f"*{line['row']}*", "", "", *scores, ""])
