@@ -129,7 +129,7 @@ def test_the_lists_of_paper_000_are_its_splits_ten_items_are_held_back_and_other
     save(arrays_000 / "Tmax" / "z.npy", np.ones(SIZE))
     found = find_cohort(arrays_000, preset="mrdpm")
     (unlisted,) = found.unclaimed
-    assert unlisted.endswith("('z')")
+    assert unlisted.endswith("'z'")
     splits = {case.case: case.split for case in found.cases}
     assert [name for name, split in splits.items() if split == "test"] == TEST
     held_back = {name for name, split in splits.items() if split == "val"}

@@ -292,6 +292,11 @@ def test_lists_that_contradict_each_other_are_refused_and_others_named(tmp_path,
         find_cohort(tmp_path)
 
 
+def test_a_list_in_a_folder_that_the_layout_skips_is_none(tmp_path):
+    touch(tmp_path, "Task1/brain/1BA00{1,2}/{mr,ct}.nii.gz", "Task1/brain/overview/1_brain_train.xlsx")
+    assert len(read_inputs(tmp_path, PrepareOptions()).found.cases) == 2
+
+
 def test_a_path_of_an_unknown_case_names_no_other_case(tmp_path):
     touch(tmp_path, "x{1,2,3}/anat/{t1,ct}.nii.gz")
     (tmp_path / "train.txt").write_text("x1/anat/t1.nii.gz\nx2\ngone/anat/t1.nii.gz\n")

@@ -232,7 +232,9 @@ def _cases_below(
     if layout.arrays is not None:
         _refuse_unequal_stacks(cases)
     lists = (
-        [] if table is not None and {"split", "fold"} & {*table.cells} else _lists(root, folders)
+        []
+        if table is not None and {"split", "fold"} & {*table.cells}
+        else _lists(root, folders, layout.skip)
     )
     return layout, take_lists(root, lists, cases, found, table)
 
@@ -365,13 +367,22 @@ def _folders_without_images(root: Path, cases: Sequence[CaseFiles], folders: Fol
     return sentences
 
 
-def _lists(root: Path, folders: Folders) -> list[Path]:
-    """The files below root that may be lists; and lists of splits in the folder above it, as the authors of paper 000 have them."""
+def _lists(root: Path, folders: Folders, skip: Sequence[str]) -> list[Path]:
+    """The files below root that may be lists; and lists of splits in the folder above it, as the authors of paper 000 have them.
+
+    skip: path patterns of files that are none.
+    """
+    skipped = [path_expression(pattern) for pattern in skip]
     beside = [
         folder / name
         for folder, names in folders
         for name in names
         if name.lower().endswith(LISTS) and not name.lower().endswith(scan_endings())
+    ]
+    beside = [
+        path
+        for path in beside
+        if not any(one.fullmatch(path.relative_to(root).as_posix()) for one in skipped)
     ]
     above = [root.resolve().parent / f"{split}_list.txt" for split in ("train", "val", "test")]
     return beside + [path for path in above if path.is_file() and not (root / path.name).is_file()]

@@ -44,8 +44,11 @@ class Table:
 
     @property
     def names(self) -> list[str]:
-        """The case of each row, or its patient in a table without cases."""
-        return [*self.cells["case" if "case" in self.cells else "patient"]]
+        """The case of each row, or in a table without cases its patient, and the slice where it states one."""
+        if "case" in self.cells or "slice" not in self.cells:
+            return [*self.cells["case" if "case" in self.cells else "patient"]]
+        named = zip(self.cells["patient"], self.cells["slice"])
+        return ["_".join(filter(None, pair)) for pair in named]
 
     @property
     def owners(self) -> list[tuple[str, str]]:
