@@ -280,7 +280,11 @@ def _check_same(name: str, first: ScoredMethod, other: ScoredMethod) -> None:
     wanted, actual = (scores.parts[name] for scores in both)
     for key in MUST_AGREE:
         if wanted[key] != actual[key]:
-            refuse(f"{key} {wanted[key]}", actual[key], "Score both with the same options")
+            refuse(
+                f"{key} {wanted[key]}",
+                actual[key],
+                "Score both with the same options (--value-range, --mask, --units)",
+            )
     for kind, option in RULES.items():
         rules, others = (scores.header.get(f"{kind}s", {}) for scores in both)
         for part in rules.keys() & others.keys():
