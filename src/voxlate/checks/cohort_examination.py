@@ -88,6 +88,11 @@ def _alone(headers: Sequence[CaseHeader], scans: Mapping[str, Prints]) -> Iterat
                 said.append(message("blank", text))
             elif not statistics.blank and name in header.pictures:
                 said += exact_messages(scans[name][case], header.units[name], name)
+        same = grouped((header.voxels[name], name) for name in header.pictures)
+        for held in same.values():
+            if len(held) > 1:
+                text = f"{' and '.join(held)} have the same voxels."
+                said.append(message("same-voxels", text, grade="do not trust"))
         yield from (one.on(case) for one in said)
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from voxlate.base.config import adapter
 from voxlate.base.errors import BadInput
@@ -15,10 +15,16 @@ from voxlate.scans.cases.prepared import Cohort, open_cohort
 from voxlate.scans.cohorts.path_names import scans_named
 from voxlate.training.continuing import training_cohort
 from voxlate.training.log_file import lines_of
-from voxlate.training.planning.cohort_facts import NOT_HU, CohortFacts, cohort_facts, is_doubted
+from voxlate.training.planning.cohort_facts import (
+    NOT_HU,
+    CohortFacts,
+    Roles,
+    cohort_facts,
+    is_doubted,
+)
 from voxlate.training.planning.probe import Limits, Probe, default_memory_limit
 from voxlate.training.planning.rules import BATCH, Tables, average_decay
-from voxlate.training.planning.starters import rename
+from voxlate.training.planning.starters import reason_against, rename
 from voxlate.training.recipe import Recipe, from_dict, to_dict, with_tables
 from voxlate.training.recipe.text import first_change
 from voxlate.training.recipe.training_settings import BACKWARD
@@ -68,7 +74,16 @@ def adapt(
         tables = _rename_modalities(tables, read_card(own.folder), cohort)
     recipe = from_dict(tables, f"{weights} (header)", asked.allow_code)
     cohort = recipe.with_scans_of(cohort)
-    _check_site(recipe, header, cohort_facts(cohort), say)
+    facts = cohort_facts(cohort)
+    _check_site(recipe, header, facts, say)
+    if is_starter(run):
+        pairing: Literal["pairs", "complete"] = "complete" if recipe.task.completes else "pairs"
+        roles = Roles((*recipe.data.source,), (*recipe.data.target,), "", pairing)
+        if reason := reason_against(read_card(own.folder), facts, roles, None):
+            text = (
+                f"{run} does not fit these scans: {reason}. Train on them with voxlate train auto."
+            )
+            say(message("other-preparation", text, grade="caution"))
     old = _find_replay(own, asked, say)
     if begun.provenance.exists():
         text = f"{out} is continued as it was begun: minutes, steps and the share of replay stay as they were. Another --out adapts anew."
