@@ -293,7 +293,9 @@ def test_lists_that_contradict_each_other_are_refused_and_others_named(tmp_path,
 
 
 def test_a_list_in_a_folder_that_the_layout_skips_is_none(tmp_path):
-    touch(tmp_path, "Task1/brain/1BA00{1,2}/{mr,ct}.nii.gz", "Task1/brain/overview/1_brain_train.xlsx")
+    touch(
+        tmp_path, "Task1/brain/1BA00{1,2}/{mr,ct}.nii.gz", "Task1/brain/overview/1_brain_train.xlsx"
+    )
     assert len(read_inputs(tmp_path, PrepareOptions()).found.cases) == 2
 
 
