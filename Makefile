@@ -105,7 +105,7 @@ trust: install
 
 # what this commit reaches; SCANS: the folder of real scans, whose rows are skipped where it is absent; ROWS: names with *
 evidence: install
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[train,dev,dicom,registration,bench]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/evidence.py $(if $(SCANS),--data $(SCANS)) $(if $(ROWS),--rows $(ROWS))
 
 # the papers' rows that have no line of today, and the pages' tables; ROWS: TABLE, TABLE:ROW or TABLE:ROW:SEED, with *, such as

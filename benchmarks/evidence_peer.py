@@ -14,18 +14,23 @@ import numpy as np
 import torch
 from PIL import Image
 
+from voxlate.scans.images.ranges import WHITE
+
 BATCH = 4
 RATE = 1e-3
-WHITE = 255
 Pair = tuple[torch.Tensor, torch.Tensor]
+
+
+def rows_of(table: Path, split: str) -> list[dict[str, str]]:
+    """The rows of a manifest that are of a split."""
+    with table.open(encoding="utf-8", newline="") as file:
+        return [row for row in csv.DictReader(file) if row["split"] == split]
 
 
 def cases_of(table: Path, split: str) -> Iterator[tuple[str, Pair]]:
     """The name and the pictures of MR and CT of each case of a split."""
-    with table.open(encoding="utf-8", newline="") as file:
-        for row in csv.DictReader(file):
-            if row["split"] == split:
-                yield row["case"], (picture(row["mr"]), picture(row["ct"]))
+    for row in rows_of(table, split):
+        yield row["case"], (picture(row["mr"]), picture(row["ct"]))
 
 
 def picture(path: str) -> torch.Tensor:
@@ -36,7 +41,7 @@ def picture(path: str) -> torch.Tensor:
 
 def train_peer(pairs: Sequence[Pair], minutes: float, seed: int) -> tuple[torch.nn.Module, int]:
     """MONAI's BasicUNet after so many minutes of training on pairs of slices of one size, and its steps."""
-    from monai.networks.nets import BasicUNet
+    from monai.networks.nets import BasicUNet  # of the extra bench
 
     torch.manual_seed(seed)
     net: torch.nn.Module = BasicUNet(spatial_dims=2, in_channels=1, out_channels=1)
@@ -47,9 +52,8 @@ def train_peer(pairs: Sequence[Pair], minutes: float, seed: int) -> tuple[torch.
         optimiser.param_groups[0]["lr"] = RATE * (1 + math.cos(math.pi * share)) / 2
         chosen = torch.randint(len(inputs), (BATCH,))
         flips = torch.rand(BATCH, 1, 1, 1) < 0.5
-        x, y = (
-            torch.where(flips, all_[chosen].flip(3), all_[chosen]) for all_ in (inputs, targets)
-        )
+        pair = (inputs[chosen], targets[chosen])
+        x, y = (torch.where(flips, part.flip(3), part) for part in pair)
         with torch.autocast("cpu", torch.bfloat16):
             loss = (net(x) - y).abs().mean()
         optimiser.zero_grad()

@@ -1,6 +1,5 @@
 """The rows of the evidence ledger: what each trains, on which scans, and how it is scored. See evidence.py."""
 
-import csv
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 
 import voxlate
+from evidence_peer import cases_of, rows_of, train_peer, write_images
 from trust import means, write_manifest
 from voxlate.anatomy.phantom_cohort import write_cohort
 from voxlate.base.groups import grouped
@@ -163,8 +163,6 @@ def intervals(row: Row, place: Place) -> Iterator[Scores]:
 
 def peer(row: Row, place: Place) -> Iterator[Scores]:
     """Scores of MONAI's BasicUNet on slices of heads."""
-    from evidence_peer import cases_of, train_peer, write_images  # it needs the extra bench
-
     table = _table(place, "harvard_ct_mr", parts_of_heads(row), FILES["heads"])
     began = time.monotonic()
     net, steps = train_peer([pair for _, pair in cases_of(table, "train")], row.minutes, row.seed)
@@ -249,10 +247,8 @@ def levelled_mae(out: Path, table: Path) -> float:
     The windows of these CTs differ between patients, and no MR shows them. Soft tissue is what the true CT of the body shows
     neither black nor white; the offset is the median difference there.
     """
-    with table.open(encoding="utf-8", newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row["split"] == "test"]
     errors = []
-    for cases in grouped((row["patient"], row) for row in rows).values():
+    for cases in grouped((row["patient"], row) for row in rows_of(table, "test")).values():
         differences, soft = [], []
         for row in cases:
             truth = read_canonical(Path(row["ct"]), "ct")

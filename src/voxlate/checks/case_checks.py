@@ -25,11 +25,15 @@ def check_together(case: PreparedCase) -> Iterator[Message]:
     """A message on scans of a case that are one, and on each that lies far from the first, moved or of another patient."""
     for one, other in combinations(case.header.statistics, 2):
         if np.array_equal(case.arrays[one], case.arrays[other]):
-            yield message(
-                "same-voxels", f"{one} and {other} have the same voxels.", grade="do not trust"
-            )
+            yield one_scan([one, other])
     for name, found in misalignments(case).items():
         yield from check_apart(case.header, name, found, of_input=1.0)
+
+
+def one_scan(names: Sequence[str]) -> Message:
+    """The message on scans of a case that have the same voxels."""
+    text = f"{' and '.join(names)} have the same voxels."
+    return message("same-voxels", text, grade="do not trust")
 
 
 def check_apart(

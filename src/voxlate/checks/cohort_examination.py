@@ -15,6 +15,7 @@ from voxlate.checks.case_checks import (
     check_origins,
     check_widths,
     mask_numbers,
+    one_scan,
 )
 from voxlate.checks.check_table import Numbers, ask, exact_messages
 from voxlate.checks.fingerprint import Fingerprint, fingerprint, stored_fingerprint
@@ -89,10 +90,7 @@ def _alone(headers: Sequence[CaseHeader], scans: Mapping[str, Prints]) -> Iterat
             elif not statistics.blank and name in header.pictures:
                 said += exact_messages(scans[name][case], header.units[name], name)
         same = grouped((header.voxels[name], name) for name in header.pictures)
-        for held in same.values():
-            if len(held) > 1:
-                text = f"{' and '.join(held)} have the same voxels."
-                said.append(message("same-voxels", text, grade="do not trust"))
+        said += [one_scan(held) for held in same.values() if len(held) > 1]
         yield from (one.on(case) for one in said)
 
 

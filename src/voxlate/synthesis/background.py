@@ -74,7 +74,6 @@ class Background:
         if not self.entry:
             return intervals
         ends = [dict[str, Volume](), dict[str, Volume]()]
-        is_beside = output_grid.write(self.beside.astype(np.float32), "").data > 0.5
         limits = (intervals.low, np.minimum), (intervals.high, np.maximum)
         for name in intervals.low:
             share = output_grid.write(self.voxels[name].astype(np.float32), "").data
@@ -85,6 +84,7 @@ class Background:
                 np.copyto(data, limit(data, image), where=partly)
                 closed[name] = replace(end[name], data=data)
             if volumes[name].unit == "HU":
+                is_beside = output_grid.write(self.beside.astype(np.float32), "").data > 0.5
                 skin = np.maximum(image, np.minimum(ends[1][name].data, SKIN_HU))
                 upper = np.where(is_beside, skin, ends[1][name].data)
                 ends[1][name] = replace(ends[1][name], data=upper)
@@ -122,7 +122,7 @@ class Outside:
     def slices_of(self, output_grid: OutputGrid) -> Bool:
         """The slices of the files without a body: the network's may be others, and more at both ends."""
         if not self.slices.any():
-            return np.zeros(1, bool)
+            return np.zeros(0, bool)
         empty = np.broadcast_to(self.slices[:, None, None], self.voxels.shape)
         share = output_grid.resample(empty.astype(np.float32))
         return np.asarray(share.min((1, 2)) > INSIDE_SHARE)

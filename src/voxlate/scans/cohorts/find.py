@@ -4,7 +4,7 @@ import os
 import posixpath
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from itertools import chain
@@ -234,7 +234,7 @@ def _cases_below(
     lists = (
         []
         if table is not None and {"split", "fold"} & {*table.cells}
-        else _lists(root, folders, layout.skip)
+        else _lists(root, folders, layout)
     )
     return layout, take_lists(root, lists, cases, found, table)
 
@@ -283,13 +283,13 @@ def _images_below(base: Path, folders: Folders, layout: Preset, found: CohortFil
     every = _paths_of(base, folders, kinds)
     if not every and not layout.series:  # folders of scans have previews of these endings
         every = _paths_of(base, folders, PICTURE.named_endings)
-    skip = [path_expression(pattern) for pattern in layout.skip]
+    is_skipped = _skipped_by(layout)
     kept = list[str]()
     skipped = list[str]()
     synthetic = list[str]()
     no_images = list[str]()
     for path in every:
-        if any(expression.fullmatch(path) for expression in skip):
+        if is_skipped(path):
             skipped.append(path)
         elif _is_synthesised(base / path):
             synthetic.append(path)
@@ -367,23 +367,29 @@ def _folders_without_images(root: Path, cases: Sequence[CaseFiles], folders: Fol
     return sentences
 
 
-def _lists(root: Path, folders: Folders, skip: Sequence[str]) -> list[Path]:
+def _skipped_by(layout: Preset) -> Callable[[str], bool]:
+    """Whether a path below the root is one that a layout leaves out."""
+    expressions = [path_expression(pattern) for pattern in layout.skip]
+
+    def is_skipped(path: str) -> bool:
+        return any(expression.fullmatch(path) for expression in expressions)
+
+    return is_skipped
+
+
+def _lists(root: Path, folders: Folders, layout: Preset) -> list[Path]:
     """The files below root that may be lists; and lists of splits in the folder above it, as the authors of paper 000 have them.
 
-    skip: path patterns of files that are none.
+    Files that the layout leaves out are none.
     """
-    skipped = [path_expression(pattern) for pattern in skip]
+    is_skipped = _skipped_by(layout)
     beside = [
         folder / name
         for folder, names in folders
         for name in names
         if name.lower().endswith(LISTS) and not name.lower().endswith(scan_endings())
     ]
-    beside = [
-        path
-        for path in beside
-        if not any(one.fullmatch(path.relative_to(root).as_posix()) for one in skipped)
-    ]
+    beside = [path for path in beside if not is_skipped(path.relative_to(root).as_posix())]
     above = [root.resolve().parent / f"{split}_list.txt" for split in ("train", "val", "test")]
     return beside + [path for path in above if path.is_file() and not (root / path.name).is_file()]
 
@@ -497,12 +503,11 @@ def _with_folder_splits(rows: list[Row], root: Path, found: CohortFiles) -> list
 
     A case whose files lie in folders of several splits has none of these.
     """
-    places = [Path(os.path.relpath(location_of(row.path), root)) for row in rows]
-    folders = split_folders(place.as_posix() for place in places)
+    places = [Path(os.path.relpath(location_of(row.path), root)).as_posix() for row in rows]
+    folders = split_folders(places)
     splits = dict[str, set[str | None]]()
     for row, place in zip(rows, places):
-        above = (folders.get(folder.as_posix()) for folder in place.parents)
-        splits.setdefault(row.case, set()).add(next((of[0] for of in above if of), None))
+        splits.setdefault(row.case, set()).add(read_names(place, splits=folders).split)
     of_folders = {case: stated.pop() for case, stated in splits.items() if len(stated) == 1}
     placed = [replace(row, split=row.split or of_folders.get(row.case)) for row in rows]
     other = {row.case for row in placed if of_folders.get(row.case) not in (None, row.split)}

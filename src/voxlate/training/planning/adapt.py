@@ -70,16 +70,17 @@ def adapt(
     header = read_header(weights)
     cohort = open_cohort(data)
     tables = header["recipe"]
-    if is_starter(run):
-        tables = _rename_modalities(tables, read_card(own.folder), cohort)
+    card = read_card(own.folder) if is_starter(run) else None
+    if card is not None:
+        tables = _rename_modalities(tables, card, cohort)
     recipe = from_dict(tables, f"{weights} (header)", asked.allow_code)
     cohort = recipe.with_scans_of(cohort)
     facts = cohort_facts(cohort)
     _check_site(recipe, header, facts, say)
-    if is_starter(run):
+    if card is not None:
         pairing: Literal["pairs", "complete"] = "complete" if recipe.task.completes else "pairs"
         roles = Roles((*recipe.data.source,), (*recipe.data.target,), "", pairing)
-        if reason := reason_against(read_card(own.folder), facts, roles, None):
+        if reason := reason_against(card, facts, roles, None):
             text = (
                 f"{run} does not fit these scans: {reason}. Train on them with voxlate train auto."
             )
