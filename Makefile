@@ -8,6 +8,7 @@
 # make check   ruff, formatting, types
 # make starters  the weights that come with the package, from synthetic heads (hours; resumable)
 # make tables  train the papers' rows that were not measured with today's phantoms and recipes; write the pages (hours; resumable)
+# make figures  the figures of the papers' pages, from the images that make tables left in bench/tables
 # make evidence  train and score a fixed set on real scans and phantoms: docs/reference/evidence.tsv (40 minutes at most; resumable)
 # make chaos   kill commands, fill their disk: a table in docs/reliability.md (20 minutes at most; resumable)
 # make browser  the page that computes in a browser, in build/browser (MODELS="MODEL ..." puts models in it), and every test
@@ -21,7 +22,7 @@ PYTHONS := $(or $(PYTHON),python3.11 python3.12 python3.13 python3.14 python3 py
 USABLE := import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))
 FOUND = $(shell for name in $(PYTHONS); do "$$name" -c '$(USABLE)' 2>/dev/null && echo "$$name" && break; done)
 
-.PHONY: install demo test dicom test-bare test-wheel durations test-slow check docs browser keep release fuzz chaos bench bench-gpu tables trust evidence starters clean
+.PHONY: install demo test dicom test-bare test-wheel durations test-slow check docs browser keep release fuzz chaos bench bench-gpu tables figures trust evidence starters clean
 
 install: .venv/installed
 
@@ -112,6 +113,9 @@ evidence: install
 # 'umm_csgm:*/MM-SYN:0'; MINUTES: ends before the row that would exceed them (0: pages only)
 tables: install
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/tables.py bench/tables $(ROWS) $(if $(MINUTES),--minutes $(MINUTES))
+
+figures: install
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/figures.py bench/tables $(ROWS)
 
 # STARTERS: names of those that are made; all by default
 starters: install

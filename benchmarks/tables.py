@@ -91,6 +91,7 @@ class Table:
     minutes: float
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]
+    figure: AnyMapping
     completes: bool = False
 
 

@@ -6,8 +6,11 @@ import sys
 from dataclasses import replace
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
+from PIL import Image
 
+import figures
 import tables
 from rows import every_row
 from tables import Row, Table
@@ -23,6 +26,7 @@ SMALL = Table(
     minutes=0.02,
     columns=(MAE, SSIM),
     rows=(ROW,),
+    figure={"targets": ["tof"], "windows": {"tof": (0, 220)}},
 )
 
 
@@ -58,7 +62,7 @@ def small(tmp_path, monkeypatch):
     tables.cohort_digest.cache_clear()
 
 
-def test_a_row_is_measured_once_and_printed_while_its_cohort_and_recipe_are_todays(small):
+def test_a_row_is_measured_once_and_printed_while_its_cohort_and_recipe_are_todays(small, tmp_path):
     page, lines = small(SMALL, "--minutes", "0")
     assert ("|Pix2Pix||0/1|not measured|" in page, lines) == (True, 0)
     page, lines = small(SMALL)
@@ -66,6 +70,11 @@ def test_a_row_is_measured_once_and_printed_while_its_cohort_and_recipe_are_toda
     assert "|*copy of swi*|" in page
     assert lines > 2
     assert small(SMALL) == (page, lines)
+    scans, images, errors = figures.lines_of_figure(tmp_path / "work" / "small", SMALL)
+    assert [tile.title for tile in scans] == ["swi", "tof"]
+    np.testing.assert_allclose(errors[0].image, images[0].image - scans[1].image)
+    figures.write(figures.drawn([scans, images, errors], 1.0), tmp_path / "small.png")
+    assert Image.open(tmp_path / "small.png").width > 500
     others = [
         replace(SMALL, phantoms={**SMALL.phantoms, "seed": 1}),
         replace(SMALL, scoring={"mask": "body"}),
