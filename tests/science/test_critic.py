@@ -2,7 +2,6 @@
 
 import torch
 from calling import count
-from torch import nn
 
 from rows import every_row
 from voxlate.science.nets.critic import Critic
@@ -37,33 +36,6 @@ def test_a_critic_of_slices_sees_each_slice_alone_and_one_of_volumes_does_not():
         critic = Critic(widths=(4, 8), dimensions=dimensions).build(channels=1)
         moved = (critic(changed) - critic(images)).abs() > 1e-6
         assert moved.flatten().tolist() == expected
-
-
-def test_the_first_layer_of_a_volume_keeps_its_depth_and_later_ones_halve_it_while_four_slices_are_left():
-    critic = Critic(widths=(2, 2, 2, 2), dimensions=3).build(channels=1)
-
-    for expected in ([16, 8, 4, 2], [6, 3, 3, 3], [1, 1, 1, 1]):
-        h, found = torch.zeros(1, 1, expected[0], 32, 32), []
-        for layer in critic.layers:
-            h = layer(h)
-            if isinstance(layer, nn.Conv3d):
-                found.append(h.shape[2])
-        assert h.shape[3:] == (2, 2)
-        assert found == expected
-
-
-def test_a_volume_of_equal_slices_gets_the_patch_outputs_of_its_slices_times_the_depth_of_the_kernels():
-    """Away from the first and last slices, kernels that are the same in all four slices sum four equal slices."""
-    torch.manual_seed(0)
-    slices, volumes = (
-        Critic(widths=(3,), output="patches", dimensions=d).build(channels=1) for d in (2, 3)
-    )
-    with torch.no_grad():
-        for flat, deep in zip(slices.parameters(), volumes.parameters()):
-            deep.copy_(flat[:, :, None].expand_as(deep) / 4 if flat.ndim == 4 else flat)
-    image = torch.randn(1, 1, 1, 16, 16)
-    deep = volumes(image.expand(1, 1, 12, 16, 16))
-    torch.testing.assert_close(deep[:, :, 5:6], slices(image), rtol=1e-4, atol=1e-5)
 
 
 def test_the_gradient_of_a_volume_critic_can_be_differentiated_again():

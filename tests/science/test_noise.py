@@ -75,12 +75,6 @@ def test_a_slab_of_slices_draws_what_the_slices_alone_draw(kind):
         assert torch.equal(slab.normal((2, 5, 4, 3)), slices[:, :, :, 0].transpose(1, 2))
 
 
-def test_one_slice_an_item_draws_what_plain_ids_draw():
-    plain, one = Noise(3, volumes(4)), Noise(3, volumes(4, 1))
-    for name, arguments in (("normal", ((2, 1, 4, 3),)), ("uniform", ()), ("integers", (9,))):
-        assert torch.equal(getattr(plain, name)(*arguments), getattr(one, name)(*arguments))
-
-
 @every_row("kind", KINDS)
 def test_noise_of_another_number_of_slices_is_refused(kind):
     with pytest.raises(ValueError, match="noise for 3 slices an item cannot fill"):

@@ -16,7 +16,7 @@ from voxlate.science.diffusion.objective import (
     snr,
 )
 from voxlate.science.diffusion.prediction import diffuse, target, to_x0
-from voxlate.science.diffusion.schedules import Cosine, ExponentialVE
+from voxlate.science.diffusion.schedules import Cosine
 
 T = torch.linspace(0.001, 0.999, 41, dtype=torch.float64)
 
@@ -46,11 +46,6 @@ def test_min_snr_has_the_published_form_of_each_prediction():
         ("v", 1 / (ratio + 1)),
     ):
         assert_close(weight(alpha, sigma, kind), capped * factor)
-
-
-def test_min_snr_without_a_cap_is_one_for_eps():
-    alpha, sigma = ExponentialVE()(T)
-    assert_close(MinSnr(gamma=1e9)(alpha, sigma, "eps"), torch.ones_like(T))
 
 
 @for_every(weight=[Uniform(), MinSnr()], kind=KINDS)

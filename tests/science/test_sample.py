@@ -100,25 +100,6 @@ def test_kept_states_of_an_ode_are_its_solution():
     assert torch.allclose(half / growth[1], first / growth[0], atol=0.005)
 
 
-@slow
-def test_the_tolerances_of_rk45_set_its_steps_and_not_the_number_asked_for():
-    wide, tight, one, many = (
-        len(
-            times_asked(
-                SamplerSettings(sampler="rk45", **options), Cosine(), GAUSS.denoiser(Cosine())
-            )
-        )
-        for options in (
-            {"rtol": 1e-3, "atol": 1e-3},
-            {"rtol": 1e-6, "atol": 1e-6},
-            {"steps": 1},
-            {"steps": 1000},
-        )
-    )
-    assert wide < 0.7 * tight
-    assert abs(one - many) < 40
-
-
 @every_row(
     "name, steps, end",
     [("ddim", 32, 0), ("euler_maruyama", 1000, 1e-3), ("euler_maruyama", 50, 0.02)],
@@ -282,16 +263,6 @@ def test_temperature_multiplies_the_spread_and_leaves_the_mean(name):
 
 
 # A sampler of the user's own
-
-
-def halving(denoise, schedule, x, times, noise):
-    return x / 2
-
-
-def test_a_recipe_may_name_a_function_of_the_users_own_as_sampler():
-    own = f"{__name__}:halving"
-    sampling = fill(SamplerSettings, {"sampler": own, "end": 0.0}, "recipe", code=[own])
-    assert torch.equal(run(sampling, zeros, Cosine()), Noise(0, [1]).normal((1, 1, 4, 4)) / 2)
 
 
 @with_traits(Traits(evaluations=2, grid="log_snr", end="one_step_early", options=("eta",)))

@@ -13,7 +13,6 @@ from exact import (
     TWO_TISSUES,
     flow_error,
     for_every,
-    refuse_noise,
     run,
     zeros,
 )
@@ -21,7 +20,6 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from rows import every_row, slow
-from voxlate.science.diffusion.noise import Noise
 from voxlate.science.diffusion.sample import SAMPLERS, SamplerSettings, sample
 from voxlate.science.diffusion.samplers import (
     ddim,
@@ -70,17 +68,6 @@ def test_the_documented_sampler_of_ones_own_has_second_order():
     names: dict = {"__name__": __name__}
     exec(re.findall(r"```python\n(.*?)```", page, re.DOTALL)[1], names)
     assert_order(names["trapezoidal"], "t", 2)
-
-
-def test_dpm_solver_1_is_ddim():
-    """By its own formula (Lu et al. 2022a, eq. 3.7), one step."""
-    schedule, times = LinearVP(), torch.tensor([0.6, 0.3], dtype=torch.float64)
-    (alpha, alpha_s), (sigma, sigma_s) = schedule(times)
-    h = (alpha_s / sigma_s).log() - (alpha / sigma).log()
-    x, eps = torch.randn(2, 5, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    expected = alpha_s / alpha * x - sigma_s * torch.expm1(h) * eps
-    found = ddim(lambda x, t: (x - sigma * eps) / alpha, schedule, x, times, refuse_noise)
-    assert_close(found, expected, rtol=0, atol=1e-14)
 
 
 # Ancestral sampling
@@ -215,12 +202,3 @@ def test_a_schedule_that_is_nearly_all_noise_gives_no_nan(name, times):
     sampling = SamplerSettings(sampler=name, steps=8, grid=times[0], end=times[1])
     schedule = Sigmoid(start=0.0, end=3.0, tau=0.008, power="alpha")
     assert run(sampling, GAUSS.denoiser(schedule), schedule).isfinite().all()
-
-
-def test_euler_maruyama_that_steps_to_zero_returns_the_mean_of_its_last_step():
-    """For a point mass it lands on the point to within a step (spec 002, fact 4), adding no last noise."""
-    schedule, c = ExponentialVE(), 0.7
-    times = torch.cat([grid("t", schedule, 999, end=1e-3), torch.zeros(1, dtype=torch.float64)])
-    x = Noise(0, [1]).normal((500,)) * 9.845
-    found = euler_maruyama(lambda x, t: torch.full_like(x, c), schedule, x, times, Noise(0, [2]))
-    assert (found - c).abs().max() < 1e-3

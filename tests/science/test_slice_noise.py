@@ -13,8 +13,6 @@ from voxlate.base.config import fill
 from voxlate.base.items import stable_id
 from voxlate.base.streams import Correlated, Independent, Shared
 from voxlate.science.diffusion.noise import SynthesisNoise
-from voxlate.science.diffusion.sample import SamplerSettings, sample
-from voxlate.science.diffusion.schedules import Cosine
 
 VOXELS = 40_000
 ERROR = 4.5 / VOXELS**0.5  # of a sample correlation; 4.5 standard errors
@@ -76,32 +74,6 @@ def test_draws_have_the_correlation_that_the_weights_say_at_every_draw(kind):
         assert ((draw**4).mean(1) - 3).abs().max() < ERROR * 96**0.5
         assert_correlated(draw, kind)
     assert torch.corrcoef(torch.cat([draw[:1] for draw in draws])).triu(1).abs().max() < ERROR
-
-
-@every_row("sampler", ["ddpm", "predictor_corrector", "dpmpp_2m"])
-def test_what_samplers_draw_correlates_as_the_noise_does(sampler):
-    """Of independent normal voxels the best denoiser is linear: so is the sampler, start and steps alike."""
-    schedule, sampling = Cosine(), SamplerSettings(sampler=sampler, steps=8)
-
-    def denoise(x, t):
-        alpha, sigma = (part.view(-1, 1, 1, 1, 1).float() for part in schedule(t))
-        return alpha * 0.25 / (0.25 * alpha**2 + sigma**2) * x
-
-    like, correlated = torch.zeros(5, 1, 1, 200, 200), Correlated(length_mm=12.0)
-    x, shared = (
-        sample(sampling, denoise, schedule, SynthesisNoise(1, items(kind, 5)), like)
-        for kind in (correlated, Shared())
-    )
-    assert_correlated(x, correlated)
-    assert torch.equal(shared, shared[:1].expand_as(shared))
-
-
-def test_the_correlation_is_the_same_anywhere_in_the_volume():
-    kind = Correlated(length_mm=14.0)
-    first = [weight for _, weight in sorted(kind.streams(0, 2.5).items())]
-    for z in (-4, 1, 300):
-        assert [weight for _, weight in sorted(kind.streams(z, 2.5).items())] == first
-        assert sum(kind.streams(z, 2.5)) == z * len(first)  # centred on the slice
 
 
 def test_independent_slices_draw_the_streams_that_plain_ids_start():

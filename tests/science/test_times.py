@@ -1,7 +1,6 @@
 """Training times against their laws, sampling grids against their formulas."""
 
 import numpy as np
-import pytest
 import torch
 from exact import SCHEDULES, for_every
 from hypothesis import given, settings
@@ -33,11 +32,6 @@ def test_uniform_times_of_a_table_are_its_indices():
     expected = torch.arange(1, 1001, dtype=torch.float64)
     assert_close(values, expected, rtol=0, atol=1e-12)
     assert counts.unique().tolist() == [200]
-
-
-def test_early_heavy_times_invert_their_distribution_function():
-    t = EarlyHeavyTimes()(EVEN, TABLE)
-    assert_close((4 * t - t**2) / 3, EVEN, rtol=0, atol=1e-12)
 
 
 def test_early_heavy_indices_have_the_published_probabilities():
@@ -85,14 +79,6 @@ def test_grids_fall_from_start_to_end(name, schedule, steps, start, end):
     assert times[-1] == end
     assert (times.diff() < 0).all()
     assert times.dtype == torch.float64
-
-
-def test_the_early_heavy_grid_steps_finer_near_the_image():
-    steps = -grid("early_heavy", Cosine(), 50).diff()
-    assert (steps.diff() < 0).all()
-    assert float(steps[0] / steps[-1]) == pytest.approx(
-        2, rel=0.05
-    )  # density 2 − t: twice as dense at 0 as at 1
 
 
 @every_row("start, steps", [(1.0, steps) for steps in (2, 50, 200, 999, 1000)] + [(0.5, 5)])
